@@ -1,0 +1,1 @@
+//! The Anyam sidecar proxy.
