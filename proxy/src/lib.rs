@@ -1,1 +1,12 @@
 //! The Anyam sidecar proxy.
+//!
+//! Module map, in the order a connection meets them:
+//! `listener` (accept, detect, conn) → `tls` → `policy` → `tcp` or `http` → `upstream`;
+//! beside them `config` (the snapshot and its compiler), `xds` (where configuration comes from),
+//! `telemetry`, `admin`, `drain`; `bootstrap` and `app` put it all together.
+
+pub mod config;
+pub mod http;
+pub mod telemetry;
+pub mod tls;
+pub mod upstream;

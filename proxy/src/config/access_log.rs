@@ -1,0 +1,110 @@
+//! Access log configurations and format strings, compiled into operators.
+
+use std::sync::Arc;
+
+/// One access log: where to, in which format, which requests.
+pub struct AccessLog {
+    pub sink: Arc<crate::telemetry::access_log::Sink>,
+    pub format: LogFormat,
+    pub filter: Option<LogFilter>,
+}
+
+pub enum LogFormat {
+    Text(Format),
+    /// Ordered fields; `omit_empty` as Envoy's `omit_empty_values`.
+    Json {
+        fields: Vec<(Box<str>, JsonValue)>,
+        omit_empty: bool,
+    },
+}
+
+pub enum JsonValue {
+    Format(Format),
+    Object(Vec<(Box<str>, JsonValue)>),
+    List(Vec<JsonValue>),
+    Number(f64),
+    Bool(bool),
+    Null,
+}
+
+/// envoy.config.accesslog.v3.AccessLogFilter, the supported part.
+pub enum LogFilter {
+    StatusAtLeast(u16),
+    /// Any flag when empty.
+    ResponseFlags(Vec<Box<str>>),
+    And(Vec<LogFilter>),
+    Or(Vec<LogFilter>),
+}
+
+/// A format string: literal text and command operators (`%RESPONSE_CODE%`).
+#[derive(Default)]
+pub struct Format(pub Vec<Part>);
+
+pub enum Part {
+    Literal(Box<str>),
+    Operator(Operator),
+}
+
+/// Envoy's command operators. `max` truncates.
+pub enum Operator {
+    StartTime(Option<Box<str>>),
+    Duration,
+    RequestDuration,
+    ResponseDuration,
+    BytesReceived,
+    BytesSent,
+    Protocol,
+    ResponseCode,
+    ResponseCodeDetails,
+    ConnectionTerminationDetails,
+    ResponseFlags,
+    ResponseFlagsLong,
+    RouteName,
+    VirtualClusterName,
+    UpstreamCluster,
+    UpstreamHost,
+    UpstreamLocalAddress,
+    UpstreamTransportFailureReason,
+    UpstreamRequestAttemptCount,
+    DownstreamRemoteAddress {
+        port: bool,
+    },
+    DownstreamDirectRemoteAddress {
+        port: bool,
+    },
+    DownstreamLocalAddress {
+        port: bool,
+    },
+    DownstreamLocalPort,
+    RequestedServerName,
+    DownstreamPeerUriSan,
+    DownstreamLocalUriSan,
+    DownstreamPeerSubject,
+    DownstreamTlsVersion,
+    DownstreamTlsCipher,
+    UpstreamPeerUriSan,
+    ConnectionId,
+    Hostname,
+    GrpcStatus,
+    Method,
+    Path,
+    Authority,
+    Scheme,
+    RequestHeader {
+        name: super::matcher::HeaderName,
+        alternative: Option<super::matcher::HeaderName>,
+        max: Option<usize>,
+    },
+    ResponseHeader {
+        name: super::matcher::HeaderName,
+        alternative: Option<super::matcher::HeaderName>,
+        max: Option<usize>,
+    },
+    ResponseTrailer {
+        name: super::matcher::HeaderName,
+        max: Option<usize>,
+    },
+    FilterChainName,
+    /// A literal `%`.
+    Percent,
+}

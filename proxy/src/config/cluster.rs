@@ -1,0 +1,107 @@
+//! Clusters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use super::Name;
+use super::endpoint::EndpointSet;
+use super::http::Http2Options;
+use super::route::RetryPolicy;
+use crate::telemetry::ClusterMetrics;
+use crate::tls::ClientContext;
+use crate::upstream::limits::Limits;
+use crate::upstream::outlier::OutlierConfig;
+
+/// envoy.config.cluster.v3.Cluster, compiled.
+pub struct Cluster {
+    pub name: Name,
+    /// Differs between clusters and between generations of one whose connections cannot be
+    /// shared: pools are keyed by it.
+    pub id: u64,
+    pub discovery: Discovery,
+    pub connect_timeout: Duration,
+    pub lb: LbPolicy,
+    pub transport: Vec<TransportMatch>,
+    pub protocol: Protocol,
+    pub http1: UpstreamHttp1,
+    pub http2: Http2Options,
+    /// Upstream idle connections are closed after this; Envoy's default is one hour.
+    pub idle_timeout: Option<Duration>,
+    pub max_requests_per_connection: Option<u32>,
+    pub max_response_headers_count: usize,
+    pub keepalive: Option<Keepalive>,
+    pub outlier: Option<Arc<OutlierConfig>>,
+    /// Circuit breakers, shared by all workers; carried over while the name stays.
+    pub limits: Arc<Limits>,
+    /// `common_lb_config.healthy_panic_threshold` in percent; Envoy's default is 50.
+    pub panic_threshold: u8,
+    /// Route-level default when a route has no retry policy of its own.
+    pub retry: Option<Arc<RetryPolicy>>,
+    pub metrics: Arc<ClusterMetrics>,
+    /// The pointer that an EDS update swaps; read once per request.
+    pub endpoints: ArcSwap<EndpointSet>,
+}
+
+pub enum Discovery {
+    Static,
+    Eds,
+    /// Resolved again and again; `logical`: one connection pool, the first address.
+    Dns {
+        logical: bool,
+        hosts: Vec<(Box<str>, u16)>,
+        refresh: Duration,
+    },
+    OriginalDst {
+        port_override: Option<u16>,
+    },
+}
+
+/// What a load balancer does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LbPolicy {
+    RoundRobin,
+    /// Power of N choices by active requests; `bias` as in Envoy's `active_request_bias`.
+    LeastRequest {
+        choices: u32,
+        bias: f64,
+    },
+    Random,
+}
+
+/// `transport_socket_matches`: the first entry whose every pair stands in the endpoint's metadata.
+pub struct TransportMatch {
+    pub name: Name,
+    pub criteria: Vec<(Box<str>, Box<str>)>,
+    pub transport: Transport,
+}
+
+#[derive(Clone)]
+pub enum Transport {
+    RawBuffer,
+    Tls(Arc<ClientContext>),
+}
+
+/// envoy.extensions.upstreams.http.v3.HttpProtocolOptions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Http1,
+    Http2,
+    /// By ALPN when the transport is TLS, else HTTP/1.1.
+    Auto,
+    /// As the request came in.
+    Downstream,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct UpstreamHttp1 {
+    pub preserve_case: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keepalive {
+    pub time: Duration,
+    pub interval: Duration,
+    pub probes: u32,
+}

@@ -1,0 +1,121 @@
+//! The HTTP connection manager, compiled.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Name;
+use super::access_log::AccessLog;
+use super::policy::Rbac;
+use super::route::RouteConfig;
+use super::snapshot::RouteRef;
+use crate::http::path::PathOptions;
+
+/// envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.
+pub struct HttpManager {
+    pub stat_prefix: Name,
+    pub codec: CodecType,
+    pub routes: RouteSource,
+    pub filters: Vec<HttpFilter>,
+    pub access_log: Vec<Arc<AccessLog>>,
+
+    pub path: PathOptions,
+    pub strip_port: StripPort,
+    pub strip_trailing_host_dot: bool,
+    pub server_header: ServerHeader,
+    pub via: Option<Box<str>>,
+    pub use_remote_address: bool,
+    pub xff_num_trusted_hops: u32,
+    pub skip_xff_append: bool,
+    pub forward_client_cert: ForwardClientCert,
+    pub generate_request_id: bool,
+    pub preserve_external_request_id: bool,
+    pub always_set_request_id_in_response: bool,
+    /// Upgrade types allowed by default, lower case (`websocket`, `connect`).
+    pub upgrades: Vec<Box<str>>,
+
+    /// Idle connection without a request; `None`: off. Envoy's default is one hour.
+    pub idle_timeout: Option<Duration>,
+    pub max_connection_duration: Option<Duration>,
+    pub max_requests_per_connection: Option<u32>,
+    /// Stream without progress; `None`: off. Envoy's default is five minutes.
+    pub stream_idle_timeout: Option<Duration>,
+    /// The whole request must have arrived; `None`: off (Envoy's default).
+    pub request_timeout: Option<Duration>,
+    pub request_headers_timeout: Option<Duration>,
+    pub drain_timeout: Duration,
+    pub delayed_close_timeout: Duration,
+
+    /// Decoded bytes of a request head. Envoy's default is 60 KiB.
+    pub max_request_headers_bytes: usize,
+    /// Envoy's default is 100.
+    pub max_headers_count: usize,
+    pub http1: Http1Options,
+    pub http2: Http2Options,
+    /// Promises beyond Envoy's, switched on by our own translate: `proxy-status` (RFC 9209).
+    pub proxy_status: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CodecType {
+    /// By ALPN, else by the first bytes.
+    Auto,
+    Http1,
+    Http2,
+}
+
+pub enum RouteSource {
+    Inline(Arc<RouteConfig>),
+    /// RDS by name: index into the listener's route links.
+    Rds(RouteRef),
+}
+
+/// HTTP filters in order; the router is always last and stands for itself.
+pub enum HttpFilter {
+    Rbac(Arc<Rbac>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StripPort {
+    Keep,
+    Matching,
+    Any,
+}
+
+/// What the `server` header of a response says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerHeader {
+    Overwrite(Box<str>),
+    AppendIfAbsent(Box<str>),
+    PassThrough,
+}
+
+/// How `x-forwarded-client-cert` is handled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ForwardClientCert {
+    Sanitize,
+    ForwardOnly,
+    AppendForward,
+    SanitizeSet,
+    AlwaysForwardOnly,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Http1Options {
+    pub accept_http_10: bool,
+    pub allow_absolute_url: bool,
+    /// `header_key_format.stateful_formatter` preserve_case. Off in Envoy, on by our translate.
+    pub preserve_case: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Http2Options {
+    pub max_concurrent_streams: u32,
+    pub initial_stream_window: u32,
+    pub initial_connection_window: u32,
+    pub max_frame_size: u32,
+    /// Streams a peer may reset before any answer, within a minute or so, before GOAWAY.
+    pub max_resets: usize,
+    pub keepalive_interval: Option<Duration>,
+    pub keepalive_timeout: Duration,
+    pub allow_connect: bool,
+}

@@ -1,0 +1,155 @@
+//! Listeners, filter chains and what a chain ends in.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Name;
+use super::access_log::AccessLog;
+use super::http::HttpManager;
+use super::policy::Rbac;
+use super::snapshot::{ClusterLinks, ClusterRef, RouteLinks};
+use crate::telemetry::ListenerMetrics;
+use crate::tls::ServerContext;
+
+/// Which way traffic flows, from the workload's point of view.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Direction {
+    #[default]
+    Unspecified,
+    Inbound,
+    Outbound,
+}
+
+/// envoy.config.listener.v3.Listener, compiled and linked.
+pub struct Listener {
+    pub def: Arc<ListenerDef>,
+    /// What the chains' [`ClusterRef`]s index.
+    pub clusters: ClusterLinks,
+    /// What the chains' [`super::snapshot::RouteRef`]s index.
+    pub routes: RouteLinks,
+}
+
+/// The part of a listener that does not change when what it refers to does.
+pub struct ListenerDef {
+    pub name: Name,
+    pub address: SocketAddr,
+    /// False: only reached through another listener's `use_original_dst`.
+    pub bind_to_port: bool,
+    /// Recover the address dialled before the netfilter redirect.
+    pub original_dst: bool,
+    /// Hand the connection to the listener at its original destination, when there is one.
+    pub use_original_dst: bool,
+    pub direction: Direction,
+    pub inspect: Inspect,
+    pub chains: Vec<Arc<FilterChain>>,
+    pub default_chain: Option<Arc<FilterChain>>,
+    /// Bytes a connection may buffer in each direction before it stops reading.
+    pub per_connection_buffer_limit: usize,
+    pub max_connections: Option<u32>,
+    pub backlog: u32,
+    pub access_log: Vec<Arc<AccessLog>>,
+    pub metrics: Arc<ListenerMetrics>,
+}
+
+/// Which listener filters look at the first bytes, and for how long.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Inspect {
+    pub tls: bool,
+    pub http: bool,
+    /// `listener_filters_timeout`; `None` waits for ever (Envoy's 0).
+    pub timeout: Option<Duration>,
+    /// On time-out go on with what is known, instead of closing.
+    pub continue_on_timeout: bool,
+}
+
+/// envoy.config.listener.v3.FilterChain.
+pub struct FilterChain {
+    pub name: Name,
+    pub matches: ChainMatch,
+    /// `None`: raw_buffer.
+    pub tls: Option<Arc<ServerContext>>,
+    pub handshake_timeout: Duration,
+    /// Network RBAC, in order, before the terminal filter.
+    pub rbac: Vec<Arc<Rbac>>,
+    pub terminal: Terminal,
+}
+
+/// envoy.config.listener.v3.FilterChainMatch. Envoy's order of evaluation: destination port,
+/// destination prefix, server name, transport protocol, application protocols, direct source
+/// prefix, source type, source prefix, source port. The most specific wins at each step.
+#[derive(Clone, Debug, Default)]
+pub struct ChainMatch {
+    pub destination_port: Option<u16>,
+    pub prefix_ranges: Vec<Cidr>,
+    /// Lower case; `*.example.com` is kept with its leading `*`.
+    pub server_names: Vec<Box<str>>,
+    pub transport_protocol: Option<TransportProtocol>,
+    pub application_protocols: Vec<Box<[u8]>>,
+    pub direct_source_prefix_ranges: Vec<Cidr>,
+    pub source_type: SourceType,
+    pub source_prefix_ranges: Vec<Cidr>,
+    pub source_ports: Vec<u16>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportProtocol {
+    RawBuffer,
+    Tls,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceType {
+    #[default]
+    Any,
+    SameIpOrLoopback,
+    External,
+}
+
+/// An address range; host bits are zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Cidr {
+    pub address: std::net::IpAddr,
+    pub bits: u8,
+}
+
+impl Cidr {
+    pub fn contains(&self, ip: std::net::IpAddr) -> bool {
+        use std::net::IpAddr::{V4, V6};
+        match (self.address, ip.to_canonical()) {
+            (V4(net), V4(ip)) => {
+                let mask = u32::MAX.checked_shl(32 - u32::from(self.bits)).unwrap_or(0);
+                u32::from(net) & mask == u32::from(ip) & mask
+            }
+            (V6(net), V6(ip)) => {
+                let mask = u128::MAX
+                    .checked_shl(128 - u32::from(self.bits))
+                    .unwrap_or(0);
+                u128::from(net) & mask == u128::from(ip) & mask
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The filter that ends a chain.
+pub enum Terminal {
+    Tcp(Arc<TcpProxy>),
+    Http(Arc<HttpManager>),
+}
+
+/// envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.
+pub struct TcpProxy {
+    pub stat_prefix: Name,
+    pub target: TcpTarget,
+    /// `None` when switched off by 0.
+    pub idle_timeout: Option<Duration>,
+    pub max_connect_attempts: u32,
+    pub access_log: Vec<Arc<AccessLog>>,
+}
+
+pub enum TcpTarget {
+    Cluster(ClusterRef),
+    /// Cumulative weights: the first entry whose bound exceeds a number drawn below the last.
+    Weighted(Vec<(u64, ClusterRef)>),
+}

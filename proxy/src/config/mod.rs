@@ -1,0 +1,31 @@
+//! What the data path reads: one immutable [`Snapshot`], made of plain Rust types.
+//!
+//! - `snapshot`: the snapshot, the store that publishes it, links between resources
+//! - `listener`, `http`, `route`, `cluster`, `endpoint`, `secret`, `policy`: one file per resource,
+//!   named as in the control plane's `translate/` and in `compile/`
+//! - `matcher`: string, header and query matchers shared by routes and policies
+//! - `access_log`: compiled formats
+//! - `demand`: how the data path asks for a resource it is the first to need
+//! - `compile`: protobuf → these types; nothing else here sees a protobuf
+//!
+//! Everything is decided at compile time: names are resolved to indices, metric handles to
+//! atomics, patterns to automata. A request looks up no strings but its own host and path.
+
+pub mod access_log;
+pub mod cluster;
+pub mod demand;
+pub mod endpoint;
+pub mod http;
+pub mod listener;
+pub mod matcher;
+pub mod policy;
+pub mod route;
+pub mod secret;
+pub mod snapshot;
+
+use std::sync::Arc;
+
+pub use snapshot::{Snapshot, Store};
+
+/// A resource's name, shared by whoever refers to it.
+pub type Name = Arc<str>;

@@ -1,0 +1,65 @@
+//! Authorisation: envoy.config.rbac.v3.RBAC, compiled. Evaluated by [`crate::policy`].
+
+use super::Name;
+use super::listener::Cidr;
+use super::matcher::{HeaderMatch, StringMatch};
+
+/// One RBAC filter: rules that are enforced and rules that are only counted and logged.
+pub struct Rbac {
+    /// Network filter: prefix of its metrics.
+    pub stat_prefix: Name,
+    pub enforced: Option<Rules>,
+    pub shadow: Option<Rules>,
+}
+
+pub struct Rules {
+    pub action: RbacAction,
+    /// Sorted by name, as Envoy evaluates them.
+    pub policies: Vec<Policy>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RbacAction {
+    Allow,
+    Deny,
+    /// Never decides; records.
+    Log,
+}
+
+pub struct Policy {
+    pub name: Name,
+    /// Any of them.
+    pub permissions: Vec<Permission>,
+    /// Any of them.
+    pub principals: Vec<Principal>,
+}
+
+pub enum Permission {
+    Any,
+    And(Vec<Permission>),
+    Or(Vec<Permission>),
+    Not(Box<Permission>),
+    Header(HeaderMatch),
+    /// The normalised path without its query.
+    UrlPath(StringMatch),
+    DestinationIp(Cidr),
+    DestinationPort(u16),
+    DestinationPortRange {
+        start: u16,
+        end: u16,
+    },
+    RequestedServerName(StringMatch),
+}
+
+pub enum Principal {
+    Any,
+    And(Vec<Principal>),
+    Or(Vec<Principal>),
+    Not(Box<Principal>),
+    /// A verified peer certificate; `None`: any.
+    Authenticated(Option<StringMatch>),
+    DirectRemoteIp(Cidr),
+    RemoteIp(Cidr),
+    Header(HeaderMatch),
+    UrlPath(StringMatch),
+}

@@ -1,0 +1,250 @@
+//! Route configurations.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Name;
+use super::matcher::{HeaderMatch, HeaderName, QueryMatch, StringMatch};
+use super::policy::Rbac;
+use super::snapshot::{ClusterLinks, ClusterRef};
+
+/// envoy.config.route.v3.RouteConfiguration, compiled and linked.
+pub struct RouteConfig {
+    pub table: Arc<RouteTable>,
+    /// What [`ClusterRef`]s of the table index.
+    pub clusters: ClusterLinks,
+}
+
+/// The part that does not change when a cluster does.
+pub struct RouteTable {
+    pub name: Name,
+    pub virtual_hosts: Vec<VirtualHost>,
+    /// Canonical authority (lower case) → index of its virtual host.
+    pub exact: HashMap<Box<str>, u32>,
+    /// `*suffix` domains without the star, longest first.
+    pub suffix: Vec<(Box<str>, u32)>,
+    /// `prefix*` domains without the star, longest first.
+    pub prefix: Vec<(Box<str>, u32)>,
+    /// `*`.
+    pub any: Option<u32>,
+    /// Domains carry no port: compare without it.
+    pub ignore_port: bool,
+    pub request_headers: HeaderEdits,
+    pub response_headers: HeaderEdits,
+    /// Envoy's `most_specific_header_mutations_wins`: false applies route, host, table in turn.
+    pub most_specific_wins: bool,
+    pub internal_only_headers: Vec<HeaderName>,
+}
+
+pub struct VirtualHost {
+    pub name: Name,
+    pub routes: Vec<Arc<Route>>,
+    pub request_headers: HeaderEdits,
+    pub response_headers: HeaderEdits,
+    pub include_attempt_count: bool,
+    pub include_attempt_count_in_response: bool,
+}
+
+pub struct Route {
+    pub name: Name,
+    pub matches: RouteMatch,
+    pub action: Action,
+    pub request_headers: HeaderEdits,
+    pub response_headers: HeaderEdits,
+    /// `typed_per_filter_config` of the RBAC filter: replaces the filter's own rules.
+    pub rbac: RbacOverride,
+}
+
+pub enum RbacOverride {
+    Inherit,
+    Disabled,
+    Replace(Arc<Rbac>),
+}
+
+pub struct RouteMatch {
+    pub path: PathMatch,
+    /// Only paths are compared without regard to case.
+    pub case_sensitive: bool,
+    pub headers: Vec<HeaderMatch>,
+    pub query: Vec<QueryMatch>,
+    /// Only gRPC requests (content-type application/grpc[+…]).
+    pub grpc: bool,
+    /// Share of requests in parts per million; `None`: all.
+    pub fraction: Option<u32>,
+}
+
+pub enum PathMatch {
+    Prefix(Box<str>),
+    /// `path_separated_prefix`: the prefix, then the end, `/` or `?`.
+    SeparatedPrefix(Box<str>),
+    Exact(Box<str>),
+    Regex(Box<regex::bytes::Regex>),
+    /// `connect_matcher`.
+    Connect,
+}
+
+pub enum Action {
+    Forward(Box<Forward>),
+    Redirect(Box<Redirect>),
+    Direct { status: u16, body: bytes::Bytes },
+}
+
+/// envoy.config.route.v3.RouteAction.
+pub struct Forward {
+    pub target: Target,
+    /// Envoy's `cluster_not_found_response_code`, 503 unless told.
+    pub cluster_not_found: u16,
+    pub rewrite: PathRewrite,
+    pub host_rewrite: HostRewrite,
+    /// Append the original host as `x-forwarded-host`.
+    pub append_x_forwarded_host: bool,
+    /// From the end of the request to the end of the response; `None`: off. Envoy: 15 s.
+    pub timeout: Option<Duration>,
+    /// Overrides the manager's `stream_idle_timeout`.
+    pub idle_timeout: Option<Option<Duration>>,
+    /// Honour `grpc-timeout`, up to this. `Some(ZERO)`: without bound.
+    pub max_grpc_timeout: Option<Duration>,
+    pub retry: Option<Arc<RetryPolicy>>,
+    /// Overrides per upgrade type.
+    pub upgrades: Vec<UpgradeOverride>,
+    pub mirrors: Vec<Mirror>,
+}
+
+pub enum Target {
+    Cluster(ClusterRef),
+    /// Cumulative weights: the first entry whose bound exceeds a number drawn below `total`.
+    Weighted {
+        total: u64,
+        clusters: Vec<WeightedCluster>,
+    },
+    /// The cluster is named by this request header.
+    ClusterHeader(HeaderName),
+}
+
+pub struct WeightedCluster {
+    pub bound: u64,
+    pub cluster: ClusterRef,
+    pub host_rewrite: Option<Box<str>>,
+    pub request_headers: HeaderEdits,
+    pub response_headers: HeaderEdits,
+}
+
+pub struct Mirror {
+    pub cluster: ClusterRef,
+    /// Parts per million.
+    pub fraction: u32,
+}
+
+pub struct UpgradeOverride {
+    /// Lower case.
+    pub kind: Box<str>,
+    pub enabled: bool,
+    /// CONNECT is terminated here and its bytes forwarded as TCP.
+    pub terminate_connect: bool,
+}
+
+pub enum PathRewrite {
+    None,
+    /// Replaces what a prefix or exact match matched.
+    Prefix(Box<str>),
+    /// Replaces the whole path, the query stays.
+    Full(Box<str>),
+    Regex {
+        pattern: Box<regex::bytes::Regex>,
+        substitution: Box<str>,
+    },
+}
+
+pub enum HostRewrite {
+    None,
+    Literal(Box<str>),
+    /// The upstream endpoint's host name.
+    Auto,
+    Header(HeaderName),
+    PathRegex {
+        pattern: Box<regex::bytes::Regex>,
+        substitution: Box<str>,
+    },
+}
+
+/// envoy.config.route.v3.RedirectAction.
+pub struct Redirect {
+    pub status: u16,
+    pub scheme: Option<Box<str>>,
+    pub host: Option<Box<str>>,
+    pub port: Option<u16>,
+    pub path: PathRewrite,
+    pub strip_query: bool,
+}
+
+/// Envoy's retry conditions, as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RetryOn(pub u32);
+
+impl RetryOn {
+    pub const FIVE_XX: Self = Self(1);
+    pub const GATEWAY_ERROR: Self = Self(1 << 1);
+    pub const RESET: Self = Self(1 << 2);
+    pub const CONNECT_FAILURE: Self = Self(1 << 3);
+    pub const RETRIABLE_4XX: Self = Self(1 << 4);
+    pub const REFUSED_STREAM: Self = Self(1 << 5);
+    pub const RETRIABLE_STATUS_CODES: Self = Self(1 << 6);
+    pub const RETRIABLE_HEADERS: Self = Self(1 << 7);
+    pub const GRPC_CANCELLED: Self = Self(1 << 8);
+    pub const GRPC_DEADLINE_EXCEEDED: Self = Self(1 << 9);
+    pub const GRPC_INTERNAL: Self = Self(1 << 10);
+    pub const GRPC_RESOURCE_EXHAUSTED: Self = Self(1 << 11);
+    pub const GRPC_UNAVAILABLE: Self = Self(1 << 12);
+    pub const RESET_BEFORE_REQUEST: Self = Self(1 << 13);
+
+    pub fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+impl std::ops::BitOr for RetryOn {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// envoy.config.route.v3.RetryPolicy.
+pub struct RetryPolicy {
+    pub on: RetryOn,
+    pub num_retries: u32,
+    pub per_try_timeout: Option<Duration>,
+    pub per_try_idle_timeout: Option<Duration>,
+    pub retriable_status_codes: Vec<u16>,
+    pub retriable_headers: Vec<HeaderMatch>,
+    pub back_off_base: Duration,
+    pub back_off_max: Duration,
+    /// previous_hosts predicate: a retry avoids endpoints already tried, this many picks long.
+    pub avoid_previous_hosts: bool,
+    pub host_selection_attempts: u32,
+}
+
+/// Headers to add, set and remove. `HeaderValueOption`s with formatted values are compiled.
+#[derive(Default)]
+pub struct HeaderEdits {
+    pub append: Vec<HeaderAppend>,
+    pub remove: Vec<HeaderName>,
+}
+
+pub struct HeaderAppend {
+    /// As written: the case is kept on HTTP/1.
+    pub spelling: Box<str>,
+    pub name: HeaderName,
+    pub value: super::access_log::Format,
+    pub action: AppendAction,
+    pub keep_empty_value: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AppendAction {
+    AppendIfExistsOrAdd,
+    AddIfAbsent,
+    OverwriteIfExistsOrAdd,
+    OverwriteIfExists,
+}

@@ -1,0 +1,101 @@
+//! The snapshot and the store that publishes it.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::Name;
+use super::cluster::Cluster;
+use super::endpoint::Workload;
+use super::listener::Listener;
+use super::route::RouteConfig;
+use super::secret::Secret;
+
+/// Everything the proxy runs by, at one instant. Never changed after it is published.
+///
+/// A connection takes one snapshot once its destination is known; each HTTP request takes one,
+/// retries included.
+#[derive(Default)]
+pub struct Snapshot {
+    /// Counts up by one with each published snapshot.
+    pub generation: u64,
+    pub listeners: HashMap<Name, Arc<Listener>>,
+    /// Listeners by their address, bound or not: where `use_original_dst` hands connections to.
+    pub by_address: HashMap<SocketAddr, Arc<Listener>>,
+    pub routes: HashMap<Name, Arc<RouteConfig>>,
+    pub clusters: HashMap<Name, Arc<Cluster>>,
+    pub secrets: HashMap<Name, Arc<Secret>>,
+    /// Peers by address, for source labels; filled on demand.
+    pub workloads: HashMap<IpAddr, Arc<Workload>>,
+}
+
+/// A by-name reference, resolved when the snapshot was linked. `None`: the target is not (yet)
+/// known, which fails the request with `NC`, never in silence.
+pub struct Link<T> {
+    pub name: Name,
+    pub target: Option<Arc<T>>,
+}
+
+impl<T> Clone for Link<T> {
+    fn clone(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            target: self.target.clone(),
+        }
+    }
+}
+
+/// Clusters that one route configuration or listener refers to. Relinking copies this small
+/// table, not the matchers that index it.
+pub type ClusterLinks = Box<[Link<Cluster>]>;
+/// Route configurations that one listener refers to.
+pub type RouteLinks = Box<[Link<RouteConfig>]>;
+
+/// Index into a [`ClusterLinks`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClusterRef(pub u32);
+
+/// Index into a [`RouteLinks`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RouteRef(pub u32);
+
+/// Publishes snapshots: one writer (the control thread), any number of readers.
+pub struct Store {
+    current: ArcSwap<Snapshot>,
+    changed: watch::Sender<u64>,
+}
+
+impl Store {
+    pub fn new(first: Snapshot) -> Self {
+        let (changed, _) = watch::channel(first.generation);
+        Self {
+            current: ArcSwap::from_pointee(first),
+            changed,
+        }
+    }
+
+    /// The current snapshot, kept for as long as the caller holds it.
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// The current snapshot for a look, without touching its reference count.
+    pub fn peek(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.current.load()
+    }
+
+    /// Publishes `next`. Readers see it at once; [`Store::subscribe`]rs are woken.
+    pub fn publish(&self, next: Snapshot) {
+        let generation = next.generation;
+        self.current.store(Arc::new(next));
+        self.changed.send_replace(generation);
+    }
+
+    /// Wakes with each new generation.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}

@@ -1,0 +1,4 @@
+//! HTTP: codec, routing, forwarding.
+
+pub mod head;
+pub mod path;

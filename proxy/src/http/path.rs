@@ -1,0 +1,5 @@
+//! Path normalisation.
+
+/// How paths are normalised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathOptions {}

@@ -1,0 +1,5 @@
+//! Circuit breakers.
+
+/// Limits of one cluster, shared by all workers.
+#[derive(Debug, Default)]
+pub struct Limits {}

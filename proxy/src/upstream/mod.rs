@@ -1,0 +1,5 @@
+//! Clusters at work: balancing, pools, limits, outliers.
+
+pub mod host;
+pub mod limits;
+pub mod outlier;
