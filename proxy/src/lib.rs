@@ -5,8 +5,10 @@
 //! beside them `config` (the snapshot and its compiler), `xds` (where configuration comes from),
 //! `telemetry`, `admin`, `drain`; `bootstrap` and `app` put it all together.
 
+pub mod buffer;
 pub mod config;
 pub mod http;
+pub mod stream;
 pub mod telemetry;
 pub mod tls;
 pub mod upstream;
