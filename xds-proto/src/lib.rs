@@ -1,1 +1,3 @@
 //! What crosses a process boundary in Anyam.
+
+pub mod inspect;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Name;
-use super::matcher::{HeaderMatch, HeaderName, QueryMatch, StringMatch};
+use super::matcher::{HeaderMatch, HeaderName, QueryMatch};
 use super::policy::Rbac;
 use super::snapshot::{ClusterLinks, ClusterRef};
 

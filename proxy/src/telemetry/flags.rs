@@ -1,0 +1,128 @@
+//! Envoy's response flags: why a request or connection ended other than well.
+//! Source: Envoy's access log documentation, `%RESPONSE_FLAGS%`.
+
+/// A set of response flags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct ResponseFlags(u32);
+
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident = $bit:literal, $short:literal, $long:literal;)*) => {
+        impl ResponseFlags {
+            $($(#[$doc])* pub const $name: Self = Self(1 << $bit);)*
+            /// Every flag with its short and long name, in Envoy's order.
+            const NAMES: &'static [(Self, &'static str, &'static str)] =
+                &[$((Self::$name, $short, $long)),*];
+        }
+    };
+}
+
+flags! {
+    /// No healthy endpoint.
+    NO_HEALTHY_UPSTREAM = 0, "UH", "NoHealthyUpstream";
+    /// The connection to the endpoint could not be made.
+    UPSTREAM_CONNECTION_FAILURE = 1, "UF", "UpstreamConnectionFailure";
+    /// A circuit breaker was open.
+    UPSTREAM_OVERFLOW = 2, "UO", "UpstreamOverflow";
+    /// No route, or no filter chain.
+    NO_ROUTE_FOUND = 3, "NR", "NoRouteFound";
+    /// The retry limit was reached.
+    UPSTREAM_RETRY_LIMIT_EXCEEDED = 4, "URX", "UpstreamRetryLimitExceeded";
+    /// The cluster is not known.
+    NO_CLUSTER_FOUND = 5, "NC", "NoClusterFound";
+    /// The connection lasted longer than allowed.
+    DURATION_TIMEOUT = 6, "DT", "DurationTimeout";
+    /// The downstream connection ended.
+    DOWNSTREAM_CONNECTION_TERMINATION = 7, "DC", "DownstreamConnectionTermination";
+    /// Reset by us.
+    LOCAL_RESET = 8, "LR", "LocalReset";
+    /// Reset by the endpoint.
+    UPSTREAM_REMOTE_RESET = 9, "UR", "UpstreamRemoteReset";
+    /// The endpoint's connection ended.
+    UPSTREAM_CONNECTION_TERMINATION = 10, "UC", "UpstreamConnectionTermination";
+    /// Authorisation refused.
+    UNAUTHORIZED = 11, "UAEX", "UnauthorizedExternalService";
+    /// The downstream peer broke the protocol.
+    DOWNSTREAM_PROTOCOL_ERROR = 12, "DPE", "DownstreamProtocolError";
+    /// The endpoint broke the protocol.
+    UPSTREAM_PROTOCOL_ERROR = 13, "UPE", "UpstreamProtocolError";
+    /// The endpoint did not answer in time.
+    UPSTREAM_REQUEST_TIMEOUT = 14, "UT", "UpstreamRequestTimeout";
+    /// A stream made no progress for too long.
+    STREAM_IDLE_TIMEOUT = 15, "SI", "StreamIdleTimeout";
+    /// The downstream peer reset the stream.
+    DOWNSTREAM_REMOTE_RESET = 16, "DR", "DownstreamRemoteReset";
+    /// A limit of ours refused it.
+    OVERLOAD_MANAGER = 17, "OM", "OverloadManagerTerminated";
+}
+
+impl ResponseFlags {
+    pub const NONE: Self = Self(0);
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    pub fn insert(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// The flag with this short name.
+    pub fn parse(short: &str) -> Option<Self> {
+        Self::NAMES
+            .iter()
+            .find(|(_, name, _)| *name == short)
+            .map(|(flag, _, _)| *flag)
+    }
+
+    /// Short names, in Envoy's order.
+    pub fn short_names(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES
+            .iter()
+            .filter(move |(flag, _, _)| self.contains(*flag))
+            .map(|(_, n, _)| *n)
+    }
+
+    /// Long names, in Envoy's order.
+    pub fn long_names(self) -> impl Iterator<Item = &'static str> {
+        Self::NAMES
+            .iter()
+            .filter(move |(flag, _, _)| self.contains(*flag))
+            .map(|(_, _, n)| *n)
+    }
+
+    /// Comma-separated short names, `-` when empty: the metric label.
+    pub fn label(self) -> String {
+        if self.is_empty() {
+            return "-".into();
+        }
+        self.short_names().collect::<Vec<_>>().join(",")
+    }
+}
+
+impl std::ops::BitOr for ResponseFlags {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_follow_envoys_order_and_parse_back() {
+        let set = ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED
+            | ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
+        assert_eq!(set.label(), "UF,URX");
+        assert_eq!(ResponseFlags::NONE.label(), "-");
+        for (flag, short, _) in ResponseFlags::NAMES {
+            assert_eq!(ResponseFlags::parse(short), Some(*flag));
+        }
+        assert_eq!(ResponseFlags::parse("XX"), None);
+    }
+}
