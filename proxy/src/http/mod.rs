@@ -1,4 +1,8 @@
 //! HTTP: codec, routing, forwarding.
 
+pub mod authority;
+pub mod h1;
 pub mod head;
+mod header_id;
 pub mod path;
+pub mod spelling;

@@ -1,0 +1,135 @@
+//! The HTTP/1 codec, both sides, without I/O.
+//!
+//! [`ServerConn`] reads requests and writes responses, [`ClientConn`] the other way round. The
+//! driver owns socket, read buffer (`BytesMut`) and [`Out`]; it reads into the buffer, calls
+//! `read_head` and `read_body` until they say more bytes are needed, writes what is in [`Out`].
+//! Anything a peer does wrong is one [`Fault`], after which the connection is of no further use.
+//!
+//! `conn` (what an exchange may do next) → `request`, `response` (heads in) → `fields`, `framing`,
+//! `target` (judgement) → `body` (bodies in: `chunked`, `trailers`) → `encode` (heads, bodies out)
+//! → `out` (the write queue); `fault` names what can be wrong.
+//!
+//! A decoded head holds end-to-end fields only: Connection and all it names, Keep-Alive, TE,
+//! Transfer-Encoding and the like are judged, turned into [`RequestInfo`] or [`ResponseInfo`], and
+//! taken out. `Upgrade` stays where it is honoured. Content-Length stays, and equals the framing.
+
+mod conn;
+mod fault;
+mod out;
+
+pub use self::conn::{ClientConn, ServerConn};
+pub use self::fault::{Fault, Side};
+pub use self::out::{COPY_MAX, Out};
+
+use super::head::Method;
+
+/// Bounds on what a peer may send.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a head, start line and line ends included; trailers have the same bound.
+    pub head_bytes: usize,
+    /// Fields of a head; trailers have the same bound. At most [`MAX_FIELDS`].
+    pub fields: usize,
+}
+
+/// The largest number of fields that can be asked for.
+pub const MAX_FIELDS: usize = 1024;
+
+impl Default for Limits {
+    /// Envoy's: 60 KiB, 100 fields.
+    fn default() -> Self {
+        Self {
+            head_bytes: 60 * 1024,
+            fields: 100,
+        }
+    }
+}
+
+/// How requests are judged, beyond [`Limits`].
+#[derive(Clone, Copy, Debug)]
+pub struct RequestOptions {
+    pub limits: Limits,
+    /// Else 426.
+    pub accept_http_10: bool,
+    /// Else 404 as Envoy.
+    pub allow_absolute_url: bool,
+}
+
+impl Default for RequestOptions {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            accept_http_10: true,
+            allow_absolute_url: true,
+        }
+    }
+}
+
+/// How long a body is, as read or to be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// There is none.
+    None,
+    /// This many bytes (may be 0).
+    Known(u64),
+    /// Read: chunked. Write: as the peer understands it (chunked, or until close for HTTP/1.0).
+    Unknown,
+    /// Read only, responses: until the connection ends.
+    UntilClose,
+}
+
+/// What a request turns its connection into, if the answer agrees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tunnel {
+    None,
+    /// `Upgrade` with `Connection: upgrade`: on 101. `h2c` is not honoured.
+    Upgrade,
+    /// CONNECT: on 2xx.
+    Connect,
+}
+
+/// What a request's head means for its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestInfo {
+    pub body: BodyLength,
+    /// The client would send another request on this connection.
+    pub keep_alive: bool,
+    /// The client waits for 100 before the body.
+    pub expect_continue: bool,
+    pub tunnel: Tunnel,
+    /// The client takes trailers (`TE: trailers`).
+    pub te_trailers: bool,
+}
+
+/// What a response's head means for its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResponseInfo {
+    pub body: BodyLength,
+    /// The server takes another request after this one.
+    pub keep_alive: bool,
+    /// 1xx other than 101: another head follows.
+    pub interim: bool,
+    /// 101, or 2xx to CONNECT: what follows in both directions is opaque.
+    pub tunnel: bool,
+}
+
+/// What the request was, as far as its response's framing depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    pub method: Method,
+    pub tunnel: Tunnel,
+}
+
+/// What reading a body gave.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A slice of the read buffer, never empty.
+    Data(bytes::Bytes),
+    /// The body ended with trailers, now in the head that was passed (it may be empty when all of
+    /// them were refused). Nothing follows.
+    Trailers,
+    /// The body ended. Nothing follows.
+    End,
+    /// More bytes are needed.
+    More,
+}
