@@ -4,15 +4,20 @@
 //! - `registry`: the metric registry, Istio's standard families, text exposition
 //! - `edge`: who calls whom, label sets resolved once and bounded
 //! - `flags`: Envoy's response flags
-//! - `access_log`: sinks; `format`: format strings rendered
+//! - `access_log`: sinks; `record`: what a line can say; `format`, `escape`: how it is written
 
 pub mod access_log;
 pub mod edge;
+pub mod escape;
 pub mod flags;
+pub mod format;
+pub mod record;
 pub mod registry;
 
+pub use access_log::{Sinks, WorkerLogs};
 pub use edge::{Edge, Edges};
 pub use flags::ResponseFlags;
+pub use record::{Headers, Record};
 pub use registry::Registry;
 
 /// Counters of one listener.

@@ -1,0 +1,210 @@
+//! Making peers' bytes safe to print, and civil time without a formatting library.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+/// Appends `value` for a text log: control characters, invalid UTF-8 and bidirectional overrides
+/// as `\xNN` or `\u{…}`, the backslash doubled so that the escape is unambiguous.
+pub fn text(value: &[u8], out: &mut Vec<u8>) {
+    if value
+        .iter()
+        .all(|b| matches!(b, 0x20..=0x7e) && *b != b'\\')
+    {
+        return out.extend_from_slice(value);
+    }
+    for chunk in value.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => out.extend_from_slice(b"\\\\"),
+                c if c.is_ascii_control() => push(out, format_args!("\\x{:02x}", c as u32)),
+                c if unsafe_to_print(c) => push(out, format_args!("\\u{{{:x}}}", c as u32)),
+                c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+            }
+        }
+        for byte in chunk.invalid() {
+            push(out, format_args!("\\x{byte:02x}"));
+        }
+    }
+}
+
+/// Appends `value` as a JSON string, quotes included; bytes that are not UTF-8 become U+FFFD.
+pub fn json(value: &[u8], out: &mut Vec<u8>) {
+    out.push(b'"');
+    if value
+        .iter()
+        .all(|b| matches!(b, 0x20..=0x7e) && *b != b'\\' && *b != b'"')
+    {
+        out.extend_from_slice(value);
+    } else {
+        for chunk in value.utf8_chunks() {
+            for c in chunk.valid().chars() {
+                match c {
+                    '"' => out.extend_from_slice(b"\\\""),
+                    '\\' => out.extend_from_slice(b"\\\\"),
+                    c if c.is_control() || unsafe_to_print(c) => {
+                        for unit in c.encode_utf16(&mut [0; 2]) {
+                            push(out, format_args!("\\u{unit:04x}"));
+                        }
+                    }
+                    c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
+                }
+            }
+            if !chunk.invalid().is_empty() {
+                out.extend_from_slice("\u{fffd}".as_bytes());
+            }
+        }
+    }
+    out.push(b'"');
+}
+
+/// Control characters, and those that reorder what a terminal shows.
+fn unsafe_to_print(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
+}
+
+fn push(out: &mut Vec<u8>, arguments: std::fmt::Arguments<'_>) {
+    // Writing into a Vec cannot fail.
+    let _ = out.write_fmt(arguments);
+}
+
+/// A UTC date and time of day.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Civil {
+    pub year: u64,
+    pub month: u64,
+    pub day: u64,
+    pub hour: u64,
+    pub minute: u64,
+    pub second: u64,
+}
+
+impl Civil {
+    /// From seconds since 1970, by counting years of 365.2425 days from a 1 March.
+    pub fn from_unix(seconds: u64) -> Self {
+        let (days, rest) = (seconds / 86_400, seconds % 86_400);
+        // Days since 0000-03-01, so that the leap day ends the year.
+        let days = days + 719_468;
+        let (era, day_of_era) = (days / 146_097, days % 146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted = (5 * day_of_year + 2) / 153;
+        let month = if shifted < 10 {
+            shifted + 3
+        } else {
+            shifted - 9
+        };
+        Self {
+            year: year_of_era + era * 400 + u64::from(month <= 2),
+            month,
+            day: day_of_year - (153 * shifted + 2) / 5 + 1,
+            hour: rest / 3600,
+            minute: rest / 60 % 60,
+            second: rest % 60,
+        }
+    }
+}
+
+/// The conversions of `strftime` that the compiler lets through (see [`is_strftime`]).
+pub fn strftime(
+    out: &mut impl Write,
+    format: &str,
+    time: &Civil,
+    since_epoch: Duration,
+) -> io::Result<()> {
+    let mut rest = format;
+    while let Some(at) = rest.find('%') {
+        out.write_all(&rest.as_bytes()[..at])?;
+        rest = &rest[at..];
+        let Some((conversion, len)) = conversion(rest) else {
+            return out.write_all(rest.as_bytes());
+        };
+        rest = &rest[len..];
+        match conversion {
+            'Y' => write!(out, "{:04}", time.year)?,
+            'm' => write!(out, "{:02}", time.month)?,
+            'd' => write!(out, "{:02}", time.day)?,
+            'H' => write!(out, "{:02}", time.hour)?,
+            'M' => write!(out, "{:02}", time.minute)?,
+            'S' => write!(out, "{:02}", time.second)?,
+            'F' => write!(out, "{:04}-{:02}-{:02}", time.year, time.month, time.day)?,
+            'T' => write!(
+                out,
+                "{:02}:{:02}:{:02}",
+                time.hour, time.minute, time.second
+            )?,
+            's' => write!(out, "{}", since_epoch.as_secs())?,
+            '3' => write!(out, "{:03}", since_epoch.subsec_millis())?,
+            '6' => write!(out, "{:06}", since_epoch.subsec_micros())?,
+            '9' => write!(out, "{:09}", since_epoch.subsec_nanos())?,
+            _ => out.write_all(b"%")?,
+        }
+    }
+    out.write_all(rest.as_bytes())
+}
+
+/// Whether [`strftime`] knows every conversion in `format`.
+pub fn is_strftime(format: &str) -> bool {
+    let mut rest = format;
+    while let Some(at) = rest.find('%') {
+        match conversion(&rest[at..]) {
+            Some((_, len)) => rest = &rest[at + len..],
+            None => return false,
+        }
+    }
+    true
+}
+
+/// The conversion at the head of `text` and its length.
+fn conversion(text: &str) -> Option<(char, usize)> {
+    let mut chars = text.chars().skip(1);
+    match chars.next()? {
+        c @ ('Y' | 'm' | 'd' | 'H' | 'M' | 'S' | 'F' | 'T' | 's' | '%') => Some((c, 2)),
+        c @ ('3' | '6' | '9') if chars.next() == Some('f') => Some((c, 3)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn as_text(value: &[u8]) -> String {
+        let mut out = Vec::new();
+        text(value, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn nothing_a_peer_sends_controls_the_terminal_or_ends_the_line() {
+        assert_eq!(as_text(b"plain /path?q=1"), "plain /path?q=1");
+        assert_eq!(as_text(b"a\r\nb\x1b[31m\\"), "a\\x0d\\x0ab\\x1b[31m\\\\");
+        assert_eq!(as_text("x\u{202e}y".as_bytes()), "x\\u{202e}y");
+        assert_eq!(as_text(b"\xff\xfe"), "\\xff\\xfe");
+        let mut out = Vec::new();
+        json("a\"\\\u{202e}\n\u{1f600}\u{7}".as_bytes(), &mut out);
+        json(b"\xff", &mut out);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "\"a\\\"\\\\\\u202e\\u000a\u{1f600}\\u0007\"\"\u{fffd}\""
+        );
+    }
+
+    #[test]
+    fn civil_time_agrees_with_known_instants() {
+        for (seconds, text) in [
+            (0, "1970-01-01 00:00:00"),
+            (951_782_400, "2000-02-29 00:00:00"),
+            (1_709_210_096, "2024-02-29 12:34:56"),
+            (4_102_444_799, "2099-12-31 23:59:59"),
+        ] {
+            let mut out = Vec::new();
+            let time = Civil::from_unix(seconds);
+            strftime(&mut out, "%F %T", &time, Duration::from_secs(seconds)).unwrap();
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+        }
+        assert!(is_strftime("%Y-%m-%dT%H:%M:%S.%3f%%"));
+        assert!(!is_strftime("%Q"));
+    }
+}
