@@ -1,0 +1,174 @@
+//! What ADS asks of the translation: resources by name within the scope of one node.
+//!
+//! `Resources` publishes immutable [`View`]s. A stream takes one view per push, so that the
+//! clusters, endpoints, listeners and routes it sends belong together, and asks it what was touched
+//! since the view before: a change then costs what it touches, not proxies × mesh.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+/// One resource, encoded once; every proxy that holds it shares these bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resource {
+    pub name: Arc<str>,
+    /// A hash of the content: equal versions mean equal bytes.
+    pub version: Arc<str>,
+    /// The encoded message: the `value` of the `Any` on the wire.
+    pub body: Bytes,
+}
+
+/// What decides which resources a node sees and in which form.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Scope {
+    pub namespace: String,
+    pub workload: String,
+    pub service_account: String,
+    pub trust_domain: String,
+    /// Our own proxy: secrets come by CSR, and it asks for what it needs by name.
+    pub anyam: bool,
+    /// A proxy whose certificates are files: translation points at them.
+    pub tls_files: Option<TlsFiles>,
+}
+
+/// Node metadata `TLS_CERT_CHAIN`, `TLS_KEY` and `TLS_ROOT_CERT` of a proxy that is not ours.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct TlsFiles {
+    pub certificate_chain: String,
+    pub private_key: String,
+    pub root_certificate: String,
+}
+
+/// Where views come from.
+pub trait Resources: Send + Sync + 'static {
+    /// The newest view.
+    fn view(&self) -> Arc<dyn View>;
+
+    /// Tells the generation of the newest view, after it can be had from [`Resources::view`].
+    fn generations(&self) -> watch::Receiver<u64>;
+}
+
+/// An immutable state of everything that can be served.
+pub trait View: Send + Sync {
+    /// Grows with every change.
+    fn generation(&self) -> u64;
+
+    /// `None`: no such resource, or not one this scope may see.
+    fn get(&self, type_url: &str, name: &str, scope: &Scope) -> Option<Resource>;
+
+    /// Everything of a type in scope, for clients that subscribe to all. Each name once.
+    fn list(&self, type_url: &str, scope: &Scope) -> Vec<Resource>;
+
+    /// What may differ between an older generation and this one.
+    fn touched_since(&self, generation: u64) -> Touched;
+
+    /// The service account of a declared workload: what its credential is judged by.
+    /// `None`: no such workload is declared.
+    fn service_account(&self, namespace: &str, workload: &str) -> Option<String>;
+}
+
+/// Names that may have changed, by type URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Touched {
+    /// Anything: too much changed, or too long ago to tell.
+    #[default]
+    All,
+    Names(HashMap<String, HashSet<Arc<str>>>),
+}
+
+impl Touched {
+    pub fn nothing() -> Self {
+        Touched::Names(HashMap::new())
+    }
+
+    pub fn merge(&mut self, other: &Touched) {
+        match (&mut *self, other) {
+            (Touched::All, _) => {}
+            (_, Touched::All) => *self = Touched::All,
+            (Touched::Names(mine), Touched::Names(theirs)) => {
+                for (type_url, names) in theirs {
+                    mine.entry(type_url.clone())
+                        .or_default()
+                        .extend(names.iter().cloned());
+                }
+            }
+        }
+    }
+}
+
+/// Remembers what the last changes touched; for implementors of [`View`].
+#[derive(Clone, Debug)]
+pub struct History {
+    /// Generation and what it touched, oldest first.
+    changes: VecDeque<(u64, Arc<Touched>)>,
+    capacity: usize,
+    /// Generations up to here are no longer told apart.
+    forgotten: u64,
+}
+
+impl History {
+    /// Keeps the last `capacity` changes; a stream that is further behind compares everything.
+    pub fn new(capacity: usize) -> Self {
+        History {
+            changes: VecDeque::new(),
+            capacity,
+            forgotten: 0,
+        }
+    }
+
+    pub fn push(&mut self, generation: u64, touched: Touched) {
+        self.changes.push_back((generation, Arc::new(touched)));
+        while self.changes.len() > self.capacity {
+            if let Some((gone, _)) = self.changes.pop_front() {
+                self.forgotten = gone;
+            }
+        }
+    }
+
+    /// What was touched after `generation`.
+    pub fn since(&self, generation: u64) -> Touched {
+        if generation < self.forgotten {
+            return Touched::All;
+        }
+        let mut all = Touched::nothing();
+        for (_, touched) in self.changes.iter().filter(|(at, _)| *at > generation) {
+            all.merge(touched);
+        }
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(type_url: &str, names: &[&str]) -> Touched {
+        let set = names.iter().map(|name| Arc::from(*name)).collect();
+        Touched::Names(HashMap::from([(type_url.to_owned(), set)]))
+    }
+
+    #[test]
+    fn history_tells_what_changed_and_admits_what_it_forgot() {
+        let mut history = History::new(2);
+        history.push(1, names("a", &["x"]));
+        history.push(2, names("a", &["y"]));
+        assert_eq!(history.since(0), names("a", &["x", "y"]));
+        assert_eq!(history.since(1), names("a", &["y"]));
+        assert_eq!(history.since(2), Touched::nothing());
+        history.push(3, names("b", &["z"]));
+        assert_eq!(history.since(0), Touched::All, "generation 1 was forgotten");
+        let mut both = names("a", &["y"]);
+        both.merge(&names("b", &["z"]));
+        assert_eq!(history.since(1), both);
+    }
+
+    #[test]
+    fn all_swallows_names() {
+        let mut touched = names("a", &["x"]);
+        touched.merge(&Touched::All);
+        touched.merge(&names("a", &["y"]));
+        assert_eq!(touched, Touched::All);
+    }
+}

@@ -1,0 +1,5 @@
+//! The HTTP API.
+//!
+//! - [`types`]: what it answers, shared with the CLI.
+
+pub mod types;
