@@ -1,5 +1,6 @@
 //! Clusters.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::endpoint::EndpointSet;
 use super::http::Http2Options;
 use super::route::RetryPolicy;
 use crate::telemetry::ClusterMetrics;
+use crate::telemetry::edge::Service;
 use crate::tls::ClientContext;
 use crate::upstream::limits::Limits;
 use crate::upstream::outlier::OutlierConfig;
@@ -40,6 +42,12 @@ pub struct Cluster {
     /// Route-level default when a route has no retry policy of its own.
     pub retry: Option<Arc<RetryPolicy>>,
     pub metrics: Arc<ClusterMetrics>,
+    /// The service this cluster stands for, for telemetry: from `filter_metadata`, Istio's
+    /// `istio: {services: [{host, name, namespace}]}`.
+    pub service: Option<Arc<Service>>,
+    /// `upstream_bind_config.source_address`. Inbound clusters dial the app from 127.0.0.6 (IPv6:
+    /// ::6), by which netfilter tells delivery to the app from a call of the app to itself.
+    pub bind_source: Option<IpAddr>,
     /// The pointer that an EDS update swaps; read once per request.
     pub endpoints: ArcSwap<EndpointSet>,
 }

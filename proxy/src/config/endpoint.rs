@@ -37,7 +37,8 @@ pub struct Endpoint {
     pub health: HealthStatus,
     /// Active requests, ejection, counters: carried over while the address stays.
     pub state: Arc<HostState>,
-    /// Labels for telemetry, from metadata or the workload look-up.
+    /// Labels for telemetry, from `filter_metadata`, Istio's `istio: {workload:
+    /// "name;namespace;canonical service;canonical revision;cluster"}`.
     pub workload: Option<Arc<Workload>>,
 }
 
