@@ -10,5 +10,7 @@ pub mod config;
 pub mod http;
 pub mod stream;
 pub mod telemetry;
+pub mod timer;
 pub mod tls;
 pub mod upstream;
+pub mod worker;

@@ -3,3 +3,4 @@
 pub mod host;
 pub mod limits;
 pub mod outlier;
+pub mod pool;

@@ -1,0 +1,161 @@
+//! What is known of one request, filled along its way and handed to telemetry at its end.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use super::head::{Head, HeaderId, Version};
+use crate::config::cluster::Cluster;
+use crate::config::endpoint::Endpoint;
+use crate::config::http::HttpManager;
+use crate::config::listener::{FilterChain, Listener};
+use crate::config::route::{Route, RouteConfig};
+use crate::telemetry::ResponseFlags;
+use crate::tls;
+
+/// The downstream connection that requests came on; one for all of them.
+pub struct Downstream {
+    pub id: u64,
+    pub listener: Arc<Listener>,
+    pub chain: Arc<FilterChain>,
+    /// The socket's other end.
+    pub peer: SocketAddr,
+    /// Where the client meant to go: the original destination, else the socket's own end.
+    pub local: SocketAddr,
+    /// The destination before the redirect, where it is known.
+    pub original_dst: Option<SocketAddr>,
+    pub tls: Option<tls::ConnectionInfo>,
+    pub since: Instant,
+}
+
+/// The upstream connection that answered (or failed last).
+#[derive(Clone, Default)]
+pub struct Upstream {
+    pub local: Option<SocketAddr>,
+    pub protocol: Option<Version>,
+    pub tls: Option<Rc<tls::ConnectionInfo>>,
+    /// Why connecting failed: `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
+    pub failure: Option<String>,
+}
+
+/// Instants since [`RequestInfo::start`]; `None`: it did not come to that.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// The request's last byte was read.
+    pub request_received: Option<Duration>,
+    /// An upstream connection was at hand.
+    pub upstream_connected: Option<Duration>,
+    /// The request's last byte was handed to the upstream.
+    pub request_sent: Option<Duration>,
+    /// The response's head arrived.
+    pub response_head: Option<Duration>,
+    /// The response's last byte arrived.
+    pub response_received: Option<Duration>,
+    /// The response's last byte was sent, or the request ended otherwise.
+    pub end: Duration,
+}
+
+/// See the module.
+pub struct RequestInfo {
+    pub downstream: Rc<Downstream>,
+    pub manager: Arc<HttpManager>,
+    /// First byte of the request.
+    pub start: Instant,
+    pub start_time: SystemTime,
+    pub times: Times,
+
+    /// As sent upstream, after all edits.
+    pub request: Head,
+    /// As sent downstream; status 0 when none was sent.
+    pub response: Head,
+    pub trailers: Option<Head>,
+    pub version: Version,
+    pub is_grpc: bool,
+    /// `websocket`, `connect`, …, when the response agreed.
+    pub upgraded: bool,
+    /// The client's address by `x-forwarded-for`, where that is trusted; else the peer's.
+    pub client: SocketAddr,
+
+    /// Body bytes from and to downstream.
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+
+    pub flags: ResponseFlags,
+    /// Envoy's response code details.
+    pub details: Cow<'static, str>,
+    /// Refused by authorisation.
+    pub denied: bool,
+    /// The response was made here.
+    pub local_reply: bool,
+
+    pub route_config: Option<Arc<RouteConfig>>,
+    /// Index into the route configuration's virtual hosts.
+    pub virtual_host: Option<u32>,
+    pub route: Option<Arc<Route>>,
+    pub cluster: Option<Arc<Cluster>>,
+    pub endpoint: Option<Arc<Endpoint>>,
+    pub upstream: Upstream,
+    /// Upstream requests begun.
+    pub attempts: u32,
+}
+
+impl RequestInfo {
+    pub fn new(downstream: Rc<Downstream>, manager: Arc<HttpManager>, request: Head) -> Self {
+        let client = downstream.peer;
+        let is_grpc = request.get(HeaderId::ContentType).is_some_and(is_grpc_type);
+        Self {
+            downstream,
+            manager,
+            start: Instant::now(),
+            start_time: SystemTime::now(),
+            times: Times::default(),
+            version: request.version(),
+            request,
+            response: Head::new(),
+            trailers: None,
+            is_grpc,
+            upgraded: false,
+            client,
+            request_bytes: 0,
+            response_bytes: 0,
+            flags: ResponseFlags::NONE,
+            details: Cow::Borrowed(""),
+            denied: false,
+            local_reply: false,
+            route_config: None,
+            virtual_host: None,
+            route: None,
+            cluster: None,
+            endpoint: None,
+            upstream: Upstream::default(),
+            attempts: 0,
+        }
+    }
+
+    /// Status sent downstream, 0 when there was none.
+    pub fn code(&self) -> u16 {
+        self.response.status()
+    }
+
+    /// Of a gRPC exchange, the status in trailers or (trailers-only) in the head.
+    pub fn grpc_status(&self) -> Option<&[u8]> {
+        let trailers = self.trailers.as_ref();
+        trailers
+            .and_then(|t| t.get(HeaderId::GrpcStatus))
+            .or_else(|| self.response.get(HeaderId::GrpcStatus))
+    }
+
+    /// Time since the request's first byte.
+    pub fn elapsed(&self) -> Duration {
+        self.start.elapsed()
+    }
+}
+
+/// `application/grpc`, also with a `+proto`-like suffix or parameters.
+pub fn is_grpc_type(value: &[u8]) -> bool {
+    value
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}

@@ -1,0 +1,319 @@
+//! Coarse timers, one set per worker.
+//!
+//! A connection keeps one [`Timer`] and moves its deadline with every request; moving it later is
+//! one store, because the wheel looks at the deadline again only when the old slot comes up. So a
+//! busy connection touches the wheel once per time-out and not once per request. Deadlines are
+//! rounded up to [`TICK`].
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+/// Resolution.
+pub const TICK: Duration = Duration::from_millis(5);
+/// "Not set".
+const NEVER: u64 = u64::MAX;
+
+/// The worker's timers. Clones share them.
+#[derive(Clone)]
+pub struct Timers(Rc<Wheel>);
+
+struct Wheel {
+    origin: Instant,
+    /// Entries by the tick at which they are looked at, and by their number.
+    slots: RefCell<BTreeMap<(u64, u64), Rc<Entry>>>,
+    numbers: Cell<u64>,
+    /// The tick for which the driver sleeps.
+    sleeping_until: Cell<u64>,
+    earlier: Notify,
+}
+
+struct Entry {
+    number: u64,
+    deadline: Cell<u64>,
+    /// Tick of the slot that holds this entry; [`NEVER`] when none does.
+    slot: Cell<u64>,
+    waker: RefCell<Option<Waker>>,
+}
+
+/// One deadline that can be moved and cleared at will.
+pub struct Timer {
+    entry: Rc<Entry>,
+    wheel: Rc<Wheel>,
+}
+
+/// The deadline passed first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Elapsed;
+
+impl Default for Timers {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Timers {
+    /// Somebody must run [`Timers::drive`].
+    pub fn new() -> Self {
+        Self(Rc::new(Wheel {
+            origin: Instant::now(),
+            slots: RefCell::default(),
+            numbers: Cell::new(0),
+            sleeping_until: Cell::new(NEVER),
+            earlier: Notify::new(),
+        }))
+    }
+
+    pub fn timer(&self) -> Timer {
+        let number = self.0.numbers.get();
+        self.0.numbers.set(number + 1);
+        Timer {
+            entry: Rc::new(Entry {
+                number,
+                deadline: Cell::new(NEVER),
+                slot: Cell::new(NEVER),
+                waker: RefCell::new(None),
+            }),
+            wheel: self.0.clone(),
+        }
+    }
+
+    /// Waits for `after`, to the next tick.
+    pub async fn sleep(&self, after: Duration) {
+        let timer = self.timer();
+        timer.set(after);
+        timer.expired().await;
+    }
+
+    /// Runs `future` for at most `after`.
+    pub async fn timeout<F: Future>(
+        &self,
+        after: Duration,
+        future: F,
+    ) -> Result<F::Output, Elapsed> {
+        let timer = self.timer();
+        timer.set(after);
+        timer.race(future).await
+    }
+
+    /// Polls everybody who waits, expired or not.
+    pub fn wake_all(&self) {
+        let waiting: Vec<_> = self.0.slots.borrow().values().cloned().collect();
+        for entry in waiting {
+            let waker = entry.waker.borrow_mut().take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Fires what is due; runs for as long as the worker does.
+    pub async fn drive(&self) {
+        let wheel = &*self.0;
+        loop {
+            let next = wheel.slots.borrow().keys().next().map(|(tick, _)| *tick);
+            wheel.sleeping_until.set(next.unwrap_or(NEVER));
+            let earlier = wheel.earlier.notified();
+            match next {
+                Some(tick) => {
+                    let at = wheel.origin + TICK * u32::try_from(tick).unwrap_or(u32::MAX);
+                    tokio::select! {
+                        () = tokio::time::sleep_until(at.into()) => wheel.fire(),
+                        () = earlier => {}
+                    }
+                }
+                None => earlier.await,
+            }
+        }
+    }
+}
+
+impl Wheel {
+    fn now(&self) -> u64 {
+        (self.origin.elapsed().as_micros() / TICK.as_micros()) as u64
+    }
+
+    fn fire(&self) {
+        let now = self.now();
+        while let Some(entry) = self.take_due(now) {
+            entry.slot.set(NEVER);
+            match entry.deadline.get() {
+                NEVER => {}
+                deadline if deadline > now => self.insert(&entry, deadline),
+                _ => {
+                    let waker = entry.waker.borrow_mut().take();
+                    if let Some(waker) = waker {
+                        waker.wake();
+                    }
+                }
+            }
+        }
+    }
+
+    fn take_due(&self, now: u64) -> Option<Rc<Entry>> {
+        let mut slots = self.slots.borrow_mut();
+        let first = slots.first_entry()?;
+        (first.key().0 <= now).then(|| first.remove())
+    }
+
+    fn insert(&self, entry: &Rc<Entry>, tick: u64) {
+        self.remove(entry);
+        entry.slot.set(tick);
+        let key = (tick, entry.number);
+        self.slots.borrow_mut().insert(key, entry.clone());
+        if tick < self.sleeping_until.get() {
+            self.earlier.notify_one();
+        }
+    }
+
+    fn remove(&self, entry: &Entry) {
+        if entry.slot.get() != NEVER {
+            let key = (entry.slot.get(), entry.number);
+            self.slots.borrow_mut().remove(&key);
+        }
+    }
+}
+
+impl Drop for Timer {
+    fn drop(&mut self) {
+        self.wheel.remove(&self.entry);
+    }
+}
+
+impl Timer {
+    /// Expires `after` from now.
+    pub fn set(&self, after: Duration) {
+        let ticks = after.as_micros().div_ceil(TICK.as_micros());
+        let deadline = self.wheel.now() + 1 + u64::try_from(ticks).unwrap_or(u64::MAX >> 1);
+        self.entry.deadline.set(deadline);
+        if deadline < self.entry.slot.get() {
+            self.wheel.insert(&self.entry, deadline);
+        }
+    }
+
+    /// [`Timer::set`], or [`Timer::clear`] for `None`.
+    pub fn set_or_clear(&self, after: Option<Duration>) {
+        match after {
+            Some(after) => self.set(after),
+            None => self.clear(),
+        }
+    }
+
+    pub fn clear(&self) {
+        self.entry.deadline.set(NEVER);
+    }
+
+    /// Whether the deadline has passed.
+    pub fn is_expired(&self) -> bool {
+        let deadline = self.entry.deadline.get();
+        deadline != NEVER && deadline <= self.wheel.now()
+    }
+
+    /// Ready once the deadline has passed; never when it is not set.
+    pub fn poll_expired(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.entry.deadline.get() == NEVER {
+            self.remember(cx);
+            return Poll::Pending;
+        }
+        // The clock is read only once the wheel has let go of the entry: it fired, or is due.
+        if self.entry.slot.get() == NEVER && self.is_expired() {
+            return Poll::Ready(());
+        }
+        self.remember(cx);
+        Poll::Pending
+    }
+
+    pub async fn expired(&self) {
+        std::future::poll_fn(|cx| self.poll_expired(cx)).await;
+    }
+
+    /// Runs `future` until the deadline.
+    pub async fn race<F: Future>(&self, future: F) -> Result<F::Output, Elapsed> {
+        let mut future = pin!(future);
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(output) = future.as_mut().poll(cx) {
+                return Poll::Ready(Ok(output));
+            }
+            self.poll_expired(cx).map(|()| Err(Elapsed))
+        })
+        .await
+    }
+
+    fn remember(&self, cx: &mut Context<'_>) {
+        let mut waker = self.entry.waker.borrow_mut();
+        match &mut *waker {
+            Some(known) if known.will_wake(cx.waker()) => {}
+            other => *other = Some(cx.waker().clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run<F: Future>(test: impl FnOnce(Timers) -> F) -> F::Output {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let local = tokio::task::LocalSet::new();
+        local.block_on(&runtime, async {
+            let timers = Timers::new();
+            let driver = timers.clone();
+            tokio::task::spawn_local(async move { driver.drive().await });
+            test(timers).await
+        })
+    }
+
+    #[test]
+    fn deadlines_fire_in_order_and_not_before() {
+        run(|timers| async move {
+            let start = Instant::now();
+            timers.sleep(Duration::from_millis(30)).await;
+            assert!(start.elapsed() >= Duration::from_millis(30));
+            let slow = timers.sleep(Duration::from_secs(60));
+            assert_eq!(timers.timeout(Duration::from_millis(20), slow).await, Err(Elapsed));
+            assert!(start.elapsed() < Duration::from_secs(10));
+        });
+    }
+
+    #[test]
+    fn a_moved_deadline_counts_from_where_it_was_moved_to() {
+        run(|timers| async move {
+            let timer = timers.timer();
+            timer.set(Duration::from_millis(10));
+            timer.set(Duration::from_millis(50));
+            let start = Instant::now();
+            timer.expired().await;
+            assert!(start.elapsed() >= Duration::from_millis(45));
+            timer.set(Duration::from_secs(60));
+            timer.set(Duration::from_millis(10));
+            timer.expired().await;
+            assert!(start.elapsed() < Duration::from_secs(10));
+            timer.set(Duration::from_millis(10));
+            timer.clear();
+            assert!(!timer.is_expired());
+        });
+    }
+
+    #[test]
+    fn moving_later_does_not_touch_the_wheel() {
+        run(|timers| async move {
+            let timer = timers.timer();
+            timer.set(Duration::from_secs(60));
+            let slot = timer.entry.slot.get();
+            timer.set(Duration::from_secs(90));
+            assert_eq!(timer.entry.slot.get(), slot);
+            assert_eq!(timers.0.slots.borrow().len(), 1);
+            drop(timer);
+            assert!(timers.0.slots.borrow().is_empty());
+        });
+    }
+}

@@ -1,0 +1,92 @@
+//! What one worker thread has: shared by all its connections, owned by nobody else.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::buffer;
+use crate::config::Store;
+use crate::config::demand::Demand;
+use crate::timer::Timers;
+use crate::upstream::pool::Pools;
+
+/// How far the process has come on its way out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    #[default]
+    Serving,
+    /// New work is still accepted, but every connection is asked to end: `Connection: close`,
+    /// GOAWAY, idle ones closed.
+    Draining,
+    /// The deadline passed: what is left is cut.
+    Closing,
+}
+
+/// See the module.
+pub struct Worker {
+    /// From 0.
+    pub index: usize,
+    pub store: Arc<Store>,
+    pub buffers: buffer::Pool,
+    pub timers: Timers,
+    /// Connections to upstreams.
+    pub pools: Pools,
+    /// `None`: everything there is, is configured; nothing is asked for.
+    pub demand: Option<Demand>,
+    pub drain: watch::Receiver<Phase>,
+    connections: Cell<u64>,
+}
+
+impl Worker {
+    pub fn new(
+        index: usize,
+        store: Arc<Store>,
+        demand: Option<Demand>,
+        drain: watch::Receiver<Phase>,
+    ) -> Rc<Self> {
+        Rc::new(Self {
+            index,
+            store,
+            buffers: buffer::Pool::default(),
+            timers: Timers::new(),
+            pools: Pools::default(),
+            demand,
+            drain,
+            connections: Cell::new(0),
+        })
+    }
+
+    /// The chores of a worker: timers, idle upstream connections, telling idle connections of a
+    /// drain. Runs beside the connections, as long as they do.
+    pub async fn run(self: &Rc<Self>) {
+        tokio::join!(self.timers.drive(), self.pools.sweep(self), self.announce());
+    }
+
+    pub fn is_draining(&self) -> bool {
+        *self.drain.borrow() >= Phase::Draining
+    }
+
+    /// A number for a connection, unique in the process.
+    pub fn next_connection_id(&self) -> u64 {
+        let count = self.connections.get() + 1;
+        self.connections.set(count);
+        ((self.index as u64) << 48) | count
+    }
+
+    /// Wakes every connection that waits on a timer, at each phase of a drain and after each
+    /// snapshot, so that those whose listener is gone can go too.
+    async fn announce(&self) {
+        let mut drain = self.drain.clone();
+        let mut snapshots = self.store.subscribe();
+        let (mut draining, mut publishing) = (true, true);
+        while draining || publishing {
+            tokio::select! {
+                changed = drain.changed(), if draining => draining = changed.is_ok(),
+                changed = snapshots.changed(), if publishing => publishing = changed.is_ok(),
+            }
+            self.timers.wake_all();
+        }
+    }
+}
