@@ -279,7 +279,10 @@ mod tests {
             timers.sleep(Duration::from_millis(30)).await;
             assert!(start.elapsed() >= Duration::from_millis(30));
             let slow = timers.sleep(Duration::from_secs(60));
-            assert_eq!(timers.timeout(Duration::from_millis(20), slow).await, Err(Elapsed));
+            assert_eq!(
+                timers.timeout(Duration::from_millis(20), slow).await,
+                Err(Elapsed)
+            );
             assert!(start.elapsed() < Duration::from_secs(10));
         });
     }
