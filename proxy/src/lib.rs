@@ -8,6 +8,7 @@
 pub mod buffer;
 pub mod config;
 pub mod http;
+pub mod redirect;
 pub mod stream;
 pub mod telemetry;
 pub mod timer;

@@ -1,0 +1,146 @@
+//! The nftables program.
+
+use std::fmt::Write;
+
+use super::TABLE;
+
+/// What is redirected where. The defaults are the ports and the user that mesh operators know.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Port of the proxy's outbound listener.
+    #[arg(long, default_value_t = 15001)]
+    pub outbound_port: u16,
+    /// Port of the proxy's inbound listener.
+    #[arg(long, default_value_t = 15006)]
+    pub inbound_port: u16,
+    /// Port of the proxy's DNS listener; 0 leaves DNS alone.
+    #[arg(long, default_value_t = 15053)]
+    pub dns_port: u16,
+    /// User id the proxy runs as: its own connections are not redirected.
+    #[arg(long, default_value_t = 1337)]
+    pub proxy_uid: u32,
+    /// Inbound ports that reach the app without the proxy, comma-separated.
+    #[arg(long, value_delimiter = ',')]
+    pub exclude_inbound_ports: Vec<u16>,
+    /// Outbound ports that leave without the proxy, comma-separated.
+    #[arg(long, value_delimiter = ',')]
+    pub exclude_outbound_ports: Vec<u16>,
+    /// Outbound IPv4 ranges that leave without the proxy, comma-separated CIDRs.
+    #[arg(long, value_delimiter = ',', value_parser = cidr)]
+    pub exclude_outbound_cidrs: Vec<String>,
+    /// Ports of the proxy that are reached from outside: metrics and health.
+    #[arg(long, value_delimiter = ',', default_values_t = [15090, 15021])]
+    pub open_ports: Vec<u16>,
+    /// Also redirect IPv6.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
+    pub ipv6: bool,
+}
+
+/// An IPv4 range; anything else would be spliced into the rules as it stands.
+fn cidr(text: &str) -> Result<String, String> {
+    let (address, bits) = text.split_once('/').unwrap_or((text, "32"));
+    let address: std::net::Ipv4Addr = address
+        .parse()
+        .map_err(|_| format!("`{text}` is not an IPv4 range, such as 10.0.0.0/8"))?;
+    match bits.parse::<u8>() {
+        Ok(bits) if bits <= 32 => Ok(format!("{address}/{bits}")),
+        _ => Err(format!("`{text}`: the prefix length must be 0 to 32")),
+    }
+}
+
+/// The whole program: one transaction that replaces an earlier one.
+pub fn program(options: &Options) -> String {
+    let mut text = String::with_capacity(2048);
+    // Declaring before deleting makes the delete succeed when there was no table.
+    let _ = write!(
+        text,
+        "table inet {TABLE} {{}}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n"
+    );
+    prerouting(&mut text, options);
+    output(&mut text, options);
+    text.push_str("}\n");
+    text
+}
+
+fn prerouting(text: &mut String, options: &Options) {
+    text.push_str("  chain prerouting {\n    type nat hook prerouting priority dstnat;\n");
+    if !options.ipv6 {
+        text.push_str("    meta nfproto ipv6 return\n");
+    }
+    let mut open = options.open_ports.clone();
+    open.extend(&options.exclude_inbound_ports);
+    if let Some(ports) = set(&open) {
+        let _ = writeln!(text, "    tcp dport {ports} return");
+    }
+    let _ = writeln!(
+        text,
+        "    meta l4proto tcp redirect to :{}\n  }}",
+        options.inbound_port
+    );
+}
+
+fn output(text: &mut String, options: &Options) {
+    text.push_str("  chain output {\n    type nat hook output priority -100;\n");
+    if !options.ipv6 {
+        text.push_str("    meta nfproto ipv6 return\n");
+    }
+    let uid = options.proxy_uid;
+    let inbound = options.inbound_port;
+    // The proxy delivers to the app.
+    text.push_str("    ip saddr 127.0.0.6 return\n    ip6 saddr ::6 return\n");
+    // The proxy calls its own pod: the app called its own service.
+    let _ = writeln!(
+        text,
+        "    meta skuid {uid} oif lo ip daddr != 127.0.0.0/8 meta l4proto tcp redirect to :{inbound}"
+    );
+    let _ = writeln!(
+        text,
+        "    meta skuid {uid} oif lo ip6 daddr != ::1 meta l4proto tcp redirect to :{inbound}"
+    );
+    let _ = writeln!(text, "    meta skuid {uid} return");
+    if options.dns_port != 0 {
+        let port = options.dns_port;
+        let _ = writeln!(text, "    udp dport 53 redirect to :{port}");
+        let _ = writeln!(text, "    tcp dport 53 redirect to :{port}");
+    }
+    text.push_str("    ip daddr 127.0.0.0/8 return\n    ip6 daddr ::1 return\n");
+    if let Some(ports) = set(&options.exclude_outbound_ports) {
+        let _ = writeln!(text, "    tcp dport {ports} return");
+    }
+    for range in &options.exclude_outbound_cidrs {
+        let _ = writeln!(text, "    ip daddr {range} return");
+    }
+    let _ = writeln!(
+        text,
+        "    meta l4proto tcp redirect to :{}\n  }}",
+        options.outbound_port
+    );
+}
+
+fn set(ports: &[u16]) -> Option<String> {
+    let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+    (!ports.is_empty()).then(|| format!("{{ {} }}", ports.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn ranges_that_are_not_ranges_never_reach_the_rules() {
+        assert!(Line::try_parse_from(["x", "--exclude-outbound-cidrs", "1.2.3.4; drop"]).is_err());
+        assert!(Line::try_parse_from(["x", "--exclude-outbound-cidrs", "10.0.0.0/33"]).is_err());
+        let line =
+            Line::try_parse_from(["x", "--exclude-outbound-cidrs", "10.0.0.0/8,192.168.1.1"]);
+        let program = program(&line.unwrap().options);
+        assert!(program.contains("ip daddr 10.0.0.0/8 return"));
+        assert!(program.contains("ip daddr 192.168.1.1/32 return"));
+    }
+}
