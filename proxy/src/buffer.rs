@@ -8,7 +8,8 @@
 //!
 //! The pool is an `Rc` on purpose: it never leaves its worker, so it needs no locks.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
+use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
 use bytes::BytesMut;
@@ -20,8 +21,54 @@ pub const SMALL: usize = 17 * 1024;
 /// handshake messages that rustls puts in front of them.
 pub const BULK: usize = 132 * 1024;
 
-/// Initialised memory of [`SMALL`] or [`BULK`] bytes.
-pub type Block = Box<[u8]>;
+/// Which class of buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    Small,
+    Bulk,
+}
+
+impl Size {
+    pub const fn bytes(self) -> usize {
+        match self {
+            Size::Small => SMALL,
+            Size::Bulk => BULK,
+        }
+    }
+}
+
+/// Initialised memory of [`SMALL`] or [`BULK`] bytes; goes back to its pool when dropped.
+pub struct Block {
+    memory: Box<[u8]>,
+    pool: Pool,
+}
+
+impl Deref for Block {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory
+    }
+}
+
+impl DerefMut for Block {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory
+    }
+}
+
+impl Drop for Block {
+    fn drop(&mut self) {
+        let memory = std::mem::take(&mut self.memory);
+        let inner = &*self.pool.0;
+        inner.out.set(inner.out.get() - 1);
+        match memory.len() {
+            SMALL => keep(&inner.small_blocks, inner.limits.small, memory),
+            BULK => keep(&inner.bulk_blocks, inner.limits.bulk, memory),
+            _ => {}
+        }
+    }
+}
 
 /// How many idle buffers of each kind and size a pool keeps; more are freed when they come back.
 #[derive(Clone, Copy, Debug)]
@@ -45,8 +92,9 @@ struct Inner {
     limits: Limits,
     small: RefCell<Vec<BytesMut>>,
     bulk: RefCell<Vec<BytesMut>>,
-    small_blocks: RefCell<Vec<Block>>,
-    bulk_blocks: RefCell<Vec<Block>>,
+    small_blocks: RefCell<Vec<Box<[u8]>>>,
+    bulk_blocks: RefCell<Vec<Box<[u8]>>>,
+    out: Cell<usize>,
 }
 
 impl Pool {
@@ -82,26 +130,23 @@ impl Pool {
         }
     }
 
-    /// A block of [`SMALL`] bytes with arbitrary content.
-    pub fn block(&self) -> Block {
-        let pooled = self.0.small_blocks.borrow_mut().pop();
-        pooled.unwrap_or_else(|| vec![0; SMALL].into_boxed_slice())
-    }
-
-    /// A block of [`BULK`] bytes with arbitrary content.
-    pub fn bulk_block(&self) -> Block {
-        let pooled = self.0.bulk_blocks.borrow_mut().pop();
-        pooled.unwrap_or_else(|| vec![0; BULK].into_boxed_slice())
-    }
-
-    /// Gives a block back.
-    pub fn put_block(&self, block: Block) {
-        let inner = &*self.0;
-        match block.len() {
-            SMALL => keep(&inner.small_blocks, inner.limits.small, block),
-            BULK => keep(&inner.bulk_blocks, inner.limits.bulk, block),
-            _ => {}
+    /// A block with arbitrary content.
+    pub fn block(&self, size: Size) -> Block {
+        let list = match size {
+            Size::Small => &self.0.small_blocks,
+            Size::Bulk => &self.0.bulk_blocks,
+        };
+        let pooled = list.borrow_mut().pop();
+        self.0.out.set(self.0.out.get() + 1);
+        Block {
+            memory: pooled.unwrap_or_else(|| vec![0; size.bytes()].into_boxed_slice()),
+            pool: self.clone(),
         }
+    }
+
+    /// Blocks that are out at the moment.
+    pub fn blocks_in_use(&self) -> usize {
+        self.0.out.get()
     }
 }
 
@@ -154,8 +199,10 @@ mod tests {
     #[test]
     fn the_pool_is_bounded() {
         let pool = Pool::new(Limits { small: 1, bulk: 1 });
-        let blocks: Vec<_> = (0..3).map(|_| pool.block()).collect();
-        blocks.into_iter().for_each(|block| pool.put_block(block));
+        let blocks: Vec<_> = (0..3).map(|_| pool.block(Size::Small)).collect();
+        assert_eq!(pool.blocks_in_use(), 3);
+        drop(blocks);
+        assert_eq!(pool.blocks_in_use(), 0);
         assert_eq!(pool.0.small_blocks.borrow().len(), 1);
     }
 }

@@ -9,6 +9,7 @@ pub mod buffer;
 pub mod config;
 pub mod http;
 pub mod redirect;
+pub mod socket;
 pub mod stream;
 pub mod telemetry;
 pub mod timer;

@@ -1,27 +1,39 @@
 //! TLS: contexts, identities, and the one stream type.
 //!
 //! - `identity`: SPIFFE ids and the identity of a peer
+//! - `material`: certificates, keys, trust bundles, and how they are replaced
 //! - `verify`: how a peer's certificate is judged
-//! - `context`: certificates, trust bundles and the settings that accept and dial with them
+//! - `context`: the settings that a listener accepts and a cluster dials with
+//! - `hello`: SNI and ALPN of a ClientHello
 //! - `handshake`: [`Handshaker`], per worker: accepts and connects, fairly
-//! - `stream`: [`TlsStream`], rustls' unbuffered state machine on a socket
+//! - `live`: judges connections again when whom to believe has changed
+//! - `session`, `wire`, `stream`: rustls' unbuffered state machine, its record buffers, and
+//!   [`TlsStream`] on top
 
+mod context;
+mod error;
+mod handshake;
+pub mod hello;
 mod identity;
+mod live;
+mod material;
+mod session;
 mod stream;
+mod verify;
+mod wire;
 
 use std::time::SystemTime;
 
+pub use context::{
+    ClientContext, ClientOptions, ServerContext, ServerOptions, Version, Versions, provider,
+    warm_up,
+};
+pub use error::{ConnectionLost, TlsError};
+pub use handshake::{Dial, Handshaker, STEPS_PER_PASS};
 pub use identity::{PeerIdentity, SpiffeError, SpiffeId};
+pub use material::{Identity, Live, MaterialError, TrustBundle};
 pub use stream::TlsStream;
-
-/// Certificate chain and key.
-pub struct Identity {}
-/// Roots, CRLs and the trust domain they speak for.
-pub struct TrustBundle {}
-/// Accepts TLS.
-pub struct ServerContext {}
-/// Dials TLS.
-pub struct ClientContext {}
+pub use verify::{LeafError, PeerRules, SanMatch};
 
 /// What a handshake established.
 #[derive(Clone, Debug)]

@@ -1,0 +1,381 @@
+//! What a listener accepts TLS with and a cluster dials TLS with.
+//!
+//! A context holds the settings, which never change, and [`Live`] places for certificate and
+//! trust bundle, which do. The rustls configuration made of both is kept until one of them is
+//! replaced; then the next handshake makes a new one. The session cache and the ticket keys live
+//! in that configuration, so no session survives the bundle it was judged by. Connections that
+//! stand are not touched by a renewal.
+
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+use arc_swap::ArcSwapOption;
+use rustls::client::Resumption;
+use rustls::crypto::aws_lc_rs::{self, cipher_suite as suite, kx_group as group};
+use rustls::crypto::{CryptoProvider, SupportedKxGroup};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion, version};
+
+use super::error::TlsError;
+use super::material::{Identity, Live, TrustBundle};
+use super::verify::{PeerRole, PeerRules, Verifier};
+
+/// Sessions a client context remembers, over all its endpoints.
+const CLIENT_SESSIONS: usize = 64;
+
+/// TLS protocol versions, oldest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    Tls12,
+    Tls13,
+}
+
+/// Inclusive range of versions that are spoken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Versions {
+    pub min: Version,
+    pub max: Version,
+}
+
+impl Versions {
+    pub const TLS13_ONLY: Versions = Versions {
+        min: Version::Tls13,
+        max: Version::Tls13,
+    };
+
+    fn list(self) -> Vec<&'static SupportedProtocolVersion> {
+        match (self.min, self.max) {
+            (Version::Tls13, _) => vec![&version::TLS13],
+            (Version::Tls12, Version::Tls12) => vec![&version::TLS12],
+            (Version::Tls12, Version::Tls13) => vec![&version::TLS13, &version::TLS12],
+        }
+    }
+}
+
+impl Default for Versions {
+    fn default() -> Self {
+        Versions {
+            min: Version::Tls12,
+            max: Version::Tls13,
+        }
+    }
+}
+
+/// Settings of a [`ServerContext`].
+#[derive(Clone, Debug)]
+pub struct ServerOptions {
+    pub identity: Arc<Live<Identity>>,
+    /// Whom to believe; `None`: client certificates are not judged (and give no identity).
+    pub trust: Option<Arc<Live<TrustBundle>>>,
+    pub rules: PeerRules,
+    /// Turn clients without a certificate away. If false and there is a bundle, a certificate is
+    /// asked for, and judged when one comes.
+    pub require_client_certificate: bool,
+    /// In order of preference; empty: ALPN is not negotiated.
+    pub alpn: Vec<Vec<u8>>,
+    pub versions: Versions,
+}
+
+/// Accepts TLS (envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext).
+pub struct ServerContext {
+    options: ServerOptions,
+    rules: Arc<PeerRules>,
+    built: ArcSwapOption<BuiltServer>,
+}
+
+/// A configuration and what it was made of.
+pub(super) struct BuiltServer {
+    identity: Arc<Identity>,
+    pub(super) trust: Option<Arc<TrustBundle>>,
+    pub(super) config: Arc<ServerConfig>,
+}
+
+impl ServerContext {
+    pub fn new(options: ServerOptions) -> Self {
+        let rules = Arc::new(options.rules.clone());
+        ServerContext {
+            options,
+            rules,
+            built: ArcSwapOption::empty(),
+        }
+    }
+
+    pub fn options(&self) -> &ServerOptions {
+        &self.options
+    }
+
+    pub(super) fn rules(&self) -> &Arc<PeerRules> {
+        &self.rules
+    }
+
+    /// # Errors
+    /// [`TlsError::NotReady`] while there is no certificate or bundle yet.
+    pub(super) fn current(&self) -> Result<Arc<BuiltServer>, TlsError> {
+        let identity = self.options.identity.load().ok_or(NO_IDENTITY)?;
+        let trust = current_trust(self.options.trust.as_ref())?;
+        if let Some(built) = self.built.load_full()
+            && Arc::ptr_eq(&built.identity, &identity)
+            && same(built.trust.as_ref(), trust.as_ref())
+        {
+            return Ok(built);
+        }
+        let built = Arc::new(self.build(identity, trust)?);
+        self.built.store(Some(built.clone()));
+        Ok(built)
+    }
+
+    fn build(
+        &self,
+        identity: Arc<Identity>,
+        trust: Option<Arc<TrustBundle>>,
+    ) -> Result<BuiltServer, TlsError> {
+        let options = &self.options;
+        let builder = ServerConfig::builder_with_provider(provider().clone())
+            .with_protocol_versions(&options.versions.list())
+            .map_err(TlsError::Setup)?;
+        let builder = if trust.is_none() && !options.require_client_certificate {
+            builder.with_no_client_auth()
+        } else {
+            builder.with_client_cert_verifier(Arc::new(Verifier {
+                role: PeerRole::Client,
+                trust: trust.clone(),
+                rules: self.rules.clone(),
+                mandatory: options.require_client_certificate,
+            }))
+        };
+        let resolver = OneCertificate(identity.certified().clone());
+        let mut config = builder.with_cert_resolver(Arc::new(resolver));
+        config.alpn_protocols = options.alpn.clone();
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.ticketer = aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
+        // One is enough for a peer that keeps its connections; each costs an encryption of the
+        // peer's chain and a record.
+        config.send_tls13_tickets = 1;
+        config.max_early_data_size = 0;
+        Ok(BuiltServer {
+            identity,
+            trust,
+            config: Arc::new(config),
+        })
+    }
+}
+
+impl fmt::Debug for ServerContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServerContext")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings of a [`ClientContext`].
+#[derive(Clone, Debug)]
+pub struct ClientOptions {
+    /// `None`: no client certificate is shown.
+    pub identity: Option<Arc<Live<Identity>>>,
+    /// Whom to believe; `None`: the server's certificate is not judged, as Envoy does without a
+    /// validation context.
+    pub trust: Option<Arc<Live<TrustBundle>>>,
+    pub rules: PeerRules,
+    /// The name to ask for; `None`: no SNI.
+    pub sni: Option<Box<str>>,
+    /// In order of preference; empty: ALPN is not offered.
+    pub alpn: Vec<Vec<u8>>,
+    pub versions: Versions,
+}
+
+/// Dials TLS (envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext).
+pub struct ClientContext {
+    options: ClientOptions,
+    rules: Arc<PeerRules>,
+    built: ArcSwapOption<BuiltClient>,
+}
+
+/// A configuration and what it was made of.
+pub(super) struct BuiltClient {
+    identity: Option<Arc<Identity>>,
+    pub(super) trust: Option<Arc<TrustBundle>>,
+    pub(super) config: Arc<ClientConfig>,
+}
+
+impl ClientContext {
+    pub fn new(options: ClientOptions) -> Self {
+        let rules = Arc::new(options.rules.clone());
+        ClientContext {
+            options,
+            rules,
+            built: ArcSwapOption::empty(),
+        }
+    }
+
+    pub fn options(&self) -> &ClientOptions {
+        &self.options
+    }
+
+    pub(super) fn rules(&self) -> &Arc<PeerRules> {
+        &self.rules
+    }
+
+    /// The rustls configuration as of now, for clients off the data path.
+    ///
+    /// # Errors
+    /// [`TlsError::NotReady`] while there is no certificate or bundle yet.
+    pub fn rustls_config(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        Ok(self.current()?.config.clone())
+    }
+
+    /// # Errors
+    /// [`TlsError::NotReady`] while there is no certificate or bundle yet.
+    pub(super) fn current(&self) -> Result<Arc<BuiltClient>, TlsError> {
+        let identity = match &self.options.identity {
+            Some(live) => Some(live.load().ok_or(NO_IDENTITY)?),
+            None => None,
+        };
+        let trust = current_trust(self.options.trust.as_ref())?;
+        if let Some(built) = self.built.load_full()
+            && same(built.identity.as_ref(), identity.as_ref())
+            && same(built.trust.as_ref(), trust.as_ref())
+        {
+            return Ok(built);
+        }
+        let built = Arc::new(self.build(identity, trust)?);
+        self.built.store(Some(built.clone()));
+        Ok(built)
+    }
+
+    fn build(
+        &self,
+        identity: Option<Arc<Identity>>,
+        trust: Option<Arc<TrustBundle>>,
+    ) -> Result<BuiltClient, TlsError> {
+        let options = &self.options;
+        let builder = ClientConfig::builder_with_provider(provider().clone())
+            .with_protocol_versions(&options.versions.list())
+            .map_err(TlsError::Setup)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Verifier {
+                role: PeerRole::Server,
+                trust: trust.clone(),
+                rules: self.rules.clone(),
+                mandatory: true,
+            }));
+        let mut config = match &identity {
+            Some(identity) => {
+                let shown = OneCertificate(identity.certified().clone());
+                builder.with_client_cert_resolver(Arc::new(shown))
+            }
+            None => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols = options.alpn.clone();
+        config.resumption = Resumption::in_memory_sessions(CLIENT_SESSIONS);
+        config.enable_early_data = false;
+        Ok(BuiltClient {
+            identity,
+            trust,
+            config: Arc::new(config),
+        })
+    }
+}
+
+impl fmt::Debug for ClientContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientContext")
+            .field("options", &self.options)
+            .finish_non_exhaustive()
+    }
+}
+
+const NO_IDENTITY: TlsError = TlsError::NotReady("no certificate yet");
+
+fn current_trust(
+    live: Option<&Arc<Live<TrustBundle>>>,
+) -> Result<Option<Arc<TrustBundle>>, TlsError> {
+    match live {
+        // Configured but absent is not the same as not configured: fail closed.
+        Some(live) => live
+            .load()
+            .map(Some)
+            .ok_or(TlsError::NotReady("no trust bundle yet")),
+        None => Ok(None),
+    }
+}
+
+fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// Shows the same certificate whatever the peer asks for.
+#[derive(Debug)]
+struct OneCertificate(Arc<CertifiedKey>);
+
+impl ResolvesServerCert for OneCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+impl rustls::client::ResolvesClientCert for OneCertificate {
+    fn resolve(
+        &self,
+        _: &[&[u8]],
+        schemes: &[rustls::SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        self.0.key.choose_scheme(schemes).map(|_| self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// Cipher suites, groups and signatures; a constant that cannot be written as one.
+///
+/// AES-128-GCM first: it is what both ends of a mesh do fastest. X25519MLKEM768 first: recorded
+/// traffic stays closed to tomorrow's quantum computers; plain X25519 and P-256 for older peers.
+static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
+    let groups: Vec<&'static dyn SupportedKxGroup> = vec![
+        group::X25519MLKEM768,
+        group::X25519,
+        group::SECP256R1,
+        group::SECP384R1,
+    ];
+    Arc::new(CryptoProvider {
+        cipher_suites: vec![
+            suite::TLS13_AES_128_GCM_SHA256,
+            suite::TLS13_AES_256_GCM_SHA384,
+            suite::TLS13_CHACHA20_POLY1305_SHA256,
+            suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+            suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        ],
+        kx_groups: groups,
+        ..aws_lc_rs::default_provider()
+    })
+});
+
+/// The cryptography every context uses.
+pub fn provider() -> &'static Arc<CryptoProvider> {
+    &PROVIDER
+}
+
+/// Does the work a process pays for once (entropy: some 50 ms of CPU), so that no connection
+/// waits for it. Call on a thread of its own at start.
+pub fn warm_up() {
+    let mut byte = [0u8];
+    let drawn = provider().secure_random.fill(&mut byte);
+    let exchanged = provider()
+        .kx_groups
+        .iter()
+        .try_for_each(|group| group.start().map(drop));
+    if drawn.is_err() || exchanged.is_err() {
+        tracing::warn!("the random generator does not work yet; TLS handshakes will fail");
+    }
+}

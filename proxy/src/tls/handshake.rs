@@ -1,0 +1,293 @@
+//! Handshakes of one worker: [`Handshaker::accept`] and [`Handshaker::connect`].
+//!
+//! A handshake step is a few hundred microseconds of computing. So that a storm of new
+//! connections cannot starve those that carry traffic, only a few steps run between two passes
+//! over the sockets; the others wait in line. No turn is held while waiting for a peer. Time-outs
+//! are the caller's: dropping the future gives up everything.
+
+use std::io::ErrorKind;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
+use rustls_pki_types::{ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
+
+use super::context::{ClientContext, ServerContext};
+use super::error::TlsError;
+use super::hello::{self, Parsed};
+use super::identity::PeerIdentity;
+use super::live::{Link, Registry, Verdict};
+use super::material::{Live, TrustBundle};
+use super::session::Session;
+use super::verify::{Leaf, PeerRole, PeerRules};
+use super::wire::Wire;
+use super::{ConnectionInfo, TlsStream};
+use crate::buffer::Pool;
+use crate::socket;
+
+/// Handshake steps between two passes over the sockets: a millisecond or so.
+pub const STEPS_PER_PASS: usize = 4;
+
+/// This worker's handshakes; clones share it.
+#[derive(Clone)]
+pub struct Handshaker {
+    pool: Pool,
+    turns: Rc<Semaphore>,
+    live: Rc<Registry>,
+}
+
+/// What differs between connections of one [`ClientContext`].
+#[derive(Clone, Debug, Default)]
+pub struct Dial<'a> {
+    /// Instead of the context's SNI.
+    pub sni: Option<&'a str>,
+    /// Instead of the context's ALPN list.
+    pub alpn: Option<&'a [Vec<u8>]>,
+}
+
+impl Handshaker {
+    pub fn new(pool: Pool, steps_per_pass: usize) -> Self {
+        Handshaker {
+            pool,
+            turns: Rc::new(Semaphore::new(steps_per_pass)),
+            live: Rc::new(Registry::default()),
+        }
+    }
+
+    /// Accepts TLS. `prefix`: bytes of the client that were already read.
+    ///
+    /// # Errors
+    /// See [`TlsError`]; an alert was sent to the client where there is one for it.
+    pub async fn accept(
+        &self,
+        tcp: TcpStream,
+        prefix: &[u8],
+        context: &ServerContext,
+    ) -> Result<TlsStream, TlsError> {
+        let built = context.current()?;
+        let session = UnbufferedServerConnection::new(built.config.clone());
+        let session = Session::Server(session.map_err(TlsError::Setup)?);
+        let mut wire = Wire::new(Link::new(tcp), session, &self.pool);
+        wire.incoming.preload(prefix)?;
+        let sni = self.drive(&mut wire).await?;
+        let judged_by = JudgedBy {
+            role: PeerRole::Client,
+            trust: built.trust.as_ref(),
+            live: context.options().trust.as_ref(),
+            rules: context.rules(),
+        };
+        self.finish(wire, sni, &judged_by)
+    }
+
+    /// Dials TLS over a connected socket.
+    ///
+    /// # Errors
+    /// See [`TlsError`]; an alert was sent to the server where there is one for it.
+    pub async fn connect(
+        &self,
+        tcp: TcpStream,
+        context: &ClientContext,
+        dial: &Dial<'_>,
+    ) -> Result<TlsStream, TlsError> {
+        let built = context.current()?;
+        let sni = dial.sni.or(context.options().sni.as_deref());
+        let name = match sni {
+            Some(name) => ServerName::try_from(name.to_owned()).map_err(|_| {
+                TlsError::Setup(rustls::Error::General(format!(
+                    "`{name}` is no server name"
+                )))
+            })?,
+            // rustls wants a name to remember sessions by; an address is not sent as SNI.
+            None => ServerName::IpAddress(tcp.peer_addr()?.ip().into()),
+        };
+        let session = match dial.alpn {
+            Some(alpn) => {
+                UnbufferedClientConnection::new_with_alpn(built.config.clone(), name, alpn.to_vec())
+            }
+            None => UnbufferedClientConnection::new(built.config.clone(), name),
+        };
+        let session = Session::Client(session.map_err(TlsError::Setup)?);
+        let mut wire = Wire::new(Link::new(tcp), session, &self.pool);
+        self.drive(&mut wire).await?;
+        let judged_by = JudgedBy {
+            role: PeerRole::Server,
+            trust: built.trust.as_ref(),
+            live: context.options().trust.as_ref(),
+            rules: context.rules(),
+        };
+        self.finish(
+            wire,
+            sni.map(|sni| sni.to_ascii_lowercase().into()),
+            &judged_by,
+        )
+    }
+
+    /// Judges all live connections of this worker whose trust bundle was replaced since, and ends
+    /// those it does not believe any more. Call after a new snapshot; costs next to nothing when
+    /// no bundle changed. Returns how many were ended.
+    pub fn rejudge(&self) -> usize {
+        self.live.rejudge()
+    }
+
+    /// Runs the handshake to its end; returns the SNI that a client asked for.
+    async fn drive(&self, wire: &mut Wire) -> Result<Option<Box<str>>, TlsError> {
+        let mut sni = None;
+        let mut hello_seen = matches!(wire.session, Session::Client(_));
+        loop {
+            if !hello_seen {
+                match hello::parse(wire.incoming.ciphertext()) {
+                    Parsed::Hello(hello) => (sni, hello_seen) = (hello.sni, true),
+                    Parsed::Incomplete => {}
+                    // rustls will say what is wrong with it.
+                    Parsed::NotTls => hello_seen = true,
+                }
+            }
+            if let Err(error) = self.step(wire).await {
+                refuse(wire);
+                return Err(TlsError::Protocol(error));
+            }
+            send_all(wire).await?;
+            if wire.unprocessed {
+                continue;
+            }
+            if !wire.session.common().is_handshaking() {
+                // Application data may have come along; the stream's first read finds it.
+                return Ok(sni);
+            }
+            if wire.peer_closed {
+                return Err(TlsError::Closed);
+            }
+            receive(wire).await?;
+        }
+    }
+
+    /// One step of computing, in turn.
+    async fn step(&self, wire: &mut Wire) -> Result<(), rustls::Error> {
+        // The semaphore is never closed.
+        let turn = self.turns.acquire().await.ok();
+        let done = wire.process(None);
+        if self.turns.available_permits() == 0 {
+            // Others may wait: let the sockets have their pass before the turn goes on.
+            tokio::task::yield_now().await;
+        }
+        drop(turn);
+        done
+    }
+
+    fn finish(
+        &self,
+        wire: Wire,
+        sni: Option<Box<str>>,
+        judged_by: &JudgedBy<'_>,
+    ) -> Result<TlsStream, TlsError> {
+        let common = wire.session.common();
+        let resumed = common.handshake_kind() == Some(HandshakeKind::Resumed);
+        let mut info = ConnectionInfo {
+            version: match common.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                _ => "TLSv1.2",
+            },
+            cipher: common
+                .negotiated_cipher_suite()
+                .and_then(|suite| suite.suite().as_str())
+                .unwrap_or_default(),
+            group: common
+                .negotiated_key_exchange_group()
+                .map(|group| group_name(group.name())),
+            alpn: common.alpn_protocol().map(Into::into),
+            sni,
+            peer: None,
+            peer_verified: false,
+            resumed,
+            peer_cert_serial: None,
+            not_after: None,
+        };
+        let chain = common.peer_certificates().unwrap_or_default();
+        if let (Some(leaf), Some(trust), Some(live)) =
+            (chain.first(), judged_by.trust, judged_by.live)
+        {
+            let leaf = Leaf::parse(leaf).map_err(|_| TlsError::Closed)?;
+            if resumed && leaf.not_after <= SystemTime::now() {
+                return Err(TlsError::ExpiredSession);
+            }
+            let verdict = Verdict {
+                role: judged_by.role,
+                chain: chain.into(),
+                rules: judged_by.rules.clone(),
+                live: live.clone(),
+                trust: trust.clone(),
+                began: UnixTime::now(),
+            };
+            info.peer = leaf.spiffe.map(PeerIdentity::new);
+            info.peer_verified = true;
+            info.peer_cert_serial = Some(leaf.serial);
+            info.not_after = Some(leaf.not_after);
+            self.live.add(&wire.link, verdict);
+        }
+        Ok(TlsStream::new(wire, self.pool.clone(), info))
+    }
+}
+
+struct JudgedBy<'a> {
+    role: PeerRole,
+    trust: Option<&'a Arc<TrustBundle>>,
+    live: Option<&'a Arc<Live<TrustBundle>>>,
+    rules: &'a Arc<PeerRules>,
+}
+
+async fn send_all(wire: &mut Wire) -> Result<(), TlsError> {
+    loop {
+        match wire.outgoing.try_send(&wire.link) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                wire.link.tcp.writable().await?;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+async fn receive(wire: &mut Wire) -> Result<(), TlsError> {
+    loop {
+        wire.link.tcp.readable().await?;
+        match wire.incoming.receive(&wire.link) {
+            Ok(0) => return Err(TlsError::Closed),
+            Ok(_) => {
+                wire.unprocessed = true;
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Sends the alert that says why, as far as that goes without waiting.
+fn refuse(wire: &mut Wire) {
+    let sent = wire.outgoing.try_send(&wire.link);
+    if sent.is_ok() {
+        // Closing with unread bytes would reset the connection and take the alert with it.
+        let _ = socket::shutdown_write(&wire.link.tcp);
+        let mut unread = [0; 4096];
+        for _ in 0..16 {
+            if !matches!(socket::try_read(&wire.link.tcp, &mut unread), Ok(1..)) {
+                break;
+            }
+        }
+    }
+}
+
+fn group_name(group: NamedGroup) -> &'static str {
+    match group {
+        NamedGroup::X25519MLKEM768 => "X25519MLKEM768",
+        NamedGroup::X25519 => "X25519",
+        NamedGroup::secp256r1 => "P-256",
+        NamedGroup::secp384r1 => "P-384",
+        _ => "other",
+    }
+}

@@ -1,0 +1,292 @@
+//! What a TLS context is made of: an identity (chain and key) and a trust bundle, parsed and
+//! checked once, and [`Live`], the place where a newer one takes over without a restart.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use rustls::sign::{CertifiedKey, SigningKey};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor};
+use webpki::{CertRevocationList, OwnedCertRevocationList};
+
+use super::context::provider;
+use super::identity::{SpiffeId, is_trust_domain};
+use super::verify::Leaf;
+
+/// Why certificates, keys or CRLs cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum MaterialError {
+    #[error("{what} is not valid PEM: {why}")]
+    Pem { what: &'static str, why: String },
+    #[error("{0} holds no certificate")]
+    NoCertificate(&'static str),
+    #[error("certificate {index} of {what}: {why}")]
+    Certificate {
+        what: &'static str,
+        index: usize,
+        why: String,
+    },
+    #[error("the private key cannot be used: {0}")]
+    Key(String),
+    #[error("the private key does not belong to the certificate")]
+    KeyMismatch,
+    #[error("CRL {index}: {why}")]
+    Crl { index: usize, why: String },
+    #[error("`{0}` is not a trust domain")]
+    TrustDomain(String),
+}
+
+/// A value that is replaced while connections that began with the old one live on.
+///
+/// Empty until the first value arrives (from SDS or a CSR); contexts refuse handshakes until then.
+pub struct Live<T>(ArcSwapOption<T>);
+
+impl<T> Live<T> {
+    pub fn new(first: Option<Arc<T>>) -> Arc<Self> {
+        Arc::new(Live(ArcSwapOption::new(first)))
+    }
+
+    pub fn set(&self, next: Arc<T>) {
+        self.0.store(Some(next));
+    }
+
+    pub fn load(&self) -> Option<Arc<T>> {
+        self.0.load_full()
+    }
+
+    /// Whether `value` is still the current one. Costs two atomic operations.
+    pub fn is_current(&self, value: &Arc<T>) -> bool {
+        self.0
+            .load()
+            .as_ref()
+            .is_some_and(|now| Arc::ptr_eq(now, value))
+    }
+}
+
+impl<T> fmt::Debug for Live<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.load().is_some() {
+            "Live(set)"
+        } else {
+            "Live(empty)"
+        })
+    }
+}
+
+/// Certificate chain and key: what this side shows of itself.
+#[derive(Debug)]
+pub struct Identity {
+    certified: Arc<CertifiedKey>,
+    leaf: Leaf,
+}
+
+impl Identity {
+    /// From PEM: the leaf first, then its issuers; the key as PKCS#8, SEC1 or PKCS#1.
+    ///
+    /// # Errors
+    /// When either cannot be parsed, the key type is not supported, or they do not belong
+    /// together.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, MaterialError> {
+        let key =
+            PrivateKeyDer::from_pem_slice(key).map_err(|e| MaterialError::Key(e.to_string()))?;
+        Self::from_der(certificates("the certificate chain", chain)?, key)
+    }
+
+    /// From DER; see [`Self::from_pem`].
+    ///
+    /// # Errors
+    /// As [`Self::from_pem`].
+    pub fn from_der(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<Self, MaterialError> {
+        const WHAT: &str = "the certificate chain";
+        let leaf = chain.first().ok_or(MaterialError::NoCertificate(WHAT))?;
+        let leaf = Leaf::parse(leaf).map_err(|e| MaterialError::Certificate {
+            what: WHAT,
+            index: 0,
+            why: e.to_string(),
+        })?;
+        let key: Arc<dyn SigningKey> = provider()
+            .key_provider
+            .load_private_key(key)
+            .map_err(|e| MaterialError::Key(e.to_string()))?;
+        let certified = CertifiedKey::new(chain, key);
+        match certified.keys_match() {
+            Ok(()) => {}
+            Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::KeyMismatch)) => {
+                return Err(MaterialError::KeyMismatch);
+            }
+            Err(why) => return Err(MaterialError::Key(why.to_string())),
+        }
+        Ok(Identity {
+            certified: Arc::new(certified),
+            leaf,
+        })
+    }
+
+    pub(super) fn certified(&self) -> &Arc<CertifiedKey> {
+        &self.certified
+    }
+
+    /// The SPIFFE id of the leaf, when it has one.
+    pub fn spiffe_id(&self) -> Option<&SpiffeId> {
+        self.leaf.spiffe.as_ref()
+    }
+
+    /// The chain as it is sent, the leaf first.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.certified.cert
+    }
+
+    /// Serial number of the leaf, lower-case hex.
+    pub fn serial(&self) -> &str {
+        &self.leaf.serial
+    }
+
+    pub fn not_before(&self) -> SystemTime {
+        self.leaf.not_before
+    }
+
+    pub fn not_after(&self) -> SystemTime {
+        self.leaf.not_after
+    }
+}
+
+/// Whom this side believes: roots by trust domain, and revocation lists.
+///
+/// A bundle is never changed; a newer one replaces it (see [`Live`]). The `Arc` that holds it is
+/// its generation: sessions and verdicts belong to one bundle and do not outlive it.
+#[derive(Debug)]
+pub struct TrustBundle {
+    pub(super) domains: Vec<Roots>,
+    pub(super) crls: Vec<CertRevocationList<'static>>,
+}
+
+/// The roots of one trust domain.
+#[derive(Debug)]
+pub(super) struct Roots {
+    /// `None`: roots that are not bound to a trust domain.
+    pub(super) domain: Option<Box<str>>,
+    pub(super) anchors: Vec<TrustAnchor<'static>>,
+}
+
+impl TrustBundle {
+    /// Roots for peers of any name, and CRLs, both PEM.
+    ///
+    /// # Errors
+    /// When something cannot be parsed, or there is no root at all.
+    pub fn from_pem(roots: &[u8], crls: Option<&[u8]>) -> Result<Self, MaterialError> {
+        let roots = Roots {
+            domain: None,
+            anchors: anchors(roots)?,
+        };
+        Ok(TrustBundle {
+            domains: vec![roots],
+            crls: revocation_lists(crls)?,
+        })
+    }
+
+    /// Roots (PEM) per trust domain: a peer must carry a SPIFFE id of one of these domains, and
+    /// chain to a root of that very domain.
+    ///
+    /// # Errors
+    /// As [`Self::from_pem`], and when a name is no trust domain.
+    pub fn from_trust_domains<'a>(
+        domains: impl IntoIterator<Item = (&'a str, &'a [u8])>,
+        crls: Option<&[u8]>,
+    ) -> Result<Self, MaterialError> {
+        let domains = domains
+            .into_iter()
+            .map(|(name, roots)| {
+                if !is_trust_domain(name) {
+                    return Err(MaterialError::TrustDomain(name.into()));
+                }
+                Ok(Roots {
+                    domain: Some(name.into()),
+                    anchors: anchors(roots)?,
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        if domains.is_empty() {
+            return Err(MaterialError::NoCertificate("the trust bundle"));
+        }
+        Ok(TrustBundle {
+            domains,
+            crls: revocation_lists(crls)?,
+        })
+    }
+
+    /// Whether a peer must show a SPIFFE id to be believed.
+    pub(super) fn wants_spiffe(&self) -> bool {
+        self.domains.iter().any(|roots| roots.domain.is_some())
+    }
+}
+
+fn certificates(
+    what: &'static str,
+    pem: &[u8],
+) -> Result<Vec<CertificateDer<'static>>, MaterialError> {
+    let chain = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|e| MaterialError::Pem {
+            what,
+            why: e.to_string(),
+        })?;
+    if chain.is_empty() {
+        return Err(MaterialError::NoCertificate(what));
+    }
+    Ok(chain)
+}
+
+fn anchors(pem: &[u8]) -> Result<Vec<TrustAnchor<'static>>, MaterialError> {
+    const WHAT: &str = "the trust bundle";
+    let anchor = |(index, der): (usize, CertificateDer<'static>)| {
+        webpki::anchor_from_trusted_cert(&der)
+            .map(|anchor| anchor.to_owned())
+            .map_err(|e| MaterialError::Certificate {
+                what: WHAT,
+                index,
+                why: e.to_string(),
+            })
+    };
+    certificates(WHAT, pem)?
+        .into_iter()
+        .enumerate()
+        .map(anchor)
+        .collect()
+}
+
+fn revocation_lists(pem: Option<&[u8]>) -> Result<Vec<CertRevocationList<'static>>, MaterialError> {
+    let Some(pem) = pem else {
+        return Ok(Vec::new());
+    };
+    let lists = CertificateRevocationListDer::pem_slice_iter(pem)
+        .enumerate()
+        .map(|(index, der)| {
+            let broken = |why: String| MaterialError::Crl { index, why };
+            let der = der.map_err(|e| broken(e.to_string()))?;
+            OwnedCertRevocationList::from_der(&der)
+                .map(CertRevocationList::from)
+                .map_err(|e| broken(e.to_string()))
+        })
+        .collect::<Result<Vec<_>, _>>()?;
+    if lists.is_empty() {
+        // A file that was meant to revoke and holds nothing must not pass for "nothing revoked".
+        return Err(MaterialError::Crl {
+            index: 0,
+            why: "no CRL found in PEM".into(),
+        });
+    }
+    Ok(lists)
+}
+
+/// Seconds since the epoch, as certificates count, to a point in time.
+pub(super) fn time_from_unix(seconds: i64) -> SystemTime {
+    match u64::try_from(seconds) {
+        Ok(after) => SystemTime::UNIX_EPOCH + Duration::from_secs(after),
+        Err(_) => SystemTime::UNIX_EPOCH,
+    }
+}

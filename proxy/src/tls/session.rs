@@ -1,0 +1,179 @@
+//! rustls' unbuffered state machine, both sides behind one face, sans-IO.
+//!
+//! The rules of that API, kept here so that nobody else has to know them: one state per call;
+//! what a call says to discard is gone before the next; ciphertext that waits to be sent comes
+//! out one chunk at a time and is lost if not taken; records may be queued while reading
+//! (tickets, key updates, alerts); a handshake message in parts stays in the input, so every call
+//! gets the real input.
+
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
+use rustls::{CommonState, Error};
+
+use super::wire::Outgoing;
+
+/// Room that one encoded chunk of the handshake may need: a record and its overhead.
+pub(super) const MAX_RECORD: usize = 5 + 16384 + 256;
+
+/// Plaintext that goes into one record.
+pub(super) const MAX_FRAGMENT: usize = 16384;
+
+pub(super) enum Session {
+    Client(UnbufferedClientConnection),
+    Server(UnbufferedServerConnection),
+}
+
+/// What one step came to.
+pub(super) enum Event {
+    /// Something was queued or sent; step again.
+    Again,
+    /// A record of application data was opened: [`Session::take_plaintext`].
+    Plaintext,
+    /// The peer sent close_notify. Comes once.
+    PeerClosed,
+    /// All complete records are done.
+    Drained,
+}
+
+/// Runs `$body` on whichever connection it is: their methods are alike, but share no trait.
+macro_rules! on_either {
+    ($session:expr, $conn:ident => $body:expr) => {
+        match $session {
+            Session::Client($conn) => $body,
+            Session::Server($conn) => $body,
+        }
+    };
+}
+
+impl Session {
+    pub(super) fn common(&self) -> &CommonState {
+        on_either!(self, conn => conn)
+    }
+
+    /// One step over `input`; `out` must have room for [`MAX_RECORD`]. Returns how many bytes of
+    /// the input are done with.
+    pub(super) fn step(
+        &mut self,
+        input: &mut [u8],
+        out: &mut Outgoing,
+    ) -> (usize, Result<Event, Error>) {
+        on_either!(self, conn => stepped(conn.process_tls_records(input), out))
+    }
+
+    /// Hands out the record that [`Event::Plaintext`] announced.
+    pub(super) fn take_plaintext<R>(&mut self, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        // Plaintext that waits comes before any look at the input, so none is needed.
+        on_either!(self, conn => opened(conn.process_tls_records(&mut []), take))
+    }
+
+    /// Encrypts all of `plaintext` to `out`. `input` must hold no complete record.
+    pub(super) fn seal(
+        &mut self,
+        input: &mut [u8],
+        plaintext: &[u8],
+        out: &mut Outgoing,
+    ) -> Result<(), Error> {
+        self.outbound(input, out, Outbound::Data(plaintext))
+    }
+
+    /// Encrypts close_notify to `out`. `input` must hold no complete record.
+    pub(super) fn close(&mut self, input: &mut [u8], out: &mut Outgoing) -> Result<(), Error> {
+        self.outbound(input, out, Outbound::CloseNotify)
+    }
+
+    fn outbound(
+        &mut self,
+        input: &mut [u8],
+        out: &mut Outgoing,
+        what: Outbound<'_>,
+    ) -> Result<(), Error> {
+        loop {
+            let sealed =
+                on_either!(self, conn => sealed(conn.process_tls_records(input), out, &what));
+            if sealed? {
+                return Ok(());
+            }
+        }
+    }
+}
+
+fn stepped<D>(
+    status: UnbufferedStatus<'_, '_, D>,
+    out: &mut Outgoing,
+) -> (usize, Result<Event, Error>) {
+    let event = status.state.and_then(|state| match state {
+        ConnectionState::EncodeTlsData(mut chunk) => {
+            out.append(MAX_RECORD, |room| chunk.encode(room).ok())?;
+            Ok(Event::Again)
+        }
+        ConnectionState::TransmitTlsData(transmit) => {
+            // `out` keeps the order; when it leaves is the stream's business.
+            transmit.done();
+            Ok(Event::Again)
+        }
+        ConnectionState::ReadTraffic(_) => Ok(Event::Plaintext),
+        ConnectionState::PeerClosed => Ok(Event::PeerClosed),
+        ConnectionState::BlockedHandshake
+        | ConnectionState::WriteTraffic(_)
+        | ConnectionState::Closed => Ok(Event::Drained),
+        // Early data is switched off on both sides.
+        _ => Err(Error::General("unexpected TLS state".into())),
+    });
+    (status.discard, event)
+}
+
+fn opened<D, R>(status: UnbufferedStatus<'_, '_, D>, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
+    match status.state {
+        Ok(ConnectionState::ReadTraffic(mut traffic)) => match traffic.next_record() {
+            Some(Ok(record)) => Some(take(record.payload)),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+enum Outbound<'a> {
+    Data(&'a [u8]),
+    CloseNotify,
+}
+
+/// True when done, false when something else had to go first.
+fn sealed<D>(
+    status: UnbufferedStatus<'_, '_, D>,
+    out: &mut Outgoing,
+    what: &Outbound<'_>,
+) -> Result<bool, Error> {
+    // With no complete record in the input there is nothing to discard.
+    match status.state? {
+        ConnectionState::EncodeTlsData(mut chunk) => {
+            out.append(MAX_RECORD, |room| chunk.encode(room).ok())?;
+            Ok(false)
+        }
+        ConnectionState::TransmitTlsData(transmit) => {
+            transmit.done();
+            Ok(false)
+        }
+        ConnectionState::WriteTraffic(mut traffic) => {
+            match what {
+                Outbound::Data(plaintext) => {
+                    out.append(sealed_len(plaintext.len()), |room| {
+                        traffic.encrypt(plaintext, room).ok()
+                    })?;
+                }
+                Outbound::CloseNotify => {
+                    out.append(MAX_RECORD, |room| traffic.queue_close_notify(room).ok())?;
+                }
+            }
+            Ok(true)
+        }
+        ConnectionState::Closed => Ok(true),
+        _ => Err(Error::General("unexpected TLS state while writing".into())),
+    }
+}
+
+/// The most bytes that `plaintext` bytes become, with a key update in front.
+pub(super) const fn sealed_len(plaintext: usize) -> usize {
+    const OVERHEAD: usize = 5 + 1 + 8 + 16;
+    plaintext + (plaintext / MAX_FRAGMENT + 1) * OVERHEAD + 128
+}

@@ -1,0 +1,323 @@
+//! The two record buffers of a connection, and the session between them.
+//!
+//! Each direction holds a pooled block only while it has bytes. Ciphertext is received into the
+//! incoming block, opened there, and plaintext that its reader has no room for yet is laid down
+//! over the ciphertext it came from: `[plaintext …  ciphertext …]`. All complete records are
+//! opened as soon as they arrive, so what is left in the ciphertext part is always a record or
+//! handshake message in parts.
+
+use std::io;
+use std::rc::Rc;
+
+use rustls::Error;
+use tokio::io::ReadBuf;
+
+use super::live::Link;
+use super::session::{Event, MAX_RECORD, Session};
+use crate::buffer::{Block, Pool, Size};
+use crate::socket;
+
+/// Ciphertext on its way out.
+pub(super) struct Outgoing {
+    pool: Pool,
+    block: Option<Block>,
+    start: usize,
+    end: usize,
+}
+
+impl Outgoing {
+    pub(super) fn new(pool: Pool) -> Self {
+        Outgoing {
+            pool,
+            block: None,
+            start: 0,
+            end: 0,
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// Whether another [`MAX_RECORD`] can be appended.
+    fn has_room(&self) -> bool {
+        self.end + MAX_RECORD <= Size::Bulk.bytes()
+    }
+
+    /// Appends what `fill` writes into at least `most` bytes of room.
+    ///
+    /// # Errors
+    /// When even a bulk block lacks the room, or `fill` refuses. Both would be a mistake of ours.
+    pub(super) fn append(
+        &mut self,
+        most: usize,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> Result<(), Error> {
+        let overflow = || Error::General("TLS record buffer overflow".into());
+        let room = self.room(most).ok_or_else(overflow)?;
+        let written = fill(room).ok_or_else(overflow)?;
+        self.end += written;
+        if self.is_empty() {
+            self.release();
+        }
+        Ok(())
+    }
+
+    fn room(&mut self, most: usize) -> Option<&mut [u8]> {
+        let needed = self.end + most;
+        let size = if needed <= Size::Small.bytes() {
+            Size::Small
+        } else {
+            Size::Bulk
+        };
+        let grow = self.block.as_ref().is_none_or(|block| block.len() < needed);
+        if grow {
+            let mut larger = self.pool.block(size);
+            if let Some(old) = &self.block {
+                let end = self.end.min(larger.len());
+                larger[..end].copy_from_slice(&old[..end]);
+            }
+            self.block = Some(larger);
+        }
+        let end = self.end;
+        self.block
+            .as_mut()?
+            .get_mut(end..)
+            .filter(|room| room.len() >= most)
+    }
+
+    /// Sends what fits; `WouldBlock` when something is left.
+    pub(super) fn try_send(&mut self, link: &Link) -> io::Result<()> {
+        while let Some(block) = &self.block {
+            self.start += socket::try_write(&link.tcp, &block[self.start..self.end])?;
+            if self.is_empty() {
+                self.release();
+            }
+        }
+        Ok(())
+    }
+
+    fn release(&mut self) {
+        self.block = None;
+        (self.start, self.end) = (0, 0);
+    }
+}
+
+/// Received bytes: opened ones for the reader, then sealed ones.
+pub(super) struct Incoming {
+    pool: Pool,
+    block: Option<Block>,
+    plain: (usize, usize),
+    cipher: (usize, usize),
+    /// The last read filled its buffer: the next one gets a large one.
+    bulk: bool,
+}
+
+impl Incoming {
+    pub(super) fn new(pool: Pool) -> Self {
+        Incoming {
+            pool,
+            block: None,
+            plain: (0, 0),
+            cipher: (0, 0),
+            bulk: false,
+        }
+    }
+
+    /// Puts bytes that were read before the session existed in front.
+    pub(super) fn preload(&mut self, prefix: &[u8]) -> io::Result<()> {
+        if prefix.is_empty() {
+            return Ok(());
+        }
+        let size = if prefix.len() <= Size::Small.bytes() {
+            Size::Small
+        } else {
+            Size::Bulk
+        };
+        let mut block = self.pool.block(size);
+        let Some(room) = block.get_mut(..prefix.len()) else {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "oversized TLS prefix",
+            ));
+        };
+        room.copy_from_slice(prefix);
+        self.block = Some(block);
+        self.cipher = (0, prefix.len());
+        Ok(())
+    }
+
+    pub(super) fn plaintext(&self) -> &[u8] {
+        self.block
+            .as_deref()
+            .map_or(&[], |block| &block[self.plain.0..self.plain.1])
+    }
+
+    /// Ciphertext that is not opened yet.
+    pub(super) fn ciphertext(&mut self) -> &mut [u8] {
+        let (start, end) = self.cipher;
+        self.block
+            .as_deref_mut()
+            .map_or(&mut [], |block| &mut block[start..end])
+    }
+
+    pub(super) fn consume(&mut self, plaintext: usize) {
+        self.plain.0 = (self.plain.0 + plaintext).min(self.plain.1);
+        if self.plain.0 == self.plain.1 {
+            self.plain = (0, 0);
+            self.release_if_empty();
+        }
+    }
+
+    fn discard(&mut self, ciphertext: usize) {
+        self.cipher.0 = (self.cipher.0 + ciphertext).min(self.cipher.1);
+    }
+
+    /// Lays plaintext down where its ciphertext was.
+    fn keep(&mut self, plaintext: &[u8]) -> Result<(), Error> {
+        let start = self.plain.1;
+        let end = start + plaintext.len();
+        match &mut self.block {
+            // A record is longer than what was in it, so there is always room.
+            Some(block) if end <= self.cipher.0 => {
+                block[start..end].copy_from_slice(plaintext);
+                self.plain.1 = end;
+                Ok(())
+            }
+            _ => Err(Error::General("plaintext longer than its record".into())),
+        }
+    }
+
+    pub(super) fn release_if_empty(&mut self) {
+        if self.plain.0 == self.plain.1 && self.cipher.0 == self.cipher.1 {
+            self.block = None;
+            (self.plain, self.cipher) = ((0, 0), (0, 0));
+        }
+    }
+
+    /// Reads from the socket behind the ciphertext. Only while there is no plaintext.
+    pub(super) fn receive(&mut self, link: &Link) -> io::Result<usize> {
+        let wanted = if self.bulk { Size::Bulk } else { Size::Small };
+        let (start, end) = self.cipher;
+        let held = end - start;
+        match &mut self.block {
+            // Grow for speed, or because a handshake message fills the small block.
+            Some(block) if block.len() < wanted.bytes() || held == block.len() => {
+                if held == Size::Bulk.bytes() {
+                    return Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "the peer's TLS handshake message is too large",
+                    ));
+                }
+                let mut larger = self.pool.block(Size::Bulk);
+                larger[..held].copy_from_slice(&block[start..end]);
+                *block = larger;
+            }
+            Some(block) => block.copy_within(start..end, 0),
+            None => self.block = Some(self.pool.block(wanted)),
+        }
+        self.cipher = (0, held);
+        let Some(block) = &mut self.block else {
+            return Err(io::ErrorKind::OutOfMemory.into());
+        };
+        let room = block.len() - held;
+        let read = socket::try_read(&link.tcp, &mut block[held..]);
+        if let Ok(n) = read {
+            self.cipher.1 += n;
+            self.bulk = n == room || (self.bulk && n > Size::Small.bytes());
+        }
+        self.release_if_empty();
+        read
+    }
+}
+
+/// Buffers and session of one connection.
+pub(super) struct Wire {
+    pub(super) link: Rc<Link>,
+    pub(super) session: Session,
+    pub(super) incoming: Incoming,
+    pub(super) outgoing: Outgoing,
+    /// The peer sent close_notify.
+    pub(super) peer_closed: bool,
+    /// [`Self::process`] has to run before the next read from the socket.
+    pub(super) unprocessed: bool,
+}
+
+impl Wire {
+    pub(super) fn new(link: Rc<Link>, session: Session, pool: &Pool) -> Self {
+        Wire {
+            link,
+            session,
+            incoming: Incoming::new(pool.clone()),
+            outgoing: Outgoing::new(pool.clone()),
+            peer_closed: false,
+            unprocessed: true,
+        }
+    }
+
+    /// Opens all complete records: into `direct` while there is room, the rest in place. Stops
+    /// early (leaving `unprocessed`) when too much waits to be sent.
+    ///
+    /// # Errors
+    /// When the peer broke the protocol; the alert that says so was queued.
+    pub(super) fn process(&mut self, mut direct: Option<&mut ReadBuf<'_>>) -> Result<(), Error> {
+        loop {
+            if !self.outgoing.has_room() {
+                self.unprocessed = true;
+                return Ok(());
+            }
+            let input = self.incoming.ciphertext();
+            let (discard, event) = self.session.step(input, &mut self.outgoing);
+            self.incoming.discard(discard);
+            match event {
+                Ok(Event::Again) => {}
+                Ok(Event::Plaintext) => self.take_record(direct.as_deref_mut())?,
+                Ok(Event::PeerClosed) => self.peer_closed = true,
+                Ok(Event::Drained) => break,
+                Err(error) => {
+                    self.queue_alerts();
+                    return Err(error);
+                }
+            }
+        }
+        if self.peer_closed {
+            // Whatever follows close_notify is to be ignored.
+            let rest = self.incoming.ciphertext().len();
+            self.incoming.discard(rest);
+        }
+        self.unprocessed = false;
+        self.incoming.release_if_empty();
+        Ok(())
+    }
+
+    fn take_record(&mut self, direct: Option<&mut ReadBuf<'_>>) -> Result<(), Error> {
+        let incoming = &mut self.incoming;
+        let taken = self.session.take_plaintext(|record| {
+            let mut rest = record;
+            if let Some(reader) = direct
+                && incoming.plaintext().is_empty()
+            {
+                let fits = rest.len().min(reader.remaining());
+                reader.put_slice(&rest[..fits]);
+                rest = &rest[fits..];
+            }
+            if rest.is_empty() {
+                Ok(())
+            } else {
+                incoming.keep(rest)
+            }
+        });
+        taken.unwrap_or_else(|| Err(Error::General("announced record is missing".into())))
+    }
+
+    /// After an error rustls has an alert to send; it comes out of further steps.
+    fn queue_alerts(&mut self) {
+        while self.outgoing.has_room() {
+            let input = self.incoming.ciphertext();
+            let (_, event) = self.session.step(input, &mut self.outgoing);
+            if !matches!(event, Ok(Event::Again)) {
+                break;
+            }
+        }
+    }
+}
