@@ -13,8 +13,9 @@ use super::route::RetryPolicy;
 use crate::telemetry::ClusterMetrics;
 use crate::telemetry::edge::Service;
 use crate::tls::ClientContext;
+use crate::upstream::lb::Turn;
 use crate::upstream::limits::Limits;
-use crate::upstream::outlier::OutlierConfig;
+use crate::upstream::outlier::{Detector, OutlierConfig};
 
 /// envoy.config.cluster.v3.Cluster, compiled.
 pub struct Cluster {
@@ -35,6 +36,10 @@ pub struct Cluster {
     pub max_response_headers_count: usize,
     pub keepalive: Option<Keepalive>,
     pub outlier: Option<Arc<OutlierConfig>>,
+    /// What outlier detection knows; carried over while the name stays.
+    pub detector: Arc<Detector>,
+    /// Whose turn it is; carried over while the name stays.
+    pub turn: Arc<Turn>,
     /// Circuit breakers, shared by all workers; carried over while the name stays.
     pub limits: Arc<Limits>,
     /// `common_lb_config.healthy_panic_threshold` in percent; Envoy's default is 50.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use super::Name;
 use crate::upstream::host::HostState;
+use crate::upstream::lb::Balance;
 
 /// envoy.config.endpoint.v3.ClusterLoadAssignment, compiled. Replaced whole, behind
-/// [`super::cluster::Cluster::endpoints`].
+/// [`super::cluster::Cluster::endpoints`]; also when an endpoint is ejected or comes back.
 #[derive(Default)]
 pub struct EndpointSet {
-    /// Sorted by priority; healthy according to the control plane.
+    /// All endpoints, by priority.
     pub priorities: Vec<Priority>,
     /// Rises with each replacement.
     pub version: u64,
@@ -18,9 +19,25 @@ pub struct EndpointSet {
     pub overprovisioning: u32,
     /// False until the first assignment arrived: the cluster is warming.
     pub ready: bool,
+    /// Who is balanced over, by health and ejection. Derived from the above.
+    pub balance: Balance,
 }
 
-#[derive(Default)]
+impl EndpointSet {
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.priorities.iter().flat_map(|p| &p.endpoints)
+    }
+
+    pub fn len(&self) -> usize {
+        self.priorities.iter().map(|p| p.endpoints.len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[derive(Clone, Default)]
 pub struct Priority {
     pub endpoints: Vec<Arc<Endpoint>>,
 }
@@ -31,6 +48,8 @@ pub struct Endpoint {
     /// At least 1.
     pub weight: u32,
     pub locality: Option<Name>,
+    /// What `transport_socket_matches` look at; shared by endpoints that say the same.
+    pub transport_metadata: Arc<TransportMetadata>,
     /// Index into [`super::cluster::Cluster::transport`], chosen by metadata at compile time.
     /// `None`: no match, connecting fails closed.
     pub transport: Option<u32>,
@@ -41,6 +60,9 @@ pub struct Endpoint {
     /// "name;namespace;canonical service;canonical revision;cluster"}`.
     pub workload: Option<Arc<Workload>>,
 }
+
+/// `filter_metadata` of `envoy.transport_socket_match`, sorted by key.
+pub type TransportMetadata = Box<[(Box<str>, Box<str>)]>;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HealthStatus {

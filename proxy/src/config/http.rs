@@ -6,7 +6,6 @@ use std::time::Duration;
 use super::Name;
 use super::access_log::AccessLog;
 use super::policy::Rbac;
-use super::route::RouteConfig;
 use super::snapshot::RouteRef;
 use crate::http::path::PathOptions;
 
@@ -14,7 +13,9 @@ use crate::http::path::PathOptions;
 pub struct HttpManager {
     pub stat_prefix: Name,
     pub codec: CodecType,
-    pub routes: RouteSource,
+    /// Index into the listener's route links, for inline routes too: a link of an inline route
+    /// always has its target.
+    pub routes: RouteRef,
     pub filters: Vec<HttpFilter>,
     pub access_log: Vec<Arc<AccessLog>>,
 
@@ -61,12 +62,6 @@ pub enum CodecType {
     Auto,
     Http1,
     Http2,
-}
-
-pub enum RouteSource {
-    Inline(Arc<RouteConfig>),
-    /// RDS by name: index into the listener's route links.
-    Rds(RouteRef),
 }
 
 /// HTTP filters in order; the router is always last and stands for itself.

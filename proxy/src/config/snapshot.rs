@@ -52,7 +52,26 @@ impl<T> Clone for Link<T> {
 /// table, not the matchers that index it.
 pub type ClusterLinks = Box<[Link<Cluster>]>;
 /// Route configurations that one listener refers to.
-pub type RouteLinks = Box<[Link<RouteConfig>]>;
+pub type RouteLinks = Box<[RouteLink]>;
+
+/// Where a connection manager's routes come from.
+#[derive(Clone)]
+pub enum RouteLink {
+    /// They stand in the listener itself.
+    Inline(Arc<RouteConfig>),
+    /// RDS.
+    Named(Link<RouteConfig>),
+}
+
+impl RouteLink {
+    /// `None`: not (yet) known.
+    pub fn target(&self) -> Option<&Arc<RouteConfig>> {
+        match self {
+            Self::Inline(routes) => Some(routes),
+            Self::Named(link) => link.target.as_ref(),
+        }
+    }
+}
 
 /// Index into a [`ClusterLinks`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

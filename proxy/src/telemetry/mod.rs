@@ -3,6 +3,7 @@
 //!
 //! - `registry`: the metric registry, Istio's standard families, text exposition
 //! - `edge`: who calls whom, label sets resolved once and bounded
+//! - `resource`: counters per listener and per cluster
 //! - `flags`: Envoy's response flags
 //! - `access_log`: sinks; `record`: what a line can say; `format`, `escape`: how it is written
 
@@ -13,16 +14,11 @@ pub mod flags;
 pub mod format;
 pub mod record;
 pub mod registry;
+pub mod resource;
 
 pub use access_log::{Sinks, WorkerLogs};
 pub use edge::{Edge, Edges};
 pub use flags::ResponseFlags;
 pub use record::{Headers, Record};
 pub use registry::Registry;
-
-/// Counters of one listener.
-#[derive(Debug, Default)]
-pub struct ListenerMetrics {}
-/// Counters of one cluster.
-#[derive(Debug, Default)]
-pub struct ClusterMetrics {}
+pub use resource::{ClusterMetrics, ListenerMetrics};

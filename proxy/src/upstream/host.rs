@@ -1,5 +1,72 @@
-//! What is known of one endpoint, carried over while its address stays.
+//! What is known of one endpoint, carried over while its address stays. Shared by all workers.
 
-/// Active requests, ejection, counters.
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
+use super::outlier::Ejection;
+
+/// Active requests, failures in a row, ejection.
 #[derive(Debug, Default)]
-pub struct HostState {}
+pub struct HostState {
+    active: AtomicU32,
+    ejected: AtomicBool,
+    pub(super) consecutive_5xx: AtomicU32,
+    pub(super) consecutive_gateway: AtomicU32,
+    pub(super) consecutive_local: AtomicU32,
+    pub(super) ejection: Mutex<Ejection>,
+}
+
+impl HostState {
+    /// Requests (HTTP) or connections (TCP) in flight, over all workers.
+    pub fn active(&self) -> u32 {
+        self.active.load(Relaxed)
+    }
+
+    /// Counts a request or connection as active for as long as the answer lives.
+    pub fn begin(self: &Arc<Self>) -> Active {
+        self.active.fetch_add(1, Relaxed);
+        Active(self.clone())
+    }
+
+    /// Taken out of balancing by outlier detection.
+    pub fn is_ejected(&self) -> bool {
+        self.ejected.load(Relaxed)
+    }
+
+    pub(super) fn set_ejected(&self, ejected: bool) {
+        self.ejected.store(ejected, Relaxed);
+    }
+
+    /// Forgets failures in a row, as after an ejection ended.
+    pub(super) fn reset_failures(&self) {
+        self.consecutive_5xx.store(0, Relaxed);
+        self.consecutive_gateway.store(0, Relaxed);
+        self.consecutive_local.store(0, Relaxed);
+    }
+}
+
+/// One active request on an endpoint.
+#[derive(Debug)]
+pub struct Active(Arc<HostState>);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.active.fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn activity_ends_with_its_guard() {
+        let host = Arc::new(HostState::default());
+        let first = host.begin();
+        let second = host.begin();
+        assert_eq!(host.active(), 2);
+        drop((first, second));
+        assert_eq!(host.active(), 0);
+    }
+}

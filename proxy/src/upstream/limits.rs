@@ -1,5 +1,200 @@
-//! Circuit breakers.
+//! Circuit breakers: what one cluster may have in flight, over all workers.
+//!
+//! A permit is taken before the work and given back when it is dropped, so that no path, however
+//! it ends, leaks one. Source: Envoy's circuit breaking documentation.
 
-/// Limits of one cluster, shared by all workers.
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+
+/// Upper bounds; defaults are Envoy's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thresholds {
+    pub connections: u32,
+    /// Requests that wait for a connection.
+    pub pending: u32,
+    pub requests: u32,
+    pub retries: Retries,
+}
+
+/// How many retries may be in flight.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Retries {
+    Fixed(u32),
+    /// A share of what is active or pending, but never fewer than `min`.
+    Budget {
+        percent: f64,
+        min: u32,
+    },
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            pending: 1024,
+            requests: 1024,
+            retries: Retries::Fixed(3),
+        }
+    }
+}
+
+/// Limits of one cluster with what is in flight. Carried over while the cluster's name stays.
 #[derive(Debug, Default)]
-pub struct Limits {}
+pub struct Limits {
+    thresholds: ArcSwap<Thresholds>,
+    in_flight: [AtomicU32; 4],
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Connection,
+    Pending,
+    Request,
+    Retry,
+}
+
+/// The right to one connection, pending request, request or retry.
+#[derive(Debug)]
+pub struct Permit {
+    limits: Arc<Limits>,
+    kind: Kind,
+}
+
+impl Limits {
+    pub fn new(thresholds: Thresholds) -> Arc<Self> {
+        Arc::new(Self {
+            thresholds: ArcSwap::from_pointee(thresholds),
+            in_flight: Default::default(),
+        })
+    }
+
+    pub fn thresholds(&self) -> Thresholds {
+        **self.thresholds.load()
+    }
+
+    /// Takes over new bounds; what is in flight stays.
+    pub fn set_thresholds(&self, thresholds: Thresholds) {
+        if self.thresholds() != thresholds {
+            self.thresholds.store(Arc::new(thresholds));
+        }
+    }
+
+    /// `None`: the breaker is open.
+    pub fn try_connection(self: &Arc<Self>) -> Option<Permit> {
+        self.take(Kind::Connection, self.thresholds.load().connections)
+    }
+
+    /// For a request that has to wait for a connection. `None`: the breaker is open.
+    pub fn try_pending(self: &Arc<Self>) -> Option<Permit> {
+        self.take(Kind::Pending, self.thresholds.load().pending)
+    }
+
+    /// `None`: the breaker is open.
+    pub fn try_request(self: &Arc<Self>) -> Option<Permit> {
+        self.take(Kind::Request, self.thresholds.load().requests)
+    }
+
+    /// `None`: the retry limit or budget is used up.
+    pub fn try_retry(self: &Arc<Self>) -> Option<Permit> {
+        let allowed = match self.thresholds.load().retries {
+            Retries::Fixed(count) => count,
+            Retries::Budget { percent, min } => {
+                let busy = self
+                    .count(Kind::Request)
+                    .saturating_add(self.count(Kind::Pending));
+                // Saturates; a share of a u32 fits.
+                ((f64::from(busy) * percent / 100.0) as u32).max(min)
+            }
+        };
+        self.take(Kind::Retry, allowed)
+    }
+
+    pub fn active_connections(&self) -> u32 {
+        self.count(Kind::Connection)
+    }
+
+    pub fn pending_requests(&self) -> u32 {
+        self.count(Kind::Pending)
+    }
+
+    pub fn active_requests(&self) -> u32 {
+        self.count(Kind::Request)
+    }
+
+    pub fn active_retries(&self) -> u32 {
+        self.count(Kind::Retry)
+    }
+
+    fn count(&self, kind: Kind) -> u32 {
+        self.in_flight[kind as usize].load(Relaxed)
+    }
+
+    fn take(self: &Arc<Self>, kind: Kind, allowed: u32) -> Option<Permit> {
+        // Counting first and giving back costs one atomic on the good path and never oversteps.
+        let before = self.in_flight[kind as usize].fetch_add(1, Relaxed);
+        let permit = Permit {
+            limits: self.clone(),
+            kind,
+        };
+        (before < allowed).then_some(permit)
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.limits.in_flight[self.kind as usize].fetch_sub(1, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn the_breaker_opens_at_its_bound_and_closes_when_a_permit_returns() {
+        let limits = Limits::new(Thresholds {
+            requests: 2,
+            ..Thresholds::default()
+        });
+        let first = limits.try_request();
+        let second = limits.try_request();
+        assert!(first.is_some() && second.is_some());
+        assert!(limits.try_request().is_none());
+        assert_eq!(limits.active_requests(), 2);
+        drop(first);
+        assert!(limits.try_request().is_some());
+    }
+
+    #[test]
+    fn new_bounds_keep_what_is_in_flight() {
+        let limits = Limits::new(Thresholds::default());
+        let _permit = limits.try_connection();
+        limits.set_thresholds(Thresholds {
+            connections: 1,
+            ..Thresholds::default()
+        });
+        assert!(limits.try_connection().is_none());
+        assert_eq!(limits.active_connections(), 1);
+    }
+
+    proptest! {
+        #[test]
+        fn a_budget_never_allows_more_than_its_share(
+            active in 0u32..400, percent in 0.0f64..100.0, min in 0u32..10, asked in 0usize..500,
+        ) {
+            let limits = Limits::new(Thresholds {
+                retries: Retries::Budget { percent, min },
+                ..Thresholds::default()
+            });
+            let requests: Vec<_> = (0..active).filter_map(|_| limits.try_request()).collect();
+            let retries: Vec<_> = (0..asked).filter_map(|_| limits.try_retry()).collect();
+            let share = (f64::from(active) * percent / 100.0) as usize;
+            prop_assert_eq!(retries.len(), asked.min(share.max(min as usize)));
+            drop((requests, retries));
+            prop_assert_eq!(limits.active_retries() + limits.active_requests(), 0);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Counters per listener and per cluster, under names that Envoy's users know. Handles are taken
+//! when the resource compiles; a resource that is gone takes its series with it.
+
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
+
+use super::registry::{Registry, RegistryError};
+
+macro_rules! resource_metrics {
+    (
+        $(#[$doc:meta])* $metrics:ident, $families:ident, $label:literal;
+        counters { $($(#[$cdoc:meta])* $counter:ident = $cname:literal, $chelp:literal;)* }
+        gauges { $($(#[$gdoc:meta])* $gauge:ident = $gname:literal, $ghelp:literal;)* }
+    ) => {
+        $(#[$doc])*
+        pub struct $metrics {
+            $($(#[$cdoc])* pub $counter: IntCounter,)*
+            $($(#[$gdoc])* pub $gauge: IntGauge,)*
+            name: Box<str>,
+            families: $families,
+        }
+
+        /// The families behind the handles.
+        #[derive(Clone)]
+        pub struct $families {
+            $($counter: IntCounterVec,)*
+            $($gauge: IntGaugeVec,)*
+        }
+
+        impl $families {
+            /// # Errors
+            /// When the families were registered before.
+            pub fn new(registry: &Registry) -> Result<Self, RegistryError> {
+                Ok(Self {
+                    $($counter: registry.counters($cname, $chelp, &[$label])?,)*
+                    $($gauge: registry.gauges($gname, $ghelp, &[$label])?,)*
+                })
+            }
+
+            /// Handles for the resource called `name`.
+            pub fn handles(&self, name: &str) -> $metrics {
+                $metrics {
+                    $($counter: self.$counter.with_label_values(&[name]),)*
+                    $($gauge: self.$gauge.with_label_values(&[name]),)*
+                    name: name.into(),
+                    families: self.clone(),
+                }
+            }
+        }
+
+        impl Drop for $metrics {
+            fn drop(&mut self) {
+                // Fails only when the series is gone already.
+                $(let _ = self.families.$counter.remove_label_values(&[&self.name]);)*
+                $(let _ = self.families.$gauge.remove_label_values(&[&self.name]);)*
+            }
+        }
+    };
+}
+
+resource_metrics! {
+    /// Counters of one listener.
+    ListenerMetrics, ListenerFamilies, "listener";
+    counters {
+        connections = "anyam_listener_connections_total", "Connections accepted.";
+        no_chain = "anyam_listener_no_filter_chain_total",
+            "Connections closed because no filter chain matches them.";
+        tls_errors = "anyam_listener_tls_errors_total", "TLS handshakes that failed.";
+        refused = "anyam_listener_refused_total",
+            "Connections closed because of a limit on connections.";
+        rbac_denied = "anyam_listener_rbac_denied_total",
+            "Connections and requests that authorisation refused.";
+        rbac_shadow_denied = "anyam_listener_rbac_shadow_denied_total",
+            "Connections and requests that rules on trial would have refused.";
+    }
+    gauges {
+        active = "anyam_listener_connections_active", "Connections open.";
+    }
+}
+
+resource_metrics! {
+    /// Counters of one cluster.
+    ClusterMetrics, ClusterFamilies, "cluster";
+    counters {
+        connections = "anyam_cluster_connections_total", "Connections dialled.";
+        connect_failures = "anyam_cluster_connect_failures_total", "Connections that failed.";
+        connect_timeouts = "anyam_cluster_connect_timeouts_total",
+            "Connections that took longer than connect_timeout.";
+        requests = "anyam_cluster_requests_total", "Requests sent, retries included.";
+        retries = "anyam_cluster_retries_total", "Requests sent again.";
+        retry_overflows = "anyam_cluster_retry_overflows_total",
+            "Retries that the retry limit or budget forbade.";
+        overflows = "anyam_cluster_overflows_total",
+            "Connections and requests that a circuit breaker refused.";
+        ejections = "anyam_cluster_ejections_total", "Endpoints ejected by outlier detection.";
+        no_endpoint = "anyam_cluster_no_endpoint_total",
+            "Picks without a healthy endpoint.";
+        speculative = "anyam_cluster_speculative_dials_total",
+            "Connections dialled before the client spoke.";
+    }
+    gauges {
+        active_connections = "anyam_cluster_connections_active", "Connections open.";
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn series_come_and_go_with_their_resource() {
+        let registry = Registry::new().unwrap();
+        let families = ClusterFamilies::new(&registry).unwrap();
+        let metrics = families.handles("shop");
+        metrics.requests.inc();
+        let text = || String::from_utf8(registry.expose().unwrap()).unwrap();
+        assert!(text().contains("anyam_cluster_requests_total{cluster=\"shop\"} 1"));
+        drop(metrics);
+        assert!(!text().contains("cluster=\"shop\""));
+    }
+}

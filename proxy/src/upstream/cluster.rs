@@ -1,0 +1,173 @@
+//! A cluster at work: picking an endpoint, telling outlier detection, replacing endpoints.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::host::HostState;
+use super::lb::Balance;
+use super::outlier::Outcome;
+use crate::config::cluster::{Cluster, Discovery, Transport};
+use crate::config::endpoint::{Endpoint, EndpointSet, HealthStatus, Priority};
+
+/// What a pick has to go by.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PickFor<'a> {
+    /// Endpoints already tried; avoided while there are others.
+    pub exclude: &'a [SocketAddr],
+    /// Where the client meant to go; ORIGINAL_DST clusters go there.
+    pub original_dst: Option<SocketAddr>,
+}
+
+/// The endpoint an attempt goes to.
+#[derive(Clone)]
+pub struct Picked {
+    pub endpoint: Arc<Endpoint>,
+    pub priority: u32,
+    /// Health was disregarded: too few endpoints are healthy.
+    pub panic: bool,
+}
+
+/// Why there is no endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NoEndpoint {
+    #[error("the cluster's endpoints are not known yet")]
+    Warming,
+    #[error("the cluster has no healthy endpoint")]
+    Unhealthy,
+    #[error("the original destination is not known")]
+    NoOriginalDestination,
+}
+
+impl Cluster {
+    /// Chooses an endpoint.
+    ///
+    /// # Errors
+    /// See [`NoEndpoint`].
+    pub fn pick(
+        &self,
+        what: PickFor<'_>,
+        random: &mut fastrand::Rng,
+    ) -> Result<Picked, NoEndpoint> {
+        if let Discovery::OriginalDst { port_override } = self.discovery {
+            return self.original(what.original_dst, port_override);
+        }
+        let set = self.endpoints.load();
+        let choice = set
+            .balance
+            .pick(self.lb, &self.turn, what.exclude, random)
+            .ok_or(if set.ready {
+                NoEndpoint::Unhealthy
+            } else {
+                NoEndpoint::Warming
+            })?;
+        Ok(Picked {
+            endpoint: choice.endpoint,
+            priority: choice.priority,
+            panic: choice.panic,
+        })
+    }
+
+    fn original(
+        &self,
+        destination: Option<SocketAddr>,
+        port: Option<u16>,
+    ) -> Result<Picked, NoEndpoint> {
+        let mut address = destination.ok_or(NoEndpoint::NoOriginalDestination)?;
+        if let Some(port) = port {
+            address.set_port(port);
+        }
+        let endpoint = Endpoint {
+            address,
+            host_name: None,
+            weight: 1,
+            locality: None,
+            transport_metadata: Arc::default(),
+            transport: self.transport_for(&[]),
+            health: HealthStatus::Healthy,
+            state: Arc::new(HostState::default()),
+            workload: None,
+        };
+        Ok(Picked {
+            endpoint: Arc::new(endpoint),
+            priority: 0,
+            panic: false,
+        })
+    }
+
+    /// The transport for an endpoint; `None`: nothing matched it, so dialling fails closed.
+    pub fn transport_of(&self, endpoint: &Endpoint) -> Option<&Transport> {
+        let index = usize::try_from(endpoint.transport?).ok()?;
+        self.transport.get(index).map(|entry| &entry.transport)
+    }
+
+    /// Index of the first transport whose criteria all stand in `metadata`.
+    pub fn transport_for(&self, metadata: &[(Box<str>, Box<str>)]) -> Option<u32> {
+        let at = self
+            .transport
+            .iter()
+            .position(|entry| entry.criteria.iter().all(|pair| metadata.contains(pair)))?;
+        u32::try_from(at).ok()
+    }
+
+    /// Tells outlier detection how an attempt went.
+    pub fn report(&self, endpoint: &Endpoint, outcome: Outcome, random: &mut fastrand::Rng) {
+        let Some(config) = &self.outlier else {
+            return;
+        };
+        let hosts = self.endpoints.load().len();
+        let now = Instant::now();
+        if self
+            .detector
+            .record(config, &endpoint.state, outcome, hosts, now, random)
+        {
+            self.metrics.ejections.inc();
+            self.refresh();
+        }
+    }
+
+    /// Ends ejections whose time has come. Called every [`OutlierConfig::interval`].
+    ///
+    /// [`OutlierConfig::interval`]: super::outlier::OutlierConfig::interval
+    pub fn sweep_outliers(&self, now: Instant) {
+        let Some(config) = &self.outlier else {
+            return;
+        };
+        let set = self.endpoints.load_full();
+        let hosts = set.all().map(|endpoint| endpoint.state.as_ref());
+        if self.detector.sweep(config, hosts, now) {
+            self.refresh();
+        }
+    }
+
+    /// Publishes new endpoints.
+    pub fn set_endpoints(&self, priorities: Vec<Priority>, overprovisioning: u32) {
+        self.replace(|before| EndpointSet {
+            balance: Balance::new(&priorities, overprovisioning, self.panic_threshold),
+            priorities: priorities.clone(),
+            version: before.version + 1,
+            overprovisioning,
+            ready: true,
+        });
+    }
+
+    /// Works the balance out again, after an ejection or its end.
+    fn refresh(&self) {
+        self.replace(|before| EndpointSet {
+            balance: Balance::new(
+                &before.priorities,
+                before.overprovisioning,
+                self.panic_threshold,
+            ),
+            priorities: before.priorities.clone(),
+            version: before.version + 1,
+            overprovisioning: before.overprovisioning,
+            ready: before.ready,
+        });
+    }
+
+    fn replace(&self, next: impl Fn(&EndpointSet) -> EndpointSet) {
+        // Workers eject while the control thread replaces: whoever comes second starts over.
+        self.endpoints.rcu(|before| Arc::new(next(before)));
+    }
+}

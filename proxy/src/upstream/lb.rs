@@ -1,0 +1,302 @@
+//! Load balancing: priorities, panic, and the choice of one endpoint.
+//!
+//! [`Balance`] is worked out when endpoints, their health or an ejection change; a pick reads it
+//! and draws. Randomness is injected. Source: Envoy's load balancing documentation (priority
+//! levels, degraded endpoints, panic threshold, overprovisioning).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::config::cluster::LbPolicy;
+use crate::config::endpoint::{Endpoint, HealthStatus, Priority};
+
+/// Picks that were already tried are drawn again this often before a search.
+const REDRAWS: usize = 3;
+
+/// Groups of endpoints with the share of picks each gets.
+#[derive(Default)]
+pub struct Balance {
+    groups: Vec<Group>,
+}
+
+/// Endpoints of one priority and health that are balanced over alike.
+struct Group {
+    /// Cumulative percent.
+    bound: u32,
+    priority: u32,
+    panic: bool,
+    endpoints: Box<[Arc<Endpoint>]>,
+    /// Cumulative weights; empty when all weigh the same.
+    weights: Box<[u64]>,
+}
+
+/// State of a cluster's balancing that outlives its endpoint sets.
+#[derive(Debug, Default)]
+pub struct Turn(AtomicU64);
+
+/// What was picked.
+#[derive(Clone)]
+pub struct Choice {
+    pub endpoint: Arc<Endpoint>,
+    pub priority: u32,
+    /// The priority is in panic: health was disregarded.
+    pub panic: bool,
+}
+
+impl Balance {
+    /// `panic_threshold` and `overprovisioning` in percent.
+    pub fn new(priorities: &[Priority], overprovisioning: u32, panic_threshold: u8) -> Self {
+        let tallies: Vec<Tally> = priorities
+            .iter()
+            .map(|p| Tally::new(&p.endpoints, overprovisioning))
+            .collect();
+        let available: u32 = tallies
+            .iter()
+            .map(|t| t.healthy + t.degraded)
+            .sum::<u32>()
+            .min(100);
+        let panics = |t: &Tally| {
+            t.total > 0 && available < 100 && t.share_available() < u64::from(panic_threshold)
+        };
+        let mut balance = Self::default();
+        let mut bound = 0;
+        if available == 0 {
+            balance.spread_in_panic(priorities, panic_threshold);
+            return balance;
+        }
+        // Healthy endpoints of all priorities first, then degraded ones.
+        for kind in [HealthStatus::Healthy, HealthStatus::Degraded] {
+            for (index, tally) in tallies.iter().enumerate() {
+                let load = if kind == HealthStatus::Healthy {
+                    tally.healthy
+                } else {
+                    tally.degraded
+                };
+                let share = (load * 100 / available).min(100 - bound);
+                if share == 0 {
+                    continue;
+                }
+                bound += share;
+                let panic = panics(tally);
+                let members = &priorities[index].endpoints;
+                let chosen = members.iter().filter(|e| panic || status(e) == kind);
+                balance.push(bound, index, panic, chosen.cloned().collect());
+            }
+        }
+        // Rounding leaves a few percent: they are the last group's.
+        if let Some(last) = balance.groups.last_mut() {
+            last.bound = 100;
+        }
+        balance
+    }
+
+    /// Nobody is healthy anywhere: all endpoints, by their number. A threshold of 0 turns panic
+    /// off, and then there is nobody to pick.
+    fn spread_in_panic(&mut self, priorities: &[Priority], panic_threshold: u8) {
+        let total: usize = priorities.iter().map(|p| p.endpoints.len()).sum();
+        if total == 0 || panic_threshold == 0 {
+            return;
+        }
+        let mut seen = 0;
+        for (index, priority) in priorities.iter().enumerate() {
+            if priority.endpoints.is_empty() {
+                continue;
+            }
+            seen += priority.endpoints.len();
+            let bound = u32::try_from(seen * 100 / total).unwrap_or(100);
+            self.push(bound, index, true, priority.endpoints.clone());
+        }
+    }
+
+    fn push(&mut self, bound: u32, priority: usize, panic: bool, endpoints: Vec<Arc<Endpoint>>) {
+        let even = endpoints
+            .windows(2)
+            .all(|pair| pair[0].weight == pair[1].weight);
+        let mut sum = 0;
+        let weights = endpoints.iter().map(|endpoint| {
+            sum += u64::from(endpoint.weight.max(1));
+            sum
+        });
+        let weights = if even {
+            Box::default()
+        } else {
+            weights.collect()
+        };
+        self.groups.push(Group {
+            bound,
+            priority: u32::try_from(priority).unwrap_or(u32::MAX),
+            panic,
+            endpoints: endpoints.into(),
+            weights,
+        });
+    }
+
+    /// One endpoint; `None`: there is none to be had. Endpoints in `exclude` are avoided while
+    /// there are others.
+    pub fn pick(
+        &self,
+        policy: LbPolicy,
+        turn: &Turn,
+        exclude: &[SocketAddr],
+        random: &mut fastrand::Rng,
+    ) -> Option<Choice> {
+        let group = self.group(random)?;
+        let mut index = group.draw(policy, turn, random);
+        let tried = |index: usize| exclude.contains(&group.endpoints[index].address);
+        if !exclude.is_empty() {
+            for _ in 0..REDRAWS {
+                if !tried(index) {
+                    return Some(group.choice(index));
+                }
+                index = group.draw(policy, turn, random);
+            }
+            let from = index;
+            let count = group.endpoints.len();
+            if let Some(other) = (0..count).map(|n| (from + n) % count).find(|n| !tried(*n)) {
+                index = other;
+            } else if let Some(choice) = self.elsewhere(exclude) {
+                return Some(choice);
+            }
+        }
+        Some(group.choice(index))
+    }
+
+    fn group(&self, random: &mut fastrand::Rng) -> Option<&Group> {
+        if self.groups.len() < 2 {
+            return self.groups.first();
+        }
+        let drawn = random.u32(0..100);
+        self.groups
+            .iter()
+            .find(|group| drawn < group.bound)
+            .or(self.groups.last())
+    }
+
+    /// An endpoint of any group that was not tried yet.
+    fn elsewhere(&self, exclude: &[SocketAddr]) -> Option<Choice> {
+        self.groups.iter().find_map(|group| {
+            let free = |e: &Arc<Endpoint>| !exclude.contains(&e.address);
+            group
+                .endpoints
+                .iter()
+                .position(free)
+                .map(|index| group.choice(index))
+        })
+    }
+}
+
+impl Group {
+    fn choice(&self, index: usize) -> Choice {
+        Choice {
+            endpoint: self.endpoints[index].clone(),
+            priority: self.priority,
+            panic: self.panic,
+        }
+    }
+
+    /// An index; groups are never empty.
+    fn draw(&self, policy: LbPolicy, turn: &Turn, random: &mut fastrand::Rng) -> usize {
+        match policy {
+            _ if self.endpoints.len() == 1 => 0,
+            LbPolicy::RoundRobin => self.next(turn),
+            LbPolicy::Random => random.usize(0..self.endpoints.len()),
+            LbPolicy::LeastRequest { choices, bias } => {
+                let mut best = self.weighted(random);
+                if bias == 0.0 {
+                    return best;
+                }
+                for _ in 1..choices {
+                    let other = self.weighted(random);
+                    if self.load(other) < self.load(best) {
+                        best = other;
+                    }
+                }
+                best
+            }
+        }
+    }
+
+    /// Active requests per unit of weight. Candidates are drawn by weight already, so that equal
+    /// load means equal use of what each can do.
+    fn load(&self, index: usize) -> f64 {
+        let endpoint = &self.endpoints[index];
+        f64::from(endpoint.state.active()) / f64::from(endpoint.weight.max(1))
+    }
+
+    fn weighted(&self, random: &mut fastrand::Rng) -> usize {
+        match self.weights.last() {
+            None => random.usize(0..self.endpoints.len()),
+            Some(total) => self.at(random.u64(0..*total)),
+        }
+    }
+
+    /// The next in turn. With weights, the turns of one round are spread by a step near the
+    /// golden ratio that has no divisor in common with the round: every point of the round comes
+    /// exactly once, so shares are exact, and heavy endpoints are not served in a row.
+    fn next(&self, turn: &Turn) -> usize {
+        let count = turn.0.fetch_add(1, Relaxed);
+        let Some(&total) = self.weights.last() else {
+            // The remainder fits: it is below a length.
+            return (count % self.endpoints.len() as u64) as usize;
+        };
+        let mut step = (total as f64 * 0.618_034) as u64 | 1;
+        while common_divisor(step, total) != 1 {
+            step += 2;
+        }
+        let point = u128::from(count % total) * u128::from(step) % u128::from(total);
+        // Below `total`, which is a u64.
+        self.at(point as u64)
+    }
+
+    fn at(&self, point: u64) -> usize {
+        self.weights.partition_point(|bound| *bound <= point)
+    }
+}
+
+fn common_divisor(mut a: u64, mut b: u64) -> u64 {
+    while b != 0 {
+        (a, b) = (b, a % b);
+    }
+    a
+}
+
+fn status(endpoint: &Endpoint) -> HealthStatus {
+    if endpoint.state.is_ejected() {
+        return HealthStatus::Unhealthy;
+    }
+    endpoint.health
+}
+
+/// Health of one priority. `healthy` and `degraded` in percent, overprovisioned.
+struct Tally {
+    total: u64,
+    usable: u64,
+    healthy: u32,
+    degraded: u32,
+}
+
+impl Tally {
+    fn new(endpoints: &[Arc<Endpoint>], overprovisioning: u32) -> Self {
+        let count = |kind| endpoints.iter().filter(|e| status(e) == kind).count() as u64;
+        let total = endpoints.len() as u64;
+        let (healthy, degraded) = (count(HealthStatus::Healthy), count(HealthStatus::Degraded));
+        let percent = |count: u64| {
+            let share = count * u64::from(overprovisioning) / total.max(1);
+            u32::try_from(share.min(100)).unwrap_or(100)
+        };
+        Self {
+            total,
+            usable: healthy + degraded,
+            healthy: percent(healthy),
+            degraded: percent(degraded),
+        }
+    }
+
+    fn share_available(&self) -> u64 {
+        self.usable * 100 / self.total.max(1)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,179 @@
+use super::*;
+use std::collections::HashMap;
+
+use proptest::prelude::*;
+
+use crate::upstream::host::HostState;
+
+const LEAST: LbPolicy = LbPolicy::LeastRequest {
+    choices: 2,
+    bias: 1.0,
+};
+
+fn endpoint(port: u16, weight: u32, health: HealthStatus) -> Arc<Endpoint> {
+    Arc::new(Endpoint {
+        address: SocketAddr::from(([10, 0, 0, 1], port)),
+        host_name: None,
+        weight,
+        locality: None,
+        transport_metadata: Arc::default(),
+        transport: None,
+        health,
+        state: Arc::new(HostState::default()),
+        workload: None,
+    })
+}
+
+fn priority(weights: &[u32]) -> Priority {
+    let endpoints = weights
+        .iter()
+        .zip(1u16..)
+        .map(|(w, port)| endpoint(port, *w, HealthStatus::Healthy));
+    Priority {
+        endpoints: endpoints.collect(),
+    }
+}
+
+fn healths(base: u16, healths: &[HealthStatus]) -> Priority {
+    let endpoints = healths
+        .iter()
+        .zip(base..)
+        .map(|(health, port)| endpoint(port, 1, *health));
+    Priority {
+        endpoints: endpoints.collect(),
+    }
+}
+
+fn tally(balance: &Balance, policy: LbPolicy, picks: usize) -> HashMap<u16, usize> {
+    let turn = Turn::default();
+    let mut random = fastrand::Rng::with_seed(42);
+    let mut seen = HashMap::new();
+    for _ in 0..picks {
+        let choice = balance.pick(policy, &turn, &[], &mut random).unwrap();
+        *seen.entry(choice.endpoint.address.port()).or_default() += 1;
+    }
+    seen
+}
+
+proptest! {
+    #[test]
+    fn round_robin_gives_every_endpoint_exactly_its_weight(
+        weights in prop::collection::vec(1u32..50, 1..20),
+    ) {
+        let balance = Balance::new(&[priority(&weights)], 140, 50);
+        let even = weights.iter().all(|w| *w == weights[0]);
+        let round = if even { weights.len() } else { weights.iter().sum::<u32>() as usize };
+        let seen = tally(&balance, LbPolicy::RoundRobin, round * 3);
+        for (weight, port) in weights.iter().zip(1u16..) {
+            let share = if even { 1 } else { *weight as usize };
+            prop_assert_eq!(seen[&port], share * 3);
+        }
+    }
+
+    #[test]
+    fn random_and_least_request_without_load_follow_the_weights(
+        weights in prop::collection::vec(1u32..10, 2..8),
+    ) {
+        let balance = Balance::new(&[priority(&weights)], 140, 50);
+        let picks = 20_000;
+        let total: u32 = weights.iter().sum();
+        let seen = tally(&balance, LEAST, picks);
+        for (weight, port) in weights.iter().zip(1u16..) {
+            let expected = picks as f64 * f64::from(*weight) / f64::from(total);
+            let got = *seen.get(&port).unwrap_or(&0) as f64;
+            prop_assert!((got - expected).abs() < 6.0 * expected.sqrt() + 10.0, "{got} {expected}");
+        }
+        let seen = tally(&balance, LbPolicy::Random, picks);
+        let expected = picks as f64 / weights.len() as f64;
+        for port in 1..=weights.len() as u16 {
+            prop_assert!((seen[&port] as f64 - expected).abs() < 6.0 * expected.sqrt());
+        }
+    }
+
+    #[test]
+    fn excluded_endpoints_are_avoided_while_there_are_others(
+        count in 1usize..12, excluded in 0usize..12, seed: u64,
+    ) {
+        let balance = Balance::new(&[priority(&vec![1; count])], 140, 50);
+        let exclude: Vec<_> = (1..=excluded.min(count) as u16)
+            .map(|port| SocketAddr::from(([10, 0, 0, 1], port)))
+            .collect();
+        let mut random = fastrand::Rng::with_seed(seed);
+        let choice = balance.pick(LEAST, &Turn::default(), &exclude, &mut random).unwrap();
+        prop_assert_eq!(exclude.contains(&choice.endpoint.address), exclude.len() == count);
+    }
+}
+
+#[test]
+fn least_request_avoids_the_busy() {
+    let priority = priority(&[1; 4]);
+    let busy: Vec<_> = (0..50)
+        .map(|_| priority.endpoints[0].state.begin())
+        .collect();
+    let balance = Balance::new(&[priority], 140, 50);
+    let seen = tally(&balance, LEAST, 10_000);
+    // Only drawn when both draws hit it: one in sixteen.
+    assert!((500..750).contains(&seen[&1]), "{seen:?}");
+    drop(busy);
+}
+
+#[test]
+fn ejected_and_unhealthy_endpoints_get_nothing_until_panic() {
+    use HealthStatus::{Healthy, Unhealthy};
+    let priority = healths(1, &[Healthy, Healthy, Healthy, Unhealthy]);
+    priority.endpoints[0].state.set_ejected(true);
+    let balance = Balance::new(std::slice::from_ref(&priority), 140, 50);
+    assert_eq!(tally(&balance, LbPolicy::RoundRobin, 100).len(), 2);
+    // One of four is below the threshold: health counts no more.
+    priority.endpoints[1].state.set_ejected(true);
+    let balance = Balance::new(std::slice::from_ref(&priority), 140, 50);
+    assert_eq!(tally(&balance, LbPolicy::RoundRobin, 100).len(), 4);
+    let strict = Balance::new(&[priority], 140, 0);
+    assert_eq!(tally(&strict, LbPolicy::RoundRobin, 100).len(), 1);
+}
+
+#[test]
+fn load_spills_to_the_next_priority_as_health_falls() {
+    use HealthStatus::{Healthy, Unhealthy};
+    // Half healthy, overprovisioned by 1.4: 70 % stay.
+    let first = healths(1, &[Healthy, Unhealthy]);
+    let second = healths(11, &[Healthy, Healthy]);
+    let balance = Balance::new(&[first, second], 140, 50);
+    let seen = tally(&balance, LEAST, 20_000);
+    let stays = seen[&1] as f64 / 20_000.0;
+    assert!((0.68..0.72).contains(&stays), "{stays}");
+    assert!(!seen.contains_key(&2));
+}
+
+#[test]
+fn degraded_endpoints_come_after_healthy_ones() {
+    use HealthStatus::{Degraded, Healthy, Unhealthy};
+    let all = Balance::new(
+        &[healths(1, &[Healthy, Healthy, Healthy, Degraded])],
+        140,
+        50,
+    );
+    assert!(!tally(&all, LEAST, 1000).contains_key(&4));
+    let some = Balance::new(&[healths(1, &[Healthy, Degraded, Unhealthy])], 140, 50);
+    let seen = tally(&some, LEAST, 1000);
+    assert!(seen[&1] > 0 && seen[&2] > 0 && !seen.contains_key(&3));
+}
+
+#[test]
+fn nobody_healthy_is_panic_or_nothing() {
+    let down = healths(1, &[HealthStatus::Unhealthy; 3]);
+    let panic = Balance::new(std::slice::from_ref(&down), 140, 50);
+    assert_eq!(tally(&panic, LEAST, 300).len(), 3);
+    let strict = Balance::new(&[down], 140, 0);
+    let mut random = fastrand::Rng::with_seed(1);
+    assert!(
+        strict
+            .pick(LEAST, &Turn::default(), &[], &mut random)
+            .is_none()
+    );
+    assert!(
+        Balance::default()
+            .pick(LEAST, &Turn::default(), &[], &mut random)
+            .is_none()
+    );
+}
