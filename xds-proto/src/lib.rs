@@ -1,3 +1,61 @@
 //! What crosses a process boundary in Anyam.
+//!
+//! - [`envoy`], [`xds`], [`google`]: Envoy's v3 API and what it builds on, whole messages
+//! - [`anyam`], [`istio`]: our own small protos and the certificate service
+//! - [`type_url`]: the names of resource types on the wire; [`any`]: packing and unpacking them
+//! - [`inspect`]: constants of the Inspect stream
 
+pub mod any;
 pub mod inspect;
+pub mod type_url;
+
+pub use envoy_types::pb::{envoy, google, xds};
+
+/// Generated code is not held to our lints.
+macro_rules! generated {
+    ($package:literal) => {
+        #[allow(clippy::all, clippy::unwrap_used, rust_2018_idioms, rustdoc::all)]
+        mod generated {
+            tonic::include_proto!($package);
+        }
+        pub use generated::*;
+    };
+}
+
+/// Our own protos.
+pub mod anyam {
+    /// `anyam.bootstrap.v1`: bootstrap extensions.
+    pub mod bootstrap {
+        pub mod v1 {
+            generated!("anyam.bootstrap.v1");
+        }
+    }
+    /// `anyam.dns.v1`: names of the mesh.
+    pub mod dns {
+        pub mod v1 {
+            generated!("anyam.dns.v1");
+        }
+    }
+    /// `anyam.inspect.v1`: reports, tap, dump, explain.
+    pub mod inspect {
+        pub mod v1 {
+            generated!("anyam.inspect.v1");
+        }
+    }
+    /// `anyam.workload.v1`: who lives at an address.
+    pub mod workload {
+        pub mod v1 {
+            generated!("anyam.workload.v1");
+        }
+    }
+}
+
+/// Istio's certificate service, which our CA speaks.
+pub mod istio {
+    pub mod v1 {
+        /// `istio.v1.auth`.
+        pub mod auth {
+            generated!("istio.v1.auth");
+        }
+    }
+}
