@@ -75,14 +75,15 @@ faults! {
     TransferEncodingIn10 = (400, "http1.transfer_encoding_not_allowed", "Transfer-Encoding is not allowed in HTTP/1.0."),
     BodyDisallowed = (400, "http1.body_disallowed", "This message must not have a body."),
     UnsupportedExpectation = (417, "http1.unsupported_expectation", "Only the expectation 100-continue is understood here."),
+    ConnectionOptions = (400, "http1.connection_header_rejected", "The Connection header names too many options."),
     UnexpectedSwitch = (400, "http1.unexpected_switching_protocols", "101 was sent without an upgrade asked for."),
     InvalidChunk = (400, "http1.invalid_chunk", "A chunk's size line or end is malformed."),
     ChunkTooLarge = (400, "http1.chunk_size_overflow", "A chunk's size has too many digits."),
     ChunkExtensionTooLarge = (400, "http1.chunk_extension_too_large", "A chunk's extensions are larger than the limit."),
     TrailersTooLarge = (431, "http1.trailers_too_large", "The trailers are larger than the limit."),
     TooManyTrailers = (431, "http1.too_many_trailers", "There are more trailers than the limit."),
-    InvalidTrailer = (400, "http1.invalid_characters", "The trailers are malformed."),
     Truncated = (400, "http1.truncated", "The connection ended in the middle of a message."),
+    TooManyInterim = (400, "http1.too_many_interim_responses", "The server sent too many interim responses."),
     UnsolicitedResponse = (400, "http1.unsolicited_response", "The server sent bytes that no request asked for."),
 
     // Path and host policy, raised by `path` and `authority`.

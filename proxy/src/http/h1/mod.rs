@@ -5,21 +5,37 @@
 //! `read_head` and `read_body` until they say more bytes are needed, writes what is in [`Out`].
 //! Anything a peer does wrong is one [`Fault`], after which the connection is of no further use.
 //!
-//! `conn` (what an exchange may do next) → `request`, `response` (heads in) → `fields`, `framing`,
-//! `target` (judgement) → `body` (bodies in: `chunked`, `trailers`) → `encode` (heads, bodies out)
-//! → `out` (the write queue); `fault` names what can be wrong.
+//! `server`, `client` (what an exchange may do next) → `request`, `response` (heads in) → `fields`,
+//! `classify` (syntax), `framing`, `target` (judgement) → `body` (bodies in: `chunked`, `trailers`)
+//! → `encode`, `write` (heads, bodies out) → `out` (the write queue); `fault` names what can be
+//! wrong.
 //!
 //! A decoded head holds end-to-end fields only: Connection and all it names, Keep-Alive, TE,
 //! Transfer-Encoding and the like are judged, turned into [`RequestInfo`] or [`ResponseInfo`], and
 //! taken out. `Upgrade` stays where it is honoured. Content-Length stays, and equals the framing.
 
-mod conn;
+mod body;
+mod chunked;
+mod classify;
+mod client;
+mod encode;
 mod fault;
+mod fields;
+mod framing;
 mod out;
+mod request;
+mod response;
+mod server;
+mod target;
+mod trailers;
+mod write;
 
-pub use self::conn::{ClientConn, ServerConn};
+pub use self::client::ClientConn;
+pub use self::encode::Spelling;
 pub use self::fault::{Fault, Side};
 pub use self::out::{COPY_MAX, Out};
+pub use self::server::ServerConn;
+pub use self::trailers::is_allowed as is_allowed_trailer;
 
 use super::head::Method;
 
@@ -53,6 +69,8 @@ pub struct RequestOptions {
     pub accept_http_10: bool,
     /// Else 404 as Envoy.
     pub allow_absolute_url: bool,
+    /// Of the responses we write.
+    pub spelling: Spelling,
 }
 
 impl Default for RequestOptions {
@@ -61,6 +79,7 @@ impl Default for RequestOptions {
             limits: Limits::default(),
             accept_http_10: true,
             allow_absolute_url: true,
+            spelling: Spelling::default(),
         }
     }
 }

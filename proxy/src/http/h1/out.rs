@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
+use std::ops::Range;
 
 use bytes::{Buf, Bytes};
 
@@ -78,6 +79,30 @@ impl Out {
             self.remaining += bytes.len();
             self.segments.push_back(Segment::Slice(bytes));
         }
+    }
+
+    /// As [`Out::slice`] for a part of shared bytes; the reference count is only touched when the
+    /// part is not copied.
+    #[inline]
+    pub(super) fn shared(&mut self, bytes: &Bytes, range: Range<usize>) {
+        if range.len() <= COPY_MAX {
+            self.copy(&bytes[range]);
+        } else {
+            self.slice(bytes.slice(range));
+        }
+    }
+
+    /// Copies in lower case.
+    pub(super) fn copy_lower(&mut self, bytes: &[u8]) {
+        let start = self.scratch.len();
+        self.copy(bytes);
+        self.scratch[start..].make_ascii_lowercase();
+    }
+
+    /// Makes room for what will be copied.
+    #[inline]
+    pub(super) fn reserve(&mut self, additional: usize) {
+        self.scratch.reserve(additional);
     }
 
     fn reset(&mut self) {

@@ -1,0 +1,75 @@
+//! Bodies in: by length, chunked, until close. Data is handed out as slices of the read buffer.
+
+use bytes::BytesMut;
+
+use super::chunked::Chunked;
+use super::{BodyLength, Event, Fault, Limits};
+use crate::http::head::Head;
+
+/// Reads one body. Never hands out more than was declared.
+#[derive(Debug, Default)]
+pub(super) enum BodyDecoder {
+    /// Nothing is (any more) to be read.
+    #[default]
+    Done,
+    /// So many bytes are left.
+    Length(u64),
+    Chunked(Chunked),
+    UntilClose,
+}
+
+impl BodyDecoder {
+    pub fn new(length: BodyLength) -> Self {
+        match length {
+            BodyLength::None | BodyLength::Known(0) => Self::Done,
+            BodyLength::Known(length) => Self::Length(length),
+            BodyLength::Unknown => Self::Chunked(Chunked::default()),
+            BodyLength::UntilClose => Self::UntilClose,
+        }
+    }
+
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Done)
+    }
+
+    /// Reads on. Trailers go into `trailers`, which is cleared before they are written.
+    pub fn read(
+        &mut self,
+        limits: &Limits,
+        input: &mut BytesMut,
+        trailers: &mut Head,
+    ) -> Result<Event, Fault> {
+        match self {
+            Self::Done => Ok(Event::End),
+            Self::UntilClose | Self::Length(_) if input.is_empty() => Ok(Event::More),
+            Self::UntilClose => Ok(Event::Data(input.split().freeze())),
+            Self::Length(left) => {
+                let take = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
+                *left -= take as u64;
+                if *left == 0 {
+                    *self = Self::Done;
+                }
+                Ok(Event::Data(input.split_to(take).freeze()))
+            }
+            Self::Chunked(chunked) => {
+                let event = chunked.read(limits, input, trailers)?;
+                if matches!(event, Event::End | Event::Trailers) {
+                    *self = Self::Done;
+                }
+                Ok(event)
+            }
+        }
+    }
+
+    /// The peer ended the connection.
+    pub fn eof(&mut self) -> Result<(), Fault> {
+        match self {
+            Self::Done => Ok(()),
+            Self::UntilClose => {
+                *self = Self::Done;
+                Ok(())
+            }
+            Self::Length(_) | Self::Chunked(_) => Err(Fault::Truncated),
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! The chunked coding, byte for byte: strict, bounded, resumable anywhere.
+
+use bytes::{Buf, BytesMut};
+
+use super::fields::{Kind, Progress};
+use super::{Event, Fault, Limits, trailers};
+use crate::http::head::Head;
+
+/// A size has at most this many hexadecimal digits, leading zeros included.
+const MAX_SIZE_DIGITS: u8 = 16;
+/// Extension bytes of one chunk, and of all chunks of a body: nobody uses them, all of it is waste.
+const MAX_EXTENSION: u16 = 1024;
+const MAX_EXTENSIONS: u32 = 16 * 1024;
+
+#[derive(Debug, Default)]
+pub(super) struct Chunked {
+    state: State,
+    /// Extension bytes so far.
+    extensions: u32,
+    progress: Progress,
+}
+
+#[derive(Debug)]
+enum State {
+    Size { value: u64, digits: u8 },
+    Extension { size: u64, len: u16 },
+    SizeLf { size: u64 },
+    Data { left: u64 },
+    DataCr,
+    DataLf,
+    Trailers,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self::Size {
+            value: 0,
+            digits: 0,
+        }
+    }
+}
+
+impl Chunked {
+    /// See [`super::body::BodyDecoder::read`].
+    pub fn read(
+        &mut self,
+        limits: &Limits,
+        input: &mut BytesMut,
+        trailers: &mut Head,
+    ) -> Result<Event, Fault> {
+        let framing = self.framing(input);
+        input.advance(framing?);
+        match &mut self.state {
+            State::Data { left } if !input.is_empty() => {
+                let take = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
+                *left -= take as u64;
+                if *left == 0 {
+                    self.state = State::DataCr;
+                }
+                Ok(Event::Data(input.split_to(take).freeze()))
+            }
+            State::Trailers => self.trailers(limits, input, trailers),
+            _ => Ok(Event::More),
+        }
+    }
+
+    /// Walks over framing bytes until data, trailers or the end of the input; tells how many.
+    fn framing(&mut self, input: &[u8]) -> Result<usize, Fault> {
+        for (at, &byte) in input.iter().enumerate() {
+            self.state = match (&self.state, byte) {
+                (State::Data { .. } | State::Trailers, _) => return Ok(at),
+                (State::Size { value, digits }, _) if byte.is_ascii_hexdigit() => {
+                    if *digits == MAX_SIZE_DIGITS {
+                        return Err(Fault::ChunkTooLarge);
+                    }
+                    State::Size {
+                        value: value << 4 | u64::from(hex(byte)),
+                        digits: digits + 1,
+                    }
+                }
+                (State::Size { digits: 0, .. }, _) => return Err(Fault::InvalidChunk),
+                (&State::Size { value: size, .. } | &State::Extension { size, .. }, b'\r') => {
+                    State::SizeLf { size }
+                }
+                (&State::Size { value: size, .. }, b';') => State::Extension { size, len: 1 },
+                (&State::Extension { size, len }, b'\t' | b' '..=b'~' | 0x80..) => {
+                    self.extensions += 1;
+                    if len == MAX_EXTENSION || self.extensions > MAX_EXTENSIONS {
+                        return Err(Fault::ChunkExtensionTooLarge);
+                    }
+                    State::Extension { size, len: len + 1 }
+                }
+                (State::SizeLf { size: 0 }, b'\n') => State::Trailers,
+                (&State::SizeLf { size }, b'\n') => State::Data { left: size },
+                (State::DataCr, b'\r') => State::DataLf,
+                (State::DataLf, b'\n') => State::default(),
+                _ => return Err(Fault::InvalidChunk),
+            };
+        }
+        Ok(input.len())
+    }
+
+    fn trailers(
+        &mut self,
+        limits: &Limits,
+        input: &mut BytesMut,
+        head: &mut Head,
+    ) -> Result<Event, Fault> {
+        if self.progress.is_fresh() && input.starts_with(b"\r\n") {
+            input.advance(2);
+            return Ok(Event::End);
+        }
+        head.clear();
+        if !self.progress.read(Kind::Trailers, limits, input, head)? {
+            return Ok(Event::More);
+        }
+        trailers::sanitise(head);
+        Ok(Event::Trailers)
+    }
+}
+
+fn hex(digit: u8) -> u8 {
+    match digit {
+        b'0'..=b'9' => digit - b'0',
+        _ => (digit | 0x20) - b'a' + 10,
+    }
+}

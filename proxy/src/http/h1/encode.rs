@@ -1,0 +1,320 @@
+//! Heads out. Unchanged runs of a received head go out as they came, in one piece each.
+
+use super::{BodyLength, Out, RequestInfo, Tunnel};
+use crate::http::head::{Field, Head, HeaderId, Method, Span, TargetForm, Version};
+
+/// How a head is written.
+#[derive(Clone, Copy, Debug)]
+pub struct Spelling {
+    /// Names as received or configured; else in lower case, as Envoy writes them.
+    pub preserve_case: bool,
+}
+
+impl Default for Spelling {
+    fn default() -> Self {
+        Self {
+            preserve_case: true,
+        }
+    }
+}
+
+/// How a body will be framed on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// No framing field, no body.
+    None,
+    /// No body, but a Content-Length that is there stays (HEAD, 304).
+    Described,
+    Length(u64),
+    Chunked,
+    UntilClose,
+    /// Opaque from here on.
+    Tunnel,
+}
+
+/// What the Connection field will say.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Persistence {
+    pub close: bool,
+    pub keep_alive: bool,
+    pub te_trailers: bool,
+}
+
+/// Fields that the encoder decides on itself.
+const OWN: u128 = HeaderId::Connection.bit()
+    | HeaderId::KeepAlive.bit()
+    | HeaderId::ProxyConnection.bit()
+    | HeaderId::Te.bit()
+    | HeaderId::TransferEncoding.bit()
+    | HeaderId::Http2Settings.bit()
+    | HeaderId::XAnyamHeaderCase.bit();
+
+/// Framing of a request's body; upstreams are spoken to in HTTP/1.1.
+pub(super) fn request_framing(method: Method, body: BodyLength, tunnel: Tunnel) -> Framing {
+    match body {
+        _ if tunnel == Tunnel::Connect => Framing::Tunnel,
+        BodyLength::Known(length) => Framing::Length(length),
+        BodyLength::Unknown | BodyLength::UntilClose => Framing::Chunked,
+        // RFC 9110 8.6: methods that anticipate a body say that there is none.
+        BodyLength::None if matches!(method, Method::Post | Method::Put | Method::Patch) => {
+            Framing::Length(0)
+        }
+        BodyLength::None => Framing::None,
+    }
+}
+
+/// Framing of a final response's body.
+pub(super) fn response_framing(
+    client: Version,
+    method: Method,
+    status: u16,
+    body: BodyLength,
+) -> Framing {
+    match (status, body) {
+        (100..=199 | 204, _) => Framing::None,
+        (304, _) => Framing::Described,
+        _ if method == Method::Head => Framing::Described,
+        (_, BodyLength::None) => Framing::Length(0),
+        (_, BodyLength::Known(length)) => Framing::Length(length),
+        (_, BodyLength::Unknown | BodyLength::UntilClose) => match client {
+            Version::Http10 => Framing::UntilClose,
+            Version::Http11 | Version::Http2 => Framing::Chunked,
+        },
+    }
+}
+
+pub(super) fn request(
+    head: &Head,
+    framing: Framing,
+    info: &RequestInfo,
+    spelling: Spelling,
+    out: &mut Out,
+) {
+    out.reserve(head.buf.len() + 128);
+    visible(head.method_name(), out);
+    out.copy(b" ");
+    match head.form() {
+        TargetForm::Authority => visible(head.authority(), out),
+        TargetForm::Asterisk => out.copy(b"*"),
+        _ if head.path_and_query().is_empty() => out.copy(b"/"),
+        _ => visible(head.path_and_query(), out),
+    }
+    out.copy(b" HTTP/1.1\r\n");
+    // Without a Host field (HTTP/2, HTTP/1.0) the authority comes first, as RFC 9110 7.2 likes it.
+    if head.present & HeaderId::Host.bit() == 0 {
+        line(b"host", head.authority(), out);
+    }
+    let upgrade = info.tunnel == Tunnel::Upgrade;
+    fields(head, framing, upgrade, spelling, out);
+    let persistence = Persistence {
+        te_trailers: info.te_trailers,
+        ..Persistence::default()
+    };
+    connection(persistence, upgrade && head.has(HeaderId::Upgrade), out);
+    out.copy(b"\r\n");
+}
+
+pub(super) fn response(
+    head: &Head,
+    version: Version,
+    framing: Framing,
+    persistence: Persistence,
+    spelling: Spelling,
+    out: &mut Out,
+) {
+    out.reserve(head.buf.len() + 128);
+    let status = head.status();
+    out.copy(if version == Version::Http10 {
+        b"HTTP/1.0 "
+    } else {
+        b"HTTP/1.1 "
+    });
+    out.copy(itoa::Buffer::new().format(status).as_bytes());
+    out.copy(b" ");
+    if head.reason().is_empty() {
+        out.copy(reason(status).as_bytes());
+    } else {
+        out.copy(head.reason());
+    }
+    out.copy(b"\r\n");
+    let upgrade = matches!(status, 101 | 426) && head.has(HeaderId::Upgrade);
+    fields(head, framing, upgrade, spelling, out);
+    connection(persistence, upgrade, out);
+    out.copy(b"\r\n");
+}
+
+/// Trailers and the end of the chunked body they belong to.
+pub(super) fn trailers(head: &Head, spelling: Spelling, out: &mut Out) {
+    out.copy(b"0\r\n");
+    let mut run = Run::new(spelling);
+    for field in &head.fields {
+        let allowed = super::trailers::is_allowed(head.field_ref(field));
+        if allowed && field.id.bit() & OWN == 0 {
+            run.add(head, field, out);
+        }
+    }
+    run.flush(head, out);
+    out.copy(b"\r\n");
+}
+
+/// All fields but those the encoder decides on, then the framing field.
+fn fields(head: &Head, framing: Framing, upgrade: bool, spelling: Spelling, out: &mut Out) {
+    let mut skip = OWN;
+    if !upgrade {
+        skip |= HeaderId::Upgrade.bit();
+    }
+    let mut length = match framing {
+        Framing::Length(length) => Some(length),
+        Framing::Described => None,
+        Framing::None | Framing::Chunked | Framing::UntilClose | Framing::Tunnel => {
+            skip |= HeaderId::ContentLength.bit();
+            None
+        }
+    };
+    let mut run = Run::new(spelling);
+    for field in &head.fields {
+        if field.id.bit() & skip != 0 {
+            continue;
+        }
+        if let (HeaderId::ContentLength, Some(declared)) = (field.id, length) {
+            if super::framing::content_length(head.slice(field.value)) != Ok(declared) {
+                continue;
+            }
+            length = None;
+            skip |= HeaderId::ContentLength.bit();
+        }
+        run.add(head, field, out);
+    }
+    run.flush(head, out);
+    if let Some(length) = length {
+        line(
+            b"content-length",
+            itoa::Buffer::new().format(length).as_bytes(),
+            out,
+        );
+    }
+    if framing == Framing::Chunked {
+        out.copy(b"transfer-encoding: chunked\r\n");
+    }
+}
+
+fn connection(persistence: Persistence, upgrade: bool, out: &mut Out) {
+    if persistence.te_trailers {
+        out.copy(b"te: trailers\r\n");
+    }
+    out.copy(match (upgrade, persistence.te_trailers) {
+        (true, true) => b"connection: Upgrade, te\r\n",
+        (true, false) => b"connection: Upgrade\r\n",
+        (false, true) => b"connection: te\r\n",
+        (false, false) if persistence.close => b"connection: close\r\n",
+        (false, false) if persistence.keep_alive => b"connection: keep-alive\r\n",
+        (false, false) => return,
+    });
+}
+
+/// Consecutive fields whose lines lie unchanged in the received bytes.
+struct Run {
+    start: usize,
+    end: usize,
+    spelling: Spelling,
+}
+
+impl Run {
+    fn new(spelling: Spelling) -> Self {
+        Self {
+            start: 0,
+            end: 0,
+            spelling,
+        }
+    }
+
+    #[inline]
+    fn add(&mut self, head: &Head, field: &Field, out: &mut Out) {
+        if !self.spelling.preserve_case || !is_verbatim(field.name, field.value) {
+            self.flush(head, out);
+            self.rebuild(head, field, out);
+            return;
+        }
+        let (start, end) = (field.name.start(), field.value.range().end);
+        // Received lines end with CRLF: what follows it directly was the next line.
+        if self.end == 0 || self.end + 2 != start {
+            self.flush(head, out);
+            self.start = start;
+        }
+        self.end = end;
+    }
+
+    #[inline]
+    fn flush(&mut self, head: &Head, out: &mut Out) {
+        if self.end > self.start {
+            out.shared(&head.buf, self.start..self.end);
+            out.copy(b"\r\n");
+        }
+        (self.start, self.end) = (0, 0);
+    }
+
+    fn rebuild(&self, head: &Head, field: &Field, out: &mut Out) {
+        let name = head.slice(field.name);
+        if self.spelling.preserve_case {
+            out.copy(name);
+        } else if field.id == HeaderId::Other {
+            out.copy_lower(name);
+        } else {
+            out.copy(field.id.name().as_bytes());
+        }
+        out.copy(b": ");
+        let value = field.value;
+        if value.is_extra() {
+            out.copy(head.slice(value));
+        } else {
+            out.shared(&head.buf, value.range());
+        }
+        out.copy(b"\r\n");
+    }
+}
+
+/// Name, colon, at most one blank, value: all as received.
+#[inline]
+fn is_verbatim(name: Span, value: Span) -> bool {
+    let end = name.range().end;
+    !name.is_extra()
+        && !value.is_extra()
+        && !value.is_empty()
+        && (end + 1..=end + 2).contains(&value.start())
+}
+
+fn line(name: &[u8], value: &[u8], out: &mut Out) {
+    out.copy(name);
+    out.copy(b": ");
+    out.copy(value);
+    out.copy(b"\r\n");
+}
+
+/// Writes a part of the request line; blanks and controls, which only an edit can have brought in,
+/// are percent-encoded, or they would end the line early.
+fn visible(part: &[u8], out: &mut Out) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    if part.iter().all(|&b| b > b' ' && b != 0x7f) {
+        out.copy(part);
+        return;
+    }
+    for &byte in part {
+        if byte > b' ' && byte != 0x7f {
+            out.copy(&[byte]);
+        } else {
+            out.copy(&[
+                b'%',
+                HEX[usize::from(byte >> 4)],
+                HEX[usize::from(byte & 15)],
+            ]);
+        }
+    }
+}
+
+/// The registered reason phrase; empty when there is none.
+fn reason(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("")
+}

@@ -1,0 +1,204 @@
+//! From bytes to fields: `httparse` finds the tokens, the strictness is added here.
+//!
+//! A fault is reported once the line that holds it is complete, so the same bytes give the same
+//! answer however they were split, and a client that drips bytes costs one parse per line.
+
+use std::mem::MaybeUninit;
+
+use bytes::BytesMut;
+use httparse::{EMPTY_HEADER, Error, Header, Status};
+
+use super::classify::{classify, is_token_byte};
+use super::{Fault, Limits, MAX_FIELDS};
+use crate::http::head::{Head, HeaderId, Method, Span, Version};
+
+/// Heads with no more fields than this are parsed on a small stack frame.
+const USUAL: usize = 128;
+
+/// How far a head that has not arrived in full was looked at.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    scanned: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Request,
+    Response,
+    Trailers,
+}
+
+impl Kind {
+    fn too_large(self) -> Fault {
+        match self {
+            Self::Trailers => Fault::TrailersTooLarge,
+            Self::Request | Self::Response => Fault::HeadTooLarge,
+        }
+    }
+
+    pub fn too_many(self) -> Fault {
+        match self {
+            Self::Trailers => Fault::TooManyTrailers,
+            Self::Request | Self::Response => Fault::TooManyFields,
+        }
+    }
+}
+
+impl Progress {
+    /// Takes a complete head off `input` into `head`: start line and fields, with ids; nothing is
+    /// judged beyond syntax and limits. A request's target goes to `head.path` as it is. `false`:
+    /// more bytes are needed.
+    pub fn read(
+        &mut self,
+        kind: Kind,
+        limits: &Limits,
+        input: &mut BytesMut,
+        head: &mut Head,
+    ) -> Result<bool, Fault> {
+        let full = input.len() >= limits.head_bytes;
+        let seen = &input[..input.len().min(limits.head_bytes)];
+        // What can't begin a request need not be waited for.
+        if kind == Kind::Request && seen.first().is_some_and(|&b| !is_token_byte(b)) {
+            return Err(Fault::InvalidMethod);
+        }
+        if !full && memchr::memchr(b'\n', &seen[self.scanned..]).is_none() {
+            self.scanned = seen.len();
+            return Ok(false);
+        }
+        let max = limits.fields.min(MAX_FIELDS);
+        let parsed = if max <= USUAL {
+            tokenise::<USUAL>(kind, seen, max, head)
+        } else {
+            tokenise::<MAX_FIELDS>(kind, seen, max, head)
+        };
+        let fault = match parsed {
+            Ok(Status::Complete(len)) => {
+                check_line_ends(&seen[..len], head)?;
+                self.scanned = 0;
+                head.buf = input.split_to(len).freeze();
+                return Ok(true);
+            }
+            Ok(Status::Partial) => None,
+            Err(error) => classify(kind, seen, error),
+        };
+        match fault {
+            Some(fault) => Err(fault),
+            None if full => Err(kind.too_large()),
+            None => {
+                self.scanned = seen.len();
+                head.clear();
+                Ok(false)
+            }
+        }
+    }
+
+    /// Nothing of a head has been seen.
+    pub fn is_fresh(&self) -> bool {
+        self.scanned == 0
+    }
+}
+
+fn tokenise<const N: usize>(
+    kind: Kind,
+    seen: &[u8],
+    max: usize,
+    head: &mut Head,
+) -> Result<Status<usize>, Error> {
+    let base = seen.as_ptr() as usize;
+    let mut slots = [const { MaybeUninit::<Header<'_>>::uninit() }; N];
+    match kind {
+        Kind::Request => {
+            let mut request = httparse::Request::new(&mut []);
+            let status = request.parse_with_uninit_headers(seen, &mut slots[..max])?;
+            if let (Some(method), Some(target), Some(minor)) =
+                (request.method, request.path, request.version)
+            {
+                head.method = Method::of(method.as_bytes());
+                head.method_span = span(base, method.as_bytes());
+                head.path = span(base, target.as_bytes());
+                head.version = version(minor);
+            }
+            if status.is_complete() {
+                push_all(base, request.headers, head);
+            }
+            Ok(status)
+        }
+        Kind::Response => {
+            let mut response = httparse::Response::new(&mut []);
+            let status = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+                &mut response,
+                seen,
+                &mut slots[..max],
+            )?;
+            if let (Some(code), Some(minor)) = (response.code, response.version) {
+                head.status = code;
+                head.version = version(minor);
+            }
+            if status.is_complete() {
+                push_all(base, response.headers, head);
+                head.reason = reason(seen);
+            }
+            Ok(status)
+        }
+        Kind::Trailers => {
+            let mut slots = [EMPTY_HEADER; N];
+            Ok(match httparse::parse_headers(seen, &mut slots[..max])? {
+                Status::Complete((len, headers)) => {
+                    push_all(base, headers, head);
+                    Status::Complete(len)
+                }
+                Status::Partial => Status::Partial,
+            })
+        }
+    }
+}
+
+#[inline]
+fn push_all(base: usize, headers: &[Header<'_>], head: &mut Head) {
+    head.fields.reserve(headers.len());
+    for header in headers {
+        let name = header.name.as_bytes();
+        head.push_spans(
+            HeaderId::of(name),
+            span(base, name),
+            span(base, header.value),
+        );
+    }
+}
+
+#[inline]
+fn span(base: usize, part: &[u8]) -> Span {
+    Span::received(part.as_ptr() as usize - base, part.len())
+}
+
+fn version(minor: u8) -> Version {
+    if minor == 0 {
+        Version::Http10
+    } else {
+        Version::Http11
+    }
+}
+
+/// The reason phrase with whatever bytes it has; `httparse` hides it when it is not ASCII.
+fn reason(seen: &[u8]) -> Span {
+    const START: usize = "HTTP/1.1 200 ".len();
+    let end = memchr::memchr2(b'\r', b'\n', seen).unwrap_or(seen.len());
+    Span::received(START.min(end), end.saturating_sub(START))
+}
+
+/// `httparse` takes LF alone for a line end; we don't.
+fn check_line_ends(head_bytes: &[u8], head: &Head) -> Result<(), Fault> {
+    let ends_with_crlf = |end: usize| end < 2 || head_bytes[end - 2] == b'\r';
+    let blank_line = head_bytes.len() - 2.min(head_bytes.len());
+    let strict = head_bytes.ends_with(b"\r\n")
+        && ends_with_crlf(blank_line)
+        && head
+            .fields
+            .iter()
+            .all(|field| ends_with_crlf(field.name.start()));
+    if strict {
+        Ok(())
+    } else {
+        Err(Fault::BareLineFeed)
+    }
+}

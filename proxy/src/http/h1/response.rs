@@ -1,0 +1,82 @@
+//! Response heads in.
+
+use bytes::BytesMut;
+
+use super::fields::{Kind, Progress};
+use super::framing::Wire;
+use super::{Asked, BodyLength, Fault, Limits, ResponseInfo, Tunnel};
+use crate::http::head::{Head, HeaderId, Method};
+
+/// Reads one response head after the other.
+#[derive(Debug)]
+pub(super) struct ResponseDecoder {
+    limits: Limits,
+    progress: Progress,
+}
+
+impl ResponseDecoder {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            progress: Progress::default(),
+        }
+    }
+
+    /// `None`: more bytes are needed.
+    pub fn read(
+        &mut self,
+        asked: &Asked,
+        input: &mut BytesMut,
+        head: &mut Head,
+    ) -> Result<Option<ResponseInfo>, Fault> {
+        head.clear();
+        // `httparse` skips empty lines; a server has no business sending any.
+        if self.progress.is_fresh() && matches!(input.first(), Some(b'\r' | b'\n')) {
+            return Err(Fault::InvalidStartLine);
+        }
+        if !self
+            .progress
+            .read(Kind::Response, &self.limits, input, head)?
+        {
+            return Ok(None);
+        }
+        judge(head, asked).map(Some)
+    }
+}
+
+fn judge(head: &mut Head, asked: &Asked) -> Result<ResponseInfo, Fault> {
+    let status = head.status;
+    if status < 100 {
+        return Err(Fault::InvalidStatus);
+    }
+    let wire = Wire::judge(head)?;
+    let tunnel = match asked.tunnel {
+        Tunnel::Upgrade => status == 101,
+        Tunnel::Connect => matches!(status, 200..=299),
+        Tunnel::None => false,
+    };
+    if status == 101 && !tunnel {
+        return Err(Fault::UnexpectedSwitch);
+    }
+    let interim = status < 200 && !tunnel;
+    // RFC 9110 8.6: these have no Content-Length, whatever the server thinks.
+    if interim || tunnel || status == 204 {
+        head.remove(HeaderId::ContentLength);
+    }
+    let bodiless = interim || tunnel || asked.method == Method::Head || matches!(status, 204 | 304);
+    let body = match (wire.chunked, wire.content_length) {
+        _ if bodiless => BodyLength::None,
+        (true, _) => BodyLength::Unknown,
+        (false, Some(length)) => BodyLength::Known(length),
+        (false, None) => BodyLength::UntilClose,
+    };
+    let info = ResponseInfo {
+        body,
+        keep_alive: wire.persistent(head.version) && body != BodyLength::UntilClose && !tunnel,
+        interim,
+        tunnel,
+    };
+    // 426 has to say what to upgrade to (RFC 9110 15.5.22).
+    wire.strip(head, status == 101 || status == 426);
+    Ok(info)
+}

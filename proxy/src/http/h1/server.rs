@@ -1,0 +1,243 @@
+//! The server side of a connection: which call comes next, what may be reused.
+
+use bytes::{Bytes, BytesMut};
+
+use super::body::BodyDecoder;
+use super::encode::{self, Framing, Persistence};
+use super::request::RequestDecoder;
+use super::write::BodyEncoder;
+use super::{BodyLength, Event, Fault, Out, RequestInfo, RequestOptions, Tunnel};
+use crate::http::head::{Head, Method, Version};
+
+/// Requests in, responses out, one exchange after the other.
+///
+/// Order of an exchange: `read_head` → (`read_body`)* with `write_interim`*, `write_head`,
+/// `write_data`*, `write_end` beside it → `next`. Reading and writing are independent of each
+/// other; an answer may be complete before the request is.
+#[derive(Debug)]
+pub struct ServerConn {
+    options: RequestOptions,
+    decoder: RequestDecoder,
+    exchange: Option<Exchange>,
+    body: BodyDecoder,
+    write: BodyEncoder,
+    closing: bool,
+}
+
+#[derive(Debug)]
+struct Exchange {
+    info: RequestInfo,
+    version: Version,
+    method: Method,
+    continued: bool,
+    tunnel: bool,
+}
+
+impl ServerConn {
+    pub fn new(options: RequestOptions) -> Self {
+        Self {
+            options,
+            decoder: RequestDecoder::new(options),
+            exchange: None,
+            body: BodyDecoder::Done,
+            write: BodyEncoder::Idle,
+            closing: false,
+        }
+    }
+
+    /// Reads a request's head out of `input` into `head` (cleared first). `None`: more bytes are
+    /// needed. While an exchange runs, nothing is read: pipelined requests wait in `input`, and so
+    /// does what follows an Upgrade or CONNECT.
+    pub fn read_head(
+        &mut self,
+        input: &mut BytesMut,
+        head: &mut Head,
+    ) -> Result<Option<RequestInfo>, Fault> {
+        if self.exchange.is_some() || self.closing {
+            return Ok(None);
+        }
+        let Some(info) = self.decoder.read(input, head)? else {
+            return Ok(None);
+        };
+        self.body = BodyDecoder::new(info.body);
+        self.write = BodyEncoder::Idle;
+        self.exchange = Some(Exchange {
+            info,
+            version: head.version(),
+            method: head.method(),
+            continued: false,
+            tunnel: false,
+        });
+        Ok(Some(info))
+    }
+
+    /// Between exchanges, and nothing of a request has come: the connection may be closed without
+    /// loss.
+    pub fn is_idle(&self, input: &BytesMut) -> bool {
+        self.exchange.is_none() && self.decoder.is_idle(input)
+    }
+
+    /// Reads on in the request's body. Trailers go into `trailers` (cleared first). After the end
+    /// it says [`Event::End`] again; in a tunnel that was agreed on, it gives the opaque bytes.
+    pub fn read_body(&mut self, input: &mut BytesMut, trailers: &mut Head) -> Result<Event, Fault> {
+        self.body.read(&self.options.limits, input, trailers)
+    }
+
+    /// The client sent FIN. `Ok(true)`: at a clean place (between messages, or the request was
+    /// complete); `Ok(false)`: bytes of a head were there, which is no request; `Err`: a body was
+    /// cut short.
+    pub fn read_eof(&mut self, input: &BytesMut) -> Result<bool, Fault> {
+        self.closing = true;
+        if self.exchange.is_none() {
+            return Ok(self.decoder.is_idle(input));
+        }
+        self.body.eof().map(|()| true)
+    }
+
+    /// The request's body (if any) was read to its end.
+    pub fn body_done(&self) -> bool {
+        self.body.is_done()
+    }
+
+    /// The client waits for 100 and has not been told to go on.
+    pub fn awaits_continue(&self) -> bool {
+        self.exchange
+            .as_ref()
+            .is_some_and(|x| x.info.expect_continue && !x.continued)
+    }
+
+    /// Writes `100 Continue`, once, to a client that waits for it.
+    pub fn write_continue(&mut self, out: &mut Out) {
+        if self.awaits_continue() {
+            self.mark_continued();
+            out.copy(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+    }
+
+    /// Writes 100, 103 or another interim response. Not sent to HTTP/1.0 clients, nor after the
+    /// final head.
+    pub fn write_interim(&mut self, head: &Head, out: &mut Out) {
+        let Some(exchange) = &self.exchange else {
+            return;
+        };
+        let fits = matches!(head.status(), 100 | 102..=199);
+        if exchange.version == Version::Http10 || self.write != BodyEncoder::Idle || !fits {
+            return;
+        }
+        if head.status() == 100 {
+            self.mark_continued();
+        }
+        let persistence = Persistence::default();
+        let spelling = self.options.spelling;
+        encode::response(
+            head,
+            Version::Http11,
+            Framing::None,
+            persistence,
+            spelling,
+            out,
+        );
+    }
+
+    /// Writes the final response's head with the framing that fits the client, the method, the
+    /// status and `body`. `close`: the connection is to end after this response (draining).
+    /// For a HEAD request, 204 and 304 no body follows, whatever `body` says. After 101 to an
+    /// Upgrade, or 2xx to CONNECT, both directions are opaque: take the rest of `input` and leave
+    /// the codec, or go on with `read_body` and `write_data`.
+    ///
+    /// Also writes an answer to bytes that were no request; the connection ends after it.
+    pub fn write_head(&mut self, head: &Head, body: BodyLength, close: bool, out: &mut Out) {
+        let status = head.status();
+        let spelling = self.options.spelling;
+        let Some(exchange) = &mut self.exchange else {
+            self.closing = true;
+            let framing = encode::response_framing(Version::Http11, Method::Get, status, body);
+            self.write = BodyEncoder::new(framing);
+            let persistence = Persistence {
+                close: true,
+                ..Persistence::default()
+            };
+            encode::response(head, Version::Http11, framing, persistence, spelling, out);
+            return;
+        };
+        exchange.tunnel = match exchange.info.tunnel {
+            Tunnel::None => false,
+            Tunnel::Upgrade => status == 101,
+            Tunnel::Connect => matches!(status, 200..=299),
+        };
+        if exchange.tunnel {
+            self.closing = true;
+            self.body = BodyDecoder::UntilClose;
+            self.write = BodyEncoder::Raw;
+            let persistence = Persistence::default();
+            encode::response(
+                head,
+                exchange.version,
+                Framing::Tunnel,
+                persistence,
+                spelling,
+                out,
+            );
+            return;
+        }
+        let framing = encode::response_framing(exchange.version, exchange.method, status, body);
+        self.closing |= close
+            || !exchange.info.keep_alive
+            || framing == Framing::UntilClose
+            // What follows may be meant for the tunnel that was refused.
+            || exchange.info.tunnel == Tunnel::Connect
+            // The client may or may not send the body now (RFC 9110 10.1.1).
+            || exchange.info.expect_continue && !exchange.continued && !self.body.is_done();
+        let persistence = Persistence {
+            close: self.closing,
+            keep_alive: exchange.version == Version::Http10,
+            te_trailers: false,
+        };
+        self.write = BodyEncoder::new(framing);
+        encode::response(head, exchange.version, framing, persistence, spelling, out);
+    }
+
+    /// Writes a piece of the body, unless none may follow (HEAD, 204, 304): then it is dropped.
+    /// `Err`: more than was declared; nothing was written, the connection must be closed.
+    pub fn write_data(&mut self, data: Bytes, out: &mut Out) -> Result<(), Fault> {
+        self.write.data(data, out)
+    }
+
+    /// Ends the body; trailers are written when it is chunked and left out otherwise. `Err`: less
+    /// than was declared; the connection must be closed without another byte.
+    pub fn write_end(&mut self, trailers: Option<&Head>, out: &mut Out) -> Result<(), Fault> {
+        self.write.end(trailers, self.options.spelling, out)
+    }
+
+    /// The final response's head was written: too late for another.
+    pub fn is_answered(&self) -> bool {
+        self.write != BodyEncoder::Idle
+    }
+
+    /// The connection ends after this exchange.
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Both directions are done: whether another exchange may follow on this connection. False also
+    /// when the request's body was not read to its end, and when held-back bytes of a refused
+    /// Upgrade lie in `input`. After `true` the next `read_head` reads.
+    pub fn next(&mut self, input: &BytesMut) -> bool {
+        let Some(exchange) = &self.exchange else {
+            return !self.closing;
+        };
+        let held = exchange.info.tunnel != Tunnel::None && !input.is_empty();
+        self.closing |= held || !self.body.is_done() || !self.write.is_done();
+        if !self.closing {
+            self.exchange = None;
+            self.write = BodyEncoder::Idle;
+        }
+        !self.closing
+    }
+
+    fn mark_continued(&mut self) {
+        if let Some(exchange) = &mut self.exchange {
+            exchange.continued = true;
+        }
+    }
+}

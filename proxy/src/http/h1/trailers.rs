@@ -1,0 +1,39 @@
+//! Which fields may come after a body.
+
+use crate::http::head::{FieldRef, Head, HeaderId};
+
+/// Takes out what must not be said in trailers: framing, routing, authentication, who the peer is,
+/// and what the mesh acts on. Those were judged before the body; a late one would be believed by
+/// whoever merges trailers into headers.
+pub(super) fn sanitise(head: &mut Head) {
+    head.retain(is_allowed);
+}
+
+/// Whether a field may travel as a trailer; HTTP/2's edge asks the same.
+pub fn is_allowed(field: FieldRef<'_>) -> bool {
+    use HeaderId as Id;
+    match field.id {
+        Id::Other => {
+            !has_prefix(field.name, b"x-forwarded-")
+                && !has_prefix(field.name, b"x-anyam-")
+                && !has_prefix(field.name, b"x-envoy-")
+                && !has_prefix(field.name, b":")
+        }
+        // What trailers are for.
+        Id::GrpcStatus | Id::GrpcMessage | Id::GrpcStatusDetails => true,
+        // What a server may only know at the end.
+        Id::Etag
+        | Id::Date
+        | Id::LastModified
+        | Id::ProxyStatus
+        | Id::Traceparent
+        | Id::Tracestate => true,
+        Id::Warning | Id::Via => true,
+        _ => false,
+    }
+}
+
+fn has_prefix(name: &[u8], prefix: &[u8]) -> bool {
+    name.get(..prefix.len())
+        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}

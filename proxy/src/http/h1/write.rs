@@ -1,0 +1,92 @@
+//! Bodies out: framed as the head said, never more and never less.
+
+use bytes::Bytes;
+
+use super::encode::{self, Framing, Spelling};
+use super::{Fault, Out};
+use crate::http::head::Head;
+
+/// Writes one body.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum BodyEncoder {
+    /// No head was written yet.
+    #[default]
+    Idle,
+    /// None may follow; what comes is dropped (the answer to HEAD, 204, 304).
+    Dropped,
+    /// So many bytes are owed.
+    Length(u64),
+    Chunked,
+    /// Until close, or opaque.
+    Raw,
+    Done,
+}
+
+impl BodyEncoder {
+    pub fn new(framing: Framing) -> Self {
+        match framing {
+            Framing::None | Framing::Described => Self::Dropped,
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked,
+            Framing::UntilClose => Self::Raw,
+            // Opaque bytes may follow only once the other side agreed.
+            Framing::Tunnel => Self::Done,
+        }
+    }
+
+    pub fn is_done(self) -> bool {
+        self == Self::Done
+    }
+
+    pub fn data(&mut self, data: Bytes, out: &mut Out) -> Result<(), Fault> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        match self {
+            Self::Dropped => {}
+            Self::Raw => out.slice(data),
+            Self::Length(left) => {
+                *left = left
+                    .checked_sub(data.len() as u64)
+                    .ok_or(Fault::BodyTooLong)?;
+                out.slice(data);
+            }
+            Self::Chunked => {
+                chunk_head(data.len(), out);
+                out.slice(data);
+                out.copy(b"\r\n");
+            }
+            Self::Idle | Self::Done => return Err(Fault::BodyTooLong),
+        }
+        Ok(())
+    }
+
+    pub fn end(
+        &mut self,
+        trailers: Option<&Head>,
+        spelling: Spelling,
+        out: &mut Out,
+    ) -> Result<(), Fault> {
+        match (*self, trailers) {
+            (Self::Length(1..), _) => return Err(Fault::BodyTooShort),
+            (Self::Chunked, Some(trailers)) => encode::trailers(trailers, spelling, out),
+            (Self::Chunked, None) => out.copy(b"0\r\n\r\n"),
+            _ => {}
+        }
+        *self = Self::Done;
+        Ok(())
+    }
+}
+
+fn chunk_head(len: usize, out: &mut Out) {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut text = *b"0000000000000000\r\n";
+    let mut left = len;
+    let mut at = 16;
+    while left > 0 {
+        at -= 1;
+        text[at] = HEX[left & 15];
+        left >>= 4;
+    }
+    out.copy(&text[at..]);
+}
