@@ -16,3 +16,4 @@ pub mod timer;
 pub mod tls;
 pub mod upstream;
 pub mod worker;
+pub mod xds;

@@ -1,0 +1,321 @@
+//! The ADS client as a state machine: no sockets, no clock, no randomness of its own.
+//!
+//! - this file: the state, what comes in (`connected`, `receive`, `want`, `tick`) and what goes out
+//!   (`next_request`, `take_changes`, `take_answers`, `next_deadline`)
+//! - `entry`: one resource and its life
+//! - `stream`: subscriptions, nonces, ACK and NACK, delta and state-of-the-world
+//! - `receive`: what a response does
+//! - `warm`: references, warming, make-before-break
+//! - `demand`: names asked for by the data path, and their bounds
+//!
+//! A resource in force stays until a newer version of it was judged good *and* everything that one
+//! refers to is there (or its time to wait is over). What nothing refers to any more is let go
+//! only after what replaced it is in force. A rejected resource changes nothing but the report.
+
+mod demand;
+mod entry;
+mod receive;
+mod stream;
+mod warm;
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+
+use self::entry::Entry;
+use self::stream::Streams;
+use super::kind::{Key, Kind};
+use super::message::{Protocol, Request, Response};
+
+pub use self::demand::Outcome;
+pub use self::entry::Status;
+
+/// How resources of a type are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Not at all: the bootstrap gives no source for them.
+    Off,
+    /// All there are.
+    Wildcard,
+    /// By name: what other resources refer to and what the data path wants.
+    Named,
+}
+
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub protocol: Protocol,
+    pub clusters: Mode,
+    pub listeners: Mode,
+    /// Subscribed to from the start and for ever.
+    pub roots: Vec<Key>,
+    /// The longest a resource waits for what it refers to. Envoy's `initial_fetch_timeout`.
+    pub init_timeout: Duration,
+    /// How long the server's "no such resource" is remembered.
+    pub miss_ttl: Duration,
+    /// On-demand subscriptions of one type, absent ones included.
+    pub max_on_demand: usize,
+    /// Resources of one type.
+    pub max_resources: usize,
+    /// Bytes of one resource.
+    pub max_resource_bytes: usize,
+    /// Without a stream for longer than this, what is not known is not waited for.
+    pub patience: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            protocol: Protocol::Delta,
+            clusters: Mode::Wildcard,
+            listeners: Mode::Wildcard,
+            roots: Vec::new(),
+            init_timeout: Duration::from_secs(15),
+            miss_ttl: Duration::from_secs(10),
+            max_on_demand: 4096,
+            max_resources: 100_000,
+            max_resource_bytes: 16 << 20,
+            patience: Duration::from_secs(3),
+        }
+    }
+}
+
+/// What the compiler makes of a resource.
+#[derive(Clone, Debug)]
+pub struct Judged<T> {
+    /// The name inside the resource.
+    pub name: String,
+    pub value: T,
+    /// What it refers to that comes over this stream too.
+    pub refs: Vec<Key>,
+}
+
+/// Judges resources: the compiler, or a test's stand-in.
+pub trait Judge {
+    type Value;
+
+    /// # Errors
+    /// Field path and what is wrong there.
+    fn judge(&mut self, kind: Kind, body: &Bytes) -> Result<Judged<Self::Value>, String>;
+}
+
+/// A step towards the next snapshot. Steps are in an order in which each leaves a working state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change<T> {
+    Upsert(Key, T),
+    Remove(Key),
+}
+
+/// The moment, on both clocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    pub instant: Instant,
+    pub time: SystemTime,
+}
+
+impl Now {
+    pub fn now() -> Self {
+        Now {
+            instant: Instant::now(),
+            time: SystemTime::now(),
+        }
+    }
+}
+
+/// See the module.
+pub struct Cache<T> {
+    config: Config,
+    entries: HashMap<Key, Entry<T>>,
+    /// By kind, how many resources are in force or pending.
+    held: HashMap<Kind, usize>,
+    /// By kind, how many the data path asked for.
+    on_demand: HashMap<Kind, usize>,
+    /// Who refers to a key, in force or pending.
+    dependants: HashMap<Key, HashSet<Key>>,
+    streams: Streams,
+    outbox: VecDeque<Request>,
+    changes: Vec<Change<T>>,
+    answers: Vec<(Key, Outcome)>,
+    /// Keys whose waiting may be over.
+    dirty: VecDeque<Key>,
+    /// When to look at a key again; the number tells equal instants apart.
+    timers: BTreeMap<(Instant, u64), Key>,
+    sequence: u64,
+    /// `None` while connected; else since when not.
+    disconnected: Option<Instant>,
+    started: Instant,
+    last_received: Option<SystemTime>,
+    /// Responses for types that nobody asked for.
+    pub unknown_types: u64,
+}
+
+impl<T> Cache<T> {
+    pub fn new(config: Config, now: Now) -> Self {
+        let mut cache = Cache {
+            streams: Streams::new(&config),
+            entries: HashMap::new(),
+            held: HashMap::new(),
+            on_demand: HashMap::new(),
+            dependants: HashMap::new(),
+            outbox: VecDeque::new(),
+            changes: Vec::new(),
+            answers: Vec::new(),
+            dirty: VecDeque::new(),
+            timers: BTreeMap::new(),
+            sequence: 0,
+            disconnected: Some(now.instant),
+            started: now.instant,
+            last_received: None,
+            unknown_types: 0,
+            config,
+        };
+        for root in cache.config.roots.clone() {
+            cache.pin(&root, None);
+        }
+        cache
+    }
+
+    /// A stream is open: says what is wanted and what is held already.
+    pub fn connected(&mut self, now: Now) {
+        self.disconnected = None;
+        self.outbox.clear();
+        let held = |kind: Kind| {
+            let entries = self.entries.iter();
+            let mut versions: Vec<(String, String)> = entries
+                .filter(|(key, _)| key.kind == kind)
+                .filter_map(|(key, entry)| {
+                    Some((key.name.clone(), entry.newest()?.version.clone()))
+                })
+                .collect();
+            versions.sort();
+            versions
+        };
+        self.streams.open(held);
+        self.flush();
+        self.settle(now);
+    }
+
+    /// The stream ended. What is in force stays.
+    pub fn disconnected(&mut self, now: Now) {
+        self.disconnected.get_or_insert(now.instant);
+        self.outbox.clear();
+        self.streams.close();
+        let patience_over = now.instant + self.config.patience;
+        let waiting: Vec<Key> = self.waiting().cloned().collect();
+        for key in waiting {
+            self.look_again_at(patience_over, key);
+        }
+    }
+
+    pub fn is_connected(&self) -> bool {
+        self.disconnected.is_none()
+    }
+
+    /// A response came.
+    pub fn receive<J: Judge<Value = T>>(&mut self, response: Response, judge: &mut J, now: Now) {
+        self.last_received = Some(now.time);
+        match response {
+            Response::Delta(response) => self.receive_delta(response, judge, now),
+            Response::Sotw(response) => self.receive_sotw(response, judge, now),
+        }
+        self.settle(now);
+        self.flush();
+    }
+
+    /// Time has passed.
+    pub fn tick(&mut self, now: Now) {
+        while let Some(timer) = self.timers.first_entry() {
+            if timer.key().0 > now.instant {
+                break;
+            }
+            let key = timer.remove();
+            self.look_at(&key, now);
+        }
+        self.settle(now);
+        self.flush();
+    }
+
+    /// When [`Cache::tick`] is wanted next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.timers.keys().next().map(|(instant, _)| *instant)
+    }
+
+    pub fn next_request(&mut self) -> Option<Request> {
+        self.outbox.pop_front()
+    }
+
+    /// Steps towards the next snapshot; publish them together.
+    pub fn take_changes(&mut self) -> Vec<Change<T>> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Answers to [`Cache::want`], to be given after the changes were published.
+    pub fn take_answers(&mut self) -> Vec<(Key, Outcome)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Whether the first configuration is in force: every type asked for as a whole has come, all
+    /// roots are answered, nothing that was there at first waits, or the time to wait is over.
+    pub fn is_initialised(&self, now: Now) -> bool {
+        if now.instant >= self.started + self.config.init_timeout {
+            return true;
+        }
+        let kinds = [
+            (Kind::Cluster, self.config.clusters),
+            (Kind::Listener, self.config.listeners),
+        ];
+        let listed = kinds
+            .iter()
+            .all(|(kind, mode)| *mode != Mode::Wildcard || self.streams.is_listed(*kind));
+        listed
+            && self.config.roots.iter().all(|key| self.is_met(key))
+            && self.entries.values().all(|entry| !entry.is_warming())
+    }
+
+    /// Every resource and what is known of it, for dumps and reports.
+    pub fn resources(&self) -> impl Iterator<Item = (&Key, Status<'_>)> {
+        self.entries
+            .iter()
+            .map(|(key, entry)| (key, entry.status()))
+    }
+
+    /// Of one type: the version last accepted (state-of-the-world) or told by the server (delta).
+    pub fn type_version(&self, kind: Kind) -> &str {
+        self.streams.version(kind)
+    }
+
+    /// The last rejected response of any type, until an accepted one of its type replaced it.
+    pub fn rejected(&self) -> Option<&str> {
+        Kind::ALL
+            .into_iter()
+            .find_map(|kind| self.streams.rejected(kind))
+    }
+
+    pub fn last_received(&self) -> Option<SystemTime> {
+        self.last_received
+    }
+
+    fn mode(&self, kind: Kind) -> Mode {
+        match kind {
+            Kind::Cluster => self.config.clusters,
+            Kind::Listener => self.config.listeners,
+            _ => Mode::Named,
+        }
+    }
+
+    fn look_again_at(&mut self, at: Instant, key: Key) {
+        self.sequence += 1;
+        self.timers.insert((at, self.sequence), key);
+    }
+
+    fn flush(&mut self) {
+        if self.disconnected.is_none() {
+            self.streams.flush(&mut self.outbox);
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! Names asked for by the data path: answered from what is held, else subscribed to, within
+//! bounds.
+
+use std::time::Instant;
+
+use super::entry::Entry;
+use super::{Cache, Now};
+use crate::xds::kind::{Key, Kind};
+
+/// How a want ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// In force.
+    Found,
+    /// The server says there is none, or what it sent was refused.
+    Absent,
+    /// There is no server to ask.
+    Unavailable,
+}
+
+impl<T> Cache<T> {
+    /// The data path wants a resource. `None`: the answer comes through
+    /// [`Cache::take_answers`].
+    pub fn want(&mut self, key: &Key, now: Now) -> Option<Outcome> {
+        self.look_at(key, now);
+        if let Some(outcome) = self.known(key, now) {
+            return Some(outcome);
+        }
+        self.make_room(key.kind, now);
+        self.pin(key, Some(now.instant));
+        if let Some(entry) = self.entries.get_mut(key) {
+            entry.awaited = true;
+        }
+        if let Some(since) = self.disconnected {
+            self.look_again_at(since + self.config.patience, key.clone());
+        }
+        self.flush();
+        None
+    }
+
+    fn known(&mut self, key: &Key, now: Now) -> Option<Outcome> {
+        if let Some(entry) = self.entries.get_mut(key) {
+            if entry.wanted.is_some() {
+                entry.wanted = Some(now.instant);
+            }
+            if entry.active.is_some() {
+                return Some(Outcome::Found);
+            }
+            if entry.absent_until.is_some() || entry.rejected.is_some() && entry.pending.is_none() {
+                return Some(Outcome::Absent);
+            }
+        }
+        self.is_out_of_patience(now).then_some(Outcome::Unavailable)
+    }
+
+    pub(super) fn is_out_of_patience(&self, now: Now) -> bool {
+        self.disconnected
+            .is_some_and(|since| now.instant >= since + self.config.patience)
+    }
+
+    /// The data path has not used an on-demand resource for long: it is let go.
+    pub fn evict(&mut self, key: &Key, now: Now) {
+        let evictable = |entry: &Entry<T>| entry.wanted.is_some() && !entry.awaited;
+        if self.entries.get(key).is_some_and(evictable) {
+            self.unpin(key, now);
+            self.settle(now);
+            self.flush();
+        }
+    }
+
+    /// On-demand resources of a type that are in force and were not asked for since `before`.
+    pub fn idle_on_demand(&self, kind: Kind, before: Instant) -> Vec<Key> {
+        self.entries
+            .iter()
+            .filter(|(key, entry)| key.kind == kind && entry.active.is_some())
+            .filter(|(_, entry)| entry.wanted.is_some_and(|wanted| wanted < before))
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    pub(super) fn waiting(&self) -> impl Iterator<Item = &Key> {
+        self.entries
+            .iter()
+            .filter(|(_, entry)| entry.awaited)
+            .map(|(key, _)| key)
+    }
+
+    /// Answers whoever waits for `key`.
+    pub(super) fn answer(&mut self, key: &Key, outcome: Outcome) {
+        if let Some(entry) = self.entries.get_mut(key)
+            && entry.awaited
+        {
+            entry.awaited = false;
+            self.answers.push((key.clone(), outcome));
+        }
+    }
+
+    /// Keeps an entry and its subscription whether or not something refers to it: for ever, or
+    /// since it was wanted at an instant until it is evicted.
+    pub(super) fn pin(&mut self, key: &Key, wanted: Option<Instant>) {
+        let entry = self.entries.entry(key.clone()).or_insert_with(Entry::new);
+        if wanted.is_none() {
+            entry.root = true;
+        } else if !entry.root {
+            if entry.wanted.is_none() {
+                *self.on_demand.entry(key.kind).or_default() += 1;
+            }
+            entry.wanted = wanted;
+        }
+        self.streams.subscribe(key.kind, &key.name);
+    }
+
+    pub(super) fn unpin(&mut self, key: &Key, now: Now) {
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        if entry.wanted.take().is_some() {
+            let count = self.on_demand.entry(key.kind).or_default();
+            *count = count.saturating_sub(1);
+        }
+        self.release_if_unneeded(key, now);
+    }
+
+    /// Lets the longest unwanted sixteenth of a type go when its bound is met.
+    fn make_room(&mut self, kind: Kind, now: Now) {
+        let count = self.on_demand.get(&kind).copied().unwrap_or(0);
+        if count < self.config.max_on_demand {
+            return;
+        }
+        let entries = self.entries.iter().filter(|(key, _)| key.kind == kind);
+        let mut wanted: Vec<(Instant, Key)> = entries
+            .filter_map(|(key, entry)| Some((entry.wanted?, key.clone())))
+            .collect();
+        wanted.sort();
+        let surplus = count + 1 - self.config.max_on_demand;
+        let leaving = surplus.max(self.config.max_on_demand / 16);
+        for (_, key) in wanted.into_iter().take(leaving) {
+            self.answer(&key, Outcome::Unavailable);
+            self.unpin(&key, now);
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! One resource and its life: asked for, pending, in force, absent.
+
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+
+use crate::xds::kind::Key;
+
+/// A version of a resource that was judged good.
+pub(super) struct Held {
+    pub(super) version: String,
+    pub(super) body: Bytes,
+    pub(super) refs: Vec<Key>,
+    pub(super) updated: SystemTime,
+}
+
+/// A version that waits for what it refers to.
+pub(super) struct Pending<T> {
+    pub(super) held: Held,
+    pub(super) value: T,
+    pub(super) deadline: Instant,
+}
+
+/// A version that was refused.
+pub(super) struct Rejected {
+    pub(super) version: String,
+    pub(super) error: String,
+    pub(super) at: SystemTime,
+}
+
+pub(super) struct Entry<T> {
+    pub(super) active: Option<Held>,
+    pub(super) pending: Option<Pending<T>>,
+    pub(super) rejected: Option<Rejected>,
+    /// The server said there is none; forgotten then.
+    pub(super) absent_until: Option<Instant>,
+    /// The server took it away while something in force refers to it; goes then at the latest.
+    pub(super) removed_until: Option<Instant>,
+    /// Subscribed to for ever.
+    pub(super) root: bool,
+    /// When the data path asked last; subscribed to until evicted.
+    pub(super) wanted: Option<Instant>,
+    /// Somebody waits for an answer.
+    pub(super) awaited: bool,
+}
+
+impl<T> Entry<T> {
+    pub(super) fn new() -> Self {
+        Entry {
+            active: None,
+            pending: None,
+            rejected: None,
+            absent_until: None,
+            removed_until: None,
+            root: false,
+            wanted: None,
+            awaited: false,
+        }
+    }
+
+    /// The version the server knows that we accepted.
+    pub(super) fn newest(&self) -> Option<&Held> {
+        match &self.pending {
+            Some(pending) => Some(&pending.held),
+            None => self.active.as_ref(),
+        }
+    }
+
+    /// Kept whether or not something refers to it.
+    pub(super) fn is_pinned(&self) -> bool {
+        self.root || self.wanted.is_some()
+    }
+
+    pub(super) fn is_warming(&self) -> bool {
+        self.active.is_none() && self.pending.is_some()
+    }
+
+    pub(super) fn status(&self) -> Status<'_> {
+        let version = |held: &'_ Held| (held.version.clone(), held.body.clone(), held.updated);
+        Status {
+            active: self.active.as_ref().map(version),
+            warming: self.pending.as_ref().map(|pending| version(&pending.held)),
+            rejected: self
+                .rejected
+                .as_ref()
+                .map(|r| (r.version.as_str(), r.error.as_str(), r.at)),
+            absent: self.absent_until.is_some(),
+        }
+    }
+}
+
+/// What is known of a resource, for dumps. Versions with bytes and time of arrival.
+pub struct Status<'a> {
+    pub active: Option<(String, Bytes, SystemTime)>,
+    pub warming: Option<(String, Bytes, SystemTime)>,
+    /// Version, why, when.
+    pub rejected: Option<(&'a str, &'a str, SystemTime)>,
+    pub absent: bool,
+}

@@ -1,0 +1,269 @@
+//! What a response does: judge each resource on its own, keep the good, report the bad.
+
+use std::collections::{HashMap, HashSet};
+
+use super::entry::{Entry, Held, Rejected};
+use super::{Cache, Judge, Now};
+use crate::xds::cache::Outcome;
+use crate::xds::kind::{Key, Kind};
+use crate::xds::message::{DeltaResponse, Resource, SotwResponse};
+
+/// Longest error detail sent back, bytes.
+const MAX_DETAIL: usize = 4096;
+
+impl<T> Cache<T> {
+    pub(super) fn receive_delta<J: Judge<Value = T>>(
+        &mut self,
+        response: DeltaResponse,
+        judge: &mut J,
+        now: Now,
+    ) {
+        let Some(kind) = self.kind_of(&response.type_url) else {
+            return;
+        };
+        let listed = self.streams.is_listed(kind);
+        let mut errors = Vec::new();
+        self.take_in(kind, response.resources, None, judge, &mut errors, now);
+        for name in response.removed {
+            self.remove(&Key::new(kind, name), now);
+        }
+        self.acknowledge(kind, response.nonce, String::new(), errors);
+        if !listed {
+            self.wake_all();
+        }
+    }
+
+    pub(super) fn receive_sotw<J: Judge<Value = T>>(
+        &mut self,
+        response: SotwResponse,
+        judge: &mut J,
+        now: Now,
+    ) {
+        let Some(kind) = self.kind_of(&response.type_url) else {
+            return;
+        };
+        let listed = self.streams.is_listed(kind);
+        let mut errors = Vec::new();
+        let version = Some(response.version.as_str());
+        let seen = self.take_in(kind, response.resources, version, judge, &mut errors, now);
+        // A resource that could not be read has no name: what is missing cannot be told.
+        if kind.is_complete_in_sotw() && errors.is_empty() {
+            let gone = self.entries.iter().filter(|(key, _)| key.kind == kind);
+            let gone: Vec<Key> = gone
+                // One that never came may not have been asked for yet when this was sent.
+                .filter(|(_, entry)| entry.newest().is_some())
+                .map(|(key, _)| key)
+                .filter(|key| !seen.contains(&key.name))
+                .cloned()
+                .collect();
+            for key in gone {
+                self.remove(&key, now);
+            }
+        }
+        self.acknowledge(kind, response.nonce, response.version, errors);
+        if !listed {
+            self.wake_all();
+        }
+    }
+
+    /// The type of a response, if it was asked for.
+    fn kind_of(&mut self, type_url: &str) -> Option<Kind> {
+        let kind = Kind::from_type_url(type_url).filter(|kind| self.streams.has_begun(*kind));
+        if kind.is_none() {
+            // An answer, even a NACK, would subscribe to everything of that type.
+            self.unknown_types += 1;
+        }
+        kind
+    }
+
+    /// Judges and keeps resources; returns the names seen.
+    fn take_in<J: Judge<Value = T>>(
+        &mut self,
+        kind: Kind,
+        resources: Vec<Resource>,
+        version: Option<&str>,
+        judge: &mut J,
+        errors: &mut Vec<String>,
+        now: Now,
+    ) -> HashSet<String> {
+        let mut judged = Vec::with_capacity(resources.len());
+        let mut times: HashMap<String, u32> = HashMap::new();
+        for resource in resources {
+            let version = version.unwrap_or(&resource.version).to_owned();
+            if self.is_unchanged(kind, &resource, &version) {
+                *times.entry(resource.name).or_default() += 1;
+                continue;
+            }
+            match self.judge_one(kind, &resource, judge) {
+                Ok((name, value, refs)) => {
+                    *times.entry(name.clone()).or_default() += 1;
+                    judged.push((name, version, resource.body, value, refs));
+                }
+                Err(error) => {
+                    let name = printable(&resource.name);
+                    errors.push(format!("{kind} \"{name}\": {error}"));
+                    *times.entry(resource.name.clone()).or_default() += 1;
+                    self.reject(&Key::new(kind, resource.name), version, error, now);
+                }
+            }
+        }
+        for (name, version, body, value, refs) in judged {
+            if times.get(&name).is_some_and(|times| *times > 1) {
+                let error = "the name occurs more than once in one response".to_owned();
+                errors.push(format!("{kind} \"{}\": {error}", printable(&name)));
+                self.reject(&Key::new(kind, name), version, error, now);
+                continue;
+            }
+            let key = Key::new(kind, name);
+            if !self.is_wanted(kind, &key.name) {
+                continue;
+            }
+            if !self.has_room_for(&key) {
+                let error = format!("more than {} of this type", self.config.max_resources);
+                errors.push(format!("{key}: {error}"));
+                self.reject(&key, version, error, now);
+                continue;
+            }
+            let held = Held {
+                version,
+                body,
+                refs,
+                updated: now.time,
+            };
+            self.keep(&key, held, value, now);
+        }
+        times.into_keys().collect()
+    }
+
+    fn judge_one<J: Judge<Value = T>>(
+        &self,
+        kind: Kind,
+        resource: &Resource,
+        judge: &mut J,
+    ) -> Result<(String, T, Vec<Key>), String> {
+        if let Some(field) = resource.unsupported {
+            return Err(format!("{field}: not supported"));
+        }
+        if resource.type_url != kind.type_url() {
+            let got = printable(&resource.type_url);
+            return Err(format!("is a \"{got}\", not a {}", kind.type_url()));
+        }
+        if resource.body.len() > self.config.max_resource_bytes {
+            return Err(format!(
+                "{} bytes; the limit is {}",
+                resource.body.len(),
+                self.config.max_resource_bytes
+            ));
+        }
+        let judged = judge.judge(kind, &resource.body)?;
+        if judged.name.is_empty() {
+            return Err("name: required".into());
+        }
+        if !resource.name.is_empty() && resource.name != judged.name {
+            let inner = printable(&judged.name);
+            return Err(format!("name: is \"{inner}\" inside the resource"));
+        }
+        let mut refs = judged.refs;
+        refs.sort();
+        refs.dedup();
+        Ok((judged.name, judged.value, refs))
+    }
+
+    /// A good version, unless it is what is held already.
+    fn keep(&mut self, key: &Key, held: Held, value: T, now: Now) {
+        if let Some(entry) = self.entries.get_mut(key) {
+            let newest = match &mut entry.pending {
+                Some(pending) => Some(&mut pending.held),
+                None => entry.active.as_mut(),
+            };
+            if let Some(newest) = newest.filter(|newest| newest.body == held.body) {
+                newest.version = held.version;
+                entry.rejected = None;
+                entry.removed_until = None;
+                return;
+            }
+        }
+        self.accept(key, held, value, now);
+    }
+
+    /// The same version with the same bytes again, as after a reconnect: nothing to do.
+    fn is_unchanged(&mut self, kind: Kind, resource: &Resource, version: &str) -> bool {
+        if resource.unsupported.is_some()
+            || resource.name.is_empty()
+            || resource.type_url != kind.type_url()
+        {
+            return false;
+        }
+        let key = Key::new(kind, resource.name.as_str());
+        let Some(entry) = self.entries.get_mut(&key) else {
+            return false;
+        };
+        let same = entry
+            .newest()
+            .is_some_and(|held| held.version == version && held.body == resource.body);
+        if same {
+            entry.removed_until = None;
+            entry.rejected = None;
+        }
+        same
+    }
+
+    /// Remembers why; what is in force stays.
+    fn reject(&mut self, key: &Key, version: String, error: String, now: Now) {
+        if key.name.is_empty() || !self.is_wanted(key.kind, &key.name) || !self.has_room_for(key) {
+            return;
+        }
+        if !self.entries.contains_key(key) && self.entries.len() >= self.config.max_resources * 2 {
+            return;
+        }
+        let entry = self.entries.entry(key.clone()).or_insert_with(Entry::new);
+        entry.rejected = Some(Rejected {
+            version,
+            error,
+            at: now.time,
+        });
+        if entry.newest().is_none() {
+            self.answer(key, Outcome::Absent);
+            self.wake_dependants(key);
+        }
+    }
+
+    fn acknowledge(&mut self, kind: Kind, nonce: String, version: String, errors: Vec<String>) {
+        let error = (!errors.is_empty()).then(|| detail(&errors));
+        self.streams
+            .acknowledge(kind, nonce, version, error, &mut self.outbox);
+    }
+}
+
+/// All errors in one text of bounded length.
+fn detail(errors: &[String]) -> String {
+    let mut text = String::new();
+    for (index, error) in errors.iter().enumerate() {
+        let mut error = error.as_str();
+        let room = MAX_DETAIL.saturating_sub(text.len());
+        if error.len() + 32 > room {
+            if index == 0 {
+                let cut = (0..=room.min(error.len()).saturating_sub(32))
+                    .rev()
+                    .find(|at| error.is_char_boundary(*at));
+                error = &error[..cut.unwrap_or(0)];
+                text.push_str(error);
+            }
+            text.push_str(&format!(" … and {} more", errors.len() - index));
+            break;
+        }
+        if index > 0 {
+            text.push_str("; ");
+        }
+        text.push_str(error);
+    }
+    text
+}
+
+/// A name as it may stand in a log line.
+fn printable(name: &str) -> String {
+    name.chars()
+        .take(256)
+        .flat_map(char::escape_default)
+        .collect()
+}

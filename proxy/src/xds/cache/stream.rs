@@ -1,0 +1,235 @@
+//! What the server was told and what it is owed: subscriptions, nonces, versions.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+
+use super::{Config, Mode};
+use crate::xds::kind::Kind;
+use crate::xds::message::{DeltaRequest, Protocol, Request, SotwRequest};
+
+/// Name that stands for all resources in delta subscriptions that also have names.
+const ALL: &str = "*";
+
+/// The subscriptions of all types, over the life of the process; streams come and go.
+pub(super) struct Streams {
+    protocol: Protocol,
+    open: bool,
+    types: HashMap<Kind, Type>,
+}
+
+struct Type {
+    wildcard: bool,
+    /// Names that are wanted.
+    names: BTreeSet<String>,
+    /// Changes of `names` that the server does not know yet (delta).
+    subscribe: BTreeSet<String>,
+    unsubscribe: BTreeSet<String>,
+    /// `names` changed since the last request (state of the world).
+    changed: bool,
+    /// The first request of this type on this stream is out.
+    begun: bool,
+    /// Told once on each stream.
+    initial_versions: Vec<(String, String)>,
+    version: String,
+    nonce: String,
+    /// A complete answer came, on this stream or one before.
+    listed: bool,
+    rejected: Option<String>,
+}
+
+impl Streams {
+    pub(super) fn new(config: &Config) -> Self {
+        let kind = |kind: Kind| {
+            let wildcard = match kind {
+                Kind::Cluster => config.clusters == Mode::Wildcard,
+                Kind::Listener => config.listeners == Mode::Wildcard,
+                _ => false,
+            };
+            (kind, Type::new(wildcard))
+        };
+        Streams {
+            protocol: config.protocol,
+            open: false,
+            types: Kind::ALL.into_iter().map(kind).collect(),
+        }
+    }
+
+    pub(super) fn open(&mut self, held: impl Fn(Kind) -> Vec<(String, String)>) {
+        self.open = true;
+        for (kind, state) in &mut self.types {
+            state.begun = false;
+            state.nonce.clear();
+            state.unsubscribe.clear();
+            state.subscribe = state.names.clone();
+            state.initial_versions = match self.protocol {
+                Protocol::Delta => held(*kind),
+                Protocol::Sotw => Vec::new(),
+            };
+        }
+    }
+
+    pub(super) fn close(&mut self) {
+        self.open = false;
+    }
+
+    pub(super) fn subscribe(&mut self, kind: Kind, name: &str) {
+        let Some(state) = self.types.get_mut(&kind) else {
+            return;
+        };
+        if state.names.insert(name.to_owned()) {
+            state.changed = true;
+            // Told again even if the server was not told yet that it was let go: what was held is
+            // gone, and only a subscription makes the server send it once more.
+            state.unsubscribe.remove(name);
+            state.subscribe.insert(name.to_owned());
+        }
+    }
+
+    pub(super) fn unsubscribe(&mut self, kind: Kind, name: &str) {
+        let Some(state) = self.types.get_mut(&kind) else {
+            return;
+        };
+        if state.names.remove(name) {
+            state.changed = true;
+            state.subscribe.remove(name);
+            state.unsubscribe.insert(name.to_owned());
+        }
+    }
+
+    /// Whether a resource of this name was asked for.
+    pub(super) fn is_subscribed(&self, kind: Kind, name: &str) -> bool {
+        self.types
+            .get(&kind)
+            .is_some_and(|state| state.wildcard || state.names.contains(name))
+    }
+
+    /// Whether anything of this type was ever asked for on this stream.
+    pub(super) fn has_begun(&self, kind: Kind) -> bool {
+        self.types.get(&kind).is_some_and(|state| state.begun)
+    }
+
+    pub(super) fn is_listed(&self, kind: Kind) -> bool {
+        self.types.get(&kind).is_some_and(|state| state.listed)
+    }
+
+    pub(super) fn version(&self, kind: Kind) -> &str {
+        self.types.get(&kind).map_or("", |state| &state.version)
+    }
+
+    pub(super) fn rejected(&self, kind: Kind) -> Option<&str> {
+        self.types.get(&kind)?.rejected.as_deref()
+    }
+
+    /// Notes a response and queues its ACK, or with `error` its NACK.
+    pub(super) fn acknowledge(
+        &mut self,
+        kind: Kind,
+        nonce: String,
+        version: String,
+        error: Option<String>,
+        outbox: &mut VecDeque<Request>,
+    ) {
+        let Some(state) = self.types.get_mut(&kind) else {
+            return;
+        };
+        state.listed = true;
+        state.rejected.clone_from(&error);
+        state.nonce.clone_from(&nonce);
+        if error.is_none() {
+            state.version = version;
+        }
+        outbox.push_back(match self.protocol {
+            Protocol::Delta => Request::Delta(DeltaRequest {
+                kind,
+                subscribe: Vec::new(),
+                unsubscribe: Vec::new(),
+                initial_versions: Vec::new(),
+                nonce,
+                error,
+            }),
+            Protocol::Sotw => state.sotw_request(kind, error),
+        });
+    }
+
+    /// Queues the requests that subscriptions are due, in make-before-break order.
+    pub(super) fn flush(&mut self, outbox: &mut VecDeque<Request>) {
+        if !self.open {
+            return;
+        }
+        for kind in Kind::ALL {
+            let Some(state) = self.types.get_mut(&kind) else {
+                continue;
+            };
+            let request = match self.protocol {
+                Protocol::Delta => state.delta_subscription(kind),
+                Protocol::Sotw => state.sotw_subscription(kind),
+            };
+            outbox.extend(request);
+        }
+    }
+}
+
+impl Type {
+    fn new(wildcard: bool) -> Self {
+        Type {
+            wildcard,
+            names: BTreeSet::new(),
+            subscribe: BTreeSet::new(),
+            unsubscribe: BTreeSet::new(),
+            changed: false,
+            begun: false,
+            initial_versions: Vec::new(),
+            version: String::new(),
+            nonce: String::new(),
+            listed: false,
+            rejected: None,
+        }
+    }
+
+    fn delta_subscription(&mut self, kind: Kind) -> Option<Request> {
+        let first = !self.begun && (self.wildcard || !self.names.is_empty());
+        if !first && (!self.begun || self.subscribe.is_empty() && self.unsubscribe.is_empty()) {
+            return None;
+        }
+        self.begun = true;
+        let mut subscribe: Vec<String> = std::mem::take(&mut self.subscribe).into_iter().collect();
+        // An empty first subscription means all; with names beside, all has to be said.
+        if first && self.wildcard && !subscribe.is_empty() {
+            subscribe.insert(0, ALL.to_owned());
+        }
+        Some(Request::Delta(DeltaRequest {
+            kind,
+            subscribe,
+            unsubscribe: std::mem::take(&mut self.unsubscribe).into_iter().collect(),
+            initial_versions: std::mem::take(&mut self.initial_versions),
+            nonce: String::new(),
+            error: None,
+        }))
+    }
+
+    fn sotw_subscription(&mut self, kind: Kind) -> Option<Request> {
+        let first = !self.begun && (self.wildcard || !self.names.is_empty());
+        if !first && (!self.begun || !self.changed) {
+            return None;
+        }
+        // An empty list would ask for everything: the names last asked for stay instead.
+        if self.names.is_empty() && !self.wildcard {
+            return None;
+        }
+        self.begun = true;
+        Some(self.sotw_request(kind, None))
+    }
+
+    fn sotw_request(&mut self, kind: Kind, error: Option<String>) -> Request {
+        self.changed = false;
+        Request::Sotw(SotwRequest {
+            kind,
+            version: self.version.clone(),
+            names: match self.wildcard {
+                true => Vec::new(),
+                false => self.names.iter().cloned().collect(),
+            },
+            nonce: self.nonce.clone(),
+            error,
+        })
+    }
+}

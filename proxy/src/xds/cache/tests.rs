@@ -1,0 +1,584 @@
+use super::*;
+use crate::xds::message::{DeltaRequest, DeltaResponse, Resource, SotwRequest, SotwResponse};
+
+/// Bodies are text: the name, then `key kind:name` words for references; `bad` is refused.
+pub(super) struct Words {
+    pub(super) calls: usize,
+}
+
+impl Judge for Words {
+    type Value = String;
+
+    fn judge(&mut self, _: Kind, body: &Bytes) -> Result<Judged<String>, String> {
+        self.calls += 1;
+        let text = std::str::from_utf8(body).map_err(|_| "not a message".to_owned())?;
+        let mut words = text.split(' ');
+        let name = words.next().unwrap_or_default().to_owned();
+        let mut refs = Vec::new();
+        for word in words {
+            match word.split_once(':') {
+                Some(("c", name)) => refs.push(Key::new(Kind::Cluster, name)),
+                Some(("e", name)) => refs.push(Key::new(Kind::Endpoint, name)),
+                Some(("r", name)) => refs.push(Key::new(Kind::Route, name)),
+                Some(("s", name)) => refs.push(Key::new(Kind::Secret, name)),
+                _ if word == "bad" => return Err("field.path: is bad".into()),
+                _ => {}
+            }
+        }
+        Ok(Judged {
+            name,
+            value: text.to_owned(),
+            refs,
+        })
+    }
+}
+
+pub(super) struct Rig {
+    pub(super) cache: Cache<String>,
+    pub(super) judge: Words,
+    pub(super) now: Now,
+}
+
+impl Rig {
+    pub(super) fn new(config: Config) -> Self {
+        let now = Now::now();
+        Rig {
+            cache: Cache::new(config, now),
+            judge: Words { calls: 0 },
+            now,
+        }
+    }
+
+    fn connected(config: Config) -> Self {
+        let mut rig = Rig::new(config);
+        rig.cache.connected(rig.now);
+        rig
+    }
+
+    fn requests(&mut self) -> Vec<Request> {
+        std::iter::from_fn(|| self.cache.next_request()).collect()
+    }
+
+    fn deltas(&mut self) -> Vec<DeltaRequest> {
+        let requests = self.requests().into_iter();
+        requests
+            .map(|request| match request {
+                Request::Delta(request) => request,
+                Request::Sotw(other) => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    fn sotws(&mut self) -> Vec<SotwRequest> {
+        let requests = self.requests().into_iter();
+        requests
+            .map(|request| match request {
+                Request::Sotw(request) => request,
+                Request::Delta(other) => panic!("{other:?}"),
+            })
+            .collect()
+    }
+
+    pub(super) fn delta(&mut self, kind: Kind, bodies: &[&str], removed: &[&str]) {
+        self.delta_versioned("1", kind, bodies, removed);
+    }
+
+    fn delta_versioned(&mut self, version: &str, kind: Kind, bodies: &[&str], removed: &[&str]) {
+        let response = DeltaResponse {
+            type_url: kind.type_url().into(),
+            nonce: format!("n{version}"),
+            resources: bodies.iter().map(|b| resource(kind, version, b)).collect(),
+            removed: removed.iter().map(|name| (*name).into()).collect(),
+        };
+        self.cache
+            .receive(Response::Delta(response), &mut self.judge, self.now);
+    }
+
+    fn sotw(&mut self, version: &str, kind: Kind, bodies: &[&str]) {
+        let response = SotwResponse {
+            type_url: kind.type_url().into(),
+            nonce: format!("n{version}"),
+            version: version.into(),
+            resources: bodies
+                .iter()
+                .map(|b| Resource {
+                    name: String::new(),
+                    version: String::new(),
+                    ..resource(kind, version, b)
+                })
+                .collect(),
+        };
+        self.cache
+            .receive(Response::Sotw(response), &mut self.judge, self.now);
+    }
+
+    pub(super) fn pass(&mut self, seconds: u64) {
+        self.now.instant += Duration::from_secs(seconds);
+        self.cache.tick(self.now);
+    }
+
+    /// `+body` and `-kind name`.
+    pub(super) fn changes(&mut self) -> Vec<String> {
+        let changes = self.cache.take_changes().into_iter();
+        changes
+            .map(|change| match change {
+                Change::Upsert(_, body) => format!("+{body}"),
+                Change::Remove(key) => format!("-{}", key.name),
+            })
+            .collect()
+    }
+
+    fn want(&mut self, kind: Kind, name: &str) -> Option<Outcome> {
+        self.cache.want(&Key::new(kind, name), self.now)
+    }
+
+    fn answers(&mut self) -> Vec<(String, Outcome)> {
+        let answers = self.cache.take_answers().into_iter();
+        answers.map(|(key, outcome)| (key.name, outcome)).collect()
+    }
+}
+
+fn resource(kind: Kind, version: &str, body: &str) -> Resource {
+    Resource {
+        name: body.split(' ').next().unwrap_or_default().into(),
+        version: version.into(),
+        type_url: kind.type_url().into(),
+        body: Bytes::copy_from_slice(body.as_bytes()),
+        unsupported: None,
+    }
+}
+
+pub(super) fn named() -> Config {
+    Config {
+        clusters: Mode::Named,
+        listeners: Mode::Named,
+        roots: vec![Key::new(Kind::Listener, "inbound")],
+        ..Config::default()
+    }
+}
+
+fn sotw() -> Config {
+    Config {
+        protocol: Protocol::Sotw,
+        ..Config::default()
+    }
+}
+
+fn summary(requests: &[DeltaRequest]) -> Vec<String> {
+    let line = |r: &DeltaRequest| {
+        let error = r.error.as_ref().map_or(String::new(), |e| format!(" !{e}"));
+        let (plus, minus) = (r.subscribe.join(","), r.unsubscribe.join(","));
+        format!("{} +{plus} -{minus} {}{error}", r.kind, r.nonce)
+    };
+    requests.iter().map(line).collect()
+}
+
+#[test]
+fn a_wildcard_client_asks_for_everything_then_for_what_that_names() {
+    let mut rig = Rig::connected(Config::default());
+    let first = rig.deltas();
+    assert_eq!(summary(&first), ["cluster + - ", "listener + - "]);
+    rig.delta(Kind::Cluster, &["a e:a", "b"], &[]);
+    assert_eq!(
+        summary(&rig.deltas()),
+        ["cluster + - n1", "endpoints +a - "],
+        "first the ACK, then what the clusters need"
+    );
+    assert_eq!(rig.changes(), ["+b"], "a waits for its endpoints");
+    rig.delta(Kind::Endpoint, &["a"], &[]);
+    assert_eq!(rig.changes(), ["+a", "+a e:a"]);
+}
+
+#[test]
+fn a_listener_waits_for_its_route_and_that_for_its_cluster_and_that_for_its_endpoints() {
+    let mut rig = Rig::connected(named());
+    rig.delta(Kind::Listener, &["inbound r:r"], &[]);
+    rig.delta(Kind::Route, &["r c:c"], &[]);
+    rig.delta(Kind::Cluster, &["c e:e s:s"], &[]);
+    assert!(!rig.cache.is_initialised(rig.now));
+    rig.delta(Kind::Endpoint, &["e"], &[]);
+    assert_eq!(rig.changes(), ["+e"]);
+    rig.delta(Kind::Secret, &["s"], &[]);
+    assert_eq!(
+        rig.changes(),
+        ["+s", "+c e:e s:s", "+r c:c", "+inbound r:r"]
+    );
+    assert!(rig.cache.is_initialised(rig.now));
+}
+
+#[test]
+fn waiting_is_bounded() {
+    let mut rig = Rig::connected(named());
+    rig.delta(Kind::Listener, &["inbound r:r"], &[]);
+    rig.pass(14);
+    assert_eq!(rig.changes(), [""; 0]);
+    rig.pass(1);
+    assert_eq!(rig.changes(), ["+inbound r:r"]);
+}
+
+#[test]
+fn what_the_server_does_not_have_is_not_waited_for() {
+    let mut rig = Rig::connected(named());
+    rig.delta(Kind::Listener, &["inbound r:r c:gone"], &[]);
+    rig.delta(Kind::Route, &[], &["r"]);
+    assert_eq!(rig.changes(), [""; 0]);
+    rig.delta(Kind::Cluster, &["gone bad"], &[]);
+    assert_eq!(rig.changes(), ["+inbound r:r c:gone"]);
+}
+
+#[test]
+fn a_rejected_resource_keeps_its_last_good_one_and_its_neighbours_go_through() {
+    let mut rig = Rig::connected(Config::default());
+    rig.delta(Kind::Cluster, &["a", "b"], &[]);
+    rig.changes();
+    rig.deltas();
+    rig.delta_versioned("2", Kind::Cluster, &["a bad", "b better"], &[]);
+    assert_eq!(rig.changes(), ["+b better"]);
+    assert_eq!(
+        summary(&rig.deltas()),
+        ["cluster + - n2 !cluster \"a\": field.path: is bad"]
+    );
+    assert!(rig.cache.rejected().unwrap().contains("field.path"));
+    let status = |name: &str, rig: &Rig| {
+        let mut all = rig.cache.resources();
+        let (_, status) = all.find(|(key, _)| key.name == name).unwrap();
+        (status.active.unwrap().0, status.rejected.is_some())
+    };
+    assert_eq!(status("a", &rig), ("1".into(), true));
+    rig.delta_versioned("3", Kind::Cluster, &["a again"], &[]);
+    assert_eq!(rig.cache.rejected(), None);
+    assert_eq!(status("a", &rig), ("3".into(), false));
+}
+
+#[test]
+fn hostile_resources_are_refused_by_name() {
+    let config = Config {
+        max_resource_bytes: 100,
+        ..Config::default()
+    };
+    let mut rig = Rig::connected(config);
+    rig.delta(Kind::Cluster, &["good"], &[]);
+    rig.changes();
+    rig.deltas();
+    let huge = format!("huge {}", "x".repeat(200));
+    let mut resources: Vec<Resource> = ["dup", "dup 2", huge.as_str(), " nameless"]
+        .iter()
+        .map(|body| resource(Kind::Cluster, "2", body))
+        .collect();
+    resources.push(Resource {
+        type_url: "type.googleapis.com/google.protobuf.Empty".into(),
+        ..resource(Kind::Cluster, "2", "other")
+    });
+    resources.push(Resource {
+        body: Bytes::from_static(&[0xff, 0xfe]),
+        ..resource(Kind::Cluster, "2", "junk\n\u{202e}")
+    });
+    resources.push(Resource {
+        name: "liar".into(),
+        ..resource(Kind::Cluster, "2", "someone")
+    });
+    resources.push(Resource {
+        unsupported: Some("ttl"),
+        ..resource(Kind::Cluster, "2", "ttl")
+    });
+    let response = Response::Delta(DeltaResponse {
+        type_url: Kind::Cluster.type_url().into(),
+        nonce: "n2".into(),
+        resources,
+        removed: Vec::new(),
+    });
+    rig.cache.receive(response, &mut rig.judge, rig.now);
+    assert_eq!(rig.changes(), [""; 0]);
+    let nack = rig.deltas().remove(0).error.unwrap();
+    for part in [
+        "\"dup\": the name occurs more than once",
+        "\"huge\": 205 bytes; the limit is 100",
+        "name: required",
+        "is a \"type.googleapis.com/google.protobuf.Empty\"",
+        "\"junk\\n\\u{202e}\": not a message",
+        "\"liar\": name: is \"someone\" inside",
+        "ttl: not supported",
+    ] {
+        assert!(nack.contains(part), "{part} in {nack}");
+    }
+    assert!(nack.len() <= 4200);
+}
+
+#[test]
+fn types_nobody_asked_for_are_not_even_answered() {
+    let mut rig = Rig::connected(Config::default());
+    rig.deltas();
+    for type_url in ["type.googleapis.com/nonsense", Kind::Route.type_url(), ""] {
+        let response = Response::Delta(DeltaResponse {
+            type_url: type_url.into(),
+            ..DeltaResponse::default()
+        });
+        rig.cache.receive(response, &mut rig.judge, rig.now);
+    }
+    assert_eq!(rig.requests(), []);
+    assert_eq!(rig.cache.unknown_types, 3);
+}
+
+#[test]
+fn a_new_route_breaks_with_the_old_cluster_only_after_it_made_it_to_the_new_one() {
+    let mut rig = Rig::connected(named());
+    rig.delta(Kind::Listener, &["inbound r:r"], &[]);
+    rig.delta(Kind::Route, &["r c:old"], &[]);
+    rig.delta(Kind::Cluster, &["old"], &[]);
+    rig.changes();
+    rig.deltas();
+    rig.delta_versioned("2", Kind::Route, &["r c:new"], &[]);
+    assert_eq!(rig.changes(), [""; 0]);
+    assert_eq!(
+        summary(&rig.deltas()),
+        ["route configuration + - n2", "cluster +new - "]
+    );
+    rig.delta(Kind::Cluster, &["new"], &[]);
+    assert_eq!(rig.changes(), ["+new", "+r c:new", "-old"]);
+    let after = summary(&rig.deltas());
+    assert_eq!(after, ["cluster + - n1", "cluster + -old "]);
+}
+
+#[test]
+fn a_removed_cluster_stays_while_a_route_in_force_needs_it() {
+    let mut rig = Rig::connected(Config::default());
+    rig.delta(Kind::Cluster, &["a", "b"], &[]);
+    rig.delta(Kind::Listener, &["l c:a"], &[]);
+    rig.changes();
+    rig.delta(Kind::Cluster, &[], &["a", "b"]);
+    assert_eq!(rig.changes(), ["-b"]);
+    rig.delta_versioned("2", Kind::Listener, &["l"], &[]);
+    assert_eq!(rig.changes(), ["+l", "-a"]);
+
+    rig.delta(Kind::Cluster, &["a"], &[]);
+    rig.delta_versioned("3", Kind::Listener, &["l c:a"], &[]);
+    rig.delta(Kind::Cluster, &[], &["a"]);
+    rig.changes();
+    rig.pass(15);
+    assert_eq!(rig.changes(), ["-a"], "not for ever");
+}
+
+#[test]
+fn routes_and_endpoints_in_use_are_not_taken_away() {
+    let mut rig = Rig::connected(named());
+    rig.delta(Kind::Listener, &["inbound r:r"], &[]);
+    rig.delta(Kind::Route, &["r"], &[]);
+    rig.changes();
+    rig.delta(Kind::Route, &[], &["r"]);
+    assert_eq!(rig.changes(), [""; 0]);
+    rig.delta(Kind::Listener, &[], &["inbound"]);
+    assert_eq!(rig.changes(), ["-inbound", "-r"]);
+}
+
+#[test]
+fn a_reconnect_says_what_is_held_and_keeps_it_in_force() {
+    let mut rig = Rig::connected(named());
+    rig.delta(Kind::Listener, &["inbound c:c"], &[]);
+    rig.delta_versioned("7", Kind::Cluster, &["c"], &[]);
+    rig.changes();
+    rig.deltas();
+    rig.cache.disconnected(rig.now);
+    rig.pass(3600);
+    assert_eq!(rig.changes(), [""; 0]);
+    rig.cache.connected(rig.now);
+    let requests = rig.deltas();
+    assert_eq!(
+        summary(&requests),
+        ["cluster +c - ", "listener +inbound - "]
+    );
+    let versions: Vec<_> = requests.iter().map(|r| &r.initial_versions[0].1).collect();
+    assert_eq!(versions, ["7", "1"]);
+    let judged = rig.judge.calls;
+    rig.delta_versioned("7", Kind::Cluster, &["c"], &[]);
+    assert_eq!(rig.changes(), [""; 0]);
+    assert_eq!(rig.judge.calls, judged, "the same again is not compiled");
+    rig.delta_versioned("3", Kind::Cluster, &["c older"], &[]);
+    assert_eq!(rig.changes(), ["+c older"], "versions have no order");
+}
+
+#[test]
+fn a_stream_cut_before_the_first_answer_asks_again() {
+    let mut rig = Rig::connected(named());
+    let first = rig.deltas();
+    rig.cache.disconnected(rig.now);
+    assert_eq!(rig.requests(), []);
+    rig.cache.connected(rig.now);
+    assert_eq!(rig.deltas(), first);
+}
+
+#[test]
+fn the_data_path_gets_what_it_wants_once_all_of_it_is_there() {
+    let mut rig = Rig::connected(named());
+    rig.deltas();
+    assert_eq!(rig.want(Kind::Listener, "out"), None);
+    assert_eq!(summary(&rig.deltas()), ["listener +out - "]);
+    assert_eq!(rig.want(Kind::Listener, "out"), None);
+    assert_eq!(rig.deltas(), [], "asked once");
+    rig.delta(Kind::Listener, &["out c:c"], &[]);
+    assert_eq!(rig.answers(), []);
+    rig.delta(Kind::Cluster, &["c"], &[]);
+    assert_eq!(rig.changes(), ["+c", "+out c:c"]);
+    assert_eq!(rig.answers(), [("out".into(), Outcome::Found)]);
+    assert_eq!(rig.want(Kind::Listener, "out"), Some(Outcome::Found));
+}
+
+#[test]
+fn a_miss_is_remembered_for_a_while_and_corrected_at_once() {
+    let mut rig = Rig::connected(named());
+    rig.want(Kind::Listener, "none");
+    rig.delta(Kind::Listener, &[], &["none"]);
+    assert_eq!(rig.answers(), [("none".into(), Outcome::Absent)]);
+    rig.deltas();
+    assert_eq!(rig.want(Kind::Listener, "none"), Some(Outcome::Absent));
+    assert_eq!(rig.deltas(), []);
+    rig.delta(Kind::Listener, &["none"], &[]);
+    assert_eq!(rig.want(Kind::Listener, "none"), Some(Outcome::Found));
+    rig.delta(Kind::Listener, &[], &["none"]);
+    assert_eq!(rig.changes(), ["+none", "-none"]);
+    rig.deltas();
+    rig.pass(10);
+    assert_eq!(summary(&rig.deltas()), ["listener + -none "]);
+    assert_eq!(rig.want(Kind::Listener, "none"), None);
+    assert_eq!(summary(&rig.deltas()), ["listener +none - "]);
+}
+
+#[test]
+fn without_a_server_wants_fail_after_some_patience_and_known_ones_do_not() {
+    let mut rig = Rig::connected(named());
+    rig.want(Kind::Listener, "out");
+    rig.delta(Kind::Listener, &["out"], &[]);
+    rig.answers();
+    rig.cache.disconnected(rig.now);
+    assert_eq!(rig.want(Kind::Listener, "new"), None);
+    rig.pass(3);
+    assert_eq!(rig.answers(), [("new".into(), Outcome::Unavailable)]);
+    assert_eq!(
+        rig.want(Kind::Listener, "newer"),
+        Some(Outcome::Unavailable)
+    );
+    assert_eq!(rig.want(Kind::Listener, "out"), Some(Outcome::Found));
+    rig.cache.connected(rig.now);
+    assert_eq!(rig.want(Kind::Listener, "newer"), None);
+}
+
+#[test]
+fn wants_are_bounded_and_the_oldest_go_first() {
+    let config = Config {
+        max_on_demand: 4,
+        ..named()
+    };
+    let mut rig = Rig::connected(config);
+    for name in ["a", "b", "c", "d"] {
+        rig.want(Kind::Listener, name);
+        rig.delta(Kind::Listener, &[name], &[]);
+        rig.pass(1);
+    }
+    rig.want(Kind::Listener, "a");
+    rig.changes();
+    rig.deltas();
+    rig.want(Kind::Listener, "e");
+    assert_eq!(rig.changes(), ["-b"]);
+    assert_eq!(summary(&rig.deltas()), ["listener +e -b "]);
+}
+
+#[test]
+fn an_evicted_listener_takes_along_what_only_it_needed() {
+    let mut rig = Rig::connected(named());
+    rig.want(Kind::Listener, "x");
+    rig.delta(
+        Kind::Listener,
+        &["x c:shared c:own", "inbound c:shared"],
+        &[],
+    );
+    rig.delta(Kind::Cluster, &["own", "shared"], &[]);
+    rig.changes();
+    rig.deltas();
+    rig.pass(100);
+    let idle = rig.cache.idle_on_demand(Kind::Listener, rig.now.instant);
+    assert_eq!(idle, [Key::new(Kind::Listener, "x")]);
+    rig.cache.evict(&idle[0], rig.now);
+    rig.cache
+        .evict(&Key::new(Kind::Listener, "inbound"), rig.now);
+    assert_eq!(rig.changes(), ["-x", "-own"]);
+    assert_eq!(
+        summary(&rig.deltas()),
+        ["cluster + -own ", "listener + -x "]
+    );
+}
+
+#[test]
+fn resources_are_bounded_in_number() {
+    let config = Config {
+        max_resources: 2,
+        ..Config::default()
+    };
+    let mut rig = Rig::connected(config);
+    rig.delta(Kind::Cluster, &["a", "b", "c"], &[]);
+    assert_eq!(rig.changes(), ["+a", "+b"]);
+    rig.deltas().pop().unwrap();
+    rig.delta(Kind::Cluster, &["d"], &["a"]);
+    rig.delta(Kind::Cluster, &["d"], &[]);
+    assert_eq!(rig.changes(), ["-a", "+d"]);
+}
+
+#[test]
+fn state_of_the_world_lists_names_versions_and_nonces() {
+    let mut rig = Rig::connected(sotw());
+    let first = rig.sotws();
+    assert_eq!(first.len(), 2);
+    assert!(
+        first
+            .iter()
+            .all(|r| r.names.is_empty() && r.version.is_empty())
+    );
+    rig.sotw("1", Kind::Cluster, &["a e:a", "b e:b"]);
+    let requests = rig.sotws();
+    assert_eq!(
+        (requests[0].version.as_str(), requests[0].nonce.as_str()),
+        ("1", "n1")
+    );
+    assert_eq!(requests[1].kind, Kind::Endpoint);
+    assert_eq!(requests[1].names, ["a", "b"]);
+    rig.sotw("1", Kind::Endpoint, &["a", "b"]);
+    rig.changes();
+    rig.sotws();
+    rig.sotw("2", Kind::Cluster, &["a e:a", "b bad"]);
+    let nack = rig.sotws().remove(0);
+    assert_eq!((nack.version.as_str(), nack.nonce.as_str()), ("1", "n2"));
+    assert!(nack.error.is_some());
+    assert_eq!(rig.changes(), [""; 0]);
+    rig.sotw("3", Kind::Cluster, &["a e:a"]);
+    assert_eq!(rig.changes(), ["-b", "-b"], "cluster and endpoints");
+    let requests = rig.sotws();
+    assert_eq!(requests[0].version, "3");
+    assert_eq!(requests[1].names, ["a"]);
+    rig.cache.disconnected(rig.now);
+    rig.cache.connected(rig.now);
+    let again = rig.sotws();
+    assert_eq!(
+        (again[0].version.as_str(), again[0].nonce.as_str()),
+        ("3", "")
+    );
+}
+
+#[test]
+fn state_of_the_world_by_name_answers_absence_by_time() {
+    let mut rig = Rig::connected(Config {
+        protocol: Protocol::Sotw,
+        ..named()
+    });
+    rig.sotw("1", Kind::Listener, &["inbound"]);
+    rig.sotws();
+    rig.want(Kind::Listener, "x");
+    assert_eq!(rig.sotws()[0].names, ["inbound", "x"]);
+    rig.sotw("1", Kind::Listener, &["inbound"]);
+    assert_eq!(
+        rig.answers(),
+        [],
+        "that may have been sent before it read our request"
+    );
+    rig.sotw("2", Kind::Listener, &["inbound", "x"]);
+    assert_eq!(rig.answers(), [("x".into(), Outcome::Found)]);
+    rig.sotw("3", Kind::Listener, &["inbound"]);
+    assert_eq!(rig.changes(), ["+inbound", "+x", "-x"]);
+}

@@ -1,0 +1,90 @@
+//! What goes over an ADS stream, without its encoding: the cache speaks in these, `client`
+//! translates to and from envoy.service.discovery.v3.
+
+use bytes::Bytes;
+
+use super::kind::Kind;
+
+/// Incremental or state-of-the-world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    Delta,
+    Sotw,
+}
+
+/// One request to the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    Delta(DeltaRequest),
+    Sotw(SotwRequest),
+}
+
+impl Request {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Request::Delta(request) => request.kind,
+            Request::Sotw(request) => request.kind,
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeltaRequest {
+    pub kind: Kind,
+    pub subscribe: Vec<String>,
+    pub unsubscribe: Vec<String>,
+    /// Name and version of what is held already; only in the first request of a type on a stream.
+    pub initial_versions: Vec<(String, String)>,
+    /// Empty in spontaneous requests.
+    pub nonce: String,
+    /// Set: a NACK.
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SotwRequest {
+    pub kind: Kind,
+    /// The last version that was accepted; empty before the first.
+    pub version: String,
+    /// Every name of interest; empty: all there are.
+    pub names: Vec<String>,
+    pub nonce: String,
+    /// Set: a NACK.
+    pub error: Option<String>,
+}
+
+/// One response of the server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Response {
+    Delta(DeltaResponse),
+    Sotw(SotwResponse),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DeltaResponse {
+    pub type_url: String,
+    pub nonce: String,
+    pub resources: Vec<Resource>,
+    pub removed: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SotwResponse {
+    pub type_url: String,
+    pub nonce: String,
+    pub version: String,
+    pub resources: Vec<Resource>,
+}
+
+/// A resource as it came.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Resource {
+    /// Empty in state-of-the-world responses without a `Resource` wrapper.
+    pub name: String,
+    pub version: String,
+    /// Type URL of the `Any`.
+    pub type_url: String,
+    pub body: Bytes,
+    /// A field of the wrapper that is not supported.
+    pub unsupported: Option<&'static str>,
+}
