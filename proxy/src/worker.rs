@@ -10,6 +10,7 @@ use crate::buffer;
 use crate::config::Store;
 use crate::config::demand::Demand;
 use crate::timer::Timers;
+use crate::tls::{Handshaker, STEPS_PER_PASS};
 use crate::upstream::pool::Pools;
 
 /// How far the process has come on its way out.
@@ -31,6 +32,8 @@ pub struct Worker {
     pub store: Arc<Store>,
     pub buffers: buffer::Pool,
     pub timers: Timers,
+    /// TLS, both ways.
+    pub handshaker: Handshaker,
     /// Connections to upstreams.
     pub pools: Pools,
     /// `None`: everything there is, is configured; nothing is asked for.
@@ -46,10 +49,12 @@ impl Worker {
         demand: Option<Demand>,
         drain: watch::Receiver<Phase>,
     ) -> Rc<Self> {
+        let buffers = buffer::Pool::default();
         Rc::new(Self {
             index,
             store,
-            buffers: buffer::Pool::default(),
+            handshaker: Handshaker::new(buffers.clone(), STEPS_PER_PASS),
+            buffers,
             timers: Timers::new(),
             pools: Pools::default(),
             demand,
@@ -86,6 +91,8 @@ impl Worker {
                 changed = drain.changed(), if draining => draining = changed.is_ok(),
                 changed = snapshots.changed(), if publishing => publishing = changed.is_ok(),
             }
+            // A snapshot may have brought another trust bundle or CRL.
+            self.handshaker.rejudge();
             self.timers.wake_all();
         }
     }

@@ -17,12 +17,18 @@ use super::session::{Event, MAX_RECORD, Session};
 use crate::buffer::{Block, Pool, Size};
 use crate::socket;
 
+/// Control records that may wait behind application data that the peer does not take.
+const MAX_OVERFLOW: usize = 64 * 1024;
+
 /// Ciphertext on its way out.
 pub(super) struct Outgoing {
     pool: Pool,
     block: Option<Block>,
     start: usize,
     end: usize,
+    /// What reading queued while the block was full. Reading must not wait for the block: with
+    /// both peers writing, neither would ever read.
+    overflow: Vec<u8>,
 }
 
 impl Outgoing {
@@ -32,74 +38,92 @@ impl Outgoing {
             block: None,
             start: 0,
             end: 0,
+            overflow: Vec::new(),
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.start == self.end
+        self.block.is_none()
     }
 
     /// Whether another [`MAX_RECORD`] can be appended.
     fn has_room(&self) -> bool {
-        self.end + MAX_RECORD <= Size::Bulk.bytes()
+        self.overflow.len() + MAX_RECORD <= MAX_OVERFLOW
     }
 
     /// Appends what `fill` writes into at least `most` bytes of room.
     ///
     /// # Errors
-    /// When even a bulk block lacks the room, or `fill` refuses. Both would be a mistake of ours.
+    /// When `fill` refuses, which would be a mistake of ours.
     pub(super) fn append(
         &mut self,
         most: usize,
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> Result<(), Error> {
-        let overflow = || Error::General("TLS record buffer overflow".into());
-        let room = self.room(most).ok_or_else(overflow)?;
-        let written = fill(room).ok_or_else(overflow)?;
+        let refused = || Error::General("TLS record buffer overflow".into());
+        if !self.overflow.is_empty() || self.end + most > Size::Bulk.bytes() {
+            let held = self.overflow.len();
+            self.overflow.resize(held + most, 0);
+            let written = fill(&mut self.overflow[held..]);
+            self.overflow.truncate(held + written.unwrap_or(0));
+            return written.map(drop).ok_or_else(refused);
+        }
+        let room = self.room(most).ok_or_else(refused)?;
+        let written = fill(room).ok_or_else(refused)?;
         self.end += written;
-        if self.is_empty() {
-            self.release();
+        if self.start == self.end {
+            self.advance();
         }
         Ok(())
     }
 
     fn room(&mut self, most: usize) -> Option<&mut [u8]> {
         let needed = self.end + most;
-        let size = if needed <= Size::Small.bytes() {
-            Size::Small
-        } else {
-            Size::Bulk
-        };
-        let grow = self.block.as_ref().is_none_or(|block| block.len() < needed);
-        if grow {
+        if self.block.as_ref().is_none_or(|block| block.len() < needed) {
+            let size = if needed <= Size::Small.bytes() {
+                Size::Small
+            } else {
+                Size::Bulk
+            };
             let mut larger = self.pool.block(size);
             if let Some(old) = &self.block {
-                let end = self.end.min(larger.len());
-                larger[..end].copy_from_slice(&old[..end]);
+                larger[..self.end].copy_from_slice(&old[..self.end]);
             }
             self.block = Some(larger);
         }
         let end = self.end;
-        self.block
-            .as_mut()?
-            .get_mut(end..)
-            .filter(|room| room.len() >= most)
+        self.block.as_mut()?.get_mut(end..)
     }
 
     /// Sends what fits; `WouldBlock` when something is left.
     pub(super) fn try_send(&mut self, link: &Link) -> io::Result<()> {
         while let Some(block) = &self.block {
             self.start += socket::try_write(&link.tcp, &block[self.start..self.end])?;
-            if self.is_empty() {
-                self.release();
+            if self.start == self.end {
+                self.advance();
             }
         }
         Ok(())
     }
 
-    fn release(&mut self) {
-        self.block = None;
+    /// The block is sent: on to the overflow, or hold nothing.
+    fn advance(&mut self) {
         (self.start, self.end) = (0, 0);
+        let next = self.overflow.len().min(Size::Bulk.bytes());
+        let Some(block) = self
+            .block
+            .as_mut()
+            .filter(|block| next > 0 && block.len() >= next)
+        else {
+            self.block = (next > 0).then(|| self.pool.block(Size::Bulk));
+            if next > 0 {
+                self.advance();
+            }
+            return;
+        };
+        block[..next].copy_from_slice(&self.overflow[..next]);
+        self.end = next;
+        self.overflow = Vec::new();
     }
 }
 
@@ -310,11 +334,11 @@ impl Wire {
         taken.unwrap_or_else(|| Err(Error::General("announced record is missing".into())))
     }
 
-    /// After an error rustls has an alert to send; it comes out of further steps.
+    /// After an error rustls has an alert to send. The input is not looked at again: it would
+    /// fail again.
     fn queue_alerts(&mut self) {
-        while self.outgoing.has_room() {
-            let input = self.incoming.ciphertext();
-            let (_, event) = self.session.step(input, &mut self.outgoing);
+        while self.session.common().wants_write() {
+            let (_, event) = self.session.step(&mut [], &mut self.outgoing);
             if !matches!(event, Ok(Event::Again)) {
                 break;
             }
