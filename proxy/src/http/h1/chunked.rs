@@ -115,7 +115,11 @@ impl Chunked {
             return Ok(Event::More);
         }
         trailers::sanitise(head);
-        Ok(Event::Trailers)
+        Ok(if head.is_empty() {
+            Event::End
+        } else {
+            Event::Trailers
+        })
     }
 }
 

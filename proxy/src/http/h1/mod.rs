@@ -144,10 +144,9 @@ pub struct Asked {
 pub enum Event {
     /// A slice of the read buffer, never empty.
     Data(bytes::Bytes),
-    /// The body ended with trailers, now in the head that was passed (it may be empty when all of
-    /// them were refused). Nothing follows.
+    /// The body ended with trailers, now in the head that was passed. Nothing follows.
     Trailers,
-    /// The body ended. Nothing follows.
+    /// The body ended without trailers (or without any that may be passed on). Nothing follows.
     End,
     /// More bytes are needed.
     More,
