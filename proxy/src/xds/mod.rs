@@ -2,9 +2,14 @@
 //!
 //! - `kind`: the resource types; `message`: requests and responses without their encoding
 //! - `cache`: the client as a sans-IO state machine: subscriptions, ACK/NACK, warming, on demand
-//! - `client`: the gRPC stream under it, reconnecting
+//! - `client`: the gRPC stream under it, reconnecting by `backoff`; `codec`: to and from protobuf
+//! - `channel`: connections to the control plane, shared by ADS, CA and Inspect
 //! - `apply`: judged resources → compiler → snapshot → store; answers the data path
 
+pub mod backoff;
 pub mod cache;
+pub mod channel;
+pub mod client;
+pub mod codec;
 pub mod kind;
 pub mod message;

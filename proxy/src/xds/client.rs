@@ -1,0 +1,467 @@
+//! The ADS stream under the cache: connects, reconnects, and feeds events to it one by one.
+//!
+//! One task, one loop: requests go out, changes are published, wants are answered, then it waits
+//! for the next event. Whatever state the stream is cut in, what is in force stays.
+
+use std::collections::{BTreeMap, HashMap};
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tokio::sync::{mpsc, oneshot, watch};
+use tonic::Status;
+use xds_proto::envoy::config::core::v3::Node;
+use xds_proto::envoy::service::discovery::v3 as pb;
+use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+
+use super::backoff::Backoff;
+use super::cache::{Cache, Change, Config, Judge, Now, Outcome};
+use super::channel::{ChannelError, Target};
+use super::codec;
+use super::kind::{Key, Kind};
+use super::message::{Protocol, Request, Response};
+use crate::config::demand::Wanted;
+
+/// Largest message taken from the server, bytes.
+const MAX_MESSAGE: usize = 64 << 20;
+/// A stream that stood for so long counts as success for the back-off.
+const STABLE: Duration = Duration::from_secs(10);
+/// How often on-demand resources are looked over.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// What is done with judged resources.
+pub trait Apply: Judge {
+    /// Publishes one more snapshot. Changes are in working order and belong together.
+    fn publish(&mut self, changes: Vec<Change<Self::Value>>);
+
+    /// Which resource a want is about.
+    fn key(&self, wanted: &Wanted) -> Key;
+
+    /// Answers a want; what was published is visible already.
+    fn answer(&self, wanted: Wanted, outcome: Outcome);
+
+    /// On-demand resources that nobody has used for long.
+    fn idle(&mut self, cache: &Cache<Self::Value>, now: Now) -> Vec<Key>;
+}
+
+/// Questions of admin and inspect.
+enum Query {
+    Dump(oneshot::Sender<Vec<DumpedResource>>),
+}
+
+/// One resource with what is known of it.
+#[derive(Clone, Debug)]
+pub struct DumpedResource {
+    pub key: Key,
+    /// Version, bytes, time of arrival.
+    pub active: Option<(String, Bytes, SystemTime)>,
+    pub warming: Option<(String, Bytes, SystemTime)>,
+    /// Version, why, time.
+    pub rejected: Option<(String, String, SystemTime)>,
+}
+
+/// What the client is up to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    pub connected: bool,
+    /// The first configuration is in force, or was waited for long enough.
+    pub initialised: bool,
+    pub last_received: Option<SystemTime>,
+    /// The last rejected response, until an accepted one replaced it.
+    pub rejected: Option<String>,
+    /// Of each type: how many are in force, and their version: the server's for the whole type,
+    /// or a digest of the versions of all resources.
+    pub versions: BTreeMap<Kind, (String, u32)>,
+    /// Why there is no stream.
+    pub error: Option<String>,
+}
+
+/// To ask the client. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    queries: mpsc::Sender<Query>,
+    state: watch::Receiver<State>,
+}
+
+impl Handle {
+    pub fn state(&self) -> State {
+        self.state.borrow().clone()
+    }
+
+    /// Wakes with each change of state.
+    pub fn watch(&self) -> watch::Receiver<State> {
+        self.state.clone()
+    }
+
+    /// Every resource held; empty when the client is gone.
+    pub async fn dump(&self) -> Vec<DumpedResource> {
+        let (sender, answer) = oneshot::channel();
+        if self.queries.send(Query::Dump(sender)).await.is_err() {
+            return Vec::new();
+        }
+        answer.await.unwrap_or_default()
+    }
+}
+
+/// See the module.
+pub struct Client<A: Apply> {
+    cache: Cache<A::Value>,
+    apply: A,
+    target: Target,
+    node: Node,
+    protocol: Protocol,
+    wants: Option<mpsc::Receiver<Wanted>>,
+    waiting: HashMap<Key, Vec<Wanted>>,
+    queries: mpsc::Receiver<Query>,
+    state: watch::Sender<State>,
+    link: Link,
+    backoff: Backoff,
+    /// The versions in [`State`] are out of date.
+    changed: bool,
+    next_sweep: Instant,
+}
+
+type Incoming = BoxStream<'static, Result<Response, Status>>;
+type Opening = Pin<Box<dyn Future<Output = Result<Incoming, Status>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<tonic::transport::Channel, ChannelError>> + Send>>;
+
+enum Link {
+    Waiting(Instant),
+    Connecting(Connecting),
+    Opening {
+        since: Instant,
+        outgoing: Outgoing,
+        opening: Opening,
+    },
+    Open {
+        since: Instant,
+        outgoing: Outgoing,
+        incoming: Incoming,
+    },
+}
+
+struct Outgoing {
+    sender: mpsc::UnboundedSender<Request>,
+}
+
+enum Event {
+    Connected(Result<tonic::transport::Channel, ChannelError>),
+    Opened(Result<Incoming, Status>),
+    Received(Option<Result<Response, Status>>),
+    Wanted(Option<Wanted>),
+    Query(Option<Query>),
+    Time,
+}
+
+impl<A: Apply> Client<A> {
+    /// `wants`: the other end of the data path's [`crate::config::demand::Demand`].
+    pub fn new(
+        config: Config,
+        apply: A,
+        target: Target,
+        node: Node,
+        wants: Option<mpsc::Receiver<Wanted>>,
+    ) -> (Self, Handle) {
+        let now = Now::now();
+        let (sender, queries) = mpsc::channel(16);
+        let (state, watched) = watch::channel(State::default());
+        let client = Client {
+            protocol: config.protocol,
+            cache: Cache::new(config, now),
+            apply,
+            target,
+            node,
+            wants,
+            waiting: HashMap::new(),
+            queries,
+            state,
+            link: Link::Waiting(now.instant),
+            backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            changed: true,
+            next_sweep: now.instant + SWEEP,
+        };
+        let handle = Handle {
+            queries: sender,
+            state: watched,
+        };
+        (client, handle)
+    }
+
+    /// Runs until every [`Handle`] is gone.
+    pub async fn run(mut self) {
+        loop {
+            self.deliver();
+            match self.next_event().await {
+                Event::Connected(Ok(channel)) => self.open(channel),
+                Event::Connected(Err(error)) => self.lost(&error.to_string()),
+                Event::Opened(Ok(incoming)) => self.opened(incoming),
+                Event::Opened(Err(status)) => self.lost(&describe(&status)),
+                Event::Received(Some(Ok(response))) => {
+                    self.changed = true;
+                    self.cache.receive(response, &mut self.apply, Now::now());
+                }
+                Event::Received(Some(Err(status))) => self.lost(&describe(&status)),
+                Event::Received(None) => self.lost("the server ended the stream"),
+                Event::Wanted(Some(wanted)) => self.want(wanted),
+                Event::Wanted(None) => self.wants = None,
+                Event::Query(Some(query)) => self.answer_query(query),
+                Event::Query(None) => return,
+                Event::Time => self.tick(),
+            }
+        }
+    }
+
+    /// Everything the cache has to say: requests, then changes, then answers.
+    fn deliver(&mut self) {
+        while let Some(request) = self.cache.next_request() {
+            if let Link::Opening { outgoing, .. } | Link::Open { outgoing, .. } = &self.link {
+                // Fails only when the stream is over, which the other direction tells too.
+                let _ = outgoing.sender.send(request);
+            }
+        }
+        let changes = self.cache.take_changes();
+        if !changes.is_empty() {
+            self.changed = true;
+            self.apply.publish(changes);
+        }
+        for (key, outcome) in self.cache.take_answers() {
+            for wanted in self.waiting.remove(&key).unwrap_or_default() {
+                self.apply.answer(wanted, outcome);
+            }
+        }
+        self.report(None);
+    }
+
+    async fn next_event(&mut self) -> Event {
+        let deadline = self.cache.next_deadline().unwrap_or(self.next_sweep);
+        let deadline = deadline.min(self.next_sweep).into();
+        let wants = &mut self.wants;
+        let wanted = async {
+            match wants {
+                Some(wants) => wants.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            event = progress(&mut self.link, &self.target) => event,
+            wanted = wanted => Event::Wanted(wanted),
+            query = self.queries.recv() => Event::Query(query),
+            () = tokio::time::sleep_until(deadline) => Event::Time,
+        }
+    }
+
+    fn open(&mut self, channel: tonic::transport::Channel) {
+        let (sender, requests) = mpsc::unbounded_channel();
+        let client = AggregatedDiscoveryServiceClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE)
+            .max_encoding_message_size(usize::MAX);
+        let node = Some(self.node.clone());
+        let opening: Opening = match self.protocol {
+            Protocol::Delta => Box::pin(open_delta(client, requests, node)),
+            Protocol::Sotw => Box::pin(open_sotw(client, requests, node)),
+        };
+        // Before the server's headers: many send them only with their first response.
+        self.cache.connected(Now::now());
+        self.link = Link::Opening {
+            since: Instant::now(),
+            outgoing: Outgoing { sender },
+            opening,
+        };
+        tracing::info!(target = ?self.target, "connected to the control plane");
+    }
+
+    fn opened(&mut self, incoming: Incoming) {
+        let link = std::mem::replace(&mut self.link, Link::Waiting(Instant::now()));
+        if let Link::Opening {
+            since, outgoing, ..
+        } = link
+        {
+            self.link = Link::Open {
+                since,
+                outgoing,
+                incoming,
+            };
+        }
+    }
+
+    fn lost(&mut self, why: &str) {
+        let now = Now::now();
+        if let Link::Opening { since, .. } | Link::Open { since, .. } = &self.link
+            && since.elapsed() >= STABLE
+        {
+            self.backoff.reset();
+        }
+        let wait = self.backoff.next(fastrand::f64());
+        tracing::warn!(why, retry_in = ?wait, "no ADS stream; the last good configuration serves on");
+        self.cache.disconnected(now);
+        self.link = Link::Waiting(now.instant + wait);
+        self.report(Some(why));
+    }
+
+    fn want(&mut self, wanted: Wanted) {
+        let key = self.apply.key(&wanted);
+        match self.cache.want(&key, Now::now()) {
+            // What is in force may not be published yet: the loop does that before it answers.
+            Some(outcome) => {
+                let changes = self.cache.take_changes();
+                if !changes.is_empty() {
+                    self.changed = true;
+                    self.apply.publish(changes);
+                }
+                self.apply.answer(wanted, outcome);
+            }
+            None => {
+                let waiting = self.waiting.entry(key).or_default();
+                waiting.retain(|other| !other.answer.is_closed());
+                waiting.push(wanted);
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = Now::now();
+        self.cache.tick(now);
+        if now.instant >= self.next_sweep {
+            self.next_sweep = now.instant + SWEEP;
+            for key in self.apply.idle(&self.cache, now) {
+                self.cache.evict(&key, now);
+            }
+        }
+    }
+
+    fn answer_query(&self, query: Query) {
+        let Query::Dump(sender) = query;
+        let resources = self.cache.resources().map(|(key, status)| DumpedResource {
+            key: key.clone(),
+            active: status.active,
+            warming: status.warming,
+            rejected: status
+                .rejected
+                .map(|(version, why, at)| (version.to_owned(), why.to_owned(), at)),
+        });
+        let mut resources: Vec<_> = resources.collect();
+        resources.sort_by(|a, b| a.key.cmp(&b.key));
+        // Whoever asked may have gone.
+        let _ = sender.send(resources);
+    }
+
+    fn report(&mut self, error: Option<&str>) {
+        let connected = self.cache.is_connected();
+        let initialised =
+            self.state.borrow().initialised || self.cache.is_initialised(Now::now());
+        let versions = std::mem::take(&mut self.changed).then(|| self.versions());
+        self.state.send_if_modified(|state| {
+            let next = State {
+                connected,
+                initialised,
+                last_received: self.cache.last_received(),
+                rejected: self.cache.rejected().map(str::to_owned),
+                versions: versions.unwrap_or_else(|| state.versions.clone()),
+                error: match error {
+                    Some(error) => Some(error.to_owned()),
+                    None if connected => None,
+                    None => state.error.clone(),
+                },
+            };
+            let modified = *state != next;
+            *state = next;
+            modified
+        });
+    }
+
+    fn versions(&self) -> BTreeMap<Kind, (String, u32)> {
+        let mut sums: BTreeMap<Kind, (u64, u32)> = BTreeMap::new();
+        for (key, status) in self.cache.resources() {
+            if let Some((version, ..)) = status.active {
+                let sum = sums.entry(key.kind).or_default();
+                // Order does not matter and one resource's change shows: a report, no proof.
+                sum.0 = sum.0.wrapping_add(fnv(&key.name, &version));
+                sum.1 += 1;
+            }
+        }
+        let version = |kind: Kind, sum: u64| match self.cache.type_version(kind) {
+            "" => format!("{sum:016x}"),
+            told => told.to_owned(),
+        };
+        sums.into_iter()
+            .map(|(kind, (sum, count))| (kind, (version(kind, sum), count)))
+            .collect()
+    }
+}
+
+/// FNV-1a over both texts.
+fn fnv(a: &str, b: &str) -> u64 {
+    let bytes = a.bytes().chain([0]).chain(b.bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// The next step of the connection.
+async fn progress(link: &mut Link, target: &Target) -> Event {
+    loop {
+        match link {
+            Link::Waiting(until) => {
+                tokio::time::sleep_until((*until).into()).await;
+                let target = target.clone();
+                *link = Link::Connecting(Box::pin(async move { target.connect().await }));
+            }
+            Link::Connecting(connecting) => return Event::Connected(connecting.await),
+            Link::Opening { opening, .. } => return Event::Opened(opening.await),
+            Link::Open { incoming, .. } => return Event::Received(incoming.next().await),
+        }
+    }
+}
+
+type Ads = AggregatedDiscoveryServiceClient<tonic::transport::Channel>;
+
+async fn open_delta(
+    mut client: Ads,
+    requests: mpsc::UnboundedReceiver<Request>,
+    node: Option<Node>,
+) -> Result<Incoming, Status> {
+    let requests = outgoing(requests, node, |request, node| match request {
+        Request::Delta(request) => Some(codec::delta_request(request, node)),
+        Request::Sotw(_) => None,
+    });
+    let responses = client.delta_aggregated_resources(requests).await?;
+    let decode = |r: pb::DeltaDiscoveryResponse| Response::Delta(codec::delta_response(r));
+    Ok(responses.into_inner().map(move |r| r.map(decode)).boxed())
+}
+
+async fn open_sotw(
+    mut client: Ads,
+    requests: mpsc::UnboundedReceiver<Request>,
+    node: Option<Node>,
+) -> Result<Incoming, Status> {
+    let requests = outgoing(requests, node, |request, node| match request {
+        Request::Sotw(request) => Some(codec::sotw_request(request, node)),
+        Request::Delta(_) => None,
+    });
+    let responses = client.stream_aggregated_resources(requests).await?;
+    let decode = |r: pb::DiscoveryResponse| Response::Sotw(codec::sotw_response(r));
+    Ok(responses.into_inner().map(move |r| r.map(decode)).boxed())
+}
+
+/// Requests as a stream; the first one carries the node.
+fn outgoing<R: Send + 'static>(
+    requests: mpsc::UnboundedReceiver<Request>,
+    node: Option<Node>,
+    encode: impl Fn(Request, Option<Node>) -> Option<R> + Copy + Send + 'static,
+) -> impl futures_util::Stream<Item = R> + Send + 'static {
+    futures_util::stream::unfold((requests, node), move |(mut requests, mut node)| async move {
+        loop {
+            let request = requests.recv().await?;
+            if let Some(request) = encode(request, node.take()) {
+                return Some((request, (requests, node)));
+            }
+        }
+    })
+}
+
+fn describe(status: &Status) -> String {
+    format!("{}: {}", status.code(), status.message())
+}
