@@ -151,3 +151,6 @@ pub enum Event {
     /// More bytes are needed.
     More,
 }
+
+#[cfg(test)]
+mod tests;
