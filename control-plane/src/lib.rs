@@ -2,6 +2,8 @@
 //!
 //! - [`ads`]: discovery, as a sans-IO state machine and its gRPC server.
 //! - [`api`]: HTTP API and dashboard.
+//! - [`ca`]: certificates and join tokens.
 
 pub mod ads;
 pub mod api;
+pub mod ca;

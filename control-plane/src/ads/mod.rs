@@ -1,7 +1,30 @@
 //! Aggregated discovery.
 //!
 //! - [`resources`]: the trait that translation implements.
+//! - [`session`]: one stream as a sans-IO state machine, with [`kind`] for what it knows of one
+//!   type, and `delta` and `sotw` for what the two protocols do differently.
+//! - [`debounce`]: how long changes are gathered.
+//! - [`listen`]: accept and TLS; [`node`]: what a node claims, judged by its certificate.
+//! - [`service`]: the gRPC service that drives sessions, [`wire`](self) their messages;
+//!   [`registry`]: who is connected.
 
+pub mod debounce;
+mod delta;
+pub mod kind;
+pub mod listen;
+pub mod node;
+pub mod registry;
 pub mod resources;
+pub mod service;
+pub mod session;
+mod sotw;
+mod wire;
 
+#[cfg(test)]
+mod session_tests;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use kind::{Protocol, label};
 pub use resources::{History, Resource, Resources, Scope, TlsFiles, Touched, View};
+pub use session::{KindStatus, Limits, Push, RequestError, Session};

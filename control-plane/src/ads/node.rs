@@ -1,0 +1,184 @@
+//! What a node claims to be, judged by its credential.
+
+use std::collections::HashMap;
+
+use tonic::Status;
+use xds_proto::envoy::config::core::v3::Node;
+use xds_proto::envoy::config::core::v3::node::UserAgentVersionType;
+use xds_proto::google::protobuf::value::Kind;
+
+use super::kind::bounded;
+use super::resources::{Scope, TlsFiles, View};
+use crate::ca::authority::subject_name;
+use crate::ca::identity::Peer;
+
+/// Longer ids are nobody's.
+const MAX_ID: usize = 1024;
+
+/// A node whose claims were judged.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub id: String,
+    pub address: String,
+    pub software: String,
+    pub scope: Scope,
+}
+
+/// `sidecar~<ip>~<workload>.<namespace>~<trust domain>`, taken apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeId<'a> {
+    pub address: &'a str,
+    pub workload: &'a str,
+    pub namespace: &'a str,
+    pub trust_domain: &'a str,
+}
+
+impl<'a> NodeId<'a> {
+    pub fn parse(id: &'a str) -> Option<Self> {
+        let mut parts = id.split('~');
+        let mut next = || parts.next();
+        let (kind, address, name, trust_domain) = (next()?, next()?, next()?, next()?);
+        let (workload, namespace) = name.rsplit_once('.')?;
+        let whole = kind == "sidecar" && next().is_none();
+        (whole && !workload.is_empty() && !namespace.is_empty()).then_some(NodeId {
+            address,
+            workload,
+            namespace,
+            trust_domain,
+        })
+    }
+}
+
+fn denied(message: String) -> Status {
+    Status::permission_denied(message)
+}
+
+/// The scope of a node that is who it says it is.
+///
+/// # Errors
+/// `PermissionDenied`, with what does not match.
+// A gRPC status is what the caller answers with; it is large, and this is once per stream.
+#[allow(clippy::result_large_err)]
+pub fn authorise(node: &Node, peer: &Peer, view: &dyn View, domain: &str) -> Result<Known, Status> {
+    if node.id.len() > MAX_ID {
+        return Err(Status::invalid_argument(
+            "node.id is longer than 1024 bytes",
+        ));
+    }
+    let metadata = strings(node);
+    let text = |key: &str| metadata.get(key).cloned().unwrap_or_default();
+    let parsed = NodeId::parse(&node.id);
+    let mut scope = Scope {
+        namespace: parsed
+            .as_ref()
+            .map_or_else(|| text("NAMESPACE"), |id| id.namespace.into()),
+        workload: parsed
+            .as_ref()
+            .map_or_else(|| text("NAME"), |id| id.workload.into()),
+        service_account: text("SERVICE_ACCOUNT"),
+        trust_domain: domain.to_owned(),
+        anyam: text("ANYAM") == "true",
+        tls_files: tls_files(&metadata),
+    };
+    if peer.insecure {
+        if let Some(account) = view.service_account(&scope.namespace, &scope.workload) {
+            scope.service_account = account;
+        }
+    } else {
+        let Some(id) = &parsed else {
+            return Err(denied(format!(
+                "node.id `{}` is not `sidecar~<ip>~<workload>.<namespace>~<trust domain>`",
+                bounded(&node.id)
+            )));
+        };
+        scope.service_account = judge(id, &scope, peer, view, domain)?;
+    }
+    Ok(Known {
+        id: bounded(&node.id),
+        address: parsed.map_or_else(String::new, |id| bounded(id.address)),
+        software: software(node),
+        scope,
+    })
+}
+
+/// Every claim against the certificate; the service account that the workload runs as.
+#[allow(clippy::result_large_err)]
+fn judge(
+    id: &NodeId<'_>,
+    scope: &Scope,
+    peer: &Peer,
+    view: &dyn View,
+    domain: &str,
+) -> Result<String, Status> {
+    let Some(verified) = &peer.verified else {
+        return Err(Status::unauthenticated(
+            "a client certificate of this mesh is needed; get one by CreateCertificate with a join token",
+        ));
+    };
+    let identity = &verified.identity;
+    let (namespace, workload) = (bounded(id.namespace), bounded(id.workload));
+    if identity.trust_domain != domain || id.trust_domain != domain {
+        return Err(denied(format!(
+            "this control plane serves trust domain `{domain}`; the certificate is of `{}` and node.id of `{}`",
+            identity.trust_domain,
+            bounded(id.trust_domain)
+        )));
+    }
+    let other = || {
+        denied(format!(
+            "node.id claims Workload {namespace}/{workload}, but the certificate is {identity} (workload `{}`)",
+            bounded(&verified.workload)
+        ))
+    };
+    let named = &verified.workload;
+    if identity.namespace != id.namespace
+        || (!named.is_empty() && *named != subject_name(id.workload))
+    {
+        return Err(other());
+    }
+    match view.service_account(id.namespace, id.workload) {
+        None => Err(denied(format!(
+            "no Workload {namespace}/{workload} is declared; add its manifest first"
+        ))),
+        Some(account) if account != identity.service_account => Err(other()),
+        Some(account) => {
+            let claimed = &scope.service_account;
+            if !claimed.is_empty() && *claimed != account {
+                return Err(other());
+            }
+            Ok(account)
+        }
+    }
+}
+
+fn strings(node: &Node) -> HashMap<String, String> {
+    let fields = node.metadata.iter().flat_map(|metadata| &metadata.fields);
+    let text = |(key, value): (&String, &xds_proto::google::protobuf::Value)| match &value.kind {
+        Some(Kind::StringValue(text)) => Some((key.clone(), text.clone())),
+        Some(Kind::BoolValue(flag)) => Some((key.clone(), flag.to_string())),
+        _ => None,
+    };
+    fields.filter_map(text).collect()
+}
+
+fn tls_files(metadata: &HashMap<String, String>) -> Option<TlsFiles> {
+    Some(TlsFiles {
+        certificate_chain: metadata.get("TLS_CERT_CHAIN")?.clone(),
+        private_key: metadata.get("TLS_KEY")?.clone(),
+        root_certificate: metadata.get("TLS_ROOT_CERT")?.clone(),
+    })
+}
+
+fn software(node: &Node) -> String {
+    let version = match &node.user_agent_version_type {
+        Some(UserAgentVersionType::UserAgentVersion(version)) => version.clone(),
+        Some(UserAgentVersionType::UserAgentBuildVersion(build)) => {
+            build.version.as_ref().map_or_else(String::new, |v| {
+                format!("{}.{}.{}", v.major_number, v.minor_number, v.patch)
+            })
+        }
+        None => String::new(),
+    };
+    let text = format!("{} {version}", node.user_agent_name);
+    bounded(text.trim()).chars().take(80).collect()
+}

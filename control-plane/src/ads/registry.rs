@@ -1,0 +1,68 @@
+//! Who is connected, and what each accepted: for people to see.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
+
+use super::kind::Protocol;
+use super::node::Known;
+use super::session::KindStatus;
+use crate::ca::identity::VerifiedPeer;
+
+/// One open ADS stream.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    pub node: Known,
+    pub protocol: Protocol,
+    pub verified: Option<VerifiedPeer>,
+    pub since: Instant,
+    pub kinds: Vec<KindStatus>,
+}
+
+#[derive(Default)]
+pub struct Registry {
+    streams: Mutex<HashMap<u64, Stream>>,
+    next: AtomicU64,
+}
+
+impl Registry {
+    fn streams(&self) -> MutexGuard<'_, HashMap<u64, Stream>> {
+        self.streams
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    pub(super) fn connect(self: &Arc<Self>, stream: Stream) -> Entry {
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
+        self.streams().insert(id, stream);
+        Entry {
+            registry: Arc::clone(self),
+            id,
+        }
+    }
+
+    pub fn all(&self) -> Vec<Stream> {
+        self.streams().values().cloned().collect()
+    }
+}
+
+/// A place in the registry; given up when dropped.
+pub(super) struct Entry {
+    registry: Arc<Registry>,
+    id: u64,
+}
+
+impl Entry {
+    pub(super) fn update(&self, kinds: Vec<KindStatus>) {
+        if let Some(stream) = self.registry.streams().get_mut(&self.id) {
+            stream.kinds = kinds;
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.registry.streams().remove(&self.id);
+    }
+}

@@ -1,0 +1,266 @@
+//! The gRPC service: one task per stream drives one session.
+//!
+//! A response is made only when the connection has room for one, so a slow proxy holds nothing but
+//! marks and delays nobody else.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::Stream as Poll;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
+use xds_proto::envoy::service::discovery::v3::{
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
+};
+
+use super::debounce::Debounce;
+use super::kind::{bounded, label};
+use super::node;
+use super::registry::{Registry, Stream};
+use super::resources::Resources;
+use super::session::{Limits, Session};
+use super::wire::{Delta, Sotw, Wire};
+use crate::api::metrics::Metrics;
+use crate::ca::identity::Peer;
+
+const FIRST_REQUEST: Duration = Duration::from_secs(10);
+/// A proxy's start takes some dozens of requests; on-demand look-ups come one by one.
+const REQUEST_BURST: f64 = 1000.0;
+const REQUESTS_PER_SECOND: f64 = 200.0;
+
+/// Everything that the streams share.
+pub struct Ads {
+    resources: Arc<dyn Resources>,
+    registry: Arc<Registry>,
+    metrics: Arc<Metrics>,
+    /// Debounced generations.
+    pushes: watch::Receiver<u64>,
+    closing: watch::Receiver<bool>,
+    streams: Arc<Semaphore>,
+    limits: Limits,
+    trust_domain: String,
+}
+
+impl Ads {
+    /// `closing` turns true when the process is asked to stop.
+    pub fn new(
+        resources: Arc<dyn Resources>,
+        registry: Arc<Registry>,
+        metrics: Arc<Metrics>,
+        closing: watch::Receiver<bool>,
+        (max_streams, limits): (usize, Limits),
+        trust_domain: &str,
+    ) -> Self {
+        let pushes = debounced(resources.generations());
+        Ads {
+            resources,
+            registry,
+            metrics,
+            pushes,
+            closing,
+            streams: Arc::new(Semaphore::new(max_streams)),
+            limits,
+            trust_domain: trust_domain.to_owned(),
+        }
+    }
+
+    // A status is what gRPC answers with.
+    #[allow(clippy::result_large_err)]
+    fn start<W: Wire>(self: &Arc<Self>, request: Request<Streaming<W::Request>>) -> Started<W> {
+        let peer = request.extensions().get::<Peer>().cloned();
+        let peer = peer.ok_or_else(|| Status::internal("the connection tells no peer"))?;
+        if !peer.insecure && peer.verified.is_none() {
+            return Err(Status::unauthenticated(
+                "a client certificate of this mesh is needed; get one by CreateCertificate with a join token",
+            ));
+        }
+        let slot = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+            Status::resource_exhausted("too many ADS streams; raise --max-streams or add a replica")
+        })?;
+        let (responses, outbound) = mpsc::channel(1);
+        let ads = Arc::clone(self);
+        tokio::spawn(async move {
+            if let Err(status) = ads
+                .run::<W>(peer, request.into_inner(), &responses, slot)
+                .await
+            {
+                // Closed: the client has left, and nobody is there to be told.
+                let _ = responses.send(Err(status)).await;
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
+    }
+
+    async fn run<W: Wire>(
+        &self,
+        peer: Peer,
+        mut inbound: Streaming<W::Request>,
+        responses: &mpsc::Sender<Result<W::Response, Status>>,
+        _slot: OwnedSemaphorePermit,
+    ) -> Result<(), Status> {
+        let first = tokio::time::timeout(FIRST_REQUEST, inbound.message());
+        let first = first
+            .await
+            .map_err(|_| Status::deadline_exceeded("no request came"))??;
+        let Some(first) = first else { return Ok(()) };
+        let Some(claimed) = W::node(&first) else {
+            return Err(Status::invalid_argument(
+                "the first request of a stream must tell its node",
+            ));
+        };
+        let view = self.resources.view();
+        let node =
+            node::authorise(claimed, &peer, &*view, &self.trust_domain).inspect_err(|status| {
+                tracing::warn!(reason = status.message(), "ADS stream refused")
+            })?;
+        let mut session = Session::new(W::PROTOCOL, node.scope.clone(), self.limits, &*view);
+        tracing::info!(node = node.id, protocol = ?W::PROTOCOL, "proxy connected");
+        let entry = self.registry.connect(Stream {
+            node: node.clone(),
+            protocol: W::PROTOCOL,
+            verified: peer.verified.clone(),
+            since: Instant::now(),
+            kinds: Vec::new(),
+        });
+        let (mut pushes, mut closing) = (self.pushes.clone(), self.closing.clone());
+        let mut bucket = Bucket::new(Instant::now());
+        self.take::<W>(&mut session, &first, &node.id)?;
+        loop {
+            entry.update(session.status());
+            let wait = bucket.wait(Instant::now());
+            tokio::select! {
+                room = responses.reserve(), if session.has_work() => {
+                    let Ok(room) = room else { return Ok(()) };
+                    if let Some(push) = session.next(&*self.resources.view()) {
+                        self.metrics.pushes.with_label_values(&[label(&push.type_url)]).inc();
+                        room.send(Ok(W::response(push)));
+                    }
+                }
+                message = inbound.message(), if wait.is_zero() => {
+                    let Some(message) = message? else { return Ok(()) };
+                    bucket.take();
+                    self.take::<W>(&mut session, &message, &node.id)?;
+                }
+                () = tokio::time::sleep(wait), if !wait.is_zero() => {}
+                changed = pushes.changed() => {
+                    if changed.is_err() {
+                        return Err(Status::unavailable("the control plane is stopping"));
+                    }
+                    session.look(&*self.resources.view());
+                }
+                _ = closing.wait_for(|closing| *closing) => {
+                    return Err(Status::unavailable("the control plane is stopping"));
+                }
+                () = responses.closed() => return Ok(()),
+            }
+        }
+    }
+
+    #[allow(clippy::result_large_err)]
+    fn take<W: Wire>(
+        &self,
+        session: &mut Session,
+        request: &W::Request,
+        node: &str,
+    ) -> Result<(), Status> {
+        if let Some((type_url, message)) = W::refusal(request) {
+            self.metrics
+                .rejections
+                .with_label_values(&[label(type_url)])
+                .inc();
+            tracing::warn!(
+                node,
+                kind = label(type_url),
+                message = bounded(message),
+                "update rejected"
+            );
+        }
+        let view = self.resources.view();
+        W::apply(session, request, &*view, Instant::now())
+            .map_err(|error| Status::resource_exhausted(error.to_string()))
+    }
+}
+
+/// Passes generations on, gathered.
+fn debounced(mut generations: watch::Receiver<u64>) -> watch::Receiver<u64> {
+    let (pushes, receiver) = watch::channel(*generations.borrow());
+    tokio::spawn(async move {
+        let mut debounce = Debounce::new(Duration::from_millis(10), Duration::from_millis(500));
+        loop {
+            let due = debounce.due().map(tokio::time::Instant::from_std);
+            let pause = tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now));
+            tokio::select! {
+                changed = generations.changed() => match changed {
+                    Ok(()) => debounce.changed(Instant::now()),
+                    Err(_) => return,
+                },
+                () = pause, if due.is_some() => {}
+                () = pushes.closed() => return,
+            }
+            if debounce.take(Instant::now()) {
+                pushes.send_replace(*generations.borrow());
+            }
+        }
+    });
+    receiver
+}
+
+/// Requests per second of one stream: beyond it they wait in the connection's own window.
+struct Bucket {
+    tokens: f64,
+    at: Instant,
+}
+
+impl Bucket {
+    fn new(now: Instant) -> Self {
+        Bucket {
+            tokens: REQUEST_BURST,
+            at: now,
+        }
+    }
+
+    fn wait(&mut self, now: Instant) -> Duration {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.at = now;
+        self.tokens = (self.tokens + passed * REQUESTS_PER_SECOND).min(REQUEST_BURST);
+        if self.tokens >= 1.0 {
+            return Duration::ZERO;
+        }
+        Duration::from_secs_f64((1.0 - self.tokens) / REQUESTS_PER_SECOND)
+            .max(Duration::from_millis(1))
+    }
+
+    fn take(&mut self) {
+        self.tokens -= 1.0;
+    }
+}
+
+type Responses<T> = Pin<Box<dyn Poll<Item = Result<T, Status>> + Send>>;
+type Started<W> = Result<Response<Responses<<W as Wire>::Response>>, Status>;
+
+/// The service's methods take `&self`, and streams outlive them.
+#[derive(Clone)]
+pub struct Shared(pub Arc<Ads>);
+
+#[tonic::async_trait]
+impl AggregatedDiscoveryService for Shared {
+    type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
+    type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
+
+    async fn stream_aggregated_resources(
+        &self,
+        request: Request<Streaming<DiscoveryRequest>>,
+    ) -> Result<Response<Self::StreamAggregatedResourcesStream>, Status> {
+        self.0.start::<Sotw>(request)
+    }
+
+    async fn delta_aggregated_resources(
+        &self,
+        request: Request<Streaming<DeltaDiscoveryRequest>>,
+    ) -> Result<Response<Self::DeltaAggregatedResourcesStream>, Status> {
+        self.0.start::<Delta>(request)
+    }
+}

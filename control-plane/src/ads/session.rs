@@ -1,0 +1,278 @@
+//! One ADS stream as a state machine: requests and views go in, responses come out. No sockets,
+//! no clock of its own.
+//!
+//! - A request changes subscriptions and settles ACKs (`delta` and `sotw` hold what differs).
+//! - [`Session::look`] marks what a newer view may have changed; nothing is computed yet.
+//! - [`Session::next`] compares and makes one response, when the connection can take one. A slow
+//!   client therefore costs marks, not queued responses, and always gets the newest state.
+//!
+//! One response per type waits for its ACK at a time. Clusters and endpoints go before the
+//! listeners and routes that refer to them; what is gone leaves after these were accepted.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use xds_proto::type_url;
+
+use super::kind::{Kind, Pending, Protocol, REFERRING, Rejected};
+use super::resources::{Resource, Scope, Touched, View};
+
+/// What a client may ask of one stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub types: usize,
+    /// Names subscribed to, over all types.
+    pub names: usize,
+    /// Bytes of one name.
+    pub name_bytes: usize,
+    /// A difference is split beyond this many bytes; one resource may still be larger.
+    pub response_bytes: usize,
+}
+
+impl Default for Limits {
+    /// Response size: gRPC clients accept 4 MiB unless told otherwise.
+    fn default() -> Self {
+        Limits {
+            types: 32,
+            names: 100_000,
+            name_bytes: 2048,
+            response_bytes: 3 << 20,
+        }
+    }
+}
+
+/// Why a request ends its stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestError {
+    #[error("a discovery request names no type_url; set it to the type subscribed to")]
+    NoType,
+    #[error("more than {0} resource types on one stream; open another stream for the rest")]
+    Types(usize),
+    #[error("more than {0} resource names on one stream; subscribe to `*` instead")]
+    Names(usize),
+    #[error("a resource name is longer than {0} bytes")]
+    NameLength(usize),
+    #[error("xdstp resource locators are not supported; subscribe by name")]
+    Locators,
+}
+
+/// One response, without the wording of either protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Push {
+    pub type_url: Arc<str>,
+    pub version: String,
+    pub nonce: String,
+    pub resources: Vec<Resource>,
+    /// Delta only.
+    pub removed: Vec<Arc<str>>,
+}
+
+/// What a session knows of one type, for people to see.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KindStatus {
+    pub type_url: Arc<str>,
+    pub sent_version: String,
+    pub accepted_version: String,
+    pub accepted_at: Option<Instant>,
+    pub count: usize,
+    pub all: bool,
+    pub synced: bool,
+    pub rejected: Option<Rejected>,
+}
+
+#[derive(Debug)]
+pub struct Session {
+    pub(super) protocol: Protocol,
+    pub(super) scope: Scope,
+    /// In the order of their ranks.
+    pub(super) kinds: Vec<Kind>,
+    pub(super) limits: Limits,
+    generation: u64,
+    nonces: u64,
+}
+
+impl Session {
+    /// `view` is the state at the start; later ones come by [`Session::look`].
+    pub fn new(protocol: Protocol, scope: Scope, limits: Limits, view: &dyn View) -> Self {
+        Session {
+            protocol,
+            scope,
+            kinds: Vec::new(),
+            limits,
+            generation: view.generation(),
+            nonces: 0,
+        }
+    }
+
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
+    /// Marks what a newer view may have changed for this client.
+    pub fn look(&mut self, view: &dyn View) {
+        if view.generation() == self.generation {
+            return;
+        }
+        let touched = view.touched_since(self.generation);
+        self.generation = view.generation();
+        for kind in &mut self.kinds {
+            match &touched {
+                Touched::All => kind.pending = Pending::All,
+                Touched::Names(by_type) => {
+                    for name in by_type.get(&*kind.type_url).into_iter().flatten() {
+                        if kind.wants(name) {
+                            kind.pending.add(Arc::clone(name));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether [`Session::next`] may have something to say.
+    pub fn has_work(&self) -> bool {
+        (0..self.kinds.len()).any(|at| self.may_push(at))
+    }
+
+    /// The next response, in the order that breaks nothing.
+    pub fn next(&mut self, view: &dyn View) -> Option<Push> {
+        self.look(view);
+        // Finding nothing new in a route may be what lets a cluster leave: hence a second round.
+        (0..2).find_map(|_| self.round(view))
+    }
+
+    fn round(&mut self, view: &dyn View) -> Option<Push> {
+        for at in 0..self.kinds.len() {
+            if !self.may_push(at) {
+                continue;
+            }
+            let retire = self.may_retire();
+            let push = match self.protocol {
+                Protocol::Delta => self.delta_push(at, view, retire),
+                Protocol::Sotw => self.sotw_push(at, view, retire),
+            };
+            if push.is_some() {
+                return push;
+            }
+        }
+        None
+    }
+
+    fn may_push(&self, at: usize) -> bool {
+        let kind = &self.kinds[at];
+        if kind.in_flight.is_some() {
+            return false;
+        }
+        if kind.pending.is_nothing() && !kind.must_answer {
+            return !kind.leaving.is_empty() && self.may_retire();
+        }
+        // What is referred to goes first.
+        let referring = kind.rank == REFERRING || kind.rank == REFERRING + 1;
+        let below = |kind: &&Kind| kind.rank < REFERRING;
+        !referring
+            || self
+                .kinds
+                .iter()
+                .filter(below)
+                .all(|kind| kind.pending.is_nothing())
+    }
+
+    /// Clusters may leave once no listener or route that the client has, or may fall back to,
+    /// can refer to them.
+    fn may_retire(&self) -> bool {
+        let refers = |kind: &&Kind| matches!(&*kind.type_url, type_url::LISTENER | type_url::ROUTE);
+        self.kinds.iter().filter(refers).all(Kind::settled)
+    }
+
+    /// The kind of a request's type, made on its first request. The flag tells a first request.
+    pub(super) fn kind_at(&mut self, type_url: &str) -> Result<(usize, bool), RequestError> {
+        if type_url.is_empty() {
+            return Err(RequestError::NoType);
+        }
+        if let Some(at) = self
+            .kinds
+            .iter()
+            .position(|kind| &*kind.type_url == type_url)
+        {
+            return Ok((at, false));
+        }
+        if self.kinds.len() == self.limits.types {
+            return Err(RequestError::Types(self.limits.types));
+        }
+        if type_url.len() > self.limits.name_bytes {
+            return Err(RequestError::NameLength(self.limits.name_bytes));
+        }
+        let kind = Kind::new(type_url);
+        let at = self.kinds.partition_point(|other| other.rank <= kind.rank);
+        self.kinds.insert(at, kind);
+        Ok((at, true))
+    }
+
+    pub(super) fn check_names(&self, names: &[String]) -> Result<(), RequestError> {
+        if names.iter().any(|name| name.len() > self.limits.name_bytes) {
+            return Err(RequestError::NameLength(self.limits.name_bytes));
+        }
+        Ok(())
+    }
+
+    pub(super) fn check_total(&self) -> Result<(), RequestError> {
+        let total: usize = self.kinds.iter().map(|kind| kind.names.len()).sum();
+        if total > self.limits.names {
+            return Err(RequestError::Names(self.limits.names));
+        }
+        Ok(())
+    }
+
+    /// Books a response as sent.
+    pub(super) fn sent(
+        &mut self,
+        at: usize,
+        resources: Vec<Resource>,
+        removed: Vec<Arc<str>>,
+    ) -> Push {
+        self.nonces += 1;
+        let nonce = self.nonces.to_string();
+        let kind = &mut self.kinds[at];
+        let version = kind.version();
+        kind.must_answer = false;
+        kind.sent_version.clone_from(&version);
+        kind.last_nonce = Some(nonce.clone());
+        kind.in_flight = Some(super::kind::InFlight {
+            nonce: nonce.clone(),
+            version: version.clone(),
+        });
+        Push {
+            type_url: Arc::clone(&kind.type_url),
+            version,
+            nonce,
+            resources,
+            removed,
+        }
+    }
+
+    /// A changed cluster warms until it is given its endpoints, even when these did not change.
+    pub(super) fn resend_endpoints(&mut self, clusters: &[Arc<str>]) {
+        let endpoints = |kind: &&mut Kind| &*kind.type_url == type_url::ENDPOINT;
+        if let Some(kind) = self.kinds.iter_mut().find(endpoints) {
+            for name in clusters {
+                if kind.wants(name) && kind.release(name) {
+                    kind.pending.add(Arc::clone(name));
+                }
+            }
+        }
+    }
+
+    pub fn status(&self) -> Vec<KindStatus> {
+        let status = |kind: &Kind| KindStatus {
+            type_url: Arc::clone(&kind.type_url),
+            sent_version: kind.sent_version.clone(),
+            accepted_version: kind.accepted_version.clone(),
+            accepted_at: kind.accepted_at,
+            count: kind.held_count(),
+            all: kind.all,
+            synced: kind.settled(),
+            rejected: kind.rejected.clone(),
+        };
+        self.kinds.iter().map(status).collect()
+    }
+}

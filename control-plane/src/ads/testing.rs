@@ -1,0 +1,122 @@
+//! A mesh in memory, for tests of sessions and of the server.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::resources::{History, Resource, Resources, Scope, Touched, View};
+
+type ByName = BTreeMap<(String, String), Resource>;
+
+#[derive(Clone)]
+pub(crate) struct MemoryView {
+    generation: u64,
+    resources: ByName,
+    history: History,
+    accounts: HashMap<(String, String), String>,
+    forget: bool,
+}
+
+impl View for MemoryView {
+    fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    fn get(&self, type_url: &str, name: &str, _: &Scope) -> Option<Resource> {
+        let key = (type_url.to_owned(), name.to_owned());
+        self.resources.get(&key).cloned()
+    }
+
+    fn list(&self, type_url: &str, _: &Scope) -> Vec<Resource> {
+        let of_type = self.resources.iter().filter(|((of, _), _)| of == type_url);
+        of_type.map(|(_, resource)| resource.clone()).collect()
+    }
+
+    fn touched_since(&self, generation: u64) -> Touched {
+        if self.forget {
+            return Touched::All;
+        }
+        self.history.since(generation)
+    }
+
+    fn service_account(&self, namespace: &str, workload: &str) -> Option<String> {
+        let key = (namespace.to_owned(), workload.to_owned());
+        self.accounts.get(&key).cloned()
+    }
+}
+
+pub(crate) struct Memory {
+    view: Mutex<MemoryView>,
+    generations: watch::Sender<u64>,
+}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        let view = MemoryView {
+            generation: 1,
+            resources: BTreeMap::new(),
+            history: History::new(64),
+            accounts: HashMap::new(),
+            forget: false,
+        };
+        Memory {
+            view: Mutex::new(view),
+            generations: watch::Sender::new(1),
+        }
+    }
+
+    pub(crate) fn workload(self, namespace: &str, name: &str, account: &str) -> Self {
+        let key = (namespace.to_owned(), name.to_owned());
+        let mut view = self.view.lock().unwrap();
+        view.accounts.insert(key, account.to_owned());
+        drop(view);
+        self
+    }
+
+    /// Answers "anything" when asked what a change touched.
+    pub(crate) fn forgetful(self) -> Self {
+        self.view.lock().unwrap().forget = true;
+        self
+    }
+
+    /// Sets (`Some`) and removes (`None`) in one generation.
+    pub(crate) fn change(&self, changes: &[(&str, &str, Option<&str>)]) {
+        let mut view = self.view.lock().unwrap();
+        view.generation += 1;
+        let mut touched: HashMap<String, HashSet<Arc<str>>> = HashMap::new();
+        for (type_url, name, content) in changes {
+            let key = (type_url.to_string(), name.to_string());
+            touched
+                .entry(key.0.clone())
+                .or_default()
+                .insert((*name).into());
+            match content {
+                None => view.resources.remove(&key),
+                Some(content) => view.resources.insert(
+                    key,
+                    Resource {
+                        name: (*name).into(),
+                        version: format!("v{content}").into(),
+                        body: Bytes::copy_from_slice(content.as_bytes()),
+                    },
+                ),
+            };
+        }
+        let generation = view.generation;
+        view.history.push(generation, Touched::Names(touched));
+        drop(view);
+        self.generations.send_replace(generation);
+    }
+}
+
+impl Resources for Memory {
+    fn view(&self) -> Arc<dyn View> {
+        Arc::new(self.view.lock().unwrap().clone())
+    }
+
+    fn generations(&self) -> watch::Receiver<u64> {
+        self.generations.subscribe()
+    }
+}

@@ -1,0 +1,99 @@
+//! The control plane's own Prometheus metrics.
+
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+/// Handles, resolved once.
+pub struct Metrics {
+    registry: Registry,
+    pub pushes: IntCounterVec,
+    pub rejections: IntCounterVec,
+    pub certificates_issued: IntCounter,
+    pub certificates_refused: IntCounter,
+    pub api_requests: IntCounterVec,
+    pub edges_dropped: IntCounter,
+    proxies: IntGauge,
+    generation: IntGauge,
+    root_expiry: IntGauge,
+}
+
+impl Metrics {
+    /// # Errors
+    /// When two metrics share a name, which a test would find.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let made = IntCounter::new(name, help)?;
+            registry.register(Box::new(made.clone()))?;
+            Ok(made)
+        };
+        let by =
+            |name: &str, help: &str, label: &str| -> Result<IntCounterVec, prometheus::Error> {
+                let made = IntCounterVec::new(Opts::new(name, help), &[label])?;
+                registry.register(Box::new(made.clone()))?;
+                Ok(made)
+            };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let made = IntGauge::new(name, help)?;
+            registry.register(Box::new(made.clone()))?;
+            Ok(made)
+        };
+        Ok(Metrics {
+            pushes: by(
+                "anyam_control_xds_pushes_total",
+                "Responses sent over ADS",
+                "type",
+            )?,
+            rejections: by(
+                "anyam_control_xds_rejections_total",
+                "Updates that proxies rejected (NACK)",
+                "type",
+            )?,
+            certificates_issued: counter(
+                "anyam_control_certificates_issued_total",
+                "Workload certificates signed",
+            )?,
+            certificates_refused: counter(
+                "anyam_control_certificates_refused_total",
+                "Certificate requests refused",
+            )?,
+            api_requests: by(
+                "anyam_control_api_requests_total",
+                "Requests to the HTTP API",
+                "status",
+            )?,
+            edges_dropped: counter(
+                "anyam_control_edges_dropped_total",
+                "Reported edges not kept because the table was full",
+            )?,
+            proxies: gauge("anyam_control_proxies", "Proxies with an open ADS stream")?,
+            generation: gauge(
+                "anyam_control_model_generation",
+                "Generation of the model that is served",
+            )?,
+            root_expiry: gauge(
+                "anyam_control_root_expiry_timestamp_seconds",
+                "When the root certificate ends",
+            )?,
+            registry,
+        })
+    }
+
+    /// The text exposition; gauges are set to what is true now.
+    ///
+    /// # Errors
+    /// When a metric can't be encoded.
+    pub fn render(
+        &self,
+        proxies: usize,
+        generation: u64,
+        root_expiry: i64,
+    ) -> Result<Vec<u8>, prometheus::Error> {
+        self.proxies.set(i64::try_from(proxies).unwrap_or(i64::MAX));
+        self.generation
+            .set(i64::try_from(generation).unwrap_or(i64::MAX));
+        self.root_expiry.set(root_expiry);
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}

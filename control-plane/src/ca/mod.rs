@@ -1,0 +1,58 @@
+//! The mesh's certificate authority.
+//!
+//! - [`identity`]: SPIFFE ids of workloads, and who is at the other end of a connection.
+//! - [`private`]: files that only we may read.
+//! - [`authority`]: the self-made root, and what it signs; [`csr`] judges requests before that.
+//! - [`token`]: join tokens; [`used`] remembers those that were used.
+//! - [`serving`]: our own certificate and the TLS settings of the gRPC port.
+//! - [`service`]: `istio.v1.auth.IstioCertificateService`.
+
+pub mod authority;
+pub mod csr;
+pub mod identity;
+pub mod private;
+pub mod service;
+pub mod serving;
+pub mod token;
+pub mod used;
+
+#[cfg(test)]
+mod tests;
+
+pub use authority::Authority;
+pub use identity::{Identity, Peer, VerifiedPeer};
+
+use std::path::PathBuf;
+
+/// Why the CA can't start, sign or remember.
+#[derive(Debug, thiserror::Error)]
+pub enum CaError {
+    #[error("{path}: {source}", path = path.display())]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(
+        "{path} may be read or changed by others (mode {mode:o}); it holds private keys: \
+         run `chmod {wanted:o} {path}`, and make a new root if others had access",
+        path = path.display()
+    )]
+    Loose {
+        path: PathBuf,
+        mode: u32,
+        wanted: u32,
+    },
+    #[error(
+        "{path} belongs to user {owner}, not to us ({us}); start as that user or give it to us",
+        path = path.display()
+    )]
+    Owner { path: PathBuf, owner: u32, us: u32 },
+    #[error("{path}: {why}; restore it from a copy, or remove the folder to make a new root", path = path.display())]
+    Damaged { path: PathBuf, why: String },
+    #[error("signing a certificate failed: {0}")]
+    Signing(String),
+    #[error("`{0}` is no trust domain: use a-z 0-9 . - _, at most 255 bytes")]
+    TrustDomain(String),
+    #[error("TLS settings: {0}")]
+    Tls(String),
+}

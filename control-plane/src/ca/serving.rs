@@ -1,0 +1,108 @@
+//! Our own certificate and the TLS settings of the gRPC port.
+//!
+//! A client certificate is optional at the handshake, because a workload without one comes for its
+//! first; whatever certificate is shown must chain to our root.
+
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use rustls::RootCertStore;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use time::OffsetDateTime;
+
+use super::{Authority, CaError};
+
+/// The certificate that new handshakes get; replaced live.
+#[derive(Debug)]
+pub struct Serving {
+    current: RwLock<Arc<CertifiedKey>>,
+    names: Vec<String>,
+}
+
+impl ResolvesServerCert for Serving {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.current.read().ok().map(|current| Arc::clone(&current))
+    }
+}
+
+fn tls(error: impl std::fmt::Display) -> CaError {
+    CaError::Tls(error.to_string())
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(aws_lc_rs::default_provider())
+}
+
+impl Serving {
+    /// `names`: DNS names and addresses under which proxies reach us, beside `anyam-control`.
+    ///
+    /// # Errors
+    /// When a name can't stand in a certificate, or signing fails.
+    pub fn new(authority: &Authority, names: &[String]) -> Result<(Self, Duration), CaError> {
+        let mut all = vec!["anyam-control".to_owned(), "localhost".to_owned()];
+        all.extend(["127.0.0.1", "::1"].map(str::to_owned));
+        let more = names.iter().filter(|name| !all.contains(name)).cloned();
+        let more: Vec<String> = more.collect();
+        all.extend(more);
+        let (key, renew_in) = issue(authority, &all)?;
+        let serving = Serving {
+            current: RwLock::new(Arc::new(key)),
+            names: all,
+        };
+        Ok((serving, renew_in))
+    }
+
+    /// Replaces the certificate; open connections keep theirs. Tells when to renew next.
+    ///
+    /// # Errors
+    /// When signing fails; the certificate stays as it is.
+    pub fn renew(&self, authority: &Authority) -> Result<Duration, CaError> {
+        let (key, renew_in) = issue(authority, &self.names)?;
+        match self.current.write() {
+            Ok(mut current) => *current = Arc::new(key),
+            Err(poisoned) => *poisoned.into_inner() = Arc::new(key),
+        }
+        Ok(renew_in)
+    }
+}
+
+fn issue(authority: &Authority, names: &[String]) -> Result<(CertifiedKey, Duration), CaError> {
+    let (key, issued) = authority.issue_serving(names)?;
+    let lifetime = issued.not_after - OffsetDateTime::now_utc();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let chain = vec![issued.certificate, authority.root().clone()];
+    let key = CertifiedKey::from_der(chain, key, &provider()).map_err(tls)?;
+    let half_life = Duration::try_from(lifetime / 2).unwrap_or_default();
+    Ok((key, half_life.max(Duration::from_secs(1))))
+}
+
+/// TLS 1.2 and 1.3: a stock Envoy offers no more than 1.2 as a client unless it is told to.
+///
+/// # Errors
+/// When the root can't be used as one.
+pub fn server_config(
+    authority: &Authority,
+    serving: Arc<Serving>,
+) -> Result<rustls::ServerConfig, CaError> {
+    let mut roots = RootCertStore::empty();
+    roots.add(authority.root().clone()).map_err(tls)?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider())
+        .allow_unauthenticated()
+        .build()
+        .map_err(tls)?;
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(tls)?
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(serving);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    // A resumed session would carry a judgement made under an older trust bundle.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(config)
+}
