@@ -11,6 +11,7 @@ pub mod http;
 pub mod redirect;
 pub mod socket;
 pub mod stream;
+pub mod tcp;
 pub mod telemetry;
 pub mod timer;
 pub mod tls;

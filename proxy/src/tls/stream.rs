@@ -87,6 +87,11 @@ impl TlsStream {
         self.wire.link.tcp.poll_read_ready(cx)
     }
 
+    /// Plaintext that was opened and not read yet.
+    pub fn plaintext(&self) -> &[u8] {
+        self.wire.incoming.plaintext()
+    }
+
     /// Waits for plaintext: in `direct` if it was given, else in place. Ready with neither is the
     /// end of the stream.
     fn poll_fill(

@@ -1,0 +1,291 @@
+//! One direction of a relay: from a source to a sink, until the source ends.
+//!
+//! Small messages are read and written, which is cheapest for them. When reads keep filling the
+//! largest buffer and both ends are plain sockets, the bytes go through a kernel pipe instead,
+//! and back to buffers once little comes at a time.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncBufRead, AsyncWrite, Interest};
+use tokio::net::TcpStream;
+
+use super::Side;
+use super::pipe::{Pipe, Pipes};
+use crate::buffer::{Block, Pool, Size};
+use crate::socket;
+use crate::stream::Stream;
+use crate::tls::TlsStream;
+
+/// Full bulk reads in a row before splicing begins.
+const BULK_SHOWS: u8 = 2;
+/// A splice that moves less than this is no bulk.
+const LITTLE: usize = 16 * 1024;
+/// Small splices in a row before it ends.
+const BULK_ENDS: u8 = 8;
+
+/// What went wrong, and at which end of this direction.
+pub(super) struct Fault {
+    pub(super) at: End,
+    pub(super) error: io::Error,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Source,
+    Sink,
+}
+
+impl End {
+    /// Which side that is, when `source` is the side this direction comes from.
+    pub(super) fn side(self, source: Side) -> Side {
+        match self {
+            End::Source => source,
+            End::Sink => source.other(),
+        }
+    }
+}
+
+pub(super) struct Direction {
+    /// Bytes that were read and not yet written.
+    block: Option<Block>,
+    start: usize,
+    end: usize,
+    pipe: Option<Pipe>,
+    splicing: bool,
+    /// Reads (or splices) in a row that speak for changing over.
+    streak: u8,
+    /// The next read gets a bulk buffer.
+    bulk: bool,
+    ended: bool,
+    finished: bool,
+    pub(super) bytes: u64,
+}
+
+impl Direction {
+    /// `early`: bytes of the source that were read before.
+    pub(super) fn new(early: &[u8], pool: &Pool) -> io::Result<Self> {
+        let mut block = None;
+        if !early.is_empty() {
+            let size = if early.len() <= Size::Small.bytes() {
+                Size::Small
+            } else {
+                Size::Bulk
+            };
+            let room: &mut Block = block.insert(pool.block(size));
+            let Some(room) = room.get_mut(..early.len()) else {
+                return Err(io::Error::new(
+                    ErrorKind::InvalidInput,
+                    "too many early bytes",
+                ));
+            };
+            room.copy_from_slice(early);
+        }
+        Ok(Direction {
+            block,
+            start: 0,
+            end: early.len(),
+            pipe: None,
+            splicing: false,
+            streak: 0,
+            bulk: false,
+            ended: false,
+            finished: false,
+            bytes: 0,
+        })
+    }
+
+    pub(super) fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Whether the source has ended (its end may not have been passed on yet).
+    pub(super) fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// Moves what can be moved. Ready when the source has ended and the sink was told.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Stream,
+        sink: &mut Stream,
+        pool: &Pool,
+        pipes: &Pipes,
+    ) -> Poll<Result<(), Fault>> {
+        while !self.finished {
+            ready!(self.poll_write_out(cx, source, sink))?;
+            if self.ended {
+                ready!(Pin::new(&mut *sink).poll_shutdown(cx)).map_err(at(End::Sink))?;
+                self.finished = true;
+                break;
+            }
+            let read = match (&mut *source, &*sink) {
+                (Stream::Tcp(tcp), Stream::Tcp(_)) => self.poll_tcp(cx, tcp, true, pool, pipes),
+                (Stream::Tcp(tcp), Stream::Tls(_)) => self.poll_tcp(cx, tcp, false, pool, pipes),
+                (Stream::Tls(tls), _) => self.poll_tls(cx, tls),
+            };
+            if read.map_err(at(End::Source))?.is_pending() {
+                // Nothing comes: what was written must be on its way before we wait.
+                let _ = Pin::new(&mut *sink).poll_flush(cx).map_err(at(End::Sink))?;
+                return Poll::Pending;
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes everything that was read; ready once nothing is left.
+    fn poll_write_out(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Stream,
+        sink: &mut Stream,
+    ) -> Poll<Result<(), Fault>> {
+        while self.start < self.end
+            && let Some(block) = &self.block
+        {
+            let chunk = &block[self.start..self.end];
+            let n = ready!(poll_write(cx, sink, chunk)).map_err(at(End::Sink))?;
+            self.start += n;
+            self.bytes += n as u64;
+        }
+        if let (Some(pipe), Stream::Tcp(tcp)) = (&mut self.pipe, &mut *sink) {
+            while pipe.held() > 0 {
+                match tcp.try_io(Interest::WRITABLE, || pipe.drain(tcp.as_fd())) {
+                    Ok(n) => self.bytes += n as u64,
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        ready!(tcp.poll_write_ready(cx)).map_err(at(End::Sink))?;
+                    }
+                    Err(error) => return Poll::Ready(Err(at(End::Sink)(error))),
+                }
+            }
+        }
+        if let Stream::Tls(tls) = source {
+            // Plaintext of a TLS source lies in the source itself.
+            while !tls.plaintext().is_empty() {
+                let n = ready!(poll_write(cx, sink, tls.plaintext())).map_err(at(End::Sink))?;
+                Pin::new(&mut **tls).consume(n);
+                self.bytes += n as u64;
+            }
+        }
+        (self.start, self.end) = (0, 0);
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_tls(&mut self, cx: &mut Context<'_>, tls: &mut TlsStream) -> Poll<io::Result<()>> {
+        self.block = None;
+        let got = ready!(Pin::new(tls).poll_fill_buf(cx))?;
+        self.ended = got.is_empty();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads from a plain socket; `plain_sink`: splicing is possible.
+    fn poll_tcp(
+        &mut self,
+        cx: &mut Context<'_>,
+        tcp: &TcpStream,
+        plain_sink: bool,
+        pool: &Pool,
+        pipes: &Pipes,
+    ) -> Poll<io::Result<()>> {
+        loop {
+            if tcp.poll_read_ready(cx)?.is_pending() {
+                // Idle connections hold nothing.
+                self.block = None;
+                self.pipe = None;
+                return Poll::Pending;
+            }
+            let got = if plain_sink && self.splicing {
+                self.splice_in(tcp, pipes)
+            } else {
+                self.read_in(tcp, pool)
+            };
+            match got {
+                Ok(0) => {
+                    self.ended = true;
+                    self.block = None;
+                    self.pipe = None;
+                    return Poll::Ready(Ok(()));
+                }
+                Ok(_) => return Poll::Ready(Ok(())),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    fn read_in(&mut self, tcp: &TcpStream, pool: &Pool) -> io::Result<usize> {
+        let size = if self.bulk { Size::Bulk } else { Size::Small };
+        let block = match &mut self.block {
+            Some(block) if block.len() == size.bytes() => block,
+            other => other.insert(pool.block(size)),
+        };
+        let n = socket::try_read(tcp, block)?;
+        self.end = n;
+        let full = n == block.len();
+        match (self.bulk, full) {
+            (true, true) => {
+                self.streak += 1;
+                if self.streak >= BULK_SHOWS {
+                    (self.splicing, self.streak) = (true, 0);
+                }
+            }
+            (_, full) => {
+                self.streak = 0;
+                self.bulk = full || (self.bulk && n > Size::Small.bytes());
+            }
+        }
+        Ok(n)
+    }
+
+    fn splice_in(&mut self, tcp: &TcpStream, pipes: &Pipes) -> io::Result<usize> {
+        self.block = None;
+        let Some(pipe) = self.pipe.take().or_else(|| pipes.take()) else {
+            self.stop_splicing();
+            return Err(ErrorKind::WouldBlock.into());
+        };
+        let pipe = self.pipe.insert(pipe);
+        match tcp.try_io(Interest::READABLE, || pipe.fill(tcp.as_fd())) {
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                // This kind of socket cannot be spliced.
+                self.stop_splicing();
+                Err(ErrorKind::WouldBlock.into())
+            }
+            Err(error) => Err(error),
+            Ok(n) => {
+                self.streak = if n < LITTLE { self.streak + 1 } else { 0 };
+                if self.streak >= BULK_ENDS {
+                    // What is in the pipe is written before the next read.
+                    (self.splicing, self.bulk, self.streak) = (false, false, 0);
+                }
+                Ok(n)
+            }
+        }
+    }
+
+    fn stop_splicing(&mut self) {
+        self.pipe = None;
+        (self.splicing, self.streak) = (false, 0);
+    }
+}
+
+fn at(end: End) -> impl Fn(io::Error) -> Fault {
+    move |error| Fault { at: end, error }
+}
+
+fn poll_write(cx: &mut Context<'_>, sink: &mut Stream, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    let tcp = match sink {
+        Stream::Tls(tls) => return Pin::new(&mut **tls).poll_write(cx, bytes),
+        Stream::Tcp(tcp) => tcp,
+    };
+    loop {
+        match socket::try_write(tcp, bytes) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                ready!(tcp.poll_write_ready(cx))?;
+            }
+            done => return Poll::Ready(done),
+        }
+    }
+}

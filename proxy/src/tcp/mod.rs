@@ -1,0 +1,198 @@
+//! The L4 path: bytes between two streams, unchanged.
+//!
+//! - [`relay`]: both directions in one task, to the end
+//! - `direction`: one direction; reads and writes, or splices, as the traffic asks for
+//! - `pipe`: pooled kernel pipes
+
+mod direction;
+mod pipe;
+
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use direction::{Direction, Fault};
+pub use pipe::Pipes;
+
+use crate::buffer::Pool;
+use crate::socket;
+use crate::stream::Stream;
+use crate::timer::{Timer, Timers};
+
+/// How often a relay without an idle time-out asks whether it may go on.
+const NO_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The client's side or the server's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Down,
+    Up,
+}
+
+impl Side {
+    pub fn other(self) -> Side {
+        match self {
+            Side::Down => Side::Up,
+            Side::Up => Side::Down,
+        }
+    }
+}
+
+/// What a relay works with.
+pub struct Means<'a> {
+    pub buffers: &'a Pool,
+    pub pipes: &'a Pipes,
+    pub timers: &'a Timers,
+}
+
+/// How a relay behaves.
+pub struct Options<'a> {
+    /// Without a byte in either direction for so long, the relay ends; `None`: never.
+    pub idle: Option<Duration>,
+    /// Asked whenever the relay is woken, so it must be cheap: `true` ends it. Wake the worker's
+    /// timers to have it asked.
+    pub cut: &'a dyn Fn() -> bool,
+}
+
+/// Bytes that were read from either side before the relay began.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Early<'a> {
+    pub from_down: &'a [u8],
+    pub from_up: &'a [u8],
+}
+
+/// How a relay ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Bytes that reached the server.
+    pub from_down: u64,
+    /// Bytes that reached the client.
+    pub from_up: u64,
+    pub ended: Ended,
+}
+
+/// Who or what ended a relay.
+#[derive(Debug)]
+pub enum Ended {
+    /// Both sides finished what they had to say; `first` was the first.
+    Clean { first: Side },
+    /// `by` reset its connection; so was the other one.
+    Reset { by: Side },
+    /// The connection of `by` failed in another way; the other one was reset.
+    Failed { by: Side, error: io::Error },
+    /// Nothing happened for the idle time-out.
+    Idle,
+    /// [`Options::cut`] said so.
+    Cut,
+}
+
+/// Moves bytes between `down` and `up` until both directions have ended or one fails.
+///
+/// The end of one direction is passed on at once, while the other goes on (half-close); a reset
+/// is passed on as a reset, so that neither side takes a cut stream for a finished one.
+pub async fn relay(
+    means: &Means<'_>,
+    mut down: Stream,
+    mut up: Stream,
+    early: Early<'_>,
+    options: &Options<'_>,
+) -> Outcome {
+    let directions = Direction::new(early.from_down, means.buffers)
+        .and_then(|upward| Ok((upward, Direction::new(early.from_up, means.buffers)?)));
+    let (upward, downward) = match directions {
+        Ok(directions) => directions,
+        Err(error) => {
+            let ended = Ended::Failed {
+                by: Side::Down,
+                error,
+            };
+            return Outcome {
+                from_down: 0,
+                from_up: 0,
+                ended,
+            };
+        }
+    };
+    let timer = means.timers.timer();
+    timer.set(options.idle.unwrap_or(NO_IDLE));
+    let mut relay = Relay {
+        means,
+        options,
+        timer,
+        upward,
+        downward,
+        first: None,
+    };
+    let ended = poll_fn(|cx| relay.poll(cx, &mut down, &mut up)).await;
+    if !matches!(ended, Ended::Clean { .. }) {
+        socket::reset_on_close(down.socket());
+        socket::reset_on_close(up.socket());
+    }
+    Outcome {
+        from_down: relay.upward.bytes,
+        from_up: relay.downward.bytes,
+        ended,
+    }
+}
+
+struct Relay<'a> {
+    means: &'a Means<'a>,
+    options: &'a Options<'a>,
+    timer: Timer,
+    upward: Direction,
+    downward: Direction,
+    first: Option<Side>,
+}
+
+impl Relay<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>, down: &mut Stream, up: &mut Stream) -> Poll<Ended> {
+        let before = self.upward.bytes + self.downward.bytes;
+        let Means { buffers, pipes, .. } = self.means;
+        if !self.upward.is_finished()
+            && let Poll::Ready(Err(fault)) = self.upward.poll(cx, down, up, buffers, pipes)
+        {
+            return Poll::Ready(ended_by(fault, Side::Down));
+        }
+        if self.first.is_none() && self.upward.has_ended() {
+            self.first = Some(Side::Down);
+        }
+        if !self.downward.is_finished()
+            && let Poll::Ready(Err(fault)) = self.downward.poll(cx, up, down, buffers, pipes)
+        {
+            return Poll::Ready(ended_by(fault, Side::Up));
+        }
+        let first = match self.first {
+            None if self.downward.has_ended() => *self.first.insert(Side::Up),
+            first => first.unwrap_or(Side::Down),
+        };
+        if self.upward.is_finished() && self.downward.is_finished() {
+            return Poll::Ready(Ended::Clean { first });
+        }
+        if (self.options.cut)() {
+            return Poll::Ready(Ended::Cut);
+        }
+        if self.upward.bytes + self.downward.bytes != before {
+            self.timer.set(self.options.idle.unwrap_or(NO_IDLE));
+        }
+        while self.timer.poll_expired(cx).is_ready() {
+            if self.options.idle.is_some() {
+                return Poll::Ready(Ended::Idle);
+            }
+            self.timer.set(NO_IDLE);
+        }
+        Poll::Pending
+    }
+}
+
+fn ended_by(fault: Fault, source: Side) -> Ended {
+    let by = fault.at.side(source);
+    match fault.error.kind() {
+        // EPIPE is a reset that was noticed before.
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Ended::Reset { by },
+        _ => Ended::Failed {
+            by,
+            error: fault.error,
+        },
+    }
+}
