@@ -126,7 +126,8 @@ pub struct Client<A: Apply> {
 
 type Incoming = BoxStream<'static, Result<Response, Status>>;
 type Opening = Pin<Box<dyn Future<Output = Result<Incoming, Status>> + Send>>;
-type Connecting = Pin<Box<dyn Future<Output = Result<tonic::transport::Channel, ChannelError>> + Send>>;
+type Connecting =
+    Pin<Box<dyn Future<Output = Result<tonic::transport::Channel, ChannelError>> + Send>>;
 
 enum Link {
     Waiting(Instant),
@@ -350,8 +351,7 @@ impl<A: Apply> Client<A> {
 
     fn report(&mut self, error: Option<&str>) {
         let connected = self.cache.is_connected();
-        let initialised =
-            self.state.borrow().initialised || self.cache.is_initialised(Now::now());
+        let initialised = self.state.borrow().initialised || self.cache.is_initialised(Now::now());
         let versions = std::mem::take(&mut self.changed).then(|| self.versions());
         self.state.send_if_modified(|state| {
             let next = State {
@@ -452,14 +452,17 @@ fn outgoing<R: Send + 'static>(
     node: Option<Node>,
     encode: impl Fn(Request, Option<Node>) -> Option<R> + Copy + Send + 'static,
 ) -> impl futures_util::Stream<Item = R> + Send + 'static {
-    futures_util::stream::unfold((requests, node), move |(mut requests, mut node)| async move {
-        loop {
-            let request = requests.recv().await?;
-            if let Some(request) = encode(request, node.take()) {
-                return Some((request, (requests, node)));
+    futures_util::stream::unfold(
+        (requests, node),
+        move |(mut requests, mut node)| async move {
+            loop {
+                let request = requests.recv().await?;
+                if let Some(request) = encode(request, node.take()) {
+                    return Some((request, (requests, node)));
+                }
             }
-        }
-    })
+        },
+    )
 }
 
 fn describe(status: &Status) -> String {

@@ -1,0 +1,423 @@
+//! The L4 relay between real sockets, and peers that misbehave in every state.
+
+mod pki;
+
+use std::cell::Cell;
+use std::io::ErrorKind;
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyam_proxy::buffer::Pool;
+use anyam_proxy::socket::reset_on_close;
+use anyam_proxy::stream::Stream;
+use anyam_proxy::tcp::{Early, Ended, Means, Options, Outcome, Pipes, Side, relay};
+use anyam_proxy::timer::Timers;
+use anyam_proxy::tls::{Dial, Handshaker};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, spawn_local};
+
+fn run<F: Future>(test: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let limit = Duration::from_secs(60);
+    tokio::task::LocalSet::new()
+        .block_on(&runtime, async { tokio::time::timeout(limit, test).await })
+        .expect("the test hangs")
+}
+
+async fn sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (near, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (near.unwrap(), accepted.unwrap().0)
+}
+
+/// What a relay under test works with, and the way to end it.
+struct Rig {
+    pool: Pool,
+    pipes: Pipes,
+    timers: Timers,
+    cut: Rc<Cell<bool>>,
+    idle: Option<Duration>,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let timers = Timers::new();
+        let driver = timers.clone();
+        spawn_local(async move { driver.drive().await });
+        Rig {
+            pool: Pool::default(),
+            pipes: Pipes::default(),
+            timers,
+            cut: Rc::default(),
+            idle: None,
+        }
+    }
+
+    fn start(&self, down: Stream, up: Stream) -> JoinHandle<Outcome> {
+        self.start_with(down, up, b"", b"")
+    }
+
+    fn start_with(
+        &self,
+        down: Stream,
+        up: Stream,
+        from_down: &'static [u8],
+        from_up: &'static [u8],
+    ) -> JoinHandle<Outcome> {
+        let (buffers, pipes, timers) = (self.pool.clone(), self.pipes.clone(), self.timers.clone());
+        let (cut, idle) = (self.cut.clone(), self.idle);
+        spawn_local(async move {
+            let means = Means {
+                buffers: &buffers,
+                pipes: &pipes,
+                timers: &timers,
+            };
+            let options = Options {
+                idle,
+                cut: &|| cut.get(),
+            };
+            relay(&means, down, up, Early { from_down, from_up }, &options).await
+        })
+    }
+
+    /// A client and a server with a relay of plain sockets between them.
+    async fn plain(&self) -> (TcpStream, TcpStream, JoinHandle<Outcome>) {
+        let (client, down) = sockets().await;
+        let (up, server) = sockets().await;
+        (client, server, self.start(down.into(), up.into()))
+    }
+
+    fn holds_nothing(&self) -> bool {
+        self.pool.blocks_in_use() == 0 && self.pipes.in_use() == 0
+    }
+}
+
+#[test]
+fn messages_go_back_and_forth_and_nothing_is_held_in_between() {
+    run(async {
+        let rig = Rig::new();
+        let (mut client, mut server, done) = rig.plain().await;
+        for round in 0..50u8 {
+            client.write_all(&[round; 100]).await.unwrap();
+            let mut got = [0; 100];
+            server.read_exact(&mut got).await.unwrap();
+            assert_eq!(got, [round; 100]);
+            server.write_all(&got[..50]).await.unwrap();
+            client.read_exact(&mut got[..50]).await.unwrap();
+        }
+        tokio::task::yield_now().await;
+        assert!(rig.holds_nothing());
+        drop(client);
+        assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+        drop(server);
+        let outcome = done.await.unwrap();
+        assert_eq!((outcome.from_down, outcome.from_up), (5000, 2500));
+        assert!(matches!(outcome.ended, Ended::Clean { first: Side::Down }));
+    });
+}
+
+#[test]
+fn half_close_in_either_order() {
+    run(async {
+        let rig = Rig::new();
+        for client_first in [true, false] {
+            let (client, server, done) = rig.plain().await;
+            let (mut first, mut second) = if client_first {
+                (client, server)
+            } else {
+                (server, client)
+            };
+            first.write_all(b"question").await.unwrap();
+            first.shutdown().await.unwrap();
+            let mut got = Vec::new();
+            second.read_to_end(&mut got).await.unwrap();
+            assert_eq!(got, b"question");
+            // The other direction is still open, for as long as it takes.
+            second.write_all(b"long ").await.unwrap();
+            tokio::task::yield_now().await;
+            second.write_all(b"answer").await.unwrap();
+            second.shutdown().await.unwrap();
+            got.clear();
+            first.read_to_end(&mut got).await.unwrap();
+            assert_eq!(got, b"long answer");
+            let side = if client_first { Side::Down } else { Side::Up };
+            assert!(matches!(done.await.unwrap().ended, Ended::Clean { first } if first == side));
+        }
+        assert!(rig.holds_nothing());
+    });
+}
+
+#[test]
+fn a_reset_stays_a_reset_whoever_sends_it() {
+    run(async {
+        let rig = Rig::new();
+        for by in [Side::Down, Side::Up] {
+            let (client, server, done) = rig.plain().await;
+            let (mut culprit, mut victim) = if by == Side::Down {
+                (client, server)
+            } else {
+                (server, client)
+            };
+            culprit.write_all(b"x").await.unwrap();
+            victim.read_exact(&mut [0]).await.unwrap();
+            reset_on_close(&culprit);
+            drop(culprit);
+            let error = victim.read(&mut [0]).await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+            assert!(matches!(done.await.unwrap().ended, Ended::Reset { by: b } if b == by));
+        }
+        assert!(rig.holds_nothing());
+    });
+}
+
+#[test]
+fn a_reset_after_the_other_side_finished_is_passed_on() {
+    run(async {
+        let rig = Rig::new();
+        let (mut client, mut server, done) = rig.plain().await;
+        client.shutdown().await.unwrap();
+        assert_eq!(server.read(&mut [0]).await.unwrap(), 0);
+        reset_on_close(&server);
+        drop(server);
+        let error = client.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        assert!(matches!(
+            done.await.unwrap().ended,
+            Ended::Reset { by: Side::Up }
+        ));
+    });
+}
+
+const TOTAL: usize = 64 << 20;
+
+fn pattern(at: usize) -> u8 {
+    (at % 251) as u8
+}
+
+async fn send_pattern(mut to: impl tokio::io::AsyncWrite + Unpin) {
+    let chunk: Vec<u8> = (0..251 * 1024).map(pattern).collect();
+    let mut sent = 0;
+    while sent < TOTAL {
+        let n = chunk.len().min(TOTAL - sent);
+        to.write_all(&chunk[..n]).await.unwrap();
+        sent += n;
+    }
+    to.shutdown().await.unwrap();
+}
+
+async fn check_pattern(mut from: impl tokio::io::AsyncRead + Unpin) {
+    let expected: Vec<u8> = (0..251 * 1024).map(pattern).collect();
+    let mut buf = vec![0; 250 * 1024];
+    let mut total = 0;
+    loop {
+        let n = from.read(&mut buf).await.unwrap();
+        if n == 0 {
+            break;
+        }
+        let phase = total % 251;
+        assert!(
+            buf[..n] == expected[phase..phase + n],
+            "differs near byte {total}"
+        );
+        total += n;
+    }
+    assert_eq!(total, TOTAL);
+}
+
+async fn bulk_both_ways(client: TcpStream, server: TcpStream) {
+    let (client_read, client_write) = client.into_split();
+    let (server_read, server_write) = server.into_split();
+    tokio::join!(
+        send_pattern(client_write),
+        send_pattern(server_write),
+        check_pattern(client_read),
+        check_pattern(server_read)
+    );
+}
+
+#[test]
+fn bulk_arrives_whole_through_pipes() {
+    run(async {
+        let rig = Rig::new();
+        let (client, server, done) = rig.plain().await;
+        let seen = Rc::new(Cell::new(0));
+        let (watched, pipes) = (seen.clone(), rig.pipes.clone());
+        let watcher = spawn_local(async move {
+            loop {
+                watched.set(watched.get().max(pipes.in_use()));
+                tokio::task::yield_now().await;
+            }
+        });
+        bulk_both_ways(client, server).await;
+        let outcome = done.await.unwrap();
+        watcher.abort();
+        assert_eq!(
+            (outcome.from_down, outcome.from_up),
+            (TOTAL as u64, TOTAL as u64)
+        );
+        assert!(seen.get() > 0, "bulk was never spliced");
+        assert!(rig.holds_nothing());
+    });
+}
+
+#[test]
+fn bulk_arrives_whole_when_there_are_no_pipes() {
+    run(async {
+        let rig = Rig::new();
+        let taken: Vec<_> = std::iter::from_fn(|| rig.pipes.take()).collect();
+        assert!(!taken.is_empty());
+        let (client, server, done) = rig.plain().await;
+        bulk_both_ways(client, server).await;
+        assert_eq!(done.await.unwrap().from_down, TOTAL as u64);
+        assert_eq!(rig.pipes.in_use(), taken.len());
+    });
+}
+
+#[test]
+fn bulk_arrives_whole_over_tls() {
+    run(async {
+        let rig = Rig::new();
+        let handshaker = Handshaker::new(rig.pool.clone(), 4);
+        let (server_context, client_context) = pki::pair();
+        let (client, down) = sockets().await;
+        let (near, far) = sockets().await;
+        let (up, server) = sockets().await;
+        let dial = Dial::default();
+        let (near, far) = tokio::join!(
+            handshaker.connect(near, &client_context, &dial),
+            handshaker.accept(far, &[], &server_context)
+        );
+        let first = rig.start(down.into(), near.unwrap().into());
+        let second = rig.start(far.unwrap().into(), up.into());
+        bulk_both_ways(client, server).await;
+        for outcome in [first.await.unwrap(), second.await.unwrap()] {
+            assert_eq!(
+                (outcome.from_down, outcome.from_up),
+                (TOTAL as u64, TOTAL as u64)
+            );
+            assert!(matches!(outcome.ended, Ended::Clean { .. }));
+        }
+        assert!(rig.holds_nothing());
+    });
+}
+
+#[test]
+fn a_reset_crosses_two_relays_and_tls() {
+    run(async {
+        let rig = Rig::new();
+        let handshaker = Handshaker::new(rig.pool.clone(), 4);
+        let (server_context, client_context) = pki::pair();
+        let (mut client, down) = sockets().await;
+        let (near, far) = sockets().await;
+        let (up, mut server) = sockets().await;
+        let dial = Dial::default();
+        let (near, far) = tokio::join!(
+            handshaker.connect(near, &client_context, &dial),
+            handshaker.accept(far, &[], &server_context)
+        );
+        rig.start(down.into(), near.unwrap().into());
+        rig.start(far.unwrap().into(), up.into());
+        client.write_all(b"hello").await.unwrap();
+        server.read_exact(&mut [0; 5]).await.unwrap();
+        tokio::task::yield_now().await;
+        assert!(rig.holds_nothing(), "idle TLS connections hold buffers");
+        reset_on_close(&client);
+        drop(client);
+        let error = server.read(&mut [0]).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+    });
+}
+
+#[test]
+fn a_client_that_never_reads_costs_a_bounded_amount() {
+    run(async {
+        let rig = Rig::new();
+        let (client, mut server, done) = rig.plain().await;
+        let chunk = vec![1; 1 << 20];
+        // Writes until everything in between is full.
+        while tokio::time::timeout(Duration::from_millis(200), server.write_all(&chunk))
+            .await
+            .is_ok()
+        {}
+        assert!(rig.pool.blocks_in_use() + rig.pipes.in_use() <= 2);
+        drop(server);
+        drop(client);
+        assert!(matches!(done.await.unwrap().ended, Ended::Reset { .. }));
+        assert!(rig.holds_nothing());
+    });
+}
+
+#[test]
+fn early_bytes_come_first() {
+    run(async {
+        let rig = Rig::new();
+        let (mut client, down) = sockets().await;
+        let (up, mut server) = sockets().await;
+        rig.start_with(down.into(), up.into(), b"GET ", b"220 ");
+        client.write_all(b"/").await.unwrap();
+        server.write_all(b"ready").await.unwrap();
+        let mut got = [0; 5];
+        server.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"GET /");
+        let mut got = [0; 9];
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"220 ready");
+    });
+}
+
+#[test]
+fn idle_relays_end_and_busy_ones_do_not() {
+    run(async {
+        let mut rig = Rig::new();
+        rig.idle = Some(Duration::from_millis(100));
+        let (mut client, mut server, done) = rig.plain().await;
+        for _ in 0..6 {
+            tokio::time::sleep(Duration::from_millis(40)).await;
+            client.write_all(b"x").await.unwrap();
+            server.read_exact(&mut [0]).await.unwrap();
+        }
+        assert!(!done.is_finished());
+        assert!(matches!(done.await.unwrap().ended, Ended::Idle));
+        assert!(client.read(&mut [0]).await.is_err());
+    });
+}
+
+#[test]
+fn a_cut_ends_a_quiet_relay() {
+    run(async {
+        let rig = Rig::new();
+        let (mut client, mut server, done) = rig.plain().await;
+        client.write_all(b"x").await.unwrap();
+        server.read_exact(&mut [0]).await.unwrap();
+        rig.cut.set(true);
+        rig.timers.wake_all();
+        assert!(matches!(done.await.unwrap().ended, Ended::Cut));
+        assert!(client.read(&mut [0]).await.is_err());
+    });
+}
+
+#[test]
+fn a_relay_is_small() {
+    run(async {
+        let rig = Rig::new();
+        let (_client, down) = sockets().await;
+        let (up, _server) = sockets().await;
+        let means = Means {
+            buffers: &rig.pool,
+            pipes: &rig.pipes,
+            timers: &rig.timers,
+        };
+        let options = Options {
+            idle: None,
+            cut: &|| false,
+        };
+        let future = relay(&means, down.into(), up.into(), Early::default(), &options);
+        let size = std::mem::size_of_val(&future);
+        assert!(size <= 768, "a relay is {size} bytes");
+    });
+}
