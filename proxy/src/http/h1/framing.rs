@@ -75,11 +75,8 @@ impl Wire {
                     wire.host = field.value;
                 }
                 HeaderId::ContentLength => {
-                    if wire
-                        .content_length
-                        .replace(content_length(value)?)
-                        .is_some()
-                    {
+                    let length = content_length(value)?;
+                    if wire.content_length.replace(length).is_some() {
                         return Err(Fault::RepeatedContentLength);
                     }
                 }

@@ -4,9 +4,9 @@ use super::*;
 use crate::http::h1::body::BodyDecoder;
 
 /// What a body gives when its bytes come in pieces of this size: data, trailers, bytes left over.
-type Read = Result<(Vec<u8>, Option<Vec<String>>, usize), Fault>;
+type Body = Result<(Vec<u8>, Option<Vec<String>>, usize), Fault>;
 
-fn read_in(length: BodyLength, bytes: &[u8], step: usize) -> Read {
+fn read_in(length: BodyLength, bytes: &[u8], step: usize) -> Body {
     let limits = Limits {
         head_bytes: 256,
         fields: 8,
@@ -35,7 +35,7 @@ fn read_in(length: BodyLength, bytes: &[u8], step: usize) -> Read {
     }
 }
 
-fn read(length: BodyLength, bytes: &[u8]) -> Read {
+fn read(length: BodyLength, bytes: &[u8]) -> Body {
     let whole = read_in(length, bytes, bytes.len().max(1));
     for step in 1..bytes.len().min(40) {
         assert_eq!(
@@ -48,7 +48,7 @@ fn read(length: BodyLength, bytes: &[u8]) -> Read {
     whole
 }
 
-fn chunked(bytes: &[u8]) -> Read {
+fn chunked(bytes: &[u8]) -> Body {
     read(BodyLength::Unknown, bytes)
 }
 

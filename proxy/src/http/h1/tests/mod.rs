@@ -2,6 +2,7 @@
 
 mod bodies;
 mod exchanges;
+mod framing;
 mod properties;
 mod requests;
 mod responses;
@@ -12,11 +13,11 @@ use bytes::{Buf, BytesMut};
 use super::*;
 use crate::http::head::Head;
 
-/// A request's head from bytes that came at once and byte by byte; what is left of the input.
-fn request_with(
-    options: RequestOptions,
-    bytes: &[u8],
-) -> Result<Option<(RequestInfo, Head, Vec<u8>)>, Fault> {
+/// What a head means, the head, and what is left of the input; `None`: not complete.
+type Read<I> = Result<Option<(I, Head, Vec<u8>)>, Fault>;
+
+/// A request's head from bytes that came at once and byte by byte.
+fn request_with(options: RequestOptions, bytes: &[u8]) -> Read<RequestInfo> {
     let read = |step: usize| {
         let mut conn = ServerConn::new(options);
         let mut input = BytesMut::new();
@@ -36,7 +37,7 @@ fn request_with(
     };
     let whole = read(bytes.len().max(1));
     let split = read(1);
-    let comparable = |result: &Result<Option<(RequestInfo, Head, Vec<u8>)>, Fault>| match result {
+    let comparable = |result: &Read<RequestInfo>| match result {
         Ok(Some((info, head, rest))) => Ok(Some((*info, lines(head), rest.clone()))),
         Ok(None) => Ok(None),
         Err(fault) => Err(*fault),
@@ -50,7 +51,7 @@ fn request_with(
     whole
 }
 
-fn request(bytes: &[u8]) -> Result<Option<(RequestInfo, Head, Vec<u8>)>, Fault> {
+fn request(bytes: &[u8]) -> Read<RequestInfo> {
     request_with(RequestOptions::default(), bytes)
 }
 
@@ -79,10 +80,7 @@ fn asking(request: &[u8]) -> ClientConn {
     conn
 }
 
-fn response_to(
-    request: &[u8],
-    bytes: &[u8],
-) -> Result<Option<(ResponseInfo, Head, Vec<u8>)>, Fault> {
+fn response_to(request: &[u8], bytes: &[u8]) -> Read<ResponseInfo> {
     let read = |step: usize| {
         let mut conn = asking(request);
         let mut input = BytesMut::new();

@@ -15,91 +15,108 @@ fn info(request: &[u8], bytes: &str) -> ResponseInfo {
     }
 }
 
+/// Request, response, body, reusable.
+const FRAMING: &[(&[u8], &str, BodyLength, bool)] = &[
+    (
+        GET,
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
+        BodyLength::Known(3),
+        true,
+    ),
+    (
+        GET,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        BodyLength::Unknown,
+        true,
+    ),
+    (
+        GET,
+        "HTTP/1.1 200 OK\r\n\r\n",
+        BodyLength::UntilClose,
+        false,
+    ),
+    (
+        GET,
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\n",
+        BodyLength::Known(3),
+        false,
+    ),
+    (
+        GET,
+        "HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\n",
+        BodyLength::Known(3),
+        false,
+    ),
+    (
+        GET,
+        "HTTP/1.0 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\n",
+        BodyLength::Known(3),
+        true,
+    ),
+    (
+        GET,
+        "HTTP/1.0 200 OK\r\n\r\n",
+        BodyLength::UntilClose,
+        false,
+    ),
+    (
+        GET,
+        "HTTP/1.1 204 No Content\r\n\r\n",
+        BodyLength::None,
+        true,
+    ),
+    (
+        GET,
+        "HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n",
+        BodyLength::None,
+        true,
+    ),
+    (
+        GET,
+        "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+        BodyLength::None,
+        true,
+    ),
+    (
+        GET,
+        "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n",
+        BodyLength::None,
+        true,
+    ),
+    (
+        HEAD,
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
+        BodyLength::None,
+        true,
+    ),
+    (
+        HEAD,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        BodyLength::None,
+        true,
+    ),
+    (HEAD, "HTTP/1.1 200 OK\r\n\r\n", BodyLength::None, true),
+    (
+        UPGRADE,
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
+        BodyLength::Known(3),
+        true,
+    ),
+    (
+        CONNECT,
+        "HTTP/1.1 407 Auth\r\nContent-Length: 3\r\n\r\n",
+        BodyLength::Known(3),
+        true,
+    ),
+];
+
 #[test]
 fn framing_follows_status_request_and_fields() {
-    use BodyLength::{Known, None, Unknown, UntilClose};
-    for (request, response, body, keep_alive) in [
-        (
-            GET,
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
-            Known(3),
-            true,
-        ),
-        (
-            GET,
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            Unknown,
-            true,
-        ),
-        (GET, "HTTP/1.1 200 OK\r\n\r\n", UntilClose, false),
-        (
-            GET,
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: close\r\n\r\n",
-            Known(3),
-            false,
-        ),
-        (
-            GET,
-            "HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\n",
-            Known(3),
-            false,
-        ),
-        (
-            GET,
-            "HTTP/1.0 200 OK\r\nContent-Length: 3\r\nConnection: keep-alive\r\n\r\n",
-            Known(3),
-            true,
-        ),
-        (GET, "HTTP/1.0 200 OK\r\n\r\n", UntilClose, false),
-        (GET, "HTTP/1.1 204 No Content\r\n\r\n", None, true),
-        (
-            GET,
-            "HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n",
-            None,
-            true,
-        ),
-        (
-            GET,
-            "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
-            None,
-            true,
-        ),
-        (
-            GET,
-            "HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n",
-            None,
-            true,
-        ),
-        (
-            HEAD,
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
-            None,
-            true,
-        ),
-        (
-            HEAD,
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            None,
-            true,
-        ),
-        (HEAD, "HTTP/1.1 200 OK\r\n\r\n", None, true),
-        (
-            UPGRADE,
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
-            Known(3),
-            true,
-        ),
-        (
-            CONNECT,
-            "HTTP/1.1 407 Auth\r\nContent-Length: 3\r\n\r\n",
-            Known(3),
-            true,
-        ),
-    ] {
+    for (request, response, body, keep_alive) in FRAMING {
         let info = info(request, response);
         assert_eq!(
             (info.body, info.keep_alive),
-            (body, keep_alive),
+            (*body, *keep_alive),
             "{response:?}"
         );
         assert!(!info.interim && !info.tunnel, "{response:?}");

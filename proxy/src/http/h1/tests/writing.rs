@@ -154,101 +154,105 @@ fn lower_case_when_told() {
     );
 }
 
+const OLD: &[u8] = b"GET / HTTP/1.0\r\nHost: a\r\n\r\n";
+const OLD_KEEP: &[u8] = b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
+const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+const HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+/// Request, response, what is written, whether the connection ends.
+const FITTING: &[(&[u8], &str, &str, bool)] = &[
+    (
+        GET,
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nServer: x\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nServer: x\r\n\r\n",
+        false,
+    ),
+    (
+        GET,
+        "HTTP/1.1 299 Own words\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 299 Own words\r\ntransfer-encoding: chunked\r\n\r\n",
+        false,
+    ),
+    (
+        GET,
+        "HTTP/1.0 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
+        false,
+    ),
+    (
+        GET,
+        "HTTP/1.1 204\r\nContent-Length: 3\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\n\r\n",
+        false,
+    ),
+    (
+        GET,
+        "HTTP/1.1 304 N\r\nContent-Length: 3\r\n\r\n",
+        "HTTP/1.1 304 N\r\nContent-Length: 3\r\n\r\n",
+        false,
+    ),
+    (
+        GET,
+        "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
+        false,
+    ),
+    (
+        HEAD,
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
+        false,
+    ),
+    (
+        HEAD,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\r\n",
+        false,
+    ),
+    (
+        CLOSE,
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nconnection: close\r\n\r\n",
+        true,
+    ),
+    (
+        OLD,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nconnection: close\r\n\r\n",
+        true,
+    ),
+    (
+        OLD,
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nContent-Length: 3\r\nconnection: close\r\n\r\n",
+        true,
+    ),
+    (
+        OLD_KEEP,
+        "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nContent-Length: 3\r\nconnection: keep-alive\r\n\r\n",
+        false,
+    ),
+    (
+        OLD_KEEP,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nconnection: close\r\n\r\n",
+        true,
+    ),
+    (
+        GET,
+        "HTTP/1.1 426 U\r\nUpgrade: x\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 426 U\r\nUpgrade: x\r\nContent-Length: 0\r\nconnection: Upgrade\r\n\r\n",
+        false,
+    ),
+];
+
 #[test]
 fn responses_fit_their_clients() {
-    const OLD: &[u8] = b"GET / HTTP/1.0\r\nHost: a\r\n\r\n";
-    const OLD_KEEP: &[u8] = b"GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n";
-    const CLOSE: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
-    const HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
-    for (request, response, want, closing) in [
-        (
-            GET,
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nServer: x\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nServer: x\r\n\r\n",
-            false,
-        ),
-        (
-            GET,
-            "HTTP/1.1 299 Own words\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "HTTP/1.1 299 Own words\r\ntransfer-encoding: chunked\r\n\r\n",
-            false,
-        ),
-        (
-            GET,
-            "HTTP/1.0 200 OK\r\n\r\n",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
-            false,
-        ),
-        (
-            GET,
-            "HTTP/1.1 204\r\nContent-Length: 3\r\n\r\n",
-            "HTTP/1.1 204 No Content\r\n\r\n",
-            false,
-        ),
-        (
-            GET,
-            "HTTP/1.1 304 N\r\nContent-Length: 3\r\n\r\n",
-            "HTTP/1.1 304 N\r\nContent-Length: 3\r\n\r\n",
-            false,
-        ),
-        (
-            GET,
-            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n",
-            false,
-        ),
-        (
-            HEAD,
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
-            false,
-        ),
-        (
-            HEAD,
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "HTTP/1.1 200 OK\r\n\r\n",
-            false,
-        ),
-        (
-            CLOSE,
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nconnection: close\r\n\r\n",
-            true,
-        ),
-        (
-            OLD,
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "HTTP/1.0 200 OK\r\nconnection: close\r\n\r\n",
-            true,
-        ),
-        (
-            OLD,
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
-            "HTTP/1.0 200 OK\r\nContent-Length: 3\r\nconnection: close\r\n\r\n",
-            true,
-        ),
-        (
-            OLD_KEEP,
-            "HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n",
-            "HTTP/1.0 200 OK\r\nContent-Length: 3\r\nconnection: keep-alive\r\n\r\n",
-            false,
-        ),
-        (
-            OLD_KEEP,
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
-            "HTTP/1.0 200 OK\r\nconnection: close\r\n\r\n",
-            true,
-        ),
-        (
-            GET,
-            "HTTP/1.1 426 U\r\nUpgrade: x\r\nConnection: upgrade\r\nContent-Length: 0\r\n\r\n",
-            "HTTP/1.1 426 U\r\nUpgrade: x\r\nContent-Length: 0\r\nconnection: Upgrade\r\n\r\n",
-            false,
-        ),
-    ] {
+    for (request, response, want, closing) in FITTING {
         assert_eq!(
             answer(request, response.as_bytes()),
-            (want.to_owned(), closing),
+            ((*want).to_owned(), *closing),
             "{response:?}"
         );
     }
