@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use crate::buffer;
 use crate::config::Store;
 use crate::config::demand::Demand;
+use crate::tcp::Pipes;
 use crate::timer::Timers;
 use crate::tls::{Handshaker, STEPS_PER_PASS};
 use crate::upstream::pool::Pools;
@@ -32,8 +33,10 @@ pub struct Worker {
     pub store: Arc<Store>,
     pub buffers: buffer::Pool,
     pub timers: Timers,
-    /// TLS, both ways.
-    pub handshaker: Handshaker,
+    /// TLS handshakes, both ways.
+    pub tls: Handshaker,
+    /// For the L4 relay.
+    pub pipes: Pipes,
     /// Connections to upstreams.
     pub pools: Pools,
     /// `None`: everything there is, is configured; nothing is asked for.
@@ -53,9 +56,10 @@ impl Worker {
         Rc::new(Self {
             index,
             store,
-            handshaker: Handshaker::new(buffers.clone(), STEPS_PER_PASS),
+            tls: Handshaker::new(buffers.clone(), STEPS_PER_PASS),
             buffers,
             timers: Timers::new(),
+            pipes: Pipes::default(),
             pools: Pools::default(),
             demand,
             drain,
@@ -92,7 +96,7 @@ impl Worker {
                 changed = snapshots.changed(), if publishing => publishing = changed.is_ok(),
             }
             // A snapshot may have brought another trust bundle or CRL.
-            self.handshaker.rejudge();
+            self.tls.rejudge();
             self.timers.wake_all();
         }
     }
