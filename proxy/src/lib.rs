@@ -8,6 +8,7 @@
 pub mod buffer;
 pub mod config;
 pub mod http;
+pub mod identity;
 pub mod redirect;
 pub mod socket;
 pub mod stream;

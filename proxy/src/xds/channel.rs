@@ -62,6 +62,8 @@ type TlsSource = Arc<dyn Fn() -> Result<TlsSettings, String> + Send + Sync>;
 pub struct Target {
     cluster: String,
     hosts: Vec<(String, u16)>,
+    /// The name its certificate is checked for.
+    server_name: String,
     /// `None`: in the clear.
     tls: Option<TlsSource>,
 }
@@ -90,12 +92,15 @@ impl Target {
             Transport::Tls(context) => Some(context.clone()),
             Transport::RawBuffer => None,
         });
-        let first_host = hosts.first().map(|(host, _)| host.clone());
+        let sni = tls
+            .as_ref()
+            .and_then(|context| context.options().sni.as_deref());
+        let first_host = hosts.first().map(|(host, _)| host.as_str());
+        let name = sni.or(first_host).unwrap_or_default().to_owned();
+        let server_name = name.clone();
         let tls = tls.map(|context| -> TlsSource {
             Arc::new(move || {
-                let name = context.options().sni.as_deref();
-                let name = name.or(first_host.as_deref()).unwrap_or("anyam-control");
-                let server_name = ServerName::try_from(name.to_owned())
+                let server_name = ServerName::try_from(name.clone())
                     .map_err(|_| format!("{name:?} is not a server name"))?;
                 let config = context.rustls_config().map_err(|e| e.to_string())?;
                 let mut config = (*config).clone();
@@ -110,6 +115,7 @@ impl Target {
         Target {
             cluster: cluster.name.to_string(),
             hosts,
+            server_name,
             tls,
         }
     }
@@ -126,9 +132,13 @@ impl Target {
         }
     }
 
-    /// Host of the first address; empty when there is none.
-    pub fn host(&self) -> &str {
-        self.hosts.first().map_or("", |(host, _)| host)
+    /// The name the server's certificate is checked for: the cluster's SNI, else its host.
+    pub fn server_name(&self) -> &str {
+        &self.server_name
+    }
+
+    pub fn uses_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Opens a channel; it lives as long as its connection.

@@ -1,0 +1,99 @@
+//! The proxy's own certificate: key made here, certificate by CSR, renewed at half-life.
+//!
+//! - `token`: join tokens; `csr`: key and signing request; `pin`: whom to believe on the way to
+//!   the CA; `ca`: the call itself
+//! - `store`: key, certificate and bundle on disk, so that a restart works
+//! - `schedule`: when to renew and to retry, and whether the clock can be right (no I/O)
+//! - `agent`: the loop that ties them together and publishes to the TLS contexts
+//!
+//! A renewal replaces what the next handshake uses; connections that stand are not touched.
+
+pub mod agent;
+mod ca;
+mod csr;
+mod pin;
+mod schedule;
+mod store;
+mod token;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::tls::{Identity, Live, MaterialError, TrustBundle};
+
+/// Where the certificate and the bundle appear once there are any.
+#[derive(Clone)]
+pub struct Slots {
+    /// The static secret `default`.
+    pub identity: Arc<Live<Identity>>,
+    /// The static secret `ROOTCA`.
+    pub trust: Arc<Live<TrustBundle>>,
+}
+
+impl Slots {
+    pub fn empty() -> Self {
+        Slots {
+            identity: Live::new(None),
+            trust: Live::new(None),
+        }
+    }
+}
+
+/// What is asked of the CA (anyam.bootstrap.v1.Identity, checked).
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub spiffe_id: crate::tls::SpiffeId,
+    pub token_file: Option<std::path::PathBuf>,
+    pub state_dir: std::path::PathBuf,
+    /// `None`: the CA's default.
+    pub ttl: Option<Duration>,
+}
+
+/// Key, certificate and bundle, PEM.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Material {
+    pub key: String,
+    /// The leaf first, without the root.
+    pub chain: String,
+    pub roots: String,
+}
+
+impl Material {
+    /// # Errors
+    /// When something cannot be parsed or does not belong together.
+    fn parse(&self, trust_domain: &str) -> Result<(Identity, TrustBundle), MaterialError> {
+        let identity = Identity::from_pem(self.chain.as_bytes(), self.key.as_bytes())?;
+        let domains = [(trust_domain, self.roots.as_bytes())];
+        Ok((identity, TrustBundle::from_trust_domains(domains, None)?))
+    }
+}
+
+impl std::fmt::Debug for Material {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Material")
+            .field("chain", &self.chain)
+            .field("roots", &self.roots)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What there is to know of the certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    /// Lower-case hex; empty before the first certificate.
+    pub serial: String,
+    pub not_before: Option<SystemTime>,
+    pub not_after: Option<SystemTime>,
+    /// PEM, for `/certs`.
+    pub chain: String,
+    pub roots: String,
+    /// Certificates received since start.
+    pub renewals: u64,
+    /// Why the last attempt failed; `None` after a success.
+    pub error: Option<String>,
+    /// Why the clock cannot be right.
+    pub clock: Option<String>,
+}
