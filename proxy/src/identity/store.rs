@@ -166,21 +166,23 @@ mod tests {
     #[test]
     fn what_others_can_read_is_refused() {
         let scratch = tempfile::tempdir().unwrap();
-        let store = Store::open(scratch.path()).unwrap();
+        let dir = scratch.path().join("state");
+        let store = Store::open(&dir).unwrap();
         store.save(&material()).unwrap();
-        let file = scratch.path().join(FILE);
+        let file = dir.join(FILE);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(store.load(), Err(StoreError::Mode { .. })));
-        fs::set_permissions(scratch.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(Store::open(scratch.path()).is_err());
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(Store::open(&dir).is_err());
     }
 
     #[test]
     fn junk_is_an_error_that_says_what_to_do() {
         let scratch = tempfile::tempdir().unwrap();
-        let store = Store::open(scratch.path()).unwrap();
+        let dir = scratch.path().join("state");
+        let store = Store::open(&dir).unwrap();
         store.save(&material()).unwrap();
-        fs::write(scratch.path().join(FILE), b"{").unwrap();
+        fs::write(dir.join(FILE), b"{").unwrap();
         let error = store.load().unwrap_err().to_string();
         assert!(error.contains("remove it"), "{error}");
     }

@@ -92,7 +92,7 @@ mod tests {
             ("anyam-join.v1.e30".into(), TokenError::Shape),
             ("anyam-join.v1.e30.a.b".into(), TokenError::Shape),
             ("anyam-join.v1.!!.eA".into(), TokenError::Payload),
-            (token("[]"), TokenError::Payload),
+            (token("7"), TokenError::Payload),
             (token("{}"), TokenError::CaHash),
             (token(r#"{"ca_hash":"zz"}"#), TokenError::CaHash),
             ("x".repeat(MAX + 1), TokenError::TooLong),
