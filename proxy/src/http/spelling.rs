@@ -8,7 +8,7 @@
 //! fields after it, so that one entry does for a name that is always spelled alike. The order of
 //! different names does not matter.
 
-use super::head::{Head, HeaderId, Span};
+use super::head::{Field, Head, HeaderId, Span};
 
 /// Longest list, bytes; spellings beyond it travel in lower case.
 pub const MAX_LIST: usize = 1024;
@@ -16,18 +16,19 @@ pub const MAX_LIST: usize = 1024;
 /// Writes the list for a head into `list` (cleared first). Empty: nothing to send.
 pub fn encode(head: &Head, list: &mut Vec<u8>) {
     list.clear();
+    let repeated = repeated(head);
     for (at, field) in head.fields.iter().enumerate() {
         let name = head.slice(field.name);
-        let mut others = head
-            .fields
-            .iter()
-            .enumerate()
-            .filter(|(_, other)| other.id == field.id && other.name.len() == name.len())
-            .map(|(place, other)| (place, head.slice(other.name)))
-            .filter(|(_, other)| other.eq_ignore_ascii_case(name));
-        let alike = others.clone().all(|(_, other)| other == name);
-        let first = others.next().is_some_and(|(place, _)| place == at);
-        if alike && !(first && name.iter().any(u8::is_ascii_uppercase)) {
+        let upper = name.iter().any(u8::is_ascii_uppercase);
+        let listed = if field.id.bit() & repeated == 0 {
+            upper
+        } else {
+            let mut others = same_name(head, field);
+            let alike = others.clone().all(|(_, other)| other == name);
+            let first = others.next().is_some_and(|(place, _)| place == at);
+            !alike || first && upper
+        };
+        if !listed {
             continue;
         }
         if list.len() + name.len() + 1 > MAX_LIST {
@@ -39,6 +40,28 @@ pub fn encode(head: &Head, list: &mut Vec<u8>) {
         }
         list.extend_from_slice(name);
     }
+}
+
+/// Ids that more than one field has.
+fn repeated(head: &Head) -> u128 {
+    let mut seen = 0;
+    let mut repeated = 0;
+    for field in &head.fields {
+        repeated |= seen & field.id.bit();
+        seen |= field.id.bit();
+    }
+    repeated
+}
+
+/// Fields of the same name, itself included, with their places.
+fn same_name<'a>(head: &'a Head, field: &Field) -> impl Iterator<Item = (usize, &'a [u8])> + Clone {
+    let (id, name) = (field.id, head.slice(field.name));
+    head.fields
+        .iter()
+        .enumerate()
+        .filter(move |(_, other)| other.id == id && other.name.len() == name.len())
+        .map(|(place, other)| (place, head.slice(other.name)))
+        .filter(move |(_, other)| other.eq_ignore_ascii_case(name))
 }
 
 /// Takes `x-anyam-header-case` out of a head that came from an agreed peer and respells the fields.

@@ -1,6 +1,6 @@
 //! Heads out. Unchanged runs of a received head go out as they came, in one piece each.
 
-use super::{BodyLength, Out, RequestInfo, Tunnel};
+use super::{BodyLength, COPY_MAX, Out, RequestInfo, Tunnel};
 use crate::http::head::{Field, Head, HeaderId, Method, Span, TargetForm, Version};
 
 /// How a head is written.
@@ -254,7 +254,11 @@ impl Run {
     }
 
     fn rebuild(&self, head: &Head, field: &Field, out: &mut Out) {
-        let name = head.slice(field.name);
+        let (name, value) = (head.slice(field.name), field.value);
+        if self.spelling.preserve_case && value.len() <= COPY_MAX {
+            line(name, head.slice(value), out);
+            return;
+        }
         if self.spelling.preserve_case {
             out.copy(name);
         } else if field.id == HeaderId::Other {
@@ -263,7 +267,6 @@ impl Run {
             out.copy(field.id.name().as_bytes());
         }
         out.copy(b": ");
-        let value = field.value;
         if value.is_extra() {
             out.copy(head.slice(value));
         } else {
@@ -283,11 +286,9 @@ fn is_verbatim(name: Span, value: Span) -> bool {
         && (end + 1..=end + 2).contains(&value.start())
 }
 
+#[inline]
 fn line(name: &[u8], value: &[u8], out: &mut Out) {
-    out.copy(name);
-    out.copy(b": ");
-    out.copy(value);
-    out.copy(b"\r\n");
+    out.copy_all(&[name, b": ", value, b"\r\n"]);
 }
 
 /// Writes a part of the request line; blanks and controls, which only an edit can have brought in,
