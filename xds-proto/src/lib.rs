@@ -3,11 +3,16 @@
 //! - [`envoy`], [`xds`], [`google`]: Envoy's v3 API and what it builds on, whole messages
 //! - [`anyam`], [`istio`]: our own small protos and the certificate service
 //! - [`type_url`]: the names of resource types on the wire; [`any`]: packing and unpacking them
+//! - [`json`]: the proto3 JSON mapping; [`unknown`]: what the schema lacks; [`schema`]: the schema
 //! - [`inspect`]: constants of the Inspect stream
 
 pub mod any;
 pub mod inspect;
+pub mod json;
+pub mod schema;
 pub mod type_url;
+pub mod unknown;
+mod wire;
 
 pub use envoy_types::pb::{envoy, google, xds};
 
