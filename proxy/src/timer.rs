@@ -17,6 +17,8 @@ use tokio::sync::Notify;
 
 /// Resolution.
 pub const TICK: Duration = Duration::from_millis(5);
+/// Further than anybody waits; keeps `Instant`s in range.
+const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// "Not set".
 const NEVER: u64 = u64::MAX;
 
@@ -189,8 +191,14 @@ impl Drop for Timer {
 impl Timer {
     /// Expires `after` from now.
     pub fn set(&self, after: Duration) {
-        let ticks = after.as_micros().div_ceil(TICK.as_micros());
-        let deadline = self.wheel.now() + 1 + u64::try_from(ticks).unwrap_or(u64::MAX >> 1);
+        self.set_at(Instant::now() + after.min(FAR));
+    }
+
+    /// Expires at `at`.
+    pub fn set_at(&self, at: Instant) {
+        let since = at.saturating_duration_since(self.wheel.origin);
+        let ticks = since.as_micros().div_ceil(TICK.as_micros());
+        let deadline = u64::try_from(ticks).unwrap_or(NEVER - 1);
         self.entry.deadline.set(deadline);
         if deadline < self.entry.slot.get() {
             self.wheel.insert(&self.entry, deadline);
@@ -207,6 +215,10 @@ impl Timer {
 
     pub fn clear(&self) {
         self.entry.deadline.set(NEVER);
+    }
+
+    pub fn is_set(&self) -> bool {
+        self.entry.deadline.get() != NEVER
     }
 
     /// Whether the deadline has passed.

@@ -9,7 +9,9 @@ use tokio::sync::watch;
 use crate::buffer;
 use crate::config::Store;
 use crate::config::demand::Demand;
+use crate::http::date::DateCache;
 use crate::tcp::Pipes;
+use crate::telemetry::WorkerLogs;
 use crate::timer::Timers;
 use crate::tls::{Handshaker, STEPS_PER_PASS};
 use crate::upstream::pool::Pools;
@@ -37,6 +39,8 @@ pub struct Worker {
     pub tls: Handshaker,
     /// For the L4 relay.
     pub pipes: Pipes,
+    pub logs: WorkerLogs,
+    pub date: DateCache,
     /// Connections to upstreams.
     pub pools: Pools,
     /// `None`: everything there is, is configured; nothing is asked for.
@@ -58,6 +62,8 @@ impl Worker {
             store,
             tls: Handshaker::new(buffers.clone(), STEPS_PER_PASS),
             buffers,
+            logs: WorkerLogs::default(),
+            date: DateCache::default(),
             timers: Timers::new(),
             pipes: Pipes::default(),
             pools: Pools::default(),

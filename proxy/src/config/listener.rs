@@ -78,7 +78,7 @@ pub struct FilterChain {
 /// envoy.config.listener.v3.FilterChainMatch. Envoy's order of evaluation: destination port,
 /// destination prefix, server name, transport protocol, application protocols, direct source
 /// prefix, source type, source prefix, source port. The most specific wins at each step.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ChainMatch {
     pub destination_port: Option<u16>,
     pub prefix_ranges: Vec<Cidr>,

@@ -1,10 +1,44 @@
 //! HTTP: codec, routing, forwarding.
+//!
+//! In the order a request meets them:
+//! - `serve` (which codec), `serve1`, `serve2` (a connection's loop), `conn` (what its requests
+//!   share)
+//! - `handle`: a request's life, step by step: `path`, `authority` (one value each), `headers`
+//!   (sanitise, edit), `plan` with `matching` (route), `authorise`, `redirect`, `rewrite`,
+//!   `attempt` with `retry`, `deadline`, `timeout` and `upgrade`, `relay` with `pump` (bodies)
+//! - `down` and `up`: the two ends of an exchange, HTTP/1 or HTTP/2; `io`: socket and buffers
+//! - `local` (responses made here) for an `error`; `observe`: what is known of a request
+//! - `head`, `spelling`, `date`: the head type and its spellings; `h1`, `h2`: the protocols
 
+mod attempt;
+mod authorise;
 pub mod authority;
+pub mod conn;
+pub mod date;
+mod deadline;
+mod down;
+pub mod error;
 pub mod h1;
+pub mod h2;
+mod handle;
 pub mod head;
 mod header_id;
+mod headers;
+pub mod io;
+mod local;
+pub mod matching;
 pub mod observe;
 pub mod path;
+pub mod plan;
+mod pump;
+mod redirect;
+mod relay;
+mod retry;
+mod rewrite;
 pub mod serve;
+mod serve1;
+mod serve2;
 pub mod spelling;
+mod timeout;
+pub mod up;
+mod upgrade;

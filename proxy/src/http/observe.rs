@@ -11,9 +11,11 @@ use crate::config::cluster::Cluster;
 use crate::config::endpoint::Endpoint;
 use crate::config::http::HttpManager;
 use crate::config::listener::{FilterChain, Listener};
-use crate::config::route::{Route, RouteConfig};
-use crate::telemetry::ResponseFlags;
+use crate::config::matcher::HeaderName;
+use crate::config::route::{Route, RouteConfig, VirtualHost};
+use crate::telemetry::{Headers, Record, ResponseFlags};
 use crate::tls;
+use crate::worker::Worker;
 
 /// The downstream connection that requests came on; one for all of them.
 pub struct Downstream {
@@ -134,6 +136,12 @@ impl RequestInfo {
         }
     }
 
+    /// The virtual host that took the request.
+    pub fn virtual_host(&self) -> Option<&VirtualHost> {
+        let index = usize::try_from(self.virtual_host?).ok()?;
+        self.route_config.as_ref()?.table.virtual_hosts.get(index)
+    }
+
     /// Status sent downstream, 0 when there was none.
     pub fn code(&self) -> u16 {
         self.response.status()
@@ -158,4 +166,66 @@ pub fn is_grpc_type(value: &[u8]) -> bool {
     value
         .strip_prefix(b"application/grpc")
         .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+impl RequestInfo {
+    /// What access logs and header formats can say of this request, so far.
+    pub fn record(&self) -> Record<'_> {
+        let tls = self.downstream.tls.as_ref();
+        let upstream_tls = self.upstream.tls.as_deref();
+        let mut record = Record::begun(self.start_time);
+        record.duration = self.times.end;
+        record.request_duration = self.times.request_received;
+        record.response_duration = self.times.response_head;
+        record.bytes_received = self.request_bytes;
+        record.bytes_sent = self.response_bytes;
+        record.protocol = Some(self.version.name());
+        record.code = self.code();
+        record.details = (!self.details.is_empty()).then_some(&self.details);
+        record.flags = self.flags;
+        record.route = self.route.as_ref().map(|route| &*route.name);
+        record.cluster = self.cluster.as_ref().map(|cluster| &*cluster.name);
+        record.upstream_host = self.endpoint.as_ref().map(|endpoint| endpoint.address);
+        record.upstream_local = self.upstream.local;
+        record.upstream_failure = self.upstream.failure.as_deref();
+        record.attempts = self.attempts;
+        record.remote = Some(self.client);
+        record.direct_remote = Some(self.downstream.peer);
+        record.local = Some(self.downstream.local);
+        record.sni = tls.and_then(|tls| tls.sni.as_deref());
+        record.peer_uri_san = peer(tls);
+        record.tls_version = tls.map(|tls| tls.version);
+        record.tls_cipher = tls.map(|tls| tls.cipher);
+        record.upstream_peer_uri_san = peer(upstream_tls);
+        record.connection_id = self.downstream.id;
+        record.grpc_status = self.grpc_status().and_then(|s| std::str::from_utf8(s).ok());
+        record.method = Some(self.request.method_name());
+        record.path = Some(self.request.path_and_query());
+        record.authority = Some(self.request.authority());
+        record.scheme = Some(self.request.scheme());
+        record.chain = Some(&self.downstream.chain.name);
+        record.request = Some(&self.request);
+        record.response = Some(&self.response);
+        record.trailers = self.trailers.as_ref().map(|t| t as &dyn Headers);
+        record
+    }
+}
+
+fn peer(tls: Option<&tls::ConnectionInfo>) -> Option<&str> {
+    tls?.peer.as_ref().map(tls::PeerIdentity::as_str)
+}
+
+impl Headers for Head {
+    fn values(&self, name: &HeaderName, each: &mut dyn FnMut(&[u8])) {
+        for value in self.get_all_named(name.id, name.name.as_bytes()) {
+            each(value);
+        }
+    }
+}
+
+/// The last step of a request: logs and metrics.
+pub fn report(worker: &Worker, info: &RequestInfo) {
+    if !info.manager.access_log.is_empty() {
+        worker.logs.write(&info.manager.access_log, &info.record());
+    }
 }

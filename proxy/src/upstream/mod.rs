@@ -6,6 +6,7 @@
 //! - `connect`: dialling; `pool`: connections kept per worker
 
 pub mod cluster;
+pub mod connect;
 pub mod host;
 pub mod lb;
 pub mod limits;

@@ -149,7 +149,7 @@ impl<'a> Iterator for Values<'a, '_> {
     }
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
     Http10,
     #[default]

@@ -1,0 +1,410 @@
+//! Forwarding a request: pick, check out, send, await; again when that is allowed.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use smallvec::SmallVec;
+
+use super::deadline::{Deadlines, Which};
+use super::down::Down;
+use super::error::{Failure, Late};
+use super::h1::{RequestInfo as Framing, ResponseInfo, Tunnel};
+use super::head::{Head, HeaderId};
+use super::observe::RequestInfo;
+use super::pump::RequestPump;
+use super::retry::{Retries, Verdict};
+use super::up::Up;
+use super::{timeout, upgrade};
+use crate::config::cluster::Cluster;
+use crate::config::endpoint::Endpoint;
+use crate::config::route::{Forward, HostRewrite};
+use crate::upstream::cluster::PickFor;
+use crate::upstream::host::Active;
+use crate::upstream::limits::Permit;
+use crate::upstream::outlier::Outcome;
+use crate::upstream::pool::{Lease, Target};
+use crate::worker::Worker;
+
+/// Body bytes kept so that a request survives a connection that was closed while it was idle.
+const STALE_REPLAY: usize = 64 * 1024;
+/// Closed idle connections that one request may run into before it counts as a failure.
+const MAX_STALE: u32 = 8;
+
+/// One request on its way to an upstream.
+pub struct Attempts<'a, 'd> {
+    pub worker: &'a Rc<Worker>,
+    pub info: &'a mut RequestInfo,
+    pub down: &'a mut Down<'d>,
+    pub framing: Framing,
+    pub forward: &'a Forward,
+    pub cluster: Arc<Cluster>,
+    pub deadlines: Deadlines<'a>,
+    pub pump: RequestPump,
+    tried: SmallVec<[SocketAddr; 4]>,
+    timeout: Option<Duration>,
+    try_timeout: Option<Duration>,
+    /// The pump has nothing left to do in this attempt.
+    pub(super) pumped: bool,
+    received: bool,
+    count_attempts: bool,
+}
+
+/// An upstream that answered; its head is in `info.response`.
+pub struct Answer {
+    pub lease: Lease,
+    pub framing: ResponseInfo,
+    pub endpoint: Arc<Endpoint>,
+    _active: Active,
+}
+
+/// An attempt that brought no response.
+struct Missed {
+    failure: Failure,
+    /// The connection was dead before the attempt began.
+    stale: bool,
+}
+
+impl From<Failure> for Missed {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            stale: false,
+        }
+    }
+}
+
+impl<'a, 'd> Attempts<'a, 'd> {
+    pub fn new(
+        worker: &'a Rc<Worker>,
+        info: &'a mut RequestInfo,
+        down: &'a mut Down<'d>,
+        framing: Framing,
+        forward: &'a Forward,
+        cluster: Arc<Cluster>,
+        deadlines: Deadlines<'a>,
+    ) -> Self {
+        let pump = match framing.tunnel {
+            Tunnel::None => RequestPump::new(framing.body),
+            Tunnel::Upgrade | Tunnel::Connect => RequestPump::for_tunnel(),
+        };
+        Self {
+            timeout: timeout::of(&info.request, forward),
+            count_attempts: info.virtual_host().is_some_and(|h| h.include_attempt_count),
+            worker,
+            info,
+            down,
+            framing,
+            forward,
+            cluster,
+            deadlines,
+            pump,
+            tried: SmallVec::new(),
+            try_timeout: None,
+            pumped: false,
+            received: false,
+        }
+    }
+
+    /// Attempts until there is an answer to give, or nothing more to try. The permit of the
+    /// request is to be held until its end.
+    ///
+    /// # Errors
+    /// The last attempt's failure.
+    pub async fn run(&mut self) -> Result<(Answer, Permit), Failure> {
+        let limits = self.cluster.limits.clone();
+        let permit = limits.try_request().ok_or(Failure::Overflow("requests"))?;
+        let policy = self.forward.retry.clone();
+        let policy = policy.or_else(|| self.cluster.retry.clone());
+        if policy.is_some() {
+            let listener = &self.info.downstream.listener;
+            self.pump.keep(listener.def.per_connection_buffer_limit);
+        }
+        let mut retries = Retries::new(policy);
+        self.try_timeout = retries.per_try_timeout();
+        let mut stale = 0;
+        loop {
+            let outcome = self.once(retries.avoids_previous()).await;
+            let (outcome, again) = match outcome {
+                Ok(answer) => {
+                    let again = retries.after_response(&self.info.response, &limits);
+                    (Ok(answer), again)
+                }
+                Err(missed) if missed.stale && stale < MAX_STALE && self.pump.can_replay() => {
+                    stale += 1;
+                    self.info.attempts -= 1;
+                    self.rewind();
+                    continue;
+                }
+                Err(Missed { failure, .. }) => {
+                    let again = retries.after_failure(&failure, &limits);
+                    (Err(failure), again)
+                }
+            };
+            let wait = match again {
+                Verdict::Again(wait) if self.pump.can_replay() => wait,
+                Verdict::Exhausted(flag) => {
+                    self.info.flags.insert(flag);
+                    return outcome.map(|answer| (answer, permit));
+                }
+                Verdict::Give | Verdict::Again(_) => {
+                    return outcome.map(|answer| (answer, permit));
+                }
+            };
+            drop(outcome);
+            self.pause(wait).await?;
+            self.rewind();
+        }
+    }
+
+    fn rewind(&mut self) {
+        self.pump.rewind();
+        self.pumped = false;
+    }
+
+    async fn once(&mut self, avoid: bool) -> Result<Answer, Missed> {
+        let picked = self.cluster.pick(
+            PickFor {
+                exclude: if avoid { &self.tried } else { &[] },
+                original_dst: self.info.downstream.original_dst,
+            },
+            &mut fastrand::Rng::new(),
+        );
+        let endpoint = picked.map_err(|_| Failure::NoEndpoint)?.endpoint;
+        self.tried.push(endpoint.address);
+        self.info.endpoint = Some(endpoint.clone());
+        self.info.attempts += 1;
+        let active = endpoint.state.begin();
+        let mut lease = match self.checkout(&endpoint).await {
+            Ok(lease) => lease,
+            Err(failure) => {
+                self.report(&endpoint, &failure);
+                return Err(failure.into());
+            }
+        };
+        match self.converse(&mut lease.up, &endpoint).await {
+            Ok(framing) => {
+                let outcome = Outcome::Status(self.info.response.status());
+                self.cluster
+                    .report(&endpoint, outcome, &mut fastrand::Rng::new());
+                Ok(Answer {
+                    lease,
+                    framing,
+                    endpoint,
+                    _active: active,
+                })
+            }
+            Err(failure) => {
+                let idempotent = self.info.request.method().is_idempotent();
+                let stale = lease.up.was_stale(&failure, idempotent);
+                if !stale {
+                    self.report(&endpoint, &failure);
+                }
+                Err(Missed { failure, stale })
+            }
+        }
+    }
+
+    /// A connection, unless a deadline passes or the client goes first.
+    async fn checkout(&mut self, endpoint: &Arc<Endpoint>) -> Result<Lease, Failure> {
+        let worker = self.worker.clone();
+        let cluster = self.cluster.clone();
+        let target = Target {
+            cluster: &cluster,
+            endpoint,
+            version: self.info.version,
+            raw: upgrade::terminates_here(self.forward, &self.framing),
+        };
+        let mut leasing = std::pin::pin!(worker.pools.checkout(&worker, &target));
+        let lease = poll_fn(|cx| {
+            if let Poll::Ready(lease) = leasing.as_mut().poll(cx) {
+                return Poll::Ready(lease);
+            }
+            self.poll_patience(cx).map(Err)
+        })
+        .await;
+        match lease {
+            Ok(lease) => {
+                self.info.upstream = (**lease.up.about()).clone();
+                self.info.times.upstream_connected = Some(self.info.elapsed());
+                Ok(lease)
+            }
+            Err(failure) => {
+                if let Failure::Connect(why) = &failure {
+                    self.info.upstream.failure = Some(why.to_string());
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Sends the request and waits for the final response's head.
+    async fn converse(
+        &mut self,
+        up: &mut Up,
+        endpoint: &Endpoint,
+    ) -> Result<ResponseInfo, Failure> {
+        if let HostRewrite::Auto = self.forward.host_rewrite
+            && let Some(name) = &endpoint.host_name
+        {
+            self.info.request.set_authority(name.as_bytes());
+        }
+        if self.count_attempts {
+            let mut buffer = itoa::Buffer::new();
+            let count = buffer.format(self.info.attempts);
+            let head = &mut self.info.request;
+            head.set(HeaderId::XEnvoyAttemptCount, count.as_bytes());
+        }
+        if up.is_reused() {
+            self.pump.keep(STALE_REPLAY);
+        }
+        if self.received {
+            self.start_try();
+        }
+        let mut head = std::mem::take(&mut self.info.response);
+        let answered = if upgrade::terminates_here(self.forward, &self.framing) {
+            Ok(upgrade::accept_connect(&mut head))
+        } else {
+            self.send_and_await(up, &mut head).await
+        };
+        self.info.response = head;
+        self.deadlines.set_try(None);
+        if answered.is_ok() {
+            self.info.times.response_head = Some(self.info.elapsed());
+        }
+        answered
+    }
+
+    async fn send_and_await(
+        &mut self,
+        up: &mut Up,
+        head: &mut Head,
+    ) -> Result<ResponseInfo, Failure> {
+        upgrade::send_head(up, &self.info.request, &self.framing)?;
+        loop {
+            let answered = poll_fn(|cx| self.poll_answer(cx, up, head)).await?;
+            if !answered.interim {
+                return Ok(answered);
+            }
+            self.deadlines.moved();
+            self.down.interim(head);
+        }
+    }
+
+    /// Moves the request on and looks for a head.
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        up: &mut Up,
+        head: &mut Head,
+    ) -> Poll<Result<ResponseInfo, Failure>> {
+        if let Err(failure) = self.move_request(cx, up) {
+            return Poll::Ready(Err(failure));
+        }
+        if let Poll::Ready(answered) = up.poll_head(cx, head) {
+            return Poll::Ready(answered);
+        }
+        if let Poll::Ready(Err(failure)) = self.down.poll_flush(cx) {
+            return Poll::Ready(Err(failure));
+        }
+        self.poll_patience(cx).map(Err)
+    }
+
+    /// Moves what can be moved of the request's body. What waits for an upgrade stays where it is.
+    pub(super) fn move_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        up: &mut Up,
+    ) -> Result<(), Failure> {
+        if self.framing.tunnel != Tunnel::None {
+            self.note_received();
+            // A broken connection shows when its answer is read.
+            let _ = up.poll_flush(cx);
+            return Ok(());
+        }
+        if !self.pumped
+            && let Poll::Ready(done) = self.pump.poll(cx, self.down, up)
+        {
+            done?;
+            self.pumped = true;
+            self.info.times.request_sent = Some(self.info.elapsed());
+        }
+        if std::mem::take(&mut self.pump.moved) {
+            self.deadlines.moved();
+        }
+        if self.pump.is_received() {
+            self.note_received();
+        }
+        Ok(())
+    }
+
+    /// The request is here in full: the clocks that count from there start.
+    fn note_received(&mut self) {
+        if !std::mem::replace(&mut self.received, true) {
+            self.info.times.request_received = Some(self.info.elapsed());
+            self.deadlines.set_request(None);
+            if let Some(timeout) = self.timeout {
+                self.deadlines.set_route(Some(Instant::now() + timeout));
+            }
+            self.start_try();
+        }
+    }
+
+    fn start_try(&mut self) {
+        if let Some(timeout) = self.try_timeout {
+            self.deadlines.set_try(Some(Instant::now() + timeout));
+        }
+    }
+
+    /// Ready when there is a reason to stop waiting: a deadline, or nobody to wait for.
+    pub(super) fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        if self.received
+            && let Poll::Ready(gone) = self.down.poll_gone(cx)
+        {
+            return Poll::Ready(gone);
+        }
+        self.deadlines
+            .poll(cx)
+            .map(|which| late(which, self.received))
+    }
+
+    async fn pause(&mut self, wait: Duration) -> Result<(), Failure> {
+        let timers = self.worker.timers.clone();
+        let mut sleep = std::pin::pin!(timers.sleep(wait));
+        poll_fn(|cx| {
+            if sleep.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            self.poll_patience(cx).map(Err)
+        })
+        .await
+    }
+
+    fn report(&self, endpoint: &Endpoint, failure: &Failure) {
+        let outcome = match failure {
+            Failure::Connect(_) | Failure::ConnectTimeout => Outcome::ConnectFailed,
+            Failure::PerTryTimeout | Failure::ResponseTimeout => Outcome::TimedOut,
+            Failure::Terminated
+            | Failure::Reset
+            | Failure::BadResponse(_)
+            | Failure::Protocol(_) => Outcome::Reset,
+            _ => return,
+        };
+        self.cluster
+            .report(endpoint, outcome, &mut fastrand::Rng::new());
+    }
+}
+
+/// What a missed deadline means. `received`: the request was here in full, so that the upstream is
+/// the one that keeps everybody waiting.
+pub fn late(which: Which, received: bool) -> Failure {
+    match which {
+        Which::Route => Failure::ResponseTimeout,
+        Which::Try => Failure::PerTryTimeout,
+        Which::Request => Failure::RequestTimeout(Late::Request),
+        Which::Idle => Failure::Idle { received },
+    }
+}

@@ -1,0 +1,128 @@
+//! What the requests of one downstream connection share, and the configuration they run by.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::observe::Downstream;
+use crate::config::Snapshot;
+use crate::config::http::HttpManager;
+use crate::config::listener::{FilterChain, Listener, Terminal};
+use crate::config::route::RouteConfig;
+use crate::worker::Worker;
+
+/// A downstream connection.
+pub struct Conn {
+    pub worker: Rc<Worker>,
+    pub downstream: Rc<Downstream>,
+    /// Spellings of header names come and go with HTTP/2: agreed on by ALPN.
+    pub spell: bool,
+    current: RefCell<Rc<Resolved>>,
+}
+
+/// One snapshot, as far as this connection is concerned. A request runs by one from its beginning
+/// to its end, retries included.
+pub struct Resolved {
+    pub snapshot: Arc<Snapshot>,
+    pub manager: Arc<HttpManager>,
+    /// `None`: not (yet) known.
+    pub routes: Option<Arc<RouteConfig>>,
+    /// The listener or chain is not configured any more: the connection is to end.
+    pub is_gone: bool,
+}
+
+impl Conn {
+    pub fn new(worker: Rc<Worker>, downstream: Downstream, manager: Arc<HttpManager>) -> Self {
+        let snapshot = worker.store.load();
+        let spell = downstream
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.alpn.as_deref())
+            .is_some_and(|alpn| alpn == b"anyam-h2-case");
+        let first = Resolved {
+            routes: routes(&downstream.listener, &manager),
+            manager,
+            snapshot,
+            is_gone: false,
+        };
+        let conn = Self {
+            worker,
+            downstream: Rc::new(downstream),
+            spell,
+            current: RefCell::new(Rc::new(first)),
+        };
+        let newest = conn.look_up(conn.current.borrow().snapshot.clone());
+        *conn.current.borrow_mut() = Rc::new(newest);
+        conn
+    }
+
+    /// The newest configuration. Looks names up only after a new snapshot was published.
+    pub fn resolve(&self) -> Rc<Resolved> {
+        let newest = self.worker.store.peek();
+        let mut current = self.current.borrow_mut();
+        if newest.generation != current.snapshot.generation {
+            let manager = current.manager.clone();
+            *current = Rc::new(self.look_up_from(Arc::clone(&newest), manager));
+        }
+        current.clone()
+    }
+
+    /// The connection should end at the next occasion.
+    pub fn is_draining(&self) -> bool {
+        self.worker.is_draining() || self.resolve().is_gone
+    }
+
+    fn look_up(&self, snapshot: Arc<Snapshot>) -> Resolved {
+        let manager = self.current.borrow().manager.clone();
+        self.look_up_from(snapshot, manager)
+    }
+
+    fn look_up_from(&self, snapshot: Arc<Snapshot>, before: Arc<HttpManager>) -> Resolved {
+        let down = &self.downstream;
+        let listener = snapshot.listeners.get(&down.listener.def.name);
+        let found = listener.and_then(|listener| {
+            let chain = same_chain(listener, &down.chain)?;
+            match &chain.terminal {
+                Terminal::Http(manager) => Some((listener, manager.clone())),
+                Terminal::Tcp(_) => None,
+            }
+        });
+        match found {
+            Some((listener, manager)) => Resolved {
+                routes: routes(listener, &manager),
+                manager,
+                snapshot,
+                is_gone: false,
+            },
+            None => Resolved {
+                routes: routes(&down.listener, &before),
+                manager: before,
+                snapshot,
+                is_gone: true,
+            },
+        }
+    }
+}
+
+fn routes(listener: &Listener, manager: &HttpManager) -> Option<Arc<RouteConfig>> {
+    let at = usize::try_from(manager.routes.0).ok()?;
+    listener.routes.get(at)?.target().cloned()
+}
+
+/// The chain that stands where the connection's own stood: the same, or one of the same name with
+/// the same certificate settings.
+fn same_chain<'a>(listener: &'a Listener, own: &Arc<FilterChain>) -> Option<&'a Arc<FilterChain>> {
+    let def = &listener.def;
+    let mut all = def.chains.iter().chain(&def.default_chain);
+    let stands_for = |chain: &&Arc<FilterChain>| {
+        Arc::ptr_eq(chain, own)
+            || chain.name == own.name
+                && chain.matches == own.matches
+                && match (&chain.tls, &own.tls) {
+                    (Some(new), Some(old)) => Arc::ptr_eq(new, old),
+                    (None, None) => true,
+                    _ => false,
+                }
+    };
+    all.find(stands_for)
+}

@@ -1,0 +1,102 @@
+//! The deadlines of one request, on one timer.
+
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use crate::timer::Timer;
+
+/// Which deadline passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The response must be complete.
+    Route,
+    /// This attempt's response must have begun.
+    Try,
+    /// Something must move.
+    Idle,
+    /// The request must have arrived.
+    Request,
+}
+
+/// See the module. The timer is set for the earliest.
+pub struct Deadlines<'a> {
+    timer: &'a Timer,
+    route: Option<Instant>,
+    attempt: Option<Instant>,
+    request: Option<Instant>,
+    idle: Option<Instant>,
+    idle_after: Option<Duration>,
+}
+
+impl<'a> Deadlines<'a> {
+    pub fn new(timer: &'a Timer, idle_after: Option<Duration>) -> Self {
+        let mut deadlines = Self {
+            timer,
+            route: None,
+            attempt: None,
+            request: None,
+            idle: None,
+            idle_after,
+        };
+        deadlines.moved();
+        deadlines
+    }
+
+    pub fn set_idle_after(&mut self, after: Option<Duration>) {
+        self.idle_after = after;
+        self.moved();
+    }
+
+    /// Something moved.
+    pub fn moved(&mut self) {
+        self.idle = self.idle_after.map(|after| Instant::now() + after);
+        self.arm();
+    }
+
+    pub fn set_request(&mut self, at: Option<Instant>) {
+        self.request = at;
+        self.arm();
+    }
+
+    pub fn set_route(&mut self, at: Option<Instant>) {
+        self.route = at;
+        self.arm();
+    }
+
+    pub fn has_route(&self) -> bool {
+        self.route.is_some()
+    }
+
+    pub fn set_try(&mut self, at: Option<Instant>) {
+        self.attempt = at;
+        self.arm();
+    }
+
+    /// Ready with the deadline that passed first.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Which> {
+        while self.timer.poll_expired(cx).is_ready() {
+            let now = Instant::now();
+            let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+            for (at, which) in [
+                (self.route, Which::Route),
+                (self.attempt, Which::Try),
+                (self.request, Which::Request),
+                (self.idle, Which::Idle),
+            ] {
+                if passed(at) {
+                    return Poll::Ready(which);
+                }
+            }
+            self.arm();
+        }
+        Poll::Pending
+    }
+
+    fn arm(&self) {
+        let all = [self.route, self.attempt, self.request, self.idle];
+        match all.into_iter().flatten().min() {
+            Some(at) => self.timer.set_at(at),
+            None => self.timer.clear(),
+        }
+    }
+}

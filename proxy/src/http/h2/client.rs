@@ -1,0 +1,333 @@
+//! An upstream HTTP/2 connection and its streams.
+
+use std::cell::Cell;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use h2::client::{ResponseFuture, SendRequest};
+
+use super::super::error::Failure;
+use super::super::h1::{BodyLength, Event, Fault, RequestInfo, ResponseInfo, Tunnel};
+use super::super::head::{Head, HeaderId, Method};
+use super::super::observe::Upstream;
+use super::convert::{self, Bounds};
+use super::cross::Prefixed;
+use super::stream::{Receiving, Sending};
+use crate::config::http::Http2Options;
+use crate::stream::Stream;
+use crate::timer::Timers;
+
+/// A connection that streams can be opened on; shared by all that do.
+pub struct Connected {
+    pub send: SendRequest<Bytes>,
+    pub about: Rc<Upstream>,
+    bounds: Bounds,
+    spell: bool,
+    state: Rc<State>,
+}
+
+#[derive(Default)]
+struct State {
+    closed: Cell<bool>,
+    /// Streams not yet done with.
+    active: Cell<usize>,
+}
+
+/// Speaks the preface and leaves a task that drives the connection.
+///
+/// # Errors
+/// When the connection breaks before the preface is out.
+pub async fn handshake(
+    stream: Stream,
+    about: Rc<Upstream>,
+    options: &Http2Options,
+    bounds: Bounds,
+    timers: &Timers,
+    at_end: impl FnOnce() + 'static,
+) -> Result<Connected, Failure> {
+    let spell = about
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.alpn.as_deref())
+        .is_some_and(|alpn| alpn == b"anyam-h2-case");
+    let io = Prefixed {
+        stream,
+        prefix: BytesMut::new(),
+    };
+    let mut builder = h2::client::Builder::new();
+    builder
+        .enable_push(false)
+        .initial_window_size(options.initial_stream_window)
+        .initial_connection_window_size(options.initial_connection_window)
+        .max_frame_size(options.max_frame_size)
+        .max_header_list_size(u32::try_from(bounds.bytes).unwrap_or(u32::MAX))
+        .initial_max_send_streams(100)
+        .max_concurrent_reset_streams(options.max_resets.max(10));
+    let (send, mut connection) = builder
+        .handshake::<_, Bytes>(io)
+        .await
+        .map_err(|error| Failure::Connect(error.to_string().into()))?;
+    let state = Rc::new(State::default());
+    let ping = connection.ping_pong();
+    let (shared, timers, options) = (state.clone(), timers.clone(), *options);
+    tokio::task::spawn_local(async move {
+        let alive = keepalive(ping, &timers, &options);
+        tokio::select! {
+            // How it ended shows on its streams.
+            _ = connection => {}
+            () = alive => {}
+        }
+        shared.closed.set(true);
+        at_end();
+    });
+    Ok(Connected {
+        send,
+        about,
+        bounds,
+        spell,
+        state,
+    })
+}
+
+/// Returns when the peer stopped answering pings; never without an interval.
+pub async fn keepalive(ping: Option<h2::PingPong>, timers: &Timers, options: &Http2Options) {
+    let (Some(mut ping), Some(interval)) = (ping, options.keepalive_interval) else {
+        return std::future::pending().await;
+    };
+    loop {
+        timers.sleep(interval.max(Duration::from_millis(10))).await;
+        let answer = ping.ping(h2::Ping::opaque());
+        match timers.timeout(options.keepalive_timeout, answer).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(_)) | Err(_) => return,
+        }
+    }
+}
+
+impl Connected {
+    /// No stream can be opened on it any more.
+    pub fn is_closed(&self) -> bool {
+        self.state.closed.get()
+    }
+
+    /// Whether one more stream fits now.
+    pub fn has_room(&self) -> bool {
+        self.state.active.get() < self.send.current_max_send_streams()
+    }
+
+    pub fn is_busy(&self) -> bool {
+        self.state.active.get() > 0
+    }
+
+    /// A stream for one exchange. Ready once the connection takes it.
+    ///
+    /// # Errors
+    /// When the connection is going away: nothing was sent.
+    pub async fn open(&self) -> Result<ClientStream, Failure> {
+        let send = self.send.clone().ready().await.map_err(|error| {
+            self.state.closed.set(true);
+            if error.is_io() {
+                Failure::Terminated
+            } else {
+                Failure::Refused
+            }
+        })?;
+        self.state.active.set(self.state.active.get() + 1);
+        Ok(ClientStream {
+            connection: self.state.clone(),
+            state: ClientState::Ready(send),
+            about: self.about.clone(),
+            bounds: self.bounds,
+            spell: self.spell,
+            connect: false,
+        })
+    }
+}
+
+/// One exchange's stream.
+pub struct ClientStream {
+    connection: Rc<State>,
+    state: ClientState,
+    about: Rc<Upstream>,
+    bounds: Bounds,
+    spell: bool,
+    connect: bool,
+}
+
+enum ClientState {
+    /// Before the request's head.
+    Ready(SendRequest<Bytes>),
+    Open {
+        sending: Sending,
+        /// Until the response's head.
+        response: ResponseFuture,
+        receiving: Option<Receiving>,
+    },
+}
+
+impl ClientStream {
+    pub fn about(&self) -> &Rc<Upstream> {
+        &self.about
+    }
+
+    pub fn head(
+        &mut self,
+        head: &Head,
+        body: BodyLength,
+        info: &RequestInfo,
+    ) -> Result<(), Failure> {
+        let ClientState::Ready(send) = &mut self.state else {
+            return Ok(());
+        };
+        if info.tunnel == Tunnel::Upgrade && !send.is_extended_connect_protocol_enabled() {
+            return Err(Failure::Unsupported(
+                "the upstream's HTTP/2 does not take upgrades (RFC 8441)",
+            ));
+        }
+        self.connect = head.method() == Method::Connect || info.tunnel != Tunnel::None;
+        let request = convert::request_out(head, info, self.spell)
+            .ok_or(Failure::BadRequest(Fault::InvalidTarget))?;
+        let none = matches!(body, BodyLength::None) && info.tunnel == Tunnel::None;
+        let (response, stream) = send.send_request(request, none).map_err(blame_server)?;
+        let sending = if none {
+            Sending::ended(stream)
+        } else {
+            Sending::new(stream)
+        };
+        self.state = ClientState::Open {
+            sending,
+            response,
+            receiving: None,
+        };
+        Ok(())
+    }
+
+    fn sending(&mut self) -> Option<&mut Sending> {
+        match &mut self.state {
+            ClientState::Ready(_) => None,
+            ClientState::Open { sending, .. } => Some(sending),
+        }
+    }
+
+    pub fn data(&mut self, data: Bytes) {
+        if let Some(sending) = self.sending() {
+            sending.data(data);
+        }
+    }
+
+    pub fn end(&mut self, trailers: Option<&Head>) {
+        if let Some(sending) = self.sending() {
+            sending.end(trailers);
+        }
+    }
+
+    pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self.sending() {
+            Some(sending) => sending.poll_room(cx).map_err(blame_server),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self.sending() {
+            Some(sending) => sending.poll_flush(cx).map_err(blame_server),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut Head,
+    ) -> Poll<Result<ResponseInfo, Failure>> {
+        let ClientState::Open {
+            response,
+            receiving,
+            ..
+        } = &mut self.state
+        else {
+            return Poll::Ready(Err(Failure::Terminated));
+        };
+        if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
+            let (parts, ()) = interim.map_err(blame_server)?.into_parts();
+            convert::response_in(head, parts.status, &parts.headers, self.bounds, self.spell)
+                .map_err(Failure::BadResponse)?;
+            return Poll::Ready(Ok(ResponseInfo {
+                body: BodyLength::None,
+                keep_alive: true,
+                interim: true,
+                tunnel: false,
+            }));
+        }
+        let response = ready!(Pin::new(response).poll(cx)).map_err(blame_server)?;
+        let (parts, body) = response.into_parts();
+        let length =
+            convert::response_in(head, parts.status, &parts.headers, self.bounds, self.spell)
+                .map_err(Failure::BadResponse)?;
+        let tunnel = self.connect && parts.status.is_success();
+        let body_length = match length {
+            _ if body.is_end_stream() => BodyLength::None,
+            Some(length) => BodyLength::Known(length),
+            None => BodyLength::Unknown,
+        };
+        *receiving = Some(Receiving::new(body));
+        if tunnel {
+            head.remove(HeaderId::ContentLength);
+        }
+        Poll::Ready(Ok(ResponseInfo {
+            body: body_length,
+            keep_alive: true,
+            interim: false,
+            tunnel,
+        }))
+    }
+
+    pub fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: &mut Head,
+    ) -> Poll<Result<Event, Failure>> {
+        match &mut self.state {
+            ClientState::Open {
+                receiving: Some(receiving),
+                ..
+            } => receiving.poll(cx, trailers).map_err(blame_server),
+            _ => Poll::Ready(Err(Failure::Terminated)),
+        }
+    }
+}
+
+impl Drop for ClientStream {
+    fn drop(&mut self) {
+        let active = &self.connection.active;
+        active.set(active.get().saturating_sub(1));
+        // An exchange that ends early must not leave the upstream working for nobody.
+        let done = match &self.state {
+            ClientState::Ready(_) => true,
+            ClientState::Open {
+                sending, receiving, ..
+            } => sending.is_ended() && receiving.as_ref().is_some_and(Receiving::is_done),
+        };
+        if !done && let Some(sending) = self.sending() {
+            sending.reset(h2::Reason::CANCEL);
+        }
+    }
+}
+
+fn blame_server(error: h2::Error) -> Failure {
+    if error.is_io() {
+        return Failure::Terminated;
+    }
+    match error.reason() {
+        Some(h2::Reason::REFUSED_STREAM) => Failure::Refused,
+        // Streams above the last one that the peer names were not touched.
+        Some(h2::Reason::NO_ERROR) if error.is_go_away() => Failure::Refused,
+        _ if error.is_library() => Failure::Protocol(error.to_string().into()),
+        _ if error.is_go_away() => Failure::Terminated,
+        _ => Failure::Reset,
+    }
+}

@@ -1,0 +1,277 @@
+//! Heads across HTTP/2's edge.
+
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Response, Uri};
+
+use super::super::h1::{BodyLength, Fault, RequestInfo, Tunnel};
+use super::super::head::{Head, HeaderId, Method, TargetForm, Version};
+use super::super::spelling;
+
+/// Bounds on a received head: decoded bytes (32 per field on top, as HPACK counts) and fields,
+/// cookie crumbs each for itself.
+#[derive(Clone, Copy)]
+pub struct Bounds {
+    pub bytes: usize,
+    pub fields: usize,
+}
+
+/// A received request. `respell`: the peer agreed on sending spellings.
+pub fn request_in(
+    parts: http::request::Parts,
+    ended: bool,
+    bounds: Bounds,
+    respell: bool,
+) -> Result<(Head, RequestInfo), Fault> {
+    let mut head = Head::new();
+    head.set_version(Version::Http2);
+    head.set_method(parts.method.as_str().as_bytes());
+    let uri = parts.uri.into_parts();
+    if let Some(scheme) = &uri.scheme {
+        head.set_scheme(scheme.as_str().as_bytes());
+    }
+    let te_trailers = parts.headers.get(http::header::TE).is_some();
+    // `:authority` rules; a Host beside it that says otherwise is an attempt to confuse.
+    let host = parts.headers.get(http::header::HOST);
+    match (&uri.authority, host) {
+        (Some(authority), Some(host)) if authority.as_str().as_bytes() != host.as_bytes() => {
+            return Err(Fault::RepeatedHost);
+        }
+        (Some(authority), _) => head.set_authority(authority.as_str().as_bytes()),
+        (None, Some(host)) => head.set_authority(host.as_bytes()),
+        (None, None) => return Err(Fault::MissingHost),
+    }
+    let protocol = parts.extensions.get::<h2::ext::Protocol>();
+    let connect = head.method() == Method::Connect;
+    if let Some(protocol) = protocol {
+        head.set_protocol(protocol.as_str().as_bytes());
+    } else if connect {
+        head.set_form(TargetForm::Authority);
+    }
+    if let Some(path) = &uri.path_and_query
+        && head.form() != TargetForm::Authority
+    {
+        head.set_path_and_query(path.as_str().as_bytes());
+        if path.as_str() == "*" {
+            head.set_form(TargetForm::Asterisk);
+        }
+    }
+    let length = fields_in(&mut head, &parts.headers, bounds, respell)?;
+    let body = match (ended, length) {
+        (true, _) => BodyLength::None,
+        (false, Some(length)) => BodyLength::Known(length),
+        (false, None) => BodyLength::Unknown,
+    };
+    let info = RequestInfo {
+        body,
+        keep_alive: true,
+        expect_continue: take_expectation(&mut head),
+        tunnel: match (connect, protocol) {
+            (true, None) => Tunnel::Connect,
+            (true, Some(_)) => Tunnel::Upgrade,
+            _ => Tunnel::None,
+        },
+        te_trailers,
+    };
+    Ok((head, info))
+}
+
+/// A received response's head into `head`; its declared length.
+pub fn response_in(
+    head: &mut Head,
+    status: http::StatusCode,
+    headers: &HeaderMap,
+    bounds: Bounds,
+    respell: bool,
+) -> Result<Option<u64>, Fault> {
+    head.clear();
+    head.set_version(Version::Http2);
+    head.set_status(status.as_u16());
+    fields_in(head, headers, bounds, respell)
+}
+
+/// Received trailers. Fields that speak about the message's framing, route or sender are refused.
+pub fn trailers_in(head: &mut Head, headers: &HeaderMap) {
+    head.clear();
+    for (name, value) in headers {
+        let id = HeaderId::of(name.as_str().as_bytes());
+        if !is_refused_in_trailers(id) {
+            head.append_named(name.as_str().as_bytes(), value.as_bytes());
+        }
+    }
+}
+
+fn is_refused_in_trailers(id: HeaderId) -> bool {
+    id.is_hop_by_hop()
+        || matches!(
+            id,
+            HeaderId::Host
+                | HeaderId::ContentLength
+                | HeaderId::Authorization
+                | HeaderId::Cookie
+                | HeaderId::SetCookie
+                | HeaderId::Expect
+                | HeaderId::Forwarded
+                | HeaderId::XForwardedFor
+                | HeaderId::XForwardedProto
+                | HeaderId::XForwardedHost
+                | HeaderId::XForwardedClientCert
+                | HeaderId::XAnyamHeaderCase
+        )
+}
+
+fn fields_in(
+    head: &mut Head,
+    headers: &HeaderMap,
+    bounds: Bounds,
+    respell: bool,
+) -> Result<Option<u64>, Fault> {
+    if headers.len() > bounds.fields {
+        return Err(Fault::TooManyFields);
+    }
+    let mut bytes = head.path_and_query().len() + head.authority().len();
+    let mut cookie = Vec::new();
+    let mut length = None;
+    for (name, value) in headers {
+        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        bytes += name.len() + value.len() + 32;
+        let id = HeaderId::of(name);
+        match id {
+            HeaderId::Te | HeaderId::Host => continue,
+            HeaderId::Cookie => {
+                // Crumbs become one field again (RFC 9113 8.2.3).
+                if !cookie.is_empty() {
+                    cookie.extend_from_slice(b"; ");
+                }
+                cookie.extend_from_slice(value);
+                continue;
+            }
+            HeaderId::ContentLength => {
+                length = Some(content_length(value).ok_or(Fault::InvalidContentLength)?);
+            }
+            HeaderId::XAnyamHeaderCase if !respell => continue,
+            _ => {}
+        }
+        head.append_named(name, value);
+    }
+    if !cookie.is_empty() {
+        head.append(HeaderId::Cookie, &cookie);
+    }
+    if bytes > bounds.bytes {
+        return Err(Fault::HeadTooLarge);
+    }
+    if respell {
+        spelling::apply(head);
+    }
+    Ok(length)
+}
+
+fn content_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    std::str::from_utf8(value).ok()?.parse().ok()
+}
+
+fn take_expectation(head: &mut Head) -> bool {
+    let expects = head
+        .get(HeaderId::Expect)
+        .is_some_and(|value| value.eq_ignore_ascii_case(b"100-continue"));
+    expects && head.remove(HeaderId::Expect)
+}
+
+/// A request to send. `None`: something in it has no place in HTTP/2.
+pub fn request_out(head: &Head, info: &RequestInfo, spell: bool) -> Option<Request<()>> {
+    let mut request = Request::new(());
+    let mut upgrade = None;
+    match info.tunnel {
+        Tunnel::None => {
+            *request.method_mut() = http::Method::from_bytes(head.method_name()).ok()?;
+        }
+        Tunnel::Connect => *request.method_mut() = http::Method::CONNECT,
+        Tunnel::Upgrade => {
+            // RFC 8441: the upgrade's name travels as `:protocol` of an extended CONNECT.
+            *request.method_mut() = http::Method::CONNECT;
+            let name = head.protocol().or_else(|| head.get(HeaderId::Upgrade))?;
+            upgrade = Some(std::str::from_utf8(name).ok()?.to_ascii_lowercase());
+        }
+    }
+    let mut uri = Uri::default().into_parts();
+    uri.authority = Some(Authority::from_maybe_shared(copy(head.authority())).ok()?);
+    if info.tunnel != Tunnel::Connect {
+        let https = head.scheme() == b"https";
+        uri.scheme = Some(if https { Scheme::HTTPS } else { Scheme::HTTP });
+        let path = copy(head.path_and_query());
+        uri.path_and_query = Some(PathAndQuery::from_maybe_shared(path).ok()?);
+    } else {
+        uri.path_and_query = None;
+    }
+    *request.uri_mut() = Uri::from_parts(uri).ok()?;
+    if let Some(name) = upgrade {
+        let protocol = h2::ext::Protocol::from(name.as_str());
+        request.extensions_mut().insert(protocol);
+    }
+    *request.version_mut() = http::Version::HTTP_2;
+    let skip_length = info.tunnel != Tunnel::None;
+    fields_out(head, request.headers_mut(), skip_length, spell)?;
+    if info.te_trailers {
+        let trailers = HeaderValue::from_static("trailers");
+        request.headers_mut().insert(http::header::TE, trailers);
+    }
+    Some(request)
+}
+
+/// A response to send. `None`: something in it has no place in HTTP/2.
+pub fn response_out(head: &Head, spell: bool) -> Option<Response<()>> {
+    let mut response = Response::new(());
+    // An upgrade that HTTP/1 agreed to with 101 is plain success here (RFC 8441 5).
+    let (status, tunnel) = match head.status() {
+        101 => (200, true),
+        status => (status, false),
+    };
+    *response.status_mut() = http::StatusCode::from_u16(status).ok()?;
+    *response.version_mut() = http::Version::HTTP_2;
+    fields_out(head, response.headers_mut(), tunnel, spell)?;
+    Some(response)
+}
+
+pub fn trailers_out(head: &Head) -> HeaderMap {
+    let mut map = HeaderMap::with_capacity(head.len());
+    // What cannot be a trailer is left out; framing does not depend on it.
+    let _ = fields_out(head, &mut map, true, false);
+    map
+}
+
+fn fields_out(head: &Head, map: &mut HeaderMap, skip_length: bool, spell: bool) -> Option<()> {
+    map.reserve(head.len() + 1);
+    for (index, field) in head.iter().enumerate() {
+        match field.id {
+            HeaderId::Host | HeaderId::XAnyamHeaderCase => continue,
+            HeaderId::ContentLength if skip_length => continue,
+            id if id.is_hop_by_hop() => continue,
+            _ => {}
+        }
+        if field.name.eq_ignore_ascii_case(b"sec-websocket-key")
+            || field.name.eq_ignore_ascii_case(b"sec-websocket-accept")
+        {
+            // The handshake's proof belongs to HTTP/1 (RFC 8441 5).
+            continue;
+        }
+        let name = HeaderName::from_bytes(field.name).ok()?;
+        let value = HeaderValue::from_maybe_shared(head.value_bytes(index)?).ok()?;
+        map.append(name, value);
+    }
+    if spell {
+        let mut list = Vec::new();
+        spelling::encode(head, &mut list);
+        if !list.is_empty() {
+            let name = HeaderName::from_static(HeaderId::XAnyamHeaderCase.name());
+            map.insert(name, HeaderValue::from_bytes(&list).ok()?);
+        }
+    }
+    Some(())
+}
+
+fn copy(bytes: &[u8]) -> bytes::Bytes {
+    bytes::Bytes::copy_from_slice(bytes)
+}

@@ -1,0 +1,153 @@
+//! A downstream HTTP/2 stream. The connection's loop is in [`crate::http::serve2`].
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream};
+
+use super::super::error::Failure;
+use super::super::h1::{BodyLength, Event, Fault};
+use super::super::head::Head;
+use super::convert;
+use super::stream::{Receiving, Sending};
+
+/// One request's stream.
+pub struct ServerStream {
+    receiving: Receiving,
+    sending: Half,
+    expects_continue: bool,
+    /// The peer agreed on sending spellings.
+    spell: bool,
+}
+
+enum Half {
+    /// Before the response's head.
+    Respond(SendResponse<Bytes>),
+    Send(Sending),
+}
+
+impl ServerStream {
+    pub fn new(
+        body: RecvStream,
+        respond: SendResponse<Bytes>,
+        expects_continue: bool,
+        spell: bool,
+    ) -> Self {
+        Self {
+            receiving: Receiving::new(body),
+            sending: Half::Respond(respond),
+            expects_continue,
+            spell,
+        }
+    }
+
+    pub fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: &mut Head,
+    ) -> Poll<Result<Event, Failure>> {
+        self.receiving.poll(cx, trailers).map_err(blame_client)
+    }
+
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        let reset = match &mut self.sending {
+            Half::Respond(respond) => ready!(respond.poll_reset(cx)),
+            Half::Send(sending) => ready!(sending.poll_reset(cx)),
+        };
+        Poll::Ready(reset.map_or_else(blame_client, |_| Failure::ClientReset))
+    }
+
+    pub fn go_on(&mut self) {
+        if std::mem::take(&mut self.expects_continue) {
+            let mut head = Head::new();
+            head.set_status(100);
+            self.interim(&head);
+        }
+    }
+
+    pub fn interim(&mut self, head: &Head) {
+        // HTTP/2 has no 101 (RFC 9113 8.6).
+        if head.status() == 101 {
+            return;
+        }
+        if let (Half::Respond(respond), Some(response)) =
+            (&mut self.sending, convert::response_out(head, self.spell))
+        {
+            // A client that is gone shows in the final response.
+            let _ = respond.send_informational(response);
+        }
+    }
+
+    pub fn head(&mut self, head: &Head, body: BodyLength, _close: bool) -> Result<(), Failure> {
+        let Half::Respond(respond) = &mut self.sending else {
+            return Ok(());
+        };
+        let response = convert::response_out(head, self.spell)
+            .ok_or(Failure::BadResponse(Fault::InvalidName))?;
+        let none = matches!(body, BodyLength::None);
+        let sent = respond.send_response(response, none);
+        let stream = sent.map_err(blame_client)?;
+        self.sending = Half::Send(if none {
+            Sending::ended(stream)
+        } else {
+            Sending::new(stream)
+        });
+        Ok(())
+    }
+
+    pub fn data(&mut self, data: Bytes) {
+        if let Half::Send(sending) = &mut self.sending {
+            sending.data(data);
+        }
+    }
+
+    pub fn end(&mut self, trailers: Option<&Head>) {
+        if let Half::Send(sending) = &mut self.sending {
+            sending.end(trailers);
+        }
+    }
+
+    pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match &mut self.sending {
+            Half::Send(sending) => sending.poll_room(cx).map_err(blame_client),
+            Half::Respond(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match &mut self.sending {
+            Half::Send(sending) => sending.poll_flush(cx).map_err(blame_client),
+            Half::Respond(_) => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ends the stream without (the rest of) a response.
+    pub fn reset(&mut self, reason: Reason) {
+        match &mut self.sending {
+            Half::Respond(respond) => respond.send_reset(reason),
+            Half::Send(sending) => sending.reset(reason),
+        }
+    }
+
+    /// The response was sent before the request had been read: the client may stop now
+    /// (RFC 9113 8.1).
+    pub fn finish(&mut self) {
+        if !self.receiving.is_done()
+            && let Half::Send(sending) = &mut self.sending
+            && sending.is_ended()
+        {
+            sending.reset(Reason::NO_ERROR);
+        }
+    }
+}
+
+fn blame_client(error: h2::Error) -> Failure {
+    if error.is_reset() && error.is_remote() {
+        Failure::ClientReset
+    } else if error.is_library() {
+        Failure::BadRequest(Fault::Truncated)
+    } else {
+        Failure::ClientGone
+    }
+}

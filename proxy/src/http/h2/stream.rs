@@ -1,0 +1,179 @@
+//! What both ends of an HTTP/2 stream share: sending within the peer's windows, reading with ours.
+
+use std::collections::VecDeque;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use h2::{RecvStream, SendStream};
+use http::HeaderMap;
+
+use super::super::h1::Event;
+use super::super::head::Head;
+use super::convert;
+
+/// Bytes that may wait here for the peer's window before the source is asked to wait.
+const QUEUE: usize = 64 * 1024;
+
+/// The sending half.
+pub struct Sending {
+    stream: SendStream<Bytes>,
+    queue: VecDeque<Bytes>,
+    queued: usize,
+    end: End,
+}
+
+enum End {
+    NotYet,
+    Plain,
+    Trailers(HeaderMap),
+    Sent,
+}
+
+impl Sending {
+    pub fn new(stream: SendStream<Bytes>) -> Self {
+        Self {
+            stream,
+            queue: VecDeque::new(),
+            queued: 0,
+            end: End::NotYet,
+        }
+    }
+
+    /// The head said already that nothing follows.
+    pub fn ended(stream: SendStream<Bytes>) -> Self {
+        let mut sending = Self::new(stream);
+        sending.end = End::Sent;
+        sending
+    }
+
+    pub fn data(&mut self, data: Bytes) {
+        if !data.is_empty() && !matches!(self.end, End::Sent) {
+            self.queued += data.len();
+            self.queue.push_back(data);
+        }
+    }
+
+    pub fn end(&mut self, trailers: Option<&Head>) {
+        if matches!(self.end, End::Sent) {
+            return;
+        }
+        self.end = match trailers {
+            Some(trailers) if !trailers.is_empty() => {
+                End::Trailers(convert::trailers_out(trailers))
+            }
+            _ => End::Plain,
+        };
+    }
+
+    /// The end was sent.
+    pub fn is_ended(&self) -> bool {
+        matches!(self.end, End::Sent)
+    }
+
+    pub fn reset(&mut self, reason: h2::Reason) {
+        self.stream.send_reset(reason);
+    }
+
+    pub fn poll_reset(&mut self, cx: &mut Context<'_>) -> Poll<Result<h2::Reason, h2::Error>> {
+        self.stream.poll_reset(cx)
+    }
+
+    pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        if self.queued < QUEUE {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_flush(cx)
+    }
+
+    /// Hands everything that waits to the connection, as far as the peer's windows let it.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
+        while let Some(front) = self.queue.front_mut() {
+            let mut capacity = self.stream.capacity();
+            if capacity == 0 {
+                self.stream.reserve_capacity(self.queued);
+                capacity = self.stream.capacity();
+            }
+            if capacity == 0 {
+                match ready!(self.stream.poll_capacity(cx)) {
+                    Some(Ok(_)) => continue,
+                    Some(Err(error)) => return Poll::Ready(Err(error)),
+                    None => return Poll::Ready(Err(h2::Reason::CANCEL.into())),
+                }
+            }
+            let piece = front.split_to(capacity.min(front.len()));
+            if front.is_empty() {
+                self.queue.pop_front();
+            }
+            self.queued -= piece.len();
+            let last = self.queue.is_empty() && matches!(self.end, End::Plain);
+            self.stream.send_data(piece, last)?;
+            if last {
+                self.end = End::Sent;
+            }
+        }
+        match std::mem::replace(&mut self.end, End::Sent) {
+            End::NotYet => self.end = End::NotYet,
+            End::Plain => self.stream.send_data(Bytes::new(), true)?,
+            End::Trailers(trailers) => self.stream.send_trailers(trailers)?,
+            End::Sent => {}
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The receiving half. The window opens again as pieces are asked for, not as they arrive.
+pub struct Receiving {
+    stream: RecvStream,
+    unreleased: usize,
+    in_trailers: bool,
+    done: bool,
+}
+
+impl Receiving {
+    pub fn new(stream: RecvStream) -> Self {
+        let done = stream.is_end_stream();
+        Self {
+            stream,
+            unreleased: 0,
+            in_trailers: false,
+            done,
+        }
+    }
+
+    /// Everything was read.
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: &mut Head,
+    ) -> Poll<Result<Event, h2::Error>> {
+        if self.unreleased > 0 {
+            let count = std::mem::take(&mut self.unreleased);
+            // Fails only for a stream that is gone, which the next read tells better.
+            let _ = self.stream.flow_control().release_capacity(count);
+        }
+        while !self.done && !self.in_trailers {
+            match ready!(self.stream.poll_data(cx)) {
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(Ok(data)) => {
+                    self.unreleased = data.len();
+                    return Poll::Ready(Ok(Event::Data(data)));
+                }
+                Some(Err(error)) => return Poll::Ready(Err(error)),
+                None => self.in_trailers = true,
+            }
+        }
+        if !self.done {
+            let received = ready!(self.stream.poll_trailers(cx))?;
+            self.done = true;
+            if let Some(map) = received {
+                convert::trailers_in(trailers, &map);
+                return Poll::Ready(Ok(Event::Trailers));
+            }
+        }
+        Poll::Ready(Ok(Event::End))
+    }
+}

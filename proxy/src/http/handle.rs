@@ -1,0 +1,368 @@
+//! One request's life: plan, policy, request edits, attempts, response edits, observe.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::attempt::Attempts;
+use super::authority::{self, AuthorityOptions, PortRule};
+use super::conn::{Conn, Resolved};
+use super::deadline::Deadlines;
+use super::down::Down;
+use super::error::Failure;
+use super::h1::{BodyLength, Fault, RequestInfo as Framing, Tunnel};
+use super::head::{Head, HeaderId, TargetForm, Version};
+use super::headers::{self, Side};
+use super::local::{self, Reply};
+use super::observe::RequestInfo;
+use super::path::{self, PathOutcome};
+use super::{authorise, plan, redirect, rewrite, upgrade};
+use crate::config::http::{HttpFilter, StripPort};
+use crate::config::route::{Action, Forward, Route};
+use crate::timer::Timer;
+
+/// A request, as its codec hands it over.
+pub struct Request {
+    /// `Err`: its bytes were not acceptable; the head is what was understood of it.
+    pub framing: Result<Framing, Fault>,
+    pub head: Head,
+    /// When its first byte was seen.
+    pub start: Instant,
+}
+
+/// How a request ended.
+pub struct Ended {
+    /// The response was sent to its end and the protocol is in order: the connection may go on.
+    pub clean: bool,
+    /// The client is still there.
+    pub answered: bool,
+    /// For the next request.
+    pub head: Head,
+}
+
+/// One exchange under way.
+struct Exchange<'a, 'd> {
+    conn: &'a Conn,
+    resolved: Rc<Resolved>,
+    timer: &'a Timer,
+    down: &'a mut Down<'d>,
+    info: RequestInfo,
+    /// The connection ends after this response.
+    close: bool,
+    /// The response's head was sent.
+    started: bool,
+}
+
+/// Serves one request. What goes wrong is answered, as long as it can be.
+pub async fn handle(
+    conn: &Conn,
+    timer: &Timer,
+    down: &mut Down<'_>,
+    request: Request,
+    close: bool,
+) -> Ended {
+    let resolved = conn.resolve();
+    let manager = resolved.manager.clone();
+    let mut info = RequestInfo::new(conn.downstream.clone(), manager, request.head);
+    info.start = request.start;
+    let mut exchange = Exchange {
+        close: close || resolved.is_gone,
+        conn,
+        resolved,
+        timer,
+        down,
+        info,
+        started: false,
+    };
+    let result = match request.framing {
+        Ok(framing) => exchange.run(framing).await,
+        Err(fault) => Err(Failure::BadRequest(fault)),
+    };
+    let result = match result {
+        Err(failure) => exchange.fail(&failure).await,
+        Ok(()) => Ok(()),
+    };
+    let mut info = exchange.info;
+    info.times.end = info.elapsed();
+    super::observe::report(&conn.worker, &info);
+    Ended {
+        clean: result.is_ok(),
+        answered: !matches!(result, Err(Failure::ClientGone | Failure::ClientReset)),
+        head: info.request,
+    }
+}
+
+/// Answers a failure that came before there was a request to handle.
+pub async fn refuse(
+    conn: &Conn,
+    timer: &Timer,
+    down: &mut Down<'_>,
+    head: Head,
+    start: Instant,
+    failure: &Failure,
+) {
+    let resolved = conn.resolve();
+    let manager = resolved.manager.clone();
+    let mut info = RequestInfo::new(conn.downstream.clone(), manager, head);
+    info.start = start;
+    let mut exchange = Exchange {
+        conn,
+        resolved,
+        timer,
+        down,
+        info,
+        close: true,
+        started: false,
+    };
+    // Whether it could be sent changes nothing: the connection ends.
+    let _ = exchange.fail(failure).await;
+    exchange.info.times.end = exchange.info.elapsed();
+    super::observe::report(&conn.worker, &exchange.info);
+}
+
+impl Exchange<'_, '_> {
+    /// The steps of a request's life.
+    async fn run(&mut self, mut framing: Framing) -> Result<(), Failure> {
+        if let Some(location) = self.normalise(&framing)? {
+            let reply = local::redirect(&mut self.info, 307, &location);
+            return self.reply(reply).await;
+        }
+        headers::sanitise(&mut self.info);
+        let route = self.plan()?;
+        self.check_policy(&route)?;
+        match &route.action {
+            Action::Direct { status, body } => {
+                let reply = local::direct(&mut self.info, *status, body);
+                headers::edit(&mut self.info, Side::Response, None);
+                self.reply(reply).await
+            }
+            Action::Redirect(to) => {
+                let location = redirect::location(to, &route, &self.info);
+                let reply = local::redirect(&mut self.info, to.status, &location);
+                headers::edit(&mut self.info, Side::Response, None);
+                self.reply(reply).await
+            }
+            Action::Forward(forward) => {
+                self.check_upgrade(forward, &mut framing)?;
+                self.forward(&route, forward, framing).await
+            }
+        }
+    }
+
+    /// One value of path and authority for everything that follows. `Some`: redirect there.
+    fn normalise(&mut self, framing: &Framing) -> Result<Option<Vec<u8>>, Failure> {
+        let manager = &self.info.manager;
+        let head = &mut self.info.request;
+        match path::normalise(head, &manager.path).map_err(Failure::BadRequest)? {
+            PathOutcome::Forward => {}
+            PathOutcome::Redirect => return Ok(Some(head.path_and_query().to_vec())),
+        }
+        if framing.tunnel == Tunnel::None && head.form() == TargetForm::Authority {
+            return Err(Failure::BadRequest(Fault::InvalidTarget));
+        }
+        Ok(None)
+    }
+
+    /// Virtual host and route.
+    fn plan(&mut self) -> Result<Arc<Route>, Failure> {
+        let info = &mut self.info;
+        let own_port = info.downstream.local.port();
+        let strip = match info.manager.strip_port {
+            StripPort::Keep => PortRule::Keep,
+            StripPort::Matching => PortRule::Matching(own_port),
+            StripPort::Any => PortRule::Any,
+        };
+        let options = AuthorityOptions {
+            strip_port: strip,
+            strip_trailing_dot: info.manager.strip_trailing_host_dot,
+        };
+        let name = authority::canonical(info.request.authority(), &options)
+            .map_err(Failure::BadRequest)?
+            .into_owned();
+        let routes = self.resolved.routes.clone().ok_or(Failure::NoRoute)?;
+        let draw = fastrand::u32(..1_000_000);
+        match plan::plan(&routes, &name, &info.request, draw) {
+            Ok(matched) => {
+                info.route_config = Some(matched.config);
+                info.virtual_host = Some(matched.host);
+                info.route = Some(matched.route.clone());
+                Ok(matched.route)
+            }
+            Err(host) => {
+                info.route_config = Some(routes);
+                info.virtual_host = host;
+                Err(Failure::NoRoute)
+            }
+        }
+    }
+
+    fn check_policy(&mut self, route: &Route) -> Result<(), Failure> {
+        for filter in &self.info.manager.filters {
+            let HttpFilter::Rbac(rbac) = filter;
+            authorise::check(rbac, route, &self.info)?;
+        }
+        Ok(())
+    }
+
+    /// An upgrade must be allowed; one that HTTP/1.1 may ignore is ignored when it has a body.
+    fn check_upgrade(&mut self, forward: &Forward, framing: &mut Framing) -> Result<(), Failure> {
+        if framing.tunnel == Tunnel::Upgrade
+            && self.info.version != Version::Http2
+            && !matches!(framing.body, BodyLength::None | BodyLength::Known(0))
+        {
+            framing.tunnel = Tunnel::None;
+            self.info.request.remove(HeaderId::Upgrade);
+        }
+        match upgrade::kind(&self.info.request, framing) {
+            Some(kind) if !upgrade::is_allowed(&kind, forward, &self.info.manager) => {
+                Err(Failure::UpgradeRefused)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn forward(
+        &mut self,
+        route: &Route,
+        forward: &Forward,
+        framing: Framing,
+    ) -> Result<(), Failure> {
+        let routes = self.info.route_config.clone().ok_or(Failure::NoRoute)?;
+        let snapshot = &self.resolved.snapshot;
+        let draw = fastrand::u64(..);
+        let head = &self.info.request;
+        let chosen = plan::cluster(forward, &routes.clusters, head, snapshot, draw);
+        let cluster = chosen
+            .cluster
+            .ok_or(Failure::NoCluster(forward.cluster_not_found))?;
+        self.info.cluster = Some(cluster.clone());
+        let weighted = chosen.weighted;
+        let timeout = super::timeout::of(&self.info.request, forward);
+        rewrite::request(&mut self.info, route, forward, weighted, timeout);
+        let edits = weighted.map(|entry| &entry.request_headers);
+        headers::edit(&mut self.info, Side::Request, edits);
+        if framing.expect_continue && framing.tunnel == Tunnel::None {
+            self.down.go_on();
+        }
+
+        let idle = forward.idle_timeout;
+        let idle = idle.unwrap_or(self.info.manager.stream_idle_timeout);
+        let mut deadlines = Deadlines::new(self.timer, idle);
+        let whole = self.info.manager.request_timeout;
+        deadlines.set_request(whole.map(|after| self.info.start + after));
+        let (worker, info, down) = (&self.conn.worker, &mut self.info, &mut *self.down);
+        let mut attempts = Attempts::new(
+            worker,
+            info,
+            down,
+            framing,
+            forward,
+            cluster.clone(),
+            deadlines,
+        );
+        let (mut answer, _permit) = attempts.run().await?;
+
+        let length = finish_head(attempts.info, &answer.framing, weighted, &worker.date);
+        self.started = true;
+        let close = self.close || answer.framing.tunnel;
+        attempts.down.head(&attempts.info.response, length, close)?;
+        let relayed = attempts.relay(&mut answer).await;
+        attempts.info.request_bytes = attempts.pump.bytes;
+        relayed?;
+        if attempts.is_clean(&answer) {
+            worker.pools.checkin(answer.lease, &cluster);
+        }
+        Ok(())
+    }
+
+    /// Sends a response made here.
+    async fn reply(&mut self, reply: Reply) -> Result<(), Failure> {
+        headers::finish_response(&mut self.info, &self.conn.worker.date);
+        self.started = true;
+        let Reply { body } = reply;
+        let length = match body.len() as u64 {
+            0 if self.info.is_grpc => BodyLength::None,
+            length => BodyLength::Known(length),
+        };
+        self.down.head(&self.info.response, length, self.close)?;
+        self.info.response_bytes = body.len() as u64;
+        self.send_rest(body).await
+    }
+
+    async fn send_rest(&mut self, body: Bytes) -> Result<(), Failure> {
+        if !body.is_empty() {
+            self.down.data(body)?;
+        }
+        self.down.end(None)?;
+        let idle = self.info.manager.stream_idle_timeout;
+        self.timer.set_or_clear(idle);
+        let flushed = std::future::poll_fn(|cx| self.down.poll_flush(cx));
+        match self.timer.race(flushed).await {
+            Ok(flushed) => flushed,
+            Err(_) => Err(Failure::ClientGone),
+        }
+    }
+
+    /// Answers a failure, or, when it is too late for that, notes it. The connection or stream is
+    /// then for the codec's loop to end.
+    async fn fail(&mut self, failure: &Failure) -> Result<(), Failure> {
+        if self.started || !failure.can_be_answered() {
+            let verdict = failure.verdict();
+            self.info.flags.insert(verdict.flags);
+            self.info.details = match verdict.details.strip_prefix(BEFORE) {
+                Some(why) if self.started => format!("{AFTER}{why}").into(),
+                _ => verdict.details,
+            };
+            return Err(failure.clone());
+        }
+        let reply = local::failure(&mut self.info, failure);
+        // Where the next message starts is not known after such bytes.
+        self.close |= matches!(failure, Failure::BadRequest(_) | Failure::RequestTimeout(_));
+        if self.info.route.is_some() {
+            headers::edit(&mut self.info, Side::Response, None);
+        }
+        self.reply(reply).await
+    }
+}
+
+const BEFORE: &str = "upstream_reset_before_response_started";
+const AFTER: &str = "upstream_reset_after_response_started";
+
+/// Edits of a response that an upstream gave; the length of what follows.
+fn finish_head(
+    info: &mut RequestInfo,
+    framing: &super::h1::ResponseInfo,
+    weighted: Option<&crate::config::route::WeightedCluster>,
+    date: &super::date::DateCache,
+) -> BodyLength {
+    info.details = "via_upstream".into();
+    if framing.tunnel {
+        upgrade::answer(&info.request, &mut info.response);
+        info.upgraded = true;
+    }
+    if let Some(took) = info.times.response_head {
+        let mut buffer = itoa::Buffer::new();
+        let since = info.times.upstream_connected.unwrap_or_default();
+        let took = buffer.format(took.saturating_sub(since).as_millis());
+        let id = HeaderId::XEnvoyUpstreamServiceTime;
+        info.response.set(id, took.as_bytes());
+    }
+    if info
+        .virtual_host()
+        .is_some_and(|host| host.include_attempt_count_in_response)
+    {
+        let mut buffer = itoa::Buffer::new();
+        let count = buffer.format(info.attempts);
+        info.response
+            .set(HeaderId::XEnvoyAttemptCount, count.as_bytes());
+    }
+    headers::edit(info, Side::Response, weighted.map(|w| &w.response_headers));
+    headers::finish_response(info, date);
+    match framing.body {
+        BodyLength::UntilClose => BodyLength::Unknown,
+        _ if framing.tunnel => BodyLength::Unknown,
+        length => length,
+    }
+}

@@ -1,0 +1,310 @@
+//! Header work that is not framing: what strangers may not say, who called, ids, edits.
+//! Source: Envoy's "HTTP header manipulation" and "HTTP header sanitizing".
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::head::{Head, HeaderId};
+use super::observe::{Downstream, RequestInfo};
+use crate::config::access_log::{Format, Part};
+use crate::config::http::{ForwardClientCert, HttpManager, ServerHeader};
+use crate::config::route::{AppendAction, HeaderAppend, HeaderEdits};
+use crate::telemetry::format::render;
+
+/// Headers by which Envoys steer each other. No peer is trusted with them.
+const INTERNAL: &[HeaderId] = &[
+    HeaderId::XAnyamHeaderCase,
+    HeaderId::XEnvoyExpectedRqTimeoutMs,
+    HeaderId::XEnvoyForceTrace,
+    HeaderId::XEnvoyHedgeOnPerTryTimeout,
+    HeaderId::XEnvoyInternal,
+    HeaderId::XEnvoyIpTags,
+    HeaderId::XEnvoyMaxRetries,
+    HeaderId::XEnvoyOriginalPath,
+    HeaderId::XEnvoyRetriableHeaderNames,
+    HeaderId::XEnvoyRetriableStatusCodes,
+    HeaderId::XEnvoyRetryGrpcOn,
+    HeaderId::XEnvoyRetryOn,
+    HeaderId::XEnvoyUpstreamAltStatName,
+    HeaderId::XEnvoyUpstreamRqPerTryTimeoutMs,
+    HeaderId::XEnvoyUpstreamRqTimeoutAltResponse,
+    HeaderId::XEnvoyUpstreamRqTimeoutMs,
+];
+/// Further ones that mean something only inside; an edge takes them away.
+const EDGE: &[HeaderId] = &[
+    HeaderId::XEnvoyDecoratorOperation,
+    HeaderId::XEnvoyDownstreamServiceCluster,
+    HeaderId::XEnvoyDownstreamServiceNode,
+    HeaderId::XEnvoyExternalAddress,
+];
+
+/// Takes away what the client may not say and adds what is known of it.
+pub fn sanitise(info: &mut RequestInfo) {
+    let manager = info.manager.clone();
+    let downstream = info.downstream.clone();
+    let head = &mut info.request;
+    for id in INTERNAL {
+        head.remove(*id);
+    }
+    if manager.use_remote_address {
+        for id in EDGE {
+            head.remove(*id);
+        }
+    }
+    info.client = forwarded_for(head, &manager, &downstream);
+    let scheme: &[u8] = if downstream.tls.is_some() {
+        b"https"
+    } else {
+        b"http"
+    };
+    let trust_proto = !manager.use_remote_address || manager.xff_num_trusted_hops > 0;
+    if !trust_proto || !head.has(HeaderId::XForwardedProto) {
+        head.set(HeaderId::XForwardedProto, scheme);
+    }
+    if head.scheme().is_empty() {
+        let said = head.get(HeaderId::XForwardedProto);
+        let https = said.is_some_and(|said| said.eq_ignore_ascii_case(b"https"));
+        head.set_scheme(if https { b"https" } else { b"http" });
+    }
+    client_certificate(head, &manager, &downstream);
+    request_id(head, &manager);
+    if let Some(via) = &manager.via {
+        append_to_list(head, HeaderId::Via, via.as_bytes());
+    }
+}
+
+/// Keeps `x-forwarded-for`; returns the client's address.
+fn forwarded_for(head: &mut Head, manager: &HttpManager, downstream: &Downstream) -> SocketAddr {
+    let hops = usize::try_from(manager.xff_num_trusted_hops).unwrap_or(usize::MAX);
+    let peer = downstream.peer;
+    if !manager.use_remote_address {
+        return address_in_list(head, hops).map_or(peer, |ip| SocketAddr::new(ip, 0));
+    }
+    // The peer itself counts as the last hop.
+    let client = match hops {
+        0 => None,
+        hops => address_in_list(head, hops - 1),
+    };
+    if !manager.skip_xff_append {
+        let ip = peer.ip().to_canonical().to_string();
+        append_to_list(head, HeaderId::XForwardedFor, ip.as_bytes());
+    }
+    client.map_or(peer, |ip| SocketAddr::new(ip, 0))
+}
+
+/// The address that stands `skip` entries before the last in `x-forwarded-for`.
+fn address_in_list(head: &Head, skip: usize) -> Option<IpAddr> {
+    let mut addresses: Vec<&[u8]> = Vec::new();
+    for value in head.get_all(HeaderId::XForwardedFor) {
+        addresses.extend(value.split(|b| *b == b','));
+    }
+    let at = addresses.len().checked_sub(skip + 1)?;
+    let text = std::str::from_utf8(addresses.get(at)?).ok()?;
+    text.trim().parse().ok()
+}
+
+fn append_to_list(head: &mut Head, id: HeaderId, value: &[u8]) {
+    let mut joined = Vec::new();
+    for known in head.get_all(id) {
+        joined.extend_from_slice(known);
+        joined.extend_from_slice(if id == HeaderId::Via { b", " } else { b"," });
+    }
+    joined.extend_from_slice(value);
+    head.set(id, &joined);
+}
+
+/// `x-forwarded-client-cert`. The certificate's hash is not given: `URI` is its identity.
+fn client_certificate(head: &mut Head, manager: &HttpManager, downstream: &Downstream) {
+    use ForwardClientCert as F;
+    let mode = manager.forward_client_cert;
+    let tls = downstream.tls.as_ref().filter(|tls| tls.peer_verified);
+    let Some(tls) = tls.filter(|_| mode != F::Sanitize) else {
+        if mode != F::AlwaysForwardOnly {
+            head.remove(HeaderId::XForwardedClientCert);
+        }
+        return;
+    };
+    if matches!(mode, F::ForwardOnly | F::AlwaysForwardOnly) {
+        return;
+    }
+    let mut element = String::new();
+    let own = downstream.chain.tls.as_ref();
+    let own = own.and_then(|context| context.options().identity.load());
+    if let Some(id) = own.as_ref().and_then(|identity| identity.spiffe_id()) {
+        element.push_str("By=");
+        element.push_str(id.as_str());
+    }
+    if let Some(peer) = &tls.peer {
+        element.push_str(if element.is_empty() { "URI=" } else { ";URI=" });
+        element.push_str(peer.as_str());
+    }
+    if mode == F::AppendForward {
+        append_to_list(head, HeaderId::XForwardedClientCert, element.as_bytes());
+    } else {
+        head.set(HeaderId::XForwardedClientCert, element.as_bytes());
+    }
+}
+
+fn request_id(head: &mut Head, manager: &HttpManager) {
+    let from_outside = manager.use_remote_address && !manager.preserve_external_request_id;
+    let keep = head.has(HeaderId::XRequestId) && !from_outside;
+    if manager.generate_request_id && !keep {
+        head.set(HeaderId::XRequestId, &uuid());
+    }
+}
+
+/// A random (version 4) UUID. It names a request and is no secret.
+fn uuid() -> [u8; 36] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut bits = fastrand::u128(..);
+    bits = bits & !(0xf << 76) | 4 << 76;
+    bits = bits & !(0x3 << 62) | 2 << 62;
+    let mut text = [b'-'; 36];
+    let mut nibble = 32;
+    for (at, slot) in text.iter_mut().enumerate() {
+        if !matches!(at, 8 | 13 | 18 | 23) {
+            nibble -= 1;
+            *slot = HEX[(bits >> (nibble * 4)) as usize & 0xf];
+        }
+    }
+    text
+}
+
+/// What every response says, whoever made it.
+pub fn finish_response(info: &mut RequestInfo, date: &super::date::DateCache) {
+    let manager = info.manager.clone();
+    match &manager.server_header {
+        ServerHeader::Overwrite(name) => info.response.set(HeaderId::Server, name.as_bytes()),
+        ServerHeader::AppendIfAbsent(name) if !info.response.has(HeaderId::Server) => {
+            info.response.append(HeaderId::Server, name.as_bytes());
+        }
+        ServerHeader::AppendIfAbsent(_) | ServerHeader::PassThrough => {}
+    }
+    if !info.response.has(HeaderId::Date) {
+        date.now(|now| info.response.append(HeaderId::Date, now));
+    }
+    if let Some(via) = &manager.via {
+        append_to_list(&mut info.response, HeaderId::Via, via.as_bytes());
+    }
+    if manager.always_set_request_id_in_response
+        && let Some(id) = info.request.get(HeaderId::XRequestId)
+    {
+        info.response.set(HeaderId::XRequestId, id);
+    }
+}
+
+/// Which head edits apply to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Request,
+    Response,
+}
+
+/// Applies the edits of weighted cluster, route, virtual host and table, in the order configured.
+pub fn edit(info: &mut RequestInfo, side: Side, weighted: Option<&HeaderEdits>) {
+    let (Some(config), Some(route)) = (info.route_config.clone(), info.route.clone()) else {
+        return;
+    };
+    let table = &config.table;
+    let host = info
+        .virtual_host
+        .and_then(|index| table.virtual_hosts.get(usize::try_from(index).ok()?));
+    let of_host = host.map(|host| match side {
+        Side::Request => &host.request_headers,
+        Side::Response => &host.response_headers,
+    });
+    let (of_route, of_table) = match side {
+        Side::Request => (&route.request_headers, &table.request_headers),
+        Side::Response => (&route.response_headers, &table.response_headers),
+    };
+    let mut levels = [weighted, Some(of_route), of_host, Some(of_table)];
+    if table.most_specific_wins {
+        levels.reverse();
+    }
+    for edits in levels.into_iter().flatten() {
+        apply(info, side, edits);
+    }
+    if side == Side::Request {
+        for name in &table.internal_only_headers {
+            info.request.remove_named(name.name.as_bytes());
+        }
+    }
+}
+
+fn apply(info: &mut RequestInfo, side: Side, edits: &HeaderEdits) {
+    for name in &edits.remove {
+        head(info, side).remove_named(name.name.as_bytes());
+    }
+    let mut value = Vec::new();
+    for append in &edits.append {
+        value.clear();
+        evaluate(info, &append.value, &mut value);
+        if !value.is_empty() || append.keep_empty_value {
+            add(head(info, side), append, &value);
+        }
+    }
+}
+
+fn head(info: &mut RequestInfo, side: Side) -> &mut Head {
+    match side {
+        Side::Request => &mut info.request,
+        Side::Response => &mut info.response,
+    }
+}
+
+fn evaluate(info: &RequestInfo, format: &Format, value: &mut Vec<u8>) {
+    match format.0.as_slice() {
+        [Part::Literal(text)] => value.extend_from_slice(text.as_bytes()),
+        _ => render(format, &info.record(), value),
+    }
+}
+
+fn add(head: &mut Head, append: &HeaderAppend, value: &[u8]) {
+    let name = append.name.name.as_bytes();
+    // Pseudo-headers are parts of the start line.
+    match append.name.id {
+        HeaderId::PseudoAuthority | HeaderId::Host => return head.set_authority(value),
+        HeaderId::PseudoPath => return head.set_path_and_query(value),
+        HeaderId::PseudoMethod => return head.set_method(value),
+        HeaderId::PseudoScheme => return head.set_scheme(value),
+        id if id.is_pseudo() => return,
+        _ => {}
+    }
+    let present = head.get_all_named(append.name.id, name).next().is_some();
+    let spelling = append.spelling.as_bytes();
+    match (append.action, present) {
+        (AppendAction::AppendIfExistsOrAdd, _) | (AppendAction::AddIfAbsent, false) => {
+            head.append_named(spelling, value);
+        }
+        (AppendAction::OverwriteIfExistsOrAdd, _) | (AppendAction::OverwriteIfExists, true) => {
+            head.remove_named(name);
+            head.append_named(spelling, value);
+        }
+        (AppendAction::AddIfAbsent, true) | (AppendAction::OverwriteIfExists, false) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_version_4_uuids() {
+        let (first, second) = (uuid(), uuid());
+        assert_ne!(first, second);
+        assert_eq!(first[14], b'4');
+        assert!(matches!(first[19], b'8' | b'9' | b'a' | b'b'));
+        let dashes = first.iter().filter(|b| **b == b'-').count();
+        assert_eq!((dashes, first[8], first[23]), (4, b'-', b'-'));
+    }
+
+    #[test]
+    fn addresses_count_from_the_end() {
+        let mut head = Head::new();
+        head.append(HeaderId::XForwardedFor, b"1.1.1.1, 2.2.2.2");
+        head.append(HeaderId::XForwardedFor, b"3.3.3.3");
+        let at = |skip| address_in_list(&head, skip).map(|ip| ip.to_string());
+        assert_eq!(at(0).as_deref(), Some("3.3.3.3"));
+        assert_eq!(at(2).as_deref(), Some("1.1.1.1"));
+        assert_eq!(at(3), None);
+    }
+}

@@ -1,0 +1,86 @@
+//! The answer on its way to the client, and what is left of the request beside it.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use super::attempt::{Answer, Attempts};
+use super::error::Failure;
+use super::pump::ResponsePump;
+use super::up::Up;
+
+impl Attempts<'_, '_> {
+    /// Relays the response to its end; of a tunnel, both directions to theirs. What was moved is
+    /// counted in `info`, however it ends.
+    ///
+    /// # Errors
+    /// When a side fails, or a deadline passes.
+    pub async fn relay(&mut self, answer: &mut Answer) -> Result<(), Failure> {
+        let mut response = ResponsePump::default();
+        let tunnel = answer.framing.tunnel;
+        if tunnel {
+            self.down.open_tunnel();
+            answer.lease.up.open_tunnel();
+            self.deadlines.set_route(None);
+        } else {
+            self.pump.stop_keeping();
+        }
+        let up = &mut answer.lease.up;
+        let ended = poll_fn(|cx| self.poll_relay(cx, up, &mut response, tunnel)).await;
+        self.info.response_bytes = response.bytes;
+        if response.is_received() {
+            self.info.times.response_received = Some(self.info.elapsed());
+        }
+        if response.has_trailers {
+            self.info.trailers = Some(response.trailers);
+        }
+        ended
+    }
+
+    /// The exchange is over on the upstream's side and its connection may serve another.
+    pub fn is_clean(&self, answer: &Answer) -> bool {
+        self.pump.is_sent() && !answer.framing.tunnel
+    }
+
+    fn poll_relay(
+        &mut self,
+        cx: &mut Context<'_>,
+        up: &mut Up,
+        response: &mut ResponsePump,
+        tunnel: bool,
+    ) -> Poll<Result<(), Failure>> {
+        let request_over = match self.poll_request(cx, up, tunnel) {
+            Ok(over) => over,
+            Err(failure) => return Poll::Ready(Err(failure)),
+        };
+        match response.poll(cx, self.down, up) {
+            Poll::Ready(Ok(())) if !tunnel || request_over => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        if std::mem::take(&mut response.moved) {
+            self.deadlines.moved();
+        }
+        self.poll_patience(cx).map(Err)
+    }
+
+    /// Moves the request on; says whether it is over.
+    fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        up: &mut Up,
+        tunnel: bool,
+    ) -> Result<bool, Failure> {
+        if !tunnel {
+            self.move_request(cx, up)?;
+            return Ok(self.pumped);
+        }
+        let polled = self.pump.poll(cx, self.down, up);
+        if std::mem::take(&mut self.pump.moved) {
+            self.deadlines.moved();
+        }
+        match polled {
+            Poll::Ready(done) => done.map(|()| true),
+            Poll::Pending => Ok(false),
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! An HTTP/1 connection: requests one after the other, pipelined ones in order.
+//!
+//! Between requests it holds no buffer and waits on readiness and one timer.
+
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::io::AsyncReadExt;
+
+use super::conn::Conn;
+use super::down::{Down, Server1};
+use super::error::{Failure, Late};
+use super::h1::{Event, Limits, RequestInfo as Framing, RequestOptions, ServerConn, Spelling};
+use super::handle::{Request, handle};
+use super::head::Head;
+use super::io::Io;
+use crate::config::http::HttpManager;
+use crate::stream::Stream;
+use crate::timer::Timer;
+
+/// Waits without a limit of their own are looked at this often all the same.
+const LONG: Duration = Duration::from_secs(3600);
+/// What is left of a request's body is read up to here before the connection is given up.
+const DRAIN_BYTES: usize = 256 * 1024;
+/// And for this long.
+const DRAIN_TIME: Duration = Duration::from_secs(1);
+/// Bytes that a client may still send to a connection that is being closed.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// What waiting for a request came to.
+enum Next {
+    /// `input` has its first bytes.
+    Begun(Instant),
+    /// The client is gone, was idle for too long, or the connection drains.
+    Over,
+}
+
+/// Serves a connection to its end.
+pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
+    let manager = conn.resolve().manager.clone();
+    let io = Io::new(stream, prefix, conn.worker.buffers.clone());
+    let mut server = Server1::new(io, ServerConn::new(options(&manager)));
+    let timer = conn.worker.timers.timer();
+    let mut head = Head::new();
+    let mut served = 0;
+    loop {
+        let begun = match next(&conn, &mut server, &timer, served).await {
+            Next::Begun(at) => at,
+            Next::Over => return,
+        };
+        let framing = match read_head(&conn, &mut server, &timer, &mut head).await {
+            Ok(Some(framing)) => Ok(framing),
+            Ok(None) => return,
+            Err(Failure::BadRequest(fault)) => Err(fault),
+            Err(_) => {
+                refuse_late(&conn, &mut server, head, begun).await;
+                return linger(&conn, server, &timer).await;
+            }
+        };
+        served += 1;
+        server.begin(framing.as_ref().is_ok_and(|f| f.expect_continue));
+        let close = must_close(&conn, served, framing.as_ref().ok());
+        let request = Request {
+            framing,
+            head: std::mem::take(&mut head),
+            start: begun,
+        };
+        let mut down = Down::H1(&mut server);
+        let ended = handle(&conn, &timer, &mut down, request, close).await;
+        head = ended.head;
+        head.clear();
+        if !ended.answered {
+            return;
+        }
+        if !ended.clean {
+            // A response cut short must not look complete: no orderly end.
+            return;
+        }
+        if server.tunnel {
+            return;
+        }
+        drain_body(&mut server, &timer).await;
+        if !server.codec.next(&server.io.input) {
+            return linger(&conn, server, &timer).await;
+        }
+    }
+}
+
+fn options(manager: &HttpManager) -> RequestOptions {
+    RequestOptions {
+        limits: Limits {
+            head_bytes: manager.max_request_headers_bytes,
+            fields: manager.max_headers_count,
+        },
+        accept_http_10: manager.http1.accept_http_10,
+        allow_absolute_url: manager.http1.allow_absolute_url,
+        spelling: Spelling {
+            preserve_case: manager.http1.preserve_case,
+        },
+    }
+}
+
+/// Whether the response to this request is to be the last.
+fn must_close(conn: &Conn, served: u32, framing: Option<&Framing>) -> bool {
+    let resolved = conn.resolve();
+    let manager = &resolved.manager;
+    let spent = manager
+        .max_requests_per_connection
+        .is_some_and(|max| served >= max);
+    let old = manager
+        .max_connection_duration
+        .is_some_and(|max| conn.downstream.since.elapsed() >= max);
+    framing.is_none() || spent || old || resolved.is_gone || conn.worker.is_draining()
+}
+
+/// Waits for the first bytes of a request.
+async fn next(conn: &Conn, server: &mut Server1, timer: &Timer, served: u32) -> Next {
+    server.io.release();
+    if !server.io.input.is_empty() {
+        return Next::Begun(Instant::now());
+    }
+    let manager = conn.resolve().manager.clone();
+    let lifetime = manager.max_connection_duration;
+    let left = lifetime.map(|max| max.saturating_sub(conn.downstream.since.elapsed()));
+    let limit = [manager.idle_timeout, left].into_iter().flatten().min();
+    timer.set(limit.unwrap_or(LONG));
+    poll_fn(|cx| {
+        // A fresh connection is owed an answer to its first request even while draining.
+        if served > 0 && conn.is_draining() && server.io.poll_readable(cx).is_pending() {
+            return Poll::Ready(Next::Over);
+        }
+        match server.io.poll_fill(cx) {
+            Poll::Ready(Ok(1..)) => return Poll::Ready(Next::Begun(Instant::now())),
+            Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Over),
+            Poll::Pending => {}
+        }
+        while timer.poll_expired(cx).is_ready() {
+            if limit.is_some() {
+                return Poll::Ready(Next::Over);
+            }
+            timer.set(LONG);
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Reads a head. `None`: the client went away before it was complete.
+async fn read_head(
+    conn: &Conn,
+    server: &mut Server1,
+    timer: &Timer,
+    head: &mut Head,
+) -> Result<Option<Framing>, Failure> {
+    match server.codec.read_head(&mut server.io.input, head) {
+        Ok(Some(framing)) => return Ok(Some(framing)),
+        Ok(None) => {}
+        Err(fault) => return Err(Failure::BadRequest(fault)),
+    }
+    let manager = conn.resolve().manager.clone();
+    let limits = [
+        manager.request_headers_timeout,
+        manager.request_timeout,
+        manager.stream_idle_timeout.or(manager.idle_timeout),
+    ];
+    timer.set_or_clear(limits.into_iter().flatten().min());
+    poll_fn(|cx| {
+        loop {
+            match server.io.poll_fill(cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Ok(None)),
+                Poll::Pending => break,
+            }
+            match server.codec.read_head(&mut server.io.input, head) {
+                Ok(Some(framing)) => return Poll::Ready(Ok(Some(framing))),
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Err(Failure::BadRequest(fault))),
+            }
+        }
+        let late = timer.poll_expired(cx);
+        late.map(|()| Err(Failure::RequestTimeout(Late::Head)))
+    })
+    .await
+}
+
+/// 408 to a client whose head did not arrive in time.
+async fn refuse_late(conn: &Rc<Conn>, server: &mut Server1, head: Head, start: Instant) {
+    let timer = conn.worker.timers.timer();
+    let mut down = Down::H1(server);
+    super::handle::refuse(
+        conn,
+        &timer,
+        &mut down,
+        head,
+        start,
+        &Failure::RequestTimeout(Late::Head),
+    )
+    .await;
+}
+
+/// Reads what is left of the request's body, so that the connection can be used again. A client
+/// that still waits for 100 will not send it.
+async fn drain_body(server: &mut Server1, timer: &Timer) {
+    if server.codec.body_done() || server.expects_continue {
+        return;
+    }
+    timer.set(DRAIN_TIME);
+    let mut trailers = Head::new();
+    let mut left = DRAIN_BYTES;
+    let reading = poll_fn(|cx| {
+        let mut down = Down::H1(server);
+        loop {
+            match down.poll_body(cx, &mut trailers) {
+                Poll::Ready(Ok(Event::Data(data))) if data.len() <= left => left -= data.len(),
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    });
+    // Too slow is as good as too long: the connection is closed.
+    let _ = timer.race(reading).await;
+}
+
+/// Closes a connection whose client may still be sending: FIN, then what comes is read and
+/// dropped for a while, because a reset would take our last response with it.
+async fn linger(conn: &Conn, mut server: Server1, timer: &Timer) {
+    let patience = conn.resolve().manager.delayed_close_timeout;
+    timer.set(patience);
+    let closing = async {
+        poll_fn(|cx| server.io.poll_shutdown(cx)).await?;
+        let mut left = LINGER_BYTES;
+        let mut sink = BytesMut::with_capacity(4096);
+        loop {
+            sink.clear();
+            match server.io.stream.read_buf(&mut sink).await? {
+                0 => return Ok::<(), std::io::Error>(()),
+                read if read > left => return Ok(()),
+                read => left -= read,
+            }
+        }
+    };
+    let _ = timer.race(closing).await;
+}

@@ -1,0 +1,206 @@
+//! An HTTP/2 connection: its streams, each a task of its own; its drain; its limits.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use h2::RecvStream;
+use h2::server::SendResponse;
+
+use super::conn::Conn;
+use super::down::Down;
+use super::h2::{Bounds, Prefixed, ServerStream, keepalive, request_in};
+use super::handle::{Request, handle};
+use super::head::Head;
+use crate::config::http::HttpManager;
+use crate::stream::Stream;
+use crate::timer::Timer;
+
+/// Waits without a limit of their own are looked at this often all the same.
+const LONG: Duration = Duration::from_secs(3600);
+/// Bytes per stream that wait in h2 for the peer's window.
+const SEND_BUFFER: usize = 256 * 1024;
+
+/// Serves a connection to its end.
+pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
+    let manager = conn.resolve().manager.clone();
+    let timer = conn.worker.timers.timer();
+    let io = Prefixed { stream, prefix };
+    let handshake = builder(&manager).handshake::<_, Bytes>(io);
+    timer.set_or_clear(manager.request_headers_timeout.or(manager.idle_timeout));
+    let Ok(Ok(mut connection)) = timer.race(handshake).await else {
+        return;
+    };
+    let ping = connection.ping_pong();
+    let alive = keepalive(ping, &conn.worker.timers, &manager.http2);
+    let accepting = accept(&conn, &mut connection, &timer);
+    tokio::select! {
+        () = accepting => {}
+        () = alive => {}
+    }
+}
+
+fn builder(manager: &HttpManager) -> h2::server::Builder {
+    let options = &manager.http2;
+    let head = u32::try_from(manager.max_request_headers_bytes).unwrap_or(u32::MAX);
+    let mut builder = h2::server::Builder::new();
+    builder
+        .max_concurrent_streams(options.max_concurrent_streams)
+        .initial_window_size(options.initial_stream_window)
+        .initial_connection_window_size(options.initial_connection_window)
+        .max_frame_size(options.max_frame_size)
+        .max_header_list_size(head)
+        .max_pending_accept_reset_streams(options.max_resets)
+        .max_concurrent_reset_streams(options.max_resets)
+        .max_local_error_reset_streams(Some(options.max_resets))
+        .max_send_buffer_size(SEND_BUFFER);
+    if options.allow_connect {
+        builder.enable_connect_protocol();
+    }
+    builder
+}
+
+/// Counts what the client does that costs us and not it.
+struct Budget {
+    resets: Rc<Cell<usize>>,
+    since: Instant,
+    max: usize,
+}
+
+impl Budget {
+    /// Streams that the client gave up before they were answered, lately.
+    fn is_exceeded(&mut self) -> bool {
+        if self.since.elapsed() > Duration::from_secs(30) {
+            self.since = Instant::now();
+            self.resets.set(0);
+        }
+        self.resets.get() > self.max
+    }
+}
+
+type Connection = h2::server::Connection<Prefixed, Bytes>;
+
+async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
+    let open = Rc::new(Cell::new(0usize));
+    let mut budget = Budget {
+        resets: Rc::default(),
+        since: Instant::now(),
+        max: conn.resolve().manager.http2.max_resets,
+    };
+    let mut served = 0u32;
+    let mut draining = false;
+    let mut idle_since = Instant::now();
+    loop {
+        let accepted = poll_fn(|cx| {
+            if budget.is_exceeded() {
+                connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+            }
+            let accepted = connection.poll_accept(cx);
+            if accepted.is_ready() {
+                return accepted;
+            }
+            if open.get() > 0 {
+                idle_since = Instant::now();
+            }
+            if !draining && should_end(conn, served, open.get(), idle_since) {
+                draining = true;
+                connection.graceful_shutdown();
+                cx.waker().wake_by_ref();
+            }
+            arm(conn, timer, open.get(), idle_since, draining);
+            if timer.poll_expired(cx).is_ready() {
+                if draining {
+                    // Everybody had time.
+                    return Poll::Ready(None);
+                }
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await;
+        let (request, respond) = match accepted {
+            Some(Ok(accepted)) => accepted,
+            Some(Err(_)) | None => return,
+        };
+        served = served.saturating_add(1);
+        open.set(open.get() + 1);
+        let (conn, open, resets) = (conn.clone(), open.clone(), budget.resets.clone());
+        tokio::task::spawn_local(async move {
+            let given_up = stream(&conn, request, respond).await;
+            open.set(open.get() - 1);
+            if given_up {
+                resets.set(resets.get() + 1);
+            }
+        });
+    }
+}
+
+/// Whether the connection should end once its streams have.
+fn should_end(conn: &Conn, served: u32, open: usize, idle_since: Instant) -> bool {
+    let resolved = conn.resolve();
+    let manager = &resolved.manager;
+    let spent = manager
+        .max_requests_per_connection
+        .is_some_and(|max| served >= max);
+    let old = manager
+        .max_connection_duration
+        .is_some_and(|max| conn.downstream.since.elapsed() >= max);
+    let idle = manager
+        .idle_timeout
+        .is_some_and(|max| open == 0 && idle_since.elapsed() >= max);
+    spent || old || idle || conn.is_draining()
+}
+
+fn arm(conn: &Conn, timer: &Timer, open: usize, idle_since: Instant, draining: bool) {
+    let manager = &conn.resolve().manager;
+    if draining {
+        if !timer.is_set() {
+            timer.set(manager.drain_timeout);
+        }
+        return;
+    }
+    let left = |max: Duration, since: Instant| max.saturating_sub(since.elapsed());
+    let idle = manager.idle_timeout.filter(|_| open == 0);
+    let idle = idle.map(|max| left(max, idle_since));
+    let lifetime = manager.max_connection_duration;
+    let lifetime = lifetime.map(|max| left(max, conn.downstream.since));
+    timer.set([idle, lifetime].into_iter().flatten().min().unwrap_or(LONG));
+}
+
+/// One stream. Says whether the client gave it up before it was answered.
+async fn stream(
+    conn: &Conn,
+    request: http::Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) -> bool {
+    let start = Instant::now();
+    let manager = conn.resolve().manager.clone();
+    let (parts, body) = request.into_parts();
+    let bounds = Bounds {
+        bytes: manager.max_request_headers_bytes,
+        fields: manager.max_headers_count,
+    };
+    let (framing, head) = match request_in(parts, body.is_end_stream(), bounds, conn.spell) {
+        Ok((head, framing)) => (Ok(framing), head),
+        Err(fault) => (Err(fault), Head::new()),
+    };
+    let expects_continue = framing.as_ref().is_ok_and(|f| f.expect_continue);
+    let mut stream = ServerStream::new(body, respond, expects_continue, conn.spell);
+    let timer = conn.worker.timers.timer();
+    let request = Request {
+        framing,
+        head,
+        start,
+    };
+    let mut down = Down::H2(&mut stream);
+    let ended = handle(conn, &timer, &mut down, request, false).await;
+    if ended.clean {
+        stream.finish();
+    } else if ended.answered {
+        stream.reset(h2::Reason::INTERNAL_ERROR);
+    }
+    !ended.answered
+}

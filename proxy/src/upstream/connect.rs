@@ -1,0 +1,83 @@
+//! Dialling an endpoint: TCP, then TLS where its transport says so.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::config::cluster::{Cluster, Transport};
+use crate::config::endpoint::Endpoint;
+use crate::socket::{self, TcpOptions};
+use crate::stream::Stream;
+use crate::tls::{Dial, TlsError};
+use crate::worker::Worker;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    #[error("no answer within {0:?}")]
+    Timeout(Duration),
+    #[error("{0}")]
+    Tcp(io::Error),
+    #[error("{0}")]
+    Tls(#[from] TlsError),
+    /// Fails closed: nothing says how this endpoint may be reached.
+    #[error("no transport_socket_match fits the endpoint's metadata")]
+    NoTransport,
+}
+
+/// Connects within the cluster's `connect_timeout`, TLS included.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn connect(
+    worker: &Worker,
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    dial: &Dial<'_>,
+) -> Result<Stream, ConnectError> {
+    let transport = cluster
+        .transport_of(endpoint)
+        .ok_or(ConnectError::NoTransport)?;
+    let connecting = async {
+        let tcp = tcp(cluster, endpoint.address).await?;
+        match transport {
+            Transport::RawBuffer => Ok(Stream::from(tcp)),
+            Transport::Tls(context) => {
+                let tls = worker.tls.connect(tcp, context, dial).await?;
+                Ok(Stream::from(tls))
+            }
+        }
+    };
+    let limit = cluster.connect_timeout;
+    let connected = worker.timers.timeout(limit, connecting).await;
+    connected.unwrap_or(Err(ConnectError::Timeout(limit)))
+}
+
+async fn tcp(cluster: &Cluster, address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4(),
+        SocketAddr::V6(_) => TcpSocket::new_v6(),
+    };
+    let socket = socket.map_err(ConnectError::Tcp)?;
+    if let Some(source) = cluster.bind_source.filter(|ip| same_family(*ip, address)) {
+        let local = SocketAddr::new(source, 0);
+        socket.bind(local).map_err(ConnectError::Tcp)?;
+    }
+    let tcp = socket.connect(address).await.map_err(ConnectError::Tcp)?;
+    let options = TcpOptions {
+        keepalive: cluster.keepalive.map(|keepalive| socket::Keepalive {
+            time: keepalive.time,
+            interval: keepalive.interval,
+            probes: keepalive.probes,
+        }),
+        user_timeout: None,
+    };
+    socket::prepare(&tcp, &options).map_err(ConnectError::Tcp)?;
+    Ok(tcp)
+}
+
+fn same_family(ip: IpAddr, address: SocketAddr) -> bool {
+    ip.is_ipv4() == address.is_ipv4()
+}
