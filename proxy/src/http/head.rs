@@ -264,20 +264,29 @@ impl Head {
     pub(super) fn scratch(&mut self, bytes: &[u8]) -> Span {
         let start = self.extra.len();
         self.extra.extend_from_slice(bytes);
-        if memchr::memchr3(b'\r', b'\n', 0, bytes).is_some() {
-            for byte in &mut self.extra[start..] {
-                if matches!(*byte, b'\r' | b'\n' | 0) {
-                    *byte = b' ';
-                }
-            }
-        }
+        self.defuse(start);
         Span::extra(start, bytes.len())
     }
 
+    /// Makes spaces of what would end a line, from this place in the scratch on.
+    fn defuse(&mut self, start: usize) {
+        if memchr::memchr3(b'\r', b'\n', 0, &self.extra[start..]).is_none() {
+            return;
+        }
+        for byte in &mut self.extra[start..] {
+            if matches!(*byte, b'\r' | b'\n' | 0) {
+                *byte = b' ';
+            }
+        }
+    }
+
     fn push(&mut self, id: HeaderId, name: &[u8], value: &[u8]) {
-        let name = self.scratch(name);
-        let value = self.scratch(value);
-        self.push_spans(id, name, value);
+        let start = self.extra.len();
+        self.extra.extend_from_slice(name);
+        self.extra.extend_from_slice(value);
+        self.defuse(start);
+        let value = Span::extra(start + name.len(), value.len());
+        self.push_spans(id, Span::extra(start, name.len()), value);
         if id == HeaderId::Host && self.authority.is_empty() {
             self.authority = value;
         }

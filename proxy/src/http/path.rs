@@ -48,6 +48,10 @@ pub fn normalise(head: &mut Head, options: &PathOptions) -> Result<PathOutcome, 
     if !target.starts_with(b"/") {
         return Ok(PathOutcome::Forward);
     }
+    // HTTP/1 refuses it while parsing; HTTP/2's parser lets it pass.
+    if !target.is_ascii() {
+        return Err(Fault::InvalidTarget);
+    }
     let clean = match memchr::memchr(b'#', target) {
         None => target,
         Some(_) if options.fragment == Fragment::Reject => return Err(Fault::PathFragment),
@@ -290,6 +294,9 @@ mod tests {
         assert_eq!(forward("/a?b#c", &strip), "/a?b");
         assert_eq!(run("/a%00b", &BOTH), Err(Fault::PathNormalization));
         assert_eq!(forward("/a?%00", &BOTH), "/a?%00");
+        for options in [BOTH, PathOptions::default()] {
+            assert_eq!(run("/h\u{e9}", &options), Err(Fault::InvalidTarget));
+        }
     }
 
     #[test]

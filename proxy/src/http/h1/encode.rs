@@ -291,16 +291,17 @@ fn line(name: &[u8], value: &[u8], out: &mut Out) {
     out.copy_all(&[name, b": ", value, b"\r\n"]);
 }
 
-/// Writes a part of the request line; blanks and controls, which only an edit can have brought in,
-/// are percent-encoded, or they would end the line early.
+/// Writes a part of the request line. What is not visible ASCII, which only an edit can have
+/// brought in, is percent-encoded: a blank would end the part early.
 fn visible(part: &[u8], out: &mut Out) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    if part.iter().all(|&b| b > b' ' && b != 0x7f) {
+    let is_visible = |byte: u8| matches!(byte, b'!'..=b'~');
+    if part.iter().copied().all(is_visible) {
         out.copy(part);
         return;
     }
     for &byte in part {
-        if byte > b' ' && byte != 0x7f {
+        if is_visible(byte) {
             out.copy(&[byte]);
         } else {
             out.copy(&[

@@ -111,7 +111,7 @@ fn judge(head: &mut Head, options: &RequestOptions) -> Result<RequestInfo, Fault
         expect_continue: wire.expect == Expect::Continue
             && has_body
             && head.version == Version::Http11,
-        tunnel: wire.tunnel(connect),
+        tunnel: wire.tunnel(connect, has_body),
         te_trailers: wire.te_trailers,
     };
     wire.strip(head, info.tunnel == super::Tunnel::Upgrade);

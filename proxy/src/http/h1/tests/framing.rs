@@ -178,6 +178,14 @@ fn upgrades_need_both_fields_and_11() {
             "GET / HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
             Tunnel::None,
         ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n",
+            Tunnel::None,
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n",
+            Tunnel::Upgrade,
+        ),
     ] {
         let (info, parsed) = accepted(head.as_bytes());
         assert_eq!(info.tunnel, tunnel, "{head:?}");
