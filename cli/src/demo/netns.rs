@@ -35,7 +35,10 @@ impl Network {
     /// When `ip` is missing or the kernel refuses a namespace.
     pub fn create() -> Result<Self, DemoError> {
         remove_stale()?;
-        let mut network = Self { pid: std::process::id(), hosts: Vec::new() };
+        let mut network = Self {
+            pid: std::process::id(),
+            hosts: Vec::new(),
+        };
         let bridge = network.add_namespace("bridge")?;
         ip(&["-n", &bridge, "link", "add", "br0", "type", "bridge"])?;
         ip(&["-n", &bridge, "link", "set", "br0", "up"])?;
@@ -51,20 +54,33 @@ impl Network {
         let host = self.add_namespace(name)?;
         let port = format!("p{}", self.hosts.len());
         ip(&[
-            "-n", &bridge, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns", &host,
+            "-n", &bridge, "link", "add", &port, "type", "veth", "peer", "name", "eth0", "netns",
+            &host,
         ])?;
         ip(&["-n", &bridge, "link", "set", &port, "master", "br0", "up"])?;
-        ip(&["-n", &host, "address", "add", &format!("{address}/16"), "dev", "eth0"])?;
+        ip(&[
+            "-n",
+            &host,
+            "address",
+            "add",
+            &format!("{address}/16"),
+            "dev",
+            "eth0",
+        ])?;
         ip(&["-n", &host, "link", "set", "eth0", "up"])?;
         // VIPs and names outside lie nowhere: a default route makes the app's packets leave the
         // socket, so that netfilter sees them.
         ip(&["-n", &host, "route", "add", "default", "via", "10.77.0.1"])?;
-        Ok(Namespace { path: run_path(&host) })
+        Ok(Namespace {
+            path: run_path(&host),
+        })
     }
 
     /// The namespace that every packet between hosts crosses.
     pub fn bridge(&self) -> Namespace {
-        Namespace { path: run_path(&self.namespace_name("bridge")) }
+        Namespace {
+            path: run_path(&self.namespace_name("bridge")),
+        }
     }
 
     fn namespace_name(&self, host: &str) -> String {
@@ -91,8 +107,14 @@ impl Drop for Network {
 }
 
 fn remove_stale() -> Result<(), DemoError> {
-    for name in ip(&["netns", "list"])?.lines().filter_map(|l| l.split_whitespace().next()) {
-        let Some(pid) = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()) else {
+    for name in ip(&["netns", "list"])?
+        .lines()
+        .filter_map(|l| l.split_whitespace().next())
+    {
+        let Some(pid) = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next())
+        else {
             continue;
         };
         if !Path::new("/proc").join(pid).exists() {
@@ -110,7 +132,11 @@ fn ip(arguments: &[&str]) -> Result<String, DemoError> {
     let output = std::process::Command::new("ip")
         .args(arguments)
         .output()
-        .map_err(|error| DemoError::Missing { command: "ip", package: "iproute2", error })?;
+        .map_err(|error| DemoError::Missing {
+            command: "ip",
+            package: "iproute2",
+            error,
+        })?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
@@ -142,7 +168,11 @@ fn enter(namespace: &File) -> io::Result<()> {
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// A process to run in a namespace.

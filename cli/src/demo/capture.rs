@@ -1,0 +1,272 @@
+//! What really crosses the wire between the namespaces: frames read from a packet socket on the
+//! bridge, judged by their first bytes.
+
+#![allow(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
+use std::net::Ipv4Addr;
+use std::os::fd::FromRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use super::netns::Namespace;
+
+/// Connections remembered; the oldest knowledge is dropped when a demo runs for very long.
+const MAX_FLOWS: usize = 100_000;
+/// Words of the shop that would show if a payload were readable.
+const MARKERS: [&[u8]; 4] = [
+    b"HTTP/1.1",
+    b"READY shop-store",
+    b"PRI * HTTP/2.0",
+    b"replica",
+];
+
+/// What was seen so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// Connections whose first bytes were a TLS record.
+    pub tls_connections: u64,
+    /// Connections whose first bytes were anything else.
+    pub plain_connections: u64,
+    /// Segments that carried a word of the shop in the clear.
+    pub readable_segments: u64,
+    pub segments: u64,
+}
+
+/// Reads frames until dropped.
+pub struct Capture {
+    seen: Arc<Mutex<Seen>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Capture {
+    /// Starts reading in `namespace`. Connections to or from `ignored` (the control plane) do not
+    /// count: they are no mesh traffic.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered or a packet socket is refused.
+    pub fn start(namespace: Namespace, ignored: Ipv4Addr) -> io::Result<Self> {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (opened, answer) = std::sync::mpsc::channel();
+        let (shared, stopping) = (seen.clone(), stop.clone());
+        let thread = std::thread::Builder::new()
+            .name("capture".into())
+            .spawn(move || {
+                let socket = namespace.enter().and_then(|()| packet_socket());
+                match socket {
+                    Ok(socket) => {
+                        // The starter waits for this one answer.
+                        let _ = opened.send(Ok(()));
+                        read_frames(socket, ignored, &shared, &stopping);
+                    }
+                    Err(error) => {
+                        let _ = opened.send(Err(error));
+                    }
+                }
+            })?;
+        answer.recv().map_err(io::Error::other)??;
+        Ok(Self {
+            seen,
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    pub fn seen(&self) -> Seen {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // The thread only counts: how it ended changes nothing.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A packet socket that sees every frame of the namespace and wakes at least twice a second.
+fn packet_socket() -> io::Result<File> {
+    let protocol = i32::from((libc::ETH_P_IP as u16).to_be());
+    // SAFETY: socket(2) takes no pointers; the descriptor is checked and owned from here on.
+    let socket = unsafe {
+        let fd = libc::socket(
+            libc::AF_PACKET,
+            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
+            protocol,
+        );
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        File::from_raw_fd(fd)
+    };
+    let wait = libc::timeval {
+        tv_sec: 0,
+        tv_usec: Duration::from_millis(500).subsec_micros().into(),
+    };
+    // SAFETY: the pointer and length describe `wait`, which outlives the call.
+    let set = unsafe {
+        libc::setsockopt(
+            std::os::fd::AsRawFd::as_raw_fd(&socket),
+            libc::SOL_SOCKET,
+            libc::SO_RCVTIMEO,
+            (&raw const wait).cast(),
+            size_of::<libc::timeval>() as libc::socklen_t,
+        )
+    };
+    if set == 0 {
+        Ok(socket)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+fn read_frames(mut socket: File, ignored: Ipv4Addr, seen: &Mutex<Seen>, stop: &AtomicBool) {
+    let mut frame = vec![0; 65_536];
+    let mut flows = HashMap::new();
+    while !stop.load(Ordering::Relaxed) {
+        match socket.read(&mut frame) {
+            Ok(length) => {
+                if let Some(segment) = Segment::parse(&frame[..length])
+                    && segment.source.0 != ignored
+                    && segment.destination.0 != ignored
+                {
+                    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+                    judge(&segment, &mut flows, &mut seen);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => return,
+        }
+    }
+}
+
+type End = (Ipv4Addr, u16);
+
+/// A TCP segment with a payload.
+struct Segment<'a> {
+    source: End,
+    destination: End,
+    syn: bool,
+    payload: &'a [u8],
+}
+
+impl<'a> Segment<'a> {
+    /// Ethernet II, IPv4, TCP; anything else is none.
+    fn parse(frame: &'a [u8]) -> Option<Self> {
+        let ip = frame.get(14..)?;
+        let header = usize::from(ip.first()? & 0x0f) * 4;
+        let total = usize::from(u16::from_be_bytes([*ip.get(2)?, *ip.get(3)?]));
+        if frame.get(12..14)? != [8, 0] || ip.get(9)? != &6 {
+            return None;
+        }
+        let address = |at: usize| {
+            let bytes: [u8; 4] = ip.get(at..at + 4)?.try_into().ok()?;
+            Some(Ipv4Addr::from(bytes))
+        };
+        let tcp = ip.get(header..total)?;
+        let port = |at: usize| Some(u16::from_be_bytes([*tcp.get(at)?, *tcp.get(at + 1)?]));
+        let data = usize::from(tcp.get(12)? >> 4) * 4;
+        Some(Self {
+            source: (address(12)?, port(0)?),
+            destination: (address(16)?, port(2)?),
+            syn: tcp.get(13)? & 0x02 != 0,
+            payload: tcp.get(data..)?,
+        })
+    }
+}
+
+/// Counts a segment. `flows` remembers connections whose first bytes were judged; only those
+/// whose opening was seen count, for the middle of a stream proves nothing.
+fn judge(segment: &Segment<'_>, flows: &mut HashMap<(End, End), bool>, seen: &mut Seen) {
+    let ends = (
+        segment.source.min(segment.destination),
+        segment.source.max(segment.destination),
+    );
+    if segment.syn {
+        if flows.len() >= MAX_FLOWS {
+            flows.clear();
+        }
+        flows.insert(ends, false);
+        return;
+    }
+    if segment.payload.is_empty() {
+        return;
+    }
+    seen.segments += 1;
+    let readable = |marker: &[u8]| segment.payload.windows(marker.len()).any(|w| w == marker);
+    if MARKERS.iter().any(|marker| readable(marker)) {
+        seen.readable_segments += 1;
+    }
+    if let Some(judged @ false) = flows.get_mut(&ends) {
+        *judged = true;
+        // A TLS record: handshake (22) of version 3.x.
+        match segment.payload {
+            [22, 3, ..] => seen.tls_connections += 1,
+            _ => seen.plain_connections += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn segment(payload: &[u8], syn: bool) -> Segment<'_> {
+        Segment {
+            source: (Ipv4Addr::new(10, 77, 1, 2), 40_000),
+            destination: (Ipv4Addr::new(10, 77, 2, 2), 8080),
+            syn,
+            payload,
+        }
+    }
+
+    #[test]
+    fn the_first_bytes_of_a_connection_decide_and_readable_words_count() {
+        let (mut flows, mut seen) = (HashMap::new(), Seen::default());
+        judge(
+            &segment(b"GET / HTTP/1.1\r\n", false),
+            &mut flows,
+            &mut seen,
+        );
+        assert_eq!(
+            (seen.plain_connections, seen.readable_segments),
+            (0, 1),
+            "opening not seen"
+        );
+        judge(&segment(b"", true), &mut flows, &mut seen);
+        judge(&segment(&[22, 3, 1, 0, 5], false), &mut flows, &mut seen);
+        judge(&segment(b"whatever", false), &mut flows, &mut seen);
+        assert_eq!((seen.tls_connections, seen.plain_connections), (1, 0));
+        judge(&segment(b"", true), &mut flows, &mut seen);
+        judge(
+            &segment(b"PRI * HTTP/2.0\r\n\r\n", false),
+            &mut flows,
+            &mut seen,
+        );
+        assert_eq!((seen.tls_connections, seen.plain_connections), (1, 1));
+    }
+
+    #[test]
+    fn junk_frames_are_no_segments() {
+        for length in 0..80 {
+            let mut frame = vec![0xff; length];
+            assert!(Segment::parse(&frame).is_none());
+            if length > 24 {
+                frame[12..14].copy_from_slice(&[8, 0]);
+                frame[14] = 0x45;
+                frame[23] = 6;
+                // Lengths that point past the end must not panic.
+                let _ = Segment::parse(&frame);
+            }
+        }
+    }
+}
