@@ -3,7 +3,9 @@
 //! - [`ads`]: discovery, as a sans-IO state machine and its gRPC server.
 //! - [`api`]: HTTP API and dashboard.
 //! - [`ca`]: certificates and join tokens.
+//! - [`inspect`]: what proxies tell of themselves and their traffic, and questions to them.
 
 pub mod ads;
 pub mod api;
 pub mod ca;
+pub mod inspect;

@@ -1,0 +1,442 @@
+//! Two accounts of one edge become one: numbers as the caller saw them, refusals and the caller's
+//! identity as the callee saw them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use super::graph::{Account, Graph, Tally, WINDOW};
+use super::latency::percentile;
+use crate::api::types::{Edge, Edges, Signals, Stat, Stats};
+
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Ends {
+    source: (String, String),
+    destination: (String, String),
+    version: String,
+    protocol: String,
+}
+
+#[derive(Default)]
+struct Both {
+    source: Sum,
+    destination: Sum,
+    edge: Edge,
+    idle: Option<f64>,
+    plaintext: bool,
+}
+
+#[derive(Default)]
+struct Sum {
+    tally: Tally,
+    rate: f64,
+    sent: f64,
+    received: f64,
+    open: u64,
+    any: bool,
+}
+
+impl Sum {
+    // Counts of half a minute.
+    #[allow(clippy::cast_precision_loss)]
+    fn add(&mut self, account: &Account) {
+        let Account { tally, seconds, .. } = account;
+        self.tally.add(tally);
+        let counted = if account.key.protocol == "tcp" {
+            tally.opened
+        } else {
+            tally.requests
+        };
+        self.rate += counted as f64 / seconds;
+        self.sent += tally.sent as f64 / seconds;
+        self.received += tally.received as f64 / seconds;
+        self.open += account.open;
+        self.any = true;
+    }
+
+    #[allow(clippy::cast_precision_loss)]
+    fn signals(&self, denied: u64) -> Signals {
+        let tally = &self.tally;
+        let requests = if tally.requests > 0 {
+            tally.requests
+        } else {
+            tally.opened
+        };
+        let bad = tally.failures + denied;
+        let total = requests.max(bad);
+        let share = |part: f64| (total > 0).then(|| 1.0 - part / total as f64);
+        Signals {
+            requests,
+            rate: self.rate,
+            failures: tally.failures,
+            success: share(bad as f64),
+            denied,
+            p50_ms: percentile(&tally.latency, 0.50),
+            p95_ms: percentile(&tally.latency, 0.95),
+            p99_ms: percentile(&tally.latency, 0.99),
+            connections_opened: tally.opened,
+            connections_open: self.open,
+            bytes_sent_per_second: self.sent,
+            bytes_received_per_second: self.received,
+            flags: tally.flags.clone(),
+        }
+    }
+}
+
+/// Sets what is known, and empties what several accounts do not agree on.
+fn agree(known: &mut String, told: &str, first: bool) {
+    if first {
+        told.clone_into(known);
+    } else if known != told && !told.is_empty() {
+        *known = if known.is_empty() {
+            told.to_owned()
+        } else {
+            String::new()
+        };
+    }
+}
+
+impl Graph {
+    /// The service graph. `namespace`: only edges that touch it; empty for all.
+    pub fn edges(&self, namespace: &str, now: Instant) -> Edges {
+        let accounts = self.accounts(now);
+        let services = services_of(&accounts);
+        let mut merged: BTreeMap<Ends, Both> = BTreeMap::new();
+        for account in &accounts {
+            let key = &account.key;
+            let touches = |of: &str| of == namespace;
+            if !namespace.is_empty()
+                && !touches(&key.source_namespace)
+                && !touches(&key.destination_namespace)
+            {
+                continue;
+            }
+            let service = destination(account, &services);
+            let ends = Ends {
+                source: (key.source_namespace.clone(), key.source_workload.clone()),
+                destination: (key.destination_namespace.clone(), service),
+                version: key.destination_version.clone(),
+                protocol: key.protocol.clone(),
+            };
+            merged.entry(ends).or_default().add(account);
+        }
+        Edges {
+            window_seconds: WINDOW.as_secs_f64(),
+            edges: merged
+                .into_iter()
+                .map(|(ends, both)| both.edge(ends))
+                .collect(),
+            dropped: self.dropped(),
+        }
+    }
+
+    /// Golden signals of what arrives, per workload and per service.
+    pub fn stats(&self, namespace: &str, now: Instant) -> Stats {
+        let accounts = self.accounts(now);
+        let services = services_of(&accounts);
+        let mut sums: BTreeMap<(&str, String, String), Arrived> = BTreeMap::new();
+        for account in &accounts {
+            let key = &account.key;
+            if !namespace.is_empty() && key.destination_namespace != namespace {
+                continue;
+            }
+            let names = [
+                ("service", destination(account, &services)),
+                ("workload", key.destination_workload.clone()),
+            ];
+            for (kind, name) in names.into_iter().filter(|(_, name)| !name.is_empty()) {
+                let at = (kind, key.destination_namespace.clone(), name);
+                sums.entry(at).or_default().add(account);
+            }
+        }
+        let stat = |((kind, namespace, name), arrived): ((&str, String, String), Arrived)| {
+            arrived.stat(kind, namespace, name)
+        };
+        Stats {
+            window_seconds: WINDOW.as_secs_f64(),
+            stats: sums.into_iter().map(stat).collect(),
+        }
+    }
+}
+
+/// What arrives at one workload or service.
+#[derive(Default)]
+struct Arrived {
+    /// As callers saw it.
+    by_source: Sum,
+    /// As the callee saw it.
+    by_destination: Sum,
+    total: u64,
+    /// Of `total`, by mutual TLS.
+    secure: u64,
+}
+
+impl Arrived {
+    fn add(&mut self, account: &Account) {
+        let by_source = account.key.by_source;
+        let sum = if by_source {
+            &mut self.by_source
+        } else {
+            &mut self.by_destination
+        };
+        sum.add(account);
+        let count = account.tally.requests.max(account.tally.opened);
+        self.total += count;
+        self.secure += if account.key.mtls { count } else { 0 };
+    }
+
+    fn stat(self, kind: &str, namespace: String, name: String) -> Stat {
+        // A workload's own account has every caller; a service's callers saw every time-out.
+        let own = (kind == "workload" && self.by_destination.any) || !self.by_source.any;
+        let denied = self
+            .by_source
+            .tally
+            .denied
+            .max(self.by_destination.tally.denied);
+        let sum = if own {
+            &self.by_destination
+        } else {
+            &self.by_source
+        };
+        #[allow(clippy::cast_precision_loss)] // counts of half a minute
+        let mtls = (self.total > 0).then(|| self.secure as f64 / self.total as f64);
+        Stat {
+            kind: kind.to_owned(),
+            namespace,
+            name,
+            signals: sum.signals(denied),
+            mtls,
+        }
+    }
+}
+
+/// (namespace, workload) → service, where callers told both.
+fn services_of(accounts: &[Account]) -> HashMap<(String, String), String> {
+    let told = |account: &&Account| {
+        let key = &account.key;
+        !key.destination_service.is_empty() && !key.destination_workload.is_empty()
+    };
+    let pair = |account: &Account| {
+        let key = &account.key;
+        let workload = (
+            key.destination_namespace.clone(),
+            key.destination_workload.clone(),
+        );
+        (workload, key.destination_service.clone())
+    };
+    accounts.iter().filter(told).map(pair).collect()
+}
+
+fn destination(account: &Account, services: &HashMap<(String, String), String>) -> String {
+    let key = &account.key;
+    if !key.destination_service.is_empty() {
+        return key.destination_service.clone();
+    }
+    let workload = (
+        key.destination_namespace.clone(),
+        key.destination_workload.clone(),
+    );
+    services.get(&workload).cloned().unwrap_or(workload.1)
+}
+
+impl Both {
+    fn add(&mut self, account: &Account) {
+        let key = &account.key;
+        let first = self.idle.is_none();
+        let idle = account.idle.as_secs_f64();
+        self.idle = Some(self.idle.map_or(idle, |known| known.min(idle)));
+        self.plaintext |= !key.mtls && (account.tally.requests > 0 || account.tally.opened > 0);
+        agree(
+            &mut self.edge.destination_workload,
+            &key.destination_workload,
+            first,
+        );
+        // Who the other side is counts only from the end that verified it.
+        let (sum, identity, told) = if key.by_source {
+            let told = &key.destination_identity;
+            (&mut self.source, &mut self.edge.destination_identity, told)
+        } else {
+            let told = &key.source_identity;
+            (&mut self.destination, &mut self.edge.source_identity, told)
+        };
+        agree(identity, told, !sum.any);
+        sum.add(account);
+        let weaker = if key.by_source {
+            (&mut self.edge.source_identity, &key.source_identity)
+        } else {
+            (
+                &mut self.edge.destination_identity,
+                &key.destination_identity,
+            )
+        };
+        if weaker.0.is_empty() {
+            weaker.0.clone_from(weaker.1);
+        }
+    }
+
+    fn edge(self, ends: Ends) -> Edge {
+        let denied = self.source.tally.denied.max(self.destination.tally.denied);
+        let sum = if self.source.any {
+            &self.source
+        } else {
+            &self.destination
+        };
+        let mut signals = sum.signals(denied);
+        for (flag, count) in &self.destination.tally.flags {
+            let known = signals.flags.entry(flag.clone()).or_default();
+            *known = (*known).max(*count);
+        }
+        let mut reporters = Vec::new();
+        if self.source.any {
+            reporters.push("source".to_owned());
+        }
+        if self.destination.any {
+            reporters.push("destination".to_owned());
+        }
+        Edge {
+            source_namespace: ends.source.0,
+            source_workload: ends.source.1,
+            destination_namespace: ends.destination.0,
+            destination_service: ends.destination.1,
+            destination_version: ends.version,
+            protocol: ends.protocol,
+            mtls: !self.plaintext,
+            signals,
+            last_seen_seconds: self.idle.unwrap_or_default(),
+            reporters,
+            ..self.edge
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::time::Duration;
+
+    use xds_proto::anyam::inspect::v1::{Edge as Reported, Reporter};
+
+    use super::super::graph::Speaker;
+    use super::super::latency::BUCKETS;
+    use super::*;
+
+    const WEB: Speaker<'_> = Speaker {
+        namespace: "shop",
+        workload: "web-0",
+    };
+    const CART: Speaker<'_> = Speaker {
+        namespace: "shop",
+        workload: "cart-0",
+    };
+
+    fn told(reporter: Reporter, requests: u64) -> Reported {
+        let mut latency = vec![0; BUCKETS];
+        latency[2] = requests;
+        Reported {
+            reporter: reporter.into(),
+            source_workload: "web-0".into(),
+            source_namespace: "shop".into(),
+            source_identity: "spiffe://m/ns/shop/sa/web".into(),
+            destination_service: "cart.shop.svc.cluster.local".into(),
+            destination_namespace: "shop".into(),
+            destination_workload: "cart-0".into(),
+            destination_identity: "spiffe://m/ns/shop/sa/cart".into(),
+            protocol: "http".into(),
+            security: "mutual_tls".into(),
+            requests,
+            latency,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn both_ends_of_an_edge_are_one_edge() {
+        let start = Instant::now();
+        let mut graph = Graph::new(start);
+        let mut refused = told(Reporter::Destination, 100);
+        refused.denied = 10;
+        refused.destination_service = String::new();
+        refused.response_flags = HashMap::from([("RBAC".to_owned(), 10)]);
+        let second = Duration::from_secs(1);
+        for tick in 1..=10 {
+            let now = start + second * tick;
+            graph.report(WEB, &[told(Reporter::Source, 100)], second, now);
+            graph.report(CART, &[refused.clone()], second, now);
+        }
+        let now = start + second * 10;
+        let edges = graph.edges("", now);
+        let [edge] = &edges.edges[..] else {
+            panic!("{edges:#?}")
+        };
+        assert_eq!(edge.destination_service, "cart");
+        assert_eq!(edge.reporters, ["source", "destination"]);
+        assert!(edge.mtls);
+        assert_eq!(edge.source_identity, "spiffe://m/ns/shop/sa/web");
+        assert!(
+            (edge.signals.rate - 100.0).abs() < 1.0,
+            "{}",
+            edge.signals.rate
+        );
+        assert_eq!((edge.signals.requests, edge.signals.denied), (1000, 100));
+        assert_eq!(edge.signals.success, Some(0.9));
+        assert_eq!(edge.signals.flags["RBAC"], 100);
+        assert!(
+            edge.signals
+                .p50_ms
+                .is_some_and(|ms| (1.0..2.0).contains(&ms))
+        );
+        assert!(graph.edges("elsewhere", now).edges.is_empty());
+        let stats = graph.stats("shop", now);
+        let names: Vec<_> = stats.stats.iter().map(|s| (&*s.kind, &*s.name)).collect();
+        assert_eq!(names, [("service", "cart"), ("workload", "cart-0")]);
+        assert_eq!(stats.stats[1].mtls, Some(1.0));
+    }
+
+    #[test]
+    fn what_is_past_the_window_no_longer_counts() {
+        let start = Instant::now();
+        let mut graph = Graph::new(start);
+        graph.report(
+            WEB,
+            &[told(Reporter::Source, 100)],
+            Duration::from_secs(1),
+            start,
+        );
+        let later = start + Duration::from_secs(40);
+        let edges = graph.edges("", later);
+        assert_eq!(edges.edges[0].signals.requests, 0);
+        assert_eq!(edges.edges[0].signals.success, None);
+        assert!(
+            graph
+                .edges("", start + Duration::from_secs(700))
+                .edges
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn a_proxy_speaks_for_its_own_end_only() {
+        let start = Instant::now();
+        let mut graph = Graph::new(start);
+        let mut forged = told(Reporter::Source, 5);
+        forged.source_workload = "admin-0".into();
+        graph.report(WEB, &[forged], Duration::from_secs(1), start);
+        assert_eq!(graph.edges("", start).edges[0].source_workload, "web-0");
+    }
+
+    #[test]
+    fn the_table_is_bounded() {
+        let start = Instant::now();
+        let mut graph = Graph::new(start);
+        let many: Vec<Reported> = (0..21_000)
+            .map(|n| Reported {
+                destination_service: format!("s{n}"),
+                ..told(Reporter::Source, 1)
+            })
+            .collect();
+        assert_eq!(
+            graph.report(WEB, &many, Duration::from_secs(1), start),
+            1_000
+        );
+        assert_eq!(graph.edges("", start).dropped, 1_000);
+    }
+}

@@ -1,0 +1,15 @@
+//! The server side of the Inspect stream: one per proxy, over which people look into it.
+//!
+//! - [`graph`]: reported edges in a short sliding window, merged from both ends; sans-IO.
+//! - [`latency`]: percentiles from bucket counts.
+//! - [`agents`]: who is connected; tap, dump and explain with deadlines.
+//! - [`service`]: the gRPC service.
+
+pub mod agents;
+pub mod graph;
+pub mod latency;
+mod merge;
+pub mod service;
+
+pub use agents::{Agents, AskError};
+pub use graph::Graph;
