@@ -1,7 +1,44 @@
-//! The HTTP API.
+//! The HTTP API and the dashboard.
 //!
-//! - [`metrics`]: our own, for Prometheus.
-//! - [`types`]: what it answers, shared with the CLI.
+//! - [`server`]: sockets, limits, authentication, and the table of paths.
+//! - [`auth`]: token, sessions, names; [`reply`]: responses and errors.
+//! - [`proxies`], [`routes`], [`check`], [`explain`], [`tap`]: what is behind the paths.
+//! - [`declared`]: what is asked of the sources; [`metrics`]: our own, for Prometheus.
+//! - [`dashboard`]: the one page, and what its browser is told to allow.
+//! - [`types`]: what the API answers, shared with the CLI.
 
+pub mod auth;
+pub mod check;
+mod clock;
+mod dashboard;
+pub mod declared;
+mod explain;
 pub mod metrics;
+mod proxies;
+mod query;
+mod reply;
+mod routes;
+pub mod server;
+mod tap;
 pub mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use declared::{Declared, DeclaredWorkload};
+pub use server::Api;
+
+use reply::Problem;
+
+/// `namespace/name`, or `name` in `default`.
+fn workload<'a>(text: &'a str, field: &str) -> Result<(&'a str, &'a str), Problem> {
+    let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+    if namespace.is_empty() || name.is_empty() || name.contains('/') {
+        return Err(Problem::bad(
+            format!("`{}` names no workload", crate::ads::kind::bounded(text)),
+            field,
+            "give namespace/name; `anyam proxies` lists them",
+        ));
+    }
+    Ok((namespace, name))
+}

@@ -139,9 +139,11 @@ impl Graph {
     ) -> u64 {
         let slot = self.slot(now);
         let mut dropped = 0;
+        let mut swept = false;
         for edge in edges {
             let key = key(speaker, edge);
-            if !self.edges.contains_key(&key) && self.edges.len() >= MAX_EDGES {
+            if !swept && !self.edges.contains_key(&key) && self.edges.len() >= MAX_EDGES {
+                swept = true;
                 self.forget(now);
             }
             if !self.edges.contains_key(&key) && self.edges.len() >= MAX_EDGES {

@@ -1,0 +1,237 @@
+//! One hypothetical request, judged by the proxies at both its ends.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use http::StatusCode;
+use prost::Message;
+use xds_proto::anyam::dns::v1::Name;
+use xds_proto::anyam::inspect::v1::decision::Outcome;
+use xds_proto::anyam::inspect::v1::{Decision, Explain, Header};
+use xds_proto::type_url::NAME;
+
+use super::reply::Problem;
+use super::types::{ExplainRequest, ExplainResponse, ExplainStep};
+use crate::ads::{Scope, View};
+use crate::inspect::Agents;
+use crate::inspect::agents::AgentStatus;
+
+const DEFAULT_PORT: u16 = 80;
+
+/// # Errors
+/// When the request is malformed, its destination unknown, or its source can't be asked.
+pub async fn explain(
+    agents: &Arc<Agents>,
+    view: &dyn View,
+    domain: &str,
+    request: ExplainRequest,
+) -> Result<ExplainResponse, Problem> {
+    let (namespace, workload) = super::workload(&request.source, "source")?;
+    let (host, port) = host_and_port(&request.destination)?;
+    let account = view
+        .service_account(namespace, workload)
+        .unwrap_or_default();
+    let scope = Scope {
+        namespace: namespace.to_owned(),
+        workload: workload.to_owned(),
+        service_account: account,
+        trust_domain: domain.to_owned(),
+        anyam: true,
+        tls_files: None,
+    };
+    let address = resolve(view, &scope, host)?;
+    let identity = format!(
+        "spiffe://{domain}/ns/{namespace}/sa/{}",
+        scope.service_account
+    );
+    let outbound = question(&request, host, address, port);
+    let asked = agents.explain((namespace, workload), outbound).await;
+    let asked = asked.map_err(|error| Problem::asking(&error, &request.source))?;
+    let mut response = ExplainResponse::default();
+    add(&mut response, &request.source, "outbound", &asked.decisions);
+    let failed = asked
+        .decisions
+        .iter()
+        .any(|one| is(one, &[Outcome::Denied, Outcome::Failed]));
+    if !failed {
+        let all = agents.all();
+        let source = all.iter().find(|agent| {
+            agent.node.scope.namespace == namespace && agent.node.scope.workload == workload
+        });
+        let endpoint = endpoint(&asked.decisions).unwrap_or(SocketAddr::new(address, port));
+        let inbound = Explain {
+            inbound: true,
+            peer_identity: identity,
+            peer_address: source
+                .map(|agent| agent.node.address.clone())
+                .unwrap_or_default(),
+            ..question(&request, host, endpoint.ip(), endpoint.port())
+        };
+        ask_destination(agents, &all, endpoint, inbound, &mut response).await;
+    }
+    judge(&mut response, &request);
+    Ok(response)
+}
+
+async fn ask_destination(
+    agents: &Arc<Agents>,
+    all: &[AgentStatus],
+    endpoint: SocketAddr,
+    inbound: Explain,
+    response: &mut ExplainResponse,
+) {
+    let address = endpoint.ip().to_string();
+    let Some(agent) = all.iter().rfind(|agent| agent.node.address == address) else {
+        let gap = format!("no proxy at {address} is connected: what is decided there is not known");
+        response.gaps.push(gap);
+        return;
+    };
+    let scope = &agent.node.scope;
+    let name = format!("{}/{}", scope.namespace, scope.workload);
+    match agents
+        .explain((&scope.namespace, &scope.workload), inbound)
+        .await
+    {
+        Ok(explanation) => add(response, &name, "inbound", &explanation.decisions),
+        Err(error) => response.gaps.push(format!("{name}: {error}")),
+    }
+}
+
+fn question(request: &ExplainRequest, host: &str, address: IpAddr, port: u16) -> Explain {
+    let http = !request.method.is_empty();
+    let or = |given: &str, default: &str| match given {
+        "" if http => default.to_owned(),
+        given => given.to_owned(),
+    };
+    let header = |(name, value): &(String, String)| Header {
+        name: name.clone(),
+        value: value.clone(),
+    };
+    Explain {
+        address: address.to_string(),
+        port: port.into(),
+        method: request.method.clone(),
+        authority: or(&request.authority, host),
+        path: or(&request.path, "/"),
+        headers: request.headers.iter().map(header).collect(),
+        ..Explain::default()
+    }
+}
+
+fn host_and_port(destination: &str) -> Result<(&str, u16), Problem> {
+    let bad = |what: &str| {
+        Problem::bad(
+            format!("`{destination}` {what}"),
+            "destination",
+            "give host, host:port, ip:port or [ipv6]:port",
+        )
+    };
+    if let Some(rest) = destination.strip_prefix('[') {
+        let (host, rest) = rest
+            .split_once(']')
+            .ok_or_else(|| bad("has no closing bracket"))?;
+        let port = rest.strip_prefix(':').map_or(Ok(DEFAULT_PORT), str::parse);
+        return Ok((host, port.map_err(|_| bad("has no valid port"))?));
+    }
+    match destination.rsplit_once(':') {
+        Some((host, _)) if host.contains(':') => Ok((destination, DEFAULT_PORT)),
+        Some((host, port)) if !host.is_empty() => {
+            Ok((host, port.parse().map_err(|_| bad("has no valid port"))?))
+        }
+        None if !destination.is_empty() => Ok((destination, DEFAULT_PORT)),
+        _ => Err(bad("names no host")),
+    }
+}
+
+/// As the source's own resolver would: the name, then its search path.
+fn resolve(view: &dyn View, scope: &Scope, host: &str) -> Result<IpAddr, Problem> {
+    if let Ok(address) = host.parse() {
+        return Ok(address);
+    }
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    let namespace = &scope.namespace;
+    let tried = [
+        host.clone(),
+        format!("{host}.{namespace}.svc.cluster.local"),
+        format!("{host}.svc.cluster.local"),
+        format!("{host}.cluster.local"),
+    ];
+    let found = tried.iter().find_map(|name| {
+        let resource = view.get(NAME, name, scope)?;
+        let name = Name::decode(resource.body).ok()?;
+        name.addresses
+            .iter()
+            .find_map(|address| address.parse().ok())
+    });
+    found.ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            format!("the mesh knows no name `{host}`"),
+            "destination",
+            "give the name of a Service (name, name.namespace or in full), or an address",
+        )
+    })
+}
+
+fn is(decision: &Decision, outcomes: &[Outcome]) -> bool {
+    outcomes.contains(&decision.outcome())
+}
+
+/// The endpoint that the source's proxy chose: its decision's subject begins with ip:port.
+fn endpoint(decisions: &[Decision]) -> Option<SocketAddr> {
+    let chosen = |one: &&Decision| one.stage == "endpoint" && is(one, &[Outcome::Chosen]);
+    let subjects = decisions.iter().filter(chosen).map(|one| &one.subject);
+    subjects
+        .flat_map(|subject| subject.split([' ', ',']))
+        .find_map(|word| word.parse().ok())
+}
+
+fn add(response: &mut ExplainResponse, proxy: &str, direction: &str, decisions: &[Decision]) {
+    let step = |decision: &Decision| ExplainStep {
+        proxy: proxy.to_owned(),
+        direction: direction.to_owned(),
+        stage: decision.stage.clone(),
+        outcome: decision.outcome().as_str_name().to_ascii_lowercase(),
+        subject: decision.subject.clone(),
+        reason: decision.reason.clone(),
+    };
+    response.steps.extend(decisions.iter().map(step));
+}
+
+fn judge(response: &mut ExplainResponse, request: &ExplainRequest) {
+    let worst = |outcome: &str| response.steps.iter().rfind(|step| step.outcome == outcome);
+    let ExplainRequest {
+        source,
+        destination,
+        ..
+    } = request;
+    let (verdict, summary) = if let Some(step) = worst("denied") {
+        let ExplainStep {
+            proxy,
+            subject,
+            reason,
+            ..
+        } = step;
+        (
+            "denied",
+            format!("{proxy} denies it by {subject}: {reason}"),
+        )
+    } else if let Some(step) = worst("failed") {
+        let ExplainStep {
+            proxy,
+            stage,
+            reason,
+            ..
+        } = step;
+        ("failed", format!("it fails at {proxy} ({stage}): {reason}"))
+    } else if !response.gaps.is_empty() {
+        (
+            "unknown",
+            format!("{source} would send it, but {}", response.gaps.join("; ")),
+        )
+    } else {
+        ("allowed", format!("{source} reaches {destination}"))
+    };
+    response.verdict = verdict.into();
+    response.summary = summary;
+}

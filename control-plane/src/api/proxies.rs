@@ -1,0 +1,138 @@
+//! Who is connected and what each runs, joined from ADS streams and Inspect reports.
+
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+use time::OffsetDateTime;
+
+use super::clock::{rfc3339, unix, wall};
+use super::types::{Proxies, Proxy, ProxyResources, Rejection};
+use crate::ads::kind::{Protocol, label};
+use crate::ads::registry::Stream;
+use crate::inspect::agents::AgentStatus;
+
+/// One row per node: a proxy that reconnects may have two streams for a moment, the newest counts.
+pub fn proxies(mut streams: Vec<Stream>, mut agents: Vec<AgentStatus>, now: Instant) -> Proxies {
+    let mut rows: BTreeMap<(String, String, String), Proxy> = BTreeMap::new();
+    streams.sort_by_key(|stream| stream.since);
+    agents.sort_by_key(|agent| agent.since);
+    for stream in &streams {
+        let row = of_stream(stream, now);
+        rows.insert(
+            (
+                row.namespace.clone(),
+                row.workload.clone(),
+                row.node.clone(),
+            ),
+            row,
+        );
+    }
+    for agent in &agents {
+        let scope = &agent.node.scope;
+        let key = (
+            scope.namespace.clone(),
+            scope.workload.clone(),
+            agent.node.id.clone(),
+        );
+        let row = rows.entry(key).or_insert_with(|| Proxy {
+            node: agent.node.id.clone(),
+            namespace: scope.namespace.clone(),
+            workload: scope.workload.clone(),
+            address: agent.node.address.clone(),
+            connected_since: rfc3339(wall(agent.since)),
+            connected_seconds: (now - agent.since).as_secs(),
+            ..Proxy::default()
+        });
+        add_report(row, agent);
+    }
+    Proxies {
+        proxies: rows.into_values().collect(),
+    }
+}
+
+fn of_stream(stream: &Stream, now: Instant) -> Proxy {
+    let scope = &stream.node.scope;
+    let resources = stream.kinds.iter().map(|kind| ProxyResources {
+        kind: label(&kind.type_url).to_owned(),
+        sent_version: kind.sent_version.clone(),
+        accepted_version: kind.accepted_version.clone(),
+        count: kind.count as u64,
+        subscribed_to_all: kind.all,
+    });
+    let rejected = stream
+        .kinds
+        .iter()
+        .filter_map(|kind| Some((kind, kind.rejected.as_ref()?)));
+    let rejected = rejected.max_by_key(|(_, rejected)| rejected.at);
+    let newest = stream
+        .kinds
+        .iter()
+        .filter_map(|kind| kind.accepted_at)
+        .max();
+    let mut row = Proxy {
+        node: stream.node.id.clone(),
+        namespace: scope.namespace.clone(),
+        workload: scope.workload.clone(),
+        address: stream.node.address.clone(),
+        identity: stream
+            .verified
+            .as_ref()
+            .map(|peer| peer.identity.to_string()),
+        software: stream.node.software.clone(),
+        protocol: Some(match stream.protocol {
+            Protocol::Delta => "delta".into(),
+            Protocol::Sotw => "sotw".into(),
+        }),
+        connected_since: rfc3339(wall(stream.since)),
+        connected_seconds: now.saturating_duration_since(stream.since).as_secs(),
+        synced: stream.kinds.iter().all(|kind| kind.synced),
+        config_age_seconds: newest.map(|at| now.saturating_duration_since(at).as_secs()),
+        resources: resources.collect(),
+        rejected: rejected.map(|(kind, rejected)| Rejection {
+            kind: label(&kind.type_url).to_owned(),
+            version: rejected.version.clone(),
+            message: rejected.message.clone(),
+            at: rfc3339(wall(rejected.at)),
+            seconds_ago: now.saturating_duration_since(rejected.at).as_secs(),
+        }),
+        ..Proxy::default()
+    };
+    if let Some(peer) = &stream.verified {
+        expires(&mut row, peer.not_after);
+        row.certificate_serial = Some(peer.serial.clone());
+    }
+    row
+}
+
+fn expires(row: &mut Proxy, not_after: i64) {
+    let Some(at) = unix(not_after, 0) else { return };
+    row.certificate_not_after = Some(rfc3339(at));
+    row.certificate_expires_in_seconds = Some((at - OffsetDateTime::now_utc()).whole_seconds());
+}
+
+/// The proxy's own words are newer than what its connection began with.
+fn add_report(row: &mut Proxy, agent: &AgentStatus) {
+    row.inspectable = true;
+    if row.software.is_empty() {
+        row.software = format!("anyam-proxy {}", agent.version).trim().to_owned();
+    }
+    let Some((report, at)) = &agent.report else {
+        return;
+    };
+    row.draining = report.draining;
+    if let Some(not_after) = &report.certificate_not_after {
+        expires(row, not_after.seconds);
+    }
+    if !report.certificate_serial.is_empty() {
+        let serial = &report.certificate_serial;
+        row.certificate_serial = Some(crate::ads::kind::bounded(serial));
+    }
+    if row.rejected.is_none() && !report.rejected.is_empty() {
+        row.rejected = Some(Rejection {
+            message: report.rejected.clone(),
+            at: rfc3339(wall(*at)),
+            seconds_ago: at.elapsed().as_secs(),
+            ..Rejection::default()
+        });
+    }
+}

@@ -1,0 +1,109 @@
+//! Query strings: percent-decoded pairs, and the tap's query out of them.
+
+use super::reply::Problem;
+use super::types::TapQuery;
+
+/// Pairs in order. `+` is a space, as forms send it; broken escapes stay as they are.
+pub fn pairs(query: &str) -> Vec<(String, String)> {
+    let pair = |part: &str| {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        (decode(name), decode(value))
+    };
+    query
+        .split('&')
+        .filter(|part| !part.is_empty())
+        .map(pair)
+        .collect()
+}
+
+fn decode(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let [first, tail @ ..] = rest {
+        let hex = |b: u8| char::from(b).to_digit(16);
+        rest = match (first, tail) {
+            (b'%', [high, low, after @ ..]) if hex(*high).is_some() && hex(*low).is_some() => {
+                let value = hex(*high).unwrap_or(0) * 16 + hex(*low).unwrap_or(0);
+                bytes.push(u8::try_from(value).unwrap_or(b'?'));
+                after
+            }
+            (b'+', _) => {
+                bytes.push(b' ');
+                tail
+            }
+            (other, _) => {
+                bytes.push(*other);
+                tail
+            }
+        };
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// One value by name; empty when it is not given.
+pub fn one(query: &str, name: &str) -> String {
+    let found = pairs(query).into_iter().find(|(key, _)| key == name);
+    found.map(|(_, value)| value).unwrap_or_default()
+}
+
+/// # Errors
+/// When a parameter is unknown or is no number where one belongs.
+pub fn tap(query: &str) -> Result<TapQuery, Problem> {
+    let mut tap = TapQuery::default();
+    for (name, value) in pairs(query) {
+        let number = || {
+            let parsed = if value.is_empty() {
+                Ok(0)
+            } else {
+                value.parse()
+            };
+            parsed.map_err(|_| {
+                Problem::bad(
+                    format!("`{value}` is no number"),
+                    &*name,
+                    "give a whole number",
+                )
+            })
+        };
+        match &*name {
+            "workload" => tap.workload = value,
+            "method" => tap.method = value,
+            "path" => tap.path = value,
+            "authority" => tap.authority = value,
+            "peer_identity" => tap.peer_identity = value,
+            "direction" => tap.direction = value,
+            "status" => tap.status = number()?,
+            "max_per_second" => tap.max_per_second = number()?,
+            "seconds" => tap.seconds = number()?,
+            "headers" => tap.headers = matches!(&*value, "1" | "true"),
+            _ => {
+                return Err(Problem::bad(
+                    "unknown query parameter",
+                    name,
+                    "workload, method, path, authority, status, peer_identity, direction, \
+                     max_per_second, seconds and headers are known",
+                ));
+            }
+        }
+    }
+    Ok(tap)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escapes_are_decoded_once_and_broken_ones_kept() {
+        assert_eq!(one("a=%2Fx%20y+z&b=%252F&c=%zz%", "a"), "/x y z");
+        assert_eq!(one("a=1&b=%252F", "b"), "%2F");
+        assert_eq!(one("c=%zz%", "c"), "%zz%");
+        assert_eq!(one("", "c"), "");
+        assert!(tap("workload=a/b&status=x").is_err());
+        assert!(tap("worklaod=a/b").is_err());
+        assert_eq!(
+            tap("workload=a/b&status=503&headers=true").unwrap().status,
+            503
+        );
+    }
+}

@@ -1,0 +1,115 @@
+//! Responses of the API.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full};
+use serde::Serialize;
+
+use super::types::ApiError;
+use crate::inspect::AskError;
+
+pub type Body = UnsyncBoxBody<Bytes, Infallible>;
+pub type Reply = Response<Body>;
+
+pub fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
+    with_body(status, content_type, Full::new(body.into()).boxed_unsync())
+}
+
+pub fn with_body(status: StatusCode, content_type: &'static str, body: Body) -> Reply {
+    let mut reply = Response::new(body);
+    *reply.status_mut() = status;
+    let headers = reply.headers_mut();
+    let fixed = HeaderValue::from_static;
+    headers.insert(CONTENT_TYPE, fixed(content_type));
+    headers.insert(CACHE_CONTROL, fixed("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, fixed("nosniff"));
+    headers.insert(REFERRER_POLICY, fixed("no-referrer"));
+    reply
+}
+
+pub fn json(value: &impl Serialize) -> Reply {
+    json_with(StatusCode::OK, value)
+}
+
+fn json_with(status: StatusCode, value: &impl Serialize) -> Reply {
+    match serde_json::to_vec(value) {
+        Ok(body) => bytes(status, "application/json", body),
+        Err(error) => {
+            tracing::error!(%error, "an API response can't be encoded");
+            bytes(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "application/json",
+                Bytes::new(),
+            )
+        }
+    }
+}
+
+/// An error a person can act on: what, where, what to do.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    status: StatusCode,
+    error: ApiError,
+}
+
+impl Problem {
+    pub fn new(
+        status: StatusCode,
+        what: impl Into<String>,
+        location: impl Into<String>,
+        todo: impl Into<String>,
+    ) -> Self {
+        Problem {
+            status,
+            error: ApiError {
+                what: what.into(),
+                location: location.into(),
+                todo: todo.into(),
+            },
+        }
+    }
+
+    pub fn bad(
+        what: impl Into<String>,
+        location: impl Into<String>,
+        todo: impl Into<String>,
+    ) -> Self {
+        Problem::new(StatusCode::BAD_REQUEST, what, location, todo)
+    }
+
+    /// A question that a proxy did not answer.
+    pub fn asking(error: &AskError, workload: &str) -> Self {
+        let (status, todo) = match error {
+            AskError::Absent(_) => (
+                StatusCode::NOT_FOUND,
+                "see `anyam proxies` for those that are; start the workload's sidecar",
+            ),
+            AskError::Busy => (StatusCode::TOO_MANY_REQUESTS, "wait, or end other taps"),
+            AskError::Deadline(_) => (
+                StatusCode::GATEWAY_TIMEOUT,
+                "see whether the proxy is overloaded; its log and its metrics on port 15090 tell",
+            ),
+            AskError::Left => (StatusCode::BAD_GATEWAY, "try again when it is connected"),
+            AskError::Failed(_) | AskError::Large => (
+                StatusCode::BAD_GATEWAY,
+                "ask for something else, or look at the proxy's log",
+            ),
+        };
+        Problem::new(
+            status,
+            error.to_string(),
+            format!("proxy of {workload}"),
+            todo,
+        )
+    }
+}
+
+impl From<Problem> for Reply {
+    fn from(problem: Problem) -> Reply {
+        json_with(problem.status, &problem.error)
+    }
+}

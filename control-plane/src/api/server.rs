@@ -1,0 +1,307 @@
+//! Sockets, limits, authentication, and the table of paths.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::{SET_COOKIE, WWW_AUTHENTICATE};
+use http::{HeaderValue, Method, Request, StatusCode};
+use http_body_util::{BodyExt, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, watch};
+
+use super::auth::{Auth, Refusal};
+use super::declared::Declared;
+use super::metrics::Metrics;
+use super::reply::{self, Problem, Reply};
+use super::types::{Check, ExplainRequest, Proxies};
+use super::{check, dashboard, explain, proxies, query, routes, tap};
+use crate::ads::registry::Registry;
+use crate::ads::{Resources, Scope};
+use crate::ca::Authority;
+use crate::inspect::Agents;
+
+const MAX_BODY: usize = 64 << 10;
+const MAX_CONNECTIONS: usize = 256;
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// After an error such as "too many open files": trying at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Everything the API shows.
+pub struct Api {
+    pub auth: Auth,
+    pub registry: Arc<Registry>,
+    pub agents: Arc<Agents>,
+    pub resources: Arc<dyn Resources>,
+    pub declared: Arc<dyn Declared>,
+    pub authority: Arc<Authority>,
+    pub metrics: Arc<Metrics>,
+}
+
+impl Api {
+    /// Serves until `closing` turns true.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, mut closing: watch::Receiver<bool>) {
+        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        loop {
+            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
+                return;
+            };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = closing.wait_for(|closing| *closing) => return,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "accepting on the API port failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let (api, mut closing) = (Arc::clone(&self), closing.clone());
+            tokio::spawn(async move {
+                let service = service_fn(|request| {
+                    let api = Arc::clone(&api);
+                    async move { Ok::<_, Infallible>(api.answer(request).await) }
+                });
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADER_TIMEOUT)
+                    .max_buf_size(MAX_BODY)
+                    .serve_connection(TokioIo::new(stream), service);
+                tokio::select! {
+                    // The peer's fault or its leave; nobody is there to be told.
+                    _ = connection => {}
+                    _ = closing.wait_for(|closing| *closing) => {}
+                }
+                drop(slot);
+            });
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Reply {
+        let reply = match self.authorise(&request) {
+            Ok(()) => self.route(request).await.unwrap_or_else(Reply::from),
+            Err(refusal) => refused(refusal),
+        };
+        let status = reply.status();
+        self.metrics
+            .api_requests
+            .with_label_values(&[status.as_str()])
+            .inc();
+        reply
+    }
+
+    fn authorise(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
+        self.auth.check_host(request.headers())?;
+        match request.uri().path() {
+            // Nothing of the mesh is in these: the page is the same for everybody.
+            "/" | "/healthz" | "/readyz" | "/metrics" => Ok(()),
+            _ => self.auth.check(request.headers(), Instant::now()),
+        }
+    }
+
+    async fn route(&self, request: Request<Incoming>) -> Result<Reply, Problem> {
+        let path = request.uri().path().to_owned();
+        let words = request.uri().query().unwrap_or_default().to_owned();
+        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+        let get = matches!(*request.method(), Method::GET | Method::HEAD);
+        match &parts[..] {
+            [""] if get => Ok(dashboard::page()),
+            ["healthz"] if get => Ok(reply::bytes(StatusCode::OK, "text/plain", "ok\n")),
+            ["readyz"] if get => Ok(self.ready()),
+            ["metrics"] if get => Ok(self.own_metrics()),
+            ["api", "v1", "session"] if request.method() == Method::POST => self.session(&request),
+            ["api", "v1", "explain"] if request.method() == Method::POST => {
+                let view = self.resources.view();
+                let asked = body(request).await?;
+                let domain = self.authority.trust_domain();
+                let answer = explain::explain(&self.agents, &*view, domain, asked).await?;
+                Ok(reply::json(&answer))
+            }
+            ["api", "v1", "dump", namespace, workload, what @ ..] if get && !what.is_empty() => {
+                self.dump(namespace, workload, &what.join("/")).await
+            }
+            ["api", "v1", name] if get => self.read(name, &words),
+            _ => Err(unknown(&path)),
+        }
+    }
+
+    fn read(&self, name: &str, words: &str) -> Result<Reply, Problem> {
+        let now = Instant::now();
+        let namespace = || query::one(words, "namespace");
+        match name {
+            "proxies" => Ok(reply::json(&self.proxies())),
+            "edges" => {
+                let edges = self.agents.graph(|graph| graph.edges(&namespace(), now));
+                Ok(reply::json(&edges))
+            }
+            "stat" => {
+                let stats = self.agents.graph(|graph| graph.stats(&namespace(), now));
+                Ok(reply::json(&stats))
+            }
+            "routes" => {
+                let scope = Scope {
+                    trust_domain: self.authority.trust_domain().to_owned(),
+                    ..Scope::default()
+                };
+                let view = self.resources.view();
+                let service = query::one(words, "service");
+                Ok(reply::json(&routes::routes(&*view, &scope, &service)))
+            }
+            "objects" => Ok(reply::json(&self.declared.objects())),
+            "check" => Ok(reply::json(&self.check())),
+            "tap" => tap::tap(&self.agents, &query::tap(words)?),
+            _ => Err(unknown(&format!("/api/v1/{name}"))),
+        }
+    }
+
+    fn proxies(&self) -> Proxies {
+        proxies::proxies(self.registry.all(), self.agents.all(), Instant::now())
+    }
+
+    fn check(&self) -> Check {
+        let left = self.authority.root_not_after() - OffsetDateTime::now_utc();
+        check::check(check::Facts {
+            objects: &self.declared.objects(),
+            findings: self.declared.findings(),
+            workloads: &self.declared.workloads(),
+            proxies: &self.proxies(),
+            edges: &self.agents.graph(|graph| graph.edges("", Instant::now())),
+            root_expires_in: left.whole_seconds(),
+        })
+    }
+
+    async fn dump(&self, namespace: &str, workload: &str, what: &str) -> Result<Reply, Problem> {
+        let known = [
+            "config_dump",
+            "clusters",
+            "certs",
+            "stats",
+            "stats/prometheus",
+        ];
+        if !known.contains(&what) {
+            return Err(Problem::bad(
+                "no such page of a proxy",
+                "the path's last part",
+                format!("one of {}", known.join(", ")),
+            ));
+        }
+        let asked = self.agents.dump((namespace, workload), what).await;
+        let page =
+            asked.map_err(|error| Problem::asking(&error, &format!("{namespace}/{workload}")))?;
+        let json = page
+            .first()
+            .is_some_and(|first| matches!(first, b'{' | b'['));
+        let kind = if json {
+            "application/json"
+        } else {
+            "text/plain; charset=utf-8"
+        };
+        Ok(reply::bytes(StatusCode::OK, kind, page))
+    }
+
+    /// A browser shows the token once and gets a cookie that scripts can't read.
+    fn session(&self, request: &Request<Incoming>) -> Result<Reply, Problem> {
+        let internal = |error: &dyn std::fmt::Display| {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            Problem::new(
+                status,
+                error.to_string(),
+                "session",
+                "see the control plane's log",
+            )
+        };
+        if !self.auth.has_token(request.headers()) {
+            return Ok(refused(Refusal::Unknown));
+        }
+        let cookie = self
+            .auth
+            .start_session(Instant::now())
+            .map_err(|e| internal(&e))?;
+        let mut reply = reply::bytes(StatusCode::NO_CONTENT, "text/plain", "");
+        let cookie = HeaderValue::from_str(&cookie).map_err(|e| internal(&e))?;
+        reply.headers_mut().insert(SET_COOKIE, cookie);
+        Ok(reply)
+    }
+
+    fn ready(&self) -> Reply {
+        match self.resources.view().generation() {
+            0 => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                reply::bytes(status, "text/plain", "the manifests were not read yet\n")
+            }
+            _ => reply::bytes(StatusCode::OK, "text/plain", "ready\n"),
+        }
+    }
+
+    fn own_metrics(&self) -> Reply {
+        let generation = self.resources.view().generation();
+        let root = self.authority.root_not_after().unix_timestamp();
+        let text = self
+            .metrics
+            .render(self.registry.all().len(), generation, root);
+        let kind = "text/plain; version=0.0.4; charset=utf-8";
+        match text {
+            Ok(text) => reply::bytes(StatusCode::OK, kind, text),
+            Err(error) => reply::bytes(StatusCode::INTERNAL_SERVER_ERROR, kind, error.to_string()),
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Reply {
+    let problem = match refusal {
+        Refusal::Host => Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "the Host header names none of this API's hosts",
+            "header Host",
+            "call it by the address it listens on, or start it with --api-host <name>",
+        ),
+        Refusal::Unknown => Problem::new(
+            StatusCode::UNAUTHORIZED,
+            "no valid credential",
+            "header Authorization",
+            "send `Authorization: Bearer <content of <state-dir>/api-token>`",
+        ),
+        Refusal::Origin => Problem::new(
+            StatusCode::FORBIDDEN,
+            "a page of another origin sent this request",
+            "header Origin",
+            "use the dashboard that this API serves",
+        ),
+    };
+    let mut reply = Reply::from(problem);
+    if refusal == Refusal::Unknown {
+        let challenge = HeaderValue::from_static("Bearer realm=\"anyam\"");
+        reply.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+    }
+    reply
+}
+
+fn unknown(path: &str) -> Problem {
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "nothing is here for this method",
+        crate::ads::kind::bounded(path),
+        "GET /api/v1/{proxies,edges,stat,routes,objects,check,tap}, \
+         GET /api/v1/dump/{namespace}/{workload}/{page}, POST /api/v1/explain",
+    )
+}
+
+async fn body(request: Request<Incoming>) -> Result<ExplainRequest, Problem> {
+    let todo =
+        "send JSON of at most 64 KiB: {\"source\": \"ns/name\", \"destination\": \"host:port\", …}";
+    let read = Limited::new(request.into_body(), MAX_BODY).collect().await;
+    let read = read.map_err(|error| Problem::bad(error.to_string(), "body", todo))?;
+    let bytes = read.to_bytes();
+    let mut json = serde_json::Deserializer::from_slice(&bytes);
+    serde_path_to_error::deserialize(&mut json).map_err(|error| {
+        let field = error.path().to_string();
+        Problem::bad(error.into_inner().to_string(), field, todo)
+    })
+}
