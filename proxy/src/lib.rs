@@ -9,6 +9,8 @@ pub mod buffer;
 pub mod config;
 pub mod http;
 pub mod identity;
+pub mod listener;
+pub mod policy;
 pub mod redirect;
 pub mod socket;
 pub mod stream;

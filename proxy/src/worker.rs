@@ -10,6 +10,7 @@ use crate::buffer;
 use crate::config::Store;
 use crate::config::demand::Demand;
 use crate::http::date::DateCache;
+use crate::listener::SpeaksFirst;
 use crate::tcp::Pipes;
 use crate::telemetry::WorkerLogs;
 use crate::timer::Timers;
@@ -37,6 +38,8 @@ pub struct Worker {
     pub timers: Timers,
     /// TLS handshakes, both ways.
     pub tls: Handshaker,
+    /// Destinations whose servers speak first.
+    pub speaks_first: SpeaksFirst,
     /// For the L4 relay.
     pub pipes: Pipes,
     pub logs: WorkerLogs,
@@ -65,6 +68,7 @@ impl Worker {
             logs: WorkerLogs::default(),
             date: DateCache::default(),
             timers: Timers::new(),
+            speaks_first: SpeaksFirst::default(),
             pipes: Pipes::default(),
             pools: Pools::default(),
             demand,

@@ -1,11 +1,13 @@
 //! The L4 path: bytes between two streams, unchanged.
 //!
 //! - [`relay`]: both directions in one task, to the end
+//! - `proxy`: the tcp_proxy filter: where to, dialling, recording
 //! - `direction`: one direction; reads and writes, or splices, as the traffic asks for
 //! - `pipe`: pooled kernel pipes
 
 mod direction;
 mod pipe;
+pub mod proxy;
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};

@@ -1,0 +1,71 @@
+//! Accepting connections: one loop per listening socket and worker.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+
+use super::conn;
+use crate::socket::{self, TcpOptions};
+use crate::worker::Worker;
+
+/// The first wait after the system ran out of something; doubles up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Accepts on `listener` (bound to `address`) for as long as it is polled; each connection gets a
+/// task of its own, which outlives this loop.
+pub async fn run(worker: Rc<Worker>, listener: TcpListener, address: SocketAddr) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        match listener.accept().await {
+            Ok((tcp, peer)) => {
+                pause = FIRST_PAUSE;
+                admit(&worker, tcp, peer, address);
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                // Out of descriptors or memory. Trying on would only burn the CPU that the
+                // connections need which could free them.
+                tracing::warn!(%address, %error, ?pause, "cannot accept connections for now");
+                worker.timers.sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+        }
+    }
+}
+
+fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, address: SocketAddr) {
+    let snapshot = worker.store.peek();
+    let Some(listener) = snapshot.by_address.get(&address).cloned() else {
+        return;
+    };
+    drop(snapshot);
+    let metrics = &listener.def.metrics;
+    let most = listener.def.max_connections;
+    if most.is_some_and(|most| metrics.active.get() >= i64::from(most)) {
+        metrics.refused.inc();
+        socket::reset_on_close(&tcp);
+        return;
+    }
+    if socket::prepare(&tcp, &TcpOptions::default()).is_err() {
+        // Gone already.
+        return;
+    }
+    metrics.connections.inc();
+    tokio::task::spawn_local(conn::serve(worker.clone(), listener, tcp, peer));
+}
+
+/// Errors that say something of the connection that was to be accepted, not of us.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, TimedOut};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionReset | Interrupted | TimedOut
+    ) || matches!(
+        error.raw_os_error(),
+        Some(libc::EPROTO | libc::ENETDOWN | libc::EHOSTDOWN | libc::EHOSTUNREACH)
+    )
+}

@@ -1,0 +1,101 @@
+//! The addresses a worker listens on, kept in step with the snapshot.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use tokio::task::{AbortHandle, spawn_local};
+
+use super::accept;
+use super::socket::{BindOptions, bind};
+use crate::config::Name;
+use crate::worker::{Phase, Worker};
+
+/// A worker's listening sockets. Connections that were accepted live on without them.
+pub struct Bound {
+    worker: Rc<Worker>,
+    loops: RefCell<HashMap<SocketAddr, AbortHandle>>,
+}
+
+/// A listener that could not be bound.
+#[derive(Debug, thiserror::Error)]
+#[error("listener `{name}` cannot listen on {address}: {error}")]
+pub struct BindError {
+    pub name: Name,
+    pub address: SocketAddr,
+    pub error: io::Error,
+}
+
+impl Bound {
+    pub fn new(worker: Rc<Worker>) -> Self {
+        Bound {
+            worker,
+            loops: RefCell::default(),
+        }
+    }
+
+    /// Follows the snapshot until the process closes. What cannot be bound is logged, and tried
+    /// again with the next snapshot.
+    pub async fn run(&self) {
+        let mut snapshots = self.worker.store.subscribe();
+        let mut drain = self.worker.drain.clone();
+        loop {
+            for error in self.reconcile() {
+                tracing::error!(%error, "traffic to this listener will be refused");
+            }
+            tokio::select! {
+                changed = snapshots.changed() => if changed.is_err() { break },
+                closing = drain.wait_for(|phase| *phase == Phase::Closing) => {
+                    drop(closing);
+                    break;
+                }
+            }
+        }
+        self.loops
+            .borrow_mut()
+            .drain()
+            .for_each(|(_, accepting)| accepting.abort());
+    }
+
+    /// Binds what is new, lets go of what is gone; returns what could not be bound.
+    pub fn reconcile(&self) -> Vec<BindError> {
+        let snapshot = self.worker.store.peek();
+        let mut loops = self.loops.borrow_mut();
+        let listeners = || snapshot.listeners.values().filter(|l| l.def.bind_to_port);
+        let wanted: HashSet<_> = listeners().map(|listener| listener.def.address).collect();
+        loops.retain(|address, accepting| {
+            let stays = wanted.contains(address);
+            if !stays {
+                accepting.abort();
+            }
+            stays
+        });
+        let mut failed = Vec::new();
+        for listener in listeners() {
+            let address = listener.def.address;
+            if loops.contains_key(&address) {
+                continue;
+            }
+            let options = BindOptions {
+                backlog: listener.def.backlog,
+                transparent: false,
+            };
+            match bind(address, &options) {
+                Ok(socket) => {
+                    let accepting = accept::run(self.worker.clone(), socket, address);
+                    loops.insert(address, spawn_local(accepting).abort_handle());
+                }
+                Err(error) => {
+                    failed.push(BindError {
+                        name: listener.def.name.clone(),
+                        address,
+                        error,
+                    });
+                }
+            }
+        }
+        failed
+    }
+}

@@ -1,0 +1,382 @@
+//! One connection from accept to the path that serves it: original destination → listener →
+//! first bytes → filter chain → TLS → authorisation → HTTP or TCP.
+
+use std::cell::Cell;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::BytesMut;
+use tokio::net::TcpStream;
+
+use super::chain::{self, choose};
+use super::detect::Protocol;
+use super::first::{First, NothingCame, Silent, first};
+use super::socket::original_destination;
+use crate::config::Snapshot;
+use crate::config::demand::{Answer, Resource};
+use crate::config::listener::{Direction, FilterChain, Listener, Terminal};
+use crate::http;
+use crate::policy::{self, Facts};
+use crate::socket;
+use crate::stream::Stream;
+use crate::tcp::proxy::{self, Dialled};
+use crate::telemetry::{Record, ResponseFlags};
+use crate::tls::ConnectionInfo;
+use crate::worker::{Phase, Worker};
+
+/// A connection as it was accepted.
+struct Accepted {
+    /// The listener whose rules hold, after the original destination was looked up.
+    listener: Arc<Listener>,
+    peer: SocketAddr,
+    /// Where the client meant to go.
+    destination: SocketAddr,
+    original_dst: Option<SocketAddr>,
+    start: Instant,
+    start_time: SystemTime,
+}
+
+/// Why a connection was closed before any path served it.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("the client went away")]
+    Gone,
+    #[error("the control plane does not answer, and the destination was never seen")]
+    Unknown,
+    #[error("the client said nothing in time")]
+    Silent,
+    #[error("no filter chain matches")]
+    NoChain,
+    #[error("TLS handshake: {0}")]
+    Tls(String),
+    #[error("refused by policy {0}")]
+    Denied(Box<str>),
+}
+
+/// Serves a connection that came in by `entry` to its end.
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    entry: Arc<Listener>,
+    tcp: TcpStream,
+    peer: SocketAddr,
+) {
+    let metrics = entry.def.metrics.clone();
+    metrics.active.inc();
+    let start = Instant::now();
+    let Ok(local) = tcp.local_addr() else {
+        metrics.active.dec();
+        return;
+    };
+    let original_dst = match entry.def.original_dst {
+        true => original_destination(&tcp),
+        false => None,
+    };
+    let destination = original_dst.unwrap_or(local);
+    let mut accepted = Accepted {
+        listener: entry,
+        peer,
+        destination,
+        original_dst,
+        start,
+        start_time: SystemTime::now(),
+    };
+    let served = match hand_over(&worker, &accepted).await {
+        Ok(listener) => {
+            accepted.listener = listener;
+            go_on(&worker, &accepted, tcp).await
+        }
+        Err(refused) => {
+            socket::reset_on_close(&tcp);
+            Err(refused)
+        }
+    };
+    if let Err(refused) = served {
+        record(&worker, &accepted, &refused);
+    }
+    metrics.active.dec();
+}
+
+/// The listener for the original destination, where the entry hands connections over.
+async fn hand_over(worker: &Rc<Worker>, accepted: &Accepted) -> Result<Arc<Listener>, Refused> {
+    let entry = &accepted.listener;
+    let (true, Some(destination)) = (entry.def.use_original_dst, accepted.original_dst) else {
+        return Ok(entry.clone());
+    };
+    if let Some(listener) = at(&worker.store.peek(), destination, entry) {
+        return Ok(listener);
+    }
+    let Some(demand) = worker.demand.as_ref().filter(|_| is_outbound(entry)) else {
+        return Ok(entry.clone());
+    };
+    match demand.ask(Resource::Listener(destination)).await {
+        Answer::Found | Answer::Addresses { .. } => {
+            // The entry may itself be newer now: take everything from one snapshot.
+            let snapshot = worker.store.load();
+            let entry = snapshot.listeners.get(&entry.def.name).unwrap_or(entry);
+            Ok(at(&snapshot, destination, entry).unwrap_or_else(|| entry.clone()))
+        }
+        Answer::Absent => Ok(entry.clone()),
+        // Fails closed: it may be a destination in the mesh, which must not be reached in
+        // plaintext.
+        Answer::Unavailable => Err(Refused::Unknown),
+    }
+}
+
+fn is_outbound(listener: &Listener) -> bool {
+    listener.def.direction == Direction::Outbound
+}
+
+/// The listener at exactly this address, else at its port on any address.
+fn at(snapshot: &Snapshot, destination: SocketAddr, entry: &Listener) -> Option<Arc<Listener>> {
+    let any: IpAddr = match destination {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let find = |address| snapshot.by_address.get(&address).cloned();
+    find(destination)
+        .or_else(|| find(SocketAddr::new(any, destination.port())))
+        .filter(|listener| listener.def.name != entry.def.name)
+}
+
+async fn go_on(worker: &Rc<Worker>, accepted: &Accepted, tcp: TcpStream) -> Result<(), Refused> {
+    let listener = &accepted.listener;
+    let First {
+        protocol,
+        prefix,
+        dialled,
+    } = look(worker, accepted, &tcp).await?;
+    let chosen = choose(&listener.def, &facts(accepted, &protocol)).cloned();
+    let Some(chain) = chosen else {
+        socket::reset_on_close(&tcp);
+        return Err(Refused::NoChain);
+    };
+    let (stream, prefix) = secure(worker, &chain, tcp, prefix).await?;
+    let sni = match &protocol {
+        Protocol::Tls(hello) => hello.sni.as_deref(),
+        _ => None,
+    };
+    authorise(accepted, &chain, stream.tls_info(), sni).inspect_err(|_| {
+        socket::reset_on_close(stream.socket());
+    })?;
+    hand_on(worker, accepted, chain, stream, prefix, dialled).await;
+    Ok(())
+}
+
+/// Reads the first bytes, if anything depends on them.
+async fn look(worker: &Rc<Worker>, accepted: &Accepted, tcp: &TcpStream) -> Result<First, Refused> {
+    let listener = &accepted.listener;
+    let inspect = &listener.def.inspect;
+    let unseen = || First {
+        protocol: Protocol::Tcp,
+        prefix: BytesMut::new(),
+        dialled: None,
+    };
+    if !(inspect.tls || inspect.http) || !depends_on_bytes(accepted) {
+        return Ok(unseen());
+    }
+    let silent = choose(&listener.def, &facts(accepted, &Protocol::Tcp));
+    let silent = silent
+        .filter(|chain| chain.tls.is_none())
+        .and_then(|chain| {
+            let Terminal::Tcp(proxy) = &chain.terminal else {
+                return None;
+            };
+            // Nothing is dialled for a client that may not go there.
+            authorise(accepted, chain, None, None).ok()?;
+            Some(Silent {
+                listener: listener.clone(),
+                proxy: proxy.clone(),
+                destination: accepted.destination,
+                original_dst: accepted.original_dst,
+            })
+        });
+    first(worker, tcp, inspect, silent)
+        .await
+        .map_err(|nothing| match nothing {
+            NothingCame::Gone => Refused::Gone,
+            NothingCame::TimedOut => Refused::Silent,
+        })
+}
+
+/// Whether any chain that may match asks for more than addresses.
+fn depends_on_bytes(accepted: &Accepted) -> bool {
+    let def = &accepted.listener.def;
+    let port = accepted.destination.port();
+    let ask = |chain: &Arc<FilterChain>| {
+        let m = &chain.matches;
+        m.destination_port.is_none_or(|wanted| wanted == port)
+            && (m.transport_protocol.is_some()
+                || !m.server_names.is_empty()
+                || !m.application_protocols.is_empty())
+    };
+    def.chains.iter().any(ask)
+}
+
+fn facts<'a>(accepted: &Accepted, protocol: &'a Protocol) -> chain::Facts<'a> {
+    chain::Facts {
+        destination: accepted.destination,
+        source: accepted.peer,
+        protocol,
+    }
+}
+
+/// TLS, where the chain says so; what was read already is part of it.
+async fn secure(
+    worker: &Rc<Worker>,
+    chain: &FilterChain,
+    tcp: TcpStream,
+    prefix: BytesMut,
+) -> Result<(Stream, BytesMut), Refused> {
+    let Some(context) = &chain.tls else {
+        return Ok((tcp.into(), prefix));
+    };
+    let accepting = worker.tls.accept(tcp, &prefix, context);
+    let accepted = worker
+        .timers
+        .timeout(chain.handshake_timeout, accepting)
+        .await;
+    worker.buffers.put(prefix);
+    match accepted {
+        Ok(Ok(stream)) => Ok((stream.into(), BytesMut::new())),
+        Ok(Err(error)) => Err(Refused::Tls(error.to_string())),
+        Err(_) => Err(Refused::Tls(format!(
+            "not done within {:?}",
+            chain.handshake_timeout
+        ))),
+    }
+}
+
+/// The chain's network filters that authorise.
+fn authorise(
+    accepted: &Accepted,
+    chain: &FilterChain,
+    tls: Option<&ConnectionInfo>,
+    sni: Option<&str>,
+) -> Result<(), Refused> {
+    let facts = Facts {
+        tls,
+        direct_remote: accepted.peer.ip(),
+        remote: accepted.peer.ip(),
+        destination: accepted.destination,
+        sni: tls.and_then(|tls| tls.sni.as_deref()).or(sni),
+        request: None,
+    };
+    for rbac in &chain.rbac {
+        let verdict = policy::judge(rbac, &facts);
+        if verdict.would_refuse.is_some() {
+            accepted.listener.def.metrics.rbac_shadow_denied.inc();
+        }
+        if let Some(by) = verdict.refused {
+            let by = by.map_or_else(|| "none (nothing allows it)".into(), |name| (*name).into());
+            return Err(Refused::Denied(by));
+        }
+    }
+    Ok(())
+}
+
+/// To the filter that ends the chain.
+async fn hand_on(
+    worker: &Rc<Worker>,
+    accepted: &Accepted,
+    chain: Arc<FilterChain>,
+    stream: Stream,
+    prefix: BytesMut,
+    dialled: Option<Dialled>,
+) {
+    let listener = accepted.listener.clone();
+    match &chain.terminal {
+        Terminal::Http(manager) => {
+            let connection = http::serve::Connection {
+                stream,
+                prefix,
+                manager: manager.clone(),
+                peer: accepted.peer,
+                local: accepted.destination,
+                original_dst: accepted.original_dst,
+                listener,
+                chain,
+            };
+            http::serve::serve(worker, connection).await;
+        }
+        Terminal::Tcp(proxy) => {
+            let tls = stream.tls_info().cloned();
+            let connection = proxy::Connection {
+                stream,
+                prefix,
+                proxy: proxy.clone(),
+                peer: accepted.peer,
+                local: accepted.destination,
+                original_dst: accepted.original_dst,
+                start: accepted.start,
+                dialled,
+                listener,
+                chain: chain.clone(),
+            };
+            let judged = Cell::new(worker.store.peek().generation);
+            let cut = || must_end(worker, accepted, &chain, tls.as_ref(), &judged);
+            proxy::serve(worker, connection, &cut).await;
+        }
+    }
+}
+
+/// Whether a connection that was let in may stay no longer: the process closes, or policy has
+/// changed against it.
+fn must_end(
+    worker: &Worker,
+    accepted: &Accepted,
+    chain: &FilterChain,
+    tls: Option<&ConnectionInfo>,
+    judged: &Cell<u64>,
+) -> bool {
+    if *worker.drain.borrow() == Phase::Closing {
+        return true;
+    }
+    let snapshot = worker.store.peek();
+    if snapshot.generation == judged.get() {
+        return false;
+    }
+    judged.set(snapshot.generation);
+    // A listener or chain that is gone takes nobody's permission away.
+    let listener = snapshot.listeners.get(&accepted.listener.def.name);
+    let chains = listener
+        .iter()
+        .flat_map(|l| l.def.chains.iter().chain(&l.def.default_chain));
+    chains
+        .filter(|now| now.name == chain.name)
+        .any(|now| authorise(accepted, now, tls, None).is_err())
+}
+
+fn record(worker: &Worker, accepted: &Accepted, refused: &Refused) {
+    let def = &accepted.listener.def;
+    let flags = match refused {
+        Refused::Gone => ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
+        Refused::Unknown => ResponseFlags::NO_CLUSTER_FOUND,
+        Refused::Silent => ResponseFlags::STREAM_IDLE_TIMEOUT,
+        Refused::NoChain => {
+            def.metrics.no_chain.inc();
+            ResponseFlags::NO_ROUTE_FOUND
+        }
+        Refused::Tls(_) => {
+            def.metrics.tls_errors.inc();
+            ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR
+        }
+        Refused::Denied(_) => {
+            def.metrics.rbac_denied.inc();
+            ResponseFlags::UNAUTHORIZED
+        }
+    };
+    let why = refused.to_string();
+    let (peer, destination) = (accepted.peer, accepted.destination);
+    tracing::debug!(listener = %def.name, %peer, %destination, %why, "connection closed");
+    let mut record = Record::begun(accepted.start_time);
+    record.flags = flags;
+    record.duration = accepted.start.elapsed();
+    record.termination_details = Some(&why);
+    record.direct_remote = Some(peer);
+    record.remote = Some(peer);
+    record.local = Some(destination);
+    record.connection_id = worker.next_connection_id();
+    worker.logs.write(&def.access_log, &record);
+}

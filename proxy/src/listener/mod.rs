@@ -1,0 +1,20 @@
+//! Where connections come in.
+//!
+//! - `bound`: which addresses are listened on, following the snapshot
+//! - `socket`: listening sockets; where a redirected connection wanted to go
+//! - `accept`: the accept loop, limits, running out of descriptors
+//! - `conn`: one connection, from accept to the path that serves it
+//! - `first`: its first bytes, and servers that speak before their clients
+//! - `detect`: what those bytes are (sans-IO)
+//! - `chain`: which filter chain that makes
+
+mod accept;
+mod bound;
+pub mod chain;
+mod conn;
+pub mod detect;
+mod first;
+pub mod socket;
+
+pub use bound::Bound;
+pub use first::SpeaksFirst;

@@ -1,0 +1,212 @@
+//! Authorisation: judges a connection or request by compiled RBAC rules.
+//!
+//! A header that repeats is judged value by value, and against the client: a rule that denies
+//! matches when any value does, one that allows only when all do. Joining values, or looking at
+//! the first, is how such rules have been bypassed.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::config::Name;
+use crate::config::matcher::{HeaderMatch, HeaderName, StringMatch, ValueMatch};
+use crate::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use crate::tls::ConnectionInfo;
+
+/// What is known of a connection or request when it is judged.
+#[derive(Clone, Copy)]
+pub struct Facts<'a> {
+    /// The TLS connection it came by.
+    pub tls: Option<&'a ConnectionInfo>,
+    /// The socket's other end.
+    pub direct_remote: IpAddr,
+    /// The client, from `x-forwarded-for` where that is trusted.
+    pub remote: IpAddr,
+    /// Where the client meant to go.
+    pub destination: SocketAddr,
+    pub sni: Option<&'a str>,
+    /// `None` for a connection.
+    pub request: Option<&'a dyn Request>,
+}
+
+/// A request's own facts.
+pub trait Request {
+    /// The normalised path without its query.
+    fn path(&self) -> &[u8];
+    /// Calls `each` with every value of a header (or pseudo-header), in order.
+    fn values(&self, name: &HeaderName, each: &mut dyn FnMut(&[u8]));
+}
+
+/// What a filter's rules came to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// `Some`: refused, by this policy or for want of one (`None` inside).
+    pub refused: Option<Option<Name>>,
+    /// What the rules on trial would have said.
+    pub would_refuse: Option<Option<Name>>,
+}
+
+/// Judges by one filter.
+pub fn judge(rbac: &Rbac, facts: &Facts<'_>) -> Verdict {
+    let refusal = |rules: &Option<Rules>| rules.as_ref().and_then(|rules| refuses(rules, facts));
+    Verdict {
+        refused: refusal(&rbac.enforced),
+        would_refuse: refusal(&rbac.shadow),
+    }
+}
+
+fn refuses(rules: &Rules, facts: &Facts<'_>) -> Option<Option<Name>> {
+    let judge = |quantifier| Judge { facts, quantifier };
+    match rules.action {
+        RbacAction::Allow => {
+            let allowed = rules
+                .policies
+                .iter()
+                .any(|p| judge(Quantifier::All).policy(p));
+            (!allowed).then_some(None)
+        }
+        RbacAction::Deny => {
+            let by = rules
+                .policies
+                .iter()
+                .find(|p| judge(Quantifier::Any).policy(p));
+            by.map(|policy| Some(policy.name.clone()))
+        }
+        RbacAction::Log => None,
+    }
+}
+
+/// How many values of a repeated header must match.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Quantifier {
+    All,
+    Any,
+}
+
+impl Quantifier {
+    fn other(self) -> Self {
+        match self {
+            Quantifier::All => Quantifier::Any,
+            Quantifier::Any => Quantifier::All,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Judge<'a> {
+    facts: &'a Facts<'a>,
+    quantifier: Quantifier,
+}
+
+impl Judge<'_> {
+    fn policy(self, policy: &Policy) -> bool {
+        policy
+            .permissions
+            .iter()
+            .any(|permission| self.permission(permission))
+            && policy
+                .principals
+                .iter()
+                .any(|principal| self.principal(principal))
+    }
+
+    /// Under a negation "all match" turns into "any matches", and back.
+    fn negated(self) -> Self {
+        Judge {
+            quantifier: self.quantifier.other(),
+            ..self
+        }
+    }
+
+    fn permission(self, permission: &Permission) -> bool {
+        let facts = self.facts;
+        match permission {
+            Permission::Any => true,
+            Permission::And(all) => all.iter().all(|one| self.permission(one)),
+            Permission::Or(any) => any.iter().any(|one| self.permission(one)),
+            Permission::Not(one) => !self.negated().permission(one),
+            Permission::Header(header) => self.header(header),
+            Permission::UrlPath(path) => self.path(path),
+            Permission::DestinationIp(range) => range.contains(facts.destination.ip()),
+            Permission::DestinationPort(port) => facts.destination.port() == *port,
+            Permission::DestinationPortRange { start, end } => {
+                (*start..*end).contains(&facts.destination.port().into())
+            }
+            Permission::RequestedServerName(name) => {
+                name.matches(facts.sni.unwrap_or_default().as_bytes())
+            }
+        }
+    }
+
+    fn principal(self, principal: &Principal) -> bool {
+        let facts = self.facts;
+        match principal {
+            Principal::Any => true,
+            Principal::And(all) => all.iter().all(|one| self.principal(one)),
+            Principal::Or(any) => any.iter().any(|one| self.principal(one)),
+            Principal::Not(one) => !self.negated().principal(one),
+            Principal::Authenticated(wanted) => self.authenticated(wanted.as_ref()),
+            Principal::DirectRemoteIp(range) => range.contains(facts.direct_remote),
+            Principal::RemoteIp(range) => range.contains(facts.remote),
+            Principal::Header(header) => self.header(header),
+            Principal::UrlPath(path) => self.path(path),
+        }
+    }
+
+    fn authenticated(self, wanted: Option<&StringMatch>) -> bool {
+        let Some(tls) = self.facts.tls.filter(|tls| tls.peer_verified) else {
+            return false;
+        };
+        match (wanted, &tls.peer) {
+            (None, _) => true,
+            (Some(wanted), Some(peer)) => wanted.matches(peer.as_str().as_bytes()),
+            (Some(_), None) => false,
+        }
+    }
+
+    fn path(self, wanted: &StringMatch) -> bool {
+        self.facts
+            .request
+            .is_some_and(|request| wanted.matches(request.path()))
+    }
+
+    fn header(self, wanted: &HeaderMatch) -> bool {
+        if wanted.invert {
+            let plain = HeaderMatch {
+                invert: false,
+                ..wanted.clone()
+            };
+            return !self.negated().header(&plain);
+        }
+        let (mut seen, mut any, mut all) = (false, false, true);
+        if let Some(request) = self.facts.request {
+            request.values(&wanted.name, &mut |value| {
+                let matches = value_matches(&wanted.test, value);
+                (seen, any, all) = (true, any | matches, all & matches);
+            });
+        }
+        if !seen {
+            return match &wanted.test {
+                ValueMatch::Absent => true,
+                test => wanted.treat_missing_as_empty && value_matches(test, b""),
+            };
+        }
+        match self.quantifier {
+            Quantifier::All => all,
+            Quantifier::Any => any,
+        }
+    }
+}
+
+fn value_matches(test: &ValueMatch, value: &[u8]) -> bool {
+    match test {
+        ValueMatch::Present => true,
+        ValueMatch::Absent => false,
+        ValueMatch::String(wanted) => wanted.matches(value),
+        ValueMatch::Range { start, end } => std::str::from_utf8(value)
+            .ok()
+            .and_then(|text| text.parse::<i64>().ok())
+            .is_some_and(|number| (*start..*end).contains(&number)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+use super::*;
+
+struct Req(&'static str, Vec<(&'static str, &'static str)>);
+
+impl Request for Req {
+    fn path(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+
+    fn values(&self, name: &HeaderName, each: &mut dyn FnMut(&[u8])) {
+        self.1
+            .iter()
+            .filter(|(n, _)| *n == &*name.name)
+            .for_each(|(_, v)| each(v.as_bytes()));
+    }
+}
+
+fn exact(value: &str) -> StringMatch {
+    StringMatch::Exact {
+        value: value.into(),
+        ignore_case: false,
+    }
+}
+
+fn header(value: &str) -> Permission {
+    Permission::Header(HeaderMatch {
+        name: HeaderName::parse("x-role").unwrap(),
+        test: ValueMatch::String(exact(value)),
+        invert: false,
+        treat_missing_as_empty: false,
+    })
+}
+
+fn rbac(action: RbacAction, permission: Permission, principal: Principal) -> Rbac {
+    let policy = Policy {
+        name: "p".into(),
+        permissions: vec![permission],
+        principals: vec![principal],
+    };
+    Rbac {
+        stat_prefix: "test".into(),
+        enforced: Some(Rules {
+            action,
+            policies: vec![policy],
+        }),
+        shadow: None,
+    }
+}
+
+fn refused(rbac: &Rbac, request: Option<&Req>) -> bool {
+    let facts = Facts {
+        tls: None,
+        direct_remote: [10, 0, 0, 1].into(),
+        remote: [10, 0, 0, 1].into(),
+        destination: ([10, 0, 0, 2], 80).into(),
+        sni: None,
+        request: request.map(|request| request as &dyn Request),
+    };
+    judge(rbac, &facts).refused.is_some()
+}
+
+#[test]
+fn every_value_of_a_repeated_header_counts_against_the_client() {
+    let both = Req("/", vec![("x-role", "admin"), ("x-role", "guest")]);
+    let admin = Req("/", vec![("x-role", "admin")]);
+    let allow = rbac(RbacAction::Allow, header("admin"), Principal::Any);
+    assert!(!refused(&allow, Some(&admin)));
+    assert!(refused(&allow, Some(&both)));
+    let deny = rbac(RbacAction::Deny, header("guest"), Principal::Any);
+    assert!(!refused(&deny, Some(&admin)));
+    assert!(refused(&deny, Some(&both)));
+    // Deny whoever is not an admin: one value that is not is enough.
+    let not = Permission::Not(Box::new(header("admin")));
+    assert!(refused(
+        &rbac(RbacAction::Deny, not, Principal::Any),
+        Some(&both)
+    ));
+}
+
+#[test]
+fn without_a_policy_that_matches_allow_refuses() {
+    let rules = Rbac {
+        stat_prefix: "test".into(),
+        enforced: Some(Rules {
+            action: RbacAction::Allow,
+            policies: vec![],
+        }),
+        shadow: None,
+    };
+    assert!(refused(&rules, None));
+}
+
+#[test]
+fn an_unverified_peer_is_nobody() {
+    let any_peer = rbac(
+        RbacAction::Allow,
+        Permission::Any,
+        Principal::Authenticated(None),
+    );
+    assert!(refused(&any_peer, None));
+}
+
+#[test]
+fn ports_and_addresses() {
+    let port = |port| {
+        rbac(
+            RbacAction::Allow,
+            Permission::DestinationPort(port),
+            Principal::Any,
+        )
+    };
+    assert!(!refused(&port(80), None));
+    assert!(refused(&port(81), None));
+    let range = Permission::DestinationPortRange { start: 80, end: 81 };
+    assert!(!refused(
+        &rbac(RbacAction::Allow, range, Principal::Any),
+        None
+    ));
+}
+
+#[test]
+fn trial_rules_decide_nothing() {
+    let mut rules = rbac(RbacAction::Deny, Permission::Any, Principal::Any);
+    rules.shadow = rules.enforced.take();
+    assert!(!refused(&rules, None));
+}
