@@ -98,7 +98,7 @@ mod tests {
         let text = String::from_utf8(out).unwrap();
         assert_eq!(
             text,
-            "NAME               RPS\nweb               12.5\ncatalogue\\u{1b}     3\n"
+            "NAME              RPS\nweb              12.5\ncatalogue\\u{1b}     3\n"
         );
     }
 }

@@ -1,0 +1,38 @@
+# Anyam. `make demo` shows a mesh at work, `make test` proves it; both install what they lack.
+# Kept small: what takes more than a line is a script in tests/ or benches/.
+
+SHELL := /bin/bash
+CARGO ?= cargo
+FOR ?=
+
+.PHONY: help demo test bench build release fmt prerequisites
+
+help:
+	@echo "make demo   build, then run the demo mesh until Ctrl-C (FOR=30s ends it by itself); needs root"
+	@echo "make test   everything CI runs: fmt, clippy, docs, deny, unit, property and whole-mesh tests; needs root"
+	@echo "make bench  side-by-side benchmarks (CASE=http1|mtls|…); needs root"
+	@echo "make build  the three programs, quick profile; make release: optimised"
+
+prerequisites:
+	@tests/prerequisites.sh
+
+build:
+	$(CARGO) build --locked --bins
+
+release:
+	$(CARGO) build --locked --release -p anyam-proxy -p anyam-control -p anyam
+
+demo:
+	@tests/prerequisites.sh root demo
+	$(CARGO) build --locked --bins
+	target/debug/anyam demo $(if $(FOR),--for $(FOR))
+
+test:
+	@tests/run.sh
+
+bench:
+	@tests/prerequisites.sh root bench
+	@benches/run.sh $(CASE)
+
+fmt:
+	$(CARGO) fmt --all

