@@ -1,0 +1,387 @@
+//! A worker on a thread of its own, serving a snapshot that a test builds by hand.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyam_proxy::config::access_log::Format;
+use anyam_proxy::config::cluster::{
+    Cluster, Discovery, LbPolicy, Protocol, Transport, TransportMatch, UpstreamHttp1,
+};
+use anyam_proxy::config::endpoint::{Endpoint, EndpointSet, HealthStatus, Priority};
+use anyam_proxy::config::http::{
+    CodecType, ForwardClientCert, Http1Options, Http2Options, HttpManager, ServerHeader, StripPort,
+};
+use anyam_proxy::config::listener::{
+    ChainMatch, Direction, FilterChain, Inspect, Listener, ListenerDef, Terminal,
+};
+use anyam_proxy::config::route::{
+    Action, Forward, HeaderEdits, HostRewrite, PathMatch, PathRewrite, RbacOverride, Route,
+    RouteConfig, RouteMatch, RouteTable, Target, VirtualHost,
+};
+use anyam_proxy::config::snapshot::{ClusterRef, Link, RouteLink, RouteRef};
+use anyam_proxy::config::{Snapshot, Store};
+use anyam_proxy::http::path::PathOptions;
+use anyam_proxy::http::serve::{self, Connection};
+use anyam_proxy::stream::Stream;
+use anyam_proxy::telemetry::Registry;
+use anyam_proxy::telemetry::resource::{ClusterFamilies, ListenerFamilies};
+use anyam_proxy::upstream::limits::{Limits, Thresholds};
+use anyam_proxy::worker::{Phase, Worker};
+use bytes::BytesMut;
+use tokio::sync::{oneshot, watch};
+
+/// What a test changes before the proxy starts, or while it runs.
+pub struct Setup {
+    pub manager: HttpManager,
+    pub forward: Forward,
+    pub matches: PathMatch,
+    pub protocol: Protocol,
+    pub thresholds: Thresholds,
+    pub max_requests_per_connection: Option<u32>,
+    pub upstreams: Vec<SocketAddr>,
+    pub more_routes: Vec<Arc<Route>>,
+    families: Arc<Families>,
+}
+
+pub struct Families {
+    listeners: ListenerFamilies,
+    clusters: ClusterFamilies,
+}
+
+impl Setup {
+    pub fn new(upstream: SocketAddr) -> Self {
+        let registry = Registry::new().unwrap();
+        Self {
+            manager: manager(),
+            forward: forward(),
+            matches: PathMatch::Prefix("/".into()),
+            protocol: Protocol::Http1,
+            thresholds: Thresholds::default(),
+            max_requests_per_connection: None,
+            upstreams: vec![upstream],
+            more_routes: Vec::new(),
+            families: Arc::new(Families {
+                listeners: ListenerFamilies::new(&registry).unwrap(),
+                clusters: ClusterFamilies::new(&registry).unwrap(),
+            }),
+        }
+    }
+
+    pub fn speaking(mut self, protocol: Protocol) -> Self {
+        self.protocol = protocol;
+        self
+    }
+
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    fn cluster(&self) -> Cluster {
+        let cluster = Cluster {
+            name: "shop".into(),
+            id: 1,
+            discovery: Discovery::Static,
+            connect_timeout: Duration::from_secs(2),
+            lb: LbPolicy::RoundRobin,
+            transport: vec![TransportMatch {
+                name: "raw".into(),
+                criteria: Vec::new(),
+                transport: Transport::RawBuffer,
+            }],
+            protocol: self.protocol,
+            http1: UpstreamHttp1 {
+                preserve_case: true,
+            },
+            http2: http2(),
+            idle_timeout: Some(Duration::from_secs(3600)),
+            max_requests_per_connection: self.max_requests_per_connection,
+            max_response_headers_count: 100,
+            keepalive: None,
+            outlier: None,
+            detector: Arc::default(),
+            turn: Arc::default(),
+            limits: Limits::new(self.thresholds),
+            panic_threshold: 50,
+            retry: None,
+            metrics: Arc::new(self.families.clusters.handles("shop")),
+            service: None,
+            bind_source: None,
+            endpoints: EndpointSet::default().into_swap(),
+        };
+        let endpoints = self.upstreams.iter().map(|address| {
+            Arc::new(Endpoint {
+                address: *address,
+                host_name: None,
+                weight: 1,
+                locality: None,
+                transport_metadata: Arc::default(),
+                transport: Some(0),
+                health: HealthStatus::Healthy,
+                state: Arc::default(),
+                workload: None,
+            })
+        });
+        let priority = Priority {
+            endpoints: endpoints.collect(),
+        };
+        cluster.set_endpoints(vec![priority], 140);
+        cluster
+    }
+
+    /// The snapshot; consumes what cannot be cloned.
+    pub fn snapshot(self, generation: u64) -> Snapshot {
+        let cluster = Arc::new(self.cluster());
+        let mut routes = self.more_routes;
+        routes.push(route(self.matches, Action::Forward(Box::new(self.forward))));
+        let table = RouteTable {
+            name: "routes".into(),
+            virtual_hosts: vec![VirtualHost {
+                name: "all".into(),
+                routes,
+                request_headers: HeaderEdits::default(),
+                response_headers: HeaderEdits::default(),
+                include_attempt_count: false,
+                include_attempt_count_in_response: true,
+            }],
+            exact: HashMap::new(),
+            suffix: Vec::new(),
+            prefix: Vec::new(),
+            any: Some(0),
+            ignore_port: false,
+            request_headers: HeaderEdits::default(),
+            response_headers: HeaderEdits::default(),
+            most_specific_wins: false,
+            internal_only_headers: Vec::new(),
+        };
+        let link = |cluster: &Arc<Cluster>| Link {
+            name: cluster.name.clone(),
+            target: Some(cluster.clone()),
+        };
+        let config = Arc::new(RouteConfig {
+            table: Arc::new(table),
+            clusters: Box::new([link(&cluster)]),
+        });
+        let chain = FilterChain {
+            name: "only".into(),
+            matches: ChainMatch::default(),
+            tls: None,
+            handshake_timeout: Duration::from_secs(5),
+            rbac: Vec::new(),
+            terminal: Terminal::Http(Arc::new(self.manager)),
+        };
+        let listener = Arc::new(Listener {
+            def: Arc::new(ListenerDef {
+                name: "front".into(),
+                address: ([127, 0, 0, 1], 0).into(),
+                bind_to_port: true,
+                original_dst: false,
+                use_original_dst: false,
+                direction: Direction::Outbound,
+                inspect: Inspect::default(),
+                chains: vec![Arc::new(chain)],
+                default_chain: None,
+                per_connection_buffer_limit: 1 << 20,
+                max_connections: None,
+                backlog: 128,
+                access_log: Vec::new(),
+                metrics: Arc::new(self.families.listeners.handles("front")),
+            }),
+            clusters: Box::new([]),
+            routes: Box::new([RouteLink::Inline(config)]),
+        });
+        Snapshot {
+            generation,
+            listeners: HashMap::from([("front".into(), listener)]),
+            clusters: HashMap::from([("shop".into(), cluster)]),
+            ..Snapshot::default()
+        }
+    }
+}
+
+pub fn route(path: PathMatch, action: Action) -> Arc<Route> {
+    Arc::new(Route {
+        name: "route".into(),
+        matches: RouteMatch {
+            path,
+            case_sensitive: true,
+            headers: Vec::new(),
+            query: Vec::new(),
+            grpc: false,
+            fraction: None,
+        },
+        action,
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        rbac: RbacOverride::Inherit,
+    })
+}
+
+pub fn forward() -> Forward {
+    Forward {
+        target: Target::Cluster(ClusterRef(0)),
+        cluster_not_found: 503,
+        rewrite: PathRewrite::None,
+        host_rewrite: HostRewrite::None,
+        append_x_forwarded_host: false,
+        timeout: Some(Duration::from_secs(15)),
+        idle_timeout: None,
+        max_grpc_timeout: None,
+        retry: None,
+        upgrades: Vec::new(),
+        mirrors: Vec::new(),
+    }
+}
+
+fn http2() -> Http2Options {
+    Http2Options {
+        max_concurrent_streams: 100,
+        initial_stream_window: 256 * 1024,
+        initial_connection_window: 1 << 20,
+        max_frame_size: 16384,
+        max_resets: 50,
+        keepalive_interval: None,
+        keepalive_timeout: Duration::from_secs(5),
+        allow_connect: true,
+    }
+}
+
+fn manager() -> HttpManager {
+    HttpManager {
+        stat_prefix: "test".into(),
+        codec: CodecType::Auto,
+        routes: RouteRef(0),
+        filters: Vec::new(),
+        access_log: Vec::new(),
+        path: PathOptions::default(),
+        strip_port: StripPort::Keep,
+        strip_trailing_host_dot: false,
+        server_header: ServerHeader::PassThrough,
+        via: None,
+        use_remote_address: false,
+        xff_num_trusted_hops: 0,
+        skip_xff_append: false,
+        forward_client_cert: ForwardClientCert::Sanitize,
+        generate_request_id: true,
+        preserve_external_request_id: false,
+        always_set_request_id_in_response: false,
+        upgrades: vec!["websocket".into(), "connect".into()],
+        idle_timeout: Some(Duration::from_secs(60)),
+        max_connection_duration: None,
+        max_requests_per_connection: None,
+        stream_idle_timeout: Some(Duration::from_secs(60)),
+        request_timeout: None,
+        request_headers_timeout: None,
+        drain_timeout: Duration::from_secs(5),
+        delayed_close_timeout: Duration::from_secs(1),
+        max_request_headers_bytes: 60 * 1024,
+        max_headers_count: 100,
+        http1: Http1Options {
+            accept_http_10: true,
+            allow_absolute_url: true,
+            preserve_case: true,
+        },
+        http2: http2(),
+        proxy_status: true,
+    }
+}
+
+trait IntoSwap {
+    fn into_swap(self) -> arc_swap::ArcSwap<EndpointSet>;
+}
+
+impl IntoSwap for EndpointSet {
+    fn into_swap(self) -> arc_swap::ArcSwap<EndpointSet> {
+        arc_swap::ArcSwap::from_pointee(self)
+    }
+}
+
+/// A running proxy. Ends when it is dropped.
+pub struct Proxy {
+    pub address: SocketAddr,
+    pub store: Arc<Store>,
+    pub drain: watch::Sender<Phase>,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Proxy {
+    pub fn start(setup: Setup) -> Self {
+        let store = Arc::new(Store::new(setup.snapshot(1)));
+        let (drain, drained) = watch::channel(Phase::Serving);
+        let (stop, stopped) = oneshot::channel();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let address = listener.local_addr().unwrap();
+        let shared = store.clone();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, async move {
+                let worker = Worker::new(0, shared, None, drained);
+                let chores = worker.clone();
+                tokio::task::spawn_local(async move { chores.run().await });
+                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                tokio::select! {
+                    () = accept(worker, listener) => {}
+                    _ = stopped => {}
+                }
+            });
+        });
+        Self {
+            address,
+            store,
+            drain,
+            stop: Some(stop),
+            thread: Some(thread),
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+            && !std::thread::panicking()
+        {
+            panic!("the proxy panicked");
+        }
+    }
+}
+
+async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
+    loop {
+        let (tcp, peer) = sockets.accept().await.unwrap();
+        let local = tcp.local_addr().unwrap();
+        let listener = worker.store.load().listeners["front"].clone();
+        let chain = listener.def.chains[0].clone();
+        let Terminal::Http(manager) = &chain.terminal else {
+            panic!("not HTTP");
+        };
+        let connection = Connection {
+            stream: Stream::from(tcp),
+            prefix: BytesMut::new(),
+            manager: manager.clone(),
+            listener,
+            chain: chain.clone(),
+            peer,
+            local,
+            original_dst: None,
+        };
+        let worker = worker.clone();
+        tokio::task::spawn_local(async move { serve::serve(&worker, connection).await });
+    }
+}
+
+/// A format of literal text.
+pub fn literal(text: &str) -> Format {
+    Format(vec![anyam_proxy::config::access_log::Part::Literal(
+        text.into(),
+    )])
+}

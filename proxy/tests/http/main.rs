@@ -1,0 +1,6 @@
+//! The HTTP engine over real sockets: clients and upstreams that speak exactly what a test wants,
+//! a worker in between.
+
+mod harness;
+mod http1;
+mod peers;
