@@ -217,6 +217,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
             endpoint,
             version: self.info.version,
             raw: upgrade::terminates_here(self.forward, &self.framing),
+            upgrade: self.framing.tunnel == Tunnel::Upgrade,
         };
         let mut leasing = std::pin::pin!(worker.pools.checkout(&worker, &target));
         let lease = poll_fn(|cx| {

@@ -35,6 +35,8 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// How long a request that waits for a connection waits before it looks again: permits are shared
 /// by workers, which do not wake each other.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long an upgrade waits for the settings of a fresh HTTP/2 connection.
+const SETTINGS_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of a response's head.
 const MAX_RESPONSE_HEAD: usize = 60 * 1024;
 
@@ -88,6 +90,8 @@ pub struct Target<'a> {
     pub version: Version,
     /// Bytes pass as they are (a CONNECT that ends here): a connection of its own, never reused.
     pub raw: bool,
+    /// The request is an upgrade, which HTTP/2 upstreams have to agree to take.
+    pub upgrade: bool,
 }
 
 /// A connection for one exchange, and where it goes back to.
@@ -211,6 +215,7 @@ impl Host {
         let mut pending = None;
         loop {
             if let Some(shared) = self.with_room(target.cluster) {
+                shared.await_settings(worker, target).await;
                 match shared.open().await {
                     Ok(up) => return Ok(up),
                     // It went away between two looks; another is made.
@@ -231,6 +236,7 @@ impl Host {
             let _dialling = Dialling::begin(self);
             let stream = dial(worker, target).await?;
             let shared = self.share(worker, target, stream, permit).await?;
+            shared.await_settings(worker, target).await;
             return shared.open().await;
         }
     }
@@ -249,6 +255,7 @@ impl Host {
         if matches!(alpn, Some(b"h2" | b"anyam-h2" | b"anyam-h2-case")) {
             self.speaks.set(Some(Version::Http2));
             let shared = self.share(worker, target, stream, permit).await?;
+            shared.await_settings(worker, target).await;
             return shared.open().await;
         }
         self.speaks.set(Some(Version::Http11));
@@ -346,6 +353,16 @@ impl Host {
 }
 
 impl Shared {
+    /// Before an upgrade: its sender finds out for itself when the peer takes none.
+    async fn await_settings(&self, worker: &Worker, target: &Target<'_>) {
+        if target.upgrade {
+            let patience = target.cluster.connect_timeout.min(SETTINGS_PATIENCE);
+            self.connected
+                .takes_upgrades(&worker.timers, patience)
+                .await;
+        }
+    }
+
     async fn open(&self) -> Result<Up, Failure> {
         self.used.set(Instant::now());
         self.opened.set(self.opened.get().saturating_add(1));

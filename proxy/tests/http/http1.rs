@@ -58,7 +58,11 @@ async fn pipelined_requests_are_answered_in_order_over_one_upstream_connection()
 #[tokio::test(flavor = "multi_thread")]
 async fn spelling_and_order_of_headers_are_kept() {
     let upstream = h1(|request| {
-        let at = |name: &str| request.find(name).unwrap_or_else(|| panic!("{name}: {request}"));
+        let at = |name: &str| {
+            request
+                .find(name)
+                .unwrap_or_else(|| panic!("{name}: {request}"))
+        };
         assert!(at("X-FIRST: 1") < at("x-Second: 2"));
         "HTTP/1.1 200 OK\r\nX-ANSWER: yes\r\nContent-Length: 0\r\n\r\n".into()
     })
@@ -74,7 +78,10 @@ async fn spelling_and_order_of_headers_are_kept() {
 async fn bodies_with_a_length_chunked_and_with_trailers() {
     let upstream = h1(|request| {
         let body = request.split("\r\n\r\n").nth(1).unwrap();
-        if request.to_lowercase().contains("transfer-encoding: chunked") {
+        if request
+            .to_lowercase()
+            .contains("transfer-encoding: chunked")
+        {
             assert!(request.contains("X-Sum: 42\r\n"), "{request}");
             return "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTrailer: X-Back\r\n\r\n\
                     3\r\nabc\r\n0\r\nX-Back: 7\r\n\r\n"
@@ -151,11 +158,13 @@ async fn an_idle_connection_that_the_upstream_closed_does_not_show() {
     let mut client = Client::connect(proxy.address).await;
     for method in ["GET", "POST", "GET", "POST", "DELETE"] {
         for _ in 0..50 {
-            let request = format!(
-                "{method} / HTTP/1.1\r\nHost: shop\r\nContent-Length: 3\r\n\r\nabc"
-            );
+            let request =
+                format!("{method} / HTTP/1.1\r\nHost: shop\r\nContent-Length: 3\r\n\r\nabc");
             let response = client.ask(&request).await;
-            assert!(response.starts_with("HTTP/1.1 200 "), "{method}: {response}");
+            assert!(
+                response.starts_with("HTTP/1.1 200 "),
+                "{method}: {response}"
+            );
         }
     }
 }
@@ -181,8 +190,10 @@ async fn direct_responses() {
         status: 418,
         body: bytes::Bytes::from_static(b"short and stout"),
     };
-    let setup = Setup::new(upstream)
-        .with(|s| s.more_routes.push(route(PathMatch::Exact("/tea".into()), direct)));
+    let setup = Setup::new(upstream).with(|s| {
+        s.more_routes
+            .push(route(PathMatch::Exact("/tea".into()), direct))
+    });
     let proxy = Proxy::start(setup);
     let mut client = Client::connect(proxy.address).await;
     let response = client.ask(&get("/tea?milk")).await;
@@ -221,17 +232,29 @@ async fn a_dead_endpoint_and_a_cut_response() {
 async fn bad_requests_are_refused_and_the_connection_closed() {
     let upstream = h1(|_| panic!("nothing may arrive")).await;
     let proxy = Proxy::start(Setup::new(upstream));
-    let long = format!("GET / HTTP/1.1\r\nHost: shop\r\nX-Long: {}\r\n\r\n", "a".repeat(70_000));
+    let long = format!(
+        "GET / HTTP/1.1\r\nHost: shop\r\nX-Long: {}\r\n\r\n",
+        "a".repeat(70_000)
+    );
     let many: String = (0..120).map(|n| format!("X-{n}: 1\r\n")).collect();
     for (request, status) in [
-        ("POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "400"),
-        ("POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: +1\r\n\r\na", "400"),
+        (
+            "POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "400",
+        ),
+        (
+            "POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: +1\r\n\r\na",
+            "400",
+        ),
         ("GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "400"),
         ("GET / HTTP/1.1\r\n\r\n", "400"),
         ("GET /\0 HTTP/1.1\r\nHost: shop\r\n\r\n", "400"),
         ("nonsense\r\n\r\n", "400"),
         (long.as_str(), "431"),
-        (&format!("GET / HTTP/1.1\r\nHost: shop\r\n{many}\r\n"), "431"),
+        (
+            &format!("GET / HTTP/1.1\r\nHost: shop\r\n{many}\r\n"),
+            "431",
+        ),
     ] {
         let mut client = Client::connect(proxy.address).await;
         // A second request behind it must not be looked at.
@@ -241,7 +264,10 @@ async fn bad_requests_are_refused_and_the_connection_closed() {
         let start = format!("HTTP/1.1 {status} ");
         assert!(response.starts_with(&start), "{request:?}: {response}");
         assert_eq!(response.matches("HTTP/1.1 ").count(), 1, "{response}");
-        assert!(response.to_lowercase().contains("connection: close"), "{response}");
+        assert!(
+            response.to_lowercase().contains("connection: close"),
+            "{response}"
+        );
     }
 }
 
@@ -252,8 +278,10 @@ async fn the_unread_rest_of_a_request_does_not_become_a_request() {
         status: 403,
         body: bytes::Bytes::from_static(b"no"),
     };
-    let setup = Setup::new(upstream)
-        .with(|s| s.more_routes.push(route(PathMatch::Exact("/no".into()), refuse)));
+    let setup = Setup::new(upstream).with(|s| {
+        s.more_routes
+            .push(route(PathMatch::Exact("/no".into()), refuse))
+    });
     let proxy = Proxy::start(setup);
     let mut client = Client::connect(proxy.address).await;
     let smuggled = get("/smuggled");

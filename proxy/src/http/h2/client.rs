@@ -21,6 +21,9 @@ use crate::config::http::Http2Options;
 use crate::stream::Stream;
 use crate::timer::Timers;
 
+/// How long between two looks whether settings have come.
+const SETTINGS_STEP: Duration = Duration::from_millis(5);
+
 /// A connection that streams can be opened on; shared by all that do.
 pub struct Connected {
     pub send: SendRequest<Bytes>,
@@ -121,6 +124,20 @@ impl Connected {
 
     pub fn is_busy(&self) -> bool {
         self.state.active.get() > 0
+    }
+
+    /// Waits until the peer's settings say that it takes upgrades (RFC 8441), or for `patience`:
+    /// they are the first it sends, but a fresh connection has not read them yet.
+    pub async fn takes_upgrades(&self, timers: &Timers, patience: Duration) -> bool {
+        let mut left = patience;
+        while !self.send.is_extended_connect_protocol_enabled() {
+            if left.is_zero() || self.is_closed() {
+                return false;
+            }
+            timers.sleep(SETTINGS_STEP.min(left)).await;
+            left = left.saturating_sub(SETTINGS_STEP);
+        }
+        true
     }
 
     /// A stream for one exchange. Ready once the connection takes it.
