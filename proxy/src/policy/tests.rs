@@ -24,7 +24,10 @@ fn exact(value: &str) -> StringMatch {
 
 fn header(value: &str) -> Permission {
     Permission::Header(HeaderMatch {
-        name: HeaderName::parse("x-role").unwrap(),
+        name: HeaderName {
+            id: crate::http::head::HeaderId::of(b"x-role"),
+            name: "x-role".into(),
+        },
         test: ValueMatch::String(exact(value)),
         invert: false,
         treat_missing_as_empty: false,
