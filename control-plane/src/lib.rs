@@ -4,8 +4,11 @@
 //! - [`api`]: HTTP API and dashboard.
 //! - [`ca`]: certificates and join tokens.
 //! - [`inspect`]: what proxies tell of themselves and their traffic, and questions to them.
+//! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.
 
 pub mod ads;
 pub mod api;
 pub mod ca;
 pub mod inspect;
+pub mod model;
+pub mod source;

@@ -1,0 +1,415 @@
+//! The next state of the mesh from the objects of a source. One writer.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use super::attach::{Attached, resolved_refs};
+use super::mesh::{Mesh, Options, ServiceEntry, WorkloadEntry, resolve_port};
+use super::object::{Key, Kind, ObjectId, Target};
+use super::policy::{BackendPolicy, MeshPolicy};
+use super::read::Object;
+use super::route::Route;
+use super::service::{Protocol, Service};
+use super::status::{Condition, ObjectStatus};
+use super::vip::{VipError, Vips};
+use super::workload::Workload;
+
+/// An object before and after a change; never `None` on both sides.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub before: Option<Object>,
+    pub after: Option<Object>,
+}
+
+/// Holds the objects and builds states of them.
+#[derive(Debug)]
+pub struct Builder {
+    options: Arc<Options>,
+    vips: Vips,
+    objects: BTreeMap<ObjectId, (Object, String)>,
+}
+
+impl Builder {
+    pub fn new(options: Options, vips: Vips) -> Self {
+        Builder {
+            options: Arc::new(options),
+            vips,
+            objects: BTreeMap::new(),
+        }
+    }
+
+    /// Takes the whole of what a source says, each object with its origin. Gives the new state and
+    /// what changed, which is empty when nothing did.
+    pub fn apply(
+        &mut self,
+        objects: impl IntoIterator<Item = (Object, String)>,
+    ) -> (Arc<Mesh>, Vec<Change>) {
+        let next: BTreeMap<_, _> = objects
+            .into_iter()
+            .map(|(object, origin)| (object.id(), (object, origin)))
+            .collect();
+        let mut changes = Vec::new();
+        for (id, (before, _)) in &self.objects {
+            let after = next.get(id).map(|(object, _)| object);
+            if after != Some(before) {
+                changes.push(Change {
+                    before: Some(before.clone()),
+                    after: after.cloned(),
+                });
+            }
+        }
+        for (id, (after, _)) in &next {
+            if !self.objects.contains_key(id) {
+                changes.push(Change {
+                    before: None,
+                    after: Some(after.clone()),
+                });
+            }
+        }
+        self.objects = next;
+        (Arc::new(self.build()), changes)
+    }
+
+    /// Keeps newly allotted addresses over a restart.
+    ///
+    /// # Errors
+    /// See [`Vips::save`].
+    pub fn save(&mut self) -> Result<(), VipError> {
+        self.vips.save()
+    }
+
+    fn build(&mut self) -> Mesh {
+        let objects = Sorted::of(self.objects.values().map(|(object, _)| object));
+        let mut statuses = Statuses::default();
+        let mut attached = Attached::default();
+        for route in &objects.routes {
+            let condition = attached.add(route, &objects.services);
+            statuses.push(route.kind, route.meta.key(), condition);
+        }
+        let mut mesh = Mesh {
+            options: self.options.clone(),
+            ..Mesh::default()
+        };
+        for grant in objects.grants {
+            mesh.grants
+                .entry(grant.meta.namespace.clone())
+                .or_default()
+                .push(grant);
+        }
+        add_workloads(&mut mesh, objects.workloads, &mut statuses);
+        let policies = backend_policies(&objects.backend, &objects.services, &mut statuses);
+        let mut conflicts = Vec::new();
+        for (key, service) in &objects.services {
+            let ports = service.ports.iter();
+            let ports = ports
+                .filter_map(|port| attached.port(service, port.number, &mut conflicts))
+                .collect();
+            let entry = ServiceEntry {
+                host: format!(
+                    "{}.{}.svc.{}",
+                    key.name, key.namespace, self.options.cluster_domain
+                ),
+                vips: addresses(service, &mut self.vips),
+                ports,
+                members: Vec::new(),
+                policy: policies.get(key).cloned(),
+                service: service.clone(),
+            };
+            add_service(&mut mesh, entry, &mut statuses);
+        }
+        for route in conflicts {
+            let message = "a GRPCRoute governs a port this route is attached to";
+            let condition = Condition::no("Accepted", "Conflicted", message);
+            statuses.replace(route.kind, route.meta.key(), condition);
+        }
+        finish_ports(&mut mesh);
+        for route in &objects.routes {
+            statuses.push(route.kind, route.meta.key(), resolved_refs(&mesh, route));
+        }
+        add_mesh_policies(&mut mesh, objects.mesh, &mut statuses);
+        for policy in &objects.authorization {
+            let condition = target_condition(&mesh, &policy.meta.namespace, &policy.targets);
+            statuses.push(Kind::AuthorizationPolicy, policy.meta.key(), condition);
+        }
+        mesh.authorization = objects.authorization;
+        mesh.authorization
+            .sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
+        mesh.statuses = statuses.finish(&self.objects);
+        mesh
+    }
+}
+
+/// Objects by kind.
+#[derive(Default)]
+struct Sorted {
+    services: BTreeMap<Key, Arc<Service>>,
+    workloads: Vec<Arc<Workload>>,
+    routes: Vec<Arc<Route>>,
+    grants: Vec<Arc<super::policy::ReferenceGrant>>,
+    authorization: Vec<Arc<super::authorization::AuthorizationPolicy>>,
+    mesh: Vec<Arc<MeshPolicy>>,
+    backend: Vec<Arc<BackendPolicy>>,
+}
+
+impl Sorted {
+    fn of<'a>(objects: impl Iterator<Item = &'a Object>) -> Self {
+        let mut sorted = Sorted::default();
+        for object in objects {
+            match object.clone() {
+                Object::Service(it) => {
+                    sorted.services.insert(it.meta.key(), it);
+                }
+                Object::Workload(it) => sorted.workloads.push(it),
+                Object::Route(it) => sorted.routes.push(it),
+                Object::Grant(it) => sorted.grants.push(it),
+                Object::Authorization(it) => sorted.authorization.push(it),
+                Object::Mesh(it) => sorted.mesh.push(it),
+                Object::Backend(it) => sorted.backend.push(it),
+            }
+        }
+        sorted
+    }
+}
+
+#[derive(Default)]
+struct Statuses(HashMap<ObjectId, Vec<Condition>>);
+
+impl Statuses {
+    fn push(&mut self, kind: Kind, key: Key, condition: Condition) {
+        self.0
+            .entry(ObjectId { kind, key })
+            .or_default()
+            .push(condition);
+    }
+
+    fn replace(&mut self, kind: Kind, key: Key, condition: Condition) {
+        let conditions = self.0.entry(ObjectId { kind, key }).or_default();
+        conditions.retain(|other| other.kind != condition.kind);
+        conditions.push(condition);
+    }
+
+    fn finish(mut self, objects: &BTreeMap<ObjectId, (Object, String)>) -> Vec<ObjectStatus> {
+        let status = |(id, (_, origin)): (&ObjectId, &(Object, String))| {
+            let mut conditions = self.0.remove(id).unwrap_or_default();
+            if !conditions
+                .iter()
+                .any(|condition| condition.kind == "Accepted")
+            {
+                conditions.insert(0, Condition::accepted());
+            }
+            ObjectStatus {
+                id: id.clone(),
+                origin: origin.clone(),
+                conditions,
+            }
+        };
+        objects.iter().map(status).collect()
+    }
+}
+
+fn addresses(service: &Service, vips: &mut Vips) -> Vec<std::net::IpAddr> {
+    match (service.headless, service.cluster_ips.is_empty()) {
+        (true, _) => Vec::new(),
+        (false, false) => service.cluster_ips.clone(),
+        (false, true) => vips.of(&service.meta.key()),
+    }
+}
+
+fn add_workloads(mesh: &mut Mesh, workloads: Vec<Arc<Workload>>, statuses: &mut Statuses) {
+    for workload in workloads {
+        let key = workload.meta.key();
+        for address in &workload.addresses {
+            if let Some(other) = mesh.by_ip.get(address) {
+                let message = format!("{address} is already the address of Workload {other}");
+                let condition = Condition::no("Accepted", "AddressConflict", message);
+                statuses.replace(Kind::Workload, key.clone(), condition);
+                continue;
+            }
+            mesh.by_ip.insert(*address, key.clone());
+        }
+        let ports = workload
+            .ports
+            .iter()
+            .map(|port| (port.number, port.protocol))
+            .collect();
+        let entry = WorkloadEntry {
+            workload,
+            services: Vec::new(),
+            ports,
+        };
+        mesh.workloads.insert(key, Arc::new(entry));
+    }
+}
+
+fn add_service(mesh: &mut Mesh, mut entry: ServiceEntry, statuses: &mut Statuses) {
+    let key = entry.key();
+    for vip in std::mem::take(&mut entry.vips) {
+        match mesh.by_vip.get(&vip) {
+            Some(other) => {
+                let message = format!("{vip} is already the address of Service {other}");
+                let condition = Condition::no("Accepted", "AddressConflict", message);
+                statuses.replace(Kind::Service, key.clone(), condition);
+            }
+            None => {
+                mesh.by_vip.insert(vip, key.clone());
+                entry.vips.push(vip);
+            }
+        }
+    }
+    if !entry.service.left_out.is_empty() {
+        let message = format!("not TCP, left out: {}", entry.service.left_out.join(", "));
+        statuses.push(
+            Kind::Service,
+            key.clone(),
+            Condition::no("AllPorts", "NotTcp", message),
+        );
+    }
+    mesh.by_host.insert(entry.host.clone(), key.clone());
+    mesh.services.insert(key, Arc::new(entry));
+}
+
+/// Joins services and workloads: members, and what a service says of a workload's ports.
+fn finish_ports(mesh: &mut Mesh) {
+    let mut labels: HashMap<(&str, &str, &str), BTreeSet<&Key>> = HashMap::new();
+    for (key, entry) in &mesh.workloads {
+        for (name, value) in &entry.workload.meta.labels {
+            labels
+                .entry((&key.namespace, name, value))
+                .or_default()
+                .insert(key);
+        }
+    }
+    let empty = BTreeSet::new();
+    let mut members: BTreeMap<Key, Vec<Key>> = BTreeMap::new();
+    for (key, entry) in &mesh.services {
+        let selected = entry.service.selector.iter().map(|(name, value)| {
+            labels
+                .get(&(key.namespace.as_str(), name.as_str(), value.as_str()))
+                .unwrap_or(&empty)
+        });
+        let mut selected: Vec<_> = selected.collect();
+        selected.sort_by_key(|set| set.len());
+        let Some((fewest, others)) = selected.split_first() else {
+            continue;
+        };
+        let all = fewest
+            .iter()
+            .filter(|key| others.iter().all(|set| set.contains(*key)));
+        members.insert(key.clone(), all.map(|key| (*key).clone()).collect());
+    }
+    for (service_key, keys) in members {
+        let Some(service) = mesh.services.get_mut(&service_key).and_then(Arc::get_mut) else {
+            continue;
+        };
+        for key in &keys {
+            let Some(entry) = mesh.workloads.get_mut(key).and_then(Arc::get_mut) else {
+                continue;
+            };
+            entry.services.push(service_key.clone());
+            for port in &service.ports {
+                let Some(number) = resolve_port(&port.target, &entry.workload) else {
+                    continue;
+                };
+                let known = entry.ports.entry(number).or_insert(port.protocol);
+                if *known == Protocol::Undeclared {
+                    *known = port.protocol;
+                }
+            }
+        }
+        service.members = keys;
+    }
+}
+
+fn backend_policies(
+    policies: &[Arc<BackendPolicy>],
+    services: &BTreeMap<Key, Arc<Service>>,
+    statuses: &mut Statuses,
+) -> BTreeMap<Key, Arc<BackendPolicy>> {
+    let mut sorted: Vec<_> = policies.iter().collect();
+    sorted.sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
+    let mut chosen: BTreeMap<Key, Arc<BackendPolicy>> = BTreeMap::new();
+    for policy in sorted {
+        let mut condition = Condition::accepted();
+        for target in &policy.targets {
+            let Target::Service { name, .. } = target else {
+                continue;
+            };
+            let key = Key::new(&policy.meta.namespace, name);
+            if !services.contains_key(&key) {
+                let message = format!("there is no Service {key}");
+                condition = Condition::no("Accepted", "TargetNotFound", message);
+            }
+            match chosen.get(&key) {
+                Some(other) => {
+                    let message =
+                        format!("BackendPolicy {} holds for Service {key}", other.meta.key());
+                    condition = Condition::no("Accepted", "Conflicted", message);
+                }
+                None => {
+                    chosen.insert(key, policy.clone());
+                }
+            }
+        }
+        statuses.push(Kind::BackendPolicy, policy.meta.key(), condition);
+    }
+    chosen
+}
+
+fn add_mesh_policies(mesh: &mut Mesh, mut policies: Vec<Arc<MeshPolicy>>, statuses: &mut Statuses) {
+    policies.sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
+    for policy in policies {
+        let namespace = &policy.meta.namespace;
+        let mut condition = target_condition(mesh, namespace, &policy.targets);
+        let mut conflict = |other: &Arc<MeshPolicy>| {
+            let message = format!("MeshPolicy {} holds already", other.meta.key());
+            condition = Condition::no("Accepted", "Conflicted", message);
+        };
+        if policy.targets.is_empty() {
+            match mesh.policies.by_namespace.get(namespace) {
+                Some(other) => conflict(other),
+                None => {
+                    mesh.policies
+                        .by_namespace
+                        .insert(namespace.clone(), policy.clone());
+                }
+            }
+        }
+        for target in &policy.targets {
+            let Target::Workload(name) = target else {
+                continue;
+            };
+            let key = Key::new(namespace, name);
+            match mesh.policies.by_workload.get(&key) {
+                Some(other) => conflict(other),
+                None => {
+                    mesh.policies.by_workload.insert(key, policy.clone());
+                }
+            }
+        }
+        statuses.push(Kind::MeshPolicy, policy.meta.key(), condition);
+    }
+}
+
+fn target_condition(mesh: &Mesh, namespace: &str, targets: &[Target]) -> Condition {
+    let missing = targets.iter().find_map(|target| match target {
+        Target::Workload(name) => {
+            let key = Key::new(namespace, name);
+            (!mesh.workloads.contains_key(&key)).then(|| format!("there is no Workload {key}"))
+        }
+        Target::Service { name, port } => {
+            let key = Key::new(namespace, name);
+            match (mesh.services.get(&key), port) {
+                (None, _) => Some(format!("there is no Service {key}")),
+                (Some(service), Some(port)) => {
+                    let known = service.ports.iter().any(|other| other.name == *port);
+                    (!known).then(|| format!("Service {key} has no port named {port}"))
+                }
+                (Some(_), None) => None,
+            }
+        }
+    });
+    match missing {
+        Some(message) => Condition::no("Accepted", "TargetNotFound", message),
+        None => Condition::accepted(),
+    }
+}

@@ -1,0 +1,283 @@
+//! Filters of routes as Gateway API v1 writes them.
+
+use std::num::NonZeroU16;
+
+use serde::Deserialize;
+
+use super::object::FieldError;
+use super::route::{Filters, HeaderEdits, Match, PathEdit, PathMatch, Redirect, Rewrite};
+use super::values::{HeaderName, HeaderText, PathText, check_name};
+
+/// Gateway API's bound.
+const MAX_FILTERS: usize = 16;
+
+/// One entry of `filters`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FilterSpec {
+    #[serde(rename = "type")]
+    kind: FilterKind,
+    #[serde(default)]
+    request_header_modifier: Option<HeaderSpec>,
+    #[serde(default)]
+    response_header_modifier: Option<HeaderSpec>,
+    #[serde(default)]
+    request_redirect: Option<RedirectSpec>,
+    #[serde(default, rename = "urlRewrite")]
+    url_rewrite: Option<RewriteSpec>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+enum FilterKind {
+    RequestHeaderModifier,
+    ResponseHeaderModifier,
+    RequestRedirect,
+    #[serde(rename = "URLRewrite")]
+    UrlRewrite,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeaderSpec {
+    #[serde(default)]
+    set: Vec<Header>,
+    #[serde(default)]
+    add: Vec<Header>,
+    #[serde(default)]
+    remove: Vec<HeaderName>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    name: HeaderName,
+    value: HeaderText,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct RedirectSpec {
+    #[serde(default)]
+    scheme: Option<Scheme>,
+    #[serde(default)]
+    hostname: Option<String>,
+    #[serde(default)]
+    path: Option<PathSpec>,
+    #[serde(default)]
+    port: Option<NonZeroU16>,
+    #[serde(default)]
+    status_code: Option<u16>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Scheme {
+    Http,
+    Https,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RewriteSpec {
+    #[serde(default)]
+    hostname: Option<String>,
+    #[serde(default)]
+    path: Option<PathSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PathSpec {
+    #[serde(rename = "type")]
+    kind: PathKind,
+    #[serde(default)]
+    replace_full_path: Option<PathText>,
+    #[serde(default)]
+    replace_prefix_match: Option<String>,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+enum PathKind {
+    ReplaceFullPath,
+    ReplacePrefixMatch,
+}
+
+/// Reads all filters of a rule or a backend; what is wrong goes to `errors`.
+pub fn read(specs: Vec<FilterSpec>, at: &str, errors: &mut Vec<FieldError>) -> Filters {
+    let mut filters = Filters::default();
+    if specs.len() > MAX_FILTERS {
+        errors.push(FieldError::new(
+            at,
+            format!("{MAX_FILTERS} entries are allowed"),
+        ));
+    }
+    let mut seen = [false; 4];
+    for (index, spec) in specs.into_iter().enumerate() {
+        let at = format!("{at}[{index}]");
+        if std::mem::replace(&mut seen[spec.kind as usize], true) {
+            errors.push(FieldError::new(format!("{at}.type"), "is there twice"));
+        }
+        if let Err(error) = one(spec, &at, &mut filters) {
+            errors.push(error);
+        }
+    }
+    filters
+}
+
+fn one(spec: FilterSpec, at: &str, filters: &mut Filters) -> Result<(), FieldError> {
+    let (field, others) = match spec.kind {
+        FilterKind::RequestHeaderModifier => ("requestHeaderModifier", 1),
+        FilterKind::ResponseHeaderModifier => ("responseHeaderModifier", 1),
+        FilterKind::RequestRedirect => ("requestRedirect", 1),
+        FilterKind::UrlRewrite => ("urlRewrite", 1),
+    };
+    let given = [
+        spec.request_header_modifier.is_some(),
+        spec.response_header_modifier.is_some(),
+        spec.request_redirect.is_some(),
+        spec.url_rewrite.is_some(),
+    ];
+    if given.iter().filter(|given| **given).count() != others || !given[spec.kind as usize] {
+        return Err(FieldError::new(
+            at,
+            format!("must have `{field}` and no other settings"),
+        ));
+    }
+    if let Some(spec) = spec.request_header_modifier {
+        filters.request = spec.read(&format!("{at}.{field}"))?;
+    }
+    if let Some(spec) = spec.response_header_modifier {
+        filters.response = spec.read(&format!("{at}.{field}"))?;
+    }
+    if let Some(spec) = spec.request_redirect {
+        filters.redirect = Some(spec.read(&format!("{at}.{field}"))?);
+    }
+    if let Some(spec) = spec.url_rewrite {
+        filters.rewrite = Some(Rewrite {
+            hostname: hostname(spec.hostname, &format!("{at}.{field}"))?,
+            path: path(spec.path, &format!("{at}.{field}"))?,
+        });
+    }
+    Ok(())
+}
+
+impl HeaderSpec {
+    fn read(self, at: &str) -> Result<HeaderEdits, FieldError> {
+        let refused = |name: &HeaderName| {
+            let name = name.lower();
+            name == "host" || name.starts_with("x-envoy-") || name.starts_with("x-anyam-")
+        };
+        let pairs = |field: &str, headers: Vec<Header>| {
+            let mut pairs = Vec::new();
+            for (index, header) in headers.into_iter().enumerate() {
+                if refused(&header.name) {
+                    let message = "cannot be changed this way; URLRewrite changes the host";
+                    return Err(FieldError::new(
+                        format!("{at}.{field}[{index}].name"),
+                        message,
+                    ));
+                }
+                pairs.push((header.name.0, header.value.0));
+            }
+            Ok(pairs)
+        };
+        if let Some(index) = self.remove.iter().position(refused) {
+            let message = "cannot be removed; the mesh needs it";
+            return Err(FieldError::new(format!("{at}.remove[{index}]"), message));
+        }
+        Ok(HeaderEdits {
+            set: pairs("set", self.set)?,
+            add: pairs("add", self.add)?,
+            remove: self.remove.into_iter().map(|name| name.0).collect(),
+        })
+    }
+}
+
+impl RedirectSpec {
+    fn read(self, at: &str) -> Result<Redirect, FieldError> {
+        let status = self.status_code.unwrap_or(302);
+        if ![301, 302, 303, 307, 308].contains(&status) {
+            let message = format!("{status} is no redirect; allowed: 301, 302, 303, 307, 308");
+            return Err(FieldError::new(format!("{at}.statusCode"), message));
+        }
+        Ok(Redirect {
+            scheme: self.scheme.map(|scheme| match scheme {
+                Scheme::Http => "http".to_owned(),
+                Scheme::Https => "https".to_owned(),
+            }),
+            hostname: hostname(self.hostname, at)?,
+            path: path(self.path, at)?,
+            port: self.port.map(NonZeroU16::get),
+            status,
+        })
+    }
+}
+
+fn hostname(text: Option<String>, at: &str) -> Result<Option<String>, FieldError> {
+    if let Some(text) = &text {
+        check_name(text, true).map_err(|e| FieldError::new(format!("{at}.hostname"), e))?;
+    }
+    Ok(text)
+}
+
+fn path(spec: Option<PathSpec>, at: &str) -> Result<Option<PathEdit>, FieldError> {
+    let Some(spec) = spec else { return Ok(None) };
+    let at = format!("{at}.path");
+    match (spec.kind, spec.replace_full_path, spec.replace_prefix_match) {
+        (PathKind::ReplaceFullPath, Some(path), None) => Ok(Some(PathEdit::Full(path.0))),
+        (PathKind::ReplacePrefixMatch, None, Some(path)) => {
+            if !path.is_empty() {
+                path.parse::<PathText>()
+                    .map_err(|e| FieldError::new(format!("{at}.replacePrefixMatch"), e))?;
+            }
+            Ok(Some(PathEdit::Prefix(
+                path.trim_end_matches('/').to_owned(),
+            )))
+        }
+        (PathKind::ReplaceFullPath, ..) => Err(FieldError::new(
+            at,
+            "must have `replaceFullPath` and no other settings",
+        )),
+        (PathKind::ReplacePrefixMatch, ..) => Err(FieldError::new(
+            at,
+            "must have `replacePrefixMatch` and no other settings",
+        )),
+    }
+}
+
+/// What Gateway API forbids together.
+pub fn check_rule(
+    filters: &Filters,
+    matches: &[Match],
+    at: &str,
+    has_backends: bool,
+    errors: &mut Vec<FieldError>,
+) {
+    let mut wrong = |message: &str| errors.push(FieldError::new(format!("{at}.filters"), message));
+    if filters.redirect.is_some() && filters.rewrite.is_some() {
+        wrong("RequestRedirect and URLRewrite exclude each other");
+    }
+    if filters.redirect.is_some() && has_backends {
+        wrong("a rule with RequestRedirect has no backendRefs");
+    }
+    let edits = [
+        filters
+            .redirect
+            .as_ref()
+            .and_then(|redirect| redirect.path.as_ref()),
+        filters
+            .rewrite
+            .as_ref()
+            .and_then(|rewrite| rewrite.path.as_ref()),
+    ];
+    let by_prefix = edits
+        .into_iter()
+        .flatten()
+        .any(|edit| matches!(edit, PathEdit::Prefix(_)));
+    let prefixes = matches
+        .iter()
+        .all(|one| matches!(one.path, PathMatch::Prefix(_)));
+    if by_prefix && !prefixes {
+        wrong("replacePrefixMatch needs matches of type PathPrefix only");
+    }
+}

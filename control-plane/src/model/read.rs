@@ -1,0 +1,148 @@
+//! One manifest into one object.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny};
+
+use super::authorization::AuthorizationPolicy;
+use super::object::{FieldError, Kind, Meta, ObjectId};
+use super::policy::{BackendPolicy, MeshPolicy, ReferenceGrant};
+use super::route::Route;
+use super::route_spec::{GrpcMatch, HttpMatch};
+use super::service::Service;
+use super::workload::Workload;
+
+/// Any object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Object {
+    Service(Arc<Service>),
+    Workload(Arc<Workload>),
+    Route(Arc<Route>),
+    Grant(Arc<ReferenceGrant>),
+    Authorization(Arc<AuthorizationPolicy>),
+    Mesh(Arc<MeshPolicy>),
+    Backend(Arc<BackendPolicy>),
+}
+
+impl Object {
+    pub fn id(&self) -> ObjectId {
+        let (kind, meta) = match self {
+            Object::Service(it) => (Kind::Service, &it.meta),
+            Object::Workload(it) => (Kind::Workload, &it.meta),
+            Object::Route(it) => (it.kind, &it.meta),
+            Object::Grant(it) => (Kind::ReferenceGrant, &it.meta),
+            Object::Authorization(it) => (Kind::AuthorizationPolicy, &it.meta),
+            Object::Mesh(it) => (Kind::MeshPolicy, &it.meta),
+            Object::Backend(it) => (Kind::BackendPolicy, &it.meta),
+        };
+        ObjectId {
+            kind,
+            key: meta.key(),
+        }
+    }
+}
+
+/// What says which kind a manifest is.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Header {
+    #[serde(default)]
+    pub api_version: String,
+    #[serde(default)]
+    pub kind: String,
+}
+
+impl Header {
+    /// # Errors
+    /// When the mesh does not know the kind or the version; with the field to blame.
+    pub fn known(&self) -> Result<Kind, FieldError> {
+        let kinds = || Kind::ALL.map(Kind::name).join(", ");
+        if self.kind.is_empty() {
+            return Err(FieldError::new(
+                "kind",
+                format!("is required; allowed: {}", kinds()),
+            ));
+        }
+        let Some(kind) = Kind::ALL.into_iter().find(|kind| kind.name() == self.kind) else {
+            let message = format!("`{}` is not known; allowed: {}", self.kind, kinds());
+            return Err(FieldError::new("kind", message));
+        };
+        match kind.api_versions().contains(&self.api_version.as_str()) {
+            true => Ok(kind),
+            false => Err(FieldError::new(
+                "apiVersion",
+                format!(
+                    "`{}` is not known for {kind}; allowed: {}",
+                    self.api_version,
+                    kind.api_versions().join(", ")
+                ),
+            )),
+        }
+    }
+}
+
+/// A whole manifest.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, bound(deserialize = "S: DeserializeOwned"))]
+struct Document<S> {
+    #[serde(rename = "apiVersion")]
+    _api_version: String,
+    #[serde(rename = "kind")]
+    _kind: String,
+    metadata: Meta,
+    spec: S,
+    #[serde(default, rename = "status")]
+    _status: IgnoredAny,
+}
+
+/// Why a manifest is no object.
+pub enum ReadError {
+    /// While reading: path and the reader's own error, which knows the place.
+    Syntax {
+        path: String,
+        error: serde_yaml_ng::Error,
+    },
+    /// After reading.
+    Fields(Vec<FieldError>),
+}
+
+/// Reads a manifest of a known kind.
+///
+/// # Errors
+/// The first field that does not fit, or all that contradict each other.
+pub fn object<'de, D>(kind: Kind, document: D) -> Result<Object, ReadError>
+where
+    D: Deserializer<'de, Error = serde_yaml_ng::Error>,
+{
+    Ok(match kind {
+        Kind::Service => Object::Service(one(document, Service::new)?),
+        Kind::Workload => Object::Workload(one(document, Workload::new)?),
+        Kind::HttpRoute => Object::Route(one(document, Route::new::<HttpMatch>)?),
+        Kind::GrpcRoute => Object::Route(one(document, Route::new::<GrpcMatch>)?),
+        Kind::ReferenceGrant => Object::Grant(one(document, ReferenceGrant::new)?),
+        Kind::AuthorizationPolicy => {
+            Object::Authorization(one(document, AuthorizationPolicy::new)?)
+        }
+        Kind::MeshPolicy => Object::Mesh(one(document, MeshPolicy::new)?),
+        Kind::BackendPolicy => Object::Backend(one(document, BackendPolicy::new)?),
+    })
+}
+
+fn one<'de, D, S, T>(
+    document: D,
+    new: impl FnOnce(Meta, S) -> Result<T, Vec<FieldError>>,
+) -> Result<Arc<T>, ReadError>
+where
+    D: Deserializer<'de, Error = serde_yaml_ng::Error>,
+    S: DeserializeOwned,
+{
+    let read: Document<S> =
+        serde_path_to_error::deserialize(document).map_err(|error| ReadError::Syntax {
+            path: error.path().to_string(),
+            error: error.into_inner(),
+        })?;
+    new(read.metadata, read.spec)
+        .map(Arc::new)
+        .map_err(ReadError::Fields)
+}

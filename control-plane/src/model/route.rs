@@ -1,0 +1,143 @@
+//! Routes: HTTPRoute and GRPCRoute in one form. `route_spec` reads them.
+
+use std::time::Duration;
+
+use super::object::{Kind, Meta};
+use super::values::Pattern;
+
+/// An HTTPRoute or GRPCRoute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// [`Kind::HttpRoute`] or [`Kind::GrpcRoute`].
+    pub kind: Kind,
+    pub meta: Meta,
+    pub parents: Vec<Parent>,
+    pub rules: Vec<Rule>,
+}
+
+/// A reference to what a route is attached to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Parent {
+    /// False: no Service; such a parent is another controller's business.
+    pub service: bool,
+    pub namespace: String,
+    pub name: String,
+    /// `None`: all ports.
+    pub port: Option<u16>,
+    /// A port's name.
+    pub section: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    pub name: Option<String>,
+    /// Any of them; never empty.
+    pub matches: Vec<Match>,
+    pub filters: Filters,
+    pub backends: Vec<Backend>,
+    pub timeouts: Timeouts,
+    pub retry: Option<Retry>,
+}
+
+/// All of its parts have to match.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Match {
+    pub path: PathMatch,
+    pub method: Option<String>,
+    pub headers: Vec<ValueMatch>,
+    pub query: Vec<ValueMatch>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathMatch {
+    Exact(String),
+    /// By path elements; without a trailing slash, so empty for `/`.
+    Prefix(String),
+    /// The whole path, and what stands for it in an explanation.
+    Regex(Pattern),
+}
+
+impl Default for PathMatch {
+    fn default() -> Self {
+        PathMatch::Prefix(String::new())
+    }
+}
+
+/// A header (lower case) or query parameter by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ValueMatch {
+    pub name: String,
+    pub value: ValueTest,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ValueTest {
+    Exact(String),
+    Regex(Pattern),
+}
+
+/// What a rule or a backend does besides forwarding.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filters {
+    pub request: HeaderEdits,
+    pub response: HeaderEdits,
+    pub redirect: Option<Redirect>,
+    pub rewrite: Option<Rewrite>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeaderEdits {
+    pub set: Vec<(String, String)>,
+    pub add: Vec<(String, String)>,
+    pub remove: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redirect {
+    pub scheme: Option<String>,
+    pub hostname: Option<String>,
+    pub path: Option<PathEdit>,
+    pub port: Option<u16>,
+    pub status: u16,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rewrite {
+    pub hostname: Option<String>,
+    pub path: Option<PathEdit>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PathEdit {
+    Full(String),
+    /// Instead of the prefix that matched.
+    Prefix(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// False: no Service; such a share answers 500.
+    pub service: bool,
+    pub namespace: String,
+    pub name: String,
+    pub port: Option<u16>,
+    pub weight: u32,
+    pub filters: Filters,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Timeouts {
+    /// Zero: none.
+    pub request: Option<Duration>,
+    /// Of each attempt. Zero: none.
+    pub backend_request: Option<Duration>,
+}
+
+/// GEP-1731.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Retry {
+    pub codes: Vec<u16>,
+    /// Attempts after the first.
+    pub attempts: Option<u32>,
+    pub backoff: Option<Duration>,
+}
