@@ -14,20 +14,16 @@ pub(in crate::http) const fn is_token_byte(byte: u8) -> bool {
     )
 }
 
-/// The first fault in order of bytes. `None`: its line is not complete yet.
+/// The first fault in order of bytes; `lines` are complete.
 #[cold]
-pub(super) fn classify(kind: Kind, seen: &[u8], error: httparse::Error) -> Option<Fault> {
+pub(super) fn classify(kind: Kind, lines: &[u8], error: httparse::Error) -> Fault {
     if error == httparse::Error::TooManyHeaders {
-        return Some(kind.too_many());
+        return kind.too_many();
     }
-    let mut rest = seen;
     let mut first = kind != Kind::Trailers;
-    loop {
-        let end = memchr::memchr(b'\n', rest)?;
-        let line = &rest[..end];
-        rest = &rest[end + 1..];
-        let Some(line) = line.strip_suffix(b"\r") else {
-            return Some(Fault::BareLineFeed);
+    for line in lines.split_inclusive(|&b| b == b'\n') {
+        let Some(line) = line.strip_suffix(b"\r\n") else {
+            return Fault::BareLineFeed;
         };
         let fault = if memchr::memchr(b'\r', line).is_some() {
             Some(Fault::BareCarriageReturn)
@@ -35,17 +31,16 @@ pub(super) fn classify(kind: Kind, seen: &[u8], error: httparse::Error) -> Optio
             request_line(line)
         } else if first {
             status_line(line)
-        } else if line.is_empty() {
-            // The head ended and every line looked right: `httparse` is stricter than we know.
-            Some(Fault::InvalidStartLine)
         } else {
             field_line(line)
         };
-        if fault.is_some() {
+        if let Some(fault) = fault {
             return fault;
         }
         first = false;
     }
+    // Every line looked right: `httparse` is stricter than we know.
+    Fault::InvalidStartLine
 }
 
 fn request_line(line: &[u8]) -> Option<Fault> {

@@ -65,13 +65,7 @@ impl Progress {
             self.scanned = seen.len();
             return Ok(false);
         }
-        let max = limits.fields.min(MAX_FIELDS);
-        let parsed = if max <= USUAL {
-            tokenise::<USUAL>(kind, seen, max, head)
-        } else {
-            tokenise::<MAX_FIELDS>(kind, seen, max, head)
-        };
-        let fault = match parsed {
+        let fault = match tokenise(kind, seen, limits, head) {
             Ok(Status::Complete(len)) => {
                 check_line_ends(&seen[..len], head)?;
                 self.scanned = 0;
@@ -79,7 +73,7 @@ impl Progress {
                 return Ok(true);
             }
             Ok(Status::Partial) => None,
-            Err(error) => classify(kind, seen, error),
+            Err(_) => fault_in_lines(kind, seen, limits, head),
         };
         match fault {
             Some(fault) => Err(fault),
@@ -98,7 +92,27 @@ impl Progress {
     }
 }
 
-fn tokenise<const N: usize>(
+/// The fault in those lines that are complete; what comes after them may still change.
+#[cold]
+fn fault_in_lines(kind: Kind, seen: &[u8], limits: &Limits, head: &mut Head) -> Option<Fault> {
+    let complete = &seen[..memchr::memrchr(b'\n', seen)? + 1];
+    let error = tokenise(kind, complete, limits, head).err()?;
+    Some(classify(kind, complete, error))
+}
+
+fn tokenise(
+    kind: Kind,
+    seen: &[u8],
+    limits: &Limits,
+    head: &mut Head,
+) -> Result<Status<usize>, Error> {
+    match limits.fields.min(MAX_FIELDS) {
+        max @ ..=USUAL => tokenise_into::<USUAL>(kind, seen, max, head),
+        max => tokenise_into::<MAX_FIELDS>(kind, seen, max, head),
+    }
+}
+
+fn tokenise_into<const N: usize>(
     kind: Kind,
     seen: &[u8],
     max: usize,
