@@ -2,13 +2,20 @@
 //!
 //! - [`ads`]: discovery, as a sans-IO state machine and its gRPC server.
 //! - [`api`]: HTTP API and dashboard.
+//! - [`args`]: the command line.
 //! - [`ca`]: certificates and join tokens.
 //! - [`inspect`]: what proxies tell of themselves and their traffic, and questions to them.
 //! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.
+//! - [`server`]: the sockets, over whatever resources they are given.
 
 pub mod ads;
 pub mod api;
+pub mod args;
 pub mod ca;
 pub mod inspect;
 pub mod model;
+pub mod server;
 pub mod source;
+
+#[cfg(test)]
+mod server_tests;

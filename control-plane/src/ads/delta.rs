@@ -120,7 +120,8 @@ impl Session {
             .into_iter()
             .map(|found| (Arc::clone(&found.name), Some(found)));
         for (name, resource) in looked_up.into_iter().chain(listed) {
-            if changes.bytes >= max_bytes {
+            let size = resource.as_ref().map_or(0, Changes::size);
+            if changes.bytes > 0 && changes.bytes + size > max_bytes {
                 kind.pending.add(name);
             } else {
                 changes.compare(kind, name, resource);
@@ -138,6 +139,11 @@ struct Changes {
 }
 
 impl Changes {
+    /// Bytes on the wire, with room for the type URL and tags.
+    fn size(resource: &Resource) -> usize {
+        resource.body.len() + resource.name.len() + resource.version.len() + 128
+    }
+
     fn compare(&mut self, kind: &mut Kind, name: Arc<str>, resource: Option<Resource>) {
         let owed = kind.owed.remove(&name);
         match resource {
@@ -145,7 +151,7 @@ impl Changes {
                 kind.leaving.remove(&name);
             }
             Some(resource) => {
-                self.bytes += resource.body.len() + resource.name.len() + 64;
+                self.bytes += Self::size(&resource);
                 self.resources.push(resource);
             }
             None if kind.held(&name).is_some() => {

@@ -252,9 +252,9 @@ fn a_reconnect_costs_what_changed_meanwhile() {
     let mesh = shop();
     let mut client = Client::delta(&mesh);
     let versions = HashMap::from([
-        ("a".to_owned(), "v1".to_owned()),
-        ("b".to_owned(), "v0".to_owned()),
-        ("gone".to_owned(), "v1".to_owned()),
+        ("a".to_owned(), "v11".to_owned()),
+        ("b".to_owned(), "v10".to_owned()),
+        ("gone".to_owned(), "v11".to_owned()),
     ]);
     client.ask_delta(DeltaDiscoveryRequest {
         type_url: CLUSTER.into(),
@@ -363,7 +363,7 @@ fn a_slow_client_gets_only_the_newest() {
     }
     client.answer(&first, None);
     assert_eq!(client.drain(), ["endpoints +a"]);
-    assert_eq!(client.has[&(ENDPOINT.into(), "a".into())], "v999");
+    assert_eq!(client.has[&(ENDPOINT.into(), "a".into())], "v3999");
 }
 
 #[test]
@@ -587,7 +587,7 @@ proptest! {
             for name in &NAMES[..4] {
                 let key = (kind.type_url.to_string(), name.to_string());
                 let has = client.has.get(&key).map(String::as_str);
-                prop_assert_eq!(has, kind.wants(name).then_some("vlast"), "{:?}", key);
+                prop_assert_eq!(has, kind.wants(name).then_some("v4last"), "{:?}", key);
             }
         }
         prop_assert!(client.session.status().iter().all(|kind| kind.synced));

@@ -98,7 +98,8 @@ impl Memory {
                     key,
                     Resource {
                         name: (*name).into(),
-                        version: format!("v{content}").into(),
+                        version: format!("v{}{}", content.len(), &content[..content.len().min(8)])
+                            .into(),
                         body: Bytes::copy_from_slice(content.as_bytes()),
                     },
                 ),

@@ -22,9 +22,6 @@ pub mod server;
 mod tap;
 pub mod types;
 
-#[cfg(test)]
-mod tests;
-
 pub use declared::{Declared, DeclaredWorkload};
 pub use server::Api;
 

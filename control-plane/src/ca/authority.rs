@@ -76,6 +76,12 @@ impl Authority {
             return Err(CaError::TrustDomain(trust_domain.to_owned()));
         }
         private::directory(directory)?;
+        // Two that start at once must not make two roots.
+        let lock = private::append(&directory.join("lock"))?;
+        lock.lock().map_err(|source| CaError::Io {
+            path: directory.join("lock"),
+            source,
+        })?;
         let (key_path, root_path) = (directory.join("root.key"), directory.join("root.crt"));
         let damaged = |path: &Path, why: String| CaError::Damaged {
             path: path.to_owned(),

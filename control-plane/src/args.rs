@@ -1,0 +1,159 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Anyam's control plane: reads manifests, configures proxies over xDS, issues their certificates,
+/// and shows what the mesh does.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Examples:\n  \
+        anyam-control --config-dir ./mesh --state-dir ./state\n  \
+        anyam-control token --config-dir ./mesh --state-dir ./state --workload shop/web-0"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print a join token for one workload: signed, short-lived, good once
+    Token(TokenArgs),
+    /// Write a certificate, its key and the root as files, for a proxy that reads them from files
+    Certificate(CertificateArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// Folder of manifests (*.yaml, *.yml, *.json), watched for changes
+    #[arg(long, value_name = "DIR", required = true)]
+    pub config_dir: Option<PathBuf>,
+    /// Private folder for the root key, tokens and allotted addresses; made 0700
+    #[arg(long, value_name = "DIR", required = true)]
+    pub state_dir: Option<PathBuf>,
+    /// Where proxies come for configuration and certificates (gRPC over TLS)
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15012")]
+    pub xds_listen: SocketAddr,
+    /// Where people come: HTTP API and dashboard
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15080")]
+    pub api_listen: SocketAddr,
+    /// Plaintext ADS that believes what a node says, for tests with stock clients; loopback only
+    #[arg(long, value_name = "ADDR")]
+    pub insecure_ads_listen: Option<SocketAddr>,
+    #[command(flatten)]
+    pub mesh: MeshArgs,
+    /// DNS name or address under which proxies reach --xds-listen; may be repeated
+    #[arg(long = "name", value_name = "NAME")]
+    pub names: Vec<String>,
+    /// Host name under which browsers reach --api-listen; may be repeated
+    #[arg(long = "api-host", value_name = "NAME")]
+    pub api_hosts: Vec<String>,
+    /// How long certificates last when a proxy asks for no other time
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
+    pub certificate_ttl: Duration,
+    /// The longest time a proxy may ask for
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
+    pub max_certificate_ttl: Duration,
+    /// ADS streams that may be open
+    #[arg(long, value_name = "N", default_value_t = 10_000)]
+    pub max_streams: usize,
+    /// What to log, as `info` or `anyam_control=debug`
+    #[arg(long, value_name = "FILTER", env = "ANYAM_LOG", default_value = "info")]
+    pub log: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct MeshArgs {
+    /// The trust domain of every identity
+    #[arg(long, value_name = "NAME", default_value = "anyam.local")]
+    pub trust_domain: String,
+}
+
+#[derive(Debug, Args)]
+pub struct WorkloadArgs {
+    /// The workload, as namespace/name
+    #[arg(long, value_name = "NS/NAME")]
+    pub workload: String,
+    /// Folder of manifests, to look the workload's service account up
+    #[arg(long, value_name = "DIR", required_unless_present = "service_account")]
+    pub config_dir: Option<PathBuf>,
+    /// The service account, when there is no folder to look it up in
+    #[arg(long, value_name = "NAME")]
+    pub service_account: Option<String>,
+    /// The control plane's state folder
+    #[arg(long, value_name = "DIR")]
+    pub state_dir: PathBuf,
+    #[command(flatten)]
+    pub mesh: MeshArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    #[command(flatten)]
+    pub of: WorkloadArgs,
+    /// How long the token is good; 24h at most
+    #[arg(long, value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub ttl: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct CertificateArgs {
+    #[command(flatten)]
+    pub of: WorkloadArgs,
+    /// Folder for cert.pem, key.pem and root.pem; made 0700, files 0600
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
+    /// How long the certificate lasts
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
+    pub ttl: Duration,
+}
+
+/// `90s`, `10m`, `24h`, `7d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time; write 90s, 10m, 24h or 7d");
+    let split = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let total = number
+        .checked_mul(seconds)
+        .filter(|total| *total > 0)
+        .ok_or_else(wrong)?;
+    Ok(Duration::from_secs(total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_holds_together() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+        let parse = |words: &str| Cli::try_parse_from(words.split(' '));
+        assert!(parse("anyam-control --config-dir a --state-dir b").is_ok());
+        assert!(parse("anyam-control --state-dir b").is_err());
+        let token = "anyam-control token --state-dir b --workload a/b";
+        assert!(parse(&format!("{token} --config-dir c --ttl 5m")).is_ok());
+        assert!(
+            parse(token).is_err(),
+            "the service account must come from somewhere"
+        );
+        assert!(parse(&format!("{token} --service-account sa --ttl 5")).is_err());
+    }
+}

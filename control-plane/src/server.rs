@@ -1,0 +1,295 @@
+//! The servers of one control plane, over whatever resources it is given.
+//!
+//! - [`start`] opens every socket and file before anything is served, so that what is wrong with
+//!   them is said at once.
+//! - [`Running`] is what is open, until [`Running::stop`].
+
+use std::fs::File;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use xds_proto::anyam::inspect::v1::inspect_server::InspectServer;
+use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
+use xds_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
+
+use crate::ads::Resources;
+use crate::ads::listen;
+use crate::ads::registry::Registry;
+use crate::ads::service::{Ads, Shared as SharedAds};
+use crate::ads::session::Limits;
+use crate::api::auth::Auth;
+use crate::api::metrics::Metrics;
+use crate::api::{Api, Declared};
+use crate::ca::authority::Lifetimes;
+use crate::ca::service::{CertificateService, Shared as SharedCa, unix_now};
+use crate::ca::serving::{self, Serving};
+use crate::ca::token::Tokens;
+use crate::ca::used::Used;
+use crate::ca::{Authority, CaError, private};
+use crate::inspect::Agents;
+use crate::inspect::service::InspectService;
+
+/// A request may carry the versions of everything a large proxy has.
+const MAX_REQUEST: usize = 16 << 20;
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
+/// ADS, Inspect, and some certificate calls.
+const STREAMS_PER_CONNECTION: u32 = 64;
+const USED_TOKENS: usize = 100_000;
+const STOP: Duration = Duration::from_secs(5);
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub state_dir: PathBuf,
+    pub trust_domain: String,
+    pub xds_listen: SocketAddr,
+    pub api_listen: SocketAddr,
+    pub insecure_ads_listen: Option<SocketAddr>,
+    pub names: Vec<String>,
+    pub api_hosts: Vec<String>,
+    pub lifetimes: Lifetimes,
+    pub max_streams: usize,
+}
+
+/// Why a control plane does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    #[error("{what} can't listen on {address}: {source}; choose another with {flag}")]
+    Listen {
+        what: &'static str,
+        flag: &'static str,
+        address: SocketAddr,
+        source: io::Error,
+    },
+    #[error("--insecure-ads-listen {0} is not loopback: it believes whatever a client says")]
+    NotLoopback(SocketAddr),
+    #[error("another control plane uses {0}; stop it, or give this one its own --state-dir")]
+    InUse(PathBuf),
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// A control plane that serves.
+pub struct Running {
+    pub xds: SocketAddr,
+    pub api: SocketAddr,
+    pub insecure_ads: Option<SocketAddr>,
+    pub token_file: PathBuf,
+    pub authority: Arc<Authority>,
+    closing: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    /// Held while we run.
+    _lock: File,
+}
+
+impl Running {
+    /// Tells streams that we stop, and waits until they ended, some seconds at most.
+    pub async fn stop(mut self) {
+        self.closing.send_replace(true);
+        let ended = async { while self.tasks.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP, ended).await.is_err() {
+            tracing::warn!("some connections did not end in time");
+        }
+    }
+}
+
+/// Only one control plane may write to a state directory.
+fn lock(state: &Path) -> Result<File, StartError> {
+    let file = private::append(&state.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(StartError::InUse(state.to_owned())),
+    }
+}
+
+async fn bind(
+    what: &'static str,
+    flag: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), StartError> {
+    let error = |source| StartError::Listen {
+        what,
+        flag,
+        address,
+        source,
+    };
+    let listener = TcpListener::bind(address).await.map_err(error)?;
+    let bound = listener.local_addr().map_err(error)?;
+    Ok((listener, bound))
+}
+
+/// # Errors
+/// When a file or folder of the state directory is not as it must be, or a socket can't be opened.
+pub async fn start(
+    options: Options,
+    resources: Arc<dyn Resources>,
+    declared: Arc<dyn Declared>,
+) -> Result<Running, StartError> {
+    let Options {
+        state_dir,
+        trust_domain,
+        xds_listen,
+        api_listen,
+        insecure_ads_listen,
+        mut names,
+        api_hosts,
+        lifetimes,
+        max_streams,
+    } = options;
+    if let Some(address) = insecure_ads_listen.filter(|address| !address.ip().is_loopback()) {
+        return Err(StartError::NotLoopback(address));
+    }
+    private::directory(&state_dir)?;
+    let held = lock(&state_dir)?;
+    let authority = Authority::open(&state_dir.join("ca"), &trust_domain, lifetimes)?;
+    let authority = Arc::new(authority);
+    let tokens = Tokens::open(&state_dir, &trust_domain, &authority.root_hash())?;
+    let used = Used::open(&state_dir, unix_now(), USED_TOKENS)?;
+    if !xds_listen.ip().is_unspecified() {
+        names.push(xds_listen.ip().to_string());
+    }
+    let (serving, renew_in) = Serving::new(&authority, &names)?;
+    let serving = Arc::new(serving);
+    let tls = Arc::new(serving::server_config(&authority, Arc::clone(&serving))?);
+    let token_file = state_dir.join("api-token");
+    let (xds_listener, xds) = bind("xDS", "--xds-listen", xds_listen).await?;
+    let (api_listener, api) = bind("the API", "--api-listen", api_listen).await?;
+    let insecure = match insecure_ads_listen {
+        Some(address) => Some(bind("plaintext ADS", "--insecure-ads-listen", address).await?),
+        None => None,
+    };
+    let auth = Auth::open(&token_file, api, &api_hosts)?;
+
+    let metrics = Arc::new(Metrics::new()?);
+    let (closing, closed) = watch::channel(false);
+    let registry = Arc::new(Registry::default());
+    let agents = Arc::new(Agents::new(Arc::clone(&metrics)));
+    let grpc = Grpc {
+        ads: SharedAds(Arc::new(Ads::new(
+            Arc::clone(&resources),
+            Arc::clone(&registry),
+            Arc::clone(&metrics),
+            closed.clone(),
+            (max_streams, Limits::default()),
+            &trust_domain,
+        ))),
+        ca: SharedCa(Arc::new(CertificateService::new(
+            Arc::clone(&authority),
+            tokens,
+            used,
+            Arc::clone(&resources),
+            Arc::clone(&metrics),
+        ))),
+        inspect: InspectService {
+            agents: Arc::clone(&agents),
+            resources: Arc::clone(&resources),
+            trust_domain,
+            slots: Arc::new(Semaphore::new(max_streams)),
+            closing: closed.clone(),
+        },
+        slots: Arc::new(Semaphore::new(max_streams)),
+        closing: closed.clone(),
+    };
+    let shown = Api {
+        auth,
+        registry,
+        agents,
+        resources,
+        declared,
+        authority: Arc::clone(&authority),
+        metrics,
+    };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(grpc.clone().serve(xds_listener, Some(tls)));
+    let insecure_ads = insecure.map(|(listener, address)| {
+        tracing::warn!(%address, "plaintext ADS is open: whoever reaches it is believed");
+        tasks.spawn(grpc.serve(listener, None));
+        address
+    });
+    tasks.spawn(Arc::new(shown).serve(api_listener, closed.clone()));
+    tasks.spawn(keep_renewed(
+        serving,
+        Arc::clone(&authority),
+        renew_in,
+        closed,
+    ));
+    Ok(Running {
+        xds,
+        api,
+        insecure_ads,
+        token_file,
+        authority,
+        closing,
+        tasks,
+        _lock: held,
+    })
+}
+
+/// The gRPC services, for each port that serves them.
+#[derive(Clone)]
+struct Grpc {
+    ads: SharedAds,
+    ca: SharedCa,
+    inspect: InspectService,
+    /// Connections that may be open.
+    slots: Arc<Semaphore>,
+    closing: watch::Receiver<bool>,
+}
+
+impl Grpc {
+    async fn serve(self, listener: TcpListener, tls: Option<Arc<ServerConfig>>) {
+        let (ready, connections) = mpsc::channel(16);
+        let tls = tls.map(TlsAcceptor::from);
+        let accepting = tokio::spawn(listen::accept(listener, tls, self.slots, ready));
+        let ads =
+            AggregatedDiscoveryServiceServer::new(self.ads).max_decoding_message_size(MAX_REQUEST);
+        let mut closing = self.closing;
+        let served = Server::builder()
+            .http2_keepalive_interval(Some(KEEPALIVE))
+            .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
+            .max_concurrent_streams(STREAMS_PER_CONNECTION)
+            .http2_max_header_list_size(16 << 10)
+            .add_service(ads)
+            .add_service(IstioCertificateServiceServer::new(self.ca))
+            .add_service(InspectServer::new(self.inspect))
+            .serve_with_incoming_shutdown(ReceiverStream::new(connections), async move {
+                // Closed: the process ends anyway.
+                let _ = closing.wait_for(|closing| *closing).await;
+            });
+        if let Err(error) = served.await {
+            tracing::error!(%error, "the gRPC server ended");
+        }
+        accepting.abort();
+    }
+}
+
+async fn keep_renewed(
+    serving: Arc<Serving>,
+    authority: Arc<Authority>,
+    mut renew_in: Duration,
+    mut closing: watch::Receiver<bool>,
+) {
+    const RETRY: Duration = Duration::from_secs(60);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(renew_in) => {}
+            _ = closing.wait_for(|closing| *closing) => return,
+        }
+        renew_in = serving.renew(&authority).unwrap_or_else(|error| {
+            tracing::error!(%error, "our own certificate was not renewed");
+            RETRY
+        });
+    }
+}
