@@ -4,8 +4,8 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 
-use super::super::h1::{BodyLength, Fault, RequestInfo, Tunnel};
-use super::super::head::{Head, HeaderId, Method, TargetForm, Version};
+use super::super::h1::{BodyLength, Fault, RequestInfo, Tunnel, is_allowed_trailer};
+use super::super::head::{FieldRef, Head, HeaderId, Method, TargetForm, Version};
 use super::super::spelling;
 
 /// Bounds on a received head: decoded bytes (32 per field on top, as HPACK counts) and fields,
@@ -94,30 +94,12 @@ pub fn response_in(
 pub fn trailers_in(head: &mut Head, headers: &HeaderMap) {
     head.clear();
     for (name, value) in headers {
-        let id = HeaderId::of(name.as_str().as_bytes());
-        if !is_refused_in_trailers(id) {
-            head.append_named(name.as_str().as_bytes(), value.as_bytes());
+        let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
+        let id = HeaderId::of(name);
+        if is_allowed_trailer(FieldRef { id, name, value }) {
+            head.append_named(name, value);
         }
     }
-}
-
-fn is_refused_in_trailers(id: HeaderId) -> bool {
-    id.is_hop_by_hop()
-        || matches!(
-            id,
-            HeaderId::Host
-                | HeaderId::ContentLength
-                | HeaderId::Authorization
-                | HeaderId::Cookie
-                | HeaderId::SetCookie
-                | HeaderId::Expect
-                | HeaderId::Forwarded
-                | HeaderId::XForwardedFor
-                | HeaderId::XForwardedProto
-                | HeaderId::XForwardedHost
-                | HeaderId::XForwardedClientCert
-                | HeaderId::XAnyamHeaderCase
-        )
 }
 
 fn fields_in(
