@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use super::Name;
-use super::endpoint::EndpointSet;
+use super::endpoint::{EndpointSet, HealthStatus, TransportMetadata, Workload};
 use super::http::Http2Options;
 use super::route::RetryPolicy;
 use crate::telemetry::ClusterMetrics;
@@ -23,6 +23,8 @@ pub struct Cluster {
     /// Differs between clusters and between generations of one whose connections cannot be
     /// shared: pools are keyed by it.
     pub id: u64,
+    /// Digest of what connections depend on; while it stays, so does `id`.
+    pub pool_key: u64,
     pub discovery: Discovery,
     pub connect_timeout: Duration,
     pub lb: LbPolicy,
@@ -32,8 +34,12 @@ pub struct Cluster {
     pub http2: Http2Options,
     /// Upstream idle connections are closed after this; Envoy's default is one hour.
     pub idle_timeout: Option<Duration>,
+    /// `None`: no bound.
+    pub max_connection_duration: Option<Duration>,
     pub max_requests_per_connection: Option<u32>,
     pub max_response_headers_count: usize,
+    /// Decoded bytes of a response head. Envoy's default is 60 KiB.
+    pub max_response_headers_bytes: usize,
     pub keepalive: Option<Keepalive>,
     pub outlier: Option<Arc<OutlierConfig>>,
     /// What outlier detection knows; carried over while the name stays.
@@ -58,17 +64,53 @@ pub struct Cluster {
 }
 
 pub enum Discovery {
-    Static,
-    Eds,
-    /// Resolved again and again; `logical`: one connection pool, the first address.
+    Static {
+        hosts: Vec<DnsHost>,
+        /// Percent.
+        overprovisioning: u32,
+    },
+    Eds {
+        service_name: Name,
+    },
+    /// Resolved again and again; `logical`: one endpoint, whatever the number of addresses.
     Dns {
         logical: bool,
-        hosts: Vec<(Box<str>, u16)>,
+        hosts: Vec<DnsHost>,
+        /// Percent.
+        overprovisioning: u32,
         refresh: Duration,
+        family: AddressFamily,
     },
     OriginalDst {
         port_override: Option<u16>,
     },
+}
+
+/// An endpoint as configured: its host may be a name.
+#[derive(Clone)]
+pub struct DnsHost {
+    pub host: Box<str>,
+    pub port: u16,
+    pub host_name: Option<Name>,
+    /// At least 1.
+    pub weight: u32,
+    pub priority: u32,
+    pub locality: Option<Name>,
+    pub transport_metadata: Arc<TransportMetadata>,
+    pub health: HealthStatus,
+    pub workload: Option<Arc<Workload>>,
+}
+
+/// Which addresses of a name are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressFamily {
+    V4,
+    V6,
+    /// IPv4, or IPv6 when there is none.
+    PreferV4,
+    /// IPv6, or IPv4 when there is none.
+    PreferV6,
+    All,
 }
 
 /// What a load balancer does.
@@ -84,6 +126,7 @@ pub enum LbPolicy {
 }
 
 /// `transport_socket_matches`: the first entry whose every pair stands in the endpoint's metadata.
+#[derive(Clone)]
 pub struct TransportMatch {
     pub name: Name,
     pub criteria: Vec<(Box<str>, Box<str>)>,

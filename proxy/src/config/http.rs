@@ -28,6 +28,9 @@ pub struct HttpManager {
     pub xff_num_trusted_hops: u32,
     pub skip_xff_append: bool,
     pub forward_client_cert: ForwardClientCert,
+    /// `set_current_client_cert_details.uri`: the peer's SPIFFE id goes into the element that
+    /// APPEND_FORWARD and SANITIZE_SET write.
+    pub client_cert_uri: bool,
     pub generate_request_id: bool,
     pub preserve_external_request_id: bool,
     pub always_set_request_id_in_response: bool,
@@ -38,6 +41,8 @@ pub struct HttpManager {
     pub idle_timeout: Option<Duration>,
     pub max_connection_duration: Option<Duration>,
     pub max_requests_per_connection: Option<u32>,
+    /// The longest a stream may last, unless its route says otherwise; `None`: no bound.
+    pub max_stream_duration: Option<Duration>,
     /// Stream without progress; `None`: off. Envoy's default is five minutes.
     pub stream_idle_timeout: Option<Duration>,
     /// The whole request must have arrived; `None`: off (Envoy's default).
@@ -66,7 +71,11 @@ pub enum CodecType {
 
 /// HTTP filters in order; the router is always last and stands for itself.
 pub enum HttpFilter {
-    Rbac(Arc<Rbac>),
+    Rbac {
+        /// By which routes override it.
+        name: Name,
+        rbac: Arc<Rbac>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

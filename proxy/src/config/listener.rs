@@ -144,6 +144,9 @@ pub struct TcpProxy {
     pub target: TcpTarget,
     /// `None` when switched off by 0.
     pub idle_timeout: Option<Duration>,
+    /// `max_downstream_connection_duration`; `None`: no bound.
+    pub max_duration: Option<Duration>,
+    /// At least 1.
     pub max_connect_attempts: u32,
     pub access_log: Vec<Arc<AccessLog>>,
 }

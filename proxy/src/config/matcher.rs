@@ -71,6 +71,22 @@ pub struct HeaderName {
     pub name: Box<str>,
 }
 
+impl HeaderName {
+    /// `None`: neither a token nor a pseudo-header.
+    pub fn parse(name: &str) -> Option<Self> {
+        let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        let rest = name.strip_prefix(':').unwrap_or(name);
+        if rest.is_empty() || !rest.bytes().all(token) {
+            return None;
+        }
+        let name: Box<str> = name.to_ascii_lowercase().into();
+        Some(Self {
+            id: HeaderId::of(name.as_bytes()),
+            name,
+        })
+    }
+}
+
 /// envoy.config.route.v3.HeaderMatcher. Repeated headers: see [`crate::http`]'s evaluation; every
 /// value is judged, never only the first.
 #[derive(Clone, Debug)]

@@ -13,6 +13,7 @@
 
 pub mod access_log;
 pub mod cluster;
+pub mod compile;
 pub mod demand;
 pub mod endpoint;
 pub mod http;

@@ -44,9 +44,10 @@ pub enum Permission {
     UrlPath(StringMatch),
     DestinationIp(Cidr),
     DestinationPort(u16),
+    /// Half-open; the end may be 65536.
     DestinationPortRange {
-        start: u16,
-        end: u16,
+        start: u32,
+        end: u32,
     },
     RequestedServerName(StringMatch),
 }

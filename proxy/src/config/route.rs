@@ -52,13 +52,16 @@ pub struct Route {
     pub action: Action,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
-    /// `typed_per_filter_config` of the RBAC filter: replaces the filter's own rules.
-    pub rbac: RbacOverride,
+    /// `typed_per_filter_config` of RBAC filters, by the filter's name. What the virtual host and
+    /// the table say is merged in: the most specific holds.
+    pub rbac: Vec<(Name, RbacOverride)>,
 }
 
+#[derive(Clone)]
 pub enum RbacOverride {
-    Inherit,
+    /// The filter does nothing on this route.
     Disabled,
+    /// These rules instead of the filter's own.
     Replace(Arc<Rbac>),
 }
 
@@ -103,6 +106,8 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// Overrides the manager's `stream_idle_timeout`.
     pub idle_timeout: Option<Option<Duration>>,
+    /// The longest a stream may last, whatever it does; `None`: no bound.
+    pub max_stream_duration: Option<Duration>,
     /// Honour `grpc-timeout`, up to this. `Some(ZERO)`: without bound.
     pub max_grpc_timeout: Option<Duration>,
     pub retry: Option<Arc<RetryPolicy>>,
@@ -130,10 +135,13 @@ pub struct WeightedCluster {
     pub response_headers: HeaderEdits,
 }
 
+#[derive(Clone, Debug)]
 pub struct Mirror {
     pub cluster: ClusterRef,
     /// Parts per million.
     pub fraction: u32,
+    /// Without it `-shadow` is appended to the mirrored request's host.
+    pub keep_host: bool,
 }
 
 pub struct UpgradeOverride {
@@ -150,6 +158,7 @@ pub enum PathRewrite {
     Prefix(Box<str>),
     /// Replaces the whole path, the query stays.
     Full(Box<str>),
+    /// Every match is replaced; `substitution` is in the regex crate's syntax (`${1}`).
     Regex {
         pattern: Box<regex::bytes::Regex>,
         substitution: Box<str>,
@@ -197,6 +206,28 @@ impl RetryOn {
     pub const GRPC_RESOURCE_EXHAUSTED: Self = Self(1 << 11);
     pub const GRPC_UNAVAILABLE: Self = Self(1 << 12);
     pub const RESET_BEFORE_REQUEST: Self = Self(1 << 13);
+
+    /// A condition by its name, as in `retry_on` and in what clients may send in
+    /// `x-envoy-retry-on` and `x-envoy-retry-grpc-on`.
+    pub fn parse(name: &str) -> Option<Self> {
+        Some(match name {
+            "5xx" => Self::FIVE_XX,
+            "gateway-error" => Self::GATEWAY_ERROR,
+            "reset" => Self::RESET,
+            "reset-before-request" => Self::RESET_BEFORE_REQUEST,
+            "connect-failure" => Self::CONNECT_FAILURE,
+            "retriable-4xx" => Self::RETRIABLE_4XX,
+            "refused-stream" => Self::REFUSED_STREAM,
+            "retriable-status-codes" => Self::RETRIABLE_STATUS_CODES,
+            "retriable-headers" => Self::RETRIABLE_HEADERS,
+            "cancelled" => Self::GRPC_CANCELLED,
+            "deadline-exceeded" => Self::GRPC_DEADLINE_EXCEEDED,
+            "internal" => Self::GRPC_INTERNAL,
+            "resource-exhausted" => Self::GRPC_RESOURCE_EXHAUSTED,
+            "unavailable" => Self::GRPC_UNAVAILABLE,
+            _ => return None,
+        })
+    }
 
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 != 0

@@ -1,0 +1,287 @@
+//! Endpoint assignments: checked on their own, then bound to the cluster they are for.
+
+use std::collections::{HashMap, HashSet};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use xds_proto::envoy::config::core::v3 as core;
+use xds_proto::envoy::config::endpoint::v3 as pb;
+
+use super::support::{
+    At, CompileError, each, ignored, known, required, u32_opt, u32_or, unsupported,
+};
+use super::values::{host_port, ip, string_metadata, text};
+use crate::config::Name;
+use crate::config::cluster::{Cluster, DnsHost};
+use crate::config::endpoint::{
+    Endpoint, EndpointSet, HealthStatus, Priority, TransportMetadata, Workload,
+};
+use crate::upstream::host::HostState;
+
+/// Envoy's default for `overprovisioning_factor`, percent.
+const OVERPROVISIONING: u32 = 140;
+/// Priorities an assignment may have.
+const MAX_PRIORITY: u32 = 128;
+
+/// An assignment that knows no cluster yet. Hosts may be names (DNS clusters).
+pub struct Assignment {
+    pub hosts: Vec<DnsHost>,
+    pub overprovisioning: u32,
+}
+
+/// envoy.config.endpoint.v3.ClusterLoadAssignment.
+pub fn assignment(at: At<'_>, m: &pb::ClusterLoadAssignment) -> Result<Assignment, CompileError> {
+    let pb::ClusterLoadAssignment {
+        cluster_name,
+        endpoints,
+        named_endpoints,
+        policy,
+    } = m;
+    unsupported!(at, named_endpoints);
+    ignored!("known by the name of the resource", cluster_name);
+    let mut interned = Interned::default();
+    let mut hosts = Vec::new();
+    for (index, m) in endpoints.iter().enumerate() {
+        locality(at.index("endpoints", index), m, &mut interned, &mut hosts)?;
+    }
+    let mut overprovisioning = OVERPROVISIONING;
+    if let Some(m) = policy {
+        let at = at.field("policy");
+        let pb::cluster_load_assignment::Policy {
+            drop_overloads,
+            overprovisioning_factor,
+            endpoint_stale_after,
+            weighted_priority_health,
+        } = m;
+        unsupported!(at, drop_overloads, weighted_priority_health);
+        ignored!(
+            "the last good endpoints serve until new ones come",
+            endpoint_stale_after
+        );
+        overprovisioning = u32_or(overprovisioning_factor, OVERPROVISIONING);
+        if overprovisioning == 0 {
+            return at
+                .field("overprovisioning_factor")
+                .fail("must be above zero");
+        }
+    }
+    Ok(Assignment {
+        hosts,
+        overprovisioning,
+    })
+}
+
+/// Values that many endpoints share.
+#[derive(Default)]
+struct Interned {
+    metadata: HashMap<Vec<(Box<str>, Box<str>)>, Arc<TransportMetadata>>,
+}
+
+fn locality(
+    at: At<'_>,
+    m: &pb::LocalityLbEndpoints,
+    interned: &mut Interned,
+    hosts: &mut Vec<DnsHost>,
+) -> Result<(), CompileError> {
+    let pb::LocalityLbEndpoints {
+        locality,
+        metadata,
+        lb_endpoints,
+        load_balancing_weight,
+        priority,
+        proximity,
+        lb_config,
+    } = m;
+    unsupported!(at, lb_config);
+    ignored!("metadata of localities is not read", metadata);
+    ignored!(
+        "only locality-weighted balancing reads it, and that is refused",
+        load_balancing_weight
+    );
+    ignored!("Envoy does not read it either", proximity);
+    if *priority > MAX_PRIORITY {
+        return at
+            .field("priority")
+            .fail(format_args!("is above {MAX_PRIORITY}"));
+    }
+    let name: Option<Name> = locality.as_ref().map(|m| {
+        let core::Locality {
+            region,
+            zone,
+            sub_zone,
+        } = m;
+        format!("{region}/{zone}/{sub_zone}").into()
+    });
+    let compiled = each(at, "lb_endpoints", lb_endpoints, |at, m| {
+        endpoint(at, m, *priority, name.clone(), interned)
+    })?;
+    hosts.extend(compiled);
+    Ok(())
+}
+
+fn endpoint(
+    at: At<'_>,
+    m: &pb::LbEndpoint,
+    priority: u32,
+    locality: Option<Name>,
+    interned: &mut Interned,
+) -> Result<DnsHost, CompileError> {
+    let pb::LbEndpoint {
+        health_status,
+        metadata,
+        load_balancing_weight,
+        host_identifier,
+    } = m;
+    let m = match required!(at, host_identifier) {
+        pb::lb_endpoint::HostIdentifier::Endpoint(m) => m,
+        pb::lb_endpoint::HostIdentifier::EndpointName(_) => {
+            return at
+                .field("endpoint_name")
+                .fail("is not supported by this proxy");
+        }
+    };
+    let weight = match u32_opt(load_balancing_weight) {
+        Some(0) => return at.field("load_balancing_weight").fail("must be above zero"),
+        Some(weight) => weight,
+        None => 1,
+    };
+    let health = health(at, *health_status)?;
+    let at = at.field("endpoint");
+    let pb::Endpoint {
+        address,
+        health_check_config,
+        hostname,
+        additional_addresses,
+        observability_name,
+    } = m;
+    unsupported!(at, additional_addresses);
+    ignored!(
+        "there are no active health checks; clusters that want them are refused",
+        health_check_config
+    );
+    ignored!("endpoints are labelled by workload", observability_name);
+    let (host, port) = host_port(at.field("address"), required!(at, address))?;
+    let filters = metadata.as_ref().map(|m| &m.filter_metadata);
+    let pairs = filters
+        .and_then(|f| f.get("envoy.transport_socket_match"))
+        .map(string_metadata)
+        .unwrap_or_default();
+    let shared = interned.metadata.entry(pairs);
+    let transport_metadata = shared
+        .or_insert_with_key(|p| Arc::new(p.clone().into()))
+        .clone();
+    let workload = filters
+        .and_then(|f| f.get("istio")?.fields.get("workload"))
+        .and_then(text)
+        .map(|label| Arc::new(workload(label)));
+    Ok(DnsHost {
+        host: host.into(),
+        port,
+        host_name: (!hostname.is_empty()).then(|| hostname.as_str().into()),
+        weight,
+        priority,
+        locality,
+        transport_metadata,
+        health,
+        workload,
+    })
+}
+
+fn health(at: At<'_>, status: i32) -> Result<HealthStatus, CompileError> {
+    use core::HealthStatus as Status;
+    Ok(match known(at.field("health_status"), status)? {
+        Status::Unknown | Status::Healthy => HealthStatus::Healthy,
+        Status::Degraded => HealthStatus::Degraded,
+        Status::Draining => HealthStatus::Draining,
+        Status::Unhealthy | Status::Timeout => HealthStatus::Unhealthy,
+    })
+}
+
+/// Istio's `name;namespace;canonical service;canonical revision;cluster`.
+fn workload(label: &str) -> Workload {
+    let mut parts = label.split(';').map(str::to_owned);
+    let mut next = || parts.next().unwrap_or_default();
+    Workload {
+        name: next(),
+        namespace: next(),
+        canonical_service: next(),
+        canonical_revision: next(),
+        cluster: next(),
+        ..Workload::default()
+    }
+}
+
+impl Assignment {
+    /// Every host has to be an address.
+    pub fn addresses(&self, at: At<'_>) -> Result<Vec<(SocketAddr, &DnsHost)>, CompileError> {
+        let address = |host: &'_ DnsHost| Ok(SocketAddr::new(ip(at, &host.host)?, host.port));
+        self.hosts
+            .iter()
+            .map(|host| Ok((address(host)?, host)))
+            .collect()
+    }
+}
+
+/// Endpoints for `cluster`: transports chosen, state carried over from `before` by address.
+pub fn bind<'h>(
+    cluster: &Cluster,
+    hosts: impl IntoIterator<Item = (SocketAddr, &'h DnsHost)>,
+    before: &EndpointSet,
+) -> Vec<Priority> {
+    let known: HashMap<SocketAddr, &Arc<Endpoint>> = before
+        .all()
+        .map(|endpoint| (endpoint.address, endpoint))
+        .collect();
+    let mut priorities: Vec<Priority> = Vec::new();
+    let mut seen = HashSet::new();
+    for (address, host) in hosts {
+        let priority = host.priority as usize;
+        // The same address twice in one priority is one endpoint, as in Envoy.
+        if !seen.insert((priority, address)) {
+            continue;
+        }
+        if priorities.len() <= priority {
+            priorities.resize_with(priority + 1, Priority::default);
+        }
+        let state = match known.get(&address) {
+            Some(endpoint) => endpoint.state.clone(),
+            None => Arc::new(HostState::default()),
+        };
+        priorities[priority].endpoints.push(Arc::new(Endpoint {
+            address,
+            host_name: host.host_name.clone(),
+            weight: host.weight,
+            locality: host.locality.clone(),
+            transport: cluster.transport_for(&host.transport_metadata),
+            transport_metadata: host.transport_metadata.clone(),
+            health: host.health,
+            state,
+            workload: host.workload.clone(),
+        }));
+    }
+    priorities
+}
+
+/// The endpoints `before` had, for a new version of their cluster.
+pub fn rebind(cluster: &Cluster, before: &EndpointSet) -> Vec<Priority> {
+    let again = |endpoint: &Arc<Endpoint>| {
+        Arc::new(Endpoint {
+            address: endpoint.address,
+            host_name: endpoint.host_name.clone(),
+            weight: endpoint.weight,
+            locality: endpoint.locality.clone(),
+            transport: cluster.transport_for(&endpoint.transport_metadata),
+            transport_metadata: endpoint.transport_metadata.clone(),
+            health: endpoint.health,
+            state: endpoint.state.clone(),
+            workload: endpoint.workload.clone(),
+        })
+    };
+    before
+        .priorities
+        .iter()
+        .map(|p| Priority {
+            endpoints: p.endpoints.iter().map(again).collect(),
+        })
+        .collect()
+}

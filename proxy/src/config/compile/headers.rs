@@ -1,0 +1,86 @@
+//! Header additions and removals.
+
+use xds_proto::envoy::config::core::v3 as core;
+
+use super::access_log::format;
+use super::matcher::header_name;
+use super::support::{At, CompileError, each, known, required};
+use crate::config::access_log::{Format, Part};
+use crate::config::matcher::HeaderName;
+use crate::config::route::{AppendAction, HeaderAppend, HeaderEdits};
+
+/// The two lists `<side>_headers_to_add` and `<side>_headers_to_remove`.
+pub fn edits(
+    at: At<'_>,
+    [add_field, remove_field]: [&'static str; 2],
+    add: &[core::HeaderValueOption],
+    remove: &[String],
+) -> Result<HeaderEdits, CompileError> {
+    Ok(HeaderEdits {
+        append: each(at, add_field, add, append)?,
+        remove: each(at, remove_field, remove, |at, name| editable(at, name))?,
+    })
+}
+
+/// Field names of request edits.
+pub const REQUEST: [&str; 2] = ["request_headers_to_add", "request_headers_to_remove"];
+/// Field names of response edits.
+pub const RESPONSE: [&str; 2] = ["response_headers_to_add", "response_headers_to_remove"];
+
+fn append(at: At<'_>, option: &core::HeaderValueOption) -> Result<HeaderAppend, CompileError> {
+    use core::header_value_option::HeaderAppendAction as Action;
+    let core::HeaderValueOption {
+        header,
+        append,
+        append_action,
+        keep_empty_value,
+    } = option;
+    let core::HeaderValue {
+        key,
+        value,
+        raw_value,
+    } = required!(at, header);
+    let at = at.field("header");
+    let text = match raw_value.as_slice() {
+        [] => value.as_str(),
+        raw => std::str::from_utf8(raw)
+            .or_else(|_| at.field("raw_value").fail("only UTF-8 is supported"))?,
+    };
+    let action = match (append, known(at.field("append_action"), *append_action)?) {
+        (Some(append), _) if append.value => AppendAction::AppendIfExistsOrAdd,
+        (Some(_), _) => AppendAction::OverwriteIfExistsOrAdd,
+        (None, Action::AppendIfExistsOrAdd) => AppendAction::AppendIfExistsOrAdd,
+        (None, Action::AddIfAbsent) => AppendAction::AddIfAbsent,
+        (None, Action::OverwriteIfExistsOrAdd) => AppendAction::OverwriteIfExistsOrAdd,
+        (None, Action::OverwriteIfExists) => AppendAction::OverwriteIfExists,
+    };
+    let value = format(at.field("value"), text)?;
+    if !is_field_value(&value) {
+        return at
+            .field("value")
+            .fail("has characters that no header may have");
+    }
+    Ok(HeaderAppend {
+        spelling: key.as_str().into(),
+        name: editable(at.field("key"), key)?,
+        value,
+        action,
+        keep_empty_value: *keep_empty_value,
+    })
+}
+
+fn is_field_value(format: &Format) -> bool {
+    format.0.iter().all(|part| match part {
+        Part::Literal(text) => !text.bytes().any(|b| matches!(b, b'\r' | b'\n' | 0)),
+        Part::Operator(_) => true,
+    })
+}
+
+/// Envoy lets nobody edit pseudo-headers or the host this way: routing was decided by them.
+fn editable(at: At<'_>, name: &str) -> Result<HeaderName, CompileError> {
+    let name = header_name(at, name)?;
+    if name.name.starts_with(':') || &*name.name == "host" {
+        return at.fail("pseudo-headers and host cannot be edited; use a rewrite");
+    }
+    Ok(name)
+}

@@ -1,0 +1,68 @@
+//! Names a resource refers to, collected while it compiles; indices stand in their places.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::config::Name;
+use crate::config::cluster::Cluster;
+use crate::config::route::RouteConfig;
+use crate::config::snapshot::{ClusterLinks, ClusterRef, Link, RouteLink, RouteLinks, RouteRef};
+
+/// Clusters by name, each once.
+#[derive(Default)]
+pub struct ClusterNames {
+    names: Vec<Name>,
+    index: HashMap<Name, ClusterRef>,
+}
+
+impl ClusterNames {
+    pub fn refer(&mut self, name: &str) -> ClusterRef {
+        if let Some(known) = self.index.get(name) {
+            return *known;
+        }
+        let name: Name = name.into();
+        // Four thousand million names do not fit into a resource.
+        let reference = ClusterRef(self.names.len() as u32);
+        self.names.push(name.clone());
+        self.index.insert(name, reference);
+        reference
+    }
+
+    /// Links without targets; linking fills them.
+    pub fn links(self) -> ClusterLinks {
+        let unlinked = |name| Link::<Cluster> { name, target: None };
+        self.names.into_iter().map(unlinked).collect()
+    }
+}
+
+/// Route configurations of a listener: named ones each once, inline ones as they come.
+#[derive(Default)]
+pub struct RouteNames {
+    links: Vec<RouteLink>,
+}
+
+impl RouteNames {
+    pub fn inline(&mut self, routes: RouteConfig) -> RouteRef {
+        self.push(RouteLink::Inline(Arc::new(routes)))
+    }
+
+    pub fn named(&mut self, name: &str) -> RouteRef {
+        let same = |link: &RouteLink| matches!(link, RouteLink::Named(l) if *l.name == *name);
+        if let Some(at) = self.links.iter().position(same) {
+            return RouteRef(at as u32);
+        }
+        self.push(RouteLink::Named(Link {
+            name: name.into(),
+            target: None,
+        }))
+    }
+
+    fn push(&mut self, link: RouteLink) -> RouteRef {
+        self.links.push(link);
+        RouteRef(self.links.len() as u32 - 1)
+    }
+
+    pub fn links(self) -> RouteLinks {
+        self.links.into()
+    }
+}

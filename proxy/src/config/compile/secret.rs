@@ -1,0 +1,276 @@
+//! Secrets: certificates with keys, validation contexts, and the places that hold them by name.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use xds_proto::envoy::extensions::transport_sockets::tls::v3 as pb;
+
+use super::matcher::string;
+use super::support::{
+    At, CompileError, bool_or, decode, each, ignored, known, required, type_name, unknown_type,
+    unsupported,
+};
+use super::tls::depth;
+use super::values::{data_source, extension};
+use crate::config::secret::{Secret, SecretValue};
+use crate::tls::{Identity, Live, PeerRules, SanMatch, TrustBundle};
+
+/// Where named secrets live. TLS contexts hold the places; whoever renews a secret sets them.
+/// A place may be empty: handshakes fail until its secret arrives.
+#[derive(Default)]
+pub struct SecretStore {
+    places: Mutex<Places>,
+}
+
+#[derive(Default)]
+struct Places {
+    identities: HashMap<String, Arc<Live<Identity>>>,
+    bundles: HashMap<String, Arc<Live<TrustBundle>>>,
+}
+
+impl SecretStore {
+    /// The place of the certificate called `name`.
+    pub fn identity(&self, name: &str) -> Arc<Live<Identity>> {
+        let mut places = self.lock();
+        let place = places.identities.entry(name.to_owned());
+        place.or_insert_with(|| Live::new(None)).clone()
+    }
+
+    /// The place of the trust bundle called `name`.
+    pub fn bundle(&self, name: &str) -> Arc<Live<TrustBundle>> {
+        let mut places = self.lock();
+        let place = places.bundles.entry(name.to_owned());
+        place.or_insert_with(|| Live::new(None)).clone()
+    }
+
+    /// Names somebody asked for, and whether they are there.
+    pub fn names(&self) -> Vec<(String, bool)> {
+        let places = self.lock();
+        let identities = places
+            .identities
+            .iter()
+            .map(|(n, p)| (n.clone(), p.load().is_some()));
+        let bundles = places
+            .bundles
+            .iter()
+            .map(|(n, p)| (n.clone(), p.load().is_some()));
+        identities.chain(bundles).collect()
+    }
+
+    /// Puts a secret into its place.
+    pub fn set(&self, secret: &Secret) {
+        match &secret.value {
+            SecretValue::Certificate(identity) => self.identity(&secret.name).set(identity.clone()),
+            SecretValue::Validation(bundle) => self.bundle(&secret.name).set(bundle.clone()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Places> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// envoy.extensions.transport_sockets.tls.v3.Secret.
+pub fn secret(at: At<'_>, m: &pb::Secret) -> Result<Secret, CompileError> {
+    use pb::secret::Type;
+    let pb::Secret { name, r#type } = m;
+    let value = match required!(at, r#type) {
+        Type::TlsCertificate(m) => {
+            SecretValue::Certificate(Arc::new(certificate(at.field("tls_certificate"), m)?))
+        }
+        Type::ValidationContext(m) => {
+            let at = at.field("validation_context");
+            let (bundle, rules) = validation(at, m)?;
+            if !rules.sans.is_empty() {
+                return at
+                    .field("match_typed_subject_alt_names")
+                    .fail("in a named secret is not supported; set it where the secret is used");
+            }
+            match bundle {
+                Some(bundle) => SecretValue::Validation(Arc::new(bundle)),
+                None => return at.field("trusted_ca").fail("is required"),
+            }
+        }
+        Type::SessionTicketKeys(_) => {
+            return at
+                .field("session_ticket_keys")
+                .fail("is not supported by this proxy");
+        }
+        Type::GenericSecret(_) => {
+            return at
+                .field("generic_secret")
+                .fail("is not supported by this proxy");
+        }
+    };
+    Ok(Secret {
+        name: name.as_str().into(),
+        value,
+    })
+}
+
+pub fn certificate(at: At<'_>, m: &pb::TlsCertificate) -> Result<Identity, CompileError> {
+    let pb::TlsCertificate {
+        certificate_chain,
+        private_key,
+        pkcs12,
+        watched_directory,
+        private_key_provider,
+        password,
+        ocsp_staple,
+        signed_certificate_timestamp,
+        tls_params,
+    } = m;
+    unsupported!(
+        at,
+        pkcs12,
+        watched_directory,
+        private_key_provider,
+        password,
+        ocsp_staple,
+        signed_certificate_timestamp,
+        tls_params,
+    );
+    let chain = required!(at, certificate_chain);
+    let key = required!(at, private_key);
+    let chain = data_source(at.field("certificate_chain"), chain)?;
+    let key = data_source(at.field("private_key"), key)?;
+    Identity::from_pem(&chain, &key).map_err(|e| at.error(e))
+}
+
+/// Roots and CRLs, and what is asked of a peer's names.
+pub fn validation(
+    at: At<'_>,
+    m: &pb::CertificateValidationContext,
+) -> Result<(Option<TrustBundle>, PeerRules), CompileError> {
+    let rules = peer_rules(at, m)?;
+    let crl = match &m.crl {
+        Some(source) => Some(data_source(at.field("crl"), source)?),
+        None => None,
+    };
+    let bundle = match (&m.trusted_ca, &m.custom_validator_config) {
+        (_, Some(config)) => {
+            let at = at.field("custom_validator_config");
+            Some(spiffe_bundle(at, config, crl.as_deref())?)
+        }
+        (Some(source), None) => {
+            let at = at.field("trusted_ca");
+            let roots = data_source(at, source)?;
+            let bundle = TrustBundle::from_pem(&roots, crl.as_deref());
+            Some(bundle.map_err(|e| at.error(e))?)
+        }
+        (None, None) if crl.is_some() => return at.field("crl").fail("needs trusted_ca"),
+        (None, None) => None,
+    };
+    // Names without roots would be judged on certificates anybody can make.
+    if bundle.is_none() && !rules.sans.is_empty() {
+        return at
+            .field("trusted_ca")
+            .fail("is required where names are matched");
+    }
+    Ok((bundle, rules))
+}
+
+/// What a validation context asks of names and chains; roots and CRLs are [`validation`]'s.
+pub fn peer_rules(
+    at: At<'_>,
+    m: &pb::CertificateValidationContext,
+) -> Result<PeerRules, CompileError> {
+    let pb::CertificateValidationContext {
+        trusted_ca,
+        ca_certificate_provider_instance,
+        system_root_certs,
+        watched_directory,
+        verify_certificate_spki,
+        verify_certificate_hash,
+        match_typed_subject_alt_names,
+        match_subject_alt_names,
+        require_signed_certificate_timestamp,
+        crl,
+        allow_expired_certificate,
+        trust_chain_verification,
+        custom_validator_config,
+        only_verify_leaf_cert_crl,
+        max_verify_depth,
+        suppress_client_ca_list,
+    } = m;
+    let require_signed_certificate_timestamp =
+        &bool_or(require_signed_certificate_timestamp, false);
+    unsupported!(
+        at,
+        ca_certificate_provider_instance,
+        system_root_certs,
+        watched_directory,
+        verify_certificate_spki,
+        verify_certificate_hash,
+        match_subject_alt_names,
+        require_signed_certificate_timestamp,
+        allow_expired_certificate,
+        trust_chain_verification,
+        only_verify_leaf_cert_crl,
+    );
+    ignored!("read beside this", trusted_ca, crl, custom_validator_config);
+    ignored!(
+        "the list of accepted authorities is never sent",
+        suppress_client_ca_list
+    );
+    Ok(PeerRules {
+        sans: each(
+            at,
+            "match_typed_subject_alt_names",
+            match_typed_subject_alt_names,
+            san,
+        )?,
+        max_intermediates: depth(max_verify_depth),
+    })
+}
+
+fn san(at: At<'_>, m: &pb::SubjectAltNameMatcher) -> Result<SanMatch, CompileError> {
+    use pb::subject_alt_name_matcher::SanType;
+    let pb::SubjectAltNameMatcher {
+        san_type,
+        matcher,
+        oid,
+    } = m;
+    unsupported!(at, oid);
+    let matcher = string(at.field("matcher"), required!(at, matcher))?;
+    match known(at.field("san_type"), *san_type)? {
+        SanType::Uri => Ok(SanMatch::Uri(matcher)),
+        SanType::Dns => Ok(SanMatch::Dns(matcher)),
+        _ => at.field("san_type").fail("only URI and DNS are supported"),
+    }
+}
+
+fn spiffe_bundle(
+    at: At<'_>,
+    config: &xds_proto::envoy::config::core::v3::TypedExtensionConfig,
+    crl: Option<&[u8]>,
+) -> Result<TrustBundle, CompileError> {
+    let any = extension(at, config)?;
+    if type_name(any) != "envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig" {
+        return unknown_type(at, any);
+    }
+    let at = at.field("typed_config");
+    let m: pb::SpiffeCertValidatorConfig = decode(at, any)?;
+    let pb::SpiffeCertValidatorConfig {
+        trust_domains,
+        trust_bundles,
+    } = &m;
+    unsupported!(at, trust_bundles);
+    let domains = each(at, "trust_domains", trust_domains, |at, m| {
+        let pb::spiffe_cert_validator_config::TrustDomain {
+            name,
+            trust_bundle,
+            workload_trust_domain,
+        } = m;
+        unsupported!(at, workload_trust_domain);
+        let source = required!(at, trust_bundle);
+        Ok((
+            name.as_str(),
+            data_source(at.field("trust_bundle"), source)?,
+        ))
+    })?;
+    let domains = domains
+        .iter()
+        .map(|(name, roots)| (*name, roots.as_slice()));
+    TrustBundle::from_trust_domains(domains, crl).map_err(|e| at.error(e))
+}

@@ -1,0 +1,236 @@
+//! Small values of the core API: addresses, ranges, data sources, shares, metadata.
+
+use std::net::{IpAddr, SocketAddr};
+
+use xds_proto::envoy::config::core::v3 as core;
+use xds_proto::envoy::r#type::v3 as kind;
+use xds_proto::google::protobuf as pb;
+
+use super::support::{At, CompileError, decode, ignored, required, type_name, unsupported};
+use crate::config::listener::Cidr;
+
+/// Bytes a file named by configuration may have.
+const MAX_FILE: u64 = 4 << 20;
+
+/// Host and port of a TCP address, the host not yet looked at.
+pub fn host_port<'m>(
+    at: At<'_>,
+    address: &'m core::Address,
+) -> Result<(&'m str, u16), CompileError> {
+    use core::address::Address as Kind;
+    use core::socket_address::{PortSpecifier, Protocol};
+    let core::Address { address } = address;
+    let socket = match required!(at, address) {
+        Kind::SocketAddress(socket) => socket,
+        Kind::Pipe(_) => return at.field("pipe").fail("is not supported by this proxy"),
+        Kind::EnvoyInternalAddress(_) => {
+            return at
+                .field("envoy_internal_address")
+                .fail("is not supported by this proxy");
+        }
+    };
+    let at = at.field("socket_address");
+    let core::SocketAddress {
+        protocol,
+        address,
+        resolver_name,
+        ipv4_compat,
+        network_namespace_filepath,
+        port_specifier,
+    } = socket;
+    unsupported!(at, resolver_name, network_namespace_filepath);
+    ignored!(
+        "IPv6 sockets are bound with the system's own setting",
+        ipv4_compat
+    );
+    if *protocol != Protocol::Tcp as i32 {
+        return at.field("protocol").fail("only TCP is supported");
+    }
+    let port = match required!(at, port_specifier) {
+        PortSpecifier::PortValue(port) => super::support::port(at.field("port_value"), *port)?,
+        PortSpecifier::NamedPort(_) => {
+            return at
+                .field("named_port")
+                .fail("is not supported by this proxy");
+        }
+    };
+    Ok((address, port))
+}
+
+/// An address that has to be numeric.
+pub fn socket_address(at: At<'_>, address: &core::Address) -> Result<SocketAddr, CompileError> {
+    let (host, port) = host_port(at, address)?;
+    Ok(SocketAddr::new(
+        ip(at.field("socket_address").field("address"), host)?,
+        port,
+    ))
+}
+
+pub fn ip(at: At<'_>, text: &str) -> Result<IpAddr, CompileError> {
+    text.parse()
+        .or_else(|_| at.fail(format_args!("`{text}` is not an IP address")))
+}
+
+/// A range; its host bits are cleared, as Envoy does.
+pub fn cidr(at: At<'_>, range: &core::CidrRange) -> Result<Cidr, CompileError> {
+    let core::CidrRange {
+        address_prefix,
+        prefix_len,
+    } = range;
+    let address = ip(at.field("address_prefix"), address_prefix)?;
+    let bits = super::support::u32_or(prefix_len, 0);
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    let bits = match u8::try_from(bits) {
+        Ok(bits) if bits <= most => bits,
+        _ => {
+            return at
+                .field("prefix_len")
+                .fail(format_args!("{bits} is more than {most}"));
+        }
+    };
+    let address = match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V4((u32::from(v4) & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0);
+            IpAddr::V6((u128::from(v6) & mask).into())
+        }
+    };
+    Ok(Cidr { address, bits })
+}
+
+/// The bytes of a data source. Files are read now and, for the time being, only now.
+pub fn data_source(at: At<'_>, source: &core::DataSource) -> Result<Vec<u8>, CompileError> {
+    use core::data_source::Specifier;
+    let core::DataSource {
+        watched_directory,
+        specifier,
+    } = source;
+    unsupported!(at, watched_directory);
+    match required!(at, specifier) {
+        Specifier::InlineBytes(bytes) => Ok(bytes.clone()),
+        Specifier::InlineString(text) => Ok(text.clone().into_bytes()),
+        Specifier::Filename(path) => {
+            let at = at.field("filename");
+            let read = || -> std::io::Result<Vec<u8>> {
+                if std::fs::metadata(path)?.len() > MAX_FILE {
+                    return Err(std::io::Error::other("is larger than 4 MiB"));
+                }
+                std::fs::read(path)
+            };
+            read().map_err(|e| at.error(format_args!("{path}: {e}")))
+        }
+        Specifier::EnvironmentVariable(name) => {
+            std::env::var(name).map(String::into_bytes).map_err(|e| {
+                at.field("environment_variable")
+                    .error(format_args!("{name}: {e}"))
+            })
+        }
+    }
+}
+
+/// Parts per million.
+pub fn fraction(at: At<'_>, share: &kind::FractionalPercent) -> Result<u32, CompileError> {
+    use kind::fractional_percent::DenominatorType as Of;
+    let kind::FractionalPercent {
+        numerator,
+        denominator,
+    } = share;
+    let factor = match super::support::known(at.field("denominator"), *denominator)? {
+        Of::Hundred => 10_000,
+        Of::TenThousand => 100,
+        Of::Million => 1,
+    };
+    Ok(numerator.saturating_mul(factor).min(1_000_000))
+}
+
+/// Parts per million of a share that runtime could change; there is no runtime layer, so the
+/// default holds.
+pub fn runtime_fraction(
+    at: At<'_>,
+    share: &core::RuntimeFractionalPercent,
+) -> Result<u32, CompileError> {
+    let core::RuntimeFractionalPercent {
+        default_value,
+        runtime_key,
+    } = share;
+    ignored!("there is no runtime layer; the default holds", runtime_key);
+    match default_value {
+        Some(share) => fraction(at.field("default_value"), share),
+        None => Ok(0),
+    }
+}
+
+/// Whole percent, 0 to 100.
+pub fn percent(at: At<'_>, share: &kind::Percent) -> Result<u8, CompileError> {
+    let kind::Percent { value } = share;
+    if (0.0..=100.0).contains(value) {
+        // In range; fractions of a percent do not matter where this is used.
+        Ok(value.round() as u8)
+    } else {
+        at.fail(format_args!("{value} is not between 0 and 100"))
+    }
+}
+
+/// Resources may come over the stream they are named on, and from nowhere else.
+pub fn over_ads(at: At<'_>, source: &core::ConfigSource) -> Result<(), CompileError> {
+    use core::config_source::ConfigSourceSpecifier as Source;
+    let core::ConfigSource {
+        authorities,
+        initial_fetch_timeout,
+        resource_api_version,
+        config_source_specifier,
+    } = source;
+    unsupported!(at, authorities);
+    ignored!(
+        "warming has one time-out, and only v3 is spoken",
+        initial_fetch_timeout,
+        resource_api_version
+    );
+    match required!(at, config_source_specifier) {
+        Source::Ads(_) | Source::Self_(_) => Ok(()),
+        Source::Path(_) | Source::PathConfigSource(_) => {
+            at.field("path_config_source").fail("only ads is supported")
+        }
+        Source::ApiConfigSource(_) => at.field("api_config_source").fail("only ads is supported"),
+    }
+}
+
+/// A typed extension that does nothing we would have to know of.
+pub fn extension<'m>(
+    at: At<'_>,
+    config: &'m core::TypedExtensionConfig,
+) -> Result<&'m pb::Any, CompileError> {
+    let core::TypedExtensionConfig { name, typed_config } = config;
+    ignored!("the type says what the extension is", name);
+    Ok(required!(at, typed_config))
+}
+
+/// Whether an extension is of type `M`, which has no settings that matter here.
+pub fn is_type<M: prost::Name + Default>(at: At<'_>, any: &pb::Any) -> Result<bool, CompileError> {
+    if type_name(any) != M::full_name() {
+        return Ok(false);
+    }
+    decode::<M>(at, any).map(|_| true)
+}
+
+/// String values of `filter_metadata[filter]`, sorted by key.
+pub fn string_metadata(fields: &pb::Struct) -> Vec<(Box<str>, Box<str>)> {
+    let mut pairs: Vec<_> = fields
+        .fields
+        .iter()
+        .filter_map(|(key, value)| Some((key.as_str().into(), text(value)?.into())))
+        .collect();
+    pairs.sort();
+    pairs
+}
+
+/// The string in a value; numbers and booleans have no text.
+pub fn text(value: &pb::Value) -> Option<&str> {
+    match &value.kind {
+        Some(pb::value::Kind::StringValue(text)) => Some(text),
+        _ => None,
+    }
+}
