@@ -20,7 +20,10 @@ const UNSAFE_FILES: [&str; 6] = [
 ];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .canonicalize()
+        .unwrap()
 }
 
 /// Every Rust file of the workspace's crates, by its path from the top.
@@ -38,12 +41,23 @@ fn sources() -> Vec<(String, String)> {
     }
     let root = root();
     let mut paths = Vec::new();
-    for part in ["xds-proto", "proxy", "control-plane", "cli", "benches", "tests"] {
+    for part in [
+        "xds-proto",
+        "proxy",
+        "control-plane",
+        "cli",
+        "benches",
+        "tests",
+    ] {
         walk(&root.join(part), &mut paths);
     }
     paths.sort();
     let read = |path: PathBuf| {
-        let name = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+        let name = path
+            .strip_prefix(&root)
+            .unwrap()
+            .to_string_lossy()
+            .into_owned();
         (name, fs::read_to_string(&path).unwrap())
     };
     paths.into_iter().map(read).collect()
@@ -98,14 +112,18 @@ fn functions_stay_short() {
             let indent = line.len() - line.trim_start().len();
             let head = line.trim_start();
             let is_function = head.starts_with("fn ")
-                || (head.starts_with("pub") || head.starts_with("async") || head.starts_with("const"))
+                || (head.starts_with("pub")
+                    || head.starts_with("async")
+                    || head.starts_with("const"))
                     && head.contains(" fn ");
             if !is_function {
                 continue;
             }
             // rustfmt closes a function at the indentation it opened.
             let close = format!("{}}}", " ".repeat(indent));
-            let Some(length) = lines[start..].iter().position(|l| **l == close) else { continue };
+            let Some(length) = lines[start..].iter().position(|l| **l == close) else {
+                continue;
+            };
             if function_length(&lines[start..=start + length]) > MAX_FUNCTION {
                 long.push(format!("{name}:{}: {}", start + 1, head));
             }
@@ -146,8 +164,14 @@ const DATA_PATH: [&str; 3] = ["proxy/src/tcp", "proxy/src/http/", "proxy/src/lis
 
 #[test]
 fn the_data_path_sees_neither_xds_nor_protobufs() {
-    let found = uses(&DATA_PATH, &["crate::xds", "xds_proto", "prost::", "envoy_types"]);
-    report("tcp, http and listener read config, never xds or protobufs", &found);
+    let found = uses(
+        &DATA_PATH,
+        &["crate::xds", "xds_proto", "prost::", "envoy_types"],
+    );
+    report(
+        "tcp, http and listener read config, never xds or protobufs",
+        &found,
+    );
 }
 
 #[test]
@@ -160,7 +184,10 @@ fn only_compile_and_xds_see_protobufs_of_resources() {
         "proxy/src/upstream",
         "proxy/src/worker",
     ];
-    report("protobufs end at config/compile", &uses(&folders, &["xds_proto::envoy", "envoy_types"]));
+    report(
+        "protobufs end at config/compile",
+        &uses(&folders, &["xds_proto::envoy", "envoy_types"]),
+    );
 }
 
 #[test]
@@ -173,20 +200,33 @@ fn the_data_path_uses_neither_hyper_nor_tokio_rustls() {
 fn the_proxy_shares_nothing_but_xds_proto() {
     let manifest = fs::read_to_string(root().join("proxy/Cargo.toml")).unwrap();
     for other in ["anyam-control", "anyam-tests", "anyam ="] {
-        assert!(!manifest.contains(other), "proxy/Cargo.toml depends on {other}");
+        assert!(
+            !manifest.contains(other),
+            "proxy/Cargo.toml depends on {other}"
+        );
     }
 }
 
 #[test]
 fn every_dependency_says_why_it_is_there() {
-    for part in ["xds-proto", "proxy", "control-plane", "cli", "benches", "tests"] {
+    for part in [
+        "xds-proto",
+        "proxy",
+        "control-plane",
+        "cli",
+        "benches",
+        "tests",
+    ] {
         let manifest = fs::read_to_string(root().join(part).join("Cargo.toml")).unwrap();
         let mut dependencies = false;
         for line in manifest.lines() {
             if line.starts_with('[') {
                 dependencies = line.contains("dependencies");
             } else if dependencies && line.contains('=') {
-                assert!(line.contains(" # "), "{part}/Cargo.toml: no reason given: {line}");
+                assert!(
+                    line.contains(" # "),
+                    "{part}/Cargo.toml: no reason given: {line}"
+                );
             }
         }
     }

@@ -57,6 +57,14 @@ pub struct Route {
     pub rbac: Vec<(Name, RbacOverride)>,
 }
 
+impl Route {
+    /// What stands in the place of the RBAC filter called `filter`; `None`: the filter's own.
+    pub fn rbac_for(&self, filter: &str) -> Option<&RbacOverride> {
+        let own = self.rbac.iter().find(|(name, _)| **name == *filter);
+        own.map(|(_, rules)| rules)
+    }
+}
+
 #[derive(Clone)]
 pub enum RbacOverride {
     /// The filter does nothing on this route.

@@ -200,8 +200,8 @@ impl Exchange<'_, '_> {
 
     fn check_policy(&mut self, route: &Route) -> Result<(), Failure> {
         for filter in &self.info.manager.filters {
-            let HttpFilter::Rbac(rbac) = filter;
-            authorise::check(rbac, route, &self.info)?;
+            let HttpFilter::Rbac { name, rbac } = filter;
+            authorise::check(name, rbac, route, &self.info)?;
         }
         Ok(())
     }

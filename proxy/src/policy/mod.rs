@@ -168,25 +168,21 @@ impl Judge<'_> {
             .is_some_and(|request| wanted.matches(request.path()))
     }
 
+    /// An absent header satisfies nothing but a test for absence, inverted or not, unless the
+    /// matcher takes it for empty (as Envoy).
     fn header(self, wanted: &HeaderMatch) -> bool {
-        if wanted.invert {
-            let plain = HeaderMatch {
-                invert: false,
-                ..wanted.clone()
-            };
-            return !self.negated().header(&plain);
-        }
         let (mut seen, mut any, mut all) = (false, false, true);
         if let Some(request) = self.facts.request {
             request.values(&wanted.name, &mut |value| {
-                let matches = value_matches(&wanted.test, value);
+                let matches = value_matches(&wanted.test, value) != wanted.invert;
                 (seen, any, all) = (true, any | matches, all & matches);
             });
         }
         if !seen {
             return match &wanted.test {
-                ValueMatch::Absent => true,
-                test => wanted.treat_missing_as_empty && value_matches(test, b""),
+                ValueMatch::Absent => !wanted.invert,
+                ValueMatch::Present => wanted.invert,
+                test => wanted.treat_missing_as_empty && value_matches(test, b"") != wanted.invert,
             };
         }
         match self.quantifier {

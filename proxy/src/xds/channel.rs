@@ -84,7 +84,7 @@ impl Target {
         let hosts = match &cluster.discovery {
             Discovery::Dns { hosts, .. } => hosts
                 .iter()
-                .map(|(host, port)| (host.to_string(), *port))
+                .map(|host| (host.host.to_string(), host.port))
                 .collect(),
             _ => endpoint_hosts(cluster),
         };
