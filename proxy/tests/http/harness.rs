@@ -17,7 +17,7 @@ use anyam_proxy::config::listener::{
     ChainMatch, Direction, FilterChain, Inspect, Listener, ListenerDef, Terminal,
 };
 use anyam_proxy::config::route::{
-    Action, Forward, HeaderEdits, HostRewrite, PathMatch, PathRewrite, RbacOverride, Route,
+    Action, Forward, HeaderEdits, HostRewrite, PathMatch, PathRewrite, Route,
     RouteConfig, RouteMatch, RouteTable, Target, VirtualHost,
 };
 use anyam_proxy::config::snapshot::{ClusterRef, Link, RouteLink, RouteRef};
@@ -83,7 +83,11 @@ impl Setup {
         let cluster = Cluster {
             name: "shop".into(),
             id: 1,
-            discovery: Discovery::Static,
+            pool_key: 0,
+            discovery: Discovery::Static {
+                hosts: Vec::new(),
+                overprovisioning: 140,
+            },
             connect_timeout: Duration::from_secs(2),
             lb: LbPolicy::RoundRobin,
             transport: vec![TransportMatch {
@@ -97,8 +101,10 @@ impl Setup {
             },
             http2: http2(),
             idle_timeout: Some(Duration::from_secs(3600)),
+            max_connection_duration: None,
             max_requests_per_connection: self.max_requests_per_connection,
             max_response_headers_count: 100,
+            max_response_headers_bytes: 60 << 10,
             keepalive: None,
             outlier: None,
             detector: Arc::default(),
@@ -215,7 +221,7 @@ pub fn route(path: PathMatch, action: Action) -> Arc<Route> {
         action,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
-        rbac: RbacOverride::Inherit,
+        rbac: Vec::new(),
     })
 }
 
@@ -228,6 +234,7 @@ pub fn forward() -> Forward {
         append_x_forwarded_host: false,
         timeout: Some(Duration::from_secs(15)),
         idle_timeout: None,
+        max_stream_duration: None,
         max_grpc_timeout: None,
         retry: None,
         upgrades: Vec::new(),
@@ -264,6 +271,7 @@ fn manager() -> HttpManager {
         xff_num_trusted_hops: 0,
         skip_xff_append: false,
         forward_client_cert: ForwardClientCert::Sanitize,
+        client_cert_uri: false,
         generate_request_id: true,
         preserve_external_request_id: false,
         always_set_request_id_in_response: false,
@@ -271,6 +279,7 @@ fn manager() -> HttpManager {
         idle_timeout: Some(Duration::from_secs(60)),
         max_connection_duration: None,
         max_requests_per_connection: None,
+        max_stream_duration: None,
         stream_idle_timeout: Some(Duration::from_secs(60)),
         request_timeout: None,
         request_headers_timeout: None,
