@@ -12,7 +12,7 @@ pub enum TlsError {
     #[error("TLS settings: {0}")]
     Setup(rustls::Error),
     /// The protocol failed: the peer broke it, refused us, or was refused.
-    #[error("TLS: {0}")]
+    #[error("TLS: {}", plainly(.0))]
     Protocol(#[source] rustls::Error),
     /// The peer went away in the middle of the handshake.
     #[error("the connection ended during the TLS handshake")]
@@ -37,6 +37,20 @@ impl TlsError {
                         | rustls::Error::InvalidCertRevocationList(_)
                 )
         )
+    }
+}
+
+/// What happened, without rustls' wrapping of our own verdicts.
+fn plainly(error: &rustls::Error) -> String {
+    use rustls::{CertificateError as Certificate, Error};
+    match error {
+        Error::InvalidCertificate(Certificate::Other(verdict)) => {
+            format!("the peer's certificate is refused: {}", verdict.0)
+        }
+        Error::InvalidCertificate(Certificate::Revoked) => {
+            "the peer's certificate is refused: it was revoked".into()
+        }
+        other => other.to_string(),
     }
 }
 

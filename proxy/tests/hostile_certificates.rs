@@ -1,0 +1,434 @@
+//! Certificates and handshakes that a hostile peer will send: each is refused, on both sides.
+
+#![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
+
+mod pki;
+
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyam_proxy::buffer::Pool;
+use anyam_proxy::config::matcher::StringMatch;
+use anyam_proxy::tls::{
+    ClientContext, Dial, Handshaker, Identity, PeerRules, SanMatch, ServerContext, TlsError,
+    TlsStream, TrustBundle, Version, Versions,
+};
+use pki::{Ca, Issued, client, dns, server, uri};
+use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, SanType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+const ID: &str = "spiffe://mesh.local/ns/shop/sa/front";
+
+fn run<F: Future>(test: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime
+        .block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await })
+        .expect("the test hangs")
+}
+
+async fn sockets() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (near, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
+    (near.unwrap(), accepted.unwrap().0)
+}
+
+type Ends = (Result<TlsStream, TlsError>, Result<TlsStream, TlsError>);
+
+/// (client's view, server's view)
+async fn handshake(server: &ServerContext, client: &ClientContext) -> Ends {
+    let handshaker = Handshaker::new(Pool::default(), 4);
+    let (near, far) = sockets().await;
+    let dial = Dial::default();
+    tokio::join!(
+        handshaker.connect(near, client, &dial),
+        handshaker.accept(far, &[], server)
+    )
+}
+
+struct Mesh {
+    ca: Ca,
+    bundle: Arc<TrustBundle>,
+}
+
+impl Mesh {
+    fn new() -> Self {
+        let ca = Ca::new();
+        let bundle =
+            TrustBundle::from_trust_domains([("mesh.local", ca.pem().as_bytes())], None).unwrap();
+        Mesh {
+            ca,
+            bundle: Arc::new(bundle),
+        }
+    }
+
+    fn good(&self) -> Arc<Identity> {
+        self.ca.issue(vec![uri(ID)]).identity()
+    }
+
+    /// How a server sees a client with this certificate.
+    async fn client_shows(&self, shown: Arc<Identity>) -> Result<TlsStream, TlsError> {
+        let server = ServerContext::new(server(self.good(), Some(self.bundle.clone())));
+        let client = ClientContext::new(client(Some(shown), self.bundle.clone()));
+        handshake(&server, &client).await.1
+    }
+
+    /// How a client sees a server with this certificate.
+    async fn server_shows(&self, shown: Arc<Identity>) -> Result<TlsStream, TlsError> {
+        let server = ServerContext::new(server(shown, Some(self.bundle.clone())));
+        let client = ClientContext::new(client(Some(self.good()), self.bundle.clone()));
+        handshake(&server, &client).await.0
+    }
+}
+
+fn hour() -> time::Duration {
+    time::Duration::hours(1)
+}
+
+/// Certificates that no side must believe, though this CA signed most of them.
+fn hostile(mesh: &Mesh) -> Vec<(&'static str, Issued)> {
+    let ca = &mesh.ca;
+    let with = |sans: Vec<SanType>| ca.issue(sans);
+    let changed = |change: fn(&mut rcgen::CertificateParams)| ca.issue_with(vec![uri(ID)], change);
+    let other_ca = Ca::new();
+    let mut long = ca.intermediate();
+    let mut issuers = vec![long.issuer.der().clone()];
+    for _ in 0..6 {
+        long = long.intermediate();
+        issuers.insert(0, long.issuer.der().clone());
+    }
+    let mut too_long = long.issue(vec![uri(ID)]);
+    too_long.chain.extend(issuers);
+    vec![
+        ("no SAN", with(vec![])),
+        ("only a DNS name", with(vec![dns("front.shop.svc")])),
+        (
+            "another trust domain",
+            with(vec![uri("spiffe://evil.local/ns/shop/sa/front")]),
+        ),
+        (
+            "trust domain as a prefix",
+            with(vec![uri("spiffe://mesh.local.evil/ns/shop/sa/front")]),
+        ),
+        (
+            "upper-case trust domain",
+            with(vec![uri("spiffe://MESH.local/ns/shop/sa/front")]),
+        ),
+        (
+            "not SPIFFE",
+            with(vec![uri("https://mesh.local/ns/shop/sa/front")]),
+        ),
+        (
+            "dot segments",
+            with(vec![uri("spiffe://mesh.local/ns/shop/../sa/front")]),
+        ),
+        (
+            "query",
+            with(vec![uri("spiffe://mesh.local/ns/shop/sa/front?x")]),
+        ),
+        ("another issuer", other_ca.issue(vec![uri(ID)])),
+        (
+            "expired",
+            changed(|p| p.not_after = p.not_before + time::Duration::minutes(1)),
+        ),
+        (
+            "not yet valid",
+            changed(|p| p.not_before = time::OffsetDateTime::now_utc() + hour() / 2),
+        ),
+        (
+            "a CA as a leaf",
+            changed(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)),
+        ),
+        (
+            "an EKU for something else",
+            changed(|p| p.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning]),
+        ),
+        ("a chain too long", too_long),
+    ]
+}
+
+#[test]
+fn what_nobody_believes() {
+    run(async {
+        let mesh = Mesh::new();
+        assert!(mesh.client_shows(mesh.good()).await.is_ok());
+        assert!(mesh.server_shows(mesh.good()).await.is_ok());
+        for (what, shown) in hostile(&mesh) {
+            let error = other_client_shows(&mesh, &shown).await.err();
+            let error = error.unwrap_or_else(|| panic!("a client with {what} was believed"));
+            assert!(error.peer_was_refused(), "client with {what}: {error}");
+            let error = other_server_shows(&mesh, &shown).await.err();
+            let error = error.unwrap_or_else(|| panic!("a server with {what} was believed"));
+            assert!(error.peer_was_refused(), "server with {what}: {error}");
+        }
+    });
+}
+
+#[test]
+fn names_made_to_be_read_in_two_ways() {
+    run(async {
+        let mesh = Mesh::new();
+        let several = vec![uri(ID), uri("spiffe://mesh.local/ns/shop/sa/admin")];
+        let fake_dns = SanType::DnsName("spiffe://mesh.local/ns/shop/sa/admin".try_into().unwrap());
+        let nul = uri("spiffe://mesh.local/ns/shop/sa/front\0.evil");
+        for (what, sans) in [
+            ("several URIs", several),
+            (
+                "a DNS name that looks like a SPIFFE id",
+                vec![uri(ID), fake_dns],
+            ),
+            ("NUL in the URI", vec![nul]),
+            ("NUL in a DNS name", vec![uri(ID), dns("front\0.evil")]),
+        ] {
+            let issued = mesh.ca.issue(sans);
+            let error = other_client_shows(&mesh, &issued).await;
+            let error = error.err().unwrap_or_else(|| panic!("{what} was believed"));
+            assert!(error.peer_was_refused(), "{what}: {error}");
+        }
+        assert!(
+            other_client_shows(&mesh, &mesh.ca.issue(vec![uri(ID)]))
+                .await
+                .is_ok()
+        );
+    });
+}
+
+fn certified(shown: &Issued) -> Arc<rustls::sign::SingleCertAndKey> {
+    let key = rustls_pki_types::PrivateKeyDer::try_from(shown.key.serialize_der()).unwrap();
+    let signer = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).unwrap();
+    let certified = rustls::sign::CertifiedKey::new(shown.chain.clone(), signer);
+    Arc::new(certified.into())
+}
+
+/// How our server sees a client of another TLS stack, which does not judge what it shows.
+async fn other_client_shows(mesh: &Mesh, shown: &Issued) -> Result<TlsStream, TlsError> {
+    let server = ServerContext::new(server(mesh.good(), Some(mesh.bundle.clone())));
+    let base = ClientContext::new(client(None, mesh.bundle.clone()));
+    let mut config = (*base.rustls_config().unwrap()).clone();
+    config.client_auth_cert_resolver = certified(shown);
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    let handshaker = Handshaker::new(Pool::default(), 4);
+    let (near, far) = sockets().await;
+    let name = rustls_pki_types::ServerName::try_from("x").unwrap();
+    let talk = async {
+        if let Ok(mut stream) = connector.connect(name, near).await {
+            let _ = stream.read(&mut [0]).await;
+        }
+    };
+    let mut accepting = std::pin::pin!(handshaker.accept(far, &[], &server));
+    let mut talk = std::pin::pin!(talk);
+    tokio::select! {
+        biased;
+        accepted = &mut accepting => accepted,
+        () = &mut talk => accepting.await,
+    }
+}
+
+/// How our client sees a server of another TLS stack.
+async fn other_server_shows(mesh: &Mesh, shown: &Issued) -> Result<TlsStream, TlsError> {
+    let client = ClientContext::new(client(Some(mesh.good()), mesh.bundle.clone()));
+    let config = rustls::ServerConfig::builder_with_provider(anyam_proxy::tls::provider().clone())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_cert_resolver(certified(shown));
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let handshaker = Handshaker::new(Pool::default(), 4);
+    let (near, far) = sockets().await;
+    let dial = Dial::default();
+    let (connected, _) = tokio::join!(
+        handshaker.connect(near, &client, &dial),
+        acceptor.accept(far)
+    );
+    connected
+}
+
+#[test]
+fn a_client_without_a_certificate_is_turned_away_where_one_is_required() {
+    run(async {
+        let mesh = Mesh::new();
+        let mut options = server(mesh.good(), Some(mesh.bundle.clone()));
+        let nobody = ClientContext::new(client(None, mesh.bundle.clone()));
+        let strict = ServerContext::new(options.clone());
+        assert!(
+            handshake(&strict, &nobody)
+                .await
+                .1
+                .err()
+                .unwrap()
+                .peer_was_refused()
+        );
+        options.require_client_certificate = false;
+        let (_, here) = handshake(&ServerContext::new(options.clone()), &nobody).await;
+        let here = here.unwrap();
+        assert!(here.info().peer.is_none() && !here.info().peer_verified);
+        // Optional does not mean unchecked.
+        let liar = Ca::new().issue(vec![uri(ID)]).identity();
+        let liar = ClientContext::new(client(Some(liar), mesh.bundle.clone()));
+        assert!(
+            handshake(&ServerContext::new(options), &liar)
+                .await
+                .1
+                .is_err()
+        );
+    });
+}
+
+#[test]
+fn the_servers_account_must_be_the_expected_one() {
+    run(async {
+        let mesh = Mesh::new();
+        let server = ServerContext::new(server(mesh.good(), Some(mesh.bundle.clone())));
+        let expects = |value: &str| {
+            let value = StringMatch::Exact {
+                value: value.into(),
+                ignore_case: false,
+            };
+            let mut options = client(Some(mesh.good()), mesh.bundle.clone());
+            options.rules = PeerRules {
+                sans: vec![SanMatch::Uri(value)],
+                ..PeerRules::default()
+            };
+            ClientContext::new(options)
+        };
+        assert!(handshake(&server, &expects(ID)).await.0.is_ok());
+        for wrong in [
+            &ID[..ID.len() - 1],
+            "spiffe://mesh.local/ns/shop/sa/front2",
+            "",
+        ] {
+            let refused = handshake(&server, &expects(wrong)).await.0;
+            assert!(
+                refused
+                    .err()
+                    .unwrap()
+                    .to_string()
+                    .contains("subject alternative name")
+            );
+        }
+    });
+}
+
+#[test]
+fn revocation_lists() {
+    run(async {
+        let ca = Ca::new();
+        let numbered = |serial: u64| {
+            ca.issue_with(vec![uri(ID)], |p| p.serial_number = Some(serial.into()))
+                .identity()
+        };
+        let crl = ca.revoke(&[77]);
+        let roots = ca.pem();
+        let bundle = TrustBundle::from_pem(roots.as_bytes(), Some(crl.as_bytes())).unwrap();
+        let bundle = Arc::new(bundle);
+        let server = ServerContext::new(server(numbered(1), Some(bundle.clone())));
+        let shows = |serial| ClientContext::new(client(Some(numbered(serial)), bundle.clone()));
+        assert!(handshake(&server, &shows(78)).await.1.is_ok());
+        let error = handshake(&server, &shows(77)).await.1.err().unwrap();
+        assert!(error.to_string().contains("revoked"), "{error}");
+        for junk in [
+            &b""[..],
+            b"junk",
+            b"-----BEGIN X509 CRL-----\nAAAA\n-----END X509 CRL-----\n",
+        ] {
+            assert!(TrustBundle::from_pem(roots.as_bytes(), Some(junk)).is_err());
+        }
+    });
+}
+
+#[test]
+fn old_versions_are_refused_where_only_the_new_one_is_spoken() {
+    run(async {
+        let mesh = Mesh::new();
+        let server = ServerContext::new(server(mesh.good(), Some(mesh.bundle.clone())));
+        let mut options = client(Some(mesh.good()), mesh.bundle.clone());
+        options.versions = Versions {
+            min: Version::Tls12,
+            max: Version::Tls12,
+        };
+        let (there, here) = handshake(&server, &ClientContext::new(options)).await;
+        assert!(there.is_err() && here.is_err());
+    });
+}
+
+#[test]
+fn junk_instead_of_a_handshake() {
+    run(async {
+        let mesh = Mesh::new();
+        let server = ServerContext::new(server(mesh.good(), None));
+        let handshaker = Handshaker::new(Pool::default(), 4);
+        for junk in [
+            &b"GET / HTTP/1.1\r\n\r\n"[..],
+            b"\x16\x03\x01\x00\x05hello",
+            b"\x16\x03\x01\xff\xff",
+            b"\x80\x2e\x01\x03\x01",
+            b"\x15\x03\x03\x00\x02\x02\x28",
+        ] {
+            let (mut near, far) = sockets().await;
+            near.write_all(junk).await.unwrap();
+            near.shutdown().await.unwrap();
+            assert!(handshaker.accept(far, &[], &server).await.is_err());
+        }
+    });
+}
+
+/// openssl s_client as another implementation: a whole exchange over TLS 1.2 and 1.3, key
+/// updates, and a renegotiation, which is refused.
+#[test]
+fn openssl_on_the_other_end() {
+    run(async {
+        let ca = Ca::new();
+        let identity = ca.issue(vec![dns("localhost")]).identity();
+        for (version, command) in [
+            ("-tls1_3", "hello\n"),
+            ("-tls1_2", "hello\n"),
+            ("-tls1_3", "K\n"),
+        ] {
+            let mut options = server(identity.clone(), None);
+            options.versions = Versions::default();
+            options.alpn.clear();
+            let server = ServerContext::new(options);
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = listener.local_addr().unwrap();
+            let spawned = tokio::process::Command::new("openssl")
+                .args(["s_client", version, "-connect", &address.to_string()])
+                .stdin(Stdio::piped())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .kill_on_drop(true)
+                .spawn();
+            let Ok(mut openssl) = spawned else {
+                eprintln!("skipped: there is no openssl here");
+                return;
+            };
+            let (far, _) = listener.accept().await.unwrap();
+            let handshaker = Handshaker::new(Pool::default(), 4);
+            let mut stream = handshaker.accept(far, &[], &server).await.unwrap();
+            let mut input = openssl.stdin.take().unwrap();
+            input.write_all(command.as_bytes()).await.unwrap();
+            if command == "K\n" {
+                // The key update has arrived; data under the new keys still fits.
+                std::future::poll_fn(|cx| stream.poll_read_ready(cx))
+                    .await
+                    .unwrap();
+                input.write_all(b"hello\n").await.unwrap();
+            }
+            let mut got = [0; 6];
+            stream.read_exact(&mut got).await.unwrap();
+            assert_eq!(&got, b"hello\n");
+            stream.write_all(b"bye\n").await.unwrap();
+            stream.flush().await.unwrap();
+            if version == "-tls1_2" {
+                // TLS 1.2: a request to renegotiate is answered with no_renegotiation.
+                input.write_all(b"R\n").await.unwrap();
+                let end = stream.read(&mut got).await;
+                assert!(!matches!(end, Ok(1..)), "renegotiated");
+            }
+        }
+    });
+}
