@@ -22,6 +22,7 @@ use super::{timeout, upgrade};
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::Endpoint;
 use crate::config::route::{Forward, HostRewrite};
+use crate::telemetry::ResponseFlags;
 use crate::upstream::cluster::PickFor;
 use crate::upstream::host::Active;
 use crate::upstream::limits::Permit;
@@ -57,7 +58,6 @@ pub struct Attempts<'a, 'd> {
 pub struct Answer {
     pub lease: Lease,
     pub framing: ResponseInfo,
-    pub endpoint: Arc<Endpoint>,
     _active: Active,
 }
 
@@ -116,7 +116,10 @@ impl<'a, 'd> Attempts<'a, 'd> {
     /// The last attempt's failure.
     pub async fn run(&mut self) -> Result<(Answer, Permit), Failure> {
         let limits = self.cluster.limits.clone();
-        let permit = limits.try_request().ok_or(Failure::Overflow("requests"))?;
+        let permit = limits.try_request().ok_or_else(|| {
+            self.cluster.metrics.overflows.inc();
+            Failure::Overflow("requests")
+        })?;
         let policy = self.forward.retry.clone();
         let policy = policy.or_else(|| self.cluster.retry.clone());
         if policy.is_some() {
@@ -147,6 +150,9 @@ impl<'a, 'd> Attempts<'a, 'd> {
             let wait = match again {
                 Verdict::Again(wait) if self.pump.can_replay() => wait,
                 Verdict::Exhausted(flag) => {
+                    if flag == ResponseFlags::UPSTREAM_OVERFLOW {
+                        self.cluster.metrics.retry_overflows.inc();
+                    }
                     self.info.flags.insert(flag);
                     return outcome.map(|answer| (answer, permit));
                 }
@@ -155,6 +161,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
                 }
             };
             drop(outcome);
+            self.cluster.metrics.retries.inc();
             self.pause(wait).await?;
             self.rewind();
         }
@@ -173,10 +180,17 @@ impl<'a, 'd> Attempts<'a, 'd> {
             },
             &mut fastrand::Rng::new(),
         );
-        let endpoint = picked.map_err(|_| Failure::NoEndpoint)?.endpoint;
+        let endpoint = match picked {
+            Ok(picked) => picked.endpoint,
+            Err(_) => {
+                self.cluster.metrics.no_endpoint.inc();
+                return Err(Failure::NoEndpoint.into());
+            }
+        };
         self.tried.push(endpoint.address);
         self.info.endpoint = Some(endpoint.clone());
         self.info.attempts += 1;
+        self.cluster.metrics.requests.inc();
         let active = endpoint.state.begin();
         let mut lease = match self.checkout(&endpoint).await {
             Ok(lease) => lease,
@@ -193,7 +207,6 @@ impl<'a, 'd> Attempts<'a, 'd> {
                 Ok(Answer {
                     lease,
                     framing,
-                    endpoint,
                     _active: active,
                 })
             }

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::authorise;
 use super::observe::Downstream;
 use crate::config::Snapshot;
 use crate::config::http::HttpManager;
@@ -29,6 +30,8 @@ pub struct Resolved {
     pub routes: Option<Arc<RouteConfig>>,
     /// The listener or chain is not configured any more: the connection is to end.
     pub is_gone: bool,
+    /// Its rules do not let this client in any more.
+    pub is_denied: bool,
 }
 
 impl Conn {
@@ -44,6 +47,7 @@ impl Conn {
             manager,
             snapshot,
             is_gone: false,
+            is_denied: false,
         };
         let conn = Self {
             worker,
@@ -69,7 +73,8 @@ impl Conn {
 
     /// The connection should end at the next occasion.
     pub fn is_draining(&self) -> bool {
-        self.worker.is_draining() || self.resolve().is_gone
+        let current = self.resolve();
+        self.worker.is_draining() || current.is_gone || current.is_denied
     }
 
     fn look_up(&self, snapshot: Arc<Snapshot>) -> Resolved {
@@ -83,12 +88,13 @@ impl Conn {
         let found = listener.and_then(|listener| {
             let chain = same_chain(listener, &down.chain)?;
             match &chain.terminal {
-                Terminal::Http(manager) => Some((listener, manager.clone())),
+                Terminal::Http(manager) => Some((listener, chain, manager.clone())),
                 Terminal::Tcp(_) => None,
             }
         });
         match found {
-            Some((listener, manager)) => Resolved {
+            Some((listener, chain, manager)) => Resolved {
+                is_denied: !authorise::may_stay(chain, down),
                 routes: routes(listener, &manager),
                 manager,
                 snapshot,
@@ -99,6 +105,7 @@ impl Conn {
                 manager: before,
                 snapshot,
                 is_gone: true,
+                is_denied: false,
             },
         }
     }

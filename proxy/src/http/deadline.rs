@@ -42,11 +42,6 @@ impl<'a> Deadlines<'a> {
         deadlines
     }
 
-    pub fn set_idle_after(&mut self, after: Option<Duration>) {
-        self.idle_after = after;
-        self.moved();
-    }
-
     /// Something moved.
     pub fn moved(&mut self) {
         self.idle = self.idle_after.map(|after| Instant::now() + after);
@@ -61,10 +56,6 @@ impl<'a> Deadlines<'a> {
     pub fn set_route(&mut self, at: Option<Instant>) {
         self.route = at;
         self.arm();
-    }
-
-    pub fn has_route(&self) -> bool {
-        self.route.is_some()
     }
 
     pub fn set_try(&mut self, at: Option<Instant>) {

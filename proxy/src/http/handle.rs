@@ -68,7 +68,7 @@ pub async fn handle(
     let mut info = RequestInfo::new(conn.downstream.clone(), manager, request.head);
     info.start = request.start;
     let mut exchange = Exchange {
-        close: close || resolved.is_gone,
+        close: close || resolved.is_gone || resolved.is_denied,
         conn,
         resolved,
         timer,
@@ -199,6 +199,9 @@ impl Exchange<'_, '_> {
     }
 
     fn check_policy(&mut self, route: &Route) -> Result<(), Failure> {
+        if self.resolved.is_denied {
+            return Err(Failure::Denied("connection".into()));
+        }
         for filter in &self.info.manager.filters {
             let HttpFilter::Rbac { name, rbac } = filter;
             authorise::check(name, rbac, route, &self.info)?;

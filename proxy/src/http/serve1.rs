@@ -113,7 +113,7 @@ fn must_close(conn: &Conn, served: u32, framing: Option<&Framing>) -> bool {
     let old = manager
         .max_connection_duration
         .is_some_and(|max| conn.downstream.since.elapsed() >= max);
-    framing.is_none() || spent || old || resolved.is_gone || conn.worker.is_draining()
+    framing.is_none() || spent || old || conn.is_draining()
 }
 
 /// Waits for the first bytes of a request.

@@ -328,7 +328,10 @@ impl Host {
     ) -> Result<(), Failure> {
         if pending.is_none() {
             let permit = target.cluster.limits.try_pending();
-            *pending = Some(permit.ok_or(Failure::Overflow("pending requests"))?);
+            *pending = Some(permit.ok_or_else(|| {
+                target.cluster.metrics.overflows.inc();
+                Failure::Overflow("pending requests")
+            })?);
         }
         // Time or news, either is a reason to look.
         let news = self.changed.notified();
@@ -444,11 +447,19 @@ fn is_quiet(io: &mut Io) -> bool {
 }
 
 async fn dial(worker: &Worker, target: &Target<'_>) -> Result<Stream, Failure> {
+    let metrics = &target.cluster.metrics;
+    metrics.connections.inc();
     let dial = Dial::default();
     connect(worker, target.cluster, target.endpoint, &dial)
         .await
         .map_err(|error| match error {
-            ConnectError::Timeout(_) => Failure::ConnectTimeout,
-            other => Failure::Connect(other.to_string().into()),
+            ConnectError::Timeout(_) => {
+                metrics.connect_timeouts.inc();
+                Failure::ConnectTimeout
+            }
+            other => {
+                metrics.connect_failures.inc();
+                Failure::Connect(other.to_string().into())
+            }
         })
 }
