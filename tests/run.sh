@@ -19,7 +19,7 @@ ANYAM_ENVOY=$(command -v envoy) || { echo "error: the Envoy wheel brought no env
 export ANYAM_ENVOY
 
 stage fmt cargo fmt --all --check
-stage "deny (bans, licenses, sources)" cargo deny --offline --log-level error check --hide-inclusion-graph bans licenses sources
+stage "deny (bans, licenses, sources)" cargo deny --locked --log-level error check --hide-inclusion-graph bans licenses sources
 stage clippy cargo clippy --locked --workspace --all-targets -- -D warnings
 stage docs env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 stage "build" cargo build --locked --workspace --bins
