@@ -5,8 +5,10 @@
 //! beside them `config` (the snapshot and its compiler), `xds` (where configuration comes from),
 //! `telemetry`, `admin`, `drain`; `bootstrap` and `app` put it all together.
 
+pub mod admin;
 pub mod buffer;
 pub mod config;
+pub mod drain;
 pub mod http;
 pub mod identity;
 pub mod listener;

@@ -1,0 +1,131 @@
+//! `/clusters`, in Envoy's two shapes.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::config::Snapshot;
+use crate::config::cluster::Cluster;
+use crate::config::endpoint::{Endpoint, HealthStatus};
+use crate::upstream::limits::Retries;
+
+pub(super) fn address(address: SocketAddr) -> Value {
+    json!({
+        "socket_address": { "address": address.ip().to_string(), "port_value": address.port() }
+    })
+}
+
+fn sorted(snapshot: &Snapshot) -> Vec<&Arc<Cluster>> {
+    let mut clusters: Vec<_> = snapshot.clusters.values().collect();
+    clusters.sort_by(|a, b| a.name.cmp(&b.name));
+    clusters
+}
+
+/// Envoy's health flags of an endpoint.
+fn health_flags(endpoint: &Endpoint) -> String {
+    let mut flags = Vec::new();
+    if endpoint.state.is_ejected() {
+        flags.push("/failed_outlier_check");
+    }
+    match endpoint.health {
+        HealthStatus::Healthy => {}
+        HealthStatus::Degraded => flags.push("/degraded_eds_health"),
+        HealthStatus::Draining => flags.push("/eds_status_draining"),
+        HealthStatus::Unhealthy => flags.push("/failed_eds_health"),
+    }
+    match flags.is_empty() {
+        true => "healthy".to_owned(),
+        false => flags.concat(),
+    }
+}
+
+/// `cluster::what::value` lines.
+pub(super) fn text(snapshot: &Snapshot) -> Vec<u8> {
+    let mut out = String::new();
+    for cluster in sorted(snapshot) {
+        // Writing to a String does not fail.
+        let _ = write_cluster(&mut out, cluster);
+    }
+    out.into_bytes()
+}
+
+fn write_cluster(out: &mut String, cluster: &Cluster) -> std::fmt::Result {
+    let name = &cluster.name;
+    let limits = cluster.limits.thresholds();
+    writeln!(out, "{name}::observability_name::{name}")?;
+    let at = format!("{name}::default_priority");
+    writeln!(out, "{at}::max_connections::{}", limits.connections)?;
+    writeln!(out, "{at}::max_pending_requests::{}", limits.pending)?;
+    writeln!(out, "{at}::max_requests::{}", limits.requests)?;
+    match limits.retries {
+        Retries::Fixed(retries) => writeln!(out, "{at}::max_retries::{retries}")?,
+        Retries::Budget { percent, min } => {
+            writeln!(out, "{at}::retry_budget::{percent}%::min_{min}")?;
+        }
+    }
+    let set = cluster.endpoints.load();
+    for (priority, group) in set.priorities.iter().enumerate() {
+        for endpoint in &group.endpoints {
+            let at = format!("{name}::{}", endpoint.address);
+            writeln!(out, "{at}::rq_active::{}", endpoint.state.active())?;
+            let host = endpoint.host_name.as_deref().unwrap_or_default();
+            writeln!(out, "{at}::hostname::{host}")?;
+            writeln!(out, "{at}::health_flags::{}", health_flags(endpoint))?;
+            writeln!(out, "{at}::weight::{}", endpoint.weight)?;
+            let locality = endpoint.locality.as_deref().unwrap_or_default();
+            writeln!(out, "{at}::locality::{locality}")?;
+            writeln!(out, "{at}::priority::{priority}")?;
+        }
+    }
+    Ok(())
+}
+
+/// envoy.admin.v3.Clusters.
+pub(super) fn json(snapshot: &Snapshot) -> Value {
+    let statuses: Vec<Value> = sorted(snapshot).into_iter().map(|c| status(c)).collect();
+    json!({ "cluster_statuses": statuses })
+}
+
+fn status(cluster: &Cluster) -> Value {
+    let limits = cluster.limits.thresholds();
+    let set = cluster.endpoints.load();
+    let groups = set.priorities.iter().enumerate();
+    let hosts: Vec<Value> = groups
+        .flat_map(|(priority, group)| group.endpoints.iter().map(move |e| host(e, priority)))
+        .collect();
+    json!({
+        "name": &*cluster.name,
+        "observability_name": &*cluster.name,
+        "ready": set.ready,
+        "host_statuses": hosts,
+        "circuit_breakers": { "thresholds": [{
+            "max_connections": limits.connections,
+            "max_pending_requests": limits.pending,
+            "max_requests": limits.requests,
+        }]},
+    })
+}
+
+fn host(endpoint: &Endpoint, priority: usize) -> Value {
+    let eds = match endpoint.health {
+        HealthStatus::Healthy => "HEALTHY",
+        HealthStatus::Degraded => "DEGRADED",
+        HealthStatus::Draining => "DRAINING",
+        HealthStatus::Unhealthy => "UNHEALTHY",
+    };
+    json!({
+        "address": address(endpoint.address),
+        "stats": [
+            { "name": "rq_active", "type": "GAUGE", "value": endpoint.state.active().to_string() }
+        ],
+        "health_status": {
+            "eds_health_status": eds,
+            "failed_outlier_check": endpoint.state.is_ejected(),
+        },
+        "weight": endpoint.weight,
+        "hostname": endpoint.host_name.as_deref().unwrap_or_default(),
+        "priority": priority,
+    })
+}

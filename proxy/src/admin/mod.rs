@@ -1,0 +1,133 @@
+//! What people and scrapers ask the proxy: on loopback, bounded, nothing changed but by POST.
+//!
+//! - `server`: HTTP on the admin, metrics and health ports
+//! - `routes`: which path does what; `pages`: what can be read; `dump`: `/config_dump`;
+//!   `clusters`, `certs`: the pages of those names
+//! - `logging`: log levels, changed live
+
+mod certs;
+mod clusters;
+mod dump;
+pub mod logging;
+mod pages;
+mod routes;
+pub mod server;
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use self::logging::Logging;
+use crate::config::Store;
+use crate::drain::Drain;
+use crate::identity;
+use crate::telemetry::Registry;
+use crate::xds::client::Handle;
+use crate::xds::kind::Kind;
+
+pub use pages::Page;
+
+/// Everything the pages read.
+pub struct Admin {
+    pub store: Arc<Store>,
+    pub registry: Arc<Registry>,
+    pub drain: Arc<Drain>,
+    pub logging: Logging,
+    /// `None`: nothing comes over xDS.
+    pub xds: Option<Handle>,
+    /// `None`: certificates are not by CSR.
+    pub identity: Option<watch::Receiver<identity::Status>>,
+    /// The bootstrap, encoded.
+    pub bootstrap: Bytes,
+    /// Resources of the bootstrap, encoded.
+    pub statics: Vec<(Kind, String, Bytes)>,
+    pub node: serde_json::Value,
+    pub options: serde_json::Value,
+    /// All listeners of the first configuration are open.
+    pub listening: watch::Receiver<bool>,
+    pub started: SystemTime,
+    pub since: Instant,
+}
+
+/// Envoy's `ServerInfo.State`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServerState {
+    Live,
+    Draining,
+    Initializing,
+}
+
+impl ServerState {
+    pub fn label(self) -> &'static str {
+        match self {
+            ServerState::Live => "LIVE",
+            ServerState::Draining => "DRAINING",
+            ServerState::Initializing => "INITIALIZING",
+        }
+    }
+}
+
+impl Admin {
+    pub fn state(&self) -> ServerState {
+        if !self.drain.is_healthy() {
+            return ServerState::Draining;
+        }
+        let configured = self
+            .xds
+            .as_ref()
+            .is_none_or(|xds| xds.watch().borrow().initialised);
+        let identified = self
+            .identity
+            .as_ref()
+            .is_none_or(|status| !status.borrow().serial.is_empty());
+        match configured && identified && *self.listening.borrow() {
+            true => ServerState::Live,
+            false => ServerState::Initializing,
+        }
+    }
+
+    /// What is missing before the state is live; empty when nothing is.
+    pub fn missing(&self) -> Vec<String> {
+        let mut missing = Vec::new();
+        if let Some(status) = &self.identity {
+            let status = status.borrow();
+            if status.serial.is_empty() {
+                let why = status.error.as_deref().unwrap_or("asked for");
+                missing.push(format!("certificate: {why}"));
+            }
+        }
+        if let Some(xds) = &self.xds {
+            let state = xds.state();
+            if !state.initialised {
+                let why = state.error.as_deref().unwrap_or("not all has come yet");
+                missing.push(format!("configuration: {why}"));
+            }
+        }
+        if !*self.listening.borrow() {
+            missing.push("listeners: not open yet".to_owned());
+        }
+        missing
+    }
+}
+
+/// RFC 3339, UTC, milliseconds.
+pub(crate) fn rfc3339(time: SystemTime) -> String {
+    use crate::telemetry::escape::{Civil, strftime};
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let mut out = Vec::with_capacity(24);
+    // Writing to a Vec does not fail.
+    let _ = strftime(
+        &mut out,
+        "%FT%T.%3fZ",
+        &Civil::from_unix(since.as_secs()),
+        since,
+    );
+    String::from_utf8(out).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

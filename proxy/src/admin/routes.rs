@@ -1,0 +1,164 @@
+//! Which path does what.
+//!
+//! A browser on the same machine can be made to send requests here by any web page. So the Host
+//! must be an address or `localhost` (a name could be rebound to loopback), and what changes
+//! something must be a POST that no web page sent.
+
+use http::request::Parts;
+use http::{Method, StatusCode, header};
+use http_body_util::Full;
+use hyper::Response;
+use hyper::body::Bytes;
+
+use super::pages::Page;
+use super::server::Surface;
+use super::{Admin, ServerState};
+
+type Answer = Response<Full<Bytes>>;
+
+pub(super) async fn answer(surface: Surface, admin: &Admin, head: &Parts) -> Answer {
+    let path = head.uri.path();
+    match surface {
+        Surface::Metrics if path == "/stats/prometheus" || path == "/metrics" => {
+            read(admin, "/stats/prometheus", "", head).await
+        }
+        Surface::Health if path == "/healthz/ready" => ready(admin),
+        Surface::Admin => admin_page(admin, head).await,
+        Surface::Metrics | Surface::Health => text(StatusCode::NOT_FOUND, "no such page\n"),
+    }
+}
+
+async fn admin_page(admin: &Admin, head: &Parts) -> Answer {
+    if !is_local_host(head) {
+        let why = "the Host header must be an IP address or localhost\n";
+        return text(StatusCode::FORBIDDEN, why);
+    }
+    let path = head.uri.path();
+    let query = head.uri.query().unwrap_or_default();
+    if path == "/ready" {
+        return ready(admin);
+    }
+    if changes_something(path, query) {
+        return match (head.method == Method::POST, is_from_a_web_page(head)) {
+            (true, false) => change(admin, path, query),
+            (true, true) => text(StatusCode::FORBIDDEN, "not from a web page\n"),
+            (false, _) => {
+                let why = format!("{path} changes something: use POST, as in `curl -X POST`\n");
+                text(StatusCode::METHOD_NOT_ALLOWED, &why)
+            }
+        };
+    }
+    read(admin, path, query, head).await
+}
+
+async fn read(admin: &Admin, path: &str, query: &str, head: &Parts) -> Answer {
+    // Envoy answers /logging and the like to GET and POST; pages that only show do no harm.
+    if ![Method::GET, Method::HEAD, Method::POST].contains(&head.method) {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
+    }
+    match admin.page(path, query).await {
+        Some(page) => respond(StatusCode::OK, page),
+        None => text(
+            StatusCode::NOT_FOUND,
+            "no such page; / lists those there are\n",
+        ),
+    }
+}
+
+fn changes_something(path: &str, query: &str) -> bool {
+    match path {
+        "/drain" | "/drain_listeners" | "/quitquitquit" | "/healthcheck/fail"
+        | "/healthcheck/ok" => true,
+        "/logging" => !query.is_empty(),
+        _ => false,
+    }
+}
+
+fn change(admin: &Admin, path: &str, query: &str) -> Answer {
+    match path {
+        "/drain" | "/drain_listeners" => admin.drain.begin(),
+        "/quitquitquit" => admin.drain.quit(),
+        "/healthcheck/fail" => admin.drain.set_failed(true),
+        "/healthcheck/ok" => admin.drain.set_failed(false),
+        _ => return set_levels(admin, query),
+    }
+    tracing::info!(path, "admin");
+    text(StatusCode::OK, "OK\n")
+}
+
+fn set_levels(admin: &Admin, query: &str) -> Answer {
+    for (name, value) in pairs(query) {
+        let done = match name {
+            "level" => admin.logging.set_all(value),
+            "paths" => value.split(',').try_for_each(|part| {
+                let (module, level) = part.split_once(':').unwrap_or((part, ""));
+                admin.logging.set_module(module, level)
+            }),
+            module => admin.logging.set_module(module, value),
+        };
+        if let Err(error) = done {
+            return text(StatusCode::BAD_REQUEST, &format!("{error}\n"));
+        }
+    }
+    text(StatusCode::OK, &format!("{}\n", admin.logging.current()))
+}
+
+fn ready(admin: &Admin) -> Answer {
+    let state = admin.state();
+    let mut body = format!("{}\n", state.label());
+    if state == ServerState::Initializing {
+        for missing in admin.missing() {
+            body.push_str(&format!("waiting for {missing}\n"));
+        }
+    }
+    match state {
+        ServerState::Live => text(StatusCode::OK, &body),
+        _ => text(StatusCode::SERVICE_UNAVAILABLE, &body),
+    }
+}
+
+/// `name=value` pairs. Nothing here needs percent-decoding.
+pub(super) fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
+    query
+        .split('&')
+        .filter(|pair| !pair.is_empty())
+        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
+}
+
+fn is_local_host(head: &Parts) -> bool {
+    let mut hosts = head.headers.get_all(header::HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else {
+        return false;
+    };
+    let Ok(host) = host.to_str() else {
+        return false;
+    };
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok()
+}
+
+fn is_from_a_web_page(head: &Parts) -> bool {
+    head.headers.contains_key(header::ORIGIN)
+        || head
+            .headers
+            .get("sec-fetch-site")
+            .is_some_and(|site| site != "none")
+}
+
+fn text(status: StatusCode, body: &str) -> Answer {
+    respond(status, Page::text(body.as_bytes().to_vec()))
+}
+
+fn respond(status: StatusCode, page: Page) -> Answer {
+    let mut response = Response::new(Full::new(Bytes::from(page.body)));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    let value = http::HeaderValue::from_static;
+    headers.insert(header::CONTENT_TYPE, value(page.content_type));
+    headers.insert(header::CACHE_CONTROL, value("no-cache, max-age=0"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, value("nosniff"));
+    response
+}

@@ -1,0 +1,148 @@
+//! The way out: phases of a drain and the health that is told to the outside.
+//!
+//! `app` drives it on SIGTERM, the admin server on request; every worker watches the phase.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::worker::Phase;
+
+/// Shared by admin, signals and workers.
+pub struct Drain {
+    phase: watch::Sender<Phase>,
+    failed: AtomicBool,
+    quit: Notify,
+    open: Arc<AtomicUsize>,
+    emptied: Arc<Notify>,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Drain {
+            phase: watch::channel(Phase::Serving).0,
+            failed: AtomicBool::new(false),
+            quit: Notify::new(),
+            open: Arc::default(),
+            emptied: Arc::default(),
+        }
+    }
+}
+
+impl Drain {
+    pub fn subscribe(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Every connection is asked to end.
+    pub fn begin(&self) {
+        self.advance(Phase::Draining);
+    }
+
+    /// What is left is cut.
+    pub fn close(&self) {
+        self.advance(Phase::Closing);
+    }
+
+    /// Phases only go forward.
+    fn advance(&self, next: Phase) {
+        self.phase.send_if_modified(|phase| {
+            let later = next > *phase;
+            *phase = next.max(*phase);
+            later
+        });
+    }
+
+    /// `/healthcheck/fail` and `/healthcheck/ok`: what readiness says while traffic still flows.
+    pub fn set_failed(&self, failed: bool) {
+        self.failed.store(failed, Relaxed);
+    }
+
+    /// Whether new work is welcome.
+    pub fn is_healthy(&self) -> bool {
+        self.phase() == Phase::Serving && !self.failed.load(Relaxed)
+    }
+
+    /// `/quitquitquit`.
+    pub fn quit(&self) {
+        self.quit.notify_one();
+    }
+
+    pub async fn quit_asked(&self) {
+        self.quit.notified().await;
+    }
+
+    /// Counts something that a drain waits for, as long as the answer lives.
+    pub fn hold(&self) -> Hold {
+        self.open.fetch_add(1, Relaxed);
+        Hold {
+            open: self.open.clone(),
+            emptied: self.emptied.clone(),
+        }
+    }
+
+    /// Waits until nothing is held, `limit` at the longest; whether nothing is.
+    pub async fn emptied(&self, limit: Duration) -> bool {
+        let empty = async {
+            loop {
+                let woken = self.emptied.notified();
+                if self.open.load(Relaxed) == 0 {
+                    return;
+                }
+                woken.await;
+            }
+        };
+        tokio::time::timeout(limit, empty).await.is_ok()
+    }
+}
+
+/// See [`Drain::hold`].
+pub struct Hold {
+    open: Arc<AtomicUsize>,
+    emptied: Arc<Notify>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.open.fetch_sub(1, Relaxed) == 1 {
+            self.emptied.notify_one();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn phases_go_forward_only() {
+        let drain = Drain::default();
+        assert!(drain.is_healthy());
+        drain.set_failed(true);
+        assert!(!drain.is_healthy());
+        drain.set_failed(false);
+        drain.close();
+        drain.begin();
+        assert_eq!(drain.phase(), Phase::Closing);
+        assert!(!drain.is_healthy());
+    }
+
+    #[tokio::test]
+    async fn waits_for_what_is_held() {
+        let drain = Drain::default();
+        let short = Duration::from_millis(20);
+        assert!(drain.emptied(short).await);
+        let hold = drain.hold();
+        assert!(!drain.emptied(short).await);
+        let (emptied, ()) = tokio::join!(drain.emptied(Duration::from_secs(60)), async {
+            drop(hold);
+        });
+        assert!(emptied);
+    }
+}
