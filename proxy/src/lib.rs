@@ -8,6 +8,7 @@
 pub mod admin;
 pub mod buffer;
 pub mod config;
+pub mod dns;
 pub mod drain;
 pub mod http;
 pub mod identity;

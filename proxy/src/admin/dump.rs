@@ -253,18 +253,13 @@ fn resource(kind: Kind, body: &Bytes) -> Value {
 }
 
 fn message(full_name: &str, body: &[u8]) -> Value {
-    match to_json(full_name, body) {
+    match xds_proto::json::to_json(full_name, body) {
         Ok(mut value) => {
             redact(&mut value);
             value
         }
         Err(error) => json!({ "error": error.to_string() }),
     }
-}
-
-/// Until the JSON mapping is there.
-fn to_json(full_name: &str, body: &[u8]) -> Result<Value, String> {
-    Ok(json!({ "type": full_name, "bytes": body.len() }))
 }
 
 /// Envoy's marker in place of what must not be shown.

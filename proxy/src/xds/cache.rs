@@ -119,7 +119,8 @@ pub struct Now {
 }
 
 impl Now {
-    pub fn now() -> Self {
+    /// As of now.
+    pub fn read() -> Self {
         Now {
             instant: Instant::now(),
             time: SystemTime::now(),

@@ -166,7 +166,7 @@ impl<A: Apply> Client<A> {
         node: Node,
         wants: Option<mpsc::Receiver<Wanted>>,
     ) -> (Self, Handle) {
-        let now = Now::now();
+        let now = Now::read();
         let (sender, queries) = mpsc::channel(16);
         let (state, watched) = watch::channel(State::default());
         let client = Client {
@@ -202,7 +202,7 @@ impl<A: Apply> Client<A> {
                 Event::Opened(Err(status)) => self.lost(&describe(&status)),
                 Event::Received(Some(Ok(response))) => {
                     self.changed = true;
-                    self.cache.receive(response, &mut self.apply, Now::now());
+                    self.cache.receive(response, &mut self.apply, Now::read());
                 }
                 Event::Received(Some(Err(status))) => self.lost(&describe(&status)),
                 Event::Received(None) => self.lost("the server ended the stream"),
@@ -265,7 +265,7 @@ impl<A: Apply> Client<A> {
             Protocol::Sotw => Box::pin(open_sotw(client, requests, node)),
         };
         // Before the server's headers: many send them only with their first response.
-        self.cache.connected(Now::now());
+        self.cache.connected(Now::read());
         self.link = Link::Opening {
             since: Instant::now(),
             outgoing: Outgoing { sender },
@@ -289,7 +289,7 @@ impl<A: Apply> Client<A> {
     }
 
     fn lost(&mut self, why: &str) {
-        let now = Now::now();
+        let now = Now::read();
         if let Link::Opening { since, .. } | Link::Open { since, .. } = &self.link
             && since.elapsed() >= STABLE
         {
@@ -304,7 +304,7 @@ impl<A: Apply> Client<A> {
 
     fn want(&mut self, wanted: Wanted) {
         let key = self.apply.key(&wanted);
-        match self.cache.want(&key, Now::now()) {
+        match self.cache.want(&key, Now::read()) {
             // What is in force may not be published yet: the loop does that before it answers.
             Some(outcome) => {
                 let changes = self.cache.take_changes();
@@ -323,7 +323,7 @@ impl<A: Apply> Client<A> {
     }
 
     fn tick(&mut self) {
-        let now = Now::now();
+        let now = Now::read();
         self.cache.tick(now);
         if now.instant >= self.next_sweep {
             self.next_sweep = now.instant + SWEEP;
@@ -351,7 +351,7 @@ impl<A: Apply> Client<A> {
 
     fn report(&mut self, error: Option<&str>) {
         let connected = self.cache.is_connected();
-        let initialised = self.state.borrow().initialised || self.cache.is_initialised(Now::now());
+        let initialised = self.state.borrow().initialised || self.cache.is_initialised(Now::read());
         let versions = std::mem::take(&mut self.changed).then(|| self.versions());
         self.state.send_if_modified(|state| {
             let next = State {

@@ -41,7 +41,7 @@ pub(super) struct Rig {
 
 impl Rig {
     pub(super) fn new(config: Config) -> Self {
-        let now = Now::now();
+        let now = Now::read();
         Rig {
             cache: Cache::new(config, now),
             judge: Words { calls: 0 },

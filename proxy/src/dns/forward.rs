@@ -1,0 +1,104 @@
+//! Upstream resolvers. Nothing of what they say is believed that does not answer the question
+//! asked: random id, a socket (and so a random port) of its own for each query, same question.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+
+use super::question;
+
+/// Per try.
+const TIMEOUT: Duration = Duration::from_secs(2);
+/// Over all resolvers.
+const TRIES: usize = 4;
+
+/// How the client asked, and so how is asked upstream: a truncated answer sends the client to
+/// TCP, and then there is room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transport {
+    Udp,
+    Tcp,
+}
+
+/// Asks the resolvers in turn. The answer has the client's id again.
+///
+/// # Errors
+/// When none of them answered; the last one's reason.
+pub(super) async fn forward(
+    resolvers: &[SocketAddr],
+    query: &[u8],
+    transport: Transport,
+) -> io::Result<Vec<u8>> {
+    let mut last = io::Error::from(io::ErrorKind::NotFound);
+    for resolver in resolvers.iter().cycle().take(TRIES.max(resolvers.len())) {
+        let id = random_id()?;
+        let mut asked = query.to_vec();
+        asked
+            .get_mut(..2)
+            .ok_or(io::ErrorKind::InvalidInput)?
+            .copy_from_slice(&id);
+        let asking = async {
+            match transport {
+                Transport::Udp => udp(*resolver, &asked).await,
+                Transport::Tcp => tcp(*resolver, &asked).await,
+            }
+        };
+        match tokio::time::timeout(TIMEOUT, asking).await {
+            Ok(Ok(mut answer)) => {
+                answer[..2].copy_from_slice(&query[..2]);
+                return Ok(answer);
+            }
+            Ok(Err(error)) => last = error,
+            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(last)
+}
+
+fn random_id() -> io::Result<[u8; 2]> {
+    let mut id = [0; 2];
+    aws_lc_rs::rand::fill(&mut id).map_err(|_| io::Error::other("no random numbers"))?;
+    Ok(id)
+}
+
+async fn udp(resolver: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
+    let any: SocketAddr = match resolver {
+        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
+        SocketAddr::V6(_) => ([0u16; 8], 0).into(),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    // Connected: the kernel drops what comes from elsewhere.
+    socket.connect(resolver).await?;
+    socket.send(query).await?;
+    let mut answer = vec![0; 64 << 10];
+    loop {
+        let length = socket.recv(&mut answer).await?;
+        if is_answer(query, &answer[..length]) {
+            answer.truncate(length);
+            return Ok(answer);
+        }
+    }
+}
+
+async fn tcp(resolver: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(resolver).await?;
+    stream.set_nodelay(true)?;
+    let length = u16::try_from(query.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    stream
+        .write_all(&[&length.to_be_bytes(), query].concat())
+        .await?;
+    let length = stream.read_u16().await?;
+    let mut answer = vec![0; usize::from(length)];
+    stream.read_exact(&mut answer).await?;
+    match is_answer(query, &answer) {
+        true => Ok(answer),
+        false => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+fn is_answer(query: &[u8], answer: &[u8]) -> bool {
+    answer.get(..2) == query.get(..2) && question::answers(query, answer)
+}

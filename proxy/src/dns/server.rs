@@ -1,0 +1,151 @@
+//! The sockets. Whatever comes: bounded in number, in size and in time.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::Semaphore;
+
+use super::Settings;
+use super::forward::Transport;
+use super::question::{Parsed, parse};
+use super::resolve::resolve;
+use crate::config::demand::Demand;
+
+/// Questions worked on at once; more are dropped, and clients ask again.
+const MAX_QUESTIONS: usize = 1024;
+const MAX_CONNECTIONS: usize = 128;
+/// A TCP client that says nothing.
+const IDLE: Duration = Duration::from_secs(10);
+/// A UDP question is no longer.
+const MAX_DATAGRAM: usize = 4096;
+
+/// Both sockets on one port.
+pub struct Server {
+    udp: Arc<UdpSocket>,
+    tcp: TcpListener,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    settings: Settings,
+    demand: Option<Demand>,
+    questions: Arc<Semaphore>,
+}
+
+impl Server {
+    /// # Errors
+    /// As `bind(2)`.
+    pub async fn bind(settings: Settings, demand: Option<Demand>) -> io::Result<Self> {
+        let tcp = TcpListener::bind(settings.listen).await?;
+        let udp = UdpSocket::bind(tcp.local_addr()?).await?;
+        Ok(Server {
+            udp: Arc::new(udp),
+            tcp,
+            shared: Arc::new(Shared {
+                settings,
+                demand,
+                questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
+            }),
+        })
+    }
+
+    /// # Errors
+    /// As `getsockname(2)`.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.tcp.local_addr()
+    }
+
+    /// Serves as long as the process.
+    pub async fn run(self) {
+        let udp = serve_udp(self.udp, self.shared.clone());
+        let tcp = serve_tcp(self.tcp, self.shared);
+        tokio::join!(udp, tcp);
+    }
+}
+
+async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
+    let mut buffer = vec![0; MAX_DATAGRAM];
+    loop {
+        let (length, client) = match socket.recv_from(&mut buffer).await {
+            Ok(received) => received,
+            Err(error) => {
+                // A client's port that is closed comes back as an error of our socket.
+                tracing::debug!(%error, "DNS over UDP");
+                tokio::task::yield_now().await;
+                continue;
+            }
+        };
+        let Ok(permit) = shared.questions.clone().try_acquire_owned() else {
+            continue;
+        };
+        let query = buffer[..length].to_vec();
+        let (socket, shared) = (socket.clone(), shared.clone());
+        tokio::spawn(async move {
+            if let Some(answer) = shared.answer(&query, Transport::Udp).await {
+                // The client may be gone.
+                let _ = socket.send_to(&answer, client).await;
+            }
+            drop(permit);
+        });
+    }
+}
+
+async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
+    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        let Ok(slot) = slots.clone().acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let shared = shared.clone();
+                tokio::spawn(async move {
+                    // Whatever ends a client's connection ends only that.
+                    let _ = serve_stream(stream, &shared).await;
+                    drop(slot);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "DNS over TCP");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// One question after the other.
+async fn serve_stream(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    loop {
+        let reading = async {
+            let length = stream.read_u16().await?;
+            let mut query = vec![0; usize::from(length)];
+            stream.read_exact(&mut query).await?;
+            io::Result::Ok(query)
+        };
+        let query = tokio::time::timeout(IDLE, reading).await??;
+        let Some(answer) = shared.answer(&query, Transport::Tcp).await else {
+            return Ok(());
+        };
+        let length = u16::try_from(answer.len()).map_err(|_| io::ErrorKind::InvalidData)?;
+        let framed = [&length.to_be_bytes(), &answer[..]].concat();
+        tokio::time::timeout(IDLE, stream.write_all(&framed)).await??;
+    }
+}
+
+impl Shared {
+    async fn answer(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+        match parse(query) {
+            Parsed::Question(question) => {
+                let demand = self.demand.as_ref();
+                resolve(&self.settings, demand, &question, query, transport).await
+            }
+            Parsed::Error(answer) => Some(answer),
+            Parsed::Drop => None,
+        }
+    }
+}

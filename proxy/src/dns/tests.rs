@@ -1,0 +1,321 @@
+//! The server over real sockets, with an upstream resolver that misbehaves on demand.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
+use hickory_proto::rr::{Name, RData, RecordType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UdpSocket};
+
+use super::server::Server;
+use super::*;
+use crate::config::demand::{Answer, Demand, Resource};
+
+/// A control plane that knows some names.
+fn mesh(names: &[(&str, &[&str])], up: bool) -> Demand {
+    let known: HashMap<String, Vec<IpAddr>> = names
+        .iter()
+        .map(|(name, ips)| (name.to_string(), ips.iter().map(|ip| ip.parse().unwrap()).collect()))
+        .collect();
+    let (demand, mut wants) = Demand::new(16, Duration::from_secs(5));
+    tokio::spawn(async move {
+        while let Some(wanted) = wants.recv().await {
+            let Resource::Name(name) = &wanted.what else {
+                panic!("{:?}", wanted.what);
+            };
+            let answer = match known.get(name) {
+                Some(addresses) => Answer::Addresses {
+                    addresses: addresses.clone(),
+                    ttl: Duration::from_secs(30),
+                },
+                None if up => Answer::Absent,
+                None => Answer::Unavailable,
+            };
+            let _ = wanted.answer.send(answer);
+        }
+    });
+    demand
+}
+
+async fn start(upstream: Vec<SocketAddr>, demand: Demand) -> SocketAddr {
+    let settings = Settings {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        upstream,
+        search: vec!["shop.svc.cluster.local".into(), "svc.cluster.local".into()],
+    };
+    let server = Server::bind(settings, Some(demand)).await.unwrap();
+    let address = server.local_addr().unwrap();
+    tokio::spawn(server.run());
+    address
+}
+
+fn query(name: &str, kind: RecordType) -> Message {
+    let mut message = Message::new(77, MessageType::Query, OpCode::Query);
+    message.metadata.recursion_desired = true;
+    message.add_query(Query::query(Name::from_ascii(name).unwrap(), kind));
+    message
+}
+
+async fn udp_bytes(server: SocketAddr, bytes: &[u8]) -> Message {
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    socket.send_to(bytes, server).await.unwrap();
+    let mut answer = vec![0; 65536];
+    let length = socket.recv(&mut answer).await.unwrap();
+    Message::from_vec(&answer[..length]).unwrap()
+}
+
+async fn udp(server: SocketAddr, message: &Message) -> Message {
+    udp_bytes(server, &message.to_vec().unwrap()).await
+}
+
+async fn tcp(server: SocketAddr, message: &Message) -> Message {
+    let mut stream = TcpStream::connect(server).await.unwrap();
+    let bytes = message.to_vec().unwrap();
+    stream.write_u16(bytes.len() as u16).await.unwrap();
+    stream.write_all(&bytes).await.unwrap();
+    let length = stream.read_u16().await.unwrap();
+    let mut answer = vec![0; length.into()];
+    stream.read_exact(&mut answer).await.unwrap();
+    Message::from_vec(&answer).unwrap()
+}
+
+fn addresses(message: &Message) -> Vec<String> {
+    message
+        .answers
+        .iter()
+        .map(|record| match &record.data {
+            RData::A(a) => a.0.to_string(),
+            RData::AAAA(a) => a.0.to_string(),
+            other => other.to_string(),
+        })
+        .collect()
+}
+
+const NAMES: &[(&str, &[&str])] = &[
+    ("cart.shop.svc.cluster.local", &["240.240.0.1", "fd00::1"]),
+    ("v4.shop.svc.cluster.local", &["240.240.0.2"]),
+    ("db.data.svc.cluster.local", &["240.240.0.3"]),
+    ("api.example.com", &["240.240.0.4"]),
+];
+
+#[tokio::test]
+async fn mesh_names_are_answered_with_search_paths_over_both_transports() {
+    let server = start(Vec::new(), mesh(NAMES, true)).await;
+    for (name, kind, expected) in [
+        ("cart.shop.svc.cluster.local.", RecordType::A, "240.240.0.1"),
+        ("CART.Shop.svc.cluster.LOCAL.", RecordType::AAAA, "fd00::1"),
+        ("cart.", RecordType::A, "240.240.0.1"),
+        ("db.data.", RecordType::A, "240.240.0.3"),
+        ("api.example.com.", RecordType::A, "240.240.0.4"),
+    ] {
+        for answer in [
+            udp(server, &query(name, kind)).await,
+            tcp(server, &query(name, kind)).await,
+        ] {
+            assert_eq!(answer.metadata.id, 77);
+            assert_eq!(addresses(&answer), [expected], "{name}");
+            assert_eq!(answer.answers[0].ttl, 30);
+            assert_eq!(answer.answers[0].name, Name::from_ascii(name).unwrap());
+        }
+    }
+}
+
+#[tokio::test]
+async fn no_data_and_no_name_are_told_apart() {
+    let server = start(Vec::new(), mesh(NAMES, true)).await;
+    for kind in [RecordType::AAAA, RecordType::TXT, RecordType::HTTPS, RecordType::SRV] {
+        let answer = udp(server, &query("v4.", kind)).await;
+        assert_eq!(answer.metadata.response_code, ResponseCode::NoError, "{kind}");
+        assert!(answer.answers.is_empty());
+        assert_eq!(answer.authorities[0].record_type(), RecordType::SOA);
+    }
+    let answer = udp(server, &query("none.shop.svc.cluster.local.", RecordType::A)).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    let answer = udp(server, &query("example.org.", RecordType::A)).await;
+    assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
+}
+
+#[tokio::test]
+async fn without_a_control_plane_mesh_names_are_not_asked_elsewhere() {
+    let upstream = resolver(Behaviour::Answer).await;
+    let server = start(vec![upstream], mesh(&[], false)).await;
+    for name in ["cart.", "x.shop.svc.cluster.local."] {
+        let answer = udp(server, &query(name, RecordType::A)).await;
+        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail, "{name}");
+    }
+    let answer = udp(server, &query("example.org.", RecordType::A)).await;
+    assert_eq!(addresses(&answer), ["192.0.2.1"]);
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Behaviour {
+    Answer,
+    /// Wrong id, another question, no answer at all, junk; then the truth.
+    LieFirst,
+    /// Says "truncated" over UDP, the whole over TCP.
+    Truncate,
+    /// More than a client without EDNS can take.
+    Huge,
+    Silent,
+}
+
+async fn resolver(behaviour: Behaviour) -> SocketAddr {
+    let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = tcp.local_addr().unwrap();
+    let socket = UdpSocket::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        let mut buffer = [0; 4096];
+        loop {
+            let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
+            let asked = Message::from_vec(&buffer[..length]).unwrap();
+            for bytes in replies(behaviour, &asked) {
+                socket.send_to(&bytes, client).await.unwrap();
+            }
+        }
+    });
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = tcp.accept().await.unwrap();
+            let length = stream.read_u16().await.unwrap();
+            let mut bytes = vec![0; length.into()];
+            stream.read_exact(&mut bytes).await.unwrap();
+            let answer = truth(&Message::from_vec(&bytes).unwrap()).to_vec().unwrap();
+            stream.write_u16(answer.len() as u16).await.unwrap();
+            stream.write_all(&answer).await.unwrap();
+        }
+    });
+    address
+}
+
+fn truth(asked: &Message) -> Message {
+    let mut answer = Message::new(asked.metadata.id, MessageType::Response, OpCode::Query);
+    answer.queries.clone_from(&asked.queries);
+    let data = RData::A("192.0.2.1".parse().unwrap());
+    let name = asked.queries[0].name.clone();
+    answer.add_answer(hickory_proto::rr::Record::from_rdata(name, 60, data));
+    answer
+}
+
+fn replies(behaviour: Behaviour, asked: &Message) -> Vec<Vec<u8>> {
+    let right = truth(asked);
+    match behaviour {
+        Behaviour::Answer => vec![right.to_vec().unwrap()],
+        Behaviour::LieFirst => {
+            let mut id = right.clone();
+            id.metadata.id ^= 1;
+            let mut other = right.clone();
+            other.queries[0].name = Name::from_ascii("evil.example.").unwrap();
+            let mut not_answer = right.clone();
+            not_answer.metadata.message_type = MessageType::Query;
+            let lies = [id, other, not_answer];
+            let mut all: Vec<Vec<u8>> = lies.iter().map(|m| m.to_vec().unwrap()).collect();
+            all.push(vec![0xff; 3]);
+            all.push(Vec::new());
+            all.push(right.to_vec().unwrap());
+            all
+        }
+        Behaviour::Truncate => {
+            let mut short = right.clone();
+            short.metadata.truncation = true;
+            short.answers.clear();
+            vec![short.to_vec().unwrap()]
+        }
+        Behaviour::Huge => {
+            let mut huge = right.clone();
+            for _ in 0..100 {
+                huge.add_answer(right.answers[0].clone());
+            }
+            vec![huge.to_vec().unwrap()]
+        }
+        Behaviour::Silent => Vec::new(),
+    }
+}
+
+#[tokio::test]
+async fn other_names_are_forwarded_and_lies_ignored() {
+    let upstream = resolver(Behaviour::LieFirst).await;
+    let server = start(vec![upstream], mesh(NAMES, true)).await;
+    let answer = udp(server, &query("example.org.", RecordType::A)).await;
+    assert_eq!(answer.metadata.id, 77);
+    assert_eq!(addresses(&answer), ["192.0.2.1"]);
+}
+
+#[tokio::test]
+async fn what_does_not_fit_is_asked_again_over_tcp() {
+    for behaviour in [Behaviour::Truncate, Behaviour::Huge] {
+        let upstream = resolver(behaviour).await;
+        let server = start(vec![upstream], mesh(NAMES, true)).await;
+        let asked = query("example.org.", RecordType::A);
+        let answer = udp(server, &asked).await;
+        assert!(answer.metadata.truncation && answer.answers.is_empty());
+        assert_eq!(addresses(&tcp(server, &asked).await), ["192.0.2.1"]);
+    }
+    let many: Vec<String> = (0..60).map(|n| format!("240.240.1.{n}")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let server = start(Vec::new(), mesh(&[("many", &many)], true)).await;
+    let mut asked = query("many.", RecordType::A);
+    assert!(udp(server, &asked).await.metadata.truncation);
+    let mut edns = Edns::new();
+    edns.set_max_payload(4096);
+    asked.set_edns(edns);
+    let answer = udp(server, &asked).await;
+    assert!(!answer.metadata.truncation && answer.edns.is_some());
+    assert_eq!(answer.answers.len(), 60);
+}
+
+#[tokio::test]
+async fn silent_resolvers_are_passed_over() {
+    let (silent, fine) = (
+        resolver(Behaviour::Silent).await,
+        resolver(Behaviour::Answer).await,
+    );
+    let server = start(vec![silent, fine], mesh(NAMES, true)).await;
+    let answer = udp(server, &query("example.org.", RecordType::A)).await;
+    assert_eq!(addresses(&answer), ["192.0.2.1"]);
+}
+
+#[tokio::test]
+async fn hostile_questions_get_an_error_or_nothing_and_the_server_lives() {
+    let server = start(Vec::new(), mesh(NAMES, true)).await;
+    let good = query("cart.", RecordType::A);
+    let mut two = good.clone();
+    two.add_query(good.queries[0].clone());
+    let mut none = good.clone();
+    none.queries.clear();
+    let mut update = good.clone();
+    update.metadata.op_code = OpCode::Update;
+    let junk = [&good.to_vec().unwrap()[..12], &[0xc0, 0x0c][..]].concat();
+    for (bytes, code) in [
+        (two.to_vec().unwrap(), ResponseCode::FormErr),
+        (none.to_vec().unwrap(), ResponseCode::FormErr),
+        (junk, ResponseCode::FormErr),
+        (update.to_vec().unwrap(), ResponseCode::NotImp),
+    ] {
+        let answer = udp_bytes(server, &bytes).await;
+        assert_eq!(answer.metadata.response_code, code, "{bytes:?}");
+        assert_eq!(answer.metadata.id, 77);
+    }
+    // No answer to these; the last line shows that the server goes on.
+    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let mut response = good.clone();
+    response.metadata.message_type = MessageType::Response;
+    for bytes in [vec![], vec![1; 11], response.to_vec().unwrap(), vec![0xff; 4000]] {
+        socket.send_to(&bytes, server).await.unwrap();
+    }
+    let mut stream = TcpStream::connect(server).await.unwrap();
+    stream.write_all(&[0xff, 0xff, 1, 2, 3]).await.unwrap();
+    drop(stream);
+    assert_eq!(addresses(&udp(server, &good).await), ["240.240.0.1"]);
+}
+
+proptest::proptest! {
+    #[test]
+    fn parsing_never_fails_otherwise_than_by_saying_so(bytes: Vec<u8>) {
+        if let super::question::Parsed::Question(question) = super::question::parse(&bytes) {
+            assert!(question.addresses(&[], 1).is_some());
+        }
+        super::question::answers(&bytes, &bytes);
+    }
+}
