@@ -108,14 +108,6 @@ impl Head {
         self.fields.is_empty()
     }
 
-    /// Decoded size: names, values and four bytes per field, start-line parts not counted.
-    pub fn fields_size(&self) -> usize {
-        self.fields
-            .iter()
-            .map(|f| f.name.len() + f.value.len() + 4)
-            .sum()
-    }
-
     /// All fields in order.
     #[inline]
     pub fn iter(&self) -> impl ExactSizeIterator<Item = FieldRef<'_>> + Clone {

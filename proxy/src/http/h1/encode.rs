@@ -1,6 +1,7 @@
 //! Heads out. Unchanged runs of a received head go out as they came, in one piece each.
 
-use super::{BodyLength, COPY_MAX, Out, RequestInfo, Tunnel};
+use super::out::{COPY_MAX, Out};
+use super::{BodyLength, RequestInfo, Tunnel};
 use crate::http::head::{Field, Head, HeaderId, Method, Span, TargetForm, Version};
 
 /// How a head is written.

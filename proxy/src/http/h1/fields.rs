@@ -61,7 +61,8 @@ impl Progress {
         if kind == Kind::Request && seen.first().is_some_and(|&b| !is_token_byte(b)) {
             return Err(Fault::InvalidMethod);
         }
-        if !full && memchr::memchr(b'\n', &seen[self.scanned..]).is_none() {
+        let fresh = seen.get(self.scanned..).unwrap_or(seen);
+        if !full && memchr::memchr(b'\n', fresh).is_none() {
             self.scanned = seen.len();
             return Ok(false);
         }

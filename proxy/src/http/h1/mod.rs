@@ -33,7 +33,7 @@ mod write;
 pub use self::client::ClientConn;
 pub use self::encode::Spelling;
 pub use self::fault::{Fault, Side};
-pub use self::out::{COPY_MAX, Out};
+pub use self::out::Out;
 pub use self::server::ServerConn;
 pub use self::trailers::is_allowed as is_allowed_trailer;
 
@@ -134,7 +134,7 @@ pub struct ResponseInfo {
 
 /// What the request was, as far as its response's framing depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub(super) struct Asked {
     pub method: Method,
     pub tunnel: Tunnel,
 }

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 
 /// Slices up to this many bytes are copied next to their neighbours. Measured on a stream socket:
 /// two more entries in `writev` cost 250 to 300 ns, a warm copy breaks even at 8 KiB.
-pub const COPY_MAX: usize = 4 * 1024;
+pub(super) const COPY_MAX: usize = 4 * 1024;
 
 /// Consumed scratch beyond this is given up even while something still waits.
 const COMPACT: usize = 32 * 1024;

@@ -56,7 +56,10 @@ impl ServerConn {
         if self.exchange.is_some() || self.closing {
             return Ok(None);
         }
-        let Some(info) = self.decoder.read(input, head)? else {
+        let read = self.decoder.read(input, head);
+        // Where the next message would begin is not known after a fault.
+        self.closing |= read.is_err();
+        let Some(info) = read? else {
             return Ok(None);
         };
         self.body = BodyDecoder::new(info.body);
@@ -71,16 +74,12 @@ impl ServerConn {
         Ok(Some(info))
     }
 
-    /// Between exchanges, and nothing of a request has come: the connection may be closed without
-    /// loss.
-    pub fn is_idle(&self, input: &BytesMut) -> bool {
-        self.exchange.is_none() && self.decoder.is_idle(input)
-    }
-
     /// Reads on in the request's body. Trailers go into `trailers` (cleared first). After the end
     /// it says [`Event::End`] again; in a tunnel that was agreed on, it gives the opaque bytes.
     pub fn read_body(&mut self, input: &mut BytesMut, trailers: &mut Head) -> Result<Event, Fault> {
-        self.body.read(&self.options.limits, input, trailers)
+        let read = self.body.read(&self.options.limits, input, trailers);
+        self.closing |= read.is_err();
+        read
     }
 
     /// The client sent FIN. `Ok(true)`: at a clean place (between messages, or the request was
@@ -99,25 +98,10 @@ impl ServerConn {
         self.body.is_done()
     }
 
-    /// The client waits for 100 and has not been told to go on.
-    pub fn awaits_continue(&self) -> bool {
-        self.exchange
-            .as_ref()
-            .is_some_and(|x| x.info.expect_continue && !x.continued)
-    }
-
-    /// Writes `100 Continue`, once, to a client that waits for it.
-    pub fn write_continue(&mut self, out: &mut Out) {
-        if self.awaits_continue() {
-            self.mark_continued();
-            out.copy(b"HTTP/1.1 100 Continue\r\n\r\n");
-        }
-    }
-
     /// Writes 100, 103 or another interim response. Not sent to HTTP/1.0 clients, nor after the
     /// final head.
     pub fn write_interim(&mut self, head: &Head, out: &mut Out) {
-        let Some(exchange) = &self.exchange else {
+        let Some(exchange) = &mut self.exchange else {
             return;
         };
         let fits = matches!(head.status(), 100 | 102..=199);
@@ -125,7 +109,7 @@ impl ServerConn {
             return;
         }
         if head.status() == 100 {
-            self.mark_continued();
+            exchange.continued = true;
         }
         let persistence = Persistence::default();
         let spelling = self.options.spelling;
@@ -209,16 +193,6 @@ impl ServerConn {
         self.write.end(trailers, self.options.spelling, out)
     }
 
-    /// The final response's head was written: too late for another.
-    pub fn is_answered(&self) -> bool {
-        self.write != BodyEncoder::Idle
-    }
-
-    /// The connection ends after this exchange.
-    pub fn is_closing(&self) -> bool {
-        self.closing
-    }
-
     /// Both directions are done: whether another exchange may follow on this connection. False also
     /// when the request's body was not read to its end, and when held-back bytes of a refused
     /// Upgrade lie in `input`. After `true` the next `read_head` reads.
@@ -233,11 +207,5 @@ impl ServerConn {
             self.write = BodyEncoder::Idle;
         }
         !self.closing
-    }
-
-    fn mark_continued(&mut self) {
-        if let Some(exchange) = &mut self.exchange {
-            exchange.continued = true;
-        }
     }
 }
