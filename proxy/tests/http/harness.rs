@@ -17,8 +17,8 @@ use anyam_proxy::config::listener::{
     ChainMatch, Direction, FilterChain, Inspect, Listener, ListenerDef, Terminal,
 };
 use anyam_proxy::config::route::{
-    Action, Forward, HeaderEdits, HostRewrite, PathMatch, PathRewrite, Route,
-    RouteConfig, RouteMatch, RouteTable, Target, VirtualHost,
+    Action, Forward, HeaderEdits, HostRewrite, PathMatch, PathRewrite, Route, RouteConfig,
+    RouteMatch, RouteTable, Target, VirtualHost,
 };
 use anyam_proxy::config::snapshot::{ClusterRef, Link, RouteLink, RouteRef};
 use anyam_proxy::config::{Snapshot, Store};

@@ -2,6 +2,7 @@
 //! a worker in between.
 
 mod harness;
+mod hostile2;
 mod http1;
 mod http2;
 mod life;
