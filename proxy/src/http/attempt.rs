@@ -2,13 +2,13 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
+use super::conn::Conn;
 use super::deadline::{Deadlines, Which};
 use super::down::Down;
 use super::error::{Failure, Late};
@@ -28,7 +28,6 @@ use crate::upstream::host::Active;
 use crate::upstream::limits::Permit;
 use crate::upstream::outlier::Outcome;
 use crate::upstream::pool::{Lease, Target};
-use crate::worker::Worker;
 
 /// Body bytes kept so that a request survives a connection that was closed while it was idle.
 const STALE_REPLAY: usize = 64 * 1024;
@@ -37,7 +36,7 @@ const MAX_STALE: u32 = 8;
 
 /// One request on its way to an upstream.
 pub struct Attempts<'a, 'd> {
-    pub worker: &'a Rc<Worker>,
+    pub conn: &'a Conn,
     pub info: &'a mut RequestInfo,
     pub down: &'a mut Down<'d>,
     pub framing: Framing,
@@ -79,7 +78,7 @@ impl From<Failure> for Missed {
 
 impl<'a, 'd> Attempts<'a, 'd> {
     pub fn new(
-        worker: &'a Rc<Worker>,
+        conn: &'a Conn,
         info: &'a mut RequestInfo,
         down: &'a mut Down<'d>,
         framing: Framing,
@@ -94,7 +93,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         Self {
             timeout: timeout::of(&info.request, forward),
             count_attempts: info.virtual_host().is_some_and(|h| h.include_attempt_count),
-            worker,
+            conn,
             info,
             down,
             framing,
@@ -223,7 +222,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
 
     /// A connection, unless a deadline passes or the client goes first.
     async fn checkout(&mut self, endpoint: &Arc<Endpoint>) -> Result<Lease, Failure> {
-        let worker = self.worker.clone();
+        let worker = self.conn.worker.clone();
         let cluster = self.cluster.clone();
         let target = Target {
             cluster: &cluster,
@@ -373,12 +372,16 @@ impl<'a, 'd> Attempts<'a, 'd> {
         }
     }
 
-    /// Ready when there is a reason to stop waiting: a deadline, or nobody to wait for.
+    /// Ready when there is a reason to stop waiting: a deadline, nobody to wait for, or rules that
+    /// have turned against the client.
     pub(super) fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         if self.received
             && let Poll::Ready(gone) = self.down.poll_gone(cx)
         {
             return Poll::Ready(gone);
+        }
+        if self.conn.resolve().is_denied {
+            return Poll::Ready(Failure::Denied("connection".into()));
         }
         self.deadlines
             .poll(cx)
@@ -386,7 +389,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
     }
 
     async fn pause(&mut self, wait: Duration) -> Result<(), Failure> {
-        let timers = self.worker.timers.clone();
+        let timers = self.conn.worker.timers.clone();
         let mut sleep = std::pin::pin!(timers.sleep(wait));
         poll_fn(|cx| {
             if sleep.as_mut().poll(cx).is_ready() {

@@ -5,7 +5,7 @@
 
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::error::Failure;
 use super::h1::{BodyLength, Event, ServerConn};
@@ -38,6 +38,10 @@ impl Down<'_> {
             Self::H1(server) => server.poll_gone(cx),
             Self::H2(stream) => stream.poll_gone(cx),
         }
+    }
+
+    pub fn is_h1(&self) -> bool {
+        matches!(self, Self::H1(_))
     }
 
     /// Says 100 to a client that waits for it before it sends its body.
@@ -138,11 +142,6 @@ impl Server1 {
     pub fn begin(&mut self, expects_continue: bool) {
         self.expects_continue = expects_continue;
         self.pipelined = !self.io.input.is_empty();
-    }
-
-    /// What was read and belongs to nobody yet, for the relay that follows.
-    pub fn take_input(&mut self) -> BytesMut {
-        std::mem::take(&mut self.io.input)
     }
 
     fn poll_body(

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::attempt::Attempts;
+use super::attempt::{Answer, Attempts};
 use super::authority::{self, AuthorityOptions, PortRule};
 use super::conn::{Conn, Resolved};
 use super::deadline::Deadlines;
@@ -18,10 +18,12 @@ use super::headers::{self, Side};
 use super::local::{self, Reply};
 use super::observe::RequestInfo;
 use super::path::{self, PathOutcome};
+use super::tunnel::Tunnelled;
 use super::{authorise, plan, redirect, rewrite, upgrade};
 use crate::config::http::{HttpFilter, StripPort};
 use crate::config::route::{Action, Forward, Route};
 use crate::timer::Timer;
+use crate::upstream::limits::Permit;
 
 /// A request, as its codec hands it over.
 pub struct Request {
@@ -40,6 +42,8 @@ pub struct Ended {
     pub answered: bool,
     /// For the next request.
     pub head: Head,
+    /// The connection turned into a tunnel, which the connection's loop has to serve.
+    pub tunnel: Option<Box<Tunnelled>>,
 }
 
 /// One exchange under way.
@@ -53,6 +57,8 @@ struct Exchange<'a, 'd> {
     close: bool,
     /// The response's head was sent.
     started: bool,
+    /// Both ends agreed on a tunnel and are HTTP/1: bytes pass outside of the codec from here.
+    tunnel: Option<(Answer, Permit)>,
 }
 
 /// Serves one request. What goes wrong is answered, as long as it can be.
@@ -75,6 +81,7 @@ pub async fn handle(
         down,
         info,
         started: false,
+        tunnel: None,
     };
     let result = match request.framing {
         Ok(framing) => exchange.run(framing).await,
@@ -85,12 +92,21 @@ pub async fn handle(
         Ok(()) => Ok(()),
     };
     let mut info = exchange.info;
+    if let (Some((answer, permit)), Ok(())) = (exchange.tunnel, &result) {
+        return Ended {
+            clean: true,
+            answered: true,
+            head: Head::new(),
+            tunnel: Some(Box::new(Tunnelled::new(info, answer, permit))),
+        };
+    }
     info.times.end = info.elapsed();
     super::observe::report(&conn.worker, &info);
     Ended {
         clean: result.is_ok(),
         answered: !matches!(result, Err(Failure::ClientGone | Failure::ClientReset)),
         head: info.request,
+        tunnel: None,
     }
 }
 
@@ -115,6 +131,7 @@ pub async fn refuse(
         info,
         close: true,
         started: false,
+        tunnel: None,
     };
     // Whether it could be sent changes nothing: the connection ends.
     let _ = exchange.fail(failure).await;
@@ -255,9 +272,9 @@ impl Exchange<'_, '_> {
         let mut deadlines = Deadlines::new(self.timer, idle);
         let whole = self.info.manager.request_timeout;
         deadlines.set_request(whole.map(|after| self.info.start + after));
-        let (worker, info, down) = (&self.conn.worker, &mut self.info, &mut *self.down);
+        let (conn, info, down) = (self.conn, &mut self.info, &mut *self.down);
         let mut attempts = Attempts::new(
-            worker,
+            conn,
             info,
             down,
             framing,
@@ -265,17 +282,21 @@ impl Exchange<'_, '_> {
             cluster.clone(),
             deadlines,
         );
-        let (mut answer, _permit) = attempts.run().await?;
+        let (mut answer, permit) = attempts.run().await?;
 
-        let length = finish_head(attempts.info, &answer.framing, weighted, &worker.date);
+        let length = finish_head(attempts.info, &answer.framing, weighted, &conn.worker.date);
         self.started = true;
         let close = self.close || answer.framing.tunnel;
         attempts.down.head(&attempts.info.response, length, close)?;
+        if answer.framing.tunnel && answer.lease.up.is_h1() && attempts.down.is_h1() {
+            self.tunnel = Some((answer, permit));
+            return self.flush().await;
+        }
         let relayed = attempts.relay(&mut answer).await;
         attempts.info.request_bytes = attempts.pump.bytes;
         relayed?;
         if attempts.is_clean(&answer) {
-            worker.pools.checkin(answer.lease, &cluster);
+            conn.worker.pools.checkin(answer.lease, &cluster);
         }
         Ok(())
     }
@@ -299,6 +320,11 @@ impl Exchange<'_, '_> {
             self.down.data(body)?;
         }
         self.down.end(None)?;
+        self.flush().await
+    }
+
+    /// Waits until the client took what was written.
+    async fn flush(&mut self) -> Result<(), Failure> {
         let idle = self.info.manager.stream_idle_timeout;
         self.timer.set_or_clear(idle);
         let flushed = std::future::poll_fn(|cx| self.down.poll_flush(cx));

@@ -5,7 +5,8 @@
 //!   share)
 //! - `handle`: a request's life, step by step: `path`, `authority` (one value each), `headers`
 //!   (sanitise, edit), `plan` with `matching` (route), `authorise`, `redirect`, `rewrite`,
-//!   `attempt` with `retry`, `deadline`, `timeout` and `upgrade`, `relay` with `pump` (bodies)
+//!   `attempt` with `retry`, `deadline`, `timeout` and `upgrade`, `relay` with `pump` (bodies),
+//!   `tunnel` (bytes that left the codec)
 //! - `down` and `up`: the two ends of an exchange, HTTP/1 or HTTP/2; `io`: socket and buffers
 //! - `local` (responses made here) for an `error`; `observe`: what is known of a request
 //! - `head`, `spelling`, `date`: the head type and its spellings; `h1`, `h2`: the protocols
@@ -40,5 +41,6 @@ mod serve1;
 mod serve2;
 pub mod spelling;
 mod timeout;
+mod tunnel;
 pub mod up;
 mod upgrade;

@@ -70,6 +70,9 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
         };
         let mut down = Down::H1(&mut server);
         let ended = handle(&conn, &timer, &mut down, request, close).await;
+        if let Some(tunnel) = ended.tunnel {
+            return tunnel.relay(&conn, server.io).await;
+        }
         head = ended.head;
         head.clear();
         if !ended.answered {
@@ -77,9 +80,6 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
         }
         if !ended.clean {
             // A response cut short must not look complete: no orderly end.
-            return;
-        }
-        if server.tunnel {
             return;
         }
         drain_body(&mut server, &timer).await;

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
 use super::down::poll_opaque;
 use super::error::Failure;
@@ -112,6 +112,10 @@ impl Up {
         }
     }
 
+    pub fn is_h1(&self) -> bool {
+        matches!(self, Self::H1(_))
+    }
+
     /// It served a request before.
     pub fn is_reused(&self) -> bool {
         match self {
@@ -167,11 +171,6 @@ impl Client1 {
             reset: false,
             _permit: permit,
         }
-    }
-
-    /// What was read and belongs to nobody yet, for the relay that follows.
-    pub fn take_input(&mut self) -> BytesMut {
-        std::mem::take(&mut self.io.input)
     }
 
     fn was_reset(&self) -> bool {

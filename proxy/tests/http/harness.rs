@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyam_proxy::config::access_log::Format;
 use anyam_proxy::config::cluster::{
     Cluster, Discovery, LbPolicy, Protocol, Transport, TransportMatch, UpstreamHttp1,
 };
@@ -386,11 +385,4 @@ async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
         let worker = worker.clone();
         tokio::task::spawn_local(async move { serve::serve(&worker, connection).await });
     }
-}
-
-/// A format of literal text.
-pub fn literal(text: &str) -> Format {
-    Format(vec![anyam_proxy::config::access_log::Part::Literal(
-        text.into(),
-    )])
 }

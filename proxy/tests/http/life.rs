@@ -159,60 +159,70 @@ async fn with_one_connection_allowed_requests_wait_for_it() {
     futures_util::future::join_all(asking).await;
 }
 
+const LARGE: usize = 100 << 20;
+
+/// Takes [`LARGE`] bytes, gives as many back, counts what it could send.
+async fn large_h1(sent: Arc<AtomicUsize>) -> std::net::SocketAddr {
+    listen(move |mut tcp, _| {
+        let sent = sent.clone();
+        async move {
+            read_head(&mut tcp).await;
+            let mut left = LARGE;
+            let mut piece = vec![0; 64 << 10];
+            while left > 0 {
+                left -= tcp.read(&mut piece).await.unwrap();
+            }
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {LARGE}\r\n\r\n");
+            tcp.write_all(answer.as_bytes()).await.unwrap();
+            for _ in 0..LARGE / piece.len() {
+                tcp.write_all(&piece).await.unwrap();
+                sent.fetch_add(piece.len(), SeqCst);
+            }
+            let _ = tcp.read(&mut piece).await;
+        }
+    })
+    .await
+}
+
+async fn large_h2(sent: Arc<AtomicUsize>) -> std::net::SocketAddr {
+    h2(move |request, mut respond| {
+        let sent = sent.clone();
+        async move {
+            let mut body = request.into_body();
+            assert_eq!(read_all(&mut body).await.len(), LARGE);
+            let response = Response::builder().body(()).unwrap();
+            let mut send = respond.send_response(response, false).unwrap();
+            let mut left = LARGE;
+            while left > 0 {
+                send.reserve_capacity(64 << 10);
+                let room = std::future::poll_fn(|cx| send.poll_capacity(cx)).await;
+                let count = room.unwrap().unwrap().min(left);
+                send.send_data(Bytes::from(vec![0; count]), false).unwrap();
+                sent.fetch_add(count, SeqCst);
+                left -= count;
+            }
+            send.send_data(Bytes::new(), true).unwrap();
+        }
+    })
+    .await
+}
+
+async fn read_head(tcp: &mut tokio::net::TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tcp.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
 /// 100 MiB each way to a reader that is slow to begin: what is between is bounded.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_bodies_stream_both_ways_and_a_slow_reader_holds_the_sender() {
-    const SIZE: usize = 100 << 20;
     for protocol in [Protocol::Http1, Protocol::Http2] {
         let sent = Arc::new(AtomicUsize::new(0));
-        let counter = sent.clone();
         let upstream = match protocol {
-            Protocol::Http1 => {
-                listen(move |mut tcp, _| {
-                    let counter = counter.clone();
-                    async move {
-                        let mut head = Vec::new();
-                        while !head.ends_with(b"\r\n\r\n") {
-                            head.push(tcp.read_u8().await.unwrap());
-                        }
-                        let mut left = SIZE;
-                        let mut piece = vec![0; 64 << 10];
-                        while left > 0 {
-                            left -= tcp.read(&mut piece).await.unwrap();
-                        }
-                        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n");
-                        tcp.write_all(answer.as_bytes()).await.unwrap();
-                        for _ in 0..SIZE / piece.len() {
-                            tcp.write_all(&piece).await.unwrap();
-                            counter.fetch_add(piece.len(), SeqCst);
-                        }
-                        let _ = tcp.read(&mut piece).await;
-                    }
-                })
-                .await
-            }
-            _ => {
-                h2(move |request, mut respond| {
-                    let counter = counter.clone();
-                    async move {
-                        let mut body = request.into_body();
-                        assert_eq!(read_all(&mut body).await.len(), SIZE);
-                        let response = Response::builder().body(()).unwrap();
-                        let mut send = respond.send_response(response, false).unwrap();
-                        let mut left = SIZE;
-                        while left > 0 {
-                            send.reserve_capacity(64 << 10);
-                            let room = std::future::poll_fn(|cx| send.poll_capacity(cx)).await;
-                            let count = room.unwrap().unwrap().min(left);
-                            send.send_data(Bytes::from(vec![0; count]), false).unwrap();
-                            counter.fetch_add(count, SeqCst);
-                            left -= count;
-                        }
-                        send.send_data(Bytes::new(), true).unwrap();
-                    }
-                })
-                .await
-            }
+            Protocol::Http2 => large_h2(sent.clone()).await,
+            _ => large_h1(sent.clone()).await,
         };
         let setup = Setup::new(upstream)
             .speaking(protocol)
@@ -221,11 +231,11 @@ async fn large_bodies_stream_both_ways_and_a_slow_reader_holds_the_sender() {
         let mut client = Client::connect(proxy.address).await;
         client
             .send(&format!(
-                "POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: {SIZE}\r\n\r\n"
+                "POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: {LARGE}\r\n\r\n"
             ))
             .await;
         let piece = vec![0; 64 << 10];
-        for _ in 0..SIZE / piece.len() {
+        for _ in 0..LARGE / piece.len() {
             client.tcp.write_all(&piece).await.unwrap();
         }
         // Nothing is read: the upstream must come to a stop far from the end.
@@ -240,21 +250,17 @@ async fn large_bodies_stream_both_ways_and_a_slow_reader_holds_the_sender() {
         };
         assert!(
             stopped < 32 << 20,
-            "{stopped} bytes were taken for a client that reads none"
+            "{stopped} bytes taken for a client that reads none"
         );
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(client.tcp.read_u8().await.unwrap());
-        }
-        let chunked = String::from_utf8_lossy(&head).contains("chunked");
+        let chunked = read_head(&mut client.tcp).await.contains("chunked");
         let mut total = 0;
         let mut piece = vec![0; 256 << 10];
-        while total < SIZE {
+        while total < LARGE {
             let count = client.tcp.read(&mut piece).await.unwrap();
             assert!(count > 0, "cut after {total}");
             total += count;
         }
-        assert!(chunked || total == SIZE);
+        assert!(chunked || total == LARGE);
     }
 }
 

@@ -1,6 +1,8 @@
 //! The HTTP engine over real sockets: clients and upstreams that speak exactly what a test wants,
 //! a worker in between.
 
+#![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
+
 mod harness;
 mod hostile2;
 mod http1;

@@ -1,0 +1,84 @@
+//! Tunnels between HTTP/1 peers (WebSocket, CONNECT): both left the codec, the L4 relay moves
+//! their bytes, spliced when there are many.
+
+use super::attempt::Answer;
+use super::conn::Conn;
+use super::io::Io;
+use super::observe::{self, RequestInfo};
+use super::up::Up;
+use crate::config::route::Action;
+use crate::tcp::{self, Early, Ended, Means, Options, Side};
+use crate::telemetry::ResponseFlags;
+use crate::upstream::limits::Permit;
+use crate::worker::Phase;
+
+/// A request whose answer turned its connection into a tunnel.
+pub struct Tunnelled {
+    info: RequestInfo,
+    answer: Answer,
+    /// Of the request, which lasts as long as the tunnel.
+    _permit: Permit,
+}
+
+impl Tunnelled {
+    pub fn new(info: RequestInfo, answer: Answer, permit: Permit) -> Self {
+        Self {
+            info,
+            answer,
+            _permit: permit,
+        }
+    }
+
+    /// Relays until both directions have ended, then reports the request.
+    pub async fn relay(self, conn: &Conn, down: Io) {
+        let Self {
+            mut info,
+            answer,
+            _permit,
+        } = self;
+        let Up::H1(client) = answer.lease.up else {
+            return;
+        };
+        let up = client.io;
+        let worker = &conn.worker;
+        let means = Means {
+            buffers: &worker.buffers,
+            pipes: &worker.pipes,
+            timers: &worker.timers,
+        };
+        let early = Early {
+            from_down: &down.input,
+            from_up: &up.input,
+        };
+        let cut = || *worker.drain.borrow() == Phase::Closing || conn.resolve().is_denied;
+        let options = Options {
+            idle: idle_timeout(&info),
+            cut: &cut,
+        };
+        let outcome = tcp::relay(&means, down.stream, up.stream, early, &options).await;
+        info.request_bytes = outcome.from_down;
+        info.response_bytes = outcome.from_up;
+        info.flags.insert(match outcome.ended {
+            Ended::Clean { .. } => ResponseFlags::NONE,
+            Ended::Reset { by: Side::Down } | Ended::Failed { by: Side::Down, .. } => {
+                ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION
+            }
+            Ended::Reset { by: Side::Up } | Ended::Failed { by: Side::Up, .. } => {
+                ResponseFlags::UPSTREAM_CONNECTION_TERMINATION
+            }
+            Ended::Idle => ResponseFlags::STREAM_IDLE_TIMEOUT,
+            Ended::Cut => ResponseFlags::LOCAL_RESET,
+        });
+        info.times.end = info.elapsed();
+        observe::report(worker, &info);
+    }
+}
+
+fn idle_timeout(info: &RequestInfo) -> Option<std::time::Duration> {
+    let route = info.route.as_ref().map(|route| &route.action);
+    let own = match route {
+        Some(Action::Forward(forward)) => forward.idle_timeout,
+        _ => None,
+    };
+    own.unwrap_or(info.manager.stream_idle_timeout)
+}
