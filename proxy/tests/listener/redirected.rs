@@ -1,0 +1,131 @@
+//! Redirected connections, in a network namespace of the test's own.
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use anyam_proxy::config::demand::{Answer, Demand, Resource};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
+
+use crate::rig::{
+    Rig, echo_server, greeting_server, listener, original_dst_cluster, run, static_cluster,
+};
+
+/// Redirects what comes from the clients' address, so that the proxy's own dials go out.
+const RULES: &str = "add table ip test; \
+    add chain ip test out { type nat hook output priority -100; }; \
+    add rule ip test out ip saddr 127.0.0.9 tcp dport != 15001 redirect to :15001";
+
+fn command(line: &str) -> bool {
+    let mut words = line.split(' ');
+    let program = words.next().unwrap();
+    Command::new(program)
+        .args(words)
+        .status()
+        .is_ok_and(|status| status.success())
+}
+
+/// Runs the test below where it can change the network without anybody noticing.
+#[test]
+fn redirected_connections_find_their_listener() {
+    if !command("unshare -n true") {
+        eprintln!("skipped: no right to make a network namespace");
+        return;
+    }
+    let inner = "redirected::in_a_namespace";
+    let status = Command::new("unshare")
+        .arg("-n")
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", inner, "--ignored", "--nocapture"])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+#[test]
+#[ignore = "run by redirected_connections_find_their_listener"]
+fn in_a_namespace() {
+    assert!(command("ip link set lo up"));
+    assert!(command("ip route add default dev lo"));
+    assert!(Command::new("nft").arg(RULES).status().unwrap().success());
+    run(async {
+        let (demand, mut wanted) = Demand::new(16, Duration::from_millis(300));
+        let mut rig = Rig::with(Some(demand));
+        let (echo, mail) = (echo_server().await, greeting_server().await);
+        let mut outbound = listener("outbound", 15001, json!({}), "passthrough");
+        outbound["use_original_dst"] = true.into();
+        outbound["traffic_direction"] = "OUTBOUND".into();
+        rig.apply(
+            &[
+                static_cluster("echo", echo),
+                static_cluster("mail", mail),
+                original_dst_cluster("passthrough"),
+            ],
+            &[outbound, at("240.0.0.1", 80, "echo")],
+        );
+        crate::rig::connect(15001).await;
+
+        // Known.
+        assert_eq!(talk("240.0.0.1:80").await, Some(*b"ping"));
+
+        // On demand: there by the time the answer comes.
+        let answer = async {
+            let wanted = wanted.recv().await.unwrap();
+            assert_eq!(
+                wanted.what,
+                Resource::Listener("240.0.0.2:25".parse().unwrap())
+            );
+            rig.apply(&[], &[at("240.0.0.2", 25, "mail")]);
+            wanted.answer.send(Answer::Found).unwrap();
+        };
+        let (greeted, ()) = tokio::join!(talk("240.0.0.2:25"), answer);
+        assert_eq!(greeted, Some(*b"220 "));
+
+        // Not in the mesh: goes where the client meant it to, by the catch-all. Nobody is there,
+        // and the client learns that.
+        let answer = async {
+            wanted
+                .recv()
+                .await
+                .unwrap()
+                .answer
+                .send(Answer::Absent)
+                .unwrap();
+        };
+        let (nobody, ()) = tokio::join!(talk("240.0.0.3:9"), answer);
+        assert_eq!(nobody, None);
+        assert!(rig.metric("anyam_cluster_connect_failures_total{cluster=\"passthrough\"} 1"));
+
+        // Nobody answers: fails closed, nothing is dialled.
+        assert_eq!(talk("240.0.0.4:80").await, None);
+        assert!(rig.metric("anyam_cluster_connect_failures_total{cluster=\"passthrough\"} 1"));
+    });
+}
+
+fn at(address: &str, port: u16, cluster: &str) -> serde_json::Value {
+    let mut listener = listener(
+        &format!("outbound/{address}:{port}"),
+        port,
+        json!({}),
+        cluster,
+    );
+    listener["address"]["socket_address"]["address"] = address.into();
+    listener["bind_to_port"] = false.into();
+    listener
+}
+
+async fn talk(address: &str) -> Option<[u8; 4]> {
+    let socket = TcpSocket::new_v4().ok()?;
+    socket.bind(([127, 0, 0, 9], 0).into()).ok()?;
+    let mut client = socket
+        .connect(address.parse::<SocketAddr>().unwrap())
+        .await
+        .ok()?;
+
+    client.write_all(b"ping").await.ok()?;
+    let mut got = [0; 4];
+    client.read_exact(&mut got).await.ok()?;
+    Some(got)
+}

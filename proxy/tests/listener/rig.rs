@@ -1,0 +1,274 @@
+//! A worker with a compiler in front, and the messages to feed it.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyam_proxy::config::compile::{Changes, Compiler, SecretStore};
+use anyam_proxy::config::demand::Demand;
+use anyam_proxy::config::{Snapshot, Store};
+use anyam_proxy::listener::Bound;
+use anyam_proxy::telemetry::{Registry, Sinks};
+use anyam_proxy::worker::{Phase, Worker};
+use rustls_pki_types::PrivateKeyDer;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::spawn_local;
+use xds_proto::json::decode_json;
+
+use crate::pki::{Ca, Issued};
+
+pub struct Rig {
+    pub worker: Rc<Worker>,
+    pub store: Arc<Store>,
+    compiler: Compiler,
+    registry: Registry,
+    _drain: watch::Sender<Phase>,
+}
+
+pub fn run<F: Future>(test: F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let limit = Duration::from_secs(30);
+    tokio::task::LocalSet::new()
+        .block_on(&runtime, async { tokio::time::timeout(limit, test).await })
+        .expect("the test hangs")
+}
+
+impl Rig {
+    pub fn new() -> Self {
+        Self::with(None)
+    }
+
+    pub fn with(demand: Option<Demand>) -> Self {
+        let registry = Registry::new().unwrap();
+        let dropped = prometheus::IntCounter::new("dropped", "dropped").unwrap();
+        let sinks = Arc::new(Sinks::new(dropped));
+        let compiler = Compiler::new(&registry, sinks, Arc::new(SecretStore::default())).unwrap();
+        let store = Arc::new(Store::new(Snapshot::default()));
+        let (drain, draining) = watch::channel(Phase::Serving);
+        let worker = Worker::new(0, store.clone(), demand, draining);
+        let chores = worker.clone();
+        spawn_local(async move { chores.run().await });
+        let bound = Bound::new(worker.clone());
+        spawn_local(async move { bound.run().await });
+        Rig {
+            worker,
+            store,
+            compiler,
+            registry,
+            _drain: drain,
+        }
+    }
+
+    /// A port nobody listens on at the moment.
+    pub fn free_port(&self) -> u16 {
+        let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        socket.local_addr().unwrap().port()
+    }
+
+    pub fn apply(&mut self, clusters: &[Value], listeners: &[Value]) {
+        let name = |value: &Value| value["name"].as_str().unwrap().to_owned();
+        let changes = Changes {
+            clusters: clusters
+                .iter()
+                .map(|c| (name(c), Some(decode_json(c).unwrap())))
+                .collect(),
+            listeners: listeners
+                .iter()
+                .map(|l| (name(l), Some(decode_json(l).unwrap())))
+                .collect(),
+            ..Changes::default()
+        };
+        self.change(changes);
+    }
+
+    pub fn remove_listener(&mut self, name: &str) {
+        self.change(Changes {
+            listeners: vec![(name.into(), None)],
+            ..Changes::default()
+        });
+    }
+
+    fn change(&mut self, changes: Changes) {
+        let outcome = self.compiler.apply(&self.store, changes);
+        let rejected: Vec<_> = outcome.rejected.iter().map(ToString::to_string).collect();
+        assert!(rejected.is_empty(), "{rejected:?}");
+    }
+
+    /// The secrets that TLS contexts of sidecars name.
+    pub fn secrets(&mut self, shown: &Issued, ca: &Ca) {
+        let key = PrivateKeyDer::try_from(shown.key.serialize_der()).unwrap();
+        let identity = anyam_proxy::tls::Identity::from_der(shown.chain.clone(), key).unwrap();
+        let secrets = self.compiler.secrets();
+        secrets.identity("default").set(Arc::new(identity));
+        secrets.bundle("ROOTCA").set(ca.bundle());
+    }
+
+    pub fn metric(&self, line: &str) -> bool {
+        String::from_utf8(self.registry.expose().unwrap())
+            .unwrap()
+            .contains(line)
+    }
+
+    /// Lets everything else run until `done`.
+    pub async fn until(&self, done: impl Fn() -> bool) {
+        while !done() {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Connects once somebody listens.
+pub async fn connect(port: u16) -> TcpStream {
+    connect_to(([127, 0, 0, 1], port).into()).await
+}
+
+pub async fn connect_to(address: SocketAddr) -> TcpStream {
+    loop {
+        if let Ok(stream) = TcpStream::connect(address).await {
+            return stream;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn serve<F: Future<Output = ()> + 'static>(each: fn(TcpStream) -> F) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    spawn_local(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            spawn_local(each(stream));
+        }
+    });
+    address
+}
+
+pub async fn echo_server() -> SocketAddr {
+    serve(|mut stream| async move {
+        let (mut read, mut write) = stream.split();
+        let _ = tokio::io::copy(&mut read, &mut write).await;
+        let _ = write.shutdown().await;
+    })
+    .await
+}
+
+/// Greets whoever connects, then answers one line.
+pub async fn greeting_server() -> SocketAddr {
+    serve(|mut stream| async move {
+        let _ = stream.write_all(b"220 ready\n").await;
+        let mut line = [0; 5];
+        if stream.read_exact(&mut line).await.is_ok() {
+            let _ = stream.write_all(b"BYE\n").await;
+        }
+    })
+    .await
+}
+
+fn typed(kind: &str, mut fields: Value) -> Value {
+    fields["@type"] = format!("type.googleapis.com/{kind}").into();
+    fields
+}
+
+pub fn static_cluster(name: &str, endpoint: SocketAddr) -> Value {
+    let address = json!({"socket_address": {
+        "address": endpoint.ip().to_string(), "port_value": endpoint.port()}});
+    json!({
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "2s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    })
+}
+
+pub fn original_dst_cluster(name: &str) -> Value {
+    json!({
+        "name": name,
+        "type": "ORIGINAL_DST",
+        "connect_timeout": "2s",
+        "lb_policy": "CLUSTER_PROVIDED",
+    })
+}
+
+pub fn tcp_proxy(cluster: &str) -> Value {
+    let kind = "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy";
+    json!({
+        "name": "envoy.filters.network.tcp_proxy",
+        "typed_config": typed(kind, json!({"stat_prefix": cluster, "cluster": cluster})),
+    })
+}
+
+/// A listener on loopback with one chain, named `tcp`, to a cluster.
+pub fn listener(name: &str, port: u16, matches: Value, cluster: &str) -> Value {
+    json!({
+        "name": name,
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [
+            {"name": "tcp", "filter_chain_match": matches, "filters": [tcp_proxy(cluster)]},
+        ],
+    })
+}
+
+pub fn listener_filter(name: &str, message: &str) -> Value {
+    let kind = format!("envoy.extensions.filters.listener.{name}.v3.{message}");
+    json!({
+        "name": format!("envoy.filters.listener.{name}"),
+        "typed_config": typed(&kind, json!({})),
+    })
+}
+
+pub fn http_direct_response(status: u32) -> Value {
+    let kind = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+    let router = typed("envoy.extensions.filters.http.router.v3.Router", json!({}));
+    let manager = json!({
+        "stat_prefix": "http",
+        "route_config": {
+            "name": "inline",
+            "virtual_hosts": [{
+                "name": "all",
+                "domains": ["*"],
+                "routes": [{"match": {"prefix": "/"}, "direct_response": {"status": status}}],
+            }],
+        },
+        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": router}],
+    });
+    json!({
+        "name": "envoy.filters.network.http_connection_manager",
+        "typed_config": typed(kind, manager),
+    })
+}
+
+/// Only (`ALLOW`) or all but (`DENY`) the peer with this identity.
+pub fn rbac(action: &str, identity: &str) -> Value {
+    let policy = json!({
+        "permissions": [{"any": true}],
+        "principals": [{"authenticated": {"principal_name": {"exact": identity}}}],
+    });
+    let rules = json!({"action": action, "policies": {"one": policy}});
+    let kind = "envoy.extensions.filters.network.rbac.v3.RBAC";
+    json!({
+        "name": "envoy.filters.network.rbac",
+        "typed_config": typed(kind, json!({"stat_prefix": "rbac", "rules": rules})),
+    })
+}
+
+pub fn downstream_tls() -> Value {
+    let kind = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext";
+    let context = json!({
+        "require_client_certificate": true,
+        "common_tls_context": {
+            "tls_certificate_sds_secret_configs": [{"name": "default"}],
+            "validation_context_sds_secret_config": {"name": "ROOTCA"},
+            "alpn_protocols": ["anyam-tcp"],
+        },
+    });
+    json!({"name": "tls", "typed_config": typed(kind, context)})
+}
