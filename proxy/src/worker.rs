@@ -12,7 +12,7 @@ use crate::config::demand::Demand;
 use crate::http::date::DateCache;
 use crate::listener::SpeaksFirst;
 use crate::tcp::Pipes;
-use crate::telemetry::WorkerLogs;
+use crate::telemetry::{Telemetry, WorkerLogs};
 use crate::timer::Timers;
 use crate::tls::{Handshaker, STEPS_PER_PASS};
 use crate::upstream::pool::Pools;
@@ -42,6 +42,7 @@ pub struct Worker {
     pub speaks_first: SpeaksFirst,
     /// For the L4 relay.
     pub pipes: Pipes,
+    pub telemetry: Arc<Telemetry>,
     pub logs: WorkerLogs,
     pub date: DateCache,
     /// Connections to upstreams.
@@ -56,6 +57,7 @@ impl Worker {
     pub fn new(
         index: usize,
         store: Arc<Store>,
+        telemetry: Arc<Telemetry>,
         demand: Option<Demand>,
         drain: watch::Receiver<Phase>,
     ) -> Rc<Self> {
@@ -65,6 +67,7 @@ impl Worker {
             store,
             tls: Handshaker::new(buffers.clone(), STEPS_PER_PASS),
             buffers,
+            telemetry,
             logs: WorkerLogs::default(),
             date: DateCache::default(),
             timers: Timers::new(),

@@ -13,7 +13,8 @@ use crate::config::http::HttpManager;
 use crate::config::listener::{FilterChain, Listener};
 use crate::config::matcher::HeaderName;
 use crate::config::route::{Route, RouteConfig, VirtualHost};
-use crate::telemetry::{Headers, Record, ResponseFlags};
+use crate::telemetry::edge::RequestSample;
+use crate::telemetry::{Call, Calls, Headers, Record, ResponseFlags};
 use crate::tls;
 use crate::worker::Worker;
 
@@ -30,6 +31,8 @@ pub struct Downstream {
     pub original_dst: Option<SocketAddr>,
     pub tls: Option<tls::ConnectionInfo>,
     pub since: Instant,
+    /// The edges its requests count on.
+    pub calls: Rc<Calls>,
 }
 
 /// The upstream connection that answered (or failed last).
@@ -228,4 +231,32 @@ pub fn report(worker: &Worker, info: &RequestInfo) {
     if !info.manager.access_log.is_empty() {
         worker.logs.write(&info.manager.access_log, &info.record());
     }
+    let call = Call {
+        cluster: info.cluster.clone(),
+        endpoint: info.endpoint.clone(),
+        upstream: info.upstream.tls.clone(),
+    };
+    let grpc = info.is_grpc.then(|| info.grpc_status().and_then(grpc_code));
+    let sample = RequestSample {
+        code: info.code(),
+        grpc: grpc.map_or(-1, |status| status.unwrap_or(GRPC_UNKNOWN)),
+        flags: info.flags,
+        duration: info.times.end,
+        request_bytes: info.request_bytes,
+        response_bytes: info.response_bytes,
+        denied: info.denied,
+    };
+    info.downstream.calls.request(&call, info.is_grpc, sample);
+}
+
+/// What a gRPC call without a status counts as, as gRPC clients have it.
+const GRPC_UNKNOWN: i8 = 2;
+
+/// A gRPC status; the codes there are run from 0 to 16.
+fn grpc_code(text: &[u8]) -> Option<i8> {
+    std::str::from_utf8(text)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|code| (0..=16).contains(code))
 }

@@ -13,6 +13,7 @@ use super::{serve1, serve2};
 use crate::config::http::{CodecType, HttpManager};
 use crate::config::listener::{FilterChain, Listener};
 use crate::stream::Stream;
+use crate::telemetry::Calls;
 use crate::worker::Worker;
 
 /// How an HTTP/2 connection begins (RFC 9113 3.4).
@@ -46,6 +47,9 @@ pub async fn serve(worker: &Rc<Worker>, connection: Connection) {
         local,
         original_dst,
     } = connection;
+    let tls = stream.tls_info().cloned();
+    let caller = tls.as_ref().and_then(|tls| tls.peer.clone());
+    let calls = Calls::new(worker, listener.clone(), peer.ip(), local.port(), caller);
     let downstream = Downstream {
         id: worker.next_connection_id(),
         listener,
@@ -53,8 +57,9 @@ pub async fn serve(worker: &Rc<Worker>, connection: Connection) {
         peer,
         local,
         original_dst,
-        tls: stream.tls_info().cloned(),
+        tls,
         since: Instant::now(),
+        calls,
     };
     let conn = Rc::new(Conn::new(worker.clone(), downstream, manager.clone()));
     let Some(codec) = choose(&mut stream, &mut prefix, &conn, &manager).await else {

@@ -14,7 +14,7 @@ use crate::config::listener::{FilterChain, Listener, TcpProxy, TcpTarget};
 use crate::config::snapshot::{ClusterLinks, ClusterRef};
 use crate::socket;
 use crate::stream::Stream;
-use crate::telemetry::{Record, ResponseFlags};
+use crate::telemetry::{Call, Calls, Record, ResponseFlags};
 use crate::tls::{ClientContext, Dial};
 use crate::upstream::cluster::{NoEndpoint, PickFor};
 use crate::upstream::connect::{ConnectError, connect};
@@ -121,6 +121,13 @@ pub async fn serve(worker: &Rc<Worker>, mut connection: Connection, cut: &dyn Fn
         record.tls_cipher = Some(tls.cipher);
     }
     let logs = &connection.proxy.access_log;
+    let calls = Calls::new(
+        worker,
+        connection.listener.clone(),
+        connection.peer.ip(),
+        connection.local.port(),
+        tls.as_ref().and_then(|tls| tls.peer.clone()),
+    );
     match dialled {
         Ok(dialled) => {
             let Dialled {
@@ -132,6 +139,12 @@ pub async fn serve(worker: &Rc<Worker>, mut connection: Connection, cut: &dyn Fn
             } = dialled;
             let up_tls = stream.tls_info().cloned();
             record.upstream_local = stream.local_addr().ok();
+            let call = Call {
+                cluster: Some(cluster.clone()),
+                endpoint: Some(endpoint.clone()),
+                upstream: up_tls.clone().map(Rc::new),
+            };
+            calls.opened(&call);
             let early = Early {
                 from_down: &connection.prefix,
                 from_up: b"",
@@ -152,6 +165,13 @@ pub async fn serve(worker: &Rc<Worker>, mut connection: Connection, cut: &dyn Fn
                 let outcome = outlier::Outcome::Reset;
                 cluster.report(&endpoint, outcome, &mut fastrand::Rng::new());
             }
+            calls.closed(
+                &call,
+                flags,
+                false,
+                false,
+                (outcome.from_up, outcome.from_down),
+            );
             record.flags = flags;
             record.termination_details = details;
             record.bytes_received = outcome.from_down;
@@ -166,6 +186,11 @@ pub async fn serve(worker: &Rc<Worker>, mut connection: Connection, cut: &dyn Fn
         }
         Err(failure) => {
             socket::reset_on_close(connection.stream.socket());
+            let call = Call {
+                cluster: failure.cluster.clone(),
+                ..Call::default()
+            };
+            calls.closed(&call, failure.flags, true, false, (0, 0));
             record.flags = failure.flags;
             record.upstream_failure = Some(&failure.why);
             record.cluster = failure.cluster.as_ref().map(|cluster| &*cluster.name);

@@ -3,11 +3,13 @@
 //!
 //! - `registry`: the metric registry, Istio's standard families, text exposition
 //! - `edge`: who calls whom, label sets resolved once and bounded
+//! - `calls`: the edges of one connection, its caller looked up by address
 //! - `resource`: counters per listener and per cluster
 //! - `flags`: Envoy's response flags
 //! - `access_log`: sinks; `record`: what a line can say; `format`, `escape`: how it is written
 
 pub mod access_log;
+pub mod calls;
 pub mod edge;
 pub mod escape;
 pub mod flags;
@@ -17,6 +19,7 @@ pub mod registry;
 pub mod resource;
 
 pub use access_log::{Sinks, WorkerLogs};
+pub use calls::{Call, Calls, Telemetry};
 pub use edge::{Edge, Edges};
 pub use flags::ResponseFlags;
 pub use record::{Headers, Record};

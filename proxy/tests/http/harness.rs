@@ -331,7 +331,7 @@ impl Proxy {
                 .unwrap();
             let local = tokio::task::LocalSet::new();
             local.block_on(&runtime, async move {
-                let worker = Worker::new(0, shared, None, drained);
+                let worker = Worker::new(0, shared, telemetry(), None, drained);
                 let chores = worker.clone();
                 tokio::task::spawn_local(async move { chores.run().await });
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
@@ -385,4 +385,14 @@ async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
         let worker = worker.clone();
         tokio::task::spawn_local(async move { serve::serve(&worker, connection).await });
     }
+}
+
+/// Counts what the harness's worker carries; nobody reads it.
+fn telemetry() -> Arc<anyam_proxy::telemetry::Telemetry> {
+    use anyam_proxy::telemetry::{Edges, Registry, Telemetry, edge::Peer};
+    let registry = Arc::new(Registry::new().unwrap());
+    Arc::new(Telemetry {
+        edges: Edges::new(registry),
+        local: Peer::default(),
+    })
 }

@@ -1,0 +1,295 @@
+//! From what the data path knows to an [`Edge`]: once for each connection and endpoint.
+//!
+//! A SPIFFE id names no workload: inbound, the caller's labels come from a look-up of its address,
+//! checked against the identity it proved. Until the answer is there, samples wait (bounded) with
+//! the connection; whoever stays unknown is counted as `unknown`.
+
+use std::cell::RefCell;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::edge::{Edge, EdgeKey, Edges, Peer, Protocol, Reporter, RequestSample, Service};
+use super::flags::ResponseFlags;
+use crate::config::cluster::Cluster;
+use crate::config::demand::Resource;
+use crate::config::endpoint::{Endpoint, Workload};
+use crate::config::listener::{Direction, Listener};
+use crate::tls::{ConnectionInfo, PeerIdentity};
+use crate::worker::Worker;
+
+/// Edges that one connection remembers; a connection that calls more looks them up again.
+const MAX_REMEMBERED: usize = 32;
+/// Samples that wait for the caller's name; more are counted as `unknown`.
+const MAX_WAITING: usize = 64;
+
+/// What every worker needs to name an edge.
+pub struct Telemetry {
+    pub edges: Edges,
+    /// The workload this proxy stands beside.
+    pub local: Peer,
+}
+
+/// One request or connection, as far as naming its edge goes.
+#[derive(Clone, Default)]
+pub struct Call {
+    pub cluster: Option<Arc<Cluster>>,
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// The connection to the endpoint, when it is TLS.
+    pub upstream: Option<Rc<ConnectionInfo>>,
+}
+
+enum Sample {
+    Request(RequestSample),
+    Opened,
+    Closed {
+        flags: ResponseFlags,
+        failed: bool,
+        denied: bool,
+        sent: u64,
+        received: u64,
+    },
+}
+
+enum Source {
+    Known(Peer),
+    Waiting(Vec<(Call, Protocol, Sample)>),
+}
+
+struct Remembered {
+    call: Call,
+    protocol: Protocol,
+    edge: Arc<Edge>,
+}
+
+/// The edges of one downstream connection.
+pub struct Calls {
+    telemetry: Arc<Telemetry>,
+    listener: Arc<Listener>,
+    /// Port the client meant to reach: names the inbound cluster when a call got no further.
+    port: u16,
+    /// Inbound: the identity the caller proved.
+    caller: Option<PeerIdentity>,
+    source: RefCell<Source>,
+    remembered: RefCell<SmallVec<[Remembered; 2]>>,
+}
+
+impl Calls {
+    /// Starts the look-up of an inbound caller at `address` when it is not known yet.
+    pub fn new(
+        worker: &Rc<Worker>,
+        listener: Arc<Listener>,
+        address: IpAddr,
+        port: u16,
+        caller: Option<PeerIdentity>,
+    ) -> Rc<Self> {
+        let inbound = listener.def.direction == Direction::Inbound;
+        let known = || {
+            if !inbound {
+                return Some(worker.telemetry.local.clone());
+            }
+            let workload = worker.store.peek().workloads.get(&address).cloned();
+            match (workload, &worker.demand) {
+                (None, Some(_)) => None,
+                (workload, _) => Some(peer(workload.as_deref(), caller.as_ref())),
+            }
+        };
+        let source = known().map_or_else(|| Source::Waiting(Vec::new()), Source::Known);
+        let waiting = matches!(source, Source::Waiting(_));
+        let calls = Rc::new(Self {
+            telemetry: worker.telemetry.clone(),
+            listener,
+            port,
+            caller,
+            source: RefCell::new(source),
+            remembered: RefCell::default(),
+        });
+        if waiting {
+            tokio::task::spawn_local(look_up(worker.clone(), calls.clone(), address));
+        }
+        calls
+    }
+
+    pub fn request(&self, call: &Call, grpc: bool, sample: RequestSample) {
+        let protocol = if grpc { Protocol::Grpc } else { Protocol::Http };
+        self.count(call, protocol, Sample::Request(sample));
+    }
+
+    /// A TCP connection reached its endpoint.
+    pub fn opened(&self, call: &Call) {
+        self.count(call, Protocol::Tcp, Sample::Opened);
+    }
+
+    /// A TCP connection ended, whether or not it reached its endpoint.
+    pub fn closed(
+        &self,
+        call: &Call,
+        flags: ResponseFlags,
+        failed: bool,
+        denied: bool,
+        (sent, received): (u64, u64),
+    ) {
+        let sample = Sample::Closed {
+            flags,
+            failed,
+            denied,
+            sent,
+            received,
+        };
+        self.count(call, Protocol::Tcp, sample);
+    }
+
+    fn count(&self, call: &Call, protocol: Protocol, sample: Sample) {
+        if let Source::Waiting(waiting) = &mut *self.source.borrow_mut()
+            && waiting.len() < MAX_WAITING
+        {
+            return waiting.push((call.clone(), protocol, sample));
+        }
+        apply(&self.edge(call, protocol), &sample);
+    }
+
+    fn edge(&self, call: &Call, protocol: Protocol) -> Arc<Edge> {
+        let mut remembered = self.remembered.borrow_mut();
+        let known = remembered.iter().find(|known| {
+            known.protocol == protocol
+                && same(&known.call.cluster, &call.cluster)
+                && same(&known.call.endpoint, &call.endpoint)
+        });
+        if let Some(known) = known {
+            return known.edge.clone();
+        }
+        let edge = self.telemetry.edges.get(self.key(call, protocol));
+        if remembered.len() == MAX_REMEMBERED {
+            remembered.remove(0);
+        }
+        remembered.push(Remembered {
+            call: call.clone(),
+            protocol,
+            edge: edge.clone(),
+        });
+        edge
+    }
+
+    fn key(&self, call: &Call, protocol: Protocol) -> EdgeKey {
+        let inbound = self.listener.def.direction == Direction::Inbound;
+        let source = match &*self.source.borrow() {
+            Source::Known(source) => source.clone(),
+            Source::Waiting(_) => peer(None, self.caller.as_ref()),
+        };
+        let local = self.telemetry.local.clone();
+        let destination = if inbound {
+            local
+        } else {
+            let workload = call
+                .endpoint
+                .as_ref()
+                .and_then(|endpoint| endpoint.workload.as_deref());
+            let mut destination = described(workload);
+            let identity = call.upstream.as_ref().and_then(|tls| tls.peer.as_ref());
+            destination.principal = identity
+                .map(|id| id.as_str().to_owned())
+                .unwrap_or_default();
+            destination
+        };
+        EdgeKey {
+            reporter: if inbound {
+                Reporter::Destination
+            } else {
+                Reporter::Source
+            },
+            source,
+            destination,
+            service: self.service(call),
+            mutual_tls: if inbound {
+                self.caller.is_some()
+            } else {
+                call.upstream.as_ref().is_some_and(|tls| tls.peer.is_some())
+            },
+            protocol,
+        }
+    }
+
+    /// Of the call's cluster; of a call that got no further, the cluster of the port it came to.
+    fn service(&self, call: &Call) -> Service {
+        let cluster = call.cluster.as_ref().or_else(|| {
+            let name = format!("inbound|{}||", self.port);
+            let link = self
+                .listener
+                .clusters
+                .iter()
+                .find(|link| *link.name == *name)?;
+            link.target.as_ref()
+        });
+        let service = cluster.and_then(|cluster| cluster.service.as_deref());
+        service.cloned().unwrap_or_default()
+    }
+}
+
+fn same<T>(a: &Option<Arc<T>>, b: &Option<Arc<T>>) -> bool {
+    match (a, b) {
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+async fn look_up(worker: Rc<Worker>, calls: Rc<Calls>, address: IpAddr) {
+    if let Some(demand) = &worker.demand {
+        // Whatever the answer, the snapshot has the workload or there is none to be had.
+        let _ = demand.ask(Resource::Workload(address)).await;
+    }
+    let workload = worker.store.peek().workloads.get(&address).cloned();
+    let found = Source::Known(peer(workload.as_deref(), calls.caller.as_ref()));
+    if let Source::Waiting(waiting) = calls.source.replace(found) {
+        // Named before the answer came, and so named wrongly.
+        calls.remembered.borrow_mut().clear();
+        for (call, protocol, sample) in waiting {
+            apply(&calls.edge(&call, protocol), &sample);
+        }
+    }
+}
+
+fn apply(edge: &Edge, sample: &Sample) {
+    match sample {
+        Sample::Request(sample) => edge.record(sample),
+        Sample::Opened => edge.tcp_opened(),
+        Sample::Closed {
+            flags,
+            failed,
+            denied,
+            sent,
+            received,
+        } => {
+            edge.tcp_bytes(*sent, *received);
+            edge.tcp_closed(*flags, *failed, *denied);
+        }
+    }
+}
+
+/// A caller: labels only when the identity it proved is that workload's.
+fn peer(workload: Option<&Workload>, identity: Option<&PeerIdentity>) -> Peer {
+    let trusted = workload.filter(|workload| {
+        identity.is_none_or(|identity| {
+            identity.namespace() == Some(&*workload.namespace)
+                && identity.service_account() == Some(&*workload.service_account)
+        })
+    });
+    let mut peer = described(trusted);
+    peer.principal = identity
+        .map(|identity| identity.as_str().to_owned())
+        .unwrap_or_default();
+    peer
+}
+
+fn described(workload: Option<&Workload>) -> Peer {
+    workload.map_or_else(Peer::default, |workload| Peer {
+        workload: workload.name.clone(),
+        namespace: workload.namespace.clone(),
+        principal: String::new(),
+        app: workload.canonical_service.clone(),
+        version: workload.canonical_revision.clone(),
+        cluster: workload.cluster.clone(),
+    })
+}
