@@ -17,7 +17,12 @@ use crate::config::demand::{Answer, Demand, Resource};
 fn mesh(names: &[(&str, &[&str])], up: bool) -> Demand {
     let known: HashMap<String, Vec<IpAddr>> = names
         .iter()
-        .map(|(name, ips)| (name.to_string(), ips.iter().map(|ip| ip.parse().unwrap()).collect()))
+        .map(|(name, ips)| {
+            (
+                name.to_string(),
+                ips.iter().map(|ip| ip.parse().unwrap()).collect(),
+            )
+        })
         .collect();
     let (demand, mut wants) = Demand::new(16, Duration::from_secs(5));
     tokio::spawn(async move {
@@ -125,13 +130,26 @@ async fn mesh_names_are_answered_with_search_paths_over_both_transports() {
 #[tokio::test]
 async fn no_data_and_no_name_are_told_apart() {
     let server = start(Vec::new(), mesh(NAMES, true)).await;
-    for kind in [RecordType::AAAA, RecordType::TXT, RecordType::HTTPS, RecordType::SRV] {
+    for kind in [
+        RecordType::AAAA,
+        RecordType::TXT,
+        RecordType::HTTPS,
+        RecordType::SRV,
+    ] {
         let answer = udp(server, &query("v4.", kind)).await;
-        assert_eq!(answer.metadata.response_code, ResponseCode::NoError, "{kind}");
+        assert_eq!(
+            answer.metadata.response_code,
+            ResponseCode::NoError,
+            "{kind}"
+        );
         assert!(answer.answers.is_empty());
         assert_eq!(answer.authorities[0].record_type(), RecordType::SOA);
     }
-    let answer = udp(server, &query("none.shop.svc.cluster.local.", RecordType::A)).await;
+    let answer = udp(
+        server,
+        &query("none.shop.svc.cluster.local.", RecordType::A),
+    )
+    .await;
     assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
     let answer = udp(server, &query("example.org.", RecordType::A)).await;
     assert_eq!(answer.metadata.response_code, ResponseCode::Refused);
@@ -143,7 +161,11 @@ async fn without_a_control_plane_mesh_names_are_not_asked_elsewhere() {
     let server = start(vec![upstream], mesh(&[], false)).await;
     for name in ["cart.", "x.shop.svc.cluster.local."] {
         let answer = udp(server, &query(name, RecordType::A)).await;
-        assert_eq!(answer.metadata.response_code, ResponseCode::ServFail, "{name}");
+        assert_eq!(
+            answer.metadata.response_code,
+            ResponseCode::ServFail,
+            "{name}"
+        );
     }
     let answer = udp(server, &query("example.org.", RecordType::A)).await;
     assert_eq!(addresses(&answer), ["192.0.2.1"]);
@@ -301,7 +323,12 @@ async fn hostile_questions_get_an_error_or_nothing_and_the_server_lives() {
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let mut response = good.clone();
     response.metadata.message_type = MessageType::Response;
-    for bytes in [vec![], vec![1; 11], response.to_vec().unwrap(), vec![0xff; 4000]] {
+    for bytes in [
+        vec![],
+        vec![1; 11],
+        response.to_vec().unwrap(),
+        vec![0xff; 4000],
+    ] {
         socket.send_to(&bytes, server).await.unwrap();
     }
     let mut stream = TcpStream::connect(server).await.unwrap();
