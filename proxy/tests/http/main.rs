@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
 mod harness;
+mod hostile1;
 mod hostile2;
 mod http1;
 mod http2;
