@@ -10,7 +10,7 @@
 
 mod capture;
 mod checks;
-mod netns;
+pub mod netns;
 mod process;
 mod relay;
 mod stage;

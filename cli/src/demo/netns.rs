@@ -16,6 +16,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::DemoError;
 
@@ -24,7 +25,8 @@ const PREFIX: &str = "anyam-demo-";
 
 /// The demo's network: 10.77.0.0/16.
 pub struct Network {
-    pid: u32,
+    /// Prefix, pid, and a number that tells networks of one process apart.
+    name: String,
     hosts: Vec<String>,
 }
 
@@ -35,8 +37,11 @@ impl Network {
     /// When `ip` is missing or the kernel refuses a namespace.
     pub fn create() -> Result<Self, DemoError> {
         remove_stale()?;
+        static NETWORKS: AtomicU32 = AtomicU32::new(0);
+        let number = NETWORKS.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{PREFIX}{}-{number}", std::process::id());
         let mut network = Self {
-            pid: std::process::id(),
+            name,
             hosts: Vec::new(),
         };
         let bridge = network.add_namespace("bridge")?;
@@ -84,7 +89,7 @@ impl Network {
     }
 
     fn namespace_name(&self, host: &str) -> String {
-        format!("{PREFIX}{}-{host}", self.pid)
+        format!("{}-{host}", self.name)
     }
 
     fn add_namespace(&mut self, host: &str) -> Result<String, DemoError> {

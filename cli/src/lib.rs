@@ -1,0 +1,85 @@
+//! `anyam`: see, check and explain a mesh from the command line; run the demo mesh.
+//!
+//! - `api`: the control plane's HTTP API; `commands`: one function for each subcommand
+//! - `table`: output for people; `demo`: the demo mesh
+
+pub mod api;
+mod commands;
+pub mod demo;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use commands::Connection;
+
+#[derive(Parser)]
+#[command(
+    name = "anyam",
+    version,
+    about = "See, check and explain a service mesh",
+    after_help = "Exit codes: 0 done and well, 1 done and something is wrong (check, explain), 2 could not be done."
+)]
+struct Arguments {
+    #[command(flatten)]
+    connection: Connection,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Demo(demo::Arguments),
+    Check(commands::CheckArguments),
+    Proxies(commands::ProxiesArguments),
+    Stat(commands::StatArguments),
+    Edges(commands::EdgesArguments),
+    Routes(commands::RoutesArguments),
+    Tap(commands::TapArguments),
+    Explain(commands::ExplainArguments),
+    Dump(commands::DumpArguments),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example: anyam completion bash > /etc/bash_completion.d/anyam")]
+    Completion {
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Carries out the command line of this process.
+pub async fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        Command::Demo(demo) => return demo::run(demo).await,
+        Command::Completion { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Arguments::command(),
+                "anyam",
+                &mut std::io::stdout(),
+            );
+            return ExitCode::SUCCESS;
+        }
+        Command::Check(command) => commands::check(&arguments.connection, command).await,
+        Command::Proxies(command) => commands::proxies(&arguments.connection, command).await,
+        Command::Stat(command) => commands::stat(&arguments.connection, command).await,
+        Command::Edges(command) => commands::edges(&arguments.connection, command).await,
+        Command::Routes(command) => commands::routes(&arguments.connection, command).await,
+        Command::Tap(command) => commands::tap(&arguments.connection, command).await,
+        Command::Explain(command) => commands::explain(&arguments.connection, command).await,
+        Command::Dump(command) => commands::dump(&arguments.connection, command).await,
+    };
+    match outcome {
+        Ok(code) => code,
+        Err(commands::CommandError::Output(error))
+            if error.kind() == std::io::ErrorKind::BrokenPipe =>
+        {
+            // The reader has seen enough (`anyam edges | head`).
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("anyam: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
