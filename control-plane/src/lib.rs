@@ -18,4 +18,8 @@ pub mod server;
 pub mod source;
 
 #[cfg(test)]
+mod dashboard_tests;
+#[cfg(test)]
 mod server_tests;
+#[cfg(test)]
+mod testbench;

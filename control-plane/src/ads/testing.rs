@@ -81,8 +81,21 @@ impl Memory {
         self
     }
 
+    /// Sets one resource to a real message.
+    pub(crate) fn set(&self, type_url: &str, name: &str, message: &impl prost::Message) {
+        self.put(&[(type_url, name, Some(&message.encode_to_vec()))]);
+    }
+
     /// Sets (`Some`) and removes (`None`) in one generation.
     pub(crate) fn change(&self, changes: &[(&str, &str, Option<&str>)]) {
+        let mut encoded = Vec::new();
+        for (type_url, name, content) in changes {
+            encoded.push((*type_url, *name, content.map(str::as_bytes)));
+        }
+        self.put(&encoded);
+    }
+
+    fn put(&self, changes: &[(&str, &str, Option<&[u8]>)]) {
         let mut view = self.view.lock().unwrap();
         view.generation += 1;
         let mut touched: HashMap<String, HashSet<Arc<str>>> = HashMap::new();
@@ -98,9 +111,8 @@ impl Memory {
                     key,
                     Resource {
                         name: (*name).into(),
-                        version: format!("v{}{}", content.len(), &content[..content.len().min(8)])
-                            .into(),
-                        body: Bytes::copy_from_slice(content.as_bytes()),
+                        version: version(content),
+                        body: Bytes::copy_from_slice(content),
                     },
                 ),
             };
@@ -120,4 +132,10 @@ impl Resources for Memory {
     fn generations(&self) -> watch::Receiver<u64> {
         self.generations.subscribe()
     }
+}
+
+/// Readable where the content is short text.
+fn version(content: &[u8]) -> Arc<str> {
+    let start = String::from_utf8_lossy(&content[..content.len().min(8)]).into_owned();
+    format!("v{}{start}", content.len()).into()
 }

@@ -22,6 +22,8 @@ pub struct DeclaredWorkload {
     pub name: String,
     pub service_account: String,
     pub addresses: Vec<String>,
+    /// Services that select it, as `namespace/name`.
+    pub services: Vec<String>,
     /// Whether a proxy of ours should run beside it.
     pub sidecar: bool,
     /// Where it was declared.

@@ -1,18 +1,24 @@
 //! Who is connected and what each runs, joined from ADS streams and Inspect reports.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
 use time::OffsetDateTime;
 
 use super::clock::{rfc3339, unix, wall};
+use super::declared::DeclaredWorkload;
 use super::types::{Proxies, Proxy, ProxyResources, Rejection};
 use crate::ads::kind::{Protocol, label};
 use crate::ads::registry::Stream;
 use crate::inspect::agents::AgentStatus;
 
 /// One row per node: a proxy that reconnects may have two streams for a moment, the newest counts.
-pub fn proxies(mut streams: Vec<Stream>, mut agents: Vec<AgentStatus>, now: Instant) -> Proxies {
+pub fn proxies(
+    mut streams: Vec<Stream>,
+    mut agents: Vec<AgentStatus>,
+    workloads: &[DeclaredWorkload],
+    now: Instant,
+) -> Proxies {
     let mut rows: BTreeMap<(String, String, String), Proxy> = BTreeMap::new();
     streams.sort_by_key(|stream| stream.since);
     agents.sort_by_key(|agent| agent.since);
@@ -44,6 +50,15 @@ pub fn proxies(mut streams: Vec<Stream>, mut agents: Vec<AgentStatus>, now: Inst
             ..Proxy::default()
         });
         add_report(row, agent);
+    }
+    let services: HashMap<(&str, &str), &Vec<String>> = workloads
+        .iter()
+        .map(|one| ((&*one.namespace, &*one.name), &one.services))
+        .collect();
+    for ((namespace, workload, _), row) in &mut rows {
+        if let Some(services) = services.get(&(&**namespace, &**workload)) {
+            row.services.clone_from(services);
+        }
     }
     Proxies {
         proxies: rows.into_values().collect(),

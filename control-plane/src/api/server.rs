@@ -162,7 +162,13 @@ impl Api {
     }
 
     fn proxies(&self) -> Proxies {
-        proxies::proxies(self.registry.all(), self.agents.all(), Instant::now())
+        let workloads = self.declared.workloads();
+        proxies::proxies(
+            self.registry.all(),
+            self.agents.all(),
+            &workloads,
+            Instant::now(),
+        )
     }
 
     fn check(&self) -> Check {

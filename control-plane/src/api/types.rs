@@ -41,6 +41,9 @@ pub struct Proxy {
     pub node: String,
     pub namespace: String,
     pub workload: String,
+    /// Services that select it, as `namespace/name`.
+    #[serde(default)]
+    pub services: Vec<String>,
     pub address: String,
     /// SPIFFE id of its certificate; absent over the plaintext test port.
     pub identity: Option<String>,

@@ -1,0 +1,399 @@
+//! A control plane on real sockets, and clients to it, for tests.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use rcgen::{CertificateParams, KeyPair, SanType};
+use rustls::RootCertStore;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status, Streaming};
+use xds_proto::anyam::inspect::v1::control_message::Message as Command;
+use xds_proto::anyam::inspect::v1::inspect_client::InspectClient;
+use xds_proto::anyam::inspect::v1::proxy_message::Message;
+use xds_proto::anyam::inspect::v1::{ControlMessage, Hello, ProxyMessage};
+use xds_proto::envoy::config::core::v3::Node;
+use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use xds_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
+use xds_proto::google::rpc::Status as RpcStatus;
+use xds_proto::istio::v1::auth::IstioCertificateRequest;
+use xds_proto::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
+use xds_proto::type_url::CLUSTER;
+
+use crate::ads::testing::Memory;
+use crate::api::declared::{Declared, DeclaredWorkload};
+use crate::api::types::{Finding, Objects};
+use crate::ca::authority::Lifetimes;
+use crate::ca::service::unix_now;
+use crate::ca::token::Tokens;
+use crate::server::{Options, Running, start};
+
+pub(crate) const DOMAIN: &str = "mesh.local";
+
+pub(crate) struct Nothing;
+
+impl Declared for Nothing {
+    fn objects(&self) -> Objects {
+        Objects::default()
+    }
+    fn findings(&self) -> Vec<Finding> {
+        Vec::new()
+    }
+    fn workloads(&self) -> Vec<DeclaredWorkload> {
+        vec![DeclaredWorkload {
+            namespace: "shop".into(),
+            name: "absent-0".into(),
+            service_account: "absent".into(),
+            addresses: Vec::new(),
+            services: Vec::new(),
+            sidecar: true,
+            file: "absent.yaml".into(),
+        }]
+    }
+}
+
+pub(crate) struct Bench {
+    pub(crate) state: tempfile::TempDir,
+    pub(crate) mesh: Arc<Memory>,
+    pub(crate) running: Running,
+}
+
+pub(crate) fn options(state: &std::path::Path) -> Options {
+    let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+    Options {
+        state_dir: state.join("state"),
+        trust_domain: DOMAIN.into(),
+        xds_listen: any,
+        api_listen: any,
+        insecure_ads_listen: Some(any),
+        names: Vec::new(),
+        api_hosts: Vec::new(),
+        lifetimes: Lifetimes::default(),
+        max_streams: 5000,
+    }
+}
+
+impl Bench {
+    pub(crate) async fn new() -> Self {
+        let mesh = Memory::new()
+            .workload("shop", "web-0", "web")
+            .workload("shop", "web-1", "web")
+            .workload("shop", "cart-0", "cart");
+        Bench::with(mesh, Nothing).await
+    }
+
+    pub(crate) async fn with(mesh: Memory, declared: impl Declared) -> Self {
+        let state = tempfile::tempdir().unwrap();
+        let mesh = Arc::new(mesh);
+        let running = start(options(state.path()), mesh.clone(), Arc::new(declared)).await;
+        Bench {
+            state,
+            mesh,
+            running: running.unwrap(),
+        }
+    }
+
+    pub(crate) async fn restart(self) -> Self {
+        let Bench {
+            state,
+            mesh,
+            running,
+        } = self;
+        running.stop().await;
+        let running = start(options(state.path()), mesh.clone(), Arc::new(Nothing))
+            .await
+            .unwrap();
+        Bench {
+            state,
+            mesh,
+            running,
+        }
+    }
+
+    pub(crate) fn token(&self, namespace: &str, workload: &str, account: &str) -> String {
+        let hash = self.running.authority.root_hash();
+        let tokens = Tokens::open(&self.state.path().join("state"), DOMAIN, &hash).unwrap();
+        let lifetime = Duration::from_secs(60);
+        tokens
+            .mint((namespace, workload), account, unix_now(), lifetime)
+            .unwrap()
+    }
+
+    pub(crate) async fn channel(&self, client: Option<&Client>) -> Channel {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.running.authority.root().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match client {
+            None => builder.with_no_client_auth(),
+            Some(client) => builder
+                .with_client_auth_cert(client.chain.clone(), client.key())
+                .unwrap(),
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let address = self.running.xds;
+        let connect = tower::service_fn(move |_| {
+            let tls = tls.clone();
+            async move {
+                let stream = TcpStream::connect(address).await?;
+                let name = ServerName::try_from("anyam-control").unwrap();
+                Ok::<_, std::io::Error>(TokioIo::new(tls.connect(name, stream).await?))
+            }
+        });
+        let endpoint = Endpoint::from_static("http://anyam-control");
+        endpoint.connect_with_connector(connect).await.unwrap()
+    }
+
+    pub(crate) async fn plain(&self) -> Channel {
+        let address = self.running.insecure_ads.unwrap();
+        let connect = tower::service_fn(move |_| async move {
+            Ok::<_, std::io::Error>(TokioIo::new(TcpStream::connect(address).await?))
+        });
+        let endpoint = Endpoint::from_static("http://anyam-control");
+        endpoint.connect_with_connector(connect).await.unwrap()
+    }
+
+    /// A workload's first certificate, by token.
+    pub(crate) async fn join(&self, workload: &str, account: &str) -> Client {
+        let token = self.token("shop", workload, account);
+        let (key, csr) = csr(&format!("spiffe://{DOMAIN}/ns/shop/sa/{account}"));
+        let channel = self.channel(None).await;
+        let chain = certificate(channel, &csr, Some(&token)).await.unwrap();
+        Client::new(key, &chain)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
+        let token = std::fs::read_to_string(&self.running.token_file).unwrap();
+        let bearer = format!("Bearer {}", token.trim());
+        let (status, body) = self
+            .http("GET", path, &[("authorization", &bearer)], "")
+            .await;
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &str) -> (StatusCode, Value) {
+        let token = std::fs::read_to_string(&self.running.token_file).unwrap();
+        let bearer = format!("Bearer {}", token.trim());
+        let (status, body) = self
+            .http("POST", path, &[("authorization", &bearer)], body)
+            .await;
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    pub(crate) async fn http(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> (StatusCode, Bytes) {
+        let response = self.open(method, path, headers, body).await;
+        let status = response.status();
+        (
+            status,
+            response.into_body().collect().await.unwrap().to_bytes(),
+        )
+    }
+
+    pub(crate) async fn open(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> http::Response<hyper::body::Incoming> {
+        let stream = TcpStream::connect(self.running.api).await.unwrap();
+        let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        let mut request = http::Request::builder().method(method).uri(path);
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            request = request.header("host", self.running.api.to_string());
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let body = Full::new(Bytes::copy_from_slice(body.as_bytes()));
+        send.send_request(request.body(body).unwrap())
+            .await
+            .unwrap()
+    }
+}
+
+/// Waits for what must come: looks again until it is so.
+pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(mut look: impl FnMut() -> F) -> T {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "it did not come about"
+        );
+        tokio::task::yield_now().await;
+    }
+}
+
+pub(crate) struct Client {
+    key: Vec<u8>,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+}
+
+impl Client {
+    pub(crate) fn new(key: KeyPair, chain: &[String]) -> Self {
+        let parse = |pem: &String| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+        Client {
+            key: key.serialize_der(),
+            chain: chain.iter().map(parse).collect(),
+        }
+    }
+
+    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()))
+    }
+}
+
+pub(crate) fn csr(uri: &str) -> (KeyPair, String) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
+    let csr = params.serialize_request(&key).unwrap().pem().unwrap();
+    (key, csr)
+}
+
+pub(crate) async fn certificate(
+    channel: Channel,
+    csr: &str,
+    token: Option<&str>,
+) -> Result<Vec<String>, Status> {
+    let mut request = Request::new(IstioCertificateRequest {
+        csr: csr.into(),
+        ..Default::default()
+    });
+    if let Some(token) = token {
+        let bearer = format!("Bearer {token}").parse().unwrap();
+        request.metadata_mut().insert("authorization", bearer);
+    }
+    let mut client = IstioCertificateServiceClient::new(channel);
+    let answer = client.create_certificate(request).await?;
+    Ok(answer.into_inner().cert_chain)
+}
+
+pub(crate) struct Delta {
+    pub(crate) send: mpsc::Sender<DeltaDiscoveryRequest>,
+    pub(crate) receive: Streaming<DeltaDiscoveryResponse>,
+}
+
+pub(crate) fn node(workload: &str) -> Node {
+    Node {
+        id: format!("sidecar~10.0.0.1~{workload}.shop~{DOMAIN}"),
+        user_agent_name: "test".into(),
+        ..Default::default()
+    }
+}
+
+impl Delta {
+    pub(crate) async fn open(channel: Channel, node: Node) -> Result<Self, Status> {
+        let (send, requests) = mpsc::channel(8);
+        let first = DeltaDiscoveryRequest {
+            node: Some(node),
+            type_url: CLUSTER.into(),
+            ..Default::default()
+        };
+        send.send(first).await.unwrap();
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
+        let stream = client
+            .delta_aggregated_resources(ReceiverStream::new(requests))
+            .await?;
+        Ok(Delta {
+            send,
+            receive: stream.into_inner(),
+        })
+    }
+
+    pub(crate) async fn next(&mut self) -> Result<DeltaDiscoveryResponse, Status> {
+        let next = tokio::time::timeout(Duration::from_secs(10), self.receive.message());
+        next.await
+            .expect("a response in time")?
+            .ok_or_else(|| Status::ok("ended"))
+    }
+
+    pub(crate) async fn answer(&self, response: &DeltaDiscoveryResponse, error: Option<&str>) {
+        let request = DeltaDiscoveryRequest {
+            type_url: response.type_url.clone(),
+            response_nonce: response.nonce.clone(),
+            error_detail: error.map(|message| RpcStatus {
+                message: message.into(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        };
+        self.send.send(request).await.unwrap();
+    }
+}
+
+pub(crate) fn names(response: &DeltaDiscoveryResponse) -> Vec<&str> {
+    response.resources.iter().map(|one| &*one.name).collect()
+}
+
+pub(crate) struct Agent {
+    pub(crate) send: mpsc::Sender<ProxyMessage>,
+    pub(crate) receive: Streaming<ControlMessage>,
+}
+
+impl Agent {
+    /// Over the plaintext port.
+    pub(crate) async fn open(bench: &Bench, workload: &str, address: &str) -> Result<Self, Status> {
+        Agent::over(bench.plain().await, workload, address).await
+    }
+
+    pub(crate) async fn over(
+        channel: Channel,
+        workload: &str,
+        address: &str,
+    ) -> Result<Self, Status> {
+        let (send, messages) = mpsc::channel(64);
+        let hello = ProxyMessage {
+            message: Some(Message::Hello(Hello {
+                node_id: format!("sidecar~{address}~{workload}.shop~{DOMAIN}"),
+                version: "0.1.0".into(),
+                started: None,
+            })),
+        };
+        send.send(hello).await.unwrap();
+        let mut client = InspectClient::new(channel);
+        let receive = client
+            .attach(ReceiverStream::new(messages))
+            .await?
+            .into_inner();
+        Ok(Agent { send, receive })
+    }
+
+    pub(crate) async fn say(&self, message: Message) {
+        let message = ProxyMessage {
+            message: Some(message),
+        };
+        self.send.send(message).await.unwrap();
+    }
+
+    pub(crate) async fn asked(&mut self) -> Command {
+        let next = tokio::time::timeout(Duration::from_secs(10), self.receive.message());
+        next.await.unwrap().unwrap().unwrap().message.unwrap()
+    }
+}
