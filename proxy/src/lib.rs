@@ -6,6 +6,8 @@
 //! `telemetry`, `admin`, `drain`; `bootstrap` and `app` put it all together.
 
 pub mod admin;
+pub mod args;
+pub mod bootstrap;
 pub mod buffer;
 pub mod config;
 pub mod dns;

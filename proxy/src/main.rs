@@ -1,1 +1,66 @@
-fn main() {}
+//! `anyam-proxy`: reads the command line and does what it says.
+
+use std::process::ExitCode;
+
+use anyam_proxy::args::{Args, Command, Mode, Process, Redirect};
+use anyam_proxy::bootstrap::{self, Bootstrap, validate};
+use anyam_proxy::redirect;
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let Args { serve, command } = Args::parse();
+    let outcome = match command {
+        Some(Command::Redirect(redirect)) => set_rules(&redirect),
+        Some(Command::Sidecar(sidecar)) if sidecar.print_bootstrap => print(&sidecar),
+        Some(Command::Sidecar(sidecar)) => bootstrap::of_sidecar(&sidecar)
+            .map_err(|error| error.to_string())
+            .and_then(|bootstrap| run(bootstrap, &sidecar.process)),
+        None => bootstrap::load(&serve)
+            .map_err(|error| error.to_string())
+            .and_then(|bootstrap| run(bootstrap, &serve.process)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("anyam-proxy: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(sidecar: &anyam_proxy::args::Sidecar) -> Result<(), String> {
+    let text = bootstrap::sidecar::print(sidecar).map_err(|error| error.to_string())?;
+    print!("{text}");
+    Ok(())
+}
+
+fn set_rules(arguments: &Redirect) -> Result<(), String> {
+    if arguments.print {
+        print!("{}", redirect::program(&arguments.options));
+        return Ok(());
+    }
+    let outcome = if arguments.remove {
+        redirect::remove()
+    } else {
+        redirect::install(&arguments.options)
+    };
+    outcome.map_err(|error| error.to_string())
+}
+
+/// Checks or serves, as the mode says.
+fn run(bootstrap: Bootstrap, process: &Process) -> Result<(), String> {
+    let mistakes = validate::mistakes(&bootstrap).map_err(|error| error.to_string())?;
+    if !mistakes.is_empty() {
+        return Err(format!(
+            "the configuration cannot be used:\n  {}",
+            mistakes.join("\n  ")
+        ));
+    }
+    match process.mode {
+        Mode::Validate => {
+            println!("configuration OK");
+            Ok(())
+        }
+        Mode::Serve | Mode::InitOnly => Err("serving is not built yet".to_owned()),
+    }
+}

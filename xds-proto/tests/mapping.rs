@@ -50,6 +50,13 @@ fn fields_go_by_either_name() {
 }
 
 #[test]
+fn the_order_of_json_does_not_show_on_the_wire() {
+    let one = from_json(LISTENER, &json!({"name": "a", "stat_prefix": "b"})).unwrap();
+    let other = from_json(LISTENER, &json!({"stat_prefix": "b", "name": "a"})).unwrap();
+    assert_eq!(one, other);
+}
+
+#[test]
 fn unknown_fields_are_refused_with_their_path_and_a_hint() {
     refused(
         LISTENER,

@@ -28,14 +28,15 @@ pub fn message(message: Message, value: &Value, depth: u32) -> Result<Vec<u8>, J
     }
 }
 
-/// The wire form of a message's fields; `skipped` keys are not fields.
+/// The wire form of a message's fields, in the order of their numbers, so that the same message
+/// has the same bytes however its JSON is ordered; `skipped` keys are not fields.
 pub fn fields(
     message: Message,
     object: &Map<String, Value>,
     skipped: &[&str],
     depth: u32,
 ) -> Result<Vec<u8>, JsonError> {
-    let mut out = Vec::new();
+    let mut parts: Vec<(u32, Vec<u8>)> = Vec::new();
     let mut seen: Vec<u32> = Vec::new();
     let mut cases: HashMap<u8, &'static str> = HashMap::new();
     for (key, value) in object {
@@ -64,9 +65,12 @@ pub fn fields(
             let error = JsonError::new(format!("only one of `{other}` and this may be given"));
             return Err(error.within(field.name()));
         }
-        put(&mut out, field, value, depth).map_err(|error| error.within(field.name()))?;
+        let mut part = Vec::new();
+        put(&mut part, field, value, depth).map_err(|error| error.within(field.name()))?;
+        parts.push((field.number(), part));
     }
-    Ok(out)
+    parts.sort_by_key(|(number, _)| *number);
+    Ok(parts.into_iter().flat_map(|(_, part)| part).collect())
 }
 
 fn unknown(message: Message, key: &str) -> JsonError {

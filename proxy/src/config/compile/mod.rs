@@ -32,7 +32,7 @@ mod resilience;
 mod retry;
 mod route;
 mod secret;
-mod support;
+pub(crate) mod support;
 mod tls;
 mod values;
 

@@ -1,0 +1,73 @@
+//! `--mode validate`: everything is compiled, nothing is opened.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use super::Bootstrap;
+use crate::config::compile::{CompileError, Compiler, SecretStore};
+use crate::telemetry::access_log::Sinks;
+use crate::telemetry::registry::{Registry, RegistryError};
+
+/// Every mistake in the static resources, each with the path of its field. Of one resource the
+/// first is told: what follows from it would only confuse.
+///
+/// # Errors
+/// When metrics cannot be set up, which is no mistake of the configuration.
+pub fn mistakes(bootstrap: &Bootstrap) -> Result<Vec<String>, RegistryError> {
+    let registry = Registry::new()?;
+    let dropped = registry.counter("anyam_access_log_dropped_total", "Not written anywhere.")?;
+    let sinks = Arc::new(Sinks::new(dropped));
+    let compiler = Compiler::new(&registry, sinks, Arc::new(SecretStore::default()))?;
+    let Bootstrap {
+        listeners,
+        clusters,
+        secrets,
+        ..
+    } = bootstrap;
+    let mut found = Vec::new();
+    each(
+        "secrets",
+        secrets,
+        |m| &m.name,
+        &mut found,
+        |m| compiler.secret(m).map(drop),
+    );
+    each(
+        "clusters",
+        clusters,
+        |m| &m.name,
+        &mut found,
+        |m| compiler.cluster(m, None).map(drop),
+    );
+    each(
+        "listeners",
+        listeners,
+        |m| &m.name,
+        &mut found,
+        |m| compiler.listener(m, None).map(drop),
+    );
+    Ok(found)
+}
+
+fn each<M>(
+    list: &str,
+    messages: &[M],
+    name: impl Fn(&M) -> &str,
+    found: &mut Vec<String>,
+    compile: impl Fn(&M) -> Result<(), CompileError>,
+) {
+    let mut names = HashSet::new();
+    for (index, message) in messages.iter().enumerate() {
+        let name = name(message);
+        // A listener may go without a name.
+        if !name.is_empty() && !names.insert(name) {
+            found.push(format!(
+                "static_resources.{list}[{index}].name: {name:?} is given twice"
+            ));
+        }
+        if let Err(error) = compile(message) {
+            let dot = if error.path.is_empty() { "" } else { "." };
+            found.push(format!("static_resources.{list}[{index}]{dot}{error}"));
+        }
+    }
+}
