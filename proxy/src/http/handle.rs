@@ -172,6 +172,10 @@ impl Exchange<'_, '_> {
     fn normalise(&mut self, framing: &Framing) -> Result<Option<Vec<u8>>, Failure> {
         let manager = &self.info.manager;
         let head = &mut self.info.request;
+        // HTTP/1.0 need not say a host: then it is where the client meant to go.
+        if head.authority().is_empty() {
+            head.set_authority(self.info.downstream.local.to_string().as_bytes());
+        }
         match path::normalise(head, &manager.path).map_err(Failure::BadRequest)? {
             PathOutcome::Forward => {}
             PathOutcome::Redirect => return Ok(Some(head.path_and_query().to_vec())),

@@ -121,6 +121,18 @@ async fn an_answer_until_close_reaches_http_10_and_11() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn without_a_host_the_destination_is_meant() {
+    let upstream = h1(|request| ok(&request.replace("\r\n", "|"))).await;
+    let proxy = Proxy::start(Setup::new(upstream));
+    let mut client = Client::connect(proxy.address).await;
+    client.send("GET / HTTP/1.0\r\n\r\n").await;
+    let response = client.rest().await;
+    let host = format!("GET / HTTP/1.1|host: {}|", proxy.address);
+    assert!(response.starts_with("HTTP/1.0 200 "), "{response}");
+    assert!(response.contains(&host), "{response}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn interim_responses_pass_and_expectations_are_met() {
     let upstream = listen(|mut tcp, _| async move {
         let mut buffer = Vec::new();
