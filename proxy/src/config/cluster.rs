@@ -14,7 +14,7 @@ use crate::telemetry::ClusterMetrics;
 use crate::telemetry::edge::Service;
 use crate::tls::ClientContext;
 use crate::upstream::lb::Turn;
-use crate::upstream::limits::Limits;
+use crate::upstream::limits::{Limits, Thresholds};
 use crate::upstream::outlier::{Detector, OutlierConfig};
 
 /// envoy.config.cluster.v3.Cluster, compiled.
@@ -29,6 +29,8 @@ pub struct Cluster {
     pub connect_timeout: Duration,
     pub lb: LbPolicy,
     pub transport: Vec<TransportMatch>,
+    /// Secrets that come over SDS.
+    pub secrets: Vec<Name>,
     pub protocol: Protocol,
     pub http1: UpstreamHttp1,
     pub http2: Http2Options,
@@ -46,6 +48,8 @@ pub struct Cluster {
     pub detector: Arc<Detector>,
     /// Whose turn it is; carried over while the name stays.
     pub turn: Arc<Turn>,
+    /// What `limits` are set to when this version takes over.
+    pub thresholds: Thresholds,
     /// Circuit breakers, shared by all workers; carried over while the name stays.
     pub limits: Arc<Limits>,
     /// `common_lb_config.healthy_panic_threshold` in percent; Envoy's default is 50.

@@ -50,6 +50,8 @@ pub struct ListenerDef {
     pub backlog: u32,
     pub access_log: Vec<Arc<AccessLog>>,
     pub metrics: Arc<ListenerMetrics>,
+    /// Secrets that come over SDS.
+    pub secrets: Vec<Name>,
 }
 
 /// Which listener filters look at the first bytes, and for how long.

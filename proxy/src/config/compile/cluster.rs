@@ -19,6 +19,7 @@ use super::support::{
 };
 use super::values::{ip, percent, string_metadata, text};
 use super::{Compiler, balancing, cluster_http, discovery, resilience, tls};
+use crate::config::Name;
 use crate::config::cluster::{Cluster, Keepalive, Transport, TransportMatch};
 use crate::config::endpoint::EndpointSet;
 use crate::telemetry::edge::Service;
@@ -157,8 +158,8 @@ pub fn cluster(
     }
     let pool_key = pool_key(m);
     let same_pool = previous.filter(|before| before.pool_key == pool_key);
-    let transport = match same_pool {
-        Some(before) => before.transport.clone(),
+    let (transport, secrets) = match same_pool {
+        Some(before) => (before.transport.clone(), before.secrets.clone()),
         None => transports(compiler, at, transport_socket_matches, transport_socket)?,
     };
     let http = cluster_http::of(
@@ -174,13 +175,6 @@ pub fn cluster(
         },
     )?;
     let thresholds = resilience::thresholds(at.field("circuit_breakers"), circuit_breakers)?;
-    let limits = match previous {
-        Some(before) => {
-            before.limits.set_thresholds(thresholds);
-            before.limits.clone()
-        }
-        None => Limits::new(thresholds),
-    };
     let outlier = match outlier_detection {
         Some(m) => Some(Arc::new(resilience::outlier(
             at.field("outlier_detection"),
@@ -200,6 +194,7 @@ pub fn cluster(
         )?,
         lb: balancing::policy(at, *lb_policy, lb_config, load_balancing_policy)?,
         transport,
+        secrets,
         protocol: http.protocol,
         http1: http.http1,
         http2: http.http2,
@@ -212,13 +207,11 @@ pub fn cluster(
         outlier,
         detector: previous.map_or_else(Arc::default, |before| before.detector.clone()),
         turn: previous.map_or_else(Arc::default, |before| before.turn.clone()),
-        limits,
+        limits: previous.map_or_else(|| Limits::new(thresholds), |before| before.limits.clone()),
+        thresholds,
         panic_threshold: panic_threshold(at.field("common_lb_config"), common_lb_config)?,
         retry: http.retry,
-        metrics: match previous {
-            Some(before) => before.metrics.clone(),
-            None => Arc::new(compiler.cluster_metrics.handles(name)),
-        },
+        metrics: compiler.metrics_of_cluster(name),
         service: metadata.as_ref().and_then(service),
         bind_source: bind_source(at, upstream_bind_config)?,
         endpoints: ArcSwap::from_pointee(EndpointSet::default()),
@@ -267,7 +260,8 @@ fn transports(
     at: At<'_>,
     matches: &[pb::cluster::TransportSocketMatch],
     otherwise: &Option<core::TransportSocket>,
-) -> Result<Vec<TransportMatch>, CompileError> {
+) -> Result<(Vec<TransportMatch>, Vec<Name>), CompileError> {
+    let mut secrets = Vec::new();
     let mut compiled = each(at, "transport_socket_matches", matches, |at, m| {
         let pb::cluster::TransportSocketMatch {
             name,
@@ -278,7 +272,7 @@ fn transports(
         Ok(TransportMatch {
             name: name.as_str().into(),
             criteria: criteria(at.field("match"), r#match)?,
-            transport: tls::client(compiler, at.field("transport_socket"), socket)?,
+            transport: tls::client(compiler, at.field("transport_socket"), socket, &mut secrets)?,
         })
     })?;
     // What nothing matches goes over the cluster's own socket, as in Envoy. Without one that is
@@ -287,7 +281,7 @@ fn transports(
         Some(m) => compiled.push(TransportMatch {
             name: "default".into(),
             criteria: Vec::new(),
-            transport: tls::client(compiler, at.field("transport_socket"), m)?,
+            transport: tls::client(compiler, at.field("transport_socket"), m, &mut secrets)?,
         }),
         None if matches.is_empty() => compiled.push(TransportMatch {
             name: "default".into(),
@@ -296,7 +290,7 @@ fn transports(
         }),
         None => {}
     }
-    Ok(compiled)
+    Ok((compiled, secrets))
 }
 
 type Criteria = Vec<(Box<str>, Box<str>)>;

@@ -17,6 +17,7 @@ use super::support::{
     type_name, u32_opt, u32_or, unknown_type, unsupported,
 };
 use super::{Compiler, chain_match, http, policy, tls, values};
+use crate::config::Name;
 use crate::config::listener::{
     Direction, FilterChain, Inspect, Listener, ListenerDef, TcpProxy, TcpTarget, Terminal,
 };
@@ -30,7 +31,6 @@ pub fn listener(
     compiler: &Compiler,
     at: At<'_>,
     m: &pb::Listener,
-    previous: Option<&Listener>,
 ) -> Result<Listener, CompileError> {
     let pb::Listener {
         name,
@@ -120,6 +120,7 @@ pub fn listener(
         compiler,
         clusters: ClusterNames::default(),
         routes: RouteNames::default(),
+        secrets: Vec::new(),
     };
     let chains = scope.chains(at, filter_chains)?;
     let default_chain = match default_filter_chain {
@@ -139,10 +140,7 @@ pub fn listener(
     let bound = deprecated_v1
         .as_ref()
         .map_or(bind_to_port, |old| &old.bind_to_port);
-    let metrics = match previous {
-        Some(before) if before.def.name == name => before.def.metrics.clone(),
-        _ => Arc::new(compiler.listener_metrics.handles(&name)),
-    };
+    let metrics = compiler.metrics_of_listener(&name);
     Ok(Listener {
         def: Arc::new(ListenerDef {
             name,
@@ -159,6 +157,7 @@ pub fn listener(
             backlog: u32_or(tcp_backlog_size, BACKLOG),
             access_log: http::logs(compiler, at, access_log)?,
             metrics,
+            secrets: scope.secrets,
         }),
         clusters: scope.clusters.links(),
         routes: scope.routes.links(),
@@ -250,6 +249,8 @@ struct Scope<'a> {
     compiler: &'a Compiler,
     clusters: ClusterNames,
     routes: RouteNames,
+    /// Secrets that come over SDS.
+    secrets: Vec<Name>,
 }
 
 impl Scope<'_> {
@@ -299,7 +300,12 @@ impl Scope<'_> {
             None => crate::config::listener::ChainMatch::default(),
         };
         let tls = match transport_socket {
-            Some(m) => tls::server(self.compiler, at.field("transport_socket"), m)?,
+            Some(m) => tls::server(
+                self.compiler,
+                at.field("transport_socket"),
+                m,
+                &mut self.secrets,
+            )?,
             None => None,
         };
         let (rbac, terminal) = self.filters(at, filters)?;

@@ -5,9 +5,11 @@
 //! - `listener` (with `chain_match`, `http`, `protocol`), `route` (with `action`, `retry`),
 //!   `cluster` (with `discovery`, `balancing`, `resilience`, `cluster_http`), `endpoint`,
 //!   `secret`, `tls`, `policy`: one file per resource or part of one
-//! - `refs`: names a resource refers to; `link`: the next snapshot out of the last and what changed
+//! - `resource`: bytes → [`Compiled`], with the names it refers to
+//! - `refs`: indices in the place of names; `link`: the next snapshot out of the last and what changed
 //!
-//! [`Compiler::apply`] is the way in: it compiles what changed, links what refers to it, publishes.
+//! [`Compiler::compile`] judges one resource; [`Compiler::publish`] links what compiled and
+//! publishes it; [`Compiler::publish_static`] does both for a bootstrap.
 
 // Messages are destructured whole, deprecated fields too.
 #![allow(deprecated)]
@@ -29,16 +31,17 @@ mod policy;
 mod protocol;
 mod refs;
 mod resilience;
+mod resource;
 mod retry;
 mod route;
 mod secret;
 pub(crate) mod support;
 mod tls;
-mod values;
+pub(crate) mod values;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use xds_proto::envoy::config::cluster::v3 as cluster_pb;
 use xds_proto::envoy::config::endpoint::v3 as endpoint_pb;
@@ -46,8 +49,9 @@ use xds_proto::envoy::config::listener::v3 as listener_pb;
 use xds_proto::envoy::config::route::v3 as route_pb;
 use xds_proto::envoy::extensions::transport_sockets::tls::v3 as secret_pb;
 
-use self::endpoint::Assignment;
-pub use self::link::{Changes, Outcome, References, Rejected};
+pub use self::endpoint::Assignment;
+pub use self::link::Step;
+pub use self::resource::{Compiled, References, Rejected};
 pub use self::secret::SecretStore;
 use self::support::At;
 pub use self::support::CompileError;
@@ -58,7 +62,9 @@ use super::route::RouteConfig;
 use super::secret::Secret;
 use crate::telemetry::access_log::Sinks;
 use crate::telemetry::registry::{Registry, RegistryError};
-use crate::telemetry::resource::{ClusterFamilies, ListenerFamilies};
+use crate::telemetry::resource::{
+    ClusterFamilies, ClusterMetrics, ListenerFamilies, ListenerMetrics,
+};
 
 /// Compiles resources. One per process, on the control thread.
 pub struct Compiler {
@@ -69,9 +75,9 @@ pub struct Compiler {
     ids: AtomicU64,
     pub counts: Counts,
     /// Assignments whose cluster is not there yet, by EDS service name.
-    waiting: HashMap<Name, Assignment>,
-    /// Listeners whose routes are not all there yet; the versions before them go on serving.
-    warming: HashMap<Name, Arc<Listener>>,
+    waiting: HashMap<Name, Arc<Assignment>>,
+    /// Counters of clusters and listeners that live, published or not: a name has its series once.
+    metrics: Mutex<Metrics>,
 }
 
 /// How many resources of each kind were compiled, and how many only linked anew, since start.
@@ -101,7 +107,7 @@ impl Compiler {
             ids: AtomicU64::new(1),
             counts: Counts::default(),
             waiting: HashMap::new(),
-            warming: HashMap::new(),
+            metrics: Mutex::default(),
         })
     }
 
@@ -110,17 +116,13 @@ impl Compiler {
         &self.secrets
     }
 
-    /// Compiles a listener, not yet linked. `previous`: the version before it.
+    /// Compiles a listener, not yet linked.
     ///
     /// # Errors
     /// Names the first field that cannot be used.
-    pub fn listener(
-        &self,
-        m: &listener_pb::Listener,
-        previous: Option<&Listener>,
-    ) -> Result<Listener, CompileError> {
+    pub fn listener(&self, m: &listener_pb::Listener) -> Result<Listener, CompileError> {
         self.counts.listeners.fetch_add(1, Relaxed);
-        listener::listener(self, At::root(""), m, previous)
+        listener::listener(self, At::root(""), m)
     }
 
     /// Compiles a route configuration, not yet linked.
@@ -149,26 +151,25 @@ impl Compiler {
         cluster::cluster(self, At::root(""), m, previous)
     }
 
-    /// Checks an assignment.
+    /// Compiles an assignment, whose addresses have to be numeric.
     ///
     /// # Errors
     /// Names the first field that cannot be used.
-    pub fn check_endpoints(
+    pub fn endpoints(
         &self,
         m: &endpoint_pb::ClusterLoadAssignment,
-    ) -> Result<(), CompileError> {
-        self.assignment(m).map(drop)
-    }
-
-    fn assignment(
-        &self,
-        m: &endpoint_pb::ClusterLoadAssignment,
-    ) -> Result<Assignment, CompileError> {
+    ) -> Result<Compiled, CompileError> {
         self.counts.endpoints.fetch_add(1, Relaxed);
         let at = At::root("");
+        if m.cluster_name.is_empty() {
+            return at.field("cluster_name").fail("is required");
+        }
         let assignment = endpoint::assignment(at, m)?;
         assignment.addresses(at)?;
-        Ok(assignment)
+        Ok(Compiled::Endpoints(
+            m.cluster_name.as_str().into(),
+            Arc::new(assignment),
+        ))
     }
 
     /// Compiles a secret.
@@ -183,6 +184,39 @@ impl Compiler {
     fn next_id(&self) -> u64 {
         self.ids.fetch_add(1, Relaxed)
     }
+
+    fn metrics_of_cluster(&self, name: &str) -> Arc<ClusterMetrics> {
+        let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        shared(&mut metrics.clusters, name, || {
+            self.cluster_metrics.handles(name)
+        })
+    }
+
+    fn metrics_of_listener(&self, name: &str) -> Arc<ListenerMetrics> {
+        let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        shared(&mut metrics.listeners, name, || {
+            self.listener_metrics.handles(name)
+        })
+    }
+}
+
+#[derive(Default)]
+struct Metrics {
+    clusters: HashMap<String, Weak<ClusterMetrics>>,
+    listeners: HashMap<String, Weak<ListenerMetrics>>,
+}
+
+/// The living value of `name`, or a new one. Forgets dead ones as the map grows.
+fn shared<T>(known: &mut HashMap<String, Weak<T>>, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
+    if let Some(living) = known.get(name).and_then(Weak::upgrade) {
+        return living;
+    }
+    if known.len() == known.capacity() {
+        known.retain(|_, value| value.strong_count() > 0);
+    }
+    let value = Arc::new(make());
+    known.insert(name.to_owned(), Arc::downgrade(&value));
+    value
 }
 
 #[cfg(test)]

@@ -1,1 +1,424 @@
+//! Resources as operators write them (YAML through the proto3 JSON mapping), compiled whole.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use prost::{Message, Name};
+use xds_proto::type_url;
+
+use super::*;
+use crate::config::cluster::{LbPolicy, Protocol, Transport};
+use crate::config::http::HttpFilter;
+use crate::config::listener::{TcpTarget, Terminal, TransportProtocol};
+use crate::config::policy::RbacAction;
+use crate::config::route::{Action, PathMatch, RbacOverride, RetryOn, Target};
+use crate::config::snapshot::{ClusterRef, Snapshot, Store};
+use crate::upstream::cluster::{NoEndpoint, PickFor};
+
+mod fixtures;
+use fixtures::{CHAINED, CLUSTER, EDS, HTTP, ROUTES};
+
+fn compiler() -> Compiler {
+    let registry = Registry::new().unwrap();
+    let dropped = registry.counter("dropped", "Lost.").unwrap();
+    Compiler::new(&registry, Arc::new(Sinks::new(dropped)), Arc::default()).unwrap()
+}
+
+fn message<M: Message + Name + Default>(yaml: &str) -> M {
+    let value: serde_json::Value = serde_yaml_ng::from_str(yaml).unwrap();
+    xds_proto::json::decode_json(&value).unwrap_or_else(|e| panic!("{e}\n{yaml}"))
+}
+
+fn listener(yaml: &str) -> Result<Listener, CompileError> {
+    compiler().listener(&message(yaml))
+}
+
+fn cluster(yaml: &str) -> Result<Cluster, CompileError> {
+    compiler().cluster(&message(yaml), None)
+}
+
+fn routes(yaml: &str) -> Result<RouteConfig, CompileError> {
+    compiler().route_config(&message(yaml))
+}
+
+/// `yaml` with `from` replaced, compiled; the error's path.
+fn refused(
+    compile: impl Fn(&str) -> Option<CompileError>,
+    yaml: &str,
+    from: &str,
+    to: &str,
+) -> String {
+    assert!(yaml.contains(from), "{from}");
+    match compile(&yaml.replacen(from, to, 1)) {
+        Some(error) => error.path,
+        None => panic!("`{to}` was taken"),
+    }
+}
+
+#[test]
+fn a_listener_with_everything() {
+    let listener = listener(CHAINED).unwrap();
+    let def = &listener.def;
+    assert!(def.original_dst && !def.bind_to_port && def.inspect.tls && def.inspect.http);
+    assert_eq!(def.inspect.timeout, None);
+    assert_eq!(def.direction, super::super::listener::Direction::Inbound);
+    let [tcp, http] = &def.chains[..] else {
+        panic!("two chains");
+    };
+    assert_eq!(tcp.matches.destination_port, Some(5432));
+    assert_eq!(tcp.matches.transport_protocol, Some(TransportProtocol::Tls));
+    assert_eq!(&*tcp.matches.application_protocols[0], b"anyam-tcp");
+    assert_eq!(tcp.matches.prefix_ranges[0].address.to_string(), "10.1.0.0");
+    assert!(tcp.tls.is_some());
+    assert_eq!(
+        tcp.rbac[0].enforced.as_ref().unwrap().action,
+        RbacAction::Deny
+    );
+    let Terminal::Tcp(proxy) = &tcp.terminal else {
+        panic!("a TCP proxy");
+    };
+    assert_eq!(proxy.idle_timeout, None);
+    let TcpTarget::Weighted(weighted) = &proxy.target else {
+        panic!("weighted");
+    };
+    assert_eq!(weighted[..], [(1, ClusterRef(0)), (4, ClusterRef(1))]);
+    assert_eq!(&*listener.clusters[1].name, "inbound|5433||");
+    let Terminal::Http(manager) = &http.terminal else {
+        panic!("HTTP");
+    };
+    assert!(matches!(&manager.filters[..], [HttpFilter::Rbac { name, .. }] if &**name == "authz"));
+    assert!(manager.http1.preserve_case && manager.proxy_status && manager.path.merge_slashes);
+    assert_eq!(manager.stream_idle_timeout, Some(Duration::from_secs(300)));
+    assert_eq!(manager.access_log.len(), 1);
+    assert_eq!(&*def.default_chain.as_ref().unwrap().name, "default");
+}
+
+#[test]
+fn routes_with_everything() {
+    let routes = routes(ROUTES).unwrap();
+    let table = &routes.table;
+    assert_eq!(table.exact["shop.example:80"], 0);
+    assert_eq!(&*table.suffix[0].0, ".shop.example");
+    assert_eq!(table.any, Some(1));
+    let [first, second, third] = &table.virtual_hosts[0].routes[..] else {
+        panic!("three routes");
+    };
+    assert!(matches!(&first.matches.path, PathMatch::SeparatedPrefix(p) if &**p == "/cart"));
+    assert!(matches!(&first.rbac[..], [(name, RbacOverride::Disabled)] if &**name == "authz"));
+    let Action::Forward(forward) = &first.action else {
+        panic!("forward");
+    };
+    let Target::Weighted { total, clusters } = &forward.target else {
+        panic!("weighted");
+    };
+    assert_eq!((*total, clusters[1].bound), (100, 100));
+    assert_eq!(&*routes.clusters[1].name, "cart-v2");
+    let retry = forward.retry.as_ref().unwrap();
+    assert!(retry.on.has(RetryOn::FIVE_XX) && retry.on.has(RetryOn::GRPC_UNAVAILABLE));
+    assert!(retry.avoid_previous_hosts);
+    assert_eq!(forward.timeout, None);
+    let Action::Forward(forward) = &second.action else {
+        panic!("forward");
+    };
+    assert_eq!(forward.timeout, Some(Duration::from_secs(15)));
+    assert!(forward.retry.is_none());
+    assert!(matches!(&third.action, Action::Direct { status: 418, body } if body == "teapot"));
+    assert!(
+        matches!(&table.virtual_hosts[1].routes[0].action, Action::Redirect(r) if r.status == 308)
+    );
+}
+
+#[test]
+fn a_cluster_with_everything() {
+    let cluster = cluster(CLUSTER).unwrap();
+    assert_eq!(
+        cluster.lb,
+        LbPolicy::LeastRequest {
+            choices: 3,
+            bias: 1.0
+        }
+    );
+    assert_eq!(cluster.protocol, Protocol::Http2);
+    assert_eq!(cluster.limits.thresholds().connections, 7);
+    assert_eq!(cluster.panic_threshold, 0);
+    assert_eq!(
+        cluster.service.as_ref().unwrap().host,
+        "cart.shop.svc.cluster.local"
+    );
+    let Transport::Tls(context) = &cluster.transport[0].transport else {
+        panic!("TLS");
+    };
+    assert_eq!(context.options().alpn, [b"anyam-h2".to_vec()]);
+    assert_eq!(context.options().rules.sans.len(), 1);
+    let mtls = [("anyam".into(), "mtls".into())];
+    assert_eq!(cluster.transport_for(&mtls), Some(0));
+    assert_eq!(cluster.transport_for(&[]), Some(1));
+    let outlier = cluster.outlier.as_ref().unwrap();
+    assert_eq!(
+        (outlier.consecutive_5xx, outlier.max_ejection_percent),
+        (Some(2), 50)
+    );
+}
+
+#[test]
+fn what_is_refused_is_named_by_its_path() {
+    let on_listener = |yaml: &str| listener(yaml).err();
+    let on_routes = |yaml: &str| routes(yaml).err();
+    let on_cluster = |yaml: &str| cluster(yaml).err();
+    let chain = "filter_chains[1].filters[0].typed_config";
+    for (from, to, path) in [
+        ("merge_slashes: true", "internal_address_config: {unix_sockets: true}",
+            format!("{chain}.internal_address_config")),
+        ("prefix: /", "connect_matcher: {}, cookies: [{name: a}]",
+            format!("{chain}.route_config.virtual_hosts[0].routes[0].match.cookies")),
+        ("\"@type\": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
+            "\"@type\": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
+            format!("{chain}.http_filters[0].typed_config")),
+        ("any: true", "matcher: {name: x}",
+            "filter_chains[0].filters[0].typed_config.rules.policies[\"no one\"].permissions[0].matcher".into()),
+    ] {
+        assert_eq!(refused(on_listener, CHAINED, from, to), path);
+    }
+    for (from, to, path) in [
+        (
+            "path_separated_prefix: /cart",
+            "path_separated_prefix: /cart/",
+            "virtual_hosts[0].routes[0].match.path_separated_prefix",
+        ),
+        (
+            "\"*.shop.example\"",
+            "\"SHOP.example:80\"",
+            "virtual_hosts[0].domains[1]",
+        ),
+        (
+            "retry_on: 5xx,unavailable",
+            "retry_on: 5xx,sometimes",
+            "virtual_hosts[0].routes[0].route.retry_policy.retry_on",
+        ),
+        (
+            "weight: 90",
+            "weight: 0, metadata_match: {}",
+            "virtual_hosts[0].routes[0].route.weighted_clusters.clusters[0].metadata_match",
+        ),
+        (
+            "x-team",
+            "x team",
+            "virtual_hosts[0].routes[1].match.headers[0].name",
+        ),
+    ] {
+        assert_eq!(refused(on_routes, ROUTES, from, to), path);
+    }
+    for (from, to, path) in [
+        ("lb_policy: LEAST_REQUEST", "lb_policy: MAGLEV", "lb_policy"),
+        (
+            "max_connections: 7",
+            "retry_budget: {budget_percent: {value: 120}}",
+            "circuit_breakers.thresholds[0].retry_budget.budget_percent",
+        ),
+        (
+            "san_type: URI",
+            "san_type: EMAIL",
+            "transport_socket_matches[0].transport_socket.typed_config.common_tls_context\
+             .combined_validation_context.default_validation_context\
+             .match_typed_subject_alt_names[0].san_type",
+        ),
+        (
+            "eds_config: {ads: {}}",
+            "eds_config: {path_config_source: {path: /x}}",
+            "eds_cluster_config.eds_config.path_config_source",
+        ),
+    ] {
+        assert_eq!(refused(on_cluster, CLUSTER, from, to), path);
+    }
+}
+
+#[test]
+fn a_field_that_the_schema_lacks_is_refused() {
+    let mut body = message::<cluster_pb::Cluster>(CLUSTER).encode_to_vec();
+    // Field 15000, varint 1.
+    body.extend([0xc0, 0xa9, 0x07, 0x01]);
+    let error = compiler()
+        .compile(type_url::CLUSTER, &body, &Snapshot::default())
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("schema lacks"), "{error}");
+}
+
+/// A proxy in the making: static resources, then changes.
+struct Bench {
+    compiler: Compiler,
+    store: Store,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            compiler: compiler(),
+            store: Store::new(Snapshot::default()),
+        }
+    }
+
+    fn take<M: Message + Name + Default>(&mut self, type_url: &str, yaml: &str) -> bool {
+        let body = message::<M>(yaml).encode_to_vec();
+        let current = self.store.load();
+        let compiled = self.compiler.compile(type_url, &body, &current).unwrap();
+        self.compiler.publish(&self.store, [Step::Set(compiled)])
+    }
+
+    fn cluster(&mut self, yaml: &str) -> bool {
+        self.take::<cluster_pb::Cluster>(type_url::CLUSTER, yaml)
+    }
+
+    fn endpoints(&mut self, yaml: &str) -> bool {
+        self.take::<endpoint_pb::ClusterLoadAssignment>(type_url::ENDPOINT, yaml)
+    }
+
+    fn linked(&self) -> Option<Arc<Cluster>> {
+        let snapshot = self.store.load();
+        let listener = snapshot.listeners.get("http")?.clone();
+        let routes = listener.routes[0].target()?;
+        routes.clusters[0].target.clone()
+    }
+}
+
+#[test]
+fn an_endpoint_change_touches_one_cluster_and_publishes_nothing() {
+    let mut bench = Bench::new();
+    for n in 0..50 {
+        bench.cluster(&CLUSTER.replace("cart", &format!("cart{n}")));
+    }
+    bench.take::<listener_pb::Listener>(type_url::LISTENER, HTTP);
+    let before = bench.store.load();
+    let compiled = bench.compiler.counts.clusters.load(Relaxed);
+    let untouched = before.clusters["cart8"].endpoints.load().version;
+
+    assert!(!bench.endpoints(&EDS.replace("cart", "cart7")));
+
+    let after = bench.store.load();
+    assert!(Arc::ptr_eq(&before, &after));
+    let counts = &bench.compiler.counts;
+    assert_eq!(counts.endpoints.load(Relaxed), 1);
+    assert_eq!(counts.clusters.load(Relaxed), compiled);
+    assert_eq!(counts.relinked.load(Relaxed), 0);
+    assert_eq!(after.clusters["cart7"].endpoints.load().len(), 2);
+    assert_eq!(after.clusters["cart8"].endpoints.load().version, untouched);
+}
+
+#[test]
+fn a_changed_cluster_relinks_only_what_refers_to_it_and_keeps_its_state() {
+    let mut bench = Bench::new();
+    bench.take::<listener_pb::Listener>(type_url::LISTENER, HTTP);
+    bench.take::<route_pb::RouteConfiguration>(type_url::ROUTE, ROUTES);
+    assert!(bench.linked().is_none());
+    bench.cluster(CLUSTER);
+    bench.endpoints(EDS);
+    let first = bench.linked().unwrap();
+    let busy = first.endpoints.load().all().next().unwrap().state.begin();
+    let permit = first.limits.try_request();
+    let before = bench.store.load();
+
+    bench.cluster(&CLUSTER.replace("max_connections: 7", "max_connections: 9"));
+
+    let second = bench.linked().unwrap();
+    let after = bench.store.load();
+    assert!(!Arc::ptr_eq(&first, &second));
+    assert!(Arc::ptr_eq(
+        &before.listeners["http"].def,
+        &after.listeners["http"].def
+    ));
+    assert!(Arc::ptr_eq(&before.routes["shop"], &after.routes["shop"]));
+    assert_eq!(second.limits.thresholds().connections, 9);
+    assert_eq!(second.limits.active_requests(), 1);
+    assert_eq!(
+        second.endpoints.load().all().next().unwrap().state.active(),
+        1
+    );
+    // The transport did not change: connections may be shared.
+    assert_eq!(first.id, second.id);
+    bench.cluster(&CLUSTER.replace("anyam-h2", "anyam-tcp"));
+    assert_ne!(bench.linked().unwrap().id, first.id);
+    drop((busy, permit));
+}
+
+#[test]
+fn endpoints_may_come_before_their_cluster() {
+    let mut bench = Bench::new();
+    bench.endpoints(EDS);
+    bench.cluster(CLUSTER);
+    let snapshot = bench.store.load();
+    let cluster = &snapshot.clusters["cart"];
+    let mut random = fastrand::Rng::with_seed(3);
+    let picked = cluster.pick(PickFor::default(), &mut random).unwrap();
+    assert!(picked.endpoint.address.to_string().starts_with("10.9.0."));
+    let transports: Vec<_> = cluster
+        .endpoints
+        .load()
+        .all()
+        .map(|e| e.transport)
+        .collect();
+    assert_eq!(transports, [Some(0), Some(1)]);
+    let workload = cluster
+        .endpoints
+        .load()
+        .all()
+        .next()
+        .unwrap()
+        .workload
+        .clone()
+        .unwrap();
+    assert_eq!((&*workload.name, &*workload.namespace), ("cart-1", "shop"));
+}
+
+#[test]
+fn a_cluster_without_endpoints_says_why() {
+    let mut bench = Bench::new();
+    bench.cluster(CLUSTER);
+    let snapshot = bench.store.load();
+    let mut random = fastrand::Rng::with_seed(3);
+    let pick = |random: &mut _| {
+        snapshot.clusters["cart"]
+            .pick(PickFor::default(), random)
+            .err()
+    };
+    assert_eq!(pick(&mut random), Some(NoEndpoint::Warming));
+    bench.endpoints("{cluster_name: cart, endpoints: []}");
+    assert_eq!(pick(&mut random), Some(NoEndpoint::Unhealthy));
+}
+
+#[test]
+fn removal_unlinks() {
+    let mut bench = Bench::new();
+    bench.cluster(CLUSTER);
+    bench.take::<listener_pb::Listener>(type_url::LISTENER, HTTP);
+    assert!(bench.linked().is_some());
+    bench.compiler.publish(
+        &bench.store,
+        [Step::Remove(type_url::CLUSTER, "cart".into())],
+    );
+    assert!(bench.linked().is_none());
+    bench.compiler.publish(
+        &bench.store,
+        [Step::Remove(type_url::LISTENER, "http".into())],
+    );
+    assert!(bench.store.load().by_address.is_empty());
+}
+
+#[test]
+fn references_name_what_to_subscribe_to() {
+    let bench = Bench::new();
+    let body = message::<cluster_pb::Cluster>(CLUSTER).encode_to_vec();
+    let compiled = bench
+        .compiler
+        .compile(type_url::CLUSTER, &body, &bench.store.load())
+        .unwrap();
+    let references = compiled.references();
+    assert!(references.endpoints.contains("cart"));
+    assert!(references.secrets.is_empty());
+    let body = message::<route_pb::RouteConfiguration>(ROUTES).encode_to_vec();
+    let compiled = bench
+        .compiler
+        .compile(type_url::ROUTE, &body, &bench.store.load())
+        .unwrap();
+    assert!(compiled.references().clusters.contains("cart-v2"));
+}

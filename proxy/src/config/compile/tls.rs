@@ -18,6 +18,7 @@ use super::support::{
     unsupported,
 };
 use super::values::over_ads;
+use crate::config::Name;
 use crate::config::cluster::Transport;
 use crate::tls::{
     ClientContext, ClientOptions, Identity, Live, PeerRules, ServerContext, ServerOptions,
@@ -29,6 +30,7 @@ pub fn server(
     compiler: &Compiler,
     at: At<'_>,
     m: &core::TransportSocket,
+    secrets: &mut Vec<Name>,
 ) -> Result<Option<Arc<ServerContext>>, CompileError> {
     let any = typed(at, m)?;
     let inner = at.field("typed_config");
@@ -38,7 +40,8 @@ pub fn server(
             Ok(None)
         }
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" => {
-            downstream(compiler, inner, &decode(inner, any)?).map(|context| Some(Arc::new(context)))
+            downstream(compiler, inner, &decode(inner, any)?, secrets)
+                .map(|context| Some(Arc::new(context)))
         }
         _ => unknown_type(at, any),
     }
@@ -49,6 +52,7 @@ pub fn client(
     compiler: &Compiler,
     at: At<'_>,
     m: &core::TransportSocket,
+    secrets: &mut Vec<Name>,
 ) -> Result<Transport, CompileError> {
     let any = typed(at, m)?;
     let inner = at.field("typed_config");
@@ -58,7 +62,7 @@ pub fn client(
             Ok(Transport::RawBuffer)
         }
         "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" => {
-            upstream(compiler, inner, &decode(inner, any)?)
+            upstream(compiler, inner, &decode(inner, any)?, secrets)
                 .map(|context| Transport::Tls(Arc::new(context)))
         }
         _ => unknown_type(at, any),
@@ -79,6 +83,7 @@ fn downstream(
     compiler: &Compiler,
     at: At<'_>,
     m: &pb::DownstreamTlsContext,
+    secrets: &mut Vec<Name>,
 ) -> Result<ServerContext, CompileError> {
     let pb::DownstreamTlsContext {
         common_tls_context,
@@ -109,7 +114,7 @@ fn downstream(
         prefer_client_ciphers
     );
     let common = required!(at, common_tls_context);
-    let common = Common::of(compiler, at.field("common_tls_context"), common)?;
+    let common = Common::of(compiler, at.field("common_tls_context"), common, secrets)?;
     let require = bool_or(require_client_certificate, false);
     if require && common.trust.is_none() {
         let at = at.field("require_client_certificate");
@@ -132,6 +137,7 @@ fn upstream(
     compiler: &Compiler,
     at: At<'_>,
     m: &pb::UpstreamTlsContext,
+    secrets: &mut Vec<Name>,
 ) -> Result<ClientContext, CompileError> {
     let pb::UpstreamTlsContext {
         common_tls_context,
@@ -154,7 +160,7 @@ fn upstream(
     );
     ignored!("key usage is always enforced", enforce_rsa_key_usage);
     let common = required!(at, common_tls_context);
-    let common = Common::of(compiler, at.field("common_tls_context"), common)?;
+    let common = Common::of(compiler, at.field("common_tls_context"), common, secrets)?;
     Ok(ClientContext::new(ClientOptions {
         identity: common.identity,
         trust: common.trust,
@@ -175,7 +181,12 @@ struct Common {
 }
 
 impl Common {
-    fn of(compiler: &Compiler, at: At<'_>, m: &pb::CommonTlsContext) -> Result<Self, CompileError> {
+    fn of(
+        compiler: &Compiler,
+        at: At<'_>,
+        m: &pb::CommonTlsContext,
+        secrets: &mut Vec<Name>,
+    ) -> Result<Self, CompileError> {
         let pb::CommonTlsContext {
             tls_params,
             tls_certificates,
@@ -209,7 +220,7 @@ impl Common {
             }
             ([], [m]) => {
                 let at = at.index("tls_certificate_sds_secret_configs", 0);
-                Some(compiler.secrets.identity(&secret_name(at, m)?))
+                Some(compiler.secrets.identity(&secret_name(at, m, secrets)?))
             }
             _ => {
                 return at
@@ -217,7 +228,7 @@ impl Common {
                     .fail("only one certificate is supported");
             }
         };
-        let (trust, rules) = judged_by(compiler, at, validation_context_type)?;
+        let (trust, rules) = judged_by(compiler, at, validation_context_type, secrets)?;
         Ok(Self {
             identity,
             trust,
@@ -237,6 +248,7 @@ fn judged_by(
     compiler: &Compiler,
     at: At<'_>,
     m: &Option<pb::common_tls_context::ValidationContextType>,
+    secrets: &mut Vec<Name>,
 ) -> Result<Judgement, CompileError> {
     use pb::common_tls_context::ValidationContextType as Kind;
     match m {
@@ -249,7 +261,7 @@ fn judged_by(
             ))
         }
         Some(Kind::ValidationContextSdsSecretConfig(m)) => {
-            let name = secret_name(at.field("validation_context_sds_secret_config"), m)?;
+            let name = secret_name(at.field("validation_context_sds_secret_config"), m, secrets)?;
             Ok((Some(compiler.secrets.bundle(&name)), PeerRules::default()))
         }
         Some(Kind::CombinedValidationContext(m)) => {
@@ -266,7 +278,11 @@ fn judged_by(
                 validation_context_certificate_provider_instance,
             );
             let secret = required!(at, validation_context_sds_secret_config);
-            let name = secret_name(at.field("validation_context_sds_secret_config"), secret)?;
+            let name = secret_name(
+                at.field("validation_context_sds_secret_config"),
+                secret,
+                secrets,
+            )?;
             let rules = match default_validation_context {
                 None => PeerRules::default(),
                 Some(m) => {
@@ -293,13 +309,18 @@ fn judged_by(
 
 /// The name of a secret. Without `sds_config` it is a static one, or one of those the bootstrap's
 /// identity extension provides.
-fn secret_name(at: At<'_>, m: &pb::SdsSecretConfig) -> Result<String, CompileError> {
+fn secret_name(
+    at: At<'_>,
+    m: &pb::SdsSecretConfig,
+    secrets: &mut Vec<Name>,
+) -> Result<String, CompileError> {
     let pb::SdsSecretConfig { name, sds_config } = m;
-    if let Some(source) = sds_config {
-        over_ads(at.field("sds_config"), source)?;
-    }
     if name.is_empty() {
         return at.field("name").fail("is required");
+    }
+    if let Some(source) = sds_config {
+        over_ads(at.field("sds_config"), source)?;
+        secrets.push(name.as_str().into());
     }
     Ok(name.clone())
 }

@@ -1,0 +1,229 @@
+//! Resources as they travel: bytes in, something that can be published out.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use prost::Message;
+use xds_proto::anyam::workload::v1 as workload_pb;
+use xds_proto::envoy::config::bootstrap::v3::bootstrap::StaticResources;
+use xds_proto::{type_url, unknown};
+
+use super::endpoint::Assignment;
+use super::link::Step;
+use super::support::{At, CompileError};
+use super::{Compiler, Name};
+use crate::config::cluster::{Cluster, Discovery};
+use crate::config::endpoint::Workload;
+use crate::config::listener::Listener;
+use crate::config::route::RouteConfig;
+use crate::config::secret::Secret;
+use crate::config::snapshot::{ClusterLinks, RouteLink, Snapshot, Store};
+
+/// A resource that compiled, not yet linked. Cheap to clone.
+#[derive(Clone)]
+pub enum Compiled {
+    Listener(Arc<Listener>),
+    Routes(Arc<RouteConfig>),
+    Cluster(Arc<Cluster>),
+    /// The assignment's name (an EDS service name), and the assignment.
+    Endpoints(Name, Arc<Assignment>),
+    Secret(Arc<Secret>),
+    /// The resource's name (an address), all addresses, who lives there.
+    Workload(Name, Arc<[IpAddr]>, Arc<Workload>),
+}
+
+/// Names a resource refers to: what has to be subscribed to for its sake.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct References {
+    pub routes: BTreeSet<Name>,
+    pub clusters: BTreeSet<Name>,
+    /// EDS service names.
+    pub endpoints: BTreeSet<Name>,
+    pub secrets: BTreeSet<Name>,
+}
+
+/// A resource that was not taken; the last good version of it, if any, serves on.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: {error}")]
+pub struct Rejected {
+    pub type_url: &'static str,
+    pub name: String,
+    pub error: CompileError,
+}
+
+impl Compiled {
+    /// The resource's name.
+    pub fn name(&self) -> &Name {
+        match self {
+            Self::Listener(listener) => &listener.def.name,
+            Self::Routes(routes) => &routes.table.name,
+            Self::Cluster(cluster) => &cluster.name,
+            Self::Secret(secret) => &secret.name,
+            Self::Endpoints(name, _) | Self::Workload(name, ..) => name,
+        }
+    }
+
+    pub fn references(&self) -> References {
+        let mut references = References::default();
+        match self {
+            Self::Listener(listener) => references.of_listener(listener),
+            Self::Routes(routes) => references.of_clusters(&routes.clusters),
+            Self::Cluster(cluster) => {
+                if let Discovery::Eds { service_name } = &cluster.discovery {
+                    references.endpoints.insert(service_name.clone());
+                }
+                references.secrets.extend(cluster.secrets.iter().cloned());
+            }
+            Self::Endpoints(..) | Self::Secret(_) | Self::Workload(..) => {}
+        }
+        references
+    }
+}
+
+impl References {
+    fn of_listener(&mut self, listener: &Listener) {
+        self.of_clusters(&listener.clusters);
+        self.secrets.extend(listener.def.secrets.iter().cloned());
+        for link in &listener.routes {
+            match link {
+                RouteLink::Inline(routes) => self.of_clusters(&routes.clusters),
+                RouteLink::Named(link) => drop(self.routes.insert(link.name.clone())),
+            }
+        }
+    }
+
+    fn of_clusters(&mut self, links: &ClusterLinks) {
+        self.clusters
+            .extend(links.iter().map(|link| link.name.clone()));
+    }
+}
+
+impl Compiler {
+    /// Compiles the bytes of a resource. State is taken over from what `current` has under its
+    /// name.
+    ///
+    /// # Errors
+    /// Names the first field that cannot be used, or that this proxy's schema lacks.
+    pub fn compile(
+        &self,
+        type_url: &str,
+        body: &[u8],
+        current: &Snapshot,
+    ) -> Result<Compiled, CompileError> {
+        match type_url {
+            type_url::LISTENER => Ok(Compiled::Listener(Arc::new(self.listener(&whole(body)?)?))),
+            type_url::CLUSTER => self.compile_cluster(&whole(body)?, current),
+            type_url::ROUTE => Ok(Compiled::Routes(Arc::new(
+                self.route_config(&whole(body)?)?,
+            ))),
+            type_url::ENDPOINT => self.endpoints(&whole(body)?),
+            type_url::SECRET => Ok(Compiled::Secret(Arc::new(self.secret(&whole(body)?)?))),
+            type_url::WORKLOAD => {
+                let message = workload_pb::Workload::decode(body);
+                workload(message.map_err(|e| At::root("").error(e))?)
+            }
+            other => At::root("").fail(format_args!("{other} is not a type of resource here")),
+        }
+    }
+
+    fn compile_cluster(
+        &self,
+        m: &super::cluster_pb::Cluster,
+        current: &Snapshot,
+    ) -> Result<Compiled, CompileError> {
+        let previous = current.clusters.get(m.name.as_str());
+        let cluster = self.cluster(m, previous.map(Arc::as_ref))?;
+        Ok(Compiled::Cluster(Arc::new(cluster)))
+    }
+
+    /// Compiles and publishes the resources of a bootstrap; what is refused is left out and told.
+    pub fn publish_static(&mut self, store: &Store, resources: &StaticResources) -> Vec<Rejected> {
+        let StaticResources {
+            listeners,
+            clusters,
+            secrets,
+        } = resources;
+        let current = store.load();
+        let mut steps = Vec::new();
+        let mut rejected = Vec::new();
+        let mut take = |type_url, name: &str, compiled| match compiled {
+            Ok(compiled) => steps.push(Step::Set(compiled)),
+            Err(error) => rejected.push(Rejected {
+                type_url,
+                name: name.to_owned(),
+                error,
+            }),
+        };
+        for m in secrets {
+            let compiled = self
+                .secret(m)
+                .map(|secret| Compiled::Secret(Arc::new(secret)));
+            take(type_url::SECRET, &m.name, compiled);
+        }
+        for m in clusters {
+            take(
+                type_url::CLUSTER,
+                &m.name,
+                self.compile_cluster(m, &current),
+            );
+        }
+        for m in listeners {
+            let compiled = self
+                .listener(m)
+                .map(|listener| Compiled::Listener(Arc::new(listener)));
+            take(type_url::LISTENER, &m.name, compiled);
+        }
+        self.publish(store, steps);
+        rejected
+    }
+}
+
+/// A message in which there is nothing the schema lacks: prost would drop that in silence, and it
+/// may be what forbids something.
+fn whole<M: Message + prost::Name + Default>(body: &[u8]) -> Result<M, CompileError> {
+    if let Some(found) = unknown::find(&M::full_name(), body).first() {
+        return Err(CompileError {
+            path: found.path().to_owned(),
+            why: format!("this proxy's schema lacks it ({found})"),
+        });
+    }
+    M::decode(body).map_err(|e| At::root("").error(format_args!("not a {}: {e}", M::NAME)))
+}
+
+/// anyam.workload.v1.Workload.
+fn workload(m: workload_pb::Workload) -> Result<Compiled, CompileError> {
+    let at = At::root("");
+    let workload_pb::Workload {
+        name,
+        namespace,
+        service_account,
+        trust_domain,
+        addresses,
+        canonical_service,
+        canonical_revision,
+        cluster,
+        node,
+    } = m;
+    super::support::ignored!("nothing is decided by the machine yet", node);
+    let parsed = super::support::each(at, "addresses", &addresses, |at, address| {
+        super::values::ip(at, address)
+    })?;
+    let Some(first) = addresses.first() else {
+        return at.field("addresses").fail("is required");
+    };
+    let workload = Workload {
+        name,
+        namespace,
+        service_account,
+        trust_domain,
+        canonical_service,
+        canonical_revision,
+        cluster,
+    };
+    Ok(Compiled::Workload(
+        first.as_str().into(),
+        parsed.into(),
+        Arc::new(workload),
+    ))
+}
