@@ -94,6 +94,7 @@ impl Setup {
                 criteria: Vec::new(),
                 transport: Transport::RawBuffer,
             }],
+            secrets: Vec::new(),
             protocol: self.protocol,
             http1: UpstreamHttp1 {
                 preserve_case: true,
@@ -108,6 +109,7 @@ impl Setup {
             outlier: None,
             detector: Arc::default(),
             turn: Arc::default(),
+            thresholds: self.thresholds,
             limits: Limits::new(self.thresholds),
             panic_threshold: 50,
             retry: None,
@@ -193,6 +195,7 @@ impl Setup {
                 backlog: 128,
                 access_log: Vec::new(),
                 metrics: Arc::new(self.families.listeners.handles("front")),
+                secrets: Vec::new(),
             }),
             clusters: Box::new([]),
             routes: Box::new([RouteLink::Inline(config)]),

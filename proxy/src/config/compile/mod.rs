@@ -9,7 +9,7 @@
 //! - `refs`: indices in the place of names; `link`: the next snapshot out of the last and what changed
 //!
 //! [`Compiler::compile`] judges one resource; [`Compiler::publish`] links what compiled and
-//! publishes it; [`Compiler::publish_static`] does both for a bootstrap.
+//! publishes it; [`Compiler::apply`] does both for messages at hand.
 
 // Messages are destructured whole, deprecated fields too.
 #![allow(deprecated)]
@@ -51,7 +51,7 @@ use xds_proto::envoy::extensions::transport_sockets::tls::v3 as secret_pb;
 
 pub use self::endpoint::Assignment;
 pub use self::link::Step;
-pub use self::resource::{Compiled, References, Rejected};
+pub use self::resource::{Changes, Compiled, Outcome, References, Rejected};
 pub use self::secret::SecretStore;
 use self::support::At;
 pub use self::support::CompileError;

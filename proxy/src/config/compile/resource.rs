@@ -6,7 +6,6 @@ use std::sync::Arc;
 
 use prost::Message;
 use xds_proto::anyam::workload::v1 as workload_pb;
-use xds_proto::envoy::config::bootstrap::v3::bootstrap::StaticResources;
 use xds_proto::{type_url, unknown};
 
 use super::endpoint::Assignment;
@@ -137,45 +136,82 @@ impl Compiler {
         Ok(Compiled::Cluster(Arc::new(cluster)))
     }
 
-    /// Compiles and publishes the resources of a bootstrap; what is refused is left out and told.
-    pub fn publish_static(&mut self, store: &Store, resources: &StaticResources) -> Vec<Rejected> {
-        let StaticResources {
-            listeners,
-            clusters,
-            secrets,
-        } = resources;
+    /// Compiles and publishes messages at hand, as those of a bootstrap; what is refused is left
+    /// out and told, and the last good version of it, if any, serves on.
+    pub fn apply(&mut self, store: &Store, changes: Changes) -> Outcome {
         let current = store.load();
-        let mut steps = Vec::new();
-        let mut rejected = Vec::new();
-        let mut take = |type_url, name: &str, compiled| match compiled {
-            Ok(compiled) => steps.push(Step::Set(compiled)),
-            Err(error) => rejected.push(Rejected {
+        let mut sorted = Sorted::default();
+        for (name, m) in changes.secrets {
+            sorted.take(type_url::SECRET, name, m, |m| {
+                Ok(Compiled::Secret(Arc::new(self.secret(&m)?)))
+            });
+        }
+        for (name, m) in changes.clusters {
+            let compile = |m| self.compile_cluster(&m, &current);
+            sorted.take(type_url::CLUSTER, name, m, compile);
+        }
+        for (name, m) in changes.endpoints {
+            sorted.take(type_url::ENDPOINT, name, m, |m| self.endpoints(&m));
+        }
+        for (name, m) in changes.routes {
+            sorted.take(type_url::ROUTE, name, m, |m| {
+                Ok(Compiled::Routes(Arc::new(self.route_config(&m)?)))
+            });
+        }
+        for (name, m) in changes.listeners {
+            sorted.take(type_url::LISTENER, name, m, |m| {
+                Ok(Compiled::Listener(Arc::new(self.listener(&m)?)))
+            });
+        }
+        Outcome {
+            published: self.publish(store, sorted.steps),
+            rejected: sorted.rejected,
+        }
+    }
+}
+
+/// Messages that changed, by name; `None`: gone. Applied and published together.
+#[derive(Default)]
+pub struct Changes {
+    pub listeners: Vec<(String, Option<super::listener_pb::Listener>)>,
+    pub routes: Vec<(String, Option<super::route_pb::RouteConfiguration>)>,
+    pub clusters: Vec<(String, Option<super::cluster_pb::Cluster>)>,
+    pub endpoints: Vec<(String, Option<super::endpoint_pb::ClusterLoadAssignment>)>,
+    pub secrets: Vec<(String, Option<super::secret_pb::Secret>)>,
+}
+
+/// What [`Compiler::apply`] did.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub rejected: Vec<Rejected>,
+    /// Whether a new snapshot was published.
+    pub published: bool,
+}
+
+/// What compiled, and what did not.
+#[derive(Default)]
+struct Sorted {
+    steps: Vec<Step>,
+    rejected: Vec<Rejected>,
+}
+
+impl Sorted {
+    fn take<M>(
+        &mut self,
+        type_url: &'static str,
+        name: String,
+        message: Option<M>,
+        compile: impl FnOnce(M) -> Result<Compiled, CompileError>,
+    ) {
+        match message.map(compile) {
+            None => self.steps.push(Step::Remove(type_url, name.into())),
+            Some(Ok(compiled)) => self.steps.push(Step::Set(compiled)),
+            Some(Err(error)) => self.rejected.push(Rejected {
                 type_url,
-                name: name.to_owned(),
+                name,
                 error,
             }),
-        };
-        for m in secrets {
-            let compiled = self
-                .secret(m)
-                .map(|secret| Compiled::Secret(Arc::new(secret)));
-            take(type_url::SECRET, &m.name, compiled);
         }
-        for m in clusters {
-            take(
-                type_url::CLUSTER,
-                &m.name,
-                self.compile_cluster(m, &current),
-            );
-        }
-        for m in listeners {
-            let compiled = self
-                .listener(m)
-                .map(|listener| Compiled::Listener(Arc::new(listener)));
-            take(type_url::LISTENER, &m.name, compiled);
-        }
-        self.publish(store, steps);
-        rejected
     }
 }
 

@@ -172,9 +172,6 @@ fn what_is_refused_is_named_by_its_path() {
             format!("{chain}.internal_address_config")),
         ("prefix: /", "connect_matcher: {}, cookies: [{name: a}]",
             format!("{chain}.route_config.virtual_hosts[0].routes[0].match.cookies")),
-        ("\"@type\": type.googleapis.com/envoy.extensions.filters.http.rbac.v3.RBAC",
-            "\"@type\": type.googleapis.com/envoy.extensions.filters.http.lua.v3.Lua",
-            format!("{chain}.http_filters[0].typed_config")),
         ("any: true", "matcher: {name: x}",
             "filter_chains[0].filters[0].typed_config.rules.policies[\"no one\"].permissions[0].matcher".into()),
     ] {
