@@ -118,78 +118,7 @@ impl Failure {
 
     /// Status, response flag, details (Envoy's), proxy-status error (RFC 9209), one sentence.
     pub fn verdict(&self) -> Verdict {
-        use ResponseFlags as F;
-        let (status, flags, details, error, reason): (u16, F, Cow<'static, str>, _, Cow<'_, str>) =
-            match self {
-                Self::BadRequest(fault) => (
-                    fault.status(Side::Downstream),
-                    F::DOWNSTREAM_PROTOCOL_ERROR,
-                    fault.details().into(),
-                    "http_request_error",
-                    fault.reason().into(),
-                ),
-                Self::ClientGone => v(0, F::DOWNSTREAM_CONNECTION_TERMINATION, CLIENT_GONE),
-                Self::ClientReset => v(0, F::DOWNSTREAM_REMOTE_RESET, CLIENT_RESET),
-                Self::RequestTimeout(Late::Head) => v(408, F::NONE, HEAD_LATE),
-                Self::RequestTimeout(Late::Request) => v(408, F::NONE, REQUEST_LATE),
-                Self::Idle { received } => {
-                    let status = if *received { 504 } else { 408 };
-                    v(status, F::STREAM_IDLE_TIMEOUT, IDLE)
-                }
-                Self::BodyTooLarge => v(413, F::NONE, BODY_TOO_LARGE),
-                Self::NoRoute => v(404, F::NO_ROUTE_FOUND, NO_ROUTE),
-                Self::NoCluster(status) => v(*status, F::NO_CLUSTER_FOUND, NO_CLUSTER),
-                Self::Denied(policy) => (
-                    403,
-                    F::NONE,
-                    format!("rbac_access_denied_matched_policy[{policy}]").into(),
-                    "http_request_denied",
-                    "RBAC: access denied".into(),
-                ),
-                Self::UpgradeRefused => v(403, F::NONE, UPGRADE_REFUSED),
-                Self::Unsupported(what) => (
-                    501,
-                    F::NONE,
-                    "unsupported".into(),
-                    "proxy_configuration_error",
-                    (*what).into(),
-                ),
-                Self::NoEndpoint => v(503, F::NO_HEALTHY_UPSTREAM, NO_ENDPOINT),
-                Self::Overflow(which) => (
-                    503,
-                    F::UPSTREAM_OVERFLOW,
-                    before("overflow"),
-                    "connection_limit_reached",
-                    format!("upstream limit reached: {which}").into(),
-                ),
-                Self::Connect(why) => (
-                    503,
-                    F::UPSTREAM_CONNECTION_FAILURE,
-                    before(&format!("remote_connection_failure|{}", detail(why))),
-                    "connection_refused",
-                    format!("upstream connect error: {why}").into(),
-                ),
-                Self::ConnectTimeout => v(503, F::UPSTREAM_CONNECTION_FAILURE, CONNECT_LATE),
-                Self::Terminated => v(503, F::UPSTREAM_CONNECTION_TERMINATION, TERMINATED),
-                Self::Reset => v(503, F::UPSTREAM_REMOTE_RESET, RESET),
-                Self::Refused => v(503, F::UPSTREAM_REMOTE_RESET, REFUSED),
-                Self::BadResponse(fault) => (
-                    502,
-                    F::UPSTREAM_PROTOCOL_ERROR,
-                    before("protocol_error"),
-                    "http_protocol_error",
-                    format!("upstream response is malformed: {fault}").into(),
-                ),
-                Self::Protocol(why) => (
-                    502,
-                    F::UPSTREAM_PROTOCOL_ERROR,
-                    before("protocol_error"),
-                    "http_protocol_error",
-                    format!("upstream broke HTTP/2: {why}").into(),
-                ),
-                Self::ResponseTimeout => v(504, F::UPSTREAM_REQUEST_TIMEOUT, RESPONSE_LATE),
-                Self::PerTryTimeout => v(504, F::UPSTREAM_REQUEST_TIMEOUT, TRY_LATE),
-            };
+        let (status, flags, details, error, reason) = self.row();
         Verdict {
             status,
             flags,
@@ -198,6 +127,85 @@ impl Failure {
             reason: reason.into_owned(),
         }
     }
+
+    fn row(&self) -> Row<'_> {
+        use ResponseFlags as F;
+        match self {
+            Self::BadRequest(fault) => bad_request(*fault),
+            Self::ClientGone => v(0, F::DOWNSTREAM_CONNECTION_TERMINATION, CLIENT_GONE),
+            Self::ClientReset => v(0, F::DOWNSTREAM_REMOTE_RESET, CLIENT_RESET),
+            Self::RequestTimeout(Late::Head) => v(408, F::NONE, HEAD_LATE),
+            Self::RequestTimeout(Late::Request) => v(408, F::NONE, REQUEST_LATE),
+            Self::Idle { received: true } => v(504, F::STREAM_IDLE_TIMEOUT, IDLE),
+            Self::Idle { received: false } => v(408, F::STREAM_IDLE_TIMEOUT, IDLE),
+            Self::BodyTooLarge => v(413, F::NONE, BODY_TOO_LARGE),
+            Self::NoRoute => v(404, F::NO_ROUTE_FOUND, NO_ROUTE),
+            Self::NoCluster(status) => v(*status, F::NO_CLUSTER_FOUND, NO_CLUSTER),
+            Self::Denied(policy) => denied(policy),
+            Self::UpgradeRefused => v(403, F::NONE, UPGRADE_REFUSED),
+            Self::Unsupported(what) => unsupported(what),
+            Self::NoEndpoint => v(503, F::NO_HEALTHY_UPSTREAM, NO_ENDPOINT),
+            Self::Overflow(which) => overflow(which),
+            Self::Connect(why) => not_connected(why),
+            Self::ConnectTimeout => v(503, F::UPSTREAM_CONNECTION_FAILURE, CONNECT_LATE),
+            Self::Terminated => v(503, F::UPSTREAM_CONNECTION_TERMINATION, TERMINATED),
+            Self::Reset => v(503, F::UPSTREAM_REMOTE_RESET, RESET),
+            Self::Refused => v(503, F::UPSTREAM_REMOTE_RESET, REFUSED),
+            Self::BadResponse(fault) => malformed(&format!("response is malformed: {fault}")),
+            Self::Protocol(why) => malformed(&format!("broke HTTP/2: {why}")),
+            Self::ResponseTimeout => v(504, F::UPSTREAM_REQUEST_TIMEOUT, RESPONSE_LATE),
+            Self::PerTryTimeout => v(504, F::UPSTREAM_REQUEST_TIMEOUT, TRY_LATE),
+        }
+    }
+}
+
+fn bad_request(fault: Fault) -> Row<'static> {
+    let words = (fault.details(), "http_request_error", fault.reason());
+    let flags = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
+    v(fault.status(Side::Downstream), flags, words)
+}
+
+fn denied(policy: &str) -> Row<'static> {
+    let details = format!("rbac_access_denied_matched_policy[{}]", detail(policy));
+    let reason = "RBAC: access denied".into();
+    let error = "http_request_denied";
+    (403, ResponseFlags::NONE, details.into(), error, reason)
+}
+
+fn unsupported(what: &'static str) -> Row<'static> {
+    let words = ("unsupported", "proxy_configuration_error", what);
+    v(501, ResponseFlags::NONE, words)
+}
+
+fn overflow(which: &str) -> Row<'static> {
+    let reason = format!("upstream limit reached: {which}").into();
+    let flags = ResponseFlags::UPSTREAM_OVERFLOW;
+    (
+        503,
+        flags,
+        before("overflow"),
+        "connection_limit_reached",
+        reason,
+    )
+}
+
+fn not_connected(why: &str) -> Row<'static> {
+    let details = before(&format!("remote_connection_failure|{}", detail(why)));
+    let reason = format!("upstream connect error: {why}").into();
+    let flags = ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
+    (503, flags, details, "connection_refused", reason)
+}
+
+fn malformed(what: &str) -> Row<'static> {
+    let reason = format!("upstream {what}").into();
+    let flags = ResponseFlags::UPSTREAM_PROTOCOL_ERROR;
+    (
+        502,
+        flags,
+        before("protocol_error"),
+        "http_protocol_error",
+        reason,
+    )
 }
 
 /// How a failure shows.

@@ -5,7 +5,7 @@
 //!   share)
 //! - `handle`: a request's life, step by step: `path`, `authority` (one value each), `headers`
 //!   (sanitise, edit), `plan` with `matching` (route), `authorise`, `redirect`, `rewrite`,
-//!   `attempt` with `retry`, `deadline`, `timeout` and `upgrade`, `relay` with `pump` (bodies),
+//!   `attempt` with `patience`, `retry`, `deadline`, `timeout` and `upgrade`, `relay` with `pump` (bodies),
 //!   `tunnel` (bytes that left the codec)
 //! - `down` and `up`: the two ends of an exchange, HTTP/1 or HTTP/2; `io`: socket and buffers
 //! - `local` (responses made here) for an `error`; `observe`: what is known of a request
@@ -30,6 +30,7 @@ mod local;
 pub mod matching;
 pub mod observe;
 pub mod path;
+mod patience;
 pub mod plan;
 mod pump;
 mod redirect;

@@ -1,0 +1,375 @@
+//! Connections to one endpoint.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::sync::Notify;
+
+use super::Target;
+use crate::config::cluster::{Cluster, Transport};
+use crate::http::error::Failure;
+use crate::http::h1::{ClientConn, Limits as HeadLimits, Spelling};
+use crate::http::h2::{self, Bounds, Connected};
+use crate::http::head::Version;
+use crate::http::io::Io;
+use crate::http::observe::Upstream;
+use crate::http::up::{Client1, Up};
+use crate::stream::Stream;
+use crate::tls::Dial;
+use crate::upstream::connect::{ConnectError, connect};
+use crate::upstream::limits::Permit;
+use crate::worker::Worker;
+
+/// How long a request that waits for a connection waits before it looks again: permits are shared
+/// by workers, which do not wake each other.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// How long an upgrade waits for the settings of a fresh HTTP/2 connection.
+const SETTINGS_PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes of a response's head.
+const MAX_RESPONSE_HEAD: usize = 60 * 1024;
+
+/// Connections to one endpoint.
+#[derive(Default)]
+pub(super) struct Host {
+    pub(super) idle: RefCell<Vec<Idle>>,
+    shared: RefCell<Vec<Rc<Shared>>>,
+    /// An HTTP/2 connection is being made; others wait for it.
+    dialling: Cell<bool>,
+    pub(super) changed: Rc<Notify>,
+    /// What the endpoint chose by ALPN last time.
+    pub(super) speaks: Cell<Option<Version>>,
+    pub(super) idle_timeout: Cell<Option<Duration>>,
+}
+
+pub(super) struct Idle {
+    pub client: Box<Client1>,
+    pub since: Instant,
+}
+
+struct Shared {
+    connected: Connected,
+    opened: Cell<u32>,
+    used: Cell<Instant>,
+    _permit: Permit,
+}
+
+impl Host {
+    /// An HTTP/1 connection for one exchange alone.
+    pub(super) async fn exclusive(
+        self: &Rc<Self>,
+        worker: &Worker,
+        target: &Target<'_>,
+    ) -> Result<Up, Failure> {
+        let mut pending = None;
+        loop {
+            if let Some(client) = self.pop() {
+                return Ok(client);
+            }
+            if let Some(permit) = target.cluster.limits.try_connection() {
+                let stream = dial(worker, target, Some(Version::Http11)).await?;
+                return Ok(begin(exclusive_client(worker, target, stream, permit)));
+            }
+            self.wait(worker, target, &mut pending).await?;
+        }
+    }
+
+    /// A new connection that speaks no HTTP.
+    pub(super) async fn raw(
+        self: &Rc<Self>,
+        worker: &Worker,
+        target: &Target<'_>,
+    ) -> Result<Up, Failure> {
+        let permit = target.cluster.limits.try_connection();
+        let permit = permit.ok_or(Failure::Overflow("connections"))?;
+        let stream = dial(worker, target, None).await?;
+        let mut client = exclusive_client(worker, target, stream, permit);
+        client.tunnel = true;
+        Ok(Up::H1(client))
+    }
+
+    /// A stream of a shared HTTP/2 connection.
+    pub(super) async fn stream(
+        self: &Rc<Self>,
+        worker: &Worker,
+        target: &Target<'_>,
+    ) -> Result<Up, Failure> {
+        let mut pending = None;
+        loop {
+            if let Some(shared) = self.with_room(target.cluster) {
+                shared.await_settings(worker, target).await;
+                match shared.open().await {
+                    Ok(up) => return Ok(up),
+                    // It went away between two looks; another is made.
+                    Err(_) => {
+                        self.forget(&shared);
+                        continue;
+                    }
+                }
+            }
+            if self.dialling.get() {
+                self.wait(worker, target, &mut pending).await?;
+                continue;
+            }
+            let Some(permit) = target.cluster.limits.try_connection() else {
+                self.wait(worker, target, &mut pending).await?;
+                continue;
+            };
+            let _dialling = Dialling::begin(self);
+            let stream = dial(worker, target, Some(Version::Http2)).await?;
+            let shared = self.share(worker, target, stream, permit).await?;
+            shared.await_settings(worker, target).await;
+            return shared.open().await;
+        }
+    }
+
+    /// A connection whose protocol the endpoint chooses.
+    pub(super) async fn first(
+        self: &Rc<Self>,
+        worker: &Worker,
+        target: &Target<'_>,
+    ) -> Result<Up, Failure> {
+        let mut pending = None;
+        let permit = loop {
+            match target.cluster.limits.try_connection() {
+                Some(permit) => break permit,
+                None => self.wait(worker, target, &mut pending).await?,
+            }
+        };
+        let stream = dial(worker, target, None).await?;
+        let alpn = stream.tls_info().and_then(|tls| tls.alpn.as_deref());
+        if alpn.is_some_and(is_h2) {
+            self.speaks.set(Some(Version::Http2));
+            let shared = self.share(worker, target, stream, permit).await?;
+            shared.await_settings(worker, target).await;
+            return shared.open().await;
+        }
+        self.speaks.set(Some(Version::Http11));
+        Ok(begin(exclusive_client(worker, target, stream, permit)))
+    }
+
+    async fn share(
+        self: &Rc<Self>,
+        worker: &Worker,
+        target: &Target<'_>,
+        stream: Stream,
+        permit: Permit,
+    ) -> Result<Rc<Shared>, Failure> {
+        let cluster = target.cluster;
+        let about = about(&stream, Version::Http2);
+        let bounds = Bounds {
+            bytes: MAX_RESPONSE_HEAD,
+            fields: cluster.max_response_headers_count,
+        };
+        let changed = self.changed.clone();
+        let at_end = move || changed.notify_waiters();
+        let connected = h2::handshake(
+            stream,
+            about,
+            &cluster.http2,
+            bounds,
+            &worker.timers,
+            at_end,
+        )
+        .await?;
+        let shared = Rc::new(Shared {
+            connected,
+            opened: Cell::new(0),
+            used: Cell::new(Instant::now()),
+            _permit: permit,
+        });
+        self.idle_timeout.set(cluster.idle_timeout);
+        self.shared.borrow_mut().push(shared.clone());
+        Ok(shared)
+    }
+
+    fn with_room(&self, cluster: &Cluster) -> Option<Rc<Shared>> {
+        let mut all = self.shared.borrow_mut();
+        all.retain(|shared| !shared.connected.is_closed() && !shared.is_spent(cluster));
+        let found = all.iter().find(|shared| shared.connected.has_room());
+        found.cloned()
+    }
+
+    fn forget(&self, gone: &Rc<Shared>) {
+        let mut all = self.shared.borrow_mut();
+        all.retain(|shared| !Rc::ptr_eq(shared, gone));
+    }
+
+    /// The idle connection used last that is still alive.
+    fn pop(&self) -> Option<Up> {
+        loop {
+            let mut idle = self.idle.borrow_mut().pop()?;
+            if is_quiet(&mut idle.client.io) {
+                return Some(begin(idle.client));
+            }
+        }
+    }
+
+    /// Waits until looking again is worth it, within the limit of those who may wait.
+    async fn wait(
+        &self,
+        worker: &Worker,
+        target: &Target<'_>,
+        pending: &mut Option<Permit>,
+    ) -> Result<(), Failure> {
+        if pending.is_none() {
+            let permit = target.cluster.limits.try_pending();
+            *pending = Some(permit.ok_or_else(|| {
+                target.cluster.metrics.overflows.inc();
+                Failure::Overflow("pending requests")
+            })?);
+        }
+        // Time or news, either is a reason to look.
+        let news = self.changed.notified();
+        let _ = worker.timers.timeout(LOOK_AGAIN, news).await;
+        Ok(())
+    }
+
+    /// Drops what is not worth keeping; says whether anything is left.
+    pub(super) fn tidy(&self, known: bool) -> bool {
+        let limit = self.idle_timeout.get();
+        let expired = |since: Instant| limit.is_some_and(|limit| since.elapsed() >= limit);
+        self.idle
+            .borrow_mut()
+            .retain_mut(|idle| known && !expired(idle.since) && is_quiet(&mut idle.client.io));
+        self.shared.borrow_mut().retain(|shared| {
+            let busy = shared.connected.is_busy();
+            let kept = known && !expired(shared.used.get());
+            !shared.connected.is_closed() && (busy || kept)
+        });
+        !(self.idle.borrow().is_empty() && self.shared.borrow().is_empty()) || self.dialling.get()
+    }
+}
+
+impl Shared {
+    /// Before an upgrade: its sender finds out for itself when the peer takes none.
+    async fn await_settings(&self, worker: &Worker, target: &Target<'_>) {
+        if target.upgrade {
+            let patience = target.cluster.connect_timeout.min(SETTINGS_PATIENCE);
+            self.connected
+                .takes_upgrades(&worker.timers, patience)
+                .await;
+        }
+    }
+
+    async fn open(&self) -> Result<Up, Failure> {
+        self.used.set(Instant::now());
+        self.opened.set(self.opened.get().saturating_add(1));
+        Ok(Up::H2(Box::new(self.connected.open().await?)))
+    }
+
+    fn is_spent(&self, cluster: &Cluster) -> bool {
+        cluster
+            .max_requests_per_connection
+            .is_some_and(|max| self.opened.get() >= max)
+    }
+}
+
+/// While it lives, others wait for the connection instead of making one of their own.
+struct Dialling(Rc<Host>);
+
+impl Dialling {
+    fn begin(host: &Rc<Host>) -> Self {
+        host.dialling.set(true);
+        Self(host.clone())
+    }
+}
+
+impl Drop for Dialling {
+    fn drop(&mut self) {
+        self.0.dialling.set(false);
+        self.0.changed.notify_waiters();
+    }
+}
+
+fn begin(mut client: Box<Client1>) -> Up {
+    client.requests += 1;
+    Up::H1(client)
+}
+
+fn exclusive_client(
+    worker: &Worker,
+    target: &Target<'_>,
+    stream: Stream,
+    permit: Permit,
+) -> Box<Client1> {
+    let about = about(&stream, Version::Http11);
+    let limits = HeadLimits {
+        head_bytes: MAX_RESPONSE_HEAD,
+        fields: target.cluster.max_response_headers_count,
+    };
+    let spelling = Spelling {
+        preserve_case: target.cluster.http1.preserve_case,
+    };
+    let io = Io::new(stream, BytesMut::new(), worker.buffers.clone());
+    Box::new(Client1::new(
+        io,
+        ClientConn::new(limits, spelling),
+        about,
+        permit,
+    ))
+}
+
+fn about(stream: &Stream, version: Version) -> Rc<Upstream> {
+    Rc::new(Upstream {
+        local: stream.local_addr().ok(),
+        protocol: Some(version),
+        tls: stream.tls_info().cloned().map(Rc::new),
+        failure: None,
+    })
+}
+
+/// Nothing happened on a connection that nothing should happen on: no bytes, no end, no error.
+fn is_quiet(io: &mut Io) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    io.poll_fill(&mut cx).is_pending()
+}
+
+/// `version`: what will be spoken, where that is settled already.
+async fn dial(
+    worker: &Worker,
+    target: &Target<'_>,
+    version: Option<Version>,
+) -> Result<Stream, Failure> {
+    let metrics = &target.cluster.metrics;
+    metrics.connections.inc();
+    let alpn = offer(target, version);
+    let dial = Dial {
+        sni: None,
+        alpn: alpn.as_deref(),
+    };
+    connect(worker, target.cluster, target.endpoint, &dial)
+        .await
+        .map_err(|error| match error {
+            ConnectError::Timeout(_) => {
+                metrics.connect_timeouts.inc();
+                Failure::ConnectTimeout
+            }
+            other => {
+                metrics.connect_failures.inc();
+                Failure::Connect(other.to_string().into())
+            }
+        })
+}
+
+/// Of the protocols that the context would offer, those of the version that will be spoken.
+/// `None`: as they are.
+fn offer(target: &Target<'_>, version: Option<Version>) -> Option<Vec<Vec<u8>>> {
+    let Some(Transport::Tls(context)) = target.cluster.transport_of(target.endpoint) else {
+        return None;
+    };
+    let wants_h2 = version? == Version::Http2;
+    let all = &context.options().alpn;
+    let fits = |name: &[u8]| is_h2(name) == wants_h2;
+    if all.iter().all(|name| fits(name)) {
+        return None;
+    }
+    let fitting = all.iter().filter(|name| fits(name));
+    Some(fitting.cloned().collect())
+}
+
+fn is_h2(alpn: &[u8]) -> bool {
+    matches!(alpn, b"h2" | b"anyam-h2" | b"anyam-h2-case")
+}
