@@ -9,7 +9,8 @@ use anyam_proxy::config::compile::{Changes, Compiler, SecretStore};
 use anyam_proxy::config::demand::Demand;
 use anyam_proxy::config::{Snapshot, Store};
 use anyam_proxy::listener::Bound;
-use anyam_proxy::telemetry::{Registry, Sinks};
+use anyam_proxy::telemetry::edge::Peer;
+use anyam_proxy::telemetry::{Edges, Registry, Sinks, Telemetry};
 use anyam_proxy::worker::{Phase, Worker};
 use rustls_pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
@@ -25,7 +26,7 @@ pub struct Rig {
     pub worker: Rc<Worker>,
     pub store: Arc<Store>,
     compiler: Compiler,
-    registry: Registry,
+    registry: Arc<Registry>,
     _drain: watch::Sender<Phase>,
 }
 
@@ -46,13 +47,17 @@ impl Rig {
     }
 
     pub fn with(demand: Option<Demand>) -> Self {
-        let registry = Registry::new().unwrap();
+        let registry = Arc::new(Registry::new().unwrap());
         let dropped = prometheus::IntCounter::new("dropped", "dropped").unwrap();
         let sinks = Arc::new(Sinks::new(dropped));
         let compiler = Compiler::new(&registry, sinks, Arc::new(SecretStore::default())).unwrap();
         let store = Arc::new(Store::new(Snapshot::default()));
         let (drain, draining) = watch::channel(Phase::Serving);
-        let worker = Worker::new(0, store.clone(), demand, draining);
+        let telemetry = Arc::new(Telemetry {
+            edges: Edges::new(registry.clone()),
+            local: Peer::default(),
+        });
+        let worker = Worker::new(0, store.clone(), telemetry, demand, draining);
         let chores = worker.clone();
         spawn_local(async move { chores.run().await });
         let bound = Bound::new(worker.clone());
