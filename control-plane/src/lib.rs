@@ -4,18 +4,22 @@
 //! - [`api`]: HTTP API and dashboard.
 //! - [`args`]: the command line.
 //! - [`ca`]: certificates and join tokens.
+//! - [`declared`]: the folder of manifests as the rest sees it.
 //! - [`inspect`]: what proxies tell of themselves and their traffic, and questions to them.
 //! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.
+//! - [`translate`]: the mesh into xDS resources.
 //! - [`server`]: the sockets, over whatever resources they are given.
 
 pub mod ads;
 pub mod api;
 pub mod args;
 pub mod ca;
+pub mod declared;
 pub mod inspect;
 pub mod model;
 pub mod server;
 pub mod source;
+pub mod translate;
 
 #[cfg(test)]
 mod dashboard_tests;

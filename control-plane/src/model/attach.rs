@@ -186,6 +186,10 @@ pub fn resolved_refs(mesh: &Mesh, route: &Route) -> Condition {
                         backend.namespace
                     )
                 }
+                BadBackend::UnsupportedProtocol => {
+                    reason = "UnsupportedProtocol";
+                    format!("{at}: the port is declared to carry TCP")
+                }
                 BadBackend::NotFound(message) => format!("{at}: {message}"),
             });
         }

@@ -70,6 +70,16 @@ impl Builder {
         (Arc::new(self.build()), changes)
     }
 
+    /// Whether these are the objects the last state was built of.
+    pub fn holds<'a>(&self, objects: impl ExactSizeIterator<Item = &'a Object>) -> bool {
+        objects.len() == self.objects.len()
+            && objects.into_iter().all(|object| {
+                self.objects
+                    .get(&object.id())
+                    .is_some_and(|(held, _)| held == object)
+            })
+    }
+
     /// Keeps newly allotted addresses over a restart.
     ///
     /// # Errors

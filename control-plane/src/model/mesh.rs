@@ -110,6 +110,7 @@ pub struct WorkloadEntry {
 pub enum BadBackend {
     InvalidKind,
     RefNotPermitted,
+    UnsupportedProtocol,
     NotFound(String),
 }
 
@@ -200,6 +201,7 @@ impl Mesh {
             .port
             .ok_or_else(|| BadBackend::NotFound(format!("Service {key} needs a port here")))?;
         match service.port(port) {
+            Some(entry) if entry.protocol == Protocol::Tcp => Err(BadBackend::UnsupportedProtocol),
             Some(_) => Ok((service, port)),
             None => Err(BadBackend::NotFound(format!(
                 "Service {key} has no port {port}"

@@ -1,0 +1,237 @@
+//! What a rule of a route does.
+
+use std::time::Duration;
+
+use xds_proto::envoy::config::core::v3 as core;
+use xds_proto::envoy::config::route::v3 as route;
+use xds_proto::envoy::config::route::v3::route_action::ClusterSpecifier;
+use xds_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
+
+use super::naming::{Carries, INVALID_BACKEND, Outbound};
+use super::proto::{duration, regex_matcher, u32v};
+use super::resilience::Calls;
+use super::route::inline;
+use crate::model::Mesh;
+use crate::model::route::{
+    Backend, Filters, HeaderEdits, Match, PathEdit, PathMatch, Redirect, Retry, Rewrite, Route,
+    Rule, Timeouts,
+};
+use crate::model::service::Protocol;
+
+/// Where a rule stands.
+pub struct Place<'a> {
+    pub mesh: &'a Mesh,
+    pub calls: &'a Calls<'a>,
+    /// The calls are HTTP/2 on a port that did not declare it, or did.
+    pub http2: bool,
+    pub grpc: bool,
+}
+
+/// A route without name and match.
+pub fn route(place: &Place<'_>, owner: &Route, rule: &Rule, one: &Match) -> route::Route {
+    let action = match &rule.filters.redirect {
+        Some(redirect) => route::route::Action::Redirect(redirect_action(redirect, one)),
+        None => match target(place, owner, rule) {
+            None => direct(500, "no backend of this route is valid\n"),
+            Some(target) => {
+                let mut forward = forward(
+                    String::new(),
+                    &rule.timeouts,
+                    rule.retry.as_ref(),
+                    place.calls,
+                    place.grpc,
+                );
+                forward.cluster_specifier = Some(target);
+                // Shares without a valid backend name a cluster that does not exist.
+                forward.cluster_not_found_response_code =
+                    route::route_action::ClusterNotFoundResponseCode::InternalServerError as i32;
+                if let Some(rewrite) = &rule.filters.rewrite {
+                    apply_rewrite(&mut forward, rewrite, one);
+                }
+                route::route::Action::Route(forward)
+            }
+        },
+    };
+    let (request, response) = (&rule.filters.request, &rule.filters.response);
+    route::Route {
+        action: Some(action),
+        request_headers_to_add: additions(request),
+        request_headers_to_remove: request.remove.clone(),
+        response_headers_to_add: additions(response),
+        response_headers_to_remove: response.remove.clone(),
+        ..route::Route::default()
+    }
+}
+
+/// To one cluster.
+pub fn forward(
+    cluster: String,
+    timeouts: &Timeouts,
+    retry: Option<&Retry>,
+    calls: &Calls<'_>,
+    grpc: bool,
+) -> route::RouteAction {
+    use route::route_action::{ClusterNotFoundResponseCode, MaxStreamDuration};
+    // gRPC callers say how long they wait: that holds, without bound.
+    let caller_decides = MaxStreamDuration {
+        grpc_timeout_header_max: duration(Duration::ZERO),
+        ..MaxStreamDuration::default()
+    };
+    route::RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster)),
+        cluster_not_found_response_code: ClusterNotFoundResponseCode::ServiceUnavailable as i32,
+        timeout: duration(calls.timeout(timeouts)),
+        retry_policy: calls.retry(retry, timeouts),
+        max_stream_duration: grpc.then_some(caller_decides),
+        ..route::RouteAction::default()
+    }
+}
+
+fn direct(status: u32, body: &str) -> route::route::Action {
+    route::route::Action::DirectResponse(route::DirectResponseAction {
+        status,
+        body: Some(inline(body)),
+        ..route::DirectResponseAction::default()
+    })
+}
+
+/// `None`: no share can be forwarded.
+fn target(place: &Place<'_>, owner: &Route, rule: &Rule) -> Option<ClusterSpecifier> {
+    let shares: Vec<_> = rule
+        .backends
+        .iter()
+        .filter(|backend| backend.weight > 0)
+        .map(|backend| (backend, cluster_name(place, owner, backend)))
+        .collect();
+    if shares.iter().all(|(_, name)| name.is_none()) {
+        return None;
+    }
+    if let [(backend, Some(name))] = shares.as_slice()
+        && backend.filters == Filters::default()
+    {
+        return Some(ClusterSpecifier::Cluster(name.clone()));
+    }
+    let share = |(backend, name): (&Backend, Option<String>)| {
+        let (request, response) = (&backend.filters.request, &backend.filters.response);
+        route::weighted_cluster::ClusterWeight {
+            name: name.unwrap_or_else(|| INVALID_BACKEND.to_owned()),
+            weight: u32v(backend.weight),
+            request_headers_to_add: additions(request),
+            request_headers_to_remove: request.remove.clone(),
+            response_headers_to_add: additions(response),
+            response_headers_to_remove: response.remove.clone(),
+            ..route::weighted_cluster::ClusterWeight::default()
+        }
+    };
+    Some(ClusterSpecifier::WeightedClusters(route::WeightedCluster {
+        clusters: shares.into_iter().map(share).collect(),
+        ..route::WeightedCluster::default()
+    }))
+}
+
+fn cluster_name(place: &Place<'_>, owner: &Route, backend: &Backend) -> Option<String> {
+    let (service, number) = place.mesh.backend(owner, backend).ok()?;
+    let undeclared = service.port(number)?.protocol == Protocol::Undeclared;
+    let carries = match undeclared && place.http2 {
+        true => Carries::Http2,
+        false => Carries::Declared,
+    };
+    Some(Outbound::new(number, carries, &service.host).to_string())
+}
+
+fn additions(edits: &HeaderEdits) -> Vec<core::HeaderValueOption> {
+    use core::header_value_option::HeaderAppendAction as Action;
+    let option = |(name, value): &(String, String), action: Action| core::HeaderValueOption {
+        header: Some(core::HeaderValue {
+            key: name.clone(),
+            // A percent sign begins a command in this place.
+            value: value.replace('%', "%%"),
+            ..core::HeaderValue::default()
+        }),
+        append_action: action as i32,
+        keep_empty_value: true,
+        ..core::HeaderValueOption::default()
+    };
+    let set = edits
+        .set
+        .iter()
+        .map(|pair| option(pair, Action::OverwriteIfExistsOrAdd));
+    let add = edits
+        .add
+        .iter()
+        .map(|pair| option(pair, Action::AppendIfExistsOrAdd));
+    set.chain(add).collect()
+}
+
+fn substitute(pattern: String, with: &str) -> RegexMatchAndSubstitute {
+    RegexMatchAndSubstitute {
+        pattern: Some(regex_matcher(pattern)),
+        substitution: with.replace('\\', "\\\\"),
+    }
+}
+
+/// How the prefix that matched is replaced.
+enum Prefix {
+    Plain(String),
+    /// Where nothing but a slash is left, plain replacement would leave two.
+    Regex(RegexMatchAndSubstitute),
+}
+
+fn prefix_edit(one: &Match, with: &str) -> Prefix {
+    let PathMatch::Prefix(matched) = &one.path else {
+        // Refused when the route is read.
+        return Prefix::Plain(with.to_owned());
+    };
+    match (matched.is_empty(), with.is_empty()) {
+        (true, _) => Prefix::Plain(format!("{with}/")),
+        (false, true) => Prefix::Regex(substitute(format!("^{}/*", regex::escape(matched)), "/")),
+        (false, false) => Prefix::Plain(with.to_owned()),
+    }
+}
+
+fn apply_rewrite(forward: &mut route::RouteAction, rewrite: &Rewrite, one: &Match) {
+    if let Some(host) = &rewrite.hostname {
+        forward.host_rewrite_specifier =
+            Some(route::route_action::HostRewriteSpecifier::HostRewriteLiteral(host.clone()));
+    }
+    match &rewrite.path {
+        None => {}
+        Some(PathEdit::Full(path)) => {
+            forward.regex_rewrite = Some(substitute("^/.*$".to_owned(), path));
+        }
+        Some(PathEdit::Prefix(with)) => match prefix_edit(one, with) {
+            Prefix::Plain(with) => forward.prefix_rewrite = with,
+            Prefix::Regex(regex) => forward.regex_rewrite = Some(regex),
+        },
+    }
+}
+
+fn redirect_action(redirect: &Redirect, one: &Match) -> route::RedirectAction {
+    use route::redirect_action::{
+        PathRewriteSpecifier as Path, RedirectResponseCode as Code, SchemeRewriteSpecifier,
+    };
+    let code = match redirect.status {
+        301 => Code::MovedPermanently,
+        303 => Code::SeeOther,
+        307 => Code::TemporaryRedirect,
+        308 => Code::PermanentRedirect,
+        _ => Code::Found,
+    };
+    route::RedirectAction {
+        response_code: code as i32,
+        host_redirect: redirect.hostname.clone().unwrap_or_default(),
+        port_redirect: redirect.port.map_or(0, u32::from),
+        scheme_rewrite_specifier: redirect
+            .scheme
+            .clone()
+            .map(SchemeRewriteSpecifier::SchemeRedirect),
+        path_rewrite_specifier: redirect.path.as_ref().map(|edit| match edit {
+            PathEdit::Full(path) => Path::PathRedirect(path.clone()),
+            PathEdit::Prefix(with) => match prefix_edit(one, with) {
+                Prefix::Plain(with) => Path::PrefixRewrite(with),
+                Prefix::Regex(regex) => Path::RegexRewrite(regex),
+            },
+        }),
+        strip_query: false,
+    }
+}

@@ -1,0 +1,258 @@
+//! Clusters: services, single workloads, the app itself, and what leaves the mesh.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use xds_proto::envoy::config::cluster::v3 as cluster;
+use xds_proto::envoy::config::core::v3 as core;
+use xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use xds_proto::google::protobuf::Struct;
+
+use super::naming::{self, Carries, Outbound};
+use super::proto::{address, ads, duration, fields, list, metadata, structure, text};
+use super::protocol::{self, Upstream};
+use super::{endpoint, resilience, tls};
+use crate::ads::resources::Scope;
+use crate::model::Mesh;
+use crate::model::mesh::{ServiceEntry, WorkloadEntry};
+use crate::model::policy::BackendSpec;
+use crate::model::service::Protocol;
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// By this source address netfilter tells delivery to the app from a call of the app to itself.
+const DELIVERY_V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 6));
+const DELIVERY_V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6));
+
+/// `outbound|<port>|<subset>|<host or address>`.
+pub fn outbound(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<cluster::Cluster> {
+    match name.ip() {
+        Some(ip) => to_workload(mesh, scope, name, ip),
+        None => to_service(mesh, scope, name),
+    }
+}
+
+fn to_service(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<cluster::Cluster> {
+    let service = mesh.service_by_host(&name.host)?;
+    let protocol = service.port(name.port)?.protocol;
+    let none = BackendSpec::default();
+    let spec = service.policy.as_ref().map_or(&none, |policy| &policy.spec);
+    let identities = mesh.identities(service);
+    let mut it = base(
+        mesh,
+        scope,
+        name,
+        protocol,
+        (&service.service.meta.namespace, spec),
+        &identities,
+    )?;
+    it.cluster_discovery_type = discovery(cluster::cluster::DiscoveryType::Eds);
+    it.eds_cluster_config = Some(cluster::cluster::EdsClusterConfig {
+        eds_config: ads(),
+        ..Default::default()
+    });
+    it.metadata = Some(metadata(&[("istio", services(&[service]))]));
+    Some(it)
+}
+
+/// A workload called by its own address: no service's policy holds.
+fn to_workload(
+    mesh: &Mesh,
+    scope: &Scope,
+    name: &Outbound,
+    ip: IpAddr,
+) -> Option<cluster::Cluster> {
+    let entry = mesh.workload_by_ip(ip)?;
+    let protocol = entry
+        .ports
+        .get(&name.port)
+        .copied()
+        .unwrap_or(Protocol::Undeclared);
+    let identities = BTreeSet::from([entry.workload.identity(&mesh.options.trust_domain)]);
+    let mut it = base(
+        mesh,
+        scope,
+        name,
+        protocol,
+        (&entry.workload.meta.namespace, &BackendSpec::default()),
+        &identities,
+    )?;
+    it.cluster_discovery_type = discovery(cluster::cluster::DiscoveryType::Static);
+    let at = SocketAddr::new(ip, name.port);
+    it.load_assignment = Some(endpoint::single(&it.name, at, Some((mesh, entry))));
+    it.metadata = metadata_of(mesh, entry, name.port);
+    Some(it)
+}
+
+fn base(
+    mesh: &Mesh,
+    scope: &Scope,
+    name: &Outbound,
+    protocol: Protocol,
+    (namespace, spec): (&str, &BackendSpec),
+    identities: &BTreeSet<String>,
+) -> Option<cluster::Cluster> {
+    if !Carries::of(protocol).contains(&name.carries) {
+        return None;
+    }
+    let upstream = Upstream::of(
+        protocol,
+        name.carries,
+        spec.http2.unwrap_or(true),
+        scope.anyam,
+    );
+    let defaults = mesh.defaults(namespace);
+    let connect = spec.connect_timeout.or(defaults.connect_timeout);
+    let outlier = spec
+        .outlier_detection
+        .as_ref()
+        .or(defaults.outlier_detection.as_ref());
+    Some(cluster::Cluster {
+        name: name.to_string(),
+        connect_timeout: duration(connect.map_or(CONNECT_TIMEOUT, |span| span.0)),
+        lb_policy: resilience::lb_policy(spec.load_balancer) as i32,
+        circuit_breakers: Some(resilience::circuit_breakers(spec)),
+        outlier_detection: outlier.map(resilience::outlier),
+        typed_extension_protocol_options: protocol::options(
+            &upstream,
+            spec.idle_timeout.map(|span| span.0),
+            spec.max_requests_per_connection
+                .map(std::num::NonZeroU32::get),
+        ),
+        transport_socket_matches: vec![
+            socket_match(
+                "mtls",
+                Some("mtls"),
+                tls::upstream(scope, identities, upstream.alpn),
+            ),
+            socket_match("plaintext", None, tls::raw_buffer()),
+        ],
+        ..cluster::Cluster::default()
+    })
+}
+
+fn socket_match(
+    name: &str,
+    value: Option<&str>,
+    socket: core::TransportSocket,
+) -> cluster::cluster::TransportSocketMatch {
+    let criteria = match value {
+        Some(value) => fields(&[("anyam", text(value))]),
+        None => Struct::default(),
+    };
+    cluster::cluster::TransportSocketMatch {
+        name: name.to_owned(),
+        r#match: Some(criteria),
+        transport_socket: Some(socket),
+    }
+}
+
+fn discovery(
+    kind: cluster::cluster::DiscoveryType,
+) -> Option<cluster::cluster::ClusterDiscoveryType> {
+    Some(cluster::cluster::ClusterDiscoveryType::Type(kind as i32))
+}
+
+/// Istio's form of "this cluster stands for these services", for telemetry.
+fn services(services: &[&ServiceEntry]) -> Struct {
+    let one = |service: &&ServiceEntry| {
+        structure(fields(&[
+            ("host", text(&service.host)),
+            ("name", text(&service.service.meta.name)),
+            ("namespace", text(&service.service.meta.namespace)),
+        ]))
+    };
+    fields(&[("services", list(services.iter().map(one).collect()))])
+}
+
+/// The services that send to a port of a workload.
+fn metadata_of(mesh: &Mesh, entry: &WorkloadEntry, port: u16) -> Option<core::Metadata> {
+    let sends = |service: &&ServiceEntry| {
+        service.ports.iter().any(|candidate| {
+            crate::model::mesh::resolve_port(&candidate.target, &entry.workload) == Some(port)
+        })
+    };
+    let all = entry
+        .services
+        .iter()
+        .filter_map(|key| mesh.service(key))
+        .map(|entry| &**entry);
+    let all: Vec<&ServiceEntry> = all.filter(sends).collect();
+    (!all.is_empty()).then(|| metadata(&[("istio", services(&all))]))
+}
+
+/// `inbound|<port>||`: the app of the scope's workload, at the pod's own address.
+pub fn inbound(mesh: &Mesh, scope: &Scope, port: u16) -> Option<cluster::Cluster> {
+    let entry = mesh.workload(&scope.namespace, &scope.workload)?;
+    let protocol = *entry.ports.get(&port)?;
+    let at = SocketAddr::new(entry.workload.address()?, port);
+    let name = naming::inbound_cluster(port);
+    Some(cluster::Cluster {
+        load_assignment: Some(endpoint::single(&name, at, None)),
+        cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::Static),
+        metadata: metadata_of(mesh, entry, port),
+        ..delivery(name, at.ip(), protocol)
+    })
+}
+
+/// To the app on ports nobody declared, at the address the caller dialled.
+pub fn inbound_passthrough(mesh: &Mesh, scope: &Scope) -> Option<cluster::Cluster> {
+    let entry = mesh.workload(&scope.namespace, &scope.workload)?;
+    let name = naming::INBOUND_PASSTHROUGH.to_owned();
+    Some(cluster::Cluster {
+        cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::OriginalDst),
+        lb_policy: cluster::cluster::LbPolicy::ClusterProvided as i32,
+        ..delivery(name, entry.workload.address()?, Protocol::Undeclared)
+    })
+}
+
+fn delivery(name: String, ip: IpAddr, protocol: Protocol) -> cluster::Cluster {
+    let source = if ip.is_ipv4() {
+        DELIVERY_V4
+    } else {
+        DELIVERY_V6
+    };
+    let bind = match address(SocketAddr::new(source, 0)).address {
+        Some(core::address::Address::SocketAddress(address)) => Some(address),
+        _ => None,
+    };
+    cluster::Cluster {
+        name,
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        circuit_breakers: Some(resilience::circuit_breakers(&BackendSpec::default())),
+        typed_extension_protocol_options: protocol::options(&Upstream::app(protocol), None, None),
+        upstream_bind_config: Some(core::BindConfig {
+            source_address: bind,
+            ..core::BindConfig::default()
+        }),
+        ..cluster::Cluster::default()
+    }
+}
+
+/// To wherever the app meant to go, as it is.
+pub fn passthrough() -> cluster::Cluster {
+    cluster::Cluster {
+        name: naming::PASSTHROUGH.to_owned(),
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::OriginalDst),
+        lb_policy: cluster::cluster::LbPolicy::ClusterProvided as i32,
+        circuit_breakers: Some(resilience::circuit_breakers(&BackendSpec::default())),
+        ..cluster::Cluster::default()
+    }
+}
+
+/// Has no endpoint.
+pub fn black_hole() -> cluster::Cluster {
+    let name = naming::BLACK_HOLE;
+    cluster::Cluster {
+        name: name.to_owned(),
+        connect_timeout: duration(CONNECT_TIMEOUT),
+        cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::Static),
+        load_assignment: Some(ClusterLoadAssignment {
+            cluster_name: name.to_owned(),
+            ..ClusterLoadAssignment::default()
+        }),
+        typed_extension_protocol_options: HashMap::new(),
+        ..cluster::Cluster::default()
+    }
+}

@@ -1,0 +1,114 @@
+//! Endpoints of services and of single workloads.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use xds_proto::envoy::config::core::v3 as core;
+use xds_proto::envoy::config::endpoint::v3 as endpoint;
+
+use super::naming::Outbound;
+use super::proto::{address, fields, metadata, text, u32v};
+use super::workload::label;
+use crate::model::Mesh;
+use crate::model::mesh::{WorkloadEntry, resolve_port};
+use crate::model::policy::MtlsMode;
+use crate::model::workload::Locality;
+
+/// The assignment of a service port.
+pub fn assignment(mesh: &Mesh, name: &Outbound) -> Option<endpoint::ClusterLoadAssignment> {
+    let service = mesh.service_by_host(&name.host)?;
+    let port = service.port(name.port)?;
+    let publish = service.service.publish_not_ready;
+    let mut localities: BTreeMap<Option<&Locality>, Vec<endpoint::LbEndpoint>> = BTreeMap::new();
+    for entry in mesh.members(service) {
+        let workload = &entry.workload;
+        if !workload.ready && !publish {
+            continue;
+        }
+        let Some(number) = resolve_port(&port.target, workload) else {
+            continue;
+        };
+        let Some(ip) = workload.address() else {
+            continue;
+        };
+        let endpoint = one(mesh, entry, SocketAddr::new(ip, number));
+        localities
+            .entry(workload.locality.as_ref())
+            .or_default()
+            .push(endpoint);
+    }
+    let endpoints =
+        localities
+            .into_iter()
+            .map(|(locality, lb_endpoints)| endpoint::LocalityLbEndpoints {
+                locality: Some(locality.map(region).unwrap_or_default()),
+                lb_endpoints,
+                ..endpoint::LocalityLbEndpoints::default()
+            });
+    Some(endpoint::ClusterLoadAssignment {
+        cluster_name: name.to_string(),
+        endpoints: endpoints.collect(),
+        ..endpoint::ClusterLoadAssignment::default()
+    })
+}
+
+/// An assignment of a single address, with what is known of who lives there.
+pub fn single(
+    cluster: &str,
+    at: SocketAddr,
+    known: Option<(&Mesh, &WorkloadEntry)>,
+) -> endpoint::ClusterLoadAssignment {
+    let endpoint = match known {
+        Some((mesh, entry)) => one(mesh, entry, at),
+        None => plain(at),
+    };
+    endpoint::ClusterLoadAssignment {
+        cluster_name: cluster.to_owned(),
+        endpoints: vec![endpoint::LocalityLbEndpoints {
+            lb_endpoints: vec![endpoint],
+            ..endpoint::LocalityLbEndpoints::default()
+        }],
+        ..endpoint::ClusterLoadAssignment::default()
+    }
+}
+
+fn region(locality: &Locality) -> core::Locality {
+    core::Locality {
+        region: locality.region.clone(),
+        zone: locality.zone.clone(),
+        sub_zone: locality.sub_zone.clone(),
+    }
+}
+
+fn plain(at: SocketAddr) -> endpoint::LbEndpoint {
+    let endpoint = endpoint::Endpoint {
+        address: Some(address(at)),
+        ..Default::default()
+    };
+    endpoint::LbEndpoint {
+        host_identifier: Some(endpoint::lb_endpoint::HostIdentifier::Endpoint(endpoint)),
+        ..endpoint::LbEndpoint::default()
+    }
+}
+
+fn one(mesh: &Mesh, entry: &WorkloadEntry, at: SocketAddr) -> endpoint::LbEndpoint {
+    let workload = &entry.workload;
+    let who = ("istio", fields(&[("workload", text(label(workload)))]));
+    let meta = &workload.meta;
+    let mode = mesh.mtls(&meta.namespace, &meta.name, at.port());
+    let metadata = match workload.sidecar && mode != MtlsMode::Disabled {
+        true => metadata(&[
+            (
+                "envoy.transport_socket_match",
+                fields(&[("anyam", text("mtls"))]),
+            ),
+            who,
+        ]),
+        false => metadata(&[who]),
+    };
+    endpoint::LbEndpoint {
+        metadata: Some(metadata),
+        load_balancing_weight: u32v(workload.weight),
+        ..plain(at)
+    }
+}

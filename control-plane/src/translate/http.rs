@@ -1,0 +1,230 @@
+//! The connection manager, and access logs.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use xds_proto::envoy::config::accesslog::v3 as accesslog;
+use xds_proto::envoy::config::core::v3 as core;
+use xds_proto::envoy::config::listener::v3 as listener;
+use xds_proto::envoy::extensions::access_loggers::stream::v3::{
+    StdoutAccessLog, stdout_access_log::AccessLogFormat,
+};
+use xds_proto::envoy::extensions::filters::http::router::v3::Router;
+use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
+use xds_proto::google::protobuf::Any;
+
+use super::policy::Authorization;
+use super::proto::{
+    OrderedFormat, OrderedHttpRbac, OrderedStdoutLog, OrderedStruct, boolv, duration, text, typed,
+};
+use super::protocol::{http1, http2};
+use super::route::inline;
+use crate::model::policy::LogFormat;
+
+/// Without a byte in either direction. Long: streams may rest.
+const STREAM_IDLE: Duration = Duration::from_secs(3600);
+/// From the first byte of a request's head to its end.
+const HEAD: Duration = Duration::from_secs(10);
+
+/// Which side of the sidecar, and what is known of the peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Outbound,
+    /// Over mTLS.
+    InboundMtls,
+    InboundPlain,
+}
+
+/// A connection manager as network filter.
+pub fn manager(
+    side: Side,
+    stat_prefix: &str,
+    routes: hcm::http_connection_manager::RouteSpecifier,
+    authorization: &Authorization,
+    log: LogFormat,
+) -> listener::Filter {
+    use hcm::http_connection_manager as part;
+    let details = match side {
+        Side::InboundMtls => part::ForwardClientCertDetails::SanitizeSet,
+        // Nobody's word but a verified one is passed on.
+        Side::InboundPlain | Side::Outbound => part::ForwardClientCertDetails::Sanitize,
+    };
+    let manager = hcm::HttpConnectionManager {
+        codec_type: part::CodecType::Auto as i32,
+        stat_prefix: stat_prefix.to_owned(),
+        route_specifier: Some(routes),
+        http_filters: filters(authorization),
+        http_protocol_options: Some(http1()),
+        http2_protocol_options: Some(http2()),
+        server_header_transformation: part::ServerHeaderTransformation::PassThrough as i32,
+        forward_client_cert_details: details as i32,
+        set_current_client_cert_details: (side == Side::InboundMtls).then(|| {
+            part::SetCurrentClientCertDetails {
+                uri: true,
+                ..Default::default()
+            }
+        }),
+        normalize_path: boolv(true),
+        preserve_external_request_id: true,
+        stream_idle_timeout: duration(STREAM_IDLE),
+        request_headers_timeout: duration(HEAD),
+        upgrade_configs: vec![part::UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..part::UpgradeConfig::default()
+        }],
+        use_remote_address: boolv(false),
+        access_log: access_log(log, true),
+        proxy_status_config: Some(part::ProxyStatusConfig {
+            proxy_name: Some(part::proxy_status_config::ProxyName::UseNodeId(true)),
+            ..part::ProxyStatusConfig::default()
+        }),
+        ..hcm::HttpConnectionManager::default()
+    };
+    filter(
+        "envoy.filters.network.http_connection_manager",
+        typed(&manager),
+    )
+}
+
+pub fn filter(name: &str, config: Any) -> listener::Filter {
+    listener::Filter {
+        name: name.to_owned(),
+        config_type: Some(listener::filter::ConfigType::TypedConfig(config)),
+    }
+}
+
+fn filters(authorization: &Authorization) -> Vec<hcm::HttpFilter> {
+    let one = |name: &str, config: Any| hcm::HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(hcm::http_filter::ConfigType::TypedConfig(config)),
+        ..hcm::HttpFilter::default()
+    };
+    let rbac = |rules, shadow_rules| {
+        typed(&OrderedHttpRbac {
+            rules,
+            shadow_rules,
+        })
+    };
+    let mut filters = Vec::new();
+    if authorization.deny.is_some() || authorization.audit.is_some() {
+        let config = rbac(authorization.deny.clone(), authorization.audit.clone());
+        filters.push(one("envoy.filters.http.rbac.deny", config));
+    }
+    if let Some(allow) = &authorization.allow {
+        filters.push(one(
+            "envoy.filters.http.rbac.allow",
+            rbac(Some(allow.clone()), None),
+        ));
+    }
+    filters.push(one("envoy.filters.http.router", typed(&Router::default())));
+    filters
+}
+
+/// Routes that come by name.
+pub fn by_name(name: String) -> hcm::http_connection_manager::RouteSpecifier {
+    hcm::http_connection_manager::RouteSpecifier::Rds(hcm::Rds {
+        config_source: super::proto::ads(),
+        route_config_name: name,
+    })
+}
+
+/// What is logged of each request: name in JSON and command. The text form has them in this order.
+const REQUEST: [(&str, &str); 24] = [
+    ("start_time", "%START_TIME%"),
+    ("method", "%REQ(:METHOD)%"),
+    ("path", "%REQ(X-ENVOY-ORIGINAL-PATH?:PATH)%"),
+    ("protocol", "%PROTOCOL%"),
+    ("response_code", "%RESPONSE_CODE%"),
+    ("grpc_status", "%GRPC_STATUS%"),
+    ("response_flags", "%RESPONSE_FLAGS%"),
+    ("response_code_details", "%RESPONSE_CODE_DETAILS%"),
+    (
+        "upstream_transport_failure_reason",
+        "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    ),
+    ("bytes_received", "%BYTES_RECEIVED%"),
+    ("bytes_sent", "%BYTES_SENT%"),
+    ("duration", "%DURATION%"),
+    ("user_agent", "%REQ(USER-AGENT)%"),
+    ("request_id", "%REQ(X-REQUEST-ID)%"),
+    ("traceparent", "%REQ(TRACEPARENT)%"),
+    ("authority", "%REQ(:AUTHORITY)%"),
+    ("upstream_host", "%UPSTREAM_HOST%"),
+    ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
+    ("upstream_peer", "%UPSTREAM_PEER_URI_SAN%"),
+    ("attempts", "%UPSTREAM_REQUEST_ATTEMPT_COUNT%"),
+    ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
+    ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+    ("downstream_peer", "%DOWNSTREAM_PEER_URI_SAN%"),
+    ("route_name", "%ROUTE_NAME%"),
+];
+
+/// What is logged of each TCP connection.
+const CONNECTION: [(&str, &str); 13] = [
+    ("start_time", "%START_TIME%"),
+    ("response_flags", "%RESPONSE_FLAGS%"),
+    (
+        "connection_termination_details",
+        "%CONNECTION_TERMINATION_DETAILS%",
+    ),
+    (
+        "upstream_transport_failure_reason",
+        "%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    ),
+    ("bytes_received", "%BYTES_RECEIVED%"),
+    ("bytes_sent", "%BYTES_SENT%"),
+    ("duration", "%DURATION%"),
+    ("upstream_host", "%UPSTREAM_HOST%"),
+    ("upstream_cluster", "%UPSTREAM_CLUSTER%"),
+    ("upstream_peer", "%UPSTREAM_PEER_URI_SAN%"),
+    ("downstream_local_address", "%DOWNSTREAM_LOCAL_ADDRESS%"),
+    ("downstream_remote_address", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+    ("downstream_peer", "%DOWNSTREAM_PEER_URI_SAN%"),
+];
+
+/// Access logs to standard output.
+pub fn access_log(format: LogFormat, http: bool) -> Vec<accesslog::AccessLog> {
+    let commands: &[_] = if http { &REQUEST } else { &CONNECTION };
+    let config = match format {
+        LogFormat::Off => return Vec::new(),
+        LogFormat::Json => {
+            let fields = commands
+                .iter()
+                .map(|(name, command)| ((*name).to_owned(), text(*command)));
+            typed(&OrderedStdoutLog {
+                log_format: Some(OrderedFormat {
+                    json_format: Some(OrderedStruct {
+                        fields: fields.collect::<BTreeMap<_, _>>(),
+                    }),
+                }),
+            })
+        }
+        LogFormat::Text => typed(&StdoutAccessLog {
+            access_log_format: Some(AccessLogFormat::LogFormat(core::SubstitutionFormatString {
+                format: Some(core::substitution_format_string::Format::TextFormatSource(
+                    inline(&line(commands)),
+                )),
+                ..core::SubstitutionFormatString::default()
+            })),
+        }),
+    };
+    vec![accesslog::AccessLog {
+        name: "envoy.access_loggers.stdout".to_owned(),
+        config_type: Some(accesslog::access_log::ConfigType::TypedConfig(config)),
+        ..accesslog::AccessLog::default()
+    }]
+}
+
+/// `[time]`, then values; those that strangers write are quoted.
+fn line(commands: &[(&str, &str)]) -> String {
+    let one = |(name, command): &(&str, &str)| match *name {
+        "start_time" => format!("[{command}]"),
+        _ if command.starts_with("%REQ") || name.contains("details") || name.contains("reason") => {
+            format!("\"{command}\"")
+        }
+        _ => (*command).to_owned(),
+    };
+    let mut line = commands.iter().map(one).collect::<Vec<_>>().join(" ");
+    line.push('\n');
+    line
+}

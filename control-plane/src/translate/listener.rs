@@ -1,0 +1,171 @@
+//! Listeners of the outbound side: one for each address and port a call can go to, and the
+//! catch-all that hands connections to them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use xds_proto::envoy::config::core::v3::TrafficDirection;
+use xds_proto::envoy::config::listener::v3 as listener;
+use xds_proto::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
+use xds_proto::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
+use xds_proto::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
+use xds_proto::google::protobuf::Any;
+
+use super::http::{self, Side, access_log, filter};
+use super::naming::{self, Carries, Outbound};
+use super::policy::Authorization;
+use super::proto::{address, boolv, duration, typed, u32v};
+use crate::ads::resources::Scope;
+use crate::model::Mesh;
+use crate::model::policy::{EgressMode, LogFormat};
+use crate::model::service::Protocol;
+
+/// How long a client may stay silent before its connection is taken for TCP. Short, because a
+/// server may be the one to speak first.
+const DETECT: Duration = Duration::from_millis(300);
+
+/// `outbound/<address>:<port>`: a service's or a workload's.
+pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::Listener> {
+    let (protocol, host) = destination(mesh, at)?;
+    let log = mesh.access_log(&scope.namespace, &scope.workload);
+    let name = |carries| Outbound::new(at.port(), carries, &host).to_string();
+    let http = |carries| {
+        let routes = http::by_name(name(carries));
+        http::manager(
+            Side::Outbound,
+            &name(carries),
+            routes,
+            &Authorization::default(),
+            log,
+        )
+    };
+    let mut it = listener::Listener {
+        name: naming::listener(at),
+        address: Some(address(at)),
+        bind_to_port: boolv(false),
+        traffic_direction: TrafficDirection::Outbound as i32,
+        ..listener::Listener::default()
+    };
+    let declared = match protocol {
+        Protocol::Tcp => tcp_proxy(&name(Carries::Declared), log),
+        // Envoy cannot say by ALPN which version it detected; bytes are carried as they are.
+        Protocol::Undeclared if !scope.anyam => tcp_proxy(&name(Carries::Tcp), log),
+        Protocol::Undeclared => {
+            it.listener_filters = vec![listener_filter(
+                "envoy.filters.listener.http_inspector",
+                typed(&HttpInspector::default()),
+            )];
+            it.listener_filters_timeout = duration(DETECT);
+            it.continue_on_listener_filters_timeout = true;
+            it.filter_chains = vec![
+                detected("http1", &["http/1.0", "http/1.1"], http(Carries::Declared)),
+                detected("http2", &["h2c"], http(Carries::Http2)),
+            ];
+            it.default_filter_chain = Some(chain("tcp", None, tcp_proxy(&name(Carries::Tcp), log)));
+            return Some(it);
+        }
+        Protocol::Http | Protocol::Http2 | Protocol::Grpc => http(Carries::Declared),
+    };
+    it.filter_chains = vec![chain("declared", None, declared)];
+    Some(it)
+}
+
+/// What lives at an address: protocol and the host in names of clusters and routes.
+fn destination(mesh: &Mesh, at: SocketAddr) -> Option<(Protocol, String)> {
+    if let Some(service) = mesh.by_vip.get(&at.ip()).and_then(|key| mesh.service(key)) {
+        return Some((service.port(at.port())?.protocol, service.host.clone()));
+    }
+    let entry = mesh.workload_by_ip(at.ip())?;
+    let protocol = entry
+        .ports
+        .get(&at.port())
+        .copied()
+        .unwrap_or(Protocol::Undeclared);
+    Some((protocol, at.ip().to_string()))
+}
+
+fn detected(name: &str, alpn: &[&str], filter: listener::Filter) -> listener::FilterChain {
+    let matches = listener::FilterChainMatch {
+        application_protocols: alpn.iter().map(|name| (*name).to_owned()).collect(),
+        ..listener::FilterChainMatch::default()
+    };
+    chain(name, Some(matches), filter)
+}
+
+pub fn chain(
+    name: &str,
+    matches: Option<listener::FilterChainMatch>,
+    filter: listener::Filter,
+) -> listener::FilterChain {
+    listener::FilterChain {
+        name: name.to_owned(),
+        filter_chain_match: matches,
+        filters: vec![filter],
+        ..listener::FilterChain::default()
+    }
+}
+
+pub fn listener_filter(name: &str, config: Any) -> listener::ListenerFilter {
+    listener::ListenerFilter {
+        name: name.to_owned(),
+        config_type: Some(listener::listener_filter::ConfigType::TypedConfig(config)),
+        ..listener::ListenerFilter::default()
+    }
+}
+
+pub fn original_dst() -> listener::ListenerFilter {
+    listener_filter(
+        "envoy.filters.listener.original_dst",
+        typed(&OriginalDst::default()),
+    )
+}
+
+pub fn tcp_proxy(cluster: &str, log: LogFormat) -> listener::Filter {
+    let proxy = tcp::TcpProxy {
+        stat_prefix: cluster.to_owned(),
+        cluster_specifier: Some(tcp::tcp_proxy::ClusterSpecifier::Cluster(
+            cluster.to_owned(),
+        )),
+        access_log: access_log(log, false),
+        ..tcp::TcpProxy::default()
+    };
+    filter("envoy.filters.network.tcp_proxy", typed(&proxy))
+}
+
+/// To nowhere, for connections that were not redirected: forwarding them would loop.
+pub fn loop_guard(port: u16) -> listener::FilterChain {
+    let matches = listener::FilterChainMatch {
+        destination_port: u32v(u32::from(port)),
+        ..listener::FilterChainMatch::default()
+    };
+    chain(
+        "loop",
+        Some(matches),
+        tcp_proxy(naming::BLACK_HOLE, LogFormat::Off),
+    )
+}
+
+/// `outbound`: hands over to the listener of the original destination; what has none leaves the
+/// mesh, or may not.
+pub fn catch_all(mesh: &Mesh, scope: &Scope) -> listener::Listener {
+    let log = mesh.access_log(&scope.namespace, &scope.workload);
+    let cluster = match mesh.egress(&scope.namespace, &scope.workload) {
+        EgressMode::Allow => naming::PASSTHROUGH,
+        EgressMode::Block => naming::BLACK_HOLE,
+    };
+    let port = mesh.options.outbound_port;
+    listener::Listener {
+        name: naming::OUTBOUND.to_owned(),
+        address: Some(address(any_address(port))),
+        use_original_dst: boolv(true),
+        listener_filters: vec![original_dst()],
+        filter_chains: vec![loop_guard(port)],
+        default_filter_chain: Some(chain("egress", None, tcp_proxy(cluster, log))),
+        traffic_direction: TrafficDirection::Outbound as i32,
+        ..listener::Listener::default()
+    }
+}
+
+pub fn any_address(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
+}

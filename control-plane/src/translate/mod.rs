@@ -1,0 +1,31 @@
+//! The mesh into xDS resources: pure functions of the mesh, a name and a scope.
+//!
+//! - [`listener`], [`inbound`], [`http`], [`policy`]: listeners and their chains, the connection
+//!   manager, authorisation
+//! - [`route`], [`action`]: routes in Gateway API's order, and what they do
+//! - [`cluster`], [`protocol`], [`resilience`], [`tls`], [`endpoint`]: upstreams
+//! - [`workload`], [`name`]: who lives at an address; names for DNS
+//! - [`naming`]: names of resources; [`proto`]: short ways to write protobufs
+//! - [`resource`]: a name and a scope into encoded bytes; [`touched`]: what a change may change;
+//!   [`view`]: states that ADS serves from
+
+pub mod action;
+pub mod cluster;
+pub mod endpoint;
+pub mod http;
+pub mod inbound;
+pub mod listener;
+pub mod name;
+pub mod naming;
+pub mod policy;
+pub mod proto;
+pub mod protocol;
+pub mod resilience;
+pub mod resource;
+pub mod route;
+pub mod tls;
+pub mod touched;
+pub mod view;
+pub mod workload;
+
+pub use view::Translator;

@@ -1,0 +1,289 @@
+//! Authorisation: policies into RBAC filters of the inbound side.
+//!
+//! DENY and AUDIT go into one filter, ALLOW into the next: what is denied is denied whatever else
+//! allows it. Where nothing HTTP is known of a connection, an ALLOW rule that asks for HTTP does
+//! not match and a DENY rule that asks for HTTP denies without asking: both fail closed.
+
+use std::collections::BTreeMap;
+
+use xds_proto::envoy::config::rbac::v3 as rbac;
+use xds_proto::envoy::config::route::v3::HeaderMatcher;
+use xds_proto::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
+use xds_proto::envoy::r#type::matcher::v3 as matcher;
+
+use super::proto::{OrderedRules, cidr, exact, glob, prefix};
+use crate::model::Mesh;
+use crate::model::authorization::{
+    Action, AuthorizationPolicy, HeaderTest, Operation, Rule, Source,
+};
+use crate::model::mesh::WorkloadEntry;
+use crate::model::values::Glob;
+use rbac::permission::Rule as Ask;
+use rbac::principal::Identifier as Who;
+
+/// What is known of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layer {
+    Tcp,
+    Http,
+}
+
+/// Rules for one filter chain.
+#[derive(Clone, Debug, Default)]
+pub struct Authorization {
+    pub deny: Option<OrderedRules>,
+    pub allow: Option<OrderedRules>,
+    pub audit: Option<OrderedRules>,
+}
+
+/// Rules that hold for a port of a workload (`None`: ports nobody declared).
+pub fn authorization(
+    mesh: &Mesh,
+    entry: &WorkloadEntry,
+    port: Option<u16>,
+    layer: Layer,
+) -> Authorization {
+    let mut all = Authorization::default();
+    for policy in mesh.authorization_for(entry, port) {
+        let (slot, action) = match policy.action {
+            Action::Allow => (&mut all.allow, rbac::rbac::Action::Allow),
+            Action::Deny => (&mut all.deny, rbac::rbac::Action::Deny),
+            Action::Audit => (&mut all.audit, rbac::rbac::Action::Log),
+        };
+        // An ALLOW policy without a rule that can match still means: nobody else.
+        let rules = slot.get_or_insert_with(|| OrderedRules {
+            action: action as i32,
+            policies: BTreeMap::new(),
+        });
+        for (index, rule) in policy.rules.iter().enumerate() {
+            if let Some(compiled) = compile(mesh, policy, rule, layer) {
+                rules.policies.insert(rule_name(policy, index), compiled);
+            }
+        }
+    }
+    all
+}
+
+fn rule_name(policy: &AuthorizationPolicy, index: usize) -> String {
+    format!(
+        "ns[{}]-policy[{}]-rule[{index}]",
+        policy.meta.namespace, policy.meta.name
+    )
+}
+
+fn compile(
+    mesh: &Mesh,
+    policy: &AuthorizationPolicy,
+    rule: &Rule,
+    layer: Layer,
+) -> Option<rbac::Policy> {
+    let blind = layer == Layer::Tcp;
+    let keeps =
+        |operation: &&Operation| !blind || policy.action == Action::Deny || !operation.needs_http();
+    let permissions: Vec<_> = rule
+        .to
+        .iter()
+        .filter(keeps)
+        .map(|operation| permission(operation, blind))
+        .collect();
+    if permissions.is_empty() && !rule.to.is_empty() {
+        return None;
+    }
+    let domain = &mesh.options.trust_domain;
+    let principals: Vec<_> = rule
+        .from
+        .iter()
+        .map(|source| principal(source, domain))
+        .collect();
+    Some(rbac::Policy {
+        permissions: if permissions.is_empty() {
+            vec![ask(Ask::Any(true))]
+        } else {
+            permissions
+        },
+        principals: if principals.is_empty() {
+            vec![who(Who::Any(true))]
+        } else {
+            principals
+        },
+        ..rbac::Policy::default()
+    })
+}
+
+fn ask(rule: Ask) -> rbac::Permission {
+    rbac::Permission { rule: Some(rule) }
+}
+
+fn who(identifier: Who) -> rbac::Principal {
+    rbac::Principal {
+        identifier: Some(identifier),
+    }
+}
+
+/// What has to hold of an operation, field by field: values it may have, values it may not.
+#[derive(Default)]
+struct Permissions(Vec<rbac::Permission>);
+
+/// The same of a source.
+#[derive(Default)]
+struct Principals(Vec<rbac::Principal>);
+
+impl Permissions {
+    fn add<V>(&mut self, values: &[V], not: &[V], one: impl Fn(&V) -> rbac::Permission) {
+        let any = |values: &[V]| {
+            ask(Ask::OrRules(rbac::permission::Set {
+                rules: values.iter().map(&one).collect(),
+            }))
+        };
+        if !values.is_empty() {
+            self.0.push(any(values));
+        }
+        if !not.is_empty() {
+            self.0.push(ask(Ask::NotRule(Box::new(any(not)))));
+        }
+    }
+}
+
+impl Principals {
+    fn add<V>(&mut self, values: &[V], not: &[V], one: impl Fn(&V) -> rbac::Principal) {
+        let any = |values: &[V]| {
+            who(Who::OrIds(rbac::principal::Set {
+                ids: values.iter().map(&one).collect(),
+            }))
+        };
+        if !values.is_empty() {
+            self.0.push(any(values));
+        }
+        if !not.is_empty() {
+            self.0.push(who(Who::NotId(Box::new(any(not)))));
+        }
+    }
+}
+
+fn permission(operation: &Operation, blind: bool) -> rbac::Permission {
+    let mut all = Permissions::default();
+    all.add(&operation.ports, &operation.not_ports, |port| {
+        ask(Ask::DestinationPort(u32::from(port.get())))
+    });
+    if !blind {
+        all.add(&operation.methods, &operation.not_methods, |method| {
+            ask(Ask::Header(header(":method", method)))
+        });
+        all.add(&operation.paths, &operation.not_paths, path);
+        all.add(&operation.hosts, &operation.not_hosts, host);
+        for HeaderTest {
+            name,
+            values,
+            not_values,
+        } in &operation.headers
+        {
+            let name = name.lower();
+            all.add(values, not_values, |value| {
+                ask(Ask::Header(header(&name, value)))
+            });
+        }
+    }
+    match all.0.is_empty() {
+        true => ask(Ask::Any(true)),
+        false => ask(Ask::AndRules(rbac::permission::Set { rules: all.0 })),
+    }
+}
+
+fn header(name: &str, value: &Glob) -> HeaderMatcher {
+    let test = match glob(value) {
+        None => HeaderMatchSpecifier::PresentMatch(true),
+        Some(text) => HeaderMatchSpecifier::StringMatch(text),
+    };
+    HeaderMatcher {
+        name: name.to_owned(),
+        header_match_specifier: Some(test),
+        ..HeaderMatcher::default()
+    }
+}
+
+fn path(value: &Glob) -> rbac::Permission {
+    match glob(value) {
+        None => ask(Ask::Any(true)),
+        Some(text) => ask(Ask::UrlPath(matcher::PathMatcher {
+            rule: Some(matcher::path_matcher::Rule::Path(text)),
+        })),
+    }
+}
+
+/// A host in any case, with and without port and trailing dot.
+fn host(value: &Glob) -> rbac::Permission {
+    let any_case = |text: matcher::StringMatcher| {
+        let text = matcher::StringMatcher {
+            ignore_case: true,
+            ..text
+        };
+        ask(Ask::Header(HeaderMatcher {
+            name: ":authority".to_owned(),
+            header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(text)),
+            ..HeaderMatcher::default()
+        }))
+    };
+    let mut rules = Vec::new();
+    match value {
+        Glob::Exact(name) => {
+            rules.push(any_case(exact(name)));
+            rules.push(any_case(exact(format!("{name}."))));
+            rules.push(any_case(prefix(format!("{name}:"))));
+            rules.push(any_case(prefix(format!("{name}.:"))));
+        }
+        // A port may follow, so the end of a suffix is found by an expression; the name in it is
+        // taken literally.
+        Glob::Suffix(name) => rules.push(any_case(super::proto::safe_regex(format!(
+            "(?i).*{}\\.?(:[0-9]+)?",
+            regex::escape(name)
+        )))),
+        Glob::Prefix(_) | Glob::Any => match glob(value) {
+            Some(text) => rules.push(any_case(text)),
+            None => return ask(Ask::Header(header(":authority", value))),
+        },
+    }
+    ask(Ask::OrRules(rbac::permission::Set { rules }))
+}
+
+fn principal(source: &Source, trust_domain: &str) -> rbac::Principal {
+    let mut all = Principals::default();
+    all.add(&source.principals, &source.not_principals, |id| {
+        authenticated(identity(id))
+    });
+    all.add(&source.namespaces, &source.not_namespaces, |namespace| {
+        authenticated(match namespace {
+            Glob::Any => None,
+            Glob::Exact(name) => Some(prefix(format!("spiffe://{trust_domain}/ns/{name}/"))),
+            // A suffix is refused when the policy is read.
+            Glob::Prefix(name) | Glob::Suffix(name) => {
+                Some(prefix(format!("spiffe://{trust_domain}/ns/{name}")))
+            }
+        })
+    });
+    all.add(&source.ip_blocks, &source.not_ip_blocks, |range| {
+        who(Who::DirectRemoteIp(cidr(range)))
+    });
+    match all.0.is_empty() {
+        true => who(Who::Any(true)),
+        false => who(Who::AndIds(rbac::principal::Set { ids: all.0 })),
+    }
+}
+
+/// The scheme may be left out in policies.
+fn identity(id: &Glob) -> Option<matcher::StringMatcher> {
+    let full = |text: &str| match text.starts_with("spiffe://") {
+        true => text.to_owned(),
+        false => format!("spiffe://{text}"),
+    };
+    match id {
+        Glob::Exact(text) => Some(exact(full(text))),
+        Glob::Prefix(text) => Some(prefix(full(text))),
+        Glob::Suffix(_) | Glob::Any => glob(id),
+    }
+}
+
+fn authenticated(name: Option<matcher::StringMatcher>) -> rbac::Principal {
+    who(Who::Authenticated(rbac::principal::Authenticated {
+        principal_name: name,
+    }))
+}

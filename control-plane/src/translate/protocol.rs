@@ -1,0 +1,132 @@
+//! Which HTTP is spoken towards an upstream, and what ALPN says of it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use xds_proto::envoy::config::core::v3 as core;
+use xds_proto::envoy::extensions::http::header_formatters::preserve_case::v3::PreserveCaseFormatterConfig;
+use xds_proto::envoy::extensions::upstreams::http::v3 as http;
+use xds_proto::google::protobuf::Any;
+
+use super::naming::Carries;
+use super::proto::{duration, extension, typed, u32v};
+use super::tls;
+use crate::model::service::Protocol;
+
+const KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+
+/// How a cluster speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    Http1,
+    Http2,
+    /// By ALPN; HTTP/1.1 without TLS.
+    Auto,
+    /// As the request came in.
+    AsReceived,
+    Tcp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Upstream {
+    pub speaks: Speaks,
+    /// Offered to a peer's sidecar.
+    pub alpn: &'static [&'static str],
+}
+
+impl Upstream {
+    /// Towards a service. `anyam`: our own proxy, which knows what our ALPNs stand for; Envoy takes
+    /// any ALPN but `h2` for HTTP/1.1, so it is given one version to speak.
+    pub fn of(protocol: Protocol, carries: Carries, http2: bool, anyam: bool) -> Self {
+        const H2: &[&str] = &[tls::H2_CASE, tls::H2];
+        let (speaks, alpn): (Speaks, &[&str]) = match (protocol, carries, anyam) {
+            (Protocol::Tcp, ..) | (_, Carries::Tcp, _) => (Speaks::Tcp, &[tls::TCP]),
+            (Protocol::Http2 | Protocol::Grpc, ..) | (_, Carries::Http2, _) => match anyam {
+                true => (Speaks::Http2, H2),
+                false => (Speaks::Http2, &[tls::H2]),
+            },
+            (Protocol::Http, _, true) if http2 => (Speaks::Auto, &tls::HTTP),
+            (Protocol::Http | Protocol::Undeclared, ..) => (Speaks::Http1, &[tls::HTTP1]),
+        };
+        Upstream { speaks, alpn }
+    }
+
+    /// Towards the app beside the sidecar.
+    pub fn app(protocol: Protocol) -> Self {
+        let speaks = match protocol {
+            Protocol::Http => Speaks::Http1,
+            Protocol::Http2 | Protocol::Grpc => Speaks::Http2,
+            Protocol::Undeclared => Speaks::AsReceived,
+            Protocol::Tcp => Speaks::Tcp,
+        };
+        Upstream { speaks, alpn: &[] }
+    }
+}
+
+/// `typed_extension_protocol_options` of a cluster.
+pub fn options(
+    upstream: &Upstream,
+    idle: Option<Duration>,
+    max_requests: Option<u32>,
+) -> HashMap<String, Any> {
+    use choice::UpstreamProtocolOptions as Choice;
+    use choice::explicit_http_config::ProtocolConfig;
+    use http::http_protocol_options as choice;
+    let explicit = |config| {
+        Choice::ExplicitHttpConfig(choice::ExplicitHttpConfig {
+            protocol_config: Some(config),
+        })
+    };
+    let chosen = match upstream.speaks {
+        Speaks::Tcp => return HashMap::new(),
+        Speaks::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(http1())),
+        Speaks::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2())),
+        Speaks::Auto => Choice::AutoConfig(choice::AutoHttpConfig {
+            http_protocol_options: Some(http1()),
+            http2_protocol_options: Some(http2()),
+            ..choice::AutoHttpConfig::default()
+        }),
+        Speaks::AsReceived => {
+            Choice::UseDownstreamProtocolConfig(choice::UseDownstreamHttpConfig {
+                http_protocol_options: Some(http1()),
+                http2_protocol_options: Some(http2()),
+                ..choice::UseDownstreamHttpConfig::default()
+            })
+        }
+    };
+    let common = core::HttpProtocolOptions {
+        idle_timeout: idle.and_then(duration),
+        max_requests_per_connection: max_requests.and_then(u32v),
+        ..core::HttpProtocolOptions::default()
+    };
+    let options = http::HttpProtocolOptions {
+        common_http_protocol_options: (idle.is_some() || max_requests.is_some()).then_some(common),
+        upstream_protocol_options: Some(chosen),
+        ..http::HttpProtocolOptions::default()
+    };
+    HashMap::from([(KEY.to_owned(), typed(&options))])
+}
+
+/// HTTP/1 as apps wrote it: the spelling of header names is kept.
+pub fn http1() -> core::Http1ProtocolOptions {
+    use core::http1_protocol_options::{HeaderKeyFormat, header_key_format::HeaderFormat};
+    core::Http1ProtocolOptions {
+        accept_http_10: true,
+        header_key_format: Some(HeaderKeyFormat {
+            header_format: Some(HeaderFormat::StatefulFormatter(extension(
+                "envoy.http.stateful_header_formatters.preserve_case",
+                &PreserveCaseFormatterConfig::default(),
+            ))),
+        }),
+        enable_trailers: true,
+        ..core::Http1ProtocolOptions::default()
+    }
+}
+
+/// HTTP/2 with extended CONNECT, which upgrades need between sidecars.
+pub fn http2() -> core::Http2ProtocolOptions {
+    core::Http2ProtocolOptions {
+        allow_connect: true,
+        ..core::Http2ProtocolOptions::default()
+    }
+}

@@ -1,0 +1,216 @@
+//! A type, a name and a scope into encoded bytes.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use bytes::Bytes;
+use prost::Message;
+use xds_proto::type_url;
+
+use super::naming::{self, Carries, Outbound};
+use super::{cluster, endpoint, inbound, listener, name, route, workload};
+use crate::ads::resources::{Resource, Scope, TlsFiles};
+use crate::model::Mesh;
+use crate::model::mesh::ServiceEntry;
+use crate::model::policy::{EgressMode, LogFormat};
+
+/// Bytes of a content hash that make a version.
+const VERSION: usize = 12;
+
+/// The part of a scope that a resource depends on: scopes that agree in it share its bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Variant {
+    All,
+    Namespace(String),
+    Tls {
+        anyam: bool,
+        files: Option<TlsFiles>,
+    },
+    Outbound {
+        anyam: bool,
+        log: LogFormat,
+    },
+    Egress {
+        mode: EgressMode,
+        log: LogFormat,
+    },
+    Own {
+        namespace: String,
+        workload: String,
+        files: Option<TlsFiles>,
+    },
+}
+
+/// Which part of `scope` the resource depends on. `None`: there is no such type.
+pub fn variant(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Variant> {
+    let log = || mesh.access_log(&scope.namespace, &scope.workload);
+    let files = || scope.tls_files.clone();
+    let own = || Variant::Own {
+        namespace: scope.namespace.clone(),
+        workload: scope.workload.clone(),
+        files: files(),
+    };
+    Some(match kind {
+        type_url::LISTENER => match name {
+            naming::INBOUND => own(),
+            naming::OUTBOUND => {
+                let mode = mesh.egress(&scope.namespace, &scope.workload);
+                Variant::Egress { mode, log: log() }
+            }
+            _ => Variant::Outbound {
+                anyam: scope.anyam,
+                log: log(),
+            },
+        },
+        type_url::CLUSTER => match name {
+            naming::PASSTHROUGH | naming::BLACK_HOLE => Variant::All,
+            _ if name.starts_with("outbound|") => Variant::Tls {
+                anyam: scope.anyam,
+                files: files(),
+            },
+            _ => own(),
+        },
+        type_url::ROUTE => {
+            let service = Outbound::parse(name).and_then(|it| {
+                Some(
+                    mesh.service_by_host(&it.host)?
+                        .port(it.port)?
+                        .consumers
+                        .keys(),
+                )
+            });
+            let mut consumers = service.into_iter().flatten();
+            match consumers.any(|namespace| *namespace == scope.namespace) {
+                true => Variant::Namespace(scope.namespace.clone()),
+                false => Variant::All,
+            }
+        }
+        type_url::ENDPOINT | type_url::WORKLOAD | type_url::NAME => Variant::All,
+        _ => return None,
+    })
+}
+
+/// Makes the resource. `None`: there is none of that name in that scope.
+pub fn make(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Resource> {
+    let body = match kind {
+        type_url::LISTENER => match name {
+            naming::OUTBOUND => listener::catch_all(mesh, scope).encode_to_vec(),
+            naming::INBOUND => inbound::inbound(mesh, scope)?.encode_to_vec(),
+            _ => {
+                let at = naming::parse_listener(name)?;
+                listener::outbound(mesh, scope, at)?.encode_to_vec()
+            }
+        },
+        type_url::ROUTE => route::outbound(mesh, scope, &Outbound::parse(name)?)?.encode_to_vec(),
+        type_url::CLUSTER => match name {
+            naming::PASSTHROUGH => cluster::passthrough(),
+            naming::BLACK_HOLE => cluster::black_hole(),
+            naming::INBOUND_PASSTHROUGH => cluster::inbound_passthrough(mesh, scope)?,
+            _ => match naming::parse_inbound_cluster(name) {
+                Some(port) => cluster::inbound(mesh, scope, port)?,
+                None => cluster::outbound(mesh, scope, &Outbound::parse(name)?)?,
+            },
+        }
+        .encode_to_vec(),
+        type_url::ENDPOINT => endpoint::assignment(mesh, &Outbound::parse(name)?)?.encode_to_vec(),
+        type_url::WORKLOAD => {
+            let ip: std::net::IpAddr = name.parse().ok()?;
+            workload::workload(mesh, ip)?.encode_to_vec()
+        }
+        type_url::NAME => name::name(mesh, name)?.encode_to_vec(),
+        _ => return None,
+    };
+    Some(Resource {
+        name: Arc::from(name),
+        version: version(&body),
+        body: Bytes::from(body),
+    })
+}
+
+fn version(body: &[u8]) -> Arc<str> {
+    let hash = digest(&SHA256, body);
+    let hex = hash
+        .as_ref()
+        .iter()
+        .take(VERSION)
+        .map(|byte| format!("{byte:02x}"));
+    Arc::from(hex.collect::<String>())
+}
+
+/// All names of a type in a scope.
+pub fn names(mesh: &Mesh, kind: &str, scope: &Scope) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    let own = mesh.workload(&scope.namespace, &scope.workload);
+    match kind {
+        type_url::LISTENER => {
+            all.insert(naming::OUTBOUND.to_owned());
+            all.extend(own.map(|_| naming::INBOUND.to_owned()));
+        }
+        type_url::CLUSTER => {
+            all.extend([naming::PASSTHROUGH, naming::BLACK_HOLE].map(str::to_owned));
+            all.extend(own.map(|_| naming::INBOUND_PASSTHROUGH.to_owned()));
+            let ports = own.into_iter().flat_map(|entry| entry.ports.keys());
+            all.extend(ports.map(|port| naming::inbound_cluster(*port)));
+        }
+        type_url::WORKLOAD => {
+            all.extend(mesh.by_ip.keys().map(ToString::to_string));
+            return all;
+        }
+        _ => {}
+    }
+    for service in mesh.services.values() {
+        all.extend(of_service(kind, service));
+    }
+    if kind != type_url::ENDPOINT && kind != type_url::NAME {
+        for entry in mesh.workloads.values() {
+            for ip in &entry.workload.addresses {
+                let ports = entry.ports.iter();
+                all.extend(ports.flat_map(|(port, protocol)| {
+                    let at = SocketAddr::new(*ip, *port);
+                    of_address(kind, at, Carries::of(*protocol))
+                }));
+            }
+        }
+    }
+    all
+}
+
+/// Names of a type that a service has.
+pub fn of_service(kind: &str, service: &ServiceEntry) -> Vec<String> {
+    let ports = service.ports.iter();
+    match kind {
+        type_url::LISTENER => ports
+            .flat_map(|port| {
+                service
+                    .vips
+                    .iter()
+                    .map(|vip| SocketAddr::new(*vip, port.number))
+            })
+            .map(naming::listener)
+            .collect(),
+        type_url::CLUSTER | type_url::ROUTE | type_url::ENDPOINT => ports
+            .flat_map(|port| {
+                Carries::of(port.protocol)
+                    .iter()
+                    .map(move |carries| (port, *carries))
+            })
+            .map(|(port, carries)| Outbound::new(port.number, carries, &service.host).to_string())
+            .collect(),
+        type_url::NAME => vec![service.host.clone()],
+        _ => Vec::new(),
+    }
+}
+
+/// Names of a type that a workload's address and port have.
+pub fn of_address(kind: &str, at: SocketAddr, carried: &[Carries]) -> Vec<String> {
+    match kind {
+        type_url::LISTENER => vec![naming::listener(at)],
+        type_url::CLUSTER | type_url::ROUTE => carried
+            .iter()
+            .map(|carries| Outbound::new(at.port(), *carries, at.ip().to_string()).to_string())
+            .collect(),
+        _ => Vec::new(),
+    }
+}

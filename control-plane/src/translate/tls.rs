@@ -1,0 +1,119 @@
+//! Transport sockets between sidecars.
+
+use std::collections::BTreeSet;
+
+use xds_proto::envoy::config::core::v3 as core;
+use xds_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
+use xds_proto::envoy::extensions::transport_sockets::tls::v3 as tls;
+
+use super::proto::{boolv, exact, transport_socket};
+use crate::ads::resources::{Scope, TlsFiles};
+
+/// HTTP/2 with the spelling of header names beside it.
+pub const H2_CASE: &str = "anyam-h2-case";
+pub const H2: &str = "anyam-h2";
+pub const HTTP1: &str = "anyam-http/1.1";
+pub const TCP: &str = "anyam-tcp";
+
+/// Everything that says HTTP over mTLS, in the order in which a server prefers it.
+pub const HTTP: [&str; 3] = [H2_CASE, H2, HTTP1];
+/// Everything that says mTLS of the mesh, in contrast to TLS of the app's own.
+pub const MESH: [&str; 4] = [H2_CASE, H2, HTTP1, TCP];
+
+pub fn raw_buffer() -> core::TransportSocket {
+    transport_socket("envoy.transport_sockets.raw_buffer", &RawBuffer {})
+}
+
+/// Dials a peer that must show one of `identities`.
+pub fn upstream(
+    scope: &Scope,
+    identities: &BTreeSet<String>,
+    alpn: &[&str],
+) -> core::TransportSocket {
+    let context = tls::UpstreamTlsContext {
+        common_tls_context: Some(common(scope, identities, alpn)),
+        ..tls::UpstreamTlsContext::default()
+    };
+    transport_socket("envoy.transport_sockets.tls", &context)
+}
+
+/// Takes any peer that shows an identity of the mesh; who may do what is authorisation's business.
+pub fn downstream(scope: &Scope, alpn: &[&str]) -> core::TransportSocket {
+    let context = tls::DownstreamTlsContext {
+        common_tls_context: Some(common(scope, &BTreeSet::new(), alpn)),
+        require_client_certificate: boolv(true),
+        ..tls::DownstreamTlsContext::default()
+    };
+    transport_socket("envoy.transport_sockets.tls", &context)
+}
+
+fn common(scope: &Scope, identities: &BTreeSet<String>, alpn: &[&str]) -> tls::CommonTlsContext {
+    let version = tls::tls_parameters::TlsProtocol::TlSv13 as i32;
+    let mut context = tls::CommonTlsContext {
+        tls_params: Some(tls::TlsParameters {
+            tls_minimum_protocol_version: version,
+            tls_maximum_protocol_version: version,
+            ..tls::TlsParameters::default()
+        }),
+        alpn_protocols: alpn.iter().map(|name| (*name).to_owned()).collect(),
+        ..tls::CommonTlsContext::default()
+    };
+    use tls::common_tls_context::ValidationContextType as Kind;
+    match &scope.tls_files {
+        Some(files) => {
+            context.tls_certificates = vec![certificate(files)];
+            context.validation_context_type =
+                Some(Kind::ValidationContext(tls::CertificateValidationContext {
+                    trusted_ca: Some(file(&files.root_certificate)),
+                    ..names(identities)
+                }));
+        }
+        // The proxy's own secrets: it has them by CSR. One that has none fails closed.
+        None => {
+            context.tls_certificate_sds_secret_configs = vec![secret("default")];
+            context.validation_context_type = Some(Kind::CombinedValidationContext(
+                tls::common_tls_context::CombinedCertificateValidationContext {
+                    default_validation_context: Some(names(identities)),
+                    validation_context_sds_secret_config: Some(secret("ROOTCA")),
+                    ..Default::default()
+                },
+            ));
+        }
+    }
+    context
+}
+
+fn names(identities: &BTreeSet<String>) -> tls::CertificateValidationContext {
+    let uri = tls::subject_alt_name_matcher::SanType::Uri as i32;
+    let one = |identity: &String| tls::SubjectAltNameMatcher {
+        san_type: uri,
+        matcher: Some(exact(identity)),
+        ..tls::SubjectAltNameMatcher::default()
+    };
+    tls::CertificateValidationContext {
+        match_typed_subject_alt_names: identities.iter().map(one).collect(),
+        ..tls::CertificateValidationContext::default()
+    }
+}
+
+fn secret(name: &str) -> tls::SdsSecretConfig {
+    tls::SdsSecretConfig {
+        name: name.to_owned(),
+        sds_config: None,
+    }
+}
+
+fn certificate(files: &TlsFiles) -> tls::TlsCertificate {
+    tls::TlsCertificate {
+        certificate_chain: Some(file(&files.certificate_chain)),
+        private_key: Some(file(&files.private_key)),
+        ..tls::TlsCertificate::default()
+    }
+}
+
+fn file(path: &str) -> core::DataSource {
+    core::DataSource {
+        specifier: Some(core::data_source::Specifier::Filename(path.to_owned())),
+        ..core::DataSource::default()
+    }
+}
