@@ -119,6 +119,7 @@ impl Declared for Translator {
                 name: key.name.clone(),
                 service_account: workload.service_account.clone(),
                 addresses: workload.addresses.iter().map(ToString::to_string).collect(),
+                services: entry.services.iter().map(ToString::to_string).collect(),
                 sidecar: workload.sidecar,
                 file: origin(&crate::model::ObjectId {
                     kind: crate::model::Kind::Workload,
