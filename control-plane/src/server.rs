@@ -130,6 +130,71 @@ async fn bind(
     Ok((listener, bound))
 }
 
+/// What is open before anything is served.
+struct Sockets {
+    xds: (TcpListener, SocketAddr),
+    api: (TcpListener, SocketAddr),
+    insecure: Option<(TcpListener, SocketAddr)>,
+}
+
+impl Sockets {
+    async fn open(options: &Options) -> Result<Self, StartError> {
+        let plain = options.insecure_ads_listen;
+        if let Some(address) = plain.filter(|address| !address.ip().is_loopback()) {
+            return Err(StartError::NotLoopback(address));
+        }
+        Ok(Sockets {
+            xds: bind("xDS", "--xds-listen", options.xds_listen).await?,
+            api: bind("the API", "--api-listen", options.api_listen).await?,
+            insecure: match plain {
+                Some(address) => {
+                    Some(bind("plaintext ADS", "--insecure-ads-listen", address).await?)
+                }
+                None => None,
+            },
+        })
+    }
+}
+
+/// What the state directory holds.
+struct Secrets {
+    authority: Arc<Authority>,
+    tokens: Tokens,
+    used: Used,
+    serving: Arc<Serving>,
+    renew_in: Duration,
+    tls: Arc<ServerConfig>,
+    lock: File,
+}
+
+impl Secrets {
+    fn open(options: &Options) -> Result<Self, StartError> {
+        let state = &options.state_dir;
+        private::directory(state)?;
+        let lock = lock(state)?;
+        let domain = &options.trust_domain;
+        let authority = Authority::open(&state.join("ca"), domain, options.lifetimes)?;
+        let tokens = Tokens::open(state, domain, &authority.root_hash())?;
+        let used = Used::open(state, unix_now(), USED_TOKENS)?;
+        let mut names = options.names.clone();
+        if !options.xds_listen.ip().is_unspecified() {
+            names.push(options.xds_listen.ip().to_string());
+        }
+        let (serving, renew_in) = Serving::new(&authority, &names)?;
+        let serving = Arc::new(serving);
+        let tls = Arc::new(serving::server_config(&authority, Arc::clone(&serving))?);
+        Ok(Secrets {
+            authority: Arc::new(authority),
+            tokens,
+            used,
+            serving,
+            renew_in,
+            tls,
+            lock,
+        })
+    }
+}
+
 /// # Errors
 /// When a file or folder of the state directory is not as it must be, or a socket can't be opened.
 pub async fn start(
@@ -137,69 +202,41 @@ pub async fn start(
     resources: Arc<dyn Resources>,
     declared: Arc<dyn Declared>,
 ) -> Result<Running, StartError> {
-    let Options {
-        state_dir,
-        trust_domain,
-        xds_listen,
-        api_listen,
-        insecure_ads_listen,
-        mut names,
-        api_hosts,
-        lifetimes,
-        max_streams,
-    } = options;
-    if let Some(address) = insecure_ads_listen.filter(|address| !address.ip().is_loopback()) {
-        return Err(StartError::NotLoopback(address));
-    }
-    private::directory(&state_dir)?;
-    let held = lock(&state_dir)?;
-    let authority = Authority::open(&state_dir.join("ca"), &trust_domain, lifetimes)?;
-    let authority = Arc::new(authority);
-    let tokens = Tokens::open(&state_dir, &trust_domain, &authority.root_hash())?;
-    let used = Used::open(&state_dir, unix_now(), USED_TOKENS)?;
-    if !xds_listen.ip().is_unspecified() {
-        names.push(xds_listen.ip().to_string());
-    }
-    let (serving, renew_in) = Serving::new(&authority, &names)?;
-    let serving = Arc::new(serving);
-    let tls = Arc::new(serving::server_config(&authority, Arc::clone(&serving))?);
-    let token_file = state_dir.join("api-token");
-    let (xds_listener, xds) = bind("xDS", "--xds-listen", xds_listen).await?;
-    let (api_listener, api) = bind("the API", "--api-listen", api_listen).await?;
-    let insecure = match insecure_ads_listen {
-        Some(address) => Some(bind("plaintext ADS", "--insecure-ads-listen", address).await?),
-        None => None,
-    };
-    let auth = Auth::open(&token_file, api, &api_hosts)?;
-
+    let secrets = Secrets::open(&options)?;
+    let sockets = Sockets::open(&options).await?;
+    let token_file = options.state_dir.join("api-token");
+    let (api_listener, api) = sockets.api;
+    let auth = Auth::open(&token_file, api, &options.api_hosts)?;
     let metrics = Arc::new(Metrics::new()?);
     let (closing, closed) = watch::channel(false);
     let registry = Arc::new(Registry::default());
     let agents = Arc::new(Agents::new(Arc::clone(&metrics)));
+    let authority = secrets.authority;
+    let domain = options.trust_domain;
     let grpc = Grpc {
         ads: SharedAds(Arc::new(Ads::new(
             Arc::clone(&resources),
             Arc::clone(&registry),
             Arc::clone(&metrics),
             closed.clone(),
-            (max_streams, Limits::default()),
-            &trust_domain,
+            (options.max_streams, Limits::default()),
+            &domain,
         ))),
         ca: SharedCa(Arc::new(CertificateService::new(
             Arc::clone(&authority),
-            tokens,
-            used,
+            secrets.tokens,
+            secrets.used,
             Arc::clone(&resources),
             Arc::clone(&metrics),
         ))),
         inspect: InspectService {
             agents: Arc::clone(&agents),
             resources: Arc::clone(&resources),
-            trust_domain,
-            slots: Arc::new(Semaphore::new(max_streams)),
+            trust_domain: domain,
+            slots: Arc::new(Semaphore::new(options.max_streams)),
             closing: closed.clone(),
         },
-        slots: Arc::new(Semaphore::new(max_streams)),
+        slots: Arc::new(Semaphore::new(options.max_streams)),
         closing: closed.clone(),
     };
     let shown = Api {
@@ -212,19 +249,21 @@ pub async fn start(
         metrics,
     };
     let mut tasks = JoinSet::new();
-    tasks.spawn(grpc.clone().serve(xds_listener, Some(tls)));
-    let insecure_ads = insecure.map(|(listener, address)| {
+    let (listener, xds) = sockets.xds;
+    tasks.spawn(grpc.clone().serve(listener, Some(secrets.tls)));
+    let insecure_ads = sockets.insecure.map(|(listener, address)| {
         tracing::warn!(%address, "plaintext ADS is open: whoever reaches it is believed");
         tasks.spawn(grpc.serve(listener, None));
         address
     });
     tasks.spawn(Arc::new(shown).serve(api_listener, closed.clone()));
-    tasks.spawn(keep_renewed(
-        serving,
+    let renewal = keep_renewed(
+        secrets.serving,
         Arc::clone(&authority),
-        renew_in,
+        secrets.renew_in,
         closed,
-    ));
+    );
+    tasks.spawn(renewal);
     Ok(Running {
         xds,
         api,
@@ -233,7 +272,7 @@ pub async fn start(
         authority,
         closing,
         tasks,
-        _lock: held,
+        _lock: secrets.lock,
     })
 }
 

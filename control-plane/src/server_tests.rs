@@ -306,10 +306,9 @@ fn decision(stage: &str, outcome: i32, subject: &str) -> Decision {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn people_look_into_proxies_over_the_stream_that_these_opened() {
+async fn what_a_proxy_reports_is_an_edge_of_the_graph() {
     let bench = Bench::new().await;
-    let mut web = Agent::open(&bench, "web-0", "10.0.0.1").await.unwrap();
-    let mut cart = Agent::open(&bench, "cart-0", "10.0.0.2").await.unwrap();
+    let web = Agent::open(&bench, "web-0", "10.0.0.1").await.unwrap();
     let mut latency = vec![0; 17];
     latency[4] = 30;
     web.say(Message::Report(Report {
@@ -336,7 +335,23 @@ async fn people_look_into_proxies_over_the_stream_that_these_opened() {
         (&"web-0".into(), &"cart".into())
     );
     assert_eq!(edge["signals"]["requests"], 30);
+}
 
+/// Until the control plane knows as many proxies.
+async fn attached(bench: &Bench, count: usize) {
+    eventually(async || {
+        let (_, body) = bench.get("/api/v1/proxies").await;
+        (body["proxies"].as_array()?.len() == count).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn both_proxies_explain_a_request() {
+    let bench = Bench::new().await;
+    let mut web = Agent::open(&bench, "web-0", "10.0.0.1").await.unwrap();
+    let mut cart = Agent::open(&bench, "cart-0", "10.0.0.2").await.unwrap();
+    attached(&bench, 2).await;
     let question = r#"{"source": "shop/web-0", "destination": "10.9.9.9:80", "method": "GET"}"#;
     let (answer, ()) = tokio::join!(bench.post("/api/v1/explain", question), async {
         let Command::Explain(ask) = web.asked().await else {
@@ -376,7 +391,13 @@ async fn people_look_into_proxies_over_the_stream_that_these_opened() {
     assert_eq!(answer.0, StatusCode::OK);
     assert_eq!(answer.1["verdict"], "denied");
     assert_eq!(answer.1["steps"][2]["proxy"], "shop/cart-0");
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_proxy_s_pages_come_over_its_own_stream() {
+    let bench = Bench::new().await;
+    let mut web = Agent::open(&bench, "web-0", "10.0.0.1").await.unwrap();
+    attached(&bench, 1).await;
     let (page, ()) = tokio::join!(bench.get("/api/v1/dump/shop/web-0/config_dump"), async {
         let Command::Dump(ask) = web.asked().await else {
             panic!()
@@ -384,16 +405,24 @@ async fn people_look_into_proxies_over_the_stream_that_these_opened() {
         for (data, last) in [("{\"a\":", false), ("1}", true)] {
             let data = data.as_bytes().to_vec();
             let id = ask.id.clone();
-            web.say(Message::DumpChunk(DumpChunk {
-                id,
-                data: data.into(),
-                last,
-            }))
-            .await;
+            web.say(Message::DumpChunk(DumpChunk { id, data, last }))
+                .await;
         }
     });
     assert_eq!(page, (StatusCode::OK, serde_json::json!({"a": 1})));
+    let (status, error) = bench.get("/api/v1/dump/shop/ghost/config_dump").await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(
+        error["what"].as_str().unwrap().contains("shop/ghost"),
+        "{error}"
+    );
+}
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tap_lasts_as_long_as_its_reader() {
+    let bench = Bench::new().await;
+    let mut web = Agent::open(&bench, "web-0", "10.0.0.1").await.unwrap();
+    attached(&bench, 1).await;
     let token = std::fs::read_to_string(&bench.running.token_file).unwrap();
     let bearer = format!("Bearer {}", token.trim());
     let headers = [("authorization", &*bearer)];
@@ -428,14 +457,6 @@ async fn people_look_into_proxies_over_the_stream_that_these_opened() {
         panic!()
     };
     assert_eq!(stop.id, tap.id, "a reader who leaves ends the tap");
-
-    let (status, error) = bench.get("/api/v1/dump/shop/ghost/config_dump").await;
-    assert_eq!(status, StatusCode::NOT_FOUND);
-    assert!(
-        error["what"].as_str().unwrap().contains("shop/ghost"),
-        "{error}"
-    );
-    drop(cart);
     let (status, _) = bench.get("/api/v1/tap?workload=shop/web-0&bogus=1").await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }

@@ -5,7 +5,7 @@
 //! - [`authority`]: the self-made root, and what it signs; [`csr`] judges requests before that.
 //! - [`token`]: join tokens; [`used`] remembers those that were used.
 //! - [`serving`]: our own certificate and the TLS settings of the gRPC port.
-//! - [`service`]: `istio.v1.auth.IstioCertificateService`.
+//! - [`service`] serves `istio.v1.auth.IstioCertificateService`.
 
 pub mod authority;
 pub mod csr;
