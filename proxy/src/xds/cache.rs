@@ -95,13 +95,19 @@ pub struct Judged<T> {
     pub refs: Vec<Key>,
 }
 
-/// Judges resources: the compiler, or a test's stand-in.
+/// Judges resources: the compiler, or a test's stand-in. `name`: what the wrapper calls it; empty
+/// without a wrapper.
 pub trait Judge {
     type Value;
 
     /// # Errors
     /// Field path and what is wrong there.
-    fn judge(&mut self, kind: Kind, body: &Bytes) -> Result<Judged<Self::Value>, String>;
+    fn judge(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        body: &Bytes,
+    ) -> Result<Judged<Self::Value>, String>;
 }
 
 /// A step towards the next snapshot. Steps are in an order in which each leaves a working state.

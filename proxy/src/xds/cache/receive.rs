@@ -155,7 +155,7 @@ impl<T> Cache<T> {
                 self.config.max_resource_bytes
             ));
         }
-        let judged = judge.judge(kind, &resource.body)?;
+        let judged = judge.judge(kind, &resource.name, &resource.body)?;
         if judged.name.is_empty() {
             return Err("name: required".into());
         }

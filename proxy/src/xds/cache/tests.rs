@@ -9,7 +9,7 @@ pub(super) struct Words {
 impl Judge for Words {
     type Value = String;
 
-    fn judge(&mut self, _: Kind, body: &Bytes) -> Result<Judged<String>, String> {
+    fn judge(&mut self, _: Kind, _: &str, body: &Bytes) -> Result<Judged<String>, String> {
         self.calls += 1;
         let text = std::str::from_utf8(body).map_err(|_| "not a message".to_owned())?;
         let mut words = text.split(' ');
