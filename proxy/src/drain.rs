@@ -2,10 +2,7 @@
 //!
 //! `app` drives it on SIGTERM, the admin server on request; every worker watches the phase.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
-
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::{Notify, watch};
 
 use crate::worker::Phase;
@@ -15,8 +12,6 @@ pub struct Drain {
     phase: watch::Sender<Phase>,
     failed: AtomicBool,
     quit: Notify,
-    open: Arc<AtomicUsize>,
-    emptied: Arc<Notify>,
 }
 
 impl Default for Drain {
@@ -25,8 +20,6 @@ impl Default for Drain {
             phase: watch::channel(Phase::Serving).0,
             failed: AtomicBool::new(false),
             quit: Notify::new(),
-            open: Arc::default(),
-            emptied: Arc::default(),
         }
     }
 }
@@ -77,43 +70,6 @@ impl Drain {
     pub async fn quit_asked(&self) {
         self.quit.notified().await;
     }
-
-    /// Counts something that a drain waits for, as long as the answer lives.
-    pub fn hold(&self) -> Hold {
-        self.open.fetch_add(1, Relaxed);
-        Hold {
-            open: self.open.clone(),
-            emptied: self.emptied.clone(),
-        }
-    }
-
-    /// Waits until nothing is held, `limit` at the longest; whether nothing is.
-    pub async fn emptied(&self, limit: Duration) -> bool {
-        let empty = async {
-            loop {
-                let woken = self.emptied.notified();
-                if self.open.load(Relaxed) == 0 {
-                    return;
-                }
-                woken.await;
-            }
-        };
-        tokio::time::timeout(limit, empty).await.is_ok()
-    }
-}
-
-/// See [`Drain::hold`].
-pub struct Hold {
-    open: Arc<AtomicUsize>,
-    emptied: Arc<Notify>,
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        if self.open.fetch_sub(1, Relaxed) == 1 {
-            self.emptied.notify_one();
-        }
-    }
 }
 
 #[cfg(test)]
@@ -131,18 +87,5 @@ mod tests {
         drain.begin();
         assert_eq!(drain.phase(), Phase::Closing);
         assert!(!drain.is_healthy());
-    }
-
-    #[tokio::test]
-    async fn waits_for_what_is_held() {
-        let drain = Drain::default();
-        let short = Duration::from_millis(20);
-        assert!(drain.emptied(short).await);
-        let hold = drain.hold();
-        assert!(!drain.emptied(short).await);
-        let (emptied, ()) = tokio::join!(drain.emptied(Duration::from_secs(60)), async {
-            drop(hold);
-        });
-        assert!(emptied);
     }
 }

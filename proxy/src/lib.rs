@@ -6,6 +6,7 @@
 //! `telemetry`, `admin`, `drain`; `bootstrap` and `app` put it all together.
 
 pub mod admin;
+pub mod app;
 pub mod args;
 pub mod bootstrap;
 pub mod buffer;

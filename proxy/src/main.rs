@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use anyam_proxy::args::{Args, Command, Mode, Process, Redirect};
+use anyam_proxy::app;
+use anyam_proxy::args::{Args, Command, Mode, Process, Redirect, Sidecar};
 use anyam_proxy::bootstrap::{self, Bootstrap, validate};
 use anyam_proxy::redirect;
 use clap::Parser;
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn print(sidecar: &anyam_proxy::args::Sidecar) -> Result<(), String> {
+fn print(sidecar: &Sidecar) -> Result<(), String> {
     let text = bootstrap::sidecar::print(sidecar).map_err(|error| error.to_string())?;
     print!("{text}");
     Ok(())
@@ -49,18 +50,19 @@ fn set_rules(arguments: &Redirect) -> Result<(), String> {
 
 /// Checks or serves, as the mode says.
 fn run(bootstrap: Bootstrap, process: &Process) -> Result<(), String> {
+    if process.mode != Mode::Validate {
+        let logging = app::init_logging(process.log_level.as_filter())?;
+        return app::run(bootstrap, process, logging).map_err(|error| error.to_string());
+    }
     let mistakes = validate::mistakes(&bootstrap).map_err(|error| error.to_string())?;
-    if !mistakes.is_empty() {
-        return Err(format!(
-            "the configuration cannot be used:\n  {}",
-            mistakes.join("\n  ")
-        ));
-    }
-    match process.mode {
-        Mode::Validate => {
-            println!("configuration OK");
-            Ok(())
+    match mistakes.is_empty() {
+        true => println!("configuration OK"),
+        false => {
+            return Err(format!(
+                "the configuration cannot be used:\n  {}",
+                mistakes.join("\n  ")
+            ));
         }
-        Mode::Serve | Mode::InitOnly => Err("serving is not built yet".to_owned()),
     }
+    Ok(())
 }

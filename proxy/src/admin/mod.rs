@@ -112,6 +112,11 @@ impl Admin {
     }
 }
 
+/// The node as the control plane sees it, for `/server_info`.
+pub(crate) fn wire_node(node: &xds_proto::envoy::config::core::v3::Node) -> serde_json::Value {
+    xds_proto::json::encode_json(node).unwrap_or_default()
+}
+
 /// RFC 3339, UTC, milliseconds.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     use crate::telemetry::escape::{Civil, strftime};

@@ -113,6 +113,12 @@ impl Store {
         self.changed.send_replace(generation);
     }
 
+    /// Wakes subscribers although the snapshot stays: something it points at, such as a trust
+    /// bundle, was replaced.
+    pub fn nudge(&self) {
+        self.changed.send_modify(|_| {});
+    }
+
     /// Wakes with each new generation.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

@@ -295,7 +295,10 @@ impl Apply for Applier {
             };
             let metrics = &listener.def.metrics;
             let count = metrics.connections.get();
-            let seen = self.usage.entry(key.clone()).or_insert((count, now.instant));
+            let seen = self
+                .usage
+                .entry(key.clone())
+                .or_insert((count, now.instant));
             if seen.0 != count || metrics.active.get() > 0 {
                 *seen = (count, now.instant);
             } else if seen.1 <= before {

@@ -14,4 +14,4 @@ pub mod client;
 pub mod codec;
 pub mod kind;
 pub mod message;
-mod refs;
+pub(crate) mod refs;

@@ -15,7 +15,7 @@ use crate::config::cluster::{Cluster as Compiled, Discovery};
 use crate::config::snapshot::{Link, RouteLink};
 
 /// Clusters and route configurations by their links.
-pub(super) fn of_links(clusters: &[Link<Compiled>], routes: &[RouteLink]) -> Vec<Key> {
+pub(crate) fn of_links(clusters: &[Link<Compiled>], routes: &[RouteLink]) -> Vec<Key> {
     let cluster = |link: &Link<Compiled>| Key::new(Kind::Cluster, &*link.name);
     let mut refs: Vec<Key> = clusters.iter().map(cluster).collect();
     for link in routes {
@@ -28,7 +28,7 @@ pub(super) fn of_links(clusters: &[Link<Compiled>], routes: &[RouteLink]) -> Vec
 }
 
 /// The endpoints of an EDS cluster.
-pub(super) fn of_discovery(discovery: &Discovery) -> Option<Key> {
+pub(crate) fn of_discovery(discovery: &Discovery) -> Option<Key> {
     match discovery {
         Discovery::Eds { service_name } => Some(Key::new(Kind::Endpoint, &**service_name)),
         Discovery::Static { .. } | Discovery::Dns { .. } | Discovery::OriginalDst { .. } => None,
@@ -36,7 +36,7 @@ pub(super) fn of_discovery(discovery: &Discovery) -> Option<Key> {
 }
 
 /// Secrets that the chains of a listener take from SDS.
-pub(super) fn listener_secrets(listener: &Listener) -> Vec<Key> {
+pub(crate) fn listener_secrets(listener: &Listener) -> Vec<Key> {
     let chains = listener.filter_chains.iter();
     let sockets = chains
         .chain(&listener.default_filter_chain)
@@ -45,7 +45,7 @@ pub(super) fn listener_secrets(listener: &Listener) -> Vec<Key> {
 }
 
 /// Secrets that the transport sockets of a cluster take from SDS.
-pub(super) fn cluster_secrets(cluster: &Cluster) -> Vec<Key> {
+pub(crate) fn cluster_secrets(cluster: &Cluster) -> Vec<Key> {
     let matches = cluster.transport_socket_matches.iter();
     let sockets = matches.filter_map(|entry| entry.transport_socket.as_ref());
     secrets(sockets.chain(&cluster.transport_socket))

@@ -12,7 +12,7 @@ use super::support::{
 };
 use super::values::{host_port, ip, string_metadata, text};
 use crate::config::Name;
-use crate::config::cluster::{Cluster, DnsHost};
+use crate::config::cluster::{Cluster, Discovery, DnsHost};
 use crate::config::endpoint::{
     Endpoint, EndpointSet, HealthStatus, Priority, TransportMetadata, Workload,
 };
@@ -220,6 +220,18 @@ impl Assignment {
             .map(|host| Ok((address(host)?, host)))
             .collect()
     }
+}
+
+/// Replaces the endpoints of a DNS cluster by what its hosts resolved to.
+pub fn set_resolved(cluster: &Cluster, found: Vec<(SocketAddr, &DnsHost)>) {
+    let Discovery::Dns {
+        overprovisioning, ..
+    } = &cluster.discovery
+    else {
+        return;
+    };
+    let before = cluster.endpoints.load_full();
+    cluster.set_endpoints(bind(cluster, found, &before), *overprovisioning);
 }
 
 /// Endpoints for `cluster`: transports chosen, state carried over from `before` by address.

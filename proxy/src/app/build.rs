@@ -1,0 +1,153 @@
+//! What everything else is built on: registry, sinks, compiler, and the first snapshot, out of
+//! the bootstrap's own resources.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use prost::Message;
+use xds_proto::google::protobuf::Struct;
+use xds_proto::google::protobuf::value::Kind as Value;
+
+use super::{AppError, target};
+use crate::bootstrap::Bootstrap;
+use crate::config::compile::{Changes, Compiler, SecretStore};
+use crate::config::{Snapshot, Store};
+use crate::telemetry::calls::Telemetry;
+use crate::telemetry::edge::{Edges, Peer};
+use crate::telemetry::{Registry, Sinks};
+use crate::xds::channel::Target;
+use crate::xds::kind::{Key, Kind};
+use crate::xds::refs;
+
+pub(super) struct Core {
+    pub(super) registry: Arc<Registry>,
+    pub(super) sinks: Arc<Sinks>,
+    pub(super) telemetry: Arc<Telemetry>,
+    pub(super) secrets: Arc<SecretStore>,
+    pub(super) compiler: Compiler,
+    pub(super) store: Arc<Store>,
+}
+
+impl Core {
+    /// Compiles the static resources.
+    pub(super) fn new(bootstrap: &Bootstrap) -> Result<Self, AppError> {
+        let registry = Arc::new(Registry::new()?);
+        let dropped = registry.counter(
+            "anyam_access_log_dropped_total",
+            "Chunks of access log that a stuck destination lost.",
+        )?;
+        let sinks = Arc::new(Sinks::new(dropped));
+        let secrets = Arc::new(SecretStore::default());
+        let mut compiler = Compiler::new(&registry, sinks.clone(), secrets.clone())?;
+        let store = Arc::new(Store::new(Snapshot::default()));
+        let outcome = compiler.apply(&store, changes(bootstrap));
+        if !outcome.rejected.is_empty() {
+            let errors = outcome.rejected.iter();
+            return Err(AppError::Configuration(
+                errors.map(ToString::to_string).collect(),
+            ));
+        }
+        let telemetry = Arc::new(Telemetry {
+            edges: Edges::new(registry.clone()),
+            local: local_peer(bootstrap),
+        });
+        Ok(Core {
+            telemetry,
+            registry,
+            sinks,
+            secrets,
+            compiler,
+            store,
+        })
+    }
+
+    pub(super) fn target(&self, cluster: &str) -> Result<Target, AppError> {
+        target(&self.store, cluster)
+    }
+
+    /// What the static resources refer to and do not bring themselves: it comes over ADS.
+    pub(super) fn references(&self, bootstrap: &Bootstrap) -> Vec<Key> {
+        let snapshot = self.store.load();
+        let named = self.compiler.references(&snapshot);
+        let keys = |kind: Kind, names: std::collections::BTreeSet<crate::config::Name>| {
+            names
+                .into_iter()
+                .map(move |name| Key::new(kind, &*name))
+                .collect::<Vec<_>>()
+        };
+        let missing = |key: &Key| !snapshot.clusters.contains_key(key.name.as_str());
+        let clusters = keys(Kind::Cluster, named.clusters);
+        let mut found: Vec<Key> = clusters.into_iter().filter(missing).collect();
+        found.extend(keys(Kind::Route, named.routes));
+        found.extend(keys(Kind::Endpoint, named.endpoints));
+        found.extend(bootstrap.listeners.iter().flat_map(refs::listener_secrets));
+        found.extend(bootstrap.clusters.iter().flat_map(refs::cluster_secrets));
+        found
+    }
+
+    /// The static resources, encoded, for the config dump.
+    pub(super) fn statics(&self, bootstrap: &Bootstrap) -> Vec<(Kind, String, Bytes)> {
+        let mut statics = Vec::new();
+        for m in &bootstrap.secrets {
+            statics.push((Kind::Secret, m.name.clone(), m.encode_to_vec().into()));
+        }
+        for m in &bootstrap.clusters {
+            statics.push((Kind::Cluster, m.name.clone(), m.encode_to_vec().into()));
+        }
+        for m in &bootstrap.listeners {
+            statics.push((Kind::Listener, m.name.clone(), m.encode_to_vec().into()));
+        }
+        statics
+    }
+}
+
+fn changes(bootstrap: &Bootstrap) -> Changes {
+    let clusters = bootstrap.clusters.iter();
+    // Endpoints of EDS clusters come over ADS; those of the others stand in the cluster.
+    Changes {
+        listeners: bootstrap
+            .listeners
+            .iter()
+            .map(|m| (m.name.clone(), Some(m.clone())))
+            .collect(),
+        clusters: clusters
+            .map(|m| (m.name.clone(), Some(m.clone())))
+            .collect(),
+        secrets: bootstrap
+            .secrets
+            .iter()
+            .map(|m| (m.name.clone(), Some(m.clone())))
+            .collect(),
+        ..Changes::default()
+    }
+}
+
+/// The workload this proxy stands beside, as its node metadata tells.
+fn local_peer(bootstrap: &Bootstrap) -> Peer {
+    let metadata = bootstrap.node.metadata.as_ref();
+    let text = |fields: Option<&Struct>, name: &str| match fields?.fields.get(name)?.kind {
+        Some(Value::StringValue(ref text)) => Some(text.clone()),
+        _ => None,
+    };
+    let labels = metadata.and_then(|m| match m.fields.get("LABELS")?.kind {
+        Some(Value::StructValue(ref labels)) => Some(labels),
+        _ => None,
+    });
+    let label = |names: [&str; 2]| names.iter().find_map(|name| text(labels, name));
+    let workload = text(metadata, "NAME").unwrap_or_default();
+    let app = label(["app.kubernetes.io/name", "app"]);
+    Peer {
+        namespace: text(metadata, "NAMESPACE").unwrap_or_default(),
+        principal: bootstrap
+            .extensions
+            .identity
+            .as_ref()
+            .map_or(String::new(), |identity| {
+                identity.settings.spiffe_id.as_str().to_owned()
+            }),
+        app: app.unwrap_or_else(|| workload.clone()),
+        version: label(["app.kubernetes.io/version", "version"]).unwrap_or_default(),
+        cluster: text(metadata, "CLUSTER_ID").unwrap_or_default(),
+        workload,
+    }
+}
