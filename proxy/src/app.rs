@@ -202,7 +202,7 @@ fn start_xds(
         (true, Some(_)) => Subscribe::Named,
         (true, None) => Subscribe::Wildcard,
     };
-    let mut roots = core.references(bootstrap);
+    let mut roots = core.references();
     if on_demand.is_some() {
         roots.extend(ROOT_LISTENERS.map(|name| Key::new(Kind::Listener, name)));
     }

@@ -10,14 +10,14 @@ use xds_proto::google::protobuf::value::Kind as Value;
 
 use super::{AppError, target};
 use crate::bootstrap::Bootstrap;
-use crate::config::compile::{Changes, Compiler, SecretStore};
+use crate::config::compile::{Changes, Compiled, Compiler, SecretStore};
 use crate::config::{Snapshot, Store};
 use crate::telemetry::calls::Telemetry;
 use crate::telemetry::edge::{Edges, Peer};
 use crate::telemetry::{Registry, Sinks};
+use crate::xds::apply::keys;
 use crate::xds::channel::Target;
 use crate::xds::kind::{Key, Kind};
-use crate::xds::refs;
 
 pub(super) struct Core {
     pub(super) registry: Arc<Registry>,
@@ -66,22 +66,21 @@ impl Core {
     }
 
     /// What the static resources refer to and do not bring themselves: it comes over ADS.
-    pub(super) fn references(&self, bootstrap: &Bootstrap) -> Vec<Key> {
+    pub(super) fn references(&self) -> Vec<Key> {
         let snapshot = self.store.load();
-        let named = self.compiler.references(&snapshot);
-        let keys = |kind: Kind, names: std::collections::BTreeSet<crate::config::Name>| {
-            names
-                .into_iter()
-                .map(move |name| Key::new(kind, &*name))
-                .collect::<Vec<_>>()
-        };
-        let missing = |key: &Key| !snapshot.clusters.contains_key(key.name.as_str());
-        let clusters = keys(Kind::Cluster, named.clusters);
-        let mut found: Vec<Key> = clusters.into_iter().filter(missing).collect();
-        found.extend(keys(Kind::Route, named.routes));
-        found.extend(keys(Kind::Endpoint, named.endpoints));
-        found.extend(bootstrap.listeners.iter().flat_map(refs::listener_secrets));
-        found.extend(bootstrap.clusters.iter().flat_map(refs::cluster_secrets));
+        let listeners = snapshot.listeners.values().cloned().map(Compiled::Listener);
+        let clusters = snapshot.clusters.values().cloned().map(Compiled::Cluster);
+        let named = listeners
+            .chain(clusters)
+            .map(|compiled| compiled.references());
+        let mut found: Vec<Key> = named.flat_map(keys).collect();
+        found.retain(|key| match key.kind {
+            Kind::Cluster => !snapshot.clusters.contains_key(key.name.as_str()),
+            Kind::Secret => !snapshot.secrets.contains_key(key.name.as_str()),
+            _ => true,
+        });
+        found.sort();
+        found.dedup();
         found
     }
 

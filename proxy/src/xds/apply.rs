@@ -8,26 +8,19 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use prost::Message;
 use xds_proto::anyam::dns::v1::Name;
-use xds_proto::anyam::workload::v1::Workload;
-use xds_proto::envoy::config::cluster::v3::Cluster;
-use xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
-use xds_proto::envoy::config::listener::v3::Listener;
-use xds_proto::envoy::config::route::v3::RouteConfiguration;
-use xds_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
 
 use super::cache::{Cache, Change, Judge, Judged, Now, Outcome};
 use super::client::Apply;
 use super::kind::{Key, Kind};
-use super::refs;
-use crate::config::compile::{Changes, Compiler};
+use crate::config::Store;
+use crate::config::compile::{Compiled, Compiler, References, Step};
 use crate::config::demand::{Answer, Resource, Wanted};
 use crate::config::listener::Cidr;
-use crate::config::{Store, endpoint};
 
 /// An on-demand resource unused for so long is let go.
 const IDLE: Duration = Duration::from_secs(1800);
 
-/// What the mesh says of addresses that the control plane does not know.
+/// What is done with addresses that the control plane does not know.
 #[derive(Clone, Debug, Default)]
 pub struct Egress {
     /// They may be passed through; else they are refused.
@@ -38,12 +31,7 @@ pub struct Egress {
 
 /// A resource that was judged good.
 pub enum Good {
-    Listener(Box<Listener>),
-    Route(RouteConfiguration),
-    Cluster(Box<Cluster>),
-    Endpoint(ClusterLoadAssignment),
-    Secret(Secret),
-    Workload(endpoint::Workload),
+    Compiled(Compiled),
     Name(Vec<IpAddr>, Duration),
 }
 
@@ -51,12 +39,30 @@ pub enum Good {
 pub struct Applier {
     compiler: Compiler,
     store: Arc<Store>,
-    /// Names of the bootstrap's own resources, which nothing dynamic replaces.
+    /// The bootstrap's own resources, which nothing dynamic replaces.
     statics: HashSet<Key>,
     egress: Egress,
     names: HashMap<String, (Vec<IpAddr>, Duration)>,
     /// Connections of on-demand listeners when last looked at, and since when unchanged.
     usage: HashMap<Key, (u64, Instant)>,
+}
+
+/// Names in `references` as keys.
+pub(crate) fn keys(references: References) -> Vec<Key> {
+    let References {
+        routes,
+        clusters,
+        endpoints,
+        secrets,
+    } = references;
+    let of = |kind: Kind, names: std::collections::BTreeSet<crate::config::Name>| {
+        names.into_iter().map(move |name| Key::new(kind, &*name))
+    };
+    of(Kind::Route, routes)
+        .chain(of(Kind::Cluster, clusters))
+        .chain(of(Kind::Endpoint, endpoints))
+        .chain(of(Kind::Secret, secrets))
+        .collect()
 }
 
 impl Applier {
@@ -76,73 +82,25 @@ impl Applier {
         }
     }
 
-    /// What is not the stream's to bring.
-    fn without_statics(&self, refs: Vec<Key>) -> Vec<Key> {
-        let own = |key: &Key| self.statics.contains(key);
-        refs.into_iter().filter(|key| !own(key)).collect()
-    }
-
-    fn judge_listener(&self, body: &Bytes) -> Result<Judged<Good>, String> {
-        let message = decode::<Listener>(body)?;
-        let before = self.store.load();
-        let before = before.listeners.get(message.name.as_str());
+    fn compile(&self, kind: Kind, name: &str, body: &Bytes) -> Result<Judged<Good>, String> {
         let compiled = self
             .compiler
-            .listener(&message, before.map(|listener| &**listener))
+            .compile(kind.type_url(), body, &self.store.load())
             .map_err(|error| error.to_string())?;
-        let mut refs = refs::of_links(&compiled.clusters, &compiled.routes);
-        refs.extend(refs::listener_secrets(&message));
+        let mut refs = keys(compiled.references());
+        // What the bootstrap brings is not the stream's to bring.
+        refs.retain(|key| !self.statics.contains(key));
         Ok(Judged {
-            name: message.name.clone(),
-            refs: self.without_statics(refs),
-            value: Good::Listener(Box::new(message)),
+            name: match &compiled {
+                // A workload has as many names as addresses; it was asked for by one of them.
+                Compiled::Workload(_, addresses, _) if answers_to(name, addresses) => {
+                    name.to_owned()
+                }
+                compiled => compiled.name().to_string(),
+            },
+            refs,
+            value: Good::Compiled(compiled),
         })
-    }
-
-    fn judge_cluster(&self, body: &Bytes) -> Result<Judged<Good>, String> {
-        let message = decode::<Cluster>(body)?;
-        let before = self.store.load();
-        let before = before.clusters.get(message.name.as_str());
-        let compiled = self
-            .compiler
-            .cluster(&message, before.map(|cluster| &**cluster))
-            .map_err(|error| error.to_string())?;
-        let mut refs = refs::cluster_secrets(&message);
-        refs.extend(refs::of_discovery(&compiled.discovery));
-        Ok(Judged {
-            name: message.name.clone(),
-            refs: self.without_statics(refs),
-            value: Good::Cluster(Box::new(message)),
-        })
-    }
-
-    fn judge_route(&self, body: &Bytes) -> Result<Judged<Good>, String> {
-        let message = decode::<RouteConfiguration>(body)?;
-        let compiled = self
-            .compiler
-            .route_config(&message)
-            .map_err(|error| error.to_string())?;
-        Ok(Judged {
-            name: message.name.clone(),
-            refs: self.without_statics(refs::of_links(&compiled.clusters, &[])),
-            value: Good::Route(message),
-        })
-    }
-
-    fn judge_endpoints(&self, body: &Bytes) -> Result<Judged<Good>, String> {
-        let message = decode::<ClusterLoadAssignment>(body)?;
-        self.compiler
-            .check_endpoints(&message)
-            .map_err(|error| error.to_string())?;
-        Ok(leaf(message.cluster_name.clone(), Good::Endpoint(message)))
-    }
-
-    fn judge_secret(&self, body: &Bytes) -> Result<Judged<Good>, String> {
-        let message = decode::<Secret>(body)?;
-        self.compiler
-            .secret(&message)
-            .map_err(|error| error.to_string())?;
-        Ok(leaf(message.name.clone(), Good::Secret(message)))
     }
 
     /// An address of the mesh must not be taken for one outside of it.
@@ -156,65 +114,45 @@ impl Applier {
             _ => Answer::Absent,
         }
     }
-}
 
-fn leaf(name: String, value: Good) -> Judged<Good> {
-    Judged {
-        name,
-        value,
-        refs: Vec::new(),
+    /// The steps of one change.
+    fn step(&mut self, change: Change<Good>) -> Option<Step> {
+        match change {
+            Change::Upsert(_, Good::Compiled(compiled)) => Some(Step::Set(compiled)),
+            Change::Upsert(key, Good::Name(addresses, ttl)) => {
+                self.names.insert(key.name, (addresses, ttl));
+                None
+            }
+            Change::Remove(key) if key.kind == Kind::Name => {
+                self.names.remove(&key.name);
+                None
+            }
+            Change::Remove(key) => {
+                Some(Step::Remove(key.kind.type_url(), key.name.as_str().into()))
+            }
+        }
     }
 }
 
-fn decode<M: Message + Default + prost::Name>(body: &Bytes) -> Result<M, String> {
-    let unknown = xds_proto::unknown::unknown_fields(&M::full_name(), body);
-    if let Some(first) = unknown.first() {
-        return Err(format!("{first}: is not a field this proxy knows"));
-    }
-    M::decode(body.clone()).map_err(|error| format!("not a valid {}: {error}", M::NAME))
+fn answers_to(name: &str, addresses: &[IpAddr]) -> bool {
+    name.parse()
+        .is_ok_and(|address| addresses.contains(&address))
 }
 
-fn judge_workload(name: &str, body: &Bytes) -> Result<Judged<Good>, String> {
-    let message = decode::<Workload>(body)?;
-    let address: IpAddr = name
-        .parse()
-        .map_err(|_| "name: a workload is named by its address".to_owned())?;
-    let same = |text: &String| text.parse::<IpAddr>() == Ok(address);
-    if !message.addresses.iter().any(same) {
-        return Err(format!("addresses: do not contain {address}"));
-    }
-    let Workload {
-        name: workload,
-        namespace,
-        service_account,
-        trust_domain,
-        addresses: _,
-        canonical_service,
-        canonical_revision,
-        cluster,
-        node: _,
-    } = message;
-    let value = Good::Workload(endpoint::Workload {
-        name: workload,
-        namespace,
-        service_account,
-        trust_domain,
-        canonical_service,
-        canonical_revision,
-        cluster,
-    });
-    Ok(leaf(name.to_owned(), value))
-}
-
+/// anyam.dns.v1.Name.
 fn judge_name(body: &Bytes) -> Result<Judged<Good>, String> {
-    let message = decode::<Name>(body)?;
+    let message = Name::decode(body.clone()).map_err(|error| format!("not a Name: {error}"))?;
     let mut addresses = Vec::with_capacity(message.addresses.len());
     for (index, text) in message.addresses.iter().enumerate() {
         let address = text.parse::<IpAddr>();
         addresses.push(address.map_err(|_| format!("addresses[{index}]: not an IP address"))?);
     }
     let ttl = Duration::from_secs(message.ttl_seconds.into());
-    Ok(leaf(message.host, Good::Name(addresses, ttl)))
+    Ok(Judged {
+        name: message.host,
+        value: Good::Name(addresses, ttl),
+        refs: Vec::new(),
+    })
 }
 
 impl Judge for Applier {
@@ -222,13 +160,8 @@ impl Judge for Applier {
 
     fn judge(&mut self, kind: Kind, name: &str, body: &Bytes) -> Result<Judged<Good>, String> {
         let judged = match kind {
-            Kind::Listener => self.judge_listener(body),
-            Kind::Cluster => self.judge_cluster(body),
-            Kind::Route => self.judge_route(body),
-            Kind::Endpoint => self.judge_endpoints(body),
-            Kind::Secret => self.judge_secret(body),
-            Kind::Workload => judge_workload(name, body),
             Kind::Name => judge_name(body),
+            kind => self.compile(kind, name, body),
         }?;
         if self.statics.contains(&Key::new(kind, judged.name.as_str())) {
             return Err("name: the bootstrap has a static resource of this name".to_owned());
@@ -239,18 +172,12 @@ impl Judge for Applier {
 
 impl Apply for Applier {
     fn publish(&mut self, changes: Vec<Change<Good>>) {
-        let mut next = Changes::default();
-        for change in changes {
-            self.add(&mut next, change);
-        }
-        let outcome = self.compiler.apply(&self.store, next);
-        for rejected in outcome.rejected {
-            // Judged good a moment ago: only a file that changed in between can do this.
-            tracing::error!(%rejected, "refused while it was applied");
-        }
-        // What still warms waits for nothing that would come: the cache has let it through.
-        if self.compiler.warming().next().is_some() {
-            self.compiler.stop_warming(&self.store);
+        let steps: Vec<Step> = changes
+            .into_iter()
+            .filter_map(|change| self.step(change))
+            .collect();
+        if !steps.is_empty() {
+            self.compiler.publish(&self.store, steps);
         }
     }
 
@@ -295,54 +222,14 @@ impl Apply for Applier {
             };
             let metrics = &listener.def.metrics;
             let count = metrics.connections.get();
-            let seen = self
-                .usage
-                .entry(key.clone())
-                .or_insert((count, now.instant));
+            let fresh = (count, now.instant);
+            let seen = self.usage.entry(key.clone()).or_insert(fresh);
             if seen.0 != count || metrics.active.get() > 0 {
-                *seen = (count, now.instant);
+                *seen = fresh;
             } else if seen.1 <= before {
                 idle.push(key);
             }
         }
         idle
-    }
-}
-
-impl Applier {
-    fn add(&mut self, next: &mut Changes, change: Change<Good>) {
-        let (key, value) = match change {
-            Change::Upsert(key, value) => (key, Some(value)),
-            Change::Remove(key) => (key, None),
-        };
-        let name = key.name;
-        match (key.kind, value) {
-            (_, Some(Good::Listener(m))) => next.listeners.push((name, Some(*m))),
-            (_, Some(Good::Route(m))) => next.routes.push((name, Some(m))),
-            (_, Some(Good::Cluster(m))) => next.clusters.push((name, Some(*m))),
-            (_, Some(Good::Endpoint(m))) => next.endpoints.push((name, Some(m))),
-            (_, Some(Good::Secret(m))) => next.secrets.push((name, Some(m))),
-            (_, Some(Good::Name(addresses, ttl))) => {
-                self.names.insert(name, (addresses, ttl));
-            }
-            (_, Some(Good::Workload(workload))) => {
-                if let Ok(address) = name.parse() {
-                    next.workloads.push((address, Some(workload)));
-                }
-            }
-            (Kind::Listener, None) => next.listeners.push((name, None)),
-            (Kind::Route, None) => next.routes.push((name, None)),
-            (Kind::Cluster, None) => next.clusters.push((name, None)),
-            (Kind::Endpoint, None) => next.endpoints.push((name, None)),
-            (Kind::Secret, None) => next.secrets.push((name, None)),
-            (Kind::Name, None) => {
-                self.names.remove(&name);
-            }
-            (Kind::Workload, None) => {
-                if let Ok(address) = name.parse() {
-                    next.workloads.push((address, None));
-                }
-            }
-        }
     }
 }

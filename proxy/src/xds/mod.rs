@@ -4,7 +4,7 @@
 //! - `cache`: the client as a sans-IO state machine: subscriptions, ACK/NACK, warming, on demand
 //! - `client`: the gRPC stream under it, reconnecting by `backoff`; `codec`: to and from protobuf
 //! - `channel`: connections to the control plane, shared by ADS, CA and Inspect
-//! - `apply` (with `refs`): judged resources → compiler → snapshot → store; answers the data path
+//! - `apply`: judged resources → compiler → snapshot → store; answers the data path
 
 pub mod apply;
 pub mod backoff;
@@ -14,4 +14,3 @@ pub mod client;
 pub mod codec;
 pub mod kind;
 pub mod message;
-pub(crate) mod refs;
