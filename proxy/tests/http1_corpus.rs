@@ -1,5 +1,7 @@
 //! Replays the fuzzer's corpus, and every input of it cut in two at every byte.
 
+#![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
+
 #[path = "../fuzz/exercise.rs"]
 mod exercise;
 
