@@ -2,7 +2,7 @@
 //!
 //! - [`ads`]: discovery, as a sans-IO state machine and its gRPC server.
 //! - [`api`]: HTTP API and dashboard.
-//! - [`args`]: the command line.
+//! - [`app`]: composition and commands; [`args`]: the command line.
 //! - [`ca`]: certificates and join tokens.
 //! - [`declared`]: the folder of manifests as the rest sees it.
 //! - [`inspect`]: what proxies tell of themselves and their traffic, and questions to them.
@@ -12,6 +12,7 @@
 
 pub mod ads;
 pub mod api;
+pub mod app;
 pub mod args;
 pub mod ca;
 pub mod declared;

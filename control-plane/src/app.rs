@@ -1,0 +1,215 @@
+//! Composition: folder → model → translation → servers, and the commands that print or write.
+//!
+//! - [`serve`]: reads the folder once before anything is served, so that a start with manifests in
+//!   place never tells a proxy that they are gone; then follows changes until it is told to stop.
+//! - [`token`], [`certificate`]: the other commands.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use crate::args::{CertificateArgs, ServeArgs, TokenArgs, WorkloadArgs};
+use crate::ca::authority::Lifetimes;
+use crate::ca::identity::Identity;
+use crate::ca::service::unix_now;
+use crate::ca::token::Tokens;
+use crate::ca::{Authority, CaError, private};
+use crate::declared;
+use crate::model::vip::VipError;
+use crate::model::{self, Key};
+use crate::server::{self, Options, Running, StartError};
+use crate::source::Sourced;
+use crate::source::files::Folder;
+use crate::translate::Translator;
+
+/// Why a command fails.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    #[error(transparent)]
+    Start(#[from] StartError),
+    #[error(transparent)]
+    Ca(#[from] CaError),
+    #[error(transparent)]
+    Vips(#[from] VipError),
+    #[error(
+        "{path} can't be read as a folder: {source}; name the folder of manifests with --config-dir",
+        path = path.display()
+    )]
+    Folder {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("`{0}` is no namespace/name; write --workload shop/web-0")]
+    Workload(String),
+    #[error(
+        "{folder} declares no Workload {workload}; add its manifest, or give --service-account",
+        folder = folder.display()
+    )]
+    Undeclared { folder: PathBuf, workload: String },
+    #[error("`{0}` can't be an identity: names have a-z A-Z 0-9 . - _ only")]
+    Identity(String),
+    #[error("signals can't be listened to: {0}")]
+    Signals(std::io::Error),
+    #[error("{0} is missing on the command line")]
+    Missing(&'static str),
+}
+
+/// A control plane that follows a folder.
+pub struct App {
+    pub running: Running,
+    pub translator: Arc<Translator>,
+    following: JoinHandle<()>,
+}
+
+impl App {
+    /// # Errors
+    /// When the folder can't be read, the state directory is not as it must be, or a socket can't
+    /// be opened. Manifests with errors are no reason: what is good in them is served.
+    pub async fn start(folder: &Path, options: Options) -> Result<Self, AppError> {
+        std::fs::read_dir(folder).map_err(|source| AppError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
+        private::directory(&options.state_dir)?;
+        let model = model::Options {
+            trust_domain: options.trust_domain.clone(),
+            ..model::Options::default()
+        };
+        let (translator, folder) = declared::open(folder, &options.state_dir, model)?;
+        let (resources, shown) = (Arc::clone(&translator), Arc::clone(&translator));
+        let running = server::start(options, resources, shown).await?;
+        let following = tokio::spawn(declared::follow(Arc::clone(&translator), folder));
+        Ok(App {
+            running,
+            translator,
+            following,
+        })
+    }
+
+    /// Ends streams and closes sockets; some seconds at most.
+    pub async fn stop(self) {
+        self.following.abort();
+        self.running.stop().await;
+    }
+}
+
+/// Serves until SIGTERM or SIGINT.
+///
+/// # Errors
+/// When it can't start.
+pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
+    let folder = args.config_dir.ok_or(AppError::Missing("--config-dir"))?;
+    let options = Options {
+        state_dir: args.state_dir.ok_or(AppError::Missing("--state-dir"))?,
+        trust_domain: args.mesh.trust_domain,
+        xds_listen: args.xds_listen,
+        api_listen: args.api_listen,
+        insecure_ads_listen: args.insecure_ads_listen,
+        names: args.names,
+        api_hosts: args.api_hosts,
+        lifetimes: Lifetimes {
+            default: args.certificate_ttl,
+            max: args.max_certificate_ttl,
+        },
+        max_streams: args.max_streams,
+    };
+    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
+    let app = App::start(&folder, options).await?;
+    tracing::info!(
+        xds = %app.running.xds,
+        api = %app.running.api,
+        token = %app.running.token_file.display(),
+        "serving"
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("stopping");
+    app.stop().await;
+    Ok(())
+}
+
+/// A workload of the command line, with the identity that it runs as.
+fn named(of: &WorkloadArgs) -> Result<(String, Identity), AppError> {
+    let split = of.workload.split_once('/');
+    let (namespace, name) = split.ok_or_else(|| AppError::Workload(of.workload.clone()))?;
+    let account = match (&of.service_account, &of.config_dir) {
+        (Some(account), _) => account.clone(),
+        (None, Some(folder)) => declared_account(folder, namespace, name)?,
+        (None, None) => return Err(AppError::Missing("--config-dir")),
+    };
+    let identity = Identity {
+        trust_domain: of.mesh.trust_domain.clone(),
+        namespace: namespace.to_owned(),
+        service_account: account,
+    };
+    if name.is_empty() || !identity.is_valid() {
+        return Err(AppError::Identity(identity.to_string()));
+    }
+    Ok((name.to_owned(), identity))
+}
+
+fn declared_account(folder: &Path, namespace: &str, name: &str) -> Result<String, AppError> {
+    std::fs::read_dir(folder).map_err(|source| AppError::Folder {
+        path: folder.to_owned(),
+        source,
+    })?;
+    let key = Key::new(namespace, name);
+    let account = |sourced: Sourced| match sourced.object {
+        model::Object::Workload(workload) if workload.meta.key() == key => {
+            Some(workload.service_account.clone())
+        }
+        _ => None,
+    };
+    let found = Folder::new(folder)
+        .scan()
+        .objects
+        .into_iter()
+        .find_map(account);
+    found.ok_or_else(|| AppError::Undeclared {
+        folder: folder.to_owned(),
+        workload: key.to_string(),
+    })
+}
+
+fn open(of: &WorkloadArgs, lifetime: Duration) -> Result<Authority, CaError> {
+    private::directory(&of.state_dir)?;
+    let lifetimes = Lifetimes {
+        default: lifetime,
+        max: lifetime,
+    };
+    Authority::open(&of.state_dir.join("ca"), &of.mesh.trust_domain, lifetimes)
+}
+
+/// A join token.
+///
+/// # Errors
+/// When the workload is not declared, or the state directory is not as it must be.
+pub fn token(args: &TokenArgs) -> Result<String, AppError> {
+    let (name, identity) = named(&args.of)?;
+    let authority = open(&args.of, args.ttl)?;
+    let domain = &args.of.mesh.trust_domain;
+    let tokens = Tokens::open(&args.of.state_dir, domain, &authority.root_hash())?;
+    let workload = (&*identity.namespace, &*name);
+    Ok(tokens.mint(workload, &identity.service_account, unix_now(), args.ttl)?)
+}
+
+/// Writes `cert.pem` (leaf and root), `key.pem` and `root.pem`.
+///
+/// # Errors
+/// When the workload is not declared, or a folder is not as it must be.
+pub fn certificate(args: &CertificateArgs) -> Result<(), AppError> {
+    let (name, identity) = named(&args.of)?;
+    let authority = open(&args.of, args.ttl)?;
+    let (key, issued) = authority.issue_pair(&identity, &name, args.ttl)?;
+    private::directory(&args.out)?;
+    private::write(&args.out.join("key.pem"), key.serialize_pem().as_bytes())?;
+    private::write(&args.out.join("cert.pem"), issued.chain.concat().as_bytes())?;
+    private::write(&args.out.join("root.pem"), authority.root_pem().as_bytes())?;
+    Ok(())
+}
