@@ -105,6 +105,11 @@ pub fn reset_on_close(tcp: &TcpStream) {
     let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }
 
+/// The error that waits on a socket, if any; it is gone after this.
+pub fn take_error(tcp: &TcpStream) -> Option<io::Error> {
+    tcp.take_error().ok().flatten()
+}
+
 /// Ends the writing side; the peer reads the end of the stream.
 ///
 /// # Errors

@@ -61,6 +61,8 @@ pub(super) struct Direction {
     bulk: bool,
     ended: bool,
     finished: bool,
+    /// The sink does not take what was read, so the source is not looked at.
+    blocked: bool,
     pub(super) bytes: u64,
 }
 
@@ -93,12 +95,18 @@ impl Direction {
             bulk: false,
             ended: false,
             finished: false,
+            blocked: false,
             bytes: 0,
         })
     }
 
     pub(super) fn is_finished(&self) -> bool {
         self.finished
+    }
+
+    /// Whether the sink keeps this direction waiting: the source's reset would not be noticed.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked
     }
 
     /// Whether the source has ended (its end may not have been passed on yet).
@@ -116,7 +124,9 @@ impl Direction {
         pipes: &Pipes,
     ) -> Poll<Result<(), Fault>> {
         while !self.finished {
+            self.blocked = true;
             ready!(self.poll_write_out(cx, source, sink))?;
+            self.blocked = false;
             if self.ended {
                 ready!(Pin::new(&mut *sink).poll_shutdown(cx)).map_err(at(End::Sink))?;
                 self.finished = true;

@@ -11,7 +11,7 @@ pub mod proxy;
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use direction::{Direction, Fault};
@@ -24,6 +24,9 @@ use crate::timer::{Timer, Timers};
 
 /// How often a relay without an idle time-out asks whether it may go on.
 const NO_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How often the sockets of a relay that cannot write are looked at for a reset.
+const STUCK: Duration = Duration::from_secs(2);
 
 /// The client's side or the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,6 +128,7 @@ pub async fn relay(
         upward,
         downward,
         first: None,
+        stuck: None,
     };
     let ended = poll_fn(|cx| relay.poll(cx, &mut down, &mut up)).await;
     if !matches!(ended, Ended::Clean { .. }) {
@@ -145,9 +149,35 @@ struct Relay<'a> {
     upward: Direction,
     downward: Direction,
     first: Option<Side>,
+    /// Runs while a direction is blocked.
+    stuck: Option<Timer>,
 }
 
 impl Relay<'_> {
+    /// While one side does not read, the other is not read from, and its reset goes unseen. So
+    /// it is asked for, now and then.
+    fn poll_stuck(&mut self, cx: &mut Context<'_>, down: &Stream, up: &Stream) -> Poll<Ended> {
+        if !self.upward.is_blocked() && !self.downward.is_blocked() {
+            self.stuck = None;
+            return Poll::Pending;
+        }
+        loop {
+            let timers = self.means.timers;
+            let timer = self.stuck.get_or_insert_with(|| {
+                let timer = timers.timer();
+                timer.set(STUCK);
+                timer
+            });
+            ready!(timer.poll_expired(cx));
+            timer.set(STUCK);
+            for (by, stream) in [(Side::Down, down), (Side::Up, up)] {
+                if let Some(error) = socket::take_error(stream.socket()) {
+                    return Poll::Ready(ended_with(by, error));
+                }
+            }
+        }
+    }
+
     fn poll(&mut self, cx: &mut Context<'_>, down: &mut Stream, up: &mut Stream) -> Poll<Ended> {
         let before = self.upward.bytes + self.downward.bytes;
         let Means { buffers, pipes, .. } = self.means;
@@ -174,6 +204,9 @@ impl Relay<'_> {
         if (self.options.cut)() {
             return Poll::Ready(Ended::Cut);
         }
+        if let Poll::Ready(ended) = self.poll_stuck(cx, down, up) {
+            return Poll::Ready(ended);
+        }
         if self.upward.bytes + self.downward.bytes != before {
             self.timer.set(self.options.idle.unwrap_or(NO_IDLE));
         }
@@ -188,13 +221,13 @@ impl Relay<'_> {
 }
 
 fn ended_by(fault: Fault, source: Side) -> Ended {
-    let by = fault.at.side(source);
-    match fault.error.kind() {
+    ended_with(fault.at.side(source), fault.error)
+}
+
+fn ended_with(by: Side, error: io::Error) -> Ended {
+    match error.kind() {
         // EPIPE is a reset that was noticed before.
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Ended::Reset { by },
-        _ => Ended::Failed {
-            by,
-            error: fault.error,
-        },
+        _ => Ended::Failed { by, error },
     }
 }

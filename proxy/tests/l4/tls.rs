@@ -1,38 +1,16 @@
 //! The TLS stream against itself and against other stacks, over real sockets.
 
-#![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
-
-mod pki;
-
 use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::support::pki::{Ca, client, dns, pair, server, uri};
+use crate::support::{run, sockets};
 use anyam_proxy::buffer::Pool;
 use anyam_proxy::tls::{
     ClientContext, Dial, Handshaker, Live, ServerContext, TlsStream, TrustBundle,
 };
-use pki::{Ca, client, dns, pair, server, uri};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-
-fn run<F: Future>(test: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let limit = Duration::from_secs(60);
-    tokio::task::LocalSet::new()
-        .block_on(&runtime, async { tokio::time::timeout(limit, test).await })
-        .expect("the test hangs")
-}
-
-async fn sockets() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (client, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-    (client.unwrap(), accepted.unwrap().0)
-}
 
 async fn connected(
     handshaker: &Handshaker,
@@ -253,60 +231,6 @@ fn garbage_after_the_handshake_is_refused() {
     });
 }
 
-/// Copies bytes between sockets, `chunk` at a time, each in a segment of its own.
-async fn drip(mut from: TcpStream, mut to: TcpStream, chunk: usize) {
-    from.set_nodelay(true).unwrap();
-    to.set_nodelay(true).unwrap();
-    let (mut from_read, mut from_write) = from.split();
-    let (mut to_read, mut to_write) = to.split();
-    let up = async {
-        let mut buf = [0; 8192];
-        while let Ok(n @ 1..) = from_read.read(&mut buf).await {
-            for part in buf[..n].chunks(chunk) {
-                to_write.write_all(part).await.unwrap();
-                tokio::task::yield_now().await;
-            }
-        }
-        let _ = to_write.shutdown().await;
-    };
-    let down = async {
-        let mut buf = [0; 8192];
-        while let Ok(n @ 1..) = to_read.read(&mut buf).await {
-            for part in buf[..n].chunks(chunk) {
-                from_write.write_all(part).await.unwrap();
-                tokio::task::yield_now().await;
-            }
-        }
-        let _ = from_write.shutdown().await;
-    };
-    tokio::join!(up, down);
-}
-
-#[test]
-fn handshakes_and_data_in_parts_of_any_size() {
-    for chunk in [1, 2, 3, 5, 7, 64, 1000] {
-        run(async {
-            let (handshaker, _) = handshaker();
-            let (server, client) = pair();
-            let (near, middle_near) = sockets().await;
-            let (middle_far, far) = sockets().await;
-            tokio::task::spawn_local(drip(middle_near, middle_far, chunk));
-            let dial = Dial::default();
-            let (client, server) = tokio::join!(
-                handshaker.connect(near, &client, &dial),
-                handshaker.accept(far, &[], &server)
-            );
-            let (mut client, mut server) = (client.unwrap(), server.unwrap());
-            client.write_all(&[5; 40_000]).await.unwrap();
-            let mut got = vec![0; 40_000];
-            let (closed, read) = tokio::join!(client.shutdown(), server.read_exact(&mut got));
-            closed.unwrap();
-            read.unwrap();
-            assert!(got.iter().all(|&b| b == 5));
-        });
-    }
-}
-
 #[test]
 fn bytes_read_before_are_part_of_the_handshake() {
     run(async {
@@ -441,46 +365,5 @@ fn nothing_is_accepted_before_there_is_a_certificate() {
                 .to_string()
                 .contains("no certificate yet")
         );
-    });
-}
-
-#[test]
-fn tokio_rustls_on_the_other_end() {
-    run(async {
-        let (handshaker, _) = handshaker();
-        let (server, client) = pair();
-        let (near, far) = sockets().await;
-        let connector = tokio_rustls::TlsConnector::from(client.rustls_config().unwrap());
-        let name = rustls_pki_types::ServerName::try_from("cart").unwrap();
-        let (there, here) = tokio::join!(
-            connector.connect(name, near),
-            handshaker.accept(far, &[], &server)
-        );
-        let (mut there, mut here) = (there.unwrap(), here.unwrap());
-        let echo = async {
-            let mut buf = vec![0; 70_000];
-            loop {
-                let n = here.read(&mut buf).await.unwrap();
-                if n == 0 {
-                    here.shutdown().await.unwrap();
-                    return;
-                }
-                here.write_all(&buf[..n]).await.unwrap();
-                here.flush().await.unwrap();
-            }
-        };
-        let talk = async {
-            let sent: Vec<u8> = (0..500_000u32).map(|i| (i * 7 % 253) as u8).collect();
-            let (mut read, mut write) = tokio::io::split(&mut there);
-            let mut got = Vec::new();
-            let send = async {
-                write.write_all(&sent).await.unwrap();
-                write.shutdown().await.unwrap();
-            };
-            let ((), received) = tokio::join!(send, read.read_to_end(&mut got));
-            received.unwrap();
-            assert!(got == sent);
-        };
-        tokio::join!(echo, talk);
     });
 }

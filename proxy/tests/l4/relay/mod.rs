@@ -1,14 +1,13 @@
 //! The L4 relay between real sockets, and peers that misbehave in every state.
 
-#![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
-
-mod pki;
+mod bulk;
 
 use std::cell::Cell;
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::Duration;
 
+use crate::support::{run, sockets};
 use anyam_proxy::buffer::Pool;
 use anyam_proxy::socket::reset_on_close;
 use anyam_proxy::stream::Stream;
@@ -16,26 +15,8 @@ use anyam_proxy::tcp::{Early, Ended, Means, Options, Outcome, Pipes, Side, relay
 use anyam_proxy::timer::Timers;
 use anyam_proxy::tls::{Dial, Handshaker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, spawn_local};
-
-fn run<F: Future>(test: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let limit = Duration::from_secs(60);
-    tokio::task::LocalSet::new()
-        .block_on(&runtime, async { tokio::time::timeout(limit, test).await })
-        .expect("the test hangs")
-}
-
-async fn sockets() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (near, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-    (near.unwrap(), accepted.unwrap().0)
-}
 
 /// What a relay under test works with, and the way to end it.
 struct Rig {
@@ -195,125 +176,12 @@ fn a_reset_after_the_other_side_finished_is_passed_on() {
     });
 }
 
-const TOTAL: usize = 64 << 20;
-
-fn pattern(at: usize) -> u8 {
-    (at % 251) as u8
-}
-
-async fn send_pattern(mut to: impl tokio::io::AsyncWrite + Unpin) {
-    let chunk: Vec<u8> = (0..251 * 1024).map(pattern).collect();
-    let mut sent = 0;
-    while sent < TOTAL {
-        let n = chunk.len().min(TOTAL - sent);
-        to.write_all(&chunk[..n]).await.unwrap();
-        sent += n;
-    }
-    to.shutdown().await.unwrap();
-}
-
-async fn check_pattern(mut from: impl tokio::io::AsyncRead + Unpin) {
-    let expected: Vec<u8> = (0..251 * 1024).map(pattern).collect();
-    let mut buf = vec![0; 250 * 1024];
-    let mut total = 0;
-    loop {
-        let n = from.read(&mut buf).await.unwrap();
-        if n == 0 {
-            break;
-        }
-        let phase = total % 251;
-        assert!(
-            buf[..n] == expected[phase..phase + n],
-            "differs near byte {total}"
-        );
-        total += n;
-    }
-    assert_eq!(total, TOTAL);
-}
-
-async fn bulk_both_ways(client: TcpStream, server: TcpStream) {
-    let (client_read, client_write) = client.into_split();
-    let (server_read, server_write) = server.into_split();
-    tokio::join!(
-        send_pattern(client_write),
-        send_pattern(server_write),
-        check_pattern(client_read),
-        check_pattern(server_read)
-    );
-}
-
-#[test]
-fn bulk_arrives_whole_through_pipes() {
-    run(async {
-        let rig = Rig::new();
-        let (client, server, done) = rig.plain().await;
-        let seen = Rc::new(Cell::new(0));
-        let (watched, pipes) = (seen.clone(), rig.pipes.clone());
-        let watcher = spawn_local(async move {
-            loop {
-                watched.set(watched.get().max(pipes.in_use()));
-                tokio::task::yield_now().await;
-            }
-        });
-        bulk_both_ways(client, server).await;
-        let outcome = done.await.unwrap();
-        watcher.abort();
-        assert_eq!(
-            (outcome.from_down, outcome.from_up),
-            (TOTAL as u64, TOTAL as u64)
-        );
-        assert!(seen.get() > 0, "bulk was never spliced");
-        assert!(rig.holds_nothing());
-    });
-}
-
-#[test]
-fn bulk_arrives_whole_when_there_are_no_pipes() {
-    run(async {
-        let rig = Rig::new();
-        let taken: Vec<_> = std::iter::from_fn(|| rig.pipes.take()).collect();
-        assert!(!taken.is_empty());
-        let (client, server, done) = rig.plain().await;
-        bulk_both_ways(client, server).await;
-        assert_eq!(done.await.unwrap().from_down, TOTAL as u64);
-        assert_eq!(rig.pipes.in_use(), taken.len());
-    });
-}
-
-#[test]
-fn bulk_arrives_whole_over_tls() {
-    run(async {
-        let rig = Rig::new();
-        let handshaker = Handshaker::new(rig.pool.clone(), 4);
-        let (server_context, client_context) = pki::pair();
-        let (client, down) = sockets().await;
-        let (near, far) = sockets().await;
-        let (up, server) = sockets().await;
-        let dial = Dial::default();
-        let (near, far) = tokio::join!(
-            handshaker.connect(near, &client_context, &dial),
-            handshaker.accept(far, &[], &server_context)
-        );
-        let first = rig.start(down.into(), near.unwrap().into());
-        let second = rig.start(far.unwrap().into(), up.into());
-        bulk_both_ways(client, server).await;
-        for outcome in [first.await.unwrap(), second.await.unwrap()] {
-            assert_eq!(
-                (outcome.from_down, outcome.from_up),
-                (TOTAL as u64, TOTAL as u64)
-            );
-            assert!(matches!(outcome.ended, Ended::Clean { .. }));
-        }
-        assert!(rig.holds_nothing());
-    });
-}
-
 #[test]
 fn a_reset_crosses_two_relays_and_tls() {
     run(async {
         let rig = Rig::new();
         let handshaker = Handshaker::new(rig.pool.clone(), 4);
-        let (server_context, client_context) = pki::pair();
+        let (server_context, client_context) = crate::support::pki::pair();
         let (mut client, down) = sockets().await;
         let (near, far) = sockets().await;
         let (up, mut server) = sockets().await;
@@ -351,6 +219,28 @@ fn a_client_that_never_reads_costs_a_bounded_amount() {
         drop(client);
         assert!(matches!(done.await.unwrap().ended, Ended::Reset { .. }));
         assert!(rig.holds_nothing());
+    });
+}
+
+#[test]
+fn a_reset_is_noticed_while_the_other_side_does_not_read() {
+    run(async {
+        let rig = Rig::new();
+        let (client, mut server, done) = rig.plain().await;
+        let chunk = vec![1; 1 << 20];
+        while tokio::time::timeout(Duration::from_millis(200), server.write_all(&chunk))
+            .await
+            .is_ok()
+        {}
+        // The relay cannot write to the client, so it does not read from the server.
+        reset_on_close(&server);
+        drop(server);
+        assert!(matches!(
+            done.await.unwrap().ended,
+            Ended::Reset { by: Side::Up }
+        ));
+        assert!(rig.holds_nothing());
+        drop(client);
     });
 }
 

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyam_proxy::config::compile::{Changes, Compiler, SecretStore};
 use anyam_proxy::config::demand::Demand;
@@ -20,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use xds_proto::json::decode_json;
 
-use crate::pki::{Ca, Issued};
+use crate::support::pki::{Ca, Issued};
 
 pub struct Rig {
     pub worker: Rc<Worker>,
@@ -30,33 +29,23 @@ pub struct Rig {
     _drain: watch::Sender<Phase>,
 }
 
-pub fn run<F: Future>(test: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let limit = Duration::from_secs(30);
-    tokio::task::LocalSet::new()
-        .block_on(&runtime, async { tokio::time::timeout(limit, test).await })
-        .expect("the test hangs")
-}
-
 impl Rig {
     pub fn new() -> Self {
         Self::with(None)
     }
 
     pub fn with(demand: Option<Demand>) -> Self {
-        let registry = Arc::new(Registry::new().unwrap());
+        let registry = Registry::new().unwrap();
         let dropped = prometheus::IntCounter::new("dropped", "dropped").unwrap();
         let sinks = Arc::new(Sinks::new(dropped));
         let compiler = Compiler::new(&registry, sinks, Arc::new(SecretStore::default())).unwrap();
-        let store = Arc::new(Store::new(Snapshot::default()));
-        let (drain, draining) = watch::channel(Phase::Serving);
+        let registry = Arc::new(registry);
         let telemetry = Arc::new(Telemetry {
             edges: Edges::new(registry.clone()),
             local: Peer::default(),
         });
+        let store = Arc::new(Store::new(Snapshot::default()));
+        let (drain, draining) = watch::channel(Phase::Serving);
         let worker = Worker::new(0, store.clone(), telemetry, demand, draining);
         let chores = worker.clone();
         spawn_local(async move { chores.run().await });

@@ -1,18 +1,15 @@
 //! Listeners over real sockets, configured as a control plane would: chains, detection, servers
 //! that speak first, mutual TLS, policy, and destinations that are asked for on demand.
 
-#![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
-
-#[path = "../pki/mod.rs"]
-mod pki;
 mod redirected;
 mod rig;
 
 use std::time::{Duration, Instant};
 
+use self::rig::{Rig, connect, echo_server, greeting_server, listener, rbac, static_cluster};
+use crate::support::pki::{Ca, client, uri};
+use crate::support::run;
 use anyam_proxy::tls::{ClientContext, Dial};
-use pki::{Ca, client, uri};
-use rig::{Rig, connect, echo_server, greeting_server, listener, rbac, run, static_cluster};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

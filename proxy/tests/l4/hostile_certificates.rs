@@ -1,42 +1,19 @@
 //! Certificates and handshakes that a hostile peer will send: each is refused, on both sides.
 
-#![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
-
-mod pki;
-
-use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
+use crate::support::pki::{Ca, Issued, client, dns, server, uri};
+use crate::support::{run, sockets};
 use anyam_proxy::buffer::Pool;
 use anyam_proxy::config::matcher::StringMatch;
 use anyam_proxy::tls::{
     ClientContext, Dial, Handshaker, Identity, PeerRules, SanMatch, ServerContext, TlsError,
     TlsStream, TrustBundle, Version, Versions,
 };
-use pki::{Ca, Issued, client, dns, server, uri};
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, SanType};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::AsyncReadExt;
 
 const ID: &str = "spiffe://mesh.local/ns/shop/sa/front";
-
-fn run<F: Future>(test: F) -> F::Output {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime
-        .block_on(async { tokio::time::timeout(Duration::from_secs(60), test).await })
-        .expect("the test hangs")
-}
-
-async fn sockets() -> (TcpStream, TcpStream) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let (near, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
-    (near.unwrap(), accepted.unwrap().0)
-}
 
 type Ends = (Result<TlsStream, TlsError>, Result<TlsStream, TlsError>);
 
@@ -353,82 +330,5 @@ fn old_versions_are_refused_where_only_the_new_one_is_spoken() {
         };
         let (there, here) = handshake(&server, &ClientContext::new(options)).await;
         assert!(there.is_err() && here.is_err());
-    });
-}
-
-#[test]
-fn junk_instead_of_a_handshake() {
-    run(async {
-        let mesh = Mesh::new();
-        let server = ServerContext::new(server(mesh.good(), None));
-        let handshaker = Handshaker::new(Pool::default(), 4);
-        for junk in [
-            &b"GET / HTTP/1.1\r\n\r\n"[..],
-            b"\x16\x03\x01\x00\x05hello",
-            b"\x16\x03\x01\xff\xff",
-            b"\x80\x2e\x01\x03\x01",
-            b"\x15\x03\x03\x00\x02\x02\x28",
-        ] {
-            let (mut near, far) = sockets().await;
-            near.write_all(junk).await.unwrap();
-            near.shutdown().await.unwrap();
-            assert!(handshaker.accept(far, &[], &server).await.is_err());
-        }
-    });
-}
-
-/// openssl s_client as another implementation: a whole exchange over TLS 1.2 and 1.3, key
-/// updates, and a renegotiation, which is refused.
-#[test]
-fn openssl_on_the_other_end() {
-    run(async {
-        let ca = Ca::new();
-        let identity = ca.issue(vec![dns("localhost")]).identity();
-        for (version, command) in [
-            ("-tls1_3", "hello\n"),
-            ("-tls1_2", "hello\n"),
-            ("-tls1_3", "K\n"),
-        ] {
-            let mut options = server(identity.clone(), None);
-            options.versions = Versions::default();
-            options.alpn.clear();
-            let server = ServerContext::new(options);
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let address = listener.local_addr().unwrap();
-            let spawned = tokio::process::Command::new("openssl")
-                .args(["s_client", version, "-connect", &address.to_string()])
-                .stdin(Stdio::piped())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .kill_on_drop(true)
-                .spawn();
-            let Ok(mut openssl) = spawned else {
-                eprintln!("skipped: there is no openssl here");
-                return;
-            };
-            let (far, _) = listener.accept().await.unwrap();
-            let handshaker = Handshaker::new(Pool::default(), 4);
-            let mut stream = handshaker.accept(far, &[], &server).await.unwrap();
-            let mut input = openssl.stdin.take().unwrap();
-            input.write_all(command.as_bytes()).await.unwrap();
-            if command == "K\n" {
-                // The key update has arrived; data under the new keys still fits.
-                std::future::poll_fn(|cx| stream.poll_read_ready(cx))
-                    .await
-                    .unwrap();
-                input.write_all(b"hello\n").await.unwrap();
-            }
-            let mut got = [0; 6];
-            stream.read_exact(&mut got).await.unwrap();
-            assert_eq!(&got, b"hello\n");
-            stream.write_all(b"bye\n").await.unwrap();
-            stream.flush().await.unwrap();
-            if version == "-tls1_2" {
-                // TLS 1.2: a request to renegotiate is answered with no_renegotiation.
-                input.write_all(b"R\n").await.unwrap();
-                let end = stream.read(&mut got).await;
-                assert!(!matches!(end, Ok(1..)), "renegotiated");
-            }
-        }
     });
 }

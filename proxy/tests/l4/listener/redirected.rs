@@ -9,9 +9,10 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
-use crate::rig::{
-    Rig, echo_server, greeting_server, listener, original_dst_cluster, run, static_cluster,
+use super::rig::{
+    Rig, echo_server, greeting_server, listener, original_dst_cluster, static_cluster,
 };
+use crate::support::run;
 
 /// Redirects what comes from the clients' address, so that the proxy's own dials go out.
 const RULES: &str = "add table ip test; \
@@ -34,7 +35,7 @@ fn redirected_connections_find_their_listener() {
         eprintln!("skipped: no right to make a network namespace");
         return;
     }
-    let inner = "redirected::in_a_namespace";
+    let inner = "listener::redirected::in_a_namespace";
     let status = Command::new("unshare")
         .arg("-n")
         .arg(std::env::current_exe().unwrap())
@@ -65,7 +66,7 @@ fn in_a_namespace() {
             ],
             &[outbound, at("240.0.0.1", 80, "echo")],
         );
-        crate::rig::connect(15001).await;
+        super::rig::connect(15001).await;
 
         // Known.
         assert_eq!(talk("240.0.0.1:80").await, Some(*b"ping"));
