@@ -47,8 +47,8 @@ impl Tunnelled {
             timers: &worker.timers,
         };
         let early = Early {
-            from_down: &down.input,
-            from_up: &up.input,
+            from_down: down.input,
+            from_up: up.input,
         };
         let cut = || *worker.drain.borrow() == Phase::Closing || conn.resolve().is_denied;
         let options = Options {

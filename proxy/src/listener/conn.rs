@@ -22,8 +22,8 @@ use crate::policy::{self, Facts};
 use crate::socket;
 use crate::stream::Stream;
 use crate::tcp::proxy::{self, Dialled};
-use crate::telemetry::{Record, ResponseFlags};
-use crate::tls::ConnectionInfo;
+use crate::telemetry::{Call, Calls, Record, ResponseFlags};
+use crate::tls::{ConnectionInfo, PeerIdentity};
 use crate::worker::{Phase, Worker};
 
 /// A connection as it was accepted.
@@ -51,8 +51,12 @@ enum Refused {
     NoChain,
     #[error("TLS handshake: {0}")]
     Tls(String),
-    #[error("refused by policy {0}")]
-    Denied(Box<str>),
+    #[error("refused by policy {by}")]
+    Denied {
+        by: Box<str>,
+        /// Who was refused, where that was proved.
+        peer: Option<PeerIdentity>,
+    },
 }
 
 /// Serves a connection that came in by `entry` to its end.
@@ -157,9 +161,14 @@ async fn go_on(worker: &Rc<Worker>, accepted: &Accepted, tcp: TcpStream) -> Resu
         Protocol::Tls(hello) => hello.sni.as_deref(),
         _ => None,
     };
-    authorise(accepted, &chain, stream.tls_info(), sni).inspect_err(|_| {
-        socket::reset_on_close(stream.socket());
-    })?;
+    match authorise(accepted, &chain, stream.tls_info(), sni) {
+        Ok(false) => {}
+        Ok(true) => listener.def.metrics.rbac_shadow_denied.inc(),
+        Err(refused) => {
+            socket::reset_on_close(stream.socket());
+            return Err(refused);
+        }
+    }
     hand_on(worker, accepted, chain, stream, prefix, dialled).await;
     Ok(())
 }
@@ -248,13 +257,13 @@ async fn secure(
     }
 }
 
-/// The chain's network filters that authorise.
+/// The chain's network filters that authorise. True: rules on trial would have refused.
 fn authorise(
     accepted: &Accepted,
     chain: &FilterChain,
     tls: Option<&ConnectionInfo>,
     sni: Option<&str>,
-) -> Result<(), Refused> {
+) -> Result<bool, Refused> {
     let facts = Facts {
         tls,
         direct_remote: accepted.peer.ip(),
@@ -263,17 +272,17 @@ fn authorise(
         sni: tls.and_then(|tls| tls.sni.as_deref()).or(sni),
         request: None,
     };
+    let mut on_trial = false;
     for rbac in &chain.rbac {
         let verdict = policy::judge(rbac, &facts);
-        if verdict.would_refuse.is_some() {
-            accepted.listener.def.metrics.rbac_shadow_denied.inc();
-        }
+        on_trial |= verdict.would_refuse.is_some();
         if let Some(by) = verdict.refused {
             let by = by.map_or_else(|| "none (nothing allows it)".into(), |name| (*name).into());
-            return Err(Refused::Denied(by));
+            let peer = tls.and_then(|tls| tls.peer.clone());
+            return Err(Refused::Denied { by, peer });
         }
     }
-    Ok(())
+    Ok(on_trial)
 }
 
 /// To the filter that ends the chain.
@@ -348,7 +357,7 @@ fn must_end(
         .any(|now| authorise(accepted, now, tls, None).is_err())
 }
 
-fn record(worker: &Worker, accepted: &Accepted, refused: &Refused) {
+fn record(worker: &Rc<Worker>, accepted: &Accepted, refused: &Refused) {
     let def = &accepted.listener.def;
     let flags = match refused {
         Refused::Gone => ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
@@ -362,9 +371,19 @@ fn record(worker: &Worker, accepted: &Accepted, refused: &Refused) {
             def.metrics.tls_errors.inc();
             ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR
         }
-        Refused::Denied(_) => {
+        Refused::Denied { peer, .. } => {
             def.metrics.rbac_denied.inc();
-            ResponseFlags::UNAUTHORIZED
+            let flags = ResponseFlags::UNAUTHORIZED;
+            let (address, port) = (accepted.peer.ip(), accepted.destination.port());
+            Calls::new(
+                worker,
+                accepted.listener.clone(),
+                address,
+                port,
+                peer.clone(),
+            )
+            .closed(&Call::default(), flags, true, true, (0, 0));
+            flags
         }
     };
     let why = refused.to_string();

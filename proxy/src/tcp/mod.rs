@@ -14,6 +14,7 @@ use std::io::{self, ErrorKind};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
 use direction::{Direction, Fault};
 pub use pipe::Pipes;
 
@@ -60,11 +61,12 @@ pub struct Options<'a> {
     pub cut: &'a dyn Fn() -> bool,
 }
 
-/// Bytes that were read from either side before the relay began.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Early<'a> {
-    pub from_down: &'a [u8],
-    pub from_up: &'a [u8],
+/// Bytes that were read from either side before the relay began. Their buffers go back to the
+/// pool at once.
+#[derive(Debug, Default)]
+pub struct Early {
+    pub from_down: BytesMut,
+    pub from_up: BytesMut,
 }
 
 /// How a relay ended.
@@ -100,11 +102,15 @@ pub async fn relay(
     means: &Means<'_>,
     mut down: Stream,
     mut up: Stream,
-    early: Early<'_>,
+    early: Early,
     options: &Options<'_>,
 ) -> Outcome {
-    let directions = Direction::new(early.from_down, means.buffers)
-        .and_then(|upward| Ok((upward, Direction::new(early.from_up, means.buffers)?)));
+    let directions = Direction::new(&early.from_down, means.buffers).and_then(|upward| {
+        let downward = Direction::new(&early.from_up, means.buffers)?;
+        Ok((upward, downward))
+    });
+    means.buffers.put(early.from_down);
+    means.buffers.put(early.from_up);
     let (upward, downward) = match directions {
         Ok(directions) => directions,
         Err(error) => {

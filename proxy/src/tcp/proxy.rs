@@ -15,7 +15,7 @@ use crate::config::snapshot::{ClusterLinks, ClusterRef};
 use crate::socket;
 use crate::stream::Stream;
 use crate::telemetry::{Call, Calls, Record, ResponseFlags};
-use crate::tls::{ClientContext, Dial};
+use crate::tls::{ClientContext, ConnectionInfo, Dial};
 use crate::upstream::cluster::{NoEndpoint, PickFor};
 use crate::upstream::connect::{ConnectError, connect};
 use crate::upstream::host::Active;
@@ -97,109 +97,159 @@ impl DialFailure {
 }
 
 /// Serves a connection to its end; `cut` is asked whether it must end early.
-pub async fn serve(worker: &Rc<Worker>, mut connection: Connection, cut: &dyn Fn() -> bool) {
-    let start_time = SystemTime::now();
-    let dialled = match connection.dialled.take() {
-        Some(dialled) => Ok(dialled),
-        None => {
-            let links = &connection.listener.clusters;
-            dial(worker, links, &connection.proxy, connection.original_dst).await
-        }
+pub async fn serve(worker: &Rc<Worker>, connection: Connection, cut: &dyn Fn() -> bool) {
+    let Connection {
+        stream,
+        prefix,
+        proxy,
+        original_dst,
+        dialled,
+        ..
+    } = connection;
+    let tls = stream.tls_info().cloned();
+    let served = Served {
+        id: worker.next_connection_id(),
+        start: connection.start,
+        start_time: SystemTime::now(),
+        peer: connection.peer,
+        local: connection.local,
+        calls: Calls::new(
+            worker,
+            connection.listener.clone(),
+            connection.peer.ip(),
+            connection.local.port(),
+            tls.as_ref().and_then(|tls| tls.peer.clone()),
+        ),
+        chain: connection.chain,
+        tls,
     };
-    let id = worker.next_connection_id();
-    let tls = connection.stream.tls_info().cloned();
-    let mut record = Record::begun(start_time);
-    record.connection_id = id;
-    record.direct_remote = Some(connection.peer);
-    record.remote = Some(connection.peer);
-    record.local = Some(connection.local);
-    record.chain = Some(&connection.chain.name);
-    if let Some(tls) = &tls {
-        record.sni = tls.sni.as_deref();
-        record.peer_uri_san = tls.peer.as_ref().map(|peer| peer.as_str());
-        record.tls_version = Some(tls.version);
-        record.tls_cipher = Some(tls.cipher);
-    }
-    let logs = &connection.proxy.access_log;
-    let calls = Calls::new(
-        worker,
-        connection.listener.clone(),
-        connection.peer.ip(),
-        connection.local.port(),
-        tls.as_ref().and_then(|tls| tls.peer.clone()),
-    );
+    let dialled = match dialled {
+        Some(dialled) => Ok(dialled),
+        None => dial(worker, &connection.listener.clusters, &proxy, original_dst).await,
+    };
     match dialled {
-        Ok(dialled) => {
-            let Dialled {
-                stream,
-                cluster,
-                endpoint,
-                attempts,
-                ..
-            } = dialled;
-            let up_tls = stream.tls_info().cloned();
-            record.upstream_local = stream.local_addr().ok();
-            let call = Call {
-                cluster: Some(cluster.clone()),
-                endpoint: Some(endpoint.clone()),
-                upstream: up_tls.clone().map(Rc::new),
-            };
-            calls.opened(&call);
-            let early = Early {
-                from_down: &connection.prefix,
-                from_up: b"",
-            };
-            let timers = &worker.timers;
-            let means = Means {
-                buffers: &worker.buffers,
-                pipes: &worker.pipes,
-                timers,
-            };
-            let options = Options {
-                idle: connection.proxy.idle_timeout,
-                cut,
-            };
-            let outcome = relay(&means, connection.stream, stream, early, &options).await;
-            let (flags, details) = judged(&outcome);
-            if flags.contains(ResponseFlags::UPSTREAM_REMOTE_RESET) {
-                let outcome = outlier::Outcome::Reset;
-                cluster.report(&endpoint, outcome, &mut fastrand::Rng::new());
-            }
-            calls.closed(
-                &call,
-                flags,
-                false,
-                false,
-                (outcome.from_up, outcome.from_down),
-            );
-            record.flags = flags;
-            record.termination_details = details;
-            record.bytes_received = outcome.from_down;
-            record.bytes_sent = outcome.from_up;
-            record.cluster = Some(&cluster.name);
-            record.upstream_host = Some(endpoint.address);
-            record.attempts = attempts;
-            let up_peer = up_tls.as_ref().and_then(|tls| tls.peer.as_ref());
-            record.upstream_peer_uri_san = up_peer.map(|peer| peer.as_str());
-            record.duration = connection.start.elapsed();
-            worker.logs.write(logs, &record);
-        }
+        Ok(dialled) => carry(worker, &served, &proxy, (stream, prefix), dialled, cut).await,
         Err(failure) => {
-            socket::reset_on_close(connection.stream.socket());
-            let call = Call {
-                cluster: failure.cluster.clone(),
-                ..Call::default()
-            };
-            calls.closed(&call, failure.flags, true, false, (0, 0));
-            record.flags = failure.flags;
-            record.upstream_failure = Some(&failure.why);
-            record.cluster = failure.cluster.as_ref().map(|cluster| &*cluster.name);
-            record.upstream_host = failure.endpoint;
-            record.attempts = failure.attempts;
-            record.duration = connection.start.elapsed();
-            worker.logs.write(logs, &record);
+            socket::reset_on_close(stream.socket());
+            give_up(worker, &served, &proxy, &failure);
         }
     }
+}
+
+/// What is said of a connection when it ends.
+struct Served {
+    id: u64,
+    start: Instant,
+    start_time: SystemTime,
+    peer: SocketAddr,
+    local: SocketAddr,
+    chain: Arc<FilterChain>,
+    tls: Option<ConnectionInfo>,
+    calls: Rc<Calls>,
+}
+
+impl Served {
+    fn record(&self) -> Record<'_> {
+        let mut record = Record::begun(self.start_time);
+        record.duration = self.start.elapsed();
+        record.connection_id = self.id;
+        record.direct_remote = Some(self.peer);
+        record.remote = Some(self.peer);
+        record.local = Some(self.local);
+        record.chain = Some(&self.chain.name);
+        if let Some(tls) = &self.tls {
+            record.sni = tls.sni.as_deref();
+            record.peer_uri_san = tls.peer.as_ref().map(|peer| peer.as_str());
+            record.tls_version = Some(tls.version);
+            record.tls_cipher = Some(tls.cipher);
+        }
+        record
+    }
+}
+
+/// Relays to the endpoint that was dialled, to the end.
+async fn carry(
+    worker: &Rc<Worker>,
+    served: &Served,
+    proxy: &TcpProxy,
+    (down, prefix): (Stream, BytesMut),
+    dialled: Dialled,
+    cut: &dyn Fn() -> bool,
+) {
+    // The guards in what is left of `dialled` live as long as the relay.
+    let Dialled {
+        stream,
+        cluster,
+        endpoint,
+        attempts,
+        ..
+    } = dialled;
+    let up_tls = stream.tls_info().cloned().map(Rc::new);
+    let up_local = stream.local_addr().ok();
+    let call = Call {
+        cluster: Some(cluster.clone()),
+        endpoint: Some(endpoint.clone()),
+        upstream: up_tls.clone(),
+    };
+    served.calls.opened(&call);
+    let means = Means {
+        buffers: &worker.buffers,
+        pipes: &worker.pipes,
+        timers: &worker.timers,
+    };
+    let options = Options {
+        idle: proxy.idle_timeout,
+        cut,
+    };
+    let early = Early {
+        from_down: prefix,
+        ..Early::default()
+    };
+    let outcome = relay(&means, down, stream, early, &options).await;
+    let (flags, details) = judged(&outcome);
+    if flags.contains(ResponseFlags::UPSTREAM_REMOTE_RESET) {
+        cluster.report(
+            &endpoint,
+            outlier::Outcome::Reset,
+            &mut fastrand::Rng::new(),
+        );
+    }
+    served.calls.closed(
+        &call,
+        flags,
+        false,
+        false,
+        (outcome.from_up, outcome.from_down),
+    );
+    let mut record = served.record();
+    record.flags = flags;
+    record.termination_details = details;
+    record.bytes_received = outcome.from_down;
+    record.bytes_sent = outcome.from_up;
+    record.cluster = Some(&cluster.name);
+    record.upstream_host = Some(endpoint.address);
+    record.upstream_local = up_local;
+    record.attempts = attempts;
+    let up_peer = up_tls.as_ref().and_then(|tls| tls.peer.as_ref());
+    record.upstream_peer_uri_san = up_peer.map(|peer| peer.as_str());
+    worker.logs.write(&proxy.access_log, &record);
+}
+
+fn give_up(worker: &Rc<Worker>, served: &Served, proxy: &TcpProxy, failure: &DialFailure) {
+    let call = Call {
+        cluster: failure.cluster.clone(),
+        ..Call::default()
+    };
+    served
+        .calls
+        .closed(&call, failure.flags, true, false, (0, 0));
+    let mut record = served.record();
+    record.flags = failure.flags;
+    record.upstream_failure = Some(&failure.why);
+    record.cluster = failure.cluster.as_ref().map(|cluster| &*cluster.name);
+    record.upstream_host = failure.endpoint;
+    record.attempts = failure.attempts;
+    worker.logs.write(&proxy.access_log, &record);
 }
 
 /// Envoy's words for how a relay ended.

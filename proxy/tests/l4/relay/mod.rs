@@ -64,7 +64,17 @@ impl Rig {
                 idle,
                 cut: &|| cut.get(),
             };
-            relay(&means, down, up, Early { from_down, from_up }, &options).await
+            relay(
+                &means,
+                down,
+                up,
+                Early {
+                    from_down: from_down.into(),
+                    from_up: from_up.into(),
+                },
+                &options,
+            )
+            .await
         })
     }
 
