@@ -92,7 +92,7 @@ async fn serve_until_told(
     let drain = Arc::new(Drain::default());
     let mut tasks = JoinSet::new();
     let core = Core::new(&bootstrap)?;
-    tasks.spawn(crate::config::resolve::keep_resolved(core.store.clone()));
+    tasks.spawn(crate::upstream::chores::run(core.store.clone()));
     let identity = start_identity(&bootstrap, &core, &mut tasks)?;
     let (demand, wants) = demand(&bootstrap);
     let store = core.store.clone();

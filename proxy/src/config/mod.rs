@@ -6,7 +6,6 @@
 //! - `matcher`: string, header and query matchers shared by routes and policies
 //! - `access_log`: compiled formats
 //! - `demand`: how the data path asks for a resource it is the first to need
-//! - `resolve`: keeps DNS clusters resolved
 //! - `compile`: protobuf → these types; nothing else here sees a protobuf
 //!
 //! Everything is decided at compile time: names are resolved to indices, metric handles to
@@ -21,7 +20,6 @@ pub mod http;
 pub mod listener;
 pub mod matcher;
 pub mod policy;
-pub mod resolve;
 pub mod route;
 pub mod secret;
 pub mod snapshot;

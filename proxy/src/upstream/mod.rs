@@ -1,12 +1,17 @@
 //! Clusters at work.
 //!
 //! - `cluster`: picking an endpoint, publishing endpoints, telling outlier detection
+//! - `endpoints`: made for a cluster out of addresses, state carried over
 //! - `lb`: priorities, panic, round robin, least request, random
 //! - `host`: what is known of one endpoint; `limits`: circuit breakers; `outlier`: ejection
 //! - `connect`: dialling; `pool`: connections kept per worker
+//! - `chores`: what is done from time to time on the control thread; `dns`: names resolved
 
+pub mod chores;
 pub mod cluster;
 pub mod connect;
+pub mod dns;
+pub mod endpoints;
 pub mod host;
 pub mod lb;
 pub mod limits;

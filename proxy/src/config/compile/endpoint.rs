@@ -1,6 +1,6 @@
 //! Endpoint assignments: checked on their own, then bound to the cluster they are for.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,11 +12,8 @@ use super::support::{
 };
 use super::values::{host_port, ip, string_metadata, text};
 use crate::config::Name;
-use crate::config::cluster::{Cluster, Discovery, DnsHost};
-use crate::config::endpoint::{
-    Endpoint, EndpointSet, HealthStatus, Priority, TransportMetadata, Workload,
-};
-use crate::upstream::host::HostState;
+use crate::config::cluster::DnsHost;
+use crate::config::endpoint::{HealthStatus, TransportMetadata, Workload};
 
 /// Envoy's default for `overprovisioning_factor`, percent.
 const OVERPROVISIONING: u32 = 140;
@@ -220,80 +217,4 @@ impl Assignment {
             .map(|host| Ok((address(host)?, host)))
             .collect()
     }
-}
-
-/// Replaces the endpoints of a DNS cluster by what its hosts resolved to.
-pub fn set_resolved(cluster: &Cluster, found: Vec<(SocketAddr, &DnsHost)>) {
-    let Discovery::Dns {
-        overprovisioning, ..
-    } = &cluster.discovery
-    else {
-        return;
-    };
-    let before = cluster.endpoints.load_full();
-    cluster.set_endpoints(bind(cluster, found, &before), *overprovisioning);
-}
-
-/// Endpoints for `cluster`: transports chosen, state carried over from `before` by address.
-pub fn bind<'h>(
-    cluster: &Cluster,
-    hosts: impl IntoIterator<Item = (SocketAddr, &'h DnsHost)>,
-    before: &EndpointSet,
-) -> Vec<Priority> {
-    let known: HashMap<SocketAddr, &Arc<Endpoint>> = before
-        .all()
-        .map(|endpoint| (endpoint.address, endpoint))
-        .collect();
-    let mut priorities: Vec<Priority> = Vec::new();
-    let mut seen = HashSet::new();
-    for (address, host) in hosts {
-        let priority = host.priority as usize;
-        // The same address twice in one priority is one endpoint, as in Envoy.
-        if !seen.insert((priority, address)) {
-            continue;
-        }
-        if priorities.len() <= priority {
-            priorities.resize_with(priority + 1, Priority::default);
-        }
-        let state = match known.get(&address) {
-            Some(endpoint) => endpoint.state.clone(),
-            None => Arc::new(HostState::default()),
-        };
-        priorities[priority].endpoints.push(Arc::new(Endpoint {
-            address,
-            host_name: host.host_name.clone(),
-            weight: host.weight,
-            locality: host.locality.clone(),
-            transport: cluster.transport_for(&host.transport_metadata),
-            transport_metadata: host.transport_metadata.clone(),
-            health: host.health,
-            state,
-            workload: host.workload.clone(),
-        }));
-    }
-    priorities
-}
-
-/// The endpoints `before` had, for a new version of their cluster.
-pub fn rebind(cluster: &Cluster, before: &EndpointSet) -> Vec<Priority> {
-    let again = |endpoint: &Arc<Endpoint>| {
-        Arc::new(Endpoint {
-            address: endpoint.address,
-            host_name: endpoint.host_name.clone(),
-            weight: endpoint.weight,
-            locality: endpoint.locality.clone(),
-            transport: cluster.transport_for(&endpoint.transport_metadata),
-            transport_metadata: endpoint.transport_metadata.clone(),
-            health: endpoint.health,
-            state: endpoint.state.clone(),
-            workload: endpoint.workload.clone(),
-        })
-    };
-    before
-        .priorities
-        .iter()
-        .map(|p| Priority {
-            endpoints: p.endpoints.iter().map(again).collect(),
-        })
-        .collect()
 }

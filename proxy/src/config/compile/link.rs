@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use xds_proto::type_url;
 
-use super::endpoint::{Assignment, bind, rebind};
+use super::endpoint::Assignment;
 use super::resource::Compiled;
 use super::support::At;
 use super::{Compiler, Name};
@@ -20,6 +20,7 @@ use crate::config::endpoint::EndpointSet;
 use crate::config::listener::Listener;
 use crate::config::route::RouteConfig;
 use crate::config::snapshot::{ClusterLinks, Link, RouteLink, Snapshot, Store};
+use crate::upstream::endpoints::{bind, rebind};
 
 /// One change on the way to the next snapshot.
 pub enum Step {

@@ -49,7 +49,7 @@ use xds_proto::envoy::config::listener::v3 as listener_pb;
 use xds_proto::envoy::config::route::v3 as route_pb;
 use xds_proto::envoy::extensions::transport_sockets::tls::v3 as secret_pb;
 
-pub use self::endpoint::{Assignment, set_resolved};
+pub use self::endpoint::Assignment;
 pub use self::link::Step;
 pub use self::resource::{Changes, Compiled, Outcome, References, Rejected};
 pub use self::secret::SecretStore;

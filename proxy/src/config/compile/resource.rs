@@ -68,12 +68,7 @@ impl Compiled {
         match self {
             Self::Listener(listener) => references.of_listener(listener),
             Self::Routes(routes) => references.of_clusters(&routes.clusters),
-            Self::Cluster(cluster) => {
-                if let Discovery::Eds { service_name } = &cluster.discovery {
-                    references.endpoints.insert(service_name.clone());
-                }
-                references.secrets.extend(cluster.secrets.iter().cloned());
-            }
+            Self::Cluster(cluster) => references.of_cluster(cluster),
             Self::Endpoints(..) | Self::Secret(_) | Self::Workload(..) => {}
         }
         references
@@ -90,6 +85,13 @@ impl References {
                 RouteLink::Named(link) => drop(self.routes.insert(link.name.clone())),
             }
         }
+    }
+
+    fn of_cluster(&mut self, cluster: &Cluster) {
+        if let Discovery::Eds { service_name } = &cluster.discovery {
+            self.endpoints.insert(service_name.clone());
+        }
+        self.secrets.extend(cluster.secrets.iter().cloned());
     }
 
     fn of_clusters(&mut self, links: &ClusterLinks) {
@@ -136,6 +138,18 @@ impl Compiler {
         Ok(Compiled::Cluster(Arc::new(cluster)))
     }
 
+    /// Names that all of `snapshot` refers to.
+    pub fn references(&self, snapshot: &Snapshot) -> References {
+        let mut all = References::default();
+        let listeners = snapshot.listeners.values();
+        listeners.for_each(|listener| all.of_listener(listener));
+        let routes = snapshot.routes.values();
+        routes.for_each(|routes| all.of_clusters(&routes.clusters));
+        let clusters = snapshot.clusters.values();
+        clusters.for_each(|cluster| all.of_cluster(cluster));
+        all
+    }
+
     /// Compiles and publishes messages at hand, as those of a bootstrap; what is refused is left
     /// out and told, and the last good version of it, if any, serves on.
     pub fn apply(&mut self, store: &Store, changes: Changes) -> Outcome {
@@ -163,6 +177,13 @@ impl Compiler {
                 Ok(Compiled::Listener(Arc::new(self.listener(&m)?)))
             });
         }
+        for (address, workload) in changes.workloads {
+            let name: Name = address.to_string().into();
+            sorted.steps.push(match workload {
+                Some(w) => Step::Set(Compiled::Workload(name, [address].into(), Arc::new(w))),
+                None => Step::Remove(type_url::WORKLOAD, name),
+            });
+        }
         Outcome {
             published: self.publish(store, sorted.steps),
             rejected: sorted.rejected,
@@ -178,6 +199,7 @@ pub struct Changes {
     pub clusters: Vec<(String, Option<super::cluster_pb::Cluster>)>,
     pub endpoints: Vec<(String, Option<super::endpoint_pb::ClusterLoadAssignment>)>,
     pub secrets: Vec<(String, Option<super::secret_pb::Secret>)>,
+    pub workloads: Vec<(IpAddr, Option<Workload>)>,
 }
 
 /// What [`Compiler::apply`] did.

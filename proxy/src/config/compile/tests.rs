@@ -419,3 +419,58 @@ fn references_name_what_to_subscribe_to() {
         .unwrap();
     assert!(compiled.references().clusters.contains("cart-v2"));
 }
+
+#[test]
+fn dns_clusters_are_resolved_and_ejections_end() {
+    const DNS: &str = r#"
+name: dns
+type: STRICT_DNS
+dns_refresh_rate: 1s
+dns_lookup_family: V4_ONLY
+outlier_detection:
+  consecutive_5xx: 1
+  interval: 0.3s
+  base_ejection_time: 0.3s
+  max_ejection_percent: 100
+load_assignment:
+  cluster_name: dns
+  endpoints:
+  - lb_endpoints: [{endpoint: {address: {socket_address: {address: localhost, port_value: 7}}}}]
+"#;
+    let mut bench = Bench::new();
+    bench.cluster(DNS);
+    let store = Arc::new(bench.store);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let cluster = store.load().clusters["dns"].clone();
+    let mut random = fastrand::Rng::with_seed(1);
+    let until = |done: &dyn Fn() -> bool| {
+        runtime.block_on(async {
+            let wait = async {
+                while !done() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), wait)
+                .await
+                .unwrap();
+        });
+    };
+    let chores = runtime.spawn(crate::upstream::chores::run(store));
+    until(&|| cluster.endpoints.load().ready);
+    let picked = cluster
+        .pick(PickFor::default(), &mut random)
+        .unwrap()
+        .endpoint;
+    assert_eq!(picked.address.to_string(), "127.0.0.1:7");
+    cluster.report(
+        &picked,
+        crate::upstream::outlier::Outcome::Status(500),
+        &mut random,
+    );
+    assert!(picked.state.is_ejected());
+    until(&|| !picked.state.is_ejected());
+    chores.abort();
+}
