@@ -17,6 +17,8 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(15);
 /// In place of 0, which Envoy reads as for ever.
 const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
+const ONLY_ADS: &str = "is not supported; use `ads: {}` with dynamic_resources.ads_config";
+
 pub fn resources(
     at: At<'_>,
     resources: &Option<DynamicResources>,
@@ -74,23 +76,25 @@ fn over_ads(
     };
     unsupported!(at, authorities);
     version(at.field("resource_api_version"), *resource_api_version)?;
-    let case = match config_source_specifier {
+    match config_source_specifier {
         Some(ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})) => {
             let at = at.field("initial_fetch_timeout");
-            return Ok(Some(match duration(at, initial_fetch_timeout)? {
+            Ok(Some(match duration(at, initial_fetch_timeout)? {
                 None => INIT_TIMEOUT,
                 Some(Duration::ZERO) => FOR_EVER,
                 Some(time) => time,
-            }));
+            }))
         }
-        Some(ConfigSourceSpecifier::ApiConfigSource(_)) => "api_config_source",
-        Some(ConfigSourceSpecifier::Path(_)) => "path",
-        Some(ConfigSourceSpecifier::PathConfigSource(_)) => "path_config_source",
-        Some(ConfigSourceSpecifier::Self_(_)) => "self",
-        None => return at.field("ads").fail("is required"),
-    };
-    at.field(case)
-        .fail("is not supported; use `ads: {}` with dynamic_resources.ads_config")
+        Some(ConfigSourceSpecifier::ApiConfigSource(_)) => {
+            at.field("api_config_source").fail(ONLY_ADS)
+        }
+        Some(ConfigSourceSpecifier::Path(_)) => at.field("path").fail(ONLY_ADS),
+        Some(ConfigSourceSpecifier::PathConfigSource(_)) => {
+            at.field("path_config_source").fail(ONLY_ADS)
+        }
+        Some(ConfigSourceSpecifier::Self_(_)) => at.field("self").fail(ONLY_ADS),
+        None => at.field("ads").fail("is required"),
+    }
 }
 
 /// The protocol and the cluster of a gRPC stream.

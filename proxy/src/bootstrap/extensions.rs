@@ -8,7 +8,7 @@ use xds_proto::anyam::bootstrap::v1 as pb;
 use xds_proto::envoy::config::core::v3::TypedExtensionConfig;
 
 use crate::config::compile::support::{
-    At, CompileError, decode, port, positive, required, type_name,
+    At, CompileError, decode, ignored, port, positive, required, type_name,
 };
 use crate::config::listener::Cidr;
 use crate::identity;
@@ -82,10 +82,8 @@ pub(super) fn extensions(
     let mut found = Extensions::default();
     for (index, extension) in list.iter().enumerate() {
         let at = at.index("bootstrap_extensions", index);
-        let TypedExtensionConfig {
-            name: _name,
-            typed_config,
-        } = extension;
+        let TypedExtensionConfig { name, typed_config } = extension;
+        ignored!("the type says what the extension is", name);
         let any = required!(at, typed_config);
         let at = at.field("typed_config");
         let twice = match type_name(any) {

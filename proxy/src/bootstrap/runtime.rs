@@ -32,9 +32,10 @@ pub fn layers(at: At<'_>, layered: &Option<pb::LayeredRuntime>) -> Result<Runtim
     for (index, layer) in layers.iter().enumerate() {
         let at = at.index("layers", index);
         let pb::RuntimeLayer {
-            name: _name,
+            name,
             layer_specifier,
         } = layer;
+        ignored!("layers go by their order", name);
         match required!(at, layer_specifier) {
             LayerSpecifier::StaticLayer(layer) => {
                 values(at.field("static_layer"), "", layer, &mut runtime)?;
