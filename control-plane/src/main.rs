@@ -1,5 +1,6 @@
 //! The Anyam control plane.
 
+use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
 use anyam_control::app;
@@ -19,7 +20,8 @@ fn main() -> ExitCode {
             });
             tracing_subscriber::fmt()
                 .with_env_filter(filter)
-                .with_writer(std::io::stderr)
+                .with_ansi(stderr().is_terminal())
+                .with_writer(stderr)
                 .init();
             match tokio::runtime::Runtime::new() {
                 Ok(runtime) => runtime.block_on(app::serve(cli.serve)),

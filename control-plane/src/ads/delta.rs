@@ -52,6 +52,7 @@ impl Session {
         kind.unsubscribe(&request.resource_names_unsubscribe);
         if first {
             kind.release_unwanted();
+            kind.accepted_before(now);
         }
         self.check_total()
     }

@@ -212,6 +212,15 @@ impl Kind {
         format!("{:016x}", self.fold)
     }
 
+    /// What the client holds from an earlier stream it accepted there.
+    pub(super) fn accepted_before(&mut self, now: Instant) {
+        if !self.held.is_empty() {
+            self.sent_version = self.version();
+            self.accepted_version = self.version();
+            self.accepted_at = Some(now);
+        }
+    }
+
     /// Nothing waits to be sent, answered, or was refused: what this type refers to is what it
     /// says in the newest view.
     pub(super) fn settled(&self) -> bool {

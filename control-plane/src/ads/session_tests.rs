@@ -261,6 +261,11 @@ fn a_reconnect_costs_what_changed_meanwhile() {
         initial_resource_versions: versions.clone(),
         ..Default::default()
     });
+    assert_ne!(
+        client.session.status()[0].accepted_version,
+        "",
+        "it came with what it accepted"
+    );
     assert_eq!(client.drain(), ["clusters +b -gone"]);
 
     let mut by_name = Client::delta(&mesh);

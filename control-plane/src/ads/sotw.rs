@@ -47,13 +47,13 @@ impl Session {
         }
         kind.resubscribe(&request.resource_names);
         if first {
-            self.recognise(at, &request.version_info, view);
+            self.recognise(at, &request.version_info, view, now);
         }
         self.check_total()
     }
 
     /// A client that comes back with the version that it would be sent has all of it.
-    fn recognise(&mut self, at: usize, version: &str, view: &dyn View) {
+    fn recognise(&mut self, at: usize, version: &str, view: &dyn View, now: Instant) {
         if version.is_empty() {
             return;
         }
@@ -66,8 +66,7 @@ impl Session {
         if kind.version() == version {
             kind.pending = Pending::nothing();
             kind.must_answer = false;
-            kind.sent_version = version.to_owned();
-            kind.accepted_version = version.to_owned();
+            kind.accepted_before(now);
         } else {
             for resource in &wanted {
                 kind.release(&resource.name);

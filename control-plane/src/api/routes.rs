@@ -2,6 +2,7 @@
 //! that what people see is what is in force.
 
 use std::collections::HashSet;
+use std::net::IpAddr;
 
 use prost::Message;
 use xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
@@ -19,7 +20,7 @@ use xds_proto::type_url::{CLUSTER, ENDPOINT, ROUTE};
 use super::types::{RouteBackend, RouteRule, Routes, ServiceRoutes};
 use crate::ads::{Scope, View};
 
-/// `service`: a host or its first label; empty for all.
+/// `service`: a host, its first labels, or a workload's address; empty for all services.
 pub fn routes(view: &dyn View, scope: &Scope, service: &str) -> Routes {
     let mut services = Vec::new();
     let mut routed = HashSet::new();
@@ -49,7 +50,7 @@ pub fn routes(view: &dyn View, scope: &Scope, service: &str) -> Routes {
         }
     }
     let wanted = |one: &ServiceRoutes| {
-        service.is_empty()
+        (service.is_empty() && one.service.parse::<IpAddr>().is_err())
             || one.service == service
             || one.hosts.iter().any(|host| host == service)
             || one
