@@ -32,6 +32,7 @@ use crate::config::demand::{Demand, Wanted};
 use crate::drain::Drain;
 use crate::identity::agent::AgentError;
 use crate::identity::{self, agent::Agent};
+use crate::telemetry::edge::Peer;
 use crate::telemetry::registry::RegistryError;
 use crate::xds::apply::{Applier, Egress};
 use crate::xds::cache::{Config, Mode as Subscribe};
@@ -100,7 +101,7 @@ async fn serve_until_told(
     let telemetry = core.telemetry.clone();
     let sinks = core.sinks.clone();
     let statics = core.statics(&bootstrap);
-    let xds = start_xds(&bootstrap, core, wants, &mut tasks)?;
+    let xds = start_xds(&bootstrap, core, wants, identity.clone(), &mut tasks)?;
     let (mut workers, listening) = Workers::start(
         concurrency::workers(process.concurrency),
         &store,
@@ -123,7 +124,7 @@ async fn serve_until_told(
         started: started.0,
         since: started.1,
     });
-    open_ports(&bootstrap, &admin, demand, &mut tasks).await?;
+    open_ports(&bootstrap, &admin, &telemetry.local, demand, &mut tasks).await?;
     workers.bound().await?;
     tracing::info!(
         listeners = store.load().listeners.len(),
@@ -190,6 +191,7 @@ fn start_xds(
     bootstrap: &Bootstrap,
     core: Core,
     wants: Option<mpsc::Receiver<Wanted>>,
+    identity: Option<watch::Receiver<identity::Status>>,
     tasks: &mut JoinSet<()>,
 ) -> Result<Option<Handle>, AppError> {
     let Some(ads) = &bootstrap.ads else {
@@ -229,7 +231,14 @@ fn start_xds(
         .collect();
     let applier = Applier::new(core.compiler, core.store, statics, egress);
     let (client, handle) = Client::new(config, applier, target, bootstrap.node.clone(), wants);
-    tasks.spawn(client.run());
+    tasks.spawn(async move {
+        // Without a certificate the control plane would only turn us away.
+        if let Some(mut status) = identity {
+            let certified = status.wait_for(|status| !status.serial.is_empty()).await;
+            drop(certified);
+        }
+        client.run().await;
+    });
     Ok(Some(handle))
 }
 
@@ -237,6 +246,7 @@ fn start_xds(
 async fn open_ports(
     bootstrap: &Bootstrap,
     admin: &Arc<Admin>,
+    local: &Peer,
     demand: Option<Demand>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), AppError> {
@@ -256,11 +266,12 @@ async fn open_ports(
         tasks.spawn(serve(listener, surface, admin.clone()));
     }
     if let Some(dns) = &bootstrap.extensions.dns {
-        let settings = crate::dns::Settings {
-            listen: dns.listen,
-            upstream: dns.upstream.clone(),
-            search: dns.search.clone(),
-        };
+        let settings = crate::dns::Settings::new(
+            dns.listen,
+            dns.upstream.clone(),
+            &local.namespace,
+            &dns.search,
+        );
         let address = settings.listen;
         let server = crate::dns::server::Server::bind(settings, demand).await;
         let server = server.map_err(|error| AppError::Listen {

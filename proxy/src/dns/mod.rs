@@ -21,6 +21,39 @@ pub struct Settings {
     pub listen: SocketAddr,
     /// Empty: names outside the mesh are refused.
     pub upstream: Vec<SocketAddr>,
-    /// Tried behind a name, in order; they are the mesh's own.
+    /// Tried behind a name, in order.
     pub search: Vec<String>,
+    /// Suffixes of the mesh's own names: never asked elsewhere while nobody can say.
+    pub own: Vec<String>,
+}
+
+/// Under which Kubernetes names services, and so do we.
+const SERVICES: &str = "svc.cluster.local";
+
+impl Settings {
+    /// `namespace`: of the workload; its services go by their short names. `search`: tried after
+    /// the mesh's own suffixes.
+    pub fn new(
+        listen: SocketAddr,
+        upstream: Vec<SocketAddr>,
+        namespace: &str,
+        search: &[String],
+    ) -> Self {
+        let mut all = Vec::new();
+        if !namespace.is_empty() {
+            all.extend([format!("{namespace}.{SERVICES}"), SERVICES.to_owned()]);
+        }
+        for suffix in search {
+            let suffix = suffix.trim_matches('.').to_ascii_lowercase();
+            if !suffix.is_empty() && !all.contains(&suffix) {
+                all.push(suffix);
+            }
+        }
+        Settings {
+            listen,
+            upstream,
+            search: all,
+            own: vec![SERVICES.to_owned()],
+        }
+    }
 }

@@ -107,7 +107,7 @@ fn candidates(settings: &Settings, name: &str) -> Vec<String> {
 
 /// Whether a name ends in one of the mesh's own suffixes.
 fn is_ours(settings: &Settings, name: &str) -> bool {
-    settings.search.iter().any(|suffix| {
+    settings.own.iter().any(|suffix| {
         name.strip_suffix(suffix.as_str())
             .is_some_and(|rest| rest.ends_with('.'))
     })

@@ -45,11 +45,8 @@ fn mesh(names: &[(&str, &[&str])], up: bool) -> Demand {
 }
 
 async fn start(upstream: Vec<SocketAddr>, demand: Demand) -> SocketAddr {
-    let settings = Settings {
-        listen: "127.0.0.1:0".parse().unwrap(),
-        upstream,
-        search: vec!["shop.svc.cluster.local".into(), "svc.cluster.local".into()],
-    };
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let settings = Settings::new(listen, upstream, "shop", &["Corp.Example.".to_owned()]);
     let server = Server::bind(settings, Some(demand)).await.unwrap();
     let address = server.local_addr().unwrap();
     tokio::spawn(server.run());
