@@ -245,7 +245,13 @@ impl Site {
             namespace,
             program,
             arguments,
-            environment: vec![("RUST_BACKTRACE", "1".into())],
+            environment: vec![
+                (
+                    "PATH",
+                    "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
+                ),
+                ("RUST_BACKTRACE", "1".into()),
+            ],
             uid,
             resolv_conf,
             stdout: open(&stdout)?,

@@ -112,9 +112,9 @@ impl Stage {
         let began = Instant::now();
         loop {
             let connected = self.api.proxies().await.is_ok_and(|all| {
-                all.proxies.iter().any(|proxy| {
-                    proxy.workload == name && proxy.namespace == NAMESPACE && proxy.inspectable
-                })
+                all.proxies
+                    .iter()
+                    .any(|proxy| proxy.workload == name && proxy.namespace == NAMESPACE)
             });
             if connected {
                 return Ok(());

@@ -225,7 +225,8 @@ impl Agent {
     ) {
         let (not_before, not_after) = (identity.not_before(), identity.not_after());
         let serial = identity.serial().to_owned();
-        let renew_at = schedule::renew_at(not_before, not_after, fastrand::f64());
+        let renew_at =
+            schedule::renew_at(not_before, not_after, SystemTime::now(), fastrand::f64());
         tracing::info!(serial, id = %self.settings.spiffe_id, "certificate in use");
         // An equal bundle stays the same generation: sessions and verdicts live on.
         if self.status.borrow().roots != material.roots || self.slots.trust.load().is_none() {

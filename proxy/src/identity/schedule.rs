@@ -8,10 +8,24 @@ pub(super) const GLANCE: Duration = Duration::from_secs(30);
 const TOLERANCE: Duration = Duration::from_secs(5);
 
 /// When a certificate is renewed: at half its life, a twentieth of it earlier or later so that
-/// proxies started together spread out. `draw`: evenly from 0 to 1.
-pub(super) fn renew_at(not_before: SystemTime, not_after: SystemTime, draw: f64) -> SystemTime {
-    let life = not_after.duration_since(not_before).unwrap_or_default();
-    not_before + life.mul_f64(0.475 + 0.05 * draw.clamp(0.0, 1.0))
+/// proxies started together spread out. `draw`: evenly from 0 to 1. CAs date certificates back to
+/// forgive slow clocks: where that puts the half of a short life into the past, it is the half of
+/// what is left.
+pub(super) fn renew_at(
+    not_before: SystemTime,
+    not_after: SystemTime,
+    now: SystemTime,
+    draw: f64,
+) -> SystemTime {
+    let share = 0.475 + 0.05 * draw.clamp(0.0, 1.0);
+    let part = |from: SystemTime| {
+        from + not_after
+            .duration_since(from)
+            .unwrap_or_default()
+            .mul_f64(share)
+    };
+    let half = part(not_before);
+    if half > now { half } else { part(now) }
 }
 
 /// The bound of the wait before a retry: it doubles as usual, but a certificate near its end is
@@ -75,12 +89,17 @@ mod tests {
     }
 
     #[test]
+    fn a_short_life_dated_back_is_halved_from_now() {
+        assert_eq!(renew_at(at(0), at(80), at(60), 0.5), at(70));
+    }
+
+    #[test]
     fn renewal_is_around_half_life() {
-        assert_eq!(renew_at(at(0), at(1000), 0.5), at(500));
-        assert_eq!(renew_at(at(0), at(1000), 0.0), at(475));
-        assert_eq!(renew_at(at(0), at(1000), 1.0), at(525));
+        assert_eq!(renew_at(at(0), at(1000), at(1), 0.5), at(500));
+        assert_eq!(renew_at(at(0), at(1000), at(1), 0.0), at(475));
+        assert_eq!(renew_at(at(0), at(1000), at(0), 1.0), at(525));
         assert_eq!(
-            renew_at(at(1000), at(0), 1.0),
+            renew_at(at(1000), at(0), at(1000), 1.0),
             at(1000),
             "nonsense is due at once"
         );
