@@ -139,8 +139,11 @@ fn at(snapshot: &Snapshot, destination: SocketAddr, entry: &Listener) -> Option<
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let find = |address| snapshot.by_address.get(&address).cloned();
+    // A listener that is bound takes its own connections: an app that dials port 15006 of whoever
+    // must not end up in its own sidecar's inbound listener.
+    let unbound = |listener: &Arc<Listener>| !listener.def.bind_to_port;
     find(destination)
-        .or_else(|| find(SocketAddr::new(any, destination.port())))
+        .or_else(|| find(SocketAddr::new(any, destination.port())).filter(unbound))
         .filter(|listener| listener.def.name != entry.def.name)
 }
 
