@@ -165,7 +165,7 @@ fn ports_of(
 
 /// What a route's backends came to.
 pub fn resolved_refs(mesh: &Mesh, route: &Route) -> Condition {
-    let mut reason = "BackendNotFound";
+    let mut reason = None;
     let mut messages = Vec::new();
     for (rule, one) in route.rules.iter().enumerate() {
         for (index, backend) in one.backends.iter().enumerate() {
@@ -174,28 +174,26 @@ pub fn resolved_refs(mesh: &Mesh, route: &Route) -> Condition {
                 continue;
             };
             let key = Key::new(&backend.namespace, &backend.name);
-            messages.push(match error {
+            let (why, message) = match error {
                 BadBackend::InvalidKind => {
-                    reason = "InvalidKind";
-                    format!("{at}: only a Service can be a backend")
+                    ("InvalidKind", "only a Service can be a backend".to_owned())
                 }
-                BadBackend::RefNotPermitted => {
-                    reason = "RefNotPermitted";
-                    format!(
-                        "{at}: no ReferenceGrant in {} allows {key}",
-                        backend.namespace
-                    )
-                }
-                BadBackend::UnsupportedProtocol => {
-                    reason = "UnsupportedProtocol";
-                    format!("{at}: the port is declared to carry TCP")
-                }
-                BadBackend::NotFound(message) => format!("{at}: {message}"),
-            });
+                BadBackend::RefNotPermitted => (
+                    "RefNotPermitted",
+                    format!("no ReferenceGrant in {} allows {key}", backend.namespace),
+                ),
+                BadBackend::UnsupportedProtocol => (
+                    "UnsupportedProtocol",
+                    "the port is declared to carry TCP".to_owned(),
+                ),
+                BadBackend::NotFound(message) => ("BackendNotFound", message),
+            };
+            reason.get_or_insert(why);
+            messages.push(format!("{at}: {message}"));
         }
     }
-    match messages.is_empty() {
-        true => Condition::yes("ResolvedRefs", "ResolvedRefs"),
-        false => Condition::no("ResolvedRefs", reason, messages.join("; ")),
+    match reason {
+        None => Condition::yes("ResolvedRefs", "ResolvedRefs"),
+        Some(reason) => Condition::no("ResolvedRefs", reason, messages.join("; ")),
     }
 }

@@ -210,15 +210,19 @@ impl Mesh {
     }
 
     fn granted(&self, route: &Route, backend: &Backend) -> bool {
+        // What the caller addressed itself needs nobody's leave (consumer routes, GEP-1294).
+        let parent = route.parents.iter().any(|parent| {
+            parent.service && parent.namespace == backend.namespace && parent.name == backend.name
+        });
         let grants = self
             .grants
             .get(&backend.namespace)
             .map(Vec::as_slice)
             .unwrap_or_default();
         let kind = route.kind.name();
-        grants
-            .iter()
-            .any(|grant| grant.allows(kind, &route.meta.namespace, &backend.name))
+        let allows =
+            |grant: &Arc<ReferenceGrant>| grant.allows(kind, &route.meta.namespace, &backend.name);
+        parent || grants.iter().any(allows)
     }
 
     /// Policies for a workload, the most specific first.

@@ -41,10 +41,8 @@ pub fn route(place: &Place<'_>, owner: &Route, rule: &Rule, one: &Match) -> rout
                     place.calls,
                     place.grpc,
                 );
+                forward.cluster_not_found_response_code = not_found(&target) as i32;
                 forward.cluster_specifier = Some(target);
-                // Shares without a valid backend name a cluster that does not exist.
-                forward.cluster_not_found_response_code =
-                    route::route_action::ClusterNotFoundResponseCode::InternalServerError as i32;
                 if let Some(rewrite) = &rule.filters.rewrite {
                     apply_rewrite(&mut forward, rewrite, one);
                 }
@@ -60,6 +58,23 @@ pub fn route(place: &Place<'_>, owner: &Route, rule: &Rule, one: &Match) -> rout
         response_headers_to_add: additions(response),
         response_headers_to_remove: response.remove.clone(),
         ..route::Route::default()
+    }
+}
+
+/// Shares without a valid backend name a cluster that does not exist: that is the route's fault.
+fn not_found(target: &ClusterSpecifier) -> route::route_action::ClusterNotFoundResponseCode {
+    use route::route_action::ClusterNotFoundResponseCode as Code;
+    let invalid = match target {
+        ClusterSpecifier::WeightedClusters(all) => all
+            .clusters
+            .iter()
+            .any(|share| share.name == INVALID_BACKEND),
+        _ => false,
+    };
+    if invalid {
+        Code::InternalServerError
+    } else {
+        Code::ServiceUnavailable
     }
 }
 
