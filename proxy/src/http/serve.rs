@@ -67,7 +67,7 @@ pub async fn serve(worker: &Rc<Worker>, connection: Connection) {
     };
     match codec {
         Codec::Http1 => serve1::serve(conn, stream, prefix).await,
-        Codec::Http2 => serve2::serve(conn, stream, prefix).await,
+        Codec::Http2 => Box::pin(serve2::serve(conn, stream, prefix)).await,
     }
 }
 
@@ -116,5 +116,22 @@ async fn choose(
             _ if !prefix.is_empty() => return Some(Codec::Http1),
             _ => return None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::Future;
+
+    use super::*;
+
+    fn size<F: Future>(_: impl FnOnce(&'static Rc<Worker>, Connection) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every connection holds this much for as long as it is open.
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(size(serve) <= 2048, "{}", size(serve));
     }
 }

@@ -56,8 +56,8 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
             Ok(None) => return,
             Err(Failure::BadRequest(fault)) => Err(fault),
             Err(_) => {
-                refuse_late(&conn, &mut server, head, begun).await;
-                return linger(&conn, server, &timer).await;
+                Box::pin(refuse_late(&conn, &mut server, head, begun)).await;
+                return Box::pin(linger(&conn, server, &timer)).await;
             }
         };
         served += 1;
@@ -69,9 +69,10 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
             start: begun,
         };
         let mut down = Down::H1(&mut server);
-        let ended = handle(&conn, &timer, &mut down, request, close).await;
+        // On the heap, for as long as it runs: an idle connection does not pay for it.
+        let ended = Box::pin(handle(&conn, &timer, &mut down, request, close)).await;
         if let Some(tunnel) = ended.tunnel {
-            return tunnel.relay(&conn, server.io).await;
+            return Box::pin(tunnel.relay(&conn, server.io)).await;
         }
         head = ended.head;
         head.clear();
@@ -84,7 +85,7 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
         }
         drain_body(&mut server, &timer).await;
         if !server.codec.next(&server.io.input) {
-            return linger(&conn, server, &timer).await;
+            return Box::pin(linger(&conn, server, &timer)).await;
         }
     }
 }

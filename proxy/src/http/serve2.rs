@@ -63,21 +63,33 @@ fn builder(manager: &HttpManager) -> h2::server::Builder {
     builder
 }
 
-/// Counts what the client does that costs us and not it.
+/// How soon after its beginning a stream must be given up to count as a rapid reset.
+const RAPID: Duration = Duration::from_secs(1);
+/// Resets are counted over this long.
+const WINDOW: Duration = Duration::from_secs(30);
+
+/// Counts what the client does that costs us and not it: streams given up at once, when there are
+/// many and most are. Clients that hedge or run into their own time-outs stay below.
 struct Budget {
-    resets: Rc<Cell<usize>>,
+    rapid: Rc<Cell<usize>>,
+    begun: usize,
     since: Instant,
     max: usize,
 }
 
 impl Budget {
-    /// Streams that the client gave up before they were answered, lately.
     fn is_exceeded(&mut self) -> bool {
-        if self.since.elapsed() > Duration::from_secs(30) {
-            self.since = Instant::now();
-            self.resets.set(0);
+        let rapid = self.rapid.get();
+        if rapid <= self.max {
+            return false;
         }
-        self.resets.get() > self.max
+        if self.since.elapsed() > WINDOW {
+            self.since = Instant::now();
+            self.rapid.set(0);
+            self.begun = 0;
+            return false;
+        }
+        rapid * 2 > self.begun
     }
 }
 
@@ -86,7 +98,8 @@ type Connection = h2::server::Connection<Prefixed, Bytes>;
 async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
     let open = Rc::new(Cell::new(0usize));
     let mut budget = Budget {
-        resets: Rc::default(),
+        rapid: Rc::default(),
+        begun: 0,
         since: Instant::now(),
         max: conn.resolve().manager.http2.max_resets,
     };
@@ -126,13 +139,15 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
             Some(Err(_)) | None => return,
         };
         served = served.saturating_add(1);
+        budget.begun += 1;
         open.set(open.get() + 1);
-        let (conn, open, resets) = (conn.clone(), open.clone(), budget.resets.clone());
+        let (conn, open, rapid) = (conn.clone(), open.clone(), budget.rapid.clone());
         tokio::task::spawn_local(async move {
+            let begun = Instant::now();
             let given_up = stream(&conn, request, respond).await;
             open.set(open.get() - 1);
-            if given_up {
-                resets.set(resets.get() + 1);
+            if given_up && begun.elapsed() < RAPID {
+                rapid.set(rapid.get() + 1);
             }
         });
     }

@@ -15,6 +15,7 @@ use anyam_proxy::config::http::{
 use anyam_proxy::config::listener::{
     ChainMatch, Direction, FilterChain, Inspect, Listener, ListenerDef, Terminal,
 };
+use anyam_proxy::config::policy::Rbac;
 use anyam_proxy::config::route::{
     Action, Forward, HeaderEdits, HostRewrite, PathMatch, PathRewrite, Route, RouteConfig,
     RouteMatch, RouteTable, Target, VirtualHost,
@@ -26,6 +27,7 @@ use anyam_proxy::http::serve::{self, Connection};
 use anyam_proxy::stream::Stream;
 use anyam_proxy::telemetry::Registry;
 use anyam_proxy::telemetry::resource::{ClusterFamilies, ListenerFamilies};
+use anyam_proxy::tls::ServerContext;
 use anyam_proxy::upstream::limits::{Limits, Thresholds};
 use anyam_proxy::worker::{Phase, Worker};
 use bytes::BytesMut;
@@ -41,6 +43,11 @@ pub struct Setup {
     pub max_requests_per_connection: Option<u32>,
     pub upstreams: Vec<SocketAddr>,
     pub more_routes: Vec<Arc<Route>>,
+    /// Of the listener.
+    pub tls: Option<Arc<ServerContext>>,
+    /// Towards the upstreams.
+    pub transport: Transport,
+    pub rbac: Option<Arc<Rbac>>,
     families: Arc<Families>,
 }
 
@@ -61,6 +68,9 @@ impl Setup {
             max_requests_per_connection: None,
             upstreams: vec![upstream],
             more_routes: Vec::new(),
+            tls: None,
+            transport: Transport::RawBuffer,
+            rbac: None,
             families: Arc::new(Families {
                 listeners: ListenerFamilies::new(&registry).unwrap(),
                 clusters: ClusterFamilies::new(&registry).unwrap(),
@@ -92,7 +102,7 @@ impl Setup {
             transport: vec![TransportMatch {
                 name: "raw".into(),
                 criteria: Vec::new(),
-                transport: Transport::RawBuffer,
+                transport: self.transport.clone(),
             }],
             secrets: Vec::new(),
             protocol: self.protocol,
@@ -174,9 +184,9 @@ impl Setup {
         let chain = FilterChain {
             name: "only".into(),
             matches: ChainMatch::default(),
-            tls: None,
+            tls: self.tls,
             handshake_timeout: Duration::from_secs(5),
-            rbac: Vec::new(),
+            rbac: self.rbac.into_iter().collect(),
             terminal: Terminal::Http(Arc::new(self.manager)),
         };
         let listener = Arc::new(Listener {
@@ -375,22 +385,31 @@ async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
         let Terminal::Http(manager) = &chain.terminal else {
             panic!("not HTTP");
         };
-        let connection = Connection {
-            stream: Stream::from(tcp),
-            prefix: BytesMut::new(),
-            manager: manager.clone(),
-            listener,
-            chain: chain.clone(),
-            peer,
-            local,
-            original_dst: None,
-        };
+        let manager = manager.clone();
         let worker = worker.clone();
-        tokio::task::spawn_local(async move { serve::serve(&worker, connection).await });
+        tokio::task::spawn_local(async move {
+            let stream = match &chain.tls {
+                None => Stream::from(tcp),
+                Some(context) => match worker.tls.accept(tcp, &[], context).await {
+                    Ok(stream) => Stream::from(stream),
+                    Err(_) => return,
+                },
+            };
+            let connection = Connection {
+                stream,
+                prefix: BytesMut::new(),
+                manager,
+                listener,
+                chain,
+                peer,
+                local,
+                original_dst: None,
+            };
+            serve::serve(&worker, connection).await;
+        });
     }
 }
 
-/// Counts what the harness's worker carries; nobody reads it.
 fn telemetry() -> Arc<anyam_proxy::telemetry::Telemetry> {
     use anyam_proxy::telemetry::{Edges, Registry, Telemetry, edge::Peer};
     let registry = Arc::new(Registry::new().unwrap());

@@ -9,4 +9,7 @@ mod hostile2;
 mod http1;
 mod http2;
 mod life;
+mod mesh;
 mod peers;
+#[path = "../pki/mod.rs"]
+mod pki;

@@ -1,0 +1,120 @@
+//! Two sidecars and mTLS between them.
+
+use std::sync::Arc;
+
+use anyam_proxy::config::cluster::{Protocol, Transport};
+use anyam_proxy::config::http::ForwardClientCert;
+use anyam_proxy::config::matcher::StringMatch;
+use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use anyam_proxy::tls::{ClientContext, ServerContext};
+
+use crate::harness::{Proxy, Setup};
+use crate::peers::{Client, get, h1, ok};
+use crate::pki::{self, Ca, uri};
+
+/// Client sidecar and server sidecar; ALPN as told, the server's choice first.
+async fn sidecars(alpn: &[&str], upstream: std::net::SocketAddr, inbound: Setup) -> (Proxy, Proxy) {
+    let alpn: Vec<Vec<u8>> = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let ca = Ca::new();
+    let id = |name: &str| {
+        let id = format!("spiffe://mesh.local/ns/shop/sa/{name}");
+        ca.issue(vec![uri(&id)]).identity()
+    };
+    let mut server = pki::server(id("cart"), Some(ca.bundle()));
+    server.alpn = alpn.clone();
+    let mut client = pki::client(Some(id("front")), ca.bundle());
+    client.alpn = alpn;
+    let inbound = inbound.with(|setup| {
+        setup.upstreams = vec![upstream];
+        setup.tls = Some(Arc::new(ServerContext::new(server)));
+        setup.manager.forward_client_cert = ForwardClientCert::SanitizeSet;
+    });
+    let inbound = Proxy::start(inbound);
+    let outbound = Setup::new(inbound.address)
+        .speaking(Protocol::Auto)
+        .with(|setup| setup.transport = Transport::Tls(Arc::new(ClientContext::new(client))));
+    (Proxy::start(outbound), inbound)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn spelling_survives_http2_between_sidecars_that_agreed_on_it() {
+    for (alpn, kept) in [
+        ("anyam-h2-case", true),
+        ("anyam-h2", false),
+        ("anyam-http/1.1", true),
+    ] {
+        let upstream = h1(move |request| {
+            assert_eq!(request.contains("X-SPELLED-so: 1\r\n"), kept, "{request}");
+            assert!(request.to_lowercase().contains("x-spelled-so: 1\r\n"));
+            assert!(!request.contains("x-anyam-header-case"), "{request}");
+            let client = "By=spiffe://mesh.local/ns/shop/sa/cart;\
+                          URI=spiffe://mesh.local/ns/shop/sa/front\r\n";
+            assert!(request.contains(client), "{request}");
+            assert!(!request.contains("spoofed"), "{request}");
+            "HTTP/1.1 200 OK\r\nX-ANSWERED-So: 2\r\nContent-Length: 4\r\n\r\nfine".into()
+        })
+        .await;
+        let (outbound, _inbound) = sidecars(&[alpn], upstream, Setup::new(upstream)).await;
+        let mut client = Client::connect(outbound.address).await;
+        for _ in 0..3 {
+            let request = "GET / HTTP/1.1\r\nHost: shop\r\nX-SPELLED-so: 1\r\n\
+                           x-anyam-header-case: spoofed\r\nx-forwarded-client-cert: spoofed\r\n\r\n";
+            let response = client.ask(request).await;
+            assert!(response.ends_with("fine"), "{response}");
+            assert_eq!(
+                response.contains("X-ANSWERED-So: 2\r\n"),
+                kept,
+                "{response}"
+            );
+        }
+    }
+}
+
+fn only(name: &str) -> Arc<Rbac> {
+    let principal = StringMatch::Exact {
+        value: format!("spiffe://mesh.local/ns/shop/sa/{name}").into(),
+        ignore_case: false,
+    };
+    Arc::new(Rbac {
+        stat_prefix: "test".into(),
+        enforced: Some(Rules {
+            action: RbacAction::Allow,
+            policies: vec![Policy {
+                name: "only".into(),
+                permissions: vec![Permission::Any],
+                principals: vec![Principal::Authenticated(Some(principal))],
+            }],
+        }),
+        shadow: None,
+    })
+}
+
+/// A policy that turns against a peer ends what it has open, and says so inside the mesh.
+#[tokio::test(flavor = "multi_thread")]
+async fn policy_by_identity_holds_for_connections_that_are_open() {
+    let upstream = h1(|_| ok("fine")).await;
+    let tls = {
+        let (outbound, inbound) = sidecars(
+            &["anyam-h2-case"],
+            upstream,
+            Setup::new(upstream).with(|setup| setup.rbac = Some(only("front"))),
+        )
+        .await;
+        let mut client = Client::connect(outbound.address).await;
+        assert!(client.ask(&get("/")).await.ends_with("fine"));
+        let listener = inbound.store.load().listeners["front"].clone();
+        let tls = listener.def.chains[0].tls.clone();
+        let denied = Setup::new(upstream).with(|setup| {
+            setup.rbac = Some(only("somebody-else"));
+            setup.tls = tls.clone();
+        });
+        inbound.store.publish(denied.snapshot(2));
+        let response = client.ask(&get("/")).await;
+        assert!(
+            response.starts_with("HTTP/1.1 403 ") || response.starts_with("HTTP/1.1 503 "),
+            "{response}"
+        );
+        tls
+    };
+    assert!(tls.is_some());
+}
