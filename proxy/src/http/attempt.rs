@@ -121,12 +121,13 @@ impl<'a, 'd> Attempts<'a, 'd> {
         })?;
         let policy = self.forward.retry.clone();
         let policy = policy.or_else(|| self.cluster.retry.clone());
-        if policy.is_some() {
+        if policy.is_some() || !self.forward.mirrors.is_empty() {
             let listener = &self.info.downstream.listener;
             self.pump.keep(listener.def.per_connection_buffer_limit);
         }
         let mut retries = Retries::new(policy);
         self.try_timeout = retries.per_try_timeout();
+        self.deadlines.set_try_idle(retries.per_try_idle_timeout());
         let mut stale = 0;
         loop {
             let outcome = self.once(retries.avoids_previous()).await;

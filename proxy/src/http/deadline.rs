@@ -26,6 +26,8 @@ pub struct Deadlines<'a> {
     request: Option<Instant>,
     idle: Option<Instant>,
     idle_after: Option<Duration>,
+    try_idle: Option<Instant>,
+    try_idle_after: Option<Duration>,
 }
 
 impl<'a> Deadlines<'a> {
@@ -37,6 +39,8 @@ impl<'a> Deadlines<'a> {
             request: None,
             idle: None,
             idle_after,
+            try_idle: None,
+            try_idle_after: None,
         };
         deadlines.moved();
         deadlines
@@ -44,7 +48,9 @@ impl<'a> Deadlines<'a> {
 
     /// Something moved.
     pub fn moved(&mut self) {
-        self.idle = self.idle_after.map(|after| Instant::now() + after);
+        let now = Instant::now();
+        self.idle = self.idle_after.map(|after| now + after);
+        self.try_idle = self.try_idle_after.map(|after| now + after);
         self.arm();
     }
 
@@ -56,6 +62,12 @@ impl<'a> Deadlines<'a> {
     pub fn set_route(&mut self, at: Option<Instant>) {
         self.route = at;
         self.arm();
+    }
+
+    /// Each attempt must keep moving.
+    pub fn set_try_idle(&mut self, after: Option<Duration>) {
+        self.try_idle_after = after;
+        self.moved();
     }
 
     pub fn set_try(&mut self, at: Option<Instant>) {
@@ -71,6 +83,7 @@ impl<'a> Deadlines<'a> {
             for (at, which) in [
                 (self.route, Which::Route),
                 (self.attempt, Which::Try),
+                (self.try_idle, Which::Try),
                 (self.request, Which::Request),
                 (self.idle, Which::Idle),
             ] {
@@ -84,7 +97,13 @@ impl<'a> Deadlines<'a> {
     }
 
     fn arm(&self) {
-        let all = [self.route, self.attempt, self.request, self.idle];
+        let all = [
+            self.route,
+            self.attempt,
+            self.try_idle,
+            self.request,
+            self.idle,
+        ];
         match all.into_iter().flatten().min() {
             Some(at) => self.timer.set_at(at),
             None => self.timer.clear(),

@@ -24,8 +24,6 @@ pub enum Failure {
     Idle {
         received: bool,
     },
-    /// Its body had to be held back whole and was larger than may be held.
-    BodyTooLarge,
 
     // Here.
     NoRoute,
@@ -78,8 +76,7 @@ impl Failure {
             | Self::ClientGone
             | Self::ClientReset
             | Self::RequestTimeout(_)
-            | Self::Idle { .. }
-            | Self::BodyTooLarge => Blame::Downstream,
+            | Self::Idle { .. } => Blame::Downstream,
             Self::NoRoute
             | Self::NoCluster(_)
             | Self::Denied(_)
@@ -97,18 +94,6 @@ impl Failure {
             | Self::ResponseTimeout
             | Self::PerTryTimeout => Blame::Upstream,
         }
-    }
-
-    /// The upstream certainly did not act on the request.
-    pub fn was_not_processed(&self) -> bool {
-        matches!(
-            self,
-            Self::NoEndpoint
-                | Self::Overflow(_)
-                | Self::Connect(_)
-                | Self::ConnectTimeout
-                | Self::Refused
-        )
     }
 
     /// The client is still there to be answered.
@@ -138,7 +123,6 @@ impl Failure {
             Self::RequestTimeout(Late::Request) => v(408, F::NONE, REQUEST_LATE),
             Self::Idle { received: true } => v(504, F::STREAM_IDLE_TIMEOUT, IDLE),
             Self::Idle { received: false } => v(408, F::STREAM_IDLE_TIMEOUT, IDLE),
-            Self::BodyTooLarge => v(413, F::NONE, BODY_TOO_LARGE),
             Self::NoRoute => v(404, F::NO_ROUTE_FOUND, NO_ROUTE),
             Self::NoCluster(status) => v(*status, F::NO_CLUSTER_FOUND, NO_CLUSTER),
             Self::Denied(policy) => denied(policy),
@@ -248,11 +232,6 @@ const IDLE: Words = (
     "stream_idle_timeout",
     "connection_timeout",
     "stream timeout",
-);
-const BODY_TOO_LARGE: Words = (
-    "request_payload_too_large",
-    "http_request_error",
-    "the request body is larger than may be held back",
 );
 const NO_ROUTE: Words = (
     "route_not_found",

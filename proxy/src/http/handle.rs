@@ -286,9 +286,12 @@ impl Exchange<'_, '_> {
             cluster.clone(),
             deadlines,
         );
-        let (mut answer, permit) = attempts.run().await?;
+        let answered = attempts.run().await;
+        attempts.mirror(&routes.clusters);
+        let (mut answer, permit) = answered?;
 
-        let length = finish_head(attempts.info, &answer.framing, weighted, &conn.worker.date);
+        let length =
+            headers::finish_upstream(attempts.info, &answer.framing, weighted, &conn.worker.date);
         self.started = true;
         let close = self.close || answer.framing.tunnel;
         attempts.down.head(&attempts.info.response, length, close)?;
@@ -362,40 +365,3 @@ impl Exchange<'_, '_> {
 
 const BEFORE: &str = "upstream_reset_before_response_started";
 const AFTER: &str = "upstream_reset_after_response_started";
-
-/// Edits of a response that an upstream gave; the length of what follows.
-fn finish_head(
-    info: &mut RequestInfo,
-    framing: &super::h1::ResponseInfo,
-    weighted: Option<&crate::config::route::WeightedCluster>,
-    date: &super::date::DateCache,
-) -> BodyLength {
-    info.details = "via_upstream".into();
-    if framing.tunnel {
-        upgrade::answer(&info.request, &mut info.response);
-        info.upgraded = true;
-    }
-    if let Some(took) = info.times.response_head {
-        let mut buffer = itoa::Buffer::new();
-        let since = info.times.upstream_connected.unwrap_or_default();
-        let took = buffer.format(took.saturating_sub(since).as_millis());
-        let id = HeaderId::XEnvoyUpstreamServiceTime;
-        info.response.set(id, took.as_bytes());
-    }
-    if info
-        .virtual_host()
-        .is_some_and(|host| host.include_attempt_count_in_response)
-    {
-        let mut buffer = itoa::Buffer::new();
-        let count = buffer.format(info.attempts);
-        info.response
-            .set(HeaderId::XEnvoyAttemptCount, count.as_bytes());
-    }
-    headers::edit(info, Side::Response, weighted.map(|w| &w.response_headers));
-    headers::finish_response(info, date);
-    match framing.body {
-        BodyLength::UntilClose => BodyLength::Unknown,
-        _ if framing.tunnel => BodyLength::Unknown,
-        length => length,
-    }
-}

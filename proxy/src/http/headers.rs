@@ -3,11 +3,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::date::DateCache;
+use super::h1::{BodyLength, ResponseInfo};
 use super::head::{Head, HeaderId};
 use super::observe::{Downstream, RequestInfo};
+use super::upgrade;
 use crate::config::access_log::{Format, Part};
 use crate::config::http::{ForwardClientCert, HttpManager, ServerHeader};
-use crate::config::route::{AppendAction, HeaderAppend, HeaderEdits};
+use crate::config::route::{AppendAction, HeaderAppend, HeaderEdits, WeightedCluster};
 use crate::telemetry::format::render;
 
 /// Headers by which Envoys steer each other. No peer is trusted with them.
@@ -170,7 +173,7 @@ fn uuid() -> [u8; 36] {
 }
 
 /// What every response says, whoever made it.
-pub fn finish_response(info: &mut RequestInfo, date: &super::date::DateCache) {
+pub fn finish_response(info: &mut RequestInfo, date: &DateCache) {
     let manager = info.manager.clone();
     match &manager.server_header {
         ServerHeader::Overwrite(name) => info.response.set(HeaderId::Server, name.as_bytes()),
@@ -189,6 +192,43 @@ pub fn finish_response(info: &mut RequestInfo, date: &super::date::DateCache) {
         && let Some(id) = info.request.get(HeaderId::XRequestId)
     {
         info.response.set(HeaderId::XRequestId, id);
+    }
+}
+
+/// Edits of a response that an upstream gave; the length of what follows.
+pub fn finish_upstream(
+    info: &mut RequestInfo,
+    framing: &ResponseInfo,
+    weighted: Option<&WeightedCluster>,
+    date: &DateCache,
+) -> BodyLength {
+    info.details = "via_upstream".into();
+    if framing.tunnel {
+        upgrade::answer(&info.request, &mut info.response);
+        info.upgraded = true;
+    }
+    if let Some(took) = info.times.response_head {
+        let mut buffer = itoa::Buffer::new();
+        let since = info.times.upstream_connected.unwrap_or_default();
+        let took = buffer.format(took.saturating_sub(since).as_millis());
+        let id = HeaderId::XEnvoyUpstreamServiceTime;
+        info.response.set(id, took.as_bytes());
+    }
+    if info
+        .virtual_host()
+        .is_some_and(|host| host.include_attempt_count_in_response)
+    {
+        let mut buffer = itoa::Buffer::new();
+        let count = buffer.format(info.attempts);
+        info.response
+            .set(HeaderId::XEnvoyAttemptCount, count.as_bytes());
+    }
+    edit(info, Side::Response, weighted.map(|w| &w.response_headers));
+    finish_response(info, date);
+    match framing.body {
+        BodyLength::UntilClose => BodyLength::Unknown,
+        _ if framing.tunnel => BodyLength::Unknown,
+        length => length,
     }
 }
 

@@ -6,7 +6,7 @@
 //! - `handle`: a request's life, step by step: `path`, `authority` (one value each), `headers`
 //!   (sanitise, edit), `plan` with `matching` (route), `authorise`, `redirect`, `rewrite`,
 //!   `attempt` with `patience`, `retry`, `deadline`, `timeout` and `upgrade`, `relay` with `pump` (bodies),
-//!   `tunnel` (bytes that left the codec)
+//!   `tunnel` (bytes that left the codec), `mirror`
 //! - `down` and `up`: the two ends of an exchange, HTTP/1 or HTTP/2; `io`: socket and buffers
 //! - `local` (responses made here) for an `error`; `observe`: what is known of a request
 //! - `head`, `spelling`, `date`: the head type and its spellings; `h1`, `h2`: the protocols
@@ -28,6 +28,7 @@ mod headers;
 pub mod io;
 mod local;
 pub mod matching;
+mod mirror;
 pub mod observe;
 pub mod path;
 mod patience;

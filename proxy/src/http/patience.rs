@@ -53,6 +53,7 @@ impl Attempts<'_, '_> {
     }
 
     pub(super) fn start_try(&mut self) {
+        self.deadlines.moved();
         if let Some(timeout) = self.try_timeout {
             self.deadlines.set_try(Some(Instant::now() + timeout));
         }

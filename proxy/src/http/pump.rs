@@ -99,6 +99,15 @@ impl RequestPump {
         }
     }
 
+    /// The whole body, when all of it was received and kept.
+    pub fn kept(&self) -> Option<Vec<Bytes>> {
+        match &self.replay {
+            Replay::Keep { pieces, .. } if self.is_received() => Some(pieces.clone()),
+            Replay::Off if self.is_received() && self.bytes == 0 => Some(Vec::new()),
+            _ => None,
+        }
+    }
+
     /// The next attempt begins.
     pub fn rewind(&mut self) {
         self.given = 0;

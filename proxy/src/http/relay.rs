@@ -5,10 +5,31 @@ use std::task::{Context, Poll};
 
 use super::attempt::{Answer, Attempts};
 use super::error::Failure;
+use super::h1::Tunnel;
+use super::mirror;
 use super::pump::ResponsePump;
 use super::up::Up;
+use crate::config::snapshot::ClusterLinks;
 
 impl Attempts<'_, '_> {
+    /// Sends copies where the route wants them.
+    pub fn mirror(&self, links: &ClusterLinks) {
+        if self.forward.mirrors.is_empty() || self.framing.tunnel != Tunnel::None {
+            return;
+        }
+        let Some(body) = self.pump.kept() else {
+            return;
+        };
+        for (cluster, mirror) in mirror::drawn(self.forward, links) {
+            let copy = mirror::Copy {
+                head: self.info.request.clone(),
+                framing: self.framing,
+                body: body.clone(),
+            };
+            mirror::send(&self.conn.worker, cluster, mirror, copy);
+        }
+    }
+
     /// Relays the response to its end; of a tunnel, both directions to theirs. What was moved is
     /// counted in `info`, however it ends.
     ///

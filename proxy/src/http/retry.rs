@@ -42,6 +42,10 @@ impl Retries {
         self.policy.as_ref()?.per_try_timeout
     }
 
+    pub fn per_try_idle_timeout(&self) -> Option<Duration> {
+        self.policy.as_ref()?.per_try_idle_timeout
+    }
+
     /// Endpoints that were tried are avoided.
     pub fn avoids_previous(&self) -> bool {
         self.policy

@@ -362,3 +362,42 @@ async fn a_request_survives_an_upstream_that_closes_after_every_answer_under_loa
     });
     futures_util::future::join_all(asking).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn copies_go_to_a_mirror_and_nobody_waits_for_it() {
+    let (told, mut hear) = tokio::sync::mpsc::unbounded_channel();
+    let upstream = listen(move |mut tcp, _| {
+        let told = told.clone();
+        async move {
+            let mut buffer = Vec::new();
+            while let Some(request) = read_message(&mut tcp, &mut buffer).await {
+                let copy = request.contains("shop-shadow");
+                told.send(request).unwrap();
+                // A mirror that never answers holds up nobody.
+                if !copy && tcp.write_all(ok("fine").as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+    .await;
+    let setup = Setup::new(upstream).with(|setup| {
+        setup
+            .forward
+            .mirrors
+            .push(anyam_proxy::config::route::Mirror {
+                cluster: anyam_proxy::config::snapshot::ClusterRef(0),
+                fraction: 1_000_000,
+                keep_host: false,
+            });
+    });
+    let proxy = Proxy::start(setup);
+    let mut client = Client::connect(proxy.address).await;
+    let post = "POST /x HTTP/1.1\r\nHost: shop\r\nContent-Length: 5\r\n\r\nhello";
+    assert!(client.ask(post).await.ends_with("fine"));
+    let mut both = [hear.recv().await.unwrap(), hear.recv().await.unwrap()];
+    both.sort_by_key(|request| request.contains("shop-shadow"));
+    assert!(both[0].contains("Host: shop\r\n"));
+    assert!(both[1].contains("Host: shop-shadow\r\n"), "{both:?}");
+    assert!(both[1].ends_with("\r\n\r\nhello"));
+}

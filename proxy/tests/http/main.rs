@@ -11,5 +11,5 @@ mod http2;
 mod life;
 mod mesh;
 mod peers;
-#[path = "../pki/mod.rs"]
+#[path = "../l4/support/pki.rs"]
 mod pki;
