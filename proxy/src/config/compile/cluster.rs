@@ -26,7 +26,6 @@ use crate::telemetry::edge::Service;
 use crate::upstream::limits::Limits;
 
 /// envoy.config.cluster.v3.Cluster. State is carried over from the previous version.
-#[allow(clippy::too_many_lines)] // One message, destructured whole: its length is Envoy's.
 pub fn cluster(
     compiler: &Compiler,
     at: At<'_>,
@@ -225,7 +224,7 @@ fn pool_key(m: &pb::Cluster) -> u64 {
     let sockets = pb::Cluster {
         transport_socket: m.transport_socket.clone(),
         upstream_bind_config: m.upstream_bind_config.clone(),
-        upstream_connection_options: m.upstream_connection_options.clone(),
+        upstream_connection_options: m.upstream_connection_options,
         http_protocol_options: m.http_protocol_options.clone(),
         http2_protocol_options: m.http2_protocol_options.clone(),
         protocol_selection: m.protocol_selection,

@@ -71,7 +71,7 @@ pub fn assignment(at: At<'_>, m: &pb::ClusterLoadAssignment) -> Result<Assignmen
 /// Values that many endpoints share.
 #[derive(Default)]
 struct Interned {
-    metadata: HashMap<Vec<(Box<str>, Box<str>)>, Arc<TransportMetadata>>,
+    metadata: HashMap<TransportMetadata, Arc<TransportMetadata>>,
 }
 
 fn locality(
@@ -163,10 +163,8 @@ fn endpoint(
         .and_then(|f| f.get("envoy.transport_socket_match"))
         .map(string_metadata)
         .unwrap_or_default();
-    let shared = interned.metadata.entry(pairs);
-    let transport_metadata = shared
-        .or_insert_with_key(|p| Arc::new(p.clone().into()))
-        .clone();
+    let shared = interned.metadata.entry(pairs.into());
+    let transport_metadata = shared.or_insert_with_key(|p| Arc::new(p.clone())).clone();
     let workload = filters
         .and_then(|f| f.get("istio")?.fields.get("workload"))
         .and_then(text)

@@ -26,7 +26,6 @@ type Hcm = pb::HttpConnectionManager;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.
-#[allow(clippy::too_many_lines)] // One message, destructured whole: its length is Envoy's.
 pub fn manager(
     compiler: &Compiler,
     at: At<'_>,

@@ -13,6 +13,8 @@
 
 // Messages are destructured whole, deprecated fields too.
 #![allow(deprecated)]
+// A function that destructures a message whole is as long as that message.
+#![allow(clippy::too_many_lines)]
 
 mod access_log;
 mod action;
