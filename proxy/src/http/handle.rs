@@ -268,6 +268,8 @@ impl Exchange<'_, '_> {
         let edits = weighted.map(|entry| &entry.request_headers);
         headers::edit(&mut self.info, Side::Request, edits);
         if framing.expect_continue && framing.tunnel == Tunnel::None {
+            // Answered here, so that the body can stream, or be kept for a retry.
+            self.info.request.remove(HeaderId::Expect);
             self.down.go_on();
         }
 

@@ -28,7 +28,7 @@ pub fn request_in(
     head.set_method(parts.method.as_str().as_bytes());
     let uri = parts.uri.into_parts();
     if let Some(scheme) = &uri.scheme {
-        head.set_scheme(scheme.as_str().as_bytes());
+        head.set_scheme(scheme.as_str().to_ascii_lowercase().as_bytes());
     }
     let te_trailers = parts.headers.get(http::header::TE).is_some();
     // `:authority` rules; a Host beside it that says otherwise is an attempt to confuse.
