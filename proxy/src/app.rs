@@ -32,6 +32,8 @@ use crate::config::demand::{Demand, Wanted};
 use crate::drain::Drain;
 use crate::identity::agent::AgentError;
 use crate::identity::{self, agent::Agent};
+use crate::inspect;
+use crate::telemetry::Telemetry;
 use crate::telemetry::edge::Peer;
 use crate::telemetry::registry::RegistryError;
 use crate::xds::apply::{Applier, Egress};
@@ -124,6 +126,7 @@ async fn serve_until_told(
         started: started.0,
         since: started.1,
     });
+    start_inspect(&bootstrap, &admin, &telemetry, &mut tasks)?;
     open_ports(&bootstrap, &admin, &telemetry.local, demand, &mut tasks).await?;
     workers.bound().await?;
     tracing::info!(
@@ -232,14 +235,42 @@ fn start_xds(
     let applier = Applier::new(core.compiler, core.store, statics, egress);
     let (client, handle) = Client::new(config, applier, target, bootstrap.node.clone(), wants);
     tasks.spawn(async move {
-        // Without a certificate the control plane would only turn us away.
-        if let Some(mut status) = identity {
-            let certified = status.wait_for(|status| !status.serial.is_empty()).await;
-            drop(certified);
-        }
+        certified(identity).await;
         client.run().await;
     });
     Ok(Some(handle))
+}
+
+fn start_inspect(
+    bootstrap: &Bootstrap,
+    admin: &Arc<Admin>,
+    telemetry: &Arc<Telemetry>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(), AppError> {
+    let Some(inspect) = &bootstrap.extensions.inspect else {
+        return Ok(());
+    };
+    let agent = inspect::agent::Agent {
+        target: target(&admin.store, &inspect.cluster)?,
+        admin: admin.clone(),
+        telemetry: telemetry.clone(),
+        node_id: bootstrap.node.id.clone(),
+        interval: inspect.report_interval,
+    };
+    let identity = admin.identity.clone();
+    tasks.spawn(async move {
+        certified(identity).await;
+        agent.run().await;
+    });
+    Ok(())
+}
+
+/// Waits for the first certificate: without one the control plane would only turn us away.
+async fn certified(identity: Option<watch::Receiver<identity::Status>>) {
+    if let Some(mut status) = identity {
+        let certified = status.wait_for(|status| !status.serial.is_empty()).await;
+        drop(certified);
+    }
 }
 
 /// Admin, metrics, health and DNS.

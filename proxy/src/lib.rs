@@ -15,6 +15,7 @@ pub mod dns;
 pub mod drain;
 pub mod http;
 pub mod identity;
+pub mod inspect;
 pub mod listener;
 pub mod policy;
 pub mod redirect;

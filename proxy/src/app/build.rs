@@ -50,6 +50,7 @@ impl Core {
         let telemetry = Arc::new(Telemetry {
             edges: Edges::new(registry.clone()),
             local: local_peer(bootstrap),
+            taps: Default::default(),
         });
         Ok(Core {
             telemetry,

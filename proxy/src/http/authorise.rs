@@ -63,7 +63,7 @@ fn facts(downstream: &Downstream) -> Facts<'_> {
 
 /// A request as rules see it: the normalised path, the authority in lower case, every value of a
 /// repeated header.
-struct Subject<'a>(&'a Head);
+pub(crate) struct Subject<'a>(pub(crate) &'a Head);
 
 impl policy::Request for Subject<'_> {
     fn path(&self) -> &[u8] {

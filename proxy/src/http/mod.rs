@@ -12,7 +12,7 @@
 //! - `head`, `spelling`, `date`: the head type and its spellings; `h1`, `h2`: the protocols
 
 mod attempt;
-mod authorise;
+pub(crate) mod authorise;
 pub mod authority;
 pub mod conn;
 pub mod date;

@@ -10,10 +10,11 @@ use super::head::{Head, HeaderId, Version};
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::Endpoint;
 use crate::config::http::HttpManager;
-use crate::config::listener::{FilterChain, Listener};
+use crate::config::listener::{Direction, FilterChain, Listener};
 use crate::config::matcher::HeaderName;
 use crate::config::route::{Route, RouteConfig, VirtualHost};
 use crate::telemetry::edge::RequestSample;
+use crate::telemetry::tap::Seen;
 use crate::telemetry::{Call, Calls, Headers, Record, ResponseFlags};
 use crate::tls;
 use crate::worker::Worker;
@@ -231,6 +232,9 @@ pub fn report(worker: &Worker, info: &RequestInfo) {
     if !info.manager.access_log.is_empty() {
         worker.logs.write(&info.manager.access_log, &info.record());
     }
+    if worker.telemetry.taps.any() {
+        show(worker, info);
+    }
     let call = Call {
         cluster: info.cluster.clone(),
         endpoint: info.endpoint.clone(),
@@ -247,6 +251,18 @@ pub fn report(worker: &Worker, info: &RequestInfo) {
         denied: info.denied,
     };
     info.downstream.calls.request(&call, info.is_grpc, sample);
+}
+
+/// For whoever looks at live requests.
+fn show(worker: &Worker, info: &RequestInfo) {
+    let mut request = info.request.iter().map(|field| (field.name, field.value));
+    let mut response = info.response.iter().map(|field| (field.name, field.value));
+    worker.telemetry.taps.offer(Seen {
+        record: info.record(),
+        inbound: info.downstream.listener.def.direction == Direction::Inbound,
+        request_headers: &mut request,
+        response_headers: &mut response,
+    });
 }
 
 /// What a gRPC call without a status counts as, as gRPC clients have it.

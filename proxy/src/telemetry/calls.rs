@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::edge::{Edge, EdgeKey, Edges, Peer, Protocol, Reporter, RequestSample, Service};
 use super::flags::ResponseFlags;
+use super::tap::Taps;
 use crate::config::cluster::Cluster;
 use crate::config::demand::Resource;
 use crate::config::endpoint::{Endpoint, Workload};
@@ -30,6 +31,7 @@ pub struct Telemetry {
     pub edges: Edges,
     /// The workload this proxy stands beside.
     pub local: Peer,
+    pub taps: Taps,
 }
 
 /// One request or connection, as far as naming its edge goes.

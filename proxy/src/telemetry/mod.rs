@@ -5,6 +5,7 @@
 //! - `edge`: who calls whom, label sets resolved once and bounded
 //! - `calls`: the edges of one connection, its caller looked up by address
 //! - `resource`: counters per listener and per cluster
+//! - `tap`: live requests for onlookers
 //! - `flags`: Envoy's response flags
 //! - `access_log`: sinks; `record`: what a line can say; `format`, `escape`: how it is written
 
@@ -17,6 +18,7 @@ pub mod format;
 pub mod record;
 pub mod registry;
 pub mod resource;
+pub mod tap;
 
 pub use access_log::{Sinks, WorkerLogs};
 pub use calls::{Call, Calls, Telemetry};

@@ -416,5 +416,6 @@ fn telemetry() -> Arc<anyam_proxy::telemetry::Telemetry> {
     Arc::new(Telemetry {
         edges: Edges::new(registry),
         local: Peer::default(),
+        taps: Default::default(),
     })
 }

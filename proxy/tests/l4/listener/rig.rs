@@ -43,6 +43,7 @@ impl Rig {
         let telemetry = Arc::new(Telemetry {
             edges: Edges::new(registry.clone()),
             local: Peer::default(),
+            taps: Default::default(),
         });
         let store = Arc::new(Store::new(Snapshot::default()));
         let (drain, draining) = watch::channel(Phase::Serving);

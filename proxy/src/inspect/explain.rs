@@ -1,0 +1,467 @@
+//! A hypothetical request, judged by the data path's own matchers on the snapshot in force:
+//! listener, chain, policy, route, cluster, endpoint. Nothing is sent and nothing counted.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use xds_proto::anyam::inspect::v1 as pb;
+use xds_proto::anyam::inspect::v1::decision::Outcome;
+
+use crate::config::Snapshot;
+use crate::config::cluster::{Cluster, Transport};
+use crate::config::http::{HttpFilter, HttpManager};
+use crate::config::listener::{Direction, FilterChain, Listener, TcpTarget, Terminal};
+use crate::config::policy::Rbac;
+use crate::config::route::{Action, RbacOverride, Route, RouteConfig, Target};
+use crate::http::head::{Head, HeaderId};
+use crate::http::plan::{self, Lost};
+use crate::listener::chain;
+use crate::listener::detect::Protocol;
+use crate::policy;
+use crate::tls::{ConnectionInfo, PeerIdentity, SpiffeId};
+
+/// The decisions in the order in which the data path takes them.
+///
+/// # Errors
+/// When the question itself cannot be understood.
+pub fn explain(snapshot: &Snapshot, asked: &pb::Explain) -> Result<Vec<pb::Decision>, String> {
+    let question = Question::parse(asked)?;
+    let mut said = Said::default();
+    walk(snapshot, &question, &mut said);
+    Ok(said.0)
+}
+
+#[derive(Default)]
+struct Said(Vec<pb::Decision>);
+
+impl Said {
+    fn say(&mut self, stage: &str, outcome: Outcome, subject: &str, reason: impl Into<String>) {
+        self.0.push(pb::Decision {
+            stage: stage.to_owned(),
+            outcome: outcome.into(),
+            subject: subject.to_owned(),
+            reason: reason.into(),
+        });
+    }
+}
+
+struct Question {
+    inbound: bool,
+    destination: SocketAddr,
+    source: SocketAddr,
+    /// `None`: an opaque TCP connection.
+    head: Option<Head>,
+    tls: Option<ConnectionInfo>,
+}
+
+impl Question {
+    fn parse(asked: &pb::Explain) -> Result<Self, String> {
+        let ip: IpAddr = asked
+            .address
+            .parse()
+            .map_err(|_| format!("address: {:?} is not an IP address", asked.address))?;
+        let port = u16::try_from(asked.port).map_err(|_| "port: is above 65535".to_owned())?;
+        let source = match asked.peer_address.as_str() {
+            "" => IpAddr::from([127, 0, 0, 1]),
+            text => text
+                .parse()
+                .map_err(|_| format!("peer_address: {text:?} is not an IP address"))?,
+        };
+        let tls = match asked.peer_identity.as_str() {
+            "" => None,
+            text => Some(peer(text)?),
+        };
+        Ok(Question {
+            inbound: asked.inbound,
+            destination: SocketAddr::new(ip, port),
+            source: SocketAddr::new(source, 0),
+            head: (!asked.method.is_empty()).then(|| head(asked)),
+            tls,
+        })
+    }
+
+    /// What detection would find.
+    fn protocol(&self) -> Protocol {
+        match (&self.tls, &self.head) {
+            (Some(_), head) => Protocol::Tls(crate::tls::hello::ClientHello {
+                sni: None,
+                alpn: vec![match head {
+                    Some(_) => Box::from(&b"anyam-http/1.1"[..]),
+                    None => Box::from(&b"anyam-tcp"[..]),
+                }],
+            }),
+            (None, Some(_)) => Protocol::Http11,
+            (None, None) => Protocol::Tcp,
+        }
+    }
+
+    fn facts(&self) -> policy::Facts<'_> {
+        policy::Facts {
+            tls: self.tls.as_ref(),
+            direct_remote: self.source.ip(),
+            remote: self.source.ip(),
+            destination: self.destination,
+            sni: None,
+            request: None,
+        }
+    }
+}
+
+fn peer(text: &str) -> Result<ConnectionInfo, String> {
+    let id = SpiffeId::parse(text).map_err(|error| format!("peer_identity: {error}"))?;
+    Ok(ConnectionInfo {
+        version: "TLSv1.3",
+        cipher: "TLS_AES_128_GCM_SHA256",
+        group: None,
+        alpn: None,
+        sni: None,
+        peer: Some(PeerIdentity::new(id)),
+        peer_verified: true,
+        resumed: false,
+        peer_cert_serial: None,
+        not_after: None,
+    })
+}
+
+fn head(asked: &pb::Explain) -> Head {
+    let mut head = Head::new();
+    head.set_method(asked.method.to_ascii_uppercase().as_bytes());
+    head.set_scheme(b"http");
+    head.set_authority(asked.authority.as_bytes());
+    let path = if asked.path.is_empty() {
+        "/"
+    } else {
+        &asked.path
+    };
+    head.set_path_and_query(path.as_bytes());
+    for header in &asked.headers {
+        head.append_named(header.name.as_bytes(), header.value.as_bytes());
+    }
+    head
+}
+
+fn walk(snapshot: &Snapshot, question: &Question, said: &mut Said) {
+    let Some(listener) = listener(snapshot, question, said) else {
+        return;
+    };
+    let protocol = question.protocol();
+    let facts = chain::Facts {
+        destination: question.destination,
+        source: question.source,
+        protocol: &protocol,
+    };
+    let Some(chain) = chain::choose(&listener.def, &facts) else {
+        let why = "no filter chain of the listener matches: the connection is closed";
+        return said.say("chain", Outcome::Failed, &listener.def.name, why);
+    };
+    let how = match &chain.tls {
+        Some(_) => "its matchers fit; TLS is ended here",
+        None => "its matchers fit; no TLS is ended here",
+    };
+    said.say("chain", Outcome::Chosen, &chain.name, how);
+    if !network_policy(chain, question, said) {
+        return;
+    }
+    match &chain.terminal {
+        Terminal::Tcp(proxy) => tcp(listener, &proxy.target, question, said),
+        Terminal::Http(manager) => match &question.head {
+            Some(head) => http(snapshot, listener, manager, question, head, said),
+            None => {
+                let why = "the chain speaks HTTP, and an opaque connection was asked about";
+                said.say("detection", Outcome::Failed, &chain.name, why);
+            }
+        },
+    }
+}
+
+fn listener<'s>(
+    snapshot: &'s Snapshot,
+    question: &Question,
+    said: &mut Said,
+) -> Option<&'s Arc<Listener>> {
+    let direction = match question.inbound {
+        true => Direction::Inbound,
+        false => Direction::Outbound,
+    };
+    if let Some(listener) = snapshot.by_address.get(&question.destination) {
+        let why = "it stands at the original destination";
+        said.say("listener", Outcome::Chosen, &listener.def.name, why);
+        return Some(listener);
+    }
+    let entry = snapshot
+        .listeners
+        .values()
+        .find(|l| l.def.bind_to_port && l.def.direction == direction);
+    match entry {
+        Some(listener) => {
+            let why = match question.inbound {
+                true => "every inbound connection enters here".to_owned(),
+                false => format!(
+                    "no listener for {} is held; the app's first connection asks the control plane",
+                    question.destination
+                ),
+            };
+            said.say("listener", Outcome::Chosen, &listener.def.name, why);
+        }
+        None => {
+            let why = "no listener takes connections in this direction";
+            said.say("listener", Outcome::Failed, "", why);
+        }
+    }
+    entry
+}
+
+fn network_policy(chain: &FilterChain, question: &Question, said: &mut Said) -> bool {
+    let facts = question.facts();
+    chain
+        .rbac
+        .iter()
+        .all(|rbac| judged(rbac, &facts, "connection", said))
+}
+
+/// Says what one filter decides; whether it lets through.
+fn judged(rbac: &Rbac, facts: &policy::Facts<'_>, what: &str, said: &mut Said) -> bool {
+    let verdict = policy::judge(rbac, facts);
+    if let Some(by) = &verdict.would_refuse {
+        let by = by.as_deref().unwrap_or("no policy allows it");
+        let why = format!("rules on trial would refuse the {what}: {by}");
+        said.say("policy", Outcome::Info, &rbac.stat_prefix, why);
+    }
+    match &verdict.refused {
+        None => {
+            let why = format!("the {what} is allowed");
+            said.say("policy", Outcome::Allowed, &rbac.stat_prefix, why);
+            true
+        }
+        Some(Some(by)) => {
+            said.say(
+                "policy",
+                Outcome::Denied,
+                by,
+                format!("this policy denies the {what}"),
+            );
+            false
+        }
+        Some(None) => {
+            let why = format!("no policy allows the {what} for this caller");
+            said.say("policy", Outcome::Denied, &rbac.stat_prefix, why);
+            false
+        }
+    }
+}
+
+fn tcp(listener: &Listener, target: &TcpTarget, question: &Question, said: &mut Said) {
+    let reference = match target {
+        TcpTarget::Cluster(reference) => Some(*reference),
+        TcpTarget::Weighted(entries) => {
+            said.say(
+                "route",
+                Outcome::Info,
+                "",
+                "weighted: the first of several is shown",
+            );
+            entries.first().map(|(_, reference)| *reference)
+        }
+    };
+    let link = reference
+        .and_then(|at| usize::try_from(at.0).ok())
+        .and_then(|at| listener.clusters.get(at));
+    match link {
+        Some(link) => cluster(&link.name, link.target.as_ref(), question, said),
+        None => said.say("cluster", Outcome::Failed, "", "the chain names no cluster"),
+    }
+}
+
+fn http(
+    snapshot: &Snapshot,
+    listener: &Listener,
+    manager: &HttpManager,
+    question: &Question,
+    head: &Head,
+    said: &mut Said,
+) {
+    let config = usize::try_from(manager.routes.0)
+        .ok()
+        .and_then(|at| listener.routes.get(at)?.target());
+    let Some(config) = config else {
+        let why = "the route configuration is not there (yet)";
+        return said.say("route", Outcome::Failed, "", why);
+    };
+    let authority = String::from_utf8_lossy(head.authority()).to_ascii_lowercase();
+    let Some((_, host)) = plan::host(&config.table, &authority) else {
+        let why = format!("no virtual host takes {authority:?}: 404 (NR)");
+        return said.say("route", Outcome::Failed, &config.table.name, why);
+    };
+    said.say(
+        "route",
+        Outcome::Info,
+        &host.name,
+        "this virtual host takes the authority",
+    );
+    let mut chosen: Option<&Arc<Route>> = None;
+    for (route, verdict) in plan::routes(host, head, 0) {
+        let verdict = match (verdict, chosen) {
+            (Ok(()), Some(_)) => Err(Lost::Earlier),
+            (verdict, _) => verdict,
+        };
+        match verdict {
+            Ok(()) => {
+                chosen = Some(route);
+                said.say("route", Outcome::Chosen, &route.name, "the first that fits");
+            }
+            Err(lost) => said.say("route", Outcome::Lost, &route.name, why_lost(lost)),
+        }
+    }
+    let Some(route) = chosen else {
+        let why = "no route of the virtual host fits: 404 (NR)";
+        return said.say("route", Outcome::Failed, &host.name, why);
+    };
+    if http_policy(manager, route, question, head, said) {
+        act(snapshot, config, route, question, head, said);
+    }
+}
+
+fn why_lost(lost: Lost<'_>) -> String {
+    match lost {
+        Lost::Path => "the path does not fit".to_owned(),
+        Lost::Header(name) => format!("header {} does not fit", name.name),
+        Lost::Query(name) => format!("query parameter {name} does not fit"),
+        Lost::NotGrpc => "only gRPC requests".to_owned(),
+        Lost::Fraction => "only a share of requests, and the draw went against it".to_owned(),
+        Lost::Earlier => "fits too, but an earlier route took the request".to_owned(),
+    }
+}
+
+fn http_policy(
+    manager: &HttpManager,
+    route: &Route,
+    question: &Question,
+    head: &Head,
+    said: &mut Said,
+) -> bool {
+    let subject = crate::http::authorise::Subject(head);
+    let facts = policy::Facts {
+        request: Some(&subject),
+        ..question.facts()
+    };
+    manager.filters.iter().all(|filter| {
+        let HttpFilter::Rbac { name, rbac } = filter;
+        match route.rbac_for(name) {
+            None => judged(rbac, &facts, "request", said),
+            Some(RbacOverride::Disabled) => true,
+            Some(RbacOverride::Replace(own)) => judged(own, &facts, "request", said),
+        }
+    })
+}
+
+fn act(
+    snapshot: &Snapshot,
+    config: &RouteConfig,
+    route: &Route,
+    question: &Question,
+    head: &Head,
+    said: &mut Said,
+) {
+    let forward = match &route.action {
+        Action::Forward(forward) => forward,
+        Action::Redirect(redirect) => {
+            let why = format!("answered with a redirect, {}", redirect.status);
+            return said.say("route", Outcome::Info, &route.name, why);
+        }
+        Action::Direct { status, .. } => {
+            return said.say(
+                "route",
+                Outcome::Info,
+                &route.name,
+                format!("answered with {status}"),
+            );
+        }
+    };
+    if let Target::Weighted { total, clusters } = &forward.target {
+        let mut before = 0;
+        for entry in clusters {
+            let share = (entry.bound - before) as f64 * 100.0 / (*total).max(1) as f64;
+            before = entry.bound;
+            let name = usize::try_from(entry.cluster.0).ok();
+            let name = name
+                .and_then(|at| config.clusters.get(at))
+                .map(|link| &*link.name);
+            said.say(
+                "cluster",
+                Outcome::Info,
+                name.unwrap_or_default(),
+                format!("{share:.1} %"),
+            );
+        }
+    }
+    let chosen = plan::cluster(forward, &config.clusters, head, snapshot, 0);
+    let name = chosen
+        .cluster
+        .as_ref()
+        .map_or("", |cluster| &*cluster.name)
+        .to_owned();
+    cluster(&name, chosen.cluster.as_ref(), question, said);
+    match &forward.retry {
+        Some(retry) => {
+            let why = format!("up to {} retries", retry.num_retries);
+            said.say("retry", Outcome::Info, &route.name, why);
+        }
+        None => said.say("retry", Outcome::Info, &route.name, "no retries"),
+    }
+}
+
+fn cluster(name: &str, target: Option<&Arc<Cluster>>, question: &Question, said: &mut Said) {
+    let Some(cluster) = target else {
+        let why = "the cluster is not known (yet): 503 (NC)";
+        return said.say("cluster", Outcome::Failed, name, why);
+    };
+    said.say(
+        "cluster",
+        Outcome::Chosen,
+        &cluster.name,
+        "the route leads here",
+    );
+    let set = cluster.endpoints.load();
+    for (priority, group) in set.priorities.iter().enumerate() {
+        for endpoint in &group.endpoints {
+            let ejected = if endpoint.state.is_ejected() {
+                ", ejected"
+            } else {
+                ""
+            };
+            let transport = match cluster.transport_of(endpoint) {
+                Some(Transport::Tls(_)) => "mTLS",
+                Some(Transport::RawBuffer) => "plaintext",
+                None => "no transport fits, so it fails closed",
+            };
+            let why = format!(
+                "{:?}{ejected}, priority {priority}, {} active, {transport}",
+                endpoint.health,
+                endpoint.state.active()
+            );
+            let subject = endpoint.address.to_string();
+            said.say("endpoint", Outcome::Info, &subject, why);
+        }
+    }
+    let what = crate::upstream::cluster::PickFor {
+        exclude: &[],
+        original_dst: Some(question.destination),
+    };
+    match cluster.pick(what, &mut fastrand::Rng::new()) {
+        Ok(picked) => {
+            let why = if picked.panic {
+                "picked in panic: too few are healthy"
+            } else {
+                "a pick now"
+            };
+            let subject = picked.endpoint.address.to_string();
+            said.say("endpoint", Outcome::Chosen, &subject, why);
+        }
+        Err(error) => said.say(
+            "endpoint",
+            Outcome::Failed,
+            &cluster.name,
+            format!("{error}: 503 (UH)"),
+        ),
+    }
+}

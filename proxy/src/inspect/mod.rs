@@ -1,0 +1,9 @@
+//! One stream to the control plane, by which people look into this proxy.
+//!
+//! - `agent`: the stream: hello, reports, taps, dumps; reconnects
+//! - `report`: edges and versions since the last report
+//! - `explain`: a hypothetical request, judged by the data path's own matchers
+
+pub mod agent;
+pub mod explain;
+mod report;

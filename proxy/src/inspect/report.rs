@@ -1,0 +1,133 @@
+//! What a proxy reports: what it runs, how old that is, and what flowed since the last report.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::SystemTime;
+
+use xds_proto::anyam::inspect::v1 as pb;
+use xds_proto::google::protobuf::Timestamp;
+
+use crate::admin::Admin;
+use crate::drain::Drain;
+use crate::telemetry::edge::{Edge, EdgeKey, Edges, Reporter};
+
+/// Counts of an edge when last reported.
+#[derive(Clone, Default)]
+struct Before {
+    requests: u64,
+    failures: u64,
+    denied: u64,
+    opened: u64,
+    closed: u64,
+    sent: u64,
+    received: u64,
+    latency: Vec<u64>,
+}
+
+/// Turns totals into deltas. What was reported over a stream that broke may be lost: counts are
+/// for looking, Prometheus is for counting.
+#[derive(Default)]
+pub(super) struct Deltas {
+    before: HashMap<EdgeKey, Before>,
+}
+
+impl Deltas {
+    /// Edges on which something happened since the last call.
+    pub(super) fn take(&mut self, edges: &Edges) -> Vec<pb::Edge> {
+        let all = edges.all();
+        all.iter().filter_map(|edge| self.of(edge)).collect()
+    }
+
+    fn of(&mut self, edge: &Arc<Edge>) -> Option<pb::Edge> {
+        let counts = &edge.counts;
+        let now = Before {
+            requests: counts.requests.load(Relaxed),
+            failures: counts.failures.load(Relaxed),
+            denied: counts.denied.load(Relaxed),
+            opened: counts.opened.load(Relaxed),
+            closed: counts.closed.load(Relaxed),
+            sent: counts.bytes_sent.load(Relaxed),
+            received: counts.bytes_received.load(Relaxed),
+            latency: counts.latency.iter().map(|c| c.load(Relaxed)).collect(),
+        };
+        let before = self.before.insert(edge.key.clone(), now.clone());
+        let before = before.unwrap_or_default();
+        let old = before.latency.iter().chain(std::iter::repeat(&0));
+        let latency = now.latency.iter().zip(old).map(|(now, old)| now - old);
+        let key = &edge.key;
+        let delta = pb::Edge {
+            reporter: match key.reporter {
+                Reporter::Source => pb::Reporter::Source,
+                Reporter::Destination => pb::Reporter::Destination,
+            } as i32,
+            source_workload: key.source.workload.clone(),
+            source_namespace: key.source.namespace.clone(),
+            source_identity: key.source.principal.clone(),
+            destination_service: key.service.host.clone(),
+            destination_namespace: key.destination.namespace.clone(),
+            destination_workload: key.destination.workload.clone(),
+            destination_identity: key.destination.principal.clone(),
+            protocol: key.protocol.label().to_owned(),
+            security: if key.mutual_tls { "mutual_tls" } else { "none" }.to_owned(),
+            destination_version: key.destination.version.clone(),
+            requests: now.requests - before.requests,
+            failures: now.failures - before.failures,
+            denied: now.denied - before.denied,
+            connections_opened: now.opened - before.opened,
+            connections_closed: now.closed - before.closed,
+            bytes_sent: now.sent - before.sent,
+            bytes_received: now.received - before.received,
+            latency: latency.collect(),
+            response_flags: Default::default(),
+        };
+        let happened = delta.requests
+            + delta.denied
+            + delta.connections_opened
+            + delta.connections_closed
+            + delta.bytes_sent
+            + delta.bytes_received;
+        (happened > 0).then_some(delta)
+    }
+}
+
+/// What it runs.
+pub(super) fn report(admin: &Admin, drain: &Drain, edges: Vec<pb::Edge>) -> pb::Report {
+    let state = admin
+        .xds
+        .as_ref()
+        .map(|xds| xds.state())
+        .unwrap_or_default();
+    let resources = state.versions.into_iter();
+    let resources = resources.map(|(kind, (version, count))| pb::ResourceVersion {
+        type_url: kind.type_url().to_owned(),
+        version,
+        count,
+    });
+    let identity = admin
+        .identity
+        .as_ref()
+        .map(|status| status.borrow().clone());
+    let identity = identity.unwrap_or_default();
+    pb::Report {
+        resources: resources.collect(),
+        config_received: state.last_received.map(timestamp),
+        snapshot: admin.store.load().generation,
+        certificate_not_after: identity.not_after.map(timestamp),
+        certificate_serial: identity.serial,
+        rejected: state.rejected.unwrap_or_default(),
+        edges,
+        draining: !drain.is_healthy(),
+    }
+}
+
+pub(super) fn timestamp(time: SystemTime) -> Timestamp {
+    let since = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    Timestamp {
+        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
+        // Below a thousand million.
+        nanos: since.subsec_nanos() as i32,
+    }
+}

@@ -1,0 +1,375 @@
+//! Taps: live requests, filtered, for somebody who looks.
+//!
+//! While nobody looks, a request pays one atomic load. An event that a tap has no room for is
+//! dropped and counted: traffic never waits for an onlooker.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use tokio::sync::mpsc;
+
+use super::record::Record;
+
+/// Events on their way to the onlooker, per tap.
+const QUEUE: usize = 256;
+/// Taps at once.
+const MAX_TAPS: usize = 16;
+/// Values of headers that are credentials.
+const REDACTED: &str = "[redacted]";
+const SECRET_HEADERS: [&str; 6] = [
+    "authorization",
+    "proxy-authorization",
+    "cookie",
+    "set-cookie",
+    "x-api-key",
+    "x-forwarded-client-cert",
+];
+/// Longest text of an event, bytes; more is cut.
+const MAX_TEXT: usize = 2048;
+const MAX_HEADERS: usize = 64;
+
+/// What is looked for; empty fields take anything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Filter {
+    pub method: String,
+    /// Prefix of the path.
+    pub path: String,
+    pub authority: String,
+    /// 0: any.
+    pub status: u16,
+    pub peer_identity: String,
+    /// `None`: both ways.
+    pub inbound: Option<bool>,
+}
+
+/// One request, owned.
+#[derive(Clone, Debug)]
+pub struct Event {
+    pub start: SystemTime,
+    pub duration: Duration,
+    pub inbound: bool,
+    pub protocol: &'static str,
+    pub method: String,
+    pub authority: String,
+    pub path: String,
+    pub status: u16,
+    pub grpc_status: String,
+    pub flags: String,
+    pub details: String,
+    pub peer: Option<SocketAddr>,
+    pub peer_identity: String,
+    pub route: String,
+    pub cluster: String,
+    pub upstream: Option<SocketAddr>,
+    pub attempts: u32,
+    pub received: u64,
+    pub sent: u64,
+    pub request_headers: Vec<(String, String)>,
+    pub response_headers: Vec<(String, String)>,
+    /// Lost since the event before this one.
+    pub dropped: u64,
+}
+
+/// One request as the data path knows it.
+pub struct Seen<'a, 'h> {
+    pub record: Record<'a>,
+    pub inbound: bool,
+    /// Names and values, in order.
+    pub request_headers: &'a mut dyn Iterator<Item = (&'h [u8], &'h [u8])>,
+    pub response_headers: &'a mut dyn Iterator<Item = (&'h [u8], &'h [u8])>,
+}
+
+struct Tap {
+    id: String,
+    filter: Filter,
+    headers: bool,
+    per_second: u64,
+    until: Instant,
+    began: Instant,
+    /// The second that is counted, and its count, in one word.
+    window: AtomicU64,
+    dropped: AtomicU64,
+    events: mpsc::Sender<Event>,
+}
+
+/// All taps of this process.
+#[derive(Default)]
+pub struct Taps {
+    active: AtomicUsize,
+    taps: Mutex<Vec<Arc<Tap>>>,
+}
+
+/// There are [`MAX_TAPS`] taps already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{MAX_TAPS} taps are open already; close one first")]
+pub struct TooMany;
+
+impl Taps {
+    /// Whether anybody looks.
+    pub fn any(&self) -> bool {
+        self.active.load(Relaxed) > 0
+    }
+
+    /// Opens a tap; one with the same id is replaced.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn open(
+        &self,
+        id: &str,
+        filter: Filter,
+        headers: bool,
+        per_second: u32,
+        lasting: Duration,
+    ) -> Result<mpsc::Receiver<Event>, TooMany> {
+        let (events, receiver) = mpsc::channel(QUEUE);
+        let now = Instant::now();
+        let tap = Tap {
+            id: id.to_owned(),
+            filter,
+            headers,
+            per_second: u64::from(per_second.max(1)),
+            until: now + lasting,
+            began: now,
+            window: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            events,
+        };
+        self.change(|taps| {
+            taps.retain(|tap| tap.id != id && tap.is_open(now));
+            if taps.len() >= MAX_TAPS {
+                return Err(TooMany);
+            }
+            taps.push(Arc::new(tap));
+            Ok(receiver)
+        })
+    }
+
+    pub fn close(&self, id: &str) {
+        self.change(|taps| taps.retain(|tap| tap.id != id));
+    }
+
+    /// Shows one request to whoever looks for it. Call when [`Taps::any`].
+    pub fn offer(&self, seen: Seen<'_, '_>) {
+        let now = Instant::now();
+        let taps = self.lock().clone();
+        if taps.iter().any(|tap| !tap.is_open(now)) {
+            self.change(|taps| taps.retain(|tap| tap.is_open(now)));
+        }
+        let wants =
+            |tap: &&Arc<Tap>| tap.is_open(now) && tap.filter.fits(&seen) && tap.has_room(now);
+        let takers: Vec<&Arc<Tap>> = taps.iter().filter(wants).collect();
+        if takers.is_empty() {
+            return;
+        }
+        let event = Event::of(seen);
+        for tap in takers {
+            tap.send(event.clone());
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Arc<Tap>>> {
+        self.taps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut Vec<Arc<Tap>>) -> R) -> R {
+        let mut taps = self.lock();
+        let result = change(&mut taps);
+        self.active.store(taps.len(), Relaxed);
+        result
+    }
+}
+
+impl Tap {
+    fn is_open(&self, now: Instant) -> bool {
+        now < self.until && !self.events.is_closed()
+    }
+
+    /// Counts against the rate; what is beyond it is dropped.
+    fn has_room(&self, now: Instant) -> bool {
+        let second = now.duration_since(self.began).as_secs() & 0xffff_ffff;
+        let counted = self.window.fetch_update(Relaxed, Relaxed, |window| {
+            let (at, count) = (window >> 32, window & 0xffff_ffff);
+            let count = if at == second { count } else { 0 };
+            (count < self.per_second).then_some((second << 32) | (count + 1))
+        });
+        if counted.is_err() {
+            self.dropped.fetch_add(1, Relaxed);
+        }
+        counted.is_ok()
+    }
+
+    fn send(&self, mut event: Event) {
+        event.dropped = self.dropped.swap(0, Relaxed);
+        if !self.headers {
+            event.request_headers.clear();
+            event.response_headers.clear();
+        }
+        let dropped = event.dropped;
+        if self.events.try_send(event).is_err() {
+            self.dropped.fetch_add(dropped + 1, Relaxed);
+        }
+    }
+}
+
+impl Filter {
+    fn fits(&self, seen: &Seen<'_, '_>) -> bool {
+        let record = &seen.record;
+        let same = |wanted: &str, value: Option<&[u8]>| {
+            wanted.is_empty() || value.is_some_and(|v| v.eq_ignore_ascii_case(wanted.as_bytes()))
+        };
+        same(&self.method, record.method)
+            && same(&self.authority, record.authority)
+            && record
+                .path
+                .unwrap_or_default()
+                .starts_with(self.path.as_bytes())
+            && (self.status == 0 || self.status == record.code)
+            && same(&self.peer_identity, peer_identity(seen).map(str::as_bytes))
+            && self.inbound.is_none_or(|inbound| inbound == seen.inbound)
+    }
+}
+
+/// Who is at the far end: the caller inbound, the called outbound.
+fn peer_identity<'a>(seen: &Seen<'a, '_>) -> Option<&'a str> {
+    match seen.inbound {
+        true => seen.record.peer_uri_san,
+        false => seen.record.upstream_peer_uri_san,
+    }
+}
+
+impl Event {
+    fn of(seen: Seen<'_, '_>) -> Self {
+        let identity = peer_identity(&seen).unwrap_or_default().to_owned();
+        let record = seen.record;
+        let owned = |text: Option<&str>| text.unwrap_or_default().to_owned();
+        Event {
+            start: record.start,
+            duration: record.duration,
+            inbound: seen.inbound,
+            protocol: record.protocol.unwrap_or("TCP"),
+            method: text(record.method.unwrap_or_default()),
+            authority: text(record.authority.unwrap_or_default()),
+            path: text(record.path.unwrap_or_default()),
+            status: record.code,
+            grpc_status: owned(record.grpc_status),
+            flags: record.flags.label().to_string(),
+            details: owned(record.details),
+            peer: record.direct_remote,
+            peer_identity: identity,
+            route: owned(record.route),
+            cluster: owned(record.cluster),
+            upstream: record.upstream_host,
+            attempts: record.attempts,
+            received: record.bytes_received,
+            sent: record.bytes_sent,
+            request_headers: list(seen.request_headers),
+            response_headers: list(seen.response_headers),
+            dropped: 0,
+        }
+    }
+}
+
+fn list<'h>(headers: &mut dyn Iterator<Item = (&'h [u8], &'h [u8])>) -> Vec<(String, String)> {
+    headers.take(MAX_HEADERS).map(header).collect()
+}
+
+fn header((name, value): (&[u8], &[u8])) -> (String, String) {
+    let name = text(name).to_ascii_lowercase();
+    let value = match SECRET_HEADERS.contains(&name.as_str()) {
+        true => REDACTED.to_owned(),
+        false => text(value),
+    };
+    (name, value)
+}
+
+/// Bytes of a peer as they may be shown: no control characters, bounded.
+fn text(bytes: &[u8]) -> String {
+    let cut = &bytes[..bytes.len().min(MAX_TEXT)];
+    String::from_utf8_lossy(cut)
+        .chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn offer(taps: &Taps, path: &str, code: u16) {
+        let mut record = Record::begun(SystemTime::now());
+        record.method = Some(b"GET");
+        record.path = Some(path.as_bytes());
+        record.code = code;
+        let headers: [(&[u8], &[u8]); 2] = [(b"Cookie", b"secret"), (b"X-A", b"b\r\nc")];
+        let (mut request, mut response) = (headers.into_iter(), std::iter::empty());
+        taps.offer(Seen {
+            record,
+            inbound: true,
+            request_headers: &mut request,
+            response_headers: &mut response,
+        });
+    }
+
+    fn open(taps: &Taps, filter: Filter, rate: u32) -> mpsc::Receiver<Event> {
+        taps.open("t", filter, true, rate, Duration::from_secs(60))
+            .unwrap()
+    }
+
+    #[test]
+    fn only_what_is_looked_for_is_shown_and_credentials_are_not() {
+        let taps = Taps::default();
+        assert!(!taps.any());
+        let filter = Filter {
+            path: "/a".into(),
+            status: 503,
+            ..Filter::default()
+        };
+        let mut events = open(&taps, filter, 100);
+        assert!(taps.any());
+        offer(&taps, "/a/b", 503);
+        offer(&taps, "/a/b", 200);
+        offer(&taps, "/b", 503);
+        let event = events.try_recv().unwrap();
+        assert_eq!((event.path.as_str(), event.status), ("/a/b", 503));
+        assert_eq!(event.request_headers[0].1, REDACTED);
+        assert!(!event.request_headers[1].1.contains('\n'));
+        assert!(events.try_recv().is_err());
+        taps.close("t");
+        assert!(!taps.any());
+    }
+
+    #[test]
+    fn beyond_the_rate_events_are_dropped_and_counted() {
+        let taps = Taps::default();
+        let mut events = open(&taps, Filter::default(), 3);
+        for _ in 0..10 {
+            offer(&taps, "/", 200);
+        }
+        assert_eq!(std::iter::from_fn(|| events.try_recv().ok()).count(), 3);
+        let dropped = taps.lock()[0].dropped.load(Relaxed);
+        assert_eq!(dropped, 7);
+    }
+
+    #[test]
+    fn a_tap_ends_with_its_onlooker_and_they_are_bounded() {
+        let taps = Taps::default();
+        drop(open(&taps, Filter::default(), 1));
+        offer(&taps, "/", 200);
+        assert!(!taps.any());
+        let all: Vec<_> = (0..MAX_TAPS + 1)
+            .map(|n| {
+                taps.open(
+                    &n.to_string(),
+                    Filter::default(),
+                    false,
+                    1,
+                    Duration::MAX / 4,
+                )
+            })
+            .collect();
+        assert!(all[MAX_TAPS].is_err());
+    }
+}
