@@ -13,7 +13,7 @@ use crate::config::http::{HttpFilter, HttpManager};
 use crate::config::listener::{Direction, FilterChain, Listener, TcpTarget, Terminal};
 use crate::config::policy::Rbac;
 use crate::config::route::{Action, RbacOverride, Route, RouteConfig, Target};
-use crate::http::head::{Head, HeaderId};
+use crate::http::head::Head;
 use crate::http::plan::{self, Lost};
 use crate::listener::chain;
 use crate::listener::detect::Protocol;
