@@ -264,18 +264,32 @@ pub fn check_name(text: &str, dots: bool) -> Result<(), String> {
     }
 }
 
+/// Checks while it is read, so that an error has the place of the name itself.
+struct NameText {
+    dots: bool,
+}
+
+impl Visitor<'_> for NameText {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<String, E> {
+        check_name(text, self.dots).map_err(E::custom)?;
+        Ok(text.to_owned())
+    }
+}
+
 /// For `deserialize_with`: [`check_name`] with dots.
 pub fn subdomain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    check_name(&text, true).map_err(D::Error::custom)?;
-    Ok(text)
+    deserializer.deserialize_str(NameText { dots: true })
 }
 
 /// For `deserialize_with`: [`check_name`] without dots.
 pub fn label<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    check_name(&text, false).map_err(D::Error::custom)?;
-    Ok(text)
+    deserializer.deserialize_str(NameText { dots: false })
 }
 
 /// For `deserialize_with`: an optional [`label`].

@@ -184,3 +184,73 @@ fn problem(file: &str, error: &io::Error) -> FileError {
         message: format!("cannot be read: {error}; what it said last serves on"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn service(name: &str, port: &str) -> String {
+        format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{ name: {name} }}\nspec: {{ ports: [{{ port: {port} }}] }}\n"
+        )
+    }
+
+    fn names(scan: &Scan) -> Vec<String> {
+        scan.objects
+            .iter()
+            .map(|object| object.object.id().key.name)
+            .collect()
+    }
+
+    #[test]
+    fn a_bad_file_keeps_its_last_good_objects_and_others_change() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(root.path().join(name), text).unwrap();
+        fs::create_dir_all(root.path().join("deep/er")).unwrap();
+        write("a.yaml", &service("a", "80"));
+        write("deep/er/b.yml", &service("b", "80"));
+        write(".hidden.yaml", "nonsense: [");
+        write("notes.txt", "nonsense: [");
+        let mut folder = Folder::new(root.path());
+        let first = folder.scan();
+        assert_eq!(
+            (names(&first), first.errors.len()),
+            (vec!["a".into(), "b".into()], 0)
+        );
+
+        write("a.yaml", &service("a", "none"));
+        write("deep/er/b.yml", &service("c", "80"));
+        let second = folder.scan();
+        assert_eq!(names(&second), ["a", "c"]);
+        assert_eq!(second.objects[0], first.objects[0], "the last good version");
+        assert_eq!(second.errors.len(), 1);
+        assert!(
+            second.errors[0]
+                .to_string()
+                .starts_with("a.yaml:4:25: spec.ports[0].port: ")
+        );
+
+        write("a.yaml", &service("a", "81"));
+        assert!(folder.scan().errors.is_empty());
+        fs::remove_file(root.path().join("a.yaml")).unwrap();
+        assert_eq!(names(&folder.scan()), ["c"]);
+        fs::rename(root.path(), root.path().with_extension("away")).unwrap();
+        let gone = folder.scan();
+        assert_eq!((names(&gone), gone.errors.len()), (vec!["c".into()], 1));
+        fs::rename(root.path().with_extension("away"), root.path()).unwrap();
+    }
+
+    #[test]
+    fn the_same_object_in_two_files_is_told_and_the_first_is_used() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("1.yaml"), service("a", "80")).unwrap();
+        fs::write(root.path().join("2.yaml"), service("a", "81")).unwrap();
+        let scan = Folder::new(root.path()).scan();
+        assert_eq!(scan.objects.len(), 1);
+        assert_eq!(scan.objects[0].file, "1.yaml");
+        assert_eq!(
+            scan.errors[0].to_string(),
+            "2.yaml:1:1: metadata.name: Service default/a is already in 1.yaml:1; this one is not used"
+        );
+    }
+}

@@ -260,3 +260,145 @@ impl<'de> Visitor<'de> for Seek<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn errors(text: &str) -> Vec<String> {
+        parse("mesh.yaml", text)
+            .unwrap_err()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    }
+
+    const GOOD: &str =
+        "apiVersion: v1\nkind: Service\nmetadata: { name: a }\nspec: { ports: [{ port: 80 }] }\n";
+
+    #[test]
+    fn many_documents_and_json() {
+        let text = format!(
+            "---\n# nothing\n---\n{GOOD}---\n{}",
+            GOOD.replace("name: a", "name: b")
+        );
+        let objects = parse("mesh.yaml", &text).unwrap();
+        assert_eq!(objects.len(), 2);
+        assert_eq!((objects[0].line, objects[1].line), (4, 9));
+        assert_eq!(objects[0].object.id().to_string(), "Service default/a");
+        let json = r#"{"apiVersion":"v1","kind":"Service","metadata":{"name":"a","annotations":{"x":"y"}},"spec":{"clusterIP":"None"},"status":{"loadBalancer":{}}}"#;
+        assert_eq!(parse("a.json", json).unwrap().len(), 1);
+        assert!(parse("empty.yaml", "").unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_unknown_field_is_named_with_its_place_and_what_is_allowed() {
+        let text = "apiVersion: v1\nkind: Service\nmetadata:\n  name: a\nspec:\n  ports:\n    - name: http\n      prot: 80\n";
+        let error = &errors(text)[0];
+        assert!(
+            error.starts_with(
+                "mesh.yaml:8:7: spec.ports[0].prot: unknown field `prot`, expected one of"
+            ),
+            "{error}"
+        );
+        assert!(error.contains("`targetPort`"), "{error}");
+    }
+
+    #[test]
+    fn values_are_judged_where_they_stand() {
+        let route = |rule: &str| {
+            format!(
+                "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: r }}\nspec:\n  rules:\n    - {rule}\n"
+            )
+        };
+        for (rule, expected) in [
+            (
+                "timeouts: { request: 5 }",
+                "mesh.yaml:6:28: spec.rules[0].timeouts.request: `5` is no duration; write it like 10ms, 5s, 1m30s, 2h",
+            ),
+            (
+                "timeouts: { request: 5x }",
+                "mesh.yaml:6:28: spec.rules[0].timeouts.request: `5x` is no duration; write it like 10ms, 5s, 1m30s, 2h",
+            ),
+            (
+                "timeouts: { request: 1s, backendRequest: 2s }",
+                "mesh.yaml:6:48: spec.rules[0].timeouts.backendRequest: must not be longer than timeouts.request",
+            ),
+            (
+                "matches: [{ path: { value: 'a' } }]",
+                "mesh.yaml:6:34: spec.rules[0].matches[0].path.value: the path `a` must begin with `/`",
+            ),
+            (
+                "matches: [{ headers: [{ name: 'a b', value: c }] }]",
+                "mesh.yaml:6:37: spec.rules[0].matches[0].headers[0].name: `a b` is no header name",
+            ),
+            (
+                "filters: [{ type: RequestMirror, requestMirror: {} }]",
+                "mesh.yaml:6:25: spec.rules[0].filters[0].type: unknown variant `RequestMirror`, expected one of `RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect`, `URLRewrite`",
+            ),
+            (
+                "filters: [{ type: URLRewrite }]",
+                "mesh.yaml:6:17: spec.rules[0].filters[0]: must have `urlRewrite` and no other settings",
+            ),
+            (
+                "sessionPersistence: { type: Cookie }",
+                "mesh.yaml:6:7: spec.rules[0].sessionPersistence: unknown field `sessionPersistence`, expected one of `name`, `matches`, `filters`, `backendRefs`, `timeouts`, `retry`",
+            ),
+            (
+                "backendRefs: [{ name: a, port: 0 }]",
+                "mesh.yaml:6:38: spec.rules[0].backendRefs[0].port: invalid value: integer `0`, expected a nonzero u16",
+            ),
+        ] {
+            assert_eq!(errors(&route(rule)), [expected]);
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_together_is_all_told_with_places() {
+        let text = "apiVersion: v1\nkind: Service\nmetadata: { name: a }\nspec:\n  type: ExternalName\n  sessionAffinity: ClientIP\n  clusterIP: here\n";
+        assert_eq!(
+            errors(text),
+            [
+                "mesh.yaml:5:9: spec.type: ExternalName is not supported; allowed: ClusterIP, NodePort, LoadBalancer",
+                "mesh.yaml:6:20: spec.sessionAffinity: is not supported by the mesh; allowed: None",
+                "mesh.yaml:7:14: spec.clusterIP: `here` is no IP address, nor None",
+            ]
+        );
+        // The field is missing, so its parent's place is given.
+        let text = "apiVersion: mesh.anyam.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: { name: a }\nspec:\n  action: Deny\n";
+        assert_eq!(
+            errors(text),
+            [
+                "mesh.yaml:5:3: spec.rules: is required for Deny and Audit; `[{}]` matches everything"
+            ]
+        );
+    }
+
+    #[test]
+    fn kinds_versions_and_broken_yaml() {
+        let error = &errors("apiVersion: v1\nkind: Pod\nmetadata: { name: a }\n")[0];
+        assert!(
+            error
+                .starts_with("mesh.yaml:2:7: kind: `Pod` is not known; allowed: Service, Workload"),
+            "{error}"
+        );
+        let error = &errors("apiVersion: v2\nkind: Service\nmetadata: { name: a }\n")[0];
+        assert_eq!(
+            error,
+            "mesh.yaml:1:13: apiVersion: `v2` is not known for Service; allowed: v1"
+        );
+        let error = &errors(&format!("{GOOD}---\na: [\n"))[0];
+        assert!(error.starts_with("mesh.yaml:"), "{error}");
+        let error = &errors(&format!("{GOOD}---\n{GOOD}"))[0];
+        assert_eq!(
+            error,
+            "mesh.yaml:6:1: metadata.name: Service default/a is in this file twice"
+        );
+        let error =
+            &errors("apiVersion: v1\nkind: Service\nmetadata: { name: A_b }\nspec: {}\n")[0];
+        assert!(
+            error.starts_with("mesh.yaml:3:19: metadata.name: `A_b` is no name"),
+            "{error}"
+        );
+    }
+}
