@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::netns::Namespace;
 
-/// Connections remembered; the oldest knowledge is dropped when a demo runs for very long.
+/// Connections that were opened and have not spoken yet; more means that something is wrong.
 const MAX_FLOWS: usize = 100_000;
 /// Words of the shop that would show if a payload were readable.
 const MARKERS: [&[u8]; 4] = [
@@ -94,7 +94,8 @@ impl Drop for Capture {
 
 /// A packet socket that sees every frame of the namespace and wakes at least twice a second.
 fn packet_socket() -> io::Result<File> {
-    let protocol = i32::from((libc::ETH_P_IP as u16).to_be());
+    // All protocols: a bridge takes its frames before sockets for a single one see them.
+    let protocol = i32::from((libc::ETH_P_ALL as u16).to_be());
     // SAFETY: socket(2) takes no pointers; the descriptor is checked and owned from here on.
     let socket = unsafe {
         let fd = libc::socket(
@@ -155,7 +156,9 @@ type End = (Ipv4Addr, u16);
 struct Segment<'a> {
     source: End,
     destination: End,
-    syn: bool,
+    sequence: u32,
+    /// The first of a connection, from who opens it.
+    opens: bool,
     payload: &'a [u8],
 }
 
@@ -178,24 +181,23 @@ impl<'a> Segment<'a> {
         Some(Self {
             source: (address(12)?, port(0)?),
             destination: (address(16)?, port(2)?),
-            syn: tcp.get(13)? & 0x02 != 0,
+            sequence: u32::from_be_bytes(tcp.get(4..8)?.try_into().ok()?),
+            // SYN without ACK.
+            opens: tcp.get(13)? & 0x12 == 0x02,
             payload: tcp.get(data..)?,
         })
     }
 }
 
-/// Counts a segment. `flows` remembers connections whose first bytes were judged; only those
-/// whose opening was seen count, for the middle of a stream proves nothing.
-fn judge(segment: &Segment<'_>, flows: &mut HashMap<(End, End), bool>, seen: &mut Seen) {
-    let ends = (
-        segment.source.min(segment.destination),
-        segment.source.max(segment.destination),
-    );
-    if segment.syn {
+/// Counts a segment. `flows` holds, for connections whose opening was seen, who opened it and the
+/// number of its first byte; that byte is judged once, the middle of a stream proves nothing.
+fn judge(segment: &Segment<'_>, flows: &mut HashMap<(End, End), u32>, seen: &mut Seen) {
+    let direction = (segment.source, segment.destination);
+    if segment.opens {
         if flows.len() >= MAX_FLOWS {
             flows.clear();
         }
-        flows.insert(ends, false);
+        flows.insert(direction, segment.sequence.wrapping_add(1));
         return;
     }
     if segment.payload.is_empty() {
@@ -206,8 +208,8 @@ fn judge(segment: &Segment<'_>, flows: &mut HashMap<(End, End), bool>, seen: &mu
     if MARKERS.iter().any(|marker| readable(marker)) {
         seen.readable_segments += 1;
     }
-    if let Some(judged @ false) = flows.get_mut(&ends) {
-        *judged = true;
+    if flows.get(&direction) == Some(&segment.sequence) {
+        flows.remove(&direction);
         // A TLS record: handshake (22) of version 3.x.
         match segment.payload {
             [22, 3, ..] => seen.tls_connections += 1,
@@ -220,11 +222,12 @@ fn judge(segment: &Segment<'_>, flows: &mut HashMap<(End, End), bool>, seen: &mu
 mod tests {
     use super::*;
 
-    fn segment(payload: &[u8], syn: bool) -> Segment<'_> {
+    fn segment(payload: &[u8], opens: bool, sequence: u32) -> Segment<'_> {
         Segment {
             source: (Ipv4Addr::new(10, 77, 1, 2), 40_000),
             destination: (Ipv4Addr::new(10, 77, 2, 2), 8080),
-            syn,
+            sequence,
+            opens,
             payload,
         }
     }
@@ -232,26 +235,15 @@ mod tests {
     #[test]
     fn the_first_bytes_of_a_connection_decide_and_readable_words_count() {
         let (mut flows, mut seen) = (HashMap::new(), Seen::default());
-        judge(
-            &segment(b"GET / HTTP/1.1\r\n", false),
-            &mut flows,
-            &mut seen,
-        );
-        assert_eq!(
-            (seen.plain_connections, seen.readable_segments),
-            (0, 1),
-            "opening not seen"
-        );
-        judge(&segment(b"", true), &mut flows, &mut seen);
-        judge(&segment(&[22, 3, 1, 0, 5], false), &mut flows, &mut seen);
-        judge(&segment(b"whatever", false), &mut flows, &mut seen);
+        judge(&segment(b"GET / HTTP/1.1\r\n", false, 8), &mut flows, &mut seen);
+        assert_eq!((seen.plain_connections, seen.readable_segments), (0, 1), "opening not seen");
+        judge(&segment(b"", true, 7), &mut flows, &mut seen);
+        judge(&segment(b"whatever", false, 13), &mut flows, &mut seen);
+        judge(&segment(&[22, 3, 1, 0, 5], false, 8), &mut flows, &mut seen);
+        judge(&segment(&[22, 3, 1, 0, 5], false, 8), &mut flows, &mut seen);
         assert_eq!((seen.tls_connections, seen.plain_connections), (1, 0));
-        judge(&segment(b"", true), &mut flows, &mut seen);
-        judge(
-            &segment(b"PRI * HTTP/2.0\r\n\r\n", false),
-            &mut flows,
-            &mut seen,
-        );
+        judge(&segment(b"", true, 99), &mut flows, &mut seen);
+        judge(&segment(b"PRI * HTTP/2.0\r\n\r\n", false, 100), &mut flows, &mut seen);
         assert_eq!((seen.tls_connections, seen.plain_connections), (1, 1));
     }
 

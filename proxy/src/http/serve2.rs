@@ -212,9 +212,9 @@ async fn stream(
     };
     let mut down = Down::H2(&mut stream);
     let ended = handle(conn, &timer, &mut down, request, false).await;
-    if ended.clean {
-        stream.finish();
-    } else if ended.answered {
+    // A response that came before its request had been read needs nothing more: dropping the stream
+    // tells the client so (RFC 9113 8.1) after what is queued. A reset would overtake it.
+    if !ended.clean && ended.answered {
         stream.reset(h2::Reason::INTERNAL_ERROR);
     }
     !ended.answered

@@ -129,17 +129,6 @@ impl ServerStream {
             Half::Send(sending) => sending.reset(reason),
         }
     }
-
-    /// The response was sent before the request had been read: the client may stop now
-    /// (RFC 9113 8.1).
-    pub fn finish(&mut self) {
-        if !self.receiving.is_done()
-            && let Half::Send(sending) = &mut self.sending
-            && sending.is_ended()
-        {
-            sending.reset(Reason::NO_ERROR);
-        }
-    }
 }
 
 fn blame_client(error: h2::Error) -> Failure {
