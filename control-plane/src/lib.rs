@@ -23,8 +23,4 @@ pub mod source;
 pub mod translate;
 
 #[cfg(test)]
-mod dashboard_tests;
-#[cfg(test)]
-mod server_tests;
-#[cfg(test)]
-mod testbench;
+mod tests;

@@ -20,10 +20,10 @@ use xds_proto::envoy::config::route::v3::{
 use xds_proto::google::protobuf::{Duration, UInt32Value};
 use xds_proto::type_url::{CLUSTER, ROUTE};
 
+use super::bench::{Agent, Bench, DOMAIN, Delta, eventually};
 use crate::ads::testing::Memory;
 use crate::api::declared::{Declared, DeclaredWorkload};
 use crate::api::types::{Condition, FileError, Finding, Object, Objects};
-use crate::testbench::{Agent, Bench, DOMAIN, Delta, eventually};
 
 /// (workload, service, account)
 const SHOP: [(&str, &str, &str); 9] = [

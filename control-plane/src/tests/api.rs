@@ -1,0 +1,112 @@
+//! Who may use the API; junk on every port, over real sockets with real clients.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use serde_json::Value;
+use tokio::net::TcpStream;
+
+use super::bench::{Bench, Delta, node};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_is_for_those_who_hold_the_token() {
+    let bench = Bench::new().await;
+    let (status, body) = bench.http("GET", "/api/v1/proxies", &[], "").await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let error: Value = serde_json::from_slice(&body).unwrap();
+    assert!(
+        error["todo"].as_str().unwrap().contains("api-token"),
+        "{error}"
+    );
+    let (status, _) = bench
+        .http("GET", "/", &[("host", "evil.example")], "")
+        .await;
+    assert_eq!(status, StatusCode::MISDIRECTED_REQUEST);
+    for open in ["/", "/healthz", "/readyz", "/metrics"] {
+        assert_eq!(
+            bench.http("GET", open, &[], "").await.0,
+            StatusCode::OK,
+            "{open}"
+        );
+    }
+    let (status, _) = bench.http("POST", "/api/v1/session", &[], "").await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let token = std::fs::read_to_string(&bench.running.token_file).unwrap();
+    let bearer = format!("Bearer {}", token.trim());
+    let session = bench
+        .open("POST", "/api/v1/session", &[("authorization", &bearer)], "")
+        .await;
+    let cookie = session.headers()["set-cookie"].to_str().unwrap().to_owned();
+    assert!(
+        cookie.contains("HttpOnly") && cookie.contains("SameSite=Strict"),
+        "{cookie}"
+    );
+    let cookie = cookie.split(';').next().unwrap();
+    let (status, _) = bench
+        .http("GET", "/api/v1/proxies", &[("cookie", cookie)], "")
+        .await;
+    assert_eq!(status, StatusCode::OK);
+    let foreign = [("cookie", cookie), ("origin", "http://evil.example")];
+    assert_eq!(
+        bench.http("GET", "/api/v1/proxies", &foreign, "").await.0,
+        StatusCode::FORBIDDEN
+    );
+    for (path, body) in [
+        ("/api/v1/explain", "{"),
+        (
+            "/api/v1/explain",
+            r#"{"source": "a/b", "destination": "", "bogus": 1}"#,
+        ),
+        (
+            "/api/v1/explain",
+            r#"{"source": "a/b/c", "destination": "x"}"#,
+        ),
+        (
+            "/api/v1/explain",
+            r#"{"source": "shop/web-0", "destination": "x:y"}"#,
+        ),
+    ] {
+        let (status, error) = bench.post(path, body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{error}");
+        for part in ["what", "where", "todo"] {
+            assert!(!error[part].as_str().unwrap().is_empty(), "{error}");
+        }
+    }
+    let long = format!(r#"{{"source": "{}"}}"#, "x".repeat(100_000));
+    assert_eq!(
+        bench.post("/api/v1/explain", &long).await.0,
+        StatusCode::BAD_REQUEST
+    );
+    assert_eq!(bench.get("/api/v1/nothing").await.0, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn junk_on_the_ports_is_closed_and_nothing_worse() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let bench = Bench::new().await;
+    let ports = [
+        bench.running.xds,
+        bench.running.insecure_ads.unwrap(),
+        bench.running.api,
+    ];
+    for port in ports {
+        for junk in [
+            &b"\x00\xff\x16\x03\x01\xff\xff"[..],
+            &b"GET / HTTP/1.1\r\nbad\r\n\r\n"[..],
+            &[0xff; 100_000][..],
+        ] {
+            let mut stream = TcpStream::connect(port).await.unwrap();
+            // It may be closed before all of it was taken.
+            let _ = stream.write_all(junk).await;
+            let _ = stream.shutdown().await;
+            let mut rest = Vec::new();
+            let end = tokio::time::timeout(Duration::from_secs(15), stream.read_to_end(&mut rest));
+            assert!(end.await.is_ok(), "{port} holds on to junk");
+        }
+    }
+    assert_eq!(bench.get("/api/v1/proxies").await.0, StatusCode::OK);
+    let mut stream = Delta::open(bench.plain().await, node("web-0"))
+        .await
+        .unwrap();
+    stream.next().await.unwrap();
+}

@@ -1,0 +1,7 @@
+//! The servers over real sockets, with real clients.
+
+mod ads;
+mod api;
+mod bench;
+mod dashboard;
+mod inspect;
