@@ -4,9 +4,11 @@
 //! - [`anyam`], [`istio`]: our own small protos and the certificate service
 //! - [`type_url`]: the names of resource types on the wire; [`any`]: packing and unpacking them
 //! - [`json`]: the proto3 JSON mapping; [`unknown`]: what the schema lacks; [`schema`]: the schema
+//! - [`canonical()`]: one message, one sequence of bytes
 //! - [`inspect`]: constants of the Inspect stream
 
 pub mod any;
+mod canonical;
 pub mod inspect;
 pub mod json;
 pub mod schema;
@@ -14,6 +16,7 @@ pub mod type_url;
 pub mod unknown;
 mod wire;
 
+pub use canonical::canonical;
 pub use envoy_types::pb::{envoy, google, xds};
 
 /// Generated code is not held to our lints.

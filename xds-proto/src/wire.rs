@@ -165,6 +165,27 @@ pub fn put_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// Any field as it was read. A group cannot be written: its content was skipped.
+pub fn put(out: &mut Vec<u8>, number: u32, value: WireValue<'_>) -> Result<(), WireError> {
+    match value {
+        WireValue::Varint(value) => {
+            put_key(out, number, 0);
+            put_varint(out, value);
+        }
+        WireValue::Fixed64(value) => {
+            put_key(out, number, 1);
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+        WireValue::Bytes(bytes) => put_bytes(out, number, bytes),
+        WireValue::Fixed32(value) => {
+            put_key(out, number, 5);
+            out.extend_from_slice(&value.to_le_bytes());
+        }
+        WireValue::Group => return Err(WireError::Group),
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

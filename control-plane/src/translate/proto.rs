@@ -111,39 +111,22 @@ pub fn list(values: Vec<pb::Value>) -> pb::Value {
     }
 }
 
-/// A map that iterates in the order given. A map's order is its own but stays while it lives, so
-/// one is made until the order is the wanted one: `n!` tries on average, for `n` up to three.
-pub fn in_order<V: Clone>(entries: &[(&str, V)]) -> HashMap<String, V> {
-    let make = || -> HashMap<String, V> {
-        entries
-            .iter()
-            .map(|(name, value)| ((*name).to_owned(), value.clone()))
-            .collect()
-    };
-    let mut map = make();
-    for _ in 0..1000 {
-        if map
-            .keys()
-            .map(String::as_str)
-            .eq(entries.iter().map(|(name, _)| *name))
-        {
-            break;
-        }
-        map = make();
-    }
-    map
+fn map<V: Clone>(entries: &[(&str, V)]) -> HashMap<String, V> {
+    let entries = entries.iter();
+    entries
+        .map(|(name, value)| ((*name).to_owned(), value.clone()))
+        .collect()
 }
 
-/// Three fields at most: see [`in_order`].
 pub fn fields(entries: &[(&str, pb::Value)]) -> pb::Struct {
     pb::Struct {
-        fields: in_order(entries),
+        fields: map(entries),
     }
 }
 
 pub fn metadata(entries: &[(&str, pb::Struct)]) -> core::Metadata {
     core::Metadata {
-        filter_metadata: in_order(entries),
+        filter_metadata: map(entries),
         ..core::Metadata::default()
     }
 }

@@ -122,6 +122,9 @@ pub fn make(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Resour
         type_url::NAME => name::name(mesh, name)?.encode_to_vec(),
         _ => return None,
     };
+    // Bytes and version are the content's, whatever order its maps happen to be in.
+    let message = kind.strip_prefix(type_url::PREFIX).unwrap_or(kind);
+    let body = xds_proto::canonical(message, body);
     Some(Resource {
         name: Arc::from(name),
         version: version(&body),
