@@ -17,7 +17,7 @@ use crate::model::route::{Retry, Timeouts};
 const UNLIMITED: u32 = u32::MAX;
 /// Active retries as a share of active requests, and how many are always allowed.
 const BUDGET_PERCENT: f64 = 20.0;
-const BUDGET_MIN: u32 = 3;
+const BUDGET_MIN: u32 = 10;
 /// Retries where nobody said a number.
 const ATTEMPTS: u32 = 2;
 const BACK_OFF: Duration = Duration::from_millis(25);
