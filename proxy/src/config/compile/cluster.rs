@@ -1,26 +1,18 @@
 //! Clusters. Load balancing and HTTP options: `cluster_http`, `balancing`; limits and outlier
 //! detection: `resilience`; where endpoints come from: `discovery`.
 
-use std::collections::BTreeMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{Hash, Hasher};
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use prost::Message;
 use xds_proto::envoy::config::cluster::v3 as pb;
 use xds_proto::envoy::config::core::v3 as core;
-use xds_proto::google::protobuf::Struct;
 
-use super::support::{
-    At, CompileError, bool_or, each, ignored, positive, required, u32_or, unsupported,
-};
-use super::values::{ip, percent, string_metadata, text};
-use super::{Compiler, balancing, cluster_http, discovery, resilience, tls};
-use crate::config::Name;
-use crate::config::cluster::{Cluster, Keepalive, Transport, TransportMatch};
+use super::support::{At, CompileError, elsewhere, ignored, positive, unsupported};
+use super::transport::{bind_source, keepalive, pool_key, transports};
+use super::values::{percent, text};
+use super::{Compiler, balancing, cluster_http, discovery, resilience};
+use crate::config::cluster::Cluster;
 use crate::config::endpoint::EndpointSet;
 use crate::telemetry::edge::Service;
 use crate::upstream::limits::Limits;
@@ -32,6 +24,98 @@ pub fn cluster(
     m: &pb::Cluster,
     previous: Option<&Cluster>,
 ) -> Result<Cluster, CompileError> {
+    check(at, m)?;
+    let pb::Cluster {
+        transport_socket_matches,
+        name,
+        connect_timeout,
+        lb_policy,
+        max_requests_per_connection,
+        circuit_breakers,
+        upstream_http_protocol_options,
+        common_http_protocol_options,
+        http_protocol_options,
+        http2_protocol_options,
+        typed_extension_protocol_options,
+        outlier_detection,
+        upstream_bind_config,
+        common_lb_config,
+        transport_socket,
+        metadata,
+        protocol_selection,
+        upstream_connection_options,
+        load_balancing_policy,
+        lb_config,
+        ..
+    } = m;
+
+    if name.is_empty() {
+        return at.field("name").fail("is required");
+    }
+    let pool_key = pool_key(m);
+    let same_pool = previous.filter(|before| before.pool_key == pool_key);
+    let (transport, secrets) = match same_pool {
+        Some(before) => (before.transport.clone(), before.secrets.clone()),
+        None => transports(compiler, at, transport_socket_matches, transport_socket)?,
+    };
+    let http = cluster_http::of(
+        at,
+        &cluster_http::Sources {
+            typed: typed_extension_protocol_options,
+            upstream: upstream_http_protocol_options,
+            common: common_http_protocol_options,
+            http1: http_protocol_options,
+            http2: http2_protocol_options,
+            selection: *protocol_selection,
+            max_requests: max_requests_per_connection,
+        },
+    )?;
+    let thresholds = resilience::thresholds(at.field("circuit_breakers"), circuit_breakers)?;
+    let outlier = match outlier_detection {
+        Some(m) => Some(Arc::new(resilience::outlier(
+            at.field("outlier_detection"),
+            m,
+        )?)),
+        None => None,
+    };
+    Ok(Cluster {
+        name: name.as_str().into(),
+        id: same_pool.map_or_else(|| compiler.next_id(), |before| before.id),
+        pool_key,
+        discovery: discovery::discovery(at, m)?,
+        connect_timeout: positive(
+            at.field("connect_timeout"),
+            connect_timeout,
+            Duration::from_secs(5),
+        )?,
+        lb: balancing::policy(at, *lb_policy, lb_config, load_balancing_policy)?,
+        transport,
+        secrets,
+        protocol: http.protocol,
+        http1: http.http1,
+        http2: http.http2,
+        idle_timeout: http.idle_timeout,
+        max_connection_duration: http.max_connection_duration,
+        max_requests_per_connection: http.max_requests_per_connection,
+        max_response_headers_count: http.max_response_headers_count,
+        max_response_headers_bytes: http.max_response_headers_bytes,
+        keepalive: keepalive(at, upstream_connection_options)?,
+        outlier,
+        detector: previous.map_or_else(Arc::default, |before| before.detector.clone()),
+        turn: previous.map_or_else(Arc::default, |before| before.turn.clone()),
+        limits: previous.map_or_else(|| Limits::new(thresholds), |before| before.limits.clone()),
+        thresholds,
+        panic_threshold: panic_threshold(at.field("common_lb_config"), common_lb_config)?,
+        retry: http.retry,
+        metrics: compiler.metrics_of_cluster(name),
+        service: metadata.as_ref().and_then(service),
+        bind_source: bind_source(at, upstream_bind_config)?,
+        endpoints: ArcSwap::from_pointee(EndpointSet::default()),
+    })
+}
+
+/// Every field of a cluster: refused, without effect, or read by [`cluster`].
+fn check(at: At<'_>, m: &pb::Cluster) -> Result<(), CompileError> {
     let pb::Cluster {
         transport_socket_matches,
         transport_socket_matcher,
@@ -151,188 +235,14 @@ pub fn cluster(
         dns_refresh_rate,
         dns_lookup_family
     );
-
-    if name.is_empty() {
-        return at.field("name").fail("is required");
+    elsewhere! {
+        transport_socket_matches, connect_timeout, lb_policy, max_requests_per_connection,
+        circuit_breakers, upstream_http_protocol_options, common_http_protocol_options,
+        http_protocol_options, http2_protocol_options, typed_extension_protocol_options,
+        outlier_detection, upstream_bind_config, common_lb_config, transport_socket, metadata,
+        protocol_selection, upstream_connection_options, load_balancing_policy, lb_config, name,
     }
-    let pool_key = pool_key(m);
-    let same_pool = previous.filter(|before| before.pool_key == pool_key);
-    let (transport, secrets) = match same_pool {
-        Some(before) => (before.transport.clone(), before.secrets.clone()),
-        None => transports(compiler, at, transport_socket_matches, transport_socket)?,
-    };
-    let http = cluster_http::of(
-        at,
-        &cluster_http::Sources {
-            typed: typed_extension_protocol_options,
-            upstream: upstream_http_protocol_options,
-            common: common_http_protocol_options,
-            http1: http_protocol_options,
-            http2: http2_protocol_options,
-            selection: *protocol_selection,
-            max_requests: max_requests_per_connection,
-        },
-    )?;
-    let thresholds = resilience::thresholds(at.field("circuit_breakers"), circuit_breakers)?;
-    let outlier = match outlier_detection {
-        Some(m) => Some(Arc::new(resilience::outlier(
-            at.field("outlier_detection"),
-            m,
-        )?)),
-        None => None,
-    };
-    Ok(Cluster {
-        name: name.as_str().into(),
-        id: same_pool.map_or_else(|| compiler.next_id(), |before| before.id),
-        pool_key,
-        discovery: discovery::discovery(at, m)?,
-        connect_timeout: positive(
-            at.field("connect_timeout"),
-            connect_timeout,
-            Duration::from_secs(5),
-        )?,
-        lb: balancing::policy(at, *lb_policy, lb_config, load_balancing_policy)?,
-        transport,
-        secrets,
-        protocol: http.protocol,
-        http1: http.http1,
-        http2: http.http2,
-        idle_timeout: http.idle_timeout,
-        max_connection_duration: http.max_connection_duration,
-        max_requests_per_connection: http.max_requests_per_connection,
-        max_response_headers_count: http.max_response_headers_count,
-        max_response_headers_bytes: http.max_response_headers_bytes,
-        keepalive: keepalive(at, upstream_connection_options)?,
-        outlier,
-        detector: previous.map_or_else(Arc::default, |before| before.detector.clone()),
-        turn: previous.map_or_else(Arc::default, |before| before.turn.clone()),
-        limits: previous.map_or_else(|| Limits::new(thresholds), |before| before.limits.clone()),
-        thresholds,
-        panic_threshold: panic_threshold(at.field("common_lb_config"), common_lb_config)?,
-        retry: http.retry,
-        metrics: compiler.metrics_of_cluster(name),
-        service: metadata.as_ref().and_then(service),
-        bind_source: bind_source(at, upstream_bind_config)?,
-        endpoints: ArcSwap::from_pointee(EndpointSet::default()),
-    })
-}
-
-/// What connections depend on: while it stays, they may be shared between versions.
-fn pool_key(m: &pb::Cluster) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let mut add = |bytes: Vec<u8>| bytes.hash(&mut hasher);
-    let sockets = pb::Cluster {
-        transport_socket: m.transport_socket.clone(),
-        upstream_bind_config: m.upstream_bind_config.clone(),
-        upstream_connection_options: m.upstream_connection_options,
-        http_protocol_options: m.http_protocol_options.clone(),
-        http2_protocol_options: m.http2_protocol_options.clone(),
-        protocol_selection: m.protocol_selection,
-        ..pb::Cluster::default()
-    };
-    add(sockets.encode_to_vec());
-    for entry in &m.transport_socket_matches {
-        add(entry.name.clone().into_bytes());
-        add(entry
-            .transport_socket
-            .clone()
-            .unwrap_or_default()
-            .encode_to_vec());
-        // Maps have no order on the wire.
-        let criteria = entry
-            .r#match
-            .as_ref()
-            .map(string_metadata)
-            .unwrap_or_default();
-        add(format!("{criteria:?}").into_bytes());
-    }
-    let typed: BTreeMap<_, _> = m.typed_extension_protocol_options.iter().collect();
-    for (name, any) in typed {
-        add(name.clone().into_bytes());
-        add(any.encode_to_vec());
-    }
-    hasher.finish()
-}
-
-fn transports(
-    compiler: &Compiler,
-    at: At<'_>,
-    matches: &[pb::cluster::TransportSocketMatch],
-    otherwise: &Option<core::TransportSocket>,
-) -> Result<(Vec<TransportMatch>, Vec<Name>), CompileError> {
-    let mut secrets = Vec::new();
-    let mut compiled = each(at, "transport_socket_matches", matches, |at, m| {
-        let pb::cluster::TransportSocketMatch {
-            name,
-            r#match,
-            transport_socket,
-        } = m;
-        let socket = required!(at, transport_socket);
-        Ok(TransportMatch {
-            name: name.as_str().into(),
-            criteria: criteria(at.field("match"), r#match)?,
-            transport: tls::client(compiler, at.field("transport_socket"), socket, &mut secrets)?,
-        })
-    })?;
-    // What nothing matches goes over the cluster's own socket, as in Envoy. Without one that is
-    // plaintext, unless matches were given: then whatever they miss is not dialled.
-    match otherwise {
-        Some(m) => compiled.push(TransportMatch {
-            name: "default".into(),
-            criteria: Vec::new(),
-            transport: tls::client(compiler, at.field("transport_socket"), m, &mut secrets)?,
-        }),
-        None if matches.is_empty() => compiled.push(TransportMatch {
-            name: "default".into(),
-            criteria: Vec::new(),
-            transport: Transport::RawBuffer,
-        }),
-        None => {}
-    }
-    Ok((compiled, secrets))
-}
-
-type Criteria = Vec<(Box<str>, Box<str>)>;
-
-fn criteria(at: At<'_>, m: &Option<Struct>) -> Result<Criteria, CompileError> {
-    let Some(m) = m else {
-        return Ok(Vec::new());
-    };
-    let pairs = string_metadata(m);
-    if pairs.len() != m.fields.len() {
-        return at.fail("only string values are supported");
-    }
-    Ok(pairs)
-}
-
-fn keepalive(
-    at: At<'_>,
-    m: &Option<pb::UpstreamConnectionOptions>,
-) -> Result<Option<Keepalive>, CompileError> {
-    let Some(m) = m else {
-        return Ok(None);
-    };
-    let at = at.field("upstream_connection_options");
-    let pb::UpstreamConnectionOptions {
-        tcp_keepalive,
-        set_local_interface_name_on_upstream_connections,
-        happy_eyeballs_config,
-    } = m;
-    unsupported!(at, set_local_interface_name_on_upstream_connections);
-    ignored!("an endpoint has one address", happy_eyeballs_config);
-    Ok(tcp_keepalive.as_ref().map(|m| {
-        let core::TcpKeepalive {
-            keepalive_probes,
-            keepalive_time,
-            keepalive_interval,
-        } = m;
-        // Linux' own defaults where nothing is said.
-        Keepalive {
-            time: Duration::from_secs(u64::from(u32_or(keepalive_time, 7200).max(1))),
-            interval: Duration::from_secs(u64::from(u32_or(keepalive_interval, 75).max(1))),
-            probes: u32_or(keepalive_probes, 9).max(1),
-        }
-    }))
+    Ok(())
 }
 
 fn panic_threshold(
@@ -381,45 +291,6 @@ fn panic_threshold(
         Some(share) => percent(at.field("healthy_panic_threshold"), share),
         None => Ok(50),
     }
-}
-
-fn bind_source(at: At<'_>, m: &Option<core::BindConfig>) -> Result<Option<IpAddr>, CompileError> {
-    let Some(m) = m else {
-        return Ok(None);
-    };
-    let at = at.field("upstream_bind_config");
-    let core::BindConfig {
-        source_address,
-        freebind,
-        socket_options,
-        extra_source_addresses,
-        additional_source_addresses,
-        local_address_selector,
-        validate_network_namespaces,
-    } = m;
-    let freebind = &bool_or(freebind, false);
-    unsupported!(
-        at,
-        freebind,
-        socket_options,
-        additional_source_addresses,
-        local_address_selector,
-        validate_network_namespaces,
-    );
-    // Istio names an IPv6 twin here; the dialler knows it already.
-    ignored!(
-        "an IPv6 endpoint is dialled from the IPv6 twin of the source address",
-        extra_source_addresses
-    );
-    let Some(source) = source_address else {
-        return Ok(None);
-    };
-    let at = at.field("source_address");
-    match source.port_specifier {
-        None | Some(core::socket_address::PortSpecifier::PortValue(0)) => {}
-        Some(_) => return at.field("port_value").fail("must be 0"),
-    }
-    ip(at.field("address"), &source.address).map(Some)
 }
 
 /// The service a cluster stands for, from Istio's metadata.

@@ -3,27 +3,23 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use xds_proto::envoy::config::core::v3 as core;
-use xds_proto::envoy::extensions::filters::http::router::v3::Router;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 
+use super::http_fields::{Common, check};
+use super::http_filters::filters;
 use super::protocol::{http1_options, http2_options};
 use super::refs::RouteNames;
 use super::support::{
-    At, CompileError, bool_or, decode, duration, each, ignored, known, positive, required, timeout,
-    type_name, u32_opt, u32_or, unknown_type, unsupported,
+    At, CompileError, bool_or, duration, each, ignored, known, positive, required, timeout, u32_or,
+    unsupported,
 };
-use super::{Compiler, access_log, policy, route, values};
-use crate::config::Name;
+use super::{Compiler, access_log, route, values};
 use crate::config::access_log::AccessLog;
-use crate::config::http::{
-    CodecType, ForwardClientCert, HttpFilter, HttpManager, ServerHeader, StripPort,
-};
+use crate::config::http::{CodecType, ForwardClientCert, HttpManager, ServerHeader, StripPort};
 use crate::config::snapshot::RouteRef;
 use crate::http::path::{EscapedSlashes, Fragment, PathOptions};
 
 type Hcm = pb::HttpConnectionManager;
-const HOUR: Duration = Duration::from_secs(3600);
 
 /// envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.
 pub fn manager(
@@ -32,37 +28,25 @@ pub fn manager(
     m: &Hcm,
     routes: &mut RouteNames,
 ) -> Result<HttpManager, CompileError> {
+    check(at, m)?;
     let Hcm {
         codec_type,
         stat_prefix,
         http_filters,
-        add_user_agent,
-        tracing,
         common_http_protocol_options,
-        http1_safe_max_connection_duration,
         http_protocol_options,
         http2_protocol_options,
-        http3_protocol_options,
         server_name,
         server_header_transformation,
-        scheme_header_transformation,
         max_request_headers_kb,
         stream_idle_timeout,
-        stream_flush_timeout,
         request_timeout,
         request_headers_timeout,
         drain_timeout,
-        drain_timeout_jitter,
         delayed_close_timeout,
         access_log,
-        access_log_flush_interval,
-        flush_access_log_on_new_request,
-        access_log_options,
         use_remote_address,
         xff_num_trusted_hops,
-        original_ip_detection_extensions,
-        early_header_mutation_extensions,
-        internal_address_config,
         skip_xff_append,
         via,
         generate_request_id,
@@ -70,75 +54,17 @@ pub fn manager(
         always_set_request_id_in_response,
         forward_client_cert_details,
         set_current_client_cert_details,
-        forward_client_cert_matcher,
-        proxy_100_continue,
-        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
         upgrade_configs,
         normalize_path,
         merge_slashes,
         path_with_escaped_slashes_action,
-        request_id_extension,
-        local_reply_config,
         strip_matching_host_port,
-        stream_error_on_invalid_http_message,
-        path_normalization_options,
         strip_trailing_host_dot,
         proxy_status_config,
-        typed_header_validation_config,
-        append_x_forwarded_port,
-        append_local_overload,
-        add_proxy_protocol_connection_state,
-        forward_proto_config,
         route_specifier,
         strip_port_mode,
+        ..
     } = m;
-    let add_user_agent = &bool_or(add_user_agent, false);
-    unsupported!(
-        at,
-        add_user_agent,
-        http3_protocol_options,
-        scheme_header_transformation,
-        access_log_flush_interval,
-        flush_access_log_on_new_request,
-        access_log_options,
-        original_ip_detection_extensions,
-        early_header_mutation_extensions,
-        internal_address_config,
-        forward_client_cert_matcher,
-        represent_ipv4_remote_address_as_ipv4_mapped_ipv6,
-        request_id_extension,
-        local_reply_config,
-        path_normalization_options,
-        typed_header_validation_config,
-        append_x_forwarded_port,
-        forward_proto_config,
-    );
-    ignored!("spans are not made yet", tracing);
-    ignored!("1xx responses are always relayed", proxy_100_continue);
-    ignored!(
-        "a stalled reader falls under the stream idle time-out",
-        stream_flush_timeout
-    );
-    ignored!(
-        "time-outs of connections end them only between requests",
-        http1_safe_max_connection_duration
-    );
-    ignored!(
-        "every connection drains at its own next request",
-        drain_timeout_jitter
-    );
-    ignored!(
-        "a malformed message always ends an HTTP/1 connection and an HTTP/2 stream",
-        stream_error_on_invalid_http_message
-    );
-    ignored!(
-        "only the PROXY protocol filter knows of it, and that is refused",
-        add_proxy_protocol_connection_state
-    );
-    ignored!(
-        "refusals by a limit always carry a reason",
-        append_local_overload
-    );
 
     let common = Common::of(at, common_http_protocol_options)?;
     let specifier = required!(at, route_specifier);
@@ -209,53 +135,6 @@ pub fn manager(
     })
 }
 
-/// envoy.config.core.v3.HttpProtocolOptions of the downstream side.
-struct Common {
-    idle_timeout: Option<Duration>,
-    max_connection_duration: Option<Duration>,
-    max_stream_duration: Option<Duration>,
-    max_requests_per_connection: Option<u32>,
-    max_headers_count: usize,
-}
-
-impl Common {
-    fn of(at: At<'_>, m: &Option<core::HttpProtocolOptions>) -> Result<Self, CompileError> {
-        let none = core::HttpProtocolOptions::default();
-        let at = at.field("common_http_protocol_options");
-        let core::HttpProtocolOptions {
-            idle_timeout,
-            max_connection_duration,
-            max_connection_duration_jitter,
-            max_headers_count,
-            max_response_headers_kb,
-            max_stream_duration,
-            headers_with_underscores_action,
-            max_requests_per_connection,
-        } = m.as_ref().unwrap_or(&none);
-        unsupported!(at, headers_with_underscores_action);
-        ignored!(
-            "workers accept at different times; that is jitter enough",
-            max_connection_duration_jitter
-        );
-        ignored!("for upstreams only", max_response_headers_kb);
-        Ok(Self {
-            idle_timeout: timeout(at.field("idle_timeout"), idle_timeout, Some(HOUR))?,
-            max_connection_duration: timeout(
-                at.field("max_connection_duration"),
-                max_connection_duration,
-                None,
-            )?,
-            max_stream_duration: timeout(
-                at.field("max_stream_duration"),
-                max_stream_duration,
-                None,
-            )?,
-            max_requests_per_connection: u32_opt(max_requests_per_connection).filter(|n| *n > 0),
-            max_headers_count: u32_or(max_headers_count, 100) as usize,
-        })
-    }
-}
-
 fn codec(at: At<'_>, codec: i32) -> Result<CodecType, CompileError> {
     use pb::http_connection_manager::CodecType as Kind;
     let at = at.field("codec_type");
@@ -293,88 +172,6 @@ fn route_source(
             .field("scoped_routes")
             .fail("is not supported by this proxy"),
     }
-}
-
-/// The filters before the router, which has to be the last.
-fn filters(at: At<'_>, filters: &[pb::HttpFilter]) -> Result<Vec<HttpFilter>, CompileError> {
-    let mut compiled = Vec::new();
-    let mut router = false;
-    for (index, m) in filters.iter().enumerate() {
-        let at = at.index("http_filters", index);
-        if router {
-            return at.fail("stands after the router, which has to be the last filter");
-        }
-        let pb::HttpFilter {
-            name,
-            is_optional,
-            disabled,
-            config_type,
-        } = m;
-        unsupported!(at, disabled);
-        let any = match required!(at, config_type) {
-            pb::http_filter::ConfigType::TypedConfig(any) => any,
-            pb::http_filter::ConfigType::ConfigDiscovery(_) => {
-                return at
-                    .field("config_discovery")
-                    .fail("is not supported by this proxy");
-            }
-        };
-        let inner = at.field("typed_config");
-        match type_name(any) {
-            "envoy.extensions.filters.http.router.v3.Router" => {
-                check_router(inner, &decode(inner, any)?)?;
-                router = true;
-            }
-            "envoy.extensions.filters.http.rbac.v3.RBAC" => compiled.push(HttpFilter::Rbac {
-                name: Name::from(name.as_str()),
-                rbac: policy::http_rbac(inner, &decode(inner, any)?)?,
-            }),
-            _ if *is_optional => {}
-            _ => return unknown_type(at, any),
-        }
-    }
-    if !router {
-        return at.field("http_filters").fail("has no router at its end");
-    }
-    Ok(compiled)
-}
-
-fn check_router(at: At<'_>, m: &Router) -> Result<(), CompileError> {
-    let Router {
-        dynamic_stats,
-        start_child_span,
-        upstream_log,
-        upstream_log_options,
-        suppress_envoy_headers,
-        strict_check_headers,
-        respect_expected_rq_timeout,
-        suppress_grpc_request_failure_code_stats,
-        upstream_http_filters,
-        reject_connect_request_early_data,
-    } = m;
-    unsupported!(
-        at,
-        upstream_log,
-        upstream_log_options,
-        strict_check_headers,
-        respect_expected_rq_timeout,
-        upstream_http_filters,
-    );
-    ignored!(
-        "statistics are kept by edge",
-        dynamic_stats,
-        suppress_grpc_request_failure_code_stats
-    );
-    ignored!("spans are not made yet", start_child_span);
-    ignored!(
-        "bytes after CONNECT never go out before its answer",
-        reject_connect_request_early_data
-    );
-    ignored!(
-        "x-envoy-* response headers are only sent when asked for",
-        suppress_envoy_headers
-    );
-    Ok(())
 }
 
 /// Access logs of a listener, a connection manager or a TCP proxy.

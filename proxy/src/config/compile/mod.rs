@@ -2,9 +2,10 @@
 //!
 //! - `support`: paths, errors, and the macros by which every field is supported, ignored with a
 //!   reason, or refused; `values`, `matcher`, `headers`, `access_log`: what resources share
-//! - `listener` (with `chain_match`, `http`, `protocol`), `route` (with `action`, `retry`),
-//!   `cluster` (with `discovery`, `balancing`, `resilience`, `cluster_http`), `endpoint`,
-//!   `secret`, `tls`, `policy`: one file per resource or part of one
+//! - `listener` (with `inspect`, `chain`, `chain_match`, `http`, `http_fields`, `http_filters`, `protocol`),
+//!   `route` (with `action`, `rewrite`, `retry`, `overrides`), `cluster` (with `discovery`,
+//!   `balancing`, `transport`, `resilience`, `cluster_http`), `endpoint`, `secret`, `tls`, `policy`:
+//!   one file per resource or part of one
 //! - `resource`: bytes → [`Compiled`], with the names it refers to
 //! - `refs`: indices in the place of names; `link`: the next snapshot out of the last and what changed
 //!
@@ -19,6 +20,7 @@
 mod access_log;
 mod action;
 mod balancing;
+mod chain;
 mod chain_match;
 mod cluster;
 mod cluster_http;
@@ -26,19 +28,25 @@ mod discovery;
 mod endpoint;
 mod headers;
 mod http;
+mod http_fields;
+mod http_filters;
+mod inspect;
 mod link;
 mod listener;
 mod matcher;
+mod overrides;
 mod policy;
 mod protocol;
 mod refs;
 mod resilience;
 mod resource;
 mod retry;
+mod rewrite;
 mod route;
 mod secret;
 pub(crate) mod support;
 mod tls;
+mod transport;
 pub(crate) mod values;
 
 use std::collections::HashMap;

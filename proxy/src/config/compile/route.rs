@@ -4,27 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use xds_proto::envoy::config::route::v3 as pb;
-use xds_proto::google::protobuf::Any;
 
 use super::action::{self, Inherited};
 use super::headers::{REQUEST, RESPONSE, edits};
 use super::matcher::{header, header_name, query, whole_regex};
-use super::policy;
+use super::overrides::{Overrides, overrides};
 use super::refs::ClusterNames;
-use super::support::{
-    At, CompileError, bool_or, decode, each, ignored, required, type_name, u32_or, unknown_type,
-    unsupported,
-};
+use super::support::{At, CompileError, bool_or, each, ignored, required, u32_or, unsupported};
 use super::values::runtime_fraction;
-use crate::config::Name;
-use crate::config::route::{
-    PathMatch, RbacOverride, Route, RouteConfig, RouteMatch, RouteTable, VirtualHost,
-};
+use crate::config::route::{PathMatch, Route, RouteConfig, RouteMatch, RouteTable, VirtualHost};
 
 /// Envoy's default for `max_direct_response_body_size_bytes`.
 const MAX_DIRECT_BODY: u32 = 4096;
-
-type Overrides = Vec<(Name, RbacOverride)>;
 
 /// envoy.config.route.v3.RouteConfiguration, not yet linked.
 pub fn route_config(at: At<'_>, m: &pb::RouteConfiguration) -> Result<RouteConfig, CompileError> {
@@ -354,51 +345,4 @@ fn route_match(at: At<'_>, m: &pb::RouteMatch) -> Result<RouteMatch, CompileErro
             None => None,
         },
     })
-}
-
-/// `typed_per_filter_config` on top of what the level above says.
-fn overrides(
-    at: At<'_>,
-    configs: &HashMap<String, Any>,
-    outer: &[(Name, RbacOverride)],
-) -> Result<Overrides, CompileError> {
-    let mut merged = outer.to_vec();
-    for (filter, any) in configs {
-        let at = at.key("typed_per_filter_config", filter);
-        let Some(own) = filter_override(at, any)? else {
-            continue;
-        };
-        merged.retain(|(name, _)| **name != **filter);
-        merged.push((filter.as_str().into(), own));
-    }
-    Ok(merged)
-}
-
-/// `None`: optional and not known, or without effect.
-fn filter_override(at: At<'_>, any: &Any) -> Result<Option<RbacOverride>, CompileError> {
-    match type_name(any) {
-        "envoy.config.route.v3.FilterConfig" => {
-            let pb::FilterConfig {
-                config,
-                is_optional,
-                disabled,
-            } = decode(at, any)?;
-            if disabled {
-                return Ok(Some(RbacOverride::Disabled));
-            }
-            match config {
-                None => Ok(None),
-                Some(any) => match filter_override(at.field("config"), &any) {
-                    Err(_) if is_optional && !is_rbac(&any) => Ok(None),
-                    other => other,
-                },
-            }
-        }
-        _ if is_rbac(any) => policy::per_route(at, any).map(Some),
-        _ => unknown_type(at, any),
-    }
-}
-
-fn is_rbac(any: &Any) -> bool {
-    type_name(any) == "envoy.extensions.filters.http.rbac.v3.RBACPerRoute"
 }

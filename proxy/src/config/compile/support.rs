@@ -148,6 +148,13 @@ macro_rules! ignored {
     };
 }
 
+/// Takes note of fields that are read at another place than the message is destructured.
+macro_rules! elsewhere {
+    ($($field:ident),+ $(,)?) => {
+        $(let _ = $field;)+
+    };
+}
+
 /// The value of a field that has to be there.
 macro_rules! required {
     ($at:expr, $field:ident) => {
@@ -158,7 +165,7 @@ macro_rules! required {
     };
 }
 
-pub(crate) use {ignored, required, unsupported};
+pub(crate) use {elsewhere, ignored, required, unsupported};
 
 pub fn bool_or(value: &Option<pb::BoolValue>, default: bool) -> bool {
     value.as_ref().map_or(default, |v| v.value)
