@@ -1,0 +1,247 @@
+//! Compiled resources on their way into snapshots.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use prost::{Message, Name};
+use xds_proto::type_url;
+
+use super::super::*;
+use super::fixtures::{CLUSTER, EDS, HTTP, ROUTES};
+use super::{compiler, message};
+use crate::config::snapshot::{Snapshot, Store};
+use crate::upstream::cluster::{NoEndpoint, PickFor};
+
+/// A proxy in the making: static resources, then changes.
+struct Bench {
+    compiler: Compiler,
+    store: Store,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            compiler: compiler(),
+            store: Store::new(Snapshot::default()),
+        }
+    }
+
+    fn take<M: Message + Name + Default>(&mut self, type_url: &str, yaml: &str) -> bool {
+        let body = message::<M>(yaml).encode_to_vec();
+        let current = self.store.load();
+        let compiled = self.compiler.compile(type_url, &body, &current).unwrap();
+        self.compiler.publish(&self.store, [Step::Set(compiled)])
+    }
+
+    fn cluster(&mut self, yaml: &str) -> bool {
+        self.take::<cluster_pb::Cluster>(type_url::CLUSTER, yaml)
+    }
+
+    fn endpoints(&mut self, yaml: &str) -> bool {
+        self.take::<endpoint_pb::ClusterLoadAssignment>(type_url::ENDPOINT, yaml)
+    }
+
+    fn linked(&self) -> Option<Arc<Cluster>> {
+        let snapshot = self.store.load();
+        let listener = snapshot.listeners.get("http")?.clone();
+        let routes = listener.routes[0].target()?;
+        routes.clusters[0].target.clone()
+    }
+}
+
+#[test]
+fn an_endpoint_change_touches_one_cluster_and_publishes_nothing() {
+    let mut bench = Bench::new();
+    for n in 0..50 {
+        bench.cluster(&CLUSTER.replace("cart", &format!("cart{n}")));
+    }
+    bench.take::<listener_pb::Listener>(type_url::LISTENER, HTTP);
+    let before = bench.store.load();
+    let compiled = bench.compiler.counts.clusters.load(Relaxed);
+    let untouched = before.clusters["cart8"].endpoints.load().version;
+
+    assert!(!bench.endpoints(&EDS.replace("cart", "cart7")));
+
+    let after = bench.store.load();
+    assert!(Arc::ptr_eq(&before, &after));
+    let counts = &bench.compiler.counts;
+    assert_eq!(counts.endpoints.load(Relaxed), 1);
+    assert_eq!(counts.clusters.load(Relaxed), compiled);
+    assert_eq!(counts.relinked.load(Relaxed), 0);
+    assert_eq!(after.clusters["cart7"].endpoints.load().len(), 2);
+    assert_eq!(after.clusters["cart8"].endpoints.load().version, untouched);
+}
+
+#[test]
+fn a_changed_cluster_relinks_only_what_refers_to_it_and_keeps_its_state() {
+    let mut bench = Bench::new();
+    bench.take::<listener_pb::Listener>(type_url::LISTENER, HTTP);
+    bench.take::<route_pb::RouteConfiguration>(type_url::ROUTE, ROUTES);
+    assert!(bench.linked().is_none());
+    bench.cluster(CLUSTER);
+    bench.endpoints(EDS);
+    let first = bench.linked().unwrap();
+    let busy = first.endpoints.load().all().next().unwrap().state.begin();
+    let permit = first.limits.try_request();
+    let before = bench.store.load();
+
+    bench.cluster(&CLUSTER.replace("max_connections: 7", "max_connections: 9"));
+
+    let second = bench.linked().unwrap();
+    let after = bench.store.load();
+    assert!(!Arc::ptr_eq(&first, &second));
+    assert!(Arc::ptr_eq(
+        &before.listeners["http"].def,
+        &after.listeners["http"].def
+    ));
+    assert!(Arc::ptr_eq(&before.routes["shop"], &after.routes["shop"]));
+    assert_eq!(second.limits.thresholds().connections, 9);
+    assert_eq!(second.limits.active_requests(), 1);
+    assert_eq!(
+        second.endpoints.load().all().next().unwrap().state.active(),
+        1
+    );
+    // The transport did not change: connections may be shared.
+    assert_eq!(first.id, second.id);
+    bench.cluster(&CLUSTER.replace("anyam-h2", "anyam-tcp"));
+    assert_ne!(bench.linked().unwrap().id, first.id);
+    drop((busy, permit));
+}
+
+#[test]
+fn endpoints_may_come_before_their_cluster() {
+    let mut bench = Bench::new();
+    bench.endpoints(EDS);
+    bench.cluster(CLUSTER);
+    let snapshot = bench.store.load();
+    let cluster = &snapshot.clusters["cart"];
+    let mut random = fastrand::Rng::with_seed(3);
+    let picked = cluster.pick(PickFor::default(), &mut random).unwrap();
+    assert!(picked.endpoint.address.to_string().starts_with("10.9.0."));
+    let transports: Vec<_> = cluster
+        .endpoints
+        .load()
+        .all()
+        .map(|e| e.transport)
+        .collect();
+    assert_eq!(transports, [Some(0), Some(1)]);
+    let workload = cluster
+        .endpoints
+        .load()
+        .all()
+        .next()
+        .unwrap()
+        .workload
+        .clone()
+        .unwrap();
+    assert_eq!((&*workload.name, &*workload.namespace), ("cart-1", "shop"));
+}
+
+#[test]
+fn a_cluster_without_endpoints_says_why() {
+    let mut bench = Bench::new();
+    bench.cluster(CLUSTER);
+    let snapshot = bench.store.load();
+    let mut random = fastrand::Rng::with_seed(3);
+    let pick = |random: &mut _| {
+        snapshot.clusters["cart"]
+            .pick(PickFor::default(), random)
+            .err()
+    };
+    assert_eq!(pick(&mut random), Some(NoEndpoint::Warming));
+    bench.endpoints("{cluster_name: cart, endpoints: []}");
+    assert_eq!(pick(&mut random), Some(NoEndpoint::Unhealthy));
+}
+
+#[test]
+fn removal_unlinks() {
+    let mut bench = Bench::new();
+    bench.cluster(CLUSTER);
+    bench.take::<listener_pb::Listener>(type_url::LISTENER, HTTP);
+    assert!(bench.linked().is_some());
+    bench.compiler.publish(
+        &bench.store,
+        [Step::Remove(type_url::CLUSTER, "cart".into())],
+    );
+    assert!(bench.linked().is_none());
+    bench.compiler.publish(
+        &bench.store,
+        [Step::Remove(type_url::LISTENER, "http".into())],
+    );
+    assert!(bench.store.load().by_address.is_empty());
+}
+
+#[test]
+fn references_name_what_to_subscribe_to() {
+    let bench = Bench::new();
+    let body = message::<cluster_pb::Cluster>(CLUSTER).encode_to_vec();
+    let compiled = bench
+        .compiler
+        .compile(type_url::CLUSTER, &body, &bench.store.load())
+        .unwrap();
+    let references = compiled.references();
+    assert!(references.endpoints.contains("cart"));
+    assert!(references.secrets.is_empty());
+    let body = message::<route_pb::RouteConfiguration>(ROUTES).encode_to_vec();
+    let compiled = bench
+        .compiler
+        .compile(type_url::ROUTE, &body, &bench.store.load())
+        .unwrap();
+    assert!(compiled.references().clusters.contains("cart-v2"));
+}
+
+#[test]
+fn dns_clusters_are_resolved_and_ejections_end() {
+    const DNS: &str = r#"
+name: dns
+type: STRICT_DNS
+dns_refresh_rate: 1s
+dns_lookup_family: V4_ONLY
+outlier_detection:
+  consecutive_5xx: 1
+  interval: 0.3s
+  base_ejection_time: 0.3s
+  max_ejection_percent: 100
+load_assignment:
+  cluster_name: dns
+  endpoints:
+  - lb_endpoints: [{endpoint: {address: {socket_address: {address: localhost, port_value: 7}}}}]
+"#;
+    let mut bench = Bench::new();
+    bench.cluster(DNS);
+    let store = Arc::new(bench.store);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let cluster = store.load().clusters["dns"].clone();
+    let mut random = fastrand::Rng::with_seed(1);
+    let until = |done: &dyn Fn() -> bool| {
+        runtime.block_on(async {
+            let wait = async {
+                while !done() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(10), wait)
+                .await
+                .unwrap();
+        });
+    };
+    let chores = runtime.spawn(crate::upstream::chores::run(store));
+    until(&|| cluster.endpoints.load().ready);
+    let picked = cluster
+        .pick(PickFor::default(), &mut random)
+        .unwrap()
+        .endpoint;
+    assert_eq!(picked.address.to_string(), "127.0.0.1:7");
+    cluster.report(
+        &picked,
+        crate::upstream::outlier::Outcome::Status(500),
+        &mut random,
+    );
+    assert!(picked.state.is_ejected());
+    until(&|| !picked.state.is_ejected());
+    chores.abort();
+}
