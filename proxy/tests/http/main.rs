@@ -8,8 +8,11 @@ mod hostile1;
 mod hostile2;
 mod http1;
 mod http2;
+mod large;
 mod life;
 mod mesh;
 mod peers;
 #[path = "../l4/support/pki.rs"]
+#[expect(dead_code, reason = "shared with the L4 tests, which use more of it")]
 mod pki;
+mod settings;

@@ -1,0 +1,103 @@
+//! What a test's configuration is before it changes anything.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyam_proxy::config::http::{
+    CodecType, ForwardClientCert, Http1Options, Http2Options, HttpManager, ServerHeader, StripPort,
+};
+use anyam_proxy::config::route::{
+    Action, Forward, HeaderEdits, HostRewrite, PathMatch, PathRewrite, Route, RouteMatch, Target,
+};
+use anyam_proxy::config::snapshot::{ClusterRef, RouteRef};
+use anyam_proxy::http::path::PathOptions;
+
+pub fn route(path: PathMatch, action: Action) -> Arc<Route> {
+    Arc::new(Route {
+        name: "route".into(),
+        matches: RouteMatch {
+            path,
+            case_sensitive: true,
+            headers: Vec::new(),
+            query: Vec::new(),
+            grpc: false,
+            fraction: None,
+        },
+        action,
+        request_headers: HeaderEdits::default(),
+        response_headers: HeaderEdits::default(),
+        rbac: Vec::new(),
+    })
+}
+
+pub fn forward() -> Forward {
+    Forward {
+        target: Target::Cluster(ClusterRef(0)),
+        cluster_not_found: 503,
+        rewrite: PathRewrite::None,
+        host_rewrite: HostRewrite::None,
+        append_x_forwarded_host: false,
+        timeout: Some(Duration::from_secs(15)),
+        idle_timeout: None,
+        max_stream_duration: None,
+        max_grpc_timeout: None,
+        retry: None,
+        upgrades: Vec::new(),
+        mirrors: Vec::new(),
+    }
+}
+
+pub fn http2() -> Http2Options {
+    Http2Options {
+        max_concurrent_streams: 100,
+        initial_stream_window: 256 * 1024,
+        initial_connection_window: 1 << 20,
+        max_frame_size: 16384,
+        max_resets: 50,
+        keepalive_interval: None,
+        keepalive_timeout: Duration::from_secs(5),
+        allow_connect: true,
+    }
+}
+
+pub fn manager() -> HttpManager {
+    HttpManager {
+        stat_prefix: "test".into(),
+        codec: CodecType::Auto,
+        routes: RouteRef(0),
+        filters: Vec::new(),
+        access_log: Vec::new(),
+        path: PathOptions::default(),
+        strip_port: StripPort::Keep,
+        strip_trailing_host_dot: false,
+        server_header: ServerHeader::PassThrough,
+        via: None,
+        use_remote_address: false,
+        xff_num_trusted_hops: 0,
+        skip_xff_append: false,
+        forward_client_cert: ForwardClientCert::Sanitize,
+        client_cert_uri: false,
+        generate_request_id: true,
+        preserve_external_request_id: false,
+        always_set_request_id_in_response: false,
+        upgrades: vec!["websocket".into(), "connect".into()],
+        idle_timeout: Some(Duration::from_secs(60)),
+        max_connection_duration: None,
+        max_requests_per_connection: None,
+        max_stream_duration: None,
+        stream_idle_timeout: Some(Duration::from_secs(60)),
+        request_timeout: None,
+        request_headers_timeout: None,
+        drain_timeout: Duration::from_secs(5),
+        delayed_close_timeout: Duration::from_secs(1),
+        max_request_headers_bytes: 60 * 1024,
+        max_headers_count: 100,
+        http1: Http1Options {
+            accept_http_10: true,
+            allow_absolute_url: true,
+            preserve_case: true,
+        },
+        http2: http2(),
+        proxy_status: true,
+    }
+}
