@@ -224,7 +224,7 @@ pub struct Egress {
         long = "mesh-cidr",
         env = "ANYAM_MESH_CIDRS",
         value_delimiter = ',',
-        default_value = "240.240.0.0/16,fd24:240:240::/48"
+        default_value = "240.240.0.0/16,fdac:616e:7961:6d00::/64"
     )]
     pub mesh_cidrs: Vec<String>,
     /// Milliseconds a connection waits for the control plane to tell about its destination.

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use xds_proto::envoy::config::bootstrap::v3 as pb;
 use xds_proto::envoy::config::core::v3 as core;
-use xds_proto::envoy::config::overload::v3::OverloadManager;
 
 use super::extensions::{extensions, ip};
 use super::{Bootstrap, dynamic, runtime};
@@ -77,6 +76,7 @@ pub fn bootstrap(at: At<'_>, message: pb::Bootstrap) -> Result<Bootstrap, Compil
         perf_tracing_file_path,
         xds_delegate_extension,
         xds_config_tracker_extension,
+        overload_manager,
     );
     ignored!(
         "series exist while what they count exists, and are named for Prometheus",
@@ -115,7 +115,6 @@ pub fn bootstrap(at: At<'_>, message: pb::Bootstrap) -> Result<Bootstrap, Compil
         cluster_manager,
         layered_runtime,
         admin,
-        overload_manager,
         bootstrap_extensions,
     };
     let bootstrap = assemble(at, &message, supported)?;
@@ -131,7 +130,6 @@ struct Supported<'a> {
     cluster_manager: &'a Option<pb::ClusterManager>,
     layered_runtime: &'a Option<pb::LayeredRuntime>,
     admin: &'a Option<pb::Admin>,
-    overload_manager: &'a Option<OverloadManager>,
     bootstrap_extensions: &'a [core::TypedExtensionConfig],
 }
 
@@ -140,8 +138,8 @@ fn assemble(
     message: &pb::Bootstrap,
     fields: Supported<'_>,
 ) -> Result<Bootstrap, CompileError> {
-    let runtime = runtime::layers(at.field("layered_runtime"), fields.layered_runtime)?;
-    let overload = runtime::overload(at.field("overload_manager"), fields.overload_manager)?;
+    runtime::layers(at.field("layered_runtime"), fields.layered_runtime)?;
+    cluster_manager(at.field("cluster_manager"), fields.cluster_manager)?;
     let (listeners, clusters, secrets) = match fields.static_resources {
         Some(pb::bootstrap::StaticResources {
             listeners,
@@ -153,15 +151,12 @@ fn assemble(
     let named = |name: &str| clusters.iter().any(|cluster| cluster.name == name);
     let dynamic = at.field("dynamic_resources");
     let ads = dynamic::resources(dynamic, fields.dynamic_resources, &named)?;
-    let manager = at.field("cluster_manager");
     Ok(Bootstrap {
         node: self_description(at.field("node"), fields.node, ads.is_some())?,
         admin: match fields.admin {
             Some(admin) => self::admin(at.field("admin"), admin)?,
             None => None,
         },
-        local_cluster: local_cluster(manager, fields.cluster_manager, &named)?,
-        max_connections: overload.or(runtime.max_connections),
         extensions: extensions(at, fields.bootstrap_extensions)?,
         listeners,
         clusters,
@@ -310,11 +305,7 @@ fn socket(at: At<'_>, address: &core::Address) -> Result<SocketAddr, CompileErro
     Ok(SocketAddr::new(ip(at.field("address"), address)?, number))
 }
 
-fn local_cluster(
-    at: At<'_>,
-    manager: &Option<pb::ClusterManager>,
-    named: &dyn Fn(&str) -> bool,
-) -> Result<Option<String>, CompileError> {
+fn cluster_manager(at: At<'_>, manager: &Option<pb::ClusterManager>) -> Result<(), CompileError> {
     let Some(pb::ClusterManager {
         local_cluster_name,
         outlier_detection,
@@ -323,10 +314,11 @@ fn local_cluster(
         enable_deferred_cluster_creation,
     }) = manager
     else {
-        return Ok(None);
+        return Ok(());
     };
     unsupported!(
         at,
+        local_cluster_name,
         outlier_detection,
         upstream_bind_config,
         load_stats_config
@@ -335,12 +327,5 @@ fn local_cluster(
         "clusters cost next to nothing before they are used",
         enable_deferred_cluster_creation
     );
-    match local_cluster_name.as_str() {
-        "" => Ok(None),
-        name if named(name) => Ok(Some(name.to_owned())),
-        name => {
-            let why = format_args!("no cluster {name:?} in static_resources.clusters");
-            at.field("local_cluster_name").fail(why)
-        }
-    }
+    Ok(())
 }

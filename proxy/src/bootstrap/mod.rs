@@ -53,10 +53,6 @@ pub struct Bootstrap {
     pub secrets: Vec<Secret>,
     /// `None`: everything there is, is static.
     pub ads: Option<Ads>,
-    /// The cluster this proxy itself belongs to, for zone-aware balancing.
-    pub local_cluster: Option<String>,
-    /// Downstream connections of the whole process. `None`: no limit.
-    pub max_connections: Option<u64>,
     pub extensions: Extensions,
     /// The message itself, for the config dump.
     pub message: pb::Bootstrap,
