@@ -4,6 +4,8 @@
 //! A question is `<type> <name> <namespace>/<workload>[ envoy]`, or `status`, or `errors`.
 //! `UPDATE_GOLDEN=1` writes the answers anew; read the difference before you keep it.
 
+#![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -1,6 +1,8 @@
 //! Whatever changes, every resource that differs afterwards was announced; and a change announces
 //! no more than it has to.
 
+#![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
+
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;

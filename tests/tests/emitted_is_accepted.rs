@@ -1,5 +1,7 @@
 //! Everything that translate emits, compile accepts.
 
+#![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,15 +1,16 @@
 //! The next state of the mesh from the objects of a source. One writer.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::attach::{Attached, resolved_refs};
-use super::mesh::{Mesh, Options, ServiceEntry, WorkloadEntry, resolve_port};
+use super::join;
+use super::mesh::{Mesh, Options, ServiceEntry, WorkloadEntry};
 use super::object::{Key, Kind, ObjectId, Target};
 use super::policy::{BackendPolicy, MeshPolicy};
 use super::read::Object;
 use super::route::Route;
-use super::service::{Protocol, Service};
+use super::service::Service;
 use super::status::{Condition, ObjectStatus};
 use super::vip::{VipError, Vips};
 use super::workload::Workload;
@@ -132,7 +133,7 @@ impl Builder {
             let condition = Condition::no("Accepted", "Conflicted", message);
             statuses.replace(route.kind, route.meta.key(), condition);
         }
-        finish_ports(&mut mesh);
+        join::services_and_workloads(&mut mesh);
         for route in &objects.routes {
             statuses.push(route.kind, route.meta.key(), resolved_refs(&mesh, route));
         }
@@ -155,7 +156,7 @@ struct Sorted {
     services: BTreeMap<Key, Arc<Service>>,
     workloads: Vec<Arc<Workload>>,
     routes: Vec<Arc<Route>>,
-    grants: Vec<Arc<super::policy::ReferenceGrant>>,
+    grants: Vec<Arc<super::grant::ReferenceGrant>>,
     authorization: Vec<Arc<super::authorization::AuthorizationPolicy>>,
     mesh: Vec<Arc<MeshPolicy>>,
     backend: Vec<Arc<BackendPolicy>>,
@@ -276,58 +277,6 @@ fn add_service(mesh: &mut Mesh, mut entry: ServiceEntry, statuses: &mut Statuses
     }
     mesh.by_host.insert(entry.host.clone(), key.clone());
     mesh.services.insert(key, Arc::new(entry));
-}
-
-/// Joins services and workloads: members, and what a service says of a workload's ports.
-fn finish_ports(mesh: &mut Mesh) {
-    let mut labels: HashMap<(&str, &str, &str), BTreeSet<&Key>> = HashMap::new();
-    for (key, entry) in &mesh.workloads {
-        for (name, value) in &entry.workload.meta.labels {
-            labels
-                .entry((&key.namespace, name, value))
-                .or_default()
-                .insert(key);
-        }
-    }
-    let empty = BTreeSet::new();
-    let mut members: BTreeMap<Key, Vec<Key>> = BTreeMap::new();
-    for (key, entry) in &mesh.services {
-        let selected = entry.service.selector.iter().map(|(name, value)| {
-            labels
-                .get(&(key.namespace.as_str(), name.as_str(), value.as_str()))
-                .unwrap_or(&empty)
-        });
-        let mut selected: Vec<_> = selected.collect();
-        selected.sort_by_key(|set| set.len());
-        let Some((fewest, others)) = selected.split_first() else {
-            continue;
-        };
-        let all = fewest
-            .iter()
-            .filter(|key| others.iter().all(|set| set.contains(*key)));
-        members.insert(key.clone(), all.map(|key| (*key).clone()).collect());
-    }
-    for (service_key, keys) in members {
-        let Some(service) = mesh.services.get_mut(&service_key).and_then(Arc::get_mut) else {
-            continue;
-        };
-        for key in &keys {
-            let Some(entry) = mesh.workloads.get_mut(key).and_then(Arc::get_mut) else {
-                continue;
-            };
-            entry.services.push(service_key.clone());
-            for port in &service.ports {
-                let Some(number) = resolve_port(&port.target, &entry.workload) else {
-                    continue;
-                };
-                let known = entry.ports.entry(number).or_insert(port.protocol);
-                if *known == Protocol::Undeclared {
-                    *known = port.protocol;
-                }
-            }
-        }
-        service.members = keys;
-    }
 }
 
 fn backend_policies(

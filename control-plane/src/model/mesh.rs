@@ -5,10 +5,10 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::authorization::AuthorizationPolicy;
+use super::grant::ReferenceGrant;
 use super::object::{Key, Target};
 use super::policy::{
     BackendPolicy, Defaults, EgressMode, LogFormat, MeshPolicy, MtlsMode, ROOT_NAMESPACE,
-    ReferenceGrant,
 };
 use super::route::{Backend, Route};
 use super::service::{PortRef, Protocol, Service};

@@ -1,17 +1,22 @@
 //! What the mesh is: typed objects and what follows from them together.
 //!
 //! - [`object`], [`values`]: what all objects share; values checked while they are read
-//! - [`service`], [`workload`], [`route`] (read by [`route_spec`], [`filter_spec`]),
-//!   [`authorization`], [`policy`]: the objects; [`read`]: a manifest into one of them
+//! - [`service`], [`workload`], [`route`] (read by [`route_spec`],
+//!   [`match_spec`], [`filter_spec`]),
+//!   [`authorization`], [`policy`], [`grant`]: the objects; [`read`]: a manifest into one of them
 //! - [`vip`]: addresses for services that were given none
 //! - [`mesh`]: an immutable state of everything, indexed; [`attach`]: which route governs which
-//!   service; [`builder`]: the next state from the last
+//!   service; [`join`]: which workloads it selects;
+//!   [`builder`]: the next state from the last
 //! - [`status`]: conditions of objects
 
 pub mod attach;
 pub mod authorization;
 pub mod builder;
 pub mod filter_spec;
+pub mod grant;
+pub mod join;
+pub mod match_spec;
 pub mod mesh;
 pub mod object;
 pub mod policy;

@@ -6,10 +6,12 @@ use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, IgnoredAny};
 
 use super::authorization::AuthorizationPolicy;
+use super::grant::ReferenceGrant;
+use super::match_spec::{GrpcMatch, HttpMatch};
 use super::object::{FieldError, Kind, Meta, ObjectId};
-use super::policy::{BackendPolicy, MeshPolicy, ReferenceGrant};
+use super::policy::{BackendPolicy, MeshPolicy};
 use super::route::Route;
-use super::route_spec::{GrpcMatch, HttpMatch};
+
 use super::service::Service;
 use super::workload::Workload;
 
