@@ -235,15 +235,27 @@ mod tests {
     #[test]
     fn the_first_bytes_of_a_connection_decide_and_readable_words_count() {
         let (mut flows, mut seen) = (HashMap::new(), Seen::default());
-        judge(&segment(b"GET / HTTP/1.1\r\n", false, 8), &mut flows, &mut seen);
-        assert_eq!((seen.plain_connections, seen.readable_segments), (0, 1), "opening not seen");
+        judge(
+            &segment(b"GET / HTTP/1.1\r\n", false, 8),
+            &mut flows,
+            &mut seen,
+        );
+        assert_eq!(
+            (seen.plain_connections, seen.readable_segments),
+            (0, 1),
+            "opening not seen"
+        );
         judge(&segment(b"", true, 7), &mut flows, &mut seen);
         judge(&segment(b"whatever", false, 13), &mut flows, &mut seen);
         judge(&segment(&[22, 3, 1, 0, 5], false, 8), &mut flows, &mut seen);
         judge(&segment(&[22, 3, 1, 0, 5], false, 8), &mut flows, &mut seen);
         assert_eq!((seen.tls_connections, seen.plain_connections), (1, 0));
         judge(&segment(b"", true, 99), &mut flows, &mut seen);
-        judge(&segment(b"PRI * HTTP/2.0\r\n\r\n", false, 100), &mut flows, &mut seen);
+        judge(
+            &segment(b"PRI * HTTP/2.0\r\n\r\n", false, 100),
+            &mut flows,
+            &mut seen,
+        );
         assert_eq!((seen.tls_connections, seen.plain_connections), (1, 1));
     }
 
