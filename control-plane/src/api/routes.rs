@@ -49,6 +49,11 @@ pub fn routes(view: &dyn View, scope: &Scope, service: &str) -> Routes {
             });
         }
     }
+    // `namespace/name`, as the other commands spell it.
+    let turned = service
+        .split_once('/')
+        .map(|(namespace, name)| format!("{name}.{namespace}"));
+    let service = turned.as_deref().unwrap_or(service);
     let wanted = |one: &ServiceRoutes| {
         (service.is_empty() && one.service.parse::<IpAddr>().is_err())
             || one.service == service

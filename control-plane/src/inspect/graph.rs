@@ -209,8 +209,38 @@ impl Graph {
             .filter(|(_, series)| now.saturating_duration_since(series.last) < FORGET)
             .map(account)
             .collect();
+        name_as_callers_do(&mut accounts);
         accounts.sort_by(|a, b| a.key.cmp(&b.key));
         accounts
+    }
+}
+
+/// A workload may serve several services and cannot tell by which of them it was called; its
+/// callers know. What they call it is what its own account of the same calls is filed under.
+fn name_as_callers_do(accounts: &mut [Account]) {
+    let ends = |key: &Key| {
+        [
+            &key.source_namespace,
+            &key.source_workload,
+            &key.destination_namespace,
+            &key.destination_workload,
+            &key.protocol,
+        ]
+        .map(String::clone)
+    };
+    let mut names = HashMap::new();
+    for account in accounts.iter().filter(|account| account.key.by_source) {
+        let name = (
+            account.key.destination_service.clone(),
+            account.key.destination_version.clone(),
+        );
+        names.insert(ends(&account.key), name);
+    }
+    for account in accounts.iter_mut().filter(|account| !account.key.by_source) {
+        if let Some((service, version)) = names.get(&ends(&account.key)) {
+            account.key.destination_service.clone_from(service);
+            account.key.destination_version.clone_from(version);
+        }
     }
 }
 

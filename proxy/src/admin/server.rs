@@ -68,9 +68,8 @@ pub async fn serve(listener: TcpListener, surface: Surface, admin: Arc<Admin>) {
                 .header_read_timeout(HEADER_TIMEOUT)
                 .max_buf_size(MAX_HEAD)
                 .serve_connection(TokioIo::new(tcp), service);
-            match tokio::time::timeout(MAX_LIFE, connection).await {
-                Ok(Err(error)) => tracing::debug!(%error, ?surface, "connection"),
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(error)) = tokio::time::timeout(MAX_LIFE, connection).await {
+                tracing::debug!(%error, ?surface, "connection");
             }
         });
     }

@@ -225,12 +225,12 @@ fn judged(rbac: &Rbac, facts: &policy::Facts<'_>, what: &str, said: &mut Said) -
     if let Some(by) = &verdict.would_refuse {
         let by = by.as_deref().unwrap_or("no policy allows it");
         let why = format!("rules on trial would refuse the {what}: {by}");
-        said.say("policy", Outcome::Info, &rbac.stat_prefix, why);
+        said.say("policy", Outcome::Info, "rules on trial", why);
     }
     match &verdict.refused {
         None => {
             let why = format!("the {what} is allowed");
-            said.say("policy", Outcome::Allowed, &rbac.stat_prefix, why);
+            said.say("policy", Outcome::Allowed, "rules", why);
             true
         }
         Some(Some(by)) => {
@@ -244,7 +244,7 @@ fn judged(rbac: &Rbac, facts: &policy::Facts<'_>, what: &str, said: &mut Said) -
         }
         Some(None) => {
             let why = format!("no policy allows the {what} for this caller");
-            said.say("policy", Outcome::Denied, &rbac.stat_prefix, why);
+            said.say("policy", Outcome::Denied, "default deny", why);
             false
         }
     }

@@ -138,10 +138,14 @@ impl Sink {
     }
 }
 
+/// A sink and the lines it has not been handed yet.
+type Waiting = (Arc<Sink>, Vec<u8>);
+
 /// A worker's own buffers, one for each sink it has used.
 #[derive(Default)]
 pub struct WorkerLogs {
-    buffers: RefCell<Vec<Option<(Arc<Sink>, Vec<u8>)>>>,
+    /// By the sink's number.
+    buffers: RefCell<Vec<Option<Waiting>>>,
 }
 
 impl WorkerLogs {
