@@ -20,7 +20,8 @@ use xds_proto::type_url::{CLUSTER, ENDPOINT, ROUTE};
 use super::types::{RouteBackend, RouteRule, Routes, ServiceRoutes};
 use crate::ads::{Scope, View};
 
-/// `service`: a host, its first labels, or a workload's address; empty for all services.
+/// `service`: a host, its first labels, `namespace/name`, or a workload's address; empty for all
+/// services.
 pub fn routes(view: &dyn View, scope: &Scope, service: &str) -> Routes {
     let mut services = Vec::new();
     let mut routed = HashSet::new();

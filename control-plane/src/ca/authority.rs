@@ -253,16 +253,26 @@ fn workload_names(identity: &Identity) -> Result<Vec<SanType>, CaError> {
     Ok(vec![SanType::URI(uri.try_into().map_err(signing)?)])
 }
 
+const MAX_SUBJECT: usize = 64;
+const SHORTENED: usize = 40;
+
 /// The workload's name as the subject, so that two workloads of one service account can be told
 /// apart when they ask for configuration. Longer than X.509 allows: shortened, with a hash.
 pub fn subject_name(workload: &str) -> String {
-    const MAX: usize = 64;
-    if workload.len() <= MAX {
+    if workload.len() <= MAX_SUBJECT {
         return workload.to_owned();
     }
     let hash = hex(digest::digest(&digest::SHA256, workload.as_bytes()).as_ref());
-    let short: String = workload.chars().take(40).collect();
+    let short: String = workload.chars().take(SHORTENED).collect();
     format!("{short}-{}", &hash[..16])
+}
+
+/// Whether a subject may stand for a longer name, and so can't be looked up by.
+pub fn is_shortened(subject: &str) -> bool {
+    let hash = subject
+        .get(SHORTENED..)
+        .and_then(|rest| rest.strip_prefix('-'));
+    hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 fn subject(workload: &str) -> DistinguishedName {

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status};
 use xds_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateService;
 use xds_proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
 
-use super::authority::{SignError, subject_name};
+use super::authority::{SignError, is_shortened};
 use super::csr::CsrError;
 use super::identity::{Identity, Peer};
 use super::token::{Claims, Tokens};
@@ -92,7 +92,7 @@ impl CertificateService {
             return Err(Status::permission_denied(message));
         }
         // A shortened subject can't be looked up by; the identity still stands.
-        if !verified.workload.is_empty() && subject_name(&verified.workload).len() < 57 {
+        if !verified.workload.is_empty() && !is_shortened(&verified.workload) {
             self.declared(namespace, &verified.workload, service_account)?;
         }
         Ok(Caller {

@@ -12,7 +12,7 @@ use rcgen::{
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::authority::{Authority, Lifetimes, SignError, subject_name};
+use super::authority::{Authority, Lifetimes, SignError, is_shortened, subject_name};
 use super::csr::{CsrError, judge};
 use super::identity::{Identity, VerifiedPeer};
 use super::token::{TokenError, Tokens};
@@ -340,4 +340,5 @@ fn long_workload_names_keep_apart_in_the_subject() {
     assert_eq!(subject_name("web-0"), "web-0");
     assert!(subject_name(&long("a")).len() <= 64);
     assert_ne!(subject_name(&long("a")), subject_name(&long("b")));
+    assert!(is_shortened(&subject_name(&long("a"))) && !is_shortened("web-0"));
 }

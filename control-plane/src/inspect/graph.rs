@@ -254,17 +254,22 @@ fn short(text: &str) -> String {
 
 fn key(speaker: Speaker<'_>, edge: &Reported) -> Key {
     let by_source = edge.reporter() == Reporter::Source;
-    let (service, namespace) = service_name(&edge.destination_service, &edge.destination_namespace);
+    let known = |name: &str| match name {
+        "unknown" => String::new(),
+        name => short(name),
+    };
+    let namespace = known(&edge.destination_namespace);
+    let (service, namespace) = service_name(&known(&edge.destination_service), &namespace);
     let mut key = Key {
         by_source,
         source_namespace: short(&edge.source_namespace),
         source_workload: short(&edge.source_workload),
-        source_identity: short(&edge.source_identity),
+        source_identity: known(&edge.source_identity),
         destination_namespace: namespace,
         destination_service: service,
-        destination_workload: short(&edge.destination_workload),
-        destination_identity: short(&edge.destination_identity),
-        destination_version: short(&edge.destination_version),
+        destination_workload: known(&edge.destination_workload),
+        destination_identity: known(&edge.destination_identity),
+        destination_version: known(&edge.destination_version),
         protocol: short(&edge.protocol),
         mtls: edge.security == "mutual_tls",
     };

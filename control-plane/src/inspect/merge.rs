@@ -244,7 +244,13 @@ impl Both {
         let first = self.idle.is_none();
         let idle = account.idle.as_secs_f64();
         self.idle = Some(self.idle.map_or(idle, |known| known.min(idle)));
-        self.plaintext |= !key.mtls && (account.tally.requests > 0 || account.tally.opened > 0);
+        // What failed before it reached anybody went over no connection at all.
+        let tally = &account.tally;
+        let reached = !key.by_source
+            || !key.destination_workload.is_empty()
+            || tally.requests.max(tally.opened) > tally.failures;
+        let counted = tally.requests > 0 || tally.opened > 0;
+        self.plaintext |= !key.mtls && counted && reached;
         agree(
             &mut self.edge.destination_workload,
             &key.destination_workload,
@@ -421,6 +427,27 @@ mod tests {
         forged.source_workload = "admin-0".into();
         graph.report(WEB, &[forged], Duration::from_secs(1), start);
         assert_eq!(graph.edges("", start).edges[0].source_workload, "web-0");
+    }
+
+    #[test]
+    fn what_reached_nobody_is_not_plaintext_traffic() {
+        let start = Instant::now();
+        let mut graph = Graph::new(start);
+        let mut unreached = told(Reporter::Source, 5);
+        unreached.failures = 5;
+        unreached.security = "none".into();
+        unreached.destination_workload = "unknown".into();
+        let second = Duration::from_secs(1);
+        graph.report(
+            WEB,
+            &[told(Reporter::Source, 5), unreached.clone()],
+            second,
+            start,
+        );
+        assert!(graph.edges("", start).edges[0].mtls);
+        unreached.destination_workload = "cart-0".into();
+        graph.report(WEB, &[unreached], second, start);
+        assert!(!graph.edges("", start).edges[0].mtls);
     }
 
     #[test]
