@@ -2,6 +2,8 @@
 //! a message is destructured whole there, and each field is refused, without effect for a stated
 //! reason, or supported. `ANYAM_WRITE_DOCS=1` writes the page; without it the page is compared.
 
+#![allow(clippy::unwrap_used)]
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;

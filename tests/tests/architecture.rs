@@ -1,6 +1,8 @@
 //! The rules of the tree, held by tests: who may import whom, how long a file and a function may
 //! be, where unsafe code may stand.
 
+#![allow(clippy::unwrap_used)]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

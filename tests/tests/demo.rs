@@ -1,6 +1,8 @@
 //! The demo is its own test (`make test` runs it whole). Here: each check fails when its feature
 //! is switched off, and nothing stays behind whichever way the demo ends.
 
+#![allow(clippy::unwrap_used)]
+
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;

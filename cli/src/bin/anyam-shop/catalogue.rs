@@ -9,7 +9,13 @@ use crate::Outcome;
 
 /// Generated from `proto/shop.proto`.
 pub mod v1 {
-    #![allow(clippy::all, clippy::unwrap_used, rust_2018_idioms, missing_docs)]
+    #![allow(
+        clippy::all,
+        clippy::too_many_lines,
+        clippy::unwrap_used,
+        rust_2018_idioms,
+        missing_docs
+    )]
     tonic::include_proto!("shop.v1");
 }
 
