@@ -1,6 +1,5 @@
 //! The connection manager, and access logs.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use xds_proto::envoy::config::accesslog::v3 as accesslog;
@@ -9,14 +8,13 @@ use xds_proto::envoy::config::listener::v3 as listener;
 use xds_proto::envoy::extensions::access_loggers::stream::v3::{
     StdoutAccessLog, stdout_access_log::AccessLogFormat,
 };
+use xds_proto::envoy::extensions::filters::http::rbac::v3::Rbac;
 use xds_proto::envoy::extensions::filters::http::router::v3::Router;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as hcm;
-use xds_proto::google::protobuf::Any;
+use xds_proto::google::protobuf::{Any, Struct};
 
 use super::policy::Authorization;
-use super::proto::{
-    OrderedFormat, OrderedHttpRbac, OrderedStdoutLog, OrderedStruct, boolv, duration, text, typed,
-};
+use super::proto::{boolv, duration, text, typed};
 use super::protocol::{http1, http2};
 use super::route::inline;
 use crate::model::policy::LogFormat;
@@ -100,9 +98,10 @@ fn filters(authorization: &Authorization) -> Vec<hcm::HttpFilter> {
         ..hcm::HttpFilter::default()
     };
     let rbac = |rules, shadow_rules| {
-        typed(&OrderedHttpRbac {
+        typed(&Rbac {
             rules,
             shadow_rules,
+            ..Rbac::default()
         })
     };
     let mut filters = Vec::new();
@@ -185,29 +184,25 @@ const CONNECTION: [(&str, &str); 13] = [
 /// Access logs to standard output.
 pub fn access_log(format: LogFormat, http: bool) -> Vec<accesslog::AccessLog> {
     let commands: &[_] = if http { &REQUEST } else { &CONNECTION };
-    let config = match format {
+    use core::substitution_format_string::Format;
+    let format = match format {
         LogFormat::Off => return Vec::new(),
         LogFormat::Json => {
-            let fields = commands
+            let values = commands
                 .iter()
                 .map(|(name, command)| ((*name).to_owned(), text(*command)));
-            typed(&OrderedStdoutLog {
-                log_format: Some(OrderedFormat {
-                    json_format: Some(OrderedStruct {
-                        fields: fields.collect::<BTreeMap<_, _>>(),
-                    }),
-                }),
+            Format::JsonFormat(Struct {
+                fields: values.collect(),
             })
         }
-        LogFormat::Text => typed(&StdoutAccessLog {
-            access_log_format: Some(AccessLogFormat::LogFormat(core::SubstitutionFormatString {
-                format: Some(core::substitution_format_string::Format::TextFormatSource(
-                    inline(&line(commands)),
-                )),
-                ..core::SubstitutionFormatString::default()
-            })),
-        }),
+        LogFormat::Text => Format::TextFormatSource(inline(&line(commands))),
     };
+    let config = typed(&StdoutAccessLog {
+        access_log_format: Some(AccessLogFormat::LogFormat(core::SubstitutionFormatString {
+            format: Some(format),
+            ..core::SubstitutionFormatString::default()
+        })),
+    });
     vec![accesslog::AccessLog {
         name: "envoy.access_loggers.stdout".to_owned(),
         config_type: Some(accesslog::access_log::ConfigType::TypedConfig(config)),

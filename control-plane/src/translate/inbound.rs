@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use xds_proto::envoy::config::core::v3::TrafficDirection;
 use xds_proto::envoy::config::listener::v3 as listener;
+use xds_proto::envoy::config::rbac::v3 as rbac;
 use xds_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
+use xds_proto::envoy::extensions::filters::network::rbac::v3 as network;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 
 use super::http::{self, Side, filter};
 use super::listener::{any_address, listener_filter, loop_guard, original_dst, tcp_proxy};
 use super::policy::{Layer, authorization};
-use super::proto::{OrderedNetworkRbac, address, duration, typed, u32v};
+use super::proto::{address, duration, typed, u32v};
 use super::{naming, route, tls};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
@@ -213,14 +215,15 @@ impl Maker<'_> {
 }
 
 fn network_rbac(
-    rules: Option<super::proto::OrderedRules>,
-    shadow_rules: Option<super::proto::OrderedRules>,
+    rules: Option<rbac::Rbac>,
+    shadow_rules: Option<rbac::Rbac>,
     what: &str,
 ) -> listener::Filter {
-    let rbac = OrderedNetworkRbac {
+    let rbac = network::Rbac {
         rules,
         shadow_rules,
         stat_prefix: format!("{what}."),
+        ..network::Rbac::default()
     };
     filter("envoy.filters.network.rbac", typed(&rbac))
 }

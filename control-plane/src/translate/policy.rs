@@ -4,14 +4,12 @@
 //! allows it. Where nothing HTTP is known of a connection, an ALLOW rule that asks for HTTP does
 //! not match and a DENY rule that asks for HTTP denies without asking: both fail closed.
 
-use std::collections::BTreeMap;
-
 use xds_proto::envoy::config::rbac::v3 as rbac;
 use xds_proto::envoy::config::route::v3::HeaderMatcher;
 use xds_proto::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use xds_proto::envoy::r#type::matcher::v3 as matcher;
 
-use super::proto::{OrderedRules, cidr, exact, glob, prefix};
+use super::proto::{cidr, exact, glob, prefix};
 use crate::model::Mesh;
 use crate::model::authorization::{
     Action, AuthorizationPolicy, HeaderTest, Operation, Rule, Source,
@@ -31,9 +29,9 @@ pub enum Layer {
 /// Rules for one filter chain.
 #[derive(Clone, Debug, Default)]
 pub struct Authorization {
-    pub deny: Option<OrderedRules>,
-    pub allow: Option<OrderedRules>,
-    pub audit: Option<OrderedRules>,
+    pub deny: Option<rbac::Rbac>,
+    pub allow: Option<rbac::Rbac>,
+    pub audit: Option<rbac::Rbac>,
 }
 
 /// Rules that hold for a port of a workload (`None`: ports nobody declared).
@@ -51,9 +49,9 @@ pub fn authorization(
             Action::Audit => (&mut all.audit, rbac::rbac::Action::Log),
         };
         // An ALLOW policy without a rule that can match still means: nobody else.
-        let rules = slot.get_or_insert_with(|| OrderedRules {
+        let rules = slot.get_or_insert_with(|| rbac::Rbac {
             action: action as i32,
-            policies: BTreeMap::new(),
+            ..rbac::Rbac::default()
         });
         for (index, rule) in policy.rules.iter().enumerate() {
             if let Some(compiled) = compile(mesh, policy, rule, layer) {

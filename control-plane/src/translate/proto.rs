@@ -1,16 +1,12 @@
 //! Short ways to say what protobufs say at length.
-//!
-//! Maps have no order on the wire, but a resource's version is a hash of its bytes: what would hold
-//! a map of several entries is written by the ordered twins at the end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use prost::Message;
 use xds_proto::any;
 use xds_proto::envoy::config::core::v3 as core;
-use xds_proto::envoy::config::rbac::v3 as rbac;
 use xds_proto::envoy::r#type::matcher::v3 as matcher;
 use xds_proto::google::protobuf::{self as pb, value::Kind};
 
@@ -168,69 +164,4 @@ pub fn glob(glob: &Glob) -> Option<matcher::StringMatcher> {
         Glob::Prefix(text) => P::Prefix(text.clone()),
         Glob::Suffix(text) => P::Suffix(text.clone()),
     }))
-}
-
-/// envoy.config.rbac.v3.RBAC with its policies in order.
-#[derive(Clone, PartialEq, Message)]
-pub struct OrderedRules {
-    #[prost(int32, tag = "1")]
-    pub action: i32,
-    #[prost(btree_map = "string, message", tag = "2")]
-    pub policies: BTreeMap<String, rbac::Policy>,
-}
-
-/// envoy.extensions.filters.http.rbac.v3.RBAC.
-#[derive(Clone, PartialEq, Message)]
-pub struct OrderedHttpRbac {
-    #[prost(message, optional, tag = "1")]
-    pub rules: Option<OrderedRules>,
-    #[prost(message, optional, tag = "2")]
-    pub shadow_rules: Option<OrderedRules>,
-}
-
-/// envoy.extensions.filters.network.rbac.v3.RBAC.
-#[derive(Clone, PartialEq, Message)]
-pub struct OrderedNetworkRbac {
-    #[prost(message, optional, tag = "1")]
-    pub rules: Option<OrderedRules>,
-    #[prost(message, optional, tag = "2")]
-    pub shadow_rules: Option<OrderedRules>,
-    #[prost(string, tag = "3")]
-    pub stat_prefix: String,
-}
-
-impl prost::Name for OrderedHttpRbac {
-    const NAME: &'static str = "RBAC";
-    const PACKAGE: &'static str = "envoy.extensions.filters.http.rbac.v3";
-}
-
-impl prost::Name for OrderedNetworkRbac {
-    const NAME: &'static str = "RBAC";
-    const PACKAGE: &'static str = "envoy.extensions.filters.network.rbac.v3";
-}
-
-/// envoy.extensions.access_loggers.stream.v3.StdoutAccessLog with JSON fields in order.
-#[derive(Clone, PartialEq, Message)]
-pub struct OrderedStdoutLog {
-    #[prost(message, optional, tag = "1")]
-    pub log_format: Option<OrderedFormat>,
-}
-
-/// envoy.config.core.v3.SubstitutionFormatString.
-#[derive(Clone, PartialEq, Message)]
-pub struct OrderedFormat {
-    #[prost(message, optional, tag = "2")]
-    pub json_format: Option<OrderedStruct>,
-}
-
-/// google.protobuf.Struct.
-#[derive(Clone, PartialEq, Message)]
-pub struct OrderedStruct {
-    #[prost(btree_map = "string, message", tag = "1")]
-    pub fields: BTreeMap<String, pb::Value>,
-}
-
-impl prost::Name for OrderedStdoutLog {
-    const NAME: &'static str = "StdoutAccessLog";
-    const PACKAGE: &'static str = "envoy.extensions.access_loggers.stream.v3";
 }
