@@ -126,7 +126,7 @@ async fn serve_until_told(
         started: started.0,
         since: started.1,
     });
-    start_inspect(&bootstrap, &admin, &telemetry, &mut tasks)?;
+    start_inspect(&bootstrap, &admin, &telemetry, demand.clone(), &mut tasks)?;
     open_ports(&bootstrap, &admin, &telemetry.local, demand, &mut tasks).await?;
     workers.bound().await?;
     tracing::info!(
@@ -245,6 +245,7 @@ fn start_inspect(
     bootstrap: &Bootstrap,
     admin: &Arc<Admin>,
     telemetry: &Arc<Telemetry>,
+    demand: Option<Demand>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), AppError> {
     let Some(inspect) = &bootstrap.extensions.inspect else {
@@ -254,6 +255,7 @@ fn start_inspect(
         target: target(&admin.store, &inspect.cluster)?,
         admin: admin.clone(),
         telemetry: telemetry.clone(),
+        demand,
         node_id: bootstrap.node.id.clone(),
         interval: inspect.report_interval,
     };

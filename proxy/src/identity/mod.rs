@@ -16,9 +16,6 @@ mod schedule;
 mod store;
 mod token;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 

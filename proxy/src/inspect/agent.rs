@@ -16,6 +16,7 @@ use xds_proto::google::protobuf::Duration as WireDuration;
 use super::explain;
 use super::report::{Deltas, report, timestamp};
 use crate::admin::Admin;
+use crate::config::demand::Demand;
 use crate::telemetry::Telemetry;
 use crate::telemetry::tap::{Event, Filter};
 use crate::xds::backoff::Backoff;
@@ -34,6 +35,8 @@ const STABLE: Duration = Duration::from_secs(10);
 pub struct Agent {
     pub admin: Arc<Admin>,
     pub telemetry: Arc<Telemetry>,
+    /// What the app's own first connection would ask for, an explanation asks for, too.
+    pub demand: Option<Demand>,
     pub target: Target,
     pub node_id: String,
     pub interval: Duration,
@@ -128,9 +131,14 @@ impl Agent {
                 work.spawn(run_dump(self.admin.clone(), dump, out.clone()));
             }
             Asked::Explain(asked) => {
-                let (snapshot, out) = (self.admin.store.load(), out.clone());
+                let (store, demand, out) =
+                    (self.admin.store.clone(), self.demand.clone(), out.clone());
                 work.spawn(async move {
-                    let said = match explain::explain(&snapshot, &asked) {
+                    let answer = match demand {
+                        Some(demand) => explain::fetch(&store, &demand, &asked).await,
+                        None => None,
+                    };
+                    let said = match explain::explain(&store.load(), &asked, answer) {
                         Ok(decisions) => Said::Explanation(pb::Explanation {
                             id: asked.id,
                             decisions,

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use xds_proto::anyam::inspect::v1 as pb;
 use xds_proto::anyam::inspect::v1::decision::Outcome;
 
-use crate::config::Snapshot;
 use crate::config::cluster::{Cluster, Transport};
+use crate::config::demand::{Answer, Demand, Resource};
 use crate::config::http::{HttpFilter, HttpManager};
 use crate::config::listener::{Direction, FilterChain, Listener, TcpTarget, Terminal};
 use crate::config::policy::Rbac;
 use crate::config::route::{Action, RbacOverride, Route, RouteConfig, Target};
+use crate::config::{Snapshot, Store};
 use crate::http::head::Head;
 use crate::http::plan::{self, Lost};
 use crate::listener::chain;
@@ -20,13 +21,33 @@ use crate::listener::detect::Protocol;
 use crate::policy;
 use crate::tls::{ConnectionInfo, PeerIdentity, SpiffeId};
 
-/// The decisions in the order in which the data path takes them.
+/// Has the listener of an outbound destination sent for, as its first connection would; `None`:
+/// there is nothing to ask for.
+pub async fn fetch(store: &Store, demand: &Demand, asked: &pb::Explain) -> Option<Answer> {
+    let destination = Question::parse(asked).ok()?.destination;
+    if asked.inbound || store.peek().by_address.contains_key(&destination) {
+        return None;
+    }
+    Some(demand.ask(Resource::Listener(destination)).await)
+}
+
+/// The decisions in the order in which the data path takes them. `answer`: what [`fetch`] got.
 ///
 /// # Errors
 /// When the question itself cannot be understood.
-pub fn explain(snapshot: &Snapshot, asked: &pb::Explain) -> Result<Vec<pb::Decision>, String> {
+pub fn explain(
+    snapshot: &Snapshot,
+    asked: &pb::Explain,
+    answer: Option<Answer>,
+) -> Result<Vec<pb::Decision>, String> {
     let question = Question::parse(asked)?;
     let mut said = Said::default();
+    if answer == Some(Answer::Unavailable) {
+        let subject = question.destination.to_string();
+        let why = "it may be in the mesh and the control plane cannot say: the connection is reset";
+        said.say("listener", Outcome::Failed, &subject, why);
+        return Ok(said.0);
+    }
     walk(snapshot, &question, &mut said);
     Ok(said.0)
 }
@@ -197,7 +218,7 @@ fn listener<'s>(
             let why = match question.inbound {
                 true => "every inbound connection enters here".to_owned(),
                 false => format!(
-                    "no listener for {} is held; the app's first connection asks the control plane",
+                    "the control plane has no listener for {}: it is outside the mesh",
                     question.destination
                 ),
             };

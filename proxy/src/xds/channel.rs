@@ -120,6 +120,17 @@ impl Target {
         }
     }
 
+    /// One place, in the clear.
+    #[cfg(test)]
+    pub fn plain(cluster: &str, host: &str, port: u16) -> Self {
+        Target {
+            cluster: cluster.to_owned(),
+            hosts: vec![(host.to_owned(), port)],
+            server_name: host.to_owned(),
+            tls: None,
+        }
+    }
+
     /// The same place with other TLS settings.
     #[must_use]
     pub fn with_tls(

@@ -468,3 +468,7 @@ fn outgoing<R: Send + 'static>(
 fn describe(status: &Status) -> String {
     format!("{}: {}", status.code(), status.message())
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;
