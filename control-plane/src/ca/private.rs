@@ -91,7 +91,7 @@ pub fn write(path: &Path, content: &[u8]) -> Result<(), CaError> {
 /// Reads a secret, or makes it of what `make` gives.
 ///
 /// # Errors
-/// As [`read`] and [`write`].
+/// As [`read`] and [`write()`].
 pub fn secret(path: &Path, make: impl FnOnce() -> Vec<u8>) -> Result<Vec<u8>, CaError> {
     if let Some(found) = read(path)? {
         return Ok(found);

@@ -1,4 +1,4 @@
-//! The proto3 JSON mapping, complete, for every message of the [`schema`](crate::schema).
+//! The proto3 JSON mapping, complete, for every message of the [`crate::schema`].
 //!
 //! - `read`: JSON → wire; `write`: wire → JSON
 //! - `scalar`: numbers, strings, bytes, enums; `well_known`: Any, Struct, wrappers;
