@@ -1,12 +1,12 @@
 //! A hypothetical request, judged by the data path's own matchers on the snapshot in force:
 //! listener, chain, policy, route, cluster, endpoint. Nothing is sent and nothing counted.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use xds_proto::anyam::inspect::v1 as pb;
 use xds_proto::anyam::inspect::v1::decision::Outcome;
 
+use super::question::Question;
 use crate::config::cluster::{Cluster, Transport};
 use crate::config::demand::{Answer, Demand, Resource};
 use crate::config::http::{HttpFilter, HttpManager};
@@ -17,9 +17,7 @@ use crate::config::{Snapshot, Store};
 use crate::http::head::Head;
 use crate::http::plan::{self, Lost};
 use crate::listener::chain;
-use crate::listener::detect::Protocol;
 use crate::policy;
-use crate::tls::{ConnectionInfo, PeerIdentity, SpiffeId};
 
 /// Has the listener of an outbound destination sent for, as its first connection would; `None`:
 /// there is nothing to ask for.
@@ -64,101 +62,6 @@ impl Said {
             reason: reason.into(),
         });
     }
-}
-
-struct Question {
-    inbound: bool,
-    destination: SocketAddr,
-    source: SocketAddr,
-    /// `None`: an opaque TCP connection.
-    head: Option<Head>,
-    tls: Option<ConnectionInfo>,
-}
-
-impl Question {
-    fn parse(asked: &pb::Explain) -> Result<Self, String> {
-        let ip: IpAddr = asked
-            .address
-            .parse()
-            .map_err(|_| format!("address: {:?} is not an IP address", asked.address))?;
-        let port = u16::try_from(asked.port).map_err(|_| "port: is above 65535".to_owned())?;
-        let source = match asked.peer_address.as_str() {
-            "" => IpAddr::from([127, 0, 0, 1]),
-            text => text
-                .parse()
-                .map_err(|_| format!("peer_address: {text:?} is not an IP address"))?,
-        };
-        let tls = match asked.peer_identity.as_str() {
-            "" => None,
-            text => Some(peer(text)?),
-        };
-        Ok(Question {
-            inbound: asked.inbound,
-            destination: SocketAddr::new(ip, port),
-            source: SocketAddr::new(source, 0),
-            head: (!asked.method.is_empty()).then(|| head(asked)),
-            tls,
-        })
-    }
-
-    /// What detection would find.
-    fn protocol(&self) -> Protocol {
-        match (&self.tls, &self.head) {
-            (Some(_), head) => Protocol::Tls(crate::tls::hello::ClientHello {
-                sni: None,
-                alpn: vec![match head {
-                    Some(_) => Box::from(&b"anyam-http/1.1"[..]),
-                    None => Box::from(&b"anyam-tcp"[..]),
-                }],
-            }),
-            (None, Some(_)) => Protocol::Http11,
-            (None, None) => Protocol::Tcp,
-        }
-    }
-
-    fn facts(&self) -> policy::Facts<'_> {
-        policy::Facts {
-            tls: self.tls.as_ref(),
-            direct_remote: self.source.ip(),
-            remote: self.source.ip(),
-            destination: self.destination,
-            sni: None,
-            request: None,
-        }
-    }
-}
-
-fn peer(text: &str) -> Result<ConnectionInfo, String> {
-    let id = SpiffeId::parse(text).map_err(|error| format!("peer_identity: {error}"))?;
-    Ok(ConnectionInfo {
-        version: "TLSv1.3",
-        cipher: "TLS_AES_128_GCM_SHA256",
-        group: None,
-        alpn: None,
-        sni: None,
-        peer: Some(PeerIdentity::new(id)),
-        peer_verified: true,
-        resumed: false,
-        peer_cert_serial: None,
-        not_after: None,
-    })
-}
-
-fn head(asked: &pb::Explain) -> Head {
-    let mut head = Head::new();
-    head.set_method(asked.method.to_ascii_uppercase().as_bytes());
-    head.set_scheme(b"http");
-    head.set_authority(asked.authority.as_bytes());
-    let path = if asked.path.is_empty() {
-        "/"
-    } else {
-        &asked.path
-    };
-    head.set_path_and_query(path.as_bytes());
-    for header in &asked.headers {
-        head.append_named(header.name.as_bytes(), header.value.as_bytes());
-    }
-    head
 }
 
 fn walk(snapshot: &Snapshot, question: &Question, said: &mut Said) {

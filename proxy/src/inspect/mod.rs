@@ -2,8 +2,9 @@
 //!
 //! - `agent`: the stream: hello, reports, taps, dumps; reconnects
 //! - `report`: edges and versions since the last report
-//! - `explain`: a hypothetical request, judged by the data path's own matchers
+//! - `explain` (with `question`): a hypothetical request, judged by the data path's own matchers
 
 pub mod agent;
 pub mod explain;
+mod question;
 mod report;

@@ -22,6 +22,8 @@ mod warm;
 mod properties;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_demand;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::time::{Duration, Instant, SystemTime};

@@ -6,23 +6,21 @@
 use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::pin::Pin;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::StreamExt;
-use futures_util::stream::BoxStream;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tonic::Status;
 use xds_proto::envoy::config::core::v3::Node;
-use xds_proto::envoy::service::discovery::v3 as pb;
-use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 
 use super::backoff::Backoff;
 use super::cache::{Cache, Change, Config, Judge, Now, Outcome};
 use super::channel::{ChannelError, Target};
-use super::codec;
+use super::handle::Query;
+pub use super::handle::{DumpedResource, Handle, State};
 use super::kind::{Key, Kind};
 use super::message::{Protocol, Request, Response};
+use super::stream::{Ads, Incoming, open_delta, open_sotw};
 use crate::config::demand::Wanted;
 
 /// Largest message taken from the server, bytes.
@@ -47,65 +45,6 @@ pub trait Apply: Judge {
     fn idle(&mut self, cache: &Cache<Self::Value>, now: Now) -> Vec<Key>;
 }
 
-/// Questions of admin and inspect.
-enum Query {
-    Dump(oneshot::Sender<Vec<DumpedResource>>),
-}
-
-/// One resource with what is known of it.
-#[derive(Clone, Debug)]
-pub struct DumpedResource {
-    pub key: Key,
-    /// Version, bytes, time of arrival.
-    pub active: Option<(String, Bytes, SystemTime)>,
-    pub warming: Option<(String, Bytes, SystemTime)>,
-    /// Version, why, time.
-    pub rejected: Option<(String, String, SystemTime)>,
-}
-
-/// What the client is up to.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct State {
-    pub connected: bool,
-    /// The first configuration is in force, or was waited for long enough.
-    pub initialised: bool,
-    pub last_received: Option<SystemTime>,
-    /// The last rejected response, until an accepted one replaced it.
-    pub rejected: Option<String>,
-    /// Of each type: how many are in force, and their version: the server's for the whole type,
-    /// or a digest of the versions of all resources.
-    pub versions: BTreeMap<Kind, (String, u32)>,
-    /// Why there is no stream.
-    pub error: Option<String>,
-}
-
-/// To ask the client. Cheap to clone.
-#[derive(Clone)]
-pub struct Handle {
-    queries: mpsc::Sender<Query>,
-    state: watch::Receiver<State>,
-}
-
-impl Handle {
-    pub fn state(&self) -> State {
-        self.state.borrow().clone()
-    }
-
-    /// Wakes with each change of state.
-    pub fn watch(&self) -> watch::Receiver<State> {
-        self.state.clone()
-    }
-
-    /// Every resource held; empty when the client is gone.
-    pub async fn dump(&self) -> Vec<DumpedResource> {
-        let (sender, answer) = oneshot::channel();
-        if self.queries.send(Query::Dump(sender)).await.is_err() {
-            return Vec::new();
-        }
-        answer.await.unwrap_or_default()
-    }
-}
-
 /// See the module.
 pub struct Client<A: Apply> {
     cache: Cache<A::Value>,
@@ -124,7 +63,6 @@ pub struct Client<A: Apply> {
     next_sweep: Instant,
 }
 
-type Incoming = BoxStream<'static, Result<Response, Status>>;
 type Opening = Pin<Box<dyn Future<Output = Result<Incoming, Status>> + Send>>;
 type Connecting =
     Pin<Box<dyn Future<Output = Result<tonic::transport::Channel, ChannelError>> + Send>>;
@@ -256,7 +194,7 @@ impl<A: Apply> Client<A> {
 
     fn open(&mut self, channel: tonic::transport::Channel) {
         let (sender, requests) = mpsc::unbounded_channel();
-        let client = AggregatedDiscoveryServiceClient::new(channel)
+        let client = Ads::new(channel)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(usize::MAX);
         let node = Some(self.node.clone());
@@ -414,55 +352,6 @@ async fn progress(link: &mut Link, target: &Target) -> Event {
             Link::Open { incoming, .. } => return Event::Received(incoming.next().await),
         }
     }
-}
-
-type Ads = AggregatedDiscoveryServiceClient<tonic::transport::Channel>;
-
-async fn open_delta(
-    mut client: Ads,
-    requests: mpsc::UnboundedReceiver<Request>,
-    node: Option<Node>,
-) -> Result<Incoming, Status> {
-    let requests = outgoing(requests, node, |request, node| match request {
-        Request::Delta(request) => Some(codec::delta_request(request, node)),
-        Request::Sotw(_) => None,
-    });
-    let responses = client.delta_aggregated_resources(requests).await?;
-    let decode = |r: pb::DeltaDiscoveryResponse| Response::Delta(codec::delta_response(r));
-    Ok(responses.into_inner().map(move |r| r.map(decode)).boxed())
-}
-
-async fn open_sotw(
-    mut client: Ads,
-    requests: mpsc::UnboundedReceiver<Request>,
-    node: Option<Node>,
-) -> Result<Incoming, Status> {
-    let requests = outgoing(requests, node, |request, node| match request {
-        Request::Sotw(request) => Some(codec::sotw_request(request, node)),
-        Request::Delta(_) => None,
-    });
-    let responses = client.stream_aggregated_resources(requests).await?;
-    let decode = |r: pb::DiscoveryResponse| Response::Sotw(codec::sotw_response(r));
-    Ok(responses.into_inner().map(move |r| r.map(decode)).boxed())
-}
-
-/// Requests as a stream; the first one carries the node.
-fn outgoing<R: Send + 'static>(
-    requests: mpsc::UnboundedReceiver<Request>,
-    node: Option<Node>,
-    encode: impl Fn(Request, Option<Node>) -> Option<R> + Copy + Send + 'static,
-) -> impl futures_util::Stream<Item = R> + Send + 'static {
-    futures_util::stream::unfold(
-        (requests, node),
-        move |(mut requests, mut node)| async move {
-            loop {
-                let request = requests.recv().await?;
-                if let Some(request) = encode(request, node.take()) {
-                    return Some((request, (requests, node)));
-                }
-            }
-        },
-    )
 }
 
 fn describe(status: &Status) -> String {

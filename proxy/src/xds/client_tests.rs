@@ -2,10 +2,12 @@
 
 use std::pin::Pin;
 
+use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request as Call, Response as Reply, Streaming};
+use xds_proto::envoy::service::discovery::v3 as pb;
 use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::{
     AggregatedDiscoveryService, AggregatedDiscoveryServiceServer,
 };

@@ -2,7 +2,8 @@
 //!
 //! - `kind`: the resource types; `message`: requests and responses without their encoding
 //! - `cache`: the client as a sans-IO state machine: subscriptions, ACK/NACK, warming, on demand
-//! - `client`: the gRPC stream under it, reconnecting by `backoff`; `codec`: to and from protobuf
+//! - `client`: the gRPC stream under it, reconnecting by `backoff`; `stream`, `codec`: its two kinds,
+//!   to and from protobuf; `handle`: what others may ask
 //! - `channel`: connections to the control plane, shared by ADS, CA and Inspect
 //! - `apply`: judged resources → compiler → snapshot → store; answers the data path
 
@@ -12,5 +13,7 @@ pub mod cache;
 pub mod channel;
 pub mod client;
 pub mod codec;
+mod handle;
 pub mod kind;
 pub mod message;
+mod stream;

@@ -1,0 +1,181 @@
+//! What the data path asks for, bounds, and state-of-the-world servers.
+
+use super::tests::{Rig, named, sotw, summary};
+use super::*;
+
+#[test]
+fn the_data_path_gets_what_it_wants_once_all_of_it_is_there() {
+    let mut rig = Rig::connected(named());
+    rig.deltas();
+    assert_eq!(rig.want(Kind::Listener, "out"), None);
+    assert_eq!(summary(&rig.deltas()), ["listener +out - "]);
+    assert_eq!(rig.want(Kind::Listener, "out"), None);
+    assert_eq!(rig.deltas(), [], "asked once");
+    rig.delta(Kind::Listener, &["out c:c"], &[]);
+    assert_eq!(rig.answers(), []);
+    rig.delta(Kind::Cluster, &["c"], &[]);
+    assert_eq!(rig.changes(), ["+c", "+out c:c"]);
+    assert_eq!(rig.answers(), [("out".into(), Outcome::Found)]);
+    assert_eq!(rig.want(Kind::Listener, "out"), Some(Outcome::Found));
+}
+
+#[test]
+fn a_miss_is_remembered_for_a_while_and_corrected_at_once() {
+    let mut rig = Rig::connected(named());
+    rig.want(Kind::Listener, "none");
+    rig.delta(Kind::Listener, &[], &["none"]);
+    assert_eq!(rig.answers(), [("none".into(), Outcome::Absent)]);
+    rig.deltas();
+    assert_eq!(rig.want(Kind::Listener, "none"), Some(Outcome::Absent));
+    assert_eq!(rig.deltas(), []);
+    rig.delta(Kind::Listener, &["none"], &[]);
+    assert_eq!(rig.want(Kind::Listener, "none"), Some(Outcome::Found));
+    rig.delta(Kind::Listener, &[], &["none"]);
+    assert_eq!(rig.changes(), ["+none", "-none"]);
+    rig.deltas();
+    rig.pass(10);
+    assert_eq!(summary(&rig.deltas()), ["listener + -none "]);
+    assert_eq!(rig.want(Kind::Listener, "none"), None);
+    assert_eq!(summary(&rig.deltas()), ["listener +none - "]);
+}
+
+#[test]
+fn without_a_server_wants_fail_after_some_patience_and_known_ones_do_not() {
+    let mut rig = Rig::connected(named());
+    rig.want(Kind::Listener, "out");
+    rig.delta(Kind::Listener, &["out"], &[]);
+    rig.answers();
+    rig.cache.disconnected(rig.now);
+    assert_eq!(rig.want(Kind::Listener, "new"), None);
+    rig.pass(3);
+    assert_eq!(rig.answers(), [("new".into(), Outcome::Unavailable)]);
+    assert_eq!(
+        rig.want(Kind::Listener, "newer"),
+        Some(Outcome::Unavailable)
+    );
+    assert_eq!(rig.want(Kind::Listener, "out"), Some(Outcome::Found));
+    rig.cache.connected(rig.now);
+    assert_eq!(rig.want(Kind::Listener, "newer"), None);
+}
+
+#[test]
+fn wants_are_bounded_and_the_oldest_go_first() {
+    let config = Config {
+        max_on_demand: 4,
+        ..named()
+    };
+    let mut rig = Rig::connected(config);
+    for name in ["a", "b", "c", "d"] {
+        rig.want(Kind::Listener, name);
+        rig.delta(Kind::Listener, &[name], &[]);
+        rig.pass(1);
+    }
+    rig.want(Kind::Listener, "a");
+    rig.changes();
+    rig.deltas();
+    rig.want(Kind::Listener, "e");
+    assert_eq!(rig.changes(), ["-b"]);
+    assert_eq!(summary(&rig.deltas()), ["listener +e -b "]);
+}
+
+#[test]
+fn an_evicted_listener_takes_along_what_only_it_needed() {
+    let mut rig = Rig::connected(named());
+    rig.want(Kind::Listener, "x");
+    rig.delta(
+        Kind::Listener,
+        &["x c:shared c:own", "inbound c:shared"],
+        &[],
+    );
+    rig.delta(Kind::Cluster, &["own", "shared"], &[]);
+    rig.changes();
+    rig.deltas();
+    rig.pass(100);
+    let idle = rig.cache.idle_on_demand(Kind::Listener, rig.now.instant);
+    assert_eq!(idle, [Key::new(Kind::Listener, "x")]);
+    rig.cache.evict(&idle[0], rig.now);
+    rig.cache
+        .evict(&Key::new(Kind::Listener, "inbound"), rig.now);
+    assert_eq!(rig.changes(), ["-x", "-own"]);
+    assert_eq!(
+        summary(&rig.deltas()),
+        ["cluster + -own ", "listener + -x "]
+    );
+}
+
+#[test]
+fn resources_are_bounded_in_number() {
+    let config = Config {
+        max_resources: 2,
+        ..Config::default()
+    };
+    let mut rig = Rig::connected(config);
+    rig.delta(Kind::Cluster, &["a", "b", "c"], &[]);
+    assert_eq!(rig.changes(), ["+a", "+b"]);
+    rig.deltas().pop().unwrap();
+    rig.delta(Kind::Cluster, &["d"], &["a"]);
+    rig.delta(Kind::Cluster, &["d"], &[]);
+    assert_eq!(rig.changes(), ["-a", "+d"]);
+}
+
+#[test]
+fn state_of_the_world_lists_names_versions_and_nonces() {
+    let mut rig = Rig::connected(sotw());
+    let first = rig.sotws();
+    assert_eq!(first.len(), 2);
+    assert!(
+        first
+            .iter()
+            .all(|r| r.names.is_empty() && r.version.is_empty())
+    );
+    rig.sotw("1", Kind::Cluster, &["a e:a", "b e:b"]);
+    let requests = rig.sotws();
+    assert_eq!(
+        (requests[0].version.as_str(), requests[0].nonce.as_str()),
+        ("1", "n1")
+    );
+    assert_eq!(requests[1].kind, Kind::Endpoint);
+    assert_eq!(requests[1].names, ["a", "b"]);
+    rig.sotw("1", Kind::Endpoint, &["a", "b"]);
+    rig.changes();
+    rig.sotws();
+    rig.sotw("2", Kind::Cluster, &["a e:a", "b bad"]);
+    let nack = rig.sotws().remove(0);
+    assert_eq!((nack.version.as_str(), nack.nonce.as_str()), ("1", "n2"));
+    assert!(nack.error.is_some());
+    assert_eq!(rig.changes(), [""; 0]);
+    rig.sotw("3", Kind::Cluster, &["a e:a"]);
+    assert_eq!(rig.changes(), ["-b", "-b"], "cluster and endpoints");
+    let requests = rig.sotws();
+    assert_eq!(requests[0].version, "3");
+    assert_eq!(requests[1].names, ["a"]);
+    rig.cache.disconnected(rig.now);
+    rig.cache.connected(rig.now);
+    let again = rig.sotws();
+    assert_eq!(
+        (again[0].version.as_str(), again[0].nonce.as_str()),
+        ("3", "")
+    );
+}
+
+#[test]
+fn state_of_the_world_by_name_answers_absence_by_time() {
+    let mut rig = Rig::connected(Config {
+        protocol: Protocol::Sotw,
+        ..named()
+    });
+    rig.sotw("1", Kind::Listener, &["inbound"]);
+    rig.sotws();
+    rig.want(Kind::Listener, "x");
+    assert_eq!(rig.sotws()[0].names, ["inbound", "x"]);
+    rig.sotw("1", Kind::Listener, &["inbound"]);
+    assert_eq!(
+        rig.answers(),
+        [],
+        "that may have been sent before it read our request"
+    );
+    rig.sotw("2", Kind::Listener, &["inbound", "x"]);
+    assert_eq!(rig.answers(), [("x".into(), Outcome::Found)]);
+    rig.sotw("3", Kind::Listener, &["inbound"]);
+    assert_eq!(rig.changes(), ["+inbound", "+x", "-x"]);
+}

@@ -1,0 +1,63 @@
+//! Opening the two kinds of ADS stream, and their messages as the cache speaks them.
+
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tokio::sync::mpsc;
+use tonic::Status;
+use xds_proto::envoy::config::core::v3::Node;
+use xds_proto::envoy::service::discovery::v3 as pb;
+use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+
+use super::codec;
+use super::message::{Request, Response};
+
+pub(super) type Incoming = BoxStream<'static, Result<Response, Status>>;
+
+pub(super) type Ads = AggregatedDiscoveryServiceClient<tonic::transport::Channel>;
+
+pub(super) async fn open_delta(
+    mut client: Ads,
+    requests: mpsc::UnboundedReceiver<Request>,
+    node: Option<Node>,
+) -> Result<Incoming, Status> {
+    let requests = outgoing(requests, node, |request, node| match request {
+        Request::Delta(request) => Some(codec::delta_request(request, node)),
+        Request::Sotw(_) => None,
+    });
+    let responses = client.delta_aggregated_resources(requests).await?;
+    let decode = |r: pb::DeltaDiscoveryResponse| Response::Delta(codec::delta_response(r));
+    Ok(responses.into_inner().map(move |r| r.map(decode)).boxed())
+}
+
+pub(super) async fn open_sotw(
+    mut client: Ads,
+    requests: mpsc::UnboundedReceiver<Request>,
+    node: Option<Node>,
+) -> Result<Incoming, Status> {
+    let requests = outgoing(requests, node, |request, node| match request {
+        Request::Sotw(request) => Some(codec::sotw_request(request, node)),
+        Request::Delta(_) => None,
+    });
+    let responses = client.stream_aggregated_resources(requests).await?;
+    let decode = |r: pb::DiscoveryResponse| Response::Sotw(codec::sotw_response(r));
+    Ok(responses.into_inner().map(move |r| r.map(decode)).boxed())
+}
+
+/// Requests as a stream; the first one carries the node.
+fn outgoing<R: Send + 'static>(
+    requests: mpsc::UnboundedReceiver<Request>,
+    node: Option<Node>,
+    encode: impl Fn(Request, Option<Node>) -> Option<R> + Copy + Send + 'static,
+) -> impl futures_util::Stream<Item = R> + Send + 'static {
+    futures_util::stream::unfold(
+        (requests, node),
+        move |(mut requests, mut node)| async move {
+            loop {
+                let request = requests.recv().await?;
+                if let Some(request) = encode(request, node.take()) {
+                    return Some((request, (requests, node)));
+                }
+            }
+        },
+    )
+}
