@@ -22,7 +22,7 @@ pub struct ExplainArguments {
     /// Who calls: namespace/name
     #[arg(value_parser = workload)]
     source: String,
-    /// What is called, as the app would dial it: host[:port] or ip:port
+    /// What is called, as the app would dial it: host:port, host (port 80) or ip:port
     destination: String,
     #[arg(long, default_value = "GET")]
     method: String,
