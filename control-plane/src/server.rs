@@ -139,6 +139,10 @@ struct Sockets {
 
 impl Sockets {
     async fn open(options: &Options) -> Result<Self, StartError> {
+        let plain = options.insecure_ads_listen;
+        if let Some(address) = plain.filter(|address| !address.ip().is_loopback()) {
+            return Err(StartError::NotLoopback(address));
+        }
         Ok(Sockets {
             xds: bind("xDS", "--xds-listen", options.xds_listen).await?,
             api: bind("the API", "--api-listen", options.api_listen).await?,
@@ -198,12 +202,8 @@ pub async fn start(
     resources: Arc<dyn Resources>,
     declared: Arc<dyn Declared>,
 ) -> Result<Running, StartError> {
-    let plain = options.insecure_ads_listen;
-    if let Some(address) = plain.filter(|address| !address.ip().is_loopback()) {
-        return Err(StartError::NotLoopback(address));
-    }
-    let secrets = Secrets::open(&options)?;
     let sockets = Sockets::open(&options).await?;
+    let secrets = Secrets::open(&options)?;
     let token_file = options.state_dir.join("api-token");
     let (api_listener, api) = sockets.api;
     let auth = Auth::open(&token_file, api, &options.api_hosts)?;

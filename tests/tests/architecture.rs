@@ -118,7 +118,8 @@ fn functions_stay_short() {
                     || head.starts_with("async")
                     || head.starts_with("const"))
                     && head.contains(" fn ");
-            if !is_function {
+            // A trait's method without a body has nothing to measure.
+            if !is_function || head.ends_with(';') {
                 continue;
             }
             // rustfmt closes a function at the indentation it opened.

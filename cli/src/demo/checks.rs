@@ -3,9 +3,8 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
 use super::stage::Stage;
+use super::totals::Totals;
 use super::workloads::{NAMESPACE, shift_traffic};
 use super::{Broken, DemoError};
 use crate::api::types::ExplainRequest;
@@ -15,22 +14,6 @@ const POLL: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(25);
 /// How long callers are watched after something was killed.
 const AFTERMATH: Duration = Duration::from_secs(2);
-
-/// Totals the visitor prints.
-#[derive(Clone, Debug, Default, Deserialize)]
-struct Totals {
-    visits: u64,
-    failures: u64,
-    last_failure: Option<String>,
-    carts: std::collections::BTreeMap<String, u64>,
-    replicas: std::collections::BTreeMap<String, u64>,
-}
-
-impl Totals {
-    fn cart(&self, version: &str) -> u64 {
-        self.carts.get(version).copied().unwrap_or(0)
-    }
-}
 
 /// A check's verdict: what was seen, good or bad.
 type Verdict = Result<String, String>;

@@ -2,7 +2,8 @@
 //!
 //! - `netns`: network namespaces and processes inside them; `relay`: the dashboard's way out
 //! - `workloads`: the shop's manifests; `process`: its programs, their sidecars, the control plane
-//! - `stage`: starting all of it; `checks`: what the demo shows, and checks as it goes
+//! - `stage`: starting all of it; `checks`: what the demo shows, and checks as it goes;
+//!   `totals`: what the visitor has seen
 //! - `capture`: what crosses the wire
 //!
 //! Whatever way it ends, nothing stays behind: processes are children that die with the demo,
@@ -14,6 +15,7 @@ pub mod netns;
 mod process;
 mod relay;
 mod stage;
+mod totals;
 mod workloads;
 
 use std::io;

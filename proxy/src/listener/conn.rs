@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use super::chain::{self, choose};
 use super::detect::Protocol;
 use super::first::{First, NothingCame, Silent, first};
+use super::refused::Refused;
 use super::socket::original_destination;
 use crate::config::Snapshot;
 use crate::config::demand::{Answer, Resource};
@@ -23,7 +24,7 @@ use crate::socket;
 use crate::stream::Stream;
 use crate::tcp::proxy::{self, Dialled};
 use crate::telemetry::{Call, Calls, Record, ResponseFlags};
-use crate::tls::{ConnectionInfo, PeerIdentity};
+use crate::tls::ConnectionInfo;
 use crate::worker::{Phase, Worker};
 
 /// A connection as it was accepted.
@@ -36,27 +37,6 @@ struct Accepted {
     original_dst: Option<SocketAddr>,
     start: Instant,
     start_time: SystemTime,
-}
-
-/// Why a connection was closed before any path served it.
-#[derive(Debug, thiserror::Error)]
-enum Refused {
-    #[error("the client went away")]
-    Gone,
-    #[error("the control plane does not answer, and the destination was never seen")]
-    Unknown,
-    #[error("the client said nothing in time")]
-    Silent,
-    #[error("no filter chain matches")]
-    NoChain,
-    #[error("TLS handshake: {0}")]
-    Tls(String),
-    #[error("refused by policy {by}")]
-    Denied {
-        by: Box<str>,
-        /// Who was refused, where that was proved.
-        peer: Option<PeerIdentity>,
-    },
 }
 
 /// Serves a connection that came in by `entry` to its end.

@@ -4,6 +4,7 @@
 //! - `socket`: listening sockets; where a redirected connection wanted to go
 //! - `accept`: the accept loop, limits, running out of descriptors
 //! - `conn`: one connection, from accept to the path that serves it
+//! - `refused`: why one was closed before
 //! - `first`: its first bytes, and servers that speak before their clients
 //! - `detect`: what those bytes are (sans-IO)
 //! - `chain`: which filter chain that makes
@@ -14,6 +15,7 @@ pub mod chain;
 mod conn;
 pub mod detect;
 mod first;
+mod refused;
 pub mod socket;
 
 pub use bound::Bound;

@@ -2,12 +2,14 @@
 //!
 //! - [`relay`]: both directions in one task, to the end
 //! - `proxy`: the tcp_proxy filter: where to, dialling, recording
+//! - `verdict`: how it ended, in the words of access logs
 //! - `direction`: one direction; reads and writes, or splices, as the traffic asks for
 //! - `pipe`: pooled kernel pipes
 
 mod direction;
 mod pipe;
 pub mod proxy;
+mod verdict;
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};

@@ -7,7 +7,8 @@ use std::time::{Instant, SystemTime};
 
 use bytes::BytesMut;
 
-use super::{Early, Ended, Means, Options, Outcome, Side, relay};
+use super::verdict::judged;
+use super::{Early, Means, Options, relay};
 use crate::config::cluster::{Cluster, Transport};
 use crate::config::endpoint::Endpoint;
 use crate::config::listener::{FilterChain, Listener, TcpProxy, TcpTarget};
@@ -250,30 +251,6 @@ fn give_up(worker: &Rc<Worker>, served: &Served, proxy: &TcpProxy, failure: &Dia
     record.upstream_host = failure.endpoint;
     record.attempts = failure.attempts;
     worker.logs.write(&proxy.access_log, &record);
-}
-
-/// Envoy's words for how a relay ended.
-fn judged(outcome: &Outcome) -> (ResponseFlags, Option<&'static str>) {
-    match &outcome.ended {
-        Ended::Clean { .. } => (ResponseFlags::NONE, None),
-        Ended::Reset { by: Side::Down } => (
-            ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
-            Some("downstream_reset"),
-        ),
-        Ended::Reset { by: Side::Up } => {
-            (ResponseFlags::UPSTREAM_REMOTE_RESET, Some("upstream_reset"))
-        }
-        Ended::Failed { by: Side::Down, .. } => (
-            ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
-            Some("downstream_failed"),
-        ),
-        Ended::Failed { by: Side::Up, .. } => (
-            ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
-            Some("upstream_failed"),
-        ),
-        Ended::Idle => (ResponseFlags::STREAM_IDLE_TIMEOUT, Some("idle_timeout")),
-        Ended::Cut => (ResponseFlags::LOCAL_RESET, Some("closed_by_proxy")),
-    }
 }
 
 /// Dials an endpoint of the cluster that `proxy` names, trying others where it may.

@@ -2,7 +2,7 @@
 //!
 //! - `identity`: SPIFFE ids and the identity of a peer
 //! - `material`: certificates, keys, trust bundles, and how they are replaced
-//! - `verify`: how a peer's certificate is judged
+//! - `verify`: how a peer's certificate is judged; `san`: which of its names are accepted
 //! - `context`: the settings that a listener accepts and a cluster dials with
 //! - `hello`: SNI and ALPN of a ClientHello
 //! - `handshake`: [`Handshaker`], per worker: accepts and connects, fairly
@@ -17,6 +17,7 @@ pub mod hello;
 mod identity;
 mod live;
 mod material;
+mod san;
 mod session;
 mod stream;
 mod verify;
@@ -32,8 +33,9 @@ pub use error::{ConnectionLost, TlsError};
 pub use handshake::{Dial, Handshaker, STEPS_PER_PASS};
 pub use identity::{PeerIdentity, SpiffeError, SpiffeId};
 pub use material::{Identity, Live, MaterialError, TrustBundle};
+pub use san::SanMatch;
 pub use stream::TlsStream;
-pub use verify::{LeafError, PeerRules, SanMatch};
+pub use verify::{LeafError, PeerRules};
 
 /// What a handshake established.
 #[derive(Clone, Debug)]

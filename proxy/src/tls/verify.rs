@@ -21,7 +21,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::identity::{SpiffeError, SpiffeId};
 use super::material::{TrustBundle, time_from_unix};
-use crate::config::matcher::StringMatch;
+use super::san::SanMatch;
 
 /// Certificates a peer may send besides its leaf; more is an attack on the path builder.
 const DEFAULT_MAX_INTERMEDIATES: usize = 5;
@@ -56,8 +56,8 @@ pub(super) struct Leaf {
     pub(super) serial: Box<str>,
     pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
-    uris: Vec<Box<str>>,
-    dns: Vec<Box<str>>,
+    pub(super) uris: Vec<Box<str>>,
+    pub(super) dns: Vec<Box<str>>,
 }
 
 impl Leaf {
@@ -134,40 +134,6 @@ fn spiffe_of(uris: &[Box<str>]) -> Result<Option<SpiffeId>, LeafError> {
 fn looks_like_spiffe_uri(uri: &str) -> bool {
     uri.get(..7)
         .is_some_and(|head| head.eq_ignore_ascii_case("spiffe:"))
-}
-
-/// envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.
-#[derive(Clone, Debug)]
-pub enum SanMatch {
-    /// Judged only when the certificate has exactly one URI name.
-    Uri(StringMatch),
-    Dns(StringMatch),
-}
-
-impl SanMatch {
-    fn matches(&self, leaf: &Leaf) -> bool {
-        match self {
-            SanMatch::Uri(wanted) => match &leaf.uris[..] {
-                [uri] => wanted.matches(uri.as_bytes()),
-                _ => false,
-            },
-            SanMatch::Dns(wanted) => leaf.dns.iter().any(|name| dns_matches(wanted, name)),
-        }
-    }
-}
-
-/// An exact DNS matcher also accepts a wildcard name in the certificate, for one label.
-fn dns_matches(wanted: &StringMatch, name: &str) -> bool {
-    let lower = name.to_ascii_lowercase();
-    if wanted.matches(lower.as_bytes()) {
-        return true;
-    }
-    match (wanted, lower.strip_prefix("*.")) {
-        (StringMatch::Exact { value, .. }, Some(parent)) => value
-            .split_once('.')
-            .is_some_and(|(label, rest)| !label.is_empty() && rest.eq_ignore_ascii_case(parent)),
-        _ => false,
-    }
 }
 
 /// What is asked of a peer beyond a path to a root.

@@ -1,0 +1,24 @@
+//! Why a connection was closed before any path served it.
+
+use crate::tls::PeerIdentity;
+
+/// Why a connection was closed before any path served it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("the client went away")]
+    Gone,
+    #[error("the control plane does not answer, and the destination was never seen")]
+    Unknown,
+    #[error("the client said nothing in time")]
+    Silent,
+    #[error("no filter chain matches")]
+    NoChain,
+    #[error("TLS handshake: {0}")]
+    Tls(String),
+    #[error("refused by policy {by}")]
+    Denied {
+        by: Box<str>,
+        /// Who was refused, where that was proved.
+        peer: Option<PeerIdentity>,
+    },
+}

@@ -1,0 +1,28 @@
+//! How a relay ended, in the words of access logs.
+
+use super::{Ended, Outcome, Side};
+use crate::telemetry::ResponseFlags;
+
+/// Envoy's words for how a relay ended.
+pub(super) fn judged(outcome: &Outcome) -> (ResponseFlags, Option<&'static str>) {
+    match &outcome.ended {
+        Ended::Clean { .. } => (ResponseFlags::NONE, None),
+        Ended::Reset { by: Side::Down } => (
+            ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
+            Some("downstream_reset"),
+        ),
+        Ended::Reset { by: Side::Up } => {
+            (ResponseFlags::UPSTREAM_REMOTE_RESET, Some("upstream_reset"))
+        }
+        Ended::Failed { by: Side::Down, .. } => (
+            ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
+            Some("downstream_failed"),
+        ),
+        Ended::Failed { by: Side::Up, .. } => (
+            ResponseFlags::UPSTREAM_CONNECTION_TERMINATION,
+            Some("upstream_failed"),
+        ),
+        Ended::Idle => (ResponseFlags::STREAM_IDLE_TIMEOUT, Some("idle_timeout")),
+        Ended::Cut => (ResponseFlags::LOCAL_RESET, Some("closed_by_proxy")),
+    }
+}
