@@ -7,7 +7,6 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use xds_proto::type_url;
 
@@ -146,14 +145,14 @@ impl Compiler {
         let stale: Vec<Name> = next.snapshot.routes.iter().filter_map(stale).collect();
         for name in stale {
             let fresh = relink_routes(&next.snapshot.routes[&name], &next.snapshot.clusters);
-            self.counts.relinked.fetch_add(1, Relaxed);
+            self.counts.relinked.inc();
             next.snapshot.routes.insert(name.clone(), Arc::new(fresh));
             next.routes.insert(name);
         }
         let listeners = next.snapshot.listeners.values();
         let stale: Vec<_> = listeners.filter(|l| next.concerns(l)).cloned().collect();
         for listener in stale {
-            self.counts.relinked.fetch_add(1, Relaxed);
+            self.counts.relinked.inc();
             next.set_listener(Arc::new(relink_listener(&listener, &next.snapshot)));
         }
     }

@@ -53,6 +53,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use prometheus::IntCounter;
 use xds_proto::envoy::config::cluster::v3 as cluster_pb;
 use xds_proto::envoy::config::endpoint::v3 as endpoint_pb;
 use xds_proto::envoy::config::listener::v3 as listener_pb;
@@ -91,14 +92,36 @@ pub struct Compiler {
 }
 
 /// How many resources of each kind were compiled, and how many only linked anew, since start.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counts {
-    pub listeners: AtomicU64,
-    pub routes: AtomicU64,
-    pub clusters: AtomicU64,
-    pub endpoints: AtomicU64,
-    pub secrets: AtomicU64,
-    pub relinked: AtomicU64,
+    pub listeners: IntCounter,
+    pub routes: IntCounter,
+    pub clusters: IntCounter,
+    pub endpoints: IntCounter,
+    pub secrets: IntCounter,
+    pub relinked: IntCounter,
+}
+
+impl Counts {
+    fn new(registry: &Registry) -> Result<Self, RegistryError> {
+        let compiled = registry.counters(
+            "anyam_config_compiled_total",
+            "Resources compiled, whether or not they could be used.",
+            &["kind"],
+        )?;
+        let of = |kind| compiled.with_label_values(&[kind]);
+        Ok(Self {
+            listeners: of("listeners"),
+            routes: of("routes"),
+            clusters: of("clusters"),
+            endpoints: of("endpoints"),
+            secrets: of("secrets"),
+            relinked: registry.counter(
+                "anyam_config_relinked_total",
+                "Resources linked anew because one they refer to changed.",
+            )?,
+        })
+    }
 }
 
 impl Compiler {
@@ -115,7 +138,7 @@ impl Compiler {
             listener_metrics: ListenerFamilies::new(registry)?,
             cluster_metrics: ClusterFamilies::new(registry)?,
             ids: AtomicU64::new(1),
-            counts: Counts::default(),
+            counts: Counts::new(registry)?,
             waiting: HashMap::new(),
             metrics: Mutex::default(),
         })
@@ -131,7 +154,7 @@ impl Compiler {
     /// # Errors
     /// Names the first field that cannot be used.
     pub fn listener(&self, m: &listener_pb::Listener) -> Result<Listener, CompileError> {
-        self.counts.listeners.fetch_add(1, Relaxed);
+        self.counts.listeners.inc();
         listener::listener(self, At::root(""), m)
     }
 
@@ -143,7 +166,7 @@ impl Compiler {
         &self,
         m: &route_pb::RouteConfiguration,
     ) -> Result<RouteConfig, CompileError> {
-        self.counts.routes.fetch_add(1, Relaxed);
+        self.counts.routes.inc();
         route::route_config(At::root(""), m)
     }
 
@@ -157,7 +180,7 @@ impl Compiler {
         m: &cluster_pb::Cluster,
         previous: Option<&Cluster>,
     ) -> Result<Cluster, CompileError> {
-        self.counts.clusters.fetch_add(1, Relaxed);
+        self.counts.clusters.inc();
         cluster::cluster(self, At::root(""), m, previous)
     }
 
@@ -169,7 +192,7 @@ impl Compiler {
         &self,
         m: &endpoint_pb::ClusterLoadAssignment,
     ) -> Result<Compiled, CompileError> {
-        self.counts.endpoints.fetch_add(1, Relaxed);
+        self.counts.endpoints.inc();
         let at = At::root("");
         if m.cluster_name.is_empty() {
             return at.field("cluster_name").fail("is required");
@@ -187,7 +210,7 @@ impl Compiler {
     /// # Errors
     /// Names the first field that cannot be used.
     pub fn secret(&self, m: &secret_pb::Secret) -> Result<Secret, CompileError> {
-        self.counts.secrets.fetch_add(1, Relaxed);
+        self.counts.secrets.inc();
         secret::secret(At::root(""), m)
     }
 

@@ -1,7 +1,6 @@
 //! Compiled resources on their way into snapshots.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use prost::{Message, Name};
@@ -58,7 +57,7 @@ fn an_endpoint_change_touches_one_cluster_and_publishes_nothing() {
     }
     bench.take::<listener_pb::Listener>(type_url::LISTENER, HTTP);
     let before = bench.store.load();
-    let compiled = bench.compiler.counts.clusters.load(Relaxed);
+    let compiled = bench.compiler.counts.clusters.get();
     let untouched = before.clusters["cart8"].endpoints.load().version;
 
     assert!(!bench.endpoints(&EDS.replace("cart", "cart7")));
@@ -66,9 +65,9 @@ fn an_endpoint_change_touches_one_cluster_and_publishes_nothing() {
     let after = bench.store.load();
     assert!(Arc::ptr_eq(&before, &after));
     let counts = &bench.compiler.counts;
-    assert_eq!(counts.endpoints.load(Relaxed), 1);
-    assert_eq!(counts.clusters.load(Relaxed), compiled);
-    assert_eq!(counts.relinked.load(Relaxed), 0);
+    assert_eq!(counts.endpoints.get(), 1);
+    assert_eq!(counts.clusters.get(), compiled);
+    assert_eq!(counts.relinked.get(), 0);
     assert_eq!(after.clusters["cart7"].endpoints.load().len(), 2);
     assert_eq!(after.clusters["cart8"].endpoints.load().version, untouched);
 }
