@@ -9,7 +9,7 @@
 //! Whatever way it ends, nothing stays behind: processes are children that die with the demo,
 //! namespaces take their rules with them, files live in one scratch folder.
 
-mod capture;
+pub mod capture;
 mod checks;
 pub mod netns;
 mod process;

@@ -1,0 +1,68 @@
+//! The control plane dies: what the sidecars know goes on, what they do not know stays closed.
+
+use std::io::ErrorKind;
+use std::net::Ipv4Addr;
+
+use anyam_cli::demo::capture::Capture;
+
+use crate::harness::{CONTROL, Mesh, STRICT, service, workload};
+use crate::traffic::{Load, get};
+
+const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
+const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 2);
+const KNOWN: &str = "240.240.9.1:8080";
+const NEW: &str = "240.240.9.2:8080";
+/// Requests that show that traffic goes on.
+const ENOUGH: u64 = 50;
+
+#[test]
+fn without_its_control_plane_a_mesh_goes_on_and_stays_closed() {
+    let manifests = [
+        STRICT,
+        &service("cart", "cart", "240.240.9.1"),
+        &service("other", "cart", "240.240.9.2"),
+        &workload("client", "client", CLIENT),
+        &workload("server", "cart", SERVER),
+    ]
+    .concat();
+    let mut mesh = Mesh::start(&manifests);
+    let client = mesh.host("client", CLIENT);
+    let server = mesh.host("server", SERVER);
+    let capture = Capture::start(mesh.network.bridge(), CONTROL).unwrap();
+    let _sidecars = [
+        mesh.sidecar("client", CLIENT, &client),
+        mesh.sidecar("server", SERVER, &server),
+    ];
+    let _cart = mesh.cart("v1", SERVER, &server);
+    let answers = |to: &str| get(&client, to, "/").is_ok_and(|answer| answer == (200, "v1".into()));
+    mesh.wait("the first answer", || answers(KNOWN));
+
+    let load = Load::start(&client, KNOWN);
+    mesh.wait("load", || load.answered() >= ENOUGH);
+    mesh.control.kill();
+    let before = load.answered();
+    mesh.wait("load without a control plane", || {
+        load.answered() >= before + ENOUGH
+    });
+
+    let error = get(&client, NEW, "/").unwrap_err();
+    let closed = [
+        ErrorKind::ConnectionRefused,
+        ErrorKind::ConnectionReset,
+        ErrorKind::UnexpectedEof,
+    ];
+    assert!(closed.contains(&error.kind()), "{error:?}");
+
+    mesh.restart_control();
+    mesh.wait("the new destination", || answers(NEW));
+    mesh.wait_synced("client");
+    mesh.wait_synced("server");
+    let before = load.answered();
+    mesh.wait("load after the restart", || {
+        load.answered() >= before + ENOUGH
+    });
+    assert_eq!(load.failures(), Vec::<String>::new(), "{}", mesh.logs());
+    let seen = capture.seen();
+    assert_eq!((seen.plain_connections, seen.readable_segments), (0, 0));
+    assert!(seen.tls_connections > 0, "{seen:?}");
+}

@@ -1,0 +1,317 @@
+//! A mesh to test: [`Mesh`] starts its processes in namespaces and ends them on drop.
+
+use std::fs::{File, Permissions};
+use std::net::Ipv4Addr;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyam_cli::demo::netns::{Command, Namespace, Network};
+use anyam_tests::program;
+
+pub const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
+pub const PROXY_UID: u32 = 1337;
+const APP_UID: u32 = 65_534;
+/// What takes longer than this is broken.
+const PATIENCE: Duration = Duration::from_secs(60);
+const POLL: Duration = Duration::from_millis(20);
+
+/// Building programs in parallel is fine; whole meshes side by side on two cores are not.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// Only mTLS in the mesh.
+pub const STRICT: &str = "
+apiVersion: mesh.anyam.dev/v1alpha1
+kind: MeshPolicy
+metadata: { name: default, namespace: shop }
+spec:
+  mtls: { mode: Strict }
+";
+
+/// A Service of HTTP on port 8080, at `vip`, in front of the workloads labelled `app`.
+pub fn service(name: &str, app: &str, vip: &str) -> String {
+    format!(
+        "---
+apiVersion: v1
+kind: Service
+metadata: {{ name: {name}, namespace: shop }}
+spec:
+  clusterIP: {vip}
+  selector: {{ app: {app} }}
+  ports:
+    - {{ name: http, port: 8080, appProtocol: http }}
+"
+    )
+}
+
+/// A Workload with a sidecar, an account of its own name, and HTTP on port 8080.
+pub fn workload(name: &str, app: &str, address: Ipv4Addr) -> String {
+    format!(
+        "---
+apiVersion: mesh.anyam.dev/v1alpha1
+kind: Workload
+metadata: {{ name: {name}, namespace: shop, labels: {{ app: {app} }} }}
+spec:
+  addresses: [{address}]
+  serviceAccount: {name}
+  ports:
+    - {{ name: http, port: 8080, appProtocol: http }}
+"
+    )
+}
+
+/// A process, ended and reaped on drop.
+pub struct Process(Child);
+
+impl Process {
+    /// SIGKILL, and reaped.
+    pub fn kill(&mut self) {
+        // Already ended is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Control plane, network and files. Processes started in it are to be dropped before it, which
+/// declaring them after it does.
+pub struct Mesh {
+    pub control: Process,
+    pub control_host: Namespace,
+    pub network: Network,
+    pub folder: PathBuf,
+    _scratch: tempfile::TempDir,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Mesh {
+    /// Starts a control plane that reads `manifests`, and waits until its API answers.
+    pub fn start(manifests: &str) -> Self {
+        let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let scratch = tempfile::Builder::new()
+            .prefix("anyam-mesh-")
+            .tempdir()
+            .unwrap();
+        let folder = scratch.path().to_owned();
+        // Proxies of other users walk through it; what is secret inside has modes of its own.
+        std::fs::set_permissions(&folder, Permissions::from_mode(0o711)).unwrap();
+        for part in ["config", "logs"] {
+            std::fs::create_dir(folder.join(part)).unwrap();
+        }
+        for name in ["anyam-proxy", "anyam-shop"] {
+            copy_program(&program(name), &folder.join(name));
+        }
+        std::fs::write(folder.join("config/mesh.yaml"), manifests).unwrap();
+        let mut network = Network::create().unwrap();
+        let control_host = network.add_host("control", CONTROL).unwrap();
+        let control = start_control(&folder, &control_host);
+        let mesh = Self {
+            control,
+            control_host,
+            network,
+            folder,
+            _scratch: scratch,
+            _turn: turn,
+        };
+        mesh.wait("the control plane's API", || {
+            mesh.proxies().status.success()
+        });
+        mesh
+    }
+
+    /// Starts the control plane anew after [`Process::kill`].
+    pub fn restart_control(&mut self) {
+        self.control = start_control(&self.folder, &self.control_host);
+    }
+
+    /// A namespace with the redirect rules of a workload.
+    pub fn host(&mut self, name: &str, address: Ipv4Addr) -> Namespace {
+        let host = self.network.add_host(name, address).unwrap();
+        let proxy = self.folder.join("anyam-proxy");
+        let output = command(&host, &proxy, &["redirect"]).spawn().unwrap();
+        let output = output.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        host
+    }
+
+    /// A workload's sidecar, connected.
+    pub fn sidecar(&self, name: &str, address: Ipv4Addr, host: &Namespace) -> Process {
+        let state = self.private(name);
+        let token = self.control_command(&["token", "--workload", &format!("shop/{name}")]);
+        let token_file = state.join("token");
+        std::fs::write(&token_file, token.trim()).unwrap();
+        chown(&token_file, Some(PROXY_UID), Some(PROXY_UID)).unwrap();
+        let (address, token_file) = (address.to_string(), token_file.display().to_string());
+        let (control, state) = (format!("{CONTROL}:15012"), state.display().to_string());
+        let arguments = [
+            &["sidecar", "--workload", name, "--namespace", "shop"][..],
+            &["--service-account", name, "--trust-domain", "anyam.local"],
+            &["--address", &address, "--control-plane", &control],
+            &["--token-file", &token_file, "--state-dir", &state],
+        ]
+        .concat();
+        let program = self.folder.join("anyam-proxy");
+        let sidecar = self.spawn(name, host, &program, &arguments, PROXY_UID);
+        self.wait_synced(name);
+        sidecar
+    }
+
+    /// The shop's cart, which answers every request with `version`.
+    pub fn cart(&self, version: &str, address: Ipv4Addr, host: &Namespace) -> Process {
+        let listen = format!("{address}:8080");
+        let arguments = ["cart", "--listen", &listen, "--version", version];
+        let program = self.folder.join("anyam-shop");
+        let name = format!("cart-{version}");
+        self.spawn(&name, host, &program, &arguments, APP_UID)
+    }
+
+    /// A program in a namespace, its complaints in a file of its own.
+    pub fn spawn(
+        &self,
+        name: &str,
+        host: &Namespace,
+        program: &Path,
+        arguments: &[&str],
+        uid: u32,
+    ) -> Process {
+        let mut command = command(host, program, arguments);
+        command.uid = uid;
+        command.stdout = log(&self.folder, &format!("{name}.out"));
+        command.stderr = log(&self.folder, &format!("{name}.err"));
+        Process(command.spawn().unwrap())
+    }
+
+    /// A new folder that only proxies may enter.
+    pub fn private(&self, name: &str) -> PathBuf {
+        let path = self.folder.join(name);
+        std::fs::create_dir(&path).unwrap();
+        std::fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
+        chown(&path, Some(PROXY_UID), Some(PROXY_UID)).unwrap();
+        path
+    }
+
+    /// What a command of `anyam-control` on this mesh's folders prints.
+    pub fn control_command(&self, arguments: &[&str]) -> String {
+        let output = std::process::Command::new(program("anyam-control"))
+            .args(arguments)
+            .arg("--state-dir")
+            .arg(self.folder.join("control"))
+            .arg("--config-dir")
+            .arg(self.folder.join("config"))
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// `anyam proxies -o json`.
+    fn proxies(&self) -> Output {
+        let token = self.folder.join("control/api-token").display().to_string();
+        let arguments = ["proxies", "-o", "json", "--token-file", &token];
+        let command = command(&self.control_host, &program("anyam"), &arguments)
+            .spawn()
+            .unwrap();
+        command.wait_with_output().unwrap()
+    }
+
+    /// Waits until `anyam proxies` shows the workload's proxy as synced.
+    pub fn wait_synced(&self, workload: &str) {
+        self.wait(&format!("{workload} synced"), || {
+            let Ok(all) = serde_json::from_slice::<serde_json::Value>(&self.proxies().stdout)
+            else {
+                return false;
+            };
+            let proxies = all["proxies"].as_array().cloned().unwrap_or_default();
+            proxies
+                .iter()
+                .any(|proxy| proxy["workload"] == workload && proxy["synced"] == true)
+        });
+    }
+
+    /// Waits until `done`; what everybody logged is part of the complaint.
+    pub fn wait(&self, what: &str, done: impl FnMut() -> bool) {
+        if !comes_true(done) {
+            panic!("{what}: not within {PATIENCE:?}\n{}", self.logs());
+        }
+    }
+
+    /// The ends of all logs.
+    pub fn logs(&self) -> String {
+        let mut all = String::new();
+        for entry in std::fs::read_dir(self.folder.join("logs")).unwrap() {
+            let path = entry.unwrap().path();
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<_> = text.lines().collect();
+            all += &format!("== {}\n", path.display());
+            all += &lines[lines.len().saturating_sub(12)..].join("\n");
+            all += "\n";
+        }
+        all
+    }
+}
+
+fn comes_true(mut done: impl FnMut() -> bool) -> bool {
+    let began = Instant::now();
+    while !done() {
+        if began.elapsed() > PATIENCE {
+            return false;
+        }
+        std::thread::sleep(POLL);
+    }
+    true
+}
+
+/// Users other than root may not reach the build folder.
+fn copy_program(program: &Path, copy: &Path) {
+    std::fs::hard_link(program, copy)
+        .or_else(|_| std::fs::copy(program, copy).map(|_| ()))
+        .unwrap();
+}
+
+fn start_control(folder: &Path, host: &Namespace) -> Process {
+    let path = |part: &str| folder.join(part).display().to_string();
+    let (config, state) = (path("config"), path("control"));
+    let listen = format!("{CONTROL}:15012");
+    let arguments = [
+        &["--config-dir", &config, "--state-dir", &state][..],
+        &["--xds-listen", &listen, "--api-listen", "127.0.0.1:15080"],
+    ]
+    .concat();
+    let program = program("anyam-control");
+    let mut command = command(host, &program, &arguments);
+    command.stdout = log(folder, "control.out");
+    command.stderr = log(folder, "control.err");
+    Process(command.spawn().unwrap())
+}
+
+fn log(folder: &Path, name: &str) -> Stdio {
+    let path = folder.join("logs").join(name);
+    File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .unwrap()
+        .into()
+}
+
+/// A command as root, with its output for the caller.
+fn command<'a>(namespace: &'a Namespace, program: &'a Path, arguments: &[&str]) -> Command<'a> {
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    Command {
+        namespace,
+        program,
+        arguments: arguments.iter().map(|a| (*a).to_owned()).collect(),
+        environment: vec![("PATH", path.into()), ("RUST_BACKTRACE", "1".into())],
+        uid: 0,
+        resolv_conf: None,
+        stdout: Stdio::piped(),
+        stderr: Stdio::piped(),
+    }
+}

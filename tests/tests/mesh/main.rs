@@ -1,0 +1,12 @@
+//! Whole meshes, each in network namespaces of its own: control plane, sidecars, netfilter rules
+//! and programs that know nothing of it.
+//!
+//! - `harness`: starting a mesh and waiting for what must come; `traffic`: asking as one of its
+//!   programs would
+//! - `control_plane`: what goes on when the control plane dies, and what does not
+
+#![allow(clippy::unwrap_used)]
+
+mod control_plane;
+mod harness;
+mod traffic;
