@@ -139,7 +139,7 @@ pub struct Sidecar {
     pub namespace: String,
     #[arg(long, env = "ANYAM_SERVICE_ACCOUNT", default_value = "default", value_parser = label)]
     pub service_account: String,
-    #[arg(long, env = "ANYAM_TRUST_DOMAIN", default_value = "cluster.local")]
+    #[arg(long, env = "ANYAM_TRUST_DOMAIN", default_value = "anyam.local")]
     pub trust_domain: String,
     /// The workload's own address; once for each it has.
     #[arg(
@@ -164,7 +164,7 @@ pub struct Sidecar {
     pub control_plane_name: String,
     /// Join token for the first certificate. It carries the hash of the CA's root, by which the
     /// control plane is known before there is a bundle.
-    #[arg(long, env = "ANYAM_TOKEN_FILE", value_name = "FILE")]
+    #[arg(long, env = "ANYAM_JOIN_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Where key, certificate and trust bundle are kept (mode 0700).
     #[arg(
