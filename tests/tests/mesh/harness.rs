@@ -131,6 +131,13 @@ impl Mesh {
         self.control = start_control(&self.folder, &self.control_host);
     }
 
+    /// Adds or replaces a file of manifests, in one step.
+    pub fn configure(&self, name: &str, text: &str) {
+        let part = self.folder.join("config").join(format!("{name}.part"));
+        std::fs::write(&part, text).unwrap();
+        std::fs::rename(part, self.folder.join("config").join(name)).unwrap();
+    }
+
     /// A namespace with the redirect rules of a workload.
     pub fn host(&mut self, name: &str, address: Ipv4Addr) -> Namespace {
         let host = self.network.add_host(name, address).unwrap();
