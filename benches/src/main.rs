@@ -82,8 +82,9 @@ fn run(arguments: &Arguments) -> Result<(), BenchError> {
     app::start()?;
     report::machine(&arguments.envoy);
     let peers = [
-        Peer::new("anyam", &arguments.anyam),
-        Peer::new("envoy", &arguments.envoy),
+        Peer::new("anyam", &arguments.anyam, &[]),
+        // Two Envoys of one pair would otherwise fight over a socket.
+        Peer::new("envoy", &arguments.envoy, &["--disable-hot-restart"]),
     ];
     let cases = if arguments.cases.is_empty() {
         Case::all()

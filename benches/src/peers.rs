@@ -12,13 +12,16 @@ use crate::cases::Case;
 pub struct Peer {
     pub name: &'static str,
     program: PathBuf,
+    /// Arguments that this peer needs beside the common ones.
+    extra: &'static [&'static str],
 }
 
 impl Peer {
-    pub fn new(name: &'static str, program: &Path) -> Self {
+    pub fn new(name: &'static str, program: &Path, extra: &'static [&'static str]) -> Self {
         Self {
             name,
             program: program.to_owned(),
+            extra,
         }
     }
 }
@@ -64,6 +67,7 @@ impl Running {
                 .arg("-c")
                 .arg(&file)
                 .args(["--concurrency", "1", "-l", "error"])
+                .args(peer.extra)
                 .stdin(Stdio::null())
                 .stdout(output.try_clone().map_err(io)?)
                 .stderr(output)

@@ -72,7 +72,11 @@ pub fn machine(envoy: &Path) {
         model.trim_start_matches([' ', '\t', ':'])
     );
     println!("kernel   {}", first_line(Path::new("uname"), "-r"));
-    println!("envoy    {}", first_line(envoy, "--version"));
+    let version = first_line(envoy, "--version");
+    println!(
+        "envoy    {}",
+        version.rsplit(' ').next().unwrap_or(&version)
+    );
     println!("one worker each; absolute values are for orientation, ratios count\n");
 }
 
