@@ -197,7 +197,13 @@ impl Maker<'_> {
                 };
                 let routes = RouteSpecifier::RouteConfig(route::inbound(&cluster));
                 filters.push(http::manager(side, &cluster, routes, &rules, self.log));
-                &[tls::H2_CASE, tls::H2, tls::HTTP1, "h2", "http/1.1"]
+                if self.scope.anyam {
+                    &[tls::H2_CASE, tls::H2, tls::HTTP1, "h2", "http/1.1"]
+                } else {
+                    // Envoy reads HTTP/1 under any ALPN but `h2`. Where none is agreed on, it
+                    // tells HTTP/2 by its preface.
+                    &[tls::HTTP1, "h2", "http/1.1"]
+                }
             }
         };
         let port = self

@@ -4,11 +4,13 @@
 //! - `harness`: starting a mesh and waiting for what must come; `traffic`: asking as one of its
 //!   programs would
 //! - `control_plane`: what goes on when the control plane dies, and what does not
+//! - `envoy`: stock Envoy as a peer
 //! - `scale`: thousands of services, of which a sidecar uses two
 
 #![allow(clippy::unwrap_used)]
 
 mod control_plane;
+mod envoy;
 mod harness;
 mod scale;
 mod traffic;
