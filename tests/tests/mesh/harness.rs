@@ -264,6 +264,8 @@ impl Mesh {
     }
 }
 
+/// Waits, within [`PATIENCE`], for a condition in other processes, which nothing here can be woken
+/// by: it is looked at again and again.
 fn comes_true(mut done: impl FnMut() -> bool) -> bool {
     let began = Instant::now();
     while !done() {
