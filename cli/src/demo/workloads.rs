@@ -125,7 +125,9 @@ pub const PROGRAMS: [Program; 9] = [
 pub fn write_manifests(folder: &Path, broken: Option<Broken>) -> Result<(), DemoError> {
     for (name, text) in FILES {
         let text = match (name, broken) {
-            (ROUTES, Some(Broken::Split)) | (RESILIENCE, Some(Broken::Resilience)) => continue,
+            (ROUTES, Some(Broken::Split)) => continue,
+            // Without a policy, what is safe to try again still would be.
+            (RESILIENCE, Some(Broken::Resilience)) => without_resilience(text),
             (POLICIES, Some(Broken::Authorization)) => first_document(text).to_owned(),
             (POLICIES, Some(Broken::Mtls)) => {
                 first_document(text).replace("mode: Strict", "mode: Disabled")
@@ -163,6 +165,17 @@ fn write(path: &Path, text: &str) -> Result<(), DemoError> {
         })
 }
 
+/// The catalogue's policy with retries switched off and no outlier detection.
+fn without_resilience(text: &str) -> String {
+    text.lines()
+        .filter(|line| !line.contains("outlierDetection:"))
+        .map(|line| match line.split_once("retry:") {
+            Some((indent, _)) => format!("{indent}retry: {{ attempts: 0 }}\n"),
+            None => format!("{line}\n"),
+        })
+        .collect()
+}
+
 fn first_document(text: &str) -> &str {
     text.split("\n---").next().unwrap_or(text)
 }
@@ -190,6 +203,14 @@ mod tests {
             assert!(text.contains(&format!("serviceAccount: {}\n", program.account)));
         }
         assert_eq!(workloads.matches("kind: Workload").count(), PROGRAMS.len());
+    }
+
+    #[test]
+    fn without_resilience_nothing_is_tried_again() {
+        let dir = tempfile::tempdir().unwrap();
+        write_manifests(dir.path(), Some(Broken::Resilience)).unwrap();
+        let text = std::fs::read_to_string(dir.path().join(RESILIENCE)).unwrap();
+        assert!(text.ends_with("  retry: { attempts: 0 }\n"), "{text}");
     }
 
     #[test]
