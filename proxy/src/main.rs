@@ -7,6 +7,10 @@ use anyam_proxy::args::{Args, Command, Mode, Process, Redirect, Sidecar};
 use anyam_proxy::bootstrap::{self, Bootstrap, validate};
 use anyam_proxy::redirect;
 use clap::Parser;
+use mimalloc::MiMalloc;
+
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let Args { serve, command } = Args::parse();

@@ -51,7 +51,9 @@ impl Workers {
                 let local = LocalSet::new();
                 local.block_on(&runtime, async {
                     let worker = Worker::new(index, store, telemetry, demand, phase.clone());
-                    work(worker, phase, report).await;
+                    // A task of its own, because this future is polled whenever any task is. A
+                    // worker that panicked has said so on stderr.
+                    let _ = tokio::task::spawn_local(work(worker, phase, report)).await;
                 });
             })?);
         }

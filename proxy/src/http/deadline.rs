@@ -18,9 +18,14 @@ pub enum Which {
     Request,
 }
 
-/// See the module. The timer is set for the earliest.
+/// See the module. The timer is set for the earliest, once there is something to wait for: a
+/// request that is answered without waiting reads no clock here.
 pub struct Deadlines<'a> {
     timer: &'a Timer,
+    /// Something moved since the clock was last read.
+    moved: bool,
+    /// The timer is not set for what holds now.
+    stale: bool,
     route: Option<Instant>,
     attempt: Option<Instant>,
     request: Option<Instant>,
@@ -32,8 +37,10 @@ pub struct Deadlines<'a> {
 
 impl<'a> Deadlines<'a> {
     pub fn new(timer: &'a Timer, idle_after: Option<Duration>) -> Self {
-        let mut deadlines = Self {
+        Self {
             timer,
+            moved: true,
+            stale: true,
             route: None,
             attempt: None,
             request: None,
@@ -41,27 +48,22 @@ impl<'a> Deadlines<'a> {
             idle_after,
             try_idle: None,
             try_idle_after: None,
-        };
-        deadlines.moved();
-        deadlines
+        }
     }
 
-    /// Something moved.
+    /// Something moved; idle time counts from the next [`Deadlines::poll`].
     pub fn moved(&mut self) {
-        let now = Instant::now();
-        self.idle = self.idle_after.map(|after| now + after);
-        self.try_idle = self.try_idle_after.map(|after| now + after);
-        self.arm();
+        self.moved = true;
     }
 
     pub fn set_request(&mut self, at: Option<Instant>) {
         self.request = at;
-        self.arm();
+        self.stale = true;
     }
 
     pub fn set_route(&mut self, at: Option<Instant>) {
         self.route = at;
-        self.arm();
+        self.stale = true;
     }
 
     /// Each attempt must keep moving.
@@ -72,11 +74,20 @@ impl<'a> Deadlines<'a> {
 
     pub fn set_try(&mut self, at: Option<Instant>) {
         self.attempt = at;
-        self.arm();
+        self.stale = true;
     }
 
     /// Ready with the deadline that passed first.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Which> {
+        if std::mem::take(&mut self.moved) {
+            let now = Instant::now();
+            self.idle = self.idle_after.map(|after| now + after);
+            self.try_idle = self.try_idle_after.map(|after| now + after);
+            self.stale = true;
+        }
+        if std::mem::take(&mut self.stale) {
+            self.arm();
+        }
         while self.timer.poll_expired(cx).is_ready() {
             let now = Instant::now();
             let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);

@@ -30,6 +30,8 @@ pub struct Request {
     /// `Err`: its bytes were not acceptable; the head is what was understood of it.
     pub framing: Result<Framing, Fault>,
     pub head: Head,
+    /// An empty head for the response.
+    pub spare: Head,
     /// When its first byte was seen.
     pub start: Instant,
 }
@@ -40,8 +42,8 @@ pub struct Ended {
     pub clean: bool,
     /// The client is still there.
     pub answered: bool,
-    /// For the next request.
-    pub head: Head,
+    /// Heads of request and response, whose memory the next request can use.
+    pub heads: (Head, Head),
     /// The connection turned into a tunnel, which the connection's loop has to serve.
     pub tunnel: Option<Box<Tunnelled>>,
 }
@@ -71,8 +73,13 @@ pub async fn handle(
 ) -> Ended {
     let resolved = conn.resolve();
     let manager = resolved.manager.clone();
-    let mut info = RequestInfo::new(conn.downstream.clone(), manager, request.head);
-    info.start = request.start;
+    let Request {
+        framing,
+        head,
+        spare,
+        start,
+    } = request;
+    let info = RequestInfo::new(conn.downstream.clone(), manager, start, head, spare);
     let mut exchange = Exchange {
         close: close || resolved.is_gone || resolved.is_denied,
         conn,
@@ -83,7 +90,7 @@ pub async fn handle(
         started: false,
         tunnel: None,
     };
-    let result = match request.framing {
+    let result = match framing {
         Ok(framing) => exchange.run(framing).await,
         Err(fault) => Err(Failure::BadRequest(fault)),
     };
@@ -96,7 +103,7 @@ pub async fn handle(
         return Ended {
             clean: true,
             answered: true,
-            head: Head::new(),
+            heads: Default::default(),
             tunnel: Some(Box::new(Tunnelled::new(info, answer, permit))),
         };
     }
@@ -105,7 +112,7 @@ pub async fn handle(
     Ended {
         clean: result.is_ok(),
         answered: !matches!(result, Err(Failure::ClientGone | Failure::ClientReset)),
-        head: info.request,
+        heads: (info.request, info.response),
         tunnel: None,
     }
 }
@@ -121,8 +128,8 @@ pub async fn refuse(
 ) {
     let resolved = conn.resolve();
     let manager = resolved.manager.clone();
-    let mut info = RequestInfo::new(conn.downstream.clone(), manager, head);
-    info.start = start;
+    let spare = Head::new();
+    let info = RequestInfo::new(conn.downstream.clone(), manager, start, head, spare);
     let mut exchange = Exchange {
         conn,
         resolved,

@@ -66,6 +66,12 @@ impl Head {
         };
     }
 
+    /// Makes room for so many more fields, and for so many bytes of names and values.
+    pub fn reserve(&mut self, fields: usize, bytes: usize) {
+        self.fields.reserve(fields);
+        self.extra.reserve(bytes);
+    }
+
     // ---- start line -------------------------------------------------------------------------
 
     #[inline]

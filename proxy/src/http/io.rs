@@ -83,7 +83,11 @@ impl Io {
             let mut segments = [IoSlice::new(&[]); MAX_SEGMENTS];
             let count = self.out.chunks_vectored(&mut segments);
             let stream = Pin::new(&mut self.stream);
-            let written = ready!(stream.poll_write_vectored(cx, &segments[..count]))?;
+            // One segment is the common case, and `send` costs the kernel less than `writev`.
+            let written = ready!(match &segments[..count] {
+                [one] => stream.poll_write(cx, one),
+                several => stream.poll_write_vectored(cx, several),
+            })?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }

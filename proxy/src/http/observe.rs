@@ -69,7 +69,6 @@ pub struct RequestInfo {
     pub manager: Arc<HttpManager>,
     /// First byte of the request.
     pub start: Instant,
-    pub start_time: SystemTime,
     pub times: Times,
 
     /// As sent upstream, after all edits.
@@ -108,18 +107,24 @@ pub struct RequestInfo {
 }
 
 impl RequestInfo {
-    pub fn new(downstream: Rc<Downstream>, manager: Arc<HttpManager>, request: Head) -> Self {
+    /// `start`: when the request's first byte was seen. `response`: an empty head to use.
+    pub fn new(
+        downstream: Rc<Downstream>,
+        manager: Arc<HttpManager>,
+        start: Instant,
+        request: Head,
+        response: Head,
+    ) -> Self {
         let client = downstream.peer;
         let is_grpc = request.get(HeaderId::ContentType).is_some_and(is_grpc_type);
         Self {
             downstream,
             manager,
-            start: Instant::now(),
-            start_time: SystemTime::now(),
+            start,
             times: Times::default(),
             version: request.version(),
             request,
-            response: Head::new(),
+            response,
             trailers: None,
             is_grpc,
             upgraded: false,
@@ -177,7 +182,8 @@ impl RequestInfo {
     pub fn record(&self) -> Record<'_> {
         let tls = self.downstream.tls.as_ref();
         let upstream_tls = self.upstream.tls.as_deref();
-        let mut record = Record::begun(self.start_time);
+        let now = SystemTime::now();
+        let mut record = Record::begun(now.checked_sub(self.elapsed()).unwrap_or(now));
         record.duration = self.times.end;
         record.request_duration = self.times.request_received;
         record.response_duration = self.times.response_head;

@@ -44,7 +44,7 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     let io = Io::new(stream, prefix, conn.worker.buffers.clone());
     let mut server = Server1::new(io, ServerConn::new(options(&manager)));
     let timer = conn.worker.timers.timer();
-    let mut head = Head::new();
+    let (mut head, mut spare) = (Head::new(), Head::new());
     let mut served = 0;
     loop {
         let begun = match next(&conn, &mut server, &timer, served).await {
@@ -66,6 +66,7 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
         let request = Request {
             framing,
             head: std::mem::take(&mut head),
+            spare: std::mem::take(&mut spare),
             start: begun,
         };
         let mut down = Down::H1(&mut server);
@@ -74,8 +75,9 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
         if let Some(tunnel) = ended.tunnel {
             return Box::pin(tunnel.relay(&conn, server.io)).await;
         }
-        head = ended.head;
+        (head, spare) = ended.heads;
         head.clear();
+        spare.clear();
         if !ended.answered {
             return;
         }

@@ -208,6 +208,7 @@ async fn stream(
     let request = Request {
         framing,
         head,
+        spare: Head::new(),
         start,
     };
     let mut down = Down::H2(&mut stream);

@@ -16,6 +16,11 @@ pub struct Bounds {
     pub fields: usize,
 }
 
+/// Fields that are added here, and bytes of a head that is not unusually long: room for them is
+/// made at once.
+const OWN_FIELDS: usize = 8;
+const USUAL_BYTES: usize = 512;
+
 /// A received request. `respell`: the peer agreed on sending spellings.
 pub fn request_in(
     parts: http::request::Parts,
@@ -24,6 +29,7 @@ pub fn request_in(
     respell: bool,
 ) -> Result<(Head, RequestInfo), Fault> {
     let mut head = Head::new();
+    head.reserve(parts.headers.len() + OWN_FIELDS, USUAL_BYTES);
     head.set_version(Version::Http2);
     head.set_method(parts.method.as_str().as_bytes());
     let uri = parts.uri.into_parts();
@@ -85,6 +91,7 @@ pub fn response_in(
     respell: bool,
 ) -> Result<Option<u64>, Fault> {
     head.clear();
+    head.reserve(headers.len() + OWN_FIELDS, USUAL_BYTES);
     head.set_version(Version::Http2);
     head.set_status(status.as_u16());
     fields_in(head, headers, bounds, respell)
