@@ -87,6 +87,8 @@ pub struct Mesh {
     pub control_host: Namespace,
     pub network: Network,
     pub folder: PathBuf,
+    /// Of the control plane.
+    arguments: Vec<&'static str>,
     _scratch: tempfile::TempDir,
     _turn: MutexGuard<'static, ()>,
 }
@@ -94,6 +96,11 @@ pub struct Mesh {
 impl Mesh {
     /// Starts a control plane that reads `manifests`, and waits until its API answers.
     pub fn start(manifests: &str) -> Self {
+        Self::start_with(manifests, &[])
+    }
+
+    /// As [`Mesh::start`], with further arguments for the control plane.
+    pub fn start_with(manifests: &str, arguments: &[&'static str]) -> Self {
         let turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let scratch = tempfile::Builder::new()
             .prefix("anyam-mesh-")
@@ -111,9 +118,10 @@ impl Mesh {
         std::fs::write(folder.join("config/mesh.yaml"), manifests).unwrap();
         let mut network = Network::create().unwrap();
         let control_host = network.add_host("control", CONTROL).unwrap();
-        let control = start_control(&folder, &control_host);
+        let control = start_control(&folder, &control_host, arguments);
         let mesh = Self {
             control,
+            arguments: arguments.to_vec(),
             control_host,
             network,
             folder,
@@ -128,7 +136,7 @@ impl Mesh {
 
     /// Starts the control plane anew after [`Process::kill`].
     pub fn restart_control(&mut self) {
-        self.control = start_control(&self.folder, &self.control_host);
+        self.control = start_control(&self.folder, &self.control_host, &self.arguments);
     }
 
     /// Adds or replaces a file of manifests, in one step.
@@ -284,13 +292,14 @@ fn copy_program(program: &Path, copy: &Path) {
         .unwrap();
 }
 
-fn start_control(folder: &Path, host: &Namespace) -> Process {
+fn start_control(folder: &Path, host: &Namespace, more: &[&str]) -> Process {
     let path = |part: &str| folder.join(part).display().to_string();
     let (config, state) = (path("config"), path("control"));
     let listen = format!("{CONTROL}:15012");
     let arguments = [
         &["--config-dir", &config, "--state-dir", &state][..],
         &["--xds-listen", &listen, "--api-listen", "127.0.0.1:15080"],
+        more,
     ]
     .concat();
     let program = program("anyam-control");

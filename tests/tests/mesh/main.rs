@@ -5,6 +5,7 @@
 //!   programs would
 //! - `control_plane`: what goes on when the control plane dies, and what does not
 //! - `envoy`: stock Envoy as a peer
+//! - `swap`: configuration and certificates change under load (`swap_traffic`) of every kind
 //! - `scale`: thousands of services, of which a sidecar uses two
 
 #![allow(clippy::unwrap_used)]
@@ -13,4 +14,6 @@ mod control_plane;
 mod envoy;
 mod harness;
 mod scale;
+mod swap;
+mod swap_traffic;
 mod traffic;
