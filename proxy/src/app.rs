@@ -1,7 +1,7 @@
 //! The composition root: builds everything in order, runs it, ends it. No globals.
 //!
-//! - this file: the order; `build`: registry, compiler, first snapshot; `workers`: their threads;
-//!   `end`: signals, drain, exit
+//! - this file: the order; `build`: registry, compiler; `statics`: the first snapshot; `workers`:
+//!   their threads; `end`: signals, drain, exit
 //!
 //! The calling thread is the control thread: configuration, certificates, admin, signals. It is
 //! the only writer of snapshots. Connections live on the workers.
@@ -9,6 +9,7 @@
 mod build;
 mod end;
 mod logging;
+mod statics;
 mod workers;
 
 use std::collections::HashSet;
@@ -28,6 +29,7 @@ use crate::admin::server::{Surface, bind, serve};
 use crate::admin::{Admin, wire_node};
 use crate::args::{Mode, Process};
 use crate::bootstrap::{Bootstrap, concurrency};
+use crate::config::compile::values::FETCH;
 use crate::config::demand::{Demand, Wanted};
 use crate::drain::Drain;
 use crate::identity::agent::AgentError;
@@ -207,7 +209,7 @@ fn start_xds(
         (true, Some(_)) => Subscribe::Named,
         (true, None) => Subscribe::Wildcard,
     };
-    let mut roots = core.references();
+    let mut roots = core.references.clone();
     if on_demand.is_some() {
         roots.extend(ROOT_LISTENERS.map(|name| Key::new(Kind::Listener, name)));
     }
@@ -216,7 +218,8 @@ fn start_xds(
         clusters: mode(ads.clusters),
         listeners: mode(ads.listeners),
         roots,
-        init_timeout: ads.init_timeout,
+        // What static resources wait for has time-outs of its own.
+        init_timeout: ads.init_timeout.max(core.patience).unwrap_or(FETCH),
         miss_ttl: on_demand.map_or(Config::default().miss_ttl, |d| d.miss_ttl),
         ..Config::default()
     };
@@ -232,7 +235,7 @@ fn start_xds(
         .into_iter()
         .map(|(kind, name, _)| Key::new(kind, name))
         .collect();
-    let applier = Applier::new(core.compiler, core.store, statics, egress);
+    let applier = Applier::new(core.compiler, core.store, statics, core.held, egress);
     let (client, handle) = Client::new(config, applier, target, bootstrap.node.clone(), wants);
     tasks.spawn(async move {
         certified(identity).await;

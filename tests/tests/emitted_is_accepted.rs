@@ -68,7 +68,9 @@ fn the_proxy_takes_every_resource_of_every_manifest_we_have() {
 
 fn accept(compiler: &Compiler, kind: &str, body: &[u8]) -> Result<(), String> {
     let done = match kind {
-        type_url::LISTENER => compiler.listener(&Message::decode(body).unwrap()).map(drop),
+        type_url::LISTENER => compiler
+            .listener(&Message::decode(body).unwrap(), None)
+            .map(drop),
         type_url::ROUTE => compiler
             .route_config(&Message::decode(body).unwrap())
             .map(drop),

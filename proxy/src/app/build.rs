@@ -2,20 +2,20 @@
 //! the bootstrap's own resources.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message;
 use xds_proto::google::protobuf::Struct;
 use xds_proto::google::protobuf::value::Kind as Value;
 
-use super::{AppError, target};
+use super::{AppError, statics, target};
 use crate::bootstrap::Bootstrap;
-use crate::config::compile::{Changes, Compiled, Compiler, SecretStore};
+use crate::config::compile::{Compiler, SecretStore, Step};
 use crate::config::{Snapshot, Store};
 use crate::telemetry::calls::Telemetry;
 use crate::telemetry::edge::{Edges, Peer};
 use crate::telemetry::{Registry, Sinks};
-use crate::xds::apply::keys;
 use crate::xds::channel::Target;
 use crate::xds::kind::{Key, Kind};
 
@@ -26,6 +26,13 @@ pub(super) struct Core {
     pub(super) secrets: Arc<SecretStore>,
     pub(super) compiler: Compiler,
     pub(super) store: Arc<Store>,
+    /// Static listeners that lead to what comes over ADS: they open once that is there, or was
+    /// waited for long enough.
+    pub(super) held: Vec<Step>,
+    /// What static resources refer to and do not bring themselves: it comes over ADS.
+    pub(super) references: Vec<Key>,
+    /// How long that may take; `None`: there is nothing.
+    pub(super) patience: Option<Duration>,
 }
 
 impl Core {
@@ -40,13 +47,8 @@ impl Core {
         let secrets = Arc::new(SecretStore::default());
         let mut compiler = Compiler::new(&registry, sinks.clone(), secrets.clone())?;
         let store = Arc::new(Store::new(Snapshot::default()));
-        let outcome = compiler.apply(&store, changes(bootstrap));
-        if !outcome.rejected.is_empty() {
-            let errors = outcome.rejected.iter();
-            return Err(AppError::Configuration(
-                errors.map(ToString::to_string).collect(),
-            ));
-        }
+        compiler.limit_connections(bootstrap.limits.global, &bootstrap.limits.listeners);
+        let statics = statics::publish(&mut compiler, &store, bootstrap)?;
         let telemetry = Arc::new(Telemetry {
             edges: Edges::new(registry.clone()),
             local: local_peer(bootstrap),
@@ -59,30 +61,14 @@ impl Core {
             secrets,
             compiler,
             store,
+            held: statics.held,
+            references: statics.references,
+            patience: statics.patience,
         })
     }
 
     pub(super) fn target(&self, cluster: &str) -> Result<Target, AppError> {
         target(&self.store, cluster)
-    }
-
-    /// What the static resources refer to and do not bring themselves: it comes over ADS.
-    pub(super) fn references(&self) -> Vec<Key> {
-        let snapshot = self.store.load();
-        let listeners = snapshot.listeners.values().cloned().map(Compiled::Listener);
-        let clusters = snapshot.clusters.values().cloned().map(Compiled::Cluster);
-        let named = listeners
-            .chain(clusters)
-            .map(|compiled| compiled.references());
-        let mut found: Vec<Key> = named.flat_map(keys).collect();
-        found.retain(|key| match key.kind {
-            Kind::Cluster => !snapshot.clusters.contains_key(key.name.as_str()),
-            Kind::Secret => !snapshot.secrets.contains_key(key.name.as_str()),
-            _ => true,
-        });
-        found.sort();
-        found.dedup();
-        found
     }
 
     /// The static resources, encoded, for the config dump.
@@ -98,27 +84,6 @@ impl Core {
             statics.push((Kind::Listener, m.name.clone(), m.encode_to_vec().into()));
         }
         statics
-    }
-}
-
-fn changes(bootstrap: &Bootstrap) -> Changes {
-    let clusters = bootstrap.clusters.iter();
-    // Endpoints of EDS clusters come over ADS; those of the others stand in the cluster.
-    Changes {
-        listeners: bootstrap
-            .listeners
-            .iter()
-            .map(|m| (m.name.clone(), Some(m.clone())))
-            .collect(),
-        clusters: clusters
-            .map(|m| (m.name.clone(), Some(m.clone())))
-            .collect(),
-        secrets: bootstrap
-            .secrets
-            .iter()
-            .map(|m| (m.name.clone(), Some(m.clone())))
-            .collect(),
-        ..Changes::default()
     }
 }
 

@@ -12,6 +12,7 @@ use tokio::task::LocalSet;
 use super::AppError;
 use crate::config::Store;
 use crate::config::demand::Demand;
+use crate::config::snapshot::Follower;
 use crate::drain::Drain;
 use crate::listener::Bound;
 use crate::telemetry::calls::Telemetry;
@@ -41,6 +42,7 @@ impl Workers {
         let (listening, watched) = watch::channel(false);
         let mut threads = Vec::with_capacity(count);
         for index in 0..count {
+            let follower = store.follow();
             let (store, demand, telemetry) = (store.clone(), demand.clone(), telemetry.clone());
             let (phase, report) = (drain.subscribe(), sender.clone());
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -53,7 +55,7 @@ impl Workers {
                     let worker = Worker::new(index, store, telemetry, demand, phase.clone());
                     // A task of its own, because this future is polled whenever any task is. A
                     // worker that panicked has said so on stderr.
-                    let _ = tokio::task::spawn_local(work(worker, phase, report)).await;
+                    let _ = tokio::task::spawn_local(work(worker, follower, phase, report)).await;
                 });
             })?);
         }
@@ -88,10 +90,11 @@ impl Workers {
 
 async fn work(
     worker: Rc<Worker>,
+    follower: Follower,
     mut phase: watch::Receiver<Phase>,
     report: mpsc::UnboundedSender<Vec<String>>,
 ) {
-    let bound = Bound::new(worker.clone());
+    let bound = Bound::new(worker.clone(), follower);
     let failed = bound.reconcile().iter().map(ToString::to_string).collect();
     // Nobody listens any more when another worker failed.
     let _ = report.send(failed);

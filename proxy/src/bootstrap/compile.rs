@@ -4,9 +4,10 @@ use std::net::SocketAddr;
 
 use xds_proto::envoy::config::bootstrap::v3 as pb;
 use xds_proto::envoy::config::core::v3 as core;
+use xds_proto::envoy::config::overload::v3::OverloadManager;
 
 use super::extensions::{extensions, ip};
-use super::{Bootstrap, dynamic, runtime};
+use super::{Bootstrap, ConnectionLimits, dynamic, runtime};
 use crate::config::compile::support::{
     At, CompileError, ignored, port, required, type_name, unsupported,
 };
@@ -76,7 +77,6 @@ pub fn bootstrap(at: At<'_>, message: pb::Bootstrap) -> Result<Bootstrap, Compil
         perf_tracing_file_path,
         xds_delegate_extension,
         xds_config_tracker_extension,
-        overload_manager,
     );
     ignored!(
         "series exist while what they count exists, and are named for Prometheus",
@@ -116,6 +116,7 @@ pub fn bootstrap(at: At<'_>, message: pb::Bootstrap) -> Result<Bootstrap, Compil
         layered_runtime,
         admin,
         bootstrap_extensions,
+        overload_manager,
     };
     let bootstrap = assemble(at, &message, supported)?;
     references(at, &bootstrap)?;
@@ -131,6 +132,7 @@ struct Supported<'a> {
     layered_runtime: &'a Option<pb::LayeredRuntime>,
     admin: &'a Option<pb::Admin>,
     bootstrap_extensions: &'a [core::TypedExtensionConfig],
+    overload_manager: &'a Option<OverloadManager>,
 }
 
 fn assemble(
@@ -138,7 +140,13 @@ fn assemble(
     message: &pb::Bootstrap,
     fields: Supported<'_>,
 ) -> Result<Bootstrap, CompileError> {
-    runtime::layers(at.field("layered_runtime"), fields.layered_runtime)?;
+    let mut limits = ConnectionLimits::default();
+    runtime::layers(
+        at.field("layered_runtime"),
+        fields.layered_runtime,
+        &mut limits,
+    )?;
+    limits.take_overload(at.field("overload_manager"), fields.overload_manager)?;
     cluster_manager(at.field("cluster_manager"), fields.cluster_manager)?;
     let (listeners, clusters, secrets) = match fields.static_resources {
         Some(pb::bootstrap::StaticResources {
@@ -162,6 +170,7 @@ fn assemble(
         clusters,
         secrets,
         ads,
+        limits,
         message: message.clone(),
     })
 }

@@ -9,13 +9,9 @@ use xds_proto::envoy::config::core::v3::config_source::ConfigSourceSpecifier;
 use xds_proto::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifier};
 
 use super::Ads;
-use crate::config::compile::support::{At, CompileError, duration, ignored, known, unsupported};
+use crate::config::compile::support::{At, CompileError, ignored, known, unsupported};
+use crate::config::compile::values::fetch_timeout;
 use crate::xds::message::Protocol;
-
-/// Envoy's default for `initial_fetch_timeout`.
-const INIT_TIMEOUT: Duration = Duration::from_secs(15);
-/// In place of 0, which Envoy reads as for ever.
-const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 const ONLY_ADS: &str = "is not supported; use `ads: {}` with dynamic_resources.ads_config";
 
@@ -56,7 +52,7 @@ pub fn resources(
         protocol,
         listeners: listeners.is_some(),
         clusters: clusters.is_some(),
-        init_timeout: longest.unwrap_or(INIT_TIMEOUT),
+        init_timeout: longest,
     }))
 }
 
@@ -79,11 +75,7 @@ fn over_ads(
     match config_source_specifier {
         Some(ConfigSourceSpecifier::Ads(core::AggregatedConfigSource {})) => {
             let at = at.field("initial_fetch_timeout");
-            Ok(Some(match duration(at, initial_fetch_timeout)? {
-                None => INIT_TIMEOUT,
-                Some(Duration::ZERO) => FOR_EVER,
-                Some(time) => time,
-            }))
+            fetch_timeout(at, initial_fetch_timeout).map(Some)
         }
         Some(ConfigSourceSpecifier::ApiConfigSource(_)) => {
             at.field("api_config_source").fail(ONLY_ADS)

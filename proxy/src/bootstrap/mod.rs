@@ -1,7 +1,7 @@
 //! What the process starts from: an Envoy bootstrap.
 //!
 //! - `source`: file and `--config-yaml` → one message; `error`: file, field, what to do
-//! - `compile` (with `dynamic`, `runtime`, `extensions`): that message → [`Bootstrap`]
+//! - `compile` (with `dynamic`, `runtime`, `limits`, `extensions`): that message → [`Bootstrap`]
 //! - `sidecar`: writes such a message from what a pod knows of itself
 //! - `validate`: `--mode validate`, the whole configuration included
 //! - `concurrency`: how many workers
@@ -17,6 +17,7 @@ pub mod concurrency;
 mod dynamic;
 mod error;
 pub mod extensions;
+pub mod limits;
 mod runtime;
 pub mod sidecar;
 mod source;
@@ -36,6 +37,7 @@ use xds_proto::envoy::extensions::transport_sockets::tls::v3::Secret;
 
 pub use self::error::BootstrapError;
 pub use self::extensions::Extensions;
+pub use self::limits::ConnectionLimits;
 use crate::args::{Serve, Sidecar};
 use crate::config::compile::CompileError;
 use crate::config::compile::support::At;
@@ -54,6 +56,7 @@ pub struct Bootstrap {
     /// `None`: everything there is, is static.
     pub ads: Option<Ads>,
     pub extensions: Extensions,
+    pub limits: ConnectionLimits,
     /// The message itself, for the config dump.
     pub message: pb::Bootstrap,
 }
@@ -68,8 +71,9 @@ pub struct Ads {
     pub listeners: bool,
     /// Clusters come over it.
     pub clusters: bool,
-    /// The longest a resource is waited for. Envoy's `initial_fetch_timeout`.
-    pub init_timeout: Duration,
+    /// The longest that listeners and clusters are waited for (`initial_fetch_timeout`); `None`:
+    /// neither come over it.
+    pub init_timeout: Option<Duration>,
 }
 
 /// Reads the bootstrap that the flags name.

@@ -1,10 +1,12 @@
-//! `layered_runtime`: keys that switch parts of Envoy's own code are taken, all others refused.
+//! `layered_runtime`: keys that bound connections are used, those that switch parts of Envoy's own
+//! code are taken, all others refused.
 
 use xds_proto::envoy::config::bootstrap::v3 as pb;
 use xds_proto::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
 use xds_proto::google::protobuf::value::Kind;
 use xds_proto::google::protobuf::{Struct, Value};
 
+use super::ConnectionLimits;
 use crate::config::compile::support::{At, CompileError, ignored, required};
 
 /// Keys that switch parts of Envoy's own code, or bound an engine that needs no bounds.
@@ -15,7 +17,11 @@ const WITHOUT_MEANING: [&str; 4] = [
     "re2.",
 ];
 
-pub fn layers(at: At<'_>, layered: &Option<pb::LayeredRuntime>) -> Result<(), CompileError> {
+pub fn layers(
+    at: At<'_>,
+    layered: &Option<pb::LayeredRuntime>,
+    limits: &mut ConnectionLimits,
+) -> Result<(), CompileError> {
     let Some(pb::LayeredRuntime { layers }) = layered else {
         return Ok(());
     };
@@ -25,9 +31,11 @@ pub fn layers(at: At<'_>, layered: &Option<pb::LayeredRuntime>) -> Result<(), Co
             name,
             layer_specifier,
         } = layer;
-        ignored!("no key that a layer may hold has an effect", name);
+        ignored!("layers are told apart by their order", name);
         match required!(at, layer_specifier) {
-            LayerSpecifier::StaticLayer(layer) => values(at.field("static_layer"), "", layer)?,
+            LayerSpecifier::StaticLayer(layer) => {
+                values(at.field("static_layer"), "", layer, limits)?
+            }
             // Nothing here changes through admin: such a layer stays empty for ever.
             LayerSpecifier::AdminLayer(pb::runtime_layer::AdminLayer {}) => {}
             LayerSpecifier::DiskLayer(_) => {
@@ -46,7 +54,12 @@ pub fn layers(at: At<'_>, layered: &Option<pb::LayeredRuntime>) -> Result<(), Co
 }
 
 /// Keys may be written with dots or nested.
-fn values(at: At<'_>, prefix: &str, layer: &Struct) -> Result<(), CompileError> {
+fn values(
+    at: At<'_>,
+    prefix: &str,
+    layer: &Struct,
+    limits: &mut ConnectionLimits,
+) -> Result<(), CompileError> {
     let Struct { fields } = layer;
     for (name, Value { kind }) in fields {
         let key = match prefix {
@@ -55,8 +68,9 @@ fn values(at: At<'_>, prefix: &str, layer: &Struct) -> Result<(), CompileError> 
         };
         let at = at.field(name);
         match kind {
-            Some(Kind::StructValue(inner)) => values(at, &key, inner)?,
+            Some(Kind::StructValue(inner)) => values(at, &key, inner, limits)?,
             _ if WITHOUT_MEANING.iter().any(|known| key.starts_with(known)) => {}
+            _ if limits.take_key(at, &key, number(kind))? => {}
             _ => {
                 let why = "runtime keys do not change this proxy; set the value in the resource";
                 return at.fail(why);
@@ -64,4 +78,13 @@ fn values(at: At<'_>, prefix: &str, layer: &Struct) -> Result<(), CompileError> 
         }
     }
     Ok(())
+}
+
+fn number(kind: &Option<Kind>) -> Option<f64> {
+    match kind {
+        Some(Kind::NumberValue(number)) => Some(*number),
+        // Envoy takes numbers in quotes too.
+        Some(Kind::StringValue(text)) => text.parse().ok(),
+        _ => None,
+    }
 }

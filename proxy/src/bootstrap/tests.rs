@@ -131,7 +131,7 @@ fn the_aggregated_stream_is_read() {
         protocol: Protocol::Sotw,
         listeners: true,
         clusters: true,
-        init_timeout: Duration::from_secs(15),
+        init_timeout: Some(Duration::from_secs(15)),
     };
     assert_eq!(bootstrap.ads, Some(ads));
     let delta = yaml(&ADS.replace("GRPC", "DELTA_GRPC")).unwrap();
@@ -151,7 +151,7 @@ fn what_cannot_be_done_is_refused_with_its_path() {
         ("admin: {address: {socket_address: {address: here, port_value: 1}}}".to_owned(), "admin.address.socket_address.address: \"here\" is not an IP address"),
         ("layered_runtime: {layers: [{name: a, static_layer: {upstream: {x: 1}}}]}".to_owned(), "layered_runtime.layers[0].static_layer.upstream.x: runtime keys"),
         ("layered_runtime: {layers: [{name: a, rtds_layer: {name: x}}]}".to_owned(), "layered_runtime.layers[0].rtds_layer: is not supported"),
-        ("overload_manager: {resource_monitors: [{name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig}}]}".to_owned(), "overload_manager: is not supported"),
+        ("overload_manager: {resource_monitors: [{name: x, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3.FixedHeapConfig}}]}".to_owned(), "overload_manager.resource_monitors[0].typed_config: extension envoy.extensions.resource_monitors.fixed_heap"),
         ("bootstrap_extensions: [{name: x, typed_config: {\"@type\": type.googleapis.com/google.protobuf.Struct, value: {}}}]".to_owned(), "bootstrap_extensions[0].typed_config: the bootstrap extension google.protobuf.Struct"),
         ("cluster_manager: {local_cluster_name: x}".to_owned(), "cluster_manager.local_cluster_name: is not supported"),
     ];
@@ -281,4 +281,33 @@ static_resources:
         begin("static_resources.clusters[2].name: \"c\" is given twice"),
         "{mistakes:?}"
     );
+}
+
+#[test]
+fn bounds_on_connections_come_from_runtime_keys_and_the_overload_manager() {
+    let monitor = |most: i64| {
+        format!(
+            "overload_manager: {{resource_monitors: [{{name: x, typed_config: {{'@type': \
+             type.googleapis.com/envoy.extensions.resource_monitors.downstream_connections.v3\
+             .DownstreamConnectionsConfig, max_active_downstream_connections: {most}}}}}]}}"
+        )
+    };
+    let keys = "layered_runtime: {layers: [{name: a, static_layer: {\
+                overload.global_downstream_max_connections: 500, envoy: {resource_limits: \
+                {listener: {web: {connection_limit: 7}}}}}}]}";
+    let limits = |text: &str| yaml(text).unwrap().limits;
+    assert_eq!(limits("node: {id: a}"), ConnectionLimits::default());
+    assert_eq!(limits(&monitor(20)).global, Some(20));
+    let of_keys = limits(keys);
+    assert_eq!(of_keys.global, Some(500));
+    assert_eq!(of_keys.listeners["web"], 7);
+    assert_eq!(limits(&format!("{keys}\n{}", monitor(20))).global, Some(20));
+    assert!(refused(&monitor(0)).contains("max_active_downstream_connections"));
+    let text = "layered_runtime: {layers: [{name: a, static_layer: \
+                {overload.global_downstream_max_connections: many}}]}";
+    assert!(refused(text).contains("is not a number of connections"));
+    let heap = "overload_manager: {resource_monitors: [{name: x, typed_config: {'@type': \
+                type.googleapis.com/envoy.extensions.resource_monitors.fixed_heap.v3\
+                .FixedHeapConfig, max_heap_size_bytes: 5}}]}";
+    assert!(refused(heap).contains("FixedHeapConfig"));
 }

@@ -44,7 +44,7 @@ pub fn mistakes(bootstrap: &Bootstrap) -> Result<Vec<String>, RegistryError> {
         listeners,
         |m| &m.name,
         &mut found,
-        |m| compiler.listener(m).map(drop),
+        |m| compiler.listener(m, None).map(drop),
     );
     Ok(found)
 }

@@ -31,6 +31,8 @@ pub struct Cluster {
     pub transport: Vec<TransportMatch>,
     /// Secrets that come over SDS.
     pub secrets: Vec<Name>,
+    /// The longest that any of its sources may take (`initial_fetch_timeout`).
+    pub patience: Option<Duration>,
     pub protocol: Protocol,
     pub http1: UpstreamHttp1,
     pub http2: Http2Options,

@@ -11,7 +11,6 @@ use crate::http::path::PathOptions;
 
 /// envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.
 pub struct HttpManager {
-    pub stat_prefix: Name,
     pub codec: CodecType,
     /// Index into the listener's route links, for inline routes too: a link of an inline route
     /// always has its target.

@@ -9,6 +9,7 @@ use super::access_log::AccessLog;
 use super::http::HttpManager;
 use super::policy::Rbac;
 use super::snapshot::{ClusterLinks, ClusterRef, RouteLinks};
+use crate::listener::gate::Gate;
 use crate::telemetry::ListenerMetrics;
 use crate::tls::ServerContext;
 
@@ -46,12 +47,15 @@ pub struct ListenerDef {
     pub default_chain: Option<Arc<FilterChain>>,
     /// Bytes a connection may buffer in each direction before it stops reading.
     pub per_connection_buffer_limit: usize,
-    pub max_connections: Option<u32>,
+    /// Bounds on connections that are open: the listener's own, the process'.
+    pub gates: Vec<Arc<Gate>>,
     pub backlog: u32,
     pub access_log: Vec<Arc<AccessLog>>,
     pub metrics: Arc<ListenerMetrics>,
     /// Secrets that come over SDS.
     pub secrets: Vec<Name>,
+    /// The longest that any of its sources may take (`initial_fetch_timeout`).
+    pub patience: Option<Duration>,
 }
 
 /// Which listener filters look at the first bytes, and for how long.
@@ -71,6 +75,8 @@ pub struct FilterChain {
     pub matches: ChainMatch,
     /// `None`: raw_buffer.
     pub tls: Option<Arc<ServerContext>>,
+    /// Digest of the transport socket: while it stays, so does `tls`.
+    pub transport_key: u64,
     pub handshake_timeout: Duration,
     /// Network RBAC, in order, before the terminal filter.
     pub rbac: Vec<Arc<Rbac>>,
@@ -142,7 +148,6 @@ pub enum Terminal {
 
 /// envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.
 pub struct TcpProxy {
-    pub stat_prefix: Name,
     pub target: TcpTarget,
     /// `None` when switched off by 0.
     pub idle_timeout: Option<Duration>,

@@ -6,8 +6,6 @@ use super::matcher::{HeaderMatch, StringMatch};
 
 /// One RBAC filter: rules that are enforced and rules that are only counted and logged.
 pub struct Rbac {
-    /// Network filter: prefix of its metrics.
-    pub stat_prefix: Name,
     pub enforced: Option<Rules>,
     pub shadow: Option<Rules>,
 }

@@ -114,8 +114,8 @@ pub struct Forward {
     pub timeout: Option<Duration>,
     /// Overrides the manager's `stream_idle_timeout`.
     pub idle_timeout: Option<Option<Duration>>,
-    /// The longest a stream may last, whatever it does; `None`: no bound.
-    pub max_stream_duration: Option<Duration>,
+    /// The longest a stream may last, whatever it does. Overrides the manager's.
+    pub max_stream_duration: Option<Option<Duration>>,
     /// Honour `grpc-timeout`, up to this. `Some(ZERO)`: without bound.
     pub max_grpc_timeout: Option<Duration>,
     pub retry: Option<Arc<RetryPolicy>>,
@@ -261,7 +261,6 @@ pub struct RetryPolicy {
     pub back_off_max: Duration,
     /// previous_hosts predicate: a retry avoids endpoints already tried, this many picks long.
     pub avoid_previous_hosts: bool,
-    pub host_selection_attempts: u32,
 }
 
 /// Headers to add, set and remove. `HeaderValueOption`s with formatted values are compiled.

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -85,6 +85,30 @@ pub struct RouteRef(pub u32);
 pub struct Store {
     current: ArcSwap<Snapshot>,
     changed: watch::Sender<u64>,
+    /// How far each follower has come.
+    followers: Mutex<Vec<watch::Receiver<u64>>>,
+}
+
+/// Somebody who acts on snapshots in a time of its own, as a worker that opens sockets, and says
+/// how far it has come.
+pub struct Follower {
+    changes: watch::Receiver<u64>,
+    reached: watch::Sender<u64>,
+}
+
+impl Follower {
+    /// Waits for another snapshot; `Err`: there will be none.
+    ///
+    /// # Errors
+    /// When the store is gone.
+    pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.changes.changed().await
+    }
+
+    /// Everything up to this generation was acted on.
+    pub fn reached(&self, generation: u64) {
+        self.reached.send_replace(generation);
+    }
 }
 
 impl Store {
@@ -93,6 +117,7 @@ impl Store {
         Self {
             current: ArcSwap::from_pointee(first),
             changed,
+            followers: Mutex::default(),
         }
     }
 
@@ -117,6 +142,31 @@ impl Store {
     /// bundle, was replaced.
     pub fn nudge(&self) {
         self.changed.send_modify(|_| {});
+    }
+
+    /// One more to wait for in [`Store::settled`], for as long as it lives.
+    pub fn follow(&self) -> Follower {
+        let (reached, watched) = watch::channel(0);
+        self.followers().push(watched);
+        Follower {
+            changes: self.subscribe(),
+            reached,
+        }
+    }
+
+    /// Waits until every follower has acted on the current snapshot.
+    pub async fn settled(&self) {
+        let generation = self.peek().generation;
+        let followers = self.followers().clone();
+        for mut follower in followers {
+            // One that is gone has nothing left to do.
+            let _ = follower.wait_for(|reached| *reached >= generation).await;
+        }
+    }
+
+    fn followers(&self) -> MutexGuard<'_, Vec<watch::Receiver<u64>>> {
+        let followers = self.followers.lock();
+        followers.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes with each new generation.

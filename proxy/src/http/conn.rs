@@ -49,15 +49,13 @@ impl Conn {
             is_gone: false,
             is_denied: false,
         };
-        let conn = Self {
+        let newest = look_up(&downstream, first.snapshot.clone(), &first);
+        Self {
             worker,
             downstream: Rc::new(downstream),
             spell,
-            current: RefCell::new(Rc::new(first)),
-        };
-        let newest = conn.look_up(conn.current.borrow().snapshot.clone());
-        *conn.current.borrow_mut() = Rc::new(newest);
-        conn
+            current: RefCell::new(Rc::new(newest)),
+        }
     }
 
     /// The newest configuration. Looks names up only after a new snapshot was published.
@@ -65,8 +63,8 @@ impl Conn {
         let newest = self.worker.store.peek();
         let mut current = self.current.borrow_mut();
         if newest.generation != current.snapshot.generation {
-            let manager = current.manager.clone();
-            *current = Rc::new(self.look_up_from(Arc::clone(&newest), manager));
+            let next = look_up(&self.downstream, Arc::clone(&newest), &current);
+            *current = Rc::new(next);
         }
         current.clone()
     }
@@ -76,38 +74,33 @@ impl Conn {
         let current = self.resolve();
         self.worker.is_draining() || current.is_gone || current.is_denied
     }
+}
 
-    fn look_up(&self, snapshot: Arc<Snapshot>) -> Resolved {
-        let manager = self.current.borrow().manager.clone();
-        self.look_up_from(snapshot, manager)
-    }
-
-    fn look_up_from(&self, snapshot: Arc<Snapshot>, before: Arc<HttpManager>) -> Resolved {
-        let down = &self.downstream;
-        let listener = snapshot.listeners.get(&down.listener.def.name);
-        let found = listener.and_then(|listener| {
-            let chain = same_chain(listener, &down.chain)?;
-            match &chain.terminal {
-                Terminal::Http(manager) => Some((listener, chain, manager.clone())),
-                Terminal::Tcp(_) => None,
-            }
-        });
-        match found {
-            Some((listener, chain, manager)) => Resolved {
-                is_denied: !authorise::may_stay(chain, down),
-                routes: routes(listener, &manager),
-                manager,
-                snapshot,
-                is_gone: false,
-            },
-            None => Resolved {
-                routes: routes(&down.listener, &before),
-                manager: before,
-                snapshot,
-                is_gone: true,
-                is_denied: false,
-            },
+/// What `snapshot` says of a connection; what was said `before` holds on where its chain is gone.
+fn look_up(down: &Downstream, snapshot: Arc<Snapshot>, before: &Resolved) -> Resolved {
+    let listener = snapshot.listeners.get(&down.listener.def.name);
+    let found = listener.and_then(|listener| {
+        let chain = same_chain(listener, &down.chain)?;
+        match &chain.terminal {
+            Terminal::Http(manager) => Some((listener, chain, manager.clone())),
+            Terminal::Tcp(_) => None,
         }
+    });
+    match found {
+        Some((listener, chain, manager)) => Resolved {
+            is_denied: !authorise::may_stay(chain, down),
+            routes: routes(listener, &manager),
+            manager,
+            snapshot,
+            is_gone: false,
+        },
+        None => Resolved {
+            routes: before.routes.clone(),
+            manager: before.manager.clone(),
+            snapshot,
+            is_gone: true,
+            is_denied: false,
+        },
     }
 }
 

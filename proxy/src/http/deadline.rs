@@ -16,6 +16,8 @@ pub enum Which {
     Idle,
     /// The request must have arrived.
     Request,
+    /// The stream must have ended.
+    Stream,
 }
 
 /// See the module. The timer is set for the earliest, once there is something to wait for: a
@@ -29,6 +31,7 @@ pub struct Deadlines<'a> {
     route: Option<Instant>,
     attempt: Option<Instant>,
     request: Option<Instant>,
+    stream: Option<Instant>,
     idle: Option<Instant>,
     idle_after: Option<Duration>,
     try_idle: Option<Instant>,
@@ -44,6 +47,7 @@ impl<'a> Deadlines<'a> {
             route: None,
             attempt: None,
             request: None,
+            stream: None,
             idle: None,
             idle_after,
             try_idle: None,
@@ -58,6 +62,11 @@ impl<'a> Deadlines<'a> {
 
     pub fn set_request(&mut self, at: Option<Instant>) {
         self.request = at;
+        self.stale = true;
+    }
+
+    pub fn set_stream(&mut self, at: Option<Instant>) {
+        self.stream = at;
         self.stale = true;
     }
 
@@ -92,6 +101,7 @@ impl<'a> Deadlines<'a> {
             let now = Instant::now();
             let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
             for (at, which) in [
+                (self.stream, Which::Stream),
                 (self.route, Which::Route),
                 (self.attempt, Which::Try),
                 (self.try_idle, Which::Try),
@@ -113,6 +123,7 @@ impl<'a> Deadlines<'a> {
             self.attempt,
             self.try_idle,
             self.request,
+            self.stream,
             self.idle,
         ];
         match all.into_iter().flatten().min() {

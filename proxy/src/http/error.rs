@@ -24,6 +24,10 @@ pub enum Failure {
     Idle {
         received: bool,
     },
+    /// The stream lasted longer than it may. `received`: as above.
+    StreamDuration {
+        received: bool,
+    },
 
     // Here.
     NoRoute,
@@ -76,7 +80,8 @@ impl Failure {
             | Self::ClientGone
             | Self::ClientReset
             | Self::RequestTimeout(_)
-            | Self::Idle { .. } => Blame::Downstream,
+            | Self::Idle { .. }
+            | Self::StreamDuration { .. } => Blame::Downstream,
             Self::NoRoute
             | Self::NoCluster(_)
             | Self::Denied(_)
@@ -123,6 +128,10 @@ impl Failure {
             Self::RequestTimeout(Late::Request) => v(408, F::NONE, REQUEST_LATE),
             Self::Idle { received: true } => v(504, F::STREAM_IDLE_TIMEOUT, IDLE),
             Self::Idle { received: false } => v(408, F::STREAM_IDLE_TIMEOUT, IDLE),
+            Self::StreamDuration { received } => {
+                let status = if *received { 504 } else { 408 };
+                v(status, F::DURATION_TIMEOUT, STREAM_LATE)
+            }
             Self::NoRoute => v(404, F::NO_ROUTE_FOUND, NO_ROUTE),
             Self::NoCluster(status) => v(*status, F::NO_CLUSTER_FOUND, NO_CLUSTER),
             Self::Denied(policy) => denied(policy),
@@ -232,6 +241,11 @@ const IDLE: Words = (
     "stream_idle_timeout",
     "connection_timeout",
     "stream timeout",
+);
+const STREAM_LATE: Words = (
+    "max_duration_timeout",
+    "connection_timeout",
+    "downstream duration timeout",
 );
 const NO_ROUTE: Words = (
     "route_not_found",

@@ -285,6 +285,7 @@ impl Exchange<'_, '_> {
         let mut deadlines = Deadlines::new(self.timer, idle);
         let whole = self.info.manager.request_timeout;
         deadlines.set_request(whole.map(|after| self.info.start + after));
+        deadlines.set_stream(super::timeout::end_of_stream(&self.info));
         let (conn, info, down) = (self.conn, &mut self.info, &mut *self.down);
         let mut attempts = Attempts::new(
             conn,

@@ -136,7 +136,7 @@ fn client_certificate(head: &mut Head, manager: &HttpManager, downstream: &Downs
         element.push_str("By=");
         element.push_str(id.as_str());
     }
-    if let Some(peer) = &tls.peer {
+    if let Some(peer) = tls.peer.as_ref().filter(|_| manager.client_cert_uri) {
         element.push_str(if element.is_empty() { "URI=" } else { ";URI=" });
         element.push_str(peer.as_str());
     }

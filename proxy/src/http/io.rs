@@ -31,6 +31,8 @@ pub struct Io {
     /// The TLS layer may hold what was written.
     unflushed: bool,
     eof: bool,
+    /// Bytes that may be held in either direction, in steps of a buffer.
+    most: usize,
 }
 
 impl Io {
@@ -43,7 +45,14 @@ impl Io {
             bulk: false,
             unflushed: false,
             eof: false,
+            most: usize::MAX,
         }
+    }
+
+    /// Holds no more than about `most` bytes in either direction.
+    pub fn bounded(mut self, most: usize) -> Self {
+        self.most = most;
+        self
     }
 
     /// The peer's end of stream was read.
@@ -109,7 +118,7 @@ impl Io {
 
     /// Ready while little enough waits to be written that more may be queued.
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.out.len() < HIGH_WATER {
+        if self.out.len() < HIGH_WATER.min(self.most) {
             return Poll::Ready(Ok(()));
         }
         self.poll_flush(cx)
@@ -128,7 +137,7 @@ impl Io {
         }
         if self.input.is_empty() {
             self.release();
-            self.input = if self.bulk {
+            self.input = if self.bulk && self.most >= buffer::BULK {
                 self.pool.take_bulk()
             } else {
                 self.pool.take()

@@ -96,5 +96,6 @@ fn late(which: Which, received: bool) -> Failure {
         Which::Try => Failure::PerTryTimeout,
         Which::Request => Failure::RequestTimeout(Late::Request),
         Which::Idle => Failure::Idle { received },
+        Which::Stream => Failure::StreamDuration { received },
     }
 }

@@ -151,7 +151,6 @@ mod tests {
             back_off_base: Duration::from_millis(25),
             back_off_max: Duration::from_millis(250),
             avoid_previous_hosts: false,
-            host_selection_attempts: 1,
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -41,7 +41,8 @@ enum Next {
 /// Serves a connection to its end.
 pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     let manager = conn.resolve().manager.clone();
-    let io = Io::new(stream, prefix, conn.worker.buffers.clone());
+    let limit = conn.downstream.listener.def.per_connection_buffer_limit;
+    let io = Io::new(stream, prefix, conn.worker.buffers.clone()).bounded(limit);
     let mut server = Server1::new(io, ServerConn::new(options(&manager)));
     let timer = conn.worker.timers.timer();
     let (mut head, mut spare) = (Head::new(), Head::new());
@@ -49,7 +50,7 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     loop {
         let begun = match next(&conn, &mut server, &timer, served).await {
             Next::Begun(at) => at,
-            Next::Over => return,
+            Next::Over => return say_goodbye(&mut server),
         };
         let framing = match read_head(&conn, &mut server, &timer, &mut head).await {
             Ok(Some(framing)) => Ok(framing),
@@ -225,6 +226,13 @@ async fn drain_body(server: &mut Server1, timer: &Timer) {
     });
     // Too slow is as good as too long: the connection is closed.
     let _ = timer.race(reading).await;
+}
+
+/// The orderly end of a quiet connection: TLS says so too, where that takes no waiting.
+fn say_goodbye(server: &mut Server1) {
+    let mut cx = Context::from_waker(Waker::noop());
+    // A client that is gone needs no word.
+    let _ = server.io.poll_shutdown(&mut cx);
 }
 
 /// Closes a connection whose client may still be sending: FIN, then what comes is read and

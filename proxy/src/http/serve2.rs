@@ -29,7 +29,8 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     let manager = conn.resolve().manager.clone();
     let timer = conn.worker.timers.timer();
     let io = Prefixed { stream, prefix };
-    let handshake = builder(&manager).handshake::<_, Bytes>(io);
+    let limit = conn.downstream.listener.def.per_connection_buffer_limit;
+    let handshake = builder(&manager, limit).handshake::<_, Bytes>(io);
     timer.set_or_clear(manager.request_headers_timeout.or(manager.idle_timeout));
     let Ok(Ok(mut connection)) = timer.race(handshake).await else {
         return;
@@ -43,7 +44,7 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     }
 }
 
-fn builder(manager: &HttpManager) -> h2::server::Builder {
+fn builder(manager: &HttpManager, buffer: usize) -> h2::server::Builder {
     let options = &manager.http2;
     let head = u32::try_from(manager.max_request_headers_bytes).unwrap_or(u32::MAX);
     let mut builder = h2::server::Builder::new();
@@ -56,7 +57,7 @@ fn builder(manager: &HttpManager) -> h2::server::Builder {
         .max_pending_accept_reset_streams(options.max_resets)
         .max_concurrent_reset_streams(options.max_resets)
         .max_local_error_reset_streams(Some(options.max_resets))
-        .max_send_buffer_size(SEND_BUFFER);
+        .max_send_buffer_size(SEND_BUFFER.min(buffer));
     if options.allow_connect {
         builder.enable_connect_protocol();
     }
@@ -125,8 +126,8 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
             }
             arm(conn, timer, open.get(), idle_since, draining);
             if timer.poll_expired(cx).is_ready() {
-                if draining {
-                    // Everybody had time.
+                if draining && open.get() == 0 {
+                    // It was told, has nothing under way and does not go.
                     return Poll::Ready(None);
                 }
                 cx.waker().wake_by_ref();

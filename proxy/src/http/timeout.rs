@@ -1,9 +1,21 @@
 //! How long a response may take.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::head::{Head, HeaderId};
-use crate::config::route::Forward;
+use super::observe::RequestInfo;
+use crate::config::route::{Action, Forward};
+
+/// When the stream must end, whatever it does: the route's `max_stream_duration`, else the
+/// manager's.
+pub fn end_of_stream(info: &RequestInfo) -> Option<Instant> {
+    let own = match info.route.as_ref().map(|route| &route.action) {
+        Some(Action::Forward(forward)) => forward.max_stream_duration,
+        _ => None,
+    };
+    let most = own.unwrap_or(info.manager.max_stream_duration)?;
+    Some(info.start + most)
+}
 
 /// The route's timeout, or the client's own (`grpc-timeout`) where the route honours it.
 pub fn of(request: &Head, forward: &Forward) -> Option<Duration> {

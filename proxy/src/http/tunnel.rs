@@ -45,6 +45,7 @@ impl Tunnelled {
             buffers: &worker.buffers,
             pipes: &worker.pipes,
             timers: &worker.timers,
+            most: info.downstream.listener.def.per_connection_buffer_limit,
         };
         let early = Early {
             from_down: down.input,
@@ -53,6 +54,7 @@ impl Tunnelled {
         let cut = || *worker.drain.borrow() == Phase::Closing || conn.resolve().is_denied;
         let options = Options {
             idle: idle_timeout(&info),
+            until: super::timeout::end_of_stream(&info),
             cut: &cut,
         };
         let outcome = tcp::relay(&means, down.stream, up.stream, early, &options).await;
@@ -67,6 +69,7 @@ impl Tunnelled {
                 ResponseFlags::UPSTREAM_CONNECTION_TERMINATION
             }
             Ended::Idle => ResponseFlags::STREAM_IDLE_TIMEOUT,
+            Ended::Expired => ResponseFlags::DURATION_TIMEOUT,
             Ended::Cut => ResponseFlags::LOCAL_RESET,
         });
         info.times.end = info.elapsed();

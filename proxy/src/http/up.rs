@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -151,6 +152,8 @@ pub struct Client1 {
     pub reused: bool,
     /// Requests begun.
     pub requests: u32,
+    /// When it was made.
+    pub since: Instant,
     pub tunnel: bool,
     tunnel_ended: bool,
     reset: bool,
@@ -166,6 +169,7 @@ impl Client1 {
             about,
             reused: false,
             requests: 0,
+            since: Instant::now(),
             tunnel: false,
             tunnel_ended: false,
             reset: false,

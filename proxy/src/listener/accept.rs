@@ -5,15 +5,20 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use smallvec::SmallVec;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::conn;
+use super::gate::{Gate, Pass};
 use crate::socket::{self, TcpOptions};
 use crate::worker::Worker;
 
 /// The first wait after the system ran out of something; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// Of the listener's own bound and that of the process.
+type Passes = SmallVec<[Pass; 2]>;
 
 /// Accepts on `listener` (bound to `address`) for as long as it is polled; each connection gets a
 /// task of its own, which outlives this loop.
@@ -44,18 +49,22 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, address: SocketA
     };
     drop(snapshot);
     let metrics = &listener.def.metrics;
-    let most = listener.def.max_connections;
-    if most.is_some_and(|most| metrics.active.get() >= i64::from(most)) {
+    let passes: Option<Passes> = listener.def.gates.iter().map(Gate::enter).collect();
+    let Some(passes) = passes else {
         metrics.refused.inc();
         socket::reset_on_close(&tcp);
         return;
-    }
+    };
     if socket::prepare(&tcp, &TcpOptions::default()).is_err() {
         // Gone already.
         return;
     }
     metrics.connections.inc();
-    tokio::task::spawn_local(conn::serve(worker.clone(), listener, tcp, peer));
+    let serving = conn::serve(worker.clone(), listener, tcp, peer);
+    tokio::task::spawn_local(async move {
+        let _passes = passes;
+        serving.await;
+    });
 }
 
 /// Errors that say something of the connection that was to be accepted, not of us.

@@ -11,11 +11,13 @@ use tokio::task::{AbortHandle, spawn_local};
 use super::accept;
 use super::socket::{BindOptions, bind};
 use crate::config::Name;
+use crate::config::snapshot::Follower;
 use crate::worker::{Phase, Worker};
 
 /// A worker's listening sockets. Connections that were accepted live on without them.
 pub struct Bound {
     worker: Rc<Worker>,
+    follower: Follower,
     loops: RefCell<HashMap<SocketAddr, AbortHandle>>,
 }
 
@@ -29,24 +31,25 @@ pub struct BindError {
 }
 
 impl Bound {
-    pub fn new(worker: Rc<Worker>) -> Self {
+    /// `follower`: of the worker's store.
+    pub fn new(worker: Rc<Worker>, follower: Follower) -> Self {
         Bound {
             worker,
+            follower,
             loops: RefCell::default(),
         }
     }
 
     /// Follows the snapshot until the process closes. What cannot be bound is logged, and tried
     /// again with the next snapshot.
-    pub async fn run(&self) {
-        let mut snapshots = self.worker.store.subscribe();
+    pub async fn run(mut self) {
         let mut drain = self.worker.drain.clone();
         loop {
             for error in self.reconcile() {
                 tracing::error!(%error, "traffic to this listener will be refused");
             }
             tokio::select! {
-                changed = snapshots.changed() => if changed.is_err() { break },
+                changed = self.follower.changed() => if changed.is_err() { break },
                 closing = drain.wait_for(|phase| *phase == Phase::Closing) => {
                     drop(closing);
                     break;
@@ -96,6 +99,7 @@ impl Bound {
                 }
             }
         }
+        self.follower.reached(snapshot.generation);
         failed
     }
 }

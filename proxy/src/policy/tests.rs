@@ -41,7 +41,6 @@ fn rbac(action: RbacAction, permission: Permission, principal: Principal) -> Rba
         principals: vec![principal],
     };
     Rbac {
-        stat_prefix: "test".into(),
         enforced: Some(Rules {
             action,
             policies: vec![policy],
@@ -83,7 +82,6 @@ fn every_value_of_a_repeated_header_counts_against_the_client() {
 #[test]
 fn without_a_policy_that_matches_allow_refuses() {
     let rules = Rbac {
-        stat_prefix: "test".into(),
         enforced: Some(Rules {
             action: RbacAction::Allow,
             policies: vec![],

@@ -12,8 +12,8 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncBufRead, AsyncWrite, Interest};
 use tokio::net::TcpStream;
 
-use super::Side;
-use super::pipe::{Pipe, Pipes};
+use super::pipe::{self, Pipe, Pipes};
+use super::{Means, Side};
 use crate::buffer::{Block, Pool, Size};
 use crate::socket;
 use crate::stream::Stream;
@@ -120,8 +120,7 @@ impl Direction {
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
-        pool: &Pool,
-        pipes: &Pipes,
+        means: &Means<'_>,
     ) -> Poll<Result<(), Fault>> {
         while !self.finished {
             self.blocked = true;
@@ -133,8 +132,8 @@ impl Direction {
                 break;
             }
             let read = match (&mut *source, &*sink) {
-                (Stream::Tcp(tcp), Stream::Tcp(_)) => self.poll_tcp(cx, tcp, true, pool, pipes),
-                (Stream::Tcp(tcp), Stream::Tls(_)) => self.poll_tcp(cx, tcp, false, pool, pipes),
+                (Stream::Tcp(tcp), Stream::Tcp(_)) => self.poll_tcp(cx, tcp, true, means),
+                (Stream::Tcp(tcp), Stream::Tls(_)) => self.poll_tcp(cx, tcp, false, means),
                 (Stream::Tls(tls), _) => self.poll_tls(cx, tls),
             };
             if read.map_err(at(End::Source))?.is_pending() {
@@ -197,8 +196,7 @@ impl Direction {
         cx: &mut Context<'_>,
         tcp: &TcpStream,
         plain_sink: bool,
-        pool: &Pool,
-        pipes: &Pipes,
+        means: &Means<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
             if tcp.poll_read_ready(cx)?.is_pending() {
@@ -208,9 +206,9 @@ impl Direction {
                 return Poll::Pending;
             }
             let got = if plain_sink && self.splicing {
-                self.splice_in(tcp, pipes)
+                self.splice_in(tcp, means.pipes)
             } else {
-                self.read_in(tcp, pool)
+                self.read_in(tcp, means)
             };
             match got {
                 Ok(0) => {
@@ -226,25 +224,26 @@ impl Direction {
         }
     }
 
-    fn read_in(&mut self, tcp: &TcpStream, pool: &Pool) -> io::Result<usize> {
+    fn read_in(&mut self, tcp: &TcpStream, means: &Means<'_>) -> io::Result<usize> {
         let size = if self.bulk { Size::Bulk } else { Size::Small };
         let block = match &mut self.block {
             Some(block) if block.len() == size.bytes() => block,
-            other => other.insert(pool.block(size)),
+            other => other.insert(means.buffers.block(size)),
         };
         let n = socket::try_read(tcp, block)?;
         self.end = n;
         let full = n == block.len();
         match (self.bulk, full) {
             (true, true) => {
-                self.streak += 1;
-                if self.streak >= BULK_SHOWS {
+                self.streak = self.streak.saturating_add(1);
+                if self.streak >= BULK_SHOWS && means.most >= pipe::WANTED {
                     (self.splicing, self.streak) = (true, 0);
                 }
             }
             (_, full) => {
                 self.streak = 0;
-                self.bulk = full || (self.bulk && n > Size::Small.bytes());
+                let bulk = full || (self.bulk && n > Size::Small.bytes());
+                self.bulk = bulk && means.most >= Size::Bulk.bytes();
             }
         }
         Ok(n)

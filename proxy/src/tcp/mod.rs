@@ -14,7 +14,7 @@ mod verdict;
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use direction::{Direction, Fault};
@@ -52,12 +52,17 @@ pub struct Means<'a> {
     pub buffers: &'a Pool,
     pub pipes: &'a Pipes,
     pub timers: &'a Timers,
+    /// Bytes that may be held for either side (Envoy's `per_connection_buffer_limit_bytes`): below
+    /// a bulk buffer or a pipe, these are not used. One small buffer may be, always.
+    pub most: usize,
 }
 
 /// How a relay behaves.
 pub struct Options<'a> {
     /// Without a byte in either direction for so long, the relay ends; `None`: never.
     pub idle: Option<Duration>,
+    /// The relay ends then, whatever it does; `None`: never.
+    pub until: Option<Instant>,
     /// Asked whenever the relay is woken, so it must be cheap: `true` ends it. Wake the worker's
     /// timers to have it asked.
     pub cut: &'a dyn Fn() -> bool,
@@ -92,6 +97,8 @@ pub enum Ended {
     Failed { by: Side, error: io::Error },
     /// Nothing happened for the idle time-out.
     Idle,
+    /// It lasted as long as it may ([`Options::until`]).
+    Expired,
     /// [`Options::cut`] said so.
     Cut,
 }
@@ -127,17 +134,16 @@ pub async fn relay(
             };
         }
     };
-    let timer = means.timers.timer();
-    timer.set(options.idle.unwrap_or(NO_IDLE));
     let mut relay = Relay {
         means,
         options,
-        timer,
+        timer: means.timers.timer(),
         upward,
         downward,
         first: None,
         stuck: None,
     };
+    relay.arm();
     let ended = poll_fn(|cx| relay.poll(cx, &mut down, &mut up)).await;
     if !matches!(ended, Ended::Clean { .. }) {
         socket::reset_on_close(down.socket());
@@ -188,9 +194,9 @@ impl Relay<'_> {
 
     fn poll(&mut self, cx: &mut Context<'_>, down: &mut Stream, up: &mut Stream) -> Poll<Ended> {
         let before = self.upward.bytes + self.downward.bytes;
-        let Means { buffers, pipes, .. } = self.means;
+        let means = self.means;
         if !self.upward.is_finished()
-            && let Poll::Ready(Err(fault)) = self.upward.poll(cx, down, up, buffers, pipes)
+            && let Poll::Ready(Err(fault)) = self.upward.poll(cx, down, up, means)
         {
             return Poll::Ready(ended_by(fault, Side::Down));
         }
@@ -198,7 +204,7 @@ impl Relay<'_> {
             self.first = Some(Side::Down);
         }
         if !self.downward.is_finished()
-            && let Poll::Ready(Err(fault)) = self.downward.poll(cx, up, down, buffers, pipes)
+            && let Poll::Ready(Err(fault)) = self.downward.poll(cx, up, down, means)
         {
             return Poll::Ready(ended_by(fault, Side::Up));
         }
@@ -216,15 +222,26 @@ impl Relay<'_> {
             return Poll::Ready(ended);
         }
         if self.upward.bytes + self.downward.bytes != before {
-            self.timer.set(self.options.idle.unwrap_or(NO_IDLE));
+            self.arm();
         }
         while self.timer.poll_expired(cx).is_ready() {
+            let until = self.options.until;
+            if until.is_some_and(|until| Instant::now() >= until) {
+                return Poll::Ready(Ended::Expired);
+            }
             if self.options.idle.is_some() {
                 return Poll::Ready(Ended::Idle);
             }
-            self.timer.set(NO_IDLE);
+            self.arm();
         }
         Poll::Pending
+    }
+
+    /// Sets the timer for whichever of idle time-out and end comes first.
+    fn arm(&self) {
+        let idle = Instant::now() + self.options.idle.unwrap_or(NO_IDLE);
+        let until = self.options.until.unwrap_or(idle);
+        self.timer.set_at(idle.min(until));
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 
 /// Bytes asked for per pipe; the kernel may grant less to a user with many pipes.
-const WANTED: libc::c_int = 512 * 1024;
+pub(super) const WANTED: usize = 512 * 1024;
 /// Pipes a worker keeps for later.
 const KEPT: usize = 16;
 /// Pipes a worker has at most at a time.
@@ -76,7 +76,8 @@ impl Ends {
         // SAFETY: pipe2 just made both descriptors and nobody else owns them.
         let (read, write) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
         // SAFETY: `write` is an open pipe. A refusal leaves the size as it was.
-        let sized = unsafe { libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, WANTED) };
+        let sized =
+            unsafe { libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, WANTED as libc::c_int) };
         let capacity = usize::try_from(sized).unwrap_or(64 * 1024);
         Ok(Ends {
             read,

@@ -109,6 +109,7 @@ pub async fn serve(worker: &Rc<Worker>, connection: Connection, cut: &dyn Fn() -
     } = connection;
     let tls = stream.tls_info().cloned();
     let served = Served {
+        buffer: connection.listener.def.per_connection_buffer_limit,
         id: worker.next_connection_id(),
         start: connection.start,
         start_time: SystemTime::now(),
@@ -137,7 +138,7 @@ pub async fn serve(worker: &Rc<Worker>, connection: Connection, cut: &dyn Fn() -
     }
 }
 
-/// What is said of a connection when it ends.
+/// A connection, and what is said of it when it ends.
 struct Served {
     id: u64,
     start: Instant,
@@ -147,6 +148,8 @@ struct Served {
     chain: Arc<FilterChain>,
     tls: Option<ConnectionInfo>,
     calls: Rc<Calls>,
+    /// Bytes that may be held for it in each direction.
+    buffer: usize,
 }
 
 impl Served {
@@ -197,9 +200,11 @@ async fn carry(
         buffers: &worker.buffers,
         pipes: &worker.pipes,
         timers: &worker.timers,
+        most: served.buffer,
     };
     let options = Options {
         idle: proxy.idle_timeout,
+        until: proxy.max_duration.map(|most| served.start + most),
         cut,
     };
     let early = Early {

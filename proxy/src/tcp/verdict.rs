@@ -23,6 +23,10 @@ pub(super) fn judged(outcome: &Outcome) -> (ResponseFlags, Option<&'static str>)
             Some("upstream_failed"),
         ),
         Ended::Idle => (ResponseFlags::STREAM_IDLE_TIMEOUT, Some("idle_timeout")),
+        Ended::Expired => (
+            ResponseFlags::DURATION_TIMEOUT,
+            Some("max_connection_duration_reached"),
+        ),
         Ended::Cut => (ResponseFlags::LOCAL_RESET, Some("closed_by_proxy")),
     }
 }

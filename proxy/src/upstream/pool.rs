@@ -96,12 +96,15 @@ impl Pools {
         let spent = cluster
             .max_requests_per_connection
             .is_some_and(|max| client.requests >= max);
-        if client.tunnel || spent || !client.codec.next(&client.io.input) {
+        let old = cluster
+            .max_connection_duration
+            .is_some_and(|max| client.since.elapsed() >= max);
+        if client.tunnel || spent || old || !client.codec.next(&client.io.input) {
             return;
         }
         client.reused = true;
         client.io.release();
-        host.idle_timeout.set(cluster.idle_timeout);
+        host.follow(cluster);
         host.idle.borrow_mut().push(Idle {
             client,
             since: Instant::now(),

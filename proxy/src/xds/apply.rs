@@ -41,6 +41,8 @@ pub struct Applier {
     store: Arc<Store>,
     /// The bootstrap's own resources, which nothing dynamic replaces.
     statics: HashSet<Key>,
+    /// Static listeners that wait for the first configuration.
+    held: Vec<Step>,
     egress: Egress,
     names: HashMap<String, (Vec<IpAddr>, Duration)>,
     /// Connections of on-demand listeners when last looked at, and since when unchanged.
@@ -54,6 +56,7 @@ pub(crate) fn keys(references: References) -> Vec<Key> {
         clusters,
         endpoints,
         secrets,
+        patience: _,
     } = references;
     let of = |kind: Kind, names: std::collections::BTreeSet<crate::config::Name>| {
         names.into_iter().map(move |name| Key::new(kind, &*name))
@@ -70,12 +73,14 @@ impl Applier {
         compiler: Compiler,
         store: Arc<Store>,
         statics: HashSet<Key>,
+        held: Vec<Step>,
         egress: Egress,
     ) -> Self {
         Applier {
             compiler,
             store,
             statics,
+            held,
             egress,
             names: HashMap::new(),
             usage: HashMap::new(),
@@ -87,7 +92,9 @@ impl Applier {
             .compiler
             .compile(kind.type_url(), body, &self.store.load())
             .map_err(|error| error.to_string())?;
-        let mut refs = keys(compiled.references());
+        let references = compiled.references();
+        let patience = references.patience;
+        let mut refs = keys(references);
         // What the bootstrap brings is not the stream's to bring.
         refs.retain(|key| !self.statics.contains(key));
         Ok(Judged {
@@ -99,6 +106,7 @@ impl Applier {
                 compiled => compiled.name().to_string(),
             },
             refs,
+            patience,
             value: Good::Compiled(compiled),
         })
     }
@@ -152,6 +160,7 @@ fn judge_name(body: &Bytes) -> Result<Judged<Good>, String> {
         name: message.host,
         value: Good::Name(addresses, ttl),
         refs: Vec::new(),
+        patience: None,
     })
 }
 
@@ -171,6 +180,15 @@ impl Judge for Applier {
 }
 
 impl Apply for Applier {
+    fn initialised(&mut self) -> bool {
+        let held = std::mem::take(&mut self.held);
+        !held.is_empty() && self.compiler.publish(&self.store, held)
+    }
+
+    async fn settled(&self) {
+        self.store.settled().await;
+    }
+
     fn publish(&mut self, changes: Vec<Change<Good>>) {
         let steps: Vec<Step> = changes
             .into_iter()

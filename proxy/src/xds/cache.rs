@@ -56,7 +56,8 @@ pub struct Config {
     pub listeners: Mode,
     /// Subscribed to from the start and for ever.
     pub roots: Vec<Key>,
-    /// The longest a resource waits for what it refers to. Envoy's `initial_fetch_timeout`.
+    /// The longest the first configuration is waited for, and a resource that does not say so itself
+    /// for what it refers to. Envoy's `initial_fetch_timeout`.
     pub init_timeout: Duration,
     /// How long the server's "no such resource" is remembered.
     pub miss_ttl: Duration,
@@ -95,6 +96,8 @@ pub struct Judged<T> {
     pub value: T,
     /// What it refers to that comes over this stream too.
     pub refs: Vec<Key>,
+    /// The longest it waits for those; `None`: [`Config::init_timeout`].
+    pub patience: Option<Duration>,
 }
 
 /// Judges resources: the compiler, or a test's stand-in. `name`: what the wrapper calls it; empty
@@ -249,6 +252,11 @@ impl<T> Cache<T> {
         self.flush();
     }
 
+    /// When the first configuration is waited for no longer.
+    pub fn initial_deadline(&self) -> Instant {
+        self.started + self.config.init_timeout
+    }
+
     /// When [`Cache::tick`] is wanted next.
     pub fn next_deadline(&self) -> Option<Instant> {
         self.timers.keys().next().map(|(instant, _)| *instant)
@@ -271,7 +279,7 @@ impl<T> Cache<T> {
     /// Whether the first configuration is in force: every type asked for as a whole has come, all
     /// roots are answered, nothing that was there at first waits, or the time to wait is over.
     pub fn is_initialised(&self, now: Now) -> bool {
-        if now.instant >= self.started + self.config.init_timeout {
+        if now.instant >= self.initial_deadline() {
             return true;
         }
         let kinds = [

@@ -27,11 +27,20 @@ use crate::config::demand::Wanted;
 const MAX_MESSAGE: usize = 64 << 20;
 /// A stream that stood for so long counts as success for the back-off.
 const STABLE: Duration = Duration::from_secs(10);
+/// The longest that workers get to act on what was published before requests go on.
+const SETTLE: Duration = Duration::from_secs(1);
 /// How often on-demand resources are looked over.
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// What is done with judged resources.
 pub trait Apply: Judge {
+    /// The first configuration is in force, or was waited for long enough: what was held back for
+    /// its sake is published. True: there was something.
+    fn initialised(&mut self) -> bool;
+
+    /// Waits until what was published is what the data path runs by: until listeners listen.
+    fn settled(&self) -> impl Future<Output = ()> + Send;
+
     /// Publishes one more snapshot. Changes are in working order and belong together.
     fn publish(&mut self, changes: Vec<Change<Self::Value>>);
 
@@ -58,6 +67,8 @@ pub struct Client<A: Apply> {
     state: watch::Sender<State>,
     link: Link,
     backoff: Backoff,
+    /// The first configuration is in force, or was waited for long enough.
+    initialised: bool,
     /// The versions in [`State`] are out of date.
     changed: bool,
     next_sweep: Instant,
@@ -119,6 +130,7 @@ impl<A: Apply> Client<A> {
             state,
             link: Link::Waiting(now.instant),
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
+            initialised: false,
             changed: true,
             next_sweep: now.instant + SWEEP,
         };
@@ -132,7 +144,7 @@ impl<A: Apply> Client<A> {
     /// Runs until every [`Handle`] is gone.
     pub async fn run(mut self) {
         loop {
-            self.deliver();
+            self.deliver().await;
             match self.next_event().await {
                 Event::Connected(Ok(channel)) => self.open(channel),
                 Event::Connected(Err(error)) => self.lost(&error.to_string()),
@@ -153,30 +165,46 @@ impl<A: Apply> Client<A> {
         }
     }
 
-    /// Everything the cache has to say: requests, then changes, then answers.
-    fn deliver(&mut self) {
+    /// Everything the cache has to say: changes, then answers, then requests. A server that sees its
+    /// response acknowledged may count on it: the data path runs by it.
+    async fn deliver(&mut self) {
+        let changed = self.publish();
+        let first = !self.initialised && self.cache.is_initialised(Now::read());
+        self.initialised |= first;
+        let opened = first && self.apply.initialised();
+        for (key, outcome) in self.cache.take_answers() {
+            for wanted in self.waiting.remove(&key).unwrap_or_default() {
+                self.apply.answer(wanted, outcome);
+            }
+        }
+        if changed || opened {
+            // A worker that is stuck must not hold up the configuration of the others.
+            let _ = tokio::time::timeout(SETTLE, self.apply.settled()).await;
+        }
         while let Some(request) = self.cache.next_request() {
             if let Link::Opening { outgoing, .. } | Link::Open { outgoing, .. } = &self.link {
                 // Fails only when the stream is over, which the other direction tells too.
                 let _ = outgoing.sender.send(request);
             }
         }
-        let changes = self.cache.take_changes();
-        if !changes.is_empty() {
-            self.changed = true;
-            self.apply.publish(changes);
-        }
-        for (key, outcome) in self.cache.take_answers() {
-            for wanted in self.waiting.remove(&key).unwrap_or_default() {
-                self.apply.answer(wanted, outcome);
-            }
-        }
         self.report(None);
+    }
+
+    fn publish(&mut self) -> bool {
+        let changes = self.cache.take_changes();
+        if changes.is_empty() {
+            return false;
+        }
+        self.changed = true;
+        self.apply.publish(changes);
+        true
     }
 
     async fn next_event(&mut self) -> Event {
         let deadline = self.cache.next_deadline().unwrap_or(self.next_sweep);
-        let deadline = deadline.min(self.next_sweep).into();
+        let first = Some(self.cache.initial_deadline()).filter(|_| !self.initialised);
+        let deadline = deadline.min(self.next_sweep);
+        let deadline = first.map_or(deadline, |first| deadline.min(first)).into();
         let wants = &mut self.wants;
         let wanted = async {
             match wants {
@@ -245,11 +273,7 @@ impl<A: Apply> Client<A> {
         match self.cache.want(&key, Now::read()) {
             // What is in force may not be published yet: the loop does that before it answers.
             Some(outcome) => {
-                let changes = self.cache.take_changes();
-                if !changes.is_empty() {
-                    self.changed = true;
-                    self.apply.publish(changes);
-                }
+                self.publish();
                 self.apply.answer(wanted, outcome);
             }
             None => {
@@ -289,7 +313,7 @@ impl<A: Apply> Client<A> {
 
     fn report(&mut self, error: Option<&str>) {
         let connected = self.cache.is_connected();
-        let initialised = self.state.borrow().initialised || self.cache.is_initialised(Now::read());
+        let initialised = self.initialised;
         let versions = std::mem::take(&mut self.changed).then(|| self.versions());
         self.state.send_if_modified(|state| {
             let next = State {

@@ -29,11 +29,18 @@ impl Judge for Recorder {
             name: name.to_owned(),
             value: text.to_owned(),
             refs: Vec::new(),
+            patience: None,
         })
     }
 }
 
 impl Apply for Recorder {
+    fn initialised(&mut self) -> bool {
+        false
+    }
+
+    async fn settled(&self) {}
+
     fn publish(&mut self, changes: Vec<Change<String>>) {
         let _ = self.0.send(changes);
     }

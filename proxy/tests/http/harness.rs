@@ -47,6 +47,8 @@ pub struct Setup {
     /// Towards the upstreams.
     pub transport: Transport,
     pub rbac: Option<Arc<Rbac>>,
+    /// The last word on the cluster.
+    pub adjust: fn(&mut Cluster),
     families: Arc<Families>,
 }
 
@@ -70,6 +72,7 @@ impl Setup {
             tls: None,
             transport: Transport::RawBuffer,
             rbac: None,
+            adjust: |_| {},
             families: Arc::new(Families {
                 listeners: ListenerFamilies::new(&registry).unwrap(),
                 clusters: ClusterFamilies::new(&registry).unwrap(),
@@ -88,7 +91,7 @@ impl Setup {
     }
 
     fn cluster(&self) -> Cluster {
-        let cluster = Cluster {
+        let mut cluster = Cluster {
             name: "shop".into(),
             id: 1,
             pool_key: 0,
@@ -104,6 +107,7 @@ impl Setup {
                 transport: self.transport.clone(),
             }],
             secrets: Vec::new(),
+            patience: None,
             protocol: self.protocol,
             http1: UpstreamHttp1 {
                 preserve_case: true,
@@ -127,6 +131,7 @@ impl Setup {
             bind_source: None,
             endpoints: EndpointSet::default().into_swap(),
         };
+        (self.adjust)(&mut cluster);
         let endpoints = self.upstreams.iter().map(|address| {
             Arc::new(Endpoint {
                 address: *address,
@@ -184,6 +189,7 @@ impl Setup {
             name: "only".into(),
             matches: ChainMatch::default(),
             tls: self.tls,
+            transport_key: 0,
             handshake_timeout: Duration::from_secs(5),
             rbac: self.rbac.into_iter().collect(),
             terminal: Terminal::Http(Arc::new(self.manager)),
@@ -200,11 +206,12 @@ impl Setup {
                 chains: vec![Arc::new(chain)],
                 default_chain: None,
                 per_connection_buffer_limit: 1 << 20,
-                max_connections: None,
+                gates: Vec::new(),
                 backlog: 128,
                 access_log: Vec::new(),
                 metrics: Arc::new(self.families.listeners.handles("front")),
                 secrets: Vec::new(),
+                patience: None,
             }),
             clusters: Box::new([]),
             routes: Box::new([RouteLink::Inline(config)]),

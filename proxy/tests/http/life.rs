@@ -24,7 +24,6 @@ fn retry(on: RetryOn, times: u32) -> Option<Arc<RetryPolicy>> {
         back_off_base: Duration::from_millis(1),
         back_off_max: Duration::from_millis(10),
         avoid_previous_hosts: true,
-        host_selection_attempts: 3,
     }))
 }
 

@@ -28,6 +28,7 @@ async fn sidecars(alpn: &[&str], upstream: std::net::SocketAddr, inbound: Setup)
         setup.upstreams = vec![upstream];
         setup.tls = Some(Arc::new(ServerContext::new(server)));
         setup.manager.forward_client_cert = ForwardClientCert::SanitizeSet;
+        setup.manager.client_cert_uri = true;
     });
     let inbound = Proxy::start(inbound);
     let outbound = Setup::new(inbound.address)
@@ -76,7 +77,6 @@ fn only(name: &str) -> Arc<Rbac> {
         ignore_case: false,
     };
     Arc::new(Rbac {
-        stat_prefix: "test".into(),
         enforced: Some(Rules {
             action: RbacAction::Allow,
             policies: vec![Policy {

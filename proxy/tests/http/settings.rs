@@ -62,7 +62,6 @@ pub fn http2() -> Http2Options {
 
 pub fn manager() -> HttpManager {
     HttpManager {
-        stat_prefix: "test".into(),
         codec: CodecType::Auto,
         routes: RouteRef(0),
         filters: Vec::new(),

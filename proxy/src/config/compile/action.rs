@@ -181,7 +181,7 @@ fn forward(
 
 /// Bounds on streams and on what clients ask for.
 struct Durations {
-    stream: Option<Duration>,
+    stream: Option<Option<Duration>>,
     grpc: Option<Duration>,
 }
 
@@ -207,7 +207,14 @@ impl Durations {
         unsupported!(at, grpc_timeout_header_offset);
         let new = duration(at.field("grpc_timeout_header_max"), grpc_timeout_header_max)?;
         Ok(Self {
-            stream: timeout(at.field("max_stream_duration"), max_stream_duration, None)?,
+            stream: match max_stream_duration {
+                Some(_) => Some(timeout(
+                    at.field("max_stream_duration"),
+                    max_stream_duration,
+                    None,
+                )?),
+                None => None,
+            },
             grpc: new.or(old),
         })
     }

@@ -1,28 +1,33 @@
 //! Filter chains, their network filters and the TCP proxy.
 
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
+use xds_proto::envoy::config::core::v3::TransportSocket;
 use xds_proto::envoy::config::listener::v3 as pb;
 use xds_proto::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 
-use super::refs::{ClusterNames, RouteNames};
+use super::refs::{ClusterNames, Fetches, RouteNames};
 use super::support::{
     At, CompileError, bool_or, decode, each, ignored, positive, required, timeout, type_name,
     u32_opt, unknown_type, unsupported,
 };
 use super::{Compiler, chain_match, http, policy, tls};
-use crate::config::Name;
-use crate::config::listener::{FilterChain, TcpProxy, TcpTarget, Terminal};
+use crate::config::listener::{FilterChain, ListenerDef, TcpProxy, TcpTarget, Terminal};
+use crate::tls::ServerContext;
 
 /// What the chains of one listener share while they compile.
 pub struct Scope<'a> {
     pub compiler: &'a Compiler,
     pub clusters: ClusterNames,
     pub routes: RouteNames,
-    /// Secrets that come over SDS.
-    pub secrets: Vec<Name>,
+    pub fetches: Fetches,
+    /// The chains of the version before, whose TLS contexts, with the sessions that can be resumed,
+    /// live on where nothing about them changed.
+    pub before: Option<&'a ListenerDef>,
 }
 
 impl Scope<'_> {
@@ -76,10 +81,11 @@ impl Scope<'_> {
                 self.compiler,
                 at.field("transport_socket"),
                 m,
-                &mut self.secrets,
+                &mut self.fetches,
             )?,
             None => None,
         };
+        let transport_key = digest(transport_socket);
         let (rbac, terminal) = self.filters(at, filters)?;
         let name = if name.is_empty() {
             name_otherwise
@@ -89,7 +95,8 @@ impl Scope<'_> {
         Ok(Arc::new(FilterChain {
             name: name.into(),
             matches,
-            tls,
+            tls: tls.map(|made| self.standing(transport_key).unwrap_or(made)),
+            transport_key,
             handshake_timeout: positive(
                 at.field("transport_socket_connect_timeout"),
                 transport_socket_connect_timeout,
@@ -98,6 +105,14 @@ impl Scope<'_> {
             rbac,
             terminal,
         }))
+    }
+
+    /// The context of a chain before that was made of the same settings.
+    fn standing(&self, key: u64) -> Option<Arc<ServerContext>> {
+        let before = self.before?;
+        let mut chains = before.chains.iter().chain(&before.default_chain);
+        let chain = chains.find(|chain| chain.tls.is_some() && chain.transport_key == key);
+        chain?.tls.clone()
     }
 
     #[allow(clippy::type_complexity)] // A pair, destructured at once.
@@ -132,7 +147,7 @@ impl Scope<'_> {
                 "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" =>
                 {
                     let m = decode(inner, any)?;
-                    let manager = http::manager(self.compiler, inner, &m, &mut self.routes)?;
+                    let manager = http::manager(self, inner, &m)?;
                     terminal = Some(Terminal::Http(Arc::new(manager)));
                 }
                 "envoy.extensions.filters.network.rbac.v3.RBAC" => {
@@ -188,6 +203,10 @@ impl Scope<'_> {
             proxy_protocol_tlvs,
             proxy_protocol_tlv_merge_policy,
         );
+        ignored!(
+            "statistics are kept by edge and by listener name",
+            stat_prefix
+        );
         ignored!("clusters that balance by hash are refused", hash_policy);
         ignored!(
             "connections begin at different times; that is jitter enough",
@@ -203,7 +222,6 @@ impl Scope<'_> {
             check_drain_close
         );
         Ok(TcpProxy {
-            stat_prefix: stat_prefix.as_str().into(),
             target: self.tcp_target(at, required!(at, cluster_specifier))?,
             idle_timeout: timeout(
                 at.field("idle_timeout"),
@@ -253,4 +271,12 @@ impl Scope<'_> {
             }
         }
     }
+}
+
+/// Of the whole message, so that a certificate in line that changes is another context.
+fn digest(socket: &Option<TransportSocket>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    let bytes = socket.as_ref().map(Message::encode_to_vec);
+    bytes.hash(&mut hasher);
+    hasher.finish()
 }

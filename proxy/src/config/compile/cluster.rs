@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use xds_proto::envoy::config::cluster::v3 as pb;
 use xds_proto::envoy::config::core::v3 as core;
 
+use super::refs::Fetches;
 use super::support::{At, CompileError, elsewhere, ignored, positive, unsupported};
 use super::transport::{bind_source, keepalive, pool_key, transports};
 use super::values::{percent, text};
@@ -54,8 +55,8 @@ pub fn cluster(
     }
     let pool_key = pool_key(m);
     let same_pool = previous.filter(|before| before.pool_key == pool_key);
-    let (transport, secrets) = match same_pool {
-        Some(before) => (before.transport.clone(), before.secrets.clone()),
+    let (transport, mut fetches) = match same_pool {
+        Some(before) => (before.transport.clone(), Fetches::again(&before.secrets)),
         None => transports(compiler, at, transport_socket_matches, transport_socket)?,
     };
     let http = cluster_http::of(
@@ -82,7 +83,7 @@ pub fn cluster(
         name: name.as_str().into(),
         id: same_pool.map_or_else(|| compiler.next_id(), |before| before.id),
         pool_key,
-        discovery: discovery::discovery(at, m)?,
+        discovery: discovery::discovery(at, m, &mut fetches)?,
         connect_timeout: positive(
             at.field("connect_timeout"),
             connect_timeout,
@@ -90,7 +91,6 @@ pub fn cluster(
         )?,
         lb: balancing::policy(at, *lb_policy, lb_config, load_balancing_policy)?,
         transport,
-        secrets,
         protocol: http.protocol,
         http1: http.http1,
         http2: http.http2,
@@ -111,6 +111,8 @@ pub fn cluster(
         service: metadata.as_ref().and_then(service),
         bind_source: bind_source(at, upstream_bind_config)?,
         endpoints: ArcSwap::from_pointee(EndpointSet::default()),
+        patience: fetches.patience,
+        secrets: fetches.secrets,
     })
 }
 

@@ -8,6 +8,7 @@ use xds_proto::envoy::extensions::clusters::dns::v3::DnsCluster;
 use xds_proto::google::protobuf as google;
 
 use super::endpoint::assignment;
+use super::refs::Fetches;
 use super::support::{
     At, CompileError, decode, ignored, known, port, positive, required, type_name, unknown_type,
     unsupported,
@@ -19,7 +20,11 @@ use crate::config::cluster::{AddressFamily, Discovery};
 const REFRESH: Duration = Duration::from_secs(5);
 
 /// The discovery of `m`, of which only the fields about it are read here.
-pub fn discovery(at: At<'_>, m: &pb::Cluster) -> Result<Discovery, CompileError> {
+pub fn discovery(
+    at: At<'_>,
+    m: &pb::Cluster,
+    fetches: &mut Fetches,
+) -> Result<Discovery, CompileError> {
     use pb::cluster::{ClusterDiscoveryType as How, DiscoveryType as Type};
     let kind = match &m.cluster_discovery_type {
         None => Type::Static,
@@ -41,7 +46,7 @@ pub fn discovery(at: At<'_>, m: &pb::Cluster) -> Result<Discovery, CompileError>
                 overprovisioning: compiled.overprovisioning,
             })
         }
-        Type::Eds => eds(at, m),
+        Type::Eds => eds(at, m, fetches),
         Type::StrictDns | Type::LogicalDns => {
             let refresh = positive(at.field("dns_refresh_rate"), &m.dns_refresh_rate, REFRESH)?;
             let family = family(at.field("dns_lookup_family"), m.dns_lookup_family)?;
@@ -51,7 +56,7 @@ pub fn discovery(at: At<'_>, m: &pb::Cluster) -> Result<Discovery, CompileError>
     }
 }
 
-fn eds(at: At<'_>, m: &pb::Cluster) -> Result<Discovery, CompileError> {
+fn eds(at: At<'_>, m: &pb::Cluster, fetches: &mut Fetches) -> Result<Discovery, CompileError> {
     let Some(config) = &m.eds_cluster_config else {
         return at
             .field("eds_cluster_config")
@@ -62,7 +67,8 @@ fn eds(at: At<'_>, m: &pb::Cluster) -> Result<Discovery, CompileError> {
         eds_config,
         service_name,
     } = config;
-    over_ads(at.field("eds_config"), required!(at, eds_config))?;
+    let source = required!(at, eds_config);
+    fetches.wait(over_ads(at.field("eds_config"), source)?);
     let service_name = if service_name.is_empty() {
         &m.name
     } else {

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 
+use super::chain::Scope;
 use super::http_fields::{Common, check};
 use super::http_filters::filters;
 use super::protocol::{http1_options, http2_options};
-use super::refs::RouteNames;
 use super::support::{
     At, CompileError, bool_or, duration, each, ignored, known, positive, required, timeout, u32_or,
     unsupported,
@@ -22,16 +22,10 @@ use crate::http::path::{EscapedSlashes, Fragment, PathOptions};
 type Hcm = pb::HttpConnectionManager;
 
 /// envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.
-pub fn manager(
-    compiler: &Compiler,
-    at: At<'_>,
-    m: &Hcm,
-    routes: &mut RouteNames,
-) -> Result<HttpManager, CompileError> {
+pub fn manager(scope: &mut Scope<'_>, at: At<'_>, m: &Hcm) -> Result<HttpManager, CompileError> {
     check(at, m)?;
     let Hcm {
         codec_type,
-        stat_prefix,
         http_filters,
         common_http_protocol_options,
         http_protocol_options,
@@ -69,11 +63,10 @@ pub fn manager(
     let common = Common::of(at, common_http_protocol_options)?;
     let specifier = required!(at, route_specifier);
     Ok(HttpManager {
-        stat_prefix: stat_prefix.as_str().into(),
         codec: codec(at, *codec_type)?,
-        routes: route_source(at, specifier, routes)?,
+        routes: route_source(at, specifier, scope)?,
         filters: filters(at, http_filters)?,
-        access_log: logs(compiler, at, access_log)?,
+        access_log: logs(scope.compiler, at, access_log)?,
         path: path_options(
             at,
             normalize_path,
@@ -149,24 +142,26 @@ fn codec(at: At<'_>, codec: i32) -> Result<CodecType, CompileError> {
 fn route_source(
     at: At<'_>,
     specifier: &pb::http_connection_manager::RouteSpecifier,
-    routes: &mut RouteNames,
+    scope: &mut Scope<'_>,
 ) -> Result<RouteRef, CompileError> {
     use pb::http_connection_manager::RouteSpecifier as Spec;
     match specifier {
-        Spec::RouteConfig(m) => {
-            Ok(routes.inline(route::route_config(at.field("route_config"), m)?))
-        }
+        Spec::RouteConfig(m) => Ok(scope
+            .routes
+            .inline(route::route_config(at.field("route_config"), m)?)),
         Spec::Rds(m) => {
             let at = at.field("rds");
             let pb::Rds {
                 config_source,
                 route_config_name,
             } = m;
-            values::over_ads(at.field("config_source"), required!(at, config_source))?;
+            let source = required!(at, config_source);
+            let patience = values::over_ads(at.field("config_source"), source)?;
             if route_config_name.is_empty() {
                 return at.field("route_config_name").fail("is required");
             }
-            Ok(routes.named(route_config_name))
+            scope.fetches.wait(patience);
+            Ok(scope.routes.named(route_config_name))
         }
         Spec::ScopedRoutes(_) => at
             .field("scoped_routes")

@@ -95,6 +95,10 @@ pub fn check(at: At<'_>, m: &pb::HttpConnectionManager) -> Result<(), CompileErr
         append_x_forwarded_port,
         forward_proto_config,
     );
+    ignored!(
+        "statistics are kept by edge and by listener name",
+        stat_prefix
+    );
     ignored!("spans are not made yet", tracing);
     ignored!("1xx responses are always relayed", proxy_100_continue);
     ignored!(
@@ -122,7 +126,7 @@ pub fn check(at: At<'_>, m: &pb::HttpConnectionManager) -> Result<(), CompileErr
         append_local_overload
     );
     elsewhere! {
-        codec_type, stat_prefix, http_filters, common_http_protocol_options,
+        codec_type, http_filters, common_http_protocol_options,
         http_protocol_options, http2_protocol_options, server_name, server_header_transformation,
         max_request_headers_kb, stream_idle_timeout, request_timeout, request_headers_timeout,
         drain_timeout, delayed_close_timeout, access_log, use_remote_address,

@@ -7,7 +7,7 @@ use xds_proto::envoy::config::listener::v3 as pb;
 
 use super::chain::Scope;
 use super::inspect::inspectors;
-use super::refs::{ClusterNames, RouteNames};
+use super::refs::{ClusterNames, Fetches, RouteNames};
 use super::support::{
     At, CompileError, bool_or, elsewhere, ignored, known, required, timeout, u32_or, unsupported,
 };
@@ -18,11 +18,13 @@ use crate::config::listener::{Direction, Listener, ListenerDef};
 const BUFFER: u32 = 1 << 20;
 const BACKLOG: u32 = 4096;
 
-/// envoy.config.listener.v3.Listener, not yet linked.
+/// envoy.config.listener.v3.Listener, not yet linked. TLS contexts are taken over from the
+/// previous version where nothing about them changed.
 pub fn listener(
     compiler: &Compiler,
     at: At<'_>,
     m: &pb::Listener,
+    previous: Option<&Listener>,
 ) -> Result<Listener, CompileError> {
     check(at, m)?;
     let pb::Listener {
@@ -40,6 +42,7 @@ pub fn listener(
         access_log,
         tcp_backlog_size,
         bind_to_port,
+        ignore_global_conn_limit,
         ..
     } = m;
 
@@ -52,7 +55,8 @@ pub fn listener(
         compiler,
         clusters: ClusterNames::default(),
         routes: RouteNames::default(),
-        secrets: Vec::new(),
+        fetches: Fetches::default(),
+        before: previous.map(|listener| &*listener.def),
     };
     let chains = scope.chains(at, filter_chains)?;
     let default_chain = match default_filter_chain {
@@ -73,6 +77,7 @@ pub fn listener(
         .as_ref()
         .map_or(bind_to_port, |old| &old.bind_to_port);
     let metrics = compiler.metrics_of_listener(&name);
+    let gates = compiler.gates(&name, !*ignore_global_conn_limit);
     Ok(Listener {
         def: Arc::new(ListenerDef {
             name,
@@ -85,11 +90,12 @@ pub fn listener(
             chains,
             default_chain,
             per_connection_buffer_limit: u32_or(per_connection_buffer_limit_bytes, BUFFER) as usize,
-            max_connections: None,
+            gates,
             backlog: u32_or(tcp_backlog_size, BACKLOG),
             access_log: http::logs(compiler, at, access_log)?,
             metrics,
-            secrets: scope.secrets,
+            secrets: scope.fetches.secrets,
+            patience: scope.fetches.patience,
         }),
         clusters: scope.clusters.links(),
         routes: scope.routes.links(),
@@ -171,16 +177,12 @@ fn check(at: At<'_>, m: &pb::Listener) -> Result<(), CompileError> {
         enable_reuse_port,
         max_connections_to_accept_per_socket_event
     );
-    ignored!(
-        "there is no global connection limit yet",
-        ignore_global_conn_limit,
-        bypass_overload_manager
-    );
+    ignored!("overload has no actions here", bypass_overload_manager);
     elsewhere! {
         address, filter_chains, use_original_dst, default_filter_chain,
         per_connection_buffer_limit_bytes, deprecated_v1, listener_filters,
         listener_filters_timeout, continue_on_listener_filters_timeout, traffic_direction,
-        access_log, tcp_backlog_size, bind_to_port, name,
+        access_log, tcp_backlog_size, bind_to_port, name, ignore_global_conn_limit,
     }
     Ok(())
 }

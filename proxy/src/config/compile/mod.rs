@@ -71,6 +71,7 @@ use super::cluster::Cluster;
 use super::listener::Listener;
 use super::route::RouteConfig;
 use super::secret::Secret;
+use crate::listener::gate::Gate;
 use crate::telemetry::access_log::Sinks;
 use crate::telemetry::registry::{Registry, RegistryError};
 use crate::telemetry::resource::{
@@ -89,6 +90,9 @@ pub struct Compiler {
     waiting: HashMap<Name, Arc<Assignment>>,
     /// Counters of clusters and listeners that live, published or not: a name has its series once.
     metrics: Mutex<Metrics>,
+    global_gate: Option<Arc<Gate>>,
+    /// By listener name.
+    gates: HashMap<String, Arc<Gate>>,
 }
 
 /// How many resources of each kind were compiled, and how many only linked anew, since start.
@@ -141,6 +145,8 @@ impl Compiler {
             counts: Counts::new(registry)?,
             waiting: HashMap::new(),
             metrics: Mutex::default(),
+            global_gate: None,
+            gates: HashMap::new(),
         })
     }
 
@@ -149,13 +155,18 @@ impl Compiler {
         &self.secrets
     }
 
-    /// Compiles a listener, not yet linked.
+    /// Compiles a listener, not yet linked. `previous`: the version before it, whose TLS contexts
+    /// it takes over where they are the same.
     ///
     /// # Errors
     /// Names the first field that cannot be used.
-    pub fn listener(&self, m: &listener_pb::Listener) -> Result<Listener, CompileError> {
+    pub fn listener(
+        &self,
+        m: &listener_pb::Listener,
+        previous: Option<&Listener>,
+    ) -> Result<Listener, CompileError> {
         self.counts.listeners.inc();
-        listener::listener(self, At::root(""), m)
+        listener::listener(self, At::root(""), m, previous)
     }
 
     /// Compiles a route configuration, not yet linked.
@@ -212,6 +223,24 @@ impl Compiler {
     pub fn secret(&self, m: &secret_pb::Secret) -> Result<Secret, CompileError> {
         self.counts.secrets.inc();
         secret::secret(At::root(""), m)
+    }
+
+    /// Bounds what clients may have open, from the next listener on that compiles.
+    pub fn limit_connections(&mut self, global: Option<u64>, listeners: &HashMap<String, u64>) {
+        self.global_gate = global.map(Gate::new);
+        let of_listener = |(name, most): (&String, &u64)| (name.clone(), Gate::new(*most));
+        self.gates = listeners.iter().map(of_listener).collect();
+    }
+
+    /// The bounds on connections of a listener; `global`: that of the process too.
+    fn gates(&self, listener: &str, global: bool) -> Vec<Arc<Gate>> {
+        let global = self.global_gate.iter().filter(|_| global);
+        self.gates
+            .get(listener)
+            .into_iter()
+            .chain(global)
+            .cloned()
+            .collect()
     }
 
     fn next_id(&self) -> u64 {

@@ -41,11 +41,11 @@ pub fn http_rbac(at: At<'_>, m: &http::Rbac) -> Result<Arc<Rbac>, CompileError> 
     unsupported!(at, matcher, shadow_matcher);
     ignored!(
         "refusals are counted by listener and named in the access log",
+        rules_stat_prefix,
         shadow_rules_stat_prefix,
         track_per_rule_stats
     );
     Ok(Arc::new(Rbac {
-        stat_prefix: rules_stat_prefix.as_str().into(),
         enforced: rules(at.field("rules"), enforced, Layer::Http)?,
         shadow: rules(at.field("shadow_rules"), shadow_rules, Layer::Http)?,
     }))
@@ -73,14 +73,17 @@ pub fn network_rbac(at: At<'_>, m: &network::Rbac) -> Result<Arc<Rbac>, CompileE
         delay_deny,
     } = m;
     unsupported!(at, matcher, shadow_matcher);
-    ignored!("refusals are counted by listener", shadow_rules_stat_prefix);
+    ignored!(
+        "refusals are counted by listener",
+        stat_prefix,
+        shadow_rules_stat_prefix
+    );
     ignored!(
         "what L4 rules look at does not change while a connection lasts",
         enforcement_type
     );
     ignored!("a refused connection is closed at once", delay_deny);
     Ok(Arc::new(Rbac {
-        stat_prefix: stat_prefix.as_str().into(),
         enforced: rules(at.field("rules"), enforced, Layer::Network)?,
         shadow: rules(at.field("shadow_rules"), shadow_rules, Layer::Network)?,
     }))

@@ -2,11 +2,40 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::Name;
 use crate::config::cluster::Cluster;
 use crate::config::route::RouteConfig;
 use crate::config::snapshot::{ClusterLinks, ClusterRef, Link, RouteLink, RouteLinks, RouteRef};
+
+/// What comes over the stream and is named by a resource, and how long that may take at first.
+#[derive(Default)]
+pub struct Fetches {
+    /// Secrets (SDS).
+    pub secrets: Vec<Name>,
+    /// The longest `initial_fetch_timeout`.
+    pub patience: Option<Duration>,
+}
+
+impl Fetches {
+    /// Secrets that were waited for before.
+    pub fn again(secrets: &[Name]) -> Self {
+        Self {
+            secrets: secrets.to_vec(),
+            patience: None,
+        }
+    }
+
+    pub fn wait(&mut self, patience: Duration) {
+        self.patience = self.patience.max(Some(patience));
+    }
+
+    pub fn secret(&mut self, name: &str, patience: Duration) {
+        self.secrets.push(name.into());
+        self.wait(patience);
+    }
+}
 
 /// Clusters by name, each once.
 #[derive(Default)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use prost::Message;
 use xds_proto::anyam::workload::v1 as workload_pb;
@@ -40,6 +41,8 @@ pub struct References {
     /// EDS service names.
     pub endpoints: BTreeSet<Name>,
     pub secrets: BTreeSet<Name>,
+    /// The longest they may take at first (`initial_fetch_timeout`), where they say so themselves.
+    pub patience: Option<Duration>,
 }
 
 /// A resource that was not taken; the last good version of it, if any, serves on.
@@ -78,6 +81,7 @@ impl Compiled {
 impl References {
     fn of_listener(&mut self, listener: &Listener) {
         self.of_clusters(&listener.clusters);
+        self.patience = self.patience.max(listener.def.patience);
         self.secrets.extend(listener.def.secrets.iter().cloned());
         for link in &listener.routes {
             match link {
@@ -91,6 +95,7 @@ impl References {
         if let Discovery::Eds { service_name } = &cluster.discovery {
             self.endpoints.insert(service_name.clone());
         }
+        self.patience = self.patience.max(cluster.patience);
         self.secrets.extend(cluster.secrets.iter().cloned());
     }
 
@@ -113,7 +118,7 @@ impl Compiler {
         current: &Snapshot,
     ) -> Result<Compiled, CompileError> {
         match type_url {
-            type_url::LISTENER => Ok(Compiled::Listener(Arc::new(self.listener(&whole(body)?)?))),
+            type_url::LISTENER => self.compile_listener(&whole(body)?, current),
             type_url::CLUSTER => self.compile_cluster(&whole(body)?, current),
             type_url::ROUTE => Ok(Compiled::Routes(Arc::new(
                 self.route_config(&whole(body)?)?,
@@ -126,6 +131,16 @@ impl Compiler {
             }
             other => At::root("").fail(format_args!("{other} is not a type of resource here")),
         }
+    }
+
+    fn compile_listener(
+        &self,
+        m: &super::listener_pb::Listener,
+        current: &Snapshot,
+    ) -> Result<Compiled, CompileError> {
+        let previous = current.listeners.get(m.name.as_str());
+        let listener = self.listener(m, previous.map(Arc::as_ref))?;
+        Ok(Compiled::Listener(Arc::new(listener)))
     }
 
     fn compile_cluster(
@@ -174,7 +189,7 @@ impl Compiler {
         }
         for (name, m) in changes.listeners {
             sorted.take(type_url::LISTENER, name, m, |m| {
-                Ok(Compiled::Listener(Arc::new(self.listener(&m)?)))
+                self.compile_listener(&m, &current)
             });
         }
         for (address, workload) in changes.workloads {

@@ -41,6 +41,10 @@ pub fn retry_policy(at: At<'_>, m: &pb::RetryPolicy) -> Result<RetryPolicy, Comp
         retriable_request_headers,
         refresh_cluster_on_retry,
     );
+    ignored!(
+        "an endpoint that was not tried is found whenever there is one",
+        host_selection_retry_max_attempts
+    );
     for (index, m) in retry_host_predicate.iter().enumerate() {
         predicate(at.index("retry_host_predicate", index), m)?;
     }
@@ -67,9 +71,6 @@ pub fn retry_policy(at: At<'_>, m: &pb::RetryPolicy) -> Result<RetryPolicy, Comp
         back_off_base,
         back_off_max,
         avoid_previous_hosts: !retry_host_predicate.is_empty(),
-        host_selection_attempts: u32::try_from(*host_selection_retry_max_attempts)
-            .unwrap_or(1)
-            .max(1),
     })
 }
 

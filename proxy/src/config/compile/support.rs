@@ -179,6 +179,9 @@ pub fn u32_opt(value: &Option<pb::UInt32Value>) -> Option<u32> {
     value.as_ref().map(|v| v.value)
 }
 
+/// Seconds of the longest duration that protobuf allows. A longer one would overflow clocks.
+const LONGEST: u64 = 315_576_000_000;
+
 /// A duration that may be absent.
 pub fn duration(
     at: At<'_>,
@@ -188,10 +191,10 @@ pub fn duration(
         return Ok(None);
     };
     match (u64::try_from(*seconds), u32::try_from(*nanos)) {
-        (Ok(seconds), Ok(nanos)) if nanos < 1_000_000_000 => {
+        (Ok(seconds), Ok(nanos)) if seconds <= LONGEST && nanos < 1_000_000_000 => {
             Ok(Some(Duration::new(seconds, nanos)))
         }
-        _ => at.fail("is not a duration of zero or more"),
+        _ => at.fail("is not a duration between zero and 10,000 years"),
     }
 }
 

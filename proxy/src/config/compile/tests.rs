@@ -30,7 +30,7 @@ fn message<M: Message + Name + Default>(yaml: &str) -> M {
 }
 
 fn listener(yaml: &str) -> Result<Listener, CompileError> {
-    compiler().listener(&message(yaml))
+    compiler().listener(&message(yaml), None)
 }
 
 fn cluster(yaml: &str) -> Result<Cluster, CompileError> {

@@ -12,13 +12,13 @@ use xds_proto::envoy::extensions::transport_sockets::raw_buffer::v3::RawBuffer;
 use xds_proto::envoy::extensions::transport_sockets::tls::v3 as pb;
 
 use super::Compiler;
+use super::refs::Fetches;
 use super::secret::{certificate, peer_rules, validation};
 use super::support::{
     At, CompileError, bool_or, decode, ignored, known, required, type_name, u32_opt, unknown_type,
     unsupported,
 };
 use super::values::over_ads;
-use crate::config::Name;
 use crate::config::cluster::Transport;
 use crate::tls::{
     ClientContext, ClientOptions, Identity, Live, PeerRules, ServerContext, ServerOptions,
@@ -30,7 +30,7 @@ pub fn server(
     compiler: &Compiler,
     at: At<'_>,
     m: &core::TransportSocket,
-    secrets: &mut Vec<Name>,
+    fetches: &mut Fetches,
 ) -> Result<Option<Arc<ServerContext>>, CompileError> {
     let any = typed(at, m)?;
     let inner = at.field("typed_config");
@@ -40,7 +40,7 @@ pub fn server(
             Ok(None)
         }
         "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext" => {
-            downstream(compiler, inner, &decode(inner, any)?, secrets)
+            downstream(compiler, inner, &decode(inner, any)?, fetches)
                 .map(|context| Some(Arc::new(context)))
         }
         _ => unknown_type(at, any),
@@ -52,7 +52,7 @@ pub fn client(
     compiler: &Compiler,
     at: At<'_>,
     m: &core::TransportSocket,
-    secrets: &mut Vec<Name>,
+    fetches: &mut Fetches,
 ) -> Result<Transport, CompileError> {
     let any = typed(at, m)?;
     let inner = at.field("typed_config");
@@ -62,7 +62,7 @@ pub fn client(
             Ok(Transport::RawBuffer)
         }
         "envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext" => {
-            upstream(compiler, inner, &decode(inner, any)?, secrets)
+            upstream(compiler, inner, &decode(inner, any)?, fetches)
                 .map(|context| Transport::Tls(Arc::new(context)))
         }
         _ => unknown_type(at, any),
@@ -83,7 +83,7 @@ fn downstream(
     compiler: &Compiler,
     at: At<'_>,
     m: &pb::DownstreamTlsContext,
-    secrets: &mut Vec<Name>,
+    fetches: &mut Fetches,
 ) -> Result<ServerContext, CompileError> {
     let pb::DownstreamTlsContext {
         common_tls_context,
@@ -114,7 +114,7 @@ fn downstream(
         prefer_client_ciphers
     );
     let common = required!(at, common_tls_context);
-    let common = Common::of(compiler, at.field("common_tls_context"), common, secrets)?;
+    let common = Common::of(compiler, at.field("common_tls_context"), common, fetches)?;
     let require = bool_or(require_client_certificate, false);
     if require && common.trust.is_none() {
         let at = at.field("require_client_certificate");
@@ -137,7 +137,7 @@ fn upstream(
     compiler: &Compiler,
     at: At<'_>,
     m: &pb::UpstreamTlsContext,
-    secrets: &mut Vec<Name>,
+    fetches: &mut Fetches,
 ) -> Result<ClientContext, CompileError> {
     let pb::UpstreamTlsContext {
         common_tls_context,
@@ -160,7 +160,7 @@ fn upstream(
     );
     ignored!("key usage is always enforced", enforce_rsa_key_usage);
     let common = required!(at, common_tls_context);
-    let common = Common::of(compiler, at.field("common_tls_context"), common, secrets)?;
+    let common = Common::of(compiler, at.field("common_tls_context"), common, fetches)?;
     Ok(ClientContext::new(ClientOptions {
         identity: common.identity,
         trust: common.trust,
@@ -185,7 +185,7 @@ impl Common {
         compiler: &Compiler,
         at: At<'_>,
         m: &pb::CommonTlsContext,
-        secrets: &mut Vec<Name>,
+        fetches: &mut Fetches,
     ) -> Result<Self, CompileError> {
         let pb::CommonTlsContext {
             tls_params,
@@ -220,7 +220,7 @@ impl Common {
             }
             ([], [m]) => {
                 let at = at.index("tls_certificate_sds_secret_configs", 0);
-                Some(compiler.secrets.identity(&secret_name(at, m, secrets)?))
+                Some(compiler.secrets.identity(&secret_name(at, m, fetches)?))
             }
             _ => {
                 return at
@@ -228,7 +228,7 @@ impl Common {
                     .fail("only one certificate is supported");
             }
         };
-        let (trust, rules) = judged_by(compiler, at, validation_context_type, secrets)?;
+        let (trust, rules) = judged_by(compiler, at, validation_context_type, fetches)?;
         Ok(Self {
             identity,
             trust,
@@ -248,7 +248,7 @@ fn judged_by(
     compiler: &Compiler,
     at: At<'_>,
     m: &Option<pb::common_tls_context::ValidationContextType>,
-    secrets: &mut Vec<Name>,
+    fetches: &mut Fetches,
 ) -> Result<Judgement, CompileError> {
     use pb::common_tls_context::ValidationContextType as Kind;
     match m {
@@ -261,7 +261,7 @@ fn judged_by(
             ))
         }
         Some(Kind::ValidationContextSdsSecretConfig(m)) => {
-            let name = secret_name(at.field("validation_context_sds_secret_config"), m, secrets)?;
+            let name = secret_name(at.field("validation_context_sds_secret_config"), m, fetches)?;
             Ok((Some(compiler.secrets.bundle(&name)), PeerRules::default()))
         }
         Some(Kind::CombinedValidationContext(m)) => {
@@ -281,7 +281,7 @@ fn judged_by(
             let name = secret_name(
                 at.field("validation_context_sds_secret_config"),
                 secret,
-                secrets,
+                fetches,
             )?;
             let rules = match default_validation_context {
                 None => PeerRules::default(),
@@ -312,15 +312,15 @@ fn judged_by(
 fn secret_name(
     at: At<'_>,
     m: &pb::SdsSecretConfig,
-    secrets: &mut Vec<Name>,
+    fetches: &mut Fetches,
 ) -> Result<String, CompileError> {
     let pb::SdsSecretConfig { name, sds_config } = m;
     if name.is_empty() {
         return at.field("name").fail("is required");
     }
     if let Some(source) = sds_config {
-        over_ads(at.field("sds_config"), source)?;
-        secrets.push(name.as_str().into());
+        let patience = over_ads(at.field("sds_config"), source)?;
+        fetches.secret(name, patience);
     }
     Ok(name.clone())
 }

@@ -12,10 +12,10 @@ use xds_proto::envoy::config::cluster::v3 as pb;
 use xds_proto::envoy::config::core::v3 as core;
 use xds_proto::google::protobuf::Struct;
 
+use super::refs::Fetches;
 use super::support::{At, CompileError, bool_or, each, ignored, required, u32_or, unsupported};
 use super::values::{ip, string_metadata};
 use super::{Compiler, tls};
-use crate::config::Name;
 use crate::config::cluster::{Keepalive, Transport, TransportMatch};
 
 /// What connections depend on: while it stays, they may be shared between versions.
@@ -60,8 +60,8 @@ pub fn transports(
     at: At<'_>,
     matches: &[pb::cluster::TransportSocketMatch],
     otherwise: &Option<core::TransportSocket>,
-) -> Result<(Vec<TransportMatch>, Vec<Name>), CompileError> {
-    let mut secrets = Vec::new();
+) -> Result<(Vec<TransportMatch>, Fetches), CompileError> {
+    let mut fetches = Fetches::default();
     let mut compiled = each(at, "transport_socket_matches", matches, |at, m| {
         let pb::cluster::TransportSocketMatch {
             name,
@@ -72,7 +72,7 @@ pub fn transports(
         Ok(TransportMatch {
             name: name.as_str().into(),
             criteria: criteria(at.field("match"), r#match)?,
-            transport: tls::client(compiler, at.field("transport_socket"), socket, &mut secrets)?,
+            transport: tls::client(compiler, at.field("transport_socket"), socket, &mut fetches)?,
         })
     })?;
     // What nothing matches goes over the cluster's own socket, as in Envoy. Without one that is
@@ -81,7 +81,7 @@ pub fn transports(
         Some(m) => compiled.push(TransportMatch {
             name: "default".into(),
             criteria: Vec::new(),
-            transport: tls::client(compiler, at.field("transport_socket"), m, &mut secrets)?,
+            transport: tls::client(compiler, at.field("transport_socket"), m, &mut fetches)?,
         }),
         None if matches.is_empty() => compiled.push(TransportMatch {
             name: "default".into(),
@@ -90,7 +90,7 @@ pub fn transports(
         }),
         None => {}
     }
-    Ok((compiled, secrets))
+    Ok((compiled, fetches))
 }
 
 type Criteria = Vec<(Box<str>, Box<str>)>;

@@ -1,16 +1,23 @@
 //! Small values of the core API: addresses, ranges, data sources, shares, metadata.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use xds_proto::envoy::config::core::v3 as core;
 use xds_proto::envoy::r#type::v3 as kind;
 use xds_proto::google::protobuf as pb;
 
-use super::support::{At, CompileError, decode, ignored, required, type_name, unsupported};
+use super::support::{
+    At, CompileError, decode, duration, ignored, required, type_name, unsupported,
+};
 use crate::config::listener::Cidr;
 
 /// Bytes a file named by configuration may have.
 const MAX_FILE: u64 = 4 << 20;
+/// Envoy's default for `initial_fetch_timeout`.
+pub const FETCH: Duration = Duration::from_secs(15);
+/// In place of 0, which Envoy reads as for ever.
+const FOR_EVER: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Host and port of a TCP address, the host not yet looked at.
 pub fn host_port<'m>(
@@ -174,8 +181,9 @@ pub fn percent(at: At<'_>, share: &kind::Percent) -> Result<u8, CompileError> {
     }
 }
 
-/// Resources may come over the stream they are named on, and from nowhere else.
-pub fn over_ads(at: At<'_>, source: &core::ConfigSource) -> Result<(), CompileError> {
+/// Resources may come over the stream they are named on, and from nowhere else. How long they may
+/// take at first.
+pub fn over_ads(at: At<'_>, source: &core::ConfigSource) -> Result<Duration, CompileError> {
     use core::config_source::ConfigSourceSpecifier as Source;
     let core::ConfigSource {
         authorities,
@@ -184,18 +192,24 @@ pub fn over_ads(at: At<'_>, source: &core::ConfigSource) -> Result<(), CompileEr
         config_source_specifier,
     } = source;
     unsupported!(at, authorities);
-    ignored!(
-        "warming has one time-out, and only v3 is spoken",
-        initial_fetch_timeout,
-        resource_api_version
-    );
+    ignored!("only v3 is spoken", resource_api_version);
+    let patience = fetch_timeout(at.field("initial_fetch_timeout"), initial_fetch_timeout)?;
     match required!(at, config_source_specifier) {
-        Source::Ads(_) | Source::Self_(_) => Ok(()),
+        Source::Ads(_) | Source::Self_(_) => Ok(patience),
         Source::Path(_) | Source::PathConfigSource(_) => {
             at.field("path_config_source").fail("only ads is supported")
         }
         Source::ApiConfigSource(_) => at.field("api_config_source").fail("only ads is supported"),
     }
+}
+
+/// `initial_fetch_timeout`, Envoy's default where nothing is said; 0 is for ever.
+pub fn fetch_timeout(at: At<'_>, m: &Option<pb::Duration>) -> Result<Duration, CompileError> {
+    Ok(match duration(at, m)? {
+        None => FETCH,
+        Some(Duration::ZERO) => FOR_EVER,
+        Some(time) => time.min(FOR_EVER),
+    })
 }
 
 /// A typed extension that does nothing we would have to know of.

@@ -30,6 +30,8 @@ pub struct Connected {
     pub about: Rc<Upstream>,
     bounds: Bounds,
     spell: bool,
+    /// Streams we open at once, however many the peer would take.
+    most_streams: usize,
     state: Rc<State>,
 }
 
@@ -74,6 +76,7 @@ pub async fn handshake(
         .handshake::<_, Bytes>(io)
         .await
         .map_err(|error| Failure::Connect(error.to_string().into()))?;
+    let most_streams = options.max_concurrent_streams as usize;
     let state = Rc::new(State::default());
     let ping = connection.ping_pong();
     let (shared, timers, options) = (state.clone(), timers.clone(), *options);
@@ -92,6 +95,7 @@ pub async fn handshake(
         about,
         bounds,
         spell,
+        most_streams,
         state,
     })
 }
@@ -119,7 +123,8 @@ impl Connected {
 
     /// Whether one more stream fits now.
     pub fn has_room(&self) -> bool {
-        self.state.active.get() < self.send.current_max_send_streams()
+        let most = self.send.current_max_send_streams().min(self.most_streams);
+        self.state.active.get() < most
     }
 
     pub fn is_busy(&self) -> bool {

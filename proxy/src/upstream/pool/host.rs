@@ -28,8 +28,6 @@ use crate::worker::Worker;
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long an upgrade waits for the settings of a fresh HTTP/2 connection.
 const SETTINGS_PATIENCE: Duration = Duration::from_secs(1);
-/// Bytes of a response's head.
-const MAX_RESPONSE_HEAD: usize = 60 * 1024;
 
 /// Connections to one endpoint.
 #[derive(Default)]
@@ -42,6 +40,8 @@ pub(super) struct Host {
     /// What the endpoint chose by ALPN last time.
     pub(super) speaks: Cell<Option<Version>>,
     pub(super) idle_timeout: Cell<Option<Duration>>,
+    /// The longest a connection serves new requests.
+    pub(super) lifetime: Cell<Option<Duration>>,
 }
 
 pub(super) struct Idle {
@@ -52,6 +52,7 @@ pub(super) struct Idle {
 struct Shared {
     connected: Connected,
     opened: Cell<u32>,
+    since: Instant,
     used: Cell<Instant>,
     _permit: Permit,
 }
@@ -160,7 +161,7 @@ impl Host {
         let cluster = target.cluster;
         let about = about(&stream, Version::Http2);
         let bounds = Bounds {
-            bytes: MAX_RESPONSE_HEAD,
+            bytes: cluster.max_response_headers_bytes,
             fields: cluster.max_response_headers_count,
         };
         let changed = self.changed.clone();
@@ -177,10 +178,11 @@ impl Host {
         let shared = Rc::new(Shared {
             connected,
             opened: Cell::new(0),
+            since: Instant::now(),
             used: Cell::new(Instant::now()),
             _permit: permit,
         });
-        self.idle_timeout.set(cluster.idle_timeout);
+        self.follow(cluster);
         self.shared.borrow_mut().push(shared.clone());
         Ok(shared)
     }
@@ -201,10 +203,20 @@ impl Host {
     fn pop(&self) -> Option<Up> {
         loop {
             let mut idle = self.idle.borrow_mut().pop()?;
-            if is_quiet(&mut idle.client.io) {
+            if !self.is_old(idle.client.since) && is_quiet(&mut idle.client.io) {
                 return Some(begin(idle.client));
             }
         }
+    }
+
+    /// Takes over what `cluster` says of how long connections are kept.
+    pub(super) fn follow(&self, cluster: &Cluster) {
+        self.idle_timeout.set(cluster.idle_timeout);
+        self.lifetime.set(cluster.max_connection_duration);
+    }
+
+    fn is_old(&self, since: Instant) -> bool {
+        is_older(since, self.lifetime.get())
     }
 
     /// Waits until looking again is worth it, within the limit of those who may wait.
@@ -230,13 +242,15 @@ impl Host {
     /// Drops what is not worth keeping; says whether anything is left.
     pub(super) fn tidy(&self, known: bool) -> bool {
         let limit = self.idle_timeout.get();
+        let old = |since: Instant| self.is_old(since);
         let expired = |since: Instant| limit.is_some_and(|limit| since.elapsed() >= limit);
-        self.idle
-            .borrow_mut()
-            .retain_mut(|idle| known && !expired(idle.since) && is_quiet(&mut idle.client.io));
+        self.idle.borrow_mut().retain_mut(|idle| {
+            let kept = known && !expired(idle.since) && !old(idle.client.since);
+            kept && is_quiet(&mut idle.client.io)
+        });
         self.shared.borrow_mut().retain(|shared| {
             let busy = shared.connected.is_busy();
-            let kept = known && !expired(shared.used.get());
+            let kept = known && !expired(shared.used.get()) && !old(shared.since);
             !shared.connected.is_closed() && (busy || kept)
         });
         !(self.idle.borrow().is_empty() && self.shared.borrow().is_empty()) || self.dialling.get()
@@ -264,6 +278,7 @@ impl Shared {
         cluster
             .max_requests_per_connection
             .is_some_and(|max| self.opened.get() >= max)
+            || is_older(self.since, cluster.max_connection_duration)
     }
 }
 
@@ -297,7 +312,7 @@ fn exclusive_client(
 ) -> Box<Client1> {
     let about = about(&stream, Version::Http11);
     let limits = HeadLimits {
-        head_bytes: MAX_RESPONSE_HEAD,
+        head_bytes: target.cluster.max_response_headers_bytes,
         fields: target.cluster.max_response_headers_count,
     };
     let spelling = Spelling {
@@ -319,6 +334,10 @@ fn about(stream: &Stream, version: Version) -> Rc<Upstream> {
         tls: stream.tls_info().cloned().map(Rc::new),
         failure: None,
     })
+}
+
+fn is_older(since: Instant, most: Option<Duration>) -> bool {
+    most.is_some_and(|most| since.elapsed() >= most)
 }
 
 /// Nothing happened on a connection that nothing should happen on: no bytes, no end, no error.

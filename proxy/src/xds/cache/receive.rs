@@ -1,9 +1,10 @@
 //! What a response does: judge each resource on its own, keep the good, report the bad.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use super::entry::{Entry, Held, Rejected};
-use super::{Cache, Judge, Now};
+use super::{Cache, Judge, Judged, Now};
 use crate::xds::cache::Outcome;
 use crate::xds::kind::{Key, Kind};
 use crate::xds::message::{DeltaResponse, Resource, SotwResponse};
@@ -95,9 +96,9 @@ impl<T> Cache<T> {
                 continue;
             }
             match self.judge_one(kind, &resource, judge) {
-                Ok((name, value, refs)) => {
-                    *times.entry(name.clone()).or_default() += 1;
-                    judged.push((name, version, resource.body, value, refs));
+                Ok(good) => {
+                    *times.entry(good.name.clone()).or_default() += 1;
+                    judged.push((version, resource.body, good));
                 }
                 Err(error) => {
                     let name = printable(&resource.name);
@@ -107,7 +108,13 @@ impl<T> Cache<T> {
                 }
             }
         }
-        for (name, version, body, value, refs) in judged {
+        for (version, body, good) in judged {
+            let Judged {
+                name,
+                value,
+                refs,
+                patience,
+            } = good;
             if times.get(&name).is_some_and(|times| *times > 1) {
                 let error = "the name occurs more than once in one response".to_owned();
                 errors.push(format!("{kind} \"{}\": {error}", printable(&name)));
@@ -130,7 +137,8 @@ impl<T> Cache<T> {
                 refs,
                 updated: now.time,
             };
-            self.keep(&key, held, value, now);
+            let patience = patience.unwrap_or(self.config.init_timeout);
+            self.keep(&key, held, value, patience, now);
         }
         times.into_keys().collect()
     }
@@ -140,7 +148,7 @@ impl<T> Cache<T> {
         kind: Kind,
         resource: &Resource,
         judge: &mut J,
-    ) -> Result<(String, T, Vec<Key>), String> {
+    ) -> Result<Judged<T>, String> {
         if let Some(field) = resource.unsupported {
             return Err(format!("{field}: not supported"));
         }
@@ -155,7 +163,7 @@ impl<T> Cache<T> {
                 self.config.max_resource_bytes
             ));
         }
-        let judged = judge.judge(kind, &resource.name, &resource.body)?;
+        let mut judged = judge.judge(kind, &resource.name, &resource.body)?;
         if judged.name.is_empty() {
             return Err("name: required".into());
         }
@@ -163,14 +171,13 @@ impl<T> Cache<T> {
             let inner = printable(&judged.name);
             return Err(format!("name: is \"{inner}\" inside the resource"));
         }
-        let mut refs = judged.refs;
-        refs.sort();
-        refs.dedup();
-        Ok((judged.name, judged.value, refs))
+        judged.refs.sort();
+        judged.refs.dedup();
+        Ok(judged)
     }
 
     /// A good version, unless it is what is held already.
-    fn keep(&mut self, key: &Key, held: Held, value: T, now: Now) {
+    fn keep(&mut self, key: &Key, held: Held, value: T, patience: Duration, now: Now) {
         if let Some(entry) = self.entries.get_mut(key) {
             let newest = match &mut entry.pending {
                 Some(pending) => Some(&mut pending.held),
@@ -183,7 +190,7 @@ impl<T> Cache<T> {
                 return;
             }
         }
-        self.accept(key, held, value, now);
+        self.accept(key, held, value, patience, now);
     }
 
     /// The same version with the same bytes again, as after a reconnect: nothing to do.

@@ -1,9 +1,11 @@
 mod reconnect;
+mod waiting;
 
 use super::*;
 use crate::xds::message::{DeltaRequest, DeltaResponse, Resource, SotwRequest, SotwResponse};
 
-/// Bodies are text: the name, then `key kind:name` words for references; `bad` is refused.
+/// Bodies are text: the name, then `kind:name` words for references, `wait:seconds` for how long
+/// these are waited for; `bad` is refused.
 pub(super) struct Words {
     pub(super) calls: usize,
 }
@@ -17,12 +19,16 @@ impl Judge for Words {
         let mut words = text.split(' ');
         let name = words.next().unwrap_or_default().to_owned();
         let mut refs = Vec::new();
+        let mut patience = None;
         for word in words {
             match word.split_once(':') {
                 Some(("c", name)) => refs.push(Key::new(Kind::Cluster, name)),
                 Some(("e", name)) => refs.push(Key::new(Kind::Endpoint, name)),
                 Some(("r", name)) => refs.push(Key::new(Kind::Route, name)),
                 Some(("s", name)) => refs.push(Key::new(Kind::Secret, name)),
+                Some(("wait", seconds)) => {
+                    patience = seconds.parse().ok().map(Duration::from_secs);
+                }
                 _ if word == "bad" => return Err("field.path: is bad".into()),
                 _ => {}
             }
@@ -31,6 +37,7 @@ impl Judge for Words {
             name,
             value: text.to_owned(),
             refs,
+            patience,
         })
     }
 }

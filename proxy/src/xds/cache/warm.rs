@@ -7,12 +7,12 @@ use super::demand::Outcome;
 use super::entry::{Entry, Held, Pending};
 use super::{Cache, Change, Mode, Now};
 use crate::xds::kind::{Key, Kind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 impl<T> Cache<T> {
     /// A version of `key` was judged good: it is pending until what it refers to is there.
-    pub(super) fn accept(&mut self, key: &Key, held: Held, value: T, now: Now) {
-        let deadline = now.instant + self.config.init_timeout;
+    pub(super) fn accept(&mut self, key: &Key, held: Held, value: T, patience: Duration, now: Now) {
+        let deadline = now.instant + patience;
         for reference in held.refs.clone() {
             self.refer(key, &reference);
         }

@@ -1,8 +1,10 @@
 //! Listeners over real sockets, configured as a control plane would: chains, detection, servers
 //! that speak first, mutual TLS, policy, and destinations that are asked for on demand.
 
+mod limits;
 mod redirected;
 mod rig;
+mod updates;
 
 use std::time::{Duration, Instant};
 

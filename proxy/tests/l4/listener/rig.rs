@@ -50,7 +50,7 @@ impl Rig {
         let worker = Worker::new(0, store.clone(), telemetry, demand, draining);
         let chores = worker.clone();
         spawn_local(async move { chores.run().await });
-        let bound = Bound::new(worker.clone());
+        let bound = Bound::new(worker.clone(), store.follow());
         spawn_local(async move { bound.run().await });
         Rig {
             worker,
@@ -88,6 +88,15 @@ impl Rig {
             listeners: vec![(name.into(), None)],
             ..Changes::default()
         });
+    }
+
+    /// Bounds connections, of listeners that come after this.
+    pub fn limit(&mut self, global: Option<u64>, listener: Option<(&str, u64)>) {
+        let listeners = listener
+            .into_iter()
+            .map(|(name, most)| (name.to_owned(), most));
+        self.compiler
+            .limit_connections(global, &listeners.collect());
     }
 
     fn change(&mut self, changes: Changes) {

@@ -125,3 +125,30 @@ fn bulk_arrives_whole_over_tls() {
         assert!(rig.holds_nothing());
     });
 }
+
+/// The most pipes that were out at once while 64 MiB went each way.
+async fn pipes_used(buffer: usize) -> usize {
+    let mut rig = Rig::new();
+    rig.buffer = buffer;
+    let most = Rc::new(Cell::new(0));
+    let (client, server, relay) = rig.plain().await;
+    let (pipes, seen) = (rig.pipes.clone(), most.clone());
+    let looking = spawn_local(async move {
+        loop {
+            seen.set(seen.get().max(pipes.in_use()));
+            tokio::task::yield_now().await;
+        }
+    });
+    bulk_both_ways(client, server).await;
+    assert!(matches!(relay.await.unwrap().ended, Ended::Clean { .. }));
+    looking.abort();
+    most.get()
+}
+
+#[test]
+fn a_connection_that_may_hold_little_gets_no_pipe() {
+    run(async {
+        assert!(pipes_used(1 << 20).await > 0);
+        assert_eq!(pipes_used(64 << 10).await, 0);
+    });
+}

@@ -5,7 +5,7 @@ mod bulk;
 use std::cell::Cell;
 use std::io::ErrorKind;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::support::{run, sockets};
 use anyam_proxy::buffer::Pool;
@@ -25,6 +25,8 @@ struct Rig {
     timers: Timers,
     cut: Rc<Cell<bool>>,
     idle: Option<Duration>,
+    until: Option<Instant>,
+    buffer: usize,
 }
 
 impl Rig {
@@ -38,6 +40,8 @@ impl Rig {
             timers,
             cut: Rc::default(),
             idle: None,
+            until: None,
+            buffer: 1 << 20,
         }
     }
 
@@ -54,14 +58,17 @@ impl Rig {
     ) -> JoinHandle<Outcome> {
         let (buffers, pipes, timers) = (self.pool.clone(), self.pipes.clone(), self.timers.clone());
         let (cut, idle) = (self.cut.clone(), self.idle);
+        let (until, buffer) = (self.until, self.buffer);
         spawn_local(async move {
             let means = Means {
                 buffers: &buffers,
                 pipes: &pipes,
                 timers: &timers,
+                most: buffer,
             };
             let options = Options {
                 idle,
+                until,
                 cut: &|| cut.get(),
             };
             relay(
@@ -313,13 +320,30 @@ fn a_relay_is_small() {
             buffers: &rig.pool,
             pipes: &rig.pipes,
             timers: &rig.timers,
+            most: rig.buffer,
         };
         let options = Options {
             idle: None,
+            until: None,
             cut: &|| false,
         };
         let future = relay(&means, down.into(), up.into(), Early::default(), &options);
         let size = std::mem::size_of_val(&future);
         assert!(size <= 768, "a relay is {size} bytes");
+    });
+}
+
+#[test]
+fn a_relay_ends_when_its_time_is_over_however_busy_it_is() {
+    run(async {
+        let mut rig = Rig::new();
+        rig.until = Some(Instant::now() + Duration::from_millis(50));
+        let (mut client, mut server, relay) = rig.plain().await;
+        let mut byte = [0; 1];
+        while client.write_all(b"x").await.is_ok() && server.read_exact(&mut byte).await.is_ok() {}
+        let outcome = relay.await.unwrap();
+        assert!(matches!(outcome.ended, Ended::Expired), "{outcome:?}");
+        assert!(outcome.from_down > 0);
+        assert!(rig.holds_nothing());
     });
 }

@@ -1,0 +1,99 @@
+//! How many connections may be open, and how long one may last.
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::rig::{Rig, connect, echo_server, listener, static_cluster};
+use crate::support::run;
+
+/// Whether the proxy serves a connection: a byte comes back.
+async fn is_served(client: &mut TcpStream) -> bool {
+    // A refused connection may be reset before this is written.
+    let _ = client.write_all(b"x").await;
+    client.read_exact(&mut [0]).await.is_ok()
+}
+
+/// Tries until the place of a connection that went was given back.
+async fn served_at_last(port: u16) -> TcpStream {
+    loop {
+        let mut client = connect(port).await;
+        if is_served(&mut client).await {
+            return client;
+        }
+    }
+}
+
+#[test]
+fn a_listener_has_no_more_connections_than_its_bound() {
+    run(async {
+        let mut rig = Rig::new();
+        rig.limit(None, Some(("in", 1)));
+        let (port, other) = (rig.free_port(), rig.free_port());
+        let upstream = echo_server().await;
+        let listeners = |rig: &mut Rig| {
+            rig.apply(
+                &[static_cluster("echo", upstream)],
+                &[
+                    listener("in", port, json!({}), "echo"),
+                    listener("other", other, json!({}), "echo"),
+                ],
+            );
+        };
+        listeners(&mut rig);
+        let mut first = connect(port).await;
+        assert!(is_served(&mut first).await);
+        assert!(!is_served(&mut connect(port).await).await);
+        assert!(rig.metric("anyam_listener_refused_total{listener=\"in\"} 1"));
+        assert!(is_served(&mut connect(other).await).await);
+        // Another version of the listener does not forget who is there.
+        listeners(&mut rig);
+        assert!(!is_served(&mut connect(port).await).await);
+        drop(first);
+        served_at_last(port).await;
+    });
+}
+
+#[test]
+fn the_bound_of_the_process_is_shared_by_listeners_that_do_not_opt_out() {
+    run(async {
+        let mut rig = Rig::new();
+        rig.limit(Some(2), None);
+        let ports = [rig.free_port(), rig.free_port(), rig.free_port()];
+        let upstream = echo_server().await;
+        let mut free = listener("free", ports[2], json!({}), "echo");
+        free["ignore_global_conn_limit"] = true.into();
+        rig.apply(
+            &[static_cluster("echo", upstream)],
+            &[
+                listener("one", ports[0], json!({}), "echo"),
+                listener("two", ports[1], json!({}), "echo"),
+                free,
+            ],
+        );
+        let mut first = connect(ports[0]).await;
+        let mut second = connect(ports[1]).await;
+        assert!(is_served(&mut first).await && is_served(&mut second).await);
+        assert!(!is_served(&mut connect(ports[0]).await).await);
+        assert!(!is_served(&mut connect(ports[1]).await).await);
+        assert!(is_served(&mut connect(ports[2]).await).await);
+        drop(second);
+        served_at_last(ports[0]).await;
+    });
+}
+
+#[test]
+fn a_connection_lasts_no_longer_than_its_tcp_proxy_says() {
+    run(async {
+        let mut rig = Rig::new();
+        let port = rig.free_port();
+        let upstream = echo_server().await;
+        let mut bounded = listener("in", port, json!({}), "echo");
+        let proxy = &mut bounded["filter_chains"][0]["filters"][0]["typed_config"];
+        proxy["max_downstream_connection_duration"] = "0.05s".into();
+        rig.apply(&[static_cluster("echo", upstream)], &[bounded]);
+        let mut client = connect(port).await;
+        assert!(is_served(&mut client).await);
+        while is_served(&mut client).await {}
+    });
+}

@@ -1,0 +1,166 @@
+//! A listener that is updated: what did not change goes on, what did drains in order.
+
+use anyam_proxy::stream::Stream;
+use anyam_proxy::tls::{ClientContext, Dial};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::rig::{self, Rig, connect, echo_server, static_cluster};
+use crate::support::pki::{Ca, client, uri};
+use crate::support::run;
+
+const FRONT: &str = "spiffe://mesh.local/ns/shop/sa/front";
+
+/// One chain of mutual TLS that ends in `filter`.
+fn secured(port: u16, filter: Value) -> Value {
+    json!({
+        "name": "in",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [{
+            "name": "secured",
+            "transport_socket": rig::downstream_tls(),
+            "filters": [filter],
+        }],
+    })
+}
+
+/// The same with another chain, which matches nobody.
+fn with_another_chain(mut listener: Value) -> Value {
+    let chain = json!({
+        "name": "another",
+        "filter_chain_match": {"destination_port": 1},
+        "filters": [rig::http_direct_response(500)],
+    });
+    listener["filter_chains"]
+        .as_array_mut()
+        .unwrap()
+        .push(chain);
+    listener
+}
+
+/// The same with TLS settings of the chain that are others.
+fn with_other_tls(mut listener: Value) -> Value {
+    let socket = &mut listener["filter_chains"][0]["transport_socket"];
+    socket["typed_config"]["common_tls_context"]["alpn_protocols"] = json!(["http/1.1"]);
+    listener
+}
+
+struct Peer {
+    rig: Rig,
+    context: ClientContext,
+    port: u16,
+}
+
+impl Peer {
+    fn new() -> Self {
+        let mut rig = Rig::new();
+        let port = rig.free_port();
+        let ca = Ca::new();
+        let shown = ca.issue(vec![uri("spiffe://mesh.local/ns/shop/sa/cart")]);
+        rig.secrets(&shown, &ca);
+        let identity = ca.issue(vec![uri(FRONT)]).identity();
+        let context = ClientContext::new(client(Some(identity), ca.bundle()));
+        Self { rig, context, port }
+    }
+
+    async fn connect(&self) -> Stream {
+        let tcp = connect(self.port).await;
+        let tls = &self.rig.worker.tls;
+        let stream = tls.connect(tcp, &self.context, &Dial::default()).await;
+        stream.unwrap().into()
+    }
+}
+
+/// One request; the head of its response.
+async fn ask(stream: &mut Stream) -> String {
+    let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    stream.flush().await.unwrap();
+    head(stream).await
+}
+
+async fn head(stream: &mut Stream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap().to_lowercase()
+}
+
+async fn echo(stream: &mut Stream) {
+    stream.write_all(b"hello").await.unwrap();
+    stream.flush().await.unwrap();
+    stream.read_exact(&mut [0; 5]).await.unwrap();
+}
+
+#[test]
+fn a_chain_that_stays_keeps_its_http_connections_and_one_that_changes_ends_them_in_order() {
+    run(async {
+        let mut peer = Peer::new();
+        let listener = secured(peer.port, rig::http_direct_response(418));
+        peer.rig.apply(&[], std::slice::from_ref(&listener));
+        let (mut busy, mut idle) = (peer.connect().await, peer.connect().await);
+        assert!(!ask(&mut busy).await.contains("connection: close"));
+        assert!(!ask(&mut idle).await.contains("connection: close"));
+
+        // Another chain, and another answer of the same one: nobody's connection ends.
+        peer.rig.apply(&[], &[with_another_chain(listener.clone())]);
+        assert!(!ask(&mut busy).await.contains("connection: close"));
+        let mut other = secured(peer.port, rig::http_direct_response(200));
+        other = with_another_chain(other);
+        peer.rig.apply(&[], &[other.clone()]);
+        let answer = ask(&mut busy).await;
+        assert!(answer.starts_with("http/1.1 200"), "{answer}");
+        assert!(!answer.contains("connection: close"), "{answer}");
+
+        // Its TLS: a request under way is answered, then the connection ends; an idle one at once.
+        // Its beginning came with a request that was answered, so it was read.
+        let both = b"GET / HTTP/1.1\r\nhost: x\r\n\r\nGET / HTTP/1.1\r\n";
+        busy.write_all(both).await.unwrap();
+        busy.flush().await.unwrap();
+        head(&mut busy).await;
+        peer.rig.apply(&[], &[with_other_tls(other)]);
+        busy.write_all(b"host: x\r\n\r\n").await.unwrap();
+        busy.flush().await.unwrap();
+        let mut answer = Vec::new();
+        busy.read_to_end(&mut answer).await.unwrap();
+        let answer = String::from_utf8(answer).unwrap().to_lowercase();
+        assert!(answer.starts_with("http/1.1 200"), "{answer}");
+        assert!(answer.contains("connection: close"), "{answer}");
+        assert_eq!(idle.read(&mut [0]).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn sessions_can_be_resumed_after_an_update_that_leaves_tls_alone() {
+    run(async {
+        let mut peer = Peer::new();
+        let listener = secured(peer.port, rig::http_direct_response(418));
+        peer.rig.apply(&[], std::slice::from_ref(&listener));
+        // The answer comes after the ticket.
+        ask(&mut peer.connect().await).await;
+        peer.rig.apply(&[], &[with_another_chain(listener)]);
+        let mut again = peer.connect().await;
+        assert!(again.tls_info().unwrap().resumed);
+        ask(&mut again).await;
+    });
+}
+
+#[test]
+fn bytes_go_on_whatever_becomes_of_their_chain() {
+    run(async {
+        let mut peer = Peer::new();
+        let upstream = echo_server().await;
+        let listener = secured(peer.port, rig::tcp_proxy("echo"));
+        let cluster = static_cluster("echo", upstream);
+        peer.rig.apply(&[cluster], std::slice::from_ref(&listener));
+        let mut stream = peer.connect().await;
+        echo(&mut stream).await;
+        peer.rig.apply(&[], &[with_another_chain(listener.clone())]);
+        echo(&mut stream).await;
+        peer.rig.apply(&[], &[with_other_tls(listener)]);
+        echo(&mut stream).await;
+        peer.rig.remove_listener("in");
+        echo(&mut stream).await;
+    });
+}

@@ -1,0 +1,15 @@
+//! The proxy itself under a control plane that a test plays: what it waits for, when it says that
+//! it has taken something in, and what it does with bad input.
+//!
+//! - `ads`: the control plane; `process`: the proxy, and how it is asked
+//! - `warming`: static resources that lead to what comes over ADS
+//! - `acknowledged`: an ACK can be counted on
+//! - `hostile`: a control plane that sends junk, goes away, or goes back in time
+
+#![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
+
+mod acknowledged;
+mod ads;
+mod hostile;
+mod process;
+mod warming;

@@ -1,0 +1,108 @@
+//! The proxy as a process, and how it is asked.
+
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A running proxy; ends when dropped.
+pub struct Proxy {
+    child: Child,
+    admin: u16,
+}
+
+/// A port nobody listens on at the moment.
+pub fn free_port() -> u16 {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().port()
+}
+
+impl Proxy {
+    /// Starts with `bootstrap`, and an admin port of its own.
+    pub fn start(mut bootstrap: Value) -> Self {
+        let admin = free_port();
+        bootstrap["admin"] = json!({"address": {"socket_address": {
+            "address": "127.0.0.1", "port_value": admin}}});
+        let child = Command::new(env!("CARGO_BIN_EXE_anyam-proxy"))
+            .args(["--config-yaml", &bootstrap.to_string(), "-l", "warn"])
+            .args(["--concurrency", "2", "--drain-time-s", "1"])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        Self { child, admin }
+    }
+
+    /// What an admin page says: status and body. Waits until the admin port is open.
+    pub async fn admin(&self, path: &str) -> (u16, String) {
+        let address = ([127, 0, 0, 1], self.admin).into();
+        loop {
+            if let Some(answer) = ask(address, path).await {
+                return answer;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    pub async fn is_live(&self) -> bool {
+        self.admin("/ready").await == (200, "LIVE\n".into())
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // Already ended is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// One request on a connection of its own; `None`: nobody listens.
+pub async fn ask(address: SocketAddr, path: &str) -> Option<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let status = head.split(' ').nth(1)?.parse().ok()?;
+    Some((status, body.to_owned()))
+}
+
+/// The status a proxy's listener answers with; `None`: nobody listens.
+pub async fn status(port: u16) -> Option<u16> {
+    let answer = ask(([127, 0, 0, 1], port).into(), "/").await;
+    answer.map(|(status, _)| status)
+}
+
+/// Asks until somebody listens.
+pub async fn first_status(port: u16) -> u16 {
+    loop {
+        if let Some(status) = status(port).await {
+            return status;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+/// An upstream that answers each connection once, with 200.
+pub async fn upstream() -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    if stream.read_buf(&mut request).await.unwrap_or(0) == 0 {
+                        return;
+                    }
+                }
+                let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                let _ = stream.write_all(answer.as_bytes()).await;
+            });
+        }
+    });
+    address
+}

@@ -1,0 +1,91 @@
+//! A plain Envoy bootstrap: listeners and clusters are static, routes and endpoints come over ADS.
+
+use xds_proto::type_url;
+
+use crate::ads::{
+    ControlPlane, all_to, eds_cluster, endpoints, http_listener, rds, routes, static_cluster,
+};
+use crate::process::{Proxy, first_status, free_port, status, upstream};
+
+#[tokio::test]
+async fn a_static_listener_opens_once_its_routes_are_there() {
+    let mut control = ControlPlane::start().await;
+    let (port, beside) = (free_port(), free_port());
+    let waiting = http_listener("waiting", port, rds("shop", "60s"));
+    let ready = http_listener("ready", beside, all_to("up"));
+    let up = static_cluster("up", upstream().await);
+    let proxy = Proxy::start(control.without_discovery(&[waiting, ready], &[up]));
+    let mut stream = control.stream().await;
+    stream.asked_for(type_url::ROUTE, "shop").await;
+
+    // What waits for nothing serves; what waits does not answer "no route" meanwhile.
+    assert_eq!(first_status(beside).await, 200);
+    assert_eq!(status(port).await, None);
+    let (code, why) = proxy.admin("/ready").await;
+    assert_eq!(code, 503);
+    assert!(
+        why.starts_with("INITIALIZING\nwaiting for configuration"),
+        "{why}"
+    );
+
+    stream.give(routes("shop", "1", 418)).await;
+    assert_eq!(status(port).await, Some(418));
+    while !proxy.is_live().await {}
+}
+
+#[tokio::test]
+async fn routes_that_do_not_come_are_not_waited_for_longer_than_their_source_says() {
+    let mut control = ControlPlane::start().await;
+    let port = free_port();
+    let listener = http_listener("waiting", port, rds("shop", "0.2s"));
+    let proxy = Proxy::start(control.without_discovery(&[listener], &[]));
+    let mut stream = control.stream().await;
+    stream.asked_for(type_url::ROUTE, "shop").await;
+    assert_eq!(first_status(port).await, 404);
+    while !proxy.is_live().await {}
+    // Late is not never.
+    stream.give(routes("shop", "1", 418)).await;
+    assert_eq!(status(port).await, Some(418));
+}
+
+#[tokio::test]
+async fn without_a_control_plane_the_time_runs_all_the_same() {
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut control = ControlPlane::start().await;
+    control.address = nobody.local_addr().unwrap();
+    drop(nobody);
+    let port = free_port();
+    let listener = http_listener("waiting", port, rds("shop", "0.2s"));
+    let proxy = Proxy::start(control.without_discovery(&[listener], &[]));
+    assert_eq!(first_status(port).await, 404);
+    while !proxy.is_live().await {}
+}
+
+#[tokio::test]
+async fn a_static_cluster_waits_for_its_endpoints_and_its_listener_with_it() {
+    let mut control = ControlPlane::start().await;
+    let port = free_port();
+    let listener = http_listener("waiting", port, all_to("up"));
+    let cluster = eds_cluster("up", "60s");
+    let proxy = Proxy::start(control.without_discovery(&[listener], &[cluster]));
+    let mut stream = control.stream().await;
+    stream.asked_for(type_url::ENDPOINT, "up").await;
+    assert!(!proxy.is_live().await);
+    assert_eq!(status(port).await, None);
+    stream.give(endpoints("up", "1", upstream().await)).await;
+    assert_eq!(status(port).await, Some(200));
+    while !proxy.is_live().await {}
+}
+
+#[tokio::test]
+async fn endpoints_that_do_not_come_are_not_waited_for_longer_than_their_source_says() {
+    let mut control = ControlPlane::start().await;
+    let port = free_port();
+    let listener = http_listener("waiting", port, all_to("up"));
+    let cluster = eds_cluster("up", "0.2s");
+    let proxy = Proxy::start(control.without_discovery(&[listener], &[cluster]));
+    let mut stream = control.stream().await;
+    stream.asked_for(type_url::ENDPOINT, "up").await;
+    assert_eq!(first_status(port).await, 503);
+    while !proxy.is_live().await {}
+}
