@@ -189,14 +189,16 @@ impl Apply for Applier {
         self.store.settled().await;
     }
 
-    fn publish(&mut self, changes: Vec<Change<Good>>) {
+    fn publish(&mut self, changes: Vec<Change<Good>>) -> bool {
         let steps: Vec<Step> = changes
             .into_iter()
             .filter_map(|change| self.step(change))
             .collect();
+        let listeners = steps.iter().any(Step::is_of_socket);
         if !steps.is_empty() {
             self.compiler.publish(&self.store, steps);
         }
+        listeners
     }
 
     fn key(&self, wanted: &Wanted) -> Key {

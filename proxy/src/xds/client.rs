@@ -38,11 +38,12 @@ pub trait Apply: Judge {
     /// its sake is published. True: there was something.
     fn initialised(&mut self) -> bool;
 
-    /// Waits until what was published is what the data path runs by: until listeners listen.
+    /// Waits until listeners that were published listen.
     fn settled(&self) -> impl Future<Output = ()> + Send;
 
-    /// Publishes one more snapshot. Changes are in working order and belong together.
-    fn publish(&mut self, changes: Vec<Change<Self::Value>>);
+    /// Publishes one more snapshot, which requests run by at once. Changes are in working order and
+    /// belong together. True: there are listeners among them, which take a moment ([`Self::settled`]).
+    fn publish(&mut self, changes: Vec<Change<Self::Value>>) -> bool;
 
     /// Which resource a want is about.
     fn key(&self, wanted: &Wanted) -> Key;
@@ -168,7 +169,7 @@ impl<A: Apply> Client<A> {
     /// Everything the cache has to say: changes, then answers, then requests. A server that sees its
     /// response acknowledged may count on it: the data path runs by it.
     async fn deliver(&mut self) {
-        let changed = self.publish();
+        let listeners = self.publish();
         let first = !self.initialised && self.cache.is_initialised(Now::read());
         self.initialised |= first;
         let opened = first && self.apply.initialised();
@@ -177,7 +178,7 @@ impl<A: Apply> Client<A> {
                 self.apply.answer(wanted, outcome);
             }
         }
-        if changed || opened {
+        if listeners || opened {
             // A worker that is stuck must not hold up the configuration of the others.
             let _ = tokio::time::timeout(SETTLE, self.apply.settled()).await;
         }
@@ -190,14 +191,14 @@ impl<A: Apply> Client<A> {
         self.report(None);
     }
 
+    /// True: there are listeners among it.
     fn publish(&mut self) -> bool {
         let changes = self.cache.take_changes();
         if changes.is_empty() {
             return false;
         }
         self.changed = true;
-        self.apply.publish(changes);
-        true
+        self.apply.publish(changes)
     }
 
     async fn next_event(&mut self) -> Event {

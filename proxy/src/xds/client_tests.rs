@@ -41,8 +41,9 @@ impl Apply for Recorder {
 
     async fn settled(&self) {}
 
-    fn publish(&mut self, changes: Vec<Change<String>>) {
+    fn publish(&mut self, changes: Vec<Change<String>>) -> bool {
         let _ = self.0.send(changes);
+        true
     }
 
     fn key(&self, wanted: &Wanted) -> Key {

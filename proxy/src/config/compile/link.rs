@@ -29,6 +29,17 @@ pub enum Step {
     Remove(&'static str, Name),
 }
 
+impl Step {
+    /// Whether workers may have to open or close a listening socket for it.
+    pub fn is_of_socket(&self) -> bool {
+        match self {
+            Self::Set(Compiled::Listener(listener)) => listener.def.bind_to_port,
+            Self::Set(_) => false,
+            Self::Remove(kind, _) => *kind == type_url::LISTENER,
+        }
+    }
+}
+
 impl Compiler {
     /// Applies `steps` together and publishes one more snapshot, if there is something new in it:
     /// endpoints alone are swapped in their clusters. True: published.
