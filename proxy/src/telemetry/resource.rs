@@ -1,20 +1,61 @@
 //! Counters per listener and per cluster, under names that Envoy's users know. Handles are taken
 //! when the resource compiles; a resource that is gone takes its series with it.
 
+use std::sync::OnceLock;
+
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::registry::{Registry, RegistryError};
+
+/// Types of event that one counter tells apart: as many as there are detectors of outliers.
+const TYPES: usize = crate::upstream::outlier::Kind::COUNT;
+
+/// A counter by type of event, of which few ever happen: a series begins with its first one.
+pub struct ByType {
+    family: IntCounterVec,
+    name: Box<str>,
+    series: [OnceLock<(IntCounter, &'static str)>; TYPES],
+}
+
+impl ByType {
+    fn new(name: &str, family: &IntCounterVec) -> Self {
+        Self {
+            family: family.clone(),
+            name: name.into(),
+            series: Default::default(),
+        }
+    }
+
+    /// `index`: of the type, below how many there are; `label`: its name.
+    pub fn inc(&self, index: usize, label: &'static str) {
+        if let Some(series) = self.series.get(index) {
+            let make = || (self.family.with_label_values(&[&*self.name, label]), label);
+            series.get_or_init(make).0.inc();
+        }
+    }
+}
+
+impl Drop for ByType {
+    fn drop(&mut self) {
+        for (_, label) in self.series.iter().filter_map(OnceLock::get) {
+            // Fails only when the series is gone already.
+            let _ = self.family.remove_label_values(&[&*self.name, *label]);
+        }
+    }
+}
 
 macro_rules! resource_metrics {
     (
         $(#[$doc:meta])* $metrics:ident, $families:ident, $label:literal;
         counters { $($(#[$cdoc:meta])* $counter:ident = $cname:literal, $chelp:literal;)* }
         gauges { $($(#[$gdoc:meta])* $gauge:ident = $gname:literal, $ghelp:literal;)* }
+        typed { $($(#[$tdoc:meta])* $typed:ident = $tname:literal, $thelp:literal;)* }
     ) => {
         $(#[$doc])*
         pub struct $metrics {
             $($(#[$cdoc])* pub $counter: IntCounter,)*
             $($(#[$gdoc])* pub $gauge: IntGauge,)*
+            $($(#[$tdoc])* pub $typed: ByType,)*
             name: Box<str>,
             families: $families,
         }
@@ -24,6 +65,7 @@ macro_rules! resource_metrics {
         pub struct $families {
             $($counter: IntCounterVec,)*
             $($gauge: IntGaugeVec,)*
+            $($typed: IntCounterVec,)*
         }
 
         impl $families {
@@ -33,6 +75,7 @@ macro_rules! resource_metrics {
                 Ok(Self {
                     $($counter: registry.counters($cname, $chelp, &[$label])?,)*
                     $($gauge: registry.gauges($gname, $ghelp, &[$label])?,)*
+                    $($typed: registry.counters($tname, $thelp, &[$label, "type"])?,)*
                 })
             }
 
@@ -41,6 +84,7 @@ macro_rules! resource_metrics {
                 $metrics {
                     $($counter: self.$counter.with_label_values(&[name]),)*
                     $($gauge: self.$gauge.with_label_values(&[name]),)*
+                    $($typed: ByType::new(name, &self.$typed),)*
                     name: name.into(),
                     families: self.clone(),
                 }
@@ -75,6 +119,7 @@ resource_metrics! {
     gauges {
         active = "anyam_listener_connections_active", "Connections open.";
     }
+    typed {}
 }
 
 resource_metrics! {
@@ -92,6 +137,8 @@ resource_metrics! {
         overflows = "anyam_cluster_overflows_total",
             "Connections and requests that a circuit breaker refused.";
         ejections = "anyam_cluster_ejections_total", "Endpoints ejected by outlier detection.";
+        ejections_overflow = "anyam_cluster_outlier_detection_ejections_overflow_total",
+            "Outliers that stayed because as many were ejected as may be.";
         no_endpoint = "anyam_cluster_no_endpoint_total",
             "Picks without a healthy endpoint.";
         speculative = "anyam_cluster_speculative_dials_total",
@@ -99,6 +146,14 @@ resource_metrics! {
     }
     gauges {
         active_connections = "anyam_cluster_connections_active", "Connections open.";
+        ejections_active = "anyam_cluster_outlier_detection_ejections_active",
+            "Endpoints that are ejected.";
+    }
+    typed {
+        ejections_detected = "anyam_cluster_outlier_detection_ejections_detected_total",
+            "Outliers found, by detector, whether or not they were ejected.";
+        ejections_enforced = "anyam_cluster_outlier_detection_ejections_enforced_total",
+            "Endpoints ejected, by detector.";
     }
 }
 

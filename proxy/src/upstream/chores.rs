@@ -1,5 +1,5 @@
 //! What clusters need done from time to time, on the control thread: names resolved again,
-//! ejections ended. One task looks at each cluster when its time has come.
+//! outliers found, ejections ended. One task looks at each cluster when its time has come.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -93,7 +93,7 @@ impl Due {
             && at <= now
         {
             self.sweep = Some(now + config.interval);
-            self.cluster.sweep_outliers(now);
+            self.cluster.sweep_outliers(now, &mut fastrand::Rng::new());
         }
     }
 }

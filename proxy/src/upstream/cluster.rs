@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::host::HostState;
 use super::lb::Balance;
-use super::outlier::Outcome;
+use super::outlier::{Detection, Outcome, Verdict};
 use crate::config::cluster::{Cluster, Discovery, Transport};
 use crate::config::endpoint::{Endpoint, EndpointSet, HealthStatus, Priority};
 
@@ -117,25 +117,40 @@ impl Cluster {
         };
         let hosts = self.endpoints.load().len();
         let now = Instant::now();
-        if self
+        let found = self
             .detector
-            .record(config, &endpoint.state, outcome, hosts, now, random)
-        {
-            self.metrics.ejections.inc();
+            .record(config, &endpoint.state, outcome, hosts, now, random);
+        found.iter().for_each(|detection| self.note(detection));
+        if found.iter().any(|d| d.verdict == Verdict::Ejected) {
             self.refresh();
         }
     }
 
-    /// Ends ejections whose time has come. Called every [`OutlierConfig::interval`].
+    fn note(&self, detection: &Detection) {
+        let (index, label) = detection.kind.label();
+        self.metrics.ejections_detected.inc(index, label);
+        match detection.verdict {
+            Verdict::Ejected => {
+                self.metrics.ejections_enforced.inc(index, label);
+                self.metrics.ejections.inc();
+            }
+            Verdict::Overflow => self.metrics.ejections_overflow.inc(),
+            Verdict::NotEnforced => {}
+        }
+    }
+
+    /// Ends ejections whose time has come and compares endpoints. Called every [`OutlierConfig::interval`].
     ///
     /// [`OutlierConfig::interval`]: super::outlier::OutlierConfig::interval
-    pub fn sweep_outliers(&self, now: Instant) {
+    pub fn sweep_outliers(&self, now: Instant, random: &mut fastrand::Rng) {
         let Some(config) = &self.outlier else {
             return;
         };
         let set = self.endpoints.load_full();
         let hosts = set.all().map(|endpoint| endpoint.state.as_ref());
-        if self.detector.sweep(config, hosts, now) {
+        let sweep = self.detector.sweep(config, hosts, now, random);
+        sweep.detections.iter().for_each(|found| self.note(found));
+        if sweep.changed {
             self.refresh();
         }
     }
@@ -153,6 +168,8 @@ impl Cluster {
 
     /// Works the balance out again, after an ejection or its end.
     fn refresh(&self) {
+        let ejected = self.detector.ejected();
+        self.metrics.ejections_active.set(ejected.into());
         self.replace(|before| EndpointSet {
             balance: Balance::new(
                 &before.priorities,

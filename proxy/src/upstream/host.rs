@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
-use super::outlier::Ejection;
+use super::outlier::{Ejection, Rates};
 
 /// Active requests, failures in a row, ejection.
 #[derive(Debug, Default)]
@@ -15,6 +15,8 @@ pub struct HostState {
     pub(super) consecutive_gateway: AtomicU32,
     pub(super) consecutive_local: AtomicU32,
     pub(super) ejection: Mutex<Ejection>,
+    /// Shares of success, for outlier detection.
+    pub rates: Rates,
 }
 
 impl HostState {

@@ -10,7 +10,7 @@ use super::support::{
     At, CompileError, bool_or, duration, ignored, known, positive, u32_opt, u32_or, unsupported,
 };
 use crate::upstream::limits::{Retries, Thresholds};
-use crate::upstream::outlier::OutlierConfig;
+use crate::upstream::outlier::{FailurePercentage, OutlierConfig, SuccessRate};
 
 /// The default priority's thresholds.
 pub fn thresholds(at: At<'_>, m: &Option<pb::CircuitBreakers>) -> Result<Thresholds, CompileError> {
@@ -78,8 +78,7 @@ fn budget(
     })
 }
 
-/// envoy.config.cluster.v3.OutlierDetection. Success rate and failure percentage are not judged;
-/// where they are asked for in so many words, the cluster is refused.
+/// envoy.config.cluster.v3.OutlierDetection.
 pub fn outlier(at: At<'_>, m: &pb::OutlierDetection) -> Result<OutlierConfig, CompileError> {
     let pb::OutlierDetection {
         consecutive_5xx,
@@ -109,36 +108,14 @@ pub fn outlier(at: At<'_>, m: &pb::OutlierDetection) -> Result<OutlierConfig, Co
         always_eject_one_host,
         detect_degraded_hosts,
     } = m;
-    let zero = |share: &Option<UInt32Value>| u32_or(share, 0);
-    let enforcing_success_rate = &zero(enforcing_success_rate);
-    let enforcing_local_origin_success_rate = &zero(enforcing_local_origin_success_rate);
-    let enforcing_failure_percentage = &zero(enforcing_failure_percentage);
-    let enforcing_failure_percentage_local_origin =
-        &zero(enforcing_failure_percentage_local_origin);
     let detect_degraded_hosts = &bool_or(detect_degraded_hosts, false);
-    unsupported!(
-        at,
-        enforcing_success_rate,
-        enforcing_local_origin_success_rate,
-        enforcing_failure_percentage,
-        enforcing_failure_percentage_local_origin,
-        monitors,
-        detect_degraded_hosts,
-    );
-    ignored!(
-        "only read by detectors that are not there",
-        success_rate_minimum_hosts,
-        success_rate_request_volume,
-        success_rate_stdev_factor,
-        failure_percentage_threshold,
-        failure_percentage_minimum_hosts,
-        failure_percentage_request_volume
-    );
+    unsupported!(at, monitors, detect_degraded_hosts);
     ignored!(
         "there are no active health checks",
         successful_active_health_check_uneject_host
     );
     let default = OutlierConfig::default();
+    let (success, failure) = (&default.success_rate, &default.failure_percentage);
     let base_ejection = positive(
         at.field("base_ejection_time"),
         base_ejection_time,
@@ -163,6 +140,47 @@ pub fn outlier(at: At<'_>, m: &pb::OutlierDetection) -> Result<OutlierConfig, Co
             enforcing_consecutive_local_origin_failure,
             100,
         )?,
+        success_rate: SuccessRate {
+            minimum_hosts: u32_or(success_rate_minimum_hosts, success.minimum_hosts),
+            request_volume: u32_or(success_rate_request_volume, success.request_volume),
+            // In thousandths.
+            stdev_factor: success_rate_stdev_factor
+                .as_ref()
+                .map_or(success.stdev_factor, |m| f64::from(m.value) / 1000.0),
+            enforcing: [
+                share(
+                    at.field("enforcing_success_rate"),
+                    enforcing_success_rate,
+                    success.enforcing[0],
+                )?,
+                share(
+                    at.field("enforcing_local_origin_success_rate"),
+                    enforcing_local_origin_success_rate,
+                    success.enforcing[1],
+                )?,
+            ],
+        },
+        failure_percentage: FailurePercentage {
+            threshold: share(
+                at.field("failure_percentage_threshold"),
+                failure_percentage_threshold,
+                failure.threshold,
+            )?,
+            minimum_hosts: u32_or(failure_percentage_minimum_hosts, failure.minimum_hosts),
+            request_volume: u32_or(failure_percentage_request_volume, failure.request_volume),
+            enforcing: [
+                share(
+                    at.field("enforcing_failure_percentage"),
+                    enforcing_failure_percentage,
+                    failure.enforcing[0],
+                )?,
+                share(
+                    at.field("enforcing_failure_percentage_local_origin"),
+                    enforcing_failure_percentage_local_origin,
+                    failure.enforcing[1],
+                )?,
+            ],
+        },
         split_local: *split_external_local_origin_errors,
         interval: positive(at.field("interval"), interval, default.interval)?,
         base_ejection,
