@@ -10,6 +10,7 @@ use crate::config::Snapshot;
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::{Endpoint, HealthStatus};
 use crate::upstream::limits::Retries;
+use crate::upstream::outlier::Origin;
 
 pub(super) fn address(address: SocketAddr) -> Value {
     json!({
@@ -41,6 +42,14 @@ fn health_flags(endpoint: &Endpoint) -> String {
     }
 }
 
+/// Whose success rates, and how Envoy's names of them begin.
+const ORIGINS: [(Origin, &str); 2] = [(Origin::External, ""), (Origin::Local, "local_origin_")];
+
+/// Envoy says -1 where too little happened.
+fn number(share: Option<f64>) -> f64 {
+    share.unwrap_or(-1.0)
+}
+
 /// `cluster::what::value` lines.
 pub(super) fn text(snapshot: &Snapshot) -> Vec<u8> {
     let mut out = String::new();
@@ -65,6 +74,16 @@ fn write_cluster(out: &mut String, cluster: &Cluster) -> std::fmt::Result {
             writeln!(out, "{at}::retry_budget::{percent}%::min_{min}")?;
         }
     }
+    for (origin, of) in ORIGINS {
+        let baseline = cluster.detector.baseline(origin);
+        let average = number(baseline.average());
+        writeln!(out, "{name}::outlier::{of}success_rate_average::{average}")?;
+        let threshold = number(baseline.threshold());
+        writeln!(
+            out,
+            "{name}::outlier::{of}success_rate_ejection_threshold::{threshold}"
+        )?;
+    }
     let set = cluster.endpoints.load();
     for (priority, group) in set.priorities.iter().enumerate() {
         for endpoint in &group.endpoints {
@@ -77,6 +96,10 @@ fn write_cluster(out: &mut String, cluster: &Cluster) -> std::fmt::Result {
             let locality = endpoint.locality.as_deref().unwrap_or_default();
             writeln!(out, "{at}::locality::{locality}")?;
             writeln!(out, "{at}::priority::{priority}")?;
+            for (origin, of) in ORIGINS {
+                let share = number(endpoint.state.rates.last(origin));
+                writeln!(out, "{at}::{of}success_rate::{share}")?;
+            }
         }
     }
     Ok(())

@@ -2,6 +2,7 @@
 //! it has taken something in, and what it does with bad input.
 //!
 //! - `ads`: the control plane; `process`: the proxy, and how it is asked
+//! - `outlier`: what it does by its own clock
 //! - `warming`: static resources that lead to what comes over ADS
 //! - `acknowledged`: an ACK can be counted on
 //! - `hostile`: a control plane that sends junk, goes away, or goes back in time
@@ -11,5 +12,6 @@
 mod acknowledged;
 mod ads;
 mod hostile;
+mod outlier;
 mod process;
 mod warming;

@@ -45,6 +45,13 @@ impl Proxy {
         }
     }
 
+    /// The value of a series (a name and its labels); 0 while there is none.
+    pub async fn metric(&self, series: &str) -> f64 {
+        let (_, text) = self.admin("/stats/prometheus").await;
+        let value = text.lines().find_map(|line| line.strip_prefix(series));
+        value.map_or(0.0, |value| value.trim().parse().unwrap())
+    }
+
     pub async fn is_live(&self) -> bool {
         self.admin("/ready").await == (200, "LIVE\n".into())
     }
@@ -88,10 +95,16 @@ pub async fn first_status(port: u16) -> u16 {
 
 /// An upstream that answers each connection once, with 200.
 pub async fn upstream() -> SocketAddr {
+    answering(|| 200).await
+}
+
+/// An upstream that answers each connection once, with the status it is told.
+pub async fn answering(status: impl Fn() -> u16 + Send + 'static) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
+            let status = status();
             tokio::spawn(async move {
                 let mut request = Vec::new();
                 while !request.ends_with(b"\r\n\r\n") {
@@ -99,7 +112,9 @@ pub async fn upstream() -> SocketAddr {
                         return;
                     }
                 }
-                let answer = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                let answer = format!(
+                    "HTTP/1.1 {status} Told\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                );
                 let _ = stream.write_all(answer.as_bytes()).await;
             });
         }

@@ -119,6 +119,28 @@ fn the_document_says_what_the_compiler_does() {
 }
 
 #[test]
+fn no_message_is_read_that_the_table_lacks() {
+    let scan = scanned();
+    assert!(
+        scan.unknown.is_empty(),
+        "not in the schema: {:?}",
+        scan.unknown
+    );
+    // A node goes to the control plane whole, as it was configured.
+    let whole = "envoy.config.core.v3.Node";
+    let of_envoy = |name: &&String| name.starts_with("envoy.") && *name != whole;
+    let missing: Vec<_> = scan
+        .named
+        .difference(&scan.messages)
+        .filter(of_envoy)
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "handed round, and never taken apart: {missing:#?}"
+    );
+}
+
+#[test]
 fn the_source_is_understood() {
     let scan = scanned();
     for message in [

@@ -25,6 +25,10 @@ pub enum Status {
 pub struct Scan {
     /// Messages that are taken apart, by full name.
     pub messages: BTreeSet<String>,
+    /// Messages that some type names: what is handed round, by full name.
+    pub named: BTreeSet<String>,
+    /// Messages the schema lacks: an unknown field of theirs would not be found either.
+    pub unknown: BTreeSet<String>,
     /// By message and plain field name.
     pub fields: HashMap<(String, String), Status>,
 }
@@ -279,8 +283,20 @@ impl<'ast> Visit<'ast> for Visitor<'_> {
         visit::visit_impl_item_fn(self, item);
     }
 
+    fn visit_type_path(&mut self, path: &'ast syn::TypePath) {
+        if let Some(message) = names::message(&self.uses.resolve(&path.path)) {
+            self.scan.named.insert(message.name().to_owned());
+        }
+        visit::visit_type_path(self, path);
+    }
+
     fn visit_pat_struct(&mut self, pattern: &'ast syn::PatStruct) {
-        if let Some(message) = names::message(&self.uses.resolve(&pattern.path)) {
+        let path = self.uses.resolve(&pattern.path);
+        let message = names::message(&path);
+        if message.is_none() && path.first().is_some_and(|first| first == "xds_proto") {
+            self.scan.unknown.insert(path.join("::"));
+        }
+        if let Some(message) = message {
             self.scan.messages.insert(message.name().to_owned());
             for field in &pattern.fields {
                 let syn::Member::Named(member) = &field.member else {

@@ -11,7 +11,7 @@ use xds_proto::envoy::config::core::v3 as core;
 use super::refs::Fetches;
 use super::support::{At, CompileError, elsewhere, ignored, positive, unsupported};
 use super::transport::{bind_source, keepalive, pool_key, transports};
-use super::values::{percent, text};
+use super::values::{filter_metadata, percent, text};
 use super::{Compiler, balancing, cluster_http, discovery, resilience};
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::EndpointSet;
@@ -298,8 +298,7 @@ fn panic_threshold(
 /// The service a cluster stands for, from Istio's metadata.
 fn service(metadata: &core::Metadata) -> Option<Arc<Service>> {
     use xds_proto::google::protobuf::value::Kind;
-    let services = metadata
-        .filter_metadata
+    let services = filter_metadata(metadata)
         .get("istio")?
         .fields
         .get("services")?;

@@ -18,7 +18,7 @@ use super::support::{
     At, CompileError, decode, each, ignored, required, timeout, type_name, u32_opt, u32_or,
     unknown_type, unsupported,
 };
-use super::values::is_type;
+use super::values::of_type;
 use crate::config::cluster::{Protocol, UpstreamHttp1};
 use crate::config::http::Http2Options;
 use crate::config::route::RetryPolicy;
@@ -122,9 +122,13 @@ fn from_extension(
 
 /// The codec has to be there, and nothing else can be.
 fn upstream_filter(at: At<'_>, m: &HttpFilter) -> Result<(), CompileError> {
-    match &m.config_type {
-        Some(ConfigType::TypedConfig(any)) if is_type::<UpstreamCodec>(at, any)? => Ok(()),
-        _ => at.fail("upstream HTTP filters are not supported by this proxy"),
+    let codec = match &m.config_type {
+        Some(ConfigType::TypedConfig(any)) => of_type(at, any)?,
+        _ => None,
+    };
+    match codec {
+        Some(UpstreamCodec {}) => Ok(()),
+        None => at.fail("upstream HTTP filters are not supported by this proxy"),
     }
 }
 

@@ -10,7 +10,7 @@ use xds_proto::envoy::config::endpoint::v3 as pb;
 use super::support::{
     At, CompileError, each, ignored, known, required, u32_opt, u32_or, unsupported,
 };
-use super::values::{host_port, ip, string_metadata, text};
+use super::values::{filter_metadata, host_port, ip, string_metadata, text};
 use crate::config::Name;
 use crate::config::cluster::DnsHost;
 use crate::config::endpoint::{HealthStatus, TransportMetadata, Workload};
@@ -158,7 +158,7 @@ fn endpoint(
     );
     ignored!("endpoints are labelled by workload", observability_name);
     let (host, port) = host_port(at.field("address"), required!(at, address))?;
-    let filters = metadata.as_ref().map(|m| &m.filter_metadata);
+    let filters = metadata.as_ref().map(filter_metadata);
     let pairs = filters
         .and_then(|f| f.get("envoy.transport_socket_match"))
         .map(string_metadata)

@@ -9,7 +9,7 @@ use super::support::{
     At, CompileError, bool_or, duration, ignored, positive, required, u32_or, unknown_type,
     unsupported,
 };
-use super::values::{extension, is_type};
+use super::values::{extension, of_type};
 use crate::config::http::{Http1Options, Http2Options};
 
 /// Envoy's default windows, bytes: 16 MiB and 24 MiB.
@@ -80,10 +80,17 @@ fn preserve_case(
         Format::StatefulFormatter(m) => {
             let at = at.field("stateful_formatter");
             let any = extension(at, m)?;
-            match is_type::<PreserveCaseFormatterConfig>(at.field("typed_config"), any)? {
-                true => Ok(true),
-                false => unknown_type(at, any),
-            }
+            let inner = at.field("typed_config");
+            let Some(PreserveCaseFormatterConfig {
+                forward_reason_phrase,
+                formatter_type_on_envoy_headers,
+            }) = &of_type(inner, any)?
+            else {
+                return unknown_type(at, any);
+            };
+            unsupported!(inner, formatter_type_on_envoy_headers);
+            ignored!("reason phrases are always relayed", forward_reason_phrase);
+            Ok(true)
         }
     }
 }

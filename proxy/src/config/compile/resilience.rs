@@ -7,7 +7,8 @@ use xds_proto::envoy::config::core::v3::RoutingPriority;
 use xds_proto::google::protobuf::UInt32Value;
 
 use super::support::{
-    At, CompileError, bool_or, duration, ignored, known, positive, u32_opt, u32_or, unsupported,
+    At, CompileError, bool_or, duration, elsewhere, ignored, known, positive, u32_opt, u32_or,
+    unsupported,
 };
 use crate::upstream::limits::{Retries, Thresholds};
 use crate::upstream::outlier::{FailurePercentage, OutlierConfig, SuccessRate};
@@ -110,12 +111,18 @@ pub fn outlier(at: At<'_>, m: &pb::OutlierDetection) -> Result<OutlierConfig, Co
     } = m;
     let detect_degraded_hosts = &bool_or(detect_degraded_hosts, false);
     unsupported!(at, monitors, detect_degraded_hosts);
+    elsewhere! {
+        enforcing_success_rate, success_rate_minimum_hosts, success_rate_request_volume,
+        success_rate_stdev_factor, enforcing_local_origin_success_rate,
+        failure_percentage_threshold, enforcing_failure_percentage,
+        enforcing_failure_percentage_local_origin, failure_percentage_minimum_hosts,
+        failure_percentage_request_volume,
+    }
     ignored!(
         "there are no active health checks",
         successful_active_health_check_uneject_host
     );
     let default = OutlierConfig::default();
-    let (success, failure) = (&default.success_rate, &default.failure_percentage);
     let base_ejection = positive(
         at.field("base_ejection_time"),
         base_ejection_time,
@@ -140,47 +147,8 @@ pub fn outlier(at: At<'_>, m: &pb::OutlierDetection) -> Result<OutlierConfig, Co
             enforcing_consecutive_local_origin_failure,
             100,
         )?,
-        success_rate: SuccessRate {
-            minimum_hosts: u32_or(success_rate_minimum_hosts, success.minimum_hosts),
-            request_volume: u32_or(success_rate_request_volume, success.request_volume),
-            // In thousandths.
-            stdev_factor: success_rate_stdev_factor
-                .as_ref()
-                .map_or(success.stdev_factor, |m| f64::from(m.value) / 1000.0),
-            enforcing: [
-                share(
-                    at.field("enforcing_success_rate"),
-                    enforcing_success_rate,
-                    success.enforcing[0],
-                )?,
-                share(
-                    at.field("enforcing_local_origin_success_rate"),
-                    enforcing_local_origin_success_rate,
-                    success.enforcing[1],
-                )?,
-            ],
-        },
-        failure_percentage: FailurePercentage {
-            threshold: share(
-                at.field("failure_percentage_threshold"),
-                failure_percentage_threshold,
-                failure.threshold,
-            )?,
-            minimum_hosts: u32_or(failure_percentage_minimum_hosts, failure.minimum_hosts),
-            request_volume: u32_or(failure_percentage_request_volume, failure.request_volume),
-            enforcing: [
-                share(
-                    at.field("enforcing_failure_percentage"),
-                    enforcing_failure_percentage,
-                    failure.enforcing[0],
-                )?,
-                share(
-                    at.field("enforcing_failure_percentage_local_origin"),
-                    enforcing_failure_percentage_local_origin,
-                    failure.enforcing[1],
-                )?,
-            ],
-        },
+        success_rate: success_rate(at, m)?,
+        failure_percentage: failure_percentage(at, m)?,
         split_local: *split_external_local_origin_errors,
         interval: positive(at.field("interval"), interval, default.interval)?,
         base_ejection,
@@ -197,6 +165,59 @@ pub fn outlier(at: At<'_>, m: &pb::OutlierDetection) -> Result<OutlierConfig, Co
         .unwrap_or(Duration::ZERO),
         max_ejection_percent: share(at.field("max_ejection_percent"), max_ejection_percent, 10)?,
         always_eject_one: bool_or(always_eject_one_host, false),
+    })
+}
+
+fn success_rate(at: At<'_>, m: &pb::OutlierDetection) -> Result<SuccessRate, CompileError> {
+    let default = OutlierConfig::default().success_rate;
+    let [external, local] = default.enforcing;
+    let factor = m.success_rate_stdev_factor.as_ref();
+    Ok(SuccessRate {
+        minimum_hosts: u32_or(&m.success_rate_minimum_hosts, default.minimum_hosts),
+        request_volume: u32_or(&m.success_rate_request_volume, default.request_volume),
+        // In thousandths.
+        stdev_factor: factor.map_or(default.stdev_factor, |m| f64::from(m.value) / 1000.0),
+        enforcing: [
+            share(
+                at.field("enforcing_success_rate"),
+                &m.enforcing_success_rate,
+                external,
+            )?,
+            share(
+                at.field("enforcing_local_origin_success_rate"),
+                &m.enforcing_local_origin_success_rate,
+                local,
+            )?,
+        ],
+    })
+}
+
+fn failure_percentage(
+    at: At<'_>,
+    m: &pb::OutlierDetection,
+) -> Result<FailurePercentage, CompileError> {
+    let default = OutlierConfig::default().failure_percentage;
+    let [external, local] = default.enforcing;
+    Ok(FailurePercentage {
+        threshold: share(
+            at.field("failure_percentage_threshold"),
+            &m.failure_percentage_threshold,
+            default.threshold,
+        )?,
+        minimum_hosts: u32_or(&m.failure_percentage_minimum_hosts, default.minimum_hosts),
+        request_volume: u32_or(&m.failure_percentage_request_volume, default.request_volume),
+        enforcing: [
+            share(
+                at.field("enforcing_failure_percentage"),
+                &m.enforcing_failure_percentage,
+                external,
+            )?,
+            share(
+                at.field("enforcing_failure_percentage_local_origin"),
+                &m.enforcing_failure_percentage_local_origin,
+                local,
+            )?,
+        ],
     })
 }
 

@@ -9,7 +9,7 @@ use super::matcher::header;
 use super::support::{
     At, CompileError, each, ignored, positive, required, timeout, u32_or, unknown_type, unsupported,
 };
-use super::values::is_type;
+use super::values::of_type;
 use crate::config::route::{RetryOn, RetryPolicy};
 
 /// Envoy's default back-off.
@@ -79,9 +79,9 @@ fn predicate(at: At<'_>, m: &pb::retry_policy::RetryHostPredicate) -> Result<(),
     ignored!("the type says what the extension is", name);
     let pb::retry_policy::retry_host_predicate::ConfigType::TypedConfig(any) =
         required!(at, config_type);
-    match is_type::<PreviousHostsPredicate>(at.field("typed_config"), any)? {
-        true => Ok(()),
-        false => unknown_type(at, any),
+    match of_type(at.field("typed_config"), any)? {
+        Some(PreviousHostsPredicate {}) => Ok(()),
+        None => unknown_type(at, any),
     }
 }
 

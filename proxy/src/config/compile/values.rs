@@ -1,5 +1,6 @@
 //! Small values of the core API: addresses, ranges, data sources, shares, metadata.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -222,12 +223,28 @@ pub fn extension<'m>(
     Ok(required!(at, typed_config))
 }
 
-/// Whether an extension is of type `M`, which has no settings that matter here.
-pub fn is_type<M: prost::Name + Default>(at: At<'_>, any: &pb::Any) -> Result<bool, CompileError> {
-    if type_name(any) != M::full_name() {
-        return Ok(false);
+/// The message in an extension; `None`: it is of another type.
+pub fn of_type<M: prost::Name + Default>(
+    at: At<'_>,
+    any: &pb::Any,
+) -> Result<Option<M>, CompileError> {
+    match type_name(any) == M::full_name() {
+        true => decode(at, any).map(Some),
+        false => Ok(None),
     }
-    decode::<M>(at, any).map(|_| true)
+}
+
+/// Metadata by filter. Typed metadata only extensions read that are not here.
+pub fn filter_metadata(m: &core::Metadata) -> &HashMap<String, pb::Struct> {
+    let core::Metadata {
+        filter_metadata,
+        typed_filter_metadata,
+    } = m;
+    ignored!(
+        "only extensions read it that are refused",
+        typed_filter_metadata
+    );
+    filter_metadata
 }
 
 /// String values of `filter_metadata[filter]`, sorted by key.
