@@ -35,6 +35,9 @@ pub async fn run(worker: Rc<Worker>, listener: TcpListener, address: SocketAddr)
                 // Out of descriptors or memory. Trying on would only burn the CPU that the
                 // connections need which could free them.
                 tracing::warn!(%address, %error, ?pause, "cannot accept connections for now");
+                if let Some(listener) = worker.store.peek().by_address.get(&address) {
+                    listener.def.metrics.accept_errors.inc();
+                }
                 worker.timers.sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
             }

@@ -111,6 +111,8 @@ resource_metrics! {
         tls_errors = "anyam_listener_tls_errors_total", "TLS handshakes that failed.";
         refused = "anyam_listener_refused_total",
             "Connections closed because of a limit on connections.";
+        accept_errors = "anyam_listener_accept_errors_total",
+            "Times that accepting had to pause: no descriptors or memory left.";
         rbac_denied = "anyam_listener_rbac_denied_total",
             "Connections and requests that authorisation refused.";
         rbac_shadow_denied = "anyam_listener_rbac_shadow_denied_total",

@@ -37,7 +37,7 @@ pub const STEPS_PER_PASS: usize = 4;
 #[derive(Clone)]
 pub struct Handshaker {
     pool: Pool,
-    turns: Rc<Semaphore>,
+    turns: Arc<Semaphore>,
     live: Rc<Registry>,
 }
 
@@ -54,7 +54,7 @@ impl Handshaker {
     pub fn new(pool: Pool, steps_per_pass: usize) -> Self {
         Handshaker {
             pool,
-            turns: Rc::new(Semaphore::new(steps_per_pass)),
+            turns: Arc::new(Semaphore::new(steps_per_pass)),
             live: Rc::new(Registry::default()),
         }
     }
@@ -169,13 +169,14 @@ impl Handshaker {
     /// One step of computing, in turn.
     async fn step(&self, wire: &mut Wire) -> Result<(), rustls::Error> {
         // The semaphore is never closed.
-        let turn = self.turns.acquire().await.ok();
+        let turn = self.turns.clone().acquire_owned().await.ok();
         let done = wire.process(None);
-        if self.turns.available_permits() == 0 {
-            // Others may wait: let the sockets have their pass before the turn goes on.
+        // A step is over at once; its turn is not. It goes on to the next handshake only after the
+        // sockets had their pass, which no step waits for.
+        tokio::task::spawn_local(async {
             tokio::task::yield_now().await;
-        }
-        drop(turn);
+            drop(turn);
+        });
         done
     }
 

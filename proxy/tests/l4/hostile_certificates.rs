@@ -165,7 +165,10 @@ fn names_made_to_be_read_in_two_ways() {
             let issued = mesh.ca.issue(sans);
             let error = other_client_shows(&mesh, &issued).await;
             let error = error.err().unwrap_or_else(|| panic!("{what} was believed"));
-            assert!(error.peer_was_refused(), "{what}: {error}");
+            assert!(error.peer_was_refused(), "client with {what}: {error}");
+            let error = other_server_shows(&mesh, &issued).await;
+            let error = error.err().unwrap_or_else(|| panic!("{what} was believed"));
+            assert!(error.peer_was_refused(), "server with {what}: {error}");
         }
         assert!(
             other_client_shows(&mesh, &mesh.ca.issue(vec![uri(ID)]))

@@ -1,0 +1,15 @@
+//! `anyam-proxy` as a process, started as Envoy is, and what hostile peers and a poor machine do to it.
+//!
+//! - `proxy`: a process with a bootstrap of its own, and what its admin page says
+//! - `resources`: descriptors run out; the end of a process
+//! - `tls`: storms, floods and stalls of TLS, from OpenSSL's client
+//! - `edge`: what strangers say of themselves, in headers, names and logs
+//! - `authorisation`: hosts and headers in every disguise against RBAC
+
+#![allow(clippy::unwrap_used)]
+
+mod authorisation;
+mod edge;
+mod proxy;
+mod resources;
+mod tls;

@@ -1,0 +1,274 @@
+//! A process and the addresses that only it uses.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+/// What takes longer than this is broken.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+const FRONT: u16 = 8000;
+const ADMIN: u16 = 8001;
+
+/// Loopback addresses that no other test uses: by process and count.
+pub fn own_address() -> Ipv4Addr {
+    static COUNT: AtomicU16 = AtomicU16::new(0);
+    let [high, low] = (std::process::id() as u16).to_be_bytes();
+    let count = COUNT.fetch_add(1, Relaxed);
+    let last = 2 + u8::try_from(count % 250).unwrap();
+    Ipv4Addr::new(127, 128 | high, low, last)
+}
+
+/// How a process is to be started.
+#[derive(Default)]
+pub struct Settings<'a> {
+    /// Filters of the front's chain, as YAML in one line.
+    pub filters: &'a str,
+    /// `transport_socket` and what else the chain has.
+    pub chain: &'a str,
+    /// Further fields of the listener.
+    pub listener: &'a str,
+    /// Descriptors that it may have.
+    pub descriptors: Option<usize>,
+    pub arguments: &'a [&'a str],
+}
+
+/// A running proxy. Ended and reaped when dropped.
+pub struct Proxy {
+    child: Child,
+    pub front: SocketAddr,
+    pub admin: SocketAddr,
+    log: BufReader<std::process::ChildStdout>,
+}
+
+impl Proxy {
+    /// Starts it in front of `upstream` and waits until it is ready. Its access log goes to stdout.
+    pub fn start(upstream: SocketAddr, settings: &Settings<'_>) -> Self {
+        let address = own_address();
+        let bootstrap = bootstrap(address, upstream, settings);
+        let program = env!("CARGO_BIN_EXE_anyam-proxy");
+        let mut command = match settings.descriptors {
+            Some(limit) => {
+                let mut shell = Command::new("sh");
+                let script = format!("ulimit -n {limit}; exec \"$@\"");
+                shell.args(["-c", &script, "sh", program]);
+                shell
+            }
+            None => Command::new(program),
+        };
+        command
+            .args(["--config-yaml", &bootstrap, "--concurrency", "1"])
+            .args(settings.arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = BufReader::new(child.stdout.take().unwrap());
+        let mut proxy = Self {
+            child,
+            front: (address, FRONT).into(),
+            admin: (address, ADMIN).into(),
+            log,
+        };
+        proxy.until("ready", |proxy| proxy.is_ready());
+        proxy
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits, bounded, for a condition in that process, by which nothing here can be woken.
+    pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        let began = Instant::now();
+        while !done(self) {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("{what}: the proxy ended: {status}");
+            }
+            assert!(
+                began.elapsed() < PATIENCE,
+                "{what}: not within {PATIENCE:?}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Whether new work should be sent to it.
+    pub fn is_ready(&self) -> bool {
+        self.try_get("/ready")
+            .is_ok_and(|text| text.starts_with("HTTP/1.1 200 "))
+    }
+
+    fn try_get(&self, path: &str) -> std::io::Result<String> {
+        ask(
+            self.admin,
+            &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"),
+        )
+    }
+
+    /// The sum of a metric's series.
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.try_get("/stats/prometheus").unwrap();
+        let values = text.lines().filter_map(|line| {
+            let rest = line.strip_prefix(name)?;
+            rest.starts_with(['{', ' '])
+                .then(|| rest.rsplit(' ').next())?
+        });
+        values.map(|value| value.parse::<f64>().unwrap()).sum()
+    }
+
+    /// Every line of Prometheus metrics.
+    pub fn metrics(&self) -> String {
+        self.try_get("/stats/prometheus").unwrap()
+    }
+
+    /// The next line of the access log; a worker writes within a second.
+    pub fn log_line(&mut self) -> String {
+        let mut line = String::new();
+        assert!(self.log.read_line(&mut line).unwrap() > 0, "the log ended");
+        line
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.pid().to_string();
+        let status = Command::new("kill").args([signal, &pid]).status();
+        assert!(status.unwrap().success());
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> ExitStatus {
+        let began = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(
+                began.elapsed() < PATIENCE,
+                "still running after {PATIENCE:?}"
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        // Already ended is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn bootstrap(address: Ipv4Addr, upstream: SocketAddr, settings: &Settings<'_>) -> String {
+    let Settings {
+        filters,
+        chain,
+        listener,
+        ..
+    } = settings;
+    let (ip, port) = (upstream.ip(), upstream.port());
+    format!(
+        "
+admin: {{ address: {{ socket_address: {{ address: {address}, port_value: {ADMIN} }} }} }}
+static_resources:
+  listeners:
+    - name: front
+      address: {{ socket_address: {{ address: {address}, port_value: {FRONT} }} }}
+      filter_chains: [{{ {chain} filters: [{filters}] }}]
+      {listener}
+  clusters:
+    - name: app
+      type: STATIC
+      connect_timeout: 5s
+      load_assignment:
+        cluster_name: app
+        endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: {ip}, port_value: {port} }} }} }} }}] }}]
+"
+    )
+}
+
+/// Bytes to the cluster `app`; `more`: further fields.
+pub fn tcp_proxy(more: &str) -> String {
+    format!(
+        r#"{{ name: tcp, typed_config: {{
+          "@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy,
+          stat_prefix: tcp, cluster: app {more} }} }}"#
+    )
+}
+
+/// HTTP to the cluster `app`; `http_filters` before the router, `more`: further fields.
+pub fn http_manager(http_filters: &str, more: &str) -> String {
+    format!(
+        r#"{{ name: http, typed_config: {{
+          "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager,
+          stat_prefix: http,
+          route_config: {{ name: all, virtual_hosts: [{{ name: all, domains: ["*"],
+            routes: [{{ match: {{ prefix: / }}, route: {{ cluster: app }} }}] }}] }},
+          http_filters: [{http_filters} {{ name: router, typed_config: {{
+            "@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router }} }}]
+          {more} }} }}"#
+    )
+}
+
+/// Sends `request` on a connection of its own; everything that comes back.
+pub fn ask(to: SocketAddr, request: &str) -> std::io::Result<String> {
+    let mut tcp = TcpStream::connect(to)?;
+    tcp.set_read_timeout(Some(PATIENCE))?;
+    tcp.write_all(request.as_bytes())?;
+    let mut all = Vec::new();
+    tcp.read_to_end(&mut all)?;
+    Ok(String::from_utf8_lossy(&all).into_owned())
+}
+
+/// Listens, and gives each connection a thread of its own.
+pub fn upstream(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for tcp in listener.incoming() {
+            let (tcp, serve) = (tcp.unwrap(), serve.clone());
+            std::thread::spawn(move || serve(tcp));
+        }
+    });
+    address
+}
+
+/// Echoes until the client ends.
+pub fn echo(mut tcp: TcpStream) {
+    let mut piece = [0; 16 * 1024];
+    while let Ok(count @ 1..) = tcp.read(&mut piece) {
+        if tcp.write_all(&piece[..count]).is_err() {
+            return;
+        }
+    }
+}
+
+/// Answers each request without a body with its own head, as its body.
+pub fn mirror(tcp: TcpStream) {
+    let mut writer = tcp.try_clone().unwrap();
+    let mut lines = BufReader::new(tcp);
+    loop {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if !matches!(lines.read_line(&mut head), Ok(1..)) {
+                return;
+            }
+        }
+        let length = head.len();
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{head}");
+        if writer.write_all(answer.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
+
+/// Runs `openssl`, which must succeed.
+pub fn openssl(folder: &Path, arguments: &str) {
+    let output = Command::new("openssl")
+        .args(arguments.split(' '))
+        .current_dir(folder)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "openssl {arguments}: {output:?}");
+}

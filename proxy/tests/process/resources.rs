@@ -1,0 +1,83 @@
+//! Descriptors run out, and come back; a process is told to end, and told again.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+
+use crate::proxy::{PATIENCE, Proxy, Settings, echo, tcp_proxy, upstream};
+
+/// Enough for the process itself and some ten relayed connections.
+const DESCRIPTORS: usize = 64;
+const CLIENTS: usize = 60;
+
+fn connect(to: SocketAddr) -> TcpStream {
+    let tcp = TcpStream::connect(to).unwrap();
+    tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+    tcp
+}
+
+fn round_trip(tcp: &mut TcpStream) -> std::io::Result<()> {
+    tcp.write_all(b"ping")?;
+    tcp.read_exact(&mut [0; 4])
+}
+
+#[test]
+fn without_descriptors_what_is_open_goes_on_and_the_rest_waits() {
+    let settings = Settings {
+        filters: &tcp_proxy(""),
+        descriptors: Some(DESCRIPTORS),
+        ..Settings::default()
+    };
+    let mut proxy = Proxy::start(upstream(echo), &settings);
+    let mut first = connect(proxy.front);
+    round_trip(&mut first).unwrap();
+    // All of these are established by the kernel; only some can be accepted.
+    let waiting: Vec<_> = (0..CLIENTS).map(|_| connect(proxy.front)).collect();
+    for _ in 0..20 {
+        round_trip(&mut first).unwrap();
+    }
+    drop(waiting);
+    // Descriptors come back: whoever comes now is served, and the pause was counted.
+    proxy.until("a new connection is served", |proxy| {
+        round_trip(&mut connect(proxy.front)).is_ok()
+    });
+    round_trip(&mut first).unwrap();
+    let pauses = proxy.metric("anyam_listener_accept_errors_total");
+    // One that spins would count thousands.
+    assert!((1.0..100.0).contains(&pauses), "{pauses} pauses");
+}
+
+#[test]
+fn a_second_signal_ends_the_process_at_once() {
+    for signals in [["-TERM", "-TERM"], ["-INT", "-TERM"]] {
+        let settings = Settings {
+            filters: &tcp_proxy(""),
+            ..Settings::default()
+        };
+        let mut proxy = Proxy::start(upstream(echo), &settings);
+        let mut open = connect(proxy.front);
+        round_trip(&mut open).unwrap();
+        proxy.signal(signals[0]);
+        // It drains: what is open may go on.
+        proxy.until("draining", |proxy| !proxy.is_ready());
+        round_trip(&mut open).unwrap();
+        proxy.signal(signals[1]);
+        assert_eq!(proxy.ended().code(), Some(143));
+        assert!(!matches!(open.read(&mut [0]), Ok(1..)));
+    }
+}
+
+#[test]
+fn a_drain_ends_by_itself_when_nothing_is_left() {
+    let settings = Settings {
+        filters: &tcp_proxy(""),
+        ..Settings::default()
+    };
+    let mut proxy = Proxy::start(upstream(echo), &settings);
+    let mut open = connect(proxy.front);
+    round_trip(&mut open).unwrap();
+    proxy.signal("-TERM");
+    proxy.until("draining", |proxy| !proxy.is_ready());
+    round_trip(&mut open).unwrap();
+    drop(open);
+    assert_eq!(proxy.ended().code(), Some(0));
+}
