@@ -311,3 +311,23 @@ fn bounds_on_connections_come_from_runtime_keys_and_the_overload_manager() {
                 .FixedHeapConfig, max_heap_size_bytes: 5}}]}";
     assert!(refused(heap).contains("FixedHeapConfig"));
 }
+
+#[test]
+fn what_comes_over_ads_needs_a_stream_to_come_by() {
+    let cluster = "{name: up, type: EDS, eds_cluster_config: {eds_config: \
+                   {resource_api_version: V3, ads: {}}}}";
+    let alone = yaml(&format!("static_resources: {{clusters: [{cluster}]}}")).unwrap();
+    let mistakes = validate::mistakes(&alone).unwrap();
+    assert_eq!(mistakes.len(), 1);
+    assert!(
+        mistakes[0].starts_with("static_resources.clusters[0]"),
+        "{mistakes:?}"
+    );
+    assert!(
+        mistakes[0].contains("\"up\" comes over ads"),
+        "{mistakes:?}"
+    );
+    let xds = "{name: xds, type: STATIC, load_assignment: {cluster_name: xds}}";
+    let with = ADS.replace("{name: xds, type: STATIC}", &format!("{xds}, {cluster}"));
+    assert_eq!(validate::mistakes(&yaml(&with).unwrap()).unwrap(), [""; 0]);
+}

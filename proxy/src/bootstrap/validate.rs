@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::Bootstrap;
-use crate::config::compile::{CompileError, Compiler, SecretStore};
+use crate::config::Name;
+use crate::config::compile::support::At;
+use crate::config::compile::{CompileError, Compiled, Compiler, References, SecretStore};
 use crate::telemetry::access_log::Sinks;
 use crate::telemetry::registry::{Registry, RegistryError};
 
@@ -37,16 +39,41 @@ pub fn mistakes(bootstrap: &Bootstrap) -> Result<Vec<String>, RegistryError> {
         clusters,
         |m| &m.name,
         &mut found,
-        |m| compiler.cluster(m, None).map(drop),
+        |m| {
+            let cluster = Compiled::Cluster(Arc::new(compiler.cluster(m, None)?));
+            can_come(bootstrap, &cluster)
+        },
     );
     each(
         "listeners",
         listeners,
         |m| &m.name,
         &mut found,
-        |m| compiler.listener(m, None).map(drop),
+        |m| {
+            let listener = Compiled::Listener(Arc::new(compiler.listener(m, None)?));
+            can_come(bootstrap, &listener)
+        },
     );
     Ok(found)
+}
+
+/// What a resource takes from ADS needs a stream to come by.
+fn can_come(bootstrap: &Bootstrap, resource: &Compiled) -> Result<(), CompileError> {
+    let References {
+        routes,
+        clusters: _,
+        endpoints,
+        secrets,
+        patience: _,
+    } = resource.references();
+    let is_static = |name: &Name| bootstrap.secrets.iter().any(|m| *m.name == **name);
+    let fetched = secrets.iter().filter(|name| !is_static(name));
+    match routes.iter().chain(&endpoints).chain(fetched).next() {
+        Some(name) if bootstrap.ads.is_none() => At::root("").fail(format_args!(
+            "{name:?} comes over ads, and there is no dynamic_resources.ads_config"
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn each<M>(

@@ -3,6 +3,7 @@
 //!
 //! - `ads`: the control plane; `process`: the proxy, and how it is asked
 //! - `outlier`: what it does by its own clock
+//! - `bootstrap`: what else a bootstrap says
 //! - `warming`: static resources that lead to what comes over ADS
 //! - `acknowledged`: an ACK can be counted on
 //! - `hostile`: a control plane that sends junk, goes away, or goes back in time
@@ -11,6 +12,7 @@
 
 mod acknowledged;
 mod ads;
+mod bootstrap;
 mod hostile;
 mod outlier;
 mod process;
