@@ -14,7 +14,7 @@ fn scope(workload: &str) -> Scope {
         service_account: workload.into(),
         trust_domain: "anyam.local".into(),
         anyam: true,
-        tls_files: None,
+        ..Scope::default()
     }
 }
 

@@ -122,6 +122,7 @@ fn resource(state: &State, question: &str) -> Value {
             private_key: "/etc/key.pem".into(),
             root_certificate: "/etc/root.pem".into(),
         }),
+        ..Scope::default()
     };
     match state.get(kind, name, &scope) {
         None => Value::Null,

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::FromRawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -136,8 +136,8 @@ fn read_frames(mut socket: File, ignored: Ipv4Addr, seen: &Mutex<Seen>, stop: &A
         match socket.read(&mut frame) {
             Ok(length) => {
                 if let Some(segment) = Segment::parse(&frame[..length])
-                    && segment.source.0 != ignored
-                    && segment.destination.0 != ignored
+                    && segment.source.0 != IpAddr::V4(ignored)
+                    && segment.destination.0 != IpAddr::V4(ignored)
                 {
                     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
                     judge(&segment, &mut flows, &mut seen);
@@ -150,7 +150,7 @@ fn read_frames(mut socket: File, ignored: Ipv4Addr, seen: &Mutex<Seen>, stop: &A
     }
 }
 
-type End = (Ipv4Addr, u16);
+type End = (IpAddr, u16);
 
 /// A TCP segment with a payload.
 struct Segment<'a> {
@@ -163,30 +163,51 @@ struct Segment<'a> {
 }
 
 impl<'a> Segment<'a> {
-    /// Ethernet II, IPv4, TCP; anything else is none.
+    /// Ethernet II, IPv4 or IPv6 without extension headers, TCP; anything else is none.
     fn parse(frame: &'a [u8]) -> Option<Self> {
         let ip = frame.get(14..)?;
-        let header = usize::from(ip.first()? & 0x0f) * 4;
-        let total = usize::from(u16::from_be_bytes([*ip.get(2)?, *ip.get(3)?]));
-        if frame.get(12..14)? != [8, 0] || ip.get(9)? != &6 {
-            return None;
-        }
-        let address = |at: usize| {
-            let bytes: [u8; 4] = ip.get(at..at + 4)?.try_into().ok()?;
-            Some(Ipv4Addr::from(bytes))
+        let length = |at: usize| {
+            Some(usize::from(u16::from_be_bytes([
+                *ip.get(at)?,
+                *ip.get(at + 1)?,
+            ])))
         };
-        let tcp = ip.get(header..total)?;
+        let (source, destination, tcp) = match frame.get(12..14)? {
+            [0x08, 0x00] if ip.get(9)? == &TCP => {
+                let header = usize::from(ip.first()? & 0x0f) * 4;
+                let tcp = ip.get(header..length(2)?)?;
+                (v4(ip, 12)?, v4(ip, 16)?, tcp)
+            }
+            [0x86, 0xdd] if ip.get(6)? == &TCP => {
+                let tcp = ip.get(40..40 + length(4)?)?;
+                (v6(ip, 8)?, v6(ip, 24)?, tcp)
+            }
+            _ => return None,
+        };
         let port = |at: usize| Some(u16::from_be_bytes([*tcp.get(at)?, *tcp.get(at + 1)?]));
         let data = usize::from(tcp.get(12)? >> 4) * 4;
         Some(Self {
-            source: (address(12)?, port(0)?),
-            destination: (address(16)?, port(2)?),
+            source: (source, port(0)?),
+            destination: (destination, port(2)?),
             sequence: u32::from_be_bytes(tcp.get(4..8)?.try_into().ok()?),
             // SYN without ACK.
             opens: tcp.get(13)? & 0x12 == 0x02,
             payload: tcp.get(data..)?,
         })
     }
+}
+
+/// The protocol's number in IP headers.
+const TCP: u8 = 6;
+
+fn v4(ip: &[u8], at: usize) -> Option<IpAddr> {
+    let bytes: [u8; 4] = ip.get(at..at + 4)?.try_into().ok()?;
+    Some(Ipv4Addr::from(bytes).into())
+}
+
+fn v6(ip: &[u8], at: usize) -> Option<IpAddr> {
+    let bytes: [u8; 16] = ip.get(at..at + 16)?.try_into().ok()?;
+    Some(Ipv6Addr::from(bytes).into())
 }
 
 /// Counts a segment. `flows` holds, for connections whose opening was seen, who opened it and the
@@ -224,8 +245,8 @@ mod tests {
 
     fn segment(payload: &[u8], opens: bool, sequence: u32) -> Segment<'_> {
         Segment {
-            source: (Ipv4Addr::new(10, 77, 1, 2), 40_000),
-            destination: (Ipv4Addr::new(10, 77, 2, 2), 8080),
+            source: ([10, 77, 1, 2].into(), 40_000),
+            destination: ([10, 77, 2, 2].into(), 8080),
             sequence,
             opens,
             payload,
@@ -257,6 +278,33 @@ mod tests {
             &mut seen,
         );
         assert_eq!((seen.tls_connections, seen.plain_connections), (1, 1));
+    }
+
+    #[test]
+    fn segments_of_both_families_are_read() {
+        let mut tcp = vec![0; 22];
+        tcp[..4].copy_from_slice(&[0x9c, 0x40, 0x1f, 0x90]);
+        tcp[12] = 5 << 4;
+        let mut four = vec![0; 34];
+        (four[12], four[14], four[17], four[23]) = (8, 0x45, 42, TCP);
+        four[26..34].copy_from_slice(&[10, 77, 1, 2, 10, 77, 2, 2]);
+        let mut six = vec![0; 54];
+        six[12..14].copy_from_slice(&[0x86, 0xdd]);
+        (six[14], six[19], six[20], six[37], six[53]) = (0x60, 22, TCP, 1, 2);
+        let ends: [(IpAddr, IpAddr); 2] = [
+            ([10, 77, 1, 2].into(), [10, 77, 2, 2].into()),
+            (Ipv6Addr::from(1).into(), Ipv6Addr::from(2).into()),
+        ];
+        for (head, (source, destination)) in [four, six].into_iter().zip(ends) {
+            let frame = [head, tcp.clone()].concat();
+            let segment = Segment::parse(&frame).unwrap();
+            assert_eq!(segment.source, (source, 40_000));
+            assert_eq!(segment.destination, (destination, 8080));
+            assert_eq!(segment.payload, [0, 0]);
+            for length in 0..frame.len() {
+                assert!(Segment::parse(&frame[..length]).is_none(), "{length}");
+            }
+        }
     }
 
     #[test]

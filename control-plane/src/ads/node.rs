@@ -8,7 +8,7 @@ use xds_proto::envoy::config::core::v3::node::UserAgentVersionType;
 use xds_proto::google::protobuf::value::Kind;
 
 use super::kind::bounded;
-use super::resources::{Scope, TlsFiles, View};
+use super::resources::{Ports, Scope, TlsFiles, View};
 use crate::ca::authority::subject_name;
 use crate::ca::identity::Peer;
 
@@ -79,6 +79,7 @@ pub fn authorise(node: &Node, peer: &Peer, view: &dyn View, domain: &str) -> Res
         trust_domain: domain.to_owned(),
         anyam: text("ANYAM") == "true",
         tls_files: tls_files(&metadata),
+        ports: ports(&metadata)?,
     };
     if peer.insecure {
         if let Some(account) = view.service_account(&scope.namespace, &scope.workload) {
@@ -167,6 +168,32 @@ fn tls_files(metadata: &HashMap<String, String>) -> Option<TlsFiles> {
         private_key: metadata.get("TLS_KEY")?.clone(),
         root_certificate: metadata.get("TLS_ROOT_CERT")?.clone(),
     })
+}
+
+#[allow(clippy::result_large_err)]
+fn ports(metadata: &HashMap<String, String>) -> Result<Ports, Status> {
+    let port = |key: &str, usual: u16| match metadata.get(key) {
+        None => Ok(usual),
+        Some(text) => match text.parse() {
+            Ok(port) if port != 0 => Ok(port),
+            _ => Err(Status::invalid_argument(format!(
+                "node.metadata.{key}: `{}` is no port; 1 to 65535",
+                bounded(text)
+            ))),
+        },
+    };
+    let usual = Ports::default();
+    let ports = Ports {
+        outbound: port("OUTBOUND_PORT", usual.outbound)?,
+        inbound: port("INBOUND_PORT", usual.inbound)?,
+    };
+    match ports.outbound == ports.inbound {
+        true => Err(Status::invalid_argument(format!(
+            "node.metadata: OUTBOUND_PORT and INBOUND_PORT are both {}; they must differ",
+            ports.inbound
+        ))),
+        false => Ok(ports),
+    }
 }
 
 fn software(node: &Node) -> String {

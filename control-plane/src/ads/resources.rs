@@ -31,6 +31,24 @@ pub struct Scope {
     pub anyam: bool,
     /// A proxy whose certificates are files: translation points at them.
     pub tls_files: Option<TlsFiles>,
+    pub ports: Ports,
+}
+
+/// Where a sidecar takes what netfilter redirects to it: node metadata `OUTBOUND_PORT` and
+/// `INBOUND_PORT`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Ports {
+    pub outbound: u16,
+    pub inbound: u16,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Ports {
+            outbound: 15001,
+            inbound: 15006,
+        }
+    }
 }
 
 /// Node metadata `TLS_CERT_CHAIN`, `TLS_KEY` and `TLS_ROOT_CERT` of a proxy that is not ours.

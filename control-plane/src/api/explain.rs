@@ -37,7 +37,7 @@ pub async fn explain(
         service_account: account,
         trust_domain: domain.to_owned(),
         anyam: true,
-        tls_files: None,
+        ..Scope::default()
     };
     let address = resolve(view, &scope, host)?;
     let identity = format!(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::mesh::{BadBackend, Mesh, PortEntry};
 use super::object::{Key, Kind};
-use super::route::{Parent, Route};
+use super::route::{Destination, Parent, Route};
 use super::service::{Protocol, Service};
 use super::status::Condition;
 
@@ -42,6 +42,9 @@ impl Attached {
         }
         if route.parents.is_empty() {
             refusals.push("there are no parentRefs; name the Service it governs".to_owned());
+        }
+        if route.hostnames {
+            refusals.push("hostnames have no effect: the address called says which Service".into());
         }
         match (accepted, refusals.is_empty()) {
             (true, true) => Condition::accepted(),
@@ -163,37 +166,45 @@ fn ports_of(
     }
 }
 
-/// What a route's backends came to.
+/// What a route's backends and mirrors came to.
 pub fn resolved_refs(mesh: &Mesh, route: &Route) -> Condition {
     let mut reason = None;
     let mut messages = Vec::new();
     for (rule, one) in route.rules.iter().enumerate() {
-        for (index, backend) in one.backends.iter().enumerate() {
+        let backends = one.backends.iter().enumerate().map(|(index, backend)| {
             let at = format!("spec.rules[{rule}].backendRefs[{index}]");
-            let Err(error) = mesh.backend(route, backend) else {
-                continue;
-            };
-            let key = Key::new(&backend.namespace, &backend.name);
-            let (why, message) = match error {
-                BadBackend::InvalidKind => {
-                    ("InvalidKind", "only a Service can be a backend".to_owned())
-                }
-                BadBackend::RefNotPermitted => (
-                    "RefNotPermitted",
-                    format!("no ReferenceGrant in {} allows {key}", backend.namespace),
-                ),
-                BadBackend::UnsupportedProtocol => (
-                    "UnsupportedProtocol",
-                    "the port is declared to carry TCP".to_owned(),
-                ),
-                BadBackend::NotFound(message) => ("BackendNotFound", message),
-            };
-            reason.get_or_insert(why);
-            messages.push(format!("{at}: {message}"));
+            (at, &backend.to)
+        });
+        let mirrors = one.filters.mirrors.iter().map(|mirror| {
+            let at = format!("spec.rules[{rule}].filters: requestMirror.backendRef");
+            (at, &mirror.to)
+        });
+        for (at, to) in backends.chain(mirrors) {
+            if let Err(error) = mesh.backend(route, to) {
+                let (why, message) = unresolved(error, to);
+                reason.get_or_insert(why);
+                messages.push(format!("{at}: {message}"));
+            }
         }
     }
     match reason {
         None => Condition::yes("ResolvedRefs", "ResolvedRefs"),
         Some(reason) => Condition::no("ResolvedRefs", reason, messages.join("; ")),
+    }
+}
+
+fn unresolved(error: BadBackend, to: &Destination) -> Refusal {
+    let key = Key::new(&to.namespace, &to.name);
+    match error {
+        BadBackend::InvalidKind => ("InvalidKind", "only a Service can be a backend".to_owned()),
+        BadBackend::RefNotPermitted => (
+            "RefNotPermitted",
+            format!("no ReferenceGrant in {} allows {key}", to.namespace),
+        ),
+        BadBackend::UnsupportedProtocol => (
+            "UnsupportedProtocol",
+            "the port is declared to carry TCP".to_owned(),
+        ),
+        BadBackend::NotFound(message) => ("BackendNotFound", message),
     }
 }

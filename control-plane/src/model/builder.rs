@@ -222,7 +222,11 @@ fn addresses(service: &Service, vips: &mut Vips) -> Vec<std::net::IpAddr> {
     match (service.headless, service.cluster_ips.is_empty()) {
         (true, _) => Vec::new(),
         (false, false) => service.cluster_ips.clone(),
-        (false, true) => vips.of(&service.meta.key()),
+        (false, true) => {
+            let mut all = vips.of(&service.meta.key());
+            all.retain(|ip| service.families.have(*ip));
+            all
+        }
     }
 }
 

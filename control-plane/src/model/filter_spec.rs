@@ -1,12 +1,14 @@
 //! Filters of routes as Gateway API v1 writes them.
 
-use std::num::NonZeroU16;
+use std::num::{NonZeroU16, NonZeroU32};
 
 use serde::Deserialize;
 
 use super::object::FieldError;
-use super::route::{Filters, HeaderEdits, Match, PathEdit, PathMatch, Redirect, Rewrite};
-use super::values::{HeaderName, HeaderText, PathText, check_name};
+use super::route::{
+    Destination, Filters, HeaderEdits, Match, Mirror, PathEdit, PathMatch, Redirect, Rewrite,
+};
+use super::values::{self, HeaderName, HeaderText, PathText, check_name};
 
 /// Gateway API's bound.
 const MAX_FILTERS: usize = 16;
@@ -25,15 +27,18 @@ pub struct FilterSpec {
     request_redirect: Option<RedirectSpec>,
     #[serde(default, rename = "urlRewrite")]
     url_rewrite: Option<RewriteSpec>,
+    #[serde(default)]
+    request_mirror: Option<MirrorSpec>,
 }
 
-#[derive(Clone, Copy, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Deserialize)]
 enum FilterKind {
     RequestHeaderModifier,
     ResponseHeaderModifier,
     RequestRedirect,
     #[serde(rename = "URLRewrite")]
     UrlRewrite,
+    RequestMirror,
 }
 
 #[derive(Deserialize)]
@@ -102,8 +107,52 @@ enum PathKind {
     ReplacePrefixMatch,
 }
 
-/// Reads all filters of a rule or a backend; what is wrong goes to `errors`.
-pub fn read(specs: Vec<FilterSpec>, at: &str, errors: &mut Vec<FieldError>) -> Filters {
+/// GEP-3171: all requests, or a share of them.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct MirrorSpec {
+    backend_ref: MirrorRef,
+    #[serde(default)]
+    percent: Option<u32>,
+    #[serde(default)]
+    fraction: Option<FractionSpec>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct MirrorRef {
+    #[serde(default)]
+    group: String,
+    #[serde(default = "values::service_kind")]
+    kind: String,
+    #[serde(deserialize_with = "values::subdomain")]
+    name: String,
+    #[serde(default, deserialize_with = "values::optional_label")]
+    namespace: Option<String>,
+    #[serde(default)]
+    port: Option<NonZeroU16>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FractionSpec {
+    numerator: u32,
+    #[serde(default = "hundred")]
+    denominator: NonZeroU32,
+}
+
+fn hundred() -> NonZeroU32 {
+    const { NonZeroU32::new(100).unwrap() }
+}
+
+/// Reads all filters of a rule or a backend of a route in `namespace`; what is wrong goes to
+/// `errors`.
+pub fn read(
+    specs: Vec<FilterSpec>,
+    namespace: &str,
+    at: &str,
+    errors: &mut Vec<FieldError>,
+) -> Filters {
     let mut filters = Filters::default();
     if specs.len() > MAX_FILTERS {
         errors.push(FieldError::new(
@@ -111,33 +160,41 @@ pub fn read(specs: Vec<FilterSpec>, at: &str, errors: &mut Vec<FieldError>) -> F
             format!("{MAX_FILTERS} entries are allowed"),
         ));
     }
-    let mut seen = [false; 4];
+    let mut seen = [false; 5];
     for (index, spec) in specs.into_iter().enumerate() {
         let at = format!("{at}[{index}]");
-        if std::mem::replace(&mut seen[spec.kind as usize], true) {
+        let again = std::mem::replace(&mut seen[spec.kind as usize], true);
+        if again && spec.kind != FilterKind::RequestMirror {
             errors.push(FieldError::new(format!("{at}.type"), "is there twice"));
         }
-        if let Err(error) = one(spec, &at, &mut filters) {
+        if let Err(error) = one(spec, namespace, &at, &mut filters) {
             errors.push(error);
         }
     }
     filters
 }
 
-fn one(spec: FilterSpec, at: &str, filters: &mut Filters) -> Result<(), FieldError> {
-    let (field, others) = match spec.kind {
-        FilterKind::RequestHeaderModifier => ("requestHeaderModifier", 1),
-        FilterKind::ResponseHeaderModifier => ("responseHeaderModifier", 1),
-        FilterKind::RequestRedirect => ("requestRedirect", 1),
-        FilterKind::UrlRewrite => ("urlRewrite", 1),
+fn one(
+    spec: FilterSpec,
+    namespace: &str,
+    at: &str,
+    filters: &mut Filters,
+) -> Result<(), FieldError> {
+    let field = match spec.kind {
+        FilterKind::RequestHeaderModifier => "requestHeaderModifier",
+        FilterKind::ResponseHeaderModifier => "responseHeaderModifier",
+        FilterKind::RequestRedirect => "requestRedirect",
+        FilterKind::UrlRewrite => "urlRewrite",
+        FilterKind::RequestMirror => "requestMirror",
     };
     let given = [
         spec.request_header_modifier.is_some(),
         spec.response_header_modifier.is_some(),
         spec.request_redirect.is_some(),
         spec.url_rewrite.is_some(),
+        spec.request_mirror.is_some(),
     ];
-    if given.iter().filter(|given| **given).count() != others || !given[spec.kind as usize] {
+    if given.iter().filter(|given| **given).count() != 1 || !given[spec.kind as usize] {
         return Err(FieldError::new(
             at,
             format!("must have `{field}` and no other settings"),
@@ -158,7 +215,53 @@ fn one(spec: FilterSpec, at: &str, filters: &mut Filters) -> Result<(), FieldErr
             path: path(spec.path, &format!("{at}.{field}"))?,
         });
     }
+    if let Some(spec) = spec.request_mirror {
+        let mirror = spec.read(namespace, &format!("{at}.{field}"))?;
+        filters.mirrors.push(mirror);
+    }
     Ok(())
+}
+
+impl MirrorSpec {
+    fn read(self, namespace: &str, at: &str) -> Result<Mirror, FieldError> {
+        const ALL: u32 = 1_000_000;
+        let share = match (self.percent, self.fraction) {
+            (None, None) => ALL,
+            (Some(percent), None) if percent <= 100 => percent * (ALL / 100),
+            (Some(percent), None) => {
+                let message = format!("{percent} is more than 100");
+                return Err(FieldError::new(format!("{at}.percent"), message));
+            }
+            (None, Some(fraction)) => fraction.of(ALL, &format!("{at}.fraction"))?,
+            (Some(_), Some(_)) => {
+                let message = "percent and fraction exclude each other";
+                return Err(FieldError::new(format!("{at}.fraction"), message));
+            }
+        };
+        let to = self.backend_ref;
+        Ok(Mirror {
+            to: Destination {
+                service: to.kind == "Service" && matches!(to.group.as_str(), "" | "core"),
+                namespace: to.namespace.unwrap_or_else(|| namespace.to_owned()),
+                name: to.name,
+                port: to.port.map(NonZeroU16::get),
+            },
+            share,
+        })
+    }
+}
+
+impl FractionSpec {
+    fn of(&self, all: u32, at: &str) -> Result<u32, FieldError> {
+        let (numerator, denominator) = (self.numerator, self.denominator.get());
+        if numerator > denominator {
+            let message = format!("{numerator} is more than the denominator {denominator}");
+            return Err(FieldError::new(format!("{at}.numerator"), message));
+        }
+        let share = u64::from(numerator) * u64::from(all) / u64::from(denominator);
+        // Not more than `all`.
+        Ok(share as u32)
+    }
 }
 
 impl HeaderSpec {
@@ -259,6 +362,12 @@ pub fn check_rule(
     }
     if filters.redirect.is_some() && has_backends {
         wrong("a rule with RequestRedirect has no backendRefs");
+    }
+    if filters.redirect.is_some() && !filters.mirrors.is_empty() {
+        wrong("RequestRedirect and RequestMirror exclude each other: a redirect sends nothing on");
+    }
+    if !filters.mirrors.is_empty() && filters.redirect.is_none() && !has_backends {
+        wrong("a rule with RequestMirror needs backendRefs: without them nothing is sent on");
     }
     let edits = [
         filters

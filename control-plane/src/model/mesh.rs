@@ -10,7 +10,7 @@ use super::object::{Key, Target};
 use super::policy::{
     BackendPolicy, Defaults, EgressMode, LogFormat, MeshPolicy, MtlsMode, ROOT_NAMESPACE,
 };
-use super::route::{Backend, Route};
+use super::route::{Destination, Route};
 use super::service::{PortRef, Protocol, Service};
 use super::status::ObjectStatus;
 use super::workload::Workload;
@@ -20,10 +20,6 @@ use super::workload::Workload;
 pub struct Options {
     pub trust_domain: String,
     pub cluster_domain: String,
-    /// Where sidecars take what their apps send.
-    pub outbound_port: u16,
-    /// Where sidecars take what is sent to their apps.
-    pub inbound_port: u16,
 }
 
 impl Default for Options {
@@ -31,9 +27,33 @@ impl Default for Options {
         Options {
             trust_domain: "anyam.local".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
-            outbound_port: 15001,
-            inbound_port: 15006,
         }
+    }
+}
+
+/// Families of addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Families {
+    pub v4: bool,
+    pub v6: bool,
+}
+
+impl Families {
+    pub const V4: Self = Families {
+        v4: true,
+        v6: false,
+    };
+    pub const BOTH: Self = Families { v4: true, v6: true };
+
+    pub fn of(addresses: &[IpAddr]) -> Self {
+        Families {
+            v4: addresses.iter().any(IpAddr::is_ipv4),
+            v6: addresses.iter().any(IpAddr::is_ipv6),
+        }
+    }
+
+    pub fn have(self, ip: IpAddr) -> bool {
+        if ip.is_ipv4() { self.v4 } else { self.v6 }
     }
 }
 
@@ -149,6 +169,12 @@ impl Mesh {
         self.services.get(self.by_host.get(host)?)
     }
 
+    /// Of the addresses of a workload. `None`: it is not declared.
+    pub fn families(&self, namespace: &str, workload: &str) -> Option<Families> {
+        let entry = self.workload(namespace, workload)?;
+        Some(Families::of(&entry.workload.addresses))
+    }
+
     pub fn workload_by_ip(&self, ip: IpAddr) -> Option<&Arc<WorkloadEntry>> {
         self.workloads.get(self.by_ip.get(&ip)?)
     }
@@ -178,26 +204,26 @@ impl Mesh {
         all
     }
 
-    /// What a route's backend points at.
+    /// What a route's backend or mirror points at.
     ///
     /// # Errors
     /// See [`BadBackend`].
     pub fn backend(
         &self,
         route: &Route,
-        backend: &Backend,
+        to: &Destination,
     ) -> Result<(&Arc<ServiceEntry>, u16), BadBackend> {
-        if !backend.service {
+        if !to.service {
             return Err(BadBackend::InvalidKind);
         }
-        if backend.namespace != route.meta.namespace && !self.granted(route, backend) {
+        if to.namespace != route.meta.namespace && !self.granted(route, to) {
             return Err(BadBackend::RefNotPermitted);
         }
-        let key = Key::new(&backend.namespace, &backend.name);
+        let key = Key::new(&to.namespace, &to.name);
         let service = self
             .service(&key)
             .ok_or_else(|| BadBackend::NotFound(format!("there is no Service {key}")))?;
-        let port = backend
+        let port = to
             .port
             .ok_or_else(|| BadBackend::NotFound(format!("Service {key} needs a port here")))?;
         match service.port(port) {
@@ -209,19 +235,19 @@ impl Mesh {
         }
     }
 
-    fn granted(&self, route: &Route, backend: &Backend) -> bool {
+    fn granted(&self, route: &Route, to: &Destination) -> bool {
         // What the caller addressed itself needs nobody's leave (consumer routes, GEP-1294).
         let parent = route.parents.iter().any(|parent| {
-            parent.service && parent.namespace == backend.namespace && parent.name == backend.name
+            parent.service && parent.namespace == to.namespace && parent.name == to.name
         });
         let grants = self
             .grants
-            .get(&backend.namespace)
+            .get(&to.namespace)
             .map(Vec::as_slice)
             .unwrap_or_default();
         let kind = route.kind.name();
         let allows =
-            |grant: &Arc<ReferenceGrant>| grant.allows(kind, &route.meta.namespace, &backend.name);
+            |grant: &Arc<ReferenceGrant>| grant.allows(kind, &route.meta.namespace, &to.name);
         parent || grants.iter().any(allows)
     }
 

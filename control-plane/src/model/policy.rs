@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroU32};
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::object::{self, FieldError, Meta, Target, TargetRef};
-use super::values::Span;
+use super::values::{self, Span};
 
 /// Objects in this namespace hold for the whole mesh.
 pub const ROOT_NAMESPACE: &str = "anyam-system";
@@ -42,8 +42,16 @@ pub struct Mtls {
     #[serde(default)]
     pub mode: Option<MtlsMode>,
     /// By the workload's port.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "by_port")]
     pub ports: BTreeMap<NonZeroU16, MtlsMode>,
+}
+
+/// Keys of JSON objects are strings: what went through the Kubernetes API has its numbers quoted.
+fn by_port<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<NonZeroU16, MtlsMode>, D::Error> {
+    let ports: BTreeMap<values::PortKey, MtlsMode> = Deserialize::deserialize(deserializer)?;
+    Ok(ports.into_iter().map(|(key, mode)| (key.0, mode)).collect())
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]

@@ -12,6 +12,8 @@ pub struct Route {
     pub kind: Kind,
     pub meta: Meta,
     pub parents: Vec<Parent>,
+    /// Whether there are any; they choose nothing.
+    pub hostnames: bool,
     pub rules: Vec<Rule>,
 }
 
@@ -83,6 +85,15 @@ pub struct Filters {
     pub response: HeaderEdits,
     pub redirect: Option<Redirect>,
     pub rewrite: Option<Rewrite>,
+    pub mirrors: Vec<Mirror>,
+}
+
+/// Requests that are also sent elsewhere, where the answer is ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mirror {
+    pub to: Destination,
+    /// How many of a million.
+    pub share: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,13 +127,27 @@ pub enum PathEdit {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// False: no Service; such a share answers 500.
+    pub to: Destination,
+    pub weight: u32,
+    pub filters: Filters,
+}
+
+/// Where a reference to a backend points.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Destination {
+    /// False: no Service; such a share answers 500, such a mirror gets nothing.
     pub service: bool,
     pub namespace: String,
     pub name: String,
     pub port: Option<u16>,
-    pub weight: u32,
-    pub filters: Filters,
+}
+
+impl Rule {
+    /// All that the rule may send requests to.
+    pub fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        let backends = self.backends.iter().map(|backend| &backend.to);
+        backends.chain(self.filters.mirrors.iter().map(|mirror| &mirror.to))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use super::filter_spec::{self, FilterSpec};
 use super::match_spec::MatchSpec;
-use super::object::{FieldError, Meta};
-use super::route::{Backend, Match, Parent, Retry, Route, Rule, Timeouts};
+use super::object::{FieldError, Kind, Meta};
+use super::route::{Backend, Destination, Match, Parent, Retry, Route, Rule, Timeouts};
 use super::values::{self, Span};
 
 /// Gateway API's own bounds.
@@ -24,9 +24,9 @@ const MAX_ATTEMPTS: u32 = 10;
 pub struct RouteSpec<M> {
     #[serde(default)]
     parent_refs: Vec<ParentRef>,
-    /// Without effect for Service parents (GEP-1294).
-    #[serde(default, rename = "hostnames")]
-    _hostnames: Vec<String>,
+    /// Without effect for Service parents (GEP-1294), which the route's conditions say.
+    #[serde(default)]
+    hostnames: Vec<String>,
     #[serde(default = "Vec::new")]
     rules: Vec<RuleSpec<M>>,
 }
@@ -59,7 +59,7 @@ fn gateway_kind() -> String {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct RuleSpec<M> {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "values::optional_subdomain")]
     name: Option<String>,
     #[serde(default = "Vec::new")]
     matches: Vec<M>,
@@ -76,9 +76,10 @@ struct RuleSpec<M> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct BackendRef {
+    // Flattening would take unknown fields in silence.
     #[serde(default)]
     group: String,
-    #[serde(default = "service_kind")]
+    #[serde(default = "values::service_kind")]
     kind: String,
     #[serde(deserialize_with = "values::subdomain")]
     name: String,
@@ -90,10 +91,6 @@ struct BackendRef {
     weight: Option<u32>,
     #[serde(default)]
     filters: Vec<FilterSpec>,
-}
-
-fn service_kind() -> String {
-    "Service".to_owned()
 }
 
 #[derive(Default, Deserialize)]
@@ -134,8 +131,13 @@ impl Route {
             .into_iter()
             .map(|parent| parent.read(&namespace))
             .collect();
-        let mut rules = Vec::new();
+        let mut rules: Vec<Rule> = Vec::new();
         for (index, rule) in spec.rules.into_iter().enumerate() {
+            let named = |other: &Rule| rule.name.is_some() && other.name == rule.name;
+            if rules.iter().any(named) {
+                let at = format!("spec.rules[{index}].name");
+                errors.push(FieldError::new(at, "is the name of another rule too"));
+            }
             rules.push(rule.read(&format!("spec.rules[{index}]"), &namespace, &mut errors));
         }
         match errors.is_empty() {
@@ -143,6 +145,7 @@ impl Route {
                 kind: M::KIND,
                 meta,
                 parents,
+                hostnames: !spec.hostnames.is_empty(),
                 rules,
             }),
             false => Err(errors),
@@ -195,7 +198,7 @@ impl<M: MatchSpec> RuleSpec<M> {
         if matches.is_empty() {
             matches.push(Match::default());
         }
-        let filters = filter_spec::read(self.filters, &format!("{at}.filters"), errors);
+        let filters = filter_spec::read(self.filters, namespace, &format!("{at}.filters"), errors);
         filter_spec::check_rule(
             &filters,
             &matches,
@@ -203,6 +206,10 @@ impl<M: MatchSpec> RuleSpec<M> {
             !self.backend_refs.is_empty(),
             errors,
         );
+        if M::KIND == Kind::GrpcRoute && (filters.redirect.is_some() || filters.rewrite.is_some()) {
+            let message = "a GRPCRoute has no RequestRedirect and no URLRewrite";
+            errors.push(FieldError::new(format!("{at}.filters"), message));
+        }
         let mut backends = Vec::new();
         for (index, backend) in self.backend_refs.into_iter().enumerate() {
             let at = format!("{at}.backendRefs[{index}]");
@@ -223,8 +230,8 @@ impl<M: MatchSpec> RuleSpec<M> {
 
 impl BackendRef {
     fn read(self, at: &str, namespace: &str, errors: &mut Vec<FieldError>) -> Backend {
-        let filters = filter_spec::read(self.filters, &format!("{at}.filters"), errors);
-        if filters.redirect.is_some() || filters.rewrite.is_some() {
+        let filters = filter_spec::read(self.filters, namespace, &format!("{at}.filters"), errors);
+        if filters.redirect.is_some() || filters.rewrite.is_some() || !filters.mirrors.is_empty() {
             let message =
                 "only RequestHeaderModifier and ResponseHeaderModifier are supported here";
             errors.push(FieldError::new(format!("{at}.filters"), message));
@@ -236,10 +243,12 @@ impl BackendRef {
             ));
         }
         Backend {
-            service: self.kind == "Service" && matches!(self.group.as_str(), "" | "core"),
-            namespace: self.namespace.unwrap_or_else(|| namespace.to_owned()),
-            name: self.name,
-            port: self.port.map(NonZeroU16::get),
+            to: Destination {
+                service: self.kind == "Service" && matches!(self.group.as_str(), "" | "core"),
+                namespace: self.namespace.unwrap_or_else(|| namespace.to_owned()),
+                name: self.name,
+                port: self.port.map(NonZeroU16::get),
+            },
             weight: self.weight.unwrap_or(1),
             filters,
         }

@@ -8,6 +8,7 @@ use std::num::NonZeroU16;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, Unexpected, Visitor};
 
+use super::mesh::Families;
 use super::object::{FieldError, Meta};
 use super::values::check_name;
 
@@ -59,8 +60,10 @@ pub struct Service {
     pub selector: BTreeMap<String, String>,
     /// Only TCP ports.
     pub ports: Vec<ServicePort>,
-    /// Written addresses. Empty: one is allotted, unless headless.
+    /// Written addresses. Empty: they are allotted, unless headless.
     pub cluster_ips: Vec<IpAddr>,
+    /// Of addresses that are allotted.
+    pub families: Families,
     pub headless: bool,
     pub publish_not_ready: bool,
     /// Names of ports left out because they are not TCP.
@@ -128,10 +131,17 @@ pub struct ServiceSpec {
     internal_traffic_policy: Option<String>,
     #[serde(default, rename = "externalTrafficPolicy")]
     _external_traffic_policy: IgnoredAny,
-    #[serde(default, rename = "ipFamilies")]
-    _ip_families: IgnoredAny,
+    #[serde(default)]
+    ip_families: Vec<IpFamily>,
+    /// What the API server does where `ipFamilies` says nothing; without it both are allotted.
     #[serde(default, rename = "ipFamilyPolicy")]
     _ip_family_policy: IgnoredAny,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq)]
+enum IpFamily {
+    IPv4,
+    IPv6,
 }
 
 #[derive(Clone, Copy, Default, Deserialize, PartialEq)]
@@ -242,6 +252,7 @@ impl Service {
             selector: spec.selector,
             ports,
             cluster_ips,
+            families: families(&spec.ip_families),
             headless,
             publish_not_ready: spec.publish_not_ready_addresses,
             left_out,
@@ -250,6 +261,17 @@ impl Service {
 
     pub fn port(&self, number: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|port| port.number == number)
+    }
+}
+
+/// Both where nothing is said.
+fn families(asked: &[IpFamily]) -> Families {
+    match asked.is_empty() {
+        true => Families::BOTH,
+        false => Families {
+            v4: asked.contains(&IpFamily::IPv4),
+            v6: asked.contains(&IpFamily::IPv6),
+        },
     }
 }
 

@@ -3,11 +3,12 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, Visitor};
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
 /// Bytes a regular expression may be long.
 const MAX_PATTERN: usize = 1024;
@@ -282,9 +283,45 @@ impl Visitor<'_> for NameText {
     }
 }
 
+/// A port as the key of a map, quoted or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PortKey(pub NonZeroU16);
+
+impl<'de> Deserialize<'de> for PortKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Key;
+        impl Visitor<'_> for Key {
+            type Value = PortKey;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port (1 to 65535)")
+            }
+            fn visit_u64<E: Error>(self, number: u64) -> Result<PortKey, E> {
+                self.visit_str(&number.to_string())
+            }
+            fn visit_str<E: Error>(self, text: &str) -> Result<PortKey, E> {
+                let port = text.parse().map(PortKey);
+                port.map_err(|_| E::invalid_value(Unexpected::Str(text), &self))
+            }
+        }
+        deserializer.deserialize_any(Key)
+    }
+}
+
+/// For `default`: what a backend reference points at.
+pub fn service_kind() -> String {
+    "Service".to_owned()
+}
+
 /// For `deserialize_with`: [`check_name`] with dots.
 pub fn subdomain<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     deserializer.deserialize_str(NameText { dots: true })
+}
+
+/// For `deserialize_with`: an optional [`subdomain`].
+pub fn optional_subdomain<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<String>, D::Error> {
+    subdomain(deserializer).map(Some)
 }
 
 /// For `deserialize_with`: [`check_name`] without dots.

@@ -5,6 +5,7 @@ use std::num::NonZeroU16;
 
 use serde::Deserialize;
 
+use super::mesh::Families;
 use super::object::{FieldError, Meta};
 use super::service::Protocol;
 use super::values;
@@ -150,6 +151,12 @@ impl Workload {
     /// The first address.
     pub fn address(&self) -> Option<IpAddr> {
         self.addresses.first().copied()
+    }
+
+    /// The first address that a caller with addresses of `families` can dial; else the first.
+    pub fn address_in(&self, families: Families) -> Option<IpAddr> {
+        let mut fitting = self.addresses.iter().filter(|ip| families.have(**ip));
+        fitting.next().copied().or(self.address())
     }
 
     pub fn label(&self, name: &str) -> Option<&str> {

@@ -333,12 +333,16 @@ mod tests {
                 "mesh.yaml:6:37: spec.rules[0].matches[0].headers[0].name: `a b` is no header name",
             ),
             (
-                "filters: [{ type: RequestMirror, requestMirror: {} }]",
-                "mesh.yaml:6:25: spec.rules[0].filters[0].type: unknown variant `RequestMirror`, expected one of `RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect`, `URLRewrite`",
+                "filters: [{ type: CORS, cors: {} }]",
+                "mesh.yaml:6:25: spec.rules[0].filters[0].type: unknown variant `CORS`, expected one of `RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect`, `URLRewrite`, `RequestMirror`",
             ),
             (
                 "filters: [{ type: URLRewrite }]",
                 "mesh.yaml:6:17: spec.rules[0].filters[0]: must have `urlRewrite` and no other settings",
+            ),
+            (
+                "name: A b",
+                "mesh.yaml:6:13: spec.rules[0].name: `A b` is no name: lower-case letters, digits and `-` (and `.`, 253 at most), a letter or digit at both ends",
             ),
             (
                 "sessionPersistence: { type: Cookie }",

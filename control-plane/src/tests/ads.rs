@@ -3,10 +3,15 @@
 use super::bench::{
     Bench, Client, DOMAIN, Delta, Nothing, certificate, csr, eventually, names, node, options,
 };
+use crate::ca::service::unix_now;
+use crate::ca::token::Tokens;
 use crate::server::{StartError, start};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, PKCS_ED25519, SanType};
 use std::sync::Arc;
+use std::time::Duration;
 use tonic::{Code, Status};
 use xds_proto::envoy::config::core::v3::Node;
+use xds_proto::google::protobuf::{Struct, Value, value::Kind};
 use xds_proto::type_url::CLUSTER;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,6 +142,96 @@ async fn a_token_buys_one_certificate_of_its_workload() {
         code(ask(&bench, "web", Some(&token)).await),
         Code::Unauthenticated
     );
+}
+
+/// What `ca::csr::judge` refuses is refused on the wire too, and costs no token.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_for_more_than_the_token_says_is_refused_on_the_wire() {
+    let bench = Bench::new().await;
+    let token = bench.token("shop", "web-0", "web");
+    let uri = format!("spiffe://{DOMAIN}/ns/shop/sa/web");
+    let plain = || {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![SanType::URI(uri.as_str().try_into().unwrap())];
+        params
+    };
+    let mut authority = plain();
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let mut named = plain();
+    let other = SanType::DnsName("cart.shop".try_into().unwrap());
+    named.subject_alt_names.push(other);
+    let mut twice = plain();
+    let other = format!("spiffe://{DOMAIN}/ns/shop/sa/cart");
+    let other = SanType::URI(other.as_str().try_into().unwrap());
+    twice.subject_alt_names.push(other);
+    let good = KeyPair::generate().unwrap();
+    let unusual = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let requests = [
+        ("a CA", authority.serialize_request(&good)),
+        ("another name", named.serialize_request(&good)),
+        ("another identity too", twice.serialize_request(&good)),
+        (
+            "a key of no allowed kind",
+            plain().serialize_request(&unusual),
+        ),
+    ];
+    for (what, request) in requests {
+        let csr = request.unwrap().pem().unwrap();
+        let channel = bench.channel(None).await;
+        let refused = certificate(channel, &csr, Some(&token)).await;
+        let status = refused.expect_err(what);
+        let codes = [Code::InvalidArgument, Code::PermissionDenied];
+        assert!(codes.contains(&status.code()), "{what}: {status}");
+    }
+    let csr = plain().serialize_request(&good).unwrap().pem().unwrap();
+    let channel = bench.channel(None).await;
+    certificate(channel, &csr, Some(&token)).await.unwrap();
+}
+
+/// A token that has run out, or was made by another mesh, buys nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_of_another_time_or_mesh_buy_nothing() {
+    let bench = Bench::new().await;
+    let (_, request) = csr(&format!("spiffe://{DOMAIN}/ns/shop/sa/web"));
+    let foreign = Bench::new().await.token("shop", "web-0", "web");
+    let hash = bench.running.authority.root_hash();
+    let tokens = Tokens::open(&bench.state.path().join("state"), DOMAIN, &hash).unwrap();
+    let long_ago = unix_now() - 7200;
+    let expired = tokens
+        .mint(("shop", "web-0"), "web", long_ago, Duration::from_secs(60))
+        .unwrap();
+    for token in [foreign, expired] {
+        let channel = bench.channel(None).await;
+        let refused = certificate(channel, &request, Some(&token)).await;
+        assert_eq!(refused.unwrap_err().code(), Code::Unauthenticated);
+    }
+}
+
+/// Node metadata that cannot be meant is refused, with what is wrong with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ports_of_a_node_are_ports_that_differ() {
+    let bench = Bench::new().await;
+    for (outbound, inbound) in [("0", "15006"), ("x", "15006"), ("70000", "1"), ("80", "80")] {
+        let text = |text: &str| Value {
+            kind: Some(Kind::StringValue(text.into())),
+        };
+        let fields = [
+            ("OUTBOUND_PORT".into(), text(outbound)),
+            ("INBOUND_PORT".into(), text(inbound)),
+        ];
+        let node = Node {
+            metadata: Some(Struct {
+                fields: fields.into(),
+            }),
+            ..node("web-0")
+        };
+        let refused = match Delta::open(bench.plain().await, node).await {
+            Ok(mut stream) => stream.next().await.unwrap_err(),
+            Err(status) => status,
+        };
+        assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+        assert!(refused.message().contains("OUTBOUND_PORT"), "{refused}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -8,16 +8,14 @@ use bytes::Bytes;
 use http::StatusCode;
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use rcgen::{CertificateParams, KeyPair, SanType};
 use rustls::RootCertStore;
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status, Streaming};
+use tonic::{Status, Streaming};
 use xds_proto::anyam::inspect::v1::control_message::Message as Command;
 use xds_proto::anyam::inspect::v1::inspect_client::InspectClient;
 use xds_proto::anyam::inspect::v1::proxy_message::Message;
@@ -26,10 +24,9 @@ use xds_proto::envoy::config::core::v3::Node;
 use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use xds_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DeltaDiscoveryResponse};
 use xds_proto::google::rpc::Status as RpcStatus;
-use xds_proto::istio::v1::auth::IstioCertificateRequest;
-use xds_proto::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
 use xds_proto::type_url::CLUSTER;
 
+pub(crate) use super::credential::{Client, certificate, certificate_for, csr};
 use crate::ads::testing::Memory;
 use crate::api::declared::{Declared, DeclaredWorkload};
 use crate::api::types::{Finding, Objects};
@@ -129,7 +126,7 @@ impl Bench {
             .unwrap()
     }
 
-    pub(crate) async fn channel(&self, client: Option<&Client>) -> Channel {
+    pub(crate) fn connector(&self, client: Option<&Client>) -> tokio_rustls::TlsConnector {
         let mut roots = RootCertStore::empty();
         roots.add(self.running.authority.root().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -144,7 +141,11 @@ impl Bench {
                 .unwrap(),
         };
         config.alpn_protocols = vec![b"h2".to_vec()];
-        let tls = tokio_rustls::TlsConnector::from(Arc::new(config));
+        tokio_rustls::TlsConnector::from(Arc::new(config))
+    }
+
+    pub(crate) async fn channel(&self, client: Option<&Client>) -> Channel {
+        let tls = self.connector(client);
         let address = self.running.xds;
         let connect = tower::service_fn(move |_| {
             let tls = tls.clone();
@@ -248,51 +249,6 @@ pub(crate) async fn eventually<T, F: Future<Output = Option<T>>>(mut look: impl 
         );
         tokio::task::yield_now().await;
     }
-}
-
-pub(crate) struct Client {
-    key: Vec<u8>,
-    pub(crate) chain: Vec<CertificateDer<'static>>,
-}
-
-impl Client {
-    pub(crate) fn new(key: KeyPair, chain: &[String]) -> Self {
-        let parse = |pem: &String| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
-        Client {
-            key: key.serialize_der(),
-            chain: chain.iter().map(parse).collect(),
-        }
-    }
-
-    pub(crate) fn key(&self) -> PrivateKeyDer<'static> {
-        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key.clone()))
-    }
-}
-
-pub(crate) fn csr(uri: &str) -> (KeyPair, String) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::default();
-    params.subject_alt_names = vec![SanType::URI(uri.try_into().unwrap())];
-    let csr = params.serialize_request(&key).unwrap().pem().unwrap();
-    (key, csr)
-}
-
-pub(crate) async fn certificate(
-    channel: Channel,
-    csr: &str,
-    token: Option<&str>,
-) -> Result<Vec<String>, Status> {
-    let mut request = Request::new(IstioCertificateRequest {
-        csr: csr.into(),
-        ..Default::default()
-    });
-    if let Some(token) = token {
-        let bearer = format!("Bearer {token}").parse().unwrap();
-        request.metadata_mut().insert("authorization", bearer);
-    }
-    let mut client = IstioCertificateServiceClient::new(channel);
-    let answer = client.create_certificate(request).await?;
-    Ok(answer.into_inner().cert_chain)
 }
 
 pub(crate) struct Delta {

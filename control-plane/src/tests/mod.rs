@@ -3,5 +3,7 @@
 mod ads;
 mod api;
 mod bench;
+mod credential;
 mod dashboard;
 mod inspect;
+mod serving;

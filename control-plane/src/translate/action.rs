@@ -6,6 +6,7 @@ use xds_proto::envoy::config::core::v3 as core;
 use xds_proto::envoy::config::route::v3 as route;
 use xds_proto::envoy::config::route::v3::route_action::ClusterSpecifier;
 use xds_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
+use xds_proto::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 
 use super::naming::{Carries, INVALID_BACKEND, Outbound};
 use super::proto::{duration, regex_matcher, u32v};
@@ -13,8 +14,8 @@ use super::resilience::Calls;
 use super::route::inline;
 use crate::model::Mesh;
 use crate::model::route::{
-    Backend, Filters, HeaderEdits, Match, PathEdit, PathMatch, Redirect, Retry, Rewrite, Route,
-    Rule, Timeouts,
+    Backend, Destination, Filters, HeaderEdits, Match, Mirror, PathEdit, PathMatch, Redirect,
+    Retry, Rewrite, Route, Rule, Timeouts,
 };
 use crate::model::service::Protocol;
 
@@ -43,6 +44,7 @@ pub fn route(place: &Place<'_>, owner: &Route, rule: &Rule, one: &Match) -> rout
                 );
                 forward.cluster_not_found_response_code = not_found(&target) as i32;
                 forward.cluster_specifier = Some(target);
+                forward.request_mirror_policies = mirrors(place, owner, rule);
                 if let Some(rewrite) = &rule.filters.rewrite {
                     apply_rewrite(&mut forward, rewrite, one);
                 }
@@ -116,7 +118,7 @@ fn target(place: &Place<'_>, owner: &Route, rule: &Rule) -> Option<ClusterSpecif
         .backends
         .iter()
         .filter(|backend| backend.weight > 0)
-        .map(|backend| (backend, cluster_name(place, owner, backend)))
+        .map(|backend| (backend, cluster_name(place, owner, &backend.to)))
         .collect();
     if shares.iter().all(|(_, name)| name.is_none()) {
         return None;
@@ -144,8 +146,31 @@ fn target(place: &Place<'_>, owner: &Route, rule: &Rule) -> Option<ClusterSpecif
     }))
 }
 
-fn cluster_name(place: &Place<'_>, owner: &Route, backend: &Backend) -> Option<String> {
-    let (service, number) = place.mesh.backend(owner, backend).ok()?;
+/// Those that resolve; the route's conditions name the others.
+fn mirrors(
+    place: &Place<'_>,
+    owner: &Route,
+    rule: &Rule,
+) -> Vec<route::route_action::RequestMirrorPolicy> {
+    let policy = |mirror: &Mirror| {
+        let share = FractionalPercent {
+            numerator: mirror.share,
+            denominator: DenominatorType::Million as i32,
+        };
+        Some(route::route_action::RequestMirrorPolicy {
+            cluster: cluster_name(place, owner, &mirror.to)?,
+            runtime_fraction: Some(core::RuntimeFractionalPercent {
+                default_value: Some(share),
+                ..core::RuntimeFractionalPercent::default()
+            }),
+            ..route::route_action::RequestMirrorPolicy::default()
+        })
+    };
+    rule.filters.mirrors.iter().filter_map(policy).collect()
+}
+
+fn cluster_name(place: &Place<'_>, owner: &Route, to: &Destination) -> Option<String> {
+    let (service, number) = place.mesh.backend(owner, to).ok()?;
     let undeclared = service.port(number)?.protocol == Protocol::Undeclared;
     let carries = match undeclared && place.http2 {
         true => Carries::Http2,

@@ -10,7 +10,7 @@ use xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds_proto::google::protobuf::Struct;
 
 use super::naming::{self, Carries, Outbound};
-use super::proto::{address, ads, duration, fields, list, metadata, structure, text};
+use super::proto::{ads, duration, fields, list, metadata, structure, text};
 use super::protocol::{self, Upstream};
 use super::{endpoint, resilience, tls};
 use crate::ads::resources::Scope;
@@ -21,8 +21,8 @@ use crate::model::service::Protocol;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// By this source address netfilter tells delivery to the app from a call of the app to itself.
-const DELIVERY_V4: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 6));
-const DELIVERY_V6: IpAddr = IpAddr::V6(std::net::Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6));
+const DELIVERY_V4: &str = "127.0.0.6";
+const DELIVERY_V6: &str = "::6";
 
 /// `outbound|<port>|<subset>|<host or address>`.
 pub fn outbound(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<cluster::Cluster> {
@@ -191,30 +191,26 @@ pub fn inbound(mesh: &Mesh, scope: &Scope, port: u16) -> Option<cluster::Cluster
         load_assignment: Some(endpoint::single(&name, at, None)),
         cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::Static),
         metadata: metadata_of(mesh, entry, port),
-        ..delivery(name, at.ip(), protocol)
+        ..delivery(name, protocol)
     })
 }
 
 /// To the app on ports nobody declared, at the address the caller dialled.
 pub fn inbound_passthrough(mesh: &Mesh, scope: &Scope) -> Option<cluster::Cluster> {
-    let entry = mesh.workload(&scope.namespace, &scope.workload)?;
+    mesh.workload(&scope.namespace, &scope.workload)?;
     let name = naming::INBOUND_PASSTHROUGH.to_owned();
     Some(cluster::Cluster {
         cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::OriginalDst),
         lb_policy: cluster::cluster::LbPolicy::ClusterProvided as i32,
-        ..delivery(name, entry.workload.address()?, Protocol::Undeclared)
+        ..delivery(name, Protocol::Undeclared)
     })
 }
 
-fn delivery(name: String, ip: IpAddr, protocol: Protocol) -> cluster::Cluster {
-    let source = if ip.is_ipv4() {
-        DELIVERY_V4
-    } else {
-        DELIVERY_V6
-    };
-    let bind = match address(SocketAddr::new(source, 0)).address {
-        Some(core::address::Address::SocketAddress(address)) => Some(address),
-        _ => None,
+fn delivery(name: String, protocol: Protocol) -> cluster::Cluster {
+    let source = |address: &str| core::SocketAddress {
+        address: address.to_owned(),
+        port_specifier: Some(core::socket_address::PortSpecifier::PortValue(0)),
+        ..core::SocketAddress::default()
     };
     cluster::Cluster {
         name,
@@ -222,7 +218,11 @@ fn delivery(name: String, ip: IpAddr, protocol: Protocol) -> cluster::Cluster {
         circuit_breakers: Some(resilience::circuit_breakers(&BackendSpec::default())),
         typed_extension_protocol_options: protocol::options(&Upstream::app(protocol), None, None),
         upstream_bind_config: Some(core::BindConfig {
-            source_address: bind,
+            source_address: Some(source(DELIVERY_V4)),
+            extra_source_addresses: vec![core::ExtraSourceAddress {
+                address: Some(source(DELIVERY_V6)),
+                ..core::ExtraSourceAddress::default()
+            }],
             ..core::BindConfig::default()
         }),
         ..cluster::Cluster::default()

@@ -10,12 +10,16 @@ use super::naming::Outbound;
 use super::proto::{address, fields, metadata, text, u32v};
 use super::workload::label;
 use crate::model::Mesh;
-use crate::model::mesh::{WorkloadEntry, resolve_port};
+use crate::model::mesh::{Families, WorkloadEntry, resolve_port};
 use crate::model::policy::MtlsMode;
 use crate::model::workload::Locality;
 
-/// The assignment of a service port.
-pub fn assignment(mesh: &Mesh, name: &Outbound) -> Option<endpoint::ClusterLoadAssignment> {
+/// The assignment of a service port, for a caller with addresses of `families`.
+pub fn assignment(
+    mesh: &Mesh,
+    families: Families,
+    name: &Outbound,
+) -> Option<endpoint::ClusterLoadAssignment> {
     let service = mesh.service_by_host(&name.host)?;
     let port = service.port(name.port)?;
     let publish = service.service.publish_not_ready;
@@ -28,7 +32,7 @@ pub fn assignment(mesh: &Mesh, name: &Outbound) -> Option<endpoint::ClusterLoadA
         let Some(number) = resolve_port(&port.target, workload) else {
             continue;
         };
-        let Some(ip) = workload.address() else {
+        let Some(ip) = workload.address_in(families) else {
             continue;
         };
         let endpoint = one(mesh, entry, SocketAddr::new(ip, number));

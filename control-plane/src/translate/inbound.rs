@@ -13,9 +13,9 @@ use xds_proto::envoy::extensions::filters::network::rbac::v3 as network;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 
 use super::http::{self, Side, filter};
-use super::listener::{any_address, listener_filter, loop_guard, original_dst, tcp_proxy};
+use super::listener::{bound, listener_filter, loop_guard, original_dst, tcp_proxy};
 use super::policy::{Layer, authorization};
-use super::proto::{address, duration, typed, u32v};
+use super::proto::{duration, typed, u32v};
 use super::{naming, route, tls};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
@@ -32,7 +32,7 @@ const DETECT_PLAIN: Duration = Duration::from_millis(300);
 pub fn inbound(mesh: &Mesh, scope: &Scope) -> Option<listener::Listener> {
     let entry = mesh.workload(&scope.namespace, &scope.workload)?;
     let meta = &entry.workload.meta;
-    let mut chains = vec![loop_guard(mesh.options.inbound_port)];
+    let mut chains = vec![loop_guard(scope.ports.inbound)];
     let overridden = mesh.policies.by_workload.get(&meta.key());
     let overridden = overridden.and_then(|policy| policy.spec.mtls.as_ref());
     let overridden = overridden.into_iter().flat_map(|mtls| mtls.ports.keys());
@@ -61,9 +61,11 @@ pub fn inbound(mesh: &Mesh, scope: &Scope) -> Option<listener::Listener> {
         };
         chains.extend(maker.chains(mode));
     }
+    let (address, additional_addresses) = bound(mesh, scope, scope.ports.inbound);
     Some(listener::Listener {
         name: naming::INBOUND.to_owned(),
-        address: Some(address(any_address(mesh.options.inbound_port))),
+        address,
+        additional_addresses,
         listener_filters: vec![
             original_dst(),
             listener_filter(

@@ -1,10 +1,10 @@
 //! Listeners of the outbound side: one for each address and port a call can go to, and the
 //! catch-all that hands connections to them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use xds_proto::envoy::config::core::v3::TrafficDirection;
+use xds_proto::envoy::config::core::v3::{self as core, TrafficDirection};
 use xds_proto::envoy::config::listener::v3 as listener;
 use xds_proto::envoy::extensions::filters::listener::http_inspector::v3::HttpInspector;
 use xds_proto::envoy::extensions::filters::listener::original_dst::v3::OriginalDst;
@@ -17,6 +17,7 @@ use super::policy::Authorization;
 use super::proto::{address, boolv, duration, typed, u32v};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
+use crate::model::mesh::Families;
 use crate::model::policy::{EgressMode, LogFormat};
 use crate::model::service::Protocol;
 
@@ -153,10 +154,12 @@ pub fn catch_all(mesh: &Mesh, scope: &Scope) -> listener::Listener {
         EgressMode::Allow => naming::PASSTHROUGH,
         EgressMode::Block => naming::BLACK_HOLE,
     };
-    let port = mesh.options.outbound_port;
+    let port = scope.ports.outbound;
+    let (address, additional_addresses) = bound(mesh, scope, port);
     listener::Listener {
         name: naming::OUTBOUND.to_owned(),
-        address: Some(address(any_address(port))),
+        address,
+        additional_addresses,
         use_original_dst: boolv(true),
         listener_filters: vec![original_dst()],
         filter_chains: vec![loop_guard(port)],
@@ -166,6 +169,31 @@ pub fn catch_all(mesh: &Mesh, scope: &Scope) -> listener::Listener {
     }
 }
 
-pub fn any_address(port: u16) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
+/// Every address of the families that connections to `port` can come in over. Our own proxy leaves
+/// out a family that its kernel does not have; Envoy gets those of its workload's addresses.
+pub fn bound(
+    mesh: &Mesh,
+    scope: &Scope,
+    port: u16,
+) -> (Option<core::Address>, Vec<listener::AdditionalAddress>) {
+    let families = match scope.anyam {
+        true => Families::BOTH,
+        false => mesh
+            .families(&scope.namespace, &scope.workload)
+            .unwrap_or(Families::V4),
+    };
+    let any = [
+        (families.v4, IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+        (families.v6, IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
+    ];
+    let mut all = any
+        .into_iter()
+        .filter(|(has, _)| *has)
+        .map(|(_, ip)| address(SocketAddr::new(ip, port)));
+    let first = all.next();
+    let more = all.map(|address| listener::AdditionalAddress {
+        address: Some(address),
+        ..listener::AdditionalAddress::default()
+    });
+    (first, more.collect())
 }

@@ -11,9 +11,9 @@ use xds_proto::type_url;
 
 use super::naming::{self, Carries, Outbound};
 use super::{cluster, endpoint, inbound, listener, name, route, workload};
-use crate::ads::resources::{Resource, Scope, TlsFiles};
+use crate::ads::resources::{Ports, Resource, Scope, TlsFiles};
 use crate::model::Mesh;
-use crate::model::mesh::ServiceEntry;
+use crate::model::mesh::{Families, ServiceEntry};
 use crate::model::policy::{EgressMode, LogFormat};
 
 /// Bytes of a content hash that make a version.
@@ -35,29 +35,53 @@ pub enum Variant {
     Egress {
         mode: EgressMode,
         log: LogFormat,
+        at: Place,
     },
     Own {
         namespace: String,
         workload: String,
         files: Option<TlsFiles>,
+        at: Place,
     },
+    /// What a caller can dial.
+    Reach(Families),
+}
+
+/// Where a sidecar listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    anyam: bool,
+    families: Option<Families>,
+    ports: Ports,
 }
 
 /// Which part of `scope` the resource depends on. `None`: there is no such type.
 pub fn variant(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Variant> {
     let log = || mesh.access_log(&scope.namespace, &scope.workload);
     let files = || scope.tls_files.clone();
+    let at = || Place {
+        anyam: scope.anyam,
+        families: mesh
+            .families(&scope.namespace, &scope.workload)
+            .filter(|_| !scope.anyam),
+        ports: scope.ports,
+    };
     let own = || Variant::Own {
         namespace: scope.namespace.clone(),
         workload: scope.workload.clone(),
         files: files(),
+        at: at(),
     };
     Some(match kind {
         type_url::LISTENER => match name {
             naming::INBOUND => own(),
             naming::OUTBOUND => {
                 let mode = mesh.egress(&scope.namespace, &scope.workload);
-                Variant::Egress { mode, log: log() }
+                Variant::Egress {
+                    mode,
+                    log: log(),
+                    at: at(),
+                }
             }
             _ => Variant::Outbound {
                 anyam: scope.anyam,
@@ -87,9 +111,16 @@ pub fn variant(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Var
                 false => Variant::All,
             }
         }
-        type_url::ENDPOINT | type_url::WORKLOAD | type_url::NAME => Variant::All,
+        type_url::ENDPOINT => Variant::Reach(reach(mesh, scope)),
+        type_url::WORKLOAD | type_url::NAME => Variant::All,
         _ => return None,
     })
+}
+
+/// Whoever is not declared is taken to reach everything.
+fn reach(mesh: &Mesh, scope: &Scope) -> Families {
+    mesh.families(&scope.namespace, &scope.workload)
+        .unwrap_or(Families::BOTH)
 }
 
 /// Makes the resource. `None`: there is none of that name in that scope.
@@ -114,7 +145,10 @@ pub fn make(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Resour
             },
         }
         .encode_to_vec(),
-        type_url::ENDPOINT => endpoint::assignment(mesh, &Outbound::parse(name)?)?.encode_to_vec(),
+        type_url::ENDPOINT => {
+            let families = reach(mesh, scope);
+            endpoint::assignment(mesh, families, &Outbound::parse(name)?)?.encode_to_vec()
+        }
         type_url::WORKLOAD => {
             let ip: std::net::IpAddr = name.parse().ok()?;
             workload::workload(mesh, ip)?.encode_to_vec()

@@ -11,7 +11,7 @@ use super::naming::{self, Carries};
 use super::resource::{of_address, of_service};
 use crate::ads::resources::Touched;
 use crate::model::builder::Change;
-use crate::model::mesh::{Mesh, ServiceEntry, WorkloadEntry, resolve_port};
+use crate::model::mesh::{Families, Mesh, ServiceEntry, WorkloadEntry, resolve_port};
 use crate::model::object::{Key, Target};
 use crate::model::{Object, route};
 
@@ -164,7 +164,13 @@ impl<'a> Work<'a> {
             }
         }
         self.add(type_url::LISTENER, naming::INBOUND);
+        self.add(type_url::LISTENER, naming::OUTBOUND);
         self.add(type_url::CLUSTER, naming::INBOUND_PASSTHROUGH);
+        let families =
+            entries.map(|entry| entry.map(|entry| Families::of(&entry.workload.addresses)));
+        if families[0] != families[1] {
+            self.dual_stack();
+        }
         for key in services {
             let identities = [self.old, self.new].map(|mesh| {
                 mesh.service(&key)
@@ -178,6 +184,21 @@ impl<'a> Work<'a> {
                 }
                 if service.service.headless {
                     self.add(type_url::NAME, &service.host);
+                }
+            }
+        }
+    }
+
+    /// Endpoints that depend on what their caller can dial.
+    fn dual_stack(&mut self) {
+        for mesh in [self.old, self.new] {
+            for service in mesh.services.values() {
+                let mut members = mesh.members(service);
+                let both = |entry: &Arc<WorkloadEntry>| {
+                    Families::of(&entry.workload.addresses) == Families::BOTH
+                };
+                if members.any(both) {
+                    self.add_all(type_url::ENDPOINT, of_service(type_url::ENDPOINT, service));
                 }
             }
         }
@@ -219,6 +240,6 @@ impl<'a> Work<'a> {
 }
 
 fn sends_to(route: &route::Route, key: &Key) -> bool {
-    let mut backends = route.rules.iter().flat_map(|rule| &rule.backends);
-    backends.any(|backend| backend.namespace == key.namespace && backend.name == key.name)
+    let mut all = route.rules.iter().flat_map(route::Rule::destinations);
+    all.any(|to| to.namespace == key.namespace && to.name == key.name)
 }

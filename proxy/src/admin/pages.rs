@@ -102,7 +102,11 @@ impl Admin {
         if !as_json {
             let lines: String = listeners
                 .iter()
-                .map(|listener| format!("{}::{}\n", listener.def.name, listener.def.address))
+                .flat_map(|listener| {
+                    let def = &listener.def;
+                    def.addresses()
+                        .map(|address| format!("{}::{address}\n", def.name))
+                })
                 .collect();
             return Page::text(lines.into_bytes());
         }
@@ -112,6 +116,8 @@ impl Admin {
                 json!({
                     "name": &*listener.def.name,
                     "local_address": clusters::address(listener.def.address),
+                    "additional_local_addresses": listener.def.more_addresses.iter()
+                        .map(|address| clusters::address(*address)).collect::<Vec<_>>(),
                     "bind_to_port": listener.def.bind_to_port,
                 })
             })

@@ -3,6 +3,7 @@
 //! It has no listeners: `inbound` and `outbound` come from the control plane, everything else by
 //! name when it is first needed. One cluster, the control plane, carries ADS, CA and Inspect.
 
+use std::net::IpAddr;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -241,13 +242,21 @@ fn extensions(sidecar: &Sidecar, resolvers: &Resolvers) -> Vec<Value> {
         list.push(extension(
             "Probes",
             json!({
-                "listen_address": "0.0.0.0",
+                "listen_address": any_address(&sidecar.addresses),
                 "metrics_port": ports.metrics_port,
                 "health_port": ports.health_port,
             }),
         ));
     }
     list
+}
+
+/// `::` takes IPv4 too; where there is no IPv6 it cannot be bound.
+fn any_address(addresses: &[IpAddr]) -> &'static str {
+    match addresses.iter().any(IpAddr::is_ipv6) {
+        true => "::",
+        false => "0.0.0.0",
+    }
 }
 
 /// One of anyam.bootstrap.v1.

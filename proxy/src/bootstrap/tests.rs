@@ -218,10 +218,7 @@ fn a_sidecar_is_nothing_but_a_bootstrap() {
     assert_eq!(on_demand.wait, Duration::from_secs(5));
     assert!(on_demand.mesh[0].contains("240.240.3.4".parse().unwrap()));
     assert!(!on_demand.mesh[0].contains("240.241.3.4".parse().unwrap()));
-    assert_eq!(
-        probes.unwrap().health,
-        Some("0.0.0.0:15021".parse().unwrap())
-    );
+    assert_eq!(probes.unwrap().health, Some("[::]:15021".parse().unwrap()));
 
     // What is printed is the same bootstrap again.
     let printed = sidecar::print(&sidecar).unwrap();

@@ -1,6 +1,6 @@
 //! Clusters.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -62,9 +62,9 @@ pub struct Cluster {
     /// The service this cluster stands for, for telemetry: from `filter_metadata`, Istio's
     /// `istio: {services: [{host, name, namespace}]}`.
     pub service: Option<Arc<Service>>,
-    /// `upstream_bind_config.source_address`. Inbound clusters dial the app from 127.0.0.6 (IPv6:
-    /// ::6), by which netfilter tells delivery to the app from a call of the app to itself.
-    pub bind_source: Option<IpAddr>,
+    /// `upstream_bind_config`. Inbound clusters dial the app from 127.0.0.6 (IPv6: ::6), by which
+    /// netfilter tells delivery to the app from a call of the app to itself.
+    pub bind_source: BindSource,
     /// The pointer that an EDS update swaps; read once per request.
     pub endpoints: ArcSwap<EndpointSet>,
 }
@@ -159,6 +159,31 @@ pub enum Protocol {
 #[derive(Clone, Copy, Debug)]
 pub struct UpstreamHttp1 {
     pub preserve_case: bool,
+}
+
+/// envoy.config.core.v3.BindConfig: the source address for each family of addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BindSource {
+    v4: Option<Ipv4Addr>,
+    v6: Option<Ipv6Addr>,
+}
+
+impl BindSource {
+    /// Takes an address for its family; the first one of a family counts, as in Envoy.
+    pub fn offer(&mut self, source: IpAddr) {
+        match source {
+            IpAddr::V4(source) => _ = self.v4.get_or_insert(source),
+            IpAddr::V6(source) => _ = self.v6.get_or_insert(source),
+        }
+    }
+
+    /// From where `address` is dialled. `None`: the kernel chooses.
+    pub fn towards(&self, address: IpAddr) -> Option<IpAddr> {
+        match address {
+            IpAddr::V4(_) => self.v4.map(IpAddr::V4),
+            IpAddr::V6(_) => self.v6.map(IpAddr::V6),
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,6 +35,8 @@ pub struct Listener {
 pub struct ListenerDef {
     pub name: Name,
     pub address: SocketAddr,
+    /// `additional_addresses`.
+    pub more_addresses: Vec<SocketAddr>,
     /// False: only reached through another listener's `use_original_dst`.
     pub bind_to_port: bool,
     /// Recover the address dialled before the netfilter redirect.
@@ -56,6 +58,12 @@ pub struct ListenerDef {
     pub secrets: Vec<Name>,
     /// The longest that any of its sources may take (`initial_fetch_timeout`).
     pub patience: Option<Duration>,
+}
+
+impl ListenerDef {
+    pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        std::iter::once(self.address).chain(self.more_addresses.iter().copied())
+    }
 }
 
 /// Which listener filters look at the first bytes, and for how long.

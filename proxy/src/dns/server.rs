@@ -1,10 +1,11 @@
 //! The sockets. Whatever comes: bounded in number, in size and in time.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
@@ -23,11 +24,24 @@ const IDLE: Duration = Duration::from_secs(10);
 /// A UDP question is no longer.
 const MAX_DATAGRAM: usize = 4096;
 
-/// Both sockets on one port.
+/// UDP and TCP on one port, of both families where the address is loopback.
 pub struct Server {
+    sockets: Vec<Sockets>,
+    shared: Arc<Shared>,
+}
+
+struct Sockets {
     udp: Arc<UdpSocket>,
     tcp: TcpListener,
-    shared: Arc<Shared>,
+}
+
+impl Sockets {
+    async fn bind(address: SocketAddr) -> io::Result<Self> {
+        let tcp = TcpListener::bind(address).await?;
+        let udp = UdpSocket::bind(tcp.local_addr()?).await?;
+        let udp = Arc::new(udp);
+        Ok(Sockets { udp, tcp })
+    }
 }
 
 struct Shared {
@@ -40,11 +54,21 @@ impl Server {
     /// # Errors
     /// As `bind(2)`.
     pub async fn bind(settings: Settings, demand: Option<Demand>) -> io::Result<Self> {
-        let tcp = TcpListener::bind(settings.listen).await?;
-        let udp = UdpSocket::bind(tcp.local_addr()?).await?;
+        let first = Sockets::bind(settings.listen).await?;
+        let bound = first.tcp.local_addr()?;
+        let mut sockets = vec![first];
+        if let Some(twin) = twin(bound) {
+            match Sockets::bind(twin).await {
+                Ok(more) => sockets.push(more),
+                // Without this family nobody can ask over it.
+                Err(error)
+                    if error.kind() == io::ErrorKind::AddrNotAvailable
+                        || error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}
+                Err(error) => return Err(error),
+            }
+        }
         Ok(Server {
-            udp: Arc::new(udp),
-            tcp,
+            sockets,
             shared: Arc::new(Shared {
                 settings,
                 demand,
@@ -53,18 +77,39 @@ impl Server {
         })
     }
 
+    /// Where it listens, as configured first.
+    ///
     /// # Errors
     /// As `getsockname(2)`.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
+    pub fn local_addrs(&self) -> io::Result<Vec<SocketAddr>> {
+        let mut all = self.sockets.iter();
+        all.try_fold(Vec::new(), |mut addresses, sockets| {
+            addresses.push(sockets.tcp.local_addr()?);
+            Ok(addresses)
+        })
     }
 
     /// Serves as long as the process.
     pub async fn run(self) {
-        let udp = serve_udp(self.udp, self.shared.clone());
-        let tcp = serve_tcp(self.tcp, self.shared);
-        tokio::join!(udp, tcp);
+        let shared = &self.shared;
+        let serving = self.sockets.into_iter().map(|Sockets { udp, tcp }| async {
+            tokio::join!(
+                serve_udp(udp, shared.clone()),
+                serve_tcp(tcp, shared.clone())
+            );
+        });
+        join_all(serving).await;
     }
+}
+
+/// Loopback of the other family, to which netfilter redirects the questions of that family.
+fn twin(address: SocketAddr) -> Option<SocketAddr> {
+    let twin: IpAddr = match address.ip() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST) => Ipv6Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::LOCALHOST) => Ipv4Addr::LOCALHOST.into(),
+        _ => return None,
+    };
+    Some(SocketAddr::new(twin, address.port()))
 }
 
 async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {

@@ -45,12 +45,16 @@ fn mesh(names: &[(&str, &[&str])], up: bool) -> Demand {
 }
 
 async fn start(upstream: Vec<SocketAddr>, demand: Demand) -> SocketAddr {
+    start_both(upstream, demand).await[0]
+}
+
+async fn start_both(upstream: Vec<SocketAddr>, demand: Demand) -> Vec<SocketAddr> {
     let listen = "127.0.0.1:0".parse().unwrap();
     let settings = Settings::new(listen, upstream, "shop", &["Corp.Example.".to_owned()]);
     let server = Server::bind(settings, Some(demand)).await.unwrap();
-    let address = server.local_addr().unwrap();
+    let addresses = server.local_addrs().unwrap();
     tokio::spawn(server.run());
-    address
+    addresses
 }
 
 fn query(name: &str, kind: RecordType) -> Message {
@@ -61,7 +65,7 @@ fn query(name: &str, kind: RecordType) -> Message {
 }
 
 async fn udp_bytes(server: SocketAddr, bytes: &[u8]) -> Message {
-    let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let socket = UdpSocket::bind((server.ip(), 0)).await.unwrap();
     socket.send_to(bytes, server).await.unwrap();
     let mut answer = vec![0; 65536];
     let length = socket.recv(&mut answer).await.unwrap();
@@ -120,6 +124,22 @@ async fn mesh_names_are_answered_with_search_paths_over_both_transports() {
             assert_eq!(addresses(&answer), [expected], "{name}");
             assert_eq!(answer.answers[0].ttl, 30);
             assert_eq!(answer.answers[0].name, Name::from_ascii(name).unwrap());
+        }
+    }
+}
+
+/// Netfilter redirects a question to loopback of the family it was asked in.
+#[tokio::test]
+async fn questions_are_answered_on_both_loopback_addresses() {
+    let servers = start_both(Vec::new(), mesh(NAMES, true)).await;
+    let families: Vec<_> = servers.iter().map(SocketAddr::is_ipv4).collect();
+    assert_eq!(families, [true, false]);
+    for server in servers {
+        for answer in [
+            udp(server, &query("cart.", RecordType::AAAA)).await,
+            tcp(server, &query("cart.", RecordType::AAAA)).await,
+        ] {
+            assert_eq!(addresses(&answer), ["fd00::1"], "{server}");
         }
     }
 }

@@ -67,7 +67,9 @@ impl Bound {
         let snapshot = self.worker.store.peek();
         let mut loops = self.loops.borrow_mut();
         let listeners = || snapshot.listeners.values().filter(|l| l.def.bind_to_port);
-        let wanted: HashSet<_> = listeners().map(|listener| listener.def.address).collect();
+        let wanted: HashSet<_> = listeners()
+            .flat_map(|listener| listener.def.addresses())
+            .collect();
         loops.retain(|address, accepting| {
             let stays = wanted.contains(address);
             if !stays {
@@ -76,8 +78,11 @@ impl Bound {
             stays
         });
         let mut failed = Vec::new();
-        for listener in listeners() {
-            let address = listener.def.address;
+        let places = listeners().flat_map(|listener| {
+            let addresses = listener.def.addresses();
+            addresses.map(move |address| (listener, address))
+        });
+        for (listener, address) in places {
             if loops.contains_key(&address) {
                 continue;
             }
@@ -90,6 +95,10 @@ impl Bound {
                     let accepting = accept::run(self.worker.clone(), socket, address);
                     loops.insert(address, spawn_local(accepting).abort_handle());
                 }
+                // A kernel without this family: nobody can come in over it.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::EAFNOSUPPORT)
+                        && address != listener.def.address => {}
                 Err(error) => {
                     failed.push(BindError {
                         name: listener.def.name.clone(),

@@ -43,7 +43,7 @@ pub enum RedirectError {
 pub fn install(options: &Options) -> Result<(), RedirectError> {
     run("nft", &["-f", "-"], &program(options))?;
     // IPv6 has no address like 127.0.0.6 on loopback by default. A namespace without IPv6 needs none.
-    if options.ipv6 {
+    if options.ipv6 && has_ipv6() {
         run(
             "ip",
             &["-6", "address", "replace", "::6/128", "dev", "lo"],
@@ -51,6 +51,11 @@ pub fn install(options: &Options) -> Result<(), RedirectError> {
         )?;
     }
     Ok(())
+}
+
+fn has_ipv6() -> bool {
+    std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
+        .is_ok_and(|disabled| disabled.trim() == "0")
 }
 
 /// Removes the rules; nothing happens when there are none.

@@ -1,6 +1,7 @@
 //! The nftables program.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
+use std::net::IpAddr;
 
 use super::TABLE;
 
@@ -8,13 +9,13 @@ use super::TABLE;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Port of the proxy's outbound listener.
-    #[arg(long, default_value_t = 15001)]
+    #[arg(long, env = "ANYAM_OUTBOUND_PORT", default_value_t = 15001)]
     pub outbound_port: u16,
     /// Port of the proxy's inbound listener.
-    #[arg(long, default_value_t = 15006)]
+    #[arg(long, env = "ANYAM_INBOUND_PORT", default_value_t = 15006)]
     pub inbound_port: u16,
     /// Port of the proxy's DNS listener; 0 leaves DNS alone.
-    #[arg(long, default_value_t = 15053)]
+    #[arg(long, env = "ANYAM_DNS_PORT", default_value_t = 15053)]
     pub dns_port: u16,
     /// User id the proxy runs as: its own connections are not redirected.
     #[arg(long, default_value_t = 1337)]
@@ -25,9 +26,9 @@ pub struct Options {
     /// Outbound ports that leave without the proxy, comma-separated.
     #[arg(long, value_delimiter = ',')]
     pub exclude_outbound_ports: Vec<u16>,
-    /// Outbound IPv4 ranges that leave without the proxy, comma-separated CIDRs.
-    #[arg(long, value_delimiter = ',', value_parser = cidr)]
-    pub exclude_outbound_cidrs: Vec<String>,
+    /// Outbound ranges that leave without the proxy, comma-separated CIDRs.
+    #[arg(long, value_delimiter = ',', value_parser = range)]
+    pub exclude_outbound_cidrs: Vec<Range>,
     /// Ports of the proxy that are reached from outside: metrics and health.
     #[arg(long, value_delimiter = ',', default_values_t = [15090, 15021])]
     pub open_ports: Vec<u16>,
@@ -36,15 +37,31 @@ pub struct Options {
     pub ipv6: bool,
 }
 
-/// An IPv4 range; anything else would be spliced into the rules as it stands.
-fn cidr(text: &str) -> Result<String, String> {
-    let (address, bits) = text.split_once('/').unwrap_or((text, "32"));
-    let address: std::net::Ipv4Addr = address
+/// An address range: typed, because text would be spliced into the rules as it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Range {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.bits)
+    }
+}
+
+fn range(text: &str) -> Result<Range, String> {
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) => (address, Some(bits)),
+        None => (text, None),
+    };
+    let address: IpAddr = address
         .parse()
-        .map_err(|_| format!("`{text}` is not an IPv4 range, such as 10.0.0.0/8"))?;
-    match bits.parse::<u8>() {
-        Ok(bits) if bits <= 32 => Ok(format!("{address}/{bits}")),
-        _ => Err(format!("`{text}`: the prefix length must be 0 to 32")),
+        .map_err(|_| format!("`{text}` is no address range, such as 10.0.0.0/8 or fd00::/8"))?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    match bits.map_or(Ok(most), str::parse::<u8>) {
+        Ok(bits) if bits <= most => Ok(Range { address, bits }),
+        _ => Err(format!("`{text}`: the prefix length must be 0 to {most}")),
     }
 }
 
@@ -108,7 +125,8 @@ fn output(text: &mut String, options: &Options) {
         let _ = writeln!(text, "    tcp dport {ports} return");
     }
     for range in &options.exclude_outbound_cidrs {
-        let _ = writeln!(text, "    ip daddr {range} return");
+        let family = if range.address.is_ipv4() { "ip" } else { "ip6" };
+        let _ = writeln!(text, "    {family} daddr {range} return");
     }
     let _ = writeln!(
         text,
@@ -136,11 +154,14 @@ mod tests {
     #[test]
     fn ranges_that_are_not_ranges_never_reach_the_rules() {
         assert!(Line::try_parse_from(["x", "--exclude-outbound-cidrs", "1.2.3.4; drop"]).is_err());
-        assert!(Line::try_parse_from(["x", "--exclude-outbound-cidrs", "10.0.0.0/33"]).is_err());
-        let line =
-            Line::try_parse_from(["x", "--exclude-outbound-cidrs", "10.0.0.0/8,192.168.1.1"]);
+        for wrong in ["10.0.0.0/33", "fd00::/129", "10.0.0.0/", "fd00::1%eth0"] {
+            assert!(Line::try_parse_from(["x", "--exclude-outbound-cidrs", wrong]).is_err());
+        }
+        let ranges = "10.0.0.0/8,192.168.1.1,fd00::/8";
+        let line = Line::try_parse_from(["x", "--exclude-outbound-cidrs", ranges]);
         let program = program(&line.unwrap().options);
         assert!(program.contains("ip daddr 10.0.0.0/8 return"));
         assert!(program.contains("ip daddr 192.168.1.1/32 return"));
+        assert!(program.contains("ip6 daddr fd00::/8 return"));
     }
 }

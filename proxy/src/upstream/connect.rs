@@ -1,7 +1,7 @@
 //! Dialling an endpoint: TCP, then TLS where its transport says so.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
@@ -61,7 +61,7 @@ async fn tcp(cluster: &Cluster, address: SocketAddr) -> Result<TcpStream, Connec
         SocketAddr::V6(_) => TcpSocket::new_v6(),
     };
     let socket = socket.map_err(ConnectError::Tcp)?;
-    if let Some(source) = cluster.bind_source.filter(|ip| same_family(*ip, address)) {
+    if let Some(source) = cluster.bind_source.towards(address.ip()) {
         let local = SocketAddr::new(source, 0);
         socket.bind(local).map_err(ConnectError::Tcp)?;
     }
@@ -76,8 +76,4 @@ async fn tcp(cluster: &Cluster, address: SocketAddr) -> Result<TcpStream, Connec
     };
     socket::prepare(&tcp, &options).map_err(ConnectError::Tcp)?;
     Ok(tcp)
-}
-
-fn same_family(ip: IpAddr, address: SocketAddr) -> bool {
-    ip.is_ipv4() == address.is_ipv4()
 }

@@ -128,7 +128,7 @@ impl Setup {
             retry: None,
             metrics: Arc::new(self.families.clusters.handles("shop")),
             service: None,
-            bind_source: None,
+            bind_source: Default::default(),
             endpoints: EndpointSet::default().into_swap(),
         };
         (self.adjust)(&mut cluster);
@@ -198,6 +198,7 @@ impl Setup {
             def: Arc::new(ListenerDef {
                 name: "front".into(),
                 address: ([127, 0, 0, 1], 0).into(),
+                more_addresses: Vec::new(),
                 bind_to_port: true,
                 original_dst: false,
                 use_original_dst: false,

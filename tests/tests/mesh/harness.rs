@@ -1,7 +1,7 @@
 //! A mesh to test: [`Mesh`] starts its processes in namespaces and ends them on drop.
 
 use std::fs::{File, Permissions};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
@@ -47,14 +47,15 @@ spec:
 }
 
 /// A Workload with a sidecar, an account of its own name, and HTTP on port 8080.
-pub fn workload(name: &str, app: &str, address: Ipv4Addr) -> String {
+pub fn workload(name: &str, app: &str, address: impl Into<IpAddr>) -> String {
+    let address = address.into();
     format!(
         "---
 apiVersion: mesh.anyam.dev/v1alpha1
 kind: Workload
 metadata: {{ name: {name}, namespace: shop, labels: {{ app: {app} }} }}
 spec:
-  addresses: [{address}]
+  addresses: ['{address}']
   serviceAccount: {name}
   ports:
     - {{ name: http, port: 8080, appProtocol: http }}
@@ -148,16 +149,37 @@ impl Mesh {
 
     /// A namespace with the redirect rules of a workload.
     pub fn host(&mut self, name: &str, address: Ipv4Addr) -> Namespace {
+        self.host_with(name, address, &[])
+    }
+
+    /// As [`Mesh::host`], with further arguments for `redirect`.
+    pub fn host_with(&mut self, name: &str, address: Ipv4Addr, more: &[&str]) -> Namespace {
         let host = self.network.add_host(name, address).unwrap();
         let proxy = self.folder.join("anyam-proxy");
-        let output = command(&host, &proxy, &["redirect"]).spawn().unwrap();
-        let output = output.wait_with_output().unwrap();
-        assert!(output.status.success(), "{output:?}");
+        run(&host, &proxy, &[&["redirect"], more].concat());
+        host
+    }
+
+    /// A host with an IPv6 address too, and a default route for it.
+    pub fn host_of_both(&mut self, name: &str, v4: Ipv4Addr, v6: Ipv6Addr) -> Namespace {
+        let host = self.host(name, v4);
+        add_ipv6(&host, v6);
         host
     }
 
     /// A workload's sidecar, connected.
-    pub fn sidecar(&self, name: &str, address: Ipv4Addr, host: &Namespace) -> Process {
+    pub fn sidecar(&self, name: &str, address: impl Into<IpAddr>, host: &Namespace) -> Process {
+        self.sidecar_with(name, address.into(), host, &[])
+    }
+
+    /// As [`Mesh::sidecar`], with further arguments.
+    pub fn sidecar_with(
+        &self,
+        name: &str,
+        address: IpAddr,
+        host: &Namespace,
+        more: &[&str],
+    ) -> Process {
         let state = self.private(name);
         let token = self.control_command(&["token", "--workload", &format!("shop/{name}")]);
         let token_file = state.join("token");
@@ -170,6 +192,7 @@ impl Mesh {
             &["--service-account", name, "--trust-domain", "anyam.local"],
             &["--address", &address, "--control-plane", &control],
             &["--token-file", &token_file, "--state-dir", &state],
+            more,
         ]
         .concat();
         let program = self.folder.join("anyam-proxy");
@@ -179,8 +202,13 @@ impl Mesh {
     }
 
     /// The shop's cart, which answers every request with `version`.
-    pub fn cart(&self, version: &str, address: Ipv4Addr, host: &Namespace) -> Process {
-        let listen = format!("{address}:8080");
+    pub fn cart(&self, version: &str, address: impl Into<IpAddr>, host: &Namespace) -> Process {
+        self.cart_at(version, SocketAddr::new(address.into(), 8080), host)
+    }
+
+    /// As [`Mesh::cart`], on any port.
+    pub fn cart_at(&self, version: &str, listen: SocketAddr, host: &Namespace) -> Process {
+        let listen = listen.to_string();
         let arguments = ["cart", "--listen", &listen, "--version", version];
         let program = self.folder.join("anyam-shop");
         let name = format!("cart-{version}");
@@ -270,6 +298,25 @@ impl Mesh {
         }
         all
     }
+}
+
+/// Gives a host of [`Network`] an IPv6 address, and a route to everywhere.
+pub fn add_ipv6(host: &Namespace, address: Ipv6Addr) {
+    ip(host, &format!("-6 address add {address}/64 dev eth0 nodad"));
+    ip(host, "-6 route add default dev eth0");
+}
+
+/// Runs `ip` in the namespace.
+pub fn ip(host: &Namespace, arguments: &str) {
+    let arguments: Vec<_> = arguments.split(' ').collect();
+    run(host, Path::new("ip"), &arguments);
+}
+
+/// Runs a command as root to its end, which has to be a good one.
+fn run(host: &Namespace, program: &Path, arguments: &[&str]) {
+    let child = command(host, program, arguments).spawn().unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {output:?}");
 }
 
 /// Waits, within [`PATIENCE`], for a condition in other processes, which nothing here can be woken

@@ -5,6 +5,8 @@
 //!   programs would
 //! - `control_plane`: what goes on when the control plane dies, and what does not
 //! - `envoy`: stock Envoy as a peer
+//! - `ipv6`: the same over IPv6; `ports`: sidecars that listen elsewhere
+//! - `mirror`: requests that are also sent to another service
 //! - `swap`: configuration and certificates change under load (`swap_traffic`) of every kind
 //! - `scale`: thousands of services, of which a sidecar uses two
 
@@ -13,6 +15,9 @@
 mod control_plane;
 mod envoy;
 mod harness;
+mod ipv6;
+mod mirror;
+mod ports;
 mod scale;
 mod swap;
 mod swap_traffic;

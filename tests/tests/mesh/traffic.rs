@@ -13,7 +13,7 @@ use anyam_cli::demo::netns::Namespace;
 const ANSWER: Duration = Duration::from_secs(15);
 
 /// Runs `what` in the namespace, on a thread of its own.
-fn within<T: Send>(host: &Namespace, what: impl FnOnce() -> T + Send) -> T {
+pub fn within<T: Send>(host: &Namespace, what: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             host.enter().unwrap();

@@ -79,3 +79,30 @@ fn sotw_a_reconnect_with_the_newest_version_is_sent_nothing() {
     older.ask_sotw(&again);
     assert_eq!(older.drain(), ["clusters +a +b"]);
 }
+
+/// A proxy that refuses a version does not get it again in a loop; it gets the next one.
+#[test]
+fn what_was_refused_is_not_sent_again() {
+    for protocol in [Protocol::Delta, Protocol::Sotw] {
+        let mesh = shop();
+        let mut client = Client::new(&mesh, protocol);
+        match protocol {
+            Protocol::Delta => client.subscribe(CLUSTER, &[]),
+            Protocol::Sotw => client.want(CLUSTER, &[], ""),
+        }
+        let push = client.next().unwrap();
+        assert_eq!(describe(&push), "clusters +a +b");
+        client.answer(&push, Some("a: refused"));
+        assert!(client.next().is_none(), "{protocol:?}");
+        // Another type's change is no reason either.
+        mesh.change(&[(ROUTE, "r", Some("2"))]);
+        assert!(client.next().is_none(), "{protocol:?}");
+        mesh.change(&[(CLUSTER, "a", Some("2"))]);
+        let push = client.next().unwrap();
+        let a = push.resources.iter().find(|one| &*one.name == "a");
+        assert!(a.is_some(), "{protocol:?}");
+        client.answer(&push, None);
+        assert!(client.next().is_none());
+        assert!(client.session.status()[0].rejected.is_none());
+    }
+}

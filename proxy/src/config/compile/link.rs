@@ -239,24 +239,26 @@ impl Draft {
         let def = &listener.def;
         let listeners = &mut self.snapshot.listeners;
         let before = listeners.insert(def.name.clone(), listener.clone());
-        if let Some(before) = before.filter(|before| before.def.address != def.address) {
-            self.forget_address(&before);
+        if let Some(before) = before {
+            self.forget_addresses(&before);
         }
-        self.snapshot.by_address.insert(def.address, listener);
+        let places = def.addresses().map(|address| (address, listener.clone()));
+        self.snapshot.by_address.extend(places);
     }
 
     fn remove_listener(&mut self, name: &Name) {
         if let Some(listener) = self.snapshot.listeners.remove(name) {
             self.touched = true;
-            self.forget_address(&listener);
+            self.forget_addresses(&listener);
         }
     }
 
-    fn forget_address(&mut self, listener: &Listener) {
-        let address = listener.def.address;
-        let known = self.snapshot.by_address.get(&address);
-        if known.is_some_and(|known| known.def.name == listener.def.name) {
-            self.snapshot.by_address.remove(&address);
+    fn forget_addresses(&mut self, listener: &Listener) {
+        for address in listener.def.addresses() {
+            let known = self.snapshot.by_address.get(&address);
+            if known.is_some_and(|known| known.def.name == listener.def.name) {
+                self.snapshot.by_address.remove(&address);
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Listeners, filter chains, the TCP proxy.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use super::chain::Scope;
 use super::inspect::inspectors;
 use super::refs::{ClusterNames, Fetches, RouteNames};
 use super::support::{
-    At, CompileError, bool_or, elsewhere, ignored, known, required, timeout, u32_or, unsupported,
+    At, CompileError, bool_or, each, elsewhere, ignored, known, required, timeout, u32_or,
+    unsupported,
 };
 use super::{Compiler, http, values};
 use crate::config::listener::{Direction, Listener, ListenerDef};
@@ -30,6 +32,7 @@ pub fn listener(
     let pb::Listener {
         name,
         address,
+        additional_addresses,
         filter_chains,
         use_original_dst,
         default_filter_chain,
@@ -82,6 +85,7 @@ pub fn listener(
         def: Arc::new(ListenerDef {
             name,
             address,
+            more_addresses: more_addresses(at, additional_addresses)?,
             bind_to_port: bool_or(bound, true),
             original_dst: inspect.0 || bool_or(use_original_dst, false),
             use_original_dst: bool_or(use_original_dst, false),
@@ -99,6 +103,21 @@ pub fn listener(
         }),
         clusters: scope.clusters.links(),
         routes: scope.routes.links(),
+    })
+}
+
+fn more_addresses(
+    at: At<'_>,
+    list: &[pb::AdditionalAddress],
+) -> Result<Vec<SocketAddr>, CompileError> {
+    each(at, "additional_addresses", list, |at, m| {
+        let pb::AdditionalAddress {
+            address,
+            socket_options,
+            tcp_keepalive,
+        } = m;
+        unsupported!(at, socket_options, tcp_keepalive);
+        values::socket_address(at.field("address"), required!(at, address))
     })
 }
 
@@ -146,7 +165,6 @@ fn check(at: At<'_>, m: &pb::Listener) -> Result<(), CompileError> {
     let (transparent, freebind) = (&bool_or(transparent, false), &bool_or(freebind, false));
     unsupported!(
         at,
-        additional_addresses,
         fcds_config,
         filter_chain_matcher,
         per_connection_buffer_high_watermark_timeout,
@@ -179,7 +197,7 @@ fn check(at: At<'_>, m: &pb::Listener) -> Result<(), CompileError> {
     );
     ignored!("overload has no actions here", bypass_overload_manager);
     elsewhere! {
-        address, filter_chains, use_original_dst, default_filter_chain,
+        address, additional_addresses, filter_chains, use_original_dst, default_filter_chain,
         per_connection_buffer_limit_bytes, deprecated_v1, listener_filters,
         listener_filters_timeout, continue_on_listener_filters_timeout, traffic_direction,
         access_log, tcp_backlog_size, bind_to_port, name, ignore_global_conn_limit,

@@ -16,7 +16,7 @@ use super::refs::Fetches;
 use super::support::{At, CompileError, bool_or, each, ignored, required, u32_or, unsupported};
 use super::values::{ip, string_metadata};
 use super::{Compiler, tls};
-use crate::config::cluster::{Keepalive, Transport, TransportMatch};
+use crate::config::cluster::{BindSource, Keepalive, Transport, TransportMatch};
 
 /// What connections depend on: while it stays, they may be shared between versions.
 pub fn pool_key(m: &pb::Cluster) -> u64 {
@@ -136,12 +136,10 @@ pub fn keepalive(
     }))
 }
 
-pub fn bind_source(
-    at: At<'_>,
-    m: &Option<core::BindConfig>,
-) -> Result<Option<IpAddr>, CompileError> {
+pub fn bind_source(at: At<'_>, m: &Option<core::BindConfig>) -> Result<BindSource, CompileError> {
+    let mut bind = BindSource::default();
     let Some(m) = m else {
-        return Ok(None);
+        return Ok(bind);
     };
     let at = at.field("upstream_bind_config");
     let core::BindConfig {
@@ -162,18 +160,26 @@ pub fn bind_source(
         local_address_selector,
         validate_network_namespaces,
     );
-    // Istio names an IPv6 twin here; the dialler knows it already.
-    ignored!(
-        "an IPv6 endpoint is dialled from the IPv6 twin of the source address",
-        extra_source_addresses
-    );
-    let Some(source) = source_address else {
-        return Ok(None);
-    };
-    let at = at.field("source_address");
+    if let Some(source) = source_address {
+        bind.offer(source_ip(at.field("source_address"), source)?);
+    }
+    for (index, extra) in extra_source_addresses.iter().enumerate() {
+        let at = at.index("extra_source_addresses", index);
+        let core::ExtraSourceAddress {
+            address,
+            socket_options,
+        } = extra;
+        unsupported!(at, socket_options);
+        let address = required!(at, address);
+        bind.offer(source_ip(at.field("address"), address)?);
+    }
+    Ok(bind)
+}
+
+fn source_ip(at: At<'_>, source: &core::SocketAddress) -> Result<IpAddr, CompileError> {
     match source.port_specifier {
         None | Some(core::socket_address::PortSpecifier::PortValue(0)) => {}
         Some(_) => return at.field("port_value").fail("must be 0"),
     }
-    ip(at.field("address"), &source.address).map(Some)
+    ip(at.field("address"), &source.address)
 }
