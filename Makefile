@@ -5,6 +5,10 @@ SHELL := /bin/bash
 CARGO ?= cargo
 FOR ?=
 
+# Debian gives an ordinary user no sbin, nor does sudo or su with that user's PATH; nft and what
+# dpkg runs live there.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+
 .PHONY: help demo test bench build release fmt prerequisites
 
 help:

@@ -12,7 +12,10 @@ wants() { local w; for w in $WANTED; do [ "$w" = "$1" ] && return 0; done; retur
 WANTED="$*"
 
 if wants root && [ "$(id -u)" != 0 ]; then
-  fail "network namespaces and netfilter rules need root. Run: sudo env \"PATH=\$PATH\" make ${MAKECMDGOALS:-demo}"
+  goal=demo
+  if wants test; then goal=test; elif wants bench; then goal=bench; fi
+  # sudo changes HOME, by which rustup finds its toolchains.
+  fail "network namespaces and netfilter rules need root. Run: sudo env \"PATH=\$PATH\" \"RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}\" make $goal"
 fi
 command -v cargo >/dev/null || fail "cargo is not on the PATH; install Rust from https://rustup.rs (the toolchain is pinned in rust-toolchain.toml)"
 
