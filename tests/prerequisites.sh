@@ -23,6 +23,8 @@ command -v cargo >/dev/null || fail "cargo is not on the PATH; install Rust from
 packages=()
 need() { command -v "$1" >/dev/null || packages+=("$2"); }
 need cc gcc
+# gcc only recommends the C library's headers and start files, without which nothing links.
+echo '#include <stdio.h>' | cc -E - >/dev/null 2>&1 || packages+=(libc6-dev)
 need cmake cmake
 if wants demo || wants test || wants bench; then
   need ip iproute2
