@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::attach::{Attached, resolved_refs};
 use super::join;
+use super::leaving::Leaving;
 use super::mesh::{Mesh, Options, ServiceEntry, WorkloadEntry};
 use super::object::{Key, Kind, ObjectId, Target};
 use super::policy::{BackendPolicy, MeshPolicy};
@@ -28,6 +29,7 @@ pub struct Builder {
     options: Arc<Options>,
     vips: Vips,
     objects: BTreeMap<ObjectId, (Object, String)>,
+    leaving: Leaving,
 }
 
 impl Builder {
@@ -36,6 +38,7 @@ impl Builder {
             options: Arc::new(options),
             vips,
             objects: BTreeMap::new(),
+            leaving: Leaving::default(),
         }
     }
 
@@ -69,6 +72,24 @@ impl Builder {
         }
         self.objects = next;
         (Arc::new(self.build()), changes)
+    }
+
+    /// Time has passed since the last state: what was kept of earlier ones may be forgotten. `None`
+    /// when that changes nothing.
+    pub fn settle(&mut self) -> Option<(Arc<Mesh>, Vec<Change>)> {
+        let forgotten = self.leaving.age();
+        let changes: Vec<_> = forgotten
+            .into_iter()
+            .filter_map(|key| {
+                let kind = Kind::Service;
+                let (service, _) = self.objects.get(&ObjectId { kind, key })?;
+                Some(Change {
+                    before: Some(service.clone()),
+                    after: Some(service.clone()),
+                })
+            })
+            .collect();
+        (!changes.is_empty()).then(|| (Arc::new(self.build()), changes))
     }
 
     /// Whether these are the objects the last state was built of.
@@ -123,6 +144,7 @@ impl Builder {
                 vips: addresses(service, &mut self.vips),
                 ports,
                 members: Vec::new(),
+                leaving: Default::default(),
                 policy: policies.get(key).cloned(),
                 service: service.clone(),
             };
@@ -134,6 +156,7 @@ impl Builder {
             statuses.replace(route.kind, route.meta.key(), condition);
         }
         join::services_and_workloads(&mut mesh);
+        self.leaving.note(&mut mesh);
         for route in &objects.routes {
             statuses.push(route.kind, route.meta.key(), resolved_refs(&mesh, route));
         }

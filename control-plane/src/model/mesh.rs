@@ -92,6 +92,8 @@ pub struct ServiceEntry {
     pub ports: Vec<PortEntry>,
     /// Workloads it selects, ready or not.
     pub members: Vec<Key>,
+    /// SPIFFE ids of members that it selected a moment ago.
+    pub leaving: BTreeSet<String>,
     pub policy: Option<Arc<BackendPolicy>>,
 }
 
@@ -187,6 +189,14 @@ impl Mesh {
             .members
             .iter()
             .filter_map(|key| self.workloads.get(key))
+    }
+
+    /// SPIFFE ids by which callers know a service: of its members, and of those that left a moment
+    /// ago, whose endpoints proxies may still hold.
+    pub fn known_as(&self, service: &ServiceEntry) -> BTreeSet<String> {
+        let mut all = self.identities(service);
+        all.extend(service.leaving.iter().cloned());
+        all
     }
 
     /// SPIFFE ids under which a service may answer. Never empty: an empty list would let anyone

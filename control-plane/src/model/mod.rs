@@ -7,7 +7,7 @@
 //! - [`vip`]: addresses for services that were given none
 //! - [`mesh`]: an immutable state of everything, indexed; [`attach`]: which route governs which
 //!   service; [`join`]: which workloads it selects;
-//!   [`builder`]: the next state from the last
+//!   [`builder`]: the next state from the last; [`leaving`]: what outlives a change for a moment
 //! - [`status`]: conditions of objects
 
 pub mod attach;
@@ -16,6 +16,7 @@ pub mod builder;
 pub mod filter_spec;
 pub mod grant;
 pub mod join;
+pub mod leaving;
 pub mod match_spec;
 pub mod mesh;
 pub mod object;

@@ -37,7 +37,7 @@ fn to_service(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<cluster::Cl
     let protocol = service.port(name.port)?.protocol;
     let none = BackendSpec::default();
     let spec = service.policy.as_ref().map_or(&none, |policy| &policy.spec);
-    let identities = mesh.identities(service);
+    let identities = mesh.known_as(service);
     let mut it = base(
         mesh,
         scope,

@@ -93,9 +93,21 @@ impl Translator {
         if let Err(error) = builder.save() {
             tracing::error!(%error, "allotted addresses cannot be kept over a restart");
         }
-        let next = Arc::new(self.state().next(mesh, &changes, scan.errors));
+        self.publish(self.state().next(mesh, &changes, scan.errors));
+    }
+
+    /// Time has passed: publishes a state without what was kept of earlier ones, if there is such.
+    pub fn settle(&self) {
+        let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((mesh, changes)) = builder.settle() {
+            let state = self.state();
+            self.publish(state.next(mesh, &changes, state.file_errors.clone()));
+        }
+    }
+
+    fn publish(&self, next: State) {
         let generation = next.generation;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = next;
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(next);
         self.generations.send_replace(generation);
     }
 }

@@ -1,0 +1,90 @@
+//! Whom a service's callers believe while its members change.
+
+#![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
+
+use std::path::Path;
+
+use anyam_control::ads::resources::{Scope, Touched, View};
+use anyam_control::model::Options;
+use anyam_control::model::builder::Builder;
+use anyam_control::model::vip::Vips;
+use anyam_control::source::files::Folder;
+use anyam_control::translate::Translator;
+use xds_proto::type_url;
+
+/// The workload named `member` is the service's only one.
+fn write(folder: &Path, member: &str) {
+    let mut text = "apiVersion: v1
+kind: Service
+metadata: { name: pool, namespace: shop }
+spec: { clusterIP: 240.240.9.1, selector: { member: \"yes\" }, ports: [{ port: 80 }] }
+"
+    .to_owned();
+    for (name, address) in [("blue", "10.77.2.2"), ("green", "10.77.3.2")] {
+        let is_member = if name == member { "yes" } else { "no" };
+        text += &format!(
+            "---
+apiVersion: mesh.anyam.dev/v1alpha1
+kind: Workload
+metadata: {{ name: {name}, namespace: shop, labels: {{ member: \"{is_member}\" }} }}
+spec: {{ addresses: [{address}], serviceAccount: {name} }}
+"
+        );
+    }
+    std::fs::write(folder.join("mesh.yaml"), text).unwrap();
+}
+
+/// Accounts that a caller's cluster of the service accepts.
+fn believed(translator: &Translator) -> Vec<&'static str> {
+    let state = translator.state();
+    let cluster = "outbound|80||pool.shop.svc.cluster.local";
+    let resource = state.get(type_url::CLUSTER, cluster, &Scope::default());
+    let bytes = resource.unwrap().body.to_vec();
+    let text = String::from_utf8_lossy(&bytes);
+    let accounts = ["blue", "green"].into_iter();
+    accounts
+        .filter(|name| text.contains(&format!("spiffe://cluster.local/ns/shop/sa/{name}")))
+        .collect()
+}
+
+#[test]
+fn who_left_is_believed_until_every_proxy_had_time_to_hear_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let vips = Vips::load(&folder.path().join("vips.json")).unwrap();
+    let options = Options {
+        trust_domain: "cluster.local".into(),
+        ..Options::default()
+    };
+    let translator = Translator::new(Builder::new(options, vips));
+    let apply = |member: &str| {
+        write(folder.path(), member);
+        translator.apply(Folder::new(folder.path()).scan());
+    };
+    apply("blue");
+    assert_eq!(believed(&translator), ["blue"]);
+    // Nothing to forget: nothing is published.
+    let generation = translator.state().generation;
+    translator.settle();
+    assert_eq!(translator.state().generation, generation);
+
+    // Endpoints change at once; a proxy may have the cluster of now with those of before.
+    apply("green");
+    assert_eq!(believed(&translator), ["blue", "green"]);
+    translator.settle();
+    assert_eq!(believed(&translator), ["blue", "green"]);
+    let before = translator.state().generation;
+    translator.settle();
+    assert_eq!(believed(&translator), ["green"]);
+    match translator.state().touched_since(before) {
+        Touched::Names(names) => assert!(names.contains_key(type_url::CLUSTER)),
+        Touched::All => panic!("more than the service was announced"),
+    }
+
+    // Back and forth within the time: both, and then the one that is there.
+    apply("blue");
+    apply("green");
+    assert_eq!(believed(&translator), ["blue", "green"]);
+    translator.settle();
+    translator.settle();
+    assert_eq!(believed(&translator), ["green"]);
+}
