@@ -332,7 +332,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
             Failure::Connect(_) | Failure::ConnectTimeout => Outcome::ConnectFailed,
             Failure::PerTryTimeout | Failure::ResponseTimeout => Outcome::TimedOut,
             Failure::Terminated
-            | Failure::Reset
+            | Failure::Reset { .. }
             | Failure::BadResponse(_)
             | Failure::Protocol(_) => Outcome::Reset,
             _ => return,

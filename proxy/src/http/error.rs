@@ -49,7 +49,10 @@ pub enum Failure {
     /// It ended the connection before, or within, its response.
     Terminated,
     /// It reset the stream.
-    Reset,
+    Reset {
+        /// With CANCEL, as a gRPC server does when a deadline has passed.
+        cancelled: bool,
+    },
     /// It reset the stream and says that it did nothing.
     Refused,
     BadResponse(Fault),
@@ -92,7 +95,7 @@ impl Failure {
             | Self::Connect(_)
             | Self::ConnectTimeout
             | Self::Terminated
-            | Self::Reset
+            | Self::Reset { .. }
             | Self::Refused
             | Self::BadResponse(_)
             | Self::Protocol(_)
@@ -142,7 +145,7 @@ impl Failure {
             Self::Connect(why) => not_connected(why),
             Self::ConnectTimeout => v(503, F::UPSTREAM_CONNECTION_FAILURE, CONNECT_LATE),
             Self::Terminated => v(503, F::UPSTREAM_CONNECTION_TERMINATION, TERMINATED),
-            Self::Reset => v(503, F::UPSTREAM_REMOTE_RESET, RESET),
+            Self::Reset { .. } => v(503, F::UPSTREAM_REMOTE_RESET, RESET),
             Self::Refused => v(503, F::UPSTREAM_REMOTE_RESET, REFUSED),
             Self::BadResponse(fault) => malformed(&format!("response is malformed: {fault}")),
             Self::Protocol(why) => malformed(&format!("broke HTTP/2: {why}")),

@@ -42,6 +42,8 @@ pub struct Ended {
     pub clean: bool,
     /// The client is still there.
     pub answered: bool,
+    /// The upstream cancelled the stream in the middle of its response.
+    pub cancelled: bool,
     /// Heads of request and response, whose memory the next request can use.
     pub heads: (Head, Head),
     /// The connection turned into a tunnel, which the connection's loop has to serve.
@@ -103,6 +105,7 @@ pub async fn handle(
         return Ended {
             clean: true,
             answered: true,
+            cancelled: false,
             heads: Default::default(),
             tunnel: Some(Box::new(Tunnelled::new(info, answer, permit))),
         };
@@ -112,6 +115,7 @@ pub async fn handle(
     Ended {
         clean: result.is_ok(),
         answered: !matches!(result, Err(Failure::ClientGone | Failure::ClientReset)),
+        cancelled: matches!(result, Err(Failure::Reset { cancelled: true })),
         heads: (info.request, info.response),
         tunnel: None,
     }

@@ -98,7 +98,7 @@ fn failure_is_retriable(on: RetryOn, failure: &Failure) -> bool {
         Failure::Connect(_) | Failure::ConnectTimeout => on.has(any | RetryOn::CONNECT_FAILURE),
         Failure::Refused => on.has(any | RetryOn::REFUSED_STREAM | RetryOn::RESET_BEFORE_REQUEST),
         Failure::Terminated
-        | Failure::Reset
+        | Failure::Reset { .. }
         | Failure::BadResponse(_)
         | Failure::Protocol(_)
         | Failure::PerTryTimeout => on.has(any),
@@ -174,7 +174,7 @@ mod tests {
         ));
         assert!(!failure_is_retriable(
             RetryOn::CONNECT_FAILURE,
-            &Failure::Reset
+            &Failure::Reset { cancelled: false }
         ));
         assert!(!failure_is_retriable(
             RetryOn::FIVE_XX,

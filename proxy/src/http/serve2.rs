@@ -217,7 +217,11 @@ async fn stream(
     // A response that came before its request had been read needs nothing more: dropping the stream
     // tells the client so (RFC 9113 8.1) after what is queued. A reset would overtake it.
     if !ended.clean && ended.answered {
-        stream.reset(h2::Reason::INTERNAL_ERROR);
+        // gRPC tells by the code whether a call failed or was given up.
+        stream.reset(match ended.cancelled {
+            true => h2::Reason::CANCEL,
+            false => h2::Reason::INTERNAL_ERROR,
+        });
     }
     !ended.answered
 }

@@ -350,6 +350,8 @@ fn blame_server(error: h2::Error) -> Failure {
         Some(h2::Reason::NO_ERROR) if error.is_go_away() => Failure::Refused,
         _ if error.is_library() => Failure::Protocol(error.to_string().into()),
         _ if error.is_go_away() => Failure::Terminated,
-        _ => Failure::Reset,
+        reason => Failure::Reset {
+            cancelled: reason == Some(h2::Reason::CANCEL),
+        },
     }
 }
