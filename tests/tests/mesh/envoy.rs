@@ -87,7 +87,8 @@ static_resources:
     )
 }
 
-fn start(mesh: &Mesh, host: &Namespace) -> Process {
+/// A stock Envoy in place of the sidecar of `shop/envoy`, with a certificate of its own.
+pub fn start(mesh: &Mesh, host: &Namespace) -> Process {
     let folder = mesh.private("envoy");
     let certificates = folder.join("certificates");
     let out = certificates.display().to_string();

@@ -231,6 +231,12 @@ impl Mesh {
         Process(command.spawn().unwrap())
     }
 
+    /// Runs a program in a namespace to its end.
+    pub fn output(&self, host: &Namespace, program: &Path, arguments: &[&str]) -> Output {
+        let child = command(host, program, arguments).spawn().unwrap();
+        child.wait_with_output().unwrap()
+    }
+
     /// A new folder that only proxies may enter.
     pub fn private(&self, name: &str) -> PathBuf {
         let path = self.folder.join(name);

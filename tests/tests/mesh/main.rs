@@ -7,7 +7,8 @@
 //! - `envoy`: stock Envoy as a peer
 //! - `ipv6`: the same over IPv6; `ports`: sidecars that listen elsewhere
 //! - `mirror`: requests that are also sent to another service
-//! - `swap`: configuration and certificates change under load (`swap_traffic`) of every kind
+//! - `peers`: Go programs on both ends, sidecars and a stock Envoy between them
+//! - `swap`: configuration and certificates change under load of every kind
 //! - `scale`: thousands of services, of which a sidecar uses two
 
 #![allow(clippy::unwrap_used)]
@@ -17,8 +18,8 @@ mod envoy;
 mod harness;
 mod ipv6;
 mod mirror;
+mod peers;
 mod ports;
 mod scale;
 mod swap;
-mod swap_traffic;
 mod traffic;
