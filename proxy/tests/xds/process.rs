@@ -15,8 +15,17 @@ pub struct Proxy {
 
 /// A port nobody listens on at the moment.
 pub fn free_port() -> u16 {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    socket.local_addr().unwrap().port()
+    /// Below what the kernel gives to others by itself: nobody takes the port in between.
+    const RANGE: std::ops::Range<u32> = 10_000..30_000;
+    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    loop {
+        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let offset = (std::process::id() * 61 + count) % (RANGE.end - RANGE.start);
+        let port = u16::try_from(RANGE.start + offset).unwrap();
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 impl Proxy {
