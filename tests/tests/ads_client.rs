@@ -63,7 +63,6 @@ spec: { addresses: [10.77.1.2], serviceAccount: envoy }
         .output()
         .unwrap();
     assert!(certificate.status.success(), "{certificate:?}");
-    std::fs::remove_file(scratch.path().join("config/envoy.yaml")).unwrap();
     let client = Command::new(python())
         .arg(script)
         .args([&xds, &out, &config])

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::attach::{Attached, resolved_refs};
+use super::change::Change;
 use super::join;
 use super::leaving::Leaving;
 use super::mesh::{Mesh, Options, ServiceEntry, WorkloadEntry};
@@ -15,24 +16,6 @@ use super::service::Service;
 use super::status::{Condition, ObjectStatus};
 use super::vip::{VipError, Vips};
 use super::workload::Workload;
-
-/// An object before and after a change; never `None` on both sides.
-#[derive(Clone, Debug)]
-pub struct Change {
-    pub before: Option<Object>,
-    pub after: Option<Object>,
-}
-
-impl Change {
-    /// Something else changed for this object.
-    fn of(object: &Object) -> Self {
-        let same = Some(object.clone());
-        Change {
-            before: same.clone(),
-            after: same,
-        }
-    }
-}
 
 /// Holds the objects and builds states of them.
 #[derive(Debug)]

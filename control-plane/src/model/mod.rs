@@ -7,12 +7,13 @@
 //! - [`vip`]: addresses for services that were given none
 //! - [`mesh`]: an immutable state of everything, indexed; [`attach`]: which route governs which
 //!   service; [`join`]: which workloads it selects;
-//!   [`builder`]: the next state from the last; [`leaving`]: what outlives a change for a moment
+//!   [`builder`]: the next state from the last, and the [`change`]s between; [`leaving`]: what outlives a change for a moment
 //! - [`status`]: conditions of objects
 
 pub mod attach;
 pub mod authorization;
 pub mod builder;
+pub mod change;
 pub mod filter_spec;
 pub mod grant;
 pub mod join;

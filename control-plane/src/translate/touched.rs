@@ -10,7 +10,7 @@ use xds_proto::type_url;
 use super::naming::{self, Carries};
 use super::resource::{of_address, of_service};
 use crate::ads::resources::Touched;
-use crate::model::builder::Change;
+use crate::model::change::Change;
 use crate::model::mesh::{Families, Mesh, ServiceEntry, WorkloadEntry, resolve_port};
 use crate::model::object::{Key, Target};
 use crate::model::{Object, route};

@@ -15,7 +15,8 @@ use super::resource::{self, Variant};
 use super::touched::{Asked, touched};
 use crate::ads::resources::{History, Resource, Resources, Scope, Touched, View};
 use crate::model::Mesh;
-use crate::model::builder::{Builder, Change};
+use crate::model::builder::Builder;
+use crate::model::change::Change;
 use crate::source::files::Scan;
 use crate::source::{FileError, Sourced};
 
