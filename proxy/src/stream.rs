@@ -1,4 +1,5 @@
-//! The one stream type of the data path: a TCP socket, in the clear or under TLS.
+//! The one stream type of the data path: a TCP socket, in the clear or under TLS, or a stream of
+//! an HTTP/2 connection that carries many.
 //!
 //! An enum and not `dyn Io`: the L4 relay must see the raw sockets to splice them, and a match
 //! costs less than a virtual call per read.
@@ -11,6 +12,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::http::h2::tunnel::TunnelStream;
+use crate::socket;
 use crate::tls::{ConnectionInfo, TlsStream};
 
 /// A connection to a peer.
@@ -20,6 +23,7 @@ use crate::tls::{ConnectionInfo, TlsStream};
 pub enum Stream {
     Tcp(TcpStream),
     Tls(Box<TlsStream>),
+    Tunnel(Box<TunnelStream>),
 }
 
 impl Stream {
@@ -31,6 +35,7 @@ impl Stream {
         match self {
             Stream::Tcp(tcp) => tcp.poll_read_ready(cx),
             Stream::Tls(tls) => tls.poll_read_ready(cx),
+            Stream::Tunnel(tunnel) => tunnel.poll_read_ready(cx),
         }
     }
 
@@ -39,32 +44,52 @@ impl Stream {
         std::future::poll_fn(|cx| self.poll_read_ready(cx)).await
     }
 
-    /// What the TLS handshake established; `None` for a plain connection.
+    /// What the TLS handshake established, of a tunnel that of the connection around it; `None`
+    /// for a plain connection.
     pub fn tls_info(&self) -> Option<&ConnectionInfo> {
         match self {
             Stream::Tcp(_) => None,
             Stream::Tls(tls) => Some(tls.info()),
+            Stream::Tunnel(tunnel) => tunnel.tls_info(),
         }
     }
 
-    /// The socket underneath, for its options; bytes read or written there bypass TLS.
-    pub fn socket(&self) -> &TcpStream {
+    /// The socket, for its options; bytes read or written there bypass TLS. A tunnel has none of
+    /// its own.
+    pub fn socket(&self) -> Option<&TcpStream> {
         match self {
-            Stream::Tcp(tcp) => tcp,
-            Stream::Tls(tls) => tls.socket(),
+            Stream::Tcp(tcp) => Some(tcp),
+            Stream::Tls(tls) => Some(tls.socket()),
+            Stream::Tunnel(_) => None,
         }
     }
 
-    /// # Errors
-    /// When the peer is already gone (`ENOTCONN`).
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket().peer_addr()
+    /// Makes the coming close a reset, so that the peer learns that its stream was cut, not ended.
+    pub fn reset_on_close(&self) {
+        match self {
+            Stream::Tcp(tcp) => socket::reset_on_close(tcp),
+            Stream::Tls(tls) => socket::reset_on_close(tls.socket()),
+            Stream::Tunnel(tunnel) => tunnel.reset_on_close(),
+        }
     }
 
-    /// # Errors
-    /// As `getsockname(2)`.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket().local_addr()
+    /// The error that waits on a stream that is not read from, if any; it may be gone after this.
+    /// Of a tunnel, the task of `cx` is woken when there is one.
+    pub fn take_error(&mut self, cx: &mut Context<'_>) -> Option<io::Error> {
+        match self {
+            Stream::Tcp(tcp) => socket::take_error(tcp),
+            Stream::Tls(tls) => socket::take_error(tls.socket()),
+            Stream::Tunnel(tunnel) => tunnel.take_error(cx),
+        }
+    }
+
+    /// Our end, where it is known.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        match self {
+            Stream::Tcp(tcp) => tcp.local_addr().ok(),
+            Stream::Tls(tls) => tls.socket().local_addr().ok(),
+            Stream::Tunnel(tunnel) => tunnel.local_addr(),
+        }
     }
 }
 
@@ -80,6 +105,12 @@ impl From<TlsStream> for Stream {
     }
 }
 
+impl From<TunnelStream> for Stream {
+    fn from(tunnel: TunnelStream) -> Self {
+        Stream::Tunnel(Box::new(tunnel))
+    }
+}
+
 impl AsyncRead for Stream {
     fn poll_read(
         self: Pin<&mut Self>,
@@ -89,6 +120,7 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_read(cx, buf),
             Stream::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
+            Stream::Tunnel(tunnel) => Pin::new(&mut **tunnel).poll_read(cx, buf),
         }
     }
 }
@@ -102,6 +134,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_write(cx, buf),
             Stream::Tls(tls) => Pin::new(&mut **tls).poll_write(cx, buf),
+            Stream::Tunnel(tunnel) => Pin::new(&mut **tunnel).poll_write(cx, buf),
         }
     }
 
@@ -113,6 +146,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
             Stream::Tls(tls) => Pin::new(&mut **tls).poll_write_vectored(cx, bufs),
+            Stream::Tunnel(tunnel) => Pin::new(&mut **tunnel).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -124,6 +158,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_flush(cx),
             Stream::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
+            Stream::Tunnel(tunnel) => Pin::new(&mut **tunnel).poll_flush(cx),
         }
     }
 
@@ -131,6 +166,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Stream::Tcp(tcp) => Pin::new(tcp).poll_shutdown(cx),
             Stream::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
+            Stream::Tunnel(tunnel) => Pin::new(&mut **tunnel).poll_shutdown(cx),
         }
     }
 }

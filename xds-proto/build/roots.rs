@@ -4,12 +4,13 @@
 //! from here is reported as unknown, never skipped.
 
 /// Our own protos.
-pub const OWN: [&str; 5] = [
+pub const OWN: [&str; 6] = [
     "istio/v1/auth/ca.proto",
     "anyam/workload/v1/workload.proto",
     "anyam/dns/v1/name.proto",
     "anyam/bootstrap/v1/identity.proto",
     "anyam/inspect/v1/inspect.proto",
+    "anyam/tunnel/v1/tunnel.proto",
 ];
 
 /// Google's and Envoy's protos, by what they are for.

@@ -50,6 +50,12 @@ pub mod anyam {
             generated!("anyam.inspect.v1");
         }
     }
+    /// `anyam.tunnel.v1`: a network filter.
+    pub mod tunnel {
+        pub mod v1 {
+            generated!("anyam.tunnel.v1");
+        }
+    }
     /// `anyam.workload.v1`: who lives at an address.
     pub mod workload {
         pub mod v1 {

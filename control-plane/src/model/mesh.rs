@@ -309,6 +309,7 @@ impl Mesh {
             merged.connect_timeout = merged.connect_timeout.or(given.connect_timeout);
             merged.request_timeout = merged.request_timeout.or(given.request_timeout);
             merged.retry = merged.retry.or_else(|| given.retry.clone());
+            merged.tcp_transport = merged.tcp_transport.or(given.tcp_transport);
             merged.outlier_detection = merged
                 .outlier_detection
                 .or_else(|| given.outlier_detection.clone());

@@ -90,6 +90,17 @@ pub struct Defaults {
     pub retry: Option<RetrySpec>,
     #[serde(default)]
     pub outlier_detection: Option<OutlierSpec>,
+    #[serde(default)]
+    pub tcp_transport: Option<TcpTransport>,
+}
+
+/// How TCP travels between sidecars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+pub enum TcpTransport {
+    /// A TLS connection each.
+    Direct,
+    /// Inside few HTTP/2 connections, to workloads whose sidecar takes them so.
+    Tunnel,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
@@ -184,6 +195,8 @@ pub struct BackendSpec {
     /// Whether HTTP/1 calls travel as HTTP/2 between sidecars.
     #[serde(default)]
     pub http2: Option<bool>,
+    #[serde(default)]
+    pub tcp_transport: Option<TcpTransport>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]

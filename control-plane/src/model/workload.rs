@@ -22,6 +22,8 @@ pub struct Workload {
     pub ports: Vec<WorkloadPort>,
     /// Whether a sidecar stands beside it: decides between mTLS and plaintext towards it.
     pub sidecar: bool,
+    /// Whether that sidecar takes TCP inside HTTP/2 connections; a stock Envoy does not.
+    pub tunnels: bool,
     /// False: left out of its services' endpoints.
     pub ready: bool,
     pub locality: Option<Locality>,
@@ -58,6 +60,8 @@ pub struct WorkloadSpec {
     ports: Vec<PortSpec>,
     #[serde(default = "yes")]
     sidecar: bool,
+    #[serde(default = "yes")]
+    tunnels: bool,
     #[serde(default = "yes")]
     ready: bool,
     #[serde(default)]
@@ -141,6 +145,7 @@ impl Workload {
             service_account: spec.service_account,
             ports,
             sidecar: spec.sidecar,
+            tunnels: spec.tunnels,
             ready: spec.ready,
             locality: spec.locality,
             weight: spec.weight.map_or(1, |weight| u32::from(weight.get())),

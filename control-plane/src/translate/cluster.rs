@@ -11,12 +11,12 @@ use xds_proto::google::protobuf::Struct;
 
 use super::naming::{self, Carries, Outbound};
 use super::proto::{ads, duration, fields, list, metadata, structure, text};
-use super::protocol::{self, Upstream};
+use super::protocol::{self, Speaks, Upstream};
 use super::{endpoint, resilience, tls};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
 use crate::model::mesh::{ServiceEntry, WorkloadEntry};
-use crate::model::policy::BackendSpec;
+use crate::model::policy::{BackendSpec, TcpTransport};
 use crate::model::service::Protocol;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -119,25 +119,42 @@ fn base(
             spec.max_requests_per_connection
                 .map(std::num::NonZeroU32::get),
         ),
-        transport_socket_matches: vec![
-            socket_match(
-                "mtls",
-                Some("mtls"),
-                tls::upstream(scope, identities, upstream.alpn),
-            ),
-            socket_match("plaintext", None, tls::raw_buffer()),
-        ],
+        transport_socket_matches: sockets(
+            scope,
+            identities,
+            &upstream,
+            spec.tcp_transport.or(defaults.tcp_transport),
+        ),
         ..cluster::Cluster::default()
     })
 }
 
+/// By what an endpoint's sidecar takes: tunnels, mTLS, or nothing. Envoy opens tunnels by its
+/// listeners, not by transport, so it is given none.
+fn sockets(
+    scope: &Scope,
+    identities: &BTreeSet<String>,
+    upstream: &Upstream,
+    tcp: Option<TcpTransport>,
+) -> Vec<cluster::cluster::TransportSocketMatch> {
+    let mut sockets = Vec::new();
+    if upstream.speaks == Speaks::Tcp && tcp == Some(TcpTransport::Tunnel) && scope.anyam {
+        let socket = tls::upstream(scope, identities, &[tls::TUNNEL]);
+        sockets.push(socket_match("tunnel", Some(("tunnel", "http")), socket));
+    }
+    let mtls = tls::upstream(scope, identities, upstream.alpn);
+    sockets.push(socket_match("mtls", Some(("anyam", "mtls")), mtls));
+    sockets.push(socket_match("plaintext", None, tls::raw_buffer()));
+    sockets
+}
+
 fn socket_match(
     name: &str,
-    value: Option<&str>,
+    asks: Option<(&str, &str)>,
     socket: core::TransportSocket,
 ) -> cluster::cluster::TransportSocketMatch {
-    let criteria = match value {
-        Some(value) => fields(&[("anyam", text(value))]),
+    let criteria = match asks {
+        Some((key, value)) => fields(&[(key, text(value))]),
         None => Struct::default(),
     };
     cluster::cluster::TransportSocketMatch {

@@ -101,13 +101,13 @@ fn one(mesh: &Mesh, entry: &WorkloadEntry, at: SocketAddr) -> endpoint::LbEndpoi
     let meta = &workload.meta;
     let mode = mesh.mtls(&meta.namespace, &meta.name, at.port());
     let metadata = match workload.sidecar && mode != MtlsMode::Disabled {
-        true => metadata(&[
-            (
-                "envoy.transport_socket_match",
-                fields(&[("anyam", text("mtls"))]),
-            ),
-            who,
-        ]),
+        true => {
+            let mut transports = vec![("anyam", text("mtls"))];
+            if workload.tunnels {
+                transports.push(("tunnel", text("http")));
+            }
+            metadata(&[("envoy.transport_socket_match", fields(&transports)), who])
+        }
         false => metadata(&[who]),
     };
     endpoint::LbEndpoint {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use xds_proto::anyam::tunnel::v1::Tunnel;
 use xds_proto::envoy::config::core::v3::TrafficDirection;
 use xds_proto::envoy::config::listener::v3 as listener;
 use xds_proto::envoy::config::rbac::v3 as rbac;
@@ -41,11 +42,14 @@ pub fn inbound(mesh: &Mesh, scope: &Scope) -> Option<listener::Listener> {
         .keys()
         .copied()
         .chain(overridden.map(|port| NonZeroU16::get(*port)))
+        // An app that listens there is not reached from outside.
+        .filter(|port| *port != naming::TUNNEL_PORT)
         .collect();
-    let mut plain = false;
+    let (mut plain, mut mtls) = (false, false);
     for port in ports.into_iter().map(Some).chain([None]) {
         let mode = mesh.mtls(&meta.namespace, &meta.name, port.unwrap_or_default());
         plain |= mode != MtlsMode::Strict;
+        mtls |= mode != MtlsMode::Disabled;
         let protocol = port.and_then(|port| entry.ports.get(&port)).copied();
         let log = mesh.access_log(&meta.namespace, &meta.name);
         let known = protocol.is_some();
@@ -60,6 +64,9 @@ pub fn inbound(mesh: &Mesh, scope: &Scope) -> Option<listener::Listener> {
             log,
         };
         chains.extend(maker.chains(mode));
+    }
+    if mtls && scope.anyam {
+        chains.push(tunnel(scope));
     }
     let (address, additional_addresses) = bound(mesh, scope, scope.ports.inbound);
     Some(listener::Listener {
@@ -79,6 +86,23 @@ pub fn inbound(mesh: &Mesh, scope: &Scope) -> Option<listener::Listener> {
         traffic_direction: TrafficDirection::Inbound as i32,
         ..listener::Listener::default()
     })
+}
+
+/// Takes connections inside HTTP/2 connections; each gets the chain of its own port, and with it
+/// the authorisation.
+fn tunnel(scope: &Scope) -> listener::FilterChain {
+    let port = naming::TUNNEL_PORT;
+    listener::FilterChain {
+        name: format!("inbound|{port}|tunnel"),
+        filter_chain_match: Some(listener::FilterChainMatch {
+            destination_port: u32v(u32::from(port)),
+            transport_protocol: "tls".to_owned(),
+            ..listener::FilterChainMatch::default()
+        }),
+        filters: vec![filter("anyam.tunnel", typed(&Tunnel::default()))],
+        transport_socket: Some(tls::downstream(scope, &[tls::TUNNEL])),
+        ..listener::FilterChain::default()
+    }
 }
 
 /// Makes the chains of one port; `None`: all ports nobody declared.

@@ -8,6 +8,8 @@ use crate::model::service::Protocol;
 /// Where everything goes that no other listener takes.
 pub const OUTBOUND: &str = "outbound";
 pub const INBOUND: &str = "inbound";
+/// Where a sidecar takes tunnels: HBONE's port. Redirected to its inbound listener like any other.
+pub const TUNNEL_PORT: u16 = 15008;
 /// To wherever the app meant to go.
 pub const PASSTHROUGH: &str = "PassthroughCluster";
 /// To nowhere.

@@ -15,6 +15,9 @@ pub const H2: &str = "anyam-h2";
 pub const HTTP1: &str = "anyam-http/1.1";
 pub const TCP: &str = "anyam-tcp";
 
+/// HTTP/2 that carries TCP connections, as HBONE has it. Only told by its port.
+pub const TUNNEL: &str = "h2";
+
 /// Everything that says HTTP over mTLS, in the order in which a server prefers it.
 pub const HTTP: [&str; 3] = [H2_CASE, H2, HTTP1];
 /// Everything that says mTLS of the mesh, in contrast to TLS of the app's own.

@@ -103,6 +103,7 @@ pub struct DnsHost {
     pub priority: u32,
     pub locality: Option<Name>,
     pub transport_metadata: Arc<TransportMetadata>,
+    pub tunnel_port: Option<u16>,
     pub health: HealthStatus,
     pub workload: Option<Arc<Workload>>,
 }
@@ -136,6 +137,9 @@ pub enum LbPolicy {
 pub struct TransportMatch {
     pub name: Name,
     pub criteria: Vec<(Box<str>, Box<str>)>,
+    /// One of the criteria is `tunnel`: TCP travels inside HTTP/2 connections to the endpoint's
+    /// tunnel port.
+    pub tunnel: bool,
     pub transport: Transport,
 }
 

@@ -53,6 +53,8 @@ pub struct Endpoint {
     /// Index into [`super::cluster::Cluster::transport`], chosen by metadata at compile time.
     /// `None`: no match, connecting fails closed.
     pub transport: Option<u32>,
+    /// Where it takes tunnels: `filter_metadata`, `anyam.tunnel: {port: 15008}`.
+    pub tunnel_port: Option<u16>,
     pub health: HealthStatus,
     /// Active requests, ejection, counters: carried over while the address stays.
     pub state: Arc<HostState>,

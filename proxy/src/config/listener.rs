@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Name;
-use super::access_log::AccessLog;
+use super::access_log::{AccessLog, Format};
 use super::http::HttpManager;
 use super::policy::Rbac;
 use super::snapshot::{ClusterLinks, ClusterRef, RouteLinks};
@@ -152,6 +152,28 @@ impl Cidr {
 pub enum Terminal {
     Tcp(Arc<TcpProxy>),
     Http(Arc<HttpManager>),
+    /// Connections inside an HTTP/2 connection; each is served as if it had come in by itself.
+    Tunnel(Arc<TunnelOptions>),
+}
+
+/// anyam.tunnel.v1.Tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelOptions {
+    pub max_concurrent_streams: u32,
+    /// Bytes of one stream that may be under way.
+    pub stream_window: u32,
+    /// Without a stream for so long the connection is closed; `None`: never.
+    pub idle_timeout: Option<Duration>,
+}
+
+impl TunnelOptions {
+    /// Room for every stream's window at once: streams that nobody reads from hold up no others.
+    pub fn connection_window(&self) -> u32 {
+        let room = self
+            .stream_window
+            .saturating_mul(self.max_concurrent_streams);
+        room.min(i32::MAX as u32)
+    }
 }
 
 /// envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.
@@ -163,7 +185,16 @@ pub struct TcpProxy {
     pub max_duration: Option<Duration>,
     /// At least 1.
     pub max_connect_attempts: u32,
+    /// Connections travel inside HTTP/2 connections to every endpoint.
+    pub tunneling: Option<Tunneling>,
     pub access_log: Vec<Arc<AccessLog>>,
+}
+
+/// envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.TunnelingConfig.
+pub struct Tunneling {
+    /// The CONNECT's authority.
+    pub hostname: Format,
+    pub headers: Vec<(Box<str>, Format)>,
 }
 
 pub enum TcpTarget {

@@ -83,7 +83,7 @@ fn look_up(down: &Downstream, snapshot: Arc<Snapshot>, before: &Resolved) -> Res
         let chain = same_chain(listener, &down.chain)?;
         match &chain.terminal {
             Terminal::Http(manager) => Some((listener, chain, manager.clone())),
-            Terminal::Tcp(_) => None,
+            Terminal::Tcp(_) | Terminal::Tunnel(_) => None,
         }
     });
     match found {

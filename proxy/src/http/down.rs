@@ -40,10 +40,6 @@ impl Down<'_> {
         }
     }
 
-    pub fn is_h1(&self) -> bool {
-        matches!(self, Self::H1(_))
-    }
-
     /// Says 100 to a client that waits for it before it sends its body.
     pub fn go_on(&mut self) {
         match self {

@@ -61,7 +61,8 @@ struct Exchange<'a, 'd> {
     close: bool,
     /// The response's head was sent.
     started: bool,
-    /// Both ends agreed on a tunnel and are HTTP/1: bytes pass outside of the codec from here.
+    /// Both ends agreed on a tunnel, and the upstream is a connection of its own: bytes pass outside
+    /// of the codec from here.
     tunnel: Option<(Answer, Permit)>,
 }
 
@@ -309,7 +310,7 @@ impl Exchange<'_, '_> {
         self.started = true;
         let close = self.close || answer.framing.tunnel;
         attempts.down.head(&attempts.info.response, length, close)?;
-        if answer.framing.tunnel && answer.lease.up.is_h1() && attempts.down.is_h1() {
+        if answer.framing.tunnel && answer.lease.up.is_h1() {
             self.tunnel = Some((answer, permit));
             return self.flush().await;
         }

@@ -74,7 +74,8 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
         // On the heap, for as long as it runs: an idle connection does not pay for it.
         let ended = Box::pin(handle(&conn, &timer, &mut down, request, close)).await;
         if let Some(tunnel) = ended.tunnel {
-            return Box::pin(tunnel.relay(&conn, server.io)).await;
+            let Io { stream, input, .. } = server.io;
+            return Box::pin(tunnel.relay(&conn, stream, input)).await;
         }
         (head, spare) = ended.heads;
         head.clear();

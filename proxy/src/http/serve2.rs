@@ -6,13 +6,13 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use h2::RecvStream;
 use h2::server::SendResponse;
 
 use super::conn::Conn;
 use super::down::Down;
-use super::h2::{Bounds, Prefixed, ServerStream, keepalive, request_in};
+use super::h2::{Bounds, Budget, Chunk, Prefixed, RAPID, ServerStream, keepalive, request_in};
 use super::handle::{Request, handle};
 use super::head::Head;
 use crate::config::http::HttpManager;
@@ -30,7 +30,7 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     let timer = conn.worker.timers.timer();
     let io = Prefixed { stream, prefix };
     let limit = conn.downstream.listener.def.per_connection_buffer_limit;
-    let handshake = builder(&manager, limit).handshake::<_, Bytes>(io);
+    let handshake = builder(&manager, limit).handshake::<_, Chunk>(io);
     timer.set_or_clear(manager.request_headers_timeout.or(manager.idle_timeout));
     let Ok(Ok(mut connection)) = timer.race(handshake).await else {
         return;
@@ -64,46 +64,11 @@ fn builder(manager: &HttpManager, buffer: usize) -> h2::server::Builder {
     builder
 }
 
-/// How soon after its beginning a stream must be given up to count as a rapid reset.
-const RAPID: Duration = Duration::from_secs(1);
-/// Resets are counted over this long.
-const WINDOW: Duration = Duration::from_secs(30);
-
-/// Counts what the client does that costs us and not it: streams given up at once, when there are
-/// many and most are. Clients that hedge or run into their own time-outs stay below.
-struct Budget {
-    rapid: Rc<Cell<usize>>,
-    begun: usize,
-    since: Instant,
-    max: usize,
-}
-
-impl Budget {
-    fn is_exceeded(&mut self) -> bool {
-        let rapid = self.rapid.get();
-        if rapid <= self.max {
-            return false;
-        }
-        if self.since.elapsed() > WINDOW {
-            self.since = Instant::now();
-            self.rapid.set(0);
-            self.begun = 0;
-            return false;
-        }
-        rapid * 2 > self.begun
-    }
-}
-
-type Connection = h2::server::Connection<Prefixed, Bytes>;
+type Connection = h2::server::Connection<Prefixed, Chunk>;
 
 async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
     let open = Rc::new(Cell::new(0usize));
-    let mut budget = Budget {
-        rapid: Rc::default(),
-        begun: 0,
-        since: Instant::now(),
-        max: conn.resolve().manager.http2.max_resets,
-    };
+    let mut budget = Budget::new(conn.resolve().manager.http2.max_resets);
     let mut served = 0u32;
     let mut draining = false;
     let mut idle_since = Instant::now();
@@ -140,9 +105,9 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
             Some(Err(_)) | None => return,
         };
         served = served.saturating_add(1);
-        budget.begun += 1;
+        budget.begun();
         open.set(open.get() + 1);
-        let (conn, open, rapid) = (conn.clone(), open.clone(), budget.rapid.clone());
+        let (conn, open, rapid) = (conn.clone(), open.clone(), budget.counter());
         tokio::task::spawn_local(async move {
             let begun = Instant::now();
             let given_up = stream(&conn, request, respond).await;
@@ -190,7 +155,7 @@ fn arm(conn: &Conn, timer: &Timer, open: usize, idle_since: Instant, draining: b
 async fn stream(
     conn: &Conn,
     request: http::Request<RecvStream>,
-    respond: SendResponse<Bytes>,
+    respond: SendResponse<Chunk>,
 ) -> bool {
     let start = Instant::now();
     let manager = conn.resolve().manager.clone();
@@ -214,6 +179,12 @@ async fn stream(
     };
     let mut down = Down::H2(&mut stream);
     let ended = handle(conn, &timer, &mut down, request, false).await;
+    if let Some(tunnel) = ended.tunnel {
+        if let Some(down) = stream.into_tunnel(&conn.worker.buffers) {
+            Box::pin(tunnel.relay(conn, down.into(), BytesMut::new())).await;
+        }
+        return false;
+    }
     // A response that came before its request had been read needs nothing more: dropping the stream
     // tells the client so (RFC 9113 8.1) after what is queued. A reset would overtake it.
     if !ended.clean && ended.answered {

@@ -1,12 +1,14 @@
-//! Tunnels between HTTP/1 peers (WebSocket, CONNECT): both left the codec, the L4 relay moves
-//! their bytes, spliced when there are many.
+//! Tunnels (WebSocket, CONNECT) to a connection of their own: both ends left the codec, the L4 relay
+//! moves their bytes, spliced when there are many and both are sockets.
+
+use bytes::BytesMut;
 
 use super::attempt::Answer;
 use super::conn::Conn;
-use super::io::Io;
 use super::observe::{self, RequestInfo};
 use super::up::Up;
 use crate::config::route::Action;
+use crate::stream::Stream;
 use crate::tcp::{self, Early, Ended, Means, Options, Side};
 use crate::telemetry::ResponseFlags;
 use crate::upstream::limits::Permit;
@@ -30,7 +32,8 @@ impl Tunnelled {
     }
 
     /// Relays until both directions have ended, then reports the request.
-    pub async fn relay(self, conn: &Conn, down: Io) {
+    /// `early`: bytes of the client that were read already.
+    pub async fn relay(self, conn: &Conn, down: Stream, early: BytesMut) {
         let Self {
             mut info,
             answer,
@@ -48,7 +51,7 @@ impl Tunnelled {
             most: info.downstream.listener.def.per_connection_buffer_limit,
         };
         let early = Early {
-            from_down: down.input,
+            from_down: early,
             from_up: up.input,
         };
         let cut = || *worker.drain.borrow() == Phase::Closing || conn.resolve().is_denied;
@@ -57,7 +60,7 @@ impl Tunnelled {
             until: super::timeout::end_of_stream(&info),
             cut: &cut,
         };
-        let outcome = tcp::relay(&means, down.stream, up.stream, early, &options).await;
+        let outcome = tcp::relay(&means, down, up.stream, early, &options).await;
         info.request_bytes = outcome.from_down;
         info.response_bytes = outcome.from_up;
         info.flags.insert(match outcome.ended {

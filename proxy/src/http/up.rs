@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
+use tokio::net::TcpStream;
 
 use super::down::poll_opaque;
 use super::error::Failure;
@@ -179,8 +180,8 @@ impl Client1 {
 
     fn was_reset(&self) -> bool {
         // A reset after FIN shows only here: the read itself says "end".
-        let pending = self.io.stream.socket().take_error();
-        self.reset || matches!(pending, Ok(Some(_)) | Err(_))
+        let pending = self.io.stream.socket().map(TcpStream::take_error);
+        self.reset || matches!(pending, Some(Ok(Some(_)) | Err(_)))
     }
 
     fn data(&mut self, data: Bytes) -> Result<(), Failure> {

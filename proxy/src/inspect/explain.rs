@@ -87,6 +87,10 @@ fn walk(snapshot: &Snapshot, question: &Question, said: &mut Said) {
         return;
     }
     match &chain.terminal {
+        Terminal::Tunnel(_) => {
+            let why = "connections inside this one are served as if they had come by themselves";
+            said.say("chain", Outcome::Chosen, &chain.name, why);
+        }
         Terminal::Tcp(proxy) => tcp(listener, &proxy.target, question, said),
         Terminal::Http(manager) => match &question.head {
             Some(head) => http(snapshot, listener, manager, question, head, said),

@@ -5,20 +5,16 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use smallvec::SmallVec;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::conn;
-use super::gate::{Gate, Pass};
+use super::gate;
 use crate::socket::{self, TcpOptions};
 use crate::worker::Worker;
 
 /// The first wait after the system ran out of something; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-
-/// Of the listener's own bound and that of the process.
-type Passes = SmallVec<[Pass; 2]>;
 
 /// Accepts on `listener` (bound to `address`) for as long as it is polled; each connection gets a
 /// task of its own, which outlives this loop.
@@ -52,8 +48,7 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, address: SocketA
     };
     drop(snapshot);
     let metrics = &listener.def.metrics;
-    let passes: Option<Passes> = listener.def.gates.iter().map(Gate::enter).collect();
-    let Some(passes) = passes else {
+    let Some(passes) = gate::enter_all(&listener.def.gates) else {
         metrics.refused.inc();
         socket::reset_on_close(&tcp);
         return;

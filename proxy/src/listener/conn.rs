@@ -1,5 +1,5 @@
 //! One connection from accept to the path that serves it: original destination → listener →
-//! first bytes → filter chain → TLS → authorisation → HTTP or TCP.
+//! first bytes → filter chain → TLS → authorisation → HTTP, TCP, or more connections inside it.
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -15,6 +15,7 @@ use super::detect::Protocol;
 use super::first::{First, NothingCame, Silent, first};
 use super::refused::Refused;
 use super::socket::original_destination;
+use super::tunnel;
 use crate::config::Snapshot;
 use crate::config::demand::{Answer, Resource};
 use crate::config::listener::{Direction, FilterChain, Listener, Terminal};
@@ -22,21 +23,22 @@ use crate::http;
 use crate::policy::{self, Facts};
 use crate::socket;
 use crate::stream::Stream;
-use crate::tcp::proxy::{self, Dialled};
+use crate::tcp::dial::Dialled;
+use crate::tcp::proxy;
 use crate::telemetry::{Call, Calls, Record, ResponseFlags};
 use crate::tls::ConnectionInfo;
 use crate::worker::{Phase, Worker};
 
 /// A connection as it was accepted.
-struct Accepted {
+pub(super) struct Accepted {
     /// The listener whose rules hold, after the original destination was looked up.
-    listener: Arc<Listener>,
-    peer: SocketAddr,
+    pub(super) listener: Arc<Listener>,
+    pub(super) peer: SocketAddr,
     /// Where the client meant to go.
-    destination: SocketAddr,
-    original_dst: Option<SocketAddr>,
-    start: Instant,
-    start_time: SystemTime,
+    pub(super) destination: SocketAddr,
+    pub(super) original_dst: Option<SocketAddr>,
+    pub(super) start: Instant,
+    pub(super) start_time: SystemTime,
 }
 
 /// Serves a connection that came in by `entry` to its end.
@@ -148,7 +150,7 @@ async fn go_on(worker: &Rc<Worker>, accepted: &Accepted, tcp: TcpStream) -> Resu
         Ok(false) => {}
         Ok(true) => listener.def.metrics.rbac_shadow_denied.inc(),
         Err(refused) => {
-            socket::reset_on_close(stream.socket());
+            stream.reset_on_close();
             return Err(refused);
         }
     }
@@ -180,6 +182,7 @@ async fn look(worker: &Rc<Worker>, accepted: &Accepted, tcp: &TcpStream) -> Resu
             Some(Silent {
                 listener: listener.clone(),
                 proxy: proxy.clone(),
+                peer: accepted.peer,
                 destination: accepted.destination,
                 original_dst: accepted.original_dst,
             })
@@ -206,7 +209,7 @@ fn depends_on_bytes(accepted: &Accepted) -> bool {
     def.chains.iter().any(ask)
 }
 
-fn facts<'a>(accepted: &Accepted, protocol: &'a Protocol) -> chain::Facts<'a> {
+pub(super) fn facts<'a>(accepted: &Accepted, protocol: &'a Protocol) -> chain::Facts<'a> {
     chain::Facts {
         destination: accepted.destination,
         source: accepted.peer,
@@ -241,7 +244,7 @@ async fn secure(
 }
 
 /// The chain's network filters that authorise. True: rules on trial would have refused.
-fn authorise(
+pub(super) fn authorise(
     accepted: &Accepted,
     chain: &FilterChain,
     tls: Option<&ConnectionInfo>,
@@ -269,7 +272,7 @@ fn authorise(
 }
 
 /// To the filter that ends the chain.
-async fn hand_on(
+pub(super) async fn hand_on(
     worker: &Rc<Worker>,
     accepted: &Accepted,
     chain: Arc<FilterChain>,
@@ -310,12 +313,23 @@ async fn hand_on(
             let cut = || must_end(worker, accepted, &chain, tls.as_ref(), &judged);
             proxy::serve(worker, connection, &cut).await;
         }
+        Terminal::Tunnel(options) => {
+            let (outer, chain) = (accepted, &chain);
+            Box::pin(tunnel::serve(
+                worker,
+                outer,
+                chain,
+                options,
+                (stream, prefix),
+            ))
+            .await;
+        }
     }
 }
 
 /// Whether a connection that was let in may stay no longer: the process closes, or policy has
 /// changed against it.
-fn must_end(
+pub(super) fn must_end(
     worker: &Worker,
     accepted: &Accepted,
     chain: &FilterChain,
@@ -340,12 +354,13 @@ fn must_end(
         .any(|now| authorise(accepted, now, tls, None).is_err())
 }
 
-fn record(worker: &Rc<Worker>, accepted: &Accepted, refused: &Refused) {
+pub(super) fn record(worker: &Rc<Worker>, accepted: &Accepted, refused: &Refused) {
     let def = &accepted.listener.def;
     let flags = match refused {
         Refused::Gone => ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
         Refused::Unknown => ResponseFlags::NO_CLUSTER_FOUND,
         Refused::Silent => ResponseFlags::STREAM_IDLE_TIMEOUT,
+        Refused::Tunnel(_) => ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR,
         Refused::NoChain => {
             def.metrics.no_chain.inc();
             ResponseFlags::NO_ROUTE_FOUND

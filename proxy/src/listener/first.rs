@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 use super::detect::{Look, MAX_LOOK, Protocol, detect};
 use crate::config::listener::{Inspect, Listener, TcpProxy};
-use crate::tcp::proxy::{Dialled, dial};
+use crate::tcp::dial::{Dialled, Origin, dial};
 use crate::worker::Worker;
 
 /// How long a client may be silent before its server is asked: longer than a client needs that
@@ -57,6 +57,7 @@ impl SpeaksFirst {
 pub(super) struct Silent {
     pub(super) listener: Arc<Listener>,
     pub(super) proxy: Arc<TcpProxy>,
+    pub(super) peer: SocketAddr,
     pub(super) destination: SocketAddr,
     pub(super) original_dst: Option<SocketAddr>,
 }
@@ -151,7 +152,13 @@ async fn server_speaks(
         worker.timers.sleep(SILENCE).await;
     }
     let links = &silent.listener.clusters;
-    match dial(worker, links, &silent.proxy, silent.original_dst).await {
+    let origin = Origin {
+        peer: silent.peer,
+        local: silent.destination,
+        original_dst: silent.original_dst,
+        sni: None,
+    };
+    match dial(worker, links, &silent.proxy, &origin).await {
         Ok(connection) => {
             connection.count_speculative();
             dialled.replace(Some(connection));

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use smallvec::SmallVec;
+
 /// A bound shared by all workers.
 #[derive(Debug)]
 pub struct Gate {
@@ -29,6 +31,14 @@ impl Gate {
         let pass = Pass(self.clone());
         (before < self.most).then_some(pass)
     }
+}
+
+/// Of the listener's own bound and that of the process.
+pub type Passes = SmallVec<[Pass; 2]>;
+
+/// A place by each of `gates`; `None`: one of them lets nobody in.
+pub fn enter_all(gates: &[Arc<Gate>]) -> Option<Passes> {
+    gates.iter().map(Gate::enter).collect()
 }
 
 impl Drop for Pass {

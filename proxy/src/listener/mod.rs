@@ -4,6 +4,7 @@
 //! - `socket`: listening sockets; where a redirected connection wanted to go
 //! - `accept`: the accept loop, running out of descriptors; `gate`: how many may be open
 //! - `conn`: one connection, from accept to the path that serves it
+//! - `tunnel`: the connections inside one
 //! - `refused`: why one was closed before
 //! - `first`: its first bytes, and servers that speak before their clients
 //! - `detect`: what those bytes are (sans-IO)
@@ -18,6 +19,7 @@ mod first;
 pub mod gate;
 mod refused;
 pub mod socket;
+mod tunnel;
 
 pub use bound::Bound;
 pub use first::SpeaksFirst;

@@ -13,6 +13,8 @@ pub(super) enum Refused {
     Silent,
     #[error("no filter chain matches")]
     NoChain,
+    #[error("CONNECT: {0}")]
+    Tunnel(&'static str),
     #[error("TLS handshake: {0}")]
     Tls(String),
     #[error("refused by policy {by}")]

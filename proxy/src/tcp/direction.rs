@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use super::pipe::{self, Pipe, Pipes};
 use super::{Means, Side};
 use crate::buffer::{Block, Pool, Size};
+use crate::http::h2::tunnel::TunnelStream;
 use crate::socket;
 use crate::stream::Stream;
 use crate::tls::TlsStream;
@@ -133,8 +134,9 @@ impl Direction {
             }
             let read = match (&mut *source, &*sink) {
                 (Stream::Tcp(tcp), Stream::Tcp(_)) => self.poll_tcp(cx, tcp, true, means),
-                (Stream::Tcp(tcp), Stream::Tls(_)) => self.poll_tcp(cx, tcp, false, means),
+                (Stream::Tcp(tcp), _) => self.poll_tcp(cx, tcp, false, means),
                 (Stream::Tls(tls), _) => self.poll_tls(cx, tls),
+                (Stream::Tunnel(tunnel), _) => self.poll_tunnel(cx, tunnel),
             };
             if read.map_err(at(End::Source))?.is_pending() {
                 // Nothing comes: what was written must be on its way before we wait.
@@ -152,6 +154,18 @@ impl Direction {
         source: &mut Stream,
         sink: &mut Stream,
     ) -> Poll<Result<(), Fault>> {
+        if self.start < self.end
+            && let Stream::Tunnel(tunnel) = &mut *sink
+        {
+            ready!(tunnel.poll_writable(cx)).map_err(at(End::Sink))?;
+            if let Some(block) = self.block.take() {
+                // The block itself goes; nothing is copied.
+                let sent = tunnel.write_block(block, self.start, self.end);
+                sent.map_err(at(End::Sink))?;
+                self.bytes += (self.end - self.start) as u64;
+            }
+            self.start = self.end;
+        }
         while self.start < self.end
             && let Some(block) = &self.block
         {
@@ -171,12 +185,22 @@ impl Direction {
                 }
             }
         }
-        if let Stream::Tls(tls) = source {
-            // Plaintext of a TLS source lies in the source itself.
-            while !tls.plaintext().is_empty() {
-                let n = ready!(poll_write(cx, sink, tls.plaintext())).map_err(at(End::Sink))?;
-                Pin::new(&mut **tls).consume(n);
-                self.bytes += n as u64;
+        // What came by TLS or through a tunnel lies in the source itself.
+        match source {
+            Stream::Tcp(_) => {}
+            Stream::Tls(tls) => {
+                while !tls.plaintext().is_empty() {
+                    let n = ready!(poll_write(cx, sink, tls.plaintext())).map_err(at(End::Sink))?;
+                    Pin::new(&mut **tls).consume(n);
+                    self.bytes += n as u64;
+                }
+            }
+            Stream::Tunnel(tunnel) => {
+                while !tunnel.held().is_empty() {
+                    let n = ready!(poll_write(cx, sink, tunnel.held())).map_err(at(End::Sink))?;
+                    tunnel.consume(n);
+                    self.bytes += n as u64;
+                }
             }
         }
         (self.start, self.end) = (0, 0);
@@ -187,6 +211,16 @@ impl Direction {
         self.block = None;
         let got = ready!(Pin::new(tls).poll_fill_buf(cx))?;
         self.ended = got.is_empty();
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_tunnel(
+        &mut self,
+        cx: &mut Context<'_>,
+        tunnel: &mut TunnelStream,
+    ) -> Poll<io::Result<()>> {
+        self.block = None;
+        self.ended = !ready!(tunnel.poll_fill(cx))?;
         Poll::Ready(Ok(()))
     }
 
@@ -287,6 +321,7 @@ fn at(end: End) -> impl Fn(io::Error) -> Fault {
 fn poll_write(cx: &mut Context<'_>, sink: &mut Stream, bytes: &[u8]) -> Poll<io::Result<usize>> {
     let tcp = match sink {
         Stream::Tls(tls) => return Pin::new(&mut **tls).poll_write(cx, bytes),
+        Stream::Tunnel(tunnel) => return Pin::new(&mut **tunnel).poll_write(cx, bytes),
         Stream::Tcp(tcp) => tcp,
     };
     loop {

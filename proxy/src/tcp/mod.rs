@@ -1,11 +1,12 @@
 //! The L4 path: bytes between two streams, unchanged.
 //!
 //! - [`relay`]: both directions in one task, to the end
-//! - `proxy`: the tcp_proxy filter: where to, dialling, recording
+//! - `proxy`: the tcp_proxy filter, and what is recorded; `dial`: where to, and the way there
 //! - `verdict`: how it ended, in the words of access logs
 //! - `direction`: one direction; reads and writes, or splices, as the traffic asks for
 //! - `pipe`: pooled kernel pipes
 
+pub mod dial;
 mod direction;
 mod pipe;
 pub mod proxy;
@@ -21,7 +22,6 @@ use direction::{Direction, Fault};
 pub use pipe::Pipes;
 
 use crate::buffer::Pool;
-use crate::socket;
 use crate::stream::Stream;
 use crate::timer::{Timer, Timers};
 
@@ -146,8 +146,8 @@ pub async fn relay(
     relay.arm();
     let ended = poll_fn(|cx| relay.poll(cx, &mut down, &mut up)).await;
     if !matches!(ended, Ended::Clean { .. }) {
-        socket::reset_on_close(down.socket());
-        socket::reset_on_close(up.socket());
+        down.reset_on_close();
+        up.reset_on_close();
     }
     Outcome {
         from_down: relay.upward.bytes,
@@ -170,7 +170,12 @@ struct Relay<'a> {
 impl Relay<'_> {
     /// While one side does not read, the other is not read from, and its reset goes unseen. So
     /// it is asked for, now and then.
-    fn poll_stuck(&mut self, cx: &mut Context<'_>, down: &Stream, up: &Stream) -> Poll<Ended> {
+    fn poll_stuck(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Stream,
+        up: &mut Stream,
+    ) -> Poll<Ended> {
         if !self.upward.is_blocked() && !self.downward.is_blocked() {
             self.stuck = None;
             return Poll::Pending;
@@ -184,8 +189,8 @@ impl Relay<'_> {
             });
             ready!(timer.poll_expired(cx));
             timer.set(STUCK);
-            for (by, stream) in [(Side::Down, down), (Side::Up, up)] {
-                if let Some(error) = socket::take_error(stream.socket()) {
+            for (by, stream) in [(Side::Down, &mut *down), (Side::Up, &mut *up)] {
+                if let Some(error) = stream.take_error(cx) {
                     return Poll::Ready(ended_with(by, error));
                 }
             }

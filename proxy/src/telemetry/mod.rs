@@ -24,6 +24,7 @@ pub use access_log::{Sinks, WorkerLogs};
 pub use calls::{Call, Calls, Telemetry};
 pub use edge::{Edge, Edges};
 pub use flags::ResponseFlags;
+pub use format::render;
 pub use record::{Headers, Record};
 pub use registry::Registry;
 pub use resource::{ClusterMetrics, ListenerMetrics};

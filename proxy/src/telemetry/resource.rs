@@ -113,6 +113,10 @@ resource_metrics! {
             "Connections closed because of a limit on connections.";
         accept_errors = "anyam_listener_accept_errors_total",
             "Times that accepting had to pause: no descriptors or memory left.";
+        tunnels = "anyam_listener_tunnels_total",
+            "Connections that came inside another connection.";
+        tunnels_refused = "anyam_listener_tunnels_refused_total",
+            "CONNECT requests that were refused: not an address of this workload, or not allowed.";
         rbac_denied = "anyam_listener_rbac_denied_total",
             "Connections and requests that authorisation refused.";
         rbac_shadow_denied = "anyam_listener_rbac_shadow_denied_total",
@@ -129,6 +133,8 @@ resource_metrics! {
     ClusterMetrics, ClusterFamilies, "cluster";
     counters {
         connections = "anyam_cluster_connections_total", "Connections dialled.";
+        tunnels = "anyam_cluster_tunnel_connections_total",
+            "HTTP/2 connections dialled to carry others.";
         connect_failures = "anyam_cluster_connect_failures_total", "Connections that failed.";
         connect_timeouts = "anyam_cluster_connect_timeouts_total",
             "Connections that took longer than connect_timeout.";

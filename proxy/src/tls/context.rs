@@ -105,6 +105,20 @@ impl ServerContext {
         &self.options
     }
 
+    /// Whether `other` would have let in every peer that this one did.
+    pub fn is_as_strict_as(&self, other: &ServerContext) -> bool {
+        let (own, asked) = (&self.options, &other.options);
+        let same_trust = match (&own.trust, &asked.trust) {
+            (Some(own), Some(asked)) => Arc::ptr_eq(own, asked),
+            (_, None) => true,
+            (None, Some(_)) => false,
+        };
+        same_trust
+            && asked.rules.sans.is_empty()
+            && own.rules.max_intermediates <= asked.rules.max_intermediates
+            && (own.require_client_certificate || !asked.require_client_certificate)
+    }
+
     pub(super) fn rules(&self) -> &Arc<PeerRules> {
         &self.rules
     }

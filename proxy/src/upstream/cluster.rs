@@ -10,6 +10,9 @@ use super::outlier::{Detection, Outcome, Verdict};
 use crate::config::cluster::{Cluster, Discovery, Transport};
 use crate::config::endpoint::{Endpoint, EndpointSet, HealthStatus, Priority};
 
+/// HBONE's.
+const TUNNEL_PORT: u16 = 15008;
+
 /// What a pick has to go by.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PickFor<'a> {
@@ -84,6 +87,7 @@ impl Cluster {
             locality: None,
             transport_metadata: Arc::default(),
             transport: self.transport_for(&[]),
+            tunnel_port: None,
             health: HealthStatus::Healthy,
             state: Arc::new(HostState::default()),
             workload: None,
@@ -99,6 +103,14 @@ impl Cluster {
     pub fn transport_of(&self, endpoint: &Endpoint) -> Option<&Transport> {
         let index = usize::try_from(endpoint.transport?).ok()?;
         self.transport.get(index).map(|entry| &entry.transport)
+    }
+
+    /// The port at which an endpoint takes tunnels, when its transport is for them.
+    pub fn tunnel_to(&self, endpoint: &Endpoint) -> Option<u16> {
+        let index = usize::try_from(endpoint.transport?).ok()?;
+        let entry = self.transport.get(index)?;
+        let port = endpoint.tunnel_port.unwrap_or(TUNNEL_PORT);
+        entry.tunnel.then_some(port)
     }
 
     /// Index of the first transport whose criteria all stand in `metadata`.

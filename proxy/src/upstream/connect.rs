@@ -22,6 +22,9 @@ pub enum ConnectError {
     Tcp(io::Error),
     #[error("{0}")]
     Tls(#[from] TlsError),
+    /// Inside another connection.
+    #[error("{0}")]
+    Tunnel(Box<str>),
     /// Fails closed: nothing says how this endpoint may be reached.
     #[error("no transport_socket_match fits the endpoint's metadata")]
     NoTransport,
@@ -37,22 +40,34 @@ pub async fn connect(
     endpoint: &Endpoint,
     dial: &Dial<'_>,
 ) -> Result<Stream, ConnectError> {
+    let limit = cluster.connect_timeout;
+    let connecting = connect_at(worker, cluster, endpoint, endpoint.address, dial);
+    let connected = worker.timers.timeout(limit, connecting).await;
+    connected.unwrap_or(Err(ConnectError::Timeout(limit)))
+}
+
+/// Connects at `address` as to the endpoint; the caller bounds how long that takes.
+///
+/// # Errors
+/// See [`ConnectError`].
+pub async fn connect_at(
+    worker: &Worker,
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    dial: &Dial<'_>,
+) -> Result<Stream, ConnectError> {
     let transport = cluster
         .transport_of(endpoint)
         .ok_or(ConnectError::NoTransport)?;
-    let connecting = async {
-        let tcp = tcp(cluster, endpoint.address).await?;
-        match transport {
-            Transport::RawBuffer => Ok(Stream::from(tcp)),
-            Transport::Tls(context) => {
-                let tls = worker.tls.connect(tcp, context, dial).await?;
-                Ok(Stream::from(tls))
-            }
+    let tcp = tcp(cluster, address).await?;
+    match transport {
+        Transport::RawBuffer => Ok(Stream::from(tcp)),
+        Transport::Tls(context) => {
+            let tls = worker.tls.connect(tcp, context, dial).await?;
+            Ok(Stream::from(tls))
         }
-    };
-    let limit = cluster.connect_timeout;
-    let connected = worker.timers.timeout(limit, connecting).await;
-    connected.unwrap_or(Err(ConnectError::Timeout(limit)))
+    }
 }
 
 async fn tcp(cluster: &Cluster, address: SocketAddr) -> Result<TcpStream, ConnectError> {

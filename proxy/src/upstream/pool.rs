@@ -2,9 +2,11 @@
 //!
 //! HTTP/1: last in, first out, so that the connection most likely alive is used and the others can
 //! age. A connection is looked at before it is used again; one that its owner closed is dropped.
-//! HTTP/2: one connection per endpoint until its streams run out, then another.
+//! HTTP/2: one connection per endpoint until its streams (or, with tunnels, windows) run out, then
+//! another.
 
 mod host;
+mod tunnel;
 
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
@@ -19,8 +21,10 @@ use self::host::{Host, Idle};
 use crate::config::cluster::{Cluster, Protocol, Transport};
 use crate::config::endpoint::Endpoint;
 use crate::http::error::Failure;
+use crate::http::h2::tunnel::{Connect, TunnelStream};
 use crate::http::head::Version;
 use crate::http::up::Up;
+use crate::upstream::connect::ConnectError;
 use crate::worker::Worker;
 
 /// How often idle connections are looked at.
@@ -34,6 +38,8 @@ struct Key {
     transport: u32,
     /// Set when the protocol follows the request.
     follows: Option<Version>,
+    /// For connections that carry others.
+    tunnel: bool,
 }
 
 /// All pools of a worker.
@@ -89,6 +95,31 @@ impl Pools {
         Ok(Lease { up, host })
     }
 
+    /// A connection inside one to the endpoint, at `address`.
+    ///
+    /// # Errors
+    /// When connecting fails, or the peer does not take the tunnel.
+    pub async fn tunnel(
+        &self,
+        worker: &Worker,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        address: SocketAddr,
+        connect: &Connect,
+    ) -> Result<TunnelStream, ConnectError> {
+        let host = self.at(Key {
+            cluster: cluster.id,
+            address,
+            transport: endpoint.transport.unwrap_or(u32::MAX),
+            follows: None,
+            tunnel: true,
+        });
+        let limit = cluster.connect_timeout;
+        let opening = host.tunnel(worker, cluster, endpoint, address, connect);
+        let opened = worker.timers.timeout(limit, opening).await;
+        opened.unwrap_or(Err(ConnectError::Timeout(limit)))
+    }
+
     /// Takes a connection back after a complete exchange.
     pub fn checkin(&self, lease: Lease, cluster: &Cluster) {
         let Lease { up, host } = lease;
@@ -133,12 +164,16 @@ impl Pools {
 
     fn host(&self, target: &Target<'_>) -> Rc<Host> {
         let follows = matches!(target.cluster.protocol, Protocol::Downstream);
-        let key = Key {
+        self.at(Key {
             cluster: target.cluster.id,
             address: target.endpoint.address,
             transport: target.endpoint.transport.unwrap_or(u32::MAX),
             follows: follows.then(|| follow(target.version)),
-        };
+            tunnel: false,
+        })
+    }
+
+    fn at(&self, key: Key) -> Rc<Host> {
         self.filled.notify_one();
         self.hosts.borrow_mut().entry(key).or_default().clone()
     }

@@ -104,6 +104,7 @@ impl Setup {
             transport: vec![TransportMatch {
                 name: "raw".into(),
                 criteria: Vec::new(),
+                tunnel: false,
                 transport: self.transport.clone(),
             }],
             secrets: Vec::new(),
@@ -140,6 +141,7 @@ impl Setup {
                 locality: None,
                 transport_metadata: Arc::default(),
                 transport: Some(0),
+                tunnel_port: None,
                 health: HealthStatus::Healthy,
                 state: Arc::default(),
                 workload: None,

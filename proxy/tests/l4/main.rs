@@ -9,3 +9,4 @@ mod relay;
 mod support;
 mod tls;
 mod tls_peers;
+mod tunnel;

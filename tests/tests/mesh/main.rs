@@ -10,6 +10,7 @@
 //! - `peers`: Go programs on both ends, sidecars and a stock Envoy between them
 //! - `swap`: configuration and certificates change under load of every kind
 //! - `scale`: thousands of services, of which a sidecar uses two
+//! - `tunnel`: TCP inside few HTTP/2 connections
 
 #![allow(clippy::unwrap_used)]
 
@@ -23,3 +24,4 @@ mod ports;
 mod scale;
 mod swap;
 mod traffic;
+mod tunnel;

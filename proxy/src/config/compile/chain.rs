@@ -1,4 +1,4 @@
-//! Filter chains, their network filters and the TCP proxy.
+//! Filter chains and their network filters. The TCP proxy: `tcp`.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -8,15 +8,14 @@ use std::time::Duration;
 use prost::Message;
 use xds_proto::envoy::config::core::v3::TransportSocket;
 use xds_proto::envoy::config::listener::v3 as pb;
-use xds_proto::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 
 use super::refs::{ClusterNames, Fetches, RouteNames};
 use super::support::{
-    At, CompileError, bool_or, decode, each, ignored, positive, required, timeout, type_name,
-    u32_opt, unknown_type, unsupported,
+    At, CompileError, bool_or, decode, each, ignored, positive, required, type_name, unknown_type,
+    unsupported,
 };
-use super::{Compiler, chain_match, http, policy, tls};
-use crate::config::listener::{FilterChain, ListenerDef, TcpProxy, TcpTarget, Terminal};
+use super::{Compiler, chain_match, http, policy, tcp, tls};
+use crate::config::listener::{FilterChain, ListenerDef, Terminal};
 use crate::tls::ServerContext;
 
 /// What the chains of one listener share while they compile.
@@ -141,7 +140,7 @@ impl Scope<'_> {
             let inner = at.field("typed_config");
             match type_name(any) {
                 "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy" => {
-                    let proxy = self.tcp_proxy(inner, &decode(inner, any)?)?;
+                    let proxy = tcp::proxy(self, inner, &decode(inner, any)?)?;
                     terminal = Some(Terminal::Tcp(Arc::new(proxy)));
                 }
                 "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager" =>
@@ -149,6 +148,10 @@ impl Scope<'_> {
                     let m = decode(inner, any)?;
                     let manager = http::manager(self, inner, &m)?;
                     terminal = Some(Terminal::Http(Arc::new(manager)));
+                }
+                "anyam.tunnel.v1.Tunnel" => {
+                    let options = tcp::tunnel(inner, &decode(inner, any)?)?;
+                    terminal = Some(Terminal::Tunnel(Arc::new(options)));
                 }
                 "envoy.extensions.filters.network.rbac.v3.RBAC" => {
                     rbac.push(policy::network_rbac(inner, &decode(inner, any)?)?);
@@ -161,114 +164,6 @@ impl Scope<'_> {
             None => at
                 .field("filters")
                 .fail("end in neither tcp_proxy nor http_connection_manager"),
-        }
-    }
-
-    fn tcp_proxy(&mut self, at: At<'_>, m: &tcp::TcpProxy) -> Result<TcpProxy, CompileError> {
-        let tcp::TcpProxy {
-            stat_prefix,
-            on_demand,
-            metadata_match,
-            idle_timeout,
-            downstream_idle_timeout,
-            upstream_idle_timeout,
-            access_log,
-            max_connect_attempts,
-            backoff_options,
-            hash_policy,
-            tunneling_config,
-            max_downstream_connection_duration,
-            max_downstream_connection_duration_jitter_percentage,
-            access_log_flush_interval,
-            flush_access_log_on_connected,
-            access_log_options,
-            proxy_protocol_tlvs,
-            proxy_protocol_tlv_merge_policy,
-            upstream_connect_mode,
-            max_early_data_bytes,
-            check_drain_close,
-            cluster_specifier,
-        } = m;
-        unsupported!(
-            at,
-            on_demand,
-            metadata_match,
-            downstream_idle_timeout,
-            upstream_idle_timeout,
-            backoff_options,
-            tunneling_config,
-            access_log_flush_interval,
-            flush_access_log_on_connected,
-            access_log_options,
-            proxy_protocol_tlvs,
-            proxy_protocol_tlv_merge_policy,
-        );
-        ignored!(
-            "statistics are kept by edge and by listener name",
-            stat_prefix
-        );
-        ignored!("clusters that balance by hash are refused", hash_policy);
-        ignored!(
-            "connections begin at different times; that is jitter enough",
-            max_downstream_connection_duration_jitter_percentage
-        );
-        ignored!(
-            "the upstream is dialled early when it may speak first, with a bound of our own",
-            upstream_connect_mode,
-            max_early_data_bytes
-        );
-        ignored!(
-            "a drain cuts TCP connections at its deadline",
-            check_drain_close
-        );
-        Ok(TcpProxy {
-            target: self.tcp_target(at, required!(at, cluster_specifier))?,
-            idle_timeout: timeout(
-                at.field("idle_timeout"),
-                idle_timeout,
-                Some(Duration::from_secs(3600)),
-            )?,
-            max_duration: timeout(
-                at.field("max_downstream_connection_duration"),
-                max_downstream_connection_duration,
-                None,
-            )?,
-            max_connect_attempts: u32_opt(max_connect_attempts).unwrap_or(1).max(1),
-            access_log: http::logs(self.compiler, at, access_log)?,
-        })
-    }
-
-    fn tcp_target(
-        &mut self,
-        at: At<'_>,
-        specifier: &tcp::tcp_proxy::ClusterSpecifier,
-    ) -> Result<TcpTarget, CompileError> {
-        use tcp::tcp_proxy::ClusterSpecifier as Spec;
-        match specifier {
-            Spec::Cluster(name) if name.is_empty() => at.field("cluster").fail("is empty"),
-            Spec::Cluster(name) => Ok(TcpTarget::Cluster(self.clusters.refer(name))),
-            Spec::WeightedClusters(m) => {
-                let at = at.field("weighted_clusters");
-                let tcp::tcp_proxy::WeightedCluster { clusters } = m;
-                let mut bound = 0;
-                let weighted = each(at, "clusters", clusters, |at, m| {
-                    let tcp::tcp_proxy::weighted_cluster::ClusterWeight {
-                        name,
-                        weight,
-                        metadata_match,
-                    } = m;
-                    unsupported!(at, metadata_match);
-                    if *weight == 0 {
-                        return at.field("weight").fail("must be above zero");
-                    }
-                    bound += u64::from(*weight);
-                    Ok((bound, self.clusters.refer(name)))
-                })?;
-                if weighted.is_empty() {
-                    return at.field("clusters").fail("is required");
-                }
-                Ok(TcpTarget::Weighted(weighted))
-            }
         }
     }
 }

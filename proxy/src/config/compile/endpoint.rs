@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use xds_proto::envoy::config::core::v3 as core;
 use xds_proto::envoy::config::endpoint::v3 as pb;
+use xds_proto::google::protobuf::{Struct, value::Kind};
 
 use super::support::{
     At, CompileError, each, ignored, known, required, u32_opt, u32_or, unsupported,
@@ -165,6 +166,13 @@ fn endpoint(
         .unwrap_or_default();
     let shared = interned.metadata.entry(pairs.into());
     let transport_metadata = shared.or_insert_with_key(|p| Arc::new(p.clone())).clone();
+    let tunnel_port = match filters.and_then(|f| f.get("anyam.tunnel")) {
+        Some(m) => Some(tunnel_port(
+            at.key("metadata.filter_metadata", "anyam.tunnel"),
+            m,
+        )?),
+        None => None,
+    };
     let workload = filters
         .and_then(|f| f.get("istio")?.fields.get("workload"))
         .and_then(text)
@@ -177,9 +185,21 @@ fn endpoint(
         priority,
         locality,
         transport_metadata,
+        tunnel_port,
         health,
         workload,
     })
+}
+
+fn tunnel_port(at: At<'_>, m: &Struct) -> Result<u16, CompileError> {
+    match m.fields.get("port").and_then(|port| port.kind.as_ref()) {
+        Some(Kind::NumberValue(port)) if port.fract() == 0.0 && (1.0..=65535.0).contains(port) => {
+            // Within the range that was just looked at.
+            #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            Ok(*port as u16)
+        }
+        _ => at.field("port").fail("has to be a port"),
+    }
 }
 
 fn health(at: At<'_>, status: i32) -> Result<HealthStatus, CompileError> {

@@ -2,8 +2,8 @@
 //!
 //! - `support`: paths, errors, and the macros by which every field is supported, ignored with a
 //!   reason, or refused; `values`, `matcher`, `headers`, `access_log`: what resources share
-//! - `listener` (with `inspect`, `chain`, `chain_match`, `http`, `http_fields`, `http_filters`, `protocol`),
-//!   `route` (with `action`, `rewrite`, `retry`, `overrides`), `cluster` (with `discovery`,
+//! - `listener` (with `inspect`, `chain`, `chain_match`, `tcp`, `http`, `http_fields`, `http_filters`,
+//!   `protocol`), `route` (with `action`, `rewrite`, `retry`, `overrides`), `cluster` (with `discovery`,
 //!   `balancing`, `transport`, `resilience`, `cluster_http`), `endpoint`, `secret`, `tls`, `policy`:
 //!   one file per resource or part of one
 //! - `resource`: bytes → [`Compiled`], with the names it refers to
@@ -45,6 +45,7 @@ mod rewrite;
 mod route;
 mod secret;
 pub(crate) mod support;
+mod tcp;
 mod tls;
 mod transport;
 pub(crate) mod values;

@@ -69,9 +69,11 @@ pub fn transports(
             transport_socket,
         } = m;
         let socket = required!(at, transport_socket);
+        let criteria = criteria(at.field("match"), r#match)?;
         Ok(TransportMatch {
             name: name.as_str().into(),
-            criteria: criteria(at.field("match"), r#match)?,
+            tunnel: criteria.iter().any(|(key, _)| &**key == "tunnel"),
+            criteria,
             transport: tls::client(compiler, at.field("transport_socket"), socket, &mut fetches)?,
         })
     })?;
@@ -81,11 +83,13 @@ pub fn transports(
         Some(m) => compiled.push(TransportMatch {
             name: "default".into(),
             criteria: Vec::new(),
+            tunnel: false,
             transport: tls::client(compiler, at.field("transport_socket"), m, &mut fetches)?,
         }),
         None if matches.is_empty() => compiled.push(TransportMatch {
             name: "default".into(),
             criteria: Vec::new(),
+            tunnel: false,
             transport: Transport::RawBuffer,
         }),
         None => {}

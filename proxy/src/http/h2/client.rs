@@ -14,9 +14,11 @@ use super::super::error::Failure;
 use super::super::h1::{BodyLength, Event, Fault, RequestInfo, ResponseInfo, Tunnel};
 use super::super::head::{Head, HeaderId, Method};
 use super::super::observe::Upstream;
+use super::chunk::Chunk;
 use super::convert::{self, Bounds};
 use super::cross::Prefixed;
 use super::stream::{Receiving, Sending};
+use super::tunnel::{Load, Share};
 use crate::config::http::Http2Options;
 use crate::stream::Stream;
 use crate::timer::Timers;
@@ -24,9 +26,12 @@ use crate::timer::Timers;
 /// How long between two looks whether settings have come.
 const SETTINGS_STEP: Duration = Duration::from_millis(5);
 
+/// Tunnels of a connection that wait for windows, from which on new streams go elsewhere.
+const CROWDED: usize = 4;
+
 /// A connection that streams can be opened on; shared by all that do.
 pub struct Connected {
-    pub send: SendRequest<Bytes>,
+    pub send: SendRequest<Chunk>,
     pub about: Rc<Upstream>,
     bounds: Bounds,
     spell: bool,
@@ -38,8 +43,7 @@ pub struct Connected {
 #[derive(Default)]
 struct State {
     closed: Cell<bool>,
-    /// Streams not yet done with.
-    active: Cell<usize>,
+    load: Rc<Load>,
 }
 
 /// Speaks the preface and leaves a task that drives the connection.
@@ -73,7 +77,7 @@ pub async fn handshake(
         .initial_max_send_streams(100)
         .max_concurrent_reset_streams(options.max_resets.max(10));
     let (send, mut connection) = builder
-        .handshake::<_, Bytes>(io)
+        .handshake::<_, Chunk>(io)
         .await
         .map_err(|error| Failure::Connect(error.to_string().into()))?;
     let most_streams = options.max_concurrent_streams as usize;
@@ -121,14 +125,19 @@ impl Connected {
         self.state.closed.get()
     }
 
-    /// Whether one more stream fits now.
+    /// Whether one more stream fits now, and would not only wait for windows as others do.
     pub fn has_room(&self) -> bool {
+        let load = self.load();
         let most = self.send.current_max_send_streams().min(self.most_streams);
-        self.state.active.get() < most
+        load.streams.get() < most && load.blocked.get() < CROWDED
     }
 
     pub fn is_busy(&self) -> bool {
-        self.state.active.get() > 0
+        self.load().streams.get() > 0
+    }
+
+    pub(super) fn load(&self) -> &Rc<Load> {
+        &self.state.load
     }
 
     /// Waits until the peer's settings say that it takes upgrades (RFC 8441), or for `patience`:
@@ -145,22 +154,26 @@ impl Connected {
         true
     }
 
-    /// A stream for one exchange. Ready once the connection takes it.
-    ///
-    /// # Errors
-    /// When the connection is going away: nothing was sent.
-    pub async fn open(&self) -> Result<ClientStream, Failure> {
-        let send = self.send.clone().ready().await.map_err(|error| {
+    /// Ready once the connection takes another stream.
+    pub(super) async fn ready(&self) -> Result<SendRequest<Chunk>, Failure> {
+        self.send.clone().ready().await.map_err(|error| {
             self.state.closed.set(true);
             if error.is_io() {
                 Failure::Terminated
             } else {
                 Failure::Refused
             }
-        })?;
-        self.state.active.set(self.state.active.get() + 1);
+        })
+    }
+
+    /// A stream for one exchange. Ready once the connection takes it.
+    ///
+    /// # Errors
+    /// When the connection is going away: nothing was sent.
+    pub async fn open(&self) -> Result<ClientStream, Failure> {
+        let send = self.ready().await?;
         Ok(ClientStream {
-            connection: self.state.clone(),
+            _share: Share::of(self.load()),
             state: ClientState::Ready(send),
             about: self.about.clone(),
             bounds: self.bounds,
@@ -172,7 +185,7 @@ impl Connected {
 
 /// One exchange's stream.
 pub struct ClientStream {
-    connection: Rc<State>,
+    _share: Share,
     state: ClientState,
     about: Rc<Upstream>,
     bounds: Bounds,
@@ -182,7 +195,7 @@ pub struct ClientStream {
 
 enum ClientState {
     /// Before the request's head.
-    Ready(SendRequest<Bytes>),
+    Ready(SendRequest<Chunk>),
     Open {
         sending: Sending,
         /// Until the response's head.
@@ -325,8 +338,6 @@ impl ClientStream {
 
 impl Drop for ClientStream {
     fn drop(&mut self) {
-        let active = &self.connection.active;
-        active.set(active.get().saturating_sub(1));
         // An exchange that ends early must not leave the upstream working for nobody.
         let done = match &self.state {
             ClientState::Ready(_) => true,
@@ -340,7 +351,7 @@ impl Drop for ClientStream {
     }
 }
 
-fn blame_server(error: h2::Error) -> Failure {
+pub(super) fn blame_server(error: h2::Error) -> Failure {
     if error.is_io() {
         return Failure::Terminated;
     }

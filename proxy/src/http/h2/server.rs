@@ -9,8 +9,11 @@ use h2::{Reason, RecvStream};
 use super::super::error::Failure;
 use super::super::h1::{BodyLength, Event, Fault};
 use super::super::head::Head;
+use super::chunk::Chunk;
 use super::convert;
 use super::stream::{Receiving, Sending};
+use super::tunnel::TunnelStream;
+use crate::buffer::Pool;
 
 /// One request's stream.
 pub struct ServerStream {
@@ -23,14 +26,14 @@ pub struct ServerStream {
 
 enum Half {
     /// Before the response's head.
-    Respond(SendResponse<Bytes>),
+    Respond(SendResponse<Chunk>),
     Send(Sending),
 }
 
 impl ServerStream {
     pub fn new(
         body: RecvStream,
-        respond: SendResponse<Bytes>,
+        respond: SendResponse<Chunk>,
         expects_continue: bool,
         spell: bool,
     ) -> Self {
@@ -120,6 +123,18 @@ impl ServerStream {
             Half::Send(sending) => sending.poll_flush(cx).map_err(blame_client),
             Half::Respond(_) => Poll::Ready(Ok(())),
         }
+    }
+
+    /// What is left after an agreed CONNECT or upgrade: bytes. `None`: nothing was agreed to.
+    pub fn into_tunnel(self, pool: &Pool) -> Option<TunnelStream> {
+        let Half::Send(sending) = self.sending else {
+            return None;
+        };
+        Some(TunnelStream::after(
+            sending.into_stream(),
+            self.receiving.into_stream(),
+            pool,
+        ))
     }
 
     /// Ends the stream without (the rest of) a response.

@@ -9,6 +9,7 @@ use http::HeaderMap;
 
 use super::super::h1::Event;
 use super::super::head::Head;
+use super::chunk::Chunk;
 use super::convert;
 
 /// Bytes that may wait here for the peer's window before the source is asked to wait.
@@ -16,7 +17,7 @@ const QUEUE: usize = 64 * 1024;
 
 /// The sending half.
 pub struct Sending {
-    stream: SendStream<Bytes>,
+    stream: SendStream<Chunk>,
     queue: VecDeque<Bytes>,
     queued: usize,
     end: End,
@@ -30,7 +31,7 @@ enum End {
 }
 
 impl Sending {
-    pub fn new(stream: SendStream<Bytes>) -> Self {
+    pub fn new(stream: SendStream<Chunk>) -> Self {
         Self {
             stream,
             queue: VecDeque::new(),
@@ -40,7 +41,7 @@ impl Sending {
     }
 
     /// The head said already that nothing follows.
-    pub fn ended(stream: SendStream<Bytes>) -> Self {
+    pub fn ended(stream: SendStream<Chunk>) -> Self {
         let mut sending = Self::new(stream);
         sending.end = End::Sent;
         sending
@@ -63,6 +64,12 @@ impl Sending {
             }
             _ => End::Plain,
         };
+    }
+
+    /// Nothing may wait here any more.
+    pub fn into_stream(self) -> SendStream<Chunk> {
+        debug_assert!(self.queue.is_empty());
+        self.stream
     }
 
     /// The end was sent.
@@ -106,14 +113,14 @@ impl Sending {
             }
             self.queued -= piece.len();
             let last = self.queue.is_empty() && matches!(self.end, End::Plain);
-            self.stream.send_data(piece, last)?;
+            self.stream.send_data(piece.into(), last)?;
             if last {
                 self.end = End::Sent;
             }
         }
         match std::mem::replace(&mut self.end, End::Sent) {
             End::NotYet => self.end = End::NotYet,
-            End::Plain => self.stream.send_data(Bytes::new(), true)?,
+            End::Plain => self.stream.send_data(Bytes::new().into(), true)?,
             End::Trailers(trailers) => self.stream.send_trailers(trailers)?,
             End::Sent => {}
         }
@@ -138,6 +145,14 @@ impl Receiving {
             in_trailers: false,
             done,
         }
+    }
+
+    pub fn into_stream(mut self) -> RecvStream {
+        if self.unreleased > 0 {
+            // Fails only for a stream that is gone, which the next read tells.
+            let _ = self.stream.flow_control().release_capacity(self.unreleased);
+        }
+        self.stream
     }
 
     /// Everything was read.

@@ -18,6 +18,7 @@ fn endpoint(port: u16, weight: u32, health: HealthStatus) -> Arc<Endpoint> {
         locality: None,
         transport_metadata: Arc::default(),
         transport: None,
+        tunnel_port: None,
         health,
         state: Arc::new(HostState::default()),
         workload: None,

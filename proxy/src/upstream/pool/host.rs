@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use super::Target;
 use crate::config::cluster::{Cluster, Transport};
+use crate::config::http::Http2Options;
 use crate::http::error::Failure;
 use crate::http::h1::{ClientConn, Limits as HeadLimits, Spelling};
 use crate::http::h2::{self, Bounds, Connected};
@@ -25,7 +26,7 @@ use crate::worker::Worker;
 
 /// How long a request that waits for a connection waits before it looks again: permits are shared
 /// by workers, which do not wake each other.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long an upgrade waits for the settings of a fresh HTTP/2 connection.
 const SETTINGS_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -35,7 +36,7 @@ pub(super) struct Host {
     pub(super) idle: RefCell<Vec<Idle>>,
     shared: RefCell<Vec<Rc<Shared>>>,
     /// An HTTP/2 connection is being made; others wait for it.
-    dialling: Cell<bool>,
+    pub(super) dialling: Cell<bool>,
     pub(super) changed: Rc<Notify>,
     /// What the endpoint chose by ALPN last time.
     pub(super) speaks: Cell<Option<Version>>,
@@ -49,12 +50,13 @@ pub(super) struct Idle {
     pub since: Instant,
 }
 
-struct Shared {
-    connected: Connected,
+pub(super) struct Shared {
+    pub(super) connected: Connected,
     opened: Cell<u32>,
     since: Instant,
     used: Cell<Instant>,
-    _permit: Permit,
+    /// `None`: what it carries has permits of its own.
+    _permit: Option<Permit>,
 }
 
 impl Host {
@@ -120,7 +122,7 @@ impl Host {
             };
             let _dialling = Dialling::begin(self);
             let stream = dial(worker, target, Some(Version::Http2)).await?;
-            let shared = self.share(worker, target, stream, permit).await?;
+            let shared = self.share_for(worker, target, stream, permit).await?;
             shared.await_settings(worker, target).await;
             return shared.open().await;
         }
@@ -143,7 +145,7 @@ impl Host {
         let alpn = stream.tls_info().and_then(|tls| tls.alpn.as_deref());
         if alpn.is_some_and(is_h2) {
             self.speaks.set(Some(Version::Http2));
-            let shared = self.share(worker, target, stream, permit).await?;
+            let shared = self.share_for(worker, target, stream, permit).await?;
             shared.await_settings(worker, target).await;
             return shared.open().await;
         }
@@ -151,14 +153,26 @@ impl Host {
         Ok(begin(exclusive_client(worker, target, stream, permit)))
     }
 
-    async fn share(
+    async fn share_for(
         self: &Rc<Self>,
         worker: &Worker,
         target: &Target<'_>,
         stream: Stream,
         permit: Permit,
     ) -> Result<Rc<Shared>, Failure> {
-        let cluster = target.cluster;
+        let options = &target.cluster.http2;
+        self.share(worker, target.cluster, stream, Some(permit), options)
+            .await
+    }
+
+    pub(super) async fn share(
+        self: &Rc<Self>,
+        worker: &Worker,
+        cluster: &Cluster,
+        stream: Stream,
+        permit: Option<Permit>,
+        options: &Http2Options,
+    ) -> Result<Rc<Shared>, Failure> {
         let about = about(&stream, Version::Http2);
         let bounds = Bounds {
             bytes: cluster.max_response_headers_bytes,
@@ -166,15 +180,8 @@ impl Host {
         };
         let changed = self.changed.clone();
         let at_end = move || changed.notify_waiters();
-        let connected = h2::handshake(
-            stream,
-            about,
-            &cluster.http2,
-            bounds,
-            &worker.timers,
-            at_end,
-        )
-        .await?;
+        let connected =
+            h2::handshake(stream, about, options, bounds, &worker.timers, at_end).await?;
         let shared = Rc::new(Shared {
             connected,
             opened: Cell::new(0),
@@ -187,14 +194,14 @@ impl Host {
         Ok(shared)
     }
 
-    fn with_room(&self, cluster: &Cluster) -> Option<Rc<Shared>> {
+    pub(super) fn with_room(&self, cluster: &Cluster) -> Option<Rc<Shared>> {
         let mut all = self.shared.borrow_mut();
         all.retain(|shared| !shared.connected.is_closed() && !shared.is_spent(cluster));
         let found = all.iter().find(|shared| shared.connected.has_room());
         found.cloned()
     }
 
-    fn forget(&self, gone: &Rc<Shared>) {
+    pub(super) fn forget(&self, gone: &Rc<Shared>) {
         let mut all = self.shared.borrow_mut();
         all.retain(|shared| !Rc::ptr_eq(shared, gone));
     }
@@ -269,9 +276,14 @@ impl Shared {
     }
 
     async fn open(&self) -> Result<Up, Failure> {
+        self.count();
+        Ok(Up::H2(Box::new(self.connected.open().await?)))
+    }
+
+    /// One more stream.
+    pub(super) fn count(&self) {
         self.used.set(Instant::now());
         self.opened.set(self.opened.get().saturating_add(1));
-        Ok(Up::H2(Box::new(self.connected.open().await?)))
     }
 
     fn is_spent(&self, cluster: &Cluster) -> bool {
@@ -283,10 +295,10 @@ impl Shared {
 }
 
 /// While it lives, others wait for the connection instead of making one of their own.
-struct Dialling(Rc<Host>);
+pub(super) struct Dialling(Rc<Host>);
 
 impl Dialling {
-    fn begin(host: &Rc<Host>) -> Self {
+    pub(super) fn begin(host: &Rc<Host>) -> Self {
         host.dialling.set(true);
         Self(host.clone())
     }
@@ -329,7 +341,7 @@ fn exclusive_client(
 
 fn about(stream: &Stream, version: Version) -> Rc<Upstream> {
     Rc::new(Upstream {
-        local: stream.local_addr().ok(),
+        local: stream.local_addr(),
         protocol: Some(version),
         tls: stream.tls_info().cloned().map(Rc::new),
         failure: None,
@@ -389,6 +401,6 @@ fn offer(target: &Target<'_>, version: Option<Version>) -> Option<Vec<Vec<u8>>> 
     Some(fitting.cloned().collect())
 }
 
-fn is_h2(alpn: &[u8]) -> bool {
+pub(super) fn is_h2(alpn: &[u8]) -> bool {
     matches!(alpn, b"h2" | b"anyam-h2" | b"anyam-h2-case")
 }

@@ -3,7 +3,7 @@
 
 mod limits;
 mod redirected;
-mod rig;
+pub mod rig;
 mod updates;
 
 use std::time::{Duration, Instant};

@@ -26,7 +26,7 @@ pub struct Rig {
     pub store: Arc<Store>,
     compiler: Compiler,
     registry: Arc<Registry>,
-    _drain: watch::Sender<Phase>,
+    pub drain: watch::Sender<Phase>,
 }
 
 impl Rig {
@@ -57,7 +57,7 @@ impl Rig {
             store,
             compiler,
             registry,
-            _drain: drain,
+            drain,
         }
     }
 

@@ -1,0 +1,44 @@
+//! What h2 sends: slices of HTTP bodies, or pooled blocks of a tunnel.
+
+use bytes::{Buf, Bytes};
+
+use crate::buffer::Block;
+
+/// Bytes on their way into DATA frames. A block goes back to its pool once they are out.
+pub enum Chunk {
+    Bytes(Bytes),
+    Block {
+        block: Block,
+        start: usize,
+        end: usize,
+    },
+}
+
+impl From<Bytes> for Chunk {
+    fn from(bytes: Bytes) -> Self {
+        Chunk::Bytes(bytes)
+    }
+}
+
+impl Buf for Chunk {
+    fn remaining(&self) -> usize {
+        match self {
+            Chunk::Bytes(bytes) => bytes.len(),
+            Chunk::Block { start, end, .. } => end - start,
+        }
+    }
+
+    fn chunk(&self) -> &[u8] {
+        match self {
+            Chunk::Bytes(bytes) => bytes,
+            Chunk::Block { block, start, end } => &block[*start..*end],
+        }
+    }
+
+    fn advance(&mut self, count: usize) {
+        match self {
+            Chunk::Bytes(bytes) => bytes.advance(count),
+            Chunk::Block { start, .. } => *start += count,
+        }
+    }
+}

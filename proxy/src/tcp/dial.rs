@@ -1,0 +1,277 @@
+//! Where a TCP connection goes: the cluster, an endpoint of it, and the way there.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::config::access_log::Format;
+use crate::config::cluster::{Cluster, Transport};
+use crate::config::endpoint::Endpoint;
+use crate::config::listener::{TcpProxy, TcpTarget, Tunneling};
+use crate::config::snapshot::{ClusterLinks, ClusterRef};
+use crate::http::h2::tunnel::Connect;
+use crate::stream::Stream;
+use crate::telemetry::{Record, ResponseFlags, render};
+use crate::tls::Dial;
+use crate::upstream::cluster::{NoEndpoint, PickFor};
+use crate::upstream::connect::{ConnectError, connect as direct};
+use crate::upstream::host::Active;
+use crate::upstream::limits::Permit;
+use crate::upstream::outlier;
+use crate::worker::Worker;
+
+/// What bytes go by between sidecars.
+const TCP_ALPN: &str = "anyam-tcp";
+
+/// Where a connection comes from.
+pub struct Origin<'a> {
+    pub peer: SocketAddr,
+    /// Where the client meant to go.
+    pub local: SocketAddr,
+    pub original_dst: Option<SocketAddr>,
+    pub sni: Option<&'a str>,
+}
+
+/// A connection to an endpoint, with what it takes up while it lives.
+pub struct Dialled {
+    pub stream: Stream,
+    pub(super) cluster: Arc<Cluster>,
+    pub(super) endpoint: Arc<Endpoint>,
+    pub(super) attempts: u32,
+    _permit: Permit,
+    _active: Active,
+    _open: Open,
+}
+
+impl Dialled {
+    /// It was dialled on a guess.
+    pub fn count_speculative(&self) {
+        self.cluster.metrics.speculative.inc();
+    }
+}
+
+/// Counts a connection of a cluster while it is open.
+struct Open(Arc<Cluster>);
+
+impl Open {
+    fn new(cluster: &Arc<Cluster>) -> Self {
+        cluster.metrics.connections.inc();
+        cluster.metrics.active_connections.inc();
+        Open(cluster.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.metrics.active_connections.dec();
+    }
+}
+
+/// Why no endpoint was reached.
+pub struct DialFailure {
+    pub(super) flags: ResponseFlags,
+    pub(super) why: String,
+    pub(super) cluster: Option<Arc<Cluster>>,
+    pub(super) endpoint: Option<SocketAddr>,
+    pub(super) attempts: u32,
+}
+
+impl DialFailure {
+    fn new(flags: ResponseFlags, why: impl Into<String>) -> Self {
+        DialFailure {
+            flags,
+            why: why.into(),
+            cluster: None,
+            endpoint: None,
+            attempts: 0,
+        }
+    }
+}
+
+/// Dials an endpoint of the cluster that `proxy` names, trying others where it may.
+///
+/// # Errors
+/// See [`DialFailure`]; every failed attempt is counted and told to outlier detection.
+pub async fn dial(
+    worker: &Rc<Worker>,
+    links: &ClusterLinks,
+    proxy: &TcpProxy,
+    origin: &Origin<'_>,
+) -> Result<Dialled, DialFailure> {
+    let mut random = fastrand::Rng::new();
+    let reference = target(&proxy.target, &mut random);
+    let link = reference.and_then(|reference| links.get(usize::try_from(reference.0).ok()?));
+    let Some(cluster) = link.and_then(|link| link.target.clone()) else {
+        let name = link.map_or("", |link| &*link.name);
+        let why = format!("cluster `{name}` is not known");
+        return Err(DialFailure::new(ResponseFlags::NO_CLUSTER_FOUND, why));
+    };
+    let mut tried = Vec::new();
+    loop {
+        match attempt(worker, &cluster, proxy, &tried, origin, &mut random).await {
+            Ok(mut dialled) => {
+                dialled.attempts += u32::try_from(tried.len()).unwrap_or(u32::MAX);
+                return Ok(dialled);
+            }
+            Err(mut failure) => {
+                tried.extend(failure.endpoint);
+                let again = failure.endpoint.is_some()
+                    && tried.len() < usize::try_from(proxy.max_connect_attempts).unwrap_or(1);
+                if again {
+                    continue;
+                }
+                failure.attempts = u32::try_from(tried.len()).unwrap_or(u32::MAX);
+                failure.cluster = Some(cluster);
+                return Err(failure);
+            }
+        }
+    }
+}
+
+fn target(target: &TcpTarget, random: &mut fastrand::Rng) -> Option<ClusterRef> {
+    match target {
+        TcpTarget::Cluster(reference) => Some(*reference),
+        TcpTarget::Weighted(entries) => {
+            let (total, last) = entries.last()?;
+            let drawn = random.u64(..(*total).max(1));
+            let entry = entries.iter().find(|(bound, _)| drawn < *bound);
+            Some(entry.map_or(*last, |(_, reference)| *reference))
+        }
+    }
+}
+
+async fn attempt(
+    worker: &Rc<Worker>,
+    cluster: &Arc<Cluster>,
+    proxy: &TcpProxy,
+    exclude: &[SocketAddr],
+    origin: &Origin<'_>,
+    random: &mut fastrand::Rng,
+) -> Result<Dialled, DialFailure> {
+    let metrics = &cluster.metrics;
+    let Some(permit) = cluster.limits.try_connection() else {
+        metrics.overflows.inc();
+        let why = "the cluster's connection limit is reached";
+        return Err(DialFailure::new(ResponseFlags::UPSTREAM_OVERFLOW, why));
+    };
+    let picked = cluster
+        .pick(
+            PickFor {
+                exclude,
+                original_dst: origin.original_dst,
+            },
+            random,
+        )
+        .map_err(|none| {
+            metrics.no_endpoint.inc();
+            let flags = match none {
+                NoEndpoint::NoOriginalDestination => ResponseFlags::NO_ROUTE_FOUND,
+                NoEndpoint::Warming | NoEndpoint::Unhealthy => ResponseFlags::NO_HEALTHY_UPSTREAM,
+            };
+            DialFailure::new(flags, none.to_string())
+        })?;
+    let endpoint = picked.endpoint;
+    let active = endpoint.state.begin();
+    match reach(worker, cluster, &endpoint, proxy, origin).await {
+        Ok(stream) => {
+            cluster.report(&endpoint, outlier::Outcome::Alive, random);
+            Ok(Dialled {
+                stream,
+                cluster: cluster.clone(),
+                endpoint,
+                attempts: 1,
+                _permit: permit,
+                _active: active,
+                _open: Open::new(cluster),
+            })
+        }
+        Err(error) => {
+            let outcome = match &error {
+                ConnectError::Timeout(_) => {
+                    metrics.connect_timeouts.inc();
+                    outlier::Outcome::TimedOut
+                }
+                _ => outlier::Outcome::ConnectFailed,
+            };
+            metrics.connect_failures.inc();
+            cluster.report(&endpoint, outcome, random);
+            let flags = ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
+            let why = format!("{}: {error}", endpoint.address);
+            let endpoint = Some(endpoint.address);
+            Err(DialFailure {
+                endpoint,
+                ..DialFailure::new(flags, why)
+            })
+        }
+    }
+}
+
+/// Inside an HTTP/2 connection, where the endpoint or the filter says so; else by itself.
+async fn reach(
+    worker: &Rc<Worker>,
+    cluster: &Arc<Cluster>,
+    endpoint: &Arc<Endpoint>,
+    proxy: &TcpProxy,
+    origin: &Origin<'_>,
+) -> Result<Stream, ConnectError> {
+    let mut address = endpoint.address;
+    let connect = match (cluster.tunnel_to(endpoint), &proxy.tunneling) {
+        (Some(port), _) => {
+            address.set_port(port);
+            Connect {
+                authority: endpoint.address.to_string().into(),
+                alpn: Some(TCP_ALPN),
+                headers: Vec::new(),
+            }
+        }
+        (None, Some(tunneling)) => asked(tunneling, cluster, endpoint, origin),
+        (None, None) => {
+            let alpn = offers_ours(cluster, endpoint).then(|| vec![TCP_ALPN.into()]);
+            let dial = Dial {
+                alpn: alpn.as_deref(),
+                ..Dial::default()
+            };
+            return direct(worker, cluster, endpoint, &dial).await;
+        }
+    };
+    let tunnel = worker
+        .pools
+        .tunnel(worker, cluster, endpoint, address, &connect);
+    tunnel.await.map(Stream::from)
+}
+
+fn asked(
+    tunneling: &Tunneling,
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    origin: &Origin<'_>,
+) -> Connect {
+    let mut record = Record::begun(SystemTime::now());
+    record.cluster = Some(&cluster.name);
+    record.upstream_host = Some(endpoint.address);
+    record.direct_remote = Some(origin.peer);
+    record.remote = Some(origin.peer);
+    record.local = Some(origin.local);
+    record.sni = origin.sni;
+    let rendered = |format: &Format| {
+        let mut text = Vec::new();
+        render(format, &record, &mut text);
+        text
+    };
+    let header = |(name, value): &(Box<str>, Format)| (name.clone(), rendered(value));
+    Connect {
+        authority: rendered(&tunneling.hostname),
+        alpn: None,
+        headers: tunneling.headers.iter().map(header).collect(),
+    }
+}
+
+/// A cluster that HTTP shares offers HTTP by ALPN; between sidecars bytes go as `anyam-tcp`.
+fn offers_ours(cluster: &Cluster, endpoint: &Endpoint) -> bool {
+    let Some(Transport::Tls(context)) = cluster.transport_of(endpoint) else {
+        return false;
+    };
+    let offered = &context.options().alpn;
+    offered.iter().any(|name| name.starts_with(b"anyam-"))
+}

@@ -1,0 +1,214 @@
+//! What the inbound side says to a peer that asks for tunnels by hand, as any HBONE client would.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyam_proxy::buffer::Pool;
+use anyam_proxy::tls::{ClientContext, Dial, Handshaker};
+use bytes::Bytes;
+use h2::client::SendRequest;
+use http::{Method, Request, StatusCode, Uri};
+use serde_json::json;
+use tokio::io::AsyncReadExt;
+use tokio::task::{JoinHandle, spawn_local};
+
+use super::pair::{FRONT, Pair, Setup, inbound_listener};
+use crate::listener::rig::{connect as connect_to_port, echo_server, rbac};
+use crate::support::pki::{client, uri};
+use crate::support::run;
+
+/// An HTTP/2 client over mTLS, as `front`.
+async fn hbone(pair: &Pair) -> SendRequest<Bytes> {
+    hbone_with_end(pair).await.0
+}
+
+/// And how it ends.
+async fn hbone_with_end(pair: &Pair) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+    let identity = pair.ca.issue(vec![uri(FRONT)]).identity();
+    let mut options = client(Some(identity), pair.ca.bundle());
+    options.alpn = vec![b"h2".to_vec()];
+    let context = Arc::new(ClientContext::new(options));
+    let tls = Handshaker::new(Pool::default(), 8);
+    let tcp = connect_to_port(pair.inbound).await;
+    let stream = tls.connect(tcp, &context, &Dial::default()).await.unwrap();
+    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    (send, spawn_local(connection))
+}
+
+fn connect(authority: &str) -> Request<()> {
+    let uri = Uri::builder().authority(authority).build().unwrap();
+    let request = Request::builder().method(Method::CONNECT).uri(uri);
+    // What HBONE clients send along, and nobody believes.
+    request
+        .header("baggage", "k8s.namespace.name=admin")
+        .header("forwarded", "for=10.9.9.9;host=elsewhere")
+        .body(())
+        .unwrap()
+}
+
+async fn status(send: &SendRequest<Bytes>, request: Request<()>) -> StatusCode {
+    let mut send = send.clone().ready().await.unwrap();
+    let (response, _stream) = send.send_request(request, false).unwrap();
+    response.await.unwrap().status()
+}
+
+/// Without an ALPN header the declared port decides, and the bytes arrive.
+#[test]
+fn hbone_is_spoken() {
+    run(async {
+        let app = echo_server().await;
+        let setup = Setup {
+            filters: vec![rbac("ALLOW", FRONT)],
+            ..Setup::default()
+        };
+        let pair = Pair::with(app, setup);
+        let send = hbone(&pair).await;
+        let mut send = send.ready().await.unwrap();
+        let request = connect(&app.to_string());
+        let (response, mut stream) = send.send_request(request, false).unwrap();
+        let response = response.await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        stream
+            .send_data(Bytes::from_static(b"hello"), true)
+            .unwrap();
+        let mut body = response.into_body();
+        let mut got = Vec::new();
+        while let Some(piece) = body.data().await {
+            got.extend_from_slice(&piece.unwrap());
+        }
+        assert_eq!(got, b"hello");
+    });
+}
+
+#[test]
+fn what_leads_elsewhere_is_refused_and_counted() {
+    run(async {
+        let app = echo_server().await;
+        let pair = Pair::to(app);
+        let send = hbone(&pair).await;
+        let port = app.port();
+        let mut refused = 0;
+        for (authority, answer) in [
+            // Another's address, in several spellings.
+            (format!("127.0.0.2:{port}"), 421),
+            (format!("10.0.0.1:{port}"), 421),
+            (format!("[::1]:{port}"), 421),
+            // Itself.
+            (format!("127.0.0.1:{}", pair.inbound), 421),
+            // Names are not looked up.
+            (format!("localhost:{port}"), 400),
+            ("127.0.0.1".to_owned(), 400),
+            // A port without a chain.
+            ("127.0.0.1:1".to_owned(), 404),
+        ] {
+            let got = status(&send, connect(&authority)).await;
+            assert_eq!(got, answer, "{authority}");
+            refused += 1;
+            assert!(pair.refused(refused));
+        }
+        let get = Request::get(format!("http://127.0.0.1:{port}/"))
+            .body(())
+            .unwrap();
+        assert_eq!(status(&send, get).await, 405);
+        let mut odd = connect(&app.to_string());
+        odd.headers_mut().insert("alpn", "%zz".parse().unwrap());
+        assert_eq!(status(&send, odd).await, 400);
+        let mut wrong = connect(&app.to_string());
+        wrong
+            .headers_mut()
+            .insert("alpn", "anyam-h2".parse().unwrap());
+        assert_eq!(status(&send, wrong).await, 404);
+        // The connection and its other streams are none the worse for it.
+        assert_eq!(status(&send, connect(&app.to_string())).await, 200);
+    });
+}
+
+/// The same identity, another port: another answer.
+#[test]
+fn policy_goes_by_the_inner_port() {
+    run(async {
+        let (open, closed) = (echo_server().await, echo_server().await);
+        let mut pair = Pair::to(open);
+        let setup = |filters| Setup {
+            filters,
+            ..Setup::default()
+        };
+        let mut listener = inbound_listener(pair.inbound, open.port(), &setup(Vec::new()));
+        let denied = setup(vec![rbac("DENY", FRONT)]);
+        let denied = inbound_listener(pair.inbound, closed.port(), &denied);
+        let mut chain = denied["filter_chains"][1].clone();
+        chain["name"] = json!("closed");
+        listener["filter_chains"]
+            .as_array_mut()
+            .unwrap()
+            .push(chain);
+        pair.called.apply(&[], &[listener]);
+        let send = hbone(&pair).await;
+        assert_eq!(status(&send, connect(&open.to_string())).await, 200);
+        assert_eq!(status(&send, connect(&closed.to_string())).await, 403);
+        assert!(
+            pair.called
+                .metric("anyam_listener_rbac_denied_total{listener=\"inbound\"} 1")
+        );
+    });
+}
+
+/// A chain that asks for other names, or another root, than the connection was judged by.
+#[test]
+fn a_stricter_chain_is_not_reached_through_a_tunnel() {
+    run(async {
+        let app = echo_server().await;
+        let mut pair = Pair::to(app);
+        let mut listener = inbound_listener(pair.inbound, app.port(), &Setup::default());
+        let tls = &mut listener["filter_chains"][1]["transport_socket"]["typed_config"];
+        let names = json!([{"san_type": "URI", "matcher": {"exact": FRONT}}]);
+        let common = &mut tls["common_tls_context"];
+        common["combined_validation_context"] = json!({
+            "default_validation_context": {"match_typed_subject_alt_names": names},
+            "validation_context_sds_secret_config": {"name": "ROOTCA"},
+        });
+        common
+            .as_object_mut()
+            .unwrap()
+            .remove("validation_context_sds_secret_config");
+        pair.called.apply(&[], &[listener]);
+        let send = hbone(&pair).await;
+        assert_eq!(status(&send, connect(&app.to_string())).await, 403);
+    });
+}
+
+/// Streams that are refused by the hundred cost the peer its connection.
+#[test]
+fn a_flood_of_refused_streams_ends_the_connection() {
+    run(async {
+        let pair = Pair::to(echo_server().await);
+        let (send, end) = hbone_with_end(&pair).await;
+        while let Ok(mut send) = send.clone().ready().await {
+            let (response, _) = send.send_request(connect("127.0.0.2:80"), true).unwrap();
+            if response.await.is_err() {
+                break;
+            }
+        }
+        let ended = end.await.unwrap().unwrap_err();
+        assert_eq!(ended.reason(), Some(h2::Reason::ENHANCE_YOUR_CALM));
+    });
+}
+
+#[test]
+fn a_client_without_a_certificate_gets_no_tunnel() {
+    run(async {
+        let pair = Pair::to(SocketAddr::from(([127, 0, 0, 1], 9)));
+        let mut tcp = connect_to_port(pair.inbound).await;
+        // The preface in the clear is no ClientHello.
+        tokio::io::AsyncWriteExt::write_all(&mut tcp, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            .await
+            .unwrap();
+        let mut rest = Vec::new();
+        let _ = tcp.read_to_end(&mut rest).await;
+        assert!(!rest.starts_with(b"\0\0"), "HTTP/2 was spoken: {rest:?}");
+        assert!(
+            pair.called
+                .metric("anyam_listener_tls_errors_total{listener=\"inbound\"} 1")
+        );
+    });
+}
