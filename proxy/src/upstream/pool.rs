@@ -6,6 +6,7 @@
 //! another.
 
 mod host;
+mod shared;
 mod tunnel;
 
 use std::cell::RefCell;

@@ -9,11 +9,12 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use super::Target;
+use super::shared::{Shared, is_older};
 use crate::config::cluster::{Cluster, Transport};
 use crate::config::http::Http2Options;
 use crate::http::error::Failure;
 use crate::http::h1::{ClientConn, Limits as HeadLimits, Spelling};
-use crate::http::h2::{self, Bounds, Connected};
+use crate::http::h2::{self, Bounds};
 use crate::http::head::Version;
 use crate::http::io::Io;
 use crate::http::observe::Upstream;
@@ -27,8 +28,6 @@ use crate::worker::Worker;
 /// How long a request that waits for a connection waits before it looks again: permits are shared
 /// by workers, which do not wake each other.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How long an upgrade waits for the settings of a fresh HTTP/2 connection.
-const SETTINGS_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Connections to one endpoint.
 #[derive(Default)]
@@ -48,15 +47,6 @@ pub(super) struct Host {
 pub(super) struct Idle {
     pub client: Box<Client1>,
     pub since: Instant,
-}
-
-pub(super) struct Shared {
-    pub(super) connected: Connected,
-    opened: Cell<u32>,
-    since: Instant,
-    used: Cell<Instant>,
-    /// `None`: what it carries has permits of its own.
-    _permit: Option<Permit>,
 }
 
 impl Host {
@@ -182,13 +172,7 @@ impl Host {
         let at_end = move || changed.notify_waiters();
         let connected =
             h2::handshake(stream, about, options, bounds, &worker.timers, at_end).await?;
-        let shared = Rc::new(Shared {
-            connected,
-            opened: Cell::new(0),
-            since: Instant::now(),
-            used: Cell::new(Instant::now()),
-            _permit: permit,
-        });
+        let shared = Rc::new(Shared::new(connected, permit));
         self.follow(cluster);
         self.shared.borrow_mut().push(shared.clone());
         Ok(shared)
@@ -264,36 +248,6 @@ impl Host {
     }
 }
 
-impl Shared {
-    /// Before an upgrade: its sender finds out for itself when the peer takes none.
-    async fn await_settings(&self, worker: &Worker, target: &Target<'_>) {
-        if target.upgrade {
-            let patience = target.cluster.connect_timeout.min(SETTINGS_PATIENCE);
-            self.connected
-                .takes_upgrades(&worker.timers, patience)
-                .await;
-        }
-    }
-
-    async fn open(&self) -> Result<Up, Failure> {
-        self.count();
-        Ok(Up::H2(Box::new(self.connected.open().await?)))
-    }
-
-    /// One more stream.
-    pub(super) fn count(&self) {
-        self.used.set(Instant::now());
-        self.opened.set(self.opened.get().saturating_add(1));
-    }
-
-    fn is_spent(&self, cluster: &Cluster) -> bool {
-        cluster
-            .max_requests_per_connection
-            .is_some_and(|max| self.opened.get() >= max)
-            || is_older(self.since, cluster.max_connection_duration)
-    }
-}
-
 /// While it lives, others wait for the connection instead of making one of their own.
 pub(super) struct Dialling(Rc<Host>);
 
@@ -346,10 +300,6 @@ fn about(stream: &Stream, version: Version) -> Rc<Upstream> {
         tls: stream.tls_info().cloned().map(Rc::new),
         failure: None,
     })
-}
-
-fn is_older(since: Instant, most: Option<Duration>) -> bool {
-    most.is_some_and(|most| since.elapsed() >= most)
 }
 
 /// Nothing happened on a connection that nothing should happen on: no bytes, no end, no error.

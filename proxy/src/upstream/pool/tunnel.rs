@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::host::{Dialling, Host, LOOK_AGAIN, Shared, is_h2};
+use super::host::{Dialling, Host, LOOK_AGAIN, is_h2};
+use super::shared::Shared;
 use crate::config::cluster::{Cluster, Transport};
 use crate::config::endpoint::Endpoint;
 use crate::config::http::Http2Options;
