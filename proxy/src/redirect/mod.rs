@@ -5,7 +5,8 @@
 //! One `inet` table holds everything, so that installing is one atomic transaction and removing
 //! is one command. What it does, in the order a packet meets it:
 //!
-//! - a connection from outside to any port → inbound port, save excluded ports and the proxy's own;
+//! - a connection from outside to any port → inbound port, save excluded ports and the proxy's own
+//!   (port 15008, where tunnels come in, is the inbound listener's and redirected as all are);
 //! - a connection of the app to anywhere → outbound port, save loopback addresses;
 //! - the app's DNS → the DNS port, whoever the resolver is;
 //! - the proxy's own traffic passes, with one exception: when it calls its own pod's address (the
