@@ -109,7 +109,7 @@ fn offer(cluster: &Cluster, endpoint: &Endpoint) -> Option<Vec<Vec<u8>>> {
 fn words(failure: Failure) -> Box<str> {
     match failure {
         Failure::Connect(why) | Failure::Protocol(why) => why,
-        Failure::Reset => "the peer's proxy reset the tunnel before it stood".into(),
+        Failure::Reset { .. } => "the peer's proxy reset the tunnel before it stood".into(),
         _ => "the connection that carries tunnels ended".into(),
     }
 }
