@@ -8,11 +8,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
 /// Resolution.
@@ -28,12 +29,43 @@ pub struct Timers(Rc<Wheel>);
 
 struct Wheel {
     origin: Instant,
+    turn: Cell<Turn>,
     /// Entries by the tick at which they are looked at, and by their number.
     slots: RefCell<BTreeMap<(u64, u64), Rc<Entry>>>,
     numbers: Cell<u64>,
     /// The tick for which the driver sleeps.
     sleeping_until: Cell<u64>,
     earlier: Notify,
+}
+
+/// What the clock is good for now.
+#[derive(Clone, Copy)]
+enum Turn {
+    Outside,
+    /// In a task's turn that has not asked yet.
+    Unasked,
+    Asked(Instant),
+}
+
+pin_project! {
+    /// See [`Timers::turns`].
+    pub struct Turns<F> {
+        wheel: Rc<Wheel>,
+        #[pin]
+        task: F,
+    }
+}
+
+impl<F: Future> Future for Turns<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        this.wheel.turn.set(Turn::Unasked);
+        let polled = this.task.poll(cx);
+        this.wheel.turn.set(Turn::Outside);
+        polled
+    }
 }
 
 struct Entry {
@@ -65,11 +97,27 @@ impl Timers {
     pub fn new() -> Self {
         Self(Rc::new(Wheel {
             origin: Instant::now(),
+            turn: Cell::new(Turn::Outside),
             slots: RefCell::default(),
             numbers: Cell::new(0),
             sleeping_until: Cell::new(NEVER),
             earlier: Notify::new(),
         }))
+    }
+
+    /// The time. In a task of [`Timers::turns`] the clock is read once a turn.
+    #[inline]
+    pub fn now(&self) -> Instant {
+        self.0.now()
+    }
+
+    /// `task`, whose turns each take no time by [`Timers::now`]: they are short, and reading the
+    /// clock ten times in one costs more than some of what they do.
+    pub fn turns<F: Future>(&self, task: F) -> Turns<F> {
+        Turns {
+            wheel: self.0.clone(),
+            task,
+        }
     }
 
     pub fn timer(&self) -> Timer {
@@ -137,12 +185,25 @@ impl Timers {
 }
 
 impl Wheel {
-    fn now(&self) -> u64 {
-        (self.origin.elapsed().as_micros() / TICK.as_micros()) as u64
+    fn now(&self) -> Instant {
+        match self.turn.get() {
+            Turn::Outside => Instant::now(),
+            Turn::Asked(now) => now,
+            Turn::Unasked => {
+                let now = Instant::now();
+                self.turn.set(Turn::Asked(now));
+                now
+            }
+        }
+    }
+
+    fn tick(&self) -> u64 {
+        let since = self.now().saturating_duration_since(self.origin);
+        (since.as_micros() / TICK.as_micros()) as u64
     }
 
     fn fire(&self) {
-        let now = self.now();
+        let now = self.tick();
         while let Some(entry) = self.take_due(now) {
             entry.slot.set(NEVER);
             match entry.deadline.get() {
@@ -191,7 +252,13 @@ impl Drop for Timer {
 impl Timer {
     /// Expires `after` from now.
     pub fn set(&self, after: Duration) {
-        self.set_at(Instant::now() + after.min(FAR));
+        self.set_at(self.wheel.now() + after.min(FAR));
+    }
+
+    /// As [`Timers::now`].
+    #[inline]
+    pub fn now(&self) -> Instant {
+        self.wheel.now()
     }
 
     /// Expires at `at`.
@@ -224,7 +291,7 @@ impl Timer {
     /// Whether the deadline has passed.
     pub fn is_expired(&self) -> bool {
         let deadline = self.entry.deadline.get();
-        deadline != NEVER && deadline <= self.wheel.now()
+        deadline != NEVER && deadline <= self.wheel.tick()
     }
 
     /// Ready once the deadline has passed; never when it is not set.
@@ -315,6 +382,24 @@ mod tests {
             timer.set(Duration::from_millis(10));
             timer.clear();
             assert!(!timer.is_expired());
+        });
+    }
+
+    #[test]
+    fn the_clock_stands_still_in_a_turn_and_only_there() {
+        run(|timers| async move {
+            let (clock, turns) = (timers.clone(), timers.clone());
+            let task = async move {
+                let first = clock.now();
+                std::thread::sleep(Duration::from_millis(2));
+                assert_eq!(clock.now(), first);
+                clock.sleep(Duration::from_millis(10)).await;
+                assert!(clock.now() >= first + Duration::from_millis(10));
+            };
+            turns.turns(task).await;
+            let first = timers.now();
+            std::thread::sleep(Duration::from_millis(2));
+            assert!(timers.now() > first);
         });
     }
 

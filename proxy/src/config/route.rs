@@ -1,6 +1,5 @@
 //! Route configurations.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +20,7 @@ pub struct RouteTable {
     pub name: Name,
     pub virtual_hosts: Vec<VirtualHost>,
     /// Canonical authority (lower case) → index of its virtual host.
-    pub exact: HashMap<Box<str>, u32>,
+    pub exact: foldhash::HashMap<Box<str>, u32>,
     /// `*suffix` domains without the star, longest first.
     pub suffix: Vec<(Box<str>, u32)>,
     /// `prefix*` domains without the star, longest first.
@@ -35,6 +34,22 @@ pub struct RouteTable {
     /// Envoy's `most_specific_header_mutations_wins`: false applies route, host, table in turn.
     pub most_specific_wins: bool,
     pub internal_only_headers: Vec<HeaderName>,
+    /// Whether any of it, its hosts or their routes edits headers.
+    pub has_edits: bool,
+}
+
+impl RouteTable {
+    /// What [`RouteTable::has_edits`] has to say.
+    pub fn edits_headers(&self) -> bool {
+        let hosts = self.virtual_hosts.iter();
+        let all = hosts.flat_map(|host| {
+            let routes = host.routes.iter();
+            let routes = routes.flat_map(|r| [&r.request_headers, &r.response_headers]);
+            routes.chain([&host.request_headers, &host.response_headers])
+        });
+        let mut all = all.chain([&self.request_headers, &self.response_headers]);
+        !self.internal_only_headers.is_empty() || all.any(|edits| !edits.is_empty())
+    }
 }
 
 pub struct VirtualHost {
@@ -268,6 +283,12 @@ pub struct RetryPolicy {
 pub struct HeaderEdits {
     pub append: Vec<HeaderAppend>,
     pub remove: Vec<HeaderName>,
+}
+
+impl HeaderEdits {
+    pub fn is_empty(&self) -> bool {
+        self.append.is_empty() && self.remove.is_empty()
+    }
 }
 
 pub struct HeaderAppend {

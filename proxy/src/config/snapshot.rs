@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -84,6 +85,8 @@ pub struct RouteRef(pub u32);
 /// Publishes snapshots: one writer (the control thread), any number of readers.
 pub struct Store {
     current: ArcSwap<Snapshot>,
+    /// Of `current`, or of its predecessor for a moment.
+    generation: AtomicU64,
     changed: watch::Sender<u64>,
     /// How far each follower has come.
     followers: Mutex<Vec<watch::Receiver<u64>>>,
@@ -115,6 +118,7 @@ impl Store {
     pub fn new(first: Snapshot) -> Self {
         let (changed, _) = watch::channel(first.generation);
         Self {
+            generation: AtomicU64::new(first.generation),
             current: ArcSwap::from_pointee(first),
             changed,
             followers: Mutex::default(),
@@ -131,10 +135,18 @@ impl Store {
         self.current.load()
     }
 
+    /// The current snapshot's generation: what a request looks at to see whether its connection's
+    /// look-ups still hold.
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
     /// Publishes `next`. Readers see it at once; [`Store::subscribe`]rs are woken.
     pub fn publish(&self, next: Snapshot) {
         let generation = next.generation;
         self.current.store(Arc::new(next));
+        self.generation.store(generation, Ordering::Release);
         self.changed.send_replace(generation);
     }
 

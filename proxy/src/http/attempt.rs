@@ -242,13 +242,14 @@ impl<'a, 'd> Attempts<'a, 'd> {
         .await;
         match lease {
             Ok(lease) => {
-                self.info.upstream = (**lease.up.about()).clone();
+                self.info.upstream = Some(lease.up.about().clone());
+                self.info.upstream_failure = None;
                 self.info.times.upstream_connected = Some(self.info.elapsed());
                 Ok(lease)
             }
             Err(failure) => {
                 if let Failure::Connect(why) = &failure {
-                    self.info.upstream.failure = Some(why.to_string());
+                    self.info.upstream_failure = Some(why.clone());
                 }
                 Err(failure)
             }

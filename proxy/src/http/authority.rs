@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
+use std::rc::Rc;
 
 use super::h1::Fault;
 
@@ -27,8 +28,8 @@ pub enum PortRule {
 /// Host and port of an authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Authority<'a> {
-    /// As received; IPv6 literals with their brackets.
-    pub host: &'a str,
+    /// As received, ASCII; IPv6 literals with their brackets.
+    pub host: &'a [u8],
     pub port: Option<u16>,
 }
 
@@ -37,49 +38,66 @@ impl<'a> Authority<'a> {
     /// written in one way only. `%` and `,` are not allowed although RFC 3986 has them: no name
     /// uses them, and both have been used to make two parsers disagree.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let text = std::str::from_utf8(bytes).map_err(|_| Fault::InvalidHost)?;
-        let (host, port) = if text.starts_with('[') {
-            let end = text.find(']').ok_or(Fault::InvalidHost)?;
-            text[1..end]
-                .parse::<Ipv6Addr>()
-                .map_err(|_| Fault::InvalidHost)?;
-            text.split_at(end + 1)
+        let (host, port) = if bytes.first() == Some(&b'[') {
+            let end = memchr::memchr(b']', bytes).ok_or(Fault::InvalidHost)?;
+            address(&bytes[1..end]).ok_or(Fault::InvalidHost)?;
+            bytes.split_at(end + 1)
         } else {
-            let end = memchr::memchr(b':', bytes).unwrap_or(bytes.len());
-            let (host, port) = text.split_at(end);
+            let end = bytes.iter().position(|&byte| !is_name_byte(byte));
+            let (host, port) = bytes.split_at(end.unwrap_or(bytes.len()));
             // A lone dot would leave nothing once the trailing dot goes.
-            if !host.bytes().all(is_name_byte) || host.is_empty() || host == "." {
+            if host.is_empty() || host == b"." {
                 return Err(Fault::InvalidHost);
             }
             (host, port)
         };
-        let port = match port.strip_prefix(':') {
-            None if port.is_empty() => None,
-            None => return Err(Fault::InvalidHost),
-            Some(digits) => Some(parse_port(digits).ok_or(Fault::InvalidHost)?),
+        let port = match port {
+            [] => None,
+            [b':', digits @ ..] => Some(parse_port(digits).ok_or(Fault::InvalidHost)?),
+            _ => return Err(Fault::InvalidHost),
         };
         Ok(Self { host, port })
     }
 
     fn address(&self) -> Option<Ipv6Addr> {
-        self.host.strip_prefix('[')?.strip_suffix(']')?.parse().ok()
+        address(self.host.strip_prefix(b"[")?.strip_suffix(b"]")?)
     }
 }
 
+fn address(text: &[u8]) -> Option<Ipv6Addr> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
 /// Decimal, no sign, no leading zero, 1 to 65535.
-fn parse_port(digits: &str) -> Option<u16> {
-    let plain = digits.bytes().all(|b| b.is_ascii_digit()) && !digits.starts_with('0');
-    digits.parse().ok().filter(|_| plain)
+fn parse_port(digits: &[u8]) -> Option<u16> {
+    let mut port = 0u16;
+    for digit in digits {
+        if !digit.is_ascii_digit() {
+            return None;
+        }
+        port = port.checked_mul(10)?.checked_add(u16::from(digit - b'0'))?;
+    }
+    (digits.first()? != &b'0').then_some(port)
 }
 
 #[inline]
 fn is_name_byte(byte: u8) -> bool {
-    matches!(
-        byte,
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~'
-            | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'='
-    )
+    NAME_BYTES[usize::from(byte)]
 }
+
+static NAME_BYTES: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0u8;
+    while byte < 128 {
+        table[byte as usize] = matches!(
+            byte,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~'
+                | b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'='
+        );
+        byte += 1;
+    }
+    table
+};
 
 /// The canonical form: lower case, IPv6 in its shortest form, port and trailing dot as told.
 /// Borrowed whenever it is a part of what was received.
@@ -93,21 +111,20 @@ pub fn canonical<'a>(
         PortRule::Matching(strip) => port != strip,
         PortRule::Any => false,
     });
-    let host = match parsed.host.strip_suffix('.') {
+    // `parse` accepts no other byte than ASCII.
+    let text = |bytes| std::str::from_utf8(bytes).map_err(|_| Fault::InvalidHost);
+    let whole = text(parsed.host)?;
+    let host = match whole.strip_suffix('.') {
         Some(host) if options.strip_trailing_dot => host,
-        _ => parsed.host,
+        _ => whole,
     };
     let shortest = parsed.address().map(|address| format!("[{address}]"));
     let as_is = !host.bytes().any(|b| b.is_ascii_uppercase())
         && shortest.as_deref().is_none_or(|shortest| shortest == host);
     match port {
         None if as_is => Ok(Cow::Borrowed(host)),
-        Some(_) if as_is && host.len() == parsed.host.len() => {
-            // Host and port are all there is: `parse` accepts no other byte.
-            std::str::from_utf8(authority)
-                .map(Cow::Borrowed)
-                .map_err(|_| Fault::InvalidHost)
-        }
+        // Host and port are all there is.
+        Some(_) if as_is && host.len() == whole.len() => text(authority).map(Cow::Borrowed),
         _ => {
             let mut text = shortest.unwrap_or_else(|| host.to_ascii_lowercase());
             if let Some(port) = port {
@@ -116,6 +133,34 @@ pub fn canonical<'a>(
             }
             Ok(Cow::Owned(text))
         }
+    }
+}
+
+/// [`canonical`] of a client that names the same authority again and again, as nearly all do.
+#[derive(Debug, Default)]
+pub struct Memo {
+    authority: Vec<u8>,
+    options: AuthorityOptions,
+    canonical: Rc<str>,
+}
+
+impl Memo {
+    /// As [`canonical`].
+    ///
+    /// # Errors
+    /// When it is no authority.
+    pub fn canonical(
+        &mut self,
+        authority: &[u8],
+        options: AuthorityOptions,
+    ) -> Result<Rc<str>, Fault> {
+        if self.authority != authority || self.options != options || authority.is_empty() {
+            let canonical = canonical(authority, &options)?;
+            self.canonical = Rc::from(&*canonical);
+            self.authority = authority.to_vec();
+            self.options = options;
+        }
+        Ok(self.canonical.clone())
     }
 }
 
@@ -204,6 +249,27 @@ mod tests {
             ..keep
         };
         assert_eq!(canonical(b"a.b.:81", &dotted).as_deref(), Ok("a.b:81"));
+    }
+
+    #[test]
+    fn what_is_remembered_is_of_the_same_authority_and_options() {
+        let any = AuthorityOptions {
+            strip_port: PortRule::Any,
+            ..AuthorityOptions::default()
+        };
+        let mut memo = Memo::default();
+        for _ in 0..2 {
+            for (authority, options, want) in [
+                ("A.b:80", AuthorityOptions::default(), Ok("a.b:80")),
+                ("A.b:80", any, Ok("a.b")),
+                ("c.b:80", any, Ok("c.b")),
+                ("", any, Err(Fault::InvalidHost)),
+                ("a b", any, Err(Fault::InvalidHost)),
+            ] {
+                let got = memo.canonical(authority.as_bytes(), options);
+                assert_eq!(got.as_deref().map_err(Clone::clone), want, "{authority}");
+            }
+        }
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::authorise;
 use super::observe::Downstream;
+use super::{authorise, authority};
 use crate::config::Snapshot;
 use crate::config::http::HttpManager;
 use crate::config::listener::{FilterChain, Listener, Terminal};
@@ -18,6 +18,8 @@ pub struct Conn {
     pub downstream: Rc<Downstream>,
     /// Spellings of header names come and go with HTTP/2: agreed on by ALPN.
     pub spell: bool,
+    /// The canonical form of what its last request named.
+    pub authority: RefCell<authority::Memo>,
     current: RefCell<Rc<Resolved>>,
 }
 
@@ -54,17 +56,17 @@ impl Conn {
             worker,
             downstream: Rc::new(downstream),
             spell,
+            authority: RefCell::default(),
             current: RefCell::new(Rc::new(newest)),
         }
     }
 
     /// The newest configuration. Looks names up only after a new snapshot was published.
     pub fn resolve(&self) -> Rc<Resolved> {
-        let newest = self.worker.store.peek();
         let mut current = self.current.borrow_mut();
-        if newest.generation != current.snapshot.generation {
-            let next = look_up(&self.downstream, Arc::clone(&newest), &current);
-            *current = Rc::new(next);
+        if self.worker.store.generation() != current.snapshot.generation {
+            let newest = self.worker.store.load();
+            *current = Rc::new(look_up(&self.downstream, newest, &current));
         }
         current.clone()
     }

@@ -89,7 +89,7 @@ impl<'a> Deadlines<'a> {
     /// Ready with the deadline that passed first.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Which> {
         if std::mem::take(&mut self.moved) {
-            let now = Instant::now();
+            let now = self.timer.now();
             self.idle = self.idle_after.map(|after| now + after);
             self.try_idle = self.try_idle_after.map(|after| now + after);
             self.stale = true;
@@ -98,7 +98,7 @@ impl<'a> Deadlines<'a> {
             self.arm();
         }
         while self.timer.poll_expired(cx).is_ready() {
-            let now = Instant::now();
+            let now = self.timer.now();
             let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
             for (at, which) in [
                 (self.stream, Which::Stream),

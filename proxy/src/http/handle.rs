@@ -7,7 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::attempt::{Answer, Attempts};
-use super::authority::{self, AuthorityOptions, PortRule};
+use super::authority::{AuthorityOptions, PortRule};
 use super::conn::{Conn, Resolved};
 use super::deadline::Deadlines;
 use super::down::Down;
@@ -211,9 +211,9 @@ impl Exchange<'_, '_> {
             strip_port: strip,
             strip_trailing_dot: info.manager.strip_trailing_host_dot,
         };
-        let name = authority::canonical(info.request.authority(), &options)
-            .map_err(Failure::BadRequest)?
-            .into_owned();
+        let mut memo = self.conn.authority.borrow_mut();
+        let name = memo.canonical(info.request.authority(), options);
+        let name = name.map_err(Failure::BadRequest)?;
         let routes = self.resolved.routes.clone().ok_or(Failure::NoRoute)?;
         let draw = fastrand::u32(..1_000_000);
         match plan::plan(&routes, &name, &info.request, draw) {
@@ -318,7 +318,8 @@ impl Exchange<'_, '_> {
         attempts.info.request_bytes = attempts.pump.bytes;
         relayed?;
         if attempts.is_clean(&answer) {
-            conn.worker.pools.checkin(answer.lease, &cluster);
+            let now = conn.worker.timers.now();
+            conn.worker.pools.checkin(answer.lease, &cluster, now);
         }
         Ok(())
     }

@@ -18,7 +18,7 @@ use bytes::Bytes;
 
 pub(super) use self::field::Span;
 pub use self::field::{Field, FieldRef, Method, TargetForm, Values, Version};
-pub use super::header_id::HeaderId;
+pub use super::header_id::{HeaderId, IdSet};
 
 /// Scratch capacity kept over [`Head::clear`], bytes.
 const KEEP_EXTRA: usize = 16 * 1024;
@@ -180,6 +180,15 @@ impl Head {
         self.push(HeaderId::of(name), name, value);
     }
 
+    /// As [`Head::append_named`] for an id that is known, and a value that HTTP/2's codec found to
+    /// hold nothing that would end a line.
+    pub fn append_token(&mut self, id: HeaderId, name: &[u8], value: &[u8]) {
+        let start = self.extra.len();
+        self.extra.extend_from_slice(name);
+        self.extra.extend_from_slice(value);
+        self.push_copied(id, start, name.len(), value.len());
+    }
+
     /// Gives the first such field this value (place and spelling kept) and removes the others; adds
     /// the field when there is none.
     pub fn set(&mut self, id: HeaderId, value: &[u8]) {
@@ -201,6 +210,15 @@ impl Head {
     /// As [`Head::remove`], by name, whatever its case.
     pub fn remove_named(&mut self, name: &[u8]) -> bool {
         self.remove_matching(HeaderId::of(name), name)
+    }
+
+    /// Removes all fields with any of these ids.
+    #[inline]
+    pub fn remove_all(&mut self, ids: IdSet) {
+        if self.present & ids.0 != 0 {
+            self.fields.retain(|field| field.id.bit() & ids.0 == 0);
+            self.present &= !ids.0;
+        }
     }
 
     /// Keeps only the fields for which `keep` says so.
@@ -283,8 +301,13 @@ impl Head {
         self.extra.extend_from_slice(name);
         self.extra.extend_from_slice(value);
         self.defuse(start);
-        let value = Span::extra(start + name.len(), value.len());
-        self.push_spans(id, Span::extra(start, name.len()), value);
+        self.push_copied(id, start, name.len(), value.len());
+    }
+
+    /// Adds a field whose name and value lie in the scratch, one after the other.
+    fn push_copied(&mut self, id: HeaderId, start: usize, name: usize, value: usize) {
+        let value = Span::extra(start + name, value);
+        self.push_spans(id, Span::extra(start, name), value);
         if id == HeaderId::Host && self.authority.is_empty() {
             self.authority = value;
         }

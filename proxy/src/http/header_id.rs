@@ -15,7 +15,9 @@ macro_rules! header_ids {
         }
 
         /// Names in the order of the ids; the first stands for [`HeaderId::Other`].
-        const NAMES: &[&str] = &["", $($name),+];
+        pub(in crate::http) const NAMES: &[&str] = &["", $($name),+];
+        /// How their lines begin.
+        const LINES: &[&str] = &["", $(concat!($name, ": ")),+];
         const IDS: &[HeaderId] = &[HeaderId::Other, $(HeaderId::$variant),+];
     };
 }
@@ -142,6 +144,22 @@ header_ids! {
     XAnyamHeaderCase = "x-anyam-header-case",
 }
 
+/// Some well-known headers; never [`HeaderId::Other`].
+#[derive(Clone, Copy, Debug)]
+pub struct IdSet(pub(super) u128);
+
+impl IdSet {
+    pub const fn of(ids: &[HeaderId]) -> Self {
+        let mut bits = 0;
+        let mut at = 0;
+        while at < ids.len() {
+            bits |= ids[at].bit();
+            at += 1;
+        }
+        Self(bits & !HeaderId::Other.bit())
+    }
+}
+
 // The presence set of a head is 128 bits wide.
 const _: () = assert!(NAMES.len() <= 128);
 
@@ -181,7 +199,7 @@ impl HeaderId {
             if id == 0 {
                 return Self::Other;
             }
-            if NAMES[id].len() == name.len() && NAMES[id].as_bytes().eq_ignore_ascii_case(name) {
+            if NAMES[id].len() == name.len() && spells(name, NAMES[id].as_bytes()) {
                 return IDS[id];
             }
             at = (at + 1) & (SLOTS - 1);
@@ -192,6 +210,12 @@ impl HeaderId {
     #[inline]
     pub const fn name(self) -> &'static str {
         NAMES[self as usize]
+    }
+
+    /// The lower-case name, colon and blank; empty for [`HeaderId::Other`].
+    #[inline]
+    pub(super) const fn line_start(self) -> &'static str {
+        LINES[self as usize]
     }
 
     /// Fields that speak about one connection and are never forwarded (RFC 9110 7.6.1).
@@ -229,6 +253,23 @@ impl HeaderId {
     }
 }
 
+/// Whether `text` is `name`, which is in lower case and as long, in some case. Eight bytes at a
+/// time: this runs for every field of every head.
+#[inline]
+fn spells(text: &[u8], name: &[u8]) -> bool {
+    // Of letters the case bit may differ; in lower case, only letters have bit 6.
+    let fits = |text: u64, name: u64| (text ^ name) & !((name & LETTERS) >> 1) == 0;
+    let (Some(text_end), Some(name_end)) = (text.last_chunk::<8>(), name.last_chunk::<8>()) else {
+        let mut pairs = text.iter().zip(name);
+        return pairs.all(|(text, name)| fits(u64::from(*text), u64::from(*name)));
+    };
+    let words = text.as_chunks::<8>().0.iter().zip(name.as_chunks::<8>().0);
+    let mut words = words.chain([(text_end, name_end)]);
+    words.all(|(text, name)| fits(u64::from_ne_bytes(*text), u64::from_ne_bytes(*name)))
+}
+
+const LETTERS: u64 = u64::from_ne_bytes([0x40; 8]);
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -256,6 +297,10 @@ mod tests {
             "x-envoy-",
             "te ",
             "\0",
+            "content\rlength",
+            "x-\x12eal-ip",
+            "b\x13",
+            "`ocation",
         ] {
             assert_eq!(HeaderId::of(name.as_bytes()), HeaderId::Other, "{name}");
         }

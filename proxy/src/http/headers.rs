@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::date::DateCache;
 use super::h1::{BodyLength, ResponseInfo};
-use super::head::{Head, HeaderId};
+use super::head::{Head, HeaderId, IdSet};
 use super::observe::{Downstream, RequestInfo};
 use super::upgrade;
 use crate::config::access_log::{Format, Part};
@@ -14,7 +14,7 @@ use crate::config::route::{AppendAction, HeaderAppend, HeaderEdits, WeightedClus
 use crate::telemetry::format::render;
 
 /// Headers by which Envoys steer each other. No peer is trusted with them.
-const INTERNAL: &[HeaderId] = &[
+const INTERNAL: IdSet = IdSet::of(&[
     HeaderId::XAnyamHeaderCase,
     HeaderId::XEnvoyExpectedRqTimeoutMs,
     HeaderId::XEnvoyForceTrace,
@@ -31,29 +31,29 @@ const INTERNAL: &[HeaderId] = &[
     HeaderId::XEnvoyUpstreamRqPerTryTimeoutMs,
     HeaderId::XEnvoyUpstreamRqTimeoutAltResponse,
     HeaderId::XEnvoyUpstreamRqTimeoutMs,
-];
+]);
 /// Further ones that mean something only inside; an edge takes them away.
-const EDGE: &[HeaderId] = &[
+const EDGE: IdSet = IdSet::of(&[
     HeaderId::XEnvoyDecoratorOperation,
     HeaderId::XEnvoyDownstreamServiceCluster,
     HeaderId::XEnvoyDownstreamServiceNode,
     HeaderId::XEnvoyExternalAddress,
-];
+]);
 
 /// Takes away what the client may not say and adds what is known of it.
 pub fn sanitise(info: &mut RequestInfo) {
-    let manager = info.manager.clone();
-    let downstream = info.downstream.clone();
-    let head = &mut info.request;
-    for id in INTERNAL {
-        head.remove(*id);
-    }
+    let RequestInfo {
+        request: head,
+        manager,
+        downstream,
+        client,
+        ..
+    } = info;
+    head.remove_all(INTERNAL);
     if manager.use_remote_address {
-        for id in EDGE {
-            head.remove(*id);
-        }
+        head.remove_all(EDGE);
     }
-    info.client = forwarded_for(head, &manager, &downstream);
+    *client = forwarded_for(head, manager, downstream);
     let scheme: &[u8] = if downstream.tls.is_some() {
         b"https"
     } else {
@@ -68,8 +68,8 @@ pub fn sanitise(info: &mut RequestInfo) {
         let https = said.is_some_and(|said| said.eq_ignore_ascii_case(b"https"));
         head.set_scheme(if https { b"https" } else { b"http" });
     }
-    client_certificate(head, &manager, &downstream);
-    request_id(head, &manager);
+    client_certificate(head, manager, downstream);
+    request_id(head, manager);
     if let Some(via) = &manager.via {
         append_to_list(head, HeaderId::Via, via.as_bytes());
     }
@@ -174,24 +174,29 @@ fn uuid() -> [u8; 36] {
 
 /// What every response says, whoever made it.
 pub fn finish_response(info: &mut RequestInfo, date: &DateCache) {
-    let manager = info.manager.clone();
+    let RequestInfo {
+        request,
+        response,
+        manager,
+        ..
+    } = info;
     match &manager.server_header {
-        ServerHeader::Overwrite(name) => info.response.set(HeaderId::Server, name.as_bytes()),
-        ServerHeader::AppendIfAbsent(name) if !info.response.has(HeaderId::Server) => {
-            info.response.append(HeaderId::Server, name.as_bytes());
+        ServerHeader::Overwrite(name) => response.set(HeaderId::Server, name.as_bytes()),
+        ServerHeader::AppendIfAbsent(name) if !response.has(HeaderId::Server) => {
+            response.append(HeaderId::Server, name.as_bytes());
         }
         ServerHeader::AppendIfAbsent(_) | ServerHeader::PassThrough => {}
     }
-    if !info.response.has(HeaderId::Date) {
-        date.now(|now| info.response.append(HeaderId::Date, now));
+    if !response.has(HeaderId::Date) {
+        date.now(|now| response.append(HeaderId::Date, now));
     }
     if let Some(via) = &manager.via {
-        append_to_list(&mut info.response, HeaderId::Via, via.as_bytes());
+        append_to_list(response, HeaderId::Via, via.as_bytes());
     }
     if manager.always_set_request_id_in_response
-        && let Some(id) = info.request.get(HeaderId::XRequestId)
+        && let Some(id) = request.get(HeaderId::XRequestId)
     {
-        info.response.set(HeaderId::XRequestId, id);
+        response.set(HeaderId::XRequestId, id);
     }
 }
 
@@ -241,9 +246,13 @@ pub enum Side {
 
 /// Applies the edits of weighted cluster, route, virtual host and table, in the order configured.
 pub fn edit(info: &mut RequestInfo, side: Side, weighted: Option<&HeaderEdits>) {
-    let (Some(config), Some(route)) = (info.route_config.clone(), info.route.clone()) else {
+    let (Some(config), Some(route)) = (&info.route_config, &info.route) else {
         return;
     };
+    if !config.table.has_edits && weighted.is_none_or(HeaderEdits::is_empty) {
+        return;
+    }
+    let (config, route) = (config.clone(), route.clone());
     let table = &config.table;
     let host = info
         .virtual_host

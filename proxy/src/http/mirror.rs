@@ -56,7 +56,7 @@ pub fn send(worker: &Rc<Worker>, cluster: Arc<Cluster>, mirror: &Mirror, mut cop
         let sending = exchange(&worker, &cluster, &copy);
         // How it went shows in the cluster's own counters.
         if let Ok(Ok(lease)) = worker.timers.timeout(timeout, sending).await {
-            worker.pools.checkin(lease, &cluster);
+            worker.pools.checkin(lease, &cluster, worker.timers.now());
         }
     });
 }

@@ -16,6 +16,7 @@ use crate::config::route::{Route, RouteConfig, VirtualHost};
 use crate::telemetry::edge::RequestSample;
 use crate::telemetry::tap::Seen;
 use crate::telemetry::{Call, Calls, Headers, Record, ResponseFlags};
+use crate::timer::Timers;
 use crate::tls;
 use crate::worker::Worker;
 
@@ -32,18 +33,16 @@ pub struct Downstream {
     pub original_dst: Option<SocketAddr>,
     pub tls: Option<tls::ConnectionInfo>,
     pub since: Instant,
+    pub timers: Timers,
     /// The edges its requests count on.
     pub calls: Rc<Calls>,
 }
 
-/// The upstream connection that answered (or failed last).
-#[derive(Clone, Default)]
+/// An upstream connection.
 pub struct Upstream {
     pub local: Option<SocketAddr>,
     pub protocol: Option<Version>,
     pub tls: Option<Rc<tls::ConnectionInfo>>,
-    /// Why connecting failed: `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
-    pub failure: Option<String>,
 }
 
 /// Instants since [`RequestInfo::start`]; `None`: it did not come to that.
@@ -101,7 +100,10 @@ pub struct RequestInfo {
     pub route: Option<Arc<Route>>,
     pub cluster: Option<Arc<Cluster>>,
     pub endpoint: Option<Arc<Endpoint>>,
-    pub upstream: Upstream,
+    /// The connection that answered (or failed last).
+    pub upstream: Option<Rc<Upstream>>,
+    /// Why connecting failed: `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
+    pub upstream_failure: Option<Box<str>>,
     /// Upstream requests begun.
     pub attempts: u32,
 }
@@ -140,7 +142,8 @@ impl RequestInfo {
             route: None,
             cluster: None,
             endpoint: None,
-            upstream: Upstream::default(),
+            upstream: None,
+            upstream_failure: None,
             attempts: 0,
         }
     }
@@ -166,7 +169,8 @@ impl RequestInfo {
 
     /// Time since the request's first byte.
     pub fn elapsed(&self) -> Duration {
-        self.start.elapsed()
+        let now = self.downstream.timers.now();
+        now.saturating_duration_since(self.start)
     }
 }
 
@@ -181,7 +185,7 @@ impl RequestInfo {
     /// What access logs and header formats can say of this request, so far.
     pub fn record(&self) -> Record<'_> {
         let tls = self.downstream.tls.as_ref();
-        let upstream_tls = self.upstream.tls.as_deref();
+        let upstream_tls = self.upstream.as_ref().and_then(|up| up.tls.as_deref());
         let now = SystemTime::now();
         let mut record = Record::begun(now.checked_sub(self.elapsed()).unwrap_or(now));
         record.duration = self.times.end;
@@ -196,8 +200,8 @@ impl RequestInfo {
         record.route = self.route.as_ref().map(|route| &*route.name);
         record.cluster = self.cluster.as_ref().map(|cluster| &*cluster.name);
         record.upstream_host = self.endpoint.as_ref().map(|endpoint| endpoint.address);
-        record.upstream_local = self.upstream.local;
-        record.upstream_failure = self.upstream.failure.as_deref();
+        record.upstream_local = self.upstream.as_ref().and_then(|up| up.local);
+        record.upstream_failure = self.upstream_failure.as_deref();
         record.attempts = self.attempts;
         record.remote = Some(self.client);
         record.direct_remote = Some(self.downstream.peer);
@@ -244,7 +248,7 @@ pub fn report(worker: &Worker, info: &RequestInfo) {
     let call = Call {
         cluster: info.cluster.clone(),
         endpoint: info.endpoint.clone(),
-        upstream: info.upstream.tls.clone(),
+        upstream: info.upstream.as_ref().and_then(|up| up.tls.clone()),
     };
     let grpc = info.is_grpc.then(|| info.grpc_status().and_then(grpc_code));
     let sample = RequestSample {

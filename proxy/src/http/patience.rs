@@ -3,7 +3,7 @@
 
 use std::future::{Future, poll_fn};
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::attempt::Attempts;
 use super::deadline::Which;
@@ -46,7 +46,8 @@ impl Attempts<'_, '_> {
             self.info.times.request_received = Some(self.info.elapsed());
             self.deadlines.set_request(None);
             if let Some(timeout) = self.timeout {
-                self.deadlines.set_route(Some(Instant::now() + timeout));
+                self.deadlines
+                    .set_route(Some(self.conn.worker.timers.now() + timeout));
             }
             self.start_try();
         }
@@ -55,7 +56,8 @@ impl Attempts<'_, '_> {
     pub(super) fn start_try(&mut self) {
         self.deadlines.moved();
         if let Some(timeout) = self.try_timeout {
-            self.deadlines.set_try(Some(Instant::now() + timeout));
+            self.deadlines
+                .set_try(Some(self.conn.worker.timers.now() + timeout));
         }
     }
 

@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
 
 use bytes::BytesMut;
 
@@ -58,7 +57,8 @@ pub async fn serve(worker: &Rc<Worker>, connection: Connection) {
         local,
         original_dst,
         tls,
-        since: Instant::now(),
+        since: worker.timers.now(),
+        timers: worker.timers.clone(),
         calls,
     };
     let conn = Rc::new(Conn::new(worker.clone(), downstream, manager.clone()));

@@ -125,7 +125,7 @@ fn must_close(conn: &Conn, served: u32, framing: Option<&Framing>) -> bool {
 async fn next(conn: &Conn, server: &mut Server1, timer: &Timer, served: u32) -> Next {
     server.io.release();
     if !server.io.input.is_empty() {
-        return Next::Begun(Instant::now());
+        return Next::Begun(conn.worker.timers.now());
     }
     let manager = conn.resolve().manager.clone();
     let lifetime = manager.max_connection_duration;
@@ -138,7 +138,7 @@ async fn next(conn: &Conn, server: &mut Server1, timer: &Timer, served: u32) -> 
             return Poll::Ready(Next::Over);
         }
         match server.io.poll_fill(cx) {
-            Poll::Ready(Ok(1..)) => return Poll::Ready(Next::Begun(Instant::now())),
+            Poll::Ready(Ok(1..)) => return Poll::Ready(Next::Begun(conn.worker.timers.now())),
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Over),
             Poll::Pending => {}
         }

@@ -82,7 +82,7 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
                 return accepted;
             }
             if open.get() > 0 {
-                idle_since = Instant::now();
+                idle_since = timer.now();
             }
             if !draining && should_end(conn, served, open.get(), idle_since) {
                 draining = true;
@@ -109,10 +109,11 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
         open.set(open.get() + 1);
         let (conn, open, rapid) = (conn.clone(), open.clone(), budget.counter());
         tokio::task::spawn_local(async move {
-            let begun = Instant::now();
-            let given_up = stream(&conn, request, respond).await;
+            let timers = &conn.worker.timers;
+            let begun = timers.now();
+            let given_up = timers.turns(stream(&conn, request, respond)).await;
             open.set(open.get() - 1);
-            if given_up && begun.elapsed() < RAPID {
+            if given_up && timers.now().saturating_duration_since(begun) < RAPID {
                 rapid.set(rapid.get() + 1);
             }
         });
@@ -157,7 +158,7 @@ async fn stream(
     request: http::Request<RecvStream>,
     respond: SendResponse<Chunk>,
 ) -> bool {
-    let start = Instant::now();
+    let start = conn.worker.timers.now();
     let manager = conn.resolve().manager.clone();
     let (parts, body) = request.into_parts();
     let bounds = Bounds {

@@ -58,10 +58,12 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, address: SocketA
         return;
     }
     metrics.connections.inc();
-    let serving = conn::serve(worker.clone(), listener, tcp, peer);
+    let worker = worker.clone();
     tokio::task::spawn_local(async move {
         let _passes = passes;
-        serving.await;
+        // Made in place: a future that is moved in is held twice.
+        let timers = worker.timers.clone();
+        timers.turns(conn::serve(worker, listener, tcp, peer)).await;
     });
 }
 

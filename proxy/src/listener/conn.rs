@@ -339,10 +339,10 @@ pub(super) fn must_end(
     if *worker.drain.borrow() == Phase::Closing {
         return true;
     }
-    let snapshot = worker.store.peek();
-    if snapshot.generation == judged.get() {
+    if worker.store.generation() == judged.get() {
         return false;
     }
+    let snapshot = worker.store.peek();
     judged.set(snapshot.generation);
     // A listener or chain that is gone takes nobody's permission away.
     let listener = snapshot.listeners.get(&accepted.listener.def.name);

@@ -177,16 +177,17 @@ impl Relay<'_> {
         up: &mut Stream,
     ) -> Poll<Ended> {
         if !self.upward.is_blocked() && !self.downward.is_blocked() {
-            self.stuck = None;
+            if let Some(timer) = &self.stuck {
+                timer.clear();
+            }
             return Poll::Pending;
         }
+        let timers = self.means.timers;
+        let timer = self.stuck.get_or_insert_with(|| timers.timer());
+        if !timer.is_set() {
+            timer.set(STUCK);
+        }
         loop {
-            let timers = self.means.timers;
-            let timer = self.stuck.get_or_insert_with(|| {
-                let timer = timers.timer();
-                timer.set(STUCK);
-                timer
-            });
             ready!(timer.poll_expired(cx));
             timer.set(STUCK);
             for (by, stream) in [(Side::Down, &mut *down), (Side::Up, &mut *up)] {
@@ -231,7 +232,7 @@ impl Relay<'_> {
         }
         while self.timer.poll_expired(cx).is_ready() {
             let until = self.options.until;
-            if until.is_some_and(|until| Instant::now() >= until) {
+            if until.is_some_and(|until| self.timer.now() >= until) {
                 return Poll::Ready(Ended::Expired);
             }
             if self.options.idle.is_some() {
@@ -244,7 +245,7 @@ impl Relay<'_> {
 
     /// Sets the timer for whichever of idle time-out and end comes first.
     fn arm(&self) {
-        let idle = Instant::now() + self.options.idle.unwrap_or(NO_IDLE);
+        let idle = self.timer.now() + self.options.idle.unwrap_or(NO_IDLE);
         let until = self.options.until.unwrap_or(idle);
         self.timer.set_at(idle.min(until));
     }

@@ -10,12 +10,13 @@ mod shared;
 mod tunnel;
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use foldhash::HashMap;
 use tokio::sync::Notify;
 
 use self::host::{Host, Idle};
@@ -122,7 +123,7 @@ impl Pools {
     }
 
     /// Takes a connection back after a complete exchange.
-    pub fn checkin(&self, lease: Lease, cluster: &Cluster) {
+    pub fn checkin(&self, lease: Lease, cluster: &Cluster, now: Instant) {
         let Lease { up, host } = lease;
         let Up::H1(mut client) = up else { return };
         let spent = cluster
@@ -130,19 +131,15 @@ impl Pools {
             .is_some_and(|max| client.requests >= max);
         let old = cluster
             .max_connection_duration
-            .is_some_and(|max| client.since.elapsed() >= max);
+            .is_some_and(|max| now.saturating_duration_since(client.since) >= max);
         if client.tunnel || spent || old || !client.codec.next(&client.io.input) {
             return;
         }
         client.reused = true;
         client.io.release();
         host.follow(cluster);
-        host.idle.borrow_mut().push(Idle {
-            client,
-            since: Instant::now(),
-        });
+        host.idle.borrow_mut().push(Idle { client, since: now });
         host.changed.notify_one();
-        self.filled.notify_one();
     }
 
     /// Closes what was idle for too long, was closed by the other end, or belongs to a cluster
@@ -175,8 +172,12 @@ impl Pools {
     }
 
     fn at(&self, key: Key) -> Rc<Host> {
+        let mut hosts = self.hosts.borrow_mut();
+        if let Some(host) = hosts.get(&key) {
+            return host.clone();
+        }
         self.filled.notify_one();
-        self.hosts.borrow_mut().entry(key).or_default().clone()
+        hosts.entry(key).or_default().clone()
     }
 }
 

@@ -169,7 +169,7 @@ impl Setup {
                 include_attempt_count: false,
                 include_attempt_count_in_response: true,
             }],
-            exact: HashMap::new(),
+            exact: Default::default(),
             suffix: Vec::new(),
             prefix: Vec::new(),
             any: Some(0),
@@ -178,6 +178,7 @@ impl Setup {
             response_headers: HeaderEdits::default(),
             most_specific_wins: false,
             internal_only_headers: Vec::new(),
+            has_edits: true,
         };
         let link = |cluster: &Arc<Cluster>| Link {
             name: cluster.name.clone(),

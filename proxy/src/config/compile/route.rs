@@ -1,6 +1,5 @@
 //! Route configurations and virtual hosts. Routes themselves: `action`.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use xds_proto::envoy::config::route::v3 as pb;
@@ -68,7 +67,7 @@ pub fn route_config(at: At<'_>, m: &pb::RouteConfiguration) -> Result<RouteConfi
     let mut table = RouteTable {
         name: name.as_str().into(),
         virtual_hosts: Vec::new(),
-        exact: HashMap::new(),
+        exact: foldhash::HashMap::default(),
         suffix: Vec::new(),
         prefix: Vec::new(),
         any: None,
@@ -92,6 +91,7 @@ pub fn route_config(at: At<'_>, m: &pb::RouteConfiguration) -> Result<RouteConfi
             internal_only_headers,
             |at, n| header_name(at, n),
         )?,
+        has_edits: false,
     };
     for (index, (host, domains)) in virtual_hosts.into_iter().enumerate() {
         add_domains(
@@ -105,6 +105,7 @@ pub fn route_config(at: At<'_>, m: &pb::RouteConfiguration) -> Result<RouteConfi
     let longest_first = |a: &(Box<str>, u32), b: &(Box<str>, u32)| b.0.len().cmp(&a.0.len());
     table.suffix.sort_by(longest_first);
     table.prefix.sort_by(longest_first);
+    table.has_edits = table.edits_headers();
     Ok(RouteConfig {
         table: Arc::new(table),
         clusters: clusters.links(),

@@ -256,24 +256,24 @@ impl Run {
 
     fn rebuild(&self, head: &Head, field: &Field, out: &mut Out) {
         let (name, value) = (head.slice(field.name), field.value);
-        if self.spelling.preserve_case && value.len() <= COPY_MAX {
-            line(name, head.slice(value), out);
-            return;
-        }
-        if self.spelling.preserve_case {
-            out.copy(name);
-        } else if field.id == HeaderId::Other {
-            out.copy_lower(name);
+        let start = match (self.spelling.preserve_case, field.id) {
+            (true, _) => {
+                out.copy_all(&[name, b": "]);
+                &[]
+            }
+            (false, HeaderId::Other) => {
+                out.copy_lower(name);
+                b": ".as_slice()
+            }
+            (false, id) => id.line_start().as_bytes(),
+        };
+        if value.is_extra() || value.len() <= COPY_MAX {
+            out.copy_all(&[start, head.slice(value), b"\r\n"]);
         } else {
-            out.copy(field.id.name().as_bytes());
-        }
-        out.copy(b": ");
-        if value.is_extra() {
-            out.copy(head.slice(value));
-        } else {
+            out.copy(start);
             out.shared(&head.buf, value.range());
+            out.copy(b"\r\n");
         }
-        out.copy(b"\r\n");
     }
 }
 

@@ -1,11 +1,14 @@
 //! Heads across HTTP/2's edge.
 
+use std::sync::LazyLock;
+
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 
 use super::super::h1::{BodyLength, Fault, RequestInfo, Tunnel, is_allowed_trailer};
 use super::super::head::{FieldRef, Head, HeaderId, Method, TargetForm, Version};
+use super::super::header_id::NAMES;
 use super::super::spelling;
 
 /// Bounds on a received head: decoded bytes (32 per field on top, as HPACK counts) and fields,
@@ -104,7 +107,7 @@ pub fn trailers_in(head: &mut Head, headers: &HeaderMap) {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
         let id = HeaderId::of(name);
         if is_allowed_trailer(FieldRef { id, name, value }) {
-            head.append_named(name, value);
+            head.append_token(id, name, value);
         }
     }
 }
@@ -141,7 +144,7 @@ fn fields_in(
             HeaderId::XAnyamHeaderCase if !respell => continue,
             _ => {}
         }
-        head.append_named(name, value);
+        head.append_token(id, name, value);
     }
     if !cookie.is_empty() {
         head.append(HeaderId::Cookie, &cookie);
@@ -186,11 +189,11 @@ pub fn request_out(head: &Head, info: &RequestInfo, spell: bool) -> Option<Reque
         }
     }
     let mut uri = Uri::default().into_parts();
-    uri.authority = Some(Authority::from_maybe_shared(copy(head.authority())).ok()?);
+    uri.authority = Some(Authority::from_maybe_shared(head.shared(head.authority)).ok()?);
     if info.tunnel != Tunnel::Connect {
         let https = head.scheme() == b"https";
         uri.scheme = Some(if https { Scheme::HTTPS } else { Scheme::HTTP });
-        let path = copy(head.path_and_query());
+        let path = head.shared(head.path);
         uri.path_and_query = Some(PathAndQuery::from_maybe_shared(path).ok()?);
     } else {
         uri.path_and_query = None;
@@ -240,13 +243,12 @@ fn fields_out(head: &Head, map: &mut HeaderMap, skip_length: bool, spell: bool) 
             id if id.is_hop_by_hop() => continue,
             _ => {}
         }
-        if field.name.eq_ignore_ascii_case(b"sec-websocket-key")
-            || field.name.eq_ignore_ascii_case(b"sec-websocket-accept")
-        {
+        let name = match name_of(field.id) {
+            Some(name) => name.clone(),
             // The handshake's proof belongs to HTTP/1 (RFC 8441 5).
-            continue;
-        }
-        let name = HeaderName::from_bytes(field.name).ok()?;
+            None if is_websocket_proof(field.name) => continue,
+            None => HeaderName::from_bytes(field.name).ok()?,
+        };
         let value = HeaderValue::from_maybe_shared(head.value_bytes(index)?).ok()?;
         map.append(name, value);
     }
@@ -254,13 +256,24 @@ fn fields_out(head: &Head, map: &mut HeaderMap, skip_length: bool, spell: bool) 
         let mut list = Vec::new();
         spelling::encode(head, &mut list);
         if !list.is_empty() {
-            let name = HeaderName::from_static(HeaderId::XAnyamHeaderCase.name());
+            let name = name_of(HeaderId::XAnyamHeaderCase)?;
             map.insert(name, HeaderValue::from_bytes(&list).ok()?);
         }
     }
     Some(())
 }
 
-fn copy(bytes: &[u8]) -> bytes::Bytes {
-    bytes::Bytes::copy_from_slice(bytes)
+fn is_websocket_proof(name: &[u8]) -> bool {
+    name.eq_ignore_ascii_case(b"sec-websocket-key")
+        || name.eq_ignore_ascii_case(b"sec-websocket-accept")
+}
+
+/// Well-known names as `http` wants them, made once; none for pseudo-headers.
+static HTTP_NAMES: LazyLock<Vec<Option<HeaderName>>> = LazyLock::new(|| {
+    let name = |name: &&'static str| HeaderName::from_bytes(name.as_bytes()).ok();
+    NAMES.iter().map(name).collect()
+});
+
+fn name_of(id: HeaderId) -> Option<&'static HeaderName> {
+    HTTP_NAMES.get(id as usize)?.as_ref()
 }

@@ -93,7 +93,7 @@ impl Host {
         loop {
             if let Some(shared) = self.with_room(target.cluster) {
                 shared.await_settings(worker, target).await;
-                match shared.open().await {
+                match shared.open(worker.timers.now()).await {
                     Ok(up) => return Ok(up),
                     // It went away between two looks; another is made.
                     Err(_) => {
@@ -114,7 +114,7 @@ impl Host {
             let stream = dial(worker, target, Some(Version::Http2)).await?;
             let shared = self.share_for(worker, target, stream, permit).await?;
             shared.await_settings(worker, target).await;
-            return shared.open().await;
+            return shared.open(worker.timers.now()).await;
         }
     }
 
@@ -137,7 +137,7 @@ impl Host {
             self.speaks.set(Some(Version::Http2));
             let shared = self.share_for(worker, target, stream, permit).await?;
             shared.await_settings(worker, target).await;
-            return shared.open().await;
+            return shared.open(worker.timers.now()).await;
         }
         self.speaks.set(Some(Version::Http11));
         Ok(begin(exclusive_client(worker, target, stream, permit)))
@@ -298,7 +298,6 @@ fn about(stream: &Stream, version: Version) -> Rc<Upstream> {
         local: stream.local_addr(),
         protocol: Some(version),
         tls: stream.tls_info().cloned().map(Rc::new),
-        failure: None,
     })
 }
 

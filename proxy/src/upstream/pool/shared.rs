@@ -44,14 +44,14 @@ impl Shared {
         }
     }
 
-    pub(super) async fn open(&self) -> Result<Up, Failure> {
-        self.count();
+    pub(super) async fn open(&self, now: Instant) -> Result<Up, Failure> {
+        self.count(now);
         Ok(Up::H2(Box::new(self.connected.open().await?)))
     }
 
     /// One more stream.
-    pub(super) fn count(&self) {
-        self.used.set(Instant::now());
+    pub(super) fn count(&self, now: Instant) {
+        self.used.set(now);
         self.opened.set(self.opened.get().saturating_add(1));
     }
 

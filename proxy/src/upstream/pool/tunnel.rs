@@ -37,7 +37,7 @@ impl Host {
         let mut tries = 0;
         loop {
             let shared = self.carrier(worker, cluster, endpoint, address).await?;
-            shared.count();
+            shared.count(worker.timers.now());
             tries += 1;
             match shared.connected.tunnel(connect, &worker.buffers).await {
                 Ok(tunnel) => return Ok(tunnel),
