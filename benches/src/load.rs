@@ -1,75 +1,156 @@
-//! wrk, a closed-loop HTTP/1.1 load, and what it reports.
+//! The work that proxies are given.
+//!
+//! - `wrk`, `h2load`: the usual generators; `l4`: messages and streams over TCP
+//! - `open`: a fixed rate, whatever the answers do; `connect`: a connection for each request
+//!
+//! Whatever fails, or is answered otherwise than 200, voids the round.
 
-use std::process::Command;
+mod connect;
+mod h2load;
+pub mod held;
+mod l4;
+mod open;
+pub mod tls;
+mod wrk;
+
 use std::time::Duration;
 
-use crate::BenchError;
-use crate::cases::Case;
+use crate::hop::FRONT;
+use crate::{BenchError, app};
 
-/// One run of the load.
+/// One kind of work.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Load {
-    pub requests: u64,
-    /// Per second.
-    pub rate: f64,
+pub enum Load {
+    /// HTTP/1.1, closed loop.
+    Wrk {
+        connections: usize,
+        path: &'static str,
+    },
+    /// HTTP/2, closed loop.
+    H2load {
+        clients: usize,
+        streams: usize,
+        path: &'static str,
+        grpc: bool,
+    },
+    /// 100 bytes there, so many back, closed loop.
+    Messages { connections: usize, answer: usize },
+    /// One connection, one way, as fast as it goes. `up`: from the client.
+    Stream { up: bool },
+    /// HTTP/1.1 at so many requests a second over some connections, latency from when each was
+    /// due.
+    Open { rate: u32, connections: usize },
+    /// HTTP/1.1, each request on a connection of its own.
+    Connections { at_once: usize },
+    /// The same over mutual TLS. `resume`: with the tickets of earlier ones.
+    Handshakes { at_once: usize, resume: bool },
 }
 
-/// Loads the front for `lasting`.
+/// What came of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Done {
+    pub requests: u64,
+    /// Of the payload, one way.
+    pub bytes: u64,
+    pub seconds: f64,
+    /// Microseconds, where they are taken.
+    pub p50: Option<f64>,
+    pub p99: Option<f64>,
+}
+
+impl Load {
+    /// Does it for `lasting`. `port`: in place of the proxies' front.
+    ///
+    /// # Errors
+    /// When a generator is missing, or anything failed.
+    pub fn run(
+        self,
+        lasting: Duration,
+        port: Option<u16>,
+        scratch: &std::path::Path,
+    ) -> Result<Done, BenchError> {
+        let port = port.unwrap_or(FRONT);
+        match self {
+            Load::Wrk { connections, path } => wrk::run(connections, path, port, lasting),
+            Load::H2load {
+                clients,
+                streams,
+                path,
+                grpc,
+            } => {
+                let body = grpc.then(|| scratch.join("message"));
+                h2load::run((clients, streams), path, port, lasting, body.as_deref())
+            }
+            Load::Messages {
+                connections,
+                answer,
+            } => l4::messages(connections, answer, port, lasting),
+            Load::Stream { up } => l4::stream(up, port, lasting),
+            Load::Open { rate, connections } => open::run(rate, connections, port, lasting),
+            Load::Connections { at_once } => connect::run(at_once, port, lasting),
+            Load::Handshakes { at_once, resume } => {
+                tls::handshakes(at_once, resume, port, lasting, scratch)
+            }
+        }
+    }
+
+    /// Bytes of a request's answer.
+    pub fn answer(self) -> usize {
+        match self {
+            Load::Wrk { path: "/1m", .. } => app::MEBIBYTE,
+            Load::Wrk { path: "/64k", .. } => 64 * 1024,
+            Load::Messages { answer, .. } => answer,
+            _ => app::SMALL,
+        }
+    }
+}
+
+/// Runs a future on a runtime of its own.
 ///
 /// # Errors
-/// When wrk is missing, or any request failed or was answered otherwise than 2xx.
-pub fn run(case: Case, lasting: Duration) -> Result<Load, BenchError> {
-    let output = Command::new("wrk")
-        .args(["-t1", &format!("-c{}", case.connections())])
-        .arg(format!("-d{}s", lasting.as_secs()))
-        .arg("http://127.0.0.1:20001/")
-        .output()
+/// When there is no runtime to be had, or as the future.
+fn block_on<T>(future: impl Future<Output = Result<T, BenchError>>) -> Result<T, BenchError> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
         .map_err(|error| BenchError::Io {
-            what: "wrk".into(),
+            what: "a runtime for the load".into(),
             error,
-        })?;
-    parse(&String::from_utf8_lossy(&output.stdout))
+        })?
+        .block_on(tokio::task::LocalSet::new().run_until(future))
 }
 
-fn parse(text: &str) -> Result<Load, BenchError> {
-    let trouble = |line: &&str| line.contains("Socket errors") || line.contains("Non-2xx");
-    if let Some(line) = text.lines().find(trouble) {
-        return Err(BenchError::Void(line.trim().to_owned()));
-    }
-    let unknown = || BenchError::Wrk(text.to_owned());
-    let requests = text
-        .lines()
-        .find_map(|line| line.trim().split_once(" requests in "))
-        .and_then(|(count, _)| count.parse().ok())
-        .ok_or_else(unknown)?;
-    let rate = text
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Requests/sec:"))
-        .and_then(|rate| rate.trim().parse().ok())
-        .ok_or_else(unknown)?;
-    if requests == 0 {
-        return Err(BenchError::Void("no request was answered".into()));
-    }
-    Ok(Load { requests, rate })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_void_the_round() {
-        let good =
-            "Running 3s test\n  90000 requests in 3.00s, 20MB read\nRequests/sec:  30000.5\n";
-        assert_eq!(
-            parse(good).unwrap(),
-            Load {
-                requests: 90_000,
-                rate: 30_000.5
+/// Asks again and again until the first answer.
+///
+/// # Errors
+/// When there is none within `patience`.
+pub fn first_answer(
+    tls: bool,
+    scratch: &std::path::Path,
+    patience: Duration,
+) -> Result<(), BenchError> {
+    let connector = tls::connector(scratch, false)?;
+    block_on(async move {
+        let began = std::time::Instant::now();
+        loop {
+            let asked = async {
+                if tls {
+                    let mut stream = tls::connect(&connector, FRONT).await?;
+                    return connect::exchange(&mut stream, true).await;
+                }
+                let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", FRONT)).await?;
+                connect::exchange(&mut stream, true).await
+            };
+            match asked.await {
+                Ok(()) => return Ok(()),
+                Err(error) if began.elapsed() > patience => return Err(void(error)),
+                Err(_) => tokio::time::sleep(Duration::from_micros(100)).await,
             }
-        );
-        let bad = format!("{good}  Non-2xx or 3xx responses: 3\n");
-        assert!(matches!(parse(&bad), Err(BenchError::Void(_))));
-        assert!(parse("").is_err());
-    }
+        }
+    })
+}
+
+/// Something broke under way.
+fn void(what: impl std::fmt::Display) -> BenchError {
+    BenchError::Void(what.to_string())
 }

@@ -1,4 +1,4 @@
-//! Proxies as processes: started from the same bootstrap, their CPU read from schedstat.
+//! Proxies as processes: started for a case, their CPU and memory read from /proc.
 
 use std::fs::File;
 use std::net::TcpStream;
@@ -6,27 +6,28 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::BenchError;
-use crate::cases::Case;
+use serde::Serialize;
 
-pub struct Peer {
-    pub name: &'static str,
-    program: PathBuf,
-    /// Arguments that this peer needs beside the common ones.
-    extra: &'static [&'static str],
+use crate::hop::Hop;
+use crate::{BenchError, Programs, bootstrap, config};
+
+/// Who does the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Program {
+    Anyam,
+    Envoy,
+    Haproxy,
+    Nginx,
+    /// Our C relay: read and write.
+    ReadWrite,
+    /// Our C relay: splice.
+    Splice,
+    /// Nobody: the load goes to the app.
+    Direct,
 }
 
-impl Peer {
-    pub fn new(name: &'static str, program: &Path, extra: &'static [&'static str]) -> Self {
-        Self {
-            name,
-            program: program.to_owned(),
-            extra,
-        }
-    }
-}
-
-/// A peer's processes for one case; ended on drop.
+/// A program's processes for one case; ended on drop.
 pub struct Running {
     processes: Vec<Child>,
 }
@@ -42,47 +43,34 @@ impl Drop for Running {
 }
 
 impl Running {
-    /// Starts the case's processes with one worker each and waits until all listen.
+    /// Starts a process for each hop and waits until all listen.
     ///
     /// # Errors
     /// When one cannot be started or does not listen.
-    pub fn start(peer: &Peer, case: Case, scratch: &Path) -> Result<Self, BenchError> {
+    pub fn start(
+        program: Program,
+        hops: &[Hop],
+        workers: usize,
+        programs: &Programs,
+    ) -> Result<Self, BenchError> {
         let mut running = Self {
             processes: Vec::new(),
         };
-        for (number, (name, bootstrap)) in case.bootstraps().iter().enumerate() {
-            let io = |error| BenchError::Io {
-                what: format!("{} {name}", peer.name),
-                error,
-            };
-            let admin = 21_000 + number;
-            let text = bootstrap
-                .replace("@ADMIN@", &admin.to_string())
-                .replace("@CERTS@", &scratch.display().to_string());
-            let file = scratch.join(format!("{}-{name}.yaml", peer.name));
-            std::fs::write(&file, text).map_err(io)?;
-            let log = scratch.join(format!("{}-{name}.log", peer.name));
-            let output = File::create(&log).map_err(io)?;
-            let process = Command::new(&peer.program)
-                .arg("-c")
-                .arg(&file)
-                .args(["--concurrency", "1", "-l", "error"])
-                .args(peer.extra)
-                .stdin(Stdio::null())
-                .stdout(output.try_clone().map_err(io)?)
-                .stderr(output)
-                .spawn()
-                .map_err(io)?;
+        if program == Program::Direct {
+            return Ok(running);
+        }
+        for (number, hop) in hops.iter().enumerate() {
+            let mut process = spawn(program, hop, number, workers, programs)?;
+            let listens = wait_for_port(hop.listen, &mut process);
             running.processes.push(process);
-            let port = if *name == "mtls-server" {
-                20_002
-            } else {
-                20_001
-            };
-            wait_for_port(port).map_err(|()| {
-                let words = std::fs::read_to_string(&log).unwrap_or_default();
-                BenchError::NotReady(format!("{} {name}", peer.name), words)
-            })?;
+            if !listens {
+                let words = std::fs::read_to_string(log(program, hop, &programs.scratch));
+                let words = words.unwrap_or_default();
+                return Err(BenchError::NotReady(
+                    format!("{program:?} {}", hop.name),
+                    words,
+                ));
+            }
         }
         Ok(running)
     }
@@ -103,25 +91,112 @@ impl Running {
                 let path = task.map_err(io)?.path().join("schedstat");
                 // A thread may end between the listing and the reading.
                 let text = std::fs::read_to_string(path).unwrap_or_default();
-                let nanos = text
-                    .split(' ')
-                    .next()
-                    .and_then(|n| n.parse().ok())
-                    .unwrap_or(0);
-                total += Duration::from_nanos(nanos);
+                let nanos = text.split(' ').next().and_then(|n| n.parse().ok());
+                total += Duration::from_nanos(nanos.unwrap_or(0));
             }
         }
         Ok(total)
     }
+
+    /// Resident memory of all processes, KiB.
+    pub fn resident(&self) -> f64 {
+        let of = |process: &Child| {
+            let path = format!("/proc/{}/status", process.id());
+            let text = std::fs::read_to_string(path).unwrap_or_default();
+            let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let kib = line.and_then(|line| line.trim().split(' ').next()?.parse().ok());
+            kib.unwrap_or(0.0)
+        };
+        self.processes.iter().map(of).sum()
+    }
 }
 
-fn wait_for_port(port: u16) -> Result<(), ()> {
+fn log(program: Program, hop: &Hop, folder: &Path) -> PathBuf {
+    folder.join(format!("{program:?}-{}.log", hop.name))
+}
+
+/// Starts one process, without waiting for it.
+///
+/// # Errors
+/// When it cannot be started.
+pub fn spawn(
+    program: Program,
+    hop: &Hop,
+    number: usize,
+    workers: usize,
+    programs: &Programs,
+) -> Result<Child, BenchError> {
+    let folder = &programs.scratch;
+    let io = |error| BenchError::Io {
+        what: format!("{program:?} {}", hop.name),
+        error,
+    };
+    let file = folder.join(format!("{program:?}-{}.conf", hop.name));
+    let write = |text: String| std::fs::write(&file, text).map_err(io);
+    let mut command = match program {
+        Program::Anyam | Program::Envoy => {
+            let admin = 21_000 + u16::try_from(number).unwrap_or(0);
+            write(bootstrap::bootstrap(hop, folder, admin))?;
+            let path = match program {
+                Program::Anyam => &programs.anyam,
+                _ => &programs.envoy,
+            };
+            let mut command = Command::new(path);
+            command.arg("-c").arg(&file).args(["-l", "error"]);
+            command.arg("--concurrency").arg(workers.to_string());
+            if program == Program::Envoy {
+                // Two of a pair would otherwise fight over a socket.
+                command.arg("--disable-hot-restart");
+            }
+            command
+        }
+        Program::Haproxy => {
+            write(config::haproxy(hop, folder, programs.connections))?;
+            let mut command = Command::new("haproxy");
+            command.arg("-db").arg("-f").arg(&file);
+            command
+        }
+        Program::Nginx => {
+            write(config::nginx(hop, folder))?;
+            let mut command = Command::new("nginx");
+            // In the foreground and without a master: one process, as the others.
+            command.args(["-g", "master_process off;", "-c"]).arg(&file);
+            command
+        }
+        Program::ReadWrite | Program::Splice => {
+            let mut command = Command::new(&programs.relay);
+            let mode = if program == Program::Splice {
+                "splice"
+            } else {
+                "rw"
+            };
+            command
+                .arg(mode)
+                .arg(hop.listen.to_string())
+                .arg(hop.to.to_string());
+            command
+        }
+        Program::Direct => Command::new("true"),
+    };
+    let output = File::create(log(program, hop, folder)).map_err(io)?;
+    command
+        .stdin(Stdio::null())
+        .stdout(output.try_clone().map_err(io)?)
+        .stderr(output)
+        .spawn()
+        .map_err(io)
+}
+
+fn wait_for_port(port: u16, process: &mut Child) -> bool {
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(10) {
         if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-            return Ok(());
+            return true;
         }
-        std::thread::sleep(Duration::from_millis(20));
+        if !matches!(process.try_wait(), Ok(None)) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(10));
     }
-    Err(())
+    false
 }

@@ -17,6 +17,7 @@ pub mod http;
 pub mod identity;
 pub mod inspect;
 pub mod listener;
+pub mod memory;
 pub mod policy;
 pub mod redirect;
 pub mod socket;

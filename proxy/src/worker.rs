@@ -11,6 +11,7 @@ use crate::config::Store;
 use crate::config::demand::Demand;
 use crate::http::date::DateCache;
 use crate::listener::SpeaksFirst;
+use crate::memory::Presence;
 use crate::tcp::Pipes;
 use crate::telemetry::{Telemetry, WorkerLogs};
 use crate::timer::Timers;
@@ -50,6 +51,8 @@ pub struct Worker {
     /// `None`: everything there is, is configured; nothing is asked for.
     pub demand: Option<Demand>,
     pub drain: watch::Receiver<Phase>,
+    /// A clone for each connection.
+    pub presence: Presence,
     connections: Cell<u64>,
 }
 
@@ -76,6 +79,7 @@ impl Worker {
             pools: Pools::default(),
             demand,
             drain,
+            presence: Presence::default(),
             connections: Cell::new(0),
         })
     }

@@ -51,7 +51,7 @@ impl Core {
         let statics = statics::publish(&mut compiler, &store, bootstrap)?;
         let telemetry = Arc::new(Telemetry {
             edges: Edges::new(registry.clone()),
-            local: local_peer(bootstrap),
+            local: Arc::new(local_peer(bootstrap)),
             taps: Default::default(),
         });
         Ok(Core {

@@ -15,6 +15,7 @@ use crate::config::demand::Demand;
 use crate::config::snapshot::Follower;
 use crate::drain::Drain;
 use crate::listener::Bound;
+use crate::memory::Keeper;
 use crate::telemetry::calls::Telemetry;
 use crate::worker::{Phase, Worker};
 
@@ -100,9 +101,11 @@ async fn work(
     let _ = report.send(failed);
     let flushing = async {
         let mut tick = tokio::time::interval(FLUSH);
+        let mut memory = Keeper::default();
         loop {
             tick.tick().await;
             worker.logs.flush();
+            memory.look(&worker.presence);
         }
     };
     let closing = async {

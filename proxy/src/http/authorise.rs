@@ -50,7 +50,7 @@ pub fn may_stay(chain: &FilterChain, downstream: &Downstream) -> bool {
 }
 
 fn facts(downstream: &Downstream) -> Facts<'_> {
-    let tls = downstream.tls.as_ref();
+    let tls = downstream.tls.as_deref();
     Facts {
         tls,
         direct_remote: downstream.peer.ip(),

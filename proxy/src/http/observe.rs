@@ -15,7 +15,7 @@ use crate::config::matcher::HeaderName;
 use crate::config::route::{Route, RouteConfig, VirtualHost};
 use crate::telemetry::edge::RequestSample;
 use crate::telemetry::tap::Seen;
-use crate::telemetry::{Call, Calls, Headers, Record, ResponseFlags};
+use crate::telemetry::{Call, Calls, Headers, OpenConnection, Record, ResponseFlags};
 use crate::timer::Timers;
 use crate::tls;
 use crate::worker::Worker;
@@ -31,11 +31,13 @@ pub struct Downstream {
     pub local: SocketAddr,
     /// The destination before the redirect, where it is known.
     pub original_dst: Option<SocketAddr>,
-    pub tls: Option<tls::ConnectionInfo>,
+    pub tls: Option<Rc<tls::ConnectionInfo>>,
     pub since: Instant,
     pub timers: Timers,
     /// The edges its requests count on.
     pub calls: Rc<Calls>,
+    /// Counts it for as long as it is open.
+    pub _open: OpenConnection,
 }
 
 /// An upstream connection.
@@ -184,7 +186,7 @@ pub fn is_grpc_type(value: &[u8]) -> bool {
 impl RequestInfo {
     /// What access logs and header formats can say of this request, so far.
     pub fn record(&self) -> Record<'_> {
-        let tls = self.downstream.tls.as_ref();
+        let tls = self.downstream.tls.as_deref();
         let upstream_tls = self.upstream.as_ref().and_then(|up| up.tls.as_deref());
         let now = SystemTime::now();
         let mut record = Record::begun(now.checked_sub(self.elapsed()).unwrap_or(now));

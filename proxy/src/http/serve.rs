@@ -1,6 +1,7 @@
 //! The entry of the HTTP path: one connection, from its first bytes to its end.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::{serve1, serve2};
 use crate::config::http::{CodecType, HttpManager};
 use crate::config::listener::{FilterChain, Listener};
 use crate::stream::Stream;
-use crate::telemetry::Calls;
+use crate::telemetry::{Calls, OpenConnection};
 use crate::worker::Worker;
 
 /// How an HTTP/2 connection begins (RFC 9113 3.4).
@@ -32,21 +33,25 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The destination before the redirect, where it is known.
     pub original_dst: Option<SocketAddr>,
+    pub open: OpenConnection,
 }
 
 /// Serves a connection to its end. Never fails: what goes wrong is answered, logged and counted.
-pub async fn serve(worker: &Rc<Worker>, connection: Connection) {
+///
+/// Each codec's future in a box of its own: what an idle connection holds is its codec's loop.
+pub fn serve(worker: &Rc<Worker>, connection: Connection) -> Pin<Box<dyn Future<Output = ()>>> {
     let Connection {
-        mut stream,
-        mut prefix,
+        stream,
+        prefix,
         listener,
         chain,
         manager,
         peer,
         local,
         original_dst,
+        open,
     } = connection;
-    let tls = stream.tls_info().cloned();
+    let tls = stream.tls_info().cloned().map(Rc::new);
     let caller = tls.as_ref().and_then(|tls| tls.peer.clone());
     let calls = Calls::new(worker, listener.clone(), peer.ip(), local.port(), caller);
     let downstream = Downstream {
@@ -60,14 +65,25 @@ pub async fn serve(worker: &Rc<Worker>, connection: Connection) {
         since: worker.timers.now(),
         timers: worker.timers.clone(),
         calls,
+        _open: open,
     };
-    let conn = Rc::new(Conn::new(worker.clone(), downstream, manager.clone()));
-    let Some(codec) = choose(&mut stream, &mut prefix, &conn, &manager).await else {
-        return;
-    };
+    let codec = known(&stream, &manager);
+    let conn = Rc::new(Conn::new(worker.clone(), downstream, manager));
     match codec {
-        Codec::Http1 => serve1::serve(conn, stream, prefix).await,
-        Codec::Http2 => Box::pin(serve2::serve(conn, stream, prefix)).await,
+        Some(Codec::Http1) => Box::pin(serve1::serve(conn, stream, prefix)),
+        Some(Codec::Http2) => Box::pin(serve2::serve(conn, stream, prefix)),
+        None => Box::pin(async move {
+            let begun = Box::pin(listen(stream, prefix, &conn)).await;
+            match begun {
+                Some((Codec::Http1, stream, prefix)) => {
+                    Box::pin(serve1::serve(conn, stream, prefix)).await;
+                }
+                Some((Codec::Http2, stream, prefix)) => {
+                    Box::pin(serve2::serve(conn, stream, prefix)).await;
+                }
+                None => {}
+            }
+        }),
     }
 }
 
@@ -77,43 +93,46 @@ enum Codec {
     Http2,
 }
 
-/// The codec by configuration, ALPN, or the first bytes. `None`: the client went away first.
-async fn choose(
-    stream: &mut Stream,
-    prefix: &mut BytesMut,
-    conn: &Conn,
-    manager: &HttpManager,
-) -> Option<Codec> {
+/// The codec by configuration or ALPN. `None`: the first bytes will tell.
+fn known(stream: &Stream, manager: &HttpManager) -> Option<Codec> {
     match manager.codec {
         CodecType::Http1 => return Some(Codec::Http1),
         CodecType::Http2 => return Some(Codec::Http2),
         CodecType::Auto => {}
     }
-    let alpn = stream.tls_info().and_then(|tls| tls.alpn.as_deref());
-    match alpn {
-        Some(b"h2" | b"anyam-h2" | b"anyam-h2-case") => return Some(Codec::Http2),
-        Some(b"http/1.1" | b"http/1.0" | b"anyam-http/1.1") => return Some(Codec::Http1),
-        _ => {}
+    match stream.tls_info()?.alpn.as_deref()? {
+        b"h2" | b"anyam-h2" | b"anyam-h2-case" => Some(Codec::Http2),
+        b"http/1.1" | b"http/1.0" | b"anyam-http/1.1" => Some(Codec::Http1),
+        _ => None,
     }
+}
+
+/// The codec by the first bytes. `None`: the client went away before.
+async fn listen(
+    mut stream: Stream,
+    mut prefix: BytesMut,
+    conn: &Conn,
+) -> Option<(Codec, Stream, BytesMut)> {
+    let manager = conn.resolve().manager.clone();
     let timer = conn.worker.timers.timer();
     timer.set_or_clear(manager.request_headers_timeout.or(manager.idle_timeout));
     loop {
         let seen = prefix.len().min(PREFACE.len());
         if prefix[..seen] != PREFACE[..seen] {
-            return Some(Codec::Http1);
+            return Some((Codec::Http1, stream, prefix));
         }
         if seen == PREFACE.len() {
-            return Some(Codec::Http2);
+            return Some((Codec::Http2, stream, prefix));
         }
         let reading = async {
             stream.read_ready().await?;
             prefix.reserve(PREFACE.len());
-            tokio::io::AsyncReadExt::read_buf(stream, prefix).await
+            tokio::io::AsyncReadExt::read_buf(&mut stream, &mut prefix).await
         };
         match timer.race(reading).await {
             Ok(Ok(1..)) => {}
             // The HTTP/1 loop says what is missing, if anything was begun.
-            _ if !prefix.is_empty() => return Some(Codec::Http1),
+            _ if !prefix.is_empty() => return Some((Codec::Http1, stream, prefix)),
             _ => return None,
         }
     }
@@ -125,13 +144,14 @@ mod tests {
 
     use super::*;
 
-    fn size<F: Future>(_: impl FnOnce(&'static Rc<Worker>, Connection) -> F) -> usize {
+    fn size<F: Future>(_: impl FnOnce(Rc<Conn>, Stream, BytesMut) -> F) -> usize {
         size_of::<F>()
     }
 
     /// Every connection holds this much for as long as it is open.
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(size(serve) <= 2048, "{}", size(serve));
+        assert!(size(serve1::serve) <= 1024, "{}", size(serve1::serve));
+        assert!(size(serve2::serve) <= 2688, "{}", size(serve2::serve));
     }
 }

@@ -14,7 +14,7 @@ use super::conn::Conn;
 use super::down::{Down, Server1};
 use super::error::{Failure, Late};
 use super::h1::{Event, Limits, RequestInfo as Framing, RequestOptions, ServerConn, Spelling};
-use super::handle::{Request, handle};
+use super::handle::{Ended, Request, handle};
 use super::head::Head;
 use super::io::Io;
 use crate::config::http::HttpManager;
@@ -73,21 +73,31 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
         let mut down = Down::H1(&mut server);
         // On the heap, for as long as it runs: an idle connection does not pay for it.
         let ended = Box::pin(handle(&conn, &timer, &mut down, request, close)).await;
-        if let Some(tunnel) = ended.tunnel {
+        let Ended {
+            clean,
+            answered,
+            heads,
+            tunnel,
+            ..
+        } = ended;
+        (head, spare) = heads;
+        if let Some(tunnel) = tunnel {
             let Io { stream, input, .. } = server.io;
             return Box::pin(tunnel.relay(&conn, stream, input)).await;
         }
-        (head, spare) = ended.heads;
         head.clear();
         spare.clear();
-        if !ended.answered {
+        if !answered {
             return;
         }
-        if !ended.clean {
+        if !clean {
             // A response cut short must not look complete: no orderly end.
             return;
         }
-        drain_body(&mut server, &timer).await;
+        // A client that still waits for 100 will not send its body.
+        if !server.codec.body_done() && !server.expects_continue {
+            Box::pin(drain_body(&mut server, &timer)).await;
+        }
         if !server.codec.next(&server.io.input) {
             return Box::pin(linger(&conn, server, &timer)).await;
         }
@@ -206,12 +216,8 @@ async fn refuse_late(conn: &Rc<Conn>, server: &mut Server1, head: Head, start: I
     .await;
 }
 
-/// Reads what is left of the request's body, so that the connection can be used again. A client
-/// that still waits for 100 will not send it.
+/// Reads what is left of the request's body, so that the connection can be used again.
 async fn drain_body(server: &mut Server1, timer: &Timer) {
-    if server.codec.body_done() || server.expects_continue {
-        return;
-    }
     timer.set(DRAIN_TIME);
     let mut trailers = Head::new();
     let mut left = DRAIN_BYTES;

@@ -33,7 +33,7 @@ impl Tunnelled {
 
     /// Relays until both directions have ended, then reports the request.
     /// `early`: bytes of the client that were read already.
-    pub async fn relay(self, conn: &Conn, down: Stream, early: BytesMut) {
+    pub async fn relay(self, conn: &Conn, mut down: Stream, early: BytesMut) {
         let Self {
             mut info,
             answer,
@@ -42,7 +42,7 @@ impl Tunnelled {
         let Up::H1(client) = answer.lease.up else {
             return;
         };
-        let up = client.io;
+        let mut up = client.io;
         let worker = &conn.worker;
         let means = Means {
             buffers: &worker.buffers,
@@ -60,7 +60,7 @@ impl Tunnelled {
             until: super::timeout::end_of_stream(&info),
             cut: &cut,
         };
-        let outcome = tcp::relay(&means, down, up.stream, early, &options).await;
+        let outcome = tcp::relay(&means, &mut down, &mut up.stream, early, &options).await;
         info.request_bytes = outcome.from_down;
         info.response_bytes = outcome.from_up;
         info.flags.insert(match outcome.ended {

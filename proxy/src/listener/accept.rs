@@ -58,13 +58,16 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, address: SocketA
         return;
     }
     metrics.connections.inc();
-    let worker = worker.clone();
-    tokio::task::spawn_local(async move {
-        let _passes = passes;
-        // Made in place: a future that is moved in is held twice.
-        let timers = worker.timers.clone();
-        timers.turns(conn::serve(worker, listener, tcp, peer)).await;
+    // On the heap one by one, as long as each lasts: what a connection holds is its last step.
+    let begin = Box::pin(conn::begin(worker.clone(), listener, tcp, peer));
+    let present = worker.presence.clone();
+    let serving = worker.timers.turns(async move {
+        let _held = (passes, present);
+        if let Some(serving) = begin.await {
+            serving.await;
+        }
     });
+    tokio::task::spawn_local(serving);
 }
 
 /// Errors that say something of the connection that was to be accepted, not of us.

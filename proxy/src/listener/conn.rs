@@ -3,6 +3,7 @@
 
 use std::cell::Cell;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -25,7 +26,7 @@ use crate::socket;
 use crate::stream::Stream;
 use crate::tcp::dial::Dialled;
 use crate::tcp::proxy;
-use crate::telemetry::{Call, Calls, Record, ResponseFlags};
+use crate::telemetry::{Call, Calls, OpenConnection, Record, ResponseFlags};
 use crate::tls::ConnectionInfo;
 use crate::worker::{Phase, Worker};
 
@@ -41,20 +42,19 @@ pub(super) struct Accepted {
     pub(super) start_time: SystemTime,
 }
 
-/// Serves a connection that came in by `entry` to its end.
-pub(super) async fn serve(
+/// What serves a connection from when it was let in to its end.
+pub(super) type Serving = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Everything that comes before the filter that ends the chain, for a connection that came in by
+/// `entry`. `None`: it was not let in.
+pub(super) async fn begin(
     worker: Rc<Worker>,
     entry: Arc<Listener>,
     tcp: TcpStream,
     peer: SocketAddr,
-) {
-    let metrics = entry.def.metrics.clone();
-    metrics.active.inc();
-    let start = Instant::now();
-    let Ok(local) = tcp.local_addr() else {
-        metrics.active.dec();
-        return;
-    };
+) -> Option<Serving> {
+    let open = OpenConnection::of(&entry.def.metrics);
+    let local = tcp.local_addr().ok()?;
     let original_dst = match entry.def.original_dst {
         true => original_destination(&tcp),
         false => None,
@@ -65,23 +65,25 @@ pub(super) async fn serve(
         peer,
         destination,
         original_dst,
-        start,
+        start: worker.timers.now(),
         start_time: SystemTime::now(),
     };
-    let served = match hand_over(&worker, &accepted).await {
-        Ok(listener) => {
-            accepted.listener = listener;
-            go_on(&worker, &accepted, tcp).await
-        }
+    match admit(&worker, &mut accepted, tcp).await {
+        Ok(admitted) => Some(hand_on(&worker, accepted, admitted, open)),
         Err(refused) => {
-            socket::reset_on_close(&tcp);
-            Err(refused)
+            record(&worker, &accepted, &refused);
+            None
         }
-    };
-    if let Err(refused) = served {
-        record(&worker, &accepted, &refused);
     }
-    metrics.active.dec();
+}
+
+/// A connection that may come in, ready for the filter that ends its chain.
+pub(super) struct Admitted {
+    pub(super) chain: Arc<FilterChain>,
+    pub(super) stream: Stream,
+    /// Bytes that were read already.
+    pub(super) prefix: BytesMut,
+    pub(super) dialled: Option<Dialled>,
 }
 
 /// The listener for the original destination, where the entry hands connections over.
@@ -129,8 +131,20 @@ fn at(snapshot: &Snapshot, destination: SocketAddr, entry: &Listener) -> Option<
         .filter(|listener| listener.def.name != entry.def.name)
 }
 
-async fn go_on(worker: &Rc<Worker>, accepted: &Accepted, tcp: TcpStream) -> Result<(), Refused> {
-    let listener = &accepted.listener;
+/// Everything that comes before the filter that ends the chain.
+async fn admit(
+    worker: &Rc<Worker>,
+    accepted: &mut Accepted,
+    tcp: TcpStream,
+) -> Result<Admitted, Refused> {
+    match hand_over(worker, accepted).await {
+        Ok(listener) => accepted.listener = listener,
+        Err(refused) => {
+            socket::reset_on_close(&tcp);
+            return Err(refused);
+        }
+    }
+    let (accepted, listener) = (&*accepted, &accepted.listener);
     let First {
         protocol,
         prefix,
@@ -154,8 +168,12 @@ async fn go_on(worker: &Rc<Worker>, accepted: &Accepted, tcp: TcpStream) -> Resu
             return Err(refused);
         }
     }
-    hand_on(worker, accepted, chain, stream, prefix, dialled).await;
-    Ok(())
+    Ok(Admitted {
+        chain,
+        stream,
+        prefix,
+        dialled,
+    })
 }
 
 /// Reads the first bytes, if anything depends on them.
@@ -271,32 +289,36 @@ pub(super) fn authorise(
     Ok(on_trial)
 }
 
-/// To the filter that ends the chain.
-pub(super) async fn hand_on(
+/// To the filter that ends the chain. Each kind's future has its own size, so it has its own box.
+pub(super) fn hand_on(
     worker: &Rc<Worker>,
-    accepted: &Accepted,
-    chain: Arc<FilterChain>,
-    stream: Stream,
-    prefix: BytesMut,
-    dialled: Option<Dialled>,
-) {
-    let listener = accepted.listener.clone();
+    accepted: Accepted,
+    admitted: Admitted,
+    open: OpenConnection,
+) -> Serving {
+    let Admitted {
+        chain,
+        stream,
+        prefix,
+        dialled,
+    } = admitted;
+    let worker = worker.clone();
     match &chain.terminal {
         Terminal::Http(manager) => {
             let connection = http::serve::Connection {
+                manager: manager.clone(),
                 stream,
                 prefix,
-                manager: manager.clone(),
                 peer: accepted.peer,
                 local: accepted.destination,
                 original_dst: accepted.original_dst,
-                listener,
+                listener: accepted.listener,
                 chain,
+                open,
             };
-            http::serve::serve(worker, connection).await;
+            http::serve::serve(&worker, connection)
         }
         Terminal::Tcp(proxy) => {
-            let tls = stream.tls_info().cloned();
             let connection = proxy::Connection {
                 stream,
                 prefix,
@@ -306,23 +328,23 @@ pub(super) async fn hand_on(
                 original_dst: accepted.original_dst,
                 start: accepted.start,
                 dialled,
-                listener,
+                listener: accepted.listener.clone(),
                 chain: chain.clone(),
+                open,
             };
-            let judged = Cell::new(worker.store.peek().generation);
-            let cut = || must_end(worker, accepted, &chain, tls.as_ref(), &judged);
-            proxy::serve(worker, connection, &cut).await;
+            let judged = Cell::new(worker.store.generation());
+            let cut = move |worker: &Worker, tls: Option<&ConnectionInfo>| {
+                must_end(worker, &accepted, &chain, tls, &judged)
+            };
+            Box::pin(proxy::serve(worker, connection, cut))
         }
         Terminal::Tunnel(options) => {
-            let (outer, chain) = (accepted, &chain);
-            Box::pin(tunnel::serve(
-                worker,
-                outer,
-                chain,
-                options,
-                (stream, prefix),
-            ))
-            .await;
+            let options = options.clone();
+            Box::pin(async move {
+                let _open = open;
+                let stream = (stream, prefix);
+                tunnel::serve(&worker, &accepted, &chain, &options, stream).await;
+            })
         }
     }
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::BytesMut;
 
 use super::chain::choose;
-use super::conn::{Accepted, authorise, facts, hand_on, must_end, record};
+use super::conn::{self, Accepted, authorise, facts, hand_on, must_end, record};
 use super::detect::Protocol;
 use super::gate::{self, Passes};
 use super::refused::Refused;
@@ -26,6 +26,7 @@ use crate::config::listener::{FilterChain, Terminal, TunnelOptions};
 use crate::http::h2::Prefixed;
 use crate::http::h2::tunnel::{About, Asked, Asks, BadTarget, Terminus};
 use crate::stream::Stream;
+use crate::telemetry::OpenConnection;
 use crate::tls::ConnectionInfo;
 use crate::tls::hello::ClientHello;
 use crate::worker::Worker;
@@ -141,10 +142,14 @@ fn enter(worker: &Rc<Worker>, outer: &Outer<'_>, asked: Asked) -> Result<(), ()>
     let worker = worker.clone();
     tokio::task::spawn_local(async move {
         let _passes = passes;
-        let metrics = inner.listener.def.metrics.clone();
-        metrics.active.inc();
-        hand_on(&worker, &inner, chain, tunnel.into(), BytesMut::new(), None).await;
-        metrics.active.dec();
+        let open = OpenConnection::of(&inner.listener.def.metrics);
+        let admitted = conn::Admitted {
+            chain,
+            stream: tunnel.into(),
+            prefix: BytesMut::new(),
+            dialled: None,
+        };
+        hand_on(&worker, inner, admitted, open).await;
     });
     Ok(())
 }

@@ -107,34 +107,21 @@ pub enum Ended {
 ///
 /// The end of one direction is passed on at once, while the other goes on (half-close); a reset
 /// is passed on as a reset, so that neither side takes a cut stream for a finished one.
-pub async fn relay(
-    means: &Means<'_>,
-    mut down: Stream,
-    mut up: Stream,
+pub fn relay<'a>(
+    means: &'a Means<'_>,
+    down: &'a mut Stream,
+    up: &'a mut Stream,
     early: Early,
-    options: &Options<'_>,
-) -> Outcome {
+    options: &'a Options<'_>,
+) -> impl Future<Output = Outcome> + 'a {
+    // Outside of the future, which is held for as long as the connection is.
     let directions = Direction::new(&early.from_down, means.buffers).and_then(|upward| {
         let downward = Direction::new(&early.from_up, means.buffers)?;
         Ok((upward, downward))
     });
     means.buffers.put(early.from_down);
     means.buffers.put(early.from_up);
-    let (upward, downward) = match directions {
-        Ok(directions) => directions,
-        Err(error) => {
-            let ended = Ended::Failed {
-                by: Side::Down,
-                error,
-            };
-            return Outcome {
-                from_down: 0,
-                from_up: 0,
-                ended,
-            };
-        }
-    };
-    let mut relay = Relay {
+    let mut relay = directions.map(|(upward, downward)| Relay {
         means,
         options,
         timer: means.timers.timer(),
@@ -142,17 +129,31 @@ pub async fn relay(
         downward,
         first: None,
         stuck: None,
-    };
-    relay.arm();
-    let ended = poll_fn(|cx| relay.poll(cx, &mut down, &mut up)).await;
-    if !matches!(ended, Ended::Clean { .. }) {
-        down.reset_on_close();
-        up.reset_on_close();
-    }
-    Outcome {
-        from_down: relay.upward.bytes,
-        from_up: relay.downward.bytes,
-        ended,
+    });
+    async move {
+        // By reference: moved, it would be held twice.
+        let relay = match &mut relay {
+            Ok(relay) => relay,
+            Err(error) => {
+                let (by, error) = (Side::Down, io::Error::new(error.kind(), error.to_string()));
+                return Outcome {
+                    from_down: 0,
+                    from_up: 0,
+                    ended: Ended::Failed { by, error },
+                };
+            }
+        };
+        relay.arm();
+        let ended = poll_fn(|cx| relay.poll(cx, down, up)).await;
+        if !matches!(ended, Ended::Clean { .. }) {
+            down.reset_on_close();
+            up.reset_on_close();
+        }
+        Outcome {
+            from_down: relay.upward.bytes,
+            from_up: relay.downward.bytes,
+            ended,
+        }
     }
 }
 

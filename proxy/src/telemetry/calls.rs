@@ -30,7 +30,7 @@ const MAX_WAITING: usize = 64;
 pub struct Telemetry {
     pub edges: Edges,
     /// The workload this proxy stands beside.
-    pub local: Peer,
+    pub local: Arc<Peer>,
     pub taps: Taps,
 }
 
@@ -56,7 +56,7 @@ enum Sample {
 }
 
 enum Source {
-    Known(Peer),
+    Known(Arc<Peer>),
     Waiting(Vec<(Call, Protocol, Sample)>),
 }
 
@@ -95,7 +95,7 @@ impl Calls {
             let workload = worker.store.peek().workloads.get(&address).cloned();
             match (workload, &worker.demand) {
                 (None, Some(_)) => None,
-                (workload, _) => Some(peer(workload.as_deref(), caller.as_ref())),
+                (workload, _) => Some(Arc::new(peer(workload.as_deref(), caller.as_ref()))),
             }
         };
         let source = known().map_or_else(|| Source::Waiting(Vec::new()), Source::Known);
@@ -177,10 +177,10 @@ impl Calls {
     fn key(&self, call: &Call, protocol: Protocol) -> EdgeKey {
         let inbound = self.listener.def.direction == Direction::Inbound;
         let source = match &*self.source.borrow() {
-            Source::Known(source) => source.clone(),
+            Source::Known(source) => Peer::clone(source),
             Source::Waiting(_) => peer(None, self.caller.as_ref()),
         };
-        let local = self.telemetry.local.clone();
+        let local = Peer::clone(&self.telemetry.local);
         let destination = if inbound {
             local
         } else {
@@ -243,7 +243,7 @@ async fn look_up(worker: Rc<Worker>, calls: Rc<Calls>, address: IpAddr) {
         let _ = demand.ask(Resource::Workload(address)).await;
     }
     let workload = worker.store.peek().workloads.get(&address).cloned();
-    let found = Source::Known(peer(workload.as_deref(), calls.caller.as_ref()));
+    let found = Source::Known(Arc::new(peer(workload.as_deref(), calls.caller.as_ref())));
     if let Source::Waiting(waiting) = calls.source.replace(found) {
         // Named before the answer came, and so named wrongly.
         calls.remembered.borrow_mut().clear();

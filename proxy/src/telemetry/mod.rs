@@ -27,4 +27,4 @@ pub use flags::ResponseFlags;
 pub use format::render;
 pub use record::{Headers, Record};
 pub use registry::Registry;
-pub use resource::{ClusterMetrics, ListenerMetrics};
+pub use resource::{ClusterMetrics, ListenerMetrics, OpenConnection};

@@ -1,6 +1,8 @@
 //! Counters per listener and per cluster, under names that Envoy's users know. Handles are taken
 //! when the resource compiles; a resource that is gone takes its series with it.
 
+use std::sync::Arc;
+
 use std::sync::OnceLock;
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
@@ -162,6 +164,22 @@ resource_metrics! {
             "Outliers found, by detector, whether or not they were ejected.";
         ejections_enforced = "anyam_cluster_outlier_detection_ejections_enforced_total",
             "Endpoints ejected, by detector.";
+    }
+}
+
+/// Counts an open connection of a listener.
+pub struct OpenConnection(Arc<ListenerMetrics>);
+
+impl OpenConnection {
+    pub fn of(listener: &Arc<ListenerMetrics>) -> Self {
+        listener.active.inc();
+        Self(listener.clone())
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.active.dec();
     }
 }
 

@@ -21,6 +21,7 @@ use anyam_proxy::config::snapshot::{Link, RouteLink};
 use anyam_proxy::config::{Snapshot, Store};
 use anyam_proxy::http::serve::{self, Connection};
 use anyam_proxy::stream::Stream;
+use anyam_proxy::telemetry::OpenConnection;
 use anyam_proxy::telemetry::Registry;
 use anyam_proxy::telemetry::resource::{ClusterFamilies, ListenerFamilies};
 use anyam_proxy::tls::ServerContext;
@@ -306,6 +307,7 @@ async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
             panic!("not HTTP");
         };
         let manager = manager.clone();
+        let open = OpenConnection::of(&listener.def.metrics);
         let worker = worker.clone();
         tokio::task::spawn_local(async move {
             let stream = match &chain.tls {
@@ -324,6 +326,7 @@ async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
                 peer,
                 local,
                 original_dst: None,
+                open,
             };
             serve::serve(&worker, connection).await;
         });
@@ -331,11 +334,11 @@ async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
 }
 
 fn telemetry() -> Arc<anyam_proxy::telemetry::Telemetry> {
-    use anyam_proxy::telemetry::{Edges, Registry, Telemetry, edge::Peer};
+    use anyam_proxy::telemetry::{Edges, Registry, Telemetry};
     let registry = Arc::new(Registry::new().unwrap());
     Arc::new(Telemetry {
         edges: Edges::new(registry),
-        local: Peer::default(),
+        local: Default::default(),
         taps: Default::default(),
     })
 }

@@ -8,7 +8,6 @@ use anyam_proxy::config::compile::{Changes, Compiler, SecretStore};
 use anyam_proxy::config::demand::Demand;
 use anyam_proxy::config::{Snapshot, Store};
 use anyam_proxy::listener::Bound;
-use anyam_proxy::telemetry::edge::Peer;
 use anyam_proxy::telemetry::{Edges, Registry, Sinks, Telemetry};
 use anyam_proxy::worker::{Phase, Worker};
 use rustls_pki_types::PrivateKeyDer;
@@ -42,7 +41,7 @@ impl Rig {
         let registry = Arc::new(registry);
         let telemetry = Arc::new(Telemetry {
             edges: Edges::new(registry.clone()),
-            local: Peer::default(),
+            local: Default::default(),
             taps: Default::default(),
         });
         let store = Arc::new(Store::new(Snapshot::default()));
