@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::conn;
 use super::gate;
-use crate::socket::{self, TcpOptions};
+use crate::socket;
 use crate::worker::Worker;
 
 /// The first wait after the system ran out of something; doubles up to [`LONGEST_PAUSE`].
@@ -53,13 +53,9 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, address: SocketA
         socket::reset_on_close(&tcp);
         return;
     };
-    if socket::prepare(&tcp, &TcpOptions::default()).is_err() {
-        // Gone already.
-        return;
-    }
     metrics.connections.inc();
     // On the heap one by one, as long as each lasts: what a connection holds is its last step.
-    let begin = Box::pin(conn::begin(worker.clone(), listener, tcp, peer));
+    let begin = Box::pin(conn::begin(worker.clone(), listener, tcp, (address, peer)));
     let present = worker.presence.clone();
     let serving = worker.timers.turns(async move {
         let _held = (passes, present);

@@ -2,7 +2,7 @@
 //! first bytes → filter chain → TLS → authorisation → HTTP, TCP, or more connections inside it.
 
 use std::cell::Cell;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,13 +13,12 @@ use tokio::net::TcpStream;
 
 use super::chain::{self, choose};
 use super::detect::Protocol;
+use super::entry::hand_over;
 use super::first::{First, NothingCame, Silent, first};
 use super::refused::Refused;
 use super::socket::original_destination;
 use super::tunnel;
-use crate::config::Snapshot;
-use crate::config::demand::{Answer, Resource};
-use crate::config::listener::{Direction, FilterChain, Listener, Terminal};
+use crate::config::listener::{FilterChain, Listener, Terminal};
 use crate::http;
 use crate::policy::{self, Facts};
 use crate::socket;
@@ -51,12 +50,15 @@ pub(super) async fn begin(
     worker: Rc<Worker>,
     entry: Arc<Listener>,
     tcp: TcpStream,
-    peer: SocketAddr,
+    (bound, peer): (SocketAddr, SocketAddr),
 ) -> Option<Serving> {
     let open = OpenConnection::of(&entry.def.metrics);
-    let local = tcp.local_addr().ok()?;
+    let local = match bound.ip().is_unspecified() {
+        true => tcp.local_addr().ok()?,
+        false => bound,
+    };
     let original_dst = match entry.def.original_dst {
-        true => original_destination(&tcp),
+        true => original_destination(&tcp, local),
         false => None,
     };
     let destination = original_dst.unwrap_or(local);
@@ -84,51 +86,6 @@ pub(super) struct Admitted {
     /// Bytes that were read already.
     pub(super) prefix: BytesMut,
     pub(super) dialled: Option<Dialled>,
-}
-
-/// The listener for the original destination, where the entry hands connections over.
-async fn hand_over(worker: &Rc<Worker>, accepted: &Accepted) -> Result<Arc<Listener>, Refused> {
-    let entry = &accepted.listener;
-    let (true, Some(destination)) = (entry.def.use_original_dst, accepted.original_dst) else {
-        return Ok(entry.clone());
-    };
-    if let Some(listener) = at(&worker.store.peek(), destination, entry) {
-        return Ok(listener);
-    }
-    let Some(demand) = worker.demand.as_ref().filter(|_| is_outbound(entry)) else {
-        return Ok(entry.clone());
-    };
-    match demand.ask(Resource::Listener(destination)).await {
-        Answer::Found | Answer::Addresses { .. } => {
-            // The entry may itself be newer now: take everything from one snapshot.
-            let snapshot = worker.store.load();
-            let entry = snapshot.listeners.get(&entry.def.name).unwrap_or(entry);
-            Ok(at(&snapshot, destination, entry).unwrap_or_else(|| entry.clone()))
-        }
-        Answer::Absent => Ok(entry.clone()),
-        // Fails closed: it may be a destination in the mesh, which must not be reached in
-        // plaintext.
-        Answer::Unavailable => Err(Refused::Unknown),
-    }
-}
-
-fn is_outbound(listener: &Listener) -> bool {
-    listener.def.direction == Direction::Outbound
-}
-
-/// The listener at exactly this address, else at its port on any address.
-fn at(snapshot: &Snapshot, destination: SocketAddr, entry: &Listener) -> Option<Arc<Listener>> {
-    let any: IpAddr = match destination {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    let find = |address| snapshot.by_address.get(&address).cloned();
-    // A listener that is bound takes its own connections: an app that dials port 15006 of whoever
-    // must not end up in its own sidecar's inbound listener.
-    let unbound = |listener: &Arc<Listener>| !listener.def.bind_to_port;
-    find(destination)
-        .or_else(|| find(SocketAddr::new(any, destination.port())).filter(unbound))
-        .filter(|listener| listener.def.name != entry.def.name)
 }
 
 /// Everything that comes before the filter that ends the chain.

@@ -37,15 +37,18 @@ pub fn bind(address: SocketAddr, options: &BindOptions) -> io::Result<TcpListene
         // `[::]:15001` and `0.0.0.0:15001` are two listeners.
         socket.set_only_v6(true)?;
     }
+    // Accepted sockets inherit it.
+    socket.set_tcp_nodelay(true)?;
     socket.bind(&address.into())?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     TcpListener::from_std(socket.into())
 }
 
 /// The address a client dialled before netfilter's REDIRECT; `None` when it was not redirected.
-pub fn original_destination(tcp: &TcpStream) -> Option<SocketAddr> {
+///
+/// `local`: the socket's own end.
+pub fn original_destination(tcp: &TcpStream, local: SocketAddr) -> Option<SocketAddr> {
     let socket = SockRef::from(tcp);
-    let local = tcp.local_addr().ok()?;
     let original = match local {
         SocketAddr::V4(_) => socket.original_dst_v4(),
         SocketAddr::V6(_) => socket.original_dst_v6(),
