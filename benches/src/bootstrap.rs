@@ -156,6 +156,12 @@ fn cluster(hop: &Hop, folder: &Path) -> Value {
         "name": "to",
         "type": "STATIC",
         "connect_timeout": "1s",
+        // Idle connections by the thousand are more than either lets through by itself.
+        "circuit_breakers": {"thresholds": [{
+            "max_connections": 100_000,
+            "max_pending_requests": 100_000,
+            "max_requests": 100_000,
+        }]},
         "load_assignment": {
             "cluster_name": "to",
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": socket_address(hop.to)}}]}],

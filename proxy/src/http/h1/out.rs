@@ -81,7 +81,13 @@ impl Out {
         self.remaining += len;
         match self.segments.back_mut() {
             Some(Segment::Scratch(waiting)) => *waiting += len,
-            _ => self.segments.push_back(Segment::Scratch(len)),
+            _ => {
+                if self.segments.capacity() == 0 {
+                    // Most messages are one piece, and an idle connection keeps the place for it.
+                    self.segments.reserve_exact(1);
+                }
+                self.segments.push_back(Segment::Scratch(len));
+            }
         }
     }
 
