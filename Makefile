@@ -14,7 +14,7 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 help:
 	@echo "make demo   build, then run the demo mesh until Ctrl-C (FOR=30s ends it by itself); needs root"
 	@echo "make test   everything CI runs: fmt, clippy, docs, deny, unit, property and whole-mesh tests; needs root"
-	@echo "make bench  side-by-side benchmarks (CASE=http1|mtls|…); needs root"
+	@echo "make bench  side-by-side benchmarks (CASE=\"l4 http1 mtls\"…, all without); needs root"
 	@echo "make build  the three programs, quick profile; make release: optimised"
 
 prerequisites:

@@ -40,6 +40,10 @@ if wants test; then
 fi
 if wants bench; then
   need wrk wrk
+  need h2load nghttp2-client
+  need haproxy haproxy
+  need nginx nginx-light
+  [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || packages+=(libnginx-mod-stream)
 fi
 if [ "${#packages[@]}" -gt 0 ]; then
   [ "$(id -u)" = 0 ] || fail "missing packages: ${packages[*]}. Run: sudo apt-get install ${packages[*]}"
