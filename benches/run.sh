@@ -19,6 +19,7 @@ ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"
 mkdir -p target/bench
 ip netns exec "$space" target/release/anyam-bench \
   --anyam target/release/anyam-proxy --envoy "$envoy" --relay target/relay \
-  --json target/bench/results.json --chart target/bench/ratios.svg "$@"
+  --json target/bench/results.json --table target/bench/results.md \
+  --chart target/bench/ratios.svg "$@"
 echo
-echo "written: target/bench/results.json, target/bench/ratios.svg"
+echo "written: target/bench/results.json, results.md and ratios.svg"

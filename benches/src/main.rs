@@ -4,7 +4,8 @@
 //! - `hop`: what a proxy has to do; `bootstrap` (Anyam, Envoy) and `config` (HAProxy, nginx) say it
 //!   in each program's words; `peers` starts them and reads their CPU and memory
 //! - `load`: the work; `app`: what stands behind the proxies; `certs`
-//! - `rounds`: who comes when; `report`, `chart`: medians, ratios, JSON, a picture
+//! - `rounds`: who comes when; `report`, `table`, `chart`: medians, ratios, JSON,
+//!   Markdown, a picture
 //!
 //! Absolute times on a shared machine prove nothing: rounds are interleaved (A B A B …) and only
 //! the ratio of medians counts. A failed or non-200 response voids the whole run.
@@ -21,6 +22,7 @@ mod load;
 mod peers;
 mod report;
 mod rounds;
+mod table;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -59,6 +61,9 @@ struct Arguments {
     /// Where to draw the ratios (SVG)
     #[arg(long)]
     chart: Option<PathBuf>,
+    /// Where to write the tables (Markdown)
+    #[arg(long)]
+    table: Option<PathBuf>,
 }
 
 /// Whom to start, and where their files go.
@@ -141,6 +146,9 @@ fn run(arguments: Arguments) -> Result<(), BenchError> {
         // After each case: a run that is cut short has shown something.
         if let Some(path) = &arguments.json {
             report::write_json(path, &machine, &outcomes)?;
+        }
+        if let Some(path) = &arguments.table {
+            table::write(path, &machine, &outcomes)?;
         }
         if let Some(path) = &arguments.chart {
             chart::write(path, &outcomes)?;

@@ -34,7 +34,8 @@ pub enum Metric {
 }
 
 impl Metric {
-    fn unit(self, bulk: bool) -> &'static str {
+    /// Its unit and what it is.
+    pub fn name(self, bulk: bool) -> &'static str {
         match self {
             Metric::Cpu if bulk => "s CPU/GiB",
             Metric::Cpu => "\u{b5}s CPU/request",
@@ -212,7 +213,7 @@ pub fn print(outcome: &Outcome) {
             println!(
                 "  {:<14} {middle:9.2} {} (min {least:.2}, max {most:.2}){}",
                 series.name,
-                metric.unit(outcome.bulk),
+                metric.name(outcome.bulk),
                 ratio.unwrap_or_default()
             );
         }
