@@ -153,16 +153,17 @@ pub async fn stat(
     Ok(ExitCode::SUCCESS)
 }
 
-const SIGNAL_COLUMNS: [(&str, crate::table::Align); 6] = [
+const SIGNAL_COLUMNS: [(&str, crate::table::Align); 7] = [
     ("RPS", Right),
     ("SUCCESS", Right),
     ("DENIED", Right),
     ("P50", Right),
     ("P95", Right),
     ("P99", Right),
+    ("FLAGS", Left),
 ];
 
-fn signals(signals: &Signals) -> [String; 6] {
+fn signals(signals: &Signals) -> [String; 7] {
     [
         format!("{:.1}", signals.rate),
         percent(signals.success),
@@ -170,7 +171,22 @@ fn signals(signals: &Signals) -> [String; 6] {
         millis(signals.p50_ms),
         millis(signals.p95_ms),
         millis(signals.p99_ms),
+        flags(signals),
     ]
+}
+
+/// Envoy's response flags, each with how often it was raised.
+fn flags(signals: &Signals) -> String {
+    let all: Vec<_> = signals
+        .flags
+        .iter()
+        .map(|(flag, count)| format!("{flag} {count}"))
+        .collect();
+    if all.is_empty() {
+        "-".to_owned()
+    } else {
+        all.join(", ")
+    }
 }
 
 pub async fn edges(

@@ -10,6 +10,7 @@ use xds_proto::google::protobuf::Timestamp;
 
 use crate::admin::Admin;
 use crate::drain::Drain;
+use crate::telemetry::ResponseFlags;
 use crate::telemetry::edge::{Edge, EdgeKey, Edges, Reporter};
 
 /// Counts of an edge when last reported.
@@ -23,6 +24,7 @@ struct Before {
     sent: u64,
     received: u64,
     latency: Vec<u64>,
+    flags: Vec<u64>,
 }
 
 /// Turns totals into deltas. What was reported over a stream that broke may be lost: counts are
@@ -50,11 +52,15 @@ impl Deltas {
             sent: counts.bytes_sent.load(Relaxed),
             received: counts.bytes_received.load(Relaxed),
             latency: counts.latency.iter().map(|c| c.load(Relaxed)).collect(),
+            flags: counts.flags.iter().map(|c| c.load(Relaxed)).collect(),
         };
         let before = self.before.insert(edge.key.clone(), now.clone());
         let before = before.unwrap_or_default();
-        let old = before.latency.iter().chain(std::iter::repeat(&0));
-        let latency = now.latency.iter().zip(old).map(|(now, old)| now - old);
+        let since = |now: &[u64], before: &[u64]| -> Vec<u64> {
+            let before = before.iter().chain(std::iter::repeat(&0));
+            now.iter().zip(before).map(|(now, old)| now - old).collect()
+        };
+        let raised = ResponseFlags::all_short_names().zip(since(&now.flags, &before.flags));
         let key = &edge.key;
         let delta = pb::Edge {
             reporter: match key.reporter {
@@ -78,8 +84,11 @@ impl Deltas {
             connections_closed: now.closed - before.closed,
             bytes_sent: now.sent - before.sent,
             bytes_received: now.received - before.received,
-            latency: latency.collect(),
-            response_flags: Default::default(),
+            latency: since(&now.latency, &before.latency),
+            response_flags: raised
+                .filter(|(_, count)| *count > 0)
+                .map(|(flag, count)| (flag.to_owned(), count))
+                .collect(),
         };
         let happened = delta.requests
             + delta.denied
@@ -129,5 +138,53 @@ pub(super) fn timestamp(time: SystemTime) -> Timestamp {
         seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         // Below a thousand million.
         nanos: since.subsec_nanos() as i32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::telemetry::Registry;
+    use crate::telemetry::edge::{Peer, Protocol, RequestSample, Service};
+
+    #[test]
+    fn flags_are_told_by_name_and_only_once() {
+        let edges = Edges::new(Arc::new(Registry::new().unwrap()));
+        let edge = edges.get(EdgeKey {
+            reporter: Reporter::Source,
+            source: Peer::default(),
+            destination: Peer::default(),
+            service: Service::default(),
+            mutual_tls: true,
+            protocol: Protocol::Http,
+        });
+        let raise = |flags| {
+            edge.record(&RequestSample {
+                code: 503,
+                grpc: -1,
+                flags,
+                duration: Duration::from_millis(1),
+                request_bytes: 0,
+                response_bytes: 0,
+                denied: false,
+            });
+        };
+        let mut deltas = Deltas::default();
+        let mut told = || {
+            let told = deltas.take(&edges).into_iter().next();
+            told.map(|edge| edge.response_flags).unwrap_or_default()
+        };
+        raise(ResponseFlags::NONE);
+        assert!(told().is_empty());
+        raise(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
+        raise(ResponseFlags::UPSTREAM_CONNECTION_FAILURE | ResponseFlags::UPSTREAM_OVERFLOW);
+        let first = told();
+        assert_eq!((first.len(), first["UF"], first["UO"]), (2, 2, 1));
+        edge.tcp_closed(ResponseFlags::UPSTREAM_REMOTE_RESET, false, false);
+        let second = told();
+        assert_eq!((second.len(), second["UR"]), (1, 1));
+        assert!(told().is_empty());
     }
 }

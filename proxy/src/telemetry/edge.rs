@@ -6,12 +6,13 @@
 //! label space.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{Histogram, IntCounter};
 use xds_proto::inspect::LATENCY_BOUNDS_MS;
 
+use super::counts::EdgeCounts;
 use super::flags::ResponseFlags;
 use super::registry::Registry;
 
@@ -125,20 +126,6 @@ struct TcpHandles {
     received: IntCounter,
 }
 
-/// Totals since start, from which the Inspect report takes its deltas.
-#[derive(Default)]
-pub struct EdgeCounts {
-    pub requests: AtomicU64,
-    pub failures: AtomicU64,
-    pub denied: AtomicU64,
-    pub opened: AtomicU64,
-    pub closed: AtomicU64,
-    pub bytes_sent: AtomicU64,
-    pub bytes_received: AtomicU64,
-    /// One more than the bounds: the last is unbounded.
-    pub latency: [AtomicU64; LATENCY_BOUNDS_MS.len() + 1],
-}
-
 impl Edge {
     /// Records a finished request. No strings, no locks once the outcome was seen before.
     pub fn record(&self, sample: &RequestSample) {
@@ -156,6 +143,7 @@ impl Edge {
         });
         let counts = &self.counts;
         counts.requests.fetch_add(1, Relaxed);
+        counts.raised(sample.flags);
         if sample.denied {
             counts.denied.fetch_add(1, Relaxed);
         }
@@ -196,6 +184,7 @@ impl Edge {
                 .inc();
         }
         self.counts.closed.fetch_add(1, Relaxed);
+        self.counts.raised(flags);
         if failed {
             self.counts.failures.fetch_add(1, Relaxed);
         }

@@ -57,6 +57,8 @@ flags! {
 
 impl ResponseFlags {
     pub const NONE: Self = Self(0);
+    /// How many there are.
+    pub const COUNT: usize = Self::NAMES.len();
 
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -76,6 +78,18 @@ impl ResponseFlags {
             .iter()
             .find(|(_, name, _)| *name == short)
             .map(|(flag, _, _)| *flag)
+    }
+
+    /// The places of its flags among all, each below [`ResponseFlags::COUNT`].
+    pub fn places(self) -> impl Iterator<Item = usize> {
+        let all = Self::NAMES.iter().enumerate();
+        all.filter(move |(_, (flag, _, _))| self.contains(*flag))
+            .map(|(place, _)| place)
+    }
+
+    /// Short names of all flags, by place.
+    pub fn all_short_names() -> impl Iterator<Item = &'static str> {
+        Self::NAMES.iter().map(|(_, short, _)| *short)
     }
 
     /// Short names, in Envoy's order.

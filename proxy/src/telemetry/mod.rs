@@ -2,7 +2,7 @@
 //! never per request.
 //!
 //! - `registry`: the metric registry, Istio's standard families, text exposition
-//! - `edge`: who calls whom, label sets resolved once and bounded
+//! - `edge`: who calls whom, label sets resolved once and bounded; `counts`: for onlookers
 //! - `calls`: the edges of one connection, its caller looked up by address
 //! - `resource`: counters per listener and per cluster
 //! - `tap`: live requests for onlookers
@@ -11,6 +11,7 @@
 
 pub mod access_log;
 pub mod calls;
+pub mod counts;
 pub mod edge;
 pub mod escape;
 pub mod flags;

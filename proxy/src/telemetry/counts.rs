@@ -1,0 +1,35 @@
+//! What is counted of an edge for those who look at the mesh; metrics are counted apart.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use xds_proto::inspect::LATENCY_BOUNDS_MS;
+
+use super::flags::ResponseFlags;
+
+/// Totals since start, from which the Inspect report takes its deltas.
+#[derive(Default)]
+pub struct EdgeCounts {
+    pub requests: AtomicU64,
+    pub failures: AtomicU64,
+    pub denied: AtomicU64,
+    pub opened: AtomicU64,
+    pub closed: AtomicU64,
+    pub bytes_sent: AtomicU64,
+    pub bytes_received: AtomicU64,
+    /// One more than the bounds: the last is unbounded.
+    pub latency: [AtomicU64; LATENCY_BOUNDS_MS.len() + 1],
+    /// How often each response flag was raised, by its place.
+    pub flags: [AtomicU64; ResponseFlags::COUNT],
+}
+
+impl EdgeCounts {
+    /// Counts each of `flags`.
+    pub(super) fn raised(&self, flags: ResponseFlags) {
+        if !flags.is_empty() {
+            for place in flags.places() {
+                self.flags[place].fetch_add(1, Relaxed);
+            }
+        }
+    }
+}
