@@ -21,9 +21,11 @@ prerequisites:
 	@tests/prerequisites.sh
 
 build:
+	$(CARGO) fetch --locked
 	$(CARGO) build --locked --bins
 
 release:
+	$(CARGO) fetch --locked
 	$(CARGO) build --locked --release -p anyam-proxy -p anyam-control -p anyam
 
 demo:

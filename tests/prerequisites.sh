@@ -67,3 +67,7 @@ if wants test || wants bench; then
     touch "$mark"
   done
 fi
+
+# All crates, those of tests too: a build script asks cargo where one of them lies, and may not
+# download.
+cargo fetch --locked --quiet

@@ -70,7 +70,9 @@ fn envoy_protos() -> Result<PathBuf, Box<dyn Error>> {
         .output()?;
     if !output.status.success() {
         let reason = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(format!("`cargo metadata --offline` failed: {reason}").into());
+        let why =
+            format!("`cargo metadata --offline` failed; run `cargo fetch --locked`: {reason}");
+        return Err(why.into());
     }
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
     let manifest = metadata["packages"]

@@ -5,6 +5,7 @@
 
 mod http2;
 
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -39,18 +40,17 @@ impl Drop for App {
     }
 }
 
-/// Starts this program once more, to serve: the load's connections and the app's would be too many
-/// for one process.
+/// Starts `program`, which is `anyam-bench`, to serve: the load's connections and the app's would
+/// be too many for one process.
 ///
 /// # Errors
 /// When it does not come to serve.
-pub fn start() -> Result<App, BenchError> {
+pub fn start(program: &Path) -> Result<App, BenchError> {
     let failed = |error| BenchError::Io {
         what: "the app behind the proxies".into(),
         error,
     };
-    let own = std::env::current_exe().map_err(failed)?;
-    let mut command = Command::new(own);
+    let mut command = Command::new(program);
     let process = command.arg("--serve").stdin(Stdio::null()).spawn();
     let app = App(process.map_err(failed)?);
     let began = Instant::now();

@@ -17,7 +17,7 @@ const OURS: &[&str] = &["anyam"];
 
 /// All bars of a case.
 pub fn of(case: Case) -> Vec<Bar> {
-    use Metric::{AddedP99, AfterClose, Cpu, PerConnection, Resident, Start};
+    use Metric::{AddedP99, Cpu, PerConnection, Resident, Start};
     let ratio = |metric, against, most| Bar {
         metric,
         own: OURS,
@@ -58,10 +58,8 @@ pub fn of(case: Case) -> Vec<Bar> {
         Case::IdleL4 => vec![limit(Resident, 9.0), limit(PerConnection, 1.5), after()],
         Case::IdleHttp1 => vec![limit(Resident, 9.0), limit(PerConnection, 3.0), after()],
         Case::IdleMtls => vec![limit(Resident, 9.0), limit(PerConnection, 8.0), after()],
-        Case::IdleHttp2 => vec![Bar {
-            metric: AfterClose,
-            ..after()
-        }],
+        Case::IdleSidecar => vec![limit(Resident, 12.0), after()],
+        Case::IdleHttp2 => vec![after()],
         Case::Start => vec![limit(Start, 8.0)],
         Case::StartMtls => vec![limit(Start, 20.0)],
         Case::Workers | Case::WorkersMtls => vec![Bar {
@@ -73,6 +71,7 @@ pub fn of(case: Case) -> Vec<Bar> {
         | Case::GrpcStream
         | Case::MtlsHttp1
         | Case::MtlsPq
+        | Case::MtlsTunnelBulk
         | Case::HandshakeResumed => Vec::new(),
     }
 }

@@ -1,35 +1,11 @@
-//! `anyam-bench`: the same work through Anyam and its peers, in turn, and the ratios.
-//!
-//! - `cases`: what is measured, `bars`: what has to come of it
-//! - `hop`: what a proxy has to do; `bootstrap` (Anyam, Envoy) and `config` (HAProxy, nginx) say it
-//!   in each program's words; `peers` starts them and reads their CPU and memory
-//! - `load`: the work; `app`: what stands behind the proxies; `certs`
-//! - `rounds`: who comes when; `report`, `table`, `chart`: medians, ratios, JSON,
-//!   Markdown, a picture
-//!
-//! Absolute times on a shared machine prove nothing: rounds are interleaved (A B A B …) and only
-//! the ratio of medians counts. A failed or non-200 response voids the whole run.
-
-mod app;
-mod bars;
-mod bootstrap;
-mod cases;
-mod certs;
-mod chart;
-mod config;
-mod hop;
-mod load;
-mod peers;
-mod report;
-mod rounds;
-mod table;
+//! `anyam-bench`: runs the cases it is told to, or all of them.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyam_benches::cases::Case;
+use anyam_benches::{BenchError, Programs, app, certs, chart, report, rounds, table};
 use clap::Parser;
-
-use cases::Case;
 
 #[derive(Parser)]
 #[command(about = "Measures Anyam beside its peers on the same work, interleaved")]
@@ -66,37 +42,6 @@ struct Arguments {
     table: Option<PathBuf>,
 }
 
-/// Whom to start, and where their files go.
-pub struct Programs {
-    pub anyam: PathBuf,
-    pub envoy: PathBuf,
-    pub relay: PathBuf,
-    pub scratch: PathBuf,
-    /// Connections that a proxy can hold here.
-    pub connections: usize,
-}
-
-/// Why nothing was measured.
-#[derive(Debug, thiserror::Error)]
-pub enum BenchError {
-    #[error("{what}: {error}")]
-    Io { what: String, error: std::io::Error },
-    #[error("{0} did not listen; its last words:\n{1}")]
-    NotReady(String, String),
-    #[error("the round is void: {0}")]
-    Void(String),
-    #[error("{0} answered in an unknown way:\n{1}")]
-    Unknown(&'static str, String),
-    #[error("{case}, {contestant}: {error}")]
-    At {
-        case: String,
-        contestant: &'static str,
-        error: Box<BenchError>,
-    },
-    #[error("certificates: {0}")]
-    Certificates(#[from] rcgen::Error),
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments) {
@@ -117,7 +62,11 @@ fn run(arguments: Arguments) -> Result<(), BenchError> {
         error,
     })?;
     certs::write(scratch.path())?;
-    let _app = app::start()?;
+    let own = std::env::current_exe().map_err(|error| BenchError::Io {
+        what: "this program".into(),
+        error,
+    })?;
+    let _app = app::start(&own)?;
     let programs = Programs {
         anyam: arguments.anyam,
         envoy: arguments.envoy,

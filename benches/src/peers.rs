@@ -75,6 +75,11 @@ impl Running {
         Ok(running)
     }
 
+    /// The process of each hop, in the order of hops.
+    pub fn pids(&self) -> Vec<u32> {
+        self.processes.iter().map(Child::id).collect()
+    }
+
     /// CPU time used so far, all threads of all processes.
     ///
     /// # Errors
@@ -187,9 +192,12 @@ pub fn spawn(
         .map_err(io)
 }
 
+/// The longest a program takes to listen.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 fn wait_for_port(port: u16, process: &mut Child) -> bool {
     let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(10) {
+    while began.elapsed() < PATIENCE {
         if TcpStream::connect(("127.0.0.1", port)).is_ok() {
             return true;
         }

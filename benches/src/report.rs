@@ -93,7 +93,8 @@ pub struct Verdict {
     pub metric: Metric,
     pub own: &'static str,
     pub against: Option<&'static str>,
-    pub reached: f64,
+    /// `None`: no figure came of it, or none that a ratio can be taken to. Then it does not hold.
+    pub reached: Option<f64>,
     pub most: f64,
     pub holds: bool,
 }
@@ -102,7 +103,7 @@ impl Outcome {
     pub fn new(case: Case, title: &'static str, bulk: bool, mut series: Vec<Series>) -> Self {
         add_p99(&mut series);
         let bars = bars::of(case);
-        let bars = bars.iter().filter_map(|bar| judge(bar, &series)).collect();
+        let bars = bars.iter().map(|bar| judge(bar, &series)).collect();
         Outcome {
             case,
             title,
@@ -122,31 +123,45 @@ fn add_p99(series: &mut [Series]) {
     for one in series.iter_mut().filter(|one| one.name != "direct") {
         let added = one.samples.get(&Metric::P99).cloned().unwrap_or_default();
         for value in added {
-            one.add(Metric::AddedP99, (value - direct).max(1.0));
+            one.add(Metric::AddedP99, value - direct);
         }
     }
 }
 
-fn judge(bar: &Bar, series: &[Series]) -> Option<Verdict> {
-    let find = |name: &str| series.iter().find(|series| series.name == name);
-    let own = bar.own.iter().filter_map(|name| {
-        let value = find(name)?.median(bar.metric)?;
-        Some((*name, value))
-    });
-    let (own, value) = own.min_by(|a, b| a.1.total_cmp(&b.1))?;
-    let base = match bar.against {
-        Some(name) => find(name)?.median(bar.metric)?,
-        None => 1.0,
+fn judge(bar: &Bar, series: &[Series]) -> Verdict {
+    let value_of = |name: &str| {
+        let found = series.iter().find(|series| series.name == name);
+        found?.median(bar.metric)
     };
-    let reached = value / base;
-    Some(Verdict {
+    let own = bar
+        .own
+        .iter()
+        .filter_map(|name| Some((*name, value_of(name)?)));
+    let best = own.min_by(|a, b| a.1.total_cmp(&b.1));
+    let base = match bar.against {
+        Some(name) => value_of(name).filter(|base| *base > 0.0),
+        None => Some(1.0),
+    };
+    let reached = best.zip(base).map(|((_, value), base)| value / base);
+    Verdict {
         metric: bar.metric,
-        own,
+        own: best.map_or_else(
+            || bar.own.first().copied().unwrap_or_default(),
+            |best| best.0,
+        ),
         against: bar.against,
         reached,
         most: bar.most,
-        holds: reached <= bar.most,
-    })
+        holds: reached.is_some_and(|reached| reached <= bar.most),
+    }
+}
+
+/// A ratio in words.
+pub fn shown(reached: Option<f64>) -> String {
+    reached.map_or_else(
+        || "not measurable".into(),
+        |reached| format!("{reached:.2}"),
+    )
 }
 
 fn median(values: &[f64]) -> Option<f64> {
@@ -224,10 +239,10 @@ pub fn print(outcome: &Outcome) {
             .map(|name| format!(" x {name}"))
             .unwrap_or_default();
         println!(
-            "  {} {:?}: {:.2}{of}, at most {:.2}",
+            "  {} {:?}: {}{of}, at most {:.2}",
             if bar.holds { "holds  " } else { "MISSED " },
             bar.metric,
-            bar.reached,
+            shown(bar.reached),
             bar.most
         );
     }
@@ -279,10 +294,28 @@ mod tests {
             against: Some("envoy"),
             most: 0.4,
         };
-        let verdict = judge(&bar, &all).unwrap();
+        let verdict = judge(&bar, &all);
         assert_eq!(
             (verdict.own, verdict.reached, verdict.holds),
-            ("anyam-h1", 0.5, false)
+            ("anyam-h1", Some(0.5), false)
         );
+    }
+
+    #[test]
+    fn a_bar_without_a_figure_does_not_hold() {
+        let mut ours = Series::new("anyam");
+        ours.add(Metric::AddedP99, 5.0);
+        let mut peer = Series::new("envoy");
+        peer.add(Metric::AddedP99, -1.0);
+        let bar = Bar {
+            metric: Metric::AddedP99,
+            own: &["anyam"],
+            against: Some("envoy"),
+            most: 1e9,
+        };
+        for series in [&[ours.clone()][..], &[ours, peer], &[]] {
+            let verdict = judge(&bar, series);
+            assert_eq!((verdict.reached, verdict.holds), (None, false));
+        }
     }
 }

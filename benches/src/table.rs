@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use crate::BenchError;
-use crate::report::{Metric, Outcome};
+use crate::report::{Metric, Outcome, shown};
 
 /// Writes both.
 ///
@@ -29,9 +29,9 @@ pub fn write(
             let verdict = if bar.holds { "holds" } else { "missed" };
             let _ = writeln!(
                 text,
-                "| {} | {what} | {:.2} | \u{2264} {:.2} | {verdict} |",
+                "| {} | {what} | {} | \u{2264} {:.2} | {verdict} |",
                 outcome.case.name(),
-                bar.reached,
+                shown(bar.reached),
                 bar.most
             );
         }
@@ -59,7 +59,9 @@ fn medians(outcome: &Outcome, text: &mut String) {
             let Some(value) = series.median(*metric) else {
                 continue;
             };
-            let ratio = own.median(*metric).filter(|_| own.name != series.name);
+            let ratio = own
+                .median(*metric)
+                .filter(|_| own.name != series.name && value > 0.0);
             let ratio = ratio.map(|ours| format!("{:.2}", ours / value));
             let _ = writeln!(
                 text,

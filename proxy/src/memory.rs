@@ -26,15 +26,21 @@ pub struct Keeper {
 }
 
 impl Keeper {
-    /// Gives free memory back when most of the connections since the last time have gone. For the
-    /// worker's own thread, about once a second.
-    pub fn look(&mut self, present: &Presence) {
+    /// Whether most of the connections since the last time have gone. To be asked about once a
+    /// second.
+    pub fn crowd_has_left(&mut self, present: &Presence) -> bool {
         let now = present.count();
         self.most = self.most.max(now);
-        if self.most - now >= CROWD.max(self.most / 2) {
+        let left = self.most - now >= CROWD.max(self.most / 2);
+        if left {
             self.most = now;
-            // SAFETY: no precondition; it only touches what the allocator holds as free.
-            unsafe { libmimalloc_sys::mi_collect(true) };
         }
+        left
     }
+}
+
+/// Gives the free memory of this thread back to the system.
+pub fn give_back() {
+    // SAFETY: no precondition; it only touches what the allocator holds as free.
+    unsafe { libmimalloc_sys::mi_collect(true) };
 }

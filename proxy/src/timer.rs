@@ -62,9 +62,17 @@ impl<F: Future> Future for Turns<F> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         this.wheel.turn.set(Turn::Unasked);
-        let polled = this.task.poll(cx);
-        this.wheel.turn.set(Turn::Outside);
-        polled
+        let _end = End(this.wheel);
+        this.task.poll(cx)
+    }
+}
+
+/// The end of a turn, by a panic too: the runtime catches it, and the clock must go on.
+struct End<'a>(&'a Wheel);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.turn.set(Turn::Outside);
     }
 }
 
@@ -385,20 +393,43 @@ mod tests {
         });
     }
 
+    /// Returns once the system's clock is past `instant`.
+    fn pass(instant: Instant) {
+        while Instant::now() <= instant {
+            std::hint::spin_loop();
+        }
+    }
+
     #[test]
     fn the_clock_stands_still_in_a_turn_and_only_there() {
         run(|timers| async move {
             let (clock, turns) = (timers.clone(), timers.clone());
             let task = async move {
                 let first = clock.now();
-                std::thread::sleep(Duration::from_millis(2));
+                pass(first);
                 assert_eq!(clock.now(), first);
                 clock.sleep(Duration::from_millis(10)).await;
                 assert!(clock.now() >= first + Duration::from_millis(10));
             };
             turns.turns(task).await;
             let first = timers.now();
-            std::thread::sleep(Duration::from_millis(2));
+            pass(first);
+            assert!(timers.now() > first);
+        });
+    }
+
+    #[test]
+    fn the_clock_goes_on_after_a_turn_that_panicked() {
+        run(|timers| async move {
+            let clock = timers.clone();
+            let task = timers.turns(async move {
+                clock.now();
+                panic!("on purpose");
+            });
+            let ended = tokio::task::spawn_local(task).await;
+            assert!(ended.is_err_and(|error| error.is_panic()));
+            let first = timers.now();
+            pass(first);
             assert!(timers.now() > first);
         });
     }

@@ -41,7 +41,7 @@ pub struct Worker {
     pub tls: Handshaker,
     /// Destinations whose servers speak first.
     pub speaks_first: SpeaksFirst,
-    /// For the L4 relay.
+    /// For bulk between plain sockets.
     pub pipes: Pipes,
     pub telemetry: Arc<Telemetry>,
     pub logs: WorkerLogs,
@@ -70,12 +70,12 @@ impl Worker {
             store,
             tls: Handshaker::new(buffers.clone(), STEPS_PER_PASS),
             buffers,
-            telemetry,
             logs: WorkerLogs::default(),
             date: DateCache::default(),
             timers: Timers::new(),
             speaks_first: SpeaksFirst::default(),
-            pipes: Pipes::default(),
+            pipes: Pipes::new(telemetry.splices.clone()),
+            telemetry,
             pools: Pools::default(),
             demand,
             drain,

@@ -25,6 +25,7 @@ impl Case {
             Case::MtlsTcp
             | Case::MtlsTunnel
             | Case::MtlsTcpBulk
+            | Case::MtlsTunnelBulk
             | Case::MtlsStreamUp
             | Case::MtlsStreamDown => self.pair_tcp(),
             Case::MtlsSteady => steady(),
@@ -60,6 +61,14 @@ impl Case {
                 alone(Wire::Http2, Wire::Http2, app::HTTP2),
             ),
             Case::IdleMtls => idle("HTTP/1.1 over mutual TLS", Kind::Tls, server()),
+            Case::IdleSidecar => idle(
+                "as a sidecar",
+                Kind::Tls,
+                Hop {
+                    full: true,
+                    ..server()
+                },
+            ),
             Case::Start => Plan {
                 title: "start to the first answer, plain",
                 contestants: all(
@@ -248,6 +257,21 @@ impl Case {
                 },
                 small,
             ),
+            Case::MtlsTunnelBulk => (
+                "the pair, TCP in CONNECT over HTTP/2, 1 MiB answers, 8 connections",
+                {
+                    let mut all_of = all(&[ANYAM, ENVOY], &pair(Wire::Tunnel, app::BULK));
+                    all_of.extend(all(
+                        &[("anyam-direct", Program::Anyam)],
+                        &pair(Wire::Tcp, app::BULK),
+                    ));
+                    all_of
+                },
+                Load::Messages {
+                    connections: 8,
+                    answer: app::MEBIBYTE,
+                },
+            ),
             Case::MtlsTcpBulk => (
                 "the pair, TCP over mutual TLS, 1 MiB answers, 8 connections",
                 all(&three, &pair(Wire::Tcp, app::BULK)),
@@ -308,6 +332,7 @@ fn server() -> Hop {
 fn idle(what: &'static str, kind: Kind, hop: Hop) -> Plan {
     let programs = match kind {
         Kind::Http2 => vec![ANYAM, ENVOY, HAPROXY],
+        _ if hop.full => vec![ANYAM, ENVOY],
         _ => vec![ANYAM, ENVOY, HAPROXY, NGINX],
     };
     Plan {
@@ -315,6 +340,7 @@ fn idle(what: &'static str, kind: Kind, hop: Hop) -> Plan {
             "TCP" => "memory of idle connections: TCP",
             "HTTP/1.1" => "memory of idle connections: HTTP/1.1",
             "HTTP/2" => "memory of idle connections: HTTP/2",
+            "as a sidecar" => "memory as a called sidecar: all of `sidecar`, mutual TLS",
             _ => "memory of idle connections: HTTP/1.1 over mutual TLS",
         },
         contestants: all(&programs, &[hop]),

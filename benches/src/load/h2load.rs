@@ -47,9 +47,7 @@ fn parse(text: &str, lasting: Duration) -> Result<Done, BenchError> {
         part.and_then(|n| n.trim().parse().ok()).ok_or_else(unknown)
     };
     let (failed, errored, late) = (count("failed")?, count("errored")?, count("timeout")?);
-    // What is under way when the time is over counts as failed by h2load's own reckoning only if
-    // it was answered with an error.
-    if errored + late > 0 || line("status codes:").is_none_or(|codes| !only_2xx(codes)) {
+    if failed + errored + late > 0 || line("status codes:").is_none_or(|codes| !only_2xx(codes)) {
         let why = format!("h2load: {failed} failed, {errored} errored, {late} late;{counts}");
         return Err(BenchError::Void(why));
     }

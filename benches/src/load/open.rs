@@ -1,16 +1,20 @@
 //! HTTP/1.1 at a fixed rate. Each request has a time at which it is due, whatever became of those
 //! before it, and its latency counts from there: a proxy that stalls pays for every request that
 //! it kept waiting (no coordinated omission).
+//!
+//! A thread for each connection, asleep until its next request is due: it takes no processor from
+//! those it measures, and the kernel wakes it to within some tens of microseconds.
 
-use std::cell::RefCell;
-use std::rc::Rc;
+use std::io::{Error, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
-
-use super::connect::exchange;
-use super::{Done, block_on, void};
+use super::{Done, void};
 use crate::{BenchError, app};
+
+/// The longest one answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// `rate` requests a second in all, spread over `connections`.
 pub fn run(
@@ -19,54 +23,82 @@ pub fn run(
     port: u16,
     lasting: Duration,
 ) -> Result<Done, BenchError> {
-    block_on(async move {
-        let latencies = Rc::new(RefCell::new(Vec::new()));
-        let step = Duration::from_secs(1) / rate;
-        let began = Instant::now() + Duration::from_millis(20);
-        let each = u32::try_from(connections).unwrap_or(u32::MAX);
-        let per_connection = (lasting.as_secs_f64() * f64::from(rate)) as u32 / each;
-        let tasks: Vec<_> = (0..each)
-            .map(|first| {
-                let latencies = latencies.clone();
-                tokio::task::spawn_local(async move {
-                    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-                    stream.set_nodelay(true)?;
-                    for turn in 0..per_connection {
-                        let due = began + step * (first + turn * each);
-                        sleep_until(due).await;
-                        exchange(&mut stream, false).await?;
-                        latencies.borrow_mut().push(due.elapsed());
-                    }
-                    Ok::<(), std::io::Error>(())
-                })
-            })
-            .collect();
-        for task in tasks {
-            task.await.map_err(void)?.map_err(void)?;
-        }
-        let mut all = latencies.take();
-        all.sort_unstable();
-        let at = |share: f64| {
-            let index = ((all.len() as f64 * share) as usize).min(all.len().saturating_sub(1));
-            all.get(index).map(|latency| latency.as_secs_f64() * 1e6)
-        };
-        Ok(Done {
-            requests: all.len() as u64,
-            bytes: (all.len() * app::SMALL) as u64,
-            seconds: began.elapsed().as_secs_f64(),
-            p50: at(0.5),
-            p99: at(0.99),
-        })
+    let each = u32::try_from(connections).unwrap_or(u32::MAX);
+    let pace = Pace {
+        began: Instant::now() + Duration::from_millis(20),
+        step: Duration::from_secs(1) / rate,
+        each,
+        turns: (lasting.as_secs_f64() * f64::from(rate)) as u32 / each,
+    };
+    let threads: Vec<_> = (0..each)
+        .map(|first| thread::spawn(move || one(first, pace, port)))
+        .collect();
+    let mut all = Vec::new();
+    for thread in threads {
+        let latencies = thread.join().map_err(|_| void("a generator panicked"))?;
+        all.extend(latencies.map_err(void)?);
+    }
+    all.sort_unstable();
+    let at = |share: f64| {
+        let index = ((all.len() as f64 * share) as usize).min(all.len().saturating_sub(1));
+        all.get(index).map(|latency| latency.as_secs_f64() * 1e6)
+    };
+    Ok(Done {
+        requests: all.len() as u64,
+        bytes: (all.len() * app::SMALL) as u64,
+        seconds: pace.began.elapsed().as_secs_f64(),
+        p50: at(0.5),
+        p99: at(0.99),
     })
 }
 
-/// Exact where the runtime's timer is coarse: the last stretch is waited for by turns.
-async fn sleep_until(due: Instant) {
-    let left = due.saturating_duration_since(Instant::now());
-    if left > Duration::from_millis(2) {
-        tokio::time::sleep(left - Duration::from_millis(2)).await;
+/// When each request is due.
+#[derive(Clone, Copy)]
+struct Pace {
+    began: Instant,
+    /// From one request to the next, over all connections.
+    step: Duration,
+    /// Connections.
+    each: u32,
+    /// Requests of each connection.
+    turns: u32,
+}
+
+/// The requests of the connection whose first one is number `first`.
+fn one(first: u32, pace: Pace, port: u16) -> std::io::Result<Vec<Duration>> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut latencies = Vec::with_capacity(pace.turns as usize);
+    for turn in 0..pace.turns {
+        let due = pace.began + pace.step * (first + turn * pace.each);
+        thread::sleep(due.saturating_duration_since(Instant::now()));
+        exchange(&mut stream)?;
+        latencies.push(due.elapsed());
     }
-    while Instant::now() < due {
-        tokio::task::yield_now().await;
+    Ok(latencies)
+}
+
+/// One request for 100 bytes and its whole answer, which must be 200.
+fn exchange(stream: &mut TcpStream) -> std::io::Result<()> {
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: app\r\n\r\n")?;
+    let (mut got, mut filled) = ([0; 2048], 0);
+    loop {
+        let read = stream.read(got.get_mut(filled..).unwrap_or_default())?;
+        if read == 0 {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        filled += read;
+        let got = &got[..filled];
+        let Some(end) = got.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
+            continue;
+        };
+        if !got.starts_with(b"HTTP/1.1 200") {
+            let head = String::from_utf8_lossy(&got[..end]).into_owned();
+            return Err(Error::other(format!("answered otherwise than 200: {head}")));
+        }
+        if got.len() >= end + 4 + app::SMALL {
+            return Ok(());
+        }
     }
 }

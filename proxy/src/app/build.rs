@@ -15,7 +15,7 @@ use crate::config::compile::{Compiler, SecretStore, Step};
 use crate::config::{Snapshot, Store};
 use crate::telemetry::calls::Telemetry;
 use crate::telemetry::edge::{Edges, Peer};
-use crate::telemetry::{Registry, Sinks};
+use crate::telemetry::{Registry, Sinks, SpliceMetrics};
 use crate::xds::channel::Target;
 use crate::xds::kind::{Key, Kind};
 
@@ -53,6 +53,7 @@ impl Core {
             edges: Edges::new(registry.clone()),
             local: Arc::new(local_peer(bootstrap)),
             taps: Default::default(),
+            splices: SpliceMetrics::new(&registry)?,
         });
         Ok(Core {
             telemetry,

@@ -15,7 +15,7 @@ use crate::config::demand::Demand;
 use crate::config::snapshot::Follower;
 use crate::drain::Drain;
 use crate::listener::Bound;
-use crate::memory::Keeper;
+use crate::memory::{self, Keeper};
 use crate::telemetry::calls::Telemetry;
 use crate::worker::{Phase, Worker};
 
@@ -101,11 +101,14 @@ async fn work(
     let _ = report.send(failed);
     let flushing = async {
         let mut tick = tokio::time::interval(FLUSH);
-        let mut memory = Keeper::default();
+        let mut keeper = Keeper::default();
         loop {
             tick.tick().await;
             worker.logs.flush();
-            memory.look(&worker.presence);
+            if keeper.crowd_has_left(&worker.presence) {
+                worker.tls.prune();
+                memory::give_back();
+            }
         }
     };
     let closing = async {

@@ -34,22 +34,6 @@ pub struct RouteTable {
     /// Envoy's `most_specific_header_mutations_wins`: false applies route, host, table in turn.
     pub most_specific_wins: bool,
     pub internal_only_headers: Vec<HeaderName>,
-    /// Whether any of it, its hosts or their routes edits headers.
-    pub has_edits: bool,
-}
-
-impl RouteTable {
-    /// What [`RouteTable::has_edits`] has to say.
-    pub fn edits_headers(&self) -> bool {
-        let hosts = self.virtual_hosts.iter();
-        let all = hosts.flat_map(|host| {
-            let routes = host.routes.iter();
-            let routes = routes.flat_map(|r| [&r.request_headers, &r.response_headers]);
-            routes.chain([&host.request_headers, &host.response_headers])
-        });
-        let mut all = all.chain([&self.request_headers, &self.response_headers]);
-        !self.internal_only_headers.is_empty() || all.any(|edits| !edits.is_empty())
-    }
 }
 
 pub struct VirtualHost {

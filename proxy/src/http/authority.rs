@@ -145,6 +145,9 @@ pub struct Memo {
 }
 
 impl Memo {
+    /// A name of the DNS is no longer. What is, is not kept for as long as a connection lasts.
+    const LONGEST: usize = 255;
+
     /// As [`canonical`].
     ///
     /// # Errors
@@ -154,13 +157,17 @@ impl Memo {
         authority: &[u8],
         options: AuthorityOptions,
     ) -> Result<Rc<str>, Fault> {
-        if self.authority != authority || self.options != options || authority.is_empty() {
-            let canonical = canonical(authority, &options)?;
-            self.canonical = Rc::from(&*canonical);
-            self.authority = authority.to_vec();
+        if self.authority == authority && self.options == options && !authority.is_empty() {
+            return Ok(self.canonical.clone());
+        }
+        let canonical = Rc::from(&*canonical(authority, &options)?);
+        if authority.len() <= Self::LONGEST {
+            self.canonical = Rc::clone(&canonical);
+            self.authority.clear();
+            self.authority.extend_from_slice(authority);
             self.options = options;
         }
-        Ok(self.canonical.clone())
+        Ok(canonical)
     }
 }
 

@@ -10,8 +10,12 @@ use super::observe::{Downstream, RequestInfo};
 use super::upgrade;
 use crate::config::access_log::{Format, Part};
 use crate::config::http::{ForwardClientCert, HttpManager, ServerHeader};
-use crate::config::route::{AppendAction, HeaderAppend, HeaderEdits, WeightedCluster};
+use crate::config::route::{
+    AppendAction, HeaderAppend, HeaderEdits, Route, RouteTable, VirtualHost, WeightedCluster,
+};
 use crate::telemetry::format::render;
+
+const HEX: &[u8; 16] = b"0123456789abcdef";
 
 /// Headers by which Envoys steer each other. No peer is trusted with them.
 const INTERNAL: IdSet = IdSet::of(&[
@@ -115,7 +119,7 @@ fn append_to_list(head: &mut Head, id: HeaderId, value: &[u8]) {
     head.set(id, &joined);
 }
 
-/// `x-forwarded-client-cert`. The certificate's hash is not given: `URI` is its identity.
+/// `x-forwarded-client-cert`, with `By`, `Hash` and `URI` as Envoy writes them.
 fn client_certificate(head: &mut Head, manager: &HttpManager, downstream: &Downstream) {
     use ForwardClientCert as F;
     let mode = manager.forward_client_cert;
@@ -130,21 +134,35 @@ fn client_certificate(head: &mut Head, manager: &HttpManager, downstream: &Downs
         return;
     }
     let mut element = String::new();
+    let mut add = |key: &str, value: &str| {
+        element.push_str(if element.is_empty() { "" } else { ";" });
+        element.push_str(key);
+        element.push('=');
+        element.push_str(value);
+    };
     let own = downstream.chain.tls.as_ref();
     let own = own.and_then(|context| context.options().identity.load());
     if let Some(id) = own.as_ref().and_then(|identity| identity.spiffe_id()) {
-        element.push_str("By=");
-        element.push_str(id.as_str());
+        add("By", id.as_str());
+    }
+    if let Some(sha256) = &tls.peer_cert_sha256 {
+        add("Hash", &hex(sha256));
     }
     if let Some(peer) = tls.peer.as_ref().filter(|_| manager.client_cert_uri) {
-        element.push_str(if element.is_empty() { "URI=" } else { ";URI=" });
-        element.push_str(peer.as_str());
+        add("URI", peer.as_str());
     }
     if mode == F::AppendForward {
         append_to_list(head, HeaderId::XForwardedClientCert, element.as_bytes());
     } else {
         head.set(HeaderId::XForwardedClientCert, element.as_bytes());
     }
+}
+
+/// Lower-case hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(HEX[usize::from(nibble & 0xf)]);
+    let digits = bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]);
+    digits.collect()
 }
 
 fn request_id(head: &mut Head, manager: &HttpManager) {
@@ -157,7 +175,6 @@ fn request_id(head: &mut Head, manager: &HttpManager) {
 
 /// A random (version 4) UUID. It names a request and is no secret.
 fn uuid() -> [u8; 36] {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut bits = fastrand::u128(..);
     bits = bits & !(0xf << 76) | 4 << 76;
     bits = bits & !(0x3 << 62) | 2 << 62;
@@ -249,7 +266,13 @@ pub fn edit(info: &mut RequestInfo, side: Side, weighted: Option<&HeaderEdits>) 
     let (Some(config), Some(route)) = (&info.route_config, &info.route) else {
         return;
     };
-    if !config.table.has_edits && weighted.is_none_or(HeaderEdits::is_empty) {
+    let internal = match side {
+        Side::Request => config.table.internal_only_headers.len(),
+        Side::Response => 0,
+    };
+    let of_routes = levels(&config.table, info.virtual_host(), route, side);
+    let mut all = of_routes.iter().flatten().copied().chain(weighted);
+    if internal == 0 && all.all(HeaderEdits::is_empty) {
         return;
     }
     let (config, route) = (config.clone(), route.clone());
@@ -257,25 +280,37 @@ pub fn edit(info: &mut RequestInfo, side: Side, weighted: Option<&HeaderEdits>) 
     let host = info
         .virtual_host
         .and_then(|index| table.virtual_hosts.get(usize::try_from(index).ok()?));
-    let of_host = host.map(|host| match side {
-        Side::Request => &host.request_headers,
-        Side::Response => &host.response_headers,
-    });
-    let (of_route, of_table) = match side {
-        Side::Request => (&route.request_headers, &table.request_headers),
-        Side::Response => (&route.response_headers, &table.response_headers),
-    };
-    let mut levels = [weighted, Some(of_route), of_host, Some(of_table)];
+    let [of_route, of_host, of_table] = levels(table, host, &route, side);
+    let mut levels = [weighted, of_route, of_host, of_table];
     if table.most_specific_wins {
         levels.reverse();
     }
     for edits in levels.into_iter().flatten() {
         apply(info, side, edits);
     }
-    if side == Side::Request {
-        for name in &table.internal_only_headers {
-            info.request.remove_named(name.name.as_bytes());
-        }
+    for name in table.internal_only_headers.iter().take(internal) {
+        info.request.remove_named(name.name.as_bytes());
+    }
+}
+
+/// The edits of route, virtual host and table.
+fn levels<'a>(
+    table: &'a RouteTable,
+    host: Option<&'a VirtualHost>,
+    route: &'a Route,
+    side: Side,
+) -> [Option<&'a HeaderEdits>; 3] {
+    match side {
+        Side::Request => [
+            Some(&route.request_headers),
+            host.map(|host| &host.request_headers),
+            Some(&table.request_headers),
+        ],
+        Side::Response => [
+            Some(&route.response_headers),
+            host.map(|host| &host.response_headers),
+            Some(&table.response_headers),
+        ],
     }
 }
 

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
 
 use super::h1::Out;
 use crate::buffer::{self, Pool};
@@ -53,6 +54,19 @@ impl Io {
     pub fn bounded(mut self, most: usize) -> Self {
         self.most = most;
         self
+    }
+
+    /// The socket, when nothing but it lies between us and the peer.
+    pub fn plain(&self) -> Option<&TcpStream> {
+        match &self.stream {
+            Stream::Tcp(tcp) => Some(tcp),
+            Stream::Tls(_) | Stream::Tunnel(_) => None,
+        }
+    }
+
+    /// Whether so many bytes may be held in a direction.
+    pub fn may_hold(&self, bytes: usize) -> bool {
+        bytes <= self.most
     }
 
     /// The peer's end of stream was read.

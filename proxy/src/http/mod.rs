@@ -5,8 +5,8 @@
 //!   share)
 //! - `handle`: a request's life, step by step: `path`, `authority` (one value each), `headers`
 //!   (sanitise, edit), `plan` with `matching` (route), `authorise`, `redirect`, `rewrite`,
-//!   `attempt` with `patience`, `retry`, `deadline`, `timeout` and `upgrade`, `relay` with `pump` (bodies),
-//!   `tunnel` (bytes that left the codec), `mirror`
+//!   `attempt` with `patience`, `retry`, `deadline`, `timeout` and `upgrade`, `relay` with `pump` and
+//!   `splice` (bodies), `tunnel` (bytes that left the codec), `mirror`
 //! - `down` and `up`: the two ends of an exchange, HTTP/1 or HTTP/2; `io`: socket and buffers
 //! - `local` (responses made here) for an `error`; `observe`: what is known of a request
 //! - `head`, `spelling`, `date`: the head type and its spellings; `h1`, `h2`: the protocols
@@ -42,6 +42,7 @@ pub mod serve;
 mod serve1;
 mod serve2;
 pub mod spelling;
+mod splice;
 mod timeout;
 mod tunnel;
 pub mod up;

@@ -25,7 +25,7 @@ impl Attempts<'_, '_> {
             return Ok(());
         }
         if !self.pumped
-            && let Poll::Ready(done) = self.pump.poll(cx, self.down, up)
+            && let Poll::Ready(done) = self.pump.poll(cx, self.down, up, &self.conn.worker.pipes)
         {
             done?;
             self.pumped = true;

@@ -12,7 +12,9 @@ use super::down::Down;
 use super::error::Failure;
 use super::h1::{BodyLength, Event};
 use super::head::Head;
+use super::splice::{Ends, Splice, Step};
 use super::up::Up;
+use crate::tcp::Pipes;
 
 /// Request body, downstream to upstream.
 pub struct RequestPump {
@@ -23,6 +25,7 @@ pub struct RequestPump {
     end_given: bool,
     /// The upstream takes no more; its answer may still come.
     deaf: bool,
+    splice: Splice,
     trailers: Head,
     /// Body bytes received.
     pub bytes: u64,
@@ -57,6 +60,7 @@ impl RequestPump {
             source: if none { Source::Ended } else { Source::Open },
             end_given: false,
             deaf: false,
+            splice: Splice::default(),
             trailers: Head::new(),
             bytes: 0,
             moved: false,
@@ -132,6 +136,7 @@ impl RequestPump {
         cx: &mut Context<'_>,
         down: &mut Down<'_>,
         up: &mut Up,
+        pipes: &Pipes,
     ) -> Poll<Result<(), Failure>> {
         loop {
             if self.deaf {
@@ -170,6 +175,9 @@ impl RequestPump {
                     continue;
                 }
             }
+            if ready!(self.poll_splice(cx, down, up, pipes))? {
+                continue;
+            }
             match down.poll_body(cx, &mut self.trailers) {
                 Poll::Ready(Ok(event)) => self.take(event, up)?,
                 Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
@@ -182,6 +190,49 @@ impl RequestPump {
                 }
             }
         }
+    }
+
+    /// What is to be read and not kept may pass through a pipe: true when some of it did.
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Down<'_>,
+        up: &mut Up,
+        pipes: &Pipes,
+    ) -> Poll<Result<bool, Failure>> {
+        let (Down::H1(down), Up::H1(up), Replay::Lost) = (down, up, &self.replay) else {
+            return Poll::Ready(Ok(false));
+        };
+        let ends = Ends {
+            from: &down.io,
+            left: down.codec.body_left(),
+            to: &up.io,
+            owed: up.codec.body_owed(),
+        };
+        if !self.splice.is_due(&ends) {
+            return Poll::Ready(Ok(false));
+        }
+        if !up.io.out.is_empty() {
+            let flushed = ready!(up.io.poll_flush(cx));
+            self.deaf = flushed.is_err();
+            return Poll::Ready(Ok(true));
+        }
+        match ready!(self.splice.poll(cx, &ends, pipes)) {
+            Step::Read(count) => {
+                down.codec.body_passed(count);
+                self.bytes += count;
+            }
+            Step::Written(count) => up.codec.data_passed(count),
+            Step::SinkFailed => self.deaf = true,
+            Step::SourceFailed => return Poll::Ready(Err(Failure::ClientGone)),
+            Step::Truncated => {
+                let cut = down.codec.read_eof(&down.io.input).err();
+                return Poll::Ready(Err(cut.map_or(Failure::ClientGone, Failure::BadRequest)));
+            }
+            Step::Usual => return Poll::Ready(Ok(false)),
+        }
+        self.moved = true;
+        Poll::Ready(Ok(true))
     }
 
     fn take(&mut self, event: Event, up: &mut Up) -> Result<(), Failure> {
@@ -227,6 +278,7 @@ impl RequestPump {
 #[derive(Default)]
 pub struct ResponsePump {
     ended: bool,
+    splice: Splice,
     pub trailers: Head,
     pub has_trailers: bool,
     /// Body bytes sent.
@@ -247,10 +299,14 @@ impl ResponsePump {
         cx: &mut Context<'_>,
         down: &mut Down<'_>,
         up: &mut Up,
+        pipes: &Pipes,
     ) -> Poll<Result<(), Failure>> {
         loop {
             if self.ended {
                 return down.poll_flush(cx);
+            }
+            if ready!(self.poll_splice(cx, down, up, pipes))? {
+                continue;
             }
             ready!(down.poll_room(cx))?;
             match up.poll_body(cx, &mut self.trailers) {
@@ -268,6 +324,47 @@ impl ResponsePump {
                 }
             }
         }
+    }
+
+    /// As [`RequestPump::poll_splice`].
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut Down<'_>,
+        up: &mut Up,
+        pipes: &Pipes,
+    ) -> Poll<Result<bool, Failure>> {
+        let (Down::H1(down), Up::H1(up)) = (down, up) else {
+            return Poll::Ready(Ok(false));
+        };
+        let ends = Ends {
+            from: &up.io,
+            left: up.codec.body_left(),
+            to: &down.io,
+            owed: down.codec.body_owed(),
+        };
+        if !self.splice.is_due(&ends) {
+            return Poll::Ready(Ok(false));
+        }
+        if !down.io.out.is_empty() {
+            // The head, and what came with it.
+            let flushed = ready!(down.io.poll_flush(cx));
+            return Poll::Ready(flushed.map(|()| true).map_err(|_| Failure::ClientGone));
+        }
+        match ready!(self.splice.poll(cx, &ends, pipes)) {
+            Step::Read(count) => up.codec.body_passed(count),
+            Step::Written(count) => {
+                down.codec.data_passed(count);
+                self.bytes += count;
+            }
+            Step::SinkFailed => return Poll::Ready(Err(Failure::ClientGone)),
+            Step::SourceFailed | Step::Truncated => {
+                return Poll::Ready(Err(Failure::Terminated));
+            }
+            Step::Usual => return Poll::Ready(Ok(false)),
+        }
+        self.moved = true;
+        Poll::Ready(Ok(true))
     }
 
     fn give(&mut self, event: Event, down: &mut Down<'_>) -> Result<(), Failure> {

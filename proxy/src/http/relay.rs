@@ -73,7 +73,7 @@ impl Attempts<'_, '_> {
             Ok(over) => over,
             Err(failure) => return Poll::Ready(Err(failure)),
         };
-        match response.poll(cx, self.down, up) {
+        match response.poll(cx, self.down, up, &self.conn.worker.pipes) {
             Poll::Ready(Ok(())) if !tunnel || request_over => return Poll::Ready(Ok(())),
             Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
             Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -95,7 +95,7 @@ impl Attempts<'_, '_> {
             self.move_request(cx, up)?;
             return Ok(self.pumped);
         }
-        let polled = self.pump.poll(cx, self.down, up);
+        let polled = self.pump.poll(cx, self.down, up, &self.conn.worker.pipes);
         if std::mem::take(&mut self.pump.moved) {
             self.deadlines.moved();
         }

@@ -5,14 +5,14 @@
 //! and back to buffers once little comes at a time.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::AsFd;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncBufRead, AsyncWrite, Interest};
+use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::pipe::{self, Pipe, Pipes};
+use super::pipe::Pipes;
+use super::splice::{self, Splice};
 use super::{Means, Side};
 use crate::buffer::{Block, Pool, Size};
 use crate::http::h2::tunnel::TunnelStream;
@@ -22,10 +22,6 @@ use crate::tls::TlsStream;
 
 /// Full bulk reads in a row before splicing begins.
 const BULK_SHOWS: u8 = 2;
-/// A splice that moves less than this is no bulk.
-const LITTLE: usize = 16 * 1024;
-/// Small splices in a row before it ends.
-const BULK_ENDS: u8 = 8;
 
 /// What went wrong, and at which end of this direction.
 pub(super) struct Fault {
@@ -54,9 +50,8 @@ pub(super) struct Direction {
     block: Option<Block>,
     start: usize,
     end: usize,
-    pipe: Option<Pipe>,
-    splicing: bool,
-    /// Reads (or splices) in a row that speak for changing over.
+    splice: Splice,
+    /// Full reads in a row that speak for changing over.
     streak: u8,
     /// The next read gets a bulk buffer.
     bulk: bool,
@@ -90,8 +85,7 @@ impl Direction {
             block,
             start: 0,
             end: early.len(),
-            pipe: None,
-            splicing: false,
+            splice: Splice::default(),
             streak: 0,
             bulk: false,
             ended: false,
@@ -174,15 +168,10 @@ impl Direction {
             self.start += n;
             self.bytes += n as u64;
         }
-        if let (Some(pipe), Stream::Tcp(tcp)) = (&mut self.pipe, &mut *sink) {
-            while pipe.held() > 0 {
-                match tcp.try_io(Interest::WRITABLE, || pipe.drain(tcp.as_fd())) {
-                    Ok(n) => self.bytes += n as u64,
-                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                        ready!(tcp.poll_write_ready(cx)).map_err(at(End::Sink))?;
-                    }
-                    Err(error) => return Poll::Ready(Err(at(End::Sink)(error))),
-                }
+        if let Stream::Tcp(tcp) = &*sink {
+            while self.splice.held() > 0 {
+                let n = ready!(self.splice.poll_drain(cx, tcp)).map_err(at(End::Sink))?;
+                self.bytes += n as u64;
             }
         }
         // What came by TLS or through a tunnel lies in the source itself.
@@ -236,10 +225,10 @@ impl Direction {
             if tcp.poll_read_ready(cx)?.is_pending() {
                 // Idle connections hold nothing.
                 self.block = None;
-                self.pipe = None;
+                self.splice.release();
                 return Poll::Pending;
             }
-            let got = if plain_sink && self.splicing {
+            let got = if plain_sink && self.splice.is_on() {
                 self.splice_in(tcp, means.pipes)
             } else {
                 self.read_in(tcp, means)
@@ -248,7 +237,7 @@ impl Direction {
                 Ok(0) => {
                     self.ended = true;
                     self.block = None;
-                    self.pipe = None;
+                    self.splice.release();
                     return Poll::Ready(Ok(()));
                 }
                 Ok(_) => return Poll::Ready(Ok(())),
@@ -270,8 +259,9 @@ impl Direction {
         match (self.bulk, full) {
             (true, true) => {
                 self.streak = self.streak.saturating_add(1);
-                if self.streak >= BULK_SHOWS && means.most >= pipe::WANTED {
-                    (self.splicing, self.streak) = (true, 0);
+                if self.streak >= BULK_SHOWS && means.most >= splice::HOLDS {
+                    self.splice.begin();
+                    self.streak = 0;
                 }
             }
             (_, full) => {
@@ -285,32 +275,12 @@ impl Direction {
 
     fn splice_in(&mut self, tcp: &TcpStream, pipes: &Pipes) -> io::Result<usize> {
         self.block = None;
-        let Some(pipe) = self.pipe.take().or_else(|| pipes.take()) else {
-            self.stop_splicing();
-            return Err(ErrorKind::WouldBlock.into());
-        };
-        let pipe = self.pipe.insert(pipe);
-        match tcp.try_io(Interest::READABLE, || pipe.fill(tcp.as_fd())) {
-            Err(error) if error.kind() == ErrorKind::InvalidInput => {
-                // This kind of socket cannot be spliced.
-                self.stop_splicing();
-                Err(ErrorKind::WouldBlock.into())
-            }
-            Err(error) => Err(error),
-            Ok(n) => {
-                self.streak = if n < LITTLE { self.streak + 1 } else { 0 };
-                if self.streak >= BULK_ENDS {
-                    // What is in the pipe is written before the next read.
-                    (self.splicing, self.bulk, self.streak) = (false, false, 0);
-                }
-                Ok(n)
-            }
+        let read = self.splice.fill(tcp, usize::MAX, pipes);
+        if !self.splice.is_on() {
+            // Little came. What is in the pipe is written before the next read.
+            (self.bulk, self.streak) = (false, 0);
         }
-    }
-
-    fn stop_splicing(&mut self) {
-        self.pipe = None;
-        (self.splicing, self.streak) = (false, 0);
+        read
     }
 }
 

@@ -4,12 +4,13 @@
 //! - `proxy`: the tcp_proxy filter, and what is recorded; `dial`: where to, and the way there
 //! - `verdict`: how it ended, in the words of access logs
 //! - `direction`: one direction; reads and writes, or splices, as the traffic asks for
-//! - `pipe`: pooled kernel pipes
+//! - `splice`: bulk through `pipe`s, which are the kernel's and pooled
 
 pub mod dial;
 mod direction;
 mod pipe;
 pub mod proxy;
+mod splice;
 mod verdict;
 
 use std::future::poll_fn;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use direction::{Direction, Fault};
 pub use pipe::Pipes;
+pub use splice::{HOLDS, Splice};
 
 use crate::buffer::Pool;
 use crate::stream::Stream;

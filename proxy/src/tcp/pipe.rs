@@ -10,6 +10,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::rc::Rc;
 
+use crate::telemetry::SpliceMetrics;
+
 /// Bytes asked for per pipe; the kernel may grant less to a user with many pipes.
 pub(super) const WANTED: usize = 512 * 1024;
 /// Pipes a worker keeps for later.
@@ -18,13 +20,13 @@ const KEPT: usize = 16;
 const MOST: usize = 256;
 
 /// This worker's pipes; clones share them.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Pipes(Rc<Inner>);
 
-#[derive(Default)]
 struct Inner {
     idle: RefCell<Vec<Ends>>,
     out: Cell<usize>,
+    metrics: SpliceMetrics,
 }
 
 struct Ends {
@@ -37,26 +39,42 @@ struct Ends {
 pub struct Pipe {
     ends: Option<Ends>,
     held: usize,
+    /// Bytes that went in since it was taken.
+    moved: u64,
     pool: Pipes,
 }
 
 impl Pipes {
+    pub fn new(metrics: SpliceMetrics) -> Self {
+        Self(Rc::new(Inner {
+            idle: RefCell::default(),
+            out: Cell::new(0),
+            metrics,
+        }))
+    }
+
     /// A pipe, or `None` when there are no more descriptors or too many pipes.
     pub fn take(&self) -> Option<Pipe> {
-        if self.0.out.get() >= MOST {
+        let Some(ends) = self.ends() else {
+            self.0.metrics.refused.inc();
             return None;
-        }
-        let pooled = self.0.idle.borrow_mut().pop();
-        let ends = match pooled {
-            Some(ends) => ends,
-            None => Ends::new().ok()?,
         };
+        self.0.metrics.pipes.inc();
         self.0.out.set(self.0.out.get() + 1);
         Some(Pipe {
             ends: Some(ends),
             held: 0,
+            moved: 0,
             pool: self.clone(),
         })
+    }
+
+    fn ends(&self) -> Option<Ends> {
+        if self.0.out.get() >= MOST {
+            return None;
+        }
+        let pooled = self.0.idle.borrow_mut().pop();
+        pooled.or_else(|| Ends::new().ok())
     }
 
     /// Pipes that are out at the moment.
@@ -93,17 +111,18 @@ impl Pipe {
         self.held
     }
 
-    /// Moves what is there from a socket into the pipe; `Ok(0)` is the end of the stream. Only
-    /// while the pipe is empty: a full pipe and an empty socket look the same.
+    /// Moves what is there from a socket into the pipe, at most `most` bytes; `Ok(0)` is the end of
+    /// the stream. Only while the pipe is empty: a full pipe and an empty socket look the same.
     ///
     /// # Errors
     /// As `splice(2)`.
-    pub fn fill(&mut self, from: BorrowedFd<'_>) -> io::Result<usize> {
+    pub fn fill(&mut self, from: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
         let Some(ends) = &self.ends else {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
-        let n = splice(from, ends.write.as_fd(), ends.capacity)?;
+        let n = splice(from, ends.write.as_fd(), ends.capacity.min(most))?;
         self.held += n;
+        self.moved += n as u64;
         Ok(n)
     }
 
@@ -125,6 +144,7 @@ impl Drop for Pipe {
     fn drop(&mut self) {
         let pool = &self.pool.0;
         pool.out.set(pool.out.get().saturating_sub(1));
+        pool.metrics.bytes.inc_by(self.moved);
         let mut idle = pool.idle.borrow_mut();
         if self.held == 0 && idle.len() < KEPT {
             idle.extend(self.ends.take());

@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use super::edge::{Edge, EdgeKey, Edges, Peer, Protocol, Reporter, RequestSample, Service};
 use super::flags::ResponseFlags;
+use super::splices::SpliceMetrics;
 use super::tap::Taps;
 use crate::config::cluster::Cluster;
 use crate::config::demand::Resource;
@@ -32,6 +33,7 @@ pub struct Telemetry {
     /// The workload this proxy stands beside.
     pub local: Arc<Peer>,
     pub taps: Taps,
+    pub splices: SpliceMetrics,
 }
 
 /// One request or connection, as far as naming its edge goes.

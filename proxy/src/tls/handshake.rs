@@ -10,6 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use aws_lc_rs::digest;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
@@ -134,6 +135,11 @@ impl Handshaker {
         self.live.rejudge()
     }
 
+    /// Lets go of what is kept of connections that are closed.
+    pub fn prune(&self) {
+        self.live.prune();
+    }
+
     /// Runs the handshake to its end; returns the SNI that a client asked for.
     async fn drive(&self, wire: &mut Wire) -> Result<Option<Box<str>>, TlsError> {
         let mut sni = None;
@@ -206,12 +212,14 @@ impl Handshaker {
             peer_verified: false,
             resumed,
             peer_cert_serial: None,
+            peer_cert_sha256: None,
             not_after: None,
         };
         let chain = common.peer_certificates().unwrap_or_default();
         if let (Some(leaf), Some(trust), Some(live)) =
             (chain.first(), judged_by.trust, judged_by.live)
         {
+            let sha256 = digest::digest(&digest::SHA256, leaf);
             let leaf = Leaf::parse(leaf).map_err(|_| TlsError::Closed)?;
             if resumed && leaf.not_after <= SystemTime::now() {
                 return Err(TlsError::ExpiredSession);
@@ -227,6 +235,7 @@ impl Handshaker {
             info.peer = leaf.spiffe.map(PeerIdentity::new);
             info.peer_verified = true;
             info.peer_cert_serial = Some(leaf.serial);
+            info.peer_cert_sha256 = sha256.as_ref().try_into().ok();
             info.not_after = Some(leaf.not_after);
             self.live.add(&wire.link, verdict);
         }

@@ -104,6 +104,14 @@ impl Registry {
         links.push(Rc::downgrade(link));
     }
 
+    /// Forgets connections that are closed.
+    pub(super) fn prune(&self) {
+        let mut links = self.links.borrow_mut();
+        links.retain(|link| link.strong_count() > 0);
+        links.shrink_to(PRUNE_FROM);
+        self.prune_at.set(0);
+    }
+
     /// Judges every connection whose bundle was replaced; returns how many were ended.
     pub(super) fn rejudge(&self) -> usize {
         let mut ended = 0;

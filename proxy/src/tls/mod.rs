@@ -57,6 +57,8 @@ pub struct ConnectionInfo {
     pub resumed: bool,
     /// Serial number of the peer's certificate, lower-case hex.
     pub peer_cert_serial: Option<Box<str>>,
+    /// SHA-256 of the peer's certificate (DER).
+    pub peer_cert_sha256: Option<[u8; 32]>,
     /// When the peer's certificate ends.
     pub not_after: Option<SystemTime>,
 }

@@ -154,9 +154,10 @@ impl Pools {
                 let snapshot = worker.store.peek();
                 snapshot.clusters.values().map(|c| c.id).collect()
             };
-            self.hosts
-                .borrow_mut()
-                .retain(|key, host| host.tidy(known.contains(&key.cluster)));
+            self.hosts.borrow_mut().retain(|key, host| {
+                // Who has a connection of it, or waits for one, comes back to it.
+                host.tidy(known.contains(&key.cluster)) || Rc::strong_count(host) > 1
+            });
         }
     }
 

@@ -179,7 +179,6 @@ impl Setup {
             response_headers: HeaderEdits::default(),
             most_specific_wins: false,
             internal_only_headers: Vec::new(),
-            has_edits: true,
         };
         let link = |cluster: &Arc<Cluster>| Link {
             name: cluster.name.clone(),
@@ -334,9 +333,10 @@ async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
 }
 
 fn telemetry() -> Arc<anyam_proxy::telemetry::Telemetry> {
-    use anyam_proxy::telemetry::{Edges, Registry, Telemetry};
+    use anyam_proxy::telemetry::{Edges, Registry, SpliceMetrics, Telemetry};
     let registry = Arc::new(Registry::new().unwrap());
     Arc::new(Telemetry {
+        splices: SpliceMetrics::new(&registry).unwrap(),
         edges: Edges::new(registry),
         local: Default::default(),
         taps: Default::default(),

@@ -7,22 +7,40 @@ use anyam_proxy::config::http::ForwardClientCert;
 use anyam_proxy::config::matcher::StringMatch;
 use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
 use anyam_proxy::tls::{ClientContext, ServerContext};
+use aws_lc_rs::digest;
 
 use crate::harness::{Proxy, Setup};
 use crate::peers::{Client, get, h1, ok};
-use crate::pki::{self, Ca, uri};
+use crate::pki::{self, Ca, Issued, uri};
+
+/// What the two sidecars show each other.
+struct Identities {
+    ca: Ca,
+    front: Issued,
+    cart: Issued,
+}
+
+impl Identities {
+    fn new() -> Self {
+        let ca = Ca::new();
+        let issue = |name| ca.issue(vec![uri(&format!("spiffe://mesh.local/ns/shop/sa/{name}"))]);
+        let (front, cart) = (issue("front"), issue("cart"));
+        Self { ca, front, cart }
+    }
+}
 
 /// Client sidecar and server sidecar; ALPN as told, the server's choice first.
-async fn sidecars(alpn: &[&str], upstream: std::net::SocketAddr, inbound: Setup) -> (Proxy, Proxy) {
+async fn sidecars(
+    identities: &Identities,
+    alpn: &[&str],
+    upstream: std::net::SocketAddr,
+    inbound: Setup,
+) -> (Proxy, Proxy) {
     let alpn: Vec<Vec<u8>> = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let ca = Ca::new();
-    let id = |name: &str| {
-        let id = format!("spiffe://mesh.local/ns/shop/sa/{name}");
-        ca.issue(vec![uri(&id)]).identity()
-    };
-    let mut server = pki::server(id("cart"), Some(ca.bundle()));
+    let Identities { ca, front, cart } = identities;
+    let mut server = pki::server(cart.identity(), Some(ca.bundle()));
     server.alpn = alpn.clone();
-    let mut client = pki::client(Some(id("front")), ca.bundle());
+    let mut client = pki::client(Some(front.identity()), ca.bundle());
     client.alpn = alpn;
     let inbound = inbound.with(|setup| {
         setup.upstreams = vec![upstream];
@@ -44,18 +62,24 @@ async fn spelling_survives_http2_between_sidecars_that_agreed_on_it() {
         ("anyam-h2", false),
         ("anyam-http/1.1", true),
     ] {
+        let identities = Identities::new();
+        let shown = digest::digest(&digest::SHA256, &identities.front.chain[0]);
+        let hash: String = shown.as_ref().iter().map(|b| format!("{b:02x}")).collect();
         let upstream = h1(move |request| {
             assert_eq!(request.contains("X-SPELLED-so: 1\r\n"), kept, "{request}");
             assert!(request.to_lowercase().contains("x-spelled-so: 1\r\n"));
             assert!(!request.contains("x-anyam-header-case"), "{request}");
-            let client = "By=spiffe://mesh.local/ns/shop/sa/cart;\
-                          URI=spiffe://mesh.local/ns/shop/sa/front\r\n";
-            assert!(request.contains(client), "{request}");
+            let client = format!(
+                "By=spiffe://mesh.local/ns/shop/sa/cart;Hash={hash};\
+                 URI=spiffe://mesh.local/ns/shop/sa/front\r\n"
+            );
+            assert!(request.contains(&client), "{request}");
             assert!(!request.contains("spoofed"), "{request}");
             "HTTP/1.1 200 OK\r\nX-ANSWERED-So: 2\r\nContent-Length: 4\r\n\r\nfine".into()
         })
         .await;
-        let (outbound, _inbound) = sidecars(&[alpn], upstream, Setup::new(upstream)).await;
+        let (outbound, _inbound) =
+            sidecars(&identities, &[alpn], upstream, Setup::new(upstream)).await;
         let mut client = Client::connect(outbound.address).await;
         for _ in 0..3 {
             let request = "GET / HTTP/1.1\r\nHost: shop\r\nX-SPELLED-so: 1\r\n\
@@ -95,6 +119,7 @@ async fn policy_by_identity_holds_for_connections_that_are_open() {
     let upstream = h1(|_| ok("fine")).await;
     let tls = {
         let (outbound, inbound) = sidecars(
+            &Identities::new(),
             &["anyam-h2-case"],
             upstream,
             Setup::new(upstream).with(|setup| setup.rbac = Some(only("front"))),

@@ -2,6 +2,7 @@
 //!
 //! - `proxy`: a process with a bootstrap of its own, and what its admin page says
 //! - `resources`: descriptors run out; the end of a process
+//! - `splice`: long bodies through kernel pipes
 //! - `tls`: storms, floods and stalls of TLS, from OpenSSL's client
 //! - `edge`: what strangers say of themselves, in headers, names and logs
 //! - `authorisation`: hosts and headers in every disguise against RBAC
@@ -12,4 +13,5 @@ mod authorisation;
 mod edge;
 mod proxy;
 mod resources;
+mod splice;
 mod tls;

@@ -91,7 +91,6 @@ pub fn route_config(at: At<'_>, m: &pb::RouteConfiguration) -> Result<RouteConfi
             internal_only_headers,
             |at, n| header_name(at, n),
         )?,
-        has_edits: false,
     };
     for (index, (host, domains)) in virtual_hosts.into_iter().enumerate() {
         add_domains(
@@ -105,7 +104,6 @@ pub fn route_config(at: At<'_>, m: &pb::RouteConfiguration) -> Result<RouteConfi
     let longest_first = |a: &(Box<str>, u32), b: &(Box<str>, u32)| b.0.len().cmp(&a.0.len());
     table.suffix.sort_by(longest_first);
     table.prefix.sort_by(longest_first);
-    table.has_edits = table.edits_headers();
     Ok(RouteConfig {
         table: Arc::new(table),
         clusters: clusters.links(),

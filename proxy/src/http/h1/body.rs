@@ -32,6 +32,24 @@ impl BodyDecoder {
         matches!(self, Self::Done)
     }
 
+    /// Bytes of a body of known length that are still to be read.
+    pub fn left(&self) -> Option<u64> {
+        match self {
+            Self::Length(left) => Some(*left),
+            Self::Done | Self::Chunked(_) | Self::UntilClose => None,
+        }
+    }
+
+    /// `count` of the bytes that are [`left`](Self::left) were read elsewhere.
+    pub fn passed(&mut self, count: u64) {
+        if let Self::Length(left) = self {
+            *left = left.saturating_sub(count);
+            if *left == 0 {
+                *self = Self::Done;
+            }
+        }
+    }
+
     /// Reads on. Trailers go into `trailers`, which is cleared before they are written.
     pub fn read(
         &mut self,

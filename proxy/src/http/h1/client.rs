@@ -113,6 +113,26 @@ impl ClientConn {
         self.body.read(&self.limits, input, trailers)
     }
 
+    /// Bytes of the response's body that are still to be read, when its length is known.
+    pub fn body_left(&self) -> Option<u64> {
+        self.body.left()
+    }
+
+    /// So many bytes of the response's body were read without this codec.
+    pub fn body_passed(&mut self, count: u64) {
+        self.body.passed(count);
+    }
+
+    /// Bytes of the request's body that are still to be written, when its length is known.
+    pub fn body_owed(&self) -> Option<u64> {
+        self.write.owed()
+    }
+
+    /// So many bytes of the request's body were written without this codec.
+    pub fn data_passed(&mut self, count: u64) {
+        self.write.passed(count);
+    }
+
     /// The response's body (if any) was read to its end.
     pub fn body_done(&self) -> bool {
         matches!(self.state, State::Answered(_)) && self.body.is_done()

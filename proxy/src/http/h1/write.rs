@@ -38,6 +38,21 @@ impl BodyEncoder {
         self == Self::Done
     }
 
+    /// Bytes of a body of known length that are still to be written.
+    pub fn owed(self) -> Option<u64> {
+        match self {
+            Self::Length(owed) => Some(owed),
+            _ => None,
+        }
+    }
+
+    /// `count` of the bytes that are [`owed`](Self::owed) were written elsewhere.
+    pub fn passed(&mut self, count: u64) {
+        if let Self::Length(owed) = self {
+            *owed = owed.saturating_sub(count);
+        }
+    }
+
     pub fn data(&mut self, data: Bytes, out: &mut Out) -> Result<(), Fault> {
         if data.is_empty() {
             return Ok(());

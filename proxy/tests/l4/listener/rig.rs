@@ -8,7 +8,7 @@ use anyam_proxy::config::compile::{Changes, Compiler, SecretStore};
 use anyam_proxy::config::demand::Demand;
 use anyam_proxy::config::{Snapshot, Store};
 use anyam_proxy::listener::Bound;
-use anyam_proxy::telemetry::{Edges, Registry, Sinks, Telemetry};
+use anyam_proxy::telemetry::{Edges, Registry, Sinks, SpliceMetrics, Telemetry};
 use anyam_proxy::worker::{Phase, Worker};
 use rustls_pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
@@ -41,6 +41,7 @@ impl Rig {
         let registry = Arc::new(registry);
         let telemetry = Arc::new(Telemetry {
             edges: Edges::new(registry.clone()),
+            splices: SpliceMetrics::new(&registry).unwrap(),
             local: Default::default(),
             taps: Default::default(),
         });

@@ -12,6 +12,7 @@ use anyam_proxy::buffer::Pool;
 use anyam_proxy::socket::reset_on_close;
 use anyam_proxy::stream::Stream;
 use anyam_proxy::tcp::{Early, Ended, Means, Options, Outcome, Pipes, Side, relay};
+use anyam_proxy::telemetry::{Registry, SpliceMetrics};
 use anyam_proxy::timer::Timers;
 use anyam_proxy::tls::{Dial, Handshaker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -36,7 +37,7 @@ impl Rig {
         spawn_local(async move { driver.drive().await });
         Rig {
             pool: Pool::default(),
-            pipes: Pipes::default(),
+            pipes: Pipes::new(SpliceMetrics::new(&Registry::new().unwrap()).unwrap()),
             timers,
             cut: Rc::default(),
             idle: None,
