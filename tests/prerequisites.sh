@@ -37,6 +37,8 @@ fi
 if wants test; then
   need openssl openssl
   need chromium chromium
+  need strace strace
+  need valgrind valgrind
 fi
 if wants bench; then
   need wrk wrk

@@ -23,6 +23,8 @@ stage "deny (bans, licenses, sources)" cargo deny --locked --log-level error che
 stage clippy cargo clippy --locked --workspace --all-targets -- -D warnings
 stage docs env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 stage "build" cargo build --locked --workspace --bins
+# What users run: its costs are counted.
+stage "build, optimised" cargo build --locked --release -p anyam-proxy
 stage "Go peers" tests/peers/build.sh
 stage "unit, property and whole-mesh tests" cargo test --locked --workspace --no-fail-fast
 stage "demo, 30 s" target/debug/anyam demo --for 30s --dashboard 127.0.0.1:0

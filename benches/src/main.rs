@@ -31,6 +31,9 @@ struct Arguments {
     /// Seconds of load in a round
     #[arg(long, default_value_t = 2)]
     seconds: u64,
+    /// Only these contestants, by the names in the output; bars against others are not measurable
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
     /// Where to write the results as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -84,12 +87,13 @@ fn run(arguments: Arguments) -> Result<(), BenchError> {
         false => arguments.cases,
     };
     let timing = rounds::Timing {
+        only: arguments.only,
         rounds: arguments.rounds,
         seconds: arguments.seconds,
     };
     let mut outcomes = Vec::new();
     for case in cases {
-        let outcome = rounds::measure(case, timing, &programs)?;
+        let outcome = rounds::measure(case, &timing, &programs)?;
         report::print(&outcome);
         outcomes.push(outcome);
         // After each case: a run that is cut short has shown something.

@@ -9,8 +9,10 @@ use crate::peers::{Program, Running, spawn};
 use crate::report::{Metric, Outcome, Series};
 use crate::{BenchError, Programs};
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub struct Timing {
+    /// Names of contestants; empty: all.
+    pub only: Vec<String>,
     pub rounds: usize,
     pub seconds: u64,
 }
@@ -26,8 +28,12 @@ const STARTS: usize = 5;
 ///
 /// # Errors
 /// When a contestant cannot be started, or anything fails while it works.
-pub fn measure(case: Case, timing: Timing, programs: &Programs) -> Result<Outcome, BenchError> {
-    let plan = case.plan();
+pub fn measure(case: Case, timing: &Timing, programs: &Programs) -> Result<Outcome, BenchError> {
+    let mut plan = case.plan();
+    if !timing.only.is_empty() {
+        plan.contestants
+            .retain(|one| timing.only.iter().any(|only| only == one.name));
+    }
     let mut all: Vec<_> = plan
         .contestants
         .iter()
@@ -68,7 +74,7 @@ fn is_bulk(work: Work) -> bool {
 fn loaded(
     contestant: &Contestant,
     load: Load,
-    timing: Timing,
+    timing: &Timing,
     programs: &Programs,
     into: &mut Series,
 ) -> Result<(), BenchError> {

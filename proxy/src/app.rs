@@ -15,7 +15,7 @@ mod workers;
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use prost::Message;
 use tokio::sync::{mpsc, watch};
@@ -35,6 +35,7 @@ use crate::drain::Drain;
 use crate::identity::agent::AgentError;
 use crate::identity::{self, agent::Agent};
 use crate::inspect;
+use crate::memory;
 use crate::telemetry::Telemetry;
 use crate::telemetry::edge::Peer;
 use crate::telemetry::registry::RegistryError;
@@ -44,6 +45,8 @@ use crate::xds::channel::Target;
 use crate::xds::client::{Client, Handle};
 use crate::xds::kind::{Key, Kind};
 
+/// Start is over then: the configuration is there, and the first connections are.
+const START: Duration = Duration::from_secs(2);
 /// Wants in the queue to the control thread.
 const WANTS: usize = 4096;
 /// Listeners every sidecar of ours has.
@@ -142,6 +145,10 @@ async fn serve_until_told(
         workers.join();
         return Ok(());
     }
+    tasks.spawn(async {
+        tokio::time::sleep(START).await;
+        memory::forget_start();
+    });
     end::wait(&drain, &store, process.drain_time()).await;
     workers.join();
     sinks.flush();

@@ -9,6 +9,7 @@
 //! The pool is an `Rc` on purpose: it never leaves its worker, so it needs no locks.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
@@ -20,6 +21,9 @@ pub const SMALL: usize = 17 * 1024;
 /// Bytes in a bulk buffer: 128 KiB of plaintext as eight TLS records, with slack for queued
 /// handshake messages that rustls puts in front of them.
 pub const BULK: usize = 132 * 1024;
+
+/// Buffers remembered while slices of them live on.
+const LENT: usize = 16;
 
 /// Which class of buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +96,8 @@ struct Inner {
     limits: Limits,
     small: RefCell<Vec<BytesMut>>,
     bulk: RefCell<Vec<BytesMut>>,
+    /// Came back while slices of them lived on.
+    lent: RefCell<VecDeque<BytesMut>>,
     small_blocks: RefCell<Vec<Box<[u8]>>>,
     bulk_blocks: RefCell<Vec<Box<[u8]>>>,
     out: Cell<usize>,
@@ -107,27 +113,61 @@ impl Pool {
 
     /// An empty buffer with at least [`SMALL`] bytes of capacity.
     pub fn take(&self) -> BytesMut {
-        let pooled = self.0.small.borrow_mut().pop();
+        let pooled = self.pooled(&self.0.small);
         pooled.unwrap_or_else(|| BytesMut::with_capacity(SMALL))
     }
 
     /// An empty buffer with at least [`BULK`] bytes of capacity.
     pub fn take_bulk(&self) -> BytesMut {
-        let pooled = self.0.bulk.borrow_mut().pop();
+        let pooled = self.pooled(&self.0.bulk);
         pooled.unwrap_or_else(|| BytesMut::with_capacity(BULK))
     }
 
     /// Gives a buffer back. What it holds is dropped. A buffer whose memory is still shared with
-    /// slices that live on is let go of instead of kept: it returns to the allocator with them.
+    /// slices (a head may outlive the read that brought it) is used again once they are
+    /// gone; of such buffers only the latest are remembered.
     pub fn put(&self, mut buffer: BytesMut) {
         buffer.clear();
+        if let Err(buffer) = self.sort(buffer) {
+            let mut lent = self.0.lent.borrow_mut();
+            if lent.len() == LENT {
+                lent.pop_front();
+            }
+            lent.push_back(buffer);
+        }
+    }
+
+    fn pooled(&self, list: &RefCell<Vec<BytesMut>>) -> Option<BytesMut> {
+        let pooled = list.borrow_mut().pop();
+        if pooled.is_some() {
+            return pooled;
+        }
+        // The oldest first, whose slices are most likely gone.
+        let mut lent = self.0.lent.borrow_mut();
+        for _ in 0..lent.len() {
+            if let Err(still) = self.sort(lent.pop_front()?) {
+                lent.push_back(still);
+            }
+            let back = list.borrow_mut().pop();
+            if back.is_some() {
+                return back;
+            }
+        }
+        None
+    }
+
+    /// To the buffers of its size; an `Err` is still shared.
+    fn sort(&self, mut buffer: BytesMut) -> Result<(), BytesMut> {
         let inner = &*self.0;
         // The larger class first: a bulk buffer would satisfy the smaller request too.
         if buffer.try_reclaim(BULK) {
             keep(&inner.bulk, inner.limits.bulk, buffer);
         } else if buffer.try_reclaim(SMALL) {
             keep(&inner.small, inner.limits.small, buffer);
+        } else {
+            return Err(buffer);
         }
+        Ok(())
     }
 
     /// A block with arbitrary content.
@@ -182,8 +222,35 @@ mod tests {
         buffer.extend_from_slice(b"head");
         let slice = buffer.split().freeze();
         pool.put(buffer);
-        assert!(pool.0.small.borrow().is_empty());
+        assert_ne!(pool.take().as_ptr(), slice.as_ptr());
         assert_eq!(&slice[..], b"head");
+    }
+
+    #[test]
+    fn a_lent_buffer_is_used_again_once_its_slices_are_gone() {
+        let pool = Pool::default();
+        let mut buffer = pool.take();
+        let address = buffer.as_ptr();
+        buffer.extend_from_slice(b"head");
+        let slice = buffer.split().freeze();
+        pool.put(buffer);
+        drop(slice);
+        let again = pool.take();
+        assert_eq!((again.as_ptr(), again.capacity() >= SMALL), (address, true));
+        assert!(pool.0.lent.borrow().is_empty());
+    }
+
+    #[test]
+    fn few_lent_buffers_are_remembered() {
+        let pool = Pool::default();
+        let mut slices = Vec::new();
+        for _ in 0..3 * LENT {
+            let mut buffer = pool.take();
+            buffer.extend_from_slice(b"head");
+            slices.push(buffer.split().freeze());
+            pool.put(buffer);
+        }
+        assert_eq!(pool.0.lent.borrow().len(), LENT);
     }
 
     #[test]

@@ -145,8 +145,8 @@ fn client_certificate(head: &mut Head, manager: &HttpManager, downstream: &Downs
     if let Some(id) = own.as_ref().and_then(|identity| identity.spiffe_id()) {
         add("By", id.as_str());
     }
-    if let Some(sha256) = &tls.peer_cert_sha256 {
-        add("Hash", &hex(sha256));
+    if let Some(certificate) = &tls.peer_certificate {
+        add("Hash", &hex(certificate.sha256()));
     }
     if let Some(peer) = tls.peer.as_ref().filter(|_| manager.client_cert_uri) {
         add("URI", peer.as_str());

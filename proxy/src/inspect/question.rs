@@ -83,9 +83,7 @@ fn peer(text: &str) -> Result<ConnectionInfo, String> {
         peer: Some(PeerIdentity::new(id)),
         peer_verified: true,
         resumed: false,
-        peer_cert_serial: None,
-        peer_cert_sha256: None,
-        not_after: None,
+        peer_certificate: None,
     })
 }
 

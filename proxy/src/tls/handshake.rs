@@ -10,7 +10,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use aws_lc_rs::digest;
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
 use rustls::{HandshakeKind, NamedGroup, ProtocolVersion};
@@ -21,11 +20,11 @@ use tokio::sync::Semaphore;
 use super::context::{ClientContext, ServerContext};
 use super::error::TlsError;
 use super::hello::{self, Parsed};
-use super::identity::PeerIdentity;
 use super::live::{Link, Registry, Verdict};
 use super::material::{Live, TrustBundle};
+use super::peers::Peers;
 use super::session::Session;
-use super::verify::{Leaf, PeerRole, PeerRules};
+use super::verify::{PeerRole, PeerRules};
 use super::wire::Wire;
 use super::{ConnectionInfo, TlsStream};
 use crate::buffer::Pool;
@@ -40,6 +39,7 @@ pub struct Handshaker {
     pool: Pool,
     turns: Arc<Semaphore>,
     live: Rc<Registry>,
+    peers: Rc<Peers>,
 }
 
 /// What differs between connections of one [`ClientContext`].
@@ -57,6 +57,7 @@ impl Handshaker {
             pool,
             turns: Arc::new(Semaphore::new(steps_per_pass)),
             live: Rc::new(Registry::default()),
+            peers: Rc::default(),
         }
     }
 
@@ -138,6 +139,7 @@ impl Handshaker {
     /// Lets go of what is kept of connections that are closed.
     pub fn prune(&self) {
         self.live.prune();
+        self.peers.prune();
     }
 
     /// Runs the handshake to its end; returns the SNI that a client asked for.
@@ -211,33 +213,28 @@ impl Handshaker {
             peer: None,
             peer_verified: false,
             resumed,
-            peer_cert_serial: None,
-            peer_cert_sha256: None,
-            not_after: None,
+            peer_certificate: None,
         };
         let chain = common.peer_certificates().unwrap_or_default();
-        if let (Some(leaf), Some(trust), Some(live)) =
-            (chain.first(), judged_by.trust, judged_by.live)
-        {
-            let sha256 = digest::digest(&digest::SHA256, leaf);
-            let leaf = Leaf::parse(leaf).map_err(|_| TlsError::Closed)?;
-            if resumed && leaf.not_after <= SystemTime::now() {
-                return Err(TlsError::ExpiredSession);
+        if let (Some(trust), Some(live)) = (judged_by.trust, judged_by.live) {
+            let peer = self.peers.shared(chain).map_err(|_| TlsError::Closed)?;
+            if let Some(peer) = peer {
+                if resumed && peer.not_after <= SystemTime::now() {
+                    return Err(TlsError::ExpiredSession);
+                }
+                info.peer.clone_from(&peer.identity);
+                info.peer_verified = true;
+                info.peer_certificate = Some(peer.clone());
+                let verdict = Verdict {
+                    role: judged_by.role,
+                    peer,
+                    rules: judged_by.rules.clone(),
+                    live: live.clone(),
+                    trust: trust.clone(),
+                    began: UnixTime::now(),
+                };
+                self.live.add(&wire.link, verdict);
             }
-            let verdict = Verdict {
-                role: judged_by.role,
-                chain: chain.into(),
-                rules: judged_by.rules.clone(),
-                live: live.clone(),
-                trust: trust.clone(),
-                began: UnixTime::now(),
-            };
-            info.peer = leaf.spiffe.map(PeerIdentity::new);
-            info.peer_verified = true;
-            info.peer_cert_serial = Some(leaf.serial);
-            info.peer_cert_sha256 = sha256.as_ref().try_into().ok();
-            info.not_after = Some(leaf.not_after);
-            self.live.add(&wire.link, verdict);
         }
         Ok(TlsStream::new(wire, self.pool.clone(), info))
     }

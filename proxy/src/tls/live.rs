@@ -10,11 +10,12 @@ use std::net::Shutdown;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
-use rustls_pki_types::{CertificateDer, UnixTime};
+use rustls_pki_types::UnixTime;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::material::{Live, TrustBundle};
+use super::peers::PeerCertificate;
 use super::verify::{PeerRole, PeerRules, judge};
 
 /// Below this many entries dead ones are not looked for.
@@ -30,7 +31,7 @@ pub(super) struct Link {
 /// What a peer was judged by.
 pub(super) struct Verdict {
     pub(super) role: PeerRole,
-    pub(super) chain: Box<[CertificateDer<'static>]>,
+    pub(super) peer: Arc<PeerCertificate>,
     pub(super) rules: Arc<PeerRules>,
     pub(super) live: Arc<Live<TrustBundle>>,
     /// The bundle that last said yes.
@@ -63,7 +64,7 @@ impl Link {
         if Arc::ptr_eq(&trust, &verdict.trust) {
             return true;
         }
-        let Some((leaf, intermediates)) = verdict.chain.split_first() else {
+        let Some((leaf, intermediates)) = verdict.peer.chain.split_first() else {
             return true;
         };
         let judged = judge(

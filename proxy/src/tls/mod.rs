@@ -6,6 +6,7 @@
 //! - `context`: the settings that a listener accepts and a cluster dials with
 //! - `hello`: SNI and ALPN of a ClientHello
 //! - `handshake`: [`Handshaker`], per worker: accepts and connects, fairly
+//! - `peers`: their certificates, one copy each
 //! - `live`: judges connections again when whom to believe has changed
 //! - `session`, `wire`, `stream`: rustls' unbuffered state machine, its record buffers, and
 //!   [`TlsStream`] on top
@@ -17,13 +18,14 @@ pub mod hello;
 mod identity;
 mod live;
 mod material;
+mod peers;
 mod san;
 mod session;
 mod stream;
 mod verify;
 mod wire;
 
-use std::time::SystemTime;
+use std::sync::Arc;
 
 pub use context::{
     ClientContext, ClientOptions, ServerContext, ServerOptions, Version, Versions, provider,
@@ -33,6 +35,7 @@ pub use error::{ConnectionLost, TlsError};
 pub use handshake::{Dial, Handshaker, STEPS_PER_PASS};
 pub use identity::{PeerIdentity, SpiffeError, SpiffeId};
 pub use material::{Identity, Live, MaterialError, TrustBundle};
+pub use peers::PeerCertificate;
 pub use san::SanMatch;
 pub use stream::TlsStream;
 pub use verify::{LeafError, PeerRules};
@@ -55,10 +58,6 @@ pub struct ConnectionInfo {
     /// The peer sent a certificate and it was verified.
     pub peer_verified: bool,
     pub resumed: bool,
-    /// Serial number of the peer's certificate, lower-case hex.
-    pub peer_cert_serial: Option<Box<str>>,
-    /// SHA-256 of the peer's certificate (DER).
-    pub peer_cert_sha256: Option<[u8; 32]>,
-    /// When the peer's certificate ends.
-    pub not_after: Option<SystemTime>,
+    /// Of a verified peer.
+    pub peer_certificate: Option<Arc<PeerCertificate>>,
 }

@@ -12,7 +12,7 @@ const SPLICED: &str = "anyam_splice_bytes_total";
 
 /// Bytes that tell where they stand.
 fn pattern(length: usize) -> Vec<u8> {
-    (0..length).map(|at| (at / 7 ^ at) as u8).collect()
+    (0..length).map(|at| ((at / 7) ^ at) as u8).collect()
 }
 
 fn start(upstream: SocketAddr, descriptors: Option<usize>) -> Proxy {
@@ -142,7 +142,7 @@ fn a_client_that_goes_in_the_middle_takes_its_upstream_connection_with_it() {
         upstream(move |tcp| {
             let mut peer = Peer::of(tcp);
             peer.head().unwrap();
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 1 << 40);
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 1u64 << 40);
             peer.write(head.as_bytes());
             let piece = pattern(1 << 20);
             while peer.0.get_mut().write_all(&piece).is_ok() {}

@@ -1,0 +1,91 @@
+//! Certificates of connected peers. One peer has few and often many connections: those share one
+//! copy, and its names are read once.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+use aws_lc_rs::digest::{SHA256, digest};
+use rustls_pki_types::CertificateDer;
+
+use super::identity::PeerIdentity;
+use super::verify::{Leaf, LeafError};
+
+/// Below this many entries dead ones are not looked for.
+const PRUNE_FROM: usize = 64;
+
+/// What a verified peer showed.
+#[derive(Debug)]
+pub struct PeerCertificate {
+    /// The leaf first; never empty.
+    pub(super) chain: Box<[CertificateDer<'static>]>,
+    pub(super) identity: Option<PeerIdentity>,
+    pub(super) not_after: SystemTime,
+    serial: Box<str>,
+    sha256: [u8; 32],
+}
+
+impl PeerCertificate {
+    /// The leaf's serial number, lower-case hex.
+    pub fn serial(&self) -> &str {
+        &self.serial
+    }
+
+    /// SHA-256 of the leaf (DER).
+    pub fn sha256(&self) -> &[u8; 32] {
+        &self.sha256
+    }
+}
+
+/// This worker's.
+#[derive(Default)]
+pub(super) struct Peers {
+    /// By the leaf's SHA-256.
+    known: RefCell<HashMap<[u8; 32], Weak<PeerCertificate>>>,
+    prune_at: Cell<usize>,
+}
+
+impl Peers {
+    /// The one copy of `chain`; `None` when it is empty.
+    ///
+    /// # Errors
+    /// When the leaf cannot be read.
+    pub(super) fn shared(
+        &self,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<Option<Arc<PeerCertificate>>, LeafError> {
+        let Some(leaf) = chain.first() else {
+            return Ok(None);
+        };
+        let mut sha256 = [0; 32];
+        sha256.copy_from_slice(digest(&SHA256, leaf).as_ref());
+        let known = self.known.borrow().get(&sha256).and_then(Weak::upgrade);
+        // The same leaf may come with other intermediates.
+        if let Some(known) = known.filter(|known| *known.chain == *chain) {
+            return Ok(Some(known));
+        }
+        let parsed = Leaf::parse(leaf)?;
+        let peer = Arc::new(PeerCertificate {
+            chain: chain.iter().map(|der| der.clone().into_owned()).collect(),
+            identity: parsed.spiffe.map(PeerIdentity::new),
+            not_after: parsed.not_after,
+            serial: parsed.serial,
+            sha256,
+        });
+        if self.known.borrow().len() >= self.prune_at.get().max(PRUNE_FROM) {
+            self.prune();
+        }
+        let mut known = self.known.borrow_mut();
+        known.insert(sha256, Arc::downgrade(&peer));
+        Ok(Some(peer))
+    }
+
+    /// Forgets those that nobody shows any more.
+    pub(super) fn prune(&self) {
+        let mut known = self.known.borrow_mut();
+        known.retain(|_, peer| peer.strong_count() > 0);
+        known.shrink_to(PRUNE_FROM);
+        self.prune_at.set(known.len() * 2);
+    }
+}
