@@ -49,7 +49,7 @@ fn a_request_and_a_connection_allocate_little() {
     let mut sheet = Sheet::of("allocations");
     let logging = app::init_logging("error").unwrap();
     for (number, mut path) in (0u16..).zip(paths()) {
-        let front = own_ports(&mut path, 1000 + 10 * number);
+        let front = own_ports(&mut path, 2000 + 10 * number);
         for (admin, hop) in (front + 5..).zip(&path.hops) {
             let text = bootstrap(hop, ground.folder(), admin);
             let args = ["anyam-proxy", "--concurrency", "1", "--config-yaml", &text];

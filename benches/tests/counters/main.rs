@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
 mod allocations;
+mod budgets;
 mod ground;
 mod instructions;
 mod syscalls;
@@ -26,19 +27,9 @@ struct Sheet {
 impl Sheet {
     /// The budgets whose first word is `kind`.
     fn of(kind: &'static str) -> Self {
-        let lines = include_str!("../../budgets.txt").lines();
-        let lines = lines.filter(|line| !line.starts_with('#') && !line.trim().is_empty());
-        let budgets = lines.filter_map(|line| {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            let [of, name, most] = words[..] else {
-                panic!("budgets.txt: {line:?} is not: kind, name, most");
-            };
-            let most = most.parse().expect("budgets.txt: a number");
-            (of == kind).then(|| (name.to_owned(), most))
-        });
         Self {
             kind,
-            budgets: budgets.collect(),
+            budgets: budgets::of(kind),
             over: Vec::new(),
         }
     }

@@ -139,6 +139,10 @@ async fn listen(
 }
 
 #[cfg(test)]
+#[path = "../../../benches/tests/counters/budgets.rs"]
+mod budgets;
+
+#[cfg(test)]
 mod tests {
     use std::future::Future;
 
@@ -151,7 +155,13 @@ mod tests {
     /// Every connection holds this much for as long as it is open.
     #[test]
     fn an_idle_connection_is_small() {
-        assert!(size(serve1::serve) <= 1024, "{}", size(serve1::serve));
-        assert!(size(serve2::serve) <= 2688, "{}", size(serve2::serve));
+        let budgets = budgets::of("size");
+        for (name, size) in [
+            ("http1-connection", size(serve1::serve)),
+            ("http2-connection", size(serve2::serve)),
+        ] {
+            let most = budgets[name];
+            assert!(size as f64 <= most, "{name}: {size} bytes, at most {most}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! The L4 relay between real sockets, and peers that misbehave in every state.
 
+#[path = "../../../../benches/tests/counters/budgets.rs"]
+mod budgets;
 mod bulk;
 
 use std::cell::Cell;
@@ -332,7 +334,11 @@ fn a_relay_is_small() {
         let (mut down, mut up) = (down.into(), up.into());
         let future = relay(&means, &mut down, &mut up, Early::default(), &options);
         let size = std::mem::size_of_val(&future);
-        assert!(size <= 512, "a relay is {size} bytes");
+        let most = budgets::of("size")["l4-relay"];
+        assert!(
+            size as f64 <= most,
+            "a relay is {size} bytes, at most {most}"
+        );
     });
 }
 
