@@ -21,6 +21,8 @@ pub struct Timing {
 const BULK: usize = 64 * 1024;
 /// Connections that others than the held ones may need.
 const SPARE: usize = 50;
+/// After so long nothing of a program's start is left to be done or given back.
+const START: Duration = Duration::from_secs(4);
 /// Starts in a round: each is short.
 const STARTS: usize = 5;
 
@@ -120,6 +122,7 @@ fn idle(
 ) -> Result<(), BenchError> {
     let running = Running::start(contestant.program, &contestant.hops, 1, programs)?;
     let scratch = &programs.scratch;
+    std::thread::sleep(START);
     // What the first connection ever brings along is no connection's.
     held::hold(kind, 1, scratch)?.close();
     let before = settled(&running);
