@@ -329,6 +329,26 @@ fn a_distrusted_peer_is_cut_off_and_others_are_not() {
 }
 
 #[test]
+fn connections_of_one_peer_share_its_certificate() {
+    run(async {
+        let ca = Ca::new();
+        let issue = |name: &str| ca.issue(vec![uri(name)]).identity();
+        let server = ServerContext::new(server(issue("spiffe://td/ns/a/sa/s"), Some(ca.bundle())));
+        let options = client(Some(issue("spiffe://td/ns/a/sa/c")), ca.bundle());
+        let identity = options.identity.clone();
+        let client = ClientContext::new(options);
+        let (handshaker, _) = handshaker();
+        let shown = |stream: &TlsStream| stream.info().peer_certificate.clone().unwrap();
+        let (_one, there) = connected(&handshaker, &server, &client).await;
+        let (_other, also) = connected(&handshaker, &server, &client).await;
+        assert!(Arc::ptr_eq(&shown(&there), &shown(&also)));
+        identity.unwrap().set(issue("spiffe://td/ns/a/sa/c"));
+        let (_third, renewed) = connected(&handshaker, &server, &client).await;
+        assert_ne!(shown(&renewed).sha256(), shown(&there).sha256());
+    });
+}
+
+#[test]
 fn a_renewed_certificate_reaches_new_connections_only() {
     run(async {
         let ca = Ca::new();
