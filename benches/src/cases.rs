@@ -1,5 +1,6 @@
-//! What is measured; `plans` has the contestants and the work of each case.
+//! What is measured; `plans` and `pairs` have the contestants and the work of each case.
 
+mod pairs;
 mod plans;
 
 use clap::ValueEnum;

@@ -1,4 +1,4 @@
-//! Contestants and work of each case.
+//! Contestants and work of each case; `pairs` has those of two sidecars.
 
 use super::{Case, Contestant, Plan, Work};
 use crate::app;
@@ -7,10 +7,10 @@ use crate::load::Load;
 use crate::load::held::Kind;
 use crate::peers::Program;
 
-const ANYAM: (&str, Program) = ("anyam", Program::Anyam);
-const ENVOY: (&str, Program) = ("envoy", Program::Envoy);
-const HAPROXY: (&str, Program) = ("haproxy", Program::Haproxy);
-const NGINX: (&str, Program) = ("nginx", Program::Nginx);
+pub(super) const ANYAM: (&str, Program) = ("anyam", Program::Anyam);
+pub(super) const ENVOY: (&str, Program) = ("envoy", Program::Envoy);
+pub(super) const HAPROXY: (&str, Program) = ("haproxy", Program::Haproxy);
+pub(super) const NGINX: (&str, Program) = ("nginx", Program::Nginx);
 const FLOOR: (&str, Program) = ("c-read-write", Program::ReadWrite);
 const SPLICE: (&str, Program) = ("c-splice", Program::Splice);
 
@@ -189,122 +189,9 @@ impl Case {
             }),
         }
     }
-
-    fn pair_http(self) -> Plan {
-        let pair = |between| Hop::pair(Wire::Http1, between, app::HTTP1);
-        let small = Load::Wrk {
-            connections: 16,
-            path: "/",
-        };
-        let (title, contestants, load) = match self {
-            Case::MtlsHttp1 => (
-                "the pair, HTTP/1.1 between over mutual TLS, 100 B, 16 connections",
-                all(&[ANYAM, ENVOY, HAPROXY, NGINX], &pair(Wire::Http1)),
-                small,
-            ),
-            Case::MtlsPq => {
-                let mut hops = pair(Wire::Http2);
-                hops.iter_mut().for_each(|hop| hop.post_quantum = true);
-                let mut contestants = all(&[("anyam-pq", Program::Anyam)], &hops);
-                contestants.extend(all(&[ANYAM], &pair(Wire::Http2)));
-                let title = "the pair, HTTP/2 between, X25519MLKEM768 beside X25519";
-                (title, contestants, small)
-            }
-            Case::MtlsHttpBulk => (
-                "the pair, HTTP/1.1 outside, 1 MiB answers, 8 connections",
-                {
-                    let mut contestants = all(&[("anyam", Program::Anyam)], &pair(Wire::Http2));
-                    contestants.extend(all(&[("anyam-h1", Program::Anyam)], &pair(Wire::Http1)));
-                    contestants.extend(all(&[ENVOY, HAPROXY], &pair(Wire::Http2)));
-                    contestants.extend(all(&[("envoy-h1", Program::Envoy)], &pair(Wire::Http1)));
-                    contestants
-                },
-                Load::Wrk {
-                    connections: 8,
-                    path: "/1m",
-                },
-            ),
-            _ => (
-                "the pair, HTTP/2 between over mutual TLS, 100 B, 16 connections",
-                all(&[ANYAM, ENVOY, HAPROXY], &pair(Wire::Http2)),
-                small,
-            ),
-        };
-        Plan {
-            title,
-            contestants,
-            work: Work::Load(load),
-        }
-    }
-
-    fn pair_tcp(self) -> Plan {
-        let pair = |between, to| Hop::pair(Wire::Tcp, between, to);
-        let small = Load::Messages {
-            connections: 16,
-            answer: app::SMALL,
-        };
-        let three = [ANYAM, ENVOY, HAPROXY];
-        let (title, contestants, load) = match self {
-            Case::MtlsTunnel => (
-                "the pair, TCP in CONNECT over HTTP/2, 100 B, 16 connections",
-                {
-                    let mut all_of = all(&[ANYAM, ENVOY], &pair(Wire::Tunnel, app::ECHO));
-                    all_of.extend(all(
-                        &[("anyam-direct", Program::Anyam)],
-                        &pair(Wire::Tcp, app::ECHO),
-                    ));
-                    all_of
-                },
-                small,
-            ),
-            Case::MtlsTunnelBulk => (
-                "the pair, TCP in CONNECT over HTTP/2, 1 MiB answers, 8 connections",
-                {
-                    let mut all_of = all(&[ANYAM, ENVOY], &pair(Wire::Tunnel, app::BULK));
-                    all_of.extend(all(
-                        &[("anyam-direct", Program::Anyam)],
-                        &pair(Wire::Tcp, app::BULK),
-                    ));
-                    all_of
-                },
-                Load::Messages {
-                    connections: 8,
-                    answer: app::MEBIBYTE,
-                },
-            ),
-            Case::MtlsTcpBulk => (
-                "the pair, TCP over mutual TLS, 1 MiB answers, 8 connections",
-                all(&three, &pair(Wire::Tcp, app::BULK)),
-                Load::Messages {
-                    connections: 8,
-                    answer: app::MEBIBYTE,
-                },
-            ),
-            Case::MtlsStreamUp => (
-                "the pair, TCP over mutual TLS, one stream from the client",
-                all(&three, &pair(Wire::Tcp, app::SINK)),
-                Load::Stream { up: true },
-            ),
-            Case::MtlsStreamDown => (
-                "the pair, TCP over mutual TLS, one stream to the client",
-                all(&three, &pair(Wire::Tcp, app::SOURCE)),
-                Load::Stream { up: false },
-            ),
-            _ => (
-                "the pair, a TLS connection each, 100 B there and back, 16 connections",
-                all(&three, &pair(Wire::Tcp, app::ECHO)),
-                small,
-            ),
-        };
-        Plan {
-            title,
-            contestants,
-            work: Work::Load(load),
-        }
-    }
 }
 
-fn all(programs: &[(&'static str, Program)], hops: &[Hop]) -> Vec<Contestant> {
+pub(super) fn all(programs: &[(&'static str, Program)], hops: &[Hop]) -> Vec<Contestant> {
     let contestant = |(name, program): &(&'static str, Program)| Contestant {
         name,
         program: *program,

@@ -91,8 +91,14 @@ fn pages_that_only_start_has_touched_go_back() {
     let mut proxy = Proxy::start(upstream(echo), &settings);
     let mapped = |proxy: &Proxy| -> u32 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssFile:"));
-        line.unwrap().trim().trim_end_matches(" kB").parse().unwrap()
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssFile:"));
+        line.unwrap()
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .unwrap()
     };
     let mut open = connect(proxy.front);
     round_trip(&mut open).unwrap();
