@@ -155,7 +155,8 @@ fn cluster(hop: &Hop, folder: &Path) -> Value {
     let mut cluster = json!({
         "name": "to",
         "type": "STATIC",
-        "connect_timeout": "1s",
+        // Ample: in callgrind a handshake takes its time.
+        "connect_timeout": "10s",
         // Idle connections by the thousand are more than either lets through by itself.
         "circuit_breakers": {"thresholds": [{
             "max_connections": 100_000,
