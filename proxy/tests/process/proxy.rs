@@ -2,13 +2,19 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
 /// What takes longer than this is broken.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+/// A condition is looked at this often.
+const ASK_AGAIN: Duration = Duration::from_millis(10);
 const FRONT: u16 = 8000;
 const ADMIN: u16 = 8001;
 
@@ -38,6 +44,8 @@ pub struct Settings<'a> {
 /// A running proxy. Ended and reaped when dropped.
 pub struct Proxy {
     child: Child,
+    /// Readable once the process has ended.
+    end: OwnedFd,
     pub front: SocketAddr,
     pub admin: SocketAddr,
     log: BufReader<std::process::ChildStdout>,
@@ -65,7 +73,9 @@ impl Proxy {
             .stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let log = BufReader::new(child.stdout.take().unwrap());
+        let pid = Pid::from_child(&child);
         let mut proxy = Self {
+            end: pidfd_open(pid, PidfdFlags::empty()).unwrap(),
             child,
             front: (address, FRONT).into(),
             admin: (address, ADMIN).into(),
@@ -79,18 +89,18 @@ impl Proxy {
         self.child.id()
     }
 
-    /// Waits, bounded, for a condition in that process, by which nothing here can be woken.
+    /// Waits, bounded, for a condition in that process: of what it is asked nothing here can be
+    /// woken, of its end it can.
     pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         let began = Instant::now();
         while !done(self) {
-            if let Some(status) = self.child.try_wait().unwrap() {
+            if let Some(status) = self.ends_within(ASK_AGAIN) {
                 panic!("{what}: the proxy ended: {status}");
             }
             assert!(
                 began.elapsed() < PATIENCE,
                 "{what}: not within {PATIENCE:?}"
             );
-            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -138,17 +148,14 @@ impl Proxy {
 
     /// Waits for its end.
     pub fn ended(&mut self) -> ExitStatus {
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(
-                began.elapsed() < PATIENCE,
-                "still running after {PATIENCE:?}"
-            );
-            std::thread::sleep(Duration::from_millis(10));
-        }
+        let ended = self.ends_within(PATIENCE);
+        ended.unwrap_or_else(|| panic!("still running after {PATIENCE:?}"))
+    }
+
+    fn ends_within(&mut self, time: Duration) -> Option<ExitStatus> {
+        let mut descriptors = [PollFd::new(&self.end, PollFlags::IN)];
+        poll(&mut descriptors, Some(&time.try_into().unwrap())).unwrap();
+        self.child.try_wait().unwrap()
     }
 }
 
