@@ -1,10 +1,12 @@
 //! The work that proxies are given.
 //!
 //! - `wrk`, `h2load`: the usual generators; `l4`: messages and streams over TCP
-//! - `open`: a fixed rate, whatever the answers do; `connect`: a connection for each request
+//! - `open`: a fixed rate, whatever the answers do; `connect`: a connection for each request;
+//!   `answer`: what both wait for
 //!
 //! Whatever fails, or is answered otherwise than 200, voids the round.
 
+pub mod answer;
 mod connect;
 mod h2load;
 pub mod held;

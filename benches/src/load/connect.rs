@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::{Done, block_on, void};
+use super::{Done, answer, block_on, void};
 use crate::{BenchError, app};
 
 /// `at_once` loops of connect, request, close.
@@ -70,14 +70,7 @@ pub async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
         if stream.read_buf(&mut got).await? == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        let Some(end) = got.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
-            continue;
-        };
-        if !got.starts_with(b"HTTP/1.1 200") {
-            let head = String::from_utf8_lossy(&got[..end]).into_owned();
-            return Err(Error::other(format!("answered otherwise than 200: {head}")));
-        }
-        if got.len() >= end + 4 + app::SMALL {
+        if answer::is_whole(&got)? {
             return Ok(());
         }
     }

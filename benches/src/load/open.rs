@@ -5,12 +5,12 @@
 //! A thread for each connection, asleep until its next request is due: it takes no processor from
 //! those it measures, and the kernel wakes it to within some tens of microseconds.
 
-use std::io::{Error, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Done, void};
+use super::{Done, answer, void};
 use crate::{BenchError, app};
 
 /// The longest one answer is waited for.
@@ -89,15 +89,7 @@ fn exchange(stream: &mut TcpStream) -> std::io::Result<()> {
             return Err(ErrorKind::UnexpectedEof.into());
         }
         filled += read;
-        let got = &got[..filled];
-        let Some(end) = got.windows(4).position(|bytes| bytes == b"\r\n\r\n") else {
-            continue;
-        };
-        if !got.starts_with(b"HTTP/1.1 200") {
-            let head = String::from_utf8_lossy(&got[..end]).into_owned();
-            return Err(Error::other(format!("answered otherwise than 200: {head}")));
-        }
-        if got.len() >= end + 4 + app::SMALL {
+        if answer::is_whole(&got[..filled])? {
             return Ok(());
         }
     }

@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyam_benches::hop::{FRONT, Hop, Wire};
+use anyam_benches::load::answer;
 use anyam_benches::peers::{Program, Running};
 use anyam_benches::{Programs, app, certs};
 use tempfile::TempDir;
@@ -135,20 +136,14 @@ impl Client {
                 let read = self.stream.read(&mut room[got..]).unwrap();
                 assert!(read > 0, "closed after {got} bytes of an answer");
                 got += read;
-                if is_whole(&room[..got], self.http) {
+                let whole = match self.http {
+                    true => answer::is_whole(&room[..got]).unwrap(),
+                    false => got == app::SMALL,
+                };
+                if whole {
                     break;
                 }
             }
         }
     }
-}
-
-fn is_whole(got: &[u8], http: bool) -> bool {
-    if !http {
-        return got.len() == app::SMALL;
-    }
-    let end = got.windows(4).position(|bytes| bytes == b"\r\n\r\n");
-    let whole = end.is_some_and(|end| got.len() == end + 4 + app::SMALL);
-    assert!(!whole || got.starts_with(b"HTTP/1.1 200 "), "{got:?}");
-    whole
 }
