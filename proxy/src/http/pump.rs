@@ -12,7 +12,7 @@ use super::down::Down;
 use super::error::Failure;
 use super::h1::{BodyLength, Event};
 use super::head::Head;
-use super::splice::{Ends, Splice, Step};
+use super::splice::{Passed, Reading, Splice, Writing};
 use super::up::Up;
 use crate::tcp::Pipes;
 
@@ -203,33 +203,23 @@ impl RequestPump {
         let (Down::H1(down), Up::H1(up), Replay::Lost) = (down, up, &self.replay) else {
             return Poll::Ready(Ok(false));
         };
-        let ends = Ends {
-            from: &down.io,
-            left: down.codec.body_left(),
-            to: &up.io,
-            owed: up.codec.body_owed(),
+        let source = Reading {
+            io: &down.io,
+            body: down.codec.reading(),
         };
-        if !self.splice.is_due(&ends) {
-            return Poll::Ready(Ok(false));
-        }
-        if !up.io.out.is_empty() {
-            let flushed = ready!(up.io.poll_flush(cx));
-            self.deaf = flushed.is_err();
-            return Poll::Ready(Ok(true));
-        }
-        match ready!(self.splice.poll(cx, &ends, pipes)) {
-            Step::Read(count) => {
-                down.codec.body_passed(count);
-                self.bytes += count;
-            }
-            Step::Written(count) => up.codec.data_passed(count),
-            Step::SinkFailed => self.deaf = true,
-            Step::SourceFailed => return Poll::Ready(Err(Failure::ClientGone)),
-            Step::Truncated => {
+        let sink = Writing {
+            io: &mut up.io,
+            body: up.codec.writing(),
+        };
+        match ready!(self.splice.poll(cx, source, sink, pipes)) {
+            Passed::Moved { read, .. } => self.bytes += read,
+            Passed::Usual => return Poll::Ready(Ok(false)),
+            Passed::SinkFailed => self.deaf = true,
+            Passed::SourceFailed => return Poll::Ready(Err(Failure::ClientGone)),
+            Passed::Truncated => {
                 let cut = down.codec.read_eof(&down.io.input).err();
                 return Poll::Ready(Err(cut.map_or(Failure::ClientGone, Failure::BadRequest)));
             }
-            Step::Usual => return Poll::Ready(Ok(false)),
         }
         self.moved = true;
         Poll::Ready(Ok(true))
@@ -337,31 +327,21 @@ impl ResponsePump {
         let (Down::H1(down), Up::H1(up)) = (down, up) else {
             return Poll::Ready(Ok(false));
         };
-        let ends = Ends {
-            from: &up.io,
-            left: up.codec.body_left(),
-            to: &down.io,
-            owed: down.codec.body_owed(),
+        let source = Reading {
+            io: &up.io,
+            body: up.codec.reading(),
         };
-        if !self.splice.is_due(&ends) {
-            return Poll::Ready(Ok(false));
-        }
-        if !down.io.out.is_empty() {
-            // The head, and what came with it.
-            let flushed = ready!(down.io.poll_flush(cx));
-            return Poll::Ready(flushed.map(|()| true).map_err(|_| Failure::ClientGone));
-        }
-        match ready!(self.splice.poll(cx, &ends, pipes)) {
-            Step::Read(count) => up.codec.body_passed(count),
-            Step::Written(count) => {
-                down.codec.data_passed(count);
-                self.bytes += count;
-            }
-            Step::SinkFailed => return Poll::Ready(Err(Failure::ClientGone)),
-            Step::SourceFailed | Step::Truncated => {
+        let sink = Writing {
+            io: &mut down.io,
+            body: down.codec.writing(),
+        };
+        match ready!(self.splice.poll(cx, source, sink, pipes)) {
+            Passed::Moved { written, .. } => self.bytes += written,
+            Passed::Usual => return Poll::Ready(Ok(false)),
+            Passed::SinkFailed => return Poll::Ready(Err(Failure::ClientGone)),
+            Passed::SourceFailed | Passed::Truncated => {
                 return Poll::Ready(Err(Failure::Terminated));
             }
-            Step::Usual => return Poll::Ready(Ok(false)),
         }
         self.moved = true;
         Poll::Ready(Ok(true))

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::net::TcpStream;
 
+use super::h1::{BodyDecoder, BodyEncoder};
 use super::io::Io;
 use crate::tcp::{self, Pipes};
 
@@ -22,46 +23,91 @@ pub struct Splice {
     tried: bool,
 }
 
-/// What one step came to.
-pub enum Step {
-    /// So many bytes left the source.
-    Read(u64),
-    /// So many reached the sink.
-    Written(u64),
+/// What became of it.
+pub enum Passed {
+    /// So many bytes left the source, or reached the sink, or waited to go before them.
+    Moved {
+        read: u64,
+        written: u64,
+    },
+    /// What comes next takes the usual way.
+    Usual,
     /// The source ended before its body did.
     Truncated,
     SourceFailed,
     SinkFailed,
-    /// What comes next takes the usual way.
-    Usual,
 }
 
-/// A body on its way: from where, how much of it is still to be read, where to, how much of it is
-/// still to be written.
-pub struct Ends<'a> {
-    pub from: &'a Io,
-    pub left: Option<u64>,
-    pub to: &'a Io,
-    pub owed: Option<u64>,
+/// Where a body comes from, and how much of it is still to be read.
+pub struct Reading<'a> {
+    pub io: &'a Io,
+    pub body: &'a mut BodyDecoder,
+}
+
+/// Where it goes, and how much of it is still to be written.
+pub struct Writing<'a> {
+    pub io: &'a mut Io,
+    pub body: &'a mut BodyEncoder,
 }
 
 impl Splice {
+    /// Takes one step, if this body is to pass this way.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: Reading<'_>,
+        sink: Writing<'_>,
+        pipes: &Pipes,
+    ) -> Poll<Passed> {
+        if !self.is_due(&source, &sink) {
+            return Poll::Ready(Passed::Usual);
+        }
+        let moved = |read, written| Poll::Ready(Passed::Moved { read, written });
+        if !sink.io.out.is_empty() {
+            // The head, and what came with it.
+            return match ready!(sink.io.poll_flush(cx)) {
+                Ok(()) => moved(0, 0),
+                Err(_) => Poll::Ready(Passed::SinkFailed),
+            };
+        }
+        let (Some(from), Some(to)) = (source.io.plain(), sink.io.plain()) else {
+            return Poll::Ready(Passed::Usual);
+        };
+        if self.moves.held() > 0 {
+            let Ok(written) = ready!(self.moves.poll_drain(cx, to)) else {
+                return Poll::Ready(Passed::SinkFailed);
+            };
+            sink.body.passed(written as u64);
+            return moved(0, written as u64);
+        }
+        let left = source.body.left().unwrap_or(0);
+        let most = usize::try_from(left).unwrap_or(usize::MAX);
+        match ready!(self.poll_fill(cx, from, most, pipes)) {
+            Passed::Moved { read, written } => {
+                source.body.passed(read);
+                moved(read, written)
+            }
+            other => Poll::Ready(other),
+        }
+    }
+
     /// Whether the next bytes go this way.
-    pub fn is_due(&mut self, ends: &Ends<'_>) -> bool {
+    fn is_due(&mut self, source: &Reading<'_>, sink: &Writing<'_>) -> bool {
         if self.moves.held() > 0 {
             return true;
         }
+        let left = source.body.left();
         if self.tried {
-            let due = self.moves.is_on() && ends.left.is_some();
+            let due = self.moves.is_on() && left.is_some();
             if !due {
                 self.moves.release();
             }
             return due;
         }
-        let long = ends.left.is_some_and(|left| left >= LONG) && ends.left == ends.owed;
+        let long = left.is_some_and(|left| left >= LONG) && left == sink.body.owed();
         let due = long
-            && ends.from.input.is_empty()
-            && [ends.from, ends.to]
+            && source.io.input.is_empty()
+            && [source.io, &*sink.io]
                 .iter()
                 .all(|io| io.plain().is_some() && io.may_hold(tcp::HOLDS));
         if due {
@@ -71,48 +117,34 @@ impl Splice {
         due
     }
 
-    /// Moves some bytes; everything that goes before them is to be written by then.
-    pub fn poll(&mut self, cx: &mut Context<'_>, ends: &Ends<'_>, pipes: &Pipes) -> Poll<Step> {
-        let (Some(from), Some(to)) = (ends.from.plain(), ends.to.plain()) else {
-            return Poll::Ready(Step::Usual);
-        };
-        if self.moves.held() > 0 {
-            let written = ready!(self.moves.poll_drain(cx, to));
-            return Poll::Ready(written.map_or(Step::SinkFailed, |n| Step::Written(n as u64)));
-        }
-        let most = match ends.left {
-            Some(left) if self.moves.is_on() => usize::try_from(left).unwrap_or(usize::MAX),
-            _ => {
-                self.moves.release();
-                return Poll::Ready(Step::Usual);
-            }
-        };
-        self.poll_fill(cx, from, most, pipes)
-    }
-
     fn poll_fill(
         &mut self,
         cx: &mut Context<'_>,
         from: &TcpStream,
         most: usize,
         pipes: &Pipes,
-    ) -> Poll<Step> {
+    ) -> Poll<Passed> {
         while self.moves.is_on() {
             match from.poll_read_ready(cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Step::SourceFailed),
+                Poll::Ready(Err(_)) => return Poll::Ready(Passed::SourceFailed),
                 Poll::Pending => {
                     self.moves.release();
                     return Poll::Pending;
                 }
             }
             match self.moves.fill(from, most, pipes) {
-                Ok(0) => return Poll::Ready(Step::Truncated),
-                Ok(n) => return Poll::Ready(Step::Read(n as u64)),
+                Ok(0) => return Poll::Ready(Passed::Truncated),
+                Ok(n) => {
+                    return Poll::Ready(Passed::Moved {
+                        read: n as u64,
+                        written: 0,
+                    });
+                }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(Step::SourceFailed),
+                Err(_) => return Poll::Ready(Passed::SourceFailed),
             }
         }
-        Poll::Ready(Step::Usual)
+        Poll::Ready(Passed::Usual)
     }
 }

@@ -8,7 +8,7 @@ use crate::http::head::Head;
 
 /// Reads one body. Never hands out more than was declared.
 #[derive(Debug, Default)]
-pub(super) enum BodyDecoder {
+pub(in crate::http) enum BodyDecoder {
     /// Nothing is (any more) to be read.
     #[default]
     Done,

@@ -13,7 +13,7 @@ const MAX_EXTENSION: u16 = 1024;
 const MAX_EXTENSIONS: u32 = 16 * 1024;
 
 #[derive(Debug, Default)]
-pub(super) struct Chunked {
+pub(in crate::http) struct Chunked {
     state: State,
     /// Extension bytes so far.
     extensions: u32,

@@ -113,24 +113,14 @@ impl ClientConn {
         self.body.read(&self.limits, input, trailers)
     }
 
-    /// Bytes of the response's body that are still to be read, when its length is known.
-    pub fn body_left(&self) -> Option<u64> {
-        self.body.left()
+    /// How much of the response's body is still to be read, for who reads it without this codec.
+    pub(in crate::http) fn reading(&mut self) -> &mut BodyDecoder {
+        &mut self.body
     }
 
-    /// So many bytes of the response's body were read without this codec.
-    pub fn body_passed(&mut self, count: u64) {
-        self.body.passed(count);
-    }
-
-    /// Bytes of the request's body that are still to be written, when its length is known.
-    pub fn body_owed(&self) -> Option<u64> {
-        self.write.owed()
-    }
-
-    /// So many bytes of the request's body were written without this codec.
-    pub fn data_passed(&mut self, count: u64) {
-        self.write.passed(count);
+    /// How much of the request's body is still to be written, for who writes it without this codec.
+    pub(in crate::http) fn writing(&mut self) -> &mut BodyEncoder {
+        &mut self.write
     }
 
     /// The response's body (if any) was read to its end.

@@ -30,12 +30,14 @@ mod target;
 mod trailers;
 mod write;
 
+pub(super) use self::body::BodyDecoder;
 pub use self::client::ClientConn;
 pub use self::encode::Spelling;
 pub use self::fault::{Fault, Side};
 pub use self::out::Out;
 pub use self::server::ServerConn;
 pub use self::trailers::is_allowed as is_allowed_trailer;
+pub(super) use self::write::BodyEncoder;
 
 use super::head::Method;
 

@@ -8,7 +8,7 @@ use crate::http::head::Head;
 
 /// Writes one body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum BodyEncoder {
+pub(in crate::http) enum BodyEncoder {
     /// No head was written yet.
     #[default]
     Idle,
@@ -23,7 +23,7 @@ pub(super) enum BodyEncoder {
 }
 
 impl BodyEncoder {
-    pub fn new(framing: Framing) -> Self {
+    pub(super) fn new(framing: Framing) -> Self {
         match framing {
             Framing::None | Framing::Described => Self::Dropped,
             Framing::Length(length) => Self::Length(length),
