@@ -15,8 +15,6 @@ use crate::config::route::{
 };
 use crate::telemetry::format::render;
 
-const HEX: &[u8; 16] = b"0123456789abcdef";
-
 /// Headers by which Envoys steer each other. No peer is trusted with them.
 const INTERNAL: IdSet = IdSet::of(&[
     HeaderId::XAnyamHeaderCase,
@@ -146,7 +144,7 @@ fn client_certificate(head: &mut Head, manager: &HttpManager, downstream: &Downs
         add("By", id.as_str());
     }
     if let Some(certificate) = &tls.peer_certificate {
-        add("Hash", &hex(certificate.sha256()));
+        add("Hash", certificate.fingerprint());
     }
     if let Some(peer) = tls.peer.as_ref().filter(|_| manager.client_cert_uri) {
         add("URI", peer.as_str());
@@ -156,13 +154,6 @@ fn client_certificate(head: &mut Head, manager: &HttpManager, downstream: &Downs
     } else {
         head.set(HeaderId::XForwardedClientCert, element.as_bytes());
     }
-}
-
-/// Lower-case hexadecimal digits.
-fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from(HEX[usize::from(nibble & 0xf)]);
-    let digits = bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]);
-    digits.collect()
 }
 
 fn request_id(head: &mut Head, manager: &HttpManager) {
@@ -175,6 +166,7 @@ fn request_id(head: &mut Head, manager: &HttpManager) {
 
 /// A random (version 4) UUID. It names a request and is no secret.
 fn uuid() -> [u8; 36] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut bits = fastrand::u128(..);
     bits = bits & !(0xf << 76) | 4 << 76;
     bits = bits & !(0x3 << 62) | 2 << 62;

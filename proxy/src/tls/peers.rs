@@ -23,7 +23,7 @@ pub struct PeerCertificate {
     pub(super) identity: Option<PeerIdentity>,
     pub(super) not_after: SystemTime,
     serial: Box<str>,
-    sha256: [u8; 32],
+    fingerprint: Box<str>,
 }
 
 impl PeerCertificate {
@@ -32,10 +32,17 @@ impl PeerCertificate {
         &self.serial
     }
 
-    /// SHA-256 of the leaf (DER).
-    pub fn sha256(&self) -> &[u8; 32] {
-        &self.sha256
+    /// SHA-256 of the leaf (DER), lower-case hex.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
     }
+}
+
+/// Lower-case hexadecimal digits.
+fn hex(bytes: &[u8]) -> String {
+    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble & 0xf)]);
+    let digits = bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]);
+    digits.collect()
 }
 
 /// This worker's.
@@ -71,7 +78,7 @@ impl Peers {
             identity: parsed.spiffe.map(PeerIdentity::new),
             not_after: parsed.not_after,
             serial: parsed.serial,
-            sha256,
+            fingerprint: hex(&sha256).into(),
         });
         if self.known.borrow().len() >= self.prune_at.get().max(PRUNE_FROM) {
             self.prune();
