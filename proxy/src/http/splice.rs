@@ -25,7 +25,8 @@ pub struct Splice {
 
 /// What became of it.
 pub enum Passed {
-    /// So many bytes left the source, or reached the sink, or waited to go before them.
+    /// Bytes of the body that left the source, and that reached the sink. Neither, when what goes
+    /// before them was written.
     Moved {
         read: u64,
         written: u64,
