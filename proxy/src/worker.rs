@@ -14,7 +14,7 @@ use crate::listener::SpeaksFirst;
 use crate::memory::Presence;
 use crate::tcp::Pipes;
 use crate::telemetry::{Telemetry, WorkerLogs};
-use crate::timer::Timers;
+use crate::timer::{Alarm, Timers};
 use crate::tls::{Handshaker, STEPS_PER_PASS};
 use crate::upstream::pool::Pools;
 
@@ -86,8 +86,12 @@ impl Worker {
 
     /// The chores of a worker: timers, idle upstream connections, telling idle connections of a
     /// drain. Runs beside the connections, as long as they do.
-    pub async fn run(self: &Rc<Self>) {
-        tokio::join!(self.timers.drive(), self.pools.sweep(self), self.announce());
+    pub async fn run(self: &Rc<Self>, alarm: Alarm) {
+        tokio::join!(
+            self.timers.drive(alarm),
+            self.pools.sweep(self),
+            self.announce()
+        );
     }
 
     pub fn is_draining(&self) -> bool {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{mpsc, watch};
-use tokio::task::LocalSet;
 
 use super::AppError;
 use crate::config::Store;
@@ -17,6 +17,7 @@ use crate::drain::Drain;
 use crate::listener::Bound;
 use crate::memory::{self, Keeper};
 use crate::telemetry::calls::Telemetry;
+use crate::timer::Alarm;
 use crate::worker::{Phase, Worker};
 
 /// The longest an access log line waits in a worker's buffer.
@@ -46,17 +47,19 @@ impl Workers {
             let follower = store.follow();
             let (store, demand, telemetry) = (store.clone(), demand.clone(), telemetry.clone());
             let (phase, report) = (drain.subscribe(), sender.clone());
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()?;
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || {
-                let local = LocalSet::new();
-                local.block_on(&runtime, async {
+                let (runtime, alarm) = match ground() {
+                    Ok(ground) => ground,
+                    Err(error) => {
+                        // Nobody listens any more when another worker failed.
+                        let _ = report.send(vec![format!("worker {index} cannot start: {error}")]);
+                        return;
+                    }
+                };
+                runtime.block_on(async {
                     let worker = Worker::new(index, store, telemetry, demand, phase.clone());
-                    // A task of its own, because this future is polled whenever any task is. A
-                    // worker that panicked has said so on stderr.
-                    let _ = tokio::task::spawn_local(work(worker, follower, phase, report)).await;
+                    work(worker, alarm, follower, phase, report).await;
                 });
             })?);
         }
@@ -89,8 +92,17 @@ impl Workers {
     }
 }
 
+/// What a worker stands on: sockets and tasks by its runtime, time by its own alarm.
+fn ground() -> io::Result<(LocalRuntime, Alarm)> {
+    let mut builder = Builder::new_current_thread();
+    let runtime = builder.enable_io().build_local(LocalOptions::default())?;
+    let alarm = runtime.block_on(async { Alarm::new() })?;
+    Ok((runtime, alarm))
+}
+
 async fn work(
     worker: Rc<Worker>,
+    alarm: Alarm,
     follower: Follower,
     mut phase: watch::Receiver<Phase>,
     report: mpsc::UnboundedSender<Vec<String>>,
@@ -100,10 +112,9 @@ async fn work(
     // Nobody listens any more when another worker failed.
     let _ = report.send(failed);
     let flushing = async {
-        let mut tick = tokio::time::interval(FLUSH);
         let mut keeper = Keeper::default();
         loop {
-            tick.tick().await;
+            worker.timers.sleep(FLUSH).await;
             worker.logs.flush();
             if keeper.crowd_has_left(&worker.presence) {
                 worker.tls.prune();
@@ -117,7 +128,7 @@ async fn work(
     };
     tokio::select! {
         () = closing => {}
-        ((), (), ()) = async { tokio::join!(worker.run(), bound.run(), flushing) } => {}
+        ((), (), ()) = async { tokio::join!(worker.run(alarm), bound.run(), flushing) } => {}
     }
     // What was told to close gets one turn to do so, and to write its last line.
     tokio::task::yield_now().await;

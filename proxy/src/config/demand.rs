@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use crate::timer::Timers;
+
 /// What is wanted, and where the answer goes. The answer comes after the snapshot that holds the
 /// resource was published.
 #[derive(Debug)]
@@ -55,16 +57,24 @@ impl Demand {
     }
 
     /// Asks and waits. A full queue, a closed client and a time-out all answer
-    /// [`Answer::Unavailable`].
+    /// [`Answer::Unavailable`]. For the control thread; workers have [`Demand::ask_by`].
     pub async fn ask(&self, what: Resource) -> Answer {
+        let answer = tokio::time::timeout(self.wait, self.answer(what)).await;
+        answer.unwrap_or(Answer::Unavailable)
+    }
+
+    /// As [`Demand::ask`], by a worker's clock.
+    pub async fn ask_by(&self, timers: &Timers, what: Resource) -> Answer {
+        let answer = timers.timeout(self.wait, self.answer(what)).await;
+        answer.unwrap_or(Answer::Unavailable)
+    }
+
+    async fn answer(&self, what: Resource) -> Answer {
         let (answer, answered) = oneshot::channel();
-        let asking = async {
-            self.sender.send(Wanted { what, answer }).await.ok()?;
-            answered.await.ok()
-        };
-        match tokio::time::timeout(self.wait, asking).await {
-            Ok(Some(answer)) => answer,
-            Ok(None) | Err(_) => Answer::Unavailable,
+        let wanted = Wanted { what, answer };
+        match self.sender.send(wanted).await {
+            Ok(()) => answered.await.unwrap_or(Answer::Unavailable),
+            Err(_) => Answer::Unavailable,
         }
     }
 }

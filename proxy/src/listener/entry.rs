@@ -27,7 +27,8 @@ pub(super) async fn hand_over(
     let Some(demand) = worker.demand.as_ref().filter(|_| is_outbound(entry)) else {
         return Ok(entry.clone());
     };
-    match demand.ask(Resource::Listener(destination)).await {
+    let wanted = Resource::Listener(destination);
+    match demand.ask_by(&worker.timers, wanted).await {
         Answer::Found | Answer::Addresses { .. } => {
             // The entry may itself be newer now: take everything from one snapshot.
             let snapshot = worker.store.load();

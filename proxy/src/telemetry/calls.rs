@@ -242,7 +242,8 @@ fn same<T>(a: &Option<Arc<T>>, b: &Option<Arc<T>>) -> bool {
 async fn look_up(worker: Rc<Worker>, calls: Rc<Calls>, address: IpAddr) {
     if let Some(demand) = &worker.demand {
         // Whatever the answer, the snapshot has the workload or there is none to be had.
-        let _ = demand.ask(Resource::Workload(address)).await;
+        let wanted = Resource::Workload(address);
+        let _ = demand.ask_by(&worker.timers, wanted).await;
     }
     let workload = worker.store.peek().workloads.get(&address).cloned();
     let found = Source::Known(Arc::new(peer(workload.as_deref(), calls.caller.as_ref())));

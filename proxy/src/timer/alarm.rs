@@ -1,0 +1,55 @@
+//! A descriptor that becomes readable when its time has come (timerfd_create(2)).
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create,
+    timerfd_settime,
+};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// One alarm of the kernel's, heard by the runtime that it was made in.
+pub struct Alarm(AsyncFd<OwnedFd>);
+
+impl Alarm {
+    /// # Errors
+    /// No descriptor is left. Panics outside of a runtime with I/O.
+    #[allow(unsafe_code)] // registration of a descriptor
+    pub fn new() -> io::Result<Self> {
+        let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
+        let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
+        // SAFETY: an `OwnedFd` is open and its own for as long as it lives, and lives in the result.
+        let heard = unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) };
+        Ok(Self(heard?))
+    }
+
+    /// Rings `after` from now, or not at all. Forgets what was set before.
+    pub(super) fn set(&self, after: Option<Duration>) {
+        let once = |after: Duration| Timespec {
+            tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: after.subsec_nanos().into(),
+        };
+        let spec = Itimerspec {
+            it_interval: once(Duration::ZERO),
+            // Zero would switch it off.
+            it_value: once(
+                after.map_or(Duration::ZERO, |after| after.max(Duration::from_nanos(1))),
+            ),
+        };
+        let set = timerfd_settime(&self.0, TimerfdTimerFlags::empty(), &spec);
+        debug_assert!(set.is_ok(), "a timer of ours and a time in range");
+    }
+
+    /// Ready once it has rung. Each ring is an edge of its own for epoll, so that nothing has to be
+    /// read from the descriptor.
+    pub(super) async fn rings(&self) {
+        match self.0.readable().await {
+            Ok(mut ready) => ready.clear_ready(),
+            // The runtime is going down.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}

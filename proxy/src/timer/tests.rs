@@ -1,0 +1,105 @@
+//! Deadlines on a clock that goes by itself.
+
+use super::*;
+
+fn run<F: Future>(test: impl FnOnce(Timers) -> F) -> F::Output {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build_local(tokio::runtime::LocalOptions::default())
+        .unwrap();
+    runtime.block_on(async {
+        let timers = Timers::new();
+        let driver = timers.clone();
+        tokio::task::spawn_local(async move { driver.drive(Alarm::new().unwrap()).await });
+        test(timers).await
+    })
+}
+
+#[test]
+fn deadlines_fire_in_order_and_not_before() {
+    run(|timers| async move {
+        let start = Instant::now();
+        timers.sleep(Duration::from_millis(30)).await;
+        assert!(start.elapsed() >= Duration::from_millis(30));
+        let slow = timers.sleep(Duration::from_secs(60));
+        assert_eq!(
+            timers.timeout(Duration::from_millis(20), slow).await,
+            Err(Elapsed)
+        );
+        assert!(start.elapsed() < Duration::from_secs(10));
+    });
+}
+
+#[test]
+fn a_moved_deadline_counts_from_where_it_was_moved_to() {
+    run(|timers| async move {
+        let timer = timers.timer();
+        timer.set(Duration::from_millis(10));
+        timer.set(Duration::from_millis(50));
+        let start = Instant::now();
+        timer.expired().await;
+        assert!(start.elapsed() >= Duration::from_millis(45));
+        timer.set(Duration::from_secs(60));
+        timer.set(Duration::from_millis(10));
+        timer.expired().await;
+        assert!(start.elapsed() < Duration::from_secs(10));
+        timer.set(Duration::from_millis(10));
+        timer.clear();
+        assert!(!timer.is_expired());
+    });
+}
+
+/// Returns once the system's clock is past `instant`.
+fn pass(instant: Instant) {
+    while Instant::now() <= instant {
+        std::hint::spin_loop();
+    }
+}
+
+#[test]
+fn the_clock_stands_still_in_a_turn_and_only_there() {
+    run(|timers| async move {
+        let (clock, turns) = (timers.clone(), timers.clone());
+        let task = async move {
+            let first = clock.now();
+            pass(first);
+            assert_eq!(clock.now(), first);
+            clock.sleep(Duration::from_millis(10)).await;
+            assert!(clock.now() >= first + Duration::from_millis(10));
+        };
+        turns.turns(task).await;
+        let first = timers.now();
+        pass(first);
+        assert!(timers.now() > first);
+    });
+}
+
+#[test]
+fn the_clock_goes_on_after_a_turn_that_panicked() {
+    run(|timers| async move {
+        let clock = timers.clone();
+        let task = timers.turns(async move {
+            clock.now();
+            panic!("on purpose");
+        });
+        let ended = tokio::task::spawn_local(task).await;
+        assert!(ended.is_err_and(|error| error.is_panic()));
+        let first = timers.now();
+        pass(first);
+        assert!(timers.now() > first);
+    });
+}
+
+#[test]
+fn moving_later_does_not_touch_the_wheel() {
+    run(|timers| async move {
+        let timer = timers.timer();
+        timer.set(Duration::from_secs(60));
+        let slot = timer.entry.slot.get();
+        timer.set(Duration::from_secs(90));
+        assert_eq!(timer.entry.slot.get(), slot);
+        assert_eq!(timers.0.slots.borrow().len(), 1);
+        drop(timer);
+        assert!(timers.0.slots.borrow().is_empty());
+    });
+}
