@@ -1,8 +1,14 @@
 //! System calls on sockets that the data path makes itself, and the options it sets.
+//!
+//! Made directly, because the C library makes each of them a point at which a thread may be
+//! cancelled, which costs as much again as the rest of its wrapper.
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Write};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::BytesMut;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
@@ -14,12 +20,38 @@ use tokio::net::TcpStream;
 /// is remembered by tokio apart from that, and cannot be lost.)
 ///
 /// # Errors
-/// `WouldBlock` when nothing is there; else as `read(2)`.
+/// `WouldBlock` when nothing is there; else as `recv(2)`.
 pub fn try_read(tcp: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
+    let room = buf.len();
+    try_read_with(tcp, room, || recv(tcp, buf, RecvFlags::empty()))
+}
+
+/// [`try_read`] into the spare room of `buf`, of which there must be some.
+///
+/// # Errors
+/// As [`try_read`].
+#[allow(unsafe_code)]
+pub fn try_read_buf(tcp: &TcpStream, buf: &mut BytesMut) -> io::Result<usize> {
+    let held = buf.len();
+    let spare = buf.spare_capacity_mut();
+    let room = spare.len();
+    let read = try_read_with(tcp, room, || {
+        recv(tcp, spare, RecvFlags::empty()).map(|(_, read)| ((), read))
+    })?;
+    // SAFETY: `recv` has written so many bytes behind those that were there, and not more.
+    unsafe { buf.set_len(held + read) };
+    Ok(read)
+}
+
+fn try_read_with<T>(
+    tcp: &TcpStream,
+    room: usize,
+    read: impl FnOnce() -> rustix::io::Result<(T, usize)>,
+) -> io::Result<usize> {
     let mut short = None;
     let read = tcp.try_io(Interest::READABLE, || {
-        let n = (&*SockRef::from(tcp)).read(buf)?;
-        if n > 0 && n < buf.len() {
+        let (_, n) = read()?;
+        if n > 0 && n < room {
             short = Some(n);
             return Err(ErrorKind::WouldBlock.into());
         }
@@ -31,9 +63,9 @@ pub fn try_read(tcp: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
 /// Writes what fits, without waiting. A short write clears readiness, as in [`try_read`].
 ///
 /// # Errors
-/// `WouldBlock` when nothing fits; else as `write(2)`.
+/// `WouldBlock` when nothing fits; else as `send(2)`.
 pub fn try_write(tcp: &TcpStream, buf: &[u8]) -> io::Result<usize> {
-    try_write_with(tcp, buf.len(), |mut socket| socket.write(buf))
+    try_write_with(tcp, buf.len(), || Ok(send(tcp, buf, SendFlags::NOSIGNAL)?))
 }
 
 /// [`try_write`] of several slices in one system call.
@@ -42,17 +74,17 @@ pub fn try_write(tcp: &TcpStream, buf: &[u8]) -> io::Result<usize> {
 /// As [`try_write`].
 pub fn try_write_vectored(tcp: &TcpStream, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
     let total = bufs.iter().map(|buf| buf.len()).sum();
-    try_write_with(tcp, total, |mut socket| socket.write_vectored(bufs))
+    try_write_with(tcp, total, || (&*SockRef::from(tcp)).write_vectored(bufs))
 }
 
 fn try_write_with(
     tcp: &TcpStream,
     total: usize,
-    write: impl FnOnce(&socket2::Socket) -> io::Result<usize>,
+    write: impl FnOnce() -> io::Result<usize>,
 ) -> io::Result<usize> {
     let mut short = None;
     let written = tcp.try_io(Interest::WRITABLE, || {
-        let n = write(&SockRef::from(tcp))?;
+        let n = write()?;
         if n < total {
             short = Some(n);
             return Err(ErrorKind::WouldBlock.into());
@@ -60,6 +92,36 @@ fn try_write_with(
         Ok(n)
     });
     short.map_or(written, Ok)
+}
+
+/// [`try_write`] once that will do something.
+pub fn poll_write(tcp: &TcpStream, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    poll_written(tcp, cx, || try_write(tcp, buf))
+}
+
+/// [`try_write_vectored`] once that will do something.
+pub fn poll_write_vectored(
+    tcp: &TcpStream,
+    cx: &mut Context<'_>,
+    bufs: &[IoSlice<'_>],
+) -> Poll<io::Result<usize>> {
+    poll_written(tcp, cx, || try_write_vectored(tcp, bufs))
+}
+
+/// Writes first and waits then: nearly always there is room.
+fn poll_written(
+    tcp: &TcpStream,
+    cx: &mut Context<'_>,
+    mut write: impl FnMut() -> io::Result<usize>,
+) -> Poll<io::Result<usize>> {
+    loop {
+        match write() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                ready!(tcp.poll_write_ready(cx))?;
+            }
+            done => return Poll::Ready(done),
+        }
+    }
 }
 
 /// How a connection is kept and given up.

@@ -162,7 +162,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
             };
             drop(outcome);
             self.cluster.metrics.retries.inc();
-            self.pause(wait).await?;
+            Box::pin(self.pause(wait)).await?;
             self.rewind();
         }
     }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::observe::Downstream;
 use super::{authorise, authority};
@@ -69,6 +70,12 @@ impl Conn {
             *current = Rc::new(look_up(&self.downstream, newest, &current));
         }
         current.clone()
+    }
+
+    /// Time since it was accepted.
+    pub fn age(&self) -> Duration {
+        let now = self.worker.timers.now();
+        now.saturating_duration_since(self.downstream.since)
     }
 
     /// The connection should end at the next occasion.

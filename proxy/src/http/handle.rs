@@ -98,7 +98,7 @@ pub async fn handle(
         Err(fault) => Err(Failure::BadRequest(fault)),
     };
     let result = match result {
-        Err(failure) => exchange.fail(&failure).await,
+        Err(failure) => Box::pin(exchange.fail(&failure)).await,
         Ok(()) => Ok(()),
     };
     let mut info = exchange.info;

@@ -2,7 +2,7 @@
 //! written.
 
 use std::future::Future;
-use std::io::{self, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
@@ -12,6 +12,7 @@ use tokio::net::TcpStream;
 
 use super::h1::Out;
 use crate::buffer::{self, Pool};
+use crate::socket;
 use crate::stream::Stream;
 
 /// Room a read should find; below it the buffer is changed for another.
@@ -79,20 +80,32 @@ impl Io {
         if self.eof {
             return Poll::Ready(Ok(0));
         }
-        ready!(self.poll_readable(cx))?;
-        self.make_room();
-        let room = self.input.capacity() - self.input.len();
-        let polled = pin!(self.stream.read_buf(&mut self.input)).poll(cx);
-        match polled {
-            Poll::Ready(Ok(read)) => {
-                self.bulk = read == room;
-                self.eof = read == 0;
+        loop {
+            ready!(self.poll_readable(cx))?;
+            self.make_room();
+            let room = self.input.capacity() - self.input.len();
+            let polled = match &self.stream {
+                Stream::Tcp(tcp) => match socket::try_read_buf(tcp, &mut self.input) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        // Readiness was spurious. The next look registers interest.
+                        self.release();
+                        continue;
+                    }
+                    done => Poll::Ready(done),
+                },
+                _ => pin!(self.stream.read_buf(&mut self.input)).poll(cx),
+            };
+            match &polled {
+                Poll::Ready(Ok(read)) => {
+                    self.bulk = *read == room;
+                    self.eof = *read == 0;
+                }
+                // Spurious too; the read has registered interest.
+                Poll::Pending => self.release(),
+                Poll::Ready(Err(_)) => {}
             }
-            // Readiness may be spurious; the read has registered interest.
-            Poll::Pending => self.release(),
-            Poll::Ready(Err(_)) => {}
+            return polled;
         }
-        polled
     }
 
     /// Ready when a read would find something.
@@ -103,13 +116,14 @@ impl Io {
     /// Writes all that waits.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
-            let mut segments = [IoSlice::new(&[]); MAX_SEGMENTS];
-            let count = self.out.chunks_vectored(&mut segments);
-            let stream = Pin::new(&mut self.stream);
             // One segment is the common case, and `send` costs the kernel less than `writev`.
-            let written = ready!(match &segments[..count] {
-                [one] => stream.poll_write(cx, one),
-                several => stream.poll_write_vectored(cx, several),
+            let written = ready!(match self.out.only() {
+                Some(one) => Pin::new(&mut self.stream).poll_write(cx, one),
+                None => {
+                    let mut segments = [IoSlice::new(&[]); MAX_SEGMENTS];
+                    let count = self.out.chunks_vectored(&mut segments);
+                    Pin::new(&mut self.stream).poll_write_vectored(cx, &segments[..count])
+                }
             })?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));

@@ -146,20 +146,31 @@ mod budgets;
 mod tests {
     use std::future::Future;
 
+    use super::super::down::Down;
+    use super::super::handle::{Request, handle};
     use super::*;
+    use crate::timer::Timer;
 
     fn size<F: Future>(_: impl FnOnce(Rc<Conn>, Stream, BytesMut) -> F) -> usize {
         size_of::<F>()
     }
 
-    /// Every connection holds this much for as long as it is open.
+    fn of_exchange<'a, F: Future>(
+        _: impl FnOnce(&'a Conn, &'a Timer, &'a mut Down<'a>, Request, bool) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    /// Every connection holds this much for as long as it is open, and a request while it lasts.
     #[test]
-    fn an_idle_connection_is_small() {
+    fn connections_and_requests_are_small() {
         let budgets = budgets::of("size");
         for (name, size) in [
             ("http1-connection", size(serve1::serve)),
             ("http2-connection", size(serve2::serve)),
+            ("http-exchange", of_exchange(handle)),
         ] {
+            println!("size         {name:<24} {size:10}");
             let most = budgets[name];
             assert!(size as f64 <= most, "{name}: {size} bytes, at most {most}");
         }

@@ -127,7 +127,7 @@ fn must_close(conn: &Conn, served: u32, framing: Option<&Framing>) -> bool {
         .is_some_and(|max| served >= max);
     let old = manager
         .max_connection_duration
-        .is_some_and(|max| conn.downstream.since.elapsed() >= max);
+        .is_some_and(|max| conn.age() >= max);
     framing.is_none() || spent || old || conn.is_draining()
 }
 
@@ -139,7 +139,7 @@ async fn next(conn: &Conn, server: &mut Server1, timer: &Timer, served: u32) -> 
     }
     let manager = conn.resolve().manager.clone();
     let lifetime = manager.max_connection_duration;
-    let left = lifetime.map(|max| max.saturating_sub(conn.downstream.since.elapsed()));
+    let left = lifetime.map(|max| max.saturating_sub(conn.age()));
     let limit = [manager.idle_timeout, left].into_iter().flatten().min();
     timer.set(limit.unwrap_or(LONG));
     poll_fn(|cx| {

@@ -71,7 +71,7 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
     let mut budget = Budget::new(conn.resolve().manager.http2.max_resets);
     let mut served = 0u32;
     let mut draining = false;
-    let mut idle_since = Instant::now();
+    let mut idle_since = timer.now();
     loop {
         let accepted = poll_fn(|cx| {
             if budget.is_exceeded() {
@@ -84,7 +84,7 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
             if open.get() > 0 {
                 idle_since = timer.now();
             }
-            if !draining && should_end(conn, served, open.get(), idle_since) {
+            if !draining && should_end(conn, served, open.get(), idle_since, timer.now()) {
                 draining = true;
                 connection.graceful_shutdown();
                 cx.waker().wake_by_ref();
@@ -121,7 +121,7 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
 }
 
 /// Whether the connection should end once its streams have.
-fn should_end(conn: &Conn, served: u32, open: usize, idle_since: Instant) -> bool {
+fn should_end(conn: &Conn, served: u32, open: usize, idle_since: Instant, now: Instant) -> bool {
     let resolved = conn.resolve();
     let manager = &resolved.manager;
     let spent = manager
@@ -129,10 +129,10 @@ fn should_end(conn: &Conn, served: u32, open: usize, idle_since: Instant) -> boo
         .is_some_and(|max| served >= max);
     let old = manager
         .max_connection_duration
-        .is_some_and(|max| conn.downstream.since.elapsed() >= max);
+        .is_some_and(|max| conn.age() >= max);
     let idle = manager
         .idle_timeout
-        .is_some_and(|max| open == 0 && idle_since.elapsed() >= max);
+        .is_some_and(|max| open == 0 && now.saturating_duration_since(idle_since) >= max);
     spent || old || idle || conn.is_draining()
 }
 
@@ -144,7 +144,8 @@ fn arm(conn: &Conn, timer: &Timer, open: usize, idle_since: Instant, draining: b
         }
         return;
     }
-    let left = |max: Duration, since: Instant| max.saturating_sub(since.elapsed());
+    let now = timer.now();
+    let left = |max: Duration, since| max.saturating_sub(now.saturating_duration_since(since));
     let idle = manager.idle_timeout.filter(|_| open == 0);
     let idle = idle.map(|max| left(max, idle_since));
     let lifetime = manager.max_connection_duration;
@@ -179,7 +180,8 @@ async fn stream(
         start,
     };
     let mut down = Down::H2(&mut stream);
-    let ended = handle(conn, &timer, &mut down, request, false).await;
+    // In a box of its own: a task is moved twice while it is made, whatever it has room for.
+    let ended = Box::pin(handle(conn, &timer, &mut down, request, false)).await;
     if let Some(tunnel) = ended.tunnel {
         if let Some(down) = stream.into_tunnel(&conn.worker.buffers) {
             Box::pin(tunnel.relay(conn, down.into(), BytesMut::new())).await;

@@ -289,17 +289,5 @@ fn at(end: End) -> impl Fn(io::Error) -> Fault {
 }
 
 fn poll_write(cx: &mut Context<'_>, sink: &mut Stream, bytes: &[u8]) -> Poll<io::Result<usize>> {
-    let tcp = match sink {
-        Stream::Tls(tls) => return Pin::new(&mut **tls).poll_write(cx, bytes),
-        Stream::Tunnel(tunnel) => return Pin::new(&mut **tunnel).poll_write(cx, bytes),
-        Stream::Tcp(tcp) => tcp,
-    };
-    loop {
-        match socket::try_write(tcp, bytes) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                ready!(tcp.poll_write_ready(cx))?;
-            }
-            done => return Poll::Ready(done),
-        }
-    }
+    Pin::new(sink).poll_write(cx, bytes)
 }

@@ -18,6 +18,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion, version};
 
 use super::error::TlsError;
+use super::judged::Judged;
 use super::material::{Identity, Live, TrustBundle};
 use super::verify::{PeerRole, PeerRules, Verifier};
 
@@ -156,6 +157,7 @@ impl ServerContext {
                 trust: trust.clone(),
                 rules: self.rules.clone(),
                 mandatory: options.require_client_certificate,
+                judged: Judged::default(),
             }))
         };
         let resolver = OneCertificate(identity.certified().clone());
@@ -273,6 +275,7 @@ impl ClientContext {
                 trust: trust.clone(),
                 rules: self.rules.clone(),
                 mandatory: true,
+                judged: Judged::default(),
             }));
         let mut config = match &identity {
             Some(identity) => {

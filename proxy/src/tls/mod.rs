@@ -2,7 +2,8 @@
 //!
 //! - `identity`: SPIFFE ids and the identity of a peer
 //! - `material`: certificates, keys, trust bundles, and how they are replaced
-//! - `verify`: how a peer's certificate is judged; `san`: which of its names are accepted
+//! - `verify`: how a peer's certificate is judged; `san`: which of its names are accepted;
+//!   `judged`: the good ones are remembered
 //! - `context`: the settings that a listener accepts and a cluster dials with
 //! - `hello`: SNI and ALPN of a ClientHello
 //! - `handshake`: [`Handshaker`], per worker: accepts and connects, fairly
@@ -16,6 +17,7 @@ mod error;
 mod handshake;
 pub mod hello;
 mod identity;
+mod judged;
 mod live;
 mod material;
 mod peers;

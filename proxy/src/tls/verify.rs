@@ -20,6 +20,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::identity::{SpiffeError, SpiffeId};
+use super::judged::{self, Judged};
 use super::material::{TrustBundle, time_from_unix};
 use super::san::SanMatch;
 
@@ -268,6 +269,7 @@ pub(super) struct Verifier {
     pub(super) rules: Arc<PeerRules>,
     /// Servers: whether a client without a certificate is turned away.
     pub(super) mandatory: bool,
+    pub(super) judged: Judged,
 }
 
 impl Verifier {
@@ -277,10 +279,19 @@ impl Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
-        match &self.trust {
-            Some(trust) => judge(trust, &self.rules, self.role, leaf, intermediates, now).map(drop),
-            None => Ok(()),
+        let Some(trust) = &self.trust else {
+            return Ok(());
+        };
+        let chain = || std::iter::once(leaf).chain(intermediates);
+        if !trust.crls.is_empty() || intermediates.len() > self.rules.max_intermediates {
+            return judge(trust, &self.rules, self.role, leaf, intermediates, now).map(drop);
         }
+        let digest = judged::digest(chain());
+        if !self.judged.knows(&digest, now) {
+            judge(trust, &self.rules, self.role, leaf, intermediates, now)?;
+            self.judged.remember(digest, chain());
+        }
+        Ok(())
     }
 }
 

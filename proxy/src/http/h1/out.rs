@@ -49,6 +49,12 @@ impl Out {
         self.remaining
     }
 
+    /// All that waits, when it is one segment.
+    #[inline]
+    pub fn only(&self) -> Option<&[u8]> {
+        (self.segments.len() == 1).then(|| self.chunk())
+    }
+
     /// Forgets what waits.
     pub fn clear(&mut self) {
         self.segments.clear();

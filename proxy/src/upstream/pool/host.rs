@@ -1,6 +1,7 @@
 //! Connections to one endpoint.
 
 use std::cell::{Cell, RefCell};
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
@@ -65,7 +66,7 @@ impl Host {
                 let stream = dial(worker, target, Some(Version::Http11)).await?;
                 return Ok(begin(exclusive_client(worker, target, stream, permit)));
             }
-            self.wait(worker, target, &mut pending).await?;
+            Box::pin(self.wait(worker, target, &mut pending)).await?;
         }
     }
 
@@ -103,11 +104,11 @@ impl Host {
                 }
             }
             if self.dialling.get() {
-                self.wait(worker, target, &mut pending).await?;
+                Box::pin(self.wait(worker, target, &mut pending)).await?;
                 continue;
             }
             let Some(permit) = target.cluster.limits.try_connection() else {
-                self.wait(worker, target, &mut pending).await?;
+                Box::pin(self.wait(worker, target, &mut pending)).await?;
                 continue;
             };
             let _dialling = Dialling::begin(self);
@@ -128,7 +129,7 @@ impl Host {
         let permit = loop {
             match target.cluster.limits.try_connection() {
                 Some(permit) => break permit,
-                None => self.wait(worker, target, &mut pending).await?,
+                None => Box::pin(self.wait(worker, target, &mut pending)).await?,
             }
         };
         let stream = dial(worker, target, None).await?;
@@ -151,8 +152,8 @@ impl Host {
         permit: Permit,
     ) -> Result<Rc<Shared>, Failure> {
         let options = &target.cluster.http2;
-        self.share(worker, target.cluster, stream, Some(permit), options)
-            .await
+        let sharing = self.share(worker, target.cluster, stream, Some(permit), options);
+        Box::pin(sharing).await
     }
 
     pub(super) async fn share(
@@ -307,31 +308,34 @@ fn is_quiet(io: &mut Io) -> bool {
     io.poll_fill(&mut cx).is_pending()
 }
 
-/// `version`: what will be spoken, where that is settled already.
-async fn dial(
-    worker: &Worker,
-    target: &Target<'_>,
+/// `version`: what will be spoken, where that is settled already. On the heap, because most requests
+/// find a connection and need no room for this.
+fn dial<'a>(
+    worker: &'a Worker,
+    target: &'a Target<'_>,
     version: Option<Version>,
-) -> Result<Stream, Failure> {
-    let metrics = &target.cluster.metrics;
-    metrics.connections.inc();
-    let alpn = offer(target, version);
-    let dial = Dial {
-        sni: None,
-        alpn: alpn.as_deref(),
-    };
-    connect(worker, target.cluster, target.endpoint, &dial)
-        .await
-        .map_err(|error| match error {
-            ConnectError::Timeout(_) => {
-                metrics.connect_timeouts.inc();
-                Failure::ConnectTimeout
-            }
-            other => {
-                metrics.connect_failures.inc();
-                Failure::Connect(other.to_string().into())
-            }
-        })
+) -> Pin<Box<impl Future<Output = Result<Stream, Failure>>>> {
+    Box::pin(async move {
+        let metrics = &target.cluster.metrics;
+        metrics.connections.inc();
+        let alpn = offer(target, version);
+        let dial = Dial {
+            sni: None,
+            alpn: alpn.as_deref(),
+        };
+        connect(worker, target.cluster, target.endpoint, &dial)
+            .await
+            .map_err(|error| match error {
+                ConnectError::Timeout(_) => {
+                    metrics.connect_timeouts.inc();
+                    Failure::ConnectTimeout
+                }
+                other => {
+                    metrics.connect_failures.inc();
+                    Failure::Connect(other.to_string().into())
+                }
+            })
+    })
 }
 
 /// Of the protocols that the context would offer, those of the version that will be spoken.
