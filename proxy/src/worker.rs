@@ -10,6 +10,7 @@ use crate::buffer;
 use crate::config::Store;
 use crate::config::demand::Demand;
 use crate::http::date::DateCache;
+use crate::http::head::Heads;
 use crate::listener::SpeaksFirst;
 use crate::memory::Presence;
 use crate::tcp::Pipes;
@@ -36,6 +37,7 @@ pub struct Worker {
     pub index: usize,
     pub store: Arc<Store>,
     pub buffers: buffer::Pool,
+    pub heads: Heads,
     pub timers: Timers,
     /// TLS handshakes, both ways.
     pub tls: Handshaker,
@@ -70,6 +72,7 @@ impl Worker {
             store,
             tls: Handshaker::new(buffers.clone(), STEPS_PER_PASS),
             buffers,
+            heads: Heads::default(),
             logs: WorkerLogs::default(),
             date: DateCache::default(),
             timers: Timers::new(),

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::telemetry::escape;
+
 /// One access log: where to, in which format, which requests.
 pub struct AccessLog {
     pub sink: Arc<crate::telemetry::access_log::Sink>,
@@ -13,14 +15,32 @@ pub enum LogFormat {
     Text(Format),
     /// Ordered fields; `omit_empty` as Envoy's `omit_empty_values`.
     Json {
-        fields: Vec<(Box<str>, JsonValue)>,
+        fields: Vec<JsonField>,
         omit_empty: bool,
     },
 }
 
+pub struct JsonField {
+    /// The name as it is written: in quotes, escaped, with its colon.
+    pub key: Box<[u8]>,
+    pub value: JsonValue,
+}
+
+impl JsonField {
+    pub fn new(name: &str, value: JsonValue) -> Self {
+        let mut key = Vec::with_capacity(name.len() + 3);
+        escape::json(name.as_bytes(), &mut key);
+        key.push(b':');
+        Self {
+            key: key.into(),
+            value,
+        }
+    }
+}
+
 pub enum JsonValue {
     Format(Format),
-    Object(Vec<(Box<str>, JsonValue)>),
+    Object(Vec<JsonField>),
     List(Vec<JsonValue>),
     Number(f64),
     Bool(bool),

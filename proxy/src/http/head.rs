@@ -9,15 +9,18 @@
 //! and the path held here are the only ones: the `Host` field, where there is one, always has the
 //! authority's value, and the encoder writes nothing else.
 //!
-//! `field` (spans, fields, start-line types) → `Head` (accessors, edits) → `request` (target parts).
+//! `field` (spans, fields, start-line types) → `Head` (accessors, edits) → `request` (target parts);
+//! `pool` keeps heads for the next message.
 
 mod field;
+mod pool;
 mod request;
 
 use bytes::Bytes;
 
 pub(super) use self::field::Span;
 pub use self::field::{Field, FieldRef, Method, TargetForm, Values, Version};
+pub use self::pool::Heads;
 pub use super::header_id::{HeaderId, IdSet};
 
 /// Scratch capacity kept over [`Head::clear`], bytes.

@@ -158,6 +158,11 @@ impl IdSet {
         }
         Self(bits & !HeaderId::Other.bit())
     }
+
+    #[inline]
+    pub const fn contains(self, id: HeaderId) -> bool {
+        self.0 & id.bit() != 0
+    }
 }
 
 // The presence set of a head is 128 bits wide.

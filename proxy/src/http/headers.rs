@@ -7,9 +7,9 @@ use super::date::DateCache;
 use super::h1::{BodyLength, ResponseInfo};
 use super::head::{Head, HeaderId, IdSet};
 use super::observe::{Downstream, RequestInfo};
-use super::upgrade;
+use super::{client_cert, upgrade};
 use crate::config::access_log::{Format, Part};
-use crate::config::http::{ForwardClientCert, HttpManager, ServerHeader};
+use crate::config::http::{HttpManager, ServerHeader};
 use crate::config::route::{
     AppendAction, HeaderAppend, HeaderEdits, Route, RouteTable, VirtualHost, WeightedCluster,
 };
@@ -70,7 +70,7 @@ pub fn sanitise(info: &mut RequestInfo) {
         let https = said.is_some_and(|said| said.eq_ignore_ascii_case(b"https"));
         head.set_scheme(if https { b"https" } else { b"http" });
     }
-    client_certificate(head, manager, downstream);
+    client_cert::forward(head, manager, downstream);
     request_id(head, manager);
     if let Some(via) = &manager.via {
         append_to_list(head, HeaderId::Via, via.as_bytes());
@@ -107,7 +107,7 @@ fn address_in_list(head: &Head, skip: usize) -> Option<IpAddr> {
     text.trim().parse().ok()
 }
 
-fn append_to_list(head: &mut Head, id: HeaderId, value: &[u8]) {
+pub(super) fn append_to_list(head: &mut Head, id: HeaderId, value: &[u8]) {
     let mut joined = Vec::new();
     for known in head.get_all(id) {
         joined.extend_from_slice(known);
@@ -115,45 +115,6 @@ fn append_to_list(head: &mut Head, id: HeaderId, value: &[u8]) {
     }
     joined.extend_from_slice(value);
     head.set(id, &joined);
-}
-
-/// `x-forwarded-client-cert`, with `By`, `Hash` and `URI` as Envoy writes them.
-fn client_certificate(head: &mut Head, manager: &HttpManager, downstream: &Downstream) {
-    use ForwardClientCert as F;
-    let mode = manager.forward_client_cert;
-    let tls = downstream.tls.as_ref().filter(|tls| tls.peer_verified);
-    let Some(tls) = tls.filter(|_| mode != F::Sanitize) else {
-        if mode != F::AlwaysForwardOnly {
-            head.remove(HeaderId::XForwardedClientCert);
-        }
-        return;
-    };
-    if matches!(mode, F::ForwardOnly | F::AlwaysForwardOnly) {
-        return;
-    }
-    let mut element = String::new();
-    let mut add = |key: &str, value: &str| {
-        element.push_str(if element.is_empty() { "" } else { ";" });
-        element.push_str(key);
-        element.push('=');
-        element.push_str(value);
-    };
-    let own = downstream.chain.tls.as_ref();
-    let own = own.and_then(|context| context.options().identity.load());
-    if let Some(id) = own.as_ref().and_then(|identity| identity.spiffe_id()) {
-        add("By", id.as_str());
-    }
-    if let Some(certificate) = &tls.peer_certificate {
-        add("Hash", certificate.fingerprint());
-    }
-    if let Some(peer) = tls.peer.as_ref().filter(|_| manager.client_cert_uri) {
-        add("URI", peer.as_str());
-    }
-    if mode == F::AppendForward {
-        append_to_list(head, HeaderId::XForwardedClientCert, element.as_bytes());
-    } else {
-        head.set(HeaderId::XForwardedClientCert, element.as_bytes());
-    }
 }
 
 fn request_id(head: &mut Head, manager: &HttpManager) {

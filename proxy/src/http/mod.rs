@@ -4,7 +4,7 @@
 //! - `serve` (which codec), `serve1`, `serve2` (a connection's loop), `conn` (what its requests
 //!   share)
 //! - `handle`: a request's life, step by step: `path`, `authority` (one value each), `headers`
-//!   (sanitise, edit), `plan` with `matching` (route), `authorise`, `redirect`, `rewrite`,
+//!   (sanitise, edit) with `client_cert`, `plan` with `matching` (route), `authorise`, `redirect`, `rewrite`,
 //!   `attempt` with `patience`, `retry`, `deadline`, `timeout` and `upgrade`, `relay` with `pump` and
 //!   `splice` (bodies), `tunnel` (bytes that left the codec), `mirror`
 //! - `down` and `up`: the two ends of an exchange, HTTP/1 or HTTP/2; `io`: socket and buffers
@@ -14,6 +14,7 @@
 mod attempt;
 pub(crate) mod authorise;
 pub mod authority;
+mod client_cert;
 pub mod conn;
 pub mod date;
 mod deadline;

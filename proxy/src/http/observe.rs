@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::client_cert;
 use super::head::{Head, HeaderId, Version};
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::Endpoint;
@@ -36,6 +37,7 @@ pub struct Downstream {
     pub timers: Timers,
     /// The edges its requests count on.
     pub calls: Rc<Calls>,
+    pub client_cert: client_cert::Element,
     /// Counts it for as long as it is open.
     pub _open: OpenConnection,
 }

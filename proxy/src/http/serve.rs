@@ -65,6 +65,7 @@ pub fn serve(worker: &Rc<Worker>, connection: Connection) -> Pin<Box<dyn Future<
         since: worker.timers.now(),
         timers: worker.timers.clone(),
         calls,
+        client_cert: Default::default(),
         _open: open,
     };
     let codec = known(&stream, &manager);

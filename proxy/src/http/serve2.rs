@@ -14,7 +14,6 @@ use super::conn::Conn;
 use super::down::Down;
 use super::h2::{Bounds, Budget, Chunk, Prefixed, RAPID, ServerStream, keepalive, request_in};
 use super::handle::{Request, handle};
-use super::head::Head;
 use crate::config::http::HttpManager;
 use crate::stream::Stream;
 use crate::timer::Timer;
@@ -166,22 +165,27 @@ async fn stream(
         bytes: manager.max_request_headers_bytes,
         fields: manager.max_headers_count,
     };
-    let (framing, head) = match request_in(parts, body.is_end_stream(), bounds, conn.spell) {
-        Ok((head, framing)) => (Ok(framing), head),
-        Err(fault) => (Err(fault), Head::new()),
-    };
+    let heads = &conn.worker.heads;
+    let mut head = heads.take();
+    let ended = body.is_end_stream();
+    let framing = request_in(&mut head, parts, ended, bounds, conn.spell);
+    if framing.is_err() {
+        head.clear();
+    }
     let expects_continue = framing.as_ref().is_ok_and(|f| f.expect_continue);
     let mut stream = ServerStream::new(body, respond, expects_continue, conn.spell);
     let timer = conn.worker.timers.timer();
     let request = Request {
         framing,
         head,
-        spare: Head::new(),
+        spare: heads.take(),
         start,
     };
     let mut down = Down::H2(&mut stream);
     // In a box of its own: a task is moved twice while it is made, whatever it has room for.
     let ended = Box::pin(handle(conn, &timer, &mut down, request, false)).await;
+    heads.put(ended.heads.0);
+    heads.put(ended.heads.1);
     if let Some(tunnel) = ended.tunnel {
         if let Some(down) = stream.into_tunnel(&conn.worker.buffers) {
             Box::pin(tunnel.relay(conn, down.into(), BytesMut::new())).await;

@@ -183,7 +183,9 @@ impl WorkerLogs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::access_log::{Format, JsonValue, LogFilter, LogFormat, Operator, Part};
+    use crate::config::access_log::{
+        Format, JsonField, JsonValue, LogFilter, LogFormat, Operator, Part,
+    };
     use crate::telemetry::ResponseFlags;
     use std::time::SystemTime;
 
@@ -217,9 +219,9 @@ mod tests {
             sink,
             format: LogFormat::Json {
                 fields: vec![
-                    ("code".into(), operator(Operator::ResponseCode)),
-                    ("path".into(), operator(Operator::Path)),
-                    ("sni".into(), operator(Operator::RequestedServerName)),
+                    JsonField::new("code", operator(Operator::ResponseCode)),
+                    JsonField::new("path", operator(Operator::Path)),
+                    JsonField::new("sni", operator(Operator::RequestedServerName)),
                 ],
                 omit_empty: false,
             },

@@ -30,31 +30,39 @@ pub fn text(value: &[u8], out: &mut Vec<u8>) {
 /// Appends `value` as a JSON string, quotes included; bytes that are not UTF-8 become U+FFFD.
 pub fn json(value: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    if value
-        .iter()
-        .all(|b| matches!(b, 0x20..=0x7e) && *b != b'\\' && *b != b'"')
-    {
-        out.extend_from_slice(value);
-    } else {
-        for chunk in value.utf8_chunks() {
-            for c in chunk.valid().chars() {
-                match c {
-                    '"' => out.extend_from_slice(b"\\\""),
-                    '\\' => out.extend_from_slice(b"\\\\"),
-                    c if c.is_control() || unsafe_to_print(c) => {
-                        for unit in c.encode_utf16(&mut [0; 2]) {
-                            push(out, format_args!("\\u{unit:04x}"));
-                        }
+    json_part(value, out);
+    out.push(b'"');
+}
+
+/// A part of a JSON string, as [`json`] has it between the quotes.
+pub fn json_part(value: &[u8], out: &mut Vec<u8>) {
+    if is_plain(value) {
+        return out.extend_from_slice(value);
+    }
+    for chunk in value.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '"' => out.extend_from_slice(b"\\\""),
+                '\\' => out.extend_from_slice(b"\\\\"),
+                c if c.is_control() || unsafe_to_print(c) => {
+                    for unit in c.encode_utf16(&mut [0; 2]) {
+                        push(out, format_args!("\\u{unit:04x}"));
                     }
-                    c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
                 }
-            }
-            if !chunk.invalid().is_empty() {
-                out.extend_from_slice("\u{fffd}".as_bytes());
+                c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
         }
+        if !chunk.invalid().is_empty() {
+            out.extend_from_slice("\u{fffd}".as_bytes());
+        }
     }
-    out.push(b'"');
+}
+
+/// Whether a JSON string may hold these bytes as they are. Without an end at the first that is not,
+/// many are looked at in one instruction.
+fn is_plain(value: &[u8]) -> bool {
+    let plain = |b: &u8| matches!(*b, 0x20..=0x7e) & (*b != b'\\') & (*b != b'"');
+    value.iter().fold(true, |all, b| all & plain(b))
 }
 
 /// Control characters, and those that reorder what a terminal shows.
@@ -103,6 +111,29 @@ impl Civil {
             minute: rest / 60 % 60,
             second: rest % 60,
         }
+    }
+}
+
+impl Civil {
+    /// As RFC 3339 has it, with milliseconds.
+    pub fn rfc3339(&self, millis: u32) -> [u8; 24] {
+        let mut text = *b"0000-00-00T00:00:00.000Z";
+        let fields = [
+            (0..4, self.year),
+            (5..7, self.month),
+            (8..10, self.day),
+            (11..13, self.hour),
+            (14..16, self.minute),
+            (17..19, self.second),
+            (20..23, u64::from(millis)),
+        ];
+        for (place, mut number) in fields {
+            for digit in text[place].iter_mut().rev() {
+                *digit = b'0' + (number % 10) as u8;
+                number /= 10;
+            }
+        }
+        text
     }
 }
 
@@ -203,6 +234,9 @@ mod tests {
             let time = Civil::from_unix(seconds);
             strftime(&mut out, "%F %T", &time, Duration::from_secs(seconds)).unwrap();
             assert_eq!(String::from_utf8(out).unwrap(), text);
+            let stamp = time.rfc3339(7);
+            let stamp = std::str::from_utf8(&stamp).unwrap();
+            assert_eq!(stamp, format!("{}.007Z", text.replace(' ', "T")));
         }
         assert!(is_strftime("%Y-%m-%dT%H:%M:%S.%3f%%"));
         assert!(!is_strftime("%Q"));

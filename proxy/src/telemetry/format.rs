@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use super::escape;
 use super::record::{Headers, Record};
 use crate::config::access_log::{
-    AccessLog, Format, JsonValue, LogFilter, LogFormat, Operator, Part,
+    AccessLog, Format, JsonField, JsonValue, LogFilter, LogFormat, Operator, Part,
 };
 use crate::config::matcher::HeaderName;
 
@@ -69,21 +69,15 @@ fn passes(filter: &LogFilter, record: &Record<'_>) -> bool {
     }
 }
 
-fn render_object(
-    fields: &[(Box<str>, JsonValue)],
-    omit_empty: bool,
-    record: &Record<'_>,
-    out: &mut Vec<u8>,
-) {
+fn render_object(fields: &[JsonField], omit_empty: bool, record: &Record<'_>, out: &mut Vec<u8>) {
     out.push(b'{');
     let mut first = true;
-    for (name, value) in fields {
+    for JsonField { key, value } in fields {
         let start = out.len();
         if !first {
             out.push(b',');
         }
-        escape::json(name.as_bytes(), out);
-        out.push(b':');
+        out.extend_from_slice(key);
         let empty = render_json(value, omit_empty, record, out);
         if empty && omit_empty {
             out.truncate(start);
@@ -142,18 +136,20 @@ fn render_json_format(format: &Format, record: &Record<'_>, out: &mut Vec<u8>) -
         escape::json(&text, out);
         return false;
     };
-    let numeric = is_numeric(operator);
-    let mut value = smallvec::SmallVec::<[u8; 64]>::new();
-    if !operate(operator, record, &mut |part| value.extend_from_slice(part)) {
-        out.extend_from_slice(b"null");
-        return true;
-    }
-    if numeric {
-        out.extend_from_slice(&value);
+    let start = out.len();
+    let there = if is_numeric(operator) {
+        operate(operator, record, &mut |part| out.extend_from_slice(part))
     } else {
-        escape::json(&value, out);
+        out.push(b'"');
+        let there = operate(operator, record, &mut |part| escape::json_part(part, out));
+        out.push(b'"');
+        there
+    };
+    if !there {
+        out.truncate(start);
+        out.extend_from_slice(b"null");
     }
-    false
+    !there
 }
 
 fn is_numeric(operator: &Operator) -> bool {
@@ -277,15 +273,24 @@ fn put_flags(names: impl Iterator<Item = &'static str>, put: &mut dyn FnMut(&[u8
 }
 
 fn put_address(address: Option<SocketAddr>, port: bool, put: &mut dyn FnMut(&[u8])) -> bool {
-    let Some(address) = address else { return false };
-    let mut text = smallvec::SmallVec::<[u8; 64]>::new();
-    let written = if port {
-        write!(text, "{address}")
-    } else {
-        write!(text, "{}", address.ip())
-    };
-    put(&text);
-    written.is_ok()
+    match address {
+        None => return false,
+        Some(SocketAddr::V4(address)) => {
+            for (n, octet) in address.ip().octets().into_iter().enumerate() {
+                if n > 0 {
+                    put(b".");
+                }
+                put_number(u64::from(octet), put);
+            }
+            if port {
+                put(b":");
+                put_number(u64::from(address.port()), put);
+            }
+        }
+        Some(address) if port => put(address.to_string().as_bytes()),
+        Some(address) => put(address.ip().to_string().as_bytes()),
+    }
+    true
 }
 
 /// Every value, joined by commas, cut at `max` bytes.
@@ -317,17 +322,13 @@ fn put_time(at: SystemTime, format: Option<&str>, put: &mut dyn FnMut(&[u8])) ->
     let since = at
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
-    let mut text = smallvec::SmallVec::<[u8; 64]>::new();
     let time = escape::Civil::from_unix(since.as_secs());
-    let millis = since.subsec_millis();
-    let written = match format {
-        None => write!(
-            text,
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{millis:03}Z",
-            time.year, time.month, time.day, time.hour, time.minute, time.second
-        ),
-        Some(format) => escape::strftime(&mut text, format, &time, since),
+    let Some(format) = format else {
+        put(&time.rfc3339(since.subsec_millis()));
+        return true;
     };
+    let mut text = Vec::new();
+    let written = escape::strftime(&mut text, format, &time, since);
     put(&text);
     written.is_ok()
 }

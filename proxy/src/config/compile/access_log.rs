@@ -14,7 +14,7 @@ use super::support::{
 };
 use super::{matcher, values};
 use crate::config::access_log::{
-    AccessLog, Format, JsonValue, LogFilter, LogFormat, Operator, Part,
+    AccessLog, Format, JsonField, JsonValue, LogFilter, LogFormat, Operator, Part,
 };
 use crate::config::matcher::HeaderName;
 use crate::telemetry::access_log::{Sinks, Target};
@@ -143,16 +143,14 @@ fn json_object(
     at: At<'_>,
     object: &pb::Struct,
     depth: u32,
-) -> Result<Vec<(Box<str>, JsonValue)>, CompileError> {
+) -> Result<Vec<JsonField>, CompileError> {
     if depth > MAX_DEPTH {
         return at.fail("is nested too deep");
     }
     let sorted: BTreeMap<_, _> = object.fields.iter().collect();
     let compiled = sorted.into_iter().map(|(key, value)| {
-        Ok((
-            key.as_str().into(),
-            json_value(at.field(key), value, depth + 1)?,
-        ))
+        let value = json_value(at.field(key), value, depth + 1)?;
+        Ok(JsonField::new(key, value))
     });
     compiled.collect()
 }

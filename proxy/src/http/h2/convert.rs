@@ -7,7 +7,7 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 
 use super::super::h1::{BodyLength, Fault, RequestInfo, Tunnel, is_allowed_trailer};
-use super::super::head::{FieldRef, Head, HeaderId, Method, TargetForm, Version};
+use super::super::head::{FieldRef, Head, HeaderId, IdSet, Method, TargetForm, Version};
 use super::super::header_id::NAMES;
 use super::super::spelling;
 
@@ -24,14 +24,25 @@ pub struct Bounds {
 const OWN_FIELDS: usize = 8;
 const USUAL_BYTES: usize = 512;
 
-/// A received request. `respell`: the peer agreed on sending spellings.
+/// Fields whose value no other request has. HPACK's table is not to hold them (RFC 7541 6.2.3): they
+/// would only push out what comes again, and each is compared with all of its kind in there.
+const UNIQUE: IdSet = IdSet::of(&[
+    HeaderId::B3,
+    HeaderId::Traceparent,
+    HeaderId::XB3ParentSpanId,
+    HeaderId::XB3SpanId,
+    HeaderId::XB3TraceId,
+    HeaderId::XRequestId,
+]);
+
+/// A received request into `head`, which is empty. `respell`: the peer agreed on sending spellings.
 pub fn request_in(
+    head: &mut Head,
     parts: http::request::Parts,
     ended: bool,
     bounds: Bounds,
     respell: bool,
-) -> Result<(Head, RequestInfo), Fault> {
-    let mut head = Head::new();
+) -> Result<RequestInfo, Fault> {
     head.reserve(parts.headers.len() + OWN_FIELDS, USUAL_BYTES);
     head.set_version(Version::Http2);
     head.set_method(parts.method.as_str().as_bytes());
@@ -65,24 +76,23 @@ pub fn request_in(
             head.set_form(TargetForm::Asterisk);
         }
     }
-    let length = fields_in(&mut head, &parts.headers, bounds, respell)?;
+    let length = fields_in(head, &parts.headers, bounds, respell)?;
     let body = match (ended, length) {
         (true, _) => BodyLength::None,
         (false, Some(length)) => BodyLength::Known(length),
         (false, None) => BodyLength::Unknown,
     };
-    let info = RequestInfo {
+    Ok(RequestInfo {
         body,
         keep_alive: true,
-        expect_continue: take_expectation(&mut head),
+        expect_continue: take_expectation(head),
         tunnel: match (connect, protocol) {
             (true, None) => Tunnel::Connect,
             (true, Some(_)) => Tunnel::Upgrade,
             _ => Tunnel::None,
         },
         te_trailers,
-    };
-    Ok((head, info))
+    })
 }
 
 /// A received response's head into `head`; its declared length.
@@ -249,7 +259,8 @@ fn fields_out(head: &Head, map: &mut HeaderMap, skip_length: bool, spell: bool) 
             None if is_websocket_proof(field.name) => continue,
             None => HeaderName::from_bytes(field.name).ok()?,
         };
-        let value = HeaderValue::from_maybe_shared(head.value_bytes(index)?).ok()?;
+        let mut value = HeaderValue::from_maybe_shared(head.value_bytes(index)?).ok()?;
+        value.set_sensitive(UNIQUE.contains(field.id));
         map.append(name, value);
     }
     if spell {
