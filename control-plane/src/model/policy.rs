@@ -192,7 +192,8 @@ pub struct BackendSpec {
     pub idle_timeout: Option<Span>,
     #[serde(default)]
     pub max_requests_per_connection: Option<NonZeroU32>,
-    /// Whether HTTP/1 calls travel as HTTP/2 between sidecars.
+    /// Whether HTTP/1 calls travel as HTTP/2 between sidecars. Off by default: HTTP/1 costs less at a
+    /// steady load and in bulk, HTTP/2 has fewer connections and costs less at the limit.
     #[serde(default)]
     pub http2: Option<bool>,
     #[serde(default)]

@@ -98,7 +98,7 @@ fn base(
     let upstream = Upstream::of(
         protocol,
         name.carries,
-        spec.http2.unwrap_or(true),
+        spec.http2.unwrap_or(false),
         scope.anyam,
     );
     let defaults = mesh.defaults(namespace);
