@@ -26,6 +26,8 @@ pub use self::alarm::Alarm;
 
 /// Resolution.
 pub const TICK: Duration = Duration::from_millis(5);
+const TICK_NANOS: u32 = TICK.subsec_nanos();
+const TICKS_PER_SECOND: u64 = 1_000_000_000 / TICK_NANOS as u64;
 /// Further than anybody waits; keeps `Instant`s in range.
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// "Not set".
@@ -197,6 +199,12 @@ impl Timers {
     }
 }
 
+/// Whole seconds and ticks of the next; below [`NEVER`].
+fn ticks(seconds: u64, more: u32) -> u64 {
+    let whole = seconds.saturating_mul(TICKS_PER_SECOND);
+    whole.saturating_add(more.into()).min(NEVER - 1)
+}
+
 impl Wheel {
     fn now(&self) -> Instant {
         match self.turn.get() {
@@ -212,7 +220,7 @@ impl Wheel {
 
     fn tick(&self) -> u64 {
         let since = self.now().saturating_duration_since(self.origin);
-        (since.as_micros() / TICK.as_micros()) as u64
+        ticks(since.as_secs(), since.subsec_nanos() / TICK_NANOS)
     }
 
     fn fire(&self) {
@@ -277,8 +285,7 @@ impl Timer {
     /// Expires at `at`.
     pub fn set_at(&self, at: Instant) {
         let since = at.saturating_duration_since(self.wheel.origin);
-        let ticks = since.as_micros().div_ceil(TICK.as_micros());
-        let deadline = u64::try_from(ticks).unwrap_or(NEVER - 1);
+        let deadline = ticks(since.as_secs(), since.subsec_nanos().div_ceil(TICK_NANOS));
         self.entry.deadline.set(deadline);
         if deadline < self.entry.slot.get() {
             self.wheel.insert(&self.entry, deadline);

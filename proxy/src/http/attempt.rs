@@ -244,7 +244,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
             Ok(lease) => {
                 self.info.upstream = Some(lease.up.about().clone());
                 self.info.upstream_failure = None;
-                self.info.times.upstream_connected = Some(self.info.elapsed());
+                self.info.times.upstream_connected = Some(self.info.now());
                 Ok(lease)
             }
             Err(failure) => {
@@ -288,7 +288,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         self.info.response = head;
         self.deadlines.set_try(None);
         if answered.is_ok() {
-            self.info.times.response_head = Some(self.info.elapsed());
+            self.info.times.response_head = Some(self.info.now());
         }
         answered
     }

@@ -111,7 +111,7 @@ pub async fn handle(
             tunnel: Some(Box::new(Tunnelled::new(info, answer, permit))),
         };
     }
-    info.times.end = info.elapsed();
+    info.times.whole = info.elapsed();
     super::observe::report(&conn.worker, &info);
     Ended {
         clean: result.is_ok(),
@@ -147,7 +147,7 @@ pub async fn refuse(
     };
     // Whether it could be sent changes nothing: the connection ends.
     let _ = exchange.fail(failure).await;
-    exchange.info.times.end = exchange.info.elapsed();
+    exchange.info.times.whole = exchange.info.elapsed();
     super::observe::report(&conn.worker, &exchange.info);
 }
 

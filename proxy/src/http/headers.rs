@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::date::DateCache;
 use super::h1::{BodyLength, ResponseInfo};
 use super::head::{Head, HeaderId, IdSet};
-use super::observe::{Downstream, RequestInfo};
+use super::observe::{Downstream, RequestInfo, Times};
 use super::{client_cert, upgrade};
 use crate::config::access_log::{Format, Part};
 use crate::config::http::{HttpManager, ServerHeader};
@@ -182,10 +182,15 @@ pub fn finish_upstream(
         upgrade::answer(&info.request, &mut info.response);
         info.upgraded = true;
     }
-    if let Some(took) = info.times.response_head {
+    let Times {
+        upstream_connected: connected,
+        response_head: answered,
+        ..
+    } = info.times;
+    if let Some(answered) = answered {
         let mut buffer = itoa::Buffer::new();
-        let since = info.times.upstream_connected.unwrap_or_default();
-        let took = buffer.format(took.saturating_sub(since).as_millis());
+        let took = answered.saturating_duration_since(connected.unwrap_or(info.start));
+        let took = buffer.format(took.as_millis());
         let id = HeaderId::XEnvoyUpstreamServiceTime;
         info.response.set(id, took.as_bytes());
     }

@@ -49,21 +49,18 @@ pub struct Upstream {
     pub tls: Option<Rc<tls::ConnectionInfo>>,
 }
 
-/// Instants since [`RequestInfo::start`]; `None`: it did not come to that.
+/// When what happened; `None`: it did not come to that.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
     /// The request's last byte was read.
-    pub request_received: Option<Duration>,
+    pub request_received: Option<Instant>,
     /// An upstream connection was at hand.
-    pub upstream_connected: Option<Duration>,
-    /// The request's last byte was handed to the upstream.
-    pub request_sent: Option<Duration>,
+    pub upstream_connected: Option<Instant>,
     /// The response's head arrived.
-    pub response_head: Option<Duration>,
-    /// The response's last byte arrived.
-    pub response_received: Option<Duration>,
-    /// The response's last byte was sent, or the request ended otherwise.
-    pub end: Duration,
+    pub response_head: Option<Instant>,
+    /// From the request's first byte until the response's last was sent, or the request ended
+    /// otherwise.
+    pub whole: Duration,
 }
 
 /// See the module.
@@ -171,10 +168,13 @@ impl RequestInfo {
             .or_else(|| self.response.get(HeaderId::GrpcStatus))
     }
 
+    pub fn now(&self) -> Instant {
+        self.downstream.timers.now()
+    }
+
     /// Time since the request's first byte.
     pub fn elapsed(&self) -> Duration {
-        let now = self.downstream.timers.now();
-        now.saturating_duration_since(self.start)
+        self.now().saturating_duration_since(self.start)
     }
 }
 
@@ -192,9 +192,10 @@ impl RequestInfo {
         let upstream_tls = self.upstream.as_ref().and_then(|up| up.tls.as_deref());
         let now = SystemTime::now();
         let mut record = Record::begun(now.checked_sub(self.elapsed()).unwrap_or(now));
-        record.duration = self.times.end;
-        record.request_duration = self.times.request_received;
-        record.response_duration = self.times.response_head;
+        let since_start = |at: Instant| at.saturating_duration_since(self.start);
+        record.duration = self.times.whole;
+        record.request_duration = self.times.request_received.map(since_start);
+        record.response_duration = self.times.response_head.map(since_start);
         record.bytes_received = self.request_bytes;
         record.bytes_sent = self.response_bytes;
         record.protocol = Some(self.version.name());
@@ -259,7 +260,7 @@ pub fn report(worker: &Worker, info: &RequestInfo) {
         code: info.code(),
         grpc: grpc.map_or(-1, |status| status.unwrap_or(GRPC_UNKNOWN)),
         flags: info.flags,
-        duration: info.times.end,
+        duration: info.times.whole,
         request_bytes: info.request_bytes,
         response_bytes: info.response_bytes,
         denied: info.denied,

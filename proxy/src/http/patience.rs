@@ -29,7 +29,6 @@ impl Attempts<'_, '_> {
         {
             done?;
             self.pumped = true;
-            self.info.times.request_sent = Some(self.info.elapsed());
         }
         if std::mem::take(&mut self.pump.moved) {
             self.deadlines.moved();
@@ -43,7 +42,7 @@ impl Attempts<'_, '_> {
     /// The request is here in full: the clocks that count from there start.
     fn note_received(&mut self) {
         if !std::mem::replace(&mut self.received, true) {
-            self.info.times.request_received = Some(self.info.elapsed());
+            self.info.times.request_received = Some(self.info.now());
             self.deadlines.set_request(None);
             if let Some(timeout) = self.timeout {
                 self.deadlines

@@ -278,11 +278,6 @@ pub struct ResponsePump {
 }
 
 impl ResponsePump {
-    /// The upstream's part is over.
-    pub fn is_received(&self) -> bool {
-        self.ended
-    }
-
     /// Moves what can be moved. Ready once the client has everything.
     pub fn poll(
         &mut self,

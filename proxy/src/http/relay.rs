@@ -48,9 +48,6 @@ impl Attempts<'_, '_> {
         let up = &mut answer.lease.up;
         let ended = poll_fn(|cx| self.poll_relay(cx, up, &mut response, tunnel)).await;
         self.info.response_bytes = response.bytes;
-        if response.is_received() {
-            self.info.times.response_received = Some(self.info.elapsed());
-        }
         if response.has_trailers {
             self.info.trailers = Some(response.trailers);
         }

@@ -75,7 +75,7 @@ impl Tunnelled {
             Ended::Expired => ResponseFlags::DURATION_TIMEOUT,
             Ended::Cut => ResponseFlags::LOCAL_RESET,
         });
-        info.times.end = info.elapsed();
+        info.times.whole = info.elapsed();
         observe::report(worker, &info);
     }
 }

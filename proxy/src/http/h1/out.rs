@@ -22,15 +22,9 @@ pub struct Out {
     scratch: Vec<u8>,
     /// Of the scratch, what is already written.
     written: usize,
-    segments: VecDeque<Segment>,
+    /// Slices in order, each with the place in the scratch where it comes in between.
+    slices: VecDeque<(usize, Bytes)>,
     remaining: usize,
-}
-
-#[derive(Debug)]
-enum Segment {
-    /// The next so many bytes of the scratch.
-    Scratch(usize),
-    Slice(Bytes),
 }
 
 impl Out {
@@ -52,12 +46,13 @@ impl Out {
     /// All that waits, when it is one segment.
     #[inline]
     pub fn only(&self) -> Option<&[u8]> {
-        (self.segments.len() == 1).then(|| self.chunk())
+        let chunk = self.chunk();
+        (chunk.len() == self.remaining).then_some(chunk)
     }
 
     /// Forgets what waits.
     pub fn clear(&mut self) {
-        self.segments.clear();
+        self.slices.clear();
         self.remaining = 0;
         self.reset();
     }
@@ -66,34 +61,14 @@ impl Out {
     #[inline]
     pub fn copy(&mut self, bytes: &[u8]) {
         self.scratch.extend_from_slice(bytes);
-        self.copied(bytes.len());
+        self.remaining += bytes.len();
     }
 
     /// Copies several pieces, one after the other.
     #[inline]
     pub(super) fn copy_all(&mut self, pieces: &[&[u8]]) {
-        let before = self.scratch.len();
         for piece in pieces {
-            self.scratch.extend_from_slice(piece);
-        }
-        self.copied(self.scratch.len() - before);
-    }
-
-    #[inline]
-    fn copied(&mut self, len: usize) {
-        if len == 0 {
-            return;
-        }
-        self.remaining += len;
-        match self.segments.back_mut() {
-            Some(Segment::Scratch(waiting)) => *waiting += len,
-            _ => {
-                if self.segments.capacity() == 0 {
-                    // Most messages are one piece, and an idle connection keeps the place for it.
-                    self.segments.reserve_exact(1);
-                }
-                self.segments.push_back(Segment::Scratch(len));
-            }
+            self.copy(piece);
         }
     }
 
@@ -104,7 +79,7 @@ impl Out {
             self.copy(&bytes);
         } else {
             self.remaining += bytes.len();
-            self.segments.push_back(Segment::Slice(bytes));
+            self.slices.push_back((self.scratch.len(), bytes));
         }
     }
 
@@ -144,25 +119,28 @@ impl Buf for Out {
         self.remaining
     }
 
+    #[inline]
     fn chunk(&self) -> &[u8] {
-        match self.segments.front() {
-            Some(Segment::Scratch(len)) => &self.scratch[self.written..self.written + len],
-            Some(Segment::Slice(bytes)) => bytes,
-            None => &[],
+        match self.slices.front() {
+            None => &self.scratch[self.written..],
+            Some((at, bytes)) if *at == self.written => bytes,
+            Some((at, _)) => &self.scratch[self.written..*at],
         }
     }
 
     fn chunks_vectored<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
-        let mut at = self.written;
+        let mut from = self.written;
+        let slices = self.slices.iter().flat_map(|(at, bytes)| {
+            let before = &self.scratch[from..*at];
+            from = *at;
+            [before, bytes]
+        });
+        let last = self.slices.back().map_or(self.written, |(at, _)| *at);
+        let pieces = slices.chain([&self.scratch[last..]]);
         let mut count = 0;
-        for (slot, segment) in into.iter_mut().zip(&self.segments) {
-            *slot = IoSlice::new(match segment {
-                Segment::Scratch(len) => {
-                    at += len;
-                    &self.scratch[at - len..at]
-                }
-                Segment::Slice(bytes) => bytes,
-            });
+        let pieces = pieces.filter(|piece| !piece.is_empty());
+        for (slot, piece) in into.iter_mut().zip(pieces) {
+            *slot = IoSlice::new(piece);
             count += 1;
         }
         count
@@ -171,30 +149,28 @@ impl Buf for Out {
     fn advance(&mut self, mut count: usize) {
         assert!(count <= self.remaining, "advanced past what waits");
         self.remaining -= count;
-        while count > 0 {
-            let (left, step) = match self.segments.front_mut() {
-                Some(Segment::Scratch(len)) => {
-                    let step = count.min(*len);
-                    *len -= step;
-                    self.written += step;
-                    (*len, step)
-                }
-                Some(Segment::Slice(bytes)) => {
-                    let step = count.min(bytes.len());
-                    bytes.advance(step);
-                    (bytes.len(), step)
-                }
-                None => break,
-            };
-            count -= step;
-            if left == 0 {
-                self.segments.pop_front();
-            }
-        }
         if self.remaining == 0 {
-            self.reset();
-        } else if self.written > COMPACT {
+            self.slices.clear();
+            return self.reset();
+        }
+        while let Some((at, bytes)) = self.slices.front_mut() {
+            let step = count.min(*at - self.written);
+            self.written += step;
+            count -= step;
+            if count < bytes.len() {
+                bytes.advance(count);
+                count = 0;
+                break;
+            }
+            count -= bytes.len();
+            self.slices.pop_front();
+        }
+        self.written += count;
+        if self.written > COMPACT {
             self.scratch.drain(..self.written);
+            for (at, _) in &mut self.slices {
+                *at -= self.written;
+            }
             self.written = 0;
         }
     }
