@@ -43,6 +43,7 @@ fi
 if wants bench; then
   need wrk wrk
   need h2load nghttp2-client
+  need iperf3 iperf3
   need haproxy haproxy
   need nginx nginx-light
   [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || packages+=(libnginx-mod-stream)

@@ -1,7 +1,7 @@
 //! What stands behind the proxies, a process of its own.
 //!
 //! - HTTP/1.1: 100 bytes, `/64k` or `/1m`; HTTP/2: the same, `/grpc` and `/stream` with trailers
-//! - TCP: 100 bytes for 100 bytes, 1 MiB for 100 bytes, a sink, a source
+//! - TCP: 100 bytes for 100 bytes, 1 MiB for 100 bytes
 
 mod http2;
 
@@ -20,10 +20,8 @@ pub const HTTP2: u16 = 20_003;
 pub const ECHO: u16 = 20_010;
 /// 100 bytes are answered by 1 MiB.
 pub const BULK: u16 = 20_011;
-/// Reads what comes.
-pub const SINK: u16 = 20_012;
-/// Writes as long as somebody reads.
-pub const SOURCE: u16 = 20_013;
+/// Where a stream's server listens, which comes with its load.
+pub const STREAM: u16 = 20_012;
 
 /// Bytes of a small message.
 pub const SMALL: usize = 100;
@@ -54,7 +52,7 @@ pub fn start(program: &Path) -> Result<App, BenchError> {
     let process = command.arg("--serve").stdin(Stdio::null()).spawn();
     let app = App(process.map_err(failed)?);
     let began = Instant::now();
-    while let Err(error) = std::net::TcpStream::connect(("127.0.0.1", SOURCE)) {
+    while let Err(error) = std::net::TcpStream::connect(("127.0.0.1", BULK)) {
         if began.elapsed() > Duration::from_secs(10) {
             return Err(failed(error));
         }
@@ -77,7 +75,7 @@ pub fn serve() -> Result<(), BenchError> {
         .build()
         .map_err(failed)?;
     runtime.block_on(async {
-        for port in [HTTP1, HTTP2, ECHO, BULK, SINK, SOURCE] {
+        for port in [HTTP1, HTTP2, ECHO, BULK] {
             let listener = TcpListener::bind(("127.0.0.1", port)).await;
             tokio::spawn(accept(listener.map_err(failed)?, port));
         }
@@ -102,9 +100,7 @@ async fn accept(listener: TcpListener, port: u16) {
                 HTTP1 => http1(stream).await,
                 HTTP2 => http2::serve(stream).await,
                 ECHO => answer(stream, SMALL).await,
-                BULK => answer(stream, MEBIBYTE).await,
-                SINK => sink(stream).await,
-                _ => source(stream).await,
+                _ => answer(stream, MEBIBYTE).await,
             };
         });
     }
@@ -151,17 +147,4 @@ async fn answer(mut stream: TcpStream, size: usize) -> std::io::Result<()> {
         stream.write_all(&answer).await?;
     }
     Ok(())
-}
-
-async fn sink(mut stream: TcpStream) -> std::io::Result<()> {
-    let mut room = vec![0; 256 << 10];
-    while stream.read(&mut room).await? > 0 {}
-    Ok(())
-}
-
-async fn source(mut stream: TcpStream) -> std::io::Result<()> {
-    let bytes = vec![b'x'; 256 << 10];
-    loop {
-        stream.write_all(&bytes).await?;
-    }
 }

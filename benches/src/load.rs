@@ -1,6 +1,6 @@
 //! The work that proxies are given.
 //!
-//! - `wrk`, `h2load`: the usual generators; `l4`: messages and streams over TCP
+//! - `wrk`, `h2load`, `iperf3`: the usual generators; `l4`: messages over TCP
 //! - `open`: a fixed rate, whatever the answers do; `connect`: a connection for each request;
 //!   `answer`: what both wait for
 //!
@@ -10,6 +10,7 @@ pub mod answer;
 mod connect;
 mod h2load;
 pub mod held;
+mod iperf3;
 mod l4;
 mod open;
 pub mod tls;
@@ -87,12 +88,23 @@ impl Load {
                 connections,
                 answer,
             } => l4::messages(connections, answer, port, lasting),
-            Load::Stream { up } => l4::stream(up, port, lasting),
+            Load::Stream { up } => iperf3::run(up, port, lasting),
             Load::Open { rate, connections } => open::run(rate, connections, port, lasting),
             Load::Connections { at_once } => connect::run(at_once, port, lasting),
             Load::Handshakes { at_once, resume } => {
                 tls::handshakes(at_once, resume, port, lasting, scratch)
             }
+        }
+    }
+
+    /// The app of its own that it needs, for as long as that is held.
+    ///
+    /// # Errors
+    /// When that cannot be started.
+    pub fn server(self) -> Result<Option<iperf3::Server>, BenchError> {
+        match self {
+            Load::Stream { .. } => iperf3::Server::start().map(Some),
+            _ => Ok(None),
         }
     }
 

@@ -44,7 +44,11 @@ impl Case {
             ),
             _ => (
                 "the pair, HTTP/2 between over mutual TLS, 100 B, 16 connections",
-                all(&[ANYAM, ENVOY, HAPROXY], &pair(Wire::Http2)),
+                {
+                    let mut contestants = all(&[ANYAM, ENVOY, HAPROXY], &pair(Wire::Http2));
+                    contestants.extend(all(&[("anyam-h1", Program::Anyam)], &pair(Wire::Http1)));
+                    contestants
+                },
                 small,
             ),
         };
@@ -100,12 +104,12 @@ impl Case {
             ),
             Case::MtlsStreamUp => (
                 "the pair, TCP over mutual TLS, one stream from the client",
-                all(&three, &pair(Wire::Tcp, app::SINK)),
+                all(&three, &pair(Wire::Tcp, app::STREAM)),
                 Load::Stream { up: true },
             ),
             Case::MtlsStreamDown => (
                 "the pair, TCP over mutual TLS, one stream to the client",
-                all(&three, &pair(Wire::Tcp, app::SOURCE)),
+                all(&three, &pair(Wire::Tcp, app::STREAM)),
                 Load::Stream { up: false },
             ),
             _ => (

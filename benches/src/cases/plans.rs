@@ -117,10 +117,7 @@ impl Case {
                         true => "TCP relay, one stream from the client",
                         false => "TCP relay, one stream to the client",
                     },
-                    contestants: all(
-                        &[ANYAM, SPLICE, ENVOY],
-                        &to(if up { app::SINK } else { app::SOURCE }),
-                    ),
+                    contestants: all(&[ANYAM, SPLICE, ENVOY], &to(app::STREAM)),
                     work: Work::Load(Load::Stream { up }),
                 }
             }

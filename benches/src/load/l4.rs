@@ -1,4 +1,4 @@
-//! Messages and streams over TCP, by a single thread.
+//! Messages over TCP, by a single thread.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -49,34 +49,6 @@ pub fn messages(
         Ok(Done {
             requests: count.get(),
             bytes: count.get() * answer as u64,
-            seconds: began.elapsed().as_secs_f64(),
-            ..Done::default()
-        })
-    })
-}
-
-/// One connection, one way.
-pub fn stream(up: bool, port: u16, lasting: Duration) -> Result<Done, BenchError> {
-    block_on(async move {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))
-            .await
-            .map_err(void)?;
-        let began = Instant::now();
-        let mut room = vec![b'x'; 256 << 10];
-        let mut bytes = 0u64;
-        while began.elapsed() < lasting {
-            let moved = match up {
-                true => stream.write(&room).await,
-                false => stream.read(&mut room).await,
-            };
-            match moved.map_err(void)? {
-                0 => return Err(void("the stream ended")),
-                moved => bytes += moved as u64,
-            }
-        }
-        Ok(Done {
-            requests: 1,
-            bytes,
             seconds: began.elapsed().as_secs_f64(),
             ..Done::default()
         })
