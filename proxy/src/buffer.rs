@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
 use std::rc::Rc;
 
-use bytes::BytesMut;
+use bytes::{Buf, BufMut, BytesMut};
 
 /// Bytes in a small buffer: one TLS record at its largest (5 + 2^14 + 256) or a block of heads.
 pub const SMALL: usize = 17 * 1024;
@@ -21,6 +21,12 @@ pub const SMALL: usize = 17 * 1024;
 /// Bytes in a bulk buffer: 128 KiB of plaintext as eight TLS records, with slack for queued
 /// handshake messages that rustls puts in front of them.
 pub const BULK: usize = 132 * 1024;
+
+/// Bytes of every buffer before the first that is used. The allocator's large pieces begin with a
+/// page, and so does the memory into which rustls copies a record, behind its header of five bytes:
+/// `rep movsb` from the start of a page to just behind the start of another takes some processors
+/// (AMD's, with glibc's choice of that instruction) 28 times as long.
+const SKEW: usize = 64;
 
 /// Buffers remembered while slices of them live on.
 const LENT: usize = 16;
@@ -51,22 +57,23 @@ impl Deref for Block {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.memory
+        &self.memory[SKEW..]
     }
 }
 
 impl DerefMut for Block {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.memory
+        &mut self.memory[SKEW..]
     }
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
+        let size = self.len();
         let memory = std::mem::take(&mut self.memory);
         let inner = &*self.pool.0;
         inner.out.set(inner.out.get() - 1);
-        match memory.len() {
+        match size {
             SMALL => keep(&inner.small_blocks, inner.limits.small, memory),
             BULK => keep(&inner.bulk_blocks, inner.limits.bulk, memory),
             _ => {}
@@ -114,13 +121,13 @@ impl Pool {
     /// An empty buffer with at least [`SMALL`] bytes of capacity.
     pub fn take(&self) -> BytesMut {
         let pooled = self.pooled(&self.0.small);
-        pooled.unwrap_or_else(|| BytesMut::with_capacity(SMALL))
+        skewed(pooled.unwrap_or_else(|| BytesMut::with_capacity(SMALL + SKEW)))
     }
 
     /// An empty buffer with at least [`BULK`] bytes of capacity.
     pub fn take_bulk(&self) -> BytesMut {
         let pooled = self.pooled(&self.0.bulk);
-        pooled.unwrap_or_else(|| BytesMut::with_capacity(BULK))
+        skewed(pooled.unwrap_or_else(|| BytesMut::with_capacity(BULK + SKEW)))
     }
 
     /// Gives a buffer back. What it holds is dropped. A buffer whose memory is still shared with
@@ -160,9 +167,9 @@ impl Pool {
     fn sort(&self, mut buffer: BytesMut) -> Result<(), BytesMut> {
         let inner = &*self.0;
         // The larger class first: a bulk buffer would satisfy the smaller request too.
-        if buffer.try_reclaim(BULK) {
+        if buffer.try_reclaim(BULK + SKEW) {
             keep(&inner.bulk, inner.limits.bulk, buffer);
-        } else if buffer.try_reclaim(SMALL) {
+        } else if buffer.try_reclaim(SMALL + SKEW) {
             keep(&inner.small, inner.limits.small, buffer);
         } else {
             return Err(buffer);
@@ -179,7 +186,7 @@ impl Pool {
         let pooled = list.borrow_mut().pop();
         self.0.out.set(self.0.out.get() + 1);
         Block {
-            memory: pooled.unwrap_or_else(|| vec![0; size.bytes()].into_boxed_slice()),
+            memory: pooled.unwrap_or_else(|| vec![0; size.bytes() + SKEW].into_boxed_slice()),
             pool: self.clone(),
         }
     }
@@ -188,6 +195,12 @@ impl Pool {
     pub fn blocks_in_use(&self) -> usize {
         self.0.out.get()
     }
+}
+
+fn skewed(mut buffer: BytesMut) -> BytesMut {
+    buffer.put_bytes(0, SKEW);
+    buffer.advance(SKEW);
+    buffer
 }
 
 fn keep<T>(list: &RefCell<Vec<T>>, limit: usize, buffer: T) {
