@@ -17,6 +17,9 @@ use crate::socket;
 
 /// Plaintext that one write takes at most: eight full records.
 const MAX_WRITE: usize = 8 * MAX_FRAGMENT;
+/// Where slices are gathered in a block: far from where the large ones begin in theirs, which is some
+/// bytes of a frame's head before (see `SKEW` in [`crate::buffer`]).
+const GATHER: usize = 768;
 const _: () = assert!(sealed_len(MAX_WRITE) <= Size::Bulk.bytes());
 const _: () = assert!(sealed_len(MAX_FRAGMENT) <= Size::Small.bytes());
 
@@ -242,6 +245,7 @@ impl Sealer<'_> {
                     continue;
                 }
                 let block = gathered.get_or_insert_with(|| self.pool.block(Size::Small));
+                let block = &mut block[GATHER..];
                 let fits = slice.len().min(MAX_FRAGMENT - held);
                 block[held..held + fits].copy_from_slice(&slice[..fits]);
                 slice = &slice[fits..];
@@ -255,7 +259,7 @@ impl Sealer<'_> {
         if let Some(block) = gathered
             && held > 0
         {
-            self.seal(&block[..held])?;
+            self.seal(&block[GATHER..GATHER + held])?;
         }
         Ok(MAX_WRITE - left)
     }
