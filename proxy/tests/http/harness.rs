@@ -24,6 +24,7 @@ use anyam_proxy::stream::Stream;
 use anyam_proxy::telemetry::OpenConnection;
 use anyam_proxy::telemetry::Registry;
 use anyam_proxy::telemetry::resource::{ClusterFamilies, ListenerFamilies};
+use anyam_proxy::timer::Alarm;
 use anyam_proxy::tls::ServerContext;
 use anyam_proxy::upstream::limits::{Limits, Thresholds};
 use anyam_proxy::worker::{Phase, Worker};
@@ -258,15 +259,15 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let shared = store.clone();
         let thread = std::thread::spawn(move || {
+            // As a worker's: without timers of the runtime's.
             let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
+                .enable_io()
+                .build_local(tokio::runtime::LocalOptions::default())
                 .unwrap();
-            let local = tokio::task::LocalSet::new();
-            local.block_on(&runtime, async move {
+            runtime.block_on(async move {
                 let worker = Worker::new(0, shared, telemetry(), None, drained);
                 let chores = worker.clone();
-                tokio::task::spawn_local(async move { chores.run().await });
+                tokio::task::spawn_local(async move { chores.run(Alarm::new().unwrap()).await });
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 tokio::select! {
                     () = accept(worker, listener) => {}

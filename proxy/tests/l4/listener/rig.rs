@@ -9,6 +9,7 @@ use anyam_proxy::config::demand::Demand;
 use anyam_proxy::config::{Snapshot, Store};
 use anyam_proxy::listener::Bound;
 use anyam_proxy::telemetry::{Edges, Registry, Sinks, SpliceMetrics, Telemetry};
+use anyam_proxy::timer::Alarm;
 use anyam_proxy::worker::{Phase, Worker};
 use rustls_pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
@@ -49,7 +50,7 @@ impl Rig {
         let (drain, draining) = watch::channel(Phase::Serving);
         let worker = Worker::new(0, store.clone(), telemetry, demand, draining);
         let chores = worker.clone();
-        spawn_local(async move { chores.run().await });
+        spawn_local(async move { chores.run(Alarm::new().unwrap()).await });
         let bound = Bound::new(worker.clone(), store.follow());
         spawn_local(async move { bound.run().await });
         Rig {

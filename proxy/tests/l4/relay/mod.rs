@@ -15,7 +15,7 @@ use anyam_proxy::socket::reset_on_close;
 use anyam_proxy::stream::Stream;
 use anyam_proxy::tcp::{Early, Ended, Means, Options, Outcome, Pipes, Side, relay};
 use anyam_proxy::telemetry::{Registry, SpliceMetrics};
-use anyam_proxy::timer::Timers;
+use anyam_proxy::timer::{Alarm, Timers};
 use anyam_proxy::tls::{Dial, Handshaker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -36,7 +36,7 @@ impl Rig {
     fn new() -> Self {
         let timers = Timers::new();
         let driver = timers.clone();
-        spawn_local(async move { driver.drive().await });
+        spawn_local(async move { driver.drive(Alarm::new().unwrap()).await });
         Rig {
             pool: Pool::default(),
             pipes: Pipes::new(SpliceMetrics::new(&Registry::new().unwrap()).unwrap()),
