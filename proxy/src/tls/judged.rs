@@ -78,3 +78,113 @@ fn validity<'a>(
     }
     Some(from..=until)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa,
+        KeyPair, KeyUsagePurpose,
+    };
+    use rustls::server::danger::ClientCertVerifier;
+    use time::OffsetDateTime;
+
+    use super::super::material::TrustBundle;
+    use super::super::verify::{PeerRole, PeerRules, Verifier};
+    use super::*;
+
+    type Ca = CertifiedIssuer<'static, KeyPair>;
+
+    const DAY: i64 = 24 * 3600;
+    const FROM: i64 = 20_000 * DAY;
+
+    fn valid(mut params: CertificateParams, days: i64) -> CertificateParams {
+        params.not_before = OffsetDateTime::from_unix_timestamp(FROM).unwrap();
+        params.not_after = OffsetDateTime::from_unix_timestamp(FROM + days * DAY).unwrap();
+        params
+    }
+
+    fn ca(days: i64) -> CertificateParams {
+        let mut params = valid(CertificateParams::default(), days);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params
+    }
+
+    fn leaf(issuer: &Ca, days: i64) -> CertificateDer<'static> {
+        let params = CertificateParams::new(vec!["peer.test".to_owned()]).unwrap();
+        let mut params = valid(params, days);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        params.signed_by(&key, issuer).unwrap().der().clone()
+    }
+
+    fn verifier(root: &Ca) -> Verifier {
+        Verifier {
+            role: PeerRole::Client,
+            trust: Some(Arc::new(
+                TrustBundle::from_pem(root.pem().as_bytes(), None).unwrap(),
+            )),
+            rules: Arc::new(PeerRules::default()),
+            mandatory: true,
+            judged: Judged::default(),
+        }
+    }
+
+    fn believes(
+        verifier: &Verifier,
+        chain: &[CertificateDer<'_>],
+        days: i64,
+        seconds: i64,
+    ) -> bool {
+        let at = u64::try_from(FROM + days * DAY + seconds).unwrap();
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(at));
+        let judged = verifier.verify_client_cert(&chain[0], &chain[1..], at);
+        judged.is_ok()
+    }
+
+    #[test]
+    fn a_known_chain_is_believed_while_all_of_it_is_valid() {
+        let root = Ca::self_signed(ca(100), KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let middle = Ca::signed_by(ca(5), key, &root).unwrap();
+        let direct = [leaf(&root, 10)];
+        let longer = [leaf(&middle, 10), middle.der().clone()];
+        let verifier = verifier(&root);
+        for (chain, days) in [(&direct[..], 10), (&longer[..], 5)] {
+            assert!(believes(&verifier, chain, 1, 0));
+            // Known from here on.
+            assert!(believes(&verifier, chain, 0, 0));
+            assert!(believes(&verifier, chain, days, 0));
+            assert!(!believes(&verifier, chain, days, 1));
+            assert!(!believes(&verifier, chain, 0, -1));
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_the_chain_to_the_last_byte() {
+        let root = Ca::self_signed(ca(100), KeyPair::generate().unwrap()).unwrap();
+        let good = leaf(&root, 10);
+        let verifier = verifier(&root);
+        assert!(believes(&verifier, std::slice::from_ref(&good), 1, 0));
+        let mut bytes = good.to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        assert!(!believes(&verifier, &[bytes.into()], 1, 0));
+        let other = Ca::self_signed(ca(100), KeyPair::generate().unwrap()).unwrap();
+        assert!(!believes(&verifier, &[leaf(&other, 10)], 1, 0));
+    }
+
+    #[test]
+    fn what_is_known_is_bounded() {
+        let judged = Judged::default();
+        for n in 0..=MOST {
+            let mut chain = [0; 32];
+            chain[..8].copy_from_slice(&n.to_be_bytes());
+            judged.remember(chain, std::iter::empty());
+        }
+        let known = judged.good.lock().unwrap().len();
+        assert!(known <= MOST, "{known}");
+    }
+}

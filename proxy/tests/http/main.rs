@@ -7,6 +7,7 @@ mod bounds;
 mod harness;
 mod hostile1;
 mod hostile2;
+mod hpack;
 mod http1;
 mod http2;
 mod large;
