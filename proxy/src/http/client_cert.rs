@@ -12,7 +12,7 @@ use crate::tls::{ConnectionInfo, Identity, Live};
 
 /// The element that this hop adds, spelled once for a connection and what it depends on.
 #[derive(Default)]
-pub struct Element(RefCell<Option<Spelled>>);
+pub struct Element(RefCell<Option<Box<Spelled>>>);
 
 struct Spelled {
     own: Option<Arc<Identity>>,
@@ -63,7 +63,7 @@ impl Element {
         let known = known.unwrap_or_else(|| {
             let own = own.and_then(Live::load);
             let text = spell(own.as_deref(), uri, tls);
-            Spelled { own, uri, text }
+            Box::new(Spelled { own, uri, text })
         });
         then(spelled.insert(known).text.as_bytes());
     }

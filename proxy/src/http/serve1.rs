@@ -45,13 +45,14 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     let io = Io::new(stream, prefix, conn.worker.buffers.clone()).bounded(limit);
     let mut server = Server1::new(io, ServerConn::new(options(&manager)));
     let timer = conn.worker.timers.timer();
-    let (mut head, mut spare) = (Head::new(), Head::new());
+    let heads = &conn.worker.heads;
     let mut served = 0;
     loop {
         let begun = match next(&conn, &mut server, &timer, served).await {
             Next::Begun(at) => at,
             Next::Over => return say_goodbye(&mut server),
         };
+        let mut head = heads.take();
         let framing = match read_head(&conn, &mut server, &timer, &mut head).await {
             Ok(Some(framing)) => Ok(framing),
             Ok(None) => return,
@@ -66,8 +67,8 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
         let close = must_close(&conn, served, framing.as_ref().ok());
         let request = Request {
             framing,
-            head: std::mem::take(&mut head),
-            spare: std::mem::take(&mut spare),
+            head,
+            spare: heads.take(),
             start: begun,
         };
         let mut down = Down::H1(&mut server);
@@ -76,17 +77,16 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
         let Ended {
             clean,
             answered,
-            heads,
+            heads: (head, spare),
             tunnel,
             ..
         } = ended;
-        (head, spare) = heads;
+        heads.put(head);
+        heads.put(spare);
         if let Some(tunnel) = tunnel {
             let Io { stream, input, .. } = server.io;
             return Box::pin(tunnel.relay(&conn, stream, input)).await;
         }
-        head.clear();
-        spare.clear();
         if !answered {
             return;
         }

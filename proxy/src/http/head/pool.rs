@@ -1,15 +1,15 @@
-//! Heads between two messages, so that a stream of HTTP/2 finds room for its fields.
+//! Heads between two messages: connections and streams hold none while they wait.
 
 use std::cell::RefCell;
 
 use super::Head;
 
 /// Heads kept by a worker.
-const MOST: usize = 64;
+const MOST: usize = 128;
 /// And of each so much, bytes; what grew further is given up.
 const ROOM: usize = 2 * 1024;
 /// Fields too.
-const FIELDS: usize = 48;
+const FIELDS: usize = 64;
 
 /// A worker's heads.
 #[derive(Default)]
@@ -19,6 +19,11 @@ impl Heads {
     /// An empty head.
     pub fn take(&self) -> Head {
         self.0.borrow_mut().pop().unwrap_or_default()
+    }
+
+    /// Keeps none.
+    pub fn forget(&self) {
+        self.0.take();
     }
 
     /// Takes back a head that is done with.
