@@ -20,6 +20,7 @@ const UNSAFE_FILES: [&str; 8] = [
     "proxy/src/memory.rs",
     "proxy/src/socket.rs",
     "proxy/src/tcp/pipe.rs",
+    "proxy/src/timer/alarm.rs",
     "tests/src/netns.rs",
 ];
 
