@@ -12,7 +12,7 @@ const MAX_FILE: usize = 400;
 const MAX_FUNCTION: usize = 80;
 
 /// The low-level files that may hold unsafe code.
-const UNSAFE_FILES: [&str; 8] = [
+const UNSAFE_FILES: [&str; 9] = [
     "benches/tests/counters/allocations.rs",
     "cli/src/demo/capture.rs",
     "cli/src/demo/netns.rs",
