@@ -202,6 +202,28 @@ fn the_data_path_uses_neither_hyper_nor_tokio_rustls() {
     report("forwarding is our own work", &found);
 }
 
+/// A worker's runtime has no timers: this would panic there.
+#[test]
+fn workers_take_time_from_their_own_wheel() {
+    let on_workers = [
+        "proxy/src/app/workers",
+        "proxy/src/http/",
+        "proxy/src/listener",
+        "proxy/src/stream",
+        "proxy/src/tcp",
+        "proxy/src/telemetry",
+        "proxy/src/timer",
+        "proxy/src/tls",
+        "proxy/src/upstream/connect",
+        "proxy/src/upstream/pool",
+        "proxy/src/worker",
+    ];
+    report(
+        "workers have `Timers`, not `tokio::time`",
+        &uses(&on_workers, &["tokio::time"]),
+    );
+}
+
 #[test]
 fn the_proxy_shares_nothing_but_xds_proto() {
     let manifest = fs::read_to_string(root().join("proxy/Cargo.toml")).unwrap();
