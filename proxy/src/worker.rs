@@ -11,6 +11,7 @@ use crate::config::Store;
 use crate::config::demand::Demand;
 use crate::http::date::DateCache;
 use crate::http::head::Heads;
+use crate::http::rooms::Rooms;
 use crate::listener::SpeaksFirst;
 use crate::memory::Presence;
 use crate::tcp::Pipes;
@@ -38,6 +39,7 @@ pub struct Worker {
     pub store: Arc<Store>,
     pub buffers: buffer::Pool,
     pub heads: Heads,
+    pub rooms: Rooms,
     pub timers: Timers,
     /// TLS handshakes, both ways.
     pub tls: Handshaker,
@@ -73,6 +75,7 @@ impl Worker {
             tls: Handshaker::new(buffers.clone(), STEPS_PER_PASS),
             buffers,
             heads: Heads::default(),
+            rooms: Rooms::default(),
             logs: WorkerLogs::default(),
             date: DateCache::default(),
             timers: Timers::new(),

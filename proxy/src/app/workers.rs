@@ -119,6 +119,7 @@ async fn work(
             if keeper.crowd_has_left(&worker.presence) {
                 worker.tls.prune();
                 worker.heads.forget();
+                worker.rooms.forget();
                 memory::give_back();
             }
         }

@@ -9,7 +9,7 @@
 //!   `splice` (bodies), `tunnel` (bytes that left the codec), `mirror`
 //! - `down` and `up`: the two ends of an exchange, HTTP/1 or HTTP/2; `io`: socket and buffers
 //! - `local` (responses made here) for an `error`; `observe`: what is known of a request
-//! - `head`, `spelling`, `date`: the head type and its spellings; `h1`, `h2`: the protocols
+//! - `rooms`: memory for a request's future; `head`, `spelling`, `date`: the head type and its spellings; `h1`, `h2`: the protocols
 
 mod attempt;
 pub(crate) mod authorise;
@@ -39,6 +39,7 @@ mod redirect;
 mod relay;
 mod retry;
 mod rewrite;
+pub mod rooms;
 pub mod serve;
 mod serve1;
 mod serve2;

@@ -72,8 +72,9 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
             start: begun,
         };
         let mut down = Down::H1(&mut server);
-        // On the heap, for as long as it runs: an idle connection does not pay for it.
-        let ended = Box::pin(handle(&conn, &timer, &mut down, request, close)).await;
+        // Elsewhere, for as long as it runs: an idle connection does not pay for it.
+        let handling = handle(&conn, &timer, &mut down, request, close);
+        let ended = conn.worker.rooms.place(handling).await;
         let Ended {
             clean,
             answered,

@@ -182,8 +182,9 @@ async fn stream(
         start,
     };
     let mut down = Down::H2(&mut stream);
-    // In a box of its own: a task is moved twice while it is made, whatever it has room for.
-    let ended = Box::pin(handle(conn, &timer, &mut down, request, false)).await;
+    // Elsewhere: a task is moved twice while it is made, whatever it has room for.
+    let handling = handle(conn, &timer, &mut down, request, false);
+    let ended = conn.worker.rooms.place(handling).await;
     heads.put(ended.heads.0);
     heads.put(ended.heads.1);
     if let Some(tunnel) = ended.tunnel {

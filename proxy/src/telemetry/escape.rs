@@ -112,9 +112,7 @@ impl Civil {
             second: rest % 60,
         }
     }
-}
 
-impl Civil {
     /// As RFC 3339 has it, with milliseconds.
     pub fn rfc3339(&self, millis: u32) -> [u8; 24] {
         let mut text = *b"0000-00-00T00:00:00.000Z";

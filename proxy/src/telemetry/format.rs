@@ -287,11 +287,21 @@ fn put_address(address: Option<SocketAddr>, port: bool, put: &mut dyn FnMut(&[u8
                 put_number(u64::from(address.port()), put);
             }
         }
-        Some(address) if port => put(address.to_string().as_bytes()),
-        Some(address) => put(address.ip().to_string().as_bytes()),
+        Some(SocketAddr::V6(address)) => {
+            let mut text = Text::new();
+            // Writing to memory cannot fail.
+            let _ = match port {
+                true => write!(text, "{address}"),
+                false => write!(text, "{}", address.ip()),
+            };
+            put(&text);
+        }
     }
     true
 }
+
+/// What is formatted, off the heap.
+type Text = smallvec::SmallVec<[u8; 64]>;
 
 /// Every value, joined by commas, cut at `max` bytes.
 fn put_header(
@@ -327,7 +337,7 @@ fn put_time(at: SystemTime, format: Option<&str>, put: &mut dyn FnMut(&[u8])) ->
         put(&time.rfc3339(since.subsec_millis()));
         return true;
     };
-    let mut text = Vec::new();
+    let mut text = Text::new();
     let written = escape::strftime(&mut text, format, &time, since);
     put(&text);
     written.is_ok()
