@@ -86,6 +86,17 @@ impl Case {
         Self::value_variants().to_vec()
     }
 
+    /// In what a peer's work is less than ours, where it cannot do the same.
+    pub fn differences(self) -> &'static [&'static str] {
+        match self {
+            Self::Sidecar | Self::IdleSidecar => &[
+                "anyam counts Istio's standard metrics by workload; a stock envoy has none of them and \
+                 keeps its own statistics",
+            ],
+            _ => &[],
+        }
+    }
+
     /// As on the command line.
     pub fn name(self) -> String {
         let value = self.to_possible_value();

@@ -83,6 +83,8 @@ pub struct Outcome {
     pub case: Case,
     pub title: &'static str,
     pub bulk: bool,
+    /// In what the contestants' work differs.
+    pub differences: &'static [&'static str],
     pub series: Vec<Series>,
     pub bars: Vec<Verdict>,
 }
@@ -108,6 +110,7 @@ impl Outcome {
             case,
             title,
             bulk,
+            differences: case.differences(),
             series,
             bars,
         }
@@ -210,6 +213,9 @@ pub fn machine(programs: &Programs) -> Vec<(&'static str, String)> {
 /// A line for each contestant, with the ratio of ours to it, then the bars.
 pub fn print(outcome: &Outcome) {
     println!("\n{}: {}", outcome.case.name(), outcome.title);
+    for difference in outcome.differences {
+        println!("  not the same: {difference}");
+    }
     let own = outcome.series.first();
     for series in &outcome.series {
         for (metric, values) in &series.samples {

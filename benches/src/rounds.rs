@@ -23,7 +23,7 @@ const BULK: usize = 64 * 1024;
 const SPARE: usize = 50;
 /// After so long nothing of a program's start is left to be done or given back.
 const START: Duration = Duration::from_secs(4);
-/// Attempts at the first work; what comes after it must succeed at once.
+/// Attempts at the first stream; what comes after it must succeed at once.
 const WARM_UPS: usize = 5;
 /// Starts in a round: each is short.
 const STARTS: usize = 5;
@@ -94,7 +94,11 @@ fn loaded(
     )?;
     // Connections and pools are warm before the clock starts.
     let scratch = &programs.scratch;
-    warm(|| load.run(Duration::from_secs(1), contestant.port, scratch))?;
+    let warming = || load.run(Duration::from_secs(1), contestant.port, scratch);
+    match load {
+        Load::Stream { .. } => again(warming)?,
+        _ => warming()?,
+    };
     let before = running.cpu()?;
     let done = load.run(
         Duration::from_secs(timing.seconds),
@@ -121,8 +125,8 @@ fn loaded(
 }
 
 /// Tries again, because iperf3's server turns away who comes while it still deals with the look at
-/// whether a proxy's port is open.
-fn warm<T>(load: impl Fn() -> Result<T, BenchError>) -> Result<T, BenchError> {
+/// whether a proxy's port is open. Nothing else that fails is forgiven.
+fn again<T>(load: impl Fn() -> Result<T, BenchError>) -> Result<T, BenchError> {
     let mut done = load();
     for _ in 1..WARM_UPS {
         if done.is_ok() {

@@ -2,6 +2,7 @@
 
 use std::fs::{File, Permissions};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Output, Stdio};
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyam_cli::demo::netns::{Command, Namespace, Network};
 use anyam_tests::program;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 pub const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 pub const PROXY_UID: u32 = 1337;
@@ -64,14 +67,37 @@ spec:
 }
 
 /// A process, ended and reaped on drop.
-pub struct Process(Child);
+pub struct Process {
+    child: Child,
+    /// Readable once it has ended; `None`: we ended it.
+    ends: Option<OwnedFd>,
+}
 
 impl Process {
+    fn new(child: Child) -> Self {
+        let ends = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
+        Self {
+            child,
+            ends: Some(ends.unwrap()),
+        }
+    }
+
     /// SIGKILL, and reaped.
     pub fn kill(&mut self) {
+        self.ends = None;
         // Already ended is as good.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits for so long; at once true when it ends by itself.
+    fn ends_within(&self, time: Duration) -> bool {
+        let watched = self.ends.iter();
+        let mut watched: Vec<_> = watched
+            .map(|ends| PollFd::new(ends, PollFlags::IN))
+            .collect();
+        let time = Timespec::try_from(time).unwrap();
+        poll(&mut watched, Some(&time)).unwrap() > 0
     }
 }
 
@@ -228,7 +254,7 @@ impl Mesh {
         command.uid = uid;
         command.stdout = log(&self.folder, &format!("{name}.out"));
         command.stderr = log(&self.folder, &format!("{name}.err"));
-        Process(command.spawn().unwrap())
+        Process::new(command.spawn().unwrap())
     }
 
     /// Runs a program in a namespace to its end.
@@ -284,10 +310,18 @@ impl Mesh {
         });
     }
 
-    /// Waits until `done`; what everybody logged is part of the complaint.
-    pub fn wait(&self, what: &str, done: impl FnMut() -> bool) {
-        if !comes_true(done) {
-            panic!("{what}: not within {PATIENCE:?}\n{}", self.logs());
+    /// Waits, within [`PATIENCE`], until `done`, a condition in other processes: it is looked at
+    /// after each [`POLL`]. A control plane that ends meanwhile ends the wait too. What everybody
+    /// logged is part of the complaint.
+    pub fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {
+        let began = Instant::now();
+        while !done() {
+            let why = match self.control.ends_within(POLL) {
+                true => "the control plane has ended".to_owned(),
+                false if began.elapsed() > PATIENCE => format!("not within {PATIENCE:?}"),
+                false => continue,
+            };
+            panic!("{what}: {why}\n{}", self.logs());
         }
     }
 
@@ -325,19 +359,6 @@ fn run(host: &Namespace, program: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{arguments:?}: {output:?}");
 }
 
-/// Waits, within [`PATIENCE`], for a condition in other processes, which nothing here can be woken
-/// by: it is looked at again and again.
-fn comes_true(mut done: impl FnMut() -> bool) -> bool {
-    let began = Instant::now();
-    while !done() {
-        if began.elapsed() > PATIENCE {
-            return false;
-        }
-        std::thread::sleep(POLL);
-    }
-    true
-}
-
 /// Users other than root may not reach the build folder.
 fn copy_program(program: &Path, copy: &Path) {
     std::fs::hard_link(program, copy)
@@ -359,7 +380,7 @@ fn start_control(folder: &Path, host: &Namespace, more: &[&str]) -> Process {
     let mut command = command(host, &program, &arguments);
     command.stdout = log(folder, "control.out");
     command.stderr = log(folder, "control.err");
-    Process(command.spawn().unwrap())
+    Process::new(command.spawn().unwrap())
 }
 
 fn log(folder: &Path, name: &str) -> Stdio {
