@@ -177,6 +177,18 @@ impl Pool {
         Ok(())
     }
 
+    /// Keeps none of the idle ones.
+    pub fn forget(&self) {
+        let inner = &*self.0;
+        for list in [&inner.small, &inner.bulk] {
+            list.take();
+        }
+        inner.lent.take();
+        for list in [&inner.small_blocks, &inner.bulk_blocks] {
+            list.take();
+        }
+    }
+
     /// A block with arbitrary content.
     pub fn block(&self, size: Size) -> Block {
         let list = match size {
@@ -213,6 +225,22 @@ fn keep<T>(list: &RefCell<Vec<T>>, limit: usize, buffer: T) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pool_that_forgets_holds_nothing() {
+        let pool = Pool::default();
+        pool.put(pool.take());
+        pool.put(pool.take_bulk());
+        drop((pool.block(Size::Small), pool.block(Size::Bulk)));
+        let out = pool.block(Size::Small);
+        pool.forget();
+        let inner = &pool.0;
+        assert!(inner.small.borrow().is_empty() && inner.bulk.borrow().is_empty());
+        assert!(inner.small_blocks.borrow().is_empty() && inner.bulk_blocks.borrow().is_empty());
+        assert_eq!(pool.blocks_in_use(), 1);
+        drop(out);
+        assert_eq!(pool.blocks_in_use(), 0);
+    }
 
     #[test]
     fn buffers_come_back_by_size() {

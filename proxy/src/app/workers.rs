@@ -118,6 +118,7 @@ async fn work(
             worker.logs.flush();
             if keeper.crowd_has_left(&worker.presence) {
                 worker.tls.prune();
+                worker.buffers.forget();
                 worker.heads.forget();
                 worker.rooms.forget();
                 memory::give_back();
