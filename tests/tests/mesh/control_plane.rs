@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 
 use anyam_cli::demo::capture::Capture;
 
-use crate::harness::{CONTROL, Mesh, STRICT, service, workload};
+use crate::harness::{CONTROL, Mesh};
+use crate::manifests::{STRICT, service, workload};
 use crate::traffic::{Load, get};
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);

@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use anyam_cli::demo::capture::Capture;
 use anyam_cli::demo::netns::Namespace;
 
-use crate::harness::{CONTROL, Mesh, PROXY_UID, Process, STRICT, service, workload};
+use crate::harness::{CONTROL, Mesh, PROXY_UID};
+use crate::manifests::{STRICT, service, workload};
+use crate::process::Process;
 use crate::traffic::get;
 
 const OURS: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);

@@ -2,17 +2,16 @@
 
 use std::fs::{File, Permissions};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyam_cli::demo::netns::{Command, Namespace, Network};
 use anyam_tests::program;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+
+use crate::process::Process;
 
 pub const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 pub const PROXY_UID: u32 = 1337;
@@ -23,89 +22,6 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// Building programs in parallel is fine; whole meshes side by side on two cores are not.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
-/// Only mTLS in the mesh.
-pub const STRICT: &str = "
-apiVersion: mesh.anyam.dev/v1alpha1
-kind: MeshPolicy
-metadata: { name: default, namespace: shop }
-spec:
-  mtls: { mode: Strict }
-";
-
-/// A Service of HTTP on port 8080, at `vip`, in front of the workloads labelled `app`.
-pub fn service(name: &str, app: &str, vip: &str) -> String {
-    format!(
-        "---
-apiVersion: v1
-kind: Service
-metadata: {{ name: {name}, namespace: shop }}
-spec:
-  clusterIP: {vip}
-  selector: {{ app: {app} }}
-  ports:
-    - {{ name: http, port: 8080, appProtocol: http }}
-"
-    )
-}
-
-/// A Workload with a sidecar, an account of its own name, and HTTP on port 8080.
-pub fn workload(name: &str, app: &str, address: impl Into<IpAddr>) -> String {
-    let address = address.into();
-    format!(
-        "---
-apiVersion: mesh.anyam.dev/v1alpha1
-kind: Workload
-metadata: {{ name: {name}, namespace: shop, labels: {{ app: {app} }} }}
-spec:
-  addresses: ['{address}']
-  serviceAccount: {name}
-  ports:
-    - {{ name: http, port: 8080, appProtocol: http }}
-"
-    )
-}
-
-/// A process, ended and reaped on drop.
-pub struct Process {
-    child: Child,
-    /// Readable once it has ended; `None`: we ended it.
-    ends: Option<OwnedFd>,
-}
-
-impl Process {
-    fn new(child: Child) -> Self {
-        let ends = pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
-        Self {
-            child,
-            ends: Some(ends.unwrap()),
-        }
-    }
-
-    /// SIGKILL, and reaped.
-    pub fn kill(&mut self) {
-        self.ends = None;
-        // Already ended is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-
-    /// Waits for so long; at once true when it ends by itself.
-    fn ends_within(&self, time: Duration) -> bool {
-        let watched = self.ends.iter();
-        let mut watched: Vec<_> = watched
-            .map(|ends| PollFd::new(ends, PollFlags::IN))
-            .collect();
-        let time = Timespec::try_from(time).unwrap();
-        poll(&mut watched, Some(&time)).unwrap() > 0
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        self.kill();
-    }
-}
 
 /// Control plane, network and files. Processes started in it are to be dropped before it, which
 /// declaring them after it does.

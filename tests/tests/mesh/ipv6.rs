@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyam_cli::demo::capture::Capture;
 use anyam_cli::demo::netns::Namespace;
 
-use crate::harness::{CONTROL, Mesh, STRICT, add_ipv6, ip, workload};
+use crate::harness::{CONTROL, Mesh, add_ipv6, ip};
+use crate::manifests::{STRICT, workload};
 use crate::traffic::{get, within};
 
 /// Over IPv4 only the control plane is reached; workloads are declared with these alone.

@@ -1,8 +1,8 @@
 //! Whole meshes, each in network namespaces of its own: control plane, sidecars, netfilter rules
 //! and programs that know nothing of it.
 //!
-//! - `harness`: starting a mesh and waiting for what must come; `traffic`: asking as one of its
-//!   programs would
+//! - `harness`: starting a mesh and waiting for what must come; `process`: one of its processes;
+//!   `manifests`: what it is told; `traffic`: asking as one of its programs would
 //! - `control_plane`: what goes on when the control plane dies, and what does not
 //! - `envoy`: stock Envoy as a peer
 //! - `ipv6`: the same over IPv6; `ports`: sidecars that listen elsewhere
@@ -18,9 +18,11 @@ mod control_plane;
 mod envoy;
 mod harness;
 mod ipv6;
+mod manifests;
 mod mirror;
 mod peers;
 mod ports;
+mod process;
 mod scale;
 mod swap;
 mod traffic;

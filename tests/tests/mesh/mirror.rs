@@ -5,7 +5,8 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::sync::mpsc::channel;
 use std::time::Duration;
 
-use crate::harness::{Mesh, STRICT, service, workload};
+use crate::harness::Mesh;
+use crate::manifests::{STRICT, service, workload};
 use crate::traffic::{get, within};
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use anyam_cli::demo::capture::Capture;
 use anyam_cli::demo::netns::Namespace;
 
-use crate::harness::{CONTROL, Mesh, STRICT};
+use crate::harness::{CONTROL, Mesh};
+use crate::manifests::STRICT;
+use crate::process::Process;
 use crate::{envoy, traffic};
 
 const LEFT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
@@ -54,7 +56,7 @@ spec:
     )
 }
 
-fn serve(mesh: &Mesh, name: &str, address: Ipv4Addr, host: &Namespace) -> crate::harness::Process {
+fn serve(mesh: &Mesh, name: &str, address: Ipv4Addr, host: &Namespace) -> Process {
     let address = address.to_string();
     mesh.spawn(
         name,

@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 
 use anyam_cli::demo::netns::Namespace;
 
-use crate::harness::{Mesh, STRICT, service, workload};
+use crate::harness::Mesh;
+use crate::manifests::{STRICT, service, workload};
 use crate::traffic::get;
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);

@@ -12,7 +12,8 @@ use std::net::Ipv4Addr;
 use servers::Servers;
 use traffic::{Kind, Traffic};
 
-use crate::harness::{Mesh, STRICT};
+use crate::harness::Mesh;
+use crate::manifests::STRICT;
 use crate::traffic::get;
 
 const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);

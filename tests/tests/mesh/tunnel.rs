@@ -5,7 +5,8 @@ use std::net::Ipv4Addr;
 use anyam_cli::demo::capture::Capture;
 use anyam_cli::demo::netns::Namespace;
 
-use crate::harness::{CONTROL, Mesh, STRICT};
+use crate::harness::{CONTROL, Mesh};
+use crate::manifests::STRICT;
 use crate::traffic::get;
 
 const FRONT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
@@ -34,11 +35,11 @@ spec:
 
 /// A service whose port says that it is TCP, whatever its app speaks.
 fn service(name: &str, vip: &str) -> String {
-    crate::harness::service(name, name, vip).replace("appProtocol: http", "appProtocol: tcp")
+    crate::manifests::service(name, name, vip).replace("appProtocol: http", "appProtocol: tcp")
 }
 
 fn workload(name: &str, address: Ipv4Addr, tunnels: bool) -> String {
-    let declared = crate::harness::workload(name, name, address);
+    let declared = crate::manifests::workload(name, name, address);
     let declared = declared.replace("appProtocol: http", "appProtocol: tcp");
     format!("{declared}  tunnels: {tunnels}\n")
 }
