@@ -1,9 +1,12 @@
 //! What one worker thread has: shared by all its connections, owned by nobody else.
 
 use std::cell::Cell;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
+use pin_project_lite::pin_project;
 use tokio::sync::watch;
 
 use crate::buffer;
@@ -100,6 +103,16 @@ impl Worker {
         );
     }
 
+    /// Serves a connection in a task of its own, and keeps `held` for as long as that lasts.
+    ///
+    /// Each step of a connection is such a task, its future a part of the task itself: a connection
+    /// takes up what its last step needs, in one piece.
+    pub fn serve(&self, held: impl Sized + 'static, serving: impl Future<Output = ()> + 'static) {
+        let held = (held, self.presence.clone());
+        let task = Serving { held, serving };
+        tokio::task::spawn_local(self.timers.turns(task));
+    }
+
     pub fn is_draining(&self) -> bool {
         *self.drain.borrow() >= Phase::Draining
     }
@@ -126,5 +139,22 @@ impl Worker {
             self.tls.rejudge();
             self.timers.wake_all();
         }
+    }
+}
+
+pin_project! {
+    // Not an async block: one holds what it awaits twice.
+    struct Serving<H, F> {
+        held: H,
+        #[pin]
+        serving: F,
+    }
+}
+
+impl<H, F: Future<Output = ()>> Future for Serving<H, F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        self.project().serving.poll(cx)
     }
 }

@@ -16,7 +16,7 @@ use crate::config::matcher::HeaderName;
 use crate::config::route::{Route, RouteConfig, VirtualHost};
 use crate::telemetry::edge::RequestSample;
 use crate::telemetry::tap::Seen;
-use crate::telemetry::{Call, Calls, Headers, OpenConnection, Record, ResponseFlags};
+use crate::telemetry::{Call, Calls, Headers, Record, ResponseFlags};
 use crate::timer::Timers;
 use crate::tls;
 use crate::worker::Worker;
@@ -38,8 +38,6 @@ pub struct Downstream {
     /// The edges its requests count on.
     pub calls: Rc<Calls>,
     pub client_cert: client_cert::Element,
-    /// Counts it for as long as it is open.
-    pub _open: OpenConnection,
 }
 
 /// An upstream connection.

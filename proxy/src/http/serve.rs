@@ -1,7 +1,6 @@
 //! The entry of the HTTP path: one connection, from its first bytes to its end.
 
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -13,7 +12,7 @@ use super::{serve1, serve2};
 use crate::config::http::{CodecType, HttpManager};
 use crate::config::listener::{FilterChain, Listener};
 use crate::stream::Stream;
-use crate::telemetry::{Calls, OpenConnection};
+use crate::telemetry::Calls;
 use crate::worker::Worker;
 
 /// How an HTTP/2 connection begins (RFC 9113 3.4).
@@ -33,13 +32,13 @@ pub struct Connection {
     pub local: SocketAddr,
     /// The destination before the redirect, where it is known.
     pub original_dst: Option<SocketAddr>,
-    pub open: OpenConnection,
 }
 
-/// Serves a connection to its end. Never fails: what goes wrong is answered, logged and counted.
+/// Serves a connection to its end, keeping `held` so long. Never fails: what goes wrong is
+/// answered, logged and counted.
 ///
-/// Each codec's future in a box of its own: what an idle connection holds is its codec's loop.
-pub fn serve(worker: &Rc<Worker>, connection: Connection) -> Pin<Box<dyn Future<Output = ()>>> {
+/// Each codec is a task of its own: what an idle connection holds is its codec's loop.
+pub fn serve(worker: &Rc<Worker>, connection: Connection, held: impl Sized + 'static) {
     let Connection {
         stream,
         prefix,
@@ -49,7 +48,6 @@ pub fn serve(worker: &Rc<Worker>, connection: Connection) -> Pin<Box<dyn Future<
         peer,
         local,
         original_dst,
-        open,
     } = connection;
     let tls = stream.tls_info().cloned().map(Rc::new);
     let caller = tls.as_ref().and_then(|tls| tls.peer.clone());
@@ -66,25 +64,24 @@ pub fn serve(worker: &Rc<Worker>, connection: Connection) -> Pin<Box<dyn Future<
         timers: worker.timers.clone(),
         calls,
         client_cert: Default::default(),
-        _open: open,
     };
     let codec = known(&stream, &manager);
     let conn = Rc::new(Conn::new(worker.clone(), downstream, manager));
     match codec {
-        Some(Codec::Http1) => Box::pin(serve1::serve(conn, stream, prefix)),
-        Some(Codec::Http2) => Box::pin(serve2::serve(conn, stream, prefix)),
-        None => Box::pin(async move {
-            let begun = Box::pin(listen(stream, prefix, &conn)).await;
-            match begun {
-                Some((Codec::Http1, stream, prefix)) => {
-                    Box::pin(serve1::serve(conn, stream, prefix)).await;
-                }
-                Some((Codec::Http2, stream, prefix)) => {
-                    Box::pin(serve2::serve(conn, stream, prefix)).await;
-                }
-                None => {}
+        Some(codec) => run(codec, conn, stream, prefix, held),
+        None => worker.serve((), async move {
+            if let Some((codec, stream, prefix)) = listen(stream, prefix, &conn).await {
+                run(codec, conn, stream, prefix, held);
             }
         }),
+    }
+}
+
+fn run(codec: Codec, conn: Rc<Conn>, stream: Stream, prefix: BytesMut, held: impl Sized + 'static) {
+    let worker = conn.worker.clone();
+    match codec {
+        Codec::Http1 => worker.serve(held, serve1::serve(conn, stream, prefix)),
+        Codec::Http2 => worker.serve(held, serve2::serve(conn, stream, prefix)),
     }
 }
 

@@ -58,9 +58,9 @@ impl Tunnelled {
         let options = Options {
             idle: idle_timeout(&info),
             until: super::timeout::end_of_stream(&info),
-            cut: &cut,
+            cut,
         };
-        let outcome = tcp::relay(&means, &mut down, &mut up.stream, early, &options).await;
+        let outcome = tcp::relay(means, &mut down, &mut up.stream, early, options).await;
         info.request_bytes = outcome.from_down;
         info.response_bytes = outcome.from_up;
         info.flags.insert(match outcome.ended {

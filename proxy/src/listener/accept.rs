@@ -54,16 +54,9 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, address: SocketA
         return;
     };
     metrics.connections.inc();
-    // On the heap one by one, as long as each lasts: what a connection holds is its last step.
-    let begin = Box::pin(conn::begin(worker.clone(), listener, tcp, (address, peer)));
-    let present = worker.presence.clone();
-    let serving = worker.timers.turns(async move {
-        let _held = (passes, present);
-        if let Some(serving) = begin.await {
-            serving.await;
-        }
-    });
-    tokio::task::spawn_local(serving);
+    let begin = conn::begin(worker.clone(), listener, tcp, (address, peer), passes);
+    // In a box: a future of its size is not for moving about.
+    worker.serve((), Box::pin(begin));
 }
 
 /// Errors that say something of the connection that was to be accepted, not of us.

@@ -3,7 +3,6 @@
 
 use std::cell::Cell;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -15,6 +14,7 @@ use super::chain::{self, choose};
 use super::detect::Protocol;
 use super::entry::hand_over;
 use super::first::{First, NothingCame, Silent, first};
+use super::gate::Passes;
 use super::refused::Refused;
 use super::socket::original_destination;
 use super::tunnel;
@@ -24,7 +24,7 @@ use crate::policy::{self, Facts};
 use crate::socket;
 use crate::stream::Stream;
 use crate::tcp::dial::Dialled;
-use crate::tcp::proxy;
+use crate::tcp::proxy::{self, Ends, Party};
 use crate::telemetry::{Call, Calls, OpenConnection, Record, ResponseFlags};
 use crate::tls::ConnectionInfo;
 use crate::worker::{Phase, Worker};
@@ -41,20 +41,33 @@ pub(super) struct Accepted {
     pub(super) start_time: SystemTime,
 }
 
-/// What serves a connection from when it was let in to its end.
-pub(super) type Serving = Pin<Box<dyn Future<Output = ()>>>;
+impl Accepted {
+    pub(super) fn ends(&self) -> Ends {
+        Ends {
+            peer: self.peer,
+            destination: self.destination,
+        }
+    }
+}
+
+/// What a connection has for as long as it is open: its places, and being counted.
+pub(super) type Held = (Passes, OpenConnection);
 
 /// Everything that comes before the filter that ends the chain, for a connection that came in by
-/// `entry`. `None`: it was not let in.
+/// `entry`; hands it on to that filter when it is let in.
 pub(super) async fn begin(
     worker: Rc<Worker>,
     entry: Arc<Listener>,
     tcp: TcpStream,
     (bound, peer): (SocketAddr, SocketAddr),
-) -> Option<Serving> {
-    let open = OpenConnection::of(&entry.def.metrics);
+    passes: Passes,
+) {
+    let held = (passes, OpenConnection::of(&entry.def.metrics));
     let local = match bound.ip().is_unspecified() {
-        true => tcp.local_addr().ok()?,
+        true => match tcp.local_addr() {
+            Ok(local) => local,
+            Err(_) => return,
+        },
         false => bound,
     };
     let original_dst = match entry.def.original_dst {
@@ -71,11 +84,8 @@ pub(super) async fn begin(
         start_time: SystemTime::now(),
     };
     match admit(&worker, &mut accepted, tcp).await {
-        Ok(admitted) => Some(hand_on(&worker, accepted, admitted, open)),
-        Err(refused) => {
-            record(&worker, &accepted, &refused);
-            None
-        }
+        Ok(admitted) => hand_on(&worker, accepted, admitted, held),
+        Err(refused) => record(&worker, &accepted, &refused),
     }
 }
 
@@ -117,7 +127,7 @@ async fn admit(
         Protocol::Tls(hello) => hello.sni.as_deref(),
         _ => None,
     };
-    match authorise(accepted, &chain, stream.tls_info(), sni) {
+    match authorise(accepted.ends(), &chain, stream.tls_info(), sni) {
         Ok(false) => {}
         Ok(true) => listener.def.metrics.rbac_shadow_denied.inc(),
         Err(refused) => {
@@ -153,7 +163,7 @@ async fn look(worker: &Rc<Worker>, accepted: &Accepted, tcp: &TcpStream) -> Resu
                 return None;
             };
             // Nothing is dialled for a client that may not go there.
-            authorise(accepted, chain, None, None).ok()?;
+            authorise(accepted.ends(), chain, None, None).ok()?;
             Some(Silent {
                 listener: listener.clone(),
                 proxy: proxy.clone(),
@@ -220,16 +230,16 @@ async fn secure(
 
 /// The chain's network filters that authorise. True: rules on trial would have refused.
 pub(super) fn authorise(
-    accepted: &Accepted,
+    ends: Ends,
     chain: &FilterChain,
     tls: Option<&ConnectionInfo>,
     sni: Option<&str>,
 ) -> Result<bool, Refused> {
     let facts = Facts {
         tls,
-        direct_remote: accepted.peer.ip(),
-        remote: accepted.peer.ip(),
-        destination: accepted.destination,
+        direct_remote: ends.peer.ip(),
+        remote: ends.peer.ip(),
+        destination: ends.destination,
         sni: tls.and_then(|tls| tls.sni.as_deref()).or(sni),
         request: None,
     };
@@ -246,20 +256,14 @@ pub(super) fn authorise(
     Ok(on_trial)
 }
 
-/// To the filter that ends the chain. Each kind's future has its own size, so it has its own box.
-pub(super) fn hand_on(
-    worker: &Rc<Worker>,
-    accepted: Accepted,
-    admitted: Admitted,
-    open: OpenConnection,
-) -> Serving {
+/// To the filter that ends the chain, each kind a task of its own size.
+pub(super) fn hand_on(worker: &Rc<Worker>, accepted: Accepted, admitted: Admitted, held: Held) {
     let Admitted {
         chain,
         stream,
         prefix,
         dialled,
     } = admitted;
-    let worker = worker.clone();
     match &chain.terminal {
         Terminal::Http(manager) => {
             let connection = http::serve::Connection {
@@ -271,9 +275,8 @@ pub(super) fn hand_on(
                 original_dst: accepted.original_dst,
                 listener: accepted.listener,
                 chain,
-                open,
             };
-            http::serve::serve(&worker, connection)
+            http::serve::serve(worker, connection, held);
         }
         Terminal::Tcp(proxy) => {
             let connection = proxy::Connection {
@@ -285,36 +288,26 @@ pub(super) fn hand_on(
                 original_dst: accepted.original_dst,
                 start: accepted.start,
                 dialled,
-                listener: accepted.listener.clone(),
-                chain: chain.clone(),
-                open,
+                listener: accepted.listener,
+                chain,
             };
             let judged = Cell::new(worker.store.generation());
-            let cut = move |worker: &Worker, tls: Option<&ConnectionInfo>| {
-                must_end(worker, &accepted, &chain, tls, &judged)
-            };
-            Box::pin(proxy::serve(worker, connection, cut))
+            let cut = move |worker: &Worker, party: &Party<'_>| must_end(worker, party, &judged);
+            worker.serve(held, proxy::serve(worker.clone(), connection, cut));
         }
         Terminal::Tunnel(options) => {
-            let options = options.clone();
-            Box::pin(async move {
-                let _open = open;
+            let (options, of) = (options.clone(), worker.clone());
+            worker.serve(held, async move {
                 let stream = (stream, prefix);
-                tunnel::serve(&worker, &accepted, &chain, &options, stream).await;
-            })
+                tunnel::serve(&of, &accepted, &chain, &options, stream).await;
+            });
         }
     }
 }
 
 /// Whether a connection that was let in may stay no longer: the process closes, or policy has
 /// changed against it.
-pub(super) fn must_end(
-    worker: &Worker,
-    accepted: &Accepted,
-    chain: &FilterChain,
-    tls: Option<&ConnectionInfo>,
-    judged: &Cell<u64>,
-) -> bool {
+pub(super) fn must_end(worker: &Worker, party: &Party<'_>, judged: &Cell<u64>) -> bool {
     if *worker.drain.borrow() == Phase::Closing {
         return true;
     }
@@ -324,13 +317,13 @@ pub(super) fn must_end(
     let snapshot = worker.store.peek();
     judged.set(snapshot.generation);
     // A listener or chain that is gone takes nobody's permission away.
-    let listener = snapshot.listeners.get(&accepted.listener.def.name);
+    let listener = snapshot.listeners.get(&party.listener.def.name);
     let chains = listener
         .iter()
         .flat_map(|l| l.def.chains.iter().chain(&l.def.default_chain));
     chains
-        .filter(|now| now.name == chain.name)
-        .any(|now| authorise(accepted, now, tls, None).is_err())
+        .filter(|now| now.name == party.chain.name)
+        .any(|now| authorise(party.ends, now, party.tls, None).is_err())
 }
 
 pub(super) fn record(worker: &Rc<Worker>, accepted: &Accepted, refused: &Refused) {

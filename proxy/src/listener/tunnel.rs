@@ -26,6 +26,7 @@ use crate::config::listener::{FilterChain, Terminal, TunnelOptions};
 use crate::http::h2::Prefixed;
 use crate::http::h2::tunnel::{About, Asked, Asks, BadTarget, Terminus};
 use crate::stream::Stream;
+use crate::tcp::proxy::Party;
 use crate::telemetry::OpenConnection;
 use crate::tls::ConnectionInfo;
 use crate::tls::hello::ClientHello;
@@ -65,7 +66,13 @@ pub(super) async fn serve(
     let Ok(Some(mut terminus)) = timer.race(Terminus::handshake(io, options)).await else {
         return;
     };
-    let judged = Cell::new(worker.store.peek().generation);
+    let judged = Cell::new(worker.store.generation());
+    let party = Party {
+        listener: &accepted.listener,
+        chain,
+        ends: accepted.ends(),
+        tls: outer.tls.as_deref(),
+    };
     let mut idle_since = Instant::now();
     let mut draining = false;
     loop {
@@ -75,7 +82,7 @@ pub(super) async fn serve(
                 if asked.is_ready() {
                     return asked;
                 }
-                if must_end(worker, accepted, chain, outer.tls.as_deref(), &judged) {
+                if must_end(worker, &party, &judged) {
                     return Poll::Ready(None);
                 }
                 if terminus.streams() > 0 {
@@ -139,18 +146,14 @@ fn enter(worker: &Rc<Worker>, outer: &Outer<'_>, asked: Asked) -> Result<(), ()>
     let Some(tunnel) = asked.accept(&worker.buffers, about) else {
         return Ok(());
     };
-    let worker = worker.clone();
-    tokio::task::spawn_local(async move {
-        let _passes = passes;
-        let open = OpenConnection::of(&inner.listener.def.metrics);
-        let admitted = conn::Admitted {
-            chain,
-            stream: tunnel.into(),
-            prefix: BytesMut::new(),
-            dialled: None,
-        };
-        hand_on(&worker, inner, admitted, open).await;
-    });
+    let held = (passes, OpenConnection::of(metrics));
+    let admitted = conn::Admitted {
+        chain,
+        stream: tunnel.into(),
+        prefix: BytesMut::new(),
+        dialled: None,
+    };
+    hand_on(worker, inner, admitted, held);
     Ok(())
 }
 
@@ -228,7 +231,7 @@ fn admit(outer: &Outer<'_>, inner: &Accepted, asks: Asks) -> Result<Admitted, (u
         let why = "the chain asks more of a peer than the one that ended TLS";
         return Err((403, Refused::Tunnel(why)));
     }
-    match authorise(inner, chain, tls.as_deref(), None) {
+    match authorise(inner.ends(), chain, tls.as_deref(), None) {
         Ok(false) => {}
         Ok(true) => def.metrics.rbac_shadow_denied.inc(),
         Err(refused) => return Err((403, refused)),

@@ -36,18 +36,21 @@ pub struct Origin<'a> {
 /// A connection to an endpoint, with what it takes up while it lives.
 pub struct Dialled {
     pub stream: Stream,
-    pub(super) cluster: Arc<Cluster>,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) attempts: u32,
     _permit: Permit,
     _active: Active,
-    _open: Open,
+    open: Open,
 }
 
 impl Dialled {
     /// It was dialled on a guess.
     pub fn count_speculative(&self) {
-        self.cluster.metrics.speculative.inc();
+        self.cluster().metrics.speculative.inc();
+    }
+
+    pub(super) fn cluster(&self) -> &Arc<Cluster> {
+        &self.open.0
     }
 }
 
@@ -178,12 +181,11 @@ async fn attempt(
             cluster.report(&endpoint, outlier::Outcome::Alive, random);
             Ok(Dialled {
                 stream,
-                cluster: cluster.clone(),
                 endpoint,
                 attempts: 1,
                 _permit: permit,
                 _active: active,
-                _open: Open::new(cluster),
+                open: Open::new(cluster),
             })
         }
         Err(error) => {

@@ -60,14 +60,14 @@ pub struct Means<'a> {
 }
 
 /// How a relay behaves.
-pub struct Options<'a> {
+pub struct Options<C> {
     /// Without a byte in either direction for so long, the relay ends; `None`: never.
     pub idle: Option<Duration>,
     /// The relay ends then, whatever it does; `None`: never.
     pub until: Option<Instant>,
     /// Asked whenever the relay is woken, so it must be cheap: `true` ends it. Wake the worker's
     /// timers to have it asked.
-    pub cut: &'a dyn Fn() -> bool,
+    pub cut: C,
 }
 
 /// Bytes that were read from either side before the relay began. Their buffers go back to the
@@ -109,12 +109,12 @@ pub enum Ended {
 ///
 /// The end of one direction is passed on at once, while the other goes on (half-close); a reset
 /// is passed on as a reset, so that neither side takes a cut stream for a finished one.
-pub fn relay<'a>(
-    means: &'a Means<'_>,
+pub fn relay<'a, C: Fn() -> bool + 'a>(
+    means: Means<'a>,
     down: &'a mut Stream,
     up: &'a mut Stream,
     early: Early,
-    options: &'a Options<'_>,
+    options: Options<C>,
 ) -> impl Future<Output = Outcome> + 'a {
     // Outside of the future, which is held for as long as the connection is.
     let directions = Direction::new(&early.from_down, means.buffers).and_then(|upward| {
@@ -124,9 +124,11 @@ pub fn relay<'a>(
     means.buffers.put(early.from_down);
     means.buffers.put(early.from_up);
     let mut relay = directions.map(|(upward, downward)| Relay {
+        timer: means.timers.timer(),
         means,
         options,
-        timer: means.timers.timer(),
+        down,
+        up,
         upward,
         downward,
         first: None,
@@ -146,10 +148,10 @@ pub fn relay<'a>(
             }
         };
         relay.arm();
-        let ended = poll_fn(|cx| relay.poll(cx, down, up)).await;
+        let ended = poll_fn(|cx| relay.poll(cx)).await;
         if !matches!(ended, Ended::Clean { .. }) {
-            down.reset_on_close();
-            up.reset_on_close();
+            relay.down.reset_on_close();
+            relay.up.reset_on_close();
         }
         Outcome {
             from_down: relay.upward.bytes,
@@ -159,9 +161,11 @@ pub fn relay<'a>(
     }
 }
 
-struct Relay<'a> {
-    means: &'a Means<'a>,
-    options: &'a Options<'a>,
+struct Relay<'a, C> {
+    means: Means<'a>,
+    options: Options<C>,
+    down: &'a mut Stream,
+    up: &'a mut Stream,
     timer: Timer,
     upward: Direction,
     downward: Direction,
@@ -170,15 +174,10 @@ struct Relay<'a> {
     stuck: Option<Timer>,
 }
 
-impl Relay<'_> {
+impl<C: Fn() -> bool> Relay<'_, C> {
     /// While one side does not read, the other is not read from, and its reset goes unseen. So
     /// it is asked for, now and then.
-    fn poll_stuck(
-        &mut self,
-        cx: &mut Context<'_>,
-        down: &mut Stream,
-        up: &mut Stream,
-    ) -> Poll<Ended> {
+    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if !self.upward.is_blocked() && !self.downward.is_blocked() {
             if let Some(timer) = &self.stuck {
                 timer.clear();
@@ -193,7 +192,7 @@ impl Relay<'_> {
         loop {
             ready!(timer.poll_expired(cx));
             timer.set(STUCK);
-            for (by, stream) in [(Side::Down, &mut *down), (Side::Up, &mut *up)] {
+            for (by, stream) in [(Side::Down, &mut *self.down), (Side::Up, &mut *self.up)] {
                 if let Some(error) = stream.take_error(cx) {
                     return Poll::Ready(ended_with(by, error));
                 }
@@ -201,9 +200,9 @@ impl Relay<'_> {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, down: &mut Stream, up: &mut Stream) -> Poll<Ended> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let before = self.upward.bytes + self.downward.bytes;
-        let means = self.means;
+        let (means, down, up) = (&self.means, &mut *self.down, &mut *self.up);
         if !self.upward.is_finished()
             && let Poll::Ready(Err(fault)) = self.upward.poll(cx, down, up, means)
         {
@@ -227,7 +226,7 @@ impl Relay<'_> {
         if (self.options.cut)() {
             return Poll::Ready(Ended::Cut);
         }
-        if let Poll::Ready(ended) = self.poll_stuck(cx, down, up) {
+        if let Poll::Ready(ended) = self.poll_stuck(cx) {
             return Poll::Ready(ended);
         }
         if self.upward.bytes + self.downward.bytes != before {

@@ -12,7 +12,7 @@ use super::verdict::judged;
 use super::{Early, Means, Options, Outcome, relay};
 use crate::config::listener::{FilterChain, Listener, TcpProxy};
 use crate::stream::Stream;
-use crate::telemetry::{Call, Calls, OpenConnection, Record, ResponseFlags};
+use crate::telemetry::{Call, Calls, Record, ResponseFlags};
 use crate::tls::ConnectionInfo;
 use crate::upstream::outlier;
 use crate::worker::Worker;
@@ -32,21 +32,35 @@ pub struct Connection {
     pub start: Instant,
     /// Dialled while the client was still silent.
     pub dialled: Option<Dialled>,
-    /// Counts it for as long as it is open.
-    pub open: OpenConnection,
+}
+
+/// What decides whether a connection may stay.
+pub struct Party<'a> {
+    pub listener: &'a Listener,
+    pub chain: &'a FilterChain,
+    pub ends: Ends,
+    pub tls: Option<&'a ConnectionInfo>,
+}
+
+/// Who called, and whom they meant to reach.
+#[derive(Clone, Copy)]
+pub struct Ends {
+    pub peer: SocketAddr,
+    pub destination: SocketAddr,
 }
 
 /// Serves a connection to its end; `cut` is asked whether it must end early.
 pub fn serve(
     worker: Rc<Worker>,
     connection: Connection,
-    cut: impl Fn(&Worker, Option<&ConnectionInfo>) -> bool,
+    cut: impl Fn(&Worker, &Party<'_>) -> bool,
 ) -> impl Future<Output = ()> {
     // On the heap while it lasts: a relay does not pay for how it came about.
     let beginning = Box::pin(begin(worker.clone(), connection));
     async move {
         if let Some(mut carried) = beginning.await {
-            carried.carry(&worker, &cut).await;
+            let outcome = carried.relay(&worker, &cut).await;
+            carried.end(&worker, &outcome);
         }
     }
 }
@@ -56,7 +70,6 @@ async fn begin(worker: Rc<Worker>, connection: Connection) -> Option<Box<Carried
     let worker = &worker;
     let tls = connection.stream.tls_info().cloned();
     let served = Served {
-        buffer: connection.listener.def.per_connection_buffer_limit,
         id: worker.next_connection_id(),
         start: connection.start,
         start_time: SystemTime::now(),
@@ -72,7 +85,13 @@ async fn begin(worker: Rc<Worker>, connection: Connection) -> Option<Box<Carried
         chain: connection.chain,
         tls: tls.map(Rc::new),
         proxy: connection.proxy,
-        _open: connection.open,
+    };
+    let early = match connection.prefix.is_empty() {
+        true => {
+            worker.buffers.put(connection.prefix);
+            None
+        }
+        false => Some(Box::new(connection.prefix)),
     };
     let dialled = match connection.dialled {
         Some(dialled) => Ok(dialled),
@@ -96,7 +115,7 @@ async fn begin(worker: Rc<Worker>, connection: Connection) -> Option<Box<Carried
         Ok(dialled) => Some(Box::new(Carried {
             served,
             down: connection.stream,
-            prefix: connection.prefix,
+            prefix: early,
             dialled,
         })),
         Err(failure) => {
@@ -118,12 +137,21 @@ struct Served {
     tls: Option<Rc<ConnectionInfo>>,
     calls: Rc<Calls>,
     proxy: Arc<TcpProxy>,
-    /// Bytes that may be held for it in each direction.
-    buffer: usize,
-    _open: OpenConnection,
 }
 
 impl Served {
+    fn party(&self) -> Party<'_> {
+        Party {
+            listener: &self.calls.listener,
+            chain: &self.chain,
+            ends: Ends {
+                peer: self.peer,
+                destination: self.local,
+            },
+            tls: self.tls.as_deref(),
+        }
+    }
+
     fn record(&self) -> Record<'_> {
         let mut record = Record::begun(self.start_time);
         record.duration = self.start.elapsed();
@@ -146,19 +174,19 @@ impl Served {
 struct Carried {
     served: Served,
     down: Stream,
-    /// Bytes of the client that were read already.
-    prefix: BytesMut,
+    /// Bytes of the client that were read already, if any were.
+    prefix: Option<Box<BytesMut>>,
     /// Its guards live as long as the relay.
     dialled: Dialled,
 }
 
 impl Carried {
     /// Relays to the endpoint that was dialled, to the end.
-    async fn carry(
-        &mut self,
-        worker: &Worker,
-        cut: &dyn Fn(&Worker, Option<&ConnectionInfo>) -> bool,
-    ) {
+    fn relay<'a>(
+        &'a mut self,
+        worker: &'a Worker,
+        cut: &'a impl Fn(&Worker, &Party<'_>) -> bool,
+    ) -> impl Future<Output = Outcome> + 'a {
         let Carried {
             served,
             down,
@@ -170,20 +198,18 @@ impl Carried {
             buffers: &worker.buffers,
             pipes: &worker.pipes,
             timers: &worker.timers,
-            most: served.buffer,
+            most: served.calls.listener.def.per_connection_buffer_limit,
         };
-        let cut = || cut(worker, served.tls.as_deref());
         let options = Options {
             idle: served.proxy.idle_timeout,
             until: served.proxy.max_duration.map(|most| served.start + most),
-            cut: &cut,
+            cut: move || cut(worker, &served.party()),
         };
         let early = Early {
-            from_down: std::mem::take(prefix),
+            from_down: prefix.take().map(|early| *early).unwrap_or_default(),
             ..Early::default()
         };
-        let outcome = relay(&means, down, &mut dialled.stream, early, &options).await;
-        self.end(worker, &outcome);
+        relay(means, down, &mut dialled.stream, early, options)
     }
 
     /// What is said and counted at the end.
@@ -196,7 +222,7 @@ impl Carried {
             let mut random = fastrand::Rng::new();
             let outcome = outlier::Outcome::Reset;
             dialled
-                .cluster
+                .cluster()
                 .report(&dialled.endpoint, outcome, &mut random);
         }
         let bytes = (outcome.from_up, outcome.from_down);
@@ -208,7 +234,7 @@ impl Carried {
         record.termination_details = details;
         record.bytes_received = outcome.from_down;
         record.bytes_sent = outcome.from_up;
-        record.cluster = Some(&dialled.cluster.name);
+        record.cluster = Some(&dialled.cluster().name);
         record.upstream_host = Some(dialled.endpoint.address);
         record.upstream_local = dialled.stream.local_addr();
         record.attempts = dialled.attempts;
@@ -221,7 +247,7 @@ impl Carried {
 
 fn call(dialled: &Dialled) -> Call {
     Call {
-        cluster: Some(dialled.cluster.clone()),
+        cluster: Some(dialled.cluster().clone()),
         endpoint: Some(dialled.endpoint.clone()),
         upstream: dialled.stream.tls_info().cloned().map(Rc::new),
     }

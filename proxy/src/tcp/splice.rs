@@ -23,7 +23,8 @@ pub const HOLDS: usize = WANTED;
 /// See the module.
 #[derive(Default)]
 pub struct Splice {
-    pipe: Option<Pipe>,
+    /// In a box: few connections have one, and those for long.
+    pipe: Option<Box<Pipe>>,
     on: bool,
     /// Small splices in a row.
     little: u8,
@@ -42,7 +43,7 @@ impl Splice {
 
     /// Bytes that were read and not yet written.
     pub fn held(&self) -> usize {
-        self.pipe.as_ref().map_or(0, Pipe::held)
+        self.pipe.as_ref().map_or(0, |pipe| pipe.held())
     }
 
     /// Gives an empty pipe back. What stands in a pipe is lost with it.
@@ -62,7 +63,7 @@ impl Splice {
     /// `WouldBlock` when nothing is there, or the bytes have to take another way ([`Splice::is_on`]
     /// tells); otherwise as `splice(2)`.
     pub fn fill(&mut self, from: &TcpStream, most: usize, pipes: &Pipes) -> io::Result<usize> {
-        let Some(pipe) = self.pipe.take().or_else(|| pipes.take()) else {
+        let Some(pipe) = self.pipe.take().or_else(|| pipes.take().map(Box::new)) else {
             self.end();
             return Err(ErrorKind::WouldBlock.into());
         };

@@ -71,13 +71,14 @@ struct Remembered {
 /// The edges of one downstream connection.
 pub struct Calls {
     telemetry: Arc<Telemetry>,
-    listener: Arc<Listener>,
+    pub listener: Arc<Listener>,
     /// Port the client meant to reach: names the inbound cluster when a call got no further.
     port: u16,
     /// Inbound: the identity the caller proved.
     caller: Option<PeerIdentity>,
     source: RefCell<Source>,
-    remembered: RefCell<SmallVec<[Remembered; 2]>>,
+    /// Most connections make one kind of call to one endpoint.
+    remembered: RefCell<SmallVec<[Remembered; 1]>>,
 }
 
 impl Calls {

@@ -326,9 +326,8 @@ async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
                 peer,
                 local,
                 original_dst: None,
-                open,
             };
-            serve::serve(&worker, connection).await;
+            serve::serve(&worker, connection, open);
         });
     }
 }

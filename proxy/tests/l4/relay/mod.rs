@@ -72,18 +72,18 @@ impl Rig {
             let options = Options {
                 idle,
                 until,
-                cut: &|| cut.get(),
+                cut: || cut.get(),
             };
             let (mut down, mut up) = (down, up);
             relay(
-                &means,
+                means,
                 &mut down,
                 &mut up,
                 Early {
                     from_down: from_down.into(),
                     from_up: from_up.into(),
                 },
-                &options,
+                options,
             )
             .await
         })
@@ -329,10 +329,10 @@ fn a_relay_is_small() {
         let options = Options {
             idle: None,
             until: None,
-            cut: &|| false,
+            cut: || false,
         };
         let (mut down, mut up) = (down.into(), up.into());
-        let future = relay(&means, &mut down, &mut up, Early::default(), &options);
+        let future = relay(means, &mut down, &mut up, Early::default(), options);
         let size = std::mem::size_of_val(&future);
         let most = budgets::of("size")["l4-relay"];
         assert!(
