@@ -12,7 +12,8 @@
 mod alarm;
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
@@ -40,9 +41,7 @@ pub struct Timers(Rc<Wheel>);
 struct Wheel {
     origin: Instant,
     turn: Cell<Turn>,
-    /// Entries by the tick at which they are looked at, and by their number.
-    slots: RefCell<BTreeMap<(u64, u64), Rc<Entry>>>,
-    numbers: Cell<u64>,
+    slots: RefCell<BTreeSet<Slot>>,
     /// The tick for which the driver sleeps.
     sleeping_until: Cell<u64>,
     earlier: Notify,
@@ -86,12 +85,40 @@ impl Drop for End<'_> {
     }
 }
 
+/// An entry in the order of the ticks at which they are looked at; those of one tick by address.
+struct Slot(u64, Rc<Entry>);
+
+impl Slot {
+    fn key(&self) -> (u64, *const Entry) {
+        (self.0, Rc::as_ptr(&self.1))
+    }
+}
+
+impl Ord for Slot {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for Slot {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Slot {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Slot {}
+
 struct Entry {
-    number: u64,
     deadline: Cell<u64>,
     /// Tick of the slot that holds this entry; [`NEVER`] when none does.
     slot: Cell<u64>,
-    waker: RefCell<Option<Waker>>,
+    waker: Cell<Option<Waker>>,
 }
 
 /// One deadline that can be moved and cleared at will.
@@ -117,7 +144,6 @@ impl Timers {
             origin: Instant::now(),
             turn: Cell::new(Turn::Outside),
             slots: RefCell::default(),
-            numbers: Cell::new(0),
             sleeping_until: Cell::new(NEVER),
             earlier: Notify::new(),
         }))
@@ -139,14 +165,11 @@ impl Timers {
     }
 
     pub fn timer(&self) -> Timer {
-        let number = self.0.numbers.get();
-        self.0.numbers.set(number + 1);
         Timer {
             entry: Rc::new(Entry {
-                number,
                 deadline: Cell::new(NEVER),
                 slot: Cell::new(NEVER),
-                waker: RefCell::new(None),
+                waker: Cell::new(None),
             }),
             wheel: self.0.clone(),
         }
@@ -172,10 +195,11 @@ impl Timers {
 
     /// Polls everybody who waits, expired or not.
     pub fn wake_all(&self) {
-        let waiting: Vec<_> = self.0.slots.borrow().values().cloned().collect();
+        let slots = self.0.slots.borrow();
+        let waiting: Vec<_> = slots.iter().map(|slot| slot.1.clone()).collect();
+        drop(slots);
         for entry in waiting {
-            let waker = entry.waker.borrow_mut().take();
-            if let Some(waker) = waker {
+            if let Some(waker) = entry.waker.take() {
                 waker.wake();
             }
         }
@@ -185,7 +209,7 @@ impl Timers {
     pub async fn drive(&self, alarm: Alarm) {
         let wheel = &*self.0;
         loop {
-            let next = wheel.slots.borrow().keys().next().map(|(tick, _)| *tick);
+            let next = wheel.slots.borrow().first().map(|slot| slot.0);
             wheel.sleeping_until.set(next.unwrap_or(NEVER));
             alarm.set(next.map(|tick| {
                 let at = wheel.origin + TICK * u32::try_from(tick).unwrap_or(u32::MAX);
@@ -231,8 +255,7 @@ impl Wheel {
                 NEVER => {}
                 deadline if deadline > now => self.insert(&entry, deadline),
                 _ => {
-                    let waker = entry.waker.borrow_mut().take();
-                    if let Some(waker) = waker {
+                    if let Some(waker) = entry.waker.take() {
                         waker.wake();
                     }
                 }
@@ -242,24 +265,25 @@ impl Wheel {
 
     fn take_due(&self, now: u64) -> Option<Rc<Entry>> {
         let mut slots = self.slots.borrow_mut();
-        let first = slots.first_entry()?;
-        (first.key().0 <= now).then(|| first.remove())
+        if slots.first()?.0 > now {
+            return None;
+        }
+        slots.pop_first().map(|slot| slot.1)
     }
 
     fn insert(&self, entry: &Rc<Entry>, tick: u64) {
         self.remove(entry);
         entry.slot.set(tick);
-        let key = (tick, entry.number);
-        self.slots.borrow_mut().insert(key, entry.clone());
+        self.slots.borrow_mut().insert(Slot(tick, entry.clone()));
         if tick < self.sleeping_until.get() {
             self.earlier.notify_one();
         }
     }
 
-    fn remove(&self, entry: &Entry) {
+    fn remove(&self, entry: &Rc<Entry>) {
         if entry.slot.get() != NEVER {
-            let key = (entry.slot.get(), entry.number);
-            self.slots.borrow_mut().remove(&key);
+            let slot = Slot(entry.slot.get(), entry.clone());
+            self.slots.borrow_mut().remove(&slot);
         }
     }
 }
@@ -345,11 +369,10 @@ impl Timer {
     }
 
     fn remember(&self, cx: &mut Context<'_>) {
-        let mut waker = self.entry.waker.borrow_mut();
-        match &mut *waker {
-            Some(known) if known.will_wake(cx.waker()) => {}
-            other => *other = Some(cx.waker().clone()),
-        }
+        let known = self.entry.waker.take();
+        let known = known.filter(|known| known.will_wake(cx.waker()));
+        let waker = known.unwrap_or_else(|| cx.waker().clone());
+        self.entry.waker.set(Some(waker));
     }
 }
 

@@ -188,8 +188,7 @@ impl RequestInfo {
     pub fn record(&self) -> Record<'_> {
         let tls = self.downstream.tls.as_deref();
         let upstream_tls = self.upstream.as_ref().and_then(|up| up.tls.as_deref());
-        let now = SystemTime::now();
-        let mut record = Record::begun(now.checked_sub(self.elapsed()).unwrap_or(now));
+        let mut record = Record::lasted(self.elapsed());
         let since_start = |at: Instant| at.saturating_duration_since(self.start);
         record.duration = self.times.whole;
         record.request_duration = self.times.request_received.map(since_start);

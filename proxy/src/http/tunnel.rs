@@ -54,7 +54,7 @@ impl Tunnelled {
             from_down: early,
             from_up: up.input,
         };
-        let cut = || *worker.drain.borrow() == Phase::Closing || conn.resolve().is_denied;
+        let cut = |_: &Stream| *worker.drain.borrow() == Phase::Closing || conn.resolve().is_denied;
         let options = Options {
             idle: idle_timeout(&info),
             until: super::timeout::end_of_stream(&info),

@@ -5,7 +5,7 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use tokio::net::TcpStream;
@@ -38,7 +38,6 @@ pub(super) struct Accepted {
     pub(super) destination: SocketAddr,
     pub(super) original_dst: Option<SocketAddr>,
     pub(super) start: Instant,
-    pub(super) start_time: SystemTime,
 }
 
 impl Accepted {
@@ -81,7 +80,6 @@ pub(super) async fn begin(
         destination,
         original_dst,
         start: worker.timers.now(),
-        start_time: SystemTime::now(),
     };
     match admit(&worker, &mut accepted, tcp).await {
         Ok(admitted) => hand_on(&worker, accepted, admitted, held),
@@ -359,9 +357,8 @@ pub(super) fn record(worker: &Rc<Worker>, accepted: &Accepted, refused: &Refused
     let why = refused.to_string();
     let (peer, destination) = (accepted.peer, accepted.destination);
     tracing::debug!(listener = %def.name, %peer, %destination, %why, "connection closed");
-    let mut record = Record::begun(accepted.start_time);
+    let mut record = Record::lasted(accepted.start.elapsed());
     record.flags = flags;
-    record.duration = accepted.start.elapsed();
     record.termination_details = Some(&why);
     record.direct_remote = Some(peer);
     record.remote = Some(peer);

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
@@ -169,7 +169,6 @@ impl Outer<'_> {
             destination,
             original_dst: Some(destination),
             start: Instant::now(),
-            start_time: SystemTime::now(),
         }
     }
 }

@@ -65,8 +65,8 @@ pub struct Options<C> {
     pub idle: Option<Duration>,
     /// The relay ends then, whatever it does; `None`: never.
     pub until: Option<Instant>,
-    /// Asked whenever the relay is woken, so it must be cheap: `true` ends it. Wake the worker's
-    /// timers to have it asked.
+    /// Asked with the client's side whenever the relay is woken, so it must be cheap: `true` ends
+    /// it. Wake the worker's timers to have it asked.
     pub cut: C,
 }
 
@@ -109,7 +109,7 @@ pub enum Ended {
 ///
 /// The end of one direction is passed on at once, while the other goes on (half-close); a reset
 /// is passed on as a reset, so that neither side takes a cut stream for a finished one.
-pub fn relay<'a, C: Fn() -> bool + 'a>(
+pub fn relay<'a, C: Fn(&Stream) -> bool + 'a>(
     means: Means<'a>,
     down: &'a mut Stream,
     up: &'a mut Stream,
@@ -174,7 +174,7 @@ struct Relay<'a, C> {
     stuck: Option<Timer>,
 }
 
-impl<C: Fn() -> bool> Relay<'_, C> {
+impl<C: Fn(&Stream) -> bool> Relay<'_, C> {
     /// While one side does not read, the other is not read from, and its reset goes unseen. So
     /// it is asked for, now and then.
     fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
@@ -223,7 +223,7 @@ impl<C: Fn() -> bool> Relay<'_, C> {
         if self.upward.is_finished() && self.downward.is_finished() {
             return Poll::Ready(Ended::Clean { first });
         }
-        if (self.options.cut)() {
+        if (self.options.cut)(self.down) {
             return Poll::Ready(Ended::Cut);
         }
         if let Poll::Ready(ended) = self.poll_stuck(cx) {

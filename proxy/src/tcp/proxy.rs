@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use bytes::BytesMut;
 
@@ -68,11 +68,9 @@ pub fn serve(
 /// Dials, unless that is done. `None`: there is nothing to relay to; that was told.
 async fn begin(worker: Rc<Worker>, connection: Connection) -> Option<Box<Carried>> {
     let worker = &worker;
-    let tls = connection.stream.tls_info().cloned();
+    let tls = connection.stream.tls_info();
     let served = Served {
-        id: worker.next_connection_id(),
         start: connection.start,
-        start_time: SystemTime::now(),
         peer: connection.peer,
         local: connection.local,
         calls: Calls::new(
@@ -80,10 +78,9 @@ async fn begin(worker: Rc<Worker>, connection: Connection) -> Option<Box<Carried
             connection.listener.clone(),
             connection.peer.ip(),
             connection.local.port(),
-            tls.as_ref().and_then(|tls| tls.peer.clone()),
+            tls.and_then(|tls| tls.peer.clone()),
         ),
         chain: connection.chain,
-        tls: tls.map(Rc::new),
         proxy: connection.proxy,
     };
     let early = match connection.prefix.is_empty() {
@@ -100,7 +97,7 @@ async fn begin(worker: Rc<Worker>, connection: Connection) -> Option<Box<Carried
                 peer: connection.peer,
                 local: connection.local,
                 original_dst: connection.original_dst,
-                sni: served.tls.as_ref().and_then(|tls| tls.sni.as_deref()),
+                sni: tls.and_then(|tls| tls.sni.as_deref()),
             };
             dial(
                 worker,
@@ -120,7 +117,7 @@ async fn begin(worker: Rc<Worker>, connection: Connection) -> Option<Box<Carried
         })),
         Err(failure) => {
             connection.stream.reset_on_close();
-            give_up(worker, &served, &failure);
+            give_up(worker, &served, tls, &failure);
             None
         }
     }
@@ -128,19 +125,16 @@ async fn begin(worker: Rc<Worker>, connection: Connection) -> Option<Box<Carried
 
 /// A connection, and what is said of it when it ends.
 struct Served {
-    id: u64,
     start: Instant,
-    start_time: SystemTime,
     peer: SocketAddr,
     local: SocketAddr,
     chain: Arc<FilterChain>,
-    tls: Option<Rc<ConnectionInfo>>,
     calls: Rc<Calls>,
     proxy: Arc<TcpProxy>,
 }
 
 impl Served {
-    fn party(&self) -> Party<'_> {
+    fn party<'a>(&'a self, down: &'a Stream) -> Party<'a> {
         Party {
             listener: &self.calls.listener,
             chain: &self.chain,
@@ -148,19 +142,18 @@ impl Served {
                 peer: self.peer,
                 destination: self.local,
             },
-            tls: self.tls.as_deref(),
+            tls: down.tls_info(),
         }
     }
 
-    fn record(&self) -> Record<'_> {
-        let mut record = Record::begun(self.start_time);
-        record.duration = self.start.elapsed();
-        record.connection_id = self.id;
+    fn record<'a>(&'a self, worker: &Worker, tls: Option<&'a ConnectionInfo>) -> Record<'a> {
+        let mut record = Record::lasted(self.start.elapsed());
+        record.connection_id = worker.next_connection_id();
         record.direct_remote = Some(self.peer);
         record.remote = Some(self.peer);
         record.local = Some(self.local);
         record.chain = Some(&self.chain.name);
-        if let Some(tls) = &self.tls {
+        if let Some(tls) = tls {
             record.sni = tls.sni.as_deref();
             record.peer_uri_san = tls.peer.as_ref().map(|peer| peer.as_str());
             record.tls_version = Some(tls.version);
@@ -203,7 +196,7 @@ impl Carried {
         let options = Options {
             idle: served.proxy.idle_timeout,
             until: served.proxy.max_duration.map(|most| served.start + most),
-            cut: move || cut(worker, &served.party()),
+            cut: move |down: &Stream| cut(worker, &served.party(down)),
         };
         let early = Early {
             from_down: prefix.take().map(|early| *early).unwrap_or_default(),
@@ -215,7 +208,10 @@ impl Carried {
     /// What is said and counted at the end.
     fn end(&self, worker: &Worker, outcome: &Outcome) {
         let Carried {
-            served, dialled, ..
+            served,
+            down,
+            dialled,
+            ..
         } = self;
         let (flags, details) = judged(outcome);
         if flags.contains(ResponseFlags::UPSTREAM_REMOTE_RESET) {
@@ -229,7 +225,7 @@ impl Carried {
         served
             .calls
             .closed(&call(dialled), flags, false, false, bytes);
-        let mut record = served.record();
+        let mut record = served.record(worker, down.tls_info());
         record.flags = flags;
         record.termination_details = details;
         record.bytes_received = outcome.from_down;
@@ -253,7 +249,7 @@ fn call(dialled: &Dialled) -> Call {
     }
 }
 
-fn give_up(worker: &Worker, served: &Served, failure: &DialFailure) {
+fn give_up(worker: &Worker, served: &Served, tls: Option<&ConnectionInfo>, failure: &DialFailure) {
     let call = Call {
         cluster: failure.cluster.clone(),
         ..Call::default()
@@ -261,7 +257,7 @@ fn give_up(worker: &Worker, served: &Served, failure: &DialFailure) {
     served
         .calls
         .closed(&call, failure.flags, true, false, (0, 0));
-    let mut record = served.record();
+    let mut record = served.record(worker, tls);
     record.flags = failure.flags;
     record.upstream_failure = Some(&failure.why);
     record.cluster = failure.cluster.as_ref().map(|cluster| &*cluster.name);

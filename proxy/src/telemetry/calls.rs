@@ -59,12 +59,18 @@ enum Sample {
 
 enum Source {
     Known(Arc<Peer>),
-    Waiting(Vec<(Call, Protocol, Sample)>),
+    Waiting(Box<Waiting>),
+}
+
+/// In a box: few connections have it, and those for a moment.
+#[derive(Default)]
+struct Waiting {
+    samples: Vec<(Call, Protocol, Sample)>,
 }
 
 struct Remembered {
-    call: Call,
-    protocol: Protocol,
+    cluster: Option<Arc<Cluster>>,
+    endpoint: Option<Arc<Endpoint>>,
     edge: Arc<Edge>,
 }
 
@@ -101,7 +107,7 @@ impl Calls {
                 (workload, _) => Some(Arc::new(peer(workload.as_deref(), caller.as_ref()))),
             }
         };
-        let source = known().map_or_else(|| Source::Waiting(Vec::new()), Source::Known);
+        let source = known().map_or_else(|| Source::Waiting(Box::default()), Source::Known);
         let waiting = matches!(source, Source::Waiting(_));
         let calls = Rc::new(Self {
             telemetry: worker.telemetry.clone(),
@@ -148,9 +154,9 @@ impl Calls {
 
     fn count(&self, call: &Call, protocol: Protocol, sample: Sample) {
         if let Source::Waiting(waiting) = &mut *self.source.borrow_mut()
-            && waiting.len() < MAX_WAITING
+            && waiting.samples.len() < MAX_WAITING
         {
-            return waiting.push((call.clone(), protocol, sample));
+            return waiting.samples.push((call.clone(), protocol, sample));
         }
         apply(&self.edge(call, protocol), &sample);
     }
@@ -158,9 +164,9 @@ impl Calls {
     fn edge(&self, call: &Call, protocol: Protocol) -> Arc<Edge> {
         let mut remembered = self.remembered.borrow_mut();
         let known = remembered.iter().find(|known| {
-            known.protocol == protocol
-                && same(&known.call.cluster, &call.cluster)
-                && same(&known.call.endpoint, &call.endpoint)
+            known.edge.key.protocol == protocol
+                && same(&known.cluster, &call.cluster)
+                && same(&known.endpoint, &call.endpoint)
         });
         if let Some(known) = known {
             return known.edge.clone();
@@ -170,8 +176,8 @@ impl Calls {
             remembered.remove(0);
         }
         remembered.push(Remembered {
-            call: call.clone(),
-            protocol,
+            cluster: call.cluster.clone(),
+            endpoint: call.endpoint.clone(),
             edge: edge.clone(),
         });
         edge
@@ -251,7 +257,7 @@ async fn look_up(worker: Rc<Worker>, calls: Rc<Calls>, address: IpAddr) {
     if let Source::Waiting(waiting) = calls.source.replace(found) {
         // Named before the answer came, and so named wrongly.
         calls.remembered.borrow_mut().clear();
-        for (call, protocol, sample) in waiting {
+        for (call, protocol, sample) in waiting.samples {
             apply(&calls.edge(&call, protocol), &sample);
         }
     }

@@ -64,6 +64,15 @@ pub struct Record<'a> {
 }
 
 impl Record<'_> {
+    /// As [`Record::begun`], of what has lasted for so long and ends now.
+    pub fn lasted(duration: Duration) -> Self {
+        let now = SystemTime::now();
+        Self {
+            duration,
+            ..Self::begun(now.checked_sub(duration).unwrap_or(now))
+        }
+    }
+
     /// A record with nothing known but when it began.
     pub fn begun(start: SystemTime) -> Self {
         Self {

@@ -72,7 +72,7 @@ impl Rig {
             let options = Options {
                 idle,
                 until,
-                cut: || cut.get(),
+                cut: |_: &Stream| cut.get(),
             };
             let (mut down, mut up) = (down, up);
             relay(
@@ -329,7 +329,7 @@ fn a_relay_is_small() {
         let options = Options {
             idle: None,
             until: None,
-            cut: || false,
+            cut: |_: &Stream| false,
         };
         let (mut down, mut up) = (down.into(), up.into());
         let future = relay(means, &mut down, &mut up, Early::default(), options);
