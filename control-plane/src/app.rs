@@ -23,6 +23,7 @@ use crate::model::{self, Key};
 use crate::server::{self, Options, Running, StartError};
 use crate::source::Sourced;
 use crate::source::files::Folder;
+use crate::source::watch::Watched;
 use crate::translate::Translator;
 
 /// Why a command fails.
@@ -81,7 +82,10 @@ impl App {
         let (translator, folder) = declared::open(folder, &options.state_dir, model)?;
         let (resources, shown) = (Arc::clone(&translator), Arc::clone(&translator));
         let running = server::start(options, resources, shown).await?;
-        let following = tokio::spawn(declared::follow(Arc::clone(&translator), folder));
+        let following = tokio::spawn(declared::follow(
+            Arc::clone(&translator),
+            Watched::new(folder),
+        ));
         Ok(App {
             running,
             translator,

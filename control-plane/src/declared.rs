@@ -1,5 +1,5 @@
-//! The folder of manifests as the rest of the control plane sees it: [`open`] reads it once,
-//! [`follow`] keeps up with it, and the API asks it what was declared.
+//! What is declared, as the rest of the control plane sees it: [`open`] reads the folder once,
+//! [`follow`] keeps up with a source, and the API asks what was declared.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use crate::api::{Declared, DeclaredWorkload};
 use crate::model::builder::Builder;
 use crate::model::vip::{VipError, Vips};
 use crate::model::{Mesh, Options};
-use crate::source::files::{Folder, Scan};
-use crate::source::watch;
+use crate::source::files::Folder;
+use crate::source::{Observed, Source};
 use crate::translate::Translator;
 
 /// Reads `config_dir`; addresses allotted to services are kept in `<state_dir>/vips.json`.
@@ -27,7 +27,7 @@ pub fn open(
     let vips = Vips::load(&state_dir.join("vips.json"))?;
     let translator = Arc::new(Translator::new(Builder::new(options, vips)));
     let mut folder = Folder::new(config_dir);
-    publish(&translator, folder.scan());
+    publish(&translator, folder.changes());
     Ok((translator, folder))
 }
 
@@ -35,16 +35,15 @@ pub fn open(
 /// long at most. They take a change in well under a second.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// Keeps up with the folder until the kernel refuses to watch it; then what was read last serves on.
-pub async fn follow(translator: Arc<Translator>, folder: Folder) {
-    let shown = folder.root().display().to_string();
-    let mut first = true;
-    let keep = |scan: Scan| {
-        // The first look repeats `open`'s; nothing is published twice.
-        if !(std::mem::take(&mut first) && translator.says(&scan)) {
-            publish(&translator, scan);
+/// Keeps up with `source` for as long as it tells anything; then what it told last serves on.
+pub async fn follow(translator: Arc<Translator>, mut source: impl Source) {
+    let following = async {
+        loop {
+            match source.next().await {
+                Ok(observed) => publish(&translator, observed),
+                Err(error) => break error,
+            }
         }
-        true
     };
     let settling = async {
         loop {
@@ -52,23 +51,21 @@ pub async fn follow(translator: Arc<Translator>, folder: Folder) {
             translator.settle();
         }
     };
-    let watched = tokio::select! {
-        watched = watch::run(folder, keep) => watched,
+    let error = tokio::select! {
+        error = following => error,
         never = settling => never,
     };
-    if let Err(error) = watched {
-        tracing::error!(%error, folder = shown, "the folder cannot be watched; changes are not seen");
-    }
+    tracing::error!(%error, source = source.name(), "changes are not seen any more");
 }
 
-fn publish(translator: &Translator, scan: Scan) {
-    for error in &scan.errors {
+fn publish(translator: &Translator, observed: Observed) {
+    for error in observed.errors.iter().flatten() {
         tracing::error!("{error}");
     }
-    let objects = scan.objects.len();
-    translator.apply(scan);
+    let changed = observed.delta.set.len() + observed.delta.removed.len();
+    translator.apply(observed);
     let state = translator.state();
-    tracing::info!(generation = state.generation, objects, "configuration read");
+    tracing::info!(generation = state.generation, changed, "configuration read");
     for status in &state.mesh.statuses {
         for condition in status
             .conditions
@@ -76,7 +73,7 @@ fn publish(translator: &Translator, scan: Scan) {
             .filter(|condition| !condition.status)
         {
             let (what, reason) = (condition.kind, condition.reason);
-            tracing::warn!(object = %status.id, at = status.origin, "{what} is False, {reason}: {}", condition.message);
+            tracing::warn!(object = %status.id, at = %status.origin, "{what} is False, {reason}: {}", condition.message);
         }
     }
 }
@@ -88,7 +85,7 @@ impl Declared for Translator {
             kind: status.id.kind.name().to_owned(),
             namespace: status.id.key.namespace.clone(),
             name: status.id.key.name.clone(),
-            file: status.origin.clone(),
+            file: status.origin.to_string(),
             conditions: status
                 .conditions
                 .iter()
@@ -123,7 +120,7 @@ impl Declared for Translator {
         let origin = |id: &crate::model::ObjectId| {
             let status = state.mesh.statuses.iter().find(|status| status.id == *id);
             status
-                .map(|status| status.origin.clone())
+                .map(|status| status.origin.to_string())
                 .unwrap_or_default()
         };
         let workload = |(key, entry): (&crate::model::Key, &Arc<_>)| {

@@ -56,9 +56,10 @@ fn who_left_is_believed_until_every_proxy_had_time_to_hear_of_it() {
         ..Options::default()
     };
     let translator = Translator::new(Builder::new(options, vips));
-    let apply = |member: &str| {
+    let mut source = Folder::new(folder.path());
+    let mut apply = |member: &str| {
         write(folder.path(), member);
-        translator.apply(Folder::new(folder.path()).scan());
+        translator.apply(source.changes());
     };
     apply("blue");
     assert_eq!(believed(&translator), ["blue"]);

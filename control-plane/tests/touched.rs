@@ -8,10 +8,12 @@ use std::fs;
 use std::path::Path;
 
 use anyam_control::ads::resources::{Scope, Touched, View};
-use anyam_control::model::Options;
 use anyam_control::model::builder::Builder;
+use anyam_control::model::change::{Delta, Origin};
 use anyam_control::model::vip::Vips;
-use anyam_control::source::files::{Folder, Scan};
+use anyam_control::model::{Object, Options};
+use anyam_control::source::Observed;
+use anyam_control::source::files::Folder;
 use anyam_control::translate::Translator;
 use anyam_control::translate::view::State;
 use proptest::prelude::*;
@@ -26,22 +28,23 @@ const KINDS: [&str; 6] = [
     type_url::NAME,
 ];
 
+type Declared = (Object, Origin);
+
 /// All objects of the golden cases and the demo.
-fn everything() -> Scan {
+fn everything() -> Vec<Declared> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
-    let mut all = Scan::default();
     let cases = fs::read_dir(root)
         .unwrap()
         .map(|entry| entry.unwrap().path());
-    for case in cases
+    let folders = cases
         .filter(|path| path.is_dir())
-        .chain(["../deploy/demo".into()])
-    {
-        all.objects.extend(Folder::new(case).scan().objects);
-    }
+        .chain(["../deploy/demo".into()]);
+    let mut all: Vec<Declared> = folders
+        .flat_map(|folder| Folder::new(folder).changes().delta.set)
+        .collect();
     let mut seen = HashSet::new();
-    all.objects.retain(|object| seen.insert(object.object.id()));
-    all.objects.sort_by_key(|object| object.object.id());
+    all.retain(|(object, _)| seen.insert(object.id()));
+    all.sort_by_key(|(object, _)| object.id());
     all
 }
 
@@ -77,11 +80,42 @@ fn snapshot(state: &State) -> Snapshot {
     all
 }
 
-fn some(all: &Scan, keep: &[bool]) -> Scan {
-    let objects = all.objects.iter().zip(keep).filter(|(_, keep)| **keep);
-    Scan {
-        objects: objects.map(|(object, _)| object.clone()).collect(),
-        errors: Vec::new(),
+fn some(all: &[Declared], keep: &[bool]) -> Observed {
+    let objects = all.iter().zip(keep).filter(|(_, keep)| **keep);
+    let set = objects.map(|(object, _)| object.clone()).collect();
+    Observed {
+        delta: Delta {
+            set,
+            ..Delta::default()
+        },
+        errors: None,
+    }
+}
+
+/// Takes in those of `all` that `keep` newly says, and lets go of those that it no longer does.
+fn flipped(all: &[Declared], before: &[bool], keep: &[bool]) -> Observed {
+    let mut delta = Delta::default();
+    for ((object, before), keep) in all.iter().zip(before).zip(keep) {
+        match (before, keep) {
+            (false, true) => delta.set.push(object.clone()),
+            (true, false) => delta.removed.push(object.0.id()),
+            _ => {}
+        }
+    }
+    Observed {
+        delta,
+        errors: None,
+    }
+}
+
+fn without(name: &str, all: &Observed) -> Observed {
+    let ids = all.delta.set.iter().map(|(object, _)| object.id());
+    Observed {
+        delta: Delta {
+            removed: ids.filter(|id| id.key.name == name).collect(),
+            ..Delta::default()
+        },
+        errors: None,
     }
 }
 
@@ -98,18 +132,19 @@ proptest! {
         start in prop::collection::vec(prop::bool::weighted(0.8), 200),
     ) {
         let all = everything();
-        prop_assert!(all.objects.len() <= start.len());
+        prop_assert!(all.len() <= start.len());
         let mut keep = start;
         let translator = translator();
         translator.apply(some(&all, &keep));
         let mut before = translator.state();
         let mut old = snapshot(&before);
         for step in flips {
+            let kept = keep.clone();
             for index in step {
-                let index = index.index(all.objects.len());
+                let index = index.index(all.len());
                 keep[index] = !keep[index];
             }
-            translator.apply(some(&all, &keep));
+            translator.apply(flipped(&all, &kept, &keep));
             let after = translator.state();
             let new = snapshot(&after);
             let touched = after.touched_since(before.generation);
@@ -137,14 +172,11 @@ proptest! {
 
 #[test]
 fn a_workload_that_goes_touches_its_own_names_and_its_services_endpoints() {
-    let demo = Folder::new("../deploy/demo").scan();
+    let demo = Folder::new("../deploy/demo").changes();
     let translator = translator();
     translator.apply(demo.clone());
     let before = translator.state();
-    let mut less = demo;
-    less.objects
-        .retain(|object| object.object.id().key.name != "catalogue-3");
-    translator.apply(less);
+    translator.apply(without("catalogue-3", &demo));
     let after = translator.state();
     let Touched::Names(names) = after.touched_since(before.generation) else {
         panic!("all")
@@ -167,14 +199,11 @@ fn a_workload_that_goes_touches_its_own_names_and_its_services_endpoints() {
 
 #[test]
 fn a_route_change_touches_its_service_s_routes_alone() {
-    let demo = Folder::new("../deploy/demo").scan();
+    let demo = Folder::new("../deploy/demo").changes();
     let translator = translator();
     translator.apply(demo.clone());
     let before = translator.state();
-    let mut less = demo;
-    less.objects
-        .retain(|object| object.object.id().key.name != "cart-canary");
-    translator.apply(less);
+    translator.apply(without("cart-canary", &demo));
     let Touched::Names(names) = translator.state().touched_since(before.generation) else {
         panic!("all")
     };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::attach::{Attached, resolved_refs};
-use super::change::Change;
+use super::change::{Change, Delta, Origin};
 use super::join;
 use super::leaving::Leaving;
 use super::mesh::{Mesh, Options, ServiceEntry, WorkloadEntry};
@@ -22,7 +22,7 @@ use super::workload::Workload;
 pub struct Builder {
     options: Arc<Options>,
     vips: Vips,
-    objects: BTreeMap<ObjectId, (Object, String)>,
+    objects: BTreeMap<ObjectId, (Object, Origin)>,
     leaving: Leaving,
 }
 
@@ -36,35 +36,26 @@ impl Builder {
         }
     }
 
-    /// Takes the whole of what a source says, each object with its origin. Gives the new state and
-    /// what changed, which is empty when nothing did.
-    pub fn apply(
-        &mut self,
-        objects: impl IntoIterator<Item = (Object, String)>,
-    ) -> (Arc<Mesh>, Vec<Change>) {
-        let next: BTreeMap<_, _> = objects
-            .into_iter()
-            .map(|(object, origin)| (object.id(), (object, origin)))
-            .collect();
+    /// Takes what a source says differs. Gives the new state and what changed, which is empty when
+    /// nothing did.
+    pub fn apply(&mut self, delta: Delta) -> (Arc<Mesh>, Vec<Change>) {
         let mut changes = Vec::new();
-        for (id, (before, _)) in &self.objects {
-            let after = next.get(id).map(|(object, _)| object);
-            if after != Some(before) {
+        for id in delta.removed {
+            if let Some((before, _)) = self.objects.remove(&id) {
                 changes.push(Change {
-                    before: Some(before.clone()),
-                    after: after.cloned(),
+                    before: Some(before),
+                    after: None,
                 });
             }
         }
-        for (id, (after, _)) in &next {
-            if !self.objects.contains_key(id) {
-                changes.push(Change {
-                    before: None,
-                    after: Some(after.clone()),
-                });
+        for (after, origin) in delta.set {
+            let before = self.objects.insert(after.id(), (after.clone(), origin));
+            let before = before.map(|(before, _)| before);
+            if before.as_ref() != Some(&after) {
+                let after = Some(after);
+                changes.push(Change { before, after });
             }
         }
-        self.objects = next;
         (Arc::new(self.build()), changes)
     }
 
@@ -76,16 +67,6 @@ impl Builder {
         let forgotten = self.leaving.age().into_iter().filter_map(of);
         let changes: Vec<_> = forgotten.map(|(service, _)| Change::of(service)).collect();
         (!changes.is_empty()).then(|| (Arc::new(self.build()), changes))
-    }
-
-    /// Whether these are the objects the last state was built of.
-    pub fn holds<'a>(&self, objects: impl ExactSizeIterator<Item = &'a Object>) -> bool {
-        objects.len() == self.objects.len()
-            && objects.into_iter().all(|object| {
-                self.objects
-                    .get(&object.id())
-                    .is_some_and(|(held, _)| held == object)
-            })
     }
 
     /// Keeps newly allotted addresses over a restart.
@@ -208,8 +189,8 @@ impl Statuses {
         conditions.push(condition);
     }
 
-    fn finish(mut self, objects: &BTreeMap<ObjectId, (Object, String)>) -> Vec<ObjectStatus> {
-        let status = |(id, (_, origin)): (&ObjectId, &(Object, String))| {
+    fn finish(mut self, objects: &BTreeMap<ObjectId, (Object, Origin)>) -> Vec<ObjectStatus> {
+        let status = |(id, (_, origin)): (&ObjectId, &(Object, Origin))| {
             let mut conditions = self.0.remove(id).unwrap_or_default();
             if !conditions
                 .iter()

@@ -1,5 +1,6 @@
 //! Status conditions of objects, as Kubernetes spells them.
 
+use super::change::Origin;
 use super::object::ObjectId;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,6 @@ impl Condition {
 pub struct ObjectStatus {
     pub id: ObjectId,
     /// Where it was read.
-    pub origin: String,
+    pub origin: Origin,
     pub conditions: Vec<Condition>,
 }

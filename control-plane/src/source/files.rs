@@ -5,8 +5,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{FileError, Sourced, yaml};
+use super::{FileError, Observed, Sourced, yaml};
 use crate::model::ObjectId;
+use crate::model::change::{Delta, Origin};
 
 /// Bytes in one file.
 const MAX_FILE: u64 = 8 << 20;
@@ -28,6 +29,9 @@ pub struct Scan {
 pub struct Folder {
     root: PathBuf,
     files: BTreeMap<String, Known>,
+    /// What [`Folder::changes`] told last.
+    told: BTreeMap<ObjectId, Sourced>,
+    told_errors: Vec<FileError>,
 }
 
 #[derive(Debug, Default)]
@@ -44,6 +48,8 @@ impl Folder {
         Folder {
             root: root.into(),
             files: BTreeMap::new(),
+            told: BTreeMap::new(),
+            told_errors: Vec::new(),
         }
     }
 
@@ -72,6 +78,31 @@ impl Folder {
             }
         }
         self.merged(errors)
+    }
+
+    /// Reads the folder again and tells what differs from the last time.
+    pub fn changes(&mut self) -> Observed {
+        let Scan { objects, errors } = self.scan();
+        let mut before = std::mem::take(&mut self.told);
+        let mut delta = Delta::default();
+        for sourced in objects {
+            let id = sourced.object.id();
+            if before.remove(&id).as_ref() != Some(&sourced) {
+                let origin = Origin::File {
+                    file: sourced.file.clone(),
+                    line: sourced.line,
+                };
+                delta.set.push((sourced.object.clone(), origin));
+            }
+            self.told.insert(id, sourced);
+        }
+        delta.removed = before.into_keys().collect();
+        let differ = errors != self.told_errors;
+        let errors = differ.then(|| {
+            self.told_errors.clone_from(&errors);
+            errors
+        });
+        Observed { delta, errors }
     }
 
     fn merged(&self, mut errors: Vec<FileError>) -> Scan {
@@ -238,6 +269,31 @@ mod tests {
         let gone = folder.scan();
         assert_eq!((names(&gone), gone.errors.len()), (vec!["c".into()], 1));
         fs::rename(root.path().with_extension("away"), root.path()).unwrap();
+    }
+
+    #[test]
+    fn changes_are_what_differs_from_the_last_time() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(root.path().join(name), text).unwrap();
+        write("a.yaml", &service("a", "80"));
+        write("b.yaml", &service("b", "80"));
+        let mut folder = Folder::new(root.path());
+        let set = |observed: &Observed| {
+            let set = observed.delta.set.iter();
+            set.map(|(object, origin)| format!("{} {origin}", object.id().key.name))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(set(&folder.changes()), ["a a.yaml:1", "b b.yaml:1"]);
+        assert!(folder.changes().is_empty());
+        write("a.yaml", &service("a", "81"));
+        fs::remove_file(root.path().join("b.yaml")).unwrap();
+        write("c.yaml", &service("c", "none"));
+        let next = folder.changes();
+        assert_eq!(set(&next), ["a a.yaml:1"]);
+        assert_eq!(next.delta.removed.len(), 1);
+        assert_eq!(next.errors.map(|errors| errors.len()), Some(1));
+        write("c.yaml", "");
+        assert_eq!(folder.changes().errors, Some(Vec::new()));
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! Where objects come from.
+//! Where objects come from: each [`Source`] says what differs from what it said before.
 //!
 //! - [`yaml`]: the text of one file into objects, errors with line and field
 //! - [`files`]: a folder of files; the last good version of each serves on
-//! - [`watch`]: tells of changes in the folder, debounced
+//! - [`watch`]: the folder as a source: its changes, debounced
 
 pub mod files;
 pub mod watch;
@@ -11,6 +11,42 @@ pub mod yaml;
 use std::fmt;
 
 use crate::model::Object;
+use crate::model::change::Delta;
+
+/// Tells what the mesh is declared to be, difference by difference.
+pub trait Source: Send + 'static {
+    /// Waits until something differs from what was told before. The first time, everything does.
+    ///
+    /// # Errors
+    /// When nothing more can be told; what was told last holds on.
+    fn next(&mut self) -> impl Future<Output = Result<Observed, SourceError>> + Send;
+
+    /// What it reads, for people.
+    fn name(&self) -> String;
+}
+
+/// What a source found since the last time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    pub delta: Delta,
+    /// All that cannot be read now; `None`: as before.
+    pub errors: Option<Vec<FileError>>,
+}
+
+impl Observed {
+    pub fn is_empty(&self) -> bool {
+        self.delta.is_empty() && self.errors.is_none()
+    }
+}
+
+/// Why a source ends.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    #[error("the kernel does not report its changes: {0}")]
+    Watch(#[from] notify::Error),
+    #[error("reading it panicked")]
+    Panicked,
+}
 
 /// An object and where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]

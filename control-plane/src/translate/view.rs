@@ -16,9 +16,8 @@ use super::touched::{Asked, touched};
 use crate::ads::resources::{History, Resource, Resources, Scope, Touched, View};
 use crate::model::Mesh;
 use crate::model::builder::Builder;
-use crate::model::change::Change;
-use crate::source::files::Scan;
-use crate::source::{FileError, Sourced};
+use crate::model::change::{Change, Delta};
+use crate::source::{FileError, Observed};
 
 /// Changes told apart; a stream that is further behind compares everything.
 const HISTORY: usize = 256;
@@ -49,7 +48,7 @@ pub struct Translator {
 impl Translator {
     /// With an empty mesh of generation 0.
     pub fn new(mut builder: Builder) -> Self {
-        let (mesh, _) = builder.apply([]);
+        let (mesh, _) = builder.apply(Delta::default());
         let state = State {
             generation: 0,
             mesh,
@@ -73,28 +72,16 @@ impl Translator {
             .clone()
     }
 
-    /// Whether `scan` says what the newest state was made of.
-    pub fn says(&self, scan: &Scan) -> bool {
-        let builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
-        builder.holds(scan.objects.iter().map(|sourced| &sourced.object))
-            && self.state().file_errors == scan.errors
-    }
-
-    /// Takes the whole of what a folder says and publishes the state that follows.
-    pub fn apply(&self, scan: Scan) {
+    /// Takes what a source found and publishes the state that follows.
+    pub fn apply(&self, observed: Observed) {
         let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
-        let objects = scan
-            .objects
-            .into_iter()
-            .map(|Sourced { object, file, line }| {
-                let origin = format!("{file}:{line}");
-                (object, origin)
-            });
-        let (mesh, changes) = builder.apply(objects);
+        let (mesh, changes) = builder.apply(observed.delta);
         if let Err(error) = builder.save() {
             tracing::error!(%error, "allotted addresses cannot be kept over a restart");
         }
-        self.publish(self.state().next(mesh, &changes, scan.errors));
+        let state = self.state();
+        let errors = observed.errors.unwrap_or_else(|| state.file_errors.clone());
+        self.publish(state.next(mesh, &changes, errors));
     }
 
     /// Time has passed: publishes a state without what was kept of earlier ones, if there is such.
