@@ -149,7 +149,7 @@ async fn serve_until_told(
         tokio::time::sleep(START).await;
         memory::forget_start();
     });
-    end::wait(&drain, &store, process.drain_time()).await;
+    end::wait(&drain, || workers.open_connections(), process.drain_time()).await;
     workers.join();
     sinks.flush();
     Ok(())

@@ -16,6 +16,7 @@ pub mod drain;
 pub mod http;
 pub mod identity;
 pub mod inspect;
+pub mod lifecycle;
 pub mod listener;
 pub mod memory;
 pub mod policy;

@@ -1,51 +1,62 @@
-//! Memory that closed connections held goes back to the system.
+//! Memory that closed connections held, and pages that only the start needed, go back to the system.
 //!
-//! The allocator gives free pages back as it goes, but only while it is asked for memory: after a
-//! crowd has left, nobody asks. So a worker looks now and then whether one has.
+//! The allocator returns free pages only when it is called: after a burst of connections has ended
+//! it is not, so each worker asks it to now and then.
 #![allow(unsafe_code)]
 
-use std::rc::Rc;
-
-/// Where segments are cut, on every platform that Anyam runs on: 64 KiB, the largest page of
-/// theirs.
-const PAGE: u64 = 64 * 1024;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Fewer connections than this leave nothing behind that is worth the trouble.
-const CROWD: usize = 256;
+const BURST: usize = 256;
 
-/// Counts a worker's connections: each holds a clone.
+/// A worker's open connections.
 #[derive(Clone, Default)]
-pub struct Presence(Rc<()>);
+pub struct ConnectionCount(Arc<AtomicUsize>);
 
-impl Presence {
-    fn count(&self) -> usize {
-        Rc::strong_count(&self.0) - 1
+/// One open connection; counted until it is dropped.
+pub struct Counted(Arc<AtomicUsize>);
+
+impl ConnectionCount {
+    pub fn count_one(&self) -> Counted {
+        self.0.fetch_add(1, Relaxed);
+        Counted(self.0.clone())
+    }
+
+    pub fn open(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
     }
 }
 
 /// What a worker remembers from one look to the next.
 #[derive(Default)]
-pub struct Keeper {
+pub struct TrimPolicy {
     most: usize,
 }
 
-impl Keeper {
+impl TrimPolicy {
     /// Whether most of the connections since the last time have gone. To be asked about once a
     /// second.
-    pub fn crowd_has_left(&mut self, present: &Presence) -> bool {
-        let now = present.count();
-        self.most = self.most.max(now);
-        let left = self.most - now >= CROWD.max(self.most / 2);
-        if left {
-            self.most = now;
+    pub fn burst_is_over(&mut self, open: usize) -> bool {
+        self.most = self.most.max(open);
+        let over = self.most - open >= BURST.max(self.most / 2);
+        if over {
+            self.most = open;
         }
-        left
+        over
     }
 }
 
 /// Gives the free memory of this thread, and of the C library that TLS's ciphers use, back to the
 /// system.
-pub fn give_back() {
+pub fn trim() {
     // SAFETY: no precondition; it only touches what the allocator holds as free.
     unsafe { libmimalloc_sys::mi_collect(true) };
     #[cfg(target_env = "gnu")]
@@ -55,40 +66,145 @@ pub fn give_back() {
     }
 }
 
-/// Lets go of the program's own pages that only its start has touched: reading a configuration
-/// takes far more code than serving it. What is needed again comes back from the page cache.
+/// Drops pages of the program's code and constants: reading a configuration touches far more of
+/// them than serving it. What is needed again comes from the page cache.
+///
+/// Only mappings without a single page of the process's own are dropped: relocations, a
+/// debugger's breakpoints and uprobes live in such pages and would be lost.
 pub fn forget_start() {
-    // SAFETY: `forget` fits the signature, and is given no data.
-    unsafe { libc::dl_iterate_phdr(Some(forget), std::ptr::null_mut()) };
-}
-
-/// Drops the pages of a loaded object's segments that nobody can have written to.
-unsafe extern "C" fn forget(
-    object: *mut libc::dl_phdr_info,
-    _size: libc::size_t,
-    _data: *mut libc::c_void,
-) -> libc::c_int {
-    // SAFETY: `dl_iterate_phdr` gives a valid object whose headers are `dlpi_phnum` in number.
-    let (base, headers) = unsafe {
-        let object = &*object;
-        let count = usize::from(object.dlpi_phnum);
-        let headers = std::slice::from_raw_parts(object.dlpi_phdr, count);
-        (object.dlpi_addr, headers)
+    let program = std::fs::read_link("/proc/self/exe");
+    let maps = std::fs::read_to_string("/proc/self/smaps");
+    // Without /proc, or without smaps in it, the pages stay: it costs memory, nothing else.
+    let (Ok(program), Ok(maps)) = (program, maps) else {
+        return;
     };
-    for header in headers {
-        // What is relocated lies in a writable segment, even where it is read-only by now.
-        if header.p_type != libc::PT_LOAD || header.p_flags & libc::PF_W != 0 {
-            continue;
-        }
-        let from = (base + header.p_vaddr).next_multiple_of(PAGE);
-        let to = (base + header.p_vaddr + header.p_memsz) & !(PAGE - 1);
-        if from < to {
-            // SAFETY: whole pages of a private file mapping that was never written to: they are
-            // read again from the same file. A failure leaves them where they are.
-            unsafe {
-                libc::madvise(from as *mut _, (to - from) as usize, libc::MADV_DONTNEED);
-            }
+    for pages in unwritten(&maps, &program.to_string_lossy()) {
+        // SAFETY: whole pages of a read-only mapping of the running program's file, which is
+        // never unmapped, and of which the process has no copies: they are read from it again.
+        unsafe {
+            libc::madvise(
+                pages.start as *mut _,
+                pages.end - pages.start,
+                libc::MADV_DONTNEED,
+            );
         }
     }
-    0
+}
+
+/// Of the mappings in `maps` (proc_pid_smaps(5)): those of `file` that cannot be written to, and of
+/// whose pages the process has no copies, in memory or swapped out.
+fn unwritten(maps: &str, file: &str) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let (mut candidate, mut anonymous) = (None, None);
+    for line in maps.lines() {
+        if let Some((pages, is_candidate)) = mapping(line, file) {
+            candidate = is_candidate.then_some(pages);
+            anonymous = None;
+        } else if let Some(kilobytes) = line.strip_prefix("Anonymous:") {
+            anonymous = Some(kilobytes.trim() == "0 kB");
+        } else if let Some(kilobytes) = line.strip_prefix("Swap:")
+            && anonymous == Some(true)
+            && kilobytes.trim() == "0 kB"
+        {
+            found.extend(candidate.take());
+        }
+    }
+    found
+}
+
+/// The first line of a mapping: its addresses, and whether it maps `file` and is read-only.
+fn mapping(line: &str, file: &str) -> Option<(Range<usize>, bool)> {
+    let mut words = line.split_ascii_whitespace();
+    let (from, to) = words.next()?.split_once('-')?;
+    let address = |text| usize::from_str_radix(text, 16).ok();
+    let pages = address(from)?..address(to)?;
+    let access = words.next()?;
+    // Offset, device and inode stand before the path, which may have spaces.
+    let rest: Vec<&str> = line.splitn(6, ' ').collect();
+    let path = rest.get(5)?.trim_start();
+    let is_candidate = matches!(access, "r--p" | "r-xp") && path == file;
+    Some((pages, is_candidate))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsRawFd;
+
+    const PAGES: usize = 2 * 4096;
+
+    /// A private mapping of `file` that is read-only after `touch`.
+    fn map(file: &std::fs::File, touch: impl FnOnce(*mut u8)) -> usize {
+        // SAFETY: a new mapping at an address that the kernel chooses; it stays for good.
+        unsafe {
+            let access = libc::PROT_READ | libc::PROT_WRITE;
+            let descriptor = file.as_raw_fd();
+            let at = libc::mmap(
+                std::ptr::null_mut(),
+                PAGES,
+                access,
+                libc::MAP_PRIVATE,
+                descriptor,
+                0,
+            );
+            assert_ne!(at, libc::MAP_FAILED);
+            touch(at.cast());
+            assert_eq!(libc::mprotect(at, PAGES, libc::PROT_READ), 0);
+            at as usize
+        }
+    }
+
+    #[test]
+    fn pages_that_were_patched_are_kept_and_those_of_the_file_alone_are_not() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), [7; PAGES]).unwrap();
+        let clean = map(file.as_file(), |at| {
+            // SAFETY: the first byte of the mapping.
+            assert_eq!(unsafe { at.read_volatile() }, 7);
+        });
+        let other = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(other.path(), [7; PAGES]).unwrap();
+        let patched = map(other.as_file(), |at| {
+            // SAFETY: as above.
+            unsafe { at.write_volatile(9) };
+        });
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let name = |file: &tempfile::NamedTempFile| file.path().to_str().unwrap().to_owned();
+        let only = clean..clean + PAGES;
+        assert_eq!(unwritten(&maps, &name(&file)), [only]);
+        assert!(unwritten(&maps, &name(&other)).is_empty());
+        // SAFETY: the first byte of the mapping.
+        assert_eq!(unsafe { (patched as *const u8).read_volatile() }, 9);
+    }
+
+    #[test]
+    fn a_mapping_is_dropped_only_where_everything_about_it_is_known() {
+        let maps = "\
+            1000-3000 r-xp 00000000 08:01 42 /opt/my proxy\nRss: 8 kB\nAnonymous: 0 kB\nSwap: 0 kB\n\
+            3000-4000 r--p 00000000 08:01 42 /opt/my proxy\nAnonymous: 4 kB\nSwap: 0 kB\n\
+            4000-5000 r--p 00000000 08:01 42 /opt/my proxy\nAnonymous: 0 kB\nSwap: 4 kB\n\
+            5000-6000 rw-p 00000000 08:01 42 /opt/my proxy\nAnonymous: 0 kB\nSwap: 0 kB\n\
+            6000-7000 r-xp 00000000 08:01 43 /lib/libc.so\nAnonymous: 0 kB\nSwap: 0 kB\n\
+            7000-8000 r--p 00000000 00:00 0 \nAnonymous: 0 kB\nSwap: 0 kB\n\
+            8000-9000 r--p 00000000 08:01 42 /opt/my proxy\nRss: 8 kB\n";
+        let first = 0x1000..0x3000;
+        assert_eq!(unwritten(maps, "/opt/my proxy"), [first]);
+        assert!(unwritten("", "/opt/my proxy").is_empty());
+    }
+
+    #[test]
+    fn the_program_still_runs_after_its_start_was_forgotten() {
+        forget_start();
+        assert_eq!(format!("{:?}", [1, 2]), "[1, 2]");
+    }
+
+    #[test]
+    fn a_burst_is_over_once_most_of_it_has_gone() {
+        let (count, mut policy) = (ConnectionCount::default(), TrimPolicy::default());
+        let burst: Vec<_> = (0..1000).map(|_| count.count_one()).collect();
+        assert!(!policy.burst_is_over(count.open()));
+        drop(burst);
+        assert!(policy.burst_is_over(count.open()));
+        assert!(!policy.burst_is_over(count.open()));
+    }
 }

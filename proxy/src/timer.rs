@@ -28,6 +28,7 @@ pub use self::alarm::Alarm;
 /// Resolution.
 pub const TICK: Duration = Duration::from_millis(5);
 const TICK_NANOS: u32 = TICK.subsec_nanos();
+const TICK_MILLIS: u64 = TICK_NANOS as u64 / 1_000_000;
 const TICKS_PER_SECOND: u64 = 1_000_000_000 / TICK_NANOS as u64;
 /// Further than anybody waits; keeps `Instant`s in range.
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -138,10 +139,15 @@ impl Default for Timers {
 }
 
 impl Timers {
-    /// Somebody must run [`Timers::drive`].
+    /// Timers fire while [`Timers::drive`] runs.
     pub fn new() -> Self {
+        Self::since(Instant::now())
+    }
+
+    /// Timers whose ticks are counted from `origin`.
+    pub fn since(origin: Instant) -> Self {
         Self(Rc::new(Wheel {
-            origin: Instant::now(),
+            origin,
             turn: Cell::new(Turn::Outside),
             slots: RefCell::default(),
             sleeping_until: Cell::new(NEVER),
@@ -211,10 +217,7 @@ impl Timers {
         loop {
             let next = wheel.slots.borrow().first().map(|slot| slot.0);
             wheel.sleeping_until.set(next.unwrap_or(NEVER));
-            alarm.set(next.map(|tick| {
-                let at = wheel.origin + TICK * u32::try_from(tick).unwrap_or(u32::MAX);
-                at.saturating_duration_since(Instant::now())
-            }));
+            alarm.set(next.map(|tick| wheel.until(tick)));
             tokio::select! {
                 () = alarm.rings() => wheel.fire(),
                 () = wheel.earlier.notified() => {}
@@ -240,6 +243,12 @@ impl Wheel {
                 now
             }
         }
+    }
+
+    /// Time left to `tick`, by the system's clock.
+    fn until(&self, tick: u64) -> Duration {
+        let passed = Instant::now().saturating_duration_since(self.origin);
+        Duration::from_millis(tick.saturating_mul(TICK_MILLIS)).saturating_sub(passed)
     }
 
     fn tick(&self) -> u64 {

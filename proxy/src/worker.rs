@@ -16,7 +16,7 @@ use crate::http::date::DateCache;
 use crate::http::head::Heads;
 use crate::http::rooms::Rooms;
 use crate::listener::SpeaksFirst;
-use crate::memory::Presence;
+use crate::memory::ConnectionCount;
 use crate::tcp::Pipes;
 use crate::telemetry::{Telemetry, WorkerLogs};
 use crate::timer::{Alarm, Timers};
@@ -58,8 +58,7 @@ pub struct Worker {
     /// `None`: everything there is, is configured; nothing is asked for.
     pub demand: Option<Demand>,
     pub drain: watch::Receiver<Phase>,
-    /// A clone for each connection.
-    pub presence: Presence,
+    pub open: ConnectionCount,
     connections: Cell<u64>,
 }
 
@@ -88,7 +87,7 @@ impl Worker {
             pools: Pools::default(),
             demand,
             drain,
-            presence: Presence::default(),
+            open: ConnectionCount::default(),
             connections: Cell::new(0),
         })
     }
@@ -108,7 +107,7 @@ impl Worker {
     /// Each step of a connection is such a task, its future a part of the task itself: a connection
     /// takes up what its last step needs, in one piece.
     pub fn serve(&self, held: impl Sized + 'static, serving: impl Future<Output = ()> + 'static) {
-        let held = (held, self.presence.clone());
+        let held = (held, self.open.count_one());
         let task = Serving { held, serving };
         tokio::task::spawn_local(self.timers.turns(task));
     }

@@ -1,11 +1,9 @@
 //! The end: SIGTERM and SIGINT drain, a second one ends at once.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::config::Store;
 use crate::drain::Drain;
 
 /// How often it is looked whether connections are left.
@@ -45,8 +43,9 @@ impl Signals {
     }
 }
 
-/// Returns when the process may end: told to, and drained or out of time.
-pub(super) async fn wait(drain: &Drain, store: &Arc<Store>, limit: Duration) {
+/// Returns when the process may end: told to, and drained or out of time. `open`: how many
+/// connections there are.
+pub(super) async fn wait(drain: &Drain, open: impl Fn() -> usize, limit: Duration) {
     let mut signals = Signals::new();
     tokio::select! {
         () = signals.next() => tracing::info!(?limit, "told to stop: draining"),
@@ -55,7 +54,7 @@ pub(super) async fn wait(drain: &Drain, store: &Arc<Store>, limit: Duration) {
     drain.begin();
     let began = Instant::now();
     tokio::select! {
-        left = drained(store, limit) => match left {
+        left = drained(open, limit) => match left {
             0 => tracing::info!("drained in {:?}", began.elapsed()),
             left => tracing::warn!(left, "drain time is over; cutting connections"),
         },
@@ -69,21 +68,13 @@ pub(super) async fn wait(drain: &Drain, store: &Arc<Store>, limit: Duration) {
 }
 
 /// Waits until no connection is left or `limit` is over; how many are left.
-async fn drained(store: &Arc<Store>, limit: Duration) -> i64 {
+async fn drained(open: impl Fn() -> usize, limit: Duration) -> usize {
     let deadline = Instant::now() + limit;
     loop {
-        let left = open(store);
+        let left = open();
         if left == 0 || Instant::now() >= deadline {
             return left;
         }
         tokio::time::sleep(GLANCE).await;
     }
-}
-
-fn open(store: &Arc<Store>) -> i64 {
-    let snapshot = store.load();
-    let listeners = snapshot.listeners.values();
-    listeners
-        .map(|listener| listener.def.metrics.active.get())
-        .sum()
 }

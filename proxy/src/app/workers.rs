@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::AppError;
 use crate::config::Store;
@@ -15,7 +15,7 @@ use crate::config::demand::Demand;
 use crate::config::snapshot::Follower;
 use crate::drain::Drain;
 use crate::listener::Bound;
-use crate::memory::{self, Keeper};
+use crate::memory::{self, ConnectionCount, TrimPolicy};
 use crate::telemetry::calls::Telemetry;
 use crate::timer::Alarm;
 use crate::worker::{Phase, Worker};
@@ -26,9 +26,18 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// All of them.
 pub(super) struct Workers {
     threads: Vec<JoinHandle<()>>,
-    /// What each worker could not bind at first.
-    reports: mpsc::UnboundedReceiver<Vec<String>>,
+    /// In the order of the threads.
+    started: Vec<oneshot::Receiver<Started>>,
+    /// Of those that have started.
+    open: Vec<ConnectionCount>,
     listening: watch::Sender<bool>,
+}
+
+/// A worker has tried to bind its listeners.
+struct Started {
+    open: ConnectionCount,
+    /// What it could not bind, and why.
+    failed: Vec<String>,
 }
 
 impl Workers {
@@ -40,20 +49,24 @@ impl Workers {
         demand: Option<Demand>,
         drain: &Arc<Drain>,
     ) -> io::Result<(Self, watch::Receiver<bool>)> {
-        let (sender, reports) = mpsc::unbounded_channel();
         let (listening, watched) = watch::channel(false);
         let mut threads = Vec::with_capacity(count);
+        let mut started = Vec::with_capacity(count);
         for index in 0..count {
             let follower = store.follow();
             let (store, demand, telemetry) = (store.clone(), demand.clone(), telemetry.clone());
-            let (phase, report) = (drain.subscribe(), sender.clone());
+            let phase = drain.subscribe();
+            let (report, reported) = oneshot::channel();
+            started.push(reported);
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || {
                 let (runtime, alarm) = match ground() {
                     Ok(ground) => ground,
                     Err(error) => {
-                        // Nobody listens any more when another worker failed.
-                        let _ = report.send(vec![format!("worker {index} cannot start: {error}")]);
+                        let failed = vec![format!("worker {index} cannot start: {error}")];
+                        let open = ConnectionCount::default();
+                        // The receiver is gone when another worker failed.
+                        let _ = report.send(Started { open, failed });
                         return;
                     }
                 };
@@ -65,7 +78,8 @@ impl Workers {
         }
         let workers = Workers {
             threads,
-            reports,
+            started,
+            open: Vec::with_capacity(count),
             listening,
         };
         Ok((workers, watched))
@@ -73,14 +87,23 @@ impl Workers {
 
     /// Waits until every worker has opened the first snapshot's listeners.
     pub(super) async fn bound(&mut self) -> Result<(), AppError> {
-        for _ in 0..self.threads.len() {
-            let failed = self.reports.recv().await.unwrap_or_default();
+        for (index, started) in self.started.drain(..).enumerate() {
+            let Ok(Started { open, failed }) = started.await else {
+                let why = format!("worker {index} ended before it listened; its panic is logged");
+                return Err(AppError::Bind(why));
+            };
             if let Some(first) = failed.into_iter().next() {
                 return Err(AppError::Bind(first));
             }
+            self.open.push(open);
         }
         self.listening.send_replace(true);
         Ok(())
+    }
+
+    /// Connections open on all of them, whatever has become of their listeners.
+    pub(super) fn open_connections(&self) -> usize {
+        self.open.iter().map(ConnectionCount::open).sum()
     }
 
     /// Waits for the threads, which end once the drain is closing.
@@ -105,23 +128,24 @@ async fn work(
     alarm: Alarm,
     follower: Follower,
     mut phase: watch::Receiver<Phase>,
-    report: mpsc::UnboundedSender<Vec<String>>,
+    report: oneshot::Sender<Started>,
 ) {
     let bound = Bound::new(worker.clone(), follower);
     let failed = bound.reconcile().iter().map(ToString::to_string).collect();
-    // Nobody listens any more when another worker failed.
-    let _ = report.send(failed);
+    let open = worker.open.clone();
+    // The receiver is gone when another worker failed.
+    let _ = report.send(Started { open, failed });
     let flushing = async {
-        let mut keeper = Keeper::default();
+        let mut policy = TrimPolicy::default();
         loop {
             worker.timers.sleep(FLUSH).await;
             worker.logs.flush();
-            if keeper.crowd_has_left(&worker.presence) {
+            if policy.burst_is_over(worker.open.open()) {
                 worker.tls.prune();
                 worker.buffers.forget();
                 worker.heads.forget();
                 worker.rooms.forget();
-                memory::give_back();
+                memory::trim();
             }
         }
     };
@@ -136,4 +160,32 @@ async fn work(
     // What was told to close gets one turn to do so, and to write its last line.
     tokio::task::yield_now().await;
     worker.logs.flush();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workers(started: Vec<oneshot::Receiver<Started>>) -> Workers {
+        Workers {
+            threads: Vec::new(),
+            started,
+            open: Vec::new(),
+            listening: watch::channel(false).0,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_died_did_not_listen() {
+        let (fine, first) = oneshot::channel();
+        let (dead, second) = oneshot::channel();
+        let mut workers = workers(vec![first, second]);
+        let open = ConnectionCount::default();
+        let failed = Vec::new();
+        assert!(fine.send(Started { open, failed }).is_ok());
+        drop(dead);
+        let error = workers.bound().await.unwrap_err().to_string();
+        assert!(error.contains("worker 1 ended"), "{error}");
+        assert!(!*workers.listening.borrow());
+    }
 }

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::observe::Downstream;
 use super::{authorise, authority};
@@ -11,6 +10,7 @@ use crate::config::Snapshot;
 use crate::config::http::HttpManager;
 use crate::config::listener::{FilterChain, Listener, Terminal};
 use crate::config::route::RouteConfig;
+use crate::lifecycle::Limits;
 use crate::worker::Worker;
 
 /// A downstream connection.
@@ -72,10 +72,15 @@ impl Conn {
         current.clone()
     }
 
-    /// Time since it was accepted.
-    pub fn age(&self) -> Duration {
-        let now = self.worker.timers.now();
-        now.saturating_duration_since(self.downstream.since)
+    /// What it is bounded by now.
+    pub fn limits(&self) -> Limits {
+        let resolved = self.resolve();
+        let manager = &resolved.manager;
+        Limits {
+            idle: manager.idle_timeout,
+            lifetime: manager.max_connection_duration,
+            requests: manager.max_requests_per_connection,
+        }
     }
 
     /// The connection should end at the next occasion.

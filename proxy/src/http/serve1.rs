@@ -121,15 +121,9 @@ fn options(manager: &HttpManager) -> RequestOptions {
 
 /// Whether the response to this request is to be the last.
 fn must_close(conn: &Conn, served: u32, framing: Option<&Framing>) -> bool {
-    let resolved = conn.resolve();
-    let manager = &resolved.manager;
-    let spent = manager
-        .max_requests_per_connection
-        .is_some_and(|max| served >= max);
-    let old = manager
-        .max_connection_duration
-        .is_some_and(|max| conn.age() >= max);
-    framing.is_none() || spent || old || conn.is_draining()
+    let due = conn.limits().due(conn.downstream.since, None, served);
+    let is_due = due.is_some_and(|at| at <= conn.worker.timers.now());
+    framing.is_none() || is_due || conn.is_draining()
 }
 
 /// Waits for the first bytes of a request.
@@ -138,11 +132,12 @@ async fn next(conn: &Conn, server: &mut Server1, timer: &Timer, served: u32) -> 
     if !server.io.input.is_empty() {
         return Next::Begun(conn.worker.timers.now());
     }
-    let manager = conn.resolve().manager.clone();
-    let lifetime = manager.max_connection_duration;
-    let left = lifetime.map(|max| max.saturating_sub(conn.age()));
-    let limit = [manager.idle_timeout, left].into_iter().flatten().min();
-    timer.set(limit.unwrap_or(LONG));
+    let (accepted, idle_since) = (conn.downstream.since, timer.now());
+    let due = conn.limits().due(accepted, Some(idle_since), served);
+    match due {
+        Some(at) => timer.set_at(at),
+        None => timer.set(LONG),
+    }
     poll_fn(|cx| {
         // A fresh connection is owed an answer to its first request even while draining.
         if served > 0 && conn.is_draining() && server.io.poll_readable(cx).is_pending() {
@@ -154,7 +149,7 @@ async fn next(conn: &Conn, server: &mut Server1, timer: &Timer, served: u32) -> 
             Poll::Pending => {}
         }
         while timer.poll_expired(cx).is_ready() {
-            if limit.is_some() {
+            if due.is_some() {
                 return Poll::Ready(Next::Over);
             }
             timer.set(LONG);

@@ -1,10 +1,8 @@
 //! An HTTP/2 connection: its streams, each a task of its own; its drain; its limits.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::task::{Poll, ready};
 
 use bytes::BytesMut;
 use h2::RecvStream;
@@ -15,11 +13,10 @@ use super::down::Down;
 use super::h2::{Bounds, Budget, Chunk, Prefixed, RAPID, ServerStream, keepalive, request_in};
 use super::handle::{Request, handle};
 use crate::config::http::HttpManager;
+use crate::lifecycle::{End, Lifecycle, OpenStream, OpenStreams, Seen};
 use crate::stream::Stream;
 use crate::timer::Timer;
 
-/// Waits without a limit of their own are looked at this often all the same.
-const LONG: Duration = Duration::from_secs(3600);
 /// Bytes per stream that wait in h2 for the peer's window.
 const SEND_BUFFER: usize = 256 * 1024;
 
@@ -65,91 +62,64 @@ fn builder(manager: &HttpManager, buffer: usize) -> h2::server::Builder {
 
 type Connection = h2::server::Connection<Prefixed, Chunk>;
 
+/// Takes streams until the connection has ended.
 async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
-    let open = Rc::new(Cell::new(0usize));
+    let open = Rc::new(OpenStreams::default());
     let mut budget = Budget::new(conn.resolve().manager.http2.max_resets);
+    let mut life = Lifecycle::new(conn.downstream.since, timer.now());
     let mut served = 0u32;
-    let mut draining = false;
-    let mut idle_since = timer.now();
     loop {
         let accepted = poll_fn(|cx| {
-            if budget.is_exceeded() {
-                connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
-            }
-            let accepted = connection.poll_accept(cx);
-            if accepted.is_ready() {
-                return accepted;
-            }
-            if open.get() > 0 {
-                idle_since = timer.now();
-            }
-            if !draining && should_end(conn, served, open.get(), idle_since, timer.now()) {
-                draining = true;
-                connection.graceful_shutdown();
-                cx.waker().wake_by_ref();
-            }
-            arm(conn, timer, open.get(), idle_since, draining);
-            if timer.poll_expired(cx).is_ready() {
-                if draining && open.get() == 0 {
-                    // It was told, has nothing under way and does not go.
-                    return Poll::Ready(None);
+            loop {
+                if budget.is_exceeded() {
+                    connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                 }
-                cx.waker().wake_by_ref();
+                let accepted = connection.poll_accept(cx);
+                if accepted.is_ready() {
+                    return accepted;
+                }
+                open.register(cx);
+                let seen = Seen {
+                    open: open.open(),
+                    served,
+                    is_draining: conn.is_draining(),
+                };
+                let drain_timeout = conn.resolve().manager.drain_timeout;
+                match ready!(life.poll(cx, timer, &conn.limits(), drain_timeout, seen)) {
+                    End::Close => {
+                        // The peer learns which streams were served; it has not confirmed the
+                        // first GOAWAY, so no more than one try to write is owed to it.
+                        connection.abrupt_shutdown(h2::Reason::NO_ERROR);
+                        let _ = connection.poll_accept(cx);
+                        return Poll::Ready(None);
+                    }
+                    End::GoAway => connection.graceful_shutdown(),
+                }
             }
-            Poll::Pending
         })
         .await;
-        let (request, respond) = match accepted {
+        let (request, mut respond) = match accepted {
             Some(Ok(accepted)) => accepted,
             Some(Err(_)) | None => return,
         };
-        served = served.saturating_add(1);
         budget.begun();
-        open.set(open.get() + 1);
-        let (conn, open, rapid) = (conn.clone(), open.clone(), budget.counter());
+        if life.refuses_streams(timer.now()) {
+            respond.send_reset(h2::Reason::REFUSED_STREAM);
+            budget.rapid();
+            continue;
+        }
+        served = served.saturating_add(1);
+        let (conn, stream_open, rapid) = (conn.clone(), OpenStream::of(&open), budget.counter());
         tokio::task::spawn_local(async move {
             let timers = &conn.worker.timers;
             let begun = timers.now();
             let given_up = timers.turns(stream(&conn, request, respond)).await;
-            open.set(open.get() - 1);
+            drop(stream_open);
             if given_up && timers.now().saturating_duration_since(begun) < RAPID {
                 rapid.set(rapid.get() + 1);
             }
         });
     }
-}
-
-/// Whether the connection should end once its streams have.
-fn should_end(conn: &Conn, served: u32, open: usize, idle_since: Instant, now: Instant) -> bool {
-    let resolved = conn.resolve();
-    let manager = &resolved.manager;
-    let spent = manager
-        .max_requests_per_connection
-        .is_some_and(|max| served >= max);
-    let old = manager
-        .max_connection_duration
-        .is_some_and(|max| conn.age() >= max);
-    let idle = manager
-        .idle_timeout
-        .is_some_and(|max| open == 0 && now.saturating_duration_since(idle_since) >= max);
-    spent || old || idle || conn.is_draining()
-}
-
-fn arm(conn: &Conn, timer: &Timer, open: usize, idle_since: Instant, draining: bool) {
-    let manager = &conn.resolve().manager;
-    if draining {
-        if !timer.is_set() {
-            timer.set(manager.drain_timeout);
-        }
-        return;
-    }
-    let now = timer.now();
-    let left = |max: Duration, since| max.saturating_sub(now.saturating_duration_since(since));
-    let idle = manager.idle_timeout.filter(|_| open == 0);
-    let idle = idle.map(|max| left(max, idle_since));
-    let lifetime = manager.max_connection_duration;
-    let lifetime = lifetime.map(|max| left(max, conn.downstream.since));
-    timer.set([idle, lifetime].into_iter().flatten().min().unwrap_or(LONG));
 }
 
 /// One stream. Says whether the client gave it up before it was answered.

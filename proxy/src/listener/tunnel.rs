@@ -12,8 +12,8 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::task::{Poll, ready};
+use std::time::Instant;
 
 use bytes::BytesMut;
 
@@ -25,6 +25,7 @@ use super::refused::Refused;
 use crate::config::listener::{FilterChain, Terminal, TunnelOptions};
 use crate::http::h2::Prefixed;
 use crate::http::h2::tunnel::{About, Asked, Asks, BadTarget, Terminus};
+use crate::lifecycle::{End, Lifecycle, Limits, Seen};
 use crate::stream::Stream;
 use crate::tcp::proxy::Party;
 use crate::telemetry::OpenConnection;
@@ -32,8 +33,6 @@ use crate::tls::ConnectionInfo;
 use crate::tls::hello::ClientHello;
 use crate::worker::Worker;
 
-/// Without an idle time-out a connection is looked at this often all the same.
-const LONG: Duration = Duration::from_secs(3600);
 /// What a client may carry that does not say what: the chain of a declared port takes one of them,
 /// and where none is declared, bytes come first.
 const UNSAID: [&[u8]; 3] = [b"anyam-tcp", b"anyam-http/1.1", b"anyam-h2"];
@@ -73,8 +72,11 @@ pub(super) async fn serve(
         ends: accepted.ends(),
         tls: outer.tls.as_deref(),
     };
-    let mut idle_since = Instant::now();
-    let mut draining = false;
+    let limits = Limits {
+        idle: options.idle_timeout,
+        ..Limits::default()
+    };
+    let mut life = Lifecycle::new(accepted.start, timer.now());
     loop {
         let asked = poll_fn(|cx| {
             loop {
@@ -85,34 +87,28 @@ pub(super) async fn serve(
                 if must_end(worker, &party, &judged) {
                     return Poll::Ready(None);
                 }
-                if terminus.streams() > 0 {
-                    idle_since = Instant::now();
+                terminus.streams().register(cx);
+                let seen = Seen {
+                    open: terminus.streams().open(),
+                    served: 0,
+                    is_draining: worker.is_draining(),
+                };
+                let drain_timeout = chain.handshake_timeout;
+                match ready!(life.poll(cx, &timer, &limits, drain_timeout, seen)) {
+                    End::Close => {
+                        terminus.close(cx);
+                        return Poll::Ready(None);
+                    }
+                    End::GoAway => terminus.wind_down(),
                 }
-                let left = options
-                    .idle_timeout
-                    .map(|max| max.saturating_sub(idle_since.elapsed()));
-                if !draining && (worker.is_draining() || left == Some(Duration::ZERO)) {
-                    draining = true;
-                    terminus.wind_down();
-                    timer.set(chain.handshake_timeout);
-                    continue;
-                }
-                if !draining {
-                    timer.set(left.unwrap_or(LONG));
-                }
-                if timer.poll_expired(cx).is_pending() {
-                    return Poll::Pending;
-                }
-                if draining && terminus.streams() == 0 {
-                    // It was told, carries nothing and does not go.
-                    return Poll::Ready(None);
-                }
-                timer.set(chain.handshake_timeout);
             }
         })
         .await;
         let Some(asked) = asked else { return };
-        if enter(worker, &outer, asked).is_err() {
+        if life.refuses_streams(timer.now()) {
+            asked.reset_unprocessed();
+            terminus.count_refused();
+        } else if enter(worker, &outer, asked).is_err() {
             terminus.count_refused();
         }
     }

@@ -103,3 +103,40 @@ fn moving_later_does_not_touch_the_wheel() {
         assert!(timers.0.slots.borrow().is_empty());
     });
 }
+
+/// Counts how often a future is polled.
+async fn polls(count: Rc<Cell<u64>>, task: impl Future<Output = ()>) {
+    let mut task = pin!(task);
+    std::future::poll_fn(|cx| {
+        count.set(count.get() + 1);
+        task.as_mut().poll(cx)
+    })
+    .await;
+}
+
+#[test]
+fn a_process_that_has_run_for_years_waits_as_one_that_just_began() {
+    const DAY: u64 = 24 * 3600;
+    // The ticks of 248.5 days fill 32 bits.
+    for days in [0, 248, 249, 1_000, 36_500] {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build_local(tokio::runtime::LocalOptions::default())
+            .unwrap();
+        runtime.block_on(async {
+            let timers = Timers::since(Instant::now() - Duration::from_secs(days * DAY));
+            let (driver, count) = (timers.clone(), Rc::new(Cell::new(0)));
+            let driving = polls(count.clone(), async move {
+                driver.drive(Alarm::new().unwrap()).await;
+            });
+            tokio::task::spawn_local(driving);
+            let start = Instant::now();
+            let far = timers.timer();
+            far.set(Duration::MAX);
+            timers.sleep(Duration::from_millis(50)).await;
+            assert!(start.elapsed() >= Duration::from_millis(50), "{days} days");
+            assert!(count.get() < 20, "{days} days: {} polls", count.get());
+            assert!(!far.is_expired());
+        });
+    }
+}

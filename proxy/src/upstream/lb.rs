@@ -29,6 +29,8 @@ struct Group {
     endpoints: Box<[Arc<Endpoint>]>,
     /// Cumulative weights; empty when all weigh the same.
     weights: Box<[u64]>,
+    /// How far apart in a round two picks in a row are; see [`step`].
+    step: u64,
 }
 
 /// State of a cluster's balancing that outlives its endpoint sets.
@@ -47,9 +49,15 @@ pub struct Choice {
 impl Balance {
     /// `panic_threshold` and `overprovisioning` in percent.
     pub fn new(priorities: &[Priority], overprovisioning: u32, panic_threshold: u8) -> Self {
-        let tallies: Vec<Tally> = priorities
+        // Other threads eject and release meanwhile: each status is read once, so that what is
+        // counted is what is chosen.
+        let statuses: Vec<Vec<HealthStatus>> = priorities
             .iter()
-            .map(|p| Tally::new(&p.endpoints, overprovisioning))
+            .map(|p| p.endpoints.iter().map(|e| status(e)).collect())
+            .collect();
+        let tallies: Vec<Tally> = statuses
+            .iter()
+            .map(|statuses| Tally::new(statuses, overprovisioning))
             .collect();
         let available: u32 = tallies
             .iter()
@@ -67,7 +75,7 @@ impl Balance {
         }
         // Healthy endpoints of all priorities first, then degraded ones.
         for kind in [HealthStatus::Healthy, HealthStatus::Degraded] {
-            for (index, tally) in tallies.iter().enumerate() {
+            for (index, (tally, statuses)) in tallies.iter().zip(&statuses).enumerate() {
                 let load = if kind == HealthStatus::Healthy {
                     tally.healthy
                 } else {
@@ -80,8 +88,10 @@ impl Balance {
                 bound += share;
                 let panic = panics(tally);
                 let members = &priorities[index].endpoints;
-                let chosen = members.iter().filter(|e| panic || status(e) == kind);
-                balance.push(bound, index, panic, chosen.cloned().collect());
+                let chosen = members.iter().zip(statuses);
+                let chosen = chosen.filter(|(_, status)| panic || **status == kind);
+                let chosen = chosen.map(|(endpoint, _)| endpoint.clone());
+                balance.push(bound, index, panic, chosen.collect());
             }
         }
         // Rounding leaves a few percent: they are the last group's.
@@ -109,7 +119,11 @@ impl Balance {
         }
     }
 
+    /// Adds a group. One without endpoints is none: its share goes to the next.
     fn push(&mut self, bound: u32, priority: usize, panic: bool, endpoints: Vec<Arc<Endpoint>>) {
+        if endpoints.is_empty() {
+            return;
+        }
         let even = endpoints
             .windows(2)
             .all(|pair| pair[0].weight == pair[1].weight);
@@ -118,12 +132,13 @@ impl Balance {
             sum += u64::from(endpoint.weight.max(1));
             sum
         });
-        let weights = if even {
+        let weights: Box<[u64]> = if even {
             Box::default()
         } else {
             weights.collect()
         };
         self.groups.push(Group {
+            step: weights.last().map_or(1, |total| step(*total)),
             bound,
             priority: u32::try_from(priority).unwrap_or(u32::MAX),
             panic,
@@ -142,24 +157,28 @@ impl Balance {
         random: &mut fastrand::Rng,
     ) -> Option<Choice> {
         let group = self.group(random)?;
-        let mut index = group.draw(policy, turn, random);
-        let tried = |index: usize| exclude.contains(&group.endpoints[index].address);
-        if !exclude.is_empty() {
-            for _ in 0..REDRAWS {
-                if !tried(index) {
-                    return Some(group.choice(index));
-                }
-                index = group.draw(policy, turn, random);
-            }
-            let from = index;
-            let count = group.endpoints.len();
-            if let Some(other) = (0..count).map(|n| (from + n) % count).find(|n| !tried(*n)) {
-                index = other;
-            } else if let Some(choice) = self.elsewhere(exclude) {
-                return Some(choice);
-            }
+        let mut index = group.draw(policy, turn, random)?;
+        if exclude.is_empty() {
+            return group.choice(index);
         }
-        Some(group.choice(index))
+        let tried = |endpoint: &Arc<Endpoint>| exclude.contains(&endpoint.address);
+        for _ in 0..REDRAWS {
+            if !group.endpoints.get(index).is_some_and(tried) {
+                return group.choice(index);
+            }
+            index = group.draw(policy, turn, random)?;
+        }
+        // From where the last draw fell, so that the first of a list does not get them all.
+        let (before, from) = group.endpoints.split_at_checked(index)?;
+        let position = from
+            .iter()
+            .position(|e| !tried(e))
+            .map(|n| index + n)
+            .or_else(|| before.iter().position(|e| !tried(e)));
+        match position {
+            Some(other) => group.choice(other),
+            None => self.elsewhere(exclude).or_else(|| group.choice(index)),
+        }
     }
 
     fn group(&self, random: &mut fastrand::Rng) -> Option<&Group> {
@@ -177,34 +196,34 @@ impl Balance {
     fn elsewhere(&self, exclude: &[SocketAddr]) -> Option<Choice> {
         self.groups.iter().find_map(|group| {
             let free = |e: &Arc<Endpoint>| !exclude.contains(&e.address);
-            group
-                .endpoints
-                .iter()
-                .position(free)
-                .map(|index| group.choice(index))
+            let index = group.endpoints.iter().position(free)?;
+            group.choice(index)
         })
     }
 }
 
 impl Group {
-    fn choice(&self, index: usize) -> Choice {
-        Choice {
-            endpoint: self.endpoints[index].clone(),
+    fn choice(&self, index: usize) -> Option<Choice> {
+        Some(Choice {
+            endpoint: self.endpoints.get(index)?.clone(),
             priority: self.priority,
             panic: self.panic,
-        }
+        })
     }
 
-    /// An index; groups are never empty.
-    fn draw(&self, policy: LbPolicy, turn: &Turn, random: &mut fastrand::Rng) -> usize {
-        match policy {
-            _ if self.endpoints.len() == 1 => 0,
+    /// An index; `None`: the group is empty.
+    fn draw(&self, policy: LbPolicy, turn: &Turn, random: &mut fastrand::Rng) -> Option<usize> {
+        let count = self.endpoints.len();
+        if count < 2 {
+            return count.checked_sub(1);
+        }
+        Some(match policy {
             LbPolicy::RoundRobin => self.next(turn),
-            LbPolicy::Random => random.usize(0..self.endpoints.len()),
+            LbPolicy::Random => random.usize(0..count),
             LbPolicy::LeastRequest { choices, bias } => {
                 let mut best = self.weighted(random);
                 if bias == 0.0 {
-                    return best;
+                    return Some(best);
                 }
                 for _ in 1..choices {
                     let other = self.weighted(random);
@@ -214,7 +233,7 @@ impl Group {
                 }
                 best
             }
-        }
+        })
     }
 
     /// Active requests per unit of weight. Candidates are drawn by weight already, so that equal
@@ -231,20 +250,15 @@ impl Group {
         }
     }
 
-    /// The next in turn. With weights, the turns of one round are spread by a step near the
-    /// golden ratio that has no divisor in common with the round: every point of the round comes
-    /// exactly once, so shares are exact, and heavy endpoints are not served in a row.
+    /// The next in turn. With weights, every point of a round of their sum comes exactly once, so
+    /// that shares are exact; [`step`] says in which order.
     fn next(&self, turn: &Turn) -> usize {
         let count = turn.0.fetch_add(1, Relaxed);
         let Some(&total) = self.weights.last() else {
             // The remainder fits: it is below a length.
             return (count % self.endpoints.len() as u64) as usize;
         };
-        let mut step = (total as f64 * 0.618_034) as u64 | 1;
-        while common_divisor(step, total) != 1 {
-            step += 2;
-        }
-        let point = u128::from(count % total) * u128::from(step) % u128::from(total);
+        let point = u128::from(count % total) * u128::from(self.step) % u128::from(total);
         // Below `total`, which is a u64.
         self.at(point as u64)
     }
@@ -252,6 +266,17 @@ impl Group {
     fn at(&self, point: u64) -> usize {
         self.weights.partition_point(|bound| *bound <= point)
     }
+}
+
+/// The step by which the points of a round of `total` are visited: near the golden ratio, so that
+/// heavy endpoints are not served in a row, and without a divisor in common with `total`, so that
+/// no point is left out.
+fn step(total: u64) -> u64 {
+    let mut step = (total as f64 * 0.618_034) as u64 | 1;
+    while common_divisor(step, total) != 1 {
+        step += 2;
+    }
+    step
 }
 
 fn common_divisor(mut a: u64, mut b: u64) -> u64 {
@@ -277,9 +302,9 @@ struct Tally {
 }
 
 impl Tally {
-    fn new(endpoints: &[Arc<Endpoint>], overprovisioning: u32) -> Self {
-        let count = |kind| endpoints.iter().filter(|e| status(e) == kind).count() as u64;
-        let total = endpoints.len() as u64;
+    fn new(statuses: &[HealthStatus], overprovisioning: u32) -> Self {
+        let count = |kind| statuses.iter().filter(|status| **status == kind).count() as u64;
+        let total = statuses.len() as u64;
         let (healthy, degraded) = (count(HealthStatus::Healthy), count(HealthStatus::Degraded));
         let percent = |count: u64| {
             let share = count * u64::from(overprovisioning) / total.max(1);

@@ -245,6 +245,8 @@ pub struct Proxy {
     pub address: SocketAddr,
     pub store: Arc<Store>,
     pub drain: watch::Sender<Phase>,
+    /// Of the worker's thread, below /proc.
+    thread_folder: std::path::PathBuf,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
@@ -258,7 +260,10 @@ impl Proxy {
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = store.clone();
+        let (tell, folder) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
+            tell.send(std::fs::read_link("/proc/thread-self").unwrap())
+                .unwrap();
             // As a worker's: without timers of the runtime's.
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_io()
@@ -279,9 +284,17 @@ impl Proxy {
             address,
             store,
             drain,
+            thread_folder: folder.recv().unwrap(),
             stop: Some(stop),
             thread: Some(thread),
         }
+    }
+
+    /// Time that the worker has run for.
+    pub fn cpu_time(&self) -> Duration {
+        let path = std::path::Path::new("/proc").join(&self.thread_folder);
+        let text = std::fs::read_to_string(path.join("schedstat")).unwrap();
+        Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
     }
 }
 

@@ -12,16 +12,16 @@ use crate::peers::{Client, get, h1, listen, ok};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
+pub const RST_STREAM: u8 = 3;
+pub const SETTINGS: u8 = 4;
+pub const PING: u8 = 6;
+pub const GOAWAY: u8 = 7;
 const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub const END_STREAM: u8 = 1;
+pub const END_HEADERS: u8 = 4;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
@@ -43,7 +43,7 @@ fn field(name: &str, value: &str) -> Vec<u8> {
     field
 }
 
-fn head(path: &str) -> Vec<u8> {
+pub fn head(path: &str) -> Vec<u8> {
     [
         field(":method", "GET"),
         field(":scheme", "http"),
@@ -54,10 +54,10 @@ fn head(path: &str) -> Vec<u8> {
 }
 
 /// A client that writes frames by hand.
-struct Raw(TcpStream);
+pub struct Raw(TcpStream);
 
 impl Raw {
-    async fn connect(address: SocketAddr) -> Self {
+    pub async fn connect(address: SocketAddr) -> Self {
         let mut tcp = TcpStream::connect(address).await.unwrap();
         tcp.write_all(PREFACE).await.unwrap();
         let mut raw = Self(tcp);
@@ -66,12 +66,12 @@ impl Raw {
     }
 
     /// Sends; a peer that has closed already is no surprise here.
-    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
+    pub async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) -> bool {
         let frame = frame(kind, flags, stream, payload);
         self.0.write_all(&frame).await.is_ok()
     }
 
-    async fn receive(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+    pub async fn receive(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let mut header = [0; 9];
         self.0.read_exact(&mut header).await.ok()?;
         let length = u32::from_be_bytes([0, header[0], header[1], header[2]]);

@@ -12,6 +12,7 @@ mod http1;
 mod http2;
 mod large;
 mod life;
+mod lifecycle;
 mod mesh;
 mod peers;
 #[path = "../l4/support/pki.rs"]

@@ -152,6 +152,20 @@ impl Stream {
         self.answered(&nonce).await
     }
 
+    /// Removes one resource and waits until that is acknowledged.
+    pub async fn remove(&mut self, type_url: &str, name: &str) {
+        self.sent += 1;
+        let nonce = format!("n{}", self.sent);
+        let response = pb::DeltaDiscoveryResponse {
+            type_url: type_url.into(),
+            nonce: nonce.clone(),
+            removed_resources: vec![name.into()],
+            ..Default::default()
+        };
+        self.replies.send(Ok(response)).unwrap();
+        assert_eq!(self.answered(&nonce).await, None);
+    }
+
     /// Waits for the answer to a response: the error of a NACK, `None` for an ACK.
     pub async fn answered(&mut self, nonce: &str) -> Option<String> {
         loop {

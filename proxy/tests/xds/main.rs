@@ -6,6 +6,7 @@
 //! - `bootstrap`: what else a bootstrap says
 //! - `warming`: static resources that lead to what comes over ADS
 //! - `acknowledged`: an ACK can be counted on
+//! - `ending`: told to end, with connections of listeners that are gone
 //! - `hostile`: a control plane that sends junk, goes away, or goes back in time
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
@@ -13,6 +14,7 @@
 mod acknowledged;
 mod ads;
 mod bootstrap;
+mod ending;
 mod hostile;
 mod outlier;
 mod process;

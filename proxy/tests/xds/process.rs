@@ -30,13 +30,18 @@ pub fn free_port() -> u16 {
 
 impl Proxy {
     /// Starts with `bootstrap`, and an admin port of its own.
-    pub fn start(mut bootstrap: Value) -> Self {
+    pub fn start(bootstrap: Value) -> Self {
+        Self::draining_for(bootstrap, 1)
+    }
+
+    /// As [`Proxy::start`], with so many seconds for its end.
+    pub fn draining_for(mut bootstrap: Value, seconds: u32) -> Self {
         let admin = free_port();
         bootstrap["admin"] = json!({"address": {"socket_address": {
             "address": "127.0.0.1", "port_value": admin}}});
         let child = Command::new(env!("CARGO_BIN_EXE_anyam-proxy"))
             .args(["--config-yaml", &bootstrap.to_string(), "-l", "warn"])
-            .args(["--concurrency", "2", "--drain-time-s", "1"])
+            .args(["--concurrency", "2", "--drain-time-s", &seconds.to_string()])
             .stdin(Stdio::null())
             .spawn()
             .unwrap();
@@ -59,6 +64,16 @@ impl Proxy {
         let (_, text) = self.admin("/stats/prometheus").await;
         let value = text.lines().find_map(|line| line.strip_prefix(series));
         value.map_or(0.0, |value| value.trim().parse().unwrap())
+    }
+
+    pub fn terminate(&self) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits for its end.
+    pub fn ended(&mut self) -> std::process::ExitStatus {
+        self.child.wait().unwrap()
     }
 
     pub async fn is_live(&self) -> bool {

@@ -129,11 +129,11 @@ impl Connected {
     pub fn has_room(&self) -> bool {
         let load = self.load();
         let most = self.send.current_max_send_streams().min(self.most_streams);
-        load.streams.get() < most && load.blocked.get() < CROWDED
+        load.streams.open() < most && load.blocked.get() < CROWDED
     }
 
     pub fn is_busy(&self) -> bool {
-        self.load().streams.get() > 0
+        self.load().streams.open() > 0
     }
 
     pub(super) fn load(&self) -> &Rc<Load> {

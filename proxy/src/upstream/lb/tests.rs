@@ -178,3 +178,57 @@ fn nobody_healthy_is_panic_or_nothing() {
             .is_none()
     );
 }
+
+/// Tells other threads, also when a test fails, that it is over.
+struct Done<'a>(&'a std::sync::atomic::AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+/// Ejections and releases by other threads, at every moment of making a balance.
+#[test]
+fn every_balance_can_be_picked_from_while_endpoints_are_ejected_and_released() {
+    use HealthStatus::{Degraded, Healthy};
+    const ROUNDS: usize = 50_000;
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let priorities = [healths(1, &[Healthy, Degraded]), healths(11, &[Healthy])];
+    std::thread::scope(|scope| {
+        for priority in &priorities {
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    for ejected in [true, false] {
+                        let endpoints = priority.endpoints.iter();
+                        endpoints.for_each(|e| e.state.set_ejected(ejected));
+                    }
+                }
+            });
+        }
+        let _done = Done(&done);
+        let turn = Turn::default();
+        let mut random = fastrand::Rng::with_seed(7);
+        for round in 0..ROUNDS {
+            let balance = Balance::new(&priorities, 140, 50);
+            let policy = [LbPolicy::RoundRobin, LbPolicy::Random, LEAST][round % 3];
+            let empty = |group: &Group| group.endpoints.is_empty();
+            assert!(!balance.groups.iter().any(empty), "in round {round}");
+            let picked = balance.pick(policy, &turn, &[], &mut random);
+            assert!(picked.is_some());
+        }
+    });
+}
+
+#[test]
+fn a_group_without_endpoints_is_none() {
+    let mut balance = Balance::default();
+    balance.push(50, 0, false, Vec::new());
+    let mut random = fastrand::Rng::with_seed(1);
+    for policy in [LbPolicy::RoundRobin, LbPolicy::Random, LEAST] {
+        let picked = balance.pick(policy, &Turn::default(), &[], &mut random);
+        assert!(picked.is_none());
+    }
+    balance.push(100, 1, false, priority(&[1]).endpoints);
+    assert_eq!(tally(&balance, LEAST, 100)[&1], 100);
+}

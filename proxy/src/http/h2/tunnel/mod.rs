@@ -24,6 +24,7 @@ pub use self::client::Connect;
 pub use self::server::{Asked, Asks, BadTarget, Terminus};
 use super::chunk::Chunk;
 use crate::buffer::{Block, Pool, Size};
+use crate::lifecycle::OpenStreams;
 use crate::tls::ConnectionInfo;
 
 /// A DATA frame that, with its head, fills four TLS records.
@@ -35,7 +36,7 @@ const RELEASE: usize = 16 * 1024;
 #[derive(Default)]
 pub struct Load {
     /// Streams not yet done with.
-    pub streams: Cell<usize>,
+    pub streams: OpenStreams,
     /// Of those, tunnels whose bytes wait for a window.
     pub blocked: Cell<usize>,
 }
@@ -48,7 +49,7 @@ pub struct Share {
 
 impl Share {
     pub fn of(load: &Rc<Load>) -> Self {
-        load.streams.set(load.streams.get() + 1);
+        load.streams.begin();
         Share {
             load: load.clone(),
             blocked: false,
@@ -70,7 +71,7 @@ impl Share {
 impl Drop for Share {
     fn drop(&mut self) {
         self.set_blocked(false);
-        self.load.streams.set(self.load.streams.get() - 1);
+        self.load.streams.end();
     }
 }
 

@@ -14,6 +14,7 @@ use super::super::cross::Prefixed;
 use super::{About, FRAME, Load, Share, TunnelStream};
 use crate::buffer::Pool;
 use crate::config::listener::TunnelOptions;
+use crate::lifecycle::OpenStreams;
 
 /// Decoded bytes of a CONNECT's head.
 const MAX_HEAD: u32 = 16 * 1024;
@@ -69,7 +70,7 @@ impl Terminus {
             };
             self.budget.begun();
             // Streams that the peer is done with may take a moment to end on our side.
-            if self.load.streams.get() >= 2 * self.max_streams {
+            if self.load.streams.open() >= 2 * self.max_streams {
                 respond.send_reset(Reason::REFUSED_STREAM);
                 self.budget.rapid();
                 continue;
@@ -87,13 +88,19 @@ impl Terminus {
         self.budget.rapid();
     }
 
-    pub fn streams(&self) -> usize {
-        self.load.streams.get()
+    pub fn streams(&self) -> &OpenStreams {
+        &self.load.streams
     }
 
     /// No new streams; those that are open go on.
     pub fn wind_down(&mut self) {
         self.connection.graceful_shutdown();
+    }
+
+    /// The end, said in a last GOAWAY as far as that can be written at once.
+    pub fn close(&mut self, cx: &mut Context<'_>) {
+        self.connection.abrupt_shutdown(Reason::NO_ERROR);
+        let _ = self.connection.poll_accept(cx);
     }
 }
 
@@ -135,6 +142,11 @@ impl Asked {
             destination: destination.map_err(|_| BadTarget::Authority)?,
             alpn: alpn(self.request.headers()).ok_or(BadTarget::Alpn)?,
         })
+    }
+
+    /// Nothing was done with it: the peer may ask for it elsewhere.
+    pub fn reset_unprocessed(mut self) {
+        self.respond.send_reset(Reason::REFUSED_STREAM);
     }
 
     pub fn refuse(mut self, status: u16) {

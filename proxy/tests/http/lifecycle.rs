@@ -1,0 +1,165 @@
+//! The end of an HTTP/2 connection, frame by frame: idle, too old, drained, and a peer that does
+//! not react to being told so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyam_proxy::worker::Phase;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
+
+use crate::harness::{Proxy, Setup};
+use crate::hostile2::{
+    END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, Raw, SETTINGS, head,
+};
+use crate::peers::{h1, listen, ok, read_message};
+
+const ACK: u8 = 1;
+const REFUSED_STREAM: u32 = 7;
+const MOST: u32 = (1 << 31) - 1;
+const SHORT: Duration = Duration::from_millis(100);
+
+/// What a client that reacts as it should (`pongs`), or not, is told.
+#[derive(Debug, Default, PartialEq)]
+struct Told {
+    /// The last stream and the code of each GOAWAY.
+    goaways: Vec<(u32, u32)>,
+    /// Streams that ended.
+    answered: Vec<u32>,
+    /// Streams that were reset, and why.
+    reset: Vec<(u32, u32)>,
+}
+
+impl Told {
+    /// Takes in one frame; false: the connection has ended.
+    async fn frame(&mut self, raw: &mut Raw, pongs: bool) -> bool {
+        let Some((kind, flags, stream, payload)) = raw.receive().await else {
+            return false;
+        };
+        let number = |at: usize| u32::from_be_bytes(payload[at..at + 4].try_into().unwrap());
+        match kind {
+            GOAWAY => self.goaways.push((number(0), number(4))),
+            RST_STREAM => self.reset.push((stream, number(0))),
+            PING if pongs && flags & ACK == 0 => {
+                raw.send(PING, ACK, 0, &payload).await;
+            }
+            SETTINGS if flags & ACK == 0 => {
+                raw.send(SETTINGS, ACK, 0, &[]).await;
+            }
+            _ if flags & END_STREAM != 0 && kind <= HEADERS => self.answered.push(stream),
+            _ => {}
+        }
+        true
+    }
+
+    async fn until(&mut self, raw: &mut Raw, pongs: bool, done: impl Fn(&Self) -> bool) {
+        while !done(self) {
+            assert!(self.frame(raw, pongs).await, "ended after {self:?}");
+        }
+    }
+
+    async fn then_all(mut self, raw: &mut Raw, pongs: bool) -> Self {
+        while self.frame(raw, pongs).await {}
+        self
+    }
+}
+
+async fn begin(raw: &mut Raw, stream: u32) {
+    let flags = END_HEADERS | END_STREAM;
+    raw.send(HEADERS, flags, stream, &head("/")).await;
+}
+
+/// An upstream that answers each request when it is told to.
+async fn on_demand() -> (std::net::SocketAddr, Arc<Notify>) {
+    let answer = Arc::new(Notify::new());
+    let wait = answer.clone();
+    let upstream = listen(move |mut tcp, _| {
+        let wait = wait.clone();
+        async move {
+            let mut buffer = Vec::new();
+            while read_message(&mut tcp, &mut buffer).await.is_some() {
+                wait.notified().await;
+                if tcp.write_all(ok("late").as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    (upstream.await, answer)
+}
+
+/// What the worker uses of its processor in a second: far below what a loop takes.
+async fn assert_quiet(proxy: &Proxy) {
+    let before = proxy.cpu_time();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let used = proxy.cpu_time() - before;
+    assert!(used < Duration::from_millis(50), "{used:?} in a second");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_is_told_before_it_is_closed() {
+    for pongs in [true, false] {
+        let setup = Setup::new(h1(|_| ok("fine")).await).with(|setup| {
+            setup.manager.idle_timeout = Some(SHORT);
+            setup.manager.drain_timeout = SHORT;
+        });
+        let proxy = Proxy::start(setup);
+        let mut raw = Raw::connect(proxy.address).await;
+        begin(&mut raw, 1).await;
+        let told = Told::default().then_all(&mut raw, pongs).await;
+        assert_eq!(told.goaways, [(MOST, 0), (1, 0)], "pongs: {pongs}");
+        assert_eq!(told.answered, [1]);
+        // A connection without any request is no different.
+        let mut raw = Raw::connect(proxy.address).await;
+        let told = Told::default().then_all(&mut raw, pongs).await;
+        assert_eq!(told.goaways, [(MOST, 0), (0, 0)], "pongs: {pongs}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_outlives_its_connections_time_and_costs_nothing_meanwhile() {
+    for pongs in [true, false] {
+        let (upstream, answer) = on_demand().await;
+        let setup = Setup::new(upstream).with(|setup| {
+            setup.manager.max_connection_duration = Some(SHORT);
+            setup.manager.drain_timeout = SHORT;
+        });
+        let proxy = Proxy::start(setup);
+        let mut raw = Raw::connect(proxy.address).await;
+        begin(&mut raw, 1).await;
+        let mut told = Told::default();
+        told.until(&mut raw, pongs, |told| !told.goaways.is_empty())
+            .await;
+        assert_quiet(&proxy).await;
+        answer.notify_one();
+        let told = told.then_all(&mut raw, pongs).await;
+        assert_eq!(told.goaways, [(MOST, 0), (1, 0)], "pongs: {pongs}");
+        assert_eq!(told.answered, [1]);
+        assert_eq!(told.reset, []);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_ends_once_the_last_stream_has_and_takes_no_new_ones_after_its_time() {
+    let (upstream, answer) = on_demand().await;
+    let setup = Setup::new(upstream).with(|setup| setup.manager.drain_timeout = SHORT);
+    let proxy = Proxy::start(setup);
+    let mut raw = Raw::connect(proxy.address).await;
+    begin(&mut raw, 1).await;
+    let mut told = Told::default();
+    // The request is on its way, so the connection is no fresh one.
+    told.until(&mut raw, false, |_| true).await;
+    proxy.drain.send_replace(Phase::Draining);
+    told.until(&mut raw, false, |told| !told.goaways.is_empty())
+        .await;
+    assert_quiet(&proxy).await;
+    begin(&mut raw, 3).await;
+    told.until(&mut raw, false, |told| !told.reset.is_empty())
+        .await;
+    assert_eq!(told.reset, [(3, REFUSED_STREAM)]);
+    answer.notify_one();
+    let told = told.then_all(&mut raw, false).await;
+    assert_eq!(told.answered, [1]);
+    assert_eq!(told.goaways.first(), Some(&(MOST, 0)));
+    assert_eq!(told.goaways.len(), 2, "{told:?}");
+}
