@@ -18,7 +18,7 @@ use crate::ca::service::unix_now;
 use crate::ca::token::Tokens;
 use crate::ca::{Authority, CaError, private};
 use crate::declared;
-use crate::model::vip::VipError;
+use crate::model::mesh::vip::VipError;
 use crate::model::{self, Key};
 use crate::server::{self, Options, Running, StartError};
 use crate::source::Sourced;
@@ -75,9 +75,9 @@ impl App {
             source,
         })?;
         private::directory(&options.state_dir)?;
-        let model = model::Options {
+        let model = model::MeshOptions {
             trust_domain: options.trust_domain.clone(),
-            ..model::Options::default()
+            ..model::MeshOptions::default()
         };
         let (translator, folder) = declared::open(folder, &options.state_dir, model)?;
         let (resources, shown) = (Arc::clone(&translator), Arc::clone(&translator));

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::api::types::{Condition, FileError, Finding, Object, Objects, Severity};
 use crate::api::{Declared, DeclaredWorkload};
-use crate::model::builder::Builder;
-use crate::model::vip::{VipError, Vips};
-use crate::model::{Mesh, Options};
+use crate::model::mesh::builder::Builder;
+use crate::model::mesh::vip::{VipError, Vips};
+use crate::model::{Mesh, MeshOptions};
 use crate::source::files::Folder;
 use crate::source::{Observed, Source};
 use crate::translate::Translator;
@@ -22,7 +22,7 @@ use crate::translate::Translator;
 pub fn open(
     config_dir: &Path,
     state_dir: &Path,
-    options: Options,
+    options: MeshOptions,
 ) -> Result<(Arc<Translator>, Folder), VipError> {
     let vips = Vips::load(&state_dir.join("vips.json"))?;
     let translator = Arc::new(Translator::new(Builder::new(options, vips)));
@@ -81,7 +81,7 @@ fn publish(translator: &Translator, observed: Observed) {
 impl Declared for Translator {
     fn objects(&self) -> Objects {
         let state = self.state();
-        let object = |status: &crate::model::status::ObjectStatus| Object {
+        let object = |status: &crate::model::mesh::status::ObjectStatus| Object {
             kind: status.id.kind.name().to_owned(),
             namespace: status.id.key.namespace.clone(),
             name: status.id.key.name.clone(),

@@ -26,7 +26,7 @@ use crate::ads::Resources;
 use crate::ads::listen;
 use crate::ads::registry::Registry;
 use crate::ads::service::{Ads, Shared as SharedAds};
-use crate::ads::session::Limits;
+use crate::ads::session::SessionLimits;
 use crate::api::auth::Auth;
 use crate::api::metrics::Metrics;
 use crate::api::{Api, Declared};
@@ -219,7 +219,7 @@ pub async fn start(
             Arc::clone(&registry),
             Arc::clone(&metrics),
             closed.clone(),
-            (options.max_streams, Limits::default()),
+            (options.max_streams, SessionLimits::default()),
             &domain,
         ))),
         ca: SharedCa(Arc::new(CertificateService::new(

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyam_control::ads::resources::{Scope, View};
 use anyam_control::declared;
-use anyam_control::model::Options;
+use anyam_control::model::MeshOptions;
 use xds_proto::type_url;
 
 fn scope(workload: &str) -> Scope {
@@ -22,7 +22,8 @@ fn scope(workload: &str) -> Scope {
 fn the_demo_is_accepted_and_has_all_resources() {
     let state_dir = tempfile::tempdir().unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/demo");
-    let (translator, _) = declared::open(&folder, state_dir.path(), Options::default()).unwrap();
+    let (translator, _) =
+        declared::open(&folder, state_dir.path(), MeshOptions::default()).unwrap();
     let state = translator.state();
     assert!(state.file_errors.is_empty(), "{:#?}", state.file_errors);
     for status in &state.mesh.statuses {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use anyam_control::ads::resources::{Scope, TlsFiles, View};
 use anyam_control::declared;
-use anyam_control::model::Options;
+use anyam_control::model::MeshOptions;
 use anyam_control::translate::view::State;
 use serde_json::{Map, Value, json};
 use xds_proto::type_url;
@@ -58,7 +58,8 @@ fn answer(case: &Path) -> Value {
     } else {
         case.to_owned()
     };
-    let (translator, _) = declared::open(&folder, state_dir.path(), Options::default()).unwrap();
+    let (translator, _) =
+        declared::open(&folder, state_dir.path(), MeshOptions::default()).unwrap();
     let state = translator.state();
     let questions = fs::read_to_string(case.join("ask.txt")).unwrap();
     let mut answers = Map::new();

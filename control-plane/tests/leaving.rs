@@ -5,9 +5,9 @@
 use std::path::Path;
 
 use anyam_control::ads::resources::{Scope, Touched, View};
-use anyam_control::model::Options;
-use anyam_control::model::builder::Builder;
-use anyam_control::model::vip::Vips;
+use anyam_control::model::MeshOptions;
+use anyam_control::model::mesh::builder::Builder;
+use anyam_control::model::mesh::vip::Vips;
 use anyam_control::source::files::Folder;
 use anyam_control::translate::Translator;
 use xds_proto::type_url;
@@ -51,9 +51,9 @@ fn believed(translator: &Translator) -> Vec<&'static str> {
 fn who_left_is_believed_until_every_proxy_had_time_to_hear_of_it() {
     let folder = tempfile::tempdir().unwrap();
     let vips = Vips::load(&folder.path().join("vips.json")).unwrap();
-    let options = Options {
+    let options = MeshOptions {
         trust_domain: "cluster.local".into(),
-        ..Options::default()
+        ..MeshOptions::default()
     };
     let translator = Translator::new(Builder::new(options, vips));
     let mut source = Folder::new(folder.path());

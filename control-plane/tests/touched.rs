@@ -8,10 +8,10 @@ use std::fs;
 use std::path::Path;
 
 use anyam_control::ads::resources::{Scope, Touched, View};
-use anyam_control::model::builder::Builder;
-use anyam_control::model::change::{Delta, Origin};
-use anyam_control::model::vip::Vips;
-use anyam_control::model::{Object, Options};
+use anyam_control::model::mesh::builder::Builder;
+use anyam_control::model::mesh::change::{Delta, Origin};
+use anyam_control::model::mesh::vip::Vips;
+use anyam_control::model::{MeshOptions, Object};
 use anyam_control::source::Observed;
 use anyam_control::source::files::Folder;
 use anyam_control::translate::Translator;
@@ -120,7 +120,7 @@ fn without(name: &str, all: &Observed) -> Observed {
 }
 
 fn translator() -> Translator {
-    Translator::new(Builder::new(Options::default(), Vips::new()))
+    Translator::new(Builder::new(MeshOptions::default(), Vips::new()))
 }
 
 proptest! {
@@ -157,7 +157,7 @@ proptest! {
                 }
             }
             // What was kept from the state before is what would be made anew.
-            let fresh = Translator::new(Builder::new(Options::default(), Vips::new()));
+            let fresh = Translator::new(Builder::new(MeshOptions::default(), Vips::new()));
             fresh.apply(some(&all, &keep));
             for ((_, kind, name), version) in &snapshot(&fresh.state()) {
                 if *kind == type_url::ENDPOINT {

@@ -7,10 +7,10 @@
 //!   nothing can be smuggled past us.
 
 use anyam_proxy::http::h1::{
-    BodyLength, ClientConn, Event, Fault, Limits, Out, RequestInfo, RequestOptions, ResponseInfo,
+    BodyLength, ClientConn, Event, Fault, Framing, HeadLimits, Out, RequestOptions, ResponseInfo,
     ServerConn, Spelling, Tunnel,
 };
-use anyam_proxy::http::head::{Head, HeaderId};
+use anyam_proxy::http::message::head::{Head, HeaderId};
 use bytes::{Buf, Bytes, BytesMut};
 
 /// One thing that was read.
@@ -27,8 +27,8 @@ pub enum Item {
 }
 
 /// Small, so that a fuzzer reaches them.
-pub fn limits() -> Limits {
-    Limits {
+pub fn limits() -> HeadLimits {
+    HeadLimits {
         head_bytes: 2048,
         fields: 16,
     }
@@ -296,14 +296,14 @@ fn drain(out: &mut Out) -> BytesMut {
     BytesMut::from(&out.copy_to_bytes(out.remaining())[..])
 }
 
-fn roomy() -> Limits {
-    Limits {
+fn roomy() -> HeadLimits {
+    HeadLimits {
         head_bytes: 8192,
         fields: 64,
     }
 }
 
-fn write_request_on(head: &Head, info: &RequestInfo, items: &[Item]) {
+fn write_request_on(head: &Head, info: &Framing, items: &[Item]) {
     let mut head = head.clone();
     if head.authority().is_empty() {
         head.set_authority(b"filled.in");

@@ -30,20 +30,20 @@ use crate::admin::{Admin, wire_node};
 use crate::args::{Mode, Process};
 use crate::bootstrap::{Bootstrap, concurrency};
 use crate::config::compile::values::FETCH;
-use crate::config::demand::{Demand, Wanted};
+use crate::config::demand::{OnDemandClient, OnDemandRequest};
 use crate::drain::Drain;
 use crate::identity::agent::AgentError;
 use crate::identity::{self, agent::Agent};
 use crate::inspect;
 use crate::memory;
+use crate::metrics::edge::Peer;
+use crate::metrics::registry::RegistryError;
 use crate::telemetry::Telemetry;
-use crate::telemetry::edge::Peer;
-use crate::telemetry::registry::RegistryError;
 use crate::xds::apply::{Applier, Egress};
 use crate::xds::cache::{Config, Mode as Subscribe};
 use crate::xds::channel::Target;
 use crate::xds::client::{Client, Handle};
-use crate::xds::kind::{Key, Kind};
+use crate::xds::resource_type::{Key, ResourceType};
 
 /// Start is over then: the configuration is there, and the first connections are.
 const START: Duration = Duration::from_secs(2);
@@ -100,7 +100,7 @@ async fn serve_until_told(
     let drain = Arc::new(Drain::default());
     let mut tasks = JoinSet::new();
     let core = Core::new(&bootstrap)?;
-    tasks.spawn(crate::upstream::chores::run(core.store.clone()));
+    tasks.spawn(crate::upstream::maintenance::run(core.store.clone()));
     let identity = start_identity(&bootstrap, &core, &mut tasks)?;
     let (demand, wants) = demand(&bootstrap);
     let store = core.store.clone();
@@ -155,10 +155,15 @@ async fn serve_until_told(
     Ok(())
 }
 
-fn demand(bootstrap: &Bootstrap) -> (Option<Demand>, Option<mpsc::Receiver<Wanted>>) {
+fn demand(
+    bootstrap: &Bootstrap,
+) -> (
+    Option<OnDemandClient>,
+    Option<mpsc::Receiver<OnDemandRequest>>,
+) {
     match (&bootstrap.extensions.on_demand, &bootstrap.ads) {
         (Some(on_demand), Some(_)) => {
-            let (demand, wants) = Demand::new(WANTS, on_demand.wait);
+            let (demand, wants) = OnDemandClient::new(WANTS, on_demand.wait);
             (Some(demand), Some(wants))
         }
         _ => (None, None),
@@ -187,7 +192,7 @@ fn start_identity(
 /// Another trust bundle: every worker judges its connections again.
 async fn rejudge_after_changes(
     mut status: watch::Receiver<identity::Status>,
-    store: Arc<crate::config::Store>,
+    store: Arc<crate::snapshot::Store>,
 ) {
     let mut roots = status.borrow().roots.clone();
     while status.changed().await.is_ok() {
@@ -202,7 +207,7 @@ async fn rejudge_after_changes(
 fn start_xds(
     bootstrap: &Bootstrap,
     core: Core,
-    wants: Option<mpsc::Receiver<Wanted>>,
+    wants: Option<mpsc::Receiver<OnDemandRequest>>,
     identity: Option<watch::Receiver<identity::Status>>,
     tasks: &mut JoinSet<()>,
 ) -> Result<Option<Handle>, AppError> {
@@ -218,7 +223,7 @@ fn start_xds(
     };
     let mut roots = core.references.clone();
     if on_demand.is_some() {
-        roots.extend(ROOT_LISTENERS.map(|name| Key::new(Kind::Listener, name)));
+        roots.extend(ROOT_LISTENERS.map(|name| Key::new(ResourceType::Listener, name)));
     }
     let config = Config {
         protocol: ads.protocol,
@@ -255,7 +260,7 @@ fn start_inspect(
     bootstrap: &Bootstrap,
     admin: &Arc<Admin>,
     telemetry: &Arc<Telemetry>,
-    demand: Option<Demand>,
+    demand: Option<OnDemandClient>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), AppError> {
     let Some(inspect) = &bootstrap.extensions.inspect else {
@@ -290,7 +295,7 @@ async fn open_ports(
     bootstrap: &Bootstrap,
     admin: &Arc<Admin>,
     local: &Peer,
-    demand: Option<Demand>,
+    demand: Option<OnDemandClient>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(), AppError> {
     let probes = bootstrap.extensions.probes.as_ref();
@@ -337,7 +342,7 @@ fn options(process: &Process) -> serde_json::Value {
 }
 
 /// Where a static cluster leads.
-fn target(store: &crate::config::Store, cluster: &str) -> Result<Target, AppError> {
+fn target(store: &crate::snapshot::Store, cluster: &str) -> Result<Target, AppError> {
     let snapshot = store.load();
     match snapshot.clusters.get(cluster) {
         Some(cluster) => Ok(Target::from_cluster(cluster)),

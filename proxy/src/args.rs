@@ -120,7 +120,7 @@ impl LogLevel {
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Redirect {
     #[command(flatten)]
-    pub options: redirect::Options,
+    pub options: redirect::RedirectOptions,
     /// Remove the rules instead.
     #[arg(long)]
     pub remove: bool,

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use crate::timer::Timer;
+use crate::dispatcher::timer::Timer;
 
 /// A wait without a limit of its own. It keeps the timer among those that are woken by a drain and
 /// by a new snapshot.

@@ -12,7 +12,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::http::h2::tunnel::TunnelStream;
+use crate::hbone::TunnelStream;
 use crate::socket;
 use crate::tls::{ConnectionInfo, TlsStream};
 

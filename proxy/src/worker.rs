@@ -9,19 +9,19 @@ use std::task::{Context, Poll};
 use pin_project_lite::pin_project;
 use tokio::sync::watch;
 
-use crate::buffer;
-use crate::config::Store;
-use crate::config::demand::Demand;
-use crate::http::date::DateCache;
-use crate::http::head::Heads;
-use crate::http::rooms::Rooms;
-use crate::listener::SpeaksFirst;
+use crate::config::demand::OnDemandClient;
+use crate::dispatcher::buffer;
+use crate::dispatcher::future_slab::FutureSlab;
+use crate::dispatcher::pipe::Pipes;
+use crate::dispatcher::timer::{Alarm, Timers};
+use crate::http::message::date::DateCache;
+use crate::http::message::head::Heads;
+use crate::http::pool::Pools;
+use crate::listener::ServerFirstCache;
 use crate::memory::ConnectionCount;
-use crate::tcp::Pipes;
+use crate::snapshot::Store;
 use crate::telemetry::{Telemetry, WorkerLogs};
-use crate::timer::{Alarm, Timers};
 use crate::tls::{Handshaker, STEPS_PER_PASS};
-use crate::upstream::pool::Pools;
 
 /// How far the process has come on its way out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -42,12 +42,12 @@ pub struct Worker {
     pub store: Arc<Store>,
     pub buffers: buffer::Pool,
     pub heads: Heads,
-    pub rooms: Rooms,
+    pub rooms: FutureSlab,
     pub timers: Timers,
     /// TLS handshakes, both ways.
     pub tls: Handshaker,
     /// Destinations whose servers speak first.
-    pub speaks_first: SpeaksFirst,
+    pub speaks_first: ServerFirstCache,
     /// For bulk between plain sockets.
     pub pipes: Pipes,
     pub telemetry: Arc<Telemetry>,
@@ -56,7 +56,7 @@ pub struct Worker {
     /// Connections to upstreams.
     pub pools: Pools,
     /// `None`: everything there is, is configured; nothing is asked for.
-    pub demand: Option<Demand>,
+    pub demand: Option<OnDemandClient>,
     pub drain: watch::Receiver<Phase>,
     pub open: ConnectionCount,
     connections: Cell<u64>,
@@ -67,7 +67,7 @@ impl Worker {
         index: usize,
         store: Arc<Store>,
         telemetry: Arc<Telemetry>,
-        demand: Option<Demand>,
+        demand: Option<OnDemandClient>,
         drain: watch::Receiver<Phase>,
     ) -> Rc<Self> {
         let buffers = buffer::Pool::default();
@@ -77,11 +77,11 @@ impl Worker {
             tls: Handshaker::new(buffers.clone(), STEPS_PER_PASS),
             buffers,
             heads: Heads::default(),
-            rooms: Rooms::default(),
+            rooms: FutureSlab::default(),
             logs: WorkerLogs::default(),
             date: DateCache::default(),
             timers: Timers::new(),
-            speaks_first: SpeaksFirst::default(),
+            speaks_first: ServerFirstCache::default(),
             pipes: Pipes::new(telemetry.splices.clone()),
             telemetry,
             pools: Pools::default(),

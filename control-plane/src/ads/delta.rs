@@ -7,9 +7,9 @@ use std::time::Instant;
 
 use xds_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
-use super::kind::{Kind, Pending, REFERRING};
 use super::resources::{Resource, View};
 use super::session::{Push, RequestError, Session};
+use super::subscription::{Pending, REFERRING, Subscription};
 
 const ALL: &str = "*";
 
@@ -145,7 +145,7 @@ impl Changes {
         resource.body.len() + resource.name.len() + resource.version.len() + 128
     }
 
-    fn compare(&mut self, kind: &mut Kind, name: Arc<str>, resource: Option<Resource>) {
+    fn compare(&mut self, kind: &mut Subscription, name: Arc<str>, resource: Option<Resource>) {
         let owed = kind.owed.remove(&name);
         match resource {
             Some(resource) if kind.has_version(&resource) => {
@@ -168,7 +168,7 @@ impl Changes {
     }
 }
 
-impl Kind {
+impl Subscription {
     /// What the client says it still has from an earlier stream.
     fn remember(&mut self, request: &DeltaDiscoveryRequest) {
         for (name, version) in &request.initial_resource_versions {

@@ -10,7 +10,6 @@
 
 pub mod debounce;
 mod delta;
-pub mod kind;
 pub mod listen;
 pub mod node;
 pub mod registry;
@@ -18,6 +17,7 @@ pub mod resources;
 pub mod service;
 pub mod session;
 mod sotw;
+pub mod subscription;
 mod wire;
 
 #[cfg(test)]
@@ -25,6 +25,6 @@ mod session_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use kind::{Protocol, label};
 pub use resources::{History, Resource, Resources, Scope, TlsFiles, Touched, View};
-pub use session::{KindStatus, Limits, Push, RequestError, Session};
+pub use session::{KindStatus, Push, RequestError, Session, SessionLimits};
+pub use subscription::{ProtocolVariant, label};

@@ -7,8 +7,8 @@ use xds_proto::envoy::config::core::v3::Node;
 use xds_proto::envoy::config::core::v3::node::UserAgentVersionType;
 use xds_proto::google::protobuf::value::Kind;
 
-use super::kind::bounded;
 use super::resources::{Ports, Scope, TlsFiles, View};
+use super::subscription::bounded;
 use crate::ca::authority::subject_name;
 use crate::ca::identity::Peer;
 
@@ -17,7 +17,7 @@ const MAX_ID: usize = 1024;
 
 /// A node whose claims were judged.
 #[derive(Clone, Debug)]
-pub struct Known {
+pub struct AuthorisedNode {
     pub id: String,
     pub address: String,
     pub software: String,
@@ -59,7 +59,12 @@ fn denied(message: String) -> Status {
 /// `PermissionDenied`, with what does not match.
 // A gRPC status is what the caller answers with; it is large, and this is once per stream.
 #[allow(clippy::result_large_err)]
-pub fn authorise(node: &Node, peer: &Peer, view: &dyn View, domain: &str) -> Result<Known, Status> {
+pub fn authorise(
+    node: &Node,
+    peer: &Peer,
+    view: &dyn View,
+    domain: &str,
+) -> Result<AuthorisedNode, Status> {
     if node.id.len() > MAX_ID {
         return Err(Status::invalid_argument(
             "node.id is longer than 1024 bytes",
@@ -94,7 +99,7 @@ pub fn authorise(node: &Node, peer: &Peer, view: &dyn View, domain: &str) -> Res
         };
         scope.service_account = judge(id, &scope, peer, view, domain)?;
     }
-    Ok(Known {
+    Ok(AuthorisedNode {
         id: bounded(&node.id),
         address: parsed.map_or_else(String::new, |id| bounded(id.address)),
         software: software(node),

@@ -5,16 +5,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use super::kind::Protocol;
-use super::node::Known;
+use super::node::AuthorisedNode;
 use super::session::KindStatus;
+use super::subscription::ProtocolVariant;
 use crate::ca::identity::VerifiedPeer;
 
 /// One open ADS stream.
 #[derive(Clone, Debug)]
 pub struct Stream {
-    pub node: Known,
-    pub protocol: Protocol,
+    pub node: AuthorisedNode,
+    pub protocol: ProtocolVariant,
     pub verified: Option<VerifiedPeer>,
     pub since: Instant,
     pub kinds: Vec<KindStatus>,

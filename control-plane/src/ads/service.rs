@@ -17,11 +17,11 @@ use xds_proto::envoy::service::discovery::v3::{
 };
 
 use super::debounce::Debounce;
-use super::kind::{bounded, label};
 use super::node;
 use super::registry::{Registry, Stream};
 use super::resources::Resources;
-use super::session::{Limits, Session};
+use super::session::{Session, SessionLimits};
+use super::subscription::{bounded, label};
 use super::wire::{Delta, Sotw, Wire};
 use crate::api::metrics::Metrics;
 use crate::ca::identity::Peer;
@@ -40,7 +40,7 @@ pub struct Ads {
     pushes: watch::Receiver<u64>,
     closing: watch::Receiver<bool>,
     streams: Arc<Semaphore>,
-    limits: Limits,
+    limits: SessionLimits,
     trust_domain: String,
 }
 
@@ -51,7 +51,7 @@ impl Ads {
         registry: Arc<Registry>,
         metrics: Arc<Metrics>,
         closing: watch::Receiver<bool>,
-        (max_streams, limits): (usize, Limits),
+        (max_streams, limits): (usize, SessionLimits),
         trust_domain: &str,
     ) -> Self {
         let pushes = debounced(resources.generations());

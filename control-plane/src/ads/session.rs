@@ -14,12 +14,12 @@ use std::time::Instant;
 
 use xds_proto::type_url;
 
-use super::kind::{Kind, Pending, Protocol, REFERRING, Rejected};
 use super::resources::{Resource, Scope, Touched, View};
+use super::subscription::{Pending, ProtocolVariant, REFERRING, Rejected, Subscription};
 
 /// What a client may ask of one stream.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct SessionLimits {
     pub types: usize,
     /// Names subscribed to, over all types.
     pub names: usize,
@@ -29,10 +29,10 @@ pub struct Limits {
     pub response_bytes: usize,
 }
 
-impl Default for Limits {
+impl Default for SessionLimits {
     /// Response size: gRPC clients accept 4 MiB unless told otherwise.
     fn default() -> Self {
-        Limits {
+        SessionLimits {
             types: 32,
             names: 100_000,
             name_bytes: 2048,
@@ -82,18 +82,23 @@ pub struct KindStatus {
 
 #[derive(Debug)]
 pub struct Session {
-    pub(super) protocol: Protocol,
+    pub(super) protocol: ProtocolVariant,
     pub(super) scope: Scope,
     /// In the order of their ranks.
-    pub(super) kinds: Vec<Kind>,
-    pub(super) limits: Limits,
+    pub(super) kinds: Vec<Subscription>,
+    pub(super) limits: SessionLimits,
     generation: u64,
     nonces: u64,
 }
 
 impl Session {
     /// `view` is the state at the start; later ones come by [`Session::look`].
-    pub fn new(protocol: Protocol, scope: Scope, limits: Limits, view: &dyn View) -> Self {
+    pub fn new(
+        protocol: ProtocolVariant,
+        scope: Scope,
+        limits: SessionLimits,
+        view: &dyn View,
+    ) -> Self {
         Session {
             protocol,
             scope,
@@ -148,8 +153,8 @@ impl Session {
             }
             let retire = self.may_retire();
             let push = match self.protocol {
-                Protocol::Delta => self.delta_push(at, view, retire),
-                Protocol::Sotw => self.sotw_push(at, view, retire),
+                ProtocolVariant::Delta => self.delta_push(at, view, retire),
+                ProtocolVariant::Sotw => self.sotw_push(at, view, retire),
             };
             if push.is_some() {
                 return push;
@@ -168,7 +173,7 @@ impl Session {
         }
         // What is referred to goes first.
         let referring = kind.rank == REFERRING || kind.rank == REFERRING + 1;
-        let below = |kind: &&Kind| kind.rank < REFERRING;
+        let below = |kind: &&Subscription| kind.rank < REFERRING;
         !referring
             || self
                 .kinds
@@ -180,8 +185,9 @@ impl Session {
     /// Clusters may leave once no listener or route that the client has, or may fall back to,
     /// can refer to them.
     fn may_retire(&self) -> bool {
-        let refers = |kind: &&Kind| matches!(&*kind.type_url, type_url::LISTENER | type_url::ROUTE);
-        self.kinds.iter().filter(refers).all(Kind::settled)
+        let refers =
+            |kind: &&Subscription| matches!(&*kind.type_url, type_url::LISTENER | type_url::ROUTE);
+        self.kinds.iter().filter(refers).all(Subscription::settled)
     }
 
     /// The kind of a request's type, made on its first request. The flag tells a first request.
@@ -202,7 +208,7 @@ impl Session {
         if type_url.len() > self.limits.name_bytes {
             return Err(RequestError::NameLength(self.limits.name_bytes));
         }
-        let kind = Kind::new(type_url);
+        let kind = Subscription::new(type_url);
         let at = self.kinds.partition_point(|other| other.rank <= kind.rank);
         self.kinds.insert(at, kind);
         Ok((at, true))
@@ -237,7 +243,7 @@ impl Session {
         kind.must_answer = false;
         kind.sent_version.clone_from(&version);
         kind.last_nonce = Some(nonce.clone());
-        kind.in_flight = Some(super::kind::InFlight {
+        kind.in_flight = Some(super::subscription::InFlight {
             nonce: nonce.clone(),
             version: version.clone(),
         });
@@ -252,7 +258,7 @@ impl Session {
 
     /// A changed cluster warms until it is given its endpoints, even when these did not change.
     pub(super) fn resend_endpoints(&mut self, clusters: &[Arc<str>]) {
-        let endpoints = |kind: &&mut Kind| &*kind.type_url == type_url::ENDPOINT;
+        let endpoints = |kind: &&mut Subscription| &*kind.type_url == type_url::ENDPOINT;
         if let Some(kind) = self.kinds.iter_mut().find(endpoints) {
             for name in clusters {
                 if kind.wants(name) && kind.release(name) {
@@ -263,7 +269,7 @@ impl Session {
     }
 
     pub fn status(&self) -> Vec<KindStatus> {
-        let status = |kind: &Kind| KindStatus {
+        let status = |kind: &Subscription| KindStatus {
             type_url: Arc::clone(&kind.type_url),
             sent_version: kind.sent_version.clone(),
             accepted_version: kind.accepted_version.clone(),

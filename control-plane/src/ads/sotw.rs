@@ -8,9 +8,9 @@ use std::time::Instant;
 use xds_proto::envoy::service::discovery::v3::DiscoveryRequest;
 use xds_proto::type_url;
 
-use super::kind::{Kind, Pending};
 use super::resources::{Resource, View};
 use super::session::{Push, RequestError, Session};
+use super::subscription::{Pending, Subscription};
 
 const ALL: &str = "*";
 
@@ -182,7 +182,7 @@ impl Session {
     }
 }
 
-impl Kind {
+impl Subscription {
     /// Clusters are referred to by name; one on its way out is repeated until that is over.
     fn keeps_whole(&self) -> bool {
         &*self.type_url == type_url::CLUSTER

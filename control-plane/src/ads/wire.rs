@@ -9,15 +9,15 @@ use xds_proto::envoy::service::discovery::v3::{
 };
 use xds_proto::google::protobuf::Any;
 
-use super::kind::Protocol;
 use super::resources::View;
 use super::session::{Push, RequestError, Session};
+use super::subscription::ProtocolVariant;
 
 /// One of the two protocols.
 pub(super) trait Wire: Send + 'static {
     type Request: Send + 'static;
     type Response: Send + 'static;
-    const PROTOCOL: Protocol;
+    const PROTOCOL: ProtocolVariant;
 
     fn node(request: &Self::Request) -> Option<&Node>;
     /// Type and words of a NACK.
@@ -42,7 +42,7 @@ pub(super) struct Delta;
 impl Wire for Delta {
     type Request = DeltaDiscoveryRequest;
     type Response = DeltaDiscoveryResponse;
-    const PROTOCOL: Protocol = Protocol::Delta;
+    const PROTOCOL: ProtocolVariant = ProtocolVariant::Delta;
 
     fn node(request: &Self::Request) -> Option<&Node> {
         request.node.as_ref()
@@ -90,7 +90,7 @@ pub(super) struct Sotw;
 impl Wire for Sotw {
     type Request = DiscoveryRequest;
     type Response = DiscoveryResponse;
-    const PROTOCOL: Protocol = Protocol::Sotw;
+    const PROTOCOL: ProtocolVariant = ProtocolVariant::Sotw;
 
     fn node(request: &Self::Request) -> Option<&Node> {
         request.node.as_ref()

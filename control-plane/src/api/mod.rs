@@ -32,7 +32,10 @@ fn workload<'a>(text: &'a str, field: &str) -> Result<(&'a str, &'a str), Proble
     let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
     if namespace.is_empty() || name.is_empty() || name.contains('/') {
         return Err(Problem::bad(
-            format!("`{}` names no workload", crate::ads::kind::bounded(text)),
+            format!(
+                "`{}` names no workload",
+                crate::ads::subscription::bounded(text)
+            ),
             field,
             "give namespace/name; `anyam proxies` lists them",
         ));

@@ -8,8 +8,8 @@ use time::OffsetDateTime;
 use super::clock::{rfc3339, unix, wall};
 use super::declared::DeclaredWorkload;
 use super::types::{Proxies, Proxy, ProxyResources, Rejection};
-use crate::ads::kind::{Protocol, label};
 use crate::ads::registry::Stream;
+use crate::ads::subscription::{ProtocolVariant, label};
 use crate::inspect::agents::AgentStatus;
 
 /// One row per node: a proxy that reconnects may have two streams for a moment, the newest counts.
@@ -95,8 +95,8 @@ fn of_stream(stream: &Stream, now: Instant) -> Proxy {
             .map(|peer| peer.identity.to_string()),
         software: stream.node.software.clone(),
         protocol: Some(match stream.protocol {
-            Protocol::Delta => "delta".into(),
-            Protocol::Sotw => "sotw".into(),
+            ProtocolVariant::Delta => "delta".into(),
+            ProtocolVariant::Sotw => "sotw".into(),
         }),
         connected_since: rfc3339(wall(stream.since)),
         connected_seconds: now.saturating_duration_since(stream.since).as_secs(),
@@ -140,7 +140,7 @@ fn add_report(row: &mut Proxy, agent: &AgentStatus) {
     }
     if !report.certificate_serial.is_empty() {
         let serial = &report.certificate_serial;
-        row.certificate_serial = Some(crate::ads::kind::bounded(serial));
+        row.certificate_serial = Some(crate::ads::subscription::bounded(serial));
     }
     if row.rejected.is_none() && !report.rejected.is_empty() {
         row.rejected = Some(Rejection {

@@ -293,7 +293,7 @@ fn unknown(path: &str) -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
         "nothing is here for this method",
-        crate::ads::kind::bounded(path),
+        crate::ads::subscription::bounded(path),
         "GET /api/v1/{proxies,edges,stat,routes,objects,check,tap}, \
          GET /api/v1/dump/{namespace}/{workload}/{page}, POST /api/v1/explain",
     )

@@ -15,8 +15,8 @@ use xds_proto::anyam::inspect::v1::{
 };
 
 use super::graph::{Graph, Speaker};
-use crate::ads::kind::bounded;
-use crate::ads::node::Known;
+use crate::ads::node::AuthorisedNode;
+use crate::ads::subscription::bounded;
 use crate::api::metrics::Metrics;
 
 const EXPLAIN: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ enum Waiting {
 pub(super) type Commands = mpsc::Sender<Result<ControlMessage, Status>>;
 
 struct Agent {
-    node: Known,
+    node: AuthorisedNode,
     version: String,
     commands: Commands,
     since: Instant,
@@ -66,7 +66,7 @@ struct Agent {
 /// What is known of a proxy by its own reports.
 #[derive(Clone, Debug)]
 pub struct AgentStatus {
-    pub node: Known,
+    pub node: AuthorisedNode,
     pub version: String,
     pub since: Instant,
     /// The last report, without its edges, and when it came.
@@ -98,7 +98,7 @@ impl Agents {
 
     pub(super) fn connect(
         self: &Arc<Self>,
-        node: Known,
+        node: AuthorisedNode,
         version: &str,
         commands: Commands,
     ) -> Entry {

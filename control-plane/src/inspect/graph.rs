@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use xds_proto::anyam::inspect::v1::{Edge as Reported, Reporter};
 
 use super::latency::{BUCKETS, Counts};
-use crate::ads::kind::bounded;
+use crate::ads::subscription::bounded;
 
 const SLOTS: usize = 10;
 const SLOT: Duration = Duration::from_secs(3);

@@ -10,27 +10,9 @@
 //!   [`builder`]: the next state from the last, and the [`change`]s between; [`leaving`]: what outlives a change for a moment
 //! - [`status`]: conditions of objects
 
-pub mod attach;
-pub mod authorization;
-pub mod builder;
-pub mod change;
-pub mod filter_spec;
-pub mod grant;
-pub mod join;
-pub mod leaving;
-pub mod match_spec;
+pub mod manifest;
 pub mod mesh;
-pub mod object;
-pub mod policy;
-pub mod read;
-pub mod route;
-pub mod route_spec;
-pub mod service;
-pub mod status;
-pub mod values;
-pub mod vip;
-pub mod workload;
 
-pub use mesh::{Mesh, Options};
-pub use object::{Key, Kind, ObjectId};
-pub use read::Object;
+pub use manifest::object::{Key, Kind, ObjectId};
+pub use manifest::read::Object;
+pub use mesh::{Mesh, MeshOptions};

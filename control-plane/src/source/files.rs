@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{FileError, Observed, Sourced, yaml};
 use crate::model::ObjectId;
-use crate::model::change::{Delta, Origin};
+use crate::model::mesh::change::{Delta, Origin};
 
 /// Bytes in one file.
 const MAX_FILE: u64 = 8 << 20;

@@ -11,7 +11,7 @@ pub mod yaml;
 use std::fmt;
 
 use crate::model::Object;
-use crate::model::change::Delta;
+use crate::model::mesh::change::Delta;
 
 /// Tells what the mesh is declared to be, difference by difference.
 pub trait Source: Send + 'static {

@@ -6,7 +6,8 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::{FileError, Sourced};
-use crate::model::read::{self, Header, ReadError};
+use crate::model::manifest::read;
+use crate::model::manifest::read::{Header, ReadError};
 
 /// Documents in one file.
 const MAX_DOCUMENTS: usize = 10_000;

@@ -13,11 +13,11 @@ use super::proto::{duration, regex_matcher, u32v};
 use super::resilience::Calls;
 use super::route::inline;
 use crate::model::Mesh;
-use crate::model::route::{
+use crate::model::manifest::route::{
     Backend, Destination, Filters, HeaderEdits, Match, Mirror, PathEdit, PathMatch, Redirect,
     Retry, Rewrite, Route, Rule, Timeouts,
 };
-use crate::model::service::Protocol;
+use crate::model::manifest::service::AppProtocol;
 
 /// Where a rule stands.
 pub struct Place<'a> {
@@ -171,7 +171,7 @@ fn mirrors(
 
 fn cluster_name(place: &Place<'_>, owner: &Route, to: &Destination) -> Option<String> {
     let (service, number) = place.mesh.backend(owner, to).ok()?;
-    let undeclared = service.port(number)?.protocol == Protocol::Undeclared;
+    let undeclared = service.port(number)?.protocol == AppProtocol::Undeclared;
     let carries = match undeclared && place.http2 {
         true => Carries::Http2,
         false => Carries::Declared,

@@ -15,9 +15,9 @@ use super::protocol::{self, Speaks, Upstream};
 use super::{endpoint, resilience, tls};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
+use crate::model::manifest::policy::{BackendSpec, TcpTransport};
+use crate::model::manifest::service::AppProtocol;
 use crate::model::mesh::{ServiceEntry, WorkloadEntry};
-use crate::model::policy::{BackendSpec, TcpTransport};
-use crate::model::service::Protocol;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// By this source address netfilter tells delivery to the app from a call of the app to itself.
@@ -67,7 +67,7 @@ fn to_workload(
         .ports
         .get(&name.port)
         .copied()
-        .unwrap_or(Protocol::Undeclared);
+        .unwrap_or(AppProtocol::Undeclared);
     let identities = BTreeSet::from([entry.workload.identity(&mesh.options.trust_domain)]);
     let mut it = base(
         mesh,
@@ -88,7 +88,7 @@ fn base(
     mesh: &Mesh,
     scope: &Scope,
     name: &Outbound,
-    protocol: Protocol,
+    protocol: AppProtocol,
     (namespace, spec): (&str, &BackendSpec),
     identities: &BTreeSet<String>,
 ) -> Option<cluster::Cluster> {
@@ -219,11 +219,11 @@ pub fn inbound_passthrough(mesh: &Mesh, scope: &Scope) -> Option<cluster::Cluste
     Some(cluster::Cluster {
         cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::OriginalDst),
         lb_policy: cluster::cluster::LbPolicy::ClusterProvided as i32,
-        ..delivery(name, Protocol::Undeclared)
+        ..delivery(name, AppProtocol::Undeclared)
     })
 }
 
-fn delivery(name: String, protocol: Protocol) -> cluster::Cluster {
+fn delivery(name: String, protocol: AppProtocol) -> cluster::Cluster {
     let source = |address: &str| core::SocketAddress {
         address: address.to_owned(),
         port_specifier: Some(core::socket_address::PortSpecifier::PortValue(0)),

@@ -10,9 +10,9 @@ use super::naming::Outbound;
 use super::proto::{address, fields, metadata, text, u32v};
 use super::workload::label;
 use crate::model::Mesh;
+use crate::model::manifest::policy::MtlsMode;
+use crate::model::manifest::workload::Locality;
 use crate::model::mesh::{Families, WorkloadEntry, resolve_port};
-use crate::model::policy::MtlsMode;
-use crate::model::workload::Locality;
 
 /// The assignment of a service port, for a caller with addresses of `families`.
 pub fn assignment(

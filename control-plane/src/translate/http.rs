@@ -17,7 +17,7 @@ use super::policy::Authorization;
 use super::proto::{boolv, duration, text, typed};
 use super::protocol::{http1, http2};
 use super::route::inline;
-use crate::model::policy::LogFormat;
+use crate::model::manifest::policy::LogFormat;
 
 /// Without a byte in either direction. Long: streams may rest.
 const STREAM_IDLE: Duration = Duration::from_secs(3600);

@@ -20,9 +20,9 @@ use super::proto::{duration, typed, u32v};
 use super::{naming, route, tls};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
+use crate::model::manifest::policy::{LogFormat, MtlsMode};
+use crate::model::manifest::service::AppProtocol;
 use crate::model::mesh::WorkloadEntry;
-use crate::model::policy::{LogFormat, MtlsMode};
-use crate::model::service::Protocol;
 
 /// How long a client may take to begin its handshake.
 const DETECT: Duration = Duration::from_secs(5);
@@ -53,7 +53,7 @@ pub fn inbound(mesh: &Mesh, scope: &Scope) -> Option<listener::Listener> {
         let protocol = port.and_then(|port| entry.ports.get(&port)).copied();
         let log = mesh.access_log(&meta.namespace, &meta.name);
         let known = protocol.is_some();
-        let protocol = protocol.unwrap_or(Protocol::Undeclared);
+        let protocol = protocol.unwrap_or(AppProtocol::Undeclared);
         let maker = Maker {
             mesh,
             scope,
@@ -111,7 +111,7 @@ struct Maker<'a> {
     scope: &'a Scope,
     entry: &'a WorkloadEntry,
     port: Option<u16>,
-    protocol: Protocol,
+    protocol: AppProtocol,
     /// Whether the port has a cluster of its own.
     known: bool,
     log: LogFormat,
@@ -149,7 +149,7 @@ impl Maker<'_> {
     fn strict(&self) -> Vec<listener::FilterChain> {
         let rest = self.matches("tls", &[]);
         match self.protocol {
-            Protocol::Undeclared => vec![
+            AppProtocol::Undeclared => vec![
                 self.chain(
                     "mtls-http",
                     self.matches("tls", &tls::HTTP),
@@ -158,8 +158,8 @@ impl Maker<'_> {
                 ),
                 self.chain("mtls-tcp", rest, Security::Mtls, Layer::Tcp),
             ],
-            Protocol::Tcp => vec![self.chain("mtls-tcp", rest, Security::Mtls, Layer::Tcp)],
-            Protocol::Http | Protocol::Http2 | Protocol::Grpc => {
+            AppProtocol::Tcp => vec![self.chain("mtls-tcp", rest, Security::Mtls, Layer::Tcp)],
+            AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => {
                 vec![self.chain("mtls-http", rest, Security::Mtls, Layer::Http)]
             }
         }
@@ -170,7 +170,7 @@ impl Maker<'_> {
         let http = self.matches("tls", &tls::HTTP);
         let tcp = self.matches("tls", &[tls::TCP]);
         let mut chains = Vec::new();
-        if self.protocol != Protocol::Tcp {
+        if self.protocol != AppProtocol::Tcp {
             chains.push(self.chain("mtls-http", http, Security::Mtls, Layer::Http));
         }
         if !self.protocol.is_http() {

@@ -17,9 +17,9 @@ use super::policy::Authorization;
 use super::proto::{address, boolv, duration, typed, u32v};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
+use crate::model::manifest::policy::{EgressMode, LogFormat};
+use crate::model::manifest::service::AppProtocol;
 use crate::model::mesh::Families;
-use crate::model::policy::{EgressMode, LogFormat};
-use crate::model::service::Protocol;
 
 /// How long a client may stay silent before its connection is taken for TCP. Short, because a
 /// server may be the one to speak first.
@@ -48,10 +48,10 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::
         ..listener::Listener::default()
     };
     let declared = match protocol {
-        Protocol::Tcp => tcp_proxy(&name(Carries::Declared), log),
+        AppProtocol::Tcp => tcp_proxy(&name(Carries::Declared), log),
         // Envoy cannot say by ALPN which version it detected; bytes are carried as they are.
-        Protocol::Undeclared if !scope.anyam => tcp_proxy(&name(Carries::Tcp), log),
-        Protocol::Undeclared => {
+        AppProtocol::Undeclared if !scope.anyam => tcp_proxy(&name(Carries::Tcp), log),
+        AppProtocol::Undeclared => {
             it.listener_filters = vec![listener_filter(
                 "envoy.filters.listener.http_inspector",
                 typed(&HttpInspector::default()),
@@ -65,14 +65,14 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::
             it.default_filter_chain = Some(chain("tcp", None, tcp_proxy(&name(Carries::Tcp), log)));
             return Some(it);
         }
-        Protocol::Http | Protocol::Http2 | Protocol::Grpc => http(Carries::Declared),
+        AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => http(Carries::Declared),
     };
     it.filter_chains = vec![chain("declared", None, declared)];
     Some(it)
 }
 
 /// What lives at an address: protocol and the host in names of clusters and routes.
-fn destination(mesh: &Mesh, at: SocketAddr) -> Option<(Protocol, String)> {
+fn destination(mesh: &Mesh, at: SocketAddr) -> Option<(AppProtocol, String)> {
     if let Some(service) = mesh.by_vip.get(&at.ip()).and_then(|key| mesh.service(key)) {
         return Some((service.port(at.port())?.protocol, service.host.clone()));
     }
@@ -81,7 +81,7 @@ fn destination(mesh: &Mesh, at: SocketAddr) -> Option<(Protocol, String)> {
         .ports
         .get(&at.port())
         .copied()
-        .unwrap_or(Protocol::Undeclared);
+        .unwrap_or(AppProtocol::Undeclared);
     Some((protocol, at.ip().to_string()))
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::model::service::Protocol;
+use crate::model::manifest::service::AppProtocol;
 
 /// Where everything goes that no other listener takes.
 pub const OUTBOUND: &str = "outbound";
@@ -42,9 +42,9 @@ impl Carries {
     }
 
     /// The clusters of a port.
-    pub fn of(protocol: Protocol) -> &'static [Carries] {
+    pub fn of(protocol: AppProtocol) -> &'static [Carries] {
         match protocol {
-            Protocol::Undeclared => &[Carries::Declared, Carries::Http2, Carries::Tcp],
+            AppProtocol::Undeclared => &[Carries::Declared, Carries::Http2, Carries::Tcp],
             _ => &[Carries::Declared],
         }
     }

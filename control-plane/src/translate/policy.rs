@@ -11,11 +11,11 @@ use xds_proto::envoy::r#type::matcher::v3 as matcher;
 
 use super::proto::{cidr, exact, glob, prefix};
 use crate::model::Mesh;
-use crate::model::authorization::{
+use crate::model::manifest::authorization::{
     Action, AuthorizationPolicy, HeaderTest, Operation, Rule, Source,
 };
+use crate::model::manifest::values::Glob;
 use crate::model::mesh::WorkloadEntry;
-use crate::model::values::Glob;
 use rbac::permission::Rule as Ask;
 use rbac::principal::Identifier as Who;
 

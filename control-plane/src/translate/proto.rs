@@ -10,7 +10,7 @@ use xds_proto::envoy::config::core::v3 as core;
 use xds_proto::envoy::r#type::matcher::v3 as matcher;
 use xds_proto::google::protobuf::{self as pb, value::Kind};
 
-use crate::model::values::{Cidr, Glob};
+use crate::model::manifest::values::{Cidr, Glob};
 
 pub fn u32v(value: u32) -> Option<pb::UInt32Value> {
     Some(pb::UInt32Value { value })

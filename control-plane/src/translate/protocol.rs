@@ -11,7 +11,7 @@ use xds_proto::google::protobuf::Any;
 use super::naming::Carries;
 use super::proto::{duration, extension, typed, u32v};
 use super::tls;
-use crate::model::service::Protocol;
+use crate::model::manifest::service::AppProtocol;
 
 const KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
@@ -37,27 +37,27 @@ pub struct Upstream {
 impl Upstream {
     /// Towards a service. `anyam`: our own proxy, which knows what our ALPNs stand for; Envoy takes
     /// any ALPN but `h2` for HTTP/1.1, so it is given one version to speak.
-    pub fn of(protocol: Protocol, carries: Carries, http2: bool, anyam: bool) -> Self {
+    pub fn of(protocol: AppProtocol, carries: Carries, http2: bool, anyam: bool) -> Self {
         const H2: &[&str] = &[tls::H2_CASE, tls::H2];
         let (speaks, alpn): (Speaks, &[&str]) = match (protocol, carries, anyam) {
-            (Protocol::Tcp, ..) | (_, Carries::Tcp, _) => (Speaks::Tcp, &[tls::TCP]),
-            (Protocol::Http2 | Protocol::Grpc, ..) | (_, Carries::Http2, _) => match anyam {
+            (AppProtocol::Tcp, ..) | (_, Carries::Tcp, _) => (Speaks::Tcp, &[tls::TCP]),
+            (AppProtocol::Http2 | AppProtocol::Grpc, ..) | (_, Carries::Http2, _) => match anyam {
                 true => (Speaks::Http2, H2),
                 false => (Speaks::Http2, &[tls::H2]),
             },
-            (Protocol::Http, _, true) if http2 => (Speaks::Auto, &tls::HTTP),
-            (Protocol::Http | Protocol::Undeclared, ..) => (Speaks::Http1, &[tls::HTTP1]),
+            (AppProtocol::Http, _, true) if http2 => (Speaks::Auto, &tls::HTTP),
+            (AppProtocol::Http | AppProtocol::Undeclared, ..) => (Speaks::Http1, &[tls::HTTP1]),
         };
         Upstream { speaks, alpn }
     }
 
     /// Towards the app beside the sidecar.
-    pub fn app(protocol: Protocol) -> Self {
+    pub fn app(protocol: AppProtocol) -> Self {
         let speaks = match protocol {
-            Protocol::Http => Speaks::Http1,
-            Protocol::Http2 | Protocol::Grpc => Speaks::Http2,
-            Protocol::Undeclared => Speaks::AsReceived,
-            Protocol::Tcp => Speaks::Tcp,
+            AppProtocol::Http => Speaks::Http1,
+            AppProtocol::Http2 | AppProtocol::Grpc => Speaks::Http2,
+            AppProtocol::Undeclared => Speaks::AsReceived,
+            AppProtocol::Tcp => Speaks::Tcp,
         };
         Upstream { speaks, alpn: &[] }
     }

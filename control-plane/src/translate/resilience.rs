@@ -9,9 +9,9 @@ use xds_proto::envoy::extensions::retry::host::previous_hosts::v3::PreviousHosts
 use xds_proto::envoy::r#type::v3::Percent;
 
 use super::proto::{duration, typed, u32v};
+use crate::model::manifest::policy::{BackendSpec, Defaults, LoadBalancer, OutlierSpec, RetrySpec};
+use crate::model::manifest::route::{Retry, Timeouts};
 use crate::model::mesh::ServiceEntry;
-use crate::model::policy::{BackendSpec, Defaults, LoadBalancer, OutlierSpec, RetrySpec};
-use crate::model::route::{Retry, Timeouts};
 
 /// Where no policy limits: as good as no limit.
 const UNLIMITED: u32 = u32::MAX;

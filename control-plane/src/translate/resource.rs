@@ -13,8 +13,8 @@ use super::naming::{self, Carries, Outbound};
 use super::{cluster, endpoint, inbound, listener, name, route, workload};
 use crate::ads::resources::{Ports, Resource, Scope, TlsFiles};
 use crate::model::Mesh;
+use crate::model::manifest::policy::{EgressMode, LogFormat};
 use crate::model::mesh::{Families, ServiceEntry};
-use crate::model::policy::{EgressMode, LogFormat};
 
 /// Bytes of a content hash that make a version.
 const VERSION: usize = 12;

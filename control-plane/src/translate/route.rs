@@ -15,10 +15,10 @@ use super::proto::{exact, regex_matcher, safe_regex};
 use super::resilience::Calls;
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
+use crate::model::manifest::policy::Defaults;
+use crate::model::manifest::route::{Match, PathMatch, Route, Timeouts, ValueMatch, ValueTest};
+use crate::model::manifest::service::AppProtocol;
 use crate::model::mesh::PortEntry;
-use crate::model::policy::Defaults;
-use crate::model::route::{Match, PathMatch, Route, Timeouts, ValueMatch, ValueTest};
-use crate::model::service::Protocol;
 
 /// `outbound|<port>|<subset>|<host or address>`.
 pub fn outbound(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<route::RouteConfiguration> {
@@ -31,7 +31,7 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<route::Ro
             .ports
             .get(&name.port)
             .copied()
-            .unwrap_or(Protocol::Undeclared);
+            .unwrap_or(AppProtocol::Undeclared);
         let defaults = mesh.defaults(&entry.workload.meta.namespace);
         let calls = Calls {
             own: None,
@@ -58,16 +58,17 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<route::Ro
     Some(whole(name, ordered(attached, &place)))
 }
 
-fn carried(protocol: Protocol, name: &Outbound) -> bool {
-    protocol != Protocol::Tcp && Carries::of(protocol).contains(&name.carries)
+fn carried(protocol: AppProtocol, name: &Outbound) -> bool {
+    protocol != AppProtocol::Tcp && Carries::of(protocol).contains(&name.carries)
 }
 
 fn is_http2(port: &PortEntry, name: &Outbound) -> bool {
-    name.carries == Carries::Http2 || matches!(port.protocol, Protocol::Http2 | Protocol::Grpc)
+    name.carries == Carries::Http2
+        || matches!(port.protocol, AppProtocol::Http2 | AppProtocol::Grpc)
 }
 
 fn is_grpc(port: &PortEntry) -> bool {
-    port.protocol == Protocol::Grpc
+    port.protocol == AppProtocol::Grpc
 }
 
 /// The app beside the sidecar: everything to one cluster, no time-out but the caller's.
@@ -107,8 +108,8 @@ fn configuration(name: String, routes: Vec<route::Route>) -> route::RouteConfigu
     }
 }
 
-fn plain(name: &Outbound, protocol: Protocol, calls: &Calls<'_>) -> route::Route {
-    let grpc = protocol == Protocol::Grpc || name.carries == Carries::Http2;
+fn plain(name: &Outbound, protocol: AppProtocol, calls: &Calls<'_>) -> route::Route {
+    let grpc = protocol == AppProtocol::Grpc || name.carries == Carries::Http2;
     let forward = action::forward(name.to_string(), &Timeouts::default(), None, calls, grpc);
     route::Route {
         name: "default".to_owned(),

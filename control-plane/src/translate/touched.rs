@@ -10,10 +10,11 @@ use xds_proto::type_url;
 use super::naming::{self, Carries};
 use super::resource::{of_address, of_service};
 use crate::ads::resources::Touched;
-use crate::model::change::Change;
+use crate::model::Object;
+use crate::model::manifest::object::{Key, Target};
+use crate::model::manifest::route;
+use crate::model::mesh::change::Change;
 use crate::model::mesh::{Families, Mesh, ServiceEntry, WorkloadEntry, resolve_port};
-use crate::model::object::{Key, Target};
-use crate::model::{Object, route};
 
 /// Ports beyond the declared ones under which workloads were asked for.
 pub type Asked = HashMap<IpAddr, BTreeSet<u16>>;

@@ -15,8 +15,8 @@ use super::resource::{self, Variant};
 use super::touched::{Asked, touched};
 use crate::ads::resources::{History, Resource, Resources, Scope, Touched, View};
 use crate::model::Mesh;
-use crate::model::builder::Builder;
-use crate::model::change::{Change, Delta};
+use crate::model::mesh::builder::Builder;
+use crate::model::mesh::change::{Change, Delta};
 use crate::source::{FileError, Observed};
 
 /// Changes told apart; a stream that is further behind compares everything.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use xds_proto::anyam::workload::v1 as wire;
 
 use crate::model::Mesh;
-use crate::model::workload::Workload;
+use crate::model::manifest::workload::Workload;
 
 /// `anyam.workload.v1.Workload` by address.
 pub fn workload(mesh: &Mesh, ip: IpAddr) -> Option<wire::Workload> {

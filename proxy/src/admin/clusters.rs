@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::config::Snapshot;
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::{Endpoint, HealthStatus};
+use crate::snapshot::Snapshot;
 use crate::upstream::limits::Retries;
 use crate::upstream::outlier::Origin;
 

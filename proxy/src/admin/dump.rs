@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Admin, rfc3339};
 use crate::xds::client::DumpedResource;
-use crate::xds::kind::Kind;
+use crate::xds::resource_type::ResourceType;
 
 /// What of it is wanted.
 pub(super) struct Selection<'a> {
@@ -30,7 +30,7 @@ struct Lists {
     warming: &'static str,
 }
 
-fn lists(kind: Kind) -> Option<Lists> {
+fn lists(kind: ResourceType) -> Option<Lists> {
     let lists = |dump, of, item, statics, active, warming| Lists {
         dump,
         of,
@@ -40,7 +40,7 @@ fn lists(kind: Kind) -> Option<Lists> {
         warming,
     };
     Some(match kind {
-        Kind::Cluster => lists(
+        ResourceType::Cluster => lists(
             "ClustersConfigDump",
             "clusters",
             "cluster",
@@ -48,7 +48,7 @@ fn lists(kind: Kind) -> Option<Lists> {
             "dynamic_active_clusters",
             "dynamic_warming_clusters",
         ),
-        Kind::Route => lists(
+        ResourceType::Route => lists(
             "RoutesConfigDump",
             "routes",
             "route_config",
@@ -56,7 +56,7 @@ fn lists(kind: Kind) -> Option<Lists> {
             "dynamic_route_configs",
             "dynamic_warming_route_configs",
         ),
-        Kind::Secret => lists(
+        ResourceType::Secret => lists(
             "SecretsConfigDump",
             "secrets",
             "secret",
@@ -64,7 +64,7 @@ fn lists(kind: Kind) -> Option<Lists> {
             "dynamic_active_secrets",
             "dynamic_warming_secrets",
         ),
-        Kind::Endpoint => lists(
+        ResourceType::Endpoint => lists(
             "EndpointsConfigDump",
             "endpoints",
             "endpoint_config",
@@ -72,7 +72,7 @@ fn lists(kind: Kind) -> Option<Lists> {
             "dynamic_endpoint_configs",
             "dynamic_warming_endpoint_configs",
         ),
-        Kind::Listener | Kind::Workload | Kind::Name => return None,
+        ResourceType::Listener | ResourceType::Workload | ResourceType::Name => return None,
     })
 }
 
@@ -86,7 +86,7 @@ pub(super) async fn config_dump(admin: &Admin, selection: &Selection<'_>) -> Val
         .into_iter()
         .filter(|resource| wanted(&resource.key.name))
         .collect();
-    let statics: Vec<&(Kind, String, Bytes)> = admin
+    let statics: Vec<&(ResourceType, String, Bytes)> = admin
         .statics
         .iter()
         .filter(|(_, name, _)| wanted(name))
@@ -96,8 +96,8 @@ pub(super) async fn config_dump(admin: &Admin, selection: &Selection<'_>) -> Val
         "bootstrap": message("envoy.config.bootstrap.v3.Bootstrap", &admin.bootstrap),
         "last_updated": rfc3339(admin.started),
     })];
-    for kind in Kind::ALL {
-        if kind == Kind::Endpoint && !selection.endpoints {
+    for kind in ResourceType::ALL {
+        if kind == ResourceType::Endpoint && !selection.endpoints {
             continue;
         }
         let of = resources
@@ -107,7 +107,7 @@ pub(super) async fn config_dump(admin: &Admin, selection: &Selection<'_>) -> Val
         let given = given.map(|(_, name, body)| (name.as_str(), body));
         match (lists(kind), kind) {
             (Some(lists), _) => configs.push(by_lists(admin, kind, &lists, of, given)),
-            (None, Kind::Listener) => configs.push(listeners(admin, of, given)),
+            (None, ResourceType::Listener) => configs.push(listeners(admin, of, given)),
             (None, _) => configs.extend(ours(kind, of)),
         }
     }
@@ -127,14 +127,14 @@ fn only(configs: &[Value], list: &str) -> Vec<Value> {
 
 fn by_lists<'a>(
     admin: &Admin,
-    kind: Kind,
+    kind: ResourceType,
     lists: &Lists,
     resources: impl Iterator<Item = &'a DumpedResource>,
     statics: impl Iterator<Item = (&'a str, &'a Bytes)>,
 ) -> Value {
     let entry = |name: &str, version: &str, body: &Bytes, updated: SystemTime| {
         let mut entry = Map::new();
-        if kind == Kind::Secret {
+        if kind == ResourceType::Secret {
             entry.insert("name".into(), name.into());
         }
         if !version.is_empty() {
@@ -180,7 +180,7 @@ fn listeners<'a>(
     let given: Vec<Value> = statics
         .map(|(_, body)| {
             json!({
-                "listener": resource(Kind::Listener, body),
+                "listener": resource(ResourceType::Listener, body),
                 "last_updated": rfc3339(admin.started),
             })
         })
@@ -188,7 +188,7 @@ fn listeners<'a>(
     let state = |held: &(String, Bytes, SystemTime)| {
         json!({
             "version_info": held.0,
-            "listener": resource(Kind::Listener, &held.1),
+            "listener": resource(ResourceType::Listener, &held.1),
             "last_updated": rfc3339(held.2),
         })
     };
@@ -216,7 +216,10 @@ fn listeners<'a>(
 }
 
 /// Types that Envoy does not know, under their own names.
-fn ours<'a>(kind: Kind, resources: impl Iterator<Item = &'a DumpedResource>) -> Option<Value> {
+fn ours<'a>(
+    kind: ResourceType,
+    resources: impl Iterator<Item = &'a DumpedResource>,
+) -> Option<Value> {
     let held: Vec<Value> = resources
         .filter_map(|r| Some((&r.key.name, r.active.as_ref()?)))
         .map(|(name, (version, body, updated))| {
@@ -242,7 +245,7 @@ fn error_state(resource: &DumpedResource) -> Option<Value> {
     }))
 }
 
-fn resource(kind: Kind, body: &Bytes) -> Value {
+fn resource(kind: ResourceType, body: &Bytes) -> Value {
     let url = kind.type_url();
     let name = url.rsplit('/').next().unwrap_or_default();
     let mut value = message(name, body);

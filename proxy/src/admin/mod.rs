@@ -20,12 +20,12 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use self::logging::Logging;
-use crate::config::Store;
 use crate::drain::Drain;
 use crate::identity;
-use crate::telemetry::Registry;
+use crate::metrics::Registry;
+use crate::snapshot::Store;
 use crate::xds::client::Handle;
-use crate::xds::kind::Kind;
+use crate::xds::resource_type::ResourceType;
 
 pub use pages::Page;
 
@@ -42,7 +42,7 @@ pub struct Admin {
     /// The bootstrap, encoded.
     pub bootstrap: Bytes,
     /// Resources of the bootstrap, encoded.
-    pub statics: Vec<(Kind, String, Bytes)>,
+    pub statics: Vec<(ResourceType, String, Bytes)>,
     pub node: serde_json::Value,
     pub options: serde_json::Value,
     /// All listeners of the first configuration are open.

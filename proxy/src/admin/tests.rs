@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 
 use super::server::{Surface, bind, serve};
 use super::*;
-use crate::config::Snapshot;
+use crate::snapshot::Snapshot;
 
 fn admin() -> Arc<Admin> {
     let (_listening, listening) = watch::channel(true);

@@ -12,12 +12,13 @@ use xds_proto::google::protobuf::value::Kind as Value;
 use super::{AppError, statics, target};
 use crate::bootstrap::Bootstrap;
 use crate::config::compile::{Compiler, SecretStore, Step};
-use crate::config::{Snapshot, Store};
+use crate::metrics::edge::{Edges, Peer};
+use crate::metrics::{Registry, SpliceMetrics};
+use crate::snapshot::{Snapshot, Store};
+use crate::telemetry::Sinks;
 use crate::telemetry::calls::Telemetry;
-use crate::telemetry::edge::{Edges, Peer};
-use crate::telemetry::{Registry, Sinks, SpliceMetrics};
 use crate::xds::channel::Target;
-use crate::xds::kind::{Key, Kind};
+use crate::xds::resource_type::{Key, ResourceType};
 
 pub(super) struct Core {
     pub(super) registry: Arc<Registry>,
@@ -73,16 +74,28 @@ impl Core {
     }
 
     /// The static resources, encoded, for the config dump.
-    pub(super) fn statics(&self, bootstrap: &Bootstrap) -> Vec<(Kind, String, Bytes)> {
+    pub(super) fn statics(&self, bootstrap: &Bootstrap) -> Vec<(ResourceType, String, Bytes)> {
         let mut statics = Vec::new();
         for m in &bootstrap.secrets {
-            statics.push((Kind::Secret, m.name.clone(), m.encode_to_vec().into()));
+            statics.push((
+                ResourceType::Secret,
+                m.name.clone(),
+                m.encode_to_vec().into(),
+            ));
         }
         for m in &bootstrap.clusters {
-            statics.push((Kind::Cluster, m.name.clone(), m.encode_to_vec().into()));
+            statics.push((
+                ResourceType::Cluster,
+                m.name.clone(),
+                m.encode_to_vec().into(),
+            ));
         }
         for m in &bootstrap.listeners {
-            statics.push((Kind::Listener, m.name.clone(), m.encode_to_vec().into()));
+            statics.push((
+                ResourceType::Listener,
+                m.name.clone(),
+                m.encode_to_vec().into(),
+            ));
         }
         statics
     }

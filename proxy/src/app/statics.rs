@@ -8,9 +8,9 @@ use std::time::Duration;
 use super::AppError;
 use crate::bootstrap::Bootstrap;
 use crate::config::compile::{Changes, Compiled, Compiler, Step};
-use crate::config::{Snapshot, Store};
+use crate::snapshot::{Snapshot, Store};
 use crate::xds::apply::keys;
-use crate::xds::kind::{Key, Kind};
+use crate::xds::resource_type::{Key, ResourceType};
 
 pub(super) struct Statics {
     pub(super) held: Vec<Step>,
@@ -111,11 +111,11 @@ impl Fetched<'_> {
         let mut waits = false;
         for key in keys(references) {
             let static_one = match key.kind {
-                Kind::Cluster => self.snapshot.clusters.contains_key(key.name.as_str()),
-                Kind::Secret => self.snapshot.secrets.contains_key(key.name.as_str()),
+                ResourceType::Cluster => self.snapshot.clusters.contains_key(key.name.as_str()),
+                ResourceType::Secret => self.snapshot.secrets.contains_key(key.name.as_str()),
                 _ => false,
             };
-            if key.kind == Kind::Cluster && !static_one && !self.cds {
+            if key.kind == ResourceType::Cluster && !static_one && !self.cds {
                 continue;
             }
             if static_one {

@@ -10,14 +10,14 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{oneshot, watch};
 
 use super::AppError;
-use crate::config::Store;
-use crate::config::demand::Demand;
-use crate::config::snapshot::Follower;
+use crate::config::demand::OnDemandClient;
+use crate::dispatcher::timer::Alarm;
 use crate::drain::Drain;
 use crate::listener::Bound;
 use crate::memory::{self, ConnectionCount, TrimPolicy};
+use crate::snapshot::Follower;
+use crate::snapshot::Store;
 use crate::telemetry::calls::Telemetry;
-use crate::timer::Alarm;
 use crate::worker::{Phase, Worker};
 
 /// The longest an access log line waits in a worker's buffer.
@@ -46,7 +46,7 @@ impl Workers {
         count: usize,
         store: &Arc<Store>,
         telemetry: &Arc<Telemetry>,
-        demand: Option<Demand>,
+        demand: Option<OnDemandClient>,
         drain: &Arc<Drain>,
     ) -> io::Result<(Self, watch::Receiver<bool>)> {
         let (listening, watched) = watch::channel(false);

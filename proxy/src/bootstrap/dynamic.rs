@@ -11,7 +11,7 @@ use xds_proto::envoy::config::core::v3::grpc_service::{EnvoyGrpc, TargetSpecifie
 use super::Ads;
 use crate::config::compile::support::{At, CompileError, ignored, known, unsupported};
 use crate::config::compile::values::fetch_timeout;
-use crate::xds::message::Protocol;
+use crate::xds::message::ProtocolVariant;
 
 const ONLY_ADS: &str = "is not supported; use `ads: {}` with dynamic_resources.ads_config";
 
@@ -90,7 +90,10 @@ fn over_ads(
 }
 
 /// The protocol and the cluster of a gRPC stream.
-fn stream(at: At<'_>, source: &core::ApiConfigSource) -> Result<(Protocol, String), CompileError> {
+fn stream(
+    at: At<'_>,
+    source: &core::ApiConfigSource,
+) -> Result<(ProtocolVariant, String), CompileError> {
     let core::ApiConfigSource {
         api_type,
         transport_api_version,
@@ -113,8 +116,8 @@ fn stream(at: At<'_>, source: &core::ApiConfigSource) -> Result<(Protocol, Strin
         set_node_on_first_message_only
     );
     let protocol = match known(at.field("api_type"), *api_type)? {
-        ApiType::Grpc => Protocol::Sotw,
-        ApiType::DeltaGrpc => Protocol::Delta,
+        ApiType::Grpc => ProtocolVariant::Sotw,
+        ApiType::DeltaGrpc => ProtocolVariant::Delta,
         other => {
             let why = format_args!(
                 "{} is not supported; use GRPC or DELTA_GRPC",

@@ -41,7 +41,7 @@ pub use self::limits::ConnectionLimits;
 use crate::args::{Serve, Sidecar};
 use crate::config::compile::CompileError;
 use crate::config::compile::support::At;
-use crate::xds::message::Protocol;
+use crate::xds::message::ProtocolVariant;
 
 /// A bootstrap, checked.
 pub struct Bootstrap {
@@ -66,7 +66,7 @@ pub struct Bootstrap {
 pub struct Ads {
     /// One of the static clusters.
     pub cluster: String,
-    pub protocol: Protocol,
+    pub protocol: ProtocolVariant,
     /// Listeners come over it.
     pub listeners: bool,
     /// Clusters come over it.

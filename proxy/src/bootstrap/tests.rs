@@ -128,14 +128,14 @@ fn the_aggregated_stream_is_read() {
     let bootstrap = yaml(ADS).unwrap();
     let ads = Ads {
         cluster: "xds".to_owned(),
-        protocol: Protocol::Sotw,
+        protocol: ProtocolVariant::Sotw,
         listeners: true,
         clusters: true,
         init_timeout: Some(Duration::from_secs(15)),
     };
     assert_eq!(bootstrap.ads, Some(ads));
     let delta = yaml(&ADS.replace("GRPC", "DELTA_GRPC")).unwrap();
-    assert_eq!(delta.ads.unwrap().protocol, Protocol::Delta);
+    assert_eq!(delta.ads.unwrap().protocol, ProtocolVariant::Delta);
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn a_sidecar_is_nothing_but_a_bootstrap() {
     assert_eq!(bootstrap.node.cluster, "web.shop");
     assert!(bootstrap.listeners.is_empty());
     let ads = bootstrap.ads.as_ref().unwrap();
-    assert_eq!(ads.protocol, Protocol::Delta);
+    assert_eq!(ads.protocol, ProtocolVariant::Delta);
     let Extensions {
         identity,
         dns,

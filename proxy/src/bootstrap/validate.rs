@@ -7,8 +7,8 @@ use super::Bootstrap;
 use crate::config::Name;
 use crate::config::compile::support::At;
 use crate::config::compile::{CompileError, Compiled, Compiler, References, SecretStore};
+use crate::metrics::registry::{Registry, RegistryError};
 use crate::telemetry::access_log::Sinks;
-use crate::telemetry::registry::{Registry, RegistryError};
 
 /// Every mistake in the static resources, each with the path of its field. Of one resource the
 /// first is told: what follows from it would only confuse.

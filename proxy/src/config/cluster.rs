@@ -10,11 +10,11 @@ use super::Name;
 use super::endpoint::{EndpointSet, HealthStatus, TransportMetadata, Workload};
 use super::http::Http2Options;
 use super::route::RetryPolicy;
-use crate::telemetry::ClusterMetrics;
-use crate::telemetry::edge::Service;
+use crate::metrics::ClusterMetrics;
+use crate::metrics::edge::Service;
 use crate::tls::ClientContext;
-use crate::upstream::lb::Turn;
-use crate::upstream::limits::{Limits, Thresholds};
+use crate::upstream::lb::RoundRobinCursor;
+use crate::upstream::limits::{CircuitBreakers, Thresholds};
 use crate::upstream::outlier::{Detector, OutlierConfig};
 
 /// envoy.config.cluster.v3.Cluster, compiled.
@@ -33,7 +33,7 @@ pub struct Cluster {
     pub secrets: Vec<Name>,
     /// The longest that any of its sources may take (`initial_fetch_timeout`).
     pub patience: Option<Duration>,
-    pub protocol: Protocol,
+    pub protocol: UpstreamProtocol,
     pub http1: UpstreamHttp1,
     pub http2: Http2Options,
     /// Upstream idle connections are closed after this; Envoy's default is one hour.
@@ -49,11 +49,11 @@ pub struct Cluster {
     /// What outlier detection knows; carried over while the name stays.
     pub detector: Arc<Detector>,
     /// Whose turn it is; carried over while the name stays.
-    pub turn: Arc<Turn>,
+    pub turn: Arc<RoundRobinCursor>,
     /// What `limits` are set to when this version takes over.
     pub thresholds: Thresholds,
     /// Circuit breakers, shared by all workers; carried over while the name stays.
-    pub limits: Arc<Limits>,
+    pub limits: Arc<CircuitBreakers>,
     /// `common_lb_config.healthy_panic_threshold` in percent; Envoy's default is 50.
     pub panic_threshold: u8,
     /// Route-level default when a route has no retry policy of its own.
@@ -71,7 +71,7 @@ pub struct Cluster {
 
 pub enum Discovery {
     Static {
-        hosts: Vec<DnsHost>,
+        hosts: Vec<LbEndpoint>,
         /// Percent.
         overprovisioning: u32,
     },
@@ -81,7 +81,7 @@ pub enum Discovery {
     /// Resolved again and again; `logical`: one endpoint, whatever the number of addresses.
     Dns {
         logical: bool,
-        hosts: Vec<DnsHost>,
+        hosts: Vec<LbEndpoint>,
         /// Percent.
         overprovisioning: u32,
         refresh: Duration,
@@ -94,7 +94,7 @@ pub enum Discovery {
 
 /// An endpoint as configured: its host may be a name.
 #[derive(Clone)]
-pub struct DnsHost {
+pub struct LbEndpoint {
     pub host: Box<str>,
     pub port: u16,
     pub host_name: Option<Name>,
@@ -151,7 +151,7 @@ pub enum Transport {
 
 /// envoy.extensions.upstreams.http.v3.HttpProtocolOptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub enum UpstreamProtocol {
     Http1,
     Http2,
     /// By ALPN when the transport is TLS, else HTTP/1.1.

@@ -1,6 +1,6 @@
 //! How the data path asks for a resource it is the first to need.
 //!
-//! The data path knows nothing of xDS: it sends a [`Wanted`] and waits for the snapshot that has
+//! The data path knows nothing of xDS: it sends a [`OnDemandRequest`] and waits for the snapshot that has
 //! it, or for the word that there is none. The xDS client is on the other end.
 
 use std::net::{IpAddr, SocketAddr};
@@ -8,18 +8,18 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::timer::Timers;
+use crate::dispatcher::timer::Timers;
 
 /// What is wanted, and where the answer goes. The answer comes after the snapshot that holds the
 /// resource was published.
 #[derive(Debug)]
-pub struct Wanted {
-    pub what: Resource,
-    pub answer: oneshot::Sender<Answer>,
+pub struct OnDemandRequest {
+    pub what: OnDemandResource,
+    pub answer: oneshot::Sender<OnDemandResponse>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Resource {
+pub enum OnDemandResource {
     /// `outbound/<address>:<port>`.
     Listener(SocketAddr),
     Workload(IpAddr),
@@ -28,10 +28,10 @@ pub enum Resource {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum OnDemandResponse {
     /// It is in the current snapshot.
     Found,
-    /// A name of the mesh resolved to these addresses (only for [`Resource::Name`]).
+    /// A name of the mesh resolved to these addresses (only for [`OnDemandResource::Name`]).
     Addresses {
         addresses: Vec<IpAddr>,
         ttl: Duration,
@@ -44,37 +44,37 @@ pub enum Answer {
 
 /// The data path's handle. Cheap to clone; bounded.
 #[derive(Clone, Debug)]
-pub struct Demand {
-    sender: mpsc::Sender<Wanted>,
+pub struct OnDemandClient {
+    sender: mpsc::Sender<OnDemandRequest>,
     wait: Duration,
 }
 
-impl Demand {
+impl OnDemandClient {
     /// `wait`: the longest a connection waits for an answer.
-    pub fn new(capacity: usize, wait: Duration) -> (Self, mpsc::Receiver<Wanted>) {
+    pub fn new(capacity: usize, wait: Duration) -> (Self, mpsc::Receiver<OnDemandRequest>) {
         let (sender, receiver) = mpsc::channel(capacity);
         (Self { sender, wait }, receiver)
     }
 
     /// Asks and waits. A full queue, a closed client and a time-out all answer
-    /// [`Answer::Unavailable`]. For the control thread; workers have [`Demand::ask_by`].
-    pub async fn ask(&self, what: Resource) -> Answer {
+    /// [`OnDemandResponse::Unavailable`]. For the control thread; workers have [`OnDemandClient::ask_by`].
+    pub async fn ask(&self, what: OnDemandResource) -> OnDemandResponse {
         let answer = tokio::time::timeout(self.wait, self.answer(what)).await;
-        answer.unwrap_or(Answer::Unavailable)
+        answer.unwrap_or(OnDemandResponse::Unavailable)
     }
 
-    /// As [`Demand::ask`], by a worker's clock.
-    pub async fn ask_by(&self, timers: &Timers, what: Resource) -> Answer {
+    /// As [`OnDemandClient::ask`], by a worker's clock.
+    pub async fn ask_by(&self, timers: &Timers, what: OnDemandResource) -> OnDemandResponse {
         let answer = timers.timeout(self.wait, self.answer(what)).await;
-        answer.unwrap_or(Answer::Unavailable)
+        answer.unwrap_or(OnDemandResponse::Unavailable)
     }
 
-    async fn answer(&self, what: Resource) -> Answer {
+    async fn answer(&self, what: OnDemandResource) -> OnDemandResponse {
         let (answer, answered) = oneshot::channel();
-        let wanted = Wanted { what, answer };
+        let wanted = OnDemandRequest { what, answer };
         match self.sender.send(wanted).await {
-            Ok(()) => answered.await.unwrap_or(Answer::Unavailable),
-            Err(_) => Answer::Unavailable,
+            Ok(()) => answered.await.unwrap_or(OnDemandResponse::Unavailable),
+            Err(_) => OnDemandResponse::Unavailable,
         }
     }
 }

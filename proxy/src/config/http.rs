@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::Name;
 use super::access_log::AccessLog;
 use super::policy::Rbac;
-use super::snapshot::RouteRef;
-use crate::http::path::PathOptions;
+use crate::http::message::path::PathOptions;
+use crate::snapshot::RouteRef;
 
 /// envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.
-pub struct HttpManager {
+pub struct HttpConnectionManager {
     pub codec: CodecType,
     /// Index into the listener's route links, for inline routes too: a link of an inline route
     /// always has its target.

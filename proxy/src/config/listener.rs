@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use super::Name;
 use super::access_log::{AccessLog, Format};
-use super::http::HttpManager;
+use super::http::HttpConnectionManager;
 use super::policy::Rbac;
-use super::snapshot::{ClusterLinks, ClusterRef, RouteLinks};
-use crate::listener::gate::Gate;
-use crate::telemetry::ListenerMetrics;
+use crate::listener::connection_limit::ConnectionLimit;
+use crate::metrics::ListenerMetrics;
+use crate::snapshot::{ClusterLinks, ClusterRef, RouteLinks};
 use crate::tls::ServerContext;
 
 /// Which way traffic flows, from the workload's point of view.
@@ -44,13 +44,13 @@ pub struct ListenerDef {
     /// Hand the connection to the listener at its original destination, when there is one.
     pub use_original_dst: bool,
     pub direction: Direction,
-    pub inspect: Inspect,
+    pub inspect: ListenerFilters,
     pub chains: Vec<Arc<FilterChain>>,
     pub default_chain: Option<Arc<FilterChain>>,
     /// Bytes a connection may buffer in each direction before it stops reading.
     pub per_connection_buffer_limit: usize,
     /// Bounds on connections that are open: the listener's own, the process'.
-    pub gates: Vec<Arc<Gate>>,
+    pub gates: Vec<Arc<ConnectionLimit>>,
     pub backlog: u32,
     pub access_log: Vec<Arc<AccessLog>>,
     pub metrics: Arc<ListenerMetrics>,
@@ -68,7 +68,7 @@ impl ListenerDef {
 
 /// Which listener filters look at the first bytes, and for how long.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Inspect {
+pub struct ListenerFilters {
     pub tls: bool,
     pub http: bool,
     /// `listener_filters_timeout`; `None` waits for ever (Envoy's 0).
@@ -88,7 +88,7 @@ pub struct FilterChain {
     pub handshake_timeout: Duration,
     /// Network RBAC, in order, before the terminal filter.
     pub rbac: Vec<Arc<Rbac>>,
-    pub terminal: Terminal,
+    pub terminal: TerminalFilter,
 }
 
 /// envoy.config.listener.v3.FilterChainMatch. Envoy's order of evaluation: destination port,
@@ -149,9 +149,9 @@ impl Cidr {
 }
 
 /// The filter that ends a chain.
-pub enum Terminal {
+pub enum TerminalFilter {
     Tcp(Arc<TcpProxy>),
-    Http(Arc<HttpManager>),
+    Http(Arc<HttpConnectionManager>),
     /// Connections inside an HTTP/2 connection; each is served as if it had come in by itself.
     Tunnel(Arc<TunnelOptions>),
 }

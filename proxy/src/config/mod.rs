@@ -22,11 +22,8 @@ pub mod matcher;
 pub mod policy;
 pub mod route;
 pub mod secret;
-pub mod snapshot;
 
 use std::sync::Arc;
-
-pub use snapshot::{Snapshot, Store};
 
 /// A resource's name, shared by whoever refers to it.
 pub type Name = Arc<str>;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Name;
 use super::matcher::{HeaderMatch, HeaderName, QueryMatch};
 use super::policy::Rbac;
-use super::snapshot::{ClusterLinks, ClusterRef};
+use crate::snapshot::{ClusterLinks, ClusterRef};
 
 /// envoy.config.route.v3.RouteConfiguration, compiled and linked.
 pub struct RouteConfig {
@@ -95,14 +95,14 @@ pub enum PathMatch {
 }
 
 pub enum Action {
-    Forward(Box<Forward>),
+    Forward(Box<RouteAction>),
     Redirect(Box<Redirect>),
     Direct { status: u16, body: bytes::Bytes },
 }
 
 /// envoy.config.route.v3.RouteAction.
-pub struct Forward {
-    pub target: Target,
+pub struct RouteAction {
+    pub target: ClusterSpecifier,
     /// Envoy's `cluster_not_found_response_code`, 503 unless told.
     pub cluster_not_found: u16,
     pub rewrite: PathRewrite,
@@ -123,7 +123,7 @@ pub struct Forward {
     pub mirrors: Vec<Mirror>,
 }
 
-pub enum Target {
+pub enum ClusterSpecifier {
     Cluster(ClusterRef),
     /// Cumulative weights: the first entry whose bound exceeds a number drawn below `total`.
     Weighted {

@@ -9,7 +9,7 @@ use hickory_proto::op::ResponseCode;
 use super::Settings;
 use super::forward::{Transport, forward};
 use super::question::Question;
-use crate::config::demand::{Answer, Demand, Resource};
+use crate::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
 
 /// Names with as many dots are complete (`ndots` of resolv.conf, as Kubernetes sets it).
 const NDOTS: usize = 5;
@@ -28,7 +28,7 @@ pub(super) enum Verdict {
 /// Answers a question: `None`: nothing to say.
 pub(super) async fn resolve(
     settings: &Settings,
-    demand: Option<&Demand>,
+    demand: Option<&OnDemandClient>,
     question: &Question,
     query: &[u8],
     transport: Transport,
@@ -76,17 +76,19 @@ async fn elsewhere(
 }
 
 /// Asks for the name and for what the search paths make of it, at once; the first in order wins.
-async fn look_up(settings: &Settings, demand: &Demand, name: &str) -> Verdict {
+async fn look_up(settings: &Settings, demand: &OnDemandClient, name: &str) -> Verdict {
     let candidates = candidates(settings, name);
     let asking = candidates
         .into_iter()
-        .map(|name| demand.ask(Resource::Name(name)));
+        .map(|name| demand.ask(OnDemandResource::Name(name)));
     let mut unavailable = false;
     for answer in join_all(asking).await {
         match answer {
-            Answer::Addresses { addresses, ttl } => return Verdict::Addresses(addresses, ttl),
-            Answer::Unavailable => unavailable = true,
-            Answer::Absent | Answer::Found => {}
+            OnDemandResponse::Addresses { addresses, ttl } => {
+                return Verdict::Addresses(addresses, ttl);
+            }
+            OnDemandResponse::Unavailable => unavailable = true,
+            OnDemandResponse::Absent | OnDemandResponse::Found => {}
         }
     }
     match unavailable && (is_ours(settings, name) || !name.contains('.')) {

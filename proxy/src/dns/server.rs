@@ -14,7 +14,7 @@ use super::Settings;
 use super::forward::Transport;
 use super::question::{Parsed, parse};
 use super::resolve::resolve;
-use crate::config::demand::Demand;
+use crate::config::demand::OnDemandClient;
 
 /// Questions worked on at once; more are dropped, and clients ask again.
 const MAX_QUESTIONS: usize = 1024;
@@ -46,14 +46,14 @@ impl Sockets {
 
 struct Shared {
     settings: Settings,
-    demand: Option<Demand>,
+    demand: Option<OnDemandClient>,
     questions: Arc<Semaphore>,
 }
 
 impl Server {
     /// # Errors
     /// As `bind(2)`.
-    pub async fn bind(settings: Settings, demand: Option<Demand>) -> io::Result<Self> {
+    pub async fn bind(settings: Settings, demand: Option<OnDemandClient>) -> io::Result<Self> {
         let first = Sockets::bind(settings.listen).await?;
         let bound = first.tcp.local_addr()?;
         let mut sockets = vec![first];

@@ -11,10 +11,10 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::server::Server;
 use super::*;
-use crate::config::demand::{Answer, Demand, Resource};
+use crate::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
 
 /// A control plane that knows some names.
-fn mesh(names: &[(&str, &[&str])], up: bool) -> Demand {
+fn mesh(names: &[(&str, &[&str])], up: bool) -> OnDemandClient {
     let known: HashMap<String, Vec<IpAddr>> = names
         .iter()
         .map(|(name, ips)| {
@@ -24,19 +24,19 @@ fn mesh(names: &[(&str, &[&str])], up: bool) -> Demand {
             )
         })
         .collect();
-    let (demand, mut wants) = Demand::new(16, Duration::from_secs(5));
+    let (demand, mut wants) = OnDemandClient::new(16, Duration::from_secs(5));
     tokio::spawn(async move {
         while let Some(wanted) = wants.recv().await {
-            let Resource::Name(name) = &wanted.what else {
+            let OnDemandResource::Name(name) = &wanted.what else {
                 panic!("{:?}", wanted.what);
             };
             let answer = match known.get(name) {
-                Some(addresses) => Answer::Addresses {
+                Some(addresses) => OnDemandResponse::Addresses {
                     addresses: addresses.clone(),
                     ttl: Duration::from_secs(30),
                 },
-                None if up => Answer::Absent,
-                None => Answer::Unavailable,
+                None if up => OnDemandResponse::Absent,
+                None => OnDemandResponse::Unavailable,
             };
             let _ = wanted.answer.send(answer);
         }
@@ -44,11 +44,11 @@ fn mesh(names: &[(&str, &[&str])], up: bool) -> Demand {
     demand
 }
 
-async fn start(upstream: Vec<SocketAddr>, demand: Demand) -> SocketAddr {
+async fn start(upstream: Vec<SocketAddr>, demand: OnDemandClient) -> SocketAddr {
     start_both(upstream, demand).await[0]
 }
 
-async fn start_both(upstream: Vec<SocketAddr>, demand: Demand) -> Vec<SocketAddr> {
+async fn start_both(upstream: Vec<SocketAddr>, demand: OnDemandClient) -> Vec<SocketAddr> {
     let listen = "127.0.0.1:0".parse().unwrap();
     let settings = Settings::new(listen, upstream, "shop", &["Corp.Example.".to_owned()]);
     let server = Server::bind(settings, Some(demand)).await.unwrap();

@@ -11,41 +11,11 @@
 //! - `local` (responses made here) for an `error`; `observe`: what is known of a request
 //! - `rooms`: memory for a request's future; `head`, `spelling`, `date`: the head type and its spellings; `h1`, `h2`: the protocols
 
-mod attempt;
-pub(crate) mod authorise;
-pub mod authority;
-mod client_cert;
-pub mod conn;
-pub mod date;
-mod deadline;
-mod down;
-pub mod error;
+pub mod connection;
+pub mod filter;
+pub mod forward;
 pub mod h1;
 pub mod h2;
-mod handle;
-pub mod head;
-mod header_id;
-mod headers;
-pub mod io;
-mod local;
-pub mod matching;
-mod mirror;
-pub mod observe;
-pub mod path;
-mod patience;
-pub mod plan;
-mod pump;
-mod redirect;
-mod relay;
-mod retry;
-mod rewrite;
-pub mod rooms;
-pub mod serve;
-mod serve1;
-mod serve2;
-pub mod spelling;
-mod splice;
-mod timeout;
-mod tunnel;
-pub mod up;
-mod upgrade;
+pub mod message;
+pub mod pool;
+pub mod request;

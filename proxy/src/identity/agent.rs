@@ -11,8 +11,8 @@ use super::schedule::{self, GLANCE};
 use super::store::{Store, StoreError};
 use super::token::Token;
 use super::{Material, Settings, Slots, Status};
-use crate::telemetry::Registry;
-use crate::telemetry::registry::RegistryError;
+use crate::metrics::Registry;
+use crate::metrics::registry::RegistryError;
 use crate::xds::backoff::Backoff;
 use crate::xds::channel::Target;
 

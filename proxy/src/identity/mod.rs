@@ -19,22 +19,22 @@ mod token;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::tls::{Identity, Live, MaterialError, TrustBundle};
+use crate::tls::{Identity, MaterialError, Rotating, TrustBundle};
 
 /// Where the certificate and the bundle appear once there are any.
 #[derive(Clone)]
 pub struct Slots {
     /// The static secret `default`.
-    pub identity: Arc<Live<Identity>>,
+    pub identity: Arc<Rotating<Identity>>,
     /// The static secret `ROOTCA`.
-    pub trust: Arc<Live<TrustBundle>>,
+    pub trust: Arc<Rotating<TrustBundle>>,
 }
 
 impl Slots {
     pub fn empty() -> Self {
         Slots {
-            identity: Live::new(None),
-            trust: Live::new(None),
+            identity: Rotating::new(None),
+            trust: Rotating::new(None),
         }
     }
 }

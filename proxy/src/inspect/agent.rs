@@ -16,7 +16,7 @@ use xds_proto::google::protobuf::Duration as WireDuration;
 use super::explain;
 use super::report::{Deltas, report, timestamp};
 use crate::admin::Admin;
-use crate::config::demand::Demand;
+use crate::config::demand::OnDemandClient;
 use crate::telemetry::Telemetry;
 use crate::telemetry::tap::{Event, Filter};
 use crate::xds::backoff::Backoff;
@@ -36,7 +36,7 @@ pub struct Agent {
     pub admin: Arc<Admin>,
     pub telemetry: Arc<Telemetry>,
     /// What the app's own first connection would ask for, an explanation asks for, too.
-    pub demand: Option<Demand>,
+    pub demand: Option<OnDemandClient>,
     pub target: Target,
     pub node_id: String,
     pub interval: Duration,

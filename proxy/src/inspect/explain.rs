@@ -8,25 +8,30 @@ use xds_proto::anyam::inspect::v1::decision::Outcome;
 
 use super::question::Question;
 use crate::config::cluster::{Cluster, Transport};
-use crate::config::demand::{Answer, Demand, Resource};
-use crate::config::http::{HttpFilter, HttpManager};
-use crate::config::listener::{Direction, FilterChain, Listener, TcpTarget, Terminal};
+use crate::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
+use crate::config::http::{HttpConnectionManager, HttpFilter};
+use crate::config::listener::{Direction, FilterChain, Listener, TcpTarget, TerminalFilter};
 use crate::config::policy::Rbac;
-use crate::config::route::{Action, RbacOverride, Route, RouteConfig, Target};
-use crate::config::{Snapshot, Store};
-use crate::http::head::Head;
-use crate::http::plan::{self, Lost};
+use crate::config::route::{Action, ClusterSpecifier, RbacOverride, Route, RouteConfig};
+use crate::http::message::head::Head;
+use crate::http::request::plan;
+use crate::http::request::plan::Lost;
 use crate::listener::chain;
 use crate::policy;
+use crate::snapshot::{Snapshot, Store};
 
 /// Has the listener of an outbound destination sent for, as its first connection would; `None`:
 /// there is nothing to ask for.
-pub async fn fetch(store: &Store, demand: &Demand, asked: &pb::Explain) -> Option<Answer> {
+pub async fn fetch(
+    store: &Store,
+    demand: &OnDemandClient,
+    asked: &pb::Explain,
+) -> Option<OnDemandResponse> {
     let destination = Question::parse(asked).ok()?.destination;
     if asked.inbound || store.peek().by_address.contains_key(&destination) {
         return None;
     }
-    Some(demand.ask(Resource::Listener(destination)).await)
+    Some(demand.ask(OnDemandResource::Listener(destination)).await)
 }
 
 /// The decisions in the order in which the data path takes them. `answer`: what [`fetch`] got.
@@ -36,11 +41,11 @@ pub async fn fetch(store: &Store, demand: &Demand, asked: &pb::Explain) -> Optio
 pub fn explain(
     snapshot: &Snapshot,
     asked: &pb::Explain,
-    answer: Option<Answer>,
+    answer: Option<OnDemandResponse>,
 ) -> Result<Vec<pb::Decision>, String> {
     let question = Question::parse(asked)?;
     let mut said = Said::default();
-    if answer == Some(Answer::Unavailable) {
+    if answer == Some(OnDemandResponse::Unavailable) {
         let subject = question.destination.to_string();
         let why = "it may be in the mesh and the control plane cannot say: the connection is reset";
         said.say("listener", Outcome::Failed, &subject, why);
@@ -69,7 +74,7 @@ fn walk(snapshot: &Snapshot, question: &Question, said: &mut Said) {
         return;
     };
     let protocol = question.protocol();
-    let facts = chain::Facts {
+    let facts = chain::ChainMatchInput {
         destination: question.destination,
         source: question.source,
         protocol: &protocol,
@@ -87,12 +92,12 @@ fn walk(snapshot: &Snapshot, question: &Question, said: &mut Said) {
         return;
     }
     match &chain.terminal {
-        Terminal::Tunnel(_) => {
+        TerminalFilter::Tunnel(_) => {
             let why = "connections inside this one are served as if they had come by themselves";
             said.say("chain", Outcome::Chosen, &chain.name, why);
         }
-        Terminal::Tcp(proxy) => tcp(listener, &proxy.target, question, said),
-        Terminal::Http(manager) => match &question.head {
+        TerminalFilter::Tcp(proxy) => tcp(listener, &proxy.target, question, said),
+        TerminalFilter::Http(manager) => match &question.head {
             Some(head) => http(snapshot, listener, manager, question, head, said),
             None => {
                 let why = "the chain speaks HTTP, and an opaque connection was asked about";
@@ -203,7 +208,7 @@ fn tcp(listener: &Listener, target: &TcpTarget, question: &Question, said: &mut 
 fn http(
     snapshot: &Snapshot,
     listener: &Listener,
-    manager: &HttpManager,
+    manager: &HttpConnectionManager,
     question: &Question,
     head: &Head,
     said: &mut Said,
@@ -261,13 +266,13 @@ fn why_lost(lost: Lost<'_>) -> String {
 }
 
 fn http_policy(
-    manager: &HttpManager,
+    manager: &HttpConnectionManager,
     route: &Route,
     question: &Question,
     head: &Head,
     said: &mut Said,
 ) -> bool {
-    let subject = crate::http::authorise::Subject(head);
+    let subject = crate::http::filter::rbac::Subject(head);
     let facts = policy::Facts {
         request: Some(&subject),
         ..question.facts()
@@ -305,7 +310,7 @@ fn act(
             );
         }
     };
-    if let Target::Weighted { total, clusters } = &forward.target {
+    if let ClusterSpecifier::Weighted { total, clusters } = &forward.target {
         let mut before = 0;
         for entry in clusters {
             let share = (entry.bound - before) as f64 * 100.0 / (*total).max(1) as f64;

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use xds_proto::anyam::inspect::v1 as pb;
 
-use crate::http::head::Head;
-use crate::listener::detect::Protocol;
+use crate::http::message::head::Head;
+use crate::listener::detect::DetectedProtocol;
 use crate::policy;
 use crate::tls::{ConnectionInfo, PeerIdentity, SpiffeId};
 
@@ -46,17 +46,17 @@ impl Question {
     }
 
     /// What detection would find.
-    pub(super) fn protocol(&self) -> Protocol {
+    pub(super) fn protocol(&self) -> DetectedProtocol {
         match (&self.tls, &self.head) {
-            (Some(_), head) => Protocol::Tls(crate::tls::hello::ClientHello {
+            (Some(_), head) => DetectedProtocol::Tls(crate::tls::hello::ClientHello {
                 sni: None,
                 alpn: vec![match head {
                     Some(_) => Box::from(&b"anyam-http/1.1"[..]),
                     None => Box::from(&b"anyam-tcp"[..]),
                 }],
             }),
-            (None, Some(_)) => Protocol::Http11,
-            (None, None) => Protocol::Tcp,
+            (None, Some(_)) => DetectedProtocol::Http11,
+            (None, None) => DetectedProtocol::Tcp,
         }
     }
 

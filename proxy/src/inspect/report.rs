@@ -10,8 +10,8 @@ use xds_proto::google::protobuf::Timestamp;
 
 use crate::admin::Admin;
 use crate::drain::Drain;
-use crate::telemetry::ResponseFlags;
-use crate::telemetry::edge::{Edge, EdgeKey, Edges, Reporter};
+use crate::metrics::ResponseFlags;
+use crate::metrics::edge::{Edge, EdgeKey, Edges, Reporter};
 
 /// Counts of an edge when last reported.
 #[derive(Clone, Default)]
@@ -146,8 +146,8 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::telemetry::Registry;
-    use crate::telemetry::edge::{Peer, Protocol, RequestSample, Service};
+    use crate::metrics::Registry;
+    use crate::metrics::edge::{Peer, RequestProtocol, RequestSample, Service};
 
     #[test]
     fn flags_are_told_by_name_and_only_once() {
@@ -158,7 +158,7 @@ mod tests {
             destination: Peer::default(),
             service: Service::default(),
             mutual_tls: true,
-            protocol: Protocol::Http,
+            protocol: RequestProtocol::Http,
         });
         let raise = |flags| {
             edge.record(&RequestSample {

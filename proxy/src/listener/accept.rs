@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::conn;
-use super::gate;
+use super::connection_limit;
 use crate::socket;
 use crate::worker::Worker;
 
@@ -48,7 +48,7 @@ fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, address: SocketA
     };
     drop(snapshot);
     let metrics = &listener.def.metrics;
-    let Some(passes) = gate::enter_all(&listener.def.gates) else {
+    let Some(passes) = connection_limit::enter_all(&listener.def.gates) else {
         metrics.refused.inc();
         socket::reset_on_close(&tcp);
         return;

@@ -11,7 +11,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use super::accept;
 use super::socket::{BindOptions, bind};
 use crate::config::Name;
-use crate::config::snapshot::Follower;
+use crate::snapshot::Follower;
 use crate::worker::{Phase, Worker};
 
 /// A worker's listening sockets. Connections that were accepted live on without them.

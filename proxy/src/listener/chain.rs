@@ -7,22 +7,25 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::detect::Protocol;
+use super::detect::DetectedProtocol;
 use crate::config::listener::{
     ChainMatch, Cidr, FilterChain, ListenerDef, SourceType, TransportProtocol,
 };
 
 /// What is known of a connection when its chain is chosen.
-pub struct Facts<'a> {
+pub struct ChainMatchInput<'a> {
     pub destination: SocketAddr,
     pub source: SocketAddr,
-    pub protocol: &'a Protocol,
+    pub protocol: &'a DetectedProtocol,
 }
 
 type Candidates<'a> = SmallVec<[&'a Arc<FilterChain>; 16]>;
 
 /// The chain for a connection; `None`: none matches, and there is no default.
-pub fn choose<'a>(listener: &'a ListenerDef, facts: &Facts<'_>) -> Option<&'a Arc<FilterChain>> {
+pub fn choose<'a>(
+    listener: &'a ListenerDef,
+    facts: &ChainMatchInput<'_>,
+) -> Option<&'a Arc<FilterChain>> {
     let mut candidates: Candidates<'a> = listener.chains.iter().collect();
     for step in STEPS {
         narrow(&mut candidates, |matches| step(matches, facts));
@@ -52,7 +55,7 @@ fn narrow(candidates: &mut Candidates<'_>, fit: impl Fn(&ChainMatch) -> Fit) {
     candidates.retain(|chain| best != Fit::No && fit(&chain.matches) == best);
 }
 
-const STEPS: [fn(&ChainMatch, &Facts<'_>) -> Fit; 9] = [
+const STEPS: [fn(&ChainMatch, &ChainMatchInput<'_>) -> Fit; 9] = [
     |m, f| {
         asked(
             m.destination_port.is_some(),
@@ -101,11 +104,11 @@ fn prefix(ranges: &[Cidr], ip: IpAddr) -> Fit {
     longest.map_or(Fit::No, |bits| Fit::Yes(bits.into()))
 }
 
-fn server_name(names: &[Box<str>], protocol: &Protocol) -> Fit {
+fn server_name(names: &[Box<str>], protocol: &DetectedProtocol) -> Fit {
     if names.is_empty() {
         return Fit::Unasked;
     }
-    let Protocol::Tls(hello) = protocol else {
+    let DetectedProtocol::Tls(hello) = protocol else {
         return Fit::No;
     };
     let Some(sni) = hello.sni.as_deref() else {
@@ -122,24 +125,24 @@ fn server_name(names: &[Box<str>], protocol: &Protocol) -> Fit {
     names.iter().map(|name| fit(name)).max().unwrap_or(Fit::No)
 }
 
-fn transport(protocol: &Protocol) -> TransportProtocol {
+fn transport(protocol: &DetectedProtocol) -> TransportProtocol {
     match protocol {
-        Protocol::Tls(_) => TransportProtocol::Tls,
+        DetectedProtocol::Tls(_) => TransportProtocol::Tls,
         _ => TransportProtocol::RawBuffer,
     }
 }
 
-fn application_protocol(wanted: &[Box<[u8]>], protocol: &Protocol) -> Fit {
+fn application_protocol(wanted: &[Box<[u8]>], protocol: &DetectedProtocol) -> Fit {
     if wanted.is_empty() {
         return Fit::Unasked;
     }
     let has = |name: &[u8]| wanted.iter().any(|wanted| **wanted == *name);
     let found = match protocol {
-        Protocol::Tls(hello) => hello.alpn.iter().position(|name| has(name)),
-        Protocol::Http11 => has(b"http/1.1").then_some(0),
-        Protocol::Http10 => has(b"http/1.0").then_some(0),
-        Protocol::Http2 => has(b"h2c").then_some(0),
-        Protocol::Tcp => None,
+        DetectedProtocol::Tls(hello) => hello.alpn.iter().position(|name| has(name)),
+        DetectedProtocol::Http11 => has(b"http/1.1").then_some(0),
+        DetectedProtocol::Http10 => has(b"http/1.0").then_some(0),
+        DetectedProtocol::Http2 => has(b"h2c").then_some(0),
+        DetectedProtocol::Tcp => None,
     };
     // What the client prefers wins.
     found.map_or(Fit::No, |at| {
@@ -147,7 +150,7 @@ fn application_protocol(wanted: &[Box<[u8]>], protocol: &Protocol) -> Fit {
     })
 }
 
-fn is_local(facts: &Facts<'_>) -> bool {
+fn is_local(facts: &ChainMatchInput<'_>) -> bool {
     let source = facts.source.ip().to_canonical();
     source.is_loopback() || source == facts.destination.ip().to_canonical()
 }

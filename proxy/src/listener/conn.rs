@@ -11,38 +11,39 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 
 use super::chain::{self, choose};
-use super::detect::Protocol;
+use super::connection_limit::Passes;
+use super::detect::DetectedProtocol;
 use super::entry::hand_over;
-use super::first::{First, NothingCame, Silent, first};
-use super::gate::Passes;
+use super::first::{DetectError, First, ServerFirstCandidate, first};
 use super::refused::Refused;
 use super::socket::original_destination;
-use super::tunnel;
-use crate::config::listener::{FilterChain, Listener, Terminal};
-use crate::http;
+use crate::config::listener::{FilterChain, Listener, TerminalFilter};
+use crate::hbone::accept;
+use crate::http::connection::serve;
+use crate::metrics::{OpenConnection, ResponseFlags};
 use crate::policy::{self, Facts};
 use crate::socket;
 use crate::stream::Stream;
 use crate::tcp::dial::Dialled;
-use crate::tcp::proxy::{self, Ends, Party};
-use crate::telemetry::{Call, Calls, OpenConnection, Record, ResponseFlags};
+use crate::tcp::proxy::{self, Addresses, PolicySubject};
+use crate::telemetry::{Call, Calls, Record};
 use crate::tls::ConnectionInfo;
 use crate::worker::{Phase, Worker};
 
 /// A connection as it was accepted.
-pub(super) struct Accepted {
+pub(crate) struct Accepted {
     /// The listener whose rules hold, after the original destination was looked up.
-    pub(super) listener: Arc<Listener>,
-    pub(super) peer: SocketAddr,
+    pub(crate) listener: Arc<Listener>,
+    pub(crate) peer: SocketAddr,
     /// Where the client meant to go.
-    pub(super) destination: SocketAddr,
-    pub(super) original_dst: Option<SocketAddr>,
-    pub(super) start: Instant,
+    pub(crate) destination: SocketAddr,
+    pub(crate) original_dst: Option<SocketAddr>,
+    pub(crate) start: Instant,
 }
 
 impl Accepted {
-    pub(super) fn ends(&self) -> Ends {
-        Ends {
+    pub(crate) fn ends(&self) -> Addresses {
+        Addresses {
             peer: self.peer,
             destination: self.destination,
         }
@@ -88,12 +89,12 @@ pub(super) async fn begin(
 }
 
 /// A connection that may come in, ready for the filter that ends its chain.
-pub(super) struct Admitted {
-    pub(super) chain: Arc<FilterChain>,
-    pub(super) stream: Stream,
+pub(crate) struct Admitted {
+    pub(crate) chain: Arc<FilterChain>,
+    pub(crate) stream: Stream,
     /// Bytes that were read already.
-    pub(super) prefix: BytesMut,
-    pub(super) dialled: Option<Dialled>,
+    pub(crate) prefix: BytesMut,
+    pub(crate) dialled: Option<Dialled>,
 }
 
 /// Everything that comes before the filter that ends the chain.
@@ -122,7 +123,7 @@ async fn admit(
     };
     let (stream, prefix) = secure(worker, &chain, tcp, prefix).await?;
     let sni = match &protocol {
-        Protocol::Tls(hello) => hello.sni.as_deref(),
+        DetectedProtocol::Tls(hello) => hello.sni.as_deref(),
         _ => None,
     };
     match authorise(accepted.ends(), &chain, stream.tls_info(), sni) {
@@ -146,23 +147,23 @@ async fn look(worker: &Rc<Worker>, accepted: &Accepted, tcp: &TcpStream) -> Resu
     let listener = &accepted.listener;
     let inspect = &listener.def.inspect;
     let unseen = || First {
-        protocol: Protocol::Tcp,
+        protocol: DetectedProtocol::Tcp,
         prefix: BytesMut::new(),
         dialled: None,
     };
     if !(inspect.tls || inspect.http) || !depends_on_bytes(accepted) {
         return Ok(unseen());
     }
-    let silent = choose(&listener.def, &facts(accepted, &Protocol::Tcp));
+    let silent = choose(&listener.def, &facts(accepted, &DetectedProtocol::Tcp));
     let silent = silent
         .filter(|chain| chain.tls.is_none())
         .and_then(|chain| {
-            let Terminal::Tcp(proxy) = &chain.terminal else {
+            let TerminalFilter::Tcp(proxy) = &chain.terminal else {
                 return None;
             };
             // Nothing is dialled for a client that may not go there.
             authorise(accepted.ends(), chain, None, None).ok()?;
-            Some(Silent {
+            Some(ServerFirstCandidate {
                 listener: listener.clone(),
                 proxy: proxy.clone(),
                 peer: accepted.peer,
@@ -173,8 +174,8 @@ async fn look(worker: &Rc<Worker>, accepted: &Accepted, tcp: &TcpStream) -> Resu
     first(worker, tcp, inspect, silent)
         .await
         .map_err(|nothing| match nothing {
-            NothingCame::Gone => Refused::Gone,
-            NothingCame::TimedOut => Refused::Silent,
+            DetectError::Gone => Refused::Gone,
+            DetectError::TimedOut => Refused::Silent,
         })
 }
 
@@ -192,8 +193,11 @@ fn depends_on_bytes(accepted: &Accepted) -> bool {
     def.chains.iter().any(ask)
 }
 
-pub(super) fn facts<'a>(accepted: &Accepted, protocol: &'a Protocol) -> chain::Facts<'a> {
-    chain::Facts {
+pub(crate) fn facts<'a>(
+    accepted: &Accepted,
+    protocol: &'a DetectedProtocol,
+) -> chain::ChainMatchInput<'a> {
+    chain::ChainMatchInput {
         destination: accepted.destination,
         source: accepted.peer,
         protocol,
@@ -227,8 +231,8 @@ async fn secure(
 }
 
 /// The chain's network filters that authorise. True: rules on trial would have refused.
-pub(super) fn authorise(
-    ends: Ends,
+pub(crate) fn authorise(
+    ends: Addresses,
     chain: &FilterChain,
     tls: Option<&ConnectionInfo>,
     sni: Option<&str>,
@@ -255,7 +259,7 @@ pub(super) fn authorise(
 }
 
 /// To the filter that ends the chain, each kind a task of its own size.
-pub(super) fn hand_on(worker: &Rc<Worker>, accepted: Accepted, admitted: Admitted, held: Held) {
+pub(crate) fn hand_on(worker: &Rc<Worker>, accepted: Accepted, admitted: Admitted, held: Held) {
     let Admitted {
         chain,
         stream,
@@ -263,8 +267,8 @@ pub(super) fn hand_on(worker: &Rc<Worker>, accepted: Accepted, admitted: Admitte
         dialled,
     } = admitted;
     match &chain.terminal {
-        Terminal::Http(manager) => {
-            let connection = http::serve::Connection {
+        TerminalFilter::Http(manager) => {
+            let connection = serve::HttpConnection {
                 manager: manager.clone(),
                 stream,
                 prefix,
@@ -274,10 +278,10 @@ pub(super) fn hand_on(worker: &Rc<Worker>, accepted: Accepted, admitted: Admitte
                 listener: accepted.listener,
                 chain,
             };
-            http::serve::serve(worker, connection, held);
+            serve::serve(worker, connection, held);
         }
-        Terminal::Tcp(proxy) => {
-            let connection = proxy::Connection {
+        TerminalFilter::Tcp(proxy) => {
+            let connection = proxy::TcpConnection {
                 stream,
                 prefix,
                 proxy: proxy.clone(),
@@ -290,14 +294,15 @@ pub(super) fn hand_on(worker: &Rc<Worker>, accepted: Accepted, admitted: Admitte
                 chain,
             };
             let judged = Cell::new(worker.store.generation());
-            let cut = move |worker: &Worker, party: &Party<'_>| must_end(worker, party, &judged);
+            let cut =
+                move |worker: &Worker, party: &PolicySubject<'_>| must_end(worker, party, &judged);
             worker.serve(held, proxy::serve(worker.clone(), connection, cut));
         }
-        Terminal::Tunnel(options) => {
+        TerminalFilter::Tunnel(options) => {
             let (options, of) = (options.clone(), worker.clone());
             worker.serve(held, async move {
                 let stream = (stream, prefix);
-                tunnel::serve(&of, &accepted, &chain, &options, stream).await;
+                accept::serve(&of, &accepted, &chain, &options, stream).await;
             });
         }
     }
@@ -305,7 +310,7 @@ pub(super) fn hand_on(worker: &Rc<Worker>, accepted: Accepted, admitted: Admitte
 
 /// Whether a connection that was let in may stay no longer: the process closes, or policy has
 /// changed against it.
-pub(super) fn must_end(worker: &Worker, party: &Party<'_>, judged: &Cell<u64>) -> bool {
+pub(crate) fn must_end(worker: &Worker, party: &PolicySubject<'_>, judged: &Cell<u64>) -> bool {
     if *worker.drain.borrow() == Phase::Closing {
         return true;
     }
@@ -324,7 +329,7 @@ pub(super) fn must_end(worker: &Worker, party: &Party<'_>, judged: &Cell<u64>) -
         .any(|now| authorise(party.ends, now, party.tls, None).is_err())
 }
 
-pub(super) fn record(worker: &Rc<Worker>, accepted: &Accepted, refused: &Refused) {
+pub(crate) fn record(worker: &Rc<Worker>, accepted: &Accepted, refused: &Refused) {
     let def = &accepted.listener.def;
     let flags = match refused {
         Refused::Gone => ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,

@@ -20,7 +20,7 @@ pub struct Look {
 
 /// What was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub enum DetectedProtocol {
     Tls(ClientHello),
     /// HTTP/1.1, and what came after 1.0.
     Http11,
@@ -32,12 +32,12 @@ pub enum Protocol {
 }
 
 /// What `bytes` are; `None`: more are needed.
-pub fn detect(bytes: &[u8], look: Look) -> Option<Protocol> {
+pub fn detect(bytes: &[u8], look: Look) -> Option<DetectedProtocol> {
     let full = bytes.len() >= MAX_LOOK;
     let bytes = &bytes[..bytes.len().min(MAX_LOOK)];
     if look.tls {
         match hello::parse(bytes) {
-            Parsed::Hello(hello) => return Some(Protocol::Tls(hello)),
+            Parsed::Hello(hello) => return Some(DetectedProtocol::Tls(hello)),
             Parsed::Incomplete if !full => return None,
             Parsed::Incomplete | Parsed::NotTls => {}
         }
@@ -45,17 +45,17 @@ pub fn detect(bytes: &[u8], look: Look) -> Option<Protocol> {
     if look.http {
         let seen = bytes.len().min(PREFACE.len());
         if bytes[..seen] == PREFACE[..seen] {
-            return (seen == PREFACE.len()).then_some(Protocol::Http2);
+            return (seen == PREFACE.len()).then_some(DetectedProtocol::Http2);
         }
         return match request_line(bytes) {
             Line::Incomplete if !full => None,
             // So long a target is still HTTP: its engine can say that it is too long.
-            Line::Incomplete | Line::Http11 => Some(Protocol::Http11),
-            Line::Http10 => Some(Protocol::Http10),
-            Line::No => Some(Protocol::Tcp),
+            Line::Incomplete | Line::Http11 => Some(DetectedProtocol::Http11),
+            Line::Http10 => Some(DetectedProtocol::Http10),
+            Line::No => Some(DetectedProtocol::Tcp),
         };
     }
-    Some(Protocol::Tcp)
+    Some(DetectedProtocol::Tcp)
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -124,29 +124,29 @@ mod tests {
         http: true,
     };
 
-    fn found(bytes: &[u8]) -> Option<Protocol> {
+    fn found(bytes: &[u8]) -> Option<DetectedProtocol> {
         detect(bytes, ALL)
     }
 
     #[test]
     fn by_first_bytes() {
         for (bytes, protocol) in [
-            (&b"GET / HTTP/1.1\r\n"[..], Protocol::Http11),
-            (b"\r\nGET / HTTP/1.1\r\n", Protocol::Http11),
-            (b"OPTIONS * HTTP/1.0\n", Protocol::Http10),
-            (b"M-SEARCH /x HTTP/1.1\r", Protocol::Http11),
-            (b"CONNECT a:1 HTTP/1.1\r", Protocol::Http11),
-            (PREFACE, Protocol::Http2),
-            (b"GET /\r\n", Protocol::Tcp),
-            (b"GET / HTTP/2.0\r\n", Protocol::Tcp),
-            (b"GET / HTTP/1.x", Protocol::Tcp),
-            (b"PING\r\n", Protocol::Tcp),
-            (b"*1\r\n$4\r\nPING\r\n", Protocol::Tcp),
-            (b"EHLO host\r\n", Protocol::Tcp),
-            (b"get / HTTP/1.1\r\n", Protocol::Tcp),
-            (b"\x16\x03\x01\x00\x00", Protocol::Tcp),
-            (b"\x16\x03\x01\x00\x04\x02\0\0\0", Protocol::Tcp),
-            (b"\0\0\0\x08\x04\xd2\x16\x2f", Protocol::Tcp),
+            (&b"GET / HTTP/1.1\r\n"[..], DetectedProtocol::Http11),
+            (b"\r\nGET / HTTP/1.1\r\n", DetectedProtocol::Http11),
+            (b"OPTIONS * HTTP/1.0\n", DetectedProtocol::Http10),
+            (b"M-SEARCH /x HTTP/1.1\r", DetectedProtocol::Http11),
+            (b"CONNECT a:1 HTTP/1.1\r", DetectedProtocol::Http11),
+            (PREFACE, DetectedProtocol::Http2),
+            (b"GET /\r\n", DetectedProtocol::Tcp),
+            (b"GET / HTTP/2.0\r\n", DetectedProtocol::Tcp),
+            (b"GET / HTTP/1.x", DetectedProtocol::Tcp),
+            (b"PING\r\n", DetectedProtocol::Tcp),
+            (b"*1\r\n$4\r\nPING\r\n", DetectedProtocol::Tcp),
+            (b"EHLO host\r\n", DetectedProtocol::Tcp),
+            (b"get / HTTP/1.1\r\n", DetectedProtocol::Tcp),
+            (b"\x16\x03\x01\x00\x00", DetectedProtocol::Tcp),
+            (b"\x16\x03\x01\x00\x04\x02\0\0\0", DetectedProtocol::Tcp),
+            (b"\0\0\0\x08\x04\xd2\x16\x2f", DetectedProtocol::Tcp),
         ] {
             assert_eq!(
                 found(bytes),
@@ -176,11 +176,11 @@ mod tests {
     fn bounded() {
         let mut long = b"GET /".to_vec();
         long.resize(MAX_LOOK, b'a');
-        assert_eq!(found(&long), Some(Protocol::Http11));
+        assert_eq!(found(&long), Some(DetectedProtocol::Http11));
         let mut hello = b"\x16\x03\x01\x40\x00\x01\x00\x3f\xff".to_vec();
         hello.resize(MAX_LOOK + 10, 0);
         assert!(found(&hello).is_some());
-        assert_eq!(found(&[b'A'; 64]), Some(Protocol::Tcp));
+        assert_eq!(found(&[b'A'; 64]), Some(DetectedProtocol::Tcp));
     }
 
     #[test]
@@ -189,12 +189,15 @@ mod tests {
             tls: false,
             http: false,
         };
-        assert_eq!(detect(b"GET / HTTP/1.1\r\n", look), Some(Protocol::Tcp));
+        assert_eq!(
+            detect(b"GET / HTTP/1.1\r\n", look),
+            Some(DetectedProtocol::Tcp)
+        );
         let look = Look {
             tls: true,
             http: false,
         };
-        assert_eq!(detect(b"G", look), Some(Protocol::Tcp));
+        assert_eq!(detect(b"G", look), Some(DetectedProtocol::Tcp));
     }
 
     /// A ClientHello in records of `fragment` bytes.
@@ -237,7 +240,7 @@ mod tests {
         for fragment in [1, 100, 16384] {
             // 1216 bytes: what ML-KEM adds to a key share.
             let bytes = client_hello("Cart.shop", &["h2", "anyam-tcp"], 1216, fragment);
-            let Some(Protocol::Tls(hello)) = found(&bytes) else {
+            let Some(DetectedProtocol::Tls(hello)) = found(&bytes) else {
                 panic!("not TLS");
             };
             assert_eq!(hello.sni.as_deref(), Some("cart.shop"));
@@ -252,7 +255,7 @@ mod tests {
     fn names_that_would_lie_in_a_log_are_dropped() {
         for name in ["a\u{1b}[2J", "a\0b", "a b", "\u{202e}x"] {
             let bytes = client_hello(name, &[], 0, 16384);
-            let Some(Protocol::Tls(hello)) = found(&bytes) else {
+            let Some(DetectedProtocol::Tls(hello)) = found(&bytes) else {
                 panic!("not TLS");
             };
             assert_eq!(hello.sni, None);

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use super::conn::Accepted;
 use super::refused::Refused;
-use crate::config::Snapshot;
-use crate::config::demand::{Answer, Resource};
+use crate::config::demand::{OnDemandResource, OnDemandResponse};
 use crate::config::listener::{Direction, Listener};
+use crate::snapshot::Snapshot;
 use crate::worker::Worker;
 
 /// The listener for the original destination, where the entry hands connections over.
@@ -27,18 +27,18 @@ pub(super) async fn hand_over(
     let Some(demand) = worker.demand.as_ref().filter(|_| is_outbound(entry)) else {
         return Ok(entry.clone());
     };
-    let wanted = Resource::Listener(destination);
+    let wanted = OnDemandResource::Listener(destination);
     match demand.ask_by(&worker.timers, wanted).await {
-        Answer::Found | Answer::Addresses { .. } => {
+        OnDemandResponse::Found | OnDemandResponse::Addresses { .. } => {
             // The entry may itself be newer now: take everything from one snapshot.
             let snapshot = worker.store.load();
             let entry = snapshot.listeners.get(&entry.def.name).unwrap_or(entry);
             Ok(at(&snapshot, destination, entry).unwrap_or_else(|| entry.clone()))
         }
-        Answer::Absent => Ok(entry.clone()),
+        OnDemandResponse::Absent => Ok(entry.clone()),
         // Fails closed: it may be a destination in the mesh, which must not be reached in
         // plaintext.
-        Answer::Unavailable => Err(Refused::Unknown),
+        OnDemandResponse::Unavailable => Err(Refused::Unknown),
     }
 }
 

@@ -17,8 +17,8 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
-use super::detect::{Look, MAX_LOOK, Protocol, detect};
-use crate::config::listener::{Inspect, Listener, TcpProxy};
+use super::detect::{DetectedProtocol, Look, MAX_LOOK, detect};
+use crate::config::listener::{Listener, ListenerFilters, TcpProxy};
 use crate::tcp::dial::{Dialled, Origin, dial};
 use crate::worker::Worker;
 
@@ -30,11 +30,11 @@ const REMEMBERED: usize = 1024;
 
 /// Destinations whose servers speak first; the latest, per worker.
 #[derive(Default)]
-pub struct SpeaksFirst {
+pub struct ServerFirstCache {
     known: RefCell<(HashSet<SocketAddr>, VecDeque<SocketAddr>)>,
 }
 
-impl SpeaksFirst {
+impl ServerFirstCache {
     pub fn contains(&self, destination: SocketAddr) -> bool {
         self.known.borrow().0.contains(&destination)
     }
@@ -54,26 +54,26 @@ impl SpeaksFirst {
 }
 
 /// The way a silent client's connection would go.
-pub(super) struct Silent {
-    pub(super) listener: Arc<Listener>,
-    pub(super) proxy: Arc<TcpProxy>,
-    pub(super) peer: SocketAddr,
-    pub(super) destination: SocketAddr,
-    pub(super) original_dst: Option<SocketAddr>,
+pub(super) struct ServerFirstCandidate {
+    pub(crate) listener: Arc<Listener>,
+    pub(crate) proxy: Arc<TcpProxy>,
+    pub(crate) peer: SocketAddr,
+    pub(crate) destination: SocketAddr,
+    pub(crate) original_dst: Option<SocketAddr>,
 }
 
 /// What came first.
 pub(super) struct First {
-    pub(super) protocol: Protocol,
+    pub(crate) protocol: DetectedProtocol,
     /// What the client has said so far.
-    pub(super) prefix: BytesMut,
+    pub(crate) prefix: BytesMut,
     /// The server that was dialled while the client was silent.
-    pub(super) dialled: Option<Dialled>,
+    pub(crate) dialled: Option<Dialled>,
 }
 
 /// Why there is nothing to go on with.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum NothingCame {
+pub(super) enum DetectError {
     /// The client reset the connection.
     Gone,
     TimedOut,
@@ -83,9 +83,9 @@ pub(super) enum NothingCame {
 pub(super) async fn first(
     worker: &Rc<Worker>,
     tcp: &TcpStream,
-    inspect: &Inspect,
-    silent: Option<Silent>,
-) -> Result<First, NothingCame> {
+    inspect: &ListenerFilters,
+    silent: Option<ServerFirstCandidate>,
+) -> Result<First, DetectError> {
     let look = Look {
         tls: inspect.tls,
         http: inspect.http,
@@ -98,10 +98,10 @@ pub(super) async fn first(
         // In this order: a client that has spoken needs no guess.
         biased;
         found = client_speaks(worker, tcp, look, &mut prefix) => found?,
-        () = server_speaks(worker, silent, &dialled) => Protocol::Tcp,
+        () = server_speaks(worker, silent, &dialled) => DetectedProtocol::Tcp,
         () = timer.expired() => match inspect.continue_on_timeout || dialled.borrow().is_some() {
-            true => Protocol::Tcp,
-            false => return Err(NothingCame::TimedOut),
+            true => DetectedProtocol::Tcp,
+            false => return Err(DetectError::TimedOut),
         },
     };
     Ok(First {
@@ -116,15 +116,15 @@ async fn client_speaks(
     tcp: &TcpStream,
     look: Look,
     prefix: &mut BytesMut,
-) -> Result<Protocol, NothingCame> {
+) -> Result<DetectedProtocol, DetectError> {
     loop {
-        tcp.readable().await.map_err(|_| NothingCame::Gone)?;
+        tcp.readable().await.map_err(|_| DetectError::Gone)?;
         if prefix.capacity() == 0 {
             *prefix = worker.buffers.take();
         }
         match tcp.try_read_buf(prefix) {
             // A client that only listens is not HTTP.
-            Ok(0) => return Ok(Protocol::Tcp),
+            Ok(0) => return Ok(DetectedProtocol::Tcp),
             Ok(_) => {
                 if let Some(protocol) = detect(prefix, look) {
                     return Ok(protocol);
@@ -133,7 +133,7 @@ async fn client_speaks(
                 debug_assert!(prefix.len() < MAX_LOOK);
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-            Err(_) => return Err(NothingCame::Gone),
+            Err(_) => return Err(DetectError::Gone),
         }
     }
 }
@@ -142,7 +142,7 @@ async fn client_speaks(
 /// when it was made but is still silent.
 async fn server_speaks(
     worker: &Rc<Worker>,
-    silent: Option<Silent>,
+    silent: Option<ServerFirstCandidate>,
     dialled: &RefCell<Option<Dialled>>,
 ) {
     let Some(silent) = silent else {

@@ -13,14 +13,13 @@
 mod accept;
 mod bound;
 pub mod chain;
-mod conn;
+pub(crate) mod conn;
+pub mod connection_limit;
 pub mod detect;
 mod entry;
 mod first;
-pub mod gate;
-mod refused;
+pub(crate) mod refused;
 pub mod socket;
-mod tunnel;
 
 pub use bound::Bound;
-pub use first::SpeaksFirst;
+pub use first::ServerFirstCache;

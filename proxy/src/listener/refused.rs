@@ -4,7 +4,7 @@ use crate::tls::PeerIdentity;
 
 /// Why a connection was closed before any path served it.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refused {
+pub(crate) enum Refused {
     #[error("the client went away")]
     Gone,
     #[error("the control plane does not answer, and the destination was never seen")]

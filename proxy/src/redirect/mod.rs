@@ -1,6 +1,6 @@
 //! `anyam-proxy redirect`: netfilter rules in a pod's network namespace.
 //!
-//! - `rules`: the nftables program, as text, from [`Options`]
+//! - `rules`: the nftables program, as text, from [`RedirectOptions`]
 //!
 //! One `inet` table holds everything, so that installing is one atomic transaction and removing
 //! is one command. What it does, in the order a packet meets it:
@@ -18,7 +18,7 @@ mod rules;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-pub use rules::{Options, program};
+pub use rules::{RedirectOptions, program};
 
 /// The table that holds the rules.
 pub const TABLE: &str = "anyam";
@@ -41,7 +41,7 @@ pub enum RedirectError {
 ///
 /// # Errors
 /// When nft is not installed, or the kernel or missing rights refuse the rules.
-pub fn install(options: &Options) -> Result<(), RedirectError> {
+pub fn install(options: &RedirectOptions) -> Result<(), RedirectError> {
     run("nft", &["-f", "-"], &program(options))?;
     // IPv6 has no address like 127.0.0.6 on loopback by default. A namespace without IPv6 needs none.
     if options.ipv6 && has_ipv6() {

@@ -7,7 +7,7 @@ use super::TABLE;
 
 /// What is redirected where. The defaults are the ports and the user that mesh operators know.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Options {
+pub struct RedirectOptions {
     /// Port of the proxy's outbound listener.
     #[arg(long, env = "ANYAM_OUTBOUND_PORT", default_value_t = 15001)]
     pub outbound_port: u16,
@@ -66,7 +66,7 @@ fn range(text: &str) -> Result<Range, String> {
 }
 
 /// The whole program: one transaction that replaces an earlier one.
-pub fn program(options: &Options) -> String {
+pub fn program(options: &RedirectOptions) -> String {
     let mut text = String::with_capacity(2048);
     // Declaring before deleting makes the delete succeed when there was no table.
     let _ = write!(
@@ -79,7 +79,7 @@ pub fn program(options: &Options) -> String {
     text
 }
 
-fn prerouting(text: &mut String, options: &Options) {
+fn prerouting(text: &mut String, options: &RedirectOptions) {
     text.push_str("  chain prerouting {\n    type nat hook prerouting priority dstnat;\n");
     if !options.ipv6 {
         text.push_str("    meta nfproto ipv6 return\n");
@@ -96,7 +96,7 @@ fn prerouting(text: &mut String, options: &Options) {
     );
 }
 
-fn output(text: &mut String, options: &Options) {
+fn output(text: &mut String, options: &RedirectOptions) {
     text.push_str("  chain output {\n    type nat hook output priority -100;\n");
     if !options.ipv6 {
         text.push_str("    meta nfproto ipv6 return\n");
@@ -148,7 +148,7 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        options: Options,
+        options: RedirectOptions,
     }
 
     #[test]

@@ -11,11 +11,11 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncBufRead, AsyncWrite};
 use tokio::net::TcpStream;
 
-use super::pipe::Pipes;
 use super::splice::{self, Splice};
-use super::{Means, Side};
-use crate::buffer::{Block, Pool, Size};
-use crate::http::h2::tunnel::TunnelStream;
+use super::{RelayContext, Side};
+use crate::dispatcher::buffer::{Block, Pool, Size};
+use crate::dispatcher::pipe::Pipes;
+use crate::hbone::TunnelStream;
 use crate::socket;
 use crate::stream::Stream;
 use crate::tls::TlsStream;
@@ -64,7 +64,7 @@ pub(super) struct Direction {
 
 impl Direction {
     /// `early`: bytes of the source that were read before.
-    pub(super) fn new(early: &[u8], pool: &Pool) -> io::Result<Self> {
+    pub(crate) fn new(early: &[u8], pool: &Pool) -> io::Result<Self> {
         let mut block = None;
         if !early.is_empty() {
             let size = if early.len() <= Size::Small.bytes() {
@@ -115,7 +115,7 @@ impl Direction {
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
-        means: &Means<'_>,
+        means: &RelayContext<'_>,
     ) -> Poll<Result<(), Fault>> {
         while !self.finished {
             self.blocked = true;
@@ -219,7 +219,7 @@ impl Direction {
         cx: &mut Context<'_>,
         tcp: &TcpStream,
         plain_sink: bool,
-        means: &Means<'_>,
+        means: &RelayContext<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
             if tcp.poll_read_ready(cx)?.is_pending() {
@@ -247,7 +247,7 @@ impl Direction {
         }
     }
 
-    fn read_in(&mut self, tcp: &TcpStream, means: &Means<'_>) -> io::Result<usize> {
+    fn read_in(&mut self, tcp: &TcpStream, means: &RelayContext<'_>) -> io::Result<usize> {
         let size = if self.bulk { Size::Bulk } else { Size::Small };
         let block = match &mut self.block {
             Some(block) if block.len() == size.bytes() => block,

@@ -8,7 +8,6 @@
 
 pub mod dial;
 mod direction;
-mod pipe;
 pub mod proxy;
 mod splice;
 mod verdict;
@@ -18,14 +17,14 @@ use std::io::{self, ErrorKind};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+pub use crate::dispatcher::pipe::Pipes;
 use bytes::BytesMut;
 use direction::{Direction, Fault};
-pub use pipe::Pipes;
 pub use splice::{HOLDS, Splice};
 
-use crate::buffer::Pool;
+use crate::dispatcher::buffer::Pool;
+use crate::dispatcher::timer::{Timer, Timers};
 use crate::stream::Stream;
-use crate::timer::{Timer, Timers};
 
 /// How often a relay without an idle time-out asks whether it may go on.
 const NO_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -50,7 +49,7 @@ impl Side {
 }
 
 /// What a relay works with.
-pub struct Means<'a> {
+pub struct RelayContext<'a> {
     pub buffers: &'a Pool,
     pub pipes: &'a Pipes,
     pub timers: &'a Timers,
@@ -60,7 +59,7 @@ pub struct Means<'a> {
 }
 
 /// How a relay behaves.
-pub struct Options<C> {
+pub struct RelayOptions<C> {
     /// Without a byte in either direction for so long, the relay ends; `None`: never.
     pub idle: Option<Duration>,
     /// The relay ends then, whatever it does; `None`: never.
@@ -73,14 +72,14 @@ pub struct Options<C> {
 /// Bytes that were read from either side before the relay began. Their buffers go back to the
 /// pool at once.
 #[derive(Debug, Default)]
-pub struct Early {
+pub struct Buffered {
     pub from_down: BytesMut,
     pub from_up: BytesMut,
 }
 
 /// How a relay ended.
 #[derive(Debug)]
-pub struct Outcome {
+pub struct RelayOutcome {
     /// Bytes that reached the server.
     pub from_down: u64,
     /// Bytes that reached the client.
@@ -99,9 +98,9 @@ pub enum Ended {
     Failed { by: Side, error: io::Error },
     /// Nothing happened for the idle time-out.
     Idle,
-    /// It lasted as long as it may ([`Options::until`]).
+    /// It lasted as long as it may ([`RelayOptions::until`]).
     Expired,
-    /// [`Options::cut`] said so.
+    /// [`RelayOptions::cut`] said so.
     Cut,
 }
 
@@ -110,12 +109,12 @@ pub enum Ended {
 /// The end of one direction is passed on at once, while the other goes on (half-close); a reset
 /// is passed on as a reset, so that neither side takes a cut stream for a finished one.
 pub fn relay<'a, C: Fn(&Stream) -> bool + 'a>(
-    means: Means<'a>,
+    means: RelayContext<'a>,
     down: &'a mut Stream,
     up: &'a mut Stream,
-    early: Early,
-    options: Options<C>,
-) -> impl Future<Output = Outcome> + 'a {
+    early: Buffered,
+    options: RelayOptions<C>,
+) -> impl Future<Output = RelayOutcome> + 'a {
     // Outside of the future, which is held for as long as the connection is.
     let directions = Direction::new(&early.from_down, means.buffers).and_then(|upward| {
         let downward = Direction::new(&early.from_up, means.buffers)?;
@@ -140,7 +139,7 @@ pub fn relay<'a, C: Fn(&Stream) -> bool + 'a>(
             Ok(relay) => relay,
             Err(error) => {
                 let (by, error) = (Side::Down, io::Error::new(error.kind(), error.to_string()));
-                return Outcome {
+                return RelayOutcome {
                     from_down: 0,
                     from_up: 0,
                     ended: Ended::Failed { by, error },
@@ -153,7 +152,7 @@ pub fn relay<'a, C: Fn(&Stream) -> bool + 'a>(
             relay.down.reset_on_close();
             relay.up.reset_on_close();
         }
-        Outcome {
+        RelayOutcome {
             from_down: relay.upward.bytes,
             from_up: relay.downward.bytes,
             ended,
@@ -162,8 +161,8 @@ pub fn relay<'a, C: Fn(&Stream) -> bool + 'a>(
 }
 
 struct Relay<'a, C> {
-    means: Means<'a>,
-    options: Options<C>,
+    means: RelayContext<'a>,
+    options: RelayOptions<C>,
     down: &'a mut Stream,
     up: &'a mut Stream,
     timer: Timer,

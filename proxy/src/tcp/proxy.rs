@@ -9,16 +9,17 @@ use bytes::BytesMut;
 
 use super::dial::{DialFailure, Dialled, Origin, dial};
 use super::verdict::judged;
-use super::{Early, Means, Options, Outcome, relay};
+use super::{Buffered, RelayContext, RelayOptions, RelayOutcome, relay};
 use crate::config::listener::{FilterChain, Listener, TcpProxy};
+use crate::metrics::ResponseFlags;
 use crate::stream::Stream;
-use crate::telemetry::{Call, Calls, Record, ResponseFlags};
+use crate::telemetry::{Call, Calls, Record};
 use crate::tls::ConnectionInfo;
 use crate::upstream::outlier;
 use crate::worker::Worker;
 
 /// A connection whose chain ends in a tcp_proxy.
-pub struct Connection {
+pub struct TcpConnection {
     pub stream: Stream,
     /// Bytes of the client that were read already.
     pub prefix: BytesMut,
@@ -35,16 +36,16 @@ pub struct Connection {
 }
 
 /// What decides whether a connection may stay.
-pub struct Party<'a> {
+pub struct PolicySubject<'a> {
     pub listener: &'a Listener,
     pub chain: &'a FilterChain,
-    pub ends: Ends,
+    pub ends: Addresses,
     pub tls: Option<&'a ConnectionInfo>,
 }
 
 /// Who called, and whom they meant to reach.
 #[derive(Clone, Copy)]
-pub struct Ends {
+pub struct Addresses {
     pub peer: SocketAddr,
     pub destination: SocketAddr,
 }
@@ -52,8 +53,8 @@ pub struct Ends {
 /// Serves a connection to its end; `cut` is asked whether it must end early.
 pub fn serve(
     worker: Rc<Worker>,
-    connection: Connection,
-    cut: impl Fn(&Worker, &Party<'_>) -> bool,
+    connection: TcpConnection,
+    cut: impl Fn(&Worker, &PolicySubject<'_>) -> bool,
 ) -> impl Future<Output = ()> {
     // On the heap while it lasts: a relay does not pay for how it came about.
     let beginning = Box::pin(begin(worker.clone(), connection));
@@ -66,10 +67,10 @@ pub fn serve(
 }
 
 /// Dials, unless that is done. `None`: there is nothing to relay to; that was told.
-async fn begin(worker: Rc<Worker>, connection: Connection) -> Option<Box<Carried>> {
+async fn begin(worker: Rc<Worker>, connection: TcpConnection) -> Option<Box<Session>> {
     let worker = &worker;
     let tls = connection.stream.tls_info();
-    let served = Served {
+    let served = SessionLog {
         start: connection.start,
         peer: connection.peer,
         local: connection.local,
@@ -109,7 +110,7 @@ async fn begin(worker: Rc<Worker>, connection: Connection) -> Option<Box<Carried
         }
     };
     match dialled {
-        Ok(dialled) => Some(Box::new(Carried {
+        Ok(dialled) => Some(Box::new(Session {
             served,
             down: connection.stream,
             prefix: early,
@@ -124,7 +125,7 @@ async fn begin(worker: Rc<Worker>, connection: Connection) -> Option<Box<Carried
 }
 
 /// A connection, and what is said of it when it ends.
-struct Served {
+struct SessionLog {
     start: Instant,
     peer: SocketAddr,
     local: SocketAddr,
@@ -133,12 +134,12 @@ struct Served {
     proxy: Arc<TcpProxy>,
 }
 
-impl Served {
-    fn party<'a>(&'a self, down: &'a Stream) -> Party<'a> {
-        Party {
+impl SessionLog {
+    fn party<'a>(&'a self, down: &'a Stream) -> PolicySubject<'a> {
+        PolicySubject {
             listener: &self.calls.listener,
             chain: &self.chain,
-            ends: Ends {
+            ends: Addresses {
                 peer: self.peer,
                 destination: self.local,
             },
@@ -164,8 +165,8 @@ impl Served {
 }
 
 /// A connection with both its ends.
-struct Carried {
-    served: Served,
+struct Session {
+    served: SessionLog,
     down: Stream,
     /// Bytes of the client that were read already, if any were.
     prefix: Option<Box<BytesMut>>,
@@ -173,41 +174,41 @@ struct Carried {
     dialled: Dialled,
 }
 
-impl Carried {
+impl Session {
     /// Relays to the endpoint that was dialled, to the end.
     fn relay<'a>(
         &'a mut self,
         worker: &'a Worker,
-        cut: &'a impl Fn(&Worker, &Party<'_>) -> bool,
-    ) -> impl Future<Output = Outcome> + 'a {
-        let Carried {
+        cut: &'a impl Fn(&Worker, &PolicySubject<'_>) -> bool,
+    ) -> impl Future<Output = RelayOutcome> + 'a {
+        let Session {
             served,
             down,
             prefix,
             dialled,
         } = self;
         served.calls.opened(&call(dialled));
-        let means = Means {
+        let means = RelayContext {
             buffers: &worker.buffers,
             pipes: &worker.pipes,
             timers: &worker.timers,
             most: served.calls.listener.def.per_connection_buffer_limit,
         };
-        let options = Options {
+        let options = RelayOptions {
             idle: served.proxy.idle_timeout,
             until: served.proxy.max_duration.map(|most| served.start + most),
             cut: move |down: &Stream| cut(worker, &served.party(down)),
         };
-        let early = Early {
+        let early = Buffered {
             from_down: prefix.take().map(|early| *early).unwrap_or_default(),
-            ..Early::default()
+            ..Buffered::default()
         };
         relay(means, down, &mut dialled.stream, early, options)
     }
 
     /// What is said and counted at the end.
-    fn end(&self, worker: &Worker, outcome: &Outcome) {
-        let Carried {
+    fn end(&self, worker: &Worker, outcome: &RelayOutcome) {
+        let Session {
             served,
             down,
             dialled,
@@ -249,7 +250,12 @@ fn call(dialled: &Dialled) -> Call {
     }
 }
 
-fn give_up(worker: &Worker, served: &Served, tls: Option<&ConnectionInfo>, failure: &DialFailure) {
+fn give_up(
+    worker: &Worker,
+    served: &SessionLog,
+    tls: Option<&ConnectionInfo>,
+    failure: &DialFailure,
+) {
     let call = Call {
         cluster: failure.cluster.clone(),
         ..Call::default()

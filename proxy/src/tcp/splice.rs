@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 
-use super::pipe::{Pipe, Pipes, WANTED};
+use crate::dispatcher::pipe::{Pipe, Pipes, WANTED};
 
 /// A splice that moves less than this is no bulk.
 const LITTLE: usize = 16 * 1024;

@@ -1,10 +1,10 @@
 //! How a relay ended, in the words of access logs.
 
-use super::{Ended, Outcome, Side};
-use crate::telemetry::ResponseFlags;
+use super::{Ended, RelayOutcome, Side};
+use crate::metrics::ResponseFlags;
 
 /// Envoy's words for how a relay ended.
-pub(super) fn judged(outcome: &Outcome) -> (ResponseFlags, Option<&'static str>) {
+pub(super) fn judged(outcome: &RelayOutcome) -> (ResponseFlags, Option<&'static str>) {
     match &outcome.ended {
         Ended::Clean { .. } => (ResponseFlags::NONE, None),
         Ended::Reset { by: Side::Down } => (

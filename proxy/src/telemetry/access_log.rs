@@ -186,7 +186,7 @@ mod tests {
     use crate::config::access_log::{
         Format, JsonField, JsonValue, LogFilter, LogFormat, Operator, Part,
     };
-    use crate::telemetry::ResponseFlags;
+    use crate::metrics::ResponseFlags;
     use std::time::SystemTime;
 
     fn operator(operator: Operator) -> JsonValue {

@@ -11,14 +11,16 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::edge::{Edge, EdgeKey, Edges, Peer, Protocol, Reporter, RequestSample, Service};
-use super::flags::ResponseFlags;
-use super::splices::SpliceMetrics;
 use super::tap::Taps;
 use crate::config::cluster::Cluster;
-use crate::config::demand::Resource;
+use crate::config::demand::OnDemandResource;
 use crate::config::endpoint::{Endpoint, Workload};
 use crate::config::listener::{Direction, Listener};
+use crate::metrics::edge::{
+    Edge, EdgeKey, Edges, Peer, Reporter, RequestProtocol, RequestSample, Service,
+};
+use crate::metrics::flags::ResponseFlags;
+use crate::metrics::splices::SpliceMetrics;
 use crate::tls::{ConnectionInfo, PeerIdentity};
 use crate::worker::Worker;
 
@@ -65,7 +67,7 @@ enum Source {
 /// In a box: few connections have it, and those for a moment.
 #[derive(Default)]
 struct Waiting {
-    samples: Vec<(Call, Protocol, Sample)>,
+    samples: Vec<(Call, RequestProtocol, Sample)>,
 }
 
 struct Remembered {
@@ -124,13 +126,17 @@ impl Calls {
     }
 
     pub fn request(&self, call: &Call, grpc: bool, sample: RequestSample) {
-        let protocol = if grpc { Protocol::Grpc } else { Protocol::Http };
+        let protocol = if grpc {
+            RequestProtocol::Grpc
+        } else {
+            RequestProtocol::Http
+        };
         self.count(call, protocol, Sample::Request(sample));
     }
 
     /// A TCP connection reached its endpoint.
     pub fn opened(&self, call: &Call) {
-        self.count(call, Protocol::Tcp, Sample::Opened);
+        self.count(call, RequestProtocol::Tcp, Sample::Opened);
     }
 
     /// A TCP connection ended, whether or not it reached its endpoint.
@@ -149,10 +155,10 @@ impl Calls {
             sent,
             received,
         };
-        self.count(call, Protocol::Tcp, sample);
+        self.count(call, RequestProtocol::Tcp, sample);
     }
 
-    fn count(&self, call: &Call, protocol: Protocol, sample: Sample) {
+    fn count(&self, call: &Call, protocol: RequestProtocol, sample: Sample) {
         if let Source::Waiting(waiting) = &mut *self.source.borrow_mut()
             && waiting.samples.len() < MAX_WAITING
         {
@@ -161,7 +167,7 @@ impl Calls {
         apply(&self.edge(call, protocol), &sample);
     }
 
-    fn edge(&self, call: &Call, protocol: Protocol) -> Arc<Edge> {
+    fn edge(&self, call: &Call, protocol: RequestProtocol) -> Arc<Edge> {
         let mut remembered = self.remembered.borrow_mut();
         let known = remembered.iter().find(|known| {
             known.edge.key.protocol == protocol
@@ -183,7 +189,7 @@ impl Calls {
         edge
     }
 
-    fn key(&self, call: &Call, protocol: Protocol) -> EdgeKey {
+    fn key(&self, call: &Call, protocol: RequestProtocol) -> EdgeKey {
         let inbound = self.listener.def.direction == Direction::Inbound;
         let source = match &*self.source.borrow() {
             Source::Known(source) => Peer::clone(source),
@@ -249,7 +255,7 @@ fn same<T>(a: &Option<Arc<T>>, b: &Option<Arc<T>>) -> bool {
 async fn look_up(worker: Rc<Worker>, calls: Rc<Calls>, address: IpAddr) {
     if let Some(demand) = &worker.demand {
         // Whatever the answer, the snapshot has the workload or there is none to be had.
-        let wanted = Resource::Workload(address);
+        let wanted = OnDemandResource::Workload(address);
         let _ = demand.ask_by(&worker.timers, wanted).await;
     }
     let workload = worker.store.peek().workloads.get(&address).cloned();

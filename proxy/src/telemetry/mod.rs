@@ -11,23 +11,12 @@
 
 pub mod access_log;
 pub mod calls;
-pub mod counts;
-pub mod edge;
 pub mod escape;
-pub mod flags;
 pub mod format;
 pub mod record;
-pub mod registry;
-pub mod resource;
-pub mod splices;
 pub mod tap;
 
 pub use access_log::{Sinks, WorkerLogs};
 pub use calls::{Call, Calls, Telemetry};
-pub use edge::{Edge, Edges};
-pub use flags::ResponseFlags;
 pub use format::render;
 pub use record::{Headers, Record};
-pub use registry::Registry;
-pub use resource::{ClusterMetrics, ListenerMetrics, OpenConnection};
-pub use splices::SpliceMetrics;

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use super::flags::ResponseFlags;
 use crate::config::matcher::HeaderName;
+use crate::metrics::flags::ResponseFlags;
 
 /// Headers or trailers a format may ask for.
 pub trait Headers {

@@ -1,6 +1,6 @@
 //! What a listener accepts TLS with and a cluster dials TLS with.
 //!
-//! A context holds the settings, which never change, and [`Live`] places for certificate and
+//! A context holds the settings, which never change, and [`Rotating`] places for certificate and
 //! trust bundle, which do. The rustls configuration made of both is kept until one of them is
 //! replaced; then the next handshake makes a new one. The session cache and the ticket keys live
 //! in that configuration, so no session survives the bundle it was judged by. Connections that
@@ -18,8 +18,8 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion, version};
 
 use super::error::TlsError;
-use super::judged::Judged;
-use super::material::{Identity, Live, TrustBundle};
+use super::material::{Identity, Rotating, TrustBundle};
+use super::verified_chains::VerifiedChains;
 use super::verify::{PeerRole, PeerRules, Verifier};
 
 /// Sessions a client context remembers, over all its endpoints.
@@ -66,9 +66,9 @@ impl Default for Versions {
 /// Settings of a [`ServerContext`].
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
-    pub identity: Arc<Live<Identity>>,
+    pub identity: Arc<Rotating<Identity>>,
     /// Whom to believe; `None`: client certificates are not judged (and give no identity).
-    pub trust: Option<Arc<Live<TrustBundle>>>,
+    pub trust: Option<Arc<Rotating<TrustBundle>>>,
     pub rules: PeerRules,
     /// Turn clients without a certificate away. If false and there is a bundle, a certificate is
     /// asked for, and judged when one comes.
@@ -157,7 +157,7 @@ impl ServerContext {
                 trust: trust.clone(),
                 rules: self.rules.clone(),
                 mandatory: options.require_client_certificate,
-                judged: Judged::default(),
+                judged: VerifiedChains::default(),
             }))
         };
         let resolver = OneCertificate(identity.certified().clone());
@@ -189,10 +189,10 @@ impl fmt::Debug for ServerContext {
 #[derive(Clone, Debug)]
 pub struct ClientOptions {
     /// `None`: no client certificate is shown.
-    pub identity: Option<Arc<Live<Identity>>>,
+    pub identity: Option<Arc<Rotating<Identity>>>,
     /// Whom to believe; `None`: the server's certificate is not judged, as Envoy does without a
     /// validation context.
-    pub trust: Option<Arc<Live<TrustBundle>>>,
+    pub trust: Option<Arc<Rotating<TrustBundle>>>,
     pub rules: PeerRules,
     /// The name to ask for; `None`: no SNI.
     pub sni: Option<Box<str>>,
@@ -275,7 +275,7 @@ impl ClientContext {
                 trust: trust.clone(),
                 rules: self.rules.clone(),
                 mandatory: true,
-                judged: Judged::default(),
+                judged: VerifiedChains::default(),
             }));
         let mut config = match &identity {
             Some(identity) => {
@@ -306,7 +306,7 @@ impl fmt::Debug for ClientContext {
 const NO_IDENTITY: TlsError = TlsError::NotReady("no certificate yet");
 
 fn current_trust(
-    live: Option<&Arc<Live<TrustBundle>>>,
+    live: Option<&Arc<Rotating<TrustBundle>>>,
 ) -> Result<Option<Arc<TrustBundle>>, TlsError> {
     match live {
         // Configured but absent is not the same as not configured: fail closed.

@@ -20,14 +20,14 @@ use tokio::sync::Semaphore;
 use super::context::{ClientContext, ServerContext};
 use super::error::TlsError;
 use super::hello::{self, Parsed};
-use super::live::{Link, Registry, Verdict};
-use super::material::{Live, TrustBundle};
+use super::live::{PeerConnection, Registry, Verdict};
+use super::material::{Rotating, TrustBundle};
 use super::peers::Peers;
 use super::session::Session;
 use super::verify::{PeerRole, PeerRules};
 use super::wire::Wire;
 use super::{ConnectionInfo, TlsStream};
-use crate::buffer::Pool;
+use crate::dispatcher::buffer::Pool;
 use crate::socket;
 
 /// Handshake steps between two passes over the sockets: a millisecond or so.
@@ -74,7 +74,7 @@ impl Handshaker {
         let built = context.current()?;
         let session = UnbufferedServerConnection::new(built.config.clone());
         let session = Session::Server(session.map_err(TlsError::Setup)?);
-        let mut wire = Wire::new(Link::new(tcp), session, &self.pool);
+        let mut wire = Wire::new(PeerConnection::new(tcp), session, &self.pool);
         wire.incoming.preload(prefix)?;
         let sni = self.drive(&mut wire).await?;
         let judged_by = JudgedBy {
@@ -114,7 +114,7 @@ impl Handshaker {
             None => UnbufferedClientConnection::new(built.config.clone(), name),
         };
         let session = Session::Client(session.map_err(TlsError::Setup)?);
-        let mut wire = Wire::new(Link::new(tcp), session, &self.pool);
+        let mut wire = Wire::new(PeerConnection::new(tcp), session, &self.pool);
         self.drive(&mut wire).await?;
         let judged_by = JudgedBy {
             role: PeerRole::Server,
@@ -243,7 +243,7 @@ impl Handshaker {
 struct JudgedBy<'a> {
     role: PeerRole,
     trust: Option<&'a Arc<TrustBundle>>,
-    live: Option<&'a Arc<Live<TrustBundle>>>,
+    live: Option<&'a Arc<Rotating<TrustBundle>>>,
     rules: &'a Arc<PeerRules>,
 }
 

@@ -14,7 +14,7 @@ use rustls_pki_types::UnixTime;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use super::material::{Live, TrustBundle};
+use super::material::{Rotating, TrustBundle};
 use super::peers::PeerCertificate;
 use super::verify::{PeerRole, PeerRules, judge};
 
@@ -22,7 +22,7 @@ use super::verify::{PeerRole, PeerRules, judge};
 const PRUNE_FROM: usize = 64;
 
 /// The socket of a TLS connection and the verdict on its peer.
-pub(super) struct Link {
+pub(super) struct PeerConnection {
     pub(super) tcp: TcpStream,
     distrusted: Cell<bool>,
     verdict: RefCell<Option<Verdict>>,
@@ -33,15 +33,15 @@ pub(super) struct Verdict {
     pub(super) role: PeerRole,
     pub(super) peer: Arc<PeerCertificate>,
     pub(super) rules: Arc<PeerRules>,
-    pub(super) live: Arc<Live<TrustBundle>>,
+    pub(super) live: Arc<Rotating<TrustBundle>>,
     /// The bundle that last said yes.
     pub(super) trust: Arc<TrustBundle>,
     pub(super) began: UnixTime,
 }
 
-impl Link {
+impl PeerConnection {
     pub(super) fn new(tcp: TcpStream) -> Rc<Self> {
-        Rc::new(Link {
+        Rc::new(PeerConnection {
             tcp,
             distrusted: Cell::new(false),
             verdict: RefCell::new(None),
@@ -90,12 +90,12 @@ impl Link {
 /// This worker's judged connections.
 #[derive(Default)]
 pub(super) struct Registry {
-    links: RefCell<Vec<Weak<Link>>>,
+    links: RefCell<Vec<Weak<PeerConnection>>>,
     prune_at: Cell<usize>,
 }
 
 impl Registry {
-    pub(super) fn add(&self, link: &Rc<Link>, verdict: Verdict) {
+    pub(super) fn add(&self, link: &Rc<PeerConnection>, verdict: Verdict) {
         *link.verdict.borrow_mut() = Some(verdict);
         let mut links = self.links.borrow_mut();
         if links.len() >= self.prune_at.get().max(PRUNE_FROM) {

@@ -1,5 +1,5 @@
 //! What a TLS context is made of: an identity (chain and key) and a trust bundle, parsed and
-//! checked once, and [`Live`], the place where a newer one takes over without a restart.
+//! checked once, and [`Rotating`], the place where a newer one takes over without a restart.
 
 use std::fmt;
 use std::sync::Arc;
@@ -41,11 +41,11 @@ pub enum MaterialError {
 /// A value that is replaced while connections that began with the old one live on.
 ///
 /// Empty until the first value arrives (from SDS or a CSR); contexts refuse handshakes until then.
-pub struct Live<T>(ArcSwapOption<T>);
+pub struct Rotating<T>(ArcSwapOption<T>);
 
-impl<T> Live<T> {
+impl<T> Rotating<T> {
     pub fn new(first: Option<Arc<T>>) -> Arc<Self> {
-        Arc::new(Live(ArcSwapOption::new(first)))
+        Arc::new(Rotating(ArcSwapOption::new(first)))
     }
 
     pub fn set(&self, next: Arc<T>) {
@@ -65,7 +65,7 @@ impl<T> Live<T> {
     }
 }
 
-impl<T> fmt::Debug for Live<T> {
+impl<T> fmt::Debug for Rotating<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.load().is_some() {
             "Live(set)"
@@ -157,7 +157,7 @@ impl Identity {
 
 /// Whom this side believes: roots by trust domain, and revocation lists.
 ///
-/// A bundle is never changed; a newer one replaces it (see [`Live`]). The `Arc` that holds it is
+/// A bundle is never changed; a newer one replaces it (see [`Rotating`]). The `Arc` that holds it is
 /// its generation: sessions and verdicts belong to one bundle and do not outlive it.
 #[derive(Debug)]
 pub struct TrustBundle {

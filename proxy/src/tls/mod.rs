@@ -17,13 +17,13 @@ mod error;
 mod handshake;
 pub mod hello;
 mod identity;
-mod judged;
 mod live;
 mod material;
 mod peers;
 mod san;
 mod session;
 mod stream;
+mod verified_chains;
 mod verify;
 mod wire;
 
@@ -36,7 +36,7 @@ pub use context::{
 pub use error::{ConnectionLost, TlsError};
 pub use handshake::{Dial, Handshaker, STEPS_PER_PASS};
 pub use identity::{PeerIdentity, SpiffeError, SpiffeId};
-pub use material::{Identity, Live, MaterialError, TrustBundle};
+pub use material::{Identity, MaterialError, Rotating, TrustBundle};
 pub use peers::PeerCertificate;
 pub use san::SanMatch;
 pub use stream::TlsStream;

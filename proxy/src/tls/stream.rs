@@ -12,7 +12,7 @@ use super::error::ConnectionLost;
 use super::session::{MAX_FRAGMENT, Session, sealed_len};
 use super::wire::{Incoming, Outgoing, Wire};
 use super::{ConnectionInfo, TlsError};
-use crate::buffer::{Block, Pool, Size};
+use crate::dispatcher::buffer::{Block, Pool, Size};
 use crate::socket;
 
 /// Plaintext that one write takes at most: eight full records.

@@ -20,9 +20,10 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::identity::{SpiffeError, SpiffeId};
-use super::judged::{self, Judged};
 use super::material::{TrustBundle, time_from_unix};
 use super::san::SanMatch;
+use super::verified_chains;
+use super::verified_chains::VerifiedChains;
 
 /// Certificates a peer may send besides its leaf; more is an attack on the path builder.
 const DEFAULT_MAX_INTERMEDIATES: usize = 5;
@@ -269,7 +270,7 @@ pub(super) struct Verifier {
     pub(super) rules: Arc<PeerRules>,
     /// Servers: whether a client without a certificate is turned away.
     pub(super) mandatory: bool,
-    pub(super) judged: Judged,
+    pub(super) judged: VerifiedChains,
 }
 
 impl Verifier {
@@ -286,7 +287,7 @@ impl Verifier {
         if !trust.crls.is_empty() || intermediates.len() > self.rules.max_intermediates {
             return judge(trust, &self.rules, self.role, leaf, intermediates, now).map(drop);
         }
-        let digest = judged::digest(chain());
+        let digest = verified_chains::digest(chain());
         if !self.judged.knows(&digest, now) {
             judge(trust, &self.rules, self.role, leaf, intermediates, now)?;
             self.judged.remember(digest, chain());

@@ -12,9 +12,9 @@ use std::rc::Rc;
 use rustls::Error;
 use tokio::io::ReadBuf;
 
-use super::live::Link;
+use super::live::PeerConnection;
 use super::session::{Event, MAX_RECORD, Session};
-use crate::buffer::{Block, Pool, Size};
+use crate::dispatcher::buffer::{Block, Pool, Size};
 use crate::socket;
 
 /// Control records that may wait behind application data that the peer does not take.
@@ -96,7 +96,7 @@ impl Outgoing {
     }
 
     /// Sends what fits; `WouldBlock` when something is left.
-    pub(super) fn try_send(&mut self, link: &Link) -> io::Result<()> {
+    pub(super) fn try_send(&mut self, link: &PeerConnection) -> io::Result<()> {
         while let Some(block) = &self.block {
             self.start += socket::try_write(&link.tcp, &block[self.start..self.end])?;
             if self.start == self.end {
@@ -220,7 +220,7 @@ impl Incoming {
     }
 
     /// Reads from the socket behind the ciphertext. Only while there is no plaintext.
-    pub(super) fn receive(&mut self, link: &Link) -> io::Result<usize> {
+    pub(super) fn receive(&mut self, link: &PeerConnection) -> io::Result<usize> {
         let wanted = if self.bulk { Size::Bulk } else { Size::Small };
         let (start, end) = self.cipher;
         let held = end - start;
@@ -257,7 +257,7 @@ impl Incoming {
 
 /// Buffers and session of one connection.
 pub(super) struct Wire {
-    pub(super) link: Rc<Link>,
+    pub(super) link: Rc<PeerConnection>,
     pub(super) session: Session,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
@@ -268,7 +268,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(link: Rc<Link>, session: Session, pool: &Pool) -> Self {
+    pub(super) fn new(link: Rc<PeerConnection>, session: Session, pool: &Pool) -> Self {
         Wire {
             link,
             session,

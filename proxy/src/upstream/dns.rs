@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::endpoints::bind;
-use crate::config::cluster::{AddressFamily, Cluster, Discovery, DnsHost};
+use crate::config::cluster::{AddressFamily, Cluster, Discovery, LbEndpoint};
 
 /// Lookups at once.
 const CONCURRENT: usize = 4;
@@ -47,7 +47,7 @@ impl Resolver {
         else {
             return;
         };
-        let mut resolved: Vec<(SocketAddr, &DnsHost)> = Vec::new();
+        let mut resolved: Vec<(SocketAddr, &LbEndpoint)> = Vec::new();
         for host in hosts {
             let addresses = match self.lookup(host, *family).await {
                 Ok(addresses) => addresses,
@@ -69,7 +69,11 @@ impl Resolver {
         }
     }
 
-    async fn lookup(&self, host: &DnsHost, family: AddressFamily) -> io::Result<BTreeSet<IpAddr>> {
+    async fn lookup(
+        &self,
+        host: &LbEndpoint,
+        family: AddressFamily,
+    ) -> io::Result<BTreeSet<IpAddr>> {
         if let Ok(address) = host.host.parse::<IpAddr>() {
             return Ok(BTreeSet::from([address]));
         }

@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::host::HostState;
-use crate::config::cluster::{Cluster, DnsHost};
+use crate::config::cluster::{Cluster, LbEndpoint};
 use crate::config::endpoint::{Endpoint, EndpointSet, Priority};
 
 /// Endpoints for `cluster`: transports chosen, state carried over from `before` by address.
 pub fn bind<'h>(
     cluster: &Cluster,
-    hosts: impl IntoIterator<Item = (SocketAddr, &'h DnsHost)>,
+    hosts: impl IntoIterator<Item = (SocketAddr, &'h LbEndpoint)>,
     before: &EndpointSet,
 ) -> Vec<Priority> {
     let known: HashMap<SocketAddr, &Arc<Endpoint>> = before

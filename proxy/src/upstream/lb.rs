@@ -35,7 +35,7 @@ struct Group {
 
 /// State of a cluster's balancing that outlives its endpoint sets.
 #[derive(Debug, Default)]
-pub struct Turn(AtomicU64);
+pub struct RoundRobinCursor(AtomicU64);
 
 /// What was picked.
 #[derive(Clone)]
@@ -152,7 +152,7 @@ impl Balance {
     pub fn pick(
         &self,
         policy: LbPolicy,
-        turn: &Turn,
+        turn: &RoundRobinCursor,
         exclude: &[SocketAddr],
         random: &mut fastrand::Rng,
     ) -> Option<Choice> {
@@ -212,7 +212,12 @@ impl Group {
     }
 
     /// An index; `None`: the group is empty.
-    fn draw(&self, policy: LbPolicy, turn: &Turn, random: &mut fastrand::Rng) -> Option<usize> {
+    fn draw(
+        &self,
+        policy: LbPolicy,
+        turn: &RoundRobinCursor,
+        random: &mut fastrand::Rng,
+    ) -> Option<usize> {
         let count = self.endpoints.len();
         if count < 2 {
             return count.checked_sub(1);
@@ -252,7 +257,7 @@ impl Group {
 
     /// The next in turn. With weights, every point of a round of their sum comes exactly once, so
     /// that shares are exact; [`step`] says in which order.
-    fn next(&self, turn: &Turn) -> usize {
+    fn next(&self, turn: &RoundRobinCursor) -> usize {
         let count = turn.0.fetch_add(1, Relaxed);
         let Some(&total) = self.weights.last() else {
             // The remainder fits: it is below a length.

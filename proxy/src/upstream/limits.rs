@@ -42,7 +42,7 @@ impl Default for Thresholds {
 
 /// Limits of one cluster with what is in flight. Carried over while the cluster's name stays.
 #[derive(Debug, Default)]
-pub struct Limits {
+pub struct CircuitBreakers {
     thresholds: ArcSwap<Thresholds>,
     in_flight: [AtomicU32; 4],
 }
@@ -58,11 +58,11 @@ enum Kind {
 /// The right to one connection, pending request, request or retry.
 #[derive(Debug)]
 pub struct Permit {
-    limits: Arc<Limits>,
+    limits: Arc<CircuitBreakers>,
     kind: Kind,
 }
 
-impl Limits {
+impl CircuitBreakers {
     pub fn new(thresholds: Thresholds) -> Arc<Self> {
         Arc::new(Self {
             thresholds: ArcSwap::from_pointee(thresholds),
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn the_breaker_opens_at_its_bound_and_closes_when_a_permit_returns() {
-        let limits = Limits::new(Thresholds {
+        let limits = CircuitBreakers::new(Thresholds {
             requests: 2,
             ..Thresholds::default()
         });
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn new_bounds_keep_what_is_in_flight() {
-        let limits = Limits::new(Thresholds::default());
+        let limits = CircuitBreakers::new(Thresholds::default());
         let _permit = limits.try_connection();
         limits.set_thresholds(Thresholds {
             connections: 1,
@@ -185,7 +185,7 @@ mod tests {
         fn a_budget_never_allows_more_than_its_share(
             active in 0u32..400, percent in 0.0f64..100.0, min in 0u32..10, asked in 0usize..500,
         ) {
-            let limits = Limits::new(Thresholds {
+            let limits = CircuitBreakers::new(Thresholds {
                 retries: Retries::Budget { percent, min },
                 ..Thresholds::default()
             });

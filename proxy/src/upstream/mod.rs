@@ -7,7 +7,6 @@
 //! - `connect`: dialling; `pool`: connections kept per worker
 //! - `chores`: what is done from time to time on the control thread; `dns`: names resolved
 
-pub mod chores;
 pub mod cluster;
 pub mod connect;
 pub mod dns;
@@ -15,5 +14,5 @@ pub mod endpoints;
 pub mod host;
 pub mod lb;
 pub mod limits;
+pub mod maintenance;
 pub mod outlier;
-pub mod pool;

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use prost::Message;
 use xds_proto::anyam::dns::v1::Name;
 
-use super::cache::{Cache, Change, Judge, Judged, Now, Outcome};
+use super::cache::{Cache, Change, Now, Outcome, Validate, Validated};
 use super::client::Apply;
-use super::kind::{Key, Kind};
-use crate::config::Store;
+use super::resource_type::{Key, ResourceType};
 use crate::config::compile::{Compiled, Compiler, References, Step};
-use crate::config::demand::{Answer, Resource, Wanted};
+use crate::config::demand::{OnDemandRequest, OnDemandResource, OnDemandResponse};
 use crate::config::listener::Cidr;
+use crate::snapshot::Store;
 
 /// An on-demand resource unused for so long is let go.
 const IDLE: Duration = Duration::from_secs(1800);
@@ -30,7 +30,7 @@ pub struct Egress {
 }
 
 /// A resource that was judged good.
-pub enum Good {
+pub enum Accepted {
     Compiled(Compiled),
     Name(Vec<IpAddr>, Duration),
 }
@@ -58,13 +58,13 @@ pub(crate) fn keys(references: References) -> Vec<Key> {
         secrets,
         patience: _,
     } = references;
-    let of = |kind: Kind, names: std::collections::BTreeSet<crate::config::Name>| {
+    let of = |kind: ResourceType, names: std::collections::BTreeSet<crate::config::Name>| {
         names.into_iter().map(move |name| Key::new(kind, &*name))
     };
-    of(Kind::Route, routes)
-        .chain(of(Kind::Cluster, clusters))
-        .chain(of(Kind::Endpoint, endpoints))
-        .chain(of(Kind::Secret, secrets))
+    of(ResourceType::Route, routes)
+        .chain(of(ResourceType::Cluster, clusters))
+        .chain(of(ResourceType::Endpoint, endpoints))
+        .chain(of(ResourceType::Secret, secrets))
         .collect()
 }
 
@@ -87,7 +87,12 @@ impl Applier {
         }
     }
 
-    fn compile(&self, kind: Kind, name: &str, body: &Bytes) -> Result<Judged<Good>, String> {
+    fn compile(
+        &self,
+        kind: ResourceType,
+        name: &str,
+        body: &Bytes,
+    ) -> Result<Validated<Accepted>, String> {
         let compiled = self
             .compiler
             .compile(kind.type_url(), body, &self.store.load())
@@ -97,7 +102,7 @@ impl Applier {
         let mut refs = keys(references);
         // What the bootstrap brings is not the stream's to bring.
         refs.retain(|key| !self.statics.contains(key));
-        Ok(Judged {
+        Ok(Validated {
             name: match &compiled {
                 // A workload has as many names as addresses; it was asked for by one of them.
                 Compiled::Workload(_, addresses, _) if answers_to(name, addresses) => {
@@ -107,31 +112,31 @@ impl Applier {
             },
             refs,
             patience,
-            value: Good::Compiled(compiled),
+            value: Accepted::Compiled(compiled),
         })
     }
 
     /// An address of the mesh must not be taken for one outside of it.
-    fn unknown_listener(&self, address: IpAddr, outcome: Outcome) -> Answer {
+    fn unknown_listener(&self, address: IpAddr, outcome: Outcome) -> OnDemandResponse {
         let in_mesh = self.egress.mesh.iter().any(|range| range.contains(address));
         match outcome {
-            _ if in_mesh || !self.egress.passthrough => Answer::Unavailable,
-            Outcome::Absent => Answer::Absent,
+            _ if in_mesh || !self.egress.passthrough => OnDemandResponse::Unavailable,
+            Outcome::Absent => OnDemandResponse::Absent,
             // Only where the mesh's ranges are known can an address be told to be outside.
-            _ if self.egress.mesh.is_empty() => Answer::Unavailable,
-            _ => Answer::Absent,
+            _ if self.egress.mesh.is_empty() => OnDemandResponse::Unavailable,
+            _ => OnDemandResponse::Absent,
         }
     }
 
     /// The steps of one change.
-    fn step(&mut self, change: Change<Good>) -> Option<Step> {
+    fn step(&mut self, change: Change<Accepted>) -> Option<Step> {
         match change {
-            Change::Upsert(_, Good::Compiled(compiled)) => Some(Step::Set(compiled)),
-            Change::Upsert(key, Good::Name(addresses, ttl)) => {
+            Change::Upsert(_, Accepted::Compiled(compiled)) => Some(Step::Set(compiled)),
+            Change::Upsert(key, Accepted::Name(addresses, ttl)) => {
                 self.names.insert(key.name, (addresses, ttl));
                 None
             }
-            Change::Remove(key) if key.kind == Kind::Name => {
+            Change::Remove(key) if key.kind == ResourceType::Name => {
                 self.names.remove(&key.name);
                 None
             }
@@ -148,7 +153,7 @@ fn answers_to(name: &str, addresses: &[IpAddr]) -> bool {
 }
 
 /// anyam.dns.v1.Name.
-fn judge_name(body: &Bytes) -> Result<Judged<Good>, String> {
+fn judge_name(body: &Bytes) -> Result<Validated<Accepted>, String> {
     let message = Name::decode(body.clone()).map_err(|error| format!("not a Name: {error}"))?;
     let mut addresses = Vec::with_capacity(message.addresses.len());
     for (index, text) in message.addresses.iter().enumerate() {
@@ -156,20 +161,25 @@ fn judge_name(body: &Bytes) -> Result<Judged<Good>, String> {
         addresses.push(address.map_err(|_| format!("addresses[{index}]: not an IP address"))?);
     }
     let ttl = Duration::from_secs(message.ttl_seconds.into());
-    Ok(Judged {
+    Ok(Validated {
         name: message.host,
-        value: Good::Name(addresses, ttl),
+        value: Accepted::Name(addresses, ttl),
         refs: Vec::new(),
         patience: None,
     })
 }
 
-impl Judge for Applier {
-    type Value = Good;
+impl Validate for Applier {
+    type Value = Accepted;
 
-    fn judge(&mut self, kind: Kind, name: &str, body: &Bytes) -> Result<Judged<Good>, String> {
+    fn judge(
+        &mut self,
+        kind: ResourceType,
+        name: &str,
+        body: &Bytes,
+    ) -> Result<Validated<Accepted>, String> {
         let judged = match kind {
-            Kind::Name => judge_name(body),
+            ResourceType::Name => judge_name(body),
             kind => self.compile(kind, name, body),
         }?;
         if self.statics.contains(&Key::new(kind, judged.name.as_str())) {
@@ -189,7 +199,7 @@ impl Apply for Applier {
         self.store.settled().await;
     }
 
-    fn publish(&mut self, changes: Vec<Change<Good>>) -> bool {
+    fn publish(&mut self, changes: Vec<Change<Accepted>>) -> bool {
         let steps: Vec<Step> = changes
             .into_iter()
             .filter_map(|change| self.step(change))
@@ -201,39 +211,45 @@ impl Apply for Applier {
         listeners
     }
 
-    fn key(&self, wanted: &Wanted) -> Key {
+    fn key(&self, wanted: &OnDemandRequest) -> Key {
         match &wanted.what {
-            Resource::Listener(address) => Key::new(Kind::Listener, format!("outbound/{address}")),
-            Resource::Workload(address) => Key::new(Kind::Workload, address.to_string()),
-            Resource::Name(name) => Key::new(Kind::Name, name.as_str()),
+            OnDemandResource::Listener(address) => {
+                Key::new(ResourceType::Listener, format!("outbound/{address}"))
+            }
+            OnDemandResource::Workload(address) => {
+                Key::new(ResourceType::Workload, address.to_string())
+            }
+            OnDemandResource::Name(name) => Key::new(ResourceType::Name, name.as_str()),
         }
     }
 
-    fn answer(&self, wanted: Wanted, outcome: Outcome) {
+    fn answer(&self, wanted: OnDemandRequest, outcome: Outcome) {
         let answer = match (&wanted.what, outcome) {
-            (Resource::Name(name), Outcome::Found) => match self.names.get(name) {
-                Some((addresses, ttl)) => Answer::Addresses {
+            (OnDemandResource::Name(name), Outcome::Found) => match self.names.get(name) {
+                Some((addresses, ttl)) => OnDemandResponse::Addresses {
                     addresses: addresses.clone(),
                     ttl: *ttl,
                 },
-                None => Answer::Absent,
+                None => OnDemandResponse::Absent,
             },
-            (_, Outcome::Found) => Answer::Found,
-            (Resource::Listener(address), outcome) => self.unknown_listener(address.ip(), outcome),
-            (_, Outcome::Absent) => Answer::Absent,
-            (_, Outcome::Unavailable) => Answer::Unavailable,
+            (_, Outcome::Found) => OnDemandResponse::Found,
+            (OnDemandResource::Listener(address), outcome) => {
+                self.unknown_listener(address.ip(), outcome)
+            }
+            (_, Outcome::Absent) => OnDemandResponse::Absent,
+            (_, Outcome::Unavailable) => OnDemandResponse::Unavailable,
         };
         // The connection that asked may be gone.
         let _ = wanted.answer.send(answer);
     }
 
-    fn idle(&mut self, cache: &Cache<Good>, now: Now) -> Vec<Key> {
+    fn idle(&mut self, cache: &Cache<Accepted>, now: Now) -> Vec<Key> {
         let Some(before) = now.instant.checked_sub(IDLE) else {
             return Vec::new();
         };
-        let mut idle = cache.idle_on_demand(Kind::Name, before);
-        idle.extend(cache.idle_on_demand(Kind::Workload, before));
-        let listeners = cache.idle_on_demand(Kind::Listener, before);
+        let mut idle = cache.idle_on_demand(ResourceType::Name, before);
+        idle.extend(cache.idle_on_demand(ResourceType::Workload, before));
+        let listeners = cache.idle_on_demand(ResourceType::Listener, before);
         self.usage.retain(|key, _| listeners.contains(key));
         let snapshot = self.store.load();
         for key in listeners {

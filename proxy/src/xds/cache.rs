@@ -32,8 +32,8 @@ use bytes::Bytes;
 
 use self::entry::Entry;
 use self::stream::Streams;
-use super::kind::{Key, Kind};
-use super::message::{Protocol, Request, Response};
+use super::message::{ProtocolVariant, Request, Response};
+use super::resource_type::{Key, ResourceType};
 
 pub use self::demand::Outcome;
 pub use self::entry::Status;
@@ -51,7 +51,7 @@ pub enum Mode {
 
 #[derive(Clone, Debug)]
 pub struct Config {
-    pub protocol: Protocol,
+    pub protocol: ProtocolVariant,
     pub clusters: Mode,
     pub listeners: Mode,
     /// Subscribed to from the start and for ever.
@@ -74,7 +74,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Config {
-            protocol: Protocol::Delta,
+            protocol: ProtocolVariant::Delta,
             clusters: Mode::Wildcard,
             listeners: Mode::Wildcard,
             roots: Vec::new(),
@@ -90,7 +90,7 @@ impl Default for Config {
 
 /// What the compiler makes of a resource.
 #[derive(Clone, Debug)]
-pub struct Judged<T> {
+pub struct Validated<T> {
     /// The name inside the resource.
     pub name: String,
     pub value: T,
@@ -102,17 +102,17 @@ pub struct Judged<T> {
 
 /// Judges resources: the compiler, or a test's stand-in. `name`: what the wrapper calls it; empty
 /// without a wrapper.
-pub trait Judge {
+pub trait Validate {
     type Value;
 
     /// # Errors
     /// Field path and what is wrong there.
     fn judge(
         &mut self,
-        kind: Kind,
+        kind: ResourceType,
         name: &str,
         body: &Bytes,
-    ) -> Result<Judged<Self::Value>, String>;
+    ) -> Result<Validated<Self::Value>, String>;
 }
 
 /// A step towards the next snapshot. Steps are in an order in which each leaves a working state.
@@ -144,9 +144,9 @@ pub struct Cache<T> {
     config: Config,
     entries: HashMap<Key, Entry<T>>,
     /// By kind, how many resources are in force or pending.
-    held: HashMap<Kind, usize>,
+    held: HashMap<ResourceType, usize>,
     /// By kind, how many the data path asked for.
-    on_demand: HashMap<Kind, usize>,
+    on_demand: HashMap<ResourceType, usize>,
     /// Who refers to a key, in force or pending.
     dependants: HashMap<Key, HashSet<Key>>,
     streams: Streams,
@@ -196,7 +196,7 @@ impl<T> Cache<T> {
     pub fn connected(&mut self, now: Now) {
         self.disconnected = None;
         self.outbox.clear();
-        let held = |kind: Kind| {
+        let held = |kind: ResourceType| {
             let entries = self.entries.iter();
             let mut versions: Vec<(String, String)> = entries
                 .filter(|(key, _)| key.kind == kind)
@@ -229,7 +229,7 @@ impl<T> Cache<T> {
     }
 
     /// A response came.
-    pub fn receive<J: Judge<Value = T>>(&mut self, response: Response, judge: &mut J, now: Now) {
+    pub fn receive<J: Validate<Value = T>>(&mut self, response: Response, judge: &mut J, now: Now) {
         self.last_received = Some(now.time);
         match response {
             Response::Delta(response) => self.receive_delta(response, judge, now),
@@ -283,8 +283,8 @@ impl<T> Cache<T> {
             return true;
         }
         let kinds = [
-            (Kind::Cluster, self.config.clusters),
-            (Kind::Listener, self.config.listeners),
+            (ResourceType::Cluster, self.config.clusters),
+            (ResourceType::Listener, self.config.listeners),
         ];
         let listed = kinds
             .iter()
@@ -302,13 +302,13 @@ impl<T> Cache<T> {
     }
 
     /// Of one type: the version last accepted (state-of-the-world) or told by the server (delta).
-    pub fn type_version(&self, kind: Kind) -> &str {
+    pub fn type_version(&self, kind: ResourceType) -> &str {
         self.streams.version(kind)
     }
 
     /// The last rejected response of any type, until an accepted one of its type replaced it.
     pub fn rejected(&self) -> Option<&str> {
-        Kind::ALL
+        ResourceType::ALL
             .into_iter()
             .find_map(|kind| self.streams.rejected(kind))
     }
@@ -317,10 +317,10 @@ impl<T> Cache<T> {
         self.last_received
     }
 
-    fn mode(&self, kind: Kind) -> Mode {
+    fn mode(&self, kind: ResourceType) -> Mode {
         match kind {
-            Kind::Cluster => self.config.clusters,
-            Kind::Listener => self.config.listeners,
+            ResourceType::Cluster => self.config.clusters,
+            ResourceType::Listener => self.config.listeners,
             _ => Mode::Named,
         }
     }

@@ -14,14 +14,14 @@ use tonic::Status;
 use xds_proto::envoy::config::core::v3::Node;
 
 use super::backoff::Backoff;
-use super::cache::{Cache, Change, Config, Judge, Now, Outcome};
+use super::cache::{Cache, Change, Config, Now, Outcome, Validate};
 use super::channel::{ChannelError, Target};
 use super::handle::Query;
 pub use super::handle::{DumpedResource, Handle, State};
-use super::kind::{Key, Kind};
-use super::message::{Protocol, Request, Response};
+use super::message::{ProtocolVariant, Request, Response};
+use super::resource_type::{Key, ResourceType};
 use super::stream::{Ads, Incoming, open_delta, open_sotw};
-use crate::config::demand::Wanted;
+use crate::config::demand::OnDemandRequest;
 
 /// Largest message taken from the server, bytes.
 const MAX_MESSAGE: usize = 64 << 20;
@@ -33,7 +33,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(60);
 
 /// What is done with judged resources.
-pub trait Apply: Judge {
+pub trait Apply: Validate {
     /// The first configuration is in force, or was waited for long enough: what was held back for
     /// its sake is published. True: there was something.
     fn initialised(&mut self) -> bool;
@@ -46,10 +46,10 @@ pub trait Apply: Judge {
     fn publish(&mut self, changes: Vec<Change<Self::Value>>) -> bool;
 
     /// Which resource a want is about.
-    fn key(&self, wanted: &Wanted) -> Key;
+    fn key(&self, wanted: &OnDemandRequest) -> Key;
 
     /// Answers a want; what was published is visible already.
-    fn answer(&self, wanted: Wanted, outcome: Outcome);
+    fn answer(&self, wanted: OnDemandRequest, outcome: Outcome);
 
     /// On-demand resources that nobody has used for long.
     fn idle(&mut self, cache: &Cache<Self::Value>, now: Now) -> Vec<Key>;
@@ -61,9 +61,9 @@ pub struct Client<A: Apply> {
     apply: A,
     target: Target,
     node: Node,
-    protocol: Protocol,
-    wants: Option<mpsc::Receiver<Wanted>>,
-    waiting: HashMap<Key, Vec<Wanted>>,
+    protocol: ProtocolVariant,
+    wants: Option<mpsc::Receiver<OnDemandRequest>>,
+    waiting: HashMap<Key, Vec<OnDemandRequest>>,
     queries: mpsc::Receiver<Query>,
     state: watch::Sender<State>,
     link: Link,
@@ -102,19 +102,19 @@ enum Event {
     Connected(Result<tonic::transport::Channel, ChannelError>),
     Opened(Result<Incoming, Status>),
     Received(Option<Result<Response, Status>>),
-    Wanted(Option<Wanted>),
+    Wanted(Option<OnDemandRequest>),
     Query(Option<Query>),
     Time,
 }
 
 impl<A: Apply> Client<A> {
-    /// `wants`: the other end of the data path's [`crate::config::demand::Demand`].
+    /// `wants`: the other end of the data path's [`crate::config::demand::OnDemandClient`].
     pub fn new(
         config: Config,
         apply: A,
         target: Target,
         node: Node,
-        wants: Option<mpsc::Receiver<Wanted>>,
+        wants: Option<mpsc::Receiver<OnDemandRequest>>,
     ) -> (Self, Handle) {
         let now = Now::read();
         let (sender, queries) = mpsc::channel(16);
@@ -228,8 +228,8 @@ impl<A: Apply> Client<A> {
             .max_encoding_message_size(usize::MAX);
         let node = Some(self.node.clone());
         let opening: Opening = match self.protocol {
-            Protocol::Delta => Box::pin(open_delta(client, requests, node)),
-            Protocol::Sotw => Box::pin(open_sotw(client, requests, node)),
+            ProtocolVariant::Delta => Box::pin(open_delta(client, requests, node)),
+            ProtocolVariant::Sotw => Box::pin(open_sotw(client, requests, node)),
         };
         // Before the server's headers: many send them only with their first response.
         self.cache.connected(Now::read());
@@ -269,7 +269,7 @@ impl<A: Apply> Client<A> {
         self.report(Some(why));
     }
 
-    fn want(&mut self, wanted: Wanted) {
+    fn want(&mut self, wanted: OnDemandRequest) {
         let key = self.apply.key(&wanted);
         match self.cache.want(&key, Now::read()) {
             // What is in force may not be published yet: the loop does that before it answers.
@@ -335,8 +335,8 @@ impl<A: Apply> Client<A> {
         });
     }
 
-    fn versions(&self) -> BTreeMap<Kind, (String, u32)> {
-        let mut sums: BTreeMap<Kind, (u64, u32)> = BTreeMap::new();
+    fn versions(&self) -> BTreeMap<ResourceType, (String, u32)> {
+        let mut sums: BTreeMap<ResourceType, (u64, u32)> = BTreeMap::new();
         for (key, status) in self.cache.resources() {
             if let Some((version, ..)) = status.active {
                 let sum = sums.entry(key.kind).or_default();
@@ -345,7 +345,7 @@ impl<A: Apply> Client<A> {
                 sum.1 += 1;
             }
         }
-        let version = |kind: Kind, sum: u64| match self.cache.type_version(kind) {
+        let version = |kind: ResourceType, sum: u64| match self.cache.type_version(kind) {
             "" => format!("{sum:016x}"),
             told => told.to_owned(),
         };

@@ -14,18 +14,23 @@ use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_serve
 use xds_proto::google::protobuf::Any;
 
 use super::*;
-use crate::config::demand::{Answer, Demand, Resource};
-use crate::xds::cache::{Judged, Mode};
+use crate::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
+use crate::xds::cache::{Mode, Validated};
 
 /// Takes any body that is text; publishes into a channel.
 struct Recorder(mpsc::UnboundedSender<Vec<Change<String>>>);
 
-impl Judge for Recorder {
+impl Validate for Recorder {
     type Value = String;
 
-    fn judge(&mut self, _: Kind, name: &str, body: &Bytes) -> Result<Judged<String>, String> {
+    fn judge(
+        &mut self,
+        _: ResourceType,
+        name: &str,
+        body: &Bytes,
+    ) -> Result<Validated<String>, String> {
         let text = std::str::from_utf8(body).map_err(|_| "field: not text".to_owned())?;
-        Ok(Judged {
+        Ok(Validated {
             name: name.to_owned(),
             value: text.to_owned(),
             refs: Vec::new(),
@@ -46,18 +51,18 @@ impl Apply for Recorder {
         true
     }
 
-    fn key(&self, wanted: &Wanted) -> Key {
+    fn key(&self, wanted: &OnDemandRequest) -> Key {
         match &wanted.what {
-            Resource::Name(name) => Key::new(Kind::Listener, name.as_str()),
+            OnDemandResource::Name(name) => Key::new(ResourceType::Listener, name.as_str()),
             other => panic!("{other:?}"),
         }
     }
 
-    fn answer(&self, wanted: Wanted, outcome: Outcome) {
+    fn answer(&self, wanted: OnDemandRequest, outcome: Outcome) {
         let _ = wanted.answer.send(match outcome {
-            Outcome::Found => Answer::Found,
-            Outcome::Absent => Answer::Absent,
-            Outcome::Unavailable => Answer::Unavailable,
+            Outcome::Found => OnDemandResponse::Found,
+            Outcome::Absent => OnDemandResponse::Absent,
+            Outcome::Unavailable => OnDemandResponse::Unavailable,
         });
     }
 
@@ -106,7 +111,7 @@ impl AggregatedDiscoveryService for Server {
 struct Rig {
     streams: mpsc::UnboundedReceiver<Accepted>,
     changes: mpsc::UnboundedReceiver<Vec<Change<String>>>,
-    demand: Demand,
+    demand: OnDemandClient,
     handle: Handle,
 }
 
@@ -123,11 +128,11 @@ async fn start() -> Rig {
     let config = Config {
         listeners: Mode::Named,
         clusters: Mode::Named,
-        roots: vec![Key::new(Kind::Listener, "inbound")],
+        roots: vec![Key::new(ResourceType::Listener, "inbound")],
         ..Config::default()
     };
     let (recorded, changes) = mpsc::unbounded_channel();
-    let (demand, wants) = Demand::new(8, Duration::from_secs(20));
+    let (demand, wants) = OnDemandClient::new(8, Duration::from_secs(20));
     let node = Node {
         id: "node-1".into(),
         ..Node::default()
@@ -153,13 +158,13 @@ impl Accepted {
             name: name.into(),
             version: "1".into(),
             resource: Some(Any {
-                type_url: Kind::Listener.type_url().into(),
+                type_url: ResourceType::Listener.type_url().into(),
                 value: body.to_vec(),
             }),
             ..Default::default()
         };
         self.reply(pb::DeltaDiscoveryResponse {
-            type_url: Kind::Listener.type_url().into(),
+            type_url: ResourceType::Listener.type_url().into(),
             nonce: nonce.into(),
             resources: vec![resource],
             ..Default::default()
@@ -173,7 +178,7 @@ impl Accepted {
 
 fn upsert(name: &str, body: &str) -> Vec<Change<String>> {
     vec![Change::Upsert(
-        Key::new(Kind::Listener, name),
+        Key::new(ResourceType::Listener, name),
         body.to_owned(),
     )]
 }
@@ -234,22 +239,22 @@ async fn wants_are_asked_for_and_answered_after_publishing() {
     let mut stream = rig.streams.recv().await.unwrap();
     stream.next().await;
     let demand = rig.demand.clone();
-    let asking = tokio::spawn(async move { demand.ask(Resource::Name("x".into())).await });
+    let asking = tokio::spawn(async move { demand.ask(OnDemandResource::Name("x".into())).await });
     assert_eq!(stream.next().await.resource_names_subscribe, ["x"]);
     stream.send("n1", "x", b"body");
-    assert_eq!(asking.await.unwrap(), Answer::Found);
+    assert_eq!(asking.await.unwrap(), OnDemandResponse::Found);
     assert_eq!(rig.changes.try_recv().unwrap(), upsert("x", "body"));
 
     let demand = rig.demand.clone();
-    let asking = tokio::spawn(async move { demand.ask(Resource::Name("y".into())).await });
+    let asking = tokio::spawn(async move { demand.ask(OnDemandResource::Name("y".into())).await });
     while stream.next().await.resource_names_subscribe != ["y"] {}
     stream.reply(pb::DeltaDiscoveryResponse {
-        type_url: Kind::Listener.type_url().into(),
+        type_url: ResourceType::Listener.type_url().into(),
         nonce: "n2".into(),
         removed_resources: vec!["y".into()],
         ..Default::default()
     });
-    assert_eq!(asking.await.unwrap(), Answer::Absent);
+    assert_eq!(asking.await.unwrap(), OnDemandResponse::Absent);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use xds_proto::envoy::service::discovery::v3 as pb;
 use xds_proto::google::{protobuf::Any, rpc::Status};
 
 use super::message::{DeltaRequest, DeltaResponse, Resource, SotwRequest, SotwResponse};
-use crate::xds::kind::Kind;
+use crate::xds::resource_type::ResourceType;
 
 /// gRPC's INVALID_ARGUMENT: what a NACK says.
 const INVALID_ARGUMENT: i32 = 3;
@@ -107,7 +107,7 @@ fn wrapped(resource: pb::Resource) -> Resource {
 }
 
 /// The `Any` of a resource in force, for dumps.
-pub fn any(kind: Kind, body: &Bytes) -> Any {
+pub fn any(kind: ResourceType, body: &Bytes) -> Any {
     Any {
         type_url: kind.type_url().to_owned(),
         value: body.to_vec(),

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::kind::{Key, Kind};
+use super::resource_type::{Key, ResourceType};
 
 /// Questions of admin and inspect.
 pub(super) enum Query {
@@ -35,7 +35,7 @@ pub struct State {
     pub rejected: Option<String>,
     /// Of each type: how many are in force, and their version: the server's for the whole type,
     /// or a digest of the versions of all resources.
-    pub versions: BTreeMap<Kind, (String, u32)>,
+    pub versions: BTreeMap<ResourceType, (String, u32)>,
     /// Why there is no stream.
     pub error: Option<String>,
 }

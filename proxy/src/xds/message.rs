@@ -3,11 +3,11 @@
 
 use bytes::Bytes;
 
-use super::kind::Kind;
+use super::resource_type::ResourceType;
 
 /// Incremental or state-of-the-world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub enum ProtocolVariant {
     Delta,
     Sotw,
 }
@@ -20,7 +20,7 @@ pub enum Request {
 }
 
 impl Request {
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> ResourceType {
         match self {
             Request::Delta(request) => request.kind,
             Request::Sotw(request) => request.kind,
@@ -30,7 +30,7 @@ impl Request {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeltaRequest {
-    pub kind: Kind,
+    pub kind: ResourceType,
     pub subscribe: Vec<String>,
     pub unsubscribe: Vec<String>,
     /// Name and version of what is held already; only in the first request of a type on a stream.
@@ -43,7 +43,7 @@ pub struct DeltaRequest {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SotwRequest {
-    pub kind: Kind,
+    pub kind: ResourceType,
     /// The last version that was accepted; empty before the first.
     pub version: String,
     /// Every name of interest; empty: all there are.

@@ -14,6 +14,6 @@ pub mod channel;
 pub mod client;
 pub mod codec;
 mod handle;
-pub mod kind;
 pub mod message;
+pub mod resource_type;
 mod stream;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use anyam_proxy::config::cluster::Protocol;
+use anyam_proxy::config::cluster::UpstreamProtocol;
 use bytes::Bytes;
 use http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -71,7 +71,7 @@ async fn numbered() -> std::net::SocketAddr {
 async fn a_shared_upstream_connection_past_its_time_takes_no_new_stream() {
     let upstream = numbered().await;
     let short = Setup::new(upstream)
-        .speaking(Protocol::Http2)
+        .speaking(UpstreamProtocol::Http2)
         .with(|setup| {
             setup.adjust =
                 |cluster| cluster.max_connection_duration = Some(Duration::from_nanos(1));
@@ -105,7 +105,7 @@ async fn no_more_streams_share_a_connection_than_the_cluster_says() {
     })
     .await;
     let one = Setup::new(upstream)
-        .speaking(Protocol::Http2)
+        .speaking(UpstreamProtocol::Http2)
         .with(|setup| setup.adjust = |cluster| cluster.http2.max_concurrent_streams = 1);
     let proxy = Proxy::start(one);
     let mut clients = Vec::new();
@@ -214,7 +214,7 @@ async fn a_stream_outlives_the_chain_it_came_by() {
     .await;
     let setup = |upstream| {
         Setup::new(upstream)
-            .speaking(Protocol::Http2)
+            .speaking(UpstreamProtocol::Http2)
             .with(|setup| setup.manager.drain_timeout = Duration::from_millis(20))
     };
     let proxy = Proxy::start(setup(upstream));

@@ -6,27 +6,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyam_proxy::config::cluster::{
-    Cluster, Discovery, LbPolicy, Protocol, Transport, TransportMatch, UpstreamHttp1,
+    Cluster, Discovery, LbPolicy, Transport, TransportMatch, UpstreamHttp1, UpstreamProtocol,
 };
 use anyam_proxy::config::endpoint::{Endpoint, EndpointSet, HealthStatus, Priority};
-use anyam_proxy::config::http::HttpManager;
+use anyam_proxy::config::http::HttpConnectionManager;
 use anyam_proxy::config::listener::{
-    ChainMatch, Direction, FilterChain, Inspect, Listener, ListenerDef, Terminal,
+    ChainMatch, Direction, FilterChain, Listener, ListenerDef, ListenerFilters, TerminalFilter,
 };
 use anyam_proxy::config::policy::Rbac;
 use anyam_proxy::config::route::{
-    Action, Forward, HeaderEdits, PathMatch, Route, RouteConfig, RouteTable, VirtualHost,
+    Action, HeaderEdits, PathMatch, Route, RouteAction, RouteConfig, RouteTable, VirtualHost,
 };
-use anyam_proxy::config::snapshot::{Link, RouteLink};
-use anyam_proxy::config::{Snapshot, Store};
-use anyam_proxy::http::serve::{self, Connection};
+use anyam_proxy::dispatcher::timer::Alarm;
+use anyam_proxy::http::connection::serve;
+use anyam_proxy::http::connection::serve::HttpConnection;
+use anyam_proxy::metrics::OpenConnection;
+use anyam_proxy::metrics::Registry;
+use anyam_proxy::metrics::resource::{ClusterFamilies, ListenerFamilies};
+use anyam_proxy::snapshot::{Link, RouteLink};
+use anyam_proxy::snapshot::{Snapshot, Store};
 use anyam_proxy::stream::Stream;
-use anyam_proxy::telemetry::OpenConnection;
-use anyam_proxy::telemetry::Registry;
-use anyam_proxy::telemetry::resource::{ClusterFamilies, ListenerFamilies};
-use anyam_proxy::timer::Alarm;
 use anyam_proxy::tls::ServerContext;
-use anyam_proxy::upstream::limits::{Limits, Thresholds};
+use anyam_proxy::upstream::limits::{CircuitBreakers, Thresholds};
 use anyam_proxy::worker::{Phase, Worker};
 use bytes::BytesMut;
 use tokio::sync::{oneshot, watch};
@@ -36,10 +37,10 @@ use crate::settings::{forward, http2, manager};
 
 /// What a test changes before the proxy starts, or while it runs.
 pub struct Setup {
-    pub manager: HttpManager,
-    pub forward: Forward,
+    pub manager: HttpConnectionManager,
+    pub forward: RouteAction,
     pub matches: PathMatch,
-    pub protocol: Protocol,
+    pub protocol: UpstreamProtocol,
     pub thresholds: Thresholds,
     pub max_requests_per_connection: Option<u32>,
     pub upstreams: Vec<SocketAddr>,
@@ -66,7 +67,7 @@ impl Setup {
             manager: manager(),
             forward: forward(),
             matches: PathMatch::Prefix("/".into()),
-            protocol: Protocol::Http1,
+            protocol: UpstreamProtocol::Http1,
             thresholds: Thresholds::default(),
             max_requests_per_connection: None,
             upstreams: vec![upstream],
@@ -82,7 +83,7 @@ impl Setup {
         }
     }
 
-    pub fn speaking(mut self, protocol: Protocol) -> Self {
+    pub fn speaking(mut self, protocol: UpstreamProtocol) -> Self {
         self.protocol = protocol;
         self
     }
@@ -126,7 +127,7 @@ impl Setup {
             detector: Arc::default(),
             turn: Arc::default(),
             thresholds: self.thresholds,
-            limits: Limits::new(self.thresholds),
+            limits: CircuitBreakers::new(self.thresholds),
             panic_threshold: 50,
             retry: None,
             metrics: Arc::new(self.families.clusters.handles("shop")),
@@ -196,7 +197,7 @@ impl Setup {
             transport_key: 0,
             handshake_timeout: Duration::from_secs(5),
             rbac: self.rbac.into_iter().collect(),
-            terminal: Terminal::Http(Arc::new(self.manager)),
+            terminal: TerminalFilter::Http(Arc::new(self.manager)),
         };
         let listener = Arc::new(Listener {
             def: Arc::new(ListenerDef {
@@ -207,7 +208,7 @@ impl Setup {
                 original_dst: false,
                 use_original_dst: false,
                 direction: Direction::Outbound,
-                inspect: Inspect::default(),
+                inspect: ListenerFilters::default(),
                 chains: vec![Arc::new(chain)],
                 default_chain: None,
                 per_connection_buffer_limit: 1 << 20,
@@ -316,7 +317,7 @@ async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
         let local = tcp.local_addr().unwrap();
         let listener = worker.store.load().listeners["front"].clone();
         let chain = listener.def.chains[0].clone();
-        let Terminal::Http(manager) = &chain.terminal else {
+        let TerminalFilter::Http(manager) = &chain.terminal else {
             panic!("not HTTP");
         };
         let manager = manager.clone();
@@ -330,7 +331,7 @@ async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
                     Err(_) => return,
                 },
             };
-            let connection = Connection {
+            let connection = HttpConnection {
                 stream,
                 prefix: BytesMut::new(),
                 manager,
@@ -346,7 +347,8 @@ async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
 }
 
 fn telemetry() -> Arc<anyam_proxy::telemetry::Telemetry> {
-    use anyam_proxy::telemetry::{Edges, Registry, SpliceMetrics, Telemetry};
+    use anyam_proxy::metrics::{Edges, Registry, SpliceMetrics};
+    use anyam_proxy::telemetry::Telemetry;
     let registry = Arc::new(Registry::new().unwrap());
     Arc::new(Telemetry {
         splices: SpliceMetrics::new(&registry).unwrap(),

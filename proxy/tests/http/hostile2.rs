@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyam_proxy::config::cluster::Protocol;
+use anyam_proxy::config::cluster::UpstreamProtocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -349,7 +349,7 @@ async fn an_upstream_that_goes_away_and_allows_no_streams() {
     })
     .await;
     let setup = Setup::new(upstream)
-        .speaking(Protocol::Http2)
+        .speaking(UpstreamProtocol::Http2)
         .with(|setup| setup.forward.timeout = Some(Duration::from_secs(1)));
     let proxy = Proxy::start(setup);
     let mut client = Client::connect(proxy.address).await;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyam_proxy::config::cluster::Protocol;
+use anyam_proxy::config::cluster::UpstreamProtocol;
 use http::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -43,7 +43,7 @@ async fn bytes_of_repeats(header: &str) -> usize {
         }
     })
     .await;
-    let proxy = Proxy::start(Setup::new(upstream).speaking(Protocol::Http2));
+    let proxy = Proxy::start(Setup::new(upstream).speaking(UpstreamProtocol::Http2));
     let mut client = Client::connect(proxy.address).await;
     let value = "v".repeat(800);
     let request = format!("GET / HTTP/1.1\r\nhost: shop\r\n{header}: {value}\r\n\r\n");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyam_proxy::config::cluster::Protocol;
+use anyam_proxy::config::cluster::UpstreamProtocol;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,7 +43,7 @@ async fn echo() -> std::net::SocketAddr {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn two_to_two_with_trailers_both_ways() {
-    let proxy = Proxy::start(Setup::new(echo().await).speaking(Protocol::Http2));
+    let proxy = Proxy::start(Setup::new(echo().await).speaking(UpstreamProtocol::Http2));
     let mut client = h2_client(proxy.address).await;
     let mut answers = Vec::new();
     for n in 0..20 {
@@ -72,7 +72,7 @@ async fn two_to_two_with_trailers_both_ways() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_to_two() {
-    let proxy = Proxy::start(Setup::new(echo().await).speaking(Protocol::Http2));
+    let proxy = Proxy::start(Setup::new(echo().await).speaking(UpstreamProtocol::Http2));
     let mut client = Client::connect(proxy.address).await;
     let post = "POST /x HTTP/1.1\r\nHost: shop\r\nTE: trailers\r\nConnection: te\r\n\
                 Content-Length: 5\r\n\r\nhello";
@@ -136,7 +136,7 @@ async fn grpc_streams_both_ways_and_its_errors_are_grpc() {
         send.send_trailers(trailers).unwrap();
     })
     .await;
-    let proxy = Proxy::start(Setup::new(upstream).speaking(Protocol::Http2));
+    let proxy = Proxy::start(Setup::new(upstream).speaking(UpstreamProtocol::Http2));
     let mut client = h2_client(proxy.address).await;
     let head = |path: &str| {
         request("POST", path)
@@ -161,7 +161,7 @@ async fn grpc_streams_both_ways_and_its_errors_are_grpc() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = closed.local_addr().unwrap();
     drop(closed);
-    let proxy = Proxy::start(Setup::new(address).speaking(Protocol::Http2));
+    let proxy = Proxy::start(Setup::new(address).speaking(UpstreamProtocol::Http2));
     let mut client = h2_client(proxy.address).await;
     let (answer, _) = client.send_request(head("/s/m"), true).unwrap();
     let answer = answer.await.unwrap();
@@ -178,7 +178,7 @@ async fn grpc_time_limits_of_the_client_count_where_the_route_says_so() {
     })
     .await;
     let setup = Setup::new(upstream)
-        .speaking(Protocol::Http2)
+        .speaking(UpstreamProtocol::Http2)
         .with(|setup| setup.forward.max_grpc_timeout = Some(Duration::ZERO));
     let proxy = Proxy::start(setup);
     let mut client = h2_client(proxy.address).await;
@@ -230,7 +230,7 @@ async fn an_upstream_that_goes_away_between_streams_does_not_show() {
         }
     })
     .await;
-    let proxy = Proxy::start(Setup::new(upstream).speaking(Protocol::Http2));
+    let proxy = Proxy::start(Setup::new(upstream).speaking(UpstreamProtocol::Http2));
     let mut client = Client::connect(proxy.address).await;
     for _ in 0..50 {
         let response = client.ask(&get("/")).await;
@@ -255,7 +255,7 @@ async fn resets_cross_over() {
         }
     })
     .await;
-    let proxy = Proxy::start(Setup::new(upstream).speaking(Protocol::Http2));
+    let proxy = Proxy::start(Setup::new(upstream).speaking(UpstreamProtocol::Http2));
     let mut client = h2_client(proxy.address).await;
     let (answer, _) = client
         .send_request(request("GET", "/reset").body(()).unwrap(), true)
@@ -348,7 +348,10 @@ async fn upgrades_cross_protocols() {
         let _ = send.send_data(Bytes::new(), true);
     })
     .await;
-    for (upstream, protocol) in [(one, Protocol::Http1), (two, Protocol::Http2)] {
+    for (upstream, protocol) in [
+        (one, UpstreamProtocol::Http1),
+        (two, UpstreamProtocol::Http2),
+    ] {
         let proxy = Proxy::start(Setup::new(upstream).speaking(protocol));
         let mut client = Client::connect(proxy.address).await;
         client
@@ -363,7 +366,7 @@ async fn upgrades_cross_protocols() {
             answer.to_lowercase().contains("upgrade: websocket\r\n"),
             "{answer}"
         );
-        if matches!(protocol, Protocol::Http2) {
+        if matches!(protocol, UpstreamProtocol::Http2) {
             assert!(answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "{answer}");
         }
         client.send(" and late").await;

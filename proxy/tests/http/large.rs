@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use anyam_proxy::config::cluster::Protocol;
+use anyam_proxy::config::cluster::UpstreamProtocol;
 use bytes::Bytes;
 use http::Response;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -71,10 +71,10 @@ async fn read_head(tcp: &mut tokio::net::TcpStream) -> String {
 /// 100 MiB each way to a reader that is slow to begin: what is between is bounded.
 #[tokio::test(flavor = "multi_thread")]
 async fn large_bodies_stream_both_ways_and_a_slow_reader_holds_the_sender() {
-    for protocol in [Protocol::Http1, Protocol::Http2] {
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
         let sent = Arc::new(AtomicUsize::new(0));
         let upstream = match protocol {
-            Protocol::Http2 => large_h2(sent.clone()).await,
+            UpstreamProtocol::Http2 => large_h2(sent.clone()).await,
             _ => large_h1(sent.clone()).await,
         };
         let setup = Setup::new(upstream)

@@ -278,7 +278,7 @@ async fn copies_go_to_a_mirror_and_nobody_waits_for_it() {
             .forward
             .mirrors
             .push(anyam_proxy::config::route::Mirror {
-                cluster: anyam_proxy::config::snapshot::ClusterRef(0),
+                cluster: anyam_proxy::snapshot::ClusterRef(0),
                 fraction: 1_000_000,
                 keep_host: false,
             });

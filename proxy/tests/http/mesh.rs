@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use anyam_proxy::config::cluster::{Protocol, Transport};
+use anyam_proxy::config::cluster::{Transport, UpstreamProtocol};
 use anyam_proxy::config::http::ForwardClientCert;
 use anyam_proxy::config::matcher::StringMatch;
 use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
@@ -50,7 +50,7 @@ async fn sidecars(
     });
     let inbound = Proxy::start(inbound);
     let outbound = Setup::new(inbound.address)
-        .speaking(Protocol::Auto)
+        .speaking(UpstreamProtocol::Auto)
         .with(|setup| setup.transport = Transport::Tls(Arc::new(ClientContext::new(client))));
     (Proxy::start(outbound), inbound)
 }

@@ -4,13 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyam_proxy::config::http::{
-    CodecType, ForwardClientCert, Http1Options, Http2Options, HttpManager, ServerHeader, StripPort,
+    CodecType, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager, ServerHeader,
+    StripPort,
 };
 use anyam_proxy::config::route::{
-    Action, Forward, HeaderEdits, HostRewrite, PathMatch, PathRewrite, Route, RouteMatch, Target,
+    Action, ClusterSpecifier, HeaderEdits, HostRewrite, PathMatch, PathRewrite, Route, RouteAction,
+    RouteMatch,
 };
-use anyam_proxy::config::snapshot::{ClusterRef, RouteRef};
-use anyam_proxy::http::path::PathOptions;
+use anyam_proxy::http::message::path::PathOptions;
+use anyam_proxy::snapshot::{ClusterRef, RouteRef};
 
 pub fn route(path: PathMatch, action: Action) -> Arc<Route> {
     Arc::new(Route {
@@ -30,9 +32,9 @@ pub fn route(path: PathMatch, action: Action) -> Arc<Route> {
     })
 }
 
-pub fn forward() -> Forward {
-    Forward {
-        target: Target::Cluster(ClusterRef(0)),
+pub fn forward() -> RouteAction {
+    RouteAction {
+        target: ClusterSpecifier::Cluster(ClusterRef(0)),
         cluster_not_found: 503,
         rewrite: PathRewrite::None,
         host_rewrite: HostRewrite::None,
@@ -60,8 +62,8 @@ pub fn http2() -> Http2Options {
     }
 }
 
-pub fn manager() -> HttpManager {
-    HttpManager {
+pub fn manager() -> HttpConnectionManager {
+    HttpConnectionManager {
         codec: CodecType::Auto,
         routes: RouteRef(0),
         filters: Vec::new(),

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::support::pki::{Ca, client, dns, pair, server, uri};
 use crate::support::{run, sockets};
-use anyam_proxy::buffer::Pool;
+use anyam_proxy::dispatcher::buffer::Pool;
 use anyam_proxy::tls::{
-    ClientContext, Dial, Handshaker, Live, ServerContext, TlsStream, TrustBundle,
+    ClientContext, Dial, Handshaker, Rotating, ServerContext, TlsStream, TrustBundle,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -375,7 +375,7 @@ fn nothing_is_accepted_before_there_is_a_certificate() {
         let (handshaker, _) = handshaker();
         let ca = Ca::new();
         let mut options = server(ca.issue(vec![dns("x")]).identity(), None);
-        options.identity = Live::new(None);
+        options.identity = Rotating::new(None);
         let (_near, far) = sockets().await;
         let refused = handshaker
             .accept(far, &[], &ServerContext::new(options))

@@ -4,7 +4,7 @@ use std::process::Stdio;
 
 use crate::support::pki::{Ca, dns, pair, server, uri};
 use crate::support::{run, sockets};
-use anyam_proxy::buffer::Pool;
+use anyam_proxy::dispatcher::buffer::Pool;
 use anyam_proxy::tls::{Dial, Handshaker, ServerContext, Versions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

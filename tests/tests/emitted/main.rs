@@ -11,12 +11,12 @@ use std::sync::Arc;
 
 use anyam_control::ads::resources::{Scope, TlsFiles, View};
 use anyam_control::declared;
-use anyam_control::model::Options;
+use anyam_control::model::MeshOptions;
 use anyam_control::translate::view::State;
-use anyam_proxy::config::Snapshot;
 use anyam_proxy::config::compile::Compiler;
+use anyam_proxy::metrics::registry::Registry;
+use anyam_proxy::snapshot::Snapshot;
 use anyam_proxy::telemetry::access_log::Sinks;
-use anyam_proxy::telemetry::registry::Registry;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use xds_proto::type_url;
 
@@ -79,7 +79,7 @@ fn the_proxy_takes_every_resource_of_every_manifest_we_have() {
     for folder in folders() {
         let state_dir = tempfile::tempdir().unwrap();
         let (translator, _) =
-            declared::open(&folder, state_dir.path(), Options::default()).unwrap();
+            declared::open(&folder, state_dir.path(), MeshOptions::default()).unwrap();
         let (count, refused) = sent(&compiler, &translator.state());
         assert!(refused.is_empty(), "{}: {refused:#?}", folder.display());
         all += count;
@@ -105,7 +105,7 @@ fn the_proxy_takes_every_resource_of_any_mesh() {
         let text: Vec<_> = objects.iter().map(ToString::to_string).collect();
         fs::write(folder.path().join("mesh.yaml"), text.join("\n---\n")).unwrap();
         let (translator, _) =
-            declared::open(folder.path(), state_dir.path(), Options::default()).unwrap();
+            declared::open(folder.path(), state_dir.path(), MeshOptions::default()).unwrap();
         let state = translator.state();
         // What the model refuses shows nothing of the compiler.
         let fail = |what: &str, errors: String| {
@@ -129,7 +129,8 @@ fn the_proxy_takes_every_resource_of_any_mesh() {
 fn a_stock_envoy_gets_what_it_can_take() {
     let state_dir = tempfile::tempdir().unwrap();
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/demo");
-    let (translator, _) = declared::open(&folder, state_dir.path(), Options::default()).unwrap();
+    let (translator, _) =
+        declared::open(&folder, state_dir.path(), MeshOptions::default()).unwrap();
     let state = translator.state();
     let scope = Scope {
         namespace: "shop".into(),

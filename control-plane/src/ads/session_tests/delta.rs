@@ -105,7 +105,7 @@ fn a_reconnect_costs_what_changed_meanwhile() {
 
 #[test]
 fn make_before_break_in_both_protocols() {
-    for protocol in [Protocol::Delta, Protocol::Sotw] {
+    for protocol in [ProtocolVariant::Delta, ProtocolVariant::Sotw] {
         let mesh = shop();
         let mut client = Client::new(&mesh, protocol);
         for (type_url, names) in [
@@ -115,8 +115,8 @@ fn make_before_break_in_both_protocols() {
             (CLUSTER, &[]),
         ] {
             match protocol {
-                Protocol::Delta => client.subscribe(type_url, names),
-                Protocol::Sotw => client.want(type_url, names, ""),
+                ProtocolVariant::Delta => client.subscribe(type_url, names),
+                ProtocolVariant::Sotw => client.want(type_url, names, ""),
             }
         }
         let order: Vec<_> = client
@@ -135,7 +135,7 @@ fn make_before_break_in_both_protocols() {
         ]);
         let came = client.drain();
         match protocol {
-            Protocol::Delta => assert_eq!(
+            ProtocolVariant::Delta => assert_eq!(
                 came,
                 [
                     "clusters +c",
@@ -145,7 +145,7 @@ fn make_before_break_in_both_protocols() {
                     "endpoints -b"
                 ]
             ),
-            Protocol::Sotw => assert_eq!(
+            ProtocolVariant::Sotw => assert_eq!(
                 came,
                 [
                     "clusters +a +b +c",
@@ -198,15 +198,15 @@ fn a_slow_client_gets_only_the_newest() {
 
 #[test]
 fn a_changed_cluster_gets_its_endpoints_again() {
-    for protocol in [Protocol::Delta, Protocol::Sotw] {
+    for protocol in [ProtocolVariant::Delta, ProtocolVariant::Sotw] {
         let mesh = shop();
         let mut client = Client::new(&mesh, protocol);
         match protocol {
-            Protocol::Delta => {
+            ProtocolVariant::Delta => {
                 client.subscribe(CLUSTER, &["a"]);
                 client.subscribe(ENDPOINT, &["a"]);
             }
-            Protocol::Sotw => {
+            ProtocolVariant::Sotw => {
                 client.want(CLUSTER, &["a"], "");
                 client.want(ENDPOINT, &["a"], "");
             }
@@ -238,11 +238,11 @@ fn large_differences_are_split_and_all_arrive() {
 fn a_stream_that_asks_for_too_much_ends() {
     let mesh = shop();
     let view = mesh.view();
-    let limits = Limits {
+    let limits = SessionLimits {
         types: 1,
         names: 3,
         name_bytes: 8,
-        ..Limits::default()
+        ..SessionLimits::default()
     };
     let ask = |session: &mut Session, type_url: &str, names: &[&str]| {
         let request = DeltaDiscoveryRequest {
@@ -252,7 +252,7 @@ fn a_stream_that_asks_for_too_much_ends() {
         };
         session.delta_request(&request, Instant::now())
     };
-    let fresh = || Session::new(Protocol::Delta, Scope::default(), limits, &*view);
+    let fresh = || Session::new(ProtocolVariant::Delta, Scope::default(), limits, &*view);
     assert_eq!(ask(&mut fresh(), "", &[]), Err(RequestError::NoType));
     let too_many = ask(&mut fresh(), "t", &["1", "2", "3", "4"]);
     assert_eq!(too_many, Err(RequestError::Names(3)));

@@ -12,36 +12,36 @@ use xds_proto::envoy::service::discovery::v3::{DeltaDiscoveryRequest, DiscoveryR
 use xds_proto::google::rpc::Status;
 use xds_proto::type_url::{CLUSTER, ENDPOINT, LISTENER, NAME, ROUTE, SECRET};
 
-use crate::ads::kind::Protocol;
 use crate::ads::resources::{Resources, Scope};
-use crate::ads::session::{Limits, Push, RequestError, Session};
+use crate::ads::session::{Push, RequestError, Session, SessionLimits};
+use crate::ads::subscription::ProtocolVariant;
 use crate::ads::testing::Memory;
 
 pub(super) struct Client<'a> {
     mesh: &'a Memory,
     pub(super) session: Session,
-    protocol: Protocol,
+    protocol: ProtocolVariant,
     /// What a real client would hold, by type and name.
     pub(super) has: BTreeMap<(String, String), String>,
 }
 
 impl<'a> Client<'a> {
-    pub(super) fn new(mesh: &'a Memory, protocol: Protocol) -> Self {
+    pub(super) fn new(mesh: &'a Memory, protocol: ProtocolVariant) -> Self {
         let view = mesh.view();
         Client {
             mesh,
-            session: Session::new(protocol, Scope::default(), Limits::default(), &*view),
+            session: Session::new(protocol, Scope::default(), SessionLimits::default(), &*view),
             protocol,
             has: BTreeMap::new(),
         }
     }
 
     pub(super) fn delta(mesh: &'a Memory) -> Self {
-        Client::new(mesh, Protocol::Delta)
+        Client::new(mesh, ProtocolVariant::Delta)
     }
 
     pub(super) fn sotw(mesh: &'a Memory) -> Self {
-        Client::new(mesh, Protocol::Sotw)
+        Client::new(mesh, ProtocolVariant::Sotw)
     }
 
     pub(super) fn ask_delta(&mut self, request: DeltaDiscoveryRequest) {
@@ -104,13 +104,13 @@ impl<'a> Client<'a> {
             ..Default::default()
         };
         match self.protocol {
-            Protocol::Delta => self.ask_delta(DeltaDiscoveryRequest {
+            ProtocolVariant::Delta => self.ask_delta(DeltaDiscoveryRequest {
                 type_url: push.type_url.to_string(),
                 response_nonce: push.nonce.clone(),
                 error_detail: error.map(status),
                 ..Default::default()
             }),
-            Protocol::Sotw => {
+            ProtocolVariant::Sotw => {
                 let names = self.wanted_names(&push.type_url);
                 let names: Vec<&str> = names.iter().map(String::as_str).collect();
                 let request = DiscoveryRequest {
@@ -164,7 +164,7 @@ pub(super) fn describe(push: &Push) -> String {
         .collect();
     names.extend(push.removed.iter().map(|name| format!("-{name}")));
     names.sort();
-    names.insert(0, super::kind::label(&push.type_url).to_owned());
+    names.insert(0, super::subscription::label(&push.type_url).to_owned());
     names.join(" ")
 }
 

@@ -83,12 +83,12 @@ fn sotw_a_reconnect_with_the_newest_version_is_sent_nothing() {
 /// A proxy that refuses a version does not get it again in a loop; it gets the next one.
 #[test]
 fn what_was_refused_is_not_sent_again() {
-    for protocol in [Protocol::Delta, Protocol::Sotw] {
+    for protocol in [ProtocolVariant::Delta, ProtocolVariant::Sotw] {
         let mesh = shop();
         let mut client = Client::new(&mesh, protocol);
         match protocol {
-            Protocol::Delta => client.subscribe(CLUSTER, &[]),
-            Protocol::Sotw => client.want(CLUSTER, &[], ""),
+            ProtocolVariant::Delta => client.subscribe(CLUSTER, &[]),
+            ProtocolVariant::Sotw => client.want(CLUSTER, &[], ""),
         }
         let push = client.next().unwrap();
         assert_eq!(describe(&push), "clusters +a +b");

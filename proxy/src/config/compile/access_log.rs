@@ -17,8 +17,8 @@ use crate::config::access_log::{
     AccessLog, Format, JsonField, JsonValue, LogFilter, LogFormat, Operator, Part,
 };
 use crate::config::matcher::HeaderName;
+use crate::metrics::flags::ResponseFlags;
 use crate::telemetry::access_log::{Sinks, Target};
-use crate::telemetry::flags::ResponseFlags;
 
 /// Envoy's default format.
 const DEFAULT: &str = "[%START_TIME%] \"%REQ(:METHOD)% \

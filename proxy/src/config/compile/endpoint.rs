@@ -13,7 +13,7 @@ use super::support::{
 };
 use super::values::{filter_metadata, host_port, ip, string_metadata, text};
 use crate::config::Name;
-use crate::config::cluster::DnsHost;
+use crate::config::cluster::LbEndpoint;
 use crate::config::endpoint::{HealthStatus, TransportMetadata, Workload};
 
 /// Envoy's default for `overprovisioning_factor`, percent.
@@ -23,7 +23,7 @@ const MAX_PRIORITY: u32 = 128;
 
 /// An assignment that knows no cluster yet. Hosts may be names (DNS clusters).
 pub struct Assignment {
-    pub hosts: Vec<DnsHost>,
+    pub hosts: Vec<LbEndpoint>,
     pub overprovisioning: u32,
 }
 
@@ -79,7 +79,7 @@ fn locality(
     at: At<'_>,
     m: &pb::LocalityLbEndpoints,
     interned: &mut Interned,
-    hosts: &mut Vec<DnsHost>,
+    hosts: &mut Vec<LbEndpoint>,
 ) -> Result<(), CompileError> {
     let pb::LocalityLbEndpoints {
         locality,
@@ -123,7 +123,7 @@ fn endpoint(
     priority: u32,
     locality: Option<Name>,
     interned: &mut Interned,
-) -> Result<DnsHost, CompileError> {
+) -> Result<LbEndpoint, CompileError> {
     let pb::LbEndpoint {
         health_status,
         metadata,
@@ -177,7 +177,7 @@ fn endpoint(
         .and_then(|f| f.get("istio")?.fields.get("workload"))
         .and_then(text)
         .map(|label| Arc::new(workload(label)));
-    Ok(DnsHost {
+    Ok(LbEndpoint {
         host: host.into(),
         port,
         host_name: (!hostname.is_empty()).then(|| hostname.as_str().into()),
@@ -228,8 +228,8 @@ fn workload(label: &str) -> Workload {
 
 impl Assignment {
     /// Every host has to be an address.
-    pub fn addresses(&self, at: At<'_>) -> Result<Vec<(SocketAddr, &DnsHost)>, CompileError> {
-        let address = |host: &'_ DnsHost| Ok(SocketAddr::new(ip(at, &host.host)?, host.port));
+    pub fn addresses(&self, at: At<'_>) -> Result<Vec<(SocketAddr, &LbEndpoint)>, CompileError> {
+        let address = |host: &'_ LbEndpoint| Ok(SocketAddr::new(ip(at, &host.host)?, host.port));
         self.hosts
             .iter()
             .map(|host| Ok((address(host)?, host)))

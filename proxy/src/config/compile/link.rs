@@ -18,7 +18,7 @@ use crate::config::cluster::{Cluster, Discovery};
 use crate::config::endpoint::EndpointSet;
 use crate::config::listener::Listener;
 use crate::config::route::RouteConfig;
-use crate::config::snapshot::{ClusterLinks, Link, RouteLink, Snapshot, Store};
+use crate::snapshot::{ClusterLinks, Link, RouteLink, Snapshot, Store};
 use crate::upstream::endpoints::{bind, rebind};
 
 /// One change on the way to the next snapshot.

@@ -18,36 +18,19 @@
 #![allow(clippy::too_many_lines)]
 
 mod access_log;
-mod action;
-mod balancing;
-mod chain;
-mod chain_match;
 mod cluster;
-mod cluster_http;
-mod discovery;
 mod endpoint;
 mod headers;
-mod http;
-mod http_fields;
-mod http_filters;
-mod inspect;
 mod link;
 mod listener;
 mod matcher;
-mod overrides;
 mod policy;
-mod protocol;
 mod refs;
-mod resilience;
 mod resource;
-mod retry;
-mod rewrite;
 mod route;
 mod secret;
 pub(crate) mod support;
-mod tcp;
 mod tls;
-mod transport;
 pub(crate) mod values;
 
 use std::collections::HashMap;
@@ -72,12 +55,12 @@ use super::cluster::Cluster;
 use super::listener::Listener;
 use super::route::RouteConfig;
 use super::secret::Secret;
-use crate::listener::gate::Gate;
-use crate::telemetry::access_log::Sinks;
-use crate::telemetry::registry::{Registry, RegistryError};
-use crate::telemetry::resource::{
+use crate::listener::connection_limit::ConnectionLimit;
+use crate::metrics::registry::{Registry, RegistryError};
+use crate::metrics::resource::{
     ClusterFamilies, ClusterMetrics, ListenerFamilies, ListenerMetrics,
 };
+use crate::telemetry::access_log::Sinks;
 
 /// Compiles resources. One per process, on the control thread.
 pub struct Compiler {
@@ -91,9 +74,9 @@ pub struct Compiler {
     waiting: HashMap<Name, Arc<Assignment>>,
     /// Counters of clusters and listeners that live, published or not: a name has its series once.
     metrics: Mutex<Metrics>,
-    global_gate: Option<Arc<Gate>>,
+    global_gate: Option<Arc<ConnectionLimit>>,
     /// By listener name.
-    gates: HashMap<String, Arc<Gate>>,
+    gates: HashMap<String, Arc<ConnectionLimit>>,
 }
 
 /// How many resources of each kind were compiled, and how many only linked anew, since start.
@@ -228,13 +211,14 @@ impl Compiler {
 
     /// Bounds what clients may have open, from the next listener on that compiles.
     pub fn limit_connections(&mut self, global: Option<u64>, listeners: &HashMap<String, u64>) {
-        self.global_gate = global.map(Gate::new);
-        let of_listener = |(name, most): (&String, &u64)| (name.clone(), Gate::new(*most));
+        self.global_gate = global.map(ConnectionLimit::new);
+        let of_listener =
+            |(name, most): (&String, &u64)| (name.clone(), ConnectionLimit::new(*most));
         self.gates = listeners.iter().map(of_listener).collect();
     }
 
     /// The bounds on connections of a listener; `global`: that of the process too.
-    fn gates(&self, listener: &str, global: bool) -> Vec<Arc<Gate>> {
+    fn gates(&self, listener: &str, global: bool) -> Vec<Arc<ConnectionLimit>> {
         let global = self.global_gate.iter().filter(|_| global);
         self.gates
             .get(listener)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config::Name;
 use crate::config::cluster::Cluster;
 use crate::config::route::RouteConfig;
-use crate::config::snapshot::{ClusterLinks, ClusterRef, Link, RouteLink, RouteLinks, RouteRef};
+use crate::snapshot::{ClusterLinks, ClusterRef, Link, RouteLink, RouteLinks, RouteRef};
 
 /// What comes over the stream and is named by a resource, and how long that may take at first.
 #[derive(Default)]

@@ -18,7 +18,7 @@ use crate::config::endpoint::Workload;
 use crate::config::listener::Listener;
 use crate::config::route::RouteConfig;
 use crate::config::secret::Secret;
-use crate::config::snapshot::{ClusterLinks, RouteLink, Snapshot, Store};
+use crate::snapshot::{ClusterLinks, RouteLink, Snapshot, Store};
 
 /// A resource that compiled, not yet linked. Cheap to clone.
 #[derive(Clone)]

@@ -13,7 +13,7 @@ use super::support::{
 use super::tls::depth;
 use super::values::{data_source, extension};
 use crate::config::secret::{Secret, SecretValue};
-use crate::tls::{Identity, Live, PeerRules, SanMatch, TrustBundle};
+use crate::tls::{Identity, PeerRules, Rotating, SanMatch, TrustBundle};
 
 /// Where named secrets live. TLS contexts hold the places; whoever renews a secret sets them.
 /// A place may be empty: handshakes fail until its secret arrives.
@@ -24,23 +24,23 @@ pub struct SecretStore {
 
 #[derive(Default)]
 struct Places {
-    identities: HashMap<String, Arc<Live<Identity>>>,
-    bundles: HashMap<String, Arc<Live<TrustBundle>>>,
+    identities: HashMap<String, Arc<Rotating<Identity>>>,
+    bundles: HashMap<String, Arc<Rotating<TrustBundle>>>,
 }
 
 impl SecretStore {
     /// The place of the certificate called `name`.
-    pub fn identity(&self, name: &str) -> Arc<Live<Identity>> {
+    pub fn identity(&self, name: &str) -> Arc<Rotating<Identity>> {
         let mut places = self.lock();
         let place = places.identities.entry(name.to_owned());
-        place.or_insert_with(|| Live::new(None)).clone()
+        place.or_insert_with(|| Rotating::new(None)).clone()
     }
 
     /// The place of the trust bundle called `name`.
-    pub fn bundle(&self, name: &str) -> Arc<Live<TrustBundle>> {
+    pub fn bundle(&self, name: &str) -> Arc<Rotating<TrustBundle>> {
         let mut places = self.lock();
         let place = places.bundles.entry(name.to_owned());
-        place.or_insert_with(|| Live::new(None)).clone()
+        place.or_insert_with(|| Rotating::new(None)).clone()
     }
 
     /// Names somebody asked for, and whether they are there.

@@ -7,12 +7,12 @@ use prost::{Message, Name};
 use xds_proto::type_url;
 
 use super::*;
-use crate::config::cluster::{LbPolicy, Protocol, Transport};
+use crate::config::cluster::{LbPolicy, Transport, UpstreamProtocol};
 use crate::config::http::HttpFilter;
-use crate::config::listener::{TcpTarget, Terminal, TransportProtocol};
+use crate::config::listener::{TcpTarget, TerminalFilter, TransportProtocol};
 use crate::config::policy::RbacAction;
-use crate::config::route::{Action, PathMatch, RbacOverride, RetryOn, Target};
-use crate::config::snapshot::{ClusterRef, Snapshot};
+use crate::config::route::{Action, ClusterSpecifier, PathMatch, RbacOverride, RetryOn};
+use crate::snapshot::{ClusterRef, Snapshot};
 
 mod fixtures;
 mod publishing;
@@ -74,7 +74,7 @@ fn a_listener_with_everything() {
         tcp.rbac[0].enforced.as_ref().unwrap().action,
         RbacAction::Deny
     );
-    let Terminal::Tcp(proxy) = &tcp.terminal else {
+    let TerminalFilter::Tcp(proxy) = &tcp.terminal else {
         panic!("a TCP proxy");
     };
     assert_eq!(proxy.idle_timeout, None);
@@ -83,7 +83,7 @@ fn a_listener_with_everything() {
     };
     assert_eq!(weighted[..], [(1, ClusterRef(0)), (4, ClusterRef(1))]);
     assert_eq!(&*listener.clusters[1].name, "inbound|5433||");
-    let Terminal::Http(manager) = &http.terminal else {
+    let TerminalFilter::Http(manager) = &http.terminal else {
         panic!("HTTP");
     };
     assert!(matches!(&manager.filters[..], [HttpFilter::Rbac { name, .. }] if &**name == "authz"));
@@ -108,7 +108,7 @@ fn routes_with_everything() {
     let Action::Forward(forward) = &first.action else {
         panic!("forward");
     };
-    let Target::Weighted { total, clusters } = &forward.target else {
+    let ClusterSpecifier::Weighted { total, clusters } = &forward.target else {
         panic!("weighted");
     };
     assert_eq!((*total, clusters[1].bound), (100, 100));
@@ -138,7 +138,7 @@ fn a_cluster_with_everything() {
             bias: 1.0
         }
     );
-    assert_eq!(cluster.protocol, Protocol::Http2);
+    assert_eq!(cluster.protocol, UpstreamProtocol::Http2);
     assert_eq!(cluster.limits.thresholds().connections, 7);
     assert_eq!(cluster.panic_threshold, 0);
     assert_eq!(

@@ -21,7 +21,7 @@ use super::support::{
 use super::values::over_ads;
 use crate::config::cluster::Transport;
 use crate::tls::{
-    ClientContext, ClientOptions, Identity, Live, PeerRules, ServerContext, ServerOptions,
+    ClientContext, ClientOptions, Identity, PeerRules, Rotating, ServerContext, ServerOptions,
     TrustBundle, Version, Versions,
 };
 
@@ -173,8 +173,8 @@ fn upstream(
 
 /// What both sides have.
 struct Common {
-    identity: Option<Arc<Live<Identity>>>,
-    trust: Option<Arc<Live<TrustBundle>>>,
+    identity: Option<Arc<Rotating<Identity>>>,
+    trust: Option<Arc<Rotating<TrustBundle>>>,
     rules: PeerRules,
     alpn: Vec<Vec<u8>>,
     versions: Versions,
@@ -216,7 +216,7 @@ impl Common {
             ([], []) => None,
             ([m], []) => {
                 let identity = certificate(at.index("tls_certificates", 0), m)?;
-                Some(Live::new(Some(Arc::new(identity))))
+                Some(Rotating::new(Some(Arc::new(identity))))
             }
             ([], [m]) => {
                 let at = at.index("tls_certificate_sds_secret_configs", 0);
@@ -242,7 +242,7 @@ impl Common {
     }
 }
 
-type Judgement = (Option<Arc<Live<TrustBundle>>>, PeerRules);
+type Judgement = (Option<Arc<Rotating<TrustBundle>>>, PeerRules);
 
 fn judged_by(
     compiler: &Compiler,
@@ -256,7 +256,7 @@ fn judged_by(
         Some(Kind::ValidationContext(m)) => {
             let (bundle, rules) = validation(at.field("validation_context"), m)?;
             Ok((
-                bundle.map(|bundle| Live::new(Some(Arc::new(bundle)))),
+                bundle.map(|bundle| Rotating::new(Some(Arc::new(bundle)))),
                 rules,
             ))
         }

@@ -3,8 +3,8 @@
 use bytes::BytesMut;
 
 use super::chunked::Chunked;
-use super::{BodyLength, Event, Fault, Limits};
-use crate::http::head::Head;
+use super::{BodyLength, Event, Fault, HeadLimits};
+use crate::http::message::head::Head;
 
 /// Reads one body. Never hands out more than was declared.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ impl BodyDecoder {
     /// Reads on. Trailers go into `trailers`, which is cleared before they are written.
     pub fn read(
         &mut self,
-        limits: &Limits,
+        limits: &HeadLimits,
         input: &mut BytesMut,
         trailers: &mut Head,
     ) -> Result<Event, Fault> {

@@ -3,8 +3,8 @@
 use bytes::{Buf, BytesMut};
 
 use super::fields::{Kind, Progress};
-use super::{Event, Fault, Limits, trailers};
-use crate::http::head::Head;
+use super::{Event, Fault, HeadLimits, trailers};
+use crate::http::message::head::Head;
 
 /// A size has at most this many hexadecimal digits, leading zeros included.
 const MAX_SIZE_DIGITS: u8 = 16;
@@ -44,7 +44,7 @@ impl Chunked {
     /// See [`super::body::BodyDecoder::read`].
     pub fn read(
         &mut self,
-        limits: &Limits,
+        limits: &HeadLimits,
         input: &mut BytesMut,
         trailers: &mut Head,
     ) -> Result<Event, Fault> {
@@ -102,7 +102,7 @@ impl Chunked {
 
     fn trailers(
         &mut self,
-        limits: &Limits,
+        limits: &HeadLimits,
         input: &mut BytesMut,
         head: &mut Head,
     ) -> Result<Event, Fault> {

@@ -6,8 +6,8 @@ use super::body::BodyDecoder;
 use super::encode::{self, Spelling};
 use super::response::ResponseDecoder;
 use super::write::BodyEncoder;
-use super::{Asked, BodyLength, Event, Fault, Limits, Out, RequestInfo, ResponseInfo};
-use crate::http::head::Head;
+use super::{Asked, BodyLength, Event, Fault, Framing, HeadLimits, Out, ResponseInfo};
+use crate::http::message::head::Head;
 
 /// Interim responses to one request; more is a server that never answers.
 const MAX_INTERIM: u8 = 32;
@@ -18,7 +18,7 @@ const MAX_INTERIM: u8 = 32;
 /// and `read_body`* beside it → `next`.
 #[derive(Debug)]
 pub struct ClientConn {
-    limits: Limits,
+    limits: HeadLimits,
     spelling: Spelling,
     decoder: ResponseDecoder,
     state: State,
@@ -36,7 +36,7 @@ enum State {
 }
 
 impl ClientConn {
-    pub fn new(limits: Limits, spelling: Spelling) -> Self {
+    pub fn new(limits: HeadLimits, spelling: Spelling) -> Self {
         Self {
             limits,
             spelling,
@@ -50,7 +50,7 @@ impl ClientConn {
 
     /// Writes a request's head: origin form (or `*`, or authority form for CONNECT), `Host` from
     /// the authority, framing from `body`. Of `info`, only `tunnel` and `te_trailers` are used.
-    pub fn write_head(&mut self, head: &Head, body: BodyLength, info: &RequestInfo, out: &mut Out) {
+    pub fn write_head(&mut self, head: &Head, body: BodyLength, info: &Framing, out: &mut Out) {
         let framing = encode::request_framing(head.method(), body, info.tunnel);
         self.state = State::Asked(Asked {
             method: head.method(),

@@ -1,8 +1,8 @@
 //! Heads out. Unchanged runs of a received head go out as they came, in one piece each.
 
 use super::out::{COPY_MAX, Out};
-use super::{BodyLength, RequestInfo, Tunnel};
-use crate::http::head::{Field, Head, HeaderId, Method, Span, TargetForm, Version};
+use super::{BodyLength, Framing, Tunnel};
+use crate::http::message::head::{Field, Head, HeaderId, Method, Span, TargetForm, Version};
 
 /// How a head is written.
 #[derive(Clone, Copy, Debug)]
@@ -21,7 +21,7 @@ impl Default for Spelling {
 
 /// How a body will be framed on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(super) enum BodyFraming {
     /// No framing field, no body.
     None,
     /// No body, but a Content-Length that is there stays (HEAD, 304).
@@ -51,16 +51,16 @@ const OWN: u128 = HeaderId::Connection.bit()
     | HeaderId::XAnyamHeaderCase.bit();
 
 /// Framing of a request's body; upstreams are spoken to in HTTP/1.1.
-pub(super) fn request_framing(method: Method, body: BodyLength, tunnel: Tunnel) -> Framing {
+pub(super) fn request_framing(method: Method, body: BodyLength, tunnel: Tunnel) -> BodyFraming {
     match body {
-        _ if tunnel == Tunnel::Connect => Framing::Tunnel,
-        BodyLength::Known(length) => Framing::Length(length),
-        BodyLength::Unknown | BodyLength::UntilClose => Framing::Chunked,
+        _ if tunnel == Tunnel::Connect => BodyFraming::Tunnel,
+        BodyLength::Known(length) => BodyFraming::Length(length),
+        BodyLength::Unknown | BodyLength::UntilClose => BodyFraming::Chunked,
         // RFC 9110 8.6: methods that anticipate a body say that there is none.
         BodyLength::None if matches!(method, Method::Post | Method::Put | Method::Patch) => {
-            Framing::Length(0)
+            BodyFraming::Length(0)
         }
-        BodyLength::None => Framing::None,
+        BodyLength::None => BodyFraming::None,
     }
 }
 
@@ -70,24 +70,24 @@ pub(super) fn response_framing(
     method: Method,
     status: u16,
     body: BodyLength,
-) -> Framing {
+) -> BodyFraming {
     match (status, body) {
-        (100..=199 | 204, _) => Framing::None,
-        (304, _) => Framing::Described,
-        _ if method == Method::Head => Framing::Described,
-        (_, BodyLength::None) => Framing::Length(0),
-        (_, BodyLength::Known(length)) => Framing::Length(length),
+        (100..=199 | 204, _) => BodyFraming::None,
+        (304, _) => BodyFraming::Described,
+        _ if method == Method::Head => BodyFraming::Described,
+        (_, BodyLength::None) => BodyFraming::Length(0),
+        (_, BodyLength::Known(length)) => BodyFraming::Length(length),
         (_, BodyLength::Unknown | BodyLength::UntilClose) => match client {
-            Version::Http10 => Framing::UntilClose,
-            Version::Http11 | Version::Http2 => Framing::Chunked,
+            Version::Http10 => BodyFraming::UntilClose,
+            Version::Http11 | Version::Http2 => BodyFraming::Chunked,
         },
     }
 }
 
 pub(super) fn request(
     head: &Head,
-    framing: Framing,
-    info: &RequestInfo,
+    framing: BodyFraming,
+    info: &Framing,
     spelling: Spelling,
     out: &mut Out,
 ) {
@@ -118,7 +118,7 @@ pub(super) fn request(
 pub(super) fn response(
     head: &Head,
     version: Version,
-    framing: Framing,
+    framing: BodyFraming,
     persistence: Persistence,
     spelling: Spelling,
     out: &mut Out,
@@ -159,15 +159,18 @@ pub(super) fn trailers(head: &Head, spelling: Spelling, out: &mut Out) {
 }
 
 /// All fields but those the encoder decides on, then the framing field.
-fn fields(head: &Head, framing: Framing, upgrade: bool, spelling: Spelling, out: &mut Out) {
+fn fields(head: &Head, framing: BodyFraming, upgrade: bool, spelling: Spelling, out: &mut Out) {
     let mut skip = OWN;
     if !upgrade {
         skip |= HeaderId::Upgrade.bit();
     }
     let mut length = match framing {
-        Framing::Length(length) => Some(length),
-        Framing::Described => None,
-        Framing::None | Framing::Chunked | Framing::UntilClose | Framing::Tunnel => {
+        BodyFraming::Length(length) => Some(length),
+        BodyFraming::Described => None,
+        BodyFraming::None
+        | BodyFraming::Chunked
+        | BodyFraming::UntilClose
+        | BodyFraming::Tunnel => {
             skip |= HeaderId::ContentLength.bit();
             None
         }
@@ -194,7 +197,7 @@ fn fields(head: &Head, framing: Framing, upgrade: bool, spelling: Spelling, out:
             out,
         );
     }
-    if framing == Framing::Chunked {
+    if framing == BodyFraming::Chunked {
         out.copy(b"transfer-encoding: chunked\r\n");
     }
 }

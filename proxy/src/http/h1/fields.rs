@@ -9,8 +9,8 @@ use bytes::BytesMut;
 use httparse::{EMPTY_HEADER, Error, Header, Status};
 
 use super::classify::{classify, is_token_byte};
-use super::{Fault, Limits, MAX_FIELDS};
-use crate::http::head::{Head, HeaderId, Method, Span, Version};
+use super::{Fault, HeadLimits, MAX_FIELDS};
+use crate::http::message::head::{Head, HeaderId, Method, Span, Version};
 
 /// Heads with no more fields than this are parsed on a small stack frame.
 const USUAL: usize = 128;
@@ -51,7 +51,7 @@ impl Progress {
     pub fn read(
         &mut self,
         kind: Kind,
-        limits: &Limits,
+        limits: &HeadLimits,
         input: &mut BytesMut,
         head: &mut Head,
     ) -> Result<bool, Fault> {
@@ -95,7 +95,7 @@ impl Progress {
 
 /// The fault in those lines that are complete; what comes after them may still change.
 #[cold]
-fn fault_in_lines(kind: Kind, seen: &[u8], limits: &Limits, head: &mut Head) -> Option<Fault> {
+fn fault_in_lines(kind: Kind, seen: &[u8], limits: &HeadLimits, head: &mut Head) -> Option<Fault> {
     let complete = &seen[..memchr::memrchr(b'\n', seen)? + 1];
     let error = tokenise(kind, complete, limits, head).err()?;
     Some(classify(kind, complete, error))
@@ -104,7 +104,7 @@ fn fault_in_lines(kind: Kind, seen: &[u8], limits: &Limits, head: &mut Head) -> 
 fn tokenise(
     kind: Kind,
     seen: &[u8],
-    limits: &Limits,
+    limits: &HeadLimits,
     head: &mut Head,
 ) -> Result<Status<usize>, Error> {
     match limits.fields.min(MAX_FIELDS) {

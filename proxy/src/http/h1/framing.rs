@@ -2,7 +2,7 @@
 
 use super::classify::is_token_byte;
 use super::{Fault, Tunnel};
-use crate::http::head::{Head, HeaderId, Span, Version};
+use crate::http::message::head::{Head, HeaderId, Span, Version};
 
 /// Options a Connection field may name; more is an attack on our time.
 const MAX_NAMED: usize = 32;

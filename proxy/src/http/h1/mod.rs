@@ -11,7 +11,7 @@
 //! wrong.
 //!
 //! A decoded head holds end-to-end fields only: Connection and all it names, Keep-Alive, TE,
-//! Transfer-Encoding and the like are judged, turned into [`RequestInfo`] or [`ResponseInfo`], and
+//! Transfer-Encoding and the like are judged, turned into [`Framing`] or [`ResponseInfo`], and
 //! taken out. `Upgrade` stays where it is honoured. Content-Length stays, and equals the framing.
 
 mod body;
@@ -25,6 +25,7 @@ mod framing;
 mod out;
 mod request;
 mod response;
+pub(super) mod serve;
 mod server;
 mod target;
 mod trailers;
@@ -39,11 +40,11 @@ pub use self::server::ServerConn;
 pub use self::trailers::is_allowed as is_allowed_trailer;
 pub(super) use self::write::BodyEncoder;
 
-use super::head::Method;
+use super::message::head::Method;
 
 /// Bounds on what a peer may send.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct HeadLimits {
     /// Bytes of a head, start line and line ends included; trailers have the same bound.
     pub head_bytes: usize,
     /// Fields of a head; trailers have the same bound. At most [`MAX_FIELDS`].
@@ -53,7 +54,7 @@ pub struct Limits {
 /// The largest number of fields that can be asked for.
 pub const MAX_FIELDS: usize = 1024;
 
-impl Default for Limits {
+impl Default for HeadLimits {
     /// Envoy's: 60 KiB, 100 fields.
     fn default() -> Self {
         Self {
@@ -63,10 +64,10 @@ impl Default for Limits {
     }
 }
 
-/// How requests are judged, beyond [`Limits`].
+/// How requests are judged, beyond [`HeadLimits`].
 #[derive(Clone, Copy, Debug)]
 pub struct RequestOptions {
-    pub limits: Limits,
+    pub limits: HeadLimits,
     /// Else 426.
     pub accept_http_10: bool,
     /// Else 404 as Envoy.
@@ -78,7 +79,7 @@ pub struct RequestOptions {
 impl Default for RequestOptions {
     fn default() -> Self {
         Self {
-            limits: Limits::default(),
+            limits: HeadLimits::default(),
             accept_http_10: true,
             allow_absolute_url: true,
             spelling: Spelling::default(),
@@ -111,7 +112,7 @@ pub enum Tunnel {
 
 /// What a request's head means for its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RequestInfo {
+pub struct Framing {
     pub body: BodyLength,
     /// The client would send another request on this connection.
     pub keep_alive: bool,
@@ -136,7 +137,7 @@ pub struct ResponseInfo {
 
 /// What the request was, as far as its response's framing depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     pub method: Method,
     pub tunnel: Tunnel,
 }

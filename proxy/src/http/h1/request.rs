@@ -4,9 +4,9 @@ use bytes::{Buf, BytesMut};
 
 use super::fields::{Kind, Progress};
 use super::framing::{Expect, Wire};
-use super::{BodyLength, Fault, RequestInfo, RequestOptions, target};
-use crate::http::authority::Authority;
-use crate::http::head::{Head, HeaderId, Method, Version};
+use super::{BodyLength, Fault, Framing, RequestOptions, target};
+use crate::http::message::authority::Authority;
+use crate::http::message::head::{Head, HeaderId, Method, Version};
 
 /// Empty lines tolerated before a request line (RFC 9112 2.2 asks for at least one).
 const MAX_EMPTY_LINES: u8 = 2;
@@ -33,7 +33,7 @@ impl RequestDecoder {
         &mut self,
         input: &mut BytesMut,
         head: &mut Head,
-    ) -> Result<Option<RequestInfo>, Fault> {
+    ) -> Result<Option<Framing>, Fault> {
         head.clear();
         if self.progress.is_fresh() && !self.skip_empty_lines(input)? {
             return Ok(None);
@@ -71,7 +71,7 @@ impl RequestDecoder {
     }
 }
 
-fn judge(head: &mut Head, options: &RequestOptions) -> Result<RequestInfo, Fault> {
+fn judge(head: &mut Head, options: &RequestOptions) -> Result<Framing, Fault> {
     if head.version == Version::Http10 && !options.accept_http_10 {
         return Err(Fault::Http10NotAccepted);
     }
@@ -105,7 +105,7 @@ fn judge(head: &mut Head, options: &RequestOptions) -> Result<RequestInfo, Fault
         return Err(Fault::UnsupportedExpectation);
     }
     let has_body = !matches!(body, BodyLength::None | BodyLength::Known(0));
-    let info = RequestInfo {
+    let info = Framing {
         body,
         keep_alive: wire.persistent(head.version),
         expect_continue: wire.expect == Expect::Continue

@@ -4,18 +4,18 @@ use bytes::BytesMut;
 
 use super::fields::{Kind, Progress};
 use super::framing::Wire;
-use super::{Asked, BodyLength, Fault, Limits, ResponseInfo, Tunnel};
-use crate::http::head::{Head, HeaderId, Method};
+use super::{Asked, BodyLength, Fault, HeadLimits, ResponseInfo, Tunnel};
+use crate::http::message::head::{Head, HeaderId, Method};
 
 /// Reads one response head after the other.
 #[derive(Debug)]
 pub(super) struct ResponseDecoder {
-    limits: Limits,
+    limits: HeadLimits,
     progress: Progress,
 }
 
 impl ResponseDecoder {
-    pub fn new(limits: Limits) -> Self {
+    pub fn new(limits: HeadLimits) -> Self {
         Self {
             limits,
             progress: Progress::default(),

@@ -3,11 +3,11 @@
 use bytes::{Bytes, BytesMut};
 
 use super::body::BodyDecoder;
-use super::encode::{self, Framing, Persistence};
+use super::encode::{self, BodyFraming, Persistence};
 use super::request::RequestDecoder;
 use super::write::BodyEncoder;
-use super::{BodyLength, Event, Fault, Out, RequestInfo, RequestOptions, Tunnel};
-use crate::http::head::{Head, Method, Version};
+use super::{BodyLength, Event, Fault, Framing, Out, RequestOptions, Tunnel};
+use crate::http::message::head::{Head, Method, Version};
 
 /// Requests in, responses out, one exchange after the other.
 ///
@@ -26,7 +26,7 @@ pub struct ServerConn {
 
 #[derive(Debug)]
 struct Exchange {
-    info: RequestInfo,
+    info: Framing,
     version: Version,
     method: Method,
     continued: bool,
@@ -52,7 +52,7 @@ impl ServerConn {
         &mut self,
         input: &mut BytesMut,
         head: &mut Head,
-    ) -> Result<Option<RequestInfo>, Fault> {
+    ) -> Result<Option<Framing>, Fault> {
         if self.exchange.is_some() || self.closing {
             return Ok(None);
         }
@@ -126,7 +126,7 @@ impl ServerConn {
         encode::response(
             head,
             Version::Http11,
-            Framing::None,
+            BodyFraming::None,
             persistence,
             spelling,
             out,
@@ -167,7 +167,7 @@ impl ServerConn {
             encode::response(
                 head,
                 exchange.version,
-                Framing::Tunnel,
+                BodyFraming::Tunnel,
                 persistence,
                 spelling,
                 out,
@@ -177,7 +177,7 @@ impl ServerConn {
         let framing = encode::response_framing(exchange.version, exchange.method, status, body);
         self.closing |= close
             || !exchange.info.keep_alive
-            || framing == Framing::UntilClose
+            || framing == BodyFraming::UntilClose
             // What follows may be meant for the tunnel that was refused.
             || exchange.info.tunnel == Tunnel::Connect
             // The client may or may not send the body now (RFC 9110 10.1.1).

@@ -2,9 +2,9 @@
 
 use bytes::Bytes;
 
-use super::encode::{self, Framing, Spelling};
+use super::encode::{self, BodyFraming, Spelling};
 use super::{Fault, Out};
-use crate::http::head::Head;
+use crate::http::message::head::Head;
 
 /// Writes one body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,14 +23,14 @@ pub(in crate::http) enum BodyEncoder {
 }
 
 impl BodyEncoder {
-    pub(super) fn new(framing: Framing) -> Self {
+    pub(super) fn new(framing: BodyFraming) -> Self {
         match framing {
-            Framing::None | Framing::Described => Self::Dropped,
-            Framing::Length(length) => Self::Length(length),
-            Framing::Chunked => Self::Chunked,
-            Framing::UntilClose => Self::Raw,
+            BodyFraming::None | BodyFraming::Described => Self::Dropped,
+            BodyFraming::Length(length) => Self::Length(length),
+            BodyFraming::Chunked => Self::Chunked,
+            BodyFraming::UntilClose => Self::Raw,
             // Opaque bytes may follow only once the other side agreed.
-            Framing::Tunnel => Self::Done,
+            BodyFraming::Tunnel => Self::Done,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes};
 
-use crate::buffer::Block;
+use crate::dispatcher::buffer::Block;
 
 /// Bytes on their way into DATA frames. A block goes back to its pool once they are out.
 pub enum Chunk {

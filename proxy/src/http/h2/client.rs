@@ -10,18 +10,18 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 
-use super::super::error::Failure;
-use super::super::h1::{BodyLength, Event, Fault, RequestInfo, ResponseInfo, Tunnel};
-use super::super::head::{Head, HeaderId, Method};
-use super::super::observe::Upstream;
+use super::super::h1::{BodyLength, Event, Fault, Framing, ResponseInfo, Tunnel};
+use super::super::message::head::{Head, HeaderId, Method};
+use super::super::request::error::Failure;
+use super::super::request::stream_info::Upstream;
 use super::chunk::Chunk;
 use super::convert::{self, Bounds};
-use super::cross::Prefixed;
+use super::prefixed::Prefixed;
 use super::stream::{Receiving, Sending};
-use super::tunnel::{Load, Share};
 use crate::config::http::Http2Options;
+use crate::dispatcher::timer::Timers;
+use crate::hbone::{StreamCount, StreamGuard};
 use crate::stream::Stream;
-use crate::timer::Timers;
 
 /// How long between two looks whether settings have come.
 const SETTINGS_STEP: Duration = Duration::from_millis(5);
@@ -43,7 +43,7 @@ pub struct Connected {
 #[derive(Default)]
 struct State {
     closed: Cell<bool>,
-    load: Rc<Load>,
+    load: Rc<StreamCount>,
 }
 
 /// Speaks the preface and leaves a task that drives the connection.
@@ -136,7 +136,7 @@ impl Connected {
         self.load().streams.open() > 0
     }
 
-    pub(super) fn load(&self) -> &Rc<Load> {
+    pub(crate) fn load(&self) -> &Rc<StreamCount> {
         &self.state.load
     }
 
@@ -155,7 +155,7 @@ impl Connected {
     }
 
     /// Ready once the connection takes another stream.
-    pub(super) async fn ready(&self) -> Result<SendRequest<Chunk>, Failure> {
+    pub(crate) async fn ready(&self) -> Result<SendRequest<Chunk>, Failure> {
         self.send.clone().ready().await.map_err(|error| {
             self.state.closed.set(true);
             if error.is_io() {
@@ -173,7 +173,7 @@ impl Connected {
     pub async fn open(&self) -> Result<ClientStream, Failure> {
         let send = self.ready().await?;
         Ok(ClientStream {
-            _share: Share::of(self.load()),
+            _share: StreamGuard::of(self.load()),
             state: ClientState::Ready(send),
             about: self.about.clone(),
             bounds: self.bounds,
@@ -185,7 +185,7 @@ impl Connected {
 
 /// One exchange's stream.
 pub struct ClientStream {
-    _share: Share,
+    _share: StreamGuard,
     state: ClientState,
     about: Rc<Upstream>,
     bounds: Bounds,
@@ -209,12 +209,7 @@ impl ClientStream {
         &self.about
     }
 
-    pub fn head(
-        &mut self,
-        head: &Head,
-        body: BodyLength,
-        info: &RequestInfo,
-    ) -> Result<(), Failure> {
+    pub fn head(&mut self, head: &Head, body: BodyLength, info: &Framing) -> Result<(), Failure> {
         let ClientState::Ready(send) = &mut self.state else {
             return Ok(());
         };
@@ -351,7 +346,7 @@ impl Drop for ClientStream {
     }
 }
 
-pub(super) fn blame_server(error: h2::Error) -> Failure {
+pub(crate) fn blame_server(error: h2::Error) -> Failure {
     if error.is_io() {
         return Failure::Terminated;
     }

@@ -6,10 +6,10 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 
-use super::super::h1::{BodyLength, Fault, RequestInfo, Tunnel, is_allowed_trailer};
-use super::super::head::{FieldRef, Head, HeaderId, IdSet, Method, TargetForm, Version};
-use super::super::header_id::NAMES;
-use super::super::spelling;
+use super::super::h1::{BodyLength, Fault, Framing, Tunnel, is_allowed_trailer};
+use super::super::message::head::{FieldRef, Head, HeaderId, IdSet, Method, TargetForm, Version};
+use super::super::message::header_case;
+use super::super::message::header_id::NAMES;
 
 /// Bounds on a received head: decoded bytes (32 per field on top, as HPACK counts) and fields,
 /// cookie crumbs each for itself.
@@ -42,7 +42,7 @@ pub fn request_in(
     ended: bool,
     bounds: Bounds,
     respell: bool,
-) -> Result<RequestInfo, Fault> {
+) -> Result<Framing, Fault> {
     head.reserve(parts.headers.len() + OWN_FIELDS, USUAL_BYTES);
     head.set_version(Version::Http2);
     head.set_method(parts.method.as_str().as_bytes());
@@ -82,7 +82,7 @@ pub fn request_in(
         (false, Some(length)) => BodyLength::Known(length),
         (false, None) => BodyLength::Unknown,
     };
-    Ok(RequestInfo {
+    Ok(Framing {
         body,
         keep_alive: true,
         expect_continue: take_expectation(head),
@@ -163,7 +163,7 @@ fn fields_in(
         return Err(Fault::HeadTooLarge);
     }
     if respell {
-        spelling::apply(head);
+        header_case::apply(head);
     }
     Ok(length)
 }
@@ -183,7 +183,7 @@ fn take_expectation(head: &mut Head) -> bool {
 }
 
 /// A request to send. `None`: something in it has no place in HTTP/2.
-pub fn request_out(head: &Head, info: &RequestInfo, spell: bool) -> Option<Request<()>> {
+pub fn request_out(head: &Head, info: &Framing, spell: bool) -> Option<Request<()>> {
     let mut request = Request::new(());
     let mut upgrade = None;
     match info.tunnel {
@@ -265,7 +265,7 @@ fn fields_out(head: &Head, map: &mut HeaderMap, skip_length: bool, spell: bool) 
     }
     if spell {
         let mut list = Vec::new();
-        spelling::encode(head, &mut list);
+        header_case::encode(head, &mut list);
         if !list.is_empty() {
             let name = name_of(HeaderId::XAnyamHeaderCase)?;
             map.insert(name, HeaderValue::from_bytes(&list).ok()?);

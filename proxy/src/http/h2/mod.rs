@@ -8,18 +8,18 @@
 //! - `chunk`: what h2 sends; `cross`: one [`Stream`](crate::stream::Stream) as h2 wants it, with
 //!   what was read already
 
-mod budget;
-mod chunk;
-mod client;
+pub(crate) mod chunk;
+pub(crate) mod client;
 mod convert;
-mod cross;
-mod server;
+pub(crate) mod prefixed;
+pub(crate) mod reset_limiter;
+pub(super) mod serve;
+pub(crate) mod server;
 mod stream;
-pub mod tunnel;
 
-pub use budget::{Budget, RAPID};
 pub use chunk::Chunk;
 pub use client::{ClientStream, Connected, handshake, keepalive};
 pub use convert::{Bounds, request_in};
-pub use cross::Prefixed;
+pub use prefixed::Prefixed;
+pub use reset_limiter::{RAPID, ResetLimiter};
 pub use server::ServerStream;

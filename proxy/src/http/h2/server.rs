@@ -6,14 +6,14 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 
-use super::super::error::Failure;
 use super::super::h1::{BodyLength, Event, Fault};
-use super::super::head::Head;
+use super::super::message::head::Head;
+use super::super::request::error::Failure;
 use super::chunk::Chunk;
 use super::convert;
 use super::stream::{Receiving, Sending};
-use super::tunnel::TunnelStream;
-use crate::buffer::Pool;
+use crate::dispatcher::buffer::Pool;
+use crate::hbone::TunnelStream;
 
 /// One request's stream.
 pub struct ServerStream {

@@ -8,7 +8,7 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
 use super::super::h1::Event;
-use super::super::head::Head;
+use super::super::message::head::Head;
 use super::chunk::Chunk;
 use super::convert;
 

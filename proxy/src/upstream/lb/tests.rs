@@ -46,7 +46,7 @@ fn healths(base: u16, healths: &[HealthStatus]) -> Priority {
 }
 
 fn tally(balance: &Balance, policy: LbPolicy, picks: usize) -> HashMap<u16, usize> {
-    let turn = Turn::default();
+    let turn = RoundRobinCursor::default();
     let mut random = fastrand::Rng::with_seed(42);
     let mut seen = HashMap::new();
     for _ in 0..picks {
@@ -100,7 +100,7 @@ proptest! {
             .map(|port| SocketAddr::from(([10, 0, 0, 1], port)))
             .collect();
         let mut random = fastrand::Rng::with_seed(seed);
-        let choice = balance.pick(LEAST, &Turn::default(), &exclude, &mut random).unwrap();
+        let choice = balance.pick(LEAST, &RoundRobinCursor::default(), &exclude, &mut random).unwrap();
         prop_assert_eq!(exclude.contains(&choice.endpoint.address), exclude.len() == count);
     }
 }
@@ -169,12 +169,12 @@ fn nobody_healthy_is_panic_or_nothing() {
     let mut random = fastrand::Rng::with_seed(1);
     assert!(
         strict
-            .pick(LEAST, &Turn::default(), &[], &mut random)
+            .pick(LEAST, &RoundRobinCursor::default(), &[], &mut random)
             .is_none()
     );
     assert!(
         Balance::default()
-            .pick(LEAST, &Turn::default(), &[], &mut random)
+            .pick(LEAST, &RoundRobinCursor::default(), &[], &mut random)
             .is_none()
     );
 }
@@ -207,7 +207,7 @@ fn every_balance_can_be_picked_from_while_endpoints_are_ejected_and_released() {
             });
         }
         let _done = Done(&done);
-        let turn = Turn::default();
+        let turn = RoundRobinCursor::default();
         let mut random = fastrand::Rng::with_seed(7);
         for round in 0..ROUNDS {
             let balance = Balance::new(&priorities, 140, 50);
@@ -226,7 +226,7 @@ fn a_group_without_endpoints_is_none() {
     balance.push(50, 0, false, Vec::new());
     let mut random = fastrand::Rng::with_seed(1);
     for policy in [LbPolicy::RoundRobin, LbPolicy::Random, LEAST] {
-        let picked = balance.pick(policy, &Turn::default(), &[], &mut random);
+        let picked = balance.pick(policy, &RoundRobinCursor::default(), &[], &mut random);
         assert!(picked.is_none());
     }
     balance.push(100, 1, false, priority(&[1]).endpoints);

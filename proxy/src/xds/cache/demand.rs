@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::entry::Entry;
 use super::{Cache, Now};
-use crate::xds::kind::{Key, Kind};
+use crate::xds::resource_type::{Key, ResourceType};
 
 /// How a want ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,7 +69,7 @@ impl<T> Cache<T> {
     }
 
     /// On-demand resources of a type that are in force and were not asked for since `before`.
-    pub fn idle_on_demand(&self, kind: Kind, before: Instant) -> Vec<Key> {
+    pub fn idle_on_demand(&self, kind: ResourceType, before: Instant) -> Vec<Key> {
         self.entries
             .iter()
             .filter(|(key, entry)| key.kind == kind && entry.active.is_some())
@@ -122,7 +122,7 @@ impl<T> Cache<T> {
     }
 
     /// Lets the longest unwanted sixteenth of a type go when its bound is met.
-    fn make_room(&mut self, kind: Kind, now: Now) {
+    fn make_room(&mut self, kind: ResourceType, now: Now) {
         let count = self.on_demand.get(&kind).copied().unwrap_or(0);
         if count < self.config.max_on_demand {
             return;

@@ -4,7 +4,7 @@ use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
 
-use crate::xds::kind::Key;
+use crate::xds::resource_type::Key;
 
 /// A version of a resource that was judged good.
 pub(super) struct Held {

@@ -9,9 +9,9 @@ use super::*;
 
 #[derive(Clone, Debug)]
 enum Step {
-    Delta(Kind, Vec<String>, Vec<String>),
-    Want(Kind, String),
-    Evict(Kind, String),
+    Delta(ResourceType, Vec<String>, Vec<String>),
+    Want(ResourceType, String),
+    Evict(ResourceType, String),
     Cut,
     Open,
     Pass(u64),
@@ -21,20 +21,20 @@ fn name() -> impl Strategy<Value = String> {
     prop::sample::select(vec!["inbound", "a", "b", "c", "d"]).prop_map(str::to_owned)
 }
 
-fn kind() -> impl Strategy<Value = Kind> {
+fn kind() -> impl Strategy<Value = ResourceType> {
     prop::sample::select(vec![
-        Kind::Cluster,
-        Kind::Endpoint,
-        Kind::Listener,
-        Kind::Route,
+        ResourceType::Cluster,
+        ResourceType::Endpoint,
+        ResourceType::Listener,
+        ResourceType::Route,
     ])
 }
 
-fn body(kind: Kind) -> impl Strategy<Value = String> {
+fn body(kind: ResourceType) -> impl Strategy<Value = String> {
     let reference = match kind {
-        Kind::Listener => vec!["r:", "c:"],
-        Kind::Route => vec!["c:"],
-        Kind::Cluster => vec!["e:"],
+        ResourceType::Listener => vec!["r:", "c:"],
+        ResourceType::Route => vec!["c:"],
+        ResourceType::Cluster => vec!["e:"],
         _ => vec![],
     };
     let words: BoxedStrategy<Vec<String>> = match reference.is_empty() {

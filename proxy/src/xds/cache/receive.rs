@@ -4,16 +4,16 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use super::entry::{Entry, Held, Rejected};
-use super::{Cache, Judge, Judged, Now};
+use super::{Cache, Now, Validate, Validated};
 use crate::xds::cache::Outcome;
-use crate::xds::kind::{Key, Kind};
 use crate::xds::message::{DeltaResponse, Resource, SotwResponse};
+use crate::xds::resource_type::{Key, ResourceType};
 
 /// Longest error detail sent back, bytes.
 const MAX_DETAIL: usize = 4096;
 
 impl<T> Cache<T> {
-    pub(super) fn receive_delta<J: Judge<Value = T>>(
+    pub(super) fn receive_delta<J: Validate<Value = T>>(
         &mut self,
         response: DeltaResponse,
         judge: &mut J,
@@ -34,7 +34,7 @@ impl<T> Cache<T> {
         }
     }
 
-    pub(super) fn receive_sotw<J: Judge<Value = T>>(
+    pub(super) fn receive_sotw<J: Validate<Value = T>>(
         &mut self,
         response: SotwResponse,
         judge: &mut J,
@@ -68,8 +68,9 @@ impl<T> Cache<T> {
     }
 
     /// The type of a response, if it was asked for.
-    fn kind_of(&mut self, type_url: &str) -> Option<Kind> {
-        let kind = Kind::from_type_url(type_url).filter(|kind| self.streams.has_begun(*kind));
+    fn kind_of(&mut self, type_url: &str) -> Option<ResourceType> {
+        let kind =
+            ResourceType::from_type_url(type_url).filter(|kind| self.streams.has_begun(*kind));
         if kind.is_none() {
             // An answer, even a NACK, would subscribe to everything of that type.
             self.unknown_types += 1;
@@ -78,9 +79,9 @@ impl<T> Cache<T> {
     }
 
     /// Judges and keeps resources; returns the names seen.
-    fn take_in<J: Judge<Value = T>>(
+    fn take_in<J: Validate<Value = T>>(
         &mut self,
-        kind: Kind,
+        kind: ResourceType,
         resources: Vec<Resource>,
         version: Option<&str>,
         judge: &mut J,
@@ -109,7 +110,7 @@ impl<T> Cache<T> {
             }
         }
         for (version, body, good) in judged {
-            let Judged {
+            let Validated {
                 name,
                 value,
                 refs,
@@ -143,12 +144,12 @@ impl<T> Cache<T> {
         times.into_keys().collect()
     }
 
-    fn judge_one<J: Judge<Value = T>>(
+    fn judge_one<J: Validate<Value = T>>(
         &self,
-        kind: Kind,
+        kind: ResourceType,
         resource: &Resource,
         judge: &mut J,
-    ) -> Result<Judged<T>, String> {
+    ) -> Result<Validated<T>, String> {
         if let Some(field) = resource.unsupported {
             return Err(format!("{field}: not supported"));
         }
@@ -194,7 +195,7 @@ impl<T> Cache<T> {
     }
 
     /// The same version with the same bytes again, as after a reconnect: nothing to do.
-    fn is_unchanged(&mut self, kind: Kind, resource: &Resource, version: &str) -> bool {
+    fn is_unchanged(&mut self, kind: ResourceType, resource: &Resource, version: &str) -> bool {
         if resource.unsupported.is_some()
             || resource.name.is_empty()
             || resource.type_url != kind.type_url()
@@ -235,7 +236,13 @@ impl<T> Cache<T> {
         }
     }
 
-    fn acknowledge(&mut self, kind: Kind, nonce: String, version: String, errors: Vec<String>) {
+    fn acknowledge(
+        &mut self,
+        kind: ResourceType,
+        nonce: String,
+        version: String,
+        errors: Vec<String>,
+    ) {
         let error = (!errors.is_empty()).then(|| detail(&errors));
         self.streams
             .acknowledge(kind, nonce, version, error, &mut self.outbox);

@@ -3,17 +3,17 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::{Config, Mode};
-use crate::xds::kind::Kind;
-use crate::xds::message::{DeltaRequest, Protocol, Request, SotwRequest};
+use crate::xds::message::{DeltaRequest, ProtocolVariant, Request, SotwRequest};
+use crate::xds::resource_type::ResourceType;
 
 /// Name that stands for all resources in delta subscriptions that also have names.
 const ALL: &str = "*";
 
 /// The subscriptions of all types, over the life of the process; streams come and go.
 pub(super) struct Streams {
-    protocol: Protocol,
+    protocol: ProtocolVariant,
     open: bool,
-    types: HashMap<Kind, Type>,
+    types: HashMap<ResourceType, Type>,
 }
 
 struct Type {
@@ -38,10 +38,10 @@ struct Type {
 
 impl Streams {
     pub(super) fn new(config: &Config) -> Self {
-        let kind = |kind: Kind| {
+        let kind = |kind: ResourceType| {
             let wildcard = match kind {
-                Kind::Cluster => config.clusters == Mode::Wildcard,
-                Kind::Listener => config.listeners == Mode::Wildcard,
+                ResourceType::Cluster => config.clusters == Mode::Wildcard,
+                ResourceType::Listener => config.listeners == Mode::Wildcard,
                 _ => false,
             };
             (kind, Type::new(wildcard))
@@ -49,11 +49,11 @@ impl Streams {
         Streams {
             protocol: config.protocol,
             open: false,
-            types: Kind::ALL.into_iter().map(kind).collect(),
+            types: ResourceType::ALL.into_iter().map(kind).collect(),
         }
     }
 
-    pub(super) fn open(&mut self, held: impl Fn(Kind) -> Vec<(String, String)>) {
+    pub(super) fn open(&mut self, held: impl Fn(ResourceType) -> Vec<(String, String)>) {
         self.open = true;
         for (kind, state) in &mut self.types {
             state.begun = false;
@@ -61,8 +61,8 @@ impl Streams {
             state.unsubscribe.clear();
             state.subscribe = state.names.clone();
             state.initial_versions = match self.protocol {
-                Protocol::Delta => held(*kind),
-                Protocol::Sotw => Vec::new(),
+                ProtocolVariant::Delta => held(*kind),
+                ProtocolVariant::Sotw => Vec::new(),
             };
         }
     }
@@ -71,7 +71,7 @@ impl Streams {
         self.open = false;
     }
 
-    pub(super) fn subscribe(&mut self, kind: Kind, name: &str) {
+    pub(super) fn subscribe(&mut self, kind: ResourceType, name: &str) {
         let Some(state) = self.types.get_mut(&kind) else {
             return;
         };
@@ -84,7 +84,7 @@ impl Streams {
         }
     }
 
-    pub(super) fn unsubscribe(&mut self, kind: Kind, name: &str) {
+    pub(super) fn unsubscribe(&mut self, kind: ResourceType, name: &str) {
         let Some(state) = self.types.get_mut(&kind) else {
             return;
         };
@@ -96,33 +96,33 @@ impl Streams {
     }
 
     /// Whether a resource of this name was asked for.
-    pub(super) fn is_subscribed(&self, kind: Kind, name: &str) -> bool {
+    pub(super) fn is_subscribed(&self, kind: ResourceType, name: &str) -> bool {
         self.types
             .get(&kind)
             .is_some_and(|state| state.wildcard || state.names.contains(name))
     }
 
     /// Whether anything of this type was ever asked for on this stream.
-    pub(super) fn has_begun(&self, kind: Kind) -> bool {
+    pub(super) fn has_begun(&self, kind: ResourceType) -> bool {
         self.types.get(&kind).is_some_and(|state| state.begun)
     }
 
-    pub(super) fn is_listed(&self, kind: Kind) -> bool {
+    pub(super) fn is_listed(&self, kind: ResourceType) -> bool {
         self.types.get(&kind).is_some_and(|state| state.listed)
     }
 
-    pub(super) fn version(&self, kind: Kind) -> &str {
+    pub(super) fn version(&self, kind: ResourceType) -> &str {
         self.types.get(&kind).map_or("", |state| &state.version)
     }
 
-    pub(super) fn rejected(&self, kind: Kind) -> Option<&str> {
+    pub(super) fn rejected(&self, kind: ResourceType) -> Option<&str> {
         self.types.get(&kind)?.rejected.as_deref()
     }
 
     /// Notes a response and queues its ACK, or with `error` its NACK.
     pub(super) fn acknowledge(
         &mut self,
-        kind: Kind,
+        kind: ResourceType,
         nonce: String,
         version: String,
         error: Option<String>,
@@ -138,7 +138,7 @@ impl Streams {
             state.version = version;
         }
         outbox.push_back(match self.protocol {
-            Protocol::Delta => Request::Delta(DeltaRequest {
+            ProtocolVariant::Delta => Request::Delta(DeltaRequest {
                 kind,
                 subscribe: Vec::new(),
                 unsubscribe: Vec::new(),
@@ -146,7 +146,7 @@ impl Streams {
                 nonce,
                 error,
             }),
-            Protocol::Sotw => state.sotw_request(kind, error),
+            ProtocolVariant::Sotw => state.sotw_request(kind, error),
         });
     }
 
@@ -155,13 +155,13 @@ impl Streams {
         if !self.open {
             return;
         }
-        for kind in Kind::ALL {
+        for kind in ResourceType::ALL {
             let Some(state) = self.types.get_mut(&kind) else {
                 continue;
             };
             let request = match self.protocol {
-                Protocol::Delta => state.delta_subscription(kind),
-                Protocol::Sotw => state.sotw_subscription(kind),
+                ProtocolVariant::Delta => state.delta_subscription(kind),
+                ProtocolVariant::Sotw => state.sotw_subscription(kind),
             };
             outbox.extend(request);
         }
@@ -185,7 +185,7 @@ impl Type {
         }
     }
 
-    fn delta_subscription(&mut self, kind: Kind) -> Option<Request> {
+    fn delta_subscription(&mut self, kind: ResourceType) -> Option<Request> {
         let first = !self.begun && (self.wildcard || !self.names.is_empty());
         if !first && (!self.begun || self.subscribe.is_empty() && self.unsubscribe.is_empty()) {
             return None;
@@ -206,7 +206,7 @@ impl Type {
         }))
     }
 
-    fn sotw_subscription(&mut self, kind: Kind) -> Option<Request> {
+    fn sotw_subscription(&mut self, kind: ResourceType) -> Option<Request> {
         let first = !self.begun && (self.wildcard || !self.names.is_empty());
         if !first && (!self.begun || !self.changed) {
             return None;
@@ -219,7 +219,7 @@ impl Type {
         Some(self.sotw_request(kind, None))
     }
 
-    fn sotw_request(&mut self, kind: Kind, error: Option<String>) -> Request {
+    fn sotw_request(&mut self, kind: ResourceType, error: Option<String>) -> Request {
         self.changed = false;
         Request::Sotw(SotwRequest {
             kind,

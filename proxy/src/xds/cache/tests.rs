@@ -10,10 +10,15 @@ pub(super) struct Words {
     pub(super) calls: usize,
 }
 
-impl Judge for Words {
+impl Validate for Words {
     type Value = String;
 
-    fn judge(&mut self, _: Kind, _: &str, body: &Bytes) -> Result<Judged<String>, String> {
+    fn judge(
+        &mut self,
+        _: ResourceType,
+        _: &str,
+        body: &Bytes,
+    ) -> Result<Validated<String>, String> {
         self.calls += 1;
         let text = std::str::from_utf8(body).map_err(|_| "not a message".to_owned())?;
         let mut words = text.split(' ');
@@ -22,10 +27,10 @@ impl Judge for Words {
         let mut patience = None;
         for word in words {
             match word.split_once(':') {
-                Some(("c", name)) => refs.push(Key::new(Kind::Cluster, name)),
-                Some(("e", name)) => refs.push(Key::new(Kind::Endpoint, name)),
-                Some(("r", name)) => refs.push(Key::new(Kind::Route, name)),
-                Some(("s", name)) => refs.push(Key::new(Kind::Secret, name)),
+                Some(("c", name)) => refs.push(Key::new(ResourceType::Cluster, name)),
+                Some(("e", name)) => refs.push(Key::new(ResourceType::Endpoint, name)),
+                Some(("r", name)) => refs.push(Key::new(ResourceType::Route, name)),
+                Some(("s", name)) => refs.push(Key::new(ResourceType::Secret, name)),
                 Some(("wait", seconds)) => {
                     patience = seconds.parse().ok().map(Duration::from_secs);
                 }
@@ -33,7 +38,7 @@ impl Judge for Words {
                 _ => {}
             }
         }
-        Ok(Judged {
+        Ok(Validated {
             name,
             value: text.to_owned(),
             refs,
@@ -88,14 +93,14 @@ impl Rig {
             .collect()
     }
 
-    pub(super) fn delta(&mut self, kind: Kind, bodies: &[&str], removed: &[&str]) {
+    pub(super) fn delta(&mut self, kind: ResourceType, bodies: &[&str], removed: &[&str]) {
         self.delta_versioned("1", kind, bodies, removed);
     }
 
     pub(super) fn delta_versioned(
         &mut self,
         version: &str,
-        kind: Kind,
+        kind: ResourceType,
         bodies: &[&str],
         removed: &[&str],
     ) {
@@ -109,7 +114,7 @@ impl Rig {
             .receive(Response::Delta(response), &mut self.judge, self.now);
     }
 
-    pub(super) fn sotw(&mut self, version: &str, kind: Kind, bodies: &[&str]) {
+    pub(super) fn sotw(&mut self, version: &str, kind: ResourceType, bodies: &[&str]) {
         let response = SotwResponse {
             type_url: kind.type_url().into(),
             nonce: format!("n{version}"),
@@ -143,7 +148,7 @@ impl Rig {
             .collect()
     }
 
-    pub(super) fn want(&mut self, kind: Kind, name: &str) -> Option<Outcome> {
+    pub(super) fn want(&mut self, kind: ResourceType, name: &str) -> Option<Outcome> {
         self.cache.want(&Key::new(kind, name), self.now)
     }
 
@@ -153,7 +158,7 @@ impl Rig {
     }
 }
 
-fn resource(kind: Kind, version: &str, body: &str) -> Resource {
+fn resource(kind: ResourceType, version: &str, body: &str) -> Resource {
     Resource {
         name: body.split(' ').next().unwrap_or_default().into(),
         version: version.into(),
@@ -167,14 +172,14 @@ pub(super) fn named() -> Config {
     Config {
         clusters: Mode::Named,
         listeners: Mode::Named,
-        roots: vec![Key::new(Kind::Listener, "inbound")],
+        roots: vec![Key::new(ResourceType::Listener, "inbound")],
         ..Config::default()
     }
 }
 
 pub(super) fn sotw() -> Config {
     Config {
-        protocol: Protocol::Sotw,
+        protocol: ProtocolVariant::Sotw,
         ..Config::default()
     }
 }
@@ -193,27 +198,27 @@ fn a_wildcard_client_asks_for_everything_then_for_what_that_names() {
     let mut rig = Rig::connected(Config::default());
     let first = rig.deltas();
     assert_eq!(summary(&first), ["cluster + - ", "listener + - "]);
-    rig.delta(Kind::Cluster, &["a e:a", "b"], &[]);
+    rig.delta(ResourceType::Cluster, &["a e:a", "b"], &[]);
     assert_eq!(
         summary(&rig.deltas()),
         ["cluster + - n1", "endpoints +a - "],
         "first the ACK, then what the clusters need"
     );
     assert_eq!(rig.changes(), ["+b"], "a waits for its endpoints");
-    rig.delta(Kind::Endpoint, &["a"], &[]);
+    rig.delta(ResourceType::Endpoint, &["a"], &[]);
     assert_eq!(rig.changes(), ["+a", "+a e:a"]);
 }
 
 #[test]
 fn a_listener_waits_for_its_route_and_that_for_its_cluster_and_that_for_its_endpoints() {
     let mut rig = Rig::connected(named());
-    rig.delta(Kind::Listener, &["inbound r:r"], &[]);
-    rig.delta(Kind::Route, &["r c:c"], &[]);
-    rig.delta(Kind::Cluster, &["c e:e s:s"], &[]);
+    rig.delta(ResourceType::Listener, &["inbound r:r"], &[]);
+    rig.delta(ResourceType::Route, &["r c:c"], &[]);
+    rig.delta(ResourceType::Cluster, &["c e:e s:s"], &[]);
     assert!(!rig.cache.is_initialised(rig.now));
-    rig.delta(Kind::Endpoint, &["e"], &[]);
+    rig.delta(ResourceType::Endpoint, &["e"], &[]);
     assert_eq!(rig.changes(), ["+e"]);
-    rig.delta(Kind::Secret, &["s"], &[]);
+    rig.delta(ResourceType::Secret, &["s"], &[]);
     assert_eq!(
         rig.changes(),
         ["+s", "+c e:e s:s", "+r c:c", "+inbound r:r"]
@@ -224,7 +229,7 @@ fn a_listener_waits_for_its_route_and_that_for_its_cluster_and_that_for_its_endp
 #[test]
 fn waiting_is_bounded() {
     let mut rig = Rig::connected(named());
-    rig.delta(Kind::Listener, &["inbound r:r"], &[]);
+    rig.delta(ResourceType::Listener, &["inbound r:r"], &[]);
     rig.pass(14);
     assert_eq!(rig.changes(), [""; 0]);
     rig.pass(1);
@@ -234,20 +239,20 @@ fn waiting_is_bounded() {
 #[test]
 fn what_the_server_does_not_have_is_not_waited_for() {
     let mut rig = Rig::connected(named());
-    rig.delta(Kind::Listener, &["inbound r:r c:gone"], &[]);
-    rig.delta(Kind::Route, &[], &["r"]);
+    rig.delta(ResourceType::Listener, &["inbound r:r c:gone"], &[]);
+    rig.delta(ResourceType::Route, &[], &["r"]);
     assert_eq!(rig.changes(), [""; 0]);
-    rig.delta(Kind::Cluster, &["gone bad"], &[]);
+    rig.delta(ResourceType::Cluster, &["gone bad"], &[]);
     assert_eq!(rig.changes(), ["+inbound r:r c:gone"]);
 }
 
 #[test]
 fn a_rejected_resource_keeps_its_last_good_one_and_its_neighbours_go_through() {
     let mut rig = Rig::connected(Config::default());
-    rig.delta(Kind::Cluster, &["a", "b"], &[]);
+    rig.delta(ResourceType::Cluster, &["a", "b"], &[]);
     rig.changes();
     rig.deltas();
-    rig.delta_versioned("2", Kind::Cluster, &["a bad", "b better"], &[]);
+    rig.delta_versioned("2", ResourceType::Cluster, &["a bad", "b better"], &[]);
     assert_eq!(rig.changes(), ["+b better"]);
     assert_eq!(
         summary(&rig.deltas()),
@@ -260,7 +265,7 @@ fn a_rejected_resource_keeps_its_last_good_one_and_its_neighbours_go_through() {
         (status.active.unwrap().0, status.rejected.is_some())
     };
     assert_eq!(status("a", &rig), ("1".into(), true));
-    rig.delta_versioned("3", Kind::Cluster, &["a again"], &[]);
+    rig.delta_versioned("3", ResourceType::Cluster, &["a again"], &[]);
     assert_eq!(rig.cache.rejected(), None);
     assert_eq!(status("a", &rig), ("3".into(), false));
 }
@@ -272,32 +277,32 @@ fn hostile_resources_are_refused_by_name() {
         ..Config::default()
     };
     let mut rig = Rig::connected(config);
-    rig.delta(Kind::Cluster, &["good"], &[]);
+    rig.delta(ResourceType::Cluster, &["good"], &[]);
     rig.changes();
     rig.deltas();
     let huge = format!("huge {}", "x".repeat(200));
     let mut resources: Vec<Resource> = ["dup", "dup 2", huge.as_str(), " nameless"]
         .iter()
-        .map(|body| resource(Kind::Cluster, "2", body))
+        .map(|body| resource(ResourceType::Cluster, "2", body))
         .collect();
     resources.push(Resource {
         type_url: "type.googleapis.com/google.protobuf.Empty".into(),
-        ..resource(Kind::Cluster, "2", "other")
+        ..resource(ResourceType::Cluster, "2", "other")
     });
     resources.push(Resource {
         body: Bytes::from_static(&[0xff, 0xfe]),
-        ..resource(Kind::Cluster, "2", "junk\n\u{202e}")
+        ..resource(ResourceType::Cluster, "2", "junk\n\u{202e}")
     });
     resources.push(Resource {
         name: "liar".into(),
-        ..resource(Kind::Cluster, "2", "someone")
+        ..resource(ResourceType::Cluster, "2", "someone")
     });
     resources.push(Resource {
         unsupported: Some("ttl"),
-        ..resource(Kind::Cluster, "2", "ttl")
+        ..resource(ResourceType::Cluster, "2", "ttl")
     });
     let response = Response::Delta(DeltaResponse {
-        type_url: Kind::Cluster.type_url().into(),
+        type_url: ResourceType::Cluster.type_url().into(),
         nonce: "n2".into(),
         resources,
         removed: Vec::new(),
@@ -323,7 +328,11 @@ fn hostile_resources_are_refused_by_name() {
 fn types_nobody_asked_for_are_not_even_answered() {
     let mut rig = Rig::connected(Config::default());
     rig.deltas();
-    for type_url in ["type.googleapis.com/nonsense", Kind::Route.type_url(), ""] {
+    for type_url in [
+        "type.googleapis.com/nonsense",
+        ResourceType::Route.type_url(),
+        "",
+    ] {
         let response = Response::Delta(DeltaResponse {
             type_url: type_url.into(),
             ..DeltaResponse::default()
@@ -337,18 +346,18 @@ fn types_nobody_asked_for_are_not_even_answered() {
 #[test]
 fn a_new_route_breaks_with_the_old_cluster_only_after_it_made_it_to_the_new_one() {
     let mut rig = Rig::connected(named());
-    rig.delta(Kind::Listener, &["inbound r:r"], &[]);
-    rig.delta(Kind::Route, &["r c:old"], &[]);
-    rig.delta(Kind::Cluster, &["old"], &[]);
+    rig.delta(ResourceType::Listener, &["inbound r:r"], &[]);
+    rig.delta(ResourceType::Route, &["r c:old"], &[]);
+    rig.delta(ResourceType::Cluster, &["old"], &[]);
     rig.changes();
     rig.deltas();
-    rig.delta_versioned("2", Kind::Route, &["r c:new"], &[]);
+    rig.delta_versioned("2", ResourceType::Route, &["r c:new"], &[]);
     assert_eq!(rig.changes(), [""; 0]);
     assert_eq!(
         summary(&rig.deltas()),
         ["route configuration + - n2", "cluster +new - "]
     );
-    rig.delta(Kind::Cluster, &["new"], &[]);
+    rig.delta(ResourceType::Cluster, &["new"], &[]);
     assert_eq!(rig.changes(), ["+new", "+r c:new", "-old"]);
     let after = summary(&rig.deltas());
     assert_eq!(after, ["cluster + - n1", "cluster + -old "]);
@@ -357,17 +366,17 @@ fn a_new_route_breaks_with_the_old_cluster_only_after_it_made_it_to_the_new_one(
 #[test]
 fn a_removed_cluster_stays_while_a_route_in_force_needs_it() {
     let mut rig = Rig::connected(Config::default());
-    rig.delta(Kind::Cluster, &["a", "b"], &[]);
-    rig.delta(Kind::Listener, &["l c:a"], &[]);
+    rig.delta(ResourceType::Cluster, &["a", "b"], &[]);
+    rig.delta(ResourceType::Listener, &["l c:a"], &[]);
     rig.changes();
-    rig.delta(Kind::Cluster, &[], &["a", "b"]);
+    rig.delta(ResourceType::Cluster, &[], &["a", "b"]);
     assert_eq!(rig.changes(), ["-b"]);
-    rig.delta_versioned("2", Kind::Listener, &["l"], &[]);
+    rig.delta_versioned("2", ResourceType::Listener, &["l"], &[]);
     assert_eq!(rig.changes(), ["+l", "-a"]);
 
-    rig.delta(Kind::Cluster, &["a"], &[]);
-    rig.delta_versioned("3", Kind::Listener, &["l c:a"], &[]);
-    rig.delta(Kind::Cluster, &[], &["a"]);
+    rig.delta(ResourceType::Cluster, &["a"], &[]);
+    rig.delta_versioned("3", ResourceType::Listener, &["l c:a"], &[]);
+    rig.delta(ResourceType::Cluster, &[], &["a"]);
     rig.changes();
     rig.pass(15);
     assert_eq!(rig.changes(), ["-a"], "not for ever");
@@ -376,11 +385,11 @@ fn a_removed_cluster_stays_while_a_route_in_force_needs_it() {
 #[test]
 fn routes_and_endpoints_in_use_are_not_taken_away() {
     let mut rig = Rig::connected(named());
-    rig.delta(Kind::Listener, &["inbound r:r"], &[]);
-    rig.delta(Kind::Route, &["r"], &[]);
+    rig.delta(ResourceType::Listener, &["inbound r:r"], &[]);
+    rig.delta(ResourceType::Route, &["r"], &[]);
     rig.changes();
-    rig.delta(Kind::Route, &[], &["r"]);
+    rig.delta(ResourceType::Route, &[], &["r"]);
     assert_eq!(rig.changes(), [""; 0]);
-    rig.delta(Kind::Listener, &[], &["inbound"]);
+    rig.delta(ResourceType::Listener, &[], &["inbound"]);
     assert_eq!(rig.changes(), ["-inbound", "-r"]);
 }

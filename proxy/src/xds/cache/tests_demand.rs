@@ -7,55 +7,67 @@ use super::*;
 fn the_data_path_gets_what_it_wants_once_all_of_it_is_there() {
     let mut rig = Rig::connected(named());
     rig.deltas();
-    assert_eq!(rig.want(Kind::Listener, "out"), None);
+    assert_eq!(rig.want(ResourceType::Listener, "out"), None);
     assert_eq!(summary(&rig.deltas()), ["listener +out - "]);
-    assert_eq!(rig.want(Kind::Listener, "out"), None);
+    assert_eq!(rig.want(ResourceType::Listener, "out"), None);
     assert_eq!(rig.deltas(), [], "asked once");
-    rig.delta(Kind::Listener, &["out c:c"], &[]);
+    rig.delta(ResourceType::Listener, &["out c:c"], &[]);
     assert_eq!(rig.answers(), []);
-    rig.delta(Kind::Cluster, &["c"], &[]);
+    rig.delta(ResourceType::Cluster, &["c"], &[]);
     assert_eq!(rig.changes(), ["+c", "+out c:c"]);
     assert_eq!(rig.answers(), [("out".into(), Outcome::Found)]);
-    assert_eq!(rig.want(Kind::Listener, "out"), Some(Outcome::Found));
+    assert_eq!(
+        rig.want(ResourceType::Listener, "out"),
+        Some(Outcome::Found)
+    );
 }
 
 #[test]
 fn a_miss_is_remembered_for_a_while_and_corrected_at_once() {
     let mut rig = Rig::connected(named());
-    rig.want(Kind::Listener, "none");
-    rig.delta(Kind::Listener, &[], &["none"]);
+    rig.want(ResourceType::Listener, "none");
+    rig.delta(ResourceType::Listener, &[], &["none"]);
     assert_eq!(rig.answers(), [("none".into(), Outcome::Absent)]);
     rig.deltas();
-    assert_eq!(rig.want(Kind::Listener, "none"), Some(Outcome::Absent));
+    assert_eq!(
+        rig.want(ResourceType::Listener, "none"),
+        Some(Outcome::Absent)
+    );
     assert_eq!(rig.deltas(), []);
-    rig.delta(Kind::Listener, &["none"], &[]);
-    assert_eq!(rig.want(Kind::Listener, "none"), Some(Outcome::Found));
-    rig.delta(Kind::Listener, &[], &["none"]);
+    rig.delta(ResourceType::Listener, &["none"], &[]);
+    assert_eq!(
+        rig.want(ResourceType::Listener, "none"),
+        Some(Outcome::Found)
+    );
+    rig.delta(ResourceType::Listener, &[], &["none"]);
     assert_eq!(rig.changes(), ["+none", "-none"]);
     rig.deltas();
     rig.pass(10);
     assert_eq!(summary(&rig.deltas()), ["listener + -none "]);
-    assert_eq!(rig.want(Kind::Listener, "none"), None);
+    assert_eq!(rig.want(ResourceType::Listener, "none"), None);
     assert_eq!(summary(&rig.deltas()), ["listener +none - "]);
 }
 
 #[test]
 fn without_a_server_wants_fail_after_some_patience_and_known_ones_do_not() {
     let mut rig = Rig::connected(named());
-    rig.want(Kind::Listener, "out");
-    rig.delta(Kind::Listener, &["out"], &[]);
+    rig.want(ResourceType::Listener, "out");
+    rig.delta(ResourceType::Listener, &["out"], &[]);
     rig.answers();
     rig.cache.disconnected(rig.now);
-    assert_eq!(rig.want(Kind::Listener, "new"), None);
+    assert_eq!(rig.want(ResourceType::Listener, "new"), None);
     rig.pass(3);
     assert_eq!(rig.answers(), [("new".into(), Outcome::Unavailable)]);
     assert_eq!(
-        rig.want(Kind::Listener, "newer"),
+        rig.want(ResourceType::Listener, "newer"),
         Some(Outcome::Unavailable)
     );
-    assert_eq!(rig.want(Kind::Listener, "out"), Some(Outcome::Found));
+    assert_eq!(
+        rig.want(ResourceType::Listener, "out"),
+        Some(Outcome::Found)
+    );
     rig.cache.connected(rig.now);
-    assert_eq!(rig.want(Kind::Listener, "newer"), None);
+    assert_eq!(rig.want(ResourceType::Listener, "newer"), None);
 }
 
 #[test]
@@ -66,14 +78,14 @@ fn wants_are_bounded_and_the_oldest_go_first() {
     };
     let mut rig = Rig::connected(config);
     for name in ["a", "b", "c", "d"] {
-        rig.want(Kind::Listener, name);
-        rig.delta(Kind::Listener, &[name], &[]);
+        rig.want(ResourceType::Listener, name);
+        rig.delta(ResourceType::Listener, &[name], &[]);
         rig.pass(1);
     }
-    rig.want(Kind::Listener, "a");
+    rig.want(ResourceType::Listener, "a");
     rig.changes();
     rig.deltas();
-    rig.want(Kind::Listener, "e");
+    rig.want(ResourceType::Listener, "e");
     assert_eq!(rig.changes(), ["-b"]);
     assert_eq!(summary(&rig.deltas()), ["listener +e -b "]);
 }
@@ -81,21 +93,23 @@ fn wants_are_bounded_and_the_oldest_go_first() {
 #[test]
 fn an_evicted_listener_takes_along_what_only_it_needed() {
     let mut rig = Rig::connected(named());
-    rig.want(Kind::Listener, "x");
+    rig.want(ResourceType::Listener, "x");
     rig.delta(
-        Kind::Listener,
+        ResourceType::Listener,
         &["x c:shared c:own", "inbound c:shared"],
         &[],
     );
-    rig.delta(Kind::Cluster, &["own", "shared"], &[]);
+    rig.delta(ResourceType::Cluster, &["own", "shared"], &[]);
     rig.changes();
     rig.deltas();
     rig.pass(100);
-    let idle = rig.cache.idle_on_demand(Kind::Listener, rig.now.instant);
-    assert_eq!(idle, [Key::new(Kind::Listener, "x")]);
+    let idle = rig
+        .cache
+        .idle_on_demand(ResourceType::Listener, rig.now.instant);
+    assert_eq!(idle, [Key::new(ResourceType::Listener, "x")]);
     rig.cache.evict(&idle[0], rig.now);
     rig.cache
-        .evict(&Key::new(Kind::Listener, "inbound"), rig.now);
+        .evict(&Key::new(ResourceType::Listener, "inbound"), rig.now);
     assert_eq!(rig.changes(), ["-x", "-own"]);
     assert_eq!(
         summary(&rig.deltas()),
@@ -110,11 +124,11 @@ fn resources_are_bounded_in_number() {
         ..Config::default()
     };
     let mut rig = Rig::connected(config);
-    rig.delta(Kind::Cluster, &["a", "b", "c"], &[]);
+    rig.delta(ResourceType::Cluster, &["a", "b", "c"], &[]);
     assert_eq!(rig.changes(), ["+a", "+b"]);
     rig.deltas().pop().unwrap();
-    rig.delta(Kind::Cluster, &["d"], &["a"]);
-    rig.delta(Kind::Cluster, &["d"], &[]);
+    rig.delta(ResourceType::Cluster, &["d"], &["a"]);
+    rig.delta(ResourceType::Cluster, &["d"], &[]);
     assert_eq!(rig.changes(), ["-a", "+d"]);
 }
 
@@ -128,23 +142,23 @@ fn state_of_the_world_lists_names_versions_and_nonces() {
             .iter()
             .all(|r| r.names.is_empty() && r.version.is_empty())
     );
-    rig.sotw("1", Kind::Cluster, &["a e:a", "b e:b"]);
+    rig.sotw("1", ResourceType::Cluster, &["a e:a", "b e:b"]);
     let requests = rig.sotws();
     assert_eq!(
         (requests[0].version.as_str(), requests[0].nonce.as_str()),
         ("1", "n1")
     );
-    assert_eq!(requests[1].kind, Kind::Endpoint);
+    assert_eq!(requests[1].kind, ResourceType::Endpoint);
     assert_eq!(requests[1].names, ["a", "b"]);
-    rig.sotw("1", Kind::Endpoint, &["a", "b"]);
+    rig.sotw("1", ResourceType::Endpoint, &["a", "b"]);
     rig.changes();
     rig.sotws();
-    rig.sotw("2", Kind::Cluster, &["a e:a", "b bad"]);
+    rig.sotw("2", ResourceType::Cluster, &["a e:a", "b bad"]);
     let nack = rig.sotws().remove(0);
     assert_eq!((nack.version.as_str(), nack.nonce.as_str()), ("1", "n2"));
     assert!(nack.error.is_some());
     assert_eq!(rig.changes(), [""; 0]);
-    rig.sotw("3", Kind::Cluster, &["a e:a"]);
+    rig.sotw("3", ResourceType::Cluster, &["a e:a"]);
     assert_eq!(rig.changes(), ["-b", "-b"], "cluster and endpoints");
     let requests = rig.sotws();
     assert_eq!(requests[0].version, "3");
@@ -161,21 +175,21 @@ fn state_of_the_world_lists_names_versions_and_nonces() {
 #[test]
 fn state_of_the_world_by_name_answers_absence_by_time() {
     let mut rig = Rig::connected(Config {
-        protocol: Protocol::Sotw,
+        protocol: ProtocolVariant::Sotw,
         ..named()
     });
-    rig.sotw("1", Kind::Listener, &["inbound"]);
+    rig.sotw("1", ResourceType::Listener, &["inbound"]);
     rig.sotws();
-    rig.want(Kind::Listener, "x");
+    rig.want(ResourceType::Listener, "x");
     assert_eq!(rig.sotws()[0].names, ["inbound", "x"]);
-    rig.sotw("1", Kind::Listener, &["inbound"]);
+    rig.sotw("1", ResourceType::Listener, &["inbound"]);
     assert_eq!(
         rig.answers(),
         [],
         "that may have been sent before it read our request"
     );
-    rig.sotw("2", Kind::Listener, &["inbound", "x"]);
+    rig.sotw("2", ResourceType::Listener, &["inbound", "x"]);
     assert_eq!(rig.answers(), [("x".into(), Outcome::Found)]);
-    rig.sotw("3", Kind::Listener, &["inbound"]);
+    rig.sotw("3", ResourceType::Listener, &["inbound"]);
     assert_eq!(rig.changes(), ["+inbound", "+x", "-x"]);
 }

@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry as Slot;
 use super::demand::Outcome;
 use super::entry::{Entry, Held, Pending};
 use super::{Cache, Change, Mode, Now};
-use crate::xds::kind::{Key, Kind};
+use crate::xds::resource_type::{Key, ResourceType};
 use std::time::{Duration, Instant};
 
 impl<T> Cache<T> {
@@ -242,7 +242,7 @@ impl<T> Cache<T> {
     }
 
     /// Whether a resource that came was asked for.
-    pub(super) fn is_wanted(&self, kind: Kind, name: &str) -> bool {
+    pub(super) fn is_wanted(&self, kind: ResourceType, name: &str) -> bool {
         self.streams.is_subscribed(kind, name)
     }
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use anyam_proxy::config::demand::{Answer, Demand, Resource};
+use anyam_proxy::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
@@ -52,7 +52,7 @@ fn in_a_namespace() {
     assert!(command("ip route add default dev lo"));
     assert!(Command::new("nft").arg(RULES).status().unwrap().success());
     run(async {
-        let (demand, mut wanted) = Demand::new(16, Duration::from_millis(300));
+        let (demand, mut wanted) = OnDemandClient::new(16, Duration::from_millis(300));
         let mut rig = Rig::with(Some(demand));
         let (echo, mail) = (echo_server().await, greeting_server().await);
         let mut outbound = listener("outbound", 15001, json!({}), "passthrough");
@@ -76,10 +76,10 @@ fn in_a_namespace() {
             let wanted = wanted.recv().await.unwrap();
             assert_eq!(
                 wanted.what,
-                Resource::Listener("240.0.0.2:25".parse().unwrap())
+                OnDemandResource::Listener("240.0.0.2:25".parse().unwrap())
             );
             rig.apply(&[], &[at("240.0.0.2", 25, "mail")]);
-            wanted.answer.send(Answer::Found).unwrap();
+            wanted.answer.send(OnDemandResponse::Found).unwrap();
         };
         let (greeted, ()) = tokio::join!(talk("240.0.0.2:25"), answer);
         assert_eq!(greeted, Some(*b"220 "));
@@ -92,7 +92,7 @@ fn in_a_namespace() {
                 .await
                 .unwrap()
                 .answer
-                .send(Answer::Absent)
+                .send(OnDemandResponse::Absent)
                 .unwrap();
         };
         let (nobody, ()) = tokio::join!(talk("240.0.0.3:9"), answer);

@@ -5,11 +5,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyam_proxy::config::compile::{Changes, Compiler, SecretStore};
-use anyam_proxy::config::demand::Demand;
-use anyam_proxy::config::{Snapshot, Store};
+use anyam_proxy::config::demand::OnDemandClient;
+use anyam_proxy::dispatcher::timer::Alarm;
 use anyam_proxy::listener::Bound;
-use anyam_proxy::telemetry::{Edges, Registry, Sinks, SpliceMetrics, Telemetry};
-use anyam_proxy::timer::Alarm;
+use anyam_proxy::metrics::{Edges, Registry, SpliceMetrics};
+use anyam_proxy::snapshot::{Snapshot, Store};
+use anyam_proxy::telemetry::{Sinks, Telemetry};
 use anyam_proxy::worker::{Phase, Worker};
 use rustls_pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
@@ -34,7 +35,7 @@ impl Rig {
         Self::with(None)
     }
 
-    pub fn with(demand: Option<Demand>) -> Self {
+    pub fn with(demand: Option<OnDemandClient>) -> Self {
         let registry = Registry::new().unwrap();
         let dropped = prometheus::IntCounter::new("dropped", "dropped").unwrap();
         let sinks = Arc::new(Sinks::new(dropped));

@@ -10,12 +10,13 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::support::{run, sockets};
-use anyam_proxy::buffer::Pool;
+use anyam_proxy::dispatcher::buffer::Pool;
+use anyam_proxy::dispatcher::pipe::Pipes;
+use anyam_proxy::dispatcher::timer::{Alarm, Timers};
+use anyam_proxy::metrics::{Registry, SpliceMetrics};
 use anyam_proxy::socket::reset_on_close;
 use anyam_proxy::stream::Stream;
-use anyam_proxy::tcp::{Early, Ended, Means, Options, Outcome, Pipes, Side, relay};
-use anyam_proxy::telemetry::{Registry, SpliceMetrics};
-use anyam_proxy::timer::{Alarm, Timers};
+use anyam_proxy::tcp::{Buffered, Ended, RelayContext, RelayOptions, RelayOutcome, Side, relay};
 use anyam_proxy::tls::{Dial, Handshaker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -48,7 +49,7 @@ impl Rig {
         }
     }
 
-    fn start(&self, down: Stream, up: Stream) -> JoinHandle<Outcome> {
+    fn start(&self, down: Stream, up: Stream) -> JoinHandle<RelayOutcome> {
         self.start_with(down, up, b"", b"")
     }
 
@@ -58,18 +59,18 @@ impl Rig {
         up: Stream,
         from_down: &'static [u8],
         from_up: &'static [u8],
-    ) -> JoinHandle<Outcome> {
+    ) -> JoinHandle<RelayOutcome> {
         let (buffers, pipes, timers) = (self.pool.clone(), self.pipes.clone(), self.timers.clone());
         let (cut, idle) = (self.cut.clone(), self.idle);
         let (until, buffer) = (self.until, self.buffer);
         spawn_local(async move {
-            let means = Means {
+            let means = RelayContext {
                 buffers: &buffers,
                 pipes: &pipes,
                 timers: &timers,
                 most: buffer,
             };
-            let options = Options {
+            let options = RelayOptions {
                 idle,
                 until,
                 cut: |_: &Stream| cut.get(),
@@ -79,7 +80,7 @@ impl Rig {
                 means,
                 &mut down,
                 &mut up,
-                Early {
+                Buffered {
                     from_down: from_down.into(),
                     from_up: from_up.into(),
                 },
@@ -90,7 +91,7 @@ impl Rig {
     }
 
     /// A client and a server with a relay of plain sockets between them.
-    async fn plain(&self) -> (TcpStream, TcpStream, JoinHandle<Outcome>) {
+    async fn plain(&self) -> (TcpStream, TcpStream, JoinHandle<RelayOutcome>) {
         let (client, down) = sockets().await;
         let (up, server) = sockets().await;
         (client, server, self.start(down.into(), up.into()))
@@ -320,19 +321,19 @@ fn a_relay_is_small() {
         let rig = Rig::new();
         let (_client, down) = sockets().await;
         let (up, _server) = sockets().await;
-        let means = Means {
+        let means = RelayContext {
             buffers: &rig.pool,
             pipes: &rig.pipes,
             timers: &rig.timers,
             most: rig.buffer,
         };
-        let options = Options {
+        let options = RelayOptions {
             idle: None,
             until: None,
             cut: |_: &Stream| false,
         };
         let (mut down, mut up) = (down.into(), up.into());
-        let future = relay(means, &mut down, &mut up, Early::default(), options);
+        let future = relay(means, &mut down, &mut up, Buffered::default(), options);
         let size = std::mem::size_of_val(&future);
         let most = budgets::of("size")["l4-relay"];
         assert!(

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use anyam_proxy::tls::{
-    ClientContext, ClientOptions, Identity, Live, PeerRules, ServerContext, ServerOptions,
+    ClientContext, ClientOptions, Identity, PeerRules, Rotating, ServerContext, ServerOptions,
     TrustBundle, Versions,
 };
 use rcgen::{
@@ -130,9 +130,9 @@ fn fastrand_like() -> u64 {
 
 pub fn server(identity: Arc<Identity>, trust: Option<Arc<TrustBundle>>) -> ServerOptions {
     ServerOptions {
-        identity: Live::new(Some(identity)),
+        identity: Rotating::new(Some(identity)),
         require_client_certificate: trust.is_some(),
-        trust: trust.map(|trust| Live::new(Some(trust))),
+        trust: trust.map(|trust| Rotating::new(Some(trust))),
         rules: PeerRules::default(),
         alpn: vec![b"anyam-h2".to_vec(), b"anyam-tcp".to_vec()],
         versions: Versions::TLS13_ONLY,
@@ -141,8 +141,8 @@ pub fn server(identity: Arc<Identity>, trust: Option<Arc<TrustBundle>>) -> Serve
 
 pub fn client(identity: Option<Arc<Identity>>, trust: Arc<TrustBundle>) -> ClientOptions {
     ClientOptions {
-        identity: identity.map(|identity| Live::new(Some(identity))),
-        trust: Some(Live::new(Some(trust))),
+        identity: identity.map(|identity| Rotating::new(Some(identity))),
+        trust: Some(Rotating::new(Some(trust))),
         rules: PeerRules::default(),
         sni: None,
         alpn: vec![b"anyam-tcp".to_vec()],

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyam_proxy::buffer::Pool;
+use anyam_proxy::dispatcher::buffer::Pool;
 use anyam_proxy::tls::{ClientContext, Dial, Handshaker};
 use bytes::Bytes;
 use h2::client::SendRequest;

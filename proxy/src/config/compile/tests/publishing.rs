@@ -9,7 +9,7 @@ use xds_proto::type_url;
 use super::super::*;
 use super::fixtures::{CLUSTER, EDS, HTTP, ROUTES};
 use super::{compiler, message};
-use crate::config::snapshot::{Snapshot, Store};
+use crate::snapshot::{Snapshot, Store};
 use crate::upstream::cluster::{NoEndpoint, PickFor};
 
 /// A proxy in the making: static resources, then changes.
@@ -228,7 +228,7 @@ load_assignment:
                 .unwrap();
         });
     };
-    let chores = runtime.spawn(crate::upstream::chores::run(store));
+    let chores = runtime.spawn(crate::upstream::maintenance::run(store));
     until(&|| cluster.endpoints.load().ready);
     let picked = cluster
         .pick(PickFor::default(), &mut random)

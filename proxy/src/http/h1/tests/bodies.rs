@@ -7,7 +7,7 @@ use crate::http::h1::body::BodyDecoder;
 type Body = Result<(Vec<u8>, Option<Vec<String>>, usize), Fault>;
 
 fn read_in(length: BodyLength, bytes: &[u8], step: usize) -> Body {
-    let limits = Limits {
+    let limits = HeadLimits {
         head_bytes: 256,
         fields: 8,
     };
@@ -155,7 +155,7 @@ fn chunk_faults() {
 fn the_largest_chunk_is_no_overflow() {
     let (mut input, mut head) = (BytesMut::from(&b"ffffffffffffffff\r\nx"[..]), Head::new());
     let mut decoder = BodyDecoder::new(BodyLength::Unknown);
-    let event = decoder.read(&Limits::default(), &mut input, &mut head);
+    let event = decoder.read(&HeadLimits::default(), &mut input, &mut head);
     assert_eq!(event, Ok(Event::Data(bytes::Bytes::from_static(b"x"))));
 }
 

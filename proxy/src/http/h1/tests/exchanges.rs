@@ -21,7 +21,7 @@ impl Server {
         }
     }
 
-    fn head(&mut self) -> Option<RequestInfo> {
+    fn head(&mut self) -> Option<Framing> {
         self.conn
             .read_head(&mut self.input, &mut self.head)
             .unwrap()
@@ -89,7 +89,7 @@ fn bytes_behind_an_upgrade_are_held_back() {
     assert!(server.head().is_none());
     let mut head = Head::new();
     head.set_status(101);
-    head.append(crate::http::head::HeaderId::Upgrade, b"websocket");
+    head.append(crate::http::message::head::HeaderId::Upgrade, b"websocket");
     server
         .conn
         .write_head(&head, BodyLength::None, false, &mut server.out);
@@ -259,7 +259,7 @@ fn upstream_connections_are_reused_only_when_clean() {
 
     // Answered before the request was written to its end.
     let (info, head) = accepted(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\n");
-    let mut conn = ClientConn::new(Limits::default(), Spelling::default());
+    let mut conn = ClientConn::new(HeadLimits::default(), Spelling::default());
     conn.write_head(&head, info.body, &info, &mut Out::new());
     let mut input = BytesMut::from(&b"HTTP/1.1 413 No\r\nContent-Length: 0\r\n\r\n"[..]);
     conn.read_head(&mut input, &mut Head::new())

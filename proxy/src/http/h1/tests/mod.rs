@@ -11,13 +11,13 @@ mod writing;
 use bytes::{Buf, BytesMut};
 
 use super::*;
-use crate::http::head::Head;
+use crate::http::message::head::Head;
 
 /// What a head means, the head, and what is left of the input; `None`: not complete.
 type Read<I> = Result<Option<(I, Head, Vec<u8>)>, Fault>;
 
 /// A request's head from bytes that came at once and byte by byte.
-fn request_with(options: RequestOptions, bytes: &[u8]) -> Read<RequestInfo> {
+fn request_with(options: RequestOptions, bytes: &[u8]) -> Read<Framing> {
     let read = |step: usize| {
         let mut conn = ServerConn::new(options);
         let mut input = BytesMut::new();
@@ -37,7 +37,7 @@ fn request_with(options: RequestOptions, bytes: &[u8]) -> Read<RequestInfo> {
     };
     let whole = read(bytes.len().max(1));
     let split = read(1);
-    let comparable = |result: &Read<RequestInfo>| match result {
+    let comparable = |result: &Read<Framing>| match result {
         Ok(Some((info, head, rest))) => Ok(Some((*info, lines(head), rest.clone()))),
         Ok(None) => Ok(None),
         Err(fault) => Err(*fault),
@@ -51,7 +51,7 @@ fn request_with(options: RequestOptions, bytes: &[u8]) -> Read<RequestInfo> {
     whole
 }
 
-fn request(bytes: &[u8]) -> Read<RequestInfo> {
+fn request(bytes: &[u8]) -> Read<Framing> {
     request_with(RequestOptions::default(), bytes)
 }
 
@@ -63,7 +63,7 @@ fn refused(bytes: &[u8]) -> Fault {
     }
 }
 
-fn accepted(bytes: &[u8]) -> (RequestInfo, Head) {
+fn accepted(bytes: &[u8]) -> (Framing, Head) {
     match request(bytes) {
         Ok(Some((info, head, _))) => (info, head),
         other => panic!("{:?}: {}", other.err(), bytes.escape_ascii()),
@@ -73,7 +73,7 @@ fn accepted(bytes: &[u8]) -> (RequestInfo, Head) {
 /// A client connection that asked for something.
 fn asking(request: &[u8]) -> ClientConn {
     let (info, head) = accepted(request);
-    let mut conn = ClientConn::new(Limits::default(), Spelling::default());
+    let mut conn = ClientConn::new(HeadLimits::default(), Spelling::default());
     let mut out = Out::new();
     conn.write_head(&head, info.body, &info, &mut out);
     assert_eq!(conn.write_end(None, &mut out), Ok(()));

@@ -40,7 +40,7 @@ proptest! {
     fn heads_go_on_byte_for_byte((line, fields) in a_request(), length in 0u64..9999) {
         let bytes = bytes_of(&line, &fields, &format!("Content-Length: {length}\r\n"));
         let (info, head) = accepted(&bytes);
-        let mut conn = ClientConn::new(Limits::default(), Spelling::default());
+        let mut conn = ClientConn::new(HeadLimits::default(), Spelling::default());
         let mut out = Out::new();
         conn.write_head(&head, info.body, &info, &mut out);
         prop_assert_eq!(text(&mut out).into_bytes(), bytes);
@@ -49,7 +49,7 @@ proptest! {
     #[test]
     fn chunked_bodies_survive(pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..3000), 0..6), step in 1usize..500) {
         let (info, head) = accepted(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
-        let mut client = ClientConn::new(Limits::default(), Spelling::default());
+        let mut client = ClientConn::new(HeadLimits::default(), Spelling::default());
         let mut out = Out::new();
         client.write_head(&head, info.body, &info, &mut out);
         for piece in &pieces {

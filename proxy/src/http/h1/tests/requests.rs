@@ -1,7 +1,7 @@
 //! Request heads: lines, targets, hosts, limits.
 
 use super::*;
-use crate::http::head::{HeaderId, Method, TargetForm, Version};
+use crate::http::message::head::{HeaderId, Method, TargetForm, Version};
 
 #[test]
 fn line_ends_and_names_are_strict() {
@@ -270,7 +270,7 @@ fn options_close_doors() {
 #[test]
 fn limits_hold_exactly() {
     let options = |head_bytes, fields| RequestOptions {
-        limits: Limits { head_bytes, fields },
+        limits: HeadLimits { head_bytes, fields },
         ..RequestOptions::default()
     };
     let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n\r\n";

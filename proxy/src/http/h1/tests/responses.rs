@@ -1,7 +1,7 @@
 //! Response heads: framing by status and request, faults.
 
 use super::*;
-use crate::http::head::HeaderId;
+use crate::http::message::head::HeaderId;
 
 const HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
 const UPGRADE: &[u8] =
@@ -244,7 +244,7 @@ fn heads_say_what_they_may() {
 
 #[test]
 fn nothing_unasked_is_taken() {
-    let mut conn = ClientConn::new(Limits::default(), Spelling::default());
+    let mut conn = ClientConn::new(HeadLimits::default(), Spelling::default());
     let mut input = BytesMut::from(&b"HTTP/1.1 200 OK\r\n\r\n"[..]);
     let got = conn.read_head(&mut input, &mut Head::new());
     assert_eq!(got, Err(Fault::UnsolicitedResponse));

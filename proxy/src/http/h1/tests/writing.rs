@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::http::head::HeaderId;
+use crate::http::message::head::HeaderId;
 
 /// A request as it goes on to the upstream.
 fn on(bytes: &[u8]) -> String {
@@ -13,7 +13,7 @@ fn on(bytes: &[u8]) -> String {
 fn edited(bytes: &[u8], edit: impl FnOnce(&mut Head)) -> String {
     let (info, mut head) = accepted(bytes);
     edit(&mut head);
-    let mut conn = ClientConn::new(Limits::default(), Spelling::default());
+    let mut conn = ClientConn::new(HeadLimits::default(), Spelling::default());
     let mut out = Out::new();
     conn.write_head(&head, info.body, &info, &mut out);
     text(&mut out)
@@ -127,14 +127,14 @@ fn heads_from_http2_get_a_host_first() {
     head.set_authority(b"a:1");
     head.set_path_and_query(b"/x");
     head.append_named(b"user-agent", b"u");
-    let info = RequestInfo {
+    let info = Framing {
         body: BodyLength::Unknown,
         keep_alive: true,
         expect_continue: false,
         tunnel: Tunnel::None,
         te_trailers: false,
     };
-    let mut conn = ClientConn::new(Limits::default(), Spelling::default());
+    let mut conn = ClientConn::new(HeadLimits::default(), Spelling::default());
     let mut out = Out::new();
     conn.write_head(&head, info.body, &info, &mut out);
     assert_eq!(
@@ -147,7 +147,7 @@ fn heads_from_http2_get_a_host_first() {
 fn lower_case_when_told() {
     let (info, head) = accepted(b"GET / HTTP/1.1\r\nHOST: A\r\nX-Custom: Y\r\n\r\n");
     let mut conn = ClientConn::new(
-        Limits::default(),
+        HeadLimits::default(),
         Spelling {
             preserve_case: false,
         },

@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn a_resource_may_say_itself_how_long_it_waits() {
     let mut rig = Rig::connected(named());
-    rig.delta(Kind::Listener, &["inbound r:r wait:2"], &[]);
+    rig.delta(ResourceType::Listener, &["inbound r:r wait:2"], &[]);
     rig.pass(1);
     assert_eq!(rig.changes(), [""; 0]);
     rig.pass(1);
@@ -23,17 +23,17 @@ fn the_first_configuration_is_not_waited_for_for_ever() {
 #[test]
 fn resources_that_refer_to_each_other_come_into_force_and_can_be_let_go() {
     let mut rig = Rig::connected(named());
-    rig.delta(Kind::Listener, &["inbound c:a"], &[]);
-    rig.delta(Kind::Cluster, &["a c:b", "b c:a"], &[]);
-    rig.delta(Kind::Route, &["self r:self"], &[]);
+    rig.delta(ResourceType::Listener, &["inbound c:a"], &[]);
+    rig.delta(ResourceType::Cluster, &["a c:b", "b c:a"], &[]);
+    rig.delta(ResourceType::Route, &["self r:self"], &[]);
     assert_eq!(rig.changes(), [""; 0]);
     rig.pass(15);
     let mut changes = rig.changes();
     changes.sort();
     assert_eq!(changes, ["+a c:b", "+b c:a", "+inbound c:a"]);
     // Out of the circle, what nothing refers to any more goes, and the rest stays in force.
-    rig.delta_versioned("2", Kind::Cluster, &["a", "b c:a"], &[]);
+    rig.delta_versioned("2", ResourceType::Cluster, &["a", "b c:a"], &[]);
     assert_eq!(rig.changes(), ["+a", "-b"]);
-    rig.delta_versioned("3", Kind::Listener, &["inbound"], &[]);
+    rig.delta_versioned("3", ResourceType::Listener, &["inbound"], &[]);
     assert_eq!(rig.changes(), ["+inbound", "-a"]);
 }

@@ -1,0 +1,267 @@
+//! What one stream knows of one resource type: what the client asked for, what it was sent, what
+//! still has to be looked at.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Instant;
+
+use xds_proto::type_url;
+
+use super::resources::Resource;
+
+/// Whether a client updates by difference or by whole states.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProtocolVariant {
+    Delta,
+    Sotw,
+}
+
+/// The order in which a change is sent, so that nothing refers to what is not there yet:
+/// secrets, clusters, endpoints, then listeners and routes, which refer to them.
+pub(super) fn rank(type_url: &str) -> u8 {
+    match type_url {
+        type_url::SECRET => 0,
+        type_url::CLUSTER => 1,
+        type_url::ENDPOINT => 2,
+        type_url::LISTENER => REFERRING,
+        type_url::ROUTE => REFERRING + 1,
+        _ => REFERRING + 2,
+    }
+}
+
+/// The first rank that refers to those below it.
+pub(super) const REFERRING: u8 = 3;
+
+/// The short name that people see.
+pub fn label(type_url: &str) -> &str {
+    match type_url {
+        type_url::SECRET => "secrets",
+        type_url::CLUSTER => "clusters",
+        type_url::ENDPOINT => "endpoints",
+        type_url::LISTENER => "listeners",
+        type_url::ROUTE => "routes",
+        type_url::WORKLOAD => "workloads",
+        type_url::NAME => "names",
+        other => other,
+    }
+}
+
+/// What has to be compared with the newest view.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Pending {
+    All,
+    Names(HashSet<Arc<str>>),
+}
+
+impl Pending {
+    pub(super) fn nothing() -> Self {
+        Pending::Names(HashSet::new())
+    }
+
+    pub(super) fn is_nothing(&self) -> bool {
+        matches!(self, Pending::Names(names) if names.is_empty())
+    }
+
+    pub(super) fn add(&mut self, name: Arc<str>) {
+        if let Pending::Names(names) = self {
+            names.insert(name);
+        }
+    }
+}
+
+/// A resource as the client was last sent it.
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) version: Arc<str>,
+    /// Kept only where a whole state may have to repeat what is on its way out.
+    pub(super) whole: Option<Resource>,
+}
+
+/// An update that the client refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    pub version: String,
+    pub message: String,
+    pub at: Instant,
+}
+
+/// A response that waits for its ACK or NACK.
+#[derive(Clone, Debug)]
+pub(super) struct InFlight {
+    pub(super) nonce: String,
+    pub(super) version: String,
+}
+
+#[derive(Debug)]
+pub(super) struct Subscription {
+    pub(super) type_url: Arc<str>,
+    pub(super) rank: u8,
+    /// Subscribed to everything in scope.
+    pub(super) all: bool,
+    /// SotW: an empty list means everything only until names were given once.
+    pub(super) named_once: bool,
+    pub(super) names: HashSet<Arc<str>>,
+    held: HashMap<Arc<str>, Held>,
+    /// XOR of the hashes of everything in `held`: the version of the whole.
+    fold: u64,
+    /// Names that the client knows not to exist.
+    pub(super) absent: HashSet<Arc<str>>,
+    /// No longer subscribed to by name but still by `*`: the client waits to hear what it is now.
+    pub(super) owed: HashSet<Arc<str>>,
+    pub(super) pending: Pending,
+    /// Gone from the view, but possibly still referred to by listeners or routes the client has.
+    pub(super) leaving: HashSet<Arc<str>>,
+    /// The next look must answer even when it finds nothing: a client waits for it.
+    pub(super) must_answer: bool,
+    pub(super) in_flight: Option<InFlight>,
+    pub(super) last_nonce: Option<String>,
+    pub(super) sent_version: String,
+    pub(super) accepted_version: String,
+    pub(super) accepted_at: Option<Instant>,
+    pub(super) rejected: Option<Rejected>,
+}
+
+impl Subscription {
+    pub(super) fn new(type_url: &str) -> Self {
+        Subscription {
+            type_url: type_url.into(),
+            rank: rank(type_url),
+            all: false,
+            named_once: false,
+            names: HashSet::new(),
+            held: HashMap::new(),
+            fold: 0,
+            absent: HashSet::new(),
+            owed: HashSet::new(),
+            pending: Pending::nothing(),
+            leaving: HashSet::new(),
+            must_answer: false,
+            in_flight: None,
+            last_nonce: None,
+            sent_version: String::new(),
+            accepted_version: String::new(),
+            accepted_at: None,
+            rejected: None,
+        }
+    }
+
+    /// Listeners and clusters: an empty first subscription means everything, and a whole-state
+    /// response has to be whole, because what is not in it is gone.
+    pub(super) fn whole_state(&self) -> bool {
+        matches!(&*self.type_url, type_url::LISTENER | type_url::CLUSTER)
+    }
+
+    pub(super) fn wants(&self, name: &str) -> bool {
+        self.all || self.names.contains(name)
+    }
+
+    pub(super) fn held(&self, name: &str) -> Option<&Held> {
+        self.held.get(name)
+    }
+
+    pub(super) fn held_names(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.held.keys()
+    }
+
+    pub(super) fn held_count(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(super) fn has_version(&self, resource: &Resource) -> bool {
+        self.held(&resource.name)
+            .is_some_and(|held| held.version == resource.version)
+    }
+
+    pub(super) fn hold(&mut self, name: &Arc<str>, version: &Arc<str>, whole: Option<Resource>) {
+        self.release(name);
+        self.absent.remove(name);
+        self.fold ^= digest(name, version);
+        let version = Arc::clone(version);
+        self.held.insert(Arc::clone(name), Held { version, whole });
+    }
+
+    /// Whether the client had it.
+    pub(super) fn release(&mut self, name: &str) -> bool {
+        let Some(held) = self.held.remove(name) else {
+            return false;
+        };
+        self.fold ^= digest(name, &held.version);
+        true
+    }
+
+    pub(super) fn release_unwanted(&mut self) {
+        let unwanted = |name: &&Arc<str>| !self.wants(name);
+        let gone: Vec<Arc<str>> = self.held.keys().filter(unwanted).cloned().collect();
+        for name in gone {
+            self.release(&name);
+            self.leaving.remove(&name);
+        }
+        let names = &self.names;
+        self.absent.retain(|name| names.contains(name));
+        if !self.all {
+            self.owed.clear();
+        }
+        if let (false, Pending::Names(pending)) = (self.all, &mut self.pending) {
+            pending.retain(|name| names.contains(name));
+        }
+    }
+
+    /// The version of everything the client holds.
+    pub(super) fn version(&self) -> String {
+        format!("{:016x}", self.fold)
+    }
+
+    /// What the client holds from an earlier stream it accepted there.
+    pub(super) fn accepted_before(&mut self, now: Instant) {
+        if !self.held.is_empty() {
+            self.sent_version = self.version();
+            self.accepted_version = self.version();
+            self.accepted_at = Some(now);
+        }
+    }
+
+    /// Nothing waits to be sent, answered, or was refused: what this type refers to is what it
+    /// says in the newest view.
+    pub(super) fn settled(&self) -> bool {
+        let wants_nothing = !self.all && self.names.is_empty();
+        let accepted = self.rejected.is_none() || wants_nothing;
+        self.pending.is_nothing() && self.in_flight.is_none() && accepted
+    }
+
+    /// Matches a response nonce with the response in flight. A NACK also leaves `held` as it is:
+    /// the same bytes would be refused again, and only a change is worth another try.
+    pub(super) fn answered(&mut self, nonce: &str, error: Option<&str>, now: Instant) {
+        let Some(in_flight) = self.in_flight.take_if(|sent| sent.nonce == nonce) else {
+            return;
+        };
+        match error {
+            Some(message) => {
+                self.rejected = Some(Rejected {
+                    version: in_flight.version,
+                    message: bounded(message),
+                    at: now,
+                });
+            }
+            None => {
+                self.rejected = None;
+                self.accepted_version = in_flight.version;
+                self.accepted_at = Some(now);
+            }
+        }
+    }
+}
+
+/// Words of a peer, kept for people to read: bounded, one line, no terminal control.
+pub(crate) fn bounded(message: &str) -> String {
+    const MAX: usize = 2048;
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    message.chars().take(MAX).map(printable).collect()
+}
+
+/// Fixed keys: equal states have equal versions on every stream and after a restart.
+fn digest(name: &str, version: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (name, version).hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,18 @@
+//! What users write: one typed object a manifest, checked while it is read.
+//!
+//! - [`object`], [`values`]: what all objects share; values checked while they are read
+//! - [`read`]: a manifest into one of [`service`], [`workload`], [`route`] (with [`route_spec`],
+//!   [`match_spec`], [`filter_spec`]), [`authorization`], [`policy`], [`grant`]
+
+pub mod authorization;
+pub mod filter_spec;
+pub mod grant;
+pub mod match_spec;
+pub mod object;
+pub mod policy;
+pub mod read;
+pub mod route;
+pub mod route_spec;
+pub mod service;
+pub mod values;
+pub mod workload;

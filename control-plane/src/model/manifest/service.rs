@@ -1,0 +1,310 @@
+//! Services and the protocols their ports declare.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Error, IgnoredAny, Unexpected, Visitor};
+
+use super::object::{FieldError, Meta};
+use super::values::check_name;
+use crate::model::mesh::Families;
+
+/// What a port carries, as far as its owner said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AppProtocol {
+    /// HTTP; the app takes HTTP/1.1.
+    Http,
+    /// HTTP; the app takes HTTP/2 without TLS.
+    Http2,
+    /// HTTP/2 whose messages are gRPC.
+    Grpc,
+    Tcp,
+    /// Nothing was said: found out per connection.
+    Undeclared,
+}
+
+impl AppProtocol {
+    /// `appProtocol` first, then the port's name up to its first `-`, as Kubernetes meshes agree.
+    pub fn declared(name: &str, app_protocol: Option<&str>) -> Self {
+        match app_protocol {
+            Some(text) => Self::by_word(text).unwrap_or(AppProtocol::Undeclared),
+            None if name == "grpc-web" || name.starts_with("grpc-web-") => AppProtocol::Http,
+            None => Self::by_word(name.split('-').next().unwrap_or_default())
+                .unwrap_or(AppProtocol::Undeclared),
+        }
+    }
+
+    fn by_word(word: &str) -> Option<Self> {
+        Some(match word.to_ascii_lowercase().as_str() {
+            "http" | "http1" | "ws" | "kubernetes.io/ws" | "grpc-web" => AppProtocol::Http,
+            "http2" | "h2c" | "kubernetes.io/h2c" => AppProtocol::Http2,
+            "grpc" | "kubernetes.io/grpc" => AppProtocol::Grpc,
+            "tcp" | "tls" | "https" | "wss" | "kubernetes.io/wss" | "redis" | "mysql" | "mongo"
+            | "postgres" | "postgresql" => AppProtocol::Tcp,
+            _ => return None,
+        })
+    }
+
+    pub fn is_http(self) -> bool {
+        matches!(
+            self,
+            AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc
+        )
+    }
+}
+
+/// A Service, core/v1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub meta: Meta,
+    pub selector: BTreeMap<String, String>,
+    /// Only TCP ports.
+    pub ports: Vec<ServicePort>,
+    /// Written addresses. Empty: they are allotted, unless headless.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Of addresses that are allotted.
+    pub families: Families,
+    pub headless: bool,
+    pub publish_not_ready: bool,
+    /// Names of ports left out because they are not TCP.
+    pub left_out: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    pub name: String,
+    pub number: u16,
+    pub protocol: AppProtocol,
+    pub target: PortRef,
+}
+
+/// A port by number or by the name it has in the workload.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PortRef {
+    Number(NonZeroU16),
+    Name(String),
+}
+
+impl<'de> Deserialize<'de> for PortRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl Visitor<'_> for Either {
+            type Value = PortRef;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a port's number (1 to 65535) or name")
+            }
+            fn visit_u64<E: Error>(self, number: u64) -> Result<PortRef, E> {
+                u16::try_from(number)
+                    .ok()
+                    .and_then(NonZeroU16::new)
+                    .map(PortRef::Number)
+                    .ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))
+            }
+            fn visit_str<E: Error>(self, name: &str) -> Result<PortRef, E> {
+                check_name(name, false).map_err(E::custom)?;
+                Ok(PortRef::Name(name.to_owned()))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// `spec` as Kubernetes has it.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServiceSpec {
+    #[serde(default)]
+    selector: BTreeMap<String, String>,
+    #[serde(default)]
+    ports: Vec<PortSpec>,
+    #[serde(default, rename = "clusterIP")]
+    cluster_ip: Option<String>,
+    #[serde(default, rename = "clusterIPs")]
+    cluster_ips: Vec<String>,
+    #[serde(default, rename = "type")]
+    service_type: ServiceType,
+    #[serde(default)]
+    publish_not_ready_addresses: bool,
+    #[serde(default)]
+    session_affinity: Option<String>,
+    #[serde(default)]
+    internal_traffic_policy: Option<String>,
+    #[serde(default, rename = "externalTrafficPolicy")]
+    _external_traffic_policy: IgnoredAny,
+    #[serde(default)]
+    ip_families: Vec<IpFamily>,
+    /// What the API server does where `ipFamilies` says nothing; without it both are allotted.
+    #[serde(default, rename = "ipFamilyPolicy")]
+    _ip_family_policy: IgnoredAny,
+}
+
+#[derive(Clone, Copy, Deserialize, PartialEq)]
+enum IpFamily {
+    IPv4,
+    IPv6,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, PartialEq)]
+enum ServiceType {
+    #[default]
+    ClusterIP,
+    NodePort,
+    LoadBalancer,
+    ExternalName,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PortSpec {
+    #[serde(default)]
+    name: String,
+    port: NonZeroU16,
+    #[serde(default)]
+    target_port: Option<PortRef>,
+    #[serde(default)]
+    protocol: Transport,
+    #[serde(default)]
+    app_protocol: Option<String>,
+    #[serde(default, rename = "nodePort")]
+    _node_port: IgnoredAny,
+}
+
+#[derive(Clone, Copy, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "UPPERCASE")]
+enum Transport {
+    #[default]
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Service {
+    /// # Errors
+    /// Fields that contradict each other or ask for what the mesh does not do.
+    pub fn new(meta: Meta, spec: ServiceSpec) -> Result<Self, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        let mut unsupported = |path: &str, message: &str| {
+            errors.push(FieldError::new(format!("spec.{path}"), message));
+        };
+        if spec.service_type == ServiceType::ExternalName {
+            unsupported(
+                "type",
+                "ExternalName is not supported; allowed: ClusterIP, NodePort, LoadBalancer",
+            );
+        }
+        if spec
+            .session_affinity
+            .as_deref()
+            .is_some_and(|affinity| affinity != "None")
+        {
+            unsupported(
+                "sessionAffinity",
+                "is not supported by the mesh; allowed: None",
+            );
+        }
+        if spec
+            .internal_traffic_policy
+            .as_deref()
+            .is_some_and(|policy| policy != "Cluster")
+        {
+            unsupported(
+                "internalTrafficPolicy",
+                "is not supported by the mesh; allowed: Cluster",
+            );
+        }
+        let mut left_out = Vec::new();
+        let mut ports: Vec<ServicePort> = Vec::new();
+        for (index, port) in spec.ports.into_iter().enumerate() {
+            if port.protocol != Transport::Tcp {
+                left_out.push(format!("{}/{}", port.name, port.port));
+                continue;
+            }
+            if ports.iter().any(|other| other.number == port.port.get()) {
+                let path = format!("spec.ports[{index}].port");
+                errors.push(FieldError::new(
+                    path,
+                    format!("{} is there twice", port.port),
+                ));
+            }
+            if ports.iter().any(|other| other.name == port.name) {
+                let message = match port.name.as_str() {
+                    "" => "is required when there are several ports".to_owned(),
+                    name => format!("`{name}` is there twice"),
+                };
+                errors.push(FieldError::new(
+                    format!("spec.ports[{index}].name"),
+                    message,
+                ));
+            }
+            ports.push(ServicePort {
+                protocol: AppProtocol::declared(&port.name, port.app_protocol.as_deref()),
+                number: port.port.get(),
+                target: port.target_port.unwrap_or(PortRef::Number(port.port)),
+                name: port.name,
+            });
+        }
+        let (cluster_ips, headless) = addresses(spec.cluster_ip, spec.cluster_ips, &mut errors);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(Service {
+            meta,
+            selector: spec.selector,
+            ports,
+            cluster_ips,
+            families: families(&spec.ip_families),
+            headless,
+            publish_not_ready: spec.publish_not_ready_addresses,
+            left_out,
+        })
+    }
+
+    pub fn port(&self, number: u16) -> Option<&ServicePort> {
+        self.ports.iter().find(|port| port.number == number)
+    }
+}
+
+/// Both where nothing is said.
+fn families(asked: &[IpFamily]) -> Families {
+    match asked.is_empty() {
+        true => Families::BOTH,
+        false => Families {
+            v4: asked.contains(&IpFamily::IPv4),
+            v6: asked.contains(&IpFamily::IPv6),
+        },
+    }
+}
+
+fn addresses(
+    one: Option<String>,
+    all: Vec<String>,
+    errors: &mut Vec<FieldError>,
+) -> (Vec<IpAddr>, bool) {
+    let written: Vec<(String, String)> = match all.is_empty() {
+        true => one
+            .into_iter()
+            .map(|ip| ("spec.clusterIP".to_owned(), ip))
+            .collect(),
+        false => {
+            let paths = (0..).map(|index| format!("spec.clusterIPs[{index}]"));
+            paths.zip(all).collect()
+        }
+    };
+    if written.iter().any(|(_, ip)| ip == "None") {
+        return (Vec::new(), true);
+    }
+    let mut addresses = Vec::new();
+    for (path, ip) in written.into_iter().filter(|(_, ip)| !ip.is_empty()) {
+        match ip.parse::<IpAddr>() {
+            Ok(ip) => addresses.push(ip.to_canonical()),
+            Err(_) => errors.push(FieldError::new(
+                path,
+                format!("`{ip}` is no IP address, nor None"),
+            )),
+        }
+    }
+    (addresses, false)
+}

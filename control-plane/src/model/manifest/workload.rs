@@ -1,0 +1,202 @@
+//! Workloads: what stands for a pod where there is no Kubernetes.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use serde::Deserialize;
+
+use super::object::{FieldError, Meta};
+use super::service::AppProtocol;
+use super::values;
+use crate::model::mesh::Families;
+
+/// Addresses one workload may have.
+const MAX_ADDRESSES: usize = 8;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workload {
+    pub meta: Meta,
+    /// Never empty; the first is the primary one.
+    pub addresses: Vec<IpAddr>,
+    pub service_account: String,
+    pub ports: Vec<WorkloadPort>,
+    /// Whether a sidecar stands beside it: decides between mTLS and plaintext towards it.
+    pub sidecar: bool,
+    /// Whether that sidecar takes TCP inside HTTP/2 connections; a stock Envoy does not.
+    pub tunnels: bool,
+    /// False: left out of its services' endpoints.
+    pub ready: bool,
+    pub locality: Option<Locality>,
+    pub weight: u32,
+    pub node: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkloadPort {
+    pub name: String,
+    pub number: u16,
+    pub protocol: AppProtocol,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Locality {
+    #[serde(default)]
+    pub region: String,
+    #[serde(default)]
+    pub zone: String,
+    #[serde(default)]
+    pub sub_zone: String,
+}
+
+/// `spec`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WorkloadSpec {
+    addresses: Vec<IpAddr>,
+    #[serde(default = "default_account", deserialize_with = "values::subdomain")]
+    service_account: String,
+    #[serde(default)]
+    ports: Vec<PortSpec>,
+    #[serde(default = "yes")]
+    sidecar: bool,
+    #[serde(default = "yes")]
+    tunnels: bool,
+    #[serde(default = "yes")]
+    ready: bool,
+    #[serde(default)]
+    locality: Option<Locality>,
+    #[serde(default)]
+    weight: Option<NonZeroU16>,
+    #[serde(default)]
+    node: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct PortSpec {
+    #[serde(default)]
+    name: String,
+    port: NonZeroU16,
+    #[serde(default)]
+    protocol: Transport,
+    #[serde(default)]
+    app_protocol: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Transport {
+    #[default]
+    Tcp,
+}
+
+fn default_account() -> String {
+    "default".to_owned()
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Workload {
+    /// # Errors
+    /// Fields that contradict each other.
+    pub fn new(meta: Meta, spec: WorkloadSpec) -> Result<Self, Vec<FieldError>> {
+        let mut errors = Vec::new();
+        if spec.addresses.is_empty() || spec.addresses.len() > MAX_ADDRESSES {
+            let message = format!("between 1 and {MAX_ADDRESSES} addresses are needed");
+            errors.push(FieldError::new("spec.addresses", message));
+        }
+        for (index, address) in spec.addresses.iter().enumerate() {
+            let path = || format!("spec.addresses[{index}]");
+            if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
+                errors.push(FieldError::new(
+                    path(),
+                    format!("no workload can live at {address}"),
+                ));
+            }
+            if spec.addresses[..index].contains(address) {
+                errors.push(FieldError::new(path(), format!("{address} is there twice")));
+            }
+        }
+        let mut ports: Vec<WorkloadPort> = Vec::new();
+        for (index, port) in spec.ports.into_iter().enumerate() {
+            let Transport::Tcp = port.protocol;
+            if ports.iter().any(|other| other.number == port.port.get()) {
+                let path = format!("spec.ports[{index}].port");
+                errors.push(FieldError::new(
+                    path,
+                    format!("{} is there twice", port.port),
+                ));
+            }
+            ports.push(WorkloadPort {
+                protocol: AppProtocol::declared(&port.name, port.app_protocol.as_deref()),
+                number: port.port.get(),
+                name: port.name,
+            });
+        }
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok(Workload {
+            meta,
+            addresses: spec.addresses.iter().map(IpAddr::to_canonical).collect(),
+            service_account: spec.service_account,
+            ports,
+            sidecar: spec.sidecar,
+            tunnels: spec.tunnels,
+            ready: spec.ready,
+            locality: spec.locality,
+            weight: spec.weight.map_or(1, |weight| u32::from(weight.get())),
+            node: spec.node,
+        })
+    }
+
+    /// The first address.
+    pub fn address(&self) -> Option<IpAddr> {
+        self.addresses.first().copied()
+    }
+
+    /// The first address that a caller with addresses of `families` can dial; else the first.
+    pub fn address_in(&self, families: Families) -> Option<IpAddr> {
+        let mut fitting = self.addresses.iter().filter(|ip| families.have(**ip));
+        fitting.next().copied().or(self.address())
+    }
+
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.meta.labels.get(name).map(String::as_str)
+    }
+
+    /// Istio's canonical service: who this is in telemetry.
+    pub fn canonical_service(&self) -> &str {
+        [
+            "service.istio.io/canonical-name",
+            "app.kubernetes.io/name",
+            "app",
+        ]
+        .iter()
+        .find_map(|label| self.label(label))
+        .unwrap_or(&self.meta.name)
+    }
+
+    /// Istio's canonical revision; `latest` when no label says it.
+    pub fn canonical_revision(&self) -> &str {
+        [
+            "service.istio.io/canonical-revision",
+            "app.kubernetes.io/version",
+            "version",
+        ]
+        .iter()
+        .find_map(|label| self.label(label))
+        .unwrap_or("latest")
+    }
+
+    /// `spiffe://<trust domain>/ns/<namespace>/sa/<account>`.
+    pub fn identity(&self, trust_domain: &str) -> String {
+        format!(
+            "spiffe://{trust_domain}/ns/{}/sa/{}",
+            self.meta.namespace, self.service_account
+        )
+    }
+}

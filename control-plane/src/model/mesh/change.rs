@@ -1,0 +1,53 @@
+//! What a source says differs, and what that came to.
+
+use std::fmt;
+
+use crate::model::manifest::object::ObjectId;
+use crate::model::manifest::read::Object;
+
+/// Where an object stands, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A file by its path relative to the folder, and the 1-based line at which the object begins.
+    File { file: String, line: usize },
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::File { file, line } => write!(f, "{file}:{line}"),
+        }
+    }
+}
+
+/// Objects that differ from what was said before.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// Added, or in place of the one of the same kind and name; also one that only moved.
+    pub set: Vec<(Object, Origin)>,
+    pub removed: Vec<ObjectId>,
+}
+
+impl Delta {
+    pub fn is_empty(&self) -> bool {
+        self.set.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// An object before and after a change; never `None` on both sides.
+#[derive(Clone, Debug)]
+pub struct Change {
+    pub before: Option<Object>,
+    pub after: Option<Object>,
+}
+
+impl Change {
+    /// Something else changed for this object.
+    pub fn of(object: &Object) -> Self {
+        let same = Some(object.clone());
+        Change {
+            before: same.clone(),
+            after: same,
+        }
+    }
+}

@@ -1,0 +1,332 @@
+//! Clusters. Load balancing and HTTP options: `cluster_http`, `balancing`; limits and outlier
+//! detection: `resilience`; where endpoints come from: `discovery`.
+
+pub(super) mod balancing;
+pub(super) mod discovery;
+pub(super) mod http;
+pub(super) mod resilience;
+pub(super) mod transport;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use xds_proto::envoy::config::cluster::v3 as pb;
+use xds_proto::envoy::config::core::v3 as core;
+
+use super::Compiler;
+use super::cluster::transport::{bind_source, keepalive, pool_key, transports};
+use super::refs::Fetches;
+use super::support::{At, CompileError, elsewhere, ignored, positive, unsupported};
+use super::values::{filter_metadata, percent, text};
+use crate::config::cluster::Cluster;
+use crate::config::endpoint::EndpointSet;
+use crate::metrics::edge::Service;
+use crate::upstream::limits::CircuitBreakers;
+
+/// envoy.config.cluster.v3.Cluster. State is carried over from the previous version.
+pub fn cluster(
+    compiler: &Compiler,
+    at: At<'_>,
+    m: &pb::Cluster,
+    previous: Option<&Cluster>,
+) -> Result<Cluster, CompileError> {
+    check(at, m)?;
+    let pb::Cluster {
+        transport_socket_matches,
+        name,
+        connect_timeout,
+        lb_policy,
+        max_requests_per_connection,
+        circuit_breakers,
+        upstream_http_protocol_options,
+        common_http_protocol_options,
+        http_protocol_options,
+        http2_protocol_options,
+        typed_extension_protocol_options,
+        outlier_detection,
+        upstream_bind_config,
+        common_lb_config,
+        transport_socket,
+        metadata,
+        protocol_selection,
+        upstream_connection_options,
+        load_balancing_policy,
+        lb_config,
+        ..
+    } = m;
+
+    if name.is_empty() {
+        return at.field("name").fail("is required");
+    }
+    let pool_key = pool_key(m);
+    let same_pool = previous.filter(|before| before.pool_key == pool_key);
+    let (transport, mut fetches) = match same_pool {
+        Some(before) => (before.transport.clone(), Fetches::again(&before.secrets)),
+        None => transports(compiler, at, transport_socket_matches, transport_socket)?,
+    };
+    let http = http::of(
+        at,
+        &http::Sources {
+            typed: typed_extension_protocol_options,
+            upstream: upstream_http_protocol_options,
+            common: common_http_protocol_options,
+            http1: http_protocol_options,
+            http2: http2_protocol_options,
+            selection: *protocol_selection,
+            max_requests: max_requests_per_connection,
+        },
+    )?;
+    let thresholds = resilience::thresholds(at.field("circuit_breakers"), circuit_breakers)?;
+    let outlier = match outlier_detection {
+        Some(m) => Some(Arc::new(resilience::outlier(
+            at.field("outlier_detection"),
+            m,
+        )?)),
+        None => None,
+    };
+    Ok(Cluster {
+        name: name.as_str().into(),
+        id: same_pool.map_or_else(|| compiler.next_id(), |before| before.id),
+        pool_key,
+        discovery: discovery::discovery(at, m, &mut fetches)?,
+        connect_timeout: positive(
+            at.field("connect_timeout"),
+            connect_timeout,
+            Duration::from_secs(5),
+        )?,
+        lb: balancing::policy(at, *lb_policy, lb_config, load_balancing_policy)?,
+        transport,
+        protocol: http.protocol,
+        http1: http.http1,
+        http2: http.http2,
+        idle_timeout: http.idle_timeout,
+        max_connection_duration: http.max_connection_duration,
+        max_requests_per_connection: http.max_requests_per_connection,
+        max_response_headers_count: http.max_response_headers_count,
+        max_response_headers_bytes: http.max_response_headers_bytes,
+        keepalive: keepalive(at, upstream_connection_options)?,
+        outlier,
+        detector: previous.map_or_else(Arc::default, |before| before.detector.clone()),
+        turn: previous.map_or_else(Arc::default, |before| before.turn.clone()),
+        limits: previous.map_or_else(
+            || CircuitBreakers::new(thresholds),
+            |before| before.limits.clone(),
+        ),
+        thresholds,
+        panic_threshold: panic_threshold(at.field("common_lb_config"), common_lb_config)?,
+        retry: http.retry,
+        metrics: compiler.metrics_of_cluster(name),
+        service: metadata.as_ref().and_then(service),
+        bind_source: bind_source(at, upstream_bind_config)?,
+        endpoints: ArcSwap::from_pointee(EndpointSet::default()),
+        patience: fetches.patience,
+        secrets: fetches.secrets,
+    })
+}
+
+/// Every field of a cluster: refused, without effect, or read by [`cluster`].
+fn check(at: At<'_>, m: &pb::Cluster) -> Result<(), CompileError> {
+    let pb::Cluster {
+        transport_socket_matches,
+        transport_socket_matcher,
+        name,
+        alt_stat_name,
+        stats_matcher,
+        eds_cluster_config,
+        connect_timeout,
+        per_connection_buffer_limit_bytes,
+        per_connection_buffer_high_watermark_timeout,
+        lb_policy,
+        load_assignment,
+        health_checks,
+        max_requests_per_connection,
+        circuit_breakers,
+        upstream_http_protocol_options,
+        common_http_protocol_options,
+        http_protocol_options,
+        http2_protocol_options,
+        typed_extension_protocol_options,
+        dns_refresh_rate,
+        dns_jitter,
+        dns_failure_refresh_rate,
+        respect_dns_ttl,
+        dns_lookup_family,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        typed_dns_resolver_config,
+        wait_for_warm_on_init,
+        outlier_detection,
+        cleanup_interval,
+        upstream_bind_config,
+        lb_subset_config,
+        common_lb_config,
+        transport_socket,
+        metadata,
+        protocol_selection,
+        upstream_connection_options,
+        close_connections_on_host_health_failure,
+        ignore_health_on_host_removal,
+        filters,
+        load_balancing_policy,
+        lrs_server,
+        lrs_report_endpoint_metrics,
+        track_timeout_budgets,
+        upstream_config,
+        track_cluster_stats,
+        preconnect_policy,
+        connection_pool_per_downstream_connection,
+        queuing_policies,
+        cluster_discovery_type,
+        lb_config,
+    } = m;
+    unsupported!(
+        at,
+        transport_socket_matcher,
+        per_connection_buffer_high_watermark_timeout,
+        health_checks,
+        dns_resolvers,
+        use_tcp_for_dns_lookups,
+        dns_resolution_config,
+        lb_subset_config,
+        filters,
+        upstream_config,
+        connection_pool_per_downstream_connection,
+        queuing_policies,
+    );
+    ignored!(
+        "statistics carry the cluster's own name",
+        alt_stat_name,
+        stats_matcher
+    );
+    ignored!(
+        "buffers belong to work in flight and come from a bounded pool",
+        per_connection_buffer_limit_bytes
+    );
+    ignored!(
+        "names are resolved by the system's resolver, whose answers carry no TTL",
+        respect_dns_ttl,
+        typed_dns_resolver_config,
+        dns_jitter,
+        dns_failure_refresh_rate
+    );
+    ignored!(
+        "a cluster serves once its endpoints are known",
+        wait_for_warm_on_init
+    );
+    ignored!(
+        "endpoints of an original-destination cluster are not kept",
+        cleanup_interval
+    );
+    ignored!(
+        "there are no active health checks",
+        close_connections_on_host_health_failure,
+        ignore_health_on_host_removal
+    );
+    ignored!(
+        "load is reported over the Inspect stream",
+        lrs_server,
+        lrs_report_endpoint_metrics
+    );
+    ignored!(
+        "statistics only",
+        track_timeout_budgets,
+        track_cluster_stats
+    );
+    ignored!(
+        "connections are made when they are needed",
+        preconnect_policy
+    );
+    ignored!(
+        "read by discovery",
+        eds_cluster_config,
+        load_assignment,
+        cluster_discovery_type,
+        dns_refresh_rate,
+        dns_lookup_family
+    );
+    elsewhere! {
+        transport_socket_matches, connect_timeout, lb_policy, max_requests_per_connection,
+        circuit_breakers, upstream_http_protocol_options, common_http_protocol_options,
+        http_protocol_options, http2_protocol_options, typed_extension_protocol_options,
+        outlier_detection, upstream_bind_config, common_lb_config, transport_socket, metadata,
+        protocol_selection, upstream_connection_options, load_balancing_policy, lb_config, name,
+    }
+    Ok(())
+}
+
+fn panic_threshold(
+    at: At<'_>,
+    m: &Option<pb::cluster::CommonLbConfig>,
+) -> Result<u8, CompileError> {
+    use pb::cluster::common_lb_config::LocalityConfigSpecifier as Locality;
+    let none = pb::cluster::CommonLbConfig::default();
+    let pb::cluster::CommonLbConfig {
+        healthy_panic_threshold,
+        update_merge_window,
+        ignore_new_hosts_until_first_hc,
+        close_connections_on_host_set_change,
+        consistent_hashing_lb_config,
+        override_host_status,
+        locality_config_specifier,
+    } = m.as_ref().unwrap_or(&none);
+    unsupported!(
+        at,
+        close_connections_on_host_set_change,
+        override_host_status
+    );
+    ignored!(
+        "an endpoint change costs little and is applied at once",
+        update_merge_window
+    );
+    ignored!(
+        "there are no active health checks",
+        ignore_new_hosts_until_first_hc
+    );
+    ignored!(
+        "clusters that balance by hash are refused",
+        consistent_hashing_lb_config
+    );
+    match locality_config_specifier {
+        // Zone awareness needs the bootstrap's local cluster, which is not supported: without it
+        // Envoy does nothing either.
+        None | Some(Locality::ZoneAwareLbConfig(_)) => {}
+        Some(Locality::LocalityWeightedLbConfig(_)) => {
+            return at
+                .field("locality_weighted_lb_config")
+                .fail("is not supported by this proxy");
+        }
+    }
+    match healthy_panic_threshold {
+        Some(share) => percent(at.field("healthy_panic_threshold"), share),
+        None => Ok(50),
+    }
+}
+
+/// The service a cluster stands for, from Istio's metadata.
+fn service(metadata: &core::Metadata) -> Option<Arc<Service>> {
+    use xds_proto::google::protobuf::value::Kind;
+    let services = filter_metadata(metadata)
+        .get("istio")?
+        .fields
+        .get("services")?;
+    let Some(Kind::ListValue(list)) = &services.kind else {
+        return None;
+    };
+    let Some(Kind::StructValue(first)) = &list.values.first()?.kind else {
+        return None;
+    };
+    let field = |name| {
+        first
+            .fields
+            .get(name)
+            .and_then(text)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    Some(Arc::new(Service {
+        host: field("host"),
+        name: field("name"),
+        namespace: field("namespace"),
+    }))
+}

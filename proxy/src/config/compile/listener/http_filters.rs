@@ -1,0 +1,93 @@
+//! HTTP filters before the router, and the router itself.
+
+use xds_proto::envoy::extensions::filters::http::router::v3::Router;
+use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
+
+use crate::config::Name;
+use crate::config::compile::policy;
+use crate::config::compile::support::{
+    At, CompileError, decode, ignored, required, type_name, unknown_type, unsupported,
+};
+use crate::config::http::HttpFilter;
+
+/// The filters before the router, which has to be the last.
+pub fn filters(at: At<'_>, filters: &[pb::HttpFilter]) -> Result<Vec<HttpFilter>, CompileError> {
+    let mut compiled = Vec::new();
+    let mut router = false;
+    for (index, m) in filters.iter().enumerate() {
+        let at = at.index("http_filters", index);
+        if router {
+            return at.fail("stands after the router, which has to be the last filter");
+        }
+        let pb::HttpFilter {
+            name,
+            is_optional,
+            disabled,
+            config_type,
+        } = m;
+        unsupported!(at, disabled);
+        let any = match required!(at, config_type) {
+            pb::http_filter::ConfigType::TypedConfig(any) => any,
+            pb::http_filter::ConfigType::ConfigDiscovery(_) => {
+                return at
+                    .field("config_discovery")
+                    .fail("is not supported by this proxy");
+            }
+        };
+        let inner = at.field("typed_config");
+        match type_name(any) {
+            "envoy.extensions.filters.http.router.v3.Router" => {
+                check_router(inner, &decode(inner, any)?)?;
+                router = true;
+            }
+            "envoy.extensions.filters.http.rbac.v3.RBAC" => compiled.push(HttpFilter::Rbac {
+                name: Name::from(name.as_str()),
+                rbac: policy::http_rbac(inner, &decode(inner, any)?)?,
+            }),
+            _ if *is_optional => {}
+            _ => return unknown_type(at, any),
+        }
+    }
+    if !router {
+        return at.field("http_filters").fail("has no router at its end");
+    }
+    Ok(compiled)
+}
+
+fn check_router(at: At<'_>, m: &Router) -> Result<(), CompileError> {
+    let Router {
+        dynamic_stats,
+        start_child_span,
+        upstream_log,
+        upstream_log_options,
+        suppress_envoy_headers,
+        strict_check_headers,
+        respect_expected_rq_timeout,
+        suppress_grpc_request_failure_code_stats,
+        upstream_http_filters,
+        reject_connect_request_early_data,
+    } = m;
+    unsupported!(
+        at,
+        upstream_log,
+        upstream_log_options,
+        strict_check_headers,
+        respect_expected_rq_timeout,
+        upstream_http_filters,
+    );
+    ignored!(
+        "statistics are kept by edge",
+        dynamic_stats,
+        suppress_grpc_request_failure_code_stats
+    );
+    ignored!("spans are not made yet", start_child_span);
+    ignored!(
+        "bytes after CONNECT never go out before its answer",
+        reject_connect_request_early_data
+    );
+    ignored!(
+        "x-envoy-* response headers are only sent when asked for",
+        suppress_envoy_headers
+    );
+    Ok(())
+}

@@ -1,0 +1,161 @@
+//! Kernel pipes for `splice(2)`, pooled per worker and made when first needed.
+//!
+//! A pipe costs two descriptors and up to half a MiB of kernel memory, so a relay takes one only
+//! while it moves bulk and gives it back as soon as it is empty. When none can be made, relays
+//! stay with their buffers.
+#![allow(unsafe_code)]
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::rc::Rc;
+
+use crate::metrics::SpliceMetrics;
+
+/// Bytes asked for per pipe; the kernel may grant less to a user with many pipes.
+pub(crate) const WANTED: usize = 512 * 1024;
+/// Pipes a worker keeps for later.
+const KEPT: usize = 16;
+/// Pipes a worker has at most at a time.
+const MOST: usize = 256;
+
+/// This worker's pipes; clones share them.
+#[derive(Clone)]
+pub struct Pipes(Rc<Inner>);
+
+struct Inner {
+    idle: RefCell<Vec<PipeEnds>>,
+    out: Cell<usize>,
+    metrics: SpliceMetrics,
+}
+
+struct PipeEnds {
+    read: OwnedFd,
+    write: OwnedFd,
+    capacity: usize,
+}
+
+/// A pipe in use. Goes back to the pool when dropped empty, and is closed otherwise.
+pub struct Pipe {
+    ends: Option<PipeEnds>,
+    held: usize,
+    /// Bytes that went in since it was taken.
+    moved: u64,
+    pool: Pipes,
+}
+
+impl Pipes {
+    pub fn new(metrics: SpliceMetrics) -> Self {
+        Self(Rc::new(Inner {
+            idle: RefCell::default(),
+            out: Cell::new(0),
+            metrics,
+        }))
+    }
+
+    /// A pipe, or `None` when there are no more descriptors or too many pipes.
+    pub fn take(&self) -> Option<Pipe> {
+        let Some(ends) = self.ends() else {
+            self.0.metrics.refused.inc();
+            return None;
+        };
+        self.0.metrics.pipes.inc();
+        self.0.out.set(self.0.out.get() + 1);
+        Some(Pipe {
+            ends: Some(ends),
+            held: 0,
+            moved: 0,
+            pool: self.clone(),
+        })
+    }
+
+    fn ends(&self) -> Option<PipeEnds> {
+        if self.0.out.get() >= MOST {
+            return None;
+        }
+        let pooled = self.0.idle.borrow_mut().pop();
+        pooled.or_else(|| PipeEnds::new().ok())
+    }
+
+    /// Pipes that are out at the moment.
+    pub fn in_use(&self) -> usize {
+        self.0.out.get()
+    }
+}
+
+impl PipeEnds {
+    fn new() -> io::Result<Self> {
+        let mut fds = [-1; 2];
+        // SAFETY: `fds` is an array of two ints, as pipe2 wants.
+        let made = unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) };
+        if made != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: pipe2 just made both descriptors and nobody else owns them.
+        let (read, write) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
+        // SAFETY: `write` is an open pipe. A refusal leaves the size as it was.
+        let sized =
+            unsafe { libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, WANTED as libc::c_int) };
+        let capacity = usize::try_from(sized).unwrap_or(64 * 1024);
+        Ok(PipeEnds {
+            read,
+            write,
+            capacity,
+        })
+    }
+}
+
+impl Pipe {
+    /// Bytes inside.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Moves what is there from a socket into the pipe, at most `most` bytes; `Ok(0)` is the end of
+    /// the stream. Only while the pipe is empty: a full pipe and an empty socket look the same.
+    ///
+    /// # Errors
+    /// As `splice(2)`.
+    pub fn fill(&mut self, from: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+        let Some(ends) = &self.ends else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let n = splice(from, ends.write.as_fd(), ends.capacity.min(most))?;
+        self.held += n;
+        self.moved += n as u64;
+        Ok(n)
+    }
+
+    /// Moves what fits from the pipe to a socket.
+    ///
+    /// # Errors
+    /// As `splice(2)`.
+    pub fn drain(&mut self, to: BorrowedFd<'_>) -> io::Result<usize> {
+        let Some(ends) = &self.ends else {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        };
+        let n = splice(ends.read.as_fd(), to, self.held)?;
+        self.held -= n.min(self.held);
+        Ok(n)
+    }
+}
+
+impl Drop for Pipe {
+    fn drop(&mut self) {
+        let pool = &self.pool.0;
+        pool.out.set(pool.out.get().saturating_sub(1));
+        pool.metrics.bytes.inc_by(self.moved);
+        let mut idle = pool.idle.borrow_mut();
+        if self.held == 0 && idle.len() < KEPT {
+            idle.extend(self.ends.take());
+        }
+    }
+}
+
+fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
+    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
+    let null = std::ptr::null_mut();
+    // SAFETY: both descriptors are borrowed and so stay open during the call; no offsets.
+    let n = unsafe { libc::splice(from.as_raw_fd(), null, to.as_raw_fd(), null, most, flags) };
+    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+}

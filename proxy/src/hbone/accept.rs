@@ -1,0 +1,269 @@
+//! Connections inside an HTTP/2 connection (HBONE and our own): each CONNECT to `<address>:<port>`
+//! becomes a connection that was redirected on its way to that port, and goes the way of all such:
+//! filter chain → authorisation → HTTP or TCP.
+//!
+//! The address must be the one that the connection around it was made to, so that nobody is led
+//! elsewhere. TLS was ended around it: who calls is known from there, and what the call carries
+//! from its `ALPN` header. Without one, the port's declared protocol decides. Other headers
+//! (`baggage`, `forwarded`) say nothing here.
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Poll, ready};
+use std::time::Instant;
+
+use bytes::BytesMut;
+
+use crate::config::listener::{FilterChain, TerminalFilter, TunnelOptions};
+use crate::hbone::{BadTarget, ConnectRequest, ConnectTarget, Server, TunnelInfo};
+use crate::http::h2::Prefixed;
+use crate::lifecycle::{End, Lifecycle, Limits, Seen};
+use crate::listener::chain::choose;
+use crate::listener::conn;
+use crate::listener::conn::{Accepted, authorise, facts, hand_on, must_end, record};
+use crate::listener::connection_limit;
+use crate::listener::connection_limit::Passes;
+use crate::listener::detect::DetectedProtocol;
+use crate::listener::refused::Refused;
+use crate::metrics::OpenConnection;
+use crate::stream::Stream;
+use crate::tcp::proxy::PolicySubject;
+use crate::tls::ConnectionInfo;
+use crate::tls::hello::ClientHello;
+use crate::worker::Worker;
+
+/// What a client may carry that does not say what: the chain of a declared port takes one of them,
+/// and where none is declared, bytes come first.
+const UNSAID: [&[u8]; 3] = [b"anyam-tcp", b"anyam-http/1.1", b"anyam-h2"];
+
+/// The connection that carries others.
+struct Outer<'a> {
+    accepted: &'a Accepted,
+    chain: &'a Arc<FilterChain>,
+    tls: Option<Rc<ConnectionInfo>>,
+    local: Option<SocketAddr>,
+}
+
+/// Serves a connection to its end; those inside are tasks of their own.
+pub(crate) async fn serve(
+    worker: &Rc<Worker>,
+    accepted: &Accepted,
+    chain: &Arc<FilterChain>,
+    options: &TunnelOptions,
+    (stream, prefix): (Stream, BytesMut),
+) {
+    let outer = Outer {
+        accepted,
+        chain,
+        tls: stream.tls_info().cloned().map(Rc::new),
+        local: stream.local_addr(),
+    };
+    let io = Prefixed { stream, prefix };
+    let timer = worker.timers.timer();
+    timer.set(chain.handshake_timeout);
+    let Ok(Some(mut terminus)) = timer.race(Server::handshake(io, options)).await else {
+        return;
+    };
+    let judged = Cell::new(worker.store.generation());
+    let party = PolicySubject {
+        listener: &accepted.listener,
+        chain,
+        ends: accepted.ends(),
+        tls: outer.tls.as_deref(),
+    };
+    let limits = Limits {
+        idle: options.idle_timeout,
+        ..Limits::default()
+    };
+    let mut life = Lifecycle::new(accepted.start, timer.now());
+    loop {
+        let asked = poll_fn(|cx| {
+            loop {
+                let asked = terminus.poll_asked(cx);
+                if asked.is_ready() {
+                    return asked;
+                }
+                if must_end(worker, &party, &judged) {
+                    return Poll::Ready(None);
+                }
+                terminus.streams().register(cx);
+                let seen = Seen {
+                    open: terminus.streams().open(),
+                    served: 0,
+                    is_draining: worker.is_draining(),
+                };
+                let drain_timeout = chain.handshake_timeout;
+                match ready!(life.poll(cx, &timer, &limits, drain_timeout, seen)) {
+                    End::Close => {
+                        terminus.close(cx);
+                        return Poll::Ready(None);
+                    }
+                    End::GoAway => terminus.wind_down(),
+                }
+            }
+        })
+        .await;
+        let Some(asked) = asked else { return };
+        if life.refuses_streams(timer.now()) {
+            asked.reset_unprocessed();
+            terminus.count_refused();
+        } else if enter(worker, &outer, asked).is_err() {
+            terminus.count_refused();
+        }
+    }
+}
+
+/// Lets a connection in, or answers why not.
+fn enter(worker: &Rc<Worker>, outer: &Outer<'_>, asked: ConnectRequest) -> Result<(), ()> {
+    let metrics = &outer.accepted.listener.def.metrics;
+    metrics.tunnels.inc();
+    let mut inner = outer.inner(worker, outer.accepted.destination);
+    let admitted = asked
+        .asks()
+        .map_err(|bad| (status_of(bad), Refused::Tunnel(words(bad))));
+    let admitted = admitted.and_then(|asks| {
+        inner = outer.inner(worker, asks.destination);
+        admit(outer, &inner, asks)
+    });
+    let Admitted { chain, tls, passes } = match admitted {
+        Ok(admitted) => admitted,
+        Err((status, refused)) => {
+            metrics.tunnels_refused.inc();
+            record(worker, &inner, &refused);
+            asked.refuse(status);
+            return Err(());
+        }
+    };
+    let about = TunnelInfo {
+        tls,
+        local: outer.local,
+    };
+    let Some(tunnel) = asked.accept(&worker.buffers, about) else {
+        return Ok(());
+    };
+    let held = (passes, OpenConnection::of(metrics));
+    let admitted = conn::Admitted {
+        chain,
+        stream: tunnel.into(),
+        prefix: BytesMut::new(),
+        dialled: None,
+    };
+    hand_on(worker, inner, admitted, held);
+    Ok(())
+}
+
+impl Outer<'_> {
+    /// A connection to `destination`, as if it had been accepted now.
+    fn inner(&self, worker: &Worker, destination: SocketAddr) -> Accepted {
+        let snapshot = worker.store.peek();
+        let before = &self.accepted.listener;
+        let listener = snapshot.listeners.get(&before.def.name).unwrap_or(before);
+        Accepted {
+            listener: listener.clone(),
+            peer: self.accepted.peer,
+            destination,
+            original_dst: Some(destination),
+            start: Instant::now(),
+        }
+    }
+}
+
+/// A connection that may come in.
+struct Admitted {
+    chain: Arc<FilterChain>,
+    tls: Option<Rc<ConnectionInfo>>,
+    passes: Passes,
+}
+
+/// Whether and how a connection comes in; or the status to refuse with, and why.
+fn admit(
+    outer: &Outer<'_>,
+    inner: &Accepted,
+    asks: ConnectTarget,
+) -> Result<Admitted, (u16, Refused)> {
+    let around = outer.accepted.destination;
+    let same = around.ip().to_canonical() == inner.destination.ip().to_canonical();
+    if !same || around.port() == inner.destination.port() {
+        let why = "the authority is no address of this workload that can be called";
+        return Err((421, Refused::Tunnel(why)));
+    }
+    let def = &inner.listener.def;
+    let Some(passes) = connection_limit::enter_all(&def.gates) else {
+        def.metrics.refused.inc();
+        let why = "as many connections as may be are open";
+        return Err((503, Refused::Tunnel(why)));
+    };
+    let said = !asks.alpn.is_empty();
+    let protocol = match &outer.tls {
+        Some(tls) => DetectedProtocol::Tls(ClientHello {
+            sni: tls.sni.clone(),
+            alpn: match said {
+                true => asks.alpn,
+                false => UNSAID.iter().map(|name| (*name).into()).collect(),
+            },
+        }),
+        None => DetectedProtocol::Tcp,
+    };
+    let chosen = choose(def, &facts(inner, &protocol));
+    let chain = chosen.ok_or((404, Refused::NoChain))?;
+    if matches!(chain.terminal, TerminalFilter::Tunnel(_)) {
+        return Err((421, Refused::Tunnel("a tunnel cannot lead to another")));
+    }
+    let tls = match (&outer.tls, &protocol) {
+        (Some(tls), DetectedProtocol::Tls(hello)) if said => Some(Rc::new(ConnectionInfo {
+            alpn: agreed(chain, hello),
+            ..ConnectionInfo::clone(tls)
+        })),
+        (Some(tls), _) => Some(Rc::new(ConnectionInfo {
+            alpn: None,
+            ..ConnectionInfo::clone(tls)
+        })),
+        (None, _) => None,
+    };
+    let strict = match (&outer.chain.tls, &chain.tls) {
+        (_, None) => true,
+        (Some(around), Some(asked)) => around.is_as_strict_as(asked),
+        (None, Some(_)) => false,
+    };
+    if !strict {
+        let why = "the chain asks more of a peer than the one that ended TLS";
+        return Err((403, Refused::Tunnel(why)));
+    }
+    match authorise(inner.ends(), chain, tls.as_deref(), None) {
+        Ok(false) => {}
+        Ok(true) => def.metrics.rbac_shadow_denied.inc(),
+        Err(refused) => return Err((403, refused)),
+    }
+    Ok(Admitted {
+        chain: chain.clone(),
+        tls,
+        passes,
+    })
+}
+
+/// What ALPN would have come to: the server's preference among what the client offers.
+fn agreed(chain: &FilterChain, hello: &ClientHello) -> Option<Box<[u8]>> {
+    let own = &chain.tls.as_ref()?.options().alpn;
+    let common = own
+        .iter()
+        .find(|own| hello.alpn.iter().any(|name| **name == ***own));
+    common.map(|name| name.as_slice().into())
+}
+
+fn status_of(bad: BadTarget) -> u16 {
+    match bad {
+        BadTarget::Method => 405,
+        BadTarget::Authority | BadTarget::Alpn => 400,
+    }
+}
+
+fn words(bad: BadTarget) -> &'static str {
+    match bad {
+        BadTarget::Method => "only CONNECT is taken here",
+        BadTarget::Authority => "the authority has to be an address and a port",
+        BadTarget::Alpn => "the ALPN header is malformed",
+    }
+}

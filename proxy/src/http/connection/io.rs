@@ -1,0 +1,178 @@
+//! A connection's socket with the bytes read and not yet decoded, and those encoded and not yet
+//! written.
+
+use std::future::Future;
+use std::io::{self, ErrorKind, IoSlice};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, ready};
+
+use bytes::{Buf, BytesMut};
+use tokio::io::{AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+
+use crate::dispatcher::buffer;
+use crate::dispatcher::buffer::Pool;
+use crate::http::h1::Out;
+use crate::socket;
+use crate::stream::Stream;
+
+/// Room a read should find; below it the buffer is changed for another.
+const MIN_ROOM: usize = 4 * 1024;
+/// Segments handed to one `writev`.
+const MAX_SEGMENTS: usize = 64;
+/// Bytes that may wait to be written before the other side is asked to wait.
+pub const HIGH_WATER: usize = 128 * 1024;
+
+/// See the module. Holds no buffer while nothing is in it.
+pub struct Io {
+    pub stream: Stream,
+    pub input: BytesMut,
+    pub out: Out,
+    pool: Pool,
+    /// The last read filled its buffer: more is on its way, so the next one gets a large one.
+    bulk: bool,
+    /// The TLS layer may hold what was written.
+    unflushed: bool,
+    eof: bool,
+    /// Bytes that may be held in either direction, in steps of a buffer.
+    most: usize,
+}
+
+impl Io {
+    pub fn new(stream: Stream, input: BytesMut, pool: Pool) -> Self {
+        Self {
+            stream,
+            input,
+            out: Out::new(),
+            pool,
+            bulk: false,
+            unflushed: false,
+            eof: false,
+            most: usize::MAX,
+        }
+    }
+
+    /// Holds no more than about `most` bytes in either direction.
+    pub fn bounded(mut self, most: usize) -> Self {
+        self.most = most;
+        self
+    }
+
+    /// The socket, when nothing but it lies between us and the peer.
+    pub fn plain(&self) -> Option<&TcpStream> {
+        match &self.stream {
+            Stream::Tcp(tcp) => Some(tcp),
+            Stream::Tls(_) | Stream::Tunnel(_) => None,
+        }
+    }
+
+    /// Whether so many bytes may be held in a direction.
+    pub fn may_hold(&self, bytes: usize) -> bool {
+        bytes <= self.most
+    }
+
+    /// The peer's end of stream was read.
+    pub fn is_eof(&self) -> bool {
+        self.eof
+    }
+
+    /// Reads what is there into `input`; 0 at the end of the stream.
+    pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.eof {
+            return Poll::Ready(Ok(0));
+        }
+        loop {
+            ready!(self.poll_readable(cx))?;
+            self.make_room();
+            let room = self.input.capacity() - self.input.len();
+            let polled = match &self.stream {
+                Stream::Tcp(tcp) => match socket::try_read_buf(tcp, &mut self.input) {
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        // Readiness was spurious. The next look registers interest.
+                        self.release();
+                        continue;
+                    }
+                    done => Poll::Ready(done),
+                },
+                _ => pin!(self.stream.read_buf(&mut self.input)).poll(cx),
+            };
+            match &polled {
+                Poll::Ready(Ok(read)) => {
+                    self.bulk = *read == room;
+                    self.eof = *read == 0;
+                }
+                // Spurious too; the read has registered interest.
+                Poll::Pending => self.release(),
+                Poll::Ready(Err(_)) => {}
+            }
+            return polled;
+        }
+    }
+
+    /// Ready when a read would find something.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.poll_read_ready(cx)
+    }
+
+    /// Writes all that waits.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.out.is_empty() {
+            // One segment is the common case, and `send` costs the kernel less than `writev`.
+            let written = ready!(match self.out.only() {
+                Some(one) => Pin::new(&mut self.stream).poll_write(cx, one),
+                None => {
+                    let mut segments = [IoSlice::new(&[]); MAX_SEGMENTS];
+                    let count = self.out.chunks_vectored(&mut segments);
+                    Pin::new(&mut self.stream).poll_write_vectored(cx, &segments[..count])
+                }
+            })?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.out.advance(written);
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.unflushed = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes all that waits, then FIN.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_flush(cx))?;
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    /// Ready while little enough waits to be written that more may be queued.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.out.len() < HIGH_WATER.min(self.most) {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_flush(cx)
+    }
+
+    /// Gives the read buffer back when nothing is in it.
+    pub fn release(&mut self) {
+        if self.input.is_empty() && self.input.capacity() > 0 {
+            self.pool.put(std::mem::take(&mut self.input));
+        }
+    }
+
+    fn make_room(&mut self) {
+        if self.input.capacity() - self.input.len() >= MIN_ROOM {
+            return;
+        }
+        if self.input.is_empty() {
+            self.release();
+            self.input = if self.bulk && self.most >= buffer::BULK {
+                self.pool.take_bulk()
+            } else {
+                self.pool.take()
+            };
+        } else {
+            self.input.reserve(buffer::SMALL);
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! HTTP filters.
+//!
+//! - `rbac`: role-based access control of requests
+
+pub(crate) mod rbac;

@@ -1,0 +1,345 @@
+//! Forwarding a request: pick, check out, send, await; again when that is allowed.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use super::downstream::DownstreamIo;
+use super::pump::RequestPump;
+use super::retry::{Retries, RetryDecision};
+use super::upgrade;
+use super::upstream::UpstreamIo;
+use crate::config::cluster::Cluster;
+use crate::config::endpoint::Endpoint;
+use crate::config::route::{HostRewrite, RouteAction};
+use crate::http::connection::conn::Conn;
+use crate::http::h1::{Framing, ResponseInfo, Tunnel};
+use crate::http::message::head::{Head, HeaderId};
+use crate::http::pool::{Lease, Target};
+use crate::http::request::deadline::Deadlines;
+use crate::http::request::error::Failure;
+use crate::http::request::stream_info::StreamInfo;
+use crate::http::request::timeout;
+use crate::metrics::ResponseFlags;
+use crate::upstream::cluster::PickFor;
+use crate::upstream::host::Active;
+use crate::upstream::limits::Permit;
+use crate::upstream::outlier::Outcome;
+
+/// Body bytes kept so that a request survives a connection that was closed while it was idle.
+const STALE_REPLAY: usize = 64 * 1024;
+/// Closed idle connections that one request may run into before it counts as a failure.
+const MAX_STALE: u32 = 8;
+
+/// One request on its way to an upstream.
+pub struct Attempts<'a, 'd> {
+    pub conn: &'a Conn,
+    pub info: &'a mut StreamInfo,
+    pub down: &'a mut DownstreamIo<'d>,
+    pub framing: Framing,
+    pub forward: &'a RouteAction,
+    pub cluster: Arc<Cluster>,
+    pub deadlines: Deadlines<'a>,
+    pub pump: RequestPump,
+    tried: SmallVec<[SocketAddr; 4]>,
+    pub(in crate::http) timeout: Option<Duration>,
+    pub(super) try_timeout: Option<Duration>,
+    /// The pump has nothing left to do in this attempt.
+    pub(super) pumped: bool,
+    pub(in crate::http) received: bool,
+    count_attempts: bool,
+}
+
+/// An upstream that answered; its head is in `info.response`.
+pub struct UpstreamResponse {
+    pub lease: Lease,
+    pub framing: ResponseInfo,
+    _active: Active,
+}
+
+/// An attempt that brought no response.
+struct Missed {
+    failure: Failure,
+    /// The connection was dead before the attempt began.
+    stale: bool,
+}
+
+impl From<Failure> for Missed {
+    fn from(failure: Failure) -> Self {
+        Self {
+            failure,
+            stale: false,
+        }
+    }
+}
+
+impl<'a, 'd> Attempts<'a, 'd> {
+    pub fn new(
+        conn: &'a Conn,
+        info: &'a mut StreamInfo,
+        down: &'a mut DownstreamIo<'d>,
+        framing: Framing,
+        forward: &'a RouteAction,
+        cluster: Arc<Cluster>,
+        deadlines: Deadlines<'a>,
+    ) -> Self {
+        let pump = match framing.tunnel {
+            Tunnel::None => RequestPump::new(framing.body),
+            Tunnel::Upgrade | Tunnel::Connect => RequestPump::for_tunnel(),
+        };
+        Self {
+            timeout: timeout::of(&info.request, forward),
+            count_attempts: info.virtual_host().is_some_and(|h| h.include_attempt_count),
+            conn,
+            info,
+            down,
+            framing,
+            forward,
+            cluster,
+            deadlines,
+            pump,
+            tried: SmallVec::new(),
+            try_timeout: None,
+            pumped: false,
+            received: false,
+        }
+    }
+
+    /// Attempts until there is an answer to give, or nothing more to try. The permit of the
+    /// request is to be held until its end.
+    ///
+    /// # Errors
+    /// The last attempt's failure.
+    pub async fn run(&mut self) -> Result<(UpstreamResponse, Permit), Failure> {
+        let limits = self.cluster.limits.clone();
+        let permit = limits.try_request().ok_or_else(|| {
+            self.cluster.metrics.overflows.inc();
+            Failure::Overflow("requests")
+        })?;
+        let policy = self.forward.retry.clone();
+        let policy = policy.or_else(|| self.cluster.retry.clone());
+        if policy.is_some() || !self.forward.mirrors.is_empty() {
+            let listener = &self.info.downstream.listener;
+            self.pump.keep(listener.def.per_connection_buffer_limit);
+        }
+        let mut retries = Retries::new(policy);
+        self.try_timeout = retries.per_try_timeout();
+        self.deadlines.set_try_idle(retries.per_try_idle_timeout());
+        let mut stale = 0;
+        loop {
+            let outcome = self.once(retries.avoids_previous()).await;
+            let (outcome, again) = match outcome {
+                Ok(answer) => {
+                    let again = retries.after_response(&self.info.response, &limits);
+                    (Ok(answer), again)
+                }
+                Err(missed) if missed.stale && stale < MAX_STALE && self.pump.can_replay() => {
+                    stale += 1;
+                    self.info.attempts -= 1;
+                    self.rewind();
+                    continue;
+                }
+                Err(Missed { failure, .. }) => {
+                    let again = retries.after_failure(&failure, &limits);
+                    (Err(failure), again)
+                }
+            };
+            let wait = match again {
+                RetryDecision::Again(wait) if self.pump.can_replay() => wait,
+                RetryDecision::Exhausted(flag) => {
+                    if flag == ResponseFlags::UPSTREAM_OVERFLOW {
+                        self.cluster.metrics.retry_overflows.inc();
+                    }
+                    self.info.flags.insert(flag);
+                    return outcome.map(|answer| (answer, permit));
+                }
+                RetryDecision::Give | RetryDecision::Again(_) => {
+                    return outcome.map(|answer| (answer, permit));
+                }
+            };
+            drop(outcome);
+            self.cluster.metrics.retries.inc();
+            Box::pin(self.pause(wait)).await?;
+            self.rewind();
+        }
+    }
+
+    fn rewind(&mut self) {
+        self.pump.rewind();
+        self.pumped = false;
+    }
+
+    async fn once(&mut self, avoid: bool) -> Result<UpstreamResponse, Missed> {
+        let picked = self.cluster.pick(
+            PickFor {
+                exclude: if avoid { &self.tried } else { &[] },
+                original_dst: self.info.downstream.original_dst,
+            },
+            &mut fastrand::Rng::new(),
+        );
+        let endpoint = match picked {
+            Ok(picked) => picked.endpoint,
+            Err(_) => {
+                self.cluster.metrics.no_endpoint.inc();
+                return Err(Failure::NoEndpoint.into());
+            }
+        };
+        self.tried.push(endpoint.address);
+        self.info.endpoint = Some(endpoint.clone());
+        self.info.attempts += 1;
+        self.cluster.metrics.requests.inc();
+        let active = endpoint.state.begin();
+        let mut lease = match self.checkout(&endpoint).await {
+            Ok(lease) => lease,
+            Err(failure) => {
+                self.report(&endpoint, &failure);
+                return Err(failure.into());
+            }
+        };
+        match self.converse(&mut lease.up, &endpoint).await {
+            Ok(framing) => {
+                let outcome = Outcome::Status(self.info.response.status());
+                self.cluster
+                    .report(&endpoint, outcome, &mut fastrand::Rng::new());
+                Ok(UpstreamResponse {
+                    lease,
+                    framing,
+                    _active: active,
+                })
+            }
+            Err(failure) => {
+                let idempotent = self.info.request.method().is_idempotent();
+                let stale = lease.up.was_stale(&failure, idempotent);
+                if !stale {
+                    self.report(&endpoint, &failure);
+                }
+                Err(Missed { failure, stale })
+            }
+        }
+    }
+
+    /// A connection, unless a deadline passes or the client goes first.
+    async fn checkout(&mut self, endpoint: &Arc<Endpoint>) -> Result<Lease, Failure> {
+        let worker = self.conn.worker.clone();
+        let cluster = self.cluster.clone();
+        let target = Target {
+            cluster: &cluster,
+            endpoint,
+            version: self.info.version,
+            raw: upgrade::terminates_here(self.forward, &self.framing),
+            upgrade: self.framing.tunnel == Tunnel::Upgrade,
+        };
+        let mut leasing = std::pin::pin!(worker.pools.checkout(&worker, &target));
+        let lease = poll_fn(|cx| {
+            if let Poll::Ready(lease) = leasing.as_mut().poll(cx) {
+                return Poll::Ready(lease);
+            }
+            self.poll_patience(cx).map(Err)
+        })
+        .await;
+        match lease {
+            Ok(lease) => {
+                self.info.upstream = Some(lease.up.about().clone());
+                self.info.upstream_failure = None;
+                self.info.times.upstream_connected = Some(self.info.now());
+                Ok(lease)
+            }
+            Err(failure) => {
+                if let Failure::Connect(why) = &failure {
+                    self.info.upstream_failure = Some(why.clone());
+                }
+                Err(failure)
+            }
+        }
+    }
+
+    /// Sends the request and waits for the final response's head.
+    async fn converse(
+        &mut self,
+        up: &mut UpstreamIo,
+        endpoint: &Endpoint,
+    ) -> Result<ResponseInfo, Failure> {
+        if let HostRewrite::Auto = self.forward.host_rewrite
+            && let Some(name) = &endpoint.host_name
+        {
+            self.info.request.set_authority(name.as_bytes());
+        }
+        if self.count_attempts {
+            let mut buffer = itoa::Buffer::new();
+            let count = buffer.format(self.info.attempts);
+            let head = &mut self.info.request;
+            head.set(HeaderId::XEnvoyAttemptCount, count.as_bytes());
+        }
+        if up.is_reused() {
+            self.pump.keep(STALE_REPLAY);
+        }
+        if self.received {
+            self.start_try();
+        }
+        let mut head = std::mem::take(&mut self.info.response);
+        let answered = if upgrade::terminates_here(self.forward, &self.framing) {
+            Ok(upgrade::accept_connect(&mut head))
+        } else {
+            self.send_and_await(up, &mut head).await
+        };
+        self.info.response = head;
+        self.deadlines.set_try(None);
+        if answered.is_ok() {
+            self.info.times.response_head = Some(self.info.now());
+        }
+        answered
+    }
+
+    async fn send_and_await(
+        &mut self,
+        up: &mut UpstreamIo,
+        head: &mut Head,
+    ) -> Result<ResponseInfo, Failure> {
+        upgrade::send_head(up, &self.info.request, &self.framing)?;
+        loop {
+            let answered = poll_fn(|cx| self.poll_answer(cx, up, head)).await?;
+            if !answered.interim {
+                return Ok(answered);
+            }
+            self.deadlines.moved();
+            self.down.interim(head);
+        }
+    }
+
+    /// Moves the request on and looks for a head.
+    fn poll_answer(
+        &mut self,
+        cx: &mut Context<'_>,
+        up: &mut UpstreamIo,
+        head: &mut Head,
+    ) -> Poll<Result<ResponseInfo, Failure>> {
+        if let Err(failure) = self.move_request(cx, up) {
+            return Poll::Ready(Err(failure));
+        }
+        if let Poll::Ready(answered) = up.poll_head(cx, head) {
+            return Poll::Ready(answered);
+        }
+        if let Poll::Ready(Err(failure)) = self.down.poll_flush(cx) {
+            return Poll::Ready(Err(failure));
+        }
+        self.poll_patience(cx).map(Err)
+    }
+
+    fn report(&self, endpoint: &Endpoint, failure: &Failure) {
+        let outcome = match failure {
+            Failure::Connect(_) | Failure::ConnectTimeout => Outcome::ConnectFailed,
+            Failure::PerTryTimeout | Failure::ResponseTimeout => Outcome::TimedOut,
+            Failure::Terminated
+            | Failure::Reset { .. }
+            | Failure::BadResponse(_)
+            | Failure::Protocol(_) => Outcome::Reset,
+            _ => return,
+        };
+        self.cluster
+            .report(endpoint, outcome, &mut fastrand::Rng::new());
+    }
+}

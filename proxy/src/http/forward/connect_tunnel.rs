@@ -1,0 +1,91 @@
+//! Tunnels (WebSocket, CONNECT) to a connection of their own: both ends left the codec, the L4 relay
+//! moves their bytes, spliced when there are many and both are sockets.
+
+use bytes::BytesMut;
+
+use super::attempt::UpstreamResponse;
+use super::upstream::UpstreamIo;
+use crate::config::route::Action;
+use crate::http::connection::conn::Conn;
+use crate::http::request::stream_info;
+use crate::http::request::stream_info::StreamInfo;
+use crate::metrics::ResponseFlags;
+use crate::stream::Stream;
+use crate::tcp::{self, Buffered, Ended, RelayContext, RelayOptions, Side};
+use crate::upstream::limits::Permit;
+use crate::worker::Phase;
+
+/// A request whose answer turned its connection into a tunnel.
+pub struct Tunnelled {
+    info: StreamInfo,
+    answer: UpstreamResponse,
+    /// Of the request, which lasts as long as the tunnel.
+    _permit: Permit,
+}
+
+impl Tunnelled {
+    pub fn new(info: StreamInfo, answer: UpstreamResponse, permit: Permit) -> Self {
+        Self {
+            info,
+            answer,
+            _permit: permit,
+        }
+    }
+
+    /// Relays until both directions have ended, then reports the request.
+    /// `early`: bytes of the client that were read already.
+    pub async fn relay(self, conn: &Conn, mut down: Stream, early: BytesMut) {
+        let Self {
+            mut info,
+            answer,
+            _permit,
+        } = self;
+        let UpstreamIo::H1(client) = answer.lease.up else {
+            return;
+        };
+        let mut up = client.io;
+        let worker = &conn.worker;
+        let means = RelayContext {
+            buffers: &worker.buffers,
+            pipes: &worker.pipes,
+            timers: &worker.timers,
+            most: info.downstream.listener.def.per_connection_buffer_limit,
+        };
+        let early = Buffered {
+            from_down: early,
+            from_up: up.input,
+        };
+        let cut = |_: &Stream| *worker.drain.borrow() == Phase::Closing || conn.resolve().is_denied;
+        let options = RelayOptions {
+            idle: idle_timeout(&info),
+            until: crate::http::request::timeout::end_of_stream(&info),
+            cut,
+        };
+        let outcome = tcp::relay(means, &mut down, &mut up.stream, early, options).await;
+        info.request_bytes = outcome.from_down;
+        info.response_bytes = outcome.from_up;
+        info.flags.insert(match outcome.ended {
+            Ended::Clean { .. } => ResponseFlags::NONE,
+            Ended::Reset { by: Side::Down } | Ended::Failed { by: Side::Down, .. } => {
+                ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION
+            }
+            Ended::Reset { by: Side::Up } | Ended::Failed { by: Side::Up, .. } => {
+                ResponseFlags::UPSTREAM_CONNECTION_TERMINATION
+            }
+            Ended::Idle => ResponseFlags::STREAM_IDLE_TIMEOUT,
+            Ended::Expired => ResponseFlags::DURATION_TIMEOUT,
+            Ended::Cut => ResponseFlags::LOCAL_RESET,
+        });
+        info.times.whole = info.elapsed();
+        stream_info::report(worker, &info);
+    }
+}
+
+fn idle_timeout(info: &StreamInfo) -> Option<std::time::Duration> {
+    let route = info.route.as_ref().map(|route| &route.action);
+    let own = match route {
+        Some(Action::Forward(forward)) => forward.idle_timeout,
+        _ => None,
+    };
+    own.unwrap_or(info.manager.stream_idle_timeout)
+}

@@ -1,0 +1,236 @@
+//! The downstream end of one exchange: where the request's body comes from and the response goes.
+//!
+//! HTTP/1 and HTTP/2 behind one enum, so that the rest of the engine is written once. Nothing here
+//! waits by itself: everything is polled, and what is written waits in a bounded queue.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use crate::http::connection::io::Io;
+use crate::http::h1::{BodyLength, Event, ServerConn};
+use crate::http::h2::ServerStream;
+use crate::http::message::head::Head;
+use crate::http::request::error::Failure;
+
+/// See the module.
+pub enum DownstreamIo<'a> {
+    H1(&'a mut H1Server),
+    H2(&'a mut ServerStream),
+}
+
+impl DownstreamIo<'_> {
+    /// The next piece of the request's body.
+    pub fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: &mut Head,
+    ) -> Poll<Result<Event, Failure>> {
+        match self {
+            Self::H1(server) => server.poll_body(cx, trailers),
+            Self::H2(stream) => stream.poll_body(cx, trailers),
+        }
+    }
+
+    /// Ready when the client has gone; polled while there is nothing else to hear from it.
+    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        match self {
+            Self::H1(server) => server.poll_gone(cx),
+            Self::H2(stream) => stream.poll_gone(cx),
+        }
+    }
+
+    /// Says 100 to a client that waits for it before it sends its body.
+    pub fn go_on(&mut self) {
+        match self {
+            Self::H1(server) => server.go_on(),
+            Self::H2(stream) => stream.go_on(),
+        }
+    }
+
+    pub fn interim(&mut self, head: &Head) {
+        match self {
+            Self::H1(server) => server.interim(head),
+            Self::H2(stream) => stream.interim(head),
+        }
+    }
+
+    /// The final response's head. `close`: the connection is to end after it.
+    pub fn head(&mut self, head: &Head, body: BodyLength, close: bool) -> Result<(), Failure> {
+        match self {
+            Self::H1(server) => {
+                server.head(head, body, close);
+                Ok(())
+            }
+            Self::H2(stream) => stream.head(head, body, close),
+        }
+    }
+
+    /// From here on the body is opaque bytes, both ways (after 101, or 2xx to CONNECT).
+    pub fn open_tunnel(&mut self) {
+        if let Self::H1(server) = self {
+            server.tunnel = true;
+        }
+    }
+
+    pub fn data(&mut self, data: Bytes) -> Result<(), Failure> {
+        match self {
+            Self::H1(server) => server.data(data),
+            Self::H2(stream) => {
+                stream.data(data);
+                Ok(())
+            }
+        }
+    }
+
+    pub fn end(&mut self, trailers: Option<&Head>) -> Result<(), Failure> {
+        match self {
+            Self::H1(server) => server.end(trailers),
+            Self::H2(stream) => {
+                stream.end(trailers);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ready while little enough waits that more may be queued.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self {
+            Self::H1(server) => server.io.poll_room(cx).map_err(|_| Failure::ClientGone),
+            Self::H2(stream) => stream.poll_room(cx),
+        }
+    }
+
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self {
+            Self::H1(server) => server.poll_flush(cx),
+            Self::H2(stream) => stream.poll_flush(cx),
+        }
+    }
+}
+
+/// The server side of an HTTP/1 connection.
+pub struct H1Server {
+    pub io: Io,
+    pub codec: ServerConn,
+    /// 100 is still owed.
+    pub expects_continue: bool,
+    /// The codec is out of the game: bytes pass as they are.
+    pub tunnel: bool,
+    tunnel_ended: bool,
+    /// Bytes arrived that belong to the next request: the client's end can't be seen any more.
+    pipelined: bool,
+}
+
+impl H1Server {
+    pub fn new(io: Io, codec: ServerConn) -> Self {
+        Self {
+            io,
+            codec,
+            expects_continue: false,
+            tunnel: false,
+            tunnel_ended: false,
+            pipelined: false,
+        }
+    }
+
+    /// A new exchange begins.
+    pub fn begin(&mut self, expects_continue: bool) {
+        self.expects_continue = expects_continue;
+        self.pipelined = !self.io.input.is_empty();
+    }
+
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: &mut Head,
+    ) -> Poll<Result<Event, Failure>> {
+        if self.tunnel {
+            return poll_opaque(&mut self.io, cx).map_err(|_| Failure::ClientGone);
+        }
+        loop {
+            match self.codec.read_body(&mut self.io.input, trailers) {
+                Ok(Event::More) => {}
+                Ok(event) => return Poll::Ready(Ok(event)),
+                Err(fault) => return Poll::Ready(Err(Failure::BadRequest(fault))),
+            }
+            match ready!(self.io.poll_fill(cx)) {
+                Ok(1..) => {}
+                Ok(0) => {
+                    let cut = self.codec.read_eof(&self.io.input).err();
+                    return Poll::Ready(Err(cut.map_or(Failure::ClientGone, Failure::BadRequest)));
+                }
+                Err(_) => return Poll::Ready(Err(Failure::ClientGone)),
+            }
+        }
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        if self.pipelined || self.tunnel {
+            return Poll::Pending;
+        }
+        match ready!(self.io.poll_fill(cx)) {
+            // The next request waits; reading on would be without bound.
+            Ok(1..) => {
+                self.pipelined = true;
+                Poll::Pending
+            }
+            Ok(0) | Err(_) => Poll::Ready(Failure::ClientGone),
+        }
+    }
+
+    fn go_on(&mut self) {
+        if std::mem::take(&mut self.expects_continue) {
+            let mut head = Head::new();
+            head.set_status(100);
+            self.codec.write_interim(&head, &mut self.io.out);
+        }
+    }
+
+    fn interim(&mut self, head: &Head) {
+        if head.status() == 100 && !std::mem::take(&mut self.expects_continue) {
+            // Nobody waits for it (any more).
+            return;
+        }
+        self.codec.write_interim(head, &mut self.io.out);
+    }
+
+    fn head(&mut self, head: &Head, body: BodyLength, close: bool) {
+        self.codec.write_head(head, body, close, &mut self.io.out);
+    }
+
+    fn data(&mut self, data: Bytes) -> Result<(), Failure> {
+        if self.tunnel {
+            self.io.out.slice(data);
+            return Ok(());
+        }
+        let written = self.codec.write_data(data, &mut self.io.out);
+        written.map_err(Failure::BadResponse)
+    }
+
+    fn end(&mut self, trailers: Option<&Head>) -> Result<(), Failure> {
+        if self.tunnel {
+            self.tunnel_ended = true;
+            return Ok(());
+        }
+        let written = self.codec.write_end(trailers, &mut self.io.out);
+        written.map_err(Failure::BadResponse)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let flushed = if self.tunnel_ended {
+            self.io.poll_shutdown(cx)
+        } else {
+            self.io.poll_flush(cx)
+        };
+        flushed.map_err(|_| Failure::ClientGone)
+    }
+}
+
+/// Bytes of a tunnel.
+pub fn poll_opaque(io: &mut Io, cx: &mut Context<'_>) -> Poll<std::io::Result<Event>> {
+    if io.input.is_empty() && ready!(io.poll_fill(cx))? == 0 {
+        return Poll::Ready(Ok(Event::End));
+    }
+    Poll::Ready(Ok(Event::Data(io.input.split().freeze())))
+}

@@ -1,0 +1,102 @@
+//! While an attempt runs: the request's body moves on, clocks run, and there may be nobody left to
+//! wait for.
+
+use std::future::{Future, poll_fn};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::attempt::Attempts;
+use super::upstream::UpstreamIo;
+use crate::http::h1::Tunnel;
+use crate::http::request::deadline::Which;
+use crate::http::request::error::{Failure, Late};
+
+impl Attempts<'_, '_> {
+    /// Moves what can be moved of the request's body. What waits for an upgrade stays where it is.
+    pub(super) fn move_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        up: &mut UpstreamIo,
+    ) -> Result<(), Failure> {
+        if self.framing.tunnel != Tunnel::None {
+            self.note_received();
+            // A broken connection shows when its answer is read.
+            let _ = up.poll_flush(cx);
+            return Ok(());
+        }
+        if !self.pumped
+            && let Poll::Ready(done) = self.pump.poll(cx, self.down, up, &self.conn.worker.pipes)
+        {
+            done?;
+            self.pumped = true;
+        }
+        if std::mem::take(&mut self.pump.moved) {
+            self.deadlines.moved();
+        }
+        if self.pump.is_received() {
+            self.note_received();
+        }
+        Ok(())
+    }
+
+    /// The request is here in full: the clocks that count from there start.
+    fn note_received(&mut self) {
+        if !std::mem::replace(&mut self.received, true) {
+            self.info.times.request_received = Some(self.info.now());
+            self.deadlines.set_request(None);
+            if let Some(timeout) = self.timeout {
+                self.deadlines
+                    .set_route(Some(self.conn.worker.timers.now() + timeout));
+            }
+            self.start_try();
+        }
+    }
+
+    pub(super) fn start_try(&mut self) {
+        self.deadlines.moved();
+        if let Some(timeout) = self.try_timeout {
+            self.deadlines
+                .set_try(Some(self.conn.worker.timers.now() + timeout));
+        }
+    }
+
+    /// Ready when there is a reason to stop waiting: a deadline, nobody to wait for, or rules that
+    /// have turned against the client.
+    pub(super) fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+        if self.received
+            && let Poll::Ready(gone) = self.down.poll_gone(cx)
+        {
+            return Poll::Ready(gone);
+        }
+        if self.conn.resolve().is_denied {
+            return Poll::Ready(Failure::Denied("connection".into()));
+        }
+        self.deadlines
+            .poll(cx)
+            .map(|which| late(which, self.received))
+    }
+
+    pub(super) async fn pause(&mut self, wait: Duration) -> Result<(), Failure> {
+        let timers = self.conn.worker.timers.clone();
+        let mut sleep = std::pin::pin!(timers.sleep(wait));
+        poll_fn(|cx| {
+            if sleep.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Ok(()));
+            }
+            self.poll_patience(cx).map(Err)
+        })
+        .await
+    }
+}
+
+/// What a missed deadline means. `received`: the request was here in full, so that the upstream is
+/// the one that keeps everybody waiting.
+fn late(which: Which, received: bool) -> Failure {
+    match which {
+        Which::Route => Failure::ResponseTimeout,
+        Which::Try => Failure::PerTryTimeout,
+        Which::Request => Failure::RequestTimeout(Late::Request),
+        Which::Idle => Failure::Idle { received },
+        Which::Stream => Failure::StreamDuration { received },
+    }
+}

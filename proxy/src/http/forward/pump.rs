@@ -1,0 +1,364 @@
+//! Bodies on the move: request towards the upstream, response towards the client.
+//!
+//! Pieces pass as slices of the read buffer. Each pump asks for room before it asks for more, so
+//! a slow reader on one side stops reading on the other. The request's pump keeps what it sent,
+//! within a bound, for as long as the request may have to be sent again.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::downstream::DownstreamIo;
+use super::splice::{Passed, Reading, Splice, Writing};
+use super::upstream::UpstreamIo;
+use crate::dispatcher::pipe::Pipes;
+use crate::http::h1::{BodyLength, Event};
+use crate::http::message::head::Head;
+use crate::http::request::error::Failure;
+
+/// Request body, downstream to upstream.
+pub struct RequestPump {
+    replay: Replay,
+    /// Pieces of the replay that this attempt was given.
+    given: usize,
+    source: Source,
+    end_given: bool,
+    /// The upstream takes no more; its answer may still come.
+    deaf: bool,
+    splice: Splice,
+    trailers: Head,
+    /// Body bytes received.
+    pub bytes: u64,
+    /// Something moved since this was last reset.
+    pub moved: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Open,
+    Ended,
+    EndedWithTrailers,
+}
+
+enum Replay {
+    Off,
+    Keep {
+        pieces: Vec<Bytes>,
+        size: usize,
+        limit: usize,
+    },
+    /// Some of it is gone: no further attempt.
+    Lost,
+}
+
+impl RequestPump {
+    pub fn new(body: BodyLength) -> Self {
+        let none = matches!(body, BodyLength::None | BodyLength::Known(0));
+        Self {
+            replay: Replay::Off,
+            given: 0,
+            source: if none { Source::Ended } else { Source::Open },
+            end_given: false,
+            deaf: false,
+            splice: Splice::default(),
+            trailers: Head::new(),
+            bytes: 0,
+            moved: false,
+        }
+    }
+
+    /// A tunnel's bytes: never ended before they begin.
+    pub fn for_tunnel() -> Self {
+        Self::new(BodyLength::Unknown)
+    }
+
+    /// Keeps up to `limit` bytes for another attempt; only before anything moved.
+    pub fn keep(&mut self, limit: usize) {
+        match &mut self.replay {
+            Replay::Off if self.bytes == 0 => {
+                self.replay = Replay::Keep {
+                    pieces: Vec::new(),
+                    size: 0,
+                    limit,
+                };
+            }
+            Replay::Keep { limit: kept, .. } => *kept = limit.max(*kept),
+            _ => {}
+        }
+    }
+
+    /// No further attempt will be made.
+    pub fn stop_keeping(&mut self) {
+        if self.bytes > 0 {
+            self.replay = Replay::Lost;
+        }
+    }
+
+    /// Everything sent so far can be sent again.
+    pub fn can_replay(&self) -> bool {
+        match self.replay {
+            Replay::Keep { .. } => true,
+            Replay::Off => self.bytes == 0,
+            Replay::Lost => false,
+        }
+    }
+
+    /// The whole body, when all of it was received and kept.
+    pub fn kept(&self) -> Option<Vec<Bytes>> {
+        match &self.replay {
+            Replay::Keep { pieces, .. } if self.is_received() => Some(pieces.clone()),
+            Replay::Off if self.is_received() && self.bytes == 0 => Some(Vec::new()),
+            _ => None,
+        }
+    }
+
+    /// The next attempt begins.
+    pub fn rewind(&mut self) {
+        self.given = 0;
+        self.end_given = false;
+        self.deaf = false;
+    }
+
+    /// The whole request was received.
+    pub fn is_received(&self) -> bool {
+        self.source != Source::Open
+    }
+
+    /// The whole request was handed to the upstream.
+    pub fn is_sent(&self) -> bool {
+        self.end_given && !self.deaf
+    }
+
+    /// Moves what can be moved. Ready when nothing is left to do: all was sent, or the upstream
+    /// has stopped listening.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut DownstreamIo<'_>,
+        up: &mut UpstreamIo,
+        pipes: &Pipes,
+    ) -> Poll<Result<(), Failure>> {
+        loop {
+            if self.deaf {
+                return Poll::Ready(Ok(()));
+            }
+            let asked = if self.end_given {
+                up.poll_flush(cx)
+            } else {
+                up.poll_room(cx)
+            };
+            if ready!(asked).is_err() {
+                // Its answer may lie in our read buffer; the reading side decides.
+                self.deaf = true;
+                continue;
+            }
+            if self.end_given {
+                return Poll::Ready(Ok(()));
+            }
+            if let Replay::Keep { pieces, .. } = &self.replay
+                && let Some(piece) = pieces.get(self.given)
+            {
+                self.given += 1;
+                up.data(piece.clone())?;
+                continue;
+            }
+            match self.source {
+                Source::Open => {}
+                Source::Ended => {
+                    up.end(None)?;
+                    self.end_given = true;
+                    continue;
+                }
+                Source::EndedWithTrailers => {
+                    up.end(Some(&self.trailers))?;
+                    self.end_given = true;
+                    continue;
+                }
+            }
+            if ready!(self.poll_splice(cx, down, up, pipes))? {
+                continue;
+            }
+            match down.poll_body(cx, &mut self.trailers) {
+                Poll::Ready(Ok(event)) => self.take(event, up)?,
+                Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                Poll::Pending => {
+                    if matches!(up.poll_flush(cx), Poll::Ready(Err(_))) {
+                        self.deaf = true;
+                        continue;
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// What is to be read and not kept may pass through a pipe: true when some of it did.
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut DownstreamIo<'_>,
+        up: &mut UpstreamIo,
+        pipes: &Pipes,
+    ) -> Poll<Result<bool, Failure>> {
+        let (DownstreamIo::H1(down), UpstreamIo::H1(up), Replay::Lost) = (down, up, &self.replay)
+        else {
+            return Poll::Ready(Ok(false));
+        };
+        let source = Reading {
+            io: &down.io,
+            body: down.codec.reading(),
+        };
+        let sink = Writing {
+            io: &mut up.io,
+            body: up.codec.writing(),
+        };
+        match ready!(self.splice.poll(cx, source, sink, pipes)) {
+            Passed::Moved { read, .. } => self.bytes += read,
+            Passed::Usual => return Poll::Ready(Ok(false)),
+            Passed::SinkFailed => self.deaf = true,
+            Passed::SourceFailed => return Poll::Ready(Err(Failure::ClientGone)),
+            Passed::Truncated => {
+                let cut = down.codec.read_eof(&down.io.input).err();
+                return Poll::Ready(Err(cut.map_or(Failure::ClientGone, Failure::BadRequest)));
+            }
+        }
+        self.moved = true;
+        Poll::Ready(Ok(true))
+    }
+
+    fn take(&mut self, event: Event, up: &mut UpstreamIo) -> Result<(), Failure> {
+        self.moved = true;
+        match event {
+            Event::Data(data) => {
+                self.bytes += data.len() as u64;
+                self.remember(&data);
+                up.data(data)
+            }
+            Event::Trailers => {
+                self.source = Source::EndedWithTrailers;
+                Ok(())
+            }
+            Event::End | Event::More => {
+                self.source = Source::Ended;
+                Ok(())
+            }
+        }
+    }
+
+    fn remember(&mut self, data: &Bytes) {
+        let Replay::Keep {
+            pieces,
+            size,
+            limit,
+        } = &mut self.replay
+        else {
+            self.replay = Replay::Lost;
+            return;
+        };
+        if *size + data.len() > *limit {
+            self.replay = Replay::Lost;
+            return;
+        }
+        *size += data.len();
+        pieces.push(data.clone());
+        self.given = pieces.len();
+    }
+}
+
+/// Response body, upstream to downstream.
+#[derive(Default)]
+pub struct ResponsePump {
+    ended: bool,
+    splice: Splice,
+    pub trailers: Head,
+    pub has_trailers: bool,
+    /// Body bytes sent.
+    pub bytes: u64,
+    /// Something moved since this was last reset.
+    pub moved: bool,
+}
+
+impl ResponsePump {
+    /// Moves what can be moved. Ready once the client has everything.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut DownstreamIo<'_>,
+        up: &mut UpstreamIo,
+        pipes: &Pipes,
+    ) -> Poll<Result<(), Failure>> {
+        loop {
+            if self.ended {
+                return down.poll_flush(cx);
+            }
+            if ready!(self.poll_splice(cx, down, up, pipes))? {
+                continue;
+            }
+            ready!(down.poll_room(cx))?;
+            match up.poll_body(cx, &mut self.trailers) {
+                Poll::Ready(Ok(event)) => self.give(event, down)?,
+                Poll::Ready(Err(failure)) => {
+                    // What arrived before is still the client's.
+                    let _ = down.poll_flush(cx);
+                    return Poll::Ready(Err(failure));
+                }
+                Poll::Pending => {
+                    if let Poll::Ready(Err(failure)) = down.poll_flush(cx) {
+                        return Poll::Ready(Err(failure));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// As [`RequestPump::poll_splice`].
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut DownstreamIo<'_>,
+        up: &mut UpstreamIo,
+        pipes: &Pipes,
+    ) -> Poll<Result<bool, Failure>> {
+        let (DownstreamIo::H1(down), UpstreamIo::H1(up)) = (down, up) else {
+            return Poll::Ready(Ok(false));
+        };
+        let source = Reading {
+            io: &up.io,
+            body: up.codec.reading(),
+        };
+        let sink = Writing {
+            io: &mut down.io,
+            body: down.codec.writing(),
+        };
+        match ready!(self.splice.poll(cx, source, sink, pipes)) {
+            Passed::Moved { written, .. } => self.bytes += written,
+            Passed::Usual => return Poll::Ready(Ok(false)),
+            Passed::SinkFailed => return Poll::Ready(Err(Failure::ClientGone)),
+            Passed::SourceFailed | Passed::Truncated => {
+                return Poll::Ready(Err(Failure::Terminated));
+            }
+        }
+        self.moved = true;
+        Poll::Ready(Ok(true))
+    }
+
+    fn give(&mut self, event: Event, down: &mut DownstreamIo<'_>) -> Result<(), Failure> {
+        self.moved = true;
+        match event {
+            Event::Data(data) => {
+                self.bytes += data.len() as u64;
+                down.data(data)
+            }
+            Event::Trailers => {
+                self.ended = true;
+                self.has_trailers = true;
+                down.end(Some(&self.trailers))
+            }
+            Event::End | Event::More => {
+                self.ended = true;
+                down.end(None)
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! The answer on its way to the client, and what is left of the request beside it.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use super::attempt::{Attempts, UpstreamResponse};
+use super::mirror;
+use super::pump::ResponsePump;
+use super::upstream::UpstreamIo;
+use crate::http::h1::Tunnel;
+use crate::http::request::error::Failure;
+use crate::snapshot::ClusterLinks;
+
+impl Attempts<'_, '_> {
+    /// Sends copies where the route wants them.
+    pub fn mirror(&self, links: &ClusterLinks) {
+        if self.forward.mirrors.is_empty() || self.framing.tunnel != Tunnel::None {
+            return;
+        }
+        let Some(body) = self.pump.kept() else {
+            return;
+        };
+        for (cluster, mirror) in mirror::drawn(self.forward, links) {
+            let copy = mirror::Copy {
+                head: self.info.request.clone(),
+                framing: self.framing,
+                body: body.clone(),
+            };
+            mirror::send(&self.conn.worker, cluster, mirror, copy);
+        }
+    }
+
+    /// Relays the response to its end; of a tunnel, both directions to theirs. What was moved is
+    /// counted in `info`, however it ends.
+    ///
+    /// # Errors
+    /// When a side fails, or a deadline passes.
+    pub async fn relay(&mut self, answer: &mut UpstreamResponse) -> Result<(), Failure> {
+        let mut response = ResponsePump::default();
+        let tunnel = answer.framing.tunnel;
+        if tunnel {
+            self.down.open_tunnel();
+            answer.lease.up.open_tunnel();
+            self.deadlines.set_route(None);
+        } else {
+            self.pump.stop_keeping();
+        }
+        let up = &mut answer.lease.up;
+        let ended = poll_fn(|cx| self.poll_relay(cx, up, &mut response, tunnel)).await;
+        self.info.response_bytes = response.bytes;
+        if response.has_trailers {
+            self.info.trailers = Some(response.trailers);
+        }
+        ended
+    }
+
+    /// The exchange is over on the upstream's side and its connection may serve another.
+    pub fn is_clean(&self, answer: &UpstreamResponse) -> bool {
+        self.pump.is_sent() && !answer.framing.tunnel
+    }
+
+    fn poll_relay(
+        &mut self,
+        cx: &mut Context<'_>,
+        up: &mut UpstreamIo,
+        response: &mut ResponsePump,
+        tunnel: bool,
+    ) -> Poll<Result<(), Failure>> {
+        let request_over = match self.poll_request(cx, up, tunnel) {
+            Ok(over) => over,
+            Err(failure) => return Poll::Ready(Err(failure)),
+        };
+        match response.poll(cx, self.down, up, &self.conn.worker.pipes) {
+            Poll::Ready(Ok(())) if !tunnel || request_over => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+            Poll::Ready(Ok(())) | Poll::Pending => {}
+        }
+        if std::mem::take(&mut response.moved) {
+            self.deadlines.moved();
+        }
+        self.poll_patience(cx).map(Err)
+    }
+
+    /// Moves the request on; says whether it is over.
+    fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        up: &mut UpstreamIo,
+        tunnel: bool,
+    ) -> Result<bool, Failure> {
+        if !tunnel {
+            self.move_request(cx, up)?;
+            return Ok(self.pumped);
+        }
+        let polled = self.pump.poll(cx, self.down, up, &self.conn.worker.pipes);
+        if std::mem::take(&mut self.pump.moved) {
+            self.deadlines.moved();
+        }
+        match polled {
+            Poll::Ready(done) => done.map(|()| true),
+            Poll::Pending => Ok(false),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Whether, and when, a request is sent again. Source: Envoy's `x-envoy-retry-on` reference.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::route::{RetryOn, RetryPolicy};
+use crate::http::message::head::{Head, HeaderId};
+use crate::http::request::error::Failure;
+use crate::http::request::matching;
+use crate::http::request::matching::Repeated;
+use crate::metrics::ResponseFlags;
+use crate::upstream::limits::{CircuitBreakers, Permit};
+
+/// What to do with an attempt's outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryDecision {
+    /// It is the answer.
+    Give,
+    /// It is, though it would have been worth another attempt: none is left.
+    Exhausted(ResponseFlags),
+    /// Another attempt, after this long.
+    Again(Duration),
+}
+
+/// The retries of one request.
+pub struct Retries {
+    policy: Option<Arc<RetryPolicy>>,
+    begun: u32,
+    /// Held while a retry runs.
+    permit: Option<Permit>,
+}
+
+impl Retries {
+    pub fn new(policy: Option<Arc<RetryPolicy>>) -> Self {
+        Self {
+            policy,
+            begun: 0,
+            permit: None,
+        }
+    }
+
+    pub fn per_try_timeout(&self) -> Option<Duration> {
+        self.policy.as_ref()?.per_try_timeout
+    }
+
+    pub fn per_try_idle_timeout(&self) -> Option<Duration> {
+        self.policy.as_ref()?.per_try_idle_timeout
+    }
+
+    /// Endpoints that were tried are avoided.
+    pub fn avoids_previous(&self) -> bool {
+        self.policy
+            .as_ref()
+            .is_some_and(|policy| policy.avoid_previous_hosts)
+    }
+
+    pub fn after_response(&mut self, head: &Head, limits: &Arc<CircuitBreakers>) -> RetryDecision {
+        match &self.policy {
+            Some(policy) if response_is_retriable(policy, head) => self.again(limits),
+            _ => RetryDecision::Give,
+        }
+    }
+
+    pub fn after_failure(
+        &mut self,
+        failure: &Failure,
+        limits: &Arc<CircuitBreakers>,
+    ) -> RetryDecision {
+        match &self.policy {
+            Some(policy) if failure_is_retriable(policy.on, failure) => self.again(limits),
+            _ => RetryDecision::Give,
+        }
+    }
+
+    fn again(&mut self, limits: &Arc<CircuitBreakers>) -> RetryDecision {
+        let Some(policy) = &self.policy else {
+            return RetryDecision::Give;
+        };
+        if self.begun >= policy.num_retries {
+            return RetryDecision::Exhausted(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
+        }
+        // The one before is over; its permit must not stand in the way of this one.
+        self.permit = None;
+        self.permit = limits.try_retry();
+        if self.permit.is_none() {
+            return RetryDecision::Exhausted(ResponseFlags::UPSTREAM_OVERFLOW);
+        }
+        self.begun += 1;
+        RetryDecision::Again(back_off(policy, self.begun, fastrand::f64()))
+    }
+}
+
+/// Fully jittered: anything up to `base * (2^n - 1)`, at most `max`.
+fn back_off(policy: &RetryPolicy, retry: u32, draw: f64) -> Duration {
+    let factor = 2u32.saturating_pow(retry) - 1;
+    let bound = policy.back_off_base.saturating_mul(factor);
+    bound.min(policy.back_off_max).mul_f64(draw)
+}
+
+fn failure_is_retriable(on: RetryOn, failure: &Failure) -> bool {
+    let any = RetryOn::RESET | RetryOn::FIVE_XX | RetryOn::GATEWAY_ERROR;
+    match failure {
+        Failure::Connect(_) | Failure::ConnectTimeout => on.has(any | RetryOn::CONNECT_FAILURE),
+        Failure::Refused => on.has(any | RetryOn::REFUSED_STREAM | RetryOn::RESET_BEFORE_REQUEST),
+        Failure::Terminated
+        | Failure::Reset { .. }
+        | Failure::BadResponse(_)
+        | Failure::Protocol(_)
+        | Failure::PerTryTimeout => on.has(any),
+        _ => false,
+    }
+}
+
+fn response_is_retriable(policy: &RetryPolicy, head: &Head) -> bool {
+    let (on, status) = (policy.on, head.status());
+    // An upstream that says it is overloaded is left alone (Envoy).
+    if head.has(HeaderId::XEnvoyOverloaded) || head.has(HeaderId::XEnvoyRateLimited) {
+        return false;
+    }
+    on.has(RetryOn::FIVE_XX) && (500..600).contains(&status)
+        || on.has(RetryOn::GATEWAY_ERROR) && (502..=504).contains(&status)
+        || on.has(RetryOn::RETRIABLE_4XX) && status == 409
+        || on.has(RetryOn::RETRIABLE_STATUS_CODES)
+            && policy.retriable_status_codes.contains(&status)
+        || on.has(RetryOn::RETRIABLE_HEADERS)
+            && policy
+                .retriable_headers
+                .iter()
+                .any(|header| matching::header(header, head, Repeated::Any))
+        || grpc_is_retriable(on, head.get(HeaderId::GrpcStatus))
+}
+
+fn grpc_is_retriable(on: RetryOn, status: Option<&[u8]>) -> bool {
+    match status {
+        Some(b"1") => on.has(RetryOn::GRPC_CANCELLED),
+        Some(b"4") => on.has(RetryOn::GRPC_DEADLINE_EXCEEDED),
+        Some(b"8") => on.has(RetryOn::GRPC_RESOURCE_EXHAUSTED),
+        Some(b"13") => on.has(RetryOn::GRPC_INTERNAL),
+        Some(b"14") => on.has(RetryOn::GRPC_UNAVAILABLE),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(on: RetryOn) -> RetryPolicy {
+        RetryPolicy {
+            on,
+            num_retries: 2,
+            per_try_timeout: None,
+            per_try_idle_timeout: None,
+            retriable_status_codes: vec![418],
+            retriable_headers: Vec::new(),
+            back_off_base: Duration::from_millis(25),
+            back_off_max: Duration::from_millis(250),
+            avoid_previous_hosts: false,
+        }
+    }
+
+    fn head(status: u16) -> Head {
+        let mut head = Head::new();
+        head.set_status(status);
+        head
+    }
+
+    #[test]
+    fn conditions() {
+        let retriable = |on, status| response_is_retriable(&policy(on), &head(status));
+        assert!(retriable(RetryOn::FIVE_XX, 500));
+        assert!(!retriable(RetryOn::GATEWAY_ERROR, 500));
+        assert!(retriable(RetryOn::GATEWAY_ERROR, 503));
+        assert!(retriable(RetryOn::RETRIABLE_STATUS_CODES, 418));
+        assert!(!retriable(RetryOn::FIVE_XX, 418));
+        assert!(failure_is_retriable(
+            RetryOn::CONNECT_FAILURE,
+            &Failure::ConnectTimeout
+        ));
+        assert!(!failure_is_retriable(
+            RetryOn::CONNECT_FAILURE,
+            &Failure::Reset { cancelled: false }
+        ));
+        assert!(!failure_is_retriable(
+            RetryOn::FIVE_XX,
+            &Failure::Overflow("requests")
+        ));
+    }
+
+    #[test]
+    fn attempts_and_waits_are_bounded() {
+        let limits = CircuitBreakers::new(crate::upstream::limits::Thresholds::default());
+        let mut retries = Retries::new(Some(Arc::new(policy(RetryOn::FIVE_XX))));
+        for _ in 0..2 {
+            let RetryDecision::Again(wait) = retries.after_response(&head(503), &limits) else {
+                panic!("no retry");
+            };
+            assert!(wait <= Duration::from_millis(250));
+        }
+        let verdict = retries.after_response(&head(503), &limits);
+        assert!(matches!(verdict, RetryDecision::Exhausted(_)));
+        let long = policy(RetryOn::FIVE_XX);
+        assert_eq!(back_off(&long, 31, 1.0), Duration::from_millis(250));
+    }
+}

@@ -1,0 +1,152 @@
+//! Long bodies of known length between two plain HTTP/1 connections: through a kernel pipe.
+//!
+//! What was read along with the head goes the usual way. The rest never enters this process, once
+//! both codecs agree on how much it is; when it comes in dribs, or there is no pipe, it takes the
+//! usual way again.
+
+use std::task::{Context, Poll, ready};
+
+use tokio::net::TcpStream;
+
+use crate::dispatcher::pipe::Pipes;
+use crate::http::connection::io::Io;
+use crate::http::h1::{BodyDecoder, BodyEncoder};
+use crate::tcp;
+
+/// Shorter bodies are not worth a pipe.
+const LONG: u64 = 64 * 1024;
+
+/// One body's.
+#[derive(Default)]
+pub struct Splice {
+    moves: tcp::Splice,
+    /// It was tried for this body.
+    tried: bool,
+}
+
+/// What became of it.
+pub enum Passed {
+    /// Bytes of the body that left the source, and that reached the sink. Neither, when what goes
+    /// before them was written.
+    Moved {
+        read: u64,
+        written: u64,
+    },
+    /// What comes next takes the usual way.
+    Usual,
+    /// The source ended before its body did.
+    Truncated,
+    SourceFailed,
+    SinkFailed,
+}
+
+/// Where a body comes from, and how much of it is still to be read.
+pub struct Reading<'a> {
+    pub io: &'a Io,
+    pub body: &'a mut BodyDecoder,
+}
+
+/// Where it goes, and how much of it is still to be written.
+pub struct Writing<'a> {
+    pub io: &'a mut Io,
+    pub body: &'a mut BodyEncoder,
+}
+
+impl Splice {
+    /// Takes one step, if this body is to pass this way.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: Reading<'_>,
+        sink: Writing<'_>,
+        pipes: &Pipes,
+    ) -> Poll<Passed> {
+        if !self.is_due(&source, &sink) {
+            return Poll::Ready(Passed::Usual);
+        }
+        let moved = |read, written| Poll::Ready(Passed::Moved { read, written });
+        if !sink.io.out.is_empty() {
+            // The head, and what came with it.
+            return match ready!(sink.io.poll_flush(cx)) {
+                Ok(()) => moved(0, 0),
+                Err(_) => Poll::Ready(Passed::SinkFailed),
+            };
+        }
+        let (Some(from), Some(to)) = (source.io.plain(), sink.io.plain()) else {
+            return Poll::Ready(Passed::Usual);
+        };
+        if self.moves.held() > 0 {
+            let Ok(written) = ready!(self.moves.poll_drain(cx, to)) else {
+                return Poll::Ready(Passed::SinkFailed);
+            };
+            sink.body.passed(written as u64);
+            return moved(0, written as u64);
+        }
+        let left = source.body.left().unwrap_or(0);
+        let most = usize::try_from(left).unwrap_or(usize::MAX);
+        match ready!(self.poll_fill(cx, from, most, pipes)) {
+            Passed::Moved { read, written } => {
+                source.body.passed(read);
+                moved(read, written)
+            }
+            other => Poll::Ready(other),
+        }
+    }
+
+    /// Whether the next bytes go this way.
+    fn is_due(&mut self, source: &Reading<'_>, sink: &Writing<'_>) -> bool {
+        if self.moves.held() > 0 {
+            return true;
+        }
+        let left = source.body.left();
+        if self.tried {
+            let due = self.moves.is_on() && left.is_some();
+            if !due {
+                self.moves.release();
+            }
+            return due;
+        }
+        let long = left.is_some_and(|left| left >= LONG) && left == sink.body.owed();
+        let due = long
+            && source.io.input.is_empty()
+            && [source.io, &*sink.io]
+                .iter()
+                .all(|io| io.plain().is_some() && io.may_hold(tcp::HOLDS));
+        if due {
+            self.tried = true;
+            self.moves.begin();
+        }
+        due
+    }
+
+    fn poll_fill(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        most: usize,
+        pipes: &Pipes,
+    ) -> Poll<Passed> {
+        while self.moves.is_on() {
+            match from.poll_read_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(_)) => return Poll::Ready(Passed::SourceFailed),
+                Poll::Pending => {
+                    self.moves.release();
+                    return Poll::Pending;
+                }
+            }
+            match self.moves.fill(from, most, pipes) {
+                Ok(0) => return Poll::Ready(Passed::Truncated),
+                Ok(n) => {
+                    return Poll::Ready(Passed::Moved {
+                        read: n as u64,
+                        written: 0,
+                    });
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => return Poll::Ready(Passed::SourceFailed),
+            }
+        }
+        Poll::Ready(Passed::Usual)
+    }
+}

@@ -1,0 +1,138 @@
+//! Upgrades and CONNECT: what is allowed, and how one protocol's handshake becomes another's.
+//!
+//! HTTP/1 asks with `Upgrade`, HTTP/2 with an extended CONNECT (RFC 8441); either side may be
+//! either. Bytes that follow the request wait until the answer agrees.
+
+use aws_lc_rs::digest;
+
+use super::upstream::UpstreamIo;
+use crate::config::http::HttpConnectionManager;
+use crate::config::route::RouteAction;
+use crate::http::h1::{BodyLength, Framing, ResponseInfo, Tunnel};
+use crate::http::message::head::{Head, HeaderId, Method, Version};
+use crate::http::request::error::Failure;
+
+/// RFC 6455 1.3.
+const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+
+/// The name of what the request asks for, lower case: `websocket`, `connect`, …
+pub fn kind(head: &Head, framing: &Framing) -> Option<String> {
+    let name = match framing.tunnel {
+        Tunnel::None => return None,
+        Tunnel::Connect => b"connect".as_slice(),
+        Tunnel::Upgrade => head.protocol().or_else(|| head.get(HeaderId::Upgrade))?,
+    };
+    Some(String::from_utf8_lossy(name).to_ascii_lowercase())
+}
+
+/// The route decides; what it does not name, the manager decides.
+pub fn is_allowed(kind: &str, forward: &RouteAction, manager: &HttpConnectionManager) -> bool {
+    let of_route = forward.upgrades.iter().find(|rule| *rule.kind == *kind);
+    of_route.map_or_else(
+        || manager.upgrades.iter().any(|allowed| **allowed == *kind),
+        |rule| rule.enabled,
+    )
+}
+
+/// CONNECT ends here: its bytes go upstream as plain TCP.
+pub fn terminates_here(forward: &RouteAction, framing: &Framing) -> bool {
+    framing.tunnel == Tunnel::Connect
+        && forward
+            .upgrades
+            .iter()
+            .any(|rule| &*rule.kind == "connect" && rule.enabled && rule.terminate_connect)
+}
+
+/// The answer to a CONNECT that ends here.
+pub fn accept_connect(head: &mut Head) -> ResponseInfo {
+    head.clear();
+    head.set_status(200);
+    ResponseInfo {
+        body: BodyLength::Unknown,
+        keep_alive: false,
+        interim: false,
+        tunnel: true,
+    }
+}
+
+/// Sends a request's head, in the upstream protocol's way of asking for what it asks for.
+pub fn send_head(up: &mut UpstreamIo, request: &Head, framing: &Framing) -> Result<(), Failure> {
+    let asks_as_h2 = request.protocol().is_some();
+    if let (UpstreamIo::H1(_), true) = (&*up, asks_as_h2) {
+        return up.head(&as_h1(request), BodyLength::None, framing);
+    }
+    let body = match framing.tunnel {
+        Tunnel::None => framing.body,
+        Tunnel::Upgrade | Tunnel::Connect => BodyLength::None,
+    };
+    up.head(request, body, framing)
+}
+
+fn as_h1(request: &Head) -> Head {
+    let mut head = request.clone();
+    head.set_method(b"GET");
+    head.set_version(Version::Http11);
+    if let Some(protocol) = request.protocol() {
+        head.set(HeaderId::Upgrade, protocol);
+        if protocol.eq_ignore_ascii_case(b"websocket") {
+            let nonce: [u8; 16] = std::array::from_fn(|_| fastrand::u8(..));
+            head.set_named(b"Sec-WebSocket-Key", &base64(&nonce));
+        }
+    }
+    head
+}
+
+/// Turns the response to an upgrade into what the client's protocol calls agreement.
+pub fn answer(request: &Head, response: &mut Head) {
+    let by_h1 = request.version() != Version::Http2;
+    if by_h1 && request.method() != Method::Connect && response.status() == 200 {
+        response.set_status(101);
+        if let Some(kind) = request.get(HeaderId::Upgrade) {
+            response.set(HeaderId::Upgrade, kind);
+        }
+        if let Some(key) = request.get_by_name(b"sec-websocket-key") {
+            response.set_named(b"Sec-WebSocket-Accept", &websocket_accept(key));
+        }
+    }
+    if !by_h1 {
+        response.remove(HeaderId::Upgrade);
+    }
+    response.remove(HeaderId::ContentLength);
+}
+
+fn websocket_accept(key: &[u8]) -> Vec<u8> {
+    let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
+    hash.update(key);
+    hash.update(WEBSOCKET_GUID);
+    base64(hash.finish().as_ref())
+}
+
+fn base64(bytes: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
+    for three in bytes.chunks(3) {
+        let at = |i: usize| u32::from(three.get(i).copied().unwrap_or(0));
+        let bits = at(0) << 16 | at(1) << 8 | at(2);
+        for digit in 0..4 {
+            if digit <= three.len() {
+                text.push(DIGITS[(bits >> (18 - 6 * digit)) as usize & 63]);
+            } else {
+                text.push(b'=');
+            }
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_handshake_of_rfc_6455() {
+        let accept = websocket_accept(b"dGhlIHNhbXBsZSBub25jZQ==");
+        assert_eq!(accept, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+        assert_eq!(base64(b"a"), b"YQ==");
+        assert_eq!(base64(b"ab"), b"YWI=");
+    }
+}

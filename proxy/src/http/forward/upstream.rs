@@ -1,0 +1,259 @@
+//! The upstream end of one exchange: where the request goes and the response comes from.
+
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Instant;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use super::downstream::poll_opaque;
+use crate::http::connection::io::Io;
+use crate::http::h1::{BodyLength, ClientConn, Event, Framing, ResponseInfo};
+use crate::http::h2::ClientStream;
+use crate::http::message::head::Head;
+use crate::http::request::error::Failure;
+use crate::http::request::stream_info::Upstream;
+use crate::upstream::limits::Permit;
+
+/// See the module.
+pub enum UpstreamIo {
+    H1(Box<H1Client>),
+    H2(Box<ClientStream>),
+}
+
+impl UpstreamIo {
+    /// What telemetry says of the connection.
+    pub fn about(&self) -> &Rc<Upstream> {
+        match self {
+            Self::H1(client) => &client.about,
+            Self::H2(stream) => stream.about(),
+        }
+    }
+
+    /// Sends the request's head.
+    pub fn head(&mut self, head: &Head, body: BodyLength, info: &Framing) -> Result<(), Failure> {
+        match self {
+            Self::H1(client) => {
+                let out = &mut client.io.out;
+                client.codec.write_head(head, body, info, out);
+                Ok(())
+            }
+            Self::H2(stream) => stream.head(head, body, info),
+        }
+    }
+
+    pub fn data(&mut self, data: Bytes) -> Result<(), Failure> {
+        match self {
+            Self::H1(client) => client.data(data),
+            Self::H2(stream) => {
+                stream.data(data);
+                Ok(())
+            }
+        }
+    }
+
+    pub fn end(&mut self, trailers: Option<&Head>) -> Result<(), Failure> {
+        match self {
+            Self::H1(client) => client.end(trailers),
+            Self::H2(stream) => {
+                stream.end(trailers);
+                Ok(())
+            }
+        }
+    }
+
+    /// Ready while little enough waits that more may be queued.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self {
+            Self::H1(client) => client.io.poll_room(cx).map_err(|_| Failure::Terminated),
+            Self::H2(stream) => stream.poll_room(cx),
+        }
+    }
+
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        match self {
+            Self::H1(client) => client.poll_flush(cx),
+            Self::H2(stream) => stream.poll_flush(cx),
+        }
+    }
+
+    /// The next head of the response: interim ones first.
+    pub fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut Head,
+    ) -> Poll<Result<ResponseInfo, Failure>> {
+        match self {
+            Self::H1(client) => client.poll_head(cx, head),
+            Self::H2(stream) => stream.poll_head(cx, head),
+        }
+    }
+
+    /// The next piece of the response's body.
+    pub fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: &mut Head,
+    ) -> Poll<Result<Event, Failure>> {
+        match self {
+            Self::H1(client) => client.poll_body(cx, trailers),
+            Self::H2(stream) => stream.poll_body(cx, trailers),
+        }
+    }
+
+    /// From here on the body is opaque bytes, both ways.
+    pub fn open_tunnel(&mut self) {
+        if let Self::H1(client) = self {
+            client.tunnel = true;
+        }
+    }
+
+    pub fn is_h1(&self) -> bool {
+        matches!(self, Self::H1(_))
+    }
+
+    /// It served a request before.
+    pub fn is_reused(&self) -> bool {
+        match self {
+            Self::H1(client) => client.reused,
+            Self::H2(_) => false,
+        }
+    }
+
+    /// The connection had served before, nothing of a response arrived, and the failure is what a
+    /// connection looks like that its owner closed while it was idle.
+    ///
+    /// `idempotent`: a request that may be sent twice. Others need proof that the upstream's kernel
+    /// refused their bytes: a reset in return for what was written.
+    pub fn was_stale(&self, failure: &Failure, idempotent: bool) -> bool {
+        match self {
+            Self::H1(client) => {
+                client.reused
+                    && *failure == Failure::Terminated
+                    && client.codec.is_untouched(&client.io.input)
+                    && (idempotent || client.was_reset())
+            }
+            Self::H2(_) => false,
+        }
+    }
+}
+
+/// The client side of an HTTP/1 connection.
+pub struct H1Client {
+    pub io: Io,
+    pub codec: ClientConn,
+    pub about: Rc<Upstream>,
+    /// Answered a request before.
+    pub reused: bool,
+    /// Requests begun.
+    pub requests: u32,
+    /// When it was made.
+    pub since: Instant,
+    pub tunnel: bool,
+    tunnel_ended: bool,
+    reset: bool,
+    /// Holds the connection's place under the cluster's limits.
+    _permit: Permit,
+}
+
+impl H1Client {
+    pub fn new(io: Io, codec: ClientConn, about: Rc<Upstream>, permit: Permit) -> Self {
+        Self {
+            io,
+            codec,
+            about,
+            reused: false,
+            requests: 0,
+            since: Instant::now(),
+            tunnel: false,
+            tunnel_ended: false,
+            reset: false,
+            _permit: permit,
+        }
+    }
+
+    fn was_reset(&self) -> bool {
+        // A reset after FIN shows only here: the read itself says "end".
+        let pending = self.io.stream.socket().map(TcpStream::take_error);
+        self.reset || matches!(pending, Some(Ok(Some(_)) | Err(_)))
+    }
+
+    fn data(&mut self, data: Bytes) -> Result<(), Failure> {
+        if self.tunnel {
+            self.io.out.slice(data);
+            return Ok(());
+        }
+        let written = self.codec.write_data(data, &mut self.io.out);
+        written.map_err(Failure::BadRequest)
+    }
+
+    fn end(&mut self, trailers: Option<&Head>) -> Result<(), Failure> {
+        if self.tunnel {
+            self.tunnel_ended = true;
+            return Ok(());
+        }
+        let written = self.codec.write_end(trailers, &mut self.io.out);
+        written.map_err(Failure::BadRequest)
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        let flushed = if self.tunnel_ended {
+            self.io.poll_shutdown(cx)
+        } else {
+            self.io.poll_flush(cx)
+        };
+        flushed.map_err(|_| {
+            self.reset = true;
+            Failure::Terminated
+        })
+    }
+
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        head: &mut Head,
+    ) -> Poll<Result<ResponseInfo, Failure>> {
+        loop {
+            match self.codec.read_head(&mut self.io.input, head) {
+                Ok(Some(info)) => return Poll::Ready(Ok(info)),
+                Ok(None) => {}
+                Err(fault) => return Poll::Ready(Err(Failure::BadResponse(fault))),
+            }
+            match ready!(self.io.poll_fill(cx)) {
+                Ok(1..) => {}
+                Ok(0) => return Poll::Ready(Err(Failure::Terminated)),
+                Err(_) => {
+                    self.reset = true;
+                    return Poll::Ready(Err(Failure::Terminated));
+                }
+            }
+        }
+    }
+
+    fn poll_body(
+        &mut self,
+        cx: &mut Context<'_>,
+        trailers: &mut Head,
+    ) -> Poll<Result<Event, Failure>> {
+        if self.tunnel {
+            return poll_opaque(&mut self.io, cx).map_err(|_| Failure::Terminated);
+        }
+        loop {
+            match self.codec.read_body(&mut self.io.input, trailers) {
+                Ok(Event::More) => {}
+                Ok(event) => return Poll::Ready(Ok(event)),
+                Err(fault) => return Poll::Ready(Err(Failure::BadResponse(fault))),
+            }
+            match ready!(self.io.poll_fill(cx)) {
+                Ok(1..) => {}
+                Ok(0) => {
+                    let complete = self.codec.read_eof();
+                    let end = complete.map(|()| Event::End);
+                    return Poll::Ready(end.map_err(|_| Failure::Terminated));
+                }
+                Err(_) => return Poll::Ready(Err(Failure::Terminated)),
+            }
+        }
+    }
+}

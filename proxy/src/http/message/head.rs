@@ -1,0 +1,362 @@
+//! The head of a message: start line and fields, ordered, spelling kept.
+//!
+//! A [`Head`] owns one slice of the read buffer (`buf`, the received bytes) and one scratch buffer
+//! (`extra`, what was added or changed). Every name and value is a [`Span`] into one of the two, so
+//! reading a head copies nothing, editing copies only the edit, and the encoder can emit unchanged
+//! runs as they came. A head is cleared and used again; its vectors keep their capacity.
+//!
+//! One type serves requests, responses and trailers, HTTP/1 and HTTP/2. Of a request, the authority
+//! and the path held here are the only ones: the `Host` field, where there is one, always has the
+//! authority's value, and the encoder writes nothing else.
+//!
+//! `field` (spans, fields, start-line types) → `Head` (accessors, edits) → `request` (target parts);
+//! `pool` keeps heads for the next message.
+
+mod field;
+mod pool;
+mod request;
+
+use bytes::Bytes;
+
+pub(in crate::http) use self::field::Span;
+pub use self::field::{Field, FieldRef, Method, TargetForm, Values, Version};
+pub use self::pool::Heads;
+pub use super::header_id::{HeaderId, IdSet};
+
+/// Scratch capacity kept over [`Head::clear`], bytes.
+const KEEP_EXTRA: usize = 16 * 1024;
+/// Field capacity kept over [`Head::clear`].
+const KEEP_FIELDS: usize = 256;
+
+/// See the module.
+#[derive(Clone, Debug, Default)]
+pub struct Head {
+    pub(crate) buf: Bytes,
+    pub(in crate::http) extra: Vec<u8>,
+    pub(in crate::http) fields: Vec<Field>,
+    /// One bit per [`HeaderId`] that `fields` holds.
+    pub(in crate::http) present: u128,
+    pub(in crate::http) version: Version,
+    pub(crate) method: Method,
+    pub(in crate::http) form: TargetForm,
+    pub(in crate::http) method_span: Span,
+    pub(in crate::http) scheme: Span,
+    pub(in crate::http) authority: Span,
+    pub(in crate::http) path: Span,
+    pub(in crate::http) protocol: Span,
+    pub(crate) status: u16,
+    pub(in crate::http) reason: Span,
+}
+
+impl Head {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Empties the head for the next message. Capacity is kept within bounds; the slice of the read
+    /// buffer is given back.
+    pub fn clear(&mut self) {
+        let mut extra = std::mem::take(&mut self.extra);
+        let mut fields = std::mem::take(&mut self.fields);
+        extra.clear();
+        extra.shrink_to(KEEP_EXTRA);
+        fields.clear();
+        fields.shrink_to(KEEP_FIELDS);
+        *self = Self {
+            extra,
+            fields,
+            ..Self::default()
+        };
+    }
+
+    /// Makes room for so many more fields, and for so many bytes of names and values.
+    pub fn reserve(&mut self, fields: usize, bytes: usize) {
+        self.fields.reserve(fields);
+        self.extra.reserve(bytes);
+    }
+
+    // ---- start line -------------------------------------------------------------------------
+
+    #[inline]
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    pub fn set_version(&mut self, version: Version) {
+        self.version = version;
+    }
+
+    /// Status of a response; 0 for requests and trailers.
+    #[inline]
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+
+    /// Changes the status; the reason phrase becomes the registered one.
+    pub fn set_status(&mut self, status: u16) {
+        self.status = status;
+        self.reason = Span::EMPTY;
+    }
+
+    /// The reason phrase as received; empty when there was none.
+    #[inline]
+    pub fn reason(&self) -> &[u8] {
+        self.slice(self.reason)
+    }
+
+    // ---- fields -----------------------------------------------------------------------------
+
+    /// Number of fields.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.fields.len()
+    }
+
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.fields.is_empty()
+    }
+
+    /// All fields in order.
+    #[inline]
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = FieldRef<'_>> + Clone {
+        self.fields.iter().map(|f| self.field_ref(f))
+    }
+
+    /// Whether a field with this id is there; no search. `Host` also counts as there when only the
+    /// authority is known.
+    #[inline]
+    pub fn has(&self, id: HeaderId) -> bool {
+        self.present & id.bit() != 0 || self.line_value(id).is_some()
+    }
+
+    /// The first value. Pseudo-header ids give the start line's parts, `Host` the authority.
+    #[inline]
+    pub fn get(&self, id: HeaderId) -> Option<&[u8]> {
+        if self.present & id.bit() == 0 {
+            return self.line_value(id);
+        }
+        let field = self.fields.iter().find(|f| f.id == id)?;
+        Some(self.slice(field.value))
+    }
+
+    /// Every value in order. Pseudo-header ids give the start line's parts, `Host` the authority.
+    #[inline]
+    pub fn get_all(&self, id: HeaderId) -> Values<'_, 'static> {
+        self.get_all_named(id, b"")
+    }
+
+    /// As [`Head::get`], by name, whatever its case.
+    pub fn get_by_name(&self, name: &[u8]) -> Option<&[u8]> {
+        match HeaderId::of(name) {
+            HeaderId::Other => self.get_all_named(HeaderId::Other, name).next(),
+            id => self.get(id),
+        }
+    }
+
+    /// As [`Head::get_all`], by name, whatever its case.
+    pub fn get_all_by_name<'n>(&self, name: &'n [u8]) -> Values<'_, 'n> {
+        self.get_all_named(HeaderId::of(name), name)
+    }
+
+    /// As [`Head::get_all`] for a name whose id is known; the name counts only when the id is
+    /// [`HeaderId::Other`].
+    #[inline]
+    pub fn get_all_named<'n>(&self, id: HeaderId, name: &'n [u8]) -> Values<'_, 'n> {
+        if self.present & id.bit() == 0 {
+            return Values::once(self.line_value(id));
+        }
+        Values::all(self, id, name)
+    }
+
+    /// Adds a field at the end, spelled in lower case. [`HeaderId::Other`] and pseudo-headers are
+    /// not fields and are ignored.
+    pub fn append(&mut self, id: HeaderId, value: &[u8]) {
+        if id != HeaderId::Other && !id.is_pseudo() {
+            self.push(id, id.name().as_bytes(), value);
+        }
+    }
+
+    /// Adds a field at the end, spelled as given. CR, LF and NUL in the value become spaces; the
+    /// name has to be a token (configuration and both codecs check that).
+    pub fn append_named(&mut self, name: &[u8], value: &[u8]) {
+        self.push(HeaderId::of(name), name, value);
+    }
+
+    /// As [`Head::append_named`] for an id that is known, and a value that HTTP/2's codec found to
+    /// hold nothing that would end a line.
+    pub fn append_token(&mut self, id: HeaderId, name: &[u8], value: &[u8]) {
+        let start = self.extra.len();
+        self.extra.extend_from_slice(name);
+        self.extra.extend_from_slice(value);
+        self.push_copied(id, start, name.len(), value.len());
+    }
+
+    /// Gives the first such field this value (place and spelling kept) and removes the others; adds
+    /// the field when there is none.
+    pub fn set(&mut self, id: HeaderId, value: &[u8]) {
+        if id != HeaderId::Other && !id.is_pseudo() {
+            self.replace(id, id.name().as_bytes(), value);
+        }
+    }
+
+    /// As [`Head::set`], by name, whatever its case.
+    pub fn set_named(&mut self, name: &[u8], value: &[u8]) {
+        self.replace(HeaderId::of(name), name, value);
+    }
+
+    /// Removes all fields with this id; tells whether there was one.
+    pub fn remove(&mut self, id: HeaderId) -> bool {
+        self.remove_matching(id, b"")
+    }
+
+    /// As [`Head::remove`], by name, whatever its case.
+    pub fn remove_named(&mut self, name: &[u8]) -> bool {
+        self.remove_matching(HeaderId::of(name), name)
+    }
+
+    /// Removes all fields with any of these ids.
+    #[inline]
+    pub fn remove_all(&mut self, ids: IdSet) {
+        if self.present & ids.0 != 0 {
+            self.fields.retain(|field| field.id.bit() & ids.0 == 0);
+            self.present &= !ids.0;
+        }
+    }
+
+    /// Keeps only the fields for which `keep` says so.
+    pub fn retain(&mut self, mut keep: impl FnMut(FieldRef<'_>) -> bool) {
+        let (buf, extra) = (&self.buf, &self.extra);
+        let mut present = 0;
+        self.fields.retain(|field| {
+            let kept = keep(FieldRef {
+                id: field.id,
+                name: field.name.of(buf, extra),
+                value: field.value.of(buf, extra),
+            });
+            present |= if kept { field.id.bit() } else { 0 };
+            kept
+        });
+        self.present = present;
+    }
+
+    /// The value of the field at `index` as shared bytes: a slice of the read buffer when it came
+    /// from there, else a copy. For HTTP/2's edge.
+    pub fn value_bytes(&self, index: usize) -> Option<Bytes> {
+        let span = self.fields.get(index)?.value;
+        Some(self.shared(span))
+    }
+
+    // ---- inside -----------------------------------------------------------------------------
+
+    /// Bytes of a span as shared bytes.
+    pub(in crate::http) fn shared(&self, span: Span) -> Bytes {
+        if span.is_extra() {
+            Bytes::copy_from_slice(self.slice(span))
+        } else {
+            self.buf.slice(span.range())
+        }
+    }
+
+    #[inline]
+    pub(in crate::http) fn slice(&self, span: Span) -> &[u8] {
+        span.of(&self.buf, &self.extra)
+    }
+
+    #[inline]
+    pub(in crate::http) fn field_ref(&self, field: &Field) -> FieldRef<'_> {
+        FieldRef {
+            id: field.id,
+            name: self.slice(field.name),
+            value: self.slice(field.value),
+        }
+    }
+
+    /// Adds a field whose bytes already lie in `buf` or `extra`.
+    #[inline]
+    pub(in crate::http) fn push_spans(&mut self, id: HeaderId, name: Span, value: Span) {
+        self.present |= id.bit();
+        self.fields.push(Field { id, name, value });
+    }
+
+    /// Copies bytes that go into a head, without what would end a line.
+    pub(in crate::http) fn scratch(&mut self, bytes: &[u8]) -> Span {
+        let start = self.extra.len();
+        self.extra.extend_from_slice(bytes);
+        self.defuse(start);
+        Span::extra(start, bytes.len())
+    }
+
+    /// Makes spaces of what would end a line, from this place in the scratch on.
+    fn defuse(&mut self, start: usize) {
+        if memchr::memchr3(b'\r', b'\n', 0, &self.extra[start..]).is_none() {
+            return;
+        }
+        for byte in &mut self.extra[start..] {
+            if matches!(*byte, b'\r' | b'\n' | 0) {
+                *byte = b' ';
+            }
+        }
+    }
+
+    fn push(&mut self, id: HeaderId, name: &[u8], value: &[u8]) {
+        let start = self.extra.len();
+        self.extra.extend_from_slice(name);
+        self.extra.extend_from_slice(value);
+        self.defuse(start);
+        self.push_copied(id, start, name.len(), value.len());
+    }
+
+    /// Adds a field whose name and value lie in the scratch, one after the other.
+    fn push_copied(&mut self, id: HeaderId, start: usize, name: usize, value: usize) {
+        let value = Span::extra(start + name, value);
+        self.push_spans(id, Span::extra(start, name), value);
+        if id == HeaderId::Host && self.authority.is_empty() {
+            self.authority = value;
+        }
+    }
+
+    fn replace(&mut self, id: HeaderId, name: &[u8], value: &[u8]) {
+        if id == HeaderId::Host {
+            self.set_authority(value);
+            return;
+        }
+        let Some(first) = self.position(id, name) else {
+            self.push(id, name, value);
+            return;
+        };
+        self.fields[first].value = self.scratch(value);
+        let mut index = 0;
+        let (buf, extra) = (&self.buf, &self.extra);
+        self.fields.retain(|field| {
+            let keep = index <= first || !field.is(id, name, buf, extra);
+            index += 1;
+            keep
+        });
+    }
+
+    fn remove_matching(&mut self, id: HeaderId, name: &[u8]) -> bool {
+        if self.present & id.bit() == 0 {
+            return false;
+        }
+        let before = self.fields.len();
+        let (buf, extra) = (&self.buf, &self.extra);
+        self.fields.retain(|field| !field.is(id, name, buf, extra));
+        if id != HeaderId::Other {
+            self.present &= !id.bit();
+        }
+        before != self.fields.len()
+    }
+
+    fn position(&self, id: HeaderId, name: &[u8]) -> Option<usize> {
+        if self.present & id.bit() == 0 {
+            return None;
+        }
+        self.fields
+            .iter()
+            .position(|field| field.is(id, name, &self.buf, &self.extra))
+    }
+}
+
+#[cfg(test)]
+mod tests;

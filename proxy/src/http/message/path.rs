@@ -1,0 +1,322 @@
+//! Path normalisation: one value for routing, policy, telemetry and upstream.
+
+use super::head::Head;
+use crate::http::h1::Fault;
+
+/// How paths are normalised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PathOptions {
+    /// Envoy's normalize_path: dot segments as RFC 3986 5.2.4, where `%2e` counts as a dot, and `\`
+    /// as a slash. Nothing else is decoded; `%00` is refused.
+    pub normalize: bool,
+    pub merge_slashes: bool,
+    pub escaped_slashes: EscapedSlashes,
+    pub fragment: Fragment,
+}
+
+/// Envoy's path_with_escaped_slashes_action: `%2F`, `%5C`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum EscapedSlashes {
+    #[default]
+    Keep,
+    Reject,
+    UnescapeAndRedirect,
+    UnescapeAndForward,
+}
+
+/// What is done with `#…` in a request target.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fragment {
+    #[default]
+    Reject,
+    Strip,
+}
+
+/// What to do with the request now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathOutcome {
+    /// Go on with the head's path.
+    Forward,
+    /// Answer 307 with `Location:` the head's path (slashes were unescaped).
+    Redirect,
+}
+
+/// Normalises the head's path in place. CONNECT's empty path and `*` stay as they are; the query is
+/// never touched.
+pub fn normalise(head: &mut Head, options: &PathOptions) -> Result<PathOutcome, Fault> {
+    let target = head.path_and_query();
+    if !target.starts_with(b"/") {
+        return Ok(PathOutcome::Forward);
+    }
+    // HTTP/1 refuses it while parsing; HTTP/2's parser lets it pass.
+    if !target.is_ascii() {
+        return Err(Fault::InvalidTarget);
+    }
+    let clean = match memchr::memchr(b'#', target) {
+        None => target,
+        Some(_) if options.fragment == Fragment::Reject => return Err(Fault::PathFragment),
+        Some(at) => &target[..at],
+    };
+    let end = memchr::memchr(b'?', clean).unwrap_or(clean.len());
+    if clean.len() == target.len() && is_normal(&clean[..end], options) {
+        return Ok(PathOutcome::Forward);
+    }
+
+    let (unescaped, slashes) = unescape_slashes(&clean[..end], options)?;
+    let path = slashes.as_deref().unwrap_or(&clean[..end]);
+    let mut normal = Vec::with_capacity(clean.len());
+    if options.normalize {
+        if has_escaped_nul(path) {
+            return Err(Fault::PathNormalization);
+        }
+        remove_dot_segments(path, &mut normal);
+    } else {
+        normal.extend_from_slice(path);
+    }
+    if options.merge_slashes {
+        normal.dedup_by(|b, a| *a == b'/' && *b == b'/');
+    }
+    normal.extend_from_slice(&clean[end..]);
+    let changed = normal != target;
+    if changed {
+        head.set_path_and_query(&normal);
+    }
+    if unescaped && options.escaped_slashes == EscapedSlashes::UnescapeAndRedirect {
+        return Ok(PathOutcome::Redirect);
+    }
+    Ok(PathOutcome::Forward)
+}
+
+/// Whether nothing in the path can ask for work. Dots count only behind a slash, escapes always.
+fn is_normal(path: &[u8], options: &PathOptions) -> bool {
+    if !options.normalize
+        && !options.merge_slashes
+        && options.escaped_slashes == EscapedSlashes::Keep
+    {
+        return true;
+    }
+    let mut behind_slash = false;
+    for &byte in path {
+        match byte {
+            b'%' | b'\\' => return false,
+            b'/' | b'.' if behind_slash => return false,
+            _ => {}
+        }
+        behind_slash = byte == b'/';
+    }
+    true
+}
+
+/// Whether there was an escaped slash, and the path with them decoded where that is asked for.
+fn unescape_slashes(path: &[u8], options: &PathOptions) -> Result<(bool, Option<Vec<u8>>), Fault> {
+    if options.escaped_slashes == EscapedSlashes::Keep {
+        return Ok((false, None));
+    }
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = memchr::memchr(b'%', rest) {
+        decoded.extend_from_slice(&rest[..at]);
+        rest = &rest[at..];
+        let slash = match rest {
+            [b'%', b'2', b'f' | b'F', ..] => b'/',
+            [b'%', b'5', b'c' | b'C', ..] => b'\\',
+            _ => {
+                decoded.push(b'%');
+                rest = &rest[1..];
+                continue;
+            }
+        };
+        if options.escaped_slashes == EscapedSlashes::Reject {
+            return Err(Fault::EscapedSlash);
+        }
+        decoded.push(slash);
+        rest = &rest[3..];
+    }
+    decoded.extend_from_slice(rest);
+    let any = decoded.len() != path.len();
+    Ok((any, any.then_some(decoded)))
+}
+
+fn has_escaped_nul(path: &[u8]) -> bool {
+    memchr::memmem::find(path, b"%00").is_some()
+}
+
+/// RFC 3986 5.2.4 over segments split at `/` and `\`. `..` at the root stays at the root.
+fn remove_dot_segments(path: &[u8], out: &mut Vec<u8>) {
+    let mut segments = path[1..].split(|&b| b == b'/' || b == b'\\').peekable();
+    while let Some(segment) = segments.next() {
+        let last = segments.peek().is_none();
+        match dots(segment) {
+            1 => {}
+            2 => {
+                let parent = out.iter().rposition(|&b| b == b'/').unwrap_or(0);
+                out.truncate(parent);
+            }
+            _ => {
+                out.push(b'/');
+                out.extend_from_slice(segment);
+                continue;
+            }
+        }
+        // `/a/.` and `/a/b/..` are directories.
+        if last {
+            out.push(b'/');
+        }
+    }
+}
+
+/// 1 for `.`, 2 for `..`, in any mixture of plain and escaped dots; 0 for everything else.
+fn dots(segment: &[u8]) -> usize {
+    let mut rest = segment;
+    let mut count = 0;
+    while !rest.is_empty() {
+        rest = match rest {
+            [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
+            _ => return 0,
+        };
+        count += 1;
+    }
+    if count <= 2 { count } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const BOTH: PathOptions = PathOptions {
+        normalize: true,
+        merge_slashes: true,
+        escaped_slashes: EscapedSlashes::Keep,
+        fragment: Fragment::Reject,
+    };
+    const DOTS: PathOptions = PathOptions {
+        merge_slashes: false,
+        ..BOTH
+    };
+
+    fn run(path: &str, options: &PathOptions) -> Result<(String, PathOutcome), Fault> {
+        let mut head = Head::new();
+        head.set_path_and_query(path.as_bytes());
+        let outcome = normalise(&mut head, options)?;
+        let path = String::from_utf8_lossy(head.path_and_query()).into_owned();
+        Ok((path, outcome))
+    }
+
+    fn forward(path: &str, options: &PathOptions) -> String {
+        let (path, outcome) = run(path, options).unwrap();
+        assert_eq!(outcome, PathOutcome::Forward);
+        path
+    }
+
+    #[test]
+    fn dot_segments_and_slashes() {
+        for (path, dots, both) in [
+            ("/", "/", "/"),
+            ("/a/b", "/a/b", "/a/b"),
+            ("/a/./b", "/a/b", "/a/b"),
+            ("/a/../b", "/b", "/b"),
+            ("/a/b/..", "/a/", "/a/"),
+            ("/a/b/.", "/a/b/", "/a/b/"),
+            ("/..", "/", "/"),
+            ("/../../etc/passwd", "/etc/passwd", "/etc/passwd"),
+            ("/a/%2e%2e/b", "/b", "/b"),
+            ("/a/.%2E/b", "/b", "/b"),
+            ("/a/%2E/b", "/a/b", "/a/b"),
+            ("/a/..\\..\\b", "/b", "/b"),
+            ("/a\\b", "/a/b", "/a/b"),
+            ("//a//b", "//a//b", "/a/b"),
+            ("/a//../b", "/a/b", "/a/b"),
+            ("/a/...", "/a/...", "/a/..."),
+            ("/a/.hidden/..b", "/a/.hidden/..b", "/a/.hidden/..b"),
+            ("/a;x=1/../b", "/b", "/b"),
+            ("/a/..;/b", "/a/..;/b", "/a/..;/b"),
+            ("/a%2fb", "/a%2fb", "/a%2fb"),
+            ("/a/..%2fb", "/a/..%2fb", "/a/..%2fb"),
+            ("/a/%252e%252e/b", "/a/%252e%252e/b", "/a/%252e%252e/b"),
+            ("/%c0%ae%c0%ae/b", "/%c0%ae%c0%ae/b", "/%c0%ae%c0%ae/b"),
+            ("/a%zz%", "/a%zz%", "/a%zz%"),
+            ("/a/../b?x=/../y//z", "/b?x=/../y//z", "/b?x=/../y//z"),
+            ("/a?//..", "/a?//..", "/a?//.."),
+        ] {
+            assert_eq!(forward(path, &DOTS), dots, "{path}");
+            assert_eq!(forward(path, &BOTH), both, "{path}");
+            assert_eq!(
+                forward(path, &PathOptions::default()),
+                path,
+                "nothing asked for"
+            );
+        }
+    }
+
+    #[test]
+    fn escaped_slashes() {
+        let with = |escaped_slashes| PathOptions {
+            escaped_slashes,
+            ..BOTH
+        };
+        let forwarding = with(EscapedSlashes::UnescapeAndForward);
+        let redirecting = with(EscapedSlashes::UnescapeAndRedirect);
+        let rejecting = with(EscapedSlashes::Reject);
+        for (path, normal) in [
+            ("/a%2fb", "/a/b"),
+            ("/a%5Cb", "/a/b"),
+            ("/a/..%2F..%2fb", "/b"),
+            ("/a%2F%2Fb", "/a/b"),
+        ] {
+            assert_eq!(run(path, &rejecting), Err(Fault::EscapedSlash), "{path}");
+            assert_eq!(
+                run(path, &forwarding),
+                Ok((normal.into(), PathOutcome::Forward))
+            );
+            assert_eq!(
+                run(path, &redirecting),
+                Ok((normal.into(), PathOutcome::Redirect))
+            );
+        }
+        assert_eq!(forward("/a%20b?x=%2f", &rejecting), "/a%20b?x=%2f");
+        assert_eq!(forward("/%252f", &redirecting), "/%252f");
+    }
+
+    #[test]
+    fn fragments_and_nul() {
+        assert_eq!(run("/a#b", &BOTH), Err(Fault::PathFragment));
+        assert_eq!(
+            run("/a?x#b", &PathOptions::default()),
+            Err(Fault::PathFragment)
+        );
+        let strip = PathOptions {
+            fragment: Fragment::Strip,
+            ..BOTH
+        };
+        assert_eq!(forward("/a/../b#/../c?d", &strip), "/b");
+        assert_eq!(forward("/a?b#c", &strip), "/a?b");
+        assert_eq!(run("/a%00b", &BOTH), Err(Fault::PathNormalization));
+        assert_eq!(forward("/a?%00", &BOTH), "/a?%00");
+        for options in [BOTH, PathOptions::default()] {
+            assert_eq!(run("/h\u{e9}", &options), Err(Fault::InvalidTarget));
+        }
+    }
+
+    #[test]
+    fn other_forms_stay() {
+        assert_eq!(forward("*", &BOTH), "*");
+        assert_eq!(forward("", &BOTH), "");
+    }
+
+    proptest! {
+        #[test]
+        fn normal_paths_stay_normal(path in "/([a./\\\\%2eEfF#?;]|%2e|%2f|/\\.\\.){0,24}") {
+            for options in [BOTH, DOTS] {
+                if let Ok((once, _)) = run(&path, &options) {
+                    let twice = run(&once, &options).map(|(path, _)| path);
+                    prop_assert_eq!(twice.as_ref(), Ok(&once));
+                    let path = once.split('?').next().unwrap_or_default();
+                    prop_assert!(path.starts_with('/'));
+                    prop_assert!(!path.split('/').any(|s| dots(s.as_bytes()) != 0), "{}", once);
+                }
+            }
+        }
+    }
+}

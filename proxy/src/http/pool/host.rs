@@ -1,0 +1,359 @@
+//! Connections to one endpoint.
+
+use std::cell::{Cell, RefCell};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use tokio::sync::Notify;
+
+use super::Target;
+use super::shared::{Shared, is_older};
+use crate::config::cluster::{Cluster, Transport};
+use crate::config::http::Http2Options;
+use crate::http::connection::io::Io;
+use crate::http::forward::upstream::{H1Client, UpstreamIo};
+use crate::http::h1::{ClientConn, HeadLimits, Spelling};
+use crate::http::h2::{self, Bounds};
+use crate::http::message::head::Version;
+use crate::http::request::error::Failure;
+use crate::http::request::stream_info::Upstream;
+use crate::stream::Stream;
+use crate::tls::Dial;
+use crate::upstream::connect::{ConnectError, connect};
+use crate::upstream::limits::Permit;
+use crate::worker::Worker;
+
+/// How long a request that waits for a connection waits before it looks again: permits are shared
+/// by workers, which do not wake each other.
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// Connections to one endpoint.
+#[derive(Default)]
+pub(crate) struct HostPool {
+    pub(super) idle: RefCell<Vec<Idle>>,
+    shared: RefCell<Vec<Rc<Shared>>>,
+    /// An HTTP/2 connection is being made; others wait for it.
+    pub(crate) dialling: Cell<bool>,
+    pub(crate) changed: Rc<Notify>,
+    /// What the endpoint chose by ALPN last time.
+    pub(super) speaks: Cell<Option<Version>>,
+    pub(super) idle_timeout: Cell<Option<Duration>>,
+    /// The longest a connection serves new requests.
+    pub(super) lifetime: Cell<Option<Duration>>,
+}
+
+pub(super) struct Idle {
+    pub client: Box<H1Client>,
+    pub since: Instant,
+}
+
+impl HostPool {
+    /// An HTTP/1 connection for one exchange alone.
+    pub(super) async fn exclusive(
+        self: &Rc<Self>,
+        worker: &Worker,
+        target: &Target<'_>,
+    ) -> Result<UpstreamIo, Failure> {
+        let mut pending = None;
+        loop {
+            if let Some(client) = self.pop() {
+                return Ok(client);
+            }
+            if let Some(permit) = target.cluster.limits.try_connection() {
+                let stream = dial(worker, target, Some(Version::Http11)).await?;
+                return Ok(begin(exclusive_client(worker, target, stream, permit)));
+            }
+            Box::pin(self.wait(worker, target, &mut pending)).await?;
+        }
+    }
+
+    /// A new connection that speaks no HTTP.
+    pub(super) async fn raw(
+        self: &Rc<Self>,
+        worker: &Worker,
+        target: &Target<'_>,
+    ) -> Result<UpstreamIo, Failure> {
+        let permit = target.cluster.limits.try_connection();
+        let permit = permit.ok_or(Failure::Overflow("connections"))?;
+        let stream = dial(worker, target, None).await?;
+        let mut client = exclusive_client(worker, target, stream, permit);
+        client.tunnel = true;
+        Ok(UpstreamIo::H1(client))
+    }
+
+    /// A stream of a shared HTTP/2 connection.
+    pub(crate) async fn stream(
+        self: &Rc<Self>,
+        worker: &Worker,
+        target: &Target<'_>,
+    ) -> Result<UpstreamIo, Failure> {
+        let mut pending = None;
+        loop {
+            if let Some(shared) = self.with_room(target.cluster) {
+                shared.await_settings(worker, target).await;
+                match shared.open(worker.timers.now()).await {
+                    Ok(up) => return Ok(up),
+                    // It went away between two looks; another is made.
+                    Err(_) => {
+                        self.forget(&shared);
+                        continue;
+                    }
+                }
+            }
+            if self.dialling.get() {
+                Box::pin(self.wait(worker, target, &mut pending)).await?;
+                continue;
+            }
+            let Some(permit) = target.cluster.limits.try_connection() else {
+                Box::pin(self.wait(worker, target, &mut pending)).await?;
+                continue;
+            };
+            let _dialling = Dialling::begin(self);
+            let stream = dial(worker, target, Some(Version::Http2)).await?;
+            let shared = self.share_for(worker, target, stream, permit).await?;
+            shared.await_settings(worker, target).await;
+            return shared.open(worker.timers.now()).await;
+        }
+    }
+
+    /// A connection whose protocol the endpoint chooses.
+    pub(super) async fn first(
+        self: &Rc<Self>,
+        worker: &Worker,
+        target: &Target<'_>,
+    ) -> Result<UpstreamIo, Failure> {
+        let mut pending = None;
+        let permit = loop {
+            match target.cluster.limits.try_connection() {
+                Some(permit) => break permit,
+                None => Box::pin(self.wait(worker, target, &mut pending)).await?,
+            }
+        };
+        let stream = dial(worker, target, None).await?;
+        let alpn = stream.tls_info().and_then(|tls| tls.alpn.as_deref());
+        if alpn.is_some_and(is_h2) {
+            self.speaks.set(Some(Version::Http2));
+            let shared = self.share_for(worker, target, stream, permit).await?;
+            shared.await_settings(worker, target).await;
+            return shared.open(worker.timers.now()).await;
+        }
+        self.speaks.set(Some(Version::Http11));
+        Ok(begin(exclusive_client(worker, target, stream, permit)))
+    }
+
+    async fn share_for(
+        self: &Rc<Self>,
+        worker: &Worker,
+        target: &Target<'_>,
+        stream: Stream,
+        permit: Permit,
+    ) -> Result<Rc<Shared>, Failure> {
+        let options = &target.cluster.http2;
+        let sharing = self.share(worker, target.cluster, stream, Some(permit), options);
+        Box::pin(sharing).await
+    }
+
+    pub(crate) async fn share(
+        self: &Rc<Self>,
+        worker: &Worker,
+        cluster: &Cluster,
+        stream: Stream,
+        permit: Option<Permit>,
+        options: &Http2Options,
+    ) -> Result<Rc<Shared>, Failure> {
+        let about = about(&stream, Version::Http2);
+        let bounds = Bounds {
+            bytes: cluster.max_response_headers_bytes,
+            fields: cluster.max_response_headers_count,
+        };
+        let changed = self.changed.clone();
+        let at_end = move || changed.notify_waiters();
+        let connected =
+            h2::handshake(stream, about, options, bounds, &worker.timers, at_end).await?;
+        let shared = Rc::new(Shared::new(connected, permit));
+        self.follow(cluster);
+        self.shared.borrow_mut().push(shared.clone());
+        Ok(shared)
+    }
+
+    pub(crate) fn with_room(&self, cluster: &Cluster) -> Option<Rc<Shared>> {
+        let mut all = self.shared.borrow_mut();
+        all.retain(|shared| !shared.connected.is_closed() && !shared.is_spent(cluster));
+        let found = all.iter().find(|shared| shared.connected.has_room());
+        found.cloned()
+    }
+
+    pub(crate) fn forget(&self, gone: &Rc<Shared>) {
+        let mut all = self.shared.borrow_mut();
+        all.retain(|shared| !Rc::ptr_eq(shared, gone));
+    }
+
+    /// The idle connection used last that is still alive.
+    fn pop(&self) -> Option<UpstreamIo> {
+        loop {
+            let mut idle = self.idle.borrow_mut().pop()?;
+            if !self.is_old(idle.client.since) && is_quiet(&mut idle.client.io) {
+                return Some(begin(idle.client));
+            }
+        }
+    }
+
+    /// Takes over what `cluster` says of how long connections are kept.
+    pub(super) fn follow(&self, cluster: &Cluster) {
+        self.idle_timeout.set(cluster.idle_timeout);
+        self.lifetime.set(cluster.max_connection_duration);
+    }
+
+    fn is_old(&self, since: Instant) -> bool {
+        is_older(since, self.lifetime.get())
+    }
+
+    /// Waits until looking again is worth it, within the limit of those who may wait.
+    async fn wait(
+        &self,
+        worker: &Worker,
+        target: &Target<'_>,
+        pending: &mut Option<Permit>,
+    ) -> Result<(), Failure> {
+        if pending.is_none() {
+            let permit = target.cluster.limits.try_pending();
+            *pending = Some(permit.ok_or_else(|| {
+                target.cluster.metrics.overflows.inc();
+                Failure::Overflow("pending requests")
+            })?);
+        }
+        // Time or news, either is a reason to look.
+        let news = self.changed.notified();
+        let _ = worker.timers.timeout(LOOK_AGAIN, news).await;
+        Ok(())
+    }
+
+    /// Drops what is not worth keeping; says whether anything is left.
+    pub(super) fn tidy(&self, known: bool) -> bool {
+        let limit = self.idle_timeout.get();
+        let old = |since: Instant| self.is_old(since);
+        let expired = |since: Instant| limit.is_some_and(|limit| since.elapsed() >= limit);
+        self.idle.borrow_mut().retain_mut(|idle| {
+            let kept = known && !expired(idle.since) && !old(idle.client.since);
+            kept && is_quiet(&mut idle.client.io)
+        });
+        self.shared.borrow_mut().retain(|shared| {
+            let busy = shared.connected.is_busy();
+            let kept = known && !expired(shared.used.get()) && !old(shared.since);
+            !shared.connected.is_closed() && (busy || kept)
+        });
+        !(self.idle.borrow().is_empty() && self.shared.borrow().is_empty()) || self.dialling.get()
+    }
+}
+
+/// While it lives, others wait for the connection instead of making one of their own.
+pub(crate) struct Dialling(Rc<HostPool>);
+
+impl Dialling {
+    pub(crate) fn begin(host: &Rc<HostPool>) -> Self {
+        host.dialling.set(true);
+        Self(host.clone())
+    }
+}
+
+impl Drop for Dialling {
+    fn drop(&mut self) {
+        self.0.dialling.set(false);
+        self.0.changed.notify_waiters();
+    }
+}
+
+fn begin(mut client: Box<H1Client>) -> UpstreamIo {
+    client.requests += 1;
+    UpstreamIo::H1(client)
+}
+
+fn exclusive_client(
+    worker: &Worker,
+    target: &Target<'_>,
+    stream: Stream,
+    permit: Permit,
+) -> Box<H1Client> {
+    let about = about(&stream, Version::Http11);
+    let limits = HeadLimits {
+        head_bytes: target.cluster.max_response_headers_bytes,
+        fields: target.cluster.max_response_headers_count,
+    };
+    let spelling = Spelling {
+        preserve_case: target.cluster.http1.preserve_case,
+    };
+    let io = Io::new(stream, BytesMut::new(), worker.buffers.clone());
+    Box::new(H1Client::new(
+        io,
+        ClientConn::new(limits, spelling),
+        about,
+        permit,
+    ))
+}
+
+fn about(stream: &Stream, version: Version) -> Rc<Upstream> {
+    Rc::new(Upstream {
+        local: stream.local_addr(),
+        protocol: Some(version),
+        tls: stream.tls_info().cloned().map(Rc::new),
+    })
+}
+
+/// Nothing happened on a connection that nothing should happen on: no bytes, no end, no error.
+fn is_quiet(io: &mut Io) -> bool {
+    let mut cx = Context::from_waker(Waker::noop());
+    io.poll_fill(&mut cx).is_pending()
+}
+
+/// `version`: what will be spoken, where that is settled already. On the heap, because most requests
+/// find a connection and need no room for this.
+fn dial<'a>(
+    worker: &'a Worker,
+    target: &'a Target<'_>,
+    version: Option<Version>,
+) -> Pin<Box<impl Future<Output = Result<Stream, Failure>>>> {
+    Box::pin(async move {
+        let metrics = &target.cluster.metrics;
+        metrics.connections.inc();
+        let alpn = offer(target, version);
+        let dial = Dial {
+            sni: None,
+            alpn: alpn.as_deref(),
+        };
+        connect(worker, target.cluster, target.endpoint, &dial)
+            .await
+            .map_err(|error| match error {
+                ConnectError::Timeout(_) => {
+                    metrics.connect_timeouts.inc();
+                    Failure::ConnectTimeout
+                }
+                other => {
+                    metrics.connect_failures.inc();
+                    Failure::Connect(other.to_string().into())
+                }
+            })
+    })
+}
+
+/// Of the protocols that the context would offer, those of the version that will be spoken.
+/// `None`: as they are.
+fn offer(target: &Target<'_>, version: Option<Version>) -> Option<Vec<Vec<u8>>> {
+    let Some(Transport::Tls(context)) = target.cluster.transport_of(target.endpoint) else {
+        return None;
+    };
+    let wants_h2 = version? == Version::Http2;
+    let all = &context.options().alpn;
+    let fits = |name: &[u8]| is_h2(name) == wants_h2;
+    if all.iter().all(|name| fits(name)) {
+        return None;
+    }
+    let fitting = all.iter().filter(|name| fits(name));
+    Some(fitting.cloned().collect())
+}
+
+pub(crate) fn is_h2(alpn: &[u8]) -> bool {
+    matches!(alpn, b"h2" | b"anyam-h2" | b"anyam-h2-case")
+}

@@ -1,0 +1,191 @@
+//! Connections to upstreams, per worker: kept while idle, shared where the protocol shares.
+//!
+//! HTTP/1: last in, first out, so that the connection most likely alive is used and the others can
+//! age. A connection is looked at before it is used again; one that its owner closed is dropped.
+//! HTTP/2: one connection per endpoint until its streams (or, with tunnels, windows) run out, then
+//! another.
+
+pub(crate) mod host;
+pub(crate) mod shared;
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use foldhash::HashMap;
+use tokio::sync::Notify;
+
+use self::host::{HostPool, Idle};
+use crate::config::cluster::{Cluster, Transport, UpstreamProtocol};
+use crate::config::endpoint::Endpoint;
+use crate::hbone::{Connect, TunnelStream};
+use crate::http::forward::upstream::UpstreamIo;
+use crate::http::message::head::Version;
+use crate::http::request::error::Failure;
+use crate::upstream::connect::ConnectError;
+use crate::worker::Worker;
+
+/// How often idle connections are looked at.
+const SWEEP: Duration = Duration::from_secs(1);
+
+/// What connections are kept under.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    cluster: u64,
+    address: SocketAddr,
+    transport: u32,
+    /// Set when the protocol follows the request.
+    follows: Option<Version>,
+    /// For connections that carry others.
+    tunnel: bool,
+}
+
+/// All pools of a worker.
+#[derive(Default)]
+pub struct Pools {
+    hosts: RefCell<HashMap<Key, Rc<HostPool>>>,
+    filled: Notify,
+}
+
+/// Whom to reach.
+pub struct Target<'a> {
+    pub cluster: &'a Arc<Cluster>,
+    pub endpoint: &'a Arc<Endpoint>,
+    /// The request's own, for clusters that follow it.
+    pub version: Version,
+    /// Bytes pass as they are (a CONNECT that ends here): a connection of its own, never reused.
+    pub raw: bool,
+    /// The request is an upgrade, which HTTP/2 upstreams have to agree to take.
+    pub upgrade: bool,
+}
+
+/// A connection for one exchange, and where it goes back to.
+pub struct Lease {
+    pub up: UpstreamIo,
+    host: Rc<HostPool>,
+}
+
+impl Pools {
+    /// A connection to the endpoint: an idle one, a stream of a shared one, or a new one.
+    ///
+    /// # Errors
+    /// When connecting fails or a limit is reached.
+    pub async fn checkout(&self, worker: &Worker, target: &Target<'_>) -> Result<Lease, Failure> {
+        let host = self.host(target);
+        if target.raw {
+            let up = host.raw(worker, target).await?;
+            return Ok(Lease { up, host });
+        }
+        let version = match target.cluster.protocol {
+            UpstreamProtocol::Http1 => Some(Version::Http11),
+            UpstreamProtocol::Http2 => Some(Version::Http2),
+            UpstreamProtocol::Downstream => Some(follow(target.version)),
+            UpstreamProtocol::Auto => match target.cluster.transport_of(target.endpoint) {
+                Some(Transport::Tls(_)) => host.speaks.get(),
+                _ => Some(Version::Http11),
+            },
+        };
+        let up = match version {
+            Some(Version::Http2) => host.stream(worker, target).await?,
+            Some(_) => host.exclusive(worker, target).await?,
+            None => host.first(worker, target).await?,
+        };
+        Ok(Lease { up, host })
+    }
+
+    /// A connection inside one to the endpoint, at `address`.
+    ///
+    /// # Errors
+    /// When connecting fails, or the peer does not take the tunnel.
+    pub async fn tunnel(
+        &self,
+        worker: &Worker,
+        cluster: &Arc<Cluster>,
+        endpoint: &Arc<Endpoint>,
+        address: SocketAddr,
+        connect: &Connect,
+    ) -> Result<TunnelStream, ConnectError> {
+        let host = self.at(Key {
+            cluster: cluster.id,
+            address,
+            transport: endpoint.transport.unwrap_or(u32::MAX),
+            follows: None,
+            tunnel: true,
+        });
+        let limit = cluster.connect_timeout;
+        let opening = host.tunnel(worker, cluster, endpoint, address, connect);
+        let opened = worker.timers.timeout(limit, opening).await;
+        opened.unwrap_or(Err(ConnectError::Timeout(limit)))
+    }
+
+    /// Takes a connection back after a complete exchange.
+    pub fn checkin(&self, lease: Lease, cluster: &Cluster, now: Instant) {
+        let Lease { up, host } = lease;
+        let UpstreamIo::H1(mut client) = up else {
+            return;
+        };
+        let spent = cluster
+            .max_requests_per_connection
+            .is_some_and(|max| client.requests >= max);
+        let old = cluster
+            .max_connection_duration
+            .is_some_and(|max| now.saturating_duration_since(client.since) >= max);
+        if client.tunnel || spent || old || !client.codec.next(&client.io.input) {
+            return;
+        }
+        client.reused = true;
+        client.io.release();
+        host.follow(cluster);
+        host.idle.borrow_mut().push(Idle { client, since: now });
+        host.changed.notify_one();
+    }
+
+    /// Closes what was idle for too long, was closed by the other end, or belongs to a cluster
+    /// that is gone. Runs as long as the worker does.
+    pub async fn sweep(&self, worker: &Rc<Worker>) {
+        loop {
+            if self.hosts.borrow().is_empty() {
+                self.filled.notified().await;
+            }
+            worker.timers.sleep(SWEEP).await;
+            let known: HashSet<u64> = {
+                let snapshot = worker.store.peek();
+                snapshot.clusters.values().map(|c| c.id).collect()
+            };
+            self.hosts.borrow_mut().retain(|key, host| {
+                // Who has a connection of it, or waits for one, comes back to it.
+                host.tidy(known.contains(&key.cluster)) || Rc::strong_count(host) > 1
+            });
+        }
+    }
+
+    fn host(&self, target: &Target<'_>) -> Rc<HostPool> {
+        let follows = matches!(target.cluster.protocol, UpstreamProtocol::Downstream);
+        self.at(Key {
+            cluster: target.cluster.id,
+            address: target.endpoint.address,
+            transport: target.endpoint.transport.unwrap_or(u32::MAX),
+            follows: follows.then(|| follow(target.version)),
+            tunnel: false,
+        })
+    }
+
+    fn at(&self, key: Key) -> Rc<HostPool> {
+        let mut hosts = self.hosts.borrow_mut();
+        if let Some(host) = hosts.get(&key) {
+            return host.clone();
+        }
+        self.filled.notify_one();
+        hosts.entry(key).or_default().clone()
+    }
+}
+
+fn follow(version: Version) -> Version {
+    match version {
+        Version::Http2 => Version::Http2,
+        _ => Version::Http11,
+    }
+}

@@ -1,0 +1,68 @@
+//! An HTTP/2 connection that many exchanges, or tunnels, share.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use super::Target;
+use crate::config::cluster::Cluster;
+use crate::http::forward::upstream::UpstreamIo;
+use crate::http::h2::Connected;
+use crate::http::request::error::Failure;
+use crate::upstream::limits::Permit;
+use crate::worker::Worker;
+
+/// How long an upgrade waits for the settings of a fresh HTTP/2 connection.
+const SETTINGS_PATIENCE: Duration = Duration::from_secs(1);
+
+pub(crate) struct Shared {
+    pub(crate) connected: Connected,
+    opened: Cell<u32>,
+    pub(super) since: Instant,
+    pub(super) used: Cell<Instant>,
+    /// `None`: what it carries has permits of its own.
+    _permit: Option<Permit>,
+}
+
+impl Shared {
+    pub(super) fn new(connected: Connected, permit: Option<Permit>) -> Self {
+        Shared {
+            connected,
+            opened: Cell::new(0),
+            since: Instant::now(),
+            used: Cell::new(Instant::now()),
+            _permit: permit,
+        }
+    }
+
+    /// Before an upgrade: its sender finds out for itself when the peer takes none.
+    pub(super) async fn await_settings(&self, worker: &Worker, target: &Target<'_>) {
+        if target.upgrade {
+            let patience = target.cluster.connect_timeout.min(SETTINGS_PATIENCE);
+            self.connected
+                .takes_upgrades(&worker.timers, patience)
+                .await;
+        }
+    }
+
+    pub(super) async fn open(&self, now: Instant) -> Result<UpstreamIo, Failure> {
+        self.count(now);
+        Ok(UpstreamIo::H2(Box::new(self.connected.open().await?)))
+    }
+
+    /// One more stream.
+    pub(crate) fn count(&self, now: Instant) {
+        self.used.set(now);
+        self.opened.set(self.opened.get().saturating_add(1));
+    }
+
+    pub(super) fn is_spent(&self, cluster: &Cluster) -> bool {
+        cluster
+            .max_requests_per_connection
+            .is_some_and(|max| self.opened.get() >= max)
+            || is_older(self.since, cluster.max_connection_duration)
+    }
+}
+
+pub(super) fn is_older(since: Instant, most: Option<Duration>) -> bool {
+    most.is_some_and(|most| since.elapsed() >= most)
+}

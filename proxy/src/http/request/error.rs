@@ -1,0 +1,323 @@
+//! Why a request could not be served as asked: who is to blame, what is answered, how it shows.
+//!
+//! One closed enum; status, response flag and details come from one match each.
+//! Sources: Envoy's "Response flags" and "Response code details" references, RFC 9209 2.3.
+
+use std::borrow::Cow;
+
+use crate::http::h1::{Fault, Side};
+use crate::metrics::ResponseFlags;
+
+/// What went wrong with one request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    // The client.
+    /// Its bytes are not HTTP as we accept it.
+    BadRequest(Fault),
+    /// Its connection ended.
+    ClientGone,
+    /// It reset the stream.
+    ClientReset,
+    /// Its head or its whole request did not arrive in time.
+    RequestTimeout(Late),
+    /// Nothing moved for too long. `received`: its request had arrived in full.
+    Idle {
+        received: bool,
+    },
+    /// The stream lasted longer than it may. `received`: as above.
+    StreamDuration {
+        received: bool,
+    },
+
+    // Here.
+    NoRoute,
+    /// Status as the route says.
+    NoCluster(u16),
+    /// The name of the policy, or `none`.
+    Denied(Box<str>),
+    UpgradeRefused,
+    /// What was configured cannot be done with this request.
+    Unsupported(&'static str),
+
+    // The upstream.
+    NoEndpoint,
+    /// A circuit breaker; which.
+    Overflow(&'static str),
+    /// Why, in words.
+    Connect(Box<str>),
+    ConnectTimeout,
+    /// It ended the connection before, or within, its response.
+    Terminated,
+    /// It reset the stream.
+    Reset {
+        /// With CANCEL, as a gRPC server does when a deadline has passed.
+        cancelled: bool,
+    },
+    /// It reset the stream and says that it did nothing.
+    Refused,
+    BadResponse(Fault),
+    /// HTTP/2 error of the connection.
+    Protocol(Box<str>),
+    ResponseTimeout,
+    PerTryTimeout,
+}
+
+/// What was late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Late {
+    Head,
+    Request,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blame {
+    Downstream,
+    Here,
+    Upstream,
+}
+
+impl Failure {
+    pub fn blame(&self) -> Blame {
+        match self {
+            Self::BadRequest(_)
+            | Self::ClientGone
+            | Self::ClientReset
+            | Self::RequestTimeout(_)
+            | Self::Idle { .. }
+            | Self::StreamDuration { .. } => Blame::Downstream,
+            Self::NoRoute
+            | Self::NoCluster(_)
+            | Self::Denied(_)
+            | Self::UpgradeRefused
+            | Self::Unsupported(_) => Blame::Here,
+            Self::NoEndpoint
+            | Self::Overflow(_)
+            | Self::Connect(_)
+            | Self::ConnectTimeout
+            | Self::Terminated
+            | Self::Reset { .. }
+            | Self::Refused
+            | Self::BadResponse(_)
+            | Self::Protocol(_)
+            | Self::ResponseTimeout
+            | Self::PerTryTimeout => Blame::Upstream,
+        }
+    }
+
+    /// The client is still there to be answered.
+    pub fn can_be_answered(&self) -> bool {
+        !matches!(self, Self::ClientGone | Self::ClientReset)
+    }
+
+    /// Status, response flag, details (Envoy's), proxy-status error (RFC 9209), one sentence.
+    pub fn verdict(&self) -> Verdict {
+        let (status, flags, details, error, reason) = self.row();
+        Verdict {
+            status,
+            flags,
+            details,
+            error,
+            reason: reason.into_owned(),
+        }
+    }
+
+    fn row(&self) -> Row<'_> {
+        use ResponseFlags as F;
+        match self {
+            Self::BadRequest(fault) => bad_request(*fault),
+            Self::ClientGone => v(0, F::DOWNSTREAM_CONNECTION_TERMINATION, CLIENT_GONE),
+            Self::ClientReset => v(0, F::DOWNSTREAM_REMOTE_RESET, CLIENT_RESET),
+            Self::RequestTimeout(Late::Head) => v(408, F::NONE, HEAD_LATE),
+            Self::RequestTimeout(Late::Request) => v(408, F::NONE, REQUEST_LATE),
+            Self::Idle { received: true } => v(504, F::STREAM_IDLE_TIMEOUT, IDLE),
+            Self::Idle { received: false } => v(408, F::STREAM_IDLE_TIMEOUT, IDLE),
+            Self::StreamDuration { received } => {
+                let status = if *received { 504 } else { 408 };
+                v(status, F::DURATION_TIMEOUT, STREAM_LATE)
+            }
+            Self::NoRoute => v(404, F::NO_ROUTE_FOUND, NO_ROUTE),
+            Self::NoCluster(status) => v(*status, F::NO_CLUSTER_FOUND, NO_CLUSTER),
+            Self::Denied(policy) => denied(policy),
+            Self::UpgradeRefused => v(403, F::NONE, UPGRADE_REFUSED),
+            Self::Unsupported(what) => unsupported(what),
+            Self::NoEndpoint => v(503, F::NO_HEALTHY_UPSTREAM, NO_ENDPOINT),
+            Self::Overflow(which) => overflow(which),
+            Self::Connect(why) => not_connected(why),
+            Self::ConnectTimeout => v(503, F::UPSTREAM_CONNECTION_FAILURE, CONNECT_LATE),
+            Self::Terminated => v(503, F::UPSTREAM_CONNECTION_TERMINATION, TERMINATED),
+            Self::Reset { .. } => v(503, F::UPSTREAM_REMOTE_RESET, RESET),
+            Self::Refused => v(503, F::UPSTREAM_REMOTE_RESET, REFUSED),
+            Self::BadResponse(fault) => malformed(&format!("response is malformed: {fault}")),
+            Self::Protocol(why) => malformed(&format!("broke HTTP/2: {why}")),
+            Self::ResponseTimeout => v(504, F::UPSTREAM_REQUEST_TIMEOUT, RESPONSE_LATE),
+            Self::PerTryTimeout => v(504, F::UPSTREAM_REQUEST_TIMEOUT, TRY_LATE),
+        }
+    }
+}
+
+fn bad_request(fault: Fault) -> Row<'static> {
+    let words = (fault.details(), "http_request_error", fault.reason());
+    let flags = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
+    v(fault.status(Side::Downstream), flags, words)
+}
+
+fn denied(policy: &str) -> Row<'static> {
+    let details = format!("rbac_access_denied_matched_policy[{}]", detail(policy));
+    let reason = "RBAC: access denied".into();
+    let error = "http_request_denied";
+    (403, ResponseFlags::NONE, details.into(), error, reason)
+}
+
+fn unsupported(what: &'static str) -> Row<'static> {
+    let words = ("unsupported", "proxy_configuration_error", what);
+    v(501, ResponseFlags::NONE, words)
+}
+
+fn overflow(which: &str) -> Row<'static> {
+    let reason = format!("upstream limit reached: {which}").into();
+    let flags = ResponseFlags::UPSTREAM_OVERFLOW;
+    (
+        503,
+        flags,
+        before("overflow"),
+        "connection_limit_reached",
+        reason,
+    )
+}
+
+fn not_connected(why: &str) -> Row<'static> {
+    let details = before(&format!("remote_connection_failure|{}", detail(why)));
+    let reason = format!("upstream connect error: {why}").into();
+    let flags = ResponseFlags::UPSTREAM_CONNECTION_FAILURE;
+    (503, flags, details, "connection_refused", reason)
+}
+
+fn malformed(what: &str) -> Row<'static> {
+    let reason = format!("upstream {what}").into();
+    let flags = ResponseFlags::UPSTREAM_PROTOCOL_ERROR;
+    (
+        502,
+        flags,
+        before("protocol_error"),
+        "http_protocol_error",
+        reason,
+    )
+}
+
+/// How a failure shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// 0: nothing can be answered.
+    pub status: u16,
+    pub flags: ResponseFlags,
+    pub details: Cow<'static, str>,
+    /// `error` of the proxy-status header.
+    pub error: &'static str,
+    /// For people, in the body.
+    pub reason: String,
+}
+
+/// Details, proxy-status error, sentence.
+type Words = (&'static str, &'static str, &'static str);
+
+const CLIENT_GONE: Words = (
+    "downstream_remote_disconnect",
+    "connection_terminated",
+    "the client went away",
+);
+const CLIENT_RESET: Words = (
+    "http2.remote_reset",
+    "connection_terminated",
+    "the client reset the stream",
+);
+const HEAD_LATE: Words = (
+    "request_header_timeout",
+    "http_request_error",
+    "request headers did not arrive in time",
+);
+const REQUEST_LATE: Words = (
+    "request_overall_timeout",
+    "http_request_error",
+    "request timeout",
+);
+const IDLE: Words = (
+    "stream_idle_timeout",
+    "connection_timeout",
+    "stream timeout",
+);
+const STREAM_LATE: Words = (
+    "max_duration_timeout",
+    "connection_timeout",
+    "downstream duration timeout",
+);
+const NO_ROUTE: Words = (
+    "route_not_found",
+    "destination_not_found",
+    "no route matches this request",
+);
+const NO_CLUSTER: Words = (
+    "cluster_not_found",
+    "destination_not_found",
+    "the route's cluster is not known",
+);
+const UPGRADE_REFUSED: Words = (
+    "upgrade_failed",
+    "http_request_denied",
+    "this upgrade is not allowed here",
+);
+const NO_ENDPOINT: Words = (
+    "no_healthy_upstream",
+    "destination_unavailable",
+    "no healthy upstream",
+);
+const CONNECT_LATE: Words = (
+    "upstream_reset_before_response_started{connection_timeout}",
+    "connection_timeout",
+    "upstream connect timeout",
+);
+const TERMINATED: Words = (
+    "upstream_reset_before_response_started{connection_termination}",
+    "connection_terminated",
+    "upstream closed the connection before it answered",
+);
+const RESET: Words = (
+    "upstream_reset_before_response_started{remote_reset}",
+    "connection_terminated",
+    "upstream reset the stream before it answered",
+);
+const REFUSED: Words = (
+    "upstream_reset_before_response_started{remote_refused_stream_reset}",
+    "connection_terminated",
+    "upstream refused the stream",
+);
+const RESPONSE_LATE: Words = (
+    "response_timeout",
+    "http_response_timeout",
+    "upstream request timeout",
+);
+const TRY_LATE: Words = (
+    "upstream_per_try_timeout",
+    "http_response_timeout",
+    "upstream request timeout, per try",
+);
+
+type Row<'a> = (
+    u16,
+    ResponseFlags,
+    Cow<'static, str>,
+    &'static str,
+    Cow<'a, str>,
+);
+
+fn v<'a>(status: u16, flags: ResponseFlags, (details, error, reason): Words) -> Row<'a> {
+    (status, flags, details.into(), error, reason.into())
+}
+
+fn before(reason: &str) -> Cow<'static, str> {
+    format!("upstream_reset_before_response_started{{{reason}}}").into()
+}
+
+/// Words as Envoy writes them in details: no spaces.
+fn detail(words: &str) -> String {
+    words.replace(char::is_whitespace, "_")
+}

@@ -1,0 +1,391 @@
+//! One request's life: plan, policy, request edits, attempts, response edits, observe.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::deadline::Deadlines;
+use super::error::Failure;
+use super::headers::{self, Side};
+use super::local_reply;
+use super::local_reply::Reply;
+use super::stream_info::StreamInfo;
+use super::{plan, redirect, rewrite};
+use crate::config::http::{HttpFilter, StripPort};
+use crate::config::route::{Action, Route, RouteAction};
+use crate::dispatcher::timer::Timer;
+use crate::http::connection::conn::{Conn, Resolved};
+use crate::http::filter::rbac;
+use crate::http::forward::attempt::{Attempts, UpstreamResponse};
+use crate::http::forward::connect_tunnel::Tunnelled;
+use crate::http::forward::downstream::DownstreamIo;
+use crate::http::forward::upgrade;
+use crate::http::h1::{BodyLength, Fault, Framing, Tunnel};
+use crate::http::message::authority::{AuthorityOptions, PortRule};
+use crate::http::message::head::{Head, HeaderId, TargetForm, Version};
+use crate::http::message::path;
+use crate::http::message::path::PathOutcome;
+use crate::upstream::limits::Permit;
+
+/// A request, as its codec hands it over.
+pub struct Request {
+    /// `Err`: its bytes were not acceptable; the head is what was understood of it.
+    pub framing: Result<Framing, Fault>,
+    pub head: Head,
+    /// An empty head for the response.
+    pub spare: Head,
+    /// When its first byte was seen.
+    pub start: Instant,
+}
+
+/// How a request ended.
+pub struct Ended {
+    /// The response was sent to its end and the protocol is in order: the connection may go on.
+    pub clean: bool,
+    /// The client is still there.
+    pub answered: bool,
+    /// The upstream cancelled the stream in the middle of its response.
+    pub cancelled: bool,
+    /// Heads of request and response, whose memory the next request can use.
+    pub heads: (Head, Head),
+    /// The connection turned into a tunnel, which the connection's loop has to serve.
+    pub tunnel: Option<Box<Tunnelled>>,
+}
+
+/// One exchange under way.
+struct Exchange<'a, 'd> {
+    conn: &'a Conn,
+    resolved: Rc<Resolved>,
+    timer: &'a Timer,
+    down: &'a mut DownstreamIo<'d>,
+    info: StreamInfo,
+    /// The connection ends after this response.
+    close: bool,
+    /// The response's head was sent.
+    started: bool,
+    /// Both ends agreed on a tunnel, and the upstream is a connection of its own: bytes pass outside
+    /// of the codec from here.
+    tunnel: Option<(UpstreamResponse, Permit)>,
+}
+
+/// Serves one request. What goes wrong is answered, as long as it can be.
+pub async fn handle(
+    conn: &Conn,
+    timer: &Timer,
+    down: &mut DownstreamIo<'_>,
+    request: Request,
+    close: bool,
+) -> Ended {
+    let resolved = conn.resolve();
+    let manager = resolved.manager.clone();
+    let Request {
+        framing,
+        head,
+        spare,
+        start,
+    } = request;
+    let info = StreamInfo::new(conn.downstream.clone(), manager, start, head, spare);
+    let mut exchange = Exchange {
+        close: close || resolved.is_gone || resolved.is_denied,
+        conn,
+        resolved,
+        timer,
+        down,
+        info,
+        started: false,
+        tunnel: None,
+    };
+    let result = match framing {
+        Ok(framing) => exchange.run(framing).await,
+        Err(fault) => Err(Failure::BadRequest(fault)),
+    };
+    let result = match result {
+        Err(failure) => Box::pin(exchange.fail(&failure)).await,
+        Ok(()) => Ok(()),
+    };
+    let mut info = exchange.info;
+    if let (Some((answer, permit)), Ok(())) = (exchange.tunnel, &result) {
+        return Ended {
+            clean: true,
+            answered: true,
+            cancelled: false,
+            heads: Default::default(),
+            tunnel: Some(Box::new(Tunnelled::new(info, answer, permit))),
+        };
+    }
+    info.times.whole = info.elapsed();
+    super::stream_info::report(&conn.worker, &info);
+    Ended {
+        clean: result.is_ok(),
+        answered: !matches!(result, Err(Failure::ClientGone | Failure::ClientReset)),
+        cancelled: matches!(result, Err(Failure::Reset { cancelled: true })),
+        heads: (info.request, info.response),
+        tunnel: None,
+    }
+}
+
+/// Answers a failure that came before there was a request to handle.
+pub async fn refuse(
+    conn: &Conn,
+    timer: &Timer,
+    down: &mut DownstreamIo<'_>,
+    head: Head,
+    start: Instant,
+    failure: &Failure,
+) {
+    let resolved = conn.resolve();
+    let manager = resolved.manager.clone();
+    let spare = Head::new();
+    let info = StreamInfo::new(conn.downstream.clone(), manager, start, head, spare);
+    let mut exchange = Exchange {
+        conn,
+        resolved,
+        timer,
+        down,
+        info,
+        close: true,
+        started: false,
+        tunnel: None,
+    };
+    // Whether it could be sent changes nothing: the connection ends.
+    let _ = exchange.fail(failure).await;
+    exchange.info.times.whole = exchange.info.elapsed();
+    super::stream_info::report(&conn.worker, &exchange.info);
+}
+
+impl Exchange<'_, '_> {
+    /// The steps of a request's life.
+    async fn run(&mut self, mut framing: Framing) -> Result<(), Failure> {
+        if let Some(location) = self.normalise(&framing)? {
+            let reply = local_reply::redirect(&mut self.info, 307, &location);
+            return self.reply(reply).await;
+        }
+        headers::sanitise(&mut self.info);
+        let route = self.plan()?;
+        self.check_policy(&route)?;
+        match &route.action {
+            Action::Direct { status, body } => {
+                let reply = local_reply::direct(&mut self.info, *status, body);
+                headers::edit(&mut self.info, Side::Response, None);
+                self.reply(reply).await
+            }
+            Action::Redirect(to) => {
+                let location = redirect::location(to, &route, &self.info);
+                let reply = local_reply::redirect(&mut self.info, to.status, &location);
+                headers::edit(&mut self.info, Side::Response, None);
+                self.reply(reply).await
+            }
+            Action::Forward(forward) => {
+                self.check_upgrade(forward, &mut framing)?;
+                self.forward(&route, forward, framing).await
+            }
+        }
+    }
+
+    /// One value of path and authority for everything that follows. `Some`: redirect there.
+    fn normalise(&mut self, framing: &Framing) -> Result<Option<Vec<u8>>, Failure> {
+        let manager = &self.info.manager;
+        let head = &mut self.info.request;
+        // HTTP/1.0 need not say a host: then it is where the client meant to go.
+        if head.authority().is_empty() {
+            head.set_authority(self.info.downstream.local.to_string().as_bytes());
+        }
+        match path::normalise(head, &manager.path).map_err(Failure::BadRequest)? {
+            PathOutcome::Forward => {}
+            PathOutcome::Redirect => return Ok(Some(head.path_and_query().to_vec())),
+        }
+        if framing.tunnel == Tunnel::None && head.form() == TargetForm::Authority {
+            return Err(Failure::BadRequest(Fault::InvalidTarget));
+        }
+        Ok(None)
+    }
+
+    /// Virtual host and route.
+    fn plan(&mut self) -> Result<Arc<Route>, Failure> {
+        let info = &mut self.info;
+        let own_port = info.downstream.local.port();
+        let strip = match info.manager.strip_port {
+            StripPort::Keep => PortRule::Keep,
+            StripPort::Matching => PortRule::Matching(own_port),
+            StripPort::Any => PortRule::Any,
+        };
+        let options = AuthorityOptions {
+            strip_port: strip,
+            strip_trailing_dot: info.manager.strip_trailing_host_dot,
+        };
+        let mut memo = self.conn.authority.borrow_mut();
+        let name = memo.canonical(info.request.authority(), options);
+        let name = name.map_err(Failure::BadRequest)?;
+        let routes = self.resolved.routes.clone().ok_or(Failure::NoRoute)?;
+        let draw = fastrand::u32(..1_000_000);
+        match plan::plan(&routes, &name, &info.request, draw) {
+            Ok(matched) => {
+                info.route_config = Some(matched.config);
+                info.virtual_host = Some(matched.host);
+                info.route = Some(matched.route.clone());
+                Ok(matched.route)
+            }
+            Err(host) => {
+                info.route_config = Some(routes);
+                info.virtual_host = host;
+                Err(Failure::NoRoute)
+            }
+        }
+    }
+
+    fn check_policy(&mut self, route: &Route) -> Result<(), Failure> {
+        if self.resolved.is_denied {
+            return Err(Failure::Denied("connection".into()));
+        }
+        for filter in &self.info.manager.filters {
+            let HttpFilter::Rbac { name, rbac } = filter;
+            rbac::check(name, rbac, route, &self.info)?;
+        }
+        Ok(())
+    }
+
+    /// An upgrade must be allowed; one that HTTP/1.1 may ignore is ignored when it has a body.
+    fn check_upgrade(
+        &mut self,
+        forward: &RouteAction,
+        framing: &mut Framing,
+    ) -> Result<(), Failure> {
+        if framing.tunnel == Tunnel::Upgrade
+            && self.info.version != Version::Http2
+            && !matches!(framing.body, BodyLength::None | BodyLength::Known(0))
+        {
+            framing.tunnel = Tunnel::None;
+            self.info.request.remove(HeaderId::Upgrade);
+        }
+        match upgrade::kind(&self.info.request, framing) {
+            Some(kind) if !upgrade::is_allowed(&kind, forward, &self.info.manager) => {
+                Err(Failure::UpgradeRefused)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn forward(
+        &mut self,
+        route: &Route,
+        forward: &RouteAction,
+        framing: Framing,
+    ) -> Result<(), Failure> {
+        let routes = self.info.route_config.clone().ok_or(Failure::NoRoute)?;
+        let snapshot = &self.resolved.snapshot;
+        let draw = fastrand::u64(..);
+        let head = &self.info.request;
+        let chosen = plan::cluster(forward, &routes.clusters, head, snapshot, draw);
+        let cluster = chosen
+            .cluster
+            .ok_or(Failure::NoCluster(forward.cluster_not_found))?;
+        self.info.cluster = Some(cluster.clone());
+        let weighted = chosen.weighted;
+        let timeout = super::timeout::of(&self.info.request, forward);
+        rewrite::request(&mut self.info, route, forward, weighted, timeout);
+        let edits = weighted.map(|entry| &entry.request_headers);
+        headers::edit(&mut self.info, Side::Request, edits);
+        if framing.expect_continue && framing.tunnel == Tunnel::None {
+            // Answered here, so that the body can stream, or be kept for a retry.
+            self.info.request.remove(HeaderId::Expect);
+            self.down.go_on();
+        }
+
+        let idle = forward.idle_timeout;
+        let idle = idle.unwrap_or(self.info.manager.stream_idle_timeout);
+        let mut deadlines = Deadlines::new(self.timer, idle);
+        let whole = self.info.manager.request_timeout;
+        deadlines.set_request(whole.map(|after| self.info.start + after));
+        deadlines.set_stream(super::timeout::end_of_stream(&self.info));
+        let (conn, info, down) = (self.conn, &mut self.info, &mut *self.down);
+        let mut attempts = Attempts::new(
+            conn,
+            info,
+            down,
+            framing,
+            forward,
+            cluster.clone(),
+            deadlines,
+        );
+        let answered = attempts.run().await;
+        attempts.mirror(&routes.clusters);
+        let (mut answer, permit) = answered?;
+
+        let length =
+            headers::finish_upstream(attempts.info, &answer.framing, weighted, &conn.worker.date);
+        self.started = true;
+        let close = self.close || answer.framing.tunnel;
+        attempts.down.head(&attempts.info.response, length, close)?;
+        if answer.framing.tunnel && answer.lease.up.is_h1() {
+            self.tunnel = Some((answer, permit));
+            return self.flush().await;
+        }
+        let relayed = attempts.relay(&mut answer).await;
+        attempts.info.request_bytes = attempts.pump.bytes;
+        relayed?;
+        if attempts.is_clean(&answer) {
+            let now = conn.worker.timers.now();
+            conn.worker.pools.checkin(answer.lease, &cluster, now);
+        }
+        Ok(())
+    }
+
+    /// Sends a response made here.
+    async fn reply(&mut self, reply: Reply) -> Result<(), Failure> {
+        headers::finish_response(&mut self.info, &self.conn.worker.date);
+        self.started = true;
+        let Reply { body } = reply;
+        let length = match body.len() as u64 {
+            0 if self.info.is_grpc => BodyLength::None,
+            length => BodyLength::Known(length),
+        };
+        self.down.head(&self.info.response, length, self.close)?;
+        self.info.response_bytes = body.len() as u64;
+        self.send_rest(body).await
+    }
+
+    async fn send_rest(&mut self, body: Bytes) -> Result<(), Failure> {
+        if !body.is_empty() {
+            self.down.data(body)?;
+        }
+        self.down.end(None)?;
+        self.flush().await
+    }
+
+    /// Waits until the client took what was written.
+    async fn flush(&mut self) -> Result<(), Failure> {
+        let idle = self.info.manager.stream_idle_timeout;
+        self.timer.set_or_clear(idle);
+        let flushed = std::future::poll_fn(|cx| self.down.poll_flush(cx));
+        match self.timer.race(flushed).await {
+            Ok(flushed) => flushed,
+            Err(_) => Err(Failure::ClientGone),
+        }
+    }
+
+    /// Answers a failure, or, when it is too late for that, notes it. The connection or stream is
+    /// then for the codec's loop to end.
+    async fn fail(&mut self, failure: &Failure) -> Result<(), Failure> {
+        if self.started || !failure.can_be_answered() {
+            let verdict = failure.verdict();
+            self.info.flags.insert(verdict.flags);
+            self.info.details = match verdict.details.strip_prefix(BEFORE) {
+                Some(why) if self.started => format!("{AFTER}{why}").into(),
+                _ => verdict.details,
+            };
+            return Err(failure.clone());
+        }
+        let reply = local_reply::failure(&mut self.info, failure);
+        // Where the next message starts is not known after such bytes.
+        self.close |= matches!(failure, Failure::BadRequest(_) | Failure::RequestTimeout(_));
+        if self.info.route.is_some() {
+            headers::edit(&mut self.info, Side::Response, None);
+        }
+        self.reply(reply).await
+    }
+}
+
+const BEFORE: &str = "upstream_reset_before_response_started";
+const AFTER: &str = "upstream_reset_after_response_started";

@@ -1,0 +1,357 @@
+//! Header work that is not framing: what strangers may not say, who called, ids, edits.
+//! Source: Envoy's "HTTP header manipulation" and "HTTP header sanitizing".
+
+use std::net::{IpAddr, SocketAddr};
+
+use super::client_cert;
+use super::stream_info::{Downstream, StreamInfo, Times};
+use crate::config::access_log::{Format, Part};
+use crate::config::http::{HttpConnectionManager, ServerHeader};
+use crate::config::route::{
+    AppendAction, HeaderAppend, HeaderEdits, Route, RouteTable, VirtualHost, WeightedCluster,
+};
+use crate::http::forward::upgrade;
+use crate::http::h1::{BodyLength, ResponseInfo};
+use crate::http::message::date::DateCache;
+use crate::http::message::head::{Head, HeaderId, IdSet};
+use crate::telemetry::format::render;
+
+/// Headers by which Envoys steer each other. No peer is trusted with them.
+const INTERNAL: IdSet = IdSet::of(&[
+    HeaderId::XAnyamHeaderCase,
+    HeaderId::XEnvoyExpectedRqTimeoutMs,
+    HeaderId::XEnvoyForceTrace,
+    HeaderId::XEnvoyHedgeOnPerTryTimeout,
+    HeaderId::XEnvoyInternal,
+    HeaderId::XEnvoyIpTags,
+    HeaderId::XEnvoyMaxRetries,
+    HeaderId::XEnvoyOriginalPath,
+    HeaderId::XEnvoyRetriableHeaderNames,
+    HeaderId::XEnvoyRetriableStatusCodes,
+    HeaderId::XEnvoyRetryGrpcOn,
+    HeaderId::XEnvoyRetryOn,
+    HeaderId::XEnvoyUpstreamAltStatName,
+    HeaderId::XEnvoyUpstreamRqPerTryTimeoutMs,
+    HeaderId::XEnvoyUpstreamRqTimeoutAltResponse,
+    HeaderId::XEnvoyUpstreamRqTimeoutMs,
+]);
+/// Further ones that mean something only inside; an edge takes them away.
+const EDGE: IdSet = IdSet::of(&[
+    HeaderId::XEnvoyDecoratorOperation,
+    HeaderId::XEnvoyDownstreamServiceCluster,
+    HeaderId::XEnvoyDownstreamServiceNode,
+    HeaderId::XEnvoyExternalAddress,
+]);
+
+/// Takes away what the client may not say and adds what is known of it.
+pub fn sanitise(info: &mut StreamInfo) {
+    let StreamInfo {
+        request: head,
+        manager,
+        downstream,
+        client,
+        ..
+    } = info;
+    head.remove_all(INTERNAL);
+    if manager.use_remote_address {
+        head.remove_all(EDGE);
+    }
+    *client = forwarded_for(head, manager, downstream);
+    let scheme: &[u8] = if downstream.tls.is_some() {
+        b"https"
+    } else {
+        b"http"
+    };
+    let trust_proto = !manager.use_remote_address || manager.xff_num_trusted_hops > 0;
+    if !trust_proto || !head.has(HeaderId::XForwardedProto) {
+        head.set(HeaderId::XForwardedProto, scheme);
+    }
+    if head.scheme().is_empty() {
+        let said = head.get(HeaderId::XForwardedProto);
+        let https = said.is_some_and(|said| said.eq_ignore_ascii_case(b"https"));
+        head.set_scheme(if https { b"https" } else { b"http" });
+    }
+    client_cert::forward(head, manager, downstream);
+    request_id(head, manager);
+    if let Some(via) = &manager.via {
+        append_to_list(head, HeaderId::Via, via.as_bytes());
+    }
+}
+
+/// Keeps `x-forwarded-for`; returns the client's address.
+fn forwarded_for(
+    head: &mut Head,
+    manager: &HttpConnectionManager,
+    downstream: &Downstream,
+) -> SocketAddr {
+    let hops = usize::try_from(manager.xff_num_trusted_hops).unwrap_or(usize::MAX);
+    let peer = downstream.peer;
+    if !manager.use_remote_address {
+        return address_in_list(head, hops).map_or(peer, |ip| SocketAddr::new(ip, 0));
+    }
+    // The peer itself counts as the last hop.
+    let client = match hops {
+        0 => None,
+        hops => address_in_list(head, hops - 1),
+    };
+    if !manager.skip_xff_append {
+        let ip = peer.ip().to_canonical().to_string();
+        append_to_list(head, HeaderId::XForwardedFor, ip.as_bytes());
+    }
+    client.map_or(peer, |ip| SocketAddr::new(ip, 0))
+}
+
+/// The address that stands `skip` entries before the last in `x-forwarded-for`.
+fn address_in_list(head: &Head, skip: usize) -> Option<IpAddr> {
+    let mut addresses: Vec<&[u8]> = Vec::new();
+    for value in head.get_all(HeaderId::XForwardedFor) {
+        addresses.extend(value.split(|b| *b == b','));
+    }
+    let at = addresses.len().checked_sub(skip + 1)?;
+    let text = std::str::from_utf8(addresses.get(at)?).ok()?;
+    text.trim().parse().ok()
+}
+
+pub(super) fn append_to_list(head: &mut Head, id: HeaderId, value: &[u8]) {
+    let mut joined = Vec::new();
+    for known in head.get_all(id) {
+        joined.extend_from_slice(known);
+        joined.extend_from_slice(if id == HeaderId::Via { b", " } else { b"," });
+    }
+    joined.extend_from_slice(value);
+    head.set(id, &joined);
+}
+
+fn request_id(head: &mut Head, manager: &HttpConnectionManager) {
+    let from_outside = manager.use_remote_address && !manager.preserve_external_request_id;
+    let keep = head.has(HeaderId::XRequestId) && !from_outside;
+    if manager.generate_request_id && !keep {
+        head.set(HeaderId::XRequestId, &uuid());
+    }
+}
+
+/// A random (version 4) UUID. It names a request and is no secret.
+fn uuid() -> [u8; 36] {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let mut bits = fastrand::u128(..);
+    bits = bits & !(0xf << 76) | 4 << 76;
+    bits = bits & !(0x3 << 62) | 2 << 62;
+    let mut text = [b'-'; 36];
+    let mut nibble = 32;
+    for (at, slot) in text.iter_mut().enumerate() {
+        if !matches!(at, 8 | 13 | 18 | 23) {
+            nibble -= 1;
+            *slot = HEX[(bits >> (nibble * 4)) as usize & 0xf];
+        }
+    }
+    text
+}
+
+/// What every response says, whoever made it.
+pub fn finish_response(info: &mut StreamInfo, date: &DateCache) {
+    let StreamInfo {
+        request,
+        response,
+        manager,
+        ..
+    } = info;
+    match &manager.server_header {
+        ServerHeader::Overwrite(name) => response.set(HeaderId::Server, name.as_bytes()),
+        ServerHeader::AppendIfAbsent(name) if !response.has(HeaderId::Server) => {
+            response.append(HeaderId::Server, name.as_bytes());
+        }
+        ServerHeader::AppendIfAbsent(_) | ServerHeader::PassThrough => {}
+    }
+    if !response.has(HeaderId::Date) {
+        date.now(|now| response.append(HeaderId::Date, now));
+    }
+    if let Some(via) = &manager.via {
+        append_to_list(response, HeaderId::Via, via.as_bytes());
+    }
+    if manager.always_set_request_id_in_response
+        && let Some(id) = request.get(HeaderId::XRequestId)
+    {
+        response.set(HeaderId::XRequestId, id);
+    }
+}
+
+/// Edits of a response that an upstream gave; the length of what follows.
+pub fn finish_upstream(
+    info: &mut StreamInfo,
+    framing: &ResponseInfo,
+    weighted: Option<&WeightedCluster>,
+    date: &DateCache,
+) -> BodyLength {
+    info.details = "via_upstream".into();
+    if framing.tunnel {
+        upgrade::answer(&info.request, &mut info.response);
+        info.upgraded = true;
+    }
+    let Times {
+        upstream_connected: connected,
+        response_head: answered,
+        ..
+    } = info.times;
+    if let Some(answered) = answered {
+        let mut buffer = itoa::Buffer::new();
+        let took = answered.saturating_duration_since(connected.unwrap_or(info.start));
+        let took = buffer.format(took.as_millis());
+        let id = HeaderId::XEnvoyUpstreamServiceTime;
+        info.response.set(id, took.as_bytes());
+    }
+    if info
+        .virtual_host()
+        .is_some_and(|host| host.include_attempt_count_in_response)
+    {
+        let mut buffer = itoa::Buffer::new();
+        let count = buffer.format(info.attempts);
+        info.response
+            .set(HeaderId::XEnvoyAttemptCount, count.as_bytes());
+    }
+    edit(info, Side::Response, weighted.map(|w| &w.response_headers));
+    finish_response(info, date);
+    match framing.body {
+        BodyLength::UntilClose => BodyLength::Unknown,
+        _ if framing.tunnel => BodyLength::Unknown,
+        length => length,
+    }
+}
+
+/// Which head edits apply to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Request,
+    Response,
+}
+
+/// Applies the edits of weighted cluster, route, virtual host and table, in the order configured.
+pub fn edit(info: &mut StreamInfo, side: Side, weighted: Option<&HeaderEdits>) {
+    let (Some(config), Some(route)) = (&info.route_config, &info.route) else {
+        return;
+    };
+    let internal = match side {
+        Side::Request => config.table.internal_only_headers.len(),
+        Side::Response => 0,
+    };
+    let of_routes = levels(&config.table, info.virtual_host(), route, side);
+    let mut all = of_routes.iter().flatten().copied().chain(weighted);
+    if internal == 0 && all.all(HeaderEdits::is_empty) {
+        return;
+    }
+    let (config, route) = (config.clone(), route.clone());
+    let table = &config.table;
+    let host = info
+        .virtual_host
+        .and_then(|index| table.virtual_hosts.get(usize::try_from(index).ok()?));
+    let [of_route, of_host, of_table] = levels(table, host, &route, side);
+    let mut levels = [weighted, of_route, of_host, of_table];
+    if table.most_specific_wins {
+        levels.reverse();
+    }
+    for edits in levels.into_iter().flatten() {
+        apply(info, side, edits);
+    }
+    for name in table.internal_only_headers.iter().take(internal) {
+        info.request.remove_named(name.name.as_bytes());
+    }
+}
+
+/// The edits of route, virtual host and table.
+fn levels<'a>(
+    table: &'a RouteTable,
+    host: Option<&'a VirtualHost>,
+    route: &'a Route,
+    side: Side,
+) -> [Option<&'a HeaderEdits>; 3] {
+    match side {
+        Side::Request => [
+            Some(&route.request_headers),
+            host.map(|host| &host.request_headers),
+            Some(&table.request_headers),
+        ],
+        Side::Response => [
+            Some(&route.response_headers),
+            host.map(|host| &host.response_headers),
+            Some(&table.response_headers),
+        ],
+    }
+}
+
+fn apply(info: &mut StreamInfo, side: Side, edits: &HeaderEdits) {
+    for name in &edits.remove {
+        head(info, side).remove_named(name.name.as_bytes());
+    }
+    let mut value = Vec::new();
+    for append in &edits.append {
+        value.clear();
+        evaluate(info, &append.value, &mut value);
+        if !value.is_empty() || append.keep_empty_value {
+            add(head(info, side), append, &value);
+        }
+    }
+}
+
+fn head(info: &mut StreamInfo, side: Side) -> &mut Head {
+    match side {
+        Side::Request => &mut info.request,
+        Side::Response => &mut info.response,
+    }
+}
+
+fn evaluate(info: &StreamInfo, format: &Format, value: &mut Vec<u8>) {
+    match format.0.as_slice() {
+        [Part::Literal(text)] => value.extend_from_slice(text.as_bytes()),
+        _ => render(format, &info.record(), value),
+    }
+}
+
+fn add(head: &mut Head, append: &HeaderAppend, value: &[u8]) {
+    let name = append.name.name.as_bytes();
+    // Pseudo-headers are parts of the start line.
+    match append.name.id {
+        HeaderId::PseudoAuthority | HeaderId::Host => return head.set_authority(value),
+        HeaderId::PseudoPath => return head.set_path_and_query(value),
+        HeaderId::PseudoMethod => return head.set_method(value),
+        HeaderId::PseudoScheme => return head.set_scheme(value),
+        id if id.is_pseudo() => return,
+        _ => {}
+    }
+    let present = head.get_all_named(append.name.id, name).next().is_some();
+    let spelling = append.spelling.as_bytes();
+    match (append.action, present) {
+        (AppendAction::AppendIfExistsOrAdd, _) | (AppendAction::AddIfAbsent, false) => {
+            head.append_named(spelling, value);
+        }
+        (AppendAction::OverwriteIfExistsOrAdd, _) | (AppendAction::OverwriteIfExists, true) => {
+            head.remove_named(name);
+            head.append_named(spelling, value);
+        }
+        (AppendAction::AddIfAbsent, true) | (AppendAction::OverwriteIfExists, false) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn request_ids_are_version_4_uuids() {
+        let (first, second) = (uuid(), uuid());
+        assert_ne!(first, second);
+        assert_eq!(first[14], b'4');
+        assert!(matches!(first[19], b'8' | b'9' | b'a' | b'b'));
+        let dashes = first.iter().filter(|b| **b == b'-').count();
+        assert_eq!((dashes, first[8], first[23]), (4, b'-', b'-'));
+    }
+
+    #[test]
+    fn addresses_count_from_the_end() {
+        let mut head = Head::new();
+        head.append(HeaderId::XForwardedFor, b"1.1.1.1, 2.2.2.2");
+        head.append(HeaderId::XForwardedFor, b"3.3.3.3");
+        let at = |skip| address_in_list(&head, skip).map(|ip| ip.to_string());
+        assert_eq!(at(0).as_deref(), Some("3.3.3.3"));
+        assert_eq!(at(2).as_deref(), Some("1.1.1.1"));
+        assert_eq!(at(3), None);
+    }
+}

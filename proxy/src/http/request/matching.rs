@@ -1,0 +1,67 @@
+//! Header and query matchers against a head; shared by routes and policies.
+
+use crate::config::matcher::{HeaderMatch, QueryMatch, ValueMatch};
+use crate::http::message::head::{Head, HeaderId};
+
+/// What a repeated header has to satisfy. A rule that grants asks for all of its values, a rule
+/// that refuses for any, so that adding a value never gets a request further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Repeated {
+    Any,
+    All,
+}
+
+/// Whether a head satisfies a header matcher. An absent header satisfies nothing but `Absent`,
+/// unless the matcher takes it for empty (as Envoy).
+pub fn header(matcher: &HeaderMatch, head: &Head, repeated: Repeated) -> bool {
+    let values = head.get_all_named(matcher.name.id, matcher.name.name.as_bytes());
+    match matcher.test {
+        ValueMatch::Present => return values.clone().next().is_some() != matcher.invert,
+        ValueMatch::Absent => return values.clone().next().is_none() != matcher.invert,
+        ValueMatch::String(_) | ValueMatch::Range { .. } => {}
+    }
+    let mut values = values.peekable();
+    if values.peek().is_none() {
+        return matcher.treat_missing_as_empty && value(&matcher.test, b"") != matcher.invert;
+    }
+    let mut judged = values.map(|v| value(&matcher.test, v) != matcher.invert);
+    match repeated {
+        Repeated::Any => judged.any(|fits| fits),
+        Repeated::All => judged.all(|fits| fits),
+    }
+}
+
+/// Whether the query has the parameter, with the value of its first appearance.
+pub fn query(matcher: &QueryMatch, query: Option<&[u8]>) -> bool {
+    let found = query.and_then(|query| {
+        query.split(|b| *b == b'&').find_map(|pair| {
+            let at = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+            let rest = pair.get(at + 1..).unwrap_or_default();
+            (pair[..at] == *matcher.name.as_bytes()).then_some(rest)
+        })
+    });
+    match (found, &matcher.test) {
+        (found, ValueMatch::Present) => found.is_some(),
+        (found, ValueMatch::Absent) => found.is_none(),
+        (Some(found), test) => value(test, found),
+        (None, _) => false,
+    }
+}
+
+fn value(test: &ValueMatch, value: &[u8]) -> bool {
+    match test {
+        ValueMatch::Present => true,
+        ValueMatch::Absent => false,
+        ValueMatch::String(matcher) => matcher.matches(value),
+        ValueMatch::Range { start, end } => std::str::from_utf8(value)
+            .ok()
+            .and_then(|text| text.parse::<i64>().ok())
+            .is_some_and(|number| (*start..*end).contains(&number)),
+    }
+}
+
+/// A gRPC request by its content type.
+pub fn is_grpc(head: &Head) -> bool {
+    head.get(HeaderId::ContentType)
+        .is_some_and(super::stream_info::is_grpc_type)
+}

@@ -1,0 +1,19 @@
+//! A request's life, step by step (`handle`).
+//!
+//! - `headers` (sanitised, edited) with `client_cert`; [`plan`] with [`matching`]: its route
+//! - `redirect`, `rewrite`: what the route makes of it; `deadline`, `timeout`: how long it may take
+//! - `local_reply`: responses made here, for an [`error`]
+//! - [`stream_info`]: what is known of a request, for logs, metrics and taps
+
+pub(super) mod client_cert;
+pub(super) mod deadline;
+pub mod error;
+pub(super) mod handle;
+pub(super) mod headers;
+pub(crate) mod local_reply;
+pub mod matching;
+pub mod plan;
+pub(super) mod redirect;
+pub(super) mod rewrite;
+pub mod stream_info;
+pub(super) mod timeout;

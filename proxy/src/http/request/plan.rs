@@ -1,0 +1,197 @@
+//! What is to be done with a request: virtual host, route, cluster.
+//!
+//! [`host`] and [`routes`] are the matchers themselves, also for `explain`: it asks for every
+//! route's fate, the data path for the first that fits.
+
+use std::sync::Arc;
+
+use super::matching::{self, Repeated};
+use crate::config::cluster::Cluster;
+use crate::config::matcher::HeaderName;
+use crate::config::route::{
+    ClusterSpecifier, PathMatch, Route, RouteAction, RouteConfig, RouteMatch, RouteTable,
+    VirtualHost, WeightedCluster,
+};
+use crate::http::message::head::{Head, Method, TargetForm};
+use crate::snapshot::{ClusterLinks, Snapshot};
+
+/// Why a route does not take a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lost<'a> {
+    Path,
+    /// This header does not fit.
+    Header(&'a HeaderName),
+    /// This query parameter does not fit.
+    Query(&'a str),
+    /// Only gRPC requests.
+    NotGrpc,
+    /// The draw went against it.
+    Fraction,
+    /// An earlier route took the request.
+    Earlier,
+}
+
+/// The virtual host for a canonical authority (see [`super::authority`]).
+pub fn host<'t>(table: &'t RouteTable, authority: &str) -> Option<(u32, &'t VirtualHost)> {
+    let name = if table.ignore_port {
+        without_port(authority)
+    } else {
+        authority
+    };
+    let wild = |list: &[(Box<str>, u32)], fits: &dyn Fn(&str) -> bool| {
+        list.iter()
+            .find(|(part, _)| name.len() > part.len() && fits(part))
+            .map(|(_, index)| *index)
+    };
+    let index = table
+        .exact
+        .get(name)
+        .copied()
+        .or_else(|| wild(&table.suffix, &|part| name.ends_with(part)))
+        .or_else(|| wild(&table.prefix, &|part| name.starts_with(part)))
+        .or(table.any)?;
+    let at = usize::try_from(index).ok()?;
+    Some((index, table.virtual_hosts.get(at)?))
+}
+
+fn without_port(authority: &str) -> &str {
+    match authority.rsplit_once(':') {
+        Some((host, port))
+            if port.bytes().all(|b| b.is_ascii_digit())
+                && (!host.contains(':') || host.ends_with(']')) =>
+        {
+            host
+        }
+        _ => authority,
+    }
+}
+
+/// Every route of a virtual host in order, with why it lost; `Ok` for those that would take the
+/// request. `draw`: a number below a million for fractions, the same for all of one request.
+pub fn routes<'a>(
+    host: &'a VirtualHost,
+    head: &'a Head,
+    draw: u32,
+) -> impl Iterator<Item = (&'a Arc<Route>, Result<(), Lost<'a>>)> {
+    host.routes
+        .iter()
+        .map(move |route| (route, fits(&route.matches, head, draw)))
+}
+
+fn fits<'a>(matches: &'a RouteMatch, head: &Head, draw: u32) -> Result<(), Lost<'a>> {
+    if !path_fits(matches, head) {
+        return Err(Lost::Path);
+    }
+    if matches.fraction.is_some_and(|share| draw >= share) {
+        return Err(Lost::Fraction);
+    }
+    if matches.grpc && !matching::is_grpc(head) {
+        return Err(Lost::NotGrpc);
+    }
+    for header in &matches.headers {
+        if !matching::header(header, head, Repeated::Any) {
+            return Err(Lost::Header(&header.name));
+        }
+    }
+    for query in &matches.query {
+        if !matching::query(query, head.query()) {
+            return Err(Lost::Query(&query.name));
+        }
+    }
+    Ok(())
+}
+
+fn path_fits(matches: &RouteMatch, head: &Head) -> bool {
+    let connect = head.method() == Method::Connect;
+    if connect && head.form() == TargetForm::Authority {
+        return matches!(matches.path, PathMatch::Connect);
+    }
+    let path = head.path();
+    let equal = |a: &[u8], b: &[u8]| {
+        if matches.case_sensitive {
+            a == b
+        } else {
+            a.eq_ignore_ascii_case(b)
+        }
+    };
+    let starts = |prefix: &str| {
+        path.get(..prefix.len())
+            .is_some_and(|start| equal(start, prefix.as_bytes()))
+    };
+    match &matches.path {
+        PathMatch::Prefix(prefix) => starts(prefix),
+        PathMatch::SeparatedPrefix(prefix) => {
+            starts(prefix) && matches!(path.get(prefix.len()), None | Some(b'/'))
+        }
+        PathMatch::Exact(exact) => equal(path, exact.as_bytes()),
+        PathMatch::Regex(regex) => regex.is_match(path),
+        PathMatch::Connect => connect,
+    }
+}
+
+/// The cluster a forward goes to, and the weighted entry that brought it there.
+pub struct Chosen<'a> {
+    /// `None`: not known, or the header that should name it is not there.
+    pub cluster: Option<Arc<Cluster>>,
+    pub weighted: Option<&'a WeightedCluster>,
+}
+
+/// Chooses among a route's clusters. `draw` is uniform over all of `u64`.
+pub fn cluster<'a>(
+    forward: &'a RouteAction,
+    links: &ClusterLinks,
+    head: &Head,
+    snapshot: &Snapshot,
+    draw: u64,
+) -> Chosen<'a> {
+    let linked = |at: u32| links.get(usize::try_from(at).ok()?)?.target.clone();
+    match &forward.target {
+        ClusterSpecifier::Cluster(reference) => Chosen {
+            cluster: linked(reference.0),
+            weighted: None,
+        },
+        ClusterSpecifier::Weighted { total, clusters } => {
+            let ticket = draw % (*total).max(1);
+            let entry = clusters.iter().find(|entry| ticket < entry.bound);
+            Chosen {
+                cluster: entry.and_then(|entry| linked(entry.cluster.0)),
+                weighted: entry,
+            }
+        }
+        ClusterSpecifier::ClusterHeader(name) => Chosen {
+            cluster: head
+                .get_all_named(name.id, name.name.as_bytes())
+                .next()
+                .and_then(|value| std::str::from_utf8(value).ok())
+                .and_then(|name| snapshot.clusters.get(name))
+                .cloned(),
+            weighted: None,
+        },
+    }
+}
+
+/// What [`host`] and [`routes`] decided for one request.
+pub struct Matched {
+    pub config: Arc<RouteConfig>,
+    pub host: u32,
+    pub route: Arc<Route>,
+}
+
+/// The first route that takes the request. `Err` has the virtual host, if there was one.
+pub fn plan(
+    config: &Arc<RouteConfig>,
+    authority: &str,
+    head: &Head,
+    draw: u32,
+) -> Result<Matched, Option<u32>> {
+    let (index, found) = host(&config.table, authority).ok_or(None)?;
+    let route = routes(found, head, draw)
+        .find(|(_, verdict)| verdict.is_ok())
+        .map(|(route, _)| route.clone())
+        .ok_or(Some(index))?;
+    Ok(Matched {
+        config: config.clone(),
+        host: index,
+        route,
+    })
+}

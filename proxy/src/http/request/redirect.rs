@@ -1,0 +1,50 @@
+//! Where a redirect sends the client.
+
+use super::rewrite;
+use super::stream_info::StreamInfo;
+use crate::config::route::{Redirect, Route};
+use crate::http::message::head::HeaderId;
+
+/// The `Location` of a redirect: what the rule does not change stays as it was asked for.
+pub fn location(to: &Redirect, route: &Route, info: &StreamInfo) -> Vec<u8> {
+    let request = &info.request;
+    let proto = request.get(HeaderId::XForwardedProto);
+    let was = proto.unwrap_or(request.scheme());
+    let scheme = to.scheme.as_ref().map_or(was, |s| s.as_bytes());
+    let mut location = scheme.to_vec();
+    location.extend_from_slice(b"://");
+    let (host, port) = split_port(request.authority());
+    location.extend_from_slice(to.host.as_ref().map_or(host, |h| h.as_bytes()));
+    if let Some(port) = to.port {
+        location.extend_from_slice(format!(":{port}").as_bytes());
+    } else if let Some(port) = port
+        && to.host.is_none()
+        && !is_default(was, port)
+    {
+        location.push(b':');
+        location.extend_from_slice(port);
+    }
+    let rewritten = rewrite::path(&to.path, &route.matches.path, info);
+    let path = rewritten.as_deref().unwrap_or(request.path_and_query());
+    let end = if to.strip_query {
+        memchr::memchr(b'?', path).unwrap_or(path.len())
+    } else {
+        path.len()
+    };
+    location.extend_from_slice(&path[..end]);
+    location
+}
+
+fn split_port(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
+    let colon = memchr::memrchr(b':', authority);
+    match colon.map(|at| (&authority[..at], &authority[at + 1..])) {
+        Some((host, port)) if !port.is_empty() && port.iter().all(u8::is_ascii_digit) => {
+            (host, Some(port))
+        }
+        _ => (authority, None),
+    }
+}
+
+fn is_default(scheme: &[u8], port: &[u8]) -> bool {
+    matches!((scheme, port), (b"http", b"80") | (b"https", b"443"))
+}

@@ -1,0 +1,291 @@
+//! What is known of one request, filled along its way and handed to telemetry at its end.
+
+use std::borrow::Cow;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::client_cert;
+use crate::config::cluster::Cluster;
+use crate::config::endpoint::Endpoint;
+use crate::config::http::HttpConnectionManager;
+use crate::config::listener::{Direction, FilterChain, Listener};
+use crate::config::matcher::HeaderName;
+use crate::config::route::{Route, RouteConfig, VirtualHost};
+use crate::dispatcher::timer::Timers;
+use crate::http::message::head::{Head, HeaderId, Version};
+use crate::metrics::ResponseFlags;
+use crate::metrics::edge::RequestSample;
+use crate::telemetry::tap::Seen;
+use crate::telemetry::{Call, Calls, Headers, Record};
+use crate::tls;
+use crate::worker::Worker;
+
+/// The downstream connection that requests came on; one for all of them.
+pub struct Downstream {
+    pub id: u64,
+    pub listener: Arc<Listener>,
+    pub chain: Arc<FilterChain>,
+    /// The socket's other end.
+    pub peer: SocketAddr,
+    /// Where the client meant to go: the original destination, else the socket's own end.
+    pub local: SocketAddr,
+    /// The destination before the redirect, where it is known.
+    pub original_dst: Option<SocketAddr>,
+    pub tls: Option<Rc<tls::ConnectionInfo>>,
+    pub since: Instant,
+    pub timers: Timers,
+    /// The edges its requests count on.
+    pub calls: Rc<Calls>,
+    pub client_cert: client_cert::Element,
+}
+
+/// An upstream connection.
+pub struct Upstream {
+    pub local: Option<SocketAddr>,
+    pub protocol: Option<Version>,
+    pub tls: Option<Rc<tls::ConnectionInfo>>,
+}
+
+/// When what happened; `None`: it did not come to that.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Times {
+    /// The request's last byte was read.
+    pub request_received: Option<Instant>,
+    /// An upstream connection was at hand.
+    pub upstream_connected: Option<Instant>,
+    /// The response's head arrived.
+    pub response_head: Option<Instant>,
+    /// From the request's first byte until the response's last was sent, or the request ended
+    /// otherwise.
+    pub whole: Duration,
+}
+
+/// See the module.
+pub struct StreamInfo {
+    pub downstream: Rc<Downstream>,
+    pub manager: Arc<HttpConnectionManager>,
+    /// First byte of the request.
+    pub start: Instant,
+    pub times: Times,
+
+    /// As sent upstream, after all edits.
+    pub request: Head,
+    /// As sent downstream; status 0 when none was sent.
+    pub response: Head,
+    pub trailers: Option<Head>,
+    pub version: Version,
+    pub is_grpc: bool,
+    /// `websocket`, `connect`, …, when the response agreed.
+    pub upgraded: bool,
+    /// The client's address by `x-forwarded-for`, where that is trusted; else the peer's.
+    pub client: SocketAddr,
+
+    /// Body bytes from and to downstream.
+    pub request_bytes: u64,
+    pub response_bytes: u64,
+
+    pub flags: ResponseFlags,
+    /// Envoy's response code details.
+    pub details: Cow<'static, str>,
+    /// Refused by authorisation.
+    pub denied: bool,
+    /// The response was made here.
+    pub local_reply: bool,
+
+    pub route_config: Option<Arc<RouteConfig>>,
+    /// Index into the route configuration's virtual hosts.
+    pub virtual_host: Option<u32>,
+    pub route: Option<Arc<Route>>,
+    pub cluster: Option<Arc<Cluster>>,
+    pub endpoint: Option<Arc<Endpoint>>,
+    /// The connection that answered (or failed last).
+    pub upstream: Option<Rc<Upstream>>,
+    /// Why connecting failed: `%UPSTREAM_TRANSPORT_FAILURE_REASON%`.
+    pub upstream_failure: Option<Box<str>>,
+    /// Upstream requests begun.
+    pub attempts: u32,
+}
+
+impl StreamInfo {
+    /// `start`: when the request's first byte was seen. `response`: an empty head to use.
+    pub fn new(
+        downstream: Rc<Downstream>,
+        manager: Arc<HttpConnectionManager>,
+        start: Instant,
+        request: Head,
+        response: Head,
+    ) -> Self {
+        let client = downstream.peer;
+        let is_grpc = request.get(HeaderId::ContentType).is_some_and(is_grpc_type);
+        Self {
+            downstream,
+            manager,
+            start,
+            times: Times::default(),
+            version: request.version(),
+            request,
+            response,
+            trailers: None,
+            is_grpc,
+            upgraded: false,
+            client,
+            request_bytes: 0,
+            response_bytes: 0,
+            flags: ResponseFlags::NONE,
+            details: Cow::Borrowed(""),
+            denied: false,
+            local_reply: false,
+            route_config: None,
+            virtual_host: None,
+            route: None,
+            cluster: None,
+            endpoint: None,
+            upstream: None,
+            upstream_failure: None,
+            attempts: 0,
+        }
+    }
+
+    /// The virtual host that took the request.
+    pub fn virtual_host(&self) -> Option<&VirtualHost> {
+        let index = usize::try_from(self.virtual_host?).ok()?;
+        self.route_config.as_ref()?.table.virtual_hosts.get(index)
+    }
+
+    /// Status sent downstream, 0 when there was none.
+    pub fn code(&self) -> u16 {
+        self.response.status()
+    }
+
+    /// Of a gRPC exchange, the status in trailers or (trailers-only) in the head.
+    pub fn grpc_status(&self) -> Option<&[u8]> {
+        let trailers = self.trailers.as_ref();
+        trailers
+            .and_then(|t| t.get(HeaderId::GrpcStatus))
+            .or_else(|| self.response.get(HeaderId::GrpcStatus))
+    }
+
+    pub fn now(&self) -> Instant {
+        self.downstream.timers.now()
+    }
+
+    /// Time since the request's first byte.
+    pub fn elapsed(&self) -> Duration {
+        self.now().saturating_duration_since(self.start)
+    }
+}
+
+/// `application/grpc`, also with a `+proto`-like suffix or parameters.
+pub fn is_grpc_type(value: &[u8]) -> bool {
+    value
+        .strip_prefix(b"application/grpc")
+        .is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+}
+
+impl StreamInfo {
+    /// What access logs and header formats can say of this request, so far.
+    pub fn record(&self) -> Record<'_> {
+        let tls = self.downstream.tls.as_deref();
+        let upstream_tls = self.upstream.as_ref().and_then(|up| up.tls.as_deref());
+        let mut record = Record::lasted(self.elapsed());
+        let since_start = |at: Instant| at.saturating_duration_since(self.start);
+        record.duration = self.times.whole;
+        record.request_duration = self.times.request_received.map(since_start);
+        record.response_duration = self.times.response_head.map(since_start);
+        record.bytes_received = self.request_bytes;
+        record.bytes_sent = self.response_bytes;
+        record.protocol = Some(self.version.name());
+        record.code = self.code();
+        record.details = (!self.details.is_empty()).then_some(&self.details);
+        record.flags = self.flags;
+        record.route = self.route.as_ref().map(|route| &*route.name);
+        record.cluster = self.cluster.as_ref().map(|cluster| &*cluster.name);
+        record.upstream_host = self.endpoint.as_ref().map(|endpoint| endpoint.address);
+        record.upstream_local = self.upstream.as_ref().and_then(|up| up.local);
+        record.upstream_failure = self.upstream_failure.as_deref();
+        record.attempts = self.attempts;
+        record.remote = Some(self.client);
+        record.direct_remote = Some(self.downstream.peer);
+        record.local = Some(self.downstream.local);
+        record.sni = tls.and_then(|tls| tls.sni.as_deref());
+        record.peer_uri_san = peer(tls);
+        record.tls_version = tls.map(|tls| tls.version);
+        record.tls_cipher = tls.map(|tls| tls.cipher);
+        record.upstream_peer_uri_san = peer(upstream_tls);
+        record.connection_id = self.downstream.id;
+        record.grpc_status = self.grpc_status().and_then(|s| std::str::from_utf8(s).ok());
+        record.method = Some(self.request.method_name());
+        record.path = Some(self.request.path_and_query());
+        record.authority = Some(self.request.authority());
+        record.scheme = Some(self.request.scheme());
+        record.chain = Some(&self.downstream.chain.name);
+        record.request = Some(&self.request);
+        record.response = Some(&self.response);
+        record.trailers = self.trailers.as_ref().map(|t| t as &dyn Headers);
+        record
+    }
+}
+
+fn peer(tls: Option<&tls::ConnectionInfo>) -> Option<&str> {
+    tls?.peer.as_ref().map(tls::PeerIdentity::as_str)
+}
+
+impl Headers for Head {
+    fn values(&self, name: &HeaderName, each: &mut dyn FnMut(&[u8])) {
+        for value in self.get_all_named(name.id, name.name.as_bytes()) {
+            each(value);
+        }
+    }
+}
+
+/// The last step of a request: logs and metrics.
+pub fn report(worker: &Worker, info: &StreamInfo) {
+    if !info.manager.access_log.is_empty() {
+        worker.logs.write(&info.manager.access_log, &info.record());
+    }
+    if worker.telemetry.taps.any() {
+        show(worker, info);
+    }
+    let call = Call {
+        cluster: info.cluster.clone(),
+        endpoint: info.endpoint.clone(),
+        upstream: info.upstream.as_ref().and_then(|up| up.tls.clone()),
+    };
+    let grpc = info.is_grpc.then(|| info.grpc_status().and_then(grpc_code));
+    let sample = RequestSample {
+        code: info.code(),
+        grpc: grpc.map_or(-1, |status| status.unwrap_or(GRPC_UNKNOWN)),
+        flags: info.flags,
+        duration: info.times.whole,
+        request_bytes: info.request_bytes,
+        response_bytes: info.response_bytes,
+        denied: info.denied,
+    };
+    info.downstream.calls.request(&call, info.is_grpc, sample);
+}
+
+/// For whoever looks at live requests.
+fn show(worker: &Worker, info: &StreamInfo) {
+    let mut request = info.request.iter().map(|field| (field.name, field.value));
+    let mut response = info.response.iter().map(|field| (field.name, field.value));
+    worker.telemetry.taps.offer(Seen {
+        record: info.record(),
+        inbound: info.downstream.listener.def.direction == Direction::Inbound,
+        request_headers: &mut request,
+        response_headers: &mut response,
+    });
+}
+
+/// What a gRPC call without a status counts as, as gRPC clients have it.
+const GRPC_UNKNOWN: i8 = 2;
+
+/// A gRPC status; the codes there are run from 0 to 16.
+fn grpc_code(text: &[u8]) -> Option<i8> {
+    std::str::from_utf8(text)
+        .ok()?
+        .parse()
+        .ok()
+        .filter(|code| (0..=16).contains(code))
+}

@@ -1,0 +1,188 @@
+//! The snapshot and the store that publishes it.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use super::config::Name;
+use super::config::cluster::Cluster;
+use super::config::endpoint::Workload;
+use super::config::listener::Listener;
+use super::config::route::RouteConfig;
+use super::config::secret::Secret;
+
+/// Everything the proxy runs by, at one instant. Never changed after it is published.
+///
+/// A connection takes one snapshot once its destination is known; each HTTP request takes one,
+/// retries included.
+#[derive(Default)]
+pub struct Snapshot {
+    /// Counts up by one with each published snapshot.
+    pub generation: u64,
+    pub listeners: HashMap<Name, Arc<Listener>>,
+    /// Listeners by their address, bound or not: where `use_original_dst` hands connections to.
+    pub by_address: HashMap<SocketAddr, Arc<Listener>>,
+    pub routes: HashMap<Name, Arc<RouteConfig>>,
+    pub clusters: HashMap<Name, Arc<Cluster>>,
+    pub secrets: HashMap<Name, Arc<Secret>>,
+    /// Peers by address, for source labels; filled on demand.
+    pub workloads: HashMap<IpAddr, Arc<Workload>>,
+}
+
+/// A by-name reference, resolved when the snapshot was linked. `None`: the target is not (yet)
+/// known, which fails the request with `NC`, never in silence.
+pub struct Link<T> {
+    pub name: Name,
+    pub target: Option<Arc<T>>,
+}
+
+impl<T> Clone for Link<T> {
+    fn clone(&self) -> Self {
+        Self {
+            name: self.name.clone(),
+            target: self.target.clone(),
+        }
+    }
+}
+
+/// Clusters that one route configuration or listener refers to. Relinking copies this small
+/// table, not the matchers that index it.
+pub type ClusterLinks = Box<[Link<Cluster>]>;
+/// Route configurations that one listener refers to.
+pub type RouteLinks = Box<[RouteLink]>;
+
+/// Where a connection manager's routes come from.
+#[derive(Clone)]
+pub enum RouteLink {
+    /// They stand in the listener itself.
+    Inline(Arc<RouteConfig>),
+    /// RDS.
+    Named(Link<RouteConfig>),
+}
+
+impl RouteLink {
+    /// `None`: not (yet) known.
+    pub fn target(&self) -> Option<&Arc<RouteConfig>> {
+        match self {
+            Self::Inline(routes) => Some(routes),
+            Self::Named(link) => link.target.as_ref(),
+        }
+    }
+}
+
+/// Index into a [`ClusterLinks`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClusterRef(pub u32);
+
+/// Index into a [`RouteLinks`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RouteRef(pub u32);
+
+/// Publishes snapshots: one writer (the control thread), any number of readers.
+pub struct Store {
+    current: ArcSwap<Snapshot>,
+    /// Of `current`, or of its predecessor for a moment.
+    generation: AtomicU64,
+    changed: watch::Sender<u64>,
+    /// How far each follower has come.
+    followers: Mutex<Vec<watch::Receiver<u64>>>,
+}
+
+/// Somebody who acts on snapshots in a time of its own, as a worker that opens sockets, and says
+/// how far it has come.
+pub struct Follower {
+    changes: watch::Receiver<u64>,
+    reached: watch::Sender<u64>,
+}
+
+impl Follower {
+    /// Waits for another snapshot; `Err`: there will be none.
+    ///
+    /// # Errors
+    /// When the store is gone.
+    pub async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.changes.changed().await
+    }
+
+    /// Everything up to this generation was acted on.
+    pub fn reached(&self, generation: u64) {
+        self.reached.send_replace(generation);
+    }
+}
+
+impl Store {
+    pub fn new(first: Snapshot) -> Self {
+        let (changed, _) = watch::channel(first.generation);
+        Self {
+            generation: AtomicU64::new(first.generation),
+            current: ArcSwap::from_pointee(first),
+            changed,
+            followers: Mutex::default(),
+        }
+    }
+
+    /// The current snapshot, kept for as long as the caller holds it.
+    pub fn load(&self) -> Arc<Snapshot> {
+        self.current.load_full()
+    }
+
+    /// The current snapshot for a look, without touching its reference count.
+    pub fn peek(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+        self.current.load()
+    }
+
+    /// The current snapshot's generation: what a request looks at to see whether its connection's
+    /// look-ups still hold.
+    #[inline]
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Publishes `next`. Readers see it at once; [`Store::subscribe`]rs are woken.
+    pub fn publish(&self, next: Snapshot) {
+        let generation = next.generation;
+        self.current.store(Arc::new(next));
+        self.generation.store(generation, Ordering::Release);
+        self.changed.send_replace(generation);
+    }
+
+    /// Wakes subscribers although the snapshot stays: something it points at, such as a trust
+    /// bundle, was replaced.
+    pub fn nudge(&self) {
+        self.changed.send_modify(|_| {});
+    }
+
+    /// One more to wait for in [`Store::settled`], for as long as it lives.
+    pub fn follow(&self) -> Follower {
+        let (reached, watched) = watch::channel(0);
+        self.followers().push(watched);
+        Follower {
+            changes: self.subscribe(),
+            reached,
+        }
+    }
+
+    /// Waits until every follower has acted on the current snapshot.
+    pub async fn settled(&self) {
+        let generation = self.peek().generation;
+        let followers = self.followers().clone();
+        for mut follower in followers {
+            // One that is gone has nothing left to do.
+            let _ = follower.wait_for(|reached| *reached >= generation).await;
+        }
+    }
+
+    fn followers(&self) -> MutexGuard<'_, Vec<watch::Receiver<u64>>> {
+        let followers = self.followers.lock();
+        followers.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Wakes with each new generation.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}

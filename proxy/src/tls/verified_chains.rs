@@ -1,0 +1,190 @@
+//! Chains that were found good, so that a peer that comes again costs no second check of the
+//! signatures in them: those are a seventh of a handshake.
+//!
+//! A judgement depends on the chain's bytes, on what its verifier was made with, and on the time.
+//! The first is the key here, the second never changes in a verifier (other trust or other rules
+//! make another one), and of the third the common validity of the chain's certificates is kept
+//! beside it. Revocation lists have a time of their own: with them nothing is remembered.
+
+use std::collections::HashMap;
+use std::ops::RangeInclusive;
+use std::sync::{Mutex, PoisonError};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use rustls_pki_types::{CertificateDer, UnixTime};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+/// Chains remembered by one verifier.
+const MOST: usize = 1024;
+
+/// SHA-256 over a whole chain.
+pub(super) type Digest = [u8; 32];
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct VerifiedChains {
+    /// Seconds since 1970 in which a chain holds, both ends included.
+    good: Mutex<HashMap<Digest, RangeInclusive<i64>>>,
+}
+
+impl VerifiedChains {
+    /// Whether the chain was found good before, and still is at `now`.
+    pub(super) fn knows(&self, chain: &Digest, now: UnixTime) -> bool {
+        let good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+        good.get(chain).is_some_and(|holds| holds.contains(&now))
+    }
+
+    /// Remembers a chain that was found good.
+    pub(super) fn remember<'a>(
+        &self,
+        chain: Digest,
+        certificates: impl Iterator<Item = &'a CertificateDer<'a>>,
+    ) {
+        let Some(holds) = validity(certificates) else {
+            return;
+        };
+        let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        if good.len() >= MOST {
+            good.clear();
+        }
+        good.insert(chain, holds);
+    }
+}
+
+/// The key of a chain.
+pub(super) fn digest<'a>(certificates: impl Iterator<Item = &'a CertificateDer<'a>>) -> Digest {
+    let mut context = Context::new(&SHA256);
+    for certificate in certificates {
+        // With the lengths no two chains have the same bytes.
+        context.update(&certificate.len().to_be_bytes());
+        context.update(certificate);
+    }
+    let mut digest = [0; 32];
+    digest.copy_from_slice(context.finish().as_ref());
+    digest
+}
+
+/// When all of them are valid. `None`: that cannot be read.
+fn validity<'a>(
+    certificates: impl Iterator<Item = &'a CertificateDer<'a>>,
+) -> Option<RangeInclusive<i64>> {
+    let (mut from, mut until) = (i64::MIN, i64::MAX);
+    for certificate in certificates {
+        let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+        let validity = certificate.validity();
+        from = from.max(validity.not_before.timestamp());
+        until = until.min(validity.not_after.timestamp());
+    }
+    Some(from..=until)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use rcgen::{
+        BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa,
+        KeyPair, KeyUsagePurpose,
+    };
+    use rustls::server::danger::ClientCertVerifier;
+    use time::OffsetDateTime;
+
+    use super::super::material::TrustBundle;
+    use super::super::verify::{PeerRole, PeerRules, Verifier};
+    use super::*;
+
+    type Ca = CertifiedIssuer<'static, KeyPair>;
+
+    const DAY: i64 = 24 * 3600;
+    const FROM: i64 = 20_000 * DAY;
+
+    fn valid(mut params: CertificateParams, days: i64) -> CertificateParams {
+        params.not_before = OffsetDateTime::from_unix_timestamp(FROM).unwrap();
+        params.not_after = OffsetDateTime::from_unix_timestamp(FROM + days * DAY).unwrap();
+        params
+    }
+
+    fn ca(days: i64) -> CertificateParams {
+        let mut params = valid(CertificateParams::default(), days);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params
+    }
+
+    fn leaf(issuer: &Ca, days: i64) -> CertificateDer<'static> {
+        let params = CertificateParams::new(vec!["peer.test".to_owned()]).unwrap();
+        let mut params = valid(params, days);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        params.signed_by(&key, issuer).unwrap().der().clone()
+    }
+
+    fn verifier(root: &Ca) -> Verifier {
+        Verifier {
+            role: PeerRole::Client,
+            trust: Some(Arc::new(
+                TrustBundle::from_pem(root.pem().as_bytes(), None).unwrap(),
+            )),
+            rules: Arc::new(PeerRules::default()),
+            mandatory: true,
+            judged: VerifiedChains::default(),
+        }
+    }
+
+    fn believes(
+        verifier: &Verifier,
+        chain: &[CertificateDer<'_>],
+        days: i64,
+        seconds: i64,
+    ) -> bool {
+        let at = u64::try_from(FROM + days * DAY + seconds).unwrap();
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(at));
+        let judged = verifier.verify_client_cert(&chain[0], &chain[1..], at);
+        judged.is_ok()
+    }
+
+    #[test]
+    fn a_known_chain_is_believed_while_all_of_it_is_valid() {
+        let root = Ca::self_signed(ca(100), KeyPair::generate().unwrap()).unwrap();
+        let key = KeyPair::generate().unwrap();
+        let middle = Ca::signed_by(ca(5), key, &root).unwrap();
+        let direct = [leaf(&root, 10)];
+        let longer = [leaf(&middle, 10), middle.der().clone()];
+        let verifier = verifier(&root);
+        for (chain, days) in [(&direct[..], 10), (&longer[..], 5)] {
+            assert!(believes(&verifier, chain, 1, 0));
+            // Known from here on.
+            assert!(believes(&verifier, chain, 0, 0));
+            assert!(believes(&verifier, chain, days, 0));
+            assert!(!believes(&verifier, chain, days, 1));
+            assert!(!believes(&verifier, chain, 0, -1));
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_the_chain_to_the_last_byte() {
+        let root = Ca::self_signed(ca(100), KeyPair::generate().unwrap()).unwrap();
+        let good = leaf(&root, 10);
+        let verifier = verifier(&root);
+        assert!(believes(&verifier, std::slice::from_ref(&good), 1, 0));
+        let mut bytes = good.to_vec();
+        *bytes.last_mut().unwrap() ^= 1;
+        assert!(!believes(&verifier, &[bytes.into()], 1, 0));
+        let other = Ca::self_signed(ca(100), KeyPair::generate().unwrap()).unwrap();
+        assert!(!believes(&verifier, &[leaf(&other, 10)], 1, 0));
+    }
+
+    #[test]
+    fn what_is_known_is_bounded() {
+        let judged = VerifiedChains::default();
+        for n in 0..=MOST {
+            let mut chain = [0; 32];
+            chain[..8].copy_from_slice(&n.to_be_bytes());
+            judged.remember(chain, std::iter::empty());
+        }
+        let known = judged.good.lock().unwrap().len();
+        assert!(known <= MOST, "{known}");
+    }
+}

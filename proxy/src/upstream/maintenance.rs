@@ -1,0 +1,100 @@
+//! What clusters need done from time to time, on the control thread: names resolved again,
+//! outliers found, ejections ended. One task looks at each cluster when its time has come.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+
+use super::dns::Resolver;
+use crate::config::Name;
+use crate::config::cluster::{Cluster, Discovery};
+use crate::snapshot::{Snapshot, Store};
+
+/// The least time between two rounds: intervals are kept to this.
+const ROUND: Duration = Duration::from_millis(250);
+
+/// When a cluster is next looked at.
+struct Due {
+    cluster: Arc<Cluster>,
+    resolve: Option<Instant>,
+    /// The last lookup; the next waits for it.
+    resolving: Option<JoinHandle<()>>,
+    sweep: Option<Instant>,
+}
+
+/// Runs until the store's publisher is gone. Spawn it on the control thread.
+pub async fn run(store: Arc<Store>) {
+    let resolver = Resolver::default();
+    let mut changes = store.subscribe();
+    let mut due: HashMap<Name, Due> = HashMap::new();
+    loop {
+        take_over(&mut due, &store.load(), Instant::now());
+        let next = due
+            .values()
+            .flat_map(|d| [d.resolve, d.sweep])
+            .flatten()
+            .min();
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() { return },
+            () = sleep_until(next) => {}
+        }
+        let now = Instant::now();
+        for entry in due.values_mut() {
+            entry.work(&resolver, now);
+        }
+    }
+}
+
+async fn sleep_until(next: Option<Instant>) {
+    match next {
+        Some(next) => {
+            let soonest = Instant::now() + ROUND;
+            tokio::time::sleep_until(next.max(soonest).into()).await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Follows the snapshot: clusters that are new or changed are looked at soon.
+fn take_over(due: &mut HashMap<Name, Due>, snapshot: &Snapshot, now: Instant) {
+    due.retain(|name, entry| {
+        let current = snapshot.clusters.get(name);
+        current.is_some_and(|current| Arc::ptr_eq(current, &entry.cluster))
+    });
+    for (name, cluster) in &snapshot.clusters {
+        let resolve = matches!(cluster.discovery, Discovery::Dns { .. });
+        let sweep = cluster.outlier.as_ref().map(|config| now + config.interval);
+        if (resolve || sweep.is_some()) && !due.contains_key(name) {
+            let entry = Due {
+                cluster: cluster.clone(),
+                resolve: resolve.then_some(now),
+                resolving: None,
+                sweep,
+            };
+            due.insert(name.clone(), entry);
+        }
+    }
+}
+
+impl Due {
+    fn work(&mut self, resolver: &Resolver, now: Instant) {
+        if let (Some(at), Discovery::Dns { refresh, .. }) = (self.resolve, &self.cluster.discovery)
+            && at <= now
+        {
+            self.resolve = Some(now + *refresh);
+            if self.resolving.as_ref().is_none_or(JoinHandle::is_finished) {
+                let (resolver, cluster) = (resolver.clone(), self.cluster.clone());
+                let lookup = async move { resolver.refresh(&cluster).await };
+                self.resolving = Some(tokio::spawn(lookup));
+            }
+        }
+        if let (Some(at), Some(config)) = (self.sweep, &self.cluster.outlier)
+            && at <= now
+        {
+            self.sweep = Some(now + config.interval);
+            self.cluster.sweep_outliers(now, &mut fastrand::Rng::new());
+        }
+    }
+}
