@@ -1,9 +1,11 @@
 //! The Anyam sidecar proxy.
 //!
-//! Module map, in the order a connection meets them:
-//! `listener` (accept, detect, conn) → `tls` → `policy` → `tcp` or `http` → `upstream`;
-//! beside them `config` (the snapshot and its compiler), `xds` (where configuration comes from),
-//! `telemetry`, `admin`, `drain`; `bootstrap` and `app` put it all together.
+//! Rooms, in the order a connection meets them:
+//! [`listener`] (accept, detect, filter chain) → [`tls`] → [`policy`] → [`tcp`], [`hbone`] or
+//! [`http`] → [`upstream`]. Beside them [`config`] (plain settings and their compiler),
+//! [`snapshot`] (what is in force), [`xds`] (where configuration comes from), [`telemetry`] over
+//! [`metrics`], [`inspect`], [`admin`], [`drain`]. [`dispatcher`] is what a worker thread lends to
+//! all of them, [`worker`] composes it; [`bootstrap`] and [`app`] put everything together.
 
 pub mod admin;
 pub mod app;

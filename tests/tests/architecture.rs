@@ -16,12 +16,12 @@ const UNSAFE_FILES: [&str; 10] = [
     "benches/tests/counters/allocations.rs",
     "cli/src/demo/capture.rs",
     "cli/src/demo/netns.rs",
-    "proxy/src/http/rooms.rs",
+    "proxy/src/dispatcher/future_slab.rs",
     "proxy/src/listener/socket.rs",
     "proxy/src/memory.rs",
     "proxy/src/socket.rs",
-    "proxy/src/tcp/pipe.rs",
-    "proxy/src/timer/alarm.rs",
+    "proxy/src/dispatcher/pipe.rs",
+    "proxy/src/dispatcher/timer/alarm.rs",
     "tests/src/netns.rs",
 ];
 
@@ -167,7 +167,12 @@ fn uses(folders: &[&str], needles: &[&str]) -> Vec<String> {
     found
 }
 
-const DATA_PATH: [&str; 3] = ["proxy/src/tcp", "proxy/src/http/", "proxy/src/listener"];
+const DATA_PATH: [&str; 4] = [
+    "proxy/src/tcp",
+    "proxy/src/hbone",
+    "proxy/src/http/",
+    "proxy/src/listener",
+];
 
 #[test]
 fn the_data_path_sees_neither_xds_nor_protobufs() {
@@ -184,7 +189,7 @@ fn the_data_path_sees_neither_xds_nor_protobufs() {
 #[test]
 fn only_compile_and_xds_see_protobufs_of_resources() {
     let folders = [
-        "proxy/src/buffer",
+        "proxy/src/dispatcher",
         "proxy/src/policy",
         "proxy/src/stream",
         "proxy/src/tls",
@@ -213,10 +218,10 @@ fn workers_take_time_from_their_own_wheel() {
         "proxy/src/stream",
         "proxy/src/tcp",
         "proxy/src/telemetry",
-        "proxy/src/timer",
+        "proxy/src/dispatcher",
+        "proxy/src/hbone",
         "proxy/src/tls",
         "proxy/src/upstream/connect",
-        "proxy/src/upstream/pool",
         "proxy/src/worker",
     ];
     report(

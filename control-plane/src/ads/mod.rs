@@ -1,7 +1,7 @@
 //! Aggregated discovery.
 //!
 //! - [`resources`]: the trait that translation implements.
-//! - [`session`]: one stream as a sans-IO state machine, with [`kind`] for what it knows of one
+//! - [`session`]: one stream as a sans-IO state machine, with [`subscription`] for what it knows of one
 //!   type, and `delta` and `sotw` for what the two protocols do differently.
 //! - [`debounce`]: how long changes are gathered.
 //! - [`listen`]: accept and TLS; [`node`]: what a node claims, judged by its certificate.

@@ -27,7 +27,7 @@ pub struct Listener {
     pub def: Arc<ListenerDef>,
     /// What the chains' [`ClusterRef`]s index.
     pub clusters: ClusterLinks,
-    /// What the chains' [`super::snapshot::RouteRef`]s index, inline ones among them.
+    /// What the chains' [`crate::snapshot::RouteRef`]s index, inline ones among them.
     pub routes: RouteLinks,
 }
 

@@ -1,6 +1,6 @@
-//! What the data path reads: one immutable [`Snapshot`], made of plain Rust types.
+//! What the data path reads: plain Rust types, immutable once published in a
+//! [`Snapshot`](crate::snapshot::Snapshot).
 //!
-//! - `snapshot`: the snapshot, the store that publishes it, links between resources
 //! - `listener`, `http`, `route`, `cluster`, `endpoint`, `secret`, `policy`: one file per resource,
 //!   named as in the control plane's `translate/` and in `compile/`
 //! - `matcher`: string, header and query matchers shared by routes and policies

@@ -1,10 +1,12 @@
-//! Connections inside an HTTP/2 connection: what follows a CONNECT that was agreed to.
+//! HBONE: connections inside an HTTP/2 connection; what follows a CONNECT with a 2xx response.
 //!
 //! - [`TunnelStream`]: one of them, as the bytes it carries
-//! - `client`: asks for one; `server`: is asked
+//! - `client`: sends CONNECT; `server`: receives it
+//! - `accept`: tunnels of a downstream connection, each through its own filter chain
+//! - `pool`: upstream connections that carry tunnels
 //!
 //! The end of a direction is END_STREAM, a reset is RST_STREAM with CONNECT_ERROR (RFC 9113 8.5),
-//! and back-pressure is flow control: what the reader has not taken is not asked for again.
+//! and back-pressure is flow control: window updates follow what the reader has taken.
 
 pub(crate) mod accept;
 mod client;

@@ -1,15 +1,13 @@
-//! HTTP: codec, routing, forwarding.
+//! HTTP: codecs, routing, forwarding.
 //!
 //! In the order a request meets them:
-//! - `serve` (which codec), `serve1`, `serve2` (a connection's loop), `conn` (what its requests
-//!   share)
-//! - `handle`: a request's life, step by step: `path`, `authority` (one value each), `headers`
-//!   (sanitise, edit) with `client_cert`, `plan` with `matching` (route), `authorise`, `redirect`, `rewrite`,
-//!   `attempt` with `patience`, `retry`, `deadline`, `timeout` and `upgrade`, `relay` with `pump` and
-//!   `splice` (bodies), `tunnel` (bytes that left the codec), `mirror`
-//! - `down` and `up`: the two ends of an exchange, HTTP/1 or HTTP/2; `io`: socket and buffers
-//! - `local` (responses made here) for an `error`; `observe`: what is known of a request
-//! - `rooms`: memory for a request's future; `head`, `spelling`, `date`: the head type and its spellings; `h1`, `h2`: the protocols
+//! - [`connection`]: which codec; what the requests of a connection share
+//! - [`h1`], [`h2`]: the codecs, each with its server connection (`serve`)
+//! - [`message`]: the head type, canonical authority and path
+//! - [`request`]: a request's life (`handle`): sanitise, route, filters, redirect, local reply, log
+//! - [`filter`]: HTTP filters
+//! - [`forward`]: attempts, retries, bodies, upgrades, mirrors
+//! - [`pool`]: connections to upstreams
 
 pub mod connection;
 pub mod filter;

@@ -2,9 +2,8 @@
 //!
 //! - `bound`: which addresses are listened on, following the snapshot
 //! - `socket`: listening sockets; where a redirected connection wanted to go
-//! - `accept`: the accept loop, running out of descriptors; `gate`: how many may be open
+//! - `accept`: the accept loop, running out of descriptors; `connection_limit`: how many may be open
 //! - `conn`: one connection, from accept to the path that serves it; `entry`: by whose rules
-//! - `tunnel`: the connections inside one
 //! - `refused`: why one was closed before
 //! - `first`: its first bytes, and servers that speak before their clients
 //! - `detect`: what those bytes are (sans-IO)

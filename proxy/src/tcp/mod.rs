@@ -4,7 +4,7 @@
 //! - `proxy`: the tcp_proxy filter, and what is recorded; `dial`: where to, and the way there
 //! - `verdict`: how it ended, in the words of access logs
 //! - `direction`: one direction; reads and writes, or splices, as the traffic asks for
-//! - `splice`: bulk through `pipe`s, which are the kernel's and pooled
+//! - `splice`: bulk through pooled kernel pipes
 
 pub mod dial;
 mod direction;

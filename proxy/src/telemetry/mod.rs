@@ -1,12 +1,7 @@
-//! Metrics and access logs. Handles are resolved when a snapshot compiles or a connection opens,
-//! never per request.
+//! Access logs, taps, and the edges that a connection's requests are counted on.
 //!
-//! - `registry`: the metric registry, Istio's standard families, text exposition
-//! - `edge`: who calls whom, label sets resolved once and bounded; `counts`: for onlookers
 //! - `calls`: the edges of one connection, its caller looked up by address
-//! - `resource`: counters per listener and per cluster; `splices`: of kernel pipes
-//! - `tap`: live requests for onlookers
-//! - `flags`: Envoy's response flags
+//! - `tap`: live requests for subscribers
 //! - `access_log`: sinks; `record`: what a line can say; `format`, `escape`: how it is written
 
 pub mod access_log;

@@ -4,8 +4,8 @@
 //! - `endpoints`: made for a cluster out of addresses, state carried over
 //! - `lb`: priorities, panic, round robin, least request, random
 //! - `host`: what is known of one endpoint; `limits`: circuit breakers; `outlier`: ejection
-//! - `connect`: dialling; `pool`: connections kept per worker
-//! - `chores`: what is done from time to time on the control thread; `dns`: names resolved
+//! - `connect`: dialling
+//! - `maintenance`: periodic work on the control thread; `dns`: names resolved
 
 pub mod cluster;
 pub mod connect;

@@ -1,4 +1,9 @@
 //! An immutable state of the mesh, indexed for translation.
+//!
+//! - [`builder`]: the next state from the last, and the [`change`]s between
+//! - [`attach`]: which route governs which service; [`join`]: which workloads a service selects
+//! - [`leaving`]: identities that outlive a change for a moment; [`vip`]: allotted addresses
+//! - [`status`]: conditions of objects
 
 pub mod attach;
 pub mod builder;
@@ -7,6 +12,7 @@ pub mod join;
 pub mod leaving;
 pub mod status;
 pub mod vip;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -2,10 +2,8 @@
 //!
 //! - `support`: paths, errors, and the macros by which every field is supported, ignored with a
 //!   reason, or refused; `values`, `matcher`, `headers`, `access_log`: what resources share
-//! - `listener` (with `inspect`, `chain`, `chain_match`, `tcp`, `http`, `http_fields`, `http_filters`,
-//!   `protocol`), `route` (with `action`, `rewrite`, `retry`, `overrides`), `cluster` (with `discovery`,
-//!   `balancing`, `transport`, `resilience`, `cluster_http`), `endpoint`, `secret`, `tls`, `policy`:
-//!   one file per resource or part of one
+//! - `listener/`, `route/`, `cluster/`, `endpoint`, `secret`, `tls`, `policy`: a file or folder per
+//!   resource
 //! - `resource`: bytes → [`Compiled`], with the names it refers to
 //! - `refs`: indices in the place of names; `link`: the next snapshot out of the last and what changed
 //!

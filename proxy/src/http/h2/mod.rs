@@ -1,12 +1,12 @@
 //! HTTP/2, on the `h2` crate.
 //!
-//! - `server`: a downstream stream; `client`: an upstream connection and its streams
+//! - `serve`: a downstream connection; `server`: one of its streams
+//! - `client`: an upstream connection and its streams
 //! - `stream`: what both ends of a stream have in common: bounded sending, body reading
-//! - `tunnel`: connections inside an HTTP/2 connection, both ends
-//! - `budget`: what a client may do that costs us and not it
+//! - `reset_limiter`: resets a client may cause before GOAWAY
 //! - `convert`: our head type and `http`'s, both ways; nowhere else do `http` types show
-//! - `chunk`: what h2 sends; `cross`: one [`Stream`](crate::stream::Stream) as h2 wants it, with
-//!   what was read already
+//! - `chunk`: what h2 sends; `prefixed`: one [`Stream`](crate::stream::Stream) as h2 wants it, with
+//!   bytes that were read before
 
 pub(crate) mod chunk;
 pub(crate) mod client;

@@ -31,7 +31,7 @@ pub enum Lost<'a> {
     Earlier,
 }
 
-/// The virtual host for a canonical authority (see [`super::authority`]).
+/// The virtual host for a canonical authority (see [`crate::http::message::authority`]).
 pub fn host<'t>(table: &'t RouteTable, authority: &str) -> Option<(u32, &'t VirtualHost)> {
     let name = if table.ignore_port {
         without_port(authority)

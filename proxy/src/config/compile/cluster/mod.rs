@@ -1,5 +1,7 @@
-//! Clusters. Load balancing and HTTP options: `cluster_http`, `balancing`; limits and outlier
-//! detection: `resilience`; where endpoints come from: `discovery`.
+//! Clusters.
+//!
+//! - `discovery`: where endpoints come from; `balancing`: load balancing; `http`: HTTP options
+//! - `resilience`: limits and outlier detection; `transport`: transport sockets
 
 pub(super) mod balancing;
 pub(super) mod discovery;

@@ -1,4 +1,7 @@
-//! Listeners, filter chains, the TCP proxy.
+//! Listeners.
+//!
+//! - `chain`, `chain_match`: filter chains and their match; `inspect`: listener filters
+//! - `tcp`: tcp_proxy; `http`, `http_fields`, `http_filters`, `protocol`: the HTTP connection manager
 
 pub(super) mod chain;
 pub(super) mod chain_match;

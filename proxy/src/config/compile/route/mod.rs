@@ -1,4 +1,7 @@
-//! Route configurations and virtual hosts. Routes themselves: `action`.
+//! Route configurations and virtual hosts.
+//!
+//! - `action`: a route's match and action; `rewrite`, `retry`: parts of it
+//! - `overrides`: filter configuration per route
 
 pub(super) mod action;
 pub(super) mod overrides;
