@@ -13,11 +13,11 @@ use tokio::task::JoinHandle;
 
 use crate::args::{CertificateArgs, ServeArgs, TokenArgs, WorkloadArgs};
 use crate::ca::authority::Lifetimes;
-use crate::ca::identity::Identity;
 use crate::ca::service::unix_now;
 use crate::ca::token::Tokens;
 use crate::ca::{Authority, CaError, private};
 use crate::declared;
+use crate::identity::Identity;
 use crate::model::mesh::vip::VipError;
 use crate::model::{self, Key};
 use crate::server::{self, Options, Running, StartError};

@@ -28,7 +28,6 @@ use crate::ads::registry::Registry;
 use crate::ads::service::{Ads, Shared as SharedAds};
 use crate::ads::session::SessionLimits;
 use crate::api::auth::Auth;
-use crate::api::metrics::Metrics;
 use crate::api::{Api, Declared};
 use crate::ca::authority::Lifetimes;
 use crate::ca::service::{CertificateService, Shared as SharedCa, unix_now};
@@ -38,6 +37,7 @@ use crate::ca::used::Used;
 use crate::ca::{Authority, CaError, private};
 use crate::inspect::Agents;
 use crate::inspect::service::InspectService;
+use crate::metrics::Metrics;
 
 /// A request may carry the versions of everything a large proxy has.
 const MAX_REQUEST: usize = 16 << 20;

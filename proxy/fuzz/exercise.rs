@@ -1,5 +1,4 @@
-//! What must hold for any bytes a peer may send; shared by the fuzz targets and by the test that
-//! replays their corpus.
+//! What must hold for any bytes a peer may send; shared by fuzz targets and their corpus test.
 //!
 //! - However the bytes are split, the same messages and the same fault come out.
 //! - No body is longer than its head said.
@@ -7,10 +6,11 @@
 //!   nothing can be smuggled past us.
 
 use anyam_proxy::http::h1::{
-    BodyLength, ClientConn, Event, Fault, Framing, HeadLimits, Out, RequestOptions, ResponseInfo,
+    BodyLength, ClientConn, Event, Framing, HeadLimits, Out, RequestOptions, ResponseInfo,
     ServerConn, Spelling, Tunnel,
 };
-use anyam_proxy::http::message::head::{Head, HeaderId};
+use anyam_proxy::message::fault::Fault;
+use anyam_proxy::message::head::{Head, HeaderId};
 use bytes::{Buf, Bytes, BytesMut};
 
 /// One thing that was read.

@@ -9,6 +9,7 @@
 mod build;
 mod end;
 mod logging;
+pub mod maintenance;
 mod statics;
 mod workers;
 
@@ -100,7 +101,7 @@ async fn serve_until_told(
     let drain = Arc::new(Drain::default());
     let mut tasks = JoinSet::new();
     let core = Core::new(&bootstrap)?;
-    tasks.spawn(crate::upstream::maintenance::run(core.store.clone()));
+    tasks.spawn(crate::app::maintenance::run(core.store.clone()));
     let identity = start_identity(&bootstrap, &core, &mut tasks)?;
     let (demand, wants) = demand(&bootstrap);
     let store = core.store.clone();

@@ -1,11 +1,21 @@
-//! The way out: phases of a drain and the health that is told to the outside.
+//! Process drain: Serving → Draining → Closing, and the readiness reported meanwhile.
 //!
 //! `app` drives it on SIGTERM, the admin server on request; every worker watches the phase.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::{Notify, watch};
 
-use crate::worker::Phase;
+/// How far the process has come on its way out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    #[default]
+    Serving,
+    /// New work is still accepted, but every connection is asked to end: `Connection: close`,
+    /// GOAWAY, idle ones closed.
+    Draining,
+    /// The deadline passed: what is left is cut.
+    Closing,
+}
 
 /// Shared by admin, signals and workers.
 pub struct Drain {

@@ -11,29 +11,17 @@ use tokio::sync::watch;
 
 use crate::config::demand::OnDemandClient;
 use crate::dispatcher::buffer;
+use crate::dispatcher::date::DateCache;
 use crate::dispatcher::future_slab::FutureSlab;
 use crate::dispatcher::pipe::Pipes;
 use crate::dispatcher::timer::{Alarm, Timers};
-use crate::http::message::date::DateCache;
-use crate::http::message::head::Heads;
-use crate::http::pool::Pools;
-use crate::listener::ServerFirstCache;
+use crate::drain::Phase;
 use crate::memory::ConnectionCount;
+use crate::message::head::Heads;
 use crate::snapshot::Store;
-use crate::telemetry::{Telemetry, WorkerLogs};
+use crate::telemetry::{Callers, Telemetry, WorkerLogs};
 use crate::tls::{Handshaker, STEPS_PER_PASS};
-
-/// How far the process has come on its way out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Phase {
-    #[default]
-    Serving,
-    /// New work is still accepted, but every connection is asked to end: `Connection: close`,
-    /// GOAWAY, idle ones closed.
-    Draining,
-    /// The deadline passed: what is left is cut.
-    Closing,
-}
+use crate::upstream::connect::Dialler;
 
 /// See the module.
 pub struct Worker {
@@ -46,15 +34,14 @@ pub struct Worker {
     pub timers: Timers,
     /// TLS handshakes, both ways.
     pub tls: Handshaker,
-    /// Destinations whose servers speak first.
-    pub speaks_first: ServerFirstCache,
+    pub dialler: Dialler,
+    /// Names the callers of inbound connections.
+    pub callers: Rc<Callers>,
     /// For bulk between plain sockets.
     pub pipes: Pipes,
     pub telemetry: Arc<Telemetry>,
     pub logs: WorkerLogs,
     pub date: DateCache,
-    /// Connections to upstreams.
-    pub pools: Pools,
     /// `None`: everything there is, is configured; nothing is asked for.
     pub demand: Option<OnDemandClient>,
     pub drain: watch::Receiver<Phase>,
@@ -71,20 +58,30 @@ impl Worker {
         drain: watch::Receiver<Phase>,
     ) -> Rc<Self> {
         let buffers = buffer::Pool::default();
+        let timers = Timers::new();
+        let tls = Handshaker::new(buffers.clone(), STEPS_PER_PASS);
         Rc::new(Self {
             index,
+            dialler: Dialler {
+                timers: timers.clone(),
+                tls: tls.clone(),
+            },
+            tls,
+            callers: Rc::new(Callers {
+                telemetry: telemetry.clone(),
+                store: store.clone(),
+                demand: demand.clone(),
+                timers: timers.clone(),
+            }),
             store,
-            tls: Handshaker::new(buffers.clone(), STEPS_PER_PASS),
             buffers,
             heads: Heads::default(),
             rooms: FutureSlab::default(),
             logs: WorkerLogs::default(),
             date: DateCache::default(),
-            timers: Timers::new(),
-            speaks_first: ServerFirstCache::default(),
+            timers,
             pipes: Pipes::new(telemetry.splices.clone()),
             telemetry,
-            pools: Pools::default(),
             demand,
             drain,
             open: ConnectionCount::default(),
@@ -92,14 +89,10 @@ impl Worker {
         })
     }
 
-    /// The chores of a worker: timers, idle upstream connections, telling idle connections of a
-    /// drain. Runs beside the connections, as long as they do.
-    pub async fn run(self: &Rc<Self>, alarm: Alarm) {
-        tokio::join!(
-            self.timers.drive(alarm),
-            self.pools.sweep(self),
-            self.announce()
-        );
+    /// Drives timers and wakes idle connections at each phase of a drain. Runs beside the
+    /// connections, as long as they do.
+    pub async fn run(&self, alarm: Alarm) {
+        tokio::join!(self.timers.drive(alarm), self.announce());
     }
 
     /// Serves a connection in a task of its own, and keeps `held` for as long as that lasts.

@@ -167,9 +167,10 @@ fn uses(folders: &[&str], needles: &[&str]) -> Vec<String> {
     found
 }
 
-const DATA_PATH: [&str; 4] = [
+const DATA_PATH: [&str; 5] = [
     "proxy/src/tcp",
     "proxy/src/hbone",
+    "proxy/src/relay",
     "proxy/src/http/",
     "proxy/src/listener",
 ];
@@ -215,6 +216,7 @@ fn workers_take_time_from_their_own_wheel() {
         "proxy/src/app/workers",
         "proxy/src/http/",
         "proxy/src/listener",
+        "proxy/src/relay",
         "proxy/src/stream",
         "proxy/src/tcp",
         "proxy/src/telemetry",

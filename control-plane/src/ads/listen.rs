@@ -16,7 +16,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use crate::ca::identity::{Peer, VerifiedPeer};
+use crate::identity::{Peer, VerifiedPeer};
 
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// After an error such as "too many open files": trying at once would spin.

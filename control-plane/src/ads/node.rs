@@ -10,7 +10,7 @@ use xds_proto::google::protobuf::value::Kind;
 use super::resources::{Ports, Scope, TlsFiles, View};
 use super::subscription::bounded;
 use crate::ca::authority::subject_name;
-use crate::ca::identity::Peer;
+use crate::identity::Peer;
 
 /// Longer ids are nobody's.
 const MAX_ID: usize = 1024;

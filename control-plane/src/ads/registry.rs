@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::node::AuthorisedNode;
 use super::session::KindStatus;
 use super::subscription::ProtocolVariant;
-use crate::ca::identity::VerifiedPeer;
+use crate::identity::VerifiedPeer;
 
 /// One open ADS stream.
 #[derive(Clone, Debug)]

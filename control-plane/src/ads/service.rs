@@ -23,8 +23,8 @@ use super::resources::Resources;
 use super::session::{Session, SessionLimits};
 use super::subscription::{bounded, label};
 use super::wire::{Delta, Sotw, Wire};
-use crate::api::metrics::Metrics;
-use crate::ca::identity::Peer;
+use crate::identity::Peer;
+use crate::metrics::Metrics;
 
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// A proxy's start takes some dozens of requests; on-demand look-ups come one by one.

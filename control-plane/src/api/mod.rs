@@ -13,7 +13,6 @@ mod clock;
 mod dashboard;
 pub mod declared;
 mod explain;
-pub mod metrics;
 mod proxies;
 mod query;
 mod reply;

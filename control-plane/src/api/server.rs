@@ -17,7 +17,6 @@ use tokio::sync::{Semaphore, watch};
 
 use super::auth::{Auth, Refusal};
 use super::declared::Declared;
-use super::metrics::Metrics;
 use super::reply::{self, Problem, Reply};
 use super::types::{Check, ExplainRequest, Proxies};
 use super::{check, dashboard, explain, proxies, query, routes, tap};
@@ -25,6 +24,7 @@ use crate::ads::registry::Registry;
 use crate::ads::{Resources, Scope};
 use crate::ca::Authority;
 use crate::inspect::Agents;
+use crate::metrics::Metrics;
 
 const MAX_BODY: usize = 64 << 10;
 const MAX_CONNECTIONS: usize = 256;

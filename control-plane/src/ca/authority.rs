@@ -14,8 +14,8 @@ use rustls_pki_types::pem::PemObject;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::identity::{Identity, is_trust_domain};
 use super::{CaError, csr, private};
+use crate::identity::{Identity, is_trust_domain};
 
 /// Clocks in a mesh differ a little; a certificate must be good on the machine that is behind.
 const BACKDATE: Duration = Duration::from_secs(60);

@@ -13,7 +13,7 @@ use x509_parser::prelude::FromDer;
 use x509_parser::public_key::PublicKey;
 use x509_parser::x509::SubjectPublicKeyInfo;
 
-use super::identity::Identity;
+use crate::identity::Identity;
 
 /// Beyond any request that carries one key and one name.
 const MAX_CSR: usize = 16 << 10;

@@ -9,7 +9,6 @@
 
 pub mod authority;
 pub mod csr;
-pub mod identity;
 pub mod private;
 pub mod service;
 pub mod serving;
@@ -19,8 +18,8 @@ pub mod used;
 #[cfg(test)]
 mod tests;
 
+pub use crate::identity::{Identity, Peer, VerifiedPeer};
 pub use authority::Authority;
-pub use identity::{Identity, Peer, VerifiedPeer};
 
 use std::path::PathBuf;
 

@@ -10,12 +10,12 @@ use xds_proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateRespon
 
 use super::authority::{SignError, is_shortened};
 use super::csr::CsrError;
-use super::identity::{Identity, Peer};
 use super::token::{Claims, Tokens};
 use super::used::{UseError, Used};
 use super::{Authority, CaError};
 use crate::ads::Resources;
-use crate::api::metrics::Metrics;
+use crate::identity::{Identity, Peer};
+use crate::metrics::Metrics;
 
 pub struct CertificateService {
     authority: Arc<Authority>,

@@ -14,10 +14,10 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::authority::{Authority, Lifetimes, SignError, is_shortened, subject_name};
 use super::csr::{CsrError, judge};
-use super::identity::{Identity, VerifiedPeer};
 use super::token::{TokenError, Tokens};
 use super::used::{UseError, Used};
 use super::{CaError, private};
+use crate::identity::{Identity, VerifiedPeer};
 
 const WEB: &str = "spiffe://mesh.local/ns/shop/sa/web";
 

@@ -13,8 +13,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::authority::hex;
-use super::identity::Identity;
 use super::{CaError, private};
+use crate::identity::Identity;
 
 const PREFIX: &str = "anyam-join.v1";
 /// Beyond any token we make.

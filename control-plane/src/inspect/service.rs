@@ -15,7 +15,7 @@ use xds_proto::envoy::config::core::v3::Node;
 
 use super::agents::{Agents, Commands};
 use crate::ads::{Resources, node};
-use crate::ca::identity::Peer;
+use crate::identity::Peer;
 
 const HELLO: Duration = Duration::from_secs(10);
 const COMMANDS: usize = 64;

@@ -13,12 +13,13 @@ use super::AppError;
 use crate::config::demand::OnDemandClient;
 use crate::dispatcher::timer::Alarm;
 use crate::drain::Drain;
-use crate::listener::Bound;
+use crate::drain::Phase;
+use crate::listener::{Bound, ListenerContext};
 use crate::memory::{self, ConnectionCount, TrimPolicy};
 use crate::snapshot::Follower;
 use crate::snapshot::Store;
 use crate::telemetry::calls::Telemetry;
-use crate::worker::{Phase, Worker};
+use crate::worker::Worker;
 
 /// The longest an access log line waits in a worker's buffer.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -130,7 +131,8 @@ async fn work(
     mut phase: watch::Receiver<Phase>,
     report: oneshot::Sender<Started>,
 ) {
-    let bound = Bound::new(worker.clone(), follower);
+    let context = ListenerContext::new(worker.clone());
+    let bound = Bound::new(context.clone(), follower);
     let failed = bound.reconcile().iter().map(ToString::to_string).collect();
     let open = worker.open.clone();
     // The receiver is gone when another worker failed.
@@ -155,7 +157,7 @@ async fn work(
     };
     tokio::select! {
         () = closing => {}
-        ((), (), ()) = async { tokio::join!(worker.run(alarm), bound.run(), flushing) } => {}
+        ((), (), ()) = async { tokio::join!(context.run(alarm), bound.run(), flushing) } => {}
     }
     // What was told to close gets one turn to do so, and to write its last line.
     tokio::task::yield_now().await;

@@ -111,17 +111,17 @@ pub enum Operator {
     Authority,
     Scheme,
     RequestHeader {
-        name: super::matcher::HeaderName,
-        alternative: Option<super::matcher::HeaderName>,
+        name: crate::matcher::HeaderName,
+        alternative: Option<crate::matcher::HeaderName>,
         max: Option<usize>,
     },
     ResponseHeader {
-        name: super::matcher::HeaderName,
-        alternative: Option<super::matcher::HeaderName>,
+        name: crate::matcher::HeaderName,
+        alternative: Option<crate::matcher::HeaderName>,
         max: Option<usize>,
     },
     ResponseTrailer {
-        name: super::matcher::HeaderName,
+        name: crate::matcher::HeaderName,
         max: Option<usize>,
     },
     FilterChainName,

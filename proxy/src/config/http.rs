@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Name;
 use super::access_log::AccessLog;
 use super::policy::Rbac;
-use crate::http::message::path::PathOptions;
+use crate::message::path::PathOptions;
 use crate::snapshot::RouteRef;
 
 /// envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.

@@ -18,7 +18,6 @@ pub mod demand;
 pub mod endpoint;
 pub mod http;
 pub mod listener;
-pub mod matcher;
 pub mod policy;
 pub mod route;
 pub mod secret;

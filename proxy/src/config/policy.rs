@@ -2,7 +2,7 @@
 
 use super::Name;
 use super::listener::Cidr;
-use super::matcher::{HeaderMatch, StringMatch};
+use crate::matcher::{HeaderMatch, StringMatch};
 
 /// One RBAC filter: rules that are enforced and rules that are only counted and logged.
 pub struct Rbac {

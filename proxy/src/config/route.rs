@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Name;
-use super::matcher::{HeaderMatch, HeaderName, QueryMatch};
 use super::policy::Rbac;
+use crate::matcher::{HeaderMatch, HeaderName, QueryMatch};
 use crate::snapshot::{ClusterLinks, ClusterRef};
 
 /// envoy.config.route.v3.RouteConfiguration, compiled and linked.

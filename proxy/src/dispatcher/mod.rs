@@ -6,6 +6,7 @@
 //! - [`future_slab`]: memory for the futures of requests
 
 pub mod buffer;
+pub mod date;
 pub mod future_slab;
 pub mod pipe;
 pub mod timer;

@@ -5,10 +5,10 @@ use http::header::{HeaderName, HeaderValue};
 use http::uri::{Authority, Uri};
 use http::{Method, Request};
 
-use super::{StreamGuard, TunnelInfo, TunnelStream};
 use crate::dispatcher::buffer::Pool;
 use crate::http::h2::client::{Connected, blame_server};
 use crate::http::request::error::Failure;
+use crate::stream::tunnel::{StreamGuard, TunnelInfo, TunnelStream};
 
 /// Where a tunnel should lead.
 pub struct Connect {

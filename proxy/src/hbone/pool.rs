@@ -9,12 +9,14 @@ use std::sync::Arc;
 use crate::config::cluster::{Cluster, Transport};
 use crate::config::endpoint::Endpoint;
 use crate::config::http::Http2Options;
-use crate::hbone::{Connect, FRAME, TunnelStream};
+use crate::hbone::Connect;
+use crate::http::pool::Pools;
 use crate::http::pool::host::{Dialling, HostPool, LOOK_AGAIN, is_h2};
 use crate::http::pool::shared::Shared;
 use crate::http::request::error::Failure;
+use crate::stream::tunnel::{FRAME, TunnelStream};
 use crate::tls::Dial;
-use crate::upstream::connect::{ConnectError, connect_at};
+use crate::upstream::connect::ConnectError;
 use crate::worker::Worker;
 
 /// Bytes of one tunnel that may be on their way to us.
@@ -24,9 +26,28 @@ const ROOM: u32 = 256;
 /// Connections that may turn out to be going away before a tunnel is given up.
 const TRIES: usize = 3;
 
+/// A connection inside one to the endpoint, at `address`.
+///
+/// # Errors
+/// When connecting fails, or the peer does not take the tunnel.
+pub async fn open(
+    pools: &Pools,
+    worker: &Worker,
+    cluster: &Arc<Cluster>,
+    endpoint: &Arc<Endpoint>,
+    address: SocketAddr,
+    connect: &Connect,
+) -> Result<TunnelStream, ConnectError> {
+    let host = pools.carrying_tunnels(cluster, endpoint, address);
+    let limit = cluster.connect_timeout;
+    let opening = host.tunnel(worker, cluster, endpoint, address, connect);
+    let opened = worker.timers.timeout(limit, opening).await;
+    opened.unwrap_or(Err(ConnectError::Timeout(limit)))
+}
+
 impl HostPool {
     /// A tunnel in a connection that has room, or in a new one.
-    pub(crate) async fn tunnel(
+    async fn tunnel(
         self: &Rc<Self>,
         worker: &Worker,
         cluster: &Arc<Cluster>,
@@ -73,7 +94,10 @@ impl HostPool {
                 alpn: alpn.as_deref(),
                 ..Dial::default()
             };
-            let stream = connect_at(worker, cluster, endpoint, address, &dial).await?;
+            let stream = worker
+                .dialler
+                .connect_at(cluster, endpoint, address, &dial)
+                .await?;
             let agreed = stream.tls_info().and_then(|tls| tls.alpn.as_deref());
             if agreed.is_some_and(|alpn| !is_h2(alpn)) {
                 let why = "the peer's proxy speaks no HTTP/2 there";

@@ -8,13 +8,13 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 
-use super::{FRAME, StreamCount, StreamGuard, TunnelInfo, TunnelStream};
 use crate::config::listener::TunnelOptions;
 use crate::dispatcher::buffer::Pool;
-use crate::http::h2::chunk::Chunk;
 use crate::http::h2::prefixed::Prefixed;
 use crate::http::h2::reset_limiter::ResetLimiter;
 use crate::lifecycle::OpenStreams;
+use crate::stream::chunk::Chunk;
+use crate::stream::tunnel::{FRAME, StreamCount, StreamGuard, TunnelInfo, TunnelStream};
 
 /// Decoded bytes of a CONNECT's head.
 const MAX_HEAD: u32 = 16 * 1024;

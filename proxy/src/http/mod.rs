@@ -14,6 +14,5 @@ pub mod filter;
 pub mod forward;
 pub mod h1;
 pub mod h2;
-pub mod message;
 pub mod pool;
 pub mod request;

@@ -13,10 +13,10 @@ use crate::config::http::{HttpConnectionManager, HttpFilter};
 use crate::config::listener::{Direction, FilterChain, Listener, TcpTarget, TerminalFilter};
 use crate::config::policy::Rbac;
 use crate::config::route::{Action, ClusterSpecifier, RbacOverride, Route, RouteConfig};
-use crate::http::message::head::Head;
 use crate::http::request::plan;
 use crate::http::request::plan::Lost;
 use crate::listener::chain;
+use crate::message::head::Head;
 use crate::policy;
 use crate::snapshot::{Snapshot, Store};
 

@@ -4,8 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use xds_proto::anyam::inspect::v1 as pb;
 
-use crate::http::message::head::Head;
 use crate::listener::detect::DetectedProtocol;
+use crate::message::head::Head;
 use crate::policy;
 use crate::tls::{ConnectionInfo, PeerIdentity, SpiffeId};
 

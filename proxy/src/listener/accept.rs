@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
 
+use super::ListenerContext;
 use super::conn;
 use super::connection_limit;
 use crate::socket;
-use crate::worker::Worker;
 
 /// The first wait after the system ran out of something; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -18,7 +18,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Accepts on `listener` (bound to `address`) for as long as it is polled; each connection gets a
 /// task of its own, which outlives this loop.
-pub async fn run(worker: Rc<Worker>, listener: TcpListener, address: SocketAddr) {
+pub async fn run(worker: Rc<ListenerContext>, listener: TcpListener, address: SocketAddr) {
     let mut pause = FIRST_PAUSE;
     loop {
         match listener.accept().await {
@@ -41,7 +41,7 @@ pub async fn run(worker: Rc<Worker>, listener: TcpListener, address: SocketAddr)
     }
 }
 
-fn admit(worker: &Rc<Worker>, tcp: TcpStream, peer: SocketAddr, address: SocketAddr) {
+fn admit(worker: &Rc<ListenerContext>, tcp: TcpStream, peer: SocketAddr, address: SocketAddr) {
     let snapshot = worker.store.peek();
     let Some(listener) = snapshot.by_address.get(&address).cloned() else {
         return;

@@ -8,15 +8,16 @@ use std::rc::Rc;
 
 use tokio::task::{AbortHandle, spawn_local};
 
+use super::ListenerContext;
 use super::accept;
 use super::socket::{BindOptions, bind};
 use crate::config::Name;
+use crate::drain::Phase;
 use crate::snapshot::Follower;
-use crate::worker::{Phase, Worker};
 
 /// A worker's listening sockets. Connections that were accepted live on without them.
 pub struct Bound {
-    worker: Rc<Worker>,
+    context: Rc<ListenerContext>,
     follower: Follower,
     loops: RefCell<HashMap<SocketAddr, AbortHandle>>,
 }
@@ -32,9 +33,9 @@ pub struct BindError {
 
 impl Bound {
     /// `follower`: of the worker's store.
-    pub fn new(worker: Rc<Worker>, follower: Follower) -> Self {
+    pub fn new(context: Rc<ListenerContext>, follower: Follower) -> Self {
         Bound {
-            worker,
+            context,
             follower,
             loops: RefCell::default(),
         }
@@ -43,7 +44,7 @@ impl Bound {
     /// Follows the snapshot until the process closes. What cannot be bound is logged, and tried
     /// again with the next snapshot.
     pub async fn run(mut self) {
-        let mut drain = self.worker.drain.clone();
+        let mut drain = self.context.drain.clone();
         loop {
             for error in self.reconcile() {
                 tracing::error!(%error, "traffic to this listener will be refused");
@@ -64,7 +65,7 @@ impl Bound {
 
     /// Binds what is new, lets go of what is gone; returns what could not be bound.
     pub fn reconcile(&self) -> Vec<BindError> {
-        let snapshot = self.worker.store.peek();
+        let snapshot = self.context.store.peek();
         let mut loops = self.loops.borrow_mut();
         let listeners = || snapshot.listeners.values().filter(|l| l.def.bind_to_port);
         let wanted: HashSet<_> = listeners()
@@ -92,7 +93,7 @@ impl Bound {
             };
             match bind(address, &options) {
                 Ok(socket) => {
-                    let accepting = accept::run(self.worker.clone(), socket, address);
+                    let accepting = accept::run(self.context.clone(), socket, address);
                     loops.insert(address, spawn_local(accepting).abort_handle());
                 }
                 // A kernel without this family: nobody can come in over it.

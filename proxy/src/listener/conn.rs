@@ -10,6 +10,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
+use super::ListenerContext;
 use super::chain::{self, choose};
 use super::connection_limit::Passes;
 use super::detect::DetectedProtocol;
@@ -18,8 +19,9 @@ use super::first::{DetectError, First, ServerFirstCandidate, first};
 use super::refused::Refused;
 use super::socket::original_destination;
 use crate::config::listener::{FilterChain, Listener, TerminalFilter};
-use crate::hbone::accept;
+use crate::drain::Phase;
 use crate::http::connection::serve;
+use crate::listener::tunnel;
 use crate::metrics::{OpenConnection, ResponseFlags};
 use crate::policy::{self, Facts};
 use crate::socket;
@@ -28,7 +30,7 @@ use crate::tcp::dial::Dialled;
 use crate::tcp::proxy::{self, Addresses, PolicySubject};
 use crate::telemetry::{Call, Calls, Record};
 use crate::tls::ConnectionInfo;
-use crate::worker::{Phase, Worker};
+use crate::worker::Worker;
 
 /// A connection as it was accepted.
 pub(crate) struct Accepted {
@@ -56,7 +58,7 @@ pub(super) type Held = (Passes, OpenConnection);
 /// Everything that comes before the filter that ends the chain, for a connection that came in by
 /// `entry`; hands it on to that filter when it is let in.
 pub(super) async fn begin(
-    worker: Rc<Worker>,
+    worker: Rc<ListenerContext>,
     entry: Arc<Listener>,
     tcp: TcpStream,
     (bound, peer): (SocketAddr, SocketAddr),
@@ -99,7 +101,7 @@ pub(crate) struct Admitted {
 
 /// Everything that comes before the filter that ends the chain.
 async fn admit(
-    worker: &Rc<Worker>,
+    worker: &Rc<ListenerContext>,
     accepted: &mut Accepted,
     tcp: TcpStream,
 ) -> Result<Admitted, Refused> {
@@ -143,7 +145,11 @@ async fn admit(
 }
 
 /// Reads the first bytes, if anything depends on them.
-async fn look(worker: &Rc<Worker>, accepted: &Accepted, tcp: &TcpStream) -> Result<First, Refused> {
+async fn look(
+    worker: &Rc<ListenerContext>,
+    accepted: &Accepted,
+    tcp: &TcpStream,
+) -> Result<First, Refused> {
     let listener = &accepted.listener;
     let inspect = &listener.def.inspect;
     let unseen = || First {
@@ -206,7 +212,7 @@ pub(crate) fn facts<'a>(
 
 /// TLS, where the chain says so; what was read already is part of it.
 async fn secure(
-    worker: &Rc<Worker>,
+    worker: &Rc<ListenerContext>,
     chain: &FilterChain,
     tcp: TcpStream,
     prefix: BytesMut,
@@ -259,7 +265,12 @@ pub(crate) fn authorise(
 }
 
 /// To the filter that ends the chain, each kind a task of its own size.
-pub(crate) fn hand_on(worker: &Rc<Worker>, accepted: Accepted, admitted: Admitted, held: Held) {
+pub(crate) fn hand_on(
+    worker: &Rc<ListenerContext>,
+    accepted: Accepted,
+    admitted: Admitted,
+    held: Held,
+) {
     let Admitted {
         chain,
         stream,
@@ -277,6 +288,7 @@ pub(crate) fn hand_on(worker: &Rc<Worker>, accepted: Accepted, admitted: Admitte
                 original_dst: accepted.original_dst,
                 listener: accepted.listener,
                 chain,
+                pools: worker.pools.clone(),
             };
             serve::serve(worker, connection, held);
         }
@@ -289,6 +301,7 @@ pub(crate) fn hand_on(worker: &Rc<Worker>, accepted: Accepted, admitted: Admitte
                 local: accepted.destination,
                 original_dst: accepted.original_dst,
                 start: accepted.start,
+                pools: worker.pools.clone(),
                 dialled,
                 listener: accepted.listener,
                 chain,
@@ -296,13 +309,13 @@ pub(crate) fn hand_on(worker: &Rc<Worker>, accepted: Accepted, admitted: Admitte
             let judged = Cell::new(worker.store.generation());
             let cut =
                 move |worker: &Worker, party: &PolicySubject<'_>| must_end(worker, party, &judged);
-            worker.serve(held, proxy::serve(worker.clone(), connection, cut));
+            worker.serve(held, proxy::serve(worker.worker.clone(), connection, cut));
         }
         TerminalFilter::Tunnel(options) => {
             let (options, of) = (options.clone(), worker.clone());
             worker.serve(held, async move {
                 let stream = (stream, prefix);
-                accept::serve(&of, &accepted, &chain, &options, stream).await;
+                tunnel::serve(&of, &accepted, &chain, &options, stream).await;
             });
         }
     }
@@ -329,7 +342,7 @@ pub(crate) fn must_end(worker: &Worker, party: &PolicySubject<'_>, judged: &Cell
         .any(|now| authorise(party.ends, now, party.tls, None).is_err())
 }
 
-pub(crate) fn record(worker: &Rc<Worker>, accepted: &Accepted, refused: &Refused) {
+pub(crate) fn record(worker: &Rc<ListenerContext>, accepted: &Accepted, refused: &Refused) {
     let def = &accepted.listener.def;
     let flags = match refused {
         Refused::Gone => ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,
@@ -349,7 +362,7 @@ pub(crate) fn record(worker: &Rc<Worker>, accepted: &Accepted, refused: &Refused
             let flags = ResponseFlags::UNAUTHORIZED;
             let (address, port) = (accepted.peer.ip(), accepted.destination.port());
             Calls::new(
-                worker,
+                &worker.callers,
                 accepted.listener.clone(),
                 address,
                 port,

@@ -5,16 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use super::ListenerContext;
 use super::conn::Accepted;
 use super::refused::Refused;
 use crate::config::demand::{OnDemandResource, OnDemandResponse};
 use crate::config::listener::{Direction, Listener};
 use crate::snapshot::Snapshot;
-use crate::worker::Worker;
 
 /// The listener for the original destination, where the entry hands connections over.
 pub(super) async fn hand_over(
-    worker: &Rc<Worker>,
+    worker: &Rc<ListenerContext>,
     accepted: &Accepted,
 ) -> Result<Arc<Listener>, Refused> {
     let entry = &accepted.listener;

@@ -17,10 +17,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use tokio::net::TcpStream;
 
+use super::ListenerContext;
 use super::detect::{DetectedProtocol, Look, MAX_LOOK, detect};
 use crate::config::listener::{Listener, ListenerFilters, TcpProxy};
 use crate::tcp::dial::{Dialled, Origin, dial};
-use crate::worker::Worker;
 
 /// How long a client may be silent before its server is asked: longer than a client needs that
 /// speaks first, shorter than a user notices.
@@ -81,7 +81,7 @@ pub(super) enum DetectError {
 
 /// Waits until it is known what a connection speaks, or its server says something.
 pub(super) async fn first(
-    worker: &Rc<Worker>,
+    worker: &Rc<ListenerContext>,
     tcp: &TcpStream,
     inspect: &ListenerFilters,
     silent: Option<ServerFirstCandidate>,
@@ -112,7 +112,7 @@ pub(super) async fn first(
 }
 
 async fn client_speaks(
-    worker: &Rc<Worker>,
+    worker: &Rc<ListenerContext>,
     tcp: &TcpStream,
     look: Look,
     prefix: &mut BytesMut,
@@ -141,14 +141,14 @@ async fn client_speaks(
 /// Ready when the server has something to say; its connection is in `dialled` then, and also
 /// when it was made but is still silent.
 async fn server_speaks(
-    worker: &Rc<Worker>,
+    worker: &Rc<ListenerContext>,
     silent: Option<ServerFirstCandidate>,
     dialled: &RefCell<Option<Dialled>>,
 ) {
     let Some(silent) = silent else {
         return pending().await;
     };
-    if !worker.speaks_first.contains(silent.destination) {
+    if !worker.server_first.contains(silent.destination) {
         worker.timers.sleep(SILENCE).await;
     }
     let links = &silent.listener.clusters;
@@ -158,7 +158,7 @@ async fn server_speaks(
         original_dst: silent.original_dst,
         sni: None,
     };
-    match dial(worker, links, &silent.proxy, &origin).await {
+    match dial(worker, &worker.pools, links, &silent.proxy, &origin).await {
         Ok(connection) => {
             connection.count_speculative();
             dialled.replace(Some(connection));
@@ -172,5 +172,5 @@ async fn server_speaks(
         None => std::task::Poll::Pending,
     })
     .await;
-    worker.speaks_first.remember(silent.destination);
+    worker.server_first.remember(silent.destination);
 }

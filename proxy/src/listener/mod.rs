@@ -8,6 +8,8 @@
 //! - `first`: its first bytes, and servers that speak before their clients
 //! - `detect`: what those bytes are (sans-IO)
 //! - `chain`: which filter chain that makes
+//! - `tunnel`: connections inside an HTTP/2 connection, each through its own filter chain
+//! - [`ListenerContext`]: what they share
 
 mod accept;
 mod bound;
@@ -19,6 +21,46 @@ mod entry;
 mod first;
 pub(crate) mod refused;
 pub mod socket;
+pub(crate) mod tunnel;
+
+use std::ops::Deref;
+use std::rc::Rc;
+
+use crate::dispatcher::timer::Alarm;
+use crate::http::pool::Pools;
+use crate::worker::Worker;
 
 pub use bound::Bound;
 pub use first::ServerFirstCache;
+/// What the connections of all listeners of a worker share.
+pub struct ListenerContext {
+    pub worker: Rc<Worker>,
+    /// Connections to upstreams.
+    pub pools: Rc<Pools>,
+    /// Destinations whose servers speak first.
+    pub server_first: ServerFirstCache,
+}
+
+impl ListenerContext {
+    pub fn new(worker: Rc<Worker>) -> Rc<Self> {
+        Rc::new(Self {
+            worker,
+            pools: Rc::default(),
+            server_first: ServerFirstCache::default(),
+        })
+    }
+
+    /// Drives the worker's timers and drops idle upstream connections. Runs beside the
+    /// connections, as long as they do.
+    pub async fn run(&self, alarm: Alarm) {
+        tokio::join!(self.worker.run(alarm), self.pools.sweep(&self.worker));
+    }
+}
+
+impl Deref for ListenerContext {
+    type Target = Rc<Worker>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.worker
+    }
+}

@@ -1,22 +1,20 @@
 //! Counters per listener and per cluster, under names that Envoy's users know. Handles are taken
 //! when the resource compiles; a resource that is gone takes its series with it.
 
-use std::sync::Arc;
-
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::registry::{Registry, RegistryError};
 
-/// Types of event that one counter tells apart: as many as there are detectors of outliers.
-const TYPES: usize = crate::upstream::outlier::Kind::COUNT;
+/// The most types of event that one counter tells apart.
+pub const MAX_TYPES: usize = 7;
 
 /// A counter by type of event, of which few ever happen: a series begins with its first one.
 pub struct ByType {
     family: IntCounterVec,
     name: Box<str>,
-    series: [OnceLock<(IntCounter, &'static str)>; TYPES],
+    series: [OnceLock<(IntCounter, &'static str)>; MAX_TYPES],
 }
 
 impl ByType {

@@ -7,8 +7,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Name;
-use crate::config::matcher::{HeaderMatch, HeaderName, StringMatch, ValueMatch};
 use crate::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use crate::matcher::{HeaderMatch, HeaderName, StringMatch, ValueMatch};
 use crate::tls::ConnectionInfo;
 
 /// What is known of a connection or request when it is judged.

@@ -25,7 +25,7 @@ fn exact(value: &str) -> StringMatch {
 fn header(value: &str) -> Permission {
     Permission::Header(HeaderMatch {
         name: HeaderName {
-            id: crate::http::message::head::HeaderId::of(b"x-role"),
+            id: crate::message::head::HeaderId::of(b"x-role"),
             name: "x-role".into(),
         },
         test: ValueMatch::String(exact(value)),

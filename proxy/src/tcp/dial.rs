@@ -9,14 +9,15 @@ use crate::config::access_log::Format;
 use crate::config::cluster::{Cluster, Transport};
 use crate::config::endpoint::Endpoint;
 use crate::config::listener::{TcpProxy, TcpTarget, Tunneling};
-use crate::hbone::Connect;
+use crate::hbone::{self, Connect};
+use crate::http::pool::Pools;
 use crate::metrics::ResponseFlags;
 use crate::snapshot::{ClusterLinks, ClusterRef};
 use crate::stream::Stream;
 use crate::telemetry::{Record, render};
 use crate::tls::Dial;
 use crate::upstream::cluster::{NoEndpoint, PickFor};
-use crate::upstream::connect::{ConnectError, connect as direct};
+use crate::upstream::connect::ConnectError;
 use crate::upstream::host::Active;
 use crate::upstream::limits::Permit;
 use crate::upstream::outlier;
@@ -99,6 +100,7 @@ impl DialFailure {
 /// See [`DialFailure`]; every failed attempt is counted and told to outlier detection.
 pub async fn dial(
     worker: &Rc<Worker>,
+    pools: &Pools,
     links: &ClusterLinks,
     proxy: &TcpProxy,
     origin: &Origin<'_>,
@@ -113,7 +115,7 @@ pub async fn dial(
     };
     let mut tried = Vec::new();
     loop {
-        match attempt(worker, &cluster, proxy, &tried, origin, &mut random).await {
+        match attempt(worker, pools, &cluster, proxy, &tried, origin, &mut random).await {
             Ok(mut dialled) => {
                 dialled.attempts += u32::try_from(tried.len()).unwrap_or(u32::MAX);
                 return Ok(dialled);
@@ -147,6 +149,7 @@ fn target(target: &TcpTarget, random: &mut fastrand::Rng) -> Option<ClusterRef> 
 
 async fn attempt(
     worker: &Rc<Worker>,
+    pools: &Pools,
     cluster: &Arc<Cluster>,
     proxy: &TcpProxy,
     exclude: &[SocketAddr],
@@ -177,7 +180,7 @@ async fn attempt(
         })?;
     let endpoint = picked.endpoint;
     let active = endpoint.state.begin();
-    match reach(worker, cluster, &endpoint, proxy, origin).await {
+    match reach(worker, pools, cluster, &endpoint, proxy, origin).await {
         Ok(stream) => {
             cluster.report(&endpoint, outlier::Outcome::Alive, random);
             Ok(Dialled {
@@ -213,6 +216,7 @@ async fn attempt(
 /// Inside an HTTP/2 connection, where the endpoint or the filter says so; else by itself.
 async fn reach(
     worker: &Rc<Worker>,
+    pools: &Pools,
     cluster: &Arc<Cluster>,
     endpoint: &Arc<Endpoint>,
     proxy: &TcpProxy,
@@ -235,12 +239,10 @@ async fn reach(
                 alpn: alpn.as_deref(),
                 ..Dial::default()
             };
-            return direct(worker, cluster, endpoint, &dial).await;
+            return worker.dialler.connect(cluster, endpoint, &dial).await;
         }
     };
-    let tunnel = worker
-        .pools
-        .tunnel(worker, cluster, endpoint, address, &connect);
+    let tunnel = hbone::pool::open(pools, worker, cluster, endpoint, address, &connect);
     tunnel.await.map(Stream::from)
 }
 

@@ -9,9 +9,10 @@ use bytes::BytesMut;
 
 use super::dial::{DialFailure, Dialled, Origin, dial};
 use super::verdict::judged;
-use super::{Buffered, RelayContext, RelayOptions, RelayOutcome, relay};
 use crate::config::listener::{FilterChain, Listener, TcpProxy};
+use crate::http::pool::Pools;
 use crate::metrics::ResponseFlags;
+use crate::relay::{Buffered, RelayContext, RelayOptions, RelayOutcome, relay};
 use crate::stream::Stream;
 use crate::telemetry::{Call, Calls, Record};
 use crate::tls::ConnectionInfo;
@@ -31,6 +32,8 @@ pub struct TcpConnection {
     pub local: SocketAddr,
     pub original_dst: Option<SocketAddr>,
     pub start: Instant,
+    /// Upstream connections that carry tunnels.
+    pub pools: Rc<Pools>,
     /// Dialled while the client was still silent.
     pub dialled: Option<Dialled>,
 }
@@ -75,7 +78,7 @@ async fn begin(worker: Rc<Worker>, connection: TcpConnection) -> Option<Box<Sess
         peer: connection.peer,
         local: connection.local,
         calls: Calls::new(
-            worker,
+            &worker.callers,
             connection.listener.clone(),
             connection.peer.ip(),
             connection.local.port(),
@@ -102,6 +105,7 @@ async fn begin(worker: Rc<Worker>, connection: TcpConnection) -> Option<Box<Sess
             };
             dial(
                 worker,
+                &connection.pools,
                 &connection.listener.clusters,
                 &served.proxy,
                 &origin,

@@ -1,7 +1,7 @@
 //! How a relay ended, in the words of access logs.
 
-use super::{Ended, RelayOutcome, Side};
 use crate::metrics::ResponseFlags;
+use crate::relay::{Ended, RelayOutcome, Side};
 
 /// Envoy's words for how a relay ended.
 pub(super) fn judged(outcome: &RelayOutcome) -> (ResponseFlags, Option<&'static str>) {

@@ -13,16 +13,17 @@ use smallvec::SmallVec;
 
 use super::tap::Taps;
 use crate::config::cluster::Cluster;
-use crate::config::demand::OnDemandResource;
+use crate::config::demand::{OnDemandClient, OnDemandResource};
 use crate::config::endpoint::{Endpoint, Workload};
 use crate::config::listener::{Direction, Listener};
+use crate::dispatcher::timer::Timers;
 use crate::metrics::edge::{
     Edge, EdgeKey, Edges, Peer, Reporter, RequestProtocol, RequestSample, Service,
 };
 use crate::metrics::flags::ResponseFlags;
 use crate::metrics::splices::SpliceMetrics;
+use crate::snapshot::Store;
 use crate::tls::{ConnectionInfo, PeerIdentity};
-use crate::worker::Worker;
 
 /// Edges that one connection remembers; a connection that calls more looks them up again.
 const MAX_REMEMBERED: usize = 32;
@@ -36,6 +37,15 @@ pub struct Telemetry {
     pub local: Arc<Peer>,
     pub taps: Taps,
     pub splices: SpliceMetrics,
+}
+
+/// What naming the caller of an inbound connection takes; one per worker.
+pub struct Callers {
+    pub telemetry: Arc<Telemetry>,
+    pub store: Arc<Store>,
+    /// `None`: workloads are not asked for by address.
+    pub demand: Option<OnDemandClient>,
+    pub timers: Timers,
 }
 
 /// One request or connection, as far as naming its edge goes.
@@ -92,7 +102,7 @@ pub struct Calls {
 impl Calls {
     /// Starts the look-up of an inbound caller at `address` when it is not known yet.
     pub fn new(
-        worker: &Rc<Worker>,
+        callers: &Rc<Callers>,
         listener: Arc<Listener>,
         address: IpAddr,
         port: u16,
@@ -101,10 +111,10 @@ impl Calls {
         let inbound = listener.def.direction == Direction::Inbound;
         let known = || {
             if !inbound {
-                return Some(worker.telemetry.local.clone());
+                return Some(callers.telemetry.local.clone());
             }
-            let workload = worker.store.peek().workloads.get(&address).cloned();
-            match (workload, &worker.demand) {
+            let workload = callers.store.peek().workloads.get(&address).cloned();
+            match (workload, &callers.demand) {
                 (None, Some(_)) => None,
                 (workload, _) => Some(Arc::new(peer(workload.as_deref(), caller.as_ref()))),
             }
@@ -112,7 +122,7 @@ impl Calls {
         let source = known().map_or_else(|| Source::Waiting(Box::default()), Source::Known);
         let waiting = matches!(source, Source::Waiting(_));
         let calls = Rc::new(Self {
-            telemetry: worker.telemetry.clone(),
+            telemetry: callers.telemetry.clone(),
             listener,
             port,
             caller,
@@ -120,7 +130,7 @@ impl Calls {
             remembered: RefCell::default(),
         });
         if waiting {
-            tokio::task::spawn_local(look_up(worker.clone(), calls.clone(), address));
+            tokio::task::spawn_local(look_up(callers.clone(), calls.clone(), address));
         }
         calls
     }
@@ -252,13 +262,13 @@ fn same<T>(a: &Option<Arc<T>>, b: &Option<Arc<T>>) -> bool {
     }
 }
 
-async fn look_up(worker: Rc<Worker>, calls: Rc<Calls>, address: IpAddr) {
-    if let Some(demand) = &worker.demand {
+async fn look_up(callers: Rc<Callers>, calls: Rc<Calls>, address: IpAddr) {
+    if let Some(demand) = &callers.demand {
         // Whatever the answer, the snapshot has the workload or there is none to be had.
         let wanted = OnDemandResource::Workload(address);
-        let _ = demand.ask_by(&worker.timers, wanted).await;
+        let _ = demand.ask_by(&callers.timers, wanted).await;
     }
-    let workload = worker.store.peek().workloads.get(&address).cloned();
+    let workload = callers.store.peek().workloads.get(&address).cloned();
     let found = Source::Known(Arc::new(peer(workload.as_deref(), calls.caller.as_ref())));
     if let Source::Waiting(waiting) = calls.source.replace(found) {
         // Named before the answer came, and so named wrongly.

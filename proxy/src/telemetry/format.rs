@@ -13,7 +13,7 @@ use super::record::{Headers, Record};
 use crate::config::access_log::{
     AccessLog, Format, JsonField, JsonValue, LogFilter, LogFormat, Operator, Part,
 };
-use crate::config::matcher::HeaderName;
+use crate::matcher::HeaderName;
 
 /// Appends one line, newline included, when the log's filter lets the record through.
 pub fn render_line(log: &AccessLog, record: &Record<'_>, out: &mut Vec<u8>) -> bool {

@@ -12,6 +12,6 @@ pub mod record;
 pub mod tap;
 
 pub use access_log::{Sinks, WorkerLogs};
-pub use calls::{Call, Calls, Telemetry};
+pub use calls::{Call, Callers, Calls, Telemetry};
 pub use format::render;
 pub use record::{Headers, Record};

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
-use crate::config::matcher::HeaderName;
+use crate::matcher::HeaderName;
 use crate::metrics::flags::ResponseFlags;
 
 /// Headers or trailers a format may ask for.

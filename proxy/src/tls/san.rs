@@ -1,7 +1,7 @@
 //! Which names of a certificate are accepted.
 
 use super::verify::Leaf;
-use crate::config::matcher::StringMatch;
+use crate::matcher::StringMatch;
 
 /// envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.
 #[derive(Clone, Debug)]

@@ -8,10 +8,10 @@ use tokio::net::{TcpSocket, TcpStream};
 
 use crate::config::cluster::{Cluster, Transport};
 use crate::config::endpoint::Endpoint;
+use crate::dispatcher::timer::Timers;
 use crate::socket::{self, TcpOptions};
 use crate::stream::Stream;
-use crate::tls::{Dial, TlsError};
-use crate::worker::Worker;
+use crate::tls::{Dial, Handshaker, TlsError};
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -30,42 +30,51 @@ pub enum ConnectError {
     NoTransport,
 }
 
-/// Connects within the cluster's `connect_timeout`, TLS included.
-///
-/// # Errors
-/// See [`ConnectError`].
-pub async fn connect(
-    worker: &Worker,
-    cluster: &Cluster,
-    endpoint: &Endpoint,
-    dial: &Dial<'_>,
-) -> Result<Stream, ConnectError> {
-    let limit = cluster.connect_timeout;
-    let connecting = connect_at(worker, cluster, endpoint, endpoint.address, dial);
-    let connected = worker.timers.timeout(limit, connecting).await;
-    connected.unwrap_or(Err(ConnectError::Timeout(limit)))
+/// What dialling takes, on a worker or on the control thread.
+#[derive(Clone)]
+pub struct Dialler {
+    pub timers: Timers,
+    pub tls: Handshaker,
 }
 
-/// Connects at `address` as to the endpoint; the caller bounds how long that takes.
-///
-/// # Errors
-/// See [`ConnectError`].
-pub async fn connect_at(
-    worker: &Worker,
-    cluster: &Cluster,
-    endpoint: &Endpoint,
-    address: SocketAddr,
-    dial: &Dial<'_>,
-) -> Result<Stream, ConnectError> {
-    let transport = cluster
-        .transport_of(endpoint)
-        .ok_or(ConnectError::NoTransport)?;
-    let tcp = tcp(cluster, address).await?;
-    match transport {
-        Transport::RawBuffer => Ok(Stream::from(tcp)),
-        Transport::Tls(context) => {
-            let tls = worker.tls.connect(tcp, context, dial).await?;
-            Ok(Stream::from(tls))
+impl Dialler {
+    /// Connects within the cluster's `connect_timeout`, TLS included.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        dial: &Dial<'_>,
+    ) -> Result<Stream, ConnectError> {
+        let limit = cluster.connect_timeout;
+        let connecting = self.connect_at(cluster, endpoint, endpoint.address, dial);
+        let connected = self.timers.timeout(limit, connecting).await;
+        connected.unwrap_or(Err(ConnectError::Timeout(limit)))
+    }
+
+    /// Connects at `address` as to the endpoint; the caller bounds how long that takes.
+    ///
+    /// # Errors
+    /// See [`ConnectError`].
+    pub async fn connect_at(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        address: SocketAddr,
+        dial: &Dial<'_>,
+    ) -> Result<Stream, ConnectError> {
+        let transport = cluster
+            .transport_of(endpoint)
+            .ok_or(ConnectError::NoTransport)?;
+        let tcp = tcp(cluster, address).await?;
+        match transport {
+            Transport::RawBuffer => Ok(Stream::from(tcp)),
+            Transport::Tls(context) => {
+                let tls = self.tls.connect(tcp, context, dial).await?;
+                Ok(Stream::from(tls))
+            }
         }
     }
 }

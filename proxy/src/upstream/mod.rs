@@ -14,5 +14,4 @@ pub mod endpoints;
 pub mod host;
 pub mod lb;
 pub mod limits;
-pub mod maintenance;
 pub mod outlier;

@@ -63,7 +63,7 @@ pub enum Kind {
 
 impl Kind {
     /// How many there are.
-    pub const COUNT: usize = 7;
+    pub const COUNT: usize = crate::metrics::resource::MAX_TYPES;
 
     /// As Envoy's statistics name it, and a number below [`Kind::COUNT`].
     pub fn label(self) -> (usize, &'static str) {

@@ -18,8 +18,10 @@ use anyam_proxy::config::route::{
     Action, HeaderEdits, PathMatch, Route, RouteAction, RouteConfig, RouteTable, VirtualHost,
 };
 use anyam_proxy::dispatcher::timer::Alarm;
+use anyam_proxy::drain::Phase;
 use anyam_proxy::http::connection::serve;
 use anyam_proxy::http::connection::serve::HttpConnection;
+use anyam_proxy::listener::ListenerContext;
 use anyam_proxy::metrics::OpenConnection;
 use anyam_proxy::metrics::Registry;
 use anyam_proxy::metrics::resource::{ClusterFamilies, ListenerFamilies};
@@ -28,7 +30,7 @@ use anyam_proxy::snapshot::{Snapshot, Store};
 use anyam_proxy::stream::Stream;
 use anyam_proxy::tls::ServerContext;
 use anyam_proxy::upstream::limits::{CircuitBreakers, Thresholds};
-use anyam_proxy::worker::{Phase, Worker};
+use anyam_proxy::worker::Worker;
 use bytes::BytesMut;
 use tokio::sync::{oneshot, watch};
 
@@ -272,11 +274,12 @@ impl Proxy {
                 .unwrap();
             runtime.block_on(async move {
                 let worker = Worker::new(0, shared, telemetry(), None, drained);
-                let chores = worker.clone();
-                tokio::task::spawn_local(async move { chores.run(Alarm::new().unwrap()).await });
+                let context = ListenerContext::new(worker);
+                let running = context.clone();
+                tokio::task::spawn_local(async move { running.run(Alarm::new().unwrap()).await });
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 tokio::select! {
-                    () = accept(worker, listener) => {}
+                    () = accept(context, listener) => {}
                     _ = stopped => {}
                 }
             });
@@ -311,7 +314,8 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
+async fn accept(context: std::rc::Rc<ListenerContext>, sockets: tokio::net::TcpListener) {
+    let (worker, pools) = (&context.worker, &context.pools);
     loop {
         let (tcp, peer) = sockets.accept().await.unwrap();
         let local = tcp.local_addr().unwrap();
@@ -322,7 +326,7 @@ async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
         };
         let manager = manager.clone();
         let open = OpenConnection::of(&listener.def.metrics);
-        let worker = worker.clone();
+        let (worker, pools) = (worker.clone(), pools.clone());
         tokio::task::spawn_local(async move {
             let stream = match &chain.tls {
                 None => Stream::from(tcp),
@@ -340,6 +344,7 @@ async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
                 peer,
                 local,
                 original_dst: None,
+                pools,
             };
             serve::serve(&worker, connection, open);
         });

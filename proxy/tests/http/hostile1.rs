@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::Mutex;
 
 use anyam_proxy::config::route::{Action, PathMatch};
-use anyam_proxy::http::message::path::{EscapedSlashes, Fragment, PathOptions};
+use anyam_proxy::message::path::{EscapedSlashes, Fragment, PathOptions};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 

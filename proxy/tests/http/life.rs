@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use anyam_proxy::config::route::{RetryOn, RetryPolicy};
+use anyam_proxy::drain::Phase;
 use anyam_proxy::upstream::limits::Thresholds;
-use anyam_proxy::worker::Phase;
 use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 

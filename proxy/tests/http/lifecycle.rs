@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyam_proxy::worker::Phase;
+use anyam_proxy::drain::Phase;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use anyam_proxy::config::cluster::{Transport, UpstreamProtocol};
 use anyam_proxy::config::http::ForwardClientCert;
-use anyam_proxy::config::matcher::StringMatch;
 use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use anyam_proxy::matcher::StringMatch;
 use anyam_proxy::tls::{ClientContext, ServerContext};
 use aws_lc_rs::digest;
 

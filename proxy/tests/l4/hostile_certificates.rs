@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use crate::support::pki::{Ca, Issued, client, dns, server, uri};
 use crate::support::{run, sockets};
-use anyam_proxy::config::matcher::StringMatch;
 use anyam_proxy::dispatcher::buffer::Pool;
+use anyam_proxy::matcher::StringMatch;
 use anyam_proxy::tls::{
     ClientContext, Dial, Handshaker, Identity, PeerRules, SanMatch, ServerContext, TlsError,
     TlsStream, TrustBundle, Version, Versions,

@@ -16,7 +16,7 @@ use super::{matcher, values};
 use crate::config::access_log::{
     AccessLog, Format, JsonField, JsonValue, LogFilter, LogFormat, Operator, Part,
 };
-use crate::config::matcher::HeaderName;
+use crate::matcher::HeaderName;
 use crate::metrics::flags::ResponseFlags;
 use crate::telemetry::access_log::{Sinks, Target};
 

@@ -6,8 +6,8 @@ use super::access_log::format;
 use super::matcher::header_name;
 use super::support::{At, CompileError, each, known, required};
 use crate::config::access_log::{Format, Part};
-use crate::config::matcher::HeaderName;
 use crate::config::route::{AppendAction, HeaderAppend, HeaderEdits};
+use crate::matcher::HeaderName;
 
 /// The two lists `<side>_headers_to_add` and `<side>_headers_to_remove`.
 pub fn edits(

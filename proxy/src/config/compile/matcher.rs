@@ -5,7 +5,7 @@ use xds_proto::envoy::config::route::v3 as route;
 use xds_proto::envoy::r#type::matcher::v3 as matcher;
 
 use super::support::{At, CompileError, ignored, required};
-use crate::config::matcher::{HeaderMatch, HeaderName, QueryMatch, StringMatch, ValueMatch};
+use crate::matcher::{HeaderMatch, HeaderName, QueryMatch, StringMatch, ValueMatch};
 
 /// Bytes a compiled pattern may take.
 const REGEX_SIZE: usize = 1 << 20;

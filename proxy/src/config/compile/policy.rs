@@ -13,9 +13,9 @@ use xds_proto::google::protobuf::Any;
 use super::matcher::{header, string};
 use super::support::{At, CompileError, decode, each, ignored, known, port, required, unsupported};
 use super::values::cidr;
-use crate::config::matcher::StringMatch;
 use crate::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
 use crate::config::route::RbacOverride;
+use crate::matcher::StringMatch;
 
 /// Nesting of and, or, not.
 const MAX_DEPTH: u32 = 32;

@@ -8,15 +8,17 @@ use crate::config::http::HttpConnectionManager;
 use crate::config::listener::{FilterChain, Listener, TerminalFilter};
 use crate::config::route::RouteConfig;
 use crate::http::filter::rbac;
-use crate::http::message::authority;
+use crate::http::pool::Pools;
 use crate::http::request::stream_info::Downstream;
 use crate::lifecycle::Limits;
+use crate::message::authority;
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;
 
 /// A downstream connection.
 pub struct Conn {
     pub worker: Rc<Worker>,
+    pub pools: Rc<Pools>,
     pub downstream: Rc<Downstream>,
     /// Spellings of header names come and go with HTTP/2: agreed on by ALPN.
     pub spell: bool,
@@ -41,6 +43,7 @@ pub struct Resolved {
 impl Conn {
     pub fn new(
         worker: Rc<Worker>,
+        pools: Rc<Pools>,
         downstream: Downstream,
         manager: Arc<HttpConnectionManager>,
     ) -> Self {
@@ -60,6 +63,7 @@ impl Conn {
         let newest = look_up(&downstream, first.snapshot.clone(), &first);
         Self {
             worker,
+            pools,
             downstream: Rc::new(downstream),
             spell,
             authority: RefCell::default(),

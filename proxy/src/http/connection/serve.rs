@@ -9,6 +9,7 @@ use bytes::BytesMut;
 use super::conn::Conn;
 use crate::config::http::{CodecType, HttpConnectionManager};
 use crate::config::listener::{FilterChain, Listener};
+use crate::http::pool::Pools;
 use crate::http::request::stream_info::Downstream;
 use crate::http::{h1, h2};
 use crate::stream::Stream;
@@ -26,6 +27,8 @@ pub struct HttpConnection {
     pub listener: Arc<Listener>,
     pub chain: Arc<FilterChain>,
     pub manager: Arc<HttpConnectionManager>,
+    /// Where its requests get their upstream connections from.
+    pub pools: Rc<Pools>,
     /// The socket's other end.
     pub peer: SocketAddr,
     /// Where the client meant to go: the original destination, else the socket's own end.
@@ -45,13 +48,20 @@ pub fn serve(worker: &Rc<Worker>, connection: HttpConnection, held: impl Sized +
         listener,
         chain,
         manager,
+        pools,
         peer,
         local,
         original_dst,
     } = connection;
     let tls = stream.tls_info().cloned().map(Rc::new);
     let caller = tls.as_ref().and_then(|tls| tls.peer.clone());
-    let calls = Calls::new(worker, listener.clone(), peer.ip(), local.port(), caller);
+    let calls = Calls::new(
+        &worker.callers,
+        listener.clone(),
+        peer.ip(),
+        local.port(),
+        caller,
+    );
     let downstream = Downstream {
         id: worker.next_connection_id(),
         listener,
@@ -66,7 +76,7 @@ pub fn serve(worker: &Rc<Worker>, connection: HttpConnection, held: impl Sized +
         client_cert: Default::default(),
     };
     let codec = known(&stream, &manager);
-    let conn = Rc::new(Conn::new(worker.clone(), downstream, manager));
+    let conn = Rc::new(Conn::new(worker.clone(), pools, downstream, manager));
     match codec {
         Some(codec) => run(codec, conn, stream, prefix, held),
         None => worker.serve((), async move {

@@ -1,12 +1,12 @@
 //! The authorisation step of a request: which rules apply, and what they say.
 
 use crate::config::listener::FilterChain;
-use crate::config::matcher::HeaderName;
 use crate::config::policy::Rbac;
 use crate::config::route::{RbacOverride, Route};
-use crate::http::message::head::{Head, HeaderId};
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::{Downstream, StreamInfo};
+use crate::matcher::HeaderName;
+use crate::message::head::{Head, HeaderId};
 use crate::policy::{self, Facts};
 
 /// Judges a request by one RBAC filter, or by what the route puts in its place.

@@ -18,12 +18,12 @@ use crate::config::endpoint::Endpoint;
 use crate::config::route::{HostRewrite, RouteAction};
 use crate::http::connection::conn::Conn;
 use crate::http::h1::{Framing, ResponseInfo, Tunnel};
-use crate::http::message::head::{Head, HeaderId};
 use crate::http::pool::{Lease, Target};
 use crate::http::request::deadline::Deadlines;
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::StreamInfo;
 use crate::http::request::timeout;
+use crate::message::head::{Head, HeaderId};
 use crate::metrics::ResponseFlags;
 use crate::upstream::cluster::PickFor;
 use crate::upstream::host::Active;
@@ -224,7 +224,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
 
     /// A connection, unless a deadline passes or the client goes first.
     async fn checkout(&mut self, endpoint: &Arc<Endpoint>) -> Result<Lease, Failure> {
-        let worker = self.conn.worker.clone();
+        let (worker, pools) = (self.conn.worker.clone(), self.conn.pools.clone());
         let cluster = self.cluster.clone();
         let target = Target {
             cluster: &cluster,
@@ -233,7 +233,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
             raw: upgrade::terminates_here(self.forward, &self.framing),
             upgrade: self.framing.tunnel == Tunnel::Upgrade,
         };
-        let mut leasing = std::pin::pin!(worker.pools.checkout(&worker, &target));
+        let mut leasing = std::pin::pin!(pools.checkout(&worker, &target));
         let lease = poll_fn(|cx| {
             if let Poll::Ready(lease) = leasing.as_mut().poll(cx) {
                 return Poll::Ready(lease);

@@ -6,14 +6,15 @@ use bytes::BytesMut;
 use super::attempt::UpstreamResponse;
 use super::upstream::UpstreamIo;
 use crate::config::route::Action;
+use crate::drain::Phase;
 use crate::http::connection::conn::Conn;
 use crate::http::request::stream_info;
 use crate::http::request::stream_info::StreamInfo;
 use crate::metrics::ResponseFlags;
+use crate::relay;
+use crate::relay::{Buffered, Ended, RelayContext, RelayOptions, Side};
 use crate::stream::Stream;
-use crate::tcp::{self, Buffered, Ended, RelayContext, RelayOptions, Side};
 use crate::upstream::limits::Permit;
-use crate::worker::Phase;
 
 /// A request whose answer turned its connection into a tunnel.
 pub struct Tunnelled {
@@ -61,7 +62,7 @@ impl Tunnelled {
             until: crate::http::request::timeout::end_of_stream(&info),
             cut,
         };
-        let outcome = tcp::relay(means, &mut down, &mut up.stream, early, options).await;
+        let outcome = relay::relay(means, &mut down, &mut up.stream, early, options).await;
         info.request_bytes = outcome.from_down;
         info.response_bytes = outcome.from_up;
         info.flags.insert(match outcome.ended {

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use crate::http::connection::io::Io;
 use crate::http::h1::{BodyLength, Event, ServerConn};
 use crate::http::h2::ServerStream;
-use crate::http::message::head::Head;
 use crate::http::request::error::Failure;
+use crate::message::head::Head;
 
 /// See the module.
 pub enum DownstreamIo<'a> {

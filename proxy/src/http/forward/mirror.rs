@@ -4,7 +4,6 @@
 //! does not fit the listener's buffer limit is not mirrored. The client notices nothing of it.
 
 use std::future::poll_fn;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -14,10 +13,11 @@ use bytes::Bytes;
 use super::upstream::UpstreamIo;
 use crate::config::cluster::Cluster;
 use crate::config::route::{Mirror, RouteAction};
+use crate::http::connection::conn::Conn;
 use crate::http::h1::{BodyLength, Event, Framing};
-use crate::http::message::head::Head;
-use crate::http::pool::{Lease, Target};
+use crate::http::pool::{Lease, Pools, Target};
 use crate::http::request::error::Failure;
+use crate::message::head::Head;
 use crate::snapshot::ClusterLinks;
 use crate::upstream::cluster::PickFor;
 use crate::worker::Worker;
@@ -49,17 +49,17 @@ pub fn drawn<'a>(
 }
 
 /// Sends a copy, on a task of its own.
-pub fn send(worker: &Rc<Worker>, cluster: Arc<Cluster>, mirror: &Mirror, mut copy: Copy) {
+pub fn send(conn: &Conn, cluster: Arc<Cluster>, mirror: &Mirror, mut copy: Copy) {
     if !mirror.keep_host {
         copy.head.set_authority(&shadow(copy.head.authority()));
     }
-    let worker = worker.clone();
+    let (worker, pools) = (conn.worker.clone(), conn.pools.clone());
     tokio::task::spawn_local(async move {
         let timeout = cluster.connect_timeout + PATIENCE;
-        let sending = exchange(&worker, &cluster, &copy);
+        let sending = exchange(&worker, &pools, &cluster, &copy);
         // How it went shows in the cluster's own counters.
         if let Ok(Ok(lease)) = worker.timers.timeout(timeout, sending).await {
-            worker.pools.checkin(lease, &cluster, worker.timers.now());
+            pools.checkin(lease, &cluster, worker.timers.now());
         }
     });
 }
@@ -72,7 +72,12 @@ fn shadow(authority: &[u8]) -> Vec<u8> {
     [&authority[..port], b"-shadow", &authority[port..]].concat()
 }
 
-async fn exchange(worker: &Worker, cluster: &Arc<Cluster>, copy: &Copy) -> Result<Lease, Failure> {
+async fn exchange(
+    worker: &Worker,
+    pools: &Pools,
+    cluster: &Arc<Cluster>,
+    copy: &Copy,
+) -> Result<Lease, Failure> {
     let permit = cluster.limits.try_request();
     let _permit = permit.ok_or(Failure::Overflow("requests"))?;
     let picked = cluster.pick(PickFor::default(), &mut fastrand::Rng::new());
@@ -86,7 +91,7 @@ async fn exchange(worker: &Worker, cluster: &Arc<Cluster>, copy: &Copy) -> Resul
         raw: false,
         upgrade: false,
     };
-    let mut lease = worker.pools.checkout(worker, &target).await?;
+    let mut lease = pools.checkout(worker, &target).await?;
     let up = &mut lease.up;
     let length = copy.body.iter().map(|piece| piece.len() as u64).sum();
     let body = match copy.framing.body {

@@ -13,8 +13,8 @@ use super::splice::{Passed, Reading, Splice, Writing};
 use super::upstream::UpstreamIo;
 use crate::dispatcher::pipe::Pipes;
 use crate::http::h1::{BodyLength, Event};
-use crate::http::message::head::Head;
 use crate::http::request::error::Failure;
+use crate::message::head::Head;
 
 /// Request body, downstream to upstream.
 pub struct RequestPump {

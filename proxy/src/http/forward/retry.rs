@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::route::{RetryOn, RetryPolicy};
-use crate::http::message::head::{Head, HeaderId};
 use crate::http::request::error::Failure;
 use crate::http::request::matching;
 use crate::http::request::matching::Repeated;
+use crate::message::head::{Head, HeaderId};
 use crate::metrics::ResponseFlags;
 use crate::upstream::limits::{CircuitBreakers, Permit};
 

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use crate::dispatcher::pipe::Pipes;
 use crate::http::connection::io::Io;
 use crate::http::h1::{BodyDecoder, BodyEncoder};
-use crate::tcp;
+use crate::relay;
 
 /// Shorter bodies are not worth a pipe.
 const LONG: u64 = 64 * 1024;
@@ -19,7 +19,7 @@ const LONG: u64 = 64 * 1024;
 /// One body's.
 #[derive(Default)]
 pub struct Splice {
-    moves: tcp::Splice,
+    moves: relay::Splice,
     /// It was tried for this body.
     tried: bool,
 }
@@ -111,7 +111,7 @@ impl Splice {
             && source.io.input.is_empty()
             && [source.io, &*sink.io]
                 .iter()
-                .all(|io| io.plain().is_some() && io.may_hold(tcp::HOLDS));
+                .all(|io| io.plain().is_some() && io.may_hold(relay::HOLDS));
         if due {
             self.tried = true;
             self.moves.begin();

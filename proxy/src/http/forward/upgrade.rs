@@ -9,8 +9,8 @@ use super::upstream::UpstreamIo;
 use crate::config::http::HttpConnectionManager;
 use crate::config::route::RouteAction;
 use crate::http::h1::{BodyLength, Framing, ResponseInfo, Tunnel};
-use crate::http::message::head::{Head, HeaderId, Method, Version};
 use crate::http::request::error::Failure;
+use crate::message::head::{Head, HeaderId, Method, Version};
 
 /// RFC 6455 1.3.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";

@@ -11,9 +11,9 @@ use super::downstream::poll_opaque;
 use crate::http::connection::io::Io;
 use crate::http::h1::{BodyLength, ClientConn, Event, Framing, ResponseInfo};
 use crate::http::h2::ClientStream;
-use crate::http::message::head::Head;
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::Upstream;
+use crate::message::head::Head;
 use crate::upstream::limits::Permit;
 
 /// See the module.

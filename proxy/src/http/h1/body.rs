@@ -3,8 +3,9 @@
 use bytes::BytesMut;
 
 use super::chunked::Chunked;
-use super::{BodyLength, Event, Fault, HeadLimits};
-use crate::http::message::head::Head;
+use super::{BodyLength, Event, HeadLimits};
+use crate::message::fault::Fault;
+use crate::message::head::Head;
 
 /// Reads one body. Never hands out more than was declared.
 #[derive(Debug, Default)]

@@ -3,8 +3,9 @@
 use bytes::{Buf, BytesMut};
 
 use super::fields::{Kind, Progress};
-use super::{Event, Fault, HeadLimits, trailers};
-use crate::http::message::head::Head;
+use super::{Event, HeadLimits, trailers};
+use crate::message::fault::Fault;
+use crate::message::head::Head;
 
 /// A size has at most this many hexadecimal digits, leading zeros included.
 const MAX_SIZE_DIGITS: u8 = 16;

@@ -1,7 +1,7 @@
 //! What exactly is wrong with a head that `httparse` refused. Only refused heads come here.
 
-use super::Fault;
 use super::fields::Kind;
+use crate::message::fault::Fault;
 
 /// RFC 9110 5.6.2.
 #[inline]

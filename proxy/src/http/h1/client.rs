@@ -6,8 +6,9 @@ use super::body::BodyDecoder;
 use super::encode::{self, Spelling};
 use super::response::ResponseDecoder;
 use super::write::BodyEncoder;
-use super::{Asked, BodyLength, Event, Fault, Framing, HeadLimits, Out, ResponseInfo};
-use crate::http::message::head::Head;
+use super::{Asked, BodyLength, Event, Framing, HeadLimits, Out, ResponseInfo};
+use crate::message::fault::Fault;
+use crate::message::head::Head;
 
 /// Interim responses to one request; more is a server that never answers.
 const MAX_INTERIM: u8 = 32;

@@ -2,7 +2,7 @@
 
 use super::out::{COPY_MAX, Out};
 use super::{BodyLength, Framing, Tunnel};
-use crate::http::message::head::{Field, Head, HeaderId, Method, Span, TargetForm, Version};
+use crate::message::head::{Field, Head, HeaderId, Method, Span, TargetForm, Version};
 
 /// How a head is written.
 #[derive(Clone, Copy, Debug)]

@@ -9,8 +9,9 @@ use bytes::BytesMut;
 use httparse::{EMPTY_HEADER, Error, Header, Status};
 
 use super::classify::{classify, is_token_byte};
-use super::{Fault, HeadLimits, MAX_FIELDS};
-use crate::http::message::head::{Head, HeaderId, Method, Span, Version};
+use super::{HeadLimits, MAX_FIELDS};
+use crate::message::fault::Fault;
+use crate::message::head::{Head, HeaderId, Method, Span, Version};
 
 /// Heads with no more fields than this are parsed on a small stack frame.
 const USUAL: usize = 128;

@@ -1,8 +1,9 @@
 //! What the fields say about the message's framing and its connection; hop-by-hop fields end here.
 
+use super::Tunnel;
 use super::classify::is_token_byte;
-use super::{Fault, Tunnel};
-use crate::http::message::head::{Head, HeaderId, Span, Version};
+use crate::message::fault::Fault;
+use crate::message::head::{Head, HeaderId, Span, Version};
 
 /// Options a Connection field may name; more is an attack on our time.
 const MAX_NAMED: usize = 32;

@@ -3,12 +3,11 @@
 //! [`ServerConn`] reads requests and writes responses, [`ClientConn`] the other way round. The
 //! driver owns socket, read buffer (`BytesMut`) and [`Out`]; it reads into the buffer, calls
 //! `read_head` and `read_body` until they say more bytes are needed, writes what is in [`Out`].
-//! Anything a peer does wrong is one [`Fault`], after which the connection is of no further use.
+//! Anything a peer does wrong is one [`Fault`](crate::message::fault::Fault), after which the connection is of no further use.
 //!
 //! `server`, `client` (what an exchange may do next) → `request`, `response` (heads in) → `fields`,
 //! `classify` (syntax), `framing`, `target` (judgement) → `body` (bodies in: `chunked`, `trailers`)
-//! → `encode`, `write` (heads, bodies out) → `out` (the write queue); `fault` names what can be
-//! wrong.
+//! → `encode`, `write` (heads, bodies out) → `out` (the write queue).
 //!
 //! A decoded head holds end-to-end fields only: Connection and all it names, Keep-Alive, TE,
 //! Transfer-Encoding and the like are judged, turned into [`Framing`] or [`ResponseInfo`], and
@@ -19,7 +18,6 @@ mod chunked;
 mod classify;
 mod client;
 mod encode;
-mod fault;
 mod fields;
 mod framing;
 mod out;
@@ -34,13 +32,12 @@ mod write;
 pub(super) use self::body::BodyDecoder;
 pub use self::client::ClientConn;
 pub use self::encode::Spelling;
-pub use self::fault::{Fault, Side};
 pub use self::out::Out;
 pub use self::server::ServerConn;
 pub use self::trailers::is_allowed as is_allowed_trailer;
 pub(super) use self::write::BodyEncoder;
 
-use super::message::head::Method;
+use crate::message::head::Method;
 
 /// Bounds on what a peer may send.
 #[derive(Clone, Copy, Debug)]

@@ -4,9 +4,10 @@ use bytes::{Buf, BytesMut};
 
 use super::fields::{Kind, Progress};
 use super::framing::{Expect, Wire};
-use super::{BodyLength, Fault, Framing, RequestOptions, target};
-use crate::http::message::authority::Authority;
-use crate::http::message::head::{Head, HeaderId, Method, Version};
+use super::{BodyLength, Framing, RequestOptions, target};
+use crate::message::authority::Authority;
+use crate::message::fault::Fault;
+use crate::message::head::{Head, HeaderId, Method, Version};
 
 /// Empty lines tolerated before a request line (RFC 9112 2.2 asks for at least one).
 const MAX_EMPTY_LINES: u8 = 2;

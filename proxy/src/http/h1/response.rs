@@ -4,8 +4,9 @@ use bytes::BytesMut;
 
 use super::fields::{Kind, Progress};
 use super::framing::Wire;
-use super::{Asked, BodyLength, Fault, HeadLimits, ResponseInfo, Tunnel};
-use crate::http::message::head::{Head, HeaderId, Method};
+use super::{Asked, BodyLength, HeadLimits, ResponseInfo, Tunnel};
+use crate::message::fault::Fault;
+use crate::message::head::{Head, HeaderId, Method};
 
 /// Reads one response head after the other.
 #[derive(Debug)]

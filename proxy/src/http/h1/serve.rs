@@ -16,9 +16,9 @@ use crate::dispatcher::timer::Timer;
 use crate::http::connection::conn::Conn;
 use crate::http::connection::io::Io;
 use crate::http::forward::downstream::{DownstreamIo, H1Server};
-use crate::http::message::head::Head;
 use crate::http::request::error::{Failure, Late};
 use crate::http::request::handle::{Ended, Request, handle};
+use crate::message::head::Head;
 use crate::stream::Stream;
 
 /// Waits without a limit of their own are looked at this often all the same.

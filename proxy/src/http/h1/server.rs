@@ -6,8 +6,9 @@ use super::body::BodyDecoder;
 use super::encode::{self, BodyFraming, Persistence};
 use super::request::RequestDecoder;
 use super::write::BodyEncoder;
-use super::{BodyLength, Event, Fault, Framing, Out, RequestOptions, Tunnel};
-use crate::http::message::head::{Head, Method, Version};
+use super::{BodyLength, Event, Framing, Out, RequestOptions, Tunnel};
+use crate::message::fault::Fault;
+use crate::message::head::{Head, Method, Version};
 
 /// Requests in, responses out, one exchange after the other.
 ///

@@ -1,8 +1,9 @@
 //! The request target: which of the four forms it has, and its parts.
 
-use super::{Fault, RequestOptions};
-use crate::http::message::authority::Authority;
-use crate::http::message::head::{Head, Method, Span, TargetForm};
+use super::RequestOptions;
+use crate::message::authority::Authority;
+use crate::message::fault::Fault;
+use crate::message::head::{Head, Method, Span, TargetForm};
 
 /// Splits the target that lies in `head.path` into scheme, authority and path. The authority of an
 /// absolute target replaces the Host field's value (RFC 9112 3.2.2), so that only one remains.

@@ -1,6 +1,6 @@
 //! Which fields may come after a body.
 
-use crate::http::message::head::{FieldRef, Head, HeaderId};
+use crate::message::head::{FieldRef, Head, HeaderId};
 
 /// Takes out what must not be said in trailers: framing, routing, authentication, who the peer is,
 /// and what the mesh acts on. Those were judged before the body; a late one would be believed by

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
+use super::Out;
 use super::encode::{self, BodyFraming, Spelling};
-use super::{Fault, Out};
-use crate::http::message::head::Head;
+use crate::message::fault::Fault;
+use crate::message::head::Head;
 
 /// Writes one body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

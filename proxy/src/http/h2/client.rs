@@ -10,18 +10,19 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use h2::client::{ResponseFuture, SendRequest};
 
-use super::super::h1::{BodyLength, Event, Fault, Framing, ResponseInfo, Tunnel};
-use super::super::message::head::{Head, HeaderId, Method};
+use super::super::h1::{BodyLength, Event, Framing, ResponseInfo, Tunnel};
 use super::super::request::error::Failure;
 use super::super::request::stream_info::Upstream;
-use super::chunk::Chunk;
 use super::convert::{self, Bounds};
 use super::prefixed::Prefixed;
 use super::stream::{Receiving, Sending};
 use crate::config::http::Http2Options;
 use crate::dispatcher::timer::Timers;
-use crate::hbone::{StreamCount, StreamGuard};
+use crate::message::fault::Fault;
+use crate::message::head::{Head, HeaderId, Method};
 use crate::stream::Stream;
+use crate::stream::chunk::Chunk;
+use crate::stream::tunnel::{StreamCount, StreamGuard};
 
 /// How long between two looks whether settings have come.
 const SETTINGS_STEP: Duration = Duration::from_millis(5);

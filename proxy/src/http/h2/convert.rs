@@ -6,10 +6,11 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 
-use super::super::h1::{BodyLength, Fault, Framing, Tunnel, is_allowed_trailer};
-use super::super::message::head::{FieldRef, Head, HeaderId, IdSet, Method, TargetForm, Version};
-use super::super::message::header_case;
-use super::super::message::header_id::NAMES;
+use super::super::h1::{BodyLength, Framing, Tunnel, is_allowed_trailer};
+use crate::message::fault::Fault;
+use crate::message::head::{FieldRef, Head, HeaderId, IdSet, Method, TargetForm, Version};
+use crate::message::header_case;
+use crate::message::header_id::NAMES;
 
 /// Bounds on a received head: decoded bytes (32 per field on top, as HPACK counts) and fields,
 /// cookie crumbs each for itself.

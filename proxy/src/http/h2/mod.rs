@@ -8,7 +8,6 @@
 //! - `chunk`: what h2 sends; `prefixed`: one [`Stream`](crate::stream::Stream) as h2 wants it, with
 //!   bytes that were read before
 
-pub(crate) mod chunk;
 pub(crate) mod client;
 mod convert;
 pub(crate) mod prefixed;
@@ -17,7 +16,7 @@ pub(super) mod serve;
 pub(crate) mod server;
 mod stream;
 
-pub use chunk::Chunk;
+pub use crate::stream::chunk::Chunk;
 pub use client::{ClientStream, Connected, handshake, keepalive};
 pub use convert::{Bounds, request_in};
 pub use prefixed::Prefixed;

@@ -8,7 +8,7 @@ use bytes::BytesMut;
 use h2::RecvStream;
 use h2::server::SendResponse;
 
-use super::{Bounds, Chunk, Prefixed, RAPID, ResetLimiter, ServerStream, keepalive, request_in};
+use super::{Bounds, Prefixed, RAPID, ResetLimiter, ServerStream, keepalive, request_in};
 use crate::config::http::HttpConnectionManager;
 use crate::dispatcher::timer::Timer;
 use crate::http::connection::conn::Conn;
@@ -16,6 +16,7 @@ use crate::http::forward::downstream::DownstreamIo;
 use crate::http::request::handle::{Request, handle};
 use crate::lifecycle::{End, Lifecycle, OpenStream, OpenStreams, Seen};
 use crate::stream::Stream;
+use crate::stream::chunk::Chunk;
 
 /// Bytes per stream that wait in h2 for the peer's window.
 const SEND_BUFFER: usize = 256 * 1024;

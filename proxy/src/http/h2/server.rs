@@ -6,14 +6,15 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 
-use super::super::h1::{BodyLength, Event, Fault};
-use super::super::message::head::Head;
+use super::super::h1::{BodyLength, Event};
 use super::super::request::error::Failure;
-use super::chunk::Chunk;
 use super::convert;
 use super::stream::{Receiving, Sending};
 use crate::dispatcher::buffer::Pool;
-use crate::hbone::TunnelStream;
+use crate::message::fault::Fault;
+use crate::message::head::Head;
+use crate::stream::chunk::Chunk;
+use crate::stream::tunnel::TunnelStream;
 
 /// One request's stream.
 pub struct ServerStream {

@@ -8,9 +8,9 @@ use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
 use super::super::h1::Event;
-use super::super::message::head::Head;
-use super::chunk::Chunk;
 use super::convert;
+use crate::message::head::Head;
+use crate::stream::chunk::Chunk;
 
 /// Bytes that may wait here for the peer's window before the source is asked to wait.
 const QUEUE: usize = 64 * 1024;

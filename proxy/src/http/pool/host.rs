@@ -17,12 +17,12 @@ use crate::http::connection::io::Io;
 use crate::http::forward::upstream::{H1Client, UpstreamIo};
 use crate::http::h1::{ClientConn, HeadLimits, Spelling};
 use crate::http::h2::{self, Bounds};
-use crate::http::message::head::Version;
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::Upstream;
+use crate::message::head::Version;
 use crate::stream::Stream;
 use crate::tls::Dial;
-use crate::upstream::connect::{ConnectError, connect};
+use crate::upstream::connect::ConnectError;
 use crate::upstream::limits::Permit;
 use crate::worker::Worker;
 
@@ -323,7 +323,9 @@ fn dial<'a>(
             sni: None,
             alpn: alpn.as_deref(),
         };
-        connect(worker, target.cluster, target.endpoint, &dial)
+        worker
+            .dialler
+            .connect(target.cluster, target.endpoint, &dial)
             .await
             .map_err(|error| match error {
                 ConnectError::Timeout(_) => {

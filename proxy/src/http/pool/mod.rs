@@ -21,11 +21,9 @@ use tokio::sync::Notify;
 use self::host::{HostPool, Idle};
 use crate::config::cluster::{Cluster, Transport, UpstreamProtocol};
 use crate::config::endpoint::Endpoint;
-use crate::hbone::{Connect, TunnelStream};
 use crate::http::forward::upstream::UpstreamIo;
-use crate::http::message::head::Version;
 use crate::http::request::error::Failure;
-use crate::upstream::connect::ConnectError;
+use crate::message::head::Version;
 use crate::worker::Worker;
 
 /// How often idle connections are looked at.
@@ -96,31 +94,6 @@ impl Pools {
         Ok(Lease { up, host })
     }
 
-    /// A connection inside one to the endpoint, at `address`.
-    ///
-    /// # Errors
-    /// When connecting fails, or the peer does not take the tunnel.
-    pub async fn tunnel(
-        &self,
-        worker: &Worker,
-        cluster: &Arc<Cluster>,
-        endpoint: &Arc<Endpoint>,
-        address: SocketAddr,
-        connect: &Connect,
-    ) -> Result<TunnelStream, ConnectError> {
-        let host = self.at(Key {
-            cluster: cluster.id,
-            address,
-            transport: endpoint.transport.unwrap_or(u32::MAX),
-            follows: None,
-            tunnel: true,
-        });
-        let limit = cluster.connect_timeout;
-        let opening = host.tunnel(worker, cluster, endpoint, address, connect);
-        let opened = worker.timers.timeout(limit, opening).await;
-        opened.unwrap_or(Err(ConnectError::Timeout(limit)))
-    }
-
     /// Takes a connection back after a complete exchange.
     pub fn checkin(&self, lease: Lease, cluster: &Cluster, now: Instant) {
         let Lease { up, host } = lease;
@@ -170,6 +143,22 @@ impl Pools {
             transport: target.endpoint.transport.unwrap_or(u32::MAX),
             follows: follows.then(|| follow(target.version)),
             tunnel: false,
+        })
+    }
+
+    /// The pool of connections to `address` that carry tunnels.
+    pub(crate) fn carrying_tunnels(
+        &self,
+        cluster: &Cluster,
+        endpoint: &Endpoint,
+        address: SocketAddr,
+    ) -> Rc<HostPool> {
+        self.at(Key {
+            cluster: cluster.id,
+            address,
+            transport: endpoint.transport.unwrap_or(u32::MAX),
+            follows: None,
+            tunnel: true,
         })
     }
 

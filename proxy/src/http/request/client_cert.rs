@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::headers::append_to_list;
 use super::stream_info::Downstream;
 use crate::config::http::{ForwardClientCert, HttpConnectionManager};
-use crate::http::message::head::{Head, HeaderId};
+use crate::message::head::{Head, HeaderId};
 use crate::tls::{ConnectionInfo, Identity, Rotating};
 
 /// The element that this hop adds, spelled once for a connection and what it depends on.

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::http::h1::{Fault, Side};
+use crate::message::fault::{Fault, Side};
 use crate::metrics::ResponseFlags;
 
 /// What went wrong with one request.

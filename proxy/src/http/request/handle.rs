@@ -22,11 +22,12 @@ use crate::http::forward::attempt::{Attempts, UpstreamResponse};
 use crate::http::forward::connect_tunnel::Tunnelled;
 use crate::http::forward::downstream::DownstreamIo;
 use crate::http::forward::upgrade;
-use crate::http::h1::{BodyLength, Fault, Framing, Tunnel};
-use crate::http::message::authority::{AuthorityOptions, PortRule};
-use crate::http::message::head::{Head, HeaderId, TargetForm, Version};
-use crate::http::message::path;
-use crate::http::message::path::PathOutcome;
+use crate::http::h1::{BodyLength, Framing, Tunnel};
+use crate::message::authority::{AuthorityOptions, PortRule};
+use crate::message::fault::Fault;
+use crate::message::head::{Head, HeaderId, TargetForm, Version};
+use crate::message::path;
+use crate::message::path::PathOutcome;
 use crate::upstream::limits::Permit;
 
 /// A request, as its codec hands it over.
@@ -327,7 +328,7 @@ impl Exchange<'_, '_> {
         relayed?;
         if attempts.is_clean(&answer) {
             let now = conn.worker.timers.now();
-            conn.worker.pools.checkin(answer.lease, &cluster, now);
+            conn.pools.checkin(answer.lease, &cluster, now);
         }
         Ok(())
     }

@@ -10,10 +10,10 @@ use crate::config::http::{HttpConnectionManager, ServerHeader};
 use crate::config::route::{
     AppendAction, HeaderAppend, HeaderEdits, Route, RouteTable, VirtualHost, WeightedCluster,
 };
+use crate::dispatcher::date::DateCache;
 use crate::http::forward::upgrade;
 use crate::http::h1::{BodyLength, ResponseInfo};
-use crate::http::message::date::DateCache;
-use crate::http::message::head::{Head, HeaderId, IdSet};
+use crate::message::head::{Head, HeaderId, IdSet};
 use crate::telemetry::format::render;
 
 /// Headers by which Envoys steer each other. No peer is trusted with them.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::error::{Blame, Failure};
 use super::stream_info::StreamInfo;
-use crate::http::message::head::{Head, HeaderId};
+use crate::message::head::{Head, HeaderId};
 
 /// A response that was made here.
 pub struct Reply {

@@ -1,7 +1,7 @@
 //! Header and query matchers against a head; shared by routes and policies.
 
-use crate::config::matcher::{HeaderMatch, QueryMatch, ValueMatch};
-use crate::http::message::head::{Head, HeaderId};
+use crate::matcher::{HeaderMatch, QueryMatch, ValueMatch};
+use crate::message::head::{Head, HeaderId};
 
 /// What a repeated header has to satisfy. A rule that grants asks for all of its values, a rule
 /// that refuses for any, so that adding a value never gets a request further.

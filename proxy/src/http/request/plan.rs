@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use super::matching::{self, Repeated};
 use crate::config::cluster::Cluster;
-use crate::config::matcher::HeaderName;
 use crate::config::route::{
     ClusterSpecifier, PathMatch, Route, RouteAction, RouteConfig, RouteMatch, RouteTable,
     VirtualHost, WeightedCluster,
 };
-use crate::http::message::head::{Head, Method, TargetForm};
+use crate::matcher::HeaderName;
+use crate::message::head::{Head, Method, TargetForm};
 use crate::snapshot::{ClusterLinks, Snapshot};
 
 /// Why a route does not take a request.

@@ -3,7 +3,7 @@
 use super::rewrite;
 use super::stream_info::StreamInfo;
 use crate::config::route::{Redirect, Route};
-use crate::http::message::head::HeaderId;
+use crate::message::head::HeaderId;
 
 /// The `Location` of a redirect: what the rule does not change stays as it was asked for.
 pub fn location(to: &Redirect, route: &Route, info: &StreamInfo) -> Vec<u8> {

@@ -6,7 +6,7 @@ use super::stream_info::StreamInfo;
 use crate::config::route::{
     HostRewrite, PathMatch, PathRewrite, Route, RouteAction, WeightedCluster,
 };
-use crate::http::message::head::HeaderId;
+use crate::message::head::HeaderId;
 
 /// Rewrites path and host.
 pub fn request(

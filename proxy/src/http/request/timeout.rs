@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::stream_info::StreamInfo;
 use crate::config::route::{Action, RouteAction};
-use crate::http::message::head::{Head, HeaderId};
+use crate::message::head::{Head, HeaderId};
 
 /// When the stream must end, whatever it does: the route's `max_stream_duration`, else the
 /// manager's.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use anyam_proxy::config::compile::{Changes, Compiler, SecretStore};
 use anyam_proxy::config::demand::OnDemandClient;
 use anyam_proxy::dispatcher::timer::Alarm;
-use anyam_proxy::listener::Bound;
+use anyam_proxy::drain::Phase;
+use anyam_proxy::listener::{Bound, ListenerContext};
 use anyam_proxy::metrics::{Edges, Registry, SpliceMetrics};
 use anyam_proxy::snapshot::{Snapshot, Store};
 use anyam_proxy::telemetry::{Sinks, Telemetry};
-use anyam_proxy::worker::{Phase, Worker};
+use anyam_proxy::worker::Worker;
 use rustls_pki_types::PrivateKeyDer;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -50,9 +51,10 @@ impl Rig {
         let store = Arc::new(Store::new(Snapshot::default()));
         let (drain, draining) = watch::channel(Phase::Serving);
         let worker = Worker::new(0, store.clone(), telemetry, demand, draining);
-        let chores = worker.clone();
-        spawn_local(async move { chores.run(Alarm::new().unwrap()).await });
-        let bound = Bound::new(worker.clone(), store.follow());
+        let context = ListenerContext::new(worker.clone());
+        let running = context.clone();
+        spawn_local(async move { running.run(Alarm::new().unwrap()).await });
+        let bound = Bound::new(context, store.follow());
         spawn_local(async move { bound.run().await });
         Rig {
             worker,

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use anyam_proxy::tcp::Ended;
+use anyam_proxy::relay::Ended;
 use anyam_proxy::tls::{Dial, Handshaker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;

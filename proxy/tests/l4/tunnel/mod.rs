@@ -8,8 +8,8 @@ mod pair;
 use std::io::ErrorKind;
 use std::time::Duration;
 
+use anyam_proxy::drain::Phase;
 use anyam_proxy::socket::reset_on_close;
-use anyam_proxy::worker::Phase;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};

@@ -18,7 +18,7 @@ use crate::config::compile::{Compiler, access_log, route, values};
 use crate::config::http::{
     CodecType, ForwardClientCert, HttpConnectionManager, ServerHeader, StripPort,
 };
-use crate::http::message::path::{EscapedSlashes, Fragment, PathOptions};
+use crate::message::path::{EscapedSlashes, Fragment, PathOptions};
 use crate::snapshot::RouteRef;
 
 type Hcm = pb::HttpConnectionManager;

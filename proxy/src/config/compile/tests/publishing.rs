@@ -228,7 +228,7 @@ load_assignment:
                 .unwrap();
         });
     };
-    let chores = runtime.spawn(crate::upstream::maintenance::run(store));
+    let chores = runtime.spawn(crate::app::maintenance::run(store));
     until(&|| cluster.endpoints.load().ready);
     let picked = cluster
         .pick(PickFor::default(), &mut random)

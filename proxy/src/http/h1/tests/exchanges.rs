@@ -89,7 +89,7 @@ fn bytes_behind_an_upgrade_are_held_back() {
     assert!(server.head().is_none());
     let mut head = Head::new();
     head.set_status(101);
-    head.append(crate::http::message::head::HeaderId::Upgrade, b"websocket");
+    head.append(crate::message::head::HeaderId::Upgrade, b"websocket");
     server
         .conn
         .write_head(&head, BodyLength::None, false, &mut server.out);

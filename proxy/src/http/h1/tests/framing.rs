@@ -1,7 +1,7 @@
 //! What request fields say about framing and connection.
 
 use super::*;
-use crate::http::message::head::HeaderId;
+use crate::message::head::HeaderId;
 
 /// A POST with these extra lines.
 fn post(extra: &str) -> Vec<u8> {

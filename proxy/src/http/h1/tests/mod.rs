@@ -8,10 +8,11 @@ mod requests;
 mod responses;
 mod writing;
 
+use crate::message::fault::{Fault, Side};
 use bytes::{Buf, BytesMut};
 
 use super::*;
-use crate::http::message::head::Head;
+use crate::message::head::Head;
 
 /// What a head means, the head, and what is left of the input; `None`: not complete.
 type Read<I> = Result<Option<(I, Head, Vec<u8>)>, Fault>;

@@ -1,7 +1,7 @@
 //! Request heads: lines, targets, hosts, limits.
 
 use super::*;
-use crate::http::message::head::{HeaderId, Method, TargetForm, Version};
+use crate::message::head::{HeaderId, Method, TargetForm, Version};
 
 #[test]
 fn line_ends_and_names_are_strict() {

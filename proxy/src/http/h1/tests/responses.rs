@@ -1,7 +1,7 @@
 //! Response heads: framing by status and request, faults.
 
 use super::*;
-use crate::http::message::head::HeaderId;
+use crate::message::head::HeaderId;
 
 const HEAD: &[u8] = b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n";
 const UPGRADE: &[u8] =

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::*;
-use crate::http::message::head::HeaderId;
+use crate::message::head::HeaderId;
 
 /// A request as it goes on to the upstream.
 fn on(bytes: &[u8]) -> String {

@@ -1,7 +1,7 @@
 //! Path normalisation: one value for routing, policy, telemetry and upstream.
 
 use super::head::Head;
-use crate::http::h1::Fault;
+use crate::message::fault::Fault;
 
 /// How paths are normalised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -17,8 +17,9 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use super::ListenerContext;
 use crate::config::listener::{FilterChain, TerminalFilter, TunnelOptions};
-use crate::hbone::{BadTarget, ConnectRequest, ConnectTarget, Server, TunnelInfo};
+use crate::hbone::{BadTarget, ConnectRequest, ConnectTarget, Server};
 use crate::http::h2::Prefixed;
 use crate::lifecycle::{End, Lifecycle, Limits, Seen};
 use crate::listener::chain::choose;
@@ -30,6 +31,7 @@ use crate::listener::detect::DetectedProtocol;
 use crate::listener::refused::Refused;
 use crate::metrics::OpenConnection;
 use crate::stream::Stream;
+use crate::stream::tunnel::TunnelInfo;
 use crate::tcp::proxy::PolicySubject;
 use crate::tls::ConnectionInfo;
 use crate::tls::hello::ClientHello;
@@ -49,7 +51,7 @@ struct Outer<'a> {
 
 /// Serves a connection to its end; those inside are tasks of their own.
 pub(crate) async fn serve(
-    worker: &Rc<Worker>,
+    worker: &Rc<ListenerContext>,
     accepted: &Accepted,
     chain: &Arc<FilterChain>,
     options: &TunnelOptions,
@@ -117,7 +119,7 @@ pub(crate) async fn serve(
 }
 
 /// Lets a connection in, or answers why not.
-fn enter(worker: &Rc<Worker>, outer: &Outer<'_>, asked: ConnectRequest) -> Result<(), ()> {
+fn enter(worker: &Rc<ListenerContext>, outer: &Outer<'_>, asked: ConnectRequest) -> Result<(), ()> {
     let metrics = &outer.accepted.listener.def.metrics;
     metrics.tunnels.inc();
     let mut inner = outer.inner(worker, outer.accepted.destination);

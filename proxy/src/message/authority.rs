@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::net::Ipv6Addr;
 use std::rc::Rc;
 
-use crate::http::h1::Fault;
+use crate::message::fault::Fault;
 
 /// How an authority is made canonical.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,12 +1,13 @@
-//! What a message is.
+//! What an HTTP message is: types and canonical forms, without any codec.
 //!
 //! - [`head`]: start line and fields, ordered, spelling kept; `header_id`: names known in advance
 //! - [`authority`], [`path`]: canonical forms, one value each for routing, policy and upstream
-//! - [`header_case`]: spellings carried over HTTP/2; [`date`]: the `date` field
+//! - [`fault`]: what can be wrong with one
+//! - [`header_case`]: spellings carried over HTTP/2
 
 pub mod authority;
-pub mod date;
+pub mod fault;
 pub mod head;
 pub mod header_case;
-pub(super) mod header_id;
+pub(crate) mod header_id;
 pub mod path;

@@ -1,6 +1,6 @@
 //! String, header and query matchers, shared by routes and policies.
 
-use crate::http::message::head::HeaderId;
+use crate::message::head::HeaderId;
 
 /// envoy.type.matcher.v3.StringMatcher. With `ignore_case` the pattern is kept lower case and the
 /// value is compared without regard to ASCII case.

@@ -6,7 +6,7 @@ use super::{Head, HeaderId};
 
 /// A range of the received bytes, or of the scratch bytes when the top bit of `at` is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::http) struct Span {
+pub(crate) struct Span {
     at: u32,
     len: u32,
 }
@@ -77,9 +77,9 @@ impl Span {
 /// One field of a head.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
-    pub(in crate::http) id: HeaderId,
-    pub(in crate::http) name: Span,
-    pub(in crate::http) value: Span,
+    pub(crate) id: HeaderId,
+    pub(crate) name: Span,
+    pub(crate) value: Span,
 }
 
 impl Field {

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinHandle;
 
-use super::dns::Resolver;
 use crate::config::Name;
 use crate::config::cluster::{Cluster, Discovery};
 use crate::snapshot::{Snapshot, Store};
+use crate::upstream::dns::Resolver;
 
 /// The least time between two rounds: intervals are kept to this.
 const ROUND: Duration = Duration::from_millis(250);

@@ -91,7 +91,7 @@ impl Head {
     }
 
     /// Gives the `Host` field the authority's value and leaves only one.
-    pub(in crate::http) fn align_host(&mut self) {
+    pub(crate) fn align_host(&mut self) {
         if self.present & HeaderId::Host.bit() == 0 {
             return;
         }

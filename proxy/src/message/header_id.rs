@@ -15,7 +15,7 @@ macro_rules! header_ids {
         }
 
         /// Names in the order of the ids; the first stands for [`HeaderId::Other`].
-        pub(in crate::http) const NAMES: &[&str] = &["", $($name),+];
+        pub(crate) const NAMES: &[&str] = &["", $($name),+];
         /// How their lines begin.
         const LINES: &[&str] = &["", $(concat!($name, ": ")),+];
         const IDS: &[HeaderId] = &[HeaderId::Other, $(HeaderId::$variant),+];
@@ -146,7 +146,7 @@ header_ids! {
 
 /// Some well-known headers; never [`HeaderId::Other`].
 #[derive(Clone, Copy, Debug)]
-pub struct IdSet(pub(in crate::http) u128);
+pub struct IdSet(pub(crate) u128);
 
 impl IdSet {
     pub const fn of(ids: &[HeaderId]) -> Self {
@@ -219,7 +219,7 @@ impl HeaderId {
 
     /// The lower-case name, colon and blank; empty for [`HeaderId::Other`].
     #[inline]
-    pub(in crate::http) const fn line_start(self) -> &'static str {
+    pub(crate) const fn line_start(self) -> &'static str {
         LINES[self as usize]
     }
 
@@ -253,7 +253,7 @@ impl HeaderId {
     }
 
     #[inline]
-    pub(in crate::http) const fn bit(self) -> u128 {
+    pub(crate) const fn bit(self) -> u128 {
         1 << self as u8
     }
 }

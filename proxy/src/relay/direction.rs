@@ -15,9 +15,9 @@ use super::splice::{self, Splice};
 use super::{RelayContext, Side};
 use crate::dispatcher::buffer::{Block, Pool, Size};
 use crate::dispatcher::pipe::Pipes;
-use crate::hbone::TunnelStream;
 use crate::socket;
 use crate::stream::Stream;
+use crate::stream::tunnel::TunnelStream;
 use crate::tls::TlsStream;
 
 /// Full bulk reads in a row before splicing begins.
@@ -26,7 +26,7 @@ const BULK_SHOWS: u8 = 2;
 /// What went wrong, and at which end of this direction.
 pub(super) struct Fault {
     pub(super) at: End,
-    pub(super) error: io::Error,
+    pub(crate) error: io::Error,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -59,7 +59,7 @@ pub(super) struct Direction {
     finished: bool,
     /// The sink does not take what was read, so the source is not looked at.
     blocked: bool,
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Direction {

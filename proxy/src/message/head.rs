@@ -18,7 +18,7 @@ mod request;
 
 use bytes::Bytes;
 
-pub(in crate::http) use self::field::Span;
+pub(crate) use self::field::Span;
 pub use self::field::{Field, FieldRef, Method, TargetForm, Values, Version};
 pub use self::pool::Heads;
 pub use super::header_id::{HeaderId, IdSet};
@@ -32,20 +32,20 @@ const KEEP_FIELDS: usize = 256;
 #[derive(Clone, Debug, Default)]
 pub struct Head {
     pub(crate) buf: Bytes,
-    pub(in crate::http) extra: Vec<u8>,
-    pub(in crate::http) fields: Vec<Field>,
+    pub(crate) extra: Vec<u8>,
+    pub(crate) fields: Vec<Field>,
     /// One bit per [`HeaderId`] that `fields` holds.
-    pub(in crate::http) present: u128,
-    pub(in crate::http) version: Version,
+    pub(crate) present: u128,
+    pub(crate) version: Version,
     pub(crate) method: Method,
-    pub(in crate::http) form: TargetForm,
-    pub(in crate::http) method_span: Span,
-    pub(in crate::http) scheme: Span,
-    pub(in crate::http) authority: Span,
-    pub(in crate::http) path: Span,
-    pub(in crate::http) protocol: Span,
+    pub(crate) form: TargetForm,
+    pub(crate) method_span: Span,
+    pub(crate) scheme: Span,
+    pub(crate) authority: Span,
+    pub(crate) path: Span,
+    pub(crate) protocol: Span,
     pub(crate) status: u16,
-    pub(in crate::http) reason: Span,
+    pub(crate) reason: Span,
 }
 
 impl Head {
@@ -250,7 +250,7 @@ impl Head {
     // ---- inside -----------------------------------------------------------------------------
 
     /// Bytes of a span as shared bytes.
-    pub(in crate::http) fn shared(&self, span: Span) -> Bytes {
+    pub(crate) fn shared(&self, span: Span) -> Bytes {
         if span.is_extra() {
             Bytes::copy_from_slice(self.slice(span))
         } else {
@@ -259,12 +259,12 @@ impl Head {
     }
 
     #[inline]
-    pub(in crate::http) fn slice(&self, span: Span) -> &[u8] {
+    pub(crate) fn slice(&self, span: Span) -> &[u8] {
         span.of(&self.buf, &self.extra)
     }
 
     #[inline]
-    pub(in crate::http) fn field_ref(&self, field: &Field) -> FieldRef<'_> {
+    pub(crate) fn field_ref(&self, field: &Field) -> FieldRef<'_> {
         FieldRef {
             id: field.id,
             name: self.slice(field.name),
@@ -274,13 +274,13 @@ impl Head {
 
     /// Adds a field whose bytes already lie in `buf` or `extra`.
     #[inline]
-    pub(in crate::http) fn push_spans(&mut self, id: HeaderId, name: Span, value: Span) {
+    pub(crate) fn push_spans(&mut self, id: HeaderId, name: Span, value: Span) {
         self.present |= id.bit();
         self.fields.push(Field { id, name, value });
     }
 
     /// Copies bytes that go into a head, without what would end a line.
-    pub(in crate::http) fn scratch(&mut self, bytes: &[u8]) -> Span {
+    pub(crate) fn scratch(&mut self, bytes: &[u8]) -> Span {
         let start = self.extra.len();
         self.extra.extend_from_slice(bytes);
         self.defuse(start);

@@ -3,6 +3,11 @@
 //!
 //! An enum and not `dyn Io`: the L4 relay must see the raw sockets to splice them, and a match
 //! costs less than a virtual call per read.
+//!
+//! - [`tunnel`]: a stream of an HTTP/2 connection; `chunk`: what h2 sends
+
+pub(crate) mod chunk;
+pub mod tunnel;
 
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
@@ -12,8 +17,8 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::hbone::TunnelStream;
 use crate::socket;
+use crate::stream::tunnel::TunnelStream;
 use crate::tls::{ConnectionInfo, TlsStream};
 
 /// A connection to a peer.

@@ -1,0 +1,260 @@
+//! The relay: bytes between two streams, unchanged.
+//!
+//! - [`relay`]: both directions in one task, to the end
+//! - `direction`: one direction; reads and writes, or splices, as the traffic asks for
+//! - `splice`: bulk through pooled kernel pipes
+
+mod direction;
+mod splice;
+
+use std::future::poll_fn;
+use std::io::{self, ErrorKind};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use direction::{Direction, Fault};
+pub use splice::{HOLDS, Splice};
+
+use crate::dispatcher::buffer::Pool;
+use crate::dispatcher::pipe::Pipes;
+use crate::dispatcher::timer::{Timer, Timers};
+use crate::stream::Stream;
+
+/// How often a relay without an idle time-out asks whether it may go on.
+const NO_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How often the sockets of a relay that cannot write are looked at for a reset.
+const STUCK: Duration = Duration::from_secs(2);
+
+/// The client's side or the server's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    Down,
+    Up,
+}
+
+impl Side {
+    pub fn other(self) -> Side {
+        match self {
+            Side::Down => Side::Up,
+            Side::Up => Side::Down,
+        }
+    }
+}
+
+/// What a relay works with.
+pub struct RelayContext<'a> {
+    pub buffers: &'a Pool,
+    pub pipes: &'a Pipes,
+    pub timers: &'a Timers,
+    /// Bytes that may be held for either side (Envoy's `per_connection_buffer_limit_bytes`): below
+    /// a bulk buffer or a pipe, these are not used. One small buffer may be, always.
+    pub most: usize,
+}
+
+/// How a relay behaves.
+pub struct RelayOptions<C> {
+    /// Without a byte in either direction for so long, the relay ends; `None`: never.
+    pub idle: Option<Duration>,
+    /// The relay ends then, whatever it does; `None`: never.
+    pub until: Option<Instant>,
+    /// Asked with the client's side whenever the relay is woken, so it must be cheap: `true` ends
+    /// it. Wake the worker's timers to have it asked.
+    pub cut: C,
+}
+
+/// Bytes that were read from either side before the relay began. Their buffers go back to the
+/// pool at once.
+#[derive(Debug, Default)]
+pub struct Buffered {
+    pub from_down: BytesMut,
+    pub from_up: BytesMut,
+}
+
+/// How a relay ended.
+#[derive(Debug)]
+pub struct RelayOutcome {
+    /// Bytes that reached the server.
+    pub from_down: u64,
+    /// Bytes that reached the client.
+    pub from_up: u64,
+    pub ended: Ended,
+}
+
+/// Who or what ended a relay.
+#[derive(Debug)]
+pub enum Ended {
+    /// Both sides finished what they had to say; `first` was the first.
+    Clean { first: Side },
+    /// `by` reset its connection; so was the other one.
+    Reset { by: Side },
+    /// The connection of `by` failed in another way; the other one was reset.
+    Failed { by: Side, error: io::Error },
+    /// Nothing happened for the idle time-out.
+    Idle,
+    /// It lasted as long as it may ([`RelayOptions::until`]).
+    Expired,
+    /// [`RelayOptions::cut`] said so.
+    Cut,
+}
+
+/// Moves bytes between `down` and `up` until both directions have ended or one fails.
+///
+/// The end of one direction is passed on at once, while the other goes on (half-close); a reset
+/// is passed on as a reset, so that neither side takes a cut stream for a finished one.
+pub fn relay<'a, C: Fn(&Stream) -> bool + 'a>(
+    means: RelayContext<'a>,
+    down: &'a mut Stream,
+    up: &'a mut Stream,
+    early: Buffered,
+    options: RelayOptions<C>,
+) -> impl Future<Output = RelayOutcome> + 'a {
+    // Outside of the future, which is held for as long as the connection is.
+    let directions = Direction::new(&early.from_down, means.buffers).and_then(|upward| {
+        let downward = Direction::new(&early.from_up, means.buffers)?;
+        Ok((upward, downward))
+    });
+    means.buffers.put(early.from_down);
+    means.buffers.put(early.from_up);
+    let mut relay = directions.map(|(upward, downward)| Relay {
+        timer: means.timers.timer(),
+        means,
+        options,
+        down,
+        up,
+        upward,
+        downward,
+        first: None,
+        stuck: None,
+    });
+    async move {
+        // By reference: moved, it would be held twice.
+        let relay = match &mut relay {
+            Ok(relay) => relay,
+            Err(error) => {
+                let (by, error) = (Side::Down, io::Error::new(error.kind(), error.to_string()));
+                return RelayOutcome {
+                    from_down: 0,
+                    from_up: 0,
+                    ended: Ended::Failed { by, error },
+                };
+            }
+        };
+        relay.arm();
+        let ended = poll_fn(|cx| relay.poll(cx)).await;
+        if !matches!(ended, Ended::Clean { .. }) {
+            relay.down.reset_on_close();
+            relay.up.reset_on_close();
+        }
+        RelayOutcome {
+            from_down: relay.upward.bytes,
+            from_up: relay.downward.bytes,
+            ended,
+        }
+    }
+}
+
+struct Relay<'a, C> {
+    means: RelayContext<'a>,
+    options: RelayOptions<C>,
+    down: &'a mut Stream,
+    up: &'a mut Stream,
+    timer: Timer,
+    upward: Direction,
+    downward: Direction,
+    first: Option<Side>,
+    /// Runs while a direction is blocked.
+    stuck: Option<Timer>,
+}
+
+impl<C: Fn(&Stream) -> bool> Relay<'_, C> {
+    /// While one side does not read, the other is not read from, and its reset goes unseen. So
+    /// it is asked for, now and then.
+    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        if !self.upward.is_blocked() && !self.downward.is_blocked() {
+            if let Some(timer) = &self.stuck {
+                timer.clear();
+            }
+            return Poll::Pending;
+        }
+        let timers = self.means.timers;
+        let timer = self.stuck.get_or_insert_with(|| timers.timer());
+        if !timer.is_set() {
+            timer.set(STUCK);
+        }
+        loop {
+            ready!(timer.poll_expired(cx));
+            timer.set(STUCK);
+            for (by, stream) in [(Side::Down, &mut *self.down), (Side::Up, &mut *self.up)] {
+                if let Some(error) = stream.take_error(cx) {
+                    return Poll::Ready(ended_with(by, error));
+                }
+            }
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let before = self.upward.bytes + self.downward.bytes;
+        let (means, down, up) = (&self.means, &mut *self.down, &mut *self.up);
+        if !self.upward.is_finished()
+            && let Poll::Ready(Err(fault)) = self.upward.poll(cx, down, up, means)
+        {
+            return Poll::Ready(ended_by(fault, Side::Down));
+        }
+        if self.first.is_none() && self.upward.has_ended() {
+            self.first = Some(Side::Down);
+        }
+        if !self.downward.is_finished()
+            && let Poll::Ready(Err(fault)) = self.downward.poll(cx, up, down, means)
+        {
+            return Poll::Ready(ended_by(fault, Side::Up));
+        }
+        let first = match self.first {
+            None if self.downward.has_ended() => *self.first.insert(Side::Up),
+            first => first.unwrap_or(Side::Down),
+        };
+        if self.upward.is_finished() && self.downward.is_finished() {
+            return Poll::Ready(Ended::Clean { first });
+        }
+        if (self.options.cut)(self.down) {
+            return Poll::Ready(Ended::Cut);
+        }
+        if let Poll::Ready(ended) = self.poll_stuck(cx) {
+            return Poll::Ready(ended);
+        }
+        if self.upward.bytes + self.downward.bytes != before {
+            self.arm();
+        }
+        while self.timer.poll_expired(cx).is_ready() {
+            let until = self.options.until;
+            if until.is_some_and(|until| self.timer.now() >= until) {
+                return Poll::Ready(Ended::Expired);
+            }
+            if self.options.idle.is_some() {
+                return Poll::Ready(Ended::Idle);
+            }
+            self.arm();
+        }
+        Poll::Pending
+    }
+
+    /// Sets the timer for whichever of idle time-out and end comes first.
+    fn arm(&self) {
+        let idle = self.timer.now() + self.options.idle.unwrap_or(NO_IDLE);
+        let until = self.options.until.unwrap_or(idle);
+        self.timer.set_at(idle.min(until));
+    }
+}
+
+fn ended_by(fault: Fault, source: Side) -> Ended {
+    ended_with(fault.at.side(source), fault.error)
+}
+
+fn ended_with(by: Side, error: io::Error) -> Ended {
+    match error.kind() {
+        // EPIPE is a reset that was noticed before.
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Ended::Reset { by },
+        _ => Ended::Failed { by, error },
+    }
+}
