@@ -4,16 +4,18 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 FOR ?=
+MINUTES ?= 5
 
 # Debian gives an ordinary user no sbin, nor does sudo or su with that user's PATH; nft and what
 # dpkg runs live there.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help demo test bench build release fmt prerequisites
+.PHONY: help demo test fuzz bench build release fmt prerequisites
 
 help:
 	@echo "make demo   build, then run the demo mesh until Ctrl-C (FOR=30s ends it by itself); needs root"
 	@echo "make test   everything CI runs: fmt, clippy, docs, deny, unit, property and whole-mesh tests; needs root"
+	@echo "make fuzz   mutated bytes at the proxy, both sides, HTTP/1 and HTTP/2 (MINUTES=5)"
 	@echo "make bench  side-by-side benchmarks (CASE=\"l4 http1 mtls\"…, all without); needs root"
 	@echo "make build  the three programs, quick profile; make release: optimised"
 
@@ -35,6 +37,9 @@ demo:
 
 test:
 	@tests/run.sh
+
+fuzz:
+	ANYAM_FUZZ_MINUTES=$(MINUTES) $(CARGO) test --locked -p anyam-proxy --test http storm -- --nocapture
 
 bench:
 	@tests/prerequisites.sh root bench

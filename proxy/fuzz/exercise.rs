@@ -1,5 +1,6 @@
 //! What must hold for any bytes a peer may send; shared by fuzz targets and their corpus test.
 //!
+//! - After each read, a fault too, the whole head can be read: logs, taps and metrics do.
 //! - However the bytes are split, the same messages and the same fault come out.
 //! - No body is longer than its head said.
 //! - What was accepted and is written on is read again as exactly one message that says the same:
@@ -12,6 +13,9 @@ use anyam_proxy::http::h1::{
 use anyam_proxy::message::fault::Fault;
 use anyam_proxy::message::head::{Head, HeaderId};
 use bytes::{Buf, Bytes, BytesMut};
+
+mod heads;
+use self::heads::{fields, read_in_full, request_item, response_item};
 
 /// One thing that was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +73,9 @@ pub fn read_requests(pieces: &[&[u8]]) -> Vec<Item> {
     let mut items = Vec::new();
     let (mut head, mut trailers, mut out) = (Head::new(), Head::new(), Out::new());
     loop {
-        let info = match feed.until(|input| conn.read_head(input, &mut head)) {
+        let read = feed.until(|input| conn.read_head(input, &mut head));
+        read_in_full(&head);
+        let info = match read {
             Some(Ok(info)) => info,
             end => return finish(items, end.map(|r| r.map(drop))),
         };
@@ -113,7 +119,9 @@ pub fn read_responses(request: &[u8], pieces: &[&[u8]]) -> Vec<Item> {
     conn.write_head(&asked, info.body, &info, &mut out);
     assert_eq!(conn.write_end(None, &mut out), Ok(()));
     loop {
-        let response = match feed.until(|input| conn.read_head(input, &mut head)) {
+        let read = feed.until(|input| conn.read_head(input, &mut head));
+        read_in_full(&head);
+        let response = match read {
             Some(Ok(info)) => info,
             end => return finish(items, end.map(|r| r.map(drop))),
         };
@@ -215,7 +223,10 @@ impl<'a> Feed<'a> {
                 }
                 Ok(Event::End) => break Some(Ok(None)),
                 Ok(Event::Trailers) => break Some(Ok(Some(fields(trailers)))),
-                Err(fault) => break Some(Err(fault)),
+                Err(fault) => {
+                    read_in_full(trailers);
+                    break Some(Err(fault));
+                }
             }
         };
         match length {
@@ -229,33 +240,6 @@ impl<'a> Feed<'a> {
         items.push(Item::Body(body));
         Some(end?.map(|trailers| items.extend(trailers.map(Item::Trailers))))
     }
-}
-
-fn fields(head: &Head) -> Vec<(String, Vec<u8>)> {
-    head.iter()
-        .map(|f| {
-            (
-                String::from_utf8_lossy(f.name).into_owned(),
-                f.value.to_vec(),
-            )
-        })
-        .collect()
-}
-
-fn request_item(head: &Head) -> Item {
-    let line = format!(
-        "{} {} {} {:?}",
-        head.method_name().escape_ascii(),
-        head.authority().escape_ascii(),
-        head.path_and_query().escape_ascii(),
-        head.version(),
-    );
-    Item::Head(line, fields(head))
-}
-
-fn response_item(head: &Head) -> Item {
-    let reason = head.reason().escape_ascii();
-    Item::Head(format!("{} {reason}", head.status()), fields(head))
 }
 
 /// Fields that the next hop must see as they are.

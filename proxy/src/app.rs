@@ -11,6 +11,7 @@ mod end;
 mod logging;
 pub mod maintenance;
 mod statics;
+mod supervisor;
 mod workers;
 
 use std::collections::HashSet;
@@ -24,12 +25,14 @@ use tokio::task::JoinSet;
 
 use self::build::Core;
 pub use self::logging::init as init_logging;
+use self::supervisor::Supervisor;
 use self::workers::Workers;
 use crate::admin::logging::Logging;
 use crate::admin::server::{Surface, bind, serve};
 use crate::admin::{Admin, wire_node};
 use crate::args::{Mode, Process};
 use crate::bootstrap::{Bootstrap, concurrency};
+use crate::bug;
 use crate::config::compile::values::FETCH;
 use crate::config::demand::{OnDemandClient, OnDemandRequest};
 use crate::drain::Drain;
@@ -74,6 +77,8 @@ pub enum AppError {
     Metrics(#[from] RegistryError),
     #[error("no thread or runtime: {0}")]
     Runtime(#[from] std::io::Error),
+    #[error("a worker's thread panicked; its log line has the place")]
+    Panicked,
 }
 
 /// Runs the proxy until it is told to stop.
@@ -81,6 +86,7 @@ pub enum AppError {
 /// # Errors
 /// When it cannot start.
 pub fn run(bootstrap: Bootstrap, process: &Process, logging: Logging) -> Result<(), AppError> {
+    bug::count_panics();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_name("control")
@@ -101,7 +107,11 @@ async fn serve_until_told(
     let drain = Arc::new(Drain::default());
     let mut tasks = JoinSet::new();
     let core = Core::new(&bootstrap)?;
-    tasks.spawn(crate::app::maintenance::run(core.store.clone()));
+    let maintained = core.store.clone();
+    tasks.spawn(async move {
+        let mut supervisor = Supervisor::new("maintenance");
+        while supervisor.panicked(maintenance::run(&maintained)).await {}
+    });
     let identity = start_identity(&bootstrap, &core, &mut tasks)?;
     let (demand, wants) = demand(&bootstrap);
     let store = core.store.clone();
@@ -143,17 +153,16 @@ async fn serve_until_told(
     );
     if process.mode == Mode::InitOnly {
         drain.close();
-        workers.join();
-        return Ok(());
+        return workers.join();
     }
     tasks.spawn(async {
         tokio::time::sleep(START).await;
         memory::forget_start();
     });
     end::wait(&drain, || workers.open_connections(), process.drain_time()).await;
-    workers.join();
+    let ended = workers.join();
     sinks.flush();
-    Ok(())
+    ended
 }
 
 fn demand(
@@ -184,16 +193,26 @@ fn start_identity(
         identity: core.secrets.identity("default"),
         trust: core.secrets.bundle("ROOTCA"),
     };
-    let (agent, status) = Agent::new(identity.settings.clone(), target, slots, &core.registry)?;
-    tasks.spawn(agent.run());
-    tasks.spawn(rejudge_after_changes(status.clone(), core.store.clone()));
+    let (mut agent, status) = Agent::new(identity.settings.clone(), target, slots, &core.registry)?;
+    tasks.spawn(async move {
+        let mut supervisor = Supervisor::new("identity");
+        while supervisor.panicked(agent.run()).await {}
+    });
+    let (watched, store) = (status.clone(), core.store.clone());
+    tasks.spawn(async move {
+        let mut supervisor = Supervisor::new("trust");
+        while supervisor
+            .panicked(rejudge_after_changes(watched.clone(), &store))
+            .await
+        {}
+    });
     Ok(Some(status))
 }
 
 /// Another trust bundle: every worker judges its connections again.
 async fn rejudge_after_changes(
     mut status: watch::Receiver<identity::Status>,
-    store: Arc<crate::snapshot::Store>,
+    store: &crate::snapshot::Store,
 ) {
     let mut roots = status.borrow().roots.clone();
     while status.changed().await.is_ok() {
@@ -249,10 +268,13 @@ fn start_xds(
         .map(|(kind, name, _)| Key::new(kind, name))
         .collect();
     let applier = Applier::new(core.compiler, core.store, statics, core.held, egress);
-    let (client, handle) = Client::new(config, applier, target, bootstrap.node.clone(), wants);
+    let (mut client, handle) = Client::new(config, applier, target, bootstrap.node.clone(), wants);
     tasks.spawn(async move {
         certified(identity).await;
-        client.run().await;
+        let mut supervisor = Supervisor::new("xds");
+        while supervisor.panicked(client.run()).await {
+            client.restart();
+        }
     });
     Ok(Some(handle))
 }
@@ -278,7 +300,8 @@ fn start_inspect(
     let identity = admin.identity.clone();
     tasks.spawn(async move {
         certified(identity).await;
-        agent.run().await;
+        let mut supervisor = Supervisor::new("inspect");
+        while supervisor.panicked(agent.run()).await {}
     });
     Ok(())
 }
@@ -312,7 +335,11 @@ async fn open_ports(
             address,
             error,
         })?;
-        tasks.spawn(serve(listener, surface, admin.clone()));
+        let admin = admin.clone();
+        tasks.spawn(async move {
+            let mut supervisor = Supervisor::new(what);
+            while supervisor.panicked(serve(&listener, surface, &admin)).await {}
+        });
     }
     if let Some(dns) = &bootstrap.extensions.dns {
         let settings = crate::dns::Settings::new(
@@ -328,7 +355,10 @@ async fn open_ports(
             address,
             error,
         })?;
-        tasks.spawn(server.run());
+        tasks.spawn(async move {
+            let mut supervisor = Supervisor::new("dns");
+            while supervisor.panicked(server.run()).await {}
+        });
     }
     Ok(())
 }

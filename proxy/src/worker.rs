@@ -19,6 +19,7 @@ use crate::drain::Phase;
 use crate::memory::ConnectionCount;
 use crate::message::head::Heads;
 use crate::snapshot::Store;
+use crate::supervise::keep;
 use crate::telemetry::{Callers, Telemetry, WorkerLogs};
 use crate::tls::{Handshaker, STEPS_PER_PASS};
 use crate::upstream::connect::Dialler;
@@ -92,10 +93,11 @@ impl Worker {
     /// Drives timers and wakes idle connections at each phase of a drain. Runs beside the
     /// connections, as long as they do.
     pub async fn run(&self, alarm: Alarm) {
-        tokio::join!(self.timers.drive(alarm), self.announce());
+        tokio::join!(keep(|| self.timers.drive(&alarm)), keep(|| self.announce()));
     }
 
-    /// Serves a connection in a task of its own, and keeps `held` for as long as that lasts.
+    /// Serves a connection in a task of its own, and keeps `held` for as long as that lasts. A panic
+    /// ends that task, and with it this connection: the runtime catches it.
     ///
     /// Each step of a connection is such a task, its future a part of the task itself: a connection
     /// takes up what its last step needs, in one piece.

@@ -267,3 +267,40 @@ fn every_dependency_says_why_it_is_there() {
         }
     }
 }
+
+/// The rooms that decode what peers send.
+const DECODERS: [&str; 11] = [
+    "proxy/src/dns/mod.rs",
+    "proxy/src/hbone/mod.rs",
+    "proxy/src/http/h1/mod.rs",
+    "proxy/src/http/h2/mod.rs",
+    "proxy/src/message/head.rs",
+    "proxy/src/listener/detect.rs",
+    "proxy/src/stream/chunk.rs",
+    "proxy/src/stream/tunnel.rs",
+    "proxy/src/tls/hello.rs",
+    "proxy/src/tls/stream.rs",
+    "proxy/src/tls/wire.rs",
+];
+
+#[test]
+fn decoders_cannot_panic_and_a_panic_is_survived() {
+    let root = root();
+    let lax: Vec<_> = DECODERS
+        .iter()
+        .filter(|file| {
+            let text = fs::read_to_string(root.join(file)).unwrap();
+            let lints = ["arithmetic_side_effects", "indexing_slicing", "unwrap_used"];
+            !lints
+                .iter()
+                .all(|lint| text.contains(&format!("clippy::{lint}")))
+        })
+        .map(|file| (*file).to_owned())
+        .collect();
+    report("these must deny what can panic", &lax);
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    assert!(
+        !manifest.contains("panic = \"abort\""),
+        "release builds unwind"
+    );
+}

@@ -44,7 +44,7 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 /// Serves until the process ends.
-pub async fn serve(listener: TcpListener, surface: Surface, admin: Arc<Admin>) {
+pub async fn serve(listener: &TcpListener, surface: Surface, admin: &Arc<Admin>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else {

@@ -31,7 +31,7 @@ fn admin() -> Arc<Admin> {
 async fn start(surface: Surface, admin: Arc<Admin>) -> SocketAddr {
     let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = listener.local_addr().unwrap();
-    tokio::spawn(serve(listener, surface, admin));
+    tokio::spawn(async move { serve(&listener, surface, &admin).await });
     address
 }
 

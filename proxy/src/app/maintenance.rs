@@ -25,7 +25,7 @@ struct Due {
 }
 
 /// Runs until the store's publisher is gone. Spawn it on the control thread.
-pub async fn run(store: Arc<Store>) {
+pub async fn run(store: &Store) {
     let resolver = Resolver::default();
     let mut changes = store.subscribe();
     let mut due: HashMap<Name, Due> = HashMap::new();

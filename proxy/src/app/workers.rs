@@ -1,5 +1,6 @@
 //! Worker threads: each a current-thread runtime with its own sockets, pools and connections.
 
+use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use crate::listener::{Bound, ListenerContext};
 use crate::memory::{self, ConnectionCount, TrimPolicy};
 use crate::snapshot::Follower;
 use crate::snapshot::Store;
+use crate::supervise::keep;
 use crate::telemetry::calls::Telemetry;
 use crate::worker::Worker;
 
@@ -57,10 +59,12 @@ impl Workers {
             let follower = store.follow();
             let (store, demand, telemetry) = (store.clone(), demand.clone(), telemetry.clone());
             let phase = drain.subscribe();
+            let quit = QuitOnPanic(drain.clone());
             let (report, reported) = oneshot::channel();
             started.push(reported);
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || {
+                let _quit = quit;
                 let (runtime, alarm) = match ground() {
                     Ok(ground) => ground,
                     Err(error) => {
@@ -108,10 +112,27 @@ impl Workers {
     }
 
     /// Waits for the threads, which end once the drain is closing.
-    pub(super) fn join(self) {
-        for thread in self.threads {
-            // A worker that panicked has said so on stderr.
-            let _ = thread.join();
+    ///
+    /// # Errors
+    /// When one of them panicked.
+    pub(super) fn join(self) -> Result<(), AppError> {
+        let ended = self.threads.into_iter().map(JoinHandle::join);
+        match ended.filter(Result::is_err).count() {
+            0 => Ok(()),
+            _ => Err(AppError::Panicked),
+        }
+    }
+}
+
+/// A panic of the thread itself, not of one of its tasks, is more than a connection: the process
+/// ends in order, and whoever supervises it starts another.
+struct QuitOnPanic(Arc<Drain>);
+
+impl Drop for QuitOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            tracing::error!("a worker's thread panicked: the process ends");
+            self.0.quit();
         }
     }
 }
@@ -132,36 +153,48 @@ async fn work(
     report: oneshot::Sender<Started>,
 ) {
     let context = ListenerContext::new(worker.clone());
-    let bound = Bound::new(context.clone(), follower);
+    let mut bound = Bound::new(context.clone(), follower);
     let failed = bound.reconcile().iter().map(ToString::to_string).collect();
     let open = worker.open.clone();
     // The receiver is gone when another worker failed.
     let _ = report.send(Started { open, failed });
-    let flushing = async {
-        let mut policy = TrimPolicy::default();
-        loop {
-            worker.timers.sleep(FLUSH).await;
-            worker.logs.flush();
-            if policy.burst_is_over(worker.open.open()) {
-                worker.tls.prune();
-                worker.buffers.forget();
-                worker.heads.forget();
-                worker.rooms.forget();
-                memory::trim();
-            }
-        }
-    };
     let closing = async {
         let closed = phase.wait_for(|phase| *phase == Phase::Closing).await;
         drop(closed);
     };
     tokio::select! {
         () = closing => {}
-        ((), (), ()) = async { tokio::join!(context.run(alarm), bound.run(), flushing) } => {}
+        ((), (), ()) = async {
+            tokio::join!(context.run(alarm), follow(&mut bound), keep(|| flush(&worker)))
+        } => {}
     }
     // What was told to close gets one turn to do so, and to write its last line.
     tokio::task::yield_now().await;
     worker.logs.flush();
+}
+
+/// Keeps the listening sockets in step with the snapshot.
+async fn follow(bound: &mut Bound) {
+    let bound = RefCell::new(bound);
+    // One run at a time borrows it, and lets go of it when it panics.
+    #[expect(clippy::await_holding_refcell_ref, reason = "one run at a time")]
+    keep(|| async { bound.borrow_mut().run().await }).await;
+}
+
+/// Hands over logs, and gives memory back.
+async fn flush(worker: &Worker) {
+    let mut policy = TrimPolicy::default();
+    loop {
+        worker.timers.sleep(FLUSH).await;
+        worker.logs.flush();
+        if policy.burst_is_over(worker.open.open()) {
+            worker.tls.prune();
+            worker.buffers.forget();
+            worker.heads.forget();
+            worker.rooms.forget();
+            memory::trim();
+        }
+    }
 }
 
 #[cfg(test)]

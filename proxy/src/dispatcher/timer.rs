@@ -212,7 +212,7 @@ impl Timers {
     }
 
     /// Fires what is due; runs for as long as the worker does.
-    pub async fn drive(&self, alarm: Alarm) {
+    pub async fn drive(&self, alarm: &Alarm) {
         let wheel = &*self.0;
         loop {
             let next = wheel.slots.borrow().first().map(|slot| slot.0);

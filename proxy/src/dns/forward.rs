@@ -48,7 +48,11 @@ pub(super) async fn forward(
         };
         match tokio::time::timeout(TIMEOUT, asking).await {
             Ok(Ok(mut answer)) => {
-                answer[..2].copy_from_slice(&query[..2]);
+                let (Some(id), Some(asked)) = (answer.first_chunk_mut::<2>(), query.first_chunk())
+                else {
+                    return Err(io::ErrorKind::InvalidData.into());
+                };
+                *id = *asked;
                 return Ok(answer);
             }
             Ok(Err(error)) => last = error,
@@ -76,7 +80,7 @@ async fn udp(resolver: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let mut answer = vec![0; 64 << 10];
     loop {
         let length = socket.recv(&mut answer).await?;
-        if is_answer(query, &answer[..length]) {
+        if is_answer(query, answer.get(..length).unwrap_or_default()) {
             answer.truncate(length);
             return Ok(answer);
         }

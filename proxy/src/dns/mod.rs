@@ -4,6 +4,18 @@
 //! - `resolve`: mesh or elsewhere, with search paths
 //! - `forward`: upstream resolvers
 //! - `server`: UDP and TCP sockets, bounded
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod forward;
 mod question;

@@ -33,14 +33,14 @@ pub(super) enum Parsed {
 }
 
 pub(super) fn parse(bytes: &[u8]) -> Parsed {
-    let Some(header) = bytes.get(..HEADER) else {
+    let Some(&[high, low, flags, ..]) = bytes.first_chunk::<HEADER>() else {
         return Parsed::Drop;
     };
-    let is_response = header[2] & 0x80 != 0;
+    let is_response = flags & 0x80 != 0;
     if is_response {
         return Parsed::Drop;
     }
-    let id = u16::from_be_bytes([header[0], header[1]]);
+    let id = u16::from_be_bytes([high, low]);
     let error = |code| {
         let message = Message::error_msg(id, OpCode::Query, code);
         message.to_vec().map_or(Parsed::Drop, Parsed::Error)
@@ -148,9 +148,9 @@ fn question_bytes(message: &[u8]) -> Option<&[u8]> {
         let length = usize::from(*message.get(at)?);
         match length {
             0 => break,
-            1..=63 => at += 1 + length,
+            1..=63 => at = at.checked_add(length)?.checked_add(1)?,
             _ => return None,
         }
     }
-    message.get(HEADER..at + 5)
+    message.get(HEADER..at.checked_add(5)?)
 }

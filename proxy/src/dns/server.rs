@@ -90,9 +90,9 @@ impl Server {
     }
 
     /// Serves as long as the process.
-    pub async fn run(self) {
+    pub async fn run(&self) {
         let shared = &self.shared;
-        let serving = self.sockets.into_iter().map(|Sockets { udp, tcp }| async {
+        let serving = self.sockets.iter().map(|Sockets { udp, tcp }| async {
             tokio::join!(
                 serve_udp(udp, shared.clone()),
                 serve_tcp(tcp, shared.clone())
@@ -112,7 +112,7 @@ fn twin(address: SocketAddr) -> Option<SocketAddr> {
     Some(SocketAddr::new(twin, address.port()))
 }
 
-async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
+async fn serve_udp(socket: &Arc<UdpSocket>, shared: Arc<Shared>) {
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
         let (length, client) = match socket.recv_from(&mut buffer).await {
@@ -127,7 +127,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
         let Ok(permit) = shared.questions.clone().try_acquire_owned() else {
             continue;
         };
-        let query = buffer[..length].to_vec();
+        let query = buffer.get(..length).unwrap_or_default().to_vec();
         let (socket, shared) = (socket.clone(), shared.clone());
         tokio::spawn(async move {
             if let Some(answer) = shared.answer(&query, Transport::Udp).await {
@@ -139,7 +139,7 @@ async fn serve_udp(socket: Arc<UdpSocket>, shared: Arc<Shared>) {
     }
 }
 
-async fn serve_tcp(listener: TcpListener, shared: Arc<Shared>) {
+async fn serve_tcp(listener: &TcpListener, shared: Arc<Shared>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else {

@@ -53,7 +53,7 @@ async fn start_both(upstream: Vec<SocketAddr>, demand: OnDemandClient) -> Vec<So
     let settings = Settings::new(listen, upstream, "shop", &["Corp.Example.".to_owned()]);
     let server = Server::bind(settings, Some(demand)).await.unwrap();
     let addresses = server.local_addrs().unwrap();
-    tokio::spawn(server.run());
+    tokio::spawn(async move { server.run().await });
     addresses
 }
 

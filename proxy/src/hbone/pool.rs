@@ -55,11 +55,11 @@ impl HostPool {
         address: SocketAddr,
         connect: &Connect,
     ) -> Result<TunnelStream, ConnectError> {
-        let mut tries = 0;
+        let mut tries = 0usize;
         loop {
             let shared = self.carrier(worker, cluster, endpoint, address).await?;
             shared.count(worker.timers.now());
-            tries += 1;
+            tries = tries.saturating_add(1);
             match shared.connected.tunnel(connect, &worker.buffers).await {
                 Ok(tunnel) => return Ok(tunnel),
                 // The connection is going away. Nothing was sent yet, so another may be tried.

@@ -70,7 +70,7 @@ impl Server {
             };
             self.budget.begun();
             // Streams that the peer is done with may take a moment to end on our side.
-            if self.load.streams.open() >= 2 * self.max_streams {
+            if self.load.streams.open() >= self.max_streams.saturating_mul(2) {
                 respond.send_reset(Reason::REFUSED_STREAM);
                 self.budget.rapid();
                 continue;
@@ -187,7 +187,7 @@ fn percent_decoded(text: &str) -> Option<Box<[u8]>> {
         decoded.push(match byte {
             b'%' => {
                 let digit = |byte: u8| char::from(byte).to_digit(16);
-                let value = digit(bytes.next()?)? * 16 + digit(bytes.next()?)?;
+                let value = (digit(bytes.next()?)? << 4) | digit(bytes.next()?)?;
                 u8::try_from(value).ok()?
             }
             byte => byte,

@@ -103,7 +103,7 @@ impl Agent {
     }
 
     /// Runs as long as the process.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         loop {
             let wait = match self.due_in(SystemTime::now()) {
                 Some(wait) => wait,

@@ -44,7 +44,7 @@ pub struct Agent {
 
 impl Agent {
     /// Runs as long as the process; reconnects.
-    pub async fn run(self) {
+    pub async fn run(&self) {
         let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(30));
         let mut deltas = Deltas::default();
         loop {

@@ -18,13 +18,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// Accepts on `listener` (bound to `address`) for as long as it is polled; each connection gets a
 /// task of its own, which outlives this loop.
-pub async fn run(worker: Rc<ListenerContext>, listener: TcpListener, address: SocketAddr) {
+pub async fn run(worker: &Rc<ListenerContext>, listener: &TcpListener, address: SocketAddr) {
     let mut pause = FIRST_PAUSE;
     loop {
         match listener.accept().await {
             Ok((tcp, peer)) => {
                 pause = FIRST_PAUSE;
-                admit(&worker, tcp, peer, address);
+                admit(worker, tcp, peer, address);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

@@ -14,6 +14,7 @@ use super::socket::{BindOptions, bind};
 use crate::config::Name;
 use crate::drain::Phase;
 use crate::snapshot::Follower;
+use crate::supervise::keep;
 
 /// A worker's listening sockets. Connections that were accepted live on without them.
 pub struct Bound {
@@ -43,7 +44,7 @@ impl Bound {
 
     /// Follows the snapshot until the process closes. What cannot be bound is logged, and tried
     /// again with the next snapshot.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         let mut drain = self.context.drain.clone();
         loop {
             for error in self.reconcile() {
@@ -93,7 +94,10 @@ impl Bound {
             };
             match bind(address, &options) {
                 Ok(socket) => {
-                    let accepting = accept::run(self.context.clone(), socket, address);
+                    let context = self.context.clone();
+                    let accepting = async move {
+                        keep(|| accept::run(&context, &socket, address)).await;
+                    };
                     loops.insert(address, spawn_local(accepting).abort_handle());
                 }
                 // A kernel without this family: nobody can come in over it.

@@ -1,5 +1,17 @@
 //! What a connection speaks, from its first bytes. Sans-IO: asked again with more bytes until it
 //! knows, and the answer does not depend on how the bytes were cut.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use crate::tls::hello::{self, ClientHello, Parsed};
 
@@ -34,7 +46,7 @@ pub enum DetectedProtocol {
 /// What `bytes` are; `None`: more are needed.
 pub fn detect(bytes: &[u8], look: Look) -> Option<DetectedProtocol> {
     let full = bytes.len() >= MAX_LOOK;
-    let bytes = &bytes[..bytes.len().min(MAX_LOOK)];
+    let (bytes, _) = bytes.split_at(bytes.len().min(MAX_LOOK));
     if look.tls {
         match hello::parse(bytes) {
             Parsed::Hello(hello) => return Some(DetectedProtocol::Tls(hello)),
@@ -43,9 +55,11 @@ pub fn detect(bytes: &[u8], look: Look) -> Option<DetectedProtocol> {
         }
     }
     if look.http {
-        let seen = bytes.len().min(PREFACE.len());
-        if bytes[..seen] == PREFACE[..seen] {
-            return (seen == PREFACE.len()).then_some(DetectedProtocol::Http2);
+        if bytes.starts_with(PREFACE) {
+            return Some(DetectedProtocol::Http2);
+        }
+        if PREFACE.starts_with(bytes) {
+            return None;
         }
         return match request_line(bytes) {
             Line::Incomplete if !full => None,
@@ -75,7 +89,7 @@ fn request_line(bytes: &[u8]) -> Line {
     if start > 4 {
         return Line::No;
     }
-    let bytes = &bytes[start..];
+    let (_, bytes) = bytes.split_at(start);
     let method = bytes
         .iter()
         .take_while(|b| b.is_ascii_uppercase() || **b == b'-')
@@ -83,23 +97,19 @@ fn request_line(bytes: &[u8]) -> Line {
     if method > MAX_METHOD {
         return Line::No;
     }
-    let Some(rest) = bytes.get(method..).filter(|rest| !rest.is_empty()) else {
-        return Line::Incomplete;
+    let rest = match bytes.split_at(method) {
+        (_, []) => return Line::Incomplete,
+        ([_, ..], [b' ', rest @ ..]) => rest,
+        _ => return Line::No,
     };
-    if method == 0 || rest[0] != b' ' {
-        return Line::No;
-    }
-    let rest = &rest[1..];
     let target = rest.iter().take_while(|&&b| b > b' ' && b != 0x7f).count();
-    match rest.get(target) {
-        None => return Line::Incomplete,
-        Some(b' ') if target > 0 => {}
-        Some(_) => return Line::No,
-    }
-    let version = &rest[target + 1..];
+    let version = match rest.split_at(target) {
+        (_, []) => return Line::Incomplete,
+        ([_, ..], [b' ', version @ ..]) => version,
+        _ => return Line::No,
+    };
     const HTTP1: &[u8] = b"HTTP/1.";
-    let seen = version.len().min(HTTP1.len());
-    if version[..seen] != HTTP1[..seen] {
+    if !version.starts_with(HTTP1) && !HTTP1.starts_with(version) {
         return Line::No;
     }
     match version.get(HTTP1.len()..) {

@@ -28,6 +28,7 @@ use std::rc::Rc;
 
 use crate::dispatcher::timer::Alarm;
 use crate::http::pool::Pools;
+use crate::supervise::keep;
 use crate::worker::Worker;
 
 pub use bound::Bound;
@@ -53,7 +54,8 @@ impl ListenerContext {
     /// Drives the worker's timers and drops idle upstream connections. Runs beside the
     /// connections, as long as they do.
     pub async fn run(&self, alarm: Alarm) {
-        tokio::join!(self.worker.run(alarm), self.pools.sweep(&self.worker));
+        let sweeping = keep(|| self.pools.sweep(&self.worker));
+        tokio::join!(self.worker.run(alarm), sweeping);
     }
 }
 

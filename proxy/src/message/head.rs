@@ -11,6 +11,18 @@
 //!
 //! `field` (spans, fields, start-line types) → `Head` (accessors, edits) → `request` (target parts);
 //! `pool` keeps heads for the next message.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod field;
 mod pool;
@@ -251,10 +263,11 @@ impl Head {
 
     /// Bytes of a span as shared bytes.
     pub(crate) fn shared(&self, span: Span) -> Bytes {
-        if span.is_extra() {
+        let range = span.range();
+        if span.is_extra() || range.end > self.buf.len() {
             Bytes::copy_from_slice(self.slice(span))
         } else {
-            self.buf.slice(span.range())
+            self.buf.slice(range)
         }
     }
 
@@ -289,10 +302,11 @@ impl Head {
 
     /// Makes spaces of what would end a line, from this place in the scratch on.
     fn defuse(&mut self, start: usize) {
-        if memchr::memchr3(b'\r', b'\n', 0, &self.extra[start..]).is_none() {
+        let added = self.extra.get_mut(start..).unwrap_or_default();
+        if memchr::memchr3(b'\r', b'\n', 0, added).is_none() {
             return;
         }
-        for byte in &mut self.extra[start..] {
+        for byte in added {
             if matches!(*byte, b'\r' | b'\n' | 0) {
                 *byte = b' ';
             }
@@ -309,7 +323,7 @@ impl Head {
 
     /// Adds a field whose name and value lie in the scratch, one after the other.
     fn push_copied(&mut self, id: HeaderId, start: usize, name: usize, value: usize) {
-        let value = Span::extra(start + name, value);
+        let value = Span::extra(start.saturating_add(name), value);
         self.push_spans(id, Span::extra(start, name), value);
         if id == HeaderId::Host && self.authority.is_empty() {
             self.authority = value;
@@ -321,17 +335,18 @@ impl Head {
             self.set_authority(value);
             return;
         }
-        let Some(first) = self.position(id, name) else {
-            self.push(id, name, value);
-            return;
-        };
-        self.fields[first].value = self.scratch(value);
-        let mut index = 0;
+        if self.position(id, name).is_none() {
+            return self.push(id, name, value);
+        }
+        let value = self.scratch(value);
+        let mut replaced = false;
         let (buf, extra) = (&self.buf, &self.extra);
-        self.fields.retain(|field| {
-            let keep = index <= first || !field.is(id, name, buf, extra);
-            index += 1;
-            keep
+        self.fields.retain_mut(|field| {
+            if !field.is(id, name, buf, extra) {
+                return true;
+            }
+            field.value = value;
+            !std::mem::replace(&mut replaced, true)
         });
     }
 

@@ -6,6 +6,8 @@ use prometheus::{
     TextEncoder,
 };
 
+use crate::bug;
+
 /// Labels of every HTTP family; TCP families lack the request's own.
 pub(super) const EDGE_LABELS: [&str; 21] = [
     "reporter",
@@ -76,6 +78,8 @@ pub struct Registry {
     pub(super) tcp_sent: IntCounterVec,
     pub(super) tcp_received: IntCounterVec,
     pub(super) edges_overflowed: IntCounter,
+    panics: IntCounter,
+    bugs: IntCounter,
 }
 
 /// A metric could not be registered: a programming error, reported at start.
@@ -138,6 +142,14 @@ impl Registry {
                 "anyam_telemetry_edges_overflowed_total",
                 "Peers counted under the overflow label because the bound on label sets was met.",
             )?,
+            panics: IntCounter::new(
+                "anyam_panics_total",
+                "Panics; each cost one connection, stream or task. The log has their places.",
+            )?,
+            bugs: IntCounter::new(
+                "anyam_bug_failures_total",
+                "Assumptions of the proxy that did not hold and were survived. The log has their places.",
+            )?,
         };
         registry.register_all()?;
         Ok(registry)
@@ -160,8 +172,9 @@ impl Registry {
         ] {
             self.inner.register(Box::new(histogram.clone()))?;
         }
-        self.inner
-            .register(Box::new(self.edges_overflowed.clone()))?;
+        for counter in [&self.edges_overflowed, &self.panics, &self.bugs] {
+            self.inner.register(Box::new(counter.clone()))?;
+        }
         Ok(())
     }
 
@@ -205,6 +218,10 @@ impl Registry {
 
     /// Prometheus' text exposition format, version 0.0.4.
     pub fn expose(&self) -> Result<Vec<u8>, RegistryError> {
+        self.panics
+            .inc_by(bug::panics().saturating_sub(self.panics.get()));
+        self.bugs
+            .inc_by(bug::failures().saturating_sub(self.bugs.get()));
         let mut text = Vec::with_capacity(16 << 10);
         TextEncoder::new().encode(&self.inner.gather(), &mut text)?;
         Ok(text)

@@ -1,4 +1,16 @@
 //! What h2 sends: slices of HTTP bodies, or pooled blocks of a tunnel.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use bytes::{Buf, Bytes};
 
@@ -24,21 +36,21 @@ impl Buf for Chunk {
     fn remaining(&self) -> usize {
         match self {
             Chunk::Bytes(bytes) => bytes.len(),
-            Chunk::Block { start, end, .. } => end - start,
+            Chunk::Block { start, end, .. } => end.saturating_sub(*start),
         }
     }
 
     fn chunk(&self) -> &[u8] {
         match self {
             Chunk::Bytes(bytes) => bytes,
-            Chunk::Block { block, start, end } => &block[*start..*end],
+            Chunk::Block { block, start, end } => block.get(*start..*end).unwrap_or_default(),
         }
     }
 
     fn advance(&mut self, count: usize) {
         match self {
             Chunk::Bytes(bytes) => bytes.advance(count),
-            Chunk::Block { start, .. } => *start += count,
+            Chunk::Block { start, .. } => *start = start.saturating_add(count),
         }
     }
 }

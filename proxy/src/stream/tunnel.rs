@@ -2,6 +2,18 @@
 //!
 //! The end of a direction is END_STREAM, a reset is RST_STREAM with CONNECT_ERROR (RFC 9113 8.5),
 //! and back-pressure is flow control: window updates follow what the reader has taken.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
@@ -53,8 +65,8 @@ impl StreamGuard {
             self.blocked = blocked;
             let before = self.load.blocked.get();
             self.load.blocked.set(match blocked {
-                true => before + 1,
-                false => before - 1,
+                true => before.saturating_add(1),
+                false => before.saturating_sub(1),
             });
         }
     }
@@ -112,7 +124,7 @@ impl Incoming {
 
     fn consume(&mut self, count: usize) {
         self.held.advance(count);
-        self.unreleased += count;
+        self.unreleased = self.unreleased.saturating_add(count);
         if self.held.is_empty() {
             // Lets go of h2's buffer.
             self.held = Bytes::new();
@@ -262,7 +274,7 @@ impl AsyncRead for TunnelStream {
         let incoming = self.get_mut().incoming.get_mut();
         ready!(incoming.poll_fill(cx))?;
         let fits = incoming.held.len().min(buf.remaining());
-        buf.put_slice(&incoming.held[..fits]);
+        buf.put_slice(incoming.held.split_at(fits).0);
         incoming.consume(fits);
         Poll::Ready(Ok(()))
     }
@@ -293,11 +305,14 @@ impl AsyncWrite for TunnelStream {
             false => Size::Bulk,
         };
         let mut block = this.pool.block(size);
-        let mut end = 0;
+        let mut room = &mut *block;
+        let mut end = 0usize;
         for buf in bufs {
-            let fits = buf.len().min(block.len() - end);
-            block[end..end + fits].copy_from_slice(&buf[..fits]);
-            end += fits;
+            let fits = buf.len().min(room.len());
+            let (to, rest) = room.split_at_mut(fits);
+            to.copy_from_slice(buf.split_at(fits).0);
+            end = end.saturating_add(fits);
+            room = rest;
         }
         this.write_block(block, 0, end)?;
         Poll::Ready(Ok(end))

@@ -138,6 +138,32 @@ impl Sink {
     }
 }
 
+/// A line that is being written. Should that panic, what there is of it goes: the next line would be
+/// glued to it.
+struct Line<'a> {
+    buffer: &'a mut Vec<u8>,
+    start: usize,
+    is_whole: bool,
+}
+
+impl<'a> Line<'a> {
+    fn begin(buffer: &'a mut Vec<u8>) -> Self {
+        Self {
+            start: buffer.len(),
+            buffer,
+            is_whole: false,
+        }
+    }
+}
+
+impl Drop for Line<'_> {
+    fn drop(&mut self) {
+        if !self.is_whole {
+            self.buffer.truncate(self.start);
+        }
+    }
+}
+
 /// A sink and the lines it has not been handed yet.
 type Waiting = (Arc<Sink>, Vec<u8>);
 
@@ -162,7 +188,10 @@ impl WorkerLogs {
             }
             let (sink, buffer) = buffers[index]
                 .get_or_insert_with(|| (log.sink.clone(), Vec::with_capacity(CHUNK + 1024)));
-            render_line(log, record, buffer);
+            let mut line = Line::begin(buffer);
+            render_line(log, record, line.buffer);
+            line.is_whole = true;
+            drop(line);
             if buffer.len() >= CHUNK {
                 let full = std::mem::replace(buffer, Vec::with_capacity(CHUNK + 1024));
                 sink.hand_over(full);

@@ -1,5 +1,17 @@
 //! Reads a ClientHello far enough to know where a connection wants to go: SNI and ALPN. Sans-IO;
 //! called again with more bytes until it knows.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::borrow::Cow;
 
@@ -57,14 +69,14 @@ fn handshake_bytes(bytes: &[u8]) -> Handshake<'_> {
         if !plausible {
             return Handshake::No;
         }
-        let Some((header, after)) = rest.split_at_checked(5) else {
+        let &[_, _, _, high, low, ref after @ ..] = rest else {
             return Handshake::Incomplete;
         };
-        let length = usize::from(u16::from_be_bytes([header[3], header[4]]));
+        let length = usize::from(u16::from_be_bytes([high, low]));
         if length == 0 || length > 16384 {
             return Handshake::No;
         }
-        let fragment = &after[..after.len().min(length)];
+        let (fragment, next) = after.split_at(after.len().min(length));
         match &mut message {
             Cow::Borrowed([]) => message = Cow::Borrowed(fragment),
             joined => joined.to_mut().extend_from_slice(fragment),
@@ -77,21 +89,25 @@ fn handshake_bytes(bytes: &[u8]) -> Handshake<'_> {
             if body > MAX_HELLO {
                 return Handshake::No;
             }
-            if message.len() >= 4 + body {
-                return Handshake::Complete(slice_of(message, 4, 4 + body));
+            if message.len().saturating_sub(4) >= body {
+                return Handshake::Complete(slice_of(message, 4, body));
             }
         }
         if after.len() < length {
             return Handshake::Incomplete;
         }
-        rest = &after[length..];
+        rest = next;
     }
 }
 
-fn slice_of(bytes: Cow<'_, [u8]>, start: usize, end: usize) -> Cow<'_, [u8]> {
+/// So many bytes from `start` on, or what there is of them.
+fn slice_of(bytes: Cow<'_, [u8]>, start: usize, count: usize) -> Cow<'_, [u8]> {
     match bytes {
-        Cow::Borrowed(bytes) => Cow::Borrowed(&bytes[start..end]),
-        Cow::Owned(bytes) => Cow::Owned(bytes[start..end].to_vec()),
+        Cow::Borrowed(bytes) => {
+            let (_, rest) = bytes.split_at(start.min(bytes.len()));
+            Cow::Borrowed(rest.get(..count).unwrap_or(rest))
+        }
+        Cow::Owned(bytes) => Cow::Owned(bytes.into_iter().skip(start).take(count).collect()),
     }
 }
 
@@ -157,11 +173,11 @@ impl<'a> Reader<'a> {
     }
 
     fn u8(&mut self) -> Option<u8> {
-        self.take(1).map(|b| b[0])
+        self.take(1)?.first().copied()
     }
 
     fn u16(&mut self) -> Option<u16> {
-        self.take(2).map(|b| u16::from_be_bytes([b[0], b[1]]))
+        self.take(2)?.first_chunk().copied().map(u16::from_be_bytes)
     }
 
     fn vec8(&mut self) -> Option<&'a [u8]> {

@@ -1,4 +1,16 @@
 //! The TLS stream: [`Wire`] as an `AsyncRead`, `AsyncBufRead` and `AsyncWrite`.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -230,8 +242,8 @@ impl Sealer<'_> {
         let mut gathered: Option<Block> = None;
         let mut held = 0;
         while let Some(slice) = slices.next() {
-            let mut slice = &slice[..slice.len().min(left)];
-            left -= slice.len();
+            let (mut slice, _) = slice.split_at(slice.len().min(left));
+            left = left.saturating_sub(slice.len());
             let alone = held == 0 && slices.peek().is_none();
             if alone {
                 self.seal(slice)?;
@@ -239,19 +251,23 @@ impl Sealer<'_> {
             }
             while !slice.is_empty() {
                 if held == 0 && slice.len() >= MAX_FRAGMENT {
-                    let whole = slice.len() - slice.len() % MAX_FRAGMENT;
-                    self.seal(&slice[..whole])?;
-                    slice = &slice[whole..];
+                    let parts = slice.len().checked_rem(MAX_FRAGMENT).unwrap_or(0);
+                    let (whole, rest) = slice.split_at(slice.len().saturating_sub(parts));
+                    self.seal(whole)?;
+                    slice = rest;
                     continue;
                 }
                 let block = gathered.get_or_insert_with(|| self.pool.block(Size::Small));
-                let block = &mut block[GATHER..];
-                let fits = slice.len().min(MAX_FRAGMENT - held);
-                block[held..held + fits].copy_from_slice(&slice[..fits]);
-                slice = &slice[fits..];
-                held += fits;
+                let (_, block) = block.split_at_mut(GATHER);
+                let (block, _) = block.split_at_mut(MAX_FRAGMENT);
+                let (_, room) = block.split_at_mut(held);
+                let fits = slice.len().min(room.len());
+                let (now, later) = slice.split_at(fits);
+                room.split_at_mut(fits).0.copy_from_slice(now);
+                slice = later;
+                held = held.saturating_add(fits);
                 if held == MAX_FRAGMENT {
-                    self.seal(&block[..held])?;
+                    self.seal(block)?;
                     held = 0;
                 }
             }
@@ -259,9 +275,10 @@ impl Sealer<'_> {
         if let Some(block) = gathered
             && held > 0
         {
-            self.seal(&block[GATHER..GATHER + held])?;
+            let (_, block) = block.split_at(GATHER);
+            self.seal(block.split_at(held).0)?;
         }
-        Ok(MAX_WRITE - left)
+        Ok(MAX_WRITE.saturating_sub(left))
     }
 
     fn seal(&mut self, plaintext: &[u8]) -> Result<(), Error> {
@@ -291,7 +308,7 @@ impl AsyncRead for TlsStream {
             return Poll::Ready(Err(ConnectionLost::Distrusted.into()));
         }
         let fits = waiting.len().min(buf.remaining());
-        buf.put_slice(&waiting[..fits]);
+        buf.put_slice(waiting.split_at(fits).0);
         this.wire.incoming.consume(fits);
         Poll::Ready(Ok(()))
     }

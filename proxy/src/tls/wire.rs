@@ -5,6 +5,18 @@
 //! over the ciphertext it came from: `[plaintext …  ciphertext …]`. All complete records are
 //! opened as soon as they arrive, so what is left in the ciphertext part is always a record or
 //! handshake message in parts.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::io;
 use std::rc::Rc;
@@ -48,7 +60,7 @@ impl Outgoing {
 
     /// Whether another [`MAX_RECORD`] can be appended.
     fn has_room(&self) -> bool {
-        self.overflow.len() + MAX_RECORD <= MAX_OVERFLOW
+        self.overflow.len().saturating_add(MAX_RECORD) <= MAX_OVERFLOW
     }
 
     /// Appends what `fill` writes into at least `most` bytes of room.
@@ -61,24 +73,26 @@ impl Outgoing {
         fill: impl FnOnce(&mut [u8]) -> Option<usize>,
     ) -> Result<(), Error> {
         let refused = || Error::General("TLS record buffer overflow".into());
-        if !self.overflow.is_empty() || self.end + most > Size::Bulk.bytes() {
+        let needed = self.end.saturating_add(most);
+        if !self.overflow.is_empty() || needed > Size::Bulk.bytes() {
             let held = self.overflow.len();
-            self.overflow.resize(held + most, 0);
-            let written = fill(&mut self.overflow[held..]);
-            self.overflow.truncate(held + written.unwrap_or(0));
+            self.overflow.resize(held.saturating_add(most), 0);
+            let written = fill(self.overflow.split_at_mut(held).1);
+            self.overflow
+                .truncate(held.saturating_add(written.unwrap_or(0)));
             return written.map(drop).ok_or_else(refused);
         }
-        let room = self.room(most).ok_or_else(refused)?;
+        let room = self.room(needed).ok_or_else(refused)?;
         let written = fill(room).ok_or_else(refused)?;
-        self.end += written;
+        self.end = self.end.saturating_add(written);
         if self.start == self.end {
             self.advance();
         }
         Ok(())
     }
 
-    fn room(&mut self, most: usize) -> Option<&mut [u8]> {
-        let needed = self.end + most;
+    /// What follows the ciphertext in a block of at least `needed` bytes.
+    fn room(&mut self, needed: usize) -> Option<&mut [u8]> {
         if self.block.as_ref().is_none_or(|block| block.len() < needed) {
             let size = if needed <= Size::Small.bytes() {
                 Size::Small
@@ -87,7 +101,8 @@ impl Outgoing {
             };
             let mut larger = self.pool.block(size);
             if let Some(old) = &self.block {
-                larger[..self.end].copy_from_slice(&old[..self.end]);
+                let held = old.get(..self.end)?;
+                larger.get_mut(..self.end)?.copy_from_slice(held);
             }
             self.block = Some(larger);
         }
@@ -98,7 +113,9 @@ impl Outgoing {
     /// Sends what fits; `WouldBlock` when something is left.
     pub(super) fn try_send(&mut self, link: &PeerConnection) -> io::Result<()> {
         while let Some(block) = &self.block {
-            self.start += socket::try_write(&link.tcp, &block[self.start..self.end])?;
+            let left = block.get(self.start..self.end).unwrap_or_default();
+            let sent = socket::try_write(&link.tcp, left)?;
+            self.start = self.start.saturating_add(sent);
             if self.start == self.end {
                 self.advance();
             }
@@ -121,7 +138,8 @@ impl Outgoing {
             }
             return;
         };
-        block[..next].copy_from_slice(&self.overflow[..next]);
+        let (to, _) = block.split_at_mut(next);
+        to.copy_from_slice(self.overflow.split_at(next).0);
         self.end = next;
         self.overflow = Vec::new();
     }
@@ -174,7 +192,8 @@ impl Incoming {
     pub(super) fn plaintext(&self) -> &[u8] {
         self.block
             .as_deref()
-            .map_or(&[], |block| &block[self.plain.0..self.plain.1])
+            .and_then(|block| block.get(self.plain.0..self.plain.1))
+            .unwrap_or_default()
     }
 
     /// Ciphertext that is not opened yet.
@@ -182,11 +201,12 @@ impl Incoming {
         let (start, end) = self.cipher;
         self.block
             .as_deref_mut()
-            .map_or(&mut [], |block| &mut block[start..end])
+            .and_then(|block| block.get_mut(start..end))
+            .unwrap_or_default()
     }
 
     pub(super) fn consume(&mut self, plaintext: usize) {
-        self.plain.0 = (self.plain.0 + plaintext).min(self.plain.1);
+        self.plain.0 = self.plain.0.saturating_add(plaintext).min(self.plain.1);
         if self.plain.0 == self.plain.1 {
             self.plain = (0, 0);
             self.release_if_empty();
@@ -194,22 +214,21 @@ impl Incoming {
     }
 
     fn discard(&mut self, ciphertext: usize) {
-        self.cipher.0 = (self.cipher.0 + ciphertext).min(self.cipher.1);
+        self.cipher.0 = self.cipher.0.saturating_add(ciphertext).min(self.cipher.1);
     }
 
     /// Lays plaintext down where its ciphertext was.
     fn keep(&mut self, plaintext: &[u8]) -> Result<(), Error> {
         let start = self.plain.1;
-        let end = start + plaintext.len();
-        match &mut self.block {
-            // A record is longer than what was in it, so there is always room.
-            Some(block) if end <= self.cipher.0 => {
-                block[start..end].copy_from_slice(plaintext);
-                self.plain.1 = end;
-                Ok(())
-            }
-            _ => Err(Error::General("plaintext longer than its record".into())),
-        }
+        let end = start.saturating_add(plaintext.len());
+        let block = self.block.as_mut().filter(|_| end <= self.cipher.0);
+        // A record is longer than what was in it, so there is always room.
+        let Some(place) = block.and_then(|block| block.get_mut(start..end)) else {
+            return Err(Error::General("plaintext longer than its record".into()));
+        };
+        place.copy_from_slice(plaintext);
+        self.plain.1 = end;
+        Ok(())
     }
 
     pub(super) fn release_if_empty(&mut self) {
@@ -223,7 +242,7 @@ impl Incoming {
     pub(super) fn receive(&mut self, link: &PeerConnection) -> io::Result<usize> {
         let wanted = if self.bulk { Size::Bulk } else { Size::Small };
         let (start, end) = self.cipher;
-        let held = end - start;
+        let held = end.saturating_sub(start);
         match &mut self.block {
             // Grow for speed, or because a handshake message fills the small block.
             Some(block) if block.len() < wanted.bytes() || held == block.len() => {
@@ -234,7 +253,9 @@ impl Incoming {
                     ));
                 }
                 let mut larger = self.pool.block(Size::Bulk);
-                larger[..held].copy_from_slice(&block[start..end]);
+                if let (Some(to), Some(from)) = (larger.get_mut(..held), block.get(start..end)) {
+                    to.copy_from_slice(from);
+                }
                 *block = larger;
             }
             Some(block) => block.copy_within(start..end, 0),
@@ -244,11 +265,12 @@ impl Incoming {
         let Some(block) = &mut self.block else {
             return Err(io::ErrorKind::OutOfMemory.into());
         };
-        let room = block.len() - held;
-        let read = socket::try_read(&link.tcp, &mut block[held..]);
+        let (_, room) = block.split_at_mut(held);
+        let most = room.len();
+        let read = socket::try_read(&link.tcp, room);
         if let Ok(n) = read {
-            self.cipher.1 += n;
-            self.bulk = n == room || (self.bulk && n > Size::Small.bytes());
+            self.cipher.1 = self.cipher.1.saturating_add(n);
+            self.bulk = n == most || (self.bulk && n > Size::Small.bytes());
         }
         self.release_if_empty();
         read
@@ -322,8 +344,9 @@ impl Wire {
                 && incoming.plaintext().is_empty()
             {
                 let fits = rest.len().min(reader.remaining());
-                reader.put_slice(&rest[..fits]);
-                rest = &rest[fits..];
+                let (now, later) = rest.split_at(fits);
+                reader.put_slice(now);
+                rest = later;
             }
             if rest.is_empty() {
                 Ok(())

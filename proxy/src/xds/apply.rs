@@ -30,6 +30,7 @@ pub struct Egress {
 }
 
 /// A resource that was judged good.
+#[derive(Clone)]
 pub enum Accepted {
     Compiled(Compiled),
     Name(Vec<IpAddr>, Duration),

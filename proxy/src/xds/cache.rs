@@ -103,7 +103,7 @@ pub struct Validated<T> {
 /// Judges resources: the compiler, or a test's stand-in. `name`: what the wrapper calls it; empty
 /// without a wrapper.
 pub trait Validate {
-    type Value;
+    type Value: Clone;
 
     /// # Errors
     /// Field path and what is wrong there.
@@ -120,6 +120,14 @@ pub trait Validate {
 pub enum Change<T> {
     Upsert(Key, T),
     Remove(Key),
+}
+
+impl<T> Change<T> {
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Upsert(key, _) | Self::Remove(key) => key,
+        }
+    }
 }
 
 /// The moment, on both clocks.

@@ -3,8 +3,9 @@
 //! One task, one loop: requests go out, changes are published, wants are answered, then it waits
 //! for the next event. Whatever state the stream is cut in, what is in force stays.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -19,8 +20,9 @@ use super::channel::{ChannelError, Target};
 use super::handle::Query;
 pub use super::handle::{DumpedResource, Handle, State};
 use super::message::{ProtocolVariant, Request, Response};
-use super::resource_type::{Key, ResourceType};
+use super::resource_type::Key;
 use super::stream::{Ads, Incoming, open_delta, open_sotw};
+use super::versions;
 use crate::config::demand::OnDemandRequest;
 
 /// Largest message taken from the server, bytes.
@@ -64,6 +66,8 @@ pub struct Client<A: Apply> {
     protocol: ProtocolVariant,
     wants: Option<mpsc::Receiver<OnDemandRequest>>,
     waiting: HashMap<Key, Vec<OnDemandRequest>>,
+    /// Changes whose publication panicked.
+    unpublished: Vec<Change<A::Value>>,
     queries: mpsc::Receiver<Query>,
     state: watch::Sender<State>,
     link: Link,
@@ -127,6 +131,7 @@ impl<A: Apply> Client<A> {
             node,
             wants,
             waiting: HashMap::new(),
+            unpublished: Vec::new(),
             queries,
             state,
             link: Link::Waiting(now.instant),
@@ -142,8 +147,14 @@ impl<A: Apply> Client<A> {
         (client, handle)
     }
 
+    /// Goes on after [`Client::run`] panicked: with a new stream, on which the server is told what is
+    /// held.
+    pub fn restart(&mut self) {
+        self.lost("the client panicked");
+    }
+
     /// Runs until every [`Handle`] is gone.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         loop {
             self.deliver().await;
             match self.next_event().await {
@@ -193,12 +204,29 @@ impl<A: Apply> Client<A> {
 
     /// True: there are listeners among it.
     fn publish(&mut self) -> bool {
-        let changes = self.cache.take_changes();
-        if changes.is_empty() {
+        let mut changes = std::mem::take(&mut self.unpublished);
+        let fresh = self.cache.take_changes();
+        if fresh.is_empty() {
+            self.unpublished = changes;
             return false;
         }
+        // A change that failed before and has come again would only fail again.
+        changes.retain(|change| fresh.iter().all(|newer| newer.key() != change.key()));
+        changes.extend(fresh);
         self.changed = true;
-        self.apply.publish(changes)
+        let publish = AssertUnwindSafe(|| self.apply.publish(changes.clone()));
+        match catch_unwind(publish) {
+            Ok(listeners) => listeners,
+            Err(_) => {
+                tracing::error!(
+                    changes = changes.len(),
+                    "a configuration could not be put in force: the last one serves on, this one \
+                     is tried again with the next change"
+                );
+                self.unpublished = changes;
+                false
+            }
+        }
     }
 
     async fn next_event(&mut self) -> Event {
@@ -315,7 +343,7 @@ impl<A: Apply> Client<A> {
     fn report(&mut self, error: Option<&str>) {
         let connected = self.cache.is_connected();
         let initialised = self.initialised;
-        let versions = std::mem::take(&mut self.changed).then(|| self.versions());
+        let versions = std::mem::take(&mut self.changed).then(|| versions::of(&self.cache));
         self.state.send_if_modified(|state| {
             let next = State {
                 connected,
@@ -334,33 +362,6 @@ impl<A: Apply> Client<A> {
             modified
         });
     }
-
-    fn versions(&self) -> BTreeMap<ResourceType, (String, u32)> {
-        let mut sums: BTreeMap<ResourceType, (u64, u32)> = BTreeMap::new();
-        for (key, status) in self.cache.resources() {
-            if let Some((version, ..)) = status.active {
-                let sum = sums.entry(key.kind).or_default();
-                // Order does not matter and one resource's change shows: a report, no proof.
-                sum.0 = sum.0.wrapping_add(fnv(&key.name, &version));
-                sum.1 += 1;
-            }
-        }
-        let version = |kind: ResourceType, sum: u64| match self.cache.type_version(kind) {
-            "" => format!("{sum:016x}"),
-            told => told.to_owned(),
-        };
-        sums.into_iter()
-            .map(|(kind, (sum, count))| (kind, (version(kind, sum), count)))
-            .collect()
-    }
-}
-
-/// FNV-1a over both texts.
-fn fnv(a: &str, b: &str) -> u64 {
-    let bytes = a.bytes().chain([0]).chain(b.bytes());
-    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    })
 }
 
 /// The next step of the connection.

@@ -3,6 +3,7 @@
 use std::pin::Pin;
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tonic::transport::server::TcpIncoming;
@@ -16,8 +17,10 @@ use xds_proto::google::protobuf::Any;
 use super::*;
 use crate::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
 use crate::xds::cache::{Mode, Validated};
+use crate::xds::resource_type::ResourceType;
 
-/// Takes any body that is text; publishes into a channel.
+/// Takes any body that is text; publishes into a channel. Panics at the bodies that begin with
+/// `panic in` where they say.
 struct Recorder(mpsc::UnboundedSender<Vec<Change<String>>>);
 
 impl Validate for Recorder {
@@ -30,6 +33,7 @@ impl Validate for Recorder {
         body: &Bytes,
     ) -> Result<Validated<String>, String> {
         let text = std::str::from_utf8(body).map_err(|_| "field: not text".to_owned())?;
+        assert!(!text.starts_with("panic in judge"), "on purpose");
         Ok(Validated {
             name: name.to_owned(),
             value: text.to_owned(),
@@ -47,6 +51,11 @@ impl Apply for Recorder {
     async fn settled(&self) {}
 
     fn publish(&mut self, changes: Vec<Change<String>>) -> bool {
+        for change in &changes {
+            let bad =
+                matches!(change, Change::Upsert(_, body) if body.starts_with("panic in publish"));
+            assert!(!bad, "on purpose");
+        }
         let _ = self.0.send(changes);
         true
     }
@@ -59,6 +68,8 @@ impl Apply for Recorder {
     }
 
     fn answer(&self, wanted: OnDemandRequest, outcome: Outcome) {
+        let key = self.key(&wanted);
+        assert_ne!(&*key.name, "panic in answer", "on purpose");
         let _ = wanted.answer.send(match outcome {
             Outcome::Found => OnDemandResponse::Found,
             Outcome::Absent => OnDemandResponse::Absent,
@@ -138,8 +149,12 @@ async fn start() -> Rig {
         ..Node::default()
     };
     let target = Target::plain("ads", "127.0.0.1", address.port());
-    let (client, handle) = Client::new(config, Recorder(recorded), target, node, Some(wants));
-    tokio::spawn(client.run());
+    let (mut client, handle) = Client::new(config, Recorder(recorded), target, node, Some(wants));
+    tokio::spawn(async move {
+        while AssertUnwindSafe(client.run()).catch_unwind().await.is_err() {
+            client.restart();
+        }
+    });
     Rig {
         streams,
         changes,
@@ -268,4 +283,85 @@ async fn a_message_beyond_all_bounds_ends_the_stream_and_changes_nothing() {
     let mut again = rig.streams.recv().await.unwrap();
     assert_eq!(again.next().await.initial_resource_versions["inbound"], "1");
     assert!(rig.changes.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_panic_in_the_compiler_refuses_the_resource() {
+    let mut rig = start().await;
+    let mut stream = rig.streams.recv().await.unwrap();
+    stream.next().await;
+    stream.send("n1", "inbound", b"good");
+    stream.next().await;
+    assert_eq!(rig.changes.recv().await.unwrap(), upsert("inbound", "good"));
+    stream.send("n2", "inbound", b"panic in judge");
+    let nack = stream.next().await;
+    let why = nack.error_detail.unwrap().message;
+    assert!(why.contains("inbound") && why.contains("panicked"), "{why}");
+    stream.send("n3", "inbound", b"better");
+    assert_eq!(stream.next().await.error_detail, None);
+    assert_eq!(
+        rig.changes.recv().await.unwrap(),
+        upsert("inbound", "better")
+    );
+}
+
+#[tokio::test]
+async fn what_could_not_be_published_is_published_with_the_next_change() {
+    let mut rig = start().await;
+    let mut stream = rig.streams.recv().await.unwrap();
+    stream.next().await;
+    for name in ["a", "b"] {
+        let demand = rig.demand.clone();
+        tokio::spawn(async move { demand.ask(OnDemandResource::Name(name.into())).await });
+        while stream.next().await.resource_names_subscribe != [name] {}
+    }
+    let send = |nonce: &str, resources: &[(&str, &str)]| {
+        let resource = |(name, body): &(&str, &str)| pb::Resource {
+            name: (*name).into(),
+            version: nonce.into(),
+            resource: Some(Any {
+                type_url: ResourceType::Listener.type_url().into(),
+                value: body.as_bytes().to_vec(),
+            }),
+            ..Default::default()
+        };
+        stream.reply(pb::DeltaDiscoveryResponse {
+            type_url: ResourceType::Listener.type_url().into(),
+            nonce: nonce.into(),
+            resources: resources.iter().map(resource).collect(),
+            ..Default::default()
+        });
+    };
+    send("n1", &[("a", "panic in publish"), ("b", "good")]);
+    send("n2", &[("a", "good")]);
+    let mut published = rig.changes.recv().await.unwrap();
+    published.sort_by(|one, other| one.key().cmp(other.key()));
+    assert_eq!(
+        published,
+        [upsert("a", "good"), upsert("b", "good")].concat()
+    );
+}
+
+#[tokio::test]
+async fn a_panic_elsewhere_begins_a_new_stream_with_what_is_held() {
+    let mut rig = start().await;
+    let mut stream = rig.streams.recv().await.unwrap();
+    stream.next().await;
+    stream.send("n1", "inbound", b"good");
+    stream.next().await;
+    let demand = rig.demand.clone();
+    let asking = tokio::spawn(async move {
+        demand
+            .ask(OnDemandResource::Name("panic in answer".into()))
+            .await
+    });
+    stream.next().await;
+    stream.send("n2", "panic in answer", b"body");
+    let mut again = rig.streams.recv().await.unwrap();
+    assert_eq!(again.next().await.initial_resource_versions["inbound"], "1");
+    // Who asked is told that there is no answer.
+    assert_eq!(asking.await.unwrap(), OnDemandResponse::Unavailable);
+    again.send("n3", "inbound", b"better");
+    assert_eq!(rig.changes.recv().await.unwrap(), upsert("inbound", "good"));
+    while rig.changes.recv().await.unwrap() != upsert("inbound", "better") {}
 }

@@ -17,3 +17,4 @@ mod handle;
 pub mod message;
 pub mod resource_type;
 mod stream;
+mod versions;

@@ -1,10 +1,12 @@
-//! A worker on a thread of its own, serving a snapshot that a test builds by hand.
+//! Workers on threads of their own, serving a snapshot that a test builds by hand. Every request is
+//! written to access logs that have everything in them, and shown to a tap.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyam_proxy::bug;
 use anyam_proxy::config::cluster::{
     Cluster, Discovery, LbPolicy, Transport, TransportMatch, UpstreamHttp1, UpstreamProtocol,
 };
@@ -19,23 +21,25 @@ use anyam_proxy::config::route::{
 };
 use anyam_proxy::dispatcher::timer::Alarm;
 use anyam_proxy::drain::Phase;
-use anyam_proxy::http::connection::serve;
-use anyam_proxy::http::connection::serve::HttpConnection;
 use anyam_proxy::listener::ListenerContext;
-use anyam_proxy::metrics::OpenConnection;
 use anyam_proxy::metrics::Registry;
 use anyam_proxy::metrics::resource::{ClusterFamilies, ListenerFamilies};
 use anyam_proxy::snapshot::{Link, RouteLink};
 use anyam_proxy::snapshot::{Snapshot, Store};
-use anyam_proxy::stream::Stream;
+use anyam_proxy::telemetry::tap::{Event, Filter};
 use anyam_proxy::tls::ServerContext;
 use anyam_proxy::upstream::limits::{CircuitBreakers, Thresholds};
 use anyam_proxy::worker::Worker;
-use bytes::BytesMut;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, watch};
 
+use crate::front::accept;
+use crate::logs::{Logs, telemetry};
+use crate::panicked;
 pub use crate::settings::route;
 use crate::settings::{forward, http2, manager};
+
+/// A tap's time.
+const LONG: Duration = Duration::from_secs(3600);
 
 /// What a test changes before the proxy starts, or while it runs.
 pub struct Setup {
@@ -54,6 +58,9 @@ pub struct Setup {
     pub rbac: Option<Arc<Rbac>>,
     /// The last word on the cluster.
     pub adjust: fn(&mut Cluster),
+    /// Each listens on an address of its own.
+    pub workers: usize,
+    logs: Arc<Logs>,
     families: Arc<Families>,
 }
 
@@ -78,6 +85,8 @@ impl Setup {
             transport: Transport::RawBuffer,
             rbac: None,
             adjust: |_| {},
+            workers: 1,
+            logs: Arc::new(Logs::new()),
             families: Arc::new(Families {
                 listeners: ListenerFamilies::new(&registry).unwrap(),
                 clusters: ClusterFamilies::new(&registry).unwrap(),
@@ -135,7 +144,7 @@ impl Setup {
             metrics: Arc::new(self.families.clusters.handles("shop")),
             service: None,
             bind_source: Default::default(),
-            endpoints: EndpointSet::default().into_swap(),
+            endpoints: arc_swap::ArcSwap::from_pointee(EndpointSet::default()),
         };
         (self.adjust)(&mut cluster);
         let endpoints = self.upstreams.iter().map(|address| {
@@ -160,7 +169,8 @@ impl Setup {
     }
 
     /// The snapshot; consumes what cannot be cloned.
-    pub fn snapshot(self, generation: u64) -> Snapshot {
+    pub fn snapshot(mut self, generation: u64) -> Snapshot {
+        self.manager.access_log = self.logs.access_logs();
         let cluster = Arc::new(self.cluster());
         let mut routes = self.more_routes;
         routes.push(route(self.matches, Action::Forward(Box::new(self.forward))));
@@ -233,68 +243,113 @@ impl Setup {
     }
 }
 
-trait IntoSwap {
-    fn into_swap(self) -> arc_swap::ArcSwap<EndpointSet>;
-}
-
-impl IntoSwap for EndpointSet {
-    fn into_swap(self) -> arc_swap::ArcSwap<EndpointSet> {
-        arc_swap::ArcSwap::from_pointee(self)
-    }
-}
-
 /// A running proxy. Ends when it is dropped.
 pub struct Proxy {
+    /// Of the first worker.
     pub address: SocketAddr,
+    /// Of each worker.
+    pub addresses: Vec<SocketAddr>,
     pub store: Arc<Store>,
     pub drain: watch::Sender<Phase>,
-    /// Of the worker's thread, below /proc.
+    /// Of the first worker's thread, below /proc.
     thread_folder: std::path::PathBuf,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    pub registry: Arc<Registry>,
+    /// Every request, as it ends.
+    pub tap: mpsc::Receiver<Event>,
+    pub logs: Arc<Logs>,
+    stop: watch::Sender<bool>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    wanted_panics: usize,
 }
 
 impl Proxy {
     pub fn start(setup: Setup) -> Self {
+        panicked::watch();
+        let (workers, logs) = (setup.workers, setup.logs.clone());
         let store = Arc::new(Store::new(setup.snapshot(1)));
         let (drain, drained) = watch::channel(Phase::Serving);
-        let (stop, stopped) = oneshot::channel();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.set_nonblocking(true).unwrap();
-        let address = listener.local_addr().unwrap();
-        let shared = store.clone();
+        let (stop, stopped) = watch::channel(false);
+        let registry = Arc::new(Registry::new().unwrap());
+        let telemetry = telemetry(&registry);
+        let tap = telemetry
+            .taps
+            .open("all", Filter::default(), true, u32::MAX, LONG);
+        let tap = tap.unwrap();
+        let (mut addresses, mut threads) = (Vec::new(), Vec::new());
         let (tell, folder) = std::sync::mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            tell.send(std::fs::read_link("/proc/thread-self").unwrap())
-                .unwrap();
-            // As a worker's: without timers of the runtime's.
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_io()
-                .build_local(tokio::runtime::LocalOptions::default())
-                .unwrap();
-            runtime.block_on(async move {
-                let worker = Worker::new(0, shared, telemetry(), None, drained);
-                let context = ListenerContext::new(worker);
-                let running = context.clone();
-                tokio::task::spawn_local(async move { running.run(Alarm::new().unwrap()).await });
-                let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-                tokio::select! {
-                    () = accept(context, listener) => {}
-                    _ = stopped => {}
+        for index in 0..workers {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            listener.set_nonblocking(true).unwrap();
+            addresses.push(listener.local_addr().unwrap());
+            let (store, telemetry) = (store.clone(), telemetry.clone());
+            let (drained, mut stopped) = (drained.clone(), stopped.clone());
+            let worker = move || Worker::new(index, store, telemetry, None, drained);
+            let tell = tell.clone();
+            threads.push(std::thread::spawn(move || {
+                let folder = std::fs::read_link("/proc/thread-self").unwrap();
+                if index == 0 {
+                    tell.send(folder).unwrap();
                 }
-            });
-        });
+                // As a worker's: without timers of the runtime's.
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_io()
+                    .build_local(tokio::runtime::LocalOptions::default())
+                    .unwrap();
+                runtime.block_on(async move {
+                    let context = ListenerContext::new(worker());
+                    let running = context.clone();
+                    tokio::task::spawn_local(
+                        async move { running.run(Alarm::new().unwrap()).await },
+                    );
+                    let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+                    tokio::select! {
+                        () = accept(context.clone(), listener) => {}
+                        _ = stopped.wait_for(|stop| *stop) => {}
+                    }
+                    context.logs.flush();
+                });
+            }));
+        }
         Self {
-            address,
+            address: addresses[0],
+            addresses,
             store,
             drain,
             thread_folder: folder.recv().unwrap(),
-            stop: Some(stop),
-            thread: Some(thread),
+            registry,
+            tap,
+            logs,
+            stop,
+            threads,
+            wanted_panics: 0,
         }
     }
 
-    /// Time that the worker has run for.
+    /// The first worker panics the next time that it comes by this [`bug::point`].
+    pub fn panic_at(&mut self, place: &'static str) {
+        bug::panic_at(self.threads[0].thread().id(), place);
+        self.wanted_panics += 1;
+    }
+
+    /// Ends the workers; what is in their logs then.
+    pub fn end(mut self) -> Vec<serde_json::Value> {
+        self.join();
+        self.logs.json()
+    }
+
+    fn join(&mut self) {
+        self.stop.send_replace(true);
+        let mut panics = 0;
+        for thread in self.threads.drain(..) {
+            let id = thread.thread().id();
+            let _ = thread.join();
+            panics += panicked::times(id);
+        }
+        let as_wanted = panics == std::mem::take(&mut self.wanted_panics);
+        assert!(as_wanted || std::thread::panicking(), "{panics} panics");
+    }
+
+    /// Time that the first worker has run for.
     pub fn cpu_time(&self) -> Duration {
         let path = std::path::Path::new("/proc").join(&self.thread_folder);
         let text = std::fs::read_to_string(path.join("schedstat")).unwrap();
@@ -304,61 +359,8 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take()
-            && thread.join().is_err()
-            && !std::thread::panicking()
-        {
-            panic!("the proxy panicked");
+        if !self.threads.is_empty() {
+            self.join();
         }
     }
-}
-
-async fn accept(context: std::rc::Rc<ListenerContext>, sockets: tokio::net::TcpListener) {
-    let (worker, pools) = (&context.worker, &context.pools);
-    loop {
-        let (tcp, peer) = sockets.accept().await.unwrap();
-        let local = tcp.local_addr().unwrap();
-        let listener = worker.store.load().listeners["front"].clone();
-        let chain = listener.def.chains[0].clone();
-        let TerminalFilter::Http(manager) = &chain.terminal else {
-            panic!("not HTTP");
-        };
-        let manager = manager.clone();
-        let open = OpenConnection::of(&listener.def.metrics);
-        let (worker, pools) = (worker.clone(), pools.clone());
-        tokio::task::spawn_local(async move {
-            let stream = match &chain.tls {
-                None => Stream::from(tcp),
-                Some(context) => match worker.tls.accept(tcp, &[], context).await {
-                    Ok(stream) => Stream::from(stream),
-                    Err(_) => return,
-                },
-            };
-            let connection = HttpConnection {
-                stream,
-                prefix: BytesMut::new(),
-                manager,
-                listener,
-                chain,
-                peer,
-                local,
-                original_dst: None,
-                pools,
-            };
-            serve::serve(&worker, connection, open);
-        });
-    }
-}
-
-fn telemetry() -> Arc<anyam_proxy::telemetry::Telemetry> {
-    use anyam_proxy::metrics::{Edges, Registry, SpliceMetrics};
-    use anyam_proxy::telemetry::Telemetry;
-    let registry = Arc::new(Registry::new().unwrap());
-    Arc::new(Telemetry {
-        splices: SpliceMetrics::new(&registry).unwrap(),
-        edges: Edges::new(registry),
-        local: Default::default(),
-        taps: Default::default(),
-    })
 }

@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
 mod bounds;
+mod faults;
+mod front;
 mod harness;
 mod hostile1;
 mod hostile2;
@@ -13,9 +15,13 @@ mod http2;
 mod large;
 mod life;
 mod lifecycle;
+mod logs;
 mod mesh;
+mod panicked;
+mod panics;
 mod peers;
 #[path = "../l4/support/pki.rs"]
 #[expect(dead_code, reason = "shared with the L4 tests, which use more of it")]
 mod pki;
 mod settings;
+mod storm;

@@ -174,11 +174,16 @@ pub async fn h2_client(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
 
 /// All of a body, its window opened as it comes.
 pub async fn read_all(body: &mut h2::RecvStream) -> Vec<u8> {
+    try_read_all(body).await.unwrap()
+}
+
+/// As [`read_all`], of a stream that may be reset.
+pub async fn try_read_all(body: &mut h2::RecvStream) -> Result<Vec<u8>, h2::Error> {
     let mut all = Vec::new();
     while let Some(data) = body.data().await {
-        let data = data.unwrap();
+        let data = data?;
         all.extend_from_slice(&data);
         let _ = body.flow_control().release_capacity(data.len());
     }
-    all
+    Ok(all)
 }

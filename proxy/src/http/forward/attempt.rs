@@ -13,6 +13,7 @@ use super::pump::RequestPump;
 use super::retry::{Retries, RetryDecision};
 use super::upgrade;
 use super::upstream::UpstreamIo;
+use crate::bug;
 use crate::config::cluster::Cluster;
 use crate::config::endpoint::Endpoint;
 use crate::config::route::{HostRewrite, RouteAction};
@@ -162,6 +163,8 @@ impl<'a, 'd> Attempts<'a, 'd> {
                 }
             };
             drop(outcome);
+            // Nothing was sent downstream, should the client leave before the next attempt.
+            self.info.response.clear();
             self.cluster.metrics.retries.inc();
             Box::pin(self.pause(wait)).await?;
             self.rewind();
@@ -193,6 +196,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         self.info.attempts += 1;
         self.cluster.metrics.requests.inc();
         let active = endpoint.state.begin();
+        bug::point("request");
         let mut lease = match self.checkout(&endpoint).await {
             Ok(lease) => lease,
             Err(failure) => {
@@ -286,11 +290,13 @@ impl<'a, 'd> Attempts<'a, 'd> {
         } else {
             self.send_and_await(up, &mut head).await
         };
-        self.info.response = head;
         self.deadlines.set_try(None);
-        if answered.is_ok() {
-            self.info.times.response_head = Some(self.info.now());
+        match &answered {
+            Ok(_) => self.info.times.response_head = Some(self.info.now()),
+            // What came of it is no response, and no log is to take it for one.
+            Err(_) => head.clear(),
         }
+        self.info.response = head;
         answered
     }
 

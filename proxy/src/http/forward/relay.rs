@@ -7,6 +7,7 @@ use super::attempt::{Attempts, UpstreamResponse};
 use super::mirror;
 use super::pump::ResponsePump;
 use super::upstream::UpstreamIo;
+use crate::bug;
 use crate::http::h1::Tunnel;
 use crate::http::request::error::Failure;
 use crate::snapshot::ClusterLinks;
@@ -26,7 +27,7 @@ impl Attempts<'_, '_> {
                 framing: self.framing,
                 body: body.clone(),
             };
-            mirror::send(&self.conn, cluster, mirror, copy);
+            mirror::send(self.conn, cluster, mirror, copy);
         }
     }
 
@@ -66,6 +67,7 @@ impl Attempts<'_, '_> {
         response: &mut ResponsePump,
         tunnel: bool,
     ) -> Poll<Result<(), Failure>> {
+        bug::point("relay");
         let request_over = match self.poll_request(cx, up, tunnel) {
             Ok(over) => over,
             Err(failure) => return Poll::Ready(Err(failure)),

@@ -64,7 +64,7 @@ impl BodyDecoder {
             Self::UntilClose => Ok(Event::Data(input.split().freeze())),
             Self::Length(left) => {
                 let take = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
-                *left -= take as u64;
+                *left = left.saturating_sub(take as u64);
                 if *left == 0 {
                     *self = Self::Done;
                 }

@@ -54,7 +54,7 @@ impl Chunked {
         match &mut self.state {
             State::Data { left } if !input.is_empty() => {
                 let take = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
-                *left -= take as u64;
+                *left = left.saturating_sub(take as u64);
                 if *left == 0 {
                     self.state = State::DataCr;
                 }
@@ -76,7 +76,7 @@ impl Chunked {
                     }
                     State::Size {
                         value: value << 4 | u64::from(hex(byte)),
-                        digits: digits + 1,
+                        digits: digits.saturating_add(1),
                     }
                 }
                 (State::Size { digits: 0, .. }, _) => return Err(Fault::InvalidChunk),
@@ -85,11 +85,14 @@ impl Chunked {
                 }
                 (&State::Size { value: size, .. }, b';') => State::Extension { size, len: 1 },
                 (&State::Extension { size, len }, b'\t' | b' '..=b'~' | 0x80..) => {
-                    self.extensions += 1;
+                    self.extensions = self.extensions.saturating_add(1);
                     if len == MAX_EXTENSION || self.extensions > MAX_EXTENSIONS {
                         return Err(Fault::ChunkExtensionTooLarge);
                     }
-                    State::Extension { size, len: len + 1 }
+                    State::Extension {
+                        size,
+                        len: len.saturating_add(1),
+                    }
                 }
                 (State::SizeLf { size: 0 }, b'\n') => State::Trailers,
                 (&State::SizeLf { size }, b'\n') => State::Data { left: size },
@@ -124,9 +127,10 @@ impl Chunked {
     }
 }
 
+/// Of a hexadecimal digit, its value.
 fn hex(digit: u8) -> u8 {
     match digit {
-        b'0'..=b'9' => digit - b'0',
-        _ => (digit | 0x20) - b'a' + 10,
+        b'0'..=b'9' => digit & 15,
+        _ => (digit & 15).wrapping_add(9),
     }
 }

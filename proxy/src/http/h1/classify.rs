@@ -96,8 +96,9 @@ fn field_line(line: &[u8]) -> Option<Fault> {
     let Some(end) = end.filter(|&end| end > 0) else {
         return Some(Fault::InvalidName);
     };
-    match line[end..].trim_ascii_start() {
-        [b':', ..] if line[end] != b':' => Some(Fault::SpaceBeforeColon),
+    let (_, rest) = line.split_at(end);
+    match rest.trim_ascii_start() {
+        [b':', ..] if !rest.starts_with(b":") => Some(Fault::SpaceBeforeColon),
         [b':', value @ ..] => value
             .iter()
             .any(|&b| is_control(b))

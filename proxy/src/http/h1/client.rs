@@ -92,7 +92,7 @@ impl ClientConn {
             return Ok(None);
         };
         if info.interim {
-            self.interim += 1;
+            self.interim = self.interim.saturating_add(1);
             if self.interim > MAX_INTERIM {
                 return Err(Fault::TooManyInterim);
             }

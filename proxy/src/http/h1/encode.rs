@@ -91,7 +91,7 @@ pub(super) fn request(
     spelling: Spelling,
     out: &mut Out,
 ) {
-    out.reserve(head.buf.len() + 128);
+    out.reserve(head.buf.len().saturating_add(128));
     visible(head.method_name(), out);
     out.copy(b" ");
     match head.form() {
@@ -123,7 +123,7 @@ pub(super) fn response(
     spelling: Spelling,
     out: &mut Out,
 ) {
-    out.reserve(head.buf.len() + 128);
+    out.reserve(head.buf.len().saturating_add(128));
     let status = head.status();
     out.copy(if version == Version::Http10 {
         b"HTTP/1.0 "
@@ -241,7 +241,7 @@ impl Run {
         }
         let (start, end) = (field.name.start(), field.value.range().end);
         // Received lines end with CRLF: what follows it directly was the next line.
-        if self.end == 0 || self.end + 2 != start {
+        if self.end == 0 || self.end.saturating_add(2) != start {
             self.flush(head, out);
             self.start = start;
         }
@@ -287,7 +287,7 @@ fn is_verbatim(name: Span, value: Span) -> bool {
     !name.is_extra()
         && !value.is_extra()
         && !value.is_empty()
-        && (end + 1..=end + 2).contains(&value.start())
+        && (end.saturating_add(1)..=end.saturating_add(2)).contains(&value.start())
 }
 
 #[inline]
@@ -298,7 +298,6 @@ fn line(name: &[u8], value: &[u8], out: &mut Out) {
 /// Writes a part of the request line. What is not visible ASCII, which only an edit can have
 /// brought in, is percent-encoded: a blank would end the part early.
 fn visible(part: &[u8], out: &mut Out) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let is_visible = |byte: u8| matches!(byte, b'!'..=b'~');
     if part.iter().copied().all(is_visible) {
         out.copy(part);
@@ -308,12 +307,16 @@ fn visible(part: &[u8], out: &mut Out) {
         if is_visible(byte) {
             out.copy(&[byte]);
         } else {
-            out.copy(&[
-                b'%',
-                HEX[usize::from(byte >> 4)],
-                HEX[usize::from(byte & 15)],
-            ]);
+            out.copy(&[b'%', hex(byte >> 4), hex(byte)]);
         }
+    }
+}
+
+/// The lowest four bits as a digit.
+fn hex(bits: u8) -> u8 {
+    match bits & 15 {
+        low @ ..=9 => b'0' | low,
+        high => high.wrapping_add(b'A' - 10),
     }
 }
 

@@ -48,7 +48,8 @@ impl Kind {
 impl Progress {
     /// Takes a complete head off `input` into `head`: start line and fields, with ids; nothing is
     /// judged beyond syntax and limits. A request's target goes to `head.path` as it is. `false`:
-    /// more bytes are needed.
+    /// more bytes are needed. After a fault `head` has what could be read of it, and the bytes that
+    /// this lies in: access logs and taps read it.
     pub fn read(
         &mut self,
         kind: Kind,
@@ -57,7 +58,7 @@ impl Progress {
         head: &mut Head,
     ) -> Result<bool, Fault> {
         let full = input.len() >= limits.head_bytes;
-        let seen = &input[..input.len().min(limits.head_bytes)];
+        let (seen, _) = input.split_at(input.len().min(limits.head_bytes));
         // What can't begin a request need not be waited for.
         if kind == Kind::Request && seen.first().is_some_and(|&b| !is_token_byte(b)) {
             return Err(Fault::InvalidMethod);
@@ -67,25 +68,24 @@ impl Progress {
             self.scanned = seen.len();
             return Ok(false);
         }
+        let len = seen.len();
         let fault = match tokenise(kind, seen, limits, head) {
             Ok(Status::Complete(len)) => {
-                check_line_ends(&seen[..len], head)?;
+                // First of all: the head's spans lie in these bytes, whatever is found in them.
+                head.buf = input.split_to(len.min(input.len())).freeze();
                 self.scanned = 0;
-                head.buf = input.split_to(len).freeze();
-                return Ok(true);
+                return check_line_ends(head).map(|()| true);
             }
             Ok(Status::Partial) => None,
             Err(_) => fault_in_lines(kind, seen, limits, head),
         };
-        match fault {
-            Some(fault) => Err(fault),
-            None if full => Err(kind.too_large()),
-            None => {
-                self.scanned = seen.len();
-                head.clear();
-                Ok(false)
-            }
+        if fault.is_none() && !full {
+            self.scanned = len;
+            head.clear();
+            return Ok(false);
         }
+        head.buf = input.split_to(len).freeze();
+        Err(fault.unwrap_or(kind.too_large()))
     }
 
     /// Nothing of a head has been seen.
@@ -97,7 +97,7 @@ impl Progress {
 /// The fault in those lines that are complete; what comes after them may still change.
 #[cold]
 fn fault_in_lines(kind: Kind, seen: &[u8], limits: &HeadLimits, head: &mut Head) -> Option<Fault> {
-    let complete = &seen[..memchr::memrchr(b'\n', seen)? + 1];
+    let complete = seen.get(..=memchr::memrchr(b'\n', seen)?)?;
     let error = tokenise(kind, complete, limits, head).err()?;
     Some(classify(kind, complete, error))
 }
@@ -184,7 +184,7 @@ fn push_all(base: usize, headers: &[Header<'_>], head: &mut Head) {
 
 #[inline]
 fn span(base: usize, part: &[u8]) -> Span {
-    Span::received(part.as_ptr() as usize - base, part.len())
+    Span::received((part.as_ptr() as usize).wrapping_sub(base), part.len())
 }
 
 fn version(minor: u8) -> Version {
@@ -203,10 +203,14 @@ fn reason(seen: &[u8]) -> Span {
 }
 
 /// `httparse` takes LF alone for a line end; we don't.
-fn check_line_ends(head_bytes: &[u8], head: &Head) -> Result<(), Fault> {
-    let ends_with_crlf = |end: usize| end < 2 || head_bytes[end - 2] == b'\r';
-    let blank_line = head_bytes.len() - 2.min(head_bytes.len());
-    let strict = head_bytes.ends_with(b"\r\n")
+fn check_line_ends(head: &Head) -> Result<(), Fault> {
+    let bytes = &*head.buf;
+    let ends_with_crlf = |end: usize| match end.checked_sub(2) {
+        Some(at) => bytes.get(at) == Some(&b'\r'),
+        None => true,
+    };
+    let blank_line = bytes.len().saturating_sub(2);
+    let strict = bytes.ends_with(b"\r\n")
         && ends_with_crlf(blank_line)
         && head
             .fields

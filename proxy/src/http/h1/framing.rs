@@ -72,7 +72,7 @@ impl Wire {
             let value = head.slice(field.value);
             match field.id {
                 HeaderId::Host => {
-                    wire.hosts += 1;
+                    wire.hosts = wire.hosts.saturating_add(1);
                     wire.host = field.value;
                 }
                 HeaderId::ContentLength => {
@@ -136,11 +136,11 @@ impl Wire {
     pub fn strip(&self, head: &mut Head, keep_upgrade: bool) {
         for &named in &self.named {
             let (buf, fields) = (&head.buf, &mut head.fields);
-            let name = &buf[named.range()];
+            let name = named.of(buf, &[]);
             fields.retain(|field| {
                 field.id != HeaderId::Other
                     || field.name.len() != name.len()
-                    || !buf[field.name.range()].eq_ignore_ascii_case(name)
+                    || !field.name.of(buf, &[]).eq_ignore_ascii_case(name)
             });
         }
         let mut going = HOP_BY_HOP;
@@ -227,8 +227,8 @@ fn is_protected(name: &[u8]) -> bool {
 
 /// A transfer coding's name, with parameters or without.
 fn is_coding(coding: &[u8]) -> bool {
-    let end = memchr::memchr(b';', coding).unwrap_or(coding.len());
-    let name = coding[..end].trim_ascii_end();
+    let mut parts = coding.split(|&b| b == b';');
+    let name = parts.next().unwrap_or_default().trim_ascii_end();
     // `xchunked`, `chunked;q=1` and the like are disguises, not codings.
     !name.is_empty()
         && name.iter().all(|&b| is_token_byte(b))
@@ -257,10 +257,10 @@ pub(super) fn content_length(value: &[u8]) -> Result<u64, Fault> {
 fn tokens(value: &[u8]) -> impl Iterator<Item = (std::ops::Range<usize>, &[u8])> {
     let mut at = 0;
     value.split(|&b| b == b',').filter_map(move |member| {
-        let leading = member.len() - member.trim_ascii_start().len();
+        let leading = member.len().saturating_sub(member.trim_ascii_start().len());
         let token = member.trim_ascii();
-        let start = at + leading;
-        at += member.len() + 1;
-        (!token.is_empty()).then(|| (start..start + token.len(), token))
+        let start = leading.saturating_add(at);
+        at = at.saturating_add(member.len()).saturating_add(1);
+        (!token.is_empty()).then(|| (start..start.saturating_add(token.len()), token))
     })
 }

@@ -6,6 +6,8 @@ use std::ops::Range;
 
 use bytes::{Buf, Bytes};
 
+use crate::bug;
+
 /// Slices up to this many bytes are copied next to their neighbours. Measured on a stream socket:
 /// two more entries in `writev` cost 250 to 300 ns, a warm copy breaks even at 8 KiB.
 pub(super) const COPY_MAX: usize = 4 * 1024;
@@ -61,7 +63,7 @@ impl Out {
     #[inline]
     pub fn copy(&mut self, bytes: &[u8]) {
         self.scratch.extend_from_slice(bytes);
-        self.remaining += bytes.len();
+        self.remaining = self.remaining.saturating_add(bytes.len());
     }
 
     /// Copies several pieces, one after the other.
@@ -78,7 +80,7 @@ impl Out {
         if bytes.len() <= COPY_MAX {
             self.copy(&bytes);
         } else {
-            self.remaining += bytes.len();
+            self.remaining = self.remaining.saturating_add(bytes.len());
             self.slices.push_back((self.scratch.len(), bytes));
         }
     }
@@ -87,10 +89,10 @@ impl Out {
     /// part is not copied.
     #[inline]
     pub(super) fn shared(&mut self, bytes: &Bytes, range: Range<usize>) {
-        if range.len() <= COPY_MAX {
-            self.copy(&bytes[range]);
-        } else {
-            self.slice(bytes.slice(range));
+        match bytes.get(range.clone()) {
+            Some(part) if part.len() <= COPY_MAX => self.copy(part),
+            Some(_) => self.slice(bytes.slice(range)),
+            None => bug::failed("a part of a head lies outside of its bytes"),
         }
     }
 
@@ -98,13 +100,22 @@ impl Out {
     pub(super) fn copy_lower(&mut self, bytes: &[u8]) {
         let start = self.scratch.len();
         self.copy(bytes);
-        self.scratch[start..].make_ascii_lowercase();
+        let (_, copied) = self.scratch.split_at_mut(start);
+        copied.make_ascii_lowercase();
     }
 
     /// Makes room for what will be copied.
     #[inline]
     pub(super) fn reserve(&mut self, additional: usize) {
         self.scratch.reserve(additional);
+    }
+
+    #[inline]
+    fn scratch(&self, from: usize, to: usize) -> &[u8] {
+        self.scratch.get(from..to).unwrap_or_else(|| {
+            bug::failed("output between two slices lies outside of the scratch");
+            &[]
+        })
     }
 
     fn reset(&mut self) {
@@ -122,54 +133,56 @@ impl Buf for Out {
     #[inline]
     fn chunk(&self) -> &[u8] {
         match self.slices.front() {
-            None => &self.scratch[self.written..],
+            None => self.scratch(self.written, self.scratch.len()),
             Some((at, bytes)) if *at == self.written => bytes,
-            Some((at, _)) => &self.scratch[self.written..*at],
+            Some((at, _)) => self.scratch(self.written, *at),
         }
     }
 
     fn chunks_vectored<'a>(&'a self, into: &mut [IoSlice<'a>]) -> usize {
         let mut from = self.written;
         let slices = self.slices.iter().flat_map(|(at, bytes)| {
-            let before = &self.scratch[from..*at];
+            let before = self.scratch(from, *at);
             from = *at;
             [before, bytes]
         });
         let last = self.slices.back().map_or(self.written, |(at, _)| *at);
-        let pieces = slices.chain([&self.scratch[last..]]);
+        let pieces = slices.chain([self.scratch(last, self.scratch.len())]);
         let mut count = 0;
         let pieces = pieces.filter(|piece| !piece.is_empty());
         for (slot, piece) in into.iter_mut().zip(pieces) {
             *slot = IoSlice::new(piece);
-            count += 1;
+            count = usize::saturating_add(count, 1);
         }
         count
     }
 
     fn advance(&mut self, mut count: usize) {
-        assert!(count <= self.remaining, "advanced past what waits");
-        self.remaining -= count;
+        if count > self.remaining {
+            bug::failed("more was written than waited");
+        }
+        self.remaining = self.remaining.saturating_sub(count);
         if self.remaining == 0 {
             self.slices.clear();
             return self.reset();
         }
         while let Some((at, bytes)) = self.slices.front_mut() {
-            let step = count.min(*at - self.written);
-            self.written += step;
-            count -= step;
+            let step = count.min(at.saturating_sub(self.written));
+            self.written = self.written.saturating_add(step);
+            count = count.saturating_sub(step);
             if count < bytes.len() {
                 bytes.advance(count);
                 count = 0;
                 break;
             }
-            count -= bytes.len();
+            count = count.saturating_sub(bytes.len());
             self.slices.pop_front();
         }
-        self.written += count;
+        self.written = self.written.saturating_add(count).min(self.scratch.len());
         if self.written > COMPACT {
             self.scratch.drain(..self.written);
             for (at, _) in &mut self.slices {
-                *at -= self.written;
+                *at = at.saturating_sub(self.written);
             }
             self.written = 0;
         }

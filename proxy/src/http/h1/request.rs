@@ -61,7 +61,7 @@ impl RequestDecoder {
                     if self.empty_lines == MAX_EMPTY_LINES {
                         return Err(Fault::LeadingJunk);
                     }
-                    self.empty_lines += 1;
+                    self.empty_lines = self.empty_lines.saturating_add(1);
                     input.advance(2);
                 }
                 [b'\r', ..] => return Err(Fault::BareCarriageReturn),

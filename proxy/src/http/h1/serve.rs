@@ -46,7 +46,7 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     let mut server = H1Server::new(io, ServerConn::new(options(&manager)));
     let timer = conn.worker.timers.timer();
     let heads = &conn.worker.heads;
-    let mut served = 0;
+    let mut served = 0u32;
     loop {
         let begun = match next(&conn, &mut server, &timer, served).await {
             Next::Begun(at) => at,
@@ -62,7 +62,7 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
                 return Box::pin(linger(&conn, server, &timer)).await;
             }
         };
-        served += 1;
+        served = served.saturating_add(1);
         server.begin(framing.as_ref().is_ok_and(|f| f.expect_continue));
         let close = must_close(&conn, served, framing.as_ref().ok());
         let request = Request {
@@ -221,7 +221,9 @@ async fn drain_body(server: &mut H1Server, timer: &Timer) {
         let mut down = DownstreamIo::H1(server);
         loop {
             match down.poll_body(cx, &mut trailers) {
-                Poll::Ready(Ok(Event::Data(data))) if data.len() <= left => left -= data.len(),
+                Poll::Ready(Ok(Event::Data(data))) if data.len() <= left => {
+                    left = left.saturating_sub(data.len());
+                }
                 Poll::Ready(_) => return Poll::Ready(()),
                 Poll::Pending => return Poll::Pending,
             }
@@ -252,7 +254,7 @@ async fn linger(conn: &Conn, mut server: H1Server, timer: &Timer) {
             match server.io.stream.read_buf(&mut sink).await? {
                 0 => return Ok::<(), std::io::Error>(()),
                 read if read > left => return Ok(()),
-                read => left -= read,
+                read => left = left.saturating_sub(read),
             }
         }
     };

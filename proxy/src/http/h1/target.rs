@@ -53,7 +53,6 @@ fn absolute(head: &mut Head, target: Span, options: &RequestOptions) -> Result<(
     if !options.allow_absolute_url {
         return Err(Fault::AbsoluteTarget);
     }
-    let start = colon + b"://".len();
     let len = rest
         .iter()
         .position(|b| matches!(b, b'/' | b'?' | b'#'))
@@ -61,9 +60,11 @@ fn absolute(head: &mut Head, target: Span, options: &RequestOptions) -> Result<(
     if len == 0 {
         return Err(Fault::InvalidTarget);
     }
-    Authority::parse(&rest[..len])?;
-    let path = start + len;
-    let rooted = bytes.get(path) == Some(&b'/');
+    let (authority, tail) = rest.split_at(len);
+    Authority::parse(authority)?;
+    let rooted = tail.starts_with(b"/");
+    let path = bytes.len().saturating_sub(tail.len());
+    let start = path.saturating_sub(len);
     let tail = target.part(path..target.len());
 
     head.form = TargetForm::Absolute;
@@ -75,9 +76,9 @@ fn absolute(head: &mut Head, target: Span, options: &RequestOptions) -> Result<(
         head.scratch(b"*")
     } else {
         let root = head.scratch(b"/");
-        let tail = head.buf.slice(tail.range());
+        let tail = head.shared(tail);
         head.extra.extend_from_slice(&tail);
-        Span::extra(root.start(), 1 + tail.len())
+        Span::extra(root.start(), tail.len().saturating_add(1))
     };
     head.align_host();
     Ok(())

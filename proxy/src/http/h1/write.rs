@@ -95,14 +95,25 @@ impl BodyEncoder {
 }
 
 fn chunk_head(len: usize, out: &mut Out) {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
+    const DIGITS: usize = 16;
     let mut text = *b"0000000000000000\r\n";
     let mut left = len;
-    let mut at = 16;
-    while left > 0 {
-        at -= 1;
-        text[at] = HEX[left & 15];
+    let mut zeros = DIGITS;
+    for place in text.iter_mut().take(DIGITS).rev() {
+        if left == 0 {
+            break;
+        }
+        *place = hex(left);
         left >>= 4;
+        zeros = zeros.saturating_sub(1);
     }
-    out.copy(&text[at..]);
+    out.copy(text.split_at(zeros).1);
+}
+
+/// The lowest four bits as a digit.
+fn hex(bits: usize) -> u8 {
+    match (bits & 15) as u8 {
+        low @ ..=9 => b'0' | low,
+        high => high.wrapping_add(b'a' - 10),
+    }
 }

@@ -86,14 +86,13 @@ pub async fn handshake(
     let ping = connection.ping_pong();
     let (shared, timers, options) = (state.clone(), timers.clone(), *options);
     tokio::task::spawn_local(async move {
+        let _end = AtEnd(shared, Some(at_end));
         let alive = keepalive(ping, &timers, &options);
         tokio::select! {
             // How it ended shows on its streams.
             _ = connection => {}
             () = alive => {}
         }
-        shared.closed.set(true);
-        at_end();
     });
     Ok(Connected {
         send,
@@ -103,6 +102,18 @@ pub async fn handshake(
         most_streams,
         state,
     })
+}
+
+/// The end of a connection's task, by a panic too: who waits for the connection is told.
+struct AtEnd<F: FnOnce()>(Rc<State>, Option<F>);
+
+impl<F: FnOnce()> Drop for AtEnd<F> {
+    fn drop(&mut self) {
+        self.0.closed.set(true);
+        if let Some(at_end) = self.1.take() {
+            at_end();
+        }
+    }
 }
 
 /// Returns when the peer stopped answering pings; never without an interval.

@@ -44,7 +44,7 @@ pub fn request_in(
     bounds: Bounds,
     respell: bool,
 ) -> Result<Framing, Fault> {
-    head.reserve(parts.headers.len() + OWN_FIELDS, USUAL_BYTES);
+    head.reserve(parts.headers.len().saturating_add(OWN_FIELDS), USUAL_BYTES);
     head.set_version(Version::Http2);
     head.set_method(parts.method.as_str().as_bytes());
     let uri = parts.uri.into_parts();
@@ -105,7 +105,7 @@ pub fn response_in(
     respell: bool,
 ) -> Result<Option<u64>, Fault> {
     head.clear();
-    head.reserve(headers.len() + OWN_FIELDS, USUAL_BYTES);
+    head.reserve(headers.len().saturating_add(OWN_FIELDS), USUAL_BYTES);
     head.set_version(Version::Http2);
     head.set_status(status.as_u16());
     fields_in(head, headers, bounds, respell)
@@ -132,12 +132,17 @@ fn fields_in(
     if headers.len() > bounds.fields {
         return Err(Fault::TooManyFields);
     }
-    let mut bytes = head.path_and_query().len() + head.authority().len();
+    let mut bytes = head
+        .path_and_query()
+        .len()
+        .saturating_add(head.authority().len());
     let mut cookie = Vec::new();
     let mut length = None;
     for (name, value) in headers {
         let (name, value) = (name.as_str().as_bytes(), value.as_bytes());
-        bytes += name.len() + value.len() + 32;
+        bytes = [name.len(), value.len(), 32]
+            .iter()
+            .fold(bytes, |sum, part| sum.saturating_add(*part));
         let id = HeaderId::of(name);
         match id {
             HeaderId::Te | HeaderId::Host => continue,
@@ -246,7 +251,7 @@ pub fn trailers_out(head: &Head) -> HeaderMap {
 }
 
 fn fields_out(head: &Head, map: &mut HeaderMap, skip_length: bool, spell: bool) -> Option<()> {
-    map.reserve(head.len() + 1);
+    map.reserve(head.len().saturating_add(1));
     for (index, field) in head.iter().enumerate() {
         match field.id {
             HeaderId::Host | HeaderId::XAnyamHeaderCase => continue,

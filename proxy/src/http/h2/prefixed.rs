@@ -4,7 +4,7 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::stream::Stream;
@@ -24,8 +24,7 @@ impl AsyncRead for Prefixed {
             return Pin::new(&mut self.stream).poll_read(cx, buf);
         }
         let count = self.prefix.len().min(buf.remaining());
-        buf.put_slice(&self.prefix[..count]);
-        self.prefix.advance(count);
+        buf.put_slice(&self.prefix.split_to(count));
         if self.prefix.is_empty() {
             self.prefix = BytesMut::new();
         }

@@ -29,11 +29,11 @@ impl ResetLimiter {
     }
 
     pub fn begun(&mut self) {
-        self.begun += 1;
+        self.begun = self.begun.saturating_add(1);
     }
 
     pub fn rapid(&self) {
-        self.rapid.set(self.rapid.get() + 1);
+        self.rapid.set(self.rapid.get().saturating_add(1));
     }
 
     /// For tasks of streams to count in.
@@ -52,6 +52,6 @@ impl ResetLimiter {
             self.begun = 0;
             return false;
         }
-        rapid * 2 > self.begun
+        rapid.saturating_mul(2) > self.begun
     }
 }

@@ -117,7 +117,7 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
             let given_up = timers.turns(stream(&conn, request, respond)).await;
             drop(stream_open);
             if given_up && timers.now().saturating_duration_since(begun) < RAPID {
-                rapid.set(rapid.get() + 1);
+                rapid.set(rapid.get().saturating_add(1));
             }
         });
     }

@@ -49,7 +49,7 @@ impl Sending {
 
     pub fn data(&mut self, data: Bytes) {
         if !data.is_empty() && !matches!(self.end, End::Sent) {
-            self.queued += data.len();
+            self.queued = self.queued.saturating_add(data.len());
             self.queue.push_back(data);
         }
     }
@@ -111,7 +111,7 @@ impl Sending {
             if front.is_empty() {
                 self.queue.pop_front();
             }
-            self.queued -= piece.len();
+            self.queued = self.queued.saturating_sub(piece.len());
             let last = self.queue.is_empty() && matches!(self.end, End::Plain);
             self.stream.send_data(piece.into(), last)?;
             if last {

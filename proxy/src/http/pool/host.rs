@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::Target;
 use super::shared::{Shared, is_older};
+use crate::bug;
 use crate::config::cluster::{Cluster, Transport};
 use crate::config::http::Http2Options;
 use crate::http::connection::io::Io;
@@ -318,6 +319,7 @@ fn dial<'a>(
     Box::pin(async move {
         let metrics = &target.cluster.metrics;
         metrics.connections.inc();
+        bug::point("dial");
         let alpn = offer(target, version);
         let dial = Dial {
             sni: None,

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::{Head, HeaderId};
+use crate::bug;
 
 /// A range of the received bytes, or of the scratch bytes when the top bit of `at` is set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -55,22 +56,27 @@ impl Span {
 
     #[inline]
     pub fn range(self) -> Range<usize> {
-        self.start()..self.start() + self.len()
+        self.start()..self.start().saturating_add(self.len())
     }
 
     /// The same buffer, a part of the range.
     #[inline]
     pub fn part(self, range: Range<usize>) -> Self {
         Self {
-            at: self.at + range.start as u32,
-            len: (range.end - range.start) as u32,
+            at: self.at.saturating_add(range.start as u32),
+            len: range.end.saturating_sub(range.start) as u32,
         }
     }
 
+    /// Its bytes. One that lies outside of them, which no decoder may leave behind, reads as empty
+    /// and is counted.
     #[inline]
     pub fn of<'a>(self, buf: &'a [u8], extra: &'a [u8]) -> &'a [u8] {
         let from = if self.is_extra() { extra } else { buf };
-        &from[self.range()]
+        from.get(self.range()).unwrap_or_else(|| {
+            bug::failed("a part of a head lies outside of its bytes");
+            &[]
+        })
     }
 }
 
@@ -140,7 +146,7 @@ impl<'a> Iterator for Values<'a, '_> {
             return self.line.take();
         };
         while let Some(field) = head.fields.get(*at) {
-            *at += 1;
+            *at = at.saturating_add(1);
             if field.is(self.id, self.name, &head.buf, &head.extra) {
                 return Some(head.slice(field.value));
             }

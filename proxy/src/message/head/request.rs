@@ -66,14 +66,17 @@ impl Head {
     #[inline]
     pub fn path(&self) -> &[u8] {
         let all = self.path_and_query();
-        &all[..memchr::memchr(b'?', all).unwrap_or(all.len())]
+        match memchr::memchr(b'?', all) {
+            Some(at) => all.split_at(at).0,
+            None => all,
+        }
     }
 
     /// What follows the first `?`, without it.
     #[inline]
     pub fn query(&self) -> Option<&[u8]> {
         let all = self.path_and_query();
-        memchr::memchr(b'?', all).map(|at| &all[at + 1..])
+        all.get(memchr::memchr(b'?', all)?.checked_add(1)?..)
     }
 
     /// Changes path and query.

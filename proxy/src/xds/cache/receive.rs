@@ -1,6 +1,7 @@
 //! What a response does: judge each resource on its own, keep the good, report the bad.
 
 use std::collections::{HashMap, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use super::entry::{Entry, Held, Rejected};
@@ -164,7 +165,11 @@ impl<T> Cache<T> {
                 self.config.max_resource_bytes
             ));
         }
-        let mut judged = judge.judge(kind, &resource.name, &resource.body)?;
+        // A resource that our compiler fails at is refused as any other that cannot be used.
+        let judging = || judge.judge(kind, &resource.name, &resource.body);
+        let judged = std::panic::catch_unwind(AssertUnwindSafe(judging));
+        let mut judged =
+            judged.map_err(|_| "the proxy panicked at it; its log has the place")??;
         if judged.name.is_empty() {
             return Err("name: required".into());
         }

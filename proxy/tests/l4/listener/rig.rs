@@ -54,7 +54,7 @@ impl Rig {
         let context = ListenerContext::new(worker.clone());
         let running = context.clone();
         spawn_local(async move { running.run(Alarm::new().unwrap()).await });
-        let bound = Bound::new(context, store.follow());
+        let mut bound = Bound::new(context, store.follow());
         spawn_local(async move { bound.run().await });
         Rig {
             worker,

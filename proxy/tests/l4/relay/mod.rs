@@ -37,7 +37,7 @@ impl Rig {
     fn new() -> Self {
         let timers = Timers::new();
         let driver = timers.clone();
-        spawn_local(async move { driver.drive(Alarm::new().unwrap()).await });
+        spawn_local(async move { driver.drive(&Alarm::new().unwrap()).await });
         Rig {
             pool: Pool::default(),
             pipes: Pipes::new(SpliceMetrics::new(&Registry::new().unwrap()).unwrap()),

@@ -228,7 +228,7 @@ load_assignment:
                 .unwrap();
         });
     };
-    let chores = runtime.spawn(crate::app::maintenance::run(store));
+    let chores = runtime.spawn(async move { crate::app::maintenance::run(&store).await });
     until(&|| cluster.endpoints.load().ready);
     let picked = cluster
         .pick(PickFor::default(), &mut random)

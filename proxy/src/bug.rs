@@ -1,0 +1,111 @@
+//! Assumptions of ours that did not hold and were survived, and panics: both counted, both logged
+//! with their place. Counters of the process: a panic hook is one for all threads too, and what
+//! finds a broken assumption (a span of a head) has nothing else at hand.
+
+use std::panic::{Location, PanicHookInfo};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+/// So many are logged each; after them only every doubling, so that a peer which can cause them
+/// does not fill a disk.
+const LOGGED: u64 = 100;
+
+static FAILURES: AtomicU64 = AtomicU64::new(0);
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// Notes an assumption that did not hold, where the caller goes on with something harmless
+/// (Envoy's `ENVOY_BUG`).
+#[cold]
+#[inline(never)]
+#[track_caller]
+pub fn failed(what: &'static str) {
+    if let Some(count) = note(&FAILURES) {
+        let place = Location::caller();
+        tracing::error!(%place, count, "{what}: please report this");
+    }
+}
+
+/// Times that [`failed`] was called.
+pub fn failures() -> u64 {
+    FAILURES.load(Relaxed)
+}
+
+/// Panics on any thread since [`count_panics`].
+pub fn panics() -> u64 {
+    PANICS.load(Relaxed)
+}
+
+/// From here on panics are counted, and logged with their place; std's lines on stderr are left to a
+/// process without a log.
+pub fn count_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let plain = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            on_panic(panic);
+            if !tracing::enabled!(tracing::Level::ERROR) {
+                plain(panic);
+            }
+        }));
+    });
+}
+
+fn on_panic(panic: &PanicHookInfo<'_>) {
+    let Some(count) = note(&PANICS) else { return };
+    let what = panic.payload_as_str().unwrap_or("a value that is no text");
+    let place = panic
+        .location()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let thread = std::thread::current();
+    let thread = thread.name().unwrap_or("unnamed");
+    tracing::error!(place, thread, count, "panicked: {what}: please report this");
+}
+
+/// Counts; the count when this one is to be logged.
+fn note(counter: &AtomicU64) -> Option<u64> {
+    let count = counter.fetch_add(1, Relaxed).wrapping_add(1);
+    (count <= LOGGED || count.is_power_of_two()).then_some(count)
+}
+
+/// A place at which tests let a panic happen ([`panic_at`]). Optimised builds have none.
+#[inline]
+pub fn point(_name: &'static str) {
+    #[cfg(debug_assertions)]
+    armed::pass(_name);
+}
+
+/// The next time that `thread` comes by [`point`] `name`, it panics there. For tests.
+#[cfg(debug_assertions)]
+pub use self::armed::panic_at;
+
+#[cfg(debug_assertions)]
+mod armed {
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::sync::{Mutex, PoisonError};
+    use std::thread::ThreadId;
+
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    static PLACES: Mutex<Vec<(ThreadId, &str)>> = Mutex::new(Vec::new());
+
+    pub fn panic_at(thread: ThreadId, name: &'static str) {
+        let mut places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
+        places.push((thread, name));
+        COUNT.store(places.len(), SeqCst);
+    }
+
+    pub(super) fn pass(name: &'static str) {
+        if COUNT.load(SeqCst) == 0 {
+            return;
+        }
+        let this = (std::thread::current().id(), name);
+        let mut places = PLACES.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = places.iter().position(|place| *place == this) else {
+            return;
+        };
+        places.remove(at);
+        COUNT.store(places.len(), SeqCst);
+        drop(places);
+        panic!("at {name}, as a test wants it");
+    }
+}

@@ -1,0 +1,53 @@
+//! A worker's own loops go on after a panic in one of them.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, resume_unwind};
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+
+/// A loop that ran for so long before it panicked has a clean record again.
+const STABLE: Duration = Duration::from_secs(60);
+/// Panics in a row after which a loop is given up, and its thread with it.
+const MOST: u32 = 100;
+
+/// Runs a loop of a worker, anew whenever it panics: the worker's runtime has no timers to wait by,
+/// and its connections need the loop. One that only panics is given up: its panic goes on to the
+/// thread, and the process ends in order.
+pub async fn keep<F: Future<Output = ()>>(mut run: impl FnMut() -> F) {
+    let mut panics = 0;
+    loop {
+        let begun = Instant::now();
+        let Err(panic) = AssertUnwindSafe(run()).catch_unwind().await else {
+            return;
+        };
+        if begun.elapsed() >= STABLE {
+            panics = 0;
+        }
+        panics += 1;
+        if panics == MOST {
+            resume_unwind(panic);
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[tokio::test]
+    async fn a_loop_that_panics_runs_on_and_is_given_up_when_it_only_panics() {
+        let runs = Cell::new(0);
+        keep(|| async {
+            runs.set(runs.get() + 1);
+            tokio::task::yield_now().await;
+            assert!(runs.get() == 3, "on purpose");
+        })
+        .await;
+        assert_eq!(runs.get(), 3);
+        let given_up = AssertUnwindSafe(keep(|| async { panic!("on purpose") }));
+        assert!(given_up.catch_unwind().await.is_err());
+    }
+}
