@@ -23,7 +23,7 @@ const MAX_ANSWER: usize = 64 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     #[error(
-        "the API token {}: {error}; give --token-file (or ANYAM_TOKEN_FILE) the file `api-token` in the control plane's state folder",
+        "the API token {}: {error}; is a control plane running (`anyam context list`)? Choose one with --context, or give --token-file (ANYAM_TOKEN_FILE) the file `api-token` in its state folder",
         path.display()
     )]
     Token {
@@ -70,12 +70,23 @@ impl Client {
             path: path.to_owned(),
             error,
         })?;
-        let http = Http::builder(TokioExecutor::new()).build_http();
-        Ok(Self {
+        Ok(Self::new(address, &token))
+    }
+
+    pub fn new(address: SocketAddr, token: &str) -> Self {
+        Self {
             address,
             token: token.trim().to_owned(),
-            http,
-        })
+            http: Http::builder(TokioExecutor::new()).build_http(),
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn token(&self) -> &str {
+        &self.token
     }
 
     /// The dashboard with the token in the fragment, which browsers do not send anywhere.

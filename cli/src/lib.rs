@@ -39,6 +39,7 @@ enum Command {
     Tap(commands::TapArguments),
     Explain(commands::ExplainArguments),
     Dump(commands::DumpArguments),
+    Context(commands::ContextArguments),
     /// Print a completion script for a shell
     #[command(after_help = "Example: anyam completion bash > /etc/bash_completion.d/anyam")]
     Completion {
@@ -60,6 +61,7 @@ pub async fn run() -> ExitCode {
             );
             return ExitCode::SUCCESS;
         }
+        Command::Context(command) => commands::context(command),
         Command::Check(command) => commands::check(&arguments.connection, command).await,
         Command::Proxies(command) => commands::proxies(&arguments.connection, command).await,
         Command::Stat(command) => commands::stat(&arguments.connection, command).await,

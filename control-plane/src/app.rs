@@ -4,9 +4,10 @@
 //!   place never tells a proxy that they are gone; then follows changes until it is told to stop.
 //! - [`token`], [`certificate`]: the other commands.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
@@ -16,6 +17,7 @@ use crate::ca::authority::Lifetimes;
 use crate::ca::service::unix_now;
 use crate::ca::token::Tokens;
 use crate::ca::{Authority, CaError, private};
+use crate::context::{self, Context, Contexts};
 use crate::declared;
 use crate::identity::Identity;
 use crate::model::mesh::vip::VipError;
@@ -120,6 +122,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
         },
         max_streams: args.max_streams,
     };
+    let context = args.context;
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
     let app = App::start(&folder, options).await?;
@@ -129,13 +132,50 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
         token = %app.running.token_file.display(),
         "serving"
     );
+    let context = write_context(&context, &app.running);
     tokio::select! {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
     tracing::info!("stopping");
+    if let Some((contexts, name)) = context {
+        // What is left behind does not answer, and the next start replaces it.
+        let _ = contexts.remove(&name);
+    }
     app.stop().await;
     Ok(())
+}
+
+/// For `anyam` of the same user, while this runs. A service account without a home has none.
+fn write_context(name: &str, running: &Running) -> Option<(Contexts, String)> {
+    if name.is_empty() {
+        return None;
+    }
+    let mut api = running.api;
+    if api.ip().is_unspecified() {
+        api.set_ip(match api.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    let attempt = || {
+        let contexts = Contexts::of_user()?;
+        let path =
+            std::path::absolute(&running.token_file).unwrap_or_else(|_| running.token_file.clone());
+        let context = Context {
+            api,
+            token: context::Token::File(path),
+        };
+        contexts.add(name, &context, false)?;
+        Ok::<_, context::ContextError>(contexts)
+    };
+    match attempt() {
+        Ok(contexts) => Some((contexts, name.to_owned())),
+        Err(error) => {
+            tracing::info!(%error, "no context was written; `anyam` needs --api and --token-file");
+            None
+        }
+    }
 }
 
 /// A workload of the command line, with the identity that it runs as.
@@ -171,7 +211,7 @@ fn declared_account(folder: &Path, namespace: &str, name: &str) -> Result<String
         _ => None,
     };
     let found = Folder::new(folder)
-        .scan()
+        .scan(Instant::now())
         .objects
         .into_iter()
         .find_map(account);

@@ -66,6 +66,9 @@ pub struct ServeArgs {
     /// ADS streams that may be open
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub max_streams: usize,
+    /// Under which name `anyam` of the same user finds this control plane; empty: it does not
+    #[arg(long, value_name = "NAME", default_value = "local")]
+    pub context: String,
     /// What to log, as `info` or `anyam_control=debug`
     #[arg(long, value_name = "FILTER", env = "ANYAM_LOG", default_value = "info")]
     pub log: String,

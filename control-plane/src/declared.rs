@@ -1,15 +1,17 @@
 //! What is declared, as the rest of the control plane sees it: [`open`] reads the folder once,
 //! [`follow`] keeps up with a source, and the API asks what was declared.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::types::{Condition, FileError, Finding, Object, Objects, Severity};
-use crate::api::{Declared, DeclaredWorkload};
+use crate::api::declared::{Declared, DeclaredPorts, DeclaredWorkload};
+use crate::api::types::{FileError, Finding, Objects};
+use crate::findings;
+use crate::model::MeshOptions;
 use crate::model::mesh::builder::Builder;
 use crate::model::mesh::vip::{VipError, Vips};
-use crate::model::{Mesh, MeshOptions};
 use crate::source::files::Folder;
 use crate::source::{Observed, Source};
 use crate::translate::Translator;
@@ -81,22 +83,6 @@ fn publish(translator: &Translator, observed: Observed) {
 impl Declared for Translator {
     fn objects(&self) -> Objects {
         let state = self.state();
-        let object = |status: &crate::model::mesh::status::ObjectStatus| Object {
-            kind: status.id.kind.name().to_owned(),
-            namespace: status.id.key.namespace.clone(),
-            name: status.id.key.name.clone(),
-            file: status.origin.to_string(),
-            conditions: status
-                .conditions
-                .iter()
-                .map(|condition| Condition {
-                    kind: condition.kind.to_owned(),
-                    status: condition.status,
-                    reason: condition.reason.to_owned(),
-                    message: condition.message.clone(),
-                })
-                .collect(),
-        };
         let error = |error: &crate::source::FileError| FileError {
             file: error.file.clone(),
             line: u32::try_from(error.line).unwrap_or(u32::MAX),
@@ -104,15 +90,22 @@ impl Declared for Translator {
             message: error.message.clone(),
         };
         Objects {
-            objects: state.mesh.statuses.iter().map(object).collect(),
+            objects: findings::objects(&state),
             file_errors: state.file_errors.iter().map(error).collect(),
             generation: state.generation,
         }
     }
 
     fn findings(&self) -> Vec<Finding> {
-        let state = self.state();
-        services_without_endpoints(&state.mesh)
+        findings::findings(&self.state().mesh)
+    }
+
+    fn ports_at(&self, address: IpAddr) -> Option<DeclaredPorts> {
+        findings::ports_at(&self.state().mesh, address)
+    }
+
+    fn uncovered(&self, at: SocketAddr) -> Vec<String> {
+        findings::uncovered(&self.state().mesh, at)
     }
 
     fn workloads(&self) -> Vec<DeclaredWorkload> {
@@ -141,22 +134,4 @@ impl Declared for Translator {
         };
         state.mesh.workloads.iter().map(workload).collect()
     }
-}
-
-fn services_without_endpoints(mesh: &Mesh) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (key, service) in &mesh.services {
-        let ready = mesh.members(service).any(|entry| entry.workload.ready);
-        // A service that only routes to others needs none of its own.
-        let routed = service.ports.iter().any(|port| !port.producers.is_empty());
-        if !ready && !routed {
-            findings.push(Finding {
-                severity: Severity::Warning,
-                what: format!("Service {key} has no ready workload: calls to it answer 503"),
-                location: format!("Service {key}"),
-                todo: "give a Workload the labels of its selector, or mend the selector".to_owned(),
-            });
-        }
-    }
-    findings
 }

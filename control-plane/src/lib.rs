@@ -4,7 +4,8 @@
 //! - [`api`]: HTTP API and dashboard.
 //! - [`app`]: composition and commands; [`args`]: the command line.
 //! - [`ca`]: certificates and join tokens.
-//! - [`declared`]: the folder of manifests as the rest sees it.
+//! - [`context`]: how a user's `anyam` finds control planes.
+//! - [`declared`]: the folder of manifests as the rest sees it; [`findings`]: what is wrong with them.
 //! - [`inspect`]: what proxies tell of themselves and their traffic, and questions to them.
 //! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.
 //! - [`translate`]: the mesh into xDS resources.
@@ -15,7 +16,9 @@ pub mod api;
 pub mod app;
 pub mod args;
 pub mod ca;
+pub mod context;
 pub mod declared;
+mod findings;
 pub mod identity;
 pub mod inspect;
 pub mod metrics;

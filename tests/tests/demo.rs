@@ -100,13 +100,30 @@ fn without_the_change_traffic_stays_as_it_was() {
 #[test]
 fn nothing_stays_behind_after_an_interrupt() {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let home = tempfile::tempdir().unwrap();
+    let contexts = home.path().join("contexts");
     for signal in ["INT", "TERM"] {
-        let mut run = demo(&[]);
+        let mut run = Run::start(
+            Command::new(program("anyam"))
+                .args(["demo", "--dashboard", "127.0.0.1:0"])
+                .env("ANYAM_CONFIG_DIR", home.path())
+                .env_remove("SUDO_UID"),
+        );
         let pid = run.pid();
         run.wait_for("traffic", PATIENCE);
+        // In another terminal, without flags.
+        let asked = Command::new(program("anyam"))
+            .arg("edges")
+            .env("ANYAM_CONFIG_DIR", home.path())
+            .output()
+            .unwrap();
+        let edges = String::from_utf8_lossy(&asked.stdout).into_owned();
+        assert!(edges.contains("shop/catalogue"), "{asked:?}");
+        assert_eq!(std::fs::read_dir(&contexts).unwrap().count(), 1);
         run.signal(signal);
         run.finish(Duration::from_secs(20));
         assert_eq!(left_behind(pid), Vec::<String>::new());
+        assert_eq!(std::fs::read_dir(&contexts).unwrap().count(), 0);
     }
 }
 

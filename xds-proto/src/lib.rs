@@ -4,6 +4,7 @@
 //! - [`anyam`], [`istio`]: our own small protos and the certificate service
 //! - [`type_url`]: the names of resource types on the wire; [`any`]: packing and unpacking them
 //! - [`json`]: the proto3 JSON mapping; [`unknown`]: what the schema lacks; [`schema`]: the schema
+//! - [`yaml`]: YAML as people write bootstraps and manifests, with places
 //! - [`canonical()`]: one message, one sequence of bytes
 //! - [`inspect`]: constants of the Inspect stream
 
@@ -15,6 +16,7 @@ pub mod schema;
 pub mod type_url;
 pub mod unknown;
 mod wire;
+pub mod yaml;
 
 pub use canonical::canonical;
 pub use envoy_types::pb::{envoy, google, xds};

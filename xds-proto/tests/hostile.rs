@@ -106,7 +106,7 @@ const BOOTSTRAP: &str = include_str!("bootstrap.yaml");
 
 #[test]
 fn a_real_bootstrap_is_read_whole() {
-    let json: Value = serde_yaml_ng::from_str(BOOTSTRAP).unwrap();
+    let json: Value = xds_proto::yaml::to_json(BOOTSTRAP).unwrap();
     let bootstrap: Bootstrap = decode_json(&json).unwrap();
     assert_eq!(bootstrap.node.as_ref().unwrap().cluster, "shop");
     let resources = bootstrap.static_resources.as_ref().unwrap();

@@ -1,8 +1,9 @@
 //! One function for each subcommand.
 //!
-//! - `view`: proxies, stat, edges, routes; `check`; `tap`; `explain`; `dump`
+//! - `view`: proxies, stat, edges, routes; `check`; `tap`; `explain`; `dump`; `context`
 
 mod check;
+mod context;
 mod dump;
 mod explain;
 mod tap;
@@ -12,9 +13,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyam_control::context::{Context, ContextError, Contexts, Token};
 use serde::Serialize;
 
 pub use check::{CheckArguments, check};
+pub use context::{ContextArguments, context};
 pub use dump::{DumpArguments, dump};
 pub use explain::{ExplainArguments, explain};
 pub use tap::{TapArguments, tap};
@@ -24,31 +27,50 @@ pub use view::{
 
 use crate::api::{ApiError, Client};
 
-/// Where the control plane is and how to be let in.
+/// Where the control plane is and how to be let in: by a context, or by address and token.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Connection {
-    /// The control plane's API
-    #[arg(
-        long,
-        global = true,
-        env = "ANYAM_API",
-        default_value = "127.0.0.1:15080"
-    )]
-    api: SocketAddr,
-    /// File with the API token: `api-token` in the control plane's state folder
-    #[arg(
-        long,
-        global = true,
-        env = "ANYAM_TOKEN_FILE",
-        default_value = "/var/lib/anyam/control/api-token"
-    )]
-    token_file: PathBuf,
+    /// Which context to use; without it the current one (see `anyam context`)
+    #[arg(long, global = true, env = "ANYAM_CONTEXT")]
+    context: Option<String>,
+    /// The control plane's API, instead of a context's; 127.0.0.1:15080 where there is none
+    #[arg(long, global = true, env = "ANYAM_API")]
+    api: Option<SocketAddr>,
+    /// File with the API token, instead of a context's: `api-token` in the control plane's state folder
+    #[arg(long, global = true, env = "ANYAM_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
 }
 
 impl Connection {
-    fn client(&self) -> Result<Client, ApiError> {
-        Client::from_token_file(self.api, &self.token_file)
+    fn client(&self) -> Result<Client, CommandError> {
+        let context = match (&self.context, &self.api, &self.token_file) {
+            (Some(name), ..) => Some(Contexts::of_user()?.get(name)?),
+            (None, Some(_), Some(_)) => None,
+            _ => current()?,
+        };
+        let (api, token) = match context {
+            Some(context) => (context.api, context.token),
+            None => (
+                SocketAddr::from(([127, 0, 0, 1], 15080)),
+                Token::File("/var/lib/anyam/control/api-token".into()),
+            ),
+        };
+        let api = self.api.unwrap_or(api);
+        Ok(match (&self.token_file, token) {
+            (Some(path), _) => Client::from_token_file(api, path)?,
+            (None, Token::File(path)) => Client::from_token_file(api, &path)?,
+            (None, Token::Value(token)) => Client::new(api, &token),
+        })
     }
+}
+
+/// The current context; none where there is no place for contexts.
+fn current() -> Result<Option<Context>, ContextError> {
+    let Ok(contexts) = Contexts::of_user() else {
+        return Ok(None);
+    };
+    let current = contexts.current()?;
+    current.map(|name| contexts.get(&name)).transpose()
 }
 
 /// Tables for people or JSON for scripts.
@@ -64,6 +86,8 @@ pub enum Output {
 pub enum CommandError {
     #[error(transparent)]
     Api(#[from] ApiError),
+    #[error(transparent)]
+    Context(#[from] ContextError),
     #[error("cannot print: {0}")]
     Output(#[from] io::Error),
 }

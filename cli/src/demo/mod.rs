@@ -4,13 +4,14 @@
 //! - `workloads`: the shop's manifests; `process`: its programs, their sidecars, the control plane
 //! - `stage`: starting all of it; `checks`: what the demo shows, and checks as it goes;
 //!   `totals`: what the visitor has seen
-//! - `capture`: what crosses the wire
+//! - `capture`: what crosses the wire; `context`: how `anyam` in another terminal finds it
 //!
 //! Whatever way it ends, nothing stays behind: processes are children that die with the demo,
 //! namespaces take their rules with them, files live in one scratch folder.
 
 pub mod capture;
 mod checks;
+mod context;
 pub mod netns;
 mod process;
 mod relay;

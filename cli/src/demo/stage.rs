@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use super::capture::Capture;
+use super::context::Written;
 use super::netns::{Namespace, Network};
 use super::process::{API_PORT, Process, Site};
 use super::workloads::{NAMESPACE, PROGRAMS, Program, write_manifests};
@@ -34,6 +35,7 @@ pub struct Stage {
     pub api: Client,
     pub dashboard: String,
     pub site: Site,
+    _context: Option<Written>,
     _network: Network,
     _scratch: tempfile::TempDir,
 }
@@ -70,6 +72,7 @@ impl Stage {
         let token_file = site.control_state().join("api-token");
         let api = wait_for_control(&mut control, address, &token_file).await?;
         let dashboard = api.dashboard_url();
+        let context = Written::write(&api);
 
         println!("Starting {} sidecars and the shop…", PROGRAMS.len());
         let mut pods = BTreeMap::new();
@@ -94,6 +97,7 @@ impl Stage {
             api,
             dashboard,
             site,
+            _context: context,
             _network: network,
             _scratch: scratch,
         };

@@ -97,7 +97,10 @@ fn manifests(objects: &Objects, findings: &mut Vec<Finding>) {
             .filter(|condition| !condition.status)
         {
             let name = format!("{} {}/{}", object.kind, object.namespace, object.name);
-            let what = format!("{name} is not {}: {}", condition.kind, condition.message);
+            let what = format!(
+                "{name}: {} ({} is False: {})",
+                condition.message, condition.kind, condition.reason
+            );
             let todo = "change the object so that the condition holds";
             findings.push(finding(Severity::Warning, what, object.file.clone(), todo));
         }

@@ -1,6 +1,8 @@
 //! What the API asks of the sources and the model: the objects people wrote, and what is wrong
 //! with them.
 
+use std::net::{IpAddr, SocketAddr};
+
 use super::types::{Finding, Objects};
 
 /// The declared state, as it was read.
@@ -13,6 +15,23 @@ pub trait Declared: Send + Sync + 'static {
 
     /// Every declared workload.
     fn workloads(&self) -> Vec<DeclaredWorkload>;
+
+    /// The service or workload that has an address, with its ports.
+    fn ports_at(&self, address: IpAddr) -> Option<DeclaredPorts>;
+
+    /// In words, for a workload's address and port: `Allow` policies that hold for the workload and
+    /// not for this port.
+    fn uncovered(&self, at: SocketAddr) -> Vec<String>;
+}
+
+/// Ports as they are declared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeclaredPorts {
+    /// `cart.shop` of a Service, `shop/cart-0` of a Workload.
+    pub name: String,
+    pub ports: Vec<u16>,
+    /// Others are served too: those of a Workload, but not of a Service.
+    pub others: bool,
 }
 
 /// A declared workload, as far as the API needs it.

@@ -10,6 +10,7 @@ use xds_proto::anyam::inspect::v1::decision::Outcome;
 use xds_proto::anyam::inspect::v1::{Decision, Explain, Header};
 use xds_proto::type_url::NAME;
 
+use super::declared::Declared;
 use super::reply::Problem;
 use super::types::{ExplainRequest, ExplainResponse, ExplainStep};
 use crate::ads::{Scope, View};
@@ -22,7 +23,7 @@ const DEFAULT_PORT: u16 = 80;
 /// When the request is malformed, its destination unknown, or its source can't be asked.
 pub async fn explain(
     agents: &Arc<Agents>,
-    view: &dyn View,
+    (view, declared): (&dyn View, &dyn Declared),
     domain: &str,
     request: ExplainRequest,
 ) -> Result<ExplainResponse, Problem> {
@@ -40,6 +41,9 @@ pub async fn explain(
         ..Scope::default()
     };
     let address = resolve(view, &scope, host)?;
+    if let Some(refused) = no_such_port(declared, &request, SocketAddr::new(address, port)) {
+        return Ok(refused);
+    }
     let identity = format!(
         "spiffe://{domain}/ns/{namespace}/sa/{}",
         scope.service_account
@@ -68,9 +72,62 @@ pub async fn explain(
             ..question(&request, host, endpoint.ip(), endpoint.port())
         };
         ask_destination(agents, &all, endpoint, inbound, &mut response).await;
+        open_ports(declared, endpoint, &mut response);
     }
     judge(&mut response, &request);
     Ok(response)
+}
+
+/// A service's address has no other ports than the service lists: no proxy need be asked.
+fn no_such_port(
+    declared: &dyn Declared,
+    request: &ExplainRequest,
+    at: SocketAddr,
+) -> Option<ExplainResponse> {
+    let known = declared.ports_at(at.ip())?;
+    if known.others || known.ports.contains(&at.port()) {
+        return None;
+    }
+    let listed: Vec<String> = known.ports.iter().map(u16::to_string).collect();
+    let reason = match listed.len() {
+        0 => format!("{} has no ports", known.name),
+        _ => format!("{} has ports {}", known.name, listed.join(", ")),
+    };
+    Some(ExplainResponse {
+        verdict: "failed".to_owned(),
+        summary: format!("{reason}, and not {}", at.port()),
+        steps: vec![ExplainStep {
+            proxy: request.source.clone(),
+            direction: "outbound".to_owned(),
+            stage: "listener".to_owned(),
+            outcome: "failed".to_owned(),
+            subject: at.to_string(),
+            reason,
+        }],
+        gaps: Vec::new(),
+    })
+}
+
+/// Says which policies hold for the destination and not for this port.
+fn open_ports(declared: &dyn Declared, endpoint: SocketAddr, response: &mut ExplainResponse) {
+    let proxy = response
+        .steps
+        .iter()
+        .rfind(|step| step.direction == "inbound");
+    let Some(proxy) = proxy.map(|step| step.proxy.clone()) else {
+        return;
+    };
+    let step = |reason: String| ExplainStep {
+        proxy: proxy.clone(),
+        direction: "inbound".to_owned(),
+        stage: "policy".to_owned(),
+        outcome: "info".to_owned(),
+        subject: format!("port {}", endpoint.port()),
+        reason,
+    };
+    response
+        .steps
+        .extend(declared.uncovered(endpoint).into_iter().map(step));
 }
 
 async fn ask_destination(
@@ -234,4 +291,79 @@ fn judge(response: &mut ExplainResponse, request: &ExplainRequest) {
     };
     response.verdict = verdict.into();
     response.summary = summary;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::declared::{DeclaredPorts, DeclaredWorkload};
+    use super::super::types::{Finding, Objects};
+    use super::*;
+
+    struct Cart;
+
+    impl Declared for Cart {
+        fn objects(&self) -> Objects {
+            Objects::default()
+        }
+        fn findings(&self) -> Vec<Finding> {
+            Vec::new()
+        }
+        fn workloads(&self) -> Vec<DeclaredWorkload> {
+            Vec::new()
+        }
+        fn ports_at(&self, address: IpAddr) -> Option<DeclaredPorts> {
+            (address.to_string() != "10.9.9.9").then(|| DeclaredPorts {
+                name: "cart.shop".to_owned(),
+                ports: vec![8080, 8081],
+                others: address.to_string() == "10.0.0.1",
+            })
+        }
+        fn uncovered(&self, _: SocketAddr) -> Vec<String> {
+            vec!["open".to_owned()]
+        }
+    }
+
+    #[test]
+    fn a_port_that_a_service_lacks_is_answered_with_those_it_has() {
+        let request = ExplainRequest {
+            source: "shop/web".to_owned(),
+            ..ExplainRequest::default()
+        };
+        let asked = |at: &str| no_such_port(&Cart, &request, at.parse().unwrap());
+        let refused = asked("240.240.0.1:80").unwrap();
+        assert_eq!(refused.verdict, "failed");
+        assert_eq!(
+            refused.summary,
+            "cart.shop has ports 8080, 8081, and not 80"
+        );
+        assert_eq!(refused.steps[0].reason, "cart.shop has ports 8080, 8081");
+        // Listed; a workload's, which may be undeclared; nobody's.
+        for fine in ["240.240.0.1:8080", "10.0.0.1:80", "10.9.9.9:80"] {
+            assert_eq!(asked(fine), None);
+        }
+    }
+
+    #[test]
+    fn what_policies_leave_open_is_a_step_of_the_destination_alone() {
+        let at = "10.0.0.1:80".parse().unwrap();
+        let mut response = ExplainResponse::default();
+        open_ports(&Cart, at, &mut response);
+        assert!(response.steps.is_empty());
+        add(
+            &mut response,
+            "shop/cart",
+            "inbound",
+            &[Decision::default()],
+        );
+        open_ports(&Cart, at, &mut response);
+        let last = response.steps.last().unwrap();
+        let told = [
+            &last.proxy,
+            &last.stage,
+            &last.outcome,
+            &last.subject,
+            &last.reason,
+        ];
+        assert_eq!(told, ["shop/cart", "policy", "info", "port 80", "open"]);
+    }
 }

@@ -121,7 +121,9 @@ impl Api {
                 let view = self.resources.view();
                 let asked = body(request).await?;
                 let domain = self.authority.trust_domain();
-                let answer = explain::explain(&self.agents, &*view, domain, asked).await?;
+                let answer =
+                    explain::explain(&self.agents, (&*view, &*self.declared), domain, asked)
+                        .await?;
                 Ok(reply::json(&answer))
             }
             ["api", "v1", "dump", namespace, workload, what @ ..] if get && !what.is_empty() => {

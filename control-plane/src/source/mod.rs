@@ -1,17 +1,20 @@
 //! Where objects come from: each [`Source`] says what differs from what it said before.
 //!
 //! - [`yaml`]: the text of one file into objects, errors with line and field
-//! - [`files`]: a folder of files; the last good version of each serves on
+//! - [`files`]: a folder of files; the last good version of each serves on; [`absence`]: what turns
+//!   empty serves on for a while; [`duplicates`]: which of several places of an object is in service
 //! - [`watch`]: the folder as a source: its changes, debounced
 
+pub mod absence;
+pub mod duplicates;
 pub mod files;
 pub mod watch;
 pub mod yaml;
 
 use std::fmt;
 
-use crate::model::Object;
 use crate::model::mesh::change::Delta;
+use crate::model::{Object, ObjectId};
 
 /// Tells what the mesh is declared to be, difference by difference.
 pub trait Source: Send + 'static {
@@ -59,7 +62,7 @@ pub struct Sourced {
 }
 
 /// Something wrong in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileError {
     /// Relative to the folder.
     pub file: String,
@@ -70,6 +73,8 @@ pub struct FileError {
     pub field: String,
     /// What is wrong and what is allowed.
     pub message: String,
+    /// The object in service that this is about, where the file declares it too.
+    pub object: Option<ObjectId>,
 }
 
 impl fmt::Display for FileError {

@@ -62,7 +62,10 @@ impl Source for Watched {
                     let folder = self.folder.as_ref().ok_or(SourceError::Panicked)?;
                     self.watching = Some(Watching::new(folder)?);
                 }
-                Some(watching) => watching.changed().await,
+                Some(watching) => {
+                    let due = self.folder.as_ref().and_then(|folder| folder.due());
+                    watching.changed(due.unwrap_or(ANYWAY).min(ANYWAY)).await;
+                }
             }
             let observed = self.read().await?;
             if !observed.is_empty() {
@@ -93,9 +96,9 @@ impl Watching {
         })
     }
 
-    /// Returns when a look is due.
-    async fn changed(&mut self) {
-        if let Ok(Some(())) = timeout(ANYWAY, self.changes.recv()).await {
+    /// Returns when a look is due, after `wait` at the latest while nothing is reported.
+    async fn changed(&mut self, wait: Duration) {
+        if let Ok(Some(())) = timeout(wait, self.changes.recv()).await {
             let latest = Instant::now() + LATEST;
             while let Ok(Ok(Some(()))) =
                 timeout_at(latest, timeout(QUIET, self.changes.recv())).await

@@ -1,15 +1,17 @@
 //! The text of one file into objects.
 
-use std::fmt;
+use std::collections::HashSet;
 
 use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use xds_proto::yaml::{self, Node, Place};
 
 use super::{FileError, Sourced};
+use crate::model::ObjectId;
+use crate::model::manifest::object::FieldError;
 use crate::model::manifest::read;
 use crate::model::manifest::read::{Header, ReadError};
 
-/// Documents in one file.
+/// Documents in one file, and items in one list.
 const MAX_DOCUMENTS: usize = 10_000;
 
 /// Reads all documents of a file: YAML, of which JSON is a part.
@@ -18,247 +20,112 @@ const MAX_DOCUMENTS: usize = 10_000;
 /// Everything found wrong. One error makes the whole file bad, so that objects that belong
 /// together change together.
 pub fn parse(file: &str, text: &str) -> Result<Vec<Sourced>, Vec<FileError>> {
-    let mut objects: Vec<Sourced> = Vec::new();
-    let mut errors = Vec::new();
-    // Three readers in step: one looks at the kind, one reads, one finds places of late errors.
-    let documents = || serde_yaml_ng::Deserializer::from_str(text);
-    let triples = documents().zip(documents()).zip(documents());
-    for (count, ((header, body), again)) in triples.enumerate() {
+    let mut reader = Reader {
+        file,
+        objects: Vec::new(),
+        ids: HashSet::new(),
+        errors: Vec::new(),
+    };
+    for (count, document) in yaml::documents(text).enumerate() {
         if count == MAX_DOCUMENTS {
             let message = format!("more than {MAX_DOCUMENTS} documents; split the file");
-            errors.push(FileError {
-                message,
-                ..whole(file)
-            });
+            reader.error(Place::default(), String::new(), message);
             break;
         }
-        let header = match Option::<Header>::deserialize(header) {
-            Ok(None) => continue,
-            Ok(Some(header)) => header,
-            Err(error) => {
-                errors.push(syntax(file, String::new(), &error));
-                // What follows a document that is no YAML cannot be told apart.
-                break;
-            }
+        match document {
+            Ok(document) if document.is_null() => {}
+            Ok(document) => reader.document(&document),
+            Err(error) => reader.error(error.place, error.path, error.message),
+        }
+    }
+    match reader.errors.is_empty() {
+        true => Ok(reader.objects),
+        false => Err(reader.errors),
+    }
+}
+
+struct Reader<'a> {
+    file: &'a str,
+    objects: Vec<Sourced>,
+    ids: HashSet<ObjectId>,
+    errors: Vec<FileError>,
+}
+
+impl Reader<'_> {
+    fn document(&mut self, document: &Node<'_>) {
+        let header = match Header::deserialize(document) {
+            Ok(header) => header,
+            Err(error) => return self.error(error.place, error.path, error.message),
         };
-        match one(header, body) {
-            Err(ReadError::Syntax { path, error }) => errors.push(syntax(file, path, &error)),
+        let Some(of_items) = header.items() else {
+            return self.object(&header, document, "");
+        };
+        let Some(items) = document.get("items") else {
+            let message = format!("is required in a {}", header.kind);
+            return self.error(document.place, "items".to_owned(), message);
+        };
+        if items.elements().len() > MAX_DOCUMENTS {
+            let message = format!("has more than {MAX_DOCUMENTS} items; split the file");
+            return self.error(items.place, "items".to_owned(), message);
+        }
+        for (index, item) in items.elements().iter().enumerate() {
+            let prefix = format!("items[{index}]");
+            match Header::deserialize(item) {
+                Ok(header) => self.object(&header.or(&of_items), item, &prefix),
+                Err(error) => self.error(error.place, join(&prefix, &error.path), error.message),
+            }
+        }
+    }
+
+    /// `within`: the path of `node` in its document.
+    fn object(&mut self, header: &Header, node: &Node<'_>, within: &str) {
+        let kind = header.known().map_err(|error| vec![error]);
+        let read = match kind {
+            Ok(kind) => read::object(kind, node),
+            Err(fields) => Err(ReadError::Fields(fields)),
+        };
+        match read {
+            Err(ReadError::Value(error)) => {
+                self.error(error.place, join(within, &error.path), error.message);
+            }
             Err(ReadError::Fields(fields)) => {
-                let places = locate(again, fields.iter().map(|field| field.path.as_str()), text);
-                for (field, (line, column)) in fields.into_iter().zip(places) {
-                    errors.push(FileError {
-                        file: file.to_owned(),
-                        line,
-                        column,
-                        field: field.path,
-                        message: field.message,
-                    });
+                for FieldError { path, message } in fields {
+                    self.error(node.place_of(&path), join(within, &path), message);
                 }
             }
             Ok(object) => {
-                let (line, column) = place(again, &[]).unwrap_or_default();
                 let id = object.id();
-                if objects.iter().any(|other| other.object.id() == id) {
-                    errors.push(FileError {
-                        file: file.to_owned(),
-                        line,
-                        column,
-                        field: "metadata.name".to_owned(),
-                        message: format!("{id} is in this file twice"),
-                    });
+                if self.ids.contains(&id) {
+                    let message = format!("{id} is in this file twice");
+                    self.error(node.place, join(within, "metadata.name"), message);
                 }
-                objects.push(Sourced {
+                self.ids.insert(id);
+                self.objects.push(Sourced {
                     object,
-                    file: file.to_owned(),
-                    line,
+                    file: self.file.to_owned(),
+                    line: node.place.line,
                 });
             }
         }
     }
-    if errors.is_empty() {
-        Ok(objects)
-    } else {
-        Err(errors)
+
+    fn error(&mut self, place: Place, field: String, message: String) {
+        self.errors.push(FileError {
+            file: self.file.to_owned(),
+            line: place.line,
+            column: place.column,
+            field,
+            message,
+            object: None,
+        });
     }
 }
 
-fn one(
-    header: Header,
-    body: serde_yaml_ng::Deserializer<'_>,
-) -> Result<crate::model::Object, ReadError> {
-    let kind = header
-        .known()
-        .map_err(|error| ReadError::Fields(vec![error]))?;
-    read::object(kind, body)
-}
-
-fn whole(file: &str) -> FileError {
-    FileError {
-        file: file.to_owned(),
-        line: 0,
-        column: 0,
-        field: String::new(),
-        message: String::new(),
-    }
-}
-
-fn syntax(file: &str, path: String, error: &serde_yaml_ng::Error) -> FileError {
-    let (line, column) = error
-        .location()
-        .map_or((0, 0), |at| (at.line(), at.column()));
-    let text = error.to_string();
-    // The reader repeats path and place in its text.
-    let text = text
-        .strip_suffix(&format!(" at line {line} column {column}"))
-        .unwrap_or(&text);
-    let text = match text.split_once(": ") {
-        Some((prefix, rest)) if !path.is_empty() && path.starts_with(prefix) => rest,
-        _ => text,
-    };
-    let field = if path == "." || path == "?" {
-        String::new()
-    } else {
-        path
-    };
-    FileError {
-        file: file.to_owned(),
-        line,
-        column,
-        field,
-        message: text.to_owned(),
-    }
-}
-
-/// Places of fields within one document. A reader can be used once: documents are re-read from the
-/// text, which only happens for files with errors.
-fn locate<'a>(
-    document: serde_yaml_ng::Deserializer<'_>,
-    paths: impl Iterator<Item = &'a str>,
-    text: &str,
-) -> Vec<(usize, usize)> {
-    let start = place(document, &[]).unwrap_or_default();
-    let of = |path: &str| {
-        let mut steps = steps(path);
-        loop {
-            // The document that begins where this one does.
-            let mut readers = serde_yaml_ng::Deserializer::from_str(text)
-                .zip(serde_yaml_ng::Deserializer::from_str(text));
-            let reader = readers
-                .find_map(|(probe, reader)| (place(probe, &[]) == Some(start)).then_some(reader));
-            match reader.and_then(|reader| place(reader, &steps)) {
-                Some(at) => return at,
-                // The field itself is missing: its parent is the place.
-                None if steps.pop().is_some() => {}
-                None => return start,
-            }
-        }
-    };
-    paths.map(of).collect()
-}
-
-/// A step of a field path.
-#[derive(Clone, Debug, PartialEq)]
-enum Step {
-    Field(String),
-    Index(usize),
-}
-
-fn steps(path: &str) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for part in path.split('.') {
-        let mut pieces = part.split('[');
-        if let Some(name) = pieces.next().filter(|name| !name.is_empty()) {
-            steps.push(Step::Field(name.to_owned()));
-        }
-        let indices = pieces.filter_map(|piece| piece.strip_suffix(']')?.parse().ok());
-        steps.extend(indices.map(Step::Index));
-    }
-    steps
-}
-
-/// What [`Seek`] fails with where the path ends; the reader adds the place.
-const HERE: &str = "anyam: here";
-
-/// Line and column of the value at `steps`; `None`: it is not there.
-fn place<'de, D>(document: D, steps: &[Step]) -> Option<(usize, usize)>
-where
-    D: Deserializer<'de, Error = serde_yaml_ng::Error>,
-{
-    let error = Seek(steps).deserialize(document).err()?;
-    let at = error.location()?;
-    error
-        .to_string()
-        .contains(HERE)
-        .then(|| (at.line(), at.column()))
-}
-
-/// Walks down a path and fails where it ends, so that the reader's error tells the place.
-struct Seek<'a>(&'a [Step]);
-
-impl<'de> DeserializeSeed<'de> for Seek<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-/// Scalars end any path.
-macro_rules! here {
-    ($($visit:ident: $type:ty),*) => {$(
-        fn $visit<E: Error>(self, _: $type) -> Result<(), E> {
-            if self.0.is_empty() { Err(E::custom(HERE)) } else { Ok(()) }
-        }
-    )*};
-}
-
-impl<'de> Visitor<'de> for Seek<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("anything")
-    }
-
-    here!(visit_bool: bool, visit_i64: i64, visit_u64: u64, visit_f64: f64, visit_str: &str);
-
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        if self.0.is_empty() {
-            Err(E::custom(HERE))
-        } else {
-            Ok(())
-        }
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        let Some((step, rest)) = self.0.split_first() else {
-            return Err(A::Error::custom(HERE));
-        };
-        while let Some(key) = map.next_key::<String>()? {
-            match *step == Step::Field(key) {
-                true => map.next_value_seed(Seek(rest))?,
-                false => {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        let Some((step, rest)) = self.0.split_first() else {
-            return Err(A::Error::custom(HERE));
-        };
-        let mut index = 0;
-        loop {
-            let found = match *step == Step::Index(index) {
-                true => seq.next_element_seed(Seek(rest))?.is_some(),
-                false => seq.next_element::<IgnoredAny>()?.is_some(),
-            };
-            if !found {
-                return Ok(());
-            }
-            index += 1;
-        }
+fn join(within: &str, path: &str) -> String {
+    match (within, path) {
+        ("", path) => path.to_owned(),
+        (within, "") => within.to_owned(),
+        (within, path) => format!("{within}.{path}"),
     }
 }
 
@@ -360,11 +227,10 @@ mod tests {
 
     #[test]
     fn what_is_wrong_together_is_all_told_with_places() {
-        let text = "apiVersion: v1\nkind: Service\nmetadata: { name: a }\nspec:\n  type: ExternalName\n  sessionAffinity: ClientIP\n  clusterIP: here\n";
+        let text = "apiVersion: v1\nkind: Service\nmetadata: { name: a }\nspec:\n  type: NodePort\n  sessionAffinity: ClientIP\n  clusterIP: here\n";
         assert_eq!(
             errors(text),
             [
-                "mesh.yaml:5:9: spec.type: ExternalName is not supported; allowed: ClusterIP, NodePort, LoadBalancer",
                 "mesh.yaml:6:20: spec.sessionAffinity: is not supported by the mesh; allowed: None",
                 "mesh.yaml:7:14: spec.clusterIP: `here` is no IP address, nor None",
             ]
@@ -405,5 +271,93 @@ mod tests {
             error.starts_with("mesh.yaml:3:19: metadata.name: `A_b` is no name"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn lists_are_read_item_by_item() {
+        let item = |indent: &str, head: &str, name: &str| {
+            format!(
+                "{indent}- {head}metadata: {{ name: {name} }}\n{indent}  spec: {{ ports: [{{ port: 80 }}] }}\n"
+            )
+        };
+        let full = "apiVersion: v1\n  kind: Service\n  ";
+        let list = |kind: &str, items: &[String]| {
+            let meta = "metadata: { resourceVersion: '' }\n";
+            format!(
+                "apiVersion: v1\nkind: {kind}\n{meta}items:\n{}",
+                items.concat()
+            )
+        };
+        let text = list("List", &[item("", full, "a"), item("", full, "b")]);
+        let objects = parse("mesh.yaml", &text).unwrap();
+        let lines: Vec<_> = objects.iter().map(|object| object.line).collect();
+        assert_eq!(lines, [5, 9]);
+        // A typed one need not repeat what it says itself.
+        let typed = list("ServiceList", &[item("", "", "a"), item("", full, "b")]);
+        assert_eq!(parse("mesh.yaml", &typed).unwrap().len(), 2);
+        assert!(
+            parse("mesh.yaml", "kind: List\napiVersion: v1\nitems: []\n")
+                .unwrap()
+                .is_empty()
+        );
+
+        let mixed = list(
+            "List",
+            &[
+                item("", full, "a"),
+                item("", full, "a"),
+                "- kind: Pod\n  apiVersion: v1\n".into(),
+                "- 3\n".into(),
+            ],
+        );
+        let bad = format!(
+            "{mixed}- {full}metadata: {{ name: c }}\n  spec: {{ ports: [{{ prot: 80 }}] }}\n"
+        );
+        let told = errors(&bad);
+        let expected = [
+            "mesh.yaml:9:3: items[1].metadata.name: Service default/a is in this file twice",
+            "mesh.yaml:13:9: items[2].kind: `Pod` is not known",
+            "mesh.yaml:15:3: items[3]: invalid type: integer `3`",
+            "mesh.yaml:19:21: items[4].spec.ports[0].prot: unknown field `prot`",
+        ];
+        assert_eq!(told.len(), expected.len(), "{told:?}");
+        for (told, expected) in told.iter().zip(expected) {
+            assert!(told.starts_with(expected), "{told}");
+        }
+        assert_eq!(
+            errors("kind: List\napiVersion: v1\n"),
+            ["mesh.yaml:1:1: items: is required in a List"]
+        );
+    }
+
+    #[test]
+    fn older_versions_of_gateway_api_and_anchors_are_read() {
+        for kind in ["HTTPRoute", "GRPCRoute", "ReferenceGrant"] {
+            let spec = match kind {
+                "ReferenceGrant" => {
+                    "{ from: [{ group: g, kind: HTTPRoute, namespace: a }], to: [{ group: '', kind: Service }] }"
+                }
+                _ => "{ parentRefs: [{ kind: Service, group: '', name: a, port: 80 }], rules: [] }",
+            };
+            for version in ["v1", "v1beta1"] {
+                let text = format!(
+                    "apiVersion: gateway.networking.k8s.io/{version}\nkind: {kind}\nmetadata: {{ name: a }}\nspec: {spec}\n"
+                );
+                assert_eq!(
+                    parse("a.yaml", &text)
+                        .unwrap_or_else(|e| panic!("{kind} {version}: {}", e[0]))
+                        .len(),
+                    1
+                );
+            }
+        }
+        let text = format!(
+            "{GOOD}---\napiVersion: v1\nkind: Service\nmetadata: {{ name: b, labels: &l {{ app: b }} }}\nspec: {{ selector: {{ <<: *l, tier: x }}, ports: [] }}\n"
+        );
+        let objects = parse("a.yaml", &text).unwrap();
+        let crate::model::Object::Service(service) = &objects[1].object else {
+            panic!("no Service");
+        };
+        assert_eq!(service.selector.len(), 2);
     }
 }

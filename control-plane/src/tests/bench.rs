@@ -46,6 +46,14 @@ impl Declared for Nothing {
     fn findings(&self) -> Vec<Finding> {
         Vec::new()
     }
+
+    fn ports_at(&self, _: std::net::IpAddr) -> Option<crate::api::declared::DeclaredPorts> {
+        None
+    }
+
+    fn uncovered(&self, _: SocketAddr) -> Vec<String> {
+        Vec::new()
+    }
     fn workloads(&self) -> Vec<DeclaredWorkload> {
         vec![DeclaredWorkload {
             namespace: "shop".into(),

@@ -70,6 +70,14 @@ impl Declared for Shop {
         Vec::new()
     }
 
+    fn ports_at(&self, _: std::net::IpAddr) -> Option<crate::api::declared::DeclaredPorts> {
+        None
+    }
+
+    fn uncovered(&self, _: std::net::SocketAddr) -> Vec<String> {
+        Vec::new()
+    }
+
     fn workloads(&self) -> Vec<DeclaredWorkload> {
         let declared = |(workload, service, account): &(&str, &str, &str)| DeclaredWorkload {
             namespace: "shop".into(),
@@ -244,6 +252,15 @@ async fn shop() -> Bench {
 
 /// What the page has become once its script ran. `None`: there is no browser here.
 async fn browse(bench: &Bench, page: &str, shot: Option<(&Path, &str)>) -> Option<String> {
+    browse_at((1500, 1150), bench, page, shot).await
+}
+
+async fn browse_at(
+    (width, height): (u32, u32),
+    bench: &Bench,
+    page: &str,
+    shot: Option<(&Path, &str)>,
+) -> Option<String> {
     let browser = ["chromium", "chromium-browser", "google-chrome"];
     let token = std::fs::read_to_string(&bench.running.token_file).unwrap();
     let address = bench.running.api;
@@ -267,7 +284,8 @@ async fn browse(bench: &Bench, page: &str, shot: Option<(&Path, &str)>) -> Optio
                 "--disable-dev-shm-usage",
             ])
             .arg(format!("--user-data-dir={}", profile.path().display()))
-            .args(["--virtual-time-budget=4000", "--window-size=1500,1150"])
+            .arg("--virtual-time-budget=4000")
+            .arg(format!("--window-size={width},{height}"))
             .stderr(Stdio::null())
             .kill_on_drop(true);
         match shot {
@@ -312,8 +330,16 @@ async fn a_browser_shows_the_shop() {
     ] {
         assert!(page.contains(text), "the page lacks `{text}`:\n{page}");
     }
+    // 500: no window of Chromium is narrower.
+    for size in [(1280, 900), (500, 900)] {
+        let page = browse_at(size, &bench, "", None).await.unwrap();
+        all_nodes_are_seen(&page, f64::from(size.0));
+    }
     if let Some(directory) = std::env::var_os("ANYAM_SCREENSHOTS") {
         let directory = Path::new(&directory);
+        for (size, name) in [((1280, 900), "map-1280.png"), ((390, 844), "map-390.png")] {
+            browse_at(size, &bench, "", Some((directory, name))).await;
+        }
         for (query, name) in [("", "map.png"), ("", "map-dark.png")] {
             browse(&bench, query, Some((directory, name))).await;
         }
@@ -321,5 +347,33 @@ async fn a_browser_shows_the_shop() {
             let name = format!("{page}.png");
             browse(&bench, &format!("?page={page}"), Some((directory, &name))).await;
         }
+    }
+}
+
+/// The graph is no wider than the page, and what it shows of itself holds every node whole.
+fn all_nodes_are_seen(page: &str, width: f64) {
+    let attribute = |text: &str, name: &str| {
+        let (_, rest) = text.split_once(&format!("{name}=\"")).unwrap();
+        rest.split_once('"').unwrap().0.to_owned()
+    };
+    let numbers = |text: &str| -> Vec<f64> {
+        text.split([' ', '(', ')'])
+            .filter_map(|part| part.parse().ok())
+            .collect()
+    };
+    let (_, graph) = page.split_once("<svg role=\"img\"").unwrap();
+    let shown: f64 = attribute(graph, "width").parse().unwrap();
+    assert!(shown > width / 3.0 && shown < width, "{shown} of {width}");
+    let view = numbers(&attribute(graph, "viewBox"));
+    let nodes: Vec<_> = graph.split("class=\"node ").skip(1).collect();
+    assert!(nodes.len() >= 6, "{} nodes", nodes.len());
+    for node in nodes {
+        let at = numbers(&attribute(node, "transform").replace("translate", ""));
+        let (right, bottom) = (at[0] + 168.0, at[1] + 54.0);
+        let inside = at[0] >= view[0]
+            && at[1] >= view[1]
+            && right <= view[0] + view[2] + 0.01
+            && bottom <= view[1] + view[3] + 0.01;
+        assert!(inside, "a node at {at:?} is outside of {view:?}");
     }
 }

@@ -16,10 +16,12 @@ use super::{endpoint, resilience, tls};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
 use crate::model::manifest::policy::{BackendSpec, TcpTransport};
-use crate::model::manifest::service::AppProtocol;
-use crate::model::mesh::{ServiceEntry, WorkloadEntry};
+use crate::model::manifest::service::{AppProtocol, PortRef};
+use crate::model::mesh::{PortEntry, ServiceEntry, WorkloadEntry, resolve_port};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Declarations that an error names.
+const DECLARATIONS_TOLD: usize = 3;
 /// By this source address netfilter tells delivery to the app from a call of the app to itself.
 const DELIVERY_V4: &str = "127.0.0.6";
 const DELIVERY_V6: &str = "::6";
@@ -51,7 +53,8 @@ fn to_service(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<cluster::Cl
         eds_config: ads(),
         ..Default::default()
     });
-    it.metadata = Some(metadata(&[("istio", services(&[service]))]));
+    let port = service.port(name.port)?;
+    it.metadata = Some(about(&[(service, port)]));
     Some(it)
 }
 
@@ -182,20 +185,52 @@ fn services(services: &[&ServiceEntry]) -> Struct {
     fields(&[("services", list(services.iter().map(one).collect()))])
 }
 
+/// Which services a cluster stands for, and by which declarations: proxies name these where calls
+/// fail in a way that a wrong one explains.
+fn about(declarations: &[(&ServiceEntry, &PortEntry)]) -> core::Metadata {
+    let all: Vec<&ServiceEntry> = declarations.iter().map(|(service, _)| *service).collect();
+    let told: Vec<String> = declarations
+        .iter()
+        .take(DECLARATIONS_TOLD)
+        .map(|(service, port)| declaration(service, port))
+        .collect();
+    let ours = fields(&[("declared_by", text(told.join("; ")))]);
+    metadata(&[("anyam", ours), ("istio", services(&all))])
+}
+
+/// `Service shop/cart, port 8080 (grpc, targetPort 9090): gRPC`.
+fn declaration(service: &ServiceEntry, port: &PortEntry) -> String {
+    let mut inner = Vec::new();
+    if !port.name.is_empty() {
+        inner.push(port.name.clone());
+    }
+    match &port.target {
+        PortRef::Number(number) if number.get() == port.number => {}
+        PortRef::Number(number) => inner.push(format!("targetPort {number}")),
+        PortRef::Name(name) => inner.push(format!("targetPort {name}")),
+    }
+    let inner = match inner.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", inner.join(", ")),
+    };
+    let says = port.protocol.word();
+    format!(
+        "Service {}, port {}{inner}: {says}",
+        service.key(),
+        port.number
+    )
+}
+
 /// The services that send to a port of a workload.
 fn metadata_of(mesh: &Mesh, entry: &WorkloadEntry, port: u16) -> Option<core::Metadata> {
-    let sends = |service: &&ServiceEntry| {
-        service.ports.iter().any(|candidate| {
-            crate::model::mesh::resolve_port(&candidate.target, &entry.workload) == Some(port)
-        })
-    };
-    let all = entry
-        .services
-        .iter()
-        .filter_map(|key| mesh.service(key))
-        .map(|entry| &**entry);
-    let all: Vec<&ServiceEntry> = all.filter(sends).collect();
-    (!all.is_empty()).then(|| metadata(&[("istio", services(&all))]))
+    let services = entry.services.iter().filter_map(|key| mesh.service(key));
+    let sends = services.filter_map(|service| {
+        let mut ports = service.ports.iter();
+        let at = ports.find(|it| resolve_port(&it.target, &entry.workload) == Some(port))?;
+        Some((&**service, at))
+    });
+    let sends: Vec<(&ServiceEntry, &PortEntry)> = sends.collect();
+    (!sends.is_empty()).then(|| about(&sends))
 }
 
 /// `inbound|<port>||`: the app of the scope's workload, at the pod's own address.

@@ -11,6 +11,10 @@ const TTL_HEADLESS: u32 = 5;
 /// `anyam.dns.v1.Name` of a fully qualified host.
 pub fn name(mesh: &Mesh, host: &str) -> Option<dns::Name> {
     let service = mesh.service_by_host(host)?;
+    // Left to the resolver outside, which knows the name that it stands for.
+    if service.service.external_name.is_some() {
+        return None;
+    }
     let (addresses, ttl_seconds) = match service.service.headless {
         false => (service.vips.iter().map(ToString::to_string).collect(), TTL),
         true => {

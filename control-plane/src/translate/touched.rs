@@ -88,11 +88,28 @@ impl<'a> Work<'a> {
             .collect()
     }
 
+    /// Services that have, or had, an address that this one asks for.
+    fn rivals(&self, key: &Key) -> BTreeSet<Key> {
+        let asked = self
+            .both(key)
+            .into_iter()
+            .flat_map(|it| &it.service.cluster_ips);
+        let owners = asked.flat_map(|ip| [self.old, self.new].map(|mesh| mesh.by_vip.get(ip)));
+        owners
+            .flatten()
+            .filter(|owner| *owner != key)
+            .cloned()
+            .collect()
+    }
+
     /// A service: all that has its name, all routes that send to it, and its workloads' ports.
     fn service(&mut self, key: &Key) {
-        for service in self.both(key) {
-            for kind in OUTBOUND_KINDS {
-                self.add_all(kind, of_service(kind, service));
+        let rivals = self.rivals(key);
+        for key in rivals.iter().chain([key]) {
+            for service in self.both(key) {
+                for kind in OUTBOUND_KINDS {
+                    self.add_all(kind, of_service(kind, service));
+                }
             }
         }
         for mesh in [self.old, self.new] {

@@ -39,7 +39,7 @@ pub fn print(sidecar: &Sidecar) -> Result<String, BootstrapError> {
         source_name: "sidecar".to_owned(),
         error,
     })?;
-    serde_yaml_ng::to_string(&value).map_err(|error| BootstrapError::Sidecar(error.to_string()))
+    Ok(xds_proto::yaml::write(&value))
 }
 
 /// Where names outside the mesh are asked for.

@@ -7,9 +7,7 @@ use std::io::Read;
 use std::path::Path;
 
 use serde_json::{Map, Value};
-use serde_yaml_ng::Value as Yaml;
-use xds_proto::json;
-use xds_proto::unknown;
+use xds_proto::{json, unknown, yaml};
 
 use super::error::BootstrapError;
 use crate::args::Serve;
@@ -18,8 +16,6 @@ pub const BOOTSTRAP: &str = "envoy.config.bootstrap.v3.Bootstrap";
 
 /// A bootstrap with all its listeners and clusters inline is some megabytes at most.
 const MAX_BYTES: u64 = 64 << 20;
-/// Of YAML nesting; the JSON mapping bounds messages by itself.
-const MAX_DEPTH: usize = 200;
 
 /// The bootstrap that the flags name.
 pub fn read(serve: &Serve) -> Result<Vec<u8>, BootstrapError> {
@@ -82,73 +78,33 @@ fn from_wire(source_name: String, bytes: Vec<u8>) -> Result<Vec<u8>, BootstrapEr
 }
 
 fn from_json(source_name: &str, text: &str) -> Result<Vec<u8>, BootstrapError> {
-    let value: Value = serde_json::from_str(text).map_err(|error| BootstrapError::Syntax {
-        source_name: source_name.to_owned(),
-        format: "JSON",
-        error: error.to_string(),
-    })?;
+    let value: Value =
+        serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
+            BootstrapError::Syntax {
+                source_name: source_name.to_owned(),
+                format: "JSON",
+                error: error.to_string(),
+            }
+        })?;
     to_wire(source_name, &value)
 }
 
 pub(super) fn from_yaml(source_name: &str, text: &str) -> Result<Vec<u8>, BootstrapError> {
-    let wrong = |error: String| BootstrapError::Syntax {
+    let value = yaml::to_json(text).map_err(|error| BootstrapError::Syntax {
         source_name: source_name.to_owned(),
         format: "YAML",
-        error,
-    };
-    let mut yaml: Yaml = serde_yaml_ng::from_str(text).map_err(|error| wrong(error.to_string()))?;
-    yaml.apply_merge()
-        .map_err(|error| wrong(error.to_string()))?;
-    let value = match yaml_to_json(yaml, 0).map_err(wrong)? {
+        error: error.to_string(),
+    })?;
+    match value {
         // An empty file is an empty message.
-        Value::Null => Value::Object(Map::new()),
-        value => value,
-    };
-    to_wire(source_name, &value)
+        Value::Null => to_wire(source_name, &Value::Object(Map::new())),
+        value => to_wire(source_name, &value),
+    }
 }
 
 fn to_wire(source_name: &str, value: &Value) -> Result<Vec<u8>, BootstrapError> {
     json::from_json(BOOTSTRAP, value).map_err(|error| BootstrapError::Json {
         source_name: source_name.to_owned(),
         error,
-    })
-}
-
-/// YAML says more than JSON: keys that are no strings become strings, tags are refused.
-fn yaml_to_json(yaml: Yaml, depth: usize) -> Result<Value, String> {
-    if depth > MAX_DEPTH {
-        return Err(format!("nested deeper than {MAX_DEPTH} levels"));
-    }
-    Ok(match yaml {
-        Yaml::Null => Value::Null,
-        Yaml::Bool(value) => value.into(),
-        Yaml::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-            (Some(value), _, _) => value.into(),
-            (_, Some(value), _) => value.into(),
-            (_, _, Some(value)) if value.is_finite() => value.into(),
-            // .nan and .inf: JSON has no such numbers, the mapping has these strings.
-            (_, _, Some(value)) if value.is_nan() => "NaN".into(),
-            (_, _, value) if value < Some(0.0) => "-Infinity".into(),
-            _ => "Infinity".into(),
-        },
-        Yaml::String(text) => text.into(),
-        Yaml::Sequence(list) => list
-            .into_iter()
-            .map(|element| yaml_to_json(element, depth + 1))
-            .collect::<Result<Vec<_>, _>>()?
-            .into(),
-        Yaml::Mapping(mapping) => {
-            let mut object = Map::new();
-            for (key, value) in mapping {
-                let key = match yaml_to_json(key, depth + 1)? {
-                    Value::String(key) => key,
-                    key @ (Value::Bool(_) | Value::Number(_)) => key.to_string(),
-                    key => return Err(format!("{key} cannot be a key")),
-                };
-                object.insert(key, yaml_to_json(value, depth + 1)?);
-            }
-            Value::Object(object)
-        }
-        Yaml::Tagged(tagged) => return Err(format!("the tag {} is not supported", tagged.tag)),
     })
 }

@@ -62,6 +62,9 @@ pub struct Cluster {
     /// The service this cluster stands for, for telemetry: from `filter_metadata`, Istio's
     /// `istio: {services: [{host, name, namespace}]}`.
     pub service: Option<Arc<Service>>,
+    /// Who declared its port and as what, in words for errors: from `filter_metadata`,
+    /// `anyam: {declared_by: …}`.
+    pub declared_by: Option<Arc<str>>,
     /// `upstream_bind_config`. Inbound clusters dial the app from 127.0.0.6 (IPv6: ::6), by which
     /// netfilter tells delivery to the app from a call of the app to itself.
     pub bind_source: BindSource,

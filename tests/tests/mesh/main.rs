@@ -6,6 +6,7 @@
 //! - `control_plane`: what goes on when the control plane dies, and what does not
 //! - `envoy`: stock Envoy as a peer
 //! - `ipv6`: the same over IPv6; `ports`: sidecars that listen elsewhere
+//! - `misdeclared`: ports that are declared as something else than they are
 //! - `mirror`: requests that are also sent to another service
 //! - `peers`: Go programs on both ends, sidecars and a stock Envoy between them
 //! - `swap`: configuration and certificates change under load of every kind
@@ -20,6 +21,7 @@ mod harness;
 mod ipv6;
 mod manifests;
 mod mirror;
+mod misdeclared;
 mod peers;
 mod ports;
 mod process;

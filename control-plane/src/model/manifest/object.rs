@@ -50,7 +50,16 @@ impl Kind {
     pub fn api_versions(self) -> &'static [&'static str] {
         match self {
             Kind::Service => &["v1"],
-            Kind::HttpRoute | Kind::GrpcRoute => &["gateway.networking.k8s.io/v1"],
+            Kind::HttpRoute => &[
+                "gateway.networking.k8s.io/v1",
+                "gateway.networking.k8s.io/v1beta1",
+            ],
+            // The fields that we read are the same in all of them.
+            Kind::GrpcRoute => &[
+                "gateway.networking.k8s.io/v1",
+                "gateway.networking.k8s.io/v1beta1",
+                "gateway.networking.k8s.io/v1alpha2",
+            ],
             Kind::ReferenceGrant => &[
                 "gateway.networking.k8s.io/v1beta1",
                 "gateway.networking.k8s.io/v1",
@@ -161,6 +170,10 @@ struct Metadata {
     _managed_fields: IgnoredAny,
     #[serde(default, rename = "selfLink")]
     _self_link: IgnoredAny,
+    #[serde(default, rename = "deletionTimestamp")]
+    _deletion_timestamp: IgnoredAny,
+    #[serde(default, rename = "deletionGracePeriodSeconds")]
+    _deletion_grace_period: IgnoredAny,
 }
 
 fn default_namespace() -> String {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use serde::Deserialize;
-use serde::de::{DeserializeOwned, Deserializer, IgnoredAny};
+use serde::de::{DeserializeOwned, IgnoredAny};
+use xds_proto::yaml::{self, Node};
 
 use super::authorization::AuthorizationPolicy;
 use super::grant::ReferenceGrant;
@@ -29,7 +30,19 @@ pub enum Object {
 
 impl Object {
     pub fn id(&self) -> ObjectId {
-        let (kind, meta) = match self {
+        let (kind, meta) = self.parts();
+        ObjectId {
+            kind,
+            key: meta.key(),
+        }
+    }
+
+    pub fn meta(&self) -> &Meta {
+        self.parts().1
+    }
+
+    fn parts(&self) -> (Kind, &Meta) {
+        match self {
             Object::Service(it) => (Kind::Service, &it.meta),
             Object::Workload(it) => (Kind::Workload, &it.meta),
             Object::Route(it) => (it.kind, &it.meta),
@@ -37,16 +50,12 @@ impl Object {
             Object::Authorization(it) => (Kind::AuthorizationPolicy, &it.meta),
             Object::Mesh(it) => (Kind::MeshPolicy, &it.meta),
             Object::Backend(it) => (Kind::BackendPolicy, &it.meta),
-        };
-        ObjectId {
-            kind,
-            key: meta.key(),
         }
     }
 }
 
 /// What says which kind a manifest is.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Header {
     #[serde(default)]
@@ -56,6 +65,26 @@ pub struct Header {
 }
 
 impl Header {
+    /// Of what a list is: `List` may hold any kind, `ServiceList` what `kubectl get --raw` answers,
+    /// whose items need not say their kind. `None`: no list.
+    pub fn items(&self) -> Option<Header> {
+        match self.kind.strip_suffix("List")? {
+            "" => Some(Header::default()),
+            kind => Some(Header {
+                api_version: self.api_version.clone(),
+                kind: kind.to_owned(),
+            }),
+        }
+    }
+
+    /// What is not said is as in `other`.
+    pub fn or(self, other: &Header) -> Header {
+        match self.kind.is_empty() && self.api_version.is_empty() {
+            true => other.clone(),
+            false => self,
+        }
+    }
+
     /// # Errors
     /// When the mesh does not know the kind or the version; with the field to blame.
     pub fn known(&self) -> Result<Kind, FieldError> {
@@ -88,10 +117,11 @@ impl Header {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, bound(deserialize = "S: DeserializeOwned"))]
 struct Document<S> {
-    #[serde(rename = "apiVersion")]
-    _api_version: String,
-    #[serde(rename = "kind")]
-    _kind: String,
+    /// Absent in the items of a typed list.
+    #[serde(default, rename = "apiVersion")]
+    _api_version: IgnoredAny,
+    #[serde(default, rename = "kind")]
+    _kind: IgnoredAny,
     metadata: Meta,
     spec: S,
     #[serde(default, rename = "status")]
@@ -100,11 +130,8 @@ struct Document<S> {
 
 /// Why a manifest is no object.
 pub enum ReadError {
-    /// While reading: path and the reader's own error, which knows the place.
-    Syntax {
-        path: String,
-        error: serde_yaml_ng::Error,
-    },
+    /// While reading; knows the place.
+    Value(yaml::Error),
     /// After reading.
     Fields(Vec<FieldError>),
 }
@@ -113,10 +140,7 @@ pub enum ReadError {
 ///
 /// # Errors
 /// The first field that does not fit, or all that contradict each other.
-pub fn object<'de, D>(kind: Kind, document: D) -> Result<Object, ReadError>
-where
-    D: Deserializer<'de, Error = serde_yaml_ng::Error>,
-{
+pub fn object(kind: Kind, document: &Node<'_>) -> Result<Object, ReadError> {
     Ok(match kind {
         Kind::Service => Object::Service(one(document, Service::new)?),
         Kind::Workload => Object::Workload(one(document, Workload::new)?),
@@ -131,19 +155,14 @@ where
     })
 }
 
-fn one<'de, D, S, T>(
-    document: D,
+fn one<S, T>(
+    document: &Node<'_>,
     new: impl FnOnce(Meta, S) -> Result<T, Vec<FieldError>>,
 ) -> Result<Arc<T>, ReadError>
 where
-    D: Deserializer<'de, Error = serde_yaml_ng::Error>,
     S: DeserializeOwned,
 {
-    let read: Document<S> =
-        serde_path_to_error::deserialize(document).map_err(|error| ReadError::Syntax {
-            path: error.path().to_string(),
-            error: error.into_inner(),
-        })?;
+    let read = Document::<S>::deserialize(document).map_err(ReadError::Value)?;
     new(read.metadata, read.spec)
         .map(Arc::new)
         .map_err(ReadError::Fields)

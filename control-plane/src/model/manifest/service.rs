@@ -48,6 +48,17 @@ impl AppProtocol {
         })
     }
 
+    /// As people say it.
+    pub fn word(self) -> &'static str {
+        match self {
+            AppProtocol::Http => "HTTP/1.1",
+            AppProtocol::Http2 => "HTTP/2",
+            AppProtocol::Grpc => "gRPC",
+            AppProtocol::Tcp => "TCP",
+            AppProtocol::Undeclared => "no protocol",
+        }
+    }
+
     pub fn is_http(self) -> bool {
         matches!(
             self,
@@ -71,6 +82,8 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// Names of ports left out because they are not TCP.
     pub left_out: Vec<String>,
+    /// Another name for a host outside: it has neither addresses nor ports of its own.
+    pub external_name: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,6 +152,28 @@ pub struct ServiceSpec {
     /// What the API server does where `ipFamilies` says nothing; without it both are allotted.
     #[serde(default, rename = "ipFamilyPolicy")]
     _ip_family_policy: IgnoredAny,
+    #[serde(default)]
+    external_name: Option<String>,
+    // How a service is reached from outside of the cluster, which is not the mesh's doing, and what
+    // its nodes prefer.
+    #[serde(default, rename = "allocateLoadBalancerNodePorts")]
+    _allocate_node_ports: IgnoredAny,
+    #[serde(default, rename = "externalIPs")]
+    _external_ips: IgnoredAny,
+    #[serde(default, rename = "healthCheckNodePort")]
+    _health_check_node_port: IgnoredAny,
+    #[serde(default, rename = "loadBalancerClass")]
+    _load_balancer_class: IgnoredAny,
+    #[serde(default, rename = "loadBalancerIP")]
+    _load_balancer_ip: IgnoredAny,
+    #[serde(default, rename = "loadBalancerSourceRanges")]
+    _load_balancer_source_ranges: IgnoredAny,
+    /// Only settings of `sessionAffinity: ClientIP`, which is refused.
+    #[serde(default, rename = "sessionAffinityConfig")]
+    _session_affinity_config: IgnoredAny,
+    /// A hint, which kube-proxy too may ignore.
+    #[serde(default, rename = "trafficDistribution")]
+    _traffic_distribution: IgnoredAny,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq)]
@@ -189,12 +224,6 @@ impl Service {
         let mut unsupported = |path: &str, message: &str| {
             errors.push(FieldError::new(format!("spec.{path}"), message));
         };
-        if spec.service_type == ServiceType::ExternalName {
-            unsupported(
-                "type",
-                "ExternalName is not supported; allowed: ClusterIP, NodePort, LoadBalancer",
-            );
-        }
         if spec
             .session_affinity
             .as_deref()
@@ -214,6 +243,12 @@ impl Service {
                 "internalTrafficPolicy",
                 "is not supported by the mesh; allowed: Cluster",
             );
+        }
+        if spec.service_type == ServiceType::ExternalName {
+            return match errors.is_empty() {
+                true => external(meta, spec.external_name),
+                false => Err(errors),
+            };
         }
         let mut left_out = Vec::new();
         let mut ports: Vec<ServicePort> = Vec::new();
@@ -259,11 +294,37 @@ impl Service {
             headless,
             publish_not_ready: spec.publish_not_ready_addresses,
             left_out,
+            external_name: None,
         })
     }
 
     pub fn port(&self, number: u16) -> Option<&ServicePort> {
         self.ports.iter().find(|port| port.number == number)
+    }
+}
+
+/// Kubernetes gives such a service no address, and ignores its selector and ports.
+fn external(meta: Meta, name: Option<String>) -> Result<Service, Vec<FieldError>> {
+    let path = "spec.externalName";
+    let name = name.unwrap_or_default().to_ascii_lowercase();
+    let name = name.strip_suffix('.').unwrap_or(&name);
+    match check_name(name, true) {
+        Ok(()) => Ok(Service {
+            meta,
+            selector: BTreeMap::new(),
+            ports: Vec::new(),
+            cluster_ips: Vec::new(),
+            families: Families::BOTH,
+            headless: true,
+            publish_not_ready: false,
+            left_out: Vec::new(),
+            external_name: Some(name.to_owned()),
+        }),
+        Err(_) if name.is_empty() => Err(vec![FieldError::new(
+            path,
+            "is required for type ExternalName",
+        )]),
+        Err(why) => Err(vec![FieldError::new(path, why)]),
     }
 }
 

@@ -1,10 +1,12 @@
 //! The next state of the mesh from the objects of a source. One writer.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::attach::{Attached, resolved_refs};
 use super::change::{Change, Delta, Origin};
+use super::claims;
 use super::join;
 use super::leaving::Leaving;
 use super::status::{Condition, ObjectStatus};
@@ -24,6 +26,8 @@ pub struct Builder {
     vips: Vips,
     objects: BTreeMap<ObjectId, (Object, Origin)>,
     leaving: Leaving,
+    /// Addresses of services in the last state.
+    served: HashMap<IpAddr, Key>,
 }
 
 impl Builder {
@@ -33,6 +37,7 @@ impl Builder {
             vips,
             objects: BTreeMap::new(),
             leaving: Leaving::default(),
+            served: HashMap::new(),
         }
     }
 
@@ -98,6 +103,7 @@ impl Builder {
         add_workloads(&mut mesh, objects.workloads, &mut statuses);
         let policies = backend_policies(&objects.backend, &objects.services, &mut statuses);
         let mut conflicts = Vec::new();
+        let owners = claims::owners(&objects.services, &self.served);
         for (key, service) in &objects.services {
             let ports = service.ports.iter();
             let ports = ports
@@ -115,7 +121,7 @@ impl Builder {
                 policy: policies.get(key).cloned(),
                 service: service.clone(),
             };
-            add_service(&mut mesh, entry, &mut statuses);
+            add_service(&mut mesh, entry, &owners, &mut statuses);
         }
         for route in conflicts {
             let message = "a GRPCRoute governs a port this route is attached to";
@@ -136,6 +142,7 @@ impl Builder {
         mesh.authorization
             .sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
         mesh.statuses = statuses.finish(&self.objects);
+        self.served = mesh.by_vip.clone();
         mesh
     }
 }
@@ -208,7 +215,7 @@ impl Statuses {
     }
 }
 
-fn addresses(service: &Service, vips: &mut Vips) -> Vec<std::net::IpAddr> {
+fn addresses(service: &Service, vips: &mut Vips) -> Vec<IpAddr> {
     match (service.headless, service.cluster_ips.is_empty()) {
         (true, _) => Vec::new(),
         (false, false) => service.cluster_ips.clone(),
@@ -246,10 +253,16 @@ fn add_workloads(mesh: &mut Mesh, workloads: Vec<Arc<Workload>>, statuses: &mut 
     }
 }
 
-fn add_service(mesh: &mut Mesh, mut entry: ServiceEntry, statuses: &mut Statuses) {
+fn add_service(
+    mesh: &mut Mesh,
+    mut entry: ServiceEntry,
+    owners: &HashMap<IpAddr, Key>,
+    statuses: &mut Statuses,
+) {
     let key = entry.key();
     for vip in std::mem::take(&mut entry.vips) {
-        match mesh.by_vip.get(&vip) {
+        let other = owners.get(&vip).filter(|owner| **owner != key);
+        match other.or_else(|| mesh.by_vip.get(&vip)) {
             Some(other) => {
                 let message = format!("{vip} is already the address of Service {other}");
                 let condition = Condition::no("Accepted", "AddressConflict", message);

@@ -3,9 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use super::{Mesh, resolve_port};
+use super::{Mesh, ports};
 use crate::model::manifest::object::Key;
-use crate::model::manifest::service::AppProtocol;
 
 /// Joins services and workloads: members, and what a service says of a workload's ports.
 pub fn services_and_workloads(mesh: &mut Mesh) {
@@ -37,24 +36,22 @@ pub fn services_and_workloads(mesh: &mut Mesh) {
         members.insert(key.clone(), all.map(|key| (*key).clone()).collect());
     }
     for (service_key, keys) in members {
-        let Some(service) = mesh.services.get_mut(&service_key).and_then(Arc::get_mut) else {
-            continue;
-        };
         for key in &keys {
-            let Some(entry) = mesh.workloads.get_mut(key).and_then(Arc::get_mut) else {
-                continue;
-            };
-            entry.services.push(service_key.clone());
-            for port in &service.ports {
-                let Some(number) = resolve_port(&port.target, &entry.workload) else {
-                    continue;
-                };
-                let known = entry.ports.entry(number).or_insert(port.protocol);
-                if *known == AppProtocol::Undeclared {
-                    *known = port.protocol;
-                }
+            if let Some(entry) = mesh.workloads.get_mut(key).and_then(Arc::get_mut) {
+                entry.services.push(service_key.clone());
             }
         }
-        service.members = keys;
+        if let Some(service) = mesh.services.get_mut(&service_key).and_then(Arc::get_mut) {
+            service.members = keys;
+        }
+    }
+    let Mesh {
+        workloads,
+        services,
+        ..
+    } = mesh;
+    for entry in workloads.values_mut().filter_map(Arc::get_mut) {
+        let selected = entry.services.iter().filter_map(|key| services.get(key));
+        entry.ports = ports::declared(&entry.workload, selected.map(|it| &**it));
     }
 }

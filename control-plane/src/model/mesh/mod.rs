@@ -2,14 +2,18 @@
 //!
 //! - [`builder`]: the next state from the last, and the [`change`]s between
 //! - [`attach`]: which route governs which service; [`join`]: which workloads a service selects
+//! - [`ports`]: what is declared of a workload's ports together; [`claims`]: who has an address that
+//!   several services ask for
 //! - [`leaving`]: identities that outlive a change for a moment; [`vip`]: allotted addresses
 //! - [`status`]: conditions of objects
 
 pub mod attach;
 pub mod builder;
 pub mod change;
+pub mod claims;
 pub mod join;
 pub mod leaving;
+pub mod ports;
 pub mod status;
 pub mod vip;
 

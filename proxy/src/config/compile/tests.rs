@@ -25,7 +25,7 @@ fn compiler() -> Compiler {
 }
 
 fn message<M: Message + Name + Default>(yaml: &str) -> M {
-    let value: serde_json::Value = serde_yaml_ng::from_str(yaml).unwrap();
+    let value: serde_json::Value = xds_proto::yaml::to_json(yaml).unwrap();
     xds_proto::json::decode_json(&value).unwrap_or_else(|e| panic!("{e}\n{yaml}"))
 }
 

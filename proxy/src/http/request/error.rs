@@ -104,6 +104,19 @@ impl Failure {
         }
     }
 
+    /// What also comes of a port that is declared as something else than it is.
+    pub fn may_be_misdeclared(&self) -> bool {
+        matches!(
+            self,
+            Self::NoEndpoint
+                | Self::Connect(_)
+                | Self::Terminated
+                | Self::Reset { .. }
+                | Self::BadResponse(_)
+                | Self::Protocol(_)
+        )
+    }
+
     /// The client is still there to be answered.
     pub fn can_be_answered(&self) -> bool {
         !matches!(self, Self::ClientGone | Self::ClientReset)

@@ -30,12 +30,18 @@ pub fn failure(info: &mut StreamInfo, failure: &Failure) -> Reply {
     if matches!(failure, Failure::Overflow(_)) {
         head.append(HeaderId::XEnvoyOverloaded, b"true");
     }
-    let text = match (failure.blame(), &info.endpoint) {
+    let mut text = match (failure.blame(), &info.endpoint) {
         (Blame::Upstream, Some(endpoint)) => {
             format!("{} ({})", verdict.reason, endpoint.address)
         }
         _ => verdict.reason,
     };
+    let cluster = info.cluster.as_ref();
+    let declared_by = cluster.and_then(|cluster| cluster.declared_by.as_deref());
+    if let Some(declared_by) = declared_by.filter(|_| failure.may_be_misdeclared()) {
+        text.push_str("; declared by ");
+        text.push_str(declared_by);
+    }
     respond(info, head, verdict.status, text)
 }
 

@@ -119,6 +119,7 @@ pub fn cluster(
         retry: http.retry,
         metrics: compiler.metrics_of_cluster(name),
         service: metadata.as_ref().and_then(service),
+        declared_by: metadata.as_ref().and_then(declared_by),
         bind_source: bind_source(at, upstream_bind_config)?,
         endpoints: ArcSwap::from_pointee(EndpointSet::default()),
         patience: fetches.patience,
@@ -303,6 +304,11 @@ fn panic_threshold(
         Some(share) => percent(at.field("healthy_panic_threshold"), share),
         None => Ok(50),
     }
+}
+
+fn declared_by(metadata: &core::Metadata) -> Option<Arc<str>> {
+    let ours = filter_metadata(metadata).get("anyam")?;
+    ours.fields.get("declared_by").and_then(text).map(Arc::from)
 }
 
 /// The service a cluster stands for, from Istio's metadata.

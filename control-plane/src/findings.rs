@@ -1,0 +1,186 @@
+//! What is wrong with the mesh as it is declared, object by object and between them, for
+//! `anyam check`, the API's conditions and `anyam explain`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::api::declared::DeclaredPorts;
+use crate::api::types::{Condition, Finding, Object, Severity};
+use crate::model::manifest::authorization::{Action, AuthorizationPolicy};
+use crate::model::manifest::object::Target;
+use crate::model::mesh::{ServiceEntry, WorkloadEntry, ports, status};
+use crate::model::{Key, Kind, Mesh};
+use crate::translate::view::State;
+
+/// Workloads and ports that one finding names.
+const NAMED: usize = 3;
+
+/// Every object with its conditions: those of the model, and what only shows between objects.
+pub fn objects(state: &State) -> Vec<Object> {
+    let mut all: Vec<Object> = state.mesh.statuses.iter().map(object).collect();
+    for object in &mut all {
+        if object.kind == Kind::Service.name() {
+            let key = Key::new(&object.namespace, &object.name);
+            let service = state.mesh.service(&key);
+            let more = service.map(|service| ports::conditions(&state.mesh, service));
+            object
+                .conditions
+                .extend(more.iter().flatten().map(condition));
+        }
+    }
+    for error in &state.file_errors {
+        let Some(id) = &error.object else { continue };
+        let twice = all.iter_mut().find(|object| {
+            object.kind == id.kind.name()
+                && object.namespace == id.key.namespace
+                && object.name == id.key.name
+        });
+        if let Some(object) = twice {
+            let message = format!(
+                "{}:{} declares it too and is not used",
+                error.file, error.line
+            );
+            let told = status::Condition::no("Unique", "Duplicate", message);
+            object.conditions.push(condition(&told));
+        }
+    }
+    all
+}
+
+fn object(status: &status::ObjectStatus) -> Object {
+    Object {
+        kind: status.id.kind.name().to_owned(),
+        namespace: status.id.key.namespace.clone(),
+        name: status.id.key.name.clone(),
+        file: status.origin.to_string(),
+        conditions: status.conditions.iter().map(condition).collect(),
+    }
+}
+
+fn condition(condition: &status::Condition) -> Condition {
+    Condition {
+        kind: condition.kind.to_owned(),
+        status: condition.status,
+        reason: condition.reason.to_owned(),
+        message: condition.message.clone(),
+    }
+}
+
+/// Findings that are no condition of one object.
+pub fn findings(mesh: &Mesh) -> Vec<Finding> {
+    let mut findings = services_without_endpoints(mesh);
+    findings.extend(uncovered_ports(mesh));
+    findings
+}
+
+fn services_without_endpoints(mesh: &Mesh) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (key, service) in &mesh.services {
+        let ready = mesh.members(service).any(|entry| entry.workload.ready);
+        // A service that only routes to others, or names a host outside, needs none of its own.
+        let routed = service.ports.iter().any(|port| !port.producers.is_empty());
+        if !ready && !routed && service.service.external_name.is_none() {
+            findings.push(Finding {
+                severity: Severity::Warning,
+                what: format!("Service {key} has no ready workload: calls to it answer 503"),
+                location: format!("Service {key}"),
+                todo: "give a Workload the labels of its selector, or mend the selector".to_owned(),
+            });
+        }
+    }
+    findings
+}
+
+/// `Allow` policies for a Service whose workloads have declared ports that no `Allow` covers: whoever
+/// wrote one believes that the workload is closed.
+fn uncovered_ports(mesh: &Mesh) -> Vec<Finding> {
+    let mut open: BTreeMap<Key, Vec<String>> = BTreeMap::new();
+    for entry in mesh.workloads.values() {
+        for policy in allowing(mesh, entry) {
+            let ports = entry.ports.keys();
+            let ports = ports.filter(|port| !is_covered(mesh, entry, Some(**port)));
+            let ports: Vec<String> = ports.map(u16::to_string).collect();
+            if !ports.is_empty() {
+                let workload = entry.workload.meta.key();
+                let told = format!("{workload} ({})", ports.join(", "));
+                open.entry(policy.meta.key()).or_default().push(told);
+            }
+        }
+    }
+    let finding = |(key, workloads): (Key, Vec<String>)| {
+        let more = workloads.len().saturating_sub(NAMED);
+        let mut named = workloads[..workloads.len() - more].join(", ");
+        if more > 0 {
+            named.push_str(&format!(" and {more} more"));
+        }
+        Finding {
+            severity: Severity::Warning,
+            what: format!(
+                "AuthorizationPolicy {key} covers the ports that its Service lists; other ports of the same workloads stay open to every caller: {named}"
+            ),
+            location: format!("AuthorizationPolicy {key}"),
+            todo: "target the Workload, or the namespace, to cover all ports; or list the port in a Service with a policy".to_owned(),
+        }
+    };
+    open.into_iter().map(finding).collect()
+}
+
+/// `Allow` policies that hold for some port of a workload by one of its services.
+fn allowing<'a>(
+    mesh: &'a Mesh,
+    entry: &'a WorkloadEntry,
+) -> impl Iterator<Item = &'a Arc<AuthorizationPolicy>> {
+    let selects = |policy: &Arc<AuthorizationPolicy>, key: &Key| {
+        policy.meta.namespace == key.namespace
+            && policy
+                .targets
+                .iter()
+                .any(|target| matches!(target, Target::Service { name, .. } if *name == key.name))
+    };
+    let policies = mesh.authorization.iter();
+    policies.filter(move |policy| {
+        policy.action == Action::Allow && entry.services.iter().any(|key| selects(policy, key))
+    })
+}
+
+fn is_covered(mesh: &Mesh, entry: &WorkloadEntry, port: Option<u16>) -> bool {
+    let holding = mesh.authorization_for(entry, port);
+    holding.iter().any(|policy| policy.action == Action::Allow)
+}
+
+/// See [`crate::api::Declared::uncovered`].
+pub fn uncovered(mesh: &Mesh, at: SocketAddr) -> Vec<String> {
+    let Some(entry) = mesh.workload_by_ip(at.ip()) else {
+        return Vec::new();
+    };
+    let declared = entry.ports.contains_key(&at.port()).then_some(at.port());
+    if is_covered(mesh, entry, declared) {
+        return Vec::new();
+    }
+    let told = |policy: &Arc<AuthorizationPolicy>| {
+        format!(
+            "AuthorizationPolicy {} holds for this workload, but its Service does not list this port: every caller may use it",
+            policy.meta.key()
+        )
+    };
+    allowing(mesh, entry).map(told).collect()
+}
+
+/// See [`crate::api::Declared::ports_at`].
+pub fn ports_at(mesh: &Mesh, address: IpAddr) -> Option<DeclaredPorts> {
+    if let Some(key) = mesh.by_vip.get(&address) {
+        let service: &ServiceEntry = mesh.service(key)?;
+        return Some(DeclaredPorts {
+            name: format!("{}.{}", key.name, key.namespace),
+            ports: service.ports.iter().map(|port| port.number).collect(),
+            others: false,
+        });
+    }
+    let entry = mesh.workload_by_ip(address)?;
+    Some(DeclaredPorts {
+        name: entry.workload.meta.key().to_string(),
+        ports: entry.ports.keys().copied().collect(),
+        others: true,
+    })
+}

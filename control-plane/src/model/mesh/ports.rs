@@ -1,0 +1,154 @@
+//! What a workload's ports carry, as the workload and all services that send to them declare it
+//! together, and what contradicts itself in that.
+
+use std::collections::BTreeMap;
+
+use super::status::Condition;
+use super::{Mesh, PortEntry, ServiceEntry, resolve_port};
+use crate::model::manifest::object::Key;
+use crate::model::manifest::service::{AppProtocol, PortRef};
+use crate::model::manifest::workload::{Workload, WorkloadPort};
+
+/// Ports by number. What the workload says itself holds; else what its services agree on. Where they
+/// do not agree, the protocol is found out per connection, so that no service can break another's.
+pub fn declared<'a>(
+    workload: &Workload,
+    services: impl Iterator<Item = &'a ServiceEntry>,
+) -> BTreeMap<u16, AppProtocol> {
+    let own: BTreeMap<u16, AppProtocol> = workload
+        .ports
+        .iter()
+        .map(|port| (port.number, port.protocol))
+        .collect();
+    // `None`: they contradict each other.
+    let mut said: BTreeMap<u16, Option<AppProtocol>> = BTreeMap::new();
+    for port in services.flat_map(|service| &service.ports) {
+        let Some(number) = resolve_port(&port.target, workload) else {
+            continue;
+        };
+        let known = said.entry(number).or_insert(Some(port.protocol));
+        *known = match (*known, port.protocol) {
+            (Some(AppProtocol::Undeclared), other) => Some(other),
+            (Some(before), other) if other == before || other == AppProtocol::Undeclared => {
+                Some(before)
+            }
+            _ => None,
+        };
+    }
+    let mut ports = own;
+    for (number, protocol) in said {
+        let known = ports.entry(number).or_insert(AppProtocol::Undeclared);
+        if *known == AppProtocol::Undeclared {
+            *known = protocol.unwrap_or(AppProtocol::Undeclared);
+        }
+    }
+    ports
+}
+
+/// What does not fit between a service's ports, its workloads and their other services.
+pub fn conditions(mesh: &Mesh, service: &ServiceEntry) -> Vec<Condition> {
+    let contradicted = service
+        .ports
+        .iter()
+        .find_map(|port| contradiction(mesh, service, port));
+    let missing = service
+        .ports
+        .iter()
+        .find_map(|port| missing(mesh, service, port));
+    let mut conditions = Vec::new();
+    if let Some(message) = contradicted {
+        conditions.push(Condition::no("ProtocolsAgree", "ProtocolConflict", message));
+    }
+    if let Some(message) = missing {
+        conditions.push(Condition::no("TargetPortsFound", "NoSuchPort", message));
+    }
+    conditions
+}
+
+/// Who else says something else of the same port of the same workload.
+fn contradiction(mesh: &Mesh, service: &ServiceEntry, port: &PortEntry) -> Option<String> {
+    if port.protocol == AppProtocol::Undeclared {
+        return None;
+    }
+    let differs = |other: AppProtocol| other != AppProtocol::Undeclared && other != port.protocol;
+    mesh.members(service).find_map(|entry| {
+        let workload = &entry.workload;
+        let number = resolve_port(&port.target, workload)?;
+        let here = format!(
+            "port {} says {}",
+            named(port),
+            port.protocol.word()
+        );
+        let own = workload.ports.iter().find(|own| own.number == number);
+        if let Some(own) = own.filter(|own| own.protocol != AppProtocol::Undeclared) {
+            return differs(own.protocol).then(|| {
+                format!(
+                    "{here}, but Workload {} says {} of its port {number}, and that holds",
+                    workload.meta.key(),
+                    own.protocol.word()
+                )
+            });
+        }
+        let others = entry.services.iter().filter(|key| **key != service.key());
+        others.filter_map(|key| mesh.service(key)).find_map(|other| {
+            let told = other.ports.iter().find(|told| {
+                resolve_port(&told.target, workload) == Some(number) && differs(told.protocol)
+            })?;
+            Some(format!(
+                "{here}, but Service {} says {} by its port {} of the same port {number} of Workload {}: what comes in is told by its first bytes, and calls through the wrong one fail",
+                other.key(),
+                told.protocol.word(),
+                named(told),
+                workload.meta.key()
+            ))
+        })
+    })
+}
+
+/// A target that none of the workloads has.
+fn missing(mesh: &Mesh, service: &ServiceEntry, port: &PortEntry) -> Option<String> {
+    let mut members = mesh.members(service).peekable();
+    members.peek()?;
+    let has = |workload: &Workload| match &port.target {
+        PortRef::Name(_) => resolve_port(&port.target, workload).is_some(),
+        // A workload that declares no port may listen on any.
+        PortRef::Number(number) => {
+            workload.ports.is_empty() || workload.ports.iter().any(|own| own.number == number.get())
+        }
+    };
+    if members.any(|entry| has(&entry.workload)) {
+        return None;
+    }
+    let of: Vec<String> = mesh
+        .members(service)
+        .take(3)
+        .map(|entry| ports(&entry.workload))
+        .collect();
+    let what = match &port.target {
+        PortRef::Name(name) => {
+            format!("no workload has a port named `{name}`, so calls answer 503")
+        }
+        PortRef::Number(number) => format!("no workload declares a port {number}"),
+    };
+    Some(format!("port {}: {what}; {}", named(port), of.join(", ")))
+}
+
+fn ports(workload: &Workload) -> String {
+    let port = |port: &WorkloadPort| match port.name.as_str() {
+        "" => port.number.to_string(),
+        name => format!("{name} {}", port.number),
+    };
+    let all: Vec<String> = workload.ports.iter().map(port).collect();
+    let key: Key = workload.meta.key();
+    match all.is_empty() {
+        true => format!("{key} declares none"),
+        false => format!("{key} has {}", all.join(", ")),
+    }
+}
+
+fn named(port: &PortEntry) -> String {
+    match port.name.as_str() {
+        "" => port.number.to_string(),
+        name => format!("`{name}` ({})", port.number),
+    }
+}

@@ -1,0 +1,134 @@
+//! The same object in several places: one of them is in service, and which one does not depend on
+//! the names of files. The older one (`creationTimestamp`); without ages, the one that already was.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{FileError, Sourced};
+use crate::model::ObjectId;
+
+/// Which places served last, of objects that stand in several.
+#[derive(Debug, Default)]
+pub struct Duplicates {
+    served: HashMap<ObjectId, String>,
+}
+
+impl Duplicates {
+    /// Each object once, in the order of `all`; what is not used is an error at its place.
+    pub fn resolve<'a>(
+        &mut self,
+        all: impl Iterator<Item = &'a Sourced>,
+        errors: &mut Vec<FileError>,
+    ) -> Vec<Sourced> {
+        let mut places: BTreeMap<ObjectId, usize> = BTreeMap::new();
+        let mut objects: Vec<Sourced> = Vec::new();
+        for object in all {
+            let id = object.object.id();
+            let Some(at) = places.get(&id).copied() else {
+                places.insert(id, objects.len());
+                objects.push(object.clone());
+                continue;
+            };
+            let served = self.served.get(&id).map(String::as_str);
+            let (first, second) = (objects[at].clone(), object.clone());
+            let (used, unused) = match precedence(&second, served) < precedence(&first, served) {
+                true => (second, first),
+                false => (first, second),
+            };
+            errors.push(unused_error(&id, &used, &unused));
+            objects[at] = used;
+        }
+        self.served = places
+            .into_iter()
+            .map(|(id, at)| (id, objects[at].file.clone()))
+            .collect();
+        objects
+    }
+}
+
+/// The smaller one is in service; equal ones are told apart by the order of files.
+fn precedence<'a>(object: &'a Sourced, served: Option<&str>) -> (bool, &'a str, bool) {
+    let created = object.object.meta().created.as_deref();
+    (
+        created.is_none(),
+        created.unwrap_or_default(),
+        served != Some(&object.file),
+    )
+}
+
+fn unused_error(id: &ObjectId, used: &Sourced, unused: &Sourced) -> FileError {
+    FileError {
+        file: unused.file.clone(),
+        line: unused.line,
+        column: 1,
+        field: "metadata.name".to_owned(),
+        message: format!(
+            "{id} is in {}:{} too, which is in service; this one is not used. Remove one of them",
+            used.file, used.line
+        ),
+        object: Some(id.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::yaml;
+
+    fn at(file: &str, created: Option<&str>) -> Sourced {
+        let created = created.map_or(String::new(), |at| format!(", creationTimestamp: '{at}'"));
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{ name: a{created} }}\nspec: {{ ports: [{{ port: 80 }}] }}\n"
+        );
+        yaml::parse(file, &text).unwrap().remove(0)
+    }
+
+    fn used(state: &mut Duplicates, all: &[Sourced]) -> (String, Vec<String>) {
+        let mut errors = Vec::new();
+        let objects = state.resolve(all.iter(), &mut errors);
+        assert_eq!(objects.len(), 1);
+        let places = errors.iter().map(|error| error.file.clone()).collect();
+        (objects[0].file.clone(), places)
+    }
+
+    #[test]
+    fn the_older_one_serves_and_without_ages_the_one_that_did() {
+        let both = |first, second| (first, vec![second]);
+        let (old, new) = ("2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z");
+        let pair = |a, b| [at("1.yaml", a), at("2.yaml", b)];
+        let mut state = Duplicates::default();
+        let (one, two) = ("1.yaml".to_owned(), "2.yaml".to_owned());
+        assert_eq!(
+            used(&mut state, &[at("2.yaml", None)]),
+            (two.clone(), vec![])
+        );
+        // A file of a smaller name comes later, and takes nothing over.
+        assert_eq!(
+            used(&mut state, &pair(None, None)),
+            both(two.clone(), one.clone())
+        );
+        assert_eq!(
+            used(&mut state, &pair(Some(new), Some(old))),
+            both(two.clone(), one.clone())
+        );
+        assert_eq!(
+            used(&mut state, &pair(Some(old), Some(new))),
+            both(one.clone(), two.clone())
+        );
+        assert_eq!(
+            used(&mut state, &pair(None, Some(new))),
+            both(two.clone(), one.clone())
+        );
+        // The one in service goes: the other takes its place.
+        assert_eq!(
+            used(&mut state, &pair(None, None)[..1]),
+            (one.clone(), vec![])
+        );
+        assert_eq!(used(&mut state, &pair(None, None)), both(one.clone(), two));
+        let mut fresh = Duplicates::default();
+        assert_eq!(
+            used(&mut fresh, &pair(None, None)).0,
+            one,
+            "at the start, in the order of files"
+        );
+    }
+}

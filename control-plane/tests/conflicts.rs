@@ -1,0 +1,366 @@
+//! What users write that contradicts itself: who stays in service, and that it is told.
+
+#![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
+
+use std::net::IpAddr;
+
+use anyam_control::ads::resources::{Scope, Touched, View};
+use anyam_control::api::Declared;
+use anyam_control::api::types::Severity;
+use anyam_control::model::manifest::service::AppProtocol;
+use anyam_control::model::mesh::builder::Builder;
+use anyam_control::model::mesh::vip::Vips;
+use anyam_control::model::{Key, MeshOptions};
+use anyam_control::source::files::Folder;
+use anyam_control::translate::Translator;
+use xds_proto::type_url;
+
+struct Mesh {
+    root: tempfile::TempDir,
+    folder: Folder,
+    translator: Translator,
+}
+
+impl Mesh {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let vips = Vips::load(&root.path().join("vips")).unwrap();
+        Mesh {
+            folder: Folder::new(root.path()),
+            translator: Translator::new(Builder::new(MeshOptions::default(), vips)),
+            root,
+        }
+    }
+
+    fn write(&mut self, file: &str, text: &str) {
+        std::fs::write(self.root.path().join(file), text).unwrap();
+        self.translator.apply(self.folder.changes());
+    }
+
+    /// `Service shop/a: ProtocolsAgree: …` of everything that is not as it should be.
+    fn told(&self) -> Vec<String> {
+        let objects = self.translator.objects();
+        let mut told = Vec::new();
+        for object in &objects.objects {
+            for condition in object.conditions.iter().filter(|it| !it.status) {
+                told.push(format!(
+                    "{} {}/{}: {} {}: {}",
+                    object.kind,
+                    object.namespace,
+                    object.name,
+                    condition.kind,
+                    condition.reason,
+                    condition.message
+                ));
+            }
+        }
+        told
+    }
+
+    fn owner(&self, ip: &str) -> String {
+        let state = self.translator.state();
+        state.mesh.by_vip[&ip.parse::<IpAddr>().unwrap()].to_string()
+    }
+
+    fn port(&self, workload: &str, port: u16) -> AppProtocol {
+        let state = self.translator.state();
+        state.mesh.workload("shop", workload).unwrap().ports[&port]
+    }
+}
+
+fn service(name: &str, extra: &str, ports: &str) -> String {
+    let (meta, spec) = extra.split_once('|').unwrap_or((extra, ""));
+    format!(
+        "---\napiVersion: v1\nkind: Service\nmetadata: {{ name: {name}, namespace: shop{meta} }}\nspec: {{ selector: {{ app: db }}{spec}, ports: [{ports}] }}\n"
+    )
+}
+
+fn workload(name: &str, address: &str, ports: &str) -> String {
+    format!(
+        "---\napiVersion: mesh.anyam.dev/v1alpha1\nkind: Workload\nmetadata: {{ name: {name}, namespace: shop, labels: {{ app: db }} }}\nspec: {{ addresses: [{address}], ports: [{ports}] }}\n"
+    )
+}
+
+const OLD: &str = ", creationTimestamp: '2020-01-01T00:00:00Z'";
+const NEW: &str = ", creationTimestamp: '2024-01-01T00:00:00Z'";
+
+#[test]
+fn an_address_stays_with_the_older_service_and_with_the_one_that_has_it() {
+    let ip = "|, clusterIP: 10.1.0.1";
+    let port = "{ port: 80 }";
+    let mut mesh = Mesh::new();
+    mesh.write("m.yaml", &service("zebra", ip, port));
+    assert_eq!(mesh.owner("10.1.0.1"), "shop/zebra");
+    // A service whose name comes first is added later: live traffic goes on.
+    mesh.write("a.yaml", &service("ant", ip, port));
+    assert_eq!(mesh.owner("10.1.0.1"), "shop/zebra");
+    let told = mesh.told();
+    assert_eq!(
+        told,
+        [
+            "Service shop/ant: Accepted AddressConflict: 10.1.0.1 is already the address of Service shop/zebra"
+        ]
+    );
+    // Age decides, whoever has it.
+    mesh.write("a.yaml", &service("ant", &format!("{OLD}{ip}"), port));
+    assert_eq!(mesh.owner("10.1.0.1"), "shop/ant");
+    mesh.write("m.yaml", &service("zebra", &format!("{NEW}{ip}"), port));
+    assert_eq!(mesh.owner("10.1.0.1"), "shop/ant");
+    std::fs::remove_file(mesh.root.path().join("a.yaml")).unwrap();
+    let before = mesh.translator.state().generation;
+    mesh.write("n.yaml", "# nothing\n");
+    assert_eq!(mesh.owner("10.1.0.1"), "shop/zebra");
+    // The change was ant's, and zebra's name has an address again.
+    match mesh.translator.state().touched_since(before) {
+        Touched::Names(names) => {
+            assert!(names[type_url::NAME].contains("zebra.shop.svc.cluster.local"));
+        }
+        Touched::All => panic!("more than the two services was announced"),
+    }
+    assert!(mesh.told().is_empty());
+}
+
+#[test]
+fn a_second_declaration_of_a_service_takes_nothing_over() {
+    let mut mesh = Mesh::new();
+    mesh.write(
+        "m.yaml",
+        &service("web", "|, clusterIP: 10.1.0.1", "{ port: 80 }"),
+    );
+    mesh.write(
+        "a.yaml",
+        &service("web", "|, clusterIP: 10.1.0.2", "{ port: 81 }"),
+    );
+    assert_eq!(mesh.owner("10.1.0.1"), "shop/web");
+    assert_eq!(
+        mesh.told(),
+        ["Service shop/web: Unique Duplicate: a.yaml:2 declares it too and is not used"]
+    );
+    let errors = mesh.translator.objects().file_errors;
+    assert_eq!((errors.len(), errors[0].file.as_str()), (1, "a.yaml"));
+    assert!(
+        errors[0]
+            .message
+            .contains("in m.yaml:2 too, which is in service"),
+        "{errors:?}"
+    );
+}
+
+#[test]
+fn services_that_contradict_each_other_do_not_break_one_another() {
+    let mut mesh = Mesh::new();
+    let db = workload("db", "10.0.0.1", "");
+    let mysql = service("orders", "", "{ name: mysql, port: 3306 }");
+    mesh.write("m.yaml", &format!("{db}{mysql}"));
+    assert_eq!(mesh.port("db", 3306), AppProtocol::Tcp);
+    for (name, says) in [("admin", "http-db"), ("zoo", "grpc-db")] {
+        let wrong = service(name, "", &format!("{{ name: {says}, port: 3306 }}"));
+        mesh.write("m.yaml", &format!("{db}{mysql}{wrong}"));
+        assert_eq!(
+            mesh.port("db", 3306),
+            AppProtocol::Undeclared,
+            "found out per connection"
+        );
+        let told = mesh.told();
+        assert_eq!(told.len(), 2, "{told:?}");
+        let by = |of: &str| told.iter().find(|it| it.starts_with(of)).unwrap();
+        let other = by(&format!(
+            "Service shop/{name}: ProtocolsAgree ProtocolConflict"
+        ));
+        assert!(
+            other.contains(&format!("port `{says}` (3306) says")),
+            "{other}"
+        );
+        assert!(
+            other.contains("Service shop/orders says TCP by its port `mysql` (3306)"),
+            "{other}"
+        );
+        by("Service shop/orders: ProtocolsAgree");
+    }
+    // Saying nothing contradicts nobody, in either order.
+    for name in ["admin", "zoo"] {
+        let silent = service(name, "", "{ name: db, port: 3306 }");
+        mesh.write("m.yaml", &format!("{db}{silent}{mysql}"));
+        assert_eq!(
+            (mesh.port("db", 3306), mesh.told()),
+            (AppProtocol::Tcp, vec![])
+        );
+    }
+    // What the workload says of itself holds.
+    let own = workload(
+        "db",
+        "10.0.0.1",
+        "{ name: mysql, port: 3306, appProtocol: mysql }",
+    );
+    let wrong = service("admin", "", "{ name: http-db, port: 3306 }");
+    mesh.write("m.yaml", &format!("{own}{mysql}{wrong}"));
+    assert_eq!(mesh.port("db", 3306), AppProtocol::Tcp);
+    let told = mesh.told();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("Workload shop/db says TCP of its port 3306, and that holds"));
+}
+
+#[test]
+fn a_target_that_no_workload_has_is_told() {
+    let mut mesh = Mesh::new();
+    let db = workload("db", "10.0.0.1", "{ name: sql, port: 3306 }");
+    let port = |target: &str| format!("{{ name: tcp, port: 80, targetPort: {target} }}");
+    for (target, expected) in [
+        ("sql", None),
+        ("3306", None),
+        (
+            "web",
+            Some(
+                "port `tcp` (80): no workload has a port named `web`, so calls answer 503; shop/db has sql 3306",
+            ),
+        ),
+        (
+            "8080",
+            Some("port `tcp` (80): no workload declares a port 8080; shop/db has sql 3306"),
+        ),
+    ] {
+        mesh.write(
+            "m.yaml",
+            &format!("{db}{}", service("a", "", &port(target))),
+        );
+        let expected =
+            expected.map(|it| format!("Service shop/a: TargetPortsFound NoSuchPort: {it}"));
+        assert_eq!(mesh.told(), Vec::from_iter(expected), "{target}");
+    }
+    // One of several has it; a workload that declares nothing may listen on any number.
+    let more = workload("db2", "10.0.0.2", "{ name: web, port: 80 }");
+    mesh.write(
+        "m.yaml",
+        &format!("{db}{more}{}", service("a", "", &port("web"))),
+    );
+    assert!(mesh.told().is_empty());
+    let silent = workload("db", "10.0.0.1", "");
+    mesh.write(
+        "m.yaml",
+        &format!("{silent}{}", service("a", "", &port("8080"))),
+    );
+    assert!(mesh.told().is_empty());
+}
+
+#[test]
+fn an_allow_for_a_service_says_which_ports_it_leaves_open() {
+    let mut mesh = Mesh::new();
+    let db = workload(
+        "db",
+        "10.0.0.1",
+        "{ name: a, port: 80 }, { name: b, port: 9090 }",
+    );
+    let policy = |name: &str, spec: &str| {
+        format!(
+            "---\napiVersion: mesh.anyam.dev/v1alpha1\nkind: AuthorizationPolicy\nmetadata: {{ name: {name}, namespace: shop }}\nspec: {{ {spec} }}\n"
+        )
+    };
+    let of_service = |action: &str| {
+        policy(
+            "only",
+            &format!(
+                "targetRefs: [{{ group: '', kind: Service, name: a }}], action: {action}, rules: [{{}}]"
+            ),
+        )
+    };
+    let ports = "{ name: http, port: 80 }";
+    let findings = |mesh: &Mesh| {
+        let all = mesh.translator.findings();
+        let about =
+            |it: &&anyam_control::api::types::Finding| it.what.contains("AuthorizationPolicy");
+        let about: Vec<_> = all.iter().filter(about).cloned().collect();
+        assert!(about.iter().all(|it| it.severity == Severity::Warning));
+        about.into_iter().map(|it| it.what).collect::<Vec<_>>()
+    };
+    let text = |policies: &str, ports: &str| format!("{db}{}{policies}", service("a", "", ports));
+    mesh.write("m.yaml", &text(&of_service("Allow"), ports));
+    assert_eq!(
+        findings(&mesh),
+        [
+            "AuthorizationPolicy shop/only covers the ports that its Service lists; other ports of the same workloads stay open to every caller: shop/db (9090)"
+        ]
+    );
+    let at = |port| {
+        mesh.translator
+            .uncovered(([10, 0, 0, 1], port).into())
+            .len()
+    };
+    assert_eq!((at(80), at(9090), at(1234)), (0, 1, 1));
+
+    for closed in [
+        text(&of_service("Deny"), ports),
+        text(
+            &of_service("Allow"),
+            "{ name: http, port: 80 }, { name: more, port: 9090 }",
+        ),
+        text(
+            &format!("{}{}", of_service("Allow"), policy("all", "rules: [{}]")),
+            ports,
+        ),
+        text(
+            &format!(
+                "{}{}",
+                of_service("Allow"),
+                policy(
+                    "all",
+                    "targetRefs: [{ kind: Workload, group: mesh.anyam.dev, name: db }]"
+                )
+            ),
+            ports,
+        ),
+    ] {
+        mesh.write("m.yaml", &closed);
+        assert_eq!(findings(&mesh), Vec::<String>::new(), "{closed}");
+    }
+}
+
+#[test]
+fn an_external_name_and_all_fields_of_a_service_are_accepted() {
+    let mut mesh = Mesh::new();
+    let outside = "apiVersion: v1\nkind: Service\nmetadata: { name: mail, namespace: shop }\nspec: { type: ExternalName, externalName: Mail.Example.com., ports: [{ port: 25 }], sessionAffinity: None }\n";
+    let full = "---\napiVersion: v1\nkind: Service\nmetadata: { name: full, namespace: shop, deletionTimestamp: null }\nspec:\n  allocateLoadBalancerNodePorts: true\n  clusterIP: 10.1.0.9\n  clusterIPs: [10.1.0.9]\n  externalIPs: [203.0.113.1]\n  externalTrafficPolicy: Local\n  healthCheckNodePort: 30123\n  internalTrafficPolicy: Cluster\n  ipFamilies: [IPv4]\n  ipFamilyPolicy: SingleStack\n  loadBalancerClass: example.com/lb\n  loadBalancerIP: 203.0.113.2\n  loadBalancerSourceRanges: [0.0.0.0/0]\n  ports: [{ appProtocol: http, name: web, nodePort: 30080, port: 80, protocol: TCP, targetPort: 8080 }]\n  publishNotReadyAddresses: false\n  selector: { app: db }\n  sessionAffinity: None\n  sessionAffinityConfig: null\n  trafficDistribution: PreferClose\n  type: LoadBalancer\nstatus: { loadBalancer: { ingress: [{ ip: 203.0.113.2 }] } }\n";
+    mesh.write(
+        "m.yaml",
+        &format!("{outside}{full}{}", workload("db", "10.0.0.1", "")),
+    );
+    assert_eq!(mesh.translator.objects().file_errors, vec![]);
+    assert_eq!((mesh.told(), mesh.translator.findings()), (vec![], vec![]));
+    let state = mesh.translator.state();
+    let mail = state.mesh.service(&Key::new("shop", "mail")).unwrap();
+    assert_eq!(
+        mail.service.external_name.as_deref(),
+        Some("mail.example.com")
+    );
+    assert!(mail.vips.is_empty() && mail.ports.is_empty());
+    let name = |host: &str| state.get(type_url::NAME, host, &Scope::default());
+    assert!(name("full.shop.svc.cluster.local").is_some());
+    assert!(
+        name("mail.shop.svc.cluster.local").is_none(),
+        "asked outside"
+    );
+
+    for (bad, expected) in [
+        (
+            "type: ExternalName",
+            "spec.externalName: is required for type ExternalName",
+        ),
+        (
+            "type: ExternalName, externalName: 'a b'",
+            "spec.externalName: `a b` is no name",
+        ),
+        (
+            "type: ExternalName, externalName: a, sessionAffinity: ClientIP",
+            "spec.sessionAffinity: is not",
+        ),
+    ] {
+        mesh.write(
+            "m.yaml",
+            &format!(
+                "apiVersion: v1\nkind: Service\nmetadata: {{ name: mail }}\nspec: {{ {bad} }}\n"
+            ),
+        );
+        let errors = mesh.translator.objects().file_errors;
+        let told = format!("{}: {}", errors[0].field, errors[0].message);
+        assert!(told.starts_with(expected), "{told}");
+    }
+}

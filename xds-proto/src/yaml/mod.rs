@@ -1,0 +1,221 @@
+//! YAML 1.2 as people write configuration: each document is parsed once, into nodes that know where
+//! they stand, and from there read into any serde type or a JSON value.
+//!
+//! - `load`: the parser's events into nodes, within bounds; anchors, aliases and merge keys resolved
+//! - `scalar`: what a plain scalar means (core schema)
+//! - `de`: nodes as a serde deserializer whose errors have place and path
+//! - `write`: a JSON value as YAML
+//!
+//! Duplicate keys, keys that are no scalars and tags beyond the core schema are errors. A byte order
+//! mark before a document is skipped.
+
+mod de;
+mod load;
+mod scalar;
+mod write;
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde_json::{Map, Value as Json};
+
+pub use load::{Documents, documents};
+use scalar::Meaning;
+pub use write::write;
+
+/// A value and where it stands.
+#[derive(Clone, Debug)]
+pub struct Node<'t> {
+    pub place: Place,
+    pub value: Value<'t>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Value<'t> {
+    Scalar {
+        text: Cow<'t, str>,
+        /// Without quotes: the text may mean null, a boolean or a number.
+        plain: bool,
+    },
+    Sequence(Vec<Node<'t>>),
+    /// In the order of the text. Keys are scalars, each there once.
+    Mapping(Vec<(Node<'t>, Node<'t>)>),
+}
+
+/// 1-based; 0 where there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    pub line: usize,
+    /// In characters.
+    pub column: usize,
+}
+
+/// What is wrong with a document, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    pub place: Place,
+    /// `spec.ports[0].port`; empty where it is about the document, or no YAML.
+    pub path: String,
+    pub message: String,
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        f.write_str(&self.message)?;
+        match self.place {
+            Place { line: 0, .. } => Ok(()),
+            Place { line, column } => write!(f, " at line {line} column {column}"),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl Error {
+    fn new(place: Place, message: impl Into<String>) -> Self {
+        Error {
+            place,
+            path: String::new(),
+            message: message.into(),
+        }
+    }
+
+    /// The innermost place stays.
+    fn at(mut self, place: Place) -> Self {
+        if self.place == Place::default() {
+            self.place = place;
+        }
+        self
+    }
+
+    fn in_field(mut self, name: &str) -> Self {
+        self.path = match self.path.chars().next() {
+            None => name.to_owned(),
+            Some('[') => format!("{name}{}", self.path),
+            Some(_) => format!("{name}.{}", self.path),
+        };
+        self
+    }
+
+    fn in_element(mut self, index: usize) -> Self {
+        self.path = match self.path.chars().next() {
+            None => format!("[{index}]"),
+            Some('[') => format!("[{index}]{}", self.path),
+            Some(_) => format!("[{index}].{}", self.path),
+        };
+        self
+    }
+}
+
+impl<'t> Node<'t> {
+    pub fn is_null(&self) -> bool {
+        matches!(self.meaning(), Some(Meaning::Null))
+    }
+
+    /// The value of a key; `None` also where this is no mapping.
+    pub fn get(&self, key: &str) -> Option<&Node<'t>> {
+        let Value::Mapping(entries) = &self.value else {
+            return None;
+        };
+        let found = entries.iter().find(|(name, _)| name.text() == key);
+        found.map(|(_, value)| value)
+    }
+
+    /// The elements of a sequence; none where this is no sequence.
+    pub fn elements(&self) -> &[Node<'t>] {
+        match &self.value {
+            Value::Sequence(elements) => elements,
+            _ => &[],
+        }
+    }
+
+    /// Where the value at `path` (`spec.ports[0].port`) stands, or what is nearest above it.
+    pub fn place_of(&self, path: &str) -> Place {
+        let path = path.strip_prefix('.').unwrap_or(path);
+        let below = match &self.value {
+            Value::Scalar { .. } => None,
+            Value::Sequence(elements) => path
+                .strip_prefix('[')
+                .and_then(|rest| rest.split_once(']'))
+                .and_then(|(index, rest)| {
+                    Some((elements.get(index.parse::<usize>().ok()?)?, rest))
+                }),
+            // Keys may have dots in them: the longest that fits.
+            Value::Mapping(entries) => entries
+                .iter()
+                .filter_map(|(key, value)| {
+                    let rest = path.strip_prefix(key.text())?;
+                    let whole = rest.is_empty() || rest.starts_with(['.', '[']);
+                    (whole && !key.text().is_empty()).then_some((value, rest))
+                })
+                .min_by_key(|(_, rest)| rest.len()),
+        };
+        match below {
+            Some((node, rest)) => node.place_of(rest),
+            None => self.place,
+        }
+    }
+
+    /// The same as JSON: keys become strings as they are written; `.inf` and `.nan`, which JSON
+    /// does not have, the strings that the proto3 JSON mapping has for them.
+    pub fn to_json(&self) -> Json {
+        match &self.value {
+            Value::Scalar { text, plain: false } => text.as_ref().into(),
+            Value::Scalar { text, plain: true } => match scalar::meaning(text) {
+                Meaning::Null => Json::Null,
+                Meaning::Bool(value) => value.into(),
+                Meaning::Unsigned(value) => value.into(),
+                Meaning::Signed(value) => value.into(),
+                Meaning::Float(value) if value.is_nan() => "NaN".into(),
+                Meaning::Float(f64::INFINITY) => "Infinity".into(),
+                Meaning::Float(f64::NEG_INFINITY) => "-Infinity".into(),
+                Meaning::Float(value) => value.into(),
+                Meaning::Text => text.as_ref().into(),
+            },
+            Value::Sequence(elements) => elements.iter().map(Node::to_json).collect(),
+            Value::Mapping(entries) => {
+                let entries = entries.iter();
+                let entry =
+                    |(key, value): &(Node<'_>, Node<'_>)| (key.text().into(), value.to_json());
+                Json::Object(entries.map(entry).collect::<Map<_, _>>())
+            }
+        }
+    }
+
+    /// A scalar's text as it is written, without quotes; empty for what is no scalar.
+    fn text(&self) -> &str {
+        match &self.value {
+            Value::Scalar { text, .. } => text,
+            _ => "",
+        }
+    }
+
+    fn meaning(&self) -> Option<Meaning> {
+        match &self.value {
+            Value::Scalar { text, plain: true } => Some(scalar::meaning(text)),
+            Value::Scalar { plain: false, .. } => Some(Meaning::Text),
+            _ => None,
+        }
+    }
+}
+
+/// The only document of a text as JSON; null where there is none.
+///
+/// # Errors
+/// What is no YAML, beyond the bounds, or several documents.
+pub fn to_json(text: &str) -> Result<Json, Error> {
+    let mut documents = documents(text);
+    let Some(first) = documents.next().transpose()? else {
+        return Ok(Json::Null);
+    };
+    match documents.next().transpose()? {
+        None => Ok(first.to_json()),
+        Some(second) => Err(Error::new(
+            second.place,
+            "a second document begins here; there may be one",
+        )),
+    }
+}
