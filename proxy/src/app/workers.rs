@@ -23,8 +23,8 @@ use crate::supervise::keep;
 use crate::telemetry::calls::Telemetry;
 use crate::worker::Worker;
 
-/// The longest an access log line waits in a worker's buffer.
-const FLUSH: Duration = Duration::from_secs(1);
+/// How often it is looked whether a burst of connections has ended.
+const TRIM: Duration = Duration::from_secs(1);
 
 /// All of them.
 pub(super) struct Workers {
@@ -51,6 +51,7 @@ impl Workers {
         telemetry: &Arc<Telemetry>,
         demand: Option<OnDemandClient>,
         drain: &Arc<Drain>,
+        flush_interval: Duration,
     ) -> io::Result<(Self, watch::Receiver<bool>)> {
         let (listening, watched) = watch::channel(false);
         let mut threads = Vec::with_capacity(count);
@@ -77,7 +78,7 @@ impl Workers {
                 };
                 runtime.block_on(async {
                     let worker = Worker::new(index, store, telemetry, demand, phase.clone());
-                    work(worker, alarm, follower, phase, report).await;
+                    work(worker, alarm, follower, (phase, flush_interval), report).await;
                 });
             })?);
         }
@@ -149,7 +150,7 @@ async fn work(
     worker: Rc<Worker>,
     alarm: Alarm,
     follower: Follower,
-    mut phase: watch::Receiver<Phase>,
+    (mut phase, flush_interval): (watch::Receiver<Phase>, Duration),
     report: oneshot::Sender<Started>,
 ) {
     let context = ListenerContext::new(worker.clone());
@@ -164,8 +165,13 @@ async fn work(
     };
     tokio::select! {
         () = closing => {}
-        ((), (), ()) = async {
-            tokio::join!(context.run(alarm), follow(&mut bound), keep(|| flush(&worker)))
+        ((), (), (), ()) = async {
+            tokio::join!(
+                context.run(alarm),
+                follow(&mut bound),
+                keep(|| flush(&worker, flush_interval)),
+                keep(|| trim(&worker)),
+            )
         } => {}
     }
     // What was told to close gets one turn to do so, and to write its last line.
@@ -181,12 +187,19 @@ async fn follow(bound: &mut Bound) {
     keep(|| async { bound.borrow_mut().run().await }).await;
 }
 
-/// Hands over logs, and gives memory back.
-async fn flush(worker: &Worker) {
+/// Hands over access logs.
+async fn flush(worker: &Worker, interval: Duration) {
+    loop {
+        worker.timers.sleep(interval).await;
+        worker.logs.flush();
+    }
+}
+
+/// Gives memory back after a burst of connections.
+async fn trim(worker: &Worker) {
     let mut policy = TrimPolicy::default();
     loop {
-        worker.timers.sleep(FLUSH).await;
-        worker.logs.flush();
+        worker.timers.sleep(TRIM).await;
         if policy.burst_is_over(worker.open.open()) {
             worker.tls.prune();
             worker.buffers.forget();
