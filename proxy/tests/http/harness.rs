@@ -123,7 +123,7 @@ impl Setup {
             max_connection_duration: None,
             max_requests_per_connection: self.max_requests_per_connection,
             max_response_headers_count: 100,
-            max_response_headers_bytes: 60 << 10,
+            max_response_headers_bytes: 80 << 10,
             keepalive: None,
             outlier: None,
             detector: Arc::default(),
@@ -256,7 +256,15 @@ pub struct Proxy {
 
 impl Proxy {
     pub fn start(setup: Setup) -> Self {
-        let store = Arc::new(Store::new(setup.snapshot(1)));
+        Self::serving(Arc::new(Store::new(setup.snapshot(1))))
+    }
+
+    /// Another worker with the same configuration, at an address of its own.
+    pub fn another_worker(&self) -> Self {
+        Self::serving(self.store.clone())
+    }
+
+    fn serving(store: Arc<Store>) -> Self {
         let (drain, drained) = watch::channel(Phase::Serving);
         let (stop, stopped) = oneshot::channel();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -6,10 +6,12 @@
 //! - `tls`: storms, floods and stalls of TLS, from OpenSSL's client
 //! - `edge`: what strangers say of themselves, in headers, names and logs
 //! - `authorisation`: hosts and headers in every disguise against RBAC
+//! - `chains`: which filter chain a connection gets, beside Envoy
 
 #![allow(clippy::unwrap_used)]
 
 mod authorisation;
+mod chains;
 mod edge;
 mod proxy;
 mod resources;
