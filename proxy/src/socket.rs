@@ -4,10 +4,12 @@
 //! cancelled, which costs as much again as the rest of its wrapper.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
+use std::os::fd::AsRawFd;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::Interest;
@@ -167,6 +169,53 @@ pub fn reset_on_close(tcp: &TcpStream) {
     let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }
 
+/// What the peer did to its end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerEnd {
+    Open,
+    /// FIN arrived.
+    HalfClosed,
+    /// A reset arrived, or the connection timed out.
+    Gone,
+}
+
+/// Asks the kernel, without reading: also sees what lies behind unread bytes.
+pub fn peer_end(tcp: &TcpStream) -> PeerEnd {
+    let mut polled = [PollFd::new(tcp, PollFlags::RDHUP)];
+    match poll(&mut polled, Some(&Timespec::default())) {
+        Ok(1..) => {}
+        // Nothing to tell; a failure (no memory) is as good as that.
+        Ok(0) | Err(_) => return PeerEnd::Open,
+    }
+    let seen = polled[0].revents();
+    if seen.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL) {
+        PeerEnd::Gone
+    } else {
+        PeerEnd::HalfClosed
+    }
+}
+
+/// Bytes written to a connection that we opened which the peer's kernel has acknowledged.
+#[allow(unsafe_code)]
+pub fn acknowledged(tcp: &TcpStream) -> Option<u64> {
+    // SAFETY: plain numbers, for all of which zero is a value.
+    let mut info: libc::tcp_info = unsafe { std::mem::zeroed() };
+    let whole = libc::socklen_t::try_from(size_of_val(&info)).ok()?;
+    let mut filled = whole;
+    // SAFETY: the kernel writes no more than `filled` bytes into `info`, and says how many.
+    let done = unsafe {
+        libc::getsockopt(
+            tcp.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            (&raw mut info).cast(),
+            &raw mut filled,
+        )
+    };
+    // Older kernels know fewer fields. The SYN counts as a byte.
+    (done == 0 && filled == whole).then(|| info.tcpi_bytes_acked.saturating_sub(1))
+}
+
 /// The error that waits on a socket, if any; it is gone after this.
 pub fn take_error(tcp: &TcpStream) -> Option<io::Error> {
     tcp.take_error().ok().flatten()
@@ -180,5 +229,66 @@ pub fn shutdown_write(tcp: &TcpStream) -> io::Result<()> {
     match SockRef::from(tcp).shutdown(std::net::Shutdown::Write) {
         Err(error) if error.kind() == ErrorKind::NotConnected => Ok(()),
         done => done,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (client, server) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (client.unwrap(), server.unwrap().0)
+    }
+
+    #[tokio::test]
+    async fn acknowledged_bytes_tell_a_request_refused_from_one_received() {
+        for received in [false, true] {
+            let (mut client, mut server) = pair().await;
+            client.write_all(b"first").await.unwrap();
+            let mut bytes = [0; 5];
+            server.read_exact(&mut bytes).await.unwrap();
+            server.write_all(b"hi").await.unwrap();
+            client.read_exact(&mut bytes[..2]).await.unwrap();
+            assert_eq!(acknowledged(&client), Some(5));
+            if received {
+                client.write_all(b"again").await.unwrap();
+                server.read_exact(&mut bytes).await.unwrap();
+            }
+            drop(server);
+            // FIN is there; what is written now is answered by a reset.
+            client.readable().await.unwrap();
+            client.write_all(b"more").await.unwrap();
+            while peer_end(&client) != PeerEnd::Gone {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(client.read(&mut bytes).await.unwrap(), 0);
+            assert!(take_error(&client).is_some());
+            let acknowledged = acknowledged(&client).unwrap();
+            assert_eq!(acknowledged, if received { 10 } else { 5 });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peers_end_is_seen_behind_unread_bytes() {
+        let (client, mut server) = pair().await;
+        server.write_all(b"unread").await.unwrap();
+        client.readable().await.unwrap();
+        assert_eq!(peer_end(&client), PeerEnd::Open);
+        server.shutdown().await.unwrap();
+        while peer_end(&client) == PeerEnd::Open {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(peer_end(&client), PeerEnd::HalfClosed);
+        reset_on_close(&server);
+        drop(server);
+        while peer_end(&client) != PeerEnd::Gone {
+            tokio::task::yield_now().await;
+        }
     }
 }

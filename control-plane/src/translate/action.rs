@@ -33,7 +33,7 @@ pub fn route(place: &Place<'_>, owner: &Route, rule: &Rule, one: &Match) -> rout
     let action = match &rule.filters.redirect {
         Some(redirect) => route::route::Action::Redirect(redirect_action(redirect, one)),
         None => match target(place, owner, rule) {
-            None => direct(500, "no backend of this route is valid\n"),
+            None => unforwardable(rule),
             Some(target) => {
                 let mut forward = forward(
                     String::new(),
@@ -110,6 +110,16 @@ fn direct(status: u32, body: &str) -> route::route::Action {
         body: Some(inline(body)),
         ..route::DirectResponseAction::default()
     })
+}
+
+/// Why no share can be forwarded: the route's fault, or its author's wish.
+fn unforwardable(rule: &Rule) -> route::route::Action {
+    let none_wanted = rule.backends.iter().all(|backend| backend.weight == 0);
+    if none_wanted && !rule.backends.is_empty() {
+        direct(503, "all backends of this route have weight 0\n")
+    } else {
+        direct(500, "no backend of this route is valid\n")
+    }
 }
 
 /// `None`: no share can be forwarded.

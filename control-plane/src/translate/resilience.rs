@@ -21,9 +21,11 @@ const BUDGET_MIN: u32 = 10;
 /// Retries where nobody said a number.
 const ATTEMPTS: u32 = 2;
 const BACK_OFF: Duration = Duration::from_millis(25);
-/// What is safe to try again for any request: nothing of it can have been acted upon, or the
-/// server says so itself.
-const SAFE: &str = "connect-failure,refused-stream,unavailable,cancelled,reset-before-request";
+/// What is safe to try again for any request, because nothing of it reached the app.
+const SAFE: &str = "connect-failure,refused-stream,reset-before-request";
+/// What is tried again besides for those who ask for retries, and so say that their calls may be
+/// repeated: the app may have acted upon them.
+const ASKED: &str = ",reset,unavailable,cancelled";
 
 pub fn lb_policy(wanted: Option<LoadBalancer>) -> cluster::cluster::LbPolicy {
     match wanted.unwrap_or(LoadBalancer::LeastRequest) {
@@ -132,9 +134,8 @@ impl<'a> Calls<'a> {
             return None;
         }
         let mut retry_on = SAFE.to_owned();
-        // Who asks for retries says that calls may be repeated.
         if route.is_some() || policy.is_some() {
-            retry_on.push_str(",reset");
+            retry_on.push_str(ASKED);
         }
         if !codes.is_empty() {
             retry_on.push_str(",retriable-status-codes");

@@ -33,6 +33,8 @@ pub struct HttpConnectionManager {
     pub generate_request_id: bool,
     pub preserve_external_request_id: bool,
     pub always_set_request_id_in_response: bool,
+    /// `Expect: 100-continue` and 100 are for client and upstream to agree on; else 100 is said here.
+    pub proxy_100_continue: bool,
     /// Upgrade types allowed by default, lower case (`websocket`, `connect`).
     pub upgrades: Vec<Box<str>>,
 

@@ -172,6 +172,13 @@ pub enum PathRewrite {
     },
 }
 
+impl PathRewrite {
+    /// It brings a query of its own, which takes the place of the request's.
+    pub fn has_query(&self) -> bool {
+        matches!(self, Self::Full(to) if to.contains('?'))
+    }
+}
+
 pub enum HostRewrite {
     None,
     Literal(Box<str>),

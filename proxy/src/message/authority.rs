@@ -1,5 +1,5 @@
 //! The authority: parsed, judged, and in the canonical form that matching uses. It is forwarded as
-//! received.
+//! received, but for what configuration takes off it ([`stripped`]).
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
@@ -134,6 +134,30 @@ pub fn canonical<'a>(
             Ok(Cow::Owned(text))
         }
     }
+}
+
+/// An authority to forward without what `options` take off it, its case as it was; `None`: it stays
+/// as it is.
+pub fn stripped(authority: &[u8], options: AuthorityOptions) -> Option<Vec<u8>> {
+    if options == AuthorityOptions::default() {
+        return None;
+    }
+    let Authority { host, port } = Authority::parse(authority).ok()?;
+    let short = match host.strip_suffix(b".") {
+        Some(short) if options.strip_trailing_dot => short,
+        _ => host,
+    };
+    let strips_port = port.is_some_and(|port| match options.strip_port {
+        PortRule::Keep => false,
+        PortRule::Matching(strip) => port == strip,
+        PortRule::Any => true,
+    });
+    let rest = match strips_port {
+        true => &[],
+        false => authority.get(host.len()..)?,
+    };
+    let kept = short.len().saturating_add(rest.len());
+    (kept < authority.len()).then(|| [short, rest].concat())
 }
 
 /// [`canonical`] of a client that names the same authority again and again, as nearly all do.

@@ -144,6 +144,8 @@ resource_metrics! {
             "Retries that the retry limit or budget forbade.";
         overflows = "anyam_cluster_overflows_total",
             "Connections and requests that a circuit breaker refused.";
+        mirror_overflows = "anyam_cluster_mirror_overflows_total",
+            "Copies of requests that fell too far behind and were given up.";
         ejections = "anyam_cluster_ejections_total", "Endpoints ejected by outlier detection.";
         ejections_overflow = "anyam_cluster_outlier_detection_ejections_overflow_total",
             "Outliers that stayed because as many were ejected as may be.";

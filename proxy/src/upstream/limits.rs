@@ -86,6 +86,25 @@ impl CircuitBreakers {
         self.take(Kind::Connection, self.thresholds.load().connections)
     }
 
+    /// Beyond the limit if need be.
+    pub fn take_connection(self: &Arc<Self>) -> Permit {
+        self.in_flight[Kind::Connection as usize].fetch_add(1, Relaxed);
+        Permit {
+            limits: self.clone(),
+            kind: Kind::Connection,
+        }
+    }
+
+    /// Idle connections stand in the way of others: there are more than may be, or as many while
+    /// requests wait.
+    pub fn is_contended(&self) -> bool {
+        let (open, allowed) = (
+            self.active_connections(),
+            self.thresholds.load().connections,
+        );
+        open > allowed || open == allowed && self.pending_requests() > 0
+    }
+
     /// For a request that has to wait for a connection. `None`: the breaker is open.
     pub fn try_pending(self: &Arc<Self>) -> Option<Permit> {
         self.take(Kind::Pending, self.thresholds.load().pending)

@@ -132,7 +132,7 @@ impl Setup {
             max_connection_duration: None,
             max_requests_per_connection: self.max_requests_per_connection,
             max_response_headers_count: 100,
-            max_response_headers_bytes: 60 << 10,
+            max_response_headers_bytes: 80 << 10,
             keepalive: None,
             outlier: None,
             detector: Arc::default(),
@@ -266,7 +266,15 @@ impl Proxy {
     pub fn start(setup: Setup) -> Self {
         panicked::watch();
         let (workers, logs) = (setup.workers, setup.logs.clone());
-        let store = Arc::new(Store::new(setup.snapshot(1)));
+        Self::serving(Arc::new(Store::new(setup.snapshot(1))), workers, logs)
+    }
+
+    /// Another worker with the same configuration, at an address of its own.
+    pub fn another_worker(&self) -> Self {
+        Self::serving(self.store.clone(), 1, self.logs.clone())
+    }
+
+    fn serving(store: Arc<Store>, workers: usize, logs: Arc<Logs>) -> Self {
         let (drain, drained) = watch::channel(Phase::Serving);
         let (stop, stopped) = watch::channel(false);
         let registry = Arc::new(Registry::new().unwrap());

@@ -241,7 +241,7 @@ async fn a_hostile_answer_is_a_bad_gateway() {
     let answers = next.clone();
     let upstream = h1(move |_| answers.lock().unwrap().clone()).await;
     let proxy = Proxy::start(Setup::new(upstream));
-    let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "a".repeat(70_000));
+    let long = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "a".repeat(90_000));
     let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: a\r\n".repeat(200));
     let flood = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100);
     let mut client = Client::connect(proxy.address).await;

@@ -10,8 +10,8 @@ use tokio::net::TcpStream;
 use crate::harness::{Proxy, Setup};
 use crate::peers::{Client, get, h1, listen, ok};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
 const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
@@ -24,7 +24,7 @@ pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut frame = length[1..].to_vec();
     frame.extend([kind, flags]);
@@ -34,7 +34,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
 }
 
 /// `name: value` as a literal without indexing.
-fn field(name: &str, value: &str) -> Vec<u8> {
+pub fn field(name: &str, value: &str) -> Vec<u8> {
     let mut field = vec![0, u8::try_from(name.len()).unwrap()];
     field.extend(name.bytes());
     assert!(value.len() < 127);
@@ -54,7 +54,7 @@ pub fn head(path: &str) -> Vec<u8> {
 }
 
 /// A client that writes frames by hand.
-pub struct Raw(TcpStream);
+pub struct Raw(pub TcpStream);
 
 impl Raw {
     pub async fn connect(address: SocketAddr) -> Self {
@@ -96,7 +96,7 @@ impl Raw {
         ended.expect("the connection was not closed")
     }
 
-    async fn wait_for(&mut self, wanted: u8) -> (u8, u32, Vec<u8>) {
+    pub async fn wait_for(&mut self, wanted: u8) -> (u8, u32, Vec<u8>) {
         loop {
             let (kind, flags, stream, payload) = self.receive().await.unwrap();
             if kind == wanted {

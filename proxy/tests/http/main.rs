@@ -3,25 +3,32 @@
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
+mod again;
 mod bounds;
 mod faults;
 mod front;
+mod ends;
 mod harness;
 mod hostile1;
 mod hostile2;
+mod hosts;
 mod hpack;
 mod http1;
 mod http2;
 mod large;
+mod leaving;
 mod life;
 mod lifecycle;
 mod logs;
 mod mesh;
 mod panicked;
 mod panics;
+mod mirrors;
 mod peers;
 #[path = "../l4/support/pki.rs"]
 #[expect(dead_code, reason = "shared with the L4 tests, which use more of it")]
 mod pki;
 mod settings;
 mod storm;
+mod starving;
+mod through;

@@ -81,6 +81,7 @@ pub fn manager() -> HttpConnectionManager {
         generate_request_id: true,
         preserve_external_request_id: false,
         always_set_request_id_in_response: false,
+        proxy_100_continue: false,
         upgrades: vec!["websocket".into(), "connect".into()],
         idle_timeout: Some(Duration::from_secs(60)),
         max_connection_duration: None,

@@ -7,10 +7,12 @@
 //! - `edge`: what strangers say of themselves, in headers, names and logs
 //! - `flags`: Envoy's command line; `logs`: rotated, and not read
 //! - `authorisation`: hosts and headers in every disguise against RBAC
+//! - `chains`: which filter chain a connection gets, beside Envoy
 
 #![allow(clippy::unwrap_used)]
 
 mod authorisation;
+mod chains;
 mod edge;
 mod flags;
 mod logs;

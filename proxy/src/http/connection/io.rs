@@ -34,6 +34,8 @@ pub struct Io {
     /// The TLS layer may hold what was written.
     unflushed: bool,
     eof: bool,
+    /// Bytes given to the stream.
+    written: u64,
     /// Bytes that may be held in either direction, in steps of a buffer.
     most: usize,
 }
@@ -48,6 +50,7 @@ impl Io {
             bulk: false,
             unflushed: false,
             eof: false,
+            written: 0,
             most: usize::MAX,
         }
     }
@@ -71,9 +74,25 @@ impl Io {
         bytes <= self.most
     }
 
+    /// An end of the stream may be of the peer's half alone. Over TLS it is not: HTTP has no use
+    /// for it there (RFC 9110 has none at all), and close_notify is how connections end.
+    pub fn may_half_close(&self) -> bool {
+        !matches!(self.stream, Stream::Tls(_))
+    }
+
     /// The peer's end of stream was read.
     pub fn is_eof(&self) -> bool {
         self.eof
+    }
+
+    /// Bytes given to the stream so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// So many bytes were written past this buffer.
+    pub fn count_written(&mut self, count: usize) {
+        self.written = self.written.saturating_add(count as u64);
     }
 
     /// Reads what is there into `input`; 0 at the end of the stream.
@@ -130,6 +149,7 @@ impl Io {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.out.advance(written);
+            self.count_written(written);
             self.unflushed = true;
         }
         if self.unflushed {

@@ -52,6 +52,8 @@ pub struct Attempts<'a, 'd> {
     /// The pump has nothing left to do in this attempt.
     pub(super) pumped: bool,
     pub(in crate::http) received: bool,
+    /// An upgrade is asked for, which begins after the request's body.
+    pub(super) upgrade_follows_body: bool,
     count_attempts: bool,
 }
 
@@ -88,8 +90,10 @@ impl<'a, 'd> Attempts<'a, 'd> {
         cluster: Arc<Cluster>,
         deadlines: Deadlines<'a>,
     ) -> Self {
+        let upgrade_follows_body = upgrade::follows_body(&info.request, &framing);
         let pump = match framing.tunnel {
             Tunnel::None => RequestPump::new(framing.body),
+            Tunnel::Upgrade if upgrade_follows_body => RequestPump::new(framing.body),
             Tunnel::Upgrade | Tunnel::Connect => RequestPump::for_tunnel(),
         };
         Self {
@@ -107,6 +111,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
             try_timeout: None,
             pumped: false,
             received: false,
+            upgrade_follows_body,
         }
     }
 
@@ -123,7 +128,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         })?;
         let policy = self.forward.retry.clone();
         let policy = policy.or_else(|| self.cluster.retry.clone());
-        if policy.is_some() || !self.forward.mirrors.is_empty() {
+        if policy.is_some() {
             let listener = &self.info.downstream.listener;
             self.pump.keep(listener.def.per_connection_buffer_limit);
         }
@@ -135,7 +140,8 @@ impl<'a, 'd> Attempts<'a, 'd> {
             let outcome = self.once(retries.avoids_previous()).await;
             let (outcome, again) = match outcome {
                 Ok(answer) => {
-                    let again = retries.after_response(&self.info.response, &limits);
+                    let head = Ok(&self.info.response);
+                    let again = retries.after(head, self.pump.can_replay(), &limits);
                     (Ok(answer), again)
                 }
                 Err(missed) if missed.stale && stale < MAX_STALE && self.pump.can_replay() => {
@@ -145,12 +151,12 @@ impl<'a, 'd> Attempts<'a, 'd> {
                     continue;
                 }
                 Err(Missed { failure, .. }) => {
-                    let again = retries.after_failure(&failure, &limits);
+                    let again = retries.after(Err(&failure), self.pump.can_replay(), &limits);
                     (Err(failure), again)
                 }
             };
             let wait = match again {
-                RetryDecision::Again(wait) if self.pump.can_replay() => wait,
+                RetryDecision::Again(wait) => wait,
                 RetryDecision::Exhausted(flag) => {
                     if flag == ResponseFlags::UPSTREAM_OVERFLOW {
                         self.cluster.metrics.retry_overflows.inc();
@@ -158,9 +164,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
                     self.info.flags.insert(flag);
                     return outcome.map(|answer| (answer, permit));
                 }
-                RetryDecision::Give | RetryDecision::Again(_) => {
-                    return outcome.map(|answer| (answer, permit));
-                }
+                RetryDecision::Give => return outcome.map(|answer| (answer, permit)),
             };
             drop(outcome);
             // Nothing was sent downstream, should the client leave before the next attempt.
@@ -326,7 +330,9 @@ impl<'a, 'd> Attempts<'a, 'd> {
         if let Err(failure) = self.move_request(cx, up) {
             return Poll::Ready(Err(failure));
         }
-        if let Poll::Ready(answered) = up.poll_head(cx, head) {
+        // With 101 the codec is over, so the body has to be out before that is read.
+        let asks = !self.upgrade_follows_body || self.pumped;
+        if asks && let Poll::Ready(answered) = up.poll_head(cx, head) {
             return Poll::Ready(answered);
         }
         if let Poll::Ready(Err(failure)) = self.down.poll_flush(cx) {

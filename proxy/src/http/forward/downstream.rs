@@ -12,6 +12,7 @@ use crate::http::h1::{BodyLength, Event, ServerConn};
 use crate::http::h2::ServerStream;
 use crate::http::request::error::Failure;
 use crate::message::head::Head;
+use crate::socket::{self, PeerEnd};
 
 /// See the module.
 pub enum DownstreamIo<'a> {
@@ -32,11 +33,20 @@ impl DownstreamIo<'_> {
         }
     }
 
-    /// Ready when the client has gone; polled while there is nothing else to hear from it.
-    pub fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
+    /// Ready when the client has gone, or may have; polled while an attempt runs.
+    pub fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<Leaving> {
         match self {
-            Self::H1(server) => server.poll_gone(cx),
-            Self::H2(stream) => stream.poll_gone(cx),
+            Self::H1(server) => server.poll_leaving(cx),
+            Self::H2(stream) => stream.poll_gone(cx).map(Leaving::Gone),
+        }
+    }
+
+    /// Looks past unread bytes whether the client has gone, or may have, after
+    /// [`Leaving::Hidden`].
+    pub fn look(&self) -> Option<Leaving> {
+        match self {
+            Self::H1(server) => server.look(),
+            Self::H2(_) => None,
         }
     }
 
@@ -109,17 +119,26 @@ impl DownstreamIo<'_> {
     }
 }
 
+/// What can be seen of a client that may be leaving.
+pub enum Leaving {
+    /// It takes no answer any more.
+    Gone(Failure),
+    /// Its FIN came. It may have closed the connection, or only its half of it to say that nothing
+    /// follows its request, as `nc` and BusyBox's `wget` do. TCP does not tell which.
+    HalfClosed,
+    /// Bytes that are not to be read yet lie before its end: [`DownstreamIo::look`] sees past them.
+    Hidden,
+}
+
 /// The server side of an HTTP/1 connection.
 pub struct H1Server {
     pub io: Io,
     pub codec: ServerConn,
     /// 100 is still owed.
     pub expects_continue: bool,
-    /// The codec is out of the game: bytes pass as they are.
+    /// The codec is bypassed: bytes pass as they are.
     pub tunnel: bool,
     tunnel_ended: bool,
-    /// Bytes arrived that belong to the next request: the client's end can't be seen any more.
-    pipelined: bool,
 }
 
 impl H1Server {
@@ -130,14 +149,12 @@ impl H1Server {
             expects_continue: false,
             tunnel: false,
             tunnel_ended: false,
-            pipelined: false,
         }
     }
 
     /// A new exchange begins.
     pub fn begin(&mut self, expects_continue: bool) {
         self.expects_continue = expects_continue;
-        self.pipelined = !self.io.input.is_empty();
     }
 
     fn poll_body(
@@ -165,17 +182,26 @@ impl H1Server {
         }
     }
 
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        if self.pipelined || self.tunnel {
+    fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<Leaving> {
+        if self.tunnel {
             return Poll::Pending;
         }
-        match ready!(self.io.poll_fill(cx)) {
-            // The next request waits; reading on would be without bound.
-            Ok(1..) => {
-                self.pipelined = true;
-                Poll::Pending
-            }
-            Ok(0) | Err(_) => Poll::Ready(Failure::ClientGone),
+        // The rest of the body, or the next request: reading on would be without bound.
+        if !self.codec.body_done() || !self.io.input.is_empty() {
+            return Poll::Ready(Leaving::Hidden);
+        }
+        Poll::Ready(match ready!(self.io.poll_fill(cx)) {
+            Ok(1..) => Leaving::Hidden,
+            Ok(0) if self.io.may_half_close() => Leaving::HalfClosed,
+            Ok(0) | Err(_) => Leaving::Gone(Failure::ClientGone),
+        })
+    }
+
+    fn look(&self) -> Option<Leaving> {
+        match self.io.stream.socket().map(socket::peer_end)? {
+            PeerEnd::Open => None,
+            PeerEnd::HalfClosed => Some(Leaving::HalfClosed),
+            PeerEnd::Gone => Some(Leaving::Gone(Failure::ClientGone)),
         }
     }
 

@@ -1,11 +1,14 @@
-//! Copies of requests for other clusters, whose answers nobody waits for.
+//! Copies of requests for other clusters, whose answers are dropped.
 //!
-//! A copy is sent once the request is here in full, and only when all of it could be kept: what
-//! does not fit the listener's buffer limit is not mirrored. The client notices nothing of it.
+//! A copy is sent on a task of its own, its body piece by piece as the client's arrives. The request
+//! itself never waits for it: a copy that falls too far behind is given up, and counted.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::rc::Rc;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +17,7 @@ use super::upstream::UpstreamIo;
 use crate::config::cluster::Cluster;
 use crate::config::route::{Mirror, RouteAction};
 use crate::http::connection::conn::Conn;
-use crate::http::h1::{BodyLength, Event, Framing};
+use crate::http::h1::{Event, Framing};
 use crate::http::pool::{Lease, Pools, Target};
 use crate::http::request::error::Failure;
 use crate::message::head::Head;
@@ -22,14 +25,109 @@ use crate::snapshot::ClusterLinks;
 use crate::upstream::cluster::PickFor;
 use crate::worker::Worker;
 
-/// A mirror may take as long as a route without a timeout of its own.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a copy may take once all of it is here: as long as a route without a timeout of its own.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long its cluster may take nothing of a copy.
+const STALL_TIMEOUT: Duration = Duration::from_secs(15);
+/// Bytes of a body that a copy may be behind.
+const MAX_BEHIND: usize = 4 << 20;
 
-/// A request that was sent, to be sent again elsewhere.
+/// A body on its way from the request to its copy.
+#[derive(Default)]
+struct Body {
+    pieces: VecDeque<Bytes>,
+    bytes: usize,
+    state: State,
+    /// The copy waits for more.
+    waker: Option<Waker>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Open,
+    /// The request was received in full.
+    Complete,
+    /// It never will be, or the copy fell behind.
+    GivenUp,
+    /// The copy's task is over.
+    Gone,
+}
+
+/// Where the request's pump puts what it receives, for one copy.
+pub struct Feed {
+    body: Rc<RefCell<Body>>,
+    cluster: Arc<Cluster>,
+}
+
+impl Feed {
+    pub fn data(&self, piece: &Bytes) {
+        let mut body = self.body.borrow_mut();
+        if body.state != State::Open {
+            return;
+        }
+        if body.bytes.saturating_add(piece.len()) > MAX_BEHIND {
+            self.cluster.metrics.mirror_overflows.inc();
+            body.pieces.clear();
+            body.set(State::GivenUp);
+            return;
+        }
+        body.bytes += piece.len();
+        body.pieces.push_back(piece.clone());
+        body.wake();
+    }
+
+    /// The request was received in full.
+    pub fn end(&self) {
+        let mut body = self.body.borrow_mut();
+        if body.state == State::Open {
+            body.set(State::Complete);
+        }
+    }
+}
+
+impl Drop for Feed {
+    fn drop(&mut self) {
+        let mut body = self.body.borrow_mut();
+        if body.state == State::Open {
+            body.set(State::GivenUp);
+        }
+    }
+}
+
+impl Body {
+    fn set(&mut self, state: State) {
+        self.state = state;
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// The next piece; `None`: there are no more.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
+        if let Some(piece) = self.pieces.pop_front() {
+            self.bytes -= piece.len();
+            return Poll::Ready(Ok(Some(piece)));
+        }
+        match self.state {
+            State::Open => {
+                self.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+            State::Complete | State::Gone => Poll::Ready(Ok(None)),
+            State::GivenUp => Poll::Ready(Err(Failure::ClientGone)),
+        }
+    }
+}
+
+/// A request that is sent, to be sent elsewhere too.
 pub struct Copy {
     pub head: Head,
     pub framing: Framing,
-    pub body: Vec<Bytes>,
 }
 
 /// The mirrors of a route that this request goes to.
@@ -48,20 +146,27 @@ pub fn drawn<'a>(
         .collect()
 }
 
-/// Sends a copy, on a task of its own.
-pub fn send(conn: &Conn, cluster: Arc<Cluster>, mirror: &Mirror, mut copy: Copy) {
+/// Sends a copy, on a task of its own. Its body comes through what is returned.
+pub fn send(conn: &Conn, cluster: Arc<Cluster>, mirror: &Mirror, mut copy: Copy) -> Feed {
     if !mirror.keep_host {
         copy.head.set_authority(&shadow(copy.head.authority()));
     }
+    let body = Rc::<RefCell<Body>>::default();
+    let feed = Feed {
+        body: body.clone(),
+        cluster: cluster.clone(),
+    };
     let (worker, pools) = (conn.worker.clone(), conn.pools.clone());
     tokio::task::spawn_local(async move {
-        let timeout = cluster.connect_timeout + PATIENCE;
-        let sending = exchange(&worker, &pools, &cluster, &copy);
         // How it went shows in the cluster's own counters.
-        if let Ok(Ok(lease)) = worker.timers.timeout(timeout, sending).await {
+        if let Ok(lease) = exchange(&worker, &pools, &cluster, &copy, &body).await {
             pools.checkin(lease, &cluster, worker.timers.now());
         }
+        let mut body = body.borrow_mut();
+        body.pieces.clear();
+        body.state = State::Gone;
     });
+    feed
 }
 
 /// Envoy's mark of a mirrored request: `-shadow` after the host.
@@ -77,9 +182,12 @@ async fn exchange(
     pools: &Pools,
     cluster: &Arc<Cluster>,
     copy: &Copy,
+    body: &RefCell<Body>,
 ) -> Result<Lease, Failure> {
-    let permit = cluster.limits.try_request();
-    let _permit = permit.ok_or(Failure::Overflow("requests"))?;
+    let _permit = cluster.limits.try_request().ok_or_else(|| {
+        cluster.metrics.overflows.inc();
+        Failure::Overflow("requests")
+    })?;
     let picked = cluster.pick(PickFor::default(), &mut fastrand::Rng::new());
     let endpoint = picked.map_err(|_| Failure::NoEndpoint)?.endpoint;
     let _active = endpoint.state.begin();
@@ -93,20 +201,37 @@ async fn exchange(
     };
     let mut lease = pools.checkout(worker, &target).await?;
     let up = &mut lease.up;
-    let length = copy.body.iter().map(|piece| piece.len() as u64).sum();
-    let body = match copy.framing.body {
-        BodyLength::None => BodyLength::None,
-        _ => BodyLength::Known(length),
-    };
-    up.head(&copy.head, body, &copy.framing)?;
-    for piece in &copy.body {
-        poll_fn(|cx| up.poll_room(cx)).await?;
-        up.data(piece.clone())?;
+    up.head(&copy.head, copy.framing.body, &copy.framing)?;
+    while let Some(piece) = poll_fn(|cx| next_piece(cx, up, body)).await? {
+        let room = worker
+            .timers
+            .timeout(STALL_TIMEOUT, poll_fn(|cx| up.poll_room(cx)));
+        room.await.map_err(|_| Failure::ResponseTimeout)??;
+        up.data(piece)?;
     }
     up.end(None)?;
-    poll_fn(|cx| up.poll_flush(cx)).await?;
-    discard(up).await?;
+    let answering = async {
+        poll_fn(|cx| up.poll_flush(cx)).await?;
+        discard(up).await
+    };
+    let answered = worker.timers.timeout(ANSWER_TIMEOUT, answering).await;
+    answered.map_err(|_| Failure::ResponseTimeout)??;
     Ok(lease)
+}
+
+/// Waits for more of the body; what is queued goes out meanwhile.
+fn next_piece(
+    cx: &mut Context<'_>,
+    up: &mut UpstreamIo,
+    body: &RefCell<Body>,
+) -> Poll<Result<Option<Bytes>, Failure>> {
+    if let Poll::Ready(next) = body.borrow_mut().poll(cx) {
+        return Poll::Ready(next);
+    }
+    match up.poll_flush(cx) {
+        Poll::Ready(Err(failure)) => Poll::Ready(Err(failure)),
+        Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
+    }
 }
 
 async fn discard(up: &mut UpstreamIo) -> Result<(), Failure> {

@@ -1,15 +1,23 @@
-//! While an attempt runs: the request's body moves on, clocks run, and there may be nobody left to
-//! wait for.
+//! While an attempt runs: the request's body moves on, clocks run, and the client may leave.
 
 use std::future::{Future, poll_fn};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::attempt::Attempts;
+use super::downstream::Leaving;
 use super::upstream::UpstreamIo;
 use crate::http::h1::Tunnel;
 use crate::http::request::deadline::Which;
 use crate::http::request::error::{Failure, Late};
+
+/// How long nothing may move once a client has sent FIN after its request. Most that send FIN have
+/// closed their connection, and the upstream works in vain; the few that closed only their half are
+/// tools, which ask for what is answered at once. While an answer moves, writing it tells.
+const HALF_CLOSED: Duration = Duration::from_secs(2);
+/// The same after a request with `Connection: close` or of HTTP/1.0: its FIN says what the request
+/// has said already.
+const HALF_CLOSED_LAST: Duration = Duration::from_secs(30);
 
 impl Attempts<'_, '_> {
     /// Moves what can be moved of the request's body. What waits for an upgrade stays where it is.
@@ -18,7 +26,7 @@ impl Attempts<'_, '_> {
         cx: &mut Context<'_>,
         up: &mut UpstreamIo,
     ) -> Result<(), Failure> {
-        if self.framing.tunnel != Tunnel::None {
+        if self.framing.tunnel != Tunnel::None && !self.upgrade_follows_body {
             self.note_received();
             // A broken connection shows when its answer is read.
             let _ = up.poll_flush(cx);
@@ -60,20 +68,41 @@ impl Attempts<'_, '_> {
         }
     }
 
-    /// Ready when there is a reason to stop waiting: a deadline, nobody to wait for, or rules that
-    /// have turned against the client.
+    /// Ready when there is a reason to stop waiting: a deadline, a client that has gone, or a policy
+    /// that denies it by now.
     pub(super) fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        if self.received
-            && let Poll::Ready(gone) = self.down.poll_gone(cx)
-        {
-            return Poll::Ready(gone);
+        loop {
+            if let Poll::Ready(leaving) = self.down.poll_leaving(cx)
+                && let Some(gone) = self.leaving(leaving)
+            {
+                return Poll::Ready(gone);
+            }
+            if self.conn.resolve().is_denied {
+                return Poll::Ready(Failure::Denied("connection".into()));
+            }
+            let which = ready!(self.deadlines.poll(cx));
+            if which != Which::Look {
+                return Poll::Ready(late(which, self.received));
+            }
+            if let Some(seen) = self.down.look()
+                && let Some(gone) = self.leaving(seen)
+            {
+                return Poll::Ready(gone);
+            }
         }
-        if self.conn.resolve().is_denied {
-            return Poll::Ready(Failure::Denied("connection".into()));
+    }
+
+    /// Whether the client is gone; if it only may be, when that is to be seen.
+    fn leaving(&mut self, leaving: Leaving) -> Option<Failure> {
+        match leaving {
+            Leaving::Gone(failure) => return Some(failure),
+            Leaving::HalfClosed if self.framing.keep_alive => {
+                self.deadlines.set_half_closed(HALF_CLOSED);
+            }
+            Leaving::HalfClosed => self.deadlines.set_half_closed(HALF_CLOSED_LAST),
+            Leaving::Hidden => self.deadlines.look_again(),
         }
-        self.deadlines
-            .poll(cx)
-            .map(|which| late(which, self.received))
+        None
     }
 
     pub(super) async fn pause(&mut self, wait: Duration) -> Result<(), Failure> {
@@ -98,5 +127,6 @@ fn late(which: Which, received: bool) -> Failure {
         Which::Request => Failure::RequestTimeout(Late::Request),
         Which::Idle => Failure::Idle { received },
         Which::Stream => Failure::StreamDuration { received },
+        Which::HalfClosed | Which::Look => Failure::ClientGone,
     }
 }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use super::downstream::DownstreamIo;
+use super::mirror::Feed;
 use super::splice::{Passed, Reading, Splice, Writing};
 use super::upstream::UpstreamIo;
 use crate::dispatcher::pipe::Pipes;
@@ -27,6 +28,8 @@ pub struct RequestPump {
     deaf: bool,
     splice: Splice,
     trailers: Head,
+    /// Copies that get what is received.
+    feeds: Vec<Feed>,
     /// Body bytes received.
     pub bytes: u64,
     /// Something moved since this was last reset.
@@ -62,8 +65,18 @@ impl RequestPump {
             deaf: false,
             splice: Splice::default(),
             trailers: Head::new(),
+            feeds: Vec::new(),
             bytes: 0,
             moved: false,
+        }
+    }
+
+    /// Another copy gets what is received; only before anything was.
+    pub fn feed(&mut self, feed: Feed) {
+        if self.is_received() {
+            feed.end();
+        } else {
+            self.feeds.push(feed);
         }
     }
 
@@ -100,15 +113,6 @@ impl RequestPump {
             Replay::Keep { .. } => true,
             Replay::Off => self.bytes == 0,
             Replay::Lost => false,
-        }
-    }
-
-    /// The whole body, when all of it was received and kept.
-    pub fn kept(&self) -> Option<Vec<Bytes>> {
-        match &self.replay {
-            Replay::Keep { pieces, .. } if self.is_received() => Some(pieces.clone()),
-            Replay::Off if self.is_received() && self.bytes == 0 => Some(Vec::new()),
-            _ => None,
         }
     }
 
@@ -204,6 +208,10 @@ impl RequestPump {
         else {
             return Poll::Ready(Ok(false));
         };
+        // A pipe passes the copies by.
+        if !self.feeds.is_empty() {
+            return Poll::Ready(Ok(false));
+        }
         let source = Reading {
             io: &down.io,
             body: down.codec.reading(),
@@ -232,17 +240,14 @@ impl RequestPump {
             Event::Data(data) => {
                 self.bytes += data.len() as u64;
                 self.remember(&data);
-                up.data(data)
+                self.feeds.iter().for_each(|feed| feed.data(&data));
+                return up.data(data);
             }
-            Event::Trailers => {
-                self.source = Source::EndedWithTrailers;
-                Ok(())
-            }
-            Event::End | Event::More => {
-                self.source = Source::Ended;
-                Ok(())
-            }
+            Event::Trailers => self.source = Source::EndedWithTrailers,
+            Event::End | Event::More => self.source = Source::Ended,
         }
+        self.feeds.drain(..).for_each(|feed| feed.end());
+        Ok(())
     }
 
     fn remember(&mut self, data: &Bytes) {

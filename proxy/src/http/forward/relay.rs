@@ -10,24 +10,25 @@ use super::upstream::UpstreamIo;
 use crate::bug;
 use crate::http::h1::Tunnel;
 use crate::http::request::error::Failure;
+use crate::message::head::HeaderId;
 use crate::snapshot::ClusterLinks;
 
 impl Attempts<'_, '_> {
-    /// Sends copies where the route wants them.
-    pub fn mirror(&self, links: &ClusterLinks) {
+    /// Begins copies where the route wants them.
+    pub fn mirror(&mut self, links: &ClusterLinks) {
         if self.forward.mirrors.is_empty() || self.framing.tunnel != Tunnel::None {
             return;
         }
-        let Some(body) = self.pump.kept() else {
-            return;
-        };
         for (cluster, mirror) in mirror::drawn(self.forward, links) {
+            let mut head = self.info.request.clone();
+            // The original was asked to go on already, or waits for its own upstream's word.
+            head.remove(HeaderId::Expect);
             let copy = mirror::Copy {
-                head: self.info.request.clone(),
+                head,
                 framing: self.framing,
-                body: body.clone(),
             };
-            mirror::send(self.conn, cluster, mirror, copy);
+            let feed = mirror::send(self.conn, cluster, mirror, copy);
+            self.pump.feed(feed);
         }
     }
 

@@ -54,21 +54,22 @@ impl Retries {
             .is_some_and(|policy| policy.avoid_previous_hosts)
     }
 
-    pub fn after_response(&mut self, head: &Head, limits: &Arc<CircuitBreakers>) -> RetryDecision {
-        match &self.policy {
-            Some(policy) if response_is_retriable(policy, head) => self.again(limits),
-            _ => RetryDecision::Give,
-        }
-    }
-
-    pub fn after_failure(
+    /// What an attempt's outcome calls for: a response's head, or why there was none.
+    /// `replayable`: all of the request can be sent again; else no permit is taken.
+    pub fn after(
         &mut self,
-        failure: &Failure,
+        outcome: Result<&Head, &Failure>,
+        replayable: bool,
         limits: &Arc<CircuitBreakers>,
     ) -> RetryDecision {
-        match &self.policy {
-            Some(policy) if failure_is_retriable(policy.on, failure) => self.again(limits),
-            _ => RetryDecision::Give,
+        let retriable = self.policy.as_ref().is_some_and(|policy| match outcome {
+            Ok(head) => response_is_retriable(policy, head),
+            Err(failure) => failure_is_retriable(policy.on, failure),
+        });
+        if retriable && replayable {
+            self.again(limits)
+        } else {
+            RetryDecision::Give
         }
     }
 
@@ -192,13 +193,18 @@ mod tests {
         let limits = CircuitBreakers::new(crate::upstream::limits::Thresholds::default());
         let mut retries = Retries::new(Some(Arc::new(policy(RetryOn::FIVE_XX))));
         for _ in 0..2 {
-            let RetryDecision::Again(wait) = retries.after_response(&head(503), &limits) else {
+            let RetryDecision::Again(wait) = retries.after(Ok(&head(503)), true, &limits) else {
                 panic!("no retry");
             };
             assert!(wait <= Duration::from_millis(250));
         }
-        let verdict = retries.after_response(&head(503), &limits);
+        let verdict = retries.after(Ok(&head(503)), true, &limits);
         assert!(matches!(verdict, RetryDecision::Exhausted(_)));
+        let limits = CircuitBreakers::new(crate::upstream::limits::Thresholds::default());
+        let mut retries = Retries::new(Some(Arc::new(policy(RetryOn::FIVE_XX))));
+        let verdict = retries.after(Ok(&head(503)), false, &limits);
+        assert_eq!(verdict, RetryDecision::Give);
+        assert_eq!(limits.active_retries(), 0);
         let long = policy(RetryOn::FIVE_XX);
         assert_eq!(back_off(&long, 31, 1.0), Duration::from_millis(250));
     }

@@ -80,6 +80,7 @@ impl Splice {
                 return Poll::Ready(Passed::SinkFailed);
             };
             sink.body.passed(written as u64);
+            sink.io.count_written(written);
             return moved(0, written as u64);
         }
         let left = source.body.left().unwrap_or(0);

@@ -1,7 +1,7 @@
 //! Upgrades and CONNECT: what is allowed, and how one protocol's handshake becomes another's.
 //!
 //! HTTP/1 asks with `Upgrade`, HTTP/2 with an extended CONNECT (RFC 8441); either side may be
-//! either. Bytes that follow the request wait until the answer agrees.
+//! either. Bytes that follow the request and its body wait until the answer agrees.
 
 use aws_lc_rs::digest;
 
@@ -15,23 +15,71 @@ use crate::message::head::{Head, HeaderId, Method, Version};
 /// RFC 6455 1.3.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// The name of what the request asks for, lower case: `websocket`, `connect`, …
-pub fn kind(head: &Head, framing: &Framing) -> Option<String> {
-    let name = match framing.tunnel {
-        Tunnel::None => return None,
-        Tunnel::Connect => b"connect".as_slice(),
-        Tunnel::Upgrade => head.protocol().or_else(|| head.get(HeaderId::Upgrade))?,
+/// Judges what a request asks for. Of protocols that `Upgrade` lists, the first that is allowed is
+/// asked for and no other; when configuration names none of them, `Upgrade` is ignored and taken out
+/// (RFC 9110 7.8), and `framing` says so.
+///
+/// # Errors
+/// When configuration switches it off, or it cannot be ignored: CONNECT, and HTTP/2's form.
+pub fn judge(
+    head: &mut Head,
+    framing: &mut Framing,
+    forward: &RouteAction,
+    manager: &HttpConnectionManager,
+) -> Result<(), Failure> {
+    let must = match framing.tunnel {
+        Tunnel::None => return Ok(()),
+        Tunnel::Connect => Some(b"connect".as_slice()),
+        Tunnel::Upgrade => head.protocol(),
     };
-    Some(String::from_utf8_lossy(name).to_ascii_lowercase())
+    if let Some(kind) = must {
+        return match is_allowed(kind, forward, manager) {
+            Some(true) => Ok(()),
+            Some(false) | None => Err(Failure::UpgradeRefused),
+        };
+    }
+    let mut refused = false;
+    let mut chosen = None;
+    for kind in head.get_all(HeaderId::Upgrade).flat_map(protocols) {
+        match is_allowed(kind, forward, manager) {
+            Some(true) => {
+                chosen = Some(kind.to_vec());
+                break;
+            }
+            Some(false) => refused = true,
+            None => {}
+        }
+    }
+    match chosen {
+        Some(kind) => head.set(HeaderId::Upgrade, &kind),
+        None if refused => return Err(Failure::UpgradeRefused),
+        None => {
+            framing.tunnel = Tunnel::None;
+            head.remove(HeaderId::Upgrade);
+        }
+    }
+    Ok(())
 }
 
-/// The route decides; what it does not name, the manager decides.
-pub fn is_allowed(kind: &str, forward: &RouteAction, manager: &HttpConnectionManager) -> bool {
-    let of_route = forward.upgrades.iter().find(|rule| *rule.kind == *kind);
-    of_route.map_or_else(
-        || manager.upgrades.iter().any(|allowed| **allowed == *kind),
-        |rule| rule.enabled,
-    )
+/// The members of an `Upgrade` list.
+fn protocols(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let members = list.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    members.filter(|member| !member.is_empty())
+}
+
+/// The route decides; what it does not name, the manager decides. `None`: neither names it.
+fn is_allowed(kind: &[u8], forward: &RouteAction, manager: &HttpConnectionManager) -> Option<bool> {
+    let is = |name: &str| kind.eq_ignore_ascii_case(name.as_bytes());
+    let of_route = forward.upgrades.iter().find(|rule| is(&rule.kind));
+    let allowed = of_route.map(|rule| rule.enabled);
+    allowed.or_else(|| manager.upgrades.iter().any(|name| is(name)).then_some(true))
+}
+
+/// An HTTP/1 request whose body comes before the protocol that it asks for.
+pub fn follows_body(head: &Head, framing: &Framing) -> bool {
+    framing.tunnel == Tunnel::Upgrade
+        && head.version() != Version::Http2
+        && !matches!(framing.body, BodyLength::None | BodyLength::Known(0))
 }
 
 /// CONNECT ends here: its bytes go upstream as plain TCP.
@@ -63,6 +111,7 @@ pub fn send_head(up: &mut UpstreamIo, request: &Head, framing: &Framing) -> Resu
     }
     let body = match framing.tunnel {
         Tunnel::None => framing.body,
+        Tunnel::Upgrade if follows_body(request, framing) => framing.body,
         Tunnel::Upgrade | Tunnel::Connect => BodyLength::None,
     };
     up.head(request, body, framing)

@@ -5,16 +5,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 
 use super::downstream::poll_opaque;
 use crate::http::connection::io::Io;
 use crate::http::h1::{BodyLength, ClientConn, Event, Framing, ResponseInfo};
 use crate::http::h2::ClientStream;
+use crate::http::pool::Place;
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::Upstream;
 use crate::message::head::Head;
-use crate::upstream::limits::Permit;
+use crate::socket;
 
 /// See the module.
 pub enum UpstreamIo {
@@ -124,15 +124,15 @@ impl UpstreamIo {
     /// The connection had served before, nothing of a response arrived, and the failure is what a
     /// connection looks like that its owner closed while it was idle.
     ///
-    /// `idempotent`: a request that may be sent twice. Others need proof that the upstream's kernel
-    /// refused their bytes: a reset in return for what was written.
+    /// `idempotent`: a request that may be sent twice (RFC 9110 9.2.2). Others need proof that
+    /// nothing of them reached the upstream's app.
     pub fn was_stale(&self, failure: &Failure, idempotent: bool) -> bool {
         match self {
             Self::H1(client) => {
                 client.reused
                     && *failure == Failure::Terminated
                     && client.codec.is_untouched(&client.io.input)
-                    && (idempotent || client.was_reset())
+                    && (idempotent || client.was_refused())
             }
             Self::H2(_) => false,
         }
@@ -152,13 +152,16 @@ pub struct H1Client {
     pub since: Instant,
     pub tunnel: bool,
     tunnel_ended: bool,
+    /// A read or write failed; else the connection's end was read.
     reset: bool,
+    /// Bytes written before this request.
+    written_before: u64,
     /// Holds the connection's place under the cluster's limits.
-    _permit: Permit,
+    _place: Place,
 }
 
 impl H1Client {
-    pub fn new(io: Io, codec: ClientConn, about: Rc<Upstream>, permit: Permit) -> Self {
+    pub fn new(io: Io, codec: ClientConn, about: Rc<Upstream>, place: Place) -> Self {
         Self {
             io,
             codec,
@@ -169,14 +172,32 @@ impl H1Client {
             tunnel: false,
             tunnel_ended: false,
             reset: false,
-            _permit: permit,
+            written_before: 0,
+            _place: place,
         }
     }
 
-    fn was_reset(&self) -> bool {
-        // A reset after FIN shows only here: the read itself says "end".
-        let pending = self.io.stream.socket().map(TcpStream::take_error);
-        self.reset || matches!(pending, Some(Ok(Some(_)) | Err(_)))
+    /// Another request begins.
+    pub fn begin(&mut self) {
+        self.requests += 1;
+        self.written_before = self.io.written();
+    }
+
+    /// Nothing of the request was written, or the upstream's kernel sent FIN before it had any byte
+    /// of it, and then refused these bytes. A reset alone proves nothing: an app that dies with its
+    /// request half read sends one.
+    fn was_refused(&self) -> bool {
+        if self.io.written() == self.written_before {
+            return true;
+        }
+        let Some(tcp) = self.io.plain() else {
+            return false;
+        };
+        // FIN carries an acknowledgement, so that the count is right once it was read. A reset
+        // after it shows only in the socket's error: the read itself says "end".
+        !self.reset
+            && socket::take_error(tcp).is_some()
+            && socket::acknowledged(tcp).is_some_and(|bytes| bytes <= self.written_before)
     }
 
     fn data(&mut self, data: Bytes) -> Result<(), Failure> {

@@ -29,6 +29,14 @@ impl BodyDecoder {
         }
     }
 
+    /// As [`BodyDecoder::new`], of a response.
+    pub fn of_response(length: BodyLength) -> Self {
+        match length {
+            BodyLength::Unknown => Self::Chunked(Chunked::of_response()),
+            length => Self::new(length),
+        }
+    }
+
     pub fn is_done(&self) -> bool {
         matches!(self, Self::Done)
     }

@@ -12,10 +12,14 @@ const MAX_SIZE_DIGITS: u8 = 16;
 /// Extension bytes of one chunk, and of all chunks of a body: nobody uses them, all of it is waste.
 const MAX_EXTENSION: u16 = 1024;
 const MAX_EXTENSIONS: u32 = 16 * 1024;
+/// Blanks after one size.
+const MAX_PADDING: u8 = 16;
 
 #[derive(Debug, Default)]
 pub(in crate::http) struct Chunked {
     state: State,
+    /// Blanks may follow a size.
+    padded: bool,
     /// Extension bytes so far.
     extensions: u32,
     progress: Progress,
@@ -24,6 +28,7 @@ pub(in crate::http) struct Chunked {
 #[derive(Debug)]
 enum State {
     Size { value: u64, digits: u8 },
+    Padding { size: u64, len: u8 },
     Extension { size: u64, len: u16 },
     SizeLf { size: u64 },
     Data { left: u64 },
@@ -42,6 +47,15 @@ impl Default for State {
 }
 
 impl Chunked {
+    /// Of a response: servers may pad sizes with blanks (RFC 9112 7.1.1 has them before extensions),
+    /// because nothing of what a server sends is a request that another parser could see.
+    pub fn of_response() -> Self {
+        Self {
+            padded: true,
+            ..Self::default()
+        }
+    }
+
     /// See [`super::body::BodyDecoder::read`].
     pub fn read(
         &mut self,
@@ -83,7 +97,17 @@ impl Chunked {
                 (&State::Size { value: size, .. } | &State::Extension { size, .. }, b'\r') => {
                     State::SizeLf { size }
                 }
-                (&State::Size { value: size, .. }, b';') => State::Extension { size, len: 1 },
+                // Blanks before an extension, or padding that old servers write.
+                (&State::Size { value: size, .. }, b' ' | b'\t') if self.padded => {
+                    State::Padding { size, len: 1 }
+                }
+                (&State::Padding { size, len }, b' ' | b'\t') if len < MAX_PADDING => {
+                    State::Padding { size, len: len + 1 }
+                }
+                (&State::Padding { size, .. }, b'\r') => State::SizeLf { size },
+                (&State::Size { value: size, .. } | &State::Padding { size, .. }, b';') => {
+                    State::Extension { size, len: 1 }
+                }
                 (&State::Extension { size, len }, b'\t' | b' '..=b'~' | 0x80..) => {
                     self.extensions = self.extensions.saturating_add(1);
                     if len == MAX_EXTENSION || self.extensions > MAX_EXTENSIONS {

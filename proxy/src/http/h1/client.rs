@@ -102,7 +102,7 @@ impl ClientConn {
             self.body = BodyDecoder::UntilClose;
             self.write = BodyEncoder::Raw;
         } else {
-            self.body = BodyDecoder::new(info.body);
+            self.body = BodyDecoder::of_response(info.body);
         }
         self.state = State::Answered(info);
         Ok(Some(info))

@@ -153,10 +153,9 @@ impl Wire {
         }
     }
 
-    /// What the request would turn its connection into. An upgrade is not honoured beside a body:
-    /// too many peers disagree on whether the body or the new protocol comes first.
-    pub fn tunnel(&self, connect: bool, has_body: bool) -> Tunnel {
-        match (connect, self.upgrade && !has_body) {
+    /// What the request would turn its connection into.
+    pub fn tunnel(&self, connect: bool) -> Tunnel {
+        match (connect, self.upgrade) {
             (true, _) => Tunnel::Connect,
             (false, true) => Tunnel::Upgrade,
             (false, false) => Tunnel::None,

@@ -49,7 +49,7 @@ pub use self::server::ServerConn;
 pub use self::trailers::is_allowed as is_allowed_trailer;
 pub(super) use self::write::BodyEncoder;
 
-use crate::message::head::Method;
+use crate::message::head::{Method, Version};
 
 /// Bounds on what a peer may send.
 #[derive(Clone, Copy, Debug)]
@@ -109,11 +109,24 @@ pub enum BodyLength {
     UntilClose,
 }
 
+impl BodyLength {
+    /// Neither body nor trailers follow a head that came by `version`. A length of 0 says so over
+    /// HTTP/1; over HTTP/2 trailers may still come.
+    pub fn is_certainly_empty(self, version: Version) -> bool {
+        match self {
+            Self::None => true,
+            Self::Known(0) => version != Version::Http2,
+            Self::Known(_) | Self::Unknown | Self::UntilClose => false,
+        }
+    }
+}
+
 /// What a request turns its connection into, if the answer agrees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tunnel {
     None,
-    /// `Upgrade` with `Connection: upgrade`: on 101. `h2c` is not honoured.
+    /// `Upgrade` with `Connection: upgrade`: on 101, after the request's body (RFC 9110 7.8).
+    /// `h2c` is not honoured.
     Upgrade,
     /// CONNECT: on 2xx.
     Connect,

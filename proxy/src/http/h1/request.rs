@@ -112,7 +112,7 @@ fn judge(head: &mut Head, options: &RequestOptions) -> Result<Framing, Fault> {
         expect_continue: wire.expect == Expect::Continue
             && has_body
             && head.version == Version::Http11,
-        tunnel: wire.tunnel(connect, has_body),
+        tunnel: wire.tunnel(connect),
         te_trailers: wire.te_trailers,
     };
     wire.strip(head, info.tunnel == super::Tunnel::Upgrade);

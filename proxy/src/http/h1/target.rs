@@ -10,14 +10,10 @@ use crate::message::head::{Head, Method, Span, TargetForm};
 pub(super) fn judge(head: &mut Head, host: Span, options: &RequestOptions) -> Result<(), Fault> {
     let target = head.path;
     head.authority = host;
-    let bytes = head.slice(target);
-    if !bytes.is_ascii() {
-        return Err(Fault::InvalidTarget);
-    }
     if head.method == Method::Connect {
         return connect(head, target);
     }
-    match bytes {
+    match head.slice(target) {
         [b'/', ..] => Ok(()),
         b"*" if head.method == Method::Options => {
             head.form = TargetForm::Asterisk;

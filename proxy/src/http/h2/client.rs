@@ -230,10 +230,17 @@ impl ClientStream {
                 "the upstream's HTTP/2 does not take upgrades (RFC 8441)",
             ));
         }
+        // An extended CONNECT has neither another method nor a body of its own.
+        let crosses = info.tunnel == Tunnel::Upgrade && head.protocol().is_none();
+        if crosses && (head.method() != Method::Get || !matches!(body, BodyLength::None)) {
+            return Err(Failure::Unsupported(
+                "only an upgrade by GET without a body can be asked for over HTTP/2",
+            ));
+        }
         self.connect = head.method() == Method::Connect || info.tunnel != Tunnel::None;
         let request = convert::request_out(head, info, self.spell)
             .ok_or(Failure::BadRequest(Fault::InvalidTarget))?;
-        let none = matches!(body, BodyLength::None) && info.tunnel == Tunnel::None;
+        let none = body.is_certainly_empty(head.version()) && info.tunnel == Tunnel::None;
         let (response, stream) = send.send_request(request, none).map_err(blame_server)?;
         let sending = if none {
             Sending::ended(stream)
@@ -364,8 +371,9 @@ pub(crate) fn blame_server(error: h2::Error) -> Failure {
     }
     match error.reason() {
         Some(h2::Reason::REFUSED_STREAM) => Failure::Refused,
-        // Streams above the last one that the peer names were not touched.
-        Some(h2::Reason::NO_ERROR) if error.is_go_away() => Failure::Refused,
+        // Whatever its reason, only streams above the last one that it names end with it, and those
+        // the peer has not touched (RFC 9113 6.8). The others end with the connection.
+        _ if error.is_go_away() && error.is_remote() => Failure::Refused,
         _ if error.is_library() => Failure::Protocol(error.to_string().into()),
         _ if error.is_go_away() => Failure::Terminated,
         reason => Failure::Reset {

@@ -66,15 +66,21 @@ impl ServerStream {
         if std::mem::take(&mut self.expects_continue) {
             let mut head = Head::new();
             head.set_status(100);
-            self.interim(&head);
+            self.send_interim(&head);
         }
     }
 
     pub fn interim(&mut self, head: &Head) {
-        // HTTP/2 has no 101 (RFC 9113 8.6).
-        if head.status() == 101 {
-            return;
+        match head.status() {
+            // HTTP/2 has no 101 (RFC 9113 8.6).
+            101 => {}
+            // The client does not wait for it (any more).
+            100 if !std::mem::take(&mut self.expects_continue) => {}
+            _ => self.send_interim(head),
         }
+    }
+
+    fn send_interim(&mut self, head: &Head) {
         if let (Half::Respond(respond), Some(response)) =
             (&mut self.sending, convert::response_out(head, self.spell))
         {
@@ -89,7 +95,7 @@ impl ServerStream {
         };
         let response = convert::response_out(head, self.spell)
             .ok_or(Failure::BadResponse(Fault::InvalidName))?;
-        let none = matches!(body, BodyLength::None);
+        let none = body.is_certainly_empty(head.version());
         let sent = respond.send_response(response, none);
         let stream = sent.map_err(blame_client)?;
         self.sending = Half::Send(if none {

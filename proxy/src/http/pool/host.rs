@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
-use super::Target;
 use super::shared::{Shared, is_older};
+use super::{Place, Pools, Target};
 use crate::bug;
 use crate::config::cluster::{Cluster, Transport};
 use crate::config::http::Http2Options;
@@ -35,7 +35,11 @@ pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(20);
 #[derive(Default)]
 pub(crate) struct HostPool {
     pub(super) idle: RefCell<Vec<Idle>>,
-    shared: RefCell<Vec<Rc<Shared>>>,
+    pub(crate) shared: RefCell<Vec<Rc<Shared>>>,
+    /// As many more references as there are connections.
+    pub(super) places: Rc<()>,
+    /// As many more references as there are requests that wait.
+    pub(super) waiting: Rc<()>,
     /// An HTTP/2 connection is being made; others wait for it.
     pub(crate) dialling: Cell<bool>,
     pub(crate) changed: Rc<Notify>,
@@ -55,6 +59,7 @@ impl HostPool {
     /// An HTTP/1 connection for one exchange alone.
     pub(super) async fn exclusive(
         self: &Rc<Self>,
+        pools: &Pools,
         worker: &Worker,
         target: &Target<'_>,
     ) -> Result<UpstreamIo, Failure> {
@@ -63,9 +68,9 @@ impl HostPool {
             if let Some(client) = self.pop() {
                 return Ok(client);
             }
-            if let Some(permit) = target.cluster.limits.try_connection() {
+            if let Some(place) = self.place(pools, target) {
                 let stream = dial(worker, target, Some(Version::Http11)).await?;
-                return Ok(begin(exclusive_client(worker, target, stream, permit)));
+                return Ok(begin(exclusive_client(worker, target, stream, place)));
             }
             Box::pin(self.wait(worker, target, &mut pending)).await?;
         }
@@ -74,13 +79,14 @@ impl HostPool {
     /// A new connection that speaks no HTTP.
     pub(super) async fn raw(
         self: &Rc<Self>,
+        pools: &Pools,
         worker: &Worker,
         target: &Target<'_>,
     ) -> Result<UpstreamIo, Failure> {
-        let permit = target.cluster.limits.try_connection();
-        let permit = permit.ok_or(Failure::Overflow("connections"))?;
+        let place = self.place(pools, target);
+        let place = place.ok_or(Failure::Overflow("connections"))?;
         let stream = dial(worker, target, None).await?;
-        let mut client = exclusive_client(worker, target, stream, permit);
+        let mut client = exclusive_client(worker, target, stream, place);
         client.tunnel = true;
         Ok(UpstreamIo::H1(client))
     }
@@ -88,6 +94,7 @@ impl HostPool {
     /// A stream of a shared HTTP/2 connection.
     pub(crate) async fn stream(
         self: &Rc<Self>,
+        pools: &Pools,
         worker: &Worker,
         target: &Target<'_>,
     ) -> Result<UpstreamIo, Failure> {
@@ -108,13 +115,13 @@ impl HostPool {
                 Box::pin(self.wait(worker, target, &mut pending)).await?;
                 continue;
             }
-            let Some(permit) = target.cluster.limits.try_connection() else {
+            let Some(place) = self.place(pools, target) else {
                 Box::pin(self.wait(worker, target, &mut pending)).await?;
                 continue;
             };
             let _dialling = Dialling::begin(self);
             let stream = dial(worker, target, Some(Version::Http2)).await?;
-            let shared = self.share_for(worker, target, stream, permit).await?;
+            let shared = self.share_for(worker, target, stream, place).await?;
             shared.await_settings(worker, target).await;
             return shared.open(worker.timers.now()).await;
         }
@@ -123,13 +130,14 @@ impl HostPool {
     /// A connection whose protocol the endpoint chooses.
     pub(super) async fn first(
         self: &Rc<Self>,
+        pools: &Pools,
         worker: &Worker,
         target: &Target<'_>,
     ) -> Result<UpstreamIo, Failure> {
         let mut pending = None;
-        let permit = loop {
-            match target.cluster.limits.try_connection() {
-                Some(permit) => break permit,
+        let place = loop {
+            match self.place(pools, target) {
+                Some(place) => break place,
                 None => Box::pin(self.wait(worker, target, &mut pending)).await?,
             }
         };
@@ -137,12 +145,12 @@ impl HostPool {
         let alpn = stream.tls_info().and_then(|tls| tls.alpn.as_deref());
         if alpn.is_some_and(is_h2) {
             self.speaks.set(Some(Version::Http2));
-            let shared = self.share_for(worker, target, stream, permit).await?;
+            let shared = self.share_for(worker, target, stream, place).await?;
             shared.await_settings(worker, target).await;
             return shared.open(worker.timers.now()).await;
         }
         self.speaks.set(Some(Version::Http11));
-        Ok(begin(exclusive_client(worker, target, stream, permit)))
+        Ok(begin(exclusive_client(worker, target, stream, place)))
     }
 
     async fn share_for(
@@ -150,10 +158,10 @@ impl HostPool {
         worker: &Worker,
         target: &Target<'_>,
         stream: Stream,
-        permit: Permit,
+        place: Place,
     ) -> Result<Rc<Shared>, Failure> {
         let options = &target.cluster.http2;
-        let sharing = self.share(worker, target.cluster, stream, Some(permit), options);
+        let sharing = self.share(worker, target.cluster, stream, Some(place), options);
         Box::pin(sharing).await
     }
 
@@ -162,7 +170,7 @@ impl HostPool {
         worker: &Worker,
         cluster: &Cluster,
         stream: Stream,
-        permit: Option<Permit>,
+        place: Option<Place>,
         options: &Http2Options,
     ) -> Result<Rc<Shared>, Failure> {
         let about = about(&stream, Version::Http2);
@@ -174,7 +182,7 @@ impl HostPool {
         let at_end = move || changed.notify_waiters();
         let connected =
             h2::handshake(stream, about, options, bounds, &worker.timers, at_end).await?;
-        let shared = Rc::new(Shared::new(connected, permit));
+        let shared = Rc::new(Shared::new(connected, place));
         self.follow(cluster);
         self.shared.borrow_mut().push(shared.clone());
         Ok(shared)
@@ -226,24 +234,26 @@ impl HostPool {
                 Failure::Overflow("pending requests")
             })?);
         }
+        let _waiting = self.waiting.clone();
         // Time or news, either is a reason to look.
         let news = self.changed.notified();
         let _ = worker.timers.timeout(LOOK_AGAIN, news).await;
         Ok(())
     }
 
-    /// Drops what is not worth keeping; says whether anything is left.
-    pub(super) fn tidy(&self, known: bool) -> bool {
+    /// Drops what is not worth keeping, and all that is idle unless `kept`; says whether anything is
+    /// left.
+    pub(super) fn tidy(&self, kept: bool) -> bool {
         let limit = self.idle_timeout.get();
         let old = |since: Instant| self.is_old(since);
         let expired = |since: Instant| limit.is_some_and(|limit| since.elapsed() >= limit);
         self.idle.borrow_mut().retain_mut(|idle| {
-            let kept = known && !expired(idle.since) && !old(idle.client.since);
+            let kept = kept && !expired(idle.since) && !old(idle.client.since);
             kept && is_quiet(&mut idle.client.io)
         });
         self.shared.borrow_mut().retain(|shared| {
             let busy = shared.connected.is_busy();
-            let kept = known && !expired(shared.used.get()) && !old(shared.since);
+            let kept = kept && !expired(shared.used.get()) && !old(shared.since);
             !shared.connected.is_closed() && (busy || kept)
         });
         !(self.idle.borrow().is_empty() && self.shared.borrow().is_empty()) || self.dialling.get()
@@ -268,7 +278,7 @@ impl Drop for Dialling {
 }
 
 fn begin(mut client: Box<H1Client>) -> UpstreamIo {
-    client.requests += 1;
+    client.begin();
     UpstreamIo::H1(client)
 }
 
@@ -276,7 +286,7 @@ fn exclusive_client(
     worker: &Worker,
     target: &Target<'_>,
     stream: Stream,
-    permit: Permit,
+    place: Place,
 ) -> Box<H1Client> {
     let about = about(&stream, Version::Http11);
     let limits = HeadLimits {
@@ -291,7 +301,7 @@ fn exclusive_client(
         io,
         ClientConn::new(limits, spelling),
         about,
-        permit,
+        place,
     ))
 }
 

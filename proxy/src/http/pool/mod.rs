@@ -6,10 +6,10 @@
 //! another.
 
 pub(crate) mod host;
+mod place;
 pub(crate) mod shared;
 
 use std::cell::RefCell;
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use foldhash::HashMap;
 use tokio::sync::Notify;
 
 use self::host::{HostPool, Idle};
+pub use self::place::Place;
 use crate::config::cluster::{Cluster, Transport, UpstreamProtocol};
 use crate::config::endpoint::Endpoint;
 use crate::http::forward::upstream::UpstreamIo;
@@ -74,7 +75,7 @@ impl Pools {
     pub async fn checkout(&self, worker: &Worker, target: &Target<'_>) -> Result<Lease, Failure> {
         let host = self.host(target);
         if target.raw {
-            let up = host.raw(worker, target).await?;
+            let up = host.raw(self, worker, target).await?;
             return Ok(Lease { up, host });
         }
         let version = match target.cluster.protocol {
@@ -87,9 +88,9 @@ impl Pools {
             },
         };
         let up = match version {
-            Some(Version::Http2) => host.stream(worker, target).await?,
-            Some(_) => host.exclusive(worker, target).await?,
-            None => host.first(worker, target).await?,
+            Some(Version::Http2) => host.stream(self, worker, target).await?,
+            Some(_) => host.exclusive(self, worker, target).await?,
+            None => host.first(self, worker, target).await?,
         };
         Ok(Lease { up, host })
     }
@@ -109,6 +110,10 @@ impl Pools {
         if client.tunnel || spent || old || !client.codec.next(&client.io.input) {
             return;
         }
+        // Those that wait elsewhere, for another endpoint or on another worker, need its place more.
+        if !host.is_awaited() && cluster.limits.is_contended() {
+            return;
+        }
         client.reused = true;
         client.io.release();
         host.follow(cluster);
@@ -124,15 +129,27 @@ impl Pools {
                 self.filled.notified().await;
             }
             worker.timers.sleep(SWEEP).await;
-            let known: HashSet<u64> = {
+            let contended: HashMap<u64, bool> = {
                 let snapshot = worker.store.peek();
-                snapshot.clusters.values().map(|c| c.id).collect()
+                let clusters = snapshot.clusters.values();
+                clusters.map(|c| (c.id, c.limits.is_contended())).collect()
             };
             self.hosts.borrow_mut().retain(|key, host| {
+                let kept = contended.get(&key.cluster) == Some(&false);
                 // Who has a connection of it, or waits for one, comes back to it.
-                host.tidy(known.contains(&key.cluster)) || Rc::strong_count(host) > 1
+                host.tidy(kept) || Rc::strong_count(host) > 1
             });
         }
+    }
+
+    /// Closes the connection of a cluster that has been idle for longest; `false`: there is none.
+    fn close_idle(&self, cluster: u64) -> bool {
+        let hosts = self.hosts.borrow();
+        let of_cluster = hosts.iter().filter(|(key, _)| key.cluster == cluster);
+        let oldest = of_cluster
+            .filter_map(|(_, host)| Some((host.idle_since()?, host)))
+            .min_by_key(|(since, _)| *since);
+        oldest.is_some_and(|(_, host)| host.close_oldest_idle())
     }
 
     fn host(&self, target: &Target<'_>) -> Rc<HostPool> {

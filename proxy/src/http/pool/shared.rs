@@ -3,12 +3,11 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use super::Target;
+use super::{Place, Target};
 use crate::config::cluster::Cluster;
 use crate::http::forward::upstream::UpstreamIo;
 use crate::http::h2::Connected;
 use crate::http::request::error::Failure;
-use crate::upstream::limits::Permit;
 use crate::worker::Worker;
 
 /// How long an upgrade waits for the settings of a fresh HTTP/2 connection.
@@ -19,18 +18,18 @@ pub(crate) struct Shared {
     opened: Cell<u32>,
     pub(super) since: Instant,
     pub(super) used: Cell<Instant>,
-    /// `None`: what it carries has permits of its own.
-    _permit: Option<Permit>,
+    /// `None`: what it carries has places of its own.
+    _place: Option<Place>,
 }
 
 impl Shared {
-    pub(super) fn new(connected: Connected, permit: Option<Permit>) -> Self {
+    pub(super) fn new(connected: Connected, place: Option<Place>) -> Self {
         Shared {
             connected,
             opened: Cell::new(0),
             since: Instant::now(),
             used: Cell::new(Instant::now()),
-            _permit: permit,
+            _place: place,
         }
     }
 

@@ -18,7 +18,14 @@ pub enum Which {
     Request,
     /// The stream must have ended.
     Stream,
+    /// Something must move, now that the client has sent FIN.
+    HalfClosed,
+    /// It is time to look for the client again. Passes again and again.
+    Look,
 }
+
+/// How long there may be between two looks for a client whose end lies behind unread bytes.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// See the module. The timer is set for the earliest, once there is something to wait for: a
 /// request that is answered without waiting reads no clock here.
@@ -36,6 +43,9 @@ pub struct Deadlines<'a> {
     idle_after: Option<Duration>,
     try_idle: Option<Instant>,
     try_idle_after: Option<Duration>,
+    half_closed: Option<Instant>,
+    half_closed_after: Option<Duration>,
+    look: Option<Instant>,
 }
 
 impl<'a> Deadlines<'a> {
@@ -52,6 +62,9 @@ impl<'a> Deadlines<'a> {
             idle_after,
             try_idle: None,
             try_idle_after: None,
+            half_closed: None,
+            half_closed_after: None,
+            look: None,
         }
     }
 
@@ -75,6 +88,23 @@ impl<'a> Deadlines<'a> {
         self.stale = true;
     }
 
+    /// The client's FIN was seen: `after` is the longest that nothing moves from here on. Only the
+    /// first call counts.
+    pub fn set_half_closed(&mut self, after: Duration) {
+        if self.half_closed_after.is_none() {
+            self.half_closed_after = Some(after);
+            self.moved();
+        }
+    }
+
+    /// The client's end can't be seen; [`Which::Look`] passes from time to time.
+    pub fn look_again(&mut self) {
+        if self.look.is_none() {
+            self.look = Some(self.timer.now() + LOOK_AGAIN);
+            self.stale = true;
+        }
+    }
+
     /// Each attempt must keep moving.
     pub fn set_try_idle(&mut self, after: Option<Duration>) {
         self.try_idle_after = after;
@@ -92,6 +122,7 @@ impl<'a> Deadlines<'a> {
             let now = self.timer.now();
             self.idle = self.idle_after.map(|after| now + after);
             self.try_idle = self.try_idle_after.map(|after| now + after);
+            self.half_closed = self.half_closed_after.map(|after| now + after);
             self.stale = true;
         }
         if std::mem::take(&mut self.stale) {
@@ -107,10 +138,16 @@ impl<'a> Deadlines<'a> {
                 (self.try_idle, Which::Try),
                 (self.request, Which::Request),
                 (self.idle, Which::Idle),
+                (self.half_closed, Which::HalfClosed),
             ] {
                 if passed(at) {
                     return Poll::Ready(which);
                 }
+            }
+            if passed(self.look) {
+                self.look = None;
+                self.stale = true;
+                return Poll::Ready(Which::Look);
             }
             self.arm();
         }
@@ -125,6 +162,8 @@ impl<'a> Deadlines<'a> {
             self.request,
             self.stream,
             self.idle,
+            self.half_closed,
+            self.look,
         ];
         match all.into_iter().flatten().min() {
             Some(at) => self.timer.set_at(at),

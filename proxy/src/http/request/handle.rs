@@ -23,9 +23,10 @@ use crate::http::forward::connect_tunnel::Tunnelled;
 use crate::http::forward::downstream::DownstreamIo;
 use crate::http::forward::upgrade;
 use crate::http::h1::{BodyLength, Framing, Tunnel};
+use crate::message::authority;
 use crate::message::authority::{AuthorityOptions, PortRule};
 use crate::message::fault::Fault;
-use crate::message::head::{Head, HeaderId, TargetForm, Version};
+use crate::message::head::{Head, HeaderId, Method, TargetForm};
 use crate::message::path;
 use crate::message::path::PathOutcome;
 use crate::upstream::limits::Permit;
@@ -179,7 +180,8 @@ impl Exchange<'_, '_> {
                 self.reply(reply).await
             }
             Action::Forward(forward) => {
-                self.check_upgrade(forward, &mut framing)?;
+                let manager = &self.info.manager;
+                upgrade::judge(&mut self.info.request, &mut framing, forward, manager)?;
                 self.forward(&route, forward, framing).await
             }
         }
@@ -219,6 +221,12 @@ impl Exchange<'_, '_> {
         let mut memo = self.conn.authority.borrow_mut();
         let name = memo.canonical(info.request.authority(), options);
         let name = name.map_err(Failure::BadRequest)?;
+        // As Envoy, which forwards what it matched. CONNECT says where to connect to.
+        if info.request.method() != Method::Connect
+            && let Some(stripped) = authority::stripped(info.request.authority(), options)
+        {
+            info.request.set_authority(&stripped);
+        }
         let routes = self.resolved.routes.clone().ok_or(Failure::NoRoute)?;
         let draw = fastrand::u32(..1_000_000);
         match plan::plan(&routes, &name, &info.request, draw) {
@@ -247,24 +255,18 @@ impl Exchange<'_, '_> {
         Ok(())
     }
 
-    /// An upgrade must be allowed; one that HTTP/1.1 may ignore is ignored when it has a body.
-    fn check_upgrade(
-        &mut self,
-        forward: &RouteAction,
-        framing: &mut Framing,
-    ) -> Result<(), Failure> {
-        if framing.tunnel == Tunnel::Upgrade
-            && self.info.version != Version::Http2
-            && !matches!(framing.body, BodyLength::None | BodyLength::Known(0))
-        {
-            framing.tunnel = Tunnel::None;
-            self.info.request.remove(HeaderId::Upgrade);
+    /// `Expect: 100-continue`: answered here, so that the body can stream or be kept for a retry,
+    /// or passed on where that is configured. A body before an upgrade is always asked for here.
+    fn expect(&mut self, framing: &Framing) {
+        if !framing.expect_continue || framing.tunnel == Tunnel::Connect {
+            return;
         }
-        match upgrade::kind(&self.info.request, framing) {
-            Some(kind) if !upgrade::is_allowed(&kind, forward, &self.info.manager) => {
-                Err(Failure::UpgradeRefused)
-            }
-            _ => Ok(()),
+        let request = &mut self.info.request;
+        if self.info.manager.proxy_100_continue && framing.tunnel == Tunnel::None {
+            request.set(HeaderId::Expect, b"100-continue");
+        } else {
+            request.remove(HeaderId::Expect);
+            self.down.go_on();
         }
     }
 
@@ -288,11 +290,7 @@ impl Exchange<'_, '_> {
         rewrite::request(&mut self.info, route, forward, weighted, timeout);
         let edits = weighted.map(|entry| &entry.request_headers);
         headers::edit(&mut self.info, Side::Request, edits);
-        if framing.expect_continue && framing.tunnel == Tunnel::None {
-            // Answered here, so that the body can stream, or be kept for a retry.
-            self.info.request.remove(HeaderId::Expect);
-            self.down.go_on();
-        }
+        self.expect(&framing);
 
         let idle = forward.idle_timeout;
         let idle = idle.unwrap_or(self.info.manager.stream_idle_timeout);
@@ -310,9 +308,8 @@ impl Exchange<'_, '_> {
             cluster.clone(),
             deadlines,
         );
-        let answered = attempts.run().await;
         attempts.mirror(&routes.clusters);
-        let (mut answer, permit) = answered?;
+        let (mut answer, permit) = attempts.run().await?;
 
         let length =
             headers::finish_upstream(attempts.info, &answer.framing, weighted, &conn.worker.date);
@@ -339,7 +336,8 @@ impl Exchange<'_, '_> {
         self.started = true;
         let Reply { body } = reply;
         let length = match body.len() as u64 {
-            0 if self.info.is_grpc => BodyLength::None,
+            0 => BodyLength::None,
+            _ if headers::is_bodiless(&self.info) => BodyLength::None,
             length => BodyLength::Known(length),
         };
         self.down.head(&self.info.response, length, self.close)?;

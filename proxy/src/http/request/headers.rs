@@ -13,7 +13,7 @@ use crate::config::route::{
 use crate::dispatcher::date::DateCache;
 use crate::http::forward::upgrade;
 use crate::http::h1::{BodyLength, ResponseInfo};
-use crate::message::head::{Head, HeaderId, IdSet};
+use crate::message::head::{Head, HeaderId, IdSet, Method};
 use crate::telemetry::format::render;
 
 /// Headers by which Envoys steer each other. No peer is trusted with them.
@@ -211,10 +211,18 @@ pub fn finish_upstream(
     edit(info, Side::Response, weighted.map(|w| &w.response_headers));
     finish_response(info, date);
     match framing.body {
-        BodyLength::UntilClose => BodyLength::Unknown,
         _ if framing.tunnel => BodyLength::Unknown,
+        // Whatever the upstream's frames look like.
+        _ if is_bodiless(info) => BodyLength::None,
+        BodyLength::UntilClose => BodyLength::Unknown,
         length => length,
     }
+}
+
+/// The response has no body, whatever its head says (RFC 9110 6.4.1).
+pub fn is_bodiless(info: &StreamInfo) -> bool {
+    let status = info.response.status();
+    matches!(status, 204 | 304) || info.request.method() == Method::Head
 }
 
 /// Which head edits apply to.

@@ -51,6 +51,10 @@ pub fn direct(info: &mut StreamInfo, status: u16, body: &Bytes) -> Reply {
     info.local_reply = true;
     let mut head = Head::new();
     head.set_version(info.version);
+    if info.is_grpc {
+        let text = String::from_utf8_lossy(body).into_owned();
+        return respond(info, head, status, text);
+    }
     head.set_status(status);
     if !body.is_empty() {
         head.append(HeaderId::ContentType, b"text/plain");

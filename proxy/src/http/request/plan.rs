@@ -31,7 +31,7 @@ pub enum Lost<'a> {
     Earlier,
 }
 
-/// The virtual host for a canonical authority (see [`crate::http::message::authority`]).
+/// The virtual host for a canonical authority (see [`crate::message::authority`]).
 pub fn host<'t>(table: &'t RouteTable, authority: &str) -> Option<(u32, &'t VirtualHost)> {
     let name = if table.ignore_port {
         without_port(authority)
@@ -105,6 +105,10 @@ fn path_fits(matches: &RouteMatch, head: &Head) -> bool {
     let connect = head.method() == Method::Connect;
     if connect && head.form() == TargetForm::Authority {
         return matches!(matches.path, PathMatch::Connect);
+    }
+    if head.form() == TargetForm::Asterisk {
+        // `OPTIONS *` asks about the server as a whole: a route that takes every path takes it.
+        return matches!(&matches.path, PathMatch::Prefix(all) if matches!(&**all, "" | "/"));
     }
     let path = head.path();
     let equal = |a: &[u8], b: &[u8]| {

@@ -16,7 +16,12 @@ pub fn location(to: &Redirect, route: &Route, info: &StreamInfo) -> Vec<u8> {
     let (host, port) = split_port(request.authority());
     location.extend_from_slice(to.host.as_ref().map_or(host, |h| h.as_bytes()));
     if let Some(port) = to.port {
-        location.extend_from_slice(format!(":{port}").as_bytes());
+        let mut buffer = itoa::Buffer::new();
+        let port = buffer.format(port).as_bytes();
+        if !is_default(scheme, port) {
+            location.push(b':');
+            location.extend_from_slice(port);
+        }
     } else if let Some(port) = port
         && to.host.is_none()
         && !is_default(was, port)
@@ -26,7 +31,7 @@ pub fn location(to: &Redirect, route: &Route, info: &StreamInfo) -> Vec<u8> {
     }
     let rewritten = rewrite::path(&to.path, &route.matches.path, info);
     let path = rewritten.as_deref().unwrap_or(request.path_and_query());
-    let end = if to.strip_query {
+    let end = if to.strip_query && !to.path.has_query() {
         memchr::memchr(b'?', path).unwrap_or(path.len())
     } else {
         path.len()

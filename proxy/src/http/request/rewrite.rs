@@ -61,7 +61,8 @@ pub fn request(
     }
 }
 
-/// The rewritten path and query; `None`: as it was.
+/// The rewritten path and query; `None`: as it was. A full path that has a query of its own keeps
+/// that one.
 pub fn path(rewrite: &PathRewrite, matched: &PathMatch, info: &StreamInfo) -> Option<Vec<u8>> {
     let path = info.request.path();
     let mut new = match rewrite {
@@ -87,7 +88,7 @@ pub fn path(rewrite: &PathRewrite, matched: &PathMatch, info: &StreamInfo) -> Op
     if new.first() != Some(&b'/') {
         new.insert(0, b'/');
     }
-    if let Some(query) = info.request.query() {
+    if let Some(query) = info.request.query().filter(|_| !rewrite.has_query()) {
         new.push(b'?');
         new.extend_from_slice(query);
     }

@@ -272,7 +272,8 @@ fn compose(
         )?,
         max_requests_per_connection: requests.filter(|count| *count > 0),
         max_response_headers_count: u32_or(max_headers_count, 100) as usize,
-        max_response_headers_bytes: (u32_or(max_response_headers_kb, 60) as usize)
+        // Envoy's default over HTTP/1, where it allows more than over HTTP/2.
+        max_response_headers_bytes: (u32_or(max_response_headers_kb, 80) as usize)
             .saturating_mul(1024),
         retry: None,
     })

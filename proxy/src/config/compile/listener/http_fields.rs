@@ -100,7 +100,6 @@ pub fn check(at: At<'_>, m: &pb::HttpConnectionManager) -> Result<(), CompileErr
         stat_prefix
     );
     ignored!("spans are not made yet", tracing);
-    ignored!("1xx responses are always relayed", proxy_100_continue);
     ignored!(
         "a stalled reader falls under the stream idle time-out",
         stream_flush_timeout
@@ -135,6 +134,7 @@ pub fn check(at: At<'_>, m: &pb::HttpConnectionManager) -> Result<(), CompileErr
         forward_client_cert_details, set_current_client_cert_details, upgrade_configs,
         normalize_path, merge_slashes, path_with_escaped_slashes_action, strip_matching_host_port,
         strip_trailing_host_dot, proxy_status_config, route_specifier, strip_port_mode,
+        proxy_100_continue,
     }
     Ok(())
 }

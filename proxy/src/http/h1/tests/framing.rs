@@ -180,7 +180,7 @@ fn upgrades_need_both_fields_and_11() {
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n",
-            Tunnel::None,
+            Tunnel::Upgrade,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n",

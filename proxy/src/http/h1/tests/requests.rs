@@ -111,8 +111,12 @@ fn start_lines_are_strict() {
         (b"GET /\0 HTTP/1.1\r\n\r\n", InvalidTarget),
         (b"GET /\x7f HTTP/1.1\r\n\r\n", InvalidTarget),
         (b"GET /\t HTTP/1.1\r\n\r\n", InvalidTarget),
-        (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", InvalidTarget),
+        (b"GET \xc3\xa9 HTTP/1.1\r\nHost: a\r\n\r\n", InvalidTarget),
         (b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n", InvalidTarget),
+        (
+            b"GET http://\xc3\xa9/ HTTP/1.1\r\nHost: a\r\n\r\n",
+            InvalidHost,
+        ),
         (b"GET * HTTP/1.1\r\nHost: a\r\n\r\n", InvalidTarget),
         (b"GET a HTTP/1.1\r\nHost: a\r\n\r\n", InvalidTarget),
         (b"GET a:80 HTTP/1.1\r\nHost: a\r\n\r\n", InvalidTarget),

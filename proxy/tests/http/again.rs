@@ -1,0 +1,210 @@
+//! What is sent again: without being asked, only what provably did not reach the app.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
+
+use anyam_proxy::config::cluster::UpstreamProtocol;
+use anyam_proxy::config::route::{RetryOn, RetryPolicy};
+use anyam_proxy::upstream::limits::Retries;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response};
+use socket2::SockRef;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::harness::{Proxy, Setup};
+use crate::hostile2::{GOAWAY, HEADERS, PREFACE, Raw, SETTINGS};
+use crate::peers::{Client, get, h2_client, listen, ok, read_message};
+
+/// What the control plane configures where nothing asks for retries.
+fn by_default() -> Option<Arc<RetryPolicy>> {
+    policy(RetryOn::CONNECT_FAILURE | RetryOn::REFUSED_STREAM | RetryOn::RESET_BEFORE_REQUEST)
+}
+
+fn policy(on: RetryOn) -> Option<Arc<RetryPolicy>> {
+    Some(Arc::new(RetryPolicy {
+        on,
+        num_retries: 2,
+        per_try_timeout: None,
+        per_try_idle_timeout: None,
+        retriable_status_codes: Vec::new(),
+        retriable_headers: Vec::new(),
+        back_off_base: Duration::from_millis(1),
+        back_off_max: Duration::from_millis(10),
+        avoid_previous_hosts: true,
+    }))
+}
+
+/// Reads a request's HEADERS, then says GOAWAY: streams up to `last` were taken on.
+async fn go_away(mut tcp: TcpStream, last: u32, reason: u32) {
+    tcp.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
+    let mut raw = Raw(tcp);
+    raw.send(SETTINGS, 0, 0, &[]).await;
+    raw.wait_for(HEADERS).await;
+    let payload = [last.to_be_bytes(), reason.to_be_bytes()].concat();
+    raw.send(GOAWAY, 0, 0, &payload).await;
+    raw.0.shutdown().await.unwrap();
+    let _ = raw.0.read_to_end(&mut Vec::new()).await;
+}
+
+async fn answer_all(tcp: TcpStream) {
+    let mut connection = h2::server::handshake(tcp).await.unwrap();
+    while let Some(Ok((_, mut respond))) = connection.accept().await {
+        let _: h2::SendStream<Bytes> = respond.send_response(Response::new(()), true).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_goaway_leaves_out_is_sent_again_and_one_that_it_names_is_not() {
+    for (last, reason, status, connections) in [
+        (0, 0, "200", 2),
+        // ENHANCE_YOUR_CALM: whatever the reason, the stream was not touched.
+        (0, 11, "200", 2),
+        (1, 0, "503", 1),
+    ] {
+        let seen = Arc::new(AtomicUsize::new(0));
+        let counter = seen.clone();
+        let upstream = listen(move |tcp, number| {
+            counter.fetch_add(1, SeqCst);
+            async move {
+                match number {
+                    0 => go_away(tcp, last, reason).await,
+                    _ => answer_all(tcp).await,
+                }
+            }
+        })
+        .await;
+        let setup = Setup::new(upstream).speaking(UpstreamProtocol::Http2);
+        let proxy = Proxy::start(setup.with(|setup| setup.forward.retry = by_default()));
+        let mut client = Client::connect(proxy.address).await;
+        let post = "POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 5\r\n\r\nhello";
+        let answer = client.ask(post).await;
+        let start = format!("HTTP/1.1 {status} ");
+        assert!(answer.starts_with(&start), "{last} {reason}: {answer}");
+        assert_eq!(seen.load(SeqCst), connections, "{last} {reason}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_the_app_itself_gave_is_the_answer() {
+    for status in ["14", "1"] {
+        let seen = Arc::new(AtomicUsize::new(0));
+        let counter = seen.clone();
+        let upstream = crate::peers::h2(move |_, mut respond| {
+            counter.fetch_add(1, SeqCst);
+            async move {
+                let mut response = Response::new(());
+                let headers: &mut HeaderMap = response.headers_mut();
+                headers.insert("grpc-status", HeaderValue::from_static(status));
+                respond.send_response(response, true).unwrap();
+            }
+        })
+        .await;
+        let setup = Setup::new(upstream).speaking(UpstreamProtocol::Http2);
+        let proxy = Proxy::start(setup.with(|setup| setup.forward.retry = by_default()));
+        let mut client = h2_client(proxy.address).await.ready().await.unwrap();
+        let head = http::Request::post("http://shop/a")
+            .header("content-type", "application/grpc")
+            .body(());
+        let (answer, _) = client.send_request(head.unwrap(), true).unwrap();
+        assert_eq!(answer.await.unwrap().headers()["grpc-status"], status);
+        assert_eq!(seen.load(SeqCst), 1);
+    }
+}
+
+/// How an app dies with a POST half done, on a connection that has served before.
+#[derive(Clone, Copy, Debug)]
+enum Death {
+    /// With bytes unread: its kernel sends a reset.
+    Unread,
+    /// With all read that has come: FIN, then a reset for what still comes.
+    Read,
+    /// By a reset of its own.
+    Abort,
+}
+
+async fn die(mut tcp: TcpStream, death: Death) {
+    let mut buffer = Vec::new();
+    read_message(&mut tcp, &mut buffer).await;
+    tcp.write_all(ok("first").as_bytes()).await.unwrap();
+    let wanted = match death {
+        Death::Unread => 1,
+        Death::Read | Death::Abort => "hel".len(),
+    };
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"\r\n\r\nhel") {
+        let mut piece = vec![0; wanted.max(1)];
+        let read = tcp.read(&mut piece).await.unwrap();
+        seen.extend_from_slice(&piece[..read]);
+        if matches!(death, Death::Unread) {
+            break;
+        }
+    }
+    if matches!(death, Death::Abort) {
+        let _ = SockRef::from(&tcp).set_linger(Some(Duration::ZERO));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_whose_app_died_is_not_sent_again() {
+    for death in [Death::Unread, Death::Read, Death::Abort] {
+        let posts = Arc::new(AtomicUsize::new(0));
+        let counter = posts.clone();
+        let upstream = listen(move |mut tcp, number| {
+            let counter = counter.clone();
+            async move {
+                if number == 0 {
+                    return die(tcp, death).await;
+                }
+                let mut buffer = Vec::new();
+                while read_message(&mut tcp, &mut buffer).await.is_some() {
+                    counter.fetch_add(1, SeqCst);
+                    tcp.write_all(ok("again").as_bytes()).await.unwrap();
+                }
+            }
+        })
+        .await;
+        let setup = Setup::new(upstream).with(|setup| setup.forward.retry = by_default());
+        let proxy = Proxy::start(setup);
+        let mut client = Client::connect(proxy.address).await;
+        assert!(client.ask(&get("/")).await.ends_with("first"));
+        client
+            .send("POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 10\r\n\r\nhel")
+            .await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let _ = client.tcp.write_all(b"lo hel").await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        let _ = client.tcp.write_all(b"p").await;
+        let answer = client.receive().await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{death:?}: {answer}");
+        assert_eq!(posts.load(SeqCst), 0, "{death:?}");
+    }
+}
+
+/// Asks for nothing in return: an attempt that can't be repeated leaves the retries to others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_cannot_be_replayed_takes_no_retry() {
+    let upstream = crate::peers::h1(|_| {
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Length: 4\r\n\r\nbusy".into()
+    })
+    .await;
+    let setup = Setup::new(upstream).with(|setup| {
+        setup.forward.retry = policy(RetryOn::FIVE_XX);
+        // None is to be had: a request that wants one is marked so.
+        setup.thresholds.retries = Retries::Fixed(0);
+    });
+    let proxy = Proxy::start(setup);
+    let cluster = proxy.store.load().clusters["shop"].clone();
+    let overflows = || cluster.metrics.retry_overflows.get();
+    let mut client = Client::connect(proxy.address).await;
+    let body = "x".repeat(2 << 20);
+    let post = format!(
+        "POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    assert!(client.ask(&post).await.ends_with("busy"));
+    assert_eq!(overflows(), 0);
+    assert!(client.ask(&get("/")).await.ends_with("busy"));
+    assert_eq!(overflows(), 1);
+}
