@@ -6,11 +6,15 @@
 //! - `tls`: storms, floods and stalls of TLS, from OpenSSL's client
 //! - `edge`: what strangers say of themselves, in headers, names and logs
 //! - `authorisation`: hosts and headers in every disguise against RBAC
+//! - `filters`: each HTTP filter beside a stock Envoy
 
 #![allow(clippy::unwrap_used)]
 
 mod authorisation;
 mod edge;
+#[path = "../shared/envoy.rs"]
+mod envoy;
+mod filters;
 mod proxy;
 mod resources;
 mod splice;
