@@ -1,6 +1,7 @@
 //! String, header and query matchers, shared by routes and policies.
 
 use crate::message::head::HeaderId;
+use crate::metadata::{Metadata, Value};
 
 /// envoy.type.matcher.v3.StringMatcher. With `ignore_case` the pattern is kept lower case and the
 /// value is compared without regard to ASCII case.
@@ -115,4 +116,120 @@ pub enum ValueMatch {
         start: i64,
         end: i64,
     },
+}
+
+/// envoy.type.matcher.v3.MetadataMatcher: a value at a path of keys in a filter's namespace.
+#[derive(Clone, Debug)]
+pub struct MetadataMatch {
+    pub namespace: Box<str>,
+    pub path: Vec<Box<str>>,
+    pub test: MetadataTest,
+    pub invert: bool,
+}
+
+/// envoy.type.matcher.v3.ValueMatcher.
+#[derive(Clone, Debug)]
+pub enum MetadataTest {
+    Null,
+    Exact(f64),
+    /// Half-open.
+    Range {
+        start: f64,
+        end: f64,
+    },
+    String(StringMatch),
+    Bool(bool),
+    Present(bool),
+    /// A list one of whose values fits.
+    OneOf(Box<MetadataTest>),
+    /// Any of them.
+    Or(Vec<MetadataTest>),
+}
+
+impl MetadataMatch {
+    pub fn matches(&self, metadata: Option<&Metadata>) -> bool {
+        let value = metadata.and_then(|all| all.get(&self.namespace, &self.path));
+        self.test.matches(value) != self.invert
+    }
+}
+
+impl MetadataTest {
+    fn matches(&self, value: Option<&Value>) -> bool {
+        match (self, value) {
+            (Self::Present(wanted), value) => value.is_some() == *wanted,
+            (Self::Or(any), value) => any.iter().any(|test| test.matches(value)),
+            (Self::Null, Some(Value::Null)) => true,
+            (Self::Exact(wanted), Some(Value::Number(number))) => number == wanted,
+            (Self::Range { start, end }, Some(Value::Number(number))) => {
+                (*start..*end).contains(number)
+            }
+            (Self::String(wanted), Some(Value::String(text))) => wanted.matches(text.as_bytes()),
+            (Self::Bool(wanted), Some(Value::Bool(value))) => value == wanted,
+            (Self::OneOf(test), Some(Value::List(values))) => {
+                values.iter().any(|value| test.matches(Some(value)))
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_is_matched_by_kind() {
+        let list = Value::List(vec![Value::Number(2.0), Value::String("cart".into())]);
+        let fields = [
+            ("n", Value::Number(2.0)),
+            ("null", Value::Null),
+            ("yes", Value::Bool(true)),
+            ("list", list),
+            (
+                "deep",
+                Value::Object([("s".into(), Value::String("cart".into()))].into()),
+            ),
+        ];
+        let mut known = Metadata::default();
+        let fields = fields.map(|(key, value)| (key.into(), value)).into();
+        known.merge(&"f".into(), &fields);
+        let cart = || {
+            MetadataTest::String(StringMatch::Exact {
+                value: "cart".into(),
+                ignore_case: false,
+            })
+        };
+        let range = |start, end| MetadataTest::Range { start, end };
+        for (path, test, wanted) in [
+            (vec!["n"], MetadataTest::Exact(2.0), true),
+            (vec!["n"], range(2.0, 3.0), true),
+            (vec!["n"], range(1.0, 2.0), false),
+            (vec!["n"], cart(), false),
+            (vec!["null"], MetadataTest::Null, true),
+            (vec!["nothing"], MetadataTest::Null, false),
+            (vec!["yes"], MetadataTest::Bool(true), true),
+            (vec!["yes"], MetadataTest::Bool(false), false),
+            (vec!["list"], MetadataTest::OneOf(Box::new(cart())), true),
+            (vec!["deep", "s"], cart(), true),
+            (vec!["deep", "s", "t"], cart(), false),
+            (
+                vec!["n"],
+                MetadataTest::Or(vec![cart(), MetadataTest::Exact(2.0)]),
+                true,
+            ),
+            (vec!["n"], MetadataTest::Present(true), true),
+            (vec!["nothing"], MetadataTest::Present(true), false),
+            (vec!["nothing"], MetadataTest::Present(false), true),
+        ] {
+            let mut matcher = MetadataMatch {
+                namespace: "f".into(),
+                path: path.iter().map(|key| (*key).into()).collect(),
+                test,
+                invert: false,
+            };
+            assert_eq!(matcher.matches(Some(&known)), wanted, "{matcher:?}");
+            matcher.invert = true;
+            assert_eq!(matcher.matches(Some(&known)), !wanted, "{matcher:?}");
+        }
+    }
 }

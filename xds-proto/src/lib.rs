@@ -12,6 +12,7 @@ pub mod any;
 mod canonical;
 pub mod inspect;
 pub mod json;
+mod optional;
 pub mod schema;
 pub mod type_url;
 pub mod unknown;

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::optional;
 use crate::schema::{self, Message};
 use crate::wire::{MAX_DEPTH, Reader, WireError, WireValue};
 
@@ -79,6 +80,7 @@ impl Search {
         if message.name() == "google.protobuf.Any" {
             return self.any(bytes, depth);
         }
+        let optional = optional_extension(message, bytes)?;
         let mut counts: Vec<(u32, usize)> = Vec::new();
         let mut reader = Reader::new(bytes);
         while let Some((number, value)) = reader.next()? {
@@ -100,13 +102,28 @@ impl Search {
                             self.path
                                 .push_str(&format!("[{}]", count(&mut counts, number)));
                         }
+                        let known = self.findings.len();
                         self.message(inner, bytes, depth + 1)?;
+                        if optional == Some(number) {
+                            self.forgive(known);
+                        }
                         self.path.truncate(parent);
                     }
                 }
             }
         }
         Ok(())
+    }
+
+    /// Takes back that the extension at the path is of a type that is not known.
+    fn forgive(&mut self, known: usize) {
+        let path = &self.path;
+        let mut index = 0;
+        self.findings.retain(|finding| {
+            index += 1;
+            let is_extension = matches!(finding, Unknown::Type { path: at, .. } if at == path);
+            index <= known || !is_extension
+        });
     }
 
     fn any(&mut self, bytes: &[u8], depth: u32) -> Result<(), WireError> {
@@ -135,6 +152,21 @@ impl Search {
             }
         }
     }
+}
+
+/// The number of a field whose extension may be of a type that is not known.
+fn optional_extension(message: Message, bytes: &[u8]) -> Result<Option<u32>, WireError> {
+    let Some(marked) = optional::marked(message) else {
+        return Ok(None);
+    };
+    let mut is_marked = false;
+    let mut reader = Reader::new(bytes);
+    while let Some((number, value)) = reader.next()? {
+        if let (true, WireValue::Varint(flag)) = (number == marked.flag, value) {
+            is_marked = flag != 0;
+        }
+    }
+    Ok(is_marked.then_some(marked.extension))
 }
 
 /// The index of the next element of list `number`.

@@ -125,6 +125,12 @@ pub enum Operator {
         max: Option<usize>,
     },
     FilterChainName,
+    /// What a filter learnt, at a path of keys in its namespace.
+    DynamicMetadata {
+        namespace: Box<str>,
+        path: Vec<Box<str>>,
+        max: Option<usize>,
+    },
     /// A literal `%`.
     Percent,
 }

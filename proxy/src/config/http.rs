@@ -3,9 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Name;
 use super::access_log::AccessLog;
-use super::policy::Rbac;
+use super::filter::HttpFilter;
 use crate::message::path::PathOptions;
 use crate::snapshot::RouteRef;
 
@@ -15,6 +14,7 @@ pub struct HttpConnectionManager {
     /// Index into the listener's route links, for inline routes too: a link of an inline route
     /// always has its target.
     pub routes: RouteRef,
+    /// In the order in which requests meet them; the router is always last and stands for itself.
     pub filters: Vec<HttpFilter>,
     pub access_log: Vec<Arc<AccessLog>>,
 
@@ -68,15 +68,6 @@ pub enum CodecType {
     Auto,
     Http1,
     Http2,
-}
-
-/// HTTP filters in order; the router is always last and stands for itself.
-pub enum HttpFilter {
-    Rbac {
-        /// By which routes override it.
-        name: Name,
-        rbac: Arc<Rbac>,
-    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 //!
 //! - `listener`, `http`, `route`, `cluster`, `endpoint`, `secret`, `policy`: one file per resource,
 //!   named as in the control plane's `translate/` and in `compile/`
-//! - `matcher`: string, header and query matchers shared by routes and policies
+//! - `filter`: HTTP filters, and what routes say of them
 //! - `access_log`: compiled formats
 //! - `demand`: how the data path asks for a resource it is the first to need
 //! - `compile`: protobuf → these types; nothing else here sees a protobuf
@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod compile;
 pub mod demand;
 pub mod endpoint;
+pub mod filter;
 pub mod http;
 pub mod listener;
 pub mod policy;

@@ -2,7 +2,7 @@
 
 use super::Name;
 use super::listener::Cidr;
-use crate::matcher::{HeaderMatch, StringMatch};
+use crate::matcher::{HeaderMatch, MetadataMatch, StringMatch};
 
 /// One RBAC filter: rules that are enforced and rules that are only counted and logged.
 pub struct Rbac {
@@ -48,6 +48,8 @@ pub enum Permission {
         end: u32,
     },
     RequestedServerName(StringMatch),
+    /// What filters before this one learnt of the request.
+    Metadata(MetadataMatch),
 }
 
 pub enum Principal {
@@ -61,4 +63,5 @@ pub enum Principal {
     RemoteIp(Cidr),
     Header(HeaderMatch),
     UrlPath(StringMatch),
+    Metadata(MetadataMatch),
 }

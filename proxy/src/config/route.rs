@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Name;
-use super::policy::Rbac;
-use crate::matcher::{HeaderMatch, HeaderName, QueryMatch};
+use super::filter::{FilterOverrides, RateLimit, RouteRateLimits};
+use crate::matcher::{HeaderMatch, HeaderName, MetadataMatch, QueryMatch};
 use crate::snapshot::{ClusterLinks, ClusterRef};
 
 /// envoy.config.route.v3.RouteConfiguration, compiled and linked.
@@ -41,6 +41,7 @@ pub struct VirtualHost {
     pub routes: Vec<Arc<Route>>,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
+    pub rate_limits: Vec<RateLimit>,
     pub include_attempt_count: bool,
     pub include_attempt_count_in_response: bool,
 }
@@ -51,25 +52,8 @@ pub struct Route {
     pub action: Action,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
-    /// `typed_per_filter_config` of RBAC filters, by the filter's name. What the virtual host and
-    /// the table say is merged in: the most specific holds.
-    pub rbac: Vec<(Name, RbacOverride)>,
-}
-
-impl Route {
-    /// What stands in the place of the RBAC filter called `filter`; `None`: the filter's own.
-    pub fn rbac_for(&self, filter: &str) -> Option<&RbacOverride> {
-        let own = self.rbac.iter().find(|(name, _)| **name == *filter);
-        own.map(|(_, rules)| rules)
-    }
-}
-
-#[derive(Clone)]
-pub enum RbacOverride {
-    /// The filter does nothing on this route.
-    Disabled,
-    /// These rules instead of the filter's own.
-    Replace(Arc<Rbac>),
+    /// `typed_per_filter_config`, also of virtual host and table; `None`: nothing is said.
+    pub filters: Option<Arc<FilterOverrides>>,
 }
 
 pub struct RouteMatch {
@@ -78,6 +62,8 @@ pub struct RouteMatch {
     pub case_sensitive: bool,
     pub headers: Vec<HeaderMatch>,
     pub query: Vec<QueryMatch>,
+    /// All of them.
+    pub metadata: Vec<MetadataMatch>,
     /// Only gRPC requests (content-type application/grpc[+…]).
     pub grpc: bool,
     /// Share of requests in parts per million; `None`: all.
@@ -120,6 +106,7 @@ pub struct RouteAction {
     pub retry: Option<Arc<RetryPolicy>>,
     /// Overrides per upgrade type.
     pub upgrades: Vec<UpgradeOverride>,
+    pub rate_limits: RouteRateLimits,
     pub mirrors: Vec<Mirror>,
 }
 
@@ -140,6 +127,8 @@ pub struct WeightedCluster {
     pub host_rewrite: Option<Box<str>>,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
+    /// `typed_per_filter_config`, also of the levels above; `None`: as the route has it.
+    pub filters: Option<Arc<FilterOverrides>>,
 }
 
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@
 //! - [`pool`]: connections to upstreams
 
 pub mod connection;
-pub mod filter;
+pub(crate) mod filter;
 pub mod forward;
 pub mod h1;
 pub mod h2;

@@ -9,10 +9,12 @@ use xds_proto::anyam::inspect::v1::decision::Outcome;
 use super::question::Question;
 use crate::config::cluster::{Cluster, Transport};
 use crate::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
-use crate::config::http::{HttpConnectionManager, HttpFilter};
+use crate::config::filter::FilterConfig;
+use crate::config::http::HttpConnectionManager;
 use crate::config::listener::{Direction, FilterChain, Listener, TcpTarget, TerminalFilter};
-use crate::config::policy::Rbac;
-use crate::config::route::{Action, ClusterSpecifier, RbacOverride, Route, RouteConfig};
+use crate::config::route::{Action, ClusterSpecifier, Route, RouteConfig};
+use crate::http::filter;
+use crate::http::filter::rbac;
 use crate::http::request::plan;
 use crate::http::request::plan::Lost;
 use crate::listener::chain;
@@ -149,12 +151,11 @@ fn network_policy(chain: &FilterChain, question: &Question, said: &mut Said) -> 
     chain
         .rbac
         .iter()
-        .all(|rbac| judged(rbac, &facts, "connection", said))
+        .all(|rbac| judged(&policy::judge(rbac, &facts), "connection", said))
 }
 
 /// Says what one filter decides; whether it lets through.
-fn judged(rbac: &Rbac, facts: &policy::Facts<'_>, what: &str, said: &mut Said) -> bool {
-    let verdict = policy::judge(rbac, facts);
+fn judged(verdict: &policy::Verdict, what: &str, said: &mut Said) -> bool {
     if let Some(by) = &verdict.would_refuse {
         let by = by.as_deref().unwrap_or("no policy allows it");
         let why = format!("rules on trial would refuse the {what}: {by}");
@@ -232,7 +233,7 @@ fn http(
         "this virtual host takes the authority",
     );
     let mut chosen: Option<&Arc<Route>> = None;
-    for (route, verdict) in plan::routes(host, head, 0) {
+    for (route, verdict) in plan::routes(host, head, None, 0) {
         let verdict = match (verdict, chosen) {
             (Ok(()), Some(_)) => Err(Lost::Earlier),
             (verdict, _) => verdict,
@@ -259,6 +260,7 @@ fn why_lost(lost: Lost<'_>) -> String {
         Lost::Path => "the path does not fit".to_owned(),
         Lost::Header(name) => format!("header {} does not fit", name.name),
         Lost::Query(name) => format!("query parameter {name} does not fit"),
+        Lost::Metadata => "what filters learnt does not fit".to_owned(),
         Lost::NotGrpc => "only gRPC requests".to_owned(),
         Lost::Fraction => "only a share of requests, and the draw went against it".to_owned(),
         Lost::Earlier => "fits too, but an earlier route took the request".to_owned(),
@@ -272,18 +274,25 @@ fn http_policy(
     head: &Head,
     said: &mut Said,
 ) -> bool {
-    let subject = crate::http::filter::rbac::Subject(head);
-    let facts = policy::Facts {
-        request: Some(&subject),
-        ..question.facts()
-    };
+    let overrides = filter::overrides(route, 0).map(|overrides| &**overrides);
     manager.filters.iter().all(|filter| {
-        let HttpFilter::Rbac { name, rbac } = filter;
-        match route.rbac_for(name) {
-            None => judged(rbac, &facts, "request", said),
-            Some(RbacOverride::Disabled) => true,
-            Some(RbacOverride::Replace(own)) => judged(own, &facts, "request", said),
-        }
+        let Some((own, of_route)) = filter.on_route(overrides) else {
+            return true;
+        };
+        let what = match own {
+            FilterConfig::Rbac(own) => {
+                let rules = rbac::rules(own, of_route);
+                let verdict = rbac::judge(rules, head, question.facts());
+                return judged(&verdict, "request", said);
+            }
+            FilterConfig::Fault(_) => "may delay the request, fail it or slow its response",
+            FilterConfig::LocalRateLimit(_) => "refuses requests over its limit",
+            FilterConfig::Cors(_) => "answers preflight requests of allowed origins",
+            FilterConfig::HeaderMutation(_) => "may change headers",
+            FilterConfig::Buffer(_) => "waits for the request's whole body",
+        };
+        said.say("filter", Outcome::Info, &filter.name, what);
+        true
     })
 }
 

@@ -68,6 +68,7 @@ impl Question {
             destination: self.destination,
             sni: None,
             request: None,
+            metadata: None,
         }
     }
 }

@@ -250,6 +250,7 @@ pub(crate) fn authorise(
         destination: ends.destination,
         sni: tls.and_then(|tls| tls.sni.as_deref()).or(sni),
         request: None,
+        metadata: None,
     };
     let mut on_trial = false;
     for rbac in &chain.rbac {

@@ -53,6 +53,12 @@ flags! {
     DOWNSTREAM_REMOTE_RESET = 16, "DR", "DownstreamRemoteReset";
     /// A limit of ours refused it.
     OVERLOAD_MANAGER = 17, "OM", "OverloadManagerTerminated";
+    /// Delayed by the fault filter.
+    DELAY_INJECTED = 18, "DI", "DelayInjected";
+    /// Aborted by the fault filter.
+    FAULT_INJECTED = 19, "FI", "FaultInjected";
+    /// Over a local rate limit.
+    RATE_LIMITED = 20, "RL", "RateLimited";
 }
 
 impl ResponseFlags {

@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use crate::config::Name;
 use crate::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
 use crate::matcher::{HeaderMatch, HeaderName, StringMatch, ValueMatch};
+use crate::metadata::Metadata;
 use crate::tls::ConnectionInfo;
 
 /// What is known of a connection or request when it is judged.
@@ -25,6 +26,8 @@ pub struct Facts<'a> {
     pub sni: Option<&'a str>,
     /// `None` for a connection.
     pub request: Option<&'a dyn Request>,
+    /// What filters learnt of the request.
+    pub metadata: Option<&'a Metadata>,
 }
 
 /// A request's own facts.
@@ -124,6 +127,7 @@ impl Judge<'_> {
             Permission::Or(any) => any.iter().any(|one| self.permission(one)),
             Permission::Not(one) => !self.negated().permission(one),
             Permission::Header(header) => self.header(header),
+            Permission::Metadata(wanted) => wanted.matches(facts.metadata),
             Permission::UrlPath(path) => self.path(path),
             Permission::DestinationIp(range) => range.contains(facts.destination.ip()),
             Permission::DestinationPort(port) => facts.destination.port() == *port,
@@ -147,6 +151,7 @@ impl Judge<'_> {
             Principal::DirectRemoteIp(range) => range.contains(facts.direct_remote),
             Principal::RemoteIp(range) => range.contains(facts.remote),
             Principal::Header(header) => self.header(header),
+            Principal::Metadata(wanted) => wanted.matches(facts.metadata),
             Principal::UrlPath(path) => self.path(path),
         }
     }

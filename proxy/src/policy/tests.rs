@@ -57,6 +57,7 @@ fn refused(rbac: &Rbac, request: Option<&Req>) -> bool {
         destination: ([10, 0, 0, 2], 80).into(),
         sni: None,
         request: request.map(|request| request as &dyn Request),
+        metadata: None,
     };
     judge(rbac, &facts).refused.is_some()
 }

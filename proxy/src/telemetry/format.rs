@@ -4,6 +4,8 @@
 //! Whatever came from a peer is escaped: control and bidirectional-override characters never
 //! reach a terminal or break a line (see `escape`).
 
+mod metadata;
+
 use std::io::Write;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -14,6 +16,7 @@ use crate::config::access_log::{
     AccessLog, Format, JsonField, JsonValue, LogFilter, LogFormat, Operator, Part,
 };
 use crate::matcher::HeaderName;
+use crate::metadata::Value;
 
 /// Appends one line, newline included, when the log's filter lets the record through.
 pub fn render_line(log: &AccessLog, record: &Record<'_>, out: &mut Vec<u8>) -> bool {
@@ -51,6 +54,22 @@ pub fn render(format: &Format, record: &Record<'_>, out: &mut Vec<u8>) {
                     out.truncate(start);
                     out.push(b'-');
                 }
+            }
+        }
+    }
+}
+
+/// Renders a format string as a header's value: as it is, an operator without a value as nothing.
+pub fn render_value<A: smallvec::Array<Item = u8>>(
+    format: &Format,
+    record: &Record<'_>,
+    out: &mut smallvec::SmallVec<A>,
+) {
+    for part in &format.0 {
+        match part {
+            Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
+            Part::Operator(operator) => {
+                operate(operator, record, &mut |value| out.extend_from_slice(value));
             }
         }
     }
@@ -136,6 +155,16 @@ fn render_json_format(format: &Format, record: &Record<'_>, out: &mut Vec<u8>) -
         escape::json(&text, out);
         return false;
     };
+    if let Operator::DynamicMetadata {
+        namespace,
+        path,
+        max: None,
+    } = operator
+    {
+        let known = record.metadata.and_then(|all| all.get(namespace, path));
+        metadata::json(known.unwrap_or(&Value::Null), out);
+        return known.is_none();
+    }
     let start = out.len();
     let there = if is_numeric(operator) {
         operate(operator, record, &mut |part| out.extend_from_slice(part))
@@ -231,6 +260,14 @@ fn operate(operator: &Operator, record: &Record<'_>, put: &mut dyn FnMut(&[u8]))
                     .is_some_and(|name| put_header(record.response, name, *max, put))
         }
         O::ResponseTrailer { name, max } => put_header(record.trailers, name, *max, put),
+        O::DynamicMetadata {
+            namespace,
+            path,
+            max,
+        } => {
+            let known = record.metadata.and_then(|all| all.get(namespace, path));
+            known.is_some_and(|value| metadata::put(value, *max, put))
+        }
         O::VirtualClusterName | O::Hostname => false,
         O::Percent => {
             put(b"%");

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use crate::matcher::HeaderName;
+use crate::metadata::Metadata;
 use crate::metrics::flags::ResponseFlags;
 
 /// Headers or trailers a format may ask for.
@@ -61,6 +62,8 @@ pub struct Record<'a> {
     pub request: Option<&'a dyn Headers>,
     pub response: Option<&'a dyn Headers>,
     pub trailers: Option<&'a dyn Headers>,
+    /// What filters learnt.
+    pub metadata: Option<&'a Metadata>,
 }
 
 impl Record<'_> {
@@ -113,6 +116,7 @@ impl Record<'_> {
             request: None,
             response: None,
             trailers: None,
+            metadata: None,
         }
     }
 }

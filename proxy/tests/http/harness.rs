@@ -181,6 +181,7 @@ impl Setup {
                 routes,
                 request_headers: HeaderEdits::default(),
                 response_headers: HeaderEdits::default(),
+                rate_limits: Vec::new(),
                 include_attempt_count: false,
                 include_attempt_count_in_response: true,
             }],

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyam_proxy::config::filter::RouteRateLimits;
 use anyam_proxy::config::http::{
     CodecType, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager, ServerHeader,
     StripPort,
@@ -22,13 +23,14 @@ pub fn route(path: PathMatch, action: Action) -> Arc<Route> {
             case_sensitive: true,
             headers: Vec::new(),
             query: Vec::new(),
+            metadata: Vec::new(),
             grpc: false,
             fraction: None,
         },
         action,
         request_headers: HeaderEdits::default(),
         response_headers: HeaderEdits::default(),
-        rbac: Vec::new(),
+        filters: None,
     })
 }
 
@@ -45,6 +47,7 @@ pub fn forward() -> RouteAction {
         max_grpc_timeout: None,
         retry: None,
         upgrades: Vec::new(),
+        rate_limits: RouteRateLimits::default(),
         mirrors: Vec::new(),
     }
 }

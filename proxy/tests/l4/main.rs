@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
+#[path = "../shared/envoy.rs"]
+mod envoy;
 mod hostile_certificates;
 mod listener;
 mod relay;

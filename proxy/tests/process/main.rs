@@ -8,12 +8,16 @@
 //! - `flags`: Envoy's command line; `logs`: rotated, and not read
 //! - `authorisation`: hosts and headers in every disguise against RBAC
 //! - `chains`: which filter chain a connection gets, beside Envoy
+//! - `filters`: each HTTP filter beside a stock Envoy
 
 #![allow(clippy::unwrap_used)]
 
 mod authorisation;
 mod chains;
 mod edge;
+#[path = "../shared/envoy.rs"]
+mod envoy;
+mod filters;
 mod flags;
 mod logs;
 mod proxy;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::error::JsonError;
 use super::{scalar, well_known};
+use crate::optional;
 use crate::schema::{self, Field, Kind, Message};
 use crate::wire::{self, MAX_DEPTH};
 
@@ -39,6 +40,7 @@ pub fn fields(
     let mut parts: Vec<(u32, Vec<u8>)> = Vec::new();
     let mut seen: Vec<u32> = Vec::new();
     let mut cases: HashMap<u8, &'static str> = HashMap::new();
+    let optional = optional_extension(message, object);
     for (key, value) in object {
         if skipped.contains(&key.as_str()) {
             continue;
@@ -66,11 +68,30 @@ pub fn fields(
             return Err(error.within(field.name()));
         }
         let mut part = Vec::new();
-        put(&mut part, field, value, depth).map_err(|error| error.within(field.name()))?;
+        if optional == Some(field.number())
+            && let Some(url) = well_known::unknown_any(value)
+        {
+            // What it holds cannot be read; that it is there can be said.
+            let mut any = Vec::new();
+            wire::put_bytes(&mut any, 1, url.as_bytes());
+            wire::put_bytes(&mut part, field.number(), &any);
+        } else {
+            put(&mut part, field, value, depth).map_err(|error| error.within(field.name()))?;
+        }
         parts.push((field.number(), part));
     }
     parts.sort_by_key(|(number, _)| *number);
     Ok(parts.into_iter().flat_map(|(_, part)| part).collect())
+}
+
+/// The number of a field whose extension may be of a type that is not known.
+fn optional_extension(message: Message, object: &Map<String, Value>) -> Option<u32> {
+    let marked = optional::marked(message)?;
+    let is_marked = object.iter().any(|(key, value)| {
+        let field = message.field_by_name(key);
+        *value == Value::Bool(true) && field.is_some_and(|field| field.number() == marked.flag)
+    });
+    is_marked.then_some(marked.extension)
 }
 
 fn unknown(message: Message, key: &str) -> JsonError {

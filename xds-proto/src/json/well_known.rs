@@ -165,6 +165,13 @@ fn read_any(value: &Value, depth: u32) -> Result<Vec<u8>, JsonError> {
     Ok(out)
 }
 
+/// The type URL of an Any whose type is not known.
+pub fn unknown_any(value: &Value) -> Option<&str> {
+    let url = value.get("@type")?.as_str()?;
+    let (_, name) = url.rsplit_once('/')?;
+    schema::message(name).is_none().then_some(url)
+}
+
 /// Empty stands in `value` too for some writers.
 fn has_value_form(message: Message, object: &Map<String, Value>) -> bool {
     special(message).is_some()

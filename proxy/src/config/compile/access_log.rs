@@ -342,6 +342,14 @@ fn with_argument(
             max,
         },
         "GRPC_STATUS" => Operator::GrpcStatus,
+        "DYNAMIC_METADATA" => {
+            let mut keys = argument.split(':').map(Box::from);
+            Operator::DynamicMetadata {
+                namespace: keys.next().unwrap_or_default(),
+                path: keys.collect(),
+                max,
+            }
+        }
         _ => return Ok(None),
     }))
 }

@@ -27,7 +27,7 @@ pub const REQUEST: [&str; 2] = ["request_headers_to_add", "request_headers_to_re
 /// Field names of response edits.
 pub const RESPONSE: [&str; 2] = ["response_headers_to_add", "response_headers_to_remove"];
 
-fn append(at: At<'_>, option: &core::HeaderValueOption) -> Result<HeaderAppend, CompileError> {
+pub fn append(at: At<'_>, option: &core::HeaderValueOption) -> Result<HeaderAppend, CompileError> {
     use core::header_value_option::HeaderAppendAction as Action;
     let core::HeaderValueOption {
         header,
@@ -77,7 +77,7 @@ fn is_field_value(format: &Format) -> bool {
 }
 
 /// Envoy lets nobody edit pseudo-headers or the host this way: routing was decided by them.
-fn editable(at: At<'_>, name: &str) -> Result<HeaderName, CompileError> {
+pub fn editable(at: At<'_>, name: &str) -> Result<HeaderName, CompileError> {
     let name = header_name(at, name)?;
     if name.name.starts_with(':') || &*name.name == "host" {
         return at.fail("pseudo-headers and host cannot be edited; use a rewrite");

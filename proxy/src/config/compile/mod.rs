@@ -2,8 +2,8 @@
 //!
 //! - `support`: paths, errors, and the macros by which every field is supported, ignored with a
 //!   reason, or refused; `values`, `matcher`, `headers`, `access_log`: what resources share
-//! - `listener/`, `route/`, `cluster/`, `endpoint`, `secret`, `tls`, `policy`: a file or folder per
-//!   resource
+//! - `listener/`, `route/`, `filter/` (HTTP filters), `cluster/`, `endpoint`, `secret`, `tls`,
+//!   `policy`: a file or folder per resource
 //! - `resource`: bytes → [`Compiled`], with the names it refers to
 //! - `refs`: indices in the place of names; `link`: the next snapshot out of the last and what changed
 //!
@@ -18,10 +18,12 @@
 mod access_log;
 mod cluster;
 mod endpoint;
+mod filter;
 mod headers;
 mod link;
 mod listener;
 mod matcher;
+mod metadata_match;
 mod policy;
 mod refs;
 mod resource;
@@ -41,13 +43,14 @@ use xds_proto::envoy::config::endpoint::v3 as endpoint_pb;
 use xds_proto::envoy::config::listener::v3 as listener_pb;
 use xds_proto::envoy::config::route::v3 as route_pb;
 use xds_proto::envoy::extensions::transport_sockets::tls::v3 as secret_pb;
+use xds_proto::google::protobuf::Any;
 
 pub use self::endpoint::Assignment;
 pub use self::link::Step;
 pub use self::resource::{Changes, Compiled, Outcome, References, Rejected};
 pub use self::secret::SecretStore;
-use self::support::At;
 pub use self::support::CompileError;
+use self::support::{At, type_name};
 use super::Name;
 use super::cluster::Cluster;
 use super::listener::Listener;
@@ -86,6 +89,8 @@ pub struct Counts {
     pub endpoints: IntCounter,
     pub secrets: IntCounter,
     pub relinked: IntCounter,
+    /// Optional filters that are not known and were left out.
+    pub skipped_filters: IntCounter,
 }
 
 impl Counts {
@@ -106,7 +111,23 @@ impl Counts {
                 "anyam_config_relinked_total",
                 "Resources linked anew because one they refer to changed.",
             )?,
+            skipped_filters: registry.counter(
+                "anyam_config_optional_filters_skipped_total",
+                "HTTP filters left out because they are optional and this proxy lacks them.",
+            )?,
         })
+    }
+}
+
+impl Counts {
+    /// An optional filter of a type that is not known is left out, which is logged and counted:
+    /// traffic passes without it.
+    fn skip_optional(&self, at: At<'_>, any: &Any) {
+        self.skipped_filters.inc();
+        tracing::warn!(
+            "{at}: {} is not supported by this proxy and optional: requests pass without it",
+            type_name(any)
+        );
     }
 }
 
@@ -160,7 +181,7 @@ impl Compiler {
         m: &route_pb::RouteConfiguration,
     ) -> Result<RouteConfig, CompileError> {
         self.counts.routes.inc();
-        route::route_config(At::root(""), m)
+        route::route_config(At::root(""), m, &self.counts)
     }
 
     /// Compiles a cluster, without endpoints. `previous`: the version before it, whose limits,

@@ -11,10 +11,11 @@ use xds_proto::envoy::r#type::v3::Int32Range;
 use xds_proto::google::protobuf::Any;
 
 use super::matcher::{header, string};
+use super::metadata_match::metadata;
 use super::support::{At, CompileError, decode, each, ignored, known, port, required, unsupported};
 use super::values::cidr;
+use crate::config::filter::{FilterConfig, FilterOverride};
 use crate::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
-use crate::config::route::RbacOverride;
 use crate::matcher::StringMatch;
 
 /// Nesting of and, or, not.
@@ -52,12 +53,12 @@ pub fn http_rbac(at: At<'_>, m: &http::Rbac) -> Result<Arc<Rbac>, CompileError> 
 }
 
 /// The HTTP filter's `typed_per_filter_config`.
-pub fn per_route(at: At<'_>, any: &Any) -> Result<RbacOverride, CompileError> {
+pub fn per_route(at: At<'_>, any: &Any) -> Result<FilterOverride, CompileError> {
     let http::RbacPerRoute { rbac } = decode(at, any)?;
-    match rbac {
-        None => Ok(RbacOverride::Disabled),
-        Some(m) => http_rbac(at.field("rbac"), &m).map(RbacOverride::Replace),
-    }
+    Ok(match rbac {
+        None => FilterOverride::Disabled,
+        Some(m) => FilterOverride::Config(FilterConfig::Rbac(http_rbac(at.field("rbac"), &m)?)),
+    })
 }
 
 /// The network filter.
@@ -178,7 +179,10 @@ fn permission(
         Rule::RequestedServerName(m) => {
             Permission::RequestedServerName(string(at.field("requested_server_name"), m)?)
         }
-        Rule::Metadata(_) => return not_supported(at, "metadata"),
+        Rule::Metadata(m) => {
+            http_only(at.field("metadata"), layer)?;
+            Permission::Metadata(metadata(at.field("metadata"), m)?)
+        }
         Rule::Matcher(_) => return not_supported(at, "matcher"),
         Rule::UriTemplate(_) => return not_supported(at, "uri_template"),
         Rule::SourcedMetadata(_) => return not_supported(at, "sourced_metadata"),
@@ -225,7 +229,10 @@ fn principal(
             Principal::Header(header(at.field("header"), m)?)
         }
         Id::UrlPath(m) => Principal::UrlPath(url_path(at.field("url_path"), m, layer)?),
-        Id::Metadata(_) => return not_supported(at, "metadata"),
+        Id::Metadata(m) => {
+            http_only(at.field("metadata"), layer)?;
+            Principal::Metadata(metadata(at.field("metadata"), m)?)
+        }
         Id::FilterState(_) => return not_supported(at, "filter_state"),
         Id::SourcedMetadata(_) => return not_supported(at, "sourced_metadata"),
         Id::Custom(_) => return not_supported(at, "custom"),

@@ -8,12 +8,13 @@ use xds_proto::type_url;
 
 use super::*;
 use crate::config::cluster::{LbPolicy, Transport, UpstreamProtocol};
-use crate::config::http::HttpFilter;
+use crate::config::filter::{FilterConfig, FilterOverride};
 use crate::config::listener::{TcpTarget, TerminalFilter, TransportProtocol};
 use crate::config::policy::RbacAction;
-use crate::config::route::{Action, ClusterSpecifier, PathMatch, RbacOverride, RetryOn};
+use crate::config::route::{Action, ClusterSpecifier, PathMatch, RetryOn};
 use crate::snapshot::{ClusterRef, Snapshot};
 
+mod filters;
 mod fixtures;
 mod publishing;
 use fixtures::{CHAINED, CLUSTER, HTTP, ROUTES};
@@ -91,7 +92,10 @@ fn a_listener_with_everything() {
     let TerminalFilter::Http(manager) = &http.terminal else {
         panic!("HTTP");
     };
-    assert!(matches!(&manager.filters[..], [HttpFilter::Rbac { name, .. }] if &**name == "authz"));
+    let [authz] = &manager.filters[..] else {
+        panic!("one filter");
+    };
+    assert!(&*authz.name == "authz" && matches!(authz.config, FilterConfig::Rbac(_)));
     assert!(manager.http1.preserve_case && manager.proxy_status && manager.path.merge_slashes);
     assert_eq!(manager.stream_idle_timeout, Some(Duration::from_secs(300)));
     assert_eq!(manager.access_log.len(), 1);
@@ -109,7 +113,11 @@ fn routes_with_everything() {
         panic!("three routes");
     };
     assert!(matches!(&first.matches.path, PathMatch::SeparatedPrefix(p) if &**p == "/cart"));
-    assert!(matches!(&first.rbac[..], [(name, RbacOverride::Disabled)] if &**name == "authz"));
+    let overrides = first.filters.as_ref().unwrap();
+    assert!(matches!(
+        overrides.of("authz"),
+        Some(FilterOverride::Disabled)
+    ));
     let Action::Forward(forward) = &first.action else {
         panic!("forward");
     };

@@ -12,6 +12,7 @@ use super::support::{
     At, CompileError, decode, duration, ignored, required, type_name, unsupported,
 };
 use crate::config::listener::Cidr;
+use crate::metadata::{Object, Value};
 
 /// Bytes a file named by configuration may have.
 const MAX_FILE: u64 = 4 << 20;
@@ -256,6 +257,41 @@ pub fn string_metadata(fields: &pb::Struct) -> Vec<(Box<str>, Box<str>)> {
         .collect();
     pairs.sort();
     pairs
+}
+
+/// Nesting of objects and lists; deeper ones are no configuration that is meant.
+const MAX_DEPTH: u32 = 16;
+
+/// A struct as metadata has it.
+pub fn object(at: At<'_>, fields: &pb::Struct) -> Result<Object, CompileError> {
+    fields_of(at, fields, 0)
+}
+
+fn fields_of(at: At<'_>, fields: &pb::Struct, depth: u32) -> Result<Object, CompileError> {
+    if depth > MAX_DEPTH {
+        return at.fail("is nested too deep");
+    }
+    let compiled = fields.fields.iter().map(|(key, value)| {
+        let value = value_of(at.field(key), value, depth)?;
+        Ok((key.as_str().into(), value))
+    });
+    compiled.collect()
+}
+
+fn value_of(at: At<'_>, value: &pb::Value, depth: u32) -> Result<Value, CompileError> {
+    use pb::value::Kind;
+    Ok(match &value.kind {
+        None | Some(Kind::NullValue(_)) => Value::Null,
+        Some(Kind::NumberValue(number)) => Value::Number(*number),
+        Some(Kind::BoolValue(value)) => Value::Bool(*value),
+        Some(Kind::StringValue(text)) => Value::String(text.as_str().into()),
+        Some(Kind::StructValue(fields)) => Value::Object(fields_of(at, fields, depth + 1)?),
+        Some(Kind::ListValue(_)) if depth > MAX_DEPTH => return at.fail("is nested too deep"),
+        Some(Kind::ListValue(list)) => {
+            let item = |value| value_of(at, value, depth + 1);
+            Value::List(list.values.iter().map(item).collect::<Result<_, _>>()?)
+        }
+    })
 }
 
 /// The string in a value; numbers and booleans have no text.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::config::http::HttpConnectionManager;
 use crate::config::listener::{FilterChain, Listener, TerminalFilter};
 use crate::config::route::RouteConfig;
+use crate::http::filter::ConnectionBuckets;
 use crate::http::filter::rbac;
 use crate::http::pool::Pools;
 use crate::http::request::stream_info::Downstream;
@@ -24,6 +25,8 @@ pub struct Conn {
     pub spell: bool,
     /// The canonical form of what its last request named.
     pub authority: RefCell<authority::Memo>,
+    /// Of rate limits that hold for each connection by itself.
+    pub buckets: ConnectionBuckets,
     current: RefCell<Rc<Resolved>>,
 }
 
@@ -67,6 +70,7 @@ impl Conn {
             downstream: Rc::new(downstream),
             spell,
             authority: RefCell::default(),
+            buckets: ConnectionBuckets::default(),
             current: RefCell::new(Rc::new(newest)),
         }
     }

@@ -1,5 +1,88 @@
-//! HTTP filters.
+//! The chain of HTTP filters: what each does with a request on its way in, and with the response
+//! on its way out, in reverse order. The router is the last and is not a filter here.
 //!
-//! - `rbac`: role-based access control of requests
+//! - `chain`: a request's walk through the filters, and its response's; `wait`: what a filter may
+//!   wait for meanwhile
+//! - `rbac`, `fault`, `local_ratelimit` with `descriptor`, `cors`, `header_mutation`: a file per filter
+//! - `throttle`: a response's body at the rate that a filter sets
+//!
+//! Filters are an enum and are called directly: a chain costs what its filters do, and only a filter
+//! that really waits has a future of its own. What a filter keeps for one stream stands in
+//! [`StreamFilters`], which allocates only when something is kept.
 
+mod chain;
+mod cors;
+mod descriptor;
+mod fault;
+mod header_mutation;
+mod local_ratelimit;
 pub(crate) mod rbac;
+mod throttle;
+mod wait;
+
+use std::sync::Arc;
+
+pub use self::chain::on_response;
+pub use self::local_ratelimit::ConnectionBuckets;
+pub use self::throttle::Throttle;
+use super::request::stream_info::StreamInfo;
+use crate::config::Name;
+use crate::config::filter::FilterOverrides;
+use crate::config::route::{Action, Route};
+use crate::metadata::{Metadata, Object};
+
+/// What the filters of a chain know of one stream.
+#[derive(Default)]
+pub struct StreamFilters {
+    /// What the request's route says of filters.
+    overrides: Option<Arc<FilterOverrides>>,
+    /// By the filter's place in the chain.
+    states: Vec<(usize, FilterState)>,
+    /// What filters learnt of the request, for rules, logs and each other.
+    metadata: Option<Box<Metadata>>,
+    /// KiB a second that the response's body may take.
+    response_rate: Option<u64>,
+}
+
+/// What one filter keeps for a stream.
+enum FilterState {
+    Fault(fault::Active),
+    Cors(cors::Allowed),
+    LocalRateLimit(local_ratelimit::Counted),
+}
+
+impl StreamFilters {
+    /// Enters the chain on the way of `route`; `draw`: what chooses among weighted clusters.
+    fn enter(info: &mut StreamInfo, route: Option<&Route>, draw: u64) {
+        info.filters.overrides = route.and_then(|route| overrides(route, draw)).cloned();
+    }
+
+    fn state(&self, place: usize) -> Option<&FilterState> {
+        let of_filter = self.states.iter().find(|(at, _)| *at == place);
+        of_filter.map(|(_, state)| state)
+    }
+
+    fn learn(&mut self, filter: &Name, fields: &Object) {
+        let metadata = self.metadata.get_or_insert_default();
+        metadata.merge(filter, fields);
+    }
+
+    pub fn metadata(&self) -> Option<&Metadata> {
+        self.metadata.as_deref()
+    }
+
+    /// KiB a second that the response's body may take.
+    pub fn response_rate(&self) -> Option<u64> {
+        self.response_rate
+    }
+}
+
+/// What a route, or the weighted cluster that `draw` chooses, says of filters.
+pub fn overrides(route: &Route, draw: u64) -> Option<&Arc<FilterOverrides>> {
+    let weighted = match &route.action {
+        Action::Forward(forward) => super::request::plan::weighted(forward, draw),
+        Action::Redirect(_) | Action::Direct { .. } => None,
+    };
+    let own = weighted.and_then(|entry| entry.filters.as_ref());
+    own.or(route.filters.as_ref())
+}

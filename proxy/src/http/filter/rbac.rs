@@ -1,32 +1,44 @@
 //! The authorisation step of a request: which rules apply, and what they say.
 
+use crate::config::filter::FilterConfig;
 use crate::config::listener::FilterChain;
 use crate::config::policy::Rbac;
-use crate::config::route::{RbacOverride, Route};
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::{Downstream, StreamInfo};
 use crate::matcher::HeaderName;
 use crate::message::head::{Head, HeaderId};
 use crate::policy::{self, Facts};
 
-/// Judges a request by one RBAC filter, or by what the route puts in its place.
+/// The rules by which a filter judges: its own, or those that the route puts in their place.
+pub fn rules<'a>(own: &'a Rbac, of_route: Option<&'a FilterConfig>) -> &'a Rbac {
+    match of_route {
+        Some(FilterConfig::Rbac(rules)) => rules,
+        _ => own,
+    }
+}
+
+/// What rules say of a request with this head; `connection`: what is known of who sends it.
+pub fn judge(rules: &Rbac, head: &Head, connection: Facts<'_>) -> policy::Verdict {
+    let subject = Subject(head);
+    let facts = Facts {
+        request: Some(&subject),
+        ..connection
+    };
+    policy::judge(rules, &facts)
+}
+
+/// Judges a request, and counts what came of it.
 ///
 /// # Errors
 /// When the rules refuse it.
-pub fn check(name: &str, filter: &Rbac, route: &Route, info: &StreamInfo) -> Result<(), Failure> {
-    let rules = match route.rbac_for(name) {
-        None => filter,
-        Some(RbacOverride::Disabled) => return Ok(()),
-        Some(RbacOverride::Replace(own)) => own,
-    };
-    let subject = Subject(&info.request);
-    let facts = Facts {
+pub fn check(rules: &Rbac, info: &StreamInfo) -> Result<(), Failure> {
+    let connection = Facts {
         remote: info.client.ip(),
-        request: Some(&subject),
+        metadata: info.filters.metadata(),
         ..facts(&info.downstream)
     };
     let metrics = &info.downstream.listener.def.metrics;
-    let verdict = policy::judge(rules, &facts);
+    let verdict = judge(rules, &info.request, connection);
     if verdict.would_refuse.is_some() {
         metrics.rbac_shadow_denied.inc();
     }
@@ -58,12 +70,13 @@ fn facts(downstream: &Downstream) -> Facts<'_> {
         destination: downstream.local,
         sni: tls.and_then(|tls| tls.sni.as_deref()),
         request: None,
+        metadata: None,
     }
 }
 
 /// A request as rules see it: the normalised path, the authority in lower case, every value of a
 /// repeated header.
-pub(crate) struct Subject<'a>(pub(crate) &'a Head);
+struct Subject<'a>(&'a Head);
 
 impl policy::Request for Subject<'_> {
     fn path(&self) -> &[u8] {

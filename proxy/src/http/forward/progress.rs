@@ -120,7 +120,7 @@ impl Attempts<'_, '_> {
 
 /// What a missed deadline means. `received`: the request was here in full, so that the upstream is
 /// the one that keeps everybody waiting.
-fn late(which: Which, received: bool) -> Failure {
+pub(in crate::http) fn late(which: Which, received: bool) -> Failure {
     match which {
         Which::Route => Failure::ResponseTimeout,
         Which::Try => Failure::PerTryTimeout,

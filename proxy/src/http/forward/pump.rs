@@ -4,10 +4,13 @@
 //! a slow reader on one side stops reading on the other. The request's pump keeps what it sent,
 //! within a bound, for as long as the request may have to be sent again.
 
+mod response;
+
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
+pub use self::response::ResponsePump;
 use super::downstream::DownstreamIo;
 use super::mirror::Feed;
 use super::splice::{Passed, Reading, Splice, Writing};
@@ -16,6 +19,12 @@ use crate::dispatcher::pipe::Pipes;
 use crate::http::h1::{BodyLength, Event};
 use crate::http::request::error::Failure;
 use crate::message::head::Head;
+
+/// A request's body that was read before the request went on.
+pub struct Received {
+    pub pieces: Vec<Bytes>,
+    pub trailers: Option<Head>,
+}
 
 /// Request body, downstream to upstream.
 pub struct RequestPump {
@@ -85,6 +94,25 @@ impl RequestPump {
         Self::new(BodyLength::Unknown)
     }
 
+    /// A body that is here already.
+    pub fn received(body: Received) -> Self {
+        let size = body.pieces.iter().map(Bytes::len).sum();
+        Self {
+            replay: Replay::Keep {
+                pieces: body.pieces,
+                size,
+                limit: size,
+            },
+            source: match body.trailers {
+                Some(_) => Source::EndedWithTrailers,
+                None => Source::Ended,
+            },
+            trailers: body.trailers.unwrap_or_default(),
+            bytes: size as u64,
+            ..Self::new(BodyLength::None)
+        }
+    }
+
     /// Keeps up to `limit` bytes for another attempt; only before anything moved.
     pub fn keep(&mut self, limit: usize) {
         match &mut self.replay {
@@ -102,7 +130,12 @@ impl RequestPump {
 
     /// No further attempt will be made.
     pub fn stop_keeping(&mut self) {
-        if self.bytes > 0 {
+        // What is kept and was not given to this attempt is still to be sent.
+        let is_given = match &self.replay {
+            Replay::Keep { pieces, .. } => self.given >= pieces.len(),
+            Replay::Off | Replay::Lost => true,
+        };
+        if self.bytes > 0 && is_given {
             self.replay = Replay::Lost;
         }
     }
@@ -267,103 +300,5 @@ impl RequestPump {
         *size += data.len();
         pieces.push(data.clone());
         self.given = pieces.len();
-    }
-}
-
-/// Response body, upstream to downstream.
-#[derive(Default)]
-pub struct ResponsePump {
-    ended: bool,
-    splice: Splice,
-    pub trailers: Head,
-    pub has_trailers: bool,
-    /// Body bytes sent.
-    pub bytes: u64,
-    /// Something moved since this was last reset.
-    pub moved: bool,
-}
-
-impl ResponsePump {
-    /// Moves what can be moved. Ready once the client has everything.
-    pub fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        down: &mut DownstreamIo<'_>,
-        up: &mut UpstreamIo,
-        pipes: &Pipes,
-    ) -> Poll<Result<(), Failure>> {
-        loop {
-            if self.ended {
-                return down.poll_flush(cx);
-            }
-            if ready!(self.poll_splice(cx, down, up, pipes))? {
-                continue;
-            }
-            ready!(down.poll_room(cx))?;
-            match up.poll_body(cx, &mut self.trailers) {
-                Poll::Ready(Ok(event)) => self.give(event, down)?,
-                Poll::Ready(Err(failure)) => {
-                    // What arrived before is still the client's.
-                    let _ = down.poll_flush(cx);
-                    return Poll::Ready(Err(failure));
-                }
-                Poll::Pending => {
-                    if let Poll::Ready(Err(failure)) = down.poll_flush(cx) {
-                        return Poll::Ready(Err(failure));
-                    }
-                    return Poll::Pending;
-                }
-            }
-        }
-    }
-
-    /// As [`RequestPump::poll_splice`].
-    fn poll_splice(
-        &mut self,
-        cx: &mut Context<'_>,
-        down: &mut DownstreamIo<'_>,
-        up: &mut UpstreamIo,
-        pipes: &Pipes,
-    ) -> Poll<Result<bool, Failure>> {
-        let (DownstreamIo::H1(down), UpstreamIo::H1(up)) = (down, up) else {
-            return Poll::Ready(Ok(false));
-        };
-        let source = Reading {
-            io: &up.io,
-            body: up.codec.reading(),
-        };
-        let sink = Writing {
-            io: &mut down.io,
-            body: down.codec.writing(),
-        };
-        match ready!(self.splice.poll(cx, source, sink, pipes)) {
-            Passed::Moved { written, .. } => self.bytes += written,
-            Passed::Usual => return Poll::Ready(Ok(false)),
-            Passed::SinkFailed => return Poll::Ready(Err(Failure::ClientGone)),
-            Passed::SourceFailed | Passed::Truncated => {
-                return Poll::Ready(Err(Failure::Terminated));
-            }
-        }
-        self.moved = true;
-        Poll::Ready(Ok(true))
-    }
-
-    fn give(&mut self, event: Event, down: &mut DownstreamIo<'_>) -> Result<(), Failure> {
-        self.moved = true;
-        match event {
-            Event::Data(data) => {
-                self.bytes += data.len() as u64;
-                down.data(data)
-            }
-            Event::Trailers => {
-                self.ended = true;
-                self.has_trailers = true;
-                down.end(Some(&self.trailers))
-            }
-            Event::End | Event::More => {
-                self.ended = true;
-                down.end(None)
-            }
-        }
     }
 }

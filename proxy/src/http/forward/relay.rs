@@ -8,6 +8,7 @@ use super::mirror;
 use super::pump::ResponsePump;
 use super::upstream::UpstreamIo;
 use crate::bug;
+use crate::http::filter::Throttle;
 use crate::http::h1::Tunnel;
 use crate::http::request::error::Failure;
 use crate::message::head::HeaderId;
@@ -39,6 +40,10 @@ impl Attempts<'_, '_> {
     /// When a side fails, or a deadline passes.
     pub async fn relay(&mut self, answer: &mut UpstreamResponse) -> Result<(), Failure> {
         let mut response = ResponsePump::default();
+        if let Some(rate) = self.info.filters.response_rate() {
+            let timers = &self.conn.worker.timers;
+            response.throttle = Some(Box::new(Throttle::new(rate, timers)));
+        }
         let tunnel = answer.framing.tunnel;
         if tunnel {
             self.down.open_tunnel();

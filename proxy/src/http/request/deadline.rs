@@ -3,6 +3,8 @@
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use super::stream_info::StreamInfo;
+use super::timeout;
 use crate::dispatcher::timer::Timer;
 
 /// Which deadline passed.
@@ -49,7 +51,7 @@ pub struct Deadlines<'a> {
 }
 
 impl<'a> Deadlines<'a> {
-    pub fn new(timer: &'a Timer, idle_after: Option<Duration>) -> Self {
+    fn new(timer: &'a Timer, idle_after: Option<Duration>) -> Self {
         Self {
             timer,
             moved: true,
@@ -66,6 +68,15 @@ impl<'a> Deadlines<'a> {
             half_closed_after: None,
             look: None,
         }
+    }
+
+    /// The clocks of a stream; `idle_after`: how long nothing may move.
+    pub fn of_stream(timer: &'a Timer, info: &StreamInfo, idle_after: Option<Duration>) -> Self {
+        let mut deadlines = Self::new(timer, idle_after);
+        let whole = info.manager.request_timeout;
+        deadlines.set_request(whole.map(|after| info.start + after));
+        deadlines.set_stream(timeout::end_of_stream(info));
+        deadlines
     }
 
     /// Something moved; idle time counts from the next [`Deadlines::poll`].

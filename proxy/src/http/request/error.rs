@@ -20,6 +20,8 @@ pub enum Failure {
     ClientReset,
     /// Its head or its whole request did not arrive in time.
     RequestTimeout(Late),
+    /// Its body is larger than is waited for.
+    TooLarge,
     /// Nothing moved for too long. `received`: its request had arrived in full.
     Idle {
         received: bool,
@@ -83,6 +85,7 @@ impl Failure {
             | Self::ClientGone
             | Self::ClientReset
             | Self::RequestTimeout(_)
+            | Self::TooLarge
             | Self::Idle { .. }
             | Self::StreamDuration { .. } => Blame::Downstream,
             Self::NoRoute
@@ -142,6 +145,7 @@ impl Failure {
             Self::ClientReset => v(0, F::DOWNSTREAM_REMOTE_RESET, CLIENT_RESET),
             Self::RequestTimeout(Late::Head) => v(408, F::NONE, HEAD_LATE),
             Self::RequestTimeout(Late::Request) => v(408, F::NONE, REQUEST_LATE),
+            Self::TooLarge => v(413, F::NONE, TOO_LARGE),
             Self::Idle { received: true } => v(504, F::STREAM_IDLE_TIMEOUT, IDLE),
             Self::Idle { received: false } => v(408, F::STREAM_IDLE_TIMEOUT, IDLE),
             Self::StreamDuration { received } => {
@@ -252,6 +256,11 @@ const REQUEST_LATE: Words = (
     "request_overall_timeout",
     "http_request_error",
     "request timeout",
+);
+const TOO_LARGE: Words = (
+    "request_payload_too_large",
+    "http_request_error",
+    "Payload Too Large",
 );
 const IDLE: Words = (
     "stream_idle_timeout",

@@ -13,14 +13,15 @@ use super::local_reply;
 use super::local_reply::Reply;
 use super::stream_info::StreamInfo;
 use super::{plan, redirect, rewrite};
-use crate::config::http::{HttpFilter, StripPort};
+use crate::config::http::StripPort;
 use crate::config::route::{Action, Route, RouteAction};
 use crate::dispatcher::timer::Timer;
 use crate::http::connection::conn::{Conn, Resolved};
-use crate::http::filter::rbac;
+use crate::http::filter;
 use crate::http::forward::attempt::{Attempts, UpstreamResponse};
 use crate::http::forward::connect_tunnel::Tunnelled;
 use crate::http::forward::downstream::DownstreamIo;
+use crate::http::forward::pump::{Received, RequestPump};
 use crate::http::forward::upgrade;
 use crate::http::h1::{BodyLength, Framing, Tunnel};
 use crate::message::authority;
@@ -57,12 +58,16 @@ pub struct Ended {
 }
 
 /// One exchange under way.
-struct Exchange<'a, 'd> {
-    conn: &'a Conn,
-    resolved: Rc<Resolved>,
-    timer: &'a Timer,
-    down: &'a mut DownstreamIo<'d>,
-    info: StreamInfo,
+pub(in crate::http) struct Exchange<'a, 'd> {
+    pub(in crate::http) conn: &'a Conn,
+    pub(in crate::http) resolved: Rc<Resolved>,
+    pub(in crate::http) timer: &'a Timer,
+    pub(in crate::http) down: &'a mut DownstreamIo<'d>,
+    pub(in crate::http) info: StreamInfo,
+    /// Chooses among weighted clusters.
+    pub(in crate::http) draw: u64,
+    /// A body that a filter waited for.
+    pub(in crate::http) body: Option<Box<Received>>,
     /// The connection ends after this response.
     close: bool,
     /// The response's head was sent.
@@ -96,6 +101,8 @@ pub async fn handle(
         timer,
         down,
         info,
+        draw: fastrand::u64(..),
+        body: None,
         started: false,
         tunnel: None,
     };
@@ -147,6 +154,8 @@ pub async fn refuse(
         timer,
         down,
         info,
+        draw: 0,
+        body: None,
         close: true,
         started: false,
         tunnel: None,
@@ -166,7 +175,13 @@ impl Exchange<'_, '_> {
         }
         headers::sanitise(&mut self.info);
         let route = self.plan()?;
-        self.check_policy(&route)?;
+        if self.resolved.is_denied {
+            return Err(Failure::Denied("connection".into()));
+        }
+        if let Some(reply) = self.filter_request(route.as_deref(), &mut framing).await? {
+            return self.reply(reply).await;
+        }
+        let route = route.ok_or(Failure::NoRoute)?;
         match &route.action {
             Action::Direct { status, body } => {
                 let reply = local_reply::direct(&mut self.info, *status, body);
@@ -205,8 +220,8 @@ impl Exchange<'_, '_> {
         Ok(None)
     }
 
-    /// Virtual host and route.
-    fn plan(&mut self) -> Result<Arc<Route>, Failure> {
+    /// Virtual host and route; `None`: there is none.
+    fn plan(&mut self) -> Result<Option<Arc<Route>>, Failure> {
         let info = &mut self.info;
         let own_port = info.downstream.local.port();
         let strip = match info.manager.strip_port {
@@ -227,32 +242,24 @@ impl Exchange<'_, '_> {
         {
             info.request.set_authority(&stripped);
         }
-        let routes = self.resolved.routes.clone().ok_or(Failure::NoRoute)?;
+        let Some(routes) = self.resolved.routes.clone() else {
+            return Ok(None);
+        };
         let draw = fastrand::u32(..1_000_000);
-        match plan::plan(&routes, &name, &info.request, draw) {
+        let known = info.filters.metadata();
+        match plan::plan(&routes, &name, &info.request, known, draw) {
             Ok(matched) => {
                 info.route_config = Some(matched.config);
                 info.virtual_host = Some(matched.host);
                 info.route = Some(matched.route.clone());
-                Ok(matched.route)
+                Ok(Some(matched.route))
             }
             Err(host) => {
                 info.route_config = Some(routes);
                 info.virtual_host = host;
-                Err(Failure::NoRoute)
+                Ok(None)
             }
         }
-    }
-
-    fn check_policy(&mut self, route: &Route) -> Result<(), Failure> {
-        if self.resolved.is_denied {
-            return Err(Failure::Denied("connection".into()));
-        }
-        for filter in &self.info.manager.filters {
-            let HttpFilter::Rbac { name, rbac } = filter;
-            rbac::check(name, rbac, route, &self.info)?;
-        }
-        Ok(())
     }
 
     /// `Expect: 100-continue`: answered here, so that the body can stream or be kept for a retry,
@@ -278,9 +285,8 @@ impl Exchange<'_, '_> {
     ) -> Result<(), Failure> {
         let routes = self.info.route_config.clone().ok_or(Failure::NoRoute)?;
         let snapshot = &self.resolved.snapshot;
-        let draw = fastrand::u64(..);
         let head = &self.info.request;
-        let chosen = plan::cluster(forward, &routes.clusters, head, snapshot, draw);
+        let chosen = plan::cluster(forward, &routes.clusters, head, snapshot, self.draw);
         let cluster = chosen
             .cluster
             .ok_or(Failure::NoCluster(forward.cluster_not_found))?;
@@ -294,10 +300,8 @@ impl Exchange<'_, '_> {
 
         let idle = forward.idle_timeout;
         let idle = idle.unwrap_or(self.info.manager.stream_idle_timeout);
-        let mut deadlines = Deadlines::new(self.timer, idle);
-        let whole = self.info.manager.request_timeout;
-        deadlines.set_request(whole.map(|after| self.info.start + after));
-        deadlines.set_stream(super::timeout::end_of_stream(&self.info));
+        let deadlines = Deadlines::of_stream(self.timer, &self.info, idle);
+        let received = self.body.take();
         let (conn, info, down) = (self.conn, &mut self.info, &mut *self.down);
         let mut attempts = Attempts::new(
             conn,
@@ -308,6 +312,9 @@ impl Exchange<'_, '_> {
             cluster.clone(),
             deadlines,
         );
+        if let Some(body) = received {
+            attempts.pump = RequestPump::received(*body);
+        }
         attempts.mirror(&routes.clusters);
         let (mut answer, permit) = attempts.run().await?;
 
@@ -332,6 +339,7 @@ impl Exchange<'_, '_> {
 
     /// Sends a response made here.
     async fn reply(&mut self, reply: Reply) -> Result<(), Failure> {
+        filter::on_response(&mut self.info);
         headers::finish_response(&mut self.info, &self.conn.worker.date);
         self.started = true;
         let Reply { body } = reply;

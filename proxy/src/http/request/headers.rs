@@ -3,18 +3,21 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use smallvec::SmallVec;
+
 use super::client_cert;
 use super::stream_info::{Downstream, StreamInfo, Times};
-use crate::config::access_log::{Format, Part};
+use crate::config::access_log::Part;
 use crate::config::http::{HttpConnectionManager, ServerHeader};
 use crate::config::route::{
     AppendAction, HeaderAppend, HeaderEdits, Route, RouteTable, VirtualHost, WeightedCluster,
 };
 use crate::dispatcher::date::DateCache;
+use crate::http::filter;
 use crate::http::forward::upgrade;
 use crate::http::h1::{BodyLength, ResponseInfo};
 use crate::message::head::{Head, HeaderId, IdSet, Method};
-use crate::telemetry::format::render;
+use crate::telemetry::format::render_value;
 
 /// Headers by which Envoys steer each other. No peer is trusted with them.
 const INTERNAL: IdSet = IdSet::of(&[
@@ -209,6 +212,7 @@ pub fn finish_upstream(
             .set(HeaderId::XEnvoyAttemptCount, count.as_bytes());
     }
     edit(info, Side::Response, weighted.map(|w| &w.response_headers));
+    filter::on_response(info);
     finish_response(info, date);
     match framing.body {
         _ if framing.tunnel => BodyLength::Unknown,
@@ -285,31 +289,33 @@ fn levels<'a>(
     }
 }
 
-fn apply(info: &mut StreamInfo, side: Side, edits: &HeaderEdits) {
+/// Applies one list of edits.
+pub fn apply(info: &mut StreamInfo, side: Side, edits: &HeaderEdits) {
     for name in &edits.remove {
         head(info, side).remove_named(name.name.as_bytes());
     }
-    let mut value = Vec::new();
-    for append in &edits.append {
-        value.clear();
-        evaluate(info, &append.value, &mut value);
-        if !value.is_empty() || append.keep_empty_value {
-            add(head(info, side), append, &value);
-        }
+    for one in &edits.append {
+        append(info, side, one);
     }
 }
 
-fn head(info: &mut StreamInfo, side: Side) -> &mut Head {
+/// Adds one header, as it says.
+pub fn append(info: &mut StreamInfo, side: Side, append: &HeaderAppend) {
+    let mut value: SmallVec<[u8; 64]> = SmallVec::new();
+    match append.value.0.as_slice() {
+        [Part::Literal(text)] => value.extend_from_slice(text.as_bytes()),
+        _ => render_value(&append.value, &info.record(), &mut value),
+    }
+    if !value.is_empty() || append.keep_empty_value {
+        add(head(info, side), append, &value);
+    }
+}
+
+/// The head of a side.
+pub fn head(info: &mut StreamInfo, side: Side) -> &mut Head {
     match side {
         Side::Request => &mut info.request,
         Side::Response => &mut info.response,
-    }
-}
-
-fn evaluate(info: &StreamInfo, format: &Format, value: &mut Vec<u8>) {
-    match format.0.as_slice() {
-        [Part::Literal(text)] => value.extend_from_slice(text.as_bytes()),
-        _ => render(format, &info.record(), value),
     }
 }
 

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use super::error::{Blame, Failure};
+use super::headers::{self, Side};
 use super::stream_info::StreamInfo;
 use crate::message::head::{Head, HeaderId};
 
@@ -42,7 +43,7 @@ pub fn failure(info: &mut StreamInfo, failure: &Failure) -> Reply {
         text.push_str("; declared by ");
         text.push_str(declared_by);
     }
-    respond(info, head, verdict.status, text)
+    respond(info, head, verdict.status, None, text)
 }
 
 /// Fills `info.response` with a status and a body that the configuration gives.
@@ -62,6 +63,24 @@ pub fn direct(info: &mut StreamInfo, status: u16, body: &Bytes) -> Reply {
     finish(info, head, body.clone())
 }
 
+/// Fills `info.response` with a filter's answer, the route's edits made. A gRPC call gets `grpc`
+/// as its status, or what `status` maps to.
+pub fn answer(
+    info: &mut StreamInfo,
+    status: u16,
+    grpc: Option<u32>,
+    text: &str,
+    details: &'static str,
+) -> Reply {
+    info.details = Cow::Borrowed(details);
+    info.local_reply = true;
+    let mut head = Head::new();
+    head.set_version(info.version);
+    let reply = respond(info, head, status, grpc, text.to_owned());
+    headers::edit(info, Side::Response, None);
+    reply
+}
+
 /// Fills `info.response` with a redirect.
 pub fn redirect(info: &mut StreamInfo, status: u16, location: &[u8]) -> Reply {
     info.local_reply = true;
@@ -72,12 +91,18 @@ pub fn redirect(info: &mut StreamInfo, status: u16, location: &[u8]) -> Reply {
     finish(info, head, Bytes::new())
 }
 
-fn respond(info: &mut StreamInfo, mut head: Head, status: u16, text: String) -> Reply {
+fn respond(
+    info: &mut StreamInfo,
+    mut head: Head,
+    status: u16,
+    grpc: Option<u32>,
+    text: String,
+) -> Reply {
     if info.is_grpc {
         // Trailers-only: the status travels in the head (gRPC over HTTP/2, Responses).
         head.set_status(200);
         head.append(HeaderId::ContentType, b"application/grpc");
-        let code = grpc_code(status).to_string();
+        let code = grpc.unwrap_or_else(|| grpc_code(status).into()).to_string();
         head.append(HeaderId::GrpcStatus, code.as_bytes());
         head.append(HeaderId::GrpcMessage, &percent_encode(&text));
         info.response = head;
@@ -88,7 +113,9 @@ fn respond(info: &mut StreamInfo, mut head: Head, status: u16, text: String) -> 
     finish(info, head, text.into())
 }
 
-fn finish(info: &mut StreamInfo, mut head: Head, body: Bytes) -> Reply {
+/// Fills `info.response` with this head.
+pub fn finish(info: &mut StreamInfo, mut head: Head, body: Bytes) -> Reply {
+    info.local_reply = true;
     let mut length = itoa::Buffer::new();
     let length = length.format(body.len());
     head.append(HeaderId::ContentLength, length.as_bytes());

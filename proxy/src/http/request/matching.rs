@@ -33,19 +33,21 @@ pub fn header(matcher: &HeaderMatch, head: &Head, repeated: Repeated) -> bool {
 
 /// Whether the query has the parameter, with the value of its first appearance.
 pub fn query(matcher: &QueryMatch, query: Option<&[u8]>) -> bool {
-    let found = query.and_then(|query| {
-        query.split(|b| *b == b'&').find_map(|pair| {
-            let at = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-            let rest = pair.get(at + 1..).unwrap_or_default();
-            (pair[..at] == *matcher.name.as_bytes()).then_some(rest)
-        })
-    });
-    match (found, &matcher.test) {
+    match (query_value(&matcher.name, query), &matcher.test) {
         (found, ValueMatch::Present) => found.is_some(),
         (found, ValueMatch::Absent) => found.is_none(),
         (Some(found), test) => value(test, found),
         (None, _) => false,
     }
+}
+
+/// The value of a query parameter's first appearance.
+pub fn query_value<'q>(name: &str, query: Option<&'q [u8]>) -> Option<&'q [u8]> {
+    query?.split(|b| *b == b'&').find_map(|pair| {
+        let at = memchr::memchr(b'=', pair).unwrap_or(pair.len());
+        let rest = pair.get(at + 1..).unwrap_or_default();
+        (pair[..at] == *name.as_bytes()).then_some(rest)
+    })
 }
 
 fn value(test: &ValueMatch, value: &[u8]) -> bool {

@@ -6,13 +6,15 @@
 use std::sync::Arc;
 
 use super::matching::{self, Repeated};
+use super::stream_info::StreamInfo;
 use crate::config::cluster::Cluster;
 use crate::config::route::{
-    ClusterSpecifier, PathMatch, Route, RouteAction, RouteConfig, RouteMatch, RouteTable,
+    Action, ClusterSpecifier, PathMatch, Route, RouteAction, RouteConfig, RouteMatch, RouteTable,
     VirtualHost, WeightedCluster,
 };
 use crate::matcher::HeaderName;
 use crate::message::head::{Head, Method, TargetForm};
+use crate::metadata::Metadata;
 use crate::snapshot::{ClusterLinks, Snapshot};
 
 /// Why a route does not take a request.
@@ -23,6 +25,8 @@ pub enum Lost<'a> {
     Header(&'a HeaderName),
     /// This query parameter does not fit.
     Query(&'a str),
+    /// What filters learnt does not fit.
+    Metadata,
     /// Only gRPC requests.
     NotGrpc,
     /// The draw went against it.
@@ -71,14 +75,20 @@ fn without_port(authority: &str) -> &str {
 pub fn routes<'a>(
     host: &'a VirtualHost,
     head: &'a Head,
+    metadata: Option<&'a Metadata>,
     draw: u32,
 ) -> impl Iterator<Item = (&'a Arc<Route>, Result<(), Lost<'a>>)> {
     host.routes
         .iter()
-        .map(move |route| (route, fits(&route.matches, head, draw)))
+        .map(move |route| (route, fits(&route.matches, head, metadata, draw)))
 }
 
-fn fits<'a>(matches: &'a RouteMatch, head: &Head, draw: u32) -> Result<(), Lost<'a>> {
+fn fits<'a>(
+    matches: &'a RouteMatch,
+    head: &Head,
+    metadata: Option<&Metadata>,
+    draw: u32,
+) -> Result<(), Lost<'a>> {
     if !path_fits(matches, head) {
         return Err(Lost::Path);
     }
@@ -97,6 +107,9 @@ fn fits<'a>(matches: &'a RouteMatch, head: &Head, draw: u32) -> Result<(), Lost<
         if !matching::query(query, head.query()) {
             return Err(Lost::Query(&query.name));
         }
+    }
+    if !matches.metadata.iter().all(|one| one.matches(metadata)) {
+        return Err(Lost::Metadata);
     }
     Ok(())
 }
@@ -140,6 +153,33 @@ pub struct Chosen<'a> {
     pub weighted: Option<&'a WeightedCluster>,
 }
 
+/// The weighted cluster that `draw` chooses; `None`: the route has none.
+pub fn weighted(forward: &RouteAction, draw: u64) -> Option<&WeightedCluster> {
+    let ClusterSpecifier::Weighted { total, clusters } = &forward.target else {
+        return None;
+    };
+    let ticket = draw % (*total).max(1);
+    clusters.iter().find(|entry| ticket < entry.bound)
+}
+
+/// The name of the cluster that a request goes to, whether or not it is known.
+pub fn cluster_name<'a>(route: &'a Route, info: &'a StreamInfo, draw: u64) -> Option<&'a [u8]> {
+    let Action::Forward(forward) = &route.action else {
+        return None;
+    };
+    let linked = match &forward.target {
+        ClusterSpecifier::Cluster(reference) => reference,
+        ClusterSpecifier::Weighted { .. } => &weighted(forward, draw)?.cluster,
+        ClusterSpecifier::ClusterHeader(name) => {
+            let mut values = info.request.get_all_named(name.id, name.name.as_bytes());
+            return values.next();
+        }
+    };
+    let links = &info.route_config.as_ref()?.clusters;
+    let link = links.get(usize::try_from(linked.0).ok()?)?;
+    Some(link.name.as_bytes())
+}
+
 /// Chooses among a route's clusters. `draw` is uniform over all of `u64`.
 pub fn cluster<'a>(
     forward: &'a RouteAction,
@@ -154,12 +194,11 @@ pub fn cluster<'a>(
             cluster: linked(reference.0),
             weighted: None,
         },
-        ClusterSpecifier::Weighted { total, clusters } => {
-            let ticket = draw % (*total).max(1);
-            let entry = clusters.iter().find(|entry| ticket < entry.bound);
+        ClusterSpecifier::Weighted { .. } => {
+            let weighted = weighted(forward, draw);
             Chosen {
-                cluster: entry.and_then(|entry| linked(entry.cluster.0)),
-                weighted: entry,
+                cluster: weighted.and_then(|entry| linked(entry.cluster.0)),
+                weighted,
             }
         }
         ClusterSpecifier::ClusterHeader(name) => Chosen {
@@ -186,10 +225,11 @@ pub fn plan(
     config: &Arc<RouteConfig>,
     authority: &str,
     head: &Head,
+    metadata: Option<&Metadata>,
     draw: u32,
 ) -> Result<Matched, Option<u32>> {
     let (index, found) = host(&config.table, authority).ok_or(None)?;
-    let route = routes(found, head, draw)
+    let route = routes(found, head, metadata, draw)
         .find(|(_, verdict)| verdict.is_ok())
         .map(|(route, _)| route.clone())
         .ok_or(Some(index))?;

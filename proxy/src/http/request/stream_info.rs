@@ -13,7 +13,7 @@ use crate::config::http::HttpConnectionManager;
 use crate::config::listener::{Direction, FilterChain, Listener};
 use crate::config::route::{Route, RouteConfig, VirtualHost};
 use crate::dispatcher::timer::Timers;
-use crate::matcher::HeaderName;
+use crate::http::filter::StreamFilters;
 use crate::message::head::{Head, HeaderId, Version};
 use crate::metrics::ResponseFlags;
 use crate::metrics::edge::RequestSample;
@@ -106,6 +106,8 @@ pub struct StreamInfo {
     pub upstream_failure: Option<Box<str>>,
     /// Upstream requests begun.
     pub attempts: u32,
+    /// What its filters keep.
+    pub filters: StreamFilters,
 }
 
 impl StreamInfo {
@@ -145,6 +147,7 @@ impl StreamInfo {
             upstream: None,
             upstream_failure: None,
             attempts: 0,
+            filters: StreamFilters::default(),
         }
     }
 
@@ -224,6 +227,7 @@ impl StreamInfo {
         record.request = Some(&self.request);
         record.response = Some(&self.response);
         record.trailers = self.trailers.as_ref().map(|t| t as &dyn Headers);
+        record.metadata = self.filters.metadata();
         record
     }
 }

@@ -1,6 +1,6 @@
 //! A stock Envoy at the other end: as the caller that opens tunnels, and as the one that ends them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -18,22 +18,6 @@ const ROUTER: &str = "envoy.extensions.filters.http.router.v3.Router";
 const MANAGER: &str =
     "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
 const HTTP: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
-
-/// The program itself, not the wheel's script, so that it ends with its process.
-fn program() -> PathBuf {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/envoy");
-    let command = std::env::var_os("ANYAM_ENVOY").map_or(default, PathBuf::from);
-    let library = command.parent().unwrap().join("../lib");
-    let versions = std::fs::read_dir(library).into_iter().flatten().flatten();
-    let mut wheels = versions.map(|v| v.path().join("site-packages/envoy/_bin/envoy"));
-    let program = wheels.find(|path| path.exists()).unwrap_or(command);
-    assert!(
-        program.exists(),
-        "{} is missing: run tests/prerequisites.sh root test, or name an Envoy in ANYAM_ENVOY",
-        program.display()
-    );
-    program
-}
 
 struct Envoy {
     process: Child,
@@ -56,7 +40,7 @@ async fn start(folder: TempDir, listener: Value, cluster: Value, port: u16) -> E
     });
     std::fs::write(&config, bootstrap.to_string()).unwrap();
     let log = std::fs::File::create(folder.path().join("log")).unwrap();
-    let process = Command::new(program())
+    let process = Command::new(crate::envoy::program())
         .arg("-c")
         .arg(&config)
         .args([

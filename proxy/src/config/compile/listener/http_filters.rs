@@ -4,14 +4,18 @@ use xds_proto::envoy::extensions::filters::http::router::v3::Router;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 
 use crate::config::Name;
-use crate::config::compile::policy;
 use crate::config::compile::support::{
     At, CompileError, decode, ignored, required, type_name, unknown_type, unsupported,
 };
-use crate::config::http::HttpFilter;
+use crate::config::compile::{Counts, filter};
+use crate::config::filter::HttpFilter;
 
 /// The filters before the router, which has to be the last.
-pub fn filters(at: At<'_>, filters: &[pb::HttpFilter]) -> Result<Vec<HttpFilter>, CompileError> {
+pub fn filters(
+    at: At<'_>,
+    filters: &[pb::HttpFilter],
+    counts: &Counts,
+) -> Result<Vec<HttpFilter>, CompileError> {
     let mut compiled = Vec::new();
     let mut router = false;
     for (index, m) in filters.iter().enumerate() {
@@ -25,7 +29,6 @@ pub fn filters(at: At<'_>, filters: &[pb::HttpFilter]) -> Result<Vec<HttpFilter>
             disabled,
             config_type,
         } = m;
-        unsupported!(at, disabled);
         let any = match required!(at, config_type) {
             pb::http_filter::ConfigType::TypedConfig(any) => any,
             pb::http_filter::ConfigType::ConfigDiscovery(_) => {
@@ -35,17 +38,24 @@ pub fn filters(at: At<'_>, filters: &[pb::HttpFilter]) -> Result<Vec<HttpFilter>
             }
         };
         let inner = at.field("typed_config");
-        match type_name(any) {
-            "envoy.extensions.filters.http.router.v3.Router" => {
-                check_router(inner, &decode(inner, any)?)?;
-                router = true;
+        if type_name(any) == "envoy.extensions.filters.http.router.v3.Router" {
+            if *disabled {
+                return at
+                    .field("disabled")
+                    .fail("the router cannot be switched off");
             }
-            "envoy.extensions.filters.http.rbac.v3.RBAC" => compiled.push(HttpFilter::Rbac {
+            check_router(inner, &decode(inner, any)?)?;
+            router = true;
+            continue;
+        }
+        match filter::config(inner, any)? {
+            Some(config) => compiled.push(HttpFilter {
                 name: Name::from(name.as_str()),
-                rbac: policy::http_rbac(inner, &decode(inner, any)?)?,
+                disabled: *disabled,
+                config,
             }),
-            _ if *is_optional => {}
-            _ => return unknown_type(at, any),
+            None if *is_optional => counts.skip_optional(at, any),
+            None => return unknown_type(at, any),
         }
     }
     if !router {

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use xds_proto::envoy::config::route::v3 as pb;
 
+use super::overrides::Outer;
 use super::retry::retry_policy;
 use super::rewrite::{host_rewrite, path_rewrite_of, redirect};
+use crate::config::compile::filter::rate_limit::rate_limits;
 use crate::config::compile::headers::{REQUEST, RESPONSE, edits};
 use crate::config::compile::matcher::header_name;
 use crate::config::compile::refs::ClusterNames;
@@ -15,6 +17,7 @@ use crate::config::compile::support::{
     unsupported,
 };
 use crate::config::compile::values::{data_source, runtime_fraction};
+use crate::config::filter::RouteRateLimits;
 use crate::config::route::{
     Action, ClusterSpecifier, Mirror, RetryPolicy, RouteAction, UpgradeOverride, WeightedCluster,
 };
@@ -34,11 +37,12 @@ pub fn action(
     at: At<'_>,
     m: &pb::route::Action,
     inherited: &Inherited<'_>,
+    filters: Outer<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<Action, CompileError> {
     use pb::route::Action as Kind;
     match m {
-        Kind::Route(m) => forward(at.field("route"), m, inherited, clusters)
+        Kind::Route(m) => forward(at.field("route"), m, inherited, filters, clusters)
             .map(|forward| Action::Forward(Box::new(forward))),
         Kind::Redirect(m) => {
             redirect(at.field("redirect"), m).map(|redirect| Action::Redirect(Box::new(redirect)))
@@ -88,6 +92,7 @@ fn forward(
     at: At<'_>,
     m: &pb::RouteAction,
     inherited: &Inherited<'_>,
+    filters: Outer<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<RouteAction, CompileError> {
     let pb::RouteAction {
@@ -106,7 +111,7 @@ fn forward(
         retry_policy_typed_config,
         request_mirror_policies,
         priority,
-        rate_limits,
+        rate_limits: own_rate_limits,
         include_vh_rate_limits,
         hash_policy,
         cors,
@@ -139,11 +144,6 @@ fn forward(
         "a response stalled by its reader falls under the stream idle time-out",
         flush_timeout
     );
-    ignored!(
-        "only the rate limit filter reads them, and that is refused",
-        rate_limits,
-        include_vh_rate_limits
-    );
     ignored!("clusters that balance by hash are refused", hash_policy);
     ignored!(
         "internal redirects are not followed",
@@ -157,7 +157,7 @@ fn forward(
         None => inherited.retry.clone(),
     };
     Ok(RouteAction {
-        target: target(at, specifier, clusters)?,
+        target: target(at, specifier, filters, clusters)?,
         cluster_not_found: not_found_code(at, *cluster_not_found_response_code)?,
         rewrite: path_rewrite_of(at, prefix_rewrite, regex_rewrite)?,
         host_rewrite: host_rewrite(at, host_rewrite_specifier)?,
@@ -171,6 +171,10 @@ fn forward(
         max_grpc_timeout: durations.grpc,
         retry,
         upgrades: each(at, "upgrade_configs", upgrade_configs, upgrade)?,
+        rate_limits: RouteRateLimits {
+            own: rate_limits(at, own_rate_limits)?,
+            include_virtual_host: bool_or(include_vh_rate_limits, false),
+        },
         mirrors: if own_mirrors.is_empty() {
             inherited.mirrors.to_vec()
         } else {
@@ -234,6 +238,7 @@ fn not_found_code(at: At<'_>, code: i32) -> Result<u16, CompileError> {
 fn target(
     at: At<'_>,
     specifier: &pb::route_action::ClusterSpecifier,
+    filters: Outer<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<ClusterSpecifier, CompileError> {
     use pb::route_action::ClusterSpecifier as Spec;
@@ -243,7 +248,7 @@ fn target(
         Spec::ClusterHeader(name) => {
             header_name(at.field("cluster_header"), name).map(ClusterSpecifier::ClusterHeader)
         }
-        Spec::WeightedClusters(m) => weighted(at.field("weighted_clusters"), m, clusters),
+        Spec::WeightedClusters(m) => weighted(at.field("weighted_clusters"), m, filters, clusters),
         Spec::ClusterSpecifierPlugin(_) | Spec::InlineClusterSpecifierPlugin(_) => at
             .field("cluster_specifier_plugin")
             .fail("is not supported by this proxy"),
@@ -253,6 +258,7 @@ fn target(
 fn weighted(
     at: At<'_>,
     m: &pb::WeightedCluster,
+    filters: Outer<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<ClusterSpecifier, CompileError> {
     let pb::WeightedCluster {
@@ -281,7 +287,7 @@ fn weighted(
                 typed_per_filter_config,
                 host_rewrite_specifier,
             } = m;
-            unsupported!(at, cluster_header, metadata_match, typed_per_filter_config);
+            unsupported!(at, cluster_header, metadata_match);
             total += u64::from(u32_opt(weight).unwrap_or(0));
             Ok(WeightedCluster {
             bound: total,
@@ -299,6 +305,10 @@ fn weighted(
                 response_headers_to_add,
                 response_headers_to_remove,
             )?,
+            filters: match typed_per_filter_config.is_empty() {
+                true => None,
+                false => filters.with(at, typed_per_filter_config)?.shared(),
+            },
         })
         })?;
     if total == 0 || total > u64::from(u32::MAX) {

@@ -11,11 +11,14 @@ use std::sync::Arc;
 
 use xds_proto::envoy::config::route::v3 as pb;
 
+use super::Counts;
+use super::filter::rate_limit::rate_limits;
 use super::headers::{REQUEST, RESPONSE, edits};
 use super::matcher::{header, header_name, query, whole_regex};
+use super::metadata_match::metadata as metadata_match;
 use super::refs::ClusterNames;
 use super::route::action::Inherited;
-use super::route::overrides::{Overrides, overrides};
+use super::route::overrides::Outer;
 use super::support::{At, CompileError, bool_or, each, ignored, required, u32_or, unsupported};
 use super::values::runtime_fraction;
 use crate::config::route::{PathMatch, Route, RouteConfig, RouteMatch, RouteTable, VirtualHost};
@@ -24,7 +27,11 @@ use crate::config::route::{PathMatch, Route, RouteConfig, RouteMatch, RouteTable
 const MAX_DIRECT_BODY: u32 = 4096;
 
 /// envoy.config.route.v3.RouteConfiguration, not yet linked.
-pub fn route_config(at: At<'_>, m: &pb::RouteConfiguration) -> Result<RouteConfig, CompileError> {
+pub fn route_config(
+    at: At<'_>,
+    m: &pb::RouteConfiguration,
+    counts: &Counts,
+) -> Result<RouteConfig, CompileError> {
     let pb::RouteConfiguration {
         name,
         virtual_hosts,
@@ -60,7 +67,11 @@ pub fn route_config(at: At<'_>, m: &pb::RouteConfiguration) -> Result<RouteConfi
     );
     ignored!("metadata of routes is not read", metadata);
     let mut clusters = ClusterNames::default();
-    let overrides = overrides(at, typed_per_filter_config, &[])?;
+    let overrides = Outer::nothing(counts).with(at, typed_per_filter_config)?;
+    let filters = Outer {
+        overrides: &overrides,
+        counts,
+    };
     let mirrors = action::mirrors(at, request_mirror_policies, &mut clusters)?;
     let inherited = Inherited {
         max_body: u32_or(max_direct_response_body_size_bytes, MAX_DIRECT_BODY) as usize,
@@ -68,7 +79,7 @@ pub fn route_config(at: At<'_>, m: &pb::RouteConfiguration) -> Result<RouteConfi
         mirrors: &mirrors,
     };
     let virtual_hosts = each(at, "virtual_hosts", virtual_hosts, |at, m| {
-        let host = virtual_host(at, m, &inherited, &overrides, &mut clusters)?;
+        let host = virtual_host(at, m, &inherited, filters, &mut clusters)?;
         Ok((host, m.domains.as_slice()))
     })?;
     let mut table = RouteTable {
@@ -160,7 +171,7 @@ fn virtual_host(
     at: At<'_>,
     m: &pb::VirtualHost,
     inherited: &Inherited<'_>,
-    outer: &Overrides,
+    outer: Outer<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<VirtualHost, CompileError> {
     let pb::VirtualHost {
@@ -170,7 +181,7 @@ fn virtual_host(
         matcher,
         require_tls,
         virtual_clusters,
-        rate_limits,
+        rate_limits: own_rate_limits,
         request_headers_to_add,
         request_headers_to_remove,
         response_headers_to_add,
@@ -202,10 +213,6 @@ fn virtual_host(
     ignored!("indexed by the route table", domains);
     ignored!("virtual clusters only label statistics", virtual_clusters);
     ignored!(
-        "only the rate limit filter reads them, and that is refused",
-        rate_limits
-    );
-    ignored!(
         "bodies are streamed; what a retry may need is kept within a bound of our own",
         per_request_buffer_limit_bytes,
         request_body_buffer_limit
@@ -228,9 +235,13 @@ fn virtual_host(
             &own_mirrors
         },
     };
-    let overrides = overrides(at, typed_per_filter_config, outer)?;
+    let overrides = outer.with(at, typed_per_filter_config)?;
+    let filters = Outer {
+        overrides: &overrides,
+        ..outer
+    };
     let routes = each(at, "routes", routes, |at, m| {
-        route(at, m, &inherited, &overrides, clusters).map(Arc::new)
+        route(at, m, &inherited, filters, clusters).map(Arc::new)
     })?;
     Ok(VirtualHost {
         name: name.as_str().into(),
@@ -247,6 +258,7 @@ fn virtual_host(
             response_headers_to_add,
             response_headers_to_remove,
         )?,
+        rate_limits: rate_limits(at, own_rate_limits)?,
         include_attempt_count: *include_request_attempt_count,
         include_attempt_count_in_response: *include_attempt_count_in_response,
     })
@@ -256,7 +268,7 @@ fn route(
     at: At<'_>,
     m: &pb::Route,
     inherited: &Inherited<'_>,
-    outer: &Overrides,
+    outer: Outer<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<Route, CompileError> {
     let pb::Route {
@@ -287,10 +299,15 @@ fn route(
     );
     let matches = required!(at, r#match);
     let action = required!(at, action);
+    let overrides = outer.with(at, typed_per_filter_config)?;
+    let filters = Outer {
+        overrides: &overrides,
+        ..outer
+    };
     Ok(Route {
         name: name.as_str().into(),
         matches: route_match(at.field("match"), matches)?,
-        action: action::action(at, action, inherited, clusters)?,
+        action: action::action(at, action, inherited, filters, clusters)?,
         request_headers: edits(
             at,
             REQUEST,
@@ -303,7 +320,7 @@ fn route(
             response_headers_to_add,
             response_headers_to_remove,
         )?,
-        rbac: overrides(at, typed_per_filter_config, outer)?,
+        filters: overrides.shared(),
     })
 }
 
@@ -321,7 +338,7 @@ fn route_match(at: At<'_>, m: &pb::RouteMatch) -> Result<RouteMatch, CompileErro
         filter_state,
         path_specifier,
     } = m;
-    unsupported!(at, cookies, tls_context, dynamic_metadata, filter_state);
+    unsupported!(at, cookies, tls_context, filter_state);
     let path = match required!(at, path_specifier) {
         Path::Prefix(prefix) => PathMatch::Prefix(prefix.as_str().into()),
         Path::Path(path) => PathMatch::Exact(path.as_str().into()),
@@ -345,6 +362,7 @@ fn route_match(at: At<'_>, m: &pb::RouteMatch) -> Result<RouteMatch, CompileErro
         case_sensitive: bool_or(case_sensitive, true),
         headers: each(at, "headers", headers, header)?,
         query: each(at, "query_parameters", query_parameters, query)?,
+        metadata: each(at, "dynamic_metadata", dynamic_metadata, metadata_match)?,
         grpc: grpc.is_some(),
         fraction: match share {
             Some(share) => Some(runtime_fraction(at.field("runtime_fraction"), share)?),

@@ -1,60 +1,81 @@
-//! `typed_per_filter_config`.
+//! `typed_per_filter_config`: which filter runs how on a table, virtual host, route or weighted
+//! cluster. The most specific level that names a filter holds.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use xds_proto::envoy::config::route::v3 as pb;
 use xds_proto::google::protobuf::Any;
 
-use crate::config::Name;
-use crate::config::compile::policy;
-use crate::config::compile::support::{At, CompileError, decode, type_name, unknown_type};
-use crate::config::route::RbacOverride;
+use crate::config::compile::support::{
+    At, CompileError, decode, required, type_name, unknown_type,
+};
+use crate::config::compile::{Counts, filter};
+use crate::config::filter::{FilterOverride, FilterOverrides};
 
-pub type Overrides = Vec<(Name, RbacOverride)>;
-
-/// `typed_per_filter_config` on top of what the level above says.
-pub fn overrides(
-    at: At<'_>,
-    configs: &HashMap<String, Any>,
-    outer: &[(Name, RbacOverride)],
-) -> Result<Overrides, CompileError> {
-    let mut merged = outer.to_vec();
-    for (filter, any) in configs {
-        let at = at.key("typed_per_filter_config", filter);
-        let Some(own) = filter_override(at, any)? else {
-            continue;
-        };
-        merged.retain(|(name, _)| **name != **filter);
-        merged.push((filter.as_str().into(), own));
-    }
-    Ok(merged)
+/// What the levels around a `typed_per_filter_config` say.
+#[derive(Clone, Copy)]
+pub struct Outer<'a> {
+    pub overrides: &'a FilterOverrides,
+    pub counts: &'a Counts,
 }
 
-/// `None`: optional and not known, or without effect.
-fn filter_override(at: At<'_>, any: &Any) -> Result<Option<RbacOverride>, CompileError> {
-    match type_name(any) {
-        "envoy.config.route.v3.FilterConfig" => {
-            let pb::FilterConfig {
-                config,
-                is_optional,
-                disabled,
-            } = decode(at, any)?;
-            if disabled {
-                return Ok(Some(RbacOverride::Disabled));
-            }
-            match config {
-                None => Ok(None),
-                Some(any) => match filter_override(at.field("config"), &any) {
-                    Err(_) if is_optional && !is_rbac(&any) => Ok(None),
-                    other => other,
-                },
-            }
+impl<'a> Outer<'a> {
+    /// No level is around this one.
+    pub fn nothing(counts: &'a Counts) -> Self {
+        const NOTHING: &FilterOverrides = &FilterOverrides(Vec::new());
+        Self {
+            overrides: NOTHING,
+            counts,
         }
-        _ if is_rbac(any) => policy::per_route(at, any).map(Some),
-        _ => unknown_type(at, any),
+    }
+
+    /// `typed_per_filter_config` on top of what the levels around it say.
+    pub fn with(
+        self,
+        at: At<'_>,
+        configs: &HashMap<String, Any>,
+    ) -> Result<FilterOverrides, CompileError> {
+        let mut merged = self.overrides.clone();
+        let sorted: BTreeMap<_, _> = configs.iter().collect();
+        for (name, any) in sorted {
+            let at = at.key("typed_per_filter_config", name);
+            let Some(own) = filter_override(at, any, self.counts)? else {
+                continue;
+            };
+            let own = filter::on_top(own, merged.of(name));
+            merged.0.retain(|(known, _)| **known != **name);
+            merged.0.push((name.as_str().into(), own));
+        }
+        Ok(merged)
     }
 }
 
-fn is_rbac(any: &Any) -> bool {
-    type_name(any) == "envoy.extensions.filters.http.rbac.v3.RBACPerRoute"
+/// `None`: optional and not known.
+fn filter_override(
+    at: At<'_>,
+    any: &Any,
+    counts: &Counts,
+) -> Result<Option<FilterOverride>, CompileError> {
+    if type_name(any) != "envoy.config.route.v3.FilterConfig" {
+        return filter::of_route(at, any)?
+            .map_or_else(|| unknown_type(at, any), |own| Ok(Some(own)));
+    }
+    let pb::FilterConfig {
+        config,
+        is_optional,
+        disabled,
+    } = decode(at, any)?;
+    if disabled {
+        return Ok(Some(FilterOverride::Disabled));
+    }
+    let any = &required!(at, config);
+    let at = at.field("config");
+    match filter::of_route(at, any)? {
+        Some(own) => Ok(Some(own)),
+        None if is_optional => {
+            counts.skip_optional(at, any);
+            Ok(None)
+        }
+        None => unknown_type(at, any),
+    }
 }

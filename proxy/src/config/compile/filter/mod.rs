@@ -1,0 +1,112 @@
+//! HTTP filters: their own configuration and their routes'.
+//!
+//! - `buffer`, `cors`, `fault`, `header_mutation`, `local_ratelimit` with `rate_limit` (how routes
+//!   describe requests); RBAC is [`super::policy`]
+
+mod buffer;
+mod cors;
+mod fault;
+mod header_mutation;
+mod local_ratelimit;
+pub mod rate_limit;
+
+use xds_proto::google::protobuf::Any;
+
+use super::policy;
+use super::support::{At, CompileError, decode, known as known_value, type_name};
+use crate::config::filter::{FilterConfig, FilterOverride, Percent};
+
+/// A filter's configuration; `None`: of a type that is not known.
+pub fn config(at: At<'_>, any: &Any) -> Result<Option<FilterConfig>, CompileError> {
+    Ok(Some(match type_name(any) {
+        "envoy.extensions.filters.http.rbac.v3.RBAC" => {
+            FilterConfig::Rbac(policy::http_rbac(at, &decode(at, any)?)?)
+        }
+        "envoy.extensions.filters.http.fault.v3.HTTPFault" => fault::fault(at, &decode(at, any)?)?,
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
+            local_ratelimit::filter(at, &decode(at, any)?)?
+        }
+        "envoy.extensions.filters.http.cors.v3.Cors" => cors::filter(&decode(at, any)?),
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutation" => {
+            header_mutation::filter(at, &decode(at, any)?)?
+        }
+        "envoy.extensions.filters.http.buffer.v3.Buffer" => buffer::filter(at, &decode(at, any)?)?,
+        _ => return Ok(None),
+    }))
+}
+
+/// A route's configuration of a filter; `None`: of a type that is not known.
+pub fn of_route(at: At<'_>, any: &Any) -> Result<Option<FilterOverride>, CompileError> {
+    Ok(Some(FilterOverride::Config(match type_name(any) {
+        "envoy.extensions.filters.http.rbac.v3.RBACPerRoute" => {
+            return policy::per_route(at, any).map(Some);
+        }
+        "envoy.extensions.filters.http.buffer.v3.BufferPerRoute" => {
+            return buffer::per_route(at, &decode(at, any)?).map(Some);
+        }
+        "envoy.extensions.filters.http.fault.v3.HTTPFault" => fault::fault(at, &decode(at, any)?)?,
+        "envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit" => {
+            local_ratelimit::per_route(at, &decode(at, any)?)?
+        }
+        "envoy.extensions.filters.http.cors.v3.CorsPolicy" => cors::policy(at, &decode(at, any)?)?,
+        "envoy.extensions.filters.http.header_mutation.v3.HeaderMutationPerRoute" => {
+            header_mutation::per_route(at, &decode(at, any)?)?
+        }
+        _ => return Ok(None),
+    })))
+}
+
+/// What a level says of a filter, on top of what the level around it says.
+pub fn on_top(own: FilterOverride, outer: Option<&FilterOverride>) -> FilterOverride {
+    use FilterOverride::Config;
+    match (own, outer) {
+        (Config(FilterConfig::Cors(Some(own))), Some(Config(FilterConfig::Cors(Some(outer))))) => {
+            let merged = (*own).clone().within(outer);
+            Config(FilterConfig::Cors(Some(merged.into())))
+        }
+        (
+            Config(FilterConfig::HeaderMutation(mut own)),
+            Some(Config(FilterConfig::HeaderMutation(outer))),
+        ) => {
+            own.levels.extend_from_slice(&outer.levels);
+            Config(FilterConfig::HeaderMutation(own))
+        }
+        (own, _) => own,
+    }
+}
+
+/// A share; absent: none.
+fn percent(
+    at: At<'_>,
+    share: &Option<xds_proto::envoy::r#type::v3::FractionalPercent>,
+) -> Result<Percent, CompileError> {
+    use xds_proto::envoy::r#type::v3::fractional_percent::DenominatorType as Of;
+    let Some(share) = share else {
+        return Ok(Percent::ZERO);
+    };
+    let xds_proto::envoy::r#type::v3::FractionalPercent {
+        numerator,
+        denominator,
+    } = share;
+    Ok(Percent {
+        numerator: *numerator,
+        denominator: match known_value(at.field("denominator"), *denominator)? {
+            Of::Hundred => 100,
+            Of::TenThousand => 10_000,
+            Of::Million => 1_000_000,
+        },
+    })
+}
+
+/// A share that runtime could change; there is no runtime layer, so the default holds.
+fn runtime_percent(
+    at: At<'_>,
+    share: &xds_proto::envoy::config::core::v3::RuntimeFractionalPercent,
+) -> Result<Percent, CompileError> {
+    let xds_proto::envoy::config::core::v3::RuntimeFractionalPercent {
+        default_value,
+        runtime_key,
+    } = share;
+    super::support::ignored!("there is no runtime layer; the default holds", runtime_key);
+    percent(at.field("default_value"), default_value)
+}

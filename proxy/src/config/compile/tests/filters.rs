@@ -1,0 +1,183 @@
+//! HTTP filters: what is refused and where, what is optional, how levels of routes add up.
+
+use super::*;
+use crate::config::filter::{FilterConfig, FilterOverride};
+
+const FILTERS: &str = "type.googleapis.com/envoy.extensions.filters.http";
+
+/// A listener whose manager has these filters, as JSON, before the router.
+fn filters(filters: &str) -> Result<Listener, CompileError> {
+    compiler().listener(&message(&yaml(filters)), None)
+}
+
+fn yaml(filters: &str) -> String {
+    format!(
+        r#"
+name: front
+address: {{ socket_address: {{ address: 127.0.0.1, port_value: 80 }} }}
+filter_chains:
+- filters:
+  - name: http
+    typed_config:
+      "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
+      stat_prefix: http
+      route_config: {{ name: all, virtual_hosts: [] }}
+      http_filters: [{filters} {{ name: router, typed_config: {{ "@type": {FILTERS}.router.v3.Router }} }}]
+"#
+    )
+}
+
+/// One filter's configuration, refused; the error's path after the filter.
+fn path(kind: &str, config: &str) -> String {
+    let filter =
+        format!(r#"{{ name: f, typed_config: {{ "@type": {FILTERS}.{kind}, {config} }} }},"#);
+    let error = filters(&filter).err();
+    let error = error.unwrap_or_else(|| panic!("`{config}` was taken"));
+    let (_, path) = error
+        .path
+        .split_once("http_filters[0].typed_config")
+        .unwrap();
+    path.trim_start_matches('.').to_owned()
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_by_path() {
+    let fault = |config| path("fault.v3.HTTPFault", config);
+    assert_eq!(fault("abort: { http_status: 199 }"), "abort.http_status");
+    assert_eq!(fault("abort: {}"), "abort.error_type");
+    assert_eq!(fault("delay: { fixed_delay: 0s }"), "delay.fixed_delay");
+    assert_eq!(
+        fault("response_rate_limit: { fixed_limit: { limit_kbps: 0 } }"),
+        "response_rate_limit.fixed_limit.limit_kbps"
+    );
+    assert_eq!(path("buffer.v3.Buffer", ""), "max_request_bytes");
+    assert_eq!(
+        path("buffer.v3.Buffer", "max_request_bytes: 0"),
+        "max_request_bytes"
+    );
+    let mutation = |list: &str| {
+        let config = format!("mutations: {{ request_mutations: [{list}] }}");
+        path("header_mutation.v3.HeaderMutation", &config)
+    };
+    let at = "mutations.request_mutations[0]";
+    assert_eq!(
+        mutation(r#"{ append: { header: { key: ":path", value: a } } }"#),
+        format!("{at}.append.header.key")
+    );
+    assert_eq!(mutation("{ remove: host }"), format!("{at}.remove"));
+    assert_eq!(mutation("{}"), format!("{at}.action"));
+    assert_eq!(
+        path(
+            "header_mutation.v3.HeaderMutation",
+            "mutations: { query_parameter_mutations: [{ remove: a }] }"
+        ),
+        "mutations.query_parameter_mutations"
+    );
+    let limit = |config: &str| {
+        path(
+            "local_ratelimit.v3.LocalRateLimit",
+            &format!("stat_prefix: a, {config}"),
+        )
+    };
+    assert_eq!(
+        limit("token_bucket: { max_tokens: 1, fill_interval: 0.049s }"),
+        "token_bucket.fill_interval"
+    );
+    assert_eq!(
+        limit("token_bucket: { max_tokens: 1, tokens_per_fill: 0, fill_interval: 1s }"),
+        "token_bucket.tokens_per_fill"
+    );
+    assert_eq!(
+        limit(
+            "descriptors: [{ entries: [{ key: a }], token_bucket: { max_tokens: 1, fill_interval: 1s } }]"
+        ),
+        "descriptors[0].entries[0].value"
+    );
+    assert_eq!(
+        limit("rate_limits: [{ actions: [{ source_cluster: {} }] }]"),
+        "rate_limits[0].actions[0].source_cluster"
+    );
+}
+
+#[test]
+fn a_filter_that_is_not_known_is_left_out_only_where_it_is_optional() {
+    // One of a type that the schema has, one that it lacks.
+    for kind in ["grpc_web.v3.GrpcWeb", "nobody.v9.KnowsThis"] {
+        let filter = |more: &str| {
+            format!(r#"{{ name: f, {more} typed_config: {{ "@type": {FILTERS}.{kind} }} }},"#)
+        };
+        let compiler = compiler();
+        let optional = message(&yaml(&filter("is_optional: true,")));
+        let listener = compiler.listener(&optional, None).unwrap();
+        let TerminalFilter::Http(manager) = &listener.def.chains[0].terminal else {
+            panic!("HTTP");
+        };
+        assert!(manager.filters.is_empty());
+        assert_eq!(compiler.counts.skipped_filters.get(), 1);
+        let strict: serde_json::Value = serde_yaml_ng::from_str(&yaml(&filter(""))).unwrap();
+        let decoded = xds_proto::json::decode_json::<listener_pb::Listener>(&strict);
+        assert!(decoded.is_err() || compiler.listener(&decoded.unwrap(), None).is_err());
+        assert_eq!(compiler.counts.skipped_filters.get(), 1);
+        // As it comes over xDS, where nothing may be in the bytes that the schema lacks.
+        let found = xds_proto::unknown::find(
+            "envoy.config.listener.v3.Listener",
+            &optional.encode_to_vec(),
+        );
+        assert_eq!(found, []);
+    }
+    let routes = |optional: bool| {
+        let yaml = format!(
+            r#"
+name: all
+virtual_hosts: []
+typed_per_filter_config:
+  f: {{ "@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, is_optional: {optional},
+    config: {{ "@type": {FILTERS}.grpc_web.v3.GrpcWeb }} }}
+"#
+        );
+        let compiler = compiler();
+        let compiled = compiler.route_config(&message(&yaml));
+        (compiled.is_ok(), compiler.counts.skipped_filters.get())
+    };
+    assert_eq!(routes(true), (true, 1));
+    assert_eq!(routes(false), (false, 0));
+}
+
+#[test]
+fn levels_of_routes_add_up() {
+    let cors = |methods: &str, more: &str| {
+        format!(
+            r#"{{ "@type": {FILTERS}.cors.v3.CorsPolicy, allow_methods: "{methods}", {more} }}"#
+        )
+    };
+    let yaml = format!(
+        r#"
+name: all
+typed_per_filter_config: {{ c: {}, b: {{ "@type": {FILTERS}.buffer.v3.BufferPerRoute, disabled: true }} }}
+virtual_hosts:
+- name: host
+  domains: ["*"]
+  typed_per_filter_config: {{ c: {} }}
+  routes:
+  - match: {{ prefix: / }}
+    route: {{ cluster: app }}
+    typed_per_filter_config: {{ b: {{ "@type": {FILTERS}.buffer.v3.BufferPerRoute, buffer: {{ max_request_bytes: 7 }} }} }}
+"#,
+        cors("TABLE", "max_age: \"1\", allow_credentials: true"),
+        cors("", "allow_credentials: false"),
+    );
+    let config = routes(&yaml).unwrap();
+    let overrides = config.table.virtual_hosts[0].routes[0]
+        .filters
+        .clone()
+        .unwrap();
+    assert!(matches!(
+        overrides.of("b"),
+        Some(FilterOverride::Config(FilterConfig::Buffer(7)))
+    ));
+    let Some(FilterOverride::Config(FilterConfig::Cors(Some(policy)))) = overrides.of("c") else {
+        panic!("a policy");
+    };
+    assert_eq!((&*policy.methods, &*policy.max_age), ("TABLE", "1"));
+    assert_eq!(policy.credentials, Some(false));
+}

@@ -1,0 +1,142 @@
+//! A request's walk through the filters, and its response's back.
+
+use super::{StreamFilters, cors, fault, header_mutation, local_ratelimit, rbac};
+use crate::config::filter::{FilterConfig, HttpFilter};
+use crate::config::route::Route;
+use crate::http::h1::Framing;
+use crate::http::request::error::Failure;
+use crate::http::request::handle::Exchange;
+use crate::http::request::headers::Side;
+use crate::http::request::local_reply::Reply;
+use crate::http::request::stream_info::StreamInfo;
+
+/// One filter on the way of a request.
+struct Step<'a> {
+    /// In the chain.
+    place: usize,
+    filter: &'a HttpFilter,
+    /// The route's configuration for the filter.
+    of_route: Option<&'a FilterConfig>,
+    route: Option<&'a Route>,
+}
+
+impl Exchange<'_, '_> {
+    /// Passes the request through the filters. Without a route they run as the chain configures
+    /// them. `Some`: a filter answers the request, with the head in `info`.
+    ///
+    /// # Errors
+    /// When a filter refuses the request, or what a filter waited for did not come.
+    pub(in crate::http) async fn filter_request(
+        &mut self,
+        route: Option<&Route>,
+        framing: &mut Framing,
+    ) -> Result<Option<Reply>, Failure> {
+        let resolved = self.resolved.clone();
+        StreamFilters::enter(&mut self.info, route, self.draw);
+        let overrides = self.info.filters.overrides.clone();
+        for (place, filter) in resolved.manager.filters.iter().enumerate() {
+            let Some((own, of_route)) = filter.on_route(overrides.as_deref()) else {
+                continue;
+            };
+            let step = Step {
+                place,
+                filter,
+                of_route,
+                route,
+            };
+            let reply = self.step(own, step, framing).await?;
+            if reply.is_some() {
+                return Ok(reply);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn step(
+        &mut self,
+        own: &FilterConfig,
+        step: Step<'_>,
+        framing: &mut Framing,
+    ) -> Result<Option<Reply>, Failure> {
+        let Step {
+            place,
+            filter,
+            of_route,
+            route,
+        } = step;
+        let info = &mut self.info;
+        match own {
+            FilterConfig::Rbac(own) => {
+                rbac::check(rbac::rules(own, of_route), info)?;
+                Ok(None)
+            }
+            FilterConfig::HeaderMutation(own) => {
+                header_mutation::apply(own, of_route, Side::Request, info);
+                Ok(None)
+            }
+            FilterConfig::Cors(own) => Ok(cors::on_request(
+                cors::policy(own, of_route),
+                route,
+                place,
+                info,
+            )),
+            FilterConfig::LocalRateLimit(own) => {
+                let asked = local_ratelimit::Asked {
+                    limit: local_ratelimit::limit(own, of_route),
+                    route,
+                    draw: self.draw,
+                    place,
+                };
+                Ok(local_ratelimit::on_request(asked, info, self.conn))
+            }
+            FilterConfig::Fault(own) => {
+                let mut fault = fault::Injector {
+                    fault: fault::settings(own, of_route),
+                    active: &own.active,
+                    name: &filter.name,
+                    place,
+                };
+                if !fault.is_meant(info, route, self.draw) {
+                    return Ok(None);
+                }
+                if let Some(delay) = fault.delay(info) {
+                    Box::pin(self.delay(delay, framing)).await?;
+                }
+                Ok(fault.abort(&mut self.info))
+            }
+            FilterConfig::Buffer(own) => {
+                let most = match of_route {
+                    Some(FilterConfig::Buffer(most)) => *most,
+                    _ => *own,
+                };
+                if self.has_body(framing) {
+                    Box::pin(self.receive(most, framing)).await?;
+                }
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// Passes the response's head, in `info`, back through the filters.
+pub fn on_response(info: &mut StreamInfo) {
+    let seeing = |filter: &HttpFilter| filter.config.sees_responses();
+    if !info.manager.filters.iter().any(seeing) {
+        return;
+    }
+    let manager = info.manager.clone();
+    let overrides = info.filters.overrides.clone();
+    for (place, filter) in manager.filters.iter().enumerate().rev() {
+        let Some((own, of_route)) = filter.on_route(overrides.as_deref()) else {
+            continue;
+        };
+        match own {
+            FilterConfig::HeaderMutation(own) => {
+                header_mutation::apply(own, of_route, Side::Response, info);
+            }
+            FilterConfig::Cors(_) => cors::on_response(place, info),
+            FilterConfig::LocalRateLimit(_) => local_ratelimit::on_response(place, info),
+            FilterConfig::Rbac(_) | FilterConfig::Fault(_) | FilterConfig::Buffer(_) => {}
+        }
+    }
+}

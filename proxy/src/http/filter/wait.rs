@@ -1,0 +1,159 @@
+//! What a filter may wait for: time to pass, or the request's body. Meanwhile the stream's clocks
+//! run, the client may leave, and rules may turn against it.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::config::route::Action;
+use crate::http::forward::pump::Received;
+use crate::http::h1::{BodyLength, Event, Framing, Tunnel};
+use crate::http::request::deadline::Deadlines;
+use crate::http::request::error::Failure;
+use crate::http::request::handle::Exchange;
+use crate::message::head::{Head, HeaderId};
+
+/// Pieces of a body that are smaller are gathered: many of them would hold more than they carry.
+const SMALL: usize = 4 * 1024;
+
+impl<'a> Exchange<'a, '_> {
+    /// The request has a body that is still to be read.
+    pub(super) fn has_body(&self, framing: &Framing) -> bool {
+        framing.tunnel == Tunnel::None
+            && self.body.is_none()
+            && !matches!(framing.body, BodyLength::None | BodyLength::Known(0))
+    }
+
+    /// Waits.
+    ///
+    /// # Errors
+    /// When there is no longer a reason to.
+    pub(super) async fn delay(&mut self, time: Duration, framing: &Framing) -> Result<(), Failure> {
+        let mut deadlines = self.clocks();
+        let is_received = !self.has_body(framing);
+        let timers = self.conn.worker.timers.clone();
+        let mut sleep = std::pin::pin!(timers.sleep(time));
+        poll_fn(|cx| match sleep.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Ok(())),
+            Poll::Pending => self.poll_stopped(cx, &mut deadlines, is_received).map(Err),
+        })
+        .await
+    }
+
+    /// Reads the request's whole body, up to `most` bytes, before it goes on.
+    ///
+    /// # Errors
+    /// When it is longer, or does not come.
+    pub(super) async fn receive(
+        &mut self,
+        most: usize,
+        framing: &mut Framing,
+    ) -> Result<(), Failure> {
+        if matches!(framing.body, BodyLength::Known(length) if length > most as u64) {
+            return Err(Failure::TooLarge);
+        }
+        if framing.expect_continue {
+            self.info.request.remove(HeaderId::Expect);
+            self.down.go_on();
+        }
+        let mut deadlines = self.clocks();
+        let mut gathered = Gathered::default();
+        let mut trailers = Head::new();
+        let has_trailers = poll_fn(|cx| {
+            loop {
+                match self.down.poll_body(cx, &mut trailers) {
+                    Poll::Ready(Ok(Event::Data(data))) => {
+                        gathered.take(data);
+                        deadlines.moved();
+                        if gathered.bytes > most {
+                            return Poll::Ready(Err(Failure::TooLarge));
+                        }
+                    }
+                    Poll::Ready(Ok(event)) => {
+                        return Poll::Ready(Ok(matches!(event, Event::Trailers)));
+                    }
+                    Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
+                    Poll::Pending => break,
+                }
+            }
+            if let Poll::Ready(Err(failure)) = self.down.poll_flush(cx) {
+                return Poll::Ready(Err(failure));
+            }
+            self.poll_stopped(cx, &mut deadlines, false).map(Err)
+        })
+        .await?;
+        let length = gathered.bytes as u64;
+        if !has_trailers {
+            framing.body = BodyLength::Known(length);
+            let mut buffer = itoa::Buffer::new();
+            let digits = buffer.format(length);
+            let head = &mut self.info.request;
+            head.set(HeaderId::ContentLength, digits.as_bytes());
+        }
+        self.body = Some(Box::new(Received {
+            pieces: gathered.finish(),
+            trailers: has_trailers.then_some(trailers),
+        }));
+        Ok(())
+    }
+
+    /// The clocks of a request that is not forwarded yet.
+    fn clocks(&self) -> Deadlines<'a> {
+        let of_route = match self.info.route.as_ref().map(|route| &route.action) {
+            Some(Action::Forward(forward)) => forward.idle_timeout,
+            _ => None,
+        };
+        let idle = of_route.unwrap_or(self.info.manager.stream_idle_timeout);
+        Deadlines::of_stream(self.timer, &self.info, idle)
+    }
+
+    /// Ready when there is no longer a reason to wait.
+    fn poll_stopped(
+        &mut self,
+        cx: &mut Context<'_>,
+        deadlines: &mut Deadlines<'_>,
+        is_received: bool,
+    ) -> Poll<Failure> {
+        if is_received && let Poll::Ready(gone) = self.down.poll_gone(cx) {
+            return Poll::Ready(gone);
+        }
+        if self.conn.resolve().is_denied {
+            return Poll::Ready(Failure::Denied("connection".into()));
+        }
+        let passed = deadlines.poll(cx);
+        passed.map(|which| crate::http::forward::progress::late(which, is_received))
+    }
+}
+
+/// A body in pieces that are worth their while.
+#[derive(Default)]
+struct Gathered {
+    pieces: Vec<Bytes>,
+    small: BytesMut,
+    bytes: usize,
+}
+
+impl Gathered {
+    fn take(&mut self, data: Bytes) {
+        self.bytes = self.bytes.saturating_add(data.len());
+        if data.len() < SMALL {
+            self.small.extend_from_slice(&data);
+            return;
+        }
+        self.seal();
+        self.pieces.push(data);
+    }
+
+    fn seal(&mut self) {
+        if !self.small.is_empty() {
+            self.pieces.push(self.small.split().freeze());
+        }
+    }
+
+    fn finish(mut self) -> Vec<Bytes> {
+        self.seal();
+        self.pieces
+    }
+}

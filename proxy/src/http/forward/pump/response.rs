@@ -1,0 +1,135 @@
+//! The response's body on the move.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use crate::dispatcher::pipe::Pipes;
+use crate::http::filter::Throttle;
+use crate::http::forward::downstream::DownstreamIo;
+use crate::http::forward::splice::{Passed, Reading, Splice, Writing};
+use crate::http::forward::upstream::UpstreamIo;
+use crate::http::h1::Event;
+use crate::http::request::error::Failure;
+use crate::message::head::Head;
+
+/// Response body, upstream to downstream.
+#[derive(Default)]
+pub struct ResponsePump {
+    ended: bool,
+    /// The body passes at a rate.
+    pub throttle: Option<Box<Throttle>>,
+    splice: Splice,
+    pub trailers: Head,
+    pub has_trailers: bool,
+    /// Body bytes sent.
+    pub bytes: u64,
+    /// Something moved since this was last reset.
+    pub moved: bool,
+}
+
+impl ResponsePump {
+    /// Moves what can be moved. Ready once the client has everything.
+    pub fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut DownstreamIo<'_>,
+        up: &mut UpstreamIo,
+        pipes: &Pipes,
+    ) -> Poll<Result<(), Failure>> {
+        loop {
+            if self.ended {
+                return down.poll_flush(cx);
+            }
+            if self.throttle.is_none() && ready!(self.poll_splice(cx, down, up, pipes))? {
+                continue;
+            }
+            ready!(down.poll_room(cx))?;
+            if let Some(throttle) = &mut self.throttle
+                && throttle.is_holding()
+            {
+                let Poll::Ready(piece) = throttle.poll_piece(cx) else {
+                    if let Poll::Ready(Err(failure)) = down.poll_flush(cx) {
+                        return Poll::Ready(Err(failure));
+                    }
+                    return Poll::Pending;
+                };
+                self.pass(piece, down)?;
+                continue;
+            }
+            match up.poll_body(cx, &mut self.trailers) {
+                Poll::Ready(Ok(event)) => self.give(event, down)?,
+                Poll::Ready(Err(failure)) => {
+                    // What arrived before is still the client's.
+                    let _ = down.poll_flush(cx);
+                    return Poll::Ready(Err(failure));
+                }
+                Poll::Pending => {
+                    if let Poll::Ready(Err(failure)) = down.poll_flush(cx) {
+                        return Poll::Ready(Err(failure));
+                    }
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    /// As the request's.
+    fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        down: &mut DownstreamIo<'_>,
+        up: &mut UpstreamIo,
+        pipes: &Pipes,
+    ) -> Poll<Result<bool, Failure>> {
+        let (DownstreamIo::H1(down), UpstreamIo::H1(up)) = (down, up) else {
+            return Poll::Ready(Ok(false));
+        };
+        let source = Reading {
+            io: &up.io,
+            body: up.codec.reading(),
+        };
+        let sink = Writing {
+            io: &mut down.io,
+            body: down.codec.writing(),
+        };
+        match ready!(self.splice.poll(cx, source, sink, pipes)) {
+            Passed::Moved { written, .. } => self.bytes += written,
+            Passed::Usual => return Poll::Ready(Ok(false)),
+            Passed::SinkFailed => return Poll::Ready(Err(Failure::ClientGone)),
+            Passed::SourceFailed | Passed::Truncated => {
+                return Poll::Ready(Err(Failure::Terminated));
+            }
+        }
+        self.moved = true;
+        Poll::Ready(Ok(true))
+    }
+
+    fn pass(&mut self, data: Bytes, down: &mut DownstreamIo<'_>) -> Result<(), Failure> {
+        self.moved = true;
+        self.bytes += data.len() as u64;
+        down.data(data)
+    }
+
+    fn give(&mut self, event: Event, down: &mut DownstreamIo<'_>) -> Result<(), Failure> {
+        self.moved = true;
+        match event {
+            Event::Data(data) => match &mut self.throttle {
+                Some(throttle) => {
+                    throttle.hold(data);
+                    Ok(())
+                }
+                None => self.pass(data, down),
+            },
+            Event::Trailers => {
+                self.ended = true;
+                self.has_trailers = true;
+                down.end(Some(&self.trailers))
+            }
+            Event::End | Event::More => {
+                self.ended = true;
+                down.end(None)
+            }
+        }
+    }
+}

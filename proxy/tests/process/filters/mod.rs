@@ -1,0 +1,102 @@
+//! HTTP filters beside a stock Envoy: the same bootstrap, the same requests, the same answers,
+//! the same requests upstream, the same access log.
+//!
+//! - `side`: one of the two proxies; `upstream`: what stands behind both
+//! - the rest: a table of scenarios per filter
+
+mod buffer;
+mod chain;
+mod cors;
+mod fault;
+mod header_mutation;
+mod local_ratelimit;
+mod side;
+mod upstream;
+
+use serde_json::{Value, json};
+
+use self::side::Side;
+use self::upstream::Reflector;
+
+const TYPE: &str = "type.googleapis.com/envoy.extensions.filters.http";
+
+/// What both proxies are configured with.
+pub struct Scenario {
+    /// Before the router.
+    pub filters: Value,
+    pub virtual_hosts: Value,
+    /// Further fields of the route configuration.
+    pub table: Value,
+    /// Further fields of the connection manager.
+    pub manager: Value,
+}
+
+impl Scenario {
+    /// These filters, and one route to the cluster `app`.
+    pub fn new(filters: Value) -> Self {
+        Self::with_routes(filters, json!([route("/")]))
+    }
+
+    pub fn with_routes(filters: Value, routes: Value) -> Self {
+        Self::with_host(
+            filters,
+            json!({"name": "all", "domains": ["*"], "routes": routes}),
+        )
+    }
+
+    pub fn with_host(filters: Value, host: Value) -> Self {
+        Self {
+            filters,
+            virtual_hosts: json!([host]),
+            table: json!({}),
+            manager: json!({}),
+        }
+    }
+
+    /// Sends each request to both, and compares what comes of it. `asks`: a request and the status
+    /// that it gets.
+    pub fn compare(&self, asks: &[(String, u16)]) {
+        let upstream = Reflector::start();
+        let mut ours = Side::anyam(self, upstream.address);
+        let mut stock = Side::envoy(self, upstream.address);
+        for (request, wanted) in asks {
+            let (ours, stock) = (ours.ask(request), stock.ask(request));
+            assert_eq!(ours, stock, "Anyam | Envoy, for\n{request}");
+            assert_eq!(ours.status, *wanted, "{request}\n{ours:#?}");
+        }
+        let (ours, stock) = (ours.log(asks.len()), stock.log(asks.len()));
+        assert_eq!(ours, stock, "access logs, Anyam | Envoy");
+    }
+}
+
+/// A route by prefix to the cluster `app`.
+pub fn route(prefix: &str) -> Value {
+    json!({"match": {"prefix": prefix}, "route": {"cluster": "app"}})
+}
+
+/// As [`route`], with `typed_per_filter_config`.
+pub fn route_with(prefix: &str, of_filters: Value) -> Value {
+    let mut route = route(prefix);
+    route["typed_per_filter_config"] = of_filters;
+    route
+}
+
+/// A filter of the type `kind` (`fault.v3.HTTPFault`).
+pub fn filter(name: &str, kind: &str, config: Value) -> Value {
+    json!({"name": name, "typed_config": typed(kind, config)})
+}
+
+/// A filter's configuration of the type `kind`.
+pub fn typed(kind: &str, mut config: Value) -> Value {
+    config["@type"] = format!("{TYPE}.{kind}").into();
+    config
+}
+
+/// A request without a body; `headers`: lines that end in CRLF.
+pub fn ask(method: &str, path: &str, headers: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nhost: shop\r\n{headers}\r\n")
+}
+
+pub fn get(path: &str, headers: &str) -> String {
+    ask("GET", path, headers)
+}

@@ -1,0 +1,236 @@
+//! One of the two proxies that are compared.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::Scenario;
+use crate::envoy;
+use crate::proxy::{PATIENCE, own_address};
+
+const FRONT: u16 = 8000;
+const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
+const MANAGER: &str = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager";
+const LOG: &str = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog";
+const FORMAT: &str = "%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAGS% \
+    %RESPONSE_CODE_DETAILS% %GRPC_STATUS(NUMBER)% %DYNAMIC_METADATA(fault)% \
+    %DYNAMIC_METADATA(fault:text)% %DYNAMIC_METADATA(fault:deep:list)%\n";
+
+/// A running proxy. Ended and reaped when dropped.
+pub struct Side {
+    process: Child,
+    front: SocketAddr,
+    folder: TempDir,
+}
+
+/// What came of a request, without what differs between proxies for good reason.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub status: u16,
+    /// Sorted by name; those of one name in order.
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+/// Of the proxies themselves.
+const OWN: [&str; 7] = [
+    "date",
+    "server",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "x-envoy-upstream-service-time",
+    "proxy-status",
+];
+
+impl Drop for Side {
+    fn drop(&mut self) {
+        // Already ended is as good.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Side {
+    pub fn anyam(scenario: &Scenario, upstream: SocketAddr) -> Self {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_anyam-proxy"));
+        Self::start(program, &[], scenario, upstream)
+    }
+
+    pub fn envoy(scenario: &Scenario, upstream: SocketAddr) -> Self {
+        let more = ["--disable-hot-restart", "--file-flush-interval-msec", "50"];
+        Self::start(envoy::program(), &more, scenario, upstream)
+    }
+
+    fn start(program: PathBuf, more: &[&str], scenario: &Scenario, upstream: SocketAddr) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let front = SocketAddr::from((own_address(), FRONT));
+        let config = folder.path().join("bootstrap.json");
+        let log = folder.path().join("access").display().to_string();
+        let bootstrap = bootstrap(scenario, front, upstream, &log);
+        std::fs::write(&config, bootstrap.to_string()).unwrap();
+        let errors = std::fs::File::create(folder.path().join("errors")).unwrap();
+        let process = Command::new(&program)
+            .arg("-c")
+            .arg(&config)
+            .args(["--concurrency", "1", "-l", "warning"])
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(errors.try_clone().unwrap())
+            .stderr(errors)
+            .spawn()
+            .unwrap();
+        let mut side = Self {
+            process,
+            front,
+            folder,
+        };
+        side.until("listening", |side| TcpStream::connect(side.front).ok());
+        side
+    }
+
+    /// A connection to it.
+    pub fn connect(&self) -> TcpStream {
+        let tcp = TcpStream::connect(self.front).unwrap();
+        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        tcp
+    }
+
+    /// Waits, bounded, for something of another process.
+    pub fn until<T>(&mut self, what: &str, mut found: impl FnMut(&Self) -> Option<T>) -> T {
+        let began = Instant::now();
+        loop {
+            if let Some(found) = found(self) {
+                return found;
+            }
+            let ended = self.process.try_wait().unwrap();
+            assert!(
+                ended.is_none() && began.elapsed() < PATIENCE,
+                "{what}: {ended:?}\n{}",
+                std::fs::read_to_string(self.folder.path().join("errors")).unwrap()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Sends a request on a connection of its own; its answer.
+    pub fn ask(&self, request: &str) -> Seen {
+        let mut tcp = self.connect();
+        tcp.write_all(request.as_bytes()).unwrap();
+        answer(&mut BufReader::new(tcp))
+    }
+
+    /// Sends requests on one connection, one after the other; the status of each.
+    pub fn statuses(&self, requests: &[String]) -> Vec<u16> {
+        let tcp = self.connect();
+        let mut writer = tcp.try_clone().unwrap();
+        let mut reader = BufReader::new(tcp);
+        let one = |request: &String| {
+            writer.write_all(request.as_bytes()).unwrap();
+            answer(&mut reader).status
+        };
+        requests.iter().map(one).collect()
+    }
+
+    /// So many lines of the access log.
+    pub fn log(&mut self, lines: usize) -> Vec<String> {
+        self.until("the access log", |side| {
+            let text = std::fs::read_to_string(side.folder.path().join("access")).ok()?;
+            let found: Vec<_> = text.lines().map(str::to_owned).collect();
+            (found.len() >= lines && text.ends_with('\n')).then_some(found)
+        })
+    }
+}
+
+fn answer(reader: &mut impl BufRead) -> Seen {
+    let mut lines = Vec::new();
+    loop {
+        let mut line = String::new();
+        assert!(reader.read_line(&mut line).unwrap() > 0, "after {lines:?}");
+        match line.trim_end() {
+            "" => break,
+            line => lines.push(line.to_owned()),
+        }
+    }
+    let status = lines[0].split(' ').nth(1).unwrap().parse().unwrap();
+    let mut headers: Vec<(String, String)> = lines[1..]
+        .iter()
+        .map(|line| {
+            let (name, value) = line.split_once(':').unwrap();
+            (name.to_ascii_lowercase(), value.trim().to_owned())
+        })
+        .collect();
+    let length = headers.iter().find(|(name, _)| name == "content-length");
+    let length = length.map_or(0, |(_, length)| length.parse().unwrap());
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body).unwrap();
+    headers.retain(|(name, _)| !OWN.contains(&name.as_str()));
+    headers.sort_by(|(a, _), (b, _)| a.cmp(b));
+    if status == 404 {
+        // Ours says that there is no route; Envoy's is empty.
+        body.clear();
+        headers.retain(|(name, _)| name != "content-type");
+    }
+    for (name, value) in &mut headers {
+        // Seconds pass.
+        if matches!(name.as_str(), "x-ratelimit-reset" | "retry-after") && value != "0" {
+            "some".clone_into(value);
+        }
+    }
+    Seen {
+        status,
+        headers,
+        body: String::from_utf8(body).unwrap(),
+    }
+}
+
+fn bootstrap(scenario: &Scenario, front: SocketAddr, upstream: SocketAddr, log: &str) -> Value {
+    let address = |address: SocketAddr| {
+        let (ip, port) = (address.ip().to_string(), address.port());
+        json!({"socket_address": {"address": ip, "port_value": port}})
+    };
+    let mut filters = scenario.filters.as_array().unwrap().clone();
+    filters.push(json!({"name": "router", "typed_config": {"@type": ROUTER}}));
+    let mut table = json!({"name": "routes", "virtual_hosts": scenario.virtual_hosts});
+    for (key, value) in scenario.table.as_object().unwrap() {
+        table[key] = value.clone();
+    }
+    let format = json!({"text_format_source": {"inline_string": FORMAT}});
+    let mut manager = json!({
+        "@type": MANAGER,
+        "stat_prefix": "front",
+        "access_log": [{
+            "name": "file",
+            "typed_config": {"@type": LOG, "path": log, "log_format": format},
+        }],
+        "route_config": table,
+        "http_filters": filters,
+    });
+    for (key, value) in scenario.manager.as_object().unwrap() {
+        manager[key] = value.clone();
+    }
+    let cluster = |name: &str| {
+        json!({
+            "name": name,
+            "type": "STATIC",
+            "connect_timeout": "5s",
+            "load_assignment": {
+                "cluster_name": name,
+                "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address(upstream)}}]}],
+            },
+        })
+    };
+    json!({"static_resources": {
+        "listeners": [{
+            "name": "front",
+            "address": address(front),
+            "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+        }],
+        "clusters": [cluster("app"), cluster("other")],
+    }})
+}
