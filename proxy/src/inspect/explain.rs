@@ -272,7 +272,7 @@ fn http_policy(
     head: &Head,
     said: &mut Said,
 ) -> bool {
-    let subject = crate::http::filter::rbac::Subject(head);
+    let subject = crate::http::filter::rbac::Subject::of(head);
     let facts = policy::Facts {
         request: Some(&subject),
         ..question.facts()

@@ -12,6 +12,7 @@ use super::verdict::judged;
 use super::{Buffered, RelayContext, RelayOptions, RelayOutcome, relay};
 use crate::config::listener::{FilterChain, Listener, TcpProxy};
 use crate::metrics::ResponseFlags;
+use crate::snapshot::Snapshot;
 use crate::stream::Stream;
 use crate::telemetry::{Call, Calls, Record};
 use crate::tls::ConnectionInfo;
@@ -42,6 +43,9 @@ pub struct PolicySubject<'a> {
     pub ends: Addresses,
     pub tls: Option<&'a ConnectionInfo>,
 }
+
+/// Whether a snapshot would let a connection in that was let in before.
+pub type WouldAdmit = fn(&Snapshot, &PolicySubject<'_>) -> bool;
 
 /// Who called, and whom they meant to reach.
 #[derive(Clone, Copy)]

@@ -332,6 +332,7 @@ async fn accept(worker: std::rc::Rc<Worker>, sockets: tokio::net::TcpListener) {
                 },
             };
             let connection = HttpConnection {
+                would_admit: anyam_proxy::listener::would_admit,
                 stream,
                 prefix: BytesMut::new(),
                 manager,

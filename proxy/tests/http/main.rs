@@ -19,3 +19,4 @@ mod peers;
 #[expect(dead_code, reason = "shared with the L4 tests, which use more of it")]
 mod pki;
 mod settings;
+mod strict;

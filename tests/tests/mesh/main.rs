@@ -8,6 +8,7 @@
 //! - `ipv6`: the same over IPv6; `ports`: sidecars that listen elsewhere
 //! - `mirror`: requests that are also sent to another service
 //! - `peers`: Go programs on both ends, sidecars and a stock Envoy between them
+//! - `policy`: what policy judged is what the app receives, for every spelling by every way in
 //! - `swap`: configuration and certificates change under load of every kind
 //! - `scale`: thousands of services, of which a sidecar uses two
 //! - `tunnel`: TCP inside few HTTP/2 connections
@@ -21,6 +22,7 @@ mod ipv6;
 mod manifests;
 mod mirror;
 mod peers;
+mod policy;
 mod ports;
 mod process;
 mod scale;

@@ -1,13 +1,13 @@
 //! The authorisation step of a request: which rules apply, and what they say.
 
-use crate::config::listener::FilterChain;
 use crate::config::matcher::HeaderName;
 use crate::config::policy::Rbac;
 use crate::config::route::{RbacOverride, Route};
 use crate::http::message::head::{Head, HeaderId};
+use crate::http::message::path::readings;
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::{Downstream, StreamInfo};
-use crate::policy::{self, Facts};
+use crate::policy::{self, Facts, PathReadings};
 
 /// Judges a request by one RBAC filter, or by what the route puts in its place.
 ///
@@ -19,7 +19,7 @@ pub fn check(name: &str, filter: &Rbac, route: &Route, info: &StreamInfo) -> Res
         Some(RbacOverride::Disabled) => return Ok(()),
         Some(RbacOverride::Replace(own)) => own,
     };
-    let subject = Subject(&info.request);
+    let subject = Subject::of(&info.request);
     let facts = Facts {
         remote: info.client.ip(),
         request: Some(&subject),
@@ -39,16 +39,6 @@ pub fn check(name: &str, filter: &Rbac, route: &Route, info: &StreamInfo) -> Res
     }
 }
 
-/// Whether a chain's network filters still let the connection be. They let it in once; rules
-/// change.
-pub fn may_stay(chain: &FilterChain, downstream: &Downstream) -> bool {
-    let facts = facts(downstream);
-    chain
-        .rbac
-        .iter()
-        .all(|rbac| policy::judge(rbac, &facts).refused.is_none())
-}
-
 fn facts(downstream: &Downstream) -> Facts<'_> {
     let tls = downstream.tls.as_deref();
     Facts {
@@ -63,22 +53,34 @@ fn facts(downstream: &Downstream) -> Facts<'_> {
 
 /// A request as rules see it: the normalised path, the authority in lower case, every value of a
 /// repeated header.
-pub(crate) struct Subject<'a>(pub(crate) &'a Head);
+pub(crate) struct Subject<'a> {
+    head: &'a Head,
+    path: PathReadings<'a>,
+}
+
+impl<'a> Subject<'a> {
+    pub(crate) fn of(head: &'a Head) -> Self {
+        Self {
+            head,
+            path: readings(head.path()),
+        }
+    }
+}
 
 impl policy::Request for Subject<'_> {
-    fn path(&self) -> &[u8] {
-        self.0.path()
+    fn path(&self) -> &PathReadings<'_> {
+        &self.path
     }
 
     fn values(&self, name: &HeaderName, each: &mut dyn FnMut(&[u8])) {
         if matches!(name.id, HeaderId::Host | HeaderId::PseudoAuthority) {
-            let authority = self.0.authority();
+            let authority = self.head.authority();
             if !authority.is_empty() {
                 each(&authority.to_ascii_lowercase());
             }
             return;
         }
-        for value in self.0.get_all_named(name.id, name.name.as_bytes()) {
+        for value in self.head.get_all_named(name.id, name.name.as_bytes()) {
             each(value);
         }
     }

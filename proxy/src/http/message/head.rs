@@ -43,7 +43,6 @@ pub struct Head {
     pub(in crate::http) scheme: Span,
     pub(in crate::http) authority: Span,
     pub(in crate::http) path: Span,
-    pub(in crate::http) protocol: Span,
     pub(crate) status: u16,
     pub(in crate::http) reason: Span,
 }

@@ -259,11 +259,12 @@ impl Exchange<'_, '_> {
             framing.tunnel = Tunnel::None;
             self.info.request.remove(HeaderId::Upgrade);
         }
-        match upgrade::kind(&self.info.request, framing) {
-            Some(kind) if !upgrade::is_allowed(&kind, forward, &self.info.manager) => {
-                Err(Failure::UpgradeRefused)
-            }
-            _ => Ok(()),
+        let StreamInfo {
+            request, manager, ..
+        } = &mut self.info;
+        match upgrade::allow(request, framing, forward, manager) {
+            true => Ok(()),
+            false => Err(Failure::UpgradeRefused),
         }
     }
 
@@ -359,9 +360,9 @@ impl Exchange<'_, '_> {
         let idle = self.info.manager.stream_idle_timeout;
         self.timer.set_or_clear(idle);
         let flushed = std::future::poll_fn(|cx| self.down.poll_flush(cx));
-        match self.timer.race(flushed).await {
-            Ok(flushed) => flushed,
-            Err(_) => Err(Failure::ClientGone),
+        match self.timer.race(self.conn.unless_denied(flushed)).await {
+            Ok(Some(flushed)) => flushed,
+            Ok(None) | Err(_) => Err(Failure::ClientGone),
         }
     }
 

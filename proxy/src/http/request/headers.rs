@@ -13,7 +13,7 @@ use crate::config::route::{
 use crate::http::forward::upgrade;
 use crate::http::h1::{BodyLength, ResponseInfo};
 use crate::http::message::date::DateCache;
-use crate::http::message::head::{Head, HeaderId, IdSet};
+use crate::http::message::head::{FieldRef, Head, HeaderId, IdSet};
 use crate::telemetry::format::render;
 
 /// Headers by which Envoys steer each other. No peer is trusted with them.
@@ -43,6 +43,22 @@ const EDGE: IdSet = IdSet::of(&[
     HeaderId::XEnvoyExternalAddress,
 ]);
 
+/// What we vouch for or frame messages by: an app that makes variables of names (CGI, WSGI) must not
+/// find another value of these spelled with underscores.
+const VOUCHED: IdSet = IdSet::of(&[
+    HeaderId::Connection,
+    HeaderId::ContentLength,
+    HeaderId::Host,
+    HeaderId::TransferEncoding,
+    HeaderId::Upgrade,
+    HeaderId::XForwardedClientCert,
+    HeaderId::XForwardedFor,
+    HeaderId::XForwardedHost,
+    HeaderId::XForwardedPort,
+    HeaderId::XForwardedProto,
+    HeaderId::XRequestId,
+]);
+
 /// Takes away what the client may not say and adds what is known of it.
 pub fn sanitise(info: &mut StreamInfo) {
     let StreamInfo {
@@ -53,6 +69,7 @@ pub fn sanitise(info: &mut StreamInfo) {
         ..
     } = info;
     head.remove_all(INTERNAL);
+    remove_lookalikes(head);
     if manager.use_remote_address {
         head.remove_all(EDGE);
     }
@@ -76,6 +93,21 @@ pub fn sanitise(info: &mut StreamInfo) {
     if let Some(via) = &manager.via {
         append_to_list(head, HeaderId::Via, via.as_bytes());
     }
+}
+
+fn remove_lookalikes(head: &mut Head) {
+    let found = head.has(HeaderId::Other) && head.iter().any(is_lookalike);
+    if found {
+        head.retain(|field| !is_lookalike(field));
+    }
+}
+
+fn is_lookalike(field: FieldRef<'_>) -> bool {
+    if field.id != HeaderId::Other || memchr::memchr(b'_', field.name).is_none() {
+        return false;
+    }
+    let id = HeaderId::of_variable(field.name);
+    VOUCHED.contains(id) || INTERNAL.contains(id) || EDGE.contains(id)
 }
 
 /// Keeps `x-forwarded-for`; returns the client's address.
