@@ -17,7 +17,7 @@ use super::policy::Authorization;
 use super::proto::{boolv, duration, text, typed};
 use super::protocol::{http1, http2};
 use super::route::inline;
-use crate::model::manifest::policy::LogFormat;
+use crate::model::manifest::policy::{EscapedSlashes, LogFormat};
 
 /// Without a byte in either direction. Long: streams may rest.
 const STREAM_IDLE: Duration = Duration::from_secs(3600);
@@ -40,8 +40,10 @@ pub fn manager(
     routes: hcm::http_connection_manager::RouteSpecifier,
     authorization: &Authorization,
     log: LogFormat,
+    escaped_slashes: EscapedSlashes,
 ) -> listener::Filter {
     use hcm::http_connection_manager as part;
+    use part::PathWithEscapedSlashesAction as Escaped;
     let details = match side {
         Side::InboundMtls => part::ForwardClientCertDetails::SanitizeSet,
         // Nobody's word but a verified one is passed on.
@@ -63,6 +65,12 @@ pub fn manager(
             }
         }),
         normalize_path: boolv(true),
+        merge_slashes: true,
+        path_with_escaped_slashes_action: match escaped_slashes {
+            EscapedSlashes::Reject => Escaped::RejectRequest,
+            EscapedSlashes::Keep => Escaped::KeepUnchanged,
+            EscapedSlashes::Unescape => Escaped::UnescapeAndForward,
+        } as i32,
         preserve_external_request_id: true,
         stream_idle_timeout: duration(STREAM_IDLE),
         request_headers_timeout: duration(HEAD),

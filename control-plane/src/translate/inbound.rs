@@ -15,12 +15,12 @@ use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3:
 
 use super::http::{self, Side, filter};
 use super::listener::{bound, listener_filter, loop_guard, original_dst, tcp_proxy};
-use super::policy::{Layer, authorization};
+use super::policy::{Layer, authorization, looks_at_paths};
 use super::proto::{duration, typed, u32v};
 use super::{naming, route, tls};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
-use crate::model::manifest::policy::{LogFormat, MtlsMode};
+use crate::model::manifest::policy::{EscapedSlashes, LogFormat, MtlsMode};
 use crate::model::manifest::service::AppProtocol;
 use crate::model::mesh::WorkloadEntry;
 
@@ -195,6 +195,17 @@ impl Maker<'_> {
         }
     }
 
+    /// Apps differ in what they make of an escaped slash, so where a policy looks at paths there is
+    /// none, unless the mesh's policy wants it otherwise.
+    fn escaped_slashes(&self) -> EscapedSlashes {
+        let meta = &self.entry.workload.meta;
+        let said = self.mesh.escaped_slashes(&meta.namespace, &meta.name);
+        said.unwrap_or(match looks_at_paths(self.mesh, self.entry, self.port) {
+            true => EscapedSlashes::Reject,
+            false => EscapedSlashes::Keep,
+        })
+    }
+
     fn chain(
         &self,
         name: &str,
@@ -222,7 +233,14 @@ impl Maker<'_> {
                     Security::Plain => Side::InboundPlain,
                 };
                 let routes = RouteSpecifier::RouteConfig(route::inbound(&cluster));
-                filters.push(http::manager(side, &cluster, routes, &rules, self.log));
+                filters.push(http::manager(
+                    side,
+                    &cluster,
+                    routes,
+                    &rules,
+                    self.log,
+                    self.escaped_slashes(),
+                ));
                 if self.scope.anyam {
                     &[tls::H2_CASE, tls::H2, tls::HTTP1, "h2", "http/1.1"]
                 } else {

@@ -17,7 +17,7 @@ use super::policy::Authorization;
 use super::proto::{address, boolv, duration, typed, u32v};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
-use crate::model::manifest::policy::{EgressMode, LogFormat};
+use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
 use crate::model::manifest::service::AppProtocol;
 use crate::model::mesh::Families;
 
@@ -29,6 +29,7 @@ const DETECT: Duration = Duration::from_millis(300);
 pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::Listener> {
     let (protocol, host) = destination(mesh, at)?;
     let log = mesh.access_log(&scope.namespace, &scope.workload);
+    let escaped_slashes = mesh.escaped_slashes(&scope.namespace, &scope.workload);
     let name = |carries| Outbound::new(at.port(), carries, &host).to_string();
     let http = |carries| {
         let routes = http::by_name(name(carries));
@@ -38,6 +39,7 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::
             routes,
             &Authorization::default(),
             log,
+            escaped_slashes.unwrap_or(EscapedSlashes::Keep),
         )
     };
     let mut it = listener::Listener {

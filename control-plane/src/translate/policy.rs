@@ -62,6 +62,14 @@ pub fn authorization(
     all
 }
 
+/// Whether a policy that decides looks at the paths of requests to a port of a workload.
+pub fn looks_at_paths(mesh: &Mesh, entry: &WorkloadEntry, port: Option<u16>) -> bool {
+    mesh.authorization_for(entry, port).iter().any(|policy| {
+        let mut operations = policy.rules.iter().flat_map(|rule| &rule.to);
+        policy.action != Action::Audit && operations.any(Operation::looks_at_paths)
+    })
+}
+
 fn rule_name(policy: &AuthorizationPolicy, index: usize) -> String {
     format!(
         "ns[{}]-policy[{}]-rule[{index}]",

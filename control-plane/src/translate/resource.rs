@@ -13,7 +13,7 @@ use super::naming::{self, Carries, Outbound};
 use super::{cluster, endpoint, inbound, listener, name, route, workload};
 use crate::ads::resources::{Ports, Resource, Scope, TlsFiles};
 use crate::model::Mesh;
-use crate::model::manifest::policy::{EgressMode, LogFormat};
+use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
 use crate::model::mesh::{Families, ServiceEntry};
 
 /// Bytes of a content hash that make a version.
@@ -31,6 +31,7 @@ pub enum Variant {
     Outbound {
         anyam: bool,
         log: LogFormat,
+        escaped_slashes: Option<EscapedSlashes>,
     },
     Egress {
         mode: EgressMode,
@@ -86,6 +87,7 @@ pub fn variant(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Var
             _ => Variant::Outbound {
                 anyam: scope.anyam,
                 log: log(),
+                escaped_slashes: mesh.escaped_slashes(&scope.namespace, &scope.workload),
             },
         },
         type_url::CLUSTER => match name {

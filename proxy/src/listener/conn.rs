@@ -1,7 +1,6 @@
 //! One connection from accept to the path that serves it: original destination → listener →
 //! first bytes → filter chain → TLS → authorisation → HTTP, TCP, or more connections inside it.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 
 use super::ListenerContext;
+use super::admission::{Judged, must_end, would_admit};
 use super::chain::{self, choose};
 use super::connection_limit::Passes;
 use super::detect::DetectedProtocol;
@@ -290,6 +290,7 @@ pub(crate) fn hand_on(
                 listener: accepted.listener,
                 chain,
                 pools: worker.pools.clone(),
+                would_admit,
             };
             serve::serve(worker, connection, held);
         }
@@ -307,7 +308,7 @@ pub(crate) fn hand_on(
                 listener: accepted.listener,
                 chain,
             };
-            let judged = Cell::new(worker.store.generation());
+            let judged = Judged::default();
             let cut =
                 move |worker: &Worker, party: &PolicySubject<'_>| must_end(worker, party, &judged);
             worker.serve(held, proxy::serve(worker.worker.clone(), connection, cut));
@@ -320,27 +321,6 @@ pub(crate) fn hand_on(
             });
         }
     }
-}
-
-/// Whether a connection that was let in may stay no longer: the process closes, or policy has
-/// changed against it.
-pub(crate) fn must_end(worker: &Worker, party: &PolicySubject<'_>, judged: &Cell<u64>) -> bool {
-    if *worker.drain.borrow() == Phase::Closing {
-        return true;
-    }
-    if worker.store.generation() == judged.get() {
-        return false;
-    }
-    let snapshot = worker.store.peek();
-    judged.set(snapshot.generation);
-    // A listener or chain that is gone takes nobody's permission away.
-    let listener = snapshot.listeners.get(&party.listener.def.name);
-    let chains = listener
-        .iter()
-        .flat_map(|l| l.def.chains.iter().chain(&l.def.default_chain));
-    chains
-        .filter(|now| now.name == party.chain.name)
-        .any(|now| authorise(party.ends, now, party.tls, None).is_err())
 }
 
 pub(crate) fn record(worker: &Rc<ListenerContext>, accepted: &Accepted, refused: &Refused) {

@@ -4,6 +4,7 @@
 //! - `socket`: listening sockets; where a redirected connection wanted to go
 //! - `accept`: the accept loop, running out of descriptors; `connection_limit`: how many may be open
 //! - `conn`: one connection, from accept to the path that serves it; `entry`: by whose rules
+//! - `admission`: whether it would be let in still
 //! - `refused`: why one was closed before
 //! - `first`: its first bytes, and servers that speak before their clients
 //! - `detect`: what those bytes are (sans-IO)
@@ -12,6 +13,7 @@
 //! - [`ListenerContext`]: what they share
 
 mod accept;
+pub(crate) mod admission;
 mod bound;
 pub mod chain;
 pub(crate) mod conn;
@@ -31,6 +33,7 @@ use crate::http::pool::Pools;
 use crate::supervise::keep;
 use crate::worker::Worker;
 
+pub use admission::would_admit;
 pub use bound::Bound;
 pub use first::ServerFirstCache;
 /// What the connections of all listeners of a worker share.

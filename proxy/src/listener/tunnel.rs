@@ -7,7 +7,6 @@
 //! from its `ALPN` header. Without one, the port's declared protocol decides. Other headers
 //! (`baggage`, `forwarded`) say nothing here.
 
-use std::cell::Cell;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -18,13 +17,14 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use super::ListenerContext;
-use crate::config::listener::{FilterChain, TerminalFilter, TunnelOptions};
+use crate::config::listener::{FilterChain, TerminalFilter, TransportProtocol, TunnelOptions};
 use crate::hbone::{BadTarget, ConnectRequest, ConnectTarget, Server};
 use crate::http::h2::Prefixed;
 use crate::lifecycle::{End, Lifecycle, Limits, Seen};
+use crate::listener::admission::{Judged, must_end};
 use crate::listener::chain::choose;
 use crate::listener::conn;
-use crate::listener::conn::{Accepted, authorise, facts, hand_on, must_end, record};
+use crate::listener::conn::{Accepted, authorise, facts, hand_on, record};
 use crate::listener::connection_limit;
 use crate::listener::connection_limit::Passes;
 use crate::listener::detect::DetectedProtocol;
@@ -37,6 +37,14 @@ use crate::tls::ConnectionInfo;
 use crate::tls::hello::ClientHello;
 use crate::worker::Worker;
 
+/// What a client may say that it carries. Other names choose no chain: behind those of an app's own TLS
+/// lie bytes that nothing was proved of.
+const SAID: [&[u8]; 4] = [
+    b"anyam-tcp",
+    b"anyam-http/1.1",
+    b"anyam-h2",
+    b"anyam-h2-case",
+];
 /// What a client may carry that does not say what: the chain of a declared port takes one of them,
 /// and where none is declared, bytes come first.
 const UNSAID: [&[u8]; 3] = [b"anyam-tcp", b"anyam-http/1.1", b"anyam-h2"];
@@ -69,7 +77,7 @@ pub(crate) async fn serve(
     let Ok(Some(mut terminus)) = timer.race(Server::handshake(io, options)).await else {
         return;
     };
-    let judged = Cell::new(worker.store.generation());
+    let judged = Judged::default();
     let party = PolicySubject {
         listener: &accepted.listener,
         chain,
@@ -198,18 +206,25 @@ fn admit(
         let why = "as many connections as may be are open";
         return Err((503, Refused::Tunnel(why)));
     };
-    let said = !asks.alpn.is_empty();
+    let mut names = asks.alpn;
+    names.retain(|name| SAID.contains(&&**name));
+    let said = !names.is_empty();
     let protocol = match &outer.tls {
         Some(tls) => DetectedProtocol::Tls(ClientHello {
             sni: tls.sni.clone(),
             alpn: match said {
-                true => asks.alpn,
+                true => names,
                 false => UNSAID.iter().map(|name| (*name).into()).collect(),
             },
         }),
         None => DetectedProtocol::Tcp,
     };
     let chosen = choose(def, &facts(inner, &protocol));
+    // A chain for TLS that others end is for TLS that there is none of inside.
+    let passes_through = |chain: &&Arc<FilterChain>| {
+        chain.tls.is_none() && chain.matches.transport_protocol == Some(TransportProtocol::Tls)
+    };
+    let chosen = chosen.filter(|chain| !passes_through(chain));
     let chain = chosen.ok_or((404, Refused::NoChain))?;
     if matches!(chain.terminal, TerminalFilter::Tunnel(_)) {
         return Err((421, Refused::Tunnel("a tunnel cannot lead to another")));

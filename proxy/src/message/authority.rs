@@ -45,8 +45,8 @@ impl<'a> Authority<'a> {
         } else {
             let end = bytes.iter().position(|&byte| !is_name_byte(byte));
             let (host, port) = bytes.split_at(end.unwrap_or(bytes.len()));
-            // A lone dot would leave nothing once the trailing dot goes.
-            if host.is_empty() || host == b"." {
+            // A name may end in one dot; an empty label is no part of any.
+            if host.is_empty() || host[0] == b'.' || memchr::memmem::find(host, b"..").is_some() {
                 return Err(Fault::InvalidHost);
             }
             (host, port)
@@ -223,6 +223,11 @@ mod tests {
             "a#b",
             "a?b",
             ".",
+            "..",
+            ".a",
+            "a..",
+            "a..:80",
+            "a..b",
             "[::1",
             "::1",
             "[::1]80",

@@ -55,7 +55,6 @@ pub struct Head {
     pub(crate) scheme: Span,
     pub(crate) authority: Span,
     pub(crate) path: Span,
-    pub(crate) protocol: Span,
     pub(crate) status: u16,
     pub(crate) reason: Span,
 }

@@ -239,6 +239,18 @@ impl HeaderId {
         )
     }
 
+    /// The header that a name stands for where `_` and `-` are the same, as in CGI and WSGI.
+    pub fn of_variable(name: &[u8]) -> Self {
+        let mut dashed = [0; LONGEST];
+        let Some(dashed) = dashed.get_mut(..name.len()) else {
+            return Self::Other;
+        };
+        for (to, from) in dashed.iter_mut().zip(name) {
+            *to = if *from == b'_' { b'-' } else { *from };
+        }
+        Self::of(dashed)
+    }
+
     #[inline]
     pub const fn is_pseudo(self) -> bool {
         matches!(
@@ -273,6 +285,9 @@ fn spells(text: &[u8], name: &[u8]) -> bool {
     words.all(|(text, name)| fits(u64::from_ne_bytes(*text), u64::from_ne_bytes(*name)))
 }
 
+/// No well-known name is longer.
+const LONGEST: usize = 48;
+
 const LETTERS: u64 = u64::from_ne_bytes([0x40; 8]);
 
 #[cfg(test)]
@@ -288,6 +303,16 @@ mod tests {
             assert_eq!(HeaderId::of(name.as_bytes()).name(), *name);
             assert_eq!(*name, name.to_ascii_lowercase());
         }
+    }
+
+    #[test]
+    fn underscores_are_dashes_where_variables_are_made_of_names() {
+        for (index, name) in NAMES.iter().enumerate().skip(1) {
+            assert!(name.len() <= LONGEST, "{name}");
+            let variable = name.replace('-', "_").to_ascii_uppercase();
+            assert_eq!(HeaderId::of_variable(variable.as_bytes()) as usize, index);
+        }
+        assert_eq!(HeaderId::of_variable(&[b'_'; 100]), HeaderId::Other);
     }
 
     #[test]

@@ -1,13 +1,17 @@
-//! Path normalisation: one value for routing, policy, telemetry and upstream.
+//! Path normalisation: one value for routing, policy, telemetry and upstream; and [`readings`], what
+//! an app may make of it beyond that.
+
+use std::borrow::Cow;
 
 use super::head::Head;
 use crate::message::fault::Fault;
+use crate::policy::PathReadings;
 
 /// How paths are normalised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PathOptions {
-    /// Envoy's normalize_path: dot segments as RFC 3986 5.2.4, where `%2e` counts as a dot, and `\`
-    /// as a slash. Nothing else is decoded; `%00` is refused.
+    /// Envoy's normalize_path: percent-encoded unreserved characters decoded (RFC 3986 6.2.2.2), dot
+    /// segments removed (5.2.4; `..;x` is one, as in Envoy), `\` taken as a slash. `%00` is refused.
     pub normalize: bool,
     pub merge_slashes: bool,
     pub escaped_slashes: EscapedSlashes,
@@ -66,7 +70,10 @@ pub fn normalise(head: &mut Head, options: &PathOptions) -> Result<PathOutcome, 
         if has_escaped_nul(path) {
             return Err(Fault::PathNormalization);
         }
-        remove_dot_segments(path, &mut normal);
+        let decoded = decode(path, |byte, before| {
+            is_unreserved(byte) && !ends_in_half_an_escape(before)
+        });
+        remove_dot_segments(&decoded, &mut normal);
     } else {
         normal.extend_from_slice(path);
     }
@@ -158,14 +165,54 @@ fn has_escaped_nul(path: &[u8]) -> bool {
     memchr::memmem::find(path, b"%00").is_some()
 }
 
+/// RFC 3986 2.3.
+fn is_unreserved(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~')
+}
+
+/// Whether a byte at the end of `decoded` would complete what looks like an escape (`%%361`, `%6%31`):
+/// decoding must not make new ones.
+fn ends_in_half_an_escape(decoded: &[u8]) -> bool {
+    matches!(decoded, [.., b'%'] | [.., b'%', _])
+}
+
+/// Decodes, once, the escapes that `wanted` names by their byte and what was decoded before it.
+fn decode(path: &[u8], wanted: impl Fn(u8, &[u8]) -> bool) -> Cow<'_, [u8]> {
+    if memchr::memchr(b'%', path).is_none() {
+        return Cow::Borrowed(path);
+    }
+    let mut decoded = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let [first, behind @ ..] = rest {
+        let escape = match rest {
+            [b'%', high, low, behind @ ..] => hex(*high)
+                .zip(hex(*low))
+                .map(|(high, low)| (high << 4 | low, behind)),
+            _ => None,
+        };
+        let escape = escape.filter(|(byte, _)| wanted(*byte, &decoded));
+        let (byte, behind) = escape.unwrap_or((*first, behind));
+        decoded.push(byte);
+        rest = behind;
+    }
+    Cow::Owned(decoded)
+}
+
+fn hex(digit: u8) -> Option<u8> {
+    char::from(digit)
+        .to_digit(16)
+        .and_then(|value| u8::try_from(value).ok())
+}
+
 /// RFC 3986 5.2.4 over segments split at `/` and `\`. `..` at the root stays at the root.
 fn remove_dot_segments(path: &[u8], out: &mut Vec<u8>) {
-    let mut segments = path[1..].split(|&b| b == b'/' || b == b'\\').peekable();
+    let path = path.strip_prefix(b"/").unwrap_or(path);
+    let mut segments = path.split(|&b| b == b'/' || b == b'\\').peekable();
     while let Some(segment) = segments.next() {
         let last = segments.peek().is_none();
-        match dots(segment) {
-            1 => {}
-            2 => {
+        match without_params(segment) {
+            b"." => {}
+            b".." => {
                 let parent = out.iter().rposition(|&b| b == b'/').unwrap_or(0);
                 out.truncate(parent);
             }
@@ -182,18 +229,36 @@ fn remove_dot_segments(path: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// 1 for `.`, 2 for `..`, in any mixture of plain and escaped dots; 0 for everything else.
-fn dots(segment: &[u8]) -> usize {
-    let mut rest = segment;
-    let mut count = 0;
-    while !rest.is_empty() {
-        rest = match rest {
-            [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
-            _ => return 0,
-        };
-        count += 1;
+/// A segment up to its first `;`.
+fn without_params(segment: &[u8]) -> &[u8] {
+    let end = memchr::memchr(b';', segment).unwrap_or(segment.len());
+    &segment[..end]
+}
+
+/// What an app may make of a normalised path without its query.
+pub fn readings(path: &[u8]) -> PathReadings<'_> {
+    let has_params = memchr::memchr(b';', path).is_some();
+    let has_escapes = memchr::memchr(b'%', path).is_some();
+    PathReadings {
+        received: path,
+        without_params: has_params.then(|| plain(path)),
+        decoded: has_escapes.then(|| plain(&decode(path, |_, _| true))),
     }
-    if count <= 2 { count } else { 0 }
+}
+
+/// Without parameters, dot segments and repeated slashes.
+fn plain(path: &[u8]) -> Vec<u8> {
+    let mut bare = Vec::with_capacity(path.len());
+    for (index, segment) in path.split(|&b| b == b'/' || b == b'\\').enumerate() {
+        if index > 0 {
+            bare.push(b'/');
+        }
+        bare.extend_from_slice(without_params(segment));
+    }
+    let mut plain = Vec::with_capacity(bare.len());
+    remove_dot_segments(&bare, &mut plain);
+    plain.dedup_by(|b, a| *a == b'/' && *b == b'/');
+    plain
 }
 
 #[cfg(test)]
@@ -248,7 +313,19 @@ mod tests {
             ("/a/...", "/a/...", "/a/..."),
             ("/a/.hidden/..b", "/a/.hidden/..b", "/a/.hidden/..b"),
             ("/a;x=1/../b", "/b", "/b"),
-            ("/a/..;/b", "/a/..;/b", "/a/..;/b"),
+            ("/a/..;/b", "/b", "/b"),
+            ("/a/..;x=1/b", "/b", "/b"),
+            ("/a/%2e.;x=1/b", "/b", "/b"),
+            ("/a/.;/b", "/a/b", "/a/b"),
+            ("/a/b/..;x", "/a/", "/a/"),
+            ("/a/...;/b", "/a/...;/b", "/a/...;/b"),
+            ("/a;x/b", "/a;x/b", "/a;x/b"),
+            ("/%61dmin", "/admin", "/admin"),
+            ("/%41%5F%2d%7E%30", "/A_-~0", "/A_-~0"),
+            ("/%2561", "/%2561", "/%2561"),
+            ("/%%361", "/%%361", "/%%361"),
+            ("/%6%31", "/%6%31", "/%6%31"),
+            ("/%3b%20%2B", "/%3b%20%2B", "/%3b%20%2B"),
             ("/a%2fb", "/a%2fb", "/a%2fb"),
             ("/a/..%2fb", "/a/..%2fb", "/a/..%2fb"),
             ("/a/%252e%252e/b", "/a/%252e%252e/b", "/a/%252e%252e/b"),
@@ -317,6 +394,33 @@ mod tests {
     }
 
     #[test]
+    fn what_an_app_may_read() {
+        for (path, without, decoded) in [
+            ("/admin", None, None),
+            ("/admin;a", Some("/admin"), None),
+            ("/admin;/x", Some("/admin/x"), None),
+            ("/a;x/..;y/b", Some("/b"), None),
+            (";a", Some("/"), None),
+            ("/admin%2fx", None, Some("/admin/x")),
+            ("/x%2f..%2Fadmin", None, Some("/admin")),
+            ("/x%5c..%5Cadmin", None, Some("/admin")),
+            ("/admin%3bx", None, Some("/admin")),
+            ("/a%2fb;c", Some("/a%2fb"), Some("/a/b")),
+            ("/%24metadata", None, Some("/$metadata")),
+            ("/%zz%", None, Some("/%zz%")),
+            ("*", None, None),
+            ("", None, None),
+        ] {
+            let want = PathReadings {
+                received: path.as_bytes(),
+                without_params: without.map(|text: &str| text.into()),
+                decoded: decoded.map(|text: &str| text.into()),
+            };
+            assert_eq!(readings(path.as_bytes()), want, "{path}");
+        }
+    }
+
+    #[test]
     fn other_forms_stay() {
         assert_eq!(forward("*", &BOTH), "*");
         assert_eq!(forward("", &BOTH), "");
@@ -324,14 +428,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn normal_paths_stay_normal(path in "/([a./\\\\%2eEfF#?;]|%2e|%2f|/\\.\\.){0,24}") {
+        fn normal_paths_stay_normal(path in "/([a./\\\\%2356eEfF#?;]|%2e|%2f|%3[0-9]|%6|/\\.\\.){0,24}") {
             for options in [BOTH, DOTS] {
                 if let Ok((once, _)) = run(&path, &options) {
                     let twice = run(&once, &options).map(|(path, _)| path);
                     prop_assert_eq!(twice.as_ref(), Ok(&once));
                     let path = once.split('?').next().unwrap_or_default();
                     prop_assert!(path.starts_with('/'));
-                    prop_assert!(!path.split('/').any(|s| dots(s.as_bytes()) != 0), "{}", once);
+                    let is_dots = |segment: &str| matches!(without_params(segment.as_bytes()), b"." | b"..");
+                    prop_assert!(!path.split('/').any(is_dots), "{}", once);
                 }
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! A header that repeats is judged value by value, and against the client: a rule that denies
 //! matches when any value does, one that allows only when all do. Joining values, or looking at
-//! the first, is how such rules have been bypassed.
+//! the first, is how such rules have been bypassed. A path is judged likewise, in each of the ways
+//! in which an app may read it.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -30,10 +31,22 @@ pub struct Facts<'a> {
     pub metadata: Option<&'a Metadata>,
 }
 
+/// The forms in which an app may understand a path. All are judged: apps differ in whether they drop
+/// `;params` and in how much they decode.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PathReadings<'a> {
+    /// As the app receives it.
+    pub received: &'a [u8],
+    /// Without the `;params` of its segments, where there are any.
+    pub without_params: Option<Vec<u8>>,
+    /// With every escape decoded and without `;params`, where there is an escape.
+    pub decoded: Option<Vec<u8>>,
+}
+
 /// A request's own facts.
 pub trait Request {
-    /// The normalised path without its query.
-    fn path(&self) -> &[u8];
+    /// The normalised path without its query, and what an app may make of it.
+    fn path(&self) -> &PathReadings<'_>;
     /// Calls `each` with every value of a header (or pseudo-header), in order.
     fn values(&self, name: &HeaderName, each: &mut dyn FnMut(&[u8]));
 }
@@ -167,10 +180,28 @@ impl Judge<'_> {
         }
     }
 
+    /// With and without its `;params`. What decoding its escapes gives can only refuse: `/a%20b` in
+    /// an ALLOW policy means the escaped form.
     fn path(self, wanted: &StringMatch) -> bool {
-        self.facts
-            .request
-            .is_some_and(|request| wanted.matches(request.path()))
+        let Some(request) = self.facts.request else {
+            return false;
+        };
+        let PathReadings {
+            received,
+            without_params,
+            decoded,
+        } = request.path();
+        let matches = |path: &Vec<u8>| wanted.matches(path);
+        match self.quantifier {
+            Quantifier::All => {
+                wanted.matches(received) && without_params.as_ref().is_none_or(matches)
+            }
+            Quantifier::Any => {
+                wanted.matches(received)
+                    || without_params.as_ref().is_some_and(matches)
+                    || decoded.as_ref().is_some_and(matches)
+            }
+        }
     }
 
     /// An absent header satisfies nothing but a test for absence, inverted or not, unless the

@@ -1,10 +1,11 @@
 use super::*;
+use crate::message::path::readings;
 
-struct Req(&'static str, Vec<(&'static str, &'static str)>);
+struct Req(PathReadings<'static>, Vec<(&'static str, &'static str)>);
 
 impl Request for Req {
-    fn path(&self) -> &[u8] {
-        self.0.as_bytes()
+    fn path(&self) -> &PathReadings<'_> {
+        &self.0
     }
 
     fn values(&self, name: &HeaderName, each: &mut dyn FnMut(&[u8])) {
@@ -64,8 +65,11 @@ fn refused(rbac: &Rbac, request: Option<&Req>) -> bool {
 
 #[test]
 fn every_value_of_a_repeated_header_counts_against_the_client() {
-    let both = Req("/", vec![("x-role", "admin"), ("x-role", "guest")]);
-    let admin = Req("/", vec![("x-role", "admin")]);
+    let both = Req(
+        readings(b"/"),
+        vec![("x-role", "admin"), ("x-role", "guest")],
+    );
+    let admin = Req(readings(b"/"), vec![("x-role", "admin")]);
     let allow = rbac(RbacAction::Allow, header("admin"), Principal::Any);
     assert!(!refused(&allow, Some(&admin)));
     assert!(refused(&allow, Some(&both)));
@@ -125,4 +129,44 @@ fn trial_rules_decide_nothing() {
     let mut rules = rbac(RbacAction::Deny, Permission::Any, Principal::Any);
     rules.shadow = rules.enforced.take();
     assert!(!refused(&rules, None));
+}
+
+#[test]
+fn a_path_is_judged_as_apps_may_read_it() {
+    let path = |path: &'static str| Req(readings(path.as_bytes()), Vec::new());
+    let rules = |action, permission| rbac(action, permission, Principal::Any);
+    let is = |value: &str| Permission::UrlPath(exact(value));
+    let not = |permission| Permission::Not(Box::new(permission));
+    for (value, of_deny, of_allow, of_allow_not) in [
+        ("/admin", true, false, true),
+        ("/admin;x", true, true, true),
+        ("/x/%2e%2e/admin", true, true, true),
+        ("/%24dmin/..%2Fadmin", true, true, true),
+        ("/public", false, true, false),
+        ("/public;x", false, true, false),
+        ("/public%20", false, true, false),
+    ] {
+        let request = path(value);
+        let refused = |rbac: &Rbac| refused(rbac, Some(&request));
+        let deny = rules(RbacAction::Deny, is("/admin"));
+        let allow = rules(RbacAction::Allow, is("/admin"));
+        let allow_not = rules(RbacAction::Allow, not(is("/admin")));
+        assert_eq!(
+            (refused(&deny), refused(&allow), refused(&allow_not)),
+            (of_deny, of_allow, of_allow_not),
+            "{value}"
+        );
+    }
+    // Escapes that a policy has as they come do not keep it from allowing.
+    let allow = rules(RbacAction::Allow, is("/a%20b"));
+    assert!(!refused(&allow, Some(&path("/a%20b"))));
+    // An app may drop the parameters or not: both have to be allowed.
+    let both = Permission::UrlPath(StringMatch::Prefix {
+        value: "/a".into(),
+        ignore_case: false,
+    });
+    assert!(!refused(
+        &rules(RbacAction::Allow, both),
+        Some(&path("/a;x/b"))
+    ));
 }

@@ -103,8 +103,10 @@ fn output(text: &mut String, options: &RedirectOptions) {
     }
     let uid = options.proxy_uid;
     let inbound = options.inbound_port;
-    // The proxy delivers to the app.
-    text.push_str("    ip saddr 127.0.0.6 return\n    ip6 saddr ::6 return\n");
+    // The proxy delivers to the app. The address alone proves nothing: `::6` may be bound by any.
+    for source in ["ip saddr 127.0.0.6", "ip6 saddr ::6"] {
+        let _ = writeln!(text, "    meta skuid {uid} oif lo {source} return");
+    }
     // The proxy calls its own pod: the app called its own service.
     let _ = writeln!(
         text,

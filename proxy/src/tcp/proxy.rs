@@ -13,6 +13,7 @@ use crate::config::listener::{FilterChain, Listener, TcpProxy};
 use crate::http::pool::Pools;
 use crate::metrics::ResponseFlags;
 use crate::relay::{Buffered, RelayContext, RelayOptions, RelayOutcome, relay};
+use crate::snapshot::Snapshot;
 use crate::stream::Stream;
 use crate::telemetry::{Call, Calls, Record};
 use crate::tls::ConnectionInfo;
@@ -45,6 +46,9 @@ pub struct PolicySubject<'a> {
     pub ends: Addresses,
     pub tls: Option<&'a ConnectionInfo>,
 }
+
+/// Whether a snapshot would let a connection in that was let in before.
+pub type WouldAdmit = fn(&Snapshot, &PolicySubject<'_>) -> bool;
 
 /// Who called, and whom they meant to reach.
 #[derive(Clone, Copy)]

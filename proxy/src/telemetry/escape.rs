@@ -4,19 +4,29 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 /// Appends `value` for a text log: control characters, invalid UTF-8 and bidirectional overrides
-/// as `\xNN` or `\u{…}`, the backslash doubled so that the escape is unambiguous.
+/// as `\xNN` or `\u{…}`, the backslash doubled so that the escape is unambiguous, and `"` as `\x22`,
+/// because formats quote what clients write.
 pub fn text(value: &[u8], out: &mut Vec<u8>) {
-    if value
-        .iter()
-        .all(|b| matches!(b, 0x20..=0x7e) && *b != b'\\')
-    {
+    escaped(value, |c| c == '"', out);
+}
+
+/// As [`text`] for a header's value, in which `"` is nothing special.
+pub fn value(value: &[u8], out: &mut Vec<u8>) {
+    escaped(value, |_| false, out);
+}
+
+fn escaped(value: &[u8], also: impl Fn(char) -> bool, out: &mut Vec<u8>) {
+    let plain = |b: &u8| matches!(b, 0x20..=0x7e) && *b != b'\\' && !also(char::from(*b));
+    if value.iter().all(plain) {
         return out.extend_from_slice(value);
     }
     for chunk in value.utf8_chunks() {
         for c in chunk.valid().chars() {
             match c {
                 '\\' => out.extend_from_slice(b"\\\\"),
-                c if c.is_ascii_control() => push(out, format_args!("\\x{:02x}", c as u32)),
+                c if c.is_ascii_control() || also(c) => {
+                    push(out, format_args!("\\x{:02x}", c as u32))
+                }
                 c if unsafe_to_print(c) => push(out, format_args!("\\u{{{:x}}}", c as u32)),
                 c => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
             }
@@ -210,6 +220,7 @@ mod tests {
         assert_eq!(as_text(b"plain /path?q=1"), "plain /path?q=1");
         assert_eq!(as_text(b"a\r\nb\x1b[31m\\"), "a\\x0d\\x0ab\\x1b[31m\\\\");
         assert_eq!(as_text("x\u{202e}y".as_bytes()), "x\\u{202e}y");
+        assert_eq!(as_text(b"a\" \"b"), "a\\x22 \\x22b");
         assert_eq!(as_text(b"\xff\xfe"), "\\xff\\xfe");
         let mut out = Vec::new();
         json("a\"\\\u{202e}\n\u{1f600}\u{7}".as_bytes(), &mut out);

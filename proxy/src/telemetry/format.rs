@@ -29,7 +29,7 @@ pub fn render_line(log: &AccessLog, record: &Record<'_>, out: &mut Vec<u8>) -> b
     }
     match &log.format {
         LogFormat::Text(format) => {
-            render(format, record, out);
+            render_with(escape::text, format, record, out);
             // Envoy's formats carry their own newline; a format without one still ends its line.
             if out.last() != Some(&b'\n') {
                 out.push(b'\n');
@@ -43,14 +43,23 @@ pub fn render_line(log: &AccessLog, record: &Record<'_>, out: &mut Vec<u8>) -> b
     true
 }
 
-/// Renders a format string: literals as they are, operators escaped.
+/// Renders a format string as a header's value: literals as they are, operators escaped.
 pub fn render(format: &Format, record: &Record<'_>, out: &mut Vec<u8>) {
+    render_with(escape::value, format, record, out);
+}
+
+fn render_with(
+    escape: fn(&[u8], &mut Vec<u8>),
+    format: &Format,
+    record: &Record<'_>,
+    out: &mut Vec<u8>,
+) {
     for part in &format.0 {
         match part {
             Part::Literal(text) => out.extend_from_slice(text.as_bytes()),
             Part::Operator(operator) => {
                 let start = out.len();
-                if !operate(operator, record, &mut |value| escape::text(value, out)) {
+                if !operate(operator, record, &mut |value| escape(value, out)) {
                     out.truncate(start);
                     out.push(b'-');
                 }

@@ -32,6 +32,7 @@ pub async fn accept(context: Rc<ListenerContext>, sockets: TcpListener) {
                 },
             };
             let connection = HttpConnection {
+                would_admit: anyam_proxy::listener::would_admit,
                 stream,
                 prefix: BytesMut::new(),
                 manager,

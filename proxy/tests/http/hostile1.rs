@@ -356,6 +356,7 @@ async fn every_spelling_of_a_path_meets_its_rule() {
         "/x\\..\\admin",
         "/../../admin",
         "/admin/x/..",
+        "/adm%69n",
         "http://shop//admin",
         "http://SHOP:80/./admin",
     ] {
@@ -365,7 +366,7 @@ async fn every_spelling_of_a_path_meets_its_rule() {
     // Others go on in the one form that was judged.
     for (path, forwarded) in [
         ("/x/../admin/../b?/../c", "/b?/../c"),
-        ("/adm%69n", "/adm%69n"),
+        ("/adm%6Fn", "/admon"),
         ("/a%20b", "/a%20b"),
     ] {
         let response = client.ask(&get(path)).await;

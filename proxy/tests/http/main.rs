@@ -29,6 +29,7 @@ mod peers;
 #[expect(dead_code, reason = "shared with the L4 tests, which use more of it")]
 mod pki;
 mod settings;
-mod storm;
 mod starving;
+mod storm;
+mod strict;
 mod through;

@@ -125,6 +125,18 @@ fn a_path_in_any_disguise_meets_the_policy() {
         "/x/%2e%2E/admin",
         "/admin?q=/x",
         "http://shop/x/../admin",
+        "http://shop//admin",
+        "/\\admin",
+        "/%61dmin",
+        "/%61%64%6D%69%6E/x",
+        "/admin%2fx",
+        "/x%2f..%2fadmin",
+        "/x%5c..%5cadmin",
+        "/admin;x",
+        "/;x/admin",
+        "/x/..;/admin",
+        "/x/%2e%2e;y/admin",
+        "/x/..%3b/admin",
     ] {
         let head = format!("GET {path} HTTP/1.1\r\nHost: shop\r\n");
         assert_eq!(status(&proxy, &head), 403, "{path}");
@@ -136,14 +148,15 @@ fn a_path_in_any_disguise_meets_the_policy() {
     }
     assert_eq!(reached.load(Relaxed), 0);
     for path in [
-        "/x/..;/admin",
         "/%c0%af/admin",
-        "/x%2f..%2fadmin",
-        "/%61dmin",
+        "/x;admin",
+        "/x%20admin",
+        "/x?/admin",
+        "/%2561dmin",
     ] {
         let head = format!("GET {path} HTTP/1.1\r\nHost: shop\r\n");
         let answer = ask(proxy.front, &format!("{head}connection: close\r\n\r\n")).unwrap();
-        // Judged and forwarded in the same form: nothing is decoded on the way.
+        // Judged and forwarded in the same form.
         assert!(
             answer.contains(&format!("GET {path} HTTP/1.1\r\n")),
             "{path}: {answer}"

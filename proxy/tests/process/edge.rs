@@ -6,7 +6,7 @@ use crate::proxy::{Proxy, Settings, ask, http_manager, mirror, upstream};
 fn at_the_edge() -> Proxy {
     let log = r#", use_remote_address: true, access_log: [{ name: log, typed_config: {
       "@type": type.googleapis.com/envoy.extensions.access_loggers.stream.v3.StdoutAccessLog,
-      log_format: { text_format_source: { inline_string: "%REQ(:METHOD)% %REQ(:PATH)% %REQ(USER-AGENT)% %REQ(:AUTHORITY)% %RESPONSE_CODE%\n" } } } }]"#;
+      log_format: { text_format_source: { inline_string: "%REQ(:METHOD)% %REQ(:PATH)% \"%REQ(USER-AGENT)%\" %REQ(:AUTHORITY)% %RESPONSE_CODE%\n" } } } }]"#;
     let settings = Settings {
         filters: &http_manager("", log),
         ..Settings::default()
@@ -42,6 +42,18 @@ fn what_strangers_claim_is_taken_away() {
     );
 }
 
+/// What is quoted ends where the proxy ends it.
+#[test]
+fn nothing_a_client_says_leaves_its_quotes() {
+    let mut proxy = at_the_edge();
+    let request = "GET / HTTP/1.1\r\nHost: shop\r\nuser-agent: a\" admin 200 \"b\\\r\n\
+        connection: close\r\n\r\n";
+    let answer = ask(proxy.front, request).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let line = proxy.log_line();
+    assert_eq!(line, "GET / \"a\\x22 admin 200 \\x22b\\\\\" shop 200\n");
+}
+
 #[test]
 fn nothing_a_client_says_breaks_a_log_line_or_a_terminal() {
     let mut proxy = at_the_edge();
@@ -54,7 +66,7 @@ fn nothing_a_client_says_breaks_a_log_line_or_a_terminal() {
     let answer = ask(proxy.front, &request).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
     let line = proxy.log_line();
-    assert!(line.starts_with("GET /a%0aGET%20/b curl"), "{line:?}");
+    assert!(line.starts_with("GET /a%0aGET%20/b \"curl"), "{line:?}");
     assert!(line.ends_with(" shop 200\n"), "{line:?}");
     let shown = line.trim_end_matches('\n');
     let is_safe = |c: char| {

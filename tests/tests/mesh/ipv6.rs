@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyam_cli::demo::capture::Capture;
 use anyam_cli::demo::netns::Namespace;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 use crate::harness::{CONTROL, Mesh, add_ipv6, ip};
 use crate::manifests::{STRICT, workload};
@@ -56,6 +58,27 @@ fn aaaa(host: &Namespace, name: &str) -> io::Result<Vec<Ipv6Addr>> {
     let records = answer.get(query.len()..).unwrap_or_default();
     let record = |record: &[u8]| <[u8; 16]>::try_from(&record[12..28]).unwrap().into();
     Ok(records.chunks_exact(28).take(count).map(record).collect())
+}
+
+/// As [`get`], from an address of the caller's choice.
+fn get_from(from: &str, host: &Namespace, to: &str) -> io::Result<String> {
+    let (from, to): (SocketAddr, SocketAddr) = (from.parse().unwrap(), to.parse().unwrap());
+    let asking = async {
+        let socket = TcpSocket::new_v6()?;
+        socket.bind(from)?;
+        let mut tcp = socket.connect(to).await?;
+        tcp.write_all(b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
+            .await?;
+        let mut answer = String::new();
+        tcp.read_to_string(&mut answer).await?;
+        Ok(answer)
+    };
+    within(host, || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async { tokio::time::timeout(Duration::from_secs(10), asking).await? })
+    })
 }
 
 #[test]
@@ -129,6 +152,9 @@ fn a_mesh_works_over_ipv6() {
         get(&client, &format!("[{OUTSIDE}]:8080"), "/")
             .is_ok_and(|answer| answer == (200, "outside".into()))
     });
+    // An app that takes the address from which the proxy delivers gets past nothing.
+    let answer = get_from("[::6]:0", &client, &format!("[{OUTSIDE}]:8080"));
+    assert!(answer.unwrap().ends_with("outside"));
     // The mesh's own range is not.
     let unknown = get(&client, "[fdac:616e:7961:6d00::ffff:1]:8080", "/");
     assert!(unknown.is_err(), "{unknown:?}");

@@ -9,6 +9,7 @@
 //! - `misdeclared`: ports that are declared as something else than they are
 //! - `mirror`: requests that are also sent to another service
 //! - `peers`: Go programs on both ends, sidecars and a stock Envoy between them
+//! - `policy`: what policy judged is what the app receives, for every spelling by every way in
 //! - `swap`: configuration and certificates change under load of every kind
 //! - `scale`: thousands of services, of which a sidecar uses two
 //! - `tunnel`: TCP inside few HTTP/2 connections
@@ -23,6 +24,7 @@ mod manifests;
 mod mirror;
 mod misdeclared;
 mod peers;
+mod policy;
 mod ports;
 mod process;
 mod scale;

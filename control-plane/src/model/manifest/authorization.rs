@@ -108,6 +108,10 @@ pub struct HeaderTest {
 }
 
 impl Operation {
+    pub fn looks_at_paths(&self) -> bool {
+        !(self.paths.is_empty() && self.not_paths.is_empty())
+    }
+
     /// Whether it asks for what only HTTP has.
     pub fn needs_http(&self) -> bool {
         !(self.methods.is_empty()

@@ -34,6 +34,28 @@ pub struct MeshSpec {
     pub defaults: Defaults,
     #[serde(default)]
     pub access_log: Option<AccessLog>,
+    #[serde(default)]
+    pub path_normalization: Option<PathNormalization>,
+}
+
+/// What sidecars do with request paths beyond what they always do: dot segments, slashes and
+/// escapes of unreserved characters are put right everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PathNormalization {
+    pub escaped_slashes: EscapedSlashes,
+}
+
+/// What becomes of requests with `%2F` or `%5C` in their path. Unsaid: `Reject` on ports where a
+/// policy looks at paths, else `Keep`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+pub enum EscapedSlashes {
+    /// Answered with 400.
+    Reject,
+    /// Passed on as they are.
+    Keep,
+    /// Decoded, and put right with the rest of the path.
+    Unescape,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

@@ -25,7 +25,8 @@ use super::manifest::authorization::AuthorizationPolicy;
 use super::manifest::grant::ReferenceGrant;
 use super::manifest::object::{Key, Target};
 use super::manifest::policy::{
-    BackendPolicy, Defaults, EgressMode, LogFormat, MeshPolicy, MtlsMode, ROOT_NAMESPACE,
+    BackendPolicy, Defaults, EgressMode, EscapedSlashes, LogFormat, MeshPolicy, MtlsMode,
+    ROOT_NAMESPACE,
 };
 use super::manifest::route::{Destination, Route};
 use super::manifest::service::{AppProtocol, PortRef, Service};
@@ -318,6 +319,13 @@ impl Mesh {
         self.policies(namespace, workload)
             .find_map(|policy| policy.spec.access_log)
             .map_or(LogFormat::Text, |log| log.format)
+    }
+
+    /// What a workload's sidecar does with `%2F` and `%5C` in paths, where a policy says so.
+    pub fn escaped_slashes(&self, namespace: &str, workload: &str) -> Option<EscapedSlashes> {
+        self.policies(namespace, workload)
+            .find_map(|policy| policy.spec.path_normalization)
+            .map(|paths| paths.escaped_slashes)
     }
 
     /// Defaults for services of a namespace, the mesh's where that says nothing.

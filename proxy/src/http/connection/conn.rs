@@ -1,19 +1,23 @@
 //! What the requests of one downstream connection share, and the configuration they run by.
 
 use std::cell::RefCell;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use pin_project_lite::pin_project;
 
 use crate::config::http::HttpConnectionManager;
 use crate::config::listener::{FilterChain, Listener, TerminalFilter};
 use crate::config::route::RouteConfig;
 use crate::http::filter::ConnectionBuckets;
-use crate::http::filter::rbac;
 use crate::http::pool::Pools;
 use crate::http::request::stream_info::Downstream;
 use crate::lifecycle::Limits;
 use crate::message::authority;
 use crate::snapshot::Snapshot;
+use crate::tcp::proxy::{Addresses, PolicySubject, WouldAdmit};
 use crate::worker::Worker;
 
 /// A downstream connection.
@@ -27,6 +31,7 @@ pub struct Conn {
     pub authority: RefCell<authority::Memo>,
     /// Of rate limits that hold for each connection by itself.
     pub buckets: ConnectionBuckets,
+    would_admit: WouldAdmit,
     current: RefCell<Rc<Resolved>>,
 }
 
@@ -39,7 +44,7 @@ pub struct Resolved {
     pub routes: Option<Arc<RouteConfig>>,
     /// The listener or chain is not configured any more: the connection is to end.
     pub is_gone: bool,
-    /// Its rules do not let this client in any more.
+    /// The connection would not be let in any more: it is cut.
     pub is_denied: bool,
 }
 
@@ -49,6 +54,7 @@ impl Conn {
         pools: Rc<Pools>,
         downstream: Downstream,
         manager: Arc<HttpConnectionManager>,
+        would_admit: WouldAdmit,
     ) -> Self {
         let snapshot = worker.store.load();
         let spell = downstream
@@ -63,7 +69,7 @@ impl Conn {
             is_gone: false,
             is_denied: false,
         };
-        let newest = look_up(&downstream, first.snapshot.clone(), &first);
+        let newest = look_up(&downstream, first.snapshot.clone(), &first, would_admit);
         Self {
             worker,
             pools,
@@ -71,6 +77,7 @@ impl Conn {
             spell,
             authority: RefCell::default(),
             buckets: ConnectionBuckets::default(),
+            would_admit,
             current: RefCell::new(Rc::new(newest)),
         }
     }
@@ -80,7 +87,8 @@ impl Conn {
         let mut current = self.current.borrow_mut();
         if self.worker.store.generation() != current.snapshot.generation {
             let newest = self.worker.store.load();
-            *current = Rc::new(look_up(&self.downstream, newest, &current));
+            let newest = look_up(&self.downstream, newest, &current, self.would_admit);
+            *current = Rc::new(newest);
         }
         current.clone()
     }
@@ -96,6 +104,20 @@ impl Conn {
         }
     }
 
+    /// The connection would not be let in any more.
+    pub fn is_denied(&self) -> bool {
+        self.resolve().is_denied
+    }
+
+    /// `waiting`, unless the connection may stay no longer before it is ready. Newer snapshots are
+    /// seen when a timer of the task is set.
+    pub fn unless_denied<F: Future>(&self, waiting: F) -> UnlessDenied<'_, F> {
+        UnlessDenied {
+            conn: self,
+            waiting,
+        }
+    }
+
     /// The connection should end at the next occasion.
     pub fn is_draining(&self) -> bool {
         let current = self.resolve();
@@ -103,19 +125,56 @@ impl Conn {
     }
 }
 
+pin_project! {
+    /// See [`Conn::unless_denied`]. Not an async block: one holds what it awaits twice.
+    pub struct UnlessDenied<'a, F> {
+        conn: &'a Conn,
+        #[pin]
+        waiting: F,
+    }
+}
+
+impl<F: Future> Future for UnlessDenied<'_, F> {
+    type Output = Option<F::Output>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        match this.waiting.poll(cx) {
+            Poll::Ready(ready) => Poll::Ready(Some(ready)),
+            Poll::Pending if this.conn.is_denied() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
 /// What `snapshot` says of a connection; what was said `before` holds on where its chain is gone.
-fn look_up(down: &Downstream, snapshot: Arc<Snapshot>, before: &Resolved) -> Resolved {
+fn look_up(
+    down: &Downstream,
+    snapshot: Arc<Snapshot>,
+    before: &Resolved,
+    would_admit: WouldAdmit,
+) -> Resolved {
+    let party = PolicySubject {
+        listener: &down.listener,
+        chain: &down.chain,
+        ends: Addresses {
+            peer: down.peer,
+            destination: down.local,
+        },
+        tls: down.tls.as_deref(),
+    };
+    let is_denied = !would_admit(&snapshot, &party);
     let listener = snapshot.listeners.get(&down.listener.def.name);
     let found = listener.and_then(|listener| {
         let chain = same_chain(listener, &down.chain)?;
         match &chain.terminal {
-            TerminalFilter::Http(manager) => Some((listener, chain, manager.clone())),
+            TerminalFilter::Http(manager) => Some((listener, manager.clone())),
             TerminalFilter::Tcp(_) | TerminalFilter::Tunnel(_) => None,
         }
     });
     match found {
-        Some((listener, chain, manager)) => Resolved {
-            is_denied: !rbac::may_stay(chain, down),
+        Some((listener, manager)) => Resolved {
+            is_denied,
             routes: routes(listener, &manager),
             manager,
             snapshot,
@@ -126,7 +185,7 @@ fn look_up(down: &Downstream, snapshot: Arc<Snapshot>, before: &Resolved) -> Res
             manager: before.manager.clone(),
             snapshot,
             is_gone: true,
-            is_denied: false,
+            is_denied,
         },
     }
 }

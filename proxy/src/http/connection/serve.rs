@@ -13,6 +13,7 @@ use crate::http::pool::Pools;
 use crate::http::request::stream_info::Downstream;
 use crate::http::{h1, h2};
 use crate::stream::Stream;
+use crate::tcp::proxy::WouldAdmit;
 use crate::telemetry::Calls;
 use crate::worker::Worker;
 
@@ -35,6 +36,8 @@ pub struct HttpConnection {
     pub local: SocketAddr,
     /// The destination before the redirect, where it is known.
     pub original_dst: Option<SocketAddr>,
+    /// Asked with each newer snapshot.
+    pub would_admit: WouldAdmit,
 }
 
 /// Serves a connection to its end, keeping `held` so long. Never fails: what goes wrong is
@@ -52,6 +55,7 @@ pub fn serve(worker: &Rc<Worker>, connection: HttpConnection, held: impl Sized +
         peer,
         local,
         original_dst,
+        would_admit,
     } = connection;
     let tls = stream.tls_info().cloned().map(Rc::new);
     let caller = tls.as_ref().and_then(|tls| tls.peer.clone());
@@ -76,7 +80,8 @@ pub fn serve(worker: &Rc<Worker>, connection: HttpConnection, held: impl Sized +
         client_cert: Default::default(),
     };
     let codec = known(&stream, &manager);
-    let conn = Rc::new(Conn::new(worker.clone(), pools, downstream, manager));
+    let conn = Conn::new(worker.clone(), pools, downstream, manager, would_admit);
+    let conn = Rc::new(conn);
     match codec {
         Some(codec) => run(codec, conn, stream, prefix, held),
         None => worker.serve((), async move {
@@ -137,8 +142,9 @@ async fn listen(
             prefix.reserve(PREFACE.len());
             tokio::io::AsyncReadExt::read_buf(&mut stream, &mut prefix).await
         };
-        match timer.race(reading).await {
-            Ok(Ok(1..)) => {}
+        match timer.race(conn.unless_denied(reading)).await {
+            Ok(Some(Ok(1..))) => {}
+            Ok(None) => return None,
             // The HTTP/1 loop says what is missing, if anything was begun.
             _ if !prefix.is_empty() => return Some((Codec::Http1, stream, prefix)),
             _ => return None,

@@ -7,7 +7,8 @@ use crate::http::request::error::Failure;
 use crate::http::request::stream_info::{Downstream, StreamInfo};
 use crate::matcher::HeaderName;
 use crate::message::head::{Head, HeaderId};
-use crate::policy::{self, Facts};
+use crate::message::path::readings;
+use crate::policy::{self, Facts, PathReadings};
 
 /// The rules by which a filter judges: its own, or those that the route puts in their place.
 pub fn rules<'a>(own: &'a Rbac, of_route: Option<&'a FilterConfig>) -> &'a Rbac {
@@ -19,7 +20,7 @@ pub fn rules<'a>(own: &'a Rbac, of_route: Option<&'a FilterConfig>) -> &'a Rbac 
 
 /// What rules say of a request with this head; `connection`: what is known of who sends it.
 pub fn judge(rules: &Rbac, head: &Head, connection: Facts<'_>) -> policy::Verdict {
-    let subject = Subject(head);
+    let subject = Subject::of(head);
     let facts = Facts {
         request: Some(&subject),
         ..connection
@@ -51,16 +52,6 @@ pub fn check(rules: &Rbac, info: &StreamInfo) -> Result<(), Failure> {
     }
 }
 
-/// Whether a chain's network filters still let the connection be. They let it in once; rules
-/// change.
-pub fn may_stay(chain: &FilterChain, downstream: &Downstream) -> bool {
-    let facts = facts(downstream);
-    chain
-        .rbac
-        .iter()
-        .all(|rbac| policy::judge(rbac, &facts).refused.is_none())
-}
-
 fn facts(downstream: &Downstream) -> Facts<'_> {
     let tls = downstream.tls.as_deref();
     Facts {
@@ -76,22 +67,34 @@ fn facts(downstream: &Downstream) -> Facts<'_> {
 
 /// A request as rules see it: the normalised path, the authority in lower case, every value of a
 /// repeated header.
-struct Subject<'a>(&'a Head);
+struct Subject<'a> {
+    head: &'a Head,
+    path: PathReadings<'a>,
+}
+
+impl<'a> Subject<'a> {
+    fn of(head: &'a Head) -> Self {
+        Self {
+            head,
+            path: readings(head.path()),
+        }
+    }
+}
 
 impl policy::Request for Subject<'_> {
-    fn path(&self) -> &[u8] {
-        self.0.path()
+    fn path(&self) -> &PathReadings<'_> {
+        &self.path
     }
 
     fn values(&self, name: &HeaderName, each: &mut dyn FnMut(&[u8])) {
         if matches!(name.id, HeaderId::Host | HeaderId::PseudoAuthority) {
-            let authority = self.0.authority();
+            let authority = self.head.authority();
             if !authority.is_empty() {
                 each(&authority.to_ascii_lowercase());
             }
             return;
         }
-        for value in self.0.get_all_named(name.id, name.name.as_bytes()) {
+        for value in self.head.get_all_named(name.id, name.name.as_bytes()) {
             each(value);
         }
     }

@@ -313,6 +313,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         loop {
             let answered = poll_fn(|cx| self.poll_answer(cx, up, head)).await?;
             if !answered.interim {
+                upgrade::check_answer(&self.info.request, &self.framing, &answered, head)?;
                 return Ok(answered);
             }
             self.deadlines.moved();

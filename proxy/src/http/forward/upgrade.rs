@@ -1,7 +1,8 @@
 //! Upgrades and CONNECT: what is allowed, and how one protocol's handshake becomes another's.
 //!
-//! HTTP/1 asks with `Upgrade`, HTTP/2 with an extended CONNECT (RFC 8441); either side may be
-//! either. Bytes that follow the request and its body wait until the answer agrees.
+//! HTTP/1 asks with `Upgrade`, HTTP/2 with an extended CONNECT (RFC 8441), of which its codec makes
+//! a GET with `Upgrade`; either side may be either. Bytes that follow the request and its body wait
+//! until the answer agrees.
 
 use aws_lc_rs::digest;
 
@@ -30,7 +31,8 @@ pub fn judge(
     let must = match framing.tunnel {
         Tunnel::None => return Ok(()),
         Tunnel::Connect => Some(b"connect".as_slice()),
-        Tunnel::Upgrade => head.protocol(),
+        Tunnel::Upgrade if head.version() == Version::Http2 => head.get(HeaderId::Upgrade),
+        Tunnel::Upgrade => None,
     };
     if let Some(kind) = must {
         return match is_allowed(kind, forward, manager) {
@@ -105,36 +107,58 @@ pub fn accept_connect(head: &mut Head) -> ResponseInfo {
 
 /// Sends a request's head, in the upstream protocol's way of asking for what it asks for.
 pub fn send_head(up: &mut UpstreamIo, request: &Head, framing: &Framing) -> Result<(), Failure> {
-    let asks_as_h2 = request.protocol().is_some();
-    if let (UpstreamIo::H1(_), true) = (&*up, asks_as_h2) {
-        return up.head(&as_h1(request), BodyLength::None, framing);
-    }
     let body = match framing.tunnel {
         Tunnel::None => framing.body,
         Tunnel::Upgrade if follows_body(request, framing) => framing.body,
         Tunnel::Upgrade | Tunnel::Connect => BodyLength::None,
     };
-    up.head(request, body, framing)
+    match up {
+        UpstreamIo::H1(_) if lacks_key(request, framing) => {
+            up.head(&with_key(request), body, framing)
+        }
+        _ => up.head(request, body, framing),
+    }
 }
 
-fn as_h1(request: &Head) -> Head {
+/// HTTP/2 has no `Sec-WebSocket-Key`, HTTP/1 demands one (RFC 8441 5).
+fn lacks_key(request: &Head, framing: &Framing) -> bool {
+    let websocket = |name: &[u8]| name.eq_ignore_ascii_case(b"websocket");
+    request.version() == Version::Http2
+        && framing.tunnel == Tunnel::Upgrade
+        && request.get(HeaderId::Upgrade).is_some_and(websocket)
+}
+
+fn with_key(request: &Head) -> Head {
     let mut head = request.clone();
-    head.set_method(b"GET");
-    head.set_version(Version::Http11);
-    if let Some(protocol) = request.protocol() {
-        head.set(HeaderId::Upgrade, protocol);
-        if protocol.eq_ignore_ascii_case(b"websocket") {
-            let nonce: [u8; 16] = std::array::from_fn(|_| fastrand::u8(..));
-            head.set_named(b"Sec-WebSocket-Key", &base64(&nonce));
-        }
-    }
+    let nonce: [u8; 16] = std::array::from_fn(|_| fastrand::u8(..));
+    head.set_named(b"Sec-WebSocket-Key", &base64(&nonce));
     head
+}
+
+/// Over HTTP/2 every 2xx agrees to an upgrade (RFC 8441 5), so one of an upstream that did not agree
+/// must not reach the client.
+///
+/// # Errors
+/// When the response is such a one.
+pub fn check_answer(
+    request: &Head,
+    framing: &Framing,
+    answer: &ResponseInfo,
+    response: &Head,
+) -> Result<(), Failure> {
+    let asked = framing.tunnel == Tunnel::Upgrade && request.version() == Version::Http2;
+    match asked && !answer.tunnel && matches!(response.status(), 200..=299) {
+        true => Err(Failure::Unsupported(
+            "the upstream does not take this upgrade",
+        )),
+        false => Ok(()),
+    }
 }
 
 /// Turns the response to an upgrade into what the client's protocol calls agreement.
 pub fn answer(request: &Head, response: &mut Head) {
     let by_h1 = request.version() != Version::Http2;
-    if by_h1 && request.method() != Method::Connect && response.status() == 200 {
+    if by_h1 && request.method() != Method::Connect && matches!(response.status(), 200..=299) {
         response.set_status(101);
         if let Some(kind) = request.get(HeaderId::Upgrade) {
             response.set(HeaderId::Upgrade, kind);

@@ -140,7 +140,12 @@ async fn next(conn: &Conn, server: &mut H1Server, timer: &Timer, served: u32) ->
     }
     poll_fn(|cx| {
         // A fresh connection is owed an answer to its first request even while draining.
-        if served > 0 && conn.is_draining() && server.io.poll_readable(cx).is_pending() {
+        let ends = if served > 0 {
+            conn.is_draining()
+        } else {
+            conn.is_denied()
+        };
+        if ends && server.io.poll_readable(cx).is_pending() {
             return Poll::Ready(Next::Over);
         }
         match server.io.poll_fill(cx) {
@@ -192,6 +197,9 @@ async fn read_head(
             }
         }
         let late = timer.poll_expired(cx);
+        if late.is_pending() && conn.is_denied() {
+            return Poll::Ready(Ok(None));
+        }
         late.map(|()| Err(Failure::RequestTimeout(Late::Head)))
     })
     .await

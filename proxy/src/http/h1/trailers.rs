@@ -12,7 +12,12 @@ pub(super) fn sanitise(head: &mut Head) {
 /// Whether a field may travel as a trailer; HTTP/2's edge asks the same.
 pub fn is_allowed(field: FieldRef<'_>) -> bool {
     use HeaderId as Id;
-    match field.id {
+    let id = match field.id {
+        // What an app takes for another field is judged as that one.
+        Id::Other => Id::of_variable(field.name),
+        id => id,
+    };
+    match id {
         Id::Other => {
             !has_prefix(field.name, b"x-forwarded-")
                 && !has_prefix(field.name, b"x-anyam-")
@@ -34,6 +39,6 @@ pub fn is_allowed(field: FieldRef<'_>) -> bool {
 }
 
 fn has_prefix(name: &[u8], prefix: &[u8]) -> bool {
-    name.get(..prefix.len())
-        .is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    let same = |(a, b): (&u8, &u8)| a.eq_ignore_ascii_case(b) || (*a, *b) == (b'_', b'-');
+    name.len() >= prefix.len() && name.iter().zip(prefix).all(same)
 }

@@ -47,35 +47,20 @@ pub fn request_in(
     head.reserve(parts.headers.len().saturating_add(OWN_FIELDS), USUAL_BYTES);
     head.set_version(Version::Http2);
     head.set_method(parts.method.as_str().as_bytes());
-    let uri = parts.uri.into_parts();
-    if let Some(scheme) = &uri.scheme {
-        head.set_scheme(scheme.as_str().to_ascii_lowercase().as_bytes());
-    }
     let te_trailers = parts.headers.get(http::header::TE).is_some();
-    // `:authority` rules; a Host beside it that says otherwise is an attempt to confuse.
-    let host = parts.headers.get(http::header::HOST);
-    match (&uri.authority, host) {
-        (Some(authority), Some(host)) if authority.as_str().as_bytes() != host.as_bytes() => {
-            return Err(Fault::RepeatedHost);
-        }
-        (Some(authority), _) => head.set_authority(authority.as_str().as_bytes()),
-        (None, Some(host)) => head.set_authority(host.as_bytes()),
-        (None, None) => return Err(Fault::MissingHost),
-    }
-    let protocol = parts.extensions.get::<h2::ext::Protocol>();
     let connect = head.method() == Method::Connect;
-    if let Some(protocol) = protocol {
-        head.set_protocol(protocol.as_str().as_bytes());
-    } else if connect {
-        head.set_form(TargetForm::Authority);
-    }
-    if let Some(path) = &uri.path_and_query
-        && head.form() != TargetForm::Authority
-    {
-        head.set_path_and_query(path.as_str().as_bytes());
-        if path.as_str() == "*" {
-            head.set_form(TargetForm::Asterisk);
-        }
+    let protocol = parts.extensions.get::<h2::ext::Protocol>();
+    target_in(
+        head,
+        parts.uri.into_parts(),
+        &parts.headers,
+        connect && protocol.is_none(),
+    )?;
+    if let (true, Some(protocol)) = (connect, protocol) {
+        // An upgrade is what HTTP/1 makes of it from here on, as in Envoy's codec: one method for
+        // routes, policy, logs and the upstream.
+        head.set_method(b"GET");
+        head.append(HeaderId::Upgrade, protocol.as_str().as_bytes());
     }
     let length = fields_in(head, &parts.headers, bounds, respell)?;
     let body = match (ended, length) {
@@ -94,6 +79,48 @@ pub fn request_in(
         },
         te_trailers,
     })
+}
+
+/// Scheme, authority and path, judged as strictly as HTTP/1's codec does. (Of a fragment, the parser
+/// of `:path` leaves nothing to see.)
+fn target_in(
+    head: &mut Head,
+    uri: http::uri::Parts,
+    headers: &HeaderMap,
+    connect: bool,
+) -> Result<(), Fault> {
+    if let Some(scheme) = &uri.scheme {
+        let scheme = scheme.as_str().to_ascii_lowercase();
+        if scheme != "http" && scheme != "https" {
+            return Err(Fault::UnsupportedScheme);
+        }
+        head.set_scheme(scheme.as_bytes());
+    }
+    // `:authority` rules; a Host beside it that says otherwise is an attempt to confuse.
+    let mut hosts = headers.get_all(http::header::HOST).iter();
+    let authority = uri.authority.as_ref().map(|it| it.as_str().as_bytes());
+    match (authority, hosts.next(), hosts.next()) {
+        (_, _, Some(_)) => return Err(Fault::RepeatedHost),
+        (Some(authority), Some(host), None) if authority != host.as_bytes() => {
+            return Err(Fault::RepeatedHost);
+        }
+        (Some(authority), _, None) => head.set_authority(authority),
+        (None, Some(host), None) => head.set_authority(host.as_bytes()),
+        (None, None, None) => return Err(Fault::MissingHost),
+    }
+    if connect {
+        head.set_form(TargetForm::Authority);
+        return Ok(());
+    }
+    match uri.path_and_query.as_ref().map_or("", |path| path.as_str()) {
+        "*" if head.method() == Method::Options => head.set_form(TargetForm::Asterisk),
+        path if path.starts_with('/') => {}
+        _ => return Err(Fault::InvalidTarget),
+    }
+    if let Some(path) = &uri.path_and_query {
+        head.set_path_and_query(path.as_str().as_bytes());
+    }
+    Ok(())
 }
 
 /// A received response's head into `head`; its declared length.
@@ -200,7 +227,7 @@ pub fn request_out(head: &Head, info: &Framing, spell: bool) -> Option<Request<(
         Tunnel::Upgrade => {
             // RFC 8441: the upgrade's name travels as `:protocol` of an extended CONNECT.
             *request.method_mut() = http::Method::CONNECT;
-            let name = head.protocol().or_else(|| head.get(HeaderId::Upgrade))?;
+            let name = head.get(HeaderId::Upgrade)?;
             upgrade = Some(std::str::from_utf8(name).ok()?.to_ascii_lowercase());
         }
     }

@@ -27,9 +27,9 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     let timer = conn.worker.timers.timer();
     let io = Prefixed { stream, prefix };
     let limit = conn.downstream.listener.def.per_connection_buffer_limit;
-    let handshake = builder(&manager, limit).handshake::<_, Chunk>(io);
+    let handshake = conn.unless_denied(builder(&manager, limit).handshake::<_, Chunk>(io));
     timer.set_or_clear(manager.request_headers_timeout.or(manager.idle_timeout));
-    let Ok(Ok(mut connection)) = timer.race(handshake).await else {
+    let Ok(Some(Ok(mut connection))) = timer.race(handshake).await else {
         return;
     };
     let ping = connection.ping_pong();
@@ -74,6 +74,8 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
             loop {
                 if budget.is_exceeded() {
                     connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                } else if conn.is_denied() {
+                    connection.abrupt_shutdown(h2::Reason::NO_ERROR);
                 }
                 let accepted = connection.poll_accept(cx);
                 if accepted.is_ready() {

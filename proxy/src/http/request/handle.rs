@@ -366,9 +366,9 @@ impl Exchange<'_, '_> {
         let idle = self.info.manager.stream_idle_timeout;
         self.timer.set_or_clear(idle);
         let flushed = std::future::poll_fn(|cx| self.down.poll_flush(cx));
-        match self.timer.race(flushed).await {
-            Ok(flushed) => flushed,
-            Err(_) => Err(Failure::ClientGone),
+        match self.timer.race(self.conn.unless_denied(flushed)).await {
+            Ok(Some(flushed)) => flushed,
+            Ok(None) | Err(_) => Err(Failure::ClientGone),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::dispatcher::date::DateCache;
 use crate::http::filter;
 use crate::http::forward::upgrade;
 use crate::http::h1::{BodyLength, ResponseInfo};
-use crate::message::head::{Head, HeaderId, IdSet, Method};
+use crate::message::head::{FieldRef, Head, HeaderId, IdSet, Method};
 use crate::telemetry::format::render_value;
 
 /// Headers by which Envoys steer each other. No peer is trusted with them.
@@ -46,6 +46,22 @@ const EDGE: IdSet = IdSet::of(&[
     HeaderId::XEnvoyExternalAddress,
 ]);
 
+/// What we vouch for or frame messages by: an app that makes variables of names (CGI, WSGI) must not
+/// find another value of these spelled with underscores.
+const VOUCHED: IdSet = IdSet::of(&[
+    HeaderId::Connection,
+    HeaderId::ContentLength,
+    HeaderId::Host,
+    HeaderId::TransferEncoding,
+    HeaderId::Upgrade,
+    HeaderId::XForwardedClientCert,
+    HeaderId::XForwardedFor,
+    HeaderId::XForwardedHost,
+    HeaderId::XForwardedPort,
+    HeaderId::XForwardedProto,
+    HeaderId::XRequestId,
+]);
+
 /// Takes away what the client may not say and adds what is known of it.
 pub fn sanitise(info: &mut StreamInfo) {
     let StreamInfo {
@@ -56,6 +72,7 @@ pub fn sanitise(info: &mut StreamInfo) {
         ..
     } = info;
     head.remove_all(INTERNAL);
+    remove_lookalikes(head);
     if manager.use_remote_address {
         head.remove_all(EDGE);
     }
@@ -79,6 +96,21 @@ pub fn sanitise(info: &mut StreamInfo) {
     if let Some(via) = &manager.via {
         append_to_list(head, HeaderId::Via, via.as_bytes());
     }
+}
+
+fn remove_lookalikes(head: &mut Head) {
+    let found = head.has(HeaderId::Other) && head.iter().any(is_lookalike);
+    if found {
+        head.retain(|field| !is_lookalike(field));
+    }
+}
+
+fn is_lookalike(field: FieldRef<'_>) -> bool {
+    if field.id != HeaderId::Other || memchr::memchr(b'_', field.name).is_none() {
+        return false;
+    }
+    let id = HeaderId::of_variable(field.name);
+    VOUCHED.contains(id) || INTERNAL.contains(id) || EDGE.contains(id)
 }
 
 /// Keeps `x-forwarded-for`; returns the client's address.

@@ -84,15 +84,6 @@ impl Head {
         self.path = self.scratch(path);
     }
 
-    /// `:protocol` of an extended CONNECT (RFC 8441).
-    pub fn protocol(&self) -> Option<&[u8]> {
-        (!self.protocol.is_empty()).then(|| self.slice(self.protocol))
-    }
-
-    pub fn set_protocol(&mut self, protocol: &[u8]) {
-        self.protocol = self.scratch(protocol);
-    }
-
     /// Gives the `Host` field the authority's value and leaves only one.
     pub(crate) fn align_host(&mut self) {
         if self.present & HeaderId::Host.bit() == 0 {
@@ -116,7 +107,6 @@ impl Head {
             HeaderId::Host | HeaderId::PseudoAuthority => self.authority,
             HeaderId::PseudoPath => self.path,
             HeaderId::PseudoScheme => self.scheme,
-            HeaderId::PseudoProtocol => self.protocol,
             HeaderId::PseudoMethod if self.status == 0 => return Some(self.method_name()),
             _ => Span::EMPTY,
         };

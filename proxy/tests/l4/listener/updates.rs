@@ -164,3 +164,133 @@ fn bytes_go_on_whatever_becomes_of_their_chain() {
         echo(&mut stream).await;
     });
 }
+
+/// Whether the peer ends the connection by itself. That it does is a test's end, not a wait's.
+async fn is_cut(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> bool {
+    loop {
+        match stream.read(&mut [0; 1024]).await {
+            Ok(0) | Err(_) => return true,
+            Ok(_) => {}
+        }
+    }
+}
+
+fn denying(mut listener: Value) -> Value {
+    let filters = &mut listener["filter_chains"][0]["filters"];
+    let filters = filters.as_array_mut().unwrap();
+    filters.insert(0, rig::rbac("DENY", FRONT));
+    listener
+}
+
+/// What judged a connection is older than a policy that comes while it shakes hands.
+#[test]
+fn a_policy_that_is_published_during_a_handshake_holds() {
+    run(async {
+        for filter in [rig::tcp_proxy("echo"), rig::http_direct_response(200)] {
+            let mut peer = Peer::new();
+            let upstream = echo_server().await;
+            let cluster = static_cluster("echo", upstream);
+            let listener = secured(peer.port, filter);
+            peer.rig.apply(&[cluster], std::slice::from_ref(&listener));
+            let tcp = connect(peer.port).await;
+            let accepted = "anyam_listener_connections_total{listener=\"in\"} 1";
+            peer.rig.until(|| peer.rig.metric(accepted)).await;
+            peer.rig.apply(&[], &[denying(listener)]);
+            let tls = &peer.rig.worker.tls;
+            let stream = tls.connect(tcp, &peer.context, &Dial::default()).await;
+            let mut stream: Stream = match stream {
+                Ok(stream) => stream.into(),
+                Err(_) => continue,
+            };
+            // The connection may be gone before or after this.
+            let _ = stream.write_all(b"hello").await;
+            assert!(is_cut(&mut stream).await);
+        }
+    });
+}
+
+/// Takes mTLS, and plaintext too where `plain` says what becomes of it.
+fn permissive(port: u16, filter: Value, plain: bool, only_port: bool) -> Value {
+    let mut secured = secured(port, filter.clone());
+    secured["listener_filters"] = json!([rig::listener_filter("tls_inspector", "TlsInspector")]);
+    let chains = secured["filter_chains"].as_array_mut().unwrap();
+    chains[0]["filter_chain_match"] = json!({"transport_protocol": "tls"});
+    if only_port {
+        chains[0]["filter_chain_match"]["destination_port"] = port.into();
+    }
+    if plain {
+        chains.push(json!({
+            "name": "plain",
+            "filter_chain_match": {"transport_protocol": "raw_buffer"},
+            "filters": [filter],
+        }));
+    }
+    secured
+}
+
+#[test]
+fn plaintext_that_is_not_taken_any_more_is_cut() {
+    run(async {
+        // Either there is no chain for plaintext any more, or one that fits better wants TLS.
+        for (plain, only_port) in [(false, false), (true, true)] {
+            let mut rig = Rig::new();
+            let port = rig.free_port();
+            let ca = Ca::new();
+            rig.secrets(
+                &ca.issue(vec![uri("spiffe://mesh.local/ns/shop/sa/cart")]),
+                &ca,
+            );
+            let filter = rig::tcp_proxy("echo");
+            let cluster = static_cluster("echo", echo_server().await);
+            rig.apply(&[cluster], &[permissive(port, filter.clone(), true, false)]);
+            let mut bytes = connect(port).await;
+            bytes.write_all(b"hello").await.unwrap();
+            bytes.read_exact(&mut [0; 5]).await.unwrap();
+            rig.apply(&[], &[permissive(port, filter, plain, only_port)]);
+            assert!(is_cut(&mut bytes).await);
+
+            let filter = rig::http_direct_response(200);
+            rig.apply(&[], &[permissive(port, filter.clone(), true, false)]);
+            let accepted = |count| format!("connections_active{{listener=\"in\"}} {count}");
+            rig.until(|| rig.metric(&accepted(0))).await;
+            let (mut idle, mut begun) = (connect(port).await, connect(port).await);
+            let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
+            idle.write_all(request).await.unwrap();
+            let mut head = [0; 12];
+            idle.read_exact(&mut head).await.unwrap();
+            assert_eq!(&head, b"HTTP/1.1 200");
+            // In the middle of a second head, which was read with the request before it.
+            begun
+                .write_all(&[request, &b"GET / HT"[..]].concat())
+                .await
+                .unwrap();
+            begun.read_exact(&mut head).await.unwrap();
+            rig.apply(&[], &[permissive(port, filter, plain, only_port)]);
+            assert!(is_cut(&mut idle).await);
+            assert!(is_cut(&mut begun).await);
+        }
+    });
+}
+
+/// The same connections go on where another chain takes them as they are.
+#[test]
+fn a_chain_that_another_stands_in_for_cuts_nothing() {
+    run(async {
+        let mut rig = Rig::new();
+        let port = rig.free_port();
+        let ca = Ca::new();
+        rig.secrets(
+            &ca.issue(vec![uri("spiffe://mesh.local/ns/shop/sa/cart")]),
+            &ca,
+        );
+        let cluster = static_cluster("echo", echo_server().await);
+        let before = permissive(port, rig::tcp_proxy("echo"), true, false);
+        let mut after = before.clone();
+        after["filter_chains"][1]["name"] = json!("another");
+        rig.apply(&[cluster], &[before]);
+        let mut bytes: Stream = connect(port).await.into();
+        echo(&mut bytes).await;
+        rig.apply(&[], &[after]);
+        echo(&mut bytes).await;
+    });
+}

@@ -212,3 +212,44 @@ fn a_client_without_a_certificate_gets_no_tunnel() {
         );
     });
 }
+
+/// What an app's own TLS would carry is not what a header says it is.
+#[test]
+fn only_names_of_the_mesh_choose_a_chain() {
+    run(async {
+        let (app, own) = (echo_server().await, echo_server().await);
+        let mut pair = Pair::to(app);
+        let mut listener = inbound_listener(pair.inbound, app.port(), &Setup::default());
+        let chains = listener["filter_chains"].as_array_mut().unwrap();
+        // As a permissive port has them: mTLS by its names, all other TLS passed through.
+        let mut declared = chains[1].clone();
+        declared["name"] = json!("declared");
+        declared["filter_chain_match"]["destination_port"] = own.port().into();
+        declared["filter_chain_match"]["application_protocols"] = json!(["anyam-http/1.1"]);
+        let mut through = chains[1].clone();
+        through["name"] = json!("through");
+        through["filter_chain_match"] =
+            json!({"destination_port": own.port(), "transport_protocol": "tls"});
+        through.as_object_mut().unwrap().remove("transport_socket");
+        chains.extend([declared, through]);
+        pair.called.apply(&[], &[listener]);
+        let send = hbone(&pair).await;
+        for (alpn, answer) in [
+            // Not said, in one way or another: what the port is declared to be.
+            (None, 200),
+            (Some("foo"), 200),
+            (Some("h2, http%2F1.1"), 200),
+            (Some("anyam-http%2F1.1"), 200),
+            (Some("foo, anyam-http%2F1.1"), 200),
+            // Said, and not what the port takes.
+            (Some("anyam-tcp"), 404),
+            (Some("anyam-h2, foo"), 404),
+        ] {
+            let mut request = connect(&own.to_string());
+            if let Some(alpn) = alpn {
+                request.headers_mut().insert("alpn", alpn.parse().unwrap());
+            }
+            assert_eq!(status(&send, request).await, answer, "{alpn:?}");
+        }
+    });
+}

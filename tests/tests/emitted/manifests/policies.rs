@@ -123,6 +123,12 @@ pub fn mesh_policy() -> impl Strategy<Value = Made> {
                 .prop_map(|format| json!({"format": format}))
                 .boxed(),
         ),
+        (
+            "pathNormalization",
+            one_of(&["Reject", "Keep", "Unescape"])
+                .prop_map(|action| json!({"escapedSlashes": action}))
+                .boxed(),
+        ),
     ]);
     let namespace = select(&["a", "b", "anyam-system"][..]);
     let ports = option::of(mode());

@@ -17,7 +17,7 @@ prop_compose! {
     fn a_request()(
         method in token().prop_filter("framed otherwise", |m| m != "CONNECT"),
         path in "/[!-\"$-~]{0,30}",
-        host in "[a-z0-9]([a-z0-9.-]{0,10}[a-z0-9])?(:[1-9][0-9]{0,3})?",
+        host in "[a-z0-9](\\.?[a-z0-9-]{1,5}){0,2}[a-z0-9](:[1-9][0-9]{0,3})?",
         fields in prop::collection::vec(field(), 0..8),
         place in 0usize..8,
     ) -> (String, Vec<(String, String)>) {

@@ -1,0 +1,95 @@
+//! Whether a connection that was let in would be let in by the configuration of now.
+//!
+//! A connection is judged by the chain it got, which may be older than the newest snapshot: first
+//! bytes and a handshake take their time. So nothing counts as judged by a snapshot but what was
+//! looked up in it.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use super::chain::{ChainMatchInput, choose};
+use super::conn::authorise;
+use super::detect::DetectedProtocol;
+use crate::config::listener::{FilterChain, ListenerDef, TransportProtocol};
+use crate::snapshot::Snapshot;
+use crate::tcp::proxy::PolicySubject;
+use crate::tls::ConnectionInfo;
+use crate::tls::hello::ClientHello;
+use crate::drain::Phase;
+use crate::worker::Worker;
+
+/// The snapshot by which a connection was last judged; at first none.
+#[derive(Default)]
+pub(crate) struct Judged(Cell<Option<u64>>);
+
+/// Whether a connection that was let in may stay no longer: the process closes, or it would not be
+/// let in any more.
+pub(crate) fn must_end(worker: &Worker, party: &PolicySubject<'_>, judged: &Judged) -> bool {
+    if *worker.drain.borrow() == Phase::Closing {
+        return true;
+    }
+    if judged.0.get() == Some(worker.store.generation()) {
+        return false;
+    }
+    let snapshot = worker.store.peek();
+    judged.0.set(Some(snapshot.generation));
+    !would_admit(&snapshot, party)
+}
+
+/// Whether `snapshot` would let a connection in: its listener has a chain for it, with or without
+/// TLS as the one it got, whose network filters allow it. A listener that is gone takes nothing
+/// back: its connections are drained.
+pub fn would_admit(snapshot: &Snapshot, party: &PolicySubject<'_>) -> bool {
+    let Some(listener) = snapshot.listeners.get(&party.listener.def.name) else {
+        return true;
+    };
+    let Some(chain) = chain_now(&listener.def, party) else {
+        return false;
+    };
+    // The chain that let it in has not changed.
+    std::ptr::eq(&**chain, party.chain)
+        || chain.tls.is_some() == party.chain.tls.is_some()
+            && authorise(party.ends, chain, party.tls, None).is_ok()
+}
+
+fn chain_now<'a>(def: &'a ListenerDef, party: &PolicySubject<'_>) -> Option<&'a Arc<FilterChain>> {
+    let protocol = protocol(party.chain, party.tls);
+    let facts = ChainMatchInput {
+        destination: party.ends.destination,
+        source: party.ends.peer,
+        protocol: &protocol,
+    };
+    choose(def, &facts)
+}
+
+/// What the connection's first bytes were, as far as it is known: what TLS agreed on, and what its
+/// chain asks for.
+fn protocol(chain: &FilterChain, tls: Option<&ConnectionInfo>) -> DetectedProtocol {
+    let asked = &chain.matches;
+    if tls.is_some() || asked.transport_protocol == Some(TransportProtocol::Tls) {
+        let agreed = tls.and_then(|tls| tls.alpn.clone());
+        let sni = tls.and_then(|tls| tls.sni.clone());
+        return DetectedProtocol::Tls(ClientHello {
+            sni: sni.or_else(|| asked.server_names.first().map(|name| a_name(name))),
+            alpn: agreed
+                .into_iter()
+                .chain(asked.application_protocols.iter().cloned())
+                .collect(),
+        });
+    }
+    let asks = |name: &[u8]| asked.application_protocols.iter().any(|it| **it == *name);
+    match () {
+        () if asks(b"http/1.1") => DetectedProtocol::Http11,
+        () if asks(b"http/1.0") => DetectedProtocol::Http10,
+        () if asks(b"h2c") => DetectedProtocol::Http2,
+        () => DetectedProtocol::Tcp,
+    }
+}
+
+/// A name that `*.example.com` or `example.com` stands for.
+fn a_name(pattern: &str) -> Box<str> {
+    match pattern.strip_prefix('*') {
+        Some(suffix) => format!("a{suffix}").into(),
+        None => pattern.into(),
+    }
+}

@@ -1,0 +1,373 @@
+//! What a policy judged is what the app receives, in a mesh as the control plane configures it:
+//! however a request is spelled, and by whichever way it comes.
+//!
+//! - `caller`: asks by every way in; `mirror`: the app, which shows what it got
+
+mod caller;
+mod mirror;
+
+use std::io::Read;
+use std::net::Ipv4Addr;
+
+use self::caller::{Ask, Caller, Version, Way, app};
+use self::mirror::Mirror;
+use crate::harness::Mesh;
+use crate::manifests::{STRICT, service, workload};
+use crate::process::Process;
+
+const FRONT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
+const APP: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 2);
+const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 77, 3, 2);
+
+const DENY: &str = "---
+apiVersion: mesh.anyam.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: { name: no-admin, namespace: shop }
+spec:
+  targetRefs: [{ group: mesh.anyam.dev, kind: Workload, name: app }]
+  action: Deny
+  rules:
+    - to:
+        - { paths: [/admin, /admin/*] }
+        - { hosts: [admin.shop] }
+        - { methods: [GET], paths: [/ws] }
+";
+
+const WAYS: [Way; 6] = [
+    Way::Plain,
+    Way::Mtls,
+    Way::Sidecar,
+    Way::Tunnel(None),
+    Way::Tunnel(Some("anyam-http%2F1.1")),
+    Way::Tunnel(Some("foo, h2")),
+];
+
+/// Spellings of what the policy denies.
+const DENIED: [&str; 20] = [
+    "/admin",
+    "/admin/x",
+    "/admin?x=/y",
+    "//admin",
+    "///admin//x",
+    "/./admin",
+    "/x/../admin",
+    "/%2e/admin",
+    "/x/%2e%2E/admin",
+    "/\\admin",
+    "/x\\..\\admin",
+    "/%61dmin",
+    "/%61%64%6d%69%6E/x",
+    "/admin;a",
+    "/admin;/x",
+    "/;a/admin",
+    "/foo/..;/admin",
+    "/foo/..;x=1/admin",
+    "/x;y=1/%2e%2e/admin;z",
+    "/admin%3bx",
+];
+/// What could be read in two ways.
+const REFUSED: [&str; 6] = [
+    "/admin%2fx",
+    "/x%2f..%2Fadmin",
+    "/x%5c..%5Cadmin",
+    "/public%2Fx",
+    "/a%00b",
+    "/a%2F;x",
+];
+/// What the app gets, and how.
+const ALLOWED: [(&str, &str); 8] = [
+    ("/public", "/public"),
+    ("//public//a/./b", "/public/a/b"),
+    ("/pub%6Cic?a=//b%2Fc", "/public?a=//b%2Fc"),
+    ("/x;admin", "/x;admin"),
+    ("/adminx", "/adminx"),
+    ("/a%20b", "/a%20b"),
+    ("/%2561dmin", "/%2561dmin"),
+    ("/%%361dmin", "/%%361dmin"),
+];
+
+struct Stage {
+    mesh: Mesh,
+    caller: Caller,
+    app: Mirror,
+    _sidecars: [Process; 2],
+}
+
+fn stage() -> Stage {
+    let manifests = [
+        DENY,
+        &service("app", "app", "240.240.9.1"),
+        &workload("front", "front", FRONT),
+        &workload("app", "app", APP),
+    ]
+    .concat();
+    let mut mesh = Mesh::start(&manifests);
+    let (front, host) = (mesh.host("front", FRONT), mesh.host("app", APP));
+    let stranger = mesh.network.add_host("stranger", STRANGER).unwrap();
+    let sidecars = [
+        mesh.sidecar("front", FRONT, &front),
+        mesh.sidecar("app", APP, &host),
+    ];
+    let mirror = Mirror::start(&host);
+    let caller = Caller::new(stranger, front, app(APP), &mesh.folder.join("front"));
+    mesh.wait("an answer by every way", || {
+        let asked = WAYS.iter().map(|way| caller.ask(*way, &Ask::default()).0);
+        asked.collect::<Vec<_>>() == [200; WAYS.len()]
+    });
+    Stage {
+        mesh,
+        caller,
+        app: mirror,
+        _sidecars: sidecars,
+    }
+}
+
+/// Every way in both versions; what goes through a tunnel is HTTP/1 here.
+fn ways() -> impl Iterator<Item = (Way, Version)> {
+    WAYS.into_iter().flat_map(|way| {
+        let tunnel = matches!(way, Way::Tunnel(_));
+        let versions = [Version::Http1, Version::Http2];
+        let versions = versions
+            .into_iter()
+            .filter(move |it| !tunnel || *it == Version::Http1);
+        versions.map(move |version| (way, version))
+    })
+}
+
+#[test]
+fn what_policy_judged_is_what_the_app_receives() {
+    let Stage {
+        mesh,
+        caller,
+        app: mirror,
+        ..
+    } = &stage();
+    for (way, version) in ways() {
+        let ask = |path| {
+            caller.ask(
+                way,
+                &Ask {
+                    version,
+                    path,
+                    ..Ask::default()
+                },
+            )
+        };
+        let what = |path: &str| format!("{way:?} {version:?} {path}\n{}", mesh.logs());
+        for path in DENIED {
+            assert_eq!(ask(path).0, 403, "{}", what(path));
+        }
+        for path in REFUSED {
+            assert_eq!(ask(path).0, 400, "{}", what(path));
+        }
+        for (path, received) in ALLOWED {
+            let (status, body) = ask(path);
+            let line = format!("GET {received} HTTP/1.1\r\n");
+            assert!(
+                status == 200 && body.starts_with(&line),
+                "{body} {}",
+                what(path)
+            );
+        }
+        for (host, status) in [
+            ("admin.shop", 403),
+            ("ADMIN.shop", 403),
+            ("admin.shop.", 403),
+            ("admin.shop:8080", 403),
+            ("admin.shop.:80", 403),
+            ("admin.shop..", 400),
+            ("admin..shop", 400),
+            (".admin.shop", 400),
+        ] {
+            let got = caller.ask(
+                way,
+                &Ask {
+                    version,
+                    host,
+                    ..Ask::default()
+                },
+            );
+            assert_eq!(got.0, status, "{}", what(host));
+        }
+    }
+    // An absolute target, which only HTTP/1 has.
+    for target in [
+        "http://app.shop//admin",
+        "http://app.shop/%61dmin",
+        "http://admin.shop/",
+    ] {
+        for way in WAYS {
+            let got = caller.ask(
+                way,
+                &Ask {
+                    path: target,
+                    ..Ask::default()
+                },
+            );
+            assert_eq!(got.0, 403, "{way:?} {target}");
+        }
+    }
+    hostile_bytes_lead_past_nothing(mesh, caller, mirror);
+    upgrades_are_gets(caller);
+    nobody_is_who_it_says(caller);
+    escaped_slashes_are_as_the_mesh_wants(mesh, caller);
+    strict_mode_cuts_plaintext(mesh, caller);
+}
+
+/// The fuzzer's corpus, and what a policy denies behind each of its inputs.
+fn hostile_bytes_lead_past_nothing(mesh: &Mesh, caller: &Caller, mirror: &Mirror) {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../proxy/fuzz/corpus/requests");
+    let inputs: Vec<_> = std::fs::read_dir(corpus).unwrap().collect();
+    assert!(inputs.len() >= 20);
+    mirror.received();
+    for input in inputs {
+        let path = input.unwrap().path();
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes.extend_from_slice(b"GET /admin HTTP/1.1\r\nHost: app.shop\r\n\r\n");
+        for way in [Way::Plain, Way::Mtls] {
+            caller.send(way, &bytes);
+            for head in mirror.received() {
+                let line = head.lines().next().unwrap_or_default();
+                let path = line.split(' ').nth(1).unwrap_or_default();
+                let read = as_an_app_may_read(path);
+                let is_admin = read == "/admin" || read.starts_with("/admin/");
+                let hosts = head
+                    .lines()
+                    .filter(|it| it.to_lowercase().starts_with("host:"));
+                let what = format!("{way:?} {}: {head}\n{}", input_name(&bytes), mesh.logs());
+                assert!(line.ends_with(" HTTP/1.1") && !is_admin, "{what}");
+                assert_eq!(hosts.count(), 1, "{what}");
+            }
+        }
+    }
+    for (way, version) in ways() {
+        let asked = Ask {
+            version,
+            ..Ask::default()
+        };
+        assert_eq!(caller.ask(way, &asked).0, 200, "{way:?} {version:?}");
+    }
+}
+
+fn input_name(bytes: &[u8]) -> String {
+    bytes.escape_ascii().take(300).map(char::from).collect()
+}
+
+/// Decoded, without parameters, dot segments and repeated slashes: the most an app makes of a path.
+fn as_an_app_may_read(path: &str) -> String {
+    let path = path.split(['?', '#']).next().unwrap_or_default();
+    let mut decoded = Vec::new();
+    let mut rest = path.as_bytes();
+    while let [first, behind @ ..] = rest {
+        let digits = rest.get(1..3).and_then(|two| std::str::from_utf8(two).ok());
+        let byte = digits.and_then(|two| u8::from_str_radix(two, 16).ok());
+        match byte.filter(|_| *first == b'%') {
+            Some(byte) => (decoded.push(byte), rest = &rest[3..]),
+            None => (decoded.push(*first), rest = behind),
+        };
+    }
+    let decoded = String::from_utf8_lossy(&decoded).replace('\\', "/");
+    let mut read: Vec<&str> = Vec::new();
+    for segment in decoded.split('/') {
+        match segment.split(';').next().unwrap_or_default() {
+            "" | "." => {}
+            ".." => _ = read.pop(),
+            name => read.push(name),
+        }
+    }
+    format!("/{}", read.join("/"))
+}
+
+fn upgrades_are_gets(caller: &Caller) {
+    for way in [Way::Plain, Way::Mtls, Way::Sidecar] {
+        let upgrade = Ask {
+            version: Version::Http2,
+            method: "CONNECT",
+            path: "/%77s",
+            ..Ask::default()
+        };
+        assert_eq!(caller.ask(way, &upgrade).0, 403, "{way:?}");
+        let upgrade = Ask {
+            fields: &[("Upgrade", "websocket"), ("Connection", "Upgrade")],
+            path: "/ws",
+            ..Ask::default()
+        };
+        assert_eq!(caller.ask(way, &upgrade).0, 403, "{way:?}");
+    }
+}
+
+/// What an app is told of its caller is what TLS proved.
+fn nobody_is_who_it_says(caller: &Caller) {
+    const FORGED: &str = "By=x;URI=spiffe://anyam.local/ns/shop/sa/forged";
+    for (way, version) in ways() {
+        let (status, body) = caller.ask(
+            way,
+            &Ask {
+                version,
+                fields: &[
+                    ("x-forwarded-client-cert", FORGED),
+                    ("x_forwarded_client_cert", FORGED),
+                    ("x-forwarded_client-cert", FORGED),
+                    ("x-envoy-original-path", "/forged"),
+                    ("x_envoy_original_path", "/forged"),
+                    ("my_own", "kept"),
+                ],
+                ..Ask::default()
+            },
+        );
+        assert_eq!(status, 200, "{way:?} {version:?}");
+        assert!(!body.contains("forged"), "{way:?} {version:?}: {body}");
+        assert!(body.contains("my_own: kept"), "{way:?} {version:?}: {body}");
+        let proved = usize::from(way != Way::Plain);
+        let front = "URI=spiffe://anyam.local/ns/shop/sa/front";
+        assert_eq!(body.matches(front).count(), proved, "{way:?}: {body}");
+    }
+    // A port that is declared HTTP takes nothing else, whatever a header says.
+    let bytes = Way::Tunnel(Some("anyam-tcp"));
+    assert_eq!(caller.ask(bytes, &Ask::default()).0, 404);
+}
+
+fn escaped_slashes_are_as_the_mesh_wants(mesh: &Mesh, caller: &Caller) {
+    for (action, path, status) in [
+        ("Keep", "/public%2Fx", 200),
+        ("Keep", "/x%2f..%2fadmin", 403),
+        ("Unescape", "/x%2f..%2fadmin", 403),
+        ("Unescape", "/public%2Fx", 200),
+    ] {
+        let policy = format!(
+            "
+apiVersion: mesh.anyam.dev/v1alpha1
+kind: MeshPolicy
+metadata: {{ name: paths, namespace: anyam-system }}
+spec:
+  pathNormalization: {{ escapedSlashes: {action} }}
+"
+        );
+        mesh.configure("paths.yaml", &policy);
+        let received = match action {
+            "Keep" => "GET /public%2Fx ",
+            _ => "GET /public/x ",
+        };
+        for way in WAYS {
+            mesh.wait(&format!("{action} {path} by {way:?}"), || {
+                let asked = Ask {
+                    path,
+                    ..Ask::default()
+                };
+                let (got, body) = caller.ask(way, &asked);
+                got == status && (status != 200 || body.starts_with(received))
+            });
+        }
+    }
+}
+
+fn strict_mode_cuts_plaintext(mesh: &Mesh, caller: &Caller) {
+    let mut open = caller.keep_open();
+    mesh.configure("strict.yaml", STRICT);
+    let mut rest = Vec::new();
+    // Its end or its reset; a time-out would be neither.
+    if let Err(error) = open.read_to_end(&mut rest) {
+        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    }
+    assert_eq!(caller.ask(Way::Mtls, &Ask::default()).0, 200);
+}
