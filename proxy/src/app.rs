@@ -115,6 +115,7 @@ async fn serve_until_told(
         &telemetry,
         demand.clone(),
         &drain,
+        watched_memory(&bootstrap),
     )?;
     let admin = Arc::new(Admin {
         store: store.clone(),
@@ -153,6 +154,12 @@ async fn serve_until_told(
     workers.join();
     sinks.flush();
     Ok(())
+}
+
+/// Memory near whose end room is made, where connections are bounded by us.
+fn watched_memory(bootstrap: &Bootstrap) -> Option<u64> {
+    bootstrap.extensions.connections.as_ref()?;
+    crate::bootstrap::capacity::memory()
 }
 
 fn demand(

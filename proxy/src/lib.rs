@@ -23,6 +23,7 @@ pub mod lifecycle;
 pub mod listener;
 pub mod memory;
 pub mod metrics;
+pub mod overload;
 pub mod policy;
 pub mod redirect;
 pub mod snapshot;

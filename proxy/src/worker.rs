@@ -19,6 +19,7 @@ use crate::http::message::head::Heads;
 use crate::http::pool::Pools;
 use crate::listener::ServerFirstCache;
 use crate::memory::ConnectionCount;
+use crate::overload::Overload;
 use crate::snapshot::Store;
 use crate::telemetry::{Telemetry, WorkerLogs};
 use crate::tls::{Handshaker, STEPS_PER_PASS};
@@ -59,6 +60,7 @@ pub struct Worker {
     pub demand: Option<OnDemandClient>,
     pub drain: watch::Receiver<Phase>,
     pub open: ConnectionCount,
+    pub overload: Overload,
     connections: Cell<u64>,
 }
 
@@ -88,6 +90,7 @@ impl Worker {
             demand,
             drain,
             open: ConnectionCount::default(),
+            overload: Overload::default(),
             connections: Cell::new(0),
         })
     }
@@ -135,7 +138,7 @@ impl Worker {
                 changed = snapshots.changed(), if publishing => publishing = changed.is_ok(),
             }
             // A snapshot may have brought another trust bundle or CRL.
-            self.tls.rejudge();
+            self.tls.rejudge().await;
             self.timers.wake_all();
         }
     }

@@ -41,13 +41,15 @@ struct Started {
 }
 
 impl Workers {
-    /// Starts `count` threads. The receiver turns true once all of them listen.
+    /// Starts `count` threads; they make room near so many bytes of `memory`. The receiver turns
+    /// true once all of them listen.
     pub(super) fn start(
         count: usize,
         store: &Arc<Store>,
         telemetry: &Arc<Telemetry>,
         demand: Option<OnDemandClient>,
         drain: &Arc<Drain>,
+        memory: Option<u64>,
     ) -> io::Result<(Self, watch::Receiver<bool>)> {
         let (listening, watched) = watch::channel(false);
         let mut threads = Vec::with_capacity(count);
@@ -72,6 +74,7 @@ impl Workers {
                 };
                 runtime.block_on(async {
                     let worker = Worker::new(index, store, telemetry, demand, phase.clone());
+                    worker.overload.watch(memory);
                     work(worker, alarm, follower, phase, report).await;
                 });
             })?);
@@ -140,6 +143,7 @@ async fn work(
         loop {
             worker.timers.sleep(FLUSH).await;
             worker.logs.flush();
+            worker.overload.look(&worker.timers);
             if policy.burst_is_over(worker.open.open()) {
                 worker.tls.prune();
                 worker.buffers.forget();

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
 mod bounds;
+mod floods;
 mod harness;
 mod hostile1;
 mod hostile2;

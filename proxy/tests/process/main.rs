@@ -2,6 +2,7 @@
 //!
 //! - `proxy`: a process with a bootstrap of its own, and what its admin page says
 //! - `resources`: descriptors run out; the end of a process
+//! - `crowds`: more connections than may be
 //! - `splice`: long bodies through kernel pipes
 //! - `tls`: storms, floods and stalls of TLS, from OpenSSL's client
 //! - `edge`: what strangers say of themselves, in headers, names and logs
@@ -10,6 +11,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod authorisation;
+mod crowds;
 mod edge;
 mod proxy;
 mod resources;

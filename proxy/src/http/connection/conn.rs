@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use crate::config::http::HttpConnectionManager;
 use crate::config::listener::{FilterChain, Listener, TerminalFilter};
@@ -86,6 +87,16 @@ impl Conn {
             lifetime: manager.max_connection_duration,
             requests: manager.max_requests_per_connection,
         }
+    }
+
+    /// Asked while it has no request, since `since`: whether it is to end so that others may come.
+    pub fn makes_room(&self, since: Instant) -> bool {
+        let (idle, listener) = (&self.worker.overload.idle, &self.downstream.listener.def);
+        let ends = idle.is_active() && listener.makes_room() && idle.ends(since);
+        if ends {
+            listener.metrics.idle_closed.inc();
+        }
+        ends
     }
 
     /// The connection should end at the next occasion.

@@ -71,9 +71,23 @@ impl Attempts<'_, '_> {
         if self.conn.resolve().is_denied {
             return Poll::Ready(Failure::Denied("connection".into()));
         }
+        if self.is_reaped() {
+            return Poll::Ready(Failure::Overloaded);
+        }
         self.deadlines
             .poll(cx)
             .map(|which| late(which, self.received))
+    }
+
+    /// Memory is short, and the client has not taken what waits for it for longer than others.
+    fn is_reaped(&self) -> bool {
+        let stalled = &self.conn.worker.overload.stalled;
+        stalled.is_active()
+            && self.down.is_stalled()
+            && self
+                .deadlines
+                .quiet_since()
+                .is_some_and(|since| stalled.ends(since))
     }
 
     pub(super) async fn pause(&mut self, wait: Duration) -> Result<(), Failure> {

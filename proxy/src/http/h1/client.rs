@@ -10,7 +10,7 @@ use super::{Asked, BodyLength, Event, Fault, Framing, HeadLimits, Out, ResponseI
 use crate::http::message::head::Head;
 
 /// Interim responses to one request; more is a server that never answers.
-const MAX_INTERIM: u8 = 32;
+pub const MAX_INTERIM: u8 = 32;
 
 /// Requests out, responses in.
 ///

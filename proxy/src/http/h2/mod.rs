@@ -6,11 +6,12 @@
 //! - `reset_limiter`: resets a client may cause before GOAWAY
 //! - `convert`: our head type and `http`'s, both ways; nowhere else do `http` types show
 //! - `chunk`: what h2 sends; `prefixed`: one [`Stream`](crate::stream::Stream) as h2 wants it, with
-//!   bytes that were read before
+//!   bytes that were read before; `flood`: control frames counted there
 
 pub(crate) mod chunk;
 pub(crate) mod client;
 mod convert;
+mod flood;
 pub(crate) mod prefixed;
 pub(crate) mod reset_limiter;
 pub(super) mod serve;
@@ -20,6 +21,6 @@ mod stream;
 pub use chunk::Chunk;
 pub use client::{ClientStream, Connected, handshake, keepalive};
 pub use convert::{Bounds, request_in};
-pub use prefixed::Prefixed;
+pub use prefixed::{Prefixed, WireState};
 pub use reset_limiter::{RAPID, ResetLimiter};
 pub use server::ServerStream;
