@@ -121,6 +121,8 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
             max: args.max_certificate_ttl,
         },
         max_streams: args.max_streams,
+        max_connections_per_address: args.max_connections_per_address,
+        max_connection_age: args.max_connection_age,
     };
     let context = args.context;
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;

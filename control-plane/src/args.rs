@@ -63,12 +63,18 @@ pub struct ServeArgs {
     /// The longest time a proxy may ask for
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub max_certificate_ttl: Duration,
-    /// ADS streams that may be open
+    /// Proxies that may be connected to --xds-listen
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub max_streams: usize,
     /// Under which name `anyam` of the same user finds this control plane; empty: it does not
     #[arg(long, value_name = "NAME", default_value = "local")]
     pub context: String,
+    /// Connections to --xds-listen from one source address
+    #[arg(long, value_name = "N", default_value_t = 2_500)]
+    pub max_connections_per_address: usize,
+    /// How long a connection to --xds-listen lasts; then the proxy is asked to make another
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+    pub max_connection_age: Duration,
     /// What to log, as `info` or `anyam_control=debug`
     #[arg(long, value_name = "FILTER", env = "ANYAM_LOG", default_value = "info")]
     pub log: String,

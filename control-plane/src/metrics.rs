@@ -11,6 +11,7 @@ pub struct Metrics {
     pub certificates_refused: IntCounter,
     pub api_requests: IntCounterVec,
     pub edges_dropped: IntCounter,
+    connections_refused: IntCounterVec,
     proxies: IntGauge,
     generation: IntGauge,
     root_expiry: IntGauge,
@@ -65,6 +66,11 @@ impl Metrics {
                 "anyam_control_edges_dropped_total",
                 "Reported edges not kept because the table was full",
             )?,
+            connections_refused: by(
+                "anyam_control_connections_refused_total",
+                "Connections to the xDS port closed because of a bound on connections",
+                "reason",
+            )?,
             proxies: gauge("anyam_control_proxies", "Proxies with an open ADS stream")?,
             generation: gauge(
                 "anyam_control_model_generation",
@@ -76,6 +82,11 @@ impl Metrics {
             )?,
             registry,
         })
+    }
+
+    /// A connection to the xDS port was closed for the sake of a bound.
+    pub fn refused(&self, reason: &str) {
+        self.connections_refused.with_label_values(&[reason]).inc();
     }
 
     /// The text exposition; gauges are set to what is true now.

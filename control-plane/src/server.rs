@@ -23,7 +23,8 @@ use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_serve
 use xds_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateServiceServer;
 
 use crate::ads::Resources;
-use crate::ads::listen;
+use crate::ads::admission::{Admission, ConnectionLimits};
+use crate::ads::listen::Acceptor;
 use crate::ads::registry::Registry;
 use crate::ads::service::{Ads, Shared as SharedAds};
 use crate::ads::session::SessionLimits;
@@ -59,6 +60,10 @@ pub struct Options {
     pub api_hosts: Vec<String>,
     pub lifetimes: Lifetimes,
     pub max_streams: usize,
+    /// Connections to the xDS port from one address.
+    pub max_connections_per_address: usize,
+    /// How long a connection to the xDS port lasts.
+    pub max_connection_age: Duration,
 }
 
 /// Why a control plane does not start.
@@ -211,6 +216,11 @@ pub async fn start(
     let (closing, closed) = watch::channel(false);
     let registry = Arc::new(Registry::default());
     let agents = Arc::new(Agents::new(Arc::clone(&metrics)));
+    let limits = ConnectionLimits {
+        verified: options.max_streams,
+        of_address: options.max_connections_per_address,
+        age: options.max_connection_age,
+    };
     let authority = secrets.authority;
     let domain = options.trust_domain;
     let grpc = Grpc {
@@ -236,7 +246,9 @@ pub async fn start(
             slots: Arc::new(Semaphore::new(options.max_streams)),
             closing: closed.clone(),
         },
-        slots: Arc::new(Semaphore::new(options.max_streams)),
+        admission: Admission::new(limits),
+        limits,
+        metrics: Arc::clone(&metrics),
         closing: closed.clone(),
     };
     let shown = Api {
@@ -282,22 +294,30 @@ struct Grpc {
     ads: SharedAds,
     ca: SharedCa,
     inspect: InspectService,
-    /// Connections that may be open.
-    slots: Arc<Semaphore>,
+    admission: Arc<Admission>,
+    limits: ConnectionLimits,
+    metrics: Arc<Metrics>,
     closing: watch::Receiver<bool>,
 }
 
 impl Grpc {
     async fn serve(self, listener: TcpListener, tls: Option<Arc<ServerConfig>>) {
         let (ready, connections) = mpsc::channel(16);
-        let tls = tls.map(TlsAcceptor::from);
-        let accepting = tokio::spawn(listen::accept(listener, tls, self.slots, ready));
+        let acceptor = Acceptor {
+            tls: tls.map(TlsAcceptor::from),
+            admission: self.admission,
+            limits: self.limits,
+            metrics: self.metrics,
+        };
+        let accepting = tokio::spawn(acceptor.run(listener, ready));
         let ads =
             AggregatedDiscoveryServiceServer::new(self.ads).max_decoding_message_size(MAX_REQUEST);
         let mut closing = self.closing;
         let served = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
             .http2_keepalive_timeout(Some(KEEPALIVE_ANSWER))
+            .max_connection_age(self.limits.age)
+            .max_connection_age_grace(self.limits.grace())
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .http2_max_header_list_size(16 << 10)
             .add_service(ads)

@@ -140,7 +140,7 @@ async fn serve_until_told(
         &telemetry,
         demand.clone(),
         &drain,
-        process.logs.flush_interval(),
+        (process.logs.flush_interval(), watched_memory(&bootstrap)),
     )?;
     let admin = Arc::new(Admin {
         store: store.clone(),
@@ -180,6 +180,12 @@ async fn serve_until_told(
     });
     end::wait(&drain, || workers.open_connections(), process.drain_time()).await;
     workers.join()
+}
+
+/// Memory near whose end room is made, where connections are bounded by us.
+fn watched_memory(bootstrap: &Bootstrap) -> Option<u64> {
+    bootstrap.extensions.connections.as_ref()?;
+    crate::bootstrap::capacity::memory()
 }
 
 fn demand(

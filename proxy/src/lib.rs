@@ -27,6 +27,7 @@ pub mod memory;
 pub mod message;
 pub mod metadata;
 pub mod metrics;
+pub mod overload;
 pub mod policy;
 pub mod redirect;
 pub mod relay;

@@ -106,6 +106,11 @@ impl Lifecycle {
         }
     }
 
+    /// Since when no stream is open, as of the last step.
+    pub fn idle_since(&self) -> Instant {
+        self.idle_since
+    }
+
     /// Whether the peer has had `drain_timeout` to stop beginning streams: a new one is reset with
     /// REFUSED_STREAM.
     pub fn refuses_streams(&self, now: Instant) -> bool {

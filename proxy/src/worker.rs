@@ -18,6 +18,7 @@ use crate::dispatcher::timer::{Alarm, Timers};
 use crate::drain::Phase;
 use crate::memory::ConnectionCount;
 use crate::message::head::Heads;
+use crate::overload::Overload;
 use crate::snapshot::Store;
 use crate::supervise::keep;
 use crate::telemetry::{Callers, Telemetry, WorkerLogs};
@@ -47,6 +48,7 @@ pub struct Worker {
     pub demand: Option<OnDemandClient>,
     pub drain: watch::Receiver<Phase>,
     pub open: ConnectionCount,
+    pub overload: Overload,
     connections: Cell<u64>,
 }
 
@@ -86,6 +88,7 @@ impl Worker {
             demand,
             drain,
             open: ConnectionCount::default(),
+            overload: Overload::default(),
             connections: Cell::new(0),
         })
     }
@@ -130,7 +133,7 @@ impl Worker {
                 changed = snapshots.changed(), if publishing => publishing = changed.is_ok(),
             }
             // A snapshot may have brought another trust bundle or CRL.
-            self.tls.rejudge();
+            self.tls.rejudge().await;
             self.timers.wake_all();
         }
     }

@@ -4,10 +4,12 @@
 //! - [`session`]: one stream as a sans-IO state machine, with [`subscription`] for what it knows of one
 //!   type, and `delta` and `sotw` for what the two protocols do differently.
 //! - [`debounce`]: how long changes are gathered.
-//! - [`listen`]: accept and TLS; [`node`]: what a node claims, judged by its certificate.
+//! - [`listen`]: accept and TLS; [`admission`]: who may hold a connection; [`node`]: what a node
+//!   claims, judged by its certificate.
 //! - [`service`]: the gRPC service that drives sessions, [`wire`](self) their messages;
 //!   [`registry`]: who is connected.
 
+pub mod admission;
 pub mod debounce;
 mod delta;
 pub mod listen;

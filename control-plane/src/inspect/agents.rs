@@ -103,6 +103,7 @@ impl Agents {
         commands: Commands,
     ) -> Entry {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
+        lock(&self.graph).joined(speaker(&node), Instant::now());
         let agent = Agent {
             node,
             version: bounded(version).chars().take(80).collect(),
@@ -223,6 +224,14 @@ impl Agents {
     }
 }
 
+fn speaker(node: &AuthorisedNode) -> Speaker<'_> {
+    Speaker {
+        namespace: &node.scope.namespace,
+        workload: &node.scope.workload,
+        service_account: &node.scope.service_account,
+    }
+}
+
 async fn within<T>(
     limit: Duration,
     answer: oneshot::Receiver<Result<T, AskError>>,
@@ -275,7 +284,10 @@ pub(super) struct Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        lock(&self.agents.agents).remove(&self.id);
+        let gone = lock(&self.agents.agents).remove(&self.id);
+        if let Some(agent) = gone {
+            lock(&self.agents.graph).left(speaker(&agent.node), Instant::now());
+        }
     }
 }
 
@@ -291,20 +303,12 @@ impl Entry {
         let kept = self.with(|agent| {
             let before = agent.report.as_ref().map_or(agent.since, |(_, at)| *at);
             agent.report = Some((report, now));
-            let scope = &agent.node.scope;
-            (
-                scope.namespace.clone(),
-                scope.workload.clone(),
-                now - before,
-            )
+            (agent.node.clone(), now - before)
         });
-        if let Some((namespace, workload, interval)) = kept {
-            let speaker = Speaker {
-                namespace: &namespace,
-                workload: &workload,
-            };
+        if let Some((node, interval)) = kept {
             let interval = interval.max(Duration::from_secs(1));
-            let dropped = lock(&self.agents.graph).report(speaker, &edges, interval, now);
+            let mut graph = lock(&self.agents.graph);
+            let dropped = graph.report(speaker(&node), &edges, interval, now);
             self.agents.metrics.edges_dropped.inc_by(dropped);
         }
     }

@@ -1,15 +1,15 @@
 //! Traffic as proxies report it, in a short sliding window. Sans-IO: time comes in.
 //!
-//! Each proxy speaks only for itself: its own end of an edge is what its certificate says. Memory
-//! is bounded by the number of edges; beyond it edges are dropped and counted.
+//! Each proxy speaks only for itself: its own end of an edge is what its certificate says. Each has
+//! a share of the table, in which its newest edges displace those without traffic; when the table is
+//! full, whoever has most gives way. What a proxy reported is forgotten soon after it left.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use xds_proto::anyam::inspect::v1::{Edge as Reported, Reporter};
 
-use super::latency::{BUCKETS, Counts};
-use crate::ads::subscription::bounded;
+use super::tally::{Tally, short};
 
 const SLOTS: usize = 10;
 const SLOT: Duration = Duration::from_secs(3);
@@ -18,8 +18,11 @@ pub const WINDOW: Duration = Duration::from_secs(30);
 /// An edge without traffic stays visible as idle for this long.
 const FORGET: Duration = Duration::from_secs(600);
 const MAX_EDGES: usize = 20_000;
-const MAX_NAME: usize = 256;
-const MAX_FLAGS: usize = 16;
+/// Of one speaker: as many as a proxy tells apart itself.
+const MAX_SHARE: usize = 2_001;
+/// A speaker that is gone may come back so long (its stream moves, it restarts) before its share is
+/// forgotten.
+const ABSENCE: Duration = Duration::from_secs(60);
 
 /// One end's account of one edge.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,56 +38,6 @@ pub(super) struct Key {
     pub(super) destination_version: String,
     pub(super) protocol: String,
     pub(super) mtls: bool,
-}
-
-/// What was counted, in one slot or over the window.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Tally {
-    pub(super) requests: u64,
-    pub(super) failures: u64,
-    pub(super) denied: u64,
-    pub(super) opened: u64,
-    pub(super) sent: u64,
-    pub(super) received: u64,
-    pub(super) latency: Counts,
-    pub(super) flags: BTreeMap<String, u64>,
-}
-
-impl Tally {
-    pub(super) fn add(&mut self, other: &Tally) {
-        self.requests += other.requests;
-        self.failures += other.failures;
-        self.denied += other.denied;
-        self.opened += other.opened;
-        self.sent += other.sent;
-        self.received += other.received;
-        for (mine, theirs) in self.latency.iter_mut().zip(other.latency) {
-            *mine += theirs;
-        }
-        for (flag, count) in &other.flags {
-            if self.flags.len() < MAX_FLAGS || self.flags.contains_key(flag) {
-                *self.flags.entry(flag.clone()).or_default() += count;
-            }
-        }
-    }
-
-    fn of(edge: &Reported) -> Tally {
-        let mut latency = [0; BUCKETS];
-        for (mine, theirs) in latency.iter_mut().zip(&edge.latency) {
-            *mine = *theirs;
-        }
-        let flags = edge.response_flags.iter().take(MAX_FLAGS);
-        Tally {
-            requests: edge.requests,
-            failures: edge.failures,
-            denied: edge.denied,
-            opened: edge.connections_opened,
-            sent: edge.bytes_sent,
-            received: edge.bytes_received,
-            latency,
-            flags: flags.map(|(flag, count)| (short(flag), *count)).collect(),
-        }
-    }
 }
 
 struct Series {
@@ -111,25 +64,104 @@ pub(super) struct Account {
 pub struct Speaker<'a> {
     pub namespace: &'a str,
     pub workload: &'a str,
+    pub service_account: &'a str,
 }
+
+impl Speaker<'_> {
+    fn name(&self) -> Name {
+        (self.namespace.to_owned(), self.workload.to_owned())
+    }
+
+    /// Whether an identity that it reports as its own is.
+    fn is(&self, identity: &str) -> bool {
+        let path = identity
+            .strip_prefix("spiffe://")
+            .and_then(|id| id.split_once("/ns/"));
+        let own = path.and_then(|(_, path)| path.split_once("/sa/"));
+        own == Some((self.namespace, self.service_account))
+    }
+}
+
+/// What one speaker told.
+#[derive(Default)]
+struct Share {
+    edges: HashMap<Key, Series>,
+    /// Its open streams.
+    streams: usize,
+    /// Since when it has none.
+    left: Option<Instant>,
+}
+
+impl Share {
+    /// Makes room by forgetting the eighth without traffic for the longest time, but nothing that
+    /// `now` brought. Tells how many went.
+    fn make_room(&mut self, now: Instant) -> usize {
+        let mut ages: Vec<Instant> = self.edges.values().map(|series| series.last).collect();
+        let few = ages.len() / 8;
+        let (_, oldest, _) = match ages.is_empty() {
+            true => return 0,
+            false => ages.select_nth_unstable(few),
+        };
+        let (oldest, before) = (*oldest, self.edges.len());
+        let mut left = few + 1;
+        self.edges.retain(|_, series| {
+            let stays = series.last > oldest || series.last >= now || left == 0;
+            left -= usize::from(!stays);
+            stays
+        });
+        before - self.edges.len()
+    }
+}
+
+type Name = (String, String);
 
 pub struct Graph {
     start: Instant,
-    edges: HashMap<Key, Series>,
+    shares: HashMap<Name, Share>,
+    edges: usize,
     dropped: u64,
+    /// When what may go was last looked for.
+    swept: Instant,
 }
 
 impl Graph {
     pub fn new(now: Instant) -> Self {
         Graph {
             start: now,
-            edges: HashMap::new(),
+            shares: HashMap::new(),
+            edges: 0,
             dropped: 0,
+            swept: now,
+        }
+    }
+
+    /// A stream of this speaker opened.
+    pub fn joined(&mut self, speaker: Speaker<'_>, now: Instant) {
+        self.sweep(now);
+        let share = self.shares.entry(speaker.name()).or_default();
+        share.streams += 1;
+        share.left = None;
+    }
+
+    /// A stream of this speaker ended.
+    pub fn left(&mut self, speaker: Speaker<'_>, now: Instant) {
+        if let Some(share) = self.shares.get_mut(&speaker.name()) {
+            share.streams = share.streams.saturating_sub(1);
+            if share.streams == 0 {
+                share.left = Some(now);
+            }
+        }
+        self.sweep(now);
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        if now.saturating_duration_since(self.swept) >= SLOT {
+            self.forget(now);
         }
     }
 
     /// Takes one report, which covers the `interval` before `now`. Tells how many edges were
-    /// dropped because the table is full.
+    /// dropped because its share, or the table, is full.
     pub fn report(
         &mut self,
         speaker: Speaker<'_>,
@@ -138,27 +170,28 @@ impl Graph {
         now: Instant,
     ) -> u64 {
         let slot = self.slot(now);
+        let name = speaker.name();
         let mut dropped = 0;
-        let mut swept = false;
         for edge in edges {
             let key = key(speaker, edge);
-            if !swept && !self.edges.contains_key(&key) && self.edges.len() >= MAX_EDGES {
-                swept = true;
-                self.forget(now);
+            let share = self.shares.entry(name.clone()).or_default();
+            if !share.edges.contains_key(&key) {
+                if !self.has_room(&name, now) {
+                    dropped += 1;
+                    continue;
+                }
+                self.edges += 1;
             }
-            if !self.edges.contains_key(&key) && self.edges.len() >= MAX_EDGES {
-                dropped += 1;
-                continue;
-            }
-            let series = self.edges.entry(key).or_insert_with(|| Series {
+            let share = self.shares.entry(name.clone()).or_default();
+            let series = share.edges.entry(key).or_insert_with(|| Series {
                 slots: Vec::new(),
                 since: now.checked_sub(interval).unwrap_or(now),
                 last: now,
                 opened: 0,
                 closed: 0,
             });
-            series.opened += edge.connections_opened;
-            series.closed += edge.connections_closed;
+            series.opened = series.opened.saturating_add(edge.connections_opened);
+            series.closed = series.closed.saturating_add(edge.connections_closed);
             series.last = now;
             series.slots.retain(|(at, _)| at + SLOTS as u64 > slot);
             let tally = Tally::of(edge);
@@ -167,7 +200,7 @@ impl Graph {
                 _ => series.slots.push((slot, tally)),
             }
         }
-        self.dropped += dropped;
+        self.dropped = self.dropped.saturating_add(dropped);
         dropped
     }
 
@@ -179,16 +212,48 @@ impl Graph {
         now.saturating_duration_since(self.start).as_secs() / SLOT.as_secs()
     }
 
+    /// Whether one more edge of `name` fits, once what may go has gone.
+    fn has_room(&mut self, name: &Name, now: Instant) -> bool {
+        let share = self.shares.get_mut(name);
+        if let Some(share) = share.filter(|share| share.edges.len() >= MAX_SHARE) {
+            let gone = share.make_room(now);
+            self.edges -= gone;
+            if gone == 0 {
+                return false;
+            }
+        }
+        if self.edges < MAX_EDGES {
+            return true;
+        }
+        self.forget(now);
+        if self.edges >= MAX_EDGES {
+            let most = self
+                .shares
+                .values_mut()
+                .max_by_key(|share| share.edges.len());
+            self.edges -= most.map_or(0, |share| share.make_room(now));
+        }
+        self.edges < MAX_EDGES
+    }
+
+    /// Forgets the speakers that have left, and edges that rest without a connection.
     fn forget(&mut self, now: Instant) {
-        let idle = |series: &Series| now.saturating_duration_since(series.last);
-        self.edges
-            .retain(|_, series| idle(series) < FORGET || series.opened > series.closed);
+        self.swept = now;
+        let since = |at: Instant| now.saturating_duration_since(at);
+        self.shares
+            .retain(|_, share| share.left.is_none_or(|left| since(left) < ABSENCE));
+        for share in self.shares.values_mut() {
+            share
+                .edges
+                .retain(|_, series| since(series.last) < FORGET || series.opened > series.closed);
+        }
+        self.edges = self.shares.values().map(|share| share.edges.len()).sum();
     }
 
     /// Every account, each summed over the window.
     pub(super) fn accounts(&self, now: Instant) -> Vec<Account> {
         let newest = self.slot(now);
-        let account = |(key, series): (&Key, &Series)| {
+        let account = |open: bool, key: &Key, series: &Series| {
             let mut tally = Tally::default();
             let recent = |(at, _): &&(u64, Tally)| at + SLOTS as u64 > newest;
             for (_, counted) in series.slots.iter().filter(recent) {
@@ -199,16 +264,24 @@ impl Graph {
                 key: key.clone(),
                 tally,
                 seconds: age.clamp(Duration::from_secs(1), WINDOW).as_secs_f64(),
-                open: series.opened.saturating_sub(series.closed),
+                // Whoever has left has no connections.
+                open: match open {
+                    true => series.opened.saturating_sub(series.closed),
+                    false => 0,
+                },
                 idle: now.saturating_duration_since(series.last),
             }
         };
-        let mut accounts: Vec<Account> = self
-            .edges
-            .iter()
-            .filter(|(_, series)| now.saturating_duration_since(series.last) < FORGET)
-            .map(account)
-            .collect();
+        let since = |at: Instant| now.saturating_duration_since(at);
+        let present = |share: &&Share| share.left.is_none_or(|left| since(left) < ABSENCE);
+        let mut accounts = Vec::with_capacity(self.edges);
+        for share in self.shares.values().filter(present) {
+            for (key, series) in &share.edges {
+                if since(series.last) < FORGET {
+                    accounts.push(account(share.left.is_none(), key, series));
+                }
+            }
+        }
         name_as_callers_do(&mut accounts);
         accounts.sort_by(|a, b| a.key.cmp(&b.key));
         accounts
@@ -216,7 +289,9 @@ impl Graph {
 }
 
 /// A workload may serve several services and cannot tell by which of them it was called; its
-/// callers know. What they call it is what its own account of the same calls is filed under.
+/// callers know. What they call it is what its own account of the same calls is filed under, as
+/// long as it is a service of the workload's own namespace: a service has no endpoints in another,
+/// and no caller names another tenant's edges.
 fn name_as_callers_do(accounts: &mut [Account]) {
     let ends = |key: &Key| {
         [
@@ -244,14 +319,6 @@ fn name_as_callers_do(accounts: &mut [Account]) {
     }
 }
 
-fn short(text: &str) -> String {
-    let mut text = bounded(text);
-    if let Some((at, _)) = text.char_indices().nth(MAX_NAME) {
-        text.truncate(at);
-    }
-    text
-}
-
 fn key(speaker: Speaker<'_>, edge: &Reported) -> Key {
     let by_source = edge.reporter() == Reporter::Source;
     let known = |name: &str| match name {
@@ -276,9 +343,15 @@ fn key(speaker: Speaker<'_>, edge: &Reported) -> Key {
     if by_source {
         key.source_namespace = speaker.namespace.to_owned();
         key.source_workload = speaker.workload.to_owned();
+        if !speaker.is(&key.source_identity) {
+            key.source_identity.clear();
+        }
     } else {
         key.destination_namespace = speaker.namespace.to_owned();
         key.destination_workload = speaker.workload.to_owned();
+        if !speaker.is(&key.destination_identity) {
+            key.destination_identity.clear();
+        }
     }
     key
 }

@@ -4,8 +4,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use super::graph::{Account, Graph, Tally, WINDOW};
+use super::graph::{Account, Graph, WINDOW};
 use super::latency::percentile;
+use super::tally::Tally;
 use crate::api::types::{Edge, Edges, Signals, Stat, Stats};
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,7 +50,7 @@ impl Sum {
         self.rate += counted as f64 / seconds;
         self.sent += tally.sent as f64 / seconds;
         self.received += tally.received as f64 / seconds;
-        self.open += account.open;
+        self.open = self.open.saturating_add(account.open);
         self.any = true;
     }
 
@@ -328,10 +329,12 @@ mod tests {
     const WEB: Speaker<'_> = Speaker {
         namespace: "shop",
         workload: "web-0",
+        service_account: "web",
     };
     const CART: Speaker<'_> = Speaker {
         namespace: "shop",
         workload: "cart-0",
+        service_account: "cart",
     };
 
     fn told(reporter: Reporter, requests: u64) -> Reported {
@@ -425,8 +428,11 @@ mod tests {
         let mut graph = Graph::new(start);
         let mut forged = told(Reporter::Source, 5);
         forged.source_workload = "admin-0".into();
+        forged.source_identity = "spiffe://m/ns/shop/sa/admin".into();
         graph.report(WEB, &[forged], Duration::from_secs(1), start);
-        assert_eq!(graph.edges("", start).edges[0].source_workload, "web-0");
+        let edges = graph.edges("", start).edges;
+        assert_eq!(edges[0].source_workload, "web-0");
+        assert_eq!(edges[0].source_identity, "");
     }
 
     #[test]
@@ -450,20 +456,86 @@ mod tests {
         assert!(!graph.edges("", start).edges[0].mtls);
     }
 
+    fn many(count: usize, prefix: &str) -> Vec<Reported> {
+        let one = |n| Reported {
+            destination_service: format!("{prefix}{n}"),
+            connections_opened: u64::MAX / 2,
+            ..told(Reporter::Source, u64::MAX / 2)
+        };
+        (0..count).map(one).collect()
+    }
+
+    fn services(graph: &Graph, now: Instant) -> Vec<String> {
+        let edges = graph.edges("", now).edges;
+        edges.into_iter().map(|e| e.destination_service).collect()
+    }
+
     #[test]
-    fn the_table_is_bounded() {
+    fn a_speaker_has_its_share_and_its_newest_edges_displace_the_rest() {
         let start = Instant::now();
         let mut graph = Graph::new(start);
-        let many: Vec<Reported> = (0..21_000)
-            .map(|n| Reported {
-                destination_service: format!("s{n}"),
-                ..told(Reporter::Source, 1)
-            })
-            .collect();
-        assert_eq!(
-            graph.report(WEB, &many, Duration::from_secs(1), start),
-            1_000
+        let second = Duration::from_secs(1);
+        assert_eq!(graph.report(WEB, &many(21_000, "a"), second, start), 18_999);
+        assert_eq!(graph.edges("", start).dropped, 18_999);
+        // Others lose nothing, and it may go on with other edges.
+        assert_eq!(graph.report(CART, &many(500, "c"), second, start), 0);
+        let later = start + second;
+        assert_eq!(graph.report(WEB, &many(100, "b"), second, later), 0);
+        let known = services(&graph, later);
+        let of = |prefix: &str| known.iter().filter(|name| name.starts_with(prefix)).count();
+        assert_eq!((of("b"), of("c")), (100, 500));
+        assert!(of("a") > 1_500 && of("a") + of("b") <= 2_001);
+    }
+
+    #[test]
+    fn when_the_table_is_full_whoever_has_most_gives_way() {
+        let start = Instant::now();
+        let mut graph = Graph::new(start);
+        let second = Duration::from_secs(1);
+        let names: Vec<String> = (0..10).map(|n| format!("w{n}")).collect();
+        for (n, workload) in names.iter().enumerate() {
+            let speaker = Speaker { workload, ..WEB };
+            let now = start + second * u32::try_from(n).unwrap();
+            assert_eq!(graph.report(speaker, &many(2_000, "x"), second, now), 0);
+        }
+        let now = start + second * 20;
+        assert_eq!(graph.report(CART, &many(2_000, "c"), second, now), 0);
+        let known = services(&graph, now);
+        assert!(known.len() <= 20_000);
+        assert_eq!(known.iter().filter(|n| n.starts_with('c')).count(), 2_000);
+    }
+
+    #[test]
+    fn what_a_speaker_told_is_forgotten_when_it_has_left() {
+        let start = Instant::now();
+        let mut graph = Graph::new(start);
+        let second = Duration::from_secs(1);
+        graph.joined(WEB, start);
+        graph.report(WEB, &many(1, "a"), second, start);
+        assert!(graph.edges("", start).edges[0].signals.connections_open > 0);
+        // A stream that moves to another connection is no leave.
+        graph.joined(WEB, start + second);
+        graph.left(WEB, start + second);
+        assert!(
+            graph.edges("", start + second).edges[0]
+                .signals
+                .connections_open
+                > 0
         );
-        assert_eq!(graph.edges("", start).dropped, 1_000);
+        graph.left(WEB, start + second);
+        assert_eq!(
+            graph.edges("", start + second).edges[0]
+                .signals
+                .connections_open,
+            0
+        );
+        let later = start + second * 70;
+        assert!(graph.edges("", later).edges.is_empty());
+        // Back in time, it is as if it had not left.
+        graph.joined(CART, later);
+        graph.report(CART, &many(1, "c"), second, later);
+        graph.left(CART, later);
+        graph.joined(CART, later + second * 30);
+        assert_eq!(services(&graph, later + second * 90), ["c0"]);
     }
 }

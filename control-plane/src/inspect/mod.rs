@@ -10,6 +10,7 @@ pub mod graph;
 pub mod latency;
 mod merge;
 pub mod service;
+mod tally;
 
 pub use agents::{Agents, AskError};
 pub use graph::Graph;

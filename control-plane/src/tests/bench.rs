@@ -85,6 +85,8 @@ pub(crate) fn options(state: &std::path::Path) -> Options {
         api_hosts: Vec::new(),
         lifetimes: Lifetimes::default(),
         max_streams: 5000,
+        max_connections_per_address: 5000,
+        max_connection_age: Duration::from_secs(3600),
     }
 }
 

@@ -6,4 +6,5 @@ mod bench;
 mod credential;
 mod dashboard;
 mod inspect;
+mod intruders;
 mod serving;

@@ -11,9 +11,10 @@ use xds_proto::google::protobuf::value::Kind as Value;
 
 use super::logging::Logs;
 use super::{AppError, statics, target};
-use crate::bootstrap::Bootstrap;
+use crate::bootstrap::{Bootstrap, capacity};
 use crate::config::compile::{Compiler, SecretStore, Step};
-use crate::metrics::edge::{Edges, Peer};
+use crate::metrics::edge::Peer;
+use crate::metrics::edges::Edges;
 use crate::metrics::{Registry, SpliceMetrics};
 use crate::snapshot::{Snapshot, Store};
 use crate::telemetry::calls::Telemetry;
@@ -48,6 +49,10 @@ impl Core {
         let mut compiler = Compiler::new(&registry, logs.sinks.clone(), secrets.clone())?;
         let store = Arc::new(Store::new(Snapshot::default()));
         compiler.limit_connections(bootstrap.limits.global, &bootstrap.limits.listeners);
+        if let Some(limit) = &bootstrap.extensions.connections {
+            let most = limit.most.unwrap_or_else(capacity::inbound);
+            compiler.limit_listener(&limit.listener, most);
+        }
         let statics = statics::publish(&mut compiler, &store, bootstrap)?;
         let telemetry = Arc::new(Telemetry {
             edges: Edges::new(registry.clone()),

@@ -44,14 +44,15 @@ struct Started {
 }
 
 impl Workers {
-    /// Starts `count` threads. The receiver turns true once all of them listen.
+    /// Starts `count` threads; they make room near so many bytes of `memory`. The receiver turns
+    /// true once all of them listen.
     pub(super) fn start(
         count: usize,
         store: &Arc<Store>,
         telemetry: &Arc<Telemetry>,
         demand: Option<OnDemandClient>,
         drain: &Arc<Drain>,
-        flush_interval: Duration,
+        (flush_interval, memory): (Duration, Option<u64>),
     ) -> io::Result<(Self, watch::Receiver<bool>)> {
         let (listening, watched) = watch::channel(false);
         let mut threads = Vec::with_capacity(count);
@@ -78,6 +79,7 @@ impl Workers {
                 };
                 runtime.block_on(async {
                     let worker = Worker::new(index, store, telemetry, demand, phase.clone());
+                    worker.overload.watch(memory);
                     work(worker, alarm, follower, (phase, flush_interval), report).await;
                 });
             })?);
@@ -195,11 +197,13 @@ async fn flush(worker: &Worker, interval: Duration) {
     }
 }
 
-/// Gives memory back after a burst of connections.
+/// Makes room when memory or descriptors run short, and gives memory back after a burst of
+/// connections.
 async fn trim(worker: &Worker) {
     let mut policy = TrimPolicy::default();
     loop {
         worker.timers.sleep(TRIM).await;
+        worker.overload.look(&worker.timers);
         if policy.burst_is_over(worker.open.open()) {
             worker.tls.prune();
             worker.buffers.forget();

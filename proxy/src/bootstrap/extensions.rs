@@ -27,6 +27,7 @@ pub struct Extensions {
     pub inspect: Option<Inspect>,
     pub on_demand: Option<OnDemand>,
     pub probes: Option<Probes>,
+    pub connections: Option<Connections>,
 }
 
 /// The static secrets `default` and `ROOTCA`, by CSR.
@@ -74,6 +75,14 @@ pub struct Probes {
     pub health: Option<SocketAddr>,
 }
 
+/// A bound on a listener's connections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Connections {
+    pub listener: String,
+    /// `None`: as many as fit.
+    pub most: Option<u64>,
+}
+
 /// All of `bootstrap_extensions`; an extension that is not ours is refused.
 pub(super) fn extensions(
     at: At<'_>,
@@ -105,6 +114,10 @@ pub(super) fn extensions(
             "anyam.bootstrap.v1.Probes" => found
                 .probes
                 .replace(probes(at, decode(at, any)?)?)
+                .is_some(),
+            "anyam.bootstrap.v1.ConnectionLimit" => found
+                .connections
+                .replace(connections(at, decode(at, any)?)?)
                 .is_some(),
             other => {
                 let why =
@@ -230,6 +243,20 @@ fn probes(at: At<'_>, message: pb::Probes) -> Result<Probes, CompileError> {
     Ok(Probes {
         metrics: listen(at.field("metrics_port"), metrics_port)?,
         health: listen(at.field("health_port"), health_port)?,
+    })
+}
+
+fn connections(at: At<'_>, message: pb::ConnectionLimit) -> Result<Connections, CompileError> {
+    let pb::ConnectionLimit {
+        listener,
+        max_connections,
+    } = message;
+    if listener.is_empty() {
+        return at.field("listener").fail("is required: a listener's name");
+    }
+    Ok(Connections {
+        listener,
+        most: Some(max_connections).filter(|most| *most > 0),
     })
 }
 

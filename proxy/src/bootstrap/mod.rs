@@ -12,6 +12,7 @@
 // Messages are destructured whole, deprecated fields too.
 #![allow(deprecated)]
 
+pub mod capacity;
 mod compile;
 pub mod concurrency;
 mod dynamic;

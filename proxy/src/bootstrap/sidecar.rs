@@ -226,6 +226,13 @@ fn extensions(sidecar: &Sidecar, resolvers: &Resolvers) -> Vec<Value> {
             "InspectAgent",
             json!({"cluster": CONTROL, "report_interval": "5s"}),
         ),
+        extension(
+            "ConnectionLimit",
+            json!({
+                "listener": "inbound",
+                "max_connections": ports.max_inbound_connections,
+            }),
+        ),
     ];
     if ports.dns_port != 0 {
         list.push(extension(

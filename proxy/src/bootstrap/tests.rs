@@ -201,7 +201,13 @@ fn a_sidecar_is_nothing_but_a_bootstrap() {
         inspect,
         on_demand,
         probes,
+        connections,
     } = &bootstrap.extensions;
+    let connections = connections.as_ref().unwrap();
+    assert_eq!(
+        (&*connections.listener, connections.most),
+        ("inbound", None)
+    );
     let identity = identity.as_ref().unwrap();
     assert_eq!(
         identity.settings.spiffe_id.to_string(),

@@ -61,6 +61,11 @@ pub struct ListenerDef {
 }
 
 impl ListenerDef {
+    /// Its idle connections end when nearly as many as may be are open.
+    pub fn makes_room(&self) -> bool {
+        self.gates.iter().any(|gate| gate.makes_room())
+    }
+
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         std::iter::once(self.address).chain(self.more_addresses.iter().copied())
     }

@@ -1,8 +1,8 @@
 //! What a proxy reports: what it runs, how old that is, and what flowed since the last report.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use xds_proto::anyam::inspect::v1 as pb;
@@ -11,7 +11,8 @@ use xds_proto::google::protobuf::Timestamp;
 use crate::admin::Admin;
 use crate::drain::Drain;
 use crate::metrics::ResponseFlags;
-use crate::metrics::edge::{Edge, EdgeKey, Edges, Reporter};
+use crate::metrics::edge::{Edge, EdgeKey, Reporter};
+use crate::metrics::edges::Edges;
 
 /// Counts of an edge when last reported.
 #[derive(Clone, Default)]
@@ -31,13 +32,15 @@ struct Before {
 /// for looking, Prometheus is for counting.
 #[derive(Default)]
 pub(super) struct Deltas {
-    before: HashMap<EdgeKey, Before>,
+    before: HashMap<EdgeKey, (Weak<Edge>, Before)>,
 }
 
 impl Deltas {
     /// Edges on which something happened since the last call.
     pub(super) fn take(&mut self, edges: &Edges) -> Vec<pb::Edge> {
         let all = edges.all();
+        // Edges that gave way to others.
+        self.before.retain(|_, (edge, _)| edge.strong_count() > 0);
         all.iter().filter_map(|edge| self.of(edge)).collect()
     }
 
@@ -54,8 +57,13 @@ impl Deltas {
             latency: counts.latency.iter().map(|c| c.load(Relaxed)).collect(),
             flags: counts.flags.iter().map(|c| c.load(Relaxed)).collect(),
         };
-        let before = self.before.insert(edge.key.clone(), now.clone());
-        let before = before.unwrap_or_default();
+        let same = Arc::downgrade(edge);
+        let before = self
+            .before
+            .insert(edge.key.clone(), (same.clone(), now.clone()))
+            // Another edge of this key began anew.
+            .filter(|(edge, _)| edge.ptr_eq(&same));
+        let before = before.map(|(_, before)| before).unwrap_or_default();
         let since = |now: &[u64], before: &[u64]| -> Vec<u64> {
             let before = before.iter().chain(std::iter::repeat(&0));
             now.iter().zip(before).map(|(now, old)| now - old).collect()

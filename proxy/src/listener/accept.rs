@@ -33,6 +33,9 @@ pub async fn run(worker: &Rc<ListenerContext>, listener: &TcpListener, address: 
                 tracing::warn!(%address, %error, ?pause, "cannot accept connections for now");
                 if let Some(listener) = worker.store.peek().by_address.get(&address) {
                     listener.def.metrics.accept_errors.inc();
+                    if listener.def.makes_room() {
+                        worker.overload.idle.begin(&worker.timers);
+                    }
                 }
                 worker.timers.sleep(pause).await;
                 pause = (pause * 2).min(LONGEST_PAUSE);
@@ -48,7 +51,11 @@ fn admit(worker: &Rc<ListenerContext>, tcp: TcpStream, peer: SocketAddr, address
     };
     drop(snapshot);
     let metrics = &listener.def.metrics;
-    let Some(passes) = connection_limit::enter_all(&listener.def.gates) else {
+    let entered = connection_limit::enter_all(&listener.def.gates);
+    if listener.def.gates.iter().any(|gate| gate.wants_room()) {
+        worker.overload.idle.begin(&worker.timers);
+    }
+    let Some(passes) = entered else {
         metrics.refused.inc();
         socket::reset_on_close(&tcp);
         return;

@@ -10,6 +10,8 @@ use smallvec::SmallVec;
 pub struct ConnectionLimit {
     most: u64,
     open: AtomicU64,
+    /// Idle connections end when little room is left.
+    makes_room: bool,
 }
 
 /// One connection's place. Given back when dropped.
@@ -21,7 +23,26 @@ impl ConnectionLimit {
         Arc::new(Self {
             most,
             open: AtomicU64::new(0),
+            makes_room: false,
         })
+    }
+
+    /// One whose idle connections end when little room is left.
+    pub fn making_room(most: u64) -> Arc<Self> {
+        Arc::new(Self {
+            most,
+            open: AtomicU64::new(0),
+            makes_room: true,
+        })
+    }
+
+    pub fn makes_room(&self) -> bool {
+        self.makes_room
+    }
+
+    /// Nine tenths are open, and idle connections may end.
+    pub fn wants_room(&self) -> bool {
+        self.makes_room && self.open.load(Relaxed) >= self.most - self.most / 10
     }
 
     /// `None`: as many as may be are open.
@@ -60,5 +81,19 @@ mod tests {
         assert!(gate.enter().is_none());
         drop(first);
         assert!(gate.enter().is_some());
+    }
+
+    #[test]
+    fn room_is_wanted_before_there_is_none() {
+        let gate = ConnectionLimit::making_room(20);
+        let passes: Vec<_> = (0..17).map(|_| gate.enter()).collect();
+        assert!(!gate.wants_room());
+        let one_more = gate.enter();
+        assert!(gate.wants_room() && one_more.is_some());
+        drop(passes);
+        assert!(!gate.wants_room());
+        let other = ConnectionLimit::new(1);
+        let _only = other.enter();
+        assert!(!other.wants_room());
     }
 }

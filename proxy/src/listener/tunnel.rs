@@ -71,7 +71,8 @@ pub(crate) async fn serve(
         tls: stream.tls_info().cloned().map(Rc::new),
         local: stream.local_addr(),
     };
-    let io = Prefixed { stream, prefix };
+    let floods = &accepted.listener.def.metrics.http2_floods;
+    let io = Prefixed::server(stream, prefix, floods);
     let timer = worker.timers.timer();
     timer.set(chain.handshake_timeout);
     let Ok(Some(mut terminus)) = timer.race(Server::handshake(io, options)).await else {

@@ -8,30 +8,23 @@
 //! fields after it, so that one entry does for a name that is always spelled alike. The order of
 //! different names does not matter.
 
-use super::head::{Field, Head, HeaderId, Span};
+use smallvec::SmallVec;
+
+use super::head::{Head, HeaderId, Span};
 
 /// Longest list, bytes; spellings beyond it travel in lower case.
 pub const MAX_LIST: usize = 1024;
+/// Most spellings in a list.
+pub const MAX_ENTRIES: usize = 128;
 
 /// Writes the list for a head into `list` (cleared first). Empty: nothing to send.
 pub fn encode(head: &Head, list: &mut Vec<u8>) {
     list.clear();
-    let repeated = repeated(head);
-    for (at, field) in head.fields.iter().enumerate() {
+    let listed = listed(head);
+    let mut entries = 0;
+    for (field, _) in head.fields.iter().zip(listed).filter(|(_, listed)| *listed) {
         let name = head.slice(field.name);
-        let upper = name.iter().any(u8::is_ascii_uppercase);
-        let listed = if field.id.bit() & repeated == 0 {
-            upper
-        } else {
-            let mut others = same_name(head, field);
-            let alike = others.clone().all(|(_, other)| other == name);
-            let first = others.next().is_some_and(|(place, _)| place == at);
-            !alike || first && upper
-        };
-        if !listed {
-            continue;
-        }
-        if list.len() + name.len() + 1 > MAX_LIST {
+        if entries == MAX_ENTRIES || list.len() + name.len() + 1 > MAX_LIST {
             // A later entry would be taken for an earlier field: the list ends here.
             return;
         }
@@ -39,7 +32,45 @@ pub fn encode(head: &Head, list: &mut Vec<u8>) {
             list.push(b',');
         }
         list.extend_from_slice(name);
+        entries += 1;
     }
+}
+
+/// Which fields have to be listed: spelled with capitals, and of several of one name the first, or
+/// all when they differ.
+fn listed(head: &Head) -> SmallVec<[bool; 64]> {
+    let repeated = repeated(head);
+    let name = |place: usize| {
+        head.fields
+            .get(place)
+            .map_or(&[][..], |f| head.slice(f.name))
+    };
+    let names = head.fields.iter().map(|field| head.slice(field.name));
+    let mut listed: SmallVec<[bool; 64]> = names
+        .clone()
+        .map(|name| name.iter().any(u8::is_ascii_uppercase))
+        .collect();
+    let several = |(place, _): &(usize, &[u8])| {
+        let field = head.fields.get(*place);
+        field.is_some_and(|field| field.id.bit() & repeated != 0)
+    };
+    let places = places(names.enumerate().filter(several));
+    for run in places
+        .chunk_by(|a, b| a.0 == b.0)
+        .filter(|run| run.len() > 1)
+    {
+        let mut run: Run = run.iter().map(|(_, place)| *place).collect();
+        while let Some(first) = run.first().map(|first| name(*first)) {
+            let same = take(&mut run, |place| name(place).eq_ignore_ascii_case(first));
+            let differ = same.iter().any(|place| name(*place) != first);
+            for (n, place) in same.into_iter().enumerate() {
+                if let Some(listed) = listed.get_mut(place) {
+                    *listed = differ || n == 0 && *listed;
+                }
+            }
+        }
+    }
+    listed
 }
 
 /// Ids that more than one field has.
@@ -53,19 +84,35 @@ fn repeated(head: &Head) -> u128 {
     repeated
 }
 
-/// Fields of the same name, itself included, with their places.
-fn same_name<'a>(head: &'a Head, field: &Field) -> impl Iterator<Item = (usize, &'a [u8])> + Clone {
-    let (id, name) = (field.id, head.slice(field.name));
-    head.fields
-        .iter()
-        .enumerate()
-        .filter(move |(_, other)| other.id == id && other.name.len() == name.len())
-        .map(|(place, other)| (place, head.slice(other.name)))
-        .filter(move |(_, other)| other.eq_ignore_ascii_case(name))
+/// Names by hash, and their places in order: what is alike is found without comparing each with
+/// each.
+type Places = SmallVec<[(u32, usize); 48]>;
+
+/// Places of one hash.
+type Run = SmallVec<[usize; 8]>;
+
+fn places<'a>(names: impl Iterator<Item = (usize, &'a [u8])>) -> Places {
+    let mut places: Places = names.map(|(place, name)| (hash(name), place)).collect();
+    places.sort_unstable();
+    places
+}
+
+/// FNV-1a of the name in lower case.
+fn hash(name: &[u8]) -> u32 {
+    name.iter().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0193)
+    })
+}
+
+/// Takes out of `run` what `fits`.
+fn take(run: &mut Run, fits: impl Fn(usize) -> bool) -> Run {
+    let taken = run.iter().copied().filter(|place| fits(*place)).collect();
+    run.retain(|place| !fits(*place));
+    taken
 }
 
 /// Takes `x-anyam-header-case` out of a head that came from an agreed peer and respells the fields.
-/// What the list says beyond [`MAX_LIST`] bytes, or about names that are not there, is ignored.
+/// What the list says beyond its bounds, or about names that are not there, is ignored.
 pub fn apply(head: &mut Head) {
     let Some(list) = head
         .fields
@@ -77,34 +124,56 @@ pub fn apply(head: &mut Head) {
     };
     head.remove(HeaderId::XAnyamHeaderCase);
     let list = list.part(0..list.len().min(MAX_LIST));
+    let mut entries: SmallVec<[Span; 32]> = SmallVec::new();
     let mut at = 0;
-    while at < list.len() {
-        let rest = &head.slice(list)[at..];
+    while at < list.len() && entries.len() < MAX_ENTRIES {
+        let rest = head.slice(list).get(at..).unwrap_or_default();
         let len = memchr::memchr(b',', rest).unwrap_or(rest.len());
-        let spelling = list.part(at..at + len);
-        let earlier = list.part(0..at);
-        at += len + 1;
         if len > 0 {
-            respell(head, earlier, spelling);
+            entries.push(list.part(at..at + len));
+        }
+        at += len + 1;
+    }
+    for (place, spelling) in respelled(head, &entries) {
+        if let Some(field) = head.fields.get_mut(place) {
+            field.name = spelling;
         }
     }
 }
 
-/// Gives the fields of this name their spelling, but for those that earlier entries are for.
-fn respell(head: &mut Head, earlier: Span, spelling: Span) {
-    let (buf, extra) = (&head.buf, &head.extra);
-    let name = spelling.of(buf, extra);
-    let before = earlier
-        .of(buf, extra)
-        .split(|&b| b == b',')
-        .filter(|entry| entry.eq_ignore_ascii_case(name))
-        .count();
-    head.fields
-        .iter_mut()
-        .filter(|field| field.name.len() == name.len())
-        .filter(|field| field.name.of(buf, extra).eq_ignore_ascii_case(name))
-        .skip(before)
-        .for_each(|field| field.name = spelling);
+/// Fields with the spelling that the entries have for them.
+fn respelled(head: &Head, entries: &[Span]) -> SmallVec<[(usize, Span); 32]> {
+    let spelling = |entry: usize| entries.get(entry).map_or(&[][..], |e| head.slice(*e));
+    let name = |place: usize| {
+        head.fields
+            .get(place)
+            .map_or(&[][..], |f| head.slice(f.name))
+    };
+    let names = head.fields.iter().map(|field| head.slice(field.name));
+    let by_field = places(names.enumerate());
+    let spellings = entries.iter().map(|entry| head.slice(*entry));
+    let mut found = SmallVec::new();
+    for run in places(spellings.enumerate()).chunk_by(|a, b| a.0 == b.0) {
+        let Some((hash, _)) = run.first() else {
+            continue;
+        };
+        let from = by_field.partition_point(|(other, _)| other < hash);
+        let fields = by_field.iter().skip(from);
+        let fields = fields.take_while(|(other, _)| other == hash);
+        let mut fields: Run = fields.map(|(_, place)| *place).collect();
+        let mut run: Run = run.iter().map(|(_, entry)| *entry).collect();
+        while let Some(first) = run.first().map(|first| spelling(*first)) {
+            let entries_of = take(&mut run, |e| spelling(e).eq_ignore_ascii_case(first));
+            let fields_of = take(&mut fields, |f| name(f).eq_ignore_ascii_case(first));
+            for (n, place) in fields_of.into_iter().enumerate() {
+                let entry = entries_of.get(n).or(entries_of.last());
+                if let Some(spelling) = entry.and_then(|entry| entries.get(*entry)) {
+                    found.push((place, *spelling));
+                }
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]
@@ -161,12 +230,16 @@ mod tests {
 
     #[test]
     fn the_list_is_bounded_and_junk_is_harmless() {
-        let long: Vec<String> = (0..200).map(|n| format!("X-Header-{n}")).collect();
-        let long: Vec<&str> = long.iter().map(String::as_str).collect();
-        let (list, over) = carry(&head(&long));
-        assert!(list.len() <= MAX_LIST && list.len() > MAX_LIST - 20);
-        let spelled = names(&over).iter().filter(|n| n.starts_with('X')).count();
-        assert_eq!(spelled, list.split(',').count());
+        for name in ["X-Header-", "X"] {
+            let long: Vec<String> = (0..200).map(|n| format!("{name}{n}")).collect();
+            let long: Vec<&str> = long.iter().map(String::as_str).collect();
+            let (list, over) = carry(&head(&long));
+            let entries = list.split(',').count();
+            assert!(list.len() <= MAX_LIST && entries <= MAX_ENTRIES);
+            assert!(list.len() > MAX_LIST - 20 || entries == MAX_ENTRIES);
+            let spelled = names(&over).iter().filter(|n| n.starts_with('X')).count();
+            assert_eq!(spelled, entries);
+        }
 
         for junk in ["", ",", ",,,", "Nothing,Like,This", "A\u{1}", "x,,a"] {
             let mut over = head(&["x-a", "x-b"]);
@@ -174,6 +247,34 @@ mod tests {
             apply(&mut over);
             assert_eq!(names(&over), ["x-a", "x-b"]);
         }
+    }
+
+    #[test]
+    fn what_a_list_costs_grows_with_its_length_only() {
+        // One entry a byte: as many as fit, for a field that is there.
+        let mut over = head(&["a"; 100]);
+        over.append(
+            HeaderId::XAnyamHeaderCase,
+            "A,".repeat(MAX_LIST / 2).as_bytes(),
+        );
+        apply(&mut over);
+        assert_eq!(names(&over), ["A"; 100]);
+        let mut over = head(&["a"; 200]);
+        over.append(
+            HeaderId::XAnyamHeaderCase,
+            &["A,", "a,"].concat().repeat(100).into_bytes(),
+        );
+        apply(&mut over);
+        // Entries beyond the bound are not read: the last that was is that of the rest.
+        let names = names(&over);
+        assert!(
+            names
+                .iter()
+                .take(MAX_ENTRIES)
+                .step_by(2)
+                .all(|name| name == "A")
+        );
+        assert!(names.iter().skip(MAX_ENTRIES).all(|name| name == "a"));
     }
 
     proptest! {

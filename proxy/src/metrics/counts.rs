@@ -24,6 +24,21 @@ pub struct EdgeCounts {
 }
 
 impl EdgeCounts {
+    /// Grows with whatever happens on the edge.
+    pub(crate) fn activity(&self) -> u64 {
+        let counts = [
+            &self.requests,
+            &self.denied,
+            &self.opened,
+            &self.closed,
+            &self.bytes_sent,
+            &self.bytes_received,
+        ];
+        counts
+            .into_iter()
+            .fold(0, |sum, count| sum.wrapping_add(count.load(Relaxed)))
+    }
+
     /// Counts each of `flags`.
     pub(super) fn raised(&self, flags: ResponseFlags) {
         if !flags.is_empty() {

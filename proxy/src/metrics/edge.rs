@@ -1,11 +1,8 @@
 //! Edges: who calls whom. The labels of Istio's metrics, resolved once per peer.
 //!
 //! An [`Edge`] is looked up when a connection opens (inbound) or an endpoint is first used
-//! (outbound); from then on a request touches atomics only. The number of edges is bounded: what
-//! comes after the bound is counted under the label `overflow`, so a hostile peer cannot grow the
-//! label space.
+//! (outbound); from then on a request touches atomics only. `edges` bounds their number.
 
-use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,10 +13,8 @@ use super::counts::EdgeCounts;
 use super::flags::ResponseFlags;
 use super::registry::Registry;
 
-/// Edges kept; one more is counted as overflow.
-const MAX_EDGES: usize = 2000;
 /// Distinct (code, gRPC status, flags) per edge; one more is counted under code 0.
-const MAX_OUTCOMES: usize = 64;
+pub(super) const MAX_OUTCOMES: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reporter {
@@ -85,7 +80,7 @@ struct Outcome {
 }
 
 #[derive(Clone)]
-struct OutcomeHandles {
+pub(super) struct OutcomeHandles {
     outcome: Outcome,
     requests: IntCounter,
     duration: Histogram,
@@ -113,9 +108,11 @@ pub struct Edge {
     pub key: EdgeKey,
     registry: Arc<Registry>,
     /// Grows to [`MAX_OUTCOMES`] and is then read only; replaced whole when it grows.
-    outcomes: arc_swap::ArcSwap<Vec<OutcomeHandles>>,
+    pub(super) outcomes: arc_swap::ArcSwap<Vec<OutcomeHandles>>,
     growing: Mutex<()>,
     tcp: std::sync::OnceLock<TcpHandles>,
+    /// With which flags TCP connections ended, but for none.
+    tcp_flags: Mutex<Vec<ResponseFlags>>,
     pub counts: EdgeCounts,
 }
 
@@ -177,7 +174,7 @@ impl Edge {
         if flags.is_empty() {
             self.tcp_handles().closed.inc();
         } else {
-            let labels = self.labels_with(&["tcp", &flags.label()]);
+            let labels = self.labels_with(&["tcp", &self.noted(flags).label()]);
             self.registry
                 .tcp_closed
                 .with_label_values(&as_strs(&labels))
@@ -190,6 +187,23 @@ impl Edge {
         }
         if denied {
             self.counts.denied.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Notes flags, so that their series can go with the edge; others than the first many count as
+    /// none.
+    fn noted(&self, flags: ResponseFlags) -> ResponseFlags {
+        let mut noted = self
+            .tcp_flags
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match noted.contains(&flags) {
+            true => flags,
+            false if noted.len() < MAX_OUTCOMES => {
+                noted.push(flags);
+                flags
+            }
+            false => ResponseFlags::NONE,
         }
     }
 
@@ -221,18 +235,22 @@ impl Edge {
         self.outcomes.store(Arc::new(grown));
     }
 
-    fn resolve(&self, outcome: Outcome) -> OutcomeHandles {
+    fn labels_of(&self, outcome: Outcome) -> Vec<String> {
         let grpc = if outcome.grpc < 0 {
             String::new()
         } else {
             outcome.grpc.to_string()
         };
-        let labels = self.labels_with(&[
+        self.labels_with(&[
             self.key.protocol.label(),
             &outcome.code.to_string(),
             &grpc,
             &outcome.flags.label(),
-        ]);
+        ])
+    }
+
+    fn resolve(&self, outcome: Outcome) -> OutcomeHandles {
+        let labels = self.labels_of(outcome);
         let labels = as_strs(&labels);
         let registry = &self.registry;
         OutcomeHandles {
@@ -307,154 +325,55 @@ fn as_strs(labels: &[String]) -> Vec<&str> {
     labels.iter().map(String::as_str).collect()
 }
 
-/// All edges of this process, bounded.
-pub struct Edges {
-    registry: Arc<Registry>,
-    edges: Mutex<HashMap<EdgeKey, Arc<Edge>>>,
-}
-
-impl Edges {
-    pub fn new(registry: Arc<Registry>) -> Self {
-        Self {
-            registry,
-            edges: Mutex::new(HashMap::new()),
+/// An edge takes its series with it.
+impl Drop for Edge {
+    fn drop(&mut self) {
+        let registry = &self.registry;
+        // Removing fails only when the series is gone already.
+        for handles in self.outcomes.load().iter() {
+            let labels = self.labels_of(handles.outcome);
+            let labels = as_strs(&labels);
+            let _ = registry.requests.remove_label_values(&labels);
+            for family in [
+                &registry.request_duration,
+                &registry.request_bytes,
+                &registry.response_bytes,
+            ] {
+                let _ = family.remove_label_values(&labels);
+            }
         }
-    }
-
-    /// The edge of `key`, made on first use. Called per connection or endpoint, not per request.
-    pub fn get(&self, key: EdgeKey) -> Arc<Edge> {
-        let mut edges = self.edges.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(edge) = edges.get(&key) {
-            return edge.clone();
+        let noted = self.tcp_flags.get_mut();
+        let noted = std::mem::take(noted.unwrap_or_else(PoisonError::into_inner));
+        if self.tcp.get().is_some() {
+            let labels = self.labels_with(&["tcp", "-"]);
+            let labels = as_strs(&labels);
+            for family in [
+                &self.registry.tcp_opened,
+                &self.registry.tcp_closed,
+                &self.registry.tcp_sent,
+                &self.registry.tcp_received,
+            ] {
+                let _ = family.remove_label_values(&labels);
+            }
         }
-        let key = if edges.len() < MAX_EDGES {
-            key
-        } else {
-            self.registry.edges_overflowed.inc();
-            overflow(&key)
-        };
-        edges
-            .entry(key)
-            .or_insert_with_key(|key| Arc::new(Edge::new(key.clone(), self.registry.clone())))
-            .clone()
-    }
-
-    /// Every edge, for reports.
-    pub fn all(&self) -> Vec<Arc<Edge>> {
-        self.edges
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .values()
-            .cloned()
-            .collect()
+        for flags in noted {
+            let labels = self.labels_with(&["tcp", &flags.label()]);
+            let closed = &self.registry.tcp_closed;
+            let _ = closed.remove_label_values(&as_strs(&labels));
+        }
     }
 }
 
 impl Edge {
-    fn new(key: EdgeKey, registry: Arc<Registry>) -> Self {
+    pub(super) fn new(key: EdgeKey, registry: Arc<Registry>) -> Self {
         Self {
             key,
             registry,
             outcomes: arc_swap::ArcSwap::from_pointee(Vec::new()),
             growing: Mutex::new(()),
             tcp: std::sync::OnceLock::new(),
+            tcp_flags: Mutex::default(),
             counts: EdgeCounts::default(),
         }
-    }
-}
-
-/// The key under which edges beyond the bound are counted: direction, protocol and security stay.
-fn overflow(key: &EdgeKey) -> EdgeKey {
-    let peer = || Peer {
-        workload: "overflow".into(),
-        namespace: "overflow".into(),
-        principal: "overflow".into(),
-        app: "overflow".into(),
-        version: "overflow".into(),
-        cluster: "overflow".into(),
-    };
-    EdgeKey {
-        reporter: key.reporter,
-        source: peer(),
-        destination: peer(),
-        service: Service {
-            host: "overflow".into(),
-            name: "overflow".into(),
-            namespace: "overflow".into(),
-        },
-        mutual_tls: key.mutual_tls,
-        protocol: key.protocol,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    fn key(n: usize) -> EdgeKey {
-        EdgeKey {
-            reporter: Reporter::Destination,
-            source: Peer {
-                workload: format!("w{n}"),
-                ..Peer::default()
-            },
-            destination: Peer::default(),
-            service: Service::default(),
-            mutual_tls: true,
-            protocol: RequestProtocol::Http,
-        }
-    }
-
-    fn sample(code: u16) -> RequestSample {
-        RequestSample {
-            code,
-            grpc: -1,
-            flags: ResponseFlags::NONE,
-            duration: Duration::from_millis(3),
-            request_bytes: 10,
-            response_bytes: 20,
-            denied: false,
-        }
-    }
-
-    #[test]
-    fn requests_show_under_istios_names_and_labels() {
-        let registry = Arc::new(Registry::new().unwrap());
-        let edge = Edges::new(registry.clone()).get(key(1));
-        edge.record(&sample(200));
-        edge.record(&sample(503));
-        let text = String::from_utf8(registry.expose().unwrap()).unwrap();
-        let line = text
-            .lines()
-            .find(|l| l.starts_with("istio_requests_total") && l.contains("response_code=\"503\""))
-            .unwrap();
-        for label in [
-            "reporter=\"destination\"",
-            "source_workload=\"w1\"",
-            "destination_service=\"unknown\"",
-            "connection_security_policy=\"mutual_tls\"",
-            "response_flags=\"-\"",
-        ] {
-            assert!(line.contains(label), "{label} missing in {line}");
-        }
-        assert!(line.ends_with(" 1"));
-        assert_eq!(edge.counts.failures.load(Relaxed), 1);
-    }
-
-    #[test]
-    fn label_space_is_bounded_in_edges_and_in_outcomes() {
-        let registry = Arc::new(Registry::new().unwrap());
-        let edges = Edges::new(registry.clone());
-        for n in 0..MAX_EDGES + 50 {
-            edges.get(key(n)).tcp_opened();
-        }
-        assert_eq!(edges.all().len(), MAX_EDGES + 1);
-        let edge = edges.get(key(0));
-        for code in 100..600 {
-            edge.record(&sample(code));
-        }
-        assert!(edge.outcomes.load().len() <= MAX_OUTCOMES);
-        assert_eq!(edge.counts.requests.load(Relaxed), 500);
     }
 }

@@ -2,18 +2,21 @@
 //! per request.
 //!
 //! - [`registry`]: the metric registry, Istio's standard families, text exposition
-//! - [`edge`]: who calls whom, label sets resolved once and bounded; [`counts`]: for subscribers
+//! - [`edge`]: who calls whom, label sets resolved once; [`edges`]: all of them, bounded; [`counts`]:
+//!   for subscribers
 //! - [`resource`]: counters per listener and per cluster; [`splices`]: of kernel pipes
 //! - [`flags`]: Envoy's response flags
 
 pub mod counts;
 pub mod edge;
+pub mod edges;
 pub mod flags;
 pub mod registry;
 pub mod resource;
 pub mod splices;
 
-pub use self::edge::{Edge, Edges};
+pub use self::edge::Edge;
+pub use self::edges::Edges;
 pub use self::flags::ResponseFlags;
 pub use self::registry::Registry;
 pub use self::resource::{ClusterMetrics, ListenerMetrics, OpenConnection};

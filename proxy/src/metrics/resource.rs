@@ -1,7 +1,8 @@
 //! Counters per listener and per cluster, under names that Envoy's users know. Handles are taken
 //! when the resource compiles; a resource that is gone takes its series with it.
 
-use std::sync::{Arc, OnceLock};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
@@ -35,11 +36,41 @@ impl ByType {
     }
 }
 
-impl Drop for ByType {
-    fn drop(&mut self) {
+impl ByType {
+    fn remove(&self) {
         for (_, label) in self.series.iter().filter_map(OnceLock::get) {
             // Fails only when the series is gone already.
             let _ = self.family.remove_label_values(&[&*self.name, *label]);
+        }
+    }
+}
+
+/// How many handles of a name are held. A resource that goes may be dropped late, by a connection
+/// that kept it, when one of the same name has come: its series are that one's, then.
+#[derive(Clone, Default)]
+struct Holders(Arc<Mutex<HashMap<Box<str>, usize>>>);
+
+impl Holders {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Box<str>, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// One more for `name`; what `take` takes is not removed meanwhile.
+    fn join<T>(&self, name: &str, take: impl FnOnce() -> T) -> T {
+        let mut holders = self.lock();
+        *holders.entry(name.into()).or_default() += 1;
+        take()
+    }
+
+    /// One less; `remove` runs when it was the last.
+    fn leave(&self, name: &str, remove: impl FnOnce()) {
+        let mut holders = self.lock();
+        match holders.get_mut(name) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                holders.remove(name);
+                remove();
+            }
         }
     }
 }
@@ -66,6 +97,7 @@ macro_rules! resource_metrics {
             $($counter: IntCounterVec,)*
             $($gauge: IntGaugeVec,)*
             $($typed: IntCounterVec,)*
+            holders: Holders,
         }
 
         impl $families {
@@ -76,26 +108,30 @@ macro_rules! resource_metrics {
                     $($counter: registry.counters($cname, $chelp, &[$label])?,)*
                     $($gauge: registry.gauges($gname, $ghelp, &[$label])?,)*
                     $($typed: registry.counters($tname, $thelp, &[$label, "type"])?,)*
+                    holders: Holders::default(),
                 })
             }
 
             /// Handles for the resource called `name`.
             pub fn handles(&self, name: &str) -> $metrics {
-                $metrics {
+                self.holders.join(name, || $metrics {
                     $($counter: self.$counter.with_label_values(&[name]),)*
                     $($gauge: self.$gauge.with_label_values(&[name]),)*
                     $($typed: ByType::new(name, &self.$typed),)*
                     name: name.into(),
                     families: self.clone(),
-                }
+                })
             }
         }
 
         impl Drop for $metrics {
             fn drop(&mut self) {
-                // Fails only when the series is gone already.
-                $(let _ = self.families.$counter.remove_label_values(&[&self.name]);)*
-                $(let _ = self.families.$gauge.remove_label_values(&[&self.name]);)*
+                self.families.holders.leave(&self.name, || {
+                    // Fails only when the series is gone already.
+                    $(let _ = self.families.$counter.remove_label_values(&[&self.name]);)*
+                    $(let _ = self.families.$gauge.remove_label_values(&[&self.name]);)*
+                    $(self.$typed.remove();)*
+                });
             }
         }
     };
@@ -117,6 +153,10 @@ resource_metrics! {
             "Connections that came inside another connection.";
         tunnels_refused = "anyam_listener_tunnels_refused_total",
             "CONNECT requests that were refused: not an address of this workload, or not allowed.";
+        idle_closed = "anyam_listener_idle_closed_total",
+            "Idle HTTP connections closed because nearly as many as may be are open.";
+        http2_floods = "anyam_listener_http2_floods_total",
+            "HTTP/2 connections closed because the client sent too many control frames.";
         rbac_denied = "anyam_listener_rbac_denied_total",
             "Connections and requests that authorisation refused.";
         rbac_shadow_denied = "anyam_listener_rbac_shadow_denied_total",
@@ -135,6 +175,8 @@ resource_metrics! {
         connections = "anyam_cluster_connections_total", "Connections dialled.";
         tunnels = "anyam_cluster_tunnel_connections_total",
             "HTTP/2 connections dialled to carry others.";
+        http2_floods = "anyam_cluster_http2_floods_total",
+            "HTTP/2 connections closed because the upstream sent too many control frames.";
         connect_failures = "anyam_cluster_connect_failures_total", "Connections that failed.";
         connect_timeouts = "anyam_cluster_connect_timeouts_total",
             "Connections that took longer than connect_timeout.";
@@ -195,7 +237,14 @@ mod tests {
         metrics.requests.inc();
         let text = || String::from_utf8(registry.expose().unwrap()).unwrap();
         assert!(text().contains("anyam_cluster_requests_total{cluster=\"shop\"} 1"));
+        // One of the same name comes before the last connection of this one has gone.
+        let next = families.handles("shop");
+        metrics.ejections_enforced.inc(0, "consecutive_5xx");
         drop(metrics);
+        next.requests.inc();
+        assert!(text().contains("anyam_cluster_requests_total{cluster=\"shop\"} 2"));
+        next.ejections_enforced.inc(0, "consecutive_5xx");
+        drop(next);
         assert!(!text().contains("cluster=\"shop\""));
     }
 }

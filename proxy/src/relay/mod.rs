@@ -27,6 +27,9 @@ const NO_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often the sockets of a relay that cannot write are looked at for a reset.
 const STUCK: Duration = Duration::from_secs(2);
 
+/// How long bytes may have flowed before they are told ([`RelayOptions::flow`]).
+const FLOW: Duration = Duration::from_secs(1);
+
 /// The client's side or the server's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -54,7 +57,7 @@ pub struct RelayContext<'a> {
 }
 
 /// How a relay behaves.
-pub struct RelayOptions<C> {
+pub struct RelayOptions<C, F> {
     /// Without a byte in either direction for so long, the relay ends; `None`: never.
     pub idle: Option<Duration>,
     /// The relay ends then, whatever it does; `None`: never.
@@ -62,6 +65,9 @@ pub struct RelayOptions<C> {
     /// Asked with the client's side whenever the relay is woken, so it must be cheap: `true` ends
     /// it. Wake the worker's timers to have it asked.
     pub cut: C,
+    /// Told how many bytes have reached the server and the client, about once a second while any
+    /// flow. The outcome tells the last of them.
+    pub flow: F,
 }
 
 /// Bytes that were read from either side before the relay began. Their buffers go back to the
@@ -103,12 +109,12 @@ pub enum Ended {
 ///
 /// The end of one direction is passed on at once, while the other goes on (half-close); a reset
 /// is passed on as a reset, so that neither side takes a cut stream for a finished one.
-pub fn relay<'a, C: Fn(&Stream) -> bool + 'a>(
+pub fn relay<'a, C: Fn(&Stream) -> bool + 'a, F: Fn(u64, u64) + 'a>(
     means: RelayContext<'a>,
     down: &'a mut Stream,
     up: &'a mut Stream,
     early: Buffered,
-    options: RelayOptions<C>,
+    options: RelayOptions<C, F>,
 ) -> impl Future<Output = RelayOutcome> + 'a {
     // Outside of the future, which is held for as long as the connection is.
     let directions = Direction::new(&early.from_down, means.buffers).and_then(|upward| {
@@ -117,6 +123,7 @@ pub fn relay<'a, C: Fn(&Stream) -> bool + 'a>(
     });
     means.buffers.put(early.from_down);
     means.buffers.put(early.from_up);
+    let began = means.timers.now();
     let mut relay = directions.map(|(upward, downward)| Relay {
         timer: means.timers.timer(),
         means,
@@ -127,6 +134,8 @@ pub fn relay<'a, C: Fn(&Stream) -> bool + 'a>(
         downward,
         first: None,
         stuck: None,
+        moved: began,
+        tell_at: None,
     });
     async move {
         // By reference: moved, it would be held twice.
@@ -155,9 +164,9 @@ pub fn relay<'a, C: Fn(&Stream) -> bool + 'a>(
     }
 }
 
-struct Relay<'a, C> {
+struct Relay<'a, C, F> {
     means: RelayContext<'a>,
-    options: RelayOptions<C>,
+    options: RelayOptions<C, F>,
     down: &'a mut Stream,
     up: &'a mut Stream,
     timer: Timer,
@@ -166,9 +175,13 @@ struct Relay<'a, C> {
     first: Option<Side>,
     /// Runs while a direction is blocked.
     stuck: Option<Timer>,
+    /// When a byte last moved.
+    moved: Instant,
+    /// When those that moved are told.
+    tell_at: Option<Instant>,
 }
 
-impl<C: Fn(&Stream) -> bool> Relay<'_, C> {
+impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
     /// While one side does not read, the other is not read from, and its reset goes unseen. So
     /// it is asked for, now and then.
     fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
@@ -224,14 +237,24 @@ impl<C: Fn(&Stream) -> bool> Relay<'_, C> {
             return Poll::Ready(ended);
         }
         if self.upward.bytes + self.downward.bytes != before {
+            self.moved = self.timer.now();
+            self.tell_at.get_or_insert(self.moved + FLOW);
             self.arm();
         }
         while self.timer.poll_expired(cx).is_ready() {
-            let until = self.options.until;
-            if until.is_some_and(|until| self.timer.now() >= until) {
+            let now = self.timer.now();
+            if self.tell_at.is_some_and(|at| now >= at) {
+                self.tell_at = None;
+                (self.options.flow)(self.upward.bytes, self.downward.bytes);
+            }
+            if self.options.until.is_some_and(|until| now >= until) {
                 return Poll::Ready(Ended::Expired);
             }
-            if self.options.idle.is_some() {
+            if self
+                .options
+                .idle
+                .is_some_and(|idle| now >= self.moved + idle)
+            {
                 return Poll::Ready(Ended::Idle);
             }
             self.arm();
@@ -239,11 +262,15 @@ impl<C: Fn(&Stream) -> bool> Relay<'_, C> {
         Poll::Pending
     }
 
-    /// Sets the timer for whichever of idle time-out and end comes first.
+    /// Sets the timer for whatever comes first: the idle time-out, the end, bytes to tell.
     fn arm(&self) {
-        let idle = self.timer.now() + self.options.idle.unwrap_or(NO_IDLE);
-        let until = self.options.until.unwrap_or(idle);
-        self.timer.set_at(idle.min(until));
+        let idle = match self.options.idle {
+            Some(idle) => self.moved + idle,
+            None => self.timer.now() + NO_IDLE,
+        };
+        let others = [self.options.until, self.tell_at];
+        self.timer
+            .set_at(others.into_iter().flatten().fold(idle, Instant::min));
     }
 }
 

@@ -195,6 +195,7 @@ impl Session {
             prefix,
             dialled,
         } = self;
+        let served: &SessionLog = served;
         served.calls.opened(&call(dialled));
         let means = RelayContext {
             buffers: &worker.buffers,
@@ -206,6 +207,7 @@ impl Session {
             idle: served.proxy.idle_timeout,
             until: served.proxy.max_duration.map(|most| served.start + most),
             cut: move |down: &Stream| cut(worker, &served.party(down)),
+            flow: |received, sent| served.calls.flowed((sent, received)),
         };
         let early = Buffered {
             from_down: prefix.take().map(|early| *early).unwrap_or_default(),

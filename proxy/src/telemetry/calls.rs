@@ -4,7 +4,7 @@
 //! checked against the identity it proved. Until the answer is there, samples wait (bounded) with
 //! the connection; whoever stays unknown is counted as `unknown`.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,8 +18,9 @@ use crate::config::endpoint::{Endpoint, Workload};
 use crate::config::listener::{Direction, Listener};
 use crate::dispatcher::timer::Timers;
 use crate::metrics::edge::{
-    Edge, EdgeKey, Edges, Peer, Reporter, RequestProtocol, RequestSample, Service,
+    Edge, EdgeKey, Peer, Reporter, RequestProtocol, RequestSample, Service,
 };
+use crate::metrics::edges::Edges;
 use crate::metrics::flags::ResponseFlags;
 use crate::metrics::splices::SpliceMetrics;
 use crate::snapshot::Store;
@@ -97,6 +98,8 @@ pub struct Calls {
     source: RefCell<Source>,
     /// Most connections make one kind of call to one endpoint.
     remembered: RefCell<SmallVec<[Remembered; 1]>>,
+    /// Bytes of a TCP connection that were counted while they flowed: sent and received.
+    counted: Cell<(u64, u64)>,
 }
 
 impl Calls {
@@ -128,6 +131,7 @@ impl Calls {
             caller,
             source: RefCell::new(source),
             remembered: RefCell::default(),
+            counted: Cell::default(),
         });
         if waiting {
             tokio::task::spawn_local(look_up(callers.clone(), calls.clone(), address));
@@ -149,7 +153,25 @@ impl Calls {
         self.count(call, RequestProtocol::Tcp, Sample::Opened);
     }
 
-    /// A TCP connection ended, whether or not it reached its endpoint.
+    /// How many bytes a TCP connection has sent and received so far; what is new of them is
+    /// counted. While it is not known who calls, they wait for the next time.
+    pub fn flowed(&self, (sent, received): (u64, u64)) {
+        if matches!(&*self.source.borrow(), Source::Waiting(_)) {
+            return;
+        }
+        let remembered = self.remembered.borrow();
+        let tcp = |known: &&Remembered| known.edge.key.protocol == RequestProtocol::Tcp;
+        if let Some(known) = remembered.iter().find(tcp) {
+            let before = self.counted.replace((sent, received));
+            known.edge.tcp_bytes(
+                sent.saturating_sub(before.0),
+                received.saturating_sub(before.1),
+            );
+        }
+    }
+
+    /// A TCP connection ended, whether or not it reached its endpoint. Sent and received: all of
+    /// its bytes.
     pub fn closed(
         &self,
         call: &Call,
@@ -158,12 +180,13 @@ impl Calls {
         denied: bool,
         (sent, received): (u64, u64),
     ) {
+        let counted = self.counted.take();
         let sample = Sample::Closed {
             flags,
             failed,
             denied,
-            sent,
-            received,
+            sent: sent.saturating_sub(counted.0),
+            received: received.saturating_sub(counted.1),
         };
         self.count(call, RequestProtocol::Tcp, sample);
     }

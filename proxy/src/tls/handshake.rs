@@ -132,8 +132,8 @@ impl Handshaker {
     /// Judges all live connections of this worker whose trust bundle was replaced since, and ends
     /// those it does not believe any more. Call after a new snapshot; costs next to nothing when
     /// no bundle changed. Returns how many were ended.
-    pub fn rejudge(&self) -> usize {
-        self.live.rejudge()
+    pub async fn rejudge(&self) -> usize {
+        self.live.rejudge().await
     }
 
     /// Lets go of what is kept of connections that are closed.

@@ -1,11 +1,13 @@
 //! Connections whose peer was judged, so that they can be judged again.
 //!
 //! When a bundle or a CRL is replaced, [`Registry::rejudge`] goes over this worker's connections:
-//! those whose peer the new bundle does not believe are shut down. The end of a certificate does
-//! not end a connection that began while it was good: the time of judgement stays the time of
-//! the handshake.
+//! those whose peer the new bundle does not believe are shut down. Each certificate is verified
+//! once, however many connections it has, and in slices: a verification costs as much as many
+//! requests. The end of a certificate does not end a connection that began while it was good: the
+//! time of judgement stays the time of a handshake.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::net::Shutdown;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -20,6 +22,10 @@ use super::verify::{PeerRole, PeerRules, judge};
 
 /// Below this many entries dead ones are not looked for.
 const PRUNE_FROM: usize = 64;
+/// What one slice may cost, in [`LOOK`]s: about a millisecond.
+const SLICE: usize = 4000;
+const LOOK: usize = 1;
+const VERIFICATION: usize = 500;
 
 /// The socket of a TLS connection and the verdict on its peer.
 pub(super) struct PeerConnection {
@@ -52,38 +58,84 @@ impl PeerConnection {
         self.distrusted.get()
     }
 
-    /// Judges again if the bundle changed; false: the connection was ended.
-    fn rejudge(&self) -> bool {
+    /// Judges again if the bundle changed.
+    fn rejudge(&self, known: &mut Known) -> Rejudged {
         let mut verdict = self.verdict.borrow_mut();
         let Some(verdict) = verdict.as_mut() else {
-            return true;
+            return Rejudged::stays(LOOK);
         };
         let Some(trust) = verdict.live.load() else {
-            return true;
+            return Rejudged::stays(LOOK);
         };
         if Arc::ptr_eq(&trust, &verdict.trust) {
-            return true;
+            return Rejudged::stays(LOOK);
         }
-        let Some((leaf, intermediates)) = verdict.peer.chain.split_first() else {
-            return true;
-        };
-        let judged = judge(
-            &trust,
-            &verdict.rules,
-            verdict.role,
-            leaf,
-            intermediates,
-            verdict.began,
-        );
-        if let Err(why) = judged {
-            tracing::info!(%why, "closing a connection whose peer is no longer trusted");
+        let (believed, cost) = known.judge(verdict, &trust);
+        if !believed {
+            tracing::info!("closing a connection whose peer is no longer trusted");
             self.distrusted.set(true);
             // Wakes whoever waits on the socket; they find the flag. A failure means it is gone.
             let _ = SockRef::from(&self.tcp).shutdown(Shutdown::Both);
-            return false;
+            return Rejudged { stays: false, cost };
         }
         verdict.trust = trust;
-        true
+        Rejudged::stays(cost)
+    }
+}
+
+struct Rejudged {
+    stays: bool,
+    cost: usize,
+}
+
+impl Rejudged {
+    fn stays(cost: usize) -> Self {
+        Rejudged { stays: true, cost }
+    }
+}
+
+/// What was found of each certificate while connections are judged again. Their dates were judged
+/// at each handshake; what changes is whom the bundle believes.
+#[derive(Default)]
+struct Known {
+    found: HashMap<Case, bool>,
+    /// Held, so that no address in [`Case`] is used twice.
+    held: Vec<(Arc<PeerCertificate>, Arc<PeerRules>, Arc<TrustBundle>)>,
+}
+
+/// A certificate, rules and bundle by their addresses.
+#[derive(PartialEq, Eq, Hash)]
+struct Case {
+    peer: *const PeerCertificate,
+    rules: *const PeerRules,
+    trust: *const TrustBundle,
+    role: PeerRole,
+}
+
+impl Known {
+    /// Whether the bundle believes the peer, and what it cost to know.
+    fn judge(&mut self, verdict: &Verdict, trust: &Arc<TrustBundle>) -> (bool, usize) {
+        let case = Case {
+            peer: Arc::as_ptr(&verdict.peer),
+            rules: Arc::as_ptr(&verdict.rules),
+            trust: Arc::as_ptr(trust),
+            role: verdict.role,
+        };
+        if let Some(found) = self.found.get(&case) {
+            return (*found, LOOK);
+        }
+        let Some((leaf, intermediates)) = verdict.peer.chain.split_first() else {
+            return (true, LOOK);
+        };
+        let (rules, began) = (&verdict.rules, verdict.began);
+        let judged = judge(trust, rules, verdict.role, leaf, intermediates, began);
+        if let Err(why) = &judged {
+            tracing::info!(%why, "a peer is no longer trusted");
+        }
+        let held = (verdict.peer.clone(), verdict.rules.clone(), trust.clone());
+        self.held.push(held);
+        self.found.insert(case, judged.is_ok());
+        (judged.is_ok(), VERIFICATION)
     }
 }
 
@@ -102,7 +154,10 @@ impl Registry {
             links.retain(|link| link.strong_count() > 0);
             self.prune_at.set(links.len() * 2);
         }
-        links.push(Rc::downgrade(link));
+        // The bundle may have been replaced during the handshake.
+        if link.rejudge(&mut Known::default()).stays {
+            links.push(Rc::downgrade(link));
+        }
     }
 
     /// Forgets connections that are closed.
@@ -113,17 +168,28 @@ impl Registry {
         self.prune_at.set(0);
     }
 
-    /// Judges every connection whose bundle was replaced; returns how many were ended.
-    pub(super) fn rejudge(&self) -> usize {
-        let mut ended = 0;
-        self.links.borrow_mut().retain(|link| match link.upgrade() {
-            Some(link) if link.rejudge() => true,
-            Some(_) => {
-                ended += 1;
-                false
+    /// Judges every connection whose bundle was replaced, and lets others run between slices;
+    /// returns how many were ended. Not to be cancelled: what it did not come to would not be
+    /// judged again.
+    pub(super) async fn rejudge(&self) -> usize {
+        let mut known = Known::default();
+        let (mut ended, mut cost) = (0, 0);
+        // Those that come meanwhile are judged by what holds then.
+        let mut waiting = self.links.take();
+        while let Some(link) = waiting.pop() {
+            if let Some(alive) = link.upgrade() {
+                let rejudged = alive.rejudge(&mut known);
+                cost += rejudged.cost;
+                match rejudged.stays {
+                    true => self.links.borrow_mut().push(link),
+                    false => ended += 1,
+                }
             }
-            None => false,
-        });
+            if cost >= SLICE {
+                cost = 0;
+                tokio::task::yield_now().await;
+            }
+        }
         ended
     }
 }

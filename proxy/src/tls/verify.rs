@@ -157,7 +157,7 @@ impl Default for PeerRules {
 }
 
 /// Which side of a handshake is judged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum PeerRole {
     Client,
     Server,

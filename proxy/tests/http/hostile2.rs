@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyam_proxy::config::cluster::UpstreamProtocol;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::harness::{Proxy, Setup};
@@ -13,16 +13,16 @@ use crate::peers::{Client, get, h1, listen, ok};
 pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
-const PRIORITY: u8 = 2;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
+pub const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 pub const END_STREAM: u8 = 1;
 pub const END_HEADERS: u8 = 4;
-const ENHANCE_YOUR_CALM: u32 = 11;
+pub const ENHANCE_YOUR_CALM: u32 = 11;
 
 pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
@@ -53,8 +53,8 @@ pub fn head(path: &str) -> Vec<u8> {
     .concat()
 }
 
-/// A client that writes frames by hand.
-pub struct Raw(pub TcpStream);
+/// A peer that writes frames by hand.
+pub struct Raw<T = TcpStream>(pub T);
 
 impl Raw {
     pub async fn connect(address: SocketAddr) -> Self {
@@ -71,6 +71,17 @@ impl Raw {
         self.0.write_all(&frame).await.is_ok()
     }
 
+    pub async fn wait_for(&mut self, wanted: u8) -> (u8, u32, Vec<u8>) {
+        loop {
+            let (kind, flags, stream, payload) = self.receive().await.unwrap();
+            if kind == wanted {
+                return (flags, stream, payload);
+            }
+        }
+    }
+}
+
+impl<T: AsyncRead + Unpin> Raw<T> {
     pub async fn receive(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let mut header = [0; 9];
         self.0.read_exact(&mut header).await.ok()?;
@@ -82,7 +93,7 @@ impl Raw {
     }
 
     /// The code of the GOAWAY that ends the connection.
-    async fn goaway(mut self) -> Option<u32> {
+    pub async fn goaway(mut self) -> Option<u32> {
         let waiting = async {
             let mut code = None;
             while let Some((kind, _, _, payload)) = self.receive().await {
@@ -95,23 +106,14 @@ impl Raw {
         let ended = tokio::time::timeout(Duration::from_secs(10), waiting).await;
         ended.expect("the connection was not closed")
     }
-
-    pub async fn wait_for(&mut self, wanted: u8) -> (u8, u32, Vec<u8>) {
-        loop {
-            let (kind, flags, stream, payload) = self.receive().await.unwrap();
-            if kind == wanted {
-                return (flags, stream, payload);
-            }
-        }
-    }
 }
 
-async fn proxy() -> Proxy {
+pub async fn proxy() -> Proxy {
     Proxy::start(Setup::new(h1(|_| ok("fine")).await))
 }
 
 /// The proxy serves others as if nothing had happened.
-async fn still_serves(proxy: &Proxy) {
+pub async fn still_serves(proxy: &Proxy) {
     let mut client = Client::connect(proxy.address).await;
     assert!(client.ask(&get("/")).await.ends_with("fine"));
 }

@@ -5,9 +5,10 @@
 
 mod again;
 mod bounds;
-mod faults;
-mod front;
 mod ends;
+mod faults;
+mod floods;
+mod front;
 mod harness;
 mod hostile1;
 mod hostile2;

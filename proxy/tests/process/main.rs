@@ -2,6 +2,7 @@
 //!
 //! - `proxy`: a process with a bootstrap of its own, and what its admin page says
 //! - `resources`: descriptors run out; the end of a process
+//! - `crowds`: more connections than may be
 //! - `splice`: long bodies through kernel pipes
 //! - `tls`: storms, floods and stalls of TLS, from OpenSSL's client
 //! - `edge`: what strangers say of themselves, in headers, names and logs
@@ -14,6 +15,7 @@
 
 mod authorisation;
 mod chains;
+mod crowds;
 mod edge;
 #[path = "../shared/envoy.rs"]
 mod envoy;

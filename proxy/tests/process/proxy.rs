@@ -36,6 +36,8 @@ pub struct Settings<'a> {
     pub chain: &'a str,
     /// Further fields of the listener.
     pub listener: &'a str,
+    /// Further fields of the bootstrap.
+    pub bootstrap: &'a str,
     /// Descriptors that it may have.
     pub descriptors: Option<usize>,
     pub arguments: &'a [&'a str],
@@ -179,11 +181,13 @@ fn bootstrap(address: Ipv4Addr, upstream: SocketAddr, settings: &Settings<'_>) -
         filters,
         chain,
         listener,
+        bootstrap,
         ..
     } = settings;
     let (ip, port) = (upstream.ip(), upstream.port());
     format!(
         "
+{bootstrap}
 admin: {{ address: {{ socket_address: {{ address: {address}, port_value: {ADMIN} }} }} }}
 static_resources:
   listeners:

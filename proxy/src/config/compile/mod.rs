@@ -236,6 +236,12 @@ impl Compiler {
         self.gates = listeners.iter().map(of_listener).collect();
     }
 
+    /// Bounds what a listener may have open; near the bound its idle connections make room.
+    pub fn limit_listener(&mut self, listener: &str, most: u64) {
+        self.gates
+            .insert(listener.to_owned(), ConnectionLimit::making_room(most));
+    }
+
     /// The bounds on connections of a listener; `global`: that of the process too.
     fn gates(&self, listener: &str, global: bool) -> Vec<Arc<ConnectionLimit>> {
         let global = self.global_gate.iter().filter(|_| global);

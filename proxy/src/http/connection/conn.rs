@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use pin_project_lite::pin_project;
 
@@ -116,6 +117,16 @@ impl Conn {
             conn: self,
             waiting,
         }
+    }
+
+    /// Asked while it has no request, since `since`: whether it is to end so that others may come.
+    pub fn makes_room(&self, since: Instant) -> bool {
+        let (idle, listener) = (&self.worker.overload.idle, &self.downstream.listener.def);
+        let ends = idle.is_active() && listener.makes_room() && idle.ends(since);
+        if ends {
+            listener.metrics.idle_closed.inc();
+        }
+        ends
     }
 
     /// The connection should end at the next occasion.

@@ -317,6 +317,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
                 return Ok(answered);
             }
             self.deadlines.moved();
+            poll_fn(|cx| self.poll_room(cx, up)).await?;
             self.down.interim(head);
         }
     }
@@ -337,6 +338,21 @@ impl<'a, 'd> Attempts<'a, 'd> {
             return Poll::Ready(answered);
         }
         if let Poll::Ready(Err(failure)) = self.down.poll_flush(cx) {
+            return Poll::Ready(Err(failure));
+        }
+        self.poll_patience(cx).map(Err)
+    }
+
+    /// Ready when the client has room for an interim response. The request moves on meanwhile.
+    fn poll_room(
+        &mut self,
+        cx: &mut Context<'_>,
+        up: &mut UpstreamIo,
+    ) -> Poll<Result<(), Failure>> {
+        if let Poll::Ready(room) = self.down.poll_room(cx) {
+            return Poll::Ready(room);
+        }
+        if let Err(failure) = self.move_request(cx, up) {
             return Poll::Ready(Err(failure));
         }
         self.poll_patience(cx).map(Err)

@@ -61,6 +61,7 @@ impl Tunnelled {
             idle: idle_timeout(&info),
             until: crate::http::request::timeout::end_of_stream(&info),
             cut,
+            flow: |_, _| {},
         };
         let outcome = relay::relay(means, &mut down, &mut up.stream, early, options).await;
         info.request_bytes = outcome.from_down;

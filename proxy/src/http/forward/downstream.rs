@@ -103,6 +103,14 @@ impl DownstreamIo<'_> {
         }
     }
 
+    /// Something waits for the client to take it.
+    pub fn is_stalled(&self) -> bool {
+        match self {
+            Self::H1(server) => !server.io.out.is_empty(),
+            Self::H2(stream) => stream.is_stalled(),
+        }
+    }
+
     /// Ready while little enough waits that more may be queued.
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match self {

@@ -80,6 +80,9 @@ impl Attempts<'_, '_> {
             if self.conn.resolve().is_denied {
                 return Poll::Ready(Failure::Denied("connection".into()));
             }
+            if self.is_reaped() {
+                return Poll::Ready(Failure::Overloaded);
+            }
             let which = ready!(self.deadlines.poll(cx));
             if which != Which::Look {
                 return Poll::Ready(late(which, self.received));
@@ -103,6 +106,17 @@ impl Attempts<'_, '_> {
             Leaving::Hidden => self.deadlines.look_again(),
         }
         None
+    }
+
+    /// Memory is short, and the client has not taken what waits for it for longer than others.
+    fn is_reaped(&self) -> bool {
+        let stalled = &self.conn.worker.overload.stalled;
+        stalled.is_active()
+            && self.down.is_stalled()
+            && self
+                .deadlines
+                .quiet_since()
+                .is_some_and(|since| stalled.ends(since))
     }
 
     pub(super) async fn pause(&mut self, wait: Duration) -> Result<(), Failure> {

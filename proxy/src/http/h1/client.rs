@@ -11,7 +11,7 @@ use crate::message::fault::Fault;
 use crate::message::head::Head;
 
 /// Interim responses to one request; more is a server that never answers.
-const MAX_INTERIM: u8 = 32;
+pub const MAX_INTERIM: u8 = 32;
 
 /// Requests out, responses in.
 ///

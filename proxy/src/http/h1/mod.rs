@@ -42,7 +42,7 @@ mod trailers;
 mod write;
 
 pub(super) use self::body::BodyDecoder;
-pub use self::client::ClientConn;
+pub use self::client::{ClientConn, MAX_INTERIM};
 pub use self::encode::Spelling;
 pub use self::out::Out;
 pub use self::server::ServerConn;

@@ -151,6 +151,7 @@ async fn next(conn: &Conn, server: &mut H1Server, timer: &Timer, served: u32) ->
         match server.io.poll_fill(cx) {
             Poll::Ready(Ok(1..)) => return Poll::Ready(Next::Begun(conn.worker.timers.now())),
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Over),
+            Poll::Pending if conn.makes_room(idle_since) => return Poll::Ready(Next::Over),
             Poll::Pending => {}
         }
         while timer.poll_expired(cx).is_ready() {

@@ -7,10 +7,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
+use prometheus::IntCounter;
 
-use super::super::h1::{BodyLength, Event, Framing, ResponseInfo, Tunnel};
+use super::super::h1::{BodyLength, Event, Framing, MAX_INTERIM, ResponseInfo, Tunnel};
 use super::super::request::error::Failure;
 use super::super::request::stream_info::Upstream;
 use super::convert::{self, Bounds};
@@ -57,6 +58,7 @@ pub async fn handshake(
     options: &Http2Options,
     bounds: Bounds,
     timers: &Timers,
+    floods: &IntCounter,
     at_end: impl FnOnce() + 'static,
 ) -> Result<Connected, Failure> {
     let spell = about
@@ -64,10 +66,7 @@ pub async fn handshake(
         .as_ref()
         .and_then(|tls| tls.alpn.as_deref())
         .is_some_and(|alpn| alpn == b"anyam-h2-case");
-    let io = Prefixed {
-        stream,
-        prefix: BytesMut::new(),
-    };
+    let io = Prefixed::client(stream, floods);
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
@@ -191,6 +190,7 @@ impl Connected {
             bounds: self.bounds,
             spell: self.spell,
             connect: false,
+            interim: 0,
         })
     }
 }
@@ -203,6 +203,8 @@ pub struct ClientStream {
     bounds: Bounds,
     spell: bool,
     connect: bool,
+    /// Interim responses so far.
+    interim: u8,
 }
 
 enum ClientState {
@@ -303,6 +305,10 @@ impl ClientStream {
         };
         if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
             let (parts, ()) = interim.map_err(blame_server)?.into_parts();
+            self.interim += 1;
+            if self.interim > MAX_INTERIM {
+                return Poll::Ready(Err(Failure::BadResponse(Fault::TooManyInterim)));
+            }
             convert::response_in(head, parts.status, &parts.headers, self.bounds, self.spell)
                 .map_err(Failure::BadResponse)?;
             return Poll::Ready(Ok(ResponseInfo {

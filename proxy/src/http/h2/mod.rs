@@ -6,7 +6,7 @@
 //! - `reset_limiter`: resets a client may cause before GOAWAY
 //! - `convert`: our head type and `http`'s, both ways; nowhere else do `http` types show
 //! - `chunk`: what h2 sends; `prefixed`: one [`Stream`](crate::stream::Stream) as h2 wants it, with
-//!   bytes that were read before
+//!   bytes that were read before; `flood`: control frames counted there
 #![cfg_attr(
     not(test),
     deny(
@@ -22,6 +22,7 @@
 
 pub(crate) mod client;
 mod convert;
+mod flood;
 pub(crate) mod prefixed;
 pub(crate) mod reset_limiter;
 pub(super) mod serve;
@@ -31,6 +32,6 @@ mod stream;
 pub use crate::stream::chunk::Chunk;
 pub use client::{ClientStream, Connected, handshake, keepalive};
 pub use convert::{Bounds, request_in};
-pub use prefixed::Prefixed;
+pub use prefixed::{Prefixed, WireState};
 pub use reset_limiter::{RAPID, ResetLimiter};
 pub use server::ServerStream;

@@ -1,17 +1,167 @@
-//! The socket as the `h2` crate takes it: what detection read already comes first.
+//! The socket as the `h2` crate takes it: what detection read already comes first, and the frames
+//! that pass are counted.
 
-use std::io::{self, IoSlice};
+use std::cell::{Cell, RefCell};
+use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::BytesMut;
+use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::flood::{Budget, Frames, Role};
 use crate::stream::Stream;
 
+/// Bytes of the client's preface (RFC 9113 3.4).
+const PREFACE: usize = 24;
+/// What a peer that floods may have on its way: bytes that are left unread make the kernel answer
+/// with a reset, which overtakes the GOAWAY.
+const DISCARDED: usize = 256 * 1024;
+
 pub struct Prefixed {
-    pub stream: Stream,
-    pub prefix: BytesMut,
+    stream: Stream,
+    prefix: BytesMut,
+    /// In a box: a connection's future is moved while it is made.
+    passed: Box<Passed>,
+}
+
+/// What passes, either way.
+struct Passed {
+    received: Frames,
+    sent: Frames,
+    budget: Budget,
+    state: Rc<WireState>,
+    /// Connections that ended for a flood.
+    floods: IntCounter,
+}
+
+/// What streams have to know of the connection that carries them.
+#[derive(Default)]
+pub struct WireState {
+    /// Bytes of its streams that wait for the peer's windows.
+    pub(super) queued: Cell<usize>,
+    /// The socket took no more bytes when it was last asked.
+    blocked: Cell<bool>,
+    waiting: RefCell<Vec<Waker>>,
+}
+
+impl WireState {
+    /// Ready while the peer takes what is written. Heads are not held back by windows: who sends
+    /// many on one stream waits here.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.blocked.get() {
+            return Poll::Ready(());
+        }
+        let mut waiting = self.waiting.borrow_mut();
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            waiting.push(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn set_blocked(&self, blocked: bool) {
+        if self.blocked.replace(blocked) && !blocked {
+            self.waiting.take().into_iter().for_each(Waker::wake);
+        }
+    }
+}
+
+impl Prefixed {
+    /// The server's end. `prefix`: what was read of the connection already.
+    /// `floods` counts the connections that end for a flood of control frames.
+    pub fn server(stream: Stream, prefix: BytesMut, floods: &IntCounter) -> Self {
+        Self::new(stream, prefix, Role::Server, floods)
+    }
+
+    /// The client's end.
+    pub fn client(stream: Stream, floods: &IntCounter) -> Self {
+        Self::new(stream, BytesMut::new(), Role::Client, floods)
+    }
+
+    fn new(stream: Stream, prefix: BytesMut, role: Role, floods: &IntCounter) -> Self {
+        let (received, sent) = match role {
+            Role::Server => (Frames::after(PREFACE), Frames::default()),
+            Role::Client => (Frames::default(), Frames::after(PREFACE)),
+        };
+        Self {
+            stream,
+            prefix,
+            passed: Box::new(Passed {
+                received,
+                sent,
+                budget: Budget::new(role, Instant::now()),
+                state: Rc::default(),
+                floods: floods.clone(),
+            }),
+        }
+    }
+
+    pub fn state(&self) -> &Rc<WireState> {
+        &self.passed.state
+    }
+
+    /// Notes what became of a write of `segments`.
+    fn written(
+        &mut self,
+        polled: Poll<io::Result<usize>>,
+        segments: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Passed {
+            sent,
+            budget,
+            state,
+            ..
+        } = &mut *self.passed;
+        state.set_blocked(polled.is_pending());
+        if let Poll::Ready(Ok(written)) = polled {
+            let mut left = written;
+            for segment in segments {
+                let count = left.min(segment.len());
+                let bytes = segment.get(..count).unwrap_or_default();
+                sent.scan(bytes, |frame| budget.sent(frame));
+                left -= count;
+                if left == 0 {
+                    break;
+                }
+            }
+        }
+        polled
+    }
+
+    /// Tells the peer to be calm, as far as it listens, and ends the connection.
+    fn refuse(&mut self, cx: &mut Context<'_>) -> io::Error {
+        self.passed.floods.inc();
+        if self.passed.sent.is_at_boundary() {
+            let goaway = self.passed.budget.goaway();
+            // Best effort: a peer that does not read learns it from the end of the connection.
+            let _ = Pin::new(&mut self.stream).poll_write(cx, &goaway);
+            let _ = Pin::new(&mut self.stream).poll_flush(cx);
+            let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
+        }
+        let mut discarded = 0;
+        let mut space = [0; 4096];
+        while discarded < DISCARDED {
+            let mut buf = ReadBuf::new(&mut space);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => discarded += buf.filled().len(),
+                _ => break,
+            }
+        }
+        io::Error::new(
+            ErrorKind::ConnectionAborted,
+            "the HTTP/2 peer sent too many control frames",
+        )
+    }
+}
+
+impl Drop for Prefixed {
+    fn drop(&mut self) {
+        // Streams that wait for it learn of the end when they write.
+        self.passed.state.set_blocked(false);
+    }
 }
 
 impl AsyncRead for Prefixed {
@@ -20,13 +170,24 @@ impl AsyncRead for Prefixed {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.prefix.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        let this = &mut *self;
+        let before = buf.filled().len();
+        if this.prefix.is_empty() {
+            std::task::ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+        } else {
+            let count = this.prefix.len().min(buf.remaining());
+            buf.put_slice(&this.prefix.split_to(count));
+            if this.prefix.is_empty() {
+                this.prefix = BytesMut::new();
+            }
         }
-        let count = self.prefix.len().min(buf.remaining());
-        buf.put_slice(&self.prefix.split_to(count));
-        if self.prefix.is_empty() {
-            self.prefix = BytesMut::new();
+        let read = buf.filled().get(before..).unwrap_or_default();
+        let Passed {
+            received, budget, ..
+        } = &mut *this.passed;
+        received.scan(read, |frame| budget.received(frame));
+        if budget.is_exceeded(Instant::now) {
+            return Poll::Ready(Err(this.refuse(cx)));
         }
         Poll::Ready(Ok(()))
     }
@@ -38,7 +199,8 @@ impl AsyncWrite for Prefixed {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        self.written(polled, &[IoSlice::new(buf)])
     }
 
     fn poll_write_vectored(
@@ -46,7 +208,8 @@ impl AsyncWrite for Prefixed {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        self.written(polled, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {

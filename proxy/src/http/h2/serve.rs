@@ -8,7 +8,9 @@ use bytes::BytesMut;
 use h2::RecvStream;
 use h2::server::SendResponse;
 
-use super::{Bounds, Prefixed, RAPID, ResetLimiter, ServerStream, keepalive, request_in};
+use super::{
+    Bounds, Prefixed, RAPID, ResetLimiter, ServerStream, WireState, keepalive, request_in,
+};
 use crate::config::http::HttpConnectionManager;
 use crate::dispatcher::timer::Timer;
 use crate::http::connection::conn::Conn;
@@ -25,8 +27,10 @@ const SEND_BUFFER: usize = 256 * 1024;
 pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     let manager = conn.resolve().manager.clone();
     let timer = conn.worker.timers.timer();
-    let io = Prefixed { stream, prefix };
-    let limit = conn.downstream.listener.def.per_connection_buffer_limit;
+    let listener = &conn.downstream.listener.def;
+    let io = Prefixed::server(stream, prefix, &listener.metrics.http2_floods);
+    let wire = io.state().clone();
+    let limit = listener.per_connection_buffer_limit;
     let handshake = conn.unless_denied(builder(&manager, limit).handshake::<_, Chunk>(io));
     timer.set_or_clear(manager.request_headers_timeout.or(manager.idle_timeout));
     let Ok(Some(Ok(mut connection))) = timer.race(handshake).await else {
@@ -34,7 +38,7 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     };
     let ping = connection.ping_pong();
     let alive = keepalive(ping, &conn.worker.timers, &manager.http2);
-    let accepting = accept(&conn, &mut connection, &timer);
+    let accepting = accept(&conn, &mut connection, &wire, &timer);
     tokio::select! {
         () = accepting => {}
         () = alive => {}
@@ -64,7 +68,7 @@ fn builder(manager: &HttpConnectionManager, buffer: usize) -> h2::server::Builde
 type Connection = h2::server::Connection<Prefixed, Chunk>;
 
 /// Takes streams until the connection has ended.
-async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
+async fn accept(conn: &Rc<Conn>, connection: &mut Connection, wire: &Rc<WireState>, timer: &Timer) {
     let open = Rc::new(OpenStreams::default());
     let mut budget = ResetLimiter::new(conn.resolve().manager.http2.max_resets);
     let mut life = Lifecycle::new(conn.downstream.since, timer.now());
@@ -85,7 +89,8 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
                 let seen = Seen {
                     open: open.open(),
                     served,
-                    is_draining: conn.is_draining(),
+                    is_draining: conn.is_draining()
+                        || open.open() == 0 && conn.makes_room(life.idle_since()),
                 };
                 let drain_timeout = conn.resolve().manager.drain_timeout;
                 match ready!(life.poll(cx, timer, &conn.limits(), drain_timeout, seen)) {
@@ -113,10 +118,11 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, timer: &Timer) {
         }
         served = served.saturating_add(1);
         let (conn, stream_open, rapid) = (conn.clone(), OpenStream::of(&open), budget.counter());
+        let wire = wire.clone();
         tokio::task::spawn_local(async move {
             let timers = &conn.worker.timers;
             let begun = timers.now();
-            let given_up = timers.turns(stream(&conn, request, respond)).await;
+            let given_up = timers.turns(stream(&conn, request, respond, wire)).await;
             drop(stream_open);
             if given_up && timers.now().saturating_duration_since(begun) < RAPID {
                 rapid.set(rapid.get().saturating_add(1));
@@ -130,6 +136,7 @@ async fn stream(
     conn: &Conn,
     request: http::Request<RecvStream>,
     respond: SendResponse<Chunk>,
+    wire: Rc<WireState>,
 ) -> bool {
     let start = conn.worker.timers.now();
     let manager = conn.resolve().manager.clone();
@@ -146,7 +153,7 @@ async fn stream(
         head.clear();
     }
     let expects_continue = framing.as_ref().is_ok_and(|f| f.expect_continue);
-    let mut stream = ServerStream::new(body, respond, expects_continue, conn.spell);
+    let mut stream = ServerStream::new(body, respond, expects_continue, conn.spell, wire);
     let timer = conn.worker.timers.timer();
     let request = Request {
         framing,

@@ -1,5 +1,6 @@
 //! A downstream HTTP/2 stream. The connection's loop is in [`crate::http::serve2`].
 
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -9,6 +10,7 @@ use h2::{Reason, RecvStream};
 use super::super::h1::{BodyLength, Event};
 use super::super::request::error::Failure;
 use super::convert;
+use super::prefixed::WireState;
 use super::stream::{Receiving, Sending};
 use crate::dispatcher::buffer::Pool;
 use crate::message::fault::Fault;
@@ -23,6 +25,7 @@ pub struct ServerStream {
     expects_continue: bool,
     /// The peer agreed on sending spellings.
     spell: bool,
+    wire: Rc<WireState>,
 }
 
 enum Half {
@@ -37,12 +40,14 @@ impl ServerStream {
         respond: SendResponse<Chunk>,
         expects_continue: bool,
         spell: bool,
+        wire: Rc<WireState>,
     ) -> Self {
         Self {
             receiving: Receiving::new(body),
             sending: Half::Respond(respond),
             expects_continue,
             spell,
+            wire,
         }
     }
 
@@ -101,7 +106,7 @@ impl ServerStream {
         self.sending = Half::Send(if none {
             Sending::ended(stream)
         } else {
-            Sending::new(stream)
+            Sending::new(stream).through(self.wire.clone())
         });
         Ok(())
     }
@@ -118,10 +123,19 @@ impl ServerStream {
         }
     }
 
+    /// Something waits for the client's window.
+    pub fn is_stalled(&self) -> bool {
+        match &self.sending {
+            Half::Send(sending) => sending.is_stalled(),
+            Half::Respond(_) => false,
+        }
+    }
+
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match &mut self.sending {
             Half::Send(sending) => sending.poll_room(cx).map_err(blame_client),
-            Half::Respond(_) => Poll::Ready(Ok(())),
+            // Only heads go out here, which no window holds back.
+            Half::Respond(_) => self.wire.poll_writable(cx).map(Ok),
         }
     }
 

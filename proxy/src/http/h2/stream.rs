@@ -1,6 +1,7 @@
 //! What both ends of an HTTP/2 stream share: sending within the peer's windows, reading with ours.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -9,18 +10,53 @@ use http::HeaderMap;
 
 use super::super::h1::Event;
 use super::convert;
+use super::prefixed::WireState;
 use crate::message::head::Head;
 use crate::stream::chunk::Chunk;
 
 /// Bytes that may wait here for the peer's window before the source is asked to wait.
 const QUEUE: usize = 64 * 1024;
+/// Bytes of a connection's streams that may: from there on each has one piece at most.
+const CONNECTION_QUEUE: usize = 1024 * 1024;
 
 /// The sending half.
 pub struct Sending {
     stream: SendStream<Chunk>,
     queue: VecDeque<Bytes>,
-    queued: usize,
+    queued: Queued,
     end: End,
+}
+
+/// Bytes that wait for the peer, of one stream and so of its connection.
+#[derive(Default)]
+struct Queued {
+    bytes: usize,
+    /// Of a server's stream: the connection that carries it.
+    wire: Option<Rc<WireState>>,
+}
+
+impl Queued {
+    fn set(&mut self, bytes: usize) {
+        if let Some(wire) = &self.wire {
+            wire.queued.set(wire.queued.get() + bytes - self.bytes);
+        }
+        self.bytes = bytes;
+    }
+
+    /// Whether little enough waits that more may be queued.
+    fn has_room(&self) -> bool {
+        let crowded = |wire: &Rc<WireState>| wire.queued.get() >= CONNECTION_QUEUE;
+        match self.wire.as_ref().is_some_and(crowded) {
+            true => self.bytes == 0,
+            false => self.bytes < QUEUE,
+        }
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 enum End {
@@ -35,9 +71,20 @@ impl Sending {
         Self {
             stream,
             queue: VecDeque::new(),
-            queued: 0,
+            queued: Queued::default(),
             end: End::NotYet,
         }
+    }
+
+    /// Takes no more from its source than the connection has room for.
+    pub fn through(mut self, wire: Rc<WireState>) -> Self {
+        self.queued.wire = Some(wire);
+        self
+    }
+
+    /// Something waits for the peer's window.
+    pub fn is_stalled(&self) -> bool {
+        self.queued.bytes > 0
     }
 
     /// The head said already that nothing follows.
@@ -49,7 +96,7 @@ impl Sending {
 
     pub fn data(&mut self, data: Bytes) {
         if !data.is_empty() && !matches!(self.end, End::Sent) {
-            self.queued = self.queued.saturating_add(data.len());
+            self.queued.set(self.queued.bytes.saturating_add(data.len()));
             self.queue.push_back(data);
         }
     }
@@ -86,7 +133,7 @@ impl Sending {
     }
 
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
-        if self.queued < QUEUE {
+        if self.queued.has_room() {
             return Poll::Ready(Ok(()));
         }
         self.poll_flush(cx)
@@ -95,9 +142,13 @@ impl Sending {
     /// Hands everything that waits to the connection, as far as the peer's windows let it.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         while let Some(front) = self.queue.front_mut() {
+            // What h2 is given while the peer does not read waits there.
+            if let Some(wire) = &self.queued.wire {
+                ready!(wire.poll_writable(cx));
+            }
             let mut capacity = self.stream.capacity();
             if capacity == 0 {
-                self.stream.reserve_capacity(self.queued);
+                self.stream.reserve_capacity(self.queued.bytes);
                 capacity = self.stream.capacity();
             }
             if capacity == 0 {
@@ -111,7 +162,7 @@ impl Sending {
             if front.is_empty() {
                 self.queue.pop_front();
             }
-            self.queued = self.queued.saturating_sub(piece.len());
+            self.queued.set(self.queued.bytes.saturating_sub(piece.len()));
             let last = self.queue.is_empty() && matches!(self.end, End::Plain);
             self.stream.send_data(piece.into(), last)?;
             if last {

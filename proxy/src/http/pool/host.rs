@@ -180,8 +180,9 @@ impl HostPool {
         };
         let changed = self.changed.clone();
         let at_end = move || changed.notify_waiters();
+        let (timers, floods) = (&worker.timers, &cluster.metrics.http2_floods);
         let connected =
-            h2::handshake(stream, about, options, bounds, &worker.timers, at_end).await?;
+            h2::handshake(stream, about, options, bounds, timers, floods, at_end).await?;
         let shared = Rc::new(Shared::new(connected, place));
         self.follow(cluster);
         self.shared.borrow_mut().push(shared.clone());

@@ -35,6 +35,8 @@ pub struct Deadlines<'a> {
     timer: &'a Timer,
     /// Something moved since the clock was last read.
     moved: bool,
+    /// When something last moved.
+    since: Option<Instant>,
     /// The timer is not set for what holds now.
     stale: bool,
     route: Option<Instant>,
@@ -55,6 +57,7 @@ impl<'a> Deadlines<'a> {
         Self {
             timer,
             moved: true,
+            since: None,
             stale: true,
             route: None,
             attempt: None,
@@ -82,6 +85,11 @@ impl<'a> Deadlines<'a> {
     /// Something moved; idle time counts from the next [`Deadlines::poll`].
     pub fn moved(&mut self) {
         self.moved = true;
+    }
+
+    /// Since when nothing has moved.
+    pub fn quiet_since(&self) -> Option<Instant> {
+        self.since.filter(|_| !self.moved)
     }
 
     pub fn set_request(&mut self, at: Option<Instant>) {
@@ -131,6 +139,7 @@ impl<'a> Deadlines<'a> {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Which> {
         if std::mem::take(&mut self.moved) {
             let now = self.timer.now();
+            self.since = Some(now);
             self.idle = self.idle_after.map(|after| now + after);
             self.try_idle = self.try_idle_after.map(|after| now + after);
             self.half_closed = self.half_closed_after.map(|after| now + after);

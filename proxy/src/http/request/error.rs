@@ -38,6 +38,8 @@ pub enum Failure {
     /// The name of the policy, or `none`.
     Denied(Box<str>),
     UpgradeRefused,
+    /// Memory is short, and the client does not take its response.
+    Overloaded,
     /// What was configured cannot be done with this request.
     Unsupported(&'static str),
 
@@ -92,6 +94,7 @@ impl Failure {
             | Self::NoCluster(_)
             | Self::Denied(_)
             | Self::UpgradeRefused
+            | Self::Overloaded
             | Self::Unsupported(_) => Blame::Here,
             Self::NoEndpoint
             | Self::Overflow(_)
@@ -156,6 +159,7 @@ impl Failure {
             Self::NoCluster(status) => v(*status, F::NO_CLUSTER_FOUND, NO_CLUSTER),
             Self::Denied(policy) => denied(policy),
             Self::UpgradeRefused => v(403, F::NONE, UPGRADE_REFUSED),
+            Self::Overloaded => v(503, F::OVERLOAD_MANAGER, OVERLOADED),
             Self::Unsupported(what) => unsupported(what),
             Self::NoEndpoint => v(503, F::NO_HEALTHY_UPSTREAM, NO_ENDPOINT),
             Self::Overflow(which) => overflow(which),
@@ -286,6 +290,11 @@ const UPGRADE_REFUSED: Words = (
     "upgrade_failed",
     "http_request_denied",
     "this upgrade is not allowed here",
+);
+const OVERLOADED: Words = (
+    "overload",
+    "proxy_internal_error",
+    "the proxy has little memory left",
 );
 const NO_ENDPOINT: Words = (
     "no_healthy_upstream",

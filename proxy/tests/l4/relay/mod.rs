@@ -28,6 +28,8 @@ struct Rig {
     pipes: Pipes,
     timers: Timers,
     cut: Rc<Cell<bool>>,
+    /// What the relay last told of its bytes.
+    told: Rc<Cell<(u64, u64)>>,
     idle: Option<Duration>,
     until: Option<Instant>,
     buffer: usize,
@@ -43,6 +45,7 @@ impl Rig {
             pipes: Pipes::new(SpliceMetrics::new(&Registry::new().unwrap()).unwrap()),
             timers,
             cut: Rc::default(),
+            told: Rc::default(),
             idle: None,
             until: None,
             buffer: 1 << 20,
@@ -62,6 +65,7 @@ impl Rig {
     ) -> JoinHandle<RelayOutcome> {
         let (buffers, pipes, timers) = (self.pool.clone(), self.pipes.clone(), self.timers.clone());
         let (cut, idle) = (self.cut.clone(), self.idle);
+        let told = self.told.clone();
         let (until, buffer) = (self.until, self.buffer);
         spawn_local(async move {
             let means = RelayContext {
@@ -74,6 +78,7 @@ impl Rig {
                 idle,
                 until,
                 cut: |_: &Stream| cut.get(),
+                flow: |to_server, to_client| told.set((to_server, to_client)),
             };
             let (mut down, mut up) = (down, up);
             relay(
@@ -100,6 +105,36 @@ impl Rig {
     fn holds_nothing(&self) -> bool {
         self.pool.blocks_in_use() == 0 && self.pipes.in_use() == 0
     }
+}
+
+/// Bytes show while the connection goes on, in both directions, and each once.
+#[test]
+fn bytes_are_told_while_they_flow() {
+    run(async {
+        let rig = Rig::new();
+        let (mut client, mut server, done) = rig.plain().await;
+        for round in 1..=2u64 {
+            client.write_all(&[1; 100]).await.unwrap();
+            let mut got = [0; 100];
+            server.read_exact(&mut got).await.unwrap();
+            server.write_all(&got[..50]).await.unwrap();
+            client.read_exact(&mut got[..50]).await.unwrap();
+            let told = async {
+                while rig.told.get() != (100 * round, 50 * round) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            assert!(
+                rig.timers
+                    .timeout(Duration::from_secs(5), told)
+                    .await
+                    .is_ok()
+            );
+        }
+        drop((client, server));
+        let outcome = done.await.unwrap();
+        assert_eq!((outcome.from_down, outcome.from_up), (200, 100));
+    });
 }
 
 #[test]
@@ -331,6 +366,7 @@ fn a_relay_is_small() {
             idle: None,
             until: None,
             cut: |_: &Stream| false,
+            flow: |_, _| {},
         };
         let (mut down, mut up) = (down.into(), up.into());
         let future = relay(means, &mut down, &mut up, Buffered::default(), options);
