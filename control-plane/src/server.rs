@@ -200,6 +200,28 @@ impl Secrets {
     }
 }
 
+impl Options {
+    fn connection_limits(&self) -> ConnectionLimits {
+        ConnectionLimits {
+            verified: self.max_streams,
+            of_address: self.max_connections_per_address,
+            age: self.max_connection_age,
+        }
+    }
+}
+
+/// ADS without TLS, for tests and trusted networks.
+fn serve_plaintext(
+    tasks: &mut JoinSet<()>,
+    grpc: Grpc,
+    listener: TcpListener,
+    address: SocketAddr,
+) -> SocketAddr {
+    tracing::warn!(%address, "plaintext ADS is open: whoever reaches it is believed");
+    tasks.spawn(grpc.serve(listener, None));
+    address
+}
+
 /// # Errors
 /// When a file or folder of the state directory is not as it must be, or a socket can't be opened.
 pub async fn start(
@@ -216,11 +238,7 @@ pub async fn start(
     let (closing, closed) = watch::channel(false);
     let registry = Arc::new(Registry::default());
     let agents = Arc::new(Agents::new(Arc::clone(&metrics)));
-    let limits = ConnectionLimits {
-        verified: options.max_streams,
-        of_address: options.max_connections_per_address,
-        age: options.max_connection_age,
-    };
+    let limits = options.connection_limits();
     let authority = secrets.authority;
     let domain = options.trust_domain;
     let grpc = Grpc {
@@ -263,11 +281,9 @@ pub async fn start(
     let mut tasks = JoinSet::new();
     let (listener, xds) = sockets.xds;
     tasks.spawn(grpc.clone().serve(listener, Some(secrets.tls)));
-    let insecure_ads = sockets.insecure.map(|(listener, address)| {
-        tracing::warn!(%address, "plaintext ADS is open: whoever reaches it is believed");
-        tasks.spawn(grpc.serve(listener, None));
-        address
-    });
+    let insecure_ads = sockets
+        .insecure
+        .map(|(listener, address)| serve_plaintext(&mut tasks, grpc, listener, address));
     tasks.spawn(Arc::new(shown).serve(api_listener, closed.clone()));
     let renewal = keep_renewed(
         secrets.serving,

@@ -12,7 +12,7 @@ use super::Item;
 pub fn read_in_full(head: &Head) {
     let before = bug::failures();
     black_box((request_item(head), response_item(head)));
-    black_box((head.scheme(), head.path(), head.query(), head.protocol()));
+    black_box((head.scheme(), head.path(), head.query()));
     for id in [HeaderId::Host, HeaderId::ContentType, HeaderId::GrpcStatus] {
         black_box((head.get(id), head.get_all(id).count()));
     }

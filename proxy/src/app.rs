@@ -1,12 +1,13 @@
 //! The composition root: builds everything in order, runs it, ends it. No globals.
 //!
-//! - this file: the order; `build`: registry, compiler; `statics`: the first snapshot; `workers`:
+//! - this file: the order; `build`: registry, compiler; `certificates`: the proxy's own; `statics`: the first snapshot; `workers`:
 //!   their threads; `end`: signals, drain, exit
 //!
 //! The calling thread is the control thread: configuration, certificates, admin, signals. It is
 //! the only writer of snapshots. Connections live on the workers.
 
 mod build;
+mod certificates;
 mod end;
 mod logging;
 pub mod maintenance;
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::build::Core;
+use self::certificates::{certified, start_identity};
 pub use self::logging::{Logs, init as init_logging};
 use self::supervisor::Supervisor;
 use self::workers::Workers;
@@ -35,8 +37,8 @@ use crate::bug;
 use crate::config::compile::values::FETCH;
 use crate::config::demand::{OnDemandClient, OnDemandRequest};
 use crate::drain::Drain;
+use crate::identity;
 use crate::identity::agent::AgentError;
-use crate::identity::{self, agent::Agent};
 use crate::inspect;
 use crate::memory;
 use crate::metrics::edge::Peer;
@@ -203,50 +205,6 @@ fn demand(
     }
 }
 
-fn start_identity(
-    bootstrap: &Bootstrap,
-    core: &Core,
-    tasks: &mut JoinSet<()>,
-) -> Result<Option<watch::Receiver<identity::Status>>, AppError> {
-    let Some(identity) = &bootstrap.extensions.identity else {
-        return Ok(None);
-    };
-    let target = core.target(&identity.cluster)?;
-    let slots = identity::Slots {
-        identity: core.secrets.identity("default"),
-        trust: core.secrets.bundle("ROOTCA"),
-    };
-    let (mut agent, status) = Agent::new(identity.settings.clone(), target, slots, &core.registry)?;
-    tasks.spawn(async move {
-        let mut supervisor = Supervisor::new("identity");
-        while supervisor.panicked(agent.run()).await {}
-    });
-    let (watched, store) = (status.clone(), core.store.clone());
-    tasks.spawn(async move {
-        let mut supervisor = Supervisor::new("trust");
-        while supervisor
-            .panicked(rejudge_after_changes(watched.clone(), &store))
-            .await
-        {}
-    });
-    Ok(Some(status))
-}
-
-/// Another trust bundle: every worker judges its connections again.
-async fn rejudge_after_changes(
-    mut status: watch::Receiver<identity::Status>,
-    store: &crate::snapshot::Store,
-) {
-    let mut roots = status.borrow().roots.clone();
-    while status.changed().await.is_ok() {
-        let now = status.borrow_and_update().roots.clone();
-        if now != roots {
-            roots = now;
-            store.nudge();
-        }
-    }
-}
-
 fn start_xds(
     bootstrap: &Bootstrap,
     core: Core,
@@ -327,14 +285,6 @@ fn start_inspect(
         while supervisor.panicked(agent.run()).await {}
     });
     Ok(())
-}
-
-/// Waits for the first certificate: without one the control plane would only turn us away.
-async fn certified(identity: Option<watch::Receiver<identity::Status>>) {
-    if let Some(mut status) = identity {
-        let certified = status.wait_for(|status| !status.serial.is_empty()).await;
-        drop(certified);
-    }
 }
 
 /// Admin, metrics, health and DNS.

@@ -11,11 +11,11 @@ use super::chain::{ChainMatchInput, choose};
 use super::conn::authorise;
 use super::detect::DetectedProtocol;
 use crate::config::listener::{FilterChain, ListenerDef, TransportProtocol};
+use crate::drain::Phase;
 use crate::snapshot::Snapshot;
 use crate::tcp::proxy::PolicySubject;
 use crate::tls::ConnectionInfo;
 use crate::tls::hello::ClientHello;
-use crate::drain::Phase;
 use crate::worker::Worker;
 
 /// The snapshot by which a connection was last judged; at first none.

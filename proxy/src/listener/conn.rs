@@ -19,7 +19,6 @@ use super::first::{DetectError, First, ServerFirstCandidate, first};
 use super::refused::Refused;
 use super::socket::original_destination;
 use crate::config::listener::{FilterChain, Listener, TerminalFilter};
-use crate::drain::Phase;
 use crate::http::connection::serve;
 use crate::listener::tunnel;
 use crate::metrics::{OpenConnection, ResponseFlags};

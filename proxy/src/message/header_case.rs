@@ -21,8 +21,8 @@ pub const MAX_ENTRIES: usize = 128;
 pub fn encode(head: &Head, list: &mut Vec<u8>) {
     list.clear();
     let listed = listed(head);
-    let mut entries = 0;
-    for (field, _) in head.fields.iter().zip(listed).filter(|(_, listed)| *listed) {
+    let listed = head.fields.iter().zip(listed).filter(|(_, listed)| *listed);
+    for (entries, (field, _)) in listed.enumerate() {
         let name = head.slice(field.name);
         if entries == MAX_ENTRIES || list.len() + name.len() + 1 > MAX_LIST {
             // A later entry would be taken for an earlier field: the list ends here.
@@ -32,7 +32,6 @@ pub fn encode(head: &Head, list: &mut Vec<u8>) {
             list.push(b',');
         }
         list.extend_from_slice(name);
-        entries += 1;
     }
 }
 

@@ -22,9 +22,9 @@ mod life;
 mod lifecycle;
 mod logs;
 mod mesh;
+mod mirrors;
 mod panicked;
 mod panics;
-mod mirrors;
 mod peers;
 #[path = "../l4/support/pki.rs"]
 #[expect(dead_code, reason = "shared with the L4 tests, which use more of it")]

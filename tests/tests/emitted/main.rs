@@ -16,7 +16,7 @@ use anyam_control::translate::view::State;
 use anyam_proxy::config::compile::Compiler;
 use anyam_proxy::metrics::registry::Registry;
 use anyam_proxy::snapshot::Snapshot;
-use anyam_proxy::telemetry::access_log::Sinks;
+use anyam_proxy::telemetry::Sinks;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use xds_proto::type_url;
 

@@ -10,14 +10,13 @@ use xds_proto::envoy::extensions::access_loggers::{file::v3 as file, stream::v3 
 use xds_proto::google::protobuf as pb;
 
 use super::support::{
-    At, CompileError, decode, each, ignored, known, required, type_name, unknown_type, unsupported,
+    At, CompileError, decode, each, ignored, required, type_name, unknown_type, unsupported,
 };
-use super::{matcher, values};
+use super::{log_filter, matcher, values};
 use crate::config::access_log::{
-    AccessLog, Format, JsonField, JsonValue, LogFilter, LogFormat, Operator, Part,
+    AccessLog, Format, JsonField, JsonValue, LogFormat, Operator, Part,
 };
 use crate::matcher::HeaderName;
-use crate::metrics::flags::ResponseFlags;
 use crate::telemetry::sink::{Sinks, Target};
 
 /// Envoy's default format.
@@ -27,7 +26,7 @@ const DEFAULT: &str = "[%START_TIME%] \"%REQ(:METHOD)% \
     \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \
     \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n";
 /// Nesting of filters and JSON objects; more is no configuration anybody wrote.
-const MAX_DEPTH: u32 = 16;
+pub(super) const MAX_DEPTH: u32 = 16;
 
 /// One access log.
 pub fn access_log(
@@ -42,7 +41,7 @@ pub fn access_log(
     } = m;
     ignored!("the type says what the extension is", name);
     let filter = match filter {
-        Some(m) => Some(filter_of(at.field("filter"), m, 0)?),
+        Some(m) => Some(log_filter::filter(at.field("filter"), m, 0)?),
         None => None,
     };
     let log::access_log::ConfigType::TypedConfig(any) = required!(at, config_type);
@@ -171,56 +170,6 @@ fn json_value(at: At<'_>, value: &pb::Value, depth: u32) -> Result<JsonValue, Co
             JsonValue::List(each(at, "", &list.values, item)?)
         }
     })
-}
-
-fn filter_of(at: At<'_>, m: &log::AccessLogFilter, depth: u32) -> Result<LogFilter, CompileError> {
-    use log::access_log_filter::FilterSpecifier as Spec;
-    if depth > MAX_DEPTH {
-        return at.fail("is nested too deep");
-    }
-    let log::AccessLogFilter { filter_specifier } = m;
-    let inner = |at: At<'_>, m: &_| filter_of(at, m, depth + 1);
-    match required!(at, filter_specifier) {
-        Spec::StatusCodeFilter(m) => status_filter(at.field("status_code_filter"), m),
-        Spec::AndFilter(log::AndFilter { filters }) => Ok(LogFilter::And(each(
-            at.field("and_filter"),
-            "filters",
-            filters,
-            inner,
-        )?)),
-        Spec::OrFilter(log::OrFilter { filters }) => Ok(LogFilter::Or(each(
-            at.field("or_filter"),
-            "filters",
-            filters,
-            inner,
-        )?)),
-        Spec::ResponseFlagFilter(log::ResponseFlagFilter { flags }) => {
-            let flag = |at: At<'_>, flag: &String| match ResponseFlags::parse(flag) {
-                Some(_) => Ok(flag.as_str().into()),
-                None => at.fail(format_args!("`{flag}` is not a response flag")),
-            };
-            let at = at.field("response_flag_filter");
-            Ok(LogFilter::ResponseFlags(each(at, "flags", flags, flag)?))
-        }
-        _ => at.fail("only status_code, response_flag, and, or filters are supported"),
-    }
-}
-
-fn status_filter(at: At<'_>, m: &log::StatusCodeFilter) -> Result<LogFilter, CompileError> {
-    use log::comparison_filter::Op;
-    let log::StatusCodeFilter { comparison } = m;
-    let log::ComparisonFilter { op, value } = required!(at, comparison);
-    let core::RuntimeUInt32 {
-        default_value,
-        runtime_key,
-    } = required!(at, value);
-    ignored!("there is no runtime layer; the default holds", runtime_key);
-    let value = u16::try_from(*default_value)
-        .or_else(|_| at.field("value").fail("is not a status code"))?;
-    match known(at.field("op"), *op)? {
-        Op::Ge => Ok(LogFilter::StatusAtLeast(value)),
-        Op::Eq | Op::Le | Op::Ne => at.field("op").fail("only GE is supported"),
-    }
 }
 
 /// A format string.

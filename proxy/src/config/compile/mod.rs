@@ -22,6 +22,7 @@ mod filter;
 mod headers;
 mod link;
 mod listener;
+mod log_filter;
 mod matcher;
 mod metadata_match;
 mod policy;

@@ -57,8 +57,8 @@ impl Injector<'_> {
                 .request
                 .get_by_name(b"x-envoy-downstream-service-node")
                 .is_some_and(|node| {
-                    let fits = |wanted: &Box<str>| *wanted.as_bytes() == *node;
-                    fault.downstream_nodes.iter().any(fits)
+                    let mut nodes = fault.downstream_nodes.iter();
+                    nodes.any(|wanted| *wanted.as_bytes() == *node)
                 });
         let fits = |matcher| matching::header(matcher, &info.request, Repeated::Any);
         cluster_fits && node_fits && fault.headers.iter().all(fits)

@@ -46,7 +46,7 @@ pub struct StreamFilters {
 
 /// What one filter keeps for a stream.
 enum FilterState {
-    Fault(fault::Active),
+    Fault(#[expect(dead_code, reason = "a guard, held while the fault lasts")] fault::Active),
     Cors(cors::Allowed),
     LocalRateLimit(local_ratelimit::Counted),
 }

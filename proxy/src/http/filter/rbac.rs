@@ -1,7 +1,6 @@
 //! The authorisation step of a request: which rules apply, and what they say.
 
 use crate::config::filter::FilterConfig;
-use crate::config::listener::FilterChain;
 use crate::config::policy::Rbac;
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::{Downstream, StreamInfo};

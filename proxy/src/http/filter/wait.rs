@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::config::route::Action;
+use crate::http::forward::progress::Client;
 use crate::http::forward::pump::Received;
 use crate::http::h1::{BodyLength, Event, Framing, Tunnel};
 use crate::http::request::deadline::Deadlines;
@@ -116,14 +117,12 @@ impl<'a> Exchange<'a, '_> {
         deadlines: &mut Deadlines<'_>,
         is_received: bool,
     ) -> Poll<Failure> {
-        if is_received && let Poll::Ready(gone) = self.down.poll_gone(cx) {
-            return Poll::Ready(gone);
-        }
-        if self.conn.resolve().is_denied {
-            return Poll::Ready(Failure::Denied("connection".into()));
-        }
-        let passed = deadlines.poll(cx);
-        passed.map(|which| crate::http::forward::progress::late(which, is_received))
+        let client = Client {
+            conn: self.conn,
+            keep_alive: !self.close,
+            received: is_received,
+        };
+        client.poll_stopped(cx, self.down, deadlines)
     }
 }
 

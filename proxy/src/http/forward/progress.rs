@@ -5,10 +5,11 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use super::attempt::Attempts;
-use super::downstream::Leaving;
+use super::downstream::{DownstreamIo, Leaving};
 use super::upstream::UpstreamIo;
+use crate::http::connection::conn::Conn;
 use crate::http::h1::Tunnel;
-use crate::http::request::deadline::Which;
+use crate::http::request::deadline::{Deadlines, Which};
 use crate::http::request::error::{Failure, Late};
 
 /// How long nothing may move once a client has sent FIN after its request. Most that send FIN have
@@ -68,44 +69,18 @@ impl Attempts<'_, '_> {
         }
     }
 
-    /// Ready when there is a reason to stop waiting: a deadline, a client that has gone, or a policy
-    /// that denies it by now.
+    /// Ready when there is a reason to stop waiting: a deadline, a client that has gone, a policy that
+    /// denies it by now, or memory that has run short.
     pub(super) fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        loop {
-            if let Poll::Ready(leaving) = self.down.poll_leaving(cx)
-                && let Some(gone) = self.leaving(leaving)
-            {
-                return Poll::Ready(gone);
-            }
-            if self.conn.resolve().is_denied {
-                return Poll::Ready(Failure::Denied("connection".into()));
-            }
-            if self.is_reaped() {
-                return Poll::Ready(Failure::Overloaded);
-            }
-            let which = ready!(self.deadlines.poll(cx));
-            if which != Which::Look {
-                return Poll::Ready(late(which, self.received));
-            }
-            if let Some(seen) = self.down.look()
-                && let Some(gone) = self.leaving(seen)
-            {
-                return Poll::Ready(gone);
-            }
+        if self.is_reaped() {
+            return Poll::Ready(Failure::Overloaded);
         }
-    }
-
-    /// Whether the client is gone; if it only may be, when that is to be seen.
-    fn leaving(&mut self, leaving: Leaving) -> Option<Failure> {
-        match leaving {
-            Leaving::Gone(failure) => return Some(failure),
-            Leaving::HalfClosed if self.framing.keep_alive => {
-                self.deadlines.set_half_closed(HALF_CLOSED);
-            }
-            Leaving::HalfClosed => self.deadlines.set_half_closed(HALF_CLOSED_LAST),
-            Leaving::Hidden => self.deadlines.look_again(),
-        }
-        None
+        let client = Client {
+            conn: self.conn,
+            keep_alive: self.framing.keep_alive,
+            received: self.received,
+        };
+        client.poll_stopped(cx, self.down, &mut self.deadlines)
     }
 
     /// Memory is short, and the client has not taken what waits for it for longer than others.
@@ -132,9 +107,59 @@ impl Attempts<'_, '_> {
     }
 }
 
+/// The client of a request that waits for something.
+pub(in crate::http) struct Client<'a> {
+    pub conn: &'a Conn,
+    /// The connection serves more requests.
+    pub keep_alive: bool,
+    /// The request is here in full.
+    pub received: bool,
+}
+
+impl Client<'_> {
+    /// Ready when a deadline has passed, the client has gone, or a policy denies it by now.
+    pub(in crate::http) fn poll_stopped(
+        &self,
+        cx: &mut Context<'_>,
+        down: &mut DownstreamIo<'_>,
+        deadlines: &mut Deadlines<'_>,
+    ) -> Poll<Failure> {
+        loop {
+            if let Poll::Ready(leaving) = down.poll_leaving(cx)
+                && let Some(gone) = self.leaving(leaving, deadlines)
+            {
+                return Poll::Ready(gone);
+            }
+            if self.conn.resolve().is_denied {
+                return Poll::Ready(Failure::Denied("connection".into()));
+            }
+            let which = ready!(deadlines.poll(cx));
+            if which != Which::Look {
+                return Poll::Ready(late(which, self.received));
+            }
+            if let Some(seen) = down.look()
+                && let Some(gone) = self.leaving(seen, deadlines)
+            {
+                return Poll::Ready(gone);
+            }
+        }
+    }
+
+    /// Whether it is gone; if it only may be, when that is to be seen.
+    fn leaving(&self, leaving: Leaving, deadlines: &mut Deadlines<'_>) -> Option<Failure> {
+        match leaving {
+            Leaving::Gone(failure) => return Some(failure),
+            Leaving::HalfClosed if self.keep_alive => deadlines.set_half_closed(HALF_CLOSED),
+            Leaving::HalfClosed => deadlines.set_half_closed(HALF_CLOSED_LAST),
+            Leaving::Hidden => deadlines.look_again(),
+        }
+        None
+    }
+}
+
 /// What a missed deadline means. `received`: the request was here in full, so that the upstream is
 /// the one that keeps everybody waiting.
-pub(in crate::http) fn late(which: Which, received: bool) -> Failure {
+fn late(which: Which, received: bool) -> Failure {
     match which {
         Which::Route => Failure::ResponseTimeout,
         Which::Try => Failure::PerTryTimeout,

@@ -102,7 +102,10 @@ impl Chunked {
                     State::Padding { size, len: 1 }
                 }
                 (&State::Padding { size, len }, b' ' | b'\t') if len < MAX_PADDING => {
-                    State::Padding { size, len: len + 1 }
+                    State::Padding {
+                        size,
+                        len: len.saturating_add(1),
+                    }
                 }
                 (&State::Padding { size, .. }, b'\r') => State::SizeLf { size },
                 (&State::Size { value: size, .. } | &State::Padding { size, .. }, b';') => {

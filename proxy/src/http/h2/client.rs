@@ -20,7 +20,7 @@ use super::stream::{Receiving, Sending};
 use crate::config::http::Http2Options;
 use crate::dispatcher::timer::Timers;
 use crate::message::fault::Fault;
-use crate::message::head::{Head, HeaderId, Method};
+use crate::message::head::{Head, HeaderId, Method, Version};
 use crate::stream::Stream;
 use crate::stream::chunk::Chunk;
 use crate::stream::tunnel::{StreamCount, StreamGuard};
@@ -233,7 +233,7 @@ impl ClientStream {
             ));
         }
         // An extended CONNECT has neither another method nor a body of its own.
-        let crosses = info.tunnel == Tunnel::Upgrade && head.protocol().is_none();
+        let crosses = info.tunnel == Tunnel::Upgrade && head.version() != Version::Http2;
         if crosses && (head.method() != Method::Get || !matches!(body, BodyLength::None)) {
             return Err(Failure::Unsupported(
                 "only an upgrade by GET without a body can be asked for over HTTP/2",
@@ -305,7 +305,7 @@ impl ClientStream {
         };
         if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
             let (parts, ()) = interim.map_err(blame_server)?.into_parts();
-            self.interim += 1;
+            self.interim = self.interim.saturating_add(1);
             if self.interim > MAX_INTERIM {
                 return Poll::Ready(Err(Failure::BadResponse(Fault::TooManyInterim)));
             }

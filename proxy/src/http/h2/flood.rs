@@ -4,7 +4,7 @@
 //! Sans-IO: [`Frames`] finds the frame heads in bytes that pass, [`Budget`] says when they are a
 //! flood (CVE-2019-9511 to -9518, and interim responses, which no flow control holds back).
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Bytes of a frame's head (RFC 9113 4.1).
 const HEAD: usize = 9;
@@ -73,7 +73,7 @@ impl Frames {
     pub fn scan(&mut self, mut bytes: &[u8], mut seen: impl FnMut(Frame)) {
         loop {
             if self.skip >= bytes.len() {
-                self.skip -= bytes.len();
+                self.skip = self.skip.saturating_sub(bytes.len());
                 return;
             }
             bytes = bytes.get(self.skip..).unwrap_or_default();
@@ -84,7 +84,7 @@ impl Frames {
             if let Some(rest) = rest.get_mut(..count) {
                 rest.copy_from_slice(now);
             }
-            self.filled += count;
+            self.filled = self.filled.saturating_add(count);
             if self.filled < HEAD {
                 return;
             }
@@ -134,9 +134,10 @@ impl Budget {
                 2
             }
             (CONTINUATION, Role::Server) if frame.length > 0 => 0,
-            (HEADERS | CONTINUATION, Role::Client) => {
-                -1 - i32::try_from(frame.length / HEAD_BYTES).unwrap_or(BURST)
-            }
+            (HEADERS | CONTINUATION, Role::Client) => i32::try_from(frame.length / HEAD_BYTES)
+                .unwrap_or(BURST)
+                .saturating_neg()
+                .saturating_sub(1),
             _ => -1,
         };
         self.add(earned);
@@ -144,7 +145,9 @@ impl Budget {
 
     pub fn sent(&mut self, frame: Frame) {
         let earned = match (frame.kind, self.role) {
-            (DATA, _) => 4 + i32::try_from(frame.length / 1024).unwrap_or(BURST),
+            (DATA, _) => i32::try_from(frame.length / 1024)
+                .unwrap_or(BURST)
+                .saturating_add(4),
             (HEADERS, Role::Server) => 4,
             (HEADERS, Role::Client) => PER_REQUEST,
             // The peer made us reset a stream (CVE-2025-8671), or asked for more than may be open.
@@ -165,7 +168,7 @@ impl Budget {
         }
         let now = now();
         let passed = now.saturating_duration_since(self.since).as_millis();
-        let earned = passed.saturating_mul(PER_SECOND) / Duration::from_secs(1).as_millis();
+        let earned = passed.saturating_mul(PER_SECOND) / 1000;
         self.since = now;
         self.add(i32::try_from(earned).unwrap_or(BURST));
         self.credit < 0
@@ -184,6 +187,8 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use proptest::prelude::*;
 

@@ -122,7 +122,7 @@ impl Prefixed {
                 let count = left.min(segment.len());
                 let bytes = segment.get(..count).unwrap_or_default();
                 sent.scan(bytes, |frame| budget.sent(frame));
-                left -= count;
+                left = left.saturating_sub(count);
                 if left == 0 {
                     break;
                 }
@@ -146,7 +146,9 @@ impl Prefixed {
         while discarded < DISCARDED {
             let mut buf = ReadBuf::new(&mut space);
             match Pin::new(&mut self.stream).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() => discarded += buf.filled().len(),
+                Poll::Ready(Ok(())) if !buf.filled().is_empty() => {
+                    discarded = buf.filled().len().saturating_add(discarded);
+                }
                 _ => break,
             }
         }

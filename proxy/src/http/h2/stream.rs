@@ -38,7 +38,8 @@ struct Queued {
 impl Queued {
     fn set(&mut self, bytes: usize) {
         if let Some(wire) = &self.wire {
-            wire.queued.set(wire.queued.get() + bytes - self.bytes);
+            let others = wire.queued.get().saturating_sub(self.bytes);
+            wire.queued.set(others.saturating_add(bytes));
         }
         self.bytes = bytes;
     }
@@ -96,7 +97,8 @@ impl Sending {
 
     pub fn data(&mut self, data: Bytes) {
         if !data.is_empty() && !matches!(self.end, End::Sent) {
-            self.queued.set(self.queued.bytes.saturating_add(data.len()));
+            self.queued
+                .set(self.queued.bytes.saturating_add(data.len()));
             self.queue.push_back(data);
         }
     }
@@ -162,7 +164,8 @@ impl Sending {
             if front.is_empty() {
                 self.queue.pop_front();
             }
-            self.queued.set(self.queued.bytes.saturating_sub(piece.len()));
+            self.queued
+                .set(self.queued.bytes.saturating_sub(piece.len()));
             let last = self.queue.is_empty() && matches!(self.end, End::Plain);
             self.stream.send_data(piece.into(), last)?;
             if last {

@@ -69,7 +69,7 @@ pub(in crate::http) struct Exchange<'a, 'd> {
     /// A body that a filter waited for.
     pub(in crate::http) body: Option<Box<Received>>,
     /// The connection ends after this response.
-    close: bool,
+    pub(in crate::http) close: bool,
     /// The response's head was sent.
     started: bool,
     /// Both ends agreed on a tunnel, and the upstream is a connection of its own: bytes pass outside

@@ -54,7 +54,7 @@ pub fn direct(info: &mut StreamInfo, status: u16, body: &Bytes) -> Reply {
     head.set_version(info.version);
     if info.is_grpc {
         let text = String::from_utf8_lossy(body).into_owned();
-        return respond(info, head, status, text);
+        return respond(info, head, status, None, text);
     }
     head.set_status(status);
     if !body.is_empty() {

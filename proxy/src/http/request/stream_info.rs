@@ -14,6 +14,7 @@ use crate::config::listener::{Direction, FilterChain, Listener};
 use crate::config::route::{Route, RouteConfig, VirtualHost};
 use crate::dispatcher::timer::Timers;
 use crate::http::filter::StreamFilters;
+use crate::matcher::HeaderName;
 use crate::message::head::{Head, HeaderId, Version};
 use crate::metrics::ResponseFlags;
 use crate::metrics::edge::RequestSample;

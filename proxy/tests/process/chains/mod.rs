@@ -173,6 +173,7 @@ fn nine_steps_as_envoy_takes_them() {
     let mut cases = table::by_destination();
     cases.extend(table::by_source());
     cases.extend(table::by_first_bytes());
+    cases.extend(table::by_order_of_steps());
     let ports: Vec<_> = cases.iter().map(|_| (free_port(), free_port())).collect();
     let backends = CHAINS.map(backend);
     let folder = tempfile::tempdir().unwrap();

@@ -253,6 +253,12 @@ pub fn by_first_bytes() -> Vec<Case> {
                 (http1(), None),
             ],
         ),
+    ]
+}
+
+/// Steps that several chains tie in: the earlier step decides.
+pub fn by_order_of_steps() -> Vec<Case> {
+    vec![
         case(
             "3 comes before 5",
             [

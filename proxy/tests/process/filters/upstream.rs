@@ -1,6 +1,6 @@
 //! Answers each request with what it got: the head's lines of interest, sorted, and the body.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 
 pub struct Reflector {

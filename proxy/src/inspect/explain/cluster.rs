@@ -1,0 +1,69 @@
+//! The cluster that a hypothetical request is sent to, and its endpoints.
+
+use std::sync::Arc;
+
+use xds_proto::anyam::inspect::v1::decision::Outcome;
+
+use super::{Question, Said};
+use crate::config::cluster::{Cluster, Transport};
+
+pub(super) fn cluster(
+    name: &str,
+    target: Option<&Arc<Cluster>>,
+    question: &Question,
+    said: &mut Said,
+) {
+    let Some(cluster) = target else {
+        let why = "the cluster is not known (yet): 503 (NC)";
+        return said.say("cluster", Outcome::Failed, name, why);
+    };
+    said.say(
+        "cluster",
+        Outcome::Chosen,
+        &cluster.name,
+        "the route leads here",
+    );
+    let set = cluster.endpoints.load();
+    for (priority, group) in set.priorities.iter().enumerate() {
+        for endpoint in &group.endpoints {
+            let ejected = if endpoint.state.is_ejected() {
+                ", ejected"
+            } else {
+                ""
+            };
+            let transport = match cluster.transport_of(endpoint) {
+                Some(Transport::Tls(_)) => "mTLS",
+                Some(Transport::RawBuffer) => "plaintext",
+                None => "no transport fits, so it fails closed",
+            };
+            let why = format!(
+                "{:?}{ejected}, priority {priority}, {} active, {transport}",
+                endpoint.health,
+                endpoint.state.active()
+            );
+            let subject = endpoint.address.to_string();
+            said.say("endpoint", Outcome::Info, &subject, why);
+        }
+    }
+    let what = crate::upstream::cluster::PickFor {
+        exclude: &[],
+        original_dst: Some(question.destination),
+    };
+    match cluster.pick(what, &mut fastrand::Rng::new()) {
+        Ok(picked) => {
+            let why = if picked.panic {
+                "picked in panic: too few are healthy"
+            } else {
+                "a pick now"
+            };
+            let subject = picked.endpoint.address.to_string();
+            said.say("endpoint", Outcome::Chosen, &subject, why);
+        }
+        Err(error) => said.say(
+            "endpoint",
+            Outcome::Failed,
+            &cluster.name,
+            format!("{error}: 503 (UH)"),
+        ),
+    }
+}
