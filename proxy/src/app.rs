@@ -23,9 +23,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::build::Core;
-pub use self::logging::init as init_logging;
+pub use self::logging::{Logs, init as init_logging};
 use self::workers::Workers;
-use crate::admin::logging::Logging;
 use crate::admin::server::{Surface, bind, serve};
 use crate::admin::{Admin, wire_node};
 use crate::args::{Mode, Process};
@@ -48,6 +47,8 @@ use crate::xds::resource_type::{Key, ResourceType};
 
 /// Start is over then: the configuration is there, and the first connections are.
 const START: Duration = Duration::from_secs(2);
+/// What is logged last gets this long to be written, where someone reads it.
+const LAST_LINES: Duration = Duration::from_secs(2);
 /// Wants in the queue to the control thread.
 const WANTS: usize = 4096;
 /// Listeners every sidecar of ours has.
@@ -68,6 +69,8 @@ pub enum AppError {
     },
     #[error("cluster {0:?} is used for the control plane and is not in static_resources.clusters")]
     NoCluster(String),
+    #[error("--admin-address-path cannot be written: {0}")]
+    AdminAddress(std::io::Error),
     #[error(transparent)]
     Identity(#[from] AgentError),
     #[error(transparent)]
@@ -80,7 +83,7 @@ pub enum AppError {
 ///
 /// # Errors
 /// When it cannot start.
-pub fn run(bootstrap: Bootstrap, process: &Process, logging: Logging) -> Result<(), AppError> {
+pub fn run(bootstrap: Bootstrap, process: &Process, logs: Logs) -> Result<(), AppError> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_name("control")
@@ -89,39 +92,52 @@ pub fn run(bootstrap: Bootstrap, process: &Process, logging: Logging) -> Result<
     std::thread::Builder::new()
         .name("warm-up".to_owned())
         .spawn(crate::tls::warm_up)?;
-    runtime.block_on(serve_until_told(bootstrap, process, logging))
+    let sinks = logs.sinks.clone();
+    let ended = runtime.block_on(serve_until_told(bootstrap, process, logs));
+    // What was said last, also of why it did not start.
+    sinks.flush(LAST_LINES);
+    ended
 }
 
 async fn serve_until_told(
     bootstrap: Bootstrap,
     process: &Process,
-    logging: Logging,
+    logs: Logs,
 ) -> Result<(), AppError> {
+    for (flag, why) in process.envoy.without_effect() {
+        tracing::warn!("{flag} has no effect: {why}");
+    }
+    if process.envoy.enable_core_dump {
+        let dumpable = rustix::process::DumpableBehavior::Dumpable;
+        rustix::process::set_dumpable_behavior(dumpable).map_err(std::io::Error::from)?;
+    }
     let started = (SystemTime::now(), Instant::now());
     let drain = Arc::new(Drain::default());
     let mut tasks = JoinSet::new();
-    let core = Core::new(&bootstrap)?;
+    tasks.spawn(end::heed_signals(logs.sinks.clone()));
+    let core = Core::new(&bootstrap, &logs, &process.envoy.stats_tag)?;
     tasks.spawn(crate::app::maintenance::run(core.store.clone()));
     let identity = start_identity(&bootstrap, &core, &mut tasks)?;
     let (demand, wants) = demand(&bootstrap);
     let store = core.store.clone();
     let registry = core.registry.clone();
     let telemetry = core.telemetry.clone();
-    let sinks = core.sinks.clone();
     let statics = core.statics(&bootstrap);
     let xds = start_xds(&bootstrap, core, wants, identity.clone(), &mut tasks)?;
     let (mut workers, listening) = Workers::start(
-        concurrency::workers(process.concurrency),
+        workers_of(process),
         &store,
         &telemetry,
         demand.clone(),
         &drain,
+        process.logs.flush_interval(),
     )?;
     let admin = Arc::new(Admin {
         store: store.clone(),
         registry,
         drain: drain.clone(),
-        logging,
+        logging: logs.levels,
+        sinks: logs.sinks,
         xds,
         identity,
         bootstrap: bootstrap.message.encode_to_vec().into(),
@@ -134,6 +150,9 @@ async fn serve_until_told(
     });
     start_inspect(&bootstrap, &admin, &telemetry, demand.clone(), &mut tasks)?;
     open_ports(&bootstrap, &admin, &telemetry.local, demand, &mut tasks).await?;
+    if let (Some(path), Some(address)) = (&process.envoy.admin_address_path, bootstrap.admin) {
+        std::fs::write(path, address.to_string()).map_err(AppError::AdminAddress)?;
+    }
     workers.bound().await?;
     tracing::info!(
         listeners = store.load().listeners.len(),
@@ -152,7 +171,6 @@ async fn serve_until_told(
     });
     end::wait(&drain, || workers.open_connections(), process.drain_time()).await;
     workers.join();
-    sinks.flush();
     Ok(())
 }
 
@@ -333,9 +351,13 @@ async fn open_ports(
     Ok(())
 }
 
+fn workers_of(process: &Process) -> usize {
+    concurrency::workers(process.concurrency, process.envoy.cpuset_threads)
+}
+
 fn options(process: &Process) -> serde_json::Value {
     serde_json::json!({
-        "concurrency": concurrency::workers(process.concurrency),
+        "concurrency": workers_of(process),
         "log_level": process.log_level.as_filter(),
         "drain_time": format!("{}s", process.drain_time_s),
         "mode": format!("{:?}", process.mode),

@@ -2,6 +2,11 @@
 //!
 //! [`Serve`] is Envoy's, in its words, as far as it means something here; [`Sidecar`] writes a
 //! bootstrap from what a pod knows of itself; [`Redirect`] sets the pod's netfilter rules.
+//!
+//! - `logs`: where logs go; `envoy`: flags of Envoy's that do little or nothing here
+
+mod envoy;
+mod logs;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,6 +14,8 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+pub use self::envoy::EnvoyFlags;
+pub use self::logs::LogOptions;
 use crate::redirect;
 
 /// A service mesh sidecar that speaks Envoy's xDS.
@@ -70,6 +77,10 @@ pub struct Process {
         env = "ANYAM_DRAIN_TIME_S"
     )]
     pub drain_time_s: u64,
+    #[command(flatten)]
+    pub logs: LogOptions,
+    #[command(flatten)]
+    pub envoy: EnvoyFlags,
 }
 
 impl Process {

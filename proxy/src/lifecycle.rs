@@ -185,7 +185,10 @@ impl OpenStreams {
     /// The connection's task is woken when none is open any more.
     pub fn register(&self, cx: &Context<'_>) {
         if self.open.get() > 0 {
-            self.waiting.set(Some(cx.waker().clone()));
+            let known = self.waiting.take();
+            let known = known.filter(|known| known.will_wake(cx.waker()));
+            let waker = known.unwrap_or_else(|| cx.waker().clone());
+            self.waiting.set(Some(waker));
         }
     }
 

@@ -14,6 +14,14 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let Args { serve, command } = Args::parse();
+    let flags = match &command {
+        Some(Command::Sidecar(sidecar)) => &sidecar.process.envoy,
+        _ => &serve.process.envoy,
+    };
+    if flags.hot_restart_version {
+        println!("disabled");
+        return ExitCode::SUCCESS;
+    }
     let outcome = match command {
         Some(Command::Redirect(redirect)) => set_rules(&redirect),
         Some(Command::Sidecar(sidecar)) if sidecar.print_bootstrap => print(&sidecar),
@@ -55,8 +63,11 @@ fn set_rules(arguments: &Redirect) -> Result<(), String> {
 /// Checks or serves, as the mode says.
 fn run(bootstrap: Bootstrap, process: &Process) -> Result<(), String> {
     if process.mode != Mode::Validate {
-        let logging = app::init_logging(process.log_level.as_filter())?;
-        return app::run(bootstrap, process, logging).map_err(|error| error.to_string());
+        let logs = app::init_logging(process)?;
+        return app::run(bootstrap, process, logs).map_err(|error| error.to_string());
+    }
+    for (flag, why) in process.envoy.without_effect() {
+        eprintln!("{flag} has no effect: {why}");
     }
     let mistakes = validate::mistakes(&bootstrap).map_err(|error| error.to_string())?;
     match mistakes.is_empty() {

@@ -47,7 +47,8 @@ unsafe impl GlobalAlloc for Counting {
 fn a_request_and_a_connection_allocate_little() {
     let ground = Ground::take();
     let mut sheet = Sheet::of("allocations");
-    let logging = app::init_logging("error").unwrap();
+    let quiet = Args::parse_from(["anyam-proxy", "-l", "error"]).serve;
+    let logs = app::init_logging(&quiet.process).unwrap();
     for (number, mut path) in (0u16..).zip(paths()) {
         let front = own_ports(&mut path, 2000 + 10 * number);
         for (admin, hop) in (front + 5..).zip(&path.hops) {
@@ -55,9 +56,9 @@ fn a_request_and_a_connection_allocate_little() {
             let args = ["anyam-proxy", "--concurrency", "1", "--config-yaml", &text];
             let serve = Args::parse_from(args).serve;
             let bootstrap = proxy::load(&serve).unwrap();
-            let logging = logging.clone();
+            let logs = logs.clone();
             // Runs until this process ends: it obeys signals, and those are the process's.
-            std::thread::spawn(move || app::run(bootstrap, &serve.process, logging).unwrap());
+            std::thread::spawn(move || app::run(bootstrap, &serve.process, logs).unwrap());
             listening(hop.listen);
         }
         let mut client = Client::to(front, path.http);

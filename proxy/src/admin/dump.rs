@@ -7,6 +7,8 @@ use bytes::Bytes;
 use regex::Regex;
 use serde_json::{Map, Value, json};
 
+use super::mask::Mask;
+use super::query::PageError;
 use super::{Admin, rfc3339};
 use crate::xds::client::DumpedResource;
 use crate::xds::resource_type::ResourceType;
@@ -15,6 +17,8 @@ use crate::xds::resource_type::ResourceType;
 pub(super) struct Selection<'a> {
     /// A list of the dump, as `dynamic_active_clusters`.
     pub(super) resource: Option<&'a str>,
+    /// Of each entry of that list, or of each part of the dump.
+    pub(super) mask: Option<Mask>,
     pub(super) name: Option<Regex>,
     pub(super) endpoints: bool,
 }
@@ -76,7 +80,12 @@ fn lists(kind: ResourceType) -> Option<Lists> {
     })
 }
 
-pub(super) async fn config_dump(admin: &Admin, selection: &Selection<'_>) -> Value {
+/// # Errors
+/// There is no such list.
+pub(super) async fn config_dump(
+    admin: &Admin,
+    selection: &Selection<'_>,
+) -> Result<Value, PageError> {
     let resources = match &admin.xds {
         Some(xds) => xds.dump().await,
         None => Vec::new(),
@@ -111,18 +120,28 @@ pub(super) async fn config_dump(admin: &Admin, selection: &Selection<'_>) -> Val
             (None, _) => configs.extend(ours(kind, of)),
         }
     }
-    match selection.resource {
-        Some(list) => json!({ "configs": only(&configs, list) }),
-        None => json!({ "configs": configs }),
+    if let Some(list) = selection.resource {
+        configs = only(&configs, list)?;
     }
+    if let Some(mask) = &selection.mask {
+        configs = configs.iter().filter_map(|part| mask.apply(part)).collect();
+    }
+    Ok(json!({ "configs": configs }))
 }
 
 /// The entries of one list.
-fn only(configs: &[Value], list: &str) -> Vec<Value> {
-    let entries = configs
-        .iter()
-        .filter_map(|config| config.get(list)?.as_array());
-    entries.flatten().cloned().collect()
+fn only(configs: &[Value], list: &str) -> Result<Vec<Value>, PageError> {
+    let Some(found) = configs.iter().find_map(|config| config.get(list)) else {
+        return Err(PageError::missing(format!(
+            "{list} not found in config dump"
+        )));
+    };
+    let Value::Array(entries) = found else {
+        let why =
+            format!("{list} is not a repeated field. Use ?mask={list} to get only this field");
+        return Err(PageError::bad(why));
+    };
+    Ok(entries.clone())
 }
 
 fn by_lists<'a>(

@@ -1,17 +1,23 @@
-//! What people and scrapers ask the proxy: on loopback, bounded, nothing changed but by POST.
+//! What people and scrapers ask the proxy: bounded, nothing changed but by POST.
 //!
-//! - `server`: HTTP on the admin, metrics and health ports
-//! - `routes`: which path does what; `pages`: what can be read; `dump`: `/config_dump`;
-//!   `clusters`, `certs`: the pages of those names
+//! - `server`: HTTP on the admin, metrics and health ports; `held`: the connections it holds
+//! - `routes`: which path does what; `pages`: what can be read; `query`: what is asked of a page
+//! - `dump`, `mask`: `/config_dump`; `stats`: metrics; `clusters`, `certs`, `runtime`: the pages of
+//!   those names
 //! - `logging`: log levels, changed live
 
 mod certs;
 mod clusters;
 mod dump;
+mod held;
 pub mod logging;
+mod mask;
 mod pages;
+mod query;
 mod routes;
+mod runtime;
 pub mod server;
+mod stats;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -24,10 +30,12 @@ use crate::drain::Drain;
 use crate::identity;
 use crate::metrics::Registry;
 use crate::snapshot::Store;
+use crate::telemetry::Sinks;
 use crate::xds::client::Handle;
 use crate::xds::resource_type::ResourceType;
 
 pub use pages::Page;
+pub use query::PageError;
 
 /// Everything the pages read.
 pub struct Admin {
@@ -35,6 +43,8 @@ pub struct Admin {
     pub registry: Arc<Registry>,
     pub drain: Arc<Drain>,
     pub logging: Logging,
+    /// Destinations of logs.
+    pub sinks: Arc<Sinks>,
     /// `None`: nothing comes over xDS.
     pub xds: Option<Handle>,
     /// `None`: certificates are not by CSR.

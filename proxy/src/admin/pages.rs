@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
-use super::routes::pairs;
-use super::{Admin, certs, clusters, dump, rfc3339};
+use super::mask::Mask;
+use super::query::{PageError, Query};
+use super::{Admin, certs, clusters, dump, rfc3339, runtime, stats};
 
 /// A page and its type.
 pub struct Page {
@@ -31,68 +32,58 @@ impl Page {
 
 const HELP: &str = "\
   /ready                    LIVE, or what is waited for
-  /config_dump              configuration in force, as Envoy dumps it
-                            ?resource=dynamic_active_clusters, ?name_regex=…, ?include_eds
+  /config_dump              configuration in force, as Envoy dumps it; ?include_eds,
+                            ?resource=dynamic_active_clusters, ?mask=cluster.name, ?name_regex=…
   /clusters                 clusters and endpoints; ?format=json
   /listeners                listeners and their addresses; ?format=json
   /certs                    certificates in use
-  /stats                    metrics as `name: value`; ?filter=text, ?format=prometheus
-  /stats/prometheus         metrics for Prometheus
+  /stats                    metrics as `name: value`; ?format=json or prometheus, ?usedonly,
+                            ?filter=REGEX, ?type=Counters, Gauges or Histograms
+  /stats/prometheus         metrics for Prometheus; ?usedonly, ?filter=REGEX
   /server_info              version, state, uptime, options, node
+  /memory                   memory of the process
+  /runtime                  layers of the bootstrap's layered_runtime
   /logging                  log levels; POST /logging?level=debug or ?xds=debug
+  /reopen_logs              (POST) open log files again, after a rotation
   /drain, /drain_listeners  (POST) ask every connection to end
   /healthcheck/fail, /ok    (POST) what /ready says while traffic still flows
   /quitquitquit             (POST) end the process after draining
 ";
 
 impl Admin {
-    /// The page at `path`; `None`: there is none. Nothing is changed by reading.
-    pub async fn page(&self, path: &str, query: &str) -> Option<Page> {
-        let parameter = |name: &str| pairs(query).find(|(n, _)| *n == name).map(|(_, v)| v);
-        let as_json = parameter("format") == Some("json");
-        Some(match path {
+    /// The page at `path`. Nothing is changed by reading.
+    ///
+    /// # Errors
+    /// There is no such page, or no sense in what is asked of it.
+    pub async fn page(&self, path: &str, query: &str) -> Result<Page, PageError> {
+        let query = Query::parse(query);
+        let as_json = query.get("format") == Some("json");
+        Ok(match path {
             "/" | "/help" => Page::text(HELP.as_bytes().to_vec()),
             "/config_dump" => {
                 let selection = dump::Selection {
-                    resource: parameter("resource"),
-                    name: parameter("name_regex").and_then(|text| regex::Regex::new(text).ok()),
-                    endpoints: parameter("include_eds").is_some(),
+                    resource: query.get("resource"),
+                    mask: query.get("mask").and_then(Mask::parse),
+                    name: query.regex("name_regex")?,
+                    endpoints: query.has("include_eds"),
                 };
-                Page::json(&dump::config_dump(self, &selection).await)
+                Page::json(&dump::config_dump(self, &selection).await?)
             }
             "/clusters" if as_json => Page::json(&clusters::json(&self.store.load())),
             "/clusters" => Page::text(clusters::text(&self.store.load())),
             "/listeners" => self.listeners(as_json),
             "/certs" => Page::json(&certs::certs(self)),
-            "/stats" if parameter("format") == Some("prometheus") => self.prometheus(),
-            "/stats" => self.stats(parameter("filter").unwrap_or_default()),
-            "/stats/prometheus" => self.prometheus(),
+            "/stats" => stats::stats(self, &query)?,
+            "/stats/prometheus" => stats::for_prometheus(self, &query)?,
             "/server_info" => Page::json(&self.server_info()),
+            "/memory" => Page::json(&runtime::memory()),
+            "/runtime" => Page::json(&runtime::runtime(self)),
             "/logging" => Page::text(format!("{}\n", self.logging.current()).into_bytes()),
-            _ => return None,
+            _ => {
+                let why = format!("there is no page {path}; / lists those there are");
+                return Err(PageError::missing(why));
+            }
         })
-    }
-
-    fn prometheus(&self) -> Page {
-        Page {
-            content_type: "text/plain; version=0.0.4; charset=utf-8",
-            body: self.registry.expose().unwrap_or_else(|error| {
-                tracing::error!(%error, "metrics cannot be written");
-                Vec::new()
-            }),
-        }
-    }
-
-    /// The series as Envoy lists them: one line each, name and value.
-    fn stats(&self, filter: &str) -> Page {
-        let text = String::from_utf8(self.prometheus().body).unwrap_or_default();
-        let lines = text.lines().filter(|line| !line.starts_with('#'));
-        let matching = lines.filter(|line| line.contains(filter));
-        let stats: String = matching
-            .filter_map(|line| line.rsplit_once(' '))
-            .map(|(name, value)| format!("{name}: {value}\n"))
-            .collect();
-        Page::text(stats.into_bytes())
     }
 
     fn listeners(&self, as_json: bool) -> Page {

@@ -1,8 +1,11 @@
 //! Which path does what.
 //!
-//! A browser on the same machine can be made to send requests here by any web page. So the Host
-//! must be an address or `localhost` (a name could be rebound to loopback), and what changes
-//! something must be a POST that no web page sent.
+//! A browser on the same machine can be made to send requests to loopback by any web page. So the
+//! Host of a connection to loopback must be an address or `localhost`: another name may be a web
+//! page's that was rebound to it. On other addresses names are taken, as scrapers use them. What
+//! changes something must be a POST that no web page sent.
+
+use std::net::IpAddr;
 
 use http::request::Parts;
 use http::{Method, StatusCode, header};
@@ -11,26 +14,29 @@ use hyper::Response;
 use hyper::body::Bytes;
 
 use super::pages::Page;
+use super::query::{PageError, Query};
 use super::server::Surface;
 use super::{Admin, ServerState};
 
 type Answer = Response<Full<Bytes>>;
 
-pub(super) async fn answer(surface: Surface, admin: &Admin, head: &Parts) -> Answer {
+/// `local`: our end of the connection.
+pub(super) async fn answer(surface: Surface, admin: &Admin, local: IpAddr, head: &Parts) -> Answer {
     let path = head.uri.path();
     match surface {
         Surface::Metrics if path == "/stats/prometheus" || path == "/metrics" => {
-            read(admin, "/stats/prometheus", "", head).await
+            let query = head.uri.query().unwrap_or_default();
+            read(admin, "/stats/prometheus", query, head).await
         }
         Surface::Health if path == "/healthz/ready" => ready(admin),
-        Surface::Admin => admin_page(admin, head).await,
+        Surface::Admin => admin_page(admin, local, head).await,
         Surface::Metrics | Surface::Health => text(StatusCode::NOT_FOUND, "no such page\n"),
     }
 }
 
-async fn admin_page(admin: &Admin, head: &Parts) -> Answer {
-    if !is_local_host(head) {
-        let why = "the Host header must be an IP address or localhost\n";
+async fn admin_page(admin: &Admin, local: IpAddr, head: &Parts) -> Answer {
+    if !is_own_host(head, local) {
+        let why = "on loopback the Host header must be an IP address or localhost\n";
         return text(StatusCode::FORBIDDEN, why);
     }
     let path = head.uri.path();
@@ -57,18 +63,15 @@ async fn read(admin: &Admin, path: &str, query: &str, head: &Parts) -> Answer {
         return text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
     }
     match admin.page(path, query).await {
-        Some(page) => respond(StatusCode::OK, page),
-        None => text(
-            StatusCode::NOT_FOUND,
-            "no such page; / lists those there are\n",
-        ),
+        Ok(page) => respond(StatusCode::OK, page),
+        Err(PageError { status, why }) => text(status, &format!("{why}\n")),
     }
 }
 
 fn changes_something(path: &str, query: &str) -> bool {
     match path {
         "/drain" | "/drain_listeners" | "/quitquitquit" | "/healthcheck/fail"
-        | "/healthcheck/ok" => true,
+        | "/healthcheck/ok" | "/reopen_logs" => true,
         "/logging" => !query.is_empty(),
         _ => false,
     }
@@ -80,6 +83,7 @@ fn change(admin: &Admin, path: &str, query: &str) -> Answer {
         "/quitquitquit" => admin.drain.quit(),
         "/healthcheck/fail" => admin.drain.set_failed(true),
         "/healthcheck/ok" => admin.drain.set_failed(false),
+        "/reopen_logs" => admin.sinks.reopen(),
         _ => return set_levels(admin, query),
     }
     tracing::info!(path, "admin");
@@ -87,7 +91,7 @@ fn change(admin: &Admin, path: &str, query: &str) -> Answer {
 }
 
 fn set_levels(admin: &Admin, query: &str) -> Answer {
-    for (name, value) in pairs(query) {
+    for (name, value) in Query::parse(query).iter() {
         let done = match name {
             "level" => admin.logging.set_all(value),
             "paths" => value.split(',').try_for_each(|part| {
@@ -117,15 +121,10 @@ fn ready(admin: &Admin) -> Answer {
     }
 }
 
-/// `name=value` pairs. Nothing here needs percent-decoding.
-pub(super) fn pairs(query: &str) -> impl Iterator<Item = (&str, &str)> {
-    query
-        .split('&')
-        .filter(|pair| !pair.is_empty())
-        .map(|pair| pair.split_once('=').unwrap_or((pair, "")))
-}
-
-fn is_local_host(head: &Parts) -> bool {
+fn is_own_host(head: &Parts, local: IpAddr) -> bool {
+    if !local.to_canonical().is_loopback() {
+        return true;
+    }
     let mut hosts = head.headers.get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else {
         return false;
@@ -137,7 +136,7 @@ fn is_local_host(head: &Parts) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<std::net::IpAddr>().is_ok()
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
 }
 
 fn is_from_a_web_page(head: &Parts) -> bool {

@@ -1,8 +1,7 @@
 //! HTTP for admin, metrics and health. hyper serves it; the data path never does.
 
 use std::convert::Infallible;
-use std::future::Future;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,22 +11,27 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
+use super::held::{Answering, Bounds, Held};
 use super::{Admin, routes};
 
-/// Connections served at once per port; more wait in the backlog.
-const MAX_CONNECTIONS: usize = 64;
 /// Request head, bytes.
 const MAX_HEAD: usize = 16 << 10;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// A connection lives no longer than this: nothing here streams.
-const MAX_LIFE: Duration = Duration::from_secs(600);
+
+/// What a port takes of its peers.
+struct Manners {
+    bounds: Bounds,
+    /// For a request to arrive.
+    header_timeout: Duration,
+    /// A connection lives no longer than this: nothing here streams.
+    max_life: Duration,
+    keep_alive: bool,
+}
 
 /// Which pages a port has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Surface {
-    /// Everything; loopback only.
+    /// Everything.
     Admin,
     /// `/stats/prometheus`.
     Metrics,
@@ -43,15 +47,40 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
+impl Surface {
+    fn manners(self) -> Manners {
+        match self {
+            // Loopback, so that one address is everyone's. Dashboards keep their connections.
+            Surface::Admin => Manners {
+                bounds: Bounds {
+                    all: 64,
+                    of_one_address: 64,
+                },
+                header_timeout: Duration::from_secs(10),
+                max_life: Duration::from_secs(600),
+                keep_alive: true,
+            },
+            // Open to every peer, and a probe has about a second to be answered.
+            Surface::Metrics | Surface::Health => Manners {
+                bounds: Bounds {
+                    all: 64,
+                    of_one_address: 16,
+                },
+                header_timeout: Duration::from_secs(1),
+                max_life: Duration::from_secs(30),
+                keep_alive: false,
+            },
+        }
+    }
+}
+
 /// Serves until the process ends.
 pub async fn serve(listener: TcpListener, surface: Surface, admin: Arc<Admin>) {
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let manners = surface.manners();
+    let mut held = Held::new(manners.bounds);
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else {
-            return;
-        };
-        let tcp = match listener.accept().await {
-            Ok((tcp, _)) => tcp,
+        let (tcp, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, ?surface, "accept failed");
                 // Out of descriptors, most likely: trying at once would only spin.
@@ -59,28 +88,44 @@ pub async fn serve(listener: TcpListener, surface: Surface, admin: Arc<Admin>) {
                 continue;
             }
         };
-        let admin = admin.clone();
-        tokio::spawn(async move {
-            let _slot = slot;
-            let service = service_fn(move |request| answer(surface, admin.clone(), request));
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .max_buf_size(MAX_HEAD)
-                .serve_connection(TokioIo::new(tcp), service);
-            if let Ok(Err(error)) = tokio::time::timeout(MAX_LIFE, connection).await {
+        // It has gone already.
+        let Ok(local) = tcp.local_addr() else {
+            continue;
+        };
+        let peer = peer.ip().to_canonical();
+        held.make_room(peer);
+        let (admin, answering) = (admin.clone(), Answering::default());
+        let counted = answering.clone();
+        let service = service_fn(move |request| {
+            let (admin, counted) = (admin.clone(), counted.clone());
+            async move {
+                let answer = answer(surface, &admin, local.ip(), request);
+                Ok::<_, Infallible>(counted.during(answer).await)
+            }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(manners.header_timeout)
+            .keep_alive(manners.keep_alive)
+            .max_buf_size(MAX_HEAD)
+            .serve_connection(TokioIo::new(tcp), service);
+        let serving = tokio::time::timeout(manners.max_life, connection);
+        let task = tokio::spawn(async move {
+            if let Ok(Err(error)) = serving.await {
                 tracing::debug!(%error, ?surface, "connection");
             }
         });
+        held.add(peer, answering, task.abort_handle());
     }
 }
 
-fn answer(
+async fn answer(
     surface: Surface,
-    admin: Arc<Admin>,
+    admin: &Admin,
+    local: IpAddr,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<Response<Full<Bytes>>, Infallible>> {
+) -> Response<Full<Bytes>> {
     // Bodies are not read: everything is in the URL, and hyper closes what was not drained.
     let (head, _) = request.into_parts();
-    async move { Ok(routes::answer(surface, &admin, &head).await) }
+    routes::answer(surface, admin, local, &head).await
 }

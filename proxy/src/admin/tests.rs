@@ -8,6 +8,8 @@ use tokio::net::TcpStream;
 use super::server::{Surface, bind, serve};
 use super::*;
 use crate::snapshot::Snapshot;
+use prost::Message;
+use xds_proto::envoy::config::bootstrap::v3::Bootstrap;
 
 fn admin() -> Arc<Admin> {
     let (_listening, listening) = watch::channel(true);
@@ -16,9 +18,13 @@ fn admin() -> Arc<Admin> {
         registry: Arc::new(Registry::new().unwrap()),
         drain: Arc::default(),
         logging: Logging::new("info", |_| Ok(())),
+        sinks: Arc::new(Sinks::new(
+            prometheus::IntCounter::new("dropped", "dropped").unwrap(),
+            0,
+        )),
         xds: None,
         identity: None,
-        bootstrap: Bytes::new(),
+        bootstrap: bootstrap(),
         statics: Vec::new(),
         node: serde_json::json!({ "id": "n" }),
         options: serde_json::Value::Null,
@@ -26,6 +32,17 @@ fn admin() -> Arc<Admin> {
         started: SystemTime::now(),
         since: Instant::now(),
     })
+}
+
+/// With two layers that differ.
+fn bootstrap() -> Bytes {
+    let layers = serde_json::json!({"layered_runtime": {"layers": [
+        {"name": "base", "static_layer": {"envoy": {"reloadable_features": {"x": 1}}}},
+        {"name": "admin", "admin_layer": {}},
+        {"name": "top", "static_layer": {"envoy.reloadable_features.x": 7}},
+    ]}});
+    let message = xds_proto::json::decode_json::<Bootstrap>(&layers).unwrap();
+    message.encode_to_vec().into()
 }
 
 async fn start(surface: Surface, admin: Arc<Admin>) -> SocketAddr {
@@ -59,12 +76,15 @@ async fn every_page_answers() {
         ("/ready", "LIVE"),
         ("/config_dump", "envoy.admin.v3.BootstrapConfigDump"),
         ("/config_dump?resource=static_clusters", "\"configs\": []"),
+        ("/config_dump?mask=static_clusters", "ClustersConfigDump"),
         ("/clusters?format=json", "cluster_statuses"),
         ("/listeners?format=json", "listener_statuses"),
         ("/certs", "certificates"),
         ("/stats", "anyam_telemetry_edges_overflowed_total: 0"),
         ("/stats/prometheus", "# TYPE"),
         ("/server_info", "\"state\": \"LIVE\""),
+        ("/memory", "\"total_physical_bytes\": \""),
+        ("/runtime", "\"final_value\": \"7\""),
         ("/logging", "info"),
     ] {
         let answer = call(address, "GET", path, "").await;
@@ -83,6 +103,7 @@ async fn what_changes_something_needs_a_post_from_no_web_page() {
         "/drain",
         "/quitquitquit",
         "/healthcheck/fail",
+        "/reopen_logs",
         "/logging?level=debug",
     ] {
         let answer = call(address, "GET", path, "").await;
@@ -129,6 +150,122 @@ async fn a_name_that_could_be_rebound_is_refused() {
             "{host:?}: {answer}"
         );
     }
+}
+
+#[tokio::test]
+async fn where_no_web_page_can_lead_names_are_taken() {
+    // Of loopback, but not 127.0.0.1: what counts is our end of the connection.
+    let head = |host: &str| {
+        let request = http::Request::get("/certs").header("host", host);
+        request.body(()).unwrap().into_parts().0
+    };
+    let admin = admin();
+    for (local, host, status) in [
+        ("10.0.0.7", "proxy.shop.svc:15000", 200),
+        ("fd00::7", "proxy.shop.svc", 200),
+        ("::ffff:127.0.0.1", "proxy.shop.svc", 403),
+        ("::1", "proxy.shop.svc", 403),
+        ("127.0.0.9", "proxy.shop.svc", 403),
+        ("127.0.0.9", "localhost:15000", 200),
+    ] {
+        let local = local.parse().unwrap();
+        let answer = routes::answer(Surface::Admin, &admin, local, &head(host)).await;
+        assert_eq!(answer.status(), status, "{local} {host}");
+    }
+}
+
+#[tokio::test]
+async fn pages_say_what_they_were_asked_for_and_no_more() {
+    let admin = admin();
+    let family = admin.registry.counters("shop_total", "Test.", &["of"]);
+    let family = family.unwrap();
+    family.with_label_values(&["tea"]).inc();
+    family.with_label_values(&["salt"]).reset();
+    let page = async |path: &str, query: &str| {
+        let page = admin.page(path, query).await?;
+        Ok::<_, PageError>(String::from_utf8(page.body).unwrap())
+    };
+    let tea = "shop_total{of=\"tea\"}";
+    let all = page("/stats", "filter=%5Eshop_").await.unwrap();
+    assert_eq!(all, format!("shop_total{{of=\"salt\"}}: 0\n{tea}: 1\n"));
+    let used = page("/stats", "usedonly&filter=shop").await.unwrap();
+    assert_eq!(used, format!("{tea}: 1\n"));
+    let json = page("/stats", "format=json&filter=tea").await.unwrap();
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(
+        json["stats"],
+        serde_json::json!([{"name": tea, "value": 1}])
+    );
+    for path in ["/stats/prometheus", "/stats"] {
+        let text = page(path, "format=prometheus&filter=of%3D&usedonly").await;
+        let text = text.unwrap();
+        assert!(text.contains(tea) && text.contains("# TYPE shop_total counter"));
+        assert!(
+            !text.contains("salt") && !text.contains("edges_overflowed"),
+            "{text}"
+        );
+    }
+    assert_eq!(page("/stats", "type=Gauges&filter=shop").await.unwrap(), "");
+    for (path, query, status) in [
+        ("/stats", "filter=(", 400),
+        ("/stats", "format=html", 400),
+        ("/stats", "type=Words", 400),
+        ("/config_dump", "name_regex=(", 400),
+        ("/config_dump", "resource=bootstrap", 400),
+        ("/config_dump", "resource=nothing", 404),
+        ("/nothing", "", 404),
+    ] {
+        let error = page(path, query).await.unwrap_err();
+        assert_eq!(error.status, status, "{path}?{query}: {error:?}");
+    }
+    let masked = page("/config_dump", "mask=bootstrap.node").await.unwrap();
+    assert!(
+        !masked.contains("layered_runtime") && !masked.contains("Clusters"),
+        "{masked}"
+    );
+}
+
+/// A connection that sends nothing.
+async fn silent(address: SocketAddr, from: &str) -> TcpStream {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    socket.connect(address).await.unwrap()
+}
+
+async fn ends(tcp: &mut TcpStream) {
+    // A reset is an end as well.
+    let _ = tcp.read(&mut [0; 64]).await;
+}
+
+#[tokio::test]
+async fn a_probe_is_answered_whatever_others_hold_open() {
+    let admin = admin();
+    for surface in [Surface::Health, Surface::Metrics, Surface::Admin] {
+        let address = start(surface, admin.clone()).await;
+        let path = match surface {
+            Surface::Health => "/healthz/ready",
+            Surface::Metrics | Surface::Admin => "/stats/prometheus",
+        };
+        let mut held = Vec::new();
+        for number in 0..200 {
+            held.push(silent(address, &format!("127.0.0.{}", 2 + number % 100)).await);
+        }
+        let began = Instant::now();
+        let answer = call(address, "GET", path, "").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{surface:?}: {answer}");
+        assert!(began.elapsed().as_secs() < 5, "{surface:?}");
+        // The oldest have gone.
+        ends(&mut held[0]).await;
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_says_nothing_goes_soon() {
+    let address = start(Surface::Health, admin()).await;
+    let began = Instant::now();
+    ends(&mut silent(address, "127.0.0.2").await).await;
+    let after = began.elapsed().as_millis();
+    assert!((500..8000).contains(&after), "{after} ms");
 }
 
 #[tokio::test]

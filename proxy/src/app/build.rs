@@ -9,20 +9,19 @@ use prost::Message;
 use xds_proto::google::protobuf::Struct;
 use xds_proto::google::protobuf::value::Kind as Value;
 
+use super::logging::Logs;
 use super::{AppError, statics, target};
 use crate::bootstrap::Bootstrap;
 use crate::config::compile::{Compiler, SecretStore, Step};
 use crate::metrics::edge::{Edges, Peer};
 use crate::metrics::{Registry, SpliceMetrics};
 use crate::snapshot::{Snapshot, Store};
-use crate::telemetry::Sinks;
 use crate::telemetry::calls::Telemetry;
 use crate::xds::channel::Target;
 use crate::xds::resource_type::{Key, ResourceType};
 
 pub(super) struct Core {
     pub(super) registry: Arc<Registry>,
-    pub(super) sinks: Arc<Sinks>,
     pub(super) telemetry: Arc<Telemetry>,
     pub(super) secrets: Arc<SecretStore>,
     pub(super) compiler: Compiler,
@@ -37,16 +36,16 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Compiles the static resources.
-    pub(super) fn new(bootstrap: &Bootstrap) -> Result<Self, AppError> {
-        let registry = Arc::new(Registry::new()?);
-        let dropped = registry.counter(
-            "anyam_access_log_dropped_total",
-            "Chunks of access log that a stuck destination lost.",
-        )?;
-        let sinks = Arc::new(Sinks::new(dropped));
+    /// Compiles the static resources. `labels`: of every metric.
+    pub(super) fn new(
+        bootstrap: &Bootstrap,
+        logs: &Logs,
+        labels: &[(String, String)],
+    ) -> Result<Self, AppError> {
+        let registry = Arc::new(Registry::with_labels(labels)?);
+        registry.adopt(&logs.dropped)?;
         let secrets = Arc::new(SecretStore::default());
-        let mut compiler = Compiler::new(&registry, sinks.clone(), secrets.clone())?;
+        let mut compiler = Compiler::new(&registry, logs.sinks.clone(), secrets.clone())?;
         let store = Arc::new(Store::new(Snapshot::default()));
         compiler.limit_connections(bootstrap.limits.global, &bootstrap.limits.listeners);
         let statics = statics::publish(&mut compiler, &store, bootstrap)?;
@@ -59,7 +58,6 @@ impl Core {
         Ok(Core {
             telemetry,
             registry,
-            sinks,
             secrets,
             compiler,
             store,

@@ -1,10 +1,12 @@
-//! The end: SIGTERM and SIGINT drain, a second one ends at once.
+//! Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGUSR1 opens logs again.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::drain::Drain;
+use crate::telemetry::Sinks;
 
 /// How often it is looked whether connections are left.
 const GLANCE: Duration = Duration::from_millis(50);
@@ -20,11 +22,6 @@ struct Signals {
 
 impl Signals {
     fn new() -> Self {
-        let listen = |kind| {
-            signal(kind)
-                .inspect_err(|error| tracing::error!(%error, "cannot listen for signals"))
-                .ok()
-        };
         Signals {
             term: listen(SignalKind::terminate()),
             interrupt: listen(SignalKind::interrupt()),
@@ -32,14 +29,44 @@ impl Signals {
     }
 
     async fn next(&mut self) {
-        let one = async |signal: &mut Option<Signal>| match signal {
-            Some(signal) => drop(signal.recv().await),
-            None => std::future::pending().await,
-        };
         tokio::select! {
             () = one(&mut self.term) => {}
             () = one(&mut self.interrupt) => {}
         }
+    }
+}
+
+/// SIGUSR1 opens log files again, as after a rotation. SIGHUP and SIGUSR2, which tell other servers
+/// to read their configuration or to replace themselves, do nothing.
+/// They are heeded from this call on.
+pub(super) fn heed_signals(sinks: Arc<Sinks>) -> impl Future<Output = ()> {
+    let mut usr1 = listen(SignalKind::user_defined1());
+    let mut hangup = listen(SignalKind::hangup());
+    let mut usr2 = listen(SignalKind::user_defined2());
+    async move {
+        loop {
+            tokio::select! {
+                () = one(&mut usr1) => {
+                    tracing::info!("SIGUSR1: opening logs again");
+                    sinks.reopen();
+                }
+                () = one(&mut hangup) => tracing::info!("SIGHUP has no meaning here"),
+                () = one(&mut usr2) => tracing::info!("SIGUSR2 has no meaning here"),
+            }
+        }
+    }
+}
+
+fn listen(kind: SignalKind) -> Option<Signal> {
+    signal(kind)
+        .inspect_err(|error| tracing::error!(%error, "cannot listen for signals"))
+        .ok()
+}
+
+async fn one(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 

@@ -21,8 +21,8 @@ use crate::snapshot::Store;
 use crate::telemetry::calls::Telemetry;
 use crate::worker::Worker;
 
-/// The longest an access log line waits in a worker's buffer.
-const FLUSH: Duration = Duration::from_secs(1);
+/// How often it is looked whether a burst of connections has ended.
+const TRIM: Duration = Duration::from_secs(1);
 
 /// All of them.
 pub(super) struct Workers {
@@ -49,6 +49,7 @@ impl Workers {
         telemetry: &Arc<Telemetry>,
         demand: Option<OnDemandClient>,
         drain: &Arc<Drain>,
+        flush_interval: Duration,
     ) -> io::Result<(Self, watch::Receiver<bool>)> {
         let (listening, watched) = watch::channel(false);
         let mut threads = Vec::with_capacity(count);
@@ -73,7 +74,7 @@ impl Workers {
                 };
                 runtime.block_on(async {
                     let worker = Worker::new(index, store, telemetry, demand, phase.clone());
-                    work(worker, alarm, follower, phase, report).await;
+                    work(worker, alarm, follower, (phase, flush_interval), report).await;
                 });
             })?);
         }
@@ -128,7 +129,7 @@ async fn work(
     worker: Rc<Worker>,
     alarm: Alarm,
     follower: Follower,
-    mut phase: watch::Receiver<Phase>,
+    (mut phase, flush_interval): (watch::Receiver<Phase>, Duration),
     report: oneshot::Sender<Started>,
 ) {
     let context = ListenerContext::new(worker.clone());
@@ -138,10 +139,15 @@ async fn work(
     // The receiver is gone when another worker failed.
     let _ = report.send(Started { open, failed });
     let flushing = async {
+        loop {
+            worker.timers.sleep(flush_interval).await;
+            worker.logs.flush();
+        }
+    };
+    let trimming = async {
         let mut policy = TrimPolicy::default();
         loop {
-            worker.timers.sleep(FLUSH).await;
-            worker.logs.flush();
+            worker.timers.sleep(TRIM).await;
             if policy.burst_is_over(worker.open.open()) {
                 worker.tls.prune();
                 worker.buffers.forget();
@@ -157,7 +163,9 @@ async fn work(
     };
     tokio::select! {
         () = closing => {}
-        ((), (), ()) = async { tokio::join!(context.run(alarm), bound.run(), flushing) } => {}
+        ((), (), (), ()) = async {
+            tokio::join!(context.run(alarm), bound.run(), flushing, trimming)
+        } => {}
     }
     // What was told to close gets one turn to do so, and to write its last line.
     tokio::task::yield_now().await;

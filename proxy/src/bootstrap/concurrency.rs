@@ -5,11 +5,13 @@ use std::path::Path;
 /// Without a limit a sidecar shares its machine with many others.
 const WITHOUT_LIMIT: usize = 2;
 
-/// `asked`: `--concurrency`.
-pub fn workers(asked: Option<u16>) -> usize {
+/// `asked`: `--concurrency`; `cpuset`: `--cpuset-threads`.
+pub fn workers(asked: Option<u16>, cpuset: bool) -> usize {
+    // Within the CPUs that this process may run on, and its quota.
     let available = std::thread::available_parallelism().map_or(1, usize::from);
     match asked {
         Some(asked) => usize::from(asked),
+        None if cpuset => available,
         None => choose(quota(Path::new("/sys/fs/cgroup")), available),
     }
 }
@@ -59,6 +61,7 @@ mod tests {
         assert_eq!(choose(Some(0.2), 64), 1);
         assert_eq!(choose(Some(1.5), 64), 2);
         assert_eq!(choose(Some(8.0), 4), 4);
-        assert_eq!(workers(Some(3)), 3);
+        assert_eq!(workers(Some(3), true), 3);
+        assert!(workers(None, true) >= workers(None, false));
     }
 }

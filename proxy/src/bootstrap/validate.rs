@@ -8,7 +8,7 @@ use crate::config::Name;
 use crate::config::compile::support::At;
 use crate::config::compile::{CompileError, Compiled, Compiler, References, SecretStore};
 use crate::metrics::registry::{Registry, RegistryError};
-use crate::telemetry::access_log::Sinks;
+use crate::telemetry::Sinks;
 
 /// Every mistake in the static resources, each with the path of its field. Of one resource the
 /// first is told: what follows from it would only confuse.
@@ -18,7 +18,7 @@ use crate::telemetry::access_log::Sinks;
 pub fn mistakes(bootstrap: &Bootstrap) -> Result<Vec<String>, RegistryError> {
     let registry = Registry::new()?;
     let dropped = registry.counter("anyam_access_log_dropped_total", "Not written anywhere.")?;
-    let sinks = Arc::new(Sinks::new(dropped));
+    let sinks = Arc::new(Sinks::new(dropped, 0));
     let compiler = Compiler::new(&registry, sinks, Arc::new(SecretStore::default()))?;
     let Bootstrap {
         listeners,

@@ -169,11 +169,13 @@ async fn send(out: &mpsc::Sender<pb::ProxyMessage>, said: Said) -> Result<(), St
 async fn run_dump(admin: Arc<Admin>, dump: pb::Dump, out: mpsc::Sender<pb::ProxyMessage>) {
     let asked = format!("/{}", dump.what.trim_start_matches('/'));
     let (path, query) = asked.split_once('?').unwrap_or((&asked, ""));
-    let Some(page) = admin.page(path, query).await else {
-        let error = format!("there is no page {path}; / lists those there are");
-        // Without a stream there is nobody to tell.
-        let _ = send(&out, failure(dump.id, error)).await;
-        return;
+    let page = match admin.page(path, query).await {
+        Ok(page) => page,
+        Err(error) => {
+            // Fails when the stream has ended: the answer has no reader then.
+            let _ = send(&out, failure(dump.id, error.why)).await;
+            return;
+        }
     };
     let pieces = page.body.len().div_ceil(CHUNK).max(1);
     for at in 0..pieces {

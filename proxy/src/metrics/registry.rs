@@ -1,9 +1,11 @@
 //! The metric registry and Istio's standard families.
 //! Names and labels: Istio's "Standard metrics" reference.
 
+use std::collections::HashMap;
+
 use prometheus::{
     Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    TextEncoder,
+    TextEncoder, proto::MetricFamily,
 };
 
 /// Labels of every HTTP family; TCP families lack the request's own.
@@ -85,6 +87,22 @@ pub struct RegistryError(#[from] prometheus::Error);
 
 impl Registry {
     pub fn new() -> Result<Self, RegistryError> {
+        Self::with_labels(&[])
+    }
+
+    /// `labels`: of every metric, whatever its own are.
+    ///
+    /// # Errors
+    /// When a label is given twice with different values, or is one of a metric's own.
+    pub fn with_labels(labels: &[(String, String)]) -> Result<Self, RegistryError> {
+        let mut common = HashMap::new();
+        for (name, value) in labels {
+            let other = common.insert(name.clone(), value.clone());
+            if other.is_some_and(|other| other != *value) {
+                let why = format!("the label {name} of every metric has two values");
+                return Err(prometheus::Error::Msg(why).into());
+            }
+        }
         let http: Vec<&str> = EDGE_LABELS.iter().chain(&REQUEST_LABELS).copied().collect();
         let tcp: Vec<&str> = EDGE_LABELS.iter().chain(&TCP_LABELS).copied().collect();
         let counters = |name: &str, help: &str, labels: &[&str]| {
@@ -97,7 +115,7 @@ impl Registry {
             )
         };
         let registry = Self {
-            inner: prometheus::Registry::new(),
+            inner: prometheus::Registry::new_custom(None, Some(common))?,
             requests: counters("istio_requests_total", "Requests handled.", &http)?,
             request_duration: histograms(
                 "istio_request_duration_milliseconds",
@@ -172,6 +190,11 @@ impl Registry {
         Ok(counter)
     }
 
+    /// Registers a counter that was made before.
+    pub fn adopt(&self, counter: &IntCounter) -> Result<(), RegistryError> {
+        Ok(self.inner.register(Box::new(counter.clone()))?)
+    }
+
     /// A gauge of our own, registered once.
     pub fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, RegistryError> {
         let gauge = IntGauge::new(name, help)?;
@@ -203,10 +226,20 @@ impl Registry {
         Ok(family)
     }
 
+    /// Every family with its series, as they are now.
+    pub fn gather(&self) -> Vec<MetricFamily> {
+        self.inner.gather()
+    }
+
     /// Prometheus' text exposition format, version 0.0.4.
     pub fn expose(&self) -> Result<Vec<u8>, RegistryError> {
-        let mut text = Vec::with_capacity(16 << 10);
-        TextEncoder::new().encode(&self.inner.gather(), &mut text)?;
-        Ok(text)
+        exposition(&self.gather())
     }
+}
+
+/// Prometheus' text exposition format, version 0.0.4, of `families`.
+pub fn exposition(families: &[MetricFamily]) -> Result<Vec<u8>, RegistryError> {
+    let mut text = Vec::with_capacity(16 << 10);
+    TextEncoder::new().encode(families, &mut text)?;
+    Ok(text)
 }

@@ -1,142 +1,16 @@
-//! Access log sinks: lines leave the worker in chunks and are written by a thread of their own.
-//!
-//! A worker renders into a buffer it owns; a full buffer, or the worker's tick, hands it over a
-//! bounded queue. A reader that does not keep up (a stuck pipe) costs lines, which are counted,
-//! never a stalled worker.
+//! Access logs: a worker renders lines into buffers that it owns; a full buffer, or the worker's
+//! tick, hands them to their sink.
 
 use std::cell::RefCell;
-use std::fs::OpenOptions;
-use std::io::{self, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-
-use prometheus::IntCounter;
 
 use super::format::render_line;
 use super::record::Record;
+use super::sink::Sink;
 use crate::config::access_log::AccessLog;
 
-/// A worker hands its buffer over at this size.
-const CHUNK: usize = 16 << 10;
-/// Chunks in flight to the writer: 4 MiB.
-const QUEUE: usize = 256;
-
-/// Where lines go.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Target {
-    Stdout,
-    Stderr,
-    File(PathBuf),
-}
-
-enum Job {
-    Write(Vec<u8>),
-    /// Answer once everything before was written.
-    Flush(SyncSender<()>),
-}
-
-/// One open destination, shared by all workers and by every log that names it.
-pub struct Sink {
-    index: usize,
-    target: Target,
-    queue: SyncSender<Job>,
-    dropped: IntCounter,
-}
-
-/// Opens sinks, one for each target.
-pub struct Sinks {
-    open: std::sync::Mutex<Vec<Arc<Sink>>>,
-    dropped: IntCounter,
-    threads: AtomicU32,
-}
-
-impl Sinks {
-    /// `dropped` counts the chunks that a stuck destination lost.
-    pub fn new(dropped: IntCounter) -> Self {
-        Self {
-            open: std::sync::Mutex::default(),
-            dropped,
-            threads: AtomicU32::new(0),
-        }
-    }
-
-    /// The sink of `target`, opened on first use.
-    ///
-    /// # Errors
-    /// When the file cannot be opened for appending or its thread cannot start.
-    pub fn open(&self, target: Target) -> io::Result<Arc<Sink>> {
-        let mut open = self
-            .open
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(sink) = open.iter().find(|sink| sink.target == target) {
-            return Ok(sink.clone());
-        }
-        let writer: Box<dyn Write + Send> = match &target {
-            Target::Stdout => Box::new(io::stdout()),
-            Target::Stderr => Box::new(io::stderr()),
-            Target::File(path) => {
-                Box::new(OpenOptions::new().create(true).append(true).open(path)?)
-            }
-        };
-        let (queue, jobs) = sync_channel(QUEUE);
-        let number = self.threads.fetch_add(1, Relaxed);
-        std::thread::Builder::new()
-            .name(format!("access-log-{number}"))
-            .spawn(move || write_jobs(&jobs, writer))?;
-        let sink = Arc::new(Sink {
-            index: open.len(),
-            target,
-            queue,
-            dropped: self.dropped.clone(),
-        });
-        open.push(sink.clone());
-        Ok(sink)
-    }
-
-    /// Waits until everything handed over so far is written. For shutdown.
-    pub fn flush(&self) {
-        let open = self
-            .open
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone();
-        for sink in open {
-            let (done, wait) = sync_channel(1);
-            if sink.queue.send(Job::Flush(done)).is_ok() {
-                // The writer is gone only at the end of the process: nothing is left to wait for.
-                let _ = wait.recv();
-            }
-        }
-    }
-}
-
-fn write_jobs(jobs: &Receiver<Job>, mut writer: Box<dyn Write + Send>) {
-    for job in jobs {
-        match job {
-            Job::Write(chunk) => {
-                if let Err(error) = writer.write_all(&chunk).and_then(|()| writer.flush()) {
-                    tracing::warn!(%error, "an access log could not be written; its lines are lost");
-                }
-            }
-            Job::Flush(done) => {
-                // Nobody waits any more: nothing to tell.
-                let _ = done.send(());
-            }
-        }
-    }
-}
-
-impl Sink {
-    fn hand_over(&self, chunk: Vec<u8>) {
-        match self.queue.try_send(Job::Write(chunk)) {
-            Ok(()) => {}
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => self.dropped.inc(),
-        }
-    }
-}
+/// Room for the line that fills a buffer.
+const LAST_LINE: usize = 1024;
 
 /// A sink and the lines it has not been handed yet.
 type Waiting = (Arc<Sink>, Vec<u8>);
@@ -156,16 +30,17 @@ impl WorkerLogs {
         }
         let mut buffers = self.buffers.borrow_mut();
         for log in logs {
-            let index = log.sink.index;
+            let index = log.sink.index();
+            let chunk = log.sink.chunk();
             if buffers.len() <= index {
                 buffers.resize_with(index + 1, || None);
             }
             let (sink, buffer) = buffers[index]
-                .get_or_insert_with(|| (log.sink.clone(), Vec::with_capacity(CHUNK + 1024)));
+                .get_or_insert_with(|| (log.sink.clone(), Vec::with_capacity(chunk + LAST_LINE)));
             render_line(log, record, buffer);
-            if buffer.len() >= CHUNK {
-                let full = std::mem::replace(buffer, Vec::with_capacity(CHUNK + 1024));
-                sink.hand_over(full);
+            if buffer.len() >= chunk {
+                let full = std::mem::replace(buffer, Vec::with_capacity(chunk + LAST_LINE));
+                sink.write(full);
             }
         }
     }
@@ -174,7 +49,7 @@ impl WorkerLogs {
     pub fn flush(&self) {
         for (sink, buffer) in self.buffers.borrow_mut().iter_mut().flatten() {
             if !buffer.is_empty() {
-                sink.hand_over(std::mem::take(buffer));
+                sink.write(std::mem::take(buffer));
             }
         }
     }
@@ -187,7 +62,9 @@ mod tests {
         Format, JsonField, JsonValue, LogFilter, LogFormat, Operator, Part,
     };
     use crate::metrics::ResponseFlags;
-    use std::time::SystemTime;
+    use crate::telemetry::sink::{Sinks, Target};
+    use prometheus::IntCounter;
+    use std::time::{Duration, SystemTime};
 
     fn operator(operator: Operator) -> JsonValue {
         JsonValue::Format(Format(vec![Part::Operator(operator)]))
@@ -197,12 +74,8 @@ mod tests {
     fn lines_reach_the_file_filtered_and_in_their_format() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
-        let sinks = Sinks::new(IntCounter::new("dropped", "dropped").unwrap());
+        let sinks = Sinks::new(IntCounter::new("dropped", "dropped").unwrap(), 16 << 10);
         let sink = sinks.open(Target::File(path.clone())).unwrap();
-        assert!(Arc::ptr_eq(
-            &sink,
-            &sinks.open(Target::File(path.clone())).unwrap()
-        ));
         let text = AccessLog {
             sink: sink.clone(),
             format: LogFormat::Text(Format(vec![
@@ -243,7 +116,7 @@ mod tests {
         worker.write(&logs, &ok);
         worker.write(&logs, &bad);
         worker.flush();
-        sinks.flush();
+        sinks.flush(Duration::from_secs(30));
         let lines = std::fs::read_to_string(path).unwrap();
         assert_eq!(
             lines.lines().collect::<Vec<_>>(),

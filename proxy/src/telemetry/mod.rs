@@ -2,16 +2,21 @@
 //!
 //! - `calls`: the edges of one connection, its caller looked up by address
 //! - `tap`: live requests for subscribers
-//! - `access_log`: sinks; `record`: what a line can say; `format`, `escape`: how it is written
+//! - `sink`: destinations of logs; `log_format`: lines of diagnostics
+//! - `access_log`: lines on their way to a sink; `record`: what one can say; `format`, `escape`: how
+//!   it is written
 
 pub mod access_log;
 pub mod calls;
 pub mod escape;
 pub mod format;
+pub mod log_format;
 pub mod record;
+pub mod sink;
 pub mod tap;
 
-pub use access_log::{Sinks, WorkerLogs};
+pub use access_log::WorkerLogs;
 pub use calls::{Call, Callers, Calls, Telemetry};
 pub use format::render;
 pub use record::{Headers, Record};
+pub use sink::Sinks;

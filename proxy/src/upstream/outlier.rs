@@ -161,7 +161,8 @@ impl Detector {
     ) -> Sweep {
         let hosts: Vec<&HostState> = hosts.into_iter().collect();
         let mut sweep = Sweep::default();
-        let mut ejected = 0;
+        let before = self.ejected();
+        let mut ejected: u32 = 0;
         for host in &hosts {
             match pass(config, host, now) {
                 Passed::Free => {}
@@ -169,8 +170,10 @@ impl Detector {
                 Passed::Serving => ejected += 1,
             }
         }
-        // Counted anew: endpoints that left the cluster take their ejection with them.
-        self.ejected.store(ejected, Relaxed);
+        // Counted anew: endpoints that left the cluster take their ejection with them. Those that
+        // workers ejected meanwhile stay counted, so that never too many are.
+        self.ejected
+            .fetch_add(ejected.wrapping_sub(before), Relaxed);
         for origin in Origin::BOTH {
             let samples: Vec<Sample<'_>> = rate::collect(&hosts, origin);
             for (kind, host) in rate::outliers(config, origin, &samples, self.baseline(origin)) {

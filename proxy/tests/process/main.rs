@@ -5,12 +5,15 @@
 //! - `splice`: long bodies through kernel pipes
 //! - `tls`: storms, floods and stalls of TLS, from OpenSSL's client
 //! - `edge`: what strangers say of themselves, in headers, names and logs
+//! - `flags`: Envoy's command line; `logs`: rotated, and not read
 //! - `authorisation`: hosts and headers in every disguise against RBAC
 
 #![allow(clippy::unwrap_used)]
 
 mod authorisation;
 mod edge;
+mod flags;
+mod logs;
 mod proxy;
 mod resources;
 mod splice;

@@ -39,6 +39,8 @@ pub struct Settings<'a> {
     /// Descriptors that it may have.
     pub descriptors: Option<usize>,
     pub arguments: &'a [&'a str],
+    /// Diagnostics go where the access log goes.
+    pub stderr_too: bool,
 }
 
 /// A running proxy. Ended and reaped when dropped.
@@ -48,7 +50,7 @@ pub struct Proxy {
     end: OwnedFd,
     pub front: SocketAddr,
     pub admin: SocketAddr,
-    log: BufReader<std::process::ChildStdout>,
+    log: BufReader<std::io::PipeReader>,
 }
 
 impl Proxy {
@@ -69,10 +71,15 @@ impl Proxy {
         command
             .args(["--config-yaml", &bootstrap, "--concurrency", "1"])
             .args(settings.arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        let mut child = command.spawn().unwrap();
-        let log = BufReader::new(child.stdout.take().unwrap());
+            .stdin(Stdio::null());
+        let (reader, writer) = std::io::pipe().unwrap();
+        if settings.stderr_too {
+            command.stderr(writer.try_clone().unwrap());
+        }
+        let child = command.stdout(writer).spawn().unwrap();
+        // It has our ends of the pipe, whose reader is to see its end.
+        drop(command);
+        let log = BufReader::new(reader);
         let pid = Pid::from_child(&child);
         let mut proxy = Self {
             end: pidfd_open(pid, PidfdFlags::empty()).unwrap(),

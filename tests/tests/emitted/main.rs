@@ -16,7 +16,7 @@ use anyam_control::translate::view::State;
 use anyam_proxy::config::compile::Compiler;
 use anyam_proxy::metrics::registry::Registry;
 use anyam_proxy::snapshot::Snapshot;
-use anyam_proxy::telemetry::access_log::Sinks;
+use anyam_proxy::telemetry::Sinks;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use xds_proto::type_url;
 
@@ -33,7 +33,12 @@ const CASES: u32 = 64;
 fn compiler() -> Compiler {
     let registry = Registry::new().unwrap();
     let dropped = registry.counter("dropped", "Lost.").unwrap();
-    Compiler::new(&registry, Arc::new(Sinks::new(dropped)), Arc::default()).unwrap()
+    Compiler::new(
+        &registry,
+        Arc::new(Sinks::new(dropped, 16 << 10)),
+        Arc::default(),
+    )
+    .unwrap()
 }
 
 /// How many resources the sidecars of all workloads are sent, and which of them they refuse.

@@ -18,7 +18,7 @@ use crate::config::access_log::{
 };
 use crate::matcher::HeaderName;
 use crate::metrics::flags::ResponseFlags;
-use crate::telemetry::access_log::{Sinks, Target};
+use crate::telemetry::sink::{Sinks, Target};
 
 /// Envoy's default format.
 const DEFAULT: &str = "[%START_TIME%] \"%REQ(:METHOD)% \

@@ -58,7 +58,7 @@ use crate::metrics::registry::{Registry, RegistryError};
 use crate::metrics::resource::{
     ClusterFamilies, ClusterMetrics, ListenerFamilies, ListenerMetrics,
 };
-use crate::telemetry::access_log::Sinks;
+use crate::telemetry::Sinks;
 
 /// Compiles resources. One per process, on the control thread.
 pub struct Compiler {

@@ -21,7 +21,12 @@ use fixtures::{CHAINED, CLUSTER, HTTP, ROUTES};
 fn compiler() -> Compiler {
     let registry = Registry::new().unwrap();
     let dropped = registry.counter("dropped", "Lost.").unwrap();
-    Compiler::new(&registry, Arc::new(Sinks::new(dropped)), Arc::default()).unwrap()
+    Compiler::new(
+        &registry,
+        Arc::new(Sinks::new(dropped, 16 << 10)),
+        Arc::default(),
+    )
+    .unwrap()
 }
 
 fn message<M: Message + Name + Default>(yaml: &str) -> M {

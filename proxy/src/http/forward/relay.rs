@@ -26,7 +26,7 @@ impl Attempts<'_, '_> {
                 framing: self.framing,
                 body: body.clone(),
             };
-            mirror::send(&self.conn, cluster, mirror, copy);
+            mirror::send(self.conn, cluster, mirror, copy);
         }
     }
 

@@ -39,7 +39,7 @@ impl Rig {
     pub fn with(demand: Option<OnDemandClient>) -> Self {
         let registry = Registry::new().unwrap();
         let dropped = prometheus::IntCounter::new("dropped", "dropped").unwrap();
-        let sinks = Arc::new(Sinks::new(dropped));
+        let sinks = Arc::new(Sinks::new(dropped, 16 << 10));
         let compiler = Compiler::new(&registry, sinks, Arc::new(SecretStore::default())).unwrap();
         let registry = Arc::new(registry);
         let telemetry = Arc::new(Telemetry {

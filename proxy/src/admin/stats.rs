@@ -1,0 +1,136 @@
+//! `/stats` and `/stats/prometheus`: every series, or those that are asked for.
+//!
+//! The names are Prometheus' in each format, labels included: they are what `filter` looks at.
+
+use prometheus::proto::{Metric, MetricFamily, MetricType};
+use regex::Regex;
+use serde_json::{Value, json};
+
+use super::Admin;
+use super::pages::Page;
+use super::query::{PageError, Query};
+use crate::metrics::registry::exposition;
+
+/// Which series are shown.
+struct Selection {
+    filter: Option<Regex>,
+    /// Those that are not 0.
+    used_only: bool,
+    kind: Option<MetricType>,
+}
+
+/// # Errors
+/// A parameter cannot be understood.
+pub(super) fn stats(admin: &Admin, query: &Query) -> Result<Page, PageError> {
+    let selection = Selection::of(query)?;
+    match query.get("format") {
+        Some("prometheus") => return Ok(prometheus(admin, &selection)),
+        None | Some("text" | "json") => {}
+        Some(other) => {
+            let why = format!("no such format: {other:?}; ?format=json, prometheus or text");
+            return Err(PageError::bad(why));
+        }
+    }
+    let text = text_of(&selection.families(admin));
+    let series = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.rsplit_once(' '));
+    if query.get("format") == Some("json") {
+        let stats: Vec<Value> = series
+            .map(|(name, value)| json!({ "name": name, "value": number(value) }))
+            .collect();
+        return Ok(Page::json(&json!({ "stats": stats })));
+    }
+    let lines: String = series
+        .map(|(name, value)| format!("{name}: {value}\n"))
+        .collect();
+    Ok(Page::text(lines.into_bytes()))
+}
+
+/// # Errors
+/// A parameter cannot be understood.
+pub(super) fn for_prometheus(admin: &Admin, query: &Query) -> Result<Page, PageError> {
+    Ok(prometheus(admin, &Selection::of(query)?))
+}
+
+fn prometheus(admin: &Admin, selection: &Selection) -> Page {
+    Page {
+        content_type: "text/plain; version=0.0.4; charset=utf-8",
+        body: text_of(&selection.families(admin)).into_bytes(),
+    }
+}
+
+fn text_of(families: &[MetricFamily]) -> String {
+    let text = exposition(families).unwrap_or_else(|error| {
+        tracing::error!(%error, "metrics cannot be written");
+        Vec::new()
+    });
+    String::from_utf8(text).unwrap_or_default()
+}
+
+impl Selection {
+    fn of(query: &Query) -> Result<Self, PageError> {
+        let kind = match query.get("type") {
+            None | Some("All") => None,
+            Some("Counters") => Some(MetricType::COUNTER),
+            Some("Gauges") => Some(MetricType::GAUGE),
+            Some("Histograms") => Some(MetricType::HISTOGRAM),
+            Some(other) => return Err(PageError::bad(format!("invalid /stats?type={other}"))),
+        };
+        Ok(Self {
+            filter: query.regex("filter")?,
+            used_only: query.has("usedonly"),
+            kind,
+        })
+    }
+
+    fn families(&self, admin: &Admin) -> Vec<MetricFamily> {
+        let mut families = admin.registry.gather();
+        if let Some(kind) = self.kind {
+            families.retain(|family| family.get_field_type() == kind);
+        }
+        for family in &mut families {
+            let (name, kind) = (family.name().to_owned(), family.get_field_type());
+            let wanted = |metric: &Metric| {
+                (!self.used_only || is_used(kind, metric))
+                    && self
+                        .filter
+                        .as_ref()
+                        .is_none_or(|re| re.is_match(&series(&name, metric)))
+            };
+            family.mut_metric().retain(wanted);
+        }
+        families.retain(|family| !family.get_metric().is_empty());
+        families
+    }
+}
+
+fn is_used(kind: MetricType, metric: &Metric) -> bool {
+    match kind {
+        MetricType::COUNTER => metric.get_counter().get_value() != 0.0,
+        MetricType::GAUGE => metric.get_gauge().get_value() != 0.0,
+        MetricType::HISTOGRAM => metric.get_histogram().get_sample_count() != 0,
+        MetricType::SUMMARY | MetricType::UNTYPED => true,
+    }
+}
+
+/// As the text format writes it.
+fn series(name: &str, metric: &Metric) -> String {
+    let labels = metric.get_label().iter();
+    let labels: Vec<String> = labels
+        .map(|label| format!("{}={:?}", label.name(), label.value()))
+        .collect();
+    match labels.is_empty() {
+        true => name.to_owned(),
+        false => format!("{name}{{{}}}", labels.join(",")),
+    }
+}
+
+fn number(text: &str) -> Value {
+    match (text.parse::<i64>(), text.parse::<f64>()) {
+        (Ok(whole), _) => whole.into(),
+        (_, Ok(number)) => number.into(),
+        _ => text.into(),
+    }
+}
