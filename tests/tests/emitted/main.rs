@@ -33,7 +33,12 @@ const CASES: u32 = 64;
 fn compiler() -> Compiler {
     let registry = Registry::new().unwrap();
     let dropped = registry.counter("dropped", "Lost.").unwrap();
-    Compiler::new(&registry, Arc::new(Sinks::new(dropped)), Arc::default()).unwrap()
+    Compiler::new(
+        &registry,
+        Arc::new(Sinks::new(dropped, 16 << 10)),
+        Arc::default(),
+    )
+    .unwrap()
 }
 
 /// How many resources the sidecars of all workloads are sent, and which of them they refuse.
