@@ -1,11 +1,10 @@
-//! Path normalisation: one value for routing, policy, telemetry and upstream; and [`readings`], what
+//! Path normalisation: one value for routing, policy, telemetry and upstream; and [`Readings`], what
 //! an app may make of it beyond that.
 
 use std::borrow::Cow;
 
 use super::head::Head;
 use crate::message::fault::Fault;
-use crate::policy::PathReadings;
 
 /// How paths are normalised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,11 +47,14 @@ pub enum PathOutcome {
 /// Normalises the head's path in place. CONNECT's empty path and `*` stay as they are; the query is
 /// never touched.
 pub fn normalise(head: &mut Head, options: &PathOptions) -> Result<PathOutcome, Fault> {
-    if !head.path_and_query().starts_with(b"/") {
+    let target = head.path_and_query();
+    if !target.starts_with(b"/") {
         return Ok(PathOutcome::Forward);
     }
-    encode_non_ascii(head);
-    let target = head.path_and_query();
+    // HTTP/1 refuses it while parsing; HTTP/2's parser lets it pass.
+    if !target.is_ascii() {
+        return Err(Fault::InvalidTarget);
+    }
     let clean = match memchr::memchr(b'#', target) {
         None => target,
         Some(_) if options.fragment == Fragment::Reject => return Err(Fault::PathFragment),
@@ -89,26 +91,6 @@ pub fn normalise(head: &mut Head, options: &PathOptions) -> Result<PathOutcome, 
         return Ok(PathOutcome::Redirect);
     }
     Ok(PathOutcome::Forward)
-}
-
-/// What clients send as it is typed, most often UTF-8, becomes a URI (RFC 3987 3.1): one spelling for
-/// policy and app.
-fn encode_non_ascii(head: &mut Head) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    let target = head.path_and_query();
-    if target.is_ascii() {
-        return;
-    }
-    let mut encoded = Vec::with_capacity(target.len().saturating_mul(2));
-    for &byte in target {
-        if byte.is_ascii() {
-            encoded.push(byte);
-        } else {
-            let digit = |value: u8| HEX[usize::from(value & 15)];
-            encoded.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte)]);
-        }
-    }
-    head.set_path_and_query(&encoded);
 }
 
 /// Whether nothing in the path can ask for work. Dots count only behind a slash, escapes always.
@@ -235,14 +217,28 @@ fn without_params(segment: &[u8]) -> &[u8] {
     &segment[..end]
 }
 
-/// What an app may make of a normalised path without its query.
-pub fn readings(path: &[u8]) -> PathReadings<'_> {
-    let has_params = memchr::memchr(b';', path).is_some();
-    let has_escapes = memchr::memchr(b'%', path).is_some();
-    PathReadings {
-        received: path,
-        without_params: has_params.then(|| plain(path)),
-        decoded: has_escapes.then(|| plain(&decode(path, |_, _| true))),
+/// The forms in which an app may understand a path. Policy judges them all: apps differ in whether
+/// they drop `;params` and in how much they decode.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Readings<'a> {
+    /// As the app receives it.
+    pub received: &'a [u8],
+    /// Without the `;params` of its segments, where there are any.
+    pub without_params: Option<Vec<u8>>,
+    /// With every escape decoded and without `;params`, where there is an escape.
+    pub decoded: Option<Vec<u8>>,
+}
+
+impl<'a> Readings<'a> {
+    /// `path`: normalised, without its query.
+    pub fn of(path: &'a [u8]) -> Self {
+        let has_params = memchr::memchr(b';', path).is_some();
+        let has_escapes = memchr::memchr(b'%', path).is_some();
+        Self {
+            received: path,
+            without_params: has_params.then(|| plain(path)),
+            decoded: has_escapes.then(|| plain(&decode(path, |_, _| true))),
+        }
     }
 }
 
@@ -389,7 +385,7 @@ mod tests {
         assert_eq!(run("/a%00b", &BOTH), Err(Fault::PathNormalization));
         assert_eq!(forward("/a?%00", &BOTH), "/a?%00");
         for options in [BOTH, PathOptions::default()] {
-            assert_eq!(forward("/h\u{e9}?\u{fc}", &options), "/h%C3%A9?%C3%BC");
+            assert_eq!(run("/h\u{e9}", &options), Err(Fault::InvalidTarget));
         }
     }
 
@@ -411,12 +407,12 @@ mod tests {
             ("*", None, None),
             ("", None, None),
         ] {
-            let want = PathReadings {
+            let want = Readings {
                 received: path.as_bytes(),
                 without_params: without.map(|text: &str| text.into()),
                 decoded: decoded.map(|text: &str| text.into()),
             };
-            assert_eq!(readings(path.as_bytes()), want, "{path}");
+            assert_eq!(Readings::of(path.as_bytes()), want, "{path}");
         }
     }
 

@@ -5,13 +5,18 @@
 //! the first, is how such rules have been bypassed. A path is judged likewise, in each of the ways
 //! in which an app may read it.
 
+mod subject;
+
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Name;
 use crate::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
 use crate::matcher::{HeaderMatch, HeaderName, StringMatch, ValueMatch};
+use crate::message::path::Readings;
 use crate::metadata::Metadata;
 use crate::tls::ConnectionInfo;
+
+pub use subject::{Addresses, PolicySubject};
 
 /// What is known of a connection or request when it is judged.
 #[derive(Clone, Copy)]
@@ -31,22 +36,10 @@ pub struct Facts<'a> {
     pub metadata: Option<&'a Metadata>,
 }
 
-/// The forms in which an app may understand a path. All are judged: apps differ in whether they drop
-/// `;params` and in how much they decode.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PathReadings<'a> {
-    /// As the app receives it.
-    pub received: &'a [u8],
-    /// Without the `;params` of its segments, where there are any.
-    pub without_params: Option<Vec<u8>>,
-    /// With every escape decoded and without `;params`, where there is an escape.
-    pub decoded: Option<Vec<u8>>,
-}
-
 /// A request's own facts.
 pub trait Request {
     /// The normalised path without its query, and what an app may make of it.
-    fn path(&self) -> &PathReadings<'_>;
+    fn path(&self) -> &Readings<'_>;
     /// Calls `each` with every value of a header (or pseudo-header), in order.
     fn values(&self, name: &HeaderName, each: &mut dyn FnMut(&[u8]));
 }
@@ -186,7 +179,7 @@ impl Judge<'_> {
         let Some(request) = self.facts.request else {
             return false;
         };
-        let PathReadings {
+        let Readings {
             received,
             without_params,
             decoded,

@@ -1,10 +1,9 @@
 use super::*;
-use crate::message::path::readings;
 
-struct Req(PathReadings<'static>, Vec<(&'static str, &'static str)>);
+struct Req(Readings<'static>, Vec<(&'static str, &'static str)>);
 
 impl Request for Req {
-    fn path(&self) -> &PathReadings<'_> {
+    fn path(&self) -> &Readings<'_> {
         &self.0
     }
 
@@ -66,10 +65,10 @@ fn refused(rbac: &Rbac, request: Option<&Req>) -> bool {
 #[test]
 fn every_value_of_a_repeated_header_counts_against_the_client() {
     let both = Req(
-        readings(b"/"),
+        Readings::of(b"/"),
         vec![("x-role", "admin"), ("x-role", "guest")],
     );
-    let admin = Req(readings(b"/"), vec![("x-role", "admin")]);
+    let admin = Req(Readings::of(b"/"), vec![("x-role", "admin")]);
     let allow = rbac(RbacAction::Allow, header("admin"), Principal::Any);
     assert!(!refused(&allow, Some(&admin)));
     assert!(refused(&allow, Some(&both)));
@@ -133,7 +132,7 @@ fn trial_rules_decide_nothing() {
 
 #[test]
 fn a_path_is_judged_as_apps_may_read_it() {
-    let path = |path: &'static str| Req(readings(path.as_bytes()), Vec::new());
+    let path = |path: &'static str| Req(Readings::of(path.as_bytes()), Vec::new());
     let rules = |action, permission| rbac(action, permission, Principal::Any);
     let is = |value: &str| Permission::UrlPath(exact(value));
     let not = |permission| Permission::Not(Box::new(permission));

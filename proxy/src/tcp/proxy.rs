@@ -12,8 +12,8 @@ use super::verdict::judged;
 use crate::config::listener::{FilterChain, Listener, TcpProxy};
 use crate::http::pool::Pools;
 use crate::metrics::ResponseFlags;
+use crate::policy::{Addresses, PolicySubject};
 use crate::relay::{Buffered, RelayContext, RelayOptions, RelayOutcome, relay};
-use crate::snapshot::Snapshot;
 use crate::stream::Stream;
 use crate::telemetry::{Call, Calls, Record};
 use crate::tls::ConnectionInfo;
@@ -37,24 +37,6 @@ pub struct TcpConnection {
     pub pools: Rc<Pools>,
     /// Dialled while the client was still silent.
     pub dialled: Option<Dialled>,
-}
-
-/// What decides whether a connection may stay.
-pub struct PolicySubject<'a> {
-    pub listener: &'a Listener,
-    pub chain: &'a FilterChain,
-    pub ends: Addresses,
-    pub tls: Option<&'a ConnectionInfo>,
-}
-
-/// Whether a snapshot would let a connection in that was let in before.
-pub type WouldAdmit = fn(&Snapshot, &PolicySubject<'_>) -> bool;
-
-/// Who called, and whom they meant to reach.
-#[derive(Clone, Copy)]
-pub struct Addresses {
-    pub peer: SocketAddr,
-    pub destination: SocketAddr,
 }
 
 /// Serves a connection to its end; `cut` is asked whether it must end early.

@@ -207,28 +207,3 @@ async fn interim_responses_do_not_move_the_idle_clock_for_ever() {
     let ended = tokio::time::timeout(Duration::from_secs(20), ended).await;
     assert!(ended.unwrap().starts_with("HTTP/1.1 502"));
 }
-
-/// A client that reads nothing: the upstream is held back, and the request ends by its clock.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_does_not_read_holds_interim_responses_back() {
-    let hint = "h".repeat(50_000);
-    let big = format!("HTTP/1.1 103 Early Hints\r\nx-hint: {hint}\r\n\r\n");
-    let upstream = h1(move |_| big.repeat(MAX_INTERIM) + &ok("done")).await;
-    let setup = Setup::new(upstream).with(|setup| {
-        setup.manager.stream_idle_timeout = Some(Duration::from_millis(300));
-    });
-    let proxy = Proxy::start(setup);
-    let socket = tokio::net::TcpSocket::new_v4().unwrap();
-    socket.set_recv_buffer_size(4096).unwrap();
-    let tcp = socket.connect(proxy.address).await.unwrap();
-    let mut client = Client {
-        tcp,
-        buffer: Vec::new(),
-    };
-    client.send(&get("/")).await;
-    // Read late: what came is whole, and either all of it or cut by the clock.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let text = client.rest().await;
-    assert!(text.matches("HTTP/1.1 103").count() <= MAX_INTERIM);
-    still_serves(&proxy).await;
-}

@@ -109,6 +109,7 @@ impl Setup {
             name: "shop".into(),
             id: 1,
             pool_key: 0,
+            declared_by: None,
             discovery: Discovery::Static {
                 hosts: Vec::new(),
                 overprovisioning: 140,
@@ -248,8 +249,6 @@ impl Setup {
 pub struct Proxy {
     /// Of the first worker.
     pub address: SocketAddr,
-    /// Of each worker.
-    pub addresses: Vec<SocketAddr>,
     pub store: Arc<Store>,
     pub drain: watch::Sender<Phase>,
     /// Of the first worker's thread, below /proc.
@@ -321,7 +320,6 @@ impl Proxy {
         }
         Self {
             address: addresses[0],
-            addresses,
             store,
             drain,
             thread_folder: folder.recv().unwrap(),

@@ -3,14 +3,15 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyam_proxy::config::access_log::{
     AccessLog, Format, JsonField, JsonValue, LogFormat, Operator, Part,
 };
 use anyam_proxy::matcher::HeaderName;
 use anyam_proxy::metrics::Registry;
-use anyam_proxy::telemetry::access_log::Target;
-use anyam_proxy::telemetry::{Sinks, Telemetry};
+use anyam_proxy::telemetry::Telemetry;
+use anyam_proxy::telemetry::sink::{Sinks, Target};
 
 /// Both logs, in a folder that goes with this.
 pub struct Logs {
@@ -23,7 +24,7 @@ impl Logs {
         let dropped = prometheus::IntCounter::new("dropped", "dropped").unwrap();
         Self {
             folder: tempfile::tempdir().unwrap(),
-            sinks: Sinks::new(dropped),
+            sinks: Sinks::new(dropped, 16 << 10),
         }
     }
 
@@ -66,7 +67,7 @@ impl Logs {
 
     /// What the JSON log has by now. Complete once the workers have ended.
     pub fn json(&self) -> Vec<serde_json::Value> {
-        self.sinks.flush();
+        self.sinks.flush(Duration::from_secs(10));
         let lines = std::fs::read_to_string(self.path("json")).unwrap_or_default();
         let lines = lines.lines().map(serde_json::from_str);
         lines.collect::<Result<_, _>>().unwrap()

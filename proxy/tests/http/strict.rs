@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use anyam_proxy::config::cluster::UpstreamProtocol;
-use anyam_proxy::config::http::HttpFilter;
-use anyam_proxy::config::matcher::{HeaderMatch, HeaderName, StringMatch, ValueMatch};
+use anyam_proxy::config::filter::{FilterConfig, HttpFilter};
 use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use anyam_proxy::matcher::{HeaderMatch, HeaderName, StringMatch, ValueMatch};
 use bytes::Bytes;
 use http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -122,9 +122,10 @@ fn rules(action: RbacAction) -> Arc<Rbac> {
 fn judged_by(upstream: std::net::SocketAddr, action: RbacAction) -> Proxy {
     Proxy::start(Setup::new(upstream).with(|setup| {
         setup.manager.path.normalize = true;
-        setup.manager.filters.push(HttpFilter::Rbac {
+        setup.manager.filters.push(HttpFilter {
             name: "rbac".into(),
-            rbac: rules(action),
+            disabled: false,
+            config: FilterConfig::Rbac(rules(action)),
         });
     }))
 }

@@ -17,9 +17,12 @@ use crate::http::pool::Pools;
 use crate::http::request::stream_info::Downstream;
 use crate::lifecycle::Limits;
 use crate::message::authority;
+use crate::policy::{Addresses, PolicySubject};
 use crate::snapshot::Snapshot;
-use crate::tcp::proxy::{Addresses, PolicySubject, WouldAdmit};
 use crate::worker::Worker;
+
+/// Whether a snapshot would let a connection in that was let in before.
+pub type WouldAdmit = fn(&Snapshot, &PolicySubject<'_>) -> bool;
 
 /// A downstream connection.
 pub struct Conn {

@@ -6,14 +6,13 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::conn::Conn;
+use super::conn::{Conn, WouldAdmit};
 use crate::config::http::{CodecType, HttpConnectionManager};
 use crate::config::listener::{FilterChain, Listener};
 use crate::http::pool::Pools;
 use crate::http::request::stream_info::Downstream;
 use crate::http::{h1, h2};
 use crate::stream::Stream;
-use crate::tcp::proxy::WouldAdmit;
 use crate::telemetry::Calls;
 use crate::worker::Worker;
 

@@ -6,8 +6,8 @@ use crate::http::request::error::Failure;
 use crate::http::request::stream_info::{Downstream, StreamInfo};
 use crate::matcher::HeaderName;
 use crate::message::head::{Head, HeaderId};
-use crate::message::path::readings;
-use crate::policy::{self, Facts, PathReadings};
+use crate::message::path::Readings;
+use crate::policy::{self, Facts};
 
 /// The rules by which a filter judges: its own, or those that the route puts in their place.
 pub fn rules<'a>(own: &'a Rbac, of_route: Option<&'a FilterConfig>) -> &'a Rbac {
@@ -68,20 +68,20 @@ fn facts(downstream: &Downstream) -> Facts<'_> {
 /// repeated header.
 struct Subject<'a> {
     head: &'a Head,
-    path: PathReadings<'a>,
+    path: Readings<'a>,
 }
 
 impl<'a> Subject<'a> {
     fn of(head: &'a Head) -> Self {
         Self {
             head,
-            path: readings(head.path()),
+            path: Readings::of(head.path()),
         }
     }
 }
 
 impl policy::Request for Subject<'_> {
-    fn path(&self) -> &PathReadings<'_> {
+    fn path(&self) -> &Readings<'_> {
         &self.path
     }
 

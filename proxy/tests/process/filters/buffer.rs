@@ -78,3 +78,23 @@ fn a_client_that_expects_to_be_told_is_told() {
     assert_eq!(lines.next().unwrap().unwrap(), "HTTP/1.1 200 OK");
     assert!(lines.any(|line| line.unwrap().contains("01234")));
 }
+
+/// What is left of a refused body does not become the next request.
+#[test]
+fn a_refused_body_is_read_to_its_end() {
+    let upstream = super::upstream::Reflector::start();
+    let ours = super::side::Side::anyam(&scenario(), upstream.address);
+    let next = get("/", "");
+    for refused in [
+        sized("/", "GET /smuggled HTTP/1.1\r\nhost: shop\r\n\r\n"),
+        chunked(
+            "/",
+            &[
+                "0123456789a",
+                "GET /smuggled HTTP/1.1\r\nhost: shop\r\n\r\n",
+            ],
+        ),
+    ] {
+        assert_eq!(ours.statuses(&[refused, next.clone()]), [413, 200]);
+    }
+}

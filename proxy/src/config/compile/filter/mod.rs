@@ -13,7 +13,7 @@ pub mod rate_limit;
 use xds_proto::google::protobuf::Any;
 
 use super::policy;
-use super::support::{At, CompileError, decode, known as known_value, type_name};
+use super::support::{At, CompileError, decode, known, type_name};
 use crate::config::filter::{FilterConfig, FilterOverride, Percent};
 
 /// A filter's configuration; `None`: of a type that is not known.
@@ -90,7 +90,7 @@ fn percent(
     } = share;
     Ok(Percent {
         numerator: *numerator,
-        denominator: match known_value(at.field("denominator"), *denominator)? {
+        denominator: match known(at.field("denominator"), *denominator)? {
             Of::Hundred => 100,
             Of::TenThousand => 10_000,
             Of::Million => 1_000_000,
