@@ -97,17 +97,10 @@ fn the_error_names_the_declaration_and_others_are_not_harmed() {
             "declared by Service shop/rpc, port 8080 (grpc): gRPC",
         ),
     ] {
-        let mut last = String::new();
-        mesh.wait(declared, || match get(&client, to, "/") {
-            Ok((status, body)) => {
-                last = format!("{status}: {body}");
-                assert!(status >= 500, "{last}");
-                body.contains(declared)
-            }
-            Err(error) => {
-                last = error.to_string();
-                false
-            }
+        // What the caller gets, once the sidecars know of each other.
+        mesh.wait(declared, || {
+            get(&client, to, "/")
+                .is_ok_and(|(status, body)| status >= 500 && body.contains(declared))
         });
     }
     mesh.wait("the greeting of a server that speaks first", || {
