@@ -1,7 +1,7 @@
 //! The composition root: builds everything in order, runs it, ends it. No globals.
 //!
-//! - this file: the order; `build`: registry, compiler; `certificates`: the proxy's own; `statics`: the first snapshot; `workers`:
-//!   their threads; `end`: signals, drain, exit
+//! - this file: the order of construction; `build`: registry, compiler; `certificates`: the proxy's
+//!   own; `statics`: the first snapshot; `workers`: their threads; `end`: signals, drain, exit
 //!
 //! The calling thread is the control thread: configuration, certificates, admin, signals. It is
 //! the only writer of snapshots. Connections live on the workers.
@@ -50,13 +50,14 @@ use crate::xds::channel::Target;
 use crate::xds::client::{Client, Handle};
 use crate::xds::resource_type::{Key, ResourceType};
 
-/// Start is over then: the configuration is there, and the first connections are.
+/// The process counts as started after this: the configuration and the first connections have
+/// arrived.
 const START: Duration = Duration::from_secs(2);
-/// What is logged last gets this long to be written, where someone reads it.
+/// How long the process waits at exit for the last log lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
-/// Wants in the queue to the control thread.
+/// Capacity of the queue of on-demand requests to the control thread.
 const WANTS: usize = 4096;
-/// Listeners every sidecar of ours has.
+/// The listeners that every sidecar has.
 const ROOT_LISTENERS: [&str; 2] = ["inbound", "outbound"];
 
 /// Why the proxy does not start (or had to stop).
@@ -86,7 +87,7 @@ pub enum AppError {
     Panicked,
 }
 
-/// Runs the proxy until it is told to stop.
+/// Runs the proxy until a signal or /quitquitquit stops it.
 ///
 /// # Errors
 /// When it cannot start.
@@ -96,13 +97,14 @@ pub fn run(bootstrap: Bootstrap, process: &Process, logs: Logs) -> Result<(), Ap
         .enable_all()
         .thread_name("control")
         .build()?;
-    // ~50 ms of CPU for entropy at first use: not while somebody waits for a handshake.
+    // Collecting entropy takes ~50 ms of CPU at first use: done here, so that no handshake waits
+    // for it.
     std::thread::Builder::new()
         .name("warm-up".to_owned())
         .spawn(crate::tls::warm_up)?;
     let sinks = logs.sinks.clone();
     let ended = runtime.block_on(serve_until_told(bootstrap, process, logs));
-    // What was said last, also of why it did not start.
+    // Writes the last lines, which also say why it did not start.
     sinks.flush(LAST_LINES);
     ended
 }
@@ -184,7 +186,8 @@ async fn serve_until_told(
     workers.join()
 }
 
-/// Memory near whose end room is made, where connections are bounded by us.
+/// The memory limit near which idle connections are closed; `None` where the bootstrap does not
+/// bound connections, or there is no limit.
 fn watched_memory(bootstrap: &Bootstrap) -> Option<u64> {
     bootstrap.extensions.connections.as_ref()?;
     crate::bootstrap::capacity::memory()

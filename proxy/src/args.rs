@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! [`Serve`] is Envoy's, in its words, as far as it means something here; [`Sidecar`] writes a
-//! bootstrap from what a pod knows of itself; [`Redirect`] sets the pod's netfilter rules.
+//! [`Serve`] has Envoy's flags, as far as they apply here; [`Sidecar`] writes a bootstrap from a
+//! pod's environment; [`Redirect`] sets the pod's netfilter rules.
 //!
 //! - `logs`: where logs go; `envoy`: flags of Envoy's that do little or nothing here
 
@@ -92,7 +92,7 @@ impl Process {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
 pub enum Mode {
-    /// Serve until told to stop.
+    /// Serve until a signal stops the process.
     Serve,
     /// Check the configuration, print what is wrong with it, open nothing.
     Validate,
@@ -140,7 +140,7 @@ pub struct Redirect {
     pub print: bool,
 }
 
-/// What a sidecar knows of its workload and of its control plane.
+/// A sidecar's workload and control plane.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Sidecar {
     /// The workload's name; in Kubernetes the pod's.
@@ -174,7 +174,7 @@ pub struct Sidecar {
     )]
     pub control_plane_name: String,
     /// Join token for the first certificate. It carries the hash of the CA's root, by which the
-    /// control plane is known before there is a bundle.
+    /// control plane is authenticated before there is a bundle.
     #[arg(long, env = "ANYAM_JOIN_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Where key, certificate and trust bundle are kept (mode 0700).
@@ -231,10 +231,10 @@ pub struct Ports {
 /// What may leave the mesh.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct Egress {
-    /// Destinations that the control plane does not know.
+    /// What to do with destinations that the control plane does not have.
     #[arg(long, env = "ANYAM_UNKNOWN", value_enum, default_value_t = Unknown::Passthrough)]
     pub unknown: Unknown,
-    /// Where every address is the mesh's own, and never spoken to in plaintext.
+    /// Ranges in which every address is the mesh's own, and never dialled in plaintext.
     #[arg(
         long = "mesh-cidr",
         env = "ANYAM_MESH_CIDRS",
@@ -242,7 +242,7 @@ pub struct Egress {
         default_value = "240.240.0.0/16,fdac:616e:7961:6d00::/64"
     )]
     pub mesh_cidrs: Vec<String>,
-    /// Milliseconds a connection waits for the control plane to tell about its destination.
+    /// Milliseconds a connection waits for the control plane's answer about its destination.
     #[arg(long, env = "ANYAM_WAIT_MS", default_value_t = 5_000)]
     pub wait_ms: u32,
     /// Seconds that "no such destination" is remembered.

@@ -1,20 +1,20 @@
-//! Assumptions of ours that did not hold and were survived, and panics: both counted, both logged
-//! with their place. Counters of the process: a panic hook is one for all threads too, and what
-//! finds a broken assumption (a span of a head) has nothing else at hand.
+//! Counts and logs violated assumptions that the caller survived, and panics, each with its place.
+//! The counters are the process's: a panic hook is one for all threads too, and code that finds a
+//! violated assumption (a span of a head) has no registry at hand.
 
 use std::panic::{Location, PanicHookInfo};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// So many are logged each; after them only every doubling, so that a peer which can cause them
-/// does not fill a disk.
+/// The first so many of each are logged, after them only every doubling, so that a peer that can
+/// cause them cannot fill the disk.
 const LOGGED: u64 = 100;
 
 static FAILURES: AtomicU64 = AtomicU64::new(0);
 static PANICS: AtomicU64 = AtomicU64::new(0);
 
-/// Notes an assumption that did not hold, where the caller goes on with something harmless
-/// (Envoy's `ENVOY_BUG`).
+/// Records a violated assumption, after which the caller goes on with a safe value (Envoy's
+/// `ENVOY_BUG`).
 #[cold]
 #[inline(never)]
 #[track_caller]
@@ -68,14 +68,14 @@ fn note(counter: &AtomicU64) -> Option<u64> {
     (count <= LOGGED || count.is_power_of_two()).then_some(count)
 }
 
-/// A place at which tests let a panic happen ([`panic_at`]). Optimised builds have none.
+/// A point at which tests can cause a panic ([`panic_at`]). Optimised builds have none.
 #[inline]
 pub fn point(_name: &'static str) {
     #[cfg(debug_assertions)]
     armed::pass(_name);
 }
 
-/// The next time that `thread` comes by [`point`] `name`, it panics there. For tests.
+/// The next time that `thread` reaches [`point`] `name`, it panics there. For tests.
 #[cfg(debug_assertions)]
 pub use self::armed::panic_at;
 

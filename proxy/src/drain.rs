@@ -5,13 +5,13 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::{Notify, watch};
 
-/// How far the process has come on its way out.
+/// The phase of the process's drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     #[default]
     Serving,
-    /// New work is still accepted, but every connection is asked to end: `Connection: close`,
-    /// GOAWAY, idle ones closed.
+    /// New connections and requests are still accepted, but every connection is ended gracefully:
+    /// `Connection: close`, GOAWAY, idle ones closed.
     Draining,
     /// The deadline passed: what is left is cut.
     Closing,
@@ -43,12 +43,12 @@ impl Drain {
         *self.phase.borrow()
     }
 
-    /// Every connection is asked to end.
+    /// Starts the drain.
     pub fn begin(&self) {
         self.advance(Phase::Draining);
     }
 
-    /// What is left is cut.
+    /// Ends the drain: open connections are cut.
     pub fn close(&self) {
         self.advance(Phase::Closing);
     }
@@ -67,7 +67,7 @@ impl Drain {
         self.failed.store(failed, Relaxed);
     }
 
-    /// Whether new work is welcome.
+    /// Whether readiness reports healthy.
     pub fn is_healthy(&self) -> bool {
         self.phase() == Phase::Serving && !self.failed.load(Relaxed)
     }

@@ -42,10 +42,10 @@ fn health_flags(endpoint: &Endpoint) -> String {
     }
 }
 
-/// Whose success rates, and how Envoy's names of them begin.
+/// The origins that have a success rate, and the prefix of Envoy's names for it.
 const ORIGINS: [(Origin, &str); 2] = [(Origin::External, ""), (Origin::Local, "local_origin_")];
 
-/// Envoy says -1 where too little happened.
+/// -1 where there were too few requests, as in Envoy.
 fn number(share: Option<f64>) -> f64 {
     share.unwrap_or(-1.0)
 }

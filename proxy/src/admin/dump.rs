@@ -13,7 +13,7 @@ use super::{Admin, rfc3339};
 use crate::xds::client::DumpedResource;
 use crate::xds::resource_type::ResourceType;
 
-/// What of it is wanted.
+/// The parts of the dump that the request selects.
 pub(super) struct Selection<'a> {
     /// A list of the dump, as `dynamic_active_clusters`.
     pub(super) resource: Option<&'a str>,
@@ -23,7 +23,7 @@ pub(super) struct Selection<'a> {
     pub(super) endpoints: bool,
 }
 
-/// How Envoy's dump calls the lists of a type.
+/// The names of a type's lists in Envoy's dump.
 struct Lists {
     dump: &'static str,
     of: &'static str,
@@ -234,7 +234,7 @@ fn listeners<'a>(
     })
 }
 
-/// Types that Envoy does not know, under their own names.
+/// Types that Envoy does not have, under their own names.
 fn ours<'a>(
     kind: ResourceType,
     resources: impl Iterator<Item = &'a DumpedResource>,

@@ -1,5 +1,6 @@
-//! Connections of one port: whoever comes is let in, and the one that has waited longest without a
-//! request goes. So what others hold open keeps no probe and no scraper from an answer.
+//! Connections of one port: a new one is always accepted; at the limit the connection that has been
+//! idle longest is closed. So connections that a peer holds open cannot keep a probe or a scraper
+//! from an answer.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -20,7 +21,7 @@ pub(super) struct Bounds {
 pub(super) struct Answering(Arc<AtomicUsize>);
 
 impl Answering {
-    /// Runs `answer`; its connection is not the first to go meanwhile.
+    /// Runs `answer`; meanwhile its connection is not among the first to be closed.
     pub(super) async fn during<T>(&self, answer: impl Future<Output = T>) -> T {
         self.0.fetch_add(1, Relaxed);
         let _ended = Ended(&self.0);
@@ -32,7 +33,7 @@ impl Answering {
     }
 }
 
-/// An answer is no longer under way, also when it was given up.
+/// Ends the count of an answer under way, also when its future is dropped.
 struct Ended<'a>(&'a AtomicUsize);
 
 impl Drop for Ended<'_> {
@@ -47,7 +48,7 @@ struct Connection {
     task: AbortHandle,
 }
 
-/// In the order in which they came.
+/// The open connections, oldest first.
 pub(super) struct Held {
     bounds: Bounds,
     connections: VecDeque<Connection>,
@@ -62,7 +63,7 @@ impl Held {
         }
     }
 
-    /// Makes room for a connection of `peer`.
+    /// Closes one connection where a bound is reached, so that one of `peer` can be accepted.
     pub(super) fn make_room(&mut self, peer: IpAddr) {
         self.connections.retain(|held| !held.task.is_finished());
         let same = |held: &Connection| held.peer == peer;
@@ -82,7 +83,7 @@ impl Held {
         });
     }
 
-    /// The oldest of these that has no request; the oldest of all where each has one.
+    /// Closes the oldest of these that has no request; where each has one, the oldest of all.
     fn drop_one(&mut self, of: impl Fn(&Connection) -> bool) {
         let all = || self.connections.iter();
         let idle = all().position(|held| of(held) && held.answering.is_idle());
@@ -126,7 +127,7 @@ mod tests {
 
         /// The numbers of those that are still there.
         async fn left(&self) -> Vec<usize> {
-            // Tasks that were told to end do so in their turn.
+            // Aborted tasks end only when the runtime polls them next.
             tokio::task::yield_now().await;
             let tasks = self.tasks.iter().enumerate();
             tasks
@@ -169,7 +170,7 @@ mod tests {
             table.come(last);
         }
         assert_eq!(table.left().await, [0, 3, 4, 5]);
-        // One that is given up is idle.
+        // A connection whose answer was dropped counts as idle.
         drop(answer);
         table.come(7);
         assert_eq!(table.left().await, [3, 4, 5, 6]);

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 pub(super) struct Mask(Vec<Vec<String>>);
 
 impl Mask {
-    /// `text`: paths by comma, their fields by dot. `None`: it asks for everything.
+    /// `text`: paths by comma, their fields by dot. `None`: it selects everything.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let paths = text
             .split(',')
@@ -19,7 +19,7 @@ impl Mask {
         (!all && !paths.is_empty()).then_some(Self(paths))
     }
 
-    /// What the mask leaves of an object; `None`: nothing of it is asked for. Lists are taken whole:
+    /// What the mask leaves of an object; `None`: it selects nothing of it. Lists are taken whole:
     /// a path that goes on into one finds nothing there.
     pub(super) fn apply(&self, value: &Value) -> Option<Value> {
         let Value::Object(from) = value else {
@@ -33,7 +33,7 @@ impl Mask {
     }
 }
 
-/// Copies the field at `path`, and the types of what it lies in.
+/// Copies the field at `path`, and the `@type` of each object around it.
 fn copy(from: &Map<String, Value>, path: &[String], to: &mut Map<String, Value>) {
     let Some((first, rest)) = path.split_first() else {
         return;

@@ -1,7 +1,7 @@
-//! What people and scrapers ask the proxy: bounded, nothing changed but by POST.
+//! The admin server: bounded, and only POST changes anything.
 //!
 //! - `server`: HTTP on the admin, metrics and health ports; `held`: the connections it holds
-//! - `routes`: which path does what; `pages`: what can be read; `query`: what is asked of a page
+//! - `routes`: which path does what; `pages`: what can be read; `query`: a page's parameters
 //! - `dump`, `mask`: `/config_dump`; `stats`: metrics; `clusters`, `certs`, `runtime`: the pages of
 //!   those names
 //! - `logging`: log levels, changed live

@@ -1,4 +1,4 @@
-//! What can be read. The same pages answer the control plane's Inspect dumps.
+//! The pages that can be read. The control plane's Inspect dumps are the same pages.
 
 use serde_json::json;
 
@@ -54,7 +54,7 @@ impl Admin {
     /// The page at `path`. Nothing is changed by reading.
     ///
     /// # Errors
-    /// There is no such page, or no sense in what is asked of it.
+    /// There is no such page, or its parameters are not valid.
     pub async fn page(&self, path: &str, query: &str) -> Result<Page, PageError> {
         let query = Query::parse(query);
         let as_json = query.get("format") == Some("json");

@@ -1,4 +1,4 @@
-//! What is asked of a page.
+//! The query parameters of a page.
 
 use regex::{Regex, RegexBuilder};
 

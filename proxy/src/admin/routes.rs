@@ -2,8 +2,8 @@
 //!
 //! A browser on the same machine can be made to send requests to loopback by any web page. So the
 //! Host of a connection to loopback must be an address or `localhost`: another name may be a web
-//! page's that was rebound to it. On other addresses names are taken, as scrapers use them. What
-//! changes something must be a POST that no web page sent.
+//! page's that was rebound to it. On other addresses any name is accepted, as scrapers use them. A
+//! request that changes something must be a POST that no web page sent.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! `/runtime` and `/memory`: envoy's pages of those names.
+//! `/runtime` and `/memory`: Envoy's pages of those names.
 
 use prost::Message;
 use serde_json::{Map, Value, json};
@@ -9,7 +9,7 @@ use xds_proto::google::protobuf::value::Kind;
 
 use super::Admin;
 
-/// The layers of the bootstrap and what each says; the last one that says anything decides.
+/// The layers of the bootstrap with their values; the last layer that sets a key decides.
 pub(super) fn runtime(admin: &Admin) -> Value {
     // It was decoded from these bytes before.
     let bootstrap = pb::Bootstrap::decode(admin.bootstrap.clone()).unwrap_or_default();
@@ -50,8 +50,8 @@ fn take(values: &Struct, prefix: &str, layer: (usize, usize), entries: &mut Map<
     }
 }
 
-/// envoy.admin.v3.Memory, by what the kernel knows: the allocator does not say what lies free in
-/// it, so that those fields are 0.
+/// envoy.admin.v3.Memory, from the kernel's figures. The allocator does not report its free memory,
+/// so those fields are 0.
 pub(super) fn memory() -> Value {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let bytes = |name: &str| {

@@ -18,7 +18,7 @@ use super::{Admin, routes};
 /// Request head, bytes.
 const MAX_HEAD: usize = 16 << 10;
 
-/// What a port takes of its peers.
+/// The limits of a port.
 struct Manners {
     bounds: Bounds,
     /// For a request to arrive.
@@ -50,7 +50,8 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 impl Surface {
     fn manners(self) -> Manners {
         match self {
-            // Loopback, so that one address is everyone's. Dashboards keep their connections.
+            // All clients share the loopback address, so it has no bound of its own. Dashboards
+            // keep their connections.
             Surface::Admin => Manners {
                 bounds: Bounds {
                     all: 64,

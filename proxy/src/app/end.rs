@@ -8,9 +8,9 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use crate::drain::Drain;
 use crate::telemetry::Sinks;
 
-/// How often it is looked whether connections are left.
+/// How often the number of open connections is checked.
 const GLANCE: Duration = Duration::from_millis(50);
-/// After the deadline connections get this to write their last words.
+/// After the deadline connections get this long to close and to write their log lines.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// As a shell reports a process ended by SIGTERM.
 const EXIT_SECOND_SIGNAL: i32 = 143;
@@ -70,8 +70,8 @@ async fn one(signal: &mut Option<Signal>) {
     }
 }
 
-/// Returns when the process may end: told to, and drained or out of time. `open`: how many
-/// connections there are.
+/// Returns when the process may end: after a signal, once all connections are drained or the drain
+/// time is over. `open`: the number of open connections.
 pub(super) async fn wait(drain: &Drain, open: impl Fn() -> usize, limit: Duration) {
     let mut signals = Signals::new();
     tokio::select! {

@@ -19,7 +19,7 @@ use crate::telemetry::sink::{Sink, Sinks, Target};
 pub struct Logs {
     /// Destinations of all of them.
     pub sinks: Arc<Sinks>,
-    /// Pieces that a stuck destination lost; to be registered.
+    /// Chunks dropped because a destination did not accept writes; to be registered.
     pub dropped: IntCounter,
     pub levels: Logging,
 }
@@ -78,7 +78,7 @@ pub fn init(process: &Process) -> Result<Logs, String> {
     })
 }
 
-/// Hands each line to the sink's thread, so that a full pipe stops no one who logs.
+/// Hands each line to the sink's thread, so that a full pipe does not block the thread that logs.
 #[derive(Clone)]
 struct Lines {
     sink: Arc<Sink>,

@@ -1,5 +1,5 @@
-//! What clusters need done from time to time, on the control thread: names resolved again,
-//! outliers found, ejections ended. One task looks at each cluster when its time has come.
+//! Periodic work for clusters, on the control thread: DNS resolution, outlier detection intervals,
+//! the end of ejections. One task serves each cluster when it is due.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::upstream::dns::Resolver;
 /// The least time between two rounds: intervals are kept to this.
 const ROUND: Duration = Duration::from_millis(250);
 
-/// When a cluster is next looked at.
+/// When a cluster is next due.
 struct Due {
     cluster: Arc<Cluster>,
     resolve: Option<Instant>,
@@ -57,7 +57,7 @@ async fn sleep_until(next: Option<Instant>) {
     }
 }
 
-/// Follows the snapshot: clusters that are new or changed are looked at soon.
+/// Follows the snapshot: clusters that are new or changed are due soon.
 fn take_over(due: &mut HashMap<Name, Due>, snapshot: &Snapshot, now: Instant) {
     due.retain(|name, entry| {
         let current = snapshot.clusters.get(name);

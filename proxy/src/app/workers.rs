@@ -23,7 +23,7 @@ use crate::supervise::keep;
 use crate::telemetry::calls::Telemetry;
 use crate::worker::Worker;
 
-/// How often it is looked whether a burst of connections has ended.
+/// How often the end of a burst of connections is checked for.
 const TRIM: Duration = Duration::from_secs(1);
 
 /// All of them.
@@ -44,8 +44,8 @@ struct Started {
 }
 
 impl Workers {
-    /// Starts `count` threads; they make room near so many bytes of `memory`. The receiver turns
-    /// true once all of them listen.
+    /// Starts `count` threads, which close idle connections when the process nears `memory` bytes.
+    /// The receiver turns true once all of them listen.
     pub(super) fn start(
         count: usize,
         store: &Arc<Store>,
@@ -127,8 +127,8 @@ impl Workers {
     }
 }
 
-/// A panic of the thread itself, not of one of its tasks, is more than a connection: the process
-/// ends in order, and whoever supervises it starts another.
+/// A panic of the thread itself, not of one of its tasks, ends more than one connection: the
+/// process drains and exits, so that its supervisor (kubelet, systemd) restarts it.
 struct QuitOnPanic(Arc<Drain>);
 
 impl Drop for QuitOnPanic {
@@ -140,7 +140,7 @@ impl Drop for QuitOnPanic {
     }
 }
 
-/// What a worker stands on: sockets and tasks by its runtime, time by its own alarm.
+/// A worker's runtime, for sockets and tasks, and its alarm, for time.
 fn ground() -> io::Result<(LocalRuntime, Alarm)> {
     let mut builder = Builder::new_current_thread();
     let runtime = builder.enable_io().build_local(LocalOptions::default())?;
@@ -176,7 +176,7 @@ async fn work(
             )
         } => {}
     }
-    // What was told to close gets one turn to do so, and to write its last line.
+    // Connections that were cancelled are polled once more to close and to write their log line.
     tokio::task::yield_now().await;
     worker.logs.flush();
 }
@@ -197,8 +197,8 @@ async fn flush(worker: &Worker, interval: Duration) {
     }
 }
 
-/// Makes room when memory or descriptors run short, and gives memory back after a burst of
-/// connections.
+/// Closes idle connections when memory or descriptors run short, and returns free memory to the
+/// kernel after a burst of connections.
 async fn trim(worker: &Worker) {
     let mut policy = TrimPolicy::default();
     loop {

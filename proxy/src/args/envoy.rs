@@ -1,7 +1,7 @@
-//! Flags of Envoy's that change nothing here, each with the reason; and those that do little.
+//! Envoy's flags that have no effect here, each with the reason; and those with little effect.
 //!
-//! They are taken so that a command line written for Envoy starts this proxy. What has no effect is
-//! logged at the start.
+//! They are accepted so that a command line written for Envoy starts this proxy. What has no effect
+//! is logged at the start.
 
 use std::path::PathBuf;
 

@@ -46,7 +46,7 @@ impl LogOptions {
     }
 }
 
-/// Whether there is such a module is known only once a level is set.
+/// Whether the module exists is checked only when the level is set.
 fn component(text: &str) -> Result<(String, String), String> {
     let (module, level) = text.split_once(':').ok_or("expected module:level")?;
     LogLevel::from_str(level, false)?;

@@ -1,14 +1,14 @@
-//! How many connections fit into the process: by its descriptors, and by its memory.
+//! How many connections the process can hold, by its descriptors and its memory.
 
 use std::path::Path;
 
-/// Descriptors that are not of connections: listeners, logs, admin, the control plane.
+/// Descriptors reserved for listeners, logs, admin and the control plane.
 const OWN: u64 = 128;
 /// Descriptors of a connection: those of both its ends.
 const OF_CONNECTION: u64 = 2;
-/// Memory of a connection at work, bytes.
+/// Memory of an active connection, bytes.
 const BYTES: u64 = 16 << 10;
-/// However little there is.
+/// The lower bound, however few descriptors and however little memory there are.
 const LEAST: u64 = 16;
 
 /// Connections that may come in. What the app itself calls keeps half of what there is.

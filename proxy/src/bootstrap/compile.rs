@@ -12,7 +12,7 @@ use crate::config::compile::support::{
     At, CompileError, ignored, port, required, type_name, unsupported,
 };
 
-/// What the control plane is told of our make.
+/// `Node.user_agent_name`, sent to the control plane.
 const USER_AGENT: &str = "anyam-proxy";
 
 #[allow(clippy::too_many_lines)] // One message, destructured whole: its length is Envoy's.
@@ -123,7 +123,7 @@ pub fn bootstrap(at: At<'_>, message: pb::Bootstrap) -> Result<Bootstrap, Compil
     Ok(bootstrap)
 }
 
-/// The fields that have a meaning here.
+/// The fields that have an effect here.
 struct Supported<'a> {
     node: &'a Option<core::Node>,
     static_resources: &'a Option<pb::bootstrap::StaticResources>,
@@ -175,7 +175,7 @@ fn assemble(
     })
 }
 
-/// Clusters that our extensions name have to be there.
+/// Checks that the clusters named by our extensions exist.
 fn references(at: At<'_>, bootstrap: &Bootstrap) -> Result<(), CompileError> {
     let extensions = &bootstrap.extensions;
     let identity = extensions

@@ -16,7 +16,7 @@ pub fn workers(asked: Option<u16>, cpuset: bool) -> usize {
     }
 }
 
-/// A part of a CPU still needs a worker; more workers than CPUs help nobody.
+/// A fraction of a CPU still needs one worker; more workers than CPUs add nothing but switches.
 fn choose(quota: Option<f64>, available: usize) -> usize {
     let wanted = quota.map_or(WITHOUT_LIMIT, |cpus| cpus.ceil() as usize);
     wanted.clamp(1, available.max(1))

@@ -19,7 +19,7 @@ const WAIT: Duration = Duration::from_secs(5);
 const MISS_TTL: Duration = Duration::from_secs(10);
 const REPORT: Duration = Duration::from_secs(5);
 
-/// What beyond Envoy this proxy is to do. A stock Envoy bootstrap has none of it.
+/// The settings of our own extensions. A stock Envoy bootstrap has none of them.
 #[derive(Clone, Debug, Default)]
 pub struct Extensions {
     pub identity: Option<Identity>,
@@ -62,7 +62,7 @@ pub struct OnDemand {
     pub mesh: Vec<Cidr>,
 }
 
-/// What is done with destinations that the control plane does not know.
+/// What is done with destinations that the control plane does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unknown {
     Passthrough,

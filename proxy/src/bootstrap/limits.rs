@@ -19,7 +19,7 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
-    /// Where it is said twice, the lower holds.
+    /// Of two bounds the lower one holds.
     fn bound(&mut self, most: u64) {
         self.global = Some(self.global.map_or(most, |known| known.min(most)));
     }

@@ -2,12 +2,12 @@
 //!
 //! - `source`: file and `--config-yaml` → one message; `error`: file, field, what to do
 //! - `compile` (with `dynamic`, `runtime`, `limits`, `extensions`): that message → [`Bootstrap`]
-//! - `sidecar`: writes such a message from what a pod knows of itself
+//! - `sidecar`: writes such a message from a pod's environment
 //! - `validate`: `--mode validate`, the whole configuration included
 //! - `concurrency`: how many workers
 //!
-//! Listeners, clusters and secrets are handed on as they are: static or dynamic, they go through
-//! the same compiler (`config/compile`).
+//! Listeners, clusters and secrets are passed on unchanged: static or dynamic, they go through the
+//! same compiler (`config/compile`).
 
 // Messages are destructured whole, deprecated fields too.
 #![allow(deprecated)]

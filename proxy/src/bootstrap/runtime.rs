@@ -1,5 +1,5 @@
 //! `layered_runtime`: keys that bound connections are used, those that switch parts of Envoy's own
-//! code are taken, all others refused.
+//! code are accepted without effect, all others are rejected.
 
 use xds_proto::envoy::config::bootstrap::v3 as pb;
 use xds_proto::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;

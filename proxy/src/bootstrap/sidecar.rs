@@ -1,4 +1,4 @@
-//! `anyam-proxy sidecar`: an Envoy bootstrap from what a pod knows of itself.
+//! `anyam-proxy sidecar`: an Envoy bootstrap from a pod's environment.
 //!
 //! It has no listeners: `inbound` and `outbound` come from the control plane, everything else by
 //! name when it is first needed. One cluster, the control plane, carries ADS, CA and Inspect.
@@ -42,7 +42,7 @@ pub fn print(sidecar: &Sidecar) -> Result<String, BootstrapError> {
     Ok(xds_proto::yaml::write(&value))
 }
 
-/// Where names outside the mesh are asked for.
+/// The resolvers for names outside the mesh.
 struct Resolvers {
     upstream: Vec<String>,
     search: Vec<String>,
@@ -141,8 +141,8 @@ fn node(sidecar: &Sidecar) -> Result<Value, BootstrapError> {
     }))
 }
 
-/// Judged by the mesh's own bundle, once there is one; the first certificate is fetched with the
-/// root's hash out of the join token instead.
+/// Its certificate is verified with the mesh's own bundle, once there is one; until then, with the
+/// hash of the root in the join token.
 fn control_cluster(sidecar: &Sidecar) -> Value {
     let (host, port) = &sidecar.control_plane;
     let kind = match host.parse::<std::net::IpAddr>() {

@@ -10,8 +10,8 @@ use crate::config::compile::{CompileError, Compiled, Compiler, References, Secre
 use crate::metrics::registry::{Registry, RegistryError};
 use crate::telemetry::Sinks;
 
-/// Every mistake in the static resources, each with the path of its field. Of one resource the
-/// first is told: what follows from it would only confuse.
+/// Every mistake in the static resources, each with the path of its field. Only the first of each
+/// resource is reported: further ones may be consequences of it.
 ///
 /// # Errors
 /// When metrics cannot be set up, which is no mistake of the configuration.
@@ -57,7 +57,7 @@ pub fn mistakes(bootstrap: &Bootstrap) -> Result<Vec<String>, RegistryError> {
     Ok(found)
 }
 
-/// What a resource takes from ADS needs a stream to come by.
+/// Checks that there is an ADS stream for what a resource takes from ADS.
 fn can_come(bootstrap: &Bootstrap, resource: &Compiled) -> Result<(), CompileError> {
     let References {
         routes,

@@ -125,7 +125,7 @@ pub enum Operator {
         max: Option<usize>,
     },
     FilterChainName,
-    /// What a filter learnt, at a path of keys in its namespace.
+    /// Dynamic metadata that a filter set, at a path of keys in its namespace.
     DynamicMetadata {
         namespace: Box<str>,
         path: Vec<Box<str>>,

@@ -1,7 +1,8 @@
-//! How the data path asks for a resource it is the first to need.
+//! On-demand discovery: the data path requests a resource that is not in the snapshot.
 //!
-//! The data path knows nothing of xDS: it sends a [`OnDemandRequest`] and waits for the snapshot that has
-//! it, or for the word that there is none. The xDS client is on the other end.
+//! The data path does not depend on xDS: it sends an [`OnDemandRequest`] and waits for the snapshot
+//! that holds the resource, or for [`OnDemandResponse::Absent`]. The xDS client receives the
+//! requests.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -10,8 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::dispatcher::timer::Timers;
 
-/// What is wanted, and where the answer goes. The answer comes after the snapshot that holds the
-/// resource was published.
+/// The resource, and the channel for the response. The answer comes after the snapshot that holds
+/// the resource was published.
 #[derive(Debug)]
 pub struct OnDemandRequest {
     pub what: OnDemandResource,
@@ -56,8 +57,9 @@ impl OnDemandClient {
         (Self { sender, wait }, receiver)
     }
 
-    /// Asks and waits. A full queue, a closed client and a time-out all answer
-    /// [`OnDemandResponse::Unavailable`]. For the control thread; workers have [`OnDemandClient::ask_by`].
+    /// Sends a request and waits for the response. A full queue, a closed client and a time-out all
+    /// give [`OnDemandResponse::Unavailable`]. For the control thread; workers have
+    /// [`OnDemandClient::ask_by`].
     pub async fn ask(&self, what: OnDemandResource) -> OnDemandResponse {
         let answer = tokio::time::timeout(self.wait, self.answer(what)).await;
         answer.unwrap_or(OnDemandResponse::Unavailable)

@@ -1,4 +1,5 @@
-//! HTTP filters, compiled: the chain of a connection manager, and what routes say of its filters.
+//! HTTP filters, compiled: the chain of a connection manager, and the routes' overrides of its
+//! filters.
 //!
 //! - `rate_limit`: the local rate limit and the actions that describe requests to it
 
@@ -61,19 +62,19 @@ pub enum FilterOverride {
     Config(FilterConfig),
 }
 
-/// `typed_per_filter_config` of a route or weighted cluster, what the levels around it say merged
-/// in; few enough to be searched.
+/// `typed_per_filter_config` of a route or weighted cluster, those of the levels around it merged
+/// in; few enough for a linear search.
 #[derive(Clone, Default)]
 pub struct FilterOverrides(pub Vec<(Name, FilterOverride)>);
 
 impl FilterOverrides {
-    /// What is said of the filter called `name`.
+    /// The override of the filter called `name`.
     pub fn of(&self, name: &str) -> Option<&FilterOverride> {
         let named = self.0.iter().find(|(known, _)| **known == *name);
         named.map(|(_, said)| said)
     }
 
-    /// As a route keeps it: nothing, where nothing is said.
+    /// As a route keeps it: `None` when empty.
     pub fn shared(self) -> Option<Arc<Self>> {
         (!self.0.is_empty()).then(|| Arc::new(self))
     }

@@ -14,7 +14,7 @@ pub struct HttpConnectionManager {
     /// Index into the listener's route links, for inline routes too: a link of an inline route
     /// always has its target.
     pub routes: RouteRef,
-    /// In the order in which requests meet them; the router is always last and stands for itself.
+    /// In the order of the request path; the router is always last and not part of the list.
     pub filters: Vec<HttpFilter>,
     pub access_log: Vec<Arc<AccessLog>>,
 
@@ -33,7 +33,7 @@ pub struct HttpConnectionManager {
     pub generate_request_id: bool,
     pub preserve_external_request_id: bool,
     pub always_set_request_id_in_response: bool,
-    /// `Expect: 100-continue` and 100 are for client and upstream to agree on; else 100 is said here.
+    /// `Expect: 100-continue` and the 100 pass through; else the proxy itself sends the 100.
     pub proxy_100_continue: bool,
     /// Upgrade types allowed by default, lower case (`websocket`, `connect`).
     pub upgrades: Vec<Box<str>>,
@@ -58,7 +58,7 @@ pub struct HttpConnectionManager {
     pub max_headers_count: usize,
     pub http1: Http1Options,
     pub http2: Http2Options,
-    /// Promises beyond Envoy's, switched on by our own translate: `proxy-status` (RFC 9209).
+    /// Beyond Envoy, set by our own control plane: sends `proxy-status` (RFC 9209).
     pub proxy_status: bool,
 }
 

@@ -3,9 +3,9 @@
 //!
 //! - `listener`, `http`, `route`, `cluster`, `endpoint`, `secret`, `policy`: one file per resource,
 //!   named as in the control plane's `translate/` and in `compile/`
-//! - `filter`: HTTP filters, and what routes say of them
+//! - `filter`: HTTP filters, and the routes' overrides of them
 //! - `access_log`: compiled formats
-//! - `demand`: how the data path asks for a resource it is the first to need
+//! - `demand`: on-demand discovery, requested by the data path
 //! - `compile`: protobuf → these types; nothing else here sees a protobuf
 //!
 //! Everything is decided at compile time: names are resolved to indices, metric handles to
@@ -25,5 +25,5 @@ pub mod secret;
 
 use std::sync::Arc;
 
-/// A resource's name, shared by whoever refers to it.
+/// A resource's name, shared by all that refer to it.
 pub type Name = Arc<str>;

@@ -48,7 +48,7 @@ pub enum Permission {
         end: u32,
     },
     RequestedServerName(StringMatch),
-    /// What filters before this one learnt of the request.
+    /// Dynamic metadata set by earlier filters.
     Metadata(MetadataMatch),
 }
 

@@ -52,7 +52,7 @@ pub struct Route {
     pub action: Action,
     pub request_headers: HeaderEdits,
     pub response_headers: HeaderEdits,
-    /// `typed_per_filter_config`, also of virtual host and table; `None`: nothing is said.
+    /// `typed_per_filter_config`, also of virtual host and table; `None`: there is none.
     pub filters: Option<Arc<FilterOverrides>>,
 }
 
@@ -89,7 +89,7 @@ pub enum Action {
 /// envoy.config.route.v3.RouteAction.
 pub struct RouteAction {
     pub target: ClusterSpecifier,
-    /// Envoy's `cluster_not_found_response_code`, 503 unless told.
+    /// Envoy's `cluster_not_found_response_code`; 503 by default.
     pub cluster_not_found: u16,
     pub rewrite: PathRewrite,
     pub host_rewrite: HostRewrite,
@@ -162,7 +162,7 @@ pub enum PathRewrite {
 }
 
 impl PathRewrite {
-    /// It brings a query of its own, which takes the place of the request's.
+    /// Whether the replacement has a query, which then replaces the request's.
     pub fn has_query(&self) -> bool {
         matches!(self, Self::Full(to) if to.contains('?'))
     }

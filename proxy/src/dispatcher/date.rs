@@ -1,4 +1,4 @@
-//! The `Date` header, worked out once a second.
+//! The `Date` header, formatted once a second.
 
 use std::cell::RefCell;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ const MONTHS: [&str; 12] = [
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 ];
 
-/// The last second that was asked for, with its text.
+/// The last second that was formatted, with its text.
 #[derive(Default)]
 pub struct DateCache(RefCell<(u64, String)>);
 

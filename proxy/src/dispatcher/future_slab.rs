@@ -1,5 +1,5 @@
-//! Memory for futures that last as long as a request. A worker keeps what the last ones left, so a
-//! request allocates none of its own, and an idle connection holds none.
+//! Memory for futures that last as long as a request. A worker reuses the memory of finished
+//! futures, so a request allocates none, and an idle connection holds none.
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
@@ -18,7 +18,7 @@ pub struct FutureSlab(RefCell<Free>);
 
 #[derive(Default)]
 struct Free {
-    /// Of the first future that came.
+    /// The layout of the first future; only memory of this layout is kept.
     layout: Option<Layout>,
     pieces: Vec<NonNull<u8>>,
 }
@@ -30,10 +30,10 @@ pub struct Pooled<'a, F> {
 }
 
 impl FutureSlab {
-    /// `future`, moved to where it stays.
+    /// Moves `future` into pooled memory, where it stays until it is dropped.
     pub fn place<F: Future>(&self, future: F) -> Pooled<'_, F> {
         let at = self.take(Layout::new::<F>()).cast::<F>();
-        // SAFETY: memory of F's layout that nobody else has.
+        // SAFETY: memory of F's layout that nothing else refers to.
         unsafe { at.write(future) };
         Pooled { at, rooms: self }
     }
@@ -64,7 +64,7 @@ impl FutureSlab {
         if free.layout == Some(layout) && free.pieces.len() < MOST {
             return free.pieces.push(piece);
         }
-        // SAFETY: allocated by `take` with this layout; nobody has it any more.
+        // SAFETY: allocated by `take` with this layout; nothing refers to it any more.
         unsafe { dealloc(piece.as_ptr(), layout) };
     }
 }

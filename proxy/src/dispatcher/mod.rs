@@ -1,5 +1,5 @@
-//! What a worker thread's loop lends to whatever runs on it (Envoy's dispatcher): no module here
-//! knows what a connection or a request is.
+//! What a worker thread's event loop provides to the tasks on it (Envoy's dispatcher). No module
+//! here depends on connections or requests.
 //!
 //! - [`timer`]: coarse timers on one wheel; [`buffer`]: pooled read and write buffers
 //! - [`pipe`]: pooled kernel pipes for `splice`

@@ -86,12 +86,12 @@ impl Pipes {
 impl PipeEnds {
     fn new() -> io::Result<Self> {
         let mut fds = [-1; 2];
-        // SAFETY: `fds` is an array of two ints, as pipe2 wants.
+        // SAFETY: `fds` is an array of two ints, as pipe2 requires.
         let made = unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) };
         if made != 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: pipe2 just made both descriptors and nobody else owns them.
+        // SAFETY: pipe2 has just made both descriptors, and nothing else owns them.
         let (read, write) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
         // SAFETY: `write` is an open pipe. A refusal leaves the size as it was.
         let sized =

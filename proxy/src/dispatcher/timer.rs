@@ -30,7 +30,7 @@ pub const TICK: Duration = Duration::from_millis(5);
 const TICK_NANOS: u32 = TICK.subsec_nanos();
 const TICK_MILLIS: u64 = TICK_NANOS as u64 / 1_000_000;
 const TICKS_PER_SECOND: u64 = 1_000_000_000 / TICK_NANOS as u64;
-/// Further than anybody waits; keeps `Instant`s in range.
+/// Longer than any wait; it keeps `Instant`s in range.
 const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// "Not set".
 const NEVER: u64 = u64::MAX;
@@ -48,11 +48,11 @@ struct Wheel {
     earlier: Notify,
 }
 
-/// What the clock is good for now.
+/// Whether [`Timers::now`] reads the system's clock or returns the value cached for this turn.
 #[derive(Clone, Copy)]
 enum Turn {
     Outside,
-    /// In a task's turn that has not asked yet.
+    /// In a task's turn that has not read the clock yet.
     Unasked,
     Asked(Instant),
 }
@@ -77,7 +77,8 @@ impl<F: Future> Future for Turns<F> {
     }
 }
 
-/// The end of a turn, by a panic too: the runtime catches it, and the clock must go on.
+/// Ends a turn, after a panic too: the runtime catches it, and the cached time must not outlive the
+/// turn.
 struct End<'a>(&'a Wheel);
 
 impl Drop for End<'_> {
@@ -161,8 +162,8 @@ impl Timers {
         self.0.now()
     }
 
-    /// `task`, whose turns each take no time by [`Timers::now`]: they are short, and reading the
-    /// clock ten times in one costs more than some of what they do.
+    /// Wraps `task` so that [`Timers::now`] returns one value for each poll of it: polls are short,
+    /// and reading the clock ten times in one costs more than some of their work.
     pub fn turns<F: Future>(&self, task: F) -> Turns<F> {
         Turns {
             wheel: self.0.clone(),
@@ -199,7 +200,7 @@ impl Timers {
         timer.race(future).await
     }
 
-    /// Polls everybody who waits, expired or not.
+    /// Wakes all waiting tasks, expired or not.
     pub fn wake_all(&self) {
         let slots = self.0.slots.borrow();
         let waiting: Vec<_> = slots.iter().map(|slot| slot.1.clone()).collect();
@@ -353,7 +354,7 @@ impl Timer {
             self.remember(cx);
             return Poll::Pending;
         }
-        // The clock is read only once the wheel has let go of the entry: it fired, or is due.
+        // The clock is read only once the wheel has removed the entry: it fired, or is due.
         if self.entry.slot.get() == NEVER && self.is_expired() {
             return Poll::Ready(());
         }

@@ -1,5 +1,5 @@
-//! Upstream resolvers. Nothing of what they say is believed that does not answer the question
-//! asked: random id, a socket (and so a random port) of its own for each query, same question.
+//! Upstream resolvers. Against forged answers each query has a random id and its own socket (and so
+//! a random port), and only a response with the same id and question is accepted.
 
 use std::io;
 use std::net::SocketAddr;
@@ -15,15 +15,15 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// Over all resolvers.
 const TRIES: usize = 4;
 
-/// How the client asked, and so how is asked upstream: a truncated answer sends the client to
-/// TCP, and then there is room.
+/// The client's transport, which the query upstream uses too: after a truncated answer the client
+/// retries over TCP, which has no such limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Transport {
     Udp,
     Tcp,
 }
 
-/// Asks the resolvers in turn. The answer has the client's id again.
+/// Queries the resolvers in turn. The answer carries the client's id.
 ///
 /// # Errors
 /// When none of them answered; the last one's reason.

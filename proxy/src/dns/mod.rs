@@ -1,6 +1,6 @@
 //! The captured resolver: names of the mesh answered here, everything else forwarded.
 //!
-//! - `question`: what a message asks, and answers to it (no I/O)
+//! - `question`: a message's question, and answers to it (no I/O)
 //! - `resolve`: mesh or elsewhere, with search paths
 //! - `forward`: upstream resolvers
 //! - `server`: UDP and TCP sockets, bounded
@@ -35,11 +35,11 @@ pub struct Settings {
     pub upstream: Vec<SocketAddr>,
     /// Tried behind a name, in order.
     pub search: Vec<String>,
-    /// Suffixes of the mesh's own names: never asked elsewhere while nobody can say.
+    /// Suffixes of the mesh's own names: never forwarded while the control plane does not answer.
     pub own: Vec<String>,
 }
 
-/// Under which Kubernetes names services, and so do we.
+/// The domain of Kubernetes services, used for the mesh's services too.
 const SERVICES: &str = "svc.cluster.local";
 
 impl Settings {

@@ -1,4 +1,4 @@
-//! What a message asks, and the answers made here.
+//! A message's question, and the answers made here.
 
 use std::net::IpAddr;
 
@@ -17,18 +17,18 @@ pub(super) struct Question {
     message: Message,
     /// Lower case, no trailing dot.
     pub(super) name: String,
-    /// Of class IN, so that the mesh may know it.
+    /// Of class IN, the only class that the mesh has names in.
     pub(super) internet: bool,
     /// Bytes an answer over UDP may have.
     pub(super) udp_limit: usize,
 }
 
-/// What a datagram turned out to be.
+/// The result of parsing a message.
 pub(super) enum Parsed {
     Question(Box<Question>),
     /// Answer with this.
     Error(Vec<u8>),
-    /// Not worth an answer: no header, or itself an answer.
+    /// Not answered: it has no header, or is itself a response.
     Drop,
 }
 
@@ -99,7 +99,7 @@ impl Question {
         answer.to_vec().ok()
     }
 
-    /// "Ask again over TCP."
+    /// A truncated response (TC), after which the client retries over TCP.
     pub(super) fn truncated(&self) -> Option<Vec<u8>> {
         let mut answer = self.answer(ResponseCode::NoError);
         answer.metadata.truncation = true;
@@ -122,7 +122,7 @@ impl Question {
     }
 }
 
-/// The SOA that tells resolvers how long to remember that there is nothing.
+/// The SOA whose minimum bounds negative caching (RFC 2308).
 fn negative(name: &Name, ttl: u32) -> Record {
     let soa = SOA::new(name.clone(), name.clone(), 1, 60, 60, 60, ttl);
     Record::from_rdata(name.clone(), ttl, RData::SOA(soa))

@@ -16,16 +16,16 @@ const NDOTS: usize = 5;
 /// Search suffixes tried.
 const MAX_SEARCH: usize = 6;
 
-/// What the mesh says of a name.
+/// The control plane's answer for a name.
 pub(super) enum Verdict {
     Addresses(Vec<IpAddr>, Duration),
     /// Not the mesh's.
     Foreign,
-    /// It may be the mesh's and nobody can say: never asked elsewhere.
+    /// It may be the mesh's, and the control plane does not answer: never forwarded.
     Unknown,
 }
 
-/// Answers a question: `None`: nothing to say.
+/// Answers a question; `None`: no response is sent.
 pub(super) async fn resolve(
     settings: &Settings,
     demand: Option<&OnDemandClient>,
@@ -75,7 +75,7 @@ async fn elsewhere(
     }
 }
 
-/// Asks for the name and for what the search paths make of it, at once; the first in order wins.
+/// Looks up the name and its expansions by the search paths, all at once; the first in order wins.
 async fn look_up(settings: &Settings, demand: &OnDemandClient, name: &str) -> Verdict {
     let candidates = candidates(settings, name);
     let asking = candidates
@@ -115,7 +115,7 @@ fn is_ours(settings: &Settings, name: &str) -> bool {
     })
 }
 
-/// Only what can be the name of a service is asked of the control plane.
+/// Only names that a service can have are looked up at the control plane.
 fn is_host_name(name: &str) -> bool {
     let label = |label: &str| {
         let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_';

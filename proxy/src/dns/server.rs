@@ -1,4 +1,4 @@
-//! The sockets. Whatever comes: bounded in number, in size and in time.
+//! The sockets. Messages and connections are bounded in number, size and time.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -16,10 +16,10 @@ use super::question::{Parsed, parse};
 use super::resolve::resolve;
 use crate::config::demand::OnDemandClient;
 
-/// Questions worked on at once; more are dropped, and clients ask again.
+/// Questions served at once; more are dropped, and clients retry.
 const MAX_QUESTIONS: usize = 1024;
 const MAX_CONNECTIONS: usize = 128;
-/// A TCP client that says nothing.
+/// Time after which a silent TCP client is closed.
 const IDLE: Duration = Duration::from_secs(10);
 /// A UDP question is no longer.
 const MAX_DATAGRAM: usize = 4096;
@@ -60,7 +60,7 @@ impl Server {
         if let Some(twin) = twin(bound) {
             match Sockets::bind(twin).await {
                 Ok(more) => sockets.push(more),
-                // Without this family nobody can ask over it.
+                // The kernel lacks this address family, so no client can use it.
                 Err(error)
                     if error.kind() == io::ErrorKind::AddrNotAvailable
                         || error.raw_os_error() == Some(libc::EAFNOSUPPORT) => {}

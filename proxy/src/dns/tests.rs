@@ -13,7 +13,7 @@ use super::server::Server;
 use super::*;
 use crate::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
 
-/// A control plane that knows some names.
+/// A control plane with these names.
 fn mesh(names: &[(&str, &[&str])], up: bool) -> OnDemandClient {
     let known: HashMap<String, Vec<IpAddr>> = names
         .iter()
@@ -191,7 +191,7 @@ async fn without_a_control_plane_mesh_names_are_not_asked_elsewhere() {
 #[derive(Clone, Copy, PartialEq)]
 enum Behaviour {
     Answer,
-    /// Wrong id, another question, no answer at all, junk; then the truth.
+    /// Wrong id, another question, no answer at all, junk; then the right answer.
     LieFirst,
     /// Says "truncated" over UDP, the whole over TCP.
     Truncate,

@@ -1,4 +1,4 @@
-//! Asking for a tunnel.
+//! The client side: opening a tunnel by CONNECT.
 
 use bytes::Bytes;
 use http::header::{HeaderName, HeaderValue};
@@ -10,10 +10,10 @@ use crate::http::h2::client::{Connected, blame_server};
 use crate::http::request::error::Failure;
 use crate::stream::tunnel::{StreamGuard, TunnelInfo, TunnelStream};
 
-/// Where a tunnel should lead.
+/// A tunnel's destination.
 pub struct Connect {
     pub authority: Vec<u8>,
-    /// What it will carry, for an `ALPN` header (RFC 7639); needs no escaping.
+    /// The protocol inside, for an `ALPN` header (RFC 7639); needs no escaping.
     pub alpn: Option<&'static str>,
     pub headers: Vec<(Box<str>, Vec<u8>)>,
 }

@@ -19,11 +19,11 @@ use crate::tls::Dial;
 use crate::upstream::connect::ConnectError;
 use crate::worker::Worker;
 
-/// Bytes of one tunnel that may be on their way to us.
+/// Receive window of one tunnel, bytes.
 const STREAM_WINDOW: u32 = 512 << 10;
 /// Tunnels whose windows fit into their connection's at once; more peers hardly allow.
 const ROOM: u32 = 256;
-/// Connections that may turn out to be going away before a tunnel is given up.
+/// Connections that may refuse a tunnel with GOAWAY before opening it fails.
 const TRIES: usize = 3;
 
 /// A connection inside one to the endpoint, at `address`.
@@ -46,7 +46,7 @@ pub async fn open(
 }
 
 impl HostPool {
-    /// A tunnel in a connection that has room, or in a new one.
+    /// A tunnel in a connection below its stream limit, or in a new one.
     async fn tunnel(
         self: &Rc<Self>,
         worker: &Worker,
@@ -110,7 +110,8 @@ impl HostPool {
     }
 }
 
-/// Windows in which streams that nobody reads from hold up no others.
+/// Sets the connection window to the sum of the stream windows, so that a tunnel that is not read
+/// cannot block the others.
 fn options(given: &Http2Options) -> Http2Options {
     let stream = given.initial_stream_window.min(STREAM_WINDOW);
     Http2Options {

@@ -1,4 +1,4 @@
-//! Being asked for tunnels.
+//! The server side: CONNECT requests for tunnels.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -25,7 +25,7 @@ const SEND_BUFFER: usize = 256 * 1024;
 /// Protocols a client may name.
 const MAX_ALPN: usize = 8;
 
-/// An HTTP/2 connection on which a peer asks for tunnels.
+/// An HTTP/2 connection on which a peer opens tunnels.
 pub struct Server {
     connection: h2::server::Connection<Prefixed, Chunk>,
     load: Rc<StreamCount>,
@@ -41,7 +41,8 @@ impl Server {
         builder
             .max_concurrent_streams(streams)
             .initial_window_size(options.stream_window)
-            // Streams that nobody reads from cannot use up what the others need.
+            // The connection window covers all stream windows, so streams that are not read cannot
+            // block others.
             .initial_connection_window_size(options.connection_window())
             .max_frame_size(FRAME)
             .max_header_list_size(MAX_HEAD)
@@ -97,29 +98,29 @@ impl Server {
         self.connection.graceful_shutdown();
     }
 
-    /// The end, said in a last GOAWAY as far as that can be written at once.
+    /// Closes the connection with a last GOAWAY, as far as that can be written at once.
     pub fn close(&mut self, cx: &mut Context<'_>) {
         self.connection.abrupt_shutdown(Reason::NO_ERROR);
         let _ = self.connection.poll_accept(cx);
     }
 }
 
-/// A stream that somebody asks for.
+/// A stream that the peer opened, not yet answered.
 pub struct ConnectRequest {
     request: Request<RecvStream>,
     respond: SendResponse<Chunk>,
     share: StreamGuard,
 }
 
-/// What is asked for.
+/// The target of a CONNECT.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ConnectTarget {
     pub destination: SocketAddr,
-    /// What the tunnel will carry (RFC 7639), in the client's order; empty: it does not say.
+    /// What the tunnel will carry (RFC 7639), in the client's order; empty: not declared.
     pub alpn: Vec<Box<[u8]>>,
 }
 
-/// What is asked for is no tunnel to an address.
+/// Why a request is no tunnel to an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadTarget {
     /// It is no CONNECT.
@@ -144,7 +145,7 @@ impl ConnectRequest {
         })
     }
 
-    /// Nothing was done with it: the peer may ask for it elsewhere.
+    /// Resets the stream with REFUSED_STREAM: the peer may retry it elsewhere (RFC 9113 8.7).
     pub fn reset_unprocessed(mut self) {
         self.respond.send_reset(Reason::REFUSED_STREAM);
     }

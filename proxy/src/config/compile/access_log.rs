@@ -25,7 +25,7 @@ const DEFAULT: &str = "[%START_TIME%] \"%REQ(:METHOD)% \
     %BYTES_RECEIVED% %BYTES_SENT% %DURATION% %RESP(X-ENVOY-UPSTREAM-SERVICE-TIME)% \
     \"%REQ(X-FORWARDED-FOR)%\" \"%REQ(USER-AGENT)%\" \"%REQ(X-REQUEST-ID)%\" \
     \"%REQ(:AUTHORITY)%\" \"%UPSTREAM_HOST%\"\n";
-/// Nesting of filters and JSON objects; more is no configuration anybody wrote.
+/// Deepest nesting of filters and JSON objects; it bounds recursion.
 pub(super) const MAX_DEPTH: u32 = 16;
 
 /// One access log.
@@ -199,7 +199,7 @@ fn push_literal(parts: &mut Vec<Part>, text: &str) {
     }
 }
 
-/// Where the closing `%` is: not within parentheses, where `%START_TIME(%s)%` has its own.
+/// The place of the closing `%`: not within parentheses, where `%START_TIME(%s)%` has its own.
 fn command_end(command: &str) -> Option<usize> {
     let mut inside = false;
     command.char_indices().find_map(|(index, c)| {

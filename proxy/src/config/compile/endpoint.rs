@@ -21,7 +21,7 @@ const OVERPROVISIONING: u32 = 140;
 /// Priorities an assignment may have.
 const MAX_PRIORITY: u32 = 128;
 
-/// An assignment that knows no cluster yet. Hosts may be names (DNS clusters).
+/// An assignment that is not bound to a cluster yet. Hosts may be names (DNS clusters).
 pub struct Assignment {
     pub hosts: Vec<LbEndpoint>,
     pub overprovisioning: u32,

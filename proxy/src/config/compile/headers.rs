@@ -76,7 +76,7 @@ fn is_field_value(format: &Format) -> bool {
     })
 }
 
-/// Envoy lets nobody edit pseudo-headers or the host this way: routing was decided by them.
+/// As in Envoy, pseudo-headers and the host cannot be edited this way: routing has used them.
 pub fn editable(at: At<'_>, name: &str) -> Result<HeaderName, CompileError> {
     let name = header_name(at, name)?;
     if name.name.starts_with(':') || &*name.name == "host" {

@@ -41,8 +41,8 @@ impl Step {
 }
 
 impl Compiler {
-    /// Applies `steps` together and publishes one more snapshot, if there is something new in it:
-    /// endpoints alone are swapped in their clusters. True: published.
+    /// Applies `steps` together and publishes one more snapshot, if it differs: a change of
+    /// endpoints alone is swapped in behind their clusters. True: published.
     pub fn publish(&mut self, store: &Store, steps: impl IntoIterator<Item = Step>) -> bool {
         let before = store.load();
         let mut next = Draft::of(&before);
@@ -88,7 +88,7 @@ impl Compiler {
             type_url::ROUTE if snapshot.routes.remove(name).is_some() => {
                 next.routes.insert(name.clone());
             }
-            // TLS contexts keep what they have: a certificate is not forgotten over a lost stream.
+            // TLS contexts keep their certificates: a lost stream must not end TLS.
             type_url::SECRET => next.touched |= snapshot.secrets.remove(name).is_some(),
             // As Envoy: an assignment that is taken away leaves the endpoints as they are.
             type_url::ENDPOINT => drop(self.waiting.remove(name)),
@@ -169,7 +169,7 @@ impl Compiler {
     }
 }
 
-/// The snapshot in the making, and what in it is not as it was.
+/// The snapshot under construction, and what has changed in it.
 struct Draft {
     snapshot: Snapshot,
     clusters: HashSet<Name>,
@@ -203,8 +203,8 @@ impl Draft {
         changed
     }
 
-    /// Takes in what needs nothing but its place. Links are made here once; nothing says that
-    /// what they lead to will ever change.
+    /// Inserts `resource`. Its links are made here once; they are made again only when a target
+    /// changes.
     fn set(&mut self, resource: Compiled) {
         match resource {
             Compiled::Routes(routes) => {

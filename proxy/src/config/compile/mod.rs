@@ -1,4 +1,5 @@
-//! Protobuf → the types the data path runs by. Nothing past this module sees a protobuf.
+//! Protobuf → the types the data path runs by. No code outside this module reads protobuf
+//! configuration.
 //!
 //! - `support`: paths, errors, and the macros by which every field is supported, ignored with a
 //!   reason, or refused; `values`, `matcher`, `headers`, `access_log`: what resources share
@@ -7,7 +8,7 @@
 //! - `resource`: bytes → [`Compiled`], with the names it refers to
 //! - `refs`: indices in the place of names; `link`: the next snapshot out of the last and what changed
 //!
-//! [`Compiler::compile`] judges one resource; [`Compiler::publish`] links what compiled and
+//! [`Compiler::compile`] validates one resource; [`Compiler::publish`] links what compiled and
 //! publishes it; [`Compiler::apply`] does both for messages at hand.
 
 // Messages are destructured whole, deprecated fields too.
@@ -74,7 +75,7 @@ pub struct Compiler {
     pub counts: Counts,
     /// Assignments whose cluster is not there yet, by EDS service name.
     waiting: HashMap<Name, Arc<Assignment>>,
-    /// Counters of clusters and listeners that live, published or not: a name has its series once.
+    /// Counters of clusters and listeners in use, published or not: a name has its series once.
     metrics: Mutex<Metrics>,
     global_gate: Option<Arc<ConnectionLimit>>,
     /// By listener name.
@@ -154,7 +155,7 @@ impl Compiler {
         })
     }
 
-    /// Where named secrets live; whoever provides one sets it there.
+    /// The named secrets; SDS, the identity agent and static secrets are written there.
     pub fn secrets(&self) -> &Arc<SecretStore> {
         &self.secrets
     }
@@ -229,7 +230,7 @@ impl Compiler {
         secret::secret(At::root(""), m)
     }
 
-    /// Bounds what clients may have open, from the next listener on that compiles.
+    /// Bounds downstream connections, for listeners compiled from now on.
     pub fn limit_connections(&mut self, global: Option<u64>, listeners: &HashMap<String, u64>) {
         self.global_gate = global.map(ConnectionLimit::new);
         let of_listener =
@@ -237,7 +238,7 @@ impl Compiler {
         self.gates = listeners.iter().map(of_listener).collect();
     }
 
-    /// Bounds what a listener may have open; near the bound its idle connections make room.
+    /// Bounds a listener's open connections; near the bound its idle connections are closed.
     pub fn limit_listener(&mut self, listener: &str, most: u64) {
         self.gates
             .insert(listener.to_owned(), ConnectionLimit::making_room(most));
@@ -279,7 +280,7 @@ struct Metrics {
     listeners: HashMap<String, Weak<ListenerMetrics>>,
 }
 
-/// The living value of `name`, or a new one. Forgets dead ones as the map grows.
+/// The value of `name` that is still in use, or a new one. Drops unused entries as the map grows.
 fn shared<T>(known: &mut HashMap<String, Weak<T>>, name: &str, make: impl FnOnce() -> T) -> Arc<T> {
     if let Some(living) = known.get(name).and_then(Weak::upgrade) {
         return living;

@@ -1,5 +1,5 @@
-//! RBAC. What cannot be understood is refused, never skipped: a rule left out of a DENY policy
-//! would open a door.
+//! RBAC. What is not supported is rejected, never skipped: a DENY policy without one of its rules
+//! would let requests through.
 
 use std::sync::Arc;
 
@@ -275,7 +275,7 @@ fn url_path(at: At<'_>, m: &PathMatcher, layer: Layer) -> Result<StringMatch, Co
 
 fn port_range(at: At<'_>, m: &Int32Range) -> Result<Permission, CompileError> {
     let Int32Range { start, end } = m;
-    // The end stands for itself no more: 65536 is the last that makes sense.
+    // The end is exclusive: 65536 is its largest valid value.
     match (u32::try_from(*start), u32::try_from(*end)) {
         (Ok(start), Ok(end)) if start < end && end <= 65_536 => {
             Ok(Permission::DestinationPortRange { start, end })

@@ -9,7 +9,7 @@ use crate::config::cluster::Cluster;
 use crate::config::route::RouteConfig;
 use crate::snapshot::{ClusterLinks, ClusterRef, Link, RouteLink, RouteLinks, RouteRef};
 
-/// What comes over the stream and is named by a resource, and how long that may take at first.
+/// Resources over ADS that a resource names, and how long their first fetch may take.
 #[derive(Default)]
 pub struct Fetches {
     /// Secrets (SDS).
@@ -19,7 +19,7 @@ pub struct Fetches {
 }
 
 impl Fetches {
-    /// Secrets that were waited for before.
+    /// References to secrets that were already waited for.
     pub fn again(secrets: &[Name]) -> Self {
         Self {
             secrets: secrets.to_vec(),

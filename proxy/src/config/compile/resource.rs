@@ -1,4 +1,4 @@
-//! Resources as they travel: bytes in, something that can be published out.
+//! Resources: encoded bytes → [`Compiled`], which can be published.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -29,11 +29,11 @@ pub enum Compiled {
     /// The assignment's name (an EDS service name), and the assignment.
     Endpoints(Name, Arc<Assignment>),
     Secret(Arc<Secret>),
-    /// The resource's name (an address), all addresses, who lives there.
+    /// The resource's name (an address), all its addresses, the workload.
     Workload(Name, Arc<[IpAddr]>, Arc<Workload>),
 }
 
-/// Names a resource refers to: what has to be subscribed to for its sake.
+/// Names a resource refers to, which have to be subscribed to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct References {
     pub routes: BTreeSet<Name>,
@@ -41,11 +41,11 @@ pub struct References {
     /// EDS service names.
     pub endpoints: BTreeSet<Name>,
     pub secrets: BTreeSet<Name>,
-    /// The longest they may take at first (`initial_fetch_timeout`), where they say so themselves.
+    /// The longest `initial_fetch_timeout` among them, where they set one.
     pub patience: Option<Duration>,
 }
 
-/// A resource that was not taken; the last good version of it, if any, serves on.
+/// A resource that was rejected; its last good version, if any, stays in use.
 #[derive(Debug, thiserror::Error)]
 #[error("{name}: {error}")]
 pub struct Rejected {
@@ -165,8 +165,8 @@ impl Compiler {
         all
     }
 
-    /// Compiles and publishes messages at hand, as those of a bootstrap; what is refused is left
-    /// out and told, and the last good version of it, if any, serves on.
+    /// Compiles and publishes messages at hand, as those of a bootstrap; a resource that is
+    /// rejected is left out and reported; its last good version, if any, stays in use.
     pub fn apply(&mut self, store: &Store, changes: Changes) -> Outcome {
         let current = store.load();
         let mut sorted = Sorted::default();
@@ -225,7 +225,7 @@ pub struct Outcome {
     pub published: bool,
 }
 
-/// What compiled, and what did not.
+/// The resources that compiled, and the errors of those that did not.
 #[derive(Default)]
 struct Sorted {
     steps: Vec<Step>,
@@ -252,8 +252,8 @@ impl Sorted {
     }
 }
 
-/// A message in which there is nothing the schema lacks: prost would drop that in silence, and it
-/// may be what forbids something.
+/// Decodes a message and rejects fields that the schema lacks: prost would drop them in silence,
+/// and one of them may be what denies access.
 fn whole<M: Message + prost::Name + Default>(body: &[u8]) -> Result<M, CompileError> {
     if let Some(found) = unknown::find(&M::full_name(), body).first() {
         return Err(CompileError {

@@ -1,4 +1,4 @@
-//! Secrets: certificates with keys, validation contexts, and the places that hold them by name.
+//! Secrets: certificates with keys, validation contexts, and the slots that hold them by name.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,8 +15,8 @@ use super::values::{data_source, extension};
 use crate::config::secret::{Secret, SecretValue};
 use crate::tls::{Identity, PeerRules, Rotating, SanMatch, TrustBundle};
 
-/// Where named secrets live. TLS contexts hold the places; whoever renews a secret sets them.
-/// A place may be empty: handshakes fail until its secret arrives.
+/// The named secrets. TLS contexts hold a reference to the slot of a name; a renewed secret is
+/// written into its slot. A slot may be empty: handshakes fail until its secret arrives.
 #[derive(Default)]
 pub struct SecretStore {
     places: Mutex<Places>,
@@ -29,21 +29,21 @@ struct Places {
 }
 
 impl SecretStore {
-    /// The place of the certificate called `name`.
+    /// The slot of the certificate called `name`.
     pub fn identity(&self, name: &str) -> Arc<Rotating<Identity>> {
         let mut places = self.lock();
         let place = places.identities.entry(name.to_owned());
         place.or_insert_with(|| Rotating::new(None)).clone()
     }
 
-    /// The place of the trust bundle called `name`.
+    /// The slot of the trust bundle called `name`.
     pub fn bundle(&self, name: &str) -> Arc<Rotating<TrustBundle>> {
         let mut places = self.lock();
         let place = places.bundles.entry(name.to_owned());
         place.or_insert_with(|| Rotating::new(None)).clone()
     }
 
-    /// Names somebody asked for, and whether they are there.
+    /// The names that are referred to, and whether the secret has arrived.
     pub fn names(&self) -> Vec<(String, bool)> {
         let places = self.lock();
         let identities = places
@@ -57,7 +57,7 @@ impl SecretStore {
         identities.chain(bundles).collect()
     }
 
-    /// Puts a secret into its place.
+    /// Writes a secret into its slot.
     pub fn set(&self, secret: &Secret) {
         match &secret.value {
             SecretValue::Certificate(identity) => self.identity(&secret.name).set(identity.clone()),
@@ -137,7 +137,7 @@ pub fn certificate(at: At<'_>, m: &pb::TlsCertificate) -> Result<Identity, Compi
     Identity::from_pem(&chain, &key).map_err(|e| at.error(e))
 }
 
-/// Roots and CRLs, and what is asked of a peer's names.
+/// Roots and CRLs, and the rules for a peer's names.
 pub fn validation(
     at: At<'_>,
     m: &pb::CertificateValidationContext,
@@ -161,7 +161,7 @@ pub fn validation(
         (None, None) if crl.is_some() => return at.field("crl").fail("needs trusted_ca"),
         (None, None) => None,
     };
-    // Names without roots would be judged on certificates anybody can make.
+    // Without roots the names would be read from certificates that any client can make itself.
     if bundle.is_none() && !rules.sans.is_empty() {
         return at
             .field("trusted_ca")
@@ -170,7 +170,7 @@ pub fn validation(
     Ok((bundle, rules))
 }
 
-/// What a validation context asks of names and chains; roots and CRLs are [`validation`]'s.
+/// A validation context's rules for names and chains; roots and CRLs are [`validation`]'s.
 pub fn peer_rules(
     at: At<'_>,
     m: &pb::CertificateValidationContext,

@@ -132,7 +132,7 @@ macro_rules! unset_by_default {
 }
 unset_by_default!(bool, i32, u32, i64, u64, f64);
 
-/// Refuses the resource when one of these fields is set: we do not do what it asks for.
+/// Rejects the resource when one of these fields is set: they are not supported.
 macro_rules! unsupported {
     ($at:expr, $($field:ident),+ $(,)?) => {
         $(if !$crate::config::compile::support::Unset::is_unset($field) {
@@ -141,14 +141,14 @@ macro_rules! unsupported {
     };
 }
 
-/// Takes note of fields that may be set without effect, because of `reason`.
+/// Marks fields that may be set without effect, because of `reason`.
 macro_rules! ignored {
     ($reason:literal, $($field:ident),+ $(,)?) => {
         $(let _: (&str, _) = ($reason, $field);)+
     };
 }
 
-/// Takes note of fields that are read at another place than the message is destructured.
+/// Marks fields that are read elsewhere than where the message is destructured.
 macro_rules! elsewhere {
     ($($field:ident),+ $(,)?) => {
         $(let _ = $field;)+

@@ -1,7 +1,7 @@
 //! Transport sockets: raw_buffer and TLS, both sides.
 //!
-//! Certificates and bundles given by name are places in the [`SecretStore`]: a context holds the
-//! place, so that a secret that changes needs nothing compiled again.
+//! Certificates and bundles given by name are slots in the [`SecretStore`]: a context holds the
+//! slot, so that a changed secret needs no recompilation.
 //!
 //! [`SecretStore`]: super::secret::SecretStore
 
@@ -352,7 +352,7 @@ fn versions(at: At<'_>, m: &Option<pb::TlsParameters>) -> Result<Versions, Compi
         Tls::TlSv10 | Tls::TlSv11 => at.fail("TLS below 1.2 is not spoken"),
     };
     let versions = Versions {
-        // A lower minimum would not change what is spoken, but an explicit wish is refused.
+        // A lower minimum would change nothing in a handshake, but an explicit one is rejected.
         min: version(min, *tls_minimum_protocol_version, Version::Tls12)?,
         max: version(max, *tls_maximum_protocol_version, Version::Tls13)?,
     };

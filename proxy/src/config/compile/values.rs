@@ -183,8 +183,8 @@ pub fn percent(at: At<'_>, share: &kind::Percent) -> Result<u8, CompileError> {
     }
 }
 
-/// Resources may come over the stream they are named on, and from nowhere else. How long they may
-/// take at first.
+/// Checks that a resource comes over ADS, the only supported source. Returns how long the first
+/// fetch may take.
 pub fn over_ads(at: At<'_>, source: &core::ConfigSource) -> Result<Duration, CompileError> {
     use core::config_source::ConfigSourceSpecifier as Source;
     let core::ConfigSource {
@@ -214,7 +214,7 @@ pub fn fetch_timeout(at: At<'_>, m: &Option<pb::Duration>) -> Result<Duration, C
     })
 }
 
-/// A typed extension that does nothing we would have to know of.
+/// The configuration of a typed extension.
 pub fn extension<'m>(
     at: At<'_>,
     config: &'m core::TypedExtensionConfig,
@@ -259,7 +259,7 @@ pub fn string_metadata(fields: &pb::Struct) -> Vec<(Box<str>, Box<str>)> {
     pairs
 }
 
-/// Nesting of objects and lists; deeper ones are no configuration that is meant.
+/// Deepest nesting of objects and lists; it bounds recursion.
 const MAX_DEPTH: u32 = 16;
 
 /// A struct as metadata has it.

@@ -11,7 +11,7 @@ use rustix::time::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// One alarm of the kernel's, heard by the runtime that it was made in.
+/// One kernel timer, registered with the runtime that it was made in.
 pub struct Alarm(AsyncFd<OwnedFd>);
 
 impl Alarm {

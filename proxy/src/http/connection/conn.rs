@@ -1,4 +1,4 @@
-//! What the requests of one downstream connection share, and the configuration they run by.
+//! The state that the requests of one downstream connection share, and their configuration.
 
 use std::cell::RefCell;
 use std::pin::Pin;
@@ -29,9 +29,9 @@ pub struct Conn {
     pub worker: Rc<Worker>,
     pub pools: Rc<Pools>,
     pub downstream: Rc<Downstream>,
-    /// Spellings of header names come and go with HTTP/2: agreed on by ALPN.
+    /// Header name case travels over HTTP/2, as agreed on by ALPN.
     pub spell: bool,
-    /// The canonical form of what its last request named.
+    /// The canonical authority of its last request.
     pub authority: RefCell<authority::Memo>,
     /// Of rate limits that hold for each connection by itself.
     pub buckets: ConnectionBuckets,
@@ -86,7 +86,7 @@ impl Conn {
         }
     }
 
-    /// The newest configuration. Looks names up only after a new snapshot was published.
+    /// The newest configuration. Names are looked up only after a new snapshot was published.
     pub fn resolve(&self) -> Rc<Resolved> {
         let mut current = self.current.borrow_mut();
         if self.worker.store.generation() != current.snapshot.generation {
@@ -97,7 +97,7 @@ impl Conn {
         current.clone()
     }
 
-    /// What it is bounded by now.
+    /// The limits that apply to it now.
     pub fn limits(&self) -> Limits {
         let resolved = self.resolve();
         let manager = &resolved.manager;
@@ -122,7 +122,7 @@ impl Conn {
         }
     }
 
-    /// Asked while it has no request, since `since`: whether it is to end so that others may come.
+    /// Whether the connection, idle since `since`, is to be closed to make room for others.
     pub fn makes_room(&self, since: Instant) -> bool {
         let (idle, listener) = (&self.worker.overload.idle, &self.downstream.listener.def);
         let ends = idle.is_active() && listener.makes_room() && idle.ends(since);
@@ -161,7 +161,7 @@ impl<F: Future> Future for UnlessDenied<'_, F> {
     }
 }
 
-/// What `snapshot` says of a connection; what was said `before` holds on where its chain is gone.
+/// A connection's configuration in `snapshot`; `before` stays in force where its chain is gone.
 fn look_up(
     down: &Downstream,
     snapshot: Arc<Snapshot>,
@@ -209,8 +209,8 @@ fn routes(listener: &Listener, manager: &HttpConnectionManager) -> Option<Arc<Ro
     listener.routes.get(at)?.target().cloned()
 }
 
-/// The chain that stands where the connection's own stood: the same, or one of the same name with
-/// the same certificate settings.
+/// The chain that replaces the connection's own: the same, or one of the same name with the same
+/// certificate settings.
 fn same_chain<'a>(listener: &'a Listener, own: &Arc<FilterChain>) -> Option<&'a Arc<FilterChain>> {
     let def = &listener.def;
     let mut all = def.chains.iter().chain(&def.default_chain);

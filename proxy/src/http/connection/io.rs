@@ -16,11 +16,11 @@ use crate::http::h1::Out;
 use crate::socket;
 use crate::stream::Stream;
 
-/// Room a read should find; below it the buffer is changed for another.
+/// Smallest spare capacity for a read; below it the buffer is replaced.
 const MIN_ROOM: usize = 4 * 1024;
 /// Segments handed to one `writev`.
 const MAX_SEGMENTS: usize = 64;
-/// Bytes that may wait to be written before the other side is asked to wait.
+/// Bytes queued for writing from which on the other side is not read.
 pub const HIGH_WATER: usize = 128 * 1024;
 
 /// See the module. Holds no buffer while nothing is in it.
@@ -36,7 +36,7 @@ pub struct Io {
     eof: bool,
     /// Bytes given to the stream.
     written: u64,
-    /// Bytes that may be held in either direction, in steps of a buffer.
+    /// Bound of the bytes buffered in either direction, in steps of a buffer.
     most: usize,
 }
 
@@ -74,8 +74,8 @@ impl Io {
         bytes <= self.most
     }
 
-    /// An end of the stream may be of the peer's half alone. Over TLS it is not: HTTP has no use
-    /// for it there (RFC 9110 has none at all), and close_notify is how connections end.
+    /// An end of the stream may be of the peer's half alone. Over TLS it is not: there close_notify
+    /// ends the connection, and HTTP has no half-close.
     pub fn may_half_close(&self) -> bool {
         !matches!(self.stream, Stream::Tls(_))
     }

@@ -27,15 +27,15 @@ pub struct HttpConnection {
     pub listener: Arc<Listener>,
     pub chain: Arc<FilterChain>,
     pub manager: Arc<HttpConnectionManager>,
-    /// Where its requests get their upstream connections from.
+    /// The source of its requests' upstream connections.
     pub pools: Rc<Pools>,
     /// The socket's other end.
     pub peer: SocketAddr,
-    /// Where the client meant to go: the original destination, else the socket's own end.
+    /// The client's destination: the original one, else the socket's local address.
     pub local: SocketAddr,
     /// The destination before the redirect, where it is known.
     pub original_dst: Option<SocketAddr>,
-    /// Asked with each newer snapshot.
+    /// Called with each newer snapshot.
     pub would_admit: WouldAdmit,
 }
 
@@ -105,7 +105,7 @@ enum Codec {
     Http2,
 }
 
-/// The codec by configuration or ALPN. `None`: the first bytes will tell.
+/// The codec by configuration or ALPN. `None`: the first bytes decide.
 fn known(stream: &Stream, manager: &HttpConnectionManager) -> Option<Codec> {
     match manager.codec {
         CodecType::Http1 => return Some(Codec::Http1),
@@ -144,7 +144,7 @@ async fn listen(
         match timer.race(conn.unless_denied(reading)).await {
             Ok(Some(Ok(1..))) => {}
             Ok(None) => return None,
-            // The HTTP/1 loop says what is missing, if anything was begun.
+            // The HTTP/1 loop answers a head that was begun and not finished.
             _ if !prefix.is_empty() => return Some((Codec::Http1, stream, prefix)),
             _ => return None,
         }

@@ -1,4 +1,4 @@
-//! A request's walk through the filters, and its response's back.
+//! Runs the filters over a request, and in reverse order over its response.
 
 use super::{StreamFilters, cors, fault, header_mutation, local_ratelimit, rbac};
 use crate::config::filter::{FilterConfig, HttpFilter};
@@ -118,7 +118,7 @@ impl Exchange<'_, '_> {
     }
 }
 
-/// Passes the response's head, in `info`, back through the filters.
+/// Runs the filters, in reverse order, over the response's head in `info`.
 pub fn on_response(info: &mut StreamInfo) {
     let seeing = |filter: &HttpFilter| filter.config.sees_responses();
     if !info.manager.filters.iter().any(seeing) {

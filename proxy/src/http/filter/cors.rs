@@ -19,7 +19,7 @@ pub struct Allowed {
     origin: Box<[u8]>,
 }
 
-/// The policy that holds; only routes have one.
+/// The policy that applies; only routes have one.
 pub fn policy<'a>(
     own: &'a Option<Arc<CorsPolicy>>,
     of_route: Option<&'a FilterConfig>,

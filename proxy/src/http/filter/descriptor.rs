@@ -1,5 +1,4 @@
-//! Descriptors of a request: what its route's rate limits make of it, and which of a limit's own
-//! they are.
+//! Descriptors of a request: built by its route's rate limits, and matched with a limit's own.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -17,7 +16,7 @@ use crate::metadata::Value;
 
 type Entries<'a> = SmallVec<[(&'a str, Cow<'a, [u8]>); 4]>;
 
-/// The places of the limit's descriptors that the request has, the strictest first.
+/// The indices of the limit's descriptors that match the request, the strictest first.
 pub fn fitting(asked: &Asked<'_>, info: &StreamInfo, places: &mut SmallVec<[usize; 4]>) {
     let mut add = |list: &[RateLimit]| {
         for rate_limit in list.iter().filter(|one| one.stage == asked.limit.stage) {
@@ -65,7 +64,7 @@ fn of_route(route: &Route) -> Option<&crate::config::filter::RouteRateLimits> {
     }
 }
 
-/// A descriptor's entries; `None`: an action has nothing to say.
+/// A descriptor's entries; `None`: an action makes it void.
 fn made<'a>(
     rate_limit: &'a RateLimit,
     asked: &Asked<'a>,
@@ -84,9 +83,9 @@ fn made<'a>(
 
 enum Made<'a> {
     Entry(&'a str, Cow<'a, [u8]>),
-    /// Nothing, and the others go on.
+    /// No entry; the other actions still apply.
     Skipped,
-    /// No descriptor comes of it.
+    /// The whole descriptor is void.
     Void,
 }
 

@@ -27,7 +27,7 @@ impl Drop for Active {
     }
 }
 
-/// The settings that hold.
+/// The settings that apply.
 pub fn settings<'a>(own: &'a Fault, of_route: Option<&'a FilterConfig>) -> &'a Fault {
     match of_route {
         Some(FilterConfig::Fault(of_route)) => of_route,
@@ -35,7 +35,7 @@ pub fn settings<'a>(own: &'a Fault, of_route: Option<&'a FilterConfig>) -> &'a F
     }
 }
 
-/// The filter at work on one request.
+/// The filter's state for one request.
 pub struct Injector<'a> {
     pub fault: &'a Fault,
     /// Of the filter itself.
@@ -163,7 +163,7 @@ impl Injector<'_> {
     }
 }
 
-/// The status that the request's headers ask for.
+/// The status that the request's headers set.
 fn asked_status(request: &Head) -> Option<AbortStatus> {
     let http = number(request, b"x-envoy-fault-abort-request");
     if let Some(Ok(status @ 200..=599)) = http.map(u16::try_from) {
@@ -173,7 +173,7 @@ fn asked_status(request: &Head) -> Option<AbortStatus> {
     u32::try_from(grpc).ok().map(AbortStatus::Grpc)
 }
 
-/// The share that the request's headers ask for, up to the one configured.
+/// The share that the request's headers set, at most the one configured.
 fn at_most(percent: Percent, request: &Head, name: &[u8]) -> Percent {
     let asked = number(request, name).and_then(|asked| u32::try_from(asked).ok());
     Percent {

@@ -34,7 +34,7 @@ impl ConnectionBuckets {
         if let Some((_, buckets)) = known.iter().find(|(of, _)| Arc::ptr_eq(of, limit)) {
             return buckets.clone();
         }
-        // Limits of configurations that are gone, and that no request holds, are forgotten.
+        // Drops the buckets of limits that are no longer configured or in use.
         known.retain(|(of, _)| Arc::strong_count(of) > 1);
         let fresh = Rc::new(Buckets::new(limit.default, &limit.descriptors, now));
         known.push((limit.clone(), fresh.clone()));
@@ -42,7 +42,7 @@ impl ConnectionBuckets {
     }
 }
 
-/// The bucket by which a request was judged, for the headers of its response.
+/// The bucket that a request was checked against, for the headers of its response.
 pub struct Counted {
     limit: Arc<LocalRateLimit>,
     /// Of the connection; `None`: of the process.
@@ -61,7 +61,7 @@ impl Counted {
     }
 }
 
-/// The limit that holds.
+/// The limit that applies.
 pub fn limit<'a>(
     own: &'a Arc<LocalRateLimit>,
     of_route: Option<&'a FilterConfig>,
@@ -72,7 +72,7 @@ pub fn limit<'a>(
     }
 }
 
-/// One request to be judged.
+/// One request to be checked.
 pub struct Asked<'a> {
     pub limit: &'a Arc<LocalRateLimit>,
     pub route: Option<&'a Route>,

@@ -1,8 +1,7 @@
 //! The chain of HTTP filters: what each does with a request on its way in, and with the response
 //! on its way out, in reverse order. The router is the last and is not a filter here.
 //!
-//! - `chain`: a request's walk through the filters, and its response's; `wait`: what a filter may
-//!   wait for meanwhile
+//! - `chain`: runs the filters over a request and its response; `wait`: what a filter may wait for
 //! - `rbac`, `fault`, `local_ratelimit` with `descriptor`, `cors`, `header_mutation`: a file per filter
 //! - `throttle`: a response's body at the rate that a filter sets
 //!
@@ -31,14 +30,14 @@ use crate::config::filter::FilterOverrides;
 use crate::config::route::{Action, Route};
 use crate::metadata::{Metadata, Object};
 
-/// What the filters of a chain know of one stream.
+/// The filters' state for one stream.
 #[derive(Default)]
 pub struct StreamFilters {
-    /// What the request's route says of filters.
+    /// The route's overrides of filters.
     overrides: Option<Arc<FilterOverrides>>,
     /// By the filter's place in the chain.
     states: Vec<(usize, FilterState)>,
-    /// What filters learnt of the request, for rules, logs and each other.
+    /// Dynamic metadata, read by RBAC rules, logs and other filters.
     metadata: Option<Box<Metadata>>,
     /// KiB a second that the response's body may take.
     response_rate: Option<u64>,
@@ -77,7 +76,7 @@ impl StreamFilters {
     }
 }
 
-/// What a route, or the weighted cluster that `draw` chooses, says of filters.
+/// The filter overrides of a route, or of the weighted cluster that `draw` chooses.
 pub fn overrides(route: &Route, draw: u64) -> Option<&Arc<FilterOverrides>> {
     let weighted = match &route.action {
         Action::Forward(forward) => super::request::plan::weighted(forward, draw),

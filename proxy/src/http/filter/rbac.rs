@@ -1,4 +1,4 @@
-//! The authorisation step of a request: which rules apply, and what they say.
+//! The authorisation step of a request: the rules that apply, and their verdict.
 
 use crate::config::filter::FilterConfig;
 use crate::config::policy::Rbac;
@@ -9,7 +9,7 @@ use crate::message::head::{Head, HeaderId};
 use crate::message::path::Readings;
 use crate::policy::{self, Facts};
 
-/// The rules by which a filter judges: its own, or those that the route puts in their place.
+/// A filter's rules: its own, or the route's override of them.
 pub fn rules<'a>(own: &'a Rbac, of_route: Option<&'a FilterConfig>) -> &'a Rbac {
     match of_route {
         Some(FilterConfig::Rbac(rules)) => rules,
@@ -17,7 +17,7 @@ pub fn rules<'a>(own: &'a Rbac, of_route: Option<&'a FilterConfig>) -> &'a Rbac 
     }
 }
 
-/// What rules say of a request with this head; `connection`: what is known of who sends it.
+/// The verdict of the rules on a request with this head; `connection`: the facts of its connection.
 pub fn judge(rules: &Rbac, head: &Head, connection: Facts<'_>) -> policy::Verdict {
     let subject = Subject::of(head);
     let facts = Facts {
@@ -27,7 +27,7 @@ pub fn judge(rules: &Rbac, head: &Head, connection: Facts<'_>) -> policy::Verdic
     policy::judge(rules, &facts)
 }
 
-/// Judges a request, and counts what came of it.
+/// Evaluates the rules for a request and counts the result.
 ///
 /// # Errors
 /// When the rules refuse it.

@@ -1,5 +1,5 @@
-//! What a filter may wait for: time to pass, or the request's body. Meanwhile the stream's clocks
-//! run, the client may leave, and rules may turn against it.
+//! What a filter may wait for: time to pass, or the request's body. Meanwhile deadlines pass, the
+//! client may disconnect, and a new policy may deny it.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -30,7 +30,7 @@ impl<'a> Exchange<'a, '_> {
     /// Waits.
     ///
     /// # Errors
-    /// When there is no longer a reason to.
+    /// When the request must end before that.
     pub(super) async fn delay(&mut self, time: Duration, framing: &Framing) -> Result<(), Failure> {
         let mut deadlines = self.clocks();
         let is_received = !self.has_body(framing);
@@ -100,7 +100,7 @@ impl<'a> Exchange<'a, '_> {
         Ok(())
     }
 
-    /// The clocks of a request that is not forwarded yet.
+    /// The deadlines of a request that is not forwarded yet.
     fn clocks(&self) -> Deadlines<'a> {
         let of_route = match self.info.route.as_ref().map(|route| &route.action) {
             Some(Action::Forward(forward)) => forward.idle_timeout,
@@ -110,7 +110,7 @@ impl<'a> Exchange<'a, '_> {
         Deadlines::of_stream(self.timer, &self.info, idle)
     }
 
-    /// Ready when there is no longer a reason to wait.
+    /// Ready when the request must end.
     fn poll_stopped(
         &mut self,
         cx: &mut Context<'_>,
@@ -126,7 +126,7 @@ impl<'a> Exchange<'a, '_> {
     }
 }
 
-/// A body in pieces that are worth their while.
+/// A body, with small pieces joined.
 #[derive(Default)]
 struct Gathered {
     pieces: Vec<Bytes>,

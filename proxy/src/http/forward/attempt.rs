@@ -52,7 +52,7 @@ pub struct Attempts<'a, 'd> {
     /// The pump has nothing left to do in this attempt.
     pub(super) pumped: bool,
     pub(in crate::http) received: bool,
-    /// An upgrade is asked for, which begins after the request's body.
+    /// The request is an upgrade, which begins after its body.
     pub(super) upgrade_follows_body: bool,
     count_attempts: bool,
 }
@@ -115,8 +115,8 @@ impl<'a, 'd> Attempts<'a, 'd> {
         }
     }
 
-    /// Attempts until there is an answer to give, or nothing more to try. The permit of the
-    /// request is to be held until its end.
+    /// Makes attempts until there is a response, or none is left. The permit of the request is to
+    /// be held until its end.
     ///
     /// # Errors
     /// The last attempt's failure.
@@ -167,7 +167,8 @@ impl<'a, 'd> Attempts<'a, 'd> {
                 RetryDecision::Give => return outcome.map(|answer| (answer, permit)),
             };
             drop(outcome);
-            // Nothing was sent downstream, should the client leave before the next attempt.
+            // Nothing was sent downstream: a client that disconnects before the next attempt has no
+            // response in the log.
             self.info.response.clear();
             self.cluster.metrics.retries.inc();
             Box::pin(self.pause(wait)).await?;
@@ -230,7 +231,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         }
     }
 
-    /// A connection, unless a deadline passes or the client goes first.
+    /// A connection, unless a deadline passes or the client disconnects first.
     async fn checkout(&mut self, endpoint: &Arc<Endpoint>) -> Result<Lease, Failure> {
         let (worker, pools) = (self.conn.worker.clone(), self.conn.pools.clone());
         let cluster = self.cluster.clone();
@@ -297,7 +298,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         self.deadlines.set_try(None);
         match &answered {
             Ok(_) => self.info.times.response_head = Some(self.info.now()),
-            // What came of it is no response, and no log is to take it for one.
+            // A failed head is no response and must not be logged as one.
             Err(_) => head.clear(),
         }
         self.info.response = head;
@@ -322,7 +323,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         }
     }
 
-    /// Moves the request on and looks for a head.
+    /// Moves the request's body and polls for a response head.
     fn poll_answer(
         &mut self,
         cx: &mut Context<'_>,
@@ -332,7 +333,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         if let Err(failure) = self.move_request(cx, up) {
             return Poll::Ready(Err(failure));
         }
-        // With 101 the codec is over, so the body has to be out before that is read.
+        // After 101 the codec is bypassed, so the body has to be sent before that is read.
         let asks = !self.upgrade_follows_body || self.pumped;
         if asks && let Poll::Ready(answered) = up.poll_head(cx, head) {
             return Poll::Ready(answered);
@@ -343,7 +344,8 @@ impl<'a, 'd> Attempts<'a, 'd> {
         self.poll_patience(cx).map(Err)
     }
 
-    /// Ready when the client has room for an interim response. The request moves on meanwhile.
+    /// Ready when an interim response may be queued for the client. The request's body moves
+    /// meanwhile.
     fn poll_room(
         &mut self,
         cx: &mut Context<'_>,

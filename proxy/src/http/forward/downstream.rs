@@ -1,7 +1,7 @@
 //! The downstream end of one exchange: where the request's body comes from and the response goes.
 //!
 //! HTTP/1 and HTTP/2 behind one enum, so that the rest of the engine is written once. Nothing here
-//! waits by itself: everything is polled, and what is written waits in a bounded queue.
+//! is async: everything is polled, and writes go through a bounded queue.
 
 use std::task::{Context, Poll, ready};
 
@@ -33,7 +33,7 @@ impl DownstreamIo<'_> {
         }
     }
 
-    /// Ready when the client has gone, or may have; polled while an attempt runs.
+    /// Ready when the client has disconnected, or may have; polled while an attempt runs.
     pub fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<Leaving> {
         match self {
             Self::H1(server) => server.poll_leaving(cx),
@@ -41,8 +41,7 @@ impl DownstreamIo<'_> {
         }
     }
 
-    /// Looks past unread bytes whether the client has gone, or may have, after
-    /// [`Leaving::Hidden`].
+    /// After [`Leaving::Hidden`]: looks past unread bytes for the client's FIN or reset.
     pub fn look(&self) -> Option<Leaving> {
         match self {
             Self::H1(server) => server.look(),
@@ -50,7 +49,7 @@ impl DownstreamIo<'_> {
         }
     }
 
-    /// Says 100 to a client that waits for it before it sends its body.
+    /// Sends 100 to a client that waits for it before it sends its body.
     pub fn go_on(&mut self) {
         match self {
             Self::H1(server) => server.go_on(),
@@ -127,12 +126,12 @@ impl DownstreamIo<'_> {
     }
 }
 
-/// What can be seen of a client that may be leaving.
+/// Signs that a client may have disconnected.
 pub enum Leaving {
-    /// It takes no answer any more.
+    /// It cannot receive a response any more.
     Gone(Failure),
-    /// Its FIN came. It may have closed the connection, or only its half of it to say that nothing
-    /// follows its request, as `nc` and BusyBox's `wget` do. TCP does not tell which.
+    /// FIN was received. The client may have closed the connection, or only its write side after
+    /// the request, as `nc` and BusyBox's `wget` do; TCP does not distinguish the two.
     HalfClosed,
     /// Bytes that are not to be read yet lie before its end: [`DownstreamIo::look`] sees past them.
     Hidden,
@@ -142,7 +141,7 @@ pub enum Leaving {
 pub struct H1Server {
     pub io: Io,
     pub codec: ServerConn,
-    /// 100 is still owed.
+    /// 100 has not been sent yet.
     pub expects_continue: bool,
     /// The codec is bypassed: bytes pass as they are.
     pub tunnel: bool,
@@ -223,7 +222,7 @@ impl H1Server {
 
     fn interim(&mut self, head: &Head) {
         if head.status() == 100 && !std::mem::take(&mut self.expects_continue) {
-            // Nobody waits for it (any more).
+            // The client does not expect 100, or has received it.
             return;
         }
         self.codec.write_interim(head, &mut self.io.out);

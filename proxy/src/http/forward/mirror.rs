@@ -27,7 +27,7 @@ use crate::worker::Worker;
 
 /// How long a copy may take once all of it is here: as long as a route without a timeout of its own.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long its cluster may take nothing of a copy.
+/// How long its cluster may accept no bytes of a copy.
 const STALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// Bytes of a body that a copy may be behind.
 const MAX_BEHIND: usize = 4 << 20;
@@ -48,13 +48,13 @@ enum State {
     Open,
     /// The request was received in full.
     Complete,
-    /// It never will be, or the copy fell behind.
+    /// The request was cut short, or the copy fell behind.
     GivenUp,
     /// The copy's task is over.
     Gone,
 }
 
-/// Where the request's pump puts what it receives, for one copy.
+/// The queue from the request's pump to one copy.
 pub struct Feed {
     body: Rc<RefCell<Body>>,
     cluster: Arc<Cluster>,
@@ -158,7 +158,7 @@ pub fn send(conn: &Conn, cluster: Arc<Cluster>, mirror: &Mirror, mut copy: Copy)
     };
     let (worker, pools) = (conn.worker.clone(), conn.pools.clone());
     tokio::task::spawn_local(async move {
-        // How it went shows in the cluster's own counters.
+        // The result shows in the cluster's own counters.
         if let Ok(lease) = exchange(&worker, &pools, &cluster, &copy, &body).await {
             pools.checkin(lease, &cluster, worker.timers.now());
         }

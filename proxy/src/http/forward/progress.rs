@@ -1,4 +1,5 @@
-//! While an attempt runs: the request's body moves on, clocks run, and the client may leave.
+//! Polled while an attempt runs: pumps the request's body, checks deadlines, client disconnect, a
+//! policy that now denies, and memory.
 
 use std::future::{Future, poll_fn};
 use std::task::{Context, Poll, ready};
@@ -12,16 +13,18 @@ use crate::http::h1::Tunnel;
 use crate::http::request::deadline::{Deadlines, Which};
 use crate::http::request::error::{Failure, Late};
 
-/// How long nothing may move once a client has sent FIN after its request. Most that send FIN have
-/// closed their connection, and the upstream works in vain; the few that closed only their half are
-/// tools, which ask for what is answered at once. While an answer moves, writing it tells.
+/// Idle time-out once a client has sent FIN after its request. Most clients that send FIN have
+/// closed the connection, and the upstream's work is wasted; the few that closed only their write
+/// side are tools, whose responses come at once. While a response is being sent, a failed write
+/// shows the disconnect.
 const HALF_CLOSED: Duration = Duration::from_secs(2);
-/// The same after a request with `Connection: close` or of HTTP/1.0: its FIN says what the request
-/// has said already.
+/// The same after a request with `Connection: close` or of HTTP/1.0: its FIN is announced by the
+/// request, and so no sign of a disconnect.
 const HALF_CLOSED_LAST: Duration = Duration::from_secs(30);
 
 impl Attempts<'_, '_> {
-    /// Moves what can be moved of the request's body. What waits for an upgrade stays where it is.
+    /// Moves what can be moved of the request's body. Bytes after an upgrade request stay unread
+    /// until it is agreed on.
     pub(super) fn move_request(
         &mut self,
         cx: &mut Context<'_>,
@@ -69,8 +72,8 @@ impl Attempts<'_, '_> {
         }
     }
 
-    /// Ready when there is a reason to stop waiting: a deadline, a client that has gone, a policy that
-    /// denies it by now, or memory that has run short.
+    /// Ready when the attempt must end: a deadline passed, the client disconnected, the policy now
+    /// denies it, or memory is short.
     pub(super) fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         if self.is_reaped() {
             return Poll::Ready(Failure::Overloaded);
@@ -83,7 +86,7 @@ impl Attempts<'_, '_> {
         client.poll_stopped(cx, self.down, &mut self.deadlines)
     }
 
-    /// Memory is short, and the client has not taken what waits for it for longer than others.
+    /// Memory is short, and the client has been stalled for longer than others.
     fn is_reaped(&self) -> bool {
         let stalled = &self.conn.worker.overload.stalled;
         stalled.is_active()
@@ -117,7 +120,7 @@ pub(in crate::http) struct Client<'a> {
 }
 
 impl Client<'_> {
-    /// Ready when a deadline has passed, the client has gone, or a policy denies it by now.
+    /// Ready when a deadline has passed, the client has disconnected, or the policy now denies it.
     pub(in crate::http) fn poll_stopped(
         &self,
         cx: &mut Context<'_>,
@@ -145,7 +148,7 @@ impl Client<'_> {
         }
     }
 
-    /// Whether it is gone; if it only may be, when that is to be seen.
+    /// The failure of a client that is gone; for one that may be, sets the deadline to check again.
     fn leaving(&self, leaving: Leaving, deadlines: &mut Deadlines<'_>) -> Option<Failure> {
         match leaving {
             Leaving::Gone(failure) => return Some(failure),
@@ -157,8 +160,8 @@ impl Client<'_> {
     }
 }
 
-/// What a missed deadline means. `received`: the request was here in full, so that the upstream is
-/// the one that keeps everybody waiting.
+/// What a missed deadline means. `received`: the request was received in full, so the upstream is
+/// the side that is late.
 fn late(which: Which, received: bool) -> Failure {
     match which {
         Which::Route => Failure::ResponseTimeout,

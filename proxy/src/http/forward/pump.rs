@@ -1,8 +1,8 @@
 //! Bodies on the move: request towards the upstream, response towards the client.
 //!
-//! Pieces pass as slices of the read buffer. Each pump asks for room before it asks for more, so
-//! a slow reader on one side stops reading on the other. The request's pump keeps what it sent,
-//! within a bound, for as long as the request may have to be sent again.
+//! Pieces pass as slices of the read buffer. Each pump reads only while the sink's queue is below
+//! its bound, so a slow reader on one side stops reading on the other. The request's pump keeps
+//! what it sent, within a bound, for as long as the request may be retried.
 
 mod response;
 
@@ -33,7 +33,7 @@ pub struct RequestPump {
     given: usize,
     source: Source,
     end_given: bool,
-    /// The upstream takes no more; its answer may still come.
+    /// Writes to the upstream failed; its response may still come.
     deaf: bool,
     splice: Splice,
     trailers: Head,
@@ -166,8 +166,8 @@ impl RequestPump {
         self.end_given && !self.deaf
     }
 
-    /// Moves what can be moved. Ready when nothing is left to do: all was sent, or the upstream
-    /// has stopped listening.
+    /// Moves what can be moved. Ready when nothing is left to do: all was sent, or writes to the
+    /// upstream failed.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -185,7 +185,7 @@ impl RequestPump {
                 up.poll_room(cx)
             };
             if ready!(asked).is_err() {
-                // Its answer may lie in our read buffer; the reading side decides.
+                // Its response may already be in the read buffer; the reading side decides.
                 self.deaf = true;
                 continue;
             }
@@ -241,7 +241,7 @@ impl RequestPump {
         else {
             return Poll::Ready(Ok(false));
         };
-        // A pipe passes the copies by.
+        // Bytes in a pipe cannot be copied to mirrors.
         if !self.feeds.is_empty() {
             return Poll::Ready(Ok(false));
         }

@@ -22,7 +22,7 @@ impl Attempts<'_, '_> {
         }
         for (cluster, mirror) in mirror::drawn(self.forward, links) {
             let mut head = self.info.request.clone();
-            // The original was asked to go on already, or waits for its own upstream's word.
+            // The original request handles the 100; its copy must not wait for one.
             head.remove(HeaderId::Expect);
             let copy = mirror::Copy {
                 head,
@@ -89,7 +89,7 @@ impl Attempts<'_, '_> {
         self.poll_patience(cx).map(Err)
     }
 
-    /// Moves the request on; says whether it is over.
+    /// Moves the request's body; returns whether it is done.
     fn poll_request(
         &mut self,
         cx: &mut Context<'_>,

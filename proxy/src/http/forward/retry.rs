@@ -54,8 +54,8 @@ impl Retries {
             .is_some_and(|policy| policy.avoid_previous_hosts)
     }
 
-    /// What an attempt's outcome calls for: a response's head, or why there was none.
-    /// `replayable`: all of the request can be sent again; else no permit is taken.
+    /// The decision after an attempt: on a response's head, or on why there was none. `replayable`:
+    /// all of the request can be sent again; else no permit is taken.
     pub fn after(
         &mut self,
         outcome: Result<&Head, &Failure>,
@@ -80,7 +80,7 @@ impl Retries {
         if self.begun >= policy.num_retries {
             return RetryDecision::Exhausted(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
         }
-        // The one before is over; its permit must not stand in the way of this one.
+        // The previous retry is over: its permit is released before this one takes one.
         self.permit = None;
         self.permit = limits.try_retry();
         if self.permit.is_none() {
@@ -114,7 +114,7 @@ fn failure_is_retriable(on: RetryOn, failure: &Failure) -> bool {
 
 fn response_is_retriable(policy: &RetryPolicy, head: &Head) -> bool {
     let (on, status) = (policy.on, head.status());
-    // An upstream that says it is overloaded is left alone (Envoy).
+    // An upstream that reports overload is not retried, as in Envoy.
     if head.has(HeaderId::XEnvoyOverloaded) || head.has(HeaderId::XEnvoyRateLimited) {
         return false;
     }

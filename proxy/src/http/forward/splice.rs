@@ -1,8 +1,8 @@
 //! Long bodies of known length between two plain HTTP/1 connections: through a kernel pipe.
 //!
 //! What was read along with the head goes the usual way. The rest never enters this process, once
-//! both codecs agree on how much it is; when it comes in dribs, or there is no pipe, it takes the
-//! usual way again.
+//! both codecs agree on how much it is; when it arrives in small pieces, or there is no pipe, it
+//! takes the usual way again.
 
 use std::task::{Context, Poll, ready};
 
@@ -24,7 +24,7 @@ pub struct Splice {
     tried: bool,
 }
 
-/// What became of it.
+/// The result of a step.
 pub enum Passed {
     /// Bytes of the body that left the source, and that reached the sink. Neither, when what goes
     /// before them was written.

@@ -1,8 +1,8 @@
 //! Upgrades and CONNECT: what is allowed, and how one protocol's handshake becomes another's.
 //!
 //! HTTP/1 asks with `Upgrade`, HTTP/2 with an extended CONNECT (RFC 8441), of which its codec makes
-//! a GET with `Upgrade`; either side may be either. Bytes that follow the request and its body wait
-//! until the answer agrees.
+//! a GET with `Upgrade`; either side may be either. Bytes that follow the request and its body stay
+//! unread until the response agrees.
 
 use aws_lc_rs::digest;
 
@@ -16,9 +16,9 @@ use crate::message::head::{Head, HeaderId, Method, Version};
 /// RFC 6455 1.3.
 const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
-/// Judges what a request asks for. Of protocols that `Upgrade` lists, the first that is allowed is
-/// asked for and no other; when configuration names none of them, `Upgrade` is ignored and taken out
-/// (RFC 9110 7.8), and `framing` says so.
+/// Checks a request's upgrade. Of the protocols in `Upgrade` the first that is allowed is kept and
+/// the others are removed; when configuration names none of them, `Upgrade` is ignored and removed
+/// (RFC 9110 7.8), also in `framing`.
 ///
 /// # Errors
 /// When configuration switches it off, or it cannot be ignored: CONNECT, and HTTP/2's form.
@@ -69,7 +69,7 @@ fn protocols(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     members.filter(|member| !member.is_empty())
 }
 
-/// The route decides; what it does not name, the manager decides. `None`: neither names it.
+/// The route's setting, else the manager's. `None`: neither names it.
 fn is_allowed(kind: &[u8], forward: &RouteAction, manager: &HttpConnectionManager) -> Option<bool> {
     let is = |name: &str| kind.eq_ignore_ascii_case(name.as_bytes());
     let of_route = forward.upgrades.iter().find(|rule| is(&rule.kind));
@@ -77,7 +77,7 @@ fn is_allowed(kind: &[u8], forward: &RouteAction, manager: &HttpConnectionManage
     allowed.or_else(|| manager.upgrades.iter().any(|name| is(name)).then_some(true))
 }
 
-/// An HTTP/1 request whose body comes before the protocol that it asks for.
+/// An HTTP/1 upgrade request with a body, which comes before the new protocol.
 pub fn follows_body(head: &Head, framing: &Framing) -> bool {
     framing.tunnel == Tunnel::Upgrade
         && head.version() != Version::Http2
@@ -105,7 +105,7 @@ pub fn accept_connect(head: &mut Head) -> ResponseInfo {
     }
 }
 
-/// Sends a request's head, in the upstream protocol's way of asking for what it asks for.
+/// Sends a request's head, with an upgrade in the upstream protocol's form.
 pub fn send_head(up: &mut UpstreamIo, request: &Head, framing: &Framing) -> Result<(), Failure> {
     let body = match framing.tunnel {
         Tunnel::None => framing.body,
@@ -155,7 +155,7 @@ pub fn check_answer(
     }
 }
 
-/// Turns the response to an upgrade into what the client's protocol calls agreement.
+/// Turns the response to an upgrade into the form of the client's protocol.
 pub fn answer(request: &Head, response: &mut Head) {
     let by_h1 = request.version() != Version::Http2;
     if by_h1 && request.method() != Method::Connect && matches!(response.status(), 200..=299) {

@@ -23,7 +23,7 @@ pub enum UpstreamIo {
 }
 
 impl UpstreamIo {
-    /// What telemetry says of the connection.
+    /// The connection's description for telemetry.
     pub fn about(&self) -> &Rc<Upstream> {
         match self {
             Self::H1(client) => &client.about,
@@ -121,8 +121,8 @@ impl UpstreamIo {
         }
     }
 
-    /// The connection had served before, nothing of a response arrived, and the failure is what a
-    /// connection looks like that its owner closed while it was idle.
+    /// The connection had served before, no byte of a response arrived, and the failure fits a
+    /// connection that the upstream closed while it was idle.
     ///
     /// `idempotent`: a request that may be sent twice (RFC 9110 9.2.2). Others need proof that
     /// nothing of them reached the upstream's app.
@@ -194,7 +194,7 @@ impl H1Client {
             return false;
         };
         // FIN carries an acknowledgement, so that the count is right once it was read. A reset
-        // after it shows only in the socket's error: the read itself says "end".
+        // after it shows only in the socket's error: the read itself returns end of stream.
         !self.reset
             && socket::take_error(tcp).is_some()
             && socket::acknowledged(tcp).is_some_and(|bytes| bytes <= self.written_before)

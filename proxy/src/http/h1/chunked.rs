@@ -9,7 +9,8 @@ use crate::message::head::Head;
 
 /// A size has at most this many hexadecimal digits, leading zeros included.
 const MAX_SIZE_DIGITS: u8 = 16;
-/// Extension bytes of one chunk, and of all chunks of a body: nobody uses them, all of it is waste.
+/// Extension bytes of one chunk, and of all chunks of a body. No application uses them, so they are
+/// only bounded and dropped.
 const MAX_EXTENSION: u16 = 1024;
 const MAX_EXTENSIONS: u32 = 16 * 1024;
 /// Blanks after one size.
@@ -47,8 +48,8 @@ impl Default for State {
 }
 
 impl Chunked {
-    /// Of a response: servers may pad sizes with blanks (RFC 9112 7.1.1 has them before extensions),
-    /// because nothing of what a server sends is a request that another parser could see.
+    /// Of a response: servers may pad sizes with blanks (RFC 9112 7.1.1 has them before
+    /// extensions), because padding in a response cannot be used for request smuggling.
     pub fn of_response() -> Self {
         Self {
             padded: true,

@@ -39,7 +39,7 @@ pub(super) fn classify(kind: Kind, lines: &[u8], error: httparse::Error) -> Faul
         }
         first = false;
     }
-    // Every line looked right: `httparse` is stricter than we know.
+    // Every line is valid by the rules above: `httparse` has a further one.
     Fault::InvalidStartLine
 }
 

@@ -114,12 +114,14 @@ impl ClientConn {
         self.body.read(&self.limits, input, trailers)
     }
 
-    /// How much of the response's body is still to be read, for who reads it without this codec.
+    /// How much of the response's body is still to be read, for callers that read it past this
+    /// codec.
     pub(in crate::http) fn reading(&mut self) -> &mut BodyDecoder {
         &mut self.body
     }
 
-    /// How much of the request's body is still to be written, for who writes it without this codec.
+    /// How much of the request's body is still to be written, for callers that write it past this
+    /// codec.
     pub(in crate::http) fn writing(&mut self) -> &mut BodyEncoder {
         &mut self.write
     }
@@ -148,9 +150,9 @@ impl ClientConn {
         input.is_empty() && self.interim == 0 && !matches!(self.state, State::Answered(_))
     }
 
-    /// Both directions are done: whether the connection may go back to the pool. False when bytes
-    /// lie in `input` that no request asked for, when the request was not written to its end, when
-    /// the server wants to close, after a tunnel.
+    /// Both directions are done: whether the connection may go back to the pool. False when `input`
+    /// has bytes beyond the response, when the request was not written to its end, when the server
+    /// wants to close, after a tunnel.
     pub fn next(&mut self, input: &BytesMut) -> bool {
         let reusable = match &self.state {
             State::Idle => input.is_empty(),

@@ -33,7 +33,7 @@ pub(super) enum BodyFraming {
     Tunnel,
 }
 
-/// What the Connection field will say.
+/// The options of the Connection field.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Persistence {
     pub close: bool,
@@ -56,7 +56,7 @@ pub(super) fn request_framing(method: Method, body: BodyLength, tunnel: Tunnel) 
         _ if tunnel == Tunnel::Connect => BodyFraming::Tunnel,
         BodyLength::Known(length) => BodyFraming::Length(length),
         BodyLength::Unknown | BodyLength::UntilClose => BodyFraming::Chunked,
-        // RFC 9110 8.6: methods that anticipate a body say that there is none.
+        // RFC 9110 8.6: methods that anticipate a body send Content-Length 0 when there is none.
         BodyLength::None if matches!(method, Method::Post | Method::Put | Method::Patch) => {
             BodyFraming::Length(0)
         }
@@ -101,7 +101,8 @@ pub(super) fn request(
         _ => visible(head.path_and_query(), out),
     }
     out.copy(b" HTTP/1.1\r\n");
-    // Without a Host field (HTTP/2, HTTP/1.0) the authority comes first, as RFC 9110 7.2 likes it.
+    // Without a Host field (HTTP/2, HTTP/1.0) the authority comes first, as RFC 9110 7.2
+    // recommends.
     if head.present & HeaderId::Host.bit() == 0 {
         line(b"host", head.authority(), out);
     }

@@ -1,11 +1,11 @@
-//! What the fields say about the message's framing and its connection; hop-by-hop fields end here.
+//! The message's framing and connection options, from its fields; removes hop-by-hop fields.
 
 use super::Tunnel;
 use super::classify::is_token_byte;
 use crate::message::fault::Fault;
 use crate::message::head::{Head, HeaderId, Span, Version};
 
-/// Options a Connection field may name; more is an attack on our time.
+/// Options a Connection field may name; the bound limits the CPU time of one head.
 const MAX_NAMED: usize = 32;
 
 /// The judgement over one head's fields.
@@ -132,7 +132,8 @@ impl Wire {
     }
 
     /// Takes hop-by-hop fields out of the head: the known ones and what `Connection` names, except
-    /// fields we know to be end-to-end, which no peer may have removed. `Upgrade` stays when told.
+    /// known end-to-end fields, which no peer may have removed. `Upgrade` stays with
+    /// `keep_upgrade`.
     pub fn strip(&self, head: &mut Head, keep_upgrade: bool) {
         for &named in &self.named {
             let (buf, fields) = (&head.buf, &mut head.fields);
@@ -214,7 +215,7 @@ fn is_option(token: &[u8]) -> bool {
     token.eq_ignore_ascii_case(b"close")
 }
 
-/// Prefixes of fields that say who someone is or how the mesh is to act.
+/// Prefixes of fields that carry an identity or control the mesh.
 fn is_protected(name: &[u8]) -> bool {
     [b"x-forwarded-".as_slice(), b"x-envoy-", b"x-anyam-"]
         .iter()
@@ -228,7 +229,7 @@ fn is_protected(name: &[u8]) -> bool {
 fn is_coding(coding: &[u8]) -> bool {
     let mut parts = coding.split(|&b| b == b';');
     let name = parts.next().unwrap_or_default().trim_ascii_end();
-    // `xchunked`, `chunked;q=1` and the like are disguises, not codings.
+    // `xchunked`, `chunked;q=1` and the like are smuggling attempts, not codings.
     !name.is_empty()
         && name.iter().all(|&b| is_token_byte(b))
         && !name

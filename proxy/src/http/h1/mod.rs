@@ -132,7 +132,7 @@ pub enum Tunnel {
     Connect,
 }
 
-/// What a request's head means for its connection.
+/// A request's framing and its effect on the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Framing {
     pub body: BodyLength,
@@ -145,7 +145,7 @@ pub struct Framing {
     pub te_trailers: bool,
 }
 
-/// What a response's head means for its connection.
+/// A response's effect on the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResponseInfo {
     pub body: BodyLength,

@@ -47,7 +47,7 @@ impl RequestDecoder {
         judge(head, &self.options).map(Some)
     }
 
-    /// Whether a part of a head has come.
+    /// Whether no part of a head has come.
     pub fn is_idle(&self, input: &BytesMut) -> bool {
         input.iter().all(|b| matches!(b, b'\r' | b'\n'))
     }

@@ -31,7 +31,7 @@ impl ResponseDecoder {
         head: &mut Head,
     ) -> Result<Option<ResponseInfo>, Fault> {
         head.clear();
-        // `httparse` skips empty lines; a server has no business sending any.
+        // `httparse` skips empty lines, which RFC 9112 does not allow before a response.
         if self.progress.is_fresh() && matches!(input.first(), Some(b'\r' | b'\n')) {
             return Err(Fault::InvalidStartLine);
         }
@@ -60,7 +60,7 @@ fn judge(head: &mut Head, asked: &Asked) -> Result<ResponseInfo, Fault> {
         return Err(Fault::UnexpectedSwitch);
     }
     let interim = status < 200 && !tunnel;
-    // RFC 9110 8.6: these have no Content-Length, whatever the server thinks.
+    // RFC 9110 8.6: these have no Content-Length, even if the server sends one.
     if interim || tunnel || status == 204 {
         head.remove(HeaderId::ContentLength);
     }

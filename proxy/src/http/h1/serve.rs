@@ -30,7 +30,7 @@ const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// Bytes that a client may still send to a connection that is being closed.
 const LINGER_BYTES: usize = 1024 * 1024;
 
-/// What waiting for a request came to.
+/// The result of waiting for a request.
 enum Next {
     /// `input` has its first bytes.
     Begun(Instant),
@@ -139,7 +139,7 @@ async fn next(conn: &Conn, server: &mut H1Server, timer: &Timer, served: u32) ->
         None => timer.set(LONG),
     }
     poll_fn(|cx| {
-        // A fresh connection is owed an answer to its first request even while draining.
+        // The first request of a new connection is served even while draining.
         let ends = if served > 0 {
             conn.is_draining()
         } else {
@@ -206,7 +206,7 @@ async fn read_head(
     .await
 }
 
-/// 408 to a client whose head did not arrive in time.
+/// Sends 408 to a client whose head did not arrive in time.
 async fn refuse_late(conn: &Rc<Conn>, server: &mut H1Server, head: Head, start: Instant) {
     let timer = conn.worker.timers.timer();
     let mut down = DownstreamIo::H1(server);
@@ -238,14 +238,15 @@ async fn drain_body(server: &mut H1Server, timer: &Timer) {
             }
         }
     });
-    // Too slow is as good as too long: the connection is closed.
+    // A body that takes too long closes the connection, like one that is too long.
     let _ = timer.race(reading).await;
 }
 
-/// The orderly end of a quiet connection: TLS says so too, where that takes no waiting.
+/// Closes an idle connection in order: with close_notify over TLS, as far as that can be written at
+/// once.
 fn say_goodbye(server: &mut H1Server) {
     let mut cx = Context::from_waker(Waker::noop());
-    // A client that is gone needs no word.
+    // Errors do not matter: the connection ends either way.
     let _ = server.io.poll_shutdown(&mut cx);
 }
 

@@ -94,12 +94,14 @@ impl ServerConn {
         self.body.eof().map(|()| true)
     }
 
-    /// How much of the request's body is still to be read, for who reads it without this codec.
+    /// How much of the request's body is still to be read, for callers that read it past this
+    /// codec.
     pub(in crate::http) fn reading(&mut self) -> &mut BodyDecoder {
         &mut self.body
     }
 
-    /// How much of the response's body is still to be written, for who writes it without this codec.
+    /// How much of the response's body is still to be written, for callers that write it past this
+    /// codec.
     pub(in crate::http) fn writing(&mut self) -> &mut BodyEncoder {
         &mut self.write
     }
@@ -140,7 +142,7 @@ impl ServerConn {
     /// Upgrade, or 2xx to CONNECT, both directions are opaque: take the rest of `input` and leave
     /// the codec, or go on with `read_body` and `write_data`.
     ///
-    /// Also writes an answer to bytes that were no request; the connection ends after it.
+    /// Also writes the response to bytes that were no request; the connection ends after it.
     pub fn write_head(&mut self, head: &Head, body: BodyLength, close: bool, out: &mut Out) {
         let status = head.status();
         let spelling = self.options.spelling;

@@ -2,14 +2,14 @@
 
 use crate::message::head::{FieldRef, Head, HeaderId};
 
-/// Takes out what must not be said in trailers: framing, routing, authentication, who the peer is,
-/// and what the mesh acts on. Those were judged before the body; a late one would be believed by
-/// whoever merges trailers into headers.
+/// Removes fields that must not be trailers: framing, routing, authentication, the peer's identity,
+/// and those that the mesh acts on. They were checked before the body; a later one would take
+/// effect in applications that merge trailers into headers.
 pub(super) fn sanitise(head: &mut Head) {
     head.retain(is_allowed);
 }
 
-/// Whether a field may travel as a trailer; HTTP/2's edge asks the same.
+/// Whether a field may travel as a trailer; HTTP/2's conversion uses it too.
 pub fn is_allowed(field: FieldRef<'_>) -> bool {
     use HeaderId as Id;
     let id = match field.id {

@@ -19,7 +19,7 @@ use crate::config::compile::values::over_ads;
 /// Envoy's default for `dns_refresh_rate`.
 const REFRESH: Duration = Duration::from_secs(5);
 
-/// The discovery of `m`, of which only the fields about it are read here.
+/// The discovery of `m`; only its fields about discovery are read here.
 pub fn discovery(
     at: At<'_>,
     m: &pb::Cluster,

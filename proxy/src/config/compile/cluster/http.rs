@@ -23,7 +23,7 @@ use crate::config::compile::values::of_type;
 use crate::config::http::Http2Options;
 use crate::config::route::RetryPolicy;
 
-/// Where a cluster may say it: the extension, and the fields it replaced.
+/// The places of a cluster's HTTP options: the extension, and the fields it replaced.
 pub struct Sources<'m> {
     pub typed: &'m HashMap<String, google::Any>,
     pub upstream: &'m Option<core::UpstreamHttpProtocolOptions>,
@@ -34,7 +34,7 @@ pub struct Sources<'m> {
     pub max_requests: &'m Option<google::UInt32Value>,
 }
 
-/// What comes of it.
+/// The options compiled from them.
 pub struct ClusterHttp {
     pub protocol: UpstreamProtocol,
     pub http1: UpstreamHttp1,
@@ -120,7 +120,7 @@ fn from_extension(
     Ok(http)
 }
 
-/// The codec has to be there, and nothing else can be.
+/// The upstream codec filter is required, and no other is supported.
 fn upstream_filter(at: At<'_>, m: &HttpFilter) -> Result<(), CompileError> {
     let codec = match &m.config_type {
         Some(ConfigType::TypedConfig(any)) => of_type(at, any)?,

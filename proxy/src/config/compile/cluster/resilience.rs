@@ -41,7 +41,7 @@ pub fn thresholds(at: At<'_>, m: &Option<pb::CircuitBreakers>) -> Result<Thresho
             "pools exist per endpoint and are bounded by connections",
             max_connection_pools
         );
-        // Routes of high priority are refused, so its thresholds have nobody to hold back.
+        // Routes of high priority are rejected, so its thresholds apply to no request.
         if known::<RoutingPriority>(at.field("priority"), *priority)? == RoutingPriority::High {
             continue;
         }

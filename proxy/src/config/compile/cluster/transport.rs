@@ -20,7 +20,7 @@ use crate::config::compile::support::{
 use crate::config::compile::values::{ip, string_metadata};
 use crate::config::compile::{Compiler, tls};
 
-/// What connections depend on: while it stays, they may be shared between versions.
+/// Digest of the settings that connections depend on: while it is the same, versions share them.
 pub fn pool_key(m: &pb::Cluster) -> u64 {
     let mut hasher = DefaultHasher::new();
     let mut add = |bytes: Vec<u8>| bytes.hash(&mut hasher);
@@ -79,8 +79,8 @@ pub fn transports(
             transport: tls::client(compiler, at.field("transport_socket"), socket, &mut fetches)?,
         })
     })?;
-    // What nothing matches goes over the cluster's own socket, as in Envoy. Without one that is
-    // plaintext, unless matches were given: then whatever they miss is not dialled.
+    // An endpoint that no entry matches uses the cluster's own socket, as in Envoy. Without one
+    // that is plaintext, unless entries were given: then such an endpoint is not dialled.
     match otherwise {
         Some(m) => compiled.push(TransportMatch {
             name: "default".into(),

@@ -56,7 +56,7 @@ pub fn of_route(at: At<'_>, any: &Any) -> Result<Option<FilterOverride>, Compile
     })))
 }
 
-/// What a level says of a filter, on top of what the level around it says.
+/// A level's configuration of a filter, merged over that of the level around it.
 pub fn on_top(own: FilterOverride, outer: Option<&FilterOverride>) -> FilterOverride {
     use FilterOverride::Config;
     match (own, outer) {

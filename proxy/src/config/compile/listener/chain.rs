@@ -25,8 +25,8 @@ pub struct Scope<'a> {
     pub clusters: ClusterNames,
     pub routes: RouteNames,
     pub fetches: Fetches,
-    /// The chains of the version before, whose TLS contexts, with the sessions that can be resumed,
-    /// live on where nothing about them changed.
+    /// The chains of the previous version, whose TLS contexts, with their resumable sessions, are
+    /// kept where their settings are the same.
     pub before: Option<&'a ListenerDef>,
 }
 
@@ -107,7 +107,7 @@ impl Scope<'_> {
         }))
     }
 
-    /// The context of a chain before that was made of the same settings.
+    /// The context of a previous chain with the same settings.
     fn standing(&self, key: u64) -> Option<Arc<ServerContext>> {
         let before = self.before?;
         let mut chains = before.chains.iter().chain(&before.default_chain);

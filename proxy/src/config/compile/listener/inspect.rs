@@ -11,7 +11,7 @@ use crate::config::compile::support::{
 };
 use crate::config::listener::ListenerFilters;
 
-/// Whether the original destination is asked for, and who looks at the first bytes.
+/// Whether `original_dst` is set, and which listener filters inspect the first bytes.
 pub fn inspectors(
     at: At<'_>,
     filters: &[pb::ListenerFilter],

@@ -31,8 +31,8 @@ use crate::config::listener::{Direction, Listener, ListenerDef};
 const BUFFER: u32 = 1 << 20;
 const BACKLOG: u32 = 4096;
 
-/// envoy.config.listener.v3.Listener, not yet linked. TLS contexts are taken over from the
-/// previous version where nothing about them changed.
+/// envoy.config.listener.v3.Listener, not yet linked. TLS contexts are taken over from the previous
+/// version where their settings are the same.
 pub fn listener(
     compiler: &Compiler,
     at: At<'_>,

@@ -19,7 +19,7 @@ const CONNECTION_WINDOW: u32 = 24 << 20;
 const STREAMS: u32 = 1024;
 /// Bytes of a frame we accept; HTTP/2's smallest, as Envoy's.
 const FRAME: u32 = 16 << 10;
-/// Resets without an answer a peer may cause before it is sent away.
+/// Streams a peer may have reset without a response before it receives GOAWAY.
 const RESETS: usize = 200;
 
 pub fn http1_options(

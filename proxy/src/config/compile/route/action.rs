@@ -183,7 +183,7 @@ fn forward(
     })
 }
 
-/// Bounds on streams and on what clients ask for.
+/// Bounds on streams and on time-outs that clients request.
 struct Durations {
     stream: Option<Option<Duration>>,
     grpc: Option<Duration>,

@@ -12,7 +12,7 @@ use crate::config::compile::support::{
 use crate::config::compile::{Counts, filter};
 use crate::config::filter::{FilterOverride, FilterOverrides};
 
-/// What the levels around a `typed_per_filter_config` say.
+/// The filter configuration of the levels around a `typed_per_filter_config`.
 #[derive(Clone, Copy)]
 pub struct Outer<'a> {
     pub overrides: &'a FilterOverrides,
@@ -29,7 +29,7 @@ impl<'a> Outer<'a> {
         }
     }
 
-    /// `typed_per_filter_config` on top of what the levels around it say.
+    /// `typed_per_filter_config`, merged over that of the levels around it.
     pub fn with(
         self,
         at: At<'_>,

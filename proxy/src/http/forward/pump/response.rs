@@ -60,7 +60,7 @@ impl ResponsePump {
             match up.poll_body(cx, &mut self.trailers) {
                 Poll::Ready(Ok(event)) => self.give(event, down)?,
                 Poll::Ready(Err(failure)) => {
-                    // What arrived before is still the client's.
+                    // Bytes that arrived before the failure are still sent to the client.
                     let _ = down.poll_flush(cx);
                     return Poll::Ready(Err(failure));
                 }

@@ -105,7 +105,7 @@ fn bytes_behind_an_upgrade_are_held_back() {
     assert_eq!(text(&mut server.out), "raw");
     assert!(!server.next());
 
-    // Refused: they are nobody's.
+    // Refused: they belong to no request.
     let mut server = Server::new(&smuggled);
     server.head().unwrap();
     server.answer(403);
