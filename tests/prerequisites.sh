@@ -71,6 +71,6 @@ if wants test || wants bench; then
   done
 fi
 
-# All crates, those of tests too: a build script asks cargo where one of them lies, and may not
+# All crates, those of tests too: a build script has cargo locate one of them, and may not
 # download.
 cargo fetch --locked --quiet

@@ -1,7 +1,8 @@
 //! Generates the Rust code of our own protos, and the schema tables behind the JSON mapping.
 //! Envoy's own messages come ready made in `envoy-types`, and so do the protos they were made from.
 //!
-//! - `build/roots.rs`: whose schema is wanted; `build/tables.rs`: how it is written down
+//! - `build/roots.rs`: the files whose schema is compiled; `build/tables.rs`: how it is written
+//!   down
 
 use std::error::Error;
 use std::path::{Path, PathBuf};
@@ -60,11 +61,12 @@ fn generate_tables(out: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The `proto` folder that `envoy-types` ships, asked from cargo so that vendoring works too.
+/// The `proto` folder that `envoy-types` ships, located by `cargo metadata` so that vendoring works
+/// too.
 fn envoy_protos() -> Result<PathBuf, Box<dyn Error>> {
     let output = Command::new(std::env::var("CARGO")?)
         .args(["metadata", "--offline", "--format-version", "1"])
-        // Without it cargo wants the packages of every platform there is.
+        // Without it cargo needs the packages of every platform.
         .args(["--filter-platform", &std::env::var("TARGET")?])
         .current_dir(std::env::var("CARGO_MANIFEST_DIR")?)
         .output()?;

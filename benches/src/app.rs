@@ -106,7 +106,7 @@ async fn accept(listener: TcpListener, port: u16) {
     }
 }
 
-/// Bytes of the body that `path` asks for.
+/// Length in bytes of the body that `path` requests.
 fn size(path: &[u8]) -> usize {
     match path {
         b"/1m" => MEBIBYTE,

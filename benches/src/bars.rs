@@ -34,7 +34,7 @@ pub fn of(case: Case) -> Vec<Bar> {
         own: &["anyam", "anyam-h1"],
         ..ratio(metric, against, most)
     };
-    // What a mesh speaks between sidecars unless it is told otherwise, for all bars of a case.
+    // The default protocol between sidecars, for all bars of a case.
     let by_default = |metric, against, most| Bar {
         own: &["anyam-h1"],
         ..ratio(metric, against, most)

@@ -53,7 +53,7 @@ pub enum Case {
     WorkersMtls,
 }
 
-/// One who takes part in a case.
+/// One contestant of a case.
 #[derive(Clone, Debug)]
 pub struct Contestant {
     pub name: &'static str,

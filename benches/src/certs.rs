@@ -45,7 +45,7 @@ pub fn write(folder: &Path) -> Result<(), BenchError> {
         let certificate = leaf.signed_by(&key, &issuer)?.pem();
         write(&format!("{side}.crt"), certificate.clone())?;
         write(&format!("{side}.key"), key.serialize_pem())?;
-        // As HAProxy wants them.
+        // HAProxy takes certificate and key in one file.
         let both = certificate + &key.serialize_pem();
         write(&format!("{side}.both"), both)?;
     }

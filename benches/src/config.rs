@@ -65,7 +65,7 @@ fn alpn(wire: Wire) -> &'static str {
     }
 }
 
-/// nginx'. It speaks HTTP/1.1 to upstreams and knows no mutual TLS to them in `stream`.
+/// nginx'. It uses HTTP/1.1 to upstreams and has no mutual TLS to them in `stream`.
 pub fn nginx(hop: &Hop, folder: &Path) -> String {
     let home = folder.display();
     let mut server = format!("listen 127.0.0.1:{}", hop.listen);

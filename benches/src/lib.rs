@@ -1,10 +1,10 @@
 //! The same work through Anyam and its peers, in turn, and the ratios.
 //!
 //! - `cases`: what is measured, `bars`: what has to come of it
-//! - `hop`: what a proxy has to do; `bootstrap` (Anyam, Envoy) and `config` (HAProxy, nginx) say it
-//!   in each program's words; `peers` starts them and reads their CPU and memory
+//! - `hop`: what a proxy has to do; `bootstrap` (Anyam, Envoy) and `config` (HAProxy, nginx) write
+//!   it in each program's words; `peers` starts them and reads their CPU and memory
 //! - `load`: the work; `app`: what stands behind the proxies; `certs`
-//! - `rounds`: who comes when; `report`, `table`, `chart`: medians, ratios, JSON,
+//! - `rounds`: the order of runs; `report`, `table`, `chart`: medians, ratios, JSON,
 //!   Markdown, a picture
 //!
 //! Absolute times on a shared machine prove nothing: rounds are interleaved (A B A B …) and only

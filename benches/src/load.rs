@@ -134,7 +134,7 @@ fn block_on<T>(future: impl Future<Output = Result<T, BenchError>>) -> Result<T,
         .block_on(tokio::task::LocalSet::new().run_until(future))
 }
 
-/// Asks again and again until the first answer.
+/// Sends requests until the first is answered.
 ///
 /// # Errors
 /// When there is none within `patience`.

@@ -1,4 +1,4 @@
-//! `anyam-bench`: runs the cases it is told to, or all of them.
+//! `anyam-bench`: runs the cases named on the command line, or all of them.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

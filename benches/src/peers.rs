@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::hop::Hop;
 use crate::{BenchError, Programs, bootstrap, config};
 
-/// Who does the work.
+/// The proxy under test.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Program {
@@ -23,7 +23,7 @@ pub enum Program {
     ReadWrite,
     /// Our C relay: splice.
     Splice,
-    /// Nobody: the load goes to the app.
+    /// No proxy: the load goes to the app.
     Direct,
 }
 

@@ -1,4 +1,4 @@
-//! Who comes when: every contestant once a round, one after the other.
+//! The order of runs: every contestant once a round, one after the other.
 
 use std::time::{Duration, Instant};
 
@@ -124,8 +124,8 @@ fn loaded(
     Ok(())
 }
 
-/// Tries again, because iperf3's server turns away who comes while it still deals with the look at
-/// whether a proxy's port is open. Nothing else that fails is forgiven.
+/// Tries again, because iperf3's server refuses a client while it still handles the connection that
+/// checked whether a proxy's port is open. Other failures last longer than these attempts.
 fn again<T>(load: impl Fn() -> Result<T, BenchError>) -> Result<T, BenchError> {
     let mut done = load();
     for _ in 1..WARM_UPS {

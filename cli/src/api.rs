@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(15);
 /// The largest answer read whole.
 const MAX_ANSWER: usize = 64 << 20;
 
-/// Why the API could not be asked.
+/// Why a call of the API failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     #[error(

@@ -13,7 +13,7 @@ pub enum Align {
 pub struct Table {
     columns: Vec<(&'static str, Align)>,
     rows: Vec<Vec<String>>,
-    /// Said in place of an empty table.
+    /// Printed in place of an empty table.
     empty: &'static str,
 }
 

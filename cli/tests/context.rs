@@ -50,7 +50,7 @@ fn contexts_are_listed_chosen_and_used() {
     let home = tempfile::tempdir().unwrap();
     let folder = &home.path().join("anyam");
     assert!(done(folder, &["context", "list"], "").contains("No context is there"));
-    // Nobody listens there.
+    // Ports without a listener.
     let at = ["127.0.0.1:1", "127.0.0.1:2"];
     let add = |name, at, more: &[&str]| {
         let arguments = [

@@ -1,7 +1,7 @@
 //! Composition: folder → model → translation → servers, and the commands that print or write.
 //!
 //! - [`serve`]: reads the folder once before anything is served, so that a start with manifests in
-//!   place never tells a proxy that they are gone; then follows changes until it is told to stop.
+//!   place never removes them from a proxy; then follows changes until a signal to stop.
 //! - [`token`], [`certificate`]: the other commands.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

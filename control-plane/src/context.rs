@@ -1,4 +1,4 @@
-//! Contexts, as kubectl's: which control planes this user's `anyam` can ask, and which one it asks.
+//! Contexts, as kubectl's: the control planes this user's `anyam` can reach, and the current one.
 //!
 //! A context is a file of its own, 0600, in `<folder>/contexts/<name>.json`, so that a control plane
 //! writes and removes its own without touching others. `<folder>/current` lists names, the preferred
@@ -17,7 +17,7 @@ use crate::ca::{CaError, private};
 /// Names remembered in `current`.
 const MAX_PREFERRED: usize = 16;
 
-/// How one control plane is asked.
+/// How one control plane is reached.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Context {
@@ -122,7 +122,7 @@ impl Contexts {
         serde_json::from_slice(&text).map_err(|error| ContextError::Damaged { path, error })
     }
 
-    /// The one that is asked where nothing else is said: the preferred one, else the only one.
+    /// The default where no flag names one: the preferred one, else the only one.
     ///
     /// # Errors
     /// When the folder can't be read.
@@ -265,7 +265,7 @@ mod tests {
         contexts.select("demo").unwrap();
         contexts.remove("demo").unwrap();
         assert_eq!(current().as_deref(), Some("b"), "the one before it");
-        // Gone without a word.
+        // Its file was removed by other means.
         fs::remove_file(home.path().join("anyam/contexts/b.json")).unwrap();
         assert_eq!(current().as_deref(), Some("a"));
         let unknown = contexts.select("b").unwrap_err().to_string();

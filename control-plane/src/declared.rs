@@ -1,5 +1,5 @@
 //! What is declared, as the rest of the control plane sees it: [`open`] reads the folder once,
-//! [`follow`] keeps up with a source, and the API asks what was declared.
+//! [`follow`] keeps up with a source, and the API reads what was declared.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::translate::Translator;
 ///
 /// # Errors
 /// When the file of allotted addresses cannot be read or written. What is wrong with manifests is
-/// no error here: it is logged, and [`Declared`] tells it.
+/// no error here: it is logged, and [`Declared`] reports it.
 pub fn open(
     config_dir: &Path,
     state_dir: &Path,
@@ -37,7 +37,7 @@ pub fn open(
 /// long at most. They take a change in well under a second.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// Keeps up with `source` for as long as it tells anything; then what it told last serves on.
+/// Follows `source` for as long as it reports; then its last report stays in force.
 pub async fn follow(translator: Arc<Translator>, mut source: impl Source) {
     let following = async {
         loop {

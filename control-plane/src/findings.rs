@@ -92,8 +92,8 @@ fn services_without_endpoints(mesh: &Mesh) -> Vec<Finding> {
     findings
 }
 
-/// `Allow` policies for a Service whose workloads have declared ports that no `Allow` covers: whoever
-/// wrote one believes that the workload is closed.
+/// `Allow` policies for a Service whose workloads have declared ports that no `Allow` covers: the
+/// policy's author may take the workload for closed.
 fn uncovered_ports(mesh: &Mesh) -> Vec<Finding> {
     let mut open: BTreeMap<Key, Vec<String>> = BTreeMap::new();
     for entry in mesh.workloads.values() {

@@ -1,4 +1,4 @@
-//! Who a certificate speaks for, and who is at the other end of a connection.
+//! The identity in a certificate, and the identity of a connection's peer.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -69,11 +69,11 @@ pub struct Peer {
     pub address: Option<SocketAddr>,
     /// `None`: no client certificate; only a join token can help.
     pub verified: Option<VerifiedPeer>,
-    /// The plaintext port for tests on loopback: claims are believed.
+    /// The plaintext port for tests on loopback: claims are accepted without proof.
     pub insecure: bool,
 }
 
-/// What a certificate that chains to our root says.
+/// The identity in a certificate that chains to our root.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VerifiedPeer {
     pub identity: Identity,

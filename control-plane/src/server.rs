@@ -100,7 +100,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Tells streams that we stop, and waits until they ended, some seconds at most.
+    /// Ends the streams, and waits until they are closed, some seconds at most.
     pub async fn stop(mut self) {
         self.closing.send_replace(true);
         let ended = async { while self.tasks.join_next().await.is_some() {} };

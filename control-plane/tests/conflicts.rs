@@ -1,4 +1,4 @@
-//! What users write that contradicts itself: who stays in service, and that it is told.
+//! Manifests that contradict each other: which stays in service, and that it is reported.
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
@@ -101,7 +101,7 @@ fn an_address_stays_with_the_older_service_and_with_the_one_that_has_it() {
             "Service shop/ant: Accepted AddressConflict: 10.1.0.1 is already the address of Service shop/zebra"
         ]
     );
-    // Age decides, whoever has it.
+    // The oldest holds the address, whatever its name.
     mesh.write("a.yaml", &service("ant", &format!("{OLD}{ip}"), port));
     assert_eq!(mesh.owner("10.1.0.1"), "shop/ant");
     mesh.write("m.yaml", &service("zebra", &format!("{NEW}{ip}"), port));
@@ -177,7 +177,7 @@ fn services_that_contradict_each_other_do_not_break_one_another() {
         );
         by("Service shop/orders: ProtocolsAgree");
     }
-    // Saying nothing contradicts nobody, in either order.
+    // A Service that declares no protocol contradicts no other, in either order.
     for name in ["admin", "zoo"] {
         let silent = service(name, "", "{ name: db, port: 3306 }");
         mesh.write("m.yaml", &format!("{db}{silent}{mysql}"));
@@ -186,7 +186,7 @@ fn services_that_contradict_each_other_do_not_break_one_another() {
             (AppProtocol::Tcp, vec![])
         );
     }
-    // What the workload says of itself holds.
+    // The workload's own declaration has precedence.
     let own = workload(
         "db",
         "10.0.0.1",

@@ -1,4 +1,5 @@
-//! The demo's own manifests: every object accepted, and the resources that its proxies ask for.
+//! The demo's own manifests: every object accepted, and the resources that its proxies subscribe
+//! to.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Whom a service's callers believe while its members change.
+//! Which identities a service's callers accept while its members change.
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
@@ -63,7 +63,7 @@ fn who_left_is_believed_until_every_proxy_had_time_to_hear_of_it() {
     };
     apply("blue");
     assert_eq!(believed(&translator), ["blue"]);
-    // Nothing to forget: nothing is published.
+    // No identity to remove: nothing is published.
     let generation = translator.state().generation;
     translator.settle();
     assert_eq!(translator.state().generation, generation);

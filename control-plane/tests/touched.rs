@@ -92,7 +92,7 @@ fn some(all: &[Declared], keep: &[bool]) -> Observed {
     }
 }
 
-/// Takes in those of `all` that `keep` newly says, and lets go of those that it no longer does.
+/// Subscribes to those of `all` that `keep` newly selects, and drops those that it no longer does.
 fn flipped(all: &[Declared], before: &[bool], keep: &[bool]) -> Observed {
     let mut delta = Delta::default();
     for ((object, before), keep) in all.iter().zip(before).zip(keep) {

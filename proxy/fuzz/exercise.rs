@@ -2,9 +2,9 @@
 //!
 //! - After each read, a fault too, the whole head can be read: logs, taps and metrics do.
 //! - However the bytes are split, the same messages and the same fault come out.
-//! - No body is longer than its head said.
-//! - What was accepted and is written on is read again as exactly one message that says the same:
-//!   nothing can be smuggled past us.
+//! - No body is longer than its head declared.
+//! - What was accepted and is written on is read again as exactly one message with the same
+//!   content: nothing can be smuggled past us.
 
 use anyam_proxy::http::h1::{
     BodyLength, ClientConn, Event, Framing, HeadLimits, Out, RequestOptions, ResponseInfo,
@@ -105,7 +105,7 @@ pub fn read_requests(pieces: &[&[u8]]) -> Vec<Item> {
     }
 }
 
-/// Feeds a client connection that asked `request` piece by piece.
+/// Feeds a client connection that sent `request` piece by piece.
 pub fn read_responses(request: &[u8], pieces: &[&[u8]]) -> Vec<Item> {
     let mut feed = Feed::new(pieces);
     let mut conn = ClientConn::new(limits(), Spelling::default());

@@ -7,7 +7,7 @@ use anyam_proxy::message::head::{Head, HeaderId};
 
 use super::Item;
 
-/// Reads everything a head can say, as logs and taps do. What lies outside of its bytes reads as
+/// Reads all fields of a head, as logs and taps do. What lies outside of its bytes reads as
 /// empty and is counted, so that a decoder which leaves such a head is found here.
 pub fn read_in_full(head: &Head) {
     let before = bug::failures();

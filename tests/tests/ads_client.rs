@@ -38,7 +38,7 @@ fn a_client_of_another_making_is_served_by_the_protocol() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/ads_client.py");
     let address = own_address();
     let xds = format!("{address}:15012");
-    // It speaks on stderr.
+    // It reports on stderr.
     let mut control = Run::start(
         Command::new("sh")
             .args(["-c", "exec \"$@\" 2>&1", "sh"])

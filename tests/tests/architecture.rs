@@ -1,5 +1,5 @@
-//! The rules of the tree, held by tests: who may import whom, how long a file and a function may
-//! be, where unsafe code may stand.
+//! The rules of the tree, held by tests: which module may import which, how long a file and a
+//! function may be, where unsafe code may stand.
 
 #![allow(clippy::unwrap_used)]
 

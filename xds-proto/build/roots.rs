@@ -1,4 +1,4 @@
-//! Whose schema the JSON mapping knows: every message of these files, and what those refer to.
+//! The schema of the JSON mapping: every message of these files, and what those refer to.
 //!
 //! This is the surface the proxy and the control plane read or write. A type that is not reached
 //! from here is reported as unknown, never skipped.

@@ -1,4 +1,4 @@
-//! The schema as four integer tables and one text, in the order that look-ups want.
+//! The schema as four integer tables and one text, in the order that look-ups need.
 //!
 //! No row holds a pointer: strings are (offset, length) in the text. So the tables need no
 //! relocation, stay untouched in the executable until something is looked up, and cost no start.

@@ -1,7 +1,7 @@
 //! One message, one sequence of bytes.
 //!
 //! prost keeps maps in hash maps, whose order differs from one to the next: the same message
-//! encodes differently each time, and a hash of it says "changed" when nothing has.
+//! encodes differently each time, so its hash changes when the content has not.
 
 use crate::schema::{self, Message};
 use crate::wire::{self, MAX_DEPTH, Reader, WireError, WireValue};

@@ -59,7 +59,7 @@ pub mod anyam {
             generated!("anyam.tunnel.v1");
         }
     }
-    /// `anyam.workload.v1`: who lives at an address.
+    /// `anyam.workload.v1`: the workload at an address.
     pub mod workload {
         pub mod v1 {
             generated!("anyam.workload.v1");
@@ -67,7 +67,7 @@ pub mod anyam {
     }
 }
 
-/// Istio's certificate service, which our CA speaks.
+/// Istio's certificate service, which our CA implements.
 pub mod istio {
     pub mod v1 {
         /// `istio.v1.auth`.

@@ -1,5 +1,5 @@
 //! Extensions that a configuration marks as optional (`is_optional`): a reader that lacks their type
-//! may leave them out, and has to say so.
+//! may leave them out, and has to report it.
 
 use crate::schema::Message;
 

@@ -9,7 +9,7 @@ use crate::optional;
 use crate::schema::{self, Message};
 use crate::wire::{MAX_DEPTH, Reader, WireError, WireValue};
 
-/// More than these are not listed: who needs all of them?
+/// More than these are not listed: the first ones show the cause.
 const MAX_FINDINGS: usize = 32;
 
 /// One thing the schema lacks.
@@ -47,7 +47,7 @@ pub fn unknown_fields(name: &str, bytes: &[u8]) -> Vec<String> {
 }
 
 /// What the schema lacks of a message of type `name`, into every nested message and Any: the first
-/// few findings. Bytes that are no message end the search there; decoding them will say so.
+/// few findings. Bytes that are no message end the search there; decoding them reports it.
 pub fn find(name: &str, bytes: &[u8]) -> Vec<Unknown> {
     let mut search = Search::default();
     match schema::message(name) {

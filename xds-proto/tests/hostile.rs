@@ -1,4 +1,4 @@
-//! Input from someone who means harm, round trips of anything, and a real bootstrap.
+//! Malicious input, round trips of arbitrary messages, and a real bootstrap.
 
 use proptest::prelude::*;
 use prost::Message as _;

@@ -1,4 +1,4 @@
-//! Connections that are opened, used once, and then held without a word.
+//! Connections that are opened, used once, and then held idle.
 
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::BenchError;
 use crate::app::SMALL;
 use crate::hop::FRONT;
 
-/// What a held connection speaks.
+/// Protocol of a held connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     Tcp,
@@ -67,7 +67,7 @@ impl Held {
         let Held { open, runtime } = self;
         runtime.block_on(async move {
             drop(open);
-            // The tasks that drive HTTP/2 connections say goodbye.
+            // The tasks that drive HTTP/2 connections send GOAWAY.
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         });
     }

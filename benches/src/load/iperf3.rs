@@ -31,7 +31,7 @@ impl Server {
         let mut command = Command::new("iperf3");
         command.args(["-s", "--forceflush", "-p"]);
         command.arg(app::STREAM.to_string());
-        // It has a word to say on each connection that is only a look at whether a port is open.
+        // It logs an error for each connection that only checks whether a port is open.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let server = Self(command.spawn().map_err(failed)?);
         let began = Instant::now();

@@ -1,4 +1,4 @@
-//! Reads `benches/budgets.txt`. Included by whoever measures.
+//! Reads `benches/budgets.txt`. Included by each test that measures.
 
 use std::collections::BTreeMap;
 

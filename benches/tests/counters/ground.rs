@@ -1,4 +1,4 @@
-//! Proxies as processes, the app behind them, and a client that asks one thing at a time and
+//! Proxies as processes, the app behind them, and a client that sends one request at a time and
 //! allocates nothing.
 
 use std::io::{Read, Write};
@@ -121,7 +121,7 @@ impl Client {
         Self { stream, http }
     }
 
-    /// Asks for 100 bytes, again and again, and reads each whole answer.
+    /// Requests 100 bytes, again and again, and reads each whole response.
     pub fn ask(&mut self, times: u32) {
         let mut room = [0; 2048];
         for _ in 0..times {

@@ -1,4 +1,4 @@
-//! Which control planes can be asked, and which one is.
+//! The control planes that can be reached, and the current one.
 
 use std::io::{self, Read};
 use std::net::SocketAddr;

@@ -1,4 +1,4 @@
-//! What would happen to a request, decision by decision, asked of both proxies.
+//! What would happen to a request, decision by decision, evaluated by both proxies.
 
 use std::process::ExitCode;
 

@@ -1,5 +1,5 @@
 //! What really crosses the wire between the namespaces: frames read from a packet socket on the
-//! bridge, judged by their first bytes.
+//! bridge, classified by their first bytes.
 
 #![allow(unsafe_code)]
 
@@ -211,7 +211,7 @@ fn v6(ip: &[u8], at: usize) -> Option<IpAddr> {
 }
 
 /// Counts a segment. `flows` holds, for connections whose opening was seen, who opened it and the
-/// number of its first byte; that byte is judged once, the middle of a stream proves nothing.
+/// number of its first byte; that byte is looked at once, the middle of a stream proves nothing.
 fn judge(segment: &Segment<'_>, flows: &mut HashMap<(End, End), u32>, seen: &mut Seen) {
     let direction = (segment.source, segment.destination);
     if segment.opens {

@@ -1,4 +1,4 @@
-//! The demo's context in the configuration of whoever started it, for as long as it runs.
+//! The demo's context in the configuration of the user who started it, for as long as it runs.
 //!
 //! The demo runs as root. Under sudo, the user who typed it gets the context, and it is written by a
 //! process of that user: root does not write into a folder that others control.

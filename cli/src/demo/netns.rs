@@ -25,7 +25,7 @@ const PREFIX: &str = "anyam-demo-";
 
 /// The demo's network: 10.77.0.0/16.
 pub struct Network {
-    /// Prefix, pid, and a number that tells networks of one process apart.
+    /// Prefix, pid, and a number that distinguishes networks of one process.
     name: String,
     hosts: Vec<String>,
 }
@@ -194,7 +194,7 @@ pub struct Command<'a> {
 }
 
 impl Command<'_> {
-    /// Starts it. The kernel ends it when the demo dies, however the demo dies.
+    /// Starts it. The kernel kills it when the demo ends, in whatever way.
     ///
     /// # Errors
     /// When the namespace cannot be entered or the program cannot be run.

@@ -23,7 +23,7 @@ pub struct Pod {
     pub program: &'static Program,
     pub namespace: Namespace,
     pub sidecar: Process,
-    /// The intruder only runs when a check wants it.
+    /// The intruder only runs when a check starts it.
     pub app: Option<Process>,
 }
 

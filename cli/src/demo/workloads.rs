@@ -34,7 +34,7 @@ pub struct Program {
     pub name: &'static str,
     pub account: &'static str,
     pub address: Ipv4Addr,
-    /// Arguments of `anyam-shop`; empty for the intruder, which runs when a check wants it.
+    /// Arguments of `anyam-shop`; empty for the intruder, which runs when a check starts it.
     pub arguments: &'static [&'static str],
 }
 

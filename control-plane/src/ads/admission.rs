@@ -1,4 +1,4 @@
-//! Who may hold a connection to the gRPC port. Sans-IO.
+//! Limits of connections to the gRPC port. Sans-IO.
 //!
 //! A peer without a certificate of the mesh (it may be about to join) has a place for moments, in a
 //! pool of its own: when that is full, the oldest such connection makes room. So whatever such
@@ -21,7 +21,7 @@ const UNVERIFIED_OF_ADDRESS: usize = 1024;
 pub struct ConnectionLimits {
     /// Connections of peers with a certificate.
     pub verified: usize,
-    /// Connections from one source address, whoever has made them.
+    /// Connections from one source address, whatever their identity.
     pub of_address: usize,
     /// How long a connection may be open: then GOAWAY, and after [`Self::grace`] its end.
     pub age: Duration,

@@ -17,7 +17,7 @@ impl Session {
     /// Takes one request of a delta stream.
     ///
     /// # Errors
-    /// When the stream asks for more than its limits, or in a way that is not supported.
+    /// When the stream subscribes to more than its limits, or in a way that is not supported.
     pub fn delta_request(
         &mut self,
         request: &DeltaDiscoveryRequest,
@@ -87,7 +87,7 @@ impl Session {
         Some(self.sent(at, found.resources, found.removed))
     }
 
-    /// Takes marks until the response is full, and says what differs.
+    /// Takes marks until the response is full, and adds what differs.
     fn changes(&mut self, at: usize, view: &dyn View) -> Changes {
         let max_bytes = self.limits.response_bytes;
         let kind = &mut self.kinds[at];
@@ -158,7 +158,7 @@ impl Changes {
             None if kind.held(&name).is_some() => {
                 kind.leaving.insert(name);
             }
-            // Nobody can refer to what was never there.
+            // Nothing can refer to a resource that never existed.
             None if kind.names.contains(&name) && !kind.absent.contains(&name) => {
                 self.removed.push(name);
             }
@@ -169,7 +169,7 @@ impl Changes {
 }
 
 impl Subscription {
-    /// What the client says it still has from an earlier stream.
+    /// What the client declares to hold from an earlier stream.
     fn remember(&mut self, request: &DeltaDiscoveryRequest) {
         for (name, version) in &request.initial_resource_versions {
             self.hold(&name.as_str().into(), &version.as_str().into(), None);
@@ -182,8 +182,8 @@ impl Subscription {
         self.must_answer = true;
     }
 
-    /// `known`: the client told which version it has; else it is sent again even if it was sent
-    /// before, because a client may forget what it stopped asking for.
+    /// `known`: the client sent the version it has; else it is sent again even if it was sent
+    /// before, because a client may drop what it unsubscribed from.
     fn subscribe(&mut self, name: &str, known: bool) {
         if name == ALL {
             if !self.all {

@@ -36,7 +36,7 @@ enum Io {
     Plain(TcpStream),
 }
 
-/// A connection with who is at its other end.
+/// A connection with its peer's identity.
 pub struct Connection {
     io: Io,
     peer: Peer,

@@ -1,13 +1,13 @@
 //! Aggregated discovery.
 //!
 //! - [`resources`]: the trait that translation implements.
-//! - [`session`]: one stream as a sans-IO state machine, with [`subscription`] for what it knows of one
+//! - [`session`]: one stream as a sans-IO state machine, with [`subscription`] for its state of one
 //!   type, and `delta` and `sotw` for what the two protocols do differently.
 //! - [`debounce`]: how long changes are gathered.
-//! - [`listen`]: accept and TLS; [`admission`]: who may hold a connection; [`node`]: what a node
-//!   claims, judged by its certificate.
+//! - [`listen`]: accept and TLS; [`admission`]: limits of connections; [`node`]: what a node
+//!   claims, checked against its certificate.
 //! - [`service`]: the gRPC service that drives sessions, [`wire`](self) their messages;
-//!   [`registry`]: who is connected.
+//!   [`registry`]: the connected nodes.
 
 pub mod admission;
 pub mod debounce;

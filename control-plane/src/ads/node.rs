@@ -1,4 +1,4 @@
-//! What a node claims to be, judged by its credential.
+//! A node's claims, checked against its credential.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ use super::subscription::bounded;
 use crate::ca::authority::subject_name;
 use crate::identity::Peer;
 
-/// Longer ids are nobody's.
+/// Longer node ids are refused.
 const MAX_ID: usize = 1024;
 
-/// A node whose claims were judged.
+/// A node whose claims were checked.
 #[derive(Clone, Debug)]
 pub struct AuthorisedNode {
     pub id: String,
@@ -53,7 +53,7 @@ fn denied(message: String) -> Status {
     Status::permission_denied(message)
 }
 
-/// The scope of a node that is who it says it is.
+/// The scope of a node whose claims match its credential.
 ///
 /// # Errors
 /// `PermissionDenied`, with what does not match.

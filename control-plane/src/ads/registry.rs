@@ -1,4 +1,4 @@
-//! Who is connected, and what each accepted: for people to see.
+//! The connected nodes, and what each accepted: for the API.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,4 +1,4 @@
-//! What ADS asks of the translation: resources by name within the scope of one node.
+//! What ADS needs from the translation: resources by name within the scope of one node.
 //!
 //! `Resources` publishes immutable [`View`]s. A stream takes one view per push, so that the
 //! clusters, endpoints, listeners and routes it sends belong together, and asks it what was touched
@@ -27,7 +27,7 @@ pub struct Scope {
     pub workload: String,
     pub service_account: String,
     pub trust_domain: String,
-    /// Our own proxy: secrets come by CSR, and it asks for what it needs by name.
+    /// Our own proxy: secrets come by CSR, and it subscribes to what it needs by name.
     pub anyam: bool,
     /// A proxy whose certificates are files: translation points at them.
     pub tls_files: Option<TlsFiles>,
@@ -64,7 +64,7 @@ pub trait Resources: Send + Sync + 'static {
     /// The newest view.
     fn view(&self) -> Arc<dyn View>;
 
-    /// Tells the generation of the newest view, after it can be had from [`Resources::view`].
+    /// The generation of the newest view, published after [`Resources::view`] returns that view.
     fn generations(&self) -> watch::Receiver<u64>;
 }
 
@@ -82,7 +82,7 @@ pub trait View: Send + Sync {
     /// What may differ between an older generation and this one.
     fn touched_since(&self, generation: u64) -> Touched;
 
-    /// The service account of a declared workload: what its credential is judged by.
+    /// The service account of a declared workload: what its credential is checked against.
     /// `None`: no such workload is declared.
     fn service_account(&self, namespace: &str, workload: &str) -> Option<String>;
 }
@@ -116,13 +116,13 @@ impl Touched {
     }
 }
 
-/// Remembers what the last changes touched; for implementors of [`View`].
+/// Records what the last changes touched; for implementors of [`View`].
 #[derive(Clone, Debug)]
 pub struct History {
     /// Generation and what it touched, oldest first.
     changes: VecDeque<(u64, Arc<Touched>)>,
     capacity: usize,
-    /// Generations up to here are no longer told apart.
+    /// Changes of generations up to here are no longer kept.
     forgotten: u64,
 }
 

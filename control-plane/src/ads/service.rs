@@ -1,7 +1,7 @@
 //! The gRPC service: one task per stream drives one session.
 //!
 //! A response is made only when the connection has room for one, so a slow proxy holds nothing but
-//! marks and delays nobody else.
+//! marks and delays no other stream.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ pub struct Ads {
 }
 
 impl Ads {
-    /// `closing` turns true when the process is asked to stop.
+    /// `closing` turns true when the process stops.
     pub fn new(
         resources: Arc<dyn Resources>,
         registry: Arc<Registry>,
@@ -87,7 +87,7 @@ impl Ads {
                 .run::<W>(peer, request.into_inner(), &responses, slot)
                 .await
             {
-                // Closed: the client has left, and nobody is there to be told.
+                // Fails when the client has closed the stream, which needs no handling.
                 let _ = responses.send(Err(status)).await;
             }
         });

@@ -17,7 +17,7 @@ use xds_proto::type_url;
 use super::resources::{Resource, Scope, Touched, View};
 use super::subscription::{Pending, ProtocolVariant, REFERRING, Rejected, Subscription};
 
-/// What a client may ask of one stream.
+/// Limits of one stream.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionLimits {
     pub types: usize,
@@ -30,7 +30,7 @@ pub struct SessionLimits {
 }
 
 impl Default for SessionLimits {
-    /// Response size: gRPC clients accept 4 MiB unless told otherwise.
+    /// Response size: gRPC clients accept 4 MiB by default.
     fn default() -> Self {
         SessionLimits {
             types: 32,
@@ -67,7 +67,7 @@ pub struct Push {
     pub removed: Vec<Arc<str>>,
 }
 
-/// What a session knows of one type, for people to see.
+/// A session's state of one type, for the API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KindStatus {
     pub type_url: Arc<str>,
@@ -134,7 +134,7 @@ impl Session {
         }
     }
 
-    /// Whether [`Session::next`] may have something to say.
+    /// Whether [`Session::next`] may have a response to send.
     pub fn has_work(&self) -> bool {
         (0..self.kinds.len()).any(|at| self.may_push(at))
     }
@@ -190,7 +190,7 @@ impl Session {
         self.kinds.iter().filter(refers).all(Subscription::settled)
     }
 
-    /// The kind of a request's type, made on its first request. The flag tells a first request.
+    /// The kind of a request's type, made on its first request. The flag marks a first request.
     pub(super) fn kind_at(&mut self, type_url: &str) -> Result<(usize, bool), RequestError> {
         if type_url.is_empty() {
             return Err(RequestError::NoType);

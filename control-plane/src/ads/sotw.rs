@@ -18,7 +18,7 @@ impl Session {
     /// Takes one request of a state-of-the-world stream.
     ///
     /// # Errors
-    /// When the stream asks for more than its limits, or in a way that is not supported.
+    /// When the stream subscribes to more than its limits, or in a way that is not supported.
     pub fn sotw_request(
         &mut self,
         request: &DiscoveryRequest,
@@ -31,8 +31,8 @@ impl Session {
         self.check_names(&request.resource_names)?;
         let (at, first) = self.kind_at(&request.type_url)?;
         let kind = &mut self.kinds[at];
-        // An answer to an older response: the client has yet to see the newest, and will say
-        // then what it wants.
+        // An answer to an older response: the client has yet to receive the newest, and its
+        // answer to that has its subscription.
         if !first
             && kind
                 .last_nonce
@@ -137,7 +137,7 @@ impl Session {
         Some(self.sent(at, wanted, Vec::new()))
     }
 
-    /// Types whose responses may tell only what changed; nothing can be said of what is gone.
+    /// Types whose responses may have only what changed; removals cannot be expressed.
     fn partial_push(&mut self, at: usize, view: &dyn View) -> Option<Push> {
         let pending = std::mem::replace(&mut self.kinds[at].pending, Pending::nothing());
         let found: Vec<(Arc<str>, Option<Resource>)> = match pending {

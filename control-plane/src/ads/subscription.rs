@@ -1,4 +1,4 @@
-//! What one stream knows of one resource type: what the client asked for, what it was sent, what
+//! State of one resource type on one stream: what the client subscribed to, what it was sent, what
 //! still has to be looked at.
 
 use std::collections::{HashMap, HashSet};
@@ -105,9 +105,9 @@ pub(super) struct Subscription {
     held: HashMap<Arc<str>, Held>,
     /// XOR of the hashes of everything in `held`: the version of the whole.
     fold: u64,
-    /// Names that the client knows not to exist.
+    /// Names that the client has been sent as removed.
     pub(super) absent: HashSet<Arc<str>>,
-    /// No longer subscribed to by name but still by `*`: the client waits to hear what it is now.
+    /// No longer subscribed to by name but still by `*`: the client waits for its current state.
     pub(super) owed: HashSet<Arc<str>>,
     pub(super) pending: Pending,
     /// Gone from the view, but possibly still referred to by listeners or routes the client has.

@@ -75,7 +75,7 @@ impl Memory {
         self
     }
 
-    /// Answers "anything" when asked what a change touched.
+    /// Reports every change as touching anything.
     pub(crate) fn forgetful(self) -> Self {
         self.view.lock().unwrap().forget = true;
         self

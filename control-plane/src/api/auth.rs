@@ -112,7 +112,7 @@ impl Auth {
         }
     }
 
-    /// Whether the request comes from someone who holds, or showed, the token.
+    /// Whether the request carries the token, or a cookie given in exchange for it.
     ///
     /// # Errors
     /// When it does not.
@@ -138,7 +138,7 @@ impl Auth {
         if !known {
             return Err(Refusal::Unknown);
         }
-        // Cookies do not tell ports apart: a page served by another program of this machine
+        // Cookies do not distinguish ports: a page served by another program of this machine
         // would be sent along with ours.
         let host = headers
             .get(HOST)

@@ -8,7 +8,7 @@ use super::types::{Check, Edges, FileError, Finding, Objects, Proxies, Severity}
 /// A certificate this close to its end was not renewed at half-life, and not since.
 const SOON: i64 = 3600;
 const ROOT_SOON: i64 = 30 * 24 * 3600;
-/// Below this many requests a share says little.
+/// Below this many requests a share is not significant.
 const ENOUGH: u64 = 20;
 
 /// Everything a check looks at.

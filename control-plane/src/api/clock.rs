@@ -15,7 +15,7 @@ pub fn wall(at: Instant) -> OffsetDateTime {
     OffsetDateTime::now_utc() - at.elapsed()
 }
 
-/// Seconds since 1970, as protobuf tells them.
+/// Seconds since 1970, as protobuf's `Timestamp` has them.
 pub fn unix(seconds: i64, nanos: i32) -> Option<OffsetDateTime> {
     let at = OffsetDateTime::from_unix_timestamp(seconds).ok()?;
     Some(at + time::Duration::nanoseconds(nanos.into()))

@@ -1,5 +1,5 @@
 //! The dashboard: one page without a build step, and a policy under which the browser runs
-//! exactly the script and style that are in it, and talks to nobody but us.
+//! exactly the script and style that are in it, and connects to no other origin.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,4 @@
-//! What the API asks of the sources and the model: the objects people wrote, and what is wrong
+//! What the API reads from the sources and the model: the objects people wrote, and what is wrong
 //! with them.
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ pub trait Declared: Send + Sync + 'static {
     /// Every object with its conditions, and the files that could not be read.
     fn objects(&self) -> Objects;
 
-    /// What is wrong with the objects, beyond what their conditions and file errors say.
+    /// What is wrong with the objects, beyond their conditions and file errors.
     fn findings(&self) -> Vec<Finding>;
 
     /// Every declared workload.

@@ -1,4 +1,4 @@
-//! One hypothetical request, judged by the proxies at both its ends.
+//! One hypothetical request, evaluated by the proxies at both its ends.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use crate::inspect::agents::AgentStatus;
 const DEFAULT_PORT: u16 = 80;
 
 /// # Errors
-/// When the request is malformed, its destination unknown, or its source can't be asked.
+/// When the request is malformed, its destination unknown, or its source's proxy can't be reached.
 pub async fn explain(
     agents: &Arc<Agents>,
     (view, declared): (&dyn View, &dyn Declared),
@@ -78,7 +78,7 @@ pub async fn explain(
     Ok(response)
 }
 
-/// A service's address has no other ports than the service lists: no proxy need be asked.
+/// A service's address has no other ports than the service lists: known without a proxy.
 fn no_such_port(
     declared: &dyn Declared,
     request: &ExplainRequest,
@@ -108,7 +108,7 @@ fn no_such_port(
     })
 }
 
-/// Says which policies hold for the destination and not for this port.
+/// Names the policies that apply to the destination and not to this port.
 fn open_ports(declared: &dyn Declared, endpoint: SocketAddr, response: &mut ExplainResponse) {
     let proxy = response
         .steps
@@ -337,7 +337,7 @@ mod tests {
             "cart.shop has ports 8080, 8081, and not 80"
         );
         assert_eq!(refused.steps[0].reason, "cart.shop has ports 8080, 8081");
-        // Listed; a workload's, which may be undeclared; nobody's.
+        // A listed port; a workload's port, which may be undeclared; an unknown address.
         for fine in ["240.240.0.1:8080", "10.0.0.1:80", "10.9.9.9:80"] {
             assert_eq!(asked(fine), None);
         }

@@ -3,8 +3,8 @@
 //! - [`server`]: sockets, limits, authentication, and the table of paths.
 //! - [`auth`]: token, sessions, names; [`reply`]: responses and errors.
 //! - [`proxies`], [`routes`], [`check`], [`explain`], [`tap`]: what is behind the paths.
-//! - [`declared`]: what is asked of the sources; [`metrics`]: our own, for Prometheus.
-//! - [`dashboard`]: the one page, and what its browser is told to allow.
+//! - [`declared`]: queries to the sources; [`metrics`]: our own, for Prometheus.
+//! - [`dashboard`]: the one page, and its content security policy.
 //! - [`types`]: what the API answers, shared with the CLI.
 
 pub mod auth;

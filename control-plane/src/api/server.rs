@@ -75,7 +75,7 @@ impl Api {
                     .max_buf_size(MAX_BODY)
                     .serve_connection(TokioIo::new(stream), service);
                 tokio::select! {
-                    // The peer's fault or its leave; nobody is there to be told.
+                    // The peer broke the protocol or closed: there is no response to send.
                     _ = connection => {}
                     _ = closing.wait_for(|closing| *closing) => {}
                 }
@@ -100,7 +100,7 @@ impl Api {
     fn authorise(&self, request: &Request<Incoming>) -> Result<(), Refusal> {
         self.auth.check_host(request.headers())?;
         match request.uri().path() {
-            // Nothing of the mesh is in these: the page is the same for everybody.
+            // Nothing of the mesh is in these: the page is the same for every client.
             "/" | "/healthz" | "/readyz" | "/metrics" => Ok(()),
             _ => self.auth.check(request.headers(), Instant::now()),
         }

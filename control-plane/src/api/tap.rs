@@ -23,7 +23,7 @@ const MAX_RATE: u32 = 10_000;
 const LONGEST: u32 = 3600;
 
 /// # Errors
-/// When the query is malformed, or the workload's proxy can't be asked.
+/// When the query is malformed, or the workload's proxy can't be reached.
 pub fn tap(agents: &Arc<Agents>, query: &TapQuery) -> Result<Reply, Problem> {
     let (namespace, workload) = super::workload(&query.workload, "workload")?;
     let direction = match &*query.direction {

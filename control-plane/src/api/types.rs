@@ -137,7 +137,7 @@ pub struct Signals {
     pub p95_ms: Option<f64>,
     pub p99_ms: Option<f64>,
     pub connections_opened: u64,
-    /// Open now, as far as the reports tell.
+    /// Open now, according to the reports.
     pub connections_open: u64,
     pub bytes_sent_per_second: f64,
     pub bytes_received_per_second: f64,
@@ -208,7 +208,7 @@ pub struct RouteBackend {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Objects {
     pub objects: Vec<Object>,
-    /// Files that could not be read; what they last said well still serves.
+    /// Files that could not be read; their last good content stays in force.
     pub file_errors: Vec<FileError>,
     /// Generation of the model that these objects are.
     pub generation: u64,
@@ -341,13 +341,13 @@ pub struct ExplainRequest {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ExplainResponse {
-    /// `allowed`, `denied`, `failed`, or `unknown` when a proxy could not be asked.
+    /// `allowed`, `denied`, `failed`, or `unknown` when a proxy could not be reached.
     pub verdict: String,
     /// One sentence.
     pub summary: String,
     /// In the order in which they would be taken, the source's proxy first.
     pub steps: Vec<ExplainStep>,
-    /// What could not be asked, and why.
+    /// What could not be evaluated, and why.
     pub gaps: Vec<String>,
 }
 

@@ -27,7 +27,7 @@ const MIN_LIFETIME: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug)]
 pub struct Lifetimes {
     pub default: Duration,
-    /// What a proxy may ask for at most.
+    /// The longest lifetime that a proxy may request.
     pub max: Duration,
 }
 
@@ -139,7 +139,7 @@ impl Authority {
         hex(digest::digest(&digest::SHA256, &self.root).as_ref())
     }
 
-    /// Signs a workload's request. `asked` is the wanted lifetime, zero for the default.
+    /// Signs a workload's request. `asked` is the requested lifetime, zero for the default.
     ///
     /// # Errors
     /// What is wrong with the request, or that signing failed.
@@ -256,8 +256,9 @@ fn workload_names(identity: &Identity) -> Result<Vec<SanType>, CaError> {
 const MAX_SUBJECT: usize = 64;
 const SHORTENED: usize = 40;
 
-/// The workload's name as the subject, so that two workloads of one service account can be told
-/// apart when they ask for configuration. Longer than X.509 allows: shortened, with a hash.
+/// The workload's name as the subject, so that two workloads of one service account can be
+/// distinguished when they subscribe to configuration. Longer than X.509 allows: shortened, with a
+/// hash.
 pub fn subject_name(workload: &str) -> String {
     if workload.len() <= MAX_SUBJECT {
         return workload.to_owned();

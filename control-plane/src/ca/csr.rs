@@ -1,5 +1,5 @@
-//! Judges a certificate request: only the key is taken from it, and only a key that proves itself,
-//! is strong, and asks for nothing but the identity that the caller has shown.
+//! Checks a certificate request: only the key is taken from it, and only one that signed the CSR,
+//! is strong, and in a CSR that requests nothing but the identity that the caller has shown.
 
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -19,7 +19,7 @@ use crate::identity::Identity;
 const MAX_CSR: usize = 16 << 10;
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=4096;
 
-/// Why a request is refused, in words for whoever sent it.
+/// Why a request is refused; the text is sent to the client.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CsrError {
     #[error("the CSR is no PEM `CERTIFICATE REQUEST` of at most {MAX_CSR} bytes")]
@@ -150,7 +150,7 @@ fn judge_extensions(
             ParsedExtension::KeyUsage(usage) if usage.key_cert_sign() || usage.crl_sign() => {
                 return Err(CsrError::Authority);
             }
-            // What is asked for beyond that is not looked at: the certificate's own are ours.
+            // Other requested extensions are not read: the certificate's are set by the CA.
             ParsedExtension::KeyUsage(_) | ParsedExtension::ExtendedKeyUsage(_) => {}
             ParsedExtension::NameConstraints(_) => {
                 return Err(CsrError::Extension("name constraints"));

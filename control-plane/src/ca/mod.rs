@@ -1,9 +1,9 @@
 //! The mesh's certificate authority.
 //!
-//! - [`identity`]: SPIFFE ids of workloads, and who is at the other end of a connection.
+//! - [`identity`]: SPIFFE ids of workloads, and the identity of a connection's peer.
 //! - [`private`]: files that only we may read.
-//! - [`authority`]: the self-made root, and what it signs; [`csr`] judges requests before that.
-//! - [`token`]: join tokens; [`used`] remembers those that were used.
+//! - [`authority`]: the self-made root, and what it signs; [`csr`] checks requests before that.
+//! - [`token`]: join tokens; [`used`] records those that were used.
 //! - [`serving`]: our own certificate and the TLS settings of the gRPC port.
 //! - [`service`] serves `istio.v1.auth.IstioCertificateService`.
 
@@ -23,7 +23,7 @@ pub use authority::Authority;
 
 use std::path::PathBuf;
 
-/// Why the CA can't start, sign or remember.
+/// Why the CA can't start, sign or record a used token.
 #[derive(Debug, thiserror::Error)]
 pub enum CaError {
     #[error("{path}: {source}", path = path.display())]

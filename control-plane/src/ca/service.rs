@@ -25,7 +25,7 @@ pub struct CertificateService {
     metrics: Arc<Metrics>,
 }
 
-/// Whose certificate is asked for, and what shows that it may be given.
+/// The identity for which a certificate is requested, and the credential that permits it.
 struct Caller {
     identity: Identity,
     /// The name in the certificate's subject.

@@ -57,7 +57,7 @@ impl Serving {
         Ok((serving, renew_in))
     }
 
-    /// Replaces the certificate; open connections keep theirs. Tells when to renew next.
+    /// Replaces the certificate; open connections keep theirs. Returns when to renew next.
     ///
     /// # Errors
     /// When signing fails; the certificate stays as it is.
@@ -81,7 +81,7 @@ fn issue(authority: &Authority, names: &[String]) -> Result<(CertifiedKey, Durat
     Ok((key, half_life.max(Duration::from_secs(1))))
 }
 
-/// TLS 1.2 and 1.3: a stock Envoy offers no more than 1.2 as a client unless it is told to.
+/// TLS 1.2 and 1.3: a stock Envoy offers no more than 1.2 as a client unless configured to.
 ///
 /// # Errors
 /// When the root can't be used as one.

@@ -1,4 +1,4 @@
-//! The CA against whatever may be asked of it.
+//! The CA with every kind of request, valid or not.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

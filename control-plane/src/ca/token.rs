@@ -2,7 +2,7 @@
 //!
 //! `anyam-join.v1.<base64url payload>.<base64url HMAC-SHA-256>`: signed with a key of the state
 //! directory, short-lived, bound to one workload, good once. It carries the root's hash, so that
-//! the workload knows the right control plane before it has a trust bundle.
+//! the workload can verify the control plane before it has a trust bundle.
 
 use std::path::Path;
 use std::time::Duration;
@@ -23,7 +23,7 @@ const MAX_TOKEN: usize = 4096;
 pub const DEFAULT_LIFETIME: Duration = Duration::from_secs(600);
 pub const MAX_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 
-/// What a token says.
+/// The claims of a token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Claims {
@@ -49,7 +49,7 @@ impl Claims {
     }
 }
 
-/// Why a token is refused. None of these tells an attacker more than that it is.
+/// Why a token is refused. None of these reveals more to an attacker than the refusal itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenError {
     #[error("this is no join token (`{PREFIX}.…`); mint one with `anyam-control token`")]
@@ -123,7 +123,8 @@ impl Tokens {
         format!("{signed}.{signature}")
     }
 
-    /// What a genuine token of ours says, while it is good. Not whether it was used already.
+    /// The claims of a token that we signed and that has not expired. Does not check whether it was
+    /// used already.
     ///
     /// # Errors
     /// When it is none.

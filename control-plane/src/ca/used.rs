@@ -1,5 +1,5 @@
 //! Which join tokens were used. Kept on disk, so that a restart does not make them good again;
-//! bounded, because an id may be forgotten once its token has expired.
+//! bounded, because an id is removed once its token has expired.
 
 use std::collections::HashMap;
 use std::fs::File;

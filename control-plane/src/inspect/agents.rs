@@ -133,7 +133,7 @@ impl Agents {
         look(&lock(&self.graph))
     }
 
-    /// Sends a command to the newest stream of a workload and remembers who waits for it.
+    /// Sends a command to the newest stream of a workload and registers the caller for its answer.
     fn ask(
         self: &Arc<Self>,
         (namespace, workload): (&str, &str),
@@ -174,7 +174,7 @@ impl Agents {
         })
     }
 
-    /// Asks a workload's proxy how it would judge a request. The question's id is set here.
+    /// Has a workload's proxy evaluate a hypothetical request. The question's id is set here.
     ///
     /// # Errors
     /// When there is no such proxy, or it gives no answer in time.
@@ -249,7 +249,7 @@ pub struct Tap {
     _question: Question,
 }
 
-/// An open question; forgotten when dropped.
+/// An open question; removed when dropped.
 struct Question {
     agents: Arc<Agents>,
     agent: u64,
@@ -340,7 +340,7 @@ impl Entry {
                 } else {
                     Ok(data)
                 };
-                // Nobody waits any more.
+                // Fails when the caller no longer waits, which needs no handling.
                 let _ = done.send(answer);
             }
         });

@@ -1,8 +1,9 @@
 //! Traffic as proxies report it, in a short sliding window. Sans-IO: time comes in.
 //!
-//! Each proxy speaks only for itself: its own end of an edge is what its certificate says. Each has
+//! A proxy reports only edges of its own: their near end is its certificate's identity. Each has
 //! a share of the table, in which its newest edges displace those without traffic; when the table is
-//! full, whoever has most gives way. What a proxy reported is forgotten soon after it left.
+//! full, edges of the largest share are removed. What a proxy reported is removed soon after it
+//! left.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ pub const WINDOW: Duration = Duration::from_secs(30);
 /// An edge without traffic stays visible as idle for this long.
 const FORGET: Duration = Duration::from_secs(600);
 const MAX_EDGES: usize = 20_000;
-/// Of one speaker: as many as a proxy tells apart itself.
+/// Of one proxy: as many as a proxy keeps itself.
 const MAX_SHARE: usize = 2_001;
 /// A speaker that is gone may come back so long (its stream moves, it restarts) before its share is
 /// forgotten.
@@ -59,7 +60,7 @@ pub(super) struct Account {
     pub(super) idle: Duration,
 }
 
-/// The workload that a report comes from, as its credential says.
+/// The workload that a report comes from, by its credential.
 #[derive(Clone, Copy, Debug)]
 pub struct Speaker<'a> {
     pub namespace: &'a str,
@@ -82,7 +83,7 @@ impl Speaker<'_> {
     }
 }
 
-/// What one speaker told.
+/// What one proxy reported.
 #[derive(Default)]
 struct Share {
     edges: HashMap<Key, Series>,
@@ -94,7 +95,7 @@ struct Share {
 
 impl Share {
     /// Makes room by forgetting the eighth without traffic for the longest time, but nothing that
-    /// `now` brought. Tells how many went.
+    /// `now` brought. Returns how many were removed.
     fn make_room(&mut self, now: Instant) -> usize {
         let mut ages: Vec<Instant> = self.edges.values().map(|series| series.last).collect();
         let few = ages.len() / 8;
@@ -160,7 +161,7 @@ impl Graph {
         }
     }
 
-    /// Takes one report, which covers the `interval` before `now`. Tells how many edges were
+    /// Takes one report, which covers the `interval` before `now`. Returns how many edges were
     /// dropped because its share, or the table, is full.
     pub fn report(
         &mut self,
@@ -236,7 +237,7 @@ impl Graph {
         self.edges < MAX_EDGES
     }
 
-    /// Forgets the speakers that have left, and edges that rest without a connection.
+    /// Removes the shares of proxies that have left, and edges at rest without a connection.
     fn forget(&mut self, now: Instant) {
         self.swept = now;
         let since = |at: Instant| now.saturating_duration_since(at);
@@ -264,7 +265,7 @@ impl Graph {
                 key: key.clone(),
                 tally,
                 seconds: age.clamp(Duration::from_secs(1), WINDOW).as_secs_f64(),
-                // Whoever has left has no connections.
+                // A proxy that has left has no connections.
                 open: match open {
                     true => series.opened.saturating_sub(series.closed),
                     false => 0,

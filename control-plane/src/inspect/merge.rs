@@ -210,7 +210,7 @@ impl Arrived {
     }
 }
 
-/// (namespace, workload) → service, where callers told both.
+/// (namespace, workload) → service, where callers reported both.
 fn services_of(accounts: &[Account]) -> HashMap<(String, String), String> {
     let told = |account: &&Account| {
         let key = &account.key;
@@ -245,7 +245,7 @@ impl Both {
         let first = self.idle.is_none();
         let idle = account.idle.as_secs_f64();
         self.idle = Some(self.idle.map_or(idle, |known| known.min(idle)));
-        // What failed before it reached anybody went over no connection at all.
+        // What failed before it reached an endpoint went over no connection at all.
         let tally = &account.tally;
         let reached = !key.by_source
             || !key.destination_workload.is_empty()
@@ -257,7 +257,7 @@ impl Both {
             &key.destination_workload,
             first,
         );
-        // Who the other side is counts only from the end that verified it.
+        // The peer's identity counts only from the end that verified it.
         let (sum, identity, told) = if key.by_source {
             let told = &key.destination_identity;
             (&mut self.source, &mut self.edge.destination_identity, told)

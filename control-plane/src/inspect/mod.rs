@@ -2,7 +2,7 @@
 //!
 //! - [`graph`]: reported edges in a short sliding window, merged from both ends; sans-IO.
 //! - [`latency`]: percentiles from bucket counts.
-//! - [`agents`]: who is connected; tap, dump and explain with deadlines.
+//! - [`agents`]: connected proxies; tap, dump and explain with deadlines.
 //! - [`service`]: the gRPC service.
 
 pub mod agents;

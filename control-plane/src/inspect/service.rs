@@ -28,7 +28,7 @@ pub struct InspectService {
     pub trust_domain: String,
     /// Streams that may be open.
     pub slots: Arc<Semaphore>,
-    /// True when the process is asked to stop.
+    /// True when the process stops.
     pub closing: watch::Receiver<bool>,
 }
 
@@ -106,7 +106,7 @@ impl InspectService {
                 Some(Message::DumpChunk(chunk)) => entry.dump_chunk(chunk),
                 Some(Message::Explanation(explanation)) => entry.explanation(explanation),
                 Some(Message::Failure(failure)) => entry.failure(&failure),
-                // A message of a newer version, or Hello said twice.
+                // A message of a newer version, or a second Hello.
                 Some(Message::Hello(_)) | None => {}
             }
         }

@@ -45,7 +45,7 @@ impl Duplicates {
     }
 }
 
-/// The smaller one is in service; equal ones are told apart by the order of files.
+/// The smaller one is in service; equal ones are ordered by their files.
 fn precedence<'a>(object: &'a Sourced, served: Option<&str>) -> (bool, &'a str, bool) {
     let created = object.object.meta().created.as_deref();
     (

@@ -21,7 +21,7 @@ const MAX_FILES: usize = 20_000;
 /// Folders within folders; also ends circles of symbolic links.
 const MAX_DEPTH: usize = 16;
 
-/// Everything the folder says.
+/// All that the folder's files declare.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Scan {
     /// In the order of files and of documents in them; each object once.
@@ -29,12 +29,12 @@ pub struct Scan {
     pub errors: Vec<FileError>,
 }
 
-/// The folder and what its files said last.
+/// The folder and the content of its files at the last scan.
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
     files: BTreeMap<String, Known>,
-    /// What [`Folder::changes`] told last.
+    /// What [`Folder::changes`] reported last.
     told: BTreeMap<ObjectId, Sourced>,
     told_errors: Vec<FileError>,
     /// Of everything.
@@ -99,7 +99,7 @@ impl Folder {
         self.merged(errors)
     }
 
-    /// Reads the folder again and tells what differs from the last time.
+    /// Reads the folder again and returns what differs from the last time.
     pub fn changes(&mut self) -> Observed {
         let Scan { objects, errors } = self.scan(Instant::now());
         let mut before = std::mem::take(&mut self.told);
@@ -190,7 +190,7 @@ impl Folder {
             if name.starts_with('.') {
                 continue;
             }
-            // Gone since the folder was read: the next scan tells.
+            // Gone since the folder was read: the next scan finds it missing.
             let Ok(metadata) = fs::metadata(&path) else {
                 continue;
             };

@@ -1,4 +1,4 @@
-//! Where objects come from: each [`Source`] says what differs from what it said before.
+//! Where objects come from: each [`Source`] reports the difference to its last report.
 //!
 //! - [`yaml`]: the text of one file into objects, errors with line and field
 //! - [`files`]: a folder of files; the last good version of each serves on; [`absence`]: what turns
@@ -16,12 +16,12 @@ use std::fmt;
 use crate::model::mesh::change::Delta;
 use crate::model::{Object, ObjectId};
 
-/// Tells what the mesh is declared to be, difference by difference.
+/// Reports what the mesh is declared to be, difference by difference.
 pub trait Source: Send + 'static {
-    /// Waits until something differs from what was told before. The first time, everything does.
+    /// Waits until something differs from the last report. The first report has everything.
     ///
     /// # Errors
-    /// When nothing more can be told; what was told last holds on.
+    /// When no further report will come; the last one stays in force.
     fn next(&mut self) -> impl Future<Output = Result<Observed, SourceError>> + Send;
 
     /// What it reads, for people.

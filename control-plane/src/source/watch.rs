@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::files::Folder;
 use super::{Observed, Source, SourceError};
 
-/// No change for this long: whoever writes is done.
+/// No change for this long: the writer is taken to be done.
 const QUIET: Duration = Duration::from_millis(50);
 /// A folder that never rests is read this often.
 const LATEST: Duration = Duration::from_secs(1);

@@ -292,7 +292,7 @@ mod tests {
         let objects = parse("mesh.yaml", &text).unwrap();
         let lines: Vec<_> = objects.iter().map(|object| object.line).collect();
         assert_eq!(lines, [5, 9]);
-        // A typed one need not repeat what it says itself.
+        // An item of a typed list may omit its kind and version.
         let typed = list("ServiceList", &[item("", "", "a"), item("", full, "b")]);
         assert_eq!(parse("mesh.yaml", &typed).unwrap().len(), 2);
         assert!(

@@ -1,4 +1,4 @@
-//! A workload's certificate, as its proxy asks for it.
+//! A workload's certificate, requested as its proxy does.
 
 use std::time::Duration;
 

@@ -53,7 +53,7 @@ async fn what_a_proxy_reports_is_an_edge_of_the_graph() {
     assert_eq!(edge["signals"]["requests"], 30);
 }
 
-/// Until the control plane knows as many proxies.
+/// Waits until `count` proxies are connected.
 async fn attached(bench: &Bench, count: usize) {
     eventually(async || {
         let (_, body) = bench.get("/api/v1/proxies").await;

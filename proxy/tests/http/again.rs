@@ -1,4 +1,4 @@
-//! What is sent again: without being asked, only what provably did not reach the app.
+//! What is sent again: without a retry policy, only what provably did not reach the app.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -17,7 +17,7 @@ use crate::harness::{Proxy, Setup};
 use crate::hostile2::{GOAWAY, HEADERS, PREFACE, Raw, SETTINGS};
 use crate::peers::{Client, get, h2_client, listen, ok, read_message};
 
-/// What the control plane configures where nothing asks for retries.
+/// What the control plane configures where no manifest configures retries.
 fn by_default() -> Option<Arc<RetryPolicy>> {
     policy(RetryOn::CONNECT_FAILURE | RetryOn::REFUSED_STREAM | RetryOn::RESET_BEFORE_REQUEST)
 }
@@ -36,7 +36,7 @@ fn policy(on: RetryOn) -> Option<Arc<RetryPolicy>> {
     }))
 }
 
-/// Reads a request's HEADERS, then says GOAWAY: streams up to `last` were taken on.
+/// Reads a request's HEADERS, then sends GOAWAY: streams up to `last` were accepted.
 async fn go_away(mut tcp: TcpStream, last: u32, reason: u32) {
     tcp.read_exact(&mut [0; PREFACE.len()]).await.unwrap();
     let mut raw = Raw(tcp);
@@ -113,7 +113,7 @@ async fn a_status_that_the_app_itself_gave_is_the_answer() {
     }
 }
 
-/// How an app dies with a POST half done, on a connection that has served before.
+/// How an app ends with a POST half done, on a connection that has served before.
 #[derive(Clone, Copy, Debug)]
 enum Death {
     /// With bytes unread: its kernel sends a reset.
@@ -182,7 +182,7 @@ async fn a_post_whose_app_died_is_not_sent_again() {
     }
 }
 
-/// Asks for nothing in return: an attempt that can't be repeated leaves the retries to others.
+/// An attempt that can't be repeated takes no retry permit, so other requests can have it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_cannot_be_replayed_takes_no_retry() {
     let upstream = crate::peers::h1(|_| {
@@ -191,7 +191,7 @@ async fn a_request_that_cannot_be_replayed_takes_no_retry() {
     .await;
     let setup = Setup::new(upstream).with(|setup| {
         setup.forward.retry = policy(RetryOn::FIVE_XX);
-        // None is to be had: a request that wants one is marked so.
+        // None is available: a request that needs one has the response flag.
         setup.thresholds.retries = Retries::Fixed(0);
     });
     let proxy = Proxy::start(setup);

@@ -134,7 +134,7 @@ async fn a_responses_head_may_have_as_many_bytes_as_the_cluster_says() {
     assert!(response.starts_with("HTTP/1.1 502 "), "{response}");
 }
 
-/// An upstream that takes a request and says nothing.
+/// An upstream that reads a request and sends nothing.
 async fn silent() -> std::net::SocketAddr {
     listen(|mut tcp, _| async move {
         let _ = tcp.read_to_end(&mut Vec::new()).await;
@@ -159,7 +159,7 @@ async fn a_stream_may_not_last_longer_than_it_may() {
             "{response}"
         );
     }
-    // The route's word is the last: here that there is no bound, so another time-out comes first.
+    // The route's setting has precedence: here no bound, so another time-out comes first.
     let unbound = Setup::new(silent().await).with(|setup| {
         setup.manager.max_stream_duration = Some(Duration::from_nanos(1));
         setup.forward.max_stream_duration = Some(None);

@@ -119,7 +119,7 @@ async fn a_failure_of_a_grpc_call_ends_with_its_head() {
     assert!(flags & END_STREAM != 0);
 }
 
-/// A length of 0 says nothing of trailers over HTTP/2.
+/// A length of 0 does not rule out trailers over HTTP/2.
 #[tokio::test(flavor = "multi_thread")]
 async fn trailers_after_a_length_of_zero_arrive() {
     let two = h2(|_, mut respond| async move {

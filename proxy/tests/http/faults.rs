@@ -1,5 +1,5 @@
-//! Heads that are refused: what was read of them can be read in full by whoever reports the request
-//! (access logs, taps, metrics), on both sides and in both protocols.
+//! Heads that are refused: what was read of them can be read in full by all that reports the
+//! request (access logs, taps, metrics), on both sides and in both protocols.
 
 use std::sync::Arc;
 use std::time::Duration;

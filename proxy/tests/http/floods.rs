@@ -68,7 +68,8 @@ async fn control_frames_of_a_client_without_end_are_answered_with_calm() {
     }
 }
 
-/// An upstream that answers the first request's head with `flood`, and says what it was told.
+/// An upstream that answers the first request's head with `flood`, and reports the error code it
+/// received.
 async fn flooding_upstream(flood: Vec<u8>) -> (SocketAddr, UnboundedReceiver<Option<u32>>) {
     let (tell, told) = unbounded_channel();
     let address = listen(move |mut tcp: TcpStream, _| {

@@ -56,7 +56,7 @@ pub struct Setup {
     /// Towards the upstreams.
     pub transport: Transport,
     pub rbac: Option<Arc<Rbac>>,
-    /// The last word on the cluster.
+    /// Applied last to the cluster.
     pub adjust: fn(&mut Cluster),
     /// Each listens on an address of its own.
     pub workers: usize,

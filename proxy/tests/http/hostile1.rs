@@ -155,7 +155,8 @@ async fn nothing_enters_a_tunnel_before_it_is_agreed_on() {
         async move {
             let mut buffer = Vec::new();
             let request = read_message(&mut tcp, &mut buffer).await.unwrap();
-            // What came with the request would be in the buffer, or arrive before the client hears.
+            // What came with the request would be in the buffer, or arrive before the client's
+            // answer.
             told.send(String::from_utf8_lossy(&buffer).into_owned()).unwrap();
             if request.contains("/no") {
                 tcp.write_all(b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n").await.unwrap();
@@ -363,7 +364,7 @@ async fn every_spelling_of_a_path_meets_its_rule() {
         let response = client.ask(&get(path)).await;
         assert!(response.starts_with("HTTP/1.1 403 "), "{path}: {response}");
     }
-    // Others go on in the one form that was judged.
+    // Others are forwarded in the form that was evaluated.
     for (path, forwarded) in [
         ("/x/../admin/../b?/../c", "/b?/../c"),
         ("/adm%6Fn", "/admon"),

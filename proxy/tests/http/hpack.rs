@@ -1,4 +1,4 @@
-//! What HPACK remembers, by the bytes that reach an upstream.
+//! What enters HPACK's dynamic table, by the bytes that reach an upstream.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -163,7 +163,7 @@ async fn an_idle_connection_that_the_upstream_closed_does_not_show() {
         let mut buffer = Vec::new();
         read_message(&mut tcp, &mut buffer).await;
         tcp.write_all(ok("once").as_bytes()).await.unwrap();
-        // Closed while idle, without a word in the response.
+        // Closed while idle, without `connection: close` in the response.
     })
     .await;
     let proxy = Proxy::start(Setup::new(upstream));
@@ -357,7 +357,7 @@ async fn time_limits() {
     assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
     assert!(response.contains("request_header_timeout"), "{response}");
 
-    // The body stops coming: the stream is idle, whatever the route's timeout says.
+    // The body stops coming: the stream is idle, whatever the route's timeout is.
     let mut stalled = Client::connect(proxy.address).await;
     stalled
         .send("POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 10\r\n\r\nhalf")

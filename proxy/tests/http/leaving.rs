@@ -57,7 +57,7 @@ async fn all_notice(proxy: &Proxy) {
     }
 }
 
-/// Takes connections and says nothing.
+/// Accepts connections and sends nothing.
 async fn silent() -> SocketAddr {
     listen(|mut tcp, _| async move {
         let _ = tcp.read_to_end(&mut Vec::new()).await;
@@ -183,7 +183,7 @@ async fn a_client_that_closes_its_half_gets_its_answer() {
     for request in [
         &get("/"),
         post,
-        // The request says itself that it is the last.
+        // The request has `connection: close`.
         "GET /slow HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n",
         "GET /slow HTTP/1.0\r\n\r\n",
     ] {

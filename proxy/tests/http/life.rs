@@ -265,7 +265,7 @@ async fn copies_go_to_a_mirror_and_nobody_waits_for_it() {
             while let Some(request) = read_message(&mut tcp, &mut buffer).await {
                 let copy = request.contains("shop-shadow");
                 told.send(request).unwrap();
-                // A mirror that never answers holds up nobody.
+                // A mirror that never answers delays no request.
                 if !copy && tcp.write_all(ok("fine").as_bytes()).await.is_err() {
                     return;
                 }

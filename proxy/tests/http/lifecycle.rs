@@ -1,5 +1,5 @@
 //! The end of an HTTP/2 connection, frame by frame: idle, too old, drained, and a peer that does
-//! not react to being told so.
+//! not react to GOAWAY.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ const REFUSED_STREAM: u32 = 7;
 const MOST: u32 = (1 << 31) - 1;
 const SHORT: Duration = Duration::from_millis(100);
 
-/// What a client that reacts as it should (`pongs`), or not, is told.
+/// The frames sent to a client that answers PINGs (`pongs`), or does not.
 #[derive(Debug, Default, PartialEq)]
 struct Told {
     /// The last stream and the code of each GOAWAY.
@@ -69,7 +69,7 @@ async fn begin(raw: &mut Raw, stream: u32) {
     raw.send(HEADERS, flags, stream, &head("/")).await;
 }
 
-/// An upstream that answers each request when it is told to.
+/// An upstream that answers each request when notified.
 async fn on_demand() -> (std::net::SocketAddr, Arc<Notify>) {
     let answer = Arc::new(Notify::new());
     let wait = answer.clone();

@@ -1,4 +1,4 @@
-//! The HTTP engine over real sockets: clients and upstreams that speak exactly what a test wants,
+//! The HTTP engine over real sockets: clients and upstreams that send exactly what a test writes,
 //! a worker in between.
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test

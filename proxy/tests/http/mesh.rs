@@ -29,7 +29,7 @@ impl Identities {
     }
 }
 
-/// Client sidecar and server sidecar; ALPN as told, the server's choice first.
+/// Client sidecar and server sidecar; ALPN as given, the server's choice first.
 async fn sidecars(
     identities: &Identities,
     alpn: &[&str],
@@ -113,7 +113,7 @@ fn only(name: &str) -> Arc<Rbac> {
     })
 }
 
-/// A policy that turns against a peer ends what it has open, and says so inside the mesh.
+/// A policy that newly denies a peer ends its open requests, with the reason inside the mesh.
 #[tokio::test(flavor = "multi_thread")]
 async fn policy_by_identity_holds_for_connections_that_are_open() {
     let upstream = h1(|_| ok("fine")).await;

@@ -29,7 +29,7 @@ enum Reads {
     Nothing,
 }
 
-/// Answers the original once it has `length` bytes of its body; tells how many bytes of a copy's came.
+/// Answers the original once it has `length` bytes of its body; reports how many of a copy's came.
 async fn upstream(
     length: usize,
     reads: Reads,

@@ -1,4 +1,4 @@
-//! Upstreams and clients that speak exactly what a test wants.
+//! Upstreams and clients that send exactly what a test writes.
 
 use std::future::Future;
 use std::net::SocketAddr;

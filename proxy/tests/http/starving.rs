@@ -118,7 +118,7 @@ async fn idle_connections_of_another_worker_keep_none_away() {
     for answer in futures_util::future::join_all(asking).await {
         assert!(answer.ends_with("fine"), "{answer}");
     }
-    // The second has one that is held, and wants another.
+    // The second holds one, and needs another.
     let mut held = Client::connect(second.address).await;
     held.send(&get("/held")).await;
     let mut client = Client::connect(second.address).await;

@@ -22,7 +22,7 @@ use crate::peers;
 const ROUNDS: usize = 150;
 /// At once.
 const BATCH: usize = 16;
-/// A peer that says no more is left alone after this.
+/// A peer that has been silent this long is taken to be done.
 const QUIET: Duration = Duration::from_millis(200);
 
 const WORDS: [&[u8]; 16] = [
@@ -128,7 +128,7 @@ fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
     [&head[..], payload].concat()
 }
 
-/// What an HTTP/2 peer may say after SETTINGS, as a client or as a server.
+/// The frames that an HTTP/2 peer may send after SETTINGS, as a client or as a server.
 fn frames(first: &[u8], block: &[u8]) -> Vec<Vec<u8>> {
     let settings = [first, &frame(4, 0, 0, &[])].concat();
     let trailers = b"\x00\x0bgrpc-status\x010";

@@ -154,7 +154,7 @@ async fn an_upgrade_is_a_get_in_both_protocols() {
     }
 }
 
-/// Over HTTP/2 a 2xx would tell the client that its upgrade was agreed to.
+/// Over HTTP/2 a 2xx would mean to the client that its upgrade was accepted.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_that_the_app_ignored_is_not_agreed_to() {
     let (upstream, count) = mirror().await;

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::harness::{Proxy, Setup, route};
 use crate::peers::{Client, get, h1, h2, h2_client, listen, ok, read_all, read_message};
 
-/// Says what it was asked.
+/// Answers with the request it received.
 async fn repeats() -> std::net::SocketAddr {
     h1(|request| ok(&request.to_lowercase())).await
 }
@@ -41,7 +41,7 @@ async fn an_upgrade_that_configuration_does_not_name_is_ignored() {
     assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
 }
 
-/// Of several, the first that is allowed is asked for and no other.
+/// Of several, only the first that is allowed is requested.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_an_upgrade_that_is_allowed_is_passed_on() {
     let proxy = Proxy::start(Setup::new(repeats().await));

@@ -67,7 +67,7 @@ fn hour() -> time::Duration {
     time::Duration::hours(1)
 }
 
-/// Certificates that no side must believe, though this CA signed most of them.
+/// Certificates that each side must refuse, though this CA signed most of them.
 fn hostile(mesh: &Mesh) -> Vec<(&'static str, Issued)> {
     let ca = &mesh.ca;
     let with = |sans: Vec<SanType>| ca.issue(sans);
@@ -185,7 +185,7 @@ fn certified(shown: &Issued) -> Arc<rustls::sign::SingleCertAndKey> {
     Arc::new(certified.into())
 }
 
-/// How our server sees a client of another TLS stack, which does not judge what it shows.
+/// Our server with a client of another TLS stack, which does not check its own certificate.
 async fn other_client_shows(mesh: &Mesh, shown: &Issued) -> Result<TlsStream, TlsError> {
     let server = ServerContext::new(server(mesh.good(), Some(mesh.bundle.clone())));
     let base = ClientContext::new(client(None, mesh.bundle.clone()));

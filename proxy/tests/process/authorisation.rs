@@ -141,7 +141,7 @@ fn a_path_in_any_disguise_meets_the_policy() {
         let head = format!("GET {path} HTTP/1.1\r\nHost: shop\r\n");
         assert_eq!(status(&proxy, &head), 403, "{path}");
     }
-    // What cannot be read in one way only is refused, and what stays as it is is judged as it is.
+    // What is ambiguous is refused, and what is kept unchanged is evaluated unchanged.
     for path in ["/x#/admin", "/x y", "admin", "/\u{1}admin"] {
         let head = format!("GET {path} HTTP/1.1\r\nHost: shop\r\n");
         assert_eq!(status(&proxy, &head), 400, "{path}");
@@ -156,7 +156,7 @@ fn a_path_in_any_disguise_meets_the_policy() {
     ] {
         let head = format!("GET {path} HTTP/1.1\r\nHost: shop\r\n");
         let answer = ask(proxy.front, &format!("{head}connection: close\r\n\r\n")).unwrap();
-        // Judged and forwarded in the same form.
+        // Evaluated and forwarded in the same form.
         assert!(
             answer.contains(&format!("GET {path} HTTP/1.1\r\n")),
             "{path}: {answer}"

@@ -1,4 +1,5 @@
-//! More connections than may be: who comes in, who makes room, and what shows meanwhile.
+//! More connections than the limits allow: which are accepted, which are closed for them, and
+//! what metrics and health show meanwhile.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -21,7 +22,7 @@ fn connect(to: SocketAddr) -> TcpStream {
     tcp
 }
 
-/// Answers, but for what asks to wait.
+/// Answers, except to requests that ask it to wait.
 fn app(mut tcp: TcpStream) {
     let mut head = Vec::new();
     let mut piece = [0; 4096];
@@ -77,7 +78,7 @@ fn idle_connections_make_room_the_oldest_first_and_busy_ones_stay() {
     for tcp in &mut idle {
         request(tcp).unwrap();
     }
-    // Whoever comes now is served, however many rest.
+    // New connections are served, however many are idle.
     proxy.until("idle connections make room", |proxy| {
         request(&mut connect(proxy.front)).unwrap();
         proxy.metric("anyam_listener_idle_closed_total") > 0.0

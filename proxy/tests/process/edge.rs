@@ -1,4 +1,4 @@
-//! What strangers say of themselves: forwarded to nobody, written to no terminal, labels of nothing.
+//! Claims of untrusted clients: not forwarded, escaped in logs, and labels of no metric.
 
 use crate::proxy::{Proxy, Settings, ask, http_manager, mirror, upstream};
 

@@ -5,7 +5,7 @@ use std::process::{Command, Output, Stdio};
 
 use crate::proxy::{Proxy, Settings, echo, tcp_proxy, upstream};
 
-/// Flags that do what they say. All others are taken and named in the log, with the reason.
+/// Flags that have an effect. All others are accepted and named in the log, with the reason.
 const HONOURED: [&str; 27] = [
     "--stats-tag",
     "--enable-core-dump",

@@ -74,7 +74,7 @@ fn logs_are_opened_again_when_it_is_asked_for() {
     }
     proxy.signal("-TERM");
     assert!(proxy.ended().success());
-    // What was said last is written too.
+    // The last lines are written too.
     assert!(text(&own).contains("drained"), "{}", text(&own));
 }
 

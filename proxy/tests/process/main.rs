@@ -1,13 +1,13 @@
 //! `anyam-proxy` as a process, started as Envoy is, and what hostile peers and a poor machine do to it.
 //!
-//! - `proxy`: a process with a bootstrap of its own, and what its admin page says
+//! - `proxy`: a process with a bootstrap of its own, and its admin pages
 //! - `resources`: descriptors run out; the end of a process
 //! - `crowds`: more connections than may be
 //! - `splice`: long bodies through kernel pipes
 //! - `tls`: storms, floods and stalls of TLS, from OpenSSL's client
-//! - `edge`: what strangers say of themselves, in headers, names and logs
+//! - `edge`: claims of untrusted clients, in headers, names and logs
 //! - `flags`: Envoy's command line; `logs`: rotated, and not read
-//! - `authorisation`: hosts and headers in every disguise against RBAC
+//! - `authorisation`: hosts and headers in every spelling against RBAC
 //! - `chains`: which filter chain a connection gets, beside Envoy
 //! - `filters`: each HTTP filter beside a stock Envoy
 

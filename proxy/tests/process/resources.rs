@@ -1,4 +1,4 @@
-//! Descriptors run out, and come back; a process is told to end, and told again.
+//! Descriptors run out, and are freed; a process gets SIGTERM, and a second one.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -36,7 +36,7 @@ fn without_descriptors_what_is_open_goes_on_and_the_rest_waits() {
         round_trip(&mut first).unwrap();
     }
     drop(waiting);
-    // Descriptors come back: whoever comes now is served, and the pause was counted.
+    // Descriptors are free: new connections are served, and the pause was counted.
     proxy.until("a new connection is served", |proxy| {
         round_trip(&mut connect(proxy.front)).is_ok()
     });

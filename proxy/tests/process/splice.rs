@@ -10,7 +10,7 @@ use crate::proxy::{PATIENCE, Proxy, Settings, http_manager, upstream};
 const LONG: usize = 5 << 20;
 const SPLICED: &str = "anyam_splice_bytes_total";
 
-/// Bytes that tell where they stand.
+/// Bytes that depend on their offset.
 fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|at| ((at / 7) ^ at) as u8).collect()
 }

@@ -1,4 +1,4 @@
-//! TLS peers that do what the protocol allows and no honest peer does.
+//! TLS peers that do what the protocol allows and ordinary peers do not.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -63,7 +63,7 @@ impl SClient {
         Self(child)
     }
 
-    /// Types a line; false when nobody reads it any more.
+    /// Types a line; false when the client no longer reads its input.
     fn types(&mut self, line: &str) -> bool {
         let typed = self.0.stdin.as_mut().unwrap().write_all(line.as_bytes());
         typed.is_ok()
@@ -249,7 +249,7 @@ async fn a_client_that_stops_reading_in_the_middle_of_tls_is_let_go() {
     let folder = tempfile::tempdir().unwrap();
     let (ended, end) = channel();
     let flood = move |mut tcp: TcpStream| {
-        // Zeros for as long as anybody takes them.
+        // Zeros until the connection is closed.
         while tcp.write_all(&[0; 64 * 1024]).is_ok() {}
         let _ = ended.send(());
     };

@@ -1,4 +1,4 @@
-//! A control plane that does what a test says, over delta ADS.
+//! A control plane scripted by a test, over delta ADS.
 
 use std::net::SocketAddr;
 use std::pin::Pin;

@@ -1,4 +1,4 @@
-//! What a bootstrap says besides its resources.
+//! What a bootstrap has besides its resources.
 
 use std::process::Command;
 

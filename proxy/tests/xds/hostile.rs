@@ -39,7 +39,7 @@ async fn junk_is_refused_by_name_and_what_was_good_serves_on() {
     let nonce = stream.send_raw(type_url::ROUTE, vec![empty]);
     assert!(stream.answered(&nonce).await.is_some());
     assert_eq!(status(port).await, Some(418));
-    // The same name twice: which one holds cannot be told.
+    // The same name twice: which one applies is undefined.
     let twice = vec![routes("shop", "4", 201), routes("shop", "5", 202)];
     let nonce = stream.send_raw(type_url::ROUTE, twice);
     assert!(
@@ -50,7 +50,7 @@ async fn junk_is_refused_by_name_and_what_was_good_serves_on() {
             .contains("more than once")
     );
     assert_eq!(status(port).await, Some(418));
-    // A type that nobody asked for is not answered: that would subscribe to it.
+    // A type without a subscription is not answered: that would subscribe to it.
     stream.send_raw(
         "type.googleapis.com/no.such.Type",
         vec![junk("x", "no.such.Type", b"x")],
@@ -86,10 +86,10 @@ async fn a_stream_cut_at_any_point_is_opened_again_and_loses_nothing() {
     let mut control = ControlPlane::start().await;
     let (_proxy, stream, port) = serving(&mut control).await;
     stream.cut();
-    // Before the proxy said anything.
+    // Before the proxy sent anything.
     control.stream().await.cut();
     assert_eq!(status(port).await, Some(418));
-    // After it said what it wants and holds.
+    // After it sent its subscriptions and versions.
     let mut stream = control.stream().await;
     stream.asked_for(type_url::ROUTE, "shop").await;
     stream.cut();

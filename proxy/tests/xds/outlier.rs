@@ -60,7 +60,7 @@ async fn an_endpoint_that_fails_more_often_than_the_others_is_ejected_by_default
         clusters.contains(&format!("up::{bad}::health_flags::/failed_outlier_check")),
         "{clusters}"
     );
-    // Left alone it comes back, and is asked again.
+    // After the ejection time it gets requests again.
     while proxy.metric(&active).await > 0.0 {
         tokio::task::yield_now().await;
     }

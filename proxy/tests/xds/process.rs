@@ -1,4 +1,4 @@
-//! The proxy as a process, and how it is asked.
+//! The proxy as a process, and requests to it.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -13,9 +13,9 @@ pub struct Proxy {
     admin: u16,
 }
 
-/// A port nobody listens on at the moment.
+/// A port without a listener at the moment.
 pub fn free_port() -> u16 {
-    /// Below what the kernel gives to others by itself: nobody takes the port in between.
+    /// Below the kernel's ephemeral ports: no other process gets the port in between.
     const RANGE: std::ops::Range<u32> = 10_000..30_000;
     static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     loop {
@@ -48,7 +48,7 @@ impl Proxy {
         Self { child, admin }
     }
 
-    /// What an admin page says: status and body. Waits until the admin port is open.
+    /// An admin page: status and body. Waits until the admin port is open.
     pub async fn admin(&self, path: &str) -> (u16, String) {
         let address = ([127, 0, 0, 1], self.admin).into();
         loop {
@@ -89,7 +89,7 @@ impl Drop for Proxy {
     }
 }
 
-/// One request on a connection of its own; `None`: nobody listens.
+/// One request on a connection of its own; `None`: no listener.
 pub async fn ask(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(address).await.ok()?;
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
@@ -101,13 +101,13 @@ pub async fn ask(address: SocketAddr, path: &str) -> Option<(u16, String)> {
     Some((status, body.to_owned()))
 }
 
-/// The status a proxy's listener answers with; `None`: nobody listens.
+/// The status a proxy's listener answers with; `None`: no listener.
 pub async fn status(port: u16) -> Option<u16> {
     let answer = ask(([127, 0, 0, 1], port).into(), "/").await;
     answer.map(|(status, _)| status)
 }
 
-/// Asks until somebody listens.
+/// Sends requests until the port has a listener.
 pub async fn first_status(port: u16) -> u16 {
     loop {
         if let Some(status) = status(port).await {
@@ -122,7 +122,7 @@ pub async fn upstream() -> SocketAddr {
     answering(|| 200).await
 }
 
-/// An upstream that answers each connection once, with the status it is told.
+/// An upstream that answers each connection once, with the given status.
 pub async fn answering(status: impl Fn() -> u16 + Send + 'static) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

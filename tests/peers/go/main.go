@@ -1,11 +1,11 @@
-// Command peer is an honest stranger for a mesh to carry: servers and clients of Go's own HTTP and of
-// grpc-go, which know nothing of proxies.
+// Command peer is an independent peer for tests of a mesh: servers and clients of Go's own HTTP and
+// of grpc-go, without any support for proxies.
 //
 //	peer serve ADDRESS       HTTP/1.1 and HTTP/2 without TLS on port 8080, gRPC on port 8081
 //	peer call KIND ADDRESS   every check of http1, http2 or grpc against a server; grpc-by-envoy where
 //	                         one of the proxies between is an Envoy
 //
-// The first check that fails ends a call with status 1 and says what came instead.
+// The first check that fails ends a call with status 1 and prints what came instead.
 package main
 
 import (

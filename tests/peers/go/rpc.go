@@ -104,7 +104,7 @@ func tellCancellations(_ any, stream grpc.ServerStream) error {
 
 type rpc struct {
 	conn *grpc.ClientConn
-	// An Envoy ends a stream that the server gave up with INTERNAL_ERROR, whatever the server said.
+	// An Envoy ends a stream that the server reset with INTERNAL_ERROR, whatever the server's code.
 	envoy bool
 }
 

@@ -1,4 +1,4 @@
-//! `docs/envoy-compat.md` says of each field of each message what becomes of it, and it says so
+//! `docs/envoy-compat.md` states for each field of each message what becomes of it, and states so
 //! because the compiler's source does: the table is made from it, and this test holds it to it.
 //!
 //! - `scan`: reads the source; `names`: which protobuf message a Rust path is

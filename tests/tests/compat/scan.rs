@@ -181,7 +181,7 @@ impl Visitor<'_> {
     }
 
     /// The cases of the oneof that `field` is, if it is no field itself: prost has one field for
-    /// all of them. Which ones, only the arms tell when a message has several oneofs.
+    /// all of them. When a message has several oneofs, only the arms show which.
     fn cases(&self, message: &str, field: &str) -> Vec<String> {
         let Some(message) = xds_proto::schema::message(message) else {
             return Vec::new();

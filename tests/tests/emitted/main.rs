@@ -112,7 +112,7 @@ fn the_proxy_takes_every_resource_of_any_mesh() {
         let (translator, _) =
             declared::open(folder.path(), state_dir.path(), MeshOptions::default()).unwrap();
         let state = translator.state();
-        // What the model refuses shows nothing of the compiler.
+        // What the model refuses does not test the compiler.
         let fail = |what: &str, errors: String| {
             TestCaseError::fail(format!("{what}: {errors}\n{}", text.join("\n")))
         };

@@ -1,4 +1,4 @@
-//! The control plane dies: what the sidecars know goes on, what they do not know stays closed.
+//! The control plane is killed: configured traffic goes on, unknown destinations stay refused.
 
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;

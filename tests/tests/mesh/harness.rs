@@ -227,8 +227,8 @@ impl Mesh {
     }
 
     /// Waits, within [`PATIENCE`], until `done`, a condition in other processes: it is looked at
-    /// after each [`POLL`]. A control plane that ends meanwhile ends the wait too. What everybody
-    /// logged is part of the complaint.
+    /// after each [`POLL`]. A control plane that ends meanwhile ends the wait too. The logs
+    /// of all processes are part of the failure.
     pub fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {
         let began = Instant::now();
         while !done() {

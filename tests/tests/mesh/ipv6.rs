@@ -1,4 +1,4 @@
-//! A mesh over IPv6: interception, names, mTLS, calls to oneself, ports nobody declared, the way out.
+//! A mesh over IPv6: interception, names, mTLS, calls to oneself, undeclared ports, egress.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
@@ -36,8 +36,8 @@ spec: {{ selector: {{ app: {name} }}, ports: [{{ name: http, port: 8080 }}] }}
     )
 }
 
-/// What captured DNS says of a name's IPv6 addresses to an app whose resolver is `fd77::53`, where
-/// nobody is.
+/// The AAAA answer of captured DNS to an app whose resolver is `fd77::53`, an address without a
+/// host.
 fn aaaa(host: &Namespace, name: &str) -> io::Result<Vec<Ipv6Addr>> {
     let mut query = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
     for label in name.split('.') {

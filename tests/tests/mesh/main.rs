@@ -1,15 +1,16 @@
 //! Whole meshes, each in network namespaces of its own: control plane, sidecars, netfilter rules
-//! and programs that know nothing of it.
+//! and programs that do not depend on it.
 //!
 //! - `harness`: starting a mesh and waiting for what must come; `process`: one of its processes;
-//!   `manifests`: what it is told; `traffic`: asking as one of its programs would
-//! - `control_plane`: what goes on when the control plane dies, and what does not
+//!   `manifests`: its configuration; `traffic`: calls as one of its programs makes them
+//! - `control_plane`: what goes on when the control plane is killed, and what does not
 //! - `envoy`: stock Envoy as a peer
 //! - `ipv6`: the same over IPv6; `ports`: sidecars that listen elsewhere
 //! - `misdeclared`: ports that are declared as something else than they are
 //! - `mirror`: requests that are also sent to another service
 //! - `peers`: Go programs on both ends, sidecars and a stock Envoy between them
-//! - `policy`: what policy judged is what the app receives, for every spelling by every way in
+//! - `policy`: what policy was evaluated on is what the app receives, for every spelling by every
+//!   way in
 //! - `swap`: configuration and certificates change under load of every kind
 //! - `scale`: thousands of services, of which a sidecar uses two
 //! - `tunnel`: TCP inside few HTTP/2 connections

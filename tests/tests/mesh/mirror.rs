@@ -74,7 +74,7 @@ fn a_mirror_gets_the_request_and_its_answer_is_ignored() {
     mesh.configure("route.yaml", ROUTE);
     let mut all = Vec::new();
     mesh.wait("a mirrored request", || {
-        // Every answer is the service's own, whatever the mirror says.
+        // Every answer is the service's own, whatever the mirror answers.
         let answer = get(&client, CART, "/copied");
         assert_eq!(answer.unwrap(), (200, "v1".into()));
         all.extend(mirrored.try_recv());

@@ -1,5 +1,5 @@
-//! Ports that are declared as something else than they are: callers are told by which declaration,
-//! and no Service breaks what another one says of the same workload.
+//! Ports that are declared as something else than they are: the error names the declaration,
+//! and no Service breaks what another one declares of the same workload.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -36,7 +36,8 @@ spec: {{ addresses: [{address}], serviceAccount: {name} }}
     )
 }
 
-/// Says `greeting` to each connection, reads a little, says `answer` and closes. Ends with the test.
+/// Sends `greeting` on each connection, reads a little, sends `answer` and closes. Ends with the
+/// test.
 fn serve(host: &Namespace, at: SocketAddr, greeting: &'static str, answer: &'static str) {
     let listener = within(host, || TcpListener::bind(at).unwrap());
     std::thread::spawn(move || {
@@ -97,7 +98,7 @@ fn the_error_names_the_declaration_and_others_are_not_harmed() {
             "declared by Service shop/rpc, port 8080 (grpc): gRPC",
         ),
     ] {
-        // What the caller gets, once the sidecars know of each other.
+        // What the caller gets, once the sidecars are configured.
         mesh.wait(declared, || {
             get(&client, to, "/")
                 .is_ok_and(|(status, body)| status >= 500 && body.contains(declared))

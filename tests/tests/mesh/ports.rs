@@ -1,4 +1,4 @@
-//! Sidecars that listen elsewhere than usual, told so by the flags that the redirect rules have too.
+//! Sidecars that listen elsewhere than usual, by the flags that the redirect rules have too.
 
 use std::net::Ipv4Addr;
 

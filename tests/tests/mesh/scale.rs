@@ -13,7 +13,7 @@ const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 2);
 /// 240.240.16.0.
 const FIRST_VIP: u32 = 0xf0f0_1000;
-/// Nobody runs there.
+/// An address without a workload.
 const SPARE: Ipv4Addr = Ipv4Addr::new(10, 77, 3, 2);
 const SERVICES: u32 = 5_000;
 const ADMIN: &str = "127.0.0.1:15000";

@@ -1,4 +1,4 @@
-//! Asking as a program in a namespace would: [`get`] once, [`Load`] again and again.
+//! Calls from a program in a namespace: [`get`] once, [`Load`] again and again.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyam_cli::demo::netns::Namespace;
 
-/// Longer than a sidecar waits for the control plane to tell about a destination.
+/// Longer than a sidecar waits for the control plane's answer about a destination.
 const ANSWER: Duration = Duration::from_secs(15);
 
 /// Runs `what` in the namespace, on a thread of its own.
@@ -23,8 +23,8 @@ pub fn within<T: Send>(host: &Namespace, what: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// One HTTP/1 request on a connection of its own, as a program at `host` would ask; the answer's
-/// status and body.
+/// One HTTP/1 request on a connection of its own, as a program at `host` would send it; the
+/// answer's status and body.
 pub fn get(host: &Namespace, to: &str, path: &str) -> io::Result<(u16, String)> {
     let to: SocketAddr = to.parse().unwrap();
     within(host, || ask(to, path))

@@ -33,7 +33,7 @@ spec:
       to: [{ ports: [8080] }]
 ";
 
-/// A service whose port says that it is TCP, whatever its app speaks.
+/// A service whose port is declared TCP, whatever its app's protocol.
 fn service(name: &str, vip: &str) -> String {
     crate::manifests::service(name, name, vip).replace("appProtocol: http", "appProtocol: tcp")
 }
@@ -98,7 +98,7 @@ fn tcp_travels_in_tunnels_to_those_who_take_them() {
     assert!(inbound(cart, "connections_total") <= 2);
     // An app that calls its own service goes the same way.
     answers(cart, "240.240.9.1:8080", "cart");
-    // Who takes no tunnels gets a TLS connection each.
+    // To a sidecar that takes no tunnels, each connection is a TLS connection of its own.
     answers(front, "240.240.9.2:8080", "old");
     assert_eq!(inbound(old, inside), 0);
     // The identity inside is that of the connection around it.

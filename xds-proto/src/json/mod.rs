@@ -61,7 +61,7 @@ pub fn decode_json<M: Message + Name + Default>(value: &Value) -> Result<M, Json
 /// The typed [`to_json`].
 ///
 /// # Errors
-/// When the message holds what JSON cannot say, such as a Timestamp before the year 1.
+/// When the message holds what JSON cannot express, such as a Timestamp before the year 1.
 pub fn encode_json<M: Message + Name>(message: &M) -> Result<Value, JsonError> {
     to_json(&M::full_name(), &message.encode_to_vec())
 }

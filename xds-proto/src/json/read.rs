@@ -71,7 +71,7 @@ pub fn fields(
         if optional == Some(field.number())
             && let Some(url) = well_known::unknown_any(value)
         {
-            // What it holds cannot be read; that it is there can be said.
+            // Its content cannot be read; its presence can be reported.
             let mut any = Vec::new();
             wire::put_bytes(&mut any, 1, url.as_bytes());
             wire::put_bytes(&mut part, field.number(), &any);

@@ -259,7 +259,7 @@ fn write_any(message: Message, bytes: &[u8], names: Names, depth: u32) -> Result
             );
         }
         Some(inner) => object.extend(write::fields(inner, payload, names, depth + 1)?),
-        // Shown as it is: a dump must not fail for a type that only someone else knows.
+        // Shown as it is: a dump must not fail for a type that is not in our schema.
         None => {
             if let Some(field) = message.field_by_number(2) {
                 let raw = scalar::write(field, WireValue::Bytes(payload))?;

@@ -86,7 +86,7 @@ pub fn gather(
     Ok(fields)
 }
 
-/// One field, or `None` when it says no more than its absence.
+/// One field, or `None` when it has its default and is omitted.
 fn one(
     field: Field,
     values: &[WireValue<'_>],

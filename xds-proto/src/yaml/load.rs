@@ -10,11 +10,11 @@ use super::{Error, Node, Place, Value};
 const MAX_DEPTH: usize = 128;
 /// Nodes of one text. One has some 60 bytes.
 const MAX_NODES: usize = 8_000_000;
-/// Nodes that anchors, aliases and merge keys may copy: a few lines can ask for billions.
+/// Nodes that anchors, aliases and merge keys may copy: a few lines can expand to billions.
 const MAX_COPIES: usize = 1_000_000;
 
-/// The documents of a text, in order. The first error is the last item: what follows cannot be told
-/// apart.
+/// The documents of a text, in order. The first error is the last item: what follows cannot be
+/// split into documents.
 pub fn documents(text: &str) -> Documents<'_> {
     let options = granit_parser::options! {
         flow_nesting_limit: MAX_DEPTH,

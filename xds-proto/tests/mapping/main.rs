@@ -341,7 +341,7 @@ fn any_goes_by_its_type() {
         json!({"@type": "type.googleapis.com/google.protobuf.Duration", "seconds": 1}),
         "seconds: google.protobuf.Duration in an Any has only `value`",
     );
-    // What only someone else knows is shown as it is.
+    // A type that is not in our schema is shown as it is.
     let bytes = [b"\x0a\x05a/b.c".as_slice(), b"\x12\x01\x01"].concat();
     assert_eq!(
         to_json(ANY, &bytes).unwrap(),

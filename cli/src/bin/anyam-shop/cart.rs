@@ -1,4 +1,4 @@
-//! The cart: one HTTP/1 endpoint that says which version it is.
+//! The cart: one HTTP/1 endpoint that returns its version.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

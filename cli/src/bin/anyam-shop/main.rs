@@ -1,7 +1,7 @@
 //! The demo's shop: ordinary programs that link nothing of the mesh, know nothing of it and find
 //! each other by name.
 //!
-//! - `web`: HTTP/1 front; asks the other three and answers with what they said
+//! - `web`: HTTP/1 front; calls the other three and returns what they answered
 //! - `catalogue`: gRPC
 //! - `cart`: HTTP/1, in two versions
 //! - `store`: TCP, and the server speaks first

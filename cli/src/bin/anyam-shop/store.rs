@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::Outcome;
 
-/// What the server says before the client has said a word.
+/// What the server sends before the client has sent anything.
 pub const GREETING: &str = "READY shop-store";
 
 pub async fn run(listen: SocketAddr) -> Outcome {

@@ -1,4 +1,4 @@
-//! The front: asks catalogue, cart and store for every visit.
+//! The front: calls catalogue, cart and store for every visit.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

@@ -139,7 +139,7 @@ impl<'a> Client<'a> {
         names
     }
 
-    /// Takes and accepts everything there is; tells what came, in order.
+    /// Takes and ACKs everything there is; returns what came, in order.
     pub(super) fn drain(&mut self) -> Vec<String> {
         let mut log = Vec::new();
         while let Some(push) = self.next() {

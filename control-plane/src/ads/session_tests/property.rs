@@ -49,7 +49,7 @@ proptest! {
                 }
                 Step::Unsubscribe(t, n) => {
                     let names: Vec<_> = n.iter().map(|n| NAMES[*n]).collect();
-                    // A delta client drops by itself what it no longer wants.
+                    // A delta client drops by itself what it unsubscribes from.
                     client.unsubscribe(TYPES[t], &names);
                     let session = &client.session;
                     let kind = session.kinds.iter().find(|kind| &*kind.type_url == TYPES[t]);

@@ -47,7 +47,7 @@ fn a_listener_has_no_more_connections_than_its_bound() {
         // A connection that is reset at once is tried again by the test, and refused again.
         assert!(!rig.metric("anyam_listener_refused_total{listener=\"in\"} 0"));
         assert!(is_served(&mut connect(other).await).await);
-        // Another version of the listener does not forget who is there.
+        // Another version of the listener still counts the open connections.
         listeners(&mut rig);
         assert!(!is_served(&mut connect(port).await).await);
         drop(first);

@@ -1,5 +1,5 @@
 //! Listeners over real sockets, configured as a control plane would: chains, detection, servers
-//! that speak first, mutual TLS, policy, and destinations that are asked for on demand.
+//! that speak first, mutual TLS, policy, and destinations that are subscribed to on demand.
 
 mod limits;
 mod redirected;

@@ -28,7 +28,7 @@ fn command(line: &str) -> bool {
         .is_ok_and(|status| status.success())
 }
 
-/// Runs the test below where it can change the network without anybody noticing.
+/// Runs the test below in a network namespace of its own, whose network it can change.
 #[test]
 fn redirected_connections_find_their_listener() {
     if !command("unshare -n true") {
@@ -84,8 +84,8 @@ fn in_a_namespace() {
         let (greeted, ()) = tokio::join!(talk("240.0.0.2:25"), answer);
         assert_eq!(greeted, Some(*b"220 "));
 
-        // Not in the mesh: goes where the client meant it to, by the catch-all. Nobody is there,
-        // and the client learns that.
+        // Not in the mesh: goes where the client meant it to, by the catch-all. No host is there,
+        // and the client's connection fails.
         let answer = async {
             wanted
                 .recv()
@@ -99,7 +99,7 @@ fn in_a_namespace() {
         assert_eq!(nobody, None);
         assert!(rig.metric("anyam_cluster_connect_failures_total{cluster=\"passthrough\"} 1"));
 
-        // Nobody answers: fails closed, nothing is dialled.
+        // The control plane does not answer: fails closed, nothing is dialled.
         assert_eq!(talk("240.0.0.4:80").await, None);
         assert!(rig.metric("anyam_cluster_connect_failures_total{cluster=\"passthrough\"} 1"));
     });

@@ -65,7 +65,7 @@ impl Rig {
         }
     }
 
-    /// A port nobody listens on at the moment.
+    /// A port without a listener at the moment.
     pub fn free_port(&self) -> u16 {
         let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         socket.local_addr().unwrap().port()
@@ -132,7 +132,7 @@ impl Rig {
     }
 }
 
-/// Connects once somebody listens.
+/// Connects once the port has a listener.
 pub async fn connect(port: u16) -> TcpStream {
     connect_to(([127, 0, 0, 1], port).into()).await
 }
@@ -166,7 +166,7 @@ pub async fn echo_server() -> SocketAddr {
     .await
 }
 
-/// Greets whoever connects, then answers one line.
+/// Greets each client, then answers one line.
 pub async fn greeting_server() -> SocketAddr {
     serve(|mut stream| async move {
         let _ = stream.write_all(b"220 ready\n").await;

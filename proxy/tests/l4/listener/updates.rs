@@ -24,7 +24,7 @@ fn secured(port: u16, filter: Value) -> Value {
     })
 }
 
-/// The same with another chain, which matches nobody.
+/// The same with another chain, which matches no connection.
 fn with_another_chain(mut listener: Value) -> Value {
     let chain = json!({
         "name": "another",
@@ -103,7 +103,7 @@ fn a_chain_that_stays_keeps_its_http_connections_and_one_that_changes_ends_them_
         assert!(!ask(&mut busy).await.contains("connection: close"));
         assert!(!ask(&mut idle).await.contains("connection: close"));
 
-        // Another chain, and another answer of the same one: nobody's connection ends.
+        // Another chain, and another answer of the same one: no connection ends.
         peer.rig.apply(&[], &[with_another_chain(listener.clone())]);
         assert!(!ask(&mut busy).await.contains("connection: close"));
         let mut other = secured(peer.port, rig::http_direct_response(200));
@@ -182,7 +182,7 @@ fn denying(mut listener: Value) -> Value {
     listener
 }
 
-/// What judged a connection is older than a policy that comes while it shakes hands.
+/// A policy that arrives during a connection's handshake applies to it.
 #[test]
 fn a_policy_that_is_published_during_a_handshake_holds() {
     run(async {
@@ -209,7 +209,7 @@ fn a_policy_that_is_published_during_a_handshake_holds() {
     });
 }
 
-/// Takes mTLS, and plaintext too where `plain` says what becomes of it.
+/// Takes mTLS, and plaintext too where `plain` has a chain for it.
 fn permissive(port: u16, filter: Value, plain: bool, only_port: bool) -> Value {
     let mut secured = secured(port, filter.clone());
     secured["listener_filters"] = json!([rig::listener_filter("tls_inspector", "TlsInspector")]);
@@ -231,7 +231,7 @@ fn permissive(port: u16, filter: Value, plain: bool, only_port: bool) -> Value {
 #[test]
 fn plaintext_that_is_not_taken_any_more_is_cut() {
     run(async {
-        // Either there is no chain for plaintext any more, or one that fits better wants TLS.
+        // Either there is no chain for plaintext any more, or one that fits better requires TLS.
         for (plain, only_port) in [(false, false), (true, true)] {
             let mut rig = Rig::new();
             let port = rig.free_port();

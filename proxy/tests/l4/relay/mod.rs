@@ -28,7 +28,7 @@ struct Rig {
     pipes: Pipes,
     timers: Timers,
     cut: Rc<Cell<bool>>,
-    /// What the relay last told of its bytes.
+    /// The byte counts that the relay last reported.
     told: Rc<Cell<(u64, u64)>>,
     idle: Option<Duration>,
     until: Option<Instant>,

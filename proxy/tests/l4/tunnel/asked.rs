@@ -1,4 +1,4 @@
-//! What the inbound side says to a peer that asks for tunnels by hand, as any HBONE client would.
+//! Answers of the inbound side to a peer that opens tunnels by hand, as any HBONE client would.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ async fn hbone_with_end(pair: &Pair) -> (SendRequest<Bytes>, JoinHandle<Result<(
 fn connect(authority: &str) -> Request<()> {
     let uri = Uri::builder().authority(authority).build().unwrap();
     let request = Request::builder().method(Method::CONNECT).uri(uri);
-    // What HBONE clients send along, and nobody believes.
+    // What HBONE clients send along, and no decision is based on.
     request
         .header("baggage", "k8s.namespace.name=admin")
         .header("forwarded", "for=10.9.9.9;host=elsewhere")
@@ -118,7 +118,7 @@ fn what_leads_elsewhere_is_refused_and_counted() {
             .headers_mut()
             .insert("alpn", "anyam-h2".parse().unwrap());
         assert_eq!(status(&send, wrong).await, 404);
-        // The connection and its other streams are none the worse for it.
+        // The connection and its other streams are unaffected.
         assert_eq!(status(&send, connect(&app.to_string())).await, 200);
     });
 }
@@ -153,7 +153,7 @@ fn policy_goes_by_the_inner_port() {
     });
 }
 
-/// A chain that asks for other names, or another root, than the connection was judged by.
+/// A chain that requires other names, or another root, than the connection was verified by.
 #[test]
 fn a_stricter_chain_is_not_reached_through_a_tunnel() {
     run(async {
@@ -213,7 +213,7 @@ fn a_client_without_a_certificate_gets_no_tunnel() {
     });
 }
 
-/// What an app's own TLS would carry is not what a header says it is.
+/// For an app's own TLS, the header does not decide what is carried.
 #[test]
 fn only_names_of_the_mesh_choose_a_chain() {
     run(async {
@@ -235,13 +235,13 @@ fn only_names_of_the_mesh_choose_a_chain() {
         pair.called.apply(&[], &[listener]);
         let send = hbone(&pair).await;
         for (alpn, answer) in [
-            // Not said, in one way or another: what the port is declared to be.
+            // Not declared, in one way or another: what the port is declared to be.
             (None, 200),
             (Some("foo"), 200),
             (Some("h2, http%2F1.1"), 200),
             (Some("anyam-http%2F1.1"), 200),
             (Some("foo, anyam-http%2F1.1"), 200),
-            // Said, and not what the port takes.
+            // Declared, and not what the port takes.
             (Some("anyam-tcp"), 404),
             (Some("anyam-h2, foo"), 404),
         ] {

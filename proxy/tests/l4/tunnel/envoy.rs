@@ -126,7 +126,7 @@ fn tunnelling(front: u16, authority: &str) -> Value {
 }
 
 /// A connection through both, and the app's end of it. Envoy may have let the app see the
-/// connections by which it was found to listen; they say nothing.
+/// connections by which it was found to listen; they carry no bytes.
 async fn through(app: &TcpListener, front: u16) -> (TcpStream, TcpStream) {
     let mut client = crate::listener::rig::connect(front).await;
     client.write_all(b"HELO").await.unwrap();
@@ -138,7 +138,7 @@ async fn through(app: &TcpListener, front: u16) -> (TcpStream, TcpStream) {
     }
 }
 
-/// What has to work whoever is at which end.
+/// What has to work with either proxy at either end.
 async fn behaves(app: &TcpListener, front: u16) {
     let (mut client, mut served) = through(app, front).await;
     served.write_all(b"220 ready\n").await.unwrap();
@@ -207,7 +207,7 @@ fn a_stock_envoy_ends_our_tunnels() {
                 "name": "app",
                 "domains": [at.to_string()],
                 "routes": [{
-                    // Only with the header that our side was told to add.
+                    // Only with the header that our side is configured to add.
                     "match": {
                         "connect_matcher": {},
                         "headers": [{

@@ -216,7 +216,7 @@ fn a_burst_of_clients_waits_for_one_connection() {
     });
 }
 
-/// Streams that nobody reads fill their own windows and hold up no other on their connection.
+/// Unread streams fill their own windows and delay no other on their connection.
 #[test]
 fn slow_streams_do_not_stall_the_others() {
     run(async {
@@ -295,7 +295,7 @@ fn a_drain_loses_nothing() {
         }
         before.shutdown().await.unwrap();
         assert_eq!(before.read(&mut [0]).await.unwrap(), 0);
-        // What is left at the deadline is cut, and says so.
+        // What is left at the deadline is reset, and the reset reaches the client.
         let mut late = pair.client().await;
         echoes(&mut late, b"late").await;
         pair.called.drain.send_replace(Phase::Closing);

@@ -1,6 +1,6 @@
 //! Which filter chain a connection gets: Envoy's nine steps as a table, held against Envoy itself.
 //!
-//! Each case is a listener. Its chains lead to backends that say the chain's name.
+//! Each case is a listener. Its chains lead to backends that answer with the chain's name.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use table::{BOUND, Case, OWN, Probe};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const CHAINS: [&str; 4] = ["a", "b", "c", "d"];
-/// A backend that says `name` to all.
+/// A backend that answers each connection with `name`.
 fn backend(name: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();

@@ -191,7 +191,7 @@ pub fn by_source() -> Vec<Case> {
     ]
 }
 
-/// Steps 3 to 5: what the first bytes say.
+/// Steps 3 to 5: what the first bytes determine.
 pub fn by_first_bytes() -> Vec<Case> {
     let http1 = || plain("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     vec![

@@ -92,7 +92,7 @@ fn headers_say_what_is_injected() {
         .into();
     asks.push((call("/", "x-envoy-fault-abort-grpc-request: 5\r\n"), 200));
     scenario(config).compare(&asks);
-    // They ask for no more than the share that is configured.
+    // They request no more than the configured percentage.
     let more =
         "x-envoy-fault-abort-request: 418\r\nx-envoy-fault-abort-request-percentage: 100\r\n";
     scenario(json!({"abort": {"header_abort": {}, "percentage": share(0)}}))
@@ -120,7 +120,7 @@ fn faults_are_meant_for_some_requests() {
             (get("/", "x-f: 1\r\n"), by_header),
         ]);
     }
-    // A route has its own, and none where there is no route to say so.
+    // A route has its own, and without a route there is none.
     let of_route = typed(
         KIND,
         json!({"abort": {"http_status": 418, "percentage": share(100)}}),

@@ -136,7 +136,7 @@ fn descriptors_have_buckets_of_their_own() {
         ("", 200),
         ("", 429),
     ]));
-    // The strictest of those that fit is asked first, the default one last.
+    // The strictest bucket that matches is used first, the default one last.
     let slow = json!({"max_tokens": 2, "tokens_per_fill": 1, "fill_interval": "6000s"});
     let mut strict = descriptor(&[("generic_key", "g")], 2);
     strict["token_bucket"] = slow;

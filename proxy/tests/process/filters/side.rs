@@ -172,7 +172,7 @@ fn answer(reader: &mut impl BufRead) -> Seen {
     headers.retain(|(name, _)| !OWN.contains(&name.as_str()));
     headers.sort_by(|(a, _), (b, _)| a.cmp(b));
     if status == 404 {
-        // Ours says that there is no route; Envoy's is empty.
+        // Our body names the missing route; Envoy's is empty.
         body.clear();
         headers.retain(|(name, _)| name != "content-type");
     }

@@ -7,7 +7,7 @@ pub struct Reflector {
     pub address: SocketAddr,
 }
 
-/// What proxies say differently of one and the same request.
+/// Header fields in which proxies differ for the same request.
 const OWN: [&str; 5] = [
     "x-request-id",
     "x-forwarded-proto",

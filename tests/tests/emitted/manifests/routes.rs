@@ -66,7 +66,7 @@ fn header_edits() -> BoxedStrategy<Value> {
 }
 
 fn backend_ref() -> BoxedStrategy<Value> {
-    // 81 and `missing` are nobody's; a Bucket is no Service.
+    // No Service has port 81 or the name `missing`; a Bucket is no Service.
     let port = select(&[80, 9000, 5432, 81][..]);
     let name = select(&["front", "cart", "audit", "rpc", "missing"][..]);
     (

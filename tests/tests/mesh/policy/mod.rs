@@ -1,7 +1,7 @@
-//! What a policy judged is what the app receives, in a mesh as the control plane configures it:
-//! however a request is spelled, and by whichever way it comes.
+//! What a policy was evaluated on is what the app receives, in a mesh as the control plane
+//! configures it: however a request is spelled, and by whichever way it comes.
 //!
-//! - `caller`: asks by every way in; `mirror`: the app, which shows what it got
+//! - `caller`: calls by every way in; `mirror`: the app, which shows what it got
 
 mod caller;
 mod mirror;
@@ -296,7 +296,7 @@ fn upgrades_are_gets(caller: &Caller) {
     }
 }
 
-/// What an app is told of its caller is what TLS proved.
+/// The caller's identity in an app's headers is the one that TLS verified.
 fn nobody_is_who_it_says(caller: &Caller) {
     const FORGED: &str = "By=x;URI=spiffe://anyam.local/ns/shop/sa/forged";
     for (way, version) in ways() {
@@ -322,7 +322,7 @@ fn nobody_is_who_it_says(caller: &Caller) {
         let front = "URI=spiffe://anyam.local/ns/shop/sa/front";
         assert_eq!(body.matches(front).count(), proved, "{way:?}: {body}");
     }
-    // A port that is declared HTTP takes nothing else, whatever a header says.
+    // A port that is declared HTTP takes nothing else, whatever a header declares.
     let bytes = Way::Tunnel(Some("anyam-tcp"));
     assert_eq!(caller.ask(bytes, &Ask::default()).0, 404);
 }

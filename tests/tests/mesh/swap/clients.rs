@@ -1,4 +1,4 @@
-//! One client of each kind: runs until the traffic is over, or says what came instead.
+//! One client of each kind: runs until the traffic is over, or returns what came instead.
 
 use std::io;
 use std::net::SocketAddr;

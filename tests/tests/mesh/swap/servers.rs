@@ -1,4 +1,4 @@
-//! Servers that say who they are and echo.
+//! Servers that send their name and echo.
 
 use std::io;
 use std::net::Ipv4Addr;

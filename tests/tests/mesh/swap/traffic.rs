@@ -78,7 +78,7 @@ pub async fn read_head(
 #[derive(Default)]
 pub struct Seen {
     counts: [AtomicU64; Kind::ALL.len()],
-    /// Who answered last, by kind.
+    /// The server that answered last, by kind.
     servers: Mutex<[String; Kind::ALL.len()]>,
     failures: Mutex<Vec<String>>,
     stop: AtomicBool,
