@@ -1,11 +1,11 @@
 //! The Anyam sidecar proxy.
 //!
-//! Rooms, in the order a connection meets them:
-//! [`listener`] (accept, detect, filter chain) → [`tls`] → [`policy`] → [`tcp`], [`hbone`] or
-//! [`http`] → [`upstream`]. Beside them [`config`] (plain settings and their compiler),
-//! [`snapshot`] (what is in force), [`xds`] (where configuration comes from), [`telemetry`] over
-//! [`metrics`], [`inspect`], [`admin`], [`drain`]. [`dispatcher`] is what a worker thread lends to
-//! all of them, [`worker`] composes it; [`bootstrap`] and [`app`] put everything together.
+//! Modules, in the order a connection meets them: [`listener`] (accept, detect, filter chain) →
+//! [`tls`] → [`policy`] → [`tcp`], [`hbone`] or [`http`] → [`upstream`]. Beside them [`config`]
+//! (plain settings and their compiler), [`snapshot`] (what is in force), [`xds`] (where
+//! configuration comes from), [`telemetry`] over [`metrics`], [`inspect`], [`admin`], [`drain`].
+//! [`dispatcher`] is a worker thread's event loop, [`worker`] composes it; [`bootstrap`] and
+//! [`app`] put everything together.
 
 pub mod admin;
 pub mod app;

@@ -1,6 +1,6 @@
 //! The end of a downstream connection, HTTP/2 and the tunnels' alike: serving, going away, over.
 //!
-//! - [`Limits`]: what a connection is bounded by; HTTP/1 connections ask them directly
+//! - [`Limits`]: the bounds of a connection; HTTP/1 connections use them directly
 //! - [`Lifecycle`]: the states, sans-IO: [`Lifecycle::step`] takes the time and says what to do;
 //!   [`Lifecycle::poll`] waits for it by a [`Timer`]
 //! - [`OpenStreams`]: how many streams a connection has; wakes its task when the last has ended
@@ -21,7 +21,7 @@ use crate::dispatcher::timer::Timer;
 /// by a new snapshot.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// What a connection is bounded by; `None`: it is not.
+/// The bounds of a connection; `None`: no bound.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Limits {
     /// Time without an open stream.
@@ -58,11 +58,11 @@ pub struct Seen {
     pub open: usize,
     /// Streams that were begun, open ones included.
     pub served: u32,
-    /// The process drains, or the connection's listener is gone or lets it in no more.
+    /// The process drains, or the connection's listener is gone or would not accept it any more.
     pub is_draining: bool,
 }
 
-/// What a connection has to do about its end.
+/// The next step of a connection's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Nothing, until then or until something else changes. Always later than now.
@@ -73,7 +73,7 @@ pub enum Step {
 /// A step towards the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// Send GOAWAY. Said once.
+    /// Send GOAWAY. Returned once.
     GoAway,
     /// Close: no stream is open, and the peer has had the time to react.
     Close,
@@ -90,7 +90,7 @@ pub struct Lifecycle {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Serving,
-    /// GOAWAY was sent. `None`: the deadline lies beyond what the clock can tell.
+    /// GOAWAY was sent. `None`: the deadline is beyond the clock's range.
     GoingAway {
         deadline: Option<Instant>,
     },
@@ -303,7 +303,7 @@ mod tests {
             }
         }
 
-        /// With a limit of time and nothing open, doing what it says leads to the end, in as few
+        /// With a limit of time and nothing open, following its steps leads to the end, in as few
         /// steps as there are states.
         #[test]
         fn an_idle_connection_reaches_its_end(limits in limits(), drain in 0u32..30) {

@@ -1,14 +1,14 @@
-//! Memory that closed connections held, and pages that only the start needed, go back to the system.
+//! Returns memory of closed connections, and pages that only the start needed, to the system.
 //!
-//! The allocator returns free pages only when it is called: after a burst of connections has ended
-//! it is not, so each worker asks it to now and then.
+//! The allocator purges only on allocation; after a burst of connections each worker calls it to
+//! return free pages.
 #![allow(unsafe_code)]
 
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Fewer connections than this leave nothing behind that is worth the trouble.
+/// Fewer connections than this leave too little memory behind.
 const BURST: usize = 256;
 
 /// A worker's open connections.
@@ -35,15 +35,14 @@ impl Drop for Counted {
     }
 }
 
-/// What a worker remembers from one look to the next.
+/// A worker's state between two checks.
 #[derive(Default)]
 pub struct TrimPolicy {
     most: usize,
 }
 
 impl TrimPolicy {
-    /// Whether most of the connections since the last time have gone. To be asked about once a
-    /// second.
+    /// Whether most of the connections since the last burst are closed. Call about once a second.
     pub fn burst_is_over(&mut self, open: usize) -> bool {
         self.most = self.most.max(open);
         let over = self.most - open >= BURST.max(self.most / 2);

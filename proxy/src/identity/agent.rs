@@ -57,7 +57,7 @@ pub struct Agent {
     /// In use, with the time of its renewal.
     current: Option<(Material, SystemTime)>,
     backoff: Backoff,
-    /// The current certificate was refused: the token is tried, if there is one.
+    /// The CA refused the current certificate: the token is tried next, if there is one.
     refused: bool,
     glance: (SystemTime, Instant),
 }
@@ -72,7 +72,8 @@ pub enum AgentError {
 }
 
 impl Agent {
-    /// Loads what an earlier process left: then the slots are filled when this returns.
+    /// Loads the stored certificate and bundle, if any: then the slots are filled when this
+    /// returns.
     ///
     /// # Errors
     /// When the state directory cannot be used.
@@ -123,7 +124,7 @@ impl Agent {
         renew_at.duration_since(now).ok().filter(|d| !d.is_zero())
     }
 
-    /// What an earlier process left, unless it is for somebody else or over.
+    /// Takes over a stored certificate, unless it is for another SPIFFE id or expired.
     fn resume(&mut self, material: Material) {
         let trust_domain = self.settings.spiffe_id.trust_domain();
         let (identity, bundle) = match material.parse(trust_domain) {
@@ -139,7 +140,7 @@ impl Agent {
         }
         if identity.not_after() <= SystemTime::now() {
             tracing::warn!("the stored certificate is over; a join token is needed");
-            // Its roots are still the ones to believe.
+            // Its roots are still the trusted ones.
             self.slots.trust.set(Arc::new(bundle));
             return;
         }
@@ -162,7 +163,8 @@ impl Agent {
         let material = match made {
             Ok(material) => material,
             Err(error) => {
-                // Turn about: a used token helps no more than a refused certificate.
+                // After a refusal the other credential is tried next: a used token is refused like
+                // a revoked certificate.
                 self.refused = error.is_refusal() && !self.refused;
                 return Err(error.into());
             }
@@ -171,7 +173,7 @@ impl Agent {
         let (identity, bundle) = material
             .parse(trust_domain)
             .map_err(|e| CaError::Answer(e.to_string()))?;
-        // In use even when it cannot be kept: a full disk must not end the service.
+        // Used even when it cannot be stored: a full disk must not end the service.
         if let Err(error) = self.store.save(&material) {
             tracing::error!(%error, "the new certificate is in use but a restart will need a token");
         }
@@ -228,7 +230,8 @@ impl Agent {
         let renew_at =
             schedule::renew_at(not_before, not_after, SystemTime::now(), fastrand::f64());
         tracing::info!(serial, id = %self.settings.spiffe_id, "certificate in use");
-        // An equal bundle stays the same generation: sessions and verdicts live on.
+        // An equal bundle is not replaced, so that TLS sessions and cached verifications stay
+        // valid.
         if self.status.borrow().roots != material.roots || self.slots.trust.load().is_none() {
             self.slots.trust.set(Arc::new(bundle));
         }

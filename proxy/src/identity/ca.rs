@@ -37,20 +37,20 @@ pub(super) enum CaError {
 }
 
 impl CaError {
-    /// The CA answered and said no to who we are: the same credential will not do better.
+    /// The CA rejected the credential: a retry with the same one is useless.
     pub(super) fn is_refusal(&self) -> bool {
         use tonic::Code::{PermissionDenied, Unauthenticated};
         matches!(self, CaError::Refused(status) if matches!(status.code(), PermissionDenied | Unauthenticated))
     }
 }
 
-/// What shows who we are.
+/// The credential for the CA.
 pub(super) enum Credential<'a> {
     Token(&'a Token),
     Certificate(&'a Material),
 }
 
-/// Asks for a certificate for a new key.
+/// Requests a certificate for a new key.
 pub(super) async fn create_certificate(
     target: &Target,
     settings: &Settings,
@@ -128,7 +128,7 @@ fn assemble(key: String, chain: &[String]) -> Result<Material, CaError> {
     })
 }
 
-/// Whether the answer is what was asked for.
+/// Checks that the response fits the request.
 fn check(material: &Material, id: &SpiffeId, credential: &Credential<'_>) -> Result<(), CaError> {
     let (identity, _) = material
         .parse(id.trust_domain())

@@ -10,7 +10,7 @@ pub(super) struct Request {
     pub(super) csr: String,
 }
 
-/// Makes a P-256 key and asks for exactly one name: the SPIFFE id.
+/// Makes a P-256 key and a request for exactly one name: the SPIFFE id.
 pub(super) fn request(id: &SpiffeId) -> Result<Request, rcgen::Error> {
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
     let mut params = CertificateParams::default();

@@ -1,12 +1,12 @@
 //! The proxy's own certificate: key made here, certificate by CSR, renewed at half-life.
 //!
-//! - `token`: join tokens; `csr`: key and signing request; `pin`: whom to believe on the way to
-//!   the CA; `ca`: the call itself
+//! - `token`: join tokens; `csr`: key and signing request; `pin`: how the CA's certificate is
+//!   verified; `ca`: the call itself
 //! - `store`: key, certificate and bundle on disk, so that a restart works
 //! - `schedule`: when to renew and to retry, and whether the clock can be right (no I/O)
 //! - `agent`: the loop that ties them together and publishes to the TLS contexts
 //!
-//! A renewal replaces what the next handshake uses; connections that stand are not touched.
+//! A renewal replaces the certificate of the next handshake; open connections are not affected.
 
 pub mod agent;
 mod ca;
@@ -21,7 +21,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::tls::{Identity, MaterialError, Rotating, TrustBundle};
 
-/// Where the certificate and the bundle appear once there are any.
+/// The slots into which certificate and bundle are written.
 #[derive(Clone)]
 pub struct Slots {
     /// The static secret `default`.
@@ -39,7 +39,7 @@ impl Slots {
     }
 }
 
-/// What is asked of the CA (anyam.bootstrap.v1.Identity, checked).
+/// The certificate to request (anyam.bootstrap.v1.Identity, checked).
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub spiffe_id: crate::tls::SpiffeId,
@@ -77,7 +77,7 @@ impl std::fmt::Debug for Material {
     }
 }
 
-/// What there is to know of the certificate.
+/// The certificate's state, for admin and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// Lower-case hex; empty before the first certificate.

@@ -1,5 +1,5 @@
-//! Whom to believe on the way to the CA: before the first certificate the root whose hash the
-//! join token names, afterwards the roots received.
+//! How the CA's certificate is verified: before the first certificate by the root whose hash is in
+//! the join token, afterwards by the roots received.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use super::Material;
 use super::token::Token;
 use crate::tls;
 
-/// For the first certificate: no client certificate, the server's root known by its hash.
+/// For the first certificate: no client certificate, the server's root pinned by its hash.
 pub(super) fn by_hash(token: &Token) -> Result<ClientConfig, Error> {
     let verifier = Arc::new(ByHash {
         hash: token.ca_hash,
@@ -25,7 +25,8 @@ pub(super) fn by_hash(token: &Token) -> Result<ClientConfig, Error> {
     Ok(for_grpc(config))
 }
 
-/// For a renewal: the current certificate is shown, the server judged by the bundle.
+/// For a renewal: the current certificate is the client certificate, the server is verified by the
+/// bundle.
 pub(super) fn by_bundle(material: &Material) -> Result<ClientConfig, String> {
     let roots = certificates(&material.roots)?;
     let chain = certificates(&material.chain)?;
@@ -53,14 +54,14 @@ pub(super) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, St
 }
 
 fn builder() -> Result<rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier>, Error> {
-    // The control plane is ours: nothing older than what the mesh itself speaks.
+    // The control plane is ours: no TLS version older than the mesh's own is needed.
     ClientConfig::builder_with_provider(tls::provider().clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
 }
 
 fn for_grpc(mut config: ClientConfig) -> ClientConfig {
     config.alpn_protocols = vec![b"h2".to_vec()];
-    // A session must not outlive what it was judged by.
+    // A resumed session must not outlive the trust it was verified with.
     config.resumption = rustls::client::Resumption::disabled();
     config
 }
@@ -73,7 +74,7 @@ fn store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
     Ok(store)
 }
 
-/// Believes the one root that has this hash, and only if the server sends it along.
+/// Trusts the one root that has this hash, and only if the server sends it in its chain.
 #[derive(Debug)]
 struct ByHash {
     hash: [u8; 32],

@@ -4,12 +4,12 @@ use std::time::{Duration, SystemTime};
 
 /// The longest sleep: a clock that jumps, or a machine that slept, is noticed within this.
 pub(super) const GLANCE: Duration = Duration::from_secs(30);
-/// What two clocks may differ by before it is worth a word.
+/// Clock difference from which on it is reported.
 const TOLERANCE: Duration = Duration::from_secs(5);
 
 /// When a certificate is renewed: at half its life, a twentieth of it earlier or later so that
-/// proxies started together spread out. `draw`: evenly from 0 to 1. CAs date certificates back to
-/// forgive slow clocks: where that puts the half of a short life into the past, it is the half of
+/// proxies started together spread out. `draw`: evenly from 0 to 1. CAs backdate certificates to
+/// tolerate slow clocks: where that puts the half of a short life into the past, it is the half of
 /// what is left.
 pub(super) fn renew_at(
     not_before: SystemTime,
@@ -28,8 +28,8 @@ pub(super) fn renew_at(
     if half > now { half } else { part(now) }
 }
 
-/// The bound of the wait before a retry: it doubles as usual, but a certificate near its end is
-/// worth asking for more often.
+/// The bound of the wait before a retry: it doubles as usual, but is shorter for a certificate near
+/// its expiry.
 pub(super) fn retry_bound(remaining: Option<Duration>, wait: Duration) -> Duration {
     match remaining {
         Some(remaining) => wait.min(remaining / 8).max(Duration::from_millis(200)),
@@ -37,7 +37,7 @@ pub(super) fn retry_bound(remaining: Option<Duration>, wait: Duration) -> Durati
     }
 }
 
-/// Why the clock cannot be right, judged by a certificate that the CA has just made.
+/// Why the clock cannot be right, compared with a certificate that the CA has just issued.
 pub(super) fn clock_trouble(
     not_before: SystemTime,
     not_after: SystemTime,

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::Material;
 
 const FILE: &str = "identity.json";
-/// More is not ours.
+/// Largest file that is read, bytes.
 const MAX: u64 = 1 << 20;
 
 /// Why the state directory cannot be used.
@@ -52,7 +52,7 @@ impl Store {
     /// Makes the directory if there is none.
     ///
     /// # Errors
-    /// When it cannot be made, or others may look into it.
+    /// When it cannot be made, or other users may read it.
     pub(super) fn open(dir: &Path) -> Result<Self, StoreError> {
         let failed = |doing| {
             let path = dir.to_owned();

@@ -1,7 +1,7 @@
 //! Join tokens: `anyam-join.v1.<base64url payload>.<base64url signature>`.
 //!
-//! Only the control plane can check the signature. The proxy reads one thing out of it: the hash
-//! of the CA's root, by which it knows the control plane before it has a bundle.
+//! Only the control plane can check the signature. The proxy reads one thing out of it: the hash of
+//! the CA's root, by which it authenticates the control plane before it has a bundle.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,4 +1,4 @@
-//! The stream: hello, reports at an interval, and what the control plane asks for.
+//! The stream: hello, reports at an interval, and answers to the control plane's requests.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::xds::channel::Target;
 const QUEUE: usize = 256;
 /// A dump travels in pieces of this size.
 const CHUNK: usize = 64 << 10;
-/// A tap lasts no longer than this, whatever is asked for.
+/// The longest a tap may last, whatever is requested.
 const MAX_TAP: Duration = Duration::from_secs(3600);
 /// A stream that stood for so long counts as success for the back-off.
 const STABLE: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ const STABLE: Duration = Duration::from_secs(10);
 pub struct Agent {
     pub admin: Arc<Admin>,
     pub telemetry: Arc<Telemetry>,
-    /// What the app's own first connection would ask for, an explanation asks for, too.
+    /// For explanations: fetches resources on demand, as the app's first connection would.
     pub demand: Option<OnDemandClient>,
     pub target: Target,
     pub node_id: String,
@@ -145,7 +145,7 @@ impl Agent {
                         }),
                         Err(error) => failure(asked.id, error),
                     };
-                    // Without a stream there is nobody to tell.
+                    // Fails when the stream has ended: the answer has no reader then.
                     let _ = send(&out, said).await;
                 });
             }
@@ -207,7 +207,7 @@ async fn run_tap(
     let mut events = match opened {
         Ok(events) => events,
         Err(error) => {
-            // Without a stream there is nobody to tell.
+            // Fails when the stream has ended: the answer has no reader then.
             let _ = send(&out, failure(tap.id, error.to_string())).await;
             return;
         }

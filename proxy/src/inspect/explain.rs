@@ -1,4 +1,4 @@
-//! A hypothetical request, judged by the data path's own matchers on the snapshot in force:
+//! A hypothetical request, evaluated by the data path's own matchers on the snapshot in force:
 //! listener, chain, policy, route, cluster, endpoint. Nothing is sent and nothing counted.
 
 use std::sync::Arc;
@@ -24,8 +24,8 @@ use crate::message::head::Head;
 use crate::policy;
 use crate::snapshot::{Snapshot, Store};
 
-/// Has the listener of an outbound destination sent for, as its first connection would; `None`:
-/// there is nothing to ask for.
+/// Fetches the listener of an outbound destination on demand, as its first connection would;
+/// `None`: none is needed.
 pub async fn fetch(
     store: &Store,
     demand: &OnDemandClient,
@@ -156,7 +156,7 @@ fn network_policy(chain: &FilterChain, question: &Question, said: &mut Said) -> 
         .all(|rbac| judged(&policy::judge(rbac, &facts), "connection", said))
 }
 
-/// Says what one filter decides; whether it lets through.
+/// Describes one filter's decision; returns whether it allows the request.
 fn judged(verdict: &policy::Verdict, what: &str, said: &mut Said) -> bool {
     if let Some(by) = &verdict.would_refuse {
         let by = by.as_deref().unwrap_or("no policy allows it");

@@ -1,4 +1,4 @@
-//! One stream to the control plane, by which people look into this proxy.
+//! One stream to the control plane, by which operators inspect this proxy.
 //!
 //! - `agent`: the stream: hello, reports, taps, dumps; reconnects
 //! - `report`: edges and versions since the last report

@@ -1,4 +1,4 @@
-//! The hypothetical request that is asked about, as the data path's matchers want it.
+//! The hypothetical request, in the types of the data path's matchers.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -9,7 +9,7 @@ use crate::message::head::Head;
 use crate::policy;
 use crate::tls::{ConnectionInfo, PeerIdentity, SpiffeId};
 
-/// A question, understood.
+/// A parsed question.
 pub(super) struct Question {
     pub(super) inbound: bool,
     pub(super) destination: SocketAddr,

@@ -1,4 +1,5 @@
-//! What a proxy reports: what it runs, how old that is, and what flowed since the last report.
+//! A proxy's report: its configuration versions and their age, and the traffic since the last
+//! report.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -39,7 +40,7 @@ impl Deltas {
     /// Edges on which something happened since the last call.
     pub(super) fn take(&mut self, edges: &Edges) -> Vec<pb::Edge> {
         let all = edges.all();
-        // Edges that gave way to others.
+        // Drops edges that were evicted.
         self.before.retain(|_, (edge, _)| edge.strong_count() > 0);
         all.iter().filter_map(|edge| self.of(edge)).collect()
     }
@@ -108,7 +109,7 @@ impl Deltas {
     }
 }
 
-/// What it runs.
+/// The report itself.
 pub(super) fn report(admin: &Admin, drain: &Drain, edges: Vec<pb::Edge>) -> pb::Report {
     let state = admin
         .xds

@@ -28,8 +28,8 @@ pub async fn run(worker: &Rc<ListenerContext>, listener: &TcpListener, address: 
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                // Out of descriptors or memory. Trying on would only burn the CPU that the
-                // connections need which could free them.
+                // Out of descriptors or memory. Retrying at once would only take CPU from the
+                // connections whose end frees them.
                 tracing::warn!(%address, %error, ?pause, "cannot accept connections for now");
                 if let Some(listener) = worker.store.peek().by_address.get(&address) {
                     listener.def.metrics.accept_errors.inc();
@@ -62,11 +62,11 @@ fn admit(worker: &Rc<ListenerContext>, tcp: TcpStream, peer: SocketAddr, address
     };
     metrics.connections.inc();
     let begin = conn::begin(worker.clone(), listener, tcp, (address, peer), passes);
-    // In a box: a future of its size is not for moving about.
+    // Boxed: a future of its size is expensive to move.
     worker.serve((), Box::pin(begin));
 }
 
-/// Errors that say something of the connection that was to be accepted, not of us.
+/// Errors of the one connection that was to be accepted, not of the listener.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, TimedOut};
     matches!(

@@ -1,8 +1,8 @@
-//! Whether a connection that was let in would be let in by the configuration of now.
+//! Whether the current configuration would still accept an open connection.
 //!
-//! A connection is judged by the chain it got, which may be older than the newest snapshot: first
-//! bytes and a handshake take their time. So nothing counts as judged by a snapshot but what was
-//! looked up in it.
+//! A connection was authorised by its chain, which may be older than the newest snapshot: first
+//! bytes and a handshake take time. So a connection counts as checked by a snapshot only after a
+//! look-up in that snapshot.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -18,12 +18,12 @@ use crate::tls::ConnectionInfo;
 use crate::tls::hello::ClientHello;
 use crate::worker::Worker;
 
-/// The snapshot by which a connection was last judged; at first none.
+/// The snapshot by which a connection was last checked; at first none.
 #[derive(Default)]
 pub(crate) struct Judged(Cell<Option<u64>>);
 
-/// Whether a connection that was let in may stay no longer: the process closes, or it would not be
-/// let in any more.
+/// Whether an open connection must be closed: the process closes, or the connection would not be
+/// accepted any more.
 pub(crate) fn must_end(worker: &Worker, party: &PolicySubject<'_>, judged: &Judged) -> bool {
     if *worker.drain.borrow() == Phase::Closing {
         return true;
@@ -36,9 +36,9 @@ pub(crate) fn must_end(worker: &Worker, party: &PolicySubject<'_>, judged: &Judg
     !would_admit(&snapshot, party)
 }
 
-/// Whether `snapshot` would let a connection in: its listener has a chain for it, with or without
-/// TLS as the one it got, whose network filters allow it. A listener that is gone takes nothing
-/// back: its connections are drained.
+/// Whether `snapshot` would accept a connection: its listener has a chain for it, with or without
+/// TLS as its own, whose network filters allow it. A removed listener revokes nothing: its
+/// connections are drained.
 pub fn would_admit(snapshot: &Snapshot, party: &PolicySubject<'_>) -> bool {
     let Some(listener) = snapshot.listeners.get(&party.listener.def.name) else {
         return true;
@@ -46,7 +46,7 @@ pub fn would_admit(snapshot: &Snapshot, party: &PolicySubject<'_>) -> bool {
     let Some(chain) = chain_now(&listener.def, party) else {
         return false;
     };
-    // The chain that let it in has not changed.
+    // The chain that accepted it has not changed.
     std::ptr::eq(&**chain, party.chain)
         || chain.tls.is_some() == party.chain.tls.is_some()
             && authorise(party.ends, chain, party.tls, None).is_ok()
@@ -62,8 +62,7 @@ fn chain_now<'a>(def: &'a ListenerDef, party: &PolicySubject<'_>) -> Option<&'a 
     choose(def, &facts)
 }
 
-/// What the connection's first bytes were, as far as it is known: what TLS agreed on, and what its
-/// chain asks for.
+/// The protocol of the connection's first bytes, from TLS and from its chain's criteria.
 fn protocol(chain: &FilterChain, tls: Option<&ConnectionInfo>) -> DetectedProtocol {
     let asked = &chain.matches;
     if tls.is_some() || asked.transport_protocol == Some(TransportProtocol::Tls) {
@@ -86,7 +85,7 @@ fn protocol(chain: &FilterChain, tls: Option<&ConnectionInfo>) -> DetectedProtoc
     }
 }
 
-/// A name that `*.example.com` or `example.com` stands for.
+/// A name that matches `*.example.com` or `example.com`.
 fn a_name(pattern: &str) -> Box<str> {
     match pattern.strip_prefix('*') {
         Some(suffix) => format!("a{suffix}").into(),

@@ -16,7 +16,7 @@ use crate::drain::Phase;
 use crate::snapshot::Follower;
 use crate::supervise::keep;
 
-/// A worker's listening sockets. Connections that were accepted live on without them.
+/// A worker's listening sockets. Accepted connections do not depend on them.
 pub struct Bound {
     context: Rc<ListenerContext>,
     follower: Follower,
@@ -64,7 +64,7 @@ impl Bound {
             .for_each(|(_, accepting)| accepting.abort());
     }
 
-    /// Binds what is new, lets go of what is gone; returns what could not be bound.
+    /// Binds new listeners, closes removed ones; returns those that could not be bound.
     pub fn reconcile(&self) -> Vec<BindError> {
         let snapshot = self.context.store.peek();
         let mut loops = self.loops.borrow_mut();
@@ -100,7 +100,7 @@ impl Bound {
                     };
                     loops.insert(address, spawn_local(accepting).abort_handle());
                 }
-                // A kernel without this family: nobody can come in over it.
+                // A kernel without this address family: no client can connect over it.
                 Err(error)
                     if error.raw_os_error() == Some(libc::EAFNOSUPPORT)
                         && address != listener.def.address => {}

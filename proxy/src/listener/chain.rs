@@ -1,6 +1,6 @@
 //! Which filter chain a connection gets, in Envoy's order of evaluation: at each step the chains
-//! that match most specifically stay, those without an opinion only if there is none; what was
-//! dropped does not come back.
+//! that match most specifically stay, those without the criterion only if there is none; dropped
+//! chains are not considered again.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::config::listener::{
     ChainMatch, Cidr, FilterChain, ListenerDef, SourceType, TransportProtocol,
 };
 
-/// What is known of a connection when its chain is chosen.
+/// The facts of a connection by which its chain is chosen.
 pub struct ChainMatchInput<'a> {
     pub destination: SocketAddr,
     pub source: SocketAddr,
@@ -36,11 +36,11 @@ pub fn choose<'a>(
         .or(listener.default_chain.as_ref())
 }
 
-/// How well one criterion of a chain fits.
+/// How specifically one criterion of a chain matches.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
     No,
-    /// The chain does not ask.
+    /// The chain does not have this criterion.
     Unasked,
     /// The higher, the more specific.
     Yes(u16),
@@ -144,7 +144,7 @@ fn application_protocol(wanted: &[Box<[u8]>], protocol: &DetectedProtocol) -> Fi
         DetectedProtocol::Http2 => has(b"h2c").then_some(0),
         DetectedProtocol::Tcp => None,
     };
-    // What the client prefers wins.
+    // The client's preference wins.
     found.map_or(Fit::No, |at| {
         Fit::Yes(u16::MAX - u16::try_from(at).unwrap_or(u16::MAX))
     })

@@ -33,10 +33,10 @@ use crate::worker::Worker;
 
 /// A connection as it was accepted.
 pub(crate) struct Accepted {
-    /// The listener whose rules hold, after the original destination was looked up.
+    /// The listener that applies, after the look-up of the original destination.
     pub(crate) listener: Arc<Listener>,
     pub(crate) peer: SocketAddr,
-    /// Where the client meant to go.
+    /// The client's destination address.
     pub(crate) destination: SocketAddr,
     pub(crate) original_dst: Option<SocketAddr>,
     pub(crate) start: Instant,
@@ -51,11 +51,11 @@ impl Accepted {
     }
 }
 
-/// What a connection has for as long as it is open: its places, and being counted.
+/// Held while a connection is open: its permits and its place in the count.
 pub(super) type Held = (Passes, OpenConnection);
 
-/// Everything that comes before the filter that ends the chain, for a connection that came in by
-/// `entry`; hands it on to that filter when it is let in.
+/// Everything before the terminal filter, for a connection accepted on `entry`; passes it to that
+/// filter when it is allowed.
 pub(super) async fn begin(
     worker: Rc<ListenerContext>,
     entry: Arc<Listener>,
@@ -89,7 +89,7 @@ pub(super) async fn begin(
     }
 }
 
-/// A connection that may come in, ready for the filter that ends its chain.
+/// An allowed connection, ready for its chain's terminal filter.
 pub(crate) struct Admitted {
     pub(crate) chain: Arc<FilterChain>,
     pub(crate) stream: Stream,
@@ -98,7 +98,7 @@ pub(crate) struct Admitted {
     pub(crate) dialled: Option<Dialled>,
 }
 
-/// Everything that comes before the filter that ends the chain.
+/// Everything before the terminal filter.
 async fn admit(
     worker: &Rc<ListenerContext>,
     accepted: &mut Accepted,
@@ -143,7 +143,7 @@ async fn admit(
     })
 }
 
-/// Reads the first bytes, if anything depends on them.
+/// Reads the first bytes, if the chain depends on them.
 async fn look(
     worker: &Rc<ListenerContext>,
     accepted: &Accepted,
@@ -166,7 +166,7 @@ async fn look(
             let TerminalFilter::Tcp(proxy) = &chain.terminal else {
                 return None;
             };
-            // Nothing is dialled for a client that may not go there.
+            // No server is dialled for a client that is not authorised.
             authorise(accepted.ends(), chain, None, None).ok()?;
             Some(ServerFirstCandidate {
                 listener: listener.clone(),
@@ -184,7 +184,7 @@ async fn look(
         })
 }
 
-/// Whether any chain that may match asks for more than addresses.
+/// Whether any chain that may match has criteria beyond addresses.
 fn depends_on_bytes(accepted: &Accepted) -> bool {
     let def = &accepted.listener.def;
     let port = accepted.destination.port();
@@ -209,7 +209,7 @@ pub(crate) fn facts<'a>(
     }
 }
 
-/// TLS, where the chain says so; what was read already is part of it.
+/// TLS, where the chain has it; bytes read already are part of the handshake.
 async fn secure(
     worker: &Rc<ListenerContext>,
     chain: &FilterChain,
@@ -235,7 +235,7 @@ async fn secure(
     }
 }
 
-/// The chain's network filters that authorise. True: rules on trial would have refused.
+/// Evaluates the chain's network RBAC filters. True: shadow rules would have denied.
 pub(crate) fn authorise(
     ends: Addresses,
     chain: &FilterChain,
@@ -264,7 +264,7 @@ pub(crate) fn authorise(
     Ok(on_trial)
 }
 
-/// To the filter that ends the chain, each kind a task of its own size.
+/// Passes the connection to its terminal filter, each kind in a task of its own size.
 pub(crate) fn hand_on(
     worker: &Rc<ListenerContext>,
     accepted: Accepted,

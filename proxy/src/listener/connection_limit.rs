@@ -10,11 +10,11 @@ use smallvec::SmallVec;
 pub struct ConnectionLimit {
     most: u64,
     open: AtomicU64,
-    /// Idle connections end when little room is left.
+    /// Idle connections are closed near the bound.
     makes_room: bool,
 }
 
-/// One connection's place. Given back when dropped.
+/// One connection's permit. Released when dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit(Arc<ConnectionLimit>);
 
@@ -27,7 +27,7 @@ impl ConnectionLimit {
         })
     }
 
-    /// One whose idle connections end when little room is left.
+    /// A limit near which idle connections are closed.
     pub fn making_room(most: u64) -> Arc<Self> {
         Arc::new(Self {
             most,
@@ -40,14 +40,14 @@ impl ConnectionLimit {
         self.makes_room
     }
 
-    /// Nine tenths are open, and idle connections may end.
+    /// Nine tenths of the bound are open, and idle connections may be closed.
     pub fn wants_room(&self) -> bool {
         self.makes_room && self.open.load(Relaxed) >= self.most - self.most / 10
     }
 
-    /// `None`: as many as may be are open.
+    /// `None`: the bound is reached.
     pub fn enter(self: &Arc<Self>) -> Option<ConnectionPermit> {
-        // Counted first, so that workers that come at once never overstep.
+        // Counted first, so that concurrent workers never exceed the bound.
         let before = self.open.fetch_add(1, Relaxed);
         let pass = ConnectionPermit(self.clone());
         (before < self.most).then_some(pass)
@@ -57,7 +57,7 @@ impl ConnectionLimit {
 /// Of the listener's own bound and that of the process.
 pub type Passes = SmallVec<[ConnectionPermit; 2]>;
 
-/// A place by each of `gates`; `None`: one of them lets nobody in.
+/// A permit of each of `gates`; `None`: one of them is at its bound.
 pub fn enter_all(gates: &[Arc<ConnectionLimit>]) -> Option<Passes> {
     gates.iter().map(ConnectionLimit::enter).collect()
 }

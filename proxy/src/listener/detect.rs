@@ -1,5 +1,5 @@
-//! What a connection speaks, from its first bytes. Sans-IO: asked again with more bytes until it
-//! knows, and the answer does not depend on how the bytes were cut.
+//! Detects a connection's protocol from its first bytes. Sans-IO: called again with more bytes
+//! until it is decided; the result does not depend on how the bytes were split.
 #![cfg_attr(
     not(test),
     deny(
@@ -15,12 +15,12 @@
 
 use crate::tls::hello::{self, ClientHello, Parsed};
 
-/// Bytes that are looked at; whoever is undecided by then is not HTTP and not TLS.
+/// Bytes that are inspected; a connection that is undecided by then is neither HTTP nor TLS.
 pub const MAX_LOOK: usize = 16 * 1024;
 
 /// How an HTTP/2 connection begins (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Longest method that is believed to be one.
+/// Longest token that is accepted as a method.
 const MAX_METHOD: usize = 24;
 
 /// What to look for.
@@ -63,7 +63,7 @@ pub fn detect(bytes: &[u8], look: Look) -> Option<DetectedProtocol> {
         }
         return match request_line(bytes) {
             Line::Incomplete if !full => None,
-            // So long a target is still HTTP: its engine can say that it is too long.
+            // A target of this length is still HTTP: the codec answers that it is too long.
             Line::Incomplete | Line::Http11 => Some(DetectedProtocol::Http11),
             Line::Http10 => Some(DetectedProtocol::Http10),
             Line::No => Some(DetectedProtocol::Tcp),
@@ -272,7 +272,7 @@ mod tests {
         }
     }
 
-    /// Whatever is answered early must be the answer to the whole.
+    /// An early result must equal the result for all bytes.
     fn same_at_every_split(bytes: &[u8]) {
         let whole = found(bytes);
         for at in 0..bytes.len() {

@@ -1,5 +1,5 @@
-//! From the listener whose socket took a connection to the one of its original destination, which
-//! may have to be asked for first.
+//! From the listener that accepted a connection to the one of its original destination, which may
+//! have to be fetched on demand first.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
@@ -12,7 +12,7 @@ use crate::config::demand::{OnDemandResource, OnDemandResponse};
 use crate::config::listener::{Direction, Listener};
 use crate::snapshot::Snapshot;
 
-/// The listener for the original destination, where the entry hands connections over.
+/// The listener for the original destination, where the accepting listener has `use_original_dst`.
 pub(super) async fn hand_over(
     worker: &Rc<ListenerContext>,
     accepted: &Accepted,
@@ -30,7 +30,7 @@ pub(super) async fn hand_over(
     let wanted = OnDemandResource::Listener(destination);
     match demand.ask_by(&worker.timers, wanted).await {
         OnDemandResponse::Found | OnDemandResponse::Addresses { .. } => {
-            // The entry may itself be newer now: take everything from one snapshot.
+            // The accepting listener may be newer now too: everything is taken from one snapshot.
             let snapshot = worker.store.load();
             let entry = snapshot.listeners.get(&entry.def.name).unwrap_or(entry);
             Ok(at(&snapshot, destination, entry).unwrap_or_else(|| entry.clone()))
@@ -53,8 +53,8 @@ fn at(snapshot: &Snapshot, destination: SocketAddr, entry: &Listener) -> Option<
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
     let find = |address| snapshot.by_address.get(&address).cloned();
-    // A listener that is bound takes its own connections: an app that dials port 15006 of whoever
-    // must not end up in its own sidecar's inbound listener.
+    // A bound listener serves only connections to itself: an app that dials port 15006 of another
+    // host must not reach its own sidecar's inbound listener.
     let unbound = |listener: &Arc<Listener>| !listener.def.bind_to_port;
     find(destination)
         .or_else(|| find(SocketAddr::new(any, destination.port())).filter(unbound))

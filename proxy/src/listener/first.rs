@@ -1,9 +1,9 @@
-//! A connection's first bytes: read once, looked at, handed on; and servers that speak first.
+//! A connection's first bytes: read once, inspected, passed on; and server-first protocols.
 //!
-//! While a client is silent nobody knows whether it waits for the server. If its silence can only
-//! mean plain TCP to one place, the server is dialled meanwhile, and what it says is forwarded.
-//! That costs a dial per silent client, so it waits a moment, unless this destination is known
-//! for it.
+//! A silent client may be waiting for the server (MySQL, SMTP). If silence can only mean plain TCP
+//! to one cluster, the server is dialled meanwhile and its first bytes are forwarded. That costs a
+//! dial per silent client, so it starts after a delay, unless the destination is remembered as
+//! server-first.
 
 use std::cell::RefCell;
 use std::collections::{HashSet, VecDeque};
@@ -22,8 +22,8 @@ use super::detect::{DetectedProtocol, Look, MAX_LOOK, detect};
 use crate::config::listener::{Listener, ListenerFilters, TcpProxy};
 use crate::tcp::dial::{Dialled, Origin, dial};
 
-/// How long a client may be silent before its server is asked: longer than a client needs that
-/// speaks first, shorter than a user notices.
+/// How long a client may be silent before its server is dialled: longer than a client-first client
+/// needs, shorter than a user notices.
 const SILENCE: Duration = Duration::from_millis(10);
 /// Destinations that are remembered.
 const REMEMBERED: usize = 1024;
@@ -53,7 +53,7 @@ impl ServerFirstCache {
     }
 }
 
-/// The way a silent client's connection would go.
+/// The cluster that a silent client's connection would use.
 pub(super) struct ServerFirstCandidate {
     pub(crate) listener: Arc<Listener>,
     pub(crate) proxy: Arc<TcpProxy>,
@@ -65,13 +65,13 @@ pub(super) struct ServerFirstCandidate {
 /// What came first.
 pub(super) struct First {
     pub(crate) protocol: DetectedProtocol,
-    /// What the client has said so far.
+    /// Bytes read from the client so far.
     pub(crate) prefix: BytesMut,
     /// The server that was dialled while the client was silent.
     pub(crate) dialled: Option<Dialled>,
 }
 
-/// Why there is nothing to go on with.
+/// Why detection failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DetectError {
     /// The client reset the connection.
@@ -79,7 +79,7 @@ pub(super) enum DetectError {
     TimedOut,
 }
 
-/// Waits until it is known what a connection speaks, or its server says something.
+/// Waits until the protocol is detected, or the server sends bytes.
 pub(super) async fn first(
     worker: &Rc<ListenerContext>,
     tcp: &TcpStream,
@@ -95,7 +95,7 @@ pub(super) async fn first(
     let dialled = RefCell::new(None);
     let mut prefix = BytesMut::new();
     let protocol = tokio::select! {
-        // In this order: a client that has spoken needs no guess.
+        // In this order: bytes of the client decide before the server's.
         biased;
         found = client_speaks(worker, tcp, look, &mut prefix) => found?,
         () = server_speaks(worker, silent, &dialled) => DetectedProtocol::Tcp,
@@ -123,7 +123,7 @@ async fn client_speaks(
             *prefix = worker.buffers.take();
         }
         match tcp.try_read_buf(prefix) {
-            // A client that only listens is not HTTP.
+            // A client that closes its write side without a byte is not HTTP.
             Ok(0) => return Ok(DetectedProtocol::Tcp),
             Ok(_) => {
                 if let Some(protocol) = detect(prefix, look) {
@@ -138,8 +138,8 @@ async fn client_speaks(
     }
 }
 
-/// Ready when the server has something to say; its connection is in `dialled` then, and also
-/// when it was made but is still silent.
+/// Ready when the server has sent bytes; its connection is in `dialled` then, and also when it was
+/// made but is still silent.
 async fn server_speaks(
     worker: &Rc<ListenerContext>,
     silent: Option<ServerFirstCandidate>,
@@ -163,8 +163,8 @@ async fn server_speaks(
             connection.count_speculative();
             dialled.replace(Some(connection));
         }
-        // The client may still say something that leads elsewhere; if not, the failure shows
-        // when the connection is served.
+        // The client may still send bytes that select another chain; if not, the failure shows when
+        // the connection is served.
         Err(_) => return pending().await,
     }
     poll_fn(|cx| match &*dialled.borrow() {

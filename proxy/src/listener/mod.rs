@@ -1,12 +1,13 @@
 //! Where connections come in.
 //!
 //! - `bound`: which addresses are listened on, following the snapshot
-//! - `socket`: listening sockets; where a redirected connection wanted to go
+//! - `socket`: listening sockets; the original destination of redirected connections
 //! - `accept`: the accept loop, running out of descriptors; `connection_limit`: how many may be open
-//! - `conn`: one connection, from accept to the path that serves it; `entry`: by whose rules
-//! - `admission`: whether it would be let in still
+//! - `conn`: one connection, from accept to the path that serves it; `entry`: the listener of its
+//!   original destination
+//! - `admission`: whether it would still be accepted
 //! - `refused`: why one was closed before
-//! - `first`: its first bytes, and servers that speak before their clients
+//! - `first`: its first bytes, and server-first protocols
 //! - `detect`: what those bytes are (sans-IO)
 //! - `chain`: which filter chain that makes
 //! - `tunnel`: connections inside an HTTP/2 connection, each through its own filter chain

@@ -20,7 +20,7 @@ pub(crate) enum Refused {
     #[error("refused by policy {by}")]
     Denied {
         by: Box<str>,
-        /// Who was refused, where that was proved.
+        /// The peer's verified identity, if any.
         peer: Option<PeerIdentity>,
     },
 }

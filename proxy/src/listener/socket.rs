@@ -1,4 +1,4 @@
-//! Listening sockets, and where a redirected connection wanted to go.
+//! Listening sockets, and the original destination of redirected connections.
 
 use std::io;
 use std::net::SocketAddr;
@@ -53,7 +53,7 @@ pub fn original_destination(tcp: &TcpStream, local: SocketAddr) -> Option<Socket
         SocketAddr::V4(_) => socket.original_dst_v4(),
         SocketAddr::V6(_) => socket.original_dst_v6(),
     };
-    // ENOENT and ENOPROTOOPT: netfilter knows nothing of this connection.
+    // ENOENT and ENOPROTOOPT: netfilter has no entry for this connection.
     let original = original.ok()?.as_socket()?;
     (original != local).then_some(original)
 }

@@ -1,11 +1,11 @@
 //! Connections inside an HTTP/2 connection (HBONE and our own): each CONNECT to `<address>:<port>`
-//! becomes a connection that was redirected on its way to that port, and goes the way of all such:
-//! filter chain → authorisation → HTTP or TCP.
+//! becomes a connection that was redirected to that port, and is served as one: filter chain →
+//! authorisation → HTTP or TCP.
 //!
-//! The address must be the one that the connection around it was made to, so that nobody is led
-//! elsewhere. TLS was ended around it: who calls is known from there, and what the call carries
-//! from its `ALPN` header. Without one, the port's declared protocol decides. Other headers
-//! (`baggage`, `forwarded`) say nothing here.
+//! The address must be the one that the outer connection was made to, so that a client cannot reach
+//! other hosts through this one. TLS was terminated on the outer connection: the peer's identity
+//! comes from there, the inner protocol from the CONNECT's `ALPN` header. Without one, the port's
+//! declared protocol decides. Other headers (`baggage`, `forwarded`) have no effect here.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -37,19 +37,19 @@ use crate::tls::ConnectionInfo;
 use crate::tls::hello::ClientHello;
 use crate::worker::Worker;
 
-/// What a client may say that it carries. Other names choose no chain: behind those of an app's own TLS
-/// lie bytes that nothing was proved of.
+/// Protocols that a client may declare. Other names select no chain: under those of the app's own
+/// TLS lie bytes that were not authenticated.
 const SAID: [&[u8]; 4] = [
     b"anyam-tcp",
     b"anyam-http/1.1",
     b"anyam-h2",
     b"anyam-h2-case",
 ];
-/// What a client may carry that does not say what: the chain of a declared port takes one of them,
-/// and where none is declared, bytes come first.
+/// Protocols of a client that declares none: the chain of a declared port matches one of them;
+/// where none is declared, the first bytes decide.
 const UNSAID: [&[u8]; 3] = [b"anyam-tcp", b"anyam-http/1.1", b"anyam-h2"];
 
-/// The connection that carries others.
+/// The outer connection.
 struct Outer<'a> {
     accepted: &'a Accepted,
     chain: &'a Arc<FilterChain>,
@@ -127,7 +127,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// Lets a connection in, or answers why not.
+/// Accepts a connection, or answers why not.
 fn enter(worker: &Rc<ListenerContext>, outer: &Outer<'_>, asked: ConnectRequest) -> Result<(), ()> {
     let metrics = &outer.accepted.listener.def.metrics;
     metrics.tunnels.inc();
@@ -182,14 +182,14 @@ impl Outer<'_> {
     }
 }
 
-/// A connection that may come in.
+/// An allowed connection.
 struct Admitted {
     chain: Arc<FilterChain>,
     tls: Option<Rc<ConnectionInfo>>,
     passes: Passes,
 }
 
-/// Whether and how a connection comes in; or the status to refuse with, and why.
+/// The chain of an allowed connection; or the status to refuse with, and why.
 fn admit(
     outer: &Outer<'_>,
     inner: &Accepted,
@@ -221,7 +221,7 @@ fn admit(
         None => DetectedProtocol::Tcp,
     };
     let chosen = choose(def, &facts(inner, &protocol));
-    // A chain for TLS that others end is for TLS that there is none of inside.
+    // A chain that passes TLS through cannot match: there is no TLS inside.
     let passes_through = |chain: &&Arc<FilterChain>| {
         chain.tls.is_none() && chain.matches.transport_protocol == Some(TransportProtocol::Tls)
     };
@@ -262,7 +262,7 @@ fn admit(
     })
 }
 
-/// What ALPN would have come to: the server's preference among what the client offers.
+/// The result of ALPN: the server's preference among the client's offers.
 fn agreed(chain: &FilterChain, hello: &ClientHello) -> Option<Box<[u8]>> {
     let own = &chain.tls.as_ref()?.options().alpn;
     let common = own

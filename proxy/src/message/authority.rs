@@ -1,5 +1,5 @@
 //! The authority: parsed, judged, and in the canonical form that matching uses. It is forwarded as
-//! received, but for what configuration takes off it ([`stripped`]).
+//! received, except for what configuration strips ([`stripped`]).
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
@@ -99,7 +99,7 @@ static NAME_BYTES: [bool; 256] = {
     table
 };
 
-/// The canonical form: lower case, IPv6 in its shortest form, port and trailing dot as told.
+/// The canonical form: lower case, IPv6 in its shortest form, port and trailing dot by `options`.
 /// Borrowed whenever it is a part of what was received.
 pub fn canonical<'a>(
     authority: &'a [u8],
@@ -136,8 +136,7 @@ pub fn canonical<'a>(
     }
 }
 
-/// An authority to forward without what `options` take off it, its case as it was; `None`: it stays
-/// as it is.
+/// An authority to forward, stripped by `options`, its case kept; `None`: unchanged.
 pub fn stripped(authority: &[u8], options: AuthorityOptions) -> Option<Vec<u8>> {
     if options == AuthorityOptions::default() {
         return None;
@@ -160,7 +159,7 @@ pub fn stripped(authority: &[u8], options: AuthorityOptions) -> Option<Vec<u8>> 
     (kept < authority.len()).then(|| [short, rest].concat())
 }
 
-/// [`canonical`] of a client that names the same authority again and again, as nearly all do.
+/// [`canonical`] with a memo of the last authority: nearly all clients repeat theirs.
 #[derive(Debug, Default)]
 pub struct Memo {
     authority: Vec<u8>,
@@ -169,7 +168,7 @@ pub struct Memo {
 }
 
 impl Memo {
-    /// A name of the DNS is no longer. What is, is not kept for as long as a connection lasts.
+    /// The longest DNS name. Longer authorities are not kept for a connection's life.
     const LONGEST: usize = 255;
 
     /// As [`canonical`].

@@ -1,4 +1,4 @@
-//! What can be wrong with a peer's bytes, and what is answered.
+//! Faults in a peer's bytes, and their responses.
 
 /// Whose bytes are at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,7 +91,7 @@ faults! {
     PathNormalization = (400, "path_normalization_failed", "The path can't be normalised."),
     EscapedSlash = (400, "path_normalization_failed", "The path holds an escaped slash, which is not accepted here."),
 
-    // Our own side: what was to be written did not fit its framing.
+    // Local faults: a message to be written did not match its framing.
     BodyTooLong = (502, "http1.body_longer_than_declared", "The body is longer than its Content-Length."),
     BodyTooShort = (502, "http1.body_shorter_than_declared", "The body is shorter than its Content-Length."),
 }

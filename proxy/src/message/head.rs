@@ -80,7 +80,7 @@ impl Head {
         };
     }
 
-    /// Makes room for so many more fields, and for so many bytes of names and values.
+    /// Reserves capacity for so many more fields, and bytes of names and values.
     pub fn reserve(&mut self, fields: usize, bytes: usize) {
         self.fields.reserve(fields);
         self.extra.reserve(bytes);
@@ -235,7 +235,7 @@ impl Head {
         }
     }
 
-    /// Keeps only the fields for which `keep` says so.
+    /// Keeps only the fields for which `keep` returns true.
     pub fn retain(&mut self, mut keep: impl FnMut(FieldRef<'_>) -> bool) {
         let (buf, extra) = (&self.buf, &self.extra);
         let mut present = 0;
@@ -252,7 +252,7 @@ impl Head {
     }
 
     /// The value of the field at `index` as shared bytes: a slice of the read buffer when it came
-    /// from there, else a copy. For HTTP/2's edge.
+    /// from there, else a copy. For HTTP/2's conversion.
     pub fn value_bytes(&self, index: usize) -> Option<Bytes> {
         let span = self.fields.get(index)?.value;
         Some(self.shared(span))
@@ -299,7 +299,7 @@ impl Head {
         Span::extra(start, bytes.len())
     }
 
-    /// Makes spaces of what would end a line, from this place in the scratch on.
+    /// Replaces CR, LF and NUL by spaces, from this place in the scratch on.
     fn defuse(&mut self, start: usize) {
         let added = self.extra.get_mut(start..).unwrap_or_default();
         if memchr::memchr3(b'\r', b'\n', 0, added).is_none() {

@@ -1,5 +1,5 @@
-//! Path normalisation: one value for routing, policy, telemetry and upstream; and [`Readings`], what
-//! an app may make of it beyond that.
+//! Path normalisation: one value for routing, policy, telemetry and upstream; and [`Readings`], the
+//! further forms in which an app may read it.
 
 use std::borrow::Cow;
 
@@ -51,7 +51,7 @@ pub fn normalise(head: &mut Head, options: &PathOptions) -> Result<PathOutcome, 
     if !target.starts_with(b"/") {
         return Ok(PathOutcome::Forward);
     }
-    // HTTP/1 refuses it while parsing; HTTP/2's parser lets it pass.
+    // HTTP/1 refuses it while parsing; HTTP/2's parser accepts it.
     if !target.is_ascii() {
         return Err(Fault::InvalidTarget);
     }
@@ -93,7 +93,7 @@ pub fn normalise(head: &mut Head, options: &PathOptions) -> Result<PathOutcome, 
     Ok(PathOutcome::Forward)
 }
 
-/// Whether nothing in the path can ask for work. Dots count only behind a slash, escapes always.
+/// Whether the path needs no normalisation. Dots count only behind a slash, escapes always.
 fn is_normal(path: &[u8], options: &PathOptions) -> bool {
     if !options.normalize
         && !options.merge_slashes
@@ -217,8 +217,8 @@ fn without_params(segment: &[u8]) -> &[u8] {
     &segment[..end]
 }
 
-/// The forms in which an app may understand a path. Policy judges them all: apps differ in whether
-/// they drop `;params` and in how much they decode.
+/// The forms in which an app may understand a path. Policy matches against them all: apps differ in
+/// whether they drop `;params` and in how much they decode.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Readings<'a> {
     /// As the app receives it.

@@ -25,19 +25,20 @@ use crate::stream::Stream;
 use crate::stream::chunk::Chunk;
 use crate::stream::tunnel::{StreamCount, StreamGuard};
 
-/// How long between two looks whether settings have come.
+/// How often it is checked whether SETTINGS have arrived.
 const SETTINGS_STEP: Duration = Duration::from_millis(5);
 
-/// Tunnels of a connection that wait for windows, from which on new streams go elsewhere.
+/// Tunnels of a connection blocked on flow control, from which on new streams use another
+/// connection.
 const CROWDED: usize = 4;
 
-/// A connection that streams can be opened on; shared by all that do.
+/// A connection on which streams can be opened; shared by all its users.
 pub struct Connected {
     pub send: SendRequest<Chunk>,
     pub about: Rc<Upstream>,
     bounds: Bounds,
     spell: bool,
-    /// Streams we open at once, however many the peer would take.
+    /// Our own bound of concurrent streams, whatever the peer's is.
     most_streams: usize,
     state: Rc<State>,
 }
@@ -48,7 +49,7 @@ struct State {
     load: Rc<StreamCount>,
 }
 
-/// Speaks the preface and leaves a task that drives the connection.
+/// Sends the preface and spawns a task that drives the connection.
 ///
 /// # Errors
 /// When the connection breaks before the preface is out.
@@ -88,7 +89,7 @@ pub async fn handshake(
         let _end = AtEnd(shared, Some(at_end));
         let alive = keepalive(ping, &timers, &options);
         tokio::select! {
-            // How it ended shows on its streams.
+            // Its error also shows on its streams.
             _ = connection => {}
             () = alive => {}
         }
@@ -103,7 +104,8 @@ pub async fn handshake(
     })
 }
 
-/// The end of a connection's task, by a panic too: who waits for the connection is told.
+/// Marks the connection closed when its task ends, also by a panic, and wakes tasks that wait for
+/// it.
 struct AtEnd<F: FnOnce()>(Rc<State>, Option<F>);
 
 impl<F: FnOnce()> Drop for AtEnd<F> {
@@ -136,7 +138,7 @@ impl Connected {
         self.state.closed.get()
     }
 
-    /// Whether one more stream fits now, and would not only wait for windows as others do.
+    /// Whether one more stream may be opened now, and not too many are blocked on flow control.
     pub fn has_room(&self) -> bool {
         let load = self.load();
         let most = self.send.current_max_send_streams().min(self.most_streams);
@@ -151,8 +153,8 @@ impl Connected {
         &self.state.load
     }
 
-    /// Waits until the peer's settings say that it takes upgrades (RFC 8441), or for `patience`:
-    /// they are the first it sends, but a fresh connection has not read them yet.
+    /// Waits until the peer's SETTINGS allow extended CONNECT (RFC 8441), or for `patience`: they
+    /// are the first frame it sends, but a new connection may not have read them yet.
     pub async fn takes_upgrades(&self, timers: &Timers, patience: Duration) -> bool {
         let mut left = patience;
         while !self.send.is_extended_connect_protocol_enabled() {
@@ -165,7 +167,7 @@ impl Connected {
         true
     }
 
-    /// Ready once the connection takes another stream.
+    /// Ready once another stream can be opened.
     pub(crate) async fn ready(&self) -> Result<SendRequest<Chunk>, Failure> {
         self.send.clone().ready().await.map_err(|error| {
             self.state.closed.set(true);
@@ -177,7 +179,7 @@ impl Connected {
         })
     }
 
-    /// A stream for one exchange. Ready once the connection takes it.
+    /// A stream for one exchange. Ready once it can be opened.
     ///
     /// # Errors
     /// When the connection is going away: nothing was sent.
@@ -358,7 +360,7 @@ impl ClientStream {
 
 impl Drop for ClientStream {
     fn drop(&mut self) {
-        // An exchange that ends early must not leave the upstream working for nobody.
+        // An exchange that ends early resets its stream, so that the upstream stops working on it.
         let done = match &self.state {
             ClientState::Ready(_) => true,
             ClientState::Open {
@@ -377,8 +379,8 @@ pub(crate) fn blame_server(error: h2::Error) -> Failure {
     }
     match error.reason() {
         Some(h2::Reason::REFUSED_STREAM) => Failure::Refused,
-        // Whatever its reason, only streams above the last one that it names end with it, and those
-        // the peer has not touched (RFC 9113 6.8). The others end with the connection.
+        // Whatever its reason, GOAWAY ends only streams above its last stream id, which the peer
+        // has not processed (RFC 9113 6.8). The others end with the connection.
         _ if error.is_go_away() && error.is_remote() => Failure::Refused,
         _ if error.is_library() => Failure::Protocol(error.to_string().into()),
         _ if error.is_go_away() => Failure::Terminated,

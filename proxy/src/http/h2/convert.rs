@@ -1,4 +1,4 @@
-//! Heads across HTTP/2's edge.
+//! Heads converted to and from HTTP/2's types.
 
 use std::sync::LazyLock;
 
@@ -20,13 +20,12 @@ pub struct Bounds {
     pub fields: usize,
 }
 
-/// Fields that are added here, and bytes of a head that is not unusually long: room for them is
-/// made at once.
+/// Fields that are added here, and bytes of a usual head: reserved at once.
 const OWN_FIELDS: usize = 8;
 const USUAL_BYTES: usize = 512;
 
-/// Fields whose value no other request has. HPACK's table is not to hold them (RFC 7541 6.2.3): they
-/// would only push out what comes again, and each is compared with all of its kind in there.
+/// Fields whose value no other request has. They are never indexed (RFC 7541 6.2.3): in HPACK's
+/// table they would evict reusable entries, and each would be compared with all others of its name.
 const UNIQUE: IdSet = IdSet::of(&[
     HeaderId::B3,
     HeaderId::Traceparent,
@@ -36,7 +35,8 @@ const UNIQUE: IdSet = IdSet::of(&[
     HeaderId::XRequestId,
 ]);
 
-/// A received request into `head`, which is empty. `respell`: the peer agreed on sending spellings.
+/// A received request into `head`, which is empty. `respell`: header name case is transferred, as
+/// agreed on by ALPN.
 pub fn request_in(
     head: &mut Head,
     parts: http::request::Parts,
@@ -96,7 +96,8 @@ fn target_in(
         }
         head.set_scheme(scheme.as_bytes());
     }
-    // `:authority` rules; a Host beside it that says otherwise is an attempt to confuse.
+    // `:authority` takes precedence; a Host that differs from it is refused, as a smuggling
+    // attempt.
     let mut hosts = headers.get_all(http::header::HOST).iter();
     let authority = uri.authority.as_ref().map(|it| it.as_str().as_bytes());
     match (authority, hosts.next(), hosts.next()) {
@@ -138,7 +139,7 @@ pub fn response_in(
     fields_in(head, headers, bounds, respell)
 }
 
-/// Received trailers. Fields that speak about the message's framing, route or sender are refused.
+/// Received trailers. Fields about the message's framing, route or sender are removed.
 pub fn trailers_in(head: &mut Head, headers: &HeaderMap) {
     head.clear();
     for (name, value) in headers {
@@ -215,7 +216,7 @@ fn take_expectation(head: &mut Head) -> bool {
     expects && head.remove(HeaderId::Expect)
 }
 
-/// A request to send. `None`: something in it has no place in HTTP/2.
+/// A request to send. `None`: something in it is not allowed in HTTP/2.
 pub fn request_out(head: &Head, info: &Framing, spell: bool) -> Option<Request<()>> {
     let mut request = Request::new(());
     let mut upgrade = None;
@@ -256,7 +257,7 @@ pub fn request_out(head: &Head, info: &Framing, spell: bool) -> Option<Request<(
     Some(request)
 }
 
-/// A response to send. `None`: something in it has no place in HTTP/2.
+/// A response to send. `None`: something in it is not allowed in HTTP/2.
 pub fn response_out(head: &Head, spell: bool) -> Option<Response<()>> {
     let mut response = Response::new(());
     // An upgrade that HTTP/1 agreed to with 101 is plain success here (RFC 8441 5).
@@ -312,7 +313,7 @@ fn is_websocket_proof(name: &[u8]) -> bool {
         || name.eq_ignore_ascii_case(b"sec-websocket-accept")
 }
 
-/// Well-known names as `http` wants them, made once; none for pseudo-headers.
+/// Well-known names as the `http` crate's type, made once; none for pseudo-headers.
 static HTTP_NAMES: LazyLock<Vec<Option<HeaderName>>> = LazyLock::new(|| {
     let name = |name: &&'static str| HeaderName::from_bytes(name.as_bytes()).ok();
     NAMES.iter().map(name).collect()

@@ -1,8 +1,8 @@
 //! Control frames of an HTTP/2 peer, counted on the byte stream below the `h2` crate, which answers
 //! them without showing them.
 //!
-//! Sans-IO: [`Frames`] finds the frame heads in bytes that pass, [`Budget`] says when they are a
-//! flood (CVE-2019-9511 to -9518, and interim responses, which no flow control holds back).
+//! Sans-IO: [`Frames`] finds the frame headers in the byte stream, [`Budget`] decides when they are
+//! a flood (CVE-2019-9511 to -9518, and interim responses, which flow control does not cover).
 
 use std::time::Instant;
 
@@ -21,7 +21,7 @@ const ENHANCE_YOUR_CALM: u8 = 11;
 const BURST: i32 = 1000;
 /// Control frames a second for which no other traffic is needed.
 const PER_SECOND: u128 = 100;
-/// What one request to an upstream lets it send in heads: interim ones, the final one, trailers.
+/// The budget that one request gives an upstream for heads: interim ones, the final one, trailers.
 const PER_REQUEST: i32 = 160;
 /// Bytes of a response's head that cost as much as a control frame.
 const HEAD_BYTES: u32 = 1024;
@@ -104,8 +104,8 @@ pub enum Role {
     Client,
 }
 
-/// What a peer may still send that makes work and carries nothing. Requests and data, both ways,
-/// earn it more, since every implementation adds control frames to them (window updates, pings that
+/// Frames without payload that a peer may still send. Requests and data, both ways, add to the
+/// budget, since every implementation sends control frames with them (window updates, pings that
 /// measure the path); so does time.
 pub struct Budget {
     role: Role,
@@ -127,7 +127,7 @@ impl Budget {
     pub fn received(&mut self, frame: Frame) {
         let earned = match (frame.kind, self.role) {
             (DATA, _) if frame.length > 0 => 1,
-            // An empty frame at the end of a stream is as good as none per stream.
+            // One empty frame at the end of a stream is usual.
             (DATA, _) if frame.flags & END_STREAM != 0 => 0,
             (HEADERS, Role::Server) => {
                 self.last_stream = self.last_stream.max(frame.stream);
@@ -150,7 +150,8 @@ impl Budget {
                 .saturating_add(4),
             (HEADERS, Role::Server) => 4,
             (HEADERS, Role::Client) => PER_REQUEST,
-            // The peer made us reset a stream (CVE-2025-8671), or asked for more than may be open.
+            // The peer made us reset a stream (CVE-2025-8671), or exceeded the limit of concurrent
+            // streams.
             (RST_STREAM, Role::Server) => -2,
             _ => 0,
         };
@@ -161,7 +162,7 @@ impl Budget {
         self.credit = self.credit.saturating_add(earned).min(BURST);
     }
 
-    /// The peer has sent more than it may. `now` is asked for only when its burst is used up.
+    /// The peer has exceeded its budget. `now` is called only when its burst is used up.
     pub fn is_exceeded(&mut self, now: impl FnOnce() -> Instant) -> bool {
         if self.credit >= 0 {
             return false;
@@ -174,7 +175,7 @@ impl Budget {
         self.credit < 0
     }
 
-    /// The GOAWAY that tells the peer so.
+    /// The GOAWAY (ENHANCE_YOUR_CALM) for such a peer.
     pub fn goaway(&self) -> [u8; HEAD + 8] {
         let mut frame = [0; HEAD + 8];
         frame[2] = 8;

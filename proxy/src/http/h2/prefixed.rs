@@ -1,5 +1,5 @@
-//! The socket as the `h2` crate takes it: what detection read already comes first, and the frames
-//! that pass are counted.
+//! The socket as the `h2` crate reads it: bytes that detection has read come first, and frames are
+//! counted.
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
@@ -17,8 +17,8 @@ use crate::stream::Stream;
 
 /// Bytes of the client's preface (RFC 9113 3.4).
 const PREFACE: usize = 24;
-/// What a peer that floods may have on its way: bytes that are left unread make the kernel answer
-/// with a reset, which overtakes the GOAWAY.
+/// Bytes of a flooding peer that are read and dropped before closing: with unread bytes the kernel
+/// would send a reset, and the peer would lose the GOAWAY.
 const DISCARDED: usize = 256 * 1024;
 
 pub struct Prefixed {
@@ -38,19 +38,19 @@ struct Passed {
     floods: IntCounter,
 }
 
-/// What streams have to know of the connection that carries them.
+/// The state of a connection that its streams depend on.
 #[derive(Default)]
 pub struct WireState {
     /// Bytes of its streams that wait for the peer's windows.
     pub(super) queued: Cell<usize>,
-    /// The socket took no more bytes when it was last asked.
+    /// The socket's last write returned `WouldBlock`.
     blocked: Cell<bool>,
     waiting: RefCell<Vec<Waker>>,
 }
 
 impl WireState {
-    /// Ready while the peer takes what is written. Heads are not held back by windows: who sends
-    /// many on one stream waits here.
+    /// Ready while the peer takes what is written. Heads are not subject to flow control: a stream
+    /// that sends many waits here.
     pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.blocked.get() {
             return Poll::Ready(());
@@ -103,7 +103,7 @@ impl Prefixed {
         &self.passed.state
     }
 
-    /// Notes what became of a write of `segments`.
+    /// Records the result of a write of `segments`.
     fn written(
         &mut self,
         polled: Poll<io::Result<usize>>,
@@ -131,12 +131,13 @@ impl Prefixed {
         polled
     }
 
-    /// Tells the peer to be calm, as far as it listens, and ends the connection.
+    /// Sends GOAWAY (ENHANCE_YOUR_CALM), as far as that can be written at once, and ends the
+    /// connection.
     fn refuse(&mut self, cx: &mut Context<'_>) -> io::Error {
         self.passed.floods.inc();
         if self.passed.sent.is_at_boundary() {
             let goaway = self.passed.budget.goaway();
-            // Best effort: a peer that does not read learns it from the end of the connection.
+            // Best effort: a peer that does not read sees only the end of the connection.
             let _ = Pin::new(&mut self.stream).poll_write(cx, &goaway);
             let _ = Pin::new(&mut self.stream).poll_flush(cx);
             let _ = Pin::new(&mut self.stream).poll_shutdown(cx);
@@ -161,7 +162,7 @@ impl Prefixed {
 
 impl Drop for Prefixed {
     fn drop(&mut self) {
-        // Streams that wait for it learn of the end when they write.
+        // Waiting streams are woken, and their next write fails.
         self.passed.state.set_blocked(false);
     }
 }

@@ -1,4 +1,4 @@
-//! What a client may do that costs us and not it.
+//! The limit on streams that a client resets early (rapid reset, CVE-2023-44487).
 
 use std::cell::Cell;
 use std::rc::Rc;

@@ -95,8 +95,8 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, wire: &Rc<WireStat
                 let drain_timeout = conn.resolve().manager.drain_timeout;
                 match ready!(life.poll(cx, timer, &conn.limits(), drain_timeout, seen)) {
                     End::Close => {
-                        // The peer learns which streams were served; it has not confirmed the
-                        // first GOAWAY, so no more than one try to write is owed to it.
+                        // The peer learns which streams were served; it has not confirmed the first
+                        // GOAWAY, so this GOAWAY is written only once, without waiting.
                         connection.abrupt_shutdown(h2::Reason::NO_ERROR);
                         let _ = connection.poll_accept(cx);
                         return Poll::Ready(None);
@@ -131,7 +131,7 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, wire: &Rc<WireStat
     }
 }
 
-/// One stream. Says whether the client gave it up before it was answered.
+/// One stream. Returns whether the client reset it before the response.
 async fn stream(
     conn: &Conn,
     request: http::Request<RecvStream>,
@@ -162,7 +162,7 @@ async fn stream(
         start,
     };
     let mut down = DownstreamIo::H2(&mut stream);
-    // Elsewhere: a task is moved twice while it is made, whatever it has room for.
+    // Boxed: spawning a task moves its future twice, so the future is kept small.
     let handling = handle(conn, &timer, &mut down, request, false);
     let ended = conn.worker.rooms.place(handling).await;
     heads.put(ended.heads.0);
@@ -173,10 +173,10 @@ async fn stream(
         }
         return false;
     }
-    // A response that came before its request had been read needs nothing more: dropping the stream
-    // tells the client so (RFC 9113 8.1) after what is queued. A reset would overtake it.
+    // After a response that was complete before the request was read, dropping the stream sends
+    // RST_STREAM(NO_ERROR) (RFC 9113 8.1) behind what is queued. A reset here would overtake it.
     if !ended.clean && ended.answered {
-        // gRPC tells by the code whether a call failed or was given up.
+        // gRPC clients distinguish failure from cancellation by the code.
         stream.reset(match ended.cancelled {
             true => h2::Reason::CANCEL,
             false => h2::Reason::INTERNAL_ERROR,

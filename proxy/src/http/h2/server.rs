@@ -23,7 +23,7 @@ pub struct ServerStream {
     receiving: Receiving,
     sending: Half,
     expects_continue: bool,
-    /// The peer agreed on sending spellings.
+    /// Header name case is transferred, as agreed on by ALPN.
     spell: bool,
     wire: Rc<WireState>,
 }
@@ -79,7 +79,7 @@ impl ServerStream {
         match head.status() {
             // HTTP/2 has no 101 (RFC 9113 8.6).
             101 => {}
-            // The client does not wait for it (any more).
+            // The client does not expect 100, or has received it.
             100 if !std::mem::take(&mut self.expects_continue) => {}
             _ => self.send_interim(head),
         }
@@ -89,7 +89,7 @@ impl ServerStream {
         if let (Half::Respond(respond), Some(response)) =
             (&mut self.sending, convert::response_out(head, self.spell))
         {
-            // A client that is gone shows in the final response.
+            // An error also shows when the final response is sent.
             let _ = respond.send_informational(response);
         }
     }
@@ -123,7 +123,7 @@ impl ServerStream {
         }
     }
 
-    /// Something waits for the client's window.
+    /// Data is blocked on the client's flow-control window.
     pub fn is_stalled(&self) -> bool {
         match &self.sending {
             Half::Send(sending) => sending.is_stalled(),
@@ -134,7 +134,7 @@ impl ServerStream {
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match &mut self.sending {
             Half::Send(sending) => sending.poll_room(cx).map_err(blame_client),
-            // Only heads go out here, which no window holds back.
+            // Only heads are sent here, which flow control does not cover.
             Half::Respond(_) => self.wire.poll_writable(cx).map(Ok),
         }
     }
@@ -146,7 +146,8 @@ impl ServerStream {
         }
     }
 
-    /// What is left after an agreed CONNECT or upgrade: bytes. `None`: nothing was agreed to.
+    /// What is left after an agreed CONNECT or upgrade: bytes. `None`: the exchange did not become
+    /// a tunnel.
     pub fn into_tunnel(self, pool: &Pool) -> Option<TunnelStream> {
         let Half::Send(sending) = self.sending else {
             return None;

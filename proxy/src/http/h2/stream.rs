@@ -1,4 +1,4 @@
-//! What both ends of an HTTP/2 stream share: sending within the peer's windows, reading with ours.
+//! Shared by both ends of an HTTP/2 stream: sending within the peer's windows, reading with ours.
 
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -14,9 +14,9 @@ use super::prefixed::WireState;
 use crate::message::head::Head;
 use crate::stream::chunk::Chunk;
 
-/// Bytes that may wait here for the peer's window before the source is asked to wait.
+/// Bytes queued for the peer's window from which on the source is not read.
 const QUEUE: usize = 64 * 1024;
-/// Bytes of a connection's streams that may: from there on each has one piece at most.
+/// Bytes queued by all streams of a connection, from which on each queues one piece at most.
 const CONNECTION_QUEUE: usize = 1024 * 1024;
 
 /// The sending half.
@@ -27,7 +27,7 @@ pub struct Sending {
     end: End,
 }
 
-/// Bytes that wait for the peer, of one stream and so of its connection.
+/// Queued bytes, counted for the stream and for its connection.
 #[derive(Default)]
 struct Queued {
     bytes: usize,
@@ -44,7 +44,7 @@ impl Queued {
         self.bytes = bytes;
     }
 
-    /// Whether little enough waits that more may be queued.
+    /// Whether few enough bytes are queued to queue more.
     fn has_room(&self) -> bool {
         let crowded = |wire: &Rc<WireState>| wire.queued.get() >= CONNECTION_QUEUE;
         match self.wire.as_ref().is_some_and(crowded) {
@@ -77,18 +77,18 @@ impl Sending {
         }
     }
 
-    /// Takes no more from its source than the connection has room for.
+    /// Counts its queued bytes for the connection too, which bounds them.
     pub fn through(mut self, wire: Rc<WireState>) -> Self {
         self.queued.wire = Some(wire);
         self
     }
 
-    /// Something waits for the peer's window.
+    /// Data is blocked on the peer's flow-control window.
     pub fn is_stalled(&self) -> bool {
         self.queued.bytes > 0
     }
 
-    /// The head said already that nothing follows.
+    /// The head carried END_STREAM.
     pub fn ended(stream: SendStream<Chunk>) -> Self {
         let mut sending = Self::new(stream);
         sending.end = End::Sent;
@@ -115,7 +115,7 @@ impl Sending {
         };
     }
 
-    /// Nothing may wait here any more.
+    /// Only when nothing is queued.
     pub fn into_stream(self) -> SendStream<Chunk> {
         debug_assert!(self.queue.is_empty());
         self.stream
@@ -144,7 +144,7 @@ impl Sending {
     /// Hands everything that waits to the connection, as far as the peer's windows let it.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), h2::Error>> {
         while let Some(front) = self.queue.front_mut() {
-            // What h2 is given while the peer does not read waits there.
+            // While the socket does not accept bytes, h2 would queue them without bound.
             if let Some(wire) = &self.queued.wire {
                 ready!(wire.poll_writable(cx));
             }
@@ -203,7 +203,7 @@ impl Receiving {
 
     pub fn into_stream(mut self) -> RecvStream {
         if self.unreleased > 0 {
-            // Fails only for a stream that is gone, which the next read tells.
+            // Fails only for a stream that has ended; the next read returns its error.
             let _ = self.stream.flow_control().release_capacity(self.unreleased);
         }
         self.stream
@@ -221,7 +221,7 @@ impl Receiving {
     ) -> Poll<Result<Event, h2::Error>> {
         if self.unreleased > 0 {
             let count = std::mem::take(&mut self.unreleased);
-            // Fails only for a stream that is gone, which the next read tells better.
+            // Fails only for a stream that has ended; the next read returns its error.
             let _ = self.stream.flow_control().release_capacity(count);
         }
         while !self.done && !self.in_trailers {

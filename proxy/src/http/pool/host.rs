@@ -27,8 +27,8 @@ use crate::upstream::connect::ConnectError;
 use crate::upstream::limits::Permit;
 use crate::worker::Worker;
 
-/// How long a request that waits for a connection waits before it looks again: permits are shared
-/// by workers, which do not wake each other.
+/// How often a request that waits for a connection retries: permits are shared by workers, which do
+/// not wake each other.
 pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// Connections to one endpoint.
@@ -36,14 +36,14 @@ pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(20);
 pub(crate) struct HostPool {
     pub(super) idle: RefCell<Vec<Idle>>,
     pub(crate) shared: RefCell<Vec<Rc<Shared>>>,
-    /// As many more references as there are connections.
+    /// Its reference count, less one, is the number of connections.
     pub(super) places: Rc<()>,
-    /// As many more references as there are requests that wait.
+    /// Its reference count, less one, is the number of waiting requests.
     pub(super) waiting: Rc<()>,
     /// An HTTP/2 connection is being made; others wait for it.
     pub(crate) dialling: Cell<bool>,
     pub(crate) changed: Rc<Notify>,
-    /// What the endpoint chose by ALPN last time.
+    /// The protocol that the endpoint last chose by ALPN.
     pub(super) speaks: Cell<Option<Version>>,
     pub(super) idle_timeout: Cell<Option<Duration>>,
     /// The longest a connection serves new requests.
@@ -76,7 +76,7 @@ impl HostPool {
         }
     }
 
-    /// A new connection that speaks no HTTP.
+    /// A new connection for raw bytes.
     pub(super) async fn raw(
         self: &Rc<Self>,
         pools: &Pools,
@@ -104,7 +104,7 @@ impl HostPool {
                 shared.await_settings(worker, target).await;
                 match shared.open(worker.timers.now()).await {
                     Ok(up) => return Ok(up),
-                    // It went away between two looks; another is made.
+                    // It closed in between; another one is made.
                     Err(_) => {
                         self.forget(&shared);
                         continue;
@@ -211,7 +211,7 @@ impl HostPool {
         }
     }
 
-    /// Takes over what `cluster` says of how long connections are kept.
+    /// Takes over `cluster`'s settings of how long connections are kept.
     pub(super) fn follow(&self, cluster: &Cluster) {
         self.idle_timeout.set(cluster.idle_timeout);
         self.lifetime.set(cluster.max_connection_duration);
@@ -221,7 +221,7 @@ impl HostPool {
         is_older(since, self.lifetime.get())
     }
 
-    /// Waits until looking again is worth it, within the limit of those who may wait.
+    /// Waits until a connection may be available, under the limit of pending requests.
     async fn wait(
         &self,
         worker: &Worker,
@@ -236,14 +236,14 @@ impl HostPool {
             })?);
         }
         let _waiting = self.waiting.clone();
-        // Time or news, either is a reason to look.
+        // A change or [`LOOK_AGAIN`], whichever comes first.
         let news = self.changed.notified();
         let _ = worker.timers.timeout(LOOK_AGAIN, news).await;
         Ok(())
     }
 
-    /// Drops what is not worth keeping, and all that is idle unless `kept`; says whether anything is
-    /// left.
+    /// Drops closed and expired connections, and all idle ones unless `kept`; returns whether any
+    /// is left.
     pub(super) fn tidy(&self, kept: bool) -> bool {
         let limit = self.idle_timeout.get();
         let old = |since: Instant| self.is_old(since);
@@ -314,14 +314,14 @@ fn about(stream: &Stream, version: Version) -> Rc<Upstream> {
     })
 }
 
-/// Nothing happened on a connection that nothing should happen on: no bytes, no end, no error.
+/// An idle connection has neither bytes, nor an end of stream, nor an error.
 fn is_quiet(io: &mut Io) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     io.poll_fill(&mut cx).is_pending()
 }
 
-/// `version`: what will be spoken, where that is settled already. On the heap, because most requests
-/// find a connection and need no room for this.
+/// `version`: what will be spoken, where that is settled already. On the heap, because most
+/// requests find a connection and would carry this future's size in vain.
 fn dial<'a>(
     worker: &'a Worker,
     target: &'a Target<'_>,
@@ -353,7 +353,7 @@ fn dial<'a>(
     })
 }
 
-/// Of the protocols that the context would offer, those of the version that will be spoken.
+/// Of the protocols that the context offers by ALPN, those of the version that will be used.
 /// `None`: as they are.
 fn offer(target: &Target<'_>, version: Option<Version>) -> Option<Vec<Vec<u8>>> {
     let Some(Transport::Tls(context)) = target.cluster.transport_of(target.endpoint) else {

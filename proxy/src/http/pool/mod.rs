@@ -27,10 +27,10 @@ use crate::http::request::error::Failure;
 use crate::message::head::Version;
 use crate::worker::Worker;
 
-/// How often idle connections are looked at.
+/// How often idle connections are checked.
 const SWEEP: Duration = Duration::from_secs(1);
 
-/// What connections are kept under.
+/// The key of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Key {
     cluster: u64,
@@ -49,13 +49,13 @@ pub struct Pools {
     filled: Notify,
 }
 
-/// Whom to reach.
+/// The endpoint of a checkout.
 pub struct Target<'a> {
     pub cluster: &'a Arc<Cluster>,
     pub endpoint: &'a Arc<Endpoint>,
     /// The request's own, for clusters that follow it.
     pub version: Version,
-    /// Bytes pass as they are (a CONNECT that ends here): a connection of its own, never reused.
+    /// Raw bytes (a CONNECT that ends here): a connection of its own, never reused.
     pub raw: bool,
     /// The request is an upgrade, which HTTP/2 upstreams have to agree to take.
     pub upgrade: bool,
@@ -110,7 +110,7 @@ impl Pools {
         if client.tunnel || spent || old || !client.codec.next(&client.io.input) {
             return;
         }
-        // Those that wait elsewhere, for another endpoint or on another worker, need its place more.
+        // Requests wait for another endpoint or on another worker: its place is released for them.
         if !host.is_awaited() && cluster.limits.is_contended() {
             return;
         }
@@ -136,7 +136,7 @@ impl Pools {
             };
             self.hosts.borrow_mut().retain(|key, host| {
                 let kept = contended.get(&key.cluster) == Some(&false);
-                // Who has a connection of it, or waits for one, comes back to it.
+                // A host that is borrowed from, or waited for, must stay in the map.
                 host.tidy(kept) || Rc::strong_count(host) > 1
             });
         }

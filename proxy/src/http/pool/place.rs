@@ -1,8 +1,8 @@
 //! Places for connections under a cluster's limit.
 //!
 //! The limit counts all endpoints of a cluster and all workers. So that idle connections of one
-//! endpoint or worker do not keep another from ever having one, they give way, and an endpoint without
-//! any connection may have one beyond the limit, as in Envoy, whose pools do the same.
+//! endpoint or worker do not starve another, idle ones are closed, and an endpoint without any
+//! connection may have one beyond the limit, as in Envoy.
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -36,7 +36,7 @@ impl HostPool {
         })
     }
 
-    /// Since when the connection has been idle that is idle for longest.
+    /// Since when the longest idle connection has been idle.
     pub(super) fn idle_since(&self) -> Option<Instant> {
         let exclusive = self.idle.borrow().first().map(|idle| idle.since);
         let shared = self.shared.borrow();

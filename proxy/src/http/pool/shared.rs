@@ -18,7 +18,7 @@ pub(crate) struct Shared {
     opened: Cell<u32>,
     pub(super) since: Instant,
     pub(super) used: Cell<Instant>,
-    /// `None`: what it carries has places of its own.
+    /// `None`: the connections in its tunnels have places of their own.
     _place: Option<Place>,
 }
 
@@ -33,7 +33,7 @@ impl Shared {
         }
     }
 
-    /// Before an upgrade: its sender finds out for itself when the peer takes none.
+    /// Before an upgrade. A time-out is no error here: sending the request then fails.
     pub(super) async fn await_settings(&self, worker: &Worker, target: &Target<'_>) {
         if target.upgrade {
             let patience = target.cluster.connect_timeout.min(SETTINGS_PATIENCE);

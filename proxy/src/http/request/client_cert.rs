@@ -1,5 +1,5 @@
-//! `x-forwarded-client-cert`: who the client is, told to the app. Source: Envoy's documentation of
-//! the header.
+//! `x-forwarded-client-cert`: the client's certificate, forwarded to the app. Source: Envoy's
+//! documentation of the header.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::config::http::{ForwardClientCert, HttpConnectionManager};
 use crate::message::head::{Head, HeaderId};
 use crate::tls::{ConnectionInfo, Identity, Rotating};
 
-/// The element that this hop adds, spelled once for a connection and what it depends on.
+/// The element that this hop adds, formatted once per connection, and its inputs.
 #[derive(Default)]
 pub struct Element(RefCell<Option<Box<Spelled>>>);
 
@@ -20,7 +20,7 @@ struct Spelled {
     text: Box<str>,
 }
 
-/// Takes away, passes on or adds to what the client said, as `manager` wants.
+/// Removes, forwards or extends the client's header, as `manager` is configured.
 pub fn forward(head: &mut Head, manager: &HttpConnectionManager, downstream: &Downstream) {
     use ForwardClientCert as F;
     let mode = manager.forward_client_cert;
@@ -44,7 +44,8 @@ pub fn forward(head: &mut Head, manager: &HttpConnectionManager, downstream: &Do
 }
 
 impl Element {
-    /// Hands the element to `then`. `own`: our identity; `uri`: whether the client's is told.
+    /// Calls `then` with the element. `own`: our identity; `uri`: whether the client's URI SAN is
+    /// included.
     fn with(
         &self,
         own: Option<&Rotating<Identity>>,

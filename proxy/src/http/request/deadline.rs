@@ -22,11 +22,11 @@ pub enum Which {
     Stream,
     /// Something must move, now that the client has sent FIN.
     HalfClosed,
-    /// It is time to look for the client again. Passes again and again.
+    /// It is time to check for the client's disconnect again. Passes repeatedly.
     Look,
 }
 
-/// How long there may be between two looks for a client whose end lies behind unread bytes.
+/// How often a client is checked whose FIN lies behind unread bytes.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// See the module. The timer is set for the earliest, once there is something to wait for: a
@@ -37,7 +37,7 @@ pub struct Deadlines<'a> {
     moved: bool,
     /// When something last moved.
     since: Option<Instant>,
-    /// The timer is not set for what holds now.
+    /// The timer is not set for the current deadlines.
     stale: bool,
     route: Option<Instant>,
     attempt: Option<Instant>,
@@ -73,7 +73,7 @@ impl<'a> Deadlines<'a> {
         }
     }
 
-    /// The clocks of a stream; `idle_after`: how long nothing may move.
+    /// The deadlines of a stream; `idle_after`: its idle time-out.
     pub fn of_stream(timer: &'a Timer, info: &StreamInfo, idle_after: Option<Duration>) -> Self {
         let mut deadlines = Self::new(timer, idle_after);
         let whole = info.manager.request_timeout;
@@ -107,8 +107,8 @@ impl<'a> Deadlines<'a> {
         self.stale = true;
     }
 
-    /// The client's FIN was seen: `after` is the longest that nothing moves from here on. Only the
-    /// first call counts.
+    /// The client's FIN was seen: `after` is the idle time-out from here on. Only the first call
+    /// counts.
     pub fn set_half_closed(&mut self, after: Duration) {
         if self.half_closed_after.is_none() {
             self.half_closed_after = Some(after);

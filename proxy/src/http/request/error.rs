@@ -1,4 +1,4 @@
-//! Why a request could not be served as asked: who is to blame, what is answered, how it shows.
+//! Why a request failed: the side at fault, the response, and how logs show it.
 //!
 //! One closed enum; status, response flag and details come from one match each.
 //! Sources: Envoy's "Response flags" and "Response code details" references, RFC 9209 2.3.
@@ -40,7 +40,7 @@ pub enum Failure {
     UpgradeRefused,
     /// Memory is short, and the client does not take its response.
     Overloaded,
-    /// What was configured cannot be done with this request.
+    /// The configuration cannot be applied to this request.
     Unsupported(&'static str),
 
     // The upstream.
@@ -57,7 +57,7 @@ pub enum Failure {
         /// With CANCEL, as a gRPC server does when a deadline has passed.
         cancelled: bool,
     },
-    /// It reset the stream and says that it did nothing.
+    /// It reset the stream with REFUSED_STREAM: nothing was processed.
     Refused,
     BadResponse(Fault),
     /// HTTP/2 error of the connection.
@@ -110,7 +110,7 @@ impl Failure {
         }
     }
 
-    /// What also comes of a port that is declared as something else than it is.
+    /// Failures that a port declared with the wrong protocol can also cause.
     pub fn may_be_misdeclared(&self) -> bool {
         matches!(
             self,
@@ -123,7 +123,7 @@ impl Failure {
         )
     }
 
-    /// The client is still there to be answered.
+    /// Whether the client can still receive a response.
     pub fn can_be_answered(&self) -> bool {
         !matches!(self, Self::ClientGone | Self::ClientReset)
     }
@@ -228,7 +228,7 @@ fn malformed(what: &str) -> Row<'static> {
 /// How a failure shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict {
-    /// 0: nothing can be answered.
+    /// 0: no response can be sent.
     pub status: u16,
     pub flags: ResponseFlags,
     pub details: Cow<'static, str>,

@@ -34,7 +34,7 @@ use crate::upstream::limits::Permit;
 
 /// A request, as its codec hands it over.
 pub struct Request {
-    /// `Err`: its bytes were not acceptable; the head is what was understood of it.
+    /// `Err`: its bytes were not acceptable; the head is what could be parsed of it.
     pub framing: Result<Framing, Fault>,
     pub head: Head,
     /// An empty head for the response.
@@ -47,7 +47,7 @@ pub struct Request {
 pub struct Ended {
     /// The response was sent to its end and the protocol is in order: the connection may go on.
     pub clean: bool,
-    /// The client is still there.
+    /// The client neither disconnected nor reset the stream.
     pub answered: bool,
     /// The upstream cancelled the stream in the middle of its response.
     pub cancelled: bool,
@@ -77,7 +77,7 @@ pub(in crate::http) struct Exchange<'a, 'd> {
     tunnel: Option<(UpstreamResponse, Permit)>,
 }
 
-/// Serves one request. What goes wrong is answered, as long as it can be.
+/// Serves one request. Failures are answered while that is possible.
 pub async fn handle(
     conn: &Conn,
     timer: &Timer,
@@ -206,7 +206,7 @@ impl Exchange<'_, '_> {
     fn normalise(&mut self, framing: &Framing) -> Result<Option<Vec<u8>>, Failure> {
         let manager = &self.info.manager;
         let head = &mut self.info.request;
-        // HTTP/1.0 need not say a host: then it is where the client meant to go.
+        // HTTP/1.0 allows no host: then it is the client's destination address.
         if head.authority().is_empty() {
             head.set_authority(self.info.downstream.local.to_string().as_bytes());
         }
@@ -263,7 +263,8 @@ impl Exchange<'_, '_> {
     }
 
     /// `Expect: 100-continue`: answered here, so that the body can stream or be kept for a retry,
-    /// or passed on where that is configured. A body before an upgrade is always asked for here.
+    /// or passed on where that is configured. For a body before an upgrade the 100 is always sent
+    /// here.
     fn expect(&mut self, framing: &Framing) {
         if !framing.expect_continue || framing.tunnel == Tunnel::Connect {
             return;
@@ -372,8 +373,8 @@ impl Exchange<'_, '_> {
         }
     }
 
-    /// Answers a failure, or, when it is too late for that, notes it. The connection or stream is
-    /// then for the codec's loop to end.
+    /// Answers a failure, or, when it is too late for that, only records it. The connection or
+    /// stream is then for the codec's loop to end.
     async fn fail(&mut self, failure: &Failure) -> Result<(), Failure> {
         if self.started || !failure.can_be_answered() {
             let verdict = failure.verdict();

@@ -1,5 +1,5 @@
-//! Header work that is not framing: what strangers may not say, who called, ids, edits.
-//! Source: Envoy's "HTTP header manipulation" and "HTTP header sanitizing".
+//! Strips internal headers of untrusted peers; sets XFF, XFCC and request id; applies configured
+//! edits. Source: Envoy's "HTTP header manipulation" and "HTTP header sanitizing".
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,7 +19,7 @@ use crate::http::h1::{BodyLength, ResponseInfo};
 use crate::message::head::{FieldRef, Head, HeaderId, IdSet, Method};
 use crate::telemetry::format::render_value;
 
-/// Headers by which Envoys steer each other. No peer is trusted with them.
+/// Headers by which Envoys control each other. They are accepted from no peer.
 const INTERNAL: IdSet = IdSet::of(&[
     HeaderId::XAnyamHeaderCase,
     HeaderId::XEnvoyExpectedRqTimeoutMs,
@@ -38,7 +38,7 @@ const INTERNAL: IdSet = IdSet::of(&[
     HeaderId::XEnvoyUpstreamRqTimeoutAltResponse,
     HeaderId::XEnvoyUpstreamRqTimeoutMs,
 ]);
-/// Further ones that mean something only inside; an edge takes them away.
+/// Further internal headers, which an edge proxy removes.
 const EDGE: IdSet = IdSet::of(&[
     HeaderId::XEnvoyDecoratorOperation,
     HeaderId::XEnvoyDownstreamServiceCluster,
@@ -46,8 +46,8 @@ const EDGE: IdSet = IdSet::of(&[
     HeaderId::XEnvoyExternalAddress,
 ]);
 
-/// What we vouch for or frame messages by: an app that makes variables of names (CGI, WSGI) must not
-/// find another value of these spelled with underscores.
+/// Headers that the proxy guarantees or that frame messages: an app that turns names into variables
+/// (CGI, WSGI) must not find another value of these, spelled with underscores.
 const VOUCHED: IdSet = IdSet::of(&[
     HeaderId::Connection,
     HeaderId::ContentLength,
@@ -62,7 +62,7 @@ const VOUCHED: IdSet = IdSet::of(&[
     HeaderId::XRequestId,
 ]);
 
-/// Takes away what the client may not say and adds what is known of it.
+/// Removes headers that the client may not set and adds those about the client.
 pub fn sanitise(info: &mut StreamInfo) {
     let StreamInfo {
         request: head,
@@ -182,7 +182,7 @@ fn uuid() -> [u8; 36] {
     text
 }
 
-/// What every response says, whoever made it.
+/// Headers of every response, local or from an upstream.
 pub fn finish_response(info: &mut StreamInfo, date: &DateCache) {
     let StreamInfo {
         request,
@@ -210,7 +210,7 @@ pub fn finish_response(info: &mut StreamInfo, date: &DateCache) {
     }
 }
 
-/// Edits of a response that an upstream gave; the length of what follows.
+/// Edits an upstream's response; returns its body's length.
 pub fn finish_upstream(
     info: &mut StreamInfo,
     framing: &ResponseInfo,
@@ -248,7 +248,7 @@ pub fn finish_upstream(
     finish_response(info, date);
     match framing.body {
         _ if framing.tunnel => BodyLength::Unknown,
-        // Whatever the upstream's frames look like.
+        // Whatever the upstream's framing is.
         _ if is_bodiless(info) => BodyLength::None,
         BodyLength::UntilClose => BodyLength::Unknown,
         length => length,
@@ -331,7 +331,7 @@ pub fn apply(info: &mut StreamInfo, side: Side, edits: &HeaderEdits) {
     }
 }
 
-/// Adds one header, as it says.
+/// Adds one header, by its append action.
 pub fn append(info: &mut StreamInfo, side: Side, append: &HeaderAppend) {
     let mut value: SmallVec<[u8; 64]> = SmallVec::new();
     match append.value.0.as_slice() {

@@ -1,5 +1,5 @@
-//! Responses made here. Each says why: response flag, details, `proxy-status` where it is
-//! switched on, and a body for whoever reads it.
+//! Local replies. Each carries its reason: response flag, details, `proxy-status` where that is
+//! enabled, and a body with one sentence.
 
 use std::borrow::Cow;
 
@@ -63,8 +63,8 @@ pub fn direct(info: &mut StreamInfo, status: u16, body: &Bytes) -> Reply {
     finish(info, head, body.clone())
 }
 
-/// Fills `info.response` with a filter's answer, the route's edits made. A gRPC call gets `grpc`
-/// as its status, or what `status` maps to.
+/// Fills `info.response` with a filter's response, with the route's edits. A gRPC call gets `grpc`
+/// as its status, else the one that `status` maps to.
 pub fn answer(
     info: &mut StreamInfo,
     status: u16,

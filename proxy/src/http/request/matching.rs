@@ -3,8 +3,8 @@
 use crate::matcher::{HeaderMatch, QueryMatch, ValueMatch};
 use crate::message::head::{Head, HeaderId};
 
-/// What a repeated header has to satisfy. A rule that grants asks for all of its values, a rule
-/// that refuses for any, so that adding a value never gets a request further.
+/// Which values of a repeated header have to match. A rule that allows needs all, a rule that
+/// denies any, so that an added value never gains access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Repeated {
     Any,
@@ -12,7 +12,7 @@ pub enum Repeated {
 }
 
 /// Whether a head satisfies a header matcher. An absent header satisfies nothing but `Absent`,
-/// unless the matcher takes it for empty (as Envoy).
+/// unless the matcher treats it as empty (as Envoy).
 pub fn header(matcher: &HeaderMatch, head: &Head, repeated: Repeated) -> bool {
     let values = head.get_all_named(matcher.name.id, matcher.name.name.as_bytes());
     match matcher.test {

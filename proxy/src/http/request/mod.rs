@@ -1,9 +1,9 @@
 //! A request's life, step by step (`handle`).
 //!
 //! - `headers` (sanitised, edited) with `client_cert`; [`plan`] with [`matching`]: its route
-//! - `redirect`, `rewrite`: what the route makes of it; `deadline`, `timeout`: how long it may take
+//! - `redirect`, `rewrite`: the route's changes to it; `deadline`, `timeout`: how long it may take
 //! - `local_reply`: responses made here, for an [`error`]
-//! - [`stream_info`]: what is known of a request, for logs, metrics and taps
+//! - [`stream_info`]: a request's record, for logs, metrics and taps
 
 pub(super) mod client_cert;
 pub(super) mod deadline;

@@ -1,7 +1,7 @@
-//! What is to be done with a request: virtual host, route, cluster.
+//! The choice of a request's virtual host, route and cluster.
 //!
-//! [`host`] and [`routes`] are the matchers themselves, also for `explain`: it asks for every
-//! route's fate, the data path for the first that fits.
+//! [`host`] and [`routes`] are the matchers themselves, also for `explain`: it takes the result of
+//! every route, the data path the first route that matches.
 
 use std::sync::Arc;
 
@@ -21,15 +21,15 @@ use crate::snapshot::{ClusterLinks, Snapshot};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lost<'a> {
     Path,
-    /// This header does not fit.
+    /// This header does not match.
     Header(&'a HeaderName),
-    /// This query parameter does not fit.
+    /// This query parameter does not match.
     Query(&'a str),
-    /// What filters learnt does not fit.
+    /// The dynamic metadata does not match.
     Metadata,
     /// Only gRPC requests.
     NotGrpc,
-    /// The draw went against it.
+    /// The runtime fraction excluded it.
     Fraction,
     /// An earlier route took the request.
     Earlier,
@@ -70,8 +70,8 @@ fn without_port(authority: &str) -> &str {
     }
 }
 
-/// Every route of a virtual host in order, with why it lost; `Ok` for those that would take the
-/// request. `draw`: a number below a million for fractions, the same for all of one request.
+/// Every route of a virtual host in order, with why it does not match; `Ok` for those that match.
+/// `draw`: a number below a million for fractions, the same for all of one request.
 pub fn routes<'a>(
     host: &'a VirtualHost,
     head: &'a Head,
@@ -120,7 +120,7 @@ fn path_fits(matches: &RouteMatch, head: &Head) -> bool {
         return matches!(matches.path, PathMatch::Connect);
     }
     if head.form() == TargetForm::Asterisk {
-        // `OPTIONS *` asks about the server as a whole: a route that takes every path takes it.
+        // `OPTIONS *` is about the server as a whole: only a route for every path matches it.
         return matches!(&matches.path, PathMatch::Prefix(all) if matches!(&**all, "" | "/"));
     }
     let path = head.path();
@@ -148,7 +148,7 @@ fn path_fits(matches: &RouteMatch, head: &Head) -> bool {
 
 /// The cluster a forward goes to, and the weighted entry that brought it there.
 pub struct Chosen<'a> {
-    /// `None`: not known, or the header that should name it is not there.
+    /// `None`: not known, or the header that should name it is absent.
     pub cluster: Option<Arc<Cluster>>,
     pub weighted: Option<&'a WeightedCluster>,
 }

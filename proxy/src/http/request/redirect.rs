@@ -5,7 +5,7 @@ use super::stream_info::StreamInfo;
 use crate::config::route::{Redirect, Route};
 use crate::message::head::HeaderId;
 
-/// The `Location` of a redirect: what the rule does not change stays as it was asked for.
+/// The `Location` of a redirect: what the rule does not change stays as in the request.
 pub fn location(to: &Redirect, route: &Route, info: &StreamInfo) -> Vec<u8> {
     let request = &info.request;
     let proto = request.get(HeaderId::XForwardedProto);

@@ -1,4 +1,4 @@
-//! What a route makes of a request on its way out: path, host, and what the upstream is told.
+//! A route's changes to the request sent upstream: path, host, and the expected time-out.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What is known of one request, filled along its way and handed to telemetry at its end.
+//! The record of one request, filled while it is served and passed to telemetry at its end.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -30,7 +30,7 @@ pub struct Downstream {
     pub chain: Arc<FilterChain>,
     /// The socket's other end.
     pub peer: SocketAddr,
-    /// Where the client meant to go: the original destination, else the socket's own end.
+    /// The client's destination: the original one, else the socket's local address.
     pub local: SocketAddr,
     /// The destination before the redirect, where it is known.
     pub original_dst: Option<SocketAddr>,
@@ -49,12 +49,12 @@ pub struct Upstream {
     pub tls: Option<Rc<tls::ConnectionInfo>>,
 }
 
-/// When what happened; `None`: it did not come to that.
+/// Times of a request's events; `None`: it did not happen.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Times {
     /// The request's last byte was read.
     pub request_received: Option<Instant>,
-    /// An upstream connection was at hand.
+    /// An upstream connection was available.
     pub upstream_connected: Option<Instant>,
     /// The response's head arrived.
     pub response_head: Option<Instant>,
@@ -78,7 +78,7 @@ pub struct StreamInfo {
     pub trailers: Option<Head>,
     pub version: Version,
     pub is_grpc: bool,
-    /// `websocket`, `connect`, …, when the response agreed.
+    /// `websocket`, `connect`, …, when the response accepted it.
     pub upgraded: bool,
     /// The client's address by `x-forwarded-for`, where that is trusted; else the peer's.
     pub client: SocketAddr,
@@ -107,7 +107,7 @@ pub struct StreamInfo {
     pub upstream_failure: Option<Box<str>>,
     /// Upstream requests begun.
     pub attempts: u32,
-    /// What its filters keep.
+    /// The state of its filters.
     pub filters: StreamFilters,
 }
 
@@ -189,7 +189,7 @@ pub fn is_grpc_type(value: &[u8]) -> bool {
 }
 
 impl StreamInfo {
-    /// What access logs and header formats can say of this request, so far.
+    /// The record that access logs and header formats read.
     pub fn record(&self) -> Record<'_> {
         let tls = self.downstream.tls.as_deref();
         let upstream_tls = self.upstream.as_ref().and_then(|up| up.tls.as_deref());
@@ -271,7 +271,7 @@ pub fn report(worker: &Worker, info: &StreamInfo) {
     info.downstream.calls.request(&call, info.is_grpc, sample);
 }
 
-/// For whoever looks at live requests.
+/// Offers the request to live taps.
 fn show(worker: &Worker, info: &StreamInfo) {
     let mut request = info.request.iter().map(|field| (field.name, field.value));
     let mut response = info.response.iter().map(|field| (field.name, field.value));
@@ -283,7 +283,7 @@ fn show(worker: &Worker, info: &StreamInfo) {
     });
 }
 
-/// What a gRPC call without a status counts as, as gRPC clients have it.
+/// The status of a gRPC call without one, as gRPC clients have it (UNKNOWN).
 const GRPC_UNKNOWN: i8 = 2;
 
 /// A gRPC status; the codes there are run from 0 to 16.

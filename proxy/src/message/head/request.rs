@@ -100,7 +100,7 @@ impl Head {
         });
     }
 
-    /// What the start line says under a header's id.
+    /// The start line's part with a header's id.
     #[inline]
     pub(super) fn line_value(&self, id: HeaderId) -> Option<&[u8]> {
         let span = match id {
