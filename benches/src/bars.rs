@@ -17,7 +17,7 @@ const OURS: &[&str] = &["anyam"];
 
 /// All bars of a case.
 pub fn of(case: Case) -> Vec<Bar> {
-    use Metric::{AddedP99, Cpu, PerConnection, Resident, Start};
+    use Metric::{AddedP99, Change, Cpu, PerConnection, Resident, Start};
     let ratio = |metric, against, most| Bar {
         metric,
         own: OURS,
@@ -71,6 +71,22 @@ pub fn of(case: Case) -> Vec<Bar> {
             own: &["anyam-2"],
             ..ratio(Cpu, "anyam", 1.12)
         }],
+        Case::ScaleControl => {
+            let sizes: [&[&str]; 2] = [&["1000-services"], &["10000-services"]];
+            let bars = sizes.map(|own| {
+                [
+                    Bar {
+                        own,
+                        ..limit(Change, 2000.0)
+                    },
+                    Bar {
+                        own,
+                        ..ratio(Change, "100-services", 1.5)
+                    },
+                ]
+            });
+            bars.concat()
+        }
         Case::Http1Medium
         | Case::GrpcUnary
         | Case::GrpcStream

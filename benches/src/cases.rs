@@ -51,6 +51,7 @@ pub enum Case {
     StartMtls,
     Workers,
     WorkersMtls,
+    ScaleControl,
 }
 
 /// One contestant of a case.
@@ -71,6 +72,8 @@ pub enum Work {
     Load(Load),
     /// Memory before, while and after connections are held.
     Idle(Kind),
+    /// CPU of a change in the control plane.
+    Change,
     /// Time from start to the first answer.
     Start { tls: bool },
 }

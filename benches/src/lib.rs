@@ -3,6 +3,7 @@
 //! - `cases`: what is measured, `bars`: what has to come of it
 //! - `hop`: what a proxy has to do; `bootstrap` (Anyam, Envoy) and `config` (HAProxy, nginx) write
 //!   it in each program's words; `peers` starts them and reads their CPU and memory
+//! - `control`: a control plane in this process, and what a change costs it
 //! - `load`: the work; `app`: what stands behind the proxies; `certs`
 //! - `rounds`: the order of runs; `report`, `table`, `chart`: medians, ratios, JSON,
 //!   Markdown, a picture
@@ -20,6 +21,7 @@ pub mod cases;
 pub mod certs;
 pub mod chart;
 pub mod config;
+pub mod control;
 pub mod hop;
 pub mod load;
 pub mod peers;

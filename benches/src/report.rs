@@ -31,6 +31,8 @@ pub enum Metric {
     /// Resident memory after they closed, as a share of what it was before.
     AfterClose,
     Start,
+    /// CPU of a change in the control plane.
+    Change,
 }
 
 impl Metric {
@@ -49,6 +51,7 @@ impl Metric {
             Metric::PerConnectionOfFew => "KiB/connection of 1,000",
             Metric::AfterClose => "x idle after closing",
             Metric::Start => "ms to the first answer",
+            Metric::Change => "\u{b5}s CPU/change",
         }
     }
 }

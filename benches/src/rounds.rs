@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::cases::{Case, Contestant, Work};
+use crate::control;
 use crate::load::held::{self, Kind};
 use crate::load::{self, Load};
 use crate::peers::{Program, Running, spawn};
@@ -46,11 +47,15 @@ pub fn measure(case: Case, timing: &Timing, programs: &Programs) -> Result<Outco
     // Memory does not wobble: once is enough, and the first round counts.
     let (first, last) = match plan.work {
         Work::Idle(_) => (1, 1),
-        Work::Load(_) | Work::Start { .. } => (0, timing.rounds),
+        Work::Load(_) | Work::Start { .. } | Work::Change => (0, timing.rounds),
     };
     let _server = match plan.work {
         Work::Load(load) => load.server()?,
-        Work::Idle(_) | Work::Start { .. } => None,
+        Work::Idle(_) | Work::Start { .. } | Work::Change => None,
+    };
+    let mut meshes = match plan.work {
+        Work::Change => meshes(&plan.contestants)?,
+        _ => Vec::new(),
     };
     for round in first..=last {
         for (contestant, series) in plan.contestants.iter().zip(&mut all) {
@@ -60,6 +65,7 @@ pub fn measure(case: Case, timing: &Timing, programs: &Programs) -> Result<Outco
                 Work::Load(load) => loaded(contestant, load, timing, programs, into),
                 Work::Idle(kind) => idle(contestant, kind, programs, into),
                 Work::Start { tls } => start(contestant, tls, programs, into),
+                Work::Change => change(contestant, &mut meshes, into),
             };
             done.map_err(|error| BenchError::At {
                 case: case.name(),
@@ -75,8 +81,33 @@ fn is_bulk(work: Work) -> bool {
     match work {
         Work::Load(Load::Stream { .. }) => true,
         Work::Load(load) => load.answer() >= BULK,
-        Work::Idle(_) | Work::Start { .. } => false,
+        Work::Idle(_) | Work::Start { .. } | Work::Change => false,
     }
+}
+
+type Meshes = Vec<(&'static str, control::Mesh)>;
+
+/// The meshes of all contestants, made once.
+fn meshes(contestants: &[Contestant]) -> Result<Meshes, BenchError> {
+    let taking_part = |name: &str| contestants.iter().any(|one| one.name == name);
+    let sizes = control::SIZES
+        .into_iter()
+        .filter(|(name, _)| taking_part(name));
+    sizes
+        .map(|(name, services)| Ok((name, control::Mesh::new(services)?)))
+        .collect()
+}
+
+fn change(
+    contestant: &Contestant,
+    meshes: &mut Meshes,
+    into: &mut Series,
+) -> Result<(), BenchError> {
+    let mesh = meshes.iter_mut().find(|(name, _)| *name == contestant.name);
+    if let Some((_, mesh)) = mesh {
+        into.add(Metric::Change, mesh.measure()?);
+    }
+    Ok(())
 }
 
 fn loaded(

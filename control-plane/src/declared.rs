@@ -65,10 +65,13 @@ fn publish(translator: &Translator, observed: Observed) {
         tracing::error!("{error}");
     }
     let changed = observed.delta.set.len() + observed.delta.removed.len();
-    translator.apply(observed);
+    let objects = translator.apply(observed);
     let state = translator.state();
     tracing::info!(generation = state.generation, changed, "configuration read");
-    for status in &state.mesh.statuses {
+    for status in objects
+        .iter()
+        .filter_map(|id| state.mesh.statuses.get(&**id))
+    {
         for condition in status
             .conditions
             .iter()
@@ -111,7 +114,7 @@ impl Declared for Translator {
     fn workloads(&self) -> Vec<DeclaredWorkload> {
         let state = self.state();
         let origin = |id: &crate::model::ObjectId| {
-            let status = state.mesh.statuses.iter().find(|status| status.id == *id);
+            let status = state.mesh.statuses.get(id);
             status
                 .map(|status| status.origin.to_string())
                 .unwrap_or_default()
@@ -132,6 +135,8 @@ impl Declared for Translator {
                 }),
             }
         };
-        state.mesh.workloads.iter().map(workload).collect()
+        let mut workloads: Vec<_> = state.mesh.workloads.iter().collect();
+        workloads.sort_by_key(|(key, _)| *key);
+        workloads.into_iter().map(workload).collect()
     }
 }

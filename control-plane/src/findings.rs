@@ -8,7 +8,6 @@ use std::sync::Arc;
 use crate::api::declared::DeclaredPorts;
 use crate::api::types::{Condition, Finding, Object, Severity};
 use crate::model::manifest::authorization::{Action, AuthorizationPolicy};
-use crate::model::manifest::object::Target;
 use crate::model::mesh::{ServiceEntry, WorkloadEntry, ports, status};
 use crate::model::{Key, Kind, Mesh};
 use crate::translate::view::State;
@@ -18,7 +17,9 @@ const NAMED: usize = 3;
 
 /// Every object with its conditions: those of the model, and what only shows between objects.
 pub fn objects(state: &State) -> Vec<Object> {
-    let mut all: Vec<Object> = state.mesh.statuses.iter().map(object).collect();
+    let mut statuses: Vec<_> = state.mesh.statuses.values().collect();
+    statuses.sort_by(|a, b| a.id.cmp(&b.id));
+    let mut all: Vec<Object> = statuses.into_iter().map(|it| object(it)).collect();
     for object in &mut all {
         if object.kind == Kind::Service.name() {
             let key = Key::new(&object.namespace, &object.name);
@@ -29,7 +30,7 @@ pub fn objects(state: &State) -> Vec<Object> {
                 .extend(more.iter().flatten().map(condition));
         }
     }
-    for error in &state.file_errors {
+    for error in state.file_errors.iter() {
         let Some(id) = &error.object else { continue };
         let twice = all.iter_mut().find(|object| {
             object.kind == id.kind.name()
@@ -76,7 +77,9 @@ pub fn findings(mesh: &Mesh) -> Vec<Finding> {
 
 fn services_without_endpoints(mesh: &Mesh) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (key, service) in &mesh.services {
+    let mut services: Vec<_> = mesh.services.iter().collect();
+    services.sort_by_key(|(key, _)| *key);
+    for (key, service) in services {
         let ready = mesh.members(service).any(|entry| entry.workload.ready);
         // A service that only routes to others, or names a host outside, needs none of its own.
         let routed = service.ports.iter().any(|port| !port.producers.is_empty());
@@ -96,7 +99,9 @@ fn services_without_endpoints(mesh: &Mesh) -> Vec<Finding> {
 /// policy's author may take the workload for closed.
 fn uncovered_ports(mesh: &Mesh) -> Vec<Finding> {
     let mut open: BTreeMap<Key, Vec<String>> = BTreeMap::new();
-    for entry in mesh.workloads.values() {
+    let mut workloads: Vec<_> = mesh.workloads.iter().collect();
+    workloads.sort_by_key(|(key, _)| *key);
+    for (_, entry) in workloads {
         for policy in allowing(mesh, entry) {
             let ports = entry.ports.keys();
             let ports = ports.filter(|port| !is_covered(mesh, entry, Some(**port)));
@@ -131,17 +136,16 @@ fn allowing<'a>(
     mesh: &'a Mesh,
     entry: &'a WorkloadEntry,
 ) -> impl Iterator<Item = &'a Arc<AuthorizationPolicy>> {
-    let selects = |policy: &Arc<AuthorizationPolicy>, key: &Key| {
-        policy.meta.namespace == key.namespace
-            && policy
-                .targets
-                .iter()
-                .any(|target| matches!(target, Target::Service { name, .. } if *name == key.name))
-    };
-    let policies = mesh.authorization.iter();
-    policies.filter(move |policy| {
-        policy.action == Action::Allow && entry.services.iter().any(|key| selects(policy, key))
-    })
+    let services = entry.services.iter();
+    let policies = services.filter_map(|key| mesh.authorization.by_service.get(key));
+    let mut all: Vec<_> = policies
+        .flatten()
+        .filter(|policy| policy.action == Action::Allow)
+        .collect();
+    all.sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
+    // One that targets several of the services.
+    all.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    all.into_iter()
 }
 
 fn is_covered(mesh: &Mesh, entry: &WorkloadEntry, port: Option<u16>) -> bool {

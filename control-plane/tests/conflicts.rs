@@ -59,7 +59,8 @@ impl Mesh {
 
     fn owner(&self, ip: &str) -> String {
         let state = self.translator.state();
-        state.mesh.by_vip[&ip.parse::<IpAddr>().unwrap()].to_string()
+        let held = state.mesh.by_vip.get(&ip.parse::<IpAddr>().unwrap());
+        held.unwrap().to_string()
     }
 
     fn port(&self, workload: &str, port: u16) -> AppProtocol {
@@ -112,8 +113,9 @@ fn an_address_stays_with_the_older_service_and_with_the_one_that_has_it() {
     assert_eq!(mesh.owner("10.1.0.1"), "shop/zebra");
     // The change was ant's, and zebra's name has an address again.
     match mesh.translator.state().touched_since(before) {
-        Touched::Names(names) => {
-            assert!(names[type_url::NAME].contains("zebra.shop.svc.cluster.local"));
+        Touched::Some(marks) => {
+            let zebra = "zebra.shop.svc.cluster.local";
+            assert!(marks.names.contains(type_url::NAME, zebra));
         }
         Touched::All => panic!("more than the two services was announced"),
     }

@@ -27,7 +27,7 @@ fn the_demo_is_accepted_and_has_all_resources() {
         declared::open(&folder, state_dir.path(), MeshOptions::default()).unwrap();
     let state = translator.state();
     assert!(state.file_errors.is_empty(), "{:#?}", state.file_errors);
-    for status in &state.mesh.statuses {
+    for status in state.mesh.statuses.values() {
         assert!(status.conditions.iter().all(|c| c.status), "{status:#?}");
     }
     let web = scope("web");

@@ -84,7 +84,9 @@ fn answer(case: &Path) -> Value {
 /// Conditions that are not simply true.
 fn status(state: &State) -> Value {
     let mut all = Map::new();
-    for status in &state.mesh.statuses {
+    let mut statuses: Vec<_> = state.mesh.statuses.values().collect();
+    statuses.sort_by(|a, b| a.id.cmp(&b.id));
+    for status in statuses {
         for condition in &status.conditions {
             if !condition.status || !condition.message.is_empty() {
                 let text = format!(

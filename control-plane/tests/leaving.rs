@@ -77,7 +77,7 @@ fn who_left_is_believed_until_every_proxy_had_time_to_hear_of_it() {
     translator.settle();
     assert_eq!(believed(&translator), ["green"]);
     match translator.state().touched_since(before) {
-        Touched::Names(names) => assert!(names.contains_key(type_url::CLUSTER)),
+        Touched::Some(marks) => assert!(marks.names.0.contains_key(type_url::CLUSTER)),
         Touched::All => panic!("more than the service was announced"),
     }
 

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
 
-use anyam_control::ads::resources::{Scope, Touched, View};
+use anyam_control::ads::resources::{Marks, NodeMarks, Scope, Touched, View};
 use anyam_control::model::mesh::builder::Builder;
 use anyam_control::model::mesh::change::{Delta, Origin};
 use anyam_control::model::mesh::vip::Vips;
-use anyam_control::model::{MeshOptions, Object};
+use anyam_control::model::{Key, MeshOptions, Object};
 use anyam_control::source::Observed;
 use anyam_control::source::files::Folder;
 use anyam_control::translate::Translator;
@@ -123,6 +123,18 @@ fn translator() -> Translator {
     Translator::new(Builder::new(MeshOptions::default(), Vips::new()))
 }
 
+/// Whether a client of this scope that subscribes to everything is told of a name.
+fn announces(marks: &Marks, scope: &Scope, kind: &str, name: &str) -> bool {
+    let own = marks
+        .nodes
+        .get(&Key::new(&scope.namespace, &scope.workload));
+    let own = own.is_some_and(|marks| match marks {
+        NodeMarks::All => true,
+        NodeMarks::Names(names) => names.contains(kind, name),
+    });
+    own || marks.names.contains(kind, name)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
@@ -148,11 +160,11 @@ proptest! {
             let after = translator.state();
             let new = snapshot(&after);
             let touched = after.touched_since(before.generation);
-            if let Touched::Names(names) = &touched {
+            if let Touched::Some(marks) = &touched {
                 let keys: HashSet<_> = old.keys().chain(new.keys()).collect();
                 for key in keys {
-                    let (_, kind, name) = key;
-                    let announced = names.get(*kind).is_some_and(|n| n.contains(name.as_str()));
+                    let (scope, kind, name) = key;
+                    let announced = announces(marks, &scopes()[*scope], kind, name);
                     prop_assert!(announced || old.get(key) == new.get(key), "{key:?}");
                 }
             }
@@ -178,9 +190,16 @@ fn a_workload_that_goes_touches_its_own_names_and_its_services_endpoints() {
     let before = translator.state();
     translator.apply(without("catalogue-3", &demo));
     let after = translator.state();
-    let Touched::Names(names) = after.touched_since(before.generation) else {
+    let Touched::Some(marks) = after.touched_since(before.generation) else {
         panic!("all")
     };
+    let nodes: Vec<_> = marks.nodes.keys().map(ToString::to_string).collect();
+    assert_eq!(
+        nodes,
+        ["shop/catalogue-3"],
+        "no other proxy's own listeners"
+    );
+    let names = marks.names.0;
     let endpoints: Vec<_> = names[type_url::ENDPOINT]
         .iter()
         .map(ToString::to_string)
@@ -204,9 +223,11 @@ fn a_route_change_touches_its_service_s_routes_alone() {
     translator.apply(demo.clone());
     let before = translator.state();
     translator.apply(without("cart-canary", &demo));
-    let Touched::Names(names) = translator.state().touched_since(before.generation) else {
+    let Touched::Some(marks) = translator.state().touched_since(before.generation) else {
         panic!("all")
     };
+    assert!(marks.nodes.is_empty() && marks.addresses.is_empty());
+    let names = marks.names.0;
     assert_eq!(names.len(), 1, "{names:?}");
     let routes: Vec<_> = names[type_url::ROUTE]
         .iter()

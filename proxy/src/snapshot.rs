@@ -18,19 +18,19 @@ use super::config::secret::Secret;
 /// Everything the proxy runs by, at one instant. Never changed after it is published.
 ///
 /// A connection takes one snapshot once its destination is known; each HTTP request takes one,
-/// retries included.
+/// retries included. A table is shared with the snapshot before for as long as nothing in it changes.
 #[derive(Default)]
 pub struct Snapshot {
     /// Counts up by one with each published snapshot.
     pub generation: u64,
-    pub listeners: HashMap<Name, Arc<Listener>>,
+    pub listeners: Arc<HashMap<Name, Arc<Listener>>>,
     /// Listeners by their address, bound or not: where `use_original_dst` hands connections to.
-    pub by_address: HashMap<SocketAddr, Arc<Listener>>,
-    pub routes: HashMap<Name, Arc<RouteConfig>>,
-    pub clusters: HashMap<Name, Arc<Cluster>>,
-    pub secrets: HashMap<Name, Arc<Secret>>,
+    pub by_address: Arc<HashMap<SocketAddr, Arc<Listener>>>,
+    pub routes: Arc<HashMap<Name, Arc<RouteConfig>>>,
+    pub clusters: Arc<HashMap<Name, Arc<Cluster>>>,
+    pub secrets: Arc<HashMap<Name, Arc<Secret>>>,
     /// Peers by address, for source labels; filled on demand.
-    pub workloads: HashMap<IpAddr, Arc<Workload>>,
+    pub workloads: Arc<HashMap<IpAddr, Arc<Workload>>>,
 }
 
 /// A by-name reference, resolved when the snapshot was linked. `None`: the target is not (yet)

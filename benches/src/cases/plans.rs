@@ -2,6 +2,7 @@
 
 use super::{Case, Contestant, Plan, Work};
 use crate::app;
+use crate::control;
 use crate::hop::{Hop, Wire};
 use crate::load::Load;
 use crate::load::held::Kind;
@@ -69,6 +70,7 @@ impl Case {
                     ..server()
                 },
             ),
+            Case::ScaleControl => scale_control(),
             Case::Start => Plan {
                 title: "start to the first answer, plain",
                 contestants: all(
@@ -249,6 +251,17 @@ fn workers(title: &'static str, hops: &[Hop]) -> Plan {
             connections: if hops.len() > 1 { 16 } else { 64 },
             path: "/",
         }),
+    }
+}
+
+fn scale_control() -> Plan {
+    let sizes = control::SIZES.iter();
+    Plan {
+        title: "one endpoint changed: from the source's event to the bytes of four sidecars",
+        contestants: sizes
+            .flat_map(|(name, _)| all(&[(*name, Program::Direct)], &[]))
+            .collect(),
+        work: Work::Change,
     }
 }
 

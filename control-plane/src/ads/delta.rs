@@ -177,7 +177,7 @@ impl Subscription {
     }
 
     fn subscribe_all(&mut self) {
-        self.all = true;
+        self.want_all(true);
         self.pending = Pending::All;
         self.must_answer = true;
     }
@@ -197,16 +197,16 @@ impl Subscription {
         }
         self.absent.remove(&name);
         self.leaving.remove(&name);
-        self.names.insert(Arc::clone(&name));
+        self.want(Arc::clone(&name));
         self.pending.add(name);
     }
 
     fn unsubscribe(&mut self, names: &[String]) {
         for name in names {
             if name == ALL {
-                self.all = false;
+                self.want_all(false);
                 self.must_answer = false;
-            } else if let Some(name) = self.names.take(&**name)
+            } else if let Some(name) = self.unwant(name)
                 && self.all
             {
                 self.release(&name);

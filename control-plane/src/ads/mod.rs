@@ -3,7 +3,7 @@
 //! - [`resources`]: the trait that translation implements.
 //! - [`session`]: one stream as a sans-IO state machine, with [`subscription`] for its state of one
 //!   type, and `delta` and `sotw` for what the two protocols do differently.
-//! - [`debounce`]: how long changes are gathered.
+//! - [`debounce`]: how long changes are gathered; `dispatch`: which streams a change wakes.
 //! - [`listen`]: accept and TLS; [`admission`]: limits of connections; [`node`]: what a node
 //!   claims, checked against its certificate.
 //! - [`service`]: the gRPC service that drives sessions, [`wire`](self) their messages;
@@ -12,6 +12,7 @@
 pub mod admission;
 pub mod debounce;
 mod delta;
+mod dispatch;
 pub mod listen;
 pub mod node;
 pub mod registry;

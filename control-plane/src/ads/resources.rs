@@ -5,10 +5,13 @@
 //! since the view before: a change then costs what it touches, not proxies × mesh.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+
+use crate::model::Key;
 
 /// One resource, encoded once; every proxy that holds it shares these bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,6 +82,10 @@ pub trait View: Send + Sync {
     /// Everything of a type in scope, for clients that subscribe to all. Each name once.
     fn list(&self, type_url: &str, scope: &Scope) -> Vec<Resource>;
 
+    /// The address that a name stands for, if it does: ports that nobody declared are resources as
+    /// soon as a client asks for them, so changes tell their address and not their names.
+    fn address(&self, type_url: &str, name: &str) -> Option<IpAddr>;
+
     /// What may differ between an older generation and this one.
     fn touched_since(&self, generation: u64) -> Touched;
 
@@ -87,29 +94,109 @@ pub trait View: Send + Sync {
     fn service_account(&self, namespace: &str, workload: &str) -> Option<String>;
 }
 
-/// Names that may have changed, by type URL.
+/// What may have changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Touched {
     /// Anything: too much changed, or too long ago to tell.
     #[default]
     All,
-    Names(HashMap<String, HashSet<Arc<str>>>),
+    Some(Marks),
+}
+
+/// Names that may have changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// For every client that wants them.
+    pub names: Names,
+    /// Everything that clients subscribe to by an address ([`View::address`]).
+    pub addresses: HashSet<IpAddr>,
+    /// For the proxies of single workloads.
+    pub nodes: HashMap<Key, NodeMarks>,
+}
+
+/// What may have changed for the proxy of one workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeMarks {
+    All,
+    Names(Names),
+}
+
+/// Names by type URL.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Names(pub HashMap<String, HashSet<Arc<str>>>);
+
+impl Names {
+    pub fn add(&mut self, type_url: &str, name: impl AsRef<str>) {
+        self.add_all(type_url, [name]);
+    }
+
+    pub fn add_all(&mut self, type_url: &str, names: impl IntoIterator<Item = impl AsRef<str>>) {
+        let mut names = names.into_iter().peekable();
+        if names.peek().is_none() {
+            return;
+        }
+        if !self.0.contains_key(type_url) {
+            self.0.insert(type_url.to_owned(), HashSet::new());
+        }
+        if let Some(known) = self.0.get_mut(type_url) {
+            known.extend(names.map(|name| Arc::from(name.as_ref())));
+        }
+    }
+
+    pub fn of(&self, type_url: &str) -> impl Iterator<Item = &Arc<str>> {
+        self.0.get(type_url).into_iter().flatten()
+    }
+
+    pub fn contains(&self, type_url: &str, name: &str) -> bool {
+        self.0
+            .get(type_url)
+            .is_some_and(|names| names.contains(name))
+    }
+
+    fn merge(&mut self, other: &Names) {
+        for (type_url, names) in &other.0 {
+            let mine = self.0.entry(type_url.clone()).or_default();
+            mine.extend(names.iter().cloned());
+        }
+    }
+}
+
+impl Default for NodeMarks {
+    fn default() -> Self {
+        NodeMarks::Names(Names::default())
+    }
+}
+
+impl NodeMarks {
+    pub fn add(&mut self, type_url: &str, name: impl AsRef<str>) {
+        if let NodeMarks::Names(names) = self {
+            names.add(type_url, name);
+        }
+    }
+
+    fn merge(&mut self, other: &NodeMarks) {
+        match (&mut *self, other) {
+            (NodeMarks::All, _) => {}
+            (_, NodeMarks::All) => *self = NodeMarks::All,
+            (NodeMarks::Names(mine), NodeMarks::Names(theirs)) => mine.merge(theirs),
+        }
+    }
 }
 
 impl Touched {
     pub fn nothing() -> Self {
-        Touched::Names(HashMap::new())
+        Touched::Some(Marks::default())
     }
 
     pub fn merge(&mut self, other: &Touched) {
         match (&mut *self, other) {
             (Touched::All, _) => {}
             (_, Touched::All) => *self = Touched::All,
-            (Touched::Names(mine), Touched::Names(theirs)) => {
-                for (type_url, names) in theirs {
-                    mine.entry(type_url.clone())
-                        .or_default()
-                        .extend(names.iter().cloned());
+            (Touched::Some(mine), Touched::Some(theirs)) => {
+                mine.names.merge(&theirs.names);
+                mine.addresses.extend(&theirs.addresses);
+                for (node, marks) in &theirs.nodes {
+                    mine.nodes.entry(node.clone()).or_default().merge(marks);
                 }
             }
         }
@@ -163,8 +250,9 @@ mod tests {
     use super::*;
 
     fn names(type_url: &str, names: &[&str]) -> Touched {
-        let set = names.iter().map(|name| Arc::from(*name)).collect();
-        Touched::Names(HashMap::from([(type_url.to_owned(), set)]))
+        let mut marks = Marks::default();
+        marks.names.add_all(type_url, names);
+        Touched::Some(marks)
     }
 
     #[test]
@@ -180,6 +268,28 @@ mod tests {
         let mut both = names("a", &["y"]);
         both.merge(&names("b", &["z"]));
         assert_eq!(history.since(1), both);
+    }
+
+    #[test]
+    fn marks_of_nodes_and_addresses_are_merged() {
+        let of = |node: &str, marks: NodeMarks, ip: [u8; 4]| {
+            Touched::Some(Marks {
+                addresses: HashSet::from([ip.into()]),
+                nodes: HashMap::from([(Key::new("shop", node), marks)]),
+                ..Marks::default()
+            })
+        };
+        let mut some = NodeMarks::default();
+        some.add("a", "x");
+        let mut touched = of("web", some.clone(), [10, 0, 0, 1]);
+        touched.merge(&of("web", NodeMarks::All, [10, 0, 0, 2]));
+        touched.merge(&of("cart", some.clone(), [10, 0, 0, 2]));
+        let Touched::Some(marks) = touched else {
+            panic!("all")
+        };
+        assert_eq!(marks.addresses.len(), 2);
+        assert_eq!(marks.nodes[&Key::new("shop", "web")], NodeMarks::All);
+        assert_eq!(marks.nodes[&Key::new("shop", "cart")], some);
     }
 
     #[test]

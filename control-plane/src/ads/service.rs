@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::Stream as Poll;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
@@ -17,6 +18,7 @@ use xds_proto::envoy::service::discovery::v3::{
 };
 
 use super::debounce::Debounce;
+use super::dispatch::{Dispatch, Subscriber};
 use super::node;
 use super::registry::{Registry, Stream};
 use super::resources::Resources;
@@ -25,6 +27,7 @@ use super::subscription::{bounded, label};
 use super::wire::{Delta, Sotw, Wire};
 use crate::identity::Peer;
 use crate::metrics::Metrics;
+use crate::model::Key;
 
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// A proxy's start takes some dozens of requests; on-demand look-ups come one by one.
@@ -36,8 +39,8 @@ pub struct Ads {
     resources: Arc<dyn Resources>,
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
-    /// Debounced generations.
-    pushes: watch::Receiver<u64>,
+    dispatch: Arc<Dispatch>,
+    dispatching: JoinHandle<()>,
     closing: watch::Receiver<bool>,
     streams: Arc<Semaphore>,
     limits: SessionLimits,
@@ -54,12 +57,14 @@ impl Ads {
         (max_streams, limits): (usize, SessionLimits),
         trust_domain: &str,
     ) -> Self {
-        let pushes = debounced(resources.generations());
+        let dispatch = Arc::new(Dispatch::default());
+        let dispatching = debounced(Arc::clone(&resources), Arc::clone(&dispatch));
         Ads {
+            dispatch,
+            dispatching: tokio::spawn(dispatching),
             resources,
             registry,
             metrics,
-            pushes,
             closing,
             streams: Arc::new(Semaphore::new(max_streams)),
             limits,
@@ -125,15 +130,19 @@ impl Ads {
             since: Instant::now(),
             kinds: Vec::new(),
         });
-        let (mut pushes, mut closing) = (self.pushes.clone(), self.closing.clone());
+        let scope = &node.scope;
+        let place = Key::new(&scope.namespace, &scope.workload);
+        let mut subscriber = self.dispatch.join(place);
+        let mut closing = self.closing.clone();
         let mut bucket = Bucket::new(Instant::now());
-        self.take::<W>(&mut session, &first, &node.id)?;
+        self.take::<W>((&mut session, &mut subscriber), &first, &node.id)?;
         loop {
             entry.update(session.status());
             let wait = bucket.wait(Instant::now());
             tokio::select! {
                 room = responses.reserve(), if session.has_work() => {
                     let Ok(room) = room else { return Ok(()) };
+                    session.skip_to(subscriber.clean_until());
                     if let Some(push) = session.next(&*self.resources.view()) {
                         self.metrics.pushes.with_label_values(&[label(&push.type_url)]).inc();
                         room.send(Ok(W::response(push)));
@@ -142,13 +151,11 @@ impl Ads {
                 message = inbound.message(), if wait.is_zero() => {
                     let Some(message) = message? else { return Ok(()) };
                     bucket.take();
-                    self.take::<W>(&mut session, &message, &node.id)?;
+                    self.take::<W>((&mut session, &mut subscriber), &message, &node.id)?;
                 }
                 () = tokio::time::sleep(wait), if !wait.is_zero() => {}
-                changed = pushes.changed() => {
-                    if changed.is_err() {
-                        return Err(Status::unavailable("the control plane is stopping"));
-                    }
+                () = subscriber.woken() => {
+                    session.skip_to(subscriber.clean_until());
                     session.look(&*self.resources.view());
                 }
                 _ = closing.wait_for(|closing| *closing) => {
@@ -162,7 +169,7 @@ impl Ads {
     #[allow(clippy::result_large_err)]
     fn take<W: Wire>(
         &self,
-        session: &mut Session,
+        (session, subscriber): (&mut Session, &mut Subscriber),
         request: &W::Request,
         node: &str,
     ) -> Result<(), Status> {
@@ -178,34 +185,47 @@ impl Ads {
                 "update rejected"
             );
         }
+        // A session that has seen everything up to now enters what it newly wants, and looks at what
+        // changed meanwhile: no change falls between.
         let view = self.resources.view();
+        session.skip_to(subscriber.clean_until());
+        session.look(&*view);
         W::apply(session, request, &*view, Instant::now())
-            .map_err(|error| Status::resource_exhausted(error.to_string()))
+            .map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        subscriber.update(session.take_interests(), &*view);
+        session.look(&*self.resources.view());
+        Ok(())
     }
 }
 
-/// Passes generations on, gathered.
-fn debounced(mut generations: watch::Receiver<u64>) -> watch::Receiver<u64> {
-    let (pushes, receiver) = watch::channel(*generations.borrow());
-    tokio::spawn(async move {
-        let mut debounce = Debounce::new(Duration::from_millis(10), Duration::from_millis(500));
-        loop {
-            let due = debounce.due().map(tokio::time::Instant::from_std);
-            let pause = tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now));
-            tokio::select! {
-                changed = generations.changed() => match changed {
-                    Ok(()) => debounce.changed(Instant::now()),
-                    Err(_) => return,
-                },
-                () = pause, if due.is_some() => {}
-                () = pushes.closed() => return,
-            }
-            if debounce.take(Instant::now()) {
-                pushes.send_replace(*generations.borrow());
-            }
+impl Drop for Ads {
+    fn drop(&mut self) {
+        self.dispatching.abort();
+    }
+}
+
+/// Wakes streams for changes, gathered; until there can be no more.
+async fn debounced(resources: Arc<dyn Resources>, dispatch: Arc<Dispatch>) {
+    let mut debounce = Debounce::new(Duration::from_millis(10), Duration::from_millis(500));
+    let mut generations = resources.generations();
+    let mut last = *generations.borrow_and_update();
+    loop {
+        let due = debounce.due().map(tokio::time::Instant::from_std);
+        let pause = tokio::time::sleep_until(due.unwrap_or_else(tokio::time::Instant::now));
+        tokio::select! {
+            changed = generations.changed() => match changed {
+                Ok(()) => debounce.changed(Instant::now()),
+                Err(_) => return,
+            },
+            () = pause, if due.is_some() => {}
         }
-    });
-    receiver
+        if debounce.take(Instant::now()) {
+            let view = resources.view();
+            let next = view.generation();
+            dispatch.wake((last, next), &view.touched_since(last));
+            last = next;
+        }
+    }
 }
 
 /// Requests per second of one stream: beyond it they wait in the connection's own window.

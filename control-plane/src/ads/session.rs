@@ -14,8 +14,10 @@ use std::time::Instant;
 
 use xds_proto::type_url;
 
-use super::resources::{Resource, Scope, Touched, View};
+use super::dispatch::Interest;
+use super::resources::{Names, NodeMarks, Resource, Scope, Touched, View};
 use super::subscription::{Pending, ProtocolVariant, REFERRING, Rejected, Subscription};
+use crate::model::Key;
 
 /// Limits of one stream.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +86,7 @@ pub struct KindStatus {
 pub struct Session {
     pub(super) protocol: ProtocolVariant,
     pub(super) scope: Scope,
+    node: Key,
     /// In the order of their ranks.
     pub(super) kinds: Vec<Subscription>,
     pub(super) limits: SessionLimits,
@@ -101,6 +104,7 @@ impl Session {
     ) -> Self {
         Session {
             protocol,
+            node: Key::new(&scope.namespace, &scope.workload),
             scope,
             kinds: Vec::new(),
             limits,
@@ -113,22 +117,55 @@ impl Session {
         &self.scope
     }
 
+    /// What changed in what the client subscribes to since this was asked last.
+    pub(super) fn take_interests(&mut self) -> Vec<Interest> {
+        let kinds = self.kinds.iter_mut();
+        kinds.flat_map(Subscription::take_interests).collect()
+    }
+
+    /// Nothing up to `generation` touches this client.
+    pub fn skip_to(&mut self, generation: u64) {
+        self.generation = self.generation.max(generation);
+    }
+
     /// Marks what a newer view may have changed for this client.
     pub fn look(&mut self, view: &dyn View) {
-        if view.generation() == self.generation {
+        if view.generation() <= self.generation {
             return;
         }
         let touched = view.touched_since(self.generation);
         self.generation = view.generation();
+        let marks = match touched {
+            Touched::All => return self.mark_all(),
+            Touched::Some(marks) => marks,
+        };
+        match marks.nodes.get(&self.node) {
+            Some(NodeMarks::All) => return self.mark_all(),
+            Some(NodeMarks::Names(names)) => self.mark(names),
+            None => {}
+        }
+        self.mark(&marks.names);
+        if !marks.addresses.is_empty() {
+            for kind in &mut self.kinds {
+                kind.mark_if(|kind, name| {
+                    let address = view.address(kind, name);
+                    address.is_some_and(|ip| marks.addresses.contains(&ip))
+                });
+            }
+        }
+    }
+
+    fn mark_all(&mut self) {
         for kind in &mut self.kinds {
-            match &touched {
-                Touched::All => kind.pending = Pending::All,
-                Touched::Names(by_type) => {
-                    for name in by_type.get(&*kind.type_url).into_iter().flatten() {
-                        if kind.wants(name) {
-                            kind.pending.add(Arc::clone(name));
-                        }
-                    }
+            kind.pending = Pending::All;
+        }
+    }
+
+    fn mark(&mut self, names: &Names) {
+        for kind in &mut self.kinds {
+            for name in names.of(&kind.type_url) {
+                if kind.wants(name) {
+                    kind.pending.add(Arc::clone(name));
                 }
             }
         }

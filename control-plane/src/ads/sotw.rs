@@ -207,9 +207,15 @@ impl Subscription {
         for name in wanted.difference(&self.names) {
             self.pending.add(Arc::clone(name));
         }
-        let fewer = wanted.len() < self.names.len() || !self.names.is_subset(&wanted);
-        self.all = all;
-        self.names = wanted;
+        let fewer = !self.names.is_subset(&wanted);
+        self.want_all(all);
+        let gone: Vec<_> = self.names.difference(&wanted).cloned().collect();
+        for name in gone {
+            self.unwant(&name);
+        }
+        for name in wanted {
+            self.want(name);
+        }
         if fewer {
             self.release_unwanted();
         }

@@ -2,12 +2,13 @@
 //! still has to be looked at.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Instant;
 
+use aws_lc_rs::digest::{Context, SHA256};
 use xds_proto::type_url;
 
+use super::dispatch::Interest;
 use super::resources::Resource;
 
 /// Whether a client updates by difference or by whole states.
@@ -102,6 +103,8 @@ pub(super) struct Subscription {
     /// SotW: an empty list means everything only until names were given once.
     pub(super) named_once: bool,
     pub(super) names: HashSet<Arc<str>>,
+    /// Changes of `all` and `names` that nobody was told of yet.
+    interests: Vec<Interest>,
     held: HashMap<Arc<str>, Held>,
     /// XOR of the hashes of everything in `held`: the version of the whole.
     fold: u64,
@@ -130,6 +133,7 @@ impl Subscription {
             all: false,
             named_once: false,
             names: HashSet::new(),
+            interests: Vec::new(),
             held: HashMap::new(),
             fold: 0,
             absent: HashSet::new(),
@@ -154,6 +158,45 @@ impl Subscription {
 
     pub(super) fn wants(&self, name: &str) -> bool {
         self.all || self.names.contains(name)
+    }
+
+    pub(super) fn want_all(&mut self, all: bool) {
+        if std::mem::replace(&mut self.all, all) != all {
+            self.interested(None, all);
+        }
+    }
+
+    pub(super) fn want(&mut self, name: Arc<str>) {
+        if self.names.insert(Arc::clone(&name)) {
+            self.interested(Some(name), true);
+        }
+    }
+
+    /// The name as it was subscribed to, if it was.
+    pub(super) fn unwant(&mut self, name: &str) -> Option<Arc<str>> {
+        let name = self.names.take(name)?;
+        self.interested(Some(Arc::clone(&name)), false);
+        Some(name)
+    }
+
+    fn interested(&mut self, name: Option<Arc<str>>, begins: bool) {
+        self.interests.push(Interest {
+            type_url: Arc::clone(&self.type_url),
+            name,
+            begins,
+        });
+    }
+
+    pub(super) fn take_interests(&mut self) -> Vec<Interest> {
+        std::mem::take(&mut self.interests)
+    }
+
+    /// Marks the names subscribed to of which `touched` holds.
+    pub(super) fn mark_if(&mut self, touched: impl Fn(&str, &str) -> bool) {
+        let names = self.names.iter();
+        for name in names.filter(|name| touched(&self.type_url, name)) {
+            self.pending.add(Arc::clone(name));
+        }
     }
 
     pub(super) fn held(&self, name: &str) -> Option<&Held> {
@@ -259,9 +302,36 @@ pub(crate) fn bounded(message: &str) -> String {
     message.chars().take(MAX).map(printable).collect()
 }
 
-/// Fixed keys: equal states have equal versions on every stream and after a restart.
+/// Equal states have equal versions on every stream, after a restart and in every release.
 fn digest(name: &str, version: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    (name, version).hash(&mut hasher);
-    hasher.finish()
+    let mut hash = Context::new(&SHA256);
+    hash.update(&(name.len() as u64).to_be_bytes());
+    hash.update(name.as_bytes());
+    hash.update(version.as_bytes());
+    let mut first = [0; 8];
+    first.copy_from_slice(&hash.finish().as_ref()[..8]);
+    u64::from_be_bytes(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_the_same_in_every_release() {
+        let mut kind = Subscription::new(type_url::CLUSTER);
+        assert_eq!(kind.version(), "0000000000000000");
+        for (name, version) in [("a", "1"), ("b", "2")] {
+            kind.hold(&name.into(), &version.into(), None);
+        }
+        assert_eq!(kind.version(), "15ec6fc4fb169e8d");
+        // Another order, and one that came and went.
+        let mut other = Subscription::new(type_url::CLUSTER);
+        for (name, version) in [("b", "2"), ("a", "0"), ("c", "3"), ("a", "1")] {
+            other.hold(&name.into(), &version.into(), None);
+        }
+        other.release("c");
+        assert_eq!(other.version(), kind.version());
+        assert_ne!(digest("ab", "c"), digest("a", "bc"));
+    }
 }

@@ -1,12 +1,13 @@
 //! A mesh in memory, for tests of sessions and of the server.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::resources::{History, Resource, Resources, Scope, Touched, View};
+use super::resources::{History, Marks, Resource, Resources, Scope, Touched, View};
 
 type ByName = BTreeMap<(String, String), Resource>;
 
@@ -32,6 +33,11 @@ impl View for MemoryView {
     fn list(&self, type_url: &str, _: &Scope) -> Vec<Resource> {
         let of_type = self.resources.iter().filter(|((of, _), _)| of == type_url);
         of_type.map(|(_, resource)| resource.clone()).collect()
+    }
+
+    /// Of names like `ip:10.0.0.1`.
+    fn address(&self, _: &str, name: &str) -> Option<IpAddr> {
+        name.strip_prefix("ip:")?.parse().ok()
     }
 
     fn touched_since(&self, generation: u64) -> Touched {
@@ -98,13 +104,10 @@ impl Memory {
     fn put(&self, changes: &[(&str, &str, Option<&[u8]>)]) {
         let mut view = self.view.lock().unwrap();
         view.generation += 1;
-        let mut touched: HashMap<String, HashSet<Arc<str>>> = HashMap::new();
+        let mut touched = Marks::default();
         for (type_url, name, content) in changes {
             let key = (type_url.to_string(), name.to_string());
-            touched
-                .entry(key.0.clone())
-                .or_default()
-                .insert((*name).into());
+            touched.names.add(type_url, name);
             match content {
                 None => view.resources.remove(&key),
                 Some(content) => view.resources.insert(
@@ -118,7 +121,7 @@ impl Memory {
             };
         }
         let generation = view.generation;
-        view.history.push(generation, Touched::Names(touched));
+        view.history.push(generation, Touched::Some(touched));
         drop(view);
         self.generations.send_replace(generation);
     }

@@ -342,3 +342,36 @@ fn long_workload_names_keep_apart_in_the_subject() {
     assert_ne!(subject_name(&long("a")), subject_name(&long("b")));
     assert!(is_shortened(&subject_name(&long("a"))) && !is_shortened("web-0"));
 }
+
+/// A disk that was full in the middle of a line.
+#[test]
+fn a_token_used_after_a_torn_line_stays_used_over_a_restart() {
+    use std::io::Write;
+
+    let state = tempfile::tempdir().unwrap();
+    let mut used = Used::open(state.path(), 0, 10).unwrap();
+    used.use_up("first", 100, 0).unwrap();
+    let path = state.path().join("used-join-tokens");
+    for torn in [
+        "\n",
+        "\n1",
+        "\n100",
+        "\n100 ",
+        "\n100 secon",
+        "\n100 second",
+    ] {
+        let mut file = std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap();
+        file.write_all(torn.as_bytes()).unwrap();
+        let id = format!("after {torn:?}");
+        used.use_up(&id, 100, 0).unwrap();
+        let mut again = Used::open(state.path(), 0, 10).unwrap();
+        for id in [&*id, "first"] {
+            let refused = again.use_up(id, 100, 0);
+            assert!(matches!(refused, Err(UseError::Used)), "{id}");
+        }
+        used = again;
+    }
+}

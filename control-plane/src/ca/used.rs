@@ -39,7 +39,7 @@ impl Used {
         let mut ids = HashMap::new();
         if let Some(content) = private::read(&path)? {
             for line in String::from_utf8_lossy(&content).lines() {
-                // A torn last line is of a token that was not answered yet.
+                // Torn lines are of tokens that were not answered yet.
                 let Some((exp, id)) = line.split_once(' ') else {
                     continue;
                 };
@@ -75,7 +75,11 @@ impl Used {
         if self.ids.len() >= self.capacity {
             return Err(UseError::Full);
         }
-        let write = writeln!(self.file, "{exp} {id}").and_then(|()| self.file.sync_data());
+        // The line end comes first: a line that was written in part, as when the disk is full, must
+        // not take the next one with it.
+        let line = format!("\n{exp} {id}");
+        let write = self.file.write_all(line.as_bytes());
+        let write = write.and_then(|()| self.file.sync_data());
         write.map_err(|source| CaError::Io {
             path: self.path.clone(),
             source,
@@ -86,8 +90,12 @@ impl Used {
     }
 
     fn rewrite(&mut self) -> Result<(), CaError> {
-        let lines = self.ids.iter().map(|(id, exp)| format!("{exp} {id}\n"));
-        private::write(&self.path, lines.collect::<String>().as_bytes())?;
+        let lines: Vec<_> = self
+            .ids
+            .iter()
+            .map(|(id, exp)| format!("{exp} {id}"))
+            .collect();
+        private::write(&self.path, lines.join("\n").as_bytes())?;
         self.file = private::append(&self.path)?;
         self.lines = self.ids.len();
         Ok(())

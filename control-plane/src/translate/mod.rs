@@ -7,9 +7,10 @@
 //! - [`workload`], [`name`]: who lives at an address; names for DNS
 //! - [`naming`]: names of resources; [`proto`]: short ways to write protobufs
 //! - [`resource`]: a name and a scope into encoded bytes; [`touched`]: what a change may change;
-//!   [`view`]: states that ADS serves from
+//!   [`view`]: states that ADS serves from, `cache`: what they have encoded
 
 pub mod action;
+mod cache;
 pub mod cluster;
 pub mod endpoint;
 pub mod http;

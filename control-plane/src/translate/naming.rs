@@ -41,10 +41,12 @@ impl Carries {
         }
     }
 
+    pub const ALL: [Carries; 3] = [Carries::Declared, Carries::Http2, Carries::Tcp];
+
     /// The clusters of a port.
     pub fn of(protocol: AppProtocol) -> &'static [Carries] {
         match protocol {
-            AppProtocol::Undeclared => &[Carries::Declared, Carries::Http2, Carries::Tcp],
+            AppProtocol::Undeclared => &Carries::ALL,
             _ => &[Carries::Declared],
         }
     }

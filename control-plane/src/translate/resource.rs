@@ -1,7 +1,7 @@
 //! A type, a name and a scope into encoded bytes.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use aws_lc_rs::digest::{SHA256, digest};
@@ -12,9 +12,9 @@ use xds_proto::type_url;
 use super::naming::{self, Carries, Outbound};
 use super::{cluster, endpoint, inbound, listener, name, route, workload};
 use crate::ads::resources::{Ports, Resource, Scope, TlsFiles};
-use crate::model::Mesh;
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
 use crate::model::mesh::{Families, ServiceEntry};
+use crate::model::{Key, Mesh};
 
 /// Bytes of a content hash that make a version.
 const VERSION: usize = 12;
@@ -39,13 +39,42 @@ pub enum Variant {
         at: Place,
     },
     Own {
-        namespace: String,
-        workload: String,
+        node: Key,
         files: Option<TlsFiles>,
         at: Place,
     },
     /// What a caller can dial.
     Reach(Families),
+}
+
+impl Variant {
+    #[cfg(test)]
+    pub(super) fn own(node: Key) -> Self {
+        let at = Place {
+            anyam: true,
+            families: None,
+            ports: Ports::default(),
+        };
+        let files = None;
+        Variant::Own { node, files, at }
+    }
+
+    /// The workload whose proxy alone it is for.
+    pub fn node(&self) -> Option<&Key> {
+        match self {
+            Variant::Own { node, .. } => Some(node),
+            _ => None,
+        }
+    }
+}
+
+/// The address that a name stands for, of a service or of a workload.
+pub fn address(kind: &str, name: &str) -> Option<IpAddr> {
+    match kind {
+        type_url::LISTENER => Some(naming::parse_listener(name)?.ip()),
+        type_url::CLUSTER | type_url::ROUTE => Outbound::parse(name)?.ip(),
+        _ => None,
+    }
 }
 
 /// Where a sidecar listens.
@@ -68,8 +97,7 @@ pub fn variant(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Var
         ports: scope.ports,
     };
     let own = || Variant::Own {
-        namespace: scope.namespace.clone(),
-        workload: scope.workload.clone(),
+        node: Key::new(&scope.namespace, &scope.workload),
         files: files(),
         at: at(),
     };

@@ -1,7 +1,9 @@
-//! Which resources a change of objects may change. Too many is only work; too few would leave
-//! proxies behind.
+//! Which resources a change may change. Too many is only work; too few would leave proxies behind.
+//!
+//! Resources follow from the entries of the mesh, so entries that differ between two states say
+//! which. What one workload's own proxy is sent is marked for that proxy alone.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -9,17 +11,15 @@ use xds_proto::type_url;
 
 use super::naming::{self, Carries};
 use super::resource::{of_address, of_service};
-use crate::ads::resources::Touched;
-use crate::model::Object;
-use crate::model::manifest::object::{Key, Target};
-use crate::model::manifest::route;
-use crate::model::mesh::change::Change;
-use crate::model::mesh::{Families, Mesh, ServiceEntry, WorkloadEntry, resolve_port};
+use crate::ads::resources::{Marks, NodeMarks, Touched};
+use crate::model::manifest::object::Key;
+use crate::model::mesh::affected::Changed;
+use crate::model::mesh::{Families, Mesh, PortEntry, ServiceEntry, WorkloadEntry, resolve_port};
 
-/// Ports beyond the declared ones under which workloads were asked for.
-pub type Asked = HashMap<IpAddr, BTreeSet<u16>>;
+/// Beyond this, comparing everything costs less than telling what to compare, for as long as that is
+/// remembered.
+const MAX_ENTRIES: usize = 20_000;
 
-const ALL_CARRIES: [Carries; 3] = [Carries::Declared, Carries::Http2, Carries::Tcp];
 const OUTBOUND_KINDS: [&str; 5] = [
     type_url::LISTENER,
     type_url::ROUTE,
@@ -28,121 +28,122 @@ const OUTBOUND_KINDS: [&str; 5] = [
     type_url::NAME,
 ];
 
-/// What may differ between `old` and `new`, which `changes` separate.
-pub fn touched(old: &Mesh, new: &Mesh, changes: &[Change], asked: &Asked) -> Touched {
+/// What may differ between `old` and `new`, which may differ in what `changed` says.
+pub fn touched(old: &Mesh, new: &Mesh, changed: &Changed) -> Touched {
+    let entries = changed.services.len() + changed.workloads.len();
+    if changed.everything || entries > MAX_ENTRIES {
+        return Touched::All;
+    }
     let mut work = Work {
         old,
         new,
-        asked,
-        names: HashMap::new(),
+        marks: Marks::default(),
     };
-    for change in changes {
-        for object in change.before.iter().chain(&change.after) {
-            match object {
-                // Rare, and it holds for whole namespaces.
-                Object::Mesh(_) => return Touched::All,
-                Object::Service(it) => work.service(&it.meta.key()),
-                Object::Workload(it) => work.workload(&it.meta.key()),
-                Object::Route(it) => work.route(it),
-                Object::Grant(_) => work.routed(),
-                Object::Authorization(_) => work.add(type_url::LISTENER, naming::INBOUND),
-                Object::Backend(it) => {
-                    for target in &it.targets {
-                        let Target::Service { name, .. } = target else {
-                            continue;
-                        };
-                        work.calls(&Key::new(&it.meta.namespace, name));
-                    }
-                }
-            }
-        }
+    for key in &changed.services {
+        work.service(key);
     }
-    Touched::Names(work.names)
+    for key in &changed.workloads {
+        work.workload(key, false);
+    }
+    for key in &changed.governed {
+        work.workload(key, true);
+    }
+    for key in &changed.routed {
+        work.named(key, &[type_url::ROUTE]);
+    }
+    for key in &changed.authorized {
+        work.own(key, type_url::LISTENER, naming::INBOUND);
+    }
+    if changed.all_authorized {
+        work.marks.names.add(type_url::LISTENER, naming::INBOUND);
+    }
+    Touched::Some(work.marks)
 }
 
 struct Work<'a> {
     old: &'a Mesh,
     new: &'a Mesh,
-    asked: &'a Asked,
-    names: HashMap<String, HashSet<Arc<str>>>,
+    marks: Marks,
 }
 
 impl<'a> Work<'a> {
-    fn add(&mut self, kind: &str, name: impl AsRef<str>) {
-        self.names
-            .entry(kind.to_owned())
-            .or_default()
-            .insert(Arc::from(name.as_ref()));
+    fn own(&mut self, node: &Key, kind: &str, name: impl AsRef<str>) {
+        let marks = self.marks.nodes.entry(node.clone());
+        marks.or_default().add(kind, name);
     }
 
-    fn add_all(&mut self, kind: &str, names: Vec<String>) {
-        for name in names {
-            self.add(kind, name);
+    fn services(&self, key: &Key) -> [Option<&'a Arc<ServiceEntry>>; 2] {
+        [self.old, self.new].map(|mesh| mesh.service(key))
+    }
+
+    /// All names of some types that a service has.
+    fn named(&mut self, key: &Key, kinds: &[&str]) {
+        for service in self.services(key).into_iter().flatten() {
+            for kind in kinds {
+                self.marks.names.add_all(kind, of_service(kind, service));
+            }
         }
     }
 
-    fn both(&self, key: &Key) -> Vec<&'a ServiceEntry> {
-        let both = [self.old, self.new].into_iter();
-        both.filter_map(|mesh| mesh.service(key))
-            .map(|entry| &**entry)
-            .collect()
-    }
-
-    /// Services that have, or had, an address that this one asks for.
-    fn rivals(&self, key: &Key) -> BTreeSet<Key> {
-        let asked = self
-            .both(key)
-            .into_iter()
-            .flat_map(|it| &it.service.cluster_ips);
-        let owners = asked.flat_map(|ip| [self.old, self.new].map(|mesh| mesh.by_vip.get(ip)));
-        owners
-            .flatten()
-            .filter(|owner| *owner != key)
-            .cloned()
-            .collect()
-    }
-
-    /// A service: all that has its name, all routes that send to it, and its workloads' ports.
     fn service(&mut self, key: &Key) {
-        let rivals = self.rivals(key);
-        for key in rivals.iter().chain([key]) {
-            for service in self.both(key) {
-                for kind in OUTBOUND_KINDS {
-                    self.add_all(kind, of_service(kind, service));
-                }
-            }
+        let (old, new) = match self.services(key) {
+            [None, None] => return,
+            [Some(old), Some(new)] if Arc::ptr_eq(old, new) => return,
+            [Some(old), Some(new)] if is_alike(old, new) => (old, new),
+            _ => return self.whole_service(key),
+        };
+        let routes = |entry: &'a ServiceEntry| {
+            let ports = entry.ports.iter();
+            ports.map(|port: &PortEntry| (&port.producers, &port.consumers))
+        };
+        if !routes(old).eq(routes(new)) {
+            self.named(key, &[type_url::ROUTE]);
         }
+        if old.policy != new.policy {
+            self.named(key, &[type_url::CLUSTER, type_url::ROUTE]);
+        }
+        if old.members != new.members {
+            self.members(key, old.service.headless);
+        }
+        if self.old.known_as(old) != self.new.known_as(new) {
+            self.named(key, &[type_url::CLUSTER]);
+        }
+    }
+
+    /// What depends on who the members of a service are.
+    fn members(&mut self, key: &Key, headless: bool) {
+        self.named(key, &[type_url::ENDPOINT]);
+        if headless {
+            self.named(key, &[type_url::NAME]);
+        }
+    }
+
+    /// All that has a service's name, and its workloads' ports.
+    fn whole_service(&mut self, key: &Key) {
+        self.named(key, &OUTBOUND_KINDS);
         for mesh in [self.old, self.new] {
-            for (other, port) in mesh
-                .services
-                .values()
-                .flat_map(|it| it.ports.iter().map(move |port| (it, port)))
-            {
-                let mut routes = port
-                    .producers
-                    .iter()
-                    .chain(port.consumers.values().flatten());
-                if routes.any(|route| sends_to(route, key)) {
-                    self.add_all(type_url::ROUTE, of_service(type_url::ROUTE, other));
-                }
-            }
             let Some(service) = mesh.service(key) else {
                 continue;
             };
             for entry in mesh.members(service) {
                 self.ports(service, entry);
             }
+            // An address of a service comes before the same one of a workload.
+            for vip in &service.vips {
+                self.addressed(*vip);
+            }
         }
     }
 
     /// What a service says of the ports of one of its workloads.
     fn ports(&mut self, service: &ServiceEntry, entry: &WorkloadEntry) {
-        self.add(type_url::LISTENER, naming::INBOUND);
+        let node = entry.workload.meta.key();
+        self.own(&node, type_url::LISTENER, naming::INBOUND);
         for port in &service.ports {
             let Some(number) = resolve_port(&port.target, &entry.workload) else {
                 continue;
             };
-            self.add(type_url::CLUSTER, naming::inbound_cluster(number));
+            self.own(&node, type_url::CLUSTER, naming::inbound_cluster(number));
             for ip in &entry.workload.addresses {
                 self.address(SocketAddr::new(*ip, number));
             }
@@ -151,113 +152,91 @@ impl<'a> Work<'a> {
 
     fn address(&mut self, at: SocketAddr) {
         for kind in [type_url::LISTENER, type_url::CLUSTER, type_url::ROUTE] {
-            self.add_all(kind, of_address(kind, at, &ALL_CARRIES));
+            let names = of_address(kind, at, &Carries::ALL);
+            self.marks.names.add_all(kind, names);
         }
+        // Ports that nobody declared are subscribed to by address.
+        self.marks.addresses.insert(at.ip());
     }
 
-    /// Calls to a service: clusters and routes.
-    fn calls(&mut self, key: &Key) {
-        for service in self.both(key) {
-            for kind in [type_url::CLUSTER, type_url::ROUTE] {
-                self.add_all(kind, of_service(kind, service));
+    /// All that is known of an address that some workload has.
+    fn addressed(&mut self, ip: IpAddr) {
+        self.marks.addresses.insert(ip);
+        for mesh in [self.old, self.new] {
+            let entry = mesh.workload_by_ip(ip);
+            for port in entry.into_iter().flat_map(|entry| entry.ports.keys()) {
+                self.address(SocketAddr::new(ip, *port));
             }
         }
     }
 
-    fn workload(&mut self, key: &Key) {
-        let entries = [self.old, self.new].map(|mesh| mesh.workloads.get(key));
-        let mut services = BTreeSet::new();
-        for entry in entries.into_iter().flatten() {
-            services.extend(entry.services.iter().cloned());
-            for ip in &entry.workload.addresses {
-                self.add(type_url::WORKLOAD, ip.to_string());
-                let asked = self.asked.get(ip).into_iter().flatten();
-                let ports: BTreeSet<u16> = asked.chain(entry.ports.keys()).copied().collect();
-                for port in ports {
-                    self.address(SocketAddr::new(*ip, port));
-                }
-            }
+    /// `governed`: by a policy that changed, even if nothing else did.
+    fn workload(&mut self, key: &Key, governed: bool) {
+        let [old, new] = [self.old, self.new].map(|mesh| mesh.workloads.get(key));
+        let entries = || old.into_iter().chain(new);
+        let addresses = || entries().flat_map(|entry| &entry.workload.addresses);
+        let object = |entry: Option<&'a Arc<WorkloadEntry>>| entry.map(|it| &it.workload);
+        let moved = addresses().any(|ip| self.old.by_ip.get(ip) != self.new.by_ip.get(ip));
+        let itself = governed || moved || object(old) != object(new);
+        if !itself && old == new {
+            return;
+        }
+        for entry in entries() {
             for port in entry.ports.keys() {
-                self.add(type_url::CLUSTER, naming::inbound_cluster(*port));
+                self.own(key, type_url::CLUSTER, naming::inbound_cluster(*port));
             }
-        }
-        self.add(type_url::LISTENER, naming::INBOUND);
-        self.add(type_url::LISTENER, naming::OUTBOUND);
-        self.add(type_url::CLUSTER, naming::INBOUND_PASSTHROUGH);
-        let families =
-            entries.map(|entry| entry.map(|entry| Families::of(&entry.workload.addresses)));
-        if families[0] != families[1] {
-            self.dual_stack();
-        }
-        for key in services {
-            let identities = [self.old, self.new].map(|mesh| {
-                mesh.service(&key)
-                    .map(|service| mesh.identities(service))
-                    .unwrap_or_default()
-            });
-            for service in self.both(&key) {
-                self.add_all(type_url::ENDPOINT, of_service(type_url::ENDPOINT, service));
-                if identities[0] != identities[1] {
-                    self.add_all(type_url::CLUSTER, of_service(type_url::CLUSTER, service));
-                }
-                if service.service.headless {
-                    self.add(type_url::NAME, &service.host);
+            for ip in &entry.workload.addresses {
+                self.marks.addresses.insert(*ip);
+                for port in entry.ports.keys() {
+                    self.address(SocketAddr::new(*ip, *port));
                 }
             }
+        }
+        self.own(key, type_url::LISTENER, naming::INBOUND);
+        self.own(key, type_url::CLUSTER, naming::INBOUND_PASSTHROUGH);
+        if itself {
+            for ip in addresses() {
+                self.marks.names.add(type_url::WORKLOAD, ip.to_string());
+            }
+            self.endpoints_of(old, new);
+        }
+        let families = |entry: Option<&Arc<WorkloadEntry>>| {
+            entry.map(|entry| Families::of(&entry.workload.addresses))
+        };
+        if governed || families(old) != families(new) {
+            // What its proxy listens on, dials and logs.
+            self.marks.nodes.insert(key.clone(), NodeMarks::All);
         }
     }
 
-    /// Endpoints that depend on what their caller can dial.
-    fn dual_stack(&mut self) {
-        for mesh in [self.old, self.new] {
-            for service in mesh.services.values() {
-                let mut members = mesh.members(service);
-                let both = |entry: &Arc<WorkloadEntry>| {
-                    Families::of(&entry.workload.addresses) == Families::BOTH
-                };
-                if members.any(both) {
-                    self.add_all(type_url::ENDPOINT, of_service(type_url::ENDPOINT, service));
-                }
-            }
-        }
-    }
-
-    /// A route: the routes of its parents; more where it says what a port carries.
-    fn route(&mut self, route: &route::Route) {
-        for parent in &route.parents {
-            let key = Key::new(&parent.namespace, &parent.name);
-            let said = |mesh: &Mesh| {
-                let ports = mesh.service(&key).map(|service| &service.ports);
-                let ports = ports.into_iter().flatten();
-                ports
-                    .map(|port| (port.number, port.protocol))
-                    .collect::<Vec<_>>()
-            };
-            match said(self.old) == said(self.new) {
-                true => {
-                    for service in self.both(&key) {
-                        self.add_all(type_url::ROUTE, of_service(type_url::ROUTE, service));
-                    }
-                }
-                false => self.service(&key),
-            }
-        }
-    }
-
-    /// All services that have routes.
-    fn routed(&mut self) {
-        for mesh in [self.old, self.new] {
-            for service in mesh.services.values() {
-                let mut ports = service.ports.iter();
-                if ports.any(|port| !port.producers.is_empty() || !port.consumers.is_empty()) {
-                    self.add_all(type_url::ROUTE, of_service(type_url::ROUTE, service));
-                }
+    /// A workload as a member of services.
+    fn endpoints_of(&mut self, old: Option<&Arc<WorkloadEntry>>, new: Option<&Arc<WorkloadEntry>>) {
+        let identity = |mesh: &Mesh, entry: Option<&Arc<WorkloadEntry>>| {
+            entry.map(|entry| entry.workload.identity(&mesh.options.trust_domain))
+        };
+        let renamed = identity(self.old, old) != identity(self.new, new);
+        let both = old.into_iter().chain(new);
+        let services: BTreeSet<_> = both.flat_map(|entry| &entry.services).collect();
+        for service in services {
+            let entries = self.services(service);
+            let headless = entries.into_iter().flatten().any(|it| it.service.headless);
+            self.members(service, headless);
+            let known = |mesh: &Mesh, at: usize| entries[at].map(|entry| mesh.known_as(entry));
+            if renamed && known(self.old, 0) != known(self.new, 1) {
+                self.named(service, &[type_url::CLUSTER]);
             }
         }
     }
 }
 
-fn sends_to(route: &route::Route, key: &Key) -> bool {
-    let mut all = route.rules.iter().flat_map(route::Rule::destinations);
-    all.any(|to| to.namespace == key.namespace && to.name == key.name)
+/// Whether two states of a service differ at most in routes, policy and members.
+fn is_alike(old: &ServiceEntry, new: &ServiceEntry) -> bool {
+    old.service == new.service
+        && old.vips == new.vips
+        && old.ports.len() == new.ports.len()
+        && old
+            .ports
+            .iter()
+            .zip(&new.ports)
+            .all(|(a, b)| a.is_same_port(b))
 }

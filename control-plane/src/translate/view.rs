@@ -1,41 +1,35 @@
 //! States that ADS serves from.
 //!
-//! Each state is immutable. Resources are encoded when they are first asked for and kept; the next
-//! state begins with all that no change touched.
+//! Each state is immutable. Resources are encoded when they are first asked for and kept in a cache
+//! that all states share; a new state takes out what its change touched.
 
-use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use tokio::sync::watch;
-use xds_proto::type_url;
 
-use super::naming::{self, Outbound};
-use super::resource::{self, Variant};
-use super::touched::{Asked, touched};
+use super::cache::Cache;
+use super::resource;
+use super::touched::touched;
 use crate::ads::resources::{History, Resource, Resources, Scope, Touched, View};
-use crate::model::Mesh;
+use crate::model::mesh::affected::Changed;
 use crate::model::mesh::builder::Builder;
-use crate::model::mesh::change::{Change, Delta};
+use crate::model::{Mesh, ObjectId};
 use crate::source::{FileError, Observed};
 
 /// Changes told apart; a stream that is further behind compares everything.
 const HISTORY: usize = 256;
-/// Encoded resources kept; scopes multiply them, so there has to be an end.
-const MAX_CACHED: usize = 400_000;
-/// Addresses for which undeclared ports are remembered.
-const MAX_ASKED: usize = 50_000;
-
-type Cache = HashMap<(String, String, Variant), Resource>;
+/// Bytes of encoded resources kept; scopes multiply them, so there has to be an end.
+const MAX_CACHED: usize = 256 << 20;
 
 /// One state.
 pub struct State {
     pub generation: u64,
     pub mesh: Arc<Mesh>,
-    pub file_errors: Vec<FileError>,
-    cache: RwLock<Cache>,
+    pub file_errors: Arc<Vec<FileError>>,
+    cache: Arc<Cache>,
     history: History,
-    asked: Arc<Mutex<Asked>>,
 }
 
 /// Takes what a source says and publishes states. One writer, any number of readers.
@@ -47,15 +41,13 @@ pub struct Translator {
 
 impl Translator {
     /// With an empty mesh of generation 0.
-    pub fn new(mut builder: Builder) -> Self {
-        let (mesh, _) = builder.apply(Delta::default());
+    pub fn new(builder: Builder) -> Self {
         let state = State {
             generation: 0,
-            mesh,
-            file_errors: Vec::new(),
-            cache: RwLock::default(),
+            mesh: Arc::clone(builder.mesh()),
+            file_errors: Arc::default(),
+            cache: Arc::new(Cache::new(MAX_CACHED)),
             history: History::new(HISTORY),
-            asked: Arc::default(),
         };
         Translator {
             builder: Mutex::new(builder),
@@ -72,24 +64,28 @@ impl Translator {
             .clone()
     }
 
-    /// Takes what a source found and publishes the state that follows.
-    pub fn apply(&self, observed: Observed) {
+    /// Takes what a source found and publishes the state that follows. Gives the objects whose
+    /// conditions or places changed.
+    pub fn apply(&self, observed: Observed) -> BTreeSet<Arc<ObjectId>> {
         let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
-        let (mesh, changes) = builder.apply(observed.delta);
+        let (mesh, changed) = builder.apply(observed.delta);
         if let Err(error) = builder.save() {
             tracing::error!(%error, "allotted addresses cannot be kept over a restart");
         }
         let state = self.state();
-        let errors = observed.errors.unwrap_or_else(|| state.file_errors.clone());
-        self.publish(state.next(mesh, &changes, errors));
+        let errors = observed.errors.map(Arc::new);
+        let errors = errors.unwrap_or_else(|| Arc::clone(&state.file_errors));
+        self.publish(state.next(mesh, &changed, errors));
+        changed.statuses
     }
 
     /// Time has passed: publishes a state without what was kept of earlier ones, if there is such.
     pub fn settle(&self) {
         let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((mesh, changes)) = builder.settle() {
+        if let Some((mesh, changed)) = builder.settle() {
             let state = self.state();
-            self.publish(state.next(mesh, &changes, state.file_errors.clone()));
+            let errors = Arc::clone(&state.file_errors);
+            self.publish(state.next(mesh, &changed, errors));
         }
     }
 
@@ -111,62 +107,21 @@ impl Resources for Translator {
 }
 
 impl State {
-    fn next(&self, mesh: Arc<Mesh>, changes: &[Change], file_errors: Vec<FileError>) -> State {
+    fn next(&self, mesh: Arc<Mesh>, changed: &Changed, file_errors: Arc<Vec<FileError>>) -> State {
         let generation = self.generation + 1;
         let touched = match self.generation {
             0 => Touched::All,
-            _ => {
-                let asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-                touched(&self.mesh, &mesh, changes, &asked)
-            }
+            _ => touched(&self.mesh, &mesh, changed),
         };
-        let cache = match &touched {
-            Touched::All => Cache::new(),
-            Touched::Names(names) => {
-                let cache = self.cache.read().unwrap_or_else(PoisonError::into_inner);
-                let kept = cache.iter().filter(|((kind, name, _), _)| {
-                    !names
-                        .get(kind)
-                        .is_some_and(|names| names.contains(name.as_str()))
-                });
-                kept.map(|(key, resource)| (key.clone(), resource.clone()))
-                    .collect()
-            }
-        };
+        self.cache.advance(generation, &touched);
         let mut history = self.history.clone();
         history.push(generation, touched);
         State {
             generation,
             mesh,
             file_errors,
-            cache: RwLock::new(cache),
+            cache: self.cache.clone(),
             history,
-            asked: self.asked.clone(),
-        }
-    }
-
-    /// Remembers undeclared ports of workloads that proxies hold something of.
-    fn remember(&self, kind: &str, name: &str) {
-        let at = match kind {
-            type_url::LISTENER => naming::parse_listener(name),
-            type_url::CLUSTER | type_url::ROUTE => {
-                Outbound::parse(name).and_then(|it| Some(SocketAddr::new(it.ip()?, it.port)))
-            }
-            _ => None,
-        };
-        let Some(at) = at else { return };
-        let declared =
-            |entry: &crate::model::mesh::WorkloadEntry| entry.ports.contains_key(&at.port());
-        if self
-            .mesh
-            .workload_by_ip(at.ip())
-            .is_none_or(|entry| declared(entry))
-        {
-            return;
-        }
-        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
-        if asked.len() < MAX_ASKED || asked.contains_key(&at.ip()) {
-            asked.entry(at.ip()).or_default().insert(at.port());
         }
     }
 }
@@ -178,24 +133,12 @@ impl View for State {
 
     fn get(&self, type_url: &str, name: &str, scope: &Scope) -> Option<Resource> {
         let variant = resource::variant(&self.mesh, type_url, name, scope)?;
-        let key = (type_url.to_owned(), name.to_owned(), variant);
-        let cached = self
-            .cache
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
-            .cloned();
+        let cached = self.cache.get(self.generation, type_url, name, &variant);
         if cached.is_some() {
             return cached;
         }
         let made = resource::make(&self.mesh, type_url, name, scope)?;
-        self.remember(type_url, name);
-        let mut cache = self.cache.write().unwrap_or_else(PoisonError::into_inner);
-        if cache.len() >= MAX_CACHED {
-            cache.clear();
-        }
-        // Whoever was first is shared, so that equal content is one allocation.
-        Some(cache.entry(key).or_insert(made).clone())
+        Some(self.cache.keep(self.generation, type_url, variant, made))
     }
 
     fn list(&self, type_url: &str, scope: &Scope) -> Vec<Resource> {
@@ -204,6 +147,10 @@ impl View for State {
             .iter()
             .filter_map(|name| self.get(type_url, name, scope))
             .collect()
+    }
+
+    fn address(&self, type_url: &str, name: &str) -> Option<IpAddr> {
+        resource::address(type_url, name)
     }
 
     fn touched_since(&self, generation: u64) -> Touched {

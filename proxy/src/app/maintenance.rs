@@ -63,7 +63,7 @@ fn take_over(due: &mut HashMap<Name, Due>, snapshot: &Snapshot, now: Instant) {
         let current = snapshot.clusters.get(name);
         current.is_some_and(|current| Arc::ptr_eq(current, &entry.cluster))
     });
-    for (name, cluster) in &snapshot.clusters {
+    for (name, cluster) in snapshot.clusters.iter() {
         let resolve = matches!(cluster.discovery, Discovery::Dns { .. });
         let sweep = cluster.outlier.as_ref().map(|config| now + config.interval);
         if (resolve || sweep.is_some()) && !due.contains_key(name) {

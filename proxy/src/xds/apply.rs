@@ -132,6 +132,10 @@ impl Applier {
     /// The steps of one change.
     fn step(&mut self, change: Change<Accepted>) -> Option<Step> {
         match change {
+            Change::Upsert(key, Accepted::Compiled(Compiled::Workload(_, addresses, workload))) => {
+                let name = key.name.as_str().into();
+                Some(Step::Set(Compiled::Workload(name, addresses, workload)))
+            }
             Change::Upsert(_, Accepted::Compiled(compiled)) => Some(Step::Set(compiled)),
             Change::Upsert(key, Accepted::Name(addresses, ttl)) => {
                 self.names.insert(key.name, (addresses, ttl));

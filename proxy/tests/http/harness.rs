@@ -238,8 +238,8 @@ impl Setup {
         });
         Snapshot {
             generation,
-            listeners: HashMap::from([("front".into(), listener)]),
-            clusters: HashMap::from([("shop".into(), cluster)]),
+            listeners: Arc::new(HashMap::from([("front".into(), listener)])),
+            clusters: Arc::new(HashMap::from([("shop".into(), cluster)])),
             ..Snapshot::default()
         }
     }

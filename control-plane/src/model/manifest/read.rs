@@ -29,27 +29,34 @@ pub enum Object {
 }
 
 impl Object {
-    pub fn id(&self) -> ObjectId {
-        let (kind, meta) = self.parts();
-        ObjectId {
-            kind,
-            key: meta.key(),
+    pub fn kind(&self) -> Kind {
+        match self {
+            Object::Service(_) => Kind::Service,
+            Object::Workload(_) => Kind::Workload,
+            Object::Route(it) => it.kind,
+            Object::Grant(_) => Kind::ReferenceGrant,
+            Object::Authorization(_) => Kind::AuthorizationPolicy,
+            Object::Mesh(_) => Kind::MeshPolicy,
+            Object::Backend(_) => Kind::BackendPolicy,
         }
     }
 
     pub fn meta(&self) -> &Meta {
-        self.parts().1
+        match self {
+            Object::Service(it) => &it.meta,
+            Object::Workload(it) => &it.meta,
+            Object::Route(it) => &it.meta,
+            Object::Grant(it) => &it.meta,
+            Object::Authorization(it) => &it.meta,
+            Object::Mesh(it) => &it.meta,
+            Object::Backend(it) => &it.meta,
+        }
     }
 
-    fn parts(&self) -> (Kind, &Meta) {
-        match self {
-            Object::Service(it) => (Kind::Service, &it.meta),
-            Object::Workload(it) => (Kind::Workload, &it.meta),
-            Object::Route(it) => (it.kind, &it.meta),
-            Object::Grant(it) => (Kind::ReferenceGrant, &it.meta),
-            Object::Authorization(it) => (Kind::AuthorizationPolicy, &it.meta),
-            Object::Mesh(it) => (Kind::MeshPolicy, &it.meta),
-            Object::Backend(it) => (Kind::BackendPolicy, &it.meta),
+    pub fn id(&self) -> ObjectId {
+        ObjectId {
+            kind: self.kind(),
+            key: self.meta().key(),
         }
     }
 }

@@ -8,117 +8,132 @@ use super::status::Condition;
 use super::{BadBackend, Mesh, PortEntry};
 use crate::model::manifest::object::{Key, Kind};
 use crate::model::manifest::route::{Destination, Parent, Route};
-use crate::model::manifest::service::{AppProtocol, Service};
+use crate::model::manifest::service::{AppProtocol, Service, ServicePort};
 
-/// Routes by the port they are attached to.
-#[derive(Debug, Default)]
-pub struct Attached {
-    by_port: BTreeMap<(Key, u16), Vec<Arc<Route>>>,
+/// How a route's parents take it.
+pub fn accepted(mesh: &Mesh, route: &Route) -> Condition {
+    let mut refusals = Vec::new();
+    let mut reason = "NoMatchingParent";
+    let mut accepted = false;
+    for parent in &route.parents {
+        let key = Key::new(&parent.namespace, &parent.name);
+        let service = mesh.service(&key).map(|entry| &*entry.service);
+        match ports_of(route, parent, service) {
+            Ok(_) => accepted = true,
+            Err((why, message)) => {
+                reason = why;
+                refusals.push(message);
+            }
+        }
+    }
+    if route.parents.is_empty() {
+        refusals.push("there are no parentRefs; name the Service it governs".to_owned());
+    }
+    if route.hostnames {
+        refusals.push("hostnames have no effect: the address called says which Service".into());
+    }
+    match (accepted, refusals.is_empty()) {
+        (true, true) => Condition::accepted(),
+        (true, false) => Condition {
+            message: refusals.join("; "),
+            ..Condition::accepted()
+        },
+        (false, _) => Condition::no("Accepted", reason, refusals.join("; ")),
+    }
 }
 
-impl Attached {
-    /// Attaches `route` to those of its parents that take it, and says how that went.
-    pub fn add(&mut self, route: &Arc<Route>, services: &BTreeMap<Key, Arc<Service>>) -> Condition {
-        let mut refusals = Vec::new();
-        let mut reason = "NoMatchingParent";
-        let mut accepted = false;
-        for parent in &route.parents {
-            match ports_of(route, parent, services) {
-                Ok(ports) => {
-                    accepted = true;
-                    for port in ports {
-                        let key = Key::new(&parent.namespace, &parent.name);
-                        let routes = self.by_port.entry((key, port)).or_default();
-                        if !routes.iter().any(|other| Arc::ptr_eq(other, route)) {
-                            routes.push(route.clone());
-                        }
-                    }
-                }
-                Err((why, message)) => {
-                    reason = why;
-                    refusals.push(message);
-                }
-            }
-        }
-        if route.parents.is_empty() {
-            refusals.push("there are no parentRefs; name the Service it governs".to_owned());
-        }
-        if route.hostnames {
-            refusals.push("hostnames have no effect: the address called says which Service".into());
-        }
-        match (accepted, refusals.is_empty()) {
-            (true, true) => Condition::accepted(),
-            (true, false) => Condition {
-                message: refusals.join("; "),
-                ..Condition::accepted()
-            },
-            (false, _) => Condition::no("Accepted", reason, refusals.join("; ")),
-        }
-    }
-
-    /// A port with its routes. GRPCRoutes take a port whole: HTTPRoutes beside them are left out
-    /// and given to `conflicts`.
-    pub fn port(
-        &self,
-        service: &Service,
-        number: u16,
-        conflicts: &mut Vec<Arc<Route>>,
-    ) -> Option<PortEntry> {
-        let declared = service.port(number)?;
-        let key = service.meta.key();
-        let mut entry = PortEntry {
-            name: declared.name.clone(),
-            number,
-            protocol: declared.protocol,
-            target: declared.target.clone(),
-            producers: Vec::new(),
-            consumers: BTreeMap::new(),
+/// Whether a GRPCRoute governs a port that `route` is attached to, which leaves `route` out there.
+pub fn is_conflicted(mesh: &Mesh, route: &Route) -> bool {
+    route.parents.iter().any(|parent| {
+        let key = Key::new(&parent.namespace, &parent.name);
+        let Some(entry) = mesh.service(&key) else {
+            return false;
         };
-        let mut routes = self
-            .by_port
-            .get(&(key, number))
-            .cloned()
-            .unwrap_or_default();
-        routes.sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
-        for route in routes {
-            match route.meta.namespace == service.meta.namespace {
-                true => entry.producers.push(route),
-                false => {
-                    let namespace = route.meta.namespace.clone();
-                    entry.consumers.entry(namespace).or_default().push(route);
-                }
-            }
-        }
-        for routes in std::iter::once(&mut entry.producers).chain(entry.consumers.values_mut()) {
-            if routes.iter().any(|route| route.kind == Kind::GrpcRoute) {
-                let (grpc, http) = std::mem::take(routes)
-                    .into_iter()
-                    .partition(|route| route.kind == Kind::GrpcRoute);
-                *routes = grpc;
-                conflicts.extend::<Vec<_>>(http);
-            }
-        }
-        if entry.protocol == AppProtocol::Undeclared {
-            let mut all = entry
-                .producers
-                .iter()
-                .chain(entry.consumers.values().flatten());
-            entry.protocol = match all.next().map(|route| route.kind) {
-                None => AppProtocol::Undeclared,
-                Some(Kind::GrpcRoute) => AppProtocol::Grpc,
-                Some(_) => AppProtocol::Http,
+        let ports = ports_of(route, parent, Some(&entry.service)).unwrap_or_default();
+        ports.into_iter().any(|number| {
+            let governs = |port: &PortEntry| {
+                let mut routes = port.group(&route.meta.namespace, &key.namespace).iter();
+                routes.any(|other| other.kind == route.kind && other.meta.key() == route.meta.key())
             };
+            entry.port(number).is_some_and(|port| !governs(port))
+        })
+    })
+}
+
+/// The ports of a service, each with those of `routes` that it takes. GRPCRoutes take a port whole:
+/// HTTPRoutes beside them are left out.
+pub fn ports(service: &Service, routes: &[Arc<Route>]) -> Vec<PortEntry> {
+    let attached: Vec<_> = routes
+        .iter()
+        .map(|route| (route, attached_to(route, service)))
+        .collect();
+    let on = |number: u16| {
+        let on = attached.iter().filter(|(_, ports)| ports.contains(&number));
+        let mut on: Vec<_> = on.map(|(route, _)| Arc::clone(route)).collect();
+        on.sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
+        on
+    };
+    let port = |declared: &ServicePort| port(service, declared, on(declared.number));
+    service.ports.iter().map(port).collect()
+}
+
+/// The ports of `service` that name it as parent and take it.
+fn attached_to(route: &Route, service: &Service) -> Vec<u16> {
+    let meta = &service.meta;
+    let parents = route.parents.iter().filter(|parent| {
+        parent.service && parent.namespace == meta.namespace && parent.name == meta.name
+    });
+    parents
+        .filter_map(|parent| ports_of(route, parent, Some(service)).ok())
+        .flatten()
+        .collect()
+}
+
+/// `routes` by precedence.
+fn port(service: &Service, declared: &ServicePort, routes: Vec<Arc<Route>>) -> PortEntry {
+    let mut entry = PortEntry {
+        name: declared.name.clone(),
+        number: declared.number,
+        protocol: declared.protocol,
+        target: declared.target.clone(),
+        producers: Vec::new(),
+        consumers: BTreeMap::new(),
+    };
+    for route in routes {
+        match route.meta.namespace == service.meta.namespace {
+            true => entry.producers.push(route),
+            false => {
+                let namespace = route.meta.namespace.clone();
+                entry.consumers.entry(namespace).or_default().push(route);
+            }
         }
-        Some(entry)
     }
+    for routes in std::iter::once(&mut entry.producers).chain(entry.consumers.values_mut()) {
+        if routes.iter().any(|route| route.kind == Kind::GrpcRoute) {
+            routes.retain(|route| route.kind == Kind::GrpcRoute);
+        }
+    }
+    if entry.protocol == AppProtocol::Undeclared {
+        let mut all = entry
+            .producers
+            .iter()
+            .chain(entry.consumers.values().flatten());
+        entry.protocol = match all.next().map(|route| route.kind) {
+            None => AppProtocol::Undeclared,
+            Some(Kind::GrpcRoute) => AppProtocol::Grpc,
+            Some(_) => AppProtocol::Http,
+        };
+    }
+    entry
 }
 
 type Refusal = (&'static str, String);
 
+/// The ports of `service`, which is the parent's if there is such, that take the route.
 fn ports_of(
     route: &Route,
     parent: &Parent,
-    services: &BTreeMap<Key, Arc<Service>>,
+    service: Option<&Service>,
 ) -> Result<Vec<u16>, Refusal> {
     let key = Key::new(&parent.namespace, &parent.name);
     if !parent.service {
@@ -127,7 +142,7 @@ fn ports_of(
             format!("parent {key} is no Service; the mesh takes only those"),
         ));
     }
-    let Some(service) = services.get(&key) else {
+    let Some(service) = service else {
         return Err(("NoMatchingParent", format!("there is no Service {key}")));
     };
     let mut ports = service.ports.iter().filter(|port| {

@@ -1,77 +1,80 @@
-//! The next state of the mesh from the objects of a source. One writer.
+//! The next state of the mesh from the last one and a delta. One writer.
+//!
+//! Objects come and go ([`Builder::apply`]), which gathers what that concerns; then only that is made
+//! anew, in the order in which one thing follows from another: addresses, policies, services,
+//! workloads, conditions. What is made anew is the same function of the objects as in a first state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::attach::{Attached, resolved_refs};
-use super::change::{Change, Delta, Origin};
-use super::claims;
+use super::affected::{Affected, Changed};
+use super::attach;
+use super::change::{Delta, Origin};
+use super::conditions::{Judge, holder};
+use super::index::Facet;
 use super::join;
 use super::leaving::Leaving;
-use super::status::{Condition, ObjectStatus};
+use super::objects::Objects;
+use super::persistent::Map;
+use super::ports;
+use super::status::ObjectStatus;
 use super::vip::{VipError, Vips};
 use super::{Mesh, MeshOptions, ServiceEntry, WorkloadEntry};
-use crate::model::manifest::object::{Key, Kind, ObjectId, Target};
-use crate::model::manifest::policy::{BackendPolicy, MeshPolicy};
+use crate::model::manifest::object::{Key, Kind, ObjectId};
 use crate::model::manifest::read::Object;
-use crate::model::manifest::route::Route;
 use crate::model::manifest::service::Service;
-use crate::model::manifest::workload::Workload;
 
 /// Holds the objects and builds states of them.
 #[derive(Debug)]
 pub struct Builder {
-    options: Arc<MeshOptions>,
     vips: Vips,
-    objects: BTreeMap<ObjectId, (Object, Origin)>,
+    objects: Objects,
     leaving: Leaving,
-    /// Addresses of services in the last state.
-    served: HashMap<IpAddr, Key>,
+    mesh: Arc<Mesh>,
 }
 
 impl Builder {
     pub fn new(options: MeshOptions, vips: Vips) -> Self {
         Builder {
-            options: Arc::new(options),
             vips,
-            objects: BTreeMap::new(),
+            objects: Objects::default(),
             leaving: Leaving::default(),
-            served: HashMap::new(),
+            mesh: Arc::new(Mesh {
+                options: Arc::new(options),
+                ..Mesh::default()
+            }),
         }
     }
 
-    /// Takes what a source says differs. Gives the new state and what changed, which is empty when
-    /// nothing did.
-    pub fn apply(&mut self, delta: Delta) -> (Arc<Mesh>, Vec<Change>) {
-        let mut changes = Vec::new();
+    /// The last state.
+    pub fn mesh(&self) -> &Arc<Mesh> {
+        &self.mesh
+    }
+
+    /// Takes what a source says differs. Gives the new state and where it may differ from the last.
+    pub fn apply(&mut self, delta: Delta) -> (Arc<Mesh>, Changed) {
+        let mut affected = Affected::default();
         for id in delta.removed {
-            if let Some((before, _)) = self.objects.remove(&id) {
-                changes.push(Change {
-                    before: Some(before),
-                    after: None,
-                });
-            }
+            self.replace(&Arc::new(id), None, &mut affected);
         }
-        for (after, origin) in delta.set {
-            let before = self.objects.insert(after.id(), (after.clone(), origin));
-            let before = before.map(|(before, _)| before);
-            if before.as_ref() != Some(&after) {
-                let after = Some(after);
-                changes.push(Change { before, after });
-            }
+        for (object, origin) in delta.set {
+            let id = Arc::new(object.id());
+            self.replace(&id, Some((object, origin)), &mut affected);
         }
-        (Arc::new(self.build()), changes)
+        self.advance(affected)
     }
 
     /// Time has passed since the last state: what was kept of earlier ones may be forgotten. `None`
     /// when that changes nothing.
-    pub fn settle(&mut self) -> Option<(Arc<Mesh>, Vec<Change>)> {
-        let kind = Kind::Service;
-        let of = |key| self.objects.get(&ObjectId { kind, key });
-        let forgotten = self.leaving.age().into_iter().filter_map(of);
-        let changes: Vec<_> = forgotten.map(|(service, _)| Change::of(service)).collect();
-        (!changes.is_empty()).then(|| (Arc::new(self.build()), changes))
+    pub fn settle(&mut self) -> Option<(Arc<Mesh>, Changed)> {
+        let forgotten = self.leaving.age();
+        if forgotten.is_empty() {
+            return None;
+        }
+        let mut affected = Affected::default();
+        affected.changed.services.extend(forgotten);
+        Some(self.advance(affected))
     }
 
     /// Keeps newly allotted addresses over a restart.
@@ -82,139 +85,289 @@ impl Builder {
         self.vips.save()
     }
 
-    fn build(&mut self) -> Mesh {
-        let objects = Sorted::of(self.objects.values().map(|(object, _)| object));
-        let mut statuses = Statuses::default();
-        let mut attached = Attached::default();
-        for route in &objects.routes {
-            let condition = attached.add(route, &objects.services);
-            statuses.push(route.kind, route.meta.key(), condition);
+    /// Puts an object in the place of the one of its id, or takes that away.
+    fn replace(
+        &mut self,
+        id: &Arc<ObjectId>,
+        next: Option<(Object, Origin)>,
+        affected: &mut Affected,
+    ) {
+        if let (Some((before, _)), Some((after, origin))) = (self.objects.get(id), &next)
+            && before == after
+        {
+            affected.changed.statuses.insert(Arc::clone(id));
+            self.objects.moved(id, origin.clone());
+            return;
         }
-        let mut mesh = Mesh {
-            options: self.options.clone(),
-            ..Mesh::default()
-        };
-        for grant in objects.grants {
-            mesh.grants
-                .entry(grant.meta.namespace.clone())
-                .or_default()
-                .push(grant);
-        }
-        add_workloads(&mut mesh, objects.workloads, &mut statuses);
-        let policies = backend_policies(&objects.backend, &objects.services, &mut statuses);
-        let mut conflicts = Vec::new();
-        let owners = claims::owners(&objects.services, &self.served);
-        for (key, service) in &objects.services {
-            let ports = service.ports.iter();
-            let ports = ports
-                .filter_map(|port| attached.port(service, port.number, &mut conflicts))
-                .collect();
-            let entry = ServiceEntry {
-                host: format!(
-                    "{}.{}.svc.{}",
-                    key.name, key.namespace, self.options.cluster_domain
-                ),
-                vips: addresses(service, &mut self.vips),
-                ports,
-                members: Vec::new(),
-                leaving: Default::default(),
-                policy: policies.get(key).cloned(),
-                service: service.clone(),
+        affected.note(&self.objects, id);
+        self.objects.remove(id);
+        if let Some((object, origin)) = next {
+            let vips = match &object {
+                Object::Service(service) => addresses(service, &mut self.vips),
+                _ => Vec::new(),
             };
-            add_service(&mut mesh, entry, &owners, &mut statuses);
+            self.objects.insert(id, object, origin, vips);
+            affected.note(&self.objects, id);
         }
-        for route in conflicts {
-            let message = "a GRPCRoute governs a port this route is attached to";
-            let condition = Condition::no("Accepted", "Conflicted", message);
-            statuses.replace(route.kind, route.meta.key(), condition);
-        }
-        join::services_and_workloads(&mut mesh);
-        self.leaving.note(&mut mesh);
-        for route in &objects.routes {
-            statuses.push(route.kind, route.meta.key(), resolved_refs(&mesh, route));
-        }
-        add_mesh_policies(&mut mesh, objects.mesh, &mut statuses);
-        for policy in &objects.authorization {
-            let condition = target_condition(&mesh, &policy.meta.namespace, &policy.targets);
-            statuses.push(Kind::AuthorizationPolicy, policy.meta.key(), condition);
-        }
-        mesh.authorization = objects.authorization;
-        mesh.authorization
-            .sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
-        mesh.statuses = statuses.finish(&self.objects);
-        self.served = mesh.by_vip.clone();
-        mesh
     }
-}
 
-/// Objects by kind.
-#[derive(Default)]
-struct Sorted {
-    services: BTreeMap<Key, Arc<Service>>,
-    workloads: Vec<Arc<Workload>>,
-    routes: Vec<Arc<Route>>,
-    grants: Vec<Arc<crate::model::manifest::grant::ReferenceGrant>>,
-    authorization: Vec<Arc<crate::model::manifest::authorization::AuthorizationPolicy>>,
-    mesh: Vec<Arc<MeshPolicy>>,
-    backend: Vec<Arc<BackendPolicy>>,
-}
-
-impl Sorted {
-    fn of<'a>(objects: impl Iterator<Item = &'a Object>) -> Self {
-        let mut sorted = Sorted::default();
-        for object in objects {
-            match object.clone() {
-                Object::Service(it) => {
-                    sorted.services.insert(it.meta.key(), it);
-                }
-                Object::Workload(it) => sorted.workloads.push(it),
-                Object::Route(it) => sorted.routes.push(it),
-                Object::Grant(it) => sorted.grants.push(it),
-                Object::Authorization(it) => sorted.authorization.push(it),
-                Object::Mesh(it) => sorted.mesh.push(it),
-                Object::Backend(it) => sorted.backend.push(it),
+    /// Makes anew what is affected.
+    fn advance(&mut self, mut affected: Affected) -> (Arc<Mesh>, Changed) {
+        let mut next = Mesh::clone(&self.mesh);
+        self.place_addresses(&mut next, &mut affected);
+        self.place_policies(&mut next, &mut affected);
+        self.take_workloads(&mut next, &affected.changed.workloads);
+        for key in affected.changed.services.clone() {
+            self.make_service(&mut next, &key, &mut affected);
+        }
+        for key in affected.changed.workloads.clone() {
+            self.make_workload(&mut next, &key);
+            let kind = Kind::Workload;
+            let id = Arc::new(ObjectId { kind, key });
+            affected.changed.statuses.insert(id);
+        }
+        for facet in &affected.policies {
+            if let Facet::OfService(Kind::AuthorizationPolicy, key) = facet {
+                let both = [&*self.mesh, &next].map(|mesh| mesh.service(key));
+                let members = both.into_iter().flatten().flat_map(|it| &it.members);
+                affected.changed.authorized.extend(members.cloned());
             }
         }
-        sorted
-    }
-}
-
-#[derive(Default)]
-struct Statuses(HashMap<ObjectId, Vec<Condition>>);
-
-impl Statuses {
-    fn push(&mut self, kind: Kind, key: Key, condition: Condition) {
-        self.0
-            .entry(ObjectId { kind, key })
-            .or_default()
-            .push(condition);
+        let mut changed = affected.changed;
+        changed.statuses.retain(|id| {
+            let status = self.status(&next, id);
+            next.statuses.replace(ObjectId::clone(id), status)
+        });
+        self.mesh = Arc::new(next);
+        (Arc::clone(&self.mesh), changed)
     }
 
-    fn replace(&mut self, kind: Kind, key: Key, condition: Condition) {
-        let conditions = self.0.entry(ObjectId { kind, key }).or_default();
-        conditions.retain(|other| other.kind != condition.kind);
-        conditions.push(condition);
+    fn place_addresses(&self, next: &mut Mesh, affected: &mut Affected) {
+        for ip in std::mem::take(&mut affected.vips) {
+            let concerned = &mut affected.changed.services;
+            self.place_address((ip, Facet::Vip(ip)), &mut next.by_vip, concerned);
+        }
+        for ip in std::mem::take(&mut affected.addresses) {
+            let concerned = &mut affected.changed.workloads;
+            self.place_address((ip, Facet::Address(ip)), &mut next.by_ip, concerned);
+        }
     }
 
-    fn finish(mut self, objects: &BTreeMap<ObjectId, (Object, Origin)>) -> Vec<ObjectStatus> {
-        let status = |(id, (_, origin)): (&ObjectId, &(Object, Origin))| {
-            let mut conditions = self.0.remove(id).unwrap_or_default();
-            if !conditions
-                .iter()
-                .any(|condition| condition.kind == "Accepted")
-            {
-                conditions.insert(0, Condition::accepted());
+    /// Who has an address that several may claim; all of them are concerned when that changes.
+    fn place_address(
+        &self,
+        (ip, claims): (IpAddr, Facet),
+        held: &mut Map<IpAddr, Key>,
+        concerned: &mut BTreeSet<Key>,
+    ) {
+        let now = held.get(&ip).cloned();
+        let claimants = || self.objects.index().find(&claims);
+        let then = holder(claimants(), &self.objects, now.as_ref()).cloned();
+        if now != then {
+            concerned.extend(claimants().map(|id| id.key.clone()).chain(now));
+            held.set(ip, then);
+        }
+    }
+
+    fn place_policies(&self, next: &mut Mesh, affected: &mut Affected) {
+        for namespace in std::mem::take(&mut affected.grants) {
+            let facet = Facet::Grant(namespace.clone());
+            let grants = self.objects.all(&facet, |object| match object {
+                Object::Grant(it) => Some(Arc::clone(it)),
+                _ => None,
+            });
+            if next.grants.replace(namespace.clone(), grants) {
+                affected.granted(&self.objects, &namespace);
             }
-            ObjectStatus {
-                id: id.clone(),
-                origin: origin.clone(),
-                conditions,
+        }
+        for facet in affected.policies.clone() {
+            if self.place_policy(next, &facet) {
+                affected.policies_changed(&self.objects, &facet);
+            } else {
+                affected.policies.remove(&facet);
             }
+        }
+    }
+
+    /// What holds at one place; whether it is another than before.
+    fn place_policy(&self, next: &mut Mesh, facet: &Facet) -> bool {
+        let authorization = || {
+            self.objects.all(facet, |object| match object {
+                Object::Authorization(it) => Some(Arc::clone(it)),
+                _ => None,
+            })
         };
-        objects.iter().map(status).collect()
+        let mesh = || {
+            self.objects.winner(facet, |object| match object {
+                Object::Mesh(it) => Some(Arc::clone(it)),
+                _ => None,
+            })
+        };
+        let (own, policies) = (&mut next.authorization, &mut next.policies);
+        match facet {
+            Facet::OfNamespace(Kind::AuthorizationPolicy, name) => {
+                own.by_namespace.replace(name.clone(), authorization())
+            }
+            Facet::OfService(Kind::AuthorizationPolicy, key) => {
+                own.by_service.replace(key.clone(), authorization())
+            }
+            Facet::OfWorkload(Kind::AuthorizationPolicy, key) => {
+                own.by_workload.replace(key.clone(), authorization())
+            }
+            Facet::OfNamespace(Kind::MeshPolicy, name) => {
+                policies.by_namespace.replace(name.clone(), mesh())
+            }
+            Facet::OfWorkload(Kind::MeshPolicy, key) => {
+                policies.by_workload.replace(key.clone(), mesh())
+            }
+            _ => false,
+        }
+    }
+
+    /// Changed workloads with what was said of them before: services look at them.
+    fn take_workloads(&self, next: &mut Mesh, keys: &BTreeSet<Key>) {
+        for key in keys {
+            let Some(Object::Workload(workload)) = self.objects.object(Kind::Workload, key) else {
+                next.workloads.remove(key);
+                continue;
+            };
+            let before = self.mesh.workloads.get(key);
+            if before.is_none_or(|before| before.workload != *workload) {
+                let entry = WorkloadEntry {
+                    workload: Arc::clone(workload),
+                    services: before.map_or_else(Vec::new, |before| before.services.clone()),
+                    ports: before.map_or_else(BTreeMap::new, |before| before.ports.clone()),
+                };
+                next.workloads.insert(key.clone(), Arc::new(entry));
+            }
+        }
+    }
+
+    fn make_service(&mut self, next: &mut Mesh, key: &Key, affected: &mut Affected) {
+        let before = self.mesh.service(key).cloned();
+        let after = self.service_entry(next, key, before.as_deref());
+        let id = ObjectId {
+            kind: Kind::Service,
+            key: key.clone(),
+        };
+        affected.changed.statuses.insert(Arc::new(id));
+        if before.as_deref() == after.as_ref() {
+            return;
+        }
+        let members = |entry: Option<&ServiceEntry>| -> BTreeSet<Key> {
+            entry
+                .into_iter()
+                .flat_map(|it| it.members.iter().cloned())
+                .collect()
+        };
+        let (left, joined) = (members(before.as_deref()), members(after.as_ref()));
+        let workloads = &mut affected.changed.workloads;
+        if is_alike(before.as_deref(), after.as_ref()) {
+            workloads.extend(left.symmetric_difference(&joined).cloned());
+        } else {
+            workloads.extend(left.union(&joined).cloned());
+            affected.referrers(&self.objects, key);
+        }
+        let host = self.host(key);
+        if after.is_none() {
+            self.leaving.forget(key);
+        }
+        next.by_host.set(host, after.is_some().then(|| key.clone()));
+        next.services.set(key.clone(), after.map(Arc::new));
+    }
+
+    fn service_entry(
+        &mut self,
+        next: &Mesh,
+        key: &Key,
+        before: Option<&ServiceEntry>,
+    ) -> Option<ServiceEntry> {
+        let service = match self.objects.object(Kind::Service, key) {
+            Some(Object::Service(service)) => Arc::clone(service),
+            _ => return None,
+        };
+        let routes = self
+            .objects
+            .all(&Facet::Parent(key.clone()), |object| match object {
+                Object::Route(it) => Some(Arc::clone(it)),
+                _ => None,
+            });
+        let policy = Facet::OfService(Kind::BackendPolicy, key.clone());
+        let policy = self.objects.winner(&policy, |object| match object {
+            Object::Backend(it) => Some(Arc::clone(it)),
+            _ => None,
+        });
+        let claimed = self.objects.vips(key).iter().copied();
+        let mut entry = ServiceEntry {
+            host: self.host(key),
+            vips: claimed
+                .filter(|ip| next.by_vip.get(ip) == Some(key))
+                .collect(),
+            ports: attach::ports(&service, &routes.unwrap_or_default()),
+            members: self.objects.index().members(&service),
+            leaving: BTreeSet::new(),
+            policy,
+            service,
+        };
+        let showed = before.map(|before| self.mesh.identities(before));
+        let shows = next.identities(&entry);
+        entry.leaving = self.leaving.note(key, &showed.unwrap_or_default(), &shows);
+        Some(entry)
+    }
+
+    fn make_workload(&self, next: &mut Mesh, key: &Key) {
+        let Some(Object::Workload(workload)) = self.objects.object(Kind::Workload, key) else {
+            return;
+        };
+        let services = self.objects.index().selecting(&workload.meta).into_iter();
+        let services = services.filter_map(|key| next.service(key));
+        let services: Vec<_> = services
+            .filter(|entry| join::selects(&entry.service, workload))
+            .collect();
+        let entry = WorkloadEntry {
+            workload: Arc::clone(workload),
+            services: services.iter().map(|entry| entry.key()).collect(),
+            ports: ports::declared(workload, services.iter().map(|entry| &***entry)),
+        };
+        if next
+            .workloads
+            .get(key)
+            .is_none_or(|before| **before != entry)
+        {
+            next.workloads.insert(key.clone(), Arc::new(entry));
+        }
+    }
+
+    fn status(&self, next: &Mesh, id: &ObjectId) -> Option<Arc<ObjectStatus>> {
+        let (object, origin) = self.objects.get(id)?;
+        let judge = Judge {
+            mesh: next,
+            objects: &self.objects,
+        };
+        let status = ObjectStatus {
+            id: id.clone(),
+            origin: origin.clone(),
+            conditions: judge.conditions(object),
+        };
+        Some(Arc::new(status))
+    }
+
+    fn host(&self, key: &Key) -> String {
+        let domain = &self.mesh.options.cluster_domain;
+        format!("{}.{}.svc.{domain}", key.name, key.namespace)
     }
 }
 
+/// Whether workloads, and what refers to a service, find it was.
+fn is_alike(before: Option<&ServiceEntry>, after: Option<&ServiceEntry>) -> bool {
+    let (Some(before), Some(after)) = (before, after) else {
+        return false;
+    };
+    let mut both = before.ports.iter().zip(&after.ports);
+    before.ports.len() == after.ports.len() && both.all(|(one, other)| one.is_same_port(other))
+}
+
+/// Addresses that a service claims: those written, or allotted ones. None when headless.
 fn addresses(service: &Service, vips: &mut Vips) -> Vec<IpAddr> {
     match (service.headless, service.cluster_ips.is_empty()) {
         (true, _) => Vec::new(),
@@ -224,158 +377,5 @@ fn addresses(service: &Service, vips: &mut Vips) -> Vec<IpAddr> {
             all.retain(|ip| service.families.have(*ip));
             all
         }
-    }
-}
-
-fn add_workloads(mesh: &mut Mesh, workloads: Vec<Arc<Workload>>, statuses: &mut Statuses) {
-    for workload in workloads {
-        let key = workload.meta.key();
-        for address in &workload.addresses {
-            if let Some(other) = mesh.by_ip.get(address) {
-                let message = format!("{address} is already the address of Workload {other}");
-                let condition = Condition::no("Accepted", "AddressConflict", message);
-                statuses.replace(Kind::Workload, key.clone(), condition);
-                continue;
-            }
-            mesh.by_ip.insert(*address, key.clone());
-        }
-        let ports = workload
-            .ports
-            .iter()
-            .map(|port| (port.number, port.protocol))
-            .collect();
-        let entry = WorkloadEntry {
-            workload,
-            services: Vec::new(),
-            ports,
-        };
-        mesh.workloads.insert(key, Arc::new(entry));
-    }
-}
-
-fn add_service(
-    mesh: &mut Mesh,
-    mut entry: ServiceEntry,
-    owners: &HashMap<IpAddr, Key>,
-    statuses: &mut Statuses,
-) {
-    let key = entry.key();
-    for vip in std::mem::take(&mut entry.vips) {
-        let other = owners.get(&vip).filter(|owner| **owner != key);
-        match other.or_else(|| mesh.by_vip.get(&vip)) {
-            Some(other) => {
-                let message = format!("{vip} is already the address of Service {other}");
-                let condition = Condition::no("Accepted", "AddressConflict", message);
-                statuses.replace(Kind::Service, key.clone(), condition);
-            }
-            None => {
-                mesh.by_vip.insert(vip, key.clone());
-                entry.vips.push(vip);
-            }
-        }
-    }
-    if !entry.service.left_out.is_empty() {
-        let message = format!("not TCP, left out: {}", entry.service.left_out.join(", "));
-        statuses.push(
-            Kind::Service,
-            key.clone(),
-            Condition::no("AllPorts", "NotTcp", message),
-        );
-    }
-    mesh.by_host.insert(entry.host.clone(), key.clone());
-    mesh.services.insert(key, Arc::new(entry));
-}
-
-fn backend_policies(
-    policies: &[Arc<BackendPolicy>],
-    services: &BTreeMap<Key, Arc<Service>>,
-    statuses: &mut Statuses,
-) -> BTreeMap<Key, Arc<BackendPolicy>> {
-    let mut sorted: Vec<_> = policies.iter().collect();
-    sorted.sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
-    let mut chosen: BTreeMap<Key, Arc<BackendPolicy>> = BTreeMap::new();
-    for policy in sorted {
-        let mut condition = Condition::accepted();
-        for target in &policy.targets {
-            let Target::Service { name, .. } = target else {
-                continue;
-            };
-            let key = Key::new(&policy.meta.namespace, name);
-            if !services.contains_key(&key) {
-                let message = format!("there is no Service {key}");
-                condition = Condition::no("Accepted", "TargetNotFound", message);
-            }
-            match chosen.get(&key) {
-                Some(other) => {
-                    let message =
-                        format!("BackendPolicy {} holds for Service {key}", other.meta.key());
-                    condition = Condition::no("Accepted", "Conflicted", message);
-                }
-                None => {
-                    chosen.insert(key, policy.clone());
-                }
-            }
-        }
-        statuses.push(Kind::BackendPolicy, policy.meta.key(), condition);
-    }
-    chosen
-}
-
-fn add_mesh_policies(mesh: &mut Mesh, mut policies: Vec<Arc<MeshPolicy>>, statuses: &mut Statuses) {
-    policies.sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
-    for policy in policies {
-        let namespace = &policy.meta.namespace;
-        let mut condition = target_condition(mesh, namespace, &policy.targets);
-        let mut conflict = |other: &Arc<MeshPolicy>| {
-            let message = format!("MeshPolicy {} holds already", other.meta.key());
-            condition = Condition::no("Accepted", "Conflicted", message);
-        };
-        if policy.targets.is_empty() {
-            match mesh.policies.by_namespace.get(namespace) {
-                Some(other) => conflict(other),
-                None => {
-                    mesh.policies
-                        .by_namespace
-                        .insert(namespace.clone(), policy.clone());
-                }
-            }
-        }
-        for target in &policy.targets {
-            let Target::Workload(name) = target else {
-                continue;
-            };
-            let key = Key::new(namespace, name);
-            match mesh.policies.by_workload.get(&key) {
-                Some(other) => conflict(other),
-                None => {
-                    mesh.policies.by_workload.insert(key, policy.clone());
-                }
-            }
-        }
-        statuses.push(Kind::MeshPolicy, policy.meta.key(), condition);
-    }
-}
-
-fn target_condition(mesh: &Mesh, namespace: &str, targets: &[Target]) -> Condition {
-    let missing = targets.iter().find_map(|target| match target {
-        Target::Workload(name) => {
-            let key = Key::new(namespace, name);
-            (!mesh.workloads.contains_key(&key)).then(|| format!("there is no Workload {key}"))
-        }
-        Target::Service { name, port } => {
-            let key = Key::new(namespace, name);
-            match (mesh.services.get(&key), port) {
-                (None, _) => Some(format!("there is no Service {key}")),
-                (Some(service), Some(port)) => {
-                    let known = service.ports.iter().any(|other| other.name == *port);
-                    (!known).then(|| format!("Service {key} has no port named {port}"))
-                }
-                (Some(_), None) => None,
-            }
-        }
-    });
-    match missing {
-        Some(message) => Condition::no("Accepted", "TargetNotFound", message),
-        None => Condition::accepted(),
     }
 }

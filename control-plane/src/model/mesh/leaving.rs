@@ -5,16 +5,12 @@
 //! of before stay good for a while: two ages, of which each [`Leaving::age`] is one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use super::Mesh;
 use crate::model::manifest::object::Key;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Leaving {
-    /// Of every service, what its members showed in the last state.
-    before: BTreeMap<Key, BTreeSet<String>>,
     /// With their ages.
     left: BTreeMap<Key, BTreeMap<String, u8>>,
 }
@@ -23,30 +19,31 @@ pub struct Leaving {
 const AGES: u8 = 2;
 
 impl Leaving {
-    /// Compares a new state with the last one, and tells its services who has left.
-    pub fn note(&mut self, mesh: &mut Mesh) {
-        let mut now = BTreeMap::new();
-        for (key, service) in &mesh.services {
-            now.insert(key.clone(), mesh.identities(service));
+    /// Compares what the members of a service show now with what they showed before; gives who has
+    /// left.
+    pub fn note(
+        &mut self,
+        key: &Key,
+        before: &BTreeSet<String>,
+        now: &BTreeSet<String>,
+    ) -> BTreeSet<String> {
+        let gone: Vec<_> = before.difference(now).collect();
+        if gone.is_empty() && !self.left.contains_key(key) {
+            return BTreeSet::new();
         }
-        self.left.retain(|key, _| now.contains_key(key));
-        for (key, identities) in &now {
-            let before = self.before.get(key).into_iter().flatten();
-            let gone: Vec<_> = before.filter(|id| !identities.contains(*id)).collect();
-            if gone.is_empty() && !self.left.contains_key(key) {
-                continue;
-            }
-            let left = self.left.entry(key.clone()).or_default();
-            left.extend(gone.into_iter().map(|id| (id.clone(), 0)));
-            left.retain(|id, _| !identities.contains(id));
+        let left = self.left.entry(key.clone()).or_default();
+        left.extend(gone.into_iter().map(|id| (id.clone(), 0)));
+        left.retain(|id, _| !now.contains(id));
+        let all = left.keys().cloned().collect();
+        if left.is_empty() {
+            self.left.remove(key);
         }
-        self.before = now;
-        self.left.retain(|_, left| !left.is_empty());
-        for (key, left) in &self.left {
-            if let Some(service) = mesh.services.get_mut(key).and_then(Arc::get_mut) {
-                service.leaving = left.keys().cloned().collect();
-            }
-        }
+        all
+    }
+
+    /// A service is gone.
+    pub fn forget(&mut self, key: &Key) {
+        self.left.remove(key);
     }
 
     /// Time has passed. The services of which an identity is forgotten for it.

@@ -1,29 +1,37 @@
 //! An immutable state of the mesh, indexed for translation.
 //!
-//! - [`builder`]: the next state from the last, and the [`change`]s between
-//! - [`attach`]: which route governs which service; [`join`]: which workloads a service selects
-//! - [`ports`]: what is declared of a workload's ports together; [`claims`]: who has an address that
-//!   several services ask for
+//! - [`builder`]: the next state from the last and a [`change`], at the cost of what it concerns:
+//!   [`objects`] and their [`index`] find that, [`affected`] gathers it
+//! - [`attach`]: which route governs which service; [`join`]: which workloads a service selects;
+//!   [`ports`]: what is declared of a workload's ports together; [`authorization`]: which policy holds
+//!   where; [`persistent`]: maps whose copies share what stays
 //! - [`leaving`]: identities that outlive a change for a moment; [`vip`]: allotted addresses
-//! - [`status`]: conditions of objects
+//! - [`status`]: conditions of objects, [`conditions`]: how they come about
 
+pub mod affected;
 pub mod attach;
+pub mod authorization;
 pub mod builder;
 pub mod change;
-pub mod claims;
+pub mod conditions;
+pub mod index;
 pub mod join;
 pub mod leaving;
+pub mod objects;
+pub mod persistent;
 pub mod ports;
 pub mod status;
 pub mod vip;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::manifest::authorization::AuthorizationPolicy;
+use self::authorization::AuthorizationPolicies;
+use self::persistent::Map;
+use self::status::ObjectStatus;
 use super::manifest::grant::ReferenceGrant;
-use super::manifest::object::{Key, Target};
+use super::manifest::object::{Key, ObjectId};
 use super::manifest::policy::{
     BackendPolicy, Defaults, EgressMode, EscapedSlashes, LogFormat, MeshPolicy, MtlsMode,
     ROOT_NAMESPACE,
@@ -31,7 +39,6 @@ use super::manifest::policy::{
 use super::manifest::route::{Destination, Route};
 use super::manifest::service::{AppProtocol, PortRef, Service};
 use super::manifest::workload::Workload;
-use super::mesh::status::ObjectStatus;
 
 /// What holds for the whole life of the control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,32 +82,31 @@ impl Families {
     }
 }
 
-/// Everything at one instant. Never changed after it is built.
-#[derive(Debug, Default)]
+/// Everything at one instant. Never changed after it is published; a copy shares with it what stays.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Mesh {
     pub options: Arc<MeshOptions>,
-    pub services: BTreeMap<Key, Arc<ServiceEntry>>,
-    pub workloads: BTreeMap<Key, Arc<WorkloadEntry>>,
-    pub by_host: HashMap<String, Key>,
-    pub by_vip: HashMap<IpAddr, Key>,
-    pub by_ip: HashMap<IpAddr, Key>,
+    pub services: Map<Key, Arc<ServiceEntry>>,
+    pub workloads: Map<Key, Arc<WorkloadEntry>>,
+    pub by_host: Map<String, Key>,
+    pub by_vip: Map<IpAddr, Key>,
+    pub by_ip: Map<IpAddr, Key>,
     /// By their namespace.
-    pub grants: BTreeMap<String, Vec<Arc<ReferenceGrant>>>,
-    /// Sorted by precedence.
-    pub authorization: Vec<Arc<AuthorizationPolicy>>,
+    pub grants: Map<String, Vec<Arc<ReferenceGrant>>>,
+    pub authorization: AuthorizationPolicies,
     pub policies: MeshPolicies,
-    pub statuses: Vec<ObjectStatus>,
+    pub statuses: Map<ObjectId, Arc<ObjectStatus>>,
 }
 
 /// MeshPolicies by what they hold for; the one that won where several do.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct MeshPolicies {
-    pub by_namespace: BTreeMap<String, Arc<MeshPolicy>>,
-    pub by_workload: BTreeMap<Key, Arc<MeshPolicy>>,
+    pub by_namespace: Map<String, Arc<MeshPolicy>>,
+    pub by_workload: Map<Key, Arc<MeshPolicy>>,
 }
 
 /// A service with what belongs to it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct ServiceEntry {
     pub service: Arc<Service>,
     /// Fully qualified.
@@ -115,7 +121,7 @@ pub struct ServiceEntry {
     pub policy: Option<Arc<BackendPolicy>>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PortEntry {
     pub name: String,
     pub number: u16,
@@ -129,6 +135,20 @@ pub struct PortEntry {
 }
 
 impl PortEntry {
+    /// Whether both say the same of a port, whatever routes govern it.
+    pub fn is_same_port(&self, other: &PortEntry) -> bool {
+        (self.number, &self.name, self.protocol, &self.target)
+            == (other.number, &other.name, other.protocol, &other.target)
+    }
+
+    /// Routes of a namespace on a port of a service in the namespace `own`.
+    pub fn group(&self, namespace: &str, own: &str) -> &[Arc<Route>] {
+        match namespace == own {
+            true => &self.producers,
+            false => self.consumers.get(namespace).map_or(&[], Vec::as_slice),
+        }
+    }
+
     /// The routes that govern calls from `namespace`.
     pub fn routes_for(&self, namespace: &str) -> &[Arc<Route>] {
         self.consumers.get(namespace).unwrap_or(&self.producers)
@@ -136,7 +156,7 @@ impl PortEntry {
 }
 
 /// A workload with what belongs to it.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct WorkloadEntry {
     pub workload: Arc<Workload>,
     /// That select it.
@@ -342,46 +362,5 @@ impl Mesh {
                 .or_else(|| given.outlier_detection.clone());
         }
         merged
-    }
-
-    /// Authorisation policies that hold for a port of a workload, by precedence.
-    pub fn authorization_for(
-        &self,
-        entry: &WorkloadEntry,
-        port: Option<u16>,
-    ) -> Vec<&Arc<AuthorizationPolicy>> {
-        let holds = |policy: &&Arc<AuthorizationPolicy>| {
-            let namespace = &policy.meta.namespace;
-            let own = *namespace == entry.workload.meta.namespace;
-            if policy.targets.is_empty() {
-                return own || namespace == ROOT_NAMESPACE;
-            }
-            own && policy
-                .targets
-                .iter()
-                .any(|target| self.hits(target, entry, port))
-        };
-        self.authorization.iter().filter(holds).collect()
-    }
-
-    /// A service as target means those ports of its workloads that it sends to.
-    fn hits(&self, target: &Target, entry: &WorkloadEntry, port: Option<u16>) -> bool {
-        let (name, section) = match target {
-            Target::Workload(name) => return *name == entry.workload.meta.name,
-            Target::Service { name, port } => (name, port),
-        };
-        let Some(number) = port else { return false };
-        let key = Key::new(&entry.workload.meta.namespace, name);
-        let Some(service) = self
-            .services
-            .get(&key)
-            .filter(|_| entry.services.contains(&key))
-        else {
-            return false;
-        };
-        service.ports.iter().any(|port| {
-            section.as_ref().is_none_or(|section| *section == port.name)
-                && resolve_port(&port.target, &entry.workload) == Some(number)
-        })
     }
 }

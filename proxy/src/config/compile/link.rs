@@ -2,12 +2,15 @@
 //! referred to. Everything else is shared with the last one.
 //!
 //! Endpoints are not part of it: they are swapped behind their cluster's own pointer, and a change
-//! of endpoints alone publishes nothing.
+//! of endpoints alone publishes nothing. A table of the snapshot is copied when something in it
+//! changes, not before.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use prometheus::IntCounter;
 use xds_proto::type_url;
 
 use super::endpoint::Assignment;
@@ -15,9 +18,10 @@ use super::resource::Compiled;
 use super::support::At;
 use super::{Compiler, Name};
 use crate::config::cluster::{Cluster, Discovery};
-use crate::config::endpoint::EndpointSet;
+use crate::config::endpoint::{EndpointSet, Workload};
 use crate::config::listener::Listener;
 use crate::config::route::RouteConfig;
+use crate::config::secret::Secret;
 use crate::snapshot::{ClusterLinks, Link, RouteLink, Snapshot, Store};
 use crate::upstream::endpoints::{bind, rebind};
 
@@ -45,27 +49,37 @@ impl Compiler {
     /// endpoints alone is swapped in behind their clusters. True: published.
     pub fn publish(&mut self, store: &Store, steps: impl IntoIterator<Item = Step>) -> bool {
         let before = store.load();
-        let mut next = Draft::of(&before);
-        let mut endpoints = Vec::new();
+        let (mut endpoints, mut others) = (Vec::new(), Vec::new());
         for step in steps {
             match step {
                 Step::Set(Compiled::Endpoints(name, assignment)) => {
                     endpoints.push((name, assignment));
                 }
+                other => others.push(other),
+            }
+        }
+        if others.is_empty() {
+            self.set_all_endpoints(&before.clusters, endpoints);
+            return false;
+        }
+        let mut next = Draft::of(&before, self.counts.copied.clone());
+        for step in others {
+            match step {
                 Step::Set(Compiled::Cluster(cluster)) => self.set_cluster(&mut next, cluster),
                 Step::Set(Compiled::Secret(secret)) => {
                     self.secrets.set(&secret);
-                    next.touched = true;
-                    next.snapshot.secrets.insert(secret.name.clone(), secret);
+                    next.set_secret(secret);
+                }
+                Step::Set(Compiled::Workload(name, addresses, workload)) => {
+                    let gone = self.peers.set(name, Arc::clone(&addresses));
+                    next.set_workload(&gone, &addresses, &workload);
                 }
                 Step::Set(other) => next.set(other),
                 Step::Remove(kind, name) => self.remove(&mut next, kind, &name),
             }
         }
         // Last, so that an assignment finds its cluster whichever came first.
-        for (name, assignment) in endpoints {
-            self.set_endpoints(&next, name, assignment);
-        }
+        self.set_all_endpoints(&next.snapshot.clusters, endpoints);
         self.relink(&mut next);
         next.publish(store)
     }
@@ -74,29 +88,24 @@ impl Compiler {
         let previous = next.snapshot.clusters.get(&cluster.name).cloned();
         cluster.limits.set_thresholds(cluster.thresholds);
         self.first_endpoints(&cluster, previous.as_deref());
-        next.clusters.insert(cluster.name.clone());
-        next.snapshot.clusters.insert(cluster.name.clone(), cluster);
+        self.services.replace(previous.as_deref(), Some(&cluster));
+        next.set_cluster(cluster);
     }
 
     fn remove(&mut self, next: &mut Draft, kind: &str, name: &Name) {
-        let snapshot = &mut next.snapshot;
         match kind {
             type_url::LISTENER => next.remove_listener(name),
-            type_url::CLUSTER if snapshot.clusters.remove(name).is_some() => {
-                next.clusters.insert(name.clone());
+            type_url::CLUSTER => {
+                let previous = next.snapshot.clusters.get(name).cloned();
+                self.services.replace(previous.as_deref(), None);
+                next.remove_cluster(name);
             }
-            type_url::ROUTE if snapshot.routes.remove(name).is_some() => {
-                next.routes.insert(name.clone());
-            }
+            type_url::ROUTE => next.remove_route(name),
             // TLS contexts keep their certificates: a lost stream must not end TLS.
-            type_url::SECRET => next.touched |= snapshot.secrets.remove(name).is_some(),
+            type_url::SECRET => next.remove_secret(name),
             // As Envoy: an assignment that is taken away leaves the endpoints as they are.
             type_url::ENDPOINT => drop(self.waiting.remove(name)),
-            type_url::WORKLOAD => {
-                if let Ok(address) = name.parse::<IpAddr>() {
-                    next.touched |= snapshot.workloads.remove(&address).is_some();
-                }
-            }
+            type_url::WORKLOAD => next.remove_workloads(&self.peers.remove(name)),
             _ => {}
         }
     }
@@ -133,15 +142,25 @@ impl Compiler {
         }
     }
 
-    fn set_endpoints(&mut self, next: &Draft, name: Name, assignment: Arc<Assignment>) {
-        let mut wanted = false;
-        let clusters = next.snapshot.clusters.values();
-        for cluster in clusters.filter(|cluster| has_service(cluster, &name)) {
-            bind_assignment(cluster, &assignment, &cluster.endpoints.load());
-            wanted = true;
-        }
-        if !wanted {
-            self.waiting.insert(name, assignment);
+    fn set_all_endpoints(
+        &mut self,
+        clusters: &HashMap<Name, Arc<Cluster>>,
+        assignments: Vec<(Name, Arc<Assignment>)>,
+    ) {
+        for (name, assignment) in assignments {
+            let mut wanted = false;
+            for cluster in self
+                .services
+                .of(&name)
+                .filter_map(|name| clusters.get(name))
+            {
+                self.counts.bound.inc();
+                bind_assignment(cluster, &assignment, &cluster.endpoints.load());
+                wanted = true;
+            }
+            if !wanted {
+                self.waiting.insert(name, assignment);
+            }
         }
     }
 
@@ -157,8 +176,7 @@ impl Compiler {
         for name in stale {
             let fresh = relink_routes(&next.snapshot.routes[&name], &next.snapshot.clusters);
             self.counts.relinked.inc();
-            next.snapshot.routes.insert(name.clone(), Arc::new(fresh));
-            next.routes.insert(name);
+            next.set_routes(name, fresh);
         }
         let listeners = next.snapshot.listeners.values();
         let stale: Vec<_> = listeners.filter(|l| next.concerns(l)).cloned().collect();
@@ -172,23 +190,25 @@ impl Compiler {
 /// The snapshot under construction, and what has changed in it.
 struct Draft {
     snapshot: Snapshot,
+    copied: IntCounter,
     clusters: HashSet<Name>,
     routes: HashSet<Name>,
     touched: bool,
 }
 
 impl Draft {
-    fn of(before: &Snapshot) -> Self {
+    fn of(before: &Snapshot, copied: IntCounter) -> Self {
         Self {
             snapshot: Snapshot {
                 generation: before.generation + 1,
-                listeners: before.listeners.clone(),
-                by_address: before.by_address.clone(),
-                routes: before.routes.clone(),
-                clusters: before.clusters.clone(),
-                secrets: before.secrets.clone(),
-                workloads: before.workloads.clone(),
+                listeners: Arc::clone(&before.listeners),
+                by_address: Arc::clone(&before.by_address),
+                routes: Arc::clone(&before.routes),
+                clusters: Arc::clone(&before.clusters),
+                secrets: Arc::clone(&before.secrets),
+                workloads: Arc::clone(&before.workloads),
             },
+            copied,
             clusters: HashSet::new(),
             routes: HashSet::new(),
             touched: false,
@@ -209,19 +229,69 @@ impl Draft {
         match resource {
             Compiled::Routes(routes) => {
                 let routes = relink_routes(&routes, &self.snapshot.clusters);
-                let name = routes.table.name.clone();
-                self.routes.insert(name.clone());
-                self.snapshot.routes.insert(name, Arc::new(routes));
+                self.set_routes(routes.table.name.clone(), routes);
             }
             Compiled::Listener(listener) => {
                 self.set_listener(Arc::new(relink_listener(&listener, &self.snapshot)));
             }
-            Compiled::Workload(_, addresses, workload) => {
-                self.touched = true;
-                let places = addresses.iter().map(|address| (*address, workload.clone()));
-                self.snapshot.workloads.extend(places);
-            }
-            Compiled::Cluster(_) | Compiled::Endpoints(..) | Compiled::Secret(_) => {}
+            Compiled::Workload(..)
+            | Compiled::Cluster(_)
+            | Compiled::Endpoints(..)
+            | Compiled::Secret(_) => {}
+        }
+    }
+
+    fn set_routes(&mut self, name: Name, routes: RouteConfig) {
+        self.routes.insert(name.clone());
+        own(&mut self.snapshot.routes, &self.copied).insert(name, Arc::new(routes));
+    }
+
+    fn remove_route(&mut self, name: &Name) {
+        if self.snapshot.routes.contains_key(name) {
+            own(&mut self.snapshot.routes, &self.copied).remove(name);
+            self.routes.insert(name.clone());
+        }
+    }
+
+    fn set_cluster(&mut self, cluster: Arc<Cluster>) {
+        self.clusters.insert(cluster.name.clone());
+        own(&mut self.snapshot.clusters, &self.copied).insert(cluster.name.clone(), cluster);
+    }
+
+    fn remove_cluster(&mut self, name: &Name) {
+        if self.snapshot.clusters.contains_key(name) {
+            own(&mut self.snapshot.clusters, &self.copied).remove(name);
+            self.clusters.insert(name.clone());
+        }
+    }
+
+    fn set_secret(&mut self, secret: Arc<Secret>) {
+        self.touched = true;
+        own(&mut self.snapshot.secrets, &self.copied).insert(secret.name.clone(), secret);
+    }
+
+    fn remove_secret(&mut self, name: &Name) {
+        if self.snapshot.secrets.contains_key(name) {
+            self.touched = true;
+            own(&mut self.snapshot.secrets, &self.copied).remove(name);
+        }
+    }
+
+    fn set_workload(&mut self, gone: &[IpAddr], addresses: &[IpAddr], workload: &Arc<Workload>) {
+        self.touched = true;
+        let workloads = own(&mut self.snapshot.workloads, &self.copied);
+        for address in gone {
+            workloads.remove(address);
+        }
+        workloads.extend(addresses.iter().map(|ip| (*ip, Arc::clone(workload))));
+    }
+
+    fn remove_workloads(&mut self, gone: &[IpAddr]) {
+        let known = |address: &IpAddr| self.snapshot.workloads.contains_key(address);
+        if gone.iter().any(known) {
+            self.touched = true;
+            let workloads = own(&mut self.snapshot.workloads, &self.copied);
+            workloads.retain(|address, _| !gone.contains(address));
         }
     }
 
@@ -237,18 +307,20 @@ impl Draft {
     fn set_listener(&mut self, listener: Arc<Listener>) {
         self.touched = true;
         let def = &listener.def;
-        let listeners = &mut self.snapshot.listeners;
+        let listeners = own(&mut self.snapshot.listeners, &self.copied);
         let before = listeners.insert(def.name.clone(), listener.clone());
         if let Some(before) = before {
             self.forget_addresses(&before);
         }
         let places = def.addresses().map(|address| (address, listener.clone()));
-        self.snapshot.by_address.extend(places);
+        own(&mut self.snapshot.by_address, &self.copied).extend(places);
     }
 
     fn remove_listener(&mut self, name: &Name) {
-        if let Some(listener) = self.snapshot.listeners.remove(name) {
+        let known = self.snapshot.listeners.get(name).cloned();
+        if let Some(listener) = known {
             self.touched = true;
+            own(&mut self.snapshot.listeners, &self.copied).remove(name);
             self.forget_addresses(&listener);
         }
     }
@@ -257,10 +329,21 @@ impl Draft {
         for address in listener.def.addresses() {
             let known = self.snapshot.by_address.get(&address);
             if known.is_some_and(|known| known.def.name == listener.def.name) {
-                self.snapshot.by_address.remove(&address);
+                own(&mut self.snapshot.by_address, &self.copied).remove(&address);
             }
         }
     }
+}
+
+/// A table of the draft, copied if the last snapshot still has it.
+fn own<'t, K: Clone + Eq + Hash, V: Clone>(
+    table: &'t mut Arc<HashMap<K, V>>,
+    copied: &IntCounter,
+) -> &'t mut HashMap<K, V> {
+    if Arc::get_mut(table).is_none() {
+        copied.inc();
+    }
+    Arc::make_mut(table)
 }
 
 fn has_service(cluster: &Cluster, service: &str) -> bool {

@@ -6,7 +6,8 @@
 //! - `listener/`, `route/`, `filter/` (HTTP filters), `cluster/`, `endpoint`, `secret`, `tls`,
 //!   `policy`: a file or folder per resource
 //! - `resource`: bytes → [`Compiled`], with the names it refers to
-//! - `refs`: indices in the place of names; `link`: the next snapshot out of the last and what changed
+//! - `refs`: indices in the place of names; `link`: the next snapshot out of the last and what changed;
+//!   `known`: what it finds by
 //!
 //! [`Compiler::compile`] validates one resource; [`Compiler::publish`] links what compiled and
 //! publishes it; [`Compiler::apply`] does both for messages at hand.
@@ -21,6 +22,7 @@ mod cluster;
 mod endpoint;
 mod filter;
 mod headers;
+mod known;
 mod link;
 mod listener;
 mod log_filter;
@@ -75,6 +77,8 @@ pub struct Compiler {
     pub counts: Counts,
     /// Assignments whose cluster is not there yet, by EDS service name.
     waiting: HashMap<Name, Arc<Assignment>>,
+    services: known::Services,
+    peers: known::Peers,
     /// Counters of clusters and listeners in use, published or not: a name has its series once.
     metrics: Mutex<Metrics>,
     global_gate: Option<Arc<ConnectionLimit>>,
@@ -93,6 +97,10 @@ pub struct Counts {
     pub relinked: IntCounter,
     /// Optional filters that are not known and were left out.
     pub skipped_filters: IntCounter,
+    /// Tables of snapshots copied because something in them changed.
+    pub copied: IntCounter,
+    /// Clusters that took the endpoints of an assignment.
+    pub bound: IntCounter,
 }
 
 impl Counts {
@@ -116,6 +124,14 @@ impl Counts {
             skipped_filters: registry.counter(
                 "anyam_config_optional_filters_skipped_total",
                 "HTTP filters left out because they are optional and this proxy lacks them.",
+            )?,
+            copied: registry.counter(
+                "anyam_config_tables_copied_total",
+                "Tables of the configuration copied because something in them changed.",
+            )?,
+            bound: registry.counter(
+                "anyam_config_endpoints_bound_total",
+                "Clusters that took the endpoints of an assignment.",
             )?,
         })
     }
@@ -149,6 +165,8 @@ impl Compiler {
             ids: AtomicU64::new(1),
             counts: Counts::new(registry)?,
             waiting: HashMap::new(),
+            services: known::Services::default(),
+            peers: known::Peers::default(),
             metrics: Mutex::default(),
             global_gate: None,
             gates: HashMap::new(),

@@ -29,7 +29,7 @@ pub enum Compiled {
     /// The assignment's name (an EDS service name), and the assignment.
     Endpoints(Name, Arc<Assignment>),
     Secret(Arc<Secret>),
-    /// The resource's name (an address), all its addresses, the workload.
+    /// The resource's name (the address it was asked for by), all its addresses, the workload.
     Workload(Name, Arc<[IpAddr]>, Arc<Workload>),
 }
 

@@ -41,6 +41,22 @@ impl Bench {
         self.take::<endpoint_pb::ClusterLoadAssignment>(type_url::ENDPOINT, yaml)
     }
 
+    /// A workload, asked for by `name`.
+    fn peer(&mut self, name: &str, addresses: &[&str], who: &str) {
+        let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
+        let workload = crate::config::endpoint::Workload {
+            name: who.to_owned(),
+            ..Default::default()
+        };
+        let peer = Compiled::Workload(name.into(), addresses, Arc::new(workload));
+        self.compiler.publish(&self.store, [Step::Set(peer)]);
+    }
+
+    fn forget(&mut self, workload: &str) {
+        let step = Step::Remove(type_url::WORKLOAD, workload.into());
+        self.compiler.publish(&self.store, [step]);
+    }
+
     fn linked(&self) -> Option<Arc<Cluster>> {
         let snapshot = self.store.load();
         let listener = snapshot.listeners.get("http")?.clone();
@@ -59,6 +75,7 @@ fn an_endpoint_change_touches_one_cluster_and_publishes_nothing() {
     let before = bench.store.load();
     let compiled = bench.compiler.counts.clusters.get();
     let untouched = before.clusters["cart8"].endpoints.load().version;
+    let copied = bench.compiler.counts.copied.get();
 
     assert!(!bench.endpoints(&EDS.replace("cart", "cart7")));
 
@@ -68,8 +85,94 @@ fn an_endpoint_change_touches_one_cluster_and_publishes_nothing() {
     assert_eq!(counts.endpoints.get(), 1);
     assert_eq!(counts.clusters.get(), compiled);
     assert_eq!(counts.relinked.get(), 0);
+    assert_eq!((counts.bound.get(), counts.copied.get()), (1, copied));
     assert_eq!(after.clusters["cart7"].endpoints.load().len(), 2);
     assert_eq!(after.clusters["cart8"].endpoints.load().version, untouched);
+}
+
+#[test]
+fn a_change_copies_the_tables_it_changes_alone() {
+    let mut bench = Bench::new();
+    bench.cluster(CLUSTER);
+    bench.take::<listener_pb::Listener>(type_url::LISTENER, HTTP);
+    bench.take::<route_pb::RouteConfiguration>(type_url::ROUTE, ROUTES);
+    let before = bench.store.load();
+    let copied = bench.compiler.counts.copied.get();
+
+    bench.peer("10.1.0.1", &["10.1.0.1"], "a");
+    let after = bench.store.load();
+    assert_eq!(bench.compiler.counts.copied.get(), copied + 1);
+    assert!(Arc::ptr_eq(&before.clusters, &after.clusters));
+    assert!(Arc::ptr_eq(&before.routes, &after.routes));
+    assert!(Arc::ptr_eq(&before.listeners, &after.listeners));
+    assert!(Arc::ptr_eq(&before.by_address, &after.by_address));
+
+    bench.take::<route_pb::RouteConfiguration>(type_url::ROUTE, &ROUTES.replace("shop", "other"));
+    let last = bench.store.load();
+    assert!(Arc::ptr_eq(&after.workloads, &last.workloads));
+    assert!(!Arc::ptr_eq(&after.routes, &last.routes));
+}
+
+#[test]
+fn clusters_are_found_by_the_service_they_ask_for_now() {
+    let mut bench = Bench::new();
+    let named = |service: &str| {
+        let config = "eds_config: {ads: {}}";
+        assert!(CLUSTER.contains(config), "{CLUSTER}");
+        CLUSTER.replace(config, &format!("{config}, service_name: {service}"))
+    };
+    bench.cluster(&named("one"));
+    bench.endpoints(&EDS.replace("cart", "two"));
+    let len = |bench: &Bench| bench.store.load().clusters["cart"].endpoints.load().len();
+    assert_eq!(len(&bench), 0);
+    // What came before the cluster asked for it waits for it.
+    bench.cluster(&named("two"));
+    assert_eq!(len(&bench), 2);
+    bench.endpoints("{cluster_name: one, endpoints: []}");
+    assert_eq!(len(&bench), 2, "of another service");
+    bench.endpoints("{cluster_name: two, endpoints: []}");
+    assert_eq!(len(&bench), 0);
+}
+
+#[test]
+fn an_address_of_a_workload_goes_with_the_last_resource_that_has_it() {
+    let mut bench = Bench::new();
+    let both = ["10.1.0.1", "fd00::1"];
+    let known = |bench: &Bench| {
+        let snapshot = bench.store.load();
+        let mut all: Vec<_> = snapshot.workloads.keys().map(ToString::to_string).collect();
+        all.sort();
+        all
+    };
+    // Asked for by one of its addresses: it goes whole.
+    bench.peer("10.1.0.1", &both, "a");
+    assert_eq!(known(&bench), both);
+    bench.forget("10.1.0.1");
+    assert!(known(&bench).is_empty());
+    // Asked for by both: one of them may be let go of.
+    bench.peer("10.1.0.1", &both, "a");
+    bench.peer("fd00::1", &both, "a");
+    bench.forget("10.1.0.1");
+    assert_eq!(known(&bench), both);
+    // It moved: an address that it no longer has is forgotten.
+    bench.peer("fd00::1", &["fd00::1", "10.1.0.2"], "a");
+    assert_eq!(known(&bench), ["10.1.0.2", "fd00::1"]);
+    // Another one took an address over.
+    bench.peer("10.1.0.2", &["10.1.0.2"], "b");
+    bench.forget("fd00::1");
+    assert_eq!(known(&bench), ["10.1.0.2"]);
+    let snapshot = bench.store.load();
+    let address = "10.1.0.2".parse().unwrap();
+    assert_eq!(
+        snapshot
+            .workloads
+            .get::<std::net::IpAddr>(&address)
+            .unwrap()
+            .name,
+        "b"
+    );
+    bench.forget("10.1.0.2");
+    assert!(known(&bench).is_empty());
 }
 
 #[test]

@@ -1,0 +1,143 @@
+//! Conditions of objects in a state of the mesh.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::Mesh;
+use super::attach::{accepted, is_conflicted, resolved_refs};
+use super::index::Facet;
+use super::objects::Objects;
+use super::status::Condition;
+use crate::model::manifest::object::{Key, Kind, Meta, ObjectId, Target};
+use crate::model::manifest::read::Object;
+
+/// What conditions are judged by.
+pub struct Judge<'a> {
+    pub mesh: &'a Mesh,
+    pub objects: &'a Objects,
+}
+
+impl Judge<'_> {
+    pub fn conditions(&self, object: &Object) -> Vec<Condition> {
+        let mut all = match object {
+            Object::Service(it) => {
+                let key = it.meta.key();
+                let vips = self.objects.vips(&key);
+                let mut all = conflict("Service", &key, vips, |ip| self.mesh.by_vip.get(ip));
+                if !it.left_out.is_empty() {
+                    let message = format!("not TCP, left out: {}", it.left_out.join(", "));
+                    all.push(Condition::no("AllPorts", "NotTcp", message));
+                }
+                all
+            }
+            Object::Workload(it) => {
+                let key = it.meta.key();
+                conflict("Workload", &key, &it.addresses, |ip| {
+                    self.mesh.by_ip.get(ip)
+                })
+            }
+            Object::Route(it) => {
+                let condition = match is_conflicted(self.mesh, it) {
+                    true => {
+                        let message = "a GRPCRoute governs a port this route is attached to";
+                        Condition::no("Accepted", "Conflicted", message)
+                    }
+                    false => accepted(self.mesh, it),
+                };
+                vec![condition, resolved_refs(self.mesh, it)]
+            }
+            Object::Grant(_) => Vec::new(),
+            Object::Authorization(it) => vec![self.target(&it.meta.namespace, &it.targets)],
+            Object::Mesh(it) => vec![self.mesh_policy(&it.meta, &it.targets)],
+            Object::Backend(it) => vec![self.backend_policy(&it.meta, &it.targets)],
+        };
+        if !all.iter().any(|condition| condition.kind == "Accepted") {
+            all.insert(0, Condition::accepted());
+        }
+        all
+    }
+
+    fn mesh_policy(&self, meta: &Meta, targets: &[Target]) -> Condition {
+        let mut condition = self.target(&meta.namespace, targets);
+        for facet in Facet::of_policy(Kind::MeshPolicy, &meta.namespace, targets) {
+            if let Some(other) = self.winner(&facet).filter(|key| *key != meta.key()) {
+                let message = format!("MeshPolicy {other} holds already");
+                condition = Condition::no("Accepted", "Conflicted", message);
+            }
+        }
+        condition
+    }
+
+    fn backend_policy(&self, meta: &Meta, targets: &[Target]) -> Condition {
+        let mut condition = self.target(&meta.namespace, targets);
+        for facet in Facet::of_policy(Kind::BackendPolicy, &meta.namespace, targets) {
+            let winner = self.winner(&facet).filter(|key| *key != meta.key());
+            if let (Some(other), Facet::OfService(_, service)) = (winner, &facet) {
+                let message = format!("BackendPolicy {other} holds for Service {service}");
+                condition = Condition::no("Accepted", "Conflicted", message);
+            }
+        }
+        condition
+    }
+
+    /// Of the policies that hold for the same, the one that counts.
+    fn winner(&self, facet: &Facet) -> Option<Key> {
+        let key = |object: &Object| Some(object.meta().key());
+        self.objects.winner(facet, key)
+    }
+
+    fn target(&self, namespace: &str, targets: &[Target]) -> Condition {
+        let missing = targets.iter().find_map(|target| match target {
+            Target::Workload(name) => {
+                let key = Key::new(namespace, name);
+                let known = self.mesh.workloads.contains_key(&key);
+                (!known).then(|| format!("there is no Workload {key}"))
+            }
+            Target::Service { name, port } => {
+                let key = Key::new(namespace, name);
+                match (self.mesh.service(&key), port) {
+                    (None, _) => Some(format!("there is no Service {key}")),
+                    (Some(service), Some(port)) => {
+                        let known = service.ports.iter().any(|other| other.name == *port);
+                        (!known).then(|| format!("Service {key} has no port named {port}"))
+                    }
+                    (Some(_), None) => None,
+                }
+            }
+        });
+        match missing {
+            Some(message) => Condition::no("Accepted", "TargetNotFound", message),
+            None => Condition::accepted(),
+        }
+    }
+}
+
+/// Addresses that another one has.
+fn conflict<'a>(
+    kind: &str,
+    key: &Key,
+    claimed: &[IpAddr],
+    holder: impl Fn(&IpAddr) -> Option<&'a Key>,
+) -> Vec<Condition> {
+    let taken = claimed.iter().rev().find_map(|ip| {
+        let other = holder(ip).filter(|other| *other != key)?;
+        Some(format!("{ip} is already the address of {kind} {other}"))
+    });
+    let condition = |message| Condition::no("Accepted", "AddressConflict", message);
+    taken.map(condition).into_iter().collect()
+}
+
+/// Of those that claim an address, the one that has it: the oldest; where none is older, the one
+/// that has had it, so that what is in service stays there.
+pub fn holder<'a>(
+    claimants: impl Iterator<Item = &'a Arc<ObjectId>>,
+    objects: &'a Objects,
+    now: Option<&Key>,
+) -> Option<&'a Key> {
+    let all = claimants.filter_map(|id| {
+        let meta = objects.get(id)?.0.meta();
+        let age = (meta.created.is_none(), meta.created.as_deref());
+        Some((age, Some(&id.key) != now, &id.key))
+    });
+    all.min().map(|(_, _, key)| key)
+}

@@ -1,0 +1,202 @@
+//! Which objects refer to what: how the writer gets from a change to all that it concerns, without
+//! looking at the rest of the mesh.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::model::manifest::object::{Key, Kind, Meta, ObjectId, Target};
+use crate::model::manifest::read::Object;
+use crate::model::manifest::route::{Route, Rule};
+use crate::model::manifest::service::Service;
+
+/// What an object can be found by.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Facet {
+    /// Workloads that have an address.
+    Address(IpAddr),
+    /// Services that claim an address.
+    Vip(IpAddr),
+    /// Routes attached to a service.
+    Parent(Key),
+    /// Routes that send to a service.
+    Backend(Key),
+    /// Routes of other namespaces that send to one.
+    Crossing(String),
+    /// ReferenceGrants of a namespace.
+    Grant(String),
+    /// Policies of a kind whose target is a service.
+    OfService(Kind, Key),
+    /// Policies of a kind whose target is a workload.
+    OfWorkload(Kind, Key),
+    /// Policies of a kind that hold for a namespace.
+    OfNamespace(Kind, String),
+}
+
+impl Facet {
+    /// Where a policy of a kind in a namespace holds.
+    pub fn of_policy(kind: Kind, namespace: &str, targets: &[Target]) -> Vec<Self> {
+        if targets.is_empty() {
+            return vec![Facet::OfNamespace(kind, namespace.to_owned())];
+        }
+        let of = |target: &Target| match target {
+            Target::Service { name, .. } => Facet::OfService(kind, Key::new(namespace, name)),
+            Target::Workload(name) => Facet::OfWorkload(kind, Key::new(namespace, name)),
+        };
+        targets.iter().map(of).collect()
+    }
+}
+
+/// A label of a workload, or one that a service asks for, in a namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Label {
+    namespace: String,
+    name: String,
+    value: String,
+}
+
+/// See the module. Ids are shared with the objects they stand for.
+#[derive(Debug, Default)]
+pub struct Index {
+    by_facet: HashMap<Facet, BTreeSet<Arc<ObjectId>>>,
+    labelled: HashMap<Label, BTreeSet<Key>>,
+    /// Services by one label of their selector: the one that fewest had when the service came.
+    selecting: HashMap<Label, BTreeSet<Key>>,
+    chosen: HashMap<Key, Label>,
+}
+
+impl Index {
+    /// Takes in an object; `vips` are the addresses it claims as a service.
+    pub fn add(&mut self, id: &Arc<ObjectId>, object: &Object, vips: &[IpAddr]) {
+        for facet in facets(object, vips) {
+            let ids = self.by_facet.entry(facet).or_default();
+            ids.insert(Arc::clone(id));
+        }
+        match object {
+            Object::Workload(workload) => {
+                for label in labels(&workload.meta) {
+                    let keys = self.labelled.entry(label).or_default();
+                    keys.insert(id.key.clone());
+                }
+            }
+            Object::Service(service) => {
+                let count = |label: &Label| self.selecting.get(label).map_or(0, BTreeSet::len);
+                if let Some(label) = selector(service).min_by_key(count) {
+                    let keys = self.selecting.entry(label.clone()).or_default();
+                    keys.insert(id.key.clone());
+                    self.chosen.insert(id.key.clone(), label);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Lets go of an object that was taken in so.
+    pub fn remove(&mut self, id: &ObjectId, object: &Object, vips: &[IpAddr]) {
+        for facet in facets(object, vips) {
+            take(&mut self.by_facet, &facet, id);
+        }
+        match object {
+            Object::Workload(workload) => {
+                for label in labels(&workload.meta) {
+                    take(&mut self.labelled, &label, &id.key);
+                }
+            }
+            Object::Service(_) => {
+                if let Some(label) = self.chosen.remove(&id.key) {
+                    take(&mut self.selecting, &label, &id.key);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub fn find<'a>(&'a self, facet: &Facet) -> impl Iterator<Item = &'a Arc<ObjectId>> + use<'a> {
+        self.by_facet.get(facet).into_iter().flatten()
+    }
+
+    /// Services that may select a workload: all that do, and some more.
+    pub fn selecting(&self, workload: &Meta) -> BTreeSet<&Key> {
+        let keys = |label: Label| self.selecting.get(&label);
+        labels(workload).filter_map(keys).flatten().collect()
+    }
+
+    /// Workloads that a service selects, in order.
+    pub fn members(&self, service: &Service) -> Vec<Key> {
+        let nobody = BTreeSet::new();
+        let sets = selector(service).map(|label| self.labelled.get(&label).unwrap_or(&nobody));
+        let mut sets: Vec<_> = sets.collect();
+        sets.sort_by_key(|set| set.len());
+        let Some((fewest, others)) = sets.split_first() else {
+            return Vec::new();
+        };
+        let all = fewest
+            .iter()
+            .filter(|key| others.iter().all(|set| set.contains(*key)));
+        all.cloned().collect()
+    }
+}
+
+/// Empty sets are not kept.
+fn take<F, T, Q>(map: &mut HashMap<F, BTreeSet<T>>, facet: &F, one: &Q)
+where
+    F: std::hash::Hash + Eq,
+    T: Ord + std::borrow::Borrow<Q>,
+    Q: Ord + ?Sized,
+{
+    if let Some(all) = map.get_mut(facet) {
+        all.remove(one);
+        if all.is_empty() {
+            map.remove(facet);
+        }
+    }
+}
+
+fn labels(meta: &Meta) -> impl Iterator<Item = Label> {
+    meta.labels.iter().map(|(name, value)| Label {
+        namespace: meta.namespace.clone(),
+        name: name.clone(),
+        value: value.clone(),
+    })
+}
+
+fn selector(service: &Service) -> impl Iterator<Item = Label> {
+    service.selector.iter().map(|(name, value)| Label {
+        namespace: service.meta.namespace.clone(),
+        name: name.clone(),
+        value: value.clone(),
+    })
+}
+
+fn facets(object: &Object, vips: &[IpAddr]) -> Vec<Facet> {
+    match object {
+        Object::Service(_) => vips.iter().copied().map(Facet::Vip).collect(),
+        Object::Workload(it) => {
+            let addresses = it.addresses.iter().copied();
+            addresses.map(Facet::Address).collect()
+        }
+        Object::Route(it) => route(it),
+        Object::Grant(it) => vec![Facet::Grant(it.meta.namespace.clone())],
+        Object::Authorization(it) => {
+            Facet::of_policy(Kind::AuthorizationPolicy, &it.meta.namespace, &it.targets)
+        }
+        Object::Mesh(it) => Facet::of_policy(Kind::MeshPolicy, &it.meta.namespace, &it.targets),
+        Object::Backend(it) => {
+            Facet::of_policy(Kind::BackendPolicy, &it.meta.namespace, &it.targets)
+        }
+    }
+}
+
+fn route(route: &Route) -> Vec<Facet> {
+    let parents = route.parents.iter().filter(|parent| parent.service);
+    let mut all: Vec<_> = parents
+        .map(|parent| Facet::Parent(Key::new(&parent.namespace, &parent.name)))
+        .collect();
+    for to in route.rules.iter().flat_map(Rule::destinations) {
+        all.push(Facet::Backend(Key::new(&to.namespace, &to.name)));
+        if to.namespace != route.meta.namespace {
+            all.push(Facet::Crossing(to.namespace.clone()));
+        }
+    }
+    all
+}

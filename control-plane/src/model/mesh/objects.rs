@@ -1,0 +1,96 @@
+//! Everything that is declared, with the index over it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::change::Origin;
+use super::index::{Facet, Index};
+use crate::model::manifest::object::{Key, Kind, ObjectId};
+use crate::model::manifest::read::Object;
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Objects {
+    by_id: BTreeMap<Arc<ObjectId>, (Object, Origin)>,
+    index: Index,
+    /// Addresses that services claim.
+    vips: HashMap<Key, Vec<IpAddr>>,
+}
+
+impl Objects {
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    pub fn get(&self, id: &ObjectId) -> Option<&(Object, Origin)> {
+        self.by_id.get(id)
+    }
+
+    pub fn object(&self, kind: Kind, key: &Key) -> Option<&Object> {
+        let key = key.clone();
+        self.get(&ObjectId { kind, key }).map(|(object, _)| object)
+    }
+
+    /// Addresses that a service claims.
+    pub fn vips(&self, service: &Key) -> &[IpAddr] {
+        self.vips.get(service).map_or(&[], Vec::as_slice)
+    }
+
+    /// Takes in an object of which there is none yet; `vips`: the addresses it claims as a service.
+    pub fn insert(
+        &mut self,
+        id: &Arc<ObjectId>,
+        object: Object,
+        origin: Origin,
+        vips: Vec<IpAddr>,
+    ) {
+        self.index.add(id, &object, &vips);
+        if id.kind == Kind::Service {
+            self.vips.insert(id.key.clone(), vips);
+        }
+        self.by_id.insert(Arc::clone(id), (object, origin));
+    }
+
+    pub fn remove(&mut self, id: &ObjectId) {
+        if let Some((object, _)) = self.by_id.remove(id) {
+            let vips = match id.kind {
+                Kind::Service => self.vips.remove(&id.key).unwrap_or_default(),
+                _ => Vec::new(),
+            };
+            self.index.remove(id, &object, &vips);
+        }
+    }
+
+    /// An object stands elsewhere now.
+    pub fn moved(&mut self, id: &ObjectId, to: Origin) {
+        if let Some((_, origin)) = self.by_id.get_mut(id) {
+            *origin = to;
+        }
+    }
+
+    /// Workloads of a namespace.
+    pub fn workloads<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = &'a Key> {
+        let first = ObjectId {
+            kind: Kind::Workload,
+            key: Key::new(namespace, ""),
+        };
+        let all = self.by_id.range(first..).map(|(id, _)| id);
+        all.take_while(move |id| id.kind == Kind::Workload && id.key.namespace == namespace)
+            .map(|id| &id.key)
+    }
+
+    /// Objects that a facet finds, by precedence. `None`: there are none.
+    pub fn all<T>(&self, facet: &Facet, of: impl Fn(&Object) -> Option<T>) -> Option<Vec<T>> {
+        let found = self.index.find(facet).filter_map(|id| self.get(id));
+        let mut found: Vec<_> = found.map(|(object, _)| object).collect();
+        found.sort_by(|a, b| a.meta().precedence().cmp(&b.meta().precedence()));
+        let found: Vec<_> = found.into_iter().filter_map(of).collect();
+        (!found.is_empty()).then_some(found)
+    }
+
+    /// Of the objects that a facet finds, the one that counts.
+    pub fn winner<T>(&self, facet: &Facet, of: impl Fn(&Object) -> Option<T>) -> Option<T> {
+        self.all(facet, of)?.into_iter().next()
+    }
+}

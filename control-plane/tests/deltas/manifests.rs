@@ -1,0 +1,212 @@
+//! Things that may be declared: few, so that they meet, and each in many versions.
+
+use anyam_control::model::Object;
+use anyam_control::model::mesh::change::Origin;
+use anyam_control::source::yaml;
+use proptest::prelude::*;
+
+const NAMESPACES: [&str; 3] = ["a", "b", "anyam-system"];
+
+/// One thing that may be declared: there are few, so that they meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Slot {
+    Service(usize, usize),
+    Workload(usize, usize),
+    Route(usize, usize),
+    Grant(usize),
+    Authorization(usize, usize),
+    Mesh(usize, usize),
+    Backend(usize, usize),
+}
+
+pub fn slot() -> impl Strategy<Value = Slot> {
+    prop_oneof![
+        4 => (0..2usize, 0..3usize).prop_map(|(n, i)| Slot::Service(n, i)),
+        6 => (0..2usize, 0..4usize).prop_map(|(n, i)| Slot::Workload(n, i)),
+        4 => (0..2usize, 0..3usize).prop_map(|(n, i)| Slot::Route(n, i)),
+        1 => (0..2usize).prop_map(Slot::Grant),
+        2 => (0..3usize, 0..2usize).prop_map(|(n, i)| Slot::Authorization(n, i)),
+        1 => (0..3usize, 0..2usize).prop_map(|(n, i)| Slot::Mesh(n, i)),
+        1 => (0..2usize, 0..2usize).prop_map(|(n, i)| Slot::Backend(n, i)),
+    ]
+}
+
+/// One of the things that a slot may say.
+struct Said {
+    api: &'static str,
+    kind: &'static str,
+    labels: String,
+    spec: String,
+}
+
+impl Said {
+    fn new(api: &'static str, kind: &'static str, spec: String) -> Self {
+        Said {
+            api,
+            kind,
+            labels: String::new(),
+            spec,
+        }
+    }
+}
+
+/// One of a list, by some bits of a version.
+fn pick<'a>(version: u8, shift: u8, of: &[&'a str]) -> &'a str {
+    of[usize::from(version >> shift) % of.len()]
+}
+
+fn service(version: u8) -> Said {
+    let ports = pick(
+        version,
+        0,
+        &[
+            "[{ port: 80, name: http }]",
+            "[{ port: 80, name: main }]",
+            "[{ port: 80, name: tcp }, { port: 90, name: grpc, targetPort: named }]",
+            "[{ port: 80, targetPort: 8080, name: main }]",
+        ],
+    );
+    let selectors = ["{ app: x }", "{ app: y }", "{ app: x, tier: t }", "{}"];
+    let selector = pick(version, 2, &selectors);
+    let ips = ["", "clusterIP: 10.0.0.1, ", "clusterIP: None, ", ""];
+    let ip = pick(version, 4, &ips);
+    let spec = format!("{ip}selector: {selector}, ports: {ports}");
+    Said::new("v1", "Service", spec)
+}
+
+fn workload(namespace: usize, index: usize, version: u8) -> Said {
+    let labels = ["app: x", "app: y", "app: x, tier: t", "tier: t"];
+    let account = pick(version, 2, &["one", "two"]);
+    let host = index + 1;
+    let addresses = match pick(version, 3, &["own", "own", "both", "shared"]) {
+        "own" => format!("10.{namespace}.0.{host}"),
+        "both" => format!("10.{namespace}.0.{host}, \"fd00:{namespace}::{host}\""),
+        _ => "10.9.9.9".to_owned(),
+    };
+    let rest = pick(
+        version,
+        5,
+        &[
+            "ready: true",
+            "ready: false",
+            "sidecar: false",
+            "ports: [{ port: 7000, name: named }]",
+            "ports: [{ port: 8080, name: tcp }]",
+        ],
+    );
+    let spec = format!("addresses: [{addresses}], serviceAccount: {account}, {rest}");
+    Said {
+        labels: pick(version, 0, &labels).to_owned(),
+        ..Said::new(OWN, "Workload", spec)
+    }
+}
+
+fn route(kind: &'static str, version: u8) -> Said {
+    let parent = pick(version, 0, &["s0", "s1"]);
+    let near = pick(version, 1, &["a", "b"]);
+    let port = pick(version, 2, &["", ", port: 80"]);
+    let to = pick(version, 3, &["s0", "s1", "s2", "none"]);
+    let far = pick(version, 5, &["a", "b"]);
+    let spec = format!(
+        "parentRefs: [{{ group: \"\", kind: Service, name: {parent}, namespace: {near}{port} }}], \
+         rules: [{{ backendRefs: [{{ name: {to}, namespace: {far}, port: 80 }}] }}]"
+    );
+    Said::new(GATEWAY, kind, spec)
+}
+
+fn grant(version: u8) -> Said {
+    let from = pick(version, 0, &["a", "b"]);
+    let kind = pick(version, 1, &["HTTPRoute", "GRPCRoute"]);
+    let spec = format!(
+        "from: [{{ group: gateway.networking.k8s.io, kind: {kind}, namespace: {from} }}], \
+         to: [{{ group: \"\", kind: Service }}]"
+    );
+    Said::new(GATEWAY, "ReferenceGrant", spec)
+}
+
+fn authorization(version: u8) -> Said {
+    let targets = [
+        "",
+        "targetRefs: [{ kind: Service, name: s0 }], ",
+        "targetRefs: [{ kind: Service, name: s1, sectionName: main }], ",
+        "targetRefs: [{ kind: Workload, name: w0 }, { kind: Workload, name: w1 }], ",
+    ];
+    let target = pick(version, 0, &targets);
+    let action = pick(version, 2, &["Allow", "Deny"]);
+    let spec = format!("{target}action: {action}, rules: [{{}}]");
+    Said::new(OWN, "AuthorizationPolicy", spec)
+}
+
+fn mesh_policy(version: u8) -> Said {
+    let target = pick(
+        version,
+        0,
+        &["", "targetRefs: [{ kind: Workload, name: w0 }], "],
+    );
+    let mode = pick(version, 1, &["Strict", "Disabled", "Permissive"]);
+    let log = pick(version, 3, &["Text", "Json"]);
+    let spec = format!("{target}mtls: {{ mode: {mode} }}, accessLog: {{ format: {log} }}");
+    Said::new(OWN, "MeshPolicy", spec)
+}
+
+fn backend_policy(version: u8) -> Said {
+    let target = pick(version, 0, &["s0", "s1"]);
+    let timeout = pick(version, 1, &["1s", "2s"]);
+    let spec =
+        format!("targetRefs: [{{ kind: Service, name: {target} }}], connectTimeout: {timeout}");
+    Said::new(OWN, "BackendPolicy", spec)
+}
+
+/// Ages differ, so that nothing depends on who was first.
+fn manifest(slot: Slot, version: u8) -> String {
+    let (said, namespace, name) = match slot {
+        Slot::Service(n, i) => (service(version), n, format!("s{i}")),
+        Slot::Workload(n, i) => (workload(n, i, version), n, format!("w{i}")),
+        Slot::Route(n, 2) => (route("GRPCRoute", version), n, "r2".to_owned()),
+        Slot::Route(n, i) => (route("HTTPRoute", version), n, format!("r{i}")),
+        Slot::Grant(n) => (grant(version), n, "g".to_owned()),
+        Slot::Authorization(n, i) => (authorization(version), n, format!("p{i}")),
+        Slot::Mesh(n, i) => (mesh_policy(version), n, format!("m{i}")),
+        Slot::Backend(n, i) => (backend_policy(version), n, format!("b{i}")),
+    };
+    let Said {
+        api,
+        kind,
+        labels,
+        spec,
+    } = said;
+    let namespace = NAMESPACES[namespace];
+    let age = 100 + u32::from(version) * 7 % 60;
+    let unique = number(slot);
+    format!(
+        "apiVersion: {api}\nkind: {kind}\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  \
+         creationTimestamp: \"2026-01-01T00:00:00.{age}{unique}Z\"\n  labels: {{ {labels} }}\nspec: {{ {spec} }}\n",
+    )
+}
+
+/// Of three digits, another one for each slot.
+fn number(slot: Slot) -> usize {
+    let (kind, namespace, index) = match slot {
+        Slot::Service(n, i) => (1, n, i),
+        Slot::Workload(n, i) => (2, n, i),
+        Slot::Route(n, i) => (3, n, i),
+        Slot::Grant(n) => (4, n, 0),
+        Slot::Authorization(n, i) => (5, n, i),
+        Slot::Mesh(n, i) => (6, n, i),
+        Slot::Backend(n, i) => (7, n, i),
+    };
+    kind * 100 + namespace * 10 + index
+}
+
+const OWN: &str = "mesh.anyam.dev/v1alpha1";
+const GATEWAY: &str = "gateway.networking.k8s.io/v1";
+
+pub fn object(slot: Slot, version: u8) -> (Object, Origin) {
+    let text = manifest(slot, version);
+    let mut read = yaml::parse("mesh.yaml", &text).unwrap_or_else(|e| panic!("{text}\n{e:#?}"));
+    let origin = Origin::File {
+        file: "mesh.yaml".into(),
+        line: 1,
+    };
+    (read.remove(0).object, origin)
+}
