@@ -190,7 +190,7 @@ fn what_is_refused_is_named_by_its_path() {
         assert_eq!(refused(on_listener, CHAINED, from, to), path);
     }
     assert_eq!(
-        refused(on_listener, HTTP, "router.v3.Router", "cors.v3.Cors"),
+        refused(on_listener, HTTP, "router.v3.Router", "grpc_web.v3.GrpcWeb"),
         "filter_chains[0].filters[0].typed_config.http_filters[0].typed_config"
     );
     for (from, to, path) in [

@@ -83,6 +83,7 @@ pub fn answer(
 
 /// Fills `info.response` with a redirect.
 pub fn redirect(info: &mut StreamInfo, status: u16, location: &[u8]) -> Reply {
+    info.details = Cow::Borrowed("direct_response");
     info.local_reply = true;
     let mut head = Head::new();
     head.set_version(info.version);

@@ -70,7 +70,11 @@ fn a_client_that_expects_to_be_told_is_told() {
     let tcp = ours.connect();
     let mut writer = tcp.try_clone().unwrap();
     let mut lines = std::io::BufReader::new(tcp).lines();
-    let head = ask("POST", "/", "content-length: 5\r\nexpect: 100-continue\r\n");
+    let head = ask(
+        "POST",
+        "/",
+        "content-length: 5\r\nexpect: 100-continue\r\nconnection: close\r\n",
+    );
     writer.write_all(head.as_bytes()).unwrap();
     assert_eq!(lines.next().unwrap().unwrap(), "HTTP/1.1 100 Continue");
     writer.write_all(b"01234").unwrap();

@@ -31,7 +31,7 @@ fn requests_are_aborted_and_delayed() {
     scenario(json!({
         "abort": {"http_status": 503, "percentage": share(100)},
         "delay": {"fixed_delay": "0.05s", "percentage": share(100)},
-        "filter_metadata": {"text": "te\"xt", "number": 1.5, "deep": {"list": [1, "x", true, null]}},
+        "filter_metadata": {"text": "some text", "number": 1.5, "deep": {"list": [1, "x", true, null]}},
     }))
     .compare(&[(get("/", ""), 503), (call("/", ""), 200)]);
     scenario(json!({"abort": {"grpc_status": 8, "percentage": share(100)}}))

@@ -7,8 +7,10 @@ pub struct Reflector {
     pub address: SocketAddr,
 }
 
-/// Header fields in which proxies differ for the same request.
-const OWN: [&str; 5] = [
+/// Header fields in which proxies differ for the same request; Envoy sends `content-length: 0` with
+/// more methods.
+const OWN: [&str; 6] = [
+    "content-length: 0",
     "x-request-id",
     "x-forwarded-proto",
     "x-envoy-expected-rq-timeout-ms",
