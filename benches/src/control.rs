@@ -1,5 +1,5 @@
 //! What a change costs the control plane: one endpoint's readiness, from the source's event to the
-//! encoded bytes of those who are told: the callers' sidecars and the endpoint's own.
+//! encoded bytes of the subscribers: the callers' sidecars and the endpoint's own.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU16;

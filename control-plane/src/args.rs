@@ -46,7 +46,7 @@ pub struct ServeArgs {
     /// Where people come: HTTP API and dashboard
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15080")]
     pub api_listen: SocketAddr,
-    /// Plaintext ADS that believes what a node says, for tests with stock clients; loopback only
+    /// Plaintext ADS that takes a node's claims without proof, for tests with stock clients; loopback only
     #[arg(long, value_name = "ADDR")]
     pub insecure_ads_listen: Option<SocketAddr>,
     #[command(flatten)]

@@ -123,7 +123,7 @@ fn translator() -> Translator {
     Translator::new(Builder::new(MeshOptions::default(), Vips::new()))
 }
 
-/// Whether a client of this scope that subscribes to everything is told of a name.
+/// Whether a client of this scope that subscribes to everything is sent a name.
 fn announces(marks: &Marks, scope: &Scope, kind: &str, name: &str) -> bool {
     let own = marks
         .nodes

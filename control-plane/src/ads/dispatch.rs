@@ -1,7 +1,7 @@
 //! Who is woken by a change: streams by what they subscribe to.
 //!
-//! A stream enters what it wants and takes a view afterwards, so that no change falls between. A
-//! change then costs the streams that it touches, whatever the number of others.
+//! A stream enters its subscriptions and takes a view afterwards, so that no change falls between.
+//! A change then costs the streams that it touches, whatever the number of others.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -27,7 +27,7 @@ pub(super) struct Interest {
 #[derive(Default)]
 pub(super) struct Dispatch {
     streams: Mutex<Streams>,
-    /// Up to this generation everyone was woken who had to be.
+    /// Up to this generation all streams concerned were woken.
     done: AtomicU64,
 }
 
@@ -39,7 +39,7 @@ struct Streams {
     /// Subscribed to everything of a type.
     by_type: HashMap<Arc<str>, HashSet<u64>>,
     by_name: HashMap<Arc<str>, HashMap<Arc<str>, HashSet<u64>>>,
-    /// With the number of names that a stream wants of an address.
+    /// With the number of names that a stream subscribes to of an address.
     by_address: HashMap<IpAddr, HashMap<u64, usize>>,
 }
 
@@ -59,7 +59,7 @@ pub(super) struct Subscriber {
     id: u64,
     node: Key,
     wake: Arc<Wake>,
-    /// What it wants, with the address that a name stands for.
+    /// Its subscriptions, with the address that a name stands for.
     wanted: HashMap<Wanted, Option<IpAddr>>,
 }
 

@@ -82,7 +82,7 @@ pub trait View: Send + Sync {
     /// Everything of a type in scope, for clients that subscribe to all. Each name once.
     fn list(&self, type_url: &str, scope: &Scope) -> Vec<Resource>;
 
-    /// The address that a name stands for, if it does: ports that nobody declared are resources as
+    /// The address that a name stands for, if it does: undeclared ports are resources as
     /// soon as a client asks for them, so changes tell their address and not their names.
     fn address(&self, type_url: &str, name: &str) -> Option<IpAddr>;
 
@@ -106,7 +106,7 @@ pub enum Touched {
 /// Names that may have changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
-    /// For every client that wants them.
+    /// For every client that subscribes to them.
     pub names: Names,
     /// Everything that clients subscribe to by an address ([`View::address`]).
     pub addresses: HashSet<IpAddr>,

@@ -185,8 +185,8 @@ impl Ads {
                 "update rejected"
             );
         }
-        // A session that has seen everything up to now enters what it newly wants, and looks at what
-        // changed meanwhile: no change falls between.
+        // A session that has seen everything up to now enters its new subscriptions, and looks at
+        // what changed meanwhile: no change falls between.
         let view = self.resources.view();
         session.skip_to(subscriber.clean_until());
         session.look(&*view);

@@ -103,7 +103,7 @@ pub(super) struct Subscription {
     /// SotW: an empty list means everything only until names were given once.
     pub(super) named_once: bool,
     pub(super) names: HashSet<Arc<str>>,
-    /// Changes of `all` and `names` that nobody was told of yet.
+    /// Changes of `all` and `names` that were not yet reported to the dispatcher.
     interests: Vec<Interest>,
     held: HashMap<Arc<str>, Held>,
     /// XOR of the hashes of everything in `held`: the version of the whole.

@@ -89,7 +89,7 @@ pub fn forward(
     grpc: bool,
 ) -> route::RouteAction {
     use route::route_action::{ClusterNotFoundResponseCode, MaxStreamDuration};
-    // gRPC callers say how long they wait: that holds, without bound.
+    // gRPC callers set their own timeout: it applies, without bound.
     let caller_decides = MaxStreamDuration {
         grpc_timeout_header_max: duration(Duration::ZERO),
         ..MaxStreamDuration::default()

@@ -1,4 +1,4 @@
-//! Encoded resources that were asked for: shared by all states, bounded in bytes.
+//! Encoded resources that were subscribed to: shared by all states, bounded in bytes.
 //!
 //! A change takes out what it touches; the rest stays where it is, whatever its number. A state older
 //! than the newest one reads what has not changed since, and adds nothing. When the bound is reached,

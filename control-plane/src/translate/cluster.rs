@@ -22,7 +22,8 @@ use crate::model::mesh::{PortEntry, ServiceEntry, WorkloadEntry, resolve_port};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Declarations that an error names.
 const DECLARATIONS_TOLD: usize = 3;
-/// By this source address netfilter tells delivery to the app from a call of the app to itself.
+/// By this source address netfilter distinguishes delivery to the app from the app's calls to
+/// itself.
 const DELIVERY_V4: &str = "127.0.0.6";
 const DELIVERY_V6: &str = "::6";
 
@@ -247,7 +248,7 @@ pub fn inbound(mesh: &Mesh, scope: &Scope, port: u16) -> Option<cluster::Cluster
     })
 }
 
-/// To the app on ports nobody declared, at the address the caller dialled.
+/// To the app on undeclared ports, at the address the caller dialled.
 pub fn inbound_passthrough(mesh: &Mesh, scope: &Scope) -> Option<cluster::Cluster> {
     mesh.workload(&scope.namespace, &scope.workload)?;
     let name = naming::INBOUND_PASSTHROUGH.to_owned();

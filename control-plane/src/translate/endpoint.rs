@@ -56,7 +56,7 @@ pub fn assignment(
     })
 }
 
-/// An assignment of a single address, with what is known of who lives there.
+/// An assignment of a single address, with what is known of the workload there.
 pub fn single(
     cluster: &str,
     at: SocketAddr,

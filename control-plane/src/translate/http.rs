@@ -46,7 +46,7 @@ pub fn manager(
     use part::PathWithEscapedSlashesAction as Escaped;
     let details = match side {
         Side::InboundMtls => part::ForwardClientCertDetails::SanitizeSet,
-        // Nobody's word but a verified one is passed on.
+        // Only a verified identity is passed on.
         Side::InboundPlain | Side::Outbound => part::ForwardClientCertDetails::Sanitize,
     };
     let manager = hcm::HttpConnectionManager {
@@ -218,7 +218,7 @@ pub fn access_log(format: LogFormat, http: bool) -> Vec<accesslog::AccessLog> {
     }]
 }
 
-/// `[time]`, then values; those that strangers write are quoted.
+/// `[time]`, then values; those that clients choose are quoted.
 fn line(commands: &[(&str, &str)]) -> String {
     let one = |(name, command): &(&str, &str)| match *name {
         "start_time" => format!("[{command}]"),

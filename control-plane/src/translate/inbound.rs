@@ -105,7 +105,7 @@ fn tunnel(scope: &Scope) -> listener::FilterChain {
     }
 }
 
-/// Makes the chains of one port; `None`: all ports nobody declared.
+/// Makes the chains of one port; `None`: all undeclared ports.
 struct Maker<'a> {
     mesh: &'a Mesh,
     scope: &'a Scope,
@@ -145,7 +145,7 @@ impl Maker<'_> {
         chains
     }
 
-    /// Only mTLS comes in, so its ALPN may be missing or anybody's.
+    /// Only mTLS is accepted, so its ALPN may be missing or any.
     fn strict(&self) -> Vec<listener::FilterChain> {
         let rest = self.matches("tls", &[]);
         match self.protocol {
@@ -165,7 +165,7 @@ impl Maker<'_> {
         }
     }
 
-    /// mTLS of the mesh is told from other TLS by its ALPN.
+    /// mTLS of the mesh is distinguished from other TLS by its ALPN.
     fn by_alpn(&self) -> Vec<listener::FilterChain> {
         let http = self.matches("tls", &tls::HTTP);
         let tcp = self.matches("tls", &[tls::TCP]);
@@ -195,8 +195,8 @@ impl Maker<'_> {
         }
     }
 
-    /// Apps differ in what they make of an escaped slash, so where a policy looks at paths there is
-    /// none, unless the mesh's policy wants it otherwise.
+    /// Apps differ in how they decode an escaped slash, so where a policy matches paths it is
+    /// refused, unless a MeshPolicy sets otherwise.
     fn escaped_slashes(&self) -> EscapedSlashes {
         let meta = &self.entry.workload.meta;
         let said = self.mesh.escaped_slashes(&meta.namespace, &meta.name);
@@ -245,7 +245,7 @@ impl Maker<'_> {
                     &[tls::H2_CASE, tls::H2, tls::HTTP1, "h2", "http/1.1"]
                 } else {
                     // Envoy reads HTTP/1 under any ALPN but `h2`. Where none is agreed on, it
-                    // tells HTTP/2 by its preface.
+                    // detects HTTP/2 by its preface.
                     &[tls::HTTP1, "h2", "http/1.1"]
                 }
             }

@@ -51,7 +51,7 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::
     };
     let declared = match protocol {
         AppProtocol::Tcp => tcp_proxy(&name(Carries::Declared), log),
-        // Envoy cannot say by ALPN which version it detected; bytes are carried as they are.
+        // Envoy cannot send by ALPN which version it detected; bytes are carried as they are.
         AppProtocol::Undeclared if !scope.anyam => tcp_proxy(&name(Carries::Tcp), log),
         AppProtocol::Undeclared => {
             it.listener_filters = vec![listener_filter(

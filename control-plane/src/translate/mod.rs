@@ -4,7 +4,7 @@
 //!   manager, authorisation
 //! - [`route`], [`action`]: routes in Gateway API's order, and what they do
 //! - [`cluster`], [`protocol`], [`resilience`], [`tls`], [`endpoint`]: upstreams
-//! - [`workload`], [`name`]: who lives at an address; names for DNS
+//! - [`workload`], [`name`]: the workload at an address; names for DNS
 //! - [`naming`]: names of resources; [`proto`]: short ways to write protobufs
 //! - [`resource`]: a name and a scope into encoded bytes; [`touched`]: what a change may change;
 //!   [`view`]: states that ADS serves from, `cache`: what they have encoded

@@ -11,7 +11,7 @@ const TTL_HEADLESS: u32 = 5;
 /// `anyam.dns.v1.Name` of a fully qualified host.
 pub fn name(mesh: &Mesh, host: &str) -> Option<dns::Name> {
     let service = mesh.service_by_host(host)?;
-    // Left to the resolver outside, which knows the name that it stands for.
+    // Left to the resolver outside, which resolves the external name.
     if service.service.external_name.is_some() {
         return None;
     }

@@ -17,11 +17,11 @@ pub const BLACK_HOLE: &str = "BlackHoleCluster";
 /// To the app, at the address the caller dialled.
 pub const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";
 /// Named by shares of a route that have no valid backend; there is no such cluster, and the route
-/// says that this means 500.
+/// answers 500 for it.
 pub const INVALID_BACKEND: &str = "InvalidBackend";
 
-/// What travels to a service over one cluster. A port whose protocol nobody declared has three, so
-/// that what the server's side gets is what the client spoke.
+/// What travels to a service over one cluster. A port with an undeclared protocol has three, so
+/// that the server's side gets the client's protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Carries {
     /// What the port declares; HTTP/1 for undeclared ports.

@@ -1,8 +1,8 @@
 //! Authorisation: policies into RBAC filters of the inbound side.
 //!
 //! DENY and AUDIT go into one filter, ALLOW into the next: what is denied is denied whatever else
-//! allows it. Where nothing HTTP is known of a connection, an ALLOW rule that asks for HTTP does
-//! not match and a DENY rule that asks for HTTP denies without asking: both fail closed.
+//! allows it. Where nothing HTTP is known of a connection, an ALLOW rule with HTTP fields does
+//! not match and a DENY rule with HTTP fields matches without them: both fail closed.
 
 use xds_proto::envoy::config::rbac::v3 as rbac;
 use xds_proto::envoy::config::route::v3::HeaderMatcher;
@@ -34,7 +34,7 @@ pub struct Authorization {
     pub audit: Option<rbac::Rbac>,
 }
 
-/// Rules that hold for a port of a workload (`None`: ports nobody declared).
+/// Rules that hold for a port of a workload (`None`: undeclared ports).
 pub fn authorization(
     mesh: &Mesh,
     entry: &WorkloadEntry,
@@ -48,7 +48,7 @@ pub fn authorization(
             Action::Deny => (&mut all.deny, rbac::rbac::Action::Deny),
             Action::Audit => (&mut all.audit, rbac::rbac::Action::Log),
         };
-        // An ALLOW policy without a rule that can match still means: nobody else.
+        // An ALLOW policy without a rule that can match still refuses all other callers.
         let rules = slot.get_or_insert_with(|| rbac::Rbac {
             action: action as i32,
             ..rbac::Rbac::default()

@@ -1,4 +1,4 @@
-//! Short ways to say what protobufs say at length.
+//! Short constructors for verbose protobufs.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};

@@ -1,4 +1,4 @@
-//! Which HTTP is spoken towards an upstream, and what ALPN says of it.
+//! The HTTP version towards an upstream, and its ALPN.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::model::manifest::service::AppProtocol;
 
 const KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
-/// How a cluster speaks.
+/// The protocol of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Speaks {
     Http1,
@@ -35,8 +35,8 @@ pub struct Upstream {
 }
 
 impl Upstream {
-    /// Towards a service. `anyam`: our own proxy, which knows what our ALPNs stand for; Envoy takes
-    /// any ALPN but `h2` for HTTP/1.1, so it is given one version to speak.
+    /// Towards a service. `anyam`: our own proxy, which supports our ALPNs; Envoy takes
+    /// any ALPN but `h2` for HTTP/1.1, so it is given one version.
     pub fn of(protocol: AppProtocol, carries: Carries, http2: bool, anyam: bool) -> Self {
         const H2: &[&str] = &[tls::H2_CASE, tls::H2];
         let (speaks, alpn): (Speaks, &[&str]) = match (protocol, carries, anyam) {

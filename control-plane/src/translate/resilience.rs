@@ -18,13 +18,13 @@ const UNLIMITED: u32 = u32::MAX;
 /// Active retries as a share of active requests, and how many are always allowed.
 const BUDGET_PERCENT: f64 = 20.0;
 const BUDGET_MIN: u32 = 10;
-/// Retries where nobody said a number.
+/// Retries where no number is configured.
 const ATTEMPTS: u32 = 2;
 const BACK_OFF: Duration = Duration::from_millis(25);
 /// What is safe to try again for any request, because nothing of it reached the app.
 const SAFE: &str = "connect-failure,refused-stream,reset-before-request";
-/// What is tried again besides for those who ask for retries, and so say that their calls may be
-/// repeated: the app may have acted upon them.
+/// What is also tried again where retries are configured, by which the user declares that calls may
+/// be repeated: the app may have acted upon them.
 const ASKED: &str = ",reset,unavailable,cancelled";
 
 pub fn lb_policy(wanted: Option<LoadBalancer>) -> cluster::cluster::LbPolicy {

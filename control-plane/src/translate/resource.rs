@@ -147,7 +147,7 @@ pub fn variant(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Var
     })
 }
 
-/// Whoever is not declared is taken to reach everything.
+/// An undeclared workload is taken to reach both families.
 fn reach(mesh: &Mesh, scope: &Scope) -> Families {
     mesh.families(&scope.namespace, &scope.workload)
         .unwrap_or(Families::BOTH)

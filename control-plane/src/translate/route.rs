@@ -127,7 +127,7 @@ fn prefix_match(prefix: &str) -> route::RouteMatch {
 }
 
 /// All matches of all routes in Gateway API's order: exact paths, expressions, longer prefixes,
-/// those that ask for a method, more headers, more parameters; then by the routes' precedence
+/// those with a method, more headers, more parameters; then by the routes' precedence
 /// (their order here) and the order within them.
 fn ordered(routes: &[std::sync::Arc<Route>], place: &Place<'_>) -> Vec<route::Route> {
     let mut all = Vec::new();

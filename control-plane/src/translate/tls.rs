@@ -15,12 +15,12 @@ pub const H2: &str = "anyam-h2";
 pub const HTTP1: &str = "anyam-http/1.1";
 pub const TCP: &str = "anyam-tcp";
 
-/// HTTP/2 that carries TCP connections, as HBONE has it. Only told by its port.
+/// HTTP/2 that carries TCP connections, as HBONE has it. Recognised only by its port.
 pub const TUNNEL: &str = "h2";
 
-/// Everything that says HTTP over mTLS, in the order in which a server prefers it.
+/// All that mean HTTP over mTLS, in the order in which a server prefers it.
 pub const HTTP: [&str; 3] = [H2_CASE, H2, HTTP1];
-/// Everything that says mTLS of the mesh, in contrast to TLS of the app's own.
+/// All that mean mTLS of the mesh, in contrast to TLS of the app's own.
 pub const MESH: [&str; 4] = [H2_CASE, H2, HTTP1, TCP];
 
 pub fn raw_buffer() -> core::TransportSocket {
@@ -40,7 +40,7 @@ pub fn upstream(
     transport_socket("envoy.transport_sockets.tls", &context)
 }
 
-/// Takes any peer that shows an identity of the mesh; who may do what is authorisation's business.
+/// Accepts any peer with an identity of the mesh; what it may do is decided by authorisation.
 pub fn downstream(scope: &Scope, alpn: &[&str]) -> core::TransportSocket {
     let context = tls::DownstreamTlsContext {
         common_tls_context: Some(common(scope, &BTreeSet::new(), alpn)),

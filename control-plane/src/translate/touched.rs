@@ -1,7 +1,7 @@
 //! Which resources a change may change. Too many is only work; too few would leave proxies behind.
 //!
-//! Resources follow from the entries of the mesh, so entries that differ between two states say
-//! which. What one workload's own proxy is sent is marked for that proxy alone.
+//! Resources follow from the entries of the mesh, so the entries that differ between two states
+//! determine which. What one workload's own proxy is sent is marked for that proxy alone.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -28,7 +28,7 @@ const OUTBOUND_KINDS: [&str; 5] = [
     type_url::NAME,
 ];
 
-/// What may differ between `old` and `new`, which may differ in what `changed` says.
+/// What may differ between `old` and `new`, which may differ in the entries of `changed`.
 pub fn touched(old: &Mesh, new: &Mesh, changed: &Changed) -> Touched {
     let entries = changed.services.len() + changed.workloads.len();
     if changed.everything || entries > MAX_ENTRIES {
@@ -110,7 +110,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// What depends on who the members of a service are.
+    /// What depends on the members of a service.
     fn members(&mut self, key: &Key, headless: bool) {
         self.named(key, &[type_url::ENDPOINT]);
         if headless {
@@ -135,7 +135,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// What a service says of the ports of one of its workloads.
+    /// What a service declares of the ports of one of its workloads.
     fn ports(&mut self, service: &ServiceEntry, entry: &WorkloadEntry) {
         let node = entry.workload.meta.key();
         self.own(&node, type_url::LISTENER, naming::INBOUND);
@@ -155,7 +155,7 @@ impl<'a> Work<'a> {
             let names = of_address(kind, at, &Carries::ALL);
             self.marks.names.add_all(kind, names);
         }
-        // Ports that nobody declared are subscribed to by address.
+        // Undeclared ports are subscribed to by address.
         self.marks.addresses.insert(at.ip());
     }
 

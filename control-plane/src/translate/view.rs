@@ -1,6 +1,6 @@
 //! States that ADS serves from.
 //!
-//! Each state is immutable. Resources are encoded when they are first asked for and kept in a cache
+//! Each state is immutable. Resources are encoded at the first subscription and kept in a cache
 //! that all states share; a new state takes out what its change touched.
 
 use std::collections::BTreeSet;
@@ -18,9 +18,9 @@ use crate::model::mesh::builder::Builder;
 use crate::model::{Mesh, ObjectId};
 use crate::source::{FileError, Observed};
 
-/// Changes told apart; a stream that is further behind compares everything.
+/// Changes kept one by one; a stream that is further behind compares everything.
 const HISTORY: usize = 256;
-/// Bytes of encoded resources kept; scopes multiply them, so there has to be an end.
+/// Bytes of encoded resources kept; scopes multiply them, so the sum is bounded.
 const MAX_CACHED: usize = 256 << 20;
 
 /// One state.
@@ -32,7 +32,7 @@ pub struct State {
     history: History,
 }
 
-/// Takes what a source says and publishes states. One writer, any number of readers.
+/// Takes the reports of a source and publishes states. One writer, any number of readers.
 pub struct Translator {
     builder: Mutex<Builder>,
     current: RwLock<Arc<State>>,

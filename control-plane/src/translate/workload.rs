@@ -1,4 +1,4 @@
-//! Who lives at an address.
+//! The workload at an address.
 
 use std::net::IpAddr;
 

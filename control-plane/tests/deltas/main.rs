@@ -141,7 +141,7 @@ fn scopes() -> Vec<Scope> {
         .into()
 }
 
-/// All resources of some scopes, and some of ports that nobody declared.
+/// All resources of some scopes, and some of undeclared ports.
 fn resources(state: &State) -> BTreeMap<(usize, &'static str, String), String> {
     let mut all = BTreeMap::new();
     for (index, scope) in scopes().iter().enumerate() {
@@ -161,7 +161,7 @@ fn resources(state: &State) -> BTreeMap<(usize, &'static str, String), String> {
     all
 }
 
-/// Everyone who left is forgotten.
+/// All members that left are removed.
 fn settled(builder: &mut Builder) -> Arc<Mesh> {
     while builder.settle().is_some() {}
     while builder.settle().is_some() {}

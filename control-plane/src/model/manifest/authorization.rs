@@ -1,5 +1,5 @@
-//! AuthorizationPolicy: who may call what. The semantics are Istio's: what a DENY policy matches is
-//! refused; where an ALLOW policy holds, what none of them matches is refused.
+//! AuthorizationPolicy: which callers may call what. The semantics are Istio's: what a DENY policy
+//! matches is refused; where an ALLOW policy holds, what none of them matches is refused.
 
 use std::num::NonZeroU16;
 
@@ -112,7 +112,7 @@ impl Operation {
         !(self.paths.is_empty() && self.not_paths.is_empty())
     }
 
-    /// Whether it asks for what only HTTP has.
+    /// Whether it has fields that only apply to HTTP.
     pub fn needs_http(&self) -> bool {
         !(self.methods.is_empty()
             && self.not_methods.is_empty()
@@ -126,7 +126,7 @@ impl Operation {
 
 impl AuthorizationPolicy {
     /// # Errors
-    /// Fields that contradict each other or ask for what the mesh does not do.
+    /// Fields that contradict each other or are not supported.
     pub fn new(meta: Meta, spec: AuthorizationSpec) -> Result<Self, Vec<FieldError>> {
         let (targets, mut errors) = match object::targets(&spec.target_refs, true) {
             Ok(targets) => (targets, Vec::new()),

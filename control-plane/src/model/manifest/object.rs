@@ -232,7 +232,7 @@ pub enum Target {
 /// Checks `spec.targetRefs`.
 ///
 /// # Errors
-/// For a kind that is not among `Service` and, where `workloads` says so, `Workload`.
+/// For a kind that is not among `Service` and, if `workloads`, `Workload`.
 pub fn targets(refs: &[TargetRef], workloads: bool) -> Result<Vec<Target>, Vec<FieldError>> {
     let allowed = match workloads {
         true => "Service (group \"\") and Workload (group \"mesh.anyam.dev\")",

@@ -11,8 +11,8 @@ use super::values::{self, Span};
 /// Objects in this namespace hold for the whole mesh.
 pub const ROOT_NAMESPACE: &str = "anyam-system";
 
-/// What holds for a mesh, a namespace or a workload. The most specific one that says something
-/// wins, field by field.
+/// What holds for a mesh, a namespace or a workload. The most specific one that sets a field
+/// has precedence, field by field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeshPolicy {
     pub meta: Meta,
@@ -99,7 +99,7 @@ pub enum EgressMode {
     Block,
 }
 
-/// What holds for services whose own policy does not say otherwise.
+/// Defaults for services whose own policy does not set the field.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Defaults {
@@ -261,7 +261,7 @@ pub struct Limits {
     pub retries: Option<u32>,
 }
 
-/// Retries where a route says nothing of them.
+/// Retries where a route configures none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RetrySpec {

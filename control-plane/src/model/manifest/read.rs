@@ -61,7 +61,7 @@ impl Object {
     }
 }
 
-/// What says which kind a manifest is.
+/// `apiVersion` and `kind` of a manifest.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Header {
@@ -73,7 +73,7 @@ pub struct Header {
 
 impl Header {
     /// Of what a list is: `List` may hold any kind, `ServiceList` what `kubectl get --raw` answers,
-    /// whose items need not say their kind. `None`: no list.
+    /// whose items may omit their kind. `None`: no list.
     pub fn items(&self) -> Option<Header> {
         match self.kind.strip_suffix("List")? {
             "" => Some(Header::default()),
@@ -84,7 +84,7 @@ impl Header {
         }
     }
 
-    /// What is not said is as in `other`.
+    /// What is omitted is as in `other`.
     pub fn or(self, other: &Header) -> Header {
         match self.kind.is_empty() && self.api_version.is_empty() {
             true => other.clone(),
@@ -137,7 +137,7 @@ struct Document<S> {
 
 /// Why a manifest is no object.
 pub enum ReadError {
-    /// While reading; knows the place.
+    /// While reading; has the place.
     Value(yaml::Error),
     /// After reading.
     Fields(Vec<FieldError>),

@@ -24,7 +24,7 @@ const MAX_ATTEMPTS: u32 = 10;
 pub struct RouteSpec<M> {
     #[serde(default)]
     parent_refs: Vec<ParentRef>,
-    /// Without effect for Service parents (GEP-1294), which the route's conditions say.
+    /// Without effect for Service parents (GEP-1294), which the route's conditions report.
     #[serde(default)]
     hostnames: Vec<String>,
     #[serde(default = "Vec::new")]
@@ -115,7 +115,7 @@ struct RetrySpec {
 
 impl Route {
     /// # Errors
-    /// Fields that contradict each other or ask for what the mesh does not do.
+    /// Fields that contradict each other or are not supported.
     pub fn new<M: MatchSpec>(meta: Meta, spec: RouteSpec<M>) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
         bounded(&mut errors, "spec.rules", spec.rules.len(), MAX_RULES);

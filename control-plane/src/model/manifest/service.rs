@@ -12,7 +12,7 @@ use super::object::{FieldError, Meta};
 use super::values::check_name;
 use crate::model::mesh::Families;
 
-/// What a port carries, as far as its owner said.
+/// What a port carries, as far as it is declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AppProtocol {
     /// HTTP; the app takes HTTP/1.1.
@@ -22,7 +22,7 @@ pub enum AppProtocol {
     /// HTTP/2 whose messages are gRPC.
     Grpc,
     Tcp,
-    /// Nothing was said: found out per connection.
+    /// Not declared: detected per connection.
     Undeclared,
 }
 
@@ -48,7 +48,7 @@ impl AppProtocol {
         })
     }
 
-    /// As people say it.
+    /// The name in messages.
     pub fn word(self) -> &'static str {
         match self {
             AppProtocol::Http => "HTTP/1.1",
@@ -149,7 +149,7 @@ pub struct ServiceSpec {
     _external_traffic_policy: IgnoredAny,
     #[serde(default)]
     ip_families: Vec<IpFamily>,
-    /// What the API server does where `ipFamilies` says nothing; without it both are allotted.
+    /// Read by the API server where `ipFamilies` is empty; here both are allotted then.
     #[serde(default, rename = "ipFamilyPolicy")]
     _ip_family_policy: IgnoredAny,
     #[serde(default)]
@@ -218,7 +218,7 @@ enum Transport {
 
 impl Service {
     /// # Errors
-    /// Fields that contradict each other or ask for what the mesh does not do.
+    /// Fields that contradict each other or are not supported.
     pub fn new(meta: Meta, spec: ServiceSpec) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
         let mut unsupported = |path: &str, message: &str| {
@@ -328,7 +328,7 @@ fn external(meta: Meta, name: Option<String>) -> Result<Service, Vec<FieldError>
     }
 }
 
-/// Both where nothing is said.
+/// Both if the list is empty.
 fn families(asked: &[IpFamily]) -> Families {
     match asked.is_empty() {
         true => Families::BOTH,

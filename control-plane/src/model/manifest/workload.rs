@@ -168,7 +168,7 @@ impl Workload {
         self.meta.labels.get(name).map(String::as_str)
     }
 
-    /// Istio's canonical service: who this is in telemetry.
+    /// Istio's canonical service: the workload's name in telemetry.
     pub fn canonical_service(&self) -> &str {
         [
             "service.istio.io/canonical-name",
@@ -180,7 +180,7 @@ impl Workload {
         .unwrap_or(&self.meta.name)
     }
 
-    /// Istio's canonical revision; `latest` when no label says it.
+    /// Istio's canonical revision; `latest` without such a label.
     pub fn canonical_revision(&self) -> &str {
         [
             "service.istio.io/canonical-revision",

@@ -52,7 +52,8 @@ impl Builder {
         &self.mesh
     }
 
-    /// Takes what a source says differs. Gives the new state and where it may differ from the last.
+    /// Takes the differences of a source. Gives the new state and where it may differ from the
+    /// last.
     pub fn apply(&mut self, delta: Delta) -> (Arc<Mesh>, Changed) {
         let mut affected = Affected::default();
         for id in delta.removed {
@@ -153,7 +154,7 @@ impl Builder {
         }
     }
 
-    /// Who has an address that several may claim; all of them are concerned when that changes.
+    /// Assigns an address that several may claim; all of them are affected when that changes.
     fn place_address(
         &self,
         (ip, claims): (IpAddr, Facet),
@@ -224,7 +225,7 @@ impl Builder {
         }
     }
 
-    /// Changed workloads with what was said of them before: services look at them.
+    /// Changed workloads with their earlier declarations: services compare the two.
     fn take_workloads(&self, next: &mut Mesh, keys: &BTreeSet<Key>) {
         for key in keys {
             let Some(Object::Workload(workload)) = self.objects.object(Kind::Workload, key) else {

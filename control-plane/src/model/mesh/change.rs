@@ -1,4 +1,4 @@
-//! What a source says differs, and what that came to.
+//! The differences that a source reports, and what they changed.
 
 use std::fmt;
 
@@ -20,7 +20,7 @@ impl fmt::Display for Origin {
     }
 }
 
-/// Objects that differ from what was said before.
+/// Objects that differ from the last report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Delta {
     /// Added, or in place of the one of the same kind and name; also one that only moved.

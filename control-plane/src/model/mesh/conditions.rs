@@ -11,7 +11,7 @@ use super::status::Condition;
 use crate::model::manifest::object::{Key, Kind, Meta, ObjectId, Target};
 use crate::model::manifest::read::Object;
 
-/// What conditions are judged by.
+/// What conditions depend on.
 pub struct Judge<'a> {
     pub mesh: &'a Mesh,
     pub objects: &'a Objects,

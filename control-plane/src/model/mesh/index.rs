@@ -47,7 +47,7 @@ impl Facet {
     }
 }
 
-/// A label of a workload, or one that a service asks for, in a namespace.
+/// A label of a workload, or of a service's selector, in a namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Label {
     namespace: String,

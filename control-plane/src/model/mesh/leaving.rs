@@ -1,8 +1,8 @@
 //! Identities of members that a service lost a moment ago.
 //!
-//! Which identities a service may answer with travels with its cluster, who its members are with its
-//! endpoints. Between the two a proxy dials members of before with the identities of after. So those
-//! of before stay good for a while: two ages, of which each [`Leaving::age`] is one.
+//! A service's accepted identities are part of its cluster, its members of its endpoints. Between
+//! the two updates a proxy dials earlier members with the later identities. So the earlier ones
+//! stay accepted for a while: two ages, of which each [`Leaving::age`] is one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,7 +19,7 @@ pub struct Leaving {
 const AGES: u8 = 2;
 
 impl Leaving {
-    /// Compares what the members of a service show now with what they showed before; gives who has
+    /// Compares the identities of a service's members now with those before; returns those that
     /// left.
     pub fn note(
         &mut self,

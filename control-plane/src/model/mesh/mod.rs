@@ -125,7 +125,7 @@ pub struct ServiceEntry {
 pub struct PortEntry {
     pub name: String,
     pub number: u16,
-    /// As declared, or as the routes attached to it say.
+    /// As declared, or as given by the routes attached to it.
     pub protocol: AppProtocol,
     pub target: PortRef,
     /// Routes of the service's own namespace, for all callers; by precedence.
@@ -135,7 +135,7 @@ pub struct PortEntry {
 }
 
 impl PortEntry {
-    /// Whether both say the same of a port, whatever routes govern it.
+    /// Whether both declare the same port, whatever routes govern it.
     pub fn is_same_port(&self, other: &PortEntry) -> bool {
         (self.number, &self.name, self.protocol, &self.target)
             == (other.number, &other.name, other.protocol, &other.target)
@@ -237,8 +237,8 @@ impl Mesh {
         all
     }
 
-    /// SPIFFE ids under which a service may answer. Never empty: an empty list would let anyone
-    /// of the mesh answer.
+    /// SPIFFE ids under which a service may answer. Never empty: an empty list would accept
+    /// any identity of the mesh.
     pub fn identities(&self, service: &ServiceEntry) -> BTreeSet<String> {
         let domain = &self.options.trust_domain;
         let mut all: BTreeSet<_> = self
@@ -286,7 +286,7 @@ impl Mesh {
     }
 
     fn granted(&self, route: &Route, to: &Destination) -> bool {
-        // What the caller addressed itself needs nobody's leave (consumer routes, GEP-1294).
+        // What the caller addressed itself needs no ReferenceGrant (consumer routes, GEP-1294).
         let parent = route.parents.iter().any(|parent| {
             parent.service && parent.namespace == to.namespace && parent.name == to.name
         });
@@ -341,14 +341,14 @@ impl Mesh {
             .map_or(LogFormat::Text, |log| log.format)
     }
 
-    /// What a workload's sidecar does with `%2F` and `%5C` in paths, where a policy says so.
+    /// What a workload's sidecar does with `%2F` and `%5C` in paths, where a policy sets it.
     pub fn escaped_slashes(&self, namespace: &str, workload: &str) -> Option<EscapedSlashes> {
         self.policies(namespace, workload)
             .find_map(|policy| policy.spec.path_normalization)
             .map(|paths| paths.escaped_slashes)
     }
 
-    /// Defaults for services of a namespace, the mesh's where that says nothing.
+    /// Defaults for services of a namespace, the mesh's where that sets none.
     pub fn defaults(&self, namespace: &str) -> Defaults {
         let mut merged = Defaults::default();
         for policy in self.policies(namespace, "") {

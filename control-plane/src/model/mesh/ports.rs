@@ -9,8 +9,9 @@ use crate::model::manifest::object::Key;
 use crate::model::manifest::service::{AppProtocol, PortRef};
 use crate::model::manifest::workload::{Workload, WorkloadPort};
 
-/// Ports by number. What the workload says itself holds; else what its services agree on. Where they
-/// do not agree, the protocol is found out per connection, so that no service can break another's.
+/// Ports by number. The workload's own declaration has precedence; else what its services agree on.
+/// Where they do not agree, the protocol is detected per connection, so that no service can break
+/// another's.
 pub fn declared<'a>(
     workload: &Workload,
     services: impl Iterator<Item = &'a ServiceEntry>,
@@ -65,7 +66,7 @@ pub fn conditions(mesh: &Mesh, service: &ServiceEntry) -> Vec<Condition> {
     conditions
 }
 
-/// Who else says something else of the same port of the same workload.
+/// The other declaration of the same port of the same workload that differs, if any.
 fn contradiction(mesh: &Mesh, service: &ServiceEntry, port: &PortEntry) -> Option<String> {
     if port.protocol == AppProtocol::Undeclared {
         return None;

@@ -14,7 +14,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::model::manifest::object::Key;
 
-/// 240.240.0.0/16: reserved, so nobody else's.
+/// 240.240.0.0/16: reserved (RFC 1112), so in use by no other host.
 const V4_NET: [u8; 2] = [240, 240];
 /// Usable offsets in it: all but the first and the last address.
 const V4_FIRST: u16 = 1;
