@@ -1,4 +1,4 @@
-//! Dynamic metadata: what filters learnt of a request, by namespace (google.protobuf.Struct).
+//! Dynamic metadata: values that filters set on a request, by namespace (google.protobuf.Struct).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub type Object = BTreeMap<Box<str>, Value>;
 pub struct Metadata(Vec<(Arc<str>, Value)>);
 
 impl Metadata {
-    /// Adds fields to a namespace; the newest value of a field holds.
+    /// Adds fields to a namespace; the newest value of a field wins.
     pub fn merge(&mut self, namespace: &Arc<str>, fields: &Object) {
         let known = self.0.iter_mut().find(|(name, _)| name == namespace);
         match known {

@@ -1,9 +1,8 @@
-//! Room is made when there is too little: idle connections and stalled streams end, those that have
-//! rested longest first. Envoy's overload manager shortens time-outs for the same end
-//! (`reduce_timeouts`).
+//! Under memory or descriptor pressure idle connections and stalled streams are closed, the longest
+//! idle first. Envoy's overload manager shortens time-outs for the same end (`reduce_timeouts`).
 //!
-//! Nothing is kept in order for this. When room is wanted, all that wait are woken and say since
-//! when they rest; the eighth that has rested longest ends at the second call.
+//! No ordered list is kept for this. Under pressure all idle tasks are woken and report since when
+//! they are idle; then they are woken again, and the eighth that has been idle longest ends.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -11,9 +10,9 @@ use std::time::{Duration, Instant};
 
 use crate::dispatcher::timer::Timers;
 
-/// Time between two calls.
+/// Time between two rounds.
 const PAUSE: Duration = Duration::from_millis(100);
-/// What rests for less is left alone.
+/// A connection that is idle for less is kept.
 const IDLE: Duration = Duration::from_secs(1);
 const STALLED: Duration = Duration::from_secs(10);
 
@@ -21,7 +20,7 @@ const STALLED: Duration = Duration::from_secs(10);
 pub struct Overload {
     /// HTTP connections without a request.
     pub idle: Relief,
-    /// Streams whose peer does not take what waits for it.
+    /// Streams whose peer does not read the queued data.
     pub stalled: Relief,
     /// Bytes that the process may take up; `None`: not watched.
     memory: Cell<Option<u64>>,
@@ -38,7 +37,7 @@ impl Default for Overload {
 }
 
 impl Overload {
-    /// Makes room from now on when the process takes up most of so many bytes.
+    /// From now on closes connections and streams when the process uses most of so many bytes.
     pub fn watch(&self, memory: Option<u64>) {
         self.memory.set(memory);
     }
@@ -65,7 +64,7 @@ fn resident() -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// Ends what has rested longest of one kind; clones share it.
+/// Ends the longest idle tasks of one kind; clones share it.
 #[derive(Clone)]
 pub struct Relief(Rc<State>);
 
@@ -79,9 +78,9 @@ struct State {
 #[derive(Clone, Copy)]
 enum Step {
     Off,
-    /// Those that rest say since when.
+    /// Idle tasks report since when they are idle.
     Asking,
-    /// Those that rest since then or before end.
+    /// Tasks that are idle since then or earlier end.
     Ending(Instant),
 }
 
@@ -95,7 +94,8 @@ impl Relief {
         }))
     }
 
-    /// Calls all that rest, unless that was done a moment ago. Runs beside them.
+    /// Begins a round: wakes all idle tasks, unless the last round was less than [`PAUSE`] ago. It
+    /// runs as a task of its own.
     pub fn begin(&self, timers: &Timers) {
         let now = timers.now();
         let before = self.0.began.get();
@@ -108,7 +108,7 @@ impl Relief {
         timers.wake_all();
         let (state, timers) = (self.0.clone(), timers.clone());
         tokio::task::spawn_local(async move {
-            // Those that were woken come before this task.
+            // The tasks that were woken run before this one.
             tokio::task::yield_now().await;
             if let Some(last) = state.last_to_end(now) {
                 state.step.set(Step::Ending(last));
@@ -119,12 +119,12 @@ impl Relief {
         });
     }
 
-    /// Whether anybody is called at all.
+    /// Whether a round is under way.
     pub fn is_active(&self) -> bool {
         !matches!(self.0.step.get(), Step::Off)
     }
 
-    /// Asked by what rests since `since`, whenever it is woken; true: it is to end.
+    /// Called by a task that is idle since `since`, whenever it is woken; true: it has to end.
     pub fn ends(&self, since: Instant) -> bool {
         match self.0.step.get() {
             Step::Off => false,

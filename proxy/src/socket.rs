@@ -28,7 +28,7 @@ pub fn try_read(tcp: &TcpStream, buf: &mut [u8]) -> io::Result<usize> {
     try_read_with(tcp, room, || recv(tcp, buf, RecvFlags::empty()))
 }
 
-/// [`try_read`] into the spare room of `buf`, of which there must be some.
+/// [`try_read`] into the spare capacity of `buf`, which must not be zero.
 ///
 /// # Errors
 /// As [`try_read`].
@@ -110,7 +110,7 @@ pub fn poll_write_vectored(
     poll_written(tcp, cx, || try_write_vectored(tcp, bufs))
 }
 
-/// Writes first and waits then: nearly always there is room.
+/// Writes first and waits only on `WouldBlock`: nearly always the socket accepts bytes.
 fn poll_written(
     tcp: &TcpStream,
     cx: &mut Context<'_>,
@@ -126,7 +126,7 @@ fn poll_written(
     }
 }
 
-/// How a connection is kept and given up.
+/// Socket options of a connection: keepalive and user time-out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpOptions {
     pub keepalive: Option<Keepalive>,
@@ -165,11 +165,11 @@ pub fn prepare(tcp: &TcpStream, options: &TcpOptions) -> io::Result<()> {
 
 /// Makes the coming close a reset, so that the peer learns that its stream was cut, not ended.
 pub fn reset_on_close(tcp: &TcpStream) {
-    // Fails only on a socket that is no more, which needs no reset.
+    // Fails only on a closed socket, which needs no reset.
     let _ = SockRef::from(tcp).set_linger(Some(Duration::ZERO));
 }
 
-/// What the peer did to its end of a connection.
+/// The state of the peer's end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerEnd {
     Open,
@@ -179,12 +179,12 @@ pub enum PeerEnd {
     Gone,
 }
 
-/// Asks the kernel, without reading: also sees what lies behind unread bytes.
+/// Asks the kernel, without reading: also sees a FIN behind unread bytes.
 pub fn peer_end(tcp: &TcpStream) -> PeerEnd {
     let mut polled = [PollFd::new(tcp, PollFlags::RDHUP)];
     match poll(&mut polled, Some(&Timespec::default())) {
         Ok(1..) => {}
-        // Nothing to tell; a failure (no memory) is as good as that.
+        // No event; a failure (no memory) is treated alike.
         Ok(0) | Err(_) => return PeerEnd::Open,
     }
     let seen = polled[0].revents();
@@ -212,11 +212,11 @@ pub fn acknowledged(tcp: &TcpStream) -> Option<u64> {
             &raw mut filled,
         )
     };
-    // Older kernels know fewer fields. The SYN counts as a byte.
+    // Older kernels fill fewer fields. The SYN counts as a byte.
     (done == 0 && filled == whole).then(|| info.tcpi_bytes_acked.saturating_sub(1))
 }
 
-/// The error that waits on a socket, if any; it is gone after this.
+/// The pending error of a socket (`SO_ERROR`), if any; this clears it.
 pub fn take_error(tcp: &TcpStream) -> Option<io::Error> {
     tcp.take_error().ok().flatten()
 }

@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 
-/// A loop that ran for so long before it panicked has a clean record again.
+/// A loop that ran for so long before it panicked is counted from zero again.
 const STABLE: Duration = Duration::from_secs(60);
 /// Panics in a row after which a loop is given up, and its thread with it.
 const MOST: u32 = 100;
 
 /// Runs a loop of a worker, anew whenever it panics: the worker's runtime has no timers to wait by,
-/// and its connections need the loop. One that only panics is given up: its panic goes on to the
-/// thread, and the process ends in order.
+/// and its connections need the loop. A loop that panics repeatedly is given up: the panic ends its
+/// thread, and the process drains and exits.
 pub async fn keep<F: Future<Output = ()>>(mut run: impl FnMut() -> F) {
     let mut panics = 0;
     loop {

@@ -75,7 +75,7 @@ async fn one(signal: &mut Option<Signal>) {
 pub(super) async fn wait(drain: &Drain, open: impl Fn() -> usize, limit: Duration) {
     let mut signals = Signals::new();
     tokio::select! {
-        () = signals.next() => tracing::info!(?limit, "told to stop: draining"),
+        () = signals.next() => tracing::info!(?limit, "stop requested: draining"),
         () = drain.quit_asked() => tracing::info!(?limit, "quitquitquit: draining"),
     }
     drain.begin();

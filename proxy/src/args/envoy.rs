@@ -106,11 +106,11 @@ const SOCKET_PATH: Reason = ("--socket-path", NO_HOT_RESTART);
 const SOCKET_MODE: Reason = ("--socket-mode", NO_HOT_RESTART);
 const DRAIN_STRATEGY: Reason = (
     "--drain-strategy",
-    "every connection is asked to end when the drain begins",
+    "every connection is drained as soon as the drain begins",
 );
 const LOCAL_ADDRESS_IP_VERSION: Reason = (
     "--local-address-ip-version",
-    "nothing is told of an address but the connection's own",
+    "no local address but the connection's own is reported",
 );
 const ALLOW_UNKNOWN_FIELDS: Reason = ("--allow-unknown-fields", UNKNOWN_FIELDS);
 const ALLOW_UNKNOWN_STATIC_FIELDS: Reason = ("--allow-unknown-static-fields", UNKNOWN_FIELDS);

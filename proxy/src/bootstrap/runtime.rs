@@ -31,7 +31,7 @@ pub fn layers(
             name,
             layer_specifier,
         } = layer;
-        ignored!("layers are told apart by their order", name);
+        ignored!("layers are identified by their order", name);
         match required!(at, layer_specifier) {
             LayerSpecifier::StaticLayer(layer) => {
                 values(at.field("static_layer"), "", layer, limits)?

@@ -160,8 +160,8 @@ fn network_policy(chain: &FilterChain, question: &Question, said: &mut Said) -> 
 fn judged(verdict: &policy::Verdict, what: &str, said: &mut Said) -> bool {
     if let Some(by) = &verdict.would_refuse {
         let by = by.as_deref().unwrap_or("no policy allows it");
-        let why = format!("rules on trial would refuse the {what}: {by}");
-        said.say("policy", Outcome::Info, "rules on trial", why);
+        let why = format!("shadow rules would deny the {what}: {by}");
+        said.say("policy", Outcome::Info, "shadow rules", why);
     }
     match &verdict.refused {
         None => {

@@ -1,4 +1,4 @@
-//! What is counted of an edge for those who look at the mesh; metrics are counted apart.
+//! Counts of an edge for the Inspect report, kept apart from its Prometheus metrics.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -24,7 +24,7 @@ pub struct EdgeCounts {
 }
 
 impl EdgeCounts {
-    /// Grows with whatever happens on the edge.
+    /// Grows with every request, connection and byte on the edge.
     pub(crate) fn activity(&self) -> u64 {
         let counts = [
             &self.requests,

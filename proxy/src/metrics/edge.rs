@@ -1,4 +1,4 @@
-//! Edges: who calls whom. The labels of Istio's metrics, resolved once per peer.
+//! Edges: source and destination of calls. The labels of Istio's metrics, resolved once per peer.
 //!
 //! An [`Edge`] is looked up when a connection opens (inbound) or an endpoint is first used
 //! (outbound); from then on a request touches atomics only. `edges` bounds their number.
@@ -22,7 +22,7 @@ pub enum Reporter {
     Destination,
 }
 
-/// Half of an edge: what is known of a workload. Unknown fields are empty and shown as `unknown`.
+/// Half of an edge: a workload's labels. Unknown fields are empty and shown as `unknown`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Peer {
     pub workload: String,
@@ -111,7 +111,7 @@ pub struct Edge {
     pub(super) outcomes: arc_swap::ArcSwap<Vec<OutcomeHandles>>,
     growing: Mutex<()>,
     tcp: std::sync::OnceLock<TcpHandles>,
-    /// With which flags TCP connections ended, but for none.
+    /// The flags with which TCP connections ended, except for none.
     tcp_flags: Mutex<Vec<ResponseFlags>>,
     pub counts: EdgeCounts,
 }
@@ -190,8 +190,8 @@ impl Edge {
         }
     }
 
-    /// Notes flags, so that their series can go with the edge; others than the first many count as
-    /// none.
+    /// Remembers flags, so that their series can be removed with the edge; beyond the bound they
+    /// count as none.
     fn noted(&self, flags: ResponseFlags) -> ResponseFlags {
         let mut noted = self
             .tcp_flags
@@ -325,7 +325,7 @@ fn as_strs(labels: &[String]) -> Vec<&str> {
     labels.iter().map(String::as_str).collect()
 }
 
-/// An edge takes its series with it.
+/// Removes the edge's series.
 impl Drop for Edge {
     fn drop(&mut self) {
         let registry = &self.registry;

@@ -1,6 +1,6 @@
-//! All edges of the process. Their number is bounded: at the bound, edges without recent traffic give
-//! way, and what finds no place is counted under the label `overflow`, so a hostile peer cannot grow
-//! the label space.
+//! All edges of the process. Their number is bounded: at the bound, edges without recent traffic
+//! are evicted, and calls without an edge are counted under the label `overflow`, so a hostile peer
+//! cannot grow the label space.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,9 +11,9 @@ use crate::metrics::registry::Registry;
 
 /// Edges kept; one more is counted as overflow.
 const MAX_EDGES: usize = 2000;
-/// An edge that no connection has, and that carried nothing for so long, may give way to another.
+/// An edge that no connection holds, and that carried nothing for so long, may be evicted.
 const QUIET: Duration = Duration::from_secs(60);
-/// Time between two looks at what may give way.
+/// Time between two sweeps for edges to evict.
 const SWEEP: Duration = Duration::from_secs(1);
 
 /// See the module.
@@ -29,13 +29,13 @@ struct Table {
 
 struct Known {
     edge: Arc<Edge>,
-    /// What it had counted when last looked at, and since when that is so.
+    /// Its count at the last sweep, and since when that is unchanged.
     activity: u64,
     since: Instant,
 }
 
 impl Table {
-    /// Notes which edges have traffic; `evict`: lets go of those without.
+    /// Records which edges have traffic; `evict`: drops those without.
     fn sweep(&mut self, evict: bool, now: Instant) {
         self.swept = now;
         self.edges.retain(|_, known| {
@@ -44,7 +44,7 @@ impl Table {
                 (known.activity, known.since) = (activity, now);
             }
             let quiet = now.saturating_duration_since(known.since) >= QUIET;
-            // Whoever comes to hold it takes it from here, under the same lock.
+            // Further references are made only from this table, under the same lock.
             !(evict && quiet && Arc::strong_count(&known.edge) == 1)
         });
     }

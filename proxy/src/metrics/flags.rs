@@ -51,7 +51,7 @@ flags! {
     STREAM_IDLE_TIMEOUT = 15, "SI", "StreamIdleTimeout";
     /// The downstream peer reset the stream.
     DOWNSTREAM_REMOTE_RESET = 16, "DR", "DownstreamRemoteReset";
-    /// A limit of ours refused it.
+    /// A local limit refused it.
     OVERLOAD_MANAGER = 17, "OM", "OverloadManagerTerminated";
     /// Delayed by the fault filter.
     DELAY_INJECTED = 18, "DI", "DelayInjected";

@@ -2,8 +2,8 @@
 //! per request.
 //!
 //! - [`registry`]: the metric registry, Istio's standard families, text exposition
-//! - [`edge`]: who calls whom, label sets resolved once; [`edges`]: all of them, bounded; [`counts`]:
-//!   for subscribers
+//! - [`edge`]: source and destination of calls, label sets resolved once; [`edges`]: all of them,
+//!   bounded; [`counts`]: for subscribers
 //! - [`resource`]: counters per listener and per cluster; [`splices`]: of kernel pipes
 //! - [`flags`]: Envoy's response flags
 

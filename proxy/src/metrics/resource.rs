@@ -1,5 +1,5 @@
-//! Counters per listener and per cluster, under names that Envoy's users know. Handles are taken
-//! when the resource compiles; a resource that is gone takes its series with it.
+//! Counters per listener and per cluster, under Envoy's names. Handles are taken when the resource
+//! compiles; a dropped resource removes its series.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -45,8 +45,8 @@ impl ByType {
     }
 }
 
-/// How many handles of a name are held. A resource that goes may be dropped late, by a connection
-/// that kept it, when one of the same name has come: its series are that one's, then.
+/// How many handles of a name are held. A removed resource may be dropped late, by a connection
+/// that held it, when one of the same name exists: the series then belong to that one.
 #[derive(Clone, Default)]
 struct Holders(Arc<Mutex<HashMap<Box<str>, usize>>>);
 
@@ -55,7 +55,7 @@ impl Holders {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more for `name`; what `take` takes is not removed meanwhile.
+    /// One more handle for `name`; the series that `take` returns is not removed meanwhile.
     fn join<T>(&self, name: &str, take: impl FnOnce() -> T) -> T {
         let mut holders = self.lock();
         *holders.entry(name.into()).or_default() += 1;
@@ -160,7 +160,7 @@ resource_metrics! {
         rbac_denied = "anyam_listener_rbac_denied_total",
             "Connections and requests that authorisation refused.";
         rbac_shadow_denied = "anyam_listener_rbac_shadow_denied_total",
-            "Connections and requests that rules on trial would have refused.";
+            "Connections and requests that shadow rules would have denied.";
     }
     gauges {
         active = "anyam_listener_connections_active", "Connections open.";
@@ -237,7 +237,7 @@ mod tests {
         metrics.requests.inc();
         let text = || String::from_utf8(registry.expose().unwrap()).unwrap();
         assert!(text().contains("anyam_cluster_requests_total{cluster=\"shop\"} 1"));
-        // One of the same name comes before the last connection of this one has gone.
+        // One of the same name is made before the last connection of this one is closed.
         let next = families.handles("shop");
         metrics.ejections_enforced.inc(0, "consecutive_5xx");
         drop(metrics);

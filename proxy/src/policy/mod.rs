@@ -1,9 +1,9 @@
-//! Authorisation: judges a connection or request by compiled RBAC rules.
+//! Authorisation: evaluates compiled RBAC rules for a connection or request.
 //!
-//! A header that repeats is judged value by value, and against the client: a rule that denies
-//! matches when any value does, one that allows only when all do. Joining values, or looking at
-//! the first, is how such rules have been bypassed. A path is judged likewise, in each of the ways
-//! in which an app may read it.
+//! A repeated header is matched value by value, and against the client: a rule that denies matches
+//! when any value does, one that allows only when all do. Rules that join the values, or match only
+//! the first, have been bypassed. A path is matched likewise, in each form in which an app may read
+//! it.
 
 mod subject;
 
@@ -18,7 +18,7 @@ use crate::tls::ConnectionInfo;
 
 pub use subject::{Addresses, PolicySubject};
 
-/// What is known of a connection or request when it is judged.
+/// The facts of a connection or request that rules match.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
     /// The TLS connection it came by.
@@ -27,33 +27,33 @@ pub struct Facts<'a> {
     pub direct_remote: IpAddr,
     /// The client, from `x-forwarded-for` where that is trusted.
     pub remote: IpAddr,
-    /// Where the client meant to go.
+    /// The client's destination address.
     pub destination: SocketAddr,
     pub sni: Option<&'a str>,
     /// `None` for a connection.
     pub request: Option<&'a dyn Request>,
-    /// What filters learnt of the request.
+    /// Dynamic metadata of the request.
     pub metadata: Option<&'a Metadata>,
 }
 
 /// A request's own facts.
 pub trait Request {
-    /// The normalised path without its query, and what an app may make of it.
+    /// The normalised path without its query, and the further forms in which an app may read it.
     fn path(&self) -> &Readings<'_>;
     /// Calls `each` with every value of a header (or pseudo-header), in order.
     fn values(&self, name: &HeaderName, each: &mut dyn FnMut(&[u8]));
 }
 
-/// What a filter's rules came to.
+/// The result of a filter's rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
-    /// `Some`: refused, by this policy or for want of one (`None` inside).
+    /// `Some`: denied, by this policy or because no policy allows it (`None` inside).
     pub refused: Option<Option<Name>>,
-    /// What the rules on trial would have said.
+    /// The same, by the shadow rules.
     pub would_refuse: Option<Option<Name>>,
 }
 
-/// Judges by one filter.
+/// Evaluates one filter's rules.
 pub fn judge(rbac: &Rbac, facts: &Facts<'_>) -> Verdict {
     let refusal = |rules: &Option<Rules>| rules.as_ref().and_then(|rules| refuses(rules, facts));
     Verdict {
@@ -173,8 +173,8 @@ impl Judge<'_> {
         }
     }
 
-    /// With and without its `;params`. What decoding its escapes gives can only refuse: `/a%20b` in
-    /// an ALLOW policy means the escaped form.
+    /// With and without its `;params`. Its decoded form can only deny: `/a%20b` in an ALLOW policy
+    /// means the escaped form.
     fn path(self, wanted: &StringMatch) -> bool {
         let Some(request) = self.facts.request else {
             return false;
@@ -198,7 +198,7 @@ impl Judge<'_> {
     }
 
     /// An absent header satisfies nothing but a test for absence, inverted or not, unless the
-    /// matcher takes it for empty (as Envoy).
+    /// matcher treats it as empty (as Envoy).
     fn header(self, wanted: &HeaderMatch) -> bool {
         let (mut seen, mut any, mut all) = (false, false, true);
         if let Some(request) = self.facts.request {

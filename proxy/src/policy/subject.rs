@@ -1,11 +1,11 @@
-//! A connection as rules see it.
+//! A connection's facts for RBAC rules.
 
 use std::net::SocketAddr;
 
 use crate::config::listener::{FilterChain, Listener};
 use crate::tls::ConnectionInfo;
 
-/// What decides whether a connection may stay.
+/// The facts that decide whether an open connection is still allowed.
 pub struct PolicySubject<'a> {
     pub listener: &'a Listener,
     pub chain: &'a FilterChain,
@@ -13,7 +13,7 @@ pub struct PolicySubject<'a> {
     pub tls: Option<&'a ConnectionInfo>,
 }
 
-/// Who called, and whom they meant to reach.
+/// The addresses of a connection: the client's and its destination.
 #[derive(Clone, Copy)]
 pub struct Addresses {
     pub peer: SocketAddr,

@@ -75,7 +75,7 @@ fn every_value_of_a_repeated_header_counts_against_the_client() {
     let deny = rbac(RbacAction::Deny, header("guest"), Principal::Any);
     assert!(!refused(&deny, Some(&admin)));
     assert!(refused(&deny, Some(&both)));
-    // Deny whoever is not an admin: one value that is not is enough.
+    // Denies clients that are not admins: one value that is not is enough.
     let not = Permission::Not(Box::new(header("admin")));
     assert!(refused(
         &rbac(RbacAction::Deny, not, Principal::Any),
@@ -156,7 +156,7 @@ fn a_path_is_judged_as_apps_may_read_it() {
             "{value}"
         );
     }
-    // Escapes that a policy has as they come do not keep it from allowing.
+    // A policy that contains escapes as received still allows.
     let allow = rules(RbacAction::Allow, is("/a%20b"));
     assert!(!refused(&allow, Some(&path("/a%20b"))));
     // An app may drop the parameters or not: both have to be allowed.

@@ -8,10 +8,10 @@
 //! - a connection from outside to any port → inbound port, save excluded ports and the proxy's own
 //!   (port 15008, where tunnels come in, is the inbound listener's and redirected as all are);
 //! - a connection of the app to anywhere → outbound port, save loopback addresses;
-//! - the app's DNS → the DNS port, whoever the resolver is;
+//! - the app's DNS → the DNS port, whatever the resolver;
 //! - the proxy's own traffic passes, with one exception: when it calls its own pod's address (the
 //!   app called its own service) the connection goes to the inbound port, as a peer's would.
-//!   Delivery to the app is told from that by its source address, 127.0.0.6 or ::6.
+//!   Delivery to the app is distinguished by its source address, 127.0.0.6 or ::6.
 
 mod rules;
 

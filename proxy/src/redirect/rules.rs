@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use super::TABLE;
 
-/// What is redirected where. The defaults are the ports and the user that mesh operators know.
+/// The ports of redirection. The defaults are Istio's ports and user id.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RedirectOptions {
     /// Port of the proxy's outbound listener.
@@ -103,7 +103,7 @@ fn output(text: &mut String, options: &RedirectOptions) {
     }
     let uid = options.proxy_uid;
     let inbound = options.inbound_port;
-    // The proxy delivers to the app. The address alone proves nothing: `::6` may be bound by any.
+    // The proxy delivers to the app. The address alone proves nothing: any process may bind `::6`.
     for source in ["ip saddr 127.0.0.6", "ip6 saddr ::6"] {
         let _ = writeln!(text, "    meta skuid {uid} oif lo {source} return");
     }

@@ -1,8 +1,8 @@
 //! One direction of a relay: from a source to a sink, until the source ends.
 //!
 //! Small messages are read and written, which is cheapest for them. When reads keep filling the
-//! largest buffer and both ends are plain sockets, the bytes go through a kernel pipe instead,
-//! and back to buffers once little comes at a time.
+//! largest buffer and both ends are plain sockets, the bytes go through a kernel pipe instead, and
+//! back to buffers once reads are small.
 
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -36,7 +36,7 @@ pub(super) enum End {
 }
 
 impl End {
-    /// Which side that is, when `source` is the side this direction comes from.
+    /// The side of the relay, where `source` is this direction's source.
     pub(super) fn side(self, source: Side) -> Side {
         match self {
             End::Source => source,
@@ -51,13 +51,13 @@ pub(super) struct Direction {
     start: usize,
     end: usize,
     splice: Splice,
-    /// Full reads in a row that speak for changing over.
+    /// Full reads in a row, after which splicing begins.
     streak: u8,
     /// The next read gets a bulk buffer.
     bulk: bool,
     ended: bool,
     finished: bool,
-    /// The sink does not take what was read, so the source is not looked at.
+    /// The sink does not accept writes, so the source is not read.
     blocked: bool,
     pub(crate) bytes: u64,
 }
@@ -99,7 +99,7 @@ impl Direction {
         self.finished
     }
 
-    /// Whether the sink keeps this direction waiting: the source's reset would not be noticed.
+    /// Whether the sink does not accept writes: a reset of the source would not be noticed.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked
     }
@@ -109,7 +109,7 @@ impl Direction {
         self.ended
     }
 
-    /// Moves what can be moved. Ready when the source has ended and the sink was told.
+    /// Moves what can be moved. Ready when the source has ended and the sink was shut down.
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -133,7 +133,7 @@ impl Direction {
                 (Stream::Tunnel(tunnel), _) => self.poll_tunnel(cx, tunnel),
             };
             if read.map_err(at(End::Source))?.is_pending() {
-                // Nothing comes: what was written must be on its way before we wait.
+                // Before waiting for the source, buffered writes must be flushed.
                 let _ = Pin::new(&mut *sink).poll_flush(cx).map_err(at(End::Sink))?;
                 return Poll::Pending;
             }
@@ -174,7 +174,7 @@ impl Direction {
                 self.bytes += n as u64;
             }
         }
-        // What came by TLS or through a tunnel lies in the source itself.
+        // Bytes from TLS or a tunnel lie in the source's own buffer.
         match source {
             Stream::Tcp(_) => {}
             Stream::Tls(tls) => {

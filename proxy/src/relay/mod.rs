@@ -1,7 +1,7 @@
 //! The relay: bytes between two streams, unchanged.
 //!
 //! - [`relay`]: both directions in one task, to the end
-//! - `direction`: one direction; reads and writes, or splices, as the traffic asks for
+//! - `direction`: one direction; reads and writes, or splices when traffic is bulk
 //! - `splice`: bulk through pooled kernel pipes
 
 mod direction;
@@ -21,13 +21,13 @@ use crate::dispatcher::pipe::Pipes;
 use crate::dispatcher::timer::{Timer, Timers};
 use crate::stream::Stream;
 
-/// How often a relay without an idle time-out asks whether it may go on.
+/// How often a relay without an idle time-out checks whether it may go on.
 const NO_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How often the sockets of a relay that cannot write are looked at for a reset.
+/// How often the sockets of a relay that cannot write are checked for a reset.
 const STUCK: Duration = Duration::from_secs(2);
 
-/// How long bytes may have flowed before they are told ([`RelayOptions::flow`]).
+/// How long bytes may have flowed before they are reported ([`RelayOptions::flow`]).
 const FLOW: Duration = Duration::from_secs(1);
 
 /// The client's side or the server's.
@@ -46,7 +46,7 @@ impl Side {
     }
 }
 
-/// What a relay works with.
+/// The buffers and pipes of a relay.
 pub struct RelayContext<'a> {
     pub buffers: &'a Pool,
     pub pipes: &'a Pipes,
@@ -62,11 +62,11 @@ pub struct RelayOptions<C, F> {
     pub idle: Option<Duration>,
     /// The relay ends then, whatever it does; `None`: never.
     pub until: Option<Instant>,
-    /// Asked with the client's side whenever the relay is woken, so it must be cheap: `true` ends
-    /// it. Wake the worker's timers to have it asked.
+    /// Called with the client's stream whenever the relay is woken, so it must be cheap: `true`
+    /// ends the relay. Wake the worker's timers to have it called.
     pub cut: C,
-    /// Told how many bytes have reached the server and the client, about once a second while any
-    /// flow. The outcome tells the last of them.
+    /// Called with the bytes that have reached the server and the client, about once a second while
+    /// any flow. The outcome has the final counts.
     pub flow: F,
 }
 
@@ -88,10 +88,10 @@ pub struct RelayOutcome {
     pub ended: Ended,
 }
 
-/// Who or what ended a relay.
+/// Why a relay ended.
 #[derive(Debug)]
 pub enum Ended {
-    /// Both sides finished what they had to say; `first` was the first.
+    /// Both sides closed their write side; `first` was the first.
     Clean { first: Side },
     /// `by` reset its connection; so was the other one.
     Reset { by: Side },
@@ -101,7 +101,7 @@ pub enum Ended {
     Idle,
     /// It lasted as long as it may ([`RelayOptions::until`]).
     Expired,
-    /// [`RelayOptions::cut`] said so.
+    /// [`RelayOptions::cut`] returned true.
     Cut,
 }
 
@@ -177,13 +177,13 @@ struct Relay<'a, C, F> {
     stuck: Option<Timer>,
     /// When a byte last moved.
     moved: Instant,
-    /// When those that moved are told.
+    /// When moved bytes are next reported.
     tell_at: Option<Instant>,
 }
 
 impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
-    /// While one side does not read, the other is not read from, and its reset goes unseen. So
-    /// it is asked for, now and then.
+    /// While one side does not read, the other is not read from, and its reset would go unnoticed.
+    /// So its socket is checked at intervals.
     fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if !self.upward.is_blocked() && !self.downward.is_blocked() {
             if let Some(timer) = &self.stuck {
@@ -262,7 +262,7 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
         Poll::Pending
     }
 
-    /// Sets the timer for whatever comes first: the idle time-out, the end, bytes to tell.
+    /// Sets the timer for whatever comes first: the idle time-out, the end, bytes to report.
     fn arm(&self) {
         let idle = match self.options.idle {
             Some(idle) => self.moved + idle,

@@ -1,7 +1,7 @@
 //! Bulk between two plain sockets through a kernel pipe: the bytes never enter this process.
 //!
-//! One [`Splice`] is one direction. It holds a pipe only while bytes are on their way, and goes
-//! out of use by itself when little comes at a time, or no pipe is to be had.
+//! One [`Splice`] is one direction. It holds a pipe only while bytes are on their way, and switches
+//! itself off when reads are small, or no pipe is available.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
@@ -12,12 +12,12 @@ use tokio::net::TcpStream;
 
 use crate::dispatcher::pipe::{Pipe, Pipes, WANTED};
 
-/// A splice that moves less than this is no bulk.
+/// A splice that moves less than this is a small one.
 const LITTLE: usize = 16 * 1024;
 /// Small splices in a row before it ends.
 const BULK_ENDS: u8 = 8;
 
-/// Bytes that a side may have to hold for a splice to be in order.
+/// Splicing needs a buffer limit of at least this, since a pipe can hold so many bytes.
 pub const HOLDS: usize = WANTED;
 
 /// See the module.
@@ -46,7 +46,7 @@ impl Splice {
         self.pipe.as_ref().map_or(0, |pipe| pipe.held())
     }
 
-    /// Gives an empty pipe back. What stands in a pipe is lost with it.
+    /// Gives an empty pipe back. Bytes in a dropped pipe are lost.
     pub fn release(&mut self) {
         self.pipe = None;
     }

@@ -78,8 +78,8 @@ impl Stream {
         }
     }
 
-    /// The error that waits on a stream that is not read from, if any; it may be gone after this.
-    /// Of a tunnel, the task of `cx` is woken when there is one.
+    /// The pending error of a stream that is not read from, if any; this may clear it. Of a tunnel,
+    /// the task of `cx` is woken when there is one.
     pub fn take_error(&mut self, cx: &mut Context<'_>) -> Option<io::Error> {
         match self {
             Stream::Tcp(tcp) => socket::take_error(tcp),

@@ -36,16 +36,16 @@ pub const FRAME: u32 = 4 * 16 * 1024 - 9;
 /// Taken bytes are given back to the peer's windows once they are so many.
 const RELEASE: usize = 16 * 1024;
 
-/// What a connection carries; shared by its streams.
+/// The streams of a connection; shared by them.
 #[derive(Default)]
 pub struct StreamCount {
-    /// Streams not yet done with.
+    /// Streams that are open.
     pub streams: OpenStreams,
-    /// Of those, tunnels whose bytes wait for a window.
+    /// Of those, tunnels blocked on flow control.
     pub blocked: Cell<usize>,
 }
 
-/// One stream's part in a [`StreamCount`].
+/// One stream in a [`StreamCount`].
 pub struct StreamGuard {
     load: Rc<StreamCount>,
     blocked: bool,
@@ -81,8 +81,8 @@ impl Drop for StreamGuard {
 
 /// A connection inside another.
 ///
-/// A write is accepted once the peer's window lets any of it out; then the whole block is, so a
-/// stream whose peer does not read holds one block and no more.
+/// A write is accepted once the peer's window has capacity for any of it; then the whole block is,
+/// so a stream whose peer does not read holds one block and no more.
 pub struct TunnelStream {
     send: SendStream<Chunk>,
     incoming: RefCell<Incoming>,
@@ -95,7 +95,7 @@ pub struct TunnelStream {
     share: StreamGuard,
 }
 
-/// What is known of a tunnel besides its bytes.
+/// A tunnel's addresses and TLS info.
 pub struct TunnelInfo {
     pub tls: Option<Rc<ConnectionInfo>>,
     /// Our end of the connection that carries it.
@@ -126,12 +126,12 @@ impl Incoming {
         self.held.advance(count);
         self.unreleased = self.unreleased.saturating_add(count);
         if self.held.is_empty() {
-            // Lets go of h2's buffer.
+            // Releases h2's buffer.
             self.held = Bytes::new();
         }
         if self.unreleased >= RELEASE {
             let count = std::mem::take(&mut self.unreleased);
-            // Fails only for a stream that is gone, which the next read tells better.
+            // Fails only for a stream that has ended; the next read returns its error.
             let _ = self.stream.flow_control().release_capacity(count);
         }
     }
@@ -207,7 +207,8 @@ impl TunnelStream {
             return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
         }
         loop {
-            // One byte is enough to begin with, and hoards nothing of the connection's window.
+            // One byte is enough to begin with, and reserves nothing more of the connection's
+            // window.
             self.send.reserve_capacity(1);
             if self.send.capacity() > 0 {
                 self.share.set_blocked(false);
@@ -260,7 +261,7 @@ impl Drop for TunnelStream {
     }
 }
 
-/// A stream that ends otherwise than by its end was cut: nobody may take it for finished.
+/// A stream that ends without END_STREAM was cut: it is an error, never end of file.
 fn lost(error: h2::Error) -> io::Error {
     io::Error::new(ErrorKind::ConnectionReset, error)
 }

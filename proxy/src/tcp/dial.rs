@@ -23,19 +23,19 @@ use crate::upstream::limits::Permit;
 use crate::upstream::outlier;
 use crate::worker::Worker;
 
-/// What bytes go by between sidecars.
+/// ALPN of raw bytes between sidecars.
 const TCP_ALPN: &str = "anyam-tcp";
 
-/// Where a connection comes from.
+/// The downstream side of a connection.
 pub struct Origin<'a> {
     pub peer: SocketAddr,
-    /// Where the client meant to go.
+    /// The client's destination address.
     pub local: SocketAddr,
     pub original_dst: Option<SocketAddr>,
     pub sni: Option<&'a str>,
 }
 
-/// A connection to an endpoint, with what it takes up while it lives.
+/// A connection to an endpoint, with its permits and counts.
 pub struct Dialled {
     pub stream: Stream,
     pub(super) endpoint: Arc<Endpoint>,
@@ -46,7 +46,7 @@ pub struct Dialled {
 }
 
 impl Dialled {
-    /// It was dialled on a guess.
+    /// Counts a speculative dial, made while the client was silent.
     pub fn count_speculative(&self) {
         self.cluster().metrics.speculative.inc();
     }
@@ -97,7 +97,7 @@ impl DialFailure {
 /// Dials an endpoint of the cluster that `proxy` names, trying others where it may.
 ///
 /// # Errors
-/// See [`DialFailure`]; every failed attempt is counted and told to outlier detection.
+/// See [`DialFailure`]; every failed attempt is counted and reported to outlier detection.
 pub async fn dial(
     worker: &Rc<Worker>,
     pools: &Pools,
@@ -213,7 +213,7 @@ async fn attempt(
     }
 }
 
-/// Inside an HTTP/2 connection, where the endpoint or the filter says so; else by itself.
+/// Dials through a tunnel, where the endpoint's transport or the filter has one; else directly.
 async fn reach(
     worker: &Rc<Worker>,
     pools: &Pools,

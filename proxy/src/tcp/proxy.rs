@@ -29,7 +29,7 @@ pub struct TcpConnection {
     pub chain: Arc<FilterChain>,
     pub proxy: Arc<TcpProxy>,
     pub peer: SocketAddr,
-    /// Where the client meant to go.
+    /// The client's destination address.
     pub local: SocketAddr,
     pub original_dst: Option<SocketAddr>,
     pub start: Instant,
@@ -39,13 +39,13 @@ pub struct TcpConnection {
     pub dialled: Option<Dialled>,
 }
 
-/// Serves a connection to its end; `cut` is asked whether it must end early.
+/// Serves a connection to its end; it ends early when `cut` returns true.
 pub fn serve(
     worker: Rc<Worker>,
     connection: TcpConnection,
     cut: impl Fn(&Worker, &PolicySubject<'_>) -> bool,
 ) -> impl Future<Output = ()> {
-    // On the heap while it lasts: a relay does not pay for how it came about.
+    // Boxed: the future of dialling is freed before the relay, which then stays small.
     let beginning = Box::pin(begin(worker.clone(), connection));
     async move {
         if let Some(mut carried) = beginning.await {
@@ -55,7 +55,7 @@ pub fn serve(
     }
 }
 
-/// Dials, unless that is done. `None`: there is nothing to relay to; that was told.
+/// Dials, unless that is done. `None`: dialling failed, which was logged and counted.
 async fn begin(worker: Rc<Worker>, connection: TcpConnection) -> Option<Box<Session>> {
     let worker = &worker;
     let tls = connection.stream.tls_info();
@@ -114,7 +114,7 @@ async fn begin(worker: Rc<Worker>, connection: TcpConnection) -> Option<Box<Sess
     }
 }
 
-/// A connection, and what is said of it when it ends.
+/// A connection's record for logs and metrics at its end.
 struct SessionLog {
     start: Instant,
     peer: SocketAddr,
@@ -198,7 +198,7 @@ impl Session {
         relay(means, down, &mut dialled.stream, early, options)
     }
 
-    /// What is said and counted at the end.
+    /// Logs and counts the session's end.
     fn end(&self, worker: &Worker, outcome: &RelayOutcome) {
         let Session {
             served,

@@ -1,9 +1,9 @@
-//! How a relay ended, in the words of access logs.
+//! How a relay ended, as access logs show it.
 
 use crate::metrics::ResponseFlags;
 use crate::relay::{Ended, RelayOutcome, Side};
 
-/// Envoy's words for how a relay ended.
+/// Envoy's response flags and details for a relay's end.
 pub(super) fn judged(outcome: &RelayOutcome) -> (ResponseFlags, Option<&'static str>) {
     match &outcome.ended {
         Ended::Clean { .. } => (ResponseFlags::NONE, None),

@@ -9,11 +9,11 @@ use super::record::Record;
 use super::sink::Sink;
 use crate::config::access_log::AccessLog;
 
-/// Room for the line that fills a buffer.
+/// Spare capacity for the line that fills a buffer.
 const LAST_LINE: usize = 1024;
 
-/// A line that is being written. Should that panic, what there is of it goes: the next line would be
-/// glued to it.
+/// A line being written. Dropped by a panic it removes its part, which would else run into the next
+/// line.
 struct Line<'a> {
     buffer: &'a mut Vec<u8>,
     start: usize,
@@ -49,7 +49,7 @@ pub struct WorkerLogs {
 }
 
 impl WorkerLogs {
-    /// Renders `record` to every log whose filter lets it through.
+    /// Renders `record` to every log whose filter accepts it.
     pub fn write(&self, logs: &[Arc<AccessLog>], record: &Record<'_>) {
         if logs.is_empty() {
             return;

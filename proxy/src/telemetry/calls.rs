@@ -1,8 +1,8 @@
-//! From what the data path knows to an [`Edge`]: once for each connection and endpoint.
+//! Resolves the [`Edge`] of a call: once for each connection and endpoint.
 //!
-//! A SPIFFE id names no workload: inbound, the caller's labels come from a look-up of its address,
-//! checked against the identity it proved. Until the answer is there, samples wait (bounded) with
-//! the connection; whoever stays unknown is counted as `unknown`.
+//! A SPIFFE id does not identify a workload: inbound, the caller's labels come from a look-up of
+//! its address, checked against its verified identity. Until the response arrives, samples are kept
+//! (bounded) with the connection; a caller that is not found is counted as `unknown`.
 
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
@@ -28,28 +28,28 @@ use crate::tls::{ConnectionInfo, PeerIdentity};
 
 /// Edges that one connection remembers; a connection that calls more looks them up again.
 const MAX_REMEMBERED: usize = 32;
-/// Samples that wait for the caller's name; more are counted as `unknown`.
+/// Samples kept until the caller is resolved; more are counted as `unknown`.
 const MAX_WAITING: usize = 64;
 
-/// What every worker needs to name an edge.
+/// The process's part of resolving edges, shared by all workers.
 pub struct Telemetry {
     pub edges: Edges,
-    /// The workload this proxy stands beside.
+    /// The proxy's own workload.
     pub local: Arc<Peer>,
     pub taps: Taps,
     pub splices: SpliceMetrics,
 }
 
-/// What naming the caller of an inbound connection takes; one per worker.
+/// Resolves the callers of inbound connections; one per worker.
 pub struct Callers {
     pub telemetry: Arc<Telemetry>,
     pub store: Arc<Store>,
-    /// `None`: workloads are not asked for by address.
+    /// `None`: workloads are not looked up by address.
     pub demand: Option<OnDemandClient>,
     pub timers: Timers,
 }
 
-/// One request or connection, as far as naming its edge goes.
+/// The facts of a request or connection that determine its edge.
 #[derive(Clone, Default)]
 pub struct Call {
     pub cluster: Option<Arc<Cluster>>,
@@ -75,7 +75,7 @@ enum Source {
     Waiting(Box<Waiting>),
 }
 
-/// In a box: few connections have it, and those for a moment.
+/// Boxed: few connections have it, and only briefly.
 #[derive(Default)]
 struct Waiting {
     samples: Vec<(Call, RequestProtocol, Sample)>,
@@ -91,9 +91,9 @@ struct Remembered {
 pub struct Calls {
     telemetry: Arc<Telemetry>,
     pub listener: Arc<Listener>,
-    /// Port the client meant to reach: names the inbound cluster when a call got no further.
+    /// The client's destination port: determines the inbound cluster of a call that failed before.
     port: u16,
-    /// Inbound: the identity the caller proved.
+    /// Inbound: the caller's verified identity.
     caller: Option<PeerIdentity>,
     source: RefCell<Source>,
     /// Most connections make one kind of call to one endpoint.
@@ -153,8 +153,8 @@ impl Calls {
         self.count(call, RequestProtocol::Tcp, Sample::Opened);
     }
 
-    /// How many bytes a TCP connection has sent and received so far; what is new of them is
-    /// counted. While it is not known who calls, they wait for the next time.
+    /// How many bytes a TCP connection has sent and received so far; the difference is counted.
+    /// While the caller is not resolved, nothing is counted until the next call.
     pub fn flowed(&self, (sent, received): (u64, u64)) {
         if matches!(&*self.source.borrow(), Source::Waiting(_)) {
             return;
@@ -261,7 +261,7 @@ impl Calls {
         }
     }
 
-    /// Of the call's cluster; of a call that got no further, the cluster of the port it came to.
+    /// The service of the call's cluster; of a call that failed before, that of its port's cluster.
     fn service(&self, call: &Call) -> Service {
         let cluster = call.cluster.as_ref().or_else(|| {
             let name = format!("inbound|{}||", self.port);
@@ -287,14 +287,14 @@ fn same<T>(a: &Option<Arc<T>>, b: &Option<Arc<T>>) -> bool {
 
 async fn look_up(callers: Rc<Callers>, calls: Rc<Calls>, address: IpAddr) {
     if let Some(demand) = &callers.demand {
-        // Whatever the answer, the snapshot has the workload or there is none to be had.
+        // Whatever the response, the snapshot now has the workload if there is one.
         let wanted = OnDemandResource::Workload(address);
         let _ = demand.ask_by(&callers.timers, wanted).await;
     }
     let workload = callers.store.peek().workloads.get(&address).cloned();
     let found = Source::Known(Arc::new(peer(workload.as_deref(), calls.caller.as_ref())));
     if let Source::Waiting(waiting) = calls.source.replace(found) {
-        // Named before the answer came, and so named wrongly.
+        // Edges resolved before the response arrived lack the caller's labels.
         calls.remembered.borrow_mut().clear();
         for (call, protocol, sample) in waiting.samples {
             apply(&calls.edge(&call, protocol), &sample);
@@ -319,7 +319,7 @@ fn apply(edge: &Edge, sample: &Sample) {
     }
 }
 
-/// A caller: labels only when the identity it proved is that workload's.
+/// A caller: labels only when its verified identity is that workload's.
 fn peer(workload: Option<&Workload>, identity: Option<&PeerIdentity>) -> Peer {
     let trusted = workload.filter(|workload| {
         identity.is_none_or(|identity| {

@@ -145,7 +145,7 @@ impl Civil {
     }
 }
 
-/// The conversions of `strftime` that the compiler lets through (see [`is_strftime`]).
+/// The conversions of `strftime` that the compiler accepts (see [`is_strftime`]).
 pub fn strftime(
     out: &mut impl Write,
     format: &str,
@@ -183,7 +183,7 @@ pub fn strftime(
     out.write_all(rest.as_bytes())
 }
 
-/// Whether [`strftime`] knows every conversion in `format`.
+/// Whether [`strftime`] supports every conversion in `format`.
 pub fn is_strftime(format: &str) -> bool {
     let mut rest = format;
     while let Some(at) = rest.find('%') {

@@ -18,7 +18,7 @@ use crate::config::access_log::{
 use crate::matcher::HeaderName;
 use crate::metadata::Value;
 
-/// Appends one line, newline included, when the log's filter lets the record through.
+/// Appends one line, newline included, when the log's filter accepts the record.
 pub fn render_line(log: &AccessLog, record: &Record<'_>, out: &mut Vec<u8>) -> bool {
     if log
         .filter
@@ -206,7 +206,7 @@ fn is_numeric(operator: &Operator) -> bool {
     )
 }
 
-/// Hands the operator's value to `put`, possibly in pieces. False: there is none.
+/// Calls `put` with the operator's value, possibly in pieces. False: there is none.
 fn operate(operator: &Operator, record: &Record<'_>, put: &mut dyn FnMut(&[u8])) -> bool {
     use Operator as O;
     match operator {

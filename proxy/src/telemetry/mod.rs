@@ -3,8 +3,8 @@
 //! - `calls`: the edges of one connection, its caller looked up by address
 //! - `tap`: live requests for subscribers
 //! - `sink`: destinations of logs; `log_format`: lines of diagnostics
-//! - `access_log`: lines on their way to a sink; `record`: what one can say; `format`, `escape`: how
-//!   it is written
+//! - `access_log`: lines buffered for a sink; `record`: the values of a line; `format`, `escape`:
+//!   how they are written
 
 pub mod access_log;
 pub mod calls;

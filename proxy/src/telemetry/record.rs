@@ -1,4 +1,4 @@
-//! What an access log line can say of one request or connection.
+//! The values of an access log line about one request or connection.
 
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
@@ -7,14 +7,14 @@ use crate::matcher::HeaderName;
 use crate::metadata::Metadata;
 use crate::metrics::flags::ResponseFlags;
 
-/// Headers or trailers a format may ask for.
+/// Headers or trailers that a format can read.
 pub trait Headers {
     /// Calls `each` with every value of `name`, in order.
     fn values(&self, name: &HeaderName, each: &mut dyn FnMut(&[u8]));
 }
 
-/// One finished request or TCP connection, borrowed from whoever carried it. `None` renders as
-/// `-` in text and `null` in JSON.
+/// One finished request or TCP connection, borrowed from its owner. `None` renders as `-` in text
+/// and `null` in JSON.
 #[derive(Clone, Copy)]
 pub struct Record<'a> {
     pub start: SystemTime,
@@ -62,7 +62,7 @@ pub struct Record<'a> {
     pub request: Option<&'a dyn Headers>,
     pub response: Option<&'a dyn Headers>,
     pub trailers: Option<&'a dyn Headers>,
-    /// What filters learnt.
+    /// Dynamic metadata.
     pub metadata: Option<&'a Metadata>,
 }
 

@@ -1,7 +1,7 @@
-//! Taps: live requests, filtered, for somebody who looks.
+//! Taps: live requests, filtered, for a subscriber.
 //!
-//! While nobody looks, a request pays one atomic load. An event that a tap has no room for is
-//! dropped and counted: traffic never waits for an onlooker.
+//! Without a tap, a request pays one atomic load. An event that does not fit into a tap's queue is
+//! dropped and counted: traffic never waits for a subscriber.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use super::record::Record;
 
-/// Events on their way to the onlooker, per tap.
+/// Queued events per tap.
 const QUEUE: usize = 256;
 /// Taps at once.
 const MAX_TAPS: usize = 16;
@@ -30,7 +30,7 @@ const SECRET_HEADERS: [&str; 6] = [
 const MAX_TEXT: usize = 2048;
 const MAX_HEADERS: usize = 64;
 
-/// What is looked for; empty fields take anything.
+/// A tap's filter; empty fields match anything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     pub method: String,
@@ -72,7 +72,7 @@ pub struct Event {
     pub dropped: u64,
 }
 
-/// One request as the data path knows it.
+/// One request, borrowed from the data path.
 pub struct Seen<'a, 'h> {
     pub record: Record<'a>,
     pub inbound: bool,
@@ -107,7 +107,7 @@ pub struct Taps {
 pub struct TooMany;
 
 impl Taps {
-    /// Whether anybody looks.
+    /// Whether there is a tap.
     pub fn any(&self) -> bool {
         self.active.load(Relaxed) > 0
     }
@@ -151,7 +151,7 @@ impl Taps {
         self.change(|taps| taps.retain(|tap| tap.id != id));
     }
 
-    /// Shows one request to whoever looks for it. Call when [`Taps::any`].
+    /// Offers one request to every tap whose filter matches it. Call when [`Taps::any`].
     pub fn offer(&self, seen: Seen<'_, '_>) {
         let now = Instant::now();
         let taps = self.lock().clone();
@@ -232,7 +232,7 @@ impl Filter {
     }
 }
 
-/// Who is at the far end: the caller inbound, the called outbound.
+/// The remote peer's identity: the caller's inbound, the server's outbound.
 fn peer_identity<'a>(seen: &Seen<'a, '_>) -> Option<&'a str> {
     match seen.inbound {
         true => seen.record.peer_uri_san,

@@ -1,10 +1,10 @@
-//! What a listener accepts TLS with and a cluster dials TLS with.
+//! TLS contexts: the settings with which a listener accepts and a cluster dials.
 //!
-//! A context holds the settings, which never change, and [`Rotating`] places for certificate and
+//! A context holds the settings, which never change, and [`Rotating`] slots for certificate and
 //! trust bundle, which do. The rustls configuration made of both is kept until one of them is
-//! replaced; then the next handshake makes a new one. The session cache and the ticket keys live
-//! in that configuration, so no session survives the bundle it was judged by. Connections that
-//! stand are not touched by a renewal.
+//! replaced; then the next handshake makes a new one. The session cache and the ticket keys live in
+//! that configuration, so no session outlives the bundle it was verified with. A renewal does not
+//! affect open connections.
 
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -67,11 +67,12 @@ impl Default for Versions {
 #[derive(Clone, Debug)]
 pub struct ServerOptions {
     pub identity: Arc<Rotating<Identity>>,
-    /// Whom to believe; `None`: client certificates are not judged (and give no identity).
+    /// The trust bundle for clients; `None`: client certificates are not verified (and give no
+    /// identity).
     pub trust: Option<Arc<Rotating<TrustBundle>>>,
     pub rules: PeerRules,
-    /// Turn clients without a certificate away. If false and there is a bundle, a certificate is
-    /// asked for, and judged when one comes.
+    /// Rejects clients without a certificate. If false and there is a bundle, a certificate is
+    /// requested, and verified if sent.
     pub require_client_certificate: bool,
     /// In order of preference; empty: ALPN is not negotiated.
     pub alpn: Vec<Vec<u8>>,
@@ -106,7 +107,7 @@ impl ServerContext {
         &self.options
     }
 
-    /// Whether `other` would have let in every peer that this one did.
+    /// Whether `other` would have accepted every peer that this one did.
     pub fn is_as_strict_as(&self, other: &ServerContext) -> bool {
         let (own, asked) = (&self.options, &other.options);
         let same_trust = match (&own.trust, &asked.trust) {
@@ -190,11 +191,11 @@ impl fmt::Debug for ServerContext {
 pub struct ClientOptions {
     /// `None`: no client certificate is shown.
     pub identity: Option<Arc<Rotating<Identity>>>,
-    /// Whom to believe; `None`: the server's certificate is not judged, as Envoy does without a
-    /// validation context.
+    /// The trust bundle for the server; `None`: its certificate is not verified, as in Envoy
+    /// without a validation context.
     pub trust: Option<Arc<Rotating<TrustBundle>>>,
     pub rules: PeerRules,
-    /// The name to ask for; `None`: no SNI.
+    /// The SNI to send; `None`: none.
     pub sni: Option<Box<str>>,
     /// In order of preference; empty: ALPN is not offered.
     pub alpn: Vec<Vec<u8>>,
@@ -326,7 +327,7 @@ fn same<T>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
     }
 }
 
-/// Shows the same certificate whatever the peer asks for.
+/// Sends the same certificate whatever the peer requests.
 #[derive(Debug)]
 struct OneCertificate(Arc<CertifiedKey>);
 
@@ -352,7 +353,7 @@ impl rustls::client::ResolvesClientCert for OneCertificate {
 
 /// Cipher suites, groups and signatures; a constant that cannot be written as one.
 ///
-/// AES-128-GCM first: it is what both ends of a mesh do fastest. X25519MLKEM768 first: recorded
+/// AES-128-GCM first: it is the fastest on both ends of a mesh. X25519MLKEM768 first: recorded
 /// traffic stays closed to tomorrow's quantum computers; plain X25519 and P-256 for older peers.
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     let groups: Vec<&'static dyn SupportedKxGroup> = vec![
@@ -383,8 +384,8 @@ pub fn provider() -> &'static Arc<CryptoProvider> {
     &PROVIDER
 }
 
-/// Does the work a process pays for once (entropy: some 50 ms of CPU), so that no connection
-/// waits for it. Call on a thread of its own at start.
+/// Does a process's one-time work (entropy: some 50 ms of CPU), so that no connection waits for it.
+/// Call on a thread of its own at start.
 pub fn warm_up() {
     let mut byte = [0u8];
     let drawn = provider().secure_random.fill(&mut byte);

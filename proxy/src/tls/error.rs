@@ -14,7 +14,7 @@ pub enum TlsError {
     /// The protocol failed: the peer broke it, refused us, or was refused.
     #[error("TLS: {}", plainly(.0))]
     Protocol(#[source] rustls::Error),
-    /// The peer went away in the middle of the handshake.
+    /// The peer closed the connection during the handshake.
     #[error("the connection ended during the TLS handshake")]
     Closed,
     /// A resumed session of a peer whose certificate has ended since.
@@ -26,7 +26,7 @@ pub enum TlsError {
 }
 
 impl TlsError {
-    /// Whether this side turned the peer's certificate away (or the lack of one).
+    /// Whether this side rejected the peer's certificate (or the lack of one).
     pub fn peer_was_refused(&self) -> bool {
         matches!(
             self,

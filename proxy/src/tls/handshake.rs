@@ -1,9 +1,9 @@
 //! Handshakes of one worker: [`Handshaker::accept`] and [`Handshaker::connect`].
 //!
-//! A handshake step is a few hundred microseconds of computing. So that a storm of new
-//! connections cannot starve those that carry traffic, only a few steps run between two passes
-//! over the sockets; the others wait in line. No turn is held while waiting for a peer. Time-outs
-//! are the caller's: dropping the future gives up everything.
+//! A handshake step is a few hundred microseconds of computing. So that a burst of new connections
+//! cannot starve open ones, only a few steps run between two passes over the sockets; the others
+//! wait in line. No turn is held while waiting for a peer. Time-outs are the caller's: dropping the
+//! future gives up everything.
 
 use std::io::ErrorKind;
 use std::rc::Rc;
@@ -104,7 +104,7 @@ impl Handshaker {
                     "`{name}` is no server name"
                 )))
             })?,
-            // rustls wants a name to remember sessions by; an address is not sent as SNI.
+            // rustls keys sessions by a name; an address is not sent as SNI.
             None => ServerName::IpAddress(tcp.peer_addr()?.ip().into()),
         };
         let session = match dial.alpn {
@@ -129,14 +129,14 @@ impl Handshaker {
         )
     }
 
-    /// Judges all live connections of this worker whose trust bundle was replaced since, and ends
-    /// those it does not believe any more. Call after a new snapshot; costs next to nothing when
-    /// no bundle changed. Returns how many were ended.
+    /// Verifies again all live connections of this worker whose trust bundle was replaced, and ends
+    /// those whose peer is no longer trusted. Call after a new snapshot; cheap when no bundle
+    /// changed. Returns how many were ended.
     pub async fn rejudge(&self) -> usize {
         self.live.rejudge().await
     }
 
-    /// Lets go of what is kept of connections that are closed.
+    /// Drops the records of closed connections.
     pub fn prune(&self) {
         self.live.prune();
         self.peers.prune();
@@ -151,7 +151,7 @@ impl Handshaker {
                 match hello::parse(wire.incoming.ciphertext()) {
                     Parsed::Hello(hello) => (sni, hello_seen) = (hello.sni, true),
                     Parsed::Incomplete => {}
-                    // rustls will say what is wrong with it.
+                    // rustls returns the error.
                     Parsed::NotTls => hello_seen = true,
                 }
             }
@@ -179,8 +179,8 @@ impl Handshaker {
         // The semaphore is never closed.
         let turn = self.turns.clone().acquire_owned().await.ok();
         let done = wire.process(None);
-        // A step is over at once; its turn is not. It goes on to the next handshake only after the
-        // sockets had their pass, which no step waits for.
+        // The step is done, but its turn is passed on only after the runtime has polled the
+        // sockets, which no step waits for.
         tokio::task::spawn_local(async {
             tokio::task::yield_now().await;
             drop(turn);
@@ -274,7 +274,7 @@ async fn receive(wire: &mut Wire) -> Result<(), TlsError> {
     }
 }
 
-/// Sends the alert that says why, as far as that goes without waiting.
+/// Sends the alert, as far as it can be written at once.
 fn refuse(wire: &mut Wire) {
     let sent = wire.outgoing.try_send(&wire.link);
     if sent.is_ok() {

@@ -1,5 +1,5 @@
-//! Reads a ClientHello far enough to know where a connection wants to go: SNI and ALPN. Sans-IO;
-//! called again with more bytes until it knows.
+//! Parses a ClientHello for SNI and ALPN. Sans-IO; called again with more bytes until it is
+//! decided.
 #![cfg_attr(
     not(test),
     deny(
@@ -15,7 +15,7 @@
 
 use std::borrow::Cow;
 
-/// Handshake bytes of a ClientHello that are looked at; more is not a browser, not a mesh.
+/// Handshake bytes of a ClientHello that are parsed; real clients send fewer.
 const MAX_HELLO: usize = 16 * 1024;
 
 const HANDSHAKE: u8 = 22;
@@ -23,7 +23,7 @@ const CLIENT_HELLO: u8 = 1;
 const EXT_SERVER_NAME: u16 = 0;
 const EXT_ALPN: u16 = 16;
 
-/// What a ClientHello asks for.
+/// The parts of a ClientHello that select a filter chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClientHello {
     /// Lower case.
@@ -32,7 +32,7 @@ pub struct ClientHello {
     pub alpn: Vec<Box<[u8]>>,
 }
 
-/// What the first bytes turned out to be.
+/// The result of parsing the first bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Parsed {
     /// Everything so far fits a ClientHello; more bytes are needed.
@@ -149,7 +149,7 @@ fn server_name(data: &mut Reader<'_>) -> Option<Option<Box<str>>> {
     Some(None)
 }
 
-/// Names go into logs and matchers: nothing but what host names are made of.
+/// Names go into logs and matchers, so only characters of host names are allowed.
 fn is_host_byte(b: u8) -> bool {
     b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_')
 }

@@ -1,7 +1,7 @@
-//! Who a certificate speaks for: a SPIFFE id, taken from exactly one URI SAN and compared exactly.
+//! A certificate's identity: a SPIFFE id, taken from exactly one URI SAN and compared exactly.
 //!
-//! Parsing is strict on purpose: two spellings of one identity would be two chances for a policy
-//! to be bypassed, so nothing is normalised and whatever is not in canonical form is refused.
+//! Parsing is strict: with two spellings of one identity a policy could be bypassed, so nothing is
+//! normalised and an id that is not in canonical form is refused.
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,10 +1,10 @@
-//! Connections whose peer was judged, so that they can be judged again.
+//! Connections with a verified peer, so that they can be verified again.
 //!
 //! When a bundle or a CRL is replaced, [`Registry::rejudge`] goes over this worker's connections:
-//! those whose peer the new bundle does not believe are shut down. Each certificate is verified
-//! once, however many connections it has, and in slices: a verification costs as much as many
-//! requests. The end of a certificate does not end a connection that began while it was good: the
-//! time of judgement stays the time of a handshake.
+//! those whose peer the new bundle does not trust are shut down. Each certificate is verified once,
+//! however many connections it has, and in slices: a verification costs as much as many requests. A
+//! certificate's expiry does not end a connection that began before it: validity is checked at the
+//! time of the handshake.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ use super::material::{Rotating, TrustBundle};
 use super::peers::PeerCertificate;
 use super::verify::{PeerRole, PeerRules, judge};
 
-/// Below this many entries dead ones are not looked for.
+/// Below this many entries closed ones are not searched for.
 const PRUNE_FROM: usize = 64;
 /// What one slice may cost, in [`LOOK`]s: about a millisecond.
 const SLICE: usize = 4000;
@@ -34,13 +34,13 @@ pub(super) struct PeerConnection {
     verdict: RefCell<Option<Verdict>>,
 }
 
-/// What a peer was judged by.
+/// The inputs of a peer's verification.
 pub(super) struct Verdict {
     pub(super) role: PeerRole,
     pub(super) peer: Arc<PeerCertificate>,
     pub(super) rules: Arc<PeerRules>,
     pub(super) live: Arc<Rotating<TrustBundle>>,
-    /// The bundle that last said yes.
+    /// The bundle that last verified the peer.
     pub(super) trust: Arc<TrustBundle>,
     pub(super) began: UnixTime,
 }
@@ -58,7 +58,7 @@ impl PeerConnection {
         self.distrusted.get()
     }
 
-    /// Judges again if the bundle changed.
+    /// Verifies again if the bundle changed.
     fn rejudge(&self, known: &mut Known) -> Rejudged {
         let mut verdict = self.verdict.borrow_mut();
         let Some(verdict) = verdict.as_mut() else {
@@ -74,7 +74,8 @@ impl PeerConnection {
         if !believed {
             tracing::info!("closing a connection whose peer is no longer trusted");
             self.distrusted.set(true);
-            // Wakes whoever waits on the socket; they find the flag. A failure means it is gone.
+            // Wakes the tasks that wait on the socket; they see the flag. A failure means that it
+            // is closed.
             let _ = SockRef::from(&self.tcp).shutdown(Shutdown::Both);
             return Rejudged { stays: false, cost };
         }
@@ -94,8 +95,8 @@ impl Rejudged {
     }
 }
 
-/// What was found of each certificate while connections are judged again. Their dates were judged
-/// at each handshake; what changes is whom the bundle believes.
+/// Results by certificate while connections are verified again. Dates were checked at each
+/// handshake; only the bundle's trust has changed.
 #[derive(Default)]
 struct Known {
     found: HashMap<Case, bool>,
@@ -113,7 +114,7 @@ struct Case {
 }
 
 impl Known {
-    /// Whether the bundle believes the peer, and what it cost to know.
+    /// Whether the bundle trusts the peer, and the cost of the check.
     fn judge(&mut self, verdict: &Verdict, trust: &Arc<TrustBundle>) -> (bool, usize) {
         let case = Case {
             peer: Arc::as_ptr(&verdict.peer),
@@ -139,7 +140,7 @@ impl Known {
     }
 }
 
-/// This worker's judged connections.
+/// This worker's connections with a verified peer.
 #[derive(Default)]
 pub(super) struct Registry {
     links: RefCell<Vec<Weak<PeerConnection>>>,
@@ -160,7 +161,7 @@ impl Registry {
         }
     }
 
-    /// Forgets connections that are closed.
+    /// Drops closed connections.
     pub(super) fn prune(&self) {
         let mut links = self.links.borrow_mut();
         links.retain(|link| link.strong_count() > 0);
@@ -168,13 +169,12 @@ impl Registry {
         self.prune_at.set(0);
     }
 
-    /// Judges every connection whose bundle was replaced, and lets others run between slices;
-    /// returns how many were ended. Not to be cancelled: what it did not come to would not be
-    /// judged again.
+    /// Verifies every connection whose bundle was replaced, and yields between slices; returns how
+    /// many were ended. Not cancel-safe: the remaining connections would not be verified again.
     pub(super) async fn rejudge(&self) -> usize {
         let mut known = Known::default();
         let (mut ended, mut cost) = (0, 0);
-        // Those that come meanwhile are judged by what holds then.
+        // Connections made meanwhile are verified with the newest bundle.
         let mut waiting = self.links.take();
         while let Some(link) = waiting.pop() {
             if let Some(alive) = link.upgrade() {

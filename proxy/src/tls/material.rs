@@ -1,5 +1,5 @@
 //! What a TLS context is made of: an identity (chain and key) and a trust bundle, parsed and
-//! checked once, and [`Rotating`], the place where a newer one takes over without a restart.
+//! checked once, and [`Rotating`], the slot in which a newer one replaces it without a restart.
 
 use std::fmt;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub enum MaterialError {
     TrustDomain(String),
 }
 
-/// A value that is replaced while connections that began with the old one live on.
+/// A value that can be replaced while connections that began with the old one stay open.
 ///
 /// Empty until the first value arrives (from SDS or a CSR); contexts refuse handshakes until then.
 pub struct Rotating<T>(ArcSwapOption<T>);
@@ -75,7 +75,7 @@ impl<T> fmt::Debug for Rotating<T> {
     }
 }
 
-/// Certificate chain and key: what this side shows of itself.
+/// Certificate chain and key of this side.
 #[derive(Debug)]
 pub struct Identity {
     certified: Arc<CertifiedKey>,
@@ -155,7 +155,7 @@ impl Identity {
     }
 }
 
-/// Whom this side believes: roots by trust domain, and revocation lists.
+/// A trust bundle: roots by trust domain, and revocation lists.
 ///
 /// A bundle is never changed; a newer one replaces it (see [`Rotating`]). The `Arc` that holds it is
 /// its generation: sessions and verdicts belong to one bundle and do not outlive it.
@@ -219,7 +219,7 @@ impl TrustBundle {
         })
     }
 
-    /// Whether a peer must show a SPIFFE id to be believed.
+    /// Whether a peer must have a SPIFFE id to be trusted.
     pub(super) fn wants_spiffe(&self) -> bool {
         self.domains.iter().any(|roots| roots.domain.is_some())
     }
@@ -274,7 +274,7 @@ fn revocation_lists(pem: Option<&[u8]>) -> Result<Vec<CertRevocationList<'static
         })
         .collect::<Result<Vec<_>, _>>()?;
     if lists.is_empty() {
-        // A file that was meant to revoke and holds nothing must not pass for "nothing revoked".
+        // A CRL file without any CRL is an error: it must not count as "nothing revoked".
         return Err(MaterialError::Crl {
             index: 0,
             why: "no CRL found in PEM".into(),

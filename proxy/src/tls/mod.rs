@@ -2,13 +2,13 @@
 //!
 //! - `identity`: SPIFFE ids and the identity of a peer
 //! - `material`: certificates, keys, trust bundles, and how they are replaced
-//! - `verify`: how a peer's certificate is judged; `san`: which of its names are accepted;
+//! - `verify`: how a peer's certificate is verified; `san`: which of its names are accepted;
 //!   `judged`: the good ones are remembered
 //! - `context`: the settings that a listener accepts and a cluster dials with
 //! - `hello`: SNI and ALPN of a ClientHello
 //! - `handshake`: [`Handshaker`], per worker: accepts and connects, fairly
 //! - `peers`: their certificates, one copy each
-//! - `live`: judges connections again when whom to believe has changed
+//! - `live`: verifies connections again when a trust bundle was replaced
 //! - `session`, `wire`, `stream`: rustls' unbuffered state machine, its record buffers, and
 //!   [`TlsStream`] on top
 
@@ -52,7 +52,7 @@ pub struct ConnectionInfo {
     /// Name of the key exchange group; `None` where a resumption had none.
     pub group: Option<&'static str>,
     pub alpn: Option<Box<[u8]>>,
-    /// The name the client asked for, lower case.
+    /// The client's SNI, lower case.
     pub sni: Option<Box<str>>,
     /// The verified SPIFFE identity; `None` without a (verified) peer certificate, or when it
     /// carries no SPIFFE id.

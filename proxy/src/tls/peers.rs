@@ -12,10 +12,10 @@ use rustls_pki_types::CertificateDer;
 use super::identity::PeerIdentity;
 use super::verify::{Leaf, LeafError};
 
-/// Below this many entries dead ones are not looked for.
+/// Below this many entries unused ones are not searched for.
 const PRUNE_FROM: usize = 64;
 
-/// What a verified peer showed.
+/// A verified peer's certificate chain.
 #[derive(Debug)]
 pub struct PeerCertificate {
     /// The leaf first; never empty.
@@ -88,7 +88,7 @@ impl Peers {
         Ok(Some(peer))
     }
 
-    /// Forgets those that nobody shows any more.
+    /// Drops certificates of which no connection is left.
     pub(super) fn prune(&self) {
         let mut known = self.known.borrow_mut();
         known.retain(|_, peer| peer.strong_count() > 0);

@@ -6,7 +6,7 @@ use crate::matcher::StringMatch;
 /// envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.
 #[derive(Clone, Debug)]
 pub enum SanMatch {
-    /// Judged only when the certificate has exactly one URI name.
+    /// Matches only when the certificate has exactly one URI name.
     Uri(StringMatch),
     Dns(StringMatch),
 }

@@ -1,10 +1,9 @@
 //! rustls' unbuffered state machine, both sides behind one face, sans-IO.
 //!
-//! The rules of that API, kept here so that nobody else has to know them: one state per call;
-//! what a call says to discard is gone before the next; ciphertext that waits to be sent comes
-//! out one chunk at a time and is lost if not taken; records may be queued while reading
-//! (tickets, key updates, alerts); a handshake message in parts stays in the input, so every call
-//! gets the real input.
+//! The rules of that API, which only this module depends on: one state per call; what a call says
+//! to discard is gone before the next; ciphertext that waits to be sent comes out one chunk at a
+//! time and is lost if not taken; records may be queued while reading (tickets, key updates,
+//! alerts); a handshake message in parts stays in the input, so every call gets the real input.
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;
@@ -13,7 +12,7 @@ use rustls::{CommonState, Error};
 
 use super::wire::Outgoing;
 
-/// Room that one encoded chunk of the handshake may need: a record and its overhead.
+/// Capacity for one encoded chunk of the handshake: a record and its overhead.
 pub(super) const MAX_RECORD: usize = 5 + 16384 + 256;
 
 /// Plaintext that goes into one record.
@@ -24,7 +23,7 @@ pub(super) enum Session {
     Server(UnbufferedServerConnection),
 }
 
-/// What one step came to.
+/// The result of one step.
 pub(super) enum Event {
     /// Something was queued or sent; step again.
     Again,
@@ -51,8 +50,8 @@ impl Session {
         on_either!(self, conn => conn)
     }
 
-    /// One step over `input`; `out` must have room for [`MAX_RECORD`]. Returns how many bytes of
-    /// the input are done with.
+    /// One step over `input`; `out` must have capacity for [`MAX_RECORD`]. Returns how many bytes
+    /// of the input were consumed.
     pub(super) fn step(
         &mut self,
         input: &mut [u8],
@@ -63,7 +62,7 @@ impl Session {
 
     /// Hands out the record that [`Event::Plaintext`] announced.
     pub(super) fn take_plaintext<R>(&mut self, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
-        // Plaintext that waits comes before any look at the input, so none is needed.
+        // rustls returns pending plaintext before it reads the input, so no input is needed.
         on_either!(self, conn => opened(conn.process_tls_records(&mut []), take))
     }
 
@@ -108,7 +107,7 @@ fn stepped<D>(
             Ok(Event::Again)
         }
         ConnectionState::TransmitTlsData(transmit) => {
-            // `out` keeps the order; when it leaves is the stream's business.
+            // `out` keeps the order; the stream sends it.
             transmit.done();
             Ok(Event::Again)
         }

@@ -147,13 +147,13 @@ impl TlsStream {
                 self.send_in_passing(cx);
             }
             if self.wire.unprocessed {
-                // Too much waits to be sent: the peer must read before it is read from.
+                // Too much is queued to be sent: the peer must read first.
                 ready!(self.poll_send(cx))?;
             }
         }
     }
 
-    /// Sends what reading has queued (key updates, alerts), if no writer is at it already.
+    /// Sends what reading has queued (key updates, alerts), if no writer is waiting.
     fn send_in_passing(&mut self, cx: &mut Context<'_>) {
         if self.wire.outgoing.is_empty() || self.writer_waits {
             return;
@@ -161,7 +161,7 @@ impl TlsStream {
         if let Err(error) = self.wire.outgoing.try_send(&self.wire.link)
             && error.kind() == ErrorKind::WouldBlock
         {
-            // Woken, this read comes by here again. Other errors show in the next read or write.
+            // When woken, this read is polled again. Other errors show in the next read or write.
             let _ = self.wire.link.tcp.poll_write_ready(cx);
         }
     }
@@ -357,7 +357,7 @@ impl AsyncWrite for TlsStream {
         if !this.close_sent {
             this.close_sent = true;
             let wire = &mut this.wire;
-            // A session that failed has said why by an alert; there is nothing to close.
+            // A session that failed has sent an alert; there is nothing to close.
             let clean = this.failed.is_none() && (!wire.unprocessed || wire.process(None).is_ok());
             if clean {
                 wire.session

@@ -1,10 +1,10 @@
-//! Chains that were found good, so that a peer that comes again costs no second check of the
-//! signatures in them: those are a seventh of a handshake.
+//! Verified chains, so that a peer that connects again needs no second check of their signatures,
+//! which take a seventh of a handshake.
 //!
-//! A judgement depends on the chain's bytes, on what its verifier was made with, and on the time.
-//! The first is the key here, the second never changes in a verifier (other trust or other rules
-//! make another one), and of the third the common validity of the chain's certificates is kept
-//! beside it. Revocation lists have a time of their own: with them nothing is remembered.
+//! The result depends on the chain's bytes, the verifier's settings, and the time. The bytes are
+//! the key here; a verifier's settings never change (other trust or other rules make another one);
+//! for the time the common validity of the chain's certificates is stored. Revocation lists expire
+//! on their own: with them nothing is cached.
 
 use std::collections::HashMap;
 use std::ops::RangeInclusive;
@@ -23,19 +23,19 @@ pub(super) type Digest = [u8; 32];
 /// See the module.
 #[derive(Default)]
 pub(super) struct VerifiedChains {
-    /// Seconds since 1970 in which a chain holds, both ends included.
+    /// Seconds since 1970 in which a chain is valid, both ends included.
     good: Mutex<HashMap<Digest, RangeInclusive<i64>>>,
 }
 
 impl VerifiedChains {
-    /// Whether the chain was found good before, and still is at `now`.
+    /// Whether the chain was verified before, and is still valid at `now`.
     pub(super) fn knows(&self, chain: &Digest, now: UnixTime) -> bool {
         let good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
         good.get(chain).is_some_and(|holds| holds.contains(&now))
     }
 
-    /// Remembers a chain that was found good.
+    /// Remembers a verified chain.
     pub(super) fn remember<'a>(
         &self,
         chain: Digest,

@@ -1,8 +1,9 @@
-//! How a peer's certificate is judged.
+//! How a peer's certificate is verified.
 //!
-//! One judgement for both sides: the path to a root by webpki (validity, EKU, basic constraints,
-//! name constraints, CRLs), then the names in the leaf by [`Leaf`] and [`SanMatch`]. Host names
-//! play no part unless a matcher says so: in a mesh the account is what counts, not the address.
+//! One procedure for both sides: the path to a root by webpki (validity, EKU, basic constraints,
+//! name constraints, CRLs), then the names in the leaf by [`Leaf`] and [`SanMatch`]. Host names are
+//! not checked unless a matcher does: in a mesh the service account is the identity, not the
+//! address.
 
 use std::fmt;
 use std::sync::Arc;
@@ -25,10 +26,10 @@ use super::san::SanMatch;
 use super::verified_chains;
 use super::verified_chains::VerifiedChains;
 
-/// Certificates a peer may send besides its leaf; more is an attack on the path builder.
+/// Certificates a peer may send besides its leaf; the bound limits the CPU time of path building.
 const DEFAULT_MAX_INTERMEDIATES: usize = 5;
 
-/// What is wrong with a certificate whose path may well be fine.
+/// Faults of a leaf certificate, apart from its path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LeafError {
     #[error("the certificate cannot be parsed")]
@@ -64,8 +65,8 @@ pub(super) struct Leaf {
 
 impl Leaf {
     /// # Errors
-    /// When the certificate cannot be parsed, or its names are of the kind that was made to be
-    /// read differently by different readers.
+    /// When the certificate cannot be parsed, or has a name that parsers are known to read
+    /// differently.
     pub(super) fn parse(der: &[u8]) -> Result<Self, LeafError> {
         let (rest, cert) = X509Certificate::from_der(der).map_err(|_| LeafError::Encoding)?;
         if !rest.is_empty() {
@@ -93,7 +94,7 @@ type Names = Vec<Box<str>>;
 
 fn names(cert: &X509Certificate<'_>) -> Result<(Names, Names), LeafError> {
     let (mut uris, mut dns) = (Vec::new(), Vec::new());
-    // Errors on a repeated extension: two SAN lists would be two opinions.
+    // Errors on a repeated extension: two SAN lists would be ambiguous.
     let san = cert
         .subject_alternative_name()
         .map_err(|_| LeafError::Encoding)?;
@@ -138,7 +139,7 @@ fn looks_like_spiffe_uri(uri: &str) -> bool {
         .is_some_and(|head| head.eq_ignore_ascii_case("spiffe:"))
 }
 
-/// What is asked of a peer beyond a path to a root.
+/// Rules for a peer beyond a path to a root.
 #[derive(Clone, Debug)]
 pub struct PeerRules {
     /// Any of them; empty: any name.
@@ -156,14 +157,14 @@ impl Default for PeerRules {
     }
 }
 
-/// Which side of a handshake is judged.
+/// Which side of a handshake is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum PeerRole {
     Client,
     Server,
 }
 
-/// Judges a chain as `role` at the time `now`.
+/// Verifies a chain as `role` at the time `now`.
 ///
 /// # Errors
 /// As rustls names them, so that the alert the peer gets is the right one.
@@ -262,13 +263,13 @@ fn algorithms() -> WebPkiSupportedAlgorithms {
     super::context::provider().signature_verification_algorithms
 }
 
-/// The judgement as rustls calls it, for one bundle.
+/// rustls' verifier interface, for one bundle.
 pub(super) struct Verifier {
     pub(super) role: PeerRole,
     /// `None`: certificates are not checked at all (Envoy's default without a validation context).
     pub(super) trust: Option<Arc<TrustBundle>>,
     pub(super) rules: Arc<PeerRules>,
-    /// Servers: whether a client without a certificate is turned away.
+    /// Servers: whether a client without a certificate is rejected.
     pub(super) mandatory: bool,
     pub(super) judged: VerifiedChains,
 }

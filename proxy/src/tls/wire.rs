@@ -1,10 +1,10 @@
 //! The two record buffers of a connection, and the session between them.
 //!
 //! Each direction holds a pooled block only while it has bytes. Ciphertext is received into the
-//! incoming block, opened there, and plaintext that its reader has no room for yet is laid down
-//! over the ciphertext it came from: `[plaintext …  ciphertext …]`. All complete records are
-//! opened as soon as they arrive, so what is left in the ciphertext part is always a record or
-//! handshake message in parts.
+//! incoming block, opened there, and plaintext that does not fit into the reader's buffer is stored
+//! over its own ciphertext: `[plaintext …  ciphertext …]`. All complete records are opened as soon
+//! as they arrive, so what is left in the ciphertext part is always a record or handshake message
+//! in parts.
 #![cfg_attr(
     not(test),
     deny(
@@ -29,7 +29,7 @@ use super::session::{Event, MAX_RECORD, Session};
 use crate::dispatcher::buffer::{Block, Pool, Size};
 use crate::socket;
 
-/// Control records that may wait behind application data that the peer does not take.
+/// Control records queued behind application data that the peer does not read.
 const MAX_OVERFLOW: usize = 64 * 1024;
 
 /// Ciphertext on its way out.
@@ -38,8 +38,8 @@ pub(super) struct Outgoing {
     block: Option<Block>,
     start: usize,
     end: usize,
-    /// What reading queued while the block was full. Reading must not wait for the block: with
-    /// both peers writing, neither would ever read.
+    /// Records queued by reading while the block was full. Reading must not wait for the block:
+    /// with both peers writing, neither would ever read.
     overflow: Vec<u8>,
 }
 
@@ -63,10 +63,10 @@ impl Outgoing {
         self.overflow.len().saturating_add(MAX_RECORD) <= MAX_OVERFLOW
     }
 
-    /// Appends what `fill` writes into at least `most` bytes of room.
+    /// Appends what `fill` writes into at least `most` bytes of spare capacity.
     ///
     /// # Errors
-    /// When `fill` refuses, which would be a mistake of ours.
+    /// When `fill` fails, which would be a bug.
     pub(super) fn append(
         &mut self,
         most: usize,
@@ -217,12 +217,12 @@ impl Incoming {
         self.cipher.0 = self.cipher.0.saturating_add(ciphertext).min(self.cipher.1);
     }
 
-    /// Lays plaintext down where its ciphertext was.
+    /// Stores plaintext over its ciphertext.
     fn keep(&mut self, plaintext: &[u8]) -> Result<(), Error> {
         let start = self.plain.1;
         let end = start.saturating_add(plaintext.len());
         let block = self.block.as_mut().filter(|_| end <= self.cipher.0);
-        // A record is longer than what was in it, so there is always room.
+        // A record is longer than its plaintext, so it always fits.
         let Some(place) = block.and_then(|block| block.get_mut(start..end)) else {
             return Err(Error::General("plaintext longer than its record".into()));
         };
@@ -301,11 +301,11 @@ impl Wire {
         }
     }
 
-    /// Opens all complete records: into `direct` while there is room, the rest in place. Stops
+    /// Opens all complete records: into `direct` while it has capacity, the rest in place. Stops
     /// early (leaving `unprocessed`) when too much waits to be sent.
     ///
     /// # Errors
-    /// When the peer broke the protocol; the alert that says so was queued.
+    /// When the peer broke the protocol; the alert was queued.
     pub(super) fn process(&mut self, mut direct: Option<&mut ReadBuf<'_>>) -> Result<(), Error> {
         loop {
             if !self.outgoing.has_room() {

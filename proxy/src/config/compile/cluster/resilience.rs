@@ -36,7 +36,10 @@ pub fn thresholds(at: At<'_>, m: &Option<pb::CircuitBreakers>) -> Result<Thresho
             track_remaining,
             max_connection_pools,
         } = m;
-        ignored!("what is left can be told from the gauges", track_remaining);
+        ignored!(
+            "the remaining capacity follows from the gauges",
+            track_remaining
+        );
         ignored!(
             "pools exist per endpoint and are bounded by connections",
             max_connection_pools

@@ -117,7 +117,7 @@ pub fn check(at: At<'_>, m: &pb::HttpConnectionManager) -> Result<(), CompileErr
         stream_error_on_invalid_http_message
     );
     ignored!(
-        "only the PROXY protocol filter knows of it, and that is refused",
+        "only the PROXY protocol filter reads it, and that is rejected",
         add_proxy_protocol_connection_state
     );
     ignored!(

@@ -45,14 +45,20 @@ pub fn inspectors(
                 check_tls_inspector(inner, &m)?;
                 // Envoy's way to leave ports out of inspection; Istio uses it for server-first
                 // ports. Waiting for the client never holds such a connection up here.
-                ignored!("a port is told apart without delay", filter_disabled);
+                ignored!(
+                    "protocol detection does not delay server-first ports",
+                    filter_disabled
+                );
                 inspect.tls = true;
                 continue;
             }
             "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
                 let HttpInspector {} = decode(inner, any)?;
                 inspect.http = true;
-                ignored!("a port is told apart without delay", filter_disabled);
+                ignored!(
+                    "protocol detection does not delay server-first ports",
+                    filter_disabled
+                );
                 continue;
             }
             _ => return unknown_type(at, any),
