@@ -88,12 +88,12 @@ pub struct Store {
     /// Of `current`, or of its predecessor for a moment.
     generation: AtomicU64,
     changed: watch::Sender<u64>,
-    /// How far each follower has come.
+    /// The last generation that each follower has applied.
     followers: Mutex<Vec<watch::Receiver<u64>>>,
 }
 
-/// Somebody who acts on snapshots in a time of its own, as a worker that opens sockets, and says
-/// how far it has come.
+/// A consumer's acknowledgement, as of a worker that opens sockets: the last generation it has
+/// applied.
 pub struct Follower {
     changes: watch::Receiver<u64>,
     reached: watch::Sender<u64>,

@@ -1,4 +1,4 @@
-//! What one worker thread has: shared by all its connections, owned by nobody else.
+//! The state of one worker thread, shared by all its connections and by no other thread.
 
 use std::cell::Cell;
 use std::pin::Pin;
@@ -44,7 +44,7 @@ pub struct Worker {
     pub telemetry: Arc<Telemetry>,
     pub logs: WorkerLogs,
     pub date: DateCache,
-    /// `None`: everything there is, is configured; nothing is asked for.
+    /// `None`: there is no on-demand discovery.
     pub demand: Option<OnDemandClient>,
     pub drain: watch::Receiver<Phase>,
     pub open: ConnectionCount,
@@ -102,8 +102,8 @@ impl Worker {
     /// Serves a connection in a task of its own, and keeps `held` for as long as that lasts. A panic
     /// ends that task, and with it this connection: the runtime catches it.
     ///
-    /// Each step of a connection is such a task, its future a part of the task itself: a connection
-    /// takes up what its last step needs, in one piece.
+    /// Each step of a connection is such a task, its future a part of the task: the task is only as
+    /// large as the current step's future.
     pub fn serve(&self, held: impl Sized + 'static, serving: impl Future<Output = ()> + 'static) {
         let held = (held, self.open.count_one());
         let task = Serving { held, serving };
@@ -122,7 +122,7 @@ impl Worker {
     }
 
     /// Wakes every connection that waits on a timer, at each phase of a drain and after each
-    /// snapshot, so that those whose listener is gone can go too.
+    /// snapshot, so that those whose listener was removed are closed.
     async fn announce(&self) {
         let mut drain = self.drain.clone();
         let mut snapshots = self.store.subscribe();

@@ -46,9 +46,9 @@ pub struct Cluster {
     pub max_response_headers_bytes: usize,
     pub keepalive: Option<Keepalive>,
     pub outlier: Option<Arc<OutlierConfig>>,
-    /// What outlier detection knows; carried over while the name stays.
+    /// Outlier detection's state; carried over while the name stays.
     pub detector: Arc<Detector>,
-    /// Whose turn it is; carried over while the name stays.
+    /// The round robin's position; carried over while the name stays.
     pub turn: Arc<RoundRobinCursor>,
     /// What `limits` are set to when this version takes over.
     pub thresholds: Thresholds,

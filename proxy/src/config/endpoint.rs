@@ -19,7 +19,7 @@ pub struct EndpointSet {
     pub overprovisioning: u32,
     /// False until the first assignment arrived: the cluster is warming.
     pub ready: bool,
-    /// Who is balanced over, by health and ejection. Derived from the above.
+    /// The endpoints that are balanced over, by health and ejection. Derived from the above.
     pub balance: Balance,
 }
 
@@ -74,7 +74,7 @@ pub enum HealthStatus {
     Unhealthy,
 }
 
-/// Who lives at an address (anyam.workload.v1.Workload).
+/// The workload at an address (anyam.workload.v1.Workload).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workload {
     pub name: String,

@@ -172,7 +172,7 @@ pub struct TunnelOptions {
 }
 
 impl TunnelOptions {
-    /// Room for every stream's window at once: streams that nobody reads from hold up no others.
+    /// The sum of all streams' windows, so that a stream that is not read cannot block the others.
     pub fn connection_window(&self) -> u32 {
         let room = self
             .stream_window

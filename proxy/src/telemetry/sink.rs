@@ -29,7 +29,7 @@ pub enum Target {
 
 enum Job {
     Write(Vec<u8>),
-    /// Answer once everything before was written.
+    /// Reply once everything before was written.
     Flush(SyncSender<()>),
     /// Look whether to open the file again.
     Reopen,
@@ -104,7 +104,8 @@ impl Sinks {
     /// Opens every file again, as after a rotation. One that cannot be opened is kept as it is.
     pub fn reopen(&self) {
         for sink in self.all().iter() {
-            // The writer lives as long as its sink; one that was told already will look.
+            // The writer lives as long as its sink; one that was already notified will check the
+            // flag.
             if !sink.shared.reopen.swap(true, Relaxed) {
                 let _ = sink.queue.send(Job::Reopen);
             }

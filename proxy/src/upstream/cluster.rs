@@ -1,4 +1,4 @@
-//! A cluster at work: picking an endpoint, telling outlier detection, replacing endpoints.
+//! A cluster's runtime: picking an endpoint, reporting to outlier detection, replacing endpoints.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,12 +13,12 @@ use crate::config::endpoint::{Endpoint, EndpointSet, HealthStatus, Priority};
 /// HBONE's.
 const TUNNEL_PORT: u16 = 15008;
 
-/// What a pick has to go by.
+/// The inputs of a pick.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PickFor<'a> {
     /// Endpoints already tried; avoided while there are others.
     pub exclude: &'a [SocketAddr],
-    /// Where the client meant to go; ORIGINAL_DST clusters go there.
+    /// The client's destination; ORIGINAL_DST clusters dial it.
     pub original_dst: Option<SocketAddr>,
 }
 
@@ -122,7 +122,7 @@ impl Cluster {
         u32::try_from(at).ok()
     }
 
-    /// Tells outlier detection how an attempt went.
+    /// Reports an attempt's outcome to outlier detection.
     pub fn report(&self, endpoint: &Endpoint, outcome: Outcome, random: &mut fastrand::Rng) {
         let Some(config) = &self.outlier else {
             return;
@@ -196,7 +196,8 @@ impl Cluster {
     }
 
     fn replace(&self, next: impl Fn(&EndpointSet) -> EndpointSet) {
-        // Workers eject while the control thread replaces: whoever comes second starts over.
+        // Workers eject while the control thread replaces: the second of two concurrent updates
+        // retries.
         self.endpoints.rcu(|before| Arc::new(next(before)));
     }
 }

@@ -25,7 +25,7 @@ pub enum ConnectError {
     /// Inside another connection.
     #[error("{0}")]
     Tunnel(Box<str>),
-    /// Fails closed: nothing says how this endpoint may be reached.
+    /// Fails closed: no transport socket is configured for this endpoint.
     #[error("no transport_socket_match fits the endpoint's metadata")]
     NoTransport,
 }

@@ -1,8 +1,8 @@
 //! Names of STRICT_DNS and LOGICAL_DNS clusters, resolved by the system's resolver.
 //!
 //! A lookup blocks a thread of the runtime's blocking pool, so how many run at once is bounded. A
-//! name that does not resolve leaves the endpoints as they are: a resolver that stumbles must not
-//! take a service down (as Envoy).
+//! name that does not resolve leaves the endpoints as they are: a failing resolver must not take a
+//! service down (as Envoy).
 
 use std::collections::BTreeSet;
 use std::io;

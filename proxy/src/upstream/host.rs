@@ -1,4 +1,4 @@
-//! What is known of one endpoint, carried over while its address stays. Shared by all workers.
+//! The state of one endpoint, carried over while its address stays. Shared by all workers.
 
 use std::sync::Arc;
 use std::sync::Mutex;

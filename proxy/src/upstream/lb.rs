@@ -101,8 +101,8 @@ impl Balance {
         balance
     }
 
-    /// Nobody is healthy anywhere: all endpoints, by their number. A threshold of 0 turns panic
-    /// off, and then there is nobody to pick.
+    /// No endpoint of any priority is healthy: all endpoints, by their number. A threshold of 0
+    /// turns panic off, and then there is no endpoint to pick.
     fn spread_in_panic(&mut self, priorities: &[Priority], panic_threshold: u8) {
         let total: usize = priorities.iter().map(|p| p.endpoints.len()).sum();
         if total == 0 || panic_threshold == 0 {
@@ -147,8 +147,8 @@ impl Balance {
         });
     }
 
-    /// One endpoint; `None`: there is none to be had. Endpoints in `exclude` are avoided while
-    /// there are others.
+    /// One endpoint; `None`: there is none. Endpoints in `exclude` are avoided while there are
+    /// others.
     pub fn pick(
         &self,
         policy: LbPolicy,
@@ -256,7 +256,7 @@ impl Group {
     }
 
     /// The next in turn. With weights, every point of a round of their sum comes exactly once, so
-    /// that shares are exact; [`step`] says in which order.
+    /// that shares are exact; in the order of [`step`].
     fn next(&self, turn: &RoundRobinCursor) -> usize {
         let count = turn.0.fetch_add(1, Relaxed);
         let Some(&total) = self.weights.last() else {

@@ -86,7 +86,7 @@ impl CircuitBreakers {
         self.take(Kind::Connection, self.thresholds.load().connections)
     }
 
-    /// Beyond the limit if need be.
+    /// A permit, even beyond the limit.
     pub fn take_connection(self: &Arc<Self>) -> Permit {
         self.in_flight[Kind::Connection as usize].fetch_add(1, Relaxed);
         Permit {
@@ -95,8 +95,8 @@ impl CircuitBreakers {
         }
     }
 
-    /// Idle connections stand in the way of others: there are more than may be, or as many while
-    /// requests wait.
+    /// Whether idle connections block new ones: the limit is exceeded, or reached while requests
+    /// wait.
     pub fn is_contended(&self) -> bool {
         let (open, allowed) = (
             self.active_connections(),

@@ -1,9 +1,9 @@
 //! Clusters at work.
 //!
-//! - `cluster`: picking an endpoint, publishing endpoints, telling outlier detection
+//! - `cluster`: picking an endpoint, publishing endpoints, reporting to outlier detection
 //! - `endpoints`: made for a cluster out of addresses, state carried over
 //! - `lb`: priorities, panic, round robin, least request, random
-//! - `host`: what is known of one endpoint; `limits`: circuit breakers; `outlier`: ejection
+//! - `host`: the state of one endpoint; `limits`: circuit breakers; `outlier`: ejection
 //! - `connect`: dialling
 //! - `maintenance`: periodic work on the control thread; `dns`: names resolved
 

@@ -7,7 +7,7 @@
 //! `Config` → [`Detector`] (per cluster): [`Detector::record`] on every result (hot path),
 //! [`Detector::sweep`] every `interval`.
 //!
-//! - `config`: settings; `rate`: shares of success, and who is an outlier among them
+//! - `config`: settings; `rate`: shares of success, and the outliers among them
 
 mod config;
 mod rate;
@@ -25,12 +25,12 @@ use self::rate::Sample;
 pub use self::rate::{Baseline, Rates};
 use super::host::HostState;
 
-/// What one attempt told about its endpoint.
+/// The outcome of one attempt, for its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// A response with this status arrived.
     Status(u16),
-    /// A connection was made (TCP), or anything else that shows life without a status.
+    /// A connection was made (TCP), or another success without a status.
     Alive,
     /// Refused, unreachable, failed handshake.
     ConnectFailed,
@@ -40,7 +40,7 @@ pub enum Outcome {
     Reset,
 }
 
-/// Whose failures are counted: the upstream's own, or those on the way there, where they are split.
+/// The origin of a failure: the upstream's response, or the connection to it, where they are split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     External,
@@ -86,13 +86,13 @@ pub struct Detection {
     pub verdict: Verdict,
 }
 
-/// What became of a detection.
+/// The result of a detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Ejected,
-    /// Only noted: the dice of `enforcing_…` said so.
+    /// Only counted: `enforcing_…` did not choose to eject.
     NotEnforced,
-    /// As many are ejected as may be.
+    /// `max_ejection_percent` is reached.
     Overflow,
 }
 
@@ -118,7 +118,7 @@ pub struct Detector {
 /// What a sweep did.
 #[derive(Debug, Default)]
 pub struct Sweep {
-    /// Who is ejected is not who was: the caller refreshes the cluster's balancing.
+    /// The set of ejected endpoints changed: the caller refreshes the cluster's balancing.
     pub changed: bool,
     pub detections: Vec<Detection>,
 }
@@ -150,8 +150,8 @@ impl Detector {
         found.into_iter().flatten().filter_map(judge).collect()
     }
 
-    /// Ends ejections whose time has come, lets the others' record fade, and compares shares of
-    /// success since the last sweep.
+    /// Ends ejections that are over, lowers the ejection count of the others, and compares shares
+    /// of success since the last sweep.
     pub fn sweep<'a>(
         &self,
         config: &OutlierConfig,
@@ -170,8 +170,8 @@ impl Detector {
                 Passed::Serving => ejected += 1,
             }
         }
-        // Counted anew: endpoints that left the cluster take their ejection with them. Those that
-        // workers ejected meanwhile stay counted, so that never too many are.
+        // Counted anew: ejections of removed endpoints no longer count. Those that workers ejected
+        // meanwhile stay counted, so that the limit is never exceeded.
         self.ejected
             .fetch_add(ejected.wrapping_sub(before), Relaxed);
         for origin in Origin::BOTH {
@@ -189,8 +189,8 @@ impl Detector {
         sweep
     }
 
-    /// `None`: it is ejected already. Such ones are still used in panic; they serve their time, no
-    /// more.
+    /// `None`: it is ejected already. Ejected endpoints are still used in panic; failures do not
+    /// extend their ejection.
     fn eject(
         &self,
         config: &OutlierConfig,
@@ -225,7 +225,7 @@ impl Detector {
             return told(Verdict::Overflow);
         }
         ejection.since = Some(now);
-        // No further than the longest ejection, from where it can fade again.
+        // No higher than the longest ejection needs, so that it can fall again.
         if config.base_ejection.saturating_mul(ejection.times) < config.longest_ejection() {
             ejection.times += 1;
         }

@@ -1,4 +1,4 @@
-//! Judged resources → compiler → next snapshot → store; answers to the data path.
+//! Validated resources → compiler → next snapshot → store; answers to the data path.
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -17,10 +17,10 @@ use crate::config::demand::{OnDemandRequest, OnDemandResource, OnDemandResponse}
 use crate::config::listener::Cidr;
 use crate::snapshot::Store;
 
-/// An on-demand resource unused for so long is let go.
+/// An on-demand resource unused for so long is evicted.
 const IDLE: Duration = Duration::from_secs(1800);
 
-/// What is done with addresses that the control plane does not know.
+/// What is done with addresses that the control plane does not have.
 #[derive(Clone, Debug, Default)]
 pub struct Egress {
     /// They may be passed through; else they are refused.
@@ -29,7 +29,7 @@ pub struct Egress {
     pub mesh: Vec<Cidr>,
 }
 
-/// A resource that was judged good.
+/// An accepted resource.
 #[derive(Clone)]
 pub enum Accepted {
     Compiled(Compiled),
@@ -101,7 +101,7 @@ impl Applier {
         let references = compiled.references();
         let patience = references.patience;
         let mut refs = keys(references);
-        // What the bootstrap brings is not the stream's to bring.
+        // Static resources of the bootstrap are not subscribed to.
         refs.retain(|key| !self.statics.contains(key));
         Ok(Validated {
             name: match &compiled {
@@ -123,7 +123,8 @@ impl Applier {
         match outcome {
             _ if in_mesh || !self.egress.passthrough => OnDemandResponse::Unavailable,
             Outcome::Absent => OnDemandResponse::Absent,
-            // Only where the mesh's ranges are known can an address be told to be outside.
+            // Whether an address is outside the mesh is known only where the mesh's ranges are
+            // configured.
             _ if self.egress.mesh.is_empty() => OnDemandResponse::Unavailable,
             _ => OnDemandResponse::Absent,
         }

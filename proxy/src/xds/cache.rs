@@ -8,9 +8,9 @@
 //! - `warm`: references, warming, make-before-break
 //! - `demand`: names asked for by the data path, and their bounds
 //!
-//! A resource in force stays until a newer version of it was judged good *and* everything that one
-//! refers to is there (or its time to wait is over). What nothing refers to any more is let go
-//! only after what replaced it is in force. A rejected resource changes nothing but the report.
+//! A resource in force stays until a newer version of it was accepted *and* everything that one
+//! refers to is there (or its time to wait is over). What nothing refers to any more is let go only
+//! after what replaced it is in force. A rejected resource changes nothing but the report.
 
 mod demand;
 mod entry;
@@ -38,7 +38,7 @@ use super::resource_type::{Key, ResourceType};
 pub use self::demand::Outcome;
 pub use self::entry::Status;
 
-/// How resources of a type are asked for.
+/// How resources of a type are subscribed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// Not at all: the bootstrap gives no source for them.
@@ -100,8 +100,8 @@ pub struct Validated<T> {
     pub patience: Option<Duration>,
 }
 
-/// Judges resources: the compiler, or a test's stand-in. `name`: what the wrapper calls it; empty
-/// without a wrapper.
+/// Validates resources: the compiler, or a test's stand-in. `name`: what the wrapper calls it;
+/// empty without a wrapper.
 pub trait Validate {
     type Value: Clone;
 
@@ -155,7 +155,7 @@ pub struct Cache<T> {
     held: HashMap<ResourceType, usize>,
     /// By kind, how many the data path asked for.
     on_demand: HashMap<ResourceType, usize>,
-    /// Who refers to a key, in force or pending.
+    /// The keys that refer to a key, in force or pending.
     dependants: HashMap<Key, HashSet<Key>>,
     streams: Streams,
     outbox: VecDeque<Request>,
@@ -170,7 +170,7 @@ pub struct Cache<T> {
     disconnected: Option<Instant>,
     started: Instant,
     last_received: Option<SystemTime>,
-    /// Responses for types that nobody asked for.
+    /// Responses for types that are not subscribed to.
     pub unknown_types: u64,
 }
 
@@ -200,7 +200,7 @@ impl<T> Cache<T> {
         cache
     }
 
-    /// A stream is open: says what is wanted and what is held already.
+    /// A stream is open: sends the subscriptions and the versions held.
     pub fn connected(&mut self, now: Now) {
         self.disconnected = None;
         self.outbox.clear();
@@ -309,7 +309,7 @@ impl<T> Cache<T> {
             .map(|(key, entry)| (key, entry.status()))
     }
 
-    /// Of one type: the version last accepted (state-of-the-world) or told by the server (delta).
+    /// Of one type: the version last accepted (state-of-the-world) or sent by the server (delta).
     pub fn type_version(&self, kind: ResourceType) -> &str {
         self.streams.version(kind)
     }

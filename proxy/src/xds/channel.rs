@@ -1,7 +1,7 @@
 //! gRPC channels to the control plane: our own connector (TCP, TLS) under tonic.
 //!
-//! Where to connect and how comes from a cluster of the bootstrap. The TLS configuration is asked
-//! for anew with each connection, so that a renewed certificate is used from the next one on.
+//! Where to connect and how comes from a cluster of the bootstrap. The TLS configuration is read
+//! anew for each connection, so that a renewed certificate is used from the next one on.
 
 use std::fmt;
 use std::future::Future;
@@ -244,8 +244,8 @@ fn endpoint_hosts(cluster: &Cluster) -> Vec<(String, u16)> {
 trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
-/// Hands over the connection that stands already; once it is gone the channel is, too: whoever
-/// uses it reconnects in its own rhythm.
+/// A connector that returns the one open connection; when it closes, the channel fails, and its
+/// user reconnects with its own back-off.
 struct Once(Option<Box<dyn Io>>);
 
 impl tower::Service<Uri> for Once {

@@ -34,7 +34,7 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// How often on-demand resources are looked over.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// What is done with judged resources.
+/// What is done with validated resources.
 pub trait Apply: Validate {
     /// The first configuration is in force, or was waited for long enough: what was held back for
     /// its sake is published. True: there was something.
@@ -53,7 +53,7 @@ pub trait Apply: Validate {
     /// Answers a want; what was published is visible already.
     fn answer(&self, wanted: OnDemandRequest, outcome: Outcome);
 
-    /// On-demand resources that nobody has used for long.
+    /// On-demand resources that were not used for long.
     fn idle(&mut self, cache: &Cache<Self::Value>, now: Now) -> Vec<Key>;
 }
 
@@ -147,8 +147,8 @@ impl<A: Apply> Client<A> {
         (client, handle)
     }
 
-    /// Goes on after [`Client::run`] panicked: with a new stream, on which the server is told what is
-    /// held.
+    /// Goes on after [`Client::run`] panicked: with a new stream, on which the held versions are
+    /// sent.
     pub fn restart(&mut self) {
         self.lost("the client panicked");
     }
@@ -177,7 +177,7 @@ impl<A: Apply> Client<A> {
         }
     }
 
-    /// Everything the cache has to say: changes, then answers, then requests. A server that sees its
+    /// Delivers the cache's output: changes, then answers, then requests. A server that sees its
     /// response acknowledged may count on it: the data path runs by it.
     async fn deliver(&mut self) {
         let listeners = self.publish();
@@ -195,7 +195,7 @@ impl<A: Apply> Client<A> {
         }
         while let Some(request) = self.cache.next_request() {
             if let Link::Opening { outgoing, .. } | Link::Open { outgoing, .. } = &self.link {
-                // Fails only when the stream is over, which the other direction tells too.
+                // Fails only when the stream has ended, which the receiving side sees too.
                 let _ = outgoing.sender.send(request);
             }
         }
@@ -336,7 +336,7 @@ impl<A: Apply> Client<A> {
         });
         let mut resources: Vec<_> = resources.collect();
         resources.sort_by(|a, b| a.key.cmp(&b.key));
-        // Whoever asked may have gone.
+        // The caller may be gone.
         let _ = sender.send(resources);
     }
 

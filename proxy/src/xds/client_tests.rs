@@ -232,7 +232,7 @@ async fn from_the_first_request_over_a_nack_to_a_reconnect() {
         .is_ok();
     assert!(rejected);
 
-    // The server says goodbye; the client is back by itself and says what it holds.
+    // The server ends the stream; the client reconnects and sends the versions it holds.
     stream
         .replies
         .send(Err(Status::unavailable("bye")))
@@ -359,7 +359,7 @@ async fn a_panic_elsewhere_begins_a_new_stream_with_what_is_held() {
     stream.send("n2", "panic in answer", b"body");
     let mut again = rig.streams.recv().await.unwrap();
     assert_eq!(again.next().await.initial_resource_versions["inbound"], "1");
-    // Who asked is told that there is no answer.
+    // The pending request is answered `Unavailable`.
     assert_eq!(asking.await.unwrap(), OnDemandResponse::Unavailable);
     again.send("n3", "inbound", b"better");
     assert_eq!(rig.changes.recv().await.unwrap(), upsert("inbound", "good"));

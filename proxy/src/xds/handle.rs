@@ -1,4 +1,4 @@
-//! What others may ask the client: its state, and every resource it holds.
+//! Queries of the client: its state, and every resource it holds.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -24,7 +24,7 @@ pub struct DumpedResource {
     pub rejected: Option<(String, String, SystemTime)>,
 }
 
-/// What the client is up to.
+/// The client's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct State {
     pub connected: bool,
@@ -40,7 +40,7 @@ pub struct State {
     pub error: Option<String>,
 }
 
-/// To ask the client. Cheap to clone.
+/// A handle for queries. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     pub(super) queries: mpsc::Sender<Query>,

@@ -2,10 +2,10 @@
 //!
 //! - `kind`: the resource types; `message`: requests and responses without their encoding
 //! - `cache`: the client as a sans-IO state machine: subscriptions, ACK/NACK, warming, on demand
-//! - `client`: the gRPC stream under it, reconnecting by `backoff`; `stream`, `codec`: its two kinds,
-//!   to and from protobuf; `handle`: what others may ask
+//! - `client`: the gRPC stream under it, reconnecting by `backoff`; `stream`, `codec`: its two
+//!   kinds, to and from protobuf; `handle`: queries of the client's state
 //! - `channel`: connections to the control plane, shared by ADS, CA and Inspect
-//! - `apply`: judged resources → compiler → snapshot → store; answers the data path
+//! - `apply`: validated resources → compiler → snapshot → store; answers the data path
 
 pub mod apply;
 pub mod backoff;

@@ -1,4 +1,4 @@
-//! Shares of success within an interval, and who is an outlier among them.
+//! Shares of success within an interval, and the outliers among them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -145,7 +145,7 @@ fn with_volume<'a>(samples: &[Sample<'a>], volume: u32, hosts: u32) -> Vec<(f64,
     }
 }
 
-/// Mean, and the mean less so many standard deviations; `None` of nobody.
+/// Mean, and the mean less so many standard deviations; `None` without endpoints.
 fn standard(shares: &[(f64, &HostState)], factor: f64) -> Option<(f64, f64)> {
     if shares.is_empty() {
         return None;

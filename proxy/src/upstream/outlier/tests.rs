@@ -219,7 +219,7 @@ fn too_few_requests_or_endpoints_are_not_compared() {
 #[test]
 fn a_share_of_failures_is_noted_and_ejects_where_told() {
     let all_fail = |bench: &mut Bench| {
-        // All the same: nobody stands out, and yet all are above the bound.
+        // All the same: no endpoint stands out, and yet all are above the bound.
         (0..5).for_each(|host| bench.results(host, 7, 43, Outcome::Status(500)));
         bench.sweep()
     };
@@ -327,8 +327,8 @@ fn config() -> impl Strategy<Value = OutlierConfig> {
 }
 
 proptest! {
-    /// Whatever comes: never more are out than may be, the count is right, and nobody is out for
-    /// longer than the longest ejection.
+    /// For any input: never more are ejected than allowed, the count is right, and no endpoint is
+    /// ejected for longer than the longest ejection.
     #[test]
     fn ejections_are_bounded_in_number_and_time(
         config in config(), hosts in 1usize..12, steps in prop::collection::vec(step(), 0..300),
@@ -343,7 +343,7 @@ proptest! {
                 Step::Pass(seconds) => {
                     bench.now += Duration::from_secs(seconds);
                     bench.sweep();
-                    // Whoever is still out has not been so for too long.
+                    // An endpoint that is still ejected has not been so for too long.
                     let since = |host: usize| bench.hosts[host].ejection.lock().unwrap().since;
                     let mut out = bench.ejected().into_iter().filter_map(since);
                     prop_assert!(out.all(|since| bench.now - since < longest));

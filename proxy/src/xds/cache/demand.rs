@@ -12,9 +12,9 @@ use crate::xds::resource_type::{Key, ResourceType};
 pub enum Outcome {
     /// In force.
     Found,
-    /// The server says there is none, or what it sent was refused.
+    /// The server has none, or what it sent was rejected.
     Absent,
-    /// There is no server to ask.
+    /// There is no stream to a server.
     Unavailable,
 }
 
@@ -58,7 +58,7 @@ impl<T> Cache<T> {
             .is_some_and(|since| now.instant >= since + self.config.patience)
     }
 
-    /// The data path has not used an on-demand resource for long: it is let go.
+    /// The data path has not used an on-demand resource for long: it is evicted.
     pub fn evict(&mut self, key: &Key, now: Now) {
         let evictable = |entry: &Entry<T>| entry.wanted.is_some() && !entry.awaited;
         if self.entries.get(key).is_some_and(evictable) {
@@ -85,7 +85,7 @@ impl<T> Cache<T> {
             .map(|(key, _)| key)
     }
 
-    /// Answers whoever waits for `key`.
+    /// Answers the requests that wait for `key`.
     pub(super) fn answer(&mut self, key: &Key, outcome: Outcome) {
         if let Some(entry) = self.entries.get_mut(key)
             && entry.awaited

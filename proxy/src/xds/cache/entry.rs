@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::xds::resource_type::Key;
 
-/// A version of a resource that was judged good.
+/// An accepted version of a resource.
 pub(super) struct Held {
     pub(super) version: String,
     pub(super) body: Bytes,
@@ -40,7 +40,7 @@ pub(super) struct Entry<T> {
     pub(super) root: bool,
     /// When the data path asked last; subscribed to until evicted.
     pub(super) wanted: Option<Instant>,
-    /// Somebody waits for an answer.
+    /// A request waits for an answer.
     pub(super) awaited: bool,
 }
 
@@ -58,7 +58,7 @@ impl<T> Entry<T> {
         }
     }
 
-    /// The version the server knows that we accepted.
+    /// The accepted version that was acknowledged to the server.
     pub(super) fn newest(&self) -> Option<&Held> {
         match &self.pending {
             Some(pending) => Some(&pending.held),

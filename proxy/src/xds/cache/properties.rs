@@ -120,7 +120,7 @@ fn run(config: Config, steps: Vec<Step>) {
     }
 }
 
-/// The cache and whoever followed its changes agree, and nothing unneeded is held.
+/// The cache and a follower of its changes agree, and nothing unneeded is held.
 fn check(rig: &Rig, force: &BTreeMap<Key, String>) {
     let active: BTreeMap<Key, String> = rig
         .cache

@@ -1,4 +1,5 @@
-//! What a response does: judge each resource on its own, keep the good, report the bad.
+//! Processes a response: validates each resource on its own, keeps the accepted, reports the
+//! rejected.
 
 use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -48,7 +49,8 @@ impl<T> Cache<T> {
         let mut errors = Vec::new();
         let version = Some(response.version.as_str());
         let seen = self.take_in(kind, response.resources, version, judge, &mut errors, now);
-        // A resource that could not be read has no name: what is missing cannot be told.
+        // A resource that could not be decoded has no name, so it is unknown which ones are
+        // missing.
         if kind.is_complete_in_sotw() && errors.is_empty() {
             let gone = self.entries.iter().filter(|(key, _)| key.kind == kind);
             let gone: Vec<Key> = gone
@@ -73,7 +75,7 @@ impl<T> Cache<T> {
         let kind =
             ResourceType::from_type_url(type_url).filter(|kind| self.streams.has_begun(*kind));
         if kind.is_none() {
-            // An answer, even a NACK, would subscribe to everything of that type.
+            // An ACK, or even a NACK, would subscribe to everything of that type.
             self.unknown_types += 1;
         }
         kind
@@ -165,7 +167,7 @@ impl<T> Cache<T> {
                 self.config.max_resource_bytes
             ));
         }
-        // A resource that our compiler fails at is refused as any other that cannot be used.
+        // A resource at which the compiler panics is rejected like any other invalid one.
         let judging = || judge.judge(kind, &resource.name, &resource.body);
         let judged = std::panic::catch_unwind(AssertUnwindSafe(judging));
         let mut judged =

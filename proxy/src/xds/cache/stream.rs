@@ -1,4 +1,4 @@
-//! What the server was told and what it is owed: subscriptions, nonces, versions.
+//! The protocol state of a stream: subscriptions, nonces, versions, and requests to send.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
@@ -20,14 +20,14 @@ struct Type {
     wildcard: bool,
     /// Names that are wanted.
     names: BTreeSet<String>,
-    /// Changes of `names` that the server does not know yet (delta).
+    /// Changes of `names` that were not sent yet (delta).
     subscribe: BTreeSet<String>,
     unsubscribe: BTreeSet<String>,
     /// `names` changed since the last request (state of the world).
     changed: bool,
     /// The first request of this type on this stream is out.
     begun: bool,
-    /// Told once on each stream.
+    /// Sent once on each stream.
     initial_versions: Vec<(String, String)>,
     version: String,
     nonce: String,
@@ -77,8 +77,8 @@ impl Streams {
         };
         if state.names.insert(name.to_owned()) {
             state.changed = true;
-            // Told again even if the server was not told yet that it was let go: what was held is
-            // gone, and only a subscription makes the server send it once more.
+            // Sent again even if the unsubscription was not sent yet: the resource was dropped, and
+            // only a subscription makes the server send it again.
             state.unsubscribe.remove(name);
             state.subscribe.insert(name.to_owned());
         }
@@ -192,7 +192,7 @@ impl Type {
         }
         self.begun = true;
         let mut subscribe: Vec<String> = std::mem::take(&mut self.subscribe).into_iter().collect();
-        // An empty first subscription means all; with names beside, all has to be said.
+        // An empty first subscription means all; with names beside, `*` has to be sent.
         if first && self.wildcard && !subscribe.is_empty() {
             subscribe.insert(0, ALL.to_owned());
         }

@@ -10,7 +10,7 @@ use crate::xds::resource_type::{Key, ResourceType};
 use std::time::{Duration, Instant};
 
 impl<T> Cache<T> {
-    /// A version of `key` was judged good: it is pending until what it refers to is there.
+    /// A version of `key` was accepted: it is pending until what it refers to is there.
     pub(super) fn accept(&mut self, key: &Key, held: Held, value: T, patience: Duration, now: Now) {
         let deadline = now.instant + patience;
         for reference in held.refs.clone() {
@@ -65,7 +65,7 @@ impl<T> Cache<T> {
         self.wake_dependants(key);
     }
 
-    /// Whether nobody has to wait for `key` (any more).
+    /// Whether no resource has to wait for `key` (any more).
     pub(super) fn is_met(&self, key: &Key) -> bool {
         match self.entries.get(key) {
             Some(entry) if entry.active.is_some() => true,
@@ -85,7 +85,8 @@ impl<T> Cache<T> {
         }
     }
 
-    /// After the first complete list of a type: whoever waits for one that was not in it.
+    /// After the first complete list of a type: wakes resources that wait for one that was not in
+    /// it.
     pub(super) fn wake_all(&mut self) {
         let warming = self.entries.iter().filter(|(_, e)| e.pending.is_some());
         self.dirty.extend(warming.map(|(key, _)| key.clone()));
@@ -196,7 +197,8 @@ impl<T> Cache<T> {
         }
     }
 
-    /// Ends the subscription to what nobody refers to or wants, and what it held.
+    /// Unsubscribes from `key` and drops it, if nothing refers to it and the data path does not
+    /// want it.
     pub(super) fn release_if_unneeded(&mut self, key: &Key, now: Now) {
         let Some(entry) = self.entries.get(key) else {
             return;
@@ -213,7 +215,7 @@ impl<T> Cache<T> {
         self.streams.unsubscribe(key.kind, &key.name);
     }
 
-    /// A timer of `key` rang: what is due?
+    /// A timer of `key` fired: does what is due.
     pub(super) fn look_at(&mut self, key: &Key, now: Now) {
         let Some(entry) = self.entries.get(key) else {
             return;
