@@ -92,8 +92,8 @@ pub struct Store {
     followers: Mutex<Vec<watch::Receiver<u64>>>,
 }
 
-/// A consumer's acknowledgement, as of a worker that opens sockets: the last generation it has
-/// applied.
+/// A consumer that applies snapshots at its own pace, as a worker that opens sockets, and
+/// acknowledges the last generation it has applied.
 pub struct Follower {
     changes: watch::Receiver<u64>,
     reached: watch::Sender<u64>,

@@ -88,7 +88,7 @@ impl Default for Config {
     }
 }
 
-/// What the compiler makes of a resource.
+/// A resource after validation.
 #[derive(Clone, Debug)]
 pub struct Validated<T> {
     /// The name inside the resource.

@@ -1,5 +1,5 @@
-//! What the compiler knows of published resources beside the snapshot, so that a change finds what it
-//! is for without a search: clusters by EDS service name, addresses by the workload's name.
+//! The compiler's indices of published resources beside the snapshot, so that a change finds what
+//! it is for without a search: clusters by EDS service name, addresses by the workload's name.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;

@@ -21,7 +21,7 @@ use crate::policy::{Addresses, PolicySubject};
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;
 
-/// Whether a snapshot would let a connection in that was let in before.
+/// Whether a snapshot would still accept an open connection.
 pub type WouldAdmit = fn(&Snapshot, &PolicySubject<'_>) -> bool;
 
 /// A downstream connection.
@@ -48,7 +48,7 @@ pub struct Resolved {
     pub routes: Option<Arc<RouteConfig>>,
     /// The listener or chain is not configured any more: the connection is to end.
     pub is_gone: bool,
-    /// The connection would not be let in any more: it is cut.
+    /// The connection would not be accepted any more: it is cut.
     pub is_denied: bool,
 }
 
@@ -108,7 +108,7 @@ impl Conn {
         }
     }
 
-    /// The connection would not be let in any more.
+    /// Whether the connection would not be accepted any more.
     pub fn is_denied(&self) -> bool {
         self.resolve().is_denied
     }

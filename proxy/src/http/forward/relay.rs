@@ -15,7 +15,7 @@ use crate::message::head::HeaderId;
 use crate::snapshot::ClusterLinks;
 
 impl Attempts<'_, '_> {
-    /// Begins copies where the route wants them.
+    /// Starts the route's request mirrors.
     pub fn mirror(&mut self, links: &ClusterLinks) {
         if self.forward.mirrors.is_empty() || self.framing.tunnel != Tunnel::None {
             return;

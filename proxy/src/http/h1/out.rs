@@ -104,7 +104,7 @@ impl Out {
         copied.make_ascii_lowercase();
     }
 
-    /// Makes room for what will be copied.
+    /// Reserves capacity for what will be copied.
     #[inline]
     pub(super) fn reserve(&mut self, additional: usize) {
         self.scratch.reserve(additional);
