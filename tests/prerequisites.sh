@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what a fresh Debian machine with Rust lacks, and says what it does.
+# Installs what a fresh Debian machine with Rust lacks, and prints what it does.
 #   prerequisites.sh [root] [demo|test|bench]…
 # Nothing is skipped in silence: what cannot be had is an error.
 set -euo pipefail

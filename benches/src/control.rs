@@ -263,7 +263,7 @@ fn subscribe(
     session
 }
 
-/// Takes all that a session has to say, as a client that accepts it; the number of resources.
+/// Takes all responses of a session, as a client that ACKs them; the number of resources.
 fn pushed(session: &mut Session, state: &dyn View) -> usize {
     let mut resources = 0;
     while let Some(push) = session.next(state) {

@@ -1,5 +1,5 @@
 //! Tables for people: columns as wide as their widest cell, nothing when there are no rows but a
-//! sentence that says so.
+//! sentence instead.
 
 use std::io::{self, Write};
 

@@ -46,7 +46,7 @@ pub struct ServeArgs {
     /// Where people come: HTTP API and dashboard
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15080")]
     pub api_listen: SocketAddr,
-    /// Plaintext ADS that takes a node's claims without proof, for tests with stock clients; loopback only
+    /// Plaintext ADS that takes any node's claims, for tests with stock clients; loopback only
     #[arg(long, value_name = "ADDR")]
     pub insecure_ads_listen: Option<SocketAddr>,
     #[command(flatten)]
@@ -57,10 +57,10 @@ pub struct ServeArgs {
     /// Host name under which browsers reach --api-listen; may be repeated
     #[arg(long = "api-host", value_name = "NAME")]
     pub api_hosts: Vec<String>,
-    /// How long certificates last when a proxy asks for no other time
+    /// How long certificates last when a proxy requests no other time
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub certificate_ttl: Duration,
-    /// The longest time a proxy may ask for
+    /// The longest time a proxy may request
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub max_certificate_ttl: Duration,
     /// Proxies that may be connected to --xds-listen
@@ -72,7 +72,7 @@ pub struct ServeArgs {
     /// Connections to --xds-listen from one source address
     #[arg(long, value_name = "N", default_value_t = 2_500)]
     pub max_connections_per_address: usize,
-    /// How long a connection to --xds-listen lasts; then the proxy is asked to make another
+    /// How long a connection to --xds-listen lasts; then it gets GOAWAY and the proxy makes another
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
     pub max_connection_age: Duration,
     /// What to log, as `info` or `anyam_control=debug`

@@ -3,7 +3,7 @@
 
 use crate::schema::Message;
 
-/// The fields of a message that holds an extension and says whether it is optional.
+/// The fields of a message that holds an extension and marks whether it is optional.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Marked {
     /// The number of `is_optional`.

@@ -1,7 +1,7 @@
 //! What stands in a message's bytes and not in the schema.
 //!
-//! prost drops unknown fields in silence. A proxy must not: a field it doesn't know may be the one
-//! that forbids something.
+//! prost drops unknown fields in silence. A proxy must not: a field it doesn't support may be the
+//! one that forbids something.
 
 use std::fmt;
 

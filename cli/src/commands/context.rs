@@ -11,7 +11,7 @@ use super::CommandError;
 use crate::table::Align::Left;
 use crate::table::Table;
 
-/// List and choose the control planes that can be asked
+/// List and choose the control planes that can be reached
 #[derive(Debug, clap::Args)]
 #[command(
     after_help = "anyam-control and the demo write a context each while they run.

@@ -19,7 +19,7 @@ Examples:
   anyam explain shop/web store:6380 --tcp"
 )]
 pub struct ExplainArguments {
-    /// Who calls: namespace/name
+    /// The caller: namespace/name
     #[arg(value_parser = workload)]
     source: String,
     /// What is called, as the app would dial it: host:port, host (port 80) or ip:port

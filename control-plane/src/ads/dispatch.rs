@@ -1,4 +1,4 @@
-//! Who is woken by a change: streams by what they subscribe to.
+//! The streams that a change wakes: by what they subscribe to.
 //!
 //! A stream enters its subscriptions and takes a view afterwards, so that no change falls between.
 //! A change then costs the streams that it touches, whatever the number of others.

@@ -1,8 +1,8 @@
 //! What ADS needs from the translation: resources by name within the scope of one node.
 //!
 //! `Resources` publishes immutable [`View`]s. A stream takes one view per push, so that the
-//! clusters, endpoints, listeners and routes it sends belong together, and asks it what was touched
-//! since the view before: a change then costs what it touches, not proxies × mesh.
+//! clusters, endpoints, listeners and routes it sends belong together, and gets from it what was
+//! touched since the view before: a change then costs what it touches, not proxies × mesh.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::net::IpAddr;
@@ -83,7 +83,7 @@ pub trait View: Send + Sync {
     fn list(&self, type_url: &str, scope: &Scope) -> Vec<Resource>;
 
     /// The address that a name stands for, if it does: undeclared ports are resources as
-    /// soon as a client asks for them, so changes tell their address and not their names.
+    /// soon as a client subscribes to them, so changes have their address and not their names.
     fn address(&self, type_url: &str, name: &str) -> Option<IpAddr>;
 
     /// What may differ between an older generation and this one.
@@ -97,7 +97,7 @@ pub trait View: Send + Sync {
 /// What may have changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Touched {
-    /// Anything: too much changed, or too long ago to tell.
+    /// Anything: too much changed, or too long ago to be kept.
     #[default]
     All,
     Some(Marks),

@@ -117,7 +117,7 @@ impl Session {
         &self.scope
     }
 
-    /// What changed in what the client subscribes to since this was asked last.
+    /// What changed in what the client subscribes to since the last call.
     pub(super) fn take_interests(&mut self) -> Vec<Interest> {
         let kinds = self.kinds.iter_mut();
         kinds.flat_map(Subscription::take_interests).collect()

@@ -1,5 +1,5 @@
-//! What is the state-of-the-world protocol's own: a request lists every name wanted, a response of
-//! listeners or clusters is whole, and what is no longer in it is gone.
+//! What is the state-of-the-world protocol's own: a request lists every name subscribed to, a
+//! response of listeners or clusters is whole, and what is no longer in it is gone.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Who may use the API: the holder of the token file, or a browser that showed the token once.
+//! Access to the API: the holder of the token file, or a browser that showed the token once.
 //!
 //! The `Host` header must be a name of ours, so that a web page whose name was made to point at
 //! loopback (DNS rebinding) reaches nothing; a cookie counts only without a foreign `Origin`.

@@ -1,4 +1,4 @@
-//! Who is connected and what each runs, joined from ADS streams and Inspect reports.
+//! The connected proxies and what each runs, joined from ADS streams and Inspect reports.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;

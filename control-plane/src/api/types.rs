@@ -287,7 +287,7 @@ pub struct TapQuery {
     pub max_per_second: u32,
     /// Seconds; 0: until the client leaves, an hour at most.
     pub seconds: u32,
-    /// Whether request and response headers are wanted.
+    /// Whether to include request and response headers.
     pub headers: bool,
 }
 

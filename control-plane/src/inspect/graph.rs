@@ -289,8 +289,8 @@ impl Graph {
     }
 }
 
-/// A workload may serve several services and cannot tell by which of them it was called; its
-/// callers know. What they call it is what its own account of the same calls is filed under, as
+/// A workload may serve several services and cannot determine by which of them it was called; its
+/// callers can. What they call it is what its own account of the same calls is filed under, as
 /// long as it is a service of the workload's own namespace: a service has no endpoints in another,
 /// and no caller names another tenant's edges.
 fn name_as_callers_do(accounts: &mut [Account]) {

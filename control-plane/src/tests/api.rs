@@ -1,4 +1,4 @@
-//! Who may use the API; junk on every port, over real sockets with real clients.
+//! Access to the API; junk on every port, over real sockets with real clients.
 
 use std::time::Duration;
 

@@ -31,7 +31,7 @@ pub fn slot() -> impl Strategy<Value = Slot> {
     ]
 }
 
-/// One of the things that a slot may say.
+/// One of the manifests that a slot may hold.
 struct Said {
     api: &'static str,
     kind: &'static str,
@@ -157,7 +157,7 @@ fn backend_policy(version: u8) -> Said {
     Said::new(OWN, "BackendPolicy", spec)
 }
 
-/// Ages differ, so that nothing depends on who was first.
+/// Ages differ, so that nothing depends on the order of arrival.
 fn manifest(slot: Slot, version: u8) -> String {
     let (said, namespace, name) = match slot {
         Slot::Service(n, i) => (service(version), n, format!("s{i}")),

@@ -98,8 +98,8 @@ impl Proxy {
         self.child.id()
     }
 
-    /// Waits, bounded, for a condition in that process: of what it is asked nothing here can be
-    /// woken, of its end it can.
+    /// Waits, bounded, for a condition in that process: by polling, but its exit ends the wait at
+    /// once.
     pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
         let began = Instant::now();
         while !done(self) {

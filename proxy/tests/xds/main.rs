@@ -1,5 +1,5 @@
-//! The proxy itself under a control plane that a test plays: what it waits for, when it says that
-//! it has taken something in, and what it does with bad input.
+//! The proxy itself under a control plane scripted by a test: what it waits for, when it ACKs, and
+//! what it does with bad input.
 //!
 //! - `ads`: the control plane; `process`: the proxy, and requests to it
 //! - `outlier`: what it does by its own clock

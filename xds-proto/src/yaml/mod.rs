@@ -1,5 +1,5 @@
-//! YAML 1.2 as people write configuration: each document is parsed once, into nodes that know where
-//! they stand, and from there read into any serde type or a JSON value.
+//! YAML 1.2 as people write configuration: each document is parsed once, into nodes that record
+//! where they stand, and from there read into any serde type or a JSON value.
 //!
 //! - `load`: the parser's events into nodes, within bounds; anchors, aliases and merge keys resolved
 //! - `scalar`: what a plain scalar means (core schema)

@@ -1,4 +1,4 @@
-//! The demo's shop: ordinary programs that link nothing of the mesh, know nothing of it and find
+//! The demo's shop: ordinary programs that link nothing of the mesh, do not depend on it and find
 //! each other by name.
 //!
 //! - `web`: HTTP/1 front; calls the other three and returns what they answered
@@ -49,12 +49,12 @@ enum Role {
         #[arg(long)]
         version: String,
     },
-    /// TCP store; greets before the client says a word
+    /// TCP store; greets before the client sends anything
     Store {
         #[arg(long)]
         listen: SocketAddr,
     },
-    /// Asks the front again and again and prints a JSON line of totals twice a second
+    /// Calls the front again and again and prints a JSON line of totals twice a second
     Visitor {
         #[arg(long)]
         url: String,

@@ -93,7 +93,7 @@ impl Header {
     }
 
     /// # Errors
-    /// When the mesh does not know the kind or the version; with the field to blame.
+    /// When the kind or the version is not supported; with the field at fault.
     pub fn known(&self) -> Result<Kind, FieldError> {
         let kinds = || Kind::ALL.map(Kind::name).join(", ");
         if self.kind.is_empty() {

@@ -46,7 +46,7 @@ impl Leaving {
         self.left.remove(key);
     }
 
-    /// Time has passed. The services of which an identity is forgotten for it.
+    /// Time has passed. The services of which an identity is removed for it.
     pub fn age(&mut self) -> Vec<Key> {
         let mut forgotten = Vec::new();
         for (key, left) in &mut self.left {

@@ -229,7 +229,7 @@ impl Mesh {
             .filter_map(|key| self.workloads.get(key))
     }
 
-    /// SPIFFE ids by which callers know a service: of its members, and of those that left a moment
+    /// SPIFFE ids that callers accept of a service: of its members, and of those that left a moment
     /// ago, whose endpoints proxies may still hold.
     pub fn known_as(&self, service: &ServiceEntry) -> BTreeSet<String> {
         let mut all = self.identities(service);

@@ -75,7 +75,7 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Shows what the sidecar whose state lies in `state` does.
+    /// Shows what the sidecar with the state folder `state` does.
     pub fn new(stranger: Namespace, member: Namespace, app: SocketAddr, state: &Path) -> Self {
         let text = std::fs::read(state.join("identity.json")).unwrap();
         let content: serde_json::Value = serde_json::from_slice(&text).unwrap();

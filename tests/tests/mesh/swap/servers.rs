@@ -110,7 +110,7 @@ async fn serve_http2(tcp: TcpStream, name: &'static str) -> io::Result<()> {
     Ok(())
 }
 
-/// Echoes a body piece by piece, then says that all is well.
+/// Echoes a body piece by piece, then ends with a status of success.
 async fn echo_stream(
     mut body: h2::RecvStream,
     mut respond: h2::server::SendResponse<Bytes>,
