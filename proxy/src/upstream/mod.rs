@@ -5,7 +5,7 @@
 //! - `lb`: priorities, panic, round robin, least request, random
 //! - `host`: the state of one endpoint; `limits`: circuit breakers; `outlier`: ejection
 //! - `connect`: dialling
-//! - `maintenance`: periodic work on the control thread; `dns`: names resolved
+//! - `dns`: names resolved; periodic work is in `app::maintenance`
 
 pub mod cluster;
 pub mod connect;
