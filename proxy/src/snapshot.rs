@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use super::config::Name;
-use super::config::cluster::Cluster;
-use super::config::endpoint::Workload;
-use super::config::listener::Listener;
-use super::config::route::RouteConfig;
-use super::config::secret::Secret;
+use crate::config::Name;
+use crate::config::endpoint::Workload;
+use crate::config::listener::ListenerDef;
+use crate::config::route::RouteTable;
+use crate::config::secret::Secret;
+use crate::upstream::cluster::Cluster;
 
 /// Everything the proxy runs by, at one instant. Never changed after it is published.
 ///
@@ -74,13 +74,21 @@ impl RouteLink {
     }
 }
 
-/// Index into a [`ClusterLinks`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ClusterRef(pub u32);
+/// envoy.config.listener.v3.Listener, compiled and linked.
+pub struct Listener {
+    pub def: Arc<ListenerDef>,
+    /// What the chains' [`ClusterRef`](crate::config::ClusterRef)s index.
+    pub clusters: ClusterLinks,
+    /// What the chains' [`RouteRef`](crate::config::RouteRef)s index, inline ones among them.
+    pub routes: RouteLinks,
+}
 
-/// Index into a [`RouteLinks`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RouteRef(pub u32);
+/// envoy.config.route.v3.RouteConfiguration, compiled and linked.
+pub struct RouteConfig {
+    pub table: Arc<RouteTable>,
+    /// What [`ClusterRef`](crate::config::ClusterRef)s of the table index.
+    pub clusters: ClusterLinks,
+}
 
 /// Publishes snapshots: one writer (the control thread), any number of readers.
 pub struct Store {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::config::cluster::Cluster;
-use crate::config::endpoint::{Endpoint, HealthStatus};
+use crate::config::cluster::Retries;
+use crate::config::endpoint::HealthStatus;
 use crate::snapshot::Snapshot;
-use crate::upstream::limits::Retries;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::endpoint::Endpoint;
 use crate::upstream::outlier::Origin;
 
 pub(super) fn address(address: SocketAddr) -> Value {

@@ -28,9 +28,9 @@ use tokio::sync::watch;
 use self::logging::Logging;
 use crate::drain::Drain;
 use crate::identity;
+use crate::log_sink::Sinks;
 use crate::metrics::Registry;
 use crate::snapshot::Store;
-use crate::telemetry::Sinks;
 use crate::xds::client::Handle;
 use crate::xds::resource_type::ResourceType;
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::drain::Drain;
-use crate::telemetry::Sinks;
+use crate::log_sink::Sinks;
 
 /// How often the number of open connections is checked.
 const GLANCE: Duration = Duration::from_millis(50);

@@ -11,8 +11,8 @@ use tracing_subscriber::{EnvFilter, fmt, reload};
 
 use crate::admin::logging::Logging;
 use crate::args::Process;
+use crate::log_sink::{Sink, Sinks, Target};
 use crate::telemetry::log_format::escape_c;
-use crate::telemetry::sink::{Sink, Sinks, Target};
 
 /// Logs of this process.
 #[derive(Clone)]

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
 
 use crate::config::Name;
-use crate::config::cluster::{Cluster, Discovery};
+use crate::config::cluster::Discovery;
 use crate::snapshot::{Snapshot, Store};
+use crate::upstream::cluster::Cluster;
 use crate::upstream::dns::Resolver;
 
 /// The least time between two rounds: intervals are kept to this.

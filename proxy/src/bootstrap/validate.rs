@@ -7,8 +7,8 @@ use super::Bootstrap;
 use crate::config::Name;
 use crate::config::compile::support::At;
 use crate::config::compile::{CompileError, Compiled, Compiler, References, SecretStore};
+use crate::log_sink::Sinks;
 use crate::metrics::registry::{Registry, RegistryError};
-use crate::telemetry::Sinks;
 
 /// Every mistake in the static resources, each with the path of its field. Only the first of each
 /// resource is reported: further ones may be consequences of it.

@@ -6,7 +6,7 @@ use crate::telemetry::escape;
 
 /// One access log: where to, in which format, which requests.
 pub struct AccessLog {
-    pub sink: Arc<crate::telemetry::sink::Sink>,
+    pub sink: Arc<crate::log_sink::Sink>,
     pub format: LogFormat,
     pub filter: Option<LogFilter>,
 }

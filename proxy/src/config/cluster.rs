@@ -4,27 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
-
 use super::Name;
-use super::endpoint::{EndpointSet, HealthStatus, TransportMetadata, Workload};
+use super::endpoint::{HealthStatus, TransportMetadata, Workload};
 use super::http::Http2Options;
+use super::outlier::OutlierConfig;
 use super::route::RetryPolicy;
-use crate::metrics::ClusterMetrics;
 use crate::metrics::edge::Service;
 use crate::tls::ClientContext;
-use crate::upstream::lb::RoundRobinCursor;
-use crate::upstream::limits::{CircuitBreakers, Thresholds};
-use crate::upstream::outlier::{Detector, OutlierConfig};
 
-/// envoy.config.cluster.v3.Cluster, compiled.
-pub struct Cluster {
+/// envoy.config.cluster.v3.Cluster, compiled: its settings.
+pub struct ClusterDef {
     pub name: Name,
-    /// Differs between clusters and between generations of one whose connections cannot be
-    /// shared: pools are keyed by it.
-    pub id: u64,
-    /// Digest of what connections depend on; while it stays, so does `id`.
-    pub pool_key: u64,
     pub discovery: Discovery,
     pub connect_timeout: Duration,
     pub lb: LbPolicy,
@@ -46,19 +36,12 @@ pub struct Cluster {
     pub max_response_headers_bytes: usize,
     pub keepalive: Option<Keepalive>,
     pub outlier: Option<Arc<OutlierConfig>>,
-    /// Outlier detection's state; carried over while the name stays.
-    pub detector: Arc<Detector>,
-    /// The round robin's position; carried over while the name stays.
-    pub turn: Arc<RoundRobinCursor>,
-    /// What `limits` are set to when this version takes over.
+    /// Circuit breakers.
     pub thresholds: Thresholds,
-    /// Circuit breakers, shared by all workers; carried over while the name stays.
-    pub limits: Arc<CircuitBreakers>,
     /// `common_lb_config.healthy_panic_threshold` in percent; Envoy's default is 50.
     pub panic_threshold: u8,
     /// Route-level default when a route has no retry policy of its own.
     pub retry: Option<Arc<RetryPolicy>>,
-    pub metrics: Arc<ClusterMetrics>,
     /// The service this cluster stands for, for telemetry: from `filter_metadata`, Istio's
     /// `istio: {services: [{host, name, namespace}]}`.
     pub service: Option<Arc<Service>>,
@@ -68,8 +51,38 @@ pub struct Cluster {
     /// `upstream_bind_config`. Inbound clusters dial the app from 127.0.0.6 (IPv6: ::6), by which
     /// netfilter tells delivery to the app from a call of the app to itself.
     pub bind_source: BindSource,
-    /// The pointer that an EDS update swaps; read once per request.
-    pub endpoints: ArcSwap<EndpointSet>,
+}
+
+/// Upper bounds; defaults are Envoy's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Thresholds {
+    pub connections: u32,
+    /// Requests that wait for a connection.
+    pub pending: u32,
+    pub requests: u32,
+    pub retries: Retries,
+}
+
+/// How many retries may be in flight.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Retries {
+    Fixed(u32),
+    /// A share of what is active or pending, but never fewer than `min`.
+    Budget {
+        percent: f64,
+        min: u32,
+    },
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            pending: 1024,
+            requests: 1024,
+            retries: Retries::Fixed(3),
+        }
+    }
 }
 
 pub enum Discovery {

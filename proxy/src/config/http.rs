@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::access_log::AccessLog;
 use super::filter::HttpFilter;
+use crate::config::RouteRef;
 use crate::message::path::PathOptions;
-use crate::snapshot::RouteRef;
 
 /// envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.
 pub struct HttpConnectionManager {

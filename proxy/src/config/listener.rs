@@ -8,9 +8,9 @@ use super::Name;
 use super::access_log::{AccessLog, Format};
 use super::http::HttpConnectionManager;
 use super::policy::Rbac;
-use crate::listener::connection_limit::ConnectionLimit;
+use crate::config::ClusterRef;
+use crate::connection_limit::ConnectionLimit;
 use crate::metrics::ListenerMetrics;
-use crate::snapshot::{ClusterLinks, ClusterRef, RouteLinks};
 use crate::tls::ServerContext;
 
 /// Which way traffic flows, from the workload's point of view.
@@ -20,15 +20,6 @@ pub enum Direction {
     Unspecified,
     Inbound,
     Outbound,
-}
-
-/// envoy.config.listener.v3.Listener, compiled and linked.
-pub struct Listener {
-    pub def: Arc<ListenerDef>,
-    /// What the chains' [`ClusterRef`]s index.
-    pub clusters: ClusterLinks,
-    /// What the chains' [`crate::snapshot::RouteRef`]s index, inline ones among them.
-    pub routes: RouteLinks,
 }
 
 /// The part of a listener that does not change when what it refers to does.

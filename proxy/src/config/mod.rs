@@ -19,6 +19,7 @@ pub mod endpoint;
 pub mod filter;
 pub mod http;
 pub mod listener;
+pub mod outlier;
 pub mod policy;
 pub mod route;
 pub mod secret;
@@ -27,3 +28,12 @@ use std::sync::Arc;
 
 /// A resource's name, shared by all that refer to it.
 pub type Name = Arc<str>;
+
+/// Index into the [`ClusterLinks`](crate::snapshot::ClusterLinks) of a listener or route
+/// configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ClusterRef(pub u32);
+
+/// Index into the [`RouteLinks`](crate::snapshot::RouteLinks) of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RouteRef(pub u32);

@@ -5,15 +5,8 @@ use std::time::Duration;
 
 use super::Name;
 use super::filter::{FilterOverrides, RateLimit, RouteRateLimits};
+use crate::config::ClusterRef;
 use crate::matcher::{HeaderMatch, HeaderName, MetadataMatch, QueryMatch};
-use crate::snapshot::{ClusterLinks, ClusterRef};
-
-/// envoy.config.route.v3.RouteConfiguration, compiled and linked.
-pub struct RouteConfig {
-    pub table: Arc<RouteTable>,
-    /// What [`ClusterRef`]s of the table index.
-    pub clusters: ClusterLinks,
-}
 
 /// The part that does not change when a cluster does.
 pub struct RouteTable {

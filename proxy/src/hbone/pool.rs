@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::config::cluster::{Cluster, Transport};
-use crate::config::endpoint::Endpoint;
+use crate::config::cluster::Transport;
 use crate::config::http::Http2Options;
 use crate::hbone::Connect;
 use crate::http::pool::Pools;
@@ -16,7 +15,9 @@ use crate::http::pool::shared::Shared;
 use crate::http::request::error::Failure;
 use crate::stream::tunnel::{FRAME, TunnelStream};
 use crate::tls::Dial;
+use crate::upstream::cluster::Cluster;
 use crate::upstream::connect::ConnectError;
+use crate::upstream::endpoint::Endpoint;
 use crate::worker::Worker;
 
 /// Receive window of one tunnel, bytes.

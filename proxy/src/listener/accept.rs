@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::ListenerContext;
 use super::conn;
-use super::connection_limit;
+use crate::connection_limit;
 use crate::socket;
 
 /// The first wait after the system ran out of something; doubles up to [`LONGEST_PAUSE`].

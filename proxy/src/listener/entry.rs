@@ -9,7 +9,8 @@ use super::ListenerContext;
 use super::conn::Accepted;
 use super::refused::Refused;
 use crate::config::demand::{OnDemandResource, OnDemandResponse};
-use crate::config::listener::{Direction, Listener};
+use crate::config::listener::Direction;
+use crate::snapshot::Listener;
 use crate::snapshot::Snapshot;
 
 /// The listener for the original destination, where the accepting listener has `use_original_dst`.

@@ -19,7 +19,8 @@ use tokio::net::TcpStream;
 
 use super::ListenerContext;
 use super::detect::{DetectedProtocol, Look, MAX_LOOK, detect};
-use crate::config::listener::{Listener, ListenerFilters, TcpProxy};
+use crate::config::listener::{ListenerFilters, TcpProxy};
+use crate::snapshot::Listener;
 use crate::tcp::dial::{Dialled, Origin, dial};
 
 /// How long a client may be silent before its server is dialled: longer than a client-first client

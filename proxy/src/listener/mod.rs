@@ -18,7 +18,6 @@ pub(crate) mod admission;
 mod bound;
 pub mod chain;
 pub(crate) mod conn;
-pub mod connection_limit;
 pub mod detect;
 mod entry;
 mod first;

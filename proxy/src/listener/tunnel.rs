@@ -18,6 +18,8 @@ use bytes::BytesMut;
 
 use super::ListenerContext;
 use crate::config::listener::{FilterChain, TerminalFilter, TransportProtocol, TunnelOptions};
+use crate::connection_limit;
+use crate::connection_limit::Passes;
 use crate::hbone::{BadTarget, ConnectRequest, ConnectTarget, Server};
 use crate::http::h2::Prefixed;
 use crate::lifecycle::{End, Lifecycle, Limits, Seen};
@@ -25,8 +27,6 @@ use crate::listener::admission::{Judged, must_end};
 use crate::listener::chain::choose;
 use crate::listener::conn;
 use crate::listener::conn::{Accepted, authorise, facts, hand_on, record};
-use crate::listener::connection_limit;
-use crate::listener::connection_limit::Passes;
 use crate::listener::detect::DetectedProtocol;
 use crate::listener::refused::Refused;
 use crate::metrics::OpenConnection;

@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use crate::config::listener::{FilterChain, Listener};
+use crate::config::listener::FilterChain;
+use crate::snapshot::Listener;
 use crate::tls::ConnectionInfo;
 
 /// The facts that decide whether an open connection is still allowed.

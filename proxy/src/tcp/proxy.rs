@@ -9,11 +9,12 @@ use bytes::BytesMut;
 
 use super::dial::{DialFailure, Dialled, Origin, dial};
 use super::verdict::judged;
-use crate::config::listener::{FilterChain, Listener, TcpProxy};
+use crate::config::listener::{FilterChain, TcpProxy};
 use crate::http::pool::Pools;
 use crate::metrics::ResponseFlags;
 use crate::policy::{Addresses, PolicySubject};
 use crate::relay::{Buffered, RelayContext, RelayOptions, RelayOutcome, relay};
+use crate::snapshot::Listener;
 use crate::stream::Stream;
 use crate::telemetry::{Call, Calls, Record};
 use crate::tls::ConnectionInfo;

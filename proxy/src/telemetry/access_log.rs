@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::format::render_line;
 use super::record::Record;
-use super::sink::Sink;
 use crate::config::access_log::AccessLog;
+use crate::log_sink::Sink;
 
 /// Spare capacity for the line that fills a buffer.
 const LAST_LINE: usize = 1024;
@@ -90,8 +90,8 @@ mod tests {
     use crate::config::access_log::{
         Format, JsonField, JsonValue, LogFilter, LogFormat, Operator, Part,
     };
+    use crate::log_sink::{Sinks, Target};
     use crate::metrics::ResponseFlags;
-    use crate::telemetry::sink::{Sinks, Target};
     use prometheus::IntCounter;
     use std::time::{Duration, SystemTime};
 

@@ -12,10 +12,9 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::tap::Taps;
-use crate::config::cluster::Cluster;
 use crate::config::demand::{OnDemandClient, OnDemandResource};
-use crate::config::endpoint::{Endpoint, Workload};
-use crate::config::listener::{Direction, Listener};
+use crate::config::endpoint::Workload;
+use crate::config::listener::Direction;
 use crate::dispatcher::timer::Timers;
 use crate::metrics::edge::{
     Edge, EdgeKey, Peer, Reporter, RequestProtocol, RequestSample, Service,
@@ -23,8 +22,11 @@ use crate::metrics::edge::{
 use crate::metrics::edges::Edges;
 use crate::metrics::flags::ResponseFlags;
 use crate::metrics::splices::SpliceMetrics;
+use crate::snapshot::Listener;
 use crate::snapshot::Store;
 use crate::tls::{ConnectionInfo, PeerIdentity};
+use crate::upstream::cluster::Cluster;
+use crate::upstream::endpoint::Endpoint;
 
 /// Edges that one connection remembers; a connection that calls more looks them up again.
 const MAX_REMEMBERED: usize = 32;

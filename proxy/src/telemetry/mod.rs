@@ -12,11 +12,9 @@ pub mod escape;
 pub mod format;
 pub mod log_format;
 pub mod record;
-pub mod sink;
 pub mod tap;
 
 pub use access_log::WorkerLogs;
 pub use calls::{Call, Callers, Calls, Telemetry};
 pub use format::render;
 pub use record::{Headers, Record};
-pub use sink::Sinks;

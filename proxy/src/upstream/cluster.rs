@@ -1,14 +1,49 @@
 //! A cluster's runtime: picking an endpoint, reporting to outlier detection, replacing endpoints.
 
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Instant;
 
+use arc_swap::ArcSwap;
+
 use super::host::HostState;
-use super::lb::Balance;
-use super::outlier::{Detection, Outcome, Verdict};
-use crate::config::cluster::{Cluster, Discovery, Transport};
-use crate::config::endpoint::{Endpoint, EndpointSet, HealthStatus, Priority};
+use super::lb::{Balance, RoundRobinCursor};
+use super::limits::CircuitBreakers;
+use super::outlier::{Detection, Detector, Outcome, Verdict};
+use crate::config::cluster::ClusterDef;
+use crate::config::cluster::{Discovery, Transport};
+use crate::config::endpoint::HealthStatus;
+use crate::metrics::ClusterMetrics;
+use crate::upstream::endpoint::{Endpoint, EndpointSet, Priority};
+
+/// A cluster at work: its settings, and what lives beside them.
+pub struct Cluster {
+    pub def: ClusterDef,
+    /// Differs between clusters and between generations of one whose connections cannot be
+    /// shared: pools are keyed by it.
+    pub id: u64,
+    /// Digest of what connections depend on; while it stays, so does `id`.
+    pub pool_key: u64,
+    /// What outlier detection knows; carried over while the name stays.
+    pub detector: Arc<Detector>,
+    /// Whose turn it is; carried over while the name stays.
+    pub turn: Arc<RoundRobinCursor>,
+    /// Circuit breakers, shared by all workers; carried over while the name stays.
+    pub limits: Arc<CircuitBreakers>,
+    pub metrics: Arc<ClusterMetrics>,
+    /// The pointer that an EDS update swaps; read once per request.
+    pub endpoints: ArcSwap<EndpointSet>,
+}
+
+/// Settings are read as the cluster's own.
+impl Deref for Cluster {
+    type Target = ClusterDef;
+
+    fn deref(&self) -> &ClusterDef {
+        &self.def
+    }
+}
 
 /// HBONE's.
 const TUNNEL_PORT: u16 = 15008;

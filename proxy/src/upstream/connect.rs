@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use tokio::net::{TcpSocket, TcpStream};
 
-use crate::config::cluster::{Cluster, Transport};
-use crate::config::endpoint::Endpoint;
+use crate::config::cluster::Transport;
 use crate::dispatcher::timer::Timers;
 use crate::socket::{self, TcpOptions};
 use crate::stream::Stream;
 use crate::tls::{Dial, Handshaker, TlsError};
+use crate::upstream::cluster::Cluster;
+use crate::upstream::endpoint::Endpoint;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use super::endpoints::bind;
-use crate::config::cluster::{AddressFamily, Cluster, Discovery, LbEndpoint};
+use crate::config::cluster::{AddressFamily, Discovery, LbEndpoint};
+use crate::upstream::cluster::Cluster;
 
 /// Lookups at once.
 const CONCURRENT: usize = 4;

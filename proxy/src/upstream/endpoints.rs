@@ -5,8 +5,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::host::HostState;
-use crate::config::cluster::{Cluster, LbEndpoint};
-use crate::config::endpoint::{Endpoint, EndpointSet, Priority};
+use crate::config::cluster::LbEndpoint;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::endpoint::{Endpoint, EndpointSet, Priority};
 
 /// Endpoints for `cluster`: transports chosen, state carried over from `before` by address.
 pub fn bind<'h>(

@@ -11,9 +11,9 @@ use super::outlier::{Ejection, Rates};
 pub struct HostState {
     active: AtomicU32,
     ejected: AtomicBool,
-    pub(super) consecutive_5xx: AtomicU32,
-    pub(super) consecutive_gateway: AtomicU32,
-    pub(super) consecutive_local: AtomicU32,
+    pub(crate) consecutive_5xx: AtomicU32,
+    pub(crate) consecutive_gateway: AtomicU32,
+    pub(crate) consecutive_local: AtomicU32,
     pub(super) ejection: Mutex<Ejection>,
     /// Shares of success, for outlier detection.
     pub rates: Rates,

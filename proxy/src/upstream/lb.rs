@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::config::cluster::LbPolicy;
-use crate::config::endpoint::{Endpoint, HealthStatus, Priority};
+use crate::config::endpoint::HealthStatus;
+use crate::upstream::endpoint::{Endpoint, Priority};
 
 /// Picks that were already tried are drawn again this often before a search.
 const REDRAWS: usize = 3;

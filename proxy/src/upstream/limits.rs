@@ -8,37 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 
-/// Upper bounds; defaults are Envoy's.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Thresholds {
-    pub connections: u32,
-    /// Requests that wait for a connection.
-    pub pending: u32,
-    pub requests: u32,
-    pub retries: Retries,
-}
-
-/// How many retries may be in flight.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Retries {
-    Fixed(u32),
-    /// A share of what is active or pending, but never fewer than `min`.
-    Budget {
-        percent: f64,
-        min: u32,
-    },
-}
-
-impl Default for Thresholds {
-    fn default() -> Self {
-        Self {
-            connections: 1024,
-            pending: 1024,
-            requests: 1024,
-            retries: Retries::Fixed(3),
-        }
-    }
-}
+use crate::config::cluster::{Retries, Thresholds};
 
 /// Limits of one cluster with what is in flight. Carried over while the cluster's name stays.
 #[derive(Debug, Default)]

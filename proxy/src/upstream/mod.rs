@@ -1,7 +1,8 @@
 //! Clusters at work.
 //!
 //! - `cluster`: picking an endpoint, publishing endpoints, reporting to outlier detection
-//! - `endpoints`: made for a cluster out of addresses, state carried over
+//! - `endpoint`: one, and the set of a cluster; `endpoints`: made for a cluster out of addresses,
+//!   state carried over
 //! - `lb`: priorities, panic, round robin, least request, random
 //! - `host`: the state of one endpoint; `limits`: circuit breakers; `outlier`: ejection
 //! - `connect`: dialling
@@ -10,6 +11,7 @@
 pub mod cluster;
 pub mod connect;
 pub mod dns;
+pub mod endpoint;
 pub mod endpoints;
 pub mod host;
 pub mod lb;

@@ -9,7 +9,6 @@
 //!
 //! - `config`: settings; `rate`: shares of success, and the outliers among them
 
-mod config;
 mod rate;
 #[cfg(test)]
 mod tests;
@@ -20,10 +19,10 @@ use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
-pub use self::config::{FailurePercentage, OutlierConfig, SuccessRate};
 use self::rate::Sample;
 pub use self::rate::{Baseline, Rates};
 use super::host::HostState;
+use crate::config::outlier::OutlierConfig;
 
 /// The outcome of one attempt, for its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

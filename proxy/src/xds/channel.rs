@@ -16,7 +16,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::config::cluster::{Cluster, Discovery, Transport};
+use crate::config::cluster::{Discovery, Transport};
+use crate::upstream::cluster::Cluster;
 
 /// The longest TCP, TLS and HTTP/2 set-up may take.
 const CONNECT: Duration = Duration::from_secs(10);

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use anyam_proxy::config::cluster::Retries;
 use anyam_proxy::config::cluster::UpstreamProtocol;
 use anyam_proxy::config::route::{RetryOn, RetryPolicy};
-use anyam_proxy::upstream::limits::Retries;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response};
 use socket2::SockRef;

@@ -7,28 +7,33 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyam_proxy::bug;
+use anyam_proxy::config::cluster::Thresholds;
 use anyam_proxy::config::cluster::{
-    Cluster, Discovery, LbPolicy, Transport, TransportMatch, UpstreamHttp1, UpstreamProtocol,
+    Discovery, LbPolicy, Transport, TransportMatch, UpstreamHttp1, UpstreamProtocol,
 };
-use anyam_proxy::config::endpoint::{Endpoint, EndpointSet, HealthStatus, Priority};
+use anyam_proxy::config::endpoint::HealthStatus;
 use anyam_proxy::config::http::HttpConnectionManager;
 use anyam_proxy::config::listener::{
-    ChainMatch, Direction, FilterChain, Listener, ListenerDef, ListenerFilters, TerminalFilter,
+    ChainMatch, Direction, FilterChain, ListenerDef, ListenerFilters, TerminalFilter,
 };
 use anyam_proxy::config::policy::Rbac;
 use anyam_proxy::config::route::{
-    Action, HeaderEdits, PathMatch, Route, RouteAction, RouteConfig, RouteTable, VirtualHost,
+    Action, HeaderEdits, PathMatch, Route, RouteAction, RouteTable, VirtualHost,
 };
 use anyam_proxy::dispatcher::timer::Alarm;
 use anyam_proxy::drain::Phase;
 use anyam_proxy::listener::ListenerContext;
 use anyam_proxy::metrics::Registry;
 use anyam_proxy::metrics::resource::{ClusterFamilies, ListenerFamilies};
+use anyam_proxy::snapshot::Listener;
+use anyam_proxy::snapshot::RouteConfig;
 use anyam_proxy::snapshot::{Link, RouteLink};
 use anyam_proxy::snapshot::{Snapshot, Store};
 use anyam_proxy::telemetry::tap::{Event, Filter};
 use anyam_proxy::tls::ServerContext;
-use anyam_proxy::upstream::limits::{CircuitBreakers, Thresholds};
+use anyam_proxy::upstream::cluster::Cluster;
+use anyam_proxy::upstream::endpoint::{Endpoint, EndpointSet, Priority};
+use anyam_proxy::upstream::limits::CircuitBreakers;
 use anyam_proxy::worker::Worker;
 use tokio::sync::{mpsc, watch};
 
@@ -57,7 +62,7 @@ pub struct Setup {
     pub transport: Transport,
     pub rbac: Option<Arc<Rbac>>,
     /// Applied last to the cluster.
-    pub adjust: fn(&mut Cluster),
+    pub adjust: fn(&mut ClusterDef),
     /// Each listens on an address of its own.
     pub workers: usize,
     logs: Arc<Logs>,
@@ -105,10 +110,8 @@ impl Setup {
     }
 
     fn cluster(&self) -> Cluster {
-        let mut cluster = Cluster {
+        let mut def = ClusterDef {
             name: "shop".into(),
-            id: 1,
-            pool_key: 0,
             declared_by: None,
             discovery: Discovery::Static {
                 hosts: Vec::new(),
@@ -136,18 +139,23 @@ impl Setup {
             max_response_headers_bytes: 80 << 10,
             keepalive: None,
             outlier: None,
-            detector: Arc::default(),
-            turn: Arc::default(),
             thresholds: self.thresholds,
-            limits: CircuitBreakers::new(self.thresholds),
             panic_threshold: 50,
             retry: None,
-            metrics: Arc::new(self.families.clusters.handles("shop")),
             service: None,
             bind_source: Default::default(),
-            endpoints: arc_swap::ArcSwap::from_pointee(EndpointSet::default()),
         };
-        (self.adjust)(&mut cluster);
+        (self.adjust)(&mut def);
+        let cluster = Cluster {
+            id: 1,
+            pool_key: 0,
+            detector: Arc::default(),
+            turn: Arc::default(),
+            limits: CircuitBreakers::new(self.thresholds),
+            metrics: Arc::new(self.families.clusters.handles("shop")),
+            endpoints: arc_swap::ArcSwap::from_pointee(EndpointSet::default()),
+            def,
+        };
         let endpoints = self.upstreams.iter().map(|address| {
             Arc::new(Endpoint {
                 address: *address,

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use anyam_proxy::config::cluster::Thresholds;
 use anyam_proxy::config::route::{RetryOn, RetryPolicy};
 use anyam_proxy::drain::Phase;
-use anyam_proxy::upstream::limits::Thresholds;
 use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -278,7 +278,7 @@ async fn copies_go_to_a_mirror_and_nobody_waits_for_it() {
             .forward
             .mirrors
             .push(anyam_proxy::config::route::Mirror {
-                cluster: anyam_proxy::snapshot::ClusterRef(0),
+                cluster: anyam_proxy::config::ClusterRef(0),
                 fraction: 1_000_000,
                 keep_host: false,
             });

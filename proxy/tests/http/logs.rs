@@ -8,10 +8,10 @@ use std::time::Duration;
 use anyam_proxy::config::access_log::{
     AccessLog, Format, JsonField, JsonValue, LogFormat, Operator, Part,
 };
+use anyam_proxy::log_sink::{Sinks, Target};
 use anyam_proxy::matcher::HeaderName;
 use anyam_proxy::metrics::Registry;
 use anyam_proxy::telemetry::Telemetry;
-use anyam_proxy::telemetry::sink::{Sinks, Target};
 
 /// Both logs, in a folder that goes with this.
 pub struct Logs {

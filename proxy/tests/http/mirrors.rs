@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use anyam_proxy::config::ClusterRef;
 use anyam_proxy::config::route::Mirror;
-use anyam_proxy::snapshot::ClusterRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use anyam_proxy::bug;
+use anyam_proxy::config::cluster::Thresholds;
 use anyam_proxy::config::cluster::UpstreamProtocol;
-use anyam_proxy::upstream::limits::Thresholds;
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{Proxy, Setup};

@@ -12,8 +12,8 @@ use anyam_proxy::config::route::{
     Action, ClusterSpecifier, HeaderEdits, HostRewrite, PathMatch, PathRewrite, Route, RouteAction,
     RouteMatch,
 };
+use anyam_proxy::config::{ClusterRef, RouteRef};
 use anyam_proxy::message::path::PathOptions;
-use anyam_proxy::snapshot::{ClusterRef, RouteRef};
 
 pub fn route(path: PathMatch, action: Action) -> Arc<Route> {
     Arc::new(Route {

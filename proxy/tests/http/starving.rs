@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use anyam_proxy::config::cluster::Thresholds;
 use anyam_proxy::config::cluster::UpstreamProtocol;
-use anyam_proxy::upstream::limits::Thresholds;
 use bytes::Bytes;
 use http::{Request, Response};
 

@@ -14,9 +14,9 @@ use anyam_control::declared;
 use anyam_control::model::MeshOptions;
 use anyam_control::translate::view::State;
 use anyam_proxy::config::compile::Compiler;
+use anyam_proxy::log_sink::Sinks;
 use anyam_proxy::metrics::registry::Registry;
 use anyam_proxy::snapshot::Snapshot;
-use anyam_proxy::telemetry::Sinks;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use xds_proto::type_url;
 

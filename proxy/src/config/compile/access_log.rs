@@ -16,8 +16,8 @@ use super::{log_filter, matcher, values};
 use crate::config::access_log::{
     AccessLog, Format, JsonField, JsonValue, LogFormat, Operator, Part,
 };
+use crate::log_sink::{Sinks, Target};
 use crate::matcher::HeaderName;
-use crate::telemetry::sink::{Sinks, Target};
 
 /// Envoy's default format.
 const DEFAULT: &str = "[%START_TIME%] \"%REQ(:METHOD)% \

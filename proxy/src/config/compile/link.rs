@@ -17,12 +17,14 @@ use super::endpoint::Assignment;
 use super::resource::Compiled;
 use super::support::At;
 use super::{Compiler, Name};
-use crate::config::cluster::{Cluster, Discovery};
-use crate::config::endpoint::{EndpointSet, Workload};
-use crate::config::listener::Listener;
-use crate::config::route::RouteConfig;
+use crate::config::cluster::Discovery;
+use crate::config::endpoint::Workload;
 use crate::config::secret::Secret;
+use crate::snapshot::Listener;
+use crate::snapshot::RouteConfig;
 use crate::snapshot::{ClusterLinks, Link, RouteLink, Snapshot, Store};
+use crate::upstream::cluster::Cluster;
+use crate::upstream::endpoint::EndpointSet;
 use crate::upstream::endpoints::{bind, rebind};
 
 /// One change on the way to the next snapshot.

@@ -56,16 +56,16 @@ pub use self::secret::SecretStore;
 pub use self::support::CompileError;
 use self::support::{At, type_name};
 use super::Name;
-use super::cluster::Cluster;
-use super::listener::Listener;
-use super::route::RouteConfig;
 use super::secret::Secret;
-use crate::listener::connection_limit::ConnectionLimit;
+use crate::connection_limit::ConnectionLimit;
+use crate::log_sink::Sinks;
 use crate::metrics::registry::{Registry, RegistryError};
 use crate::metrics::resource::{
     ClusterFamilies, ClusterMetrics, ListenerFamilies, ListenerMetrics,
 };
-use crate::telemetry::Sinks;
+use crate::snapshot::Listener;
+use crate::snapshot::RouteConfig;
+use crate::upstream::cluster::Cluster;
 
 /// Compiles resources. One per process, on the control thread.
 pub struct Compiler {

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Name;
-use crate::config::cluster::Cluster;
-use crate::config::route::RouteConfig;
-use crate::snapshot::{ClusterLinks, ClusterRef, Link, RouteLink, RouteLinks, RouteRef};
+use crate::config::{ClusterRef, RouteRef};
+use crate::snapshot::RouteConfig;
+use crate::snapshot::{ClusterLinks, Link, RouteLink, RouteLinks};
+use crate::upstream::cluster::Cluster;
 
 /// Resources over ADS that a resource names, and how long their first fetch may take.
 #[derive(Default)]

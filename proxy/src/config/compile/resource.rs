@@ -13,12 +13,13 @@ use super::endpoint::Assignment;
 use super::link::Step;
 use super::support::{At, CompileError};
 use super::{Compiler, Name};
-use crate::config::cluster::{Cluster, Discovery};
+use crate::config::cluster::Discovery;
 use crate::config::endpoint::Workload;
-use crate::config::listener::Listener;
-use crate::config::route::RouteConfig;
 use crate::config::secret::Secret;
+use crate::snapshot::Listener;
+use crate::snapshot::RouteConfig;
 use crate::snapshot::{ClusterLinks, RouteLink, Snapshot, Store};
+use crate::upstream::cluster::Cluster;
 
 /// A resource that compiled, not yet linked. Cheap to clone.
 #[derive(Clone)]

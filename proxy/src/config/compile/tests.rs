@@ -7,12 +7,13 @@ use prost::{Message, Name};
 use xds_proto::type_url;
 
 use super::*;
+use crate::config::ClusterRef;
 use crate::config::cluster::{LbPolicy, Transport, UpstreamProtocol};
 use crate::config::filter::{FilterConfig, FilterOverride};
 use crate::config::listener::{TcpTarget, TerminalFilter, TransportProtocol};
 use crate::config::policy::RbacAction;
 use crate::config::route::{Action, ClusterSpecifier, PathMatch, RetryOn};
-use crate::snapshot::{ClusterRef, Snapshot};
+use crate::snapshot::Snapshot;
 
 mod filters;
 mod fixtures;

@@ -10,14 +10,15 @@ use std::time::Instant;
 use pin_project_lite::pin_project;
 
 use crate::config::http::HttpConnectionManager;
-use crate::config::listener::{FilterChain, Listener, TerminalFilter};
-use crate::config::route::RouteConfig;
+use crate::config::listener::{FilterChain, TerminalFilter};
 use crate::http::filter::ConnectionBuckets;
 use crate::http::pool::Pools;
 use crate::http::request::stream_info::Downstream;
 use crate::lifecycle::Limits;
 use crate::message::authority;
 use crate::policy::{Addresses, PolicySubject};
+use crate::snapshot::Listener;
+use crate::snapshot::RouteConfig;
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;
 

@@ -8,10 +8,11 @@ use bytes::BytesMut;
 
 use super::conn::{Conn, WouldAdmit};
 use crate::config::http::{CodecType, HttpConnectionManager};
-use crate::config::listener::{FilterChain, Listener};
+use crate::config::listener::FilterChain;
 use crate::http::pool::Pools;
 use crate::http::request::stream_info::Downstream;
 use crate::http::{h1, h2};
+use crate::snapshot::Listener;
 use crate::stream::Stream;
 use crate::telemetry::Calls;
 use crate::worker::Worker;

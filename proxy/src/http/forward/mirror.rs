@@ -14,7 +14,6 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::upstream::UpstreamIo;
-use crate::config::cluster::Cluster;
 use crate::config::route::{Mirror, RouteAction};
 use crate::http::connection::conn::Conn;
 use crate::http::h1::{Event, Framing};
@@ -22,6 +21,7 @@ use crate::http::pool::{Lease, Pools, Target};
 use crate::http::request::error::Failure;
 use crate::message::head::Head;
 use crate::snapshot::ClusterLinks;
+use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster::PickFor;
 use crate::worker::Worker;
 

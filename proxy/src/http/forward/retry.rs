@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn attempts_and_waits_are_bounded() {
-        let limits = CircuitBreakers::new(crate::upstream::limits::Thresholds::default());
+        let limits = CircuitBreakers::new(crate::config::cluster::Thresholds::default());
         let mut retries = Retries::new(Some(Arc::new(policy(RetryOn::FIVE_XX))));
         for _ in 0..2 {
             let RetryDecision::Again(wait) = retries.after(Ok(&head(503)), true, &limits) else {
@@ -200,7 +200,7 @@ mod tests {
         }
         let verdict = retries.after(Ok(&head(503)), true, &limits);
         assert!(matches!(verdict, RetryDecision::Exhausted(_)));
-        let limits = CircuitBreakers::new(crate::upstream::limits::Thresholds::default());
+        let limits = CircuitBreakers::new(crate::config::cluster::Thresholds::default());
         let mut retries = Retries::new(Some(Arc::new(policy(RetryOn::FIVE_XX))));
         let verdict = retries.after(Ok(&head(503)), false, &limits);
         assert_eq!(verdict, RetryDecision::Give);

@@ -20,11 +20,12 @@ use tokio::sync::Notify;
 
 use self::host::{HostPool, Idle};
 pub use self::place::Place;
-use crate::config::cluster::{Cluster, Transport, UpstreamProtocol};
-use crate::config::endpoint::Endpoint;
+use crate::config::cluster::{Transport, UpstreamProtocol};
 use crate::http::forward::upstream::UpstreamIo;
 use crate::http::request::error::Failure;
 use crate::message::head::Version;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::endpoint::Endpoint;
 use crate::worker::Worker;
 
 /// How often idle connections are checked.

@@ -4,10 +4,10 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use super::{Place, Target};
-use crate::config::cluster::Cluster;
 use crate::http::forward::upstream::UpstreamIo;
 use crate::http::h2::Connected;
 use crate::http::request::error::Failure;
+use crate::upstream::cluster::Cluster;
 use crate::worker::Worker;
 
 /// How long an upgrade waits for the settings of a fresh HTTP/2 connection.

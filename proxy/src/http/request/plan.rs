@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use super::matching::{self, Repeated};
 use super::stream_info::StreamInfo;
-use crate::config::cluster::Cluster;
 use crate::config::route::{
-    Action, ClusterSpecifier, PathMatch, Route, RouteAction, RouteConfig, RouteMatch, RouteTable,
-    VirtualHost, WeightedCluster,
+    Action, ClusterSpecifier, PathMatch, Route, RouteAction, RouteMatch, RouteTable, VirtualHost,
+    WeightedCluster,
 };
 use crate::matcher::HeaderName;
 use crate::message::head::{Head, Method, TargetForm};
 use crate::metadata::Metadata;
+use crate::snapshot::RouteConfig;
 use crate::snapshot::{ClusterLinks, Snapshot};
+use crate::upstream::cluster::Cluster;
 
 /// Why a route does not take a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,20 +7,22 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client_cert;
-use crate::config::cluster::Cluster;
-use crate::config::endpoint::Endpoint;
 use crate::config::http::HttpConnectionManager;
-use crate::config::listener::{Direction, FilterChain, Listener};
-use crate::config::route::{Route, RouteConfig, VirtualHost};
+use crate::config::listener::{Direction, FilterChain};
+use crate::config::route::{Route, VirtualHost};
 use crate::dispatcher::timer::Timers;
 use crate::http::filter::StreamFilters;
 use crate::matcher::HeaderName;
 use crate::message::head::{Head, HeaderId, Version};
 use crate::metrics::ResponseFlags;
 use crate::metrics::edge::RequestSample;
+use crate::snapshot::Listener;
+use crate::snapshot::RouteConfig;
 use crate::telemetry::tap::Seen;
 use crate::telemetry::{Call, Calls, Headers, Record};
 use crate::tls;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::endpoint::Endpoint;
 use crate::worker::Worker;
 
 /// The downstream connection that requests came on; one for all of them.

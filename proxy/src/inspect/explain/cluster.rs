@@ -5,7 +5,8 @@ use std::sync::Arc;
 use xds_proto::anyam::inspect::v1::decision::Outcome;
 
 use super::{Question, Said};
-use crate::config::cluster::{Cluster, Transport};
+use crate::config::cluster::Transport;
+use crate::upstream::cluster::Cluster;
 
 pub(super) fn cluster(
     name: &str,

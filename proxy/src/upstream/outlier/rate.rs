@@ -2,7 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{Kind, Origin, OutlierConfig};
+use super::{Kind, Origin};
+use crate::config::outlier::OutlierConfig;
 use crate::upstream::host::HostState;
 
 /// Results of an endpoint since the last sweep, by origin.

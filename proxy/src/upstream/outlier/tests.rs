@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::outlier::{FailurePercentage, SuccessRate};
 
 const STEP: Duration = Duration::from_secs(10);
 

@@ -20,9 +20,10 @@ use super::cluster::transport::{bind_source, keepalive, pool_key, transports};
 use super::refs::Fetches;
 use super::support::{At, CompileError, elsewhere, ignored, positive, unsupported};
 use super::values::{filter_metadata, percent, text};
-use crate::config::cluster::Cluster;
-use crate::config::endpoint::EndpointSet;
+use crate::config::cluster::ClusterDef;
 use crate::metrics::edge::Service;
+use crate::upstream::cluster::Cluster;
+use crate::upstream::endpoint::EndpointSet;
 use crate::upstream::limits::CircuitBreakers;
 
 /// envoy.config.cluster.v3.Cluster. State is carried over from the previous version.
@@ -86,10 +87,8 @@ pub fn cluster(
         )?)),
         None => None,
     };
-    Ok(Cluster {
+    let def = ClusterDef {
         name: name.as_str().into(),
-        id: same_pool.map_or_else(|| compiler.next_id(), |before| before.id),
-        pool_key,
         discovery: discovery::discovery(at, m, &mut fetches)?,
         connect_timeout: positive(
             at.field("connect_timeout"),
@@ -108,22 +107,27 @@ pub fn cluster(
         max_response_headers_bytes: http.max_response_headers_bytes,
         keepalive: keepalive(at, upstream_connection_options)?,
         outlier,
+        thresholds,
+        panic_threshold: panic_threshold(at.field("common_lb_config"), common_lb_config)?,
+        retry: http.retry,
+        service: metadata.as_ref().and_then(service),
+        declared_by: metadata.as_ref().and_then(declared_by),
+        bind_source: bind_source(at, upstream_bind_config)?,
+        patience: fetches.patience,
+        secrets: fetches.secrets,
+    };
+    Ok(Cluster {
+        id: same_pool.map_or_else(|| compiler.next_id(), |before| before.id),
+        pool_key,
         detector: previous.map_or_else(Arc::default, |before| before.detector.clone()),
         turn: previous.map_or_else(Arc::default, |before| before.turn.clone()),
         limits: previous.map_or_else(
             || CircuitBreakers::new(thresholds),
             |before| before.limits.clone(),
         ),
-        thresholds,
-        panic_threshold: panic_threshold(at.field("common_lb_config"), common_lb_config)?,
-        retry: http.retry,
         metrics: compiler.metrics_of_cluster(name),
-        service: metadata.as_ref().and_then(service),
-        declared_by: metadata.as_ref().and_then(declared_by),
-        bind_source: bind_source(at, upstream_bind_config)?,
         endpoints: ArcSwap::from_pointee(EndpointSet::default()),
-        patience: fetches.patience,
-        secrets: fetches.secrets,
+        def,
     })
 }
 

@@ -6,12 +6,12 @@ use xds_proto::envoy::config::cluster::v3 as pb;
 use xds_proto::envoy::config::core::v3::RoutingPriority;
 use xds_proto::google::protobuf::UInt32Value;
 
+use crate::config::cluster::{Retries, Thresholds};
 use crate::config::compile::support::{
     At, CompileError, bool_or, duration, elsewhere, ignored, known, positive, u32_opt, u32_or,
     unsupported,
 };
-use crate::upstream::limits::{Retries, Thresholds};
-use crate::upstream::outlier::{FailurePercentage, OutlierConfig, SuccessRate};
+use crate::config::outlier::{FailurePercentage, OutlierConfig, SuccessRate};
 
 /// The default priority's thresholds.
 pub fn thresholds(at: At<'_>, m: &Option<pb::CircuitBreakers>) -> Result<Thresholds, CompileError> {

@@ -9,6 +9,7 @@ use super::chain::Scope;
 use super::http_fields::{Common, check};
 use super::http_filters::filters;
 use super::protocol::{http1_options, http2_options};
+use crate::config::RouteRef;
 use crate::config::access_log::AccessLog;
 use crate::config::compile::support::{
     At, CompileError, bool_or, duration, each, ignored, known, positive, required, timeout, u32_or,
@@ -19,7 +20,6 @@ use crate::config::http::{
     CodecType, ForwardClientCert, HttpConnectionManager, ServerHeader, StripPort,
 };
 use crate::message::path::{EscapedSlashes, Fragment, PathOptions};
-use crate::snapshot::RouteRef;
 
 type Hcm = pb::HttpConnectionManager;
 

@@ -25,7 +25,8 @@ use super::support::{
     unsupported,
 };
 use super::{Compiler, values};
-use crate::config::listener::{Direction, Listener, ListenerDef};
+use crate::config::listener::{Direction, ListenerDef};
+use crate::snapshot::Listener;
 
 /// Envoy's default for `per_connection_buffer_limit_bytes`.
 const BUFFER: u32 = 1 << 20;

@@ -21,7 +21,8 @@ use super::route::action::Inherited;
 use super::route::overrides::Outer;
 use super::support::{At, CompileError, bool_or, each, ignored, required, u32_or, unsupported};
 use super::values::runtime_fraction;
-use crate::config::route::{PathMatch, Route, RouteConfig, RouteMatch, RouteTable, VirtualHost};
+use crate::config::route::{PathMatch, Route, RouteMatch, RouteTable, VirtualHost};
+use crate::snapshot::RouteConfig;
 
 /// Envoy's default for `max_direct_response_body_size_bytes`.
 const MAX_DIRECT_BODY: u32 = 4096;

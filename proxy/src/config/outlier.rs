@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Kind, Origin};
+use crate::upstream::outlier::{Kind, Origin};
 
 /// envoy.config.cluster.v3.OutlierDetection, the supported part. Percentages are whole percent.
 #[derive(Clone, Debug, PartialEq)]

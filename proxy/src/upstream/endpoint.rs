@@ -1,0 +1,65 @@
+//! Endpoints of a cluster, with what is known of each.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::host::HostState;
+use super::lb::Balance;
+use crate::config::Name;
+use crate::config::endpoint::{HealthStatus, TransportMetadata, Workload};
+
+/// envoy.config.endpoint.v3.ClusterLoadAssignment, compiled. Replaced whole, behind
+/// [`super::cluster::Cluster::endpoints`]; also when an endpoint is ejected or comes back.
+#[derive(Default)]
+pub struct EndpointSet {
+    /// All endpoints, by priority.
+    pub priorities: Vec<Priority>,
+    /// Rises with each replacement.
+    pub version: u64,
+    /// `policy.overprovisioning_factor` in percent; Envoy's default is 140.
+    pub overprovisioning: u32,
+    /// False until the first assignment arrived: the cluster is warming.
+    pub ready: bool,
+    /// Who is balanced over, by health and ejection. Derived from the above.
+    pub balance: Balance,
+}
+
+impl EndpointSet {
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.priorities.iter().flat_map(|p| &p.endpoints)
+    }
+
+    pub fn len(&self) -> usize {
+        self.priorities.iter().map(|p| p.endpoints.len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+#[derive(Clone, Default)]
+pub struct Priority {
+    pub endpoints: Vec<Arc<Endpoint>>,
+}
+
+pub struct Endpoint {
+    pub address: SocketAddr,
+    pub host_name: Option<Name>,
+    /// At least 1.
+    pub weight: u32,
+    pub locality: Option<Name>,
+    /// What `transport_socket_matches` look at; shared by endpoints that say the same.
+    pub transport_metadata: Arc<TransportMetadata>,
+    /// Index into [`super::cluster::Cluster::transport`], chosen by metadata at compile time.
+    /// `None`: no match, connecting fails closed.
+    pub transport: Option<u32>,
+    /// Where it takes tunnels: `filter_metadata`, `anyam.tunnel: {port: 15008}`.
+    pub tunnel_port: Option<u16>,
+    pub health: HealthStatus,
+    /// Active requests, ejection, counters: carried over while the address stays.
+    pub state: Arc<HostState>,
+    /// Labels for telemetry, from `filter_metadata`, Istio's `istio: {workload:
+    /// "name;namespace;canonical service;canonical revision;cluster"}`.
+    pub workload: Option<Arc<Workload>>,
+}
