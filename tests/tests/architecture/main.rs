@@ -1,7 +1,11 @@
 //! The rules of the tree, held by tests: which module may import which, how long a file and a
 //! function may be, where unsafe code may stand.
+//!
+//! `rooms`: no circle between the top-level modules of a crate.
 
 #![allow(clippy::unwrap_used)]
+
+mod rooms;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -69,9 +73,34 @@ fn sources() -> Vec<(String, String)> {
     paths.into_iter().map(read).collect()
 }
 
-/// The part of a file before its tests.
-fn code(text: &str) -> &str {
-    text.split("\n#[cfg(test)]").next().unwrap()
+/// A file without its tests: each item under `#[cfg(test)]` is blank, lines keep their numbers.
+fn code(text: &str) -> String {
+    let mut code = String::with_capacity(text.len());
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.trim() != "#[cfg(test)]" {
+            code.push_str(line);
+            code.push('\n');
+            continue;
+        }
+        // rustfmt closes an item at the indentation it opened.
+        let indent = &line[..line.len() - line.trim_start().len()];
+        let closing = format!("{indent}}}");
+        code.push('\n');
+        for line in lines.by_ref() {
+            code.push('\n');
+            let ends = line.ends_with(';') || line.ends_with("{}") || *line == closing;
+            if ends && line.starts_with(indent) && !line[indent.len()..].starts_with(' ') {
+                break;
+            }
+        }
+    }
+    code
+}
+
+/// Lines up to the last that is not blank.
+fn length(code: &str) -> usize {
+    code.trim_end().lines().count()
 }
 
 fn report(what: &str, found: &[String]) {
@@ -82,7 +111,7 @@ fn report(what: &str, found: &[String]) {
 fn files_stay_short() {
     let long: Vec<_> = sources()
         .iter()
-        .map(|(name, text)| (code(text).lines().count(), name))
+        .map(|(name, text)| (length(&code(text)), name))
         .filter(|(lines, _)| *lines > MAX_FILE)
         .map(|(lines, name)| format!("{name}: {lines}"))
         .collect();
@@ -113,7 +142,8 @@ fn function_length(lines: &[&str]) -> usize {
 fn functions_stay_short() {
     let mut long = Vec::new();
     for (name, text) in sources() {
-        let lines: Vec<_> = code(&text).lines().collect();
+        let code = code(&text);
+        let lines: Vec<_> = code.lines().collect();
         for (start, line) in lines.iter().enumerate() {
             let indent = line.len() - line.trim_start().len();
             let head = line.trim_start();
