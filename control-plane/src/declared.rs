@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::declared::{Declared, DeclaredPorts, DeclaredWorkload};
-use crate::api::types::{FileError, Finding, Objects};
 use crate::findings;
 use crate::model::MeshOptions;
 use crate::model::mesh::builder::Builder;
@@ -15,6 +14,7 @@ use crate::model::mesh::vip::{VipError, Vips};
 use crate::source::files::Folder;
 use crate::source::{Observed, Source};
 use crate::translate::Translator;
+use crate::types::{FileError, Finding, Objects};
 
 /// Reads `config_dir`; addresses allotted to services are kept in `<state_dir>/vips.json`.
 ///

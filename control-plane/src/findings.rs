@@ -6,11 +6,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crate::api::declared::DeclaredPorts;
-use crate::api::types::{Condition, Finding, Object, Severity};
 use crate::model::manifest::authorization::{Action, AuthorizationPolicy};
 use crate::model::mesh::{ServiceEntry, WorkloadEntry, ports, status};
 use crate::model::{Key, Kind, Mesh};
 use crate::translate::view::State;
+use crate::types::{Condition, Finding, Object, Severity};
 
 /// Workloads and ports that one finding names.
 const NAMED: usize = 3;

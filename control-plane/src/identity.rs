@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use crate::text::hex;
+use aws_lc_rs::digest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -121,6 +123,29 @@ impl VerifiedPeer {
             serial: format!("{:x}", certificate.serial),
         })
     }
+}
+
+const MAX_SUBJECT: usize = 64;
+const SHORTENED: usize = 40;
+
+/// The workload's name as the subject, so that two workloads of one service account can be
+/// distinguished when they subscribe to configuration. Longer than X.509 allows: shortened, with a
+/// hash.
+pub fn subject_name(workload: &str) -> String {
+    if workload.len() <= MAX_SUBJECT {
+        return workload.to_owned();
+    }
+    let hash = hex(digest::digest(&digest::SHA256, workload.as_bytes()).as_ref());
+    let short: String = workload.chars().take(SHORTENED).collect();
+    format!("{short}-{}", &hash[..16])
+}
+
+/// Whether a subject may stand for a longer name, and so can't be looked up by.
+pub fn is_shortened(subject: &str) -> bool {
+    let hash = subject
+        .get(SHORTENED..)
+        .and_then(|rest| rest.strip_prefix('-'));
+    hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@
 //! - [`ca`]: certificates and join tokens.
 //! - [`context`]: how a user's `anyam` finds control planes.
 //! - [`declared`]: the folder of manifests as the rest sees it; [`findings`]: what is wrong with them.
+//! - [`identity`]: whom a certificate speaks for.
 //! - [`inspect`]: what proxies report of themselves and their traffic, and requests to them.
 //! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.
 //! - [`translate`]: the mesh into xDS resources.
+//! - [`types`]: what the API says, in JSON; [`metrics`]: the control plane's own; [`text`]: from peers.
 //! - [`server`]: the sockets, over whatever resources they are given.
 
 pub mod ads;
@@ -25,7 +27,9 @@ pub mod metrics;
 pub mod model;
 pub mod server;
 pub mod source;
+pub mod text;
 pub mod translate;
+pub mod types;
 
 #[cfg(test)]
 mod tests;

@@ -6,13 +6,13 @@ use std::net::IpAddr;
 
 use anyam_control::ads::resources::{Scope, Touched, View};
 use anyam_control::api::Declared;
-use anyam_control::api::types::Severity;
 use anyam_control::model::manifest::service::AppProtocol;
 use anyam_control::model::mesh::builder::Builder;
 use anyam_control::model::mesh::vip::Vips;
 use anyam_control::model::{Key, MeshOptions};
 use anyam_control::source::files::Folder;
 use anyam_control::translate::Translator;
+use anyam_control::types::Severity;
 use xds_proto::type_url;
 
 struct Mesh {
@@ -268,8 +268,7 @@ fn an_allow_for_a_service_says_which_ports_it_leaves_open() {
     let ports = "{ name: http, port: 80 }";
     let findings = |mesh: &Mesh| {
         let all = mesh.translator.findings();
-        let about =
-            |it: &&anyam_control::api::types::Finding| it.what.contains("AuthorizationPolicy");
+        let about = |it: &&anyam_control::types::Finding| it.what.contains("AuthorizationPolicy");
         let about: Vec<_> = all.iter().filter(about).cloned().collect();
         assert!(about.iter().all(|it| it.severity == Severity::Warning));
         about.into_iter().map(|it| it.what).collect::<Vec<_>>()

@@ -1,11 +1,16 @@
 //! The Anyam sidecar proxy.
 //!
-//! Modules, in the order a connection meets them: [`listener`] (accept, detect, filter chain) →
-//! [`tls`] → [`policy`] → [`tcp`], [`hbone`] or [`http`] → [`upstream`]. Beside them [`config`]
-//! (plain settings and their compiler), [`snapshot`] (what is in force), [`xds`] (where
-//! configuration comes from), [`telemetry`] over [`metrics`], [`inspect`], [`admin`], [`drain`].
-//! [`dispatcher`] is a worker thread's event loop, [`worker`] composes it; [`bootstrap`] and
-//! [`app`] put everything together.
+//! Rooms, from the top; arrows between them run downwards only (`tests/tests/architecture`):
+//! - [`app`]: composition root, with [`args`] and [`bootstrap`]; [`admin`], [`inspect`], [`xds`],
+//!   [`identity`], [`dns`], [`redirect`]: the control thread's work
+//! - [`listener`]: accept, detection, filter chains, tunnels accepted
+//! - [`tcp`], [`hbone`], [`http`]: what a filter chain ends in; [`relay`]: bytes both ways
+//! - [`worker`]: what a worker thread's connections share
+//! - [`policy`]: RBAC; [`telemetry`]: access logs, taps, edges of a connection
+//! - [`snapshot`]: the configuration in force; [`upstream`]: clusters at work
+//! - [`config`]: plain settings (`config/compile` makes them, and stands above `snapshot`)
+//! - [`stream`], [`tls`], [`message`], [`matcher`], [`metrics`], [`dispatcher`], [`lifecycle`],
+//!   [`drain`], [`memory`], [`socket`]: leaves, or nearly so
 
 pub mod admin;
 pub mod app;

@@ -8,9 +8,9 @@ use xds_proto::envoy::config::core::v3::node::UserAgentVersionType;
 use xds_proto::google::protobuf::value::Kind;
 
 use super::resources::{Ports, Scope, TlsFiles, View};
-use super::subscription::bounded;
-use crate::ca::authority::subject_name;
 use crate::identity::Peer;
+use crate::identity::subject_name;
+use crate::text::bounded;
 
 /// Longer node ids are refused.
 const MAX_ID: usize = 1024;

@@ -23,11 +23,12 @@ use super::node;
 use super::registry::{Registry, Stream};
 use super::resources::Resources;
 use super::session::{Session, SessionLimits};
-use super::subscription::{bounded, label};
+use super::subscription::label;
 use super::wire::{Delta, Sotw, Wire};
 use crate::identity::Peer;
 use crate::metrics::Metrics;
 use crate::model::Key;
+use crate::text::bounded;
 
 const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// A proxy's start takes some dozens of requests; on-demand look-ups come one by one.

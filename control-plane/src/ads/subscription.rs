@@ -10,6 +10,7 @@ use xds_proto::type_url;
 
 use super::dispatch::Interest;
 use super::resources::Resource;
+use crate::text::bounded;
 
 /// Whether a client updates by difference or by whole states.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -293,13 +294,6 @@ impl Subscription {
             }
         }
     }
-}
-
-/// Words of a peer, kept for people to read: bounded, one line, no terminal control.
-pub(crate) fn bounded(message: &str) -> String {
-    const MAX: usize = 2048;
-    let printable = |c: char| if c.is_control() { ' ' } else { c };
-    message.chars().take(MAX).map(printable).collect()
 }
 
 /// Equal states have equal versions on every stream, after a restart and in every release.

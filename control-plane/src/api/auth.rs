@@ -13,8 +13,8 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::HeaderMap;
 use http::header::{AUTHORIZATION, COOKIE, HOST, ORIGIN};
 
-use crate::ca::authority::hex;
 use crate::ca::{CaError, private};
+use crate::text::hex;
 
 const COOKIE_NAME: &str = "anyam_session";
 const SESSION: Duration = Duration::from_secs(12 * 3600);

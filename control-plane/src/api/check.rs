@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::declared::DeclaredWorkload;
-use super::types::{Check, Edges, FileError, Finding, Objects, Proxies, Severity};
+use crate::types::{Check, Edges, FileError, Finding, Objects, Proxies, Severity};
 
 /// A certificate this close to its end was not renewed at half-life, and not since.
 const SOON: i64 = 3600;

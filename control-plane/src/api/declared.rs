@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::types::{Finding, Objects};
+use crate::types::{Finding, Objects};
 
 /// The declared state, as it was read.
 pub trait Declared: Send + Sync + 'static {

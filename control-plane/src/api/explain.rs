@@ -12,10 +12,10 @@ use xds_proto::type_url::NAME;
 
 use super::declared::Declared;
 use super::reply::Problem;
-use super::types::{ExplainRequest, ExplainResponse, ExplainStep};
 use crate::ads::{Scope, View};
 use crate::inspect::Agents;
 use crate::inspect::agents::AgentStatus;
+use crate::types::{ExplainRequest, ExplainResponse, ExplainStep};
 
 const DEFAULT_PORT: u16 = 80;
 
@@ -296,8 +296,8 @@ fn judge(response: &mut ExplainResponse, request: &ExplainRequest) {
 #[cfg(test)]
 mod tests {
     use super::super::declared::{DeclaredPorts, DeclaredWorkload};
-    use super::super::types::{Finding, Objects};
     use super::*;
+    use crate::types::{Finding, Objects};
 
     struct Cart;
 

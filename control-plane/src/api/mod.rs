@@ -19,7 +19,6 @@ mod reply;
 mod routes;
 pub mod server;
 mod tap;
-pub mod types;
 
 pub use declared::{Declared, DeclaredWorkload};
 pub use server::Api;
@@ -31,10 +30,7 @@ fn workload<'a>(text: &'a str, field: &str) -> Result<(&'a str, &'a str), Proble
     let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
     if namespace.is_empty() || name.is_empty() || name.contains('/') {
         return Err(Problem::bad(
-            format!(
-                "`{}` names no workload",
-                crate::ads::subscription::bounded(text)
-            ),
+            format!("`{}` names no workload", crate::text::bounded(text)),
             field,
             "give namespace/name; `anyam proxies` lists them",
         ));

@@ -7,10 +7,10 @@ use time::OffsetDateTime;
 
 use super::clock::{rfc3339, unix, wall};
 use super::declared::DeclaredWorkload;
-use super::types::{Proxies, Proxy, ProxyResources, Rejection};
 use crate::ads::registry::Stream;
 use crate::ads::subscription::{ProtocolVariant, label};
 use crate::inspect::agents::AgentStatus;
+use crate::types::{Proxies, Proxy, ProxyResources, Rejection};
 
 /// One row per node: a proxy that reconnects may have two streams for a moment, the newest counts.
 pub fn proxies(
@@ -140,7 +140,7 @@ fn add_report(row: &mut Proxy, agent: &AgentStatus) {
     }
     if !report.certificate_serial.is_empty() {
         let serial = &report.certificate_serial;
-        row.certificate_serial = Some(crate::ads::subscription::bounded(serial));
+        row.certificate_serial = Some(crate::text::bounded(serial));
     }
     if row.rejected.is_none() && !report.rejected.is_empty() {
         row.rejected = Some(Rejection {

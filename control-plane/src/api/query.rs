@@ -1,7 +1,7 @@
 //! Query strings: percent-decoded pairs, and the tap's query out of them.
 
 use super::reply::Problem;
-use super::types::TapQuery;
+use crate::types::TapQuery;
 
 /// Pairs in order. `+` is a space, as forms send it; broken escapes stay as they are.
 pub fn pairs(query: &str) -> Vec<(String, String)> {

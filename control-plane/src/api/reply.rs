@@ -9,8 +9,8 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use serde::Serialize;
 
-use super::types::ApiError;
 use crate::inspect::AskError;
+use crate::types::ApiError;
 
 pub type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub type Reply = Response<Body>;

@@ -17,8 +17,8 @@ use xds_proto::envoy::r#type::matcher::v3::StringMatcher;
 use xds_proto::envoy::r#type::matcher::v3::string_matcher::MatchPattern;
 use xds_proto::type_url::{CLUSTER, ENDPOINT, ROUTE};
 
-use super::types::{RouteBackend, RouteRule, Routes, ServiceRoutes};
 use crate::ads::{Scope, View};
+use crate::types::{RouteBackend, RouteRule, Routes, ServiceRoutes};
 
 /// `service`: a host, its first labels, `namespace/name`, or a workload's address; empty for all
 /// services.

@@ -18,13 +18,13 @@ use tokio::sync::{Semaphore, watch};
 use super::auth::{Auth, Refusal};
 use super::declared::Declared;
 use super::reply::{self, Problem, Reply};
-use super::types::{Check, ExplainRequest, Proxies};
 use super::{check, dashboard, explain, proxies, query, routes, tap};
 use crate::ads::registry::Registry;
 use crate::ads::{Resources, Scope};
 use crate::ca::Authority;
 use crate::inspect::Agents;
 use crate::metrics::Metrics;
+use crate::types::{Check, ExplainRequest, Proxies};
 
 const MAX_BODY: usize = 64 << 10;
 const MAX_CONNECTIONS: usize = 256;
@@ -295,7 +295,7 @@ fn unknown(path: &str) -> Problem {
     Problem::new(
         StatusCode::NOT_FOUND,
         "nothing is here for this method",
-        crate::ads::subscription::bounded(path),
+        crate::text::bounded(path),
         "GET /api/v1/{proxies,edges,stat,routes,objects,check,tap}, \
          GET /api/v1/dump/{namespace}/{workload}/{page}, POST /api/v1/explain",
     )

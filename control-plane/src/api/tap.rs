@@ -15,8 +15,8 @@ use xds_proto::google::protobuf::Duration as ProtoDuration;
 
 use super::clock::{rfc3339, unix};
 use super::reply::{self, Problem, Reply};
-use super::types::{Tap, TapQuery};
 use crate::inspect::Agents;
+use crate::types::{Tap, TapQuery};
 
 const DEFAULT_RATE: u32 = 100;
 const MAX_RATE: u32 = 10_000;

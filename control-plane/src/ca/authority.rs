@@ -15,7 +15,9 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::{CaError, csr, private};
+use crate::identity::subject_name;
 use crate::identity::{Identity, is_trust_domain};
+use crate::text::hex;
 
 /// Clocks in a mesh differ a little; a certificate must be good on the machine that is behind.
 const BACKDATE: Duration = Duration::from_secs(60);
@@ -253,29 +255,6 @@ fn workload_names(identity: &Identity) -> Result<Vec<SanType>, CaError> {
     Ok(vec![SanType::URI(uri.try_into().map_err(signing)?)])
 }
 
-const MAX_SUBJECT: usize = 64;
-const SHORTENED: usize = 40;
-
-/// The workload's name as the subject, so that two workloads of one service account can be
-/// distinguished when they subscribe to configuration. Longer than X.509 allows: shortened, with a
-/// hash.
-pub fn subject_name(workload: &str) -> String {
-    if workload.len() <= MAX_SUBJECT {
-        return workload.to_owned();
-    }
-    let hash = hex(digest::digest(&digest::SHA256, workload.as_bytes()).as_ref());
-    let short: String = workload.chars().take(SHORTENED).collect();
-    format!("{short}-{}", &hash[..16])
-}
-
-/// Whether a subject may stand for a longer name, and so can't be looked up by.
-pub fn is_shortened(subject: &str) -> bool {
-    let hash = subject
-        .get(SHORTENED..)
-        .and_then(|rest| rest.strip_prefix('-'));
-    hash.is_some_and(|hash| hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()))
-}
-
 fn subject(workload: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, subject_name(workload));
@@ -328,13 +307,4 @@ fn judge_root(
         ));
     }
     Ok(not_after)
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::new(), |mut text, byte| {
-        // Writing to a String can't fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }

@@ -135,7 +135,7 @@ fn judge_extensions(
                     return Err(CsrError::Names(allowed));
                 };
                 if uri != allowed {
-                    let asked = crate::ads::subscription::bounded(uri);
+                    let asked = crate::text::bounded(uri);
                     return Err(CsrError::Identity { asked, allowed });
                 }
                 if named {

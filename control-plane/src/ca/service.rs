@@ -8,12 +8,13 @@ use tonic::{Request, Response, Status};
 use xds_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateService;
 use xds_proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
 
-use super::authority::{SignError, is_shortened};
+use super::authority::SignError;
 use super::csr::CsrError;
 use super::token::{Claims, Tokens};
 use super::used::{UseError, Used};
 use super::{Authority, CaError};
 use crate::ads::Resources;
+use crate::identity::is_shortened;
 use crate::identity::{Identity, Peer};
 use crate::metrics::Metrics;
 

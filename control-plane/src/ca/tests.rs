@@ -12,12 +12,13 @@ use rcgen::{
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::authority::{Authority, Lifetimes, SignError, is_shortened, subject_name};
+use super::authority::{Authority, Lifetimes, SignError};
 use super::csr::{CsrError, judge};
 use super::token::{TokenError, Tokens};
 use super::used::{UseError, Used};
 use super::{CaError, private};
 use crate::identity::{Identity, VerifiedPeer};
+use crate::identity::{is_shortened, subject_name};
 
 const WEB: &str = "spiffe://mesh.local/ns/shop/sa/web";
 

@@ -12,9 +12,9 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
-use super::authority::hex;
 use super::{CaError, private};
 use crate::identity::Identity;
+use crate::text::hex;
 
 const PREFIX: &str = "anyam-join.v1";
 /// Beyond any token we make.

@@ -16,8 +16,8 @@ use xds_proto::anyam::inspect::v1::{
 
 use super::graph::{Graph, Speaker};
 use crate::ads::node::AuthorisedNode;
-use crate::ads::subscription::bounded;
 use crate::metrics::Metrics;
+use crate::text::bounded;
 
 const EXPLAIN: Duration = Duration::from_secs(5);
 const DUMP: Duration = Duration::from_secs(20);

@@ -7,7 +7,7 @@ use std::time::Instant;
 use super::graph::{Account, Graph, WINDOW};
 use super::latency::percentile;
 use super::tally::Tally;
-use crate::api::types::{Edge, Edges, Signals, Stat, Stats};
+use crate::types::{Edge, Edges, Signals, Stat, Stats};
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Ends {

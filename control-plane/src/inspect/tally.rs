@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use xds_proto::anyam::inspect::v1::Edge as Reported;
 
 use super::latency::{BUCKETS, Counts};
-use crate::ads::subscription::bounded;
+use crate::text::bounded;
 
 const MAX_NAME: usize = 256;
 const MAX_FLAGS: usize = 16;

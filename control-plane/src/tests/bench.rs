@@ -29,11 +29,11 @@ use xds_proto::type_url::CLUSTER;
 pub(crate) use super::credential::{Client, certificate, certificate_for, csr};
 use crate::ads::testing::Memory;
 use crate::api::declared::{Declared, DeclaredWorkload};
-use crate::api::types::{Finding, Objects};
 use crate::ca::authority::Lifetimes;
 use crate::ca::service::unix_now;
 use crate::ca::token::Tokens;
 use crate::server::{Options, Running, start};
+use crate::types::{Finding, Objects};
 
 pub(crate) const DOMAIN: &str = "mesh.local";
 

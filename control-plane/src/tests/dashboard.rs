@@ -23,7 +23,7 @@ use xds_proto::type_url::{CLUSTER, ROUTE};
 use super::bench::{Agent, Bench, DOMAIN, Delta, eventually};
 use crate::ads::testing::Memory;
 use crate::api::declared::{Declared, DeclaredWorkload};
-use crate::api::types::{Condition, FileError, Finding, Object, Objects};
+use crate::types::{Condition, FileError, Finding, Object, Objects};
 
 /// (workload, service, account)
 const SHOP: [(&str, &str, &str); 9] = [

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use crate::telemetry::escape;
-
 /// One access log: where to, in which format, which requests.
 pub struct AccessLog {
     pub sink: Arc<crate::log_sink::Sink>,
@@ -24,18 +22,6 @@ pub struct JsonField {
     /// The name as it is written: in quotes, escaped, with its colon.
     pub key: Box<[u8]>,
     pub value: JsonValue,
-}
-
-impl JsonField {
-    pub fn new(name: &str, value: JsonValue) -> Self {
-        let mut key = Vec::with_capacity(name.len() + 3);
-        escape::json(name.as_bytes(), &mut key);
-        key.push(b':');
-        Self {
-            key: key.into(),
-            value,
-        }
-    }
 }
 
 pub enum JsonValue {

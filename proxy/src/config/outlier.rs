@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use crate::upstream::outlier::{Kind, Origin};
-
 /// envoy.config.cluster.v3.OutlierDetection, the supported part. Percentages are whole percent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OutlierConfig {
@@ -84,18 +82,6 @@ impl Default for OutlierConfig {
 }
 
 impl OutlierConfig {
-    /// Chance in percent that a detection of this kind ejects.
-    pub fn enforcing(&self, kind: Kind) -> u32 {
-        let of = |by_origin: [u32; 2], origin: Origin| by_origin[origin as usize];
-        match kind {
-            Kind::Consecutive5xx => self.enforcing_5xx,
-            Kind::ConsecutiveGateway => self.enforcing_gateway,
-            Kind::ConsecutiveLocal => self.enforcing_local,
-            Kind::SuccessRate(origin) => of(self.success_rate.enforcing, origin),
-            Kind::FailurePercentage(origin) => of(self.failure_percentage.enforcing, origin),
-        }
-    }
-
     /// Without jitter.
     pub fn longest_ejection(&self) -> Duration {
         self.max_ejection.max(self.base_ejection)

@@ -47,14 +47,11 @@ pub enum PathOutcome {
 /// Normalises the head's path in place. CONNECT's empty path and `*` stay as they are; the query is
 /// never touched.
 pub fn normalise(head: &mut Head, options: &PathOptions) -> Result<PathOutcome, Fault> {
-    let target = head.path_and_query();
-    if !target.starts_with(b"/") {
+    if !head.path_and_query().starts_with(b"/") {
         return Ok(PathOutcome::Forward);
     }
-    // HTTP/1 refuses it while parsing; HTTP/2's parser accepts it.
-    if !target.is_ascii() {
-        return Err(Fault::InvalidTarget);
-    }
+    encode_non_ascii(head);
+    let target = head.path_and_query();
     let clean = match memchr::memchr(b'#', target) {
         None => target,
         Some(_) if options.fragment == Fragment::Reject => return Err(Fault::PathFragment),
@@ -91,6 +88,26 @@ pub fn normalise(head: &mut Head, options: &PathOptions) -> Result<PathOutcome, 
         return Ok(PathOutcome::Redirect);
     }
     Ok(PathOutcome::Forward)
+}
+
+/// What clients send as it is typed, most often UTF-8, becomes a URI (RFC 3987 3.1): one spelling for
+/// policy and app.
+fn encode_non_ascii(head: &mut Head) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    let target = head.path_and_query();
+    if target.is_ascii() {
+        return;
+    }
+    let mut encoded = Vec::with_capacity(target.len().saturating_mul(2));
+    for &byte in target {
+        if byte.is_ascii() {
+            encoded.push(byte);
+        } else {
+            let digit = |value: u8| HEX[usize::from(value & 15)];
+            encoded.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte)]);
+        }
+    }
+    head.set_path_and_query(&encoded);
 }
 
 /// Whether the path needs no normalisation. Dots count only behind a slash, escapes always.
@@ -385,7 +402,7 @@ mod tests {
         assert_eq!(run("/a%00b", &BOTH), Err(Fault::PathNormalization));
         assert_eq!(forward("/a?%00", &BOTH), "/a?%00");
         for options in [BOTH, PathOptions::default()] {
-            assert_eq!(run("/h\u{e9}", &options), Err(Fault::InvalidTarget));
+            assert_eq!(forward("/h\u{e9}?\u{fc}", &options), "/h%C3%A9?%C3%BC");
         }
     }
 

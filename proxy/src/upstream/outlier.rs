@@ -78,6 +78,20 @@ impl Kind {
     }
 }
 
+impl OutlierConfig {
+    /// Chance in percent that a detection of this kind ejects.
+    pub fn enforcing(&self, kind: Kind) -> u32 {
+        let of = |by_origin: [u32; 2], origin: Origin| by_origin[origin as usize];
+        match kind {
+            Kind::Consecutive5xx => self.enforcing_5xx,
+            Kind::ConsecutiveGateway => self.enforcing_gateway,
+            Kind::ConsecutiveLocal => self.enforcing_local,
+            Kind::SuccessRate(origin) => of(self.success_rate.enforcing, origin),
+            Kind::FailurePercentage(origin) => of(self.failure_percentage.enforcing, origin),
+        }
+    }
+}
+
 /// An outlier was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Detection {

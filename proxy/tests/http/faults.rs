@@ -14,7 +14,7 @@ use crate::peers::{self, Client};
 
 /// Refused after something of them was understood; status, and the path that the log has.
 fn refused() -> Vec<(String, u16, &'static str)> {
-    let long = "x".repeat(70 << 10);
+    let long = "x".repeat(90 << 10);
     vec![
         ("GET /x HTTP/1.1\nHost: a\n\n".into(), 400, "/x"),
         ("FOO /x HTTP/1.1\r\nHost: a\n\r\n".into(), 400, "/x"),
@@ -104,7 +104,7 @@ async fn a_refused_response_is_no_response() {
         "HTTP/1.1 200 OK\r\ngrpc-status: 0\r\nContent-Length: a\r\n\r\n".to_owned(),
         format!(
             "HTTP/1.1 200 OK\r\ngrpc-status: 0\r\nlong: {}",
-            "x".repeat(70 << 10)
+            "x".repeat(90 << 10)
         ),
     ] {
         let answer = junk.clone();

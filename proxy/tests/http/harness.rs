@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyam_proxy::bug;
 use anyam_proxy::config::cluster::Thresholds;
 use anyam_proxy::config::cluster::{
-    Discovery, LbPolicy, Transport, TransportMatch, UpstreamHttp1, UpstreamProtocol,
+    ClusterDef, Discovery, LbPolicy, Transport, TransportMatch, UpstreamHttp1, UpstreamProtocol,
 };
 use anyam_proxy::config::endpoint::HealthStatus;
 use anyam_proxy::config::http::HttpConnectionManager;

@@ -1,0 +1,17 @@
+//! Text that peers send, fit to be logged and shown; bytes in hexadecimal.
+
+/// Words of a peer, kept for people to read: bounded, one line, no terminal control.
+pub(crate) fn bounded(message: &str) -> String {
+    const MAX: usize = 2048;
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    message.chars().take(MAX).map(printable).collect()
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        // Writing to a String can't fail.
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
