@@ -1,5 +1,6 @@
 //! Making peers' bytes safe to print, and civil time without a formatting library.
 
+use crate::config::access_log::{JsonField, JsonValue};
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -202,6 +203,18 @@ fn conversion(text: &str) -> Option<(char, usize)> {
         c @ ('Y' | 'm' | 'd' | 'H' | 'M' | 'S' | 'F' | 'T' | 's' | '%') => Some((c, 2)),
         c @ ('3' | '6' | '9') if chars.next() == Some('f') => Some((c, 3)),
         _ => None,
+    }
+}
+
+impl JsonField {
+    pub fn new(name: &str, value: JsonValue) -> Self {
+        let mut key = Vec::with_capacity(name.len() + 3);
+        json(name.as_bytes(), &mut key);
+        key.push(b':');
+        Self {
+            key: key.into(),
+            value,
+        }
     }
 }
 

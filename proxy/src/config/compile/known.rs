@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::config::Name;
-use crate::config::cluster::{Cluster, Discovery};
+use crate::config::cluster::Discovery;
+use crate::upstream::cluster::Cluster;
 
 /// Names of clusters by EDS service name.
 #[derive(Default)]
