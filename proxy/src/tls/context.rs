@@ -18,9 +18,10 @@ use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion, version};
 
 use super::error::TlsError;
+use super::leaf::PeerRole;
 use super::material::{Identity, Rotating, TrustBundle};
 use super::verified_chains::VerifiedChains;
-use super::verify::{PeerRole, PeerRules, Verifier};
+use super::verify::{PeerRules, Verifier};
 
 /// Sessions a client context remembers, over all its endpoints.
 const CLIENT_SESSIONS: usize = 64;

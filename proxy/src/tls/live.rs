@@ -16,9 +16,10 @@ use rustls_pki_types::UnixTime;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
+use super::leaf::PeerRole;
 use super::material::{Rotating, TrustBundle};
 use super::peers::PeerCertificate;
-use super::verify::{PeerRole, PeerRules, judge};
+use super::verify::{PeerRules, judge};
 
 /// Below this many entries closed ones are not searched for.
 const PRUNE_FROM: usize = 64;

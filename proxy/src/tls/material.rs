@@ -13,7 +13,7 @@ use webpki::{CertRevocationList, OwnedCertRevocationList};
 
 use super::context::provider;
 use super::identity::{SpiffeId, is_trust_domain};
-use super::verify::Leaf;
+use super::leaf::Leaf;
 
 /// Why certificates, keys or CRLs cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +28,11 @@ pub enum MaterialError {
         index: usize,
         why: String,
     },
+    #[error(
+        "the private key is encrypted: write it without a passphrase \
+         (openssl pkey -in encrypted.pem -out key.pem) and keep the file from other users"
+    )]
+    EncryptedKey,
     #[error("the private key cannot be used: {0}")]
     Key(String),
     #[error("the private key does not belong to the certificate")]
@@ -89,6 +94,9 @@ impl Identity {
     /// When either cannot be parsed, the key type is not supported, or they do not belong
     /// together.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> Result<Self, MaterialError> {
+        if is_encrypted(key) {
+            return Err(MaterialError::EncryptedKey);
+        }
         let key =
             PrivateKeyDer::from_pem_slice(key).map_err(|e| MaterialError::Key(e.to_string()))?;
         Self::from_der(certificates("the certificate chain", chain)?, key)
@@ -171,6 +179,37 @@ pub(super) struct Roots {
     /// `None`: roots that are not bound to a trust domain.
     pub(super) domain: Option<Box<str>>,
     pub(super) anchors: Vec<TrustAnchor<'static>>,
+    /// What the anchors were made of, in the same order.
+    pub(super) certificates: Vec<CertificateDer<'static>>,
+}
+
+impl Roots {
+    fn from_pem(domain: Option<Box<str>>, pem: &[u8]) -> Result<Self, MaterialError> {
+        const WHAT: &str = "the trust bundle";
+        let certificates = certificates(WHAT, pem)?;
+        let anchor = |(index, der): (usize, &CertificateDer<'static>)| {
+            webpki::anchor_from_trusted_cert(der)
+                .map(|anchor| anchor.to_owned())
+                .map_err(|e| MaterialError::Certificate {
+                    what: WHAT,
+                    index,
+                    why: e.to_string(),
+                })
+        };
+        let anchors = certificates.iter().enumerate().map(anchor);
+        Ok(Roots {
+            domain,
+            anchors: anchors.collect::<Result<_, _>>()?,
+            certificates,
+        })
+    }
+
+    /// Whether this very certificate, byte for byte, is one of the roots. Where roots are bound to
+    /// a trust domain it counts for nothing: the certificate of a SPIFFE workload is never a CA's
+    /// (X509-SVID, 4.1).
+    pub(super) fn is_root(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.domain.is_none() && self.certificates.iter().any(|root| root == certificate)
+    }
 }
 
 impl TrustBundle {
@@ -179,12 +218,8 @@ impl TrustBundle {
     /// # Errors
     /// When something cannot be parsed, or there is no root at all.
     pub fn from_pem(roots: &[u8], crls: Option<&[u8]>) -> Result<Self, MaterialError> {
-        let roots = Roots {
-            domain: None,
-            anchors: anchors(roots)?,
-        };
         Ok(TrustBundle {
-            domains: vec![roots],
+            domains: vec![Roots::from_pem(None, roots)?],
             crls: revocation_lists(crls)?,
         })
     }
@@ -204,10 +239,7 @@ impl TrustBundle {
                 if !is_trust_domain(name) {
                     return Err(MaterialError::TrustDomain(name.into()));
                 }
-                Ok(Roots {
-                    domain: Some(name.into()),
-                    anchors: anchors(roots)?,
-                })
+                Roots::from_pem(Some(name.into()), roots)
             })
             .collect::<Result<Vec<_>, _>>()?;
         if domains.is_empty() {
@@ -241,22 +273,12 @@ fn certificates(
     Ok(chain)
 }
 
-fn anchors(pem: &[u8]) -> Result<Vec<TrustAnchor<'static>>, MaterialError> {
-    const WHAT: &str = "the trust bundle";
-    let anchor = |(index, der): (usize, CertificateDer<'static>)| {
-        webpki::anchor_from_trusted_cert(&der)
-            .map(|anchor| anchor.to_owned())
-            .map_err(|e| MaterialError::Certificate {
-                what: WHAT,
-                index,
-                why: e.to_string(),
-            })
-    };
-    certificates(WHAT, pem)?
-        .into_iter()
-        .enumerate()
-        .map(anchor)
-        .collect()
+/// PKCS#8 (RFC 7468, 11) or as OpenSSL wrote it before (RFC 1421, 4.6.1.1).
+fn is_encrypted(pem: &[u8]) -> bool {
+    pem.split(|byte| *byte == b'\n').any(|line| {
+        line.starts_with(b"-----BEGIN ENCRYPTED PRIVATE KEY")
+            || line.starts_with(b"Proc-Type:") && line.trim_ascii_end().ends_with(b"ENCRYPTED")
+    })
 }
 
 fn revocation_lists(pem: Option<&[u8]>) -> Result<Vec<CertRevocationList<'static>>, MaterialError> {

@@ -2,8 +2,10 @@
 //!
 //! - `identity`: SPIFFE ids and the identity of a peer
 //! - `material`: certificates, keys, trust bundles, and how they are replaced
+//! - `leaf`: what a certificate says by itself
 //! - `verify`: how a peer's certificate is verified; `san`: which of its names are accepted;
 //!   `judged`: the good ones are remembered
+//! - `untrusted`: why one leads to no root
 //! - `context`: the settings that a listener accepts and a cluster dials with
 //! - `hello`: SNI and ALPN of a ClientHello
 //! - `handshake`: [`Handshaker`], per worker: accepts and connects, fairly
@@ -17,12 +19,14 @@ mod error;
 mod handshake;
 pub mod hello;
 mod identity;
+mod leaf;
 mod live;
 mod material;
 mod peers;
 mod san;
 mod session;
 mod stream;
+mod untrusted;
 mod verified_chains;
 mod verify;
 mod wire;
@@ -36,11 +40,12 @@ pub use context::{
 pub use error::{ConnectionLost, TlsError};
 pub use handshake::{Dial, Handshaker, STEPS_PER_PASS};
 pub use identity::{PeerIdentity, SpiffeError, SpiffeId};
+pub use leaf::LeafError;
 pub use material::{Identity, MaterialError, Rotating, TrustBundle};
 pub use peers::PeerCertificate;
 pub use san::SanMatch;
 pub use stream::TlsStream;
-pub use verify::{LeafError, PeerRules};
+pub use verify::PeerRules;
 
 /// What a handshake established.
 #[derive(Clone, Debug)]

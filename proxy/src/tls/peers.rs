@@ -10,7 +10,7 @@ use aws_lc_rs::digest::{SHA256, digest};
 use rustls_pki_types::CertificateDer;
 
 use super::identity::PeerIdentity;
-use super::verify::{Leaf, LeafError};
+use super::leaf::{Leaf, LeafError};
 
 /// Below this many entries unused ones are not searched for.
 const PRUNE_FROM: usize = 64;

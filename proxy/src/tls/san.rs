@@ -1,6 +1,6 @@
 //! Which names of a certificate are accepted.
 
-use super::verify::Leaf;
+use super::leaf::Leaf;
 use crate::matcher::StringMatch;
 
 /// envoy.extensions.transport_sockets.tls.v3.SubjectAltNameMatcher.

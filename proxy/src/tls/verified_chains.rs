@@ -91,8 +91,9 @@ mod tests {
     use rustls::server::danger::ClientCertVerifier;
     use time::OffsetDateTime;
 
+    use super::super::leaf::PeerRole;
     use super::super::material::TrustBundle;
-    use super::super::verify::{PeerRole, PeerRules, Verifier};
+    use super::super::verify::{PeerRules, Verifier};
     use super::*;
 
     type Ca = CertifiedIssuer<'static, KeyPair>;

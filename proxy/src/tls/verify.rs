@@ -7,7 +7,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -17,127 +16,16 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptionsBuilder};
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::identity::{SpiffeError, SpiffeId};
-use super::material::{TrustBundle, time_from_unix};
+use super::leaf::{Leaf, LeafError, PeerRole};
+use super::material::{Roots, TrustBundle};
 use super::san::SanMatch;
+use super::untrusted::Untrusted;
 use super::verified_chains;
 use super::verified_chains::VerifiedChains;
 
 /// Certificates a peer may send besides its leaf; the bound limits the CPU time of path building.
 const DEFAULT_MAX_INTERMEDIATES: usize = 5;
-
-/// Faults of a leaf certificate, apart from its path.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum LeafError {
-    #[error("the certificate cannot be parsed")]
-    Encoding,
-    #[error("a subject alternative name cannot be parsed or holds control characters")]
-    Name,
-    #[error("a DNS name looks like a SPIFFE id")]
-    SpiffeAsDns,
-    #[error("{0} URI names where a SPIFFE certificate has exactly one")]
-    SeveralUris(usize),
-    #[error("the SPIFFE id is not canonical: {0}")]
-    Spiffe(SpiffeError),
-    #[error("no SPIFFE id, but the trust bundle is bound to trust domains")]
-    NoSpiffeId,
-    #[error("trust domain `{0}` is not in the trust bundle")]
-    TrustDomain(Box<str>),
-    #[error("no subject alternative name matches what is expected of this peer")]
-    NoSanMatch,
-    #[error("{0} certificates in the chain are too many")]
-    ChainTooLong(usize),
-}
-
-/// The names and dates of a leaf certificate.
-#[derive(Debug)]
-pub(super) struct Leaf {
-    pub(super) spiffe: Option<SpiffeId>,
-    pub(super) serial: Box<str>,
-    pub(super) not_before: SystemTime,
-    pub(super) not_after: SystemTime,
-    pub(super) uris: Vec<Box<str>>,
-    pub(super) dns: Vec<Box<str>>,
-}
-
-impl Leaf {
-    /// # Errors
-    /// When the certificate cannot be parsed, or has a name that parsers are known to read
-    /// differently.
-    pub(super) fn parse(der: &[u8]) -> Result<Self, LeafError> {
-        let (rest, cert) = X509Certificate::from_der(der).map_err(|_| LeafError::Encoding)?;
-        if !rest.is_empty() {
-            return Err(LeafError::Encoding);
-        }
-        let (uris, dns) = names(&cert)?;
-        let spiffe = spiffe_of(&uris)?;
-        let serial: String = cert
-            .raw_serial()
-            .iter()
-            .map(|b| format!("{b:02x}"))
-            .collect();
-        Ok(Leaf {
-            spiffe,
-            serial: serial.into(),
-            not_before: time_from_unix(cert.validity().not_before.timestamp()),
-            not_after: time_from_unix(cert.validity().not_after.timestamp()),
-            uris,
-            dns,
-        })
-    }
-}
-
-type Names = Vec<Box<str>>;
-
-fn names(cert: &X509Certificate<'_>) -> Result<(Names, Names), LeafError> {
-    let (mut uris, mut dns) = (Vec::new(), Vec::new());
-    // Errors on a repeated extension: two SAN lists would be ambiguous.
-    let san = cert
-        .subject_alternative_name()
-        .map_err(|_| LeafError::Encoding)?;
-    for name in san.iter().flat_map(|san| &san.value.general_names) {
-        match name {
-            GeneralName::URI(uri) => uris.push(clean(uri)?),
-            GeneralName::DNSName(name) if looks_like_spiffe(name) => {
-                return Err(LeafError::SpiffeAsDns);
-            }
-            GeneralName::DNSName(name) => dns.push(clean(name)?),
-            GeneralName::Invalid(..) => return Err(LeafError::Name),
-            _ => {}
-        }
-    }
-    Ok((uris, dns))
-}
-
-fn clean(name: &str) -> Result<Box<str>, LeafError> {
-    match name.bytes().all(|b| b.is_ascii_graphic()) && !name.is_empty() {
-        true => Ok(name.into()),
-        false => Err(LeafError::Name),
-    }
-}
-
-fn looks_like_spiffe(name: &str) -> bool {
-    name.get(..7)
-        .is_some_and(|head| head.eq_ignore_ascii_case("spiffe:"))
-        || name.contains('/')
-}
-
-fn spiffe_of(uris: &[Box<str>]) -> Result<Option<SpiffeId>, LeafError> {
-    let claims = uris.iter().any(|uri| looks_like_spiffe_uri(uri));
-    match uris {
-        _ if !claims => Ok(None),
-        [uri] => SpiffeId::parse(uri).map(Some).map_err(LeafError::Spiffe),
-        several => Err(LeafError::SeveralUris(several.len())),
-    }
-}
-
-fn looks_like_spiffe_uri(uri: &str) -> bool {
-    uri.get(..7)
-        .is_some_and(|head| head.eq_ignore_ascii_case("spiffe:"))
-}
 
 /// Rules for a peer beyond a path to a root.
 #[derive(Clone, Debug)]
@@ -157,13 +45,6 @@ impl Default for PeerRules {
     }
 }
 
-/// Which side of a handshake is verified.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum PeerRole {
-    Client,
-    Server,
-}
-
 /// Verifies a chain as `role` at the time `now`.
 ///
 /// # Errors
@@ -181,7 +62,12 @@ pub(super) fn judge(
     }
     let names = Leaf::parse(leaf).map_err(refused)?;
     let roots = roots_for(trust, &names).map_err(refused)?;
-    let cert = EndEntityCert::try_from(leaf).map_err(|e| path_error(&e))?;
+    let cert = EndEntityCert::try_from(leaf).map_err(|e| path_error(&e, leaf))?;
+    if roots.is_root(leaf) && trust.crls.is_empty() {
+        // As in Envoy: the peer shows what is trusted itself, so there is no path to look for.
+        names.holds(role, now).map_err(Error::InvalidCertificate)?;
+        return expected(rules, names);
+    }
     let lists: Vec<_> = trust.crls.iter().collect();
     let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
         options
@@ -205,51 +91,55 @@ pub(super) fn judge(
         )
         .map(|_| ())
     };
-    judged(roots).map_err(|e| path_error(&e))?;
+    judged(&roots.anchors[..]).map_err(|e| path_error(&e, leaf))?;
+    expected(rules, names)
+}
+
+/// `names` if they are among those that `rules` expect.
+fn expected(rules: &PeerRules, names: Leaf) -> Result<Leaf, Error> {
     if !rules.sans.is_empty() && !rules.sans.iter().any(|san| san.matches(&names)) {
         return Err(refused(LeafError::NoSanMatch));
     }
     Ok(names)
 }
 
-fn roots_for<'a>(
-    trust: &'a TrustBundle,
-    leaf: &Leaf,
-) -> Result<&'a [rustls_pki_types::TrustAnchor<'static>], LeafError> {
-    if !trust.wants_spiffe() {
+fn roots_for<'a>(trust: &'a TrustBundle, leaf: &Leaf) -> Result<&'a Roots, LeafError> {
+    let domain = match trust.wants_spiffe() {
         // One set of roots, by construction.
-        return Ok(trust
-            .domains
-            .first()
-            .map_or(&[], |roots| &roots.anchors[..]));
-    }
-    let id = leaf.spiffe.as_ref().ok_or(LeafError::NoSpiffeId)?;
-    trust
-        .domains
-        .iter()
-        .find(|roots| roots.domain.as_deref() == Some(id.trust_domain()))
-        .map(|roots| &roots.anchors[..])
-        .ok_or_else(|| LeafError::TrustDomain(id.trust_domain().into()))
+        false => None,
+        true => Some(
+            leaf.spiffe
+                .as_ref()
+                .ok_or(LeafError::NoSpiffeId)?
+                .trust_domain(),
+        ),
+    };
+    let mut roots = trust.domains.iter();
+    roots
+        .find(|roots| roots.domain.as_deref() == domain)
+        .ok_or_else(|| LeafError::TrustDomain(domain.unwrap_or_default().into()))
 }
 
 fn refused(error: LeafError) -> Error {
     let inner = match error {
         LeafError::Encoding => CertificateError::BadEncoding,
-        LeafError::ChainTooLong(_) => CertificateError::UnknownIssuer,
         other => CertificateError::Other(OtherError(Arc::new(other))),
     };
     Error::InvalidCertificate(inner)
 }
 
 /// webpki's errors as rustls spells them: the variant chooses the alert.
-fn path_error(error: &webpki::Error) -> Error {
+fn path_error(error: &webpki::Error, leaf: &CertificateDer<'_>) -> Error {
     use webpki::Error as E;
+    if let Some(untrusted) = Untrusted::because(error, leaf) {
+        let inner = CertificateError::Other(OtherError(Arc::new(untrusted)));
+        return Error::InvalidCertificate(inner);
+    }
     let inner = match error {
         E::BadDer | E::BadDerTime | E::TrailingData(_) => CertificateError::BadEncoding,
         E::CertExpired { .. } | E::InvalidCertValidity => CertificateError::Expired,
         E::CertNotValidYet { .. } => CertificateError::NotValidYet,
         E::CertRevoked => CertificateError::Revoked,
-        E::UnknownIssuer => CertificateError::UnknownIssuer,
         E::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
         E::CrlExpired { .. } => CertificateError::ExpiredRevocationList,
         E::InvalidSignatureForPublicKey => CertificateError::BadSignature,

@@ -15,10 +15,10 @@ use tokio::io::AsyncReadExt;
 
 const ID: &str = "spiffe://mesh.local/ns/shop/sa/front";
 
-type Ends = (Result<TlsStream, TlsError>, Result<TlsStream, TlsError>);
+pub type Ends = (Result<TlsStream, TlsError>, Result<TlsStream, TlsError>);
 
 /// (client's view, server's view)
-async fn handshake(server: &ServerContext, client: &ClientContext) -> Ends {
+pub async fn handshake(server: &ServerContext, client: &ClientContext) -> Ends {
     let handshaker = Handshaker::new(Pool::default(), 4);
     let (near, far) = sockets().await;
     let dial = Dial::default();

@@ -11,4 +11,5 @@ mod relay;
 mod support;
 mod tls;
 mod tls_peers;
+mod trusted;
 mod tunnel;

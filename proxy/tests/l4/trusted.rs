@@ -1,0 +1,167 @@
+//! A self-signed certificate that is itself trusted, and the words for those that are not.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+
+use crate::hostile_certificates::{Ends, handshake};
+use crate::support::pki::{Ca, client, dns, server, uri};
+use crate::support::run;
+use anyam_proxy::tls::{ClientContext, Identity, ServerContext, TlsError, TrustBundle};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair,
+};
+use rustls_pki_types::PrivateKeyDer;
+
+/// A certificate that has signed itself: PEM, and as an identity.
+fn self_signed(change: impl FnOnce(&mut CertificateParams)) -> (String, Arc<Identity>) {
+    let mut params = CertificateParams::default();
+    params.subject_alt_names = vec![uri("spiffe://mesh.local/ns/shop/sa/cart"), dns("app.test")];
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "app.test");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    change(&mut params);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let key = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let identity = Identity::from_der(vec![certificate.der().clone()], key).unwrap();
+    (certificate.pem(), Arc::new(identity))
+}
+
+/// Server and client show the same certificate.
+async fn both_show(shown: &Arc<Identity>, trust: TrustBundle) -> Ends {
+    let trust = Arc::new(trust);
+    let server = ServerContext::new(server(shown.clone(), Some(trust.clone())));
+    let client = ClientContext::new(client(Some(shown.clone()), trust));
+    handshake(&server, &client).await
+}
+
+fn trusting(pem: &str) -> TrustBundle {
+    TrustBundle::from_pem(pem.as_bytes(), None).unwrap()
+}
+
+fn refused(ends: Ends) -> TlsError {
+    let error = ends.0.err().unwrap();
+    assert!(error.peer_was_refused(), "{error}");
+    error
+}
+
+#[test]
+fn a_trusted_certificate_may_be_its_own_ca() {
+    run(async {
+        for ca in [IsCa::Ca(BasicConstraints::Unconstrained), IsCa::NoCa] {
+            let (pem, shown) = self_signed(|params| params.is_ca = ca);
+            let (there, here) = both_show(&shown, trusting(&pem)).await;
+            assert!(there.unwrap().info().peer_verified, "{ca:?}");
+            assert!(here.unwrap().info().peer_verified, "{ca:?}");
+        }
+    });
+}
+
+#[test]
+fn being_trusted_is_not_all() {
+    run(async {
+        let now = time::OffsetDateTime::now_utc();
+        let cases: [fn(&mut CertificateParams, time::OffsetDateTime); 3] = [
+            |params, now| params.not_after = now - time::Duration::minutes(1),
+            |params, now| params.not_before = now + time::Duration::hours(1),
+            |params, _| params.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning],
+        ];
+        for (place, case) in cases.into_iter().enumerate() {
+            let (pem, shown) = self_signed(|params| case(params, now));
+            let error = refused(both_show(&shown, trusting(&pem)).await);
+            assert!(!error.to_string().contains("CA"), "{place}: {error}");
+        }
+        // A workload of a trust domain is never its CA.
+        let (pem, shown) = self_signed(|_| {});
+        let domain = [("mesh.local", pem.as_bytes())];
+        let bundle = TrustBundle::from_trust_domains(domain, None).unwrap();
+        refused(both_show(&shown, bundle).await);
+    });
+}
+
+#[test]
+fn errors_name_the_certificate_the_reason_and_the_remedy() {
+    run(async {
+        let ca = Ca::new();
+        let (_, own) = self_signed(|_| {});
+        let stranger = Ca::new().issue_with(vec![], |params| {
+            params
+                .distinguished_name
+                .push(DnType::CommonName, "app.test");
+        });
+        let stranger = stranger.identity();
+        let below = ca.issue_with(vec![dns("app.test")], |params| {
+            params.distinguished_name = DistinguishedName::new();
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        });
+        for (shown, words) in [
+            (
+                own,
+                "app.test\" is self-signed and not trusted itself: add this very certificate",
+            ),
+            (stranger, "which is not among the trusted CAs: add it"),
+            (
+                below.identity(),
+                "the peer needs a certificate of its own with CA:FALSE",
+            ),
+        ] {
+            let error = refused(both_show(&shown, trusting(&ca.pem())).await).to_string();
+            assert!(error.contains(words), "{error}");
+            assert!(error.contains("app.test"), "{error}");
+        }
+    });
+}
+
+fn openssl(folder: &Path, arguments: &str) {
+    let mut command = Command::new("openssl");
+    let output = command
+        .args(arguments.split(' '))
+        .current_dir(folder)
+        .output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "openssl {arguments}: {output:?}");
+}
+
+#[test]
+fn material_that_cannot_be_used_says_why() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let new = "req -newkey rsa:2048 -nodes -subj /CN=app -keyout key.pem";
+    openssl(folder, &format!("{new} -x509 -out cert.pem"));
+    openssl(folder, &format!("{new} -out one.csr -keyout one.key"));
+    openssl(
+        folder,
+        "x509 -req -in one.csr -signkey one.key -out one.pem",
+    );
+    let weak = "req -x509 -newkey rsa:1024 -nodes -subj /CN=app -keyout weak.key -out weak.pem";
+    openssl(folder, weak);
+    openssl(
+        folder,
+        "pkcs8 -topk8 -in key.pem -out pkcs8.key -passout pass:test",
+    );
+    let old = "rsa -in key.pem -aes128 -traditional -out old.key -passout pass:test";
+    openssl(folder, old);
+    for (chain, key, words) in [
+        (
+            "cert.pem",
+            "pkcs8.key",
+            "encrypted: write it without a passphrase",
+        ),
+        (
+            "cert.pem",
+            "old.key",
+            "encrypted: write it without a passphrase",
+        ),
+        ("one.pem", "one.key", "X.509 version 1"),
+        ("weak.pem", "weak.key", "RSA key has 1024 bits"),
+    ] {
+        let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+        let error = Identity::from_pem(&read(chain), &read(key)).unwrap_err();
+        assert!(error.to_string().contains(words), "{key}: {error}");
+    }
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    Identity::from_pem(&read("cert.pem"), &read("key.pem")).unwrap();
+}
