@@ -43,7 +43,9 @@ use crate::inspect;
 use crate::memory;
 use crate::metrics::edge::Peer;
 use crate::metrics::registry::RegistryError;
+use crate::snapshot::Store;
 use crate::telemetry::Telemetry;
+use crate::upstream::dns::{self, Resolver};
 use crate::xds::apply::{Applier, Egress};
 use crate::xds::cache::{Config, Mode as Subscribe};
 use crate::xds::channel::Target;
@@ -126,26 +128,15 @@ async fn serve_until_told(
     let mut tasks = JoinSet::new();
     tasks.spawn(end::heed_signals(logs.sinks.clone()));
     let core = Core::new(&bootstrap, &logs, &process.envoy.stats_tag)?;
-    let maintained = core.store.clone();
-    tasks.spawn(async move {
-        let mut supervisor = Supervisor::new("maintenance");
-        while supervisor.panicked(maintenance::run(&maintained)).await {}
-    });
     let identity = start_identity(&bootstrap, &core, &mut tasks)?;
     let (demand, wants) = demand(&bootstrap);
     let store = core.store.clone();
     let registry = core.registry.clone();
     let telemetry = core.telemetry.clone();
+    let resolver = core.resolver.clone();
     let statics = core.statics(&bootstrap);
     let xds = start_xds(&bootstrap, core, wants, identity.clone(), &mut tasks)?;
-    let (mut workers, listening) = Workers::start(
-        workers_of(process),
-        &store,
-        &telemetry,
-        demand.clone(),
-        &drain,
-        (process.logs.flush_interval(), watched_memory(&bootstrap)),
-    )?;
+    let (listening, watched) = watch::channel(false);
     let admin = Arc::new(Admin {
         store: store.clone(),
         registry,
@@ -158,15 +149,27 @@ async fn serve_until_told(
         statics,
         node: wire_node(&bootstrap.node),
         options: options(process),
-        listening,
+        listening: watched,
         started: started.0,
         since: started.1,
     });
     start_inspect(&bootstrap, &admin, &telemetry, demand.clone(), &mut tasks)?;
-    open_ports(&bootstrap, &admin, &telemetry.local, demand, &mut tasks).await?;
+    let local = &telemetry.local;
+    open_ports(&bootstrap, &admin, local, demand.clone(), &mut tasks).await?;
     if let (Some(path), Some(address)) = (&process.envoy.admin_address_path, bootstrap.admin) {
         std::fs::write(path, address.to_string()).map_err(AppError::AdminAddress)?;
     }
+    warm(&store, &resolver).await;
+    tasks.spawn(maintain(store.clone(), resolver));
+    let mut workers = Workers::start(
+        workers_of(process),
+        &store,
+        &telemetry,
+        demand,
+        &drain,
+        (process.logs.flush_interval(), watched_memory(&bootstrap)),
+        listening,
+    )?;
     workers.bound().await?;
     tracing::info!(
         listeners = store.load().listeners.len(),
@@ -184,6 +187,23 @@ async fn serve_until_told(
     });
     end::wait(&drain, || workers.open_connections(), process.drain_time()).await;
     workers.join()
+}
+
+/// Resolves the names of static clusters before listeners that lead to them open.
+async fn warm(store: &Store, resolver: &Resolver) {
+    let snapshot = store.load();
+    let clusters = snapshot.clusters.values().cloned();
+    resolver
+        .warm(clusters.map(|cluster| (cluster, None)), dns::FIRST)
+        .await;
+}
+
+async fn maintain(store: Arc<Store>, resolver: Resolver) {
+    let mut supervisor = Supervisor::new("maintenance");
+    while supervisor
+        .panicked(maintenance::run(&store, &resolver))
+        .await
+    {}
 }
 
 /// The memory limit near which idle connections are closed; `None` where the bootstrap does not
@@ -251,7 +271,14 @@ fn start_xds(
         .into_iter()
         .map(|(kind, name, _)| Key::new(kind, name))
         .collect();
-    let applier = Applier::new(core.compiler, core.store, statics, core.held, egress);
+    let applier = Applier::new(
+        core.compiler,
+        core.store,
+        statics,
+        core.held,
+        egress,
+        core.resolver,
+    );
     let (mut client, handle) = Client::new(config, applier, target, bootstrap.node.clone(), wants);
     tasks.spawn(async move {
         certified(identity).await;
@@ -353,7 +380,7 @@ fn options(process: &Process) -> serde_json::Value {
 }
 
 /// Where a static cluster leads.
-fn target(store: &crate::snapshot::Store, cluster: &str) -> Result<Target, AppError> {
+fn target(store: &Store, cluster: &str) -> Result<Target, AppError> {
     let snapshot = store.load();
     match snapshot.clusters.get(cluster) {
         Some(cluster) => Ok(Target::from_cluster(cluster)),

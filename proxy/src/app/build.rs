@@ -18,6 +18,7 @@ use crate::metrics::edges::Edges;
 use crate::metrics::{Registry, SpliceMetrics};
 use crate::snapshot::{Snapshot, Store};
 use crate::telemetry::calls::Telemetry;
+use crate::upstream::dns::Resolver;
 use crate::xds::channel::Target;
 use crate::xds::resource_type::{Key, ResourceType};
 
@@ -27,6 +28,8 @@ pub(super) struct Core {
     pub(super) secrets: Arc<SecretStore>,
     pub(super) compiler: Compiler,
     pub(super) store: Arc<Store>,
+    /// Of names of clusters.
+    pub(super) resolver: Resolver,
     /// Static listeners that lead to what comes over ADS: they open once that is there, or was
     /// waited for long enough.
     pub(super) held: Vec<Step>,
@@ -66,6 +69,7 @@ impl Core {
             secrets,
             compiler,
             store,
+            resolver: Resolver::default(),
             held: statics.held,
             references: statics.references,
             patience: statics.patience,

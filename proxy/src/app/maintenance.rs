@@ -1,7 +1,7 @@
 //! Periodic work for clusters, on the control thread: DNS resolution, outlier detection intervals,
 //! the end of ejections. One task serves each cluster when it is due.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,12 +26,12 @@ struct Due {
 }
 
 /// Runs until the store's publisher is gone. Spawn it on the control thread.
-pub async fn run(store: &Store) {
-    let resolver = Resolver::default();
+pub async fn run(store: &Store, resolver: &Resolver) {
     let mut changes = store.subscribe();
     let mut due: HashMap<Name, Due> = HashMap::new();
     loop {
         take_over(&mut due, &store.load(), Instant::now());
+        resolver.retain(&names(&due));
         let next = due
             .values()
             .flat_map(|d| [d.resolve, d.sweep])
@@ -43,7 +43,7 @@ pub async fn run(store: &Store) {
         }
         let now = Instant::now();
         for entry in due.values_mut() {
-            entry.work(&resolver, now);
+            entry.work(resolver, now);
         }
     }
 }
@@ -79,6 +79,15 @@ fn take_over(due: &mut HashMap<Name, Due>, snapshot: &Snapshot, now: Instant) {
     }
 }
 
+/// The names of all DNS clusters.
+fn names(due: &HashMap<Name, Due>) -> HashSet<&str> {
+    let hosts = due.values().filter_map(|due| match &due.cluster.discovery {
+        Discovery::Dns { hosts, .. } => Some(hosts),
+        _ => None,
+    });
+    hosts.flatten().map(|host| &*host.host).collect()
+}
+
 impl Due {
     fn work(&mut self, resolver: &Resolver, now: Instant) {
         if let (Some(at), Discovery::Dns { refresh, .. }) = (self.resolve, &self.cluster.discovery)
@@ -87,7 +96,7 @@ impl Due {
             self.resolve = Some(now + *refresh);
             if self.resolving.as_ref().is_none_or(JoinHandle::is_finished) {
                 let (resolver, cluster) = (resolver.clone(), self.cluster.clone());
-                let lookup = async move { resolver.refresh(&cluster).await };
+                let lookup = async move { resolver.refresh(&cluster, None).await };
                 self.resolving = Some(tokio::spawn(lookup));
             }
         }

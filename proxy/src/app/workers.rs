@@ -45,7 +45,7 @@ struct Started {
 
 impl Workers {
     /// Starts `count` threads, which close idle connections when the process nears `memory` bytes.
-    /// The receiver turns true once all of them listen.
+    /// `listening` turns true once all of them listen.
     pub(super) fn start(
         count: usize,
         store: &Arc<Store>,
@@ -53,8 +53,8 @@ impl Workers {
         demand: Option<OnDemandClient>,
         drain: &Arc<Drain>,
         (flush_interval, memory): (Duration, Option<u64>),
-    ) -> io::Result<(Self, watch::Receiver<bool>)> {
-        let (listening, watched) = watch::channel(false);
+        listening: watch::Sender<bool>,
+    ) -> io::Result<Self> {
         let mut threads = Vec::with_capacity(count);
         let mut started = Vec::with_capacity(count);
         for index in 0..count {
@@ -84,13 +84,12 @@ impl Workers {
                 });
             })?);
         }
-        let workers = Workers {
+        Ok(Workers {
             threads,
             started,
             open: Vec::with_capacity(count),
             listening,
-        };
-        Ok((workers, watched))
+        })
     }
 
     /// Waits until every worker has opened the first snapshot's listeners.

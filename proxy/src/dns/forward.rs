@@ -5,13 +5,17 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
 use super::question;
 
-/// Per try.
-const TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one try is listened for, as a stub resolver waits (resolv.conf(5), `timeout`).
+const TIMEOUT: Duration = Duration::from_secs(5);
+/// Without an answer by then the next resolver is asked as well; the first may still answer.
+const NEXT: Duration = Duration::from_secs(2);
 /// Over all resolvers.
 const TRIES: usize = 4;
 
@@ -23,7 +27,8 @@ pub(super) enum Transport {
     Tcp,
 }
 
-/// Queries the resolvers in turn. The answer carries the client's id.
+/// Queries the resolvers in turn, each beside those that have not answered yet, so that a slow
+/// resolver's answer still counts. The answer carries the client's id.
 ///
 /// # Errors
 /// When none of them answered; the last one's reason.
@@ -32,34 +37,47 @@ pub(super) async fn forward(
     query: &[u8],
     transport: Transport,
 ) -> io::Result<Vec<u8>> {
+    let tries = TRIES.max(resolvers.len());
+    let mut left = resolvers.iter().cycle().take(tries);
+    let mut asked = FuturesUnordered::new();
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for resolver in resolvers.iter().cycle().take(TRIES.max(resolvers.len())) {
-        let id = random_id()?;
-        let mut asked = query.to_vec();
-        asked
-            .get_mut(..2)
-            .ok_or(io::ErrorKind::InvalidInput)?
-            .copy_from_slice(&id);
-        let asking = async {
-            match transport {
-                Transport::Udp => udp(*resolver, &asked).await,
-                Transport::Tcp => tcp(*resolver, &asked).await,
+    loop {
+        let more = match left.next() {
+            Some(resolver) => {
+                asked.push(ask(*resolver, query, transport));
+                true
             }
+            None => false,
         };
-        match tokio::time::timeout(TIMEOUT, asking).await {
-            Ok(Ok(mut answer)) => {
-                let (Some(id), Some(asked)) = (answer.first_chunk_mut::<2>(), query.first_chunk())
-                else {
-                    return Err(io::ErrorKind::InvalidData.into());
-                };
-                *id = *asked;
-                return Ok(answer);
-            }
-            Ok(Err(error)) => last = error,
-            Err(_) => last = io::ErrorKind::TimedOut.into(),
+        let answered = tokio::select! {
+            answered = asked.next() => answered,
+            () = tokio::time::sleep(NEXT), if more => continue,
+        };
+        match answered {
+            Some(Ok(answer)) => return Ok(answer),
+            Some(Err(error)) => last = error,
+            None => return Err(last),
         }
     }
-    Err(last)
+}
+
+/// One try.
+async fn ask(resolver: SocketAddr, query: &[u8], transport: Transport) -> io::Result<Vec<u8>> {
+    let (id, mut asked) = (random_id()?, query.to_vec());
+    let place = asked.first_chunk_mut().ok_or(io::ErrorKind::InvalidInput)?;
+    *place = id;
+    let asking = async {
+        match transport {
+            Transport::Udp => udp(resolver, &asked).await,
+            Transport::Tcp => tcp(resolver, &asked).await,
+        }
+    };
+    let mut answer = tokio::time::timeout(TIMEOUT, asking).await??;
+    let (Some(id), Some(asked)) = (answer.first_chunk_mut::<2>(), query.first_chunk()) else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
+    *id = *asked;
+    Ok(answer)
 }
 
 fn random_id() -> io::Result<[u8; 2]> {
@@ -77,9 +95,14 @@ async fn udp(resolver: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     // Connected: the kernel drops what comes from elsewhere.
     socket.connect(resolver).await?;
     socket.send(query).await?;
-    let mut answer = vec![0; 64 << 10];
     loop {
-        let length = socket.recv(&mut answer).await?;
+        // No buffer while nothing has come.
+        socket.readable().await?;
+        let mut answer = vec![0; 64 << 10];
+        let length = match socket.try_recv(&mut answer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+            received => received?,
+        };
         if is_answer(query, answer.get(..length).unwrap_or_default()) {
             answer.truncate(length);
             return Ok(answer);

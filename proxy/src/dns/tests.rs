@@ -198,6 +198,8 @@ enum Behaviour {
     /// More than a client without EDNS can take.
     Huge,
     Silent,
+    /// Answers the first question after three seconds, and no other.
+    Slow,
 }
 
 async fn resolver(behaviour: Behaviour) -> SocketAddr {
@@ -209,6 +211,12 @@ async fn resolver(behaviour: Behaviour) -> SocketAddr {
         loop {
             let (length, client) = socket.recv_from(&mut buffer).await.unwrap();
             let asked = Message::from_vec(&buffer[..length]).unwrap();
+            if behaviour == Behaviour::Slow {
+                tokio::time::sleep(Duration::from_secs(3)).await;
+                let answer = truth(&asked).to_vec().unwrap();
+                socket.send_to(&answer, client).await.unwrap();
+                return;
+            }
             for bytes in replies(behaviour, &asked) {
                 socket.send_to(&bytes, client).await.unwrap();
             }
@@ -268,7 +276,7 @@ fn replies(behaviour: Behaviour, asked: &Message) -> Vec<Vec<u8>> {
             }
             vec![huge.to_vec().unwrap()]
         }
-        Behaviour::Silent => Vec::new(),
+        Behaviour::Silent | Behaviour::Slow => Vec::new(),
     }
 }
 
@@ -313,6 +321,19 @@ async fn silent_resolvers_are_passed_over() {
     let server = start(vec![silent, fine], mesh(NAMES, true)).await;
     let answer = udp(server, &query("example.org.", RecordType::A)).await;
     assert_eq!(addresses(&answer), ["192.0.2.1"]);
+}
+
+/// A second resolver that never answers must not take the first one's time either.
+#[tokio::test]
+async fn a_resolver_that_needs_three_seconds_gets_its_answer_through() {
+    let silent = resolver(Behaviour::Silent).await;
+    for more in [&[][..], &[silent]] {
+        let slow = resolver(Behaviour::Slow).await;
+        let resolvers = [&[slow], more].concat();
+        let server = start(resolvers, mesh(NAMES, true)).await;
+        let answer = udp(server, &query("example.org.", RecordType::A)).await;
+        assert_eq!(addresses(&answer), ["192.0.2.1"]);
+    }
 }
 
 #[tokio::test]

@@ -16,6 +16,7 @@ use crate::config::compile::{Compiled, Compiler, References, Step};
 use crate::config::demand::{OnDemandRequest, OnDemandResource, OnDemandResponse};
 use crate::config::listener::Cidr;
 use crate::snapshot::Store;
+use crate::upstream::dns::{self, Resolver};
 
 /// An on-demand resource unused for so long is evicted.
 const IDLE: Duration = Duration::from_secs(1800);
@@ -45,6 +46,7 @@ pub struct Applier {
     /// Static listeners that wait for the first configuration.
     held: Vec<Step>,
     egress: Egress,
+    resolver: Resolver,
     names: HashMap<String, (Vec<IpAddr>, Duration)>,
     /// Connections of on-demand listeners when last looked at, and since when unchanged.
     usage: HashMap<Key, (u64, Instant)>,
@@ -76,6 +78,7 @@ impl Applier {
         statics: HashSet<Key>,
         held: Vec<Step>,
         egress: Egress,
+        resolver: Resolver,
     ) -> Self {
         Applier {
             compiler,
@@ -83,6 +86,7 @@ impl Applier {
             statics,
             held,
             egress,
+            resolver,
             names: HashMap::new(),
             usage: HashMap::new(),
         }
@@ -199,6 +203,23 @@ impl Apply for Applier {
     fn initialised(&mut self) -> bool {
         let held = std::mem::take(&mut self.held);
         !held.is_empty() && self.compiler.publish(&self.store, held)
+    }
+
+    fn warm(&self, changes: &[Change<Accepted>], first: bool) -> impl Future<Output = ()> + Send {
+        let current = self.store.load();
+        let clusters: Vec<_> = changes
+            .iter()
+            .filter_map(|change| match change {
+                Change::Upsert(_, Accepted::Compiled(Compiled::Cluster(cluster))) => {
+                    let previous = current.clusters.get(&cluster.name).cloned();
+                    Some((cluster.clone(), previous))
+                }
+                _ => None,
+            })
+            .collect();
+        let limit = if first { dns::FIRST } else { dns::LATER };
+        let resolver = self.resolver.clone();
+        async move { resolver.warm(clusters, limit).await }
     }
 
     async fn settled(&self) {

@@ -43,6 +43,11 @@ pub trait Apply: Validate {
     /// Waits until listeners that were published listen.
     fn settled(&self) -> impl Future<Output = ()> + Send;
 
+    /// Waits, bounded, until what changes is fit for traffic: clusters have their names resolved.
+    /// `first`: nothing is in force yet.
+    fn warm(&self, changes: &[Change<Self::Value>], first: bool)
+    -> impl Future<Output = ()> + Send;
+
     /// Publishes one more snapshot, which requests run by at once. Changes are in working order and
     /// belong together. True: there are listeners among them, which take a moment ([`Self::settled`]).
     fn publish(&mut self, changes: Vec<Change<Self::Value>>) -> bool;
@@ -168,7 +173,7 @@ impl<A: Apply> Client<A> {
                 }
                 Event::Received(Some(Err(status))) => self.lost(&describe(&status)),
                 Event::Received(None) => self.lost("the server ended the stream"),
-                Event::Wanted(Some(wanted)) => self.want(wanted),
+                Event::Wanted(Some(wanted)) => self.want(wanted).await,
                 Event::Wanted(None) => self.wants = None,
                 Event::Query(Some(query)) => self.answer_query(query),
                 Event::Query(None) => return,
@@ -180,7 +185,7 @@ impl<A: Apply> Client<A> {
     /// Delivers the cache's output: changes, then answers, then requests. A server that sees its
     /// response acknowledged may count on it: the data path runs by it.
     async fn deliver(&mut self) {
-        let listeners = self.publish();
+        let listeners = self.publish().await;
         let first = !self.initialised && self.cache.is_initialised(Now::read());
         self.initialised |= first;
         let opened = first && self.apply.initialised();
@@ -203,7 +208,7 @@ impl<A: Apply> Client<A> {
     }
 
     /// True: there are listeners among it.
-    fn publish(&mut self) -> bool {
+    async fn publish(&mut self) -> bool {
         let mut changes = std::mem::take(&mut self.unpublished);
         let fresh = self.cache.take_changes();
         if fresh.is_empty() {
@@ -214,6 +219,11 @@ impl<A: Apply> Client<A> {
         changes.retain(|change| fresh.iter().all(|newer| newer.key() != change.key()));
         changes.extend(fresh);
         self.changed = true;
+        // Kept here meanwhile: a panic does not lose them.
+        self.unpublished = changes;
+        let first = !self.initialised;
+        self.apply.warm(&self.unpublished, first).await;
+        let changes = std::mem::take(&mut self.unpublished);
         let publish = AssertUnwindSafe(|| self.apply.publish(changes.clone()));
         match catch_unwind(publish) {
             Ok(listeners) => listeners,
@@ -297,12 +307,12 @@ impl<A: Apply> Client<A> {
         self.report(Some(why));
     }
 
-    fn want(&mut self, wanted: OnDemandRequest) {
+    async fn want(&mut self, wanted: OnDemandRequest) {
         let key = self.apply.key(&wanted);
         match self.cache.want(&key, Now::read()) {
             // What is in force may not be published yet: the loop does that before it answers.
             Some(outcome) => {
-                self.publish();
+                self.publish().await;
                 self.apply.answer(wanted, outcome);
             }
             None => {

@@ -50,6 +50,8 @@ impl Apply for Recorder {
 
     async fn settled(&self) {}
 
+    async fn warm(&self, _: &[Change<String>], _: bool) {}
+
     fn publish(&mut self, changes: Vec<Change<String>>) -> bool {
         for change in &changes {
             let bad =

@@ -9,6 +9,7 @@
 //! - `flags`: Envoy's command line; `logs`: rotated, and not read
 //! - `authorisation`: hosts and headers in every spelling against RBAC
 //! - `chains`: which filter chain a connection gets, beside Envoy
+//! - `names`: clusters whose endpoints are names
 //! - `filters`: each HTTP filter beside a stock Envoy
 
 #![allow(clippy::unwrap_used)]
@@ -22,6 +23,7 @@ mod envoy;
 mod filters;
 mod flags;
 mod logs;
+mod names;
 mod proxy;
 mod resources;
 mod splice;

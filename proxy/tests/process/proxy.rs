@@ -36,6 +36,8 @@ pub struct Settings<'a> {
     pub chain: &'a str,
     /// Further fields of the listener.
     pub listener: &'a str,
+    /// Where the cluster's endpoints come from; empty: STATIC, the upstream's address.
+    pub discovery: &'a str,
     /// Further fields of the bootstrap.
     pub bootstrap: &'a str,
     /// Descriptors that it may have.
@@ -182,9 +184,13 @@ fn bootstrap(address: Ipv4Addr, upstream: SocketAddr, settings: &Settings<'_>) -
         chain,
         listener,
         bootstrap,
+        discovery,
         ..
     } = settings;
-    let (ip, port) = (upstream.ip(), upstream.port());
+    let discovery = match discovery.is_empty() {
+        true => self::discovery("STATIC", &[(&upstream.ip().to_string(), upstream.port())]),
+        false => (*discovery).to_owned(),
+    };
     format!(
         "
 {bootstrap}
@@ -197,12 +203,28 @@ static_resources:
       {listener}
   clusters:
     - name: app
-      type: STATIC
       connect_timeout: 5s
-      load_assignment:
-        cluster_name: app
-        endpoints: [{{ lb_endpoints: [{{ endpoint: {{ address: {{ socket_address: {{ address: {ip}, port_value: {port} }} }} }} }}] }}]
+      {discovery}
 "
+    )
+}
+
+/// For [`Settings::discovery`]: these hosts with their ports, of one priority.
+pub fn discovery(kind: &str, hosts: &[(&str, u16)]) -> String {
+    let hosts: Vec<String> = hosts
+        .iter()
+        .map(|(host, port)| {
+            format!(
+                "{{ endpoint: {{ address: {{ socket_address: {{ address: {host}, port_value: {port} }} }} }} }}"
+            )
+        })
+        .collect();
+    let hosts = hosts.join(", ");
+    format!(
+        "type: {kind}
+      dns_lookup_family: V4_ONLY
+      dns_refresh_rate: 1s
+      load_assignment: {{ cluster_name: app, endpoints: [{{ lb_endpoints: [{hosts}] }}] }}"
     )
 }
 

@@ -216,6 +216,12 @@ pub fn listener(version: &str, value: &Value) -> pb::Resource {
     )
 }
 
+pub fn cluster(version: &str, value: &Value) -> pb::Resource {
+    use xds_proto::envoy::config::cluster::v3::Cluster;
+    let name = value["name"].as_str().unwrap();
+    resource(name, version, type_url::CLUSTER, encoded::<Cluster>(value))
+}
+
 /// Routes that answer everything with `status`.
 pub fn routes(name: &str, version: &str, status: u16) -> pb::Resource {
     use xds_proto::envoy::config::route::v3::RouteConfiguration;

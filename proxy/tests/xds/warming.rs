@@ -3,7 +3,8 @@
 use xds_proto::type_url;
 
 use crate::ads::{
-    ControlPlane, all_to, eds_cluster, endpoints, http_listener, rds, routes, static_cluster,
+    ControlPlane, all_to, cluster, eds_cluster, endpoints, http_listener, listener, rds, routes,
+    static_cluster,
 };
 use crate::process::{Proxy, first_status, free_port, status, upstream};
 
@@ -88,4 +89,28 @@ async fn endpoints_that_do_not_come_are_not_waited_for_longer_than_their_source_
     stream.asked_for(type_url::ENDPOINT, "up").await;
     assert_eq!(first_status(port).await, 503);
     while !proxy.is_live().await {}
+}
+
+/// Whoever sees the ACK may send traffic: a version that takes over has its names, too.
+#[tokio::test]
+async fn a_cluster_takes_traffic_once_its_names_are_known() {
+    let mut control = ControlPlane::start().await;
+    let port = free_port();
+    let proxy = Proxy::start(control.bootstrap(&[], &[]));
+    let mut stream = control.stream().await;
+    let mut names = static_cluster("names", upstream().await);
+    names["type"] = "STRICT_DNS".into();
+    names["dns_lookup_family"] = "V4_ONLY".into();
+    let address = &mut names["load_assignment"]["endpoints"][0]["lb_endpoints"][0]["endpoint"];
+    address["address"]["socket_address"]["address"] = "localhost".into();
+    stream.give(cluster("1", &names)).await;
+    let front = http_listener("front", port, all_to("names"));
+    stream.give(listener("1", &front)).await;
+    assert_eq!(status(port).await, Some(200));
+    while !proxy.is_live().await {}
+    for version in ["2", "3"] {
+        names["connect_timeout"] = format!("{version}s").into();
+        stream.give(cluster(version, &names)).await;
+        assert_eq!(status(port).await, Some(200), "version {version}");
+    }
 }

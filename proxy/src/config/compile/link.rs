@@ -134,6 +134,8 @@ impl Compiler {
                     cluster.set_endpoints(rebind(cluster, &before), before.overprovisioning);
                 }
             }
+            // Its names were resolved before it takes over.
+            Discovery::Dns { .. } if cluster.endpoints.load().ready => {}
             Discovery::Dns { .. } => {
                 let known = previous.is_some_and(|p| matches!(p.discovery, Discovery::Dns { .. }));
                 if known && before.ready {

@@ -1,6 +1,8 @@
 //! Compiled resources on their way into snapshots.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use prost::{Message, Name};
@@ -11,6 +13,7 @@ use super::fixtures::{CLUSTER, EDS, HTTP, ROUTES};
 use super::{compiler, message};
 use crate::snapshot::{Snapshot, Store};
 use crate::upstream::cluster::{NoEndpoint, PickFor};
+use crate::upstream::dns::Resolver;
 
 /// A proxy in the making: static resources, then changes.
 struct Bench {
@@ -331,7 +334,9 @@ load_assignment:
                 .unwrap();
         });
     };
-    let chores = runtime.spawn(async move { crate::app::maintenance::run(&store).await });
+    let chores = runtime.spawn(async move {
+        crate::app::maintenance::run(&store, &Resolver::default()).await;
+    });
     until(&|| cluster.endpoints.load().ready);
     let picked = cluster
         .pick(PickFor::default(), &mut random)
@@ -346,4 +351,62 @@ load_assignment:
     assert!(picked.state.is_ejected());
     until(&|| !picked.state.is_ejected());
     chores.abort();
+}
+
+#[test]
+fn names_of_a_cluster_have_no_effect_on_each_other() {
+    const NAMES: &str = r#"
+name: dns
+type: STRICT_DNS
+dns_lookup_family: V4_ONLY
+load_assignment:
+  cluster_name: dns
+  endpoints:
+  - lb_endpoints:
+    - {endpoint: {address: {socket_address: {address: bad, port_value: 7}}}}
+    - {endpoint: {address: {socket_address: {address: slow, port_value: 7}}}}
+    - {endpoint: {address: {socket_address: {address: good, port_value: 7}}}}
+"#;
+    let mut bench = Bench::new();
+    bench.cluster(NAMES);
+    let cluster = bench.store.load().clusters["dns"].clone();
+    let (release, released) = std::sync::mpsc::channel();
+    let released = Mutex::new(released);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let resolver = Resolver::new(move |host| match host {
+        "good" if count.fetch_add(1, Relaxed) == 0 => Ok(BTreeSet::from([[10, 0, 0, 1].into()])),
+        "slow" => {
+            let _ = released.lock().unwrap().recv();
+            Ok(BTreeSet::from([[10, 0, 0, 2].into()]))
+        }
+        _ => Err(std::io::Error::other("no such name")),
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let addresses = || -> Vec<String> {
+        let endpoints = cluster.endpoints.load();
+        endpoints
+            .all()
+            .map(|e| e.address.ip().to_string())
+            .collect()
+    };
+    let soon = Duration::from_millis(50);
+    runtime.block_on(async {
+        resolver.warm([(cluster.clone(), None)], soon).await;
+        // One name has failed and one is still looked up.
+        assert_eq!(addresses(), ["10.0.0.1"]);
+        release.send(()).unwrap();
+        drop(release);
+        while addresses().len() < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // The good one has failed as well since: its last addresses stay.
+        while asked.load(Relaxed) < 2 {
+            resolver.refresh(&cluster, None).await;
+        }
+        assert_eq!(addresses(), ["10.0.0.2", "10.0.0.1"]);
+    });
 }
