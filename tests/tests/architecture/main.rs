@@ -153,7 +153,9 @@ fn functions_stay_short() {
                     || head.starts_with("const"))
                     && head.contains(" fn ");
             // A trait's method without a body has nothing to measure.
-            if !is_function || head.ends_with(';') {
+            let mut signature = lines[start..].iter().map(|line| line.trim_end());
+            let end = signature.find(|line| line.ends_with([';', '{', '}']));
+            if !is_function || end.is_some_and(|line| line.ends_with(';')) {
                 continue;
             }
             // rustfmt closes a function at the indentation it opened.

@@ -17,6 +17,7 @@ use crate::snapshot::Snapshot;
 
 mod filters;
 mod fixtures;
+mod names;
 mod publishing;
 use fixtures::{CHAINED, CLUSTER, HTTP, ROUTES};
 

@@ -1,9 +1,6 @@
 //! Compiled resources on their way into snapshots.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use prost::{Message, Name};
 use xds_proto::type_url;
@@ -13,16 +10,15 @@ use super::fixtures::{CLUSTER, EDS, HTTP, ROUTES};
 use super::{compiler, message};
 use crate::snapshot::{Snapshot, Store};
 use crate::upstream::cluster::{NoEndpoint, PickFor};
-use crate::upstream::dns::Resolver;
 
 /// A proxy in the making: static resources, then changes.
-struct Bench {
-    compiler: Compiler,
-    store: Store,
+pub(super) struct Bench {
+    pub(super) compiler: Compiler,
+    pub(super) store: Store,
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             compiler: compiler(),
             store: Store::new(Snapshot::default()),
@@ -36,16 +32,16 @@ impl Bench {
         self.compiler.publish(&self.store, [Step::Set(compiled)])
     }
 
-    fn cluster(&mut self, yaml: &str) -> bool {
+    pub(super) fn cluster(&mut self, yaml: &str) -> bool {
         self.take::<cluster_pb::Cluster>(type_url::CLUSTER, yaml)
     }
 
-    fn endpoints(&mut self, yaml: &str) -> bool {
+    pub(super) fn endpoints(&mut self, yaml: &str) -> bool {
         self.take::<endpoint_pb::ClusterLoadAssignment>(type_url::ENDPOINT, yaml)
     }
 
     /// A workload, asked for by `name`.
-    fn peer(&mut self, name: &str, addresses: &[&str], who: &str) {
+    pub(super) fn peer(&mut self, name: &str, addresses: &[&str], who: &str) {
         let addresses = addresses.iter().map(|ip| ip.parse().unwrap()).collect();
         let workload = crate::config::endpoint::Workload {
             name: who.to_owned(),
@@ -55,12 +51,12 @@ impl Bench {
         self.compiler.publish(&self.store, [Step::Set(peer)]);
     }
 
-    fn forget(&mut self, workload: &str) {
+    pub(super) fn forget(&mut self, workload: &str) {
         let step = Step::Remove(type_url::WORKLOAD, workload.into());
         self.compiler.publish(&self.store, [step]);
     }
 
-    fn linked(&self) -> Option<Arc<Cluster>> {
+    pub(super) fn linked(&self) -> Option<Arc<Cluster>> {
         let snapshot = self.store.load();
         let listener = snapshot.listeners.get("http")?.clone();
         let routes = listener.routes[0].target()?;
@@ -294,119 +290,4 @@ fn references_name_what_to_subscribe_to() {
         .compile(type_url::ROUTE, &body, &bench.store.load())
         .unwrap();
     assert!(compiled.references().clusters.contains("cart-v2"));
-}
-
-#[test]
-fn dns_clusters_are_resolved_and_ejections_end() {
-    const DNS: &str = r#"
-name: dns
-type: STRICT_DNS
-dns_refresh_rate: 1s
-dns_lookup_family: V4_ONLY
-outlier_detection:
-  consecutive_5xx: 1
-  interval: 0.3s
-  base_ejection_time: 0.3s
-  max_ejection_percent: 100
-load_assignment:
-  cluster_name: dns
-  endpoints:
-  - lb_endpoints: [{endpoint: {address: {socket_address: {address: localhost, port_value: 7}}}}]
-"#;
-    let mut bench = Bench::new();
-    bench.cluster(DNS);
-    let store = Arc::new(bench.store);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let cluster = store.load().clusters["dns"].clone();
-    let mut random = fastrand::Rng::with_seed(1);
-    let until = |done: &dyn Fn() -> bool| {
-        runtime.block_on(async {
-            let wait = async {
-                while !done() {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            };
-            tokio::time::timeout(Duration::from_secs(10), wait)
-                .await
-                .unwrap();
-        });
-    };
-    let chores = runtime.spawn(async move {
-        crate::app::maintenance::run(&store, &Resolver::default()).await;
-    });
-    until(&|| cluster.endpoints.load().ready);
-    let picked = cluster
-        .pick(PickFor::default(), &mut random)
-        .unwrap()
-        .endpoint;
-    assert_eq!(picked.address.to_string(), "127.0.0.1:7");
-    cluster.report(
-        &picked,
-        crate::upstream::outlier::Outcome::Status(500),
-        &mut random,
-    );
-    assert!(picked.state.is_ejected());
-    until(&|| !picked.state.is_ejected());
-    chores.abort();
-}
-
-#[test]
-fn names_of_a_cluster_have_no_effect_on_each_other() {
-    const NAMES: &str = r#"
-name: dns
-type: STRICT_DNS
-dns_lookup_family: V4_ONLY
-load_assignment:
-  cluster_name: dns
-  endpoints:
-  - lb_endpoints:
-    - {endpoint: {address: {socket_address: {address: bad, port_value: 7}}}}
-    - {endpoint: {address: {socket_address: {address: slow, port_value: 7}}}}
-    - {endpoint: {address: {socket_address: {address: good, port_value: 7}}}}
-"#;
-    let mut bench = Bench::new();
-    bench.cluster(NAMES);
-    let cluster = bench.store.load().clusters["dns"].clone();
-    let (release, released) = std::sync::mpsc::channel();
-    let released = Mutex::new(released);
-    let asked = Arc::new(AtomicUsize::new(0));
-    let count = asked.clone();
-    let resolver = Resolver::new(move |host| match host {
-        "good" if count.fetch_add(1, Relaxed) == 0 => Ok(BTreeSet::from([[10, 0, 0, 1].into()])),
-        "slow" => {
-            let _ = released.lock().unwrap().recv();
-            Ok(BTreeSet::from([[10, 0, 0, 2].into()]))
-        }
-        _ => Err(std::io::Error::other("no such name")),
-    });
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let addresses = || -> Vec<String> {
-        let endpoints = cluster.endpoints.load();
-        endpoints
-            .all()
-            .map(|e| e.address.ip().to_string())
-            .collect()
-    };
-    let soon = Duration::from_millis(50);
-    runtime.block_on(async {
-        resolver.warm([(cluster.clone(), None)], soon).await;
-        // One name has failed and one is still looked up.
-        assert_eq!(addresses(), ["10.0.0.1"]);
-        release.send(()).unwrap();
-        drop(release);
-        while addresses().len() < 2 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        // The good one has failed as well since: its last addresses stay.
-        while asked.load(Relaxed) < 2 {
-            resolver.refresh(&cluster, None).await;
-        }
-        assert_eq!(addresses(), ["10.0.0.2", "10.0.0.1"]);
-    });
 }
