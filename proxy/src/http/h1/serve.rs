@@ -28,7 +28,7 @@ const DRAIN_BYTES: usize = 256 * 1024;
 /// And for this long.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
 /// Bytes that a client may still send to a connection that is being closed.
-const LINGER_BYTES: usize = 1024 * 1024;
+const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
 /// The result of waiting for a request.
 enum Next {

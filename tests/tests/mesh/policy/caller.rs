@@ -101,7 +101,7 @@ impl Caller {
                 .enable_all()
                 .build()
                 .unwrap();
-            let asking = tokio::time::timeout(PATIENCE, self.ask_by(way, ask));
+            let asking = async { tokio::time::timeout(PATIENCE, self.ask_by(way, ask)).await };
             tokio::task::LocalSet::new()
                 .block_on(&runtime, asking)
                 .unwrap_or_else(|_| panic!("{way:?} {} {}: no answer", ask.method, ask.path))
@@ -139,7 +139,7 @@ impl Caller {
                     _ => exchange(TcpStream::connect(self.app).await.unwrap(), bytes).await,
                 }
             };
-            let sending = tokio::time::timeout(PATIENCE, sending);
+            let sending = async { tokio::time::timeout(PATIENCE, sending).await };
             tokio::task::LocalSet::new()
                 .block_on(&runtime, sending)
                 .unwrap_or_else(|_| panic!("{way:?}: no end after {}", bytes.escape_ascii()))

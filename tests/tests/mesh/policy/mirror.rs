@@ -92,7 +92,7 @@ fn message(bytes: &[u8]) -> Option<(usize, usize)> {
             if size == 0 {
                 break;
             }
-            end += size + 2;
+            end = end.checked_add(size)?.checked_add(2)?;
             bytes.get(..end)?;
         }
         // Trailers, if there are any, and the empty line.
@@ -104,7 +104,7 @@ fn message(bytes: &[u8]) -> Option<(usize, usize)> {
             }
         }
     } else if let Some(length) = field("content-length:") {
-        end += length.trim().parse::<usize>().ok()?;
+        end = end.checked_add(length.trim().parse::<usize>().ok()?)?;
         bytes.get(..end)?;
     }
     Some((head, end))

@@ -86,11 +86,12 @@ const ALLOWED: [(&str, &str); 8] = [
     ("/%%361dmin", "/%%361dmin"),
 ];
 
+/// Dropped in this order: the app ends within its namespace, which goes with the mesh.
 struct Stage {
-    mesh: Mesh,
-    caller: Caller,
     app: Mirror,
+    caller: Caller,
     _sidecars: [Process; 2],
+    mesh: Mesh,
 }
 
 fn stage() -> Stage {
