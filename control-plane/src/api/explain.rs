@@ -160,6 +160,10 @@ fn question(request: &ExplainRequest, host: &str, address: IpAddr, port: u16) ->
         "" if http => default.to_owned(),
         given => given.to_owned(),
     };
+    let bracketed = match host.parse() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        Ok(IpAddr::V4(_)) | Err(_) => host.to_owned(),
+    };
     let header = |(name, value): &(String, String)| Header {
         name: name.clone(),
         value: value.clone(),
@@ -168,7 +172,7 @@ fn question(request: &ExplainRequest, host: &str, address: IpAddr, port: u16) ->
         address: address.to_string(),
         port: port.into(),
         method: request.method.clone(),
-        authority: or(&request.authority, host),
+        authority: or(&request.authority, &bracketed),
         path: or(&request.path, "/"),
         headers: request.headers.iter().map(header).collect(),
         ..Explain::default()

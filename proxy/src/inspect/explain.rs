@@ -1,30 +1,25 @@
-//! A hypothetical request, evaluated by the data path's own matchers on the snapshot in force:
-//! listener, chain, policy, route, cluster, endpoint. Nothing is sent and nothing counted.
+//! A hypothetical connection or request, evaluated by the data path's own functions on the snapshot
+//! in force: listener, chain, policy (here), HTTP (`http`), cluster and endpoint (`cluster`).
+//! Nothing is sent, nothing counted, and load balancing does not advance.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use xds_proto::anyam::inspect::v1 as pb;
 use xds_proto::anyam::inspect::v1::decision::Outcome;
 
 mod cluster;
+mod http;
 
-use self::cluster::cluster;
 use super::question::Question;
 use crate::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
-use crate::config::filter::FilterConfig;
-use crate::config::http::HttpConnectionManager;
-use crate::config::listener::{Direction, FilterChain, TcpTarget, TerminalFilter};
-use crate::config::route::{Action, ClusterSpecifier, Route};
-use crate::http::filter;
-use crate::http::filter::rbac;
-use crate::http::request::plan;
-use crate::http::request::plan::Lost;
+use crate::config::listener::{FilterChain, TcpTarget, TerminalFilter};
 use crate::listener::chain;
-use crate::message::head::Head;
+use crate::listener::entry::{self, LookUp, look_up};
 use crate::policy;
 use crate::snapshot::Listener;
-use crate::snapshot::RouteConfig;
 use crate::snapshot::{Snapshot, Store};
+use crate::tcp::dial;
 
 /// Fetches the listener of an outbound destination on demand, as its first connection would;
 /// `None`: none is needed.
@@ -33,11 +28,17 @@ pub async fn fetch(
     demand: &OnDemandClient,
     asked: &pb::Explain,
 ) -> Option<OnDemandResponse> {
-    let destination = Question::parse(asked).ok()?.destination;
-    if asked.inbound || store.peek().by_address.contains_key(&destination) {
-        return None;
-    }
+    let question = Question::parse(asked).ok()?;
+    let destination = unknown(&store.load(), &question)?;
     Some(demand.ask(OnDemandResource::Listener(destination)).await)
+}
+
+fn unknown(snapshot: &Snapshot, question: &Question) -> Option<SocketAddr> {
+    let entry = entry::accepting(snapshot, question.direction(), question.destination)?;
+    match look_up(snapshot, entry, original_dst(entry, question)) {
+        LookUp::Unknown(destination) => Some(destination),
+        LookUp::Found(_) | LookUp::Own => None,
+    }
 }
 
 /// The decisions in the order in which the data path takes them. `answer`: what [`fetch`] got.
@@ -75,10 +76,23 @@ impl Said {
     }
 }
 
+/// A connection on its way: what all decisions about it have in common.
+struct Way<'a> {
+    snapshot: &'a Snapshot,
+    question: &'a Question,
+    listener: &'a Listener,
+    chain: &'a FilterChain,
+    /// As the accepting listener learns it.
+    original_dst: Option<SocketAddr>,
+}
+
 fn walk(snapshot: &Snapshot, question: &Question, said: &mut Said) {
-    let Some(listener) = listener(snapshot, question, said) else {
-        return;
+    let Some(entry) = entry::accepting(snapshot, question.direction(), question.destination) else {
+        let why = "no listener takes connections in this direction";
+        return said.say("listener", Outcome::Failed, "", why);
     };
+    let original_dst = original_dst(entry, question);
+    let listener = listener(snapshot, question, entry, said);
     let protocol = question.protocol();
     let facts = chain::ChainMatchInput {
         destination: question.destination,
@@ -97,14 +111,21 @@ fn walk(snapshot: &Snapshot, question: &Question, said: &mut Said) {
     if !network_policy(chain, question, said) {
         return;
     }
+    let way = Way {
+        snapshot,
+        question,
+        listener: &listener,
+        chain,
+        original_dst,
+    };
     match &chain.terminal {
         TerminalFilter::Tunnel(_) => {
             let why = "connections inside this one are served as if they had come by themselves";
             said.say("chain", Outcome::Chosen, &chain.name, why);
         }
-        TerminalFilter::Tcp(proxy) => tcp(listener, &proxy.target, question, said),
-        TerminalFilter::Http(manager) => match &question.head {
-            Some(head) => http(snapshot, listener, manager, question, head, said),
+        TerminalFilter::Tcp(proxy) => tcp(&way, &proxy.target, said),
+        TerminalFilter::Http(manager) => match &question.request {
+            Some(request) => http::http(&way, manager, request, said),
             None => {
                 let why = "the chain speaks HTTP, and an opaque connection was asked about";
                 said.say("detection", Outcome::Failed, &chain.name, why);
@@ -113,41 +134,29 @@ fn walk(snapshot: &Snapshot, question: &Question, said: &mut Said) {
     }
 }
 
-fn listener<'s>(
-    snapshot: &'s Snapshot,
+fn original_dst(entry: &Listener, question: &Question) -> Option<SocketAddr> {
+    entry.def.original_dst.then_some(question.destination)
+}
+
+fn listener(
+    snapshot: &Snapshot,
     question: &Question,
+    entry: &Arc<Listener>,
     said: &mut Said,
-) -> Option<&'s Arc<Listener>> {
-    let direction = match question.inbound {
-        true => Direction::Inbound,
-        false => Direction::Outbound,
+) -> Arc<Listener> {
+    let (listener, why) = match look_up(snapshot, entry, original_dst(entry, question)) {
+        LookUp::Found(listener) => (listener, "it stands at the original destination".to_owned()),
+        LookUp::Own => (
+            entry.clone(),
+            "its socket takes the connection, and it serves what it takes".to_owned(),
+        ),
+        LookUp::Unknown(destination) => (
+            entry.clone(),
+            format!("the control plane has no listener for {destination}: it is outside the mesh"),
+        ),
     };
-    if let Some(listener) = snapshot.by_address.get(&question.destination) {
-        let why = "it stands at the original destination";
-        said.say("listener", Outcome::Chosen, &listener.def.name, why);
-        return Some(listener);
-    }
-    let entry = snapshot
-        .listeners
-        .values()
-        .find(|l| l.def.bind_to_port && l.def.direction == direction);
-    match entry {
-        Some(listener) => {
-            let why = match question.inbound {
-                true => "every inbound connection enters here".to_owned(),
-                false => format!(
-                    "the control plane has no listener for {}: it is outside the mesh",
-                    question.destination
-                ),
-            };
-            said.say("listener", Outcome::Chosen, &listener.def.name, why);
-        }
-        None => {
-            let why = "no listener takes connections in this direction";
-            said.say("listener", Outcome::Failed, "", why);
-        }
-    }
-    entry
+    said.say("listener", Outcome::Chosen, &listener.def.name, why);
+    listener
 }
 
 fn network_policy(chain: &FilterChain, question: &Question, said: &mut Said) -> bool {
@@ -188,170 +197,22 @@ fn judged(verdict: &policy::Verdict, what: &str, said: &mut Said) -> bool {
     }
 }
 
-fn tcp(listener: &Listener, target: &TcpTarget, question: &Question, said: &mut Said) {
-    let reference = match target {
-        TcpTarget::Cluster(reference) => Some(*reference),
-        TcpTarget::Weighted(entries) => {
-            said.say(
-                "route",
-                Outcome::Info,
-                "",
-                "weighted: the first of several is shown",
-            );
-            entries.first().map(|(_, reference)| *reference)
-        }
-    };
-    let link = reference
+fn tcp(way: &Way<'_>, target: &TcpTarget, said: &mut Said) {
+    if matches!(target, TcpTarget::Weighted(_)) {
+        let why = "weighted: one draw of several is shown";
+        said.say("route", Outcome::Info, "", why);
+    }
+    let link = dial::target(target, &mut fastrand::Rng::new())
         .and_then(|at| usize::try_from(at.0).ok())
-        .and_then(|at| listener.clusters.get(at));
+        .and_then(|at| way.listener.clusters.get(at));
     match link {
-        Some(link) => cluster(&link.name, link.target.as_ref(), question, said),
+        Some(link) => {
+            let outcomes = cluster::Failing {
+                unknown: "the connection is closed (NC)".to_owned(),
+                no_endpoint: "the connection is closed (UH)",
+            };
+            cluster::cluster(&link.name, link.target.as_ref(), way, &outcomes, said);
+        }
         None => said.say("cluster", Outcome::Failed, "", "the chain names no cluster"),
-    }
-}
-
-fn http(
-    snapshot: &Snapshot,
-    listener: &Listener,
-    manager: &HttpConnectionManager,
-    question: &Question,
-    head: &Head,
-    said: &mut Said,
-) {
-    let config = usize::try_from(manager.routes.0)
-        .ok()
-        .and_then(|at| listener.routes.get(at)?.target());
-    let Some(config) = config else {
-        let why = "the route configuration is not there (yet)";
-        return said.say("route", Outcome::Failed, "", why);
-    };
-    let authority = String::from_utf8_lossy(head.authority()).to_ascii_lowercase();
-    let Some((_, host)) = plan::host(&config.table, &authority) else {
-        let why = format!("no virtual host takes {authority:?}: 404 (NR)");
-        return said.say("route", Outcome::Failed, &config.table.name, why);
-    };
-    said.say(
-        "route",
-        Outcome::Info,
-        &host.name,
-        "this virtual host takes the authority",
-    );
-    let mut chosen: Option<&Arc<Route>> = None;
-    for (route, verdict) in plan::routes(host, head, None, 0) {
-        let verdict = match (verdict, chosen) {
-            (Ok(()), Some(_)) => Err(Lost::Earlier),
-            (verdict, _) => verdict,
-        };
-        match verdict {
-            Ok(()) => {
-                chosen = Some(route);
-                said.say("route", Outcome::Chosen, &route.name, "the first that fits");
-            }
-            Err(lost) => said.say("route", Outcome::Lost, &route.name, why_lost(lost)),
-        }
-    }
-    let Some(route) = chosen else {
-        let why = "no route of the virtual host fits: 404 (NR)";
-        return said.say("route", Outcome::Failed, &host.name, why);
-    };
-    if http_policy(manager, route, question, head, said) {
-        act(snapshot, config, route, question, head, said);
-    }
-}
-
-fn why_lost(lost: Lost<'_>) -> String {
-    match lost {
-        Lost::Path => "the path does not fit".to_owned(),
-        Lost::Header(name) => format!("header {} does not fit", name.name),
-        Lost::Query(name) => format!("query parameter {name} does not fit"),
-        Lost::Metadata => "what filters learnt does not fit".to_owned(),
-        Lost::NotGrpc => "only gRPC requests".to_owned(),
-        Lost::Fraction => "only a share of requests, and the draw went against it".to_owned(),
-        Lost::Earlier => "fits too, but an earlier route took the request".to_owned(),
-    }
-}
-
-fn http_policy(
-    manager: &HttpConnectionManager,
-    route: &Route,
-    question: &Question,
-    head: &Head,
-    said: &mut Said,
-) -> bool {
-    let overrides = filter::overrides(route, 0).map(|overrides| &**overrides);
-    manager.filters.iter().all(|filter| {
-        let Some((own, of_route)) = filter.on_route(overrides) else {
-            return true;
-        };
-        let what = match own {
-            FilterConfig::Rbac(own) => {
-                let rules = rbac::rules(own, of_route);
-                let verdict = rbac::judge(rules, head, question.facts());
-                return judged(&verdict, "request", said);
-            }
-            FilterConfig::Fault(_) => "may delay the request, fail it or slow its response",
-            FilterConfig::LocalRateLimit(_) => "refuses requests over its limit",
-            FilterConfig::Cors(_) => "answers preflight requests of allowed origins",
-            FilterConfig::HeaderMutation(_) => "may change headers",
-            FilterConfig::Buffer(_) => "waits for the request's whole body",
-        };
-        said.say("filter", Outcome::Info, &filter.name, what);
-        true
-    })
-}
-
-fn act(
-    snapshot: &Snapshot,
-    config: &RouteConfig,
-    route: &Route,
-    question: &Question,
-    head: &Head,
-    said: &mut Said,
-) {
-    let forward = match &route.action {
-        Action::Forward(forward) => forward,
-        Action::Redirect(redirect) => {
-            let why = format!("answered with a redirect, {}", redirect.status);
-            return said.say("route", Outcome::Info, &route.name, why);
-        }
-        Action::Direct { status, .. } => {
-            return said.say(
-                "route",
-                Outcome::Info,
-                &route.name,
-                format!("answered with {status}"),
-            );
-        }
-    };
-    if let ClusterSpecifier::Weighted { total, clusters } = &forward.target {
-        let mut before = 0;
-        for entry in clusters {
-            let share = (entry.bound - before) as f64 * 100.0 / (*total).max(1) as f64;
-            before = entry.bound;
-            let name = usize::try_from(entry.cluster.0).ok();
-            let name = name
-                .and_then(|at| config.clusters.get(at))
-                .map(|link| &*link.name);
-            said.say(
-                "cluster",
-                Outcome::Info,
-                name.unwrap_or_default(),
-                format!("{share:.1} %"),
-            );
-        }
-    }
-    let chosen = plan::cluster(forward, &config.clusters, head, snapshot, 0);
-    let name = chosen
-        .cluster
-        .as_ref()
-        .map_or("", |cluster| &*cluster.name)
-        .to_owned();
-    cluster(&name, chosen.cluster.as_ref(), question, said);
-    match &forward.retry {
-        Some(retry) => {
-            let why = format!("up to {} retries", retry.num_retries);
-            said.say("retry", Outcome::Info, &route.name, why);
-        }
-        None => said.say("retry", Outcome::Info, &route.name, "no retries"),
     }
 }

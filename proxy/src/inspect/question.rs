@@ -1,11 +1,13 @@
 //! The hypothetical request, in the types of the data path's matchers.
 
+use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
+use bytes::Bytes;
 use xds_proto::anyam::inspect::v1 as pb;
 
+use crate::config::listener::Direction;
 use crate::listener::detect::DetectedProtocol;
-use crate::message::head::Head;
 use crate::policy;
 use crate::tls::{ConnectionInfo, PeerIdentity, SpiffeId};
 
@@ -14,8 +16,8 @@ pub(super) struct Question {
     pub(super) inbound: bool,
     pub(super) destination: SocketAddr,
     pub(super) source: SocketAddr,
-    /// `None`: an opaque TCP connection.
-    pub(super) head: Option<Head>,
+    /// A head of HTTP/1; `None`: an opaque TCP connection.
+    pub(super) request: Option<Bytes>,
     pub(super) tls: Option<ConnectionInfo>,
 }
 
@@ -36,21 +38,33 @@ impl Question {
             "" => None,
             text => Some(peer(text)?),
         };
+        let destination = SocketAddr::new(ip, port);
+        let request = match asked.method.as_str() {
+            "" => None,
+            _ => Some(written(asked, destination)?),
+        };
         Ok(Question {
             inbound: asked.inbound,
-            destination: SocketAddr::new(ip, port),
+            destination,
             source: SocketAddr::new(source, 0),
-            head: (!asked.method.is_empty()).then(|| head(asked)),
+            request,
             tls,
         })
     }
 
+    pub(super) fn direction(&self) -> Direction {
+        match self.inbound {
+            true => Direction::Inbound,
+            false => Direction::Outbound,
+        }
+    }
+
     /// What detection would find.
     pub(super) fn protocol(&self) -> DetectedProtocol {
-        match (&self.tls, &self.head) {
-            (Some(_), head) => DetectedProtocol::Tls(crate::tls::hello::ClientHello {
+        match (&self.tls, &self.request) {
+            (Some(_), request) => DetectedProtocol::Tls(crate::tls::hello::ClientHello {
                 sni: None,
-                alpn: vec![match head {
+                alpn: vec![match request {
                     Some(_) => Box::from(&b"anyam-http/1.1"[..]),
                     None => Box::from(&b"anyam-tcp"[..]),
                 }],
@@ -88,19 +102,40 @@ fn peer(text: &str) -> Result<ConnectionInfo, String> {
     })
 }
 
-fn head(asked: &pb::Explain) -> Head {
-    let mut head = Head::new();
-    head.set_method(asked.method.to_ascii_uppercase().as_bytes());
-    head.set_scheme(b"http");
-    head.set_authority(asked.authority.as_bytes());
-    let path = if asked.path.is_empty() {
-        "/"
-    } else {
-        &asked.path
+/// The request as an HTTP/1 client would send it.
+fn written(asked: &pb::Explain, destination: SocketAddr) -> Result<Bytes, String> {
+    let or = |given: &str, default: String| match given {
+        "" => default,
+        given => given.to_owned(),
     };
-    head.set_path_and_query(path.as_bytes());
-    for header in &asked.headers {
-        head.append_named(header.name.as_bytes(), header.value.as_bytes());
+    let authority = or(&asked.authority, destination.to_string());
+    let path = match asked.method.as_str() {
+        "CONNECT" => authority.clone(),
+        _ => or(&asked.path, "/".to_owned()),
+    };
+    let mut text = String::new();
+    let method = asked.method.as_str();
+    for (what, part) in [
+        ("method", method),
+        ("path", &path),
+        ("authority", &authority),
+    ] {
+        on_one_line(what, part)?;
     }
-    head
+    let _ = write!(text, "{method} {path} HTTP/1.1\r\nhost: {authority}\r\n");
+    for header in &asked.headers {
+        on_one_line("headers", &header.name)?;
+        on_one_line("headers", &header.value)?;
+        let _ = write!(text, "{}: {}\r\n", header.name, header.value);
+    }
+    text.push_str("\r\n");
+    Ok(text.into())
+}
+
+/// What would be another field, or a request of its own, is none that was asked about.
+fn on_one_line(what: &str, part: &str) -> Result<(), String> {
+    match part.contains(['\r', '\n']) {
+        true => Err(format!("{what}: {part:?} has a line break")),
+        false => Ok(()),
+    }
 }

@@ -19,13 +19,12 @@ pub(super) async fn hand_over(
     accepted: &Accepted,
 ) -> Result<Arc<Listener>, Refused> {
     let entry = &accepted.listener;
-    let (true, Some(destination)) = (entry.def.use_original_dst, accepted.original_dst) else {
-        return Ok(entry.clone());
+    let destination = match look_up(&worker.store.peek(), entry, accepted.original_dst) {
+        LookUp::Found(listener) => return Ok(listener),
+        LookUp::Own => return Ok(entry.clone()),
+        LookUp::Unknown(destination) => destination,
     };
-    if let Some(listener) = at(&worker.store.peek(), destination, entry) {
-        return Ok(listener);
-    }
-    let Some(demand) = worker.demand.as_ref().filter(|_| is_outbound(entry)) else {
+    let Some(demand) = &worker.demand else {
         return Ok(entry.clone());
     };
     let wanted = OnDemandResource::Listener(destination);
@@ -43,8 +42,53 @@ pub(super) async fn hand_over(
     }
 }
 
-fn is_outbound(listener: &Listener) -> bool {
-    listener.def.direction == Direction::Outbound
+/// By whose rules a connection is served, as far as one snapshot says.
+pub(crate) enum LookUp {
+    /// The listener of its original destination.
+    Found(Arc<Listener>),
+    /// The entry itself.
+    Own,
+    /// No listener is known at this original destination. The control plane may know one; else the
+    /// entry itself.
+    Unknown(SocketAddr),
+}
+
+/// Looks up the listener for a connection that `entry` accepted.
+pub(crate) fn look_up(
+    snapshot: &Snapshot,
+    entry: &Listener,
+    original_dst: Option<SocketAddr>,
+) -> LookUp {
+    let (true, Some(destination)) = (entry.def.use_original_dst, original_dst) else {
+        return LookUp::Own;
+    };
+    match at(snapshot, destination, entry) {
+        Some(listener) => LookUp::Found(listener),
+        None if entry.def.direction == Direction::Outbound => LookUp::Unknown(destination),
+        None => LookUp::Own,
+    }
+}
+
+/// The listener whose socket accepts connections to `destination`: one that is bound to it, else
+/// the one that connections are redirected to.
+pub(crate) fn accepting(
+    snapshot: &Snapshot,
+    direction: Direction,
+    destination: SocketAddr,
+) -> Option<&Arc<Listener>> {
+    let is_bound = |listener: &&Arc<Listener>| {
+        listener.def.bind_to_port && listener.def.direction == direction
+    };
+    // Of several, the same each time: a map has no order.
+    snapshot
+        .listeners
+        .values()
+        .filter(is_bound)
+        .min_by_key(|listener| {
+            let def = &listener.def;
+            let is_at = def.address == destination || def.more_addresses.contains(&destination);
+            (!is_at, !def.use_original_dst, def.name.clone())
+        })
 }
 
 /// The listener at exactly this address, else at its port on any address.

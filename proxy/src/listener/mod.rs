@@ -19,7 +19,7 @@ mod bound;
 pub mod chain;
 pub(crate) mod conn;
 pub mod detect;
-mod entry;
+pub(crate) mod entry;
 mod first;
 pub(crate) mod refused;
 pub mod socket;

@@ -137,7 +137,8 @@ pub async fn dial(
     }
 }
 
-fn target(target: &TcpTarget, random: &mut fastrand::Rng) -> Option<ClusterRef> {
+/// The cluster that a connection goes to.
+pub(crate) fn target(target: &TcpTarget, random: &mut fastrand::Rng) -> Option<ClusterRef> {
     match target {
         TcpTarget::Cluster(reference) => Some(*reference),
         TcpTarget::Weighted(entries) => {

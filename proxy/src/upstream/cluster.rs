@@ -87,13 +87,35 @@ impl Cluster {
         what: PickFor<'_>,
         random: &mut fastrand::Rng,
     ) -> Result<Picked, NoEndpoint> {
+        self.pick_by(&self.turn, what, random)
+    }
+
+    /// What [`Cluster::pick`] could choose now. Nothing changes by it: the next pick chooses as if
+    /// this had not been asked.
+    ///
+    /// # Errors
+    /// See [`NoEndpoint`].
+    pub fn peek(
+        &self,
+        what: PickFor<'_>,
+        random: &mut fastrand::Rng,
+    ) -> Result<Picked, NoEndpoint> {
+        self.pick_by(&self.turn.copy(), what, random)
+    }
+
+    fn pick_by(
+        &self,
+        turn: &RoundRobinCursor,
+        what: PickFor<'_>,
+        random: &mut fastrand::Rng,
+    ) -> Result<Picked, NoEndpoint> {
         if let Discovery::OriginalDst { port_override } = self.discovery {
             return self.original(what.original_dst, port_override);
         }
         let set = self.endpoints.load();
         let choice = set
             .balance
-            .pick(self.lb, &self.turn, what.exclude, random)
+            .pick(self.lb, turn, what.exclude, random)
             .ok_or(if set.ready {
                 NoEndpoint::Unhealthy
             } else {

@@ -38,6 +38,13 @@ struct Group {
 #[derive(Debug, Default)]
 pub struct RoundRobinCursor(AtomicU64);
 
+impl RoundRobinCursor {
+    /// Stands where this one does, and moves by itself.
+    pub fn copy(&self) -> Self {
+        Self(AtomicU64::new(self.0.load(Relaxed)))
+    }
+}
+
 /// What was picked.
 #[derive(Clone)]
 pub struct Choice {

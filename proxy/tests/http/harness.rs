@@ -63,6 +63,8 @@ pub struct Setup {
     pub rbac: Option<Arc<Rbac>>,
     /// Applied last to the cluster.
     pub adjust: fn(&mut ClusterDef),
+    /// The last word on the routes.
+    pub adjust_routes: fn(&mut RouteTable),
     /// Each listens on an address of its own.
     pub workers: usize,
     logs: Arc<Logs>,
@@ -90,6 +92,7 @@ impl Setup {
             transport: Transport::RawBuffer,
             rbac: None,
             adjust: |_| {},
+            adjust_routes: |_| {},
             workers: 1,
             logs: Arc::new(Logs::new()),
             families: Arc::new(Families {
@@ -183,7 +186,7 @@ impl Setup {
         let cluster = Arc::new(self.cluster());
         let mut routes = self.more_routes;
         routes.push(route(self.matches, Action::Forward(Box::new(self.forward))));
-        let table = RouteTable {
+        let mut table = RouteTable {
             name: "routes".into(),
             virtual_hosts: vec![VirtualHost {
                 name: "all".into(),
@@ -204,6 +207,7 @@ impl Setup {
             most_specific_wins: false,
             internal_only_headers: Vec::new(),
         };
+        (self.adjust_routes)(&mut table);
         let link = |cluster: &Arc<Cluster>| Link {
             name: cluster.name.clone(),
             target: Some(cluster.clone()),

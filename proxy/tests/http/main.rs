@@ -6,6 +6,7 @@
 mod again;
 mod bounds;
 mod ends;
+mod explained;
 mod faults;
 mod floods;
 mod front;

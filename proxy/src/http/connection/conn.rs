@@ -205,7 +205,11 @@ fn look_up(
     }
 }
 
-fn routes(listener: &Listener, manager: &HttpConnectionManager) -> Option<Arc<RouteConfig>> {
+/// The routes of a filter chain; `None`: not (yet) known.
+pub(crate) fn routes(
+    listener: &Listener,
+    manager: &HttpConnectionManager,
+) -> Option<Arc<RouteConfig>> {
     let at = usize::try_from(manager.routes.0).ok()?;
     listener.routes.get(at)?.target().cloned()
 }

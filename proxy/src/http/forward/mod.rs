@@ -15,5 +15,5 @@ pub(super) mod pump;
 pub(super) mod relay;
 pub(super) mod retry;
 pub(super) mod splice;
-pub(super) mod upgrade;
+pub(crate) mod upgrade;
 pub mod upstream;

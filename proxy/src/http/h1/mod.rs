@@ -45,6 +45,7 @@ pub(super) use self::body::BodyDecoder;
 pub use self::client::{ClientConn, MAX_INTERIM};
 pub use self::encode::Spelling;
 pub use self::out::Out;
+pub(crate) use self::serve::options as request_options;
 pub use self::server::ServerConn;
 pub use self::trailers::is_allowed as is_allowed_trailer;
 pub(super) use self::write::BodyEncoder;

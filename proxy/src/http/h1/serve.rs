@@ -105,7 +105,8 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     }
 }
 
-fn options(manager: &HttpConnectionManager) -> RequestOptions {
+/// How requests are judged where `manager` serves them.
+pub(crate) fn options(manager: &HttpConnectionManager) -> RequestOptions {
     RequestOptions {
         limits: HeadLimits {
             head_bytes: manager.max_request_headers_bytes,

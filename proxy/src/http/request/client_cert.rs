@@ -4,8 +4,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use super::headers::append_to_list;
-use super::stream_info::Downstream;
+use super::headers::{Sender, append_to_list};
 use crate::config::http::{ForwardClientCert, HttpConnectionManager};
 use crate::message::head::{Head, HeaderId};
 use crate::tls::{ConnectionInfo, Identity, Rotating};
@@ -21,10 +20,10 @@ struct Spelled {
 }
 
 /// Removes, forwards or extends the client's header, as `manager` is configured.
-pub fn forward(head: &mut Head, manager: &HttpConnectionManager, downstream: &Downstream) {
+pub fn forward(head: &mut Head, manager: &HttpConnectionManager, sender: &Sender<'_>) {
     use ForwardClientCert as F;
     let mode = manager.forward_client_cert;
-    let tls = downstream.tls.as_ref().filter(|tls| tls.peer_verified);
+    let tls = sender.tls.filter(|tls| tls.peer_verified);
     let Some(tls) = tls.filter(|_| mode != F::Sanitize) else {
         if mode != F::AlwaysForwardOnly {
             head.remove(HeaderId::XForwardedClientCert);
@@ -34,9 +33,9 @@ pub fn forward(head: &mut Head, manager: &HttpConnectionManager, downstream: &Do
     if matches!(mode, F::ForwardOnly | F::AlwaysForwardOnly) {
         return;
     }
-    let own = downstream.chain.tls.as_ref();
+    let own = sender.chain.tls.as_ref();
     let own = own.map(|context| &*context.options().identity);
-    let element = &downstream.client_cert;
+    let element = sender.client_cert;
     element.with(own, manager.client_cert_uri, tls, |element| match mode {
         F::AppendForward => append_to_list(head, HeaderId::XForwardedClientCert, element),
         _ => head.set(HeaderId::XForwardedClientCert, element),

@@ -12,8 +12,7 @@ use super::headers::{self, Side};
 use super::local_reply;
 use super::local_reply::Reply;
 use super::stream_info::StreamInfo;
-use super::{plan, redirect, rewrite};
-use crate::config::http::StripPort;
+use super::{plan, redirect, rewrite, target};
 use crate::config::route::{Action, Route, RouteAction};
 use crate::dispatcher::timer::Timer;
 use crate::http::connection::conn::{Conn, Resolved};
@@ -24,12 +23,8 @@ use crate::http::forward::downstream::DownstreamIo;
 use crate::http::forward::pump::{Received, RequestPump};
 use crate::http::forward::upgrade;
 use crate::http::h1::{BodyLength, Framing, Tunnel};
-use crate::message::authority;
-use crate::message::authority::{AuthorityOptions, PortRule};
 use crate::message::fault::Fault;
-use crate::message::head::{Head, HeaderId, Method, TargetForm};
-use crate::message::path;
-use crate::message::path::PathOutcome;
+use crate::message::head::{Head, HeaderId};
 use crate::upstream::limits::Permit;
 
 /// A request, as its codec hands it over.
@@ -169,11 +164,15 @@ pub async fn refuse(
 impl Exchange<'_, '_> {
     /// The steps of a request's life.
     async fn run(&mut self, mut framing: Framing) -> Result<(), Failure> {
-        if let Some(location) = self.normalise(&framing)? {
+        let info = &mut self.info;
+        let (head, local) = (&mut info.request, info.downstream.local);
+        let redirected = target::normalise(head, &info.manager, local, framing.tunnel);
+        if let Some(location) = redirected.map_err(Failure::BadRequest)? {
             let reply = local_reply::redirect(&mut self.info, 307, &location);
             return self.reply(reply).await;
         }
-        headers::sanitise(&mut self.info);
+        let sender = info.downstream.sender();
+        info.client = headers::sanitise(&mut info.request, &info.manager, &sender);
         let route = self.plan()?;
         if self.resolved.is_denied {
             return Err(Failure::Denied("connection".into()));
@@ -202,46 +201,13 @@ impl Exchange<'_, '_> {
         }
     }
 
-    /// One value of path and authority for everything that follows. `Some`: redirect there.
-    fn normalise(&mut self, framing: &Framing) -> Result<Option<Vec<u8>>, Failure> {
-        let manager = &self.info.manager;
-        let head = &mut self.info.request;
-        // HTTP/1.0 allows no host: then it is the client's destination address.
-        if head.authority().is_empty() {
-            head.set_authority(self.info.downstream.local.to_string().as_bytes());
-        }
-        match path::normalise(head, &manager.path).map_err(Failure::BadRequest)? {
-            PathOutcome::Forward => {}
-            PathOutcome::Redirect => return Ok(Some(head.path_and_query().to_vec())),
-        }
-        if framing.tunnel == Tunnel::None && head.form() == TargetForm::Authority {
-            return Err(Failure::BadRequest(Fault::InvalidTarget));
-        }
-        Ok(None)
-    }
-
     /// Virtual host and route; `None`: there is none.
     fn plan(&mut self) -> Result<Option<Arc<Route>>, Failure> {
         let info = &mut self.info;
-        let own_port = info.downstream.local.port();
-        let strip = match info.manager.strip_port {
-            StripPort::Keep => PortRule::Keep,
-            StripPort::Matching => PortRule::Matching(own_port),
-            StripPort::Any => PortRule::Any,
-        };
-        let options = AuthorityOptions {
-            strip_port: strip,
-            strip_trailing_dot: info.manager.strip_trailing_host_dot,
-        };
         let mut memo = self.conn.authority.borrow_mut();
-        let name = memo.canonical(info.request.authority(), options);
+        let (head, local) = (&mut info.request, info.downstream.local);
+        let name = target::authority(head, &info.manager, local, &mut memo);
         let name = name.map_err(Failure::BadRequest)?;
-        // As Envoy, which forwards what it matched. CONNECT says where to connect to.
-        if info.request.method() != Method::Connect
-            && let Some(stripped) = authority::stripped(info.request.authority(), options)
-        {
-            info.request.set_authority(&stripped);
-        }
         let Some(routes) = self.resolved.routes.clone() else {
             return Ok(None);
         };

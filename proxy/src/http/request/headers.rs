@@ -6,9 +6,10 @@ use std::net::{IpAddr, SocketAddr};
 use smallvec::SmallVec;
 
 use super::client_cert;
-use super::stream_info::{Downstream, StreamInfo, Times};
+use super::stream_info::{StreamInfo, Times};
 use crate::config::access_log::Part;
 use crate::config::http::{HttpConnectionManager, ServerHeader};
+use crate::config::listener::FilterChain;
 use crate::config::route::{
     AppendAction, HeaderAppend, HeaderEdits, Route, RouteTable, VirtualHost, WeightedCluster,
 };
@@ -18,6 +19,7 @@ use crate::http::forward::upgrade;
 use crate::http::h1::{BodyLength, ResponseInfo};
 use crate::message::head::{FieldRef, Head, HeaderId, IdSet, Method};
 use crate::telemetry::format::render_value;
+use crate::tls::ConnectionInfo;
 
 /// Headers by which Envoys control each other. They are accepted from no peer.
 const INTERNAL: IdSet = IdSet::of(&[
@@ -62,22 +64,28 @@ const VOUCHED: IdSet = IdSet::of(&[
     HeaderId::XRequestId,
 ]);
 
-/// Removes headers that the client may not set and adds those about the client.
-pub fn sanitise(info: &mut StreamInfo) {
-    let StreamInfo {
-        request: head,
-        manager,
-        downstream,
-        client,
-        ..
-    } = info;
+/// Who sent a request, as far as its headers depend on it.
+pub struct Sender<'a> {
+    pub peer: SocketAddr,
+    pub tls: Option<&'a ConnectionInfo>,
+    pub chain: &'a FilterChain,
+    pub client_cert: &'a client_cert::Element,
+}
+
+/// Removes headers that the client may not set and adds those about the client. Returns the client's
+/// address.
+pub fn sanitise(
+    head: &mut Head,
+    manager: &HttpConnectionManager,
+    sender: &Sender<'_>,
+) -> SocketAddr {
     head.remove_all(INTERNAL);
     remove_lookalikes(head);
     if manager.use_remote_address {
         head.remove_all(EDGE);
     }
-    *client = forwarded_for(head, manager, downstream);
-    let scheme: &[u8] = if downstream.tls.is_some() {
+    let client = forwarded_for(head, manager, sender.peer);
+    let scheme: &[u8] = if sender.tls.is_some() {
         b"https"
     } else {
         b"http"
@@ -91,11 +99,12 @@ pub fn sanitise(info: &mut StreamInfo) {
         let https = said.is_some_and(|said| said.eq_ignore_ascii_case(b"https"));
         head.set_scheme(if https { b"https" } else { b"http" });
     }
-    client_cert::forward(head, manager, downstream);
+    client_cert::forward(head, manager, sender);
     request_id(head, manager);
     if let Some(via) = &manager.via {
         append_to_list(head, HeaderId::Via, via.as_bytes());
     }
+    client
 }
 
 fn remove_lookalikes(head: &mut Head) {
@@ -114,13 +123,8 @@ fn is_lookalike(field: FieldRef<'_>) -> bool {
 }
 
 /// Keeps `x-forwarded-for`; returns the client's address.
-fn forwarded_for(
-    head: &mut Head,
-    manager: &HttpConnectionManager,
-    downstream: &Downstream,
-) -> SocketAddr {
+fn forwarded_for(head: &mut Head, manager: &HttpConnectionManager, peer: SocketAddr) -> SocketAddr {
     let hops = usize::try_from(manager.xff_num_trusted_hops).unwrap_or(usize::MAX);
-    let peer = downstream.peer;
     if !manager.use_remote_address {
         return address_in_list(head, hops).map_or(peer, |ip| SocketAddr::new(ip, 0));
     }

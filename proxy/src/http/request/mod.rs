@@ -1,19 +1,21 @@
 //! A request's life, step by step (`handle`).
 //!
-//! - `headers` (sanitised, edited) with `client_cert`; [`plan`] with [`matching`]: its route
+//! - `headers` (sanitised, edited) with `client_cert`; `target` (path and authority, normalised);
+//!   [`plan`] with [`matching`]: its route
 //! - `redirect`, `rewrite`: the route's changes to it; `deadline`, `timeout`: how long it may take
 //! - `local_reply`: responses made here, for an [`error`]
 //! - [`stream_info`]: a request's record, for logs, metrics and taps
 
-pub(super) mod client_cert;
+pub(crate) mod client_cert;
 pub(super) mod deadline;
 pub mod error;
 pub(super) mod handle;
-pub(super) mod headers;
+pub(crate) mod headers;
 pub(crate) mod local_reply;
 pub mod matching;
 pub mod plan;
 pub(super) mod redirect;
 pub(super) mod rewrite;
 pub mod stream_info;
+pub(crate) mod target;
 pub(super) mod timeout;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::client_cert;
+use super::headers::Sender;
 use crate::config::http::HttpConnectionManager;
 use crate::config::listener::{Direction, FilterChain};
 use crate::config::route::{Route, VirtualHost};
@@ -42,6 +43,17 @@ pub struct Downstream {
     /// The edges its requests count on.
     pub calls: Rc<Calls>,
     pub client_cert: client_cert::Element,
+}
+
+impl Downstream {
+    pub fn sender(&self) -> Sender<'_> {
+        Sender {
+            peer: self.peer,
+            tls: self.tls.as_deref(),
+            chain: &self.chain,
+            client_cert: &self.client_cert,
+        }
+    }
 }
 
 /// An upstream connection.

@@ -4,18 +4,25 @@ use std::sync::Arc;
 
 use xds_proto::anyam::inspect::v1::decision::Outcome;
 
-use super::{Question, Said};
+use super::{Said, Way};
 use crate::config::cluster::Transport;
 use crate::upstream::cluster::Cluster;
+
+/// What comes of a failure here, in words.
+pub(super) struct Failing {
+    pub(super) unknown: String,
+    pub(super) no_endpoint: &'static str,
+}
 
 pub(super) fn cluster(
     name: &str,
     target: Option<&Arc<Cluster>>,
-    question: &Question,
+    way: &Way<'_>,
+    failing: &Failing,
     said: &mut Said,
 ) {
     let Some(cluster) = target else {
-        let why = "the cluster is not known (yet): 503 (NC)";
+        let why = format!("the cluster is not known (yet): {}", failing.unknown);
         return said.say("cluster", Outcome::Failed, name, why);
     };
     said.say(
@@ -48,9 +55,9 @@ pub(super) fn cluster(
     }
     let what = crate::upstream::cluster::PickFor {
         exclude: &[],
-        original_dst: Some(question.destination),
+        original_dst: way.original_dst,
     };
-    match cluster.pick(what, &mut fastrand::Rng::new()) {
+    match cluster.peek(what, &mut fastrand::Rng::new()) {
         Ok(picked) => {
             let why = if picked.panic {
                 "picked in panic: too few are healthy"
@@ -64,7 +71,7 @@ pub(super) fn cluster(
             "endpoint",
             Outcome::Failed,
             &cluster.name,
-            format!("{error}: 503 (UH)"),
+            format!("{error}: {}", failing.no_endpoint),
         ),
     }
 }

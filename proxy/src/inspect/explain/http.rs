@@ -1,0 +1,262 @@
+//! What HTTP makes of a hypothetical request, in the order of `http::request::handle`: read,
+//! normalised, routed, filtered, sent on.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use xds_proto::anyam::inspect::v1::decision::Outcome;
+
+use super::cluster::{Failing, cluster};
+use super::{Said, Way, judged};
+use crate::config::filter::FilterConfig;
+use crate::config::http::HttpConnectionManager;
+use crate::config::route::{Action, ClusterSpecifier, Route, RouteAction};
+use crate::http::connection::conn;
+use crate::http::filter;
+use crate::http::filter::rbac;
+use crate::http::forward::upgrade;
+use crate::http::h1::{self, Framing, ServerConn};
+use crate::http::request::client_cert::Element;
+use crate::http::request::error::Failure;
+use crate::http::request::headers::{self, Sender};
+use crate::http::request::plan::{self, Lost};
+use crate::http::request::target;
+use crate::message::authority::Memo;
+use crate::message::fault::Fault;
+use crate::message::head::Head;
+use crate::policy;
+use crate::snapshot::RouteConfig;
+
+/// What chooses among weighted clusters, and for routes that take a share: the first.
+const DRAW: u64 = 0;
+
+/// A request as routes and policies see it.
+struct Prepared<'a> {
+    head: Head,
+    framing: Framing,
+    /// The name by which virtual hosts are chosen.
+    authority: std::rc::Rc<str>,
+    facts: policy::Facts<'a>,
+}
+
+pub(super) fn http(
+    way: &Way<'_>,
+    manager: &HttpConnectionManager,
+    request: &Bytes,
+    said: &mut Said,
+) {
+    let mut prepared = match prepare(way, manager, request, said) {
+        Ok(Some(prepared)) => prepared,
+        Ok(None) => return,
+        Err(fault) => return failed(&Failure::BadRequest(fault), "request", "", said),
+    };
+    let routes = conn::routes(way.listener, manager);
+    let found = match &routes {
+        Some(routes) => route(routes, &prepared, said),
+        None => Err((
+            String::new(),
+            "the route configuration is not there (yet)".to_owned(),
+        )),
+    };
+    // Filters judge before it is said that there is no route.
+    if !filters(manager, found.as_ref().ok(), &prepared, said) {
+        return;
+    }
+    match (found, &routes) {
+        (Ok(route), Some(routes)) => act(way, manager, routes, &route, &mut prepared, said),
+        (Err((subject, why)), _) => {
+            let status = Failure::NoRoute.verdict().status;
+            let why = format!("{why}: {status} (NR)");
+            said.say("route", Outcome::Failed, &subject, why);
+        }
+        (Ok(_), None) => {}
+    }
+}
+
+/// Reads and normalises it; `Ok(None)`: it is answered already.
+fn prepare<'a>(
+    way: &'a Way<'_>,
+    manager: &HttpConnectionManager,
+    request: &Bytes,
+    said: &mut Said,
+) -> Result<Option<Prepared<'a>>, Fault> {
+    let mut head = Head::new();
+    let mut codec = ServerConn::new(h1::request_options(manager));
+    let framing = codec.read_head(&mut BytesMut::from(&request[..]), &mut head)?;
+    let framing = framing.ok_or(Fault::Truncated)?;
+    let asked = spelled(&head);
+    let question = way.question;
+    let local = question.destination;
+    if let Some(location) = target::normalise(&mut head, manager, local, framing.tunnel)? {
+        let location = String::from_utf8_lossy(&location);
+        let why = "its slashes are unescaped: answered with a redirect there, 307";
+        said.say("request", Outcome::Info, &location, why);
+        return Ok(None);
+    }
+    let sender = Sender {
+        peer: question.source,
+        tls: question.tls.as_ref(),
+        chain: way.chain,
+        client_cert: &Element::default(),
+    };
+    let client = headers::sanitise(&mut head, manager, &sender);
+    let authority = target::authority(&mut head, manager, local, &mut Memo::default())?;
+    let seen = spelled(&head);
+    if seen != asked {
+        let why = "normalised so: what routes and policies judge and the app receives";
+        said.say("request", Outcome::Info, &seen, why);
+    }
+    Ok(Some(Prepared {
+        head,
+        framing,
+        authority,
+        facts: policy::Facts {
+            remote: client.ip(),
+            ..question.facts()
+        },
+    }))
+}
+
+fn spelled(head: &Head) -> String {
+    let text = [head.authority(), head.path_and_query()].concat();
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// The route; else of what there is none, and why.
+fn route(
+    config: &RouteConfig,
+    request: &Prepared<'_>,
+    said: &mut Said,
+) -> Result<Arc<Route>, (String, String)> {
+    let Some((_, host)) = plan::host(&config.table, &request.authority) else {
+        let why = format!("no virtual host takes {:?}", request.authority);
+        return Err((config.table.name.to_string(), why));
+    };
+    said.say(
+        "route",
+        Outcome::Info,
+        &host.name,
+        "this virtual host takes the authority",
+    );
+    let mut chosen = None;
+    for (route, verdict) in plan::routes(host, &request.head, None, 0) {
+        let verdict = match (verdict, &chosen) {
+            (Ok(()), Some(_)) => Err(Lost::Earlier),
+            (verdict, _) => verdict,
+        };
+        match verdict {
+            Ok(()) => {
+                chosen = Some(route.clone());
+                said.say("route", Outcome::Chosen, &route.name, "the first that fits");
+            }
+            Err(lost) => said.say("route", Outcome::Lost, &route.name, why_lost(lost)),
+        }
+    }
+    let why = "no route of the virtual host fits";
+    chosen.ok_or_else(|| (host.name.to_string(), why.to_owned()))
+}
+
+fn why_lost(lost: Lost<'_>) -> String {
+    match lost {
+        Lost::Path => "the path does not fit".to_owned(),
+        Lost::Header(name) => format!("header {} does not fit", name.name),
+        Lost::Query(name) => format!("query parameter {name} does not fit"),
+        Lost::Metadata => "what filters learnt does not fit".to_owned(),
+        Lost::NotGrpc => "only gRPC requests".to_owned(),
+        Lost::Fraction => "only a share of requests, and the draw went against it".to_owned(),
+        Lost::Earlier => "fits too, but an earlier route took the request".to_owned(),
+    }
+}
+
+/// Whether the filters let it through, as far as it can be said without running them.
+fn filters(
+    manager: &HttpConnectionManager,
+    route: Option<&Arc<Route>>,
+    request: &Prepared<'_>,
+    said: &mut Said,
+) -> bool {
+    let overrides = route.and_then(|route| filter::overrides(route, DRAW));
+    let overrides = overrides.map(|overrides| &**overrides);
+    manager.filters.iter().all(|filter| {
+        let Some((own, of_route)) = filter.on_route(overrides) else {
+            return true;
+        };
+        let what = match own {
+            FilterConfig::Rbac(own) => {
+                let rules = rbac::rules(own, of_route);
+                let verdict = rbac::judge(rules, &request.head, request.facts);
+                return judged(&verdict, "request", said);
+            }
+            FilterConfig::Fault(_) => "may delay the request, fail it or slow its response",
+            FilterConfig::LocalRateLimit(_) => "refuses requests over its limit",
+            FilterConfig::Cors(_) => "answers preflight requests of allowed origins",
+            FilterConfig::HeaderMutation(_) => "may change headers, which is not tried here",
+            FilterConfig::Buffer(_) => "waits for the request's whole body",
+        };
+        said.say("filter", Outcome::Info, &filter.name, what);
+        true
+    })
+}
+
+fn act(
+    way: &Way<'_>,
+    manager: &HttpConnectionManager,
+    config: &RouteConfig,
+    route: &Route,
+    request: &mut Prepared<'_>,
+    said: &mut Said,
+) {
+    let why = match &route.action {
+        Action::Forward(forward) => {
+            return match upgrade::judge(&mut request.head, &mut request.framing, forward, manager) {
+                Ok(()) => forwarded(way, config, (route, forward), &request.head, said),
+                Err(failure) => failed(&failure, "route", &route.name, said),
+            };
+        }
+        Action::Redirect(redirect) => format!("answered with a redirect, {}", redirect.status),
+        Action::Direct { status, .. } => format!("answered with {status}"),
+    };
+    said.say("route", Outcome::Info, &route.name, why);
+}
+
+fn forwarded(
+    way: &Way<'_>,
+    config: &RouteConfig,
+    (route, forward): (&Route, &RouteAction),
+    head: &Head,
+    said: &mut Said,
+) {
+    if let ClusterSpecifier::Weighted { total, clusters } = &forward.target {
+        let mut before = 0;
+        for entry in clusters {
+            let share = (entry.bound - before) as f64 * 100.0 / (*total).max(1) as f64;
+            before = entry.bound;
+            let name = usize::try_from(entry.cluster.0).ok();
+            let name = name
+                .and_then(|at| config.clusters.get(at))
+                .map(|link| &*link.name);
+            let why = format!("{share:.1} %");
+            said.say("cluster", Outcome::Info, name.unwrap_or_default(), why);
+        }
+    }
+    let chosen = plan::cluster(forward, &config.clusters, head, way.snapshot, DRAW);
+    let name = chosen.cluster.as_ref().map(|cluster| cluster.name.clone());
+    let failing = Failing {
+        unknown: format!("{} (NC)", forward.cluster_not_found),
+        no_endpoint: "503 (UH)",
+    };
+    let name = name.as_deref().unwrap_or_default();
+    cluster(name, chosen.cluster.as_ref(), way, &failing, said);
+    let why = match &forward.retry {
+        Some(retry) => format!("up to {} retries", retry.num_retries),
+        None => "no retries".to_owned(),
+    };
+    said.say("retry", Outcome::Info, &route.name, why);
+}
+
+/// What is answered to a request that cannot be served.
+fn failed(failure: &Failure, stage: &str, subject: &str, said: &mut Said) {
+    let verdict = failure.verdict();
+    let why = format!("{}: {}", verdict.reason, verdict.status);
+    said.say(stage, Outcome::Failed, subject, why);
+}
