@@ -1,4 +1,4 @@
-//! The control plane's HTTP API, as a client. Types: [`anyam_control::api::types`].
+//! The control plane's HTTP API, as a client. Types: [`anyam_control::types`].
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

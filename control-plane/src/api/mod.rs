@@ -3,9 +3,9 @@
 //! - [`server`]: sockets, limits, authentication, and the table of paths.
 //! - [`auth`]: token, sessions, names; [`reply`]: responses and errors.
 //! - [`proxies`], [`routes`], [`check`], [`explain`], [`tap`]: what is behind the paths.
-//! - [`declared`]: queries to the sources; [`metrics`]: our own, for Prometheus.
+//! - [`declared`]: queries to the sources; [`metrics`](crate::metrics): our own, for Prometheus.
 //! - [`dashboard`]: the one page, and its content security policy.
-//! - [`types`]: what the API answers, shared with the CLI.
+//! - [`types`](crate::types): what the API answers, shared with the CLI.
 
 pub mod auth;
 pub mod check;

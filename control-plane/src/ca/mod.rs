@@ -1,6 +1,6 @@
 //! The mesh's certificate authority.
 //!
-//! - [`identity`]: SPIFFE ids of workloads, and the identity of a connection's peer.
+//! - [`identity`](crate::identity): SPIFFE ids of workloads, and the identity of a connection's peer.
 //! - [`private`]: files that only we may read.
 //! - [`authority`]: the self-made root, and what it signs; [`csr`] checks requests before that.
 //! - [`token`]: join tokens; [`used`] records those that were used.

@@ -3,7 +3,6 @@
 //! In the order a request meets them:
 //! - [`connection`]: which codec; what the requests of a connection share
 //! - [`h1`], [`h2`]: the codecs, each with its server connection (`serve`)
-//! - [`message`]: the head type, canonical authority and path
 //! - [`request`]: a request's life (`handle`): sanitise, route, filters, redirect, local reply, log
 //! - [`filter`]: HTTP filters
 //! - [`forward`]: attempts, retries, bodies, upgrades, mirrors

@@ -210,7 +210,7 @@ impl Cluster {
 
     /// Ends ejections whose time has come and compares endpoints. Called every [`OutlierConfig::interval`].
     ///
-    /// [`OutlierConfig::interval`]: super::outlier::OutlierConfig::interval
+    /// [`OutlierConfig::interval`]: crate::config::outlier::OutlierConfig::interval
     pub fn sweep_outliers(&self, now: Instant, random: &mut fastrand::Rng) {
         let Some(config) = &self.outlier else {
             return;

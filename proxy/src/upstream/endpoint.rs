@@ -51,7 +51,7 @@ pub struct Endpoint {
     pub locality: Option<Name>,
     /// What `transport_socket_matches` look at; shared by endpoints that say the same.
     pub transport_metadata: Arc<TransportMetadata>,
-    /// Index into [`super::cluster::Cluster::transport`], chosen by metadata at compile time.
+    /// Index into [`crate::config::cluster::ClusterDef::transport`], chosen by metadata at compile time.
     /// `None`: no match, connecting fails closed.
     pub transport: Option<u32>,
     /// Where it takes tunnels: `filter_metadata`, `anyam.tunnel: {port: 15008}`.

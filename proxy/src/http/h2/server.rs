@@ -1,4 +1,4 @@
-//! A downstream HTTP/2 stream. The connection's loop is in [`crate::http::serve2`].
+//! A downstream HTTP/2 stream. The connection's loop is in [`crate::http::h2::serve`].
 
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
