@@ -43,13 +43,16 @@ pub fn would_admit(snapshot: &Snapshot, party: &PolicySubject<'_>) -> bool {
     let Some(listener) = snapshot.listeners.get(&party.listener.def.name) else {
         return true;
     };
+    // The listener that accepted it has not changed, and so neither has its choice. With TLS, the
+    // certificate is judged again all the same.
+    if Arc::ptr_eq(&listener.def, &party.listener.def) {
+        return party.tls.is_none() || authorise(party.ends, party.chain, party.tls, None).is_ok();
+    }
     let Some(chain) = chain_now(&listener.def, party) else {
         return false;
     };
-    // The chain that accepted it has not changed.
-    std::ptr::eq(&**chain, party.chain)
-        || chain.tls.is_some() == party.chain.tls.is_some()
-            && authorise(party.ends, chain, party.tls, None).is_ok()
+    chain.tls.is_some() == party.chain.tls.is_some()
+        && authorise(party.ends, chain, party.tls, None).is_ok()
 }
 
 fn chain_now<'a>(def: &'a ListenerDef, party: &PolicySubject<'_>) -> Option<&'a Arc<FilterChain>> {
@@ -65,7 +68,12 @@ fn chain_now<'a>(def: &'a ListenerDef, party: &PolicySubject<'_>) -> Option<&'a 
 /// The protocol of the connection's first bytes, from TLS and from its chain's criteria.
 fn protocol(chain: &FilterChain, tls: Option<&ConnectionInfo>) -> DetectedProtocol {
     let asked = &chain.matches;
-    if tls.is_some() || asked.transport_protocol == Some(TransportProtocol::Tls) {
+    let asks = |name: &[u8]| asked.application_protocols.iter().any(|it| **it == *name);
+    // Only a ClientHello has a server name, or protocols other than these.
+    let plain = |name: &[u8]| matches!(name, b"http/1.1" | b"http/1.0" | b"h2c");
+    let has_hello = !asked.server_names.is_empty()
+        || asked.application_protocols.iter().any(|name| !plain(name));
+    if tls.is_some() || asked.transport_protocol == Some(TransportProtocol::Tls) || has_hello {
         let agreed = tls.and_then(|tls| tls.alpn.clone());
         let sni = tls.and_then(|tls| tls.sni.clone());
         return DetectedProtocol::Tls(ClientHello {
@@ -76,7 +84,6 @@ fn protocol(chain: &FilterChain, tls: Option<&ConnectionInfo>) -> DetectedProtoc
                 .collect(),
         });
     }
-    let asks = |name: &[u8]| asked.application_protocols.iter().any(|it| **it == *name);
     match () {
         () if asks(b"http/1.1") => DetectedProtocol::Http11,
         () if asks(b"http/1.0") => DetectedProtocol::Http10,
