@@ -107,7 +107,7 @@ impl Worker {
     pub fn serve(&self, held: impl Sized + 'static, serving: impl Future<Output = ()> + 'static) {
         let held = (held, self.open.count_one());
         let task = Serving { held, serving };
-        tokio::task::spawn_local(self.timers.turns(task));
+        tokio::task::spawn_local(self.timers.with_cached_clock(task));
     }
 
     pub fn is_draining(&self) -> bool {

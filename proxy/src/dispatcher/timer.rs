@@ -5,25 +5,28 @@
 //! busy connection touches the wheel once per time-out and not once per request. Deadlines are
 //! rounded up to [`TICK`].
 //!
-//! `alarm`: the descriptor by which the kernel says that the next tick has come. The runtime of a
-//! worker has no timers of its own: it would read the clock four times a turn for them, and have
-//! the kernel arm a timer for each wait.
+//! - `alarm`: the descriptor by which the kernel says that the next tick has come. The runtime of a
+//!   worker has no timers of its own: it would read the clock four times a turn for them, and have
+//!   the kernel arm a timer for each wait.
+//! - `clock`: the time, read once for each poll of a task
 
 mod alarm;
+mod clock;
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use pin_project_lite::pin_project;
 use tokio::sync::Notify;
 
 pub use self::alarm::Alarm;
+use self::clock::CachedClock;
+pub use self::clock::CachedClockTask;
 
 /// Resolution.
 pub const TICK: Duration = Duration::from_millis(5);
@@ -41,50 +44,11 @@ pub struct Timers(Rc<Wheel>);
 
 struct Wheel {
     origin: Instant,
-    turn: Cell<Turn>,
+    clock: CachedClock,
     slots: RefCell<BTreeSet<Slot>>,
     /// The tick for which the driver sleeps.
     sleeping_until: Cell<u64>,
     earlier: Notify,
-}
-
-/// Whether [`Timers::now`] reads the system's clock or returns the value cached for this turn.
-#[derive(Clone, Copy)]
-enum Turn {
-    Outside,
-    /// In a task's turn that has not read the clock yet.
-    Unasked,
-    Asked(Instant),
-}
-
-pin_project! {
-    /// See [`Timers::turns`].
-    pub struct Turns<F> {
-        wheel: Rc<Wheel>,
-        #[pin]
-        task: F,
-    }
-}
-
-impl<F: Future> Future for Turns<F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        this.wheel.turn.set(Turn::Unasked);
-        let _end = End(this.wheel);
-        this.task.poll(cx)
-    }
-}
-
-/// Ends a turn, after a panic too: the runtime catches it, and the cached time must not outlive the
-/// turn.
-struct End<'a>(&'a Wheel);
-
-impl Drop for End<'_> {
-    fn drop(&mut self) {
-        self.0.turn.set(Turn::Outside);
-    }
 }
 
 /// An entry in the order of the ticks at which they are looked at; those of one tick by address.
@@ -149,23 +113,22 @@ impl Timers {
     pub fn since(origin: Instant) -> Self {
         Self(Rc::new(Wheel {
             origin,
-            turn: Cell::new(Turn::Outside),
+            clock: CachedClock::new(),
             slots: RefCell::default(),
             sleeping_until: Cell::new(NEVER),
             earlier: Notify::new(),
         }))
     }
 
-    /// The time. In a task of [`Timers::turns`] the clock is read once a turn.
+    /// The time, read once for each poll of a task of [`Timers::with_cached_clock`].
     #[inline]
     pub fn now(&self) -> Instant {
-        self.0.now()
+        self.0.clock.now()
     }
 
-    /// Wraps `task` so that [`Timers::now`] returns one value for each poll of it: polls are short,
-    /// and reading the clock ten times in one costs more than some of their work.
-    pub fn turns<F: Future>(&self, task: F) -> Turns<F> {
-        Turns {
+    /// `task`, which gets one value of [`Timers::now`] for each poll.
+    pub fn with_cached_clock<F: Future>(&self, task: F) -> CachedClockTask<F> {
+        CachedClockTask {
             wheel: self.0.clone(),
             task,
         }
@@ -234,18 +197,6 @@ fn ticks(seconds: u64, more: u32) -> u64 {
 }
 
 impl Wheel {
-    fn now(&self) -> Instant {
-        match self.turn.get() {
-            Turn::Outside => Instant::now(),
-            Turn::Asked(now) => now,
-            Turn::Unasked => {
-                let now = Instant::now();
-                self.turn.set(Turn::Asked(now));
-                now
-            }
-        }
-    }
-
     /// Time left to `tick`, by the system's clock.
     fn until(&self, tick: u64) -> Duration {
         let passed = Instant::now().saturating_duration_since(self.origin);
@@ -253,7 +204,7 @@ impl Wheel {
     }
 
     fn tick(&self) -> u64 {
-        let since = self.now().saturating_duration_since(self.origin);
+        let since = self.clock.now().saturating_duration_since(self.origin);
         ticks(since.as_secs(), since.subsec_nanos() / TICK_NANOS)
     }
 
@@ -307,13 +258,13 @@ impl Drop for Timer {
 impl Timer {
     /// Expires `after` from now.
     pub fn set(&self, after: Duration) {
-        self.set_at(self.wheel.now() + after.min(FAR));
+        self.set_at(self.wheel.clock.now() + after.min(FAR));
     }
 
     /// As [`Timers::now`].
     #[inline]
     pub fn now(&self) -> Instant {
-        self.wheel.now()
+        self.wheel.clock.now()
     }
 
     /// Expires at `at`.

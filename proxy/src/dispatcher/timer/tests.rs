@@ -57,9 +57,9 @@ fn pass(instant: Instant) {
 }
 
 #[test]
-fn the_clock_stands_still_in_a_turn_and_only_there() {
+fn the_clock_stands_still_in_a_poll_and_only_there() {
     run(|timers| async move {
-        let (clock, turns) = (timers.clone(), timers.clone());
+        let (clock, caching) = (timers.clone(), timers.clone());
         let task = async move {
             let first = clock.now();
             pass(first);
@@ -67,7 +67,7 @@ fn the_clock_stands_still_in_a_turn_and_only_there() {
             clock.sleep(Duration::from_millis(10)).await;
             assert!(clock.now() >= first + Duration::from_millis(10));
         };
-        turns.turns(task).await;
+        caching.with_cached_clock(task).await;
         let first = timers.now();
         pass(first);
         assert!(timers.now() > first);
@@ -75,10 +75,10 @@ fn the_clock_stands_still_in_a_turn_and_only_there() {
 }
 
 #[test]
-fn the_clock_goes_on_after_a_turn_that_panicked() {
+fn the_clock_goes_on_after_a_poll_that_panicked() {
     run(|timers| async move {
         let clock = timers.clone();
-        let task = timers.turns(async move {
+        let task = timers.with_cached_clock(async move {
             clock.now();
             panic!("on purpose");
         });

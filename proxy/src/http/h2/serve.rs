@@ -122,7 +122,9 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, wire: &Rc<WireStat
         tokio::task::spawn_local(async move {
             let timers = &conn.worker.timers;
             let begun = timers.now();
-            let given_up = timers.turns(stream(&conn, request, respond, wire)).await;
+            let given_up = timers
+                .with_cached_clock(stream(&conn, request, respond, wire))
+                .await;
             drop(stream_open);
             if given_up && timers.now().saturating_duration_since(begun) < RAPID {
                 rapid.set(rapid.get().saturating_add(1));
