@@ -12,6 +12,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::tap::Taps;
+use crate::bug;
 use crate::config::demand::{OnDemandClient, OnDemandResource};
 use crate::config::endpoint::Workload;
 use crate::config::listener::Direction;
@@ -202,6 +203,20 @@ impl Calls {
         apply(&self.edge(call, protocol), &sample);
     }
 
+    /// The caller is known from here on, or counts as `unknown`; returns the samples that waited for
+    /// it. Only the first call counts.
+    fn resolve(&self, workload: Option<&Workload>) -> Vec<(Call, RequestProtocol, Sample)> {
+        let source = &mut *self.source.borrow_mut();
+        let Source::Waiting(waiting) = source else {
+            return Vec::new();
+        };
+        let samples = std::mem::take(&mut waiting.samples);
+        *source = Source::Known(Arc::new(peer(workload, self.caller.as_ref())));
+        // Edges that were made meanwhile lack the caller's labels.
+        self.remembered.borrow_mut().clear();
+        samples
+    }
+
     fn edge(&self, call: &Call, protocol: RequestProtocol) -> Arc<Edge> {
         let mut remembered = self.remembered.borrow_mut();
         let known = remembered.iter().find(|known| {
@@ -288,19 +303,27 @@ fn same<T>(a: &Option<Arc<T>>, b: &Option<Arc<T>>) -> bool {
 }
 
 async fn look_up(callers: Rc<Callers>, calls: Rc<Calls>, address: IpAddr) {
+    let unresolved = Unresolved(calls);
+    bug::point("caller");
     if let Some(demand) = &callers.demand {
         // Whatever the response, the snapshot now has the workload if there is one.
         let wanted = OnDemandResource::Workload(address);
         let _ = demand.ask_by(&callers.timers, wanted).await;
     }
     let workload = callers.store.peek().workloads.get(&address).cloned();
-    let found = Source::Known(Arc::new(peer(workload.as_deref(), calls.caller.as_ref())));
-    if let Source::Waiting(waiting) = calls.source.replace(found) {
-        // Edges resolved before the response arrived lack the caller's labels.
-        calls.remembered.borrow_mut().clear();
-        for (call, protocol, sample) in waiting.samples {
-            apply(&calls.edge(&call, protocol), &sample);
-        }
+    let Unresolved(calls) = &unresolved;
+    for (call, protocol, sample) in calls.resolve(workload.as_deref()) {
+        apply(&calls.edge(&call, protocol), &sample);
+    }
+}
+
+/// A connection whose caller is looked up. If a panic ends that, the caller counts as `unknown` from
+/// then on; the samples that waited for it are lost.
+struct Unresolved(Rc<Calls>);
+
+impl Drop for Unresolved {
+    fn drop(&mut self) {
+        self.0.resolve(None);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Listeners over real sockets, configured as a control plane would: chains, detection, servers
 //! that speak first, mutual TLS, policy, and destinations that are subscribed to on demand.
 
+mod callers;
 mod limits;
 mod redirected;
 pub mod rig;
