@@ -1,4 +1,16 @@
 //! String, header and query matchers, shared by routes and policies.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use crate::message::head::HeaderId;
 use crate::metadata::{Metadata, Value};
@@ -37,7 +49,8 @@ impl StringMatch {
             Self::Suffix { value, ignore_case } => input
                 .len()
                 .checked_sub(value.len())
-                .is_some_and(|at| equal(&input[at..], value.as_bytes(), *ignore_case)),
+                .and_then(|at| input.get(at..))
+                .is_some_and(|tail| equal(tail, value.as_bytes(), *ignore_case)),
             Self::Contains {
                 value,
                 ignore_case: false,
@@ -88,14 +101,72 @@ impl HeaderName {
     }
 }
 
-/// envoy.config.route.v3.HeaderMatcher. Repeated headers: see [`crate::http`]'s evaluation; every
-/// value is judged, never only the first.
+/// envoy.config.route.v3.HeaderMatcher. Of a repeated header every value is judged, never only the
+/// first: see [`HeaderJudge`].
 #[derive(Clone, Debug)]
 pub struct HeaderMatch {
     pub name: HeaderName,
     pub test: ValueMatch,
     pub invert: bool,
     pub treat_missing_as_empty: bool,
+}
+
+/// How many values of a repeated header must match. A rule that allows needs all, a rule that denies
+/// any, so that an added value never gains access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quantifier {
+    Any,
+    All,
+}
+
+/// Judges the values of one header, one after the other. An absent header satisfies nothing but a test
+/// for absence, inverted or not, unless the matcher treats it as empty (as Envoy).
+pub struct HeaderJudge<'a> {
+    matcher: &'a HeaderMatch,
+    seen: bool,
+    any: bool,
+    all: bool,
+}
+
+impl<'a> HeaderJudge<'a> {
+    pub fn new(matcher: &'a HeaderMatch) -> Self {
+        Self {
+            matcher,
+            seen: false,
+            any: false,
+            all: true,
+        }
+    }
+
+    /// The header has this value.
+    #[inline]
+    pub fn value(&mut self, value: &[u8]) {
+        let matches = self.matcher.test.matches(value) != self.matcher.invert;
+        self.seen = true;
+        self.any |= matches;
+        self.all &= matches;
+    }
+
+    /// The verdict on all values.
+    pub fn matches(&self, quantifier: Quantifier) -> bool {
+        let HeaderMatch {
+            test,
+            invert,
+            treat_missing_as_empty,
+            ..
+        } = self.matcher;
+        if !self.seen {
+            return match test {
+                ValueMatch::Absent => !invert,
+                ValueMatch::Present => *invert,
+                test => *treat_missing_as_empty && test.matches(b"") != *invert,
+            };
+        }
+        match quantifier {
+            Quantifier::All => self.all,
+            Quantifier::Any => self.any,
+        }
+    }
 }
 
 /// envoy.config.route.v3.QueryParameterMatcher.
@@ -116,6 +187,21 @@ pub enum ValueMatch {
         start: i64,
         end: i64,
     },
+}
+
+impl ValueMatch {
+    /// Whether a value that is there satisfies the test.
+    pub fn matches(&self, value: &[u8]) -> bool {
+        match self {
+            Self::Present => true,
+            Self::Absent => false,
+            Self::String(wanted) => wanted.matches(value),
+            Self::Range { start, end } => std::str::from_utf8(value)
+                .ok()
+                .and_then(|text| text.parse::<i64>().ok())
+                .is_some_and(|number| (*start..*end).contains(&number)),
+        }
+    }
 }
 
 /// envoy.type.matcher.v3.MetadataMatcher: a value at a path of keys in a filter's namespace.

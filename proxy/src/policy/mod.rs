@@ -4,6 +4,18 @@
 //! when any value does, one that allows only when all do. Rules that join the values, or match only
 //! the first, have been bypassed. A path is matched likewise, in each form in which an app may read
 //! it.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod subject;
 
@@ -11,12 +23,12 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Name;
 use crate::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
-use crate::matcher::{HeaderMatch, HeaderName, StringMatch, ValueMatch};
+use crate::matcher::{HeaderJudge, HeaderMatch, HeaderName, Quantifier, StringMatch};
 use crate::message::path::Readings;
 use crate::metadata::Metadata;
 use crate::tls::ConnectionInfo;
 
-pub use subject::{Addresses, PolicySubject};
+pub use subject::{Addresses, DetectedProtocol, PolicySubject};
 
 /// The facts of a connection or request that rules match.
 #[derive(Clone, Copy)]
@@ -83,19 +95,11 @@ fn refuses(rules: &Rules, facts: &Facts<'_>) -> Option<Option<Name>> {
     }
 }
 
-/// How many values of a repeated header must match.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Quantifier {
-    All,
-    Any,
-}
-
-impl Quantifier {
-    fn other(self) -> Self {
-        match self {
-            Quantifier::All => Quantifier::Any,
-            Quantifier::Any => Quantifier::All,
-        }
+/// The quantifier under a negation: "all match" turns into "any matches", and back.
+fn negated(quantifier: Quantifier) -> Quantifier {
+    match quantifier {
+        Quantifier::All => Quantifier::Any,
+        Quantifier::Any => Quantifier::All,
     }
 }
 
@@ -117,10 +121,9 @@ impl Judge<'_> {
                 .any(|principal| self.principal(principal))
     }
 
-    /// Under a negation "all match" turns into "any matches", and back.
     fn negated(self) -> Self {
         Judge {
-            quantifier: self.quantifier.other(),
+            quantifier: negated(self.quantifier),
             ..self
         }
     }
@@ -197,39 +200,12 @@ impl Judge<'_> {
         }
     }
 
-    /// An absent header satisfies nothing but a test for absence, inverted or not, unless the
-    /// matcher treats it as empty (as Envoy).
     fn header(self, wanted: &HeaderMatch) -> bool {
-        let (mut seen, mut any, mut all) = (false, false, true);
+        let mut judge = HeaderJudge::new(wanted);
         if let Some(request) = self.facts.request {
-            request.values(&wanted.name, &mut |value| {
-                let matches = value_matches(&wanted.test, value) != wanted.invert;
-                (seen, any, all) = (true, any | matches, all & matches);
-            });
+            request.values(&wanted.name, &mut |value| judge.value(value));
         }
-        if !seen {
-            return match &wanted.test {
-                ValueMatch::Absent => !wanted.invert,
-                ValueMatch::Present => wanted.invert,
-                test => wanted.treat_missing_as_empty && value_matches(test, b"") != wanted.invert,
-            };
-        }
-        match self.quantifier {
-            Quantifier::All => all,
-            Quantifier::Any => any,
-        }
-    }
-}
-
-fn value_matches(test: &ValueMatch, value: &[u8]) -> bool {
-    match test {
-        ValueMatch::Present => true,
-        ValueMatch::Absent => false,
-        ValueMatch::String(wanted) => wanted.matches(value),
-        ValueMatch::Range { start, end } => std::str::from_utf8(value)
-            .ok()
-            .and_then(|text| text.parse::<i64>().ok())
-            .is_some_and(|number| (*start..*end).contains(&number)),
+        judge.matches(self.quantifier)
     }
 }
 

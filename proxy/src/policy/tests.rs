@@ -1,4 +1,5 @@
 use super::*;
+use crate::matcher::ValueMatch;
 
 struct Req(Readings<'static>, Vec<(&'static str, &'static str)>);
 

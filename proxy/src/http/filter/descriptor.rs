@@ -9,7 +9,6 @@ use super::local_ratelimit::Asked;
 use crate::config::filter::{Action as RateLimitAction, DescriptorMatch, RateLimit, VhRateLimits};
 use crate::config::route::{Action, Route};
 use crate::http::request::matching;
-use crate::http::request::matching::Repeated;
 use crate::http::request::plan;
 use crate::http::request::stream_info::StreamInfo;
 use crate::metadata::Value;
@@ -142,9 +141,9 @@ fn entry<'a>(action: &'a RateLimitAction, asked: &Asked<'a>, info: &'a StreamInf
             matches,
         } => {
             let all = match matches {
-                DescriptorMatch::Headers(list) => list
-                    .iter()
-                    .all(|one| matching::header(one, &info.request, Repeated::Any)),
+                DescriptorMatch::Headers(list) => {
+                    list.iter().all(|one| matching::header(one, &info.request))
+                }
                 DescriptorMatch::Query(list) => list
                     .iter()
                     .all(|one| matching::query(one, info.request.query())),
@@ -174,12 +173,16 @@ fn entry<'a>(action: &'a RateLimitAction, asked: &Asked<'a>, info: &'a StreamInf
 fn masked(address: IpAddr, v4: u8, v6: u8) -> String {
     match address {
         IpAddr::V4(address) => {
-            let mask = u32::MAX.checked_shl(32 - u32::from(v4)).unwrap_or(0);
+            let mask = u32::MAX
+                .checked_shl(32u32.saturating_sub(v4.into()))
+                .unwrap_or(0);
             let network = std::net::Ipv4Addr::from(u32::from(address) & mask);
             format!("{network}/{v4}")
         }
         IpAddr::V6(address) => {
-            let mask = u128::MAX.checked_shl(128 - u32::from(v6)).unwrap_or(0);
+            let mask = u128::MAX
+                .checked_shl(128u32.saturating_sub(v6.into()))
+                .unwrap_or(0);
             let network = std::net::Ipv6Addr::from(u128::from(address) & mask);
             format!("{network}/{v6}")
         }

@@ -12,7 +12,6 @@ use crate::config::route::Route;
 use crate::http::request::local_reply;
 use crate::http::request::local_reply::Reply;
 use crate::http::request::matching;
-use crate::http::request::matching::Repeated;
 use crate::http::request::plan;
 use crate::http::request::stream_info::StreamInfo;
 use crate::message::head::Head;
@@ -60,7 +59,7 @@ impl Injector<'_> {
                     let mut nodes = fault.downstream_nodes.iter();
                     nodes.any(|wanted| *wanted.as_bytes() == *node)
                 });
-        let fits = |matcher| matching::header(matcher, &info.request, Repeated::Any);
+        let fits = |matcher| matching::header(matcher, &info.request);
         cluster_fits && node_fits && fault.headers.iter().all(fits)
     }
 

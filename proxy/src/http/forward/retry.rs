@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::config::route::{RetryOn, RetryPolicy};
 use crate::http::request::error::Failure;
 use crate::http::request::matching;
-use crate::http::request::matching::Repeated;
 use crate::message::head::{Head, HeaderId};
 use crate::metrics::ResponseFlags;
 use crate::upstream::limits::{CircuitBreakers, Permit};
@@ -86,14 +85,14 @@ impl Retries {
         if self.permit.is_none() {
             return RetryDecision::Exhausted(ResponseFlags::UPSTREAM_OVERFLOW);
         }
-        self.begun += 1;
+        self.begun = self.begun.saturating_add(1);
         RetryDecision::Again(back_off(policy, self.begun, fastrand::f64()))
     }
 }
 
 /// Fully jittered: anything up to `base * (2^n - 1)`, at most `max`.
 fn back_off(policy: &RetryPolicy, retry: u32, draw: f64) -> Duration {
-    let factor = 2u32.saturating_pow(retry) - 1;
+    let factor = 2u32.saturating_pow(retry).saturating_sub(1);
     let bound = policy.back_off_base.saturating_mul(factor);
     bound.min(policy.back_off_max).mul_f64(draw)
 }
@@ -127,7 +126,7 @@ fn response_is_retriable(policy: &RetryPolicy, head: &Head) -> bool {
             && policy
                 .retriable_headers
                 .iter()
-                .any(|header| matching::header(header, head, Repeated::Any))
+                .any(|header| matching::header(header, head))
         || grpc_is_retriable(on, head.get(HeaderId::GrpcStatus))
 }
 

@@ -1,34 +1,16 @@
-//! Header and query matchers against a head; shared by routes and policies.
+//! Header and query matchers of routes, retries and filters, evaluated on a head.
 
-use crate::matcher::{HeaderMatch, QueryMatch, ValueMatch};
+use crate::matcher::{HeaderJudge, HeaderMatch, Quantifier, QueryMatch, ValueMatch};
 use crate::message::head::{Head, HeaderId};
 
-/// Which values of a repeated header have to match. A rule that allows needs all, a rule that
-/// denies any, so that an added value never gains access.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Repeated {
-    Any,
-    All,
-}
-
-/// Whether a head satisfies a header matcher. An absent header satisfies nothing but `Absent`,
-/// unless the matcher treats it as empty (as Envoy).
-pub fn header(matcher: &HeaderMatch, head: &Head, repeated: Repeated) -> bool {
-    let values = head.get_all_named(matcher.name.id, matcher.name.name.as_bytes());
-    match matcher.test {
-        ValueMatch::Present => return values.clone().next().is_some() != matcher.invert,
-        ValueMatch::Absent => return values.clone().next().is_none() != matcher.invert,
-        ValueMatch::String(_) | ValueMatch::Range { .. } => {}
+/// Whether any value of the header satisfies the matcher.
+pub fn header(matcher: &HeaderMatch, head: &Head) -> bool {
+    let mut judge = HeaderJudge::new(matcher);
+    let name = &matcher.name;
+    for value in head.get_all_named(name.id, name.name.as_bytes()) {
+        judge.value(value);
     }
-    let mut values = values.peekable();
-    if values.peek().is_none() {
-        return matcher.treat_missing_as_empty && value(&matcher.test, b"") != matcher.invert;
-    }
-    let mut judged = values.map(|v| value(&matcher.test, v) != matcher.invert);
-    match repeated {
-        Repeated::Any => judged.any(|fits| fits),
-        Repeated::All => judged.all(|fits| fits),
-    }
+    judge.matches(Quantifier::Any)
 }
 
 /// Whether the query has the parameter, with the value of its first appearance.
@@ -36,7 +18,7 @@ pub fn query(matcher: &QueryMatch, query: Option<&[u8]>) -> bool {
     match (query_value(&matcher.name, query), &matcher.test) {
         (found, ValueMatch::Present) => found.is_some(),
         (found, ValueMatch::Absent) => found.is_none(),
-        (Some(found), test) => value(test, found),
+        (Some(found), test) => test.matches(found),
         (None, _) => false,
     }
 }
@@ -44,22 +26,10 @@ pub fn query(matcher: &QueryMatch, query: Option<&[u8]>) -> bool {
 /// The value of a query parameter's first appearance.
 pub fn query_value<'q>(name: &str, query: Option<&'q [u8]>) -> Option<&'q [u8]> {
     query?.split(|b| *b == b'&').find_map(|pair| {
-        let at = memchr::memchr(b'=', pair).unwrap_or(pair.len());
-        let rest = pair.get(at + 1..).unwrap_or_default();
-        (pair[..at] == *name.as_bytes()).then_some(rest)
+        let (key, rest) = pair.split_at(memchr::memchr(b'=', pair).unwrap_or(pair.len()));
+        let value = rest.strip_prefix(b"=").unwrap_or_default();
+        (key == name.as_bytes()).then_some(value)
     })
-}
-
-fn value(test: &ValueMatch, value: &[u8]) -> bool {
-    match test {
-        ValueMatch::Present => true,
-        ValueMatch::Absent => false,
-        ValueMatch::String(matcher) => matcher.matches(value),
-        ValueMatch::Range { start, end } => std::str::from_utf8(value)
-            .ok()
-            .and_then(|text| text.parse::<i64>().ok())
-            .is_some_and(|number| (*start..*end).contains(&number)),
-    }
 }
 
 /// A gRPC request by its content type.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::matching::{self, Repeated};
+use super::matching;
 use super::stream_info::StreamInfo;
 use crate::config::route::{
     Action, ClusterSpecifier, PathMatch, Route, RouteAction, RouteMatch, RouteTable, VirtualHost,
@@ -100,7 +100,7 @@ fn fits<'a>(
         return Err(Lost::NotGrpc);
     }
     for header in &matches.headers {
-        if !matching::header(header, head, Repeated::Any) {
+        if !matching::header(header, head) {
             return Err(Lost::Header(&header.name));
         }
     }
@@ -159,7 +159,7 @@ pub fn weighted(forward: &RouteAction, draw: u64) -> Option<&WeightedCluster> {
     let ClusterSpecifier::Weighted { total, clusters } = &forward.target else {
         return None;
     };
-    let ticket = draw % (*total).max(1);
+    let ticket = draw.checked_rem(*total).unwrap_or(0);
     clusters.iter().find(|entry| ticket < entry.bound)
 }
 
