@@ -7,8 +7,8 @@ use bytes::Bytes;
 use xds_proto::anyam::inspect::v1 as pb;
 
 use crate::config::listener::Direction;
-use crate::listener::detect::DetectedProtocol;
 use crate::policy;
+use crate::policy::DetectedProtocol;
 use crate::tls::{ConnectionInfo, PeerIdentity, SpiffeId};
 
 /// A parsed question.

@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use super::detect::DetectedProtocol;
 use crate::config::listener::{
     ChainMatch, Cidr, FilterChain, ListenerDef, SourceType, TransportProtocol,
 };
+use crate::policy::DetectedProtocol;
 
 /// The facts of a connection by which its chain is chosen.
 pub struct ChainMatchInput<'a> {
@@ -146,7 +146,7 @@ fn application_protocol(wanted: &[Box<[u8]>], protocol: &DetectedProtocol) -> Fi
     };
     // The client's preference wins.
     found.map_or(Fit::No, |at| {
-        Fit::Yes(u16::MAX - u16::try_from(at).unwrap_or(u16::MAX))
+        Fit::Yes(u16::MAX.saturating_sub(u16::try_from(at).unwrap_or(u16::MAX)))
     })
 }
 

@@ -12,7 +12,6 @@ use tokio::net::TcpStream;
 use super::ListenerContext;
 use super::admission::{Judged, must_end, would_admit};
 use super::chain::{self, choose};
-use super::detect::DetectedProtocol;
 use super::entry::hand_over;
 use super::first::{DetectError, First, ServerFirstCandidate, first};
 use super::refused::Refused;
@@ -22,7 +21,7 @@ use crate::connection_limit::Passes;
 use crate::http::connection::serve;
 use crate::listener::tunnel;
 use crate::metrics::{OpenConnection, ResponseFlags};
-use crate::policy::{self, Addresses, Facts, PolicySubject};
+use crate::policy::{self, Addresses, DetectedProtocol, Facts, PolicySubject};
 use crate::snapshot::Listener;
 use crate::socket;
 use crate::stream::Stream;
@@ -30,6 +29,7 @@ use crate::tcp::dial::Dialled;
 use crate::tcp::proxy;
 use crate::telemetry::{Call, Calls, Record};
 use crate::tls::ConnectionInfo;
+use crate::tls::hello::ClientHello;
 use crate::worker::Worker;
 
 /// A connection as it was accepted.
@@ -93,6 +93,8 @@ pub(super) async fn begin(
 /// An allowed connection, ready for its chain's terminal filter.
 pub(crate) struct Admitted {
     pub(crate) chain: Arc<FilterChain>,
+    /// By which the chain was chosen.
+    pub(crate) protocol: DetectedProtocol,
     pub(crate) stream: Stream,
     /// Bytes that were read already.
     pub(crate) prefix: BytesMut,
@@ -136,11 +138,24 @@ async fn admit(
             return Err(refused);
         }
     }
+    let protocol = match (protocol, stream.tls_info()) {
+        (known @ DetectedProtocol::Tls(_), _) | (known, None) => known,
+        (_, Some(tls)) => shown_by_handshake(tls),
+    };
     Ok(Admitted {
         chain,
+        protocol,
         stream,
         prefix,
         dialled,
+    })
+}
+
+/// What the ClientHello of a connection held whose first bytes were not inspected.
+fn shown_by_handshake(tls: &ConnectionInfo) -> DetectedProtocol {
+    DetectedProtocol::Tls(ClientHello {
+        sni: tls.sni.clone(),
+        alpn: tls.alpn.iter().cloned().collect(),
     })
 }
 
@@ -274,6 +289,7 @@ pub(crate) fn hand_on(
 ) {
     let Admitted {
         chain,
+        protocol,
         stream,
         prefix,
         dialled,
@@ -289,6 +305,7 @@ pub(crate) fn hand_on(
                 original_dst: accepted.original_dst,
                 listener: accepted.listener,
                 chain,
+                protocol,
                 pools: worker.pools.clone(),
                 would_admit,
             };
@@ -307,6 +324,7 @@ pub(crate) fn hand_on(
                 dialled,
                 listener: accepted.listener,
                 chain,
+                protocol,
             };
             let judged = Judged::default();
             let cut =
@@ -316,8 +334,8 @@ pub(crate) fn hand_on(
         TerminalFilter::Tunnel(options) => {
             let (options, of) = (options.clone(), worker.clone());
             worker.serve(held, async move {
-                let stream = (stream, prefix);
-                tunnel::serve(&of, &accepted, &chain, &options, stream).await;
+                let (kind, stream) = ((&chain, &protocol), (stream, prefix));
+                tunnel::serve(&of, &accepted, kind, &options, stream).await;
             });
         }
     }

@@ -1,19 +1,8 @@
 //! Detects a connection's protocol from its first bytes. Sans-IO: called again with more bytes
 //! until it is decided; the result does not depend on how the bytes were split.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::arithmetic_side_effects,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::string_slice,
-        clippy::unreachable,
-        clippy::unwrap_used
-    )
-)]
 
-use crate::tls::hello::{self, ClientHello, Parsed};
+use crate::policy::DetectedProtocol;
+use crate::tls::hello::{self, Parsed};
 
 /// Bytes that are inspected; a connection that is undecided by then is neither HTTP nor TLS.
 pub const MAX_LOOK: usize = 16 * 1024;
@@ -28,19 +17,6 @@ const MAX_METHOD: usize = 24;
 pub struct Look {
     pub tls: bool,
     pub http: bool,
-}
-
-/// What was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DetectedProtocol {
-    Tls(ClientHello),
-    /// HTTP/1.1, and what came after 1.0.
-    Http11,
-    Http10,
-    /// HTTP/2 with prior knowledge.
-    Http2,
-    /// Anything else.
-    Tcp,
 }
 
 /// What `bytes` are; `None`: more are needed.

@@ -18,8 +18,9 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 
 use super::ListenerContext;
-use super::detect::{DetectedProtocol, Look, MAX_LOOK, detect};
+use super::detect::{Look, MAX_LOOK, detect};
 use crate::config::listener::{ListenerFilters, TcpProxy};
+use crate::policy::DetectedProtocol;
 use crate::snapshot::Listener;
 use crate::tcp::dial::{Dialled, Origin, dial};
 

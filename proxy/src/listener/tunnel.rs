@@ -27,10 +27,9 @@ use crate::listener::admission::{Judged, must_end};
 use crate::listener::chain::choose;
 use crate::listener::conn;
 use crate::listener::conn::{Accepted, authorise, facts, hand_on, record};
-use crate::listener::detect::DetectedProtocol;
 use crate::listener::refused::Refused;
 use crate::metrics::OpenConnection;
-use crate::policy::PolicySubject;
+use crate::policy::{DetectedProtocol, PolicySubject};
 use crate::stream::Stream;
 use crate::stream::tunnel::TunnelInfo;
 use crate::tls::ConnectionInfo;
@@ -61,7 +60,7 @@ struct Outer<'a> {
 pub(crate) async fn serve(
     worker: &Rc<ListenerContext>,
     accepted: &Accepted,
-    chain: &Arc<FilterChain>,
+    (chain, protocol): (&Arc<FilterChain>, &DetectedProtocol),
     options: &TunnelOptions,
     (stream, prefix): (Stream, BytesMut),
 ) {
@@ -83,6 +82,7 @@ pub(crate) async fn serve(
         listener: &accepted.listener,
         chain,
         ends: accepted.ends(),
+        protocol,
         tls: outer.tls.as_deref(),
     };
     let limits = Limits {
@@ -139,7 +139,12 @@ fn enter(worker: &Rc<ListenerContext>, outer: &Outer<'_>, asked: ConnectRequest)
         inner = outer.inner(worker, asks.destination);
         admit(outer, &inner, asks)
     });
-    let Admitted { chain, tls, passes } = match admitted {
+    let Admitted {
+        chain,
+        protocol,
+        tls,
+        passes,
+    } = match admitted {
         Ok(admitted) => admitted,
         Err((status, refused)) => {
             metrics.tunnels_refused.inc();
@@ -158,6 +163,7 @@ fn enter(worker: &Rc<ListenerContext>, outer: &Outer<'_>, asked: ConnectRequest)
     let held = (passes, OpenConnection::of(metrics));
     let admitted = conn::Admitted {
         chain,
+        protocol,
         stream: tunnel.into(),
         prefix: BytesMut::new(),
         dialled: None,
@@ -185,6 +191,7 @@ impl Outer<'_> {
 /// An allowed connection.
 struct Admitted {
     chain: Arc<FilterChain>,
+    protocol: DetectedProtocol,
     tls: Option<Rc<ConnectionInfo>>,
     passes: Passes,
 }
@@ -257,6 +264,7 @@ fn admit(
     }
     Ok(Admitted {
         chain: chain.clone(),
+        protocol,
         tls,
         passes,
     })

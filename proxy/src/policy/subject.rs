@@ -1,16 +1,19 @@
-//! A connection's facts for RBAC rules.
+//! The facts of a connection by which it is admitted, and judged again while it is open.
 
 use std::net::SocketAddr;
 
 use crate::config::listener::FilterChain;
 use crate::snapshot::Listener;
 use crate::tls::ConnectionInfo;
+use crate::tls::hello::ClientHello;
 
 /// The facts that decide whether an open connection is still allowed.
 pub struct PolicySubject<'a> {
     pub listener: &'a Listener,
     pub chain: &'a FilterChain,
     pub ends: Addresses,
+    /// As it was detected at admission.
+    pub protocol: &'a DetectedProtocol,
     pub tls: Option<&'a ConnectionInfo>,
 }
 
@@ -19,4 +22,17 @@ pub struct PolicySubject<'a> {
 pub struct Addresses {
     pub peer: SocketAddr,
     pub destination: SocketAddr,
+}
+
+/// The protocol of a connection's first bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DetectedProtocol {
+    Tls(ClientHello),
+    /// HTTP/1.1, and what came after 1.0.
+    Http11,
+    Http10,
+    /// HTTP/2 with prior knowledge.
+    Http2,
+    /// Anything else, and what was not inspected.
+    Tcp,
 }

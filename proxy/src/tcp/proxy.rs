@@ -12,7 +12,7 @@ use super::verdict::judged;
 use crate::config::listener::{FilterChain, TcpProxy};
 use crate::http::pool::Pools;
 use crate::metrics::ResponseFlags;
-use crate::policy::{Addresses, PolicySubject};
+use crate::policy::{Addresses, DetectedProtocol, PolicySubject};
 use crate::relay::{Buffered, RelayContext, RelayOptions, RelayOutcome, relay};
 use crate::snapshot::Listener;
 use crate::stream::Stream;
@@ -28,6 +28,8 @@ pub struct TcpConnection {
     pub prefix: BytesMut,
     pub listener: Arc<Listener>,
     pub chain: Arc<FilterChain>,
+    /// As detected at admission.
+    pub protocol: DetectedProtocol,
     pub proxy: Arc<TcpProxy>,
     pub peer: SocketAddr,
     /// The client's destination address.
@@ -72,6 +74,7 @@ async fn begin(worker: Rc<Worker>, connection: TcpConnection) -> Option<Box<Sess
             tls.and_then(|tls| tls.peer.clone()),
         ),
         chain: connection.chain,
+        protocol: connection.protocol,
         proxy: connection.proxy,
     };
     let early = match connection.prefix.is_empty() {
@@ -121,6 +124,7 @@ struct SessionLog {
     peer: SocketAddr,
     local: SocketAddr,
     chain: Arc<FilterChain>,
+    protocol: DetectedProtocol,
     calls: Rc<Calls>,
     proxy: Arc<TcpProxy>,
 }
@@ -134,6 +138,7 @@ impl SessionLog {
                 peer: self.peer,
                 destination: self.local,
             },
+            protocol: &self.protocol,
             tls: down.tls_info(),
         }
     }
@@ -184,11 +189,15 @@ impl Session {
             buffers: &worker.buffers,
             pipes: &worker.pipes,
             timers: &worker.timers,
+            stalled: &worker.overload.stalled,
             most: served.calls.listener.def.per_connection_buffer_limit,
         };
         let options = RelayOptions {
             idle: served.proxy.idle_timeout,
-            until: served.proxy.max_duration.map(|most| served.start + most),
+            until: served
+                .proxy
+                .max_duration
+                .and_then(|most| served.start.checked_add(most)),
             cut: move |down: &Stream| cut(worker, &served.party(down)),
             flow: |received, sent| served.calls.flowed((sent, received)),
         };

@@ -6,6 +6,7 @@ use anyam_proxy::config::listener::TerminalFilter;
 use anyam_proxy::http::connection::serve::{self, HttpConnection};
 use anyam_proxy::listener::ListenerContext;
 use anyam_proxy::metrics::OpenConnection;
+use anyam_proxy::policy::DetectedProtocol;
 use anyam_proxy::stream::Stream;
 use bytes::BytesMut;
 use tokio::net::TcpListener;
@@ -38,6 +39,7 @@ pub async fn accept(context: Rc<ListenerContext>, sockets: TcpListener) {
                 manager,
                 listener,
                 chain,
+                protocol: DetectedProtocol::Tcp,
                 peer,
                 local,
                 original_dst: None,

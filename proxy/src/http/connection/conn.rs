@@ -176,6 +176,7 @@ fn look_up(
             peer: down.peer,
             destination: down.local,
         },
+        protocol: &down.protocol,
         tls: down.tls.as_deref(),
     };
     let is_denied = !would_admit(&snapshot, &party);

@@ -12,6 +12,7 @@ use crate::config::listener::FilterChain;
 use crate::http::pool::Pools;
 use crate::http::request::stream_info::Downstream;
 use crate::http::{h1, h2};
+use crate::policy::DetectedProtocol;
 use crate::snapshot::Listener;
 use crate::stream::Stream;
 use crate::telemetry::Calls;
@@ -27,6 +28,8 @@ pub struct HttpConnection {
     pub prefix: BytesMut,
     pub listener: Arc<Listener>,
     pub chain: Arc<FilterChain>,
+    /// As detected at admission.
+    pub protocol: DetectedProtocol,
     pub manager: Arc<HttpConnectionManager>,
     /// The source of its requests' upstream connections.
     pub pools: Rc<Pools>,
@@ -50,6 +53,7 @@ pub fn serve(worker: &Rc<Worker>, connection: HttpConnection, held: impl Sized +
         prefix,
         listener,
         chain,
+        protocol,
         manager,
         pools,
         peer,
@@ -70,6 +74,7 @@ pub fn serve(worker: &Rc<Worker>, connection: HttpConnection, held: impl Sized +
         id: worker.next_connection_id(),
         listener,
         chain,
+        protocol,
         peer,
         local,
         original_dst,
@@ -130,12 +135,11 @@ async fn listen(
     let timer = conn.worker.timers.timer();
     timer.set_or_clear(manager.request_headers_timeout.or(manager.idle_timeout));
     loop {
-        let seen = prefix.len().min(PREFACE.len());
-        if prefix[..seen] != PREFACE[..seen] {
-            return Some((Codec::Http1, stream, prefix));
-        }
-        if seen == PREFACE.len() {
+        if prefix.starts_with(PREFACE) {
             return Some((Codec::Http2, stream, prefix));
+        }
+        if !PREFACE.starts_with(&prefix) {
+            return Some((Codec::Http1, stream, prefix));
         }
         let reading = async {
             stream.read_ready().await?;

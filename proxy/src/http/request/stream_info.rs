@@ -17,6 +17,7 @@ use crate::matcher::HeaderName;
 use crate::message::head::{Head, HeaderId, Version};
 use crate::metrics::ResponseFlags;
 use crate::metrics::edge::RequestSample;
+use crate::policy::DetectedProtocol;
 use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
 use crate::telemetry::tap::Seen;
@@ -31,6 +32,8 @@ pub struct Downstream {
     pub id: u64,
     pub listener: Arc<Listener>,
     pub chain: Arc<FilterChain>,
+    /// As detected at admission.
+    pub protocol: DetectedProtocol,
     /// The socket's other end.
     pub peer: SocketAddr,
     /// The client's destination: the original one, else the socket's local address.

@@ -272,6 +272,62 @@ fn plaintext_that_is_not_taken_any_more_is_cut() {
     });
 }
 
+/// The first message of a TLS client that asks for `name`.
+fn client_hello(name: &'static str) -> Vec<u8> {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let config = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let name = name.try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(config.into(), name).unwrap();
+    let mut hello = Vec::new();
+    client.write_tls(&mut hello).unwrap();
+    hello
+}
+
+/// TLS of the app's own is judged again by the ClientHello that it began with.
+#[test]
+fn passed_through_tls_is_judged_by_its_own_server_name() {
+    run(async {
+        let mut rig = Rig::new();
+        let port = rig.free_port();
+        let cluster = static_cluster("echo", echo_server().await);
+        let through = |name: &str, filters: Value| {
+            json!({
+                "name": name,
+                "filter_chain_match": {"server_names": [name], "transport_protocol": "tls"},
+                "filters": filters,
+            })
+        };
+        let mut listener = secured(port, rig::tcp_proxy("echo"));
+        listener["listener_filters"] =
+            json!([rig::listener_filter("tls_inspector", "TlsInspector")]);
+        let filters = json!([rig::tcp_proxy("echo")]);
+        listener["filter_chains"] = json!([through("*.example.com", filters)]);
+        rig.apply(&[cluster], std::slice::from_ref(&listener));
+        let mut open = Vec::new();
+        for name in ["cart.example.com", "web.example.com"] {
+            let hello = client_hello(name);
+            let mut stream: Stream = connect(port).await.into();
+            stream.write_all(&hello).await.unwrap();
+            stream.read_exact(&mut vec![0; hello.len()]).await.unwrap();
+            open.push(stream);
+        }
+        let mut deny = rig::rbac("DENY", FRONT);
+        let policy = &mut deny["typed_config"]["rules"]["policies"]["one"];
+        policy["principals"] = json!([{"any": true}]);
+        let filters = json!([deny, rig::tcp_proxy("echo")]);
+        let denying = through("cart.example.com", filters);
+        let chains = listener["filter_chains"].as_array_mut().unwrap();
+        chains.push(denying);
+        rig.apply(&[], &[listener]);
+        assert!(is_cut(&mut open[0]).await);
+        echo(&mut open[1]).await;
+    });
+}
+
 /// The same connections go on where another chain takes them as they are.
 #[test]
 fn a_chain_that_another_stands_in_for_cuts_nothing() {
