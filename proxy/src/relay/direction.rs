@@ -57,7 +57,7 @@ pub(super) struct Direction {
     bulk: bool,
     ended: bool,
     finished: bool,
-    /// The sink does not accept writes, so the source is not read.
+    /// The sink does not take what was read.
     blocked: bool,
     pub(crate) bytes: u64,
 }
@@ -99,7 +99,8 @@ impl Direction {
         self.finished
     }
 
-    /// Whether the sink does not accept writes: a reset of the source would not be noticed.
+    /// Whether the sink does not take what was read. While it accepts no writes, a reset of the source
+    /// would not be noticed.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked
     }
@@ -134,7 +135,8 @@ impl Direction {
             };
             if read.map_err(at(End::Source))?.is_pending() {
                 // Before waiting for the source, buffered writes must be flushed.
-                let _ = Pin::new(&mut *sink).poll_flush(cx).map_err(at(End::Sink))?;
+                let flushed = Pin::new(&mut *sink).poll_flush(cx).map_err(at(End::Sink))?;
+                self.blocked = flushed.is_pending();
                 return Poll::Pending;
             }
         }
@@ -156,22 +158,22 @@ impl Direction {
                 // The block itself goes; nothing is copied.
                 let sent = tunnel.write_block(block, self.start, self.end);
                 sent.map_err(at(End::Sink))?;
-                self.bytes += (self.end - self.start) as u64;
+                let count = self.end.saturating_sub(self.start);
+                self.bytes = self.bytes.saturating_add(count as u64);
             }
             self.start = self.end;
         }
-        while self.start < self.end
-            && let Some(block) = &self.block
+        while let Some(block) = &self.block
+            && let Some(chunk @ [_, ..]) = block.get(self.start..self.end)
         {
-            let chunk = &block[self.start..self.end];
             let n = ready!(poll_write(cx, sink, chunk)).map_err(at(End::Sink))?;
-            self.start += n;
-            self.bytes += n as u64;
+            self.start = self.start.saturating_add(n);
+            self.bytes = self.bytes.saturating_add(n as u64);
         }
         if let Stream::Tcp(tcp) = &*sink {
             while self.splice.held() > 0 {
                 let n = ready!(self.splice.poll_drain(cx, tcp)).map_err(at(End::Sink))?;
-                self.bytes += n as u64;
+                self.bytes = self.bytes.saturating_add(n as u64);
             }
         }
         // Bytes from TLS or a tunnel lie in the source's own buffer.
@@ -181,14 +183,14 @@ impl Direction {
                 while !tls.plaintext().is_empty() {
                     let n = ready!(poll_write(cx, sink, tls.plaintext())).map_err(at(End::Sink))?;
                     Pin::new(&mut **tls).consume(n);
-                    self.bytes += n as u64;
+                    self.bytes = self.bytes.saturating_add(n as u64);
                 }
             }
             Stream::Tunnel(tunnel) => {
                 while !tunnel.held().is_empty() {
                     let n = ready!(poll_write(cx, sink, tunnel.held())).map_err(at(End::Sink))?;
                     tunnel.consume(n);
-                    self.bytes += n as u64;
+                    self.bytes = self.bytes.saturating_add(n as u64);
                 }
             }
         }

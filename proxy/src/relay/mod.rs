@@ -3,6 +3,18 @@
 //! - [`relay`]: both directions in one task, to the end
 //! - `direction`: one direction; reads and writes, or splices when traffic is bulk
 //! - `splice`: bulk through pooled kernel pipes
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod direction;
 mod splice;
@@ -19,13 +31,14 @@ pub use splice::{HOLDS, Splice};
 use crate::dispatcher::buffer::Pool;
 use crate::dispatcher::pipe::Pipes;
 use crate::dispatcher::timer::{Timer, Timers};
+use crate::overload::Relief;
 use crate::stream::Stream;
 
 /// How often a relay without an idle time-out checks whether it may go on.
 const NO_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How often the sockets of a relay that cannot write are checked for a reset.
-const STUCK: Duration = Duration::from_secs(2);
+const CHECK: Duration = Duration::from_secs(2);
 
 /// How long bytes may have flowed before they are reported ([`RelayOptions::flow`]).
 const FLOW: Duration = Duration::from_secs(1);
@@ -46,11 +59,13 @@ impl Side {
     }
 }
 
-/// The buffers and pipes of a relay.
+/// What a relay takes of its worker.
 pub struct RelayContext<'a> {
     pub buffers: &'a Pool,
     pub pipes: &'a Pipes,
     pub timers: &'a Timers,
+    /// Ends relays whose peer does not take what is held for it, when memory is short.
+    pub stalled: &'a Relief,
     /// Bytes that may be held for either side (Envoy's `per_connection_buffer_limit_bytes`): below
     /// a bulk buffer or a pipe, these are not used. One small buffer may be, always.
     pub most: usize,
@@ -103,6 +118,8 @@ pub enum Ended {
     Expired,
     /// [`RelayOptions::cut`] returned true.
     Cut,
+    /// Memory is short, and a peer took nothing of what was held for it for longer than others.
+    Overloaded,
 }
 
 /// Moves bytes between `down` and `up` until both directions have ended or one fails.
@@ -133,9 +150,9 @@ pub fn relay<'a, C: Fn(&Stream) -> bool + 'a, F: Fn(u64, u64) + 'a>(
         upward,
         downward,
         first: None,
-        stuck: None,
+        blocked: None,
         moved: began,
-        tell_at: None,
+        report_at: None,
     });
     async move {
         // By reference: moved, it would be held twice.
@@ -173,32 +190,73 @@ struct Relay<'a, C, F> {
     upward: Direction,
     downward: Direction,
     first: Option<Side>,
-    /// Runs while a direction is blocked.
-    stuck: Option<Timer>,
+    /// Made when a direction is first blocked.
+    blocked: Option<Box<Blocked>>,
     /// When a byte last moved.
     moved: Instant,
     /// When moved bytes are next reported.
-    tell_at: Option<Instant>,
+    report_at: Option<Instant>,
+}
+
+/// The state of a relay whose sinks do not take what is held for them.
+struct Blocked {
+    /// When the sockets are next checked; set while a direction is blocked.
+    check: Timer,
+    upward: Progress,
+    downward: Progress,
+}
+
+/// How far a direction was when it last moved.
+struct Progress {
+    bytes: u64,
+    at: Instant,
+}
+
+impl Progress {
+    /// Since when the direction has been blocked without moving a byte; `None`: it is not blocked.
+    fn stalled_since(&mut self, direction: &Direction, now: Instant) -> Option<Instant> {
+        if !direction.is_blocked() || direction.bytes != self.bytes {
+            let bytes = direction.bytes;
+            *self = Progress { bytes, at: now };
+        }
+        direction.is_blocked().then_some(self.at)
+    }
 }
 
 impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
     /// While one side does not read, the other is not read from, and its reset would go unnoticed.
-    /// So its socket is checked at intervals.
-    fn poll_stuck(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+    /// So its socket is checked at intervals. The relay also ends when memory is short.
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if !self.upward.is_blocked() && !self.downward.is_blocked() {
-            if let Some(timer) = &self.stuck {
-                timer.clear();
+            if let Some(blocked) = &self.blocked {
+                blocked.check.clear();
             }
             return Poll::Pending;
         }
-        let timers = self.means.timers;
-        let timer = self.stuck.get_or_insert_with(|| timers.timer());
-        if !timer.is_set() {
-            timer.set(STUCK);
+        let (timers, now) = (self.means.timers, self.timer.now());
+        let progress = || Progress { bytes: 0, at: now };
+        let blocked = self.blocked.get_or_insert_with(|| {
+            Box::new(Blocked {
+                check: timers.timer(),
+                upward: progress(),
+                downward: progress(),
+            })
+        });
+        let upward = blocked.upward.stalled_since(&self.upward, now);
+        let downward = blocked.downward.stalled_since(&self.downward, now);
+        let stalled = self.means.stalled;
+        if stalled.is_active()
+            && let Some(since) = [upward, downward].into_iter().flatten().min()
+            && stalled.ends(since)
+        {
+            return Poll::Ready(Ended::Overloaded);
+        }
+        if !blocked.check.is_set() {
+            blocked.check.set(CHECK);
         }
         loop {
-            ready!(timer.poll_expired(cx));
-            timer.set(STUCK);
+            ready!(blocked.check.poll_expired(cx));
+            blocked.check.set(CHECK);
             for (by, stream) in [(Side::Down, &mut *self.down), (Side::Up, &mut *self.up)] {
                 if let Some(error) = stream.take_error(cx) {
                     return Poll::Ready(ended_with(by, error));
@@ -208,7 +266,7 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
-        let before = self.upward.bytes + self.downward.bytes;
+        let before = (self.upward.bytes, self.downward.bytes);
         let (means, down, up) = (&self.means, &mut *self.down, &mut *self.up);
         if !self.upward.is_finished()
             && let Poll::Ready(Err(fault)) = self.upward.poll(cx, down, up, means)
@@ -233,28 +291,24 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
         if (self.options.cut)(self.down) {
             return Poll::Ready(Ended::Cut);
         }
-        if let Poll::Ready(ended) = self.poll_stuck(cx) {
+        if let Poll::Ready(ended) = self.poll_blocked(cx) {
             return Poll::Ready(ended);
         }
-        if self.upward.bytes + self.downward.bytes != before {
+        if (self.upward.bytes, self.downward.bytes) != before {
             self.moved = self.timer.now();
-            self.tell_at.get_or_insert(self.moved + FLOW);
+            self.report_at = self.report_at.or_else(|| self.moved.checked_add(FLOW));
             self.arm();
         }
         while self.timer.poll_expired(cx).is_ready() {
             let now = self.timer.now();
-            if self.tell_at.is_some_and(|at| now >= at) {
-                self.tell_at = None;
+            if self.report_at.is_some_and(|at| now >= at) {
+                self.report_at = None;
                 (self.options.flow)(self.upward.bytes, self.downward.bytes);
             }
             if self.options.until.is_some_and(|until| now >= until) {
                 return Poll::Ready(Ended::Expired);
             }
-            if self
-                .options
-                .idle
-                .is_some_and(|idle| now >= self.moved + idle)
-            {
+            if self.idle_at().is_some_and(|at| now >= at) {
                 return Poll::Ready(Ended::Idle);
             }
             self.arm();
@@ -264,13 +318,18 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
 
     /// Sets the timer for whatever comes first: the idle time-out, the end, bytes to report.
     fn arm(&self) {
-        let idle = match self.options.idle {
-            Some(idle) => self.moved + idle,
-            None => self.timer.now() + NO_IDLE,
-        };
-        let others = [self.options.until, self.tell_at];
-        self.timer
-            .set_at(others.into_iter().flatten().fold(idle, Instant::min));
+        let check = || self.timer.now().checked_add(NO_IDLE);
+        let idle = self.idle_at().or_else(check);
+        let all = [idle, self.options.until, self.report_at];
+        match all.into_iter().flatten().min() {
+            Some(at) => self.timer.set_at(at),
+            None => self.timer.clear(),
+        }
+    }
+
+    /// When the relay ends, if nothing moves until then.
+    fn idle_at(&self) -> Option<Instant> {
+        self.moved.checked_add(self.options.idle?)
     }
 }
 

@@ -76,7 +76,10 @@ impl Splice {
                 Err(ErrorKind::WouldBlock.into())
             }
             Ok(n) => {
-                self.little = if n < LITTLE { self.little + 1 } else { 0 };
+                self.little = match n < LITTLE {
+                    true => self.little.saturating_add(1),
+                    false => 0,
+                };
                 if self.little >= BULK_ENDS {
                     self.end();
                 }

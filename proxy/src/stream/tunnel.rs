@@ -2,18 +2,6 @@
 //!
 //! The end of a direction is END_STREAM, a reset is RST_STREAM with CONNECT_ERROR (RFC 9113 8.5),
 //! and back-pressure is flow control: window updates follow what the reader has taken.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::arithmetic_side_effects,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::string_slice,
-        clippy::unreachable,
-        clippy::unwrap_used
-    )
-)]
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, ErrorKind, IoSlice};
@@ -89,6 +77,8 @@ pub struct TunnelStream {
     pool: Pool,
     tls: Option<Rc<ConnectionInfo>>,
     local: Option<SocketAddr>,
+    /// What was accepted may still wait for the peer's window.
+    unsent: bool,
     /// Our end was sent.
     ended: bool,
     reset: Cell<bool>,
@@ -157,6 +147,7 @@ impl TunnelStream {
             pool: pool.clone(),
             tls: about.tls,
             local: about.local,
+            unsent: false,
             ended: false,
             reset: Cell::new(false),
             share,
@@ -232,6 +223,7 @@ impl TunnelStream {
     /// When the stream is gone.
     pub fn write_block(&mut self, block: Block, start: usize, end: usize) -> io::Result<()> {
         let chunk = Chunk::Block { block, start, end };
+        self.unsent = true;
         self.send.send_data(chunk, false).map_err(lost)
     }
 
@@ -323,8 +315,13 @@ impl AsyncWrite for TunnelStream {
         true
     }
 
-    /// The connection's task sends what was accepted.
-    fn poll_flush(self: Pin<&mut Self>, _cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    /// Ready once the peer's window has taken what was accepted; the connection's task sends it.
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        if this.unsent && !this.ended && this.send.capacity() == 0 {
+            ready!(this.poll_writable(cx))?;
+        }
+        this.unsent = false;
         Poll::Ready(Ok(()))
     }
 

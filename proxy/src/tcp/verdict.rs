@@ -27,6 +27,7 @@ pub(super) fn judged(outcome: &RelayOutcome) -> (ResponseFlags, Option<&'static 
             ResponseFlags::DURATION_TIMEOUT,
             Some("max_connection_duration_reached"),
         ),
+        Ended::Overloaded => (ResponseFlags::OVERLOAD_MANAGER, Some("overload")),
         Ended::Cut => (ResponseFlags::LOCAL_RESET, Some("closed_by_proxy")),
     }
 }

@@ -8,6 +8,7 @@ mod envoy;
 mod hostile_certificates;
 mod listener;
 mod relay;
+mod stalled;
 mod support;
 mod tls;
 mod tls_peers;

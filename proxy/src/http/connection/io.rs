@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::dispatcher::buffer;
 use crate::dispatcher::buffer::Pool;
-use crate::http::h1::Out;
+use crate::http::h1::{Event, Out};
 use crate::socket;
 use crate::stream::Stream;
 
@@ -38,6 +38,16 @@ pub struct Io {
     written: u64,
     /// Bound of the bytes buffered in either direction, in steps of a buffer.
     most: usize,
+    tunnel: Tunnel,
+}
+
+/// After 101, or 2xx to CONNECT, the codec is bypassed: bytes pass as they are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tunnel {
+    Closed,
+    Open,
+    /// FIN follows what waits to be written.
+    Ended,
 }
 
 impl Io {
@@ -52,6 +62,7 @@ impl Io {
             eof: false,
             written: 0,
             most: usize::MAX,
+            tunnel: Tunnel::Closed,
         }
     }
 
@@ -67,6 +78,29 @@ impl Io {
             Stream::Tcp(tcp) => Some(tcp),
             Stream::Tls(_) | Stream::Tunnel(_) => None,
         }
+    }
+
+    /// From here on the codec is bypassed.
+    pub fn open_tunnel(&mut self) {
+        self.tunnel = Tunnel::Open;
+    }
+
+    /// Whether the codec is bypassed.
+    pub fn is_tunnel(&self) -> bool {
+        self.tunnel != Tunnel::Closed
+    }
+
+    /// The tunnel's bytes end with what waits to be written.
+    pub fn end_tunnel(&mut self) {
+        self.tunnel = Tunnel::Ended;
+    }
+
+    /// Bytes of the tunnel.
+    pub fn poll_tunnel(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
+        if self.input.is_empty() && ready!(self.poll_fill(cx))? == 0 {
+            return Poll::Ready(Ok(Event::End));
+        }
+        Poll::Ready(Ok(Event::Data(self.input.split().freeze())))
     }
 
     /// Whether so many bytes may be held in a direction.
@@ -103,7 +137,7 @@ impl Io {
         loop {
             ready!(self.poll_readable(cx))?;
             self.make_room();
-            let room = self.input.capacity() - self.input.len();
+            let room = self.spare();
             let polled = match &self.stream {
                 Stream::Tcp(tcp) => match socket::try_read_buf(tcp, &mut self.input) {
                     Err(error) if error.kind() == ErrorKind::WouldBlock => {
@@ -133,7 +167,7 @@ impl Io {
         self.stream.poll_read_ready(cx)
     }
 
-    /// Writes all that waits.
+    /// Writes all that waits; FIN after the end of a tunnel.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while !self.out.is_empty() {
             // One segment is the common case, and `send` costs the kernel less than `writev`.
@@ -142,7 +176,8 @@ impl Io {
                 None => {
                     let mut segments = [IoSlice::new(&[]); MAX_SEGMENTS];
                     let count = self.out.chunks_vectored(&mut segments);
-                    Pin::new(&mut self.stream).poll_write_vectored(cx, &segments[..count])
+                    let (filled, _) = segments.split_at(count.min(MAX_SEGMENTS));
+                    Pin::new(&mut self.stream).poll_write_vectored(cx, filled)
                 }
             })?;
             if written == 0 {
@@ -156,7 +191,15 @@ impl Io {
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
             self.unflushed = false;
         }
-        Poll::Ready(Ok(()))
+        match self.tunnel {
+            Tunnel::Closed | Tunnel::Open => Poll::Ready(Ok(())),
+            Tunnel::Ended => Pin::new(&mut self.stream).poll_shutdown(cx),
+        }
+    }
+
+    /// Whether bytes wait for the peer to take them.
+    pub fn is_stalled(&self) -> bool {
+        !self.out.is_empty() || self.unflushed
     }
 
     /// Writes all that waits, then FIN.
@@ -180,8 +223,12 @@ impl Io {
         }
     }
 
+    fn spare(&self) -> usize {
+        self.input.capacity().saturating_sub(self.input.len())
+    }
+
     fn make_room(&mut self) {
-        if self.input.capacity() - self.input.len() >= MIN_ROOM {
+        if self.spare() >= MIN_ROOM {
             return;
         }
         if self.input.is_empty() {

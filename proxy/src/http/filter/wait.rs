@@ -2,7 +2,7 @@
 //! client may disconnect, and a new policy may deny it.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -33,12 +33,12 @@ impl<'a> Exchange<'a, '_> {
     /// When the request must end before that.
     pub(super) async fn delay(&mut self, time: Duration, framing: &Framing) -> Result<(), Failure> {
         let mut deadlines = self.clocks();
-        let is_received = !self.has_body(framing);
+        let client = self.client(framing);
         let timers = self.conn.worker.timers.clone();
         let mut sleep = std::pin::pin!(timers.sleep(time));
         poll_fn(|cx| match sleep.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Ok(())),
-            Poll::Pending => self.poll_stopped(cx, &mut deadlines, is_received).map(Err),
+            Poll::Pending => client.poll_stopped(cx, self.down, &mut deadlines).map(Err),
         })
         .await
     }
@@ -60,6 +60,7 @@ impl<'a> Exchange<'a, '_> {
             self.down.go_on();
         }
         let mut deadlines = self.clocks();
+        let client = self.client(framing);
         let mut gathered = Gathered::default();
         let mut trailers = Head::new();
         let has_trailers = poll_fn(|cx| {
@@ -82,7 +83,11 @@ impl<'a> Exchange<'a, '_> {
             if let Poll::Ready(Err(failure)) = self.down.poll_flush(cx) {
                 return Poll::Ready(Err(failure));
             }
-            self.poll_stopped(cx, &mut deadlines, false).map(Err)
+            let client = Client {
+                stalled: gathered.bytes > 0,
+                ..client
+            };
+            client.poll_stopped(cx, self.down, &mut deadlines).map(Err)
         })
         .await?;
         let length = gathered.bytes as u64;
@@ -110,19 +115,14 @@ impl<'a> Exchange<'a, '_> {
         Deadlines::of_stream(self.timer, &self.info, idle)
     }
 
-    /// Ready when the request must end.
-    fn poll_stopped(
-        &mut self,
-        cx: &mut Context<'_>,
-        deadlines: &mut Deadlines<'_>,
-        is_received: bool,
-    ) -> Poll<Failure> {
-        let client = Client {
+    /// The client, while a filter waits.
+    fn client(&self, framing: &Framing) -> Client<'a> {
+        Client {
             conn: self.conn,
-            keep_alive: !self.close,
-            received: is_received,
-        };
-        client.poll_stopped(cx, self.down, deadlines)
+            keep_alive: framing.keep_alive && !self.close,
+            is_received: !self.has_body(framing),
+            stalled: false,
+        }
     }
 }
 

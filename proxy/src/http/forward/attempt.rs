@@ -4,27 +4,24 @@ use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use super::downstream::DownstreamIo;
-use super::pump::RequestPump;
 use super::retry::{Retries, RetryDecision};
+use super::state::{Clocks, ForwardPlan, Upload};
 use super::upgrade;
 use super::upstream::UpstreamIo;
 use crate::bug;
-use crate::config::route::{HostRewrite, RouteAction};
+use crate::config::route::HostRewrite;
 use crate::http::connection::conn::Conn;
-use crate::http::h1::{Framing, ResponseInfo, Tunnel};
+use crate::http::h1::ResponseInfo;
 use crate::http::pool::{Lease, Target};
 use crate::http::request::deadline::Deadlines;
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::StreamInfo;
-use crate::http::request::timeout;
 use crate::message::head::{Head, HeaderId};
 use crate::metrics::ResponseFlags;
-use crate::upstream::cluster::Cluster;
 use crate::upstream::cluster::PickFor;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::host::Active;
@@ -41,20 +38,11 @@ pub struct Attempts<'a, 'd> {
     pub conn: &'a Conn,
     pub info: &'a mut StreamInfo,
     pub down: &'a mut DownstreamIo<'d>,
-    pub framing: Framing,
-    pub forward: &'a RouteAction,
-    pub cluster: Arc<Cluster>,
-    pub deadlines: Deadlines<'a>,
-    pub pump: RequestPump,
+    pub(super) plan: ForwardPlan<'a>,
+    pub upload: Upload,
+    pub(super) clocks: Clocks<'a>,
+    /// Endpoints of earlier attempts.
     tried: SmallVec<[SocketAddr; 4]>,
-    pub(in crate::http) timeout: Option<Duration>,
-    pub(super) try_timeout: Option<Duration>,
-    /// The pump has nothing left to do in this attempt.
-    pub(super) pumped: bool,
-    pub(in crate::http) received: bool,
-    /// The request is an upgrade, which begins after its body.
-    pub(super) upgrade_follows_body: bool,
-    count_attempts: bool,
 }
 
 /// An upstream that answered; its head is in `info.response`.
@@ -85,33 +73,17 @@ impl<'a, 'd> Attempts<'a, 'd> {
         conn: &'a Conn,
         info: &'a mut StreamInfo,
         down: &'a mut DownstreamIo<'d>,
-        framing: Framing,
-        forward: &'a RouteAction,
-        cluster: Arc<Cluster>,
+        plan: ForwardPlan<'a>,
         deadlines: Deadlines<'a>,
     ) -> Self {
-        let upgrade_follows_body = upgrade::follows_body(&info.request, &framing);
-        let pump = match framing.tunnel {
-            Tunnel::None => RequestPump::new(framing.body),
-            Tunnel::Upgrade if upgrade_follows_body => RequestPump::new(framing.body),
-            Tunnel::Upgrade | Tunnel::Connect => RequestPump::for_tunnel(),
-        };
         Self {
-            timeout: timeout::of(&info.request, forward),
-            count_attempts: info.virtual_host().is_some_and(|h| h.include_attempt_count),
+            upload: Upload::new(&plan),
+            clocks: Clocks::new(info, &plan, deadlines),
             conn,
             info,
             down,
-            framing,
-            forward,
-            cluster,
-            deadlines,
-            pump,
+            plan,
             tried: SmallVec::new(),
-            try_timeout: None,
-            pumped: false,
-            received: false,
-            upgrade_follows_body,
         }
     }
 
@@ -121,37 +93,42 @@ impl<'a, 'd> Attempts<'a, 'd> {
     /// # Errors
     /// The last attempt's failure.
     pub async fn run(&mut self) -> Result<(UpstreamResponse, Permit), Failure> {
-        let limits = self.cluster.limits.clone();
+        let limits = self.plan.cluster.limits.clone();
         let permit = limits.try_request().ok_or_else(|| {
-            self.cluster.metrics.overflows.inc();
+            self.plan.cluster.metrics.overflows.inc();
             Failure::Overflow("requests")
         })?;
-        let policy = self.forward.retry.clone();
-        let policy = policy.or_else(|| self.cluster.retry.clone());
+        let policy = self.plan.action.retry.clone();
+        let policy = policy.or_else(|| self.plan.cluster.retry.clone());
         if policy.is_some() {
             let listener = &self.info.downstream.listener;
-            self.pump.keep(listener.def.per_connection_buffer_limit);
+            self.upload
+                .pump
+                .keep(listener.def.per_connection_buffer_limit);
         }
         let mut retries = Retries::new(policy);
-        self.try_timeout = retries.per_try_timeout();
-        self.deadlines.set_try_idle(retries.per_try_idle_timeout());
-        let mut stale = 0;
+        self.clocks
+            .limit_tries(retries.per_try_timeout(), retries.per_try_idle_timeout());
+        let mut stale = 0u32;
         loop {
             let outcome = self.once(retries.avoids_previous()).await;
             let (outcome, again) = match outcome {
                 Ok(answer) => {
                     let head = Ok(&self.info.response);
-                    let again = retries.after(head, self.pump.can_replay(), &limits);
+                    let again = retries.after(head, self.upload.pump.can_replay(), &limits);
                     (Ok(answer), again)
                 }
-                Err(missed) if missed.stale && stale < MAX_STALE && self.pump.can_replay() => {
-                    stale += 1;
-                    self.info.attempts -= 1;
-                    self.rewind();
+                Err(missed)
+                    if missed.stale && stale < MAX_STALE && self.upload.pump.can_replay() =>
+                {
+                    stale = stale.saturating_add(1);
+                    self.info.attempts = self.info.attempts.saturating_sub(1);
+                    self.upload.rewind();
                     continue;
                 }
                 Err(Missed { failure, .. }) => {
-                    let again = retries.after(Err(&failure), self.pump.can_replay(), &limits);
+                    let replayable = self.upload.pump.can_replay();
+                    let again = retries.after(Err(&failure), replayable, &limits);
                     (Err(failure), again)
                 }
             };
@@ -159,7 +136,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
                 RetryDecision::Again(wait) => wait,
                 RetryDecision::Exhausted(flag) => {
                     if flag == ResponseFlags::UPSTREAM_OVERFLOW {
-                        self.cluster.metrics.retry_overflows.inc();
+                        self.plan.cluster.metrics.retry_overflows.inc();
                     }
                     self.info.flags.insert(flag);
                     return outcome.map(|answer| (answer, permit));
@@ -170,19 +147,14 @@ impl<'a, 'd> Attempts<'a, 'd> {
             // Nothing was sent downstream: a client that disconnects before the next attempt has no
             // response in the log.
             self.info.response.clear();
-            self.cluster.metrics.retries.inc();
+            self.plan.cluster.metrics.retries.inc();
             Box::pin(self.pause(wait)).await?;
-            self.rewind();
+            self.upload.rewind();
         }
     }
 
-    fn rewind(&mut self) {
-        self.pump.rewind();
-        self.pumped = false;
-    }
-
     async fn once(&mut self, avoid: bool) -> Result<UpstreamResponse, Missed> {
-        let picked = self.cluster.pick(
+        let picked = self.plan.cluster.pick(
             PickFor {
                 exclude: if avoid { &self.tried } else { &[] },
                 original_dst: self.info.downstream.original_dst,
@@ -192,14 +164,14 @@ impl<'a, 'd> Attempts<'a, 'd> {
         let endpoint = match picked {
             Ok(picked) => picked.endpoint,
             Err(_) => {
-                self.cluster.metrics.no_endpoint.inc();
+                self.plan.cluster.metrics.no_endpoint.inc();
                 return Err(Failure::NoEndpoint.into());
             }
         };
         self.tried.push(endpoint.address);
         self.info.endpoint = Some(endpoint.clone());
-        self.info.attempts += 1;
-        self.cluster.metrics.requests.inc();
+        self.info.attempts = self.info.attempts.saturating_add(1);
+        self.plan.cluster.metrics.requests.inc();
         let active = endpoint.state.begin();
         bug::point("request");
         let mut lease = match self.checkout(&endpoint).await {
@@ -212,7 +184,8 @@ impl<'a, 'd> Attempts<'a, 'd> {
         match self.converse(&mut lease.up, &endpoint).await {
             Ok(framing) => {
                 let outcome = Outcome::Status(self.info.response.status());
-                self.cluster
+                self.plan
+                    .cluster
                     .report(&endpoint, outcome, &mut fastrand::Rng::new());
                 Ok(UpstreamResponse {
                     lease,
@@ -234,20 +207,19 @@ impl<'a, 'd> Attempts<'a, 'd> {
     /// A connection, unless a deadline passes or the client disconnects first.
     async fn checkout(&mut self, endpoint: &Arc<Endpoint>) -> Result<Lease, Failure> {
         let (worker, pools) = (self.conn.worker.clone(), self.conn.pools.clone());
-        let cluster = self.cluster.clone();
+        let cluster = self.plan.cluster.clone();
         let target = Target {
             cluster: &cluster,
             endpoint,
             version: self.info.version,
-            raw: upgrade::terminates_here(self.forward, &self.framing),
-            upgrade: self.framing.tunnel == Tunnel::Upgrade,
+            purpose: upgrade::purpose(&self.info.request, self.plan.action, &self.plan.framing),
         };
         let mut leasing = std::pin::pin!(pools.checkout(&worker, &target));
         let lease = poll_fn(|cx| {
             if let Poll::Ready(lease) = leasing.as_mut().poll(cx) {
                 return Poll::Ready(lease);
             }
-            self.poll_patience(cx).map(Err)
+            self.poll_stopped(cx, false).map(Err)
         })
         .await;
         match lease {
@@ -272,30 +244,30 @@ impl<'a, 'd> Attempts<'a, 'd> {
         up: &mut UpstreamIo,
         endpoint: &Endpoint,
     ) -> Result<ResponseInfo, Failure> {
-        if let HostRewrite::Auto = self.forward.host_rewrite
+        if let HostRewrite::Auto = self.plan.action.host_rewrite
             && let Some(name) = &endpoint.host_name
         {
             self.info.request.set_authority(name.as_bytes());
         }
-        if self.count_attempts {
+        if self.plan.counts_attempts {
             let mut buffer = itoa::Buffer::new();
             let count = buffer.format(self.info.attempts);
             let head = &mut self.info.request;
             head.set(HeaderId::XEnvoyAttemptCount, count.as_bytes());
         }
         if up.is_reused() {
-            self.pump.keep(STALE_REPLAY);
+            self.upload.pump.keep(STALE_REPLAY);
         }
-        if self.received {
-            self.start_try();
+        if self.upload.is_received {
+            self.clocks.start_try(self.conn.worker.timers.now());
         }
         let mut head = std::mem::take(&mut self.info.response);
-        let answered = if upgrade::terminates_here(self.forward, &self.framing) {
+        let answered = if upgrade::terminates_here(self.plan.action, &self.plan.framing) {
             Ok(upgrade::accept_connect(&mut head))
         } else {
             self.send_and_await(up, &mut head).await
         };
-        self.deadlines.set_try(None);
+        self.clocks.deadlines.set_try(None);
         match &answered {
             Ok(_) => self.info.times.response_head = Some(self.info.now()),
             // A failed head is no response and must not be logged as one.
@@ -310,14 +282,14 @@ impl<'a, 'd> Attempts<'a, 'd> {
         up: &mut UpstreamIo,
         head: &mut Head,
     ) -> Result<ResponseInfo, Failure> {
-        upgrade::send_head(up, &self.info.request, &self.framing)?;
+        upgrade::send_head(up, &self.info.request, &self.plan.framing)?;
         loop {
             let answered = poll_fn(|cx| self.poll_answer(cx, up, head)).await?;
             if !answered.interim {
-                upgrade::check_answer(&self.info.request, &self.framing, &answered, head)?;
+                upgrade::check_answer(&self.info.request, &self.plan.framing, &answered, head)?;
                 return Ok(answered);
             }
-            self.deadlines.moved();
+            self.clocks.deadlines.moved();
             poll_fn(|cx| self.poll_room(cx, up)).await?;
             self.down.interim(head);
         }
@@ -334,14 +306,14 @@ impl<'a, 'd> Attempts<'a, 'd> {
             return Poll::Ready(Err(failure));
         }
         // After 101 the codec is bypassed, so the body has to be sent before that is read.
-        let asks = !self.upgrade_follows_body || self.pumped;
+        let asks = !self.plan.upgrade_follows_body || self.upload.is_done;
         if asks && let Poll::Ready(answered) = up.poll_head(cx, head) {
             return Poll::Ready(answered);
         }
         if let Poll::Ready(Err(failure)) = self.down.poll_flush(cx) {
             return Poll::Ready(Err(failure));
         }
-        self.poll_patience(cx).map(Err)
+        self.poll_stopped(cx, false).map(Err)
     }
 
     /// Ready when an interim response may be queued for the client. The request's body moves
@@ -357,7 +329,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         if let Err(failure) = self.move_request(cx, up) {
             return Poll::Ready(Err(failure));
         }
-        self.poll_patience(cx).map(Err)
+        self.poll_stopped(cx, false).map(Err)
     }
 
     fn report(&self, endpoint: &Endpoint, failure: &Failure) {
@@ -370,7 +342,8 @@ impl<'a, 'd> Attempts<'a, 'd> {
             | Failure::Protocol(_) => Outcome::Reset,
             _ => return,
         };
-        self.cluster
+        self.plan
+            .cluster
             .report(endpoint, outcome, &mut fastrand::Rng::new());
     }
 }

@@ -50,6 +50,7 @@ impl Tunnelled {
             buffers: &worker.buffers,
             pipes: &worker.pipes,
             timers: &worker.timers,
+            stalled: &worker.overload.stalled,
             most: info.downstream.listener.def.per_connection_buffer_limit,
         };
         let early = Buffered {
@@ -76,6 +77,7 @@ impl Tunnelled {
             }
             Ended::Idle => ResponseFlags::STREAM_IDLE_TIMEOUT,
             Ended::Expired => ResponseFlags::DURATION_TIMEOUT,
+            Ended::Overloaded => ResponseFlags::OVERLOAD_MANAGER,
             Ended::Cut => ResponseFlags::LOCAL_RESET,
         });
         info.times.whole = info.elapsed();

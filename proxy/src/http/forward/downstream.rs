@@ -42,9 +42,9 @@ impl DownstreamIo<'_> {
     }
 
     /// After [`Leaving::Hidden`]: looks past unread bytes for the client's FIN or reset.
-    pub fn look(&self) -> Option<Leaving> {
+    pub fn look(&mut self, cx: &mut Context<'_>) -> Option<Leaving> {
         match self {
-            Self::H1(server) => server.look(),
+            Self::H1(server) => server.look(cx),
             Self::H2(_) => None,
         }
     }
@@ -78,7 +78,7 @@ impl DownstreamIo<'_> {
     /// From here on the body is opaque bytes, both ways (after 101, or 2xx to CONNECT).
     pub fn open_tunnel(&mut self) {
         if let Self::H1(server) = self {
-            server.tunnel = true;
+            server.io.open_tunnel();
         }
     }
 
@@ -105,7 +105,7 @@ impl DownstreamIo<'_> {
     /// Something waits for the client to take it.
     pub fn is_stalled(&self) -> bool {
         match self {
-            Self::H1(server) => !server.io.out.is_empty(),
+            Self::H1(server) => server.io.is_stalled(),
             Self::H2(stream) => stream.is_stalled(),
         }
     }
@@ -143,9 +143,6 @@ pub struct H1Server {
     pub codec: ServerConn,
     /// 100 has not been sent yet.
     pub expects_continue: bool,
-    /// The codec is bypassed: bytes pass as they are.
-    pub tunnel: bool,
-    tunnel_ended: bool,
 }
 
 impl H1Server {
@@ -154,8 +151,6 @@ impl H1Server {
             io,
             codec,
             expects_continue: false,
-            tunnel: false,
-            tunnel_ended: false,
         }
     }
 
@@ -169,8 +164,8 @@ impl H1Server {
         cx: &mut Context<'_>,
         trailers: &mut Head,
     ) -> Poll<Result<Event, Failure>> {
-        if self.tunnel {
-            return poll_opaque(&mut self.io, cx).map_err(|_| Failure::ClientGone);
+        if self.io.is_tunnel() {
+            return self.io.poll_tunnel(cx).map_err(|_| Failure::ClientGone);
         }
         loop {
             match self.codec.read_body(&mut self.io.input, trailers) {
@@ -190,7 +185,7 @@ impl H1Server {
     }
 
     fn poll_leaving(&mut self, cx: &mut Context<'_>) -> Poll<Leaving> {
-        if self.tunnel {
+        if self.io.is_tunnel() {
             return Poll::Pending;
         }
         // The rest of the body, or the next request: reading on would be without bound.
@@ -204,8 +199,12 @@ impl H1Server {
         })
     }
 
-    fn look(&self) -> Option<Leaving> {
-        match self.io.stream.socket().map(socket::peer_end)? {
+    fn look(&mut self, cx: &mut Context<'_>) -> Option<Leaving> {
+        let Some(socket) = self.io.stream.socket() else {
+            let reset = self.io.stream.take_error(cx);
+            return reset.map(|_| Leaving::Gone(Failure::ClientGone));
+        };
+        match socket::peer_end(socket) {
             PeerEnd::Open => None,
             PeerEnd::HalfClosed => Some(Leaving::HalfClosed),
             PeerEnd::Gone => Some(Leaving::Gone(Failure::ClientGone)),
@@ -233,7 +232,7 @@ impl H1Server {
     }
 
     fn data(&mut self, data: Bytes) -> Result<(), Failure> {
-        if self.tunnel {
+        if self.io.is_tunnel() {
             self.io.out.slice(data);
             return Ok(());
         }
@@ -242,8 +241,8 @@ impl H1Server {
     }
 
     fn end(&mut self, trailers: Option<&Head>) -> Result<(), Failure> {
-        if self.tunnel {
-            self.tunnel_ended = true;
+        if self.io.is_tunnel() {
+            self.io.end_tunnel();
             return Ok(());
         }
         let written = self.codec.write_end(trailers, &mut self.io.out);
@@ -251,19 +250,6 @@ impl H1Server {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let flushed = if self.tunnel_ended {
-            self.io.poll_shutdown(cx)
-        } else {
-            self.io.poll_flush(cx)
-        };
-        flushed.map_err(|_| Failure::ClientGone)
+        self.io.poll_flush(cx).map_err(|_| Failure::ClientGone)
     }
-}
-
-/// Bytes of a tunnel.
-pub fn poll_opaque(io: &mut Io, cx: &mut Context<'_>) -> Poll<std::io::Result<Event>> {
-    if io.input.is_empty() && ready!(io.poll_fill(cx))? == 0 {
-        return Poll::Ready(Ok(Event::End));
-    }
-    Poll::Ready(Ok(Event::Data(io.input.split().freeze())))
 }

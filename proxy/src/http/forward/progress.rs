@@ -30,22 +30,25 @@ impl Attempts<'_, '_> {
         cx: &mut Context<'_>,
         up: &mut UpstreamIo,
     ) -> Result<(), Failure> {
-        if self.framing.tunnel != Tunnel::None && !self.upgrade_follows_body {
+        if self.plan.framing.tunnel != Tunnel::None && !self.plan.upgrade_follows_body {
             self.note_received();
             // A broken connection shows when its answer is read.
             let _ = up.poll_flush(cx);
             return Ok(());
         }
-        if !self.pumped
-            && let Poll::Ready(done) = self.pump.poll(cx, self.down, up, &self.conn.worker.pipes)
+        if !self.upload.is_done
+            && let Poll::Ready(done) =
+                self.upload
+                    .pump
+                    .poll(cx, self.down, up, &self.conn.worker.pipes)
         {
             done?;
-            self.pumped = true;
+            self.upload.is_done = true;
         }
-        if std::mem::take(&mut self.pump.moved) {
-            self.deadlines.moved();
+        if std::mem::take(&mut self.upload.pump.moved) {
+            self.clocks.deadlines.moved();
         }
-        if self.pump.is_received() {
+        if self.upload.pump.is_received() {
             self.note_received();
         }
         Ok(())
@@ -53,48 +56,23 @@ impl Attempts<'_, '_> {
 
     /// The request is here in full: the clocks that count from there start.
     fn note_received(&mut self) {
-        if !std::mem::replace(&mut self.received, true) {
+        if !std::mem::replace(&mut self.upload.is_received, true) {
             self.info.times.request_received = Some(self.info.now());
-            self.deadlines.set_request(None);
-            if let Some(timeout) = self.timeout {
-                self.deadlines
-                    .set_route(Some(self.conn.worker.timers.now() + timeout));
-            }
-            self.start_try();
-        }
-    }
-
-    pub(super) fn start_try(&mut self) {
-        self.deadlines.moved();
-        if let Some(timeout) = self.try_timeout {
-            self.deadlines
-                .set_try(Some(self.conn.worker.timers.now() + timeout));
+            self.clocks.start_response(self.conn.worker.timers.now());
         }
     }
 
     /// Ready when the attempt must end: a deadline passed, the client disconnected, the policy now
-    /// denies it, or memory is short.
-    pub(super) fn poll_patience(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
-        if self.is_reaped() {
-            return Poll::Ready(Failure::Overloaded);
-        }
+    /// denies it, or memory is short. `stalled`: bytes of the response, beyond those that are queued,
+    /// wait for the client.
+    pub(super) fn poll_stopped(&mut self, cx: &mut Context<'_>, stalled: bool) -> Poll<Failure> {
         let client = Client {
             conn: self.conn,
-            keep_alive: self.framing.keep_alive,
-            received: self.received,
+            keep_alive: self.plan.framing.keep_alive,
+            is_received: self.upload.is_received,
+            stalled: stalled || self.upload.pump.is_stalled(),
         };
-        client.poll_stopped(cx, self.down, &mut self.deadlines)
-    }
-
-    /// Memory is short, and the client has been stalled for longer than others.
-    fn is_reaped(&self) -> bool {
-        let stalled = &self.conn.worker.overload.stalled;
-        stalled.is_active()
-            && self.down.is_stalled()
-            && self
-                .deadlines
-                .quiet_since()
-                .is_some_and(|since| stalled.ends(since))
+        client.poll_stopped(cx, self.down, &mut self.clocks.deadlines)
     }
 
     pub(super) async fn pause(&mut self, wait: Duration) -> Result<(), Failure> {
@@ -104,29 +82,36 @@ impl Attempts<'_, '_> {
             if sleep.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            self.poll_patience(cx).map(Err)
+            self.poll_stopped(cx, false).map(Err)
         })
         .await
     }
 }
 
 /// The client of a request that waits for something.
+#[derive(Clone, Copy)]
 pub(in crate::http) struct Client<'a> {
     pub conn: &'a Conn,
     /// The connection serves more requests.
     pub keep_alive: bool,
     /// The request is here in full.
-    pub received: bool,
+    pub is_received: bool,
+    /// A peer keeps bytes of its request in memory.
+    pub stalled: bool,
 }
 
 impl Client<'_> {
-    /// Ready when a deadline has passed, the client has disconnected, or the policy now denies it.
+    /// Ready when a deadline has passed, the client has disconnected, the policy now denies it, or
+    /// memory is short.
     pub(in crate::http) fn poll_stopped(
         &self,
         cx: &mut Context<'_>,
         down: &mut DownstreamIo<'_>,
         deadlines: &mut Deadlines<'_>,
     ) -> Poll<Failure> {
+        if self.is_reaped(down, deadlines) {
+            return Poll::Ready(Failure::Overloaded);
+        }
         loop {
             if let Poll::Ready(leaving) = down.poll_leaving(cx)
                 && let Some(gone) = self.leaving(leaving, deadlines)
@@ -138,14 +123,24 @@ impl Client<'_> {
             }
             let which = ready!(deadlines.poll(cx));
             if which != Which::Look {
-                return Poll::Ready(late(which, self.received));
+                return Poll::Ready(late(which, self.is_received));
             }
-            if let Some(seen) = down.look()
+            if let Some(seen) = down.look(cx)
                 && let Some(gone) = self.leaving(seen, deadlines)
             {
                 return Poll::Ready(gone);
             }
         }
+    }
+
+    /// Memory is short, and a peer has been stalled for longer than others.
+    fn is_reaped(&self, down: &DownstreamIo<'_>, deadlines: &Deadlines<'_>) -> bool {
+        let stalled = &self.conn.worker.overload.stalled;
+        stalled.is_active()
+            && (self.stalled || down.is_stalled())
+            && deadlines
+                .quiet_since()
+                .is_some_and(|since| stalled.ends(since))
     }
 
     /// The failure of a client that is gone; for one that may be, sets the deadline to check again.

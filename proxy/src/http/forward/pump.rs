@@ -34,7 +34,9 @@ pub struct RequestPump {
     source: Source,
     end_given: bool,
     /// Writes to the upstream failed; its response may still come.
-    deaf: bool,
+    is_write_closed: bool,
+    /// The upstream does not take what is queued for it.
+    blocked: bool,
     splice: Splice,
     trailers: Head,
     /// Copies that get what is received.
@@ -71,7 +73,8 @@ impl RequestPump {
             given: 0,
             source: if none { Source::Ended } else { Source::Open },
             end_given: false,
-            deaf: false,
+            is_write_closed: false,
+            blocked: false,
             splice: Splice::default(),
             trailers: Head::new(),
             feeds: Vec::new(),
@@ -153,7 +156,8 @@ impl RequestPump {
     pub fn rewind(&mut self) {
         self.given = 0;
         self.end_given = false;
-        self.deaf = false;
+        self.is_write_closed = false;
+        self.blocked = false;
     }
 
     /// The whole request was received.
@@ -163,7 +167,14 @@ impl RequestPump {
 
     /// The whole request was handed to the upstream.
     pub fn is_sent(&self) -> bool {
-        self.end_given && !self.deaf
+        self.end_given && !self.is_write_closed
+    }
+
+    /// Whether a peer keeps bytes of the body in memory: the upstream does not take them, or the
+    /// client does not send the rest of what is kept for a retry.
+    pub fn is_stalled(&self) -> bool {
+        let is_keeping = matches!(&self.replay, Replay::Keep { size, .. } if *size > 0);
+        self.blocked || self.splice.is_holding() || is_keeping && !self.is_received()
     }
 
     /// Moves what can be moved. Ready when nothing is left to do: all was sent, or writes to the
@@ -176,17 +187,18 @@ impl RequestPump {
         pipes: &Pipes,
     ) -> Poll<Result<(), Failure>> {
         loop {
-            if self.deaf {
+            if self.is_write_closed {
                 return Poll::Ready(Ok(()));
             }
-            let asked = if self.end_given {
+            let room = if self.end_given {
                 up.poll_flush(cx)
             } else {
                 up.poll_room(cx)
             };
-            if ready!(asked).is_err() {
+            self.blocked = room.is_pending();
+            if ready!(room).is_err() {
                 // Its response may already be in the read buffer; the reading side decides.
-                self.deaf = true;
+                self.is_write_closed = true;
                 continue;
             }
             if self.end_given {
@@ -195,7 +207,7 @@ impl RequestPump {
             if let Replay::Keep { pieces, .. } = &self.replay
                 && let Some(piece) = pieces.get(self.given)
             {
-                self.given += 1;
+                self.given = self.given.saturating_add(1);
                 up.data(piece.clone())?;
                 continue;
             }
@@ -219,8 +231,10 @@ impl RequestPump {
                 Poll::Ready(Ok(event)) => self.take(event, up)?,
                 Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
                 Poll::Pending => {
-                    if matches!(up.poll_flush(cx), Poll::Ready(Err(_))) {
-                        self.deaf = true;
+                    let flushed = up.poll_flush(cx);
+                    self.blocked = flushed.is_pending();
+                    if matches!(flushed, Poll::Ready(Err(_))) {
+                        self.is_write_closed = true;
                         continue;
                     }
                     return Poll::Pending;
@@ -254,9 +268,11 @@ impl RequestPump {
             body: up.codec.writing(),
         };
         match ready!(self.splice.poll(cx, source, sink, pipes)) {
-            Passed::Moved { read, .. } => self.bytes += read,
+            Passed::Moved { read, .. } => {
+                self.bytes = self.bytes.saturating_add(read);
+            }
             Passed::Usual => return Poll::Ready(Ok(false)),
-            Passed::SinkFailed => self.deaf = true,
+            Passed::SinkFailed => self.is_write_closed = true,
             Passed::SourceFailed => return Poll::Ready(Err(Failure::ClientGone)),
             Passed::Truncated => {
                 let cut = down.codec.read_eof(&down.io.input).err();
@@ -271,7 +287,7 @@ impl RequestPump {
         self.moved = true;
         match event {
             Event::Data(data) => {
-                self.bytes += data.len() as u64;
+                self.bytes = self.bytes.saturating_add(data.len() as u64);
                 self.remember(&data);
                 self.feeds.iter().for_each(|feed| feed.data(&data));
                 return up.data(data);
@@ -293,11 +309,12 @@ impl RequestPump {
             self.replay = Replay::Lost;
             return;
         };
-        if *size + data.len() > *limit {
+        let kept = size.saturating_add(data.len());
+        if kept > *limit {
             self.replay = Replay::Lost;
             return;
         }
-        *size += data.len();
+        *size = kept;
         pieces.push(data.clone());
         self.given = pieces.len();
     }

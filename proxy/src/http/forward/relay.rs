@@ -17,19 +17,19 @@ use crate::snapshot::ClusterLinks;
 impl Attempts<'_, '_> {
     /// Starts the route's request mirrors.
     pub fn mirror(&mut self, links: &ClusterLinks) {
-        if self.forward.mirrors.is_empty() || self.framing.tunnel != Tunnel::None {
+        if self.plan.action.mirrors.is_empty() || self.plan.framing.tunnel != Tunnel::None {
             return;
         }
-        for (cluster, mirror) in mirror::drawn(self.forward, links) {
+        for (cluster, mirror) in mirror::drawn(self.plan.action, links) {
             let mut head = self.info.request.clone();
             // The original request handles the 100; its copy must not wait for one.
             head.remove(HeaderId::Expect);
             let copy = mirror::Copy {
                 head,
-                framing: self.framing,
+                framing: self.plan.framing,
             };
             let feed = mirror::send(self.conn, cluster, mirror, copy);
-            self.pump.feed(feed);
+            self.upload.pump.feed(feed);
         }
     }
 
@@ -48,9 +48,9 @@ impl Attempts<'_, '_> {
         if tunnel {
             self.down.open_tunnel();
             answer.lease.up.open_tunnel();
-            self.deadlines.set_route(None);
+            self.clocks.deadlines.set_route(None);
         } else {
-            self.pump.stop_keeping();
+            self.upload.pump.stop_keeping();
         }
         let up = &mut answer.lease.up;
         let ended = poll_fn(|cx| self.poll_relay(cx, up, &mut response, tunnel)).await;
@@ -63,7 +63,7 @@ impl Attempts<'_, '_> {
 
     /// The exchange is over on the upstream's side and its connection may serve another.
     pub fn is_clean(&self, answer: &UpstreamResponse) -> bool {
-        self.pump.is_sent() && !answer.framing.tunnel
+        self.upload.pump.is_sent() && !answer.framing.tunnel
     }
 
     fn poll_relay(
@@ -84,9 +84,9 @@ impl Attempts<'_, '_> {
             Poll::Ready(Ok(())) | Poll::Pending => {}
         }
         if std::mem::take(&mut response.moved) {
-            self.deadlines.moved();
+            self.clocks.deadlines.moved();
         }
-        self.poll_patience(cx).map(Err)
+        self.poll_stopped(cx, response.is_stalled()).map(Err)
     }
 
     /// Moves the request's body; returns whether it is done.
@@ -98,11 +98,12 @@ impl Attempts<'_, '_> {
     ) -> Result<bool, Failure> {
         if !tunnel {
             self.move_request(cx, up)?;
-            return Ok(self.pumped);
+            return Ok(self.upload.is_done);
         }
-        let polled = self.pump.poll(cx, self.down, up, &self.conn.worker.pipes);
-        if std::mem::take(&mut self.pump.moved) {
-            self.deadlines.moved();
+        let pump = &mut self.upload.pump;
+        let polled = pump.poll(cx, self.down, up, &self.conn.worker.pipes);
+        if std::mem::take(&mut pump.moved) {
+            self.clocks.deadlines.moved();
         }
         match polled {
             Poll::Ready(done) => done.map(|()| true),

@@ -94,6 +94,11 @@ impl Splice {
         }
     }
 
+    /// Whether bytes lie in the pipe, for a sink that has not taken them.
+    pub fn is_holding(&self) -> bool {
+        self.moves.held() > 0
+    }
+
     /// Whether the next bytes go this way.
     fn is_due(&mut self, source: &Reading<'_>, sink: &Writing<'_>) -> bool {
         if self.moves.held() > 0 {

@@ -6,7 +6,6 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::downstream::poll_opaque;
 use crate::http::connection::io::Io;
 use crate::http::h1::{BodyLength, ClientConn, Event, Framing, ResponseInfo};
 use crate::http::h2::ClientStream;
@@ -105,7 +104,7 @@ impl UpstreamIo {
     /// From here on the body is opaque bytes, both ways.
     pub fn open_tunnel(&mut self) {
         if let Self::H1(client) = self {
-            client.tunnel = true;
+            client.io.open_tunnel();
         }
     }
 
@@ -150,8 +149,6 @@ pub struct H1Client {
     pub requests: u32,
     /// When it was made.
     pub since: Instant,
-    pub tunnel: bool,
-    tunnel_ended: bool,
     /// A read or write failed; else the connection's end was read.
     reset: bool,
     /// Bytes written before this request.
@@ -169,8 +166,6 @@ impl H1Client {
             reused: false,
             requests: 0,
             since: Instant::now(),
-            tunnel: false,
-            tunnel_ended: false,
             reset: false,
             written_before: 0,
             _place: place,
@@ -179,7 +174,7 @@ impl H1Client {
 
     /// Another request begins.
     pub fn begin(&mut self) {
-        self.requests += 1;
+        self.requests = self.requests.saturating_add(1);
         self.written_before = self.io.written();
     }
 
@@ -201,7 +196,7 @@ impl H1Client {
     }
 
     fn data(&mut self, data: Bytes) -> Result<(), Failure> {
-        if self.tunnel {
+        if self.io.is_tunnel() {
             self.io.out.slice(data);
             return Ok(());
         }
@@ -210,8 +205,8 @@ impl H1Client {
     }
 
     fn end(&mut self, trailers: Option<&Head>) -> Result<(), Failure> {
-        if self.tunnel {
-            self.tunnel_ended = true;
+        if self.io.is_tunnel() {
+            self.io.end_tunnel();
             return Ok(());
         }
         let written = self.codec.write_end(trailers, &mut self.io.out);
@@ -219,12 +214,7 @@ impl H1Client {
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
-        let flushed = if self.tunnel_ended {
-            self.io.poll_shutdown(cx)
-        } else {
-            self.io.poll_flush(cx)
-        };
-        flushed.map_err(|_| {
+        self.io.poll_flush(cx).map_err(|_| {
             self.reset = true;
             Failure::Terminated
         })
@@ -257,8 +247,8 @@ impl H1Client {
         cx: &mut Context<'_>,
         trailers: &mut Head,
     ) -> Poll<Result<Event, Failure>> {
-        if self.tunnel {
-            return poll_opaque(&mut self.io, cx).map_err(|_| Failure::Terminated);
+        if self.io.is_tunnel() {
+            return self.io.poll_tunnel(cx).map_err(|_| Failure::Terminated);
         }
         loop {
             match self.codec.read_body(&mut self.io.input, trailers) {

@@ -88,7 +88,7 @@ impl HostPool {
         let place = place.ok_or(Failure::Overflow("connections"))?;
         let stream = dial(worker, target, None).await?;
         let mut client = exclusive_client(worker, target, stream, place);
-        client.tunnel = true;
+        client.io.open_tunnel();
         Ok(UpstreamIo::H1(client))
     }
 

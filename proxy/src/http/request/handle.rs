@@ -21,6 +21,7 @@ use crate::http::forward::attempt::{Attempts, UpstreamResponse};
 use crate::http::forward::connect_tunnel::Tunnelled;
 use crate::http::forward::downstream::DownstreamIo;
 use crate::http::forward::pump::{Received, RequestPump};
+use crate::http::forward::state::ForwardPlan;
 use crate::http::forward::upgrade;
 use crate::http::h1::{BodyLength, Framing, Tunnel};
 use crate::message::fault::Fault;
@@ -270,17 +271,10 @@ impl Exchange<'_, '_> {
         let deadlines = Deadlines::of_stream(self.timer, &self.info, idle);
         let received = self.body.take();
         let (conn, info, down) = (self.conn, &mut self.info, &mut *self.down);
-        let mut attempts = Attempts::new(
-            conn,
-            info,
-            down,
-            framing,
-            forward,
-            cluster.clone(),
-            deadlines,
-        );
+        let plan = ForwardPlan::new(info, framing, forward, cluster.clone());
+        let mut attempts = Attempts::new(conn, info, down, plan, deadlines);
         if let Some(body) = received {
-            attempts.pump = RequestPump::received(*body);
+            attempts.upload.pump = RequestPump::received(*body);
         }
         attempts.mirror(&routes.clusters);
         let (mut answer, permit) = attempts.run().await?;
@@ -295,7 +289,7 @@ impl Exchange<'_, '_> {
             return self.flush().await;
         }
         let relayed = attempts.relay(&mut answer).await;
-        attempts.info.request_bytes = attempts.pump.bytes;
+        attempts.info.request_bytes = attempts.upload.pump.bytes;
         relayed?;
         if attempts.is_clean(&answer) {
             let now = conn.worker.timers.now();

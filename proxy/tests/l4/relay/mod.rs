@@ -14,6 +14,7 @@ use anyam_proxy::dispatcher::buffer::Pool;
 use anyam_proxy::dispatcher::pipe::Pipes;
 use anyam_proxy::dispatcher::timer::{Alarm, Timers};
 use anyam_proxy::metrics::{Registry, SpliceMetrics};
+use anyam_proxy::overload::Overload;
 use anyam_proxy::relay::{Buffered, Ended, RelayContext, RelayOptions, RelayOutcome, Side, relay};
 use anyam_proxy::socket::reset_on_close;
 use anyam_proxy::stream::Stream;
@@ -27,6 +28,7 @@ struct Rig {
     pool: Pool,
     pipes: Pipes,
     timers: Timers,
+    overload: Rc<Overload>,
     cut: Rc<Cell<bool>>,
     /// The byte counts that the relay last reported.
     told: Rc<Cell<(u64, u64)>>,
@@ -44,6 +46,7 @@ impl Rig {
             pool: Pool::default(),
             pipes: Pipes::new(SpliceMetrics::new(&Registry::new().unwrap()).unwrap()),
             timers,
+            overload: Rc::default(),
             cut: Rc::default(),
             told: Rc::default(),
             idle: None,
@@ -64,7 +67,7 @@ impl Rig {
         from_up: &'static [u8],
     ) -> JoinHandle<RelayOutcome> {
         let (buffers, pipes, timers) = (self.pool.clone(), self.pipes.clone(), self.timers.clone());
-        let (cut, idle) = (self.cut.clone(), self.idle);
+        let (cut, idle, overload) = (self.cut.clone(), self.idle, self.overload.clone());
         let told = self.told.clone();
         let (until, buffer) = (self.until, self.buffer);
         spawn_local(async move {
@@ -72,6 +75,7 @@ impl Rig {
                 buffers: &buffers,
                 pipes: &pipes,
                 timers: &timers,
+                stalled: &overload.stalled,
                 most: buffer,
             };
             let options = RelayOptions {
@@ -360,6 +364,7 @@ fn a_relay_is_small() {
             buffers: &rig.pool,
             pipes: &rig.pipes,
             timers: &rig.timers,
+            stalled: &rig.overload.stalled,
             most: rig.buffer,
         };
         let options = RelayOptions {

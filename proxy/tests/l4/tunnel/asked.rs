@@ -24,6 +24,14 @@ async fn hbone(pair: &Pair) -> SendRequest<Bytes> {
 
 /// And how it ends.
 async fn hbone_with_end(pair: &Pair) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+    hbone_by(pair, &h2::client::Builder::new()).await
+}
+
+/// The same by settings of its own.
+pub async fn hbone_by(
+    pair: &Pair,
+    builder: &h2::client::Builder,
+) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
     let identity = pair.ca.issue(vec![uri(FRONT)]).identity();
     let mut options = client(Some(identity), pair.ca.bundle());
     options.alpn = vec![b"h2".to_vec()];
@@ -31,11 +39,11 @@ async fn hbone_with_end(pair: &Pair) -> (SendRequest<Bytes>, JoinHandle<Result<(
     let tls = Handshaker::new(Pool::default(), 8);
     let tcp = connect_to_port(pair.inbound).await;
     let stream = tls.connect(tcp, &context, &Dial::default()).await.unwrap();
-    let (send, connection) = h2::client::handshake(stream).await.unwrap();
+    let (send, connection) = builder.handshake(stream).await.unwrap();
     (send, spawn_local(connection))
 }
 
-fn connect(authority: &str) -> Request<()> {
+pub fn connect_request(authority: &str) -> Request<()> {
     let uri = Uri::builder().authority(authority).build().unwrap();
     let request = Request::builder().method(Method::CONNECT).uri(uri);
     // What HBONE clients send along, and no decision is based on.
@@ -64,7 +72,7 @@ fn hbone_is_spoken() {
         let pair = Pair::with(app, setup);
         let send = hbone(&pair).await;
         let mut send = send.ready().await.unwrap();
-        let request = connect(&app.to_string());
+        let request = connect_request(&app.to_string());
         let (response, mut stream) = send.send_request(request, false).unwrap();
         let response = response.await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
@@ -101,7 +109,7 @@ fn what_leads_elsewhere_is_refused_and_counted() {
             // A port without a chain.
             ("127.0.0.1:1".to_owned(), 404),
         ] {
-            let got = status(&send, connect(&authority)).await;
+            let got = status(&send, connect_request(&authority)).await;
             assert_eq!(got, answer, "{authority}");
             refused += 1;
             assert!(pair.refused(refused));
@@ -110,16 +118,16 @@ fn what_leads_elsewhere_is_refused_and_counted() {
             .body(())
             .unwrap();
         assert_eq!(status(&send, get).await, 405);
-        let mut odd = connect(&app.to_string());
+        let mut odd = connect_request(&app.to_string());
         odd.headers_mut().insert("alpn", "%zz".parse().unwrap());
         assert_eq!(status(&send, odd).await, 400);
-        let mut wrong = connect(&app.to_string());
+        let mut wrong = connect_request(&app.to_string());
         wrong
             .headers_mut()
             .insert("alpn", "anyam-h2".parse().unwrap());
         assert_eq!(status(&send, wrong).await, 404);
         // The connection and its other streams are unaffected.
-        assert_eq!(status(&send, connect(&app.to_string())).await, 200);
+        assert_eq!(status(&send, connect_request(&app.to_string())).await, 200);
     });
 }
 
@@ -144,8 +152,11 @@ fn policy_goes_by_the_inner_port() {
             .push(chain);
         pair.called.apply(&[], &[listener]);
         let send = hbone(&pair).await;
-        assert_eq!(status(&send, connect(&open.to_string())).await, 200);
-        assert_eq!(status(&send, connect(&closed.to_string())).await, 403);
+        assert_eq!(status(&send, connect_request(&open.to_string())).await, 200);
+        assert_eq!(
+            status(&send, connect_request(&closed.to_string())).await,
+            403
+        );
         assert!(
             pair.called
                 .metric("anyam_listener_rbac_denied_total{listener=\"inbound\"} 1")
@@ -173,7 +184,7 @@ fn a_stricter_chain_is_not_reached_through_a_tunnel() {
             .remove("validation_context_sds_secret_config");
         pair.called.apply(&[], &[listener]);
         let send = hbone(&pair).await;
-        assert_eq!(status(&send, connect(&app.to_string())).await, 403);
+        assert_eq!(status(&send, connect_request(&app.to_string())).await, 403);
     });
 }
 
@@ -184,7 +195,9 @@ fn a_flood_of_refused_streams_ends_the_connection() {
         let pair = Pair::to(echo_server().await);
         let (send, end) = hbone_with_end(&pair).await;
         while let Ok(mut send) = send.clone().ready().await {
-            let (response, _) = send.send_request(connect("127.0.0.2:80"), true).unwrap();
+            let (response, _) = send
+                .send_request(connect_request("127.0.0.2:80"), true)
+                .unwrap();
             if response.await.is_err() {
                 break;
             }
@@ -245,7 +258,7 @@ fn only_names_of_the_mesh_choose_a_chain() {
             (Some("anyam-tcp"), 404),
             (Some("anyam-h2, foo"), 404),
         ] {
-            let mut request = connect(&own.to_string());
+            let mut request = connect_request(&own.to_string());
             if let Some(alpn) = alpn {
                 request.headers_mut().insert("alpn", alpn.parse().unwrap());
             }

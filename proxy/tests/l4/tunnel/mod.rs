@@ -1,9 +1,9 @@
 //! TCP through a tunnel between two sidecars: everything a TCP connection may do, and what the
 //! inbound side refuses.
 
-mod asked;
+pub mod asked;
 mod envoy;
-mod pair;
+pub mod pair;
 
 use std::io::ErrorKind;
 use std::time::Duration;

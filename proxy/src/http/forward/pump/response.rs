@@ -29,6 +29,11 @@ pub struct ResponsePump {
 }
 
 impl ResponsePump {
+    /// Whether bytes lie in a pipe because the client does not take them.
+    pub fn is_stalled(&self) -> bool {
+        self.splice.is_holding()
+    }
+
     /// Moves what can be moved. Ready once the client has everything.
     pub fn poll(
         &mut self,
@@ -94,7 +99,9 @@ impl ResponsePump {
             body: down.codec.writing(),
         };
         match ready!(self.splice.poll(cx, source, sink, pipes)) {
-            Passed::Moved { written, .. } => self.bytes += written,
+            Passed::Moved { written, .. } => {
+                self.bytes = self.bytes.saturating_add(written);
+            }
             Passed::Usual => return Poll::Ready(Ok(false)),
             Passed::SinkFailed => return Poll::Ready(Err(Failure::ClientGone)),
             Passed::SourceFailed | Passed::Truncated => {
@@ -107,7 +114,7 @@ impl ResponsePump {
 
     fn pass(&mut self, data: Bytes, down: &mut DownstreamIo<'_>) -> Result<(), Failure> {
         self.moved = true;
-        self.bytes += data.len() as u64;
+        self.bytes = self.bytes.saturating_add(data.len() as u64);
         down.data(data)
     }
 

@@ -1,0 +1,187 @@
+//! Peers that do not take what is held for them, when memory is short: their streams end, others go
+//! on.
+
+use std::time::Duration;
+
+use anyam_proxy::socket::reset_on_close;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::listener::rig::{
+    Rig, connect, echo_server, http_direct_response, listener, static_cluster,
+};
+use crate::support::run;
+use crate::tunnel::asked::{connect_request, hbone_by};
+use crate::tunnel::pair::{Pair, echoes};
+
+/// Fills a connection, until nothing more fits into it for a moment.
+async fn fill(stream: &mut TcpStream) {
+    let piece = vec![7; 1 << 16];
+    let moment = Duration::from_millis(300);
+    while tokio::time::timeout(moment, stream.write_all(&piece))
+        .await
+        .is_ok()
+    {}
+}
+
+/// Keeps a worker under memory pressure until `is_over`.
+async fn short_of_memory(rig: &Rig, is_over: impl Fn() -> bool) {
+    while !is_over() {
+        rig.worker.overload.stalled.begin(&rig.worker.timers);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn is_cut(rig: &Rig) -> bool {
+    rig.metric("response_flags=\"OM\"")
+}
+
+#[test]
+fn a_relay_ends_when_a_side_stops_reading() {
+    run(async {
+        for server_stops in [true, false] {
+            let mut rig = Rig::new();
+            let (port, other) = (rig.free_port(), rig.free_port());
+            let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let clusters = [
+                static_cluster("app", app.local_addr().unwrap()),
+                static_cluster("echo", echo_server().await),
+            ];
+            let listeners = [
+                listener("in", port, json!({}), "app"),
+                listener("other", other, json!({}), "echo"),
+            ];
+            rig.apply(&clusters, &listeners);
+            let mut flowing = connect(other).await;
+            let mut client = connect(port).await;
+            let (mut served, _) = app.accept().await.unwrap();
+            match server_stops {
+                true => fill(&mut client).await,
+                false => fill(&mut served).await,
+            }
+            echoes(&mut flowing, b"before").await;
+            short_of_memory(&rig, || is_cut(&rig)).await;
+            echoes(&mut flowing, b"after").await;
+            assert!(rig.metric("connections_active{listener=\"in\"} 0"));
+        }
+    });
+}
+
+/// Pressure on either side of a tunnel ends it there; the other side sees a reset.
+#[test]
+fn a_tunnel_ends_when_a_side_stops_reading() {
+    run(async {
+        for (server_stops, at_called) in
+            [(true, true), (true, false), (false, true), (false, false)]
+        {
+            let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let pair = Pair::to(app.local_addr().unwrap());
+            let mut client = pair.client().await;
+            let (mut served, _) = app.accept().await.unwrap();
+            match server_stops {
+                true => fill(&mut client).await,
+                false => fill(&mut served).await,
+            }
+            let rig = if at_called {
+                &pair.called
+            } else {
+                &pair.caller
+            };
+            short_of_memory(rig, || is_cut(rig)).await;
+            let reader = if server_stops {
+                &mut served
+            } else {
+                &mut client
+            };
+            assert!(reader.read_to_end(&mut Vec::new()).await.is_err());
+        }
+    });
+}
+
+/// A client whose window takes one byte of a block holds that block.
+#[test]
+fn a_tunnel_ends_whose_window_stays_closed() {
+    run(async {
+        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = app.local_addr().unwrap();
+        let pair = Pair::to(address);
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(1);
+        let (send, _end) = hbone_by(&pair, &builder).await;
+        let mut send = send.ready().await.unwrap();
+        let request = connect_request(&address.to_string());
+        let (response, stream) = send.send_request(request, false).unwrap();
+        let (mut served, _) = app.accept().await.unwrap();
+        let answer = response.await.unwrap();
+        served.write_all(&[7; 1000]).await.unwrap();
+        short_of_memory(&pair.called, || is_cut(&pair.called)).await;
+        assert!(served.read(&mut [0]).await.is_err());
+        drop((answer, stream));
+    });
+}
+
+/// HTTP to `app`, with a retry policy where `retries`.
+fn http(port: u16, retries: bool) -> Value {
+    let mut filter = http_direct_response(200);
+    let host = &mut filter["typed_config"]["route_config"]["virtual_hosts"][0];
+    host["routes"] = json!([{
+        "match": {"prefix": "/"},
+        "route": {"cluster": "app", "timeout": "0s"},
+    }]);
+    if retries {
+        host["routes"][0]["route"]["retry_policy"] = json!({"retry_on": "5xx"});
+    }
+    json!({
+        "name": "in",
+        "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
+        "filter_chains": [{"name": "http", "filters": [filter]}],
+    })
+}
+
+const POST: &str = "POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 4000000000\r\n\r\n";
+
+#[derive(Clone, Copy, Debug)]
+enum Stall {
+    /// The upstream does not read the request's body.
+    Upload,
+    /// The client does not send the rest of a body that is kept for a retry.
+    Kept,
+    /// The client does not read the response's body.
+    Download,
+}
+
+#[test]
+fn a_request_ends_when_a_side_stalls_its_body() {
+    run(async {
+        for stall in [Stall::Upload, Stall::Kept, Stall::Download] {
+            let mut rig = Rig::new();
+            let port = rig.free_port();
+            let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let cluster = static_cluster("app", app.local_addr().unwrap());
+            rig.apply(&[cluster], &[http(port, matches!(stall, Stall::Kept))]);
+            let mut client = connect(port).await;
+            client.write_all(POST.as_bytes()).await.unwrap();
+            let (mut served, _) = app.accept().await.unwrap();
+            match stall {
+                Stall::Upload => fill(&mut client).await,
+                Stall::Kept => {
+                    client.write_all(&[7; 10_000]).await.unwrap();
+                    served.read_exact(&mut [0; 10_000]).await.unwrap();
+                }
+                Stall::Download => {
+                    let head = "HTTP/1.1 200 OK\r\nContent-Length: 4000000000\r\n\r\n";
+                    served.write_all(head.as_bytes()).await.unwrap();
+                    fill(&mut served).await;
+                }
+            }
+            short_of_memory(&rig, || is_cut(&rig)).await;
+            if !matches!(stall, Stall::Download) {
+                let mut head = [0; 12];
+                client.read_exact(&mut head).await.unwrap();
+                assert_eq!(&head, b"HTTP/1.1 503", "{stall:?}");
+            }
+            reset_on_close(&client);
+        }
+    });
+}
