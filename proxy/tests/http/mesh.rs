@@ -8,9 +8,10 @@ use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacActio
 use anyam_proxy::matcher::StringMatch;
 use anyam_proxy::tls::{ClientContext, ServerContext};
 use aws_lc_rs::digest;
+use tokio::io::AsyncWriteExt;
 
 use crate::harness::{Proxy, Setup};
-use crate::peers::{Client, get, h1, ok};
+use crate::peers::{Client, get, h1, listen, ok, read_message};
 use crate::pki::{self, Ca, Issued, uri};
 
 /// What the two sidecars show each other.
@@ -92,6 +93,50 @@ async fn spelling_survives_http2_between_sidecars_that_agreed_on_it() {
                 "{response}"
             );
         }
+    }
+}
+
+/// An upgrade with a body (docker's) has no form in HTTP/2: sidecars that speak both speak HTTP/1 then.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upgrade_with_a_body_goes_over_http1_where_sidecars_have_a_choice() {
+    let upstream = listen(|mut tcp, _| async move {
+        let mut buffer = Vec::new();
+        while let Some(request) = read_message(&mut tcp, &mut buffer).await {
+            if !request.starts_with("POST ") {
+                tcp.write_all(ok("fine").as_bytes()).await.unwrap();
+                continue;
+            }
+            let empty = request.contains("ontent-Length: 0\r\n");
+            assert!(empty || request.ends_with("hello"), "{request}");
+            let agree = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\n\
+                         Upgrade: websocket\r\n\r\n";
+            tcp.write_all(agree.as_bytes()).await.unwrap();
+            let (mut read, mut write) = tcp.split();
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+            return;
+        }
+    })
+    .await;
+    let identities = Identities::new();
+    let alpn = ["anyam-h2-case", "anyam-h2", "anyam-http/1.1"];
+    let (outbound, _inbound) = sidecars(&identities, &alpn, upstream, Setup::new(upstream)).await;
+    // The second time the sidecars are known to speak HTTP/2 with each other.
+    for length in ["Content-Length: 5", "Content-Length: 0"] {
+        let mut client = Client::connect(outbound.address).await;
+        let body = if length.ends_with('5') { "hello" } else { "" };
+        if body.is_empty() {
+            let answer = client.ask(&get("/")).await;
+            assert!(answer.ends_with("fine"), "{answer}");
+        }
+        let post = format!(
+            "POST /attach HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\n{length}\r\n\r\n{body}"
+        );
+        let answer = client.ask(&post).await;
+        assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+        client.send("late").await;
+        client.tcp.shutdown().await.unwrap();
+        assert_eq!(client.rest().await, "late");
     }
 }
 

@@ -17,7 +17,7 @@ use super::upstream::UpstreamIo;
 use crate::config::route::{Mirror, RouteAction};
 use crate::http::connection::conn::Conn;
 use crate::http::h1::{Event, Framing};
-use crate::http::pool::{Lease, Pools, Target};
+use crate::http::pool::{Lease, Pools, Purpose, Target};
 use crate::http::request::error::Failure;
 use crate::message::head::Head;
 use crate::snapshot::ClusterLinks;
@@ -72,7 +72,7 @@ impl Feed {
             body.set(State::GivenUp);
             return;
         }
-        body.bytes += piece.len();
+        body.bytes = body.bytes.saturating_add(piece.len());
         body.pieces.push_back(piece.clone());
         body.wake();
     }
@@ -110,7 +110,7 @@ impl Body {
     /// The next piece; `None`: there are no more.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, Failure>> {
         if let Some(piece) = self.pieces.pop_front() {
-            self.bytes -= piece.len();
+            self.bytes = self.bytes.saturating_sub(piece.len());
             return Poll::Ready(Ok(Some(piece)));
         }
         match self.state {
@@ -171,10 +171,12 @@ pub fn send(conn: &Conn, cluster: Arc<Cluster>, mirror: &Mirror, mut copy: Copy)
 
 /// Envoy's mark of a mirrored request: `-shadow` after the host.
 fn shadow(authority: &[u8]) -> Vec<u8> {
-    let port = memchr::memrchr(b':', authority)
-        .filter(|at| authority[at + 1..].iter().all(u8::is_ascii_digit))
-        .unwrap_or(authority.len());
-    [&authority[..port], b"-shadow", &authority[port..]].concat()
+    let colon = memchr::memrchr(b':', authority).unwrap_or(authority.len());
+    let (host, port) = match authority.split_at(colon) {
+        (host, port @ [b':', digits @ ..]) if digits.iter().all(u8::is_ascii_digit) => (host, port),
+        _ => (authority, &[][..]),
+    };
+    [host, b"-shadow", port].concat()
 }
 
 async fn exchange(
@@ -196,8 +198,7 @@ async fn exchange(
         cluster,
         endpoint: &endpoint,
         version: copy.head.version(),
-        raw: false,
-        upgrade: false,
+        purpose: Purpose::Exchange,
     };
     let mut lease = pools.checkout(worker, &target).await?;
     let up = &mut lease.up;

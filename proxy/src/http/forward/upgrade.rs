@@ -5,11 +5,14 @@
 //! unread until the response agrees.
 
 use aws_lc_rs::digest;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 
 use super::upstream::UpstreamIo;
 use crate::config::http::HttpConnectionManager;
 use crate::config::route::RouteAction;
 use crate::http::h1::{BodyLength, Framing, ResponseInfo, Tunnel};
+use crate::http::pool::Purpose;
 use crate::http::request::error::Failure;
 use crate::message::head::{Head, HeaderId, Method, Version};
 
@@ -84,6 +87,22 @@ pub fn follows_body(head: &Head, framing: &Framing) -> bool {
         && !matches!(framing.body, BodyLength::None | BodyLength::Known(0))
 }
 
+/// What a request needs of its connection. An extended CONNECT has neither another method than GET nor
+/// a body, so an HTTP/1 upgrade that has (docker's) goes on over HTTP/1.
+pub fn purpose(head: &Head, forward: &RouteAction, framing: &Framing) -> Purpose {
+    match framing.tunnel {
+        Tunnel::Connect if terminates_here(forward, framing) => Purpose::Raw,
+        Tunnel::Upgrade
+            if head.version() != Version::Http2
+                && (head.method() != Method::Get || follows_body(head, framing)) =>
+        {
+            Purpose::Http1Upgrade
+        }
+        Tunnel::Upgrade => Purpose::Upgrade,
+        Tunnel::None | Tunnel::Connect => Purpose::Exchange,
+    }
+}
+
 /// CONNECT ends here: its bytes go upstream as plain TCP.
 pub fn terminates_here(forward: &RouteAction, framing: &Framing) -> bool {
     framing.tunnel == Tunnel::Connect
@@ -131,7 +150,7 @@ fn lacks_key(request: &Head, framing: &Framing) -> bool {
 fn with_key(request: &Head) -> Head {
     let mut head = request.clone();
     let nonce: [u8; 16] = std::array::from_fn(|_| fastrand::u8(..));
-    head.set_named(b"Sec-WebSocket-Key", &base64(&nonce));
+    head.set_named(b"Sec-WebSocket-Key", STANDARD.encode(nonce).as_bytes());
     head
 }
 
@@ -164,7 +183,7 @@ pub fn answer(request: &Head, response: &mut Head) {
             response.set(HeaderId::Upgrade, kind);
         }
         if let Some(key) = request.get_by_name(b"sec-websocket-key") {
-            response.set_named(b"Sec-WebSocket-Accept", &websocket_accept(key));
+            response.set_named(b"Sec-WebSocket-Accept", websocket_accept(key).as_bytes());
         }
     }
     if !by_h1 {
@@ -173,28 +192,11 @@ pub fn answer(request: &Head, response: &mut Head) {
     response.remove(HeaderId::ContentLength);
 }
 
-fn websocket_accept(key: &[u8]) -> Vec<u8> {
+fn websocket_accept(key: &[u8]) -> String {
     let mut hash = digest::Context::new(&digest::SHA1_FOR_LEGACY_USE_ONLY);
     hash.update(key);
     hash.update(WEBSOCKET_GUID);
-    base64(hash.finish().as_ref())
-}
-
-fn base64(bytes: &[u8]) -> Vec<u8> {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = Vec::with_capacity(bytes.len().div_ceil(3) * 4);
-    for three in bytes.chunks(3) {
-        let at = |i: usize| u32::from(three.get(i).copied().unwrap_or(0));
-        let bits = at(0) << 16 | at(1) << 8 | at(2);
-        for digit in 0..4 {
-            if digit <= three.len() {
-                text.push(DIGITS[(bits >> (18 - 6 * digit)) as usize & 63]);
-            } else {
-                text.push(b'=');
-            }
-        }
-    }
-    text
+    STANDARD.encode(hash.finish())
 }
 
 #[cfg(test)]
@@ -204,8 +206,6 @@ mod tests {
     #[test]
     fn the_handshake_of_rfc_6455() {
         let accept = websocket_accept(b"dGhlIHNhbXBsZSBub25jZQ==");
-        assert_eq!(accept, b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-        assert_eq!(base64(b"a"), b"YQ==");
-        assert_eq!(base64(b"ab"), b"YWI=");
+        assert_eq!(accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     }
 }

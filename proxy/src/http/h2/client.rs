@@ -153,10 +153,10 @@ impl Connected {
         &self.state.load
     }
 
-    /// Waits until the peer's SETTINGS allow extended CONNECT (RFC 8441), or for `patience`: they
+    /// Waits until the peer's SETTINGS allow extended CONNECT (RFC 8441), or for `timeout`: they
     /// are the first frame it sends, but a new connection may not have read them yet.
-    pub async fn takes_upgrades(&self, timers: &Timers, patience: Duration) -> bool {
-        let mut left = patience;
+    pub async fn takes_upgrades(&self, timers: &Timers, timeout: Duration) -> bool {
+        let mut left = timeout;
         while !self.send.is_extended_connect_protocol_enabled() {
             if left.is_zero() || self.is_closed() {
                 return false;

@@ -24,6 +24,7 @@ use crate::config::cluster::{Transport, UpstreamProtocol};
 use crate::http::forward::upstream::UpstreamIo;
 use crate::http::request::error::Failure;
 use crate::message::head::Version;
+use crate::tls::ClientContext;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::Endpoint;
 use crate::worker::Worker;
@@ -56,10 +57,20 @@ pub struct Target<'a> {
     pub endpoint: &'a Arc<Endpoint>,
     /// The request's own, for clusters that follow it.
     pub version: Version,
+    pub purpose: Purpose,
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// An exchange, by any version that the cluster has.
+    Exchange,
+    /// An upgrade, which HTTP/2 upstreams have to agree to take (RFC 8441).
+    Upgrade,
+    /// An upgrade that only HTTP/1 can ask for: where the endpoint has a choice, it gets HTTP/1.
+    Http1Upgrade,
     /// Raw bytes (a CONNECT that ends here): a connection of its own, never reused.
-    pub raw: bool,
-    /// The request is an upgrade, which HTTP/2 upstreams have to agree to take.
-    pub upgrade: bool,
+    Raw,
 }
 
 /// A connection for one exchange, and where it goes back to.
@@ -75,7 +86,7 @@ impl Pools {
     /// When connecting fails or a limit is reached.
     pub async fn checkout(&self, worker: &Worker, target: &Target<'_>) -> Result<Lease, Failure> {
         let host = self.host(target);
-        if target.raw {
+        if target.purpose == Purpose::Raw {
             let up = host.raw(self, worker, target).await?;
             return Ok(Lease { up, host });
         }
@@ -84,6 +95,11 @@ impl Pools {
             UpstreamProtocol::Http2 => Some(Version::Http2),
             UpstreamProtocol::Downstream => Some(follow(target.version)),
             UpstreamProtocol::Auto => match target.cluster.transport_of(target.endpoint) {
+                Some(Transport::Tls(context))
+                    if target.purpose == Purpose::Http1Upgrade && offers_http1(context) =>
+                {
+                    Some(Version::Http11)
+                }
                 Some(Transport::Tls(_)) => host.speaks.get(),
                 _ => Some(Version::Http11),
             },
@@ -108,7 +124,7 @@ impl Pools {
         let old = cluster
             .max_connection_duration
             .is_some_and(|max| now.saturating_duration_since(client.since) >= max);
-        if client.tunnel || spent || old || !client.codec.next(&client.io.input) {
+        if client.io.is_tunnel() || spent || old || !client.codec.next(&client.io.input) {
             return;
         }
         // Requests wait for another endpoint or on another worker: its place is released for them.
@@ -188,6 +204,11 @@ impl Pools {
         self.filled.notify_one();
         hosts.entry(key).or_default().clone()
     }
+}
+
+fn offers_http1(context: &ClientContext) -> bool {
+    let mut offered = context.options().alpn.iter();
+    offered.any(|name| !host::is_h2(name))
 }
 
 fn follow(version: Version) -> Version {

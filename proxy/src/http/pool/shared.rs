@@ -3,15 +3,15 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use super::{Place, Target};
+use super::{Place, Purpose, Target};
 use crate::http::forward::upstream::UpstreamIo;
 use crate::http::h2::Connected;
 use crate::http::request::error::Failure;
 use crate::upstream::cluster::Cluster;
 use crate::worker::Worker;
 
-/// How long an upgrade waits for the settings of a fresh HTTP/2 connection.
-const SETTINGS_PATIENCE: Duration = Duration::from_secs(1);
+/// How long an upgrade waits for the settings of a new HTTP/2 connection.
+const SETTINGS_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) struct Shared {
     pub(crate) connected: Connected,
@@ -35,11 +35,9 @@ impl Shared {
 
     /// Before an upgrade. A time-out is no error here: sending the request then fails.
     pub(super) async fn await_settings(&self, worker: &Worker, target: &Target<'_>) {
-        if target.upgrade {
-            let patience = target.cluster.connect_timeout.min(SETTINGS_PATIENCE);
-            self.connected
-                .takes_upgrades(&worker.timers, patience)
-                .await;
+        if target.purpose == Purpose::Upgrade {
+            let timeout = target.cluster.connect_timeout.min(SETTINGS_TIMEOUT);
+            self.connected.takes_upgrades(&worker.timers, timeout).await;
         }
     }
 
