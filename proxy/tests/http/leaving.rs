@@ -13,7 +13,7 @@ use crate::harness::{Proxy, Setup};
 use crate::peers::{Client, get, h1, h2_client, listen, ok, read_message};
 
 /// What a client may have sent when it leaves.
-const MOMENTS: [(&str, &str); 5] = [
+pub const MOMENTS: [(&str, &str); 5] = [
     ("no body", "GET / HTTP/1.1\r\nHost: shop\r\n\r\n"),
     (
         "before its body",

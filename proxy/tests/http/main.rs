@@ -5,6 +5,7 @@
 
 mod again;
 mod bounds;
+mod delayed;
 mod ends;
 mod explained;
 mod faults;

@@ -1,0 +1,100 @@
+//! Clients that leave while a fault delays their request, whatever they have sent of it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::time::Duration;
+
+use anyam_proxy::config::filter::{Fault, FaultPart, FilterConfig, HttpFilter, Percent};
+use anyam_proxy::metadata::Object;
+
+use crate::harness::{Proxy, Setup};
+use crate::leaving::MOMENTS;
+use crate::peers::{Client, h1, ok};
+
+/// A proxy that delays every request for an hour, and the number of those that it delays.
+async fn delaying() -> (Proxy, Arc<AtomicU32>) {
+    let active = Arc::<AtomicU32>::default();
+    let fault = Fault {
+        delay: Some(FaultPart {
+            percent: Percent {
+                numerator: 100,
+                denominator: 100,
+            },
+            fixed: Some(Duration::from_secs(3600)),
+        }),
+        abort: None,
+        response_rate: None,
+        upstream_cluster: None,
+        headers: Vec::new(),
+        downstream_nodes: Vec::new(),
+        max_active: None,
+        metadata: Object::default(),
+        active: active.clone(),
+    };
+    let setup = Setup::new(h1(|_| ok("fine")).await).with(|setup| {
+        setup.manager.filters.push(HttpFilter {
+            name: "fault".into(),
+            disabled: false,
+            config: FilterConfig::Fault(Arc::new(fault)),
+        });
+    });
+    (Proxy::start(setup), active)
+}
+
+async fn until_delayed(active: &AtomicU32, wanted: u32, what: &str) {
+    let waiting = async {
+        while active.load(Relaxed) != wanted {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let reached = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+    assert!(reached.is_ok(), "{what}: not {wanted} delayed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delay_ends_when_its_client_has_left() {
+    let (mut proxy, active) = delaying().await;
+    for (what, request) in MOMENTS {
+        let mut client = Client::connect(proxy.address).await;
+        client.send(request).await;
+        until_delayed(&active, 1, what).await;
+        drop(client);
+        until_delayed(&active, 0, what).await;
+        let seen = proxy.tap.recv().await.unwrap();
+        assert_eq!((seen.status, &*seen.flags), (0, "DC,DI"), "{what}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_delay_ends_with_its_stream_or_its_streams_connection() {
+    let (mut proxy, active) = delaying().await;
+    for resets in [true, false] {
+        for (what, ended, body) in [
+            ("no body", true, ""),
+            ("before its body", false, ""),
+            ("in its body", false, "abc"),
+        ] {
+            let tcp = tokio::net::TcpStream::connect(proxy.address).await.unwrap();
+            let (client, connection) = h2::client::handshake(tcp).await.unwrap();
+            let connection = tokio::spawn(connection);
+            let head = http::Request::builder().uri("http://shop/").body(());
+            let mut client = client.ready().await.unwrap();
+            let (answer, mut send) = client.send_request(head.unwrap(), ended).unwrap();
+            if !body.is_empty() {
+                send.send_data(bytes::Bytes::from(body), false).unwrap();
+            }
+            until_delayed(&active, 1, what).await;
+            let flags = if resets {
+                send.send_reset(h2::Reason::CANCEL);
+                "DR,DI"
+            } else {
+                connection.abort();
+                "DC,DI"
+            };
+            until_delayed(&active, 0, what).await;
+            let seen = proxy.tap.recv().await.unwrap();
+            assert_eq!((seen.status, &*seen.flags), (0, flags), "{what} {resets}");
+            drop((answer, send));
+        }
+    }
+}
