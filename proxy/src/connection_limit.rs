@@ -1,4 +1,16 @@
 //! How many downstream connections may be open: of one listener, or of the whole process.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -42,7 +54,7 @@ impl ConnectionLimit {
 
     /// Nine tenths of the bound are open, and idle connections may be closed.
     pub fn wants_room(&self) -> bool {
-        self.makes_room && self.open.load(Relaxed) >= self.most - self.most / 10
+        self.makes_room && self.open.load(Relaxed) >= self.most.saturating_sub(self.most / 10)
     }
 
     /// `None`: the bound is reached.

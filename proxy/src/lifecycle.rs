@@ -9,6 +9,18 @@
 //! that crosses it, and the last id once the peer has seen that (RFC 9113 6.8). It ends with its
 //! last stream. A peer that does not react keeps it open for `drain_timeout`: no stream is begun
 //! after that, and the connection is closed as soon as none is open.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -198,7 +210,7 @@ impl OpenStreams {
     }
 
     pub fn begin(&self) {
-        self.open.set(self.open.get() + 1);
+        self.open.set(self.open.get().saturating_add(1));
     }
 
     pub fn end(&self) {

@@ -7,6 +7,18 @@
 //! - [`filter`]: HTTP filters
 //! - [`forward`]: attempts, retries, bodies, upgrades, mirrors
 //! - [`pool`]: connections to upstreams
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod connection;
 pub(crate) mod filter;

@@ -38,7 +38,7 @@ pub async fn run(worker: &Rc<ListenerContext>, listener: &TcpListener, address: 
                     }
                 }
                 worker.timers.sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
+                pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
             }
         }
     }

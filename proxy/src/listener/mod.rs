@@ -12,6 +12,18 @@
 //! - `chain`: which filter chain that makes
 //! - `tunnel`: connections inside an HTTP/2 connection, each through its own filter chain
 //! - [`ListenerContext`]: what they share
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod accept;
 pub(crate) mod admission;

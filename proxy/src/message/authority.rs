@@ -38,15 +38,16 @@ impl<'a> Authority<'a> {
     /// written in one way only. `%` and `,` are not allowed although RFC 3986 has them: no name
     /// uses them, and both have been used to make two parsers disagree.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Fault> {
-        let (host, port) = if bytes.first() == Some(&b'[') {
-            let end = memchr::memchr(b']', bytes).ok_or(Fault::InvalidHost)?;
-            address(&bytes[1..end]).ok_or(Fault::InvalidHost)?;
-            bytes.split_at(end + 1)
+        let (host, port) = if let [b'[', rest @ ..] = bytes {
+            let end = memchr::memchr(b']', rest).ok_or(Fault::InvalidHost)?;
+            address(rest.split_at(end).0).ok_or(Fault::InvalidHost)?;
+            // Both brackets belong to the host.
+            bytes.split_at(end.saturating_add(2))
         } else {
             let end = bytes.iter().position(|&byte| !is_name_byte(byte));
             let (host, port) = bytes.split_at(end.unwrap_or(bytes.len()));
             // A name may end in one dot; an empty label is no part of any.
-            if host.is_empty() || host[0] == b'.' || memchr::memmem::find(host, b"..").is_some() {
+            if matches!(host, [] | [b'.', ..]) || memchr::memmem::find(host, b"..").is_some() {
                 return Err(Fault::InvalidHost);
             }
             (host, port)
@@ -75,16 +76,20 @@ fn parse_port(digits: &[u8]) -> Option<u16> {
         if !digit.is_ascii_digit() {
             return None;
         }
-        port = port.checked_mul(10)?.checked_add(u16::from(digit - b'0'))?;
+        port = port
+            .checked_mul(10)?
+            .checked_add(u16::from(digit.wrapping_sub(b'0')))?;
     }
     (digits.first()? != &b'0').then_some(port)
 }
 
 #[inline]
 fn is_name_byte(byte: u8) -> bool {
-    NAME_BYTES[usize::from(byte)]
+    let place = usize::from(byte);
+    NAME_BYTES.get(place).copied().unwrap_or(false)
 }
 
+#[expect(clippy::indexing_slicing, reason = "at compile time")]
 static NAME_BYTES: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0u8;

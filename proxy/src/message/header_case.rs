@@ -24,7 +24,7 @@ pub fn encode(head: &Head, list: &mut Vec<u8>) {
     let listed = head.fields.iter().zip(listed).filter(|(_, listed)| *listed);
     for (entries, (field, _)) in listed.enumerate() {
         let name = head.slice(field.name);
-        if entries == MAX_ENTRIES || list.len() + name.len() + 1 > MAX_LIST {
+        if entries == MAX_ENTRIES || list.len().saturating_add(name.len()) >= MAX_LIST {
             // A later entry would be taken for an earlier field: the list ends here.
             return;
         }
@@ -124,14 +124,14 @@ pub fn apply(head: &mut Head) {
     head.remove(HeaderId::XAnyamHeaderCase);
     let list = list.part(0..list.len().min(MAX_LIST));
     let mut entries: SmallVec<[Span; 32]> = SmallVec::new();
-    let mut at = 0;
+    let mut at = 0usize;
     while at < list.len() && entries.len() < MAX_ENTRIES {
         let rest = head.slice(list).get(at..).unwrap_or_default();
         let len = memchr::memchr(b',', rest).unwrap_or(rest.len());
         if len > 0 {
-            entries.push(list.part(at..at + len));
+            entries.push(list.part(at..at.saturating_add(len)));
         }
-        at += len + 1;
+        at = at.saturating_add(len).saturating_add(1);
     }
     for (place, spelling) in respelled(head, &entries) {
         if let Some(field) = head.fields.get_mut(place) {

@@ -16,9 +16,27 @@ macro_rules! header_ids {
 
         /// Names in the order of the ids; the first stands for [`HeaderId::Other`].
         pub(crate) const NAMES: &[&str] = &["", $($name),+];
-        /// How their lines begin.
-        const LINES: &[&str] = &["", $(concat!($name, ": ")),+];
         const IDS: &[HeaderId] = &[HeaderId::Other, $(HeaderId::$variant),+];
+
+        impl HeaderId {
+            /// The lower-case name; empty for [`HeaderId::Other`].
+            #[inline]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    Self::Other => "",
+                    $(Self::$variant => $name),+
+                }
+            }
+
+            /// The lower-case name, colon and blank; empty for [`HeaderId::Other`].
+            #[inline]
+            pub(crate) const fn line_start(self) -> &'static str {
+                match self {
+                    Self::Other => "",
+                    $(Self::$variant => concat!($name, ": ")),+
+                }
+            }
+        }
     };
 }
 
@@ -149,6 +167,11 @@ header_ids! {
 pub struct IdSet(pub(crate) u128);
 
 impl IdSet {
+    #[expect(
+        clippy::arithmetic_side_effects,
+        clippy::indexing_slicing,
+        reason = "at compile time"
+    )]
     pub const fn of(ids: &[HeaderId]) -> Self {
         let mut bits = 0;
         let mut at = 0;
@@ -173,9 +196,15 @@ const TABLE: [u8; SLOTS] = build();
 
 const fn slot(len: usize, first: u8, last: u8) -> usize {
     let (first, last) = ((first | 0x20) as usize, (last | 0x20) as usize);
-    (len * 61 + first * 37 + last * 5) & (SLOTS - 1)
+    let mixed = len.wrapping_mul(61).wrapping_add(first.wrapping_mul(37));
+    mixed.wrapping_add(last.wrapping_mul(5)) & (SLOTS - 1)
 }
 
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "at compile time"
+)]
 const fn build() -> [u8; SLOTS] {
     let mut table = [0; SLOTS];
     let mut id = 1;
@@ -200,27 +229,15 @@ impl HeaderId {
         };
         let mut at = slot(name.len(), first, last);
         loop {
-            let id = TABLE[at] as usize;
-            if id == 0 {
+            let id = usize::from(TABLE.get(at).copied().unwrap_or(0));
+            let (Some(known), Some(&found)) = (NAMES.get(id), IDS.get(id)) else {
                 return Self::Other;
+            };
+            if found == Self::Other || known.len() == name.len() && spells(name, known.as_bytes()) {
+                return found;
             }
-            if NAMES[id].len() == name.len() && spells(name, NAMES[id].as_bytes()) {
-                return IDS[id];
-            }
-            at = (at + 1) & (SLOTS - 1);
+            at = at.wrapping_add(1) & (SLOTS - 1);
         }
-    }
-
-    /// The lower-case name; empty for [`HeaderId::Other`].
-    #[inline]
-    pub const fn name(self) -> &'static str {
-        NAMES[self as usize]
-    }
-
-    /// The lower-case name, colon and blank; empty for [`HeaderId::Other`].
-    #[inline]
-    pub(crate) const fn line_start(self) -> &'static str {
-        LINES[self as usize]
     }
 
     /// Fields that speak about one connection and are never forwarded (RFC 9110 7.6.1).

@@ -4,6 +4,18 @@
 //! - [`authority`], [`path`]: canonical forms, one value each for routing, policy and upstream
 //! - [`fault`]: what can be wrong with one
 //! - [`header_case`]: spellings carried over HTTP/2
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod authority;
 pub mod fault;

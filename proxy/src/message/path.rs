@@ -55,15 +55,15 @@ pub fn normalise(head: &mut Head, options: &PathOptions) -> Result<PathOutcome, 
     let clean = match memchr::memchr(b'#', target) {
         None => target,
         Some(_) if options.fragment == Fragment::Reject => return Err(Fault::PathFragment),
-        Some(at) => &target[..at],
+        Some(at) => target.split_at(at).0,
     };
-    let end = memchr::memchr(b'?', clean).unwrap_or(clean.len());
-    if clean.len() == target.len() && is_normal(&clean[..end], options) {
+    let (received, query) = clean.split_at(memchr::memchr(b'?', clean).unwrap_or(clean.len()));
+    if clean.len() == target.len() && is_normal(received, options) {
         return Ok(PathOutcome::Forward);
     }
 
-    let (unescaped, slashes) = unescape_slashes(&clean[..end], options)?;
-    let path = slashes.as_deref().unwrap_or(&clean[..end]);
+    let (unescaped, slashes) = unescape_slashes(received, options)?;
+    let path = slashes.as_deref().unwrap_or(received);
     let mut normal = Vec::with_capacity(clean.len());
     if options.normalize {
         if has_escaped_nul(path) {
@@ -79,7 +79,7 @@ pub fn normalise(head: &mut Head, options: &PathOptions) -> Result<PathOutcome, 
     if options.merge_slashes {
         normal.dedup_by(|b, a| *a == b'/' && *b == b'/');
     }
-    normal.extend_from_slice(&clean[end..]);
+    normal.extend_from_slice(query);
     let changed = normal != target;
     if changed {
         head.set_path_and_query(&normal);
@@ -103,8 +103,9 @@ fn encode_non_ascii(head: &mut Head) {
         if byte.is_ascii() {
             encoded.push(byte);
         } else {
-            let digit = |value: u8| HEX[usize::from(value & 15)];
-            encoded.extend_from_slice(&[b'%', digit(byte >> 4), digit(byte)]);
+            let digit = |value: u8| HEX.get(usize::from(value & 15)).copied();
+            encoded.push(b'%');
+            encoded.extend([digit(byte >> 4), digit(byte)].into_iter().flatten());
         }
     }
     head.set_path_and_query(&encoded);
@@ -138,22 +139,22 @@ fn unescape_slashes(path: &[u8], options: &PathOptions) -> Result<(bool, Option<
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some(at) = memchr::memchr(b'%', rest) {
-        decoded.extend_from_slice(&rest[..at]);
-        rest = &rest[at..];
-        let slash = match rest {
-            [b'%', b'2', b'f' | b'F', ..] => b'/',
-            [b'%', b'5', b'c' | b'C', ..] => b'\\',
+        let (before, escape) = rest.split_at(at);
+        decoded.extend_from_slice(before);
+        let (byte, behind) = match escape {
+            [b'%', b'2', b'f' | b'F', behind @ ..] => (b'/', behind),
+            [b'%', b'5', b'c' | b'C', behind @ ..] => (b'\\', behind),
             _ => {
                 decoded.push(b'%');
-                rest = &rest[1..];
+                rest = escape.strip_prefix(b"%").unwrap_or_default();
                 continue;
             }
         };
         if options.escaped_slashes == EscapedSlashes::Reject {
             return Err(Fault::EscapedSlash);
         }
-        decoded.push(slash);
-        rest = &rest[3..];
+        decoded.push(byte);
+        rest = behind;
     }
     decoded.extend_from_slice(rest);
     let any = decoded.len() != path.len();
@@ -231,7 +232,7 @@ fn remove_dot_segments(path: &[u8], out: &mut Vec<u8>) {
 /// A segment up to its first `;`.
 fn without_params(segment: &[u8]) -> &[u8] {
     let end = memchr::memchr(b';', segment).unwrap_or(segment.len());
-    &segment[..end]
+    segment.split_at(end).0
 }
 
 /// The forms in which an app may understand a path. Policy matches against them all: apps differ in

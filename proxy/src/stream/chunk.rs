@@ -1,16 +1,4 @@
 //! What h2 sends: slices of HTTP bodies, or pooled blocks of a tunnel.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::arithmetic_side_effects,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::string_slice,
-        clippy::unreachable,
-        clippy::unwrap_used
-    )
-)]
 
 use bytes::{Buf, Bytes};
 

@@ -5,6 +5,18 @@
 //! costs less than a virtual call per read.
 //!
 //! - [`tunnel`]: a stream of an HTTP/2 connection; `chunk`: what h2 sends
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub(crate) mod chunk;
 pub mod tunnel;

@@ -119,7 +119,8 @@ pub async fn dial(
     loop {
         match attempt(worker, pools, &cluster, proxy, &tried, origin, &mut random).await {
             Ok(mut dialled) => {
-                dialled.attempts += u32::try_from(tried.len()).unwrap_or(u32::MAX);
+                let failed = u32::try_from(tried.len()).unwrap_or(u32::MAX);
+                dialled.attempts = dialled.attempts.saturating_add(failed);
                 return Ok(dialled);
             }
             Err(mut failure) => {

@@ -2,6 +2,18 @@
 //!
 //! - `proxy`: a connection from dialling to its log line; `dial`: where to, and the way there
 //! - `verdict`: how it ended, as access logs show it
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod dial;
 pub mod proxy;

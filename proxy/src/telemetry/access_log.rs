@@ -59,16 +59,19 @@ impl WorkerLogs {
             let index = log.sink.index();
             let chunk = log.sink.chunk();
             if buffers.len() <= index {
-                buffers.resize_with(index + 1, || None);
+                buffers.resize_with(index.saturating_add(1), || None);
             }
-            let (sink, buffer) = buffers[index]
-                .get_or_insert_with(|| (log.sink.clone(), Vec::with_capacity(chunk + LAST_LINE)));
+            let Some(waiting) = buffers.get_mut(index) else {
+                continue;
+            };
+            let fresh = || Vec::with_capacity(chunk.saturating_add(LAST_LINE));
+            let (sink, buffer) = waiting.get_or_insert_with(|| (log.sink.clone(), fresh()));
             let mut line = Line::begin(buffer);
             render_line(log, record, line.buffer);
             line.is_whole = true;
             drop(line);
             if buffer.len() >= chunk {
-                let full = std::mem::replace(buffer, Vec::with_capacity(chunk + LAST_LINE));
+                let full = std::mem::replace(buffer, fresh());
                 sink.write(full);
             }
         }

@@ -1,8 +1,10 @@
-//! Making peers' bytes safe to print, and civil time without a formatting library.
+//! Making peers' bytes safe to print, and civil time.
 
 use crate::config::access_log::{JsonField, JsonValue};
 use std::io::{self, Write};
 use std::time::Duration;
+
+use time::UtcDateTime;
 
 /// Appends `value` for a text log: control characters, invalid UTF-8 and bidirectional overrides
 /// as `\xNN` or `\u{…}`, the backslash doubled so that the escape is unambiguous, and `"` as `\x22`,
@@ -99,28 +101,18 @@ pub struct Civil {
 }
 
 impl Civil {
-    /// From seconds since 1970, by counting years of 365.2425 days from a 1 March.
+    /// From seconds since 1970; beyond the year 9999: 1970.
     pub fn from_unix(seconds: u64) -> Self {
-        let (days, rest) = (seconds / 86_400, seconds % 86_400);
-        // Days since 0000-03-01, so that the leap day ends the year.
-        let days = days + 719_468;
-        let (era, day_of_era) = (days / 146_097, days % 146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let shifted = (5 * day_of_year + 2) / 153;
-        let month = if shifted < 10 {
-            shifted + 3
-        } else {
-            shifted - 9
-        };
+        let seconds = i64::try_from(seconds).ok();
+        let time = seconds.and_then(|seconds| UtcDateTime::from_unix_timestamp(seconds).ok());
+        let time = time.unwrap_or(UtcDateTime::UNIX_EPOCH);
         Self {
-            year: year_of_era + era * 400 + u64::from(month <= 2),
-            month,
-            day: day_of_year - (153 * shifted + 2) / 5 + 1,
-            hour: rest / 3600,
-            minute: rest / 60 % 60,
-            second: rest % 60,
+            year: u64::try_from(time.year()).unwrap_or_default(),
+            month: u8::from(time.month()).into(),
+            day: time.day().into(),
+            hour: time.hour().into(),
+            minute: time.minute().into(),
+            second: time.second().into(),
         }
     }
 
@@ -137,8 +129,9 @@ impl Civil {
             (20..23, u64::from(millis)),
         ];
         for (place, mut number) in fields {
-            for digit in text[place].iter_mut().rev() {
-                *digit = b'0' + (number % 10) as u8;
+            let digits = text.get_mut(place).unwrap_or_default();
+            for digit in digits.iter_mut().rev() {
+                *digit = b'0' | (number % 10) as u8;
                 number /= 10;
             }
         }
@@ -155,12 +148,12 @@ pub fn strftime(
 ) -> io::Result<()> {
     let mut rest = format;
     while let Some(at) = rest.find('%') {
-        out.write_all(&rest.as_bytes()[..at])?;
-        rest = &rest[at..];
-        let Some((conversion, len)) = conversion(rest) else {
-            return out.write_all(rest.as_bytes());
+        let (literal, tail) = rest.split_at(at);
+        out.write_all(literal.as_bytes())?;
+        let Some((conversion, behind)) = conversion(tail) else {
+            return out.write_all(tail.as_bytes());
         };
-        rest = &rest[len..];
+        rest = behind;
         match conversion {
             'Y' => write!(out, "{:04}", time.year)?,
             'm' => write!(out, "{:02}", time.month)?,
@@ -188,27 +181,29 @@ pub fn strftime(
 pub fn is_strftime(format: &str) -> bool {
     let mut rest = format;
     while let Some(at) = rest.find('%') {
-        match conversion(&rest[at..]) {
-            Some((_, len)) => rest = &rest[at + len..],
+        match conversion(rest.split_at(at).1) {
+            Some((_, behind)) => rest = behind,
             None => return false,
         }
     }
     true
 }
 
-/// The conversion at the head of `text` and its length.
-fn conversion(text: &str) -> Option<(char, usize)> {
-    let mut chars = text.chars().skip(1);
-    match chars.next()? {
-        c @ ('Y' | 'm' | 'd' | 'H' | 'M' | 'S' | 'F' | 'T' | 's' | '%') => Some((c, 2)),
-        c @ ('3' | '6' | '9') if chars.next() == Some('f') => Some((c, 3)),
-        _ => None,
-    }
+/// The conversion at the head of `text`, and what follows it.
+fn conversion(text: &str) -> Option<(char, &str)> {
+    let mut chars = text.strip_prefix('%')?.chars();
+    let conversion = chars.next()?;
+    let is_known = match conversion {
+        'Y' | 'm' | 'd' | 'H' | 'M' | 'S' | 'F' | 'T' | 's' | '%' => true,
+        '3' | '6' | '9' => chars.next() == Some('f'),
+        _ => false,
+    };
+    is_known.then_some((conversion, chars.as_str()))
 }
 
 impl JsonField {
     pub fn new(name: &str, value: JsonValue) -> Self {
-        let mut key = Vec::with_capacity(name.len() + 3);
+        let mut key = Vec::with_capacity(name.len().saturating_add(3));
         json(name.as_bytes(), &mut key);
         key.push(b':');
         Self {

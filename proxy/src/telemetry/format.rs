@@ -362,11 +362,11 @@ fn put_header(
     headers.values(name, &mut |value| {
         if any && left > 0 {
             put(b",");
-            left -= 1;
+            left = left.saturating_sub(1);
         }
         let cut = value.len().min(left);
-        put(&value[..cut]);
-        left -= cut;
+        put(value.split_at(cut).0);
+        left = left.saturating_sub(cut);
         any = true;
     });
     any

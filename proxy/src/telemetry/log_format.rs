@@ -156,11 +156,8 @@ where
                 }
                 Part::Level => out.write_str(level(metadata.level()))?,
                 Part::LevelLetter => {
-                    out.write_char(
-                        level(metadata.level()).as_bytes()[0]
-                            .to_ascii_uppercase()
-                            .into(),
-                    )?;
+                    let first = level(metadata.level()).chars().next();
+                    out.write_char(first.unwrap_or('-').to_ascii_uppercase())?;
                 }
                 Part::Module => out.write_str(module(metadata.target()))?,
                 Part::Thread => {

@@ -5,6 +5,18 @@
 //! - `sink`: destinations of logs; `log_format`: lines of diagnostics
 //! - `access_log`: lines buffered for a sink; `record`: the values of a line; `format`, `escape`:
 //!   how they are written
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod access_log;
 pub mod calls;

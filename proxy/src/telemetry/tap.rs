@@ -86,7 +86,8 @@ struct Tap {
     filter: Filter,
     headers: bool,
     per_second: u64,
-    until: Instant,
+    /// `None`: beyond the clock's range.
+    until: Option<Instant>,
     began: Instant,
     /// The second that is counted, and its count, in one word.
     window: AtomicU64,
@@ -131,7 +132,7 @@ impl Taps {
             filter,
             headers,
             per_second: u64::from(per_second.max(1)),
-            until: now + lasting,
+            until: now.checked_add(lasting),
             began: now,
             window: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
@@ -184,7 +185,7 @@ impl Taps {
 
 impl Tap {
     fn is_open(&self, now: Instant) -> bool {
-        now < self.until && !self.events.is_closed()
+        self.until.is_none_or(|until| now < until) && !self.events.is_closed()
     }
 
     /// Counts against the rate; what is beyond it is dropped.
@@ -193,7 +194,7 @@ impl Tap {
         let counted = self.window.fetch_update(Relaxed, Relaxed, |window| {
             let (at, count) = (window >> 32, window & 0xffff_ffff);
             let count = if at == second { count } else { 0 };
-            (count < self.per_second).then_some((second << 32) | (count + 1))
+            (count < self.per_second).then_some((second << 32) | count.saturating_add(1))
         });
         if counted.is_err() {
             self.dropped.fetch_add(1, Relaxed);
@@ -209,7 +210,7 @@ impl Tap {
         }
         let dropped = event.dropped;
         if self.events.try_send(event).is_err() {
-            self.dropped.fetch_add(dropped + 1, Relaxed);
+            self.dropped.fetch_add(dropped.saturating_add(1), Relaxed);
         }
     }
 }
@@ -287,7 +288,7 @@ fn header((name, value): (&[u8], &[u8])) -> (String, String) {
 
 /// Bytes of a peer as they may be shown: no control characters, bounded.
 fn text(bytes: &[u8]) -> String {
-    let cut = &bytes[..bytes.len().min(MAX_TEXT)];
+    let (cut, _) = bytes.split_at(bytes.len().min(MAX_TEXT));
     String::from_utf8_lossy(cut)
         .chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })

@@ -51,16 +51,19 @@ impl Throttle {
     /// What may pass of what is held, once something may.
     pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Bytes> {
         let now = self.timer.now();
-        let steps = now.saturating_duration_since(self.since).as_nanos() / STEP.as_nanos();
+        let passed = now.saturating_duration_since(self.since).as_nanos();
+        let steps = passed.checked_div(STEP.as_nanos()).unwrap_or(0);
         if let Ok(steps @ 1..) = u32::try_from(steps) {
             // What is not taken is lost, beyond a second's worth.
             let more = self.piece.saturating_mul(steps.into());
             let most = self.piece.saturating_mul(PIECES);
             self.allowed = self.allowed.saturating_add(more).min(most);
-            self.since += STEP * steps;
+            let until = self.since.checked_add(STEP.saturating_mul(steps));
+            self.since = until.unwrap_or(now);
         }
         if self.allowed == 0 {
-            self.timer.set_at(self.since + STEP);
+            let next = self.since.checked_add(STEP);
+            self.timer.set_at(next.unwrap_or(now));
             // Registers for waking; the clock was read above.
             if self.timer.poll_expired(cx).is_ready() {
                 cx.waker().wake_by_ref();
@@ -69,7 +72,7 @@ impl Throttle {
         }
         let length = usize::try_from(self.allowed).unwrap_or(usize::MAX);
         let piece = self.held.split_to(length.min(self.held.len()));
-        self.allowed -= piece.len() as u64;
+        self.allowed = self.allowed.saturating_sub(piece.len() as u64);
         Poll::Ready(piece)
     }
 }

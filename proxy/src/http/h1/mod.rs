@@ -12,18 +12,6 @@
 //! A decoded head holds end-to-end fields only: Connection and all it names, Keep-Alive, TE,
 //! Transfer-Encoding and the like are judged, turned into [`Framing`] or [`ResponseInfo`], and
 //! taken out. `Upgrade` stays where it is honoured. Content-Length stays, and equals the framing.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::arithmetic_side_effects,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::string_slice,
-        clippy::unreachable,
-        clippy::unwrap_used
-    )
-)]
 
 mod body;
 mod chunked;

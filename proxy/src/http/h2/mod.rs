@@ -7,18 +7,6 @@
 //! - `convert`: our head type and `http`'s, both ways; nowhere else do `http` types show
 //! - `chunk`: what h2 sends; `prefixed`: one [`Stream`](crate::stream::Stream) as h2 wants it, with
 //!   bytes that were read before; `flood`: control frames counted there
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::arithmetic_side_effects,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::string_slice,
-        clippy::unreachable,
-        clippy::unwrap_used
-    )
-)]
 
 pub(crate) mod client;
 mod convert;

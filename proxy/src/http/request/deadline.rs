@@ -77,7 +77,7 @@ impl<'a> Deadlines<'a> {
     pub fn of_stream(timer: &'a Timer, info: &StreamInfo, idle_after: Option<Duration>) -> Self {
         let mut deadlines = Self::new(timer, idle_after);
         let whole = info.manager.request_timeout;
-        deadlines.set_request(whole.map(|after| info.start + after));
+        deadlines.set_request(whole.and_then(|after| info.start.checked_add(after)));
         deadlines.set_stream(timeout::end_of_stream(info));
         deadlines
     }
@@ -119,7 +119,7 @@ impl<'a> Deadlines<'a> {
     /// The client's end can't be seen; [`Which::Look`] passes from time to time.
     pub fn look_again(&mut self) {
         if self.look.is_none() {
-            self.look = Some(self.timer.now() + LOOK_AGAIN);
+            self.look = self.timer.now().checked_add(LOOK_AGAIN);
             self.stale = true;
         }
     }
@@ -140,9 +140,10 @@ impl<'a> Deadlines<'a> {
         if std::mem::take(&mut self.moved) {
             let now = self.timer.now();
             self.since = Some(now);
-            self.idle = self.idle_after.map(|after| now + after);
-            self.try_idle = self.try_idle_after.map(|after| now + after);
-            self.half_closed = self.half_closed_after.map(|after| now + after);
+            let at = |after: Option<Duration>| now.checked_add(after?);
+            self.idle = at(self.idle_after);
+            self.try_idle = at(self.try_idle_after);
+            self.half_closed = at(self.half_closed_after);
             self.stale = true;
         }
         if std::mem::take(&mut self.stale) {

@@ -129,10 +129,9 @@ fn forwarded_for(head: &mut Head, manager: &HttpConnectionManager, peer: SocketA
         return address_in_list(head, hops).map_or(peer, |ip| SocketAddr::new(ip, 0));
     }
     // The peer itself counts as the last hop.
-    let client = match hops {
-        0 => None,
-        hops => address_in_list(head, hops - 1),
-    };
+    let client = hops
+        .checked_sub(1)
+        .and_then(|skip| address_in_list(head, skip));
     if !manager.skip_xff_append {
         let ip = peer.ip().to_canonical().to_string();
         append_to_list(head, HeaderId::XForwardedFor, ip.as_bytes());
@@ -146,7 +145,7 @@ fn address_in_list(head: &Head, skip: usize) -> Option<IpAddr> {
     for value in head.get_all(HeaderId::XForwardedFor) {
         addresses.extend(value.split(|b| *b == b','));
     }
-    let at = addresses.len().checked_sub(skip + 1)?;
+    let at = addresses.len().checked_sub(skip.checked_add(1)?)?;
     let text = std::str::from_utf8(addresses.get(at)?).ok()?;
     text.trim().parse().ok()
 }
@@ -176,11 +175,10 @@ fn uuid() -> [u8; 36] {
     bits = bits & !(0xf << 76) | 4 << 76;
     bits = bits & !(0x3 << 62) | 2 << 62;
     let mut text = [b'-'; 36];
-    let mut nibble = 32;
     for (at, slot) in text.iter_mut().enumerate() {
         if !matches!(at, 8 | 13 | 18 | 23) {
-            nibble -= 1;
-            *slot = HEX[(bits >> (nibble * 4)) as usize & 0xf];
+            bits = bits.rotate_left(4);
+            *slot = HEX.get(bits as usize & 0xf).copied().unwrap_or(b'0');
         }
     }
     text

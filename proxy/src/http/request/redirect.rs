@@ -36,14 +36,14 @@ pub fn location(to: &Redirect, route: &Route, info: &StreamInfo) -> Vec<u8> {
     } else {
         path.len()
     };
-    location.extend_from_slice(&path[..end]);
+    location.extend_from_slice(path.split_at(end).0);
     location
 }
 
 fn split_port(authority: &[u8]) -> (&[u8], Option<&[u8]>) {
-    let colon = memchr::memrchr(b':', authority);
-    match colon.map(|at| (&authority[..at], &authority[at + 1..])) {
-        Some((host, port)) if !port.is_empty() && port.iter().all(u8::is_ascii_digit) => {
+    let colon = memchr::memrchr(b':', authority).unwrap_or(authority.len());
+    match authority.split_at(colon) {
+        (host, [b':', port @ ..]) if !port.is_empty() && port.iter().all(u8::is_ascii_digit) => {
             (host, Some(port))
         }
         _ => (authority, None),

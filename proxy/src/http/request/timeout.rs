@@ -14,7 +14,7 @@ pub fn end_of_stream(info: &StreamInfo) -> Option<Instant> {
         _ => None,
     };
     let most = own.unwrap_or(info.manager.max_stream_duration)?;
-    Some(info.start + most)
+    info.start.checked_add(most)
 }
 
 /// The route's timeout, or the client's own (`grpc-timeout`) where the route honours it.
@@ -35,8 +35,8 @@ pub fn grpc(value: &[u8]) -> Option<Duration> {
     }
     let count: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
     Some(match unit {
-        b'H' => Duration::from_secs(count * 3600),
-        b'M' => Duration::from_secs(count * 60),
+        b'H' => Duration::from_secs(count.saturating_mul(3600)),
+        b'M' => Duration::from_secs(count.saturating_mul(60)),
         b'S' => Duration::from_secs(count),
         b'm' => Duration::from_millis(count),
         b'u' => Duration::from_micros(count),
