@@ -138,8 +138,11 @@ impl RequestPump {
             Replay::Keep { pieces, .. } => self.given >= pieces.len(),
             Replay::Off | Replay::Lost => true,
         };
-        if self.bytes > 0 && is_given {
-            self.replay = Replay::Lost;
+        if is_given {
+            self.replay = match self.bytes {
+                0 => Replay::Off,
+                _ => Replay::Lost,
+            };
         }
     }
 

@@ -49,9 +49,8 @@ impl Attempts<'_, '_> {
             self.down.open_tunnel();
             answer.lease.up.open_tunnel();
             self.clocks.deadlines.set_route(None);
-        } else {
-            self.upload.pump.stop_keeping();
         }
+        self.upload.pump.stop_keeping();
         let up = &mut answer.lease.up;
         let ended = poll_fn(|cx| self.poll_relay(cx, up, &mut response, tunnel)).await;
         self.info.response_bytes = response.bytes;
