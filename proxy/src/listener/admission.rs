@@ -4,6 +4,7 @@
 //! bytes and a handshake take time. So a connection counts as checked by a snapshot only after a
 //! look-up in that snapshot. Its first bytes are those that were detected at admission.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -11,8 +12,9 @@ use super::chain::{ChainMatchInput, choose};
 use super::conn::authorise;
 use crate::config::listener::{FilterChain, ListenerDef};
 use crate::drain::Phase;
-use crate::policy::PolicySubject;
+use crate::policy::{DetectedProtocol, PolicySubject};
 use crate::snapshot::Snapshot;
+use crate::tls::hello::ClientHello;
 use crate::worker::Worker;
 
 /// The snapshot by which a connection was last checked; at first none.
@@ -56,7 +58,19 @@ fn chain_now<'a>(def: &'a ListenerDef, party: &PolicySubject<'_>) -> Option<&'a 
     let facts = ChainMatchInput {
         destination: party.ends.destination,
         source: party.ends.peer,
-        protocol: party.protocol,
+        protocol: &protocol(party),
     };
     choose(def, &facts)
+}
+
+/// The protocol as it was detected; where the first bytes were not inspected, as the TLS handshake
+/// shows it.
+fn protocol<'a>(party: &PolicySubject<'a>) -> Cow<'a, DetectedProtocol> {
+    match (party.protocol, party.tls) {
+        (DetectedProtocol::Tls(_), _) | (_, None) => Cow::Borrowed(party.protocol),
+        (_, Some(tls)) => Cow::Owned(DetectedProtocol::Tls(ClientHello {
+            sni: tls.sni.clone(),
+            alpn: tls.alpn.iter().cloned().collect(),
+        })),
+    }
 }

@@ -29,7 +29,6 @@ use crate::tcp::dial::Dialled;
 use crate::tcp::proxy;
 use crate::telemetry::{Call, Calls, Record};
 use crate::tls::ConnectionInfo;
-use crate::tls::hello::ClientHello;
 use crate::worker::Worker;
 
 /// A connection as it was accepted.
@@ -138,24 +137,12 @@ async fn admit(
             return Err(refused);
         }
     }
-    let protocol = match (protocol, stream.tls_info()) {
-        (known @ DetectedProtocol::Tls(_), _) | (known, None) => known,
-        (_, Some(tls)) => shown_by_handshake(tls),
-    };
     Ok(Admitted {
         chain,
         protocol,
         stream,
         prefix,
         dialled,
-    })
-}
-
-/// What the ClientHello of a connection held whose first bytes were not inspected.
-fn shown_by_handshake(tls: &ConnectionInfo) -> DetectedProtocol {
-    DetectedProtocol::Tls(ClientHello {
-        sni: tls.sni.clone(),
-        alpn: tls.alpn.iter().cloned().collect(),
     })
 }
 

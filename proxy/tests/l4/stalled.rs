@@ -185,3 +185,66 @@ fn a_request_ends_when_a_side_stalls_its_body() {
         }
     });
 }
+
+/// Answers one extended CONNECT over HTTP/2, and sends back what comes.
+async fn echo_over_http2(app: TcpListener) {
+    let (tcp, _) = app.accept().await.unwrap();
+    let mut builder = h2::server::Builder::new();
+    builder.enable_connect_protocol();
+    let mut connection = builder.handshake(tcp).await.unwrap();
+    let (request, mut respond) = connection.accept().await.unwrap().unwrap();
+    let mut send = respond
+        .send_response(http::Response::new(()), false)
+        .unwrap();
+    let mut body = request.into_body();
+    let echoing = async {
+        while let Some(Ok(data)) = body.data().await {
+            send.send_data(data, false).unwrap();
+        }
+    };
+    tokio::join!(echoing, async {
+        while connection.accept().await.is_some() {}
+    });
+}
+
+/// A route's retries keep nothing of a tunnel: one that is merely idle stays.
+#[test]
+fn an_idle_upgrade_is_not_stalled() {
+    run(async {
+        let mut rig = Rig::new();
+        let (port, other) = (rig.free_port(), rig.free_port());
+        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let sink = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut upstream = static_cluster("app", app.local_addr().unwrap());
+        let kind = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+        upstream["typed_extension_protocol_options"] = json!({kind: {
+            "@type": format!("type.googleapis.com/{kind}"),
+            "explicit_http_config": {"http2_protocol_options": {"allow_connect": true}},
+        }});
+        let mut http = http(port, true);
+        let manager = &mut http["filter_chains"][0]["filters"][0]["typed_config"];
+        manager["upgrade_configs"] = json!([{"upgrade_type": "websocket"}]);
+        let clusters = [upstream, static_cluster("sink", sink.local_addr().unwrap())];
+        rig.apply(
+            &clusters,
+            &[http, listener("other", other, json!({}), "sink")],
+        );
+        tokio::task::spawn_local(echo_over_http2(app));
+        let mut idle = connect(port).await;
+        let ask =
+            "GET / HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+        idle.write_all(ask.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(idle.read_u8().await.unwrap());
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 101 "), "{answer:?}");
+        echoes(&mut idle, b"before").await;
+        // Stalled later than that one is idle, so it would end after it.
+        let mut stalled = connect(other).await;
+        let _served = sink.accept().await.unwrap();
+        fill(&mut stalled).await;
+        short_of_memory(&rig, || is_cut(&rig)).await;
+        echoes(&mut idle, b"after").await;
+    });
+}
