@@ -172,6 +172,7 @@ async fn a_post_whose_app_died_is_not_sent_again() {
         client
             .send("POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 10\r\n\r\nhel")
             .await;
+        // A slow client: between its pieces there is time for a second attempt.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let _ = client.tcp.write_all(b"lo hel").await;
         tokio::time::sleep(Duration::from_millis(50)).await;

@@ -182,6 +182,7 @@ async fn a_response_that_never_ends_is_cut_and_does_not_look_complete() {
         let mut open = tcp.write_all(head.as_bytes()).await.is_ok();
         while open {
             open = tcp.write_all(b"1\r\nx\r\n").await.is_ok();
+            // A slow server.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     })

@@ -187,6 +187,7 @@ async fn interim_responses_do_not_move_the_idle_clock_for_ever() {
             if tcp.write_all(hints).await.is_err() {
                 return;
             }
+            // A slow server.
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })

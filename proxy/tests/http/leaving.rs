@@ -124,7 +124,7 @@ async fn in_a_retrys_pause() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reset_while_the_upstream_reads_nothing() {
     let upstream = listen(|tcp, _| async move {
-        tokio::time::sleep(Duration::from_secs(600)).await;
+        std::future::pending::<()>().await;
         drop(tcp);
     })
     .await;
@@ -173,6 +173,7 @@ async fn a_client_that_closes_its_half_gets_its_answer() {
                 Some("/slow") => 3000,
                 _ => 300,
             };
+            // A server that needs its time.
             tokio::time::sleep(Duration::from_millis(wait)).await;
             tcp.write_all(ok("fine").as_bytes()).await.unwrap();
         }
@@ -203,6 +204,7 @@ async fn an_answer_that_moves_is_not_cut_after_a_half_close() {
         let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         tcp.write_all(head.as_bytes()).await.unwrap();
         for _ in 0..8 {
+            // A slow server: each pause is short, all of them are long.
             tokio::time::sleep(Duration::from_millis(400)).await;
             tcp.write_all(b"4\r\ntick\r\n").await.unwrap();
         }

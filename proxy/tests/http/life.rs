@@ -161,8 +161,9 @@ async fn new_snapshots_under_load_lose_nothing() {
     let upstream = h1(|_| ok("fine")).await;
     let proxy = Proxy::start(Setup::new(upstream));
     let done = Arc::new(AtomicUsize::new(0));
+    let (answered, mut answers) = tokio::sync::mpsc::unbounded_channel();
     let clients = (0..8).map(|_| {
-        let done = done.clone();
+        let (done, answered) = (done.clone(), answered.clone());
         let address = proxy.address;
         tokio::spawn(async move {
             let mut client = Client::connect(address).await;
@@ -170,6 +171,7 @@ async fn new_snapshots_under_load_lose_nothing() {
             while done.load(SeqCst) == 0 {
                 let response = client.ask(&get("/")).await;
                 assert!(response.ends_with("fine"), "{response}");
+                let _ = answered.send(());
                 count += 1;
             }
             count
@@ -180,7 +182,10 @@ async fn new_snapshots_under_load_lose_nothing() {
         proxy
             .store
             .publish(Setup::new(upstream).snapshot(generation));
-        tokio::time::sleep(Duration::from_millis(5)).await;
+        // Requests of before and after meet each snapshot.
+        for _ in 0..2 * clients.len() {
+            answers.recv().await.unwrap();
+        }
     }
     done.store(1, SeqCst);
     for client in clients {
