@@ -227,6 +227,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_thread_that_panics_ends_the_process_in_order() {
+        let drain = Arc::new(Drain::default());
+        let quit = QuitOnPanic(drain.clone());
+        let dying = std::thread::spawn(move || {
+            let _quit = quit;
+            panic!("on purpose");
+        });
+        // As after SIGTERM or /quitquitquit.
+        drain.quit_asked().await;
+        let mut workers = workers(Vec::new());
+        workers.threads.push(dying);
+        assert!(matches!(workers.join(), Err(AppError::Panicked)));
+    }
+
+    #[tokio::test]
     async fn a_worker_that_died_did_not_listen() {
         let (fine, first) = oneshot::channel();
         let (dead, second) = oneshot::channel();

@@ -12,7 +12,7 @@ use anyam_proxy::tls::{
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-async fn connected(
+pub async fn connected(
     handshaker: &Handshaker,
     server: &ServerContext,
     client: &ClientContext,
@@ -31,7 +31,7 @@ fn serial(stream: &TlsStream) -> String {
     certificate.unwrap().serial().to_owned()
 }
 
-fn handshaker() -> (Handshaker, Pool) {
+pub fn handshaker() -> (Handshaker, Pool) {
     let pool = Pool::default();
     (Handshaker::new(pool.clone(), 4), pool)
 }

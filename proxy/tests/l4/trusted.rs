@@ -1,12 +1,16 @@
-//! A self-signed certificate that is itself trusted, and the words for those that are not.
+//! A self-signed certificate that is itself trusted, and the words for those that are not; a bundle
+//! that changes under many connections.
 
+use std::cell::Cell;
 use std::path::Path;
 use std::process::Command;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::hostile_certificates::{Ends, handshake};
 use crate::support::pki::{Ca, client, dns, server, uri};
 use crate::support::run;
+use crate::tls::{connected, handshaker};
 use anyam_proxy::tls::{ClientContext, Identity, ServerContext, TlsError, TrustBundle};
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
@@ -164,4 +168,35 @@ fn material_that_cannot_be_used_says_why() {
     }
     let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
     Identity::from_pem(&read("cert.pem"), &read("key.pem")).unwrap();
+}
+
+/// What a worker does meanwhile goes on: each verification costs as much as many requests.
+#[test]
+fn a_new_bundle_is_applied_in_slices() {
+    run(async {
+        let ca = Ca::new();
+        let server_id = ca.issue(vec![uri("spiffe://td/ns/a/sa/s")]).identity();
+        let options = server(server_id, Some(ca.bundle()));
+        let trust = options.trust.clone().unwrap();
+        let server = ServerContext::new(options);
+        let (handshaker, _) = handshaker();
+        let mut open = Vec::new();
+        for _ in 0..40 {
+            let peer = ca.issue(vec![uri("spiffe://td/ns/a/sa/c")]).identity();
+            let client = ClientContext::new(client(Some(peer), ca.bundle()));
+            open.push(connected(&handshaker, &server, &client).await);
+        }
+        let turns = Rc::new(Cell::new(0));
+        let count = turns.clone();
+        let other = tokio::task::spawn_local(async move {
+            loop {
+                count.set(count.get() + 1);
+                tokio::task::yield_now().await;
+            }
+        });
+        trust.set(ca.bundle());
+        assert_eq!(handshaker.rejudge().await, 0);
+        other.abort();
+        assert!(turns.get() >= 4, "{} turns of others", turns.get());
+    });
 }

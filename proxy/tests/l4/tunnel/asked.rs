@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyam_proxy::dispatcher::buffer::Pool;
-use anyam_proxy::tls::{ClientContext, Dial, Handshaker};
+use anyam_proxy::tls::{ClientContext, Dial, Handshaker, TlsStream};
 use bytes::Bytes;
 use h2::client::SendRequest;
 use http::{Method, Request, StatusCode, Uri};
 use serde_json::json;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::{JoinHandle, spawn_local};
 
 use super::pair::{FRONT, Pair, Setup, inbound_listener};
@@ -32,15 +32,18 @@ pub async fn hbone_by(
     pair: &Pair,
     builder: &h2::client::Builder,
 ) -> (SendRequest<Bytes>, JoinHandle<Result<(), h2::Error>>) {
+    let (send, connection) = builder.handshake(mtls(pair).await).await.unwrap();
+    (send, spawn_local(connection))
+}
+
+async fn mtls(pair: &Pair) -> TlsStream {
     let identity = pair.ca.issue(vec![uri(FRONT)]).identity();
     let mut options = client(Some(identity), pair.ca.bundle());
     options.alpn = vec![b"h2".to_vec()];
     let context = Arc::new(ClientContext::new(options));
     let tls = Handshaker::new(Pool::default(), 8);
     let tcp = connect_to_port(pair.inbound).await;
-    let stream = tls.connect(tcp, &context, &Dial::default()).await.unwrap();
-    let (send, connection) = builder.handshake(stream).await.unwrap();
-    (send, spawn_local(connection))
+    tls.connect(tcp, &context, &Dial::default()).await.unwrap()
 }
 
 pub fn connect_request(authority: &str) -> Request<()> {
@@ -207,13 +210,54 @@ fn a_flood_of_refused_streams_ends_the_connection() {
     });
 }
 
+/// As on a connection of requests.
+#[test]
+fn a_flood_of_control_frames_ends_the_connection() {
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let floods: [(&str, &[u8]); 3] = [
+        ("SETTINGS", b"\0\0\0\x04\0\0\0\0\0"),
+        ("PING", b"\0\0\x08\x06\0\0\0\0\0datadata"),
+        ("PRIORITY", b"\0\0\x05\x02\0\0\0\0\x03\0\0\0\0\x01"),
+    ];
+    run(async {
+        let app = echo_server().await;
+        let pair = Pair::to(app);
+        for (what, flood) in floods {
+            let (mut reader, mut writer) = tokio::io::split(mtls(&pair).await);
+            let flooding = spawn_local(async move {
+                let mut bytes = PREFACE.to_vec();
+                while writer.write_all(&bytes).await.is_ok() {
+                    bytes = flood.repeat(100);
+                    tokio::task::yield_now().await;
+                }
+            });
+            let mut code = None;
+            let mut head = [0; 9];
+            while reader.read_exact(&mut head).await.is_ok() {
+                let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+                let mut payload = vec![0; length as usize];
+                reader.read_exact(&mut payload).await.unwrap();
+                // GOAWAY: the last stream, then the code.
+                if head[3] == 7 {
+                    code = Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
+                }
+            }
+            flooding.abort();
+            assert_eq!(code, Some(h2::Reason::ENHANCE_YOUR_CALM.into()), "{what}");
+        }
+        // Others go on.
+        let send = hbone(&pair).await;
+        assert_eq!(status(&send, connect_request(&app.to_string())).await, 200);
+    });
+}
+
 #[test]
 fn a_client_without_a_certificate_gets_no_tunnel() {
     run(async {
         let pair = Pair::to(SocketAddr::from(([127, 0, 0, 1], 9)));
         let mut tcp = connect_to_port(pair.inbound).await;
         // The preface in the clear is no ClientHello.
-        tokio::io::AsyncWriteExt::write_all(&mut tcp, b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+        tcp.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
             .await
             .unwrap();
         let mut rest = Vec::new();
