@@ -20,6 +20,8 @@
 mod control_plane;
 mod envoy;
 mod harness;
+#[path = "../../../proxy/tests/shared/hex.rs"]
+mod hex;
 mod ipv6;
 mod manifests;
 mod mirror;

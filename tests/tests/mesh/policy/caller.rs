@@ -40,6 +40,16 @@ pub enum Version {
     Http2,
 }
 
+impl Version {
+    /// Of the mesh's mTLS.
+    fn alpn(self) -> &'static str {
+        match self {
+            Version::Http1 => "anyam-http/1.1",
+            Version::Http2 => "anyam-h2",
+        }
+    }
+}
+
 pub struct Ask<'a> {
     pub version: Version,
     pub method: &'a str,
@@ -91,12 +101,15 @@ impl Caller {
         }
     }
 
-    pub fn ask(&self, way: Way, ask: &Ask<'_>) -> Answer {
-        let host = match way {
+    fn host(&self, way: Way) -> &Namespace {
+        match way {
             Way::Sidecar => &self.member,
             Way::Plain | Way::Mtls | Way::Tunnel(_) => &self.stranger,
-        };
-        within(host, || {
+        }
+    }
+
+    pub fn ask(&self, way: Way, ask: &Ask<'_>) -> Answer {
+        within(self.host(way), || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -113,20 +126,14 @@ impl Caller {
             Way::Plain | Way::Sidecar => {
                 speak(TcpStream::connect(self.app).await.unwrap(), ask).await
             }
-            Way::Mtls => {
-                let alpn = match ask.version {
-                    Version::Http1 => "anyam-http/1.1",
-                    Version::Http2 => "anyam-h2",
-                };
-                speak(self.tls(self.app.port(), alpn).await, ask).await
-            }
+            Way::Mtls => speak(self.tls(self.app.port(), ask.version.alpn()).await, ask).await,
             Way::Tunnel(alpn) => tunnelled(self.tls(15008, "h2").await, self.app, alpn, ask).await,
         }
     }
 
     /// Sends bytes and the end of sending, and returns what comes to the end.
-    pub fn send(&self, way: Way, bytes: &[u8]) -> Vec<u8> {
-        within(&self.stranger, || {
+    pub fn send(&self, way: Way, version: Version, bytes: &[u8]) -> Vec<u8> {
+        within(self.host(way), || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
@@ -134,7 +141,7 @@ impl Caller {
             let sending = async {
                 match way {
                     Way::Mtls => {
-                        exchange(self.tls(self.app.port(), "anyam-http/1.1").await, bytes).await
+                        exchange(self.tls(self.app.port(), version.alpn()).await, bytes).await
                     }
                     _ => exchange(TcpStream::connect(self.app).await.unwrap(), bytes).await,
                 }

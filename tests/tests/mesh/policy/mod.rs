@@ -1,9 +1,11 @@
 //! What a policy was evaluated on is what the app receives, in a mesh as the control plane
 //! configures it: however a request is spelled, and by whichever way it comes.
 //!
-//! - `caller`: calls by every way in; `mirror`: the app, which shows what it got
+//! - `caller`: calls by every way in; `mirror`: the app, which shows what it got; `corpus`: the
+//!   fuzzer's inputs
 
 mod caller;
+mod corpus;
 mod mirror;
 
 use std::io::Read;
@@ -31,6 +33,19 @@ spec:
         - { paths: [/admin, /admin/*] }
         - { hosts: [admin.shop] }
         - { methods: [GET], paths: [/ws] }
+        - { headers: [{ name: x-role, values: [guest] }] }
+";
+
+const ALLOW: &str = "---
+apiVersion: mesh.anyam.dev/v1alpha1
+kind: AuthorizationPolicy
+metadata: { name: public-alone, namespace: shop }
+spec:
+  targetRefs: [{ group: mesh.anyam.dev, kind: Workload, name: app }]
+  action: Allow
+  rules:
+    - to: [{ paths: [/public/*] }]
+    - to: [{ headers: [{ name: x-role, values: [admin] }] }]
 ";
 
 const WAYS: [Way; 6] = [
@@ -43,7 +58,7 @@ const WAYS: [Way; 6] = [
 ];
 
 /// Spellings of what the policy denies.
-const DENIED: [&str; 20] = [
+const DENIED: [&str; 23] = [
     "/admin",
     "/admin/x",
     "/admin?x=/y",
@@ -64,6 +79,9 @@ const DENIED: [&str; 20] = [
     "/foo/..;x=1/admin",
     "/x;y=1/%2e%2e/admin;z",
     "/admin%3bx",
+    "/x/%2e%2e;y/admin",
+    "/x/..%3b/admin",
+    "/x/y/../../admin",
 ];
 /// What could be read in two ways.
 const REFUSED: [&str; 6] = [
@@ -75,7 +93,7 @@ const REFUSED: [&str; 6] = [
     "/a%2F;x",
 ];
 /// What the app gets, and how.
-const ALLOWED: [(&str, &str); 8] = [
+const ALLOWED: [(&str, &str); 10] = [
     ("/public", "/public"),
     ("//public//a/./b", "/public/a/b"),
     ("/pub%6Cic?a=//b%2Fc", "/public?a=//b%2Fc"),
@@ -84,6 +102,8 @@ const ALLOWED: [(&str, &str); 8] = [
     ("/a%20b", "/a%20b"),
     ("/%2561dmin", "/%2561dmin"),
     ("/%%361dmin", "/%%361dmin"),
+    ("/%c0%af/admin", "/%c0%af/admin"),
+    ("/x?/admin", "/x?/admin"),
 ];
 
 /// Dropped in this order: the app ends within its namespace, which goes with the mesh.
@@ -208,75 +228,80 @@ fn what_policy_judged_is_what_the_app_receives() {
             assert_eq!(got.0, 403, "{way:?} {target}");
         }
     }
-    hostile_bytes_lead_past_nothing(mesh, caller, mirror);
+    every_value_of_a_repeated_header_is_judged(caller);
+    corpus::leads_past_nothing(mesh, caller, mirror);
     upgrades_are_gets(caller);
     nobody_is_who_it_says(caller);
     escaped_slashes_are_as_the_mesh_wants(mesh, caller);
     strict_mode_cuts_plaintext(mesh, caller);
+    only_what_is_allowed_in_every_reading_passes(mesh, caller);
 }
 
-/// The fuzzer's corpus, and what a policy denies behind each of its inputs.
-fn hostile_bytes_lead_past_nothing(mesh: &Mesh, caller: &Caller, mirror: &Mirror) {
-    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../proxy/fuzz/corpus/requests");
-    let inputs: Vec<_> = std::fs::read_dir(corpus).unwrap().collect();
-    assert!(inputs.len() >= 20);
-    mirror.received();
-    for input in inputs {
-        let path = input.unwrap().path();
-        let mut bytes = std::fs::read(&path).unwrap();
-        bytes.extend_from_slice(b"GET /admin HTTP/1.1\r\nHost: app.shop\r\n\r\n");
-        for way in [Way::Plain, Way::Mtls] {
-            caller.send(way, &bytes);
-            for head in mirror.received() {
-                let line = head.lines().next().unwrap_or_default();
-                let path = line.split(' ').nth(1).unwrap_or_default();
-                let read = as_an_app_may_read(path);
-                let is_admin = read == "/admin" || read.starts_with("/admin/");
-                let hosts = head
-                    .lines()
-                    .filter(|it| it.to_lowercase().starts_with("host:"));
-                let what = format!("{way:?} {}: {head}\n{}", input_name(&bytes), mesh.logs());
-                assert!(line.ends_with(" HTTP/1.1") && !is_admin, "{what}");
-                assert_eq!(hosts.count(), 1, "{what}");
-            }
-        }
-    }
+fn every_value_of_a_repeated_header_is_judged(caller: &Caller) {
+    const GUEST: (&str, &str) = ("x-role", "guest");
+    const ADMIN: (&str, &str) = ("x-role", "admin");
+    let rows: [(&[(&str, &str)], u16); 6] = [
+        (&[GUEST], 403),
+        (&[ADMIN, GUEST], 403),
+        (&[GUEST, ADMIN], 403),
+        (&[ADMIN, GUEST, ADMIN], 403),
+        (&[ADMIN, ADMIN], 200),
+        (&[("x-role", "guests"), ("x-rolex", "guest")], 200),
+    ];
     for (way, version) in ways() {
-        let asked = Ask {
-            version,
-            ..Ask::default()
-        };
-        assert_eq!(caller.ask(way, &asked).0, 200, "{way:?} {version:?}");
-    }
-}
-
-fn input_name(bytes: &[u8]) -> String {
-    bytes.escape_ascii().take(300).map(char::from).collect()
-}
-
-/// Decoded, without parameters, dot segments and repeated slashes: the most an app makes of a path.
-fn as_an_app_may_read(path: &str) -> String {
-    let path = path.split(['?', '#']).next().unwrap_or_default();
-    let mut decoded = Vec::new();
-    let mut rest = path.as_bytes();
-    while let [first, behind @ ..] = rest {
-        let digits = rest.get(1..3).and_then(|two| std::str::from_utf8(two).ok());
-        let byte = digits.and_then(|two| u8::from_str_radix(two, 16).ok());
-        match byte.filter(|_| *first == b'%') {
-            Some(byte) => (decoded.push(byte), rest = &rest[3..]),
-            None => (decoded.push(*first), rest = behind),
-        };
-    }
-    let decoded = String::from_utf8_lossy(&decoded).replace('\\', "/");
-    let mut read: Vec<&str> = Vec::new();
-    for segment in decoded.split('/') {
-        match segment.split(';').next().unwrap_or_default() {
-            "" | "." => {}
-            ".." => _ = read.pop(),
-            name => read.push(name),
+        for (fields, status) in rows {
+            let asked = Ask {
+                version,
+                fields,
+                ..Ask::default()
+            };
+            let got = caller.ask(way, &asked).0;
+            assert_eq!(got, status, "{way:?} {version:?} {fields:?}");
         }
     }
-    format!("/{}", read.join("/"))
+}
+
+fn only_what_is_allowed_in_every_reading_passes(mesh: &Mesh, caller: &Caller) {
+    mesh.configure("allow.yaml", ALLOW);
+    let roles: [&[(&str, &str)]; 5] = [
+        &[],
+        &[("x-role", "admin")],
+        &[("x-role", "admin"), ("x-role", "other")],
+        &[("x-role", "other"), ("x-role", "admin")],
+        &[("x-role", "adminx")],
+    ];
+    for (way, version) in ways().filter(|(way, _)| *way != Way::Plain) {
+        let status = |path, fields| {
+            let asked = Ask {
+                version,
+                path,
+                fields,
+                ..Ask::default()
+            };
+            caller.ask(way, &asked).0
+        };
+        mesh.wait(&format!("it is in force for {way:?}"), || {
+            status("/", &[]) == 403
+        });
+        for (path, wanted) in [
+            ("/public/x", 200),
+            ("/public/x;a", 200),
+            ("//public/%78", 200),
+            ("/public", 403),
+            ("/publicx/x", 403),
+            ("/public;a/x", 403),
+            ("/public/..;/x", 403),
+            ("/public/../x", 403),
+            ("/public/%2e%2e/x", 403),
+            ("/public/..\\x", 403),
+            ("/public/..%2fx", 403),
+            ("/x?/public/x", 403),
+        ] {
+            assert_eq!(status(path, &[]), wanted, "{way:?} {version:?} {path}");
+        }
+        let by_role = roles.map(|fields| status("/", fields));
+        assert_eq!(by_role, [403, 200, 403, 403, 403], "{way:?} {version:?}");
+    }
 }
 
 fn upgrades_are_gets(caller: &Caller) {
