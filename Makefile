@@ -15,7 +15,8 @@ export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 help:
 	@echo "make demo   build, then run the demo mesh until Ctrl-C (FOR=30s ends it by itself); needs root"
 	@echo "make test   everything CI runs: fmt, clippy, docs, deny, unit, property and whole-mesh tests; needs root"
-	@echo "make fuzz   mutated bytes at the proxy, both sides, HTTP/1 and HTTP/2 (MINUTES=5)"
+	@echo "make fuzz   mutated input: a proxy with everything on, from both sides; each parser, CSRs and"
+	@echo "            manifests (MINUTES=5 for each of the three)"
 	@echo "make bench  side-by-side benchmarks (CASE=\"l4 http1 mtls\"…, all without); needs root"
 	@echo "make build  the three programs, quick profile; make release: optimised"
 
@@ -39,7 +40,8 @@ test:
 	@tests/run.sh
 
 fuzz:
-	ANYAM_FUZZ_MINUTES=$(MINUTES) $(CARGO) test --locked -p anyam-proxy --test http storm -- --nocapture
+	ANYAM_FUZZ_MINUTES=$(MINUTES) $(CARGO) test --locked --workspace --no-fail-fast \
+	  --test fuzz --test csr_fuzz --test emitted -- --nocapture --test-threads 16
 
 bench:
 	@tests/prerequisites.sh root bench

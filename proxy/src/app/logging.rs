@@ -24,8 +24,8 @@ pub struct Logs {
     pub levels: Logging,
 }
 
-/// Installs the subscriber of this process; libraries stay at warnings unless a level is set that
-/// names them.
+/// Installs the subscriber of this process; libraries stay at warnings, and those that read peers' bytes
+/// at errors, unless a level is set that names them: what peers send must not fill a disk.
 ///
 /// # Errors
 /// When there is a subscriber already, or --log-path cannot be written to.
@@ -45,7 +45,15 @@ pub fn init(process: &Process) -> Result<Logs, String> {
         .open(target)
         .map_err(|error| format!("--log-path cannot be written to: {error}"))?;
     let level = process.log_level.as_filter();
-    let directives = format!("{level},h2=warn,hyper=warn,tonic=warn,tower=warn,rustls=warn");
+    let (libraries, of_peers) = match level {
+        "off" => ("off", "off"),
+        "error" => ("error", "error"),
+        _ => ("warn", "error"),
+    };
+    let directives = format!(
+        "{level},h2={of_peers},rustls={of_peers},\
+         hyper={libraries},tonic={libraries},tower={libraries}"
+    );
     let filter = EnvFilter::try_new(&directives).map_err(|e| e.to_string())?;
     let (filter, handle) = reload::Layer::new(filter);
     let lines = fmt::layer()

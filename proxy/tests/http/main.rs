@@ -33,6 +33,5 @@ mod peers;
 mod pki;
 mod settings;
 mod starving;
-mod storm;
 mod strict;
 mod through;

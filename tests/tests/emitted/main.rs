@@ -1,9 +1,12 @@
-//! Everything that translate emits, compile accepts: of all manifests we have, and of manifests made
-//! up at random (`manifests`).
+//! Everything that translate emits, compile accepts: of all manifests we have, of manifests made up at
+//! random (`manifests`), and of ours mutated (`mutated`).
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
 mod manifests;
+mod mutated;
+#[path = "../../../proxy/tests/shared/rounds.rs"]
+mod rounds;
 
 use std::fs;
 use std::path::{Path, PathBuf};
