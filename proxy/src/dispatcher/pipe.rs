@@ -3,17 +3,20 @@
 //! A pipe costs two descriptors and up to half a MiB of kernel memory, so a relay takes one only
 //! while it moves bulk and gives it back as soon as it is empty. When none can be made, relays
 //! stay with their buffers.
-#![allow(unsafe_code)]
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with};
 
 use crate::metrics::SpliceMetrics;
 
 /// Bytes asked for per pipe; the kernel may grant less to a user with many pipes.
 pub(crate) const WANTED: usize = 512 * 1024;
+/// Bytes of a pipe as the kernel makes it.
+const DEFAULT: usize = 64 * 1024;
 /// Pipes a worker keeps for later.
 const KEPT: usize = 16;
 /// Pipes a worker has at most at a time.
@@ -85,18 +88,9 @@ impl Pipes {
 
 impl PipeEnds {
     fn new() -> io::Result<Self> {
-        let mut fds = [-1; 2];
-        // SAFETY: `fds` is an array of two ints, as pipe2 requires.
-        let made = unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) };
-        if made != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: pipe2 has just made both descriptors, and nothing else owns them.
-        let (read, write) = unsafe { (OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])) };
-        // SAFETY: `write` is an open pipe. A refusal leaves the size as it was.
-        let sized =
-            unsafe { libc::fcntl(write.as_raw_fd(), libc::F_SETPIPE_SZ, WANTED as libc::c_int) };
-        let capacity = usize::try_from(sized).unwrap_or(64 * 1024);
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+        // A refusal leaves the size as it was.
+        let capacity = fcntl_setpipe_size(&write, WANTED).unwrap_or(DEFAULT);
         Ok(PipeEnds {
             read,
             write,
@@ -153,9 +147,6 @@ impl Drop for Pipe {
 }
 
 fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
-    let flags = libc::SPLICE_F_MOVE | libc::SPLICE_F_NONBLOCK;
-    let null = std::ptr::null_mut();
-    // SAFETY: both descriptors are borrowed and so stay open during the call; no offsets.
-    let n = unsafe { libc::splice(from.as_raw_fd(), null, to.as_raw_fd(), null, most, flags) };
-    usize::try_from(n).map_err(|_| io::Error::last_os_error())
+    let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+    Ok(rustix::pipe::splice(from, None, to, None, most, flags)?)
 }

@@ -16,7 +16,7 @@ const MAX_FILE: usize = 400;
 const MAX_FUNCTION: usize = 80;
 
 /// The low-level files that may hold unsafe code.
-const UNSAFE_FILES: [&str; 10] = [
+const UNSAFE_FILES: [&str; 9] = [
     "benches/tests/counters/allocations.rs",
     "cli/src/demo/capture.rs",
     "cli/src/demo/netns.rs",
@@ -24,7 +24,6 @@ const UNSAFE_FILES: [&str; 10] = [
     "proxy/src/listener/socket.rs",
     "proxy/src/memory.rs",
     "proxy/src/socket.rs",
-    "proxy/src/dispatcher/pipe.rs",
     "proxy/src/dispatcher/timer/alarm.rs",
     "tests/src/netns.rs",
 ];
