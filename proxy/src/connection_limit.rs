@@ -23,7 +23,7 @@ pub struct ConnectionLimit {
     most: u64,
     open: AtomicU64,
     /// Idle connections are closed near the bound.
-    makes_room: bool,
+    closes_idle: bool,
 }
 
 /// One connection's permit. Released when dropped.
@@ -35,43 +35,43 @@ impl ConnectionLimit {
         Arc::new(Self {
             most,
             open: AtomicU64::new(0),
-            makes_room: false,
+            closes_idle: false,
         })
     }
 
     /// A limit near which idle connections are closed.
-    pub fn making_room(most: u64) -> Arc<Self> {
+    pub fn closing_idle(most: u64) -> Arc<Self> {
         Arc::new(Self {
             most,
             open: AtomicU64::new(0),
-            makes_room: true,
+            closes_idle: true,
         })
     }
 
-    pub fn makes_room(&self) -> bool {
-        self.makes_room
+    pub fn closes_idle(&self) -> bool {
+        self.closes_idle
     }
 
     /// Nine tenths of the bound are open, and idle connections may be closed.
-    pub fn wants_room(&self) -> bool {
-        self.makes_room && self.open.load(Relaxed) >= self.most.saturating_sub(self.most / 10)
+    pub fn is_nearly_full(&self) -> bool {
+        self.closes_idle && self.open.load(Relaxed) >= self.most.saturating_sub(self.most / 10)
     }
 
     /// `None`: the bound is reached.
-    pub fn enter(self: &Arc<Self>) -> Option<ConnectionPermit> {
+    pub fn acquire(self: &Arc<Self>) -> Option<ConnectionPermit> {
         // Counted first, so that concurrent workers never exceed the bound.
         let before = self.open.fetch_add(1, Relaxed);
-        let pass = ConnectionPermit(self.clone());
-        (before < self.most).then_some(pass)
+        let permit = ConnectionPermit(self.clone());
+        (before < self.most).then_some(permit)
     }
 }
 
 /// Of the listener's own bound and that of the process.
-pub type Passes = SmallVec<[ConnectionPermit; 2]>;
+pub type ConnectionPermits = SmallVec<[ConnectionPermit; 2]>;
 
-/// A permit of each of `gates`; `None`: one of them is at its bound.
-pub fn enter_all(gates: &[Arc<ConnectionLimit>]) -> Option<Passes> {
-    gates.iter().map(ConnectionLimit::enter).collect()
+/// A permit of each of `limits`; `None`: one of them is at its bound.
+pub fn acquire_all(limits: &[Arc<ConnectionLimit>]) -> Option<ConnectionPermits> {
+    limits.iter().map(ConnectionLimit::acquire).collect()
 }
 
 impl Drop for ConnectionPermit {
@@ -86,26 +86,26 @@ mod tests {
 
     #[test]
     fn a_place_that_is_given_back_can_be_had_again() {
-        let gate = ConnectionLimit::new(2);
-        let first = gate.enter();
-        let second = gate.enter();
+        let limit = ConnectionLimit::new(2);
+        let first = limit.acquire();
+        let second = limit.acquire();
         assert!(first.is_some() && second.is_some());
-        assert!(gate.enter().is_none());
+        assert!(limit.acquire().is_none());
         drop(first);
-        assert!(gate.enter().is_some());
+        assert!(limit.acquire().is_some());
     }
 
     #[test]
     fn room_is_wanted_before_there_is_none() {
-        let gate = ConnectionLimit::making_room(20);
-        let passes: Vec<_> = (0..17).map(|_| gate.enter()).collect();
-        assert!(!gate.wants_room());
-        let one_more = gate.enter();
-        assert!(gate.wants_room() && one_more.is_some());
-        drop(passes);
-        assert!(!gate.wants_room());
+        let limit = ConnectionLimit::closing_idle(20);
+        let permits: Vec<_> = (0..17).map(|_| limit.acquire()).collect();
+        assert!(!limit.is_nearly_full());
+        let one_more = limit.acquire();
+        assert!(limit.is_nearly_full() && one_more.is_some());
+        drop(permits);
+        assert!(!limit.is_nearly_full());
         let other = ConnectionLimit::new(1);
-        let _only = other.enter();
-        assert!(!other.wants_room());
+        let _only = other.acquire();
+        assert!(!other.is_nearly_full());
     }
 }

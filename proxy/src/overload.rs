@@ -19,9 +19,9 @@ const STALLED: Duration = Duration::from_secs(10);
 /// A worker's.
 pub struct Overload {
     /// HTTP connections without a request.
-    pub idle: Relief,
+    pub idle: IdleReaper,
     /// Streams whose peer does not read the queued data.
-    pub stalled: Relief,
+    pub stalled: IdleReaper,
     /// Bytes that the process may take up; `None`: not watched.
     memory: Cell<Option<u64>>,
 }
@@ -29,8 +29,8 @@ pub struct Overload {
 impl Default for Overload {
     fn default() -> Self {
         Overload {
-            idle: Relief::new(IDLE),
-            stalled: Relief::new(STALLED),
+            idle: IdleReaper::new(IDLE),
+            stalled: IdleReaper::new(STALLED),
             memory: Cell::new(None),
         }
     }
@@ -66,7 +66,7 @@ fn resident() -> Option<u64> {
 
 /// Ends the longest idle tasks of one kind; clones share it.
 #[derive(Clone)]
-pub struct Relief(Rc<State>);
+pub struct IdleReaper(Rc<State>);
 
 struct State {
     least: Duration,
@@ -79,14 +79,14 @@ struct State {
 enum Step {
     Off,
     /// Idle tasks report since when they are idle.
-    Asking,
+    Collecting,
     /// Tasks that are idle since then or earlier end.
     Ending(Instant),
 }
 
-impl Relief {
+impl IdleReaper {
     fn new(least: Duration) -> Self {
-        Relief(Rc::new(State {
+        IdleReaper(Rc::new(State {
             least,
             step: Cell::new(Step::Off),
             since: RefCell::default(),
@@ -104,7 +104,7 @@ impl Relief {
             return;
         }
         self.0.began.set(Some(now));
-        self.0.step.set(Step::Asking);
+        self.0.step.set(Step::Collecting);
         timers.wake_all();
         let (state, timers) = (self.0.clone(), timers.clone());
         tokio::task::spawn_local(async move {
@@ -128,7 +128,7 @@ impl Relief {
     pub fn ends(&self, since: Instant) -> bool {
         match self.0.step.get() {
             Step::Off => false,
-            Step::Asking => {
+            Step::Collecting => {
                 self.0.since.borrow_mut().push(since);
                 false
             }
@@ -155,17 +155,17 @@ mod tests {
 
     #[test]
     fn the_eighth_that_has_rested_longest_ends() {
-        let relief = Relief::new(IDLE);
+        let reaper = IdleReaper::new(IDLE);
         let now = Instant::now() + Duration::from_secs(100);
-        relief.0.step.set(Step::Asking);
+        reaper.0.step.set(Step::Collecting);
         for n in 0..80 {
-            assert!(!relief.ends(now - Duration::from_secs(1) - Duration::from_millis(n)));
+            assert!(!reaper.ends(now - Duration::from_secs(1) - Duration::from_millis(n)));
         }
-        assert!(!relief.ends(now - IDLE / 2), "it rests for a moment only");
-        let last = relief.0.last_to_end(now).unwrap();
+        assert!(!reaper.ends(now - IDLE / 2), "it rests for a moment only");
+        let last = reaper.0.last_to_end(now).unwrap();
         let few = now - Duration::from_secs(1) - Duration::from_millis(69);
         assert_eq!(last, few);
-        assert_eq!(relief.0.last_to_end(now), None, "nothing rests any more");
+        assert_eq!(reaper.0.last_to_end(now), None, "nothing rests any more");
     }
 
     #[test]

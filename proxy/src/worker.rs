@@ -32,7 +32,7 @@ pub struct Worker {
     pub store: Arc<Store>,
     pub buffers: buffer::Pool,
     pub heads: Heads,
-    pub rooms: FutureSlab,
+    pub futures: FutureSlab,
     pub timers: Timers,
     /// TLS handshakes, both ways.
     pub tls: Handshaker,
@@ -79,7 +79,7 @@ impl Worker {
             store,
             buffers,
             heads: Heads::default(),
-            rooms: FutureSlab::default(),
+            futures: FutureSlab::default(),
             logs: WorkerLogs::default(),
             date: DateCache::default(),
             timers,

@@ -207,7 +207,7 @@ async fn trim(worker: &Worker) {
             worker.tls.prune();
             worker.buffers.forget();
             worker.heads.forget();
-            worker.rooms.forget();
+            worker.futures.forget();
             memory::trim();
         }
     }

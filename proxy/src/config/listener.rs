@@ -41,7 +41,7 @@ pub struct ListenerDef {
     /// Bytes a connection may buffer in each direction before it stops reading.
     pub per_connection_buffer_limit: usize,
     /// Bounds on connections that are open: the listener's own, the process'.
-    pub gates: Vec<Arc<ConnectionLimit>>,
+    pub connection_limits: Vec<Arc<ConnectionLimit>>,
     pub backlog: u32,
     pub access_log: Vec<Arc<AccessLog>>,
     pub metrics: Arc<ListenerMetrics>,
@@ -53,8 +53,10 @@ pub struct ListenerDef {
 
 impl ListenerDef {
     /// Its idle connections end when nearly as many as may be are open.
-    pub fn makes_room(&self) -> bool {
-        self.gates.iter().any(|gate| gate.makes_room())
+    pub fn closes_idle(&self) -> bool {
+        self.connection_limits
+            .iter()
+            .any(|limit| limit.closes_idle())
     }
 
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {

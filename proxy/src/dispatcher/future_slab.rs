@@ -26,7 +26,7 @@ struct Free {
 /// A future in a piece of memory that goes back to its worker.
 pub struct Pooled<'a, F> {
     at: NonNull<F>,
-    rooms: &'a FutureSlab,
+    slab: &'a FutureSlab,
 }
 
 impl FutureSlab {
@@ -35,7 +35,7 @@ impl FutureSlab {
         let at = self.take(Layout::new::<F>()).cast::<F>();
         // SAFETY: memory of F's layout that nothing else refers to.
         unsafe { at.write(future) };
-        Pooled { at, rooms: self }
+        Pooled { at, slab: self }
     }
 
     /// Keeps nothing.
@@ -92,7 +92,7 @@ impl<F> Drop for Pooled<'_, F> {
     fn drop(&mut self) {
         // SAFETY: written by `place`, and dropped once. If that panics, the memory is leaked.
         unsafe { self.at.drop_in_place() };
-        self.rooms.put(self.at.cast(), Layout::new::<F>());
+        self.slab.put(self.at.cast(), Layout::new::<F>());
     }
 }
 
@@ -126,11 +126,11 @@ mod tests {
 
     #[test]
     fn a_future_runs_in_its_room_and_leaves_it_to_the_next() {
-        let rooms = FutureSlab::default();
+        let slab = FutureSlab::default();
         let alive = Rc::new(());
         let mut addresses = Vec::new();
         for _ in 0..3 {
-            let mut placed = rooms.place(wait(alive.clone(), [2; 100]));
+            let mut placed = slab.place(wait(alive.clone(), [2; 100]));
             addresses.push(placed.at.cast::<u8>());
             assert!(look(pin!(&mut placed)).is_pending());
             assert_eq!(look(pin!(&mut placed)), Poll::Ready(200));
@@ -142,17 +142,17 @@ mod tests {
 
     #[test]
     fn a_future_that_is_given_up_is_dropped_and_rooms_are_bounded() {
-        let rooms = FutureSlab::default();
+        let slab = FutureSlab::default();
         let alive = Rc::new(());
         let mut many: Vec<_> = (0..MOST + 10)
-            .map(|_| rooms.place(wait(alive.clone(), [0; 100])))
+            .map(|_| slab.place(wait(alive.clone(), [0; 100])))
             .collect();
         assert!(look(pin!(&mut many[0])).is_pending());
-        let other = rooms.place(std::future::ready(alive.clone()));
+        let other = slab.place(std::future::ready(alive.clone()));
         drop((many, other));
         assert_eq!(Rc::strong_count(&alive), 1);
-        assert_eq!(rooms.0.borrow().pieces.len(), MOST);
-        rooms.forget();
-        assert!(rooms.0.borrow().pieces.is_empty());
+        assert_eq!(slab.0.borrow().pieces.len(), MOST);
+        slab.forget();
+        assert!(slab.0.borrow().pieces.is_empty());
     }
 }

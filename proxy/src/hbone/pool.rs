@@ -10,7 +10,7 @@ use crate::config::cluster::Transport;
 use crate::config::http::Http2Options;
 use crate::hbone::Connect;
 use crate::http::pool::Pools;
-use crate::http::pool::host::{Dialling, HostPool, LOOK_AGAIN, is_h2};
+use crate::http::pool::host::{Dialling, HostPool, RETRY_INTERVAL, is_h2};
 use crate::http::pool::shared::Shared;
 use crate::http::request::error::Failure;
 use crate::stream::tunnel::{FRAME, TunnelStream};
@@ -84,8 +84,8 @@ impl HostPool {
                 return Ok(shared);
             }
             if self.dialling.get() {
-                let news = self.changed.notified();
-                let _ = worker.timers.timeout(LOOK_AGAIN, news).await;
+                let changed = self.changed.notified();
+                let _ = worker.timers.timeout(RETRY_INTERVAL, changed).await;
                 continue;
             }
             let _dialling = Dialling::begin(self);

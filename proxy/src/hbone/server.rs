@@ -60,7 +60,7 @@ impl Server {
     }
 
     /// The next stream; drives the connection meanwhile. `None`: it has ended.
-    pub fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<Option<ConnectRequest>> {
+    pub fn poll_accept_tunnel(&mut self, cx: &mut Context<'_>) -> Poll<Option<ConnectRequest>> {
         loop {
             if self.budget.is_exceeded() {
                 self.connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
@@ -132,7 +132,7 @@ pub enum BadTarget {
 impl ConnectRequest {
     /// # Errors
     /// See [`BadTarget`].
-    pub fn asks(&self) -> Result<ConnectTarget, BadTarget> {
+    pub fn target(&self) -> Result<ConnectTarget, BadTarget> {
         let extended = self.request.extensions().get::<h2::ext::Protocol>();
         if self.request.method() != Method::CONNECT || extended.is_some() {
             return Err(BadTarget::Method);

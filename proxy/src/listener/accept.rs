@@ -33,7 +33,7 @@ pub async fn run(worker: &Rc<ListenerContext>, listener: &TcpListener, address: 
                 tracing::warn!(%address, %error, ?pause, "cannot accept connections for now");
                 if let Some(listener) = worker.store.peek().by_address.get(&address) {
                     listener.def.metrics.accept_errors.inc();
-                    if listener.def.makes_room() {
+                    if listener.def.closes_idle() {
                         worker.overload.idle.begin(&worker.timers);
                     }
                 }
@@ -51,17 +51,22 @@ fn admit(worker: &Rc<ListenerContext>, tcp: TcpStream, peer: SocketAddr, address
     };
     drop(snapshot);
     let metrics = &listener.def.metrics;
-    let entered = connection_limit::enter_all(&listener.def.gates);
-    if listener.def.gates.iter().any(|gate| gate.wants_room()) {
+    let entered = connection_limit::acquire_all(&listener.def.connection_limits);
+    if listener
+        .def
+        .connection_limits
+        .iter()
+        .any(|limit| limit.is_nearly_full())
+    {
         worker.overload.idle.begin(&worker.timers);
     }
-    let Some(passes) = entered else {
+    let Some(permits) = entered else {
         metrics.refused.inc();
         socket::reset_on_close(&tcp);
         return;
     };
     metrics.connections.inc();
-    let begin = conn::begin(worker.clone(), listener, tcp, (address, peer), passes);
+    let begin = conn::begin(worker.clone(), listener, tcp, (address, peer), permits);
     // Boxed: a future of its size is expensive to move.
     worker.serve((), Box::pin(begin));
 }

@@ -19,55 +19,63 @@ use crate::worker::Worker;
 
 /// The snapshot by which a connection was last checked; at first none.
 #[derive(Default)]
-pub(crate) struct Judged(Cell<Option<u64>>);
+pub(crate) struct CheckedGeneration(Cell<Option<u64>>);
 
 /// Whether an open connection must be closed: the process closes, or the connection would not be
 /// accepted any more.
-pub(crate) fn must_end(worker: &Worker, party: &PolicySubject<'_>, judged: &Judged) -> bool {
+pub(crate) fn must_end(
+    worker: &Worker,
+    subject: &PolicySubject<'_>,
+    checked: &CheckedGeneration,
+) -> bool {
     if *worker.drain.borrow() == Phase::Closing {
         return true;
     }
-    if judged.0.get() == Some(worker.store.generation()) {
+    if checked.0.get() == Some(worker.store.generation()) {
         return false;
     }
     let snapshot = worker.store.peek();
-    judged.0.set(Some(snapshot.generation));
-    !would_admit(&snapshot, party)
+    checked.0.set(Some(snapshot.generation));
+    !would_admit(&snapshot, subject)
 }
 
 /// Whether `snapshot` would accept a connection: its listener has a chain for it, with or without
 /// TLS as its own, whose network filters allow it. A removed listener revokes nothing: its
 /// connections are drained.
-pub fn would_admit(snapshot: &Snapshot, party: &PolicySubject<'_>) -> bool {
-    let Some(listener) = snapshot.listeners.get(&party.listener.def.name) else {
+pub fn would_admit(snapshot: &Snapshot, subject: &PolicySubject<'_>) -> bool {
+    let Some(listener) = snapshot.listeners.get(&subject.listener.def.name) else {
         return true;
     };
     // The listener that accepted it has not changed, and so neither has its choice. With TLS, the
     // certificate is judged again all the same.
-    if Arc::ptr_eq(&listener.def, &party.listener.def) {
-        return party.tls.is_none() || authorise(party.ends, party.chain, party.tls, None).is_ok();
+    if Arc::ptr_eq(&listener.def, &subject.listener.def) {
+        return subject.tls.is_none()
+            || authorise(subject.addresses, subject.chain, subject.tls, None).is_ok();
     }
-    let Some(chain) = chain_now(&listener.def, party) else {
+    let Some(chain) = chain_now(&listener.def, subject) else {
         return false;
     };
-    chain.tls.is_some() == party.chain.tls.is_some()
-        && authorise(party.ends, chain, party.tls, None).is_ok()
+    chain.tls.is_some() == subject.chain.tls.is_some()
+        && authorise(subject.addresses, chain, subject.tls, None).is_ok()
 }
 
-fn chain_now<'a>(def: &'a ListenerDef, party: &PolicySubject<'_>) -> Option<&'a Arc<FilterChain>> {
+fn chain_now<'a>(
+    def: &'a ListenerDef,
+    subject: &PolicySubject<'_>,
+) -> Option<&'a Arc<FilterChain>> {
     let facts = ChainMatchInput {
-        destination: party.ends.destination,
-        source: party.ends.peer,
-        protocol: &protocol(party),
+        destination: subject.addresses.destination,
+        source: subject.addresses.peer,
+        protocol: &protocol(subject),
     };
     choose(def, &facts)
 }
 
 /// The protocol as it was detected; where the first bytes were not inspected, as the TLS handshake
 /// shows it.
-fn protocol<'a>(party: &PolicySubject<'a>) -> Cow<'a, DetectedProtocol> {
-    match (party.protocol, party.tls) {
-        (DetectedProtocol::Tls(_), _) | (_, None) => Cow::Borrowed(party.protocol),
+fn protocol<'a>(subject: &PolicySubject<'a>) -> Cow<'a, DetectedProtocol> {
+    match (subject.protocol, subject.tls) {
+        (DetectedProtocol::Tls(_), _) | (_, None) => Cow::Borrowed(subject.protocol),
         (_, Some(tls)) => Cow::Owned(DetectedProtocol::Tls(ClientHello {
             sni: tls.sni.clone(),
             alpn: tls.alpn.iter().cloned().collect(),

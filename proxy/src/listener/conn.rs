@@ -10,14 +10,14 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 
 use super::ListenerContext;
-use super::admission::{Judged, must_end, would_admit};
+use super::admission::{CheckedGeneration, must_end, would_admit};
 use super::chain::{self, choose};
-use super::entry::hand_over;
+use super::entry::find_listener;
 use super::first::{DetectError, First, ServerFirstCandidate, first};
 use super::refused::Refused;
 use super::socket::original_destination;
 use crate::config::listener::{FilterChain, TerminalFilter};
-use crate::connection_limit::Passes;
+use crate::connection_limit::ConnectionPermits;
 use crate::http::connection::serve;
 use crate::listener::tunnel;
 use crate::metrics::{OpenConnection, ResponseFlags};
@@ -43,7 +43,7 @@ pub(crate) struct Accepted {
 }
 
 impl Accepted {
-    pub(crate) fn ends(&self) -> Addresses {
+    pub(crate) fn addresses(&self) -> Addresses {
         Addresses {
             peer: self.peer,
             destination: self.destination,
@@ -52,7 +52,7 @@ impl Accepted {
 }
 
 /// Held while a connection is open: its permits and its place in the count.
-pub(super) type Held = (Passes, OpenConnection);
+pub(super) type Held = (ConnectionPermits, OpenConnection);
 
 /// Everything before the terminal filter, for a connection accepted on `entry`; passes it to that
 /// filter when it is allowed.
@@ -61,9 +61,9 @@ pub(super) async fn begin(
     entry: Arc<Listener>,
     tcp: TcpStream,
     (bound, peer): (SocketAddr, SocketAddr),
-    passes: Passes,
+    permits: ConnectionPermits,
 ) {
-    let held = (passes, OpenConnection::of(&entry.def.metrics));
+    let held = (permits, OpenConnection::of(&entry.def.metrics));
     let local = match bound.ip().is_unspecified() {
         true => match tcp.local_addr() {
             Ok(local) => local,
@@ -84,7 +84,7 @@ pub(super) async fn begin(
         start: worker.timers.now(),
     };
     match admit(&worker, &mut accepted, tcp).await {
-        Ok(admitted) => hand_on(&worker, accepted, admitted, held),
+        Ok(admitted) => serve_chain(&worker, accepted, admitted, held),
         Err(refused) => record(&worker, &accepted, &refused),
     }
 }
@@ -106,7 +106,7 @@ async fn admit(
     accepted: &mut Accepted,
     tcp: TcpStream,
 ) -> Result<Admitted, Refused> {
-    match hand_over(worker, accepted).await {
+    match find_listener(worker, accepted).await {
         Ok(listener) => accepted.listener = listener,
         Err(refused) => {
             socket::reset_on_close(&tcp);
@@ -129,7 +129,7 @@ async fn admit(
         DetectedProtocol::Tls(hello) => hello.sni.as_deref(),
         _ => None,
     };
-    match authorise(accepted.ends(), &chain, stream.tls_info(), sni) {
+    match authorise(accepted.addresses(), &chain, stream.tls_info(), sni) {
         Ok(false) => {}
         Ok(true) => listener.def.metrics.rbac_shadow_denied.inc(),
         Err(refused) => {
@@ -170,7 +170,7 @@ async fn look(
                 return None;
             };
             // No server is dialled for a client that is not authorised.
-            authorise(accepted.ends(), chain, None, None).ok()?;
+            authorise(accepted.addresses(), chain, None, None).ok()?;
             Some(ServerFirstCandidate {
                 listener: listener.clone(),
                 proxy: proxy.clone(),
@@ -240,35 +240,35 @@ async fn secure(
 
 /// Evaluates the chain's network RBAC filters. True: shadow rules would have denied.
 pub(crate) fn authorise(
-    ends: Addresses,
+    addresses: Addresses,
     chain: &FilterChain,
     tls: Option<&ConnectionInfo>,
     sni: Option<&str>,
 ) -> Result<bool, Refused> {
     let facts = Facts {
         tls,
-        direct_remote: ends.peer.ip(),
-        remote: ends.peer.ip(),
-        destination: ends.destination,
+        direct_remote: addresses.peer.ip(),
+        remote: addresses.peer.ip(),
+        destination: addresses.destination,
         sni: tls.and_then(|tls| tls.sni.as_deref()).or(sni),
         request: None,
         metadata: None,
     };
-    let mut on_trial = false;
+    let mut shadow_denied = false;
     for rbac in &chain.rbac {
         let verdict = policy::judge(rbac, &facts);
-        on_trial |= verdict.would_refuse.is_some();
+        shadow_denied |= verdict.would_refuse.is_some();
         if let Some(by) = verdict.refused {
             let by = by.map_or_else(|| "none (nothing allows it)".into(), |name| (*name).into());
             let peer = tls.and_then(|tls| tls.peer.clone());
             return Err(Refused::Denied { by, peer });
         }
     }
-    Ok(on_trial)
+    Ok(shadow_denied)
 }
 
 /// Passes the connection to its terminal filter, each kind in a task of its own size.
-pub(crate) fn hand_on(
+pub(crate) fn serve_chain(
     worker: &Rc<ListenerContext>,
     accepted: Accepted,
     admitted: Admitted,
@@ -313,9 +313,10 @@ pub(crate) fn hand_on(
                 chain,
                 protocol,
             };
-            let judged = Judged::default();
-            let cut =
-                move |worker: &Worker, party: &PolicySubject<'_>| must_end(worker, party, &judged);
+            let checked = CheckedGeneration::default();
+            let cut = move |worker: &Worker, subject: &PolicySubject<'_>| {
+                must_end(worker, subject, &checked)
+            };
             worker.serve(held, proxy::serve(worker.worker.clone(), connection, cut));
         }
         TerminalFilter::Tunnel(options) => {

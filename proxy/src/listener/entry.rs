@@ -14,7 +14,7 @@ use crate::snapshot::Listener;
 use crate::snapshot::Snapshot;
 
 /// The listener for the original destination, where the accepting listener has `use_original_dst`.
-pub(super) async fn hand_over(
+pub(super) async fn find_listener(
     worker: &Rc<ListenerContext>,
     accepted: &Accepted,
 ) -> Result<Arc<Listener>, Refused> {

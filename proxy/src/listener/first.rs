@@ -99,8 +99,8 @@ pub(super) async fn first(
     let protocol = tokio::select! {
         // In this order: bytes of the client decide before the server's.
         biased;
-        found = client_speaks(worker, tcp, look, &mut prefix) => found?,
-        () = server_speaks(worker, silent, &dialled) => DetectedProtocol::Tcp,
+        found = detect_client(worker, tcp, look, &mut prefix) => found?,
+        () = await_server(worker, silent, &dialled) => DetectedProtocol::Tcp,
         () = timer.expired() => match inspect.continue_on_timeout || dialled.borrow().is_some() {
             true => DetectedProtocol::Tcp,
             false => return Err(DetectError::TimedOut),
@@ -113,7 +113,7 @@ pub(super) async fn first(
     })
 }
 
-async fn client_speaks(
+async fn detect_client(
     worker: &Rc<ListenerContext>,
     tcp: &TcpStream,
     look: Look,
@@ -142,7 +142,7 @@ async fn client_speaks(
 
 /// Ready when the server has sent bytes; its connection is in `dialled` then, and also when it was
 /// made but is still silent.
-async fn server_speaks(
+async fn await_server(
     worker: &Rc<ListenerContext>,
     silent: Option<ServerFirstCandidate>,
     dialled: &RefCell<Option<Dialled>>,

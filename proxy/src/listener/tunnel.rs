@@ -19,14 +19,14 @@ use bytes::BytesMut;
 use super::ListenerContext;
 use crate::config::listener::{FilterChain, TerminalFilter, TransportProtocol, TunnelOptions};
 use crate::connection_limit;
-use crate::connection_limit::Passes;
+use crate::connection_limit::ConnectionPermits;
 use crate::hbone::{BadTarget, ConnectRequest, ConnectTarget, Server};
 use crate::http::h2::Prefixed;
 use crate::lifecycle::{End, Lifecycle, Limits, Seen};
-use crate::listener::admission::{Judged, must_end};
+use crate::listener::admission::{CheckedGeneration, must_end};
 use crate::listener::chain::choose;
 use crate::listener::conn;
-use crate::listener::conn::{Accepted, authorise, facts, hand_on, record};
+use crate::listener::conn::{Accepted, authorise, facts, record, serve_chain};
 use crate::listener::refused::Refused;
 use crate::metrics::OpenConnection;
 use crate::policy::{DetectedProtocol, PolicySubject};
@@ -38,7 +38,7 @@ use crate::worker::Worker;
 
 /// Protocols that a client may declare. Other names select no chain: under those of the app's own
 /// TLS lie bytes that were not authenticated.
-const SAID: [&[u8]; 4] = [
+const MESH_ALPN: [&[u8]; 4] = [
     b"anyam-tcp",
     b"anyam-http/1.1",
     b"anyam-h2",
@@ -46,7 +46,7 @@ const SAID: [&[u8]; 4] = [
 ];
 /// Protocols of a client that declares none: the chain of a declared port matches one of them;
 /// where none is declared, the first bytes decide.
-const UNSAID: [&[u8]; 3] = [b"anyam-tcp", b"anyam-http/1.1", b"anyam-h2"];
+const UNDECLARED_ALPN: [&[u8]; 3] = [b"anyam-tcp", b"anyam-http/1.1", b"anyam-h2"];
 
 /// The outer connection.
 struct Outer<'a> {
@@ -74,14 +74,14 @@ pub(crate) async fn serve(
     let io = Prefixed::server(stream, prefix, floods);
     let timer = worker.timers.timer();
     timer.set(chain.handshake_timeout);
-    let Ok(Some(mut terminus)) = timer.race(Server::handshake(io, options)).await else {
+    let Ok(Some(mut server)) = timer.race(Server::handshake(io, options)).await else {
         return;
     };
-    let judged = Judged::default();
-    let party = PolicySubject {
+    let checked = CheckedGeneration::default();
+    let subject = PolicySubject {
         listener: &accepted.listener,
         chain,
-        ends: accepted.ends(),
+        addresses: accepted.addresses(),
         protocol,
         tls: outer.tls.as_deref(),
     };
@@ -91,65 +91,69 @@ pub(crate) async fn serve(
     };
     let mut life = Lifecycle::new(accepted.start, timer.now());
     loop {
-        let asked = poll_fn(|cx| {
+        let request = poll_fn(|cx| {
             loop {
-                let asked = terminus.poll_asked(cx);
-                if asked.is_ready() {
-                    return asked;
+                let request = server.poll_accept_tunnel(cx);
+                if request.is_ready() {
+                    return request;
                 }
-                if must_end(worker, &party, &judged) {
+                if must_end(worker, &subject, &checked) {
                     return Poll::Ready(None);
                 }
-                terminus.streams().register(cx);
+                server.streams().register(cx);
                 let seen = Seen {
-                    open: terminus.streams().open(),
+                    open: server.streams().open(),
                     served: 0,
                     is_draining: worker.is_draining(),
                 };
                 let drain_timeout = chain.handshake_timeout;
                 match ready!(life.poll(cx, &timer, &limits, drain_timeout, seen)) {
                     End::Close => {
-                        terminus.close(cx);
+                        server.close(cx);
                         return Poll::Ready(None);
                     }
-                    End::GoAway => terminus.wind_down(),
+                    End::GoAway => server.wind_down(),
                 }
             }
         })
         .await;
-        let Some(asked) = asked else { return };
+        let Some(request) = request else { return };
         if life.refuses_streams(timer.now()) {
-            asked.reset_unprocessed();
-            terminus.count_refused();
-        } else if enter(worker, &outer, asked).is_err() {
-            terminus.count_refused();
+            request.reset_unprocessed();
+            server.count_refused();
+        } else if enter(worker, &outer, request).is_err() {
+            server.count_refused();
         }
     }
 }
 
 /// Accepts a connection, or answers why not.
-fn enter(worker: &Rc<ListenerContext>, outer: &Outer<'_>, asked: ConnectRequest) -> Result<(), ()> {
+fn enter(
+    worker: &Rc<ListenerContext>,
+    outer: &Outer<'_>,
+    request: ConnectRequest,
+) -> Result<(), ()> {
     let metrics = &outer.accepted.listener.def.metrics;
     metrics.tunnels.inc();
     let mut inner = outer.inner(worker, outer.accepted.destination);
-    let admitted = asked
-        .asks()
-        .map_err(|bad| (status_of(bad), Refused::Tunnel(words(bad))));
-    let admitted = admitted.and_then(|asks| {
-        inner = outer.inner(worker, asks.destination);
-        admit(outer, &inner, asks)
+    let admitted = request
+        .target()
+        .map_err(|bad| (status_of(bad), Refused::Tunnel(reason(bad))));
+    let admitted = admitted.and_then(|target| {
+        inner = outer.inner(worker, target.destination);
+        admit(outer, &inner, target)
     });
     let Admitted {
         chain,
         protocol,
         tls,
-        passes,
+        permits,
     } = match admitted {
         Ok(admitted) => admitted,
         Err((status, refused)) => {
             metrics.tunnels_refused.inc();
             record(worker, &inner, &refused);
-            asked.refuse(status);
+            request.refuse(status);
             return Err(());
         }
     };
@@ -157,10 +161,10 @@ fn enter(worker: &Rc<ListenerContext>, outer: &Outer<'_>, asked: ConnectRequest)
         tls,
         local: outer.local,
     };
-    let Some(tunnel) = asked.accept(&worker.buffers, about) else {
+    let Some(tunnel) = request.accept(&worker.buffers, about) else {
         return Ok(());
     };
-    let held = (passes, OpenConnection::of(metrics));
+    let held = (permits, OpenConnection::of(metrics));
     let admitted = conn::Admitted {
         chain,
         protocol,
@@ -168,7 +172,7 @@ fn enter(worker: &Rc<ListenerContext>, outer: &Outer<'_>, asked: ConnectRequest)
         prefix: BytesMut::new(),
         dialled: None,
     };
-    hand_on(worker, inner, admitted, held);
+    serve_chain(worker, inner, admitted, held);
     Ok(())
 }
 
@@ -193,36 +197,36 @@ struct Admitted {
     chain: Arc<FilterChain>,
     protocol: DetectedProtocol,
     tls: Option<Rc<ConnectionInfo>>,
-    passes: Passes,
+    permits: ConnectionPermits,
 }
 
 /// The chain of an allowed connection; or the status to refuse with, and why.
 fn admit(
     outer: &Outer<'_>,
     inner: &Accepted,
-    asks: ConnectTarget,
+    target: ConnectTarget,
 ) -> Result<Admitted, (u16, Refused)> {
-    let around = outer.accepted.destination;
-    let same = around.ip().to_canonical() == inner.destination.ip().to_canonical();
-    if !same || around.port() == inner.destination.port() {
+    let outer_destination = outer.accepted.destination;
+    let same = outer_destination.ip().to_canonical() == inner.destination.ip().to_canonical();
+    if !same || outer_destination.port() == inner.destination.port() {
         let why = "the authority is no address of this workload that can be called";
         return Err((421, Refused::Tunnel(why)));
     }
     let def = &inner.listener.def;
-    let Some(passes) = connection_limit::enter_all(&def.gates) else {
+    let Some(permits) = connection_limit::acquire_all(&def.connection_limits) else {
         def.metrics.refused.inc();
         let why = "as many connections as may be are open";
         return Err((503, Refused::Tunnel(why)));
     };
-    let mut names = asks.alpn;
-    names.retain(|name| SAID.contains(&&**name));
-    let said = !names.is_empty();
+    let mut names = target.alpn;
+    names.retain(|name| MESH_ALPN.contains(&&**name));
+    let is_declared = !names.is_empty();
     let protocol = match &outer.tls {
         Some(tls) => DetectedProtocol::Tls(ClientHello {
             sni: tls.sni.clone(),
-            alpn: match said {
+            alpn: match is_declared {
                 true => names,
-                false => UNSAID.iter().map(|name| (*name).into()).collect(),
+                false => UNDECLARED_ALPN.iter().map(|name| (*name).into()).collect(),
             },
         }),
         None => DetectedProtocol::Tcp,
@@ -238,7 +242,7 @@ fn admit(
         return Err((421, Refused::Tunnel("a tunnel cannot lead to another")));
     }
     let tls = match (&outer.tls, &protocol) {
-        (Some(tls), DetectedProtocol::Tls(hello)) if said => Some(Rc::new(ConnectionInfo {
+        (Some(tls), DetectedProtocol::Tls(hello)) if is_declared => Some(Rc::new(ConnectionInfo {
             alpn: agreed(chain, hello),
             ..ConnectionInfo::clone(tls)
         })),
@@ -250,14 +254,14 @@ fn admit(
     };
     let strict = match (&outer.chain.tls, &chain.tls) {
         (_, None) => true,
-        (Some(around), Some(asked)) => around.is_as_strict_as(asked),
+        (Some(outer), Some(inner)) => outer.is_as_strict_as(inner),
         (None, Some(_)) => false,
     };
     if !strict {
         let why = "the chain asks more of a peer than the one that ended TLS";
         return Err((403, Refused::Tunnel(why)));
     }
-    match authorise(inner.ends(), chain, tls.as_deref(), None) {
+    match authorise(inner.addresses(), chain, tls.as_deref(), None) {
         Ok(false) => {}
         Ok(true) => def.metrics.rbac_shadow_denied.inc(),
         Err(refused) => return Err((403, refused)),
@@ -266,7 +270,7 @@ fn admit(
         chain: chain.clone(),
         protocol,
         tls,
-        passes,
+        permits,
     })
 }
 
@@ -286,7 +290,7 @@ fn status_of(bad: BadTarget) -> u16 {
     }
 }
 
-fn words(bad: BadTarget) -> &'static str {
+fn reason(bad: BadTarget) -> &'static str {
     match bad {
         BadTarget::Method => "only CONNECT is taken here",
         BadTarget::Authority => "the authority has to be an address and a port",

@@ -11,7 +11,7 @@ use crate::tls::hello::ClientHello;
 pub struct PolicySubject<'a> {
     pub listener: &'a Listener,
     pub chain: &'a FilterChain,
-    pub ends: Addresses,
+    pub addresses: Addresses,
     /// As it was detected at admission.
     pub protocol: &'a DetectedProtocol,
     pub tls: Option<&'a ConnectionInfo>,

@@ -116,7 +116,7 @@ impl Direction {
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
-        means: &RelayContext<'_>,
+        context: &RelayContext<'_>,
     ) -> Poll<Result<(), Fault>> {
         while !self.finished {
             self.blocked = true;
@@ -128,8 +128,8 @@ impl Direction {
                 break;
             }
             let read = match (&mut *source, &*sink) {
-                (Stream::Tcp(tcp), Stream::Tcp(_)) => self.poll_tcp(cx, tcp, true, means),
-                (Stream::Tcp(tcp), _) => self.poll_tcp(cx, tcp, false, means),
+                (Stream::Tcp(tcp), Stream::Tcp(_)) => self.poll_tcp(cx, tcp, true, context),
+                (Stream::Tcp(tcp), _) => self.poll_tcp(cx, tcp, false, context),
                 (Stream::Tls(tls), _) => self.poll_tls(cx, tls),
                 (Stream::Tunnel(tunnel), _) => self.poll_tunnel(cx, tunnel),
             };
@@ -221,7 +221,7 @@ impl Direction {
         cx: &mut Context<'_>,
         tcp: &TcpStream,
         plain_sink: bool,
-        means: &RelayContext<'_>,
+        context: &RelayContext<'_>,
     ) -> Poll<io::Result<()>> {
         loop {
             if tcp.poll_read_ready(cx)?.is_pending() {
@@ -231,9 +231,9 @@ impl Direction {
                 return Poll::Pending;
             }
             let got = if plain_sink && self.splice.is_on() {
-                self.splice_in(tcp, means.pipes)
+                self.splice_in(tcp, context.pipes)
             } else {
-                self.read_in(tcp, means)
+                self.read_in(tcp, context)
             };
             match got {
                 Ok(0) => {
@@ -249,11 +249,11 @@ impl Direction {
         }
     }
 
-    fn read_in(&mut self, tcp: &TcpStream, means: &RelayContext<'_>) -> io::Result<usize> {
+    fn read_in(&mut self, tcp: &TcpStream, context: &RelayContext<'_>) -> io::Result<usize> {
         let size = if self.bulk { Size::Bulk } else { Size::Small };
         let block = match &mut self.block {
             Some(block) if block.len() == size.bytes() => block,
-            other => other.insert(means.buffers.block(size)),
+            other => other.insert(context.buffers.block(size)),
         };
         let n = socket::try_read(tcp, block)?;
         self.end = n;
@@ -261,7 +261,7 @@ impl Direction {
         match (self.bulk, full) {
             (true, true) => {
                 self.streak = self.streak.saturating_add(1);
-                if self.streak >= BULK_SHOWS && means.most >= splice::HOLDS {
+                if self.streak >= BULK_SHOWS && context.most >= splice::HOLDS {
                     self.splice.begin();
                     self.streak = 0;
                 }
@@ -269,7 +269,7 @@ impl Direction {
             (_, full) => {
                 self.streak = 0;
                 let bulk = full || (self.bulk && n > Size::Small.bytes());
-                self.bulk = bulk && means.most >= Size::Bulk.bytes();
+                self.bulk = bulk && context.most >= Size::Bulk.bytes();
             }
         }
         Ok(n)

@@ -31,7 +31,7 @@ pub use splice::{HOLDS, Splice};
 use crate::dispatcher::buffer::Pool;
 use crate::dispatcher::pipe::Pipes;
 use crate::dispatcher::timer::{Timer, Timers};
-use crate::overload::Relief;
+use crate::overload::IdleReaper;
 use crate::stream::Stream;
 
 /// How often a relay without an idle time-out checks whether it may go on.
@@ -65,7 +65,7 @@ pub struct RelayContext<'a> {
     pub pipes: &'a Pipes,
     pub timers: &'a Timers,
     /// Ends relays whose peer does not take what is held for it, when memory is short.
-    pub stalled: &'a Relief,
+    pub stalled: &'a IdleReaper,
     /// Bytes that may be held for either side (Envoy's `per_connection_buffer_limit_bytes`): below
     /// a bulk buffer or a pipe, these are not used. One small buffer may be, always.
     pub most: usize,
@@ -79,7 +79,7 @@ pub struct RelayOptions<C, F> {
     pub until: Option<Instant>,
     /// Called with the client's stream whenever the relay is woken, so it must be cheap: `true`
     /// ends the relay. Wake the worker's timers to have it called.
-    pub cut: C,
+    pub must_end: C,
     /// Called with the bytes that have reached the server and the client, about once a second while
     /// any flow. The outcome has the final counts.
     pub flow: F,
@@ -116,7 +116,7 @@ pub enum Ended {
     Idle,
     /// It lasted as long as it may ([`RelayOptions::until`]).
     Expired,
-    /// [`RelayOptions::cut`] returned true.
+    /// [`RelayOptions::must_end`] returned true.
     Cut,
     /// Memory is short, and a peer took nothing of what was held for it for longer than others.
     Overloaded,
@@ -127,23 +127,23 @@ pub enum Ended {
 /// The end of one direction is passed on at once, while the other goes on (half-close); a reset
 /// is passed on as a reset, so that neither side takes a cut stream for a finished one.
 pub fn relay<'a, C: Fn(&Stream) -> bool + 'a, F: Fn(u64, u64) + 'a>(
-    means: RelayContext<'a>,
+    context: RelayContext<'a>,
     down: &'a mut Stream,
     up: &'a mut Stream,
     early: Buffered,
     options: RelayOptions<C, F>,
 ) -> impl Future<Output = RelayOutcome> + 'a {
     // Outside of the future, which is held for as long as the connection is.
-    let directions = Direction::new(&early.from_down, means.buffers).and_then(|upward| {
-        let downward = Direction::new(&early.from_up, means.buffers)?;
+    let directions = Direction::new(&early.from_down, context.buffers).and_then(|upward| {
+        let downward = Direction::new(&early.from_up, context.buffers)?;
         Ok((upward, downward))
     });
-    means.buffers.put(early.from_down);
-    means.buffers.put(early.from_up);
-    let began = means.timers.now();
+    context.buffers.put(early.from_down);
+    context.buffers.put(early.from_up);
+    let began = context.timers.now();
     let mut relay = directions.map(|(upward, downward)| Relay {
-        timer: means.timers.timer(),
-        means,
+        timer: context.timers.timer(),
+        context,
         options,
         down,
         up,
@@ -182,7 +182,7 @@ pub fn relay<'a, C: Fn(&Stream) -> bool + 'a, F: Fn(u64, u64) + 'a>(
 }
 
 struct Relay<'a, C, F> {
-    means: RelayContext<'a>,
+    context: RelayContext<'a>,
     options: RelayOptions<C, F>,
     down: &'a mut Stream,
     up: &'a mut Stream,
@@ -233,7 +233,7 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
             }
             return Poll::Pending;
         }
-        let (timers, now) = (self.means.timers, self.timer.now());
+        let (timers, now) = (self.context.timers, self.timer.now());
         let progress = || Progress { bytes: 0, at: now };
         let blocked = self.blocked.get_or_insert_with(|| {
             Box::new(Blocked {
@@ -244,7 +244,7 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
         });
         let upward = blocked.upward.stalled_since(&self.upward, now);
         let downward = blocked.downward.stalled_since(&self.downward, now);
-        let stalled = self.means.stalled;
+        let stalled = self.context.stalled;
         if stalled.is_active()
             && let Some(since) = [upward, downward].into_iter().flatten().min()
             && stalled.ends(since)
@@ -267,9 +267,9 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         let before = (self.upward.bytes, self.downward.bytes);
-        let (means, down, up) = (&self.means, &mut *self.down, &mut *self.up);
+        let (context, down, up) = (&self.context, &mut *self.down, &mut *self.up);
         if !self.upward.is_finished()
-            && let Poll::Ready(Err(fault)) = self.upward.poll(cx, down, up, means)
+            && let Poll::Ready(Err(fault)) = self.upward.poll(cx, down, up, context)
         {
             return Poll::Ready(ended_by(fault, Side::Down));
         }
@@ -277,7 +277,7 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
             self.first = Some(Side::Down);
         }
         if !self.downward.is_finished()
-            && let Poll::Ready(Err(fault)) = self.downward.poll(cx, up, down, means)
+            && let Poll::Ready(Err(fault)) = self.downward.poll(cx, up, down, context)
         {
             return Poll::Ready(ended_by(fault, Side::Up));
         }
@@ -288,7 +288,7 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
         if self.upward.is_finished() && self.downward.is_finished() {
             return Poll::Ready(Ended::Clean { first });
         }
-        if (self.options.cut)(self.down) {
+        if (self.options.must_end)(self.down) {
             return Poll::Ready(Ended::Cut);
         }
         if let Poll::Ready(ended) = self.poll_blocked(cx) {

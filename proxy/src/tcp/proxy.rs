@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use super::dial::{DialFailure, Dialled, Origin, dial};
-use super::verdict::judged;
+use super::verdict::flags_and_details;
 use crate::config::listener::{FilterChain, TcpProxy};
 use crate::http::pool::Pools;
 use crate::metrics::ResponseFlags;
@@ -42,17 +42,17 @@ pub struct TcpConnection {
     pub dialled: Option<Dialled>,
 }
 
-/// Serves a connection to its end; it ends early when `cut` returns true.
+/// Serves a connection to its end; it ends early when `must_end` returns true.
 pub fn serve(
     worker: Rc<Worker>,
     connection: TcpConnection,
-    cut: impl Fn(&Worker, &PolicySubject<'_>) -> bool,
+    must_end: impl Fn(&Worker, &PolicySubject<'_>) -> bool,
 ) -> impl Future<Output = ()> {
     // Boxed: the future of dialling is freed before the relay, which then stays small.
     let beginning = Box::pin(begin(worker.clone(), connection));
     async move {
         if let Some(mut carried) = beginning.await {
-            let outcome = carried.relay(&worker, &cut).await;
+            let outcome = carried.relay(&worker, &must_end).await;
             carried.end(&worker, &outcome);
         }
     }
@@ -130,11 +130,11 @@ struct SessionLog {
 }
 
 impl SessionLog {
-    fn party<'a>(&'a self, down: &'a Stream) -> PolicySubject<'a> {
+    fn subject<'a>(&'a self, down: &'a Stream) -> PolicySubject<'a> {
         PolicySubject {
             listener: &self.calls.listener,
             chain: &self.chain,
-            ends: Addresses {
+            addresses: Addresses {
                 peer: self.peer,
                 destination: self.local,
             },
@@ -175,7 +175,7 @@ impl Session {
     fn relay<'a>(
         &'a mut self,
         worker: &'a Worker,
-        cut: &'a impl Fn(&Worker, &PolicySubject<'_>) -> bool,
+        must_end: &'a impl Fn(&Worker, &PolicySubject<'_>) -> bool,
     ) -> impl Future<Output = RelayOutcome> + 'a {
         let Session {
             served,
@@ -185,7 +185,7 @@ impl Session {
         } = self;
         let served: &SessionLog = served;
         served.calls.opened(&call(dialled));
-        let means = RelayContext {
+        let context = RelayContext {
             buffers: &worker.buffers,
             pipes: &worker.pipes,
             timers: &worker.timers,
@@ -198,14 +198,14 @@ impl Session {
                 .proxy
                 .max_duration
                 .and_then(|most| served.start.checked_add(most)),
-            cut: move |down: &Stream| cut(worker, &served.party(down)),
+            must_end: move |down: &Stream| must_end(worker, &served.subject(down)),
             flow: |received, sent| served.calls.flowed((sent, received)),
         };
         let early = Buffered {
             from_down: prefix.take().map(|early| *early).unwrap_or_default(),
             ..Buffered::default()
         };
-        relay(means, down, &mut dialled.stream, early, options)
+        relay(context, down, &mut dialled.stream, early, options)
     }
 
     /// Logs and counts the session's end.
@@ -216,7 +216,7 @@ impl Session {
             dialled,
             ..
         } = self;
-        let (flags, details) = judged(outcome);
+        let (flags, details) = flags_and_details(outcome);
         if flags.contains(ResponseFlags::UPSTREAM_REMOTE_RESET) {
             let mut random = fastrand::Rng::new();
             let outcome = outlier::Outcome::Reset;

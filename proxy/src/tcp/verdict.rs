@@ -4,7 +4,7 @@ use crate::metrics::ResponseFlags;
 use crate::relay::{Ended, RelayOutcome, Side};
 
 /// Envoy's response flags and details for a relay's end.
-pub(super) fn judged(outcome: &RelayOutcome) -> (ResponseFlags, Option<&'static str>) {
+pub(super) fn flags_and_details(outcome: &RelayOutcome) -> (ResponseFlags, Option<&'static str>) {
     match &outcome.ended {
         Ended::Clean { .. } => (ResponseFlags::NONE, None),
         Ended::Reset { by: Side::Down } => (

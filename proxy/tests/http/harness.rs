@@ -238,7 +238,7 @@ impl Setup {
                 chains: vec![Arc::new(chain)],
                 default_chain: None,
                 per_connection_buffer_limit: 1 << 20,
-                gates: Vec::new(),
+                connection_limits: Vec::new(),
                 backlog: 128,
                 access_log: Vec::new(),
                 metrics: Arc::new(self.families.listeners.handles("front")),

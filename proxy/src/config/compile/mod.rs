@@ -83,7 +83,7 @@ pub struct Compiler {
     metrics: Mutex<Metrics>,
     global_gate: Option<Arc<ConnectionLimit>>,
     /// By listener name.
-    gates: HashMap<String, Arc<ConnectionLimit>>,
+    connection_limits: HashMap<String, Arc<ConnectionLimit>>,
 }
 
 /// How many resources of each kind were compiled, and how many only linked anew, since start.
@@ -169,7 +169,7 @@ impl Compiler {
             peers: known::Peers::default(),
             metrics: Mutex::default(),
             global_gate: None,
-            gates: HashMap::new(),
+            connection_limits: HashMap::new(),
         })
     }
 
@@ -253,19 +253,19 @@ impl Compiler {
         self.global_gate = global.map(ConnectionLimit::new);
         let of_listener =
             |(name, most): (&String, &u64)| (name.clone(), ConnectionLimit::new(*most));
-        self.gates = listeners.iter().map(of_listener).collect();
+        self.connection_limits = listeners.iter().map(of_listener).collect();
     }
 
     /// Bounds a listener's open connections; near the bound its idle connections are closed.
     pub fn limit_listener(&mut self, listener: &str, most: u64) {
-        self.gates
-            .insert(listener.to_owned(), ConnectionLimit::making_room(most));
+        self.connection_limits
+            .insert(listener.to_owned(), ConnectionLimit::closing_idle(most));
     }
 
     /// The bounds on connections of a listener; `global`: that of the process too.
-    fn gates(&self, listener: &str, global: bool) -> Vec<Arc<ConnectionLimit>> {
+    fn connection_limits(&self, listener: &str, global: bool) -> Vec<Arc<ConnectionLimit>> {
         let global = self.global_gate.iter().filter(|_| global);
-        self.gates
+        self.connection_limits
             .get(listener)
             .into_iter()
             .chain(global)

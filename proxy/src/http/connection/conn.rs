@@ -124,9 +124,9 @@ impl Conn {
     }
 
     /// Whether the connection, idle since `since`, is to be closed to make room for others.
-    pub fn makes_room(&self, since: Instant) -> bool {
+    pub fn is_reclaimed(&self, since: Instant) -> bool {
         let (idle, listener) = (&self.worker.overload.idle, &self.downstream.listener.def);
-        let ends = idle.is_active() && listener.makes_room() && idle.ends(since);
+        let ends = idle.is_active() && listener.closes_idle() && idle.ends(since);
         if ends {
             listener.metrics.idle_closed.inc();
         }
@@ -169,17 +169,17 @@ fn look_up(
     before: &Resolved,
     would_admit: WouldAdmit,
 ) -> Resolved {
-    let party = PolicySubject {
+    let subject = PolicySubject {
         listener: &down.listener,
         chain: &down.chain,
-        ends: Addresses {
+        addresses: Addresses {
             peer: down.peer,
             destination: down.local,
         },
         protocol: &down.protocol,
         tls: down.tls.as_deref(),
     };
-    let is_denied = !would_admit(&snapshot, &party);
+    let is_denied = !would_admit(&snapshot, &subject);
     let listener = snapshot.listeners.get(&down.listener.def.name);
     let found = listener.and_then(|listener| {
         let chain = same_chain(listener, &down.chain)?;

@@ -53,13 +53,13 @@ pub struct UpstreamResponse {
 }
 
 /// An attempt that brought no response.
-struct Missed {
+struct AttemptFailure {
     failure: Failure,
     /// The connection was dead before the attempt began.
     stale: bool,
 }
 
-impl From<Failure> for Missed {
+impl From<Failure> for AttemptFailure {
     fn from(failure: Failure) -> Self {
         Self {
             failure,
@@ -118,15 +118,15 @@ impl<'a, 'd> Attempts<'a, 'd> {
                     let again = retries.after(head, self.upload.pump.can_replay(), &limits);
                     (Ok(answer), again)
                 }
-                Err(missed)
-                    if missed.stale && stale < MAX_STALE && self.upload.pump.can_replay() =>
+                Err(failed)
+                    if failed.stale && stale < MAX_STALE && self.upload.pump.can_replay() =>
                 {
                     stale = stale.saturating_add(1);
                     self.info.attempts = self.info.attempts.saturating_sub(1);
                     self.upload.rewind();
                     continue;
                 }
-                Err(Missed { failure, .. }) => {
+                Err(AttemptFailure { failure, .. }) => {
                     let replayable = self.upload.pump.can_replay();
                     let again = retries.after(Err(&failure), replayable, &limits);
                     (Err(failure), again)
@@ -141,7 +141,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
                     self.info.flags.insert(flag);
                     return outcome.map(|answer| (answer, permit));
                 }
-                RetryDecision::Give => return outcome.map(|answer| (answer, permit)),
+                RetryDecision::Accept => return outcome.map(|answer| (answer, permit)),
             };
             drop(outcome);
             // Nothing was sent downstream: a client that disconnects before the next attempt has no
@@ -153,7 +153,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         }
     }
 
-    async fn once(&mut self, avoid: bool) -> Result<UpstreamResponse, Missed> {
+    async fn once(&mut self, avoid: bool) -> Result<UpstreamResponse, AttemptFailure> {
         let picked = self.plan.cluster.pick(
             PickFor {
                 exclude: if avoid { &self.tried } else { &[] },
@@ -199,7 +199,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
                 if !stale {
                     self.report(&endpoint, &failure);
                 }
-                Err(Missed { failure, stale })
+                Err(AttemptFailure { failure, stale })
             }
         }
     }

@@ -46,7 +46,7 @@ impl Tunnelled {
         };
         let mut up = client.io;
         let worker = &conn.worker;
-        let means = RelayContext {
+        let context = RelayContext {
             buffers: &worker.buffers,
             pipes: &worker.pipes,
             timers: &worker.timers,
@@ -57,14 +57,15 @@ impl Tunnelled {
             from_down: early,
             from_up: up.input,
         };
-        let cut = |_: &Stream| *worker.drain.borrow() == Phase::Closing || conn.resolve().is_denied;
+        let must_end =
+            |_: &Stream| *worker.drain.borrow() == Phase::Closing || conn.resolve().is_denied;
         let options = RelayOptions {
             idle: idle_timeout(&info),
             until: crate::http::request::timeout::end_of_stream(&info),
-            cut,
+            must_end,
             flow: |_, _| {},
         };
-        let outcome = relay::relay(means, &mut down, &mut up.stream, early, options).await;
+        let outcome = relay::relay(context, &mut down, &mut up.stream, early, options).await;
         info.request_bytes = outcome.from_down;
         info.response_bytes = outcome.from_up;
         info.flags.insert(match outcome.ended {

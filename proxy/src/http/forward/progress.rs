@@ -122,7 +122,7 @@ impl Client<'_> {
                 return Poll::Ready(Failure::Denied("connection".into()));
             }
             let which = ready!(deadlines.poll(cx));
-            if which != Which::Look {
+            if which != Which::ClientCheck {
                 return Poll::Ready(late(which, self.is_received));
             }
             if let Some(seen) = down.look(cx)
@@ -149,7 +149,7 @@ impl Client<'_> {
             Leaving::Gone(failure) => return Some(failure),
             Leaving::HalfClosed if self.keep_alive => deadlines.set_half_closed(HALF_CLOSED),
             Leaving::HalfClosed => deadlines.set_half_closed(HALF_CLOSED_LAST),
-            Leaving::Hidden => deadlines.look_again(),
+            Leaving::Hidden => deadlines.check_client(),
         }
         None
     }
@@ -164,6 +164,6 @@ fn late(which: Which, received: bool) -> Failure {
         Which::Request => Failure::RequestTimeout(Late::Request),
         Which::Idle => Failure::Idle { received },
         Which::Stream => Failure::StreamDuration { received },
-        Which::HalfClosed | Which::Look => Failure::ClientGone,
+        Which::HalfClosed | Which::ClientCheck => Failure::ClientGone,
     }
 }

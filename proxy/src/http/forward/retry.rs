@@ -14,7 +14,7 @@ use crate::upstream::limits::{CircuitBreakers, Permit};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryDecision {
     /// It is the answer.
-    Give,
+    Accept,
     /// It is, though it would have been worth another attempt: none is left.
     Exhausted(ResponseFlags),
     /// Another attempt, after this long.
@@ -68,13 +68,13 @@ impl Retries {
         if retriable && replayable {
             self.again(limits)
         } else {
-            RetryDecision::Give
+            RetryDecision::Accept
         }
     }
 
     fn again(&mut self, limits: &Arc<CircuitBreakers>) -> RetryDecision {
         let Some(policy) = &self.policy else {
-            return RetryDecision::Give;
+            return RetryDecision::Accept;
         };
         if self.begun >= policy.num_retries {
             return RetryDecision::Exhausted(ResponseFlags::UPSTREAM_RETRY_LIMIT_EXCEEDED);
@@ -202,7 +202,7 @@ mod tests {
         let limits = CircuitBreakers::new(crate::config::cluster::Thresholds::default());
         let mut retries = Retries::new(Some(Arc::new(policy(RetryOn::FIVE_XX))));
         let verdict = retries.after(Ok(&head(503)), false, &limits);
-        assert_eq!(verdict, RetryDecision::Give);
+        assert_eq!(verdict, RetryDecision::Accept);
         assert_eq!(limits.active_retries(), 0);
         let long = policy(RetryOn::FIVE_XX);
         assert_eq!(back_off(&long, 31, 1.0), Duration::from_millis(250));

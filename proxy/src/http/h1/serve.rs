@@ -74,7 +74,7 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
         let mut down = DownstreamIo::H1(&mut server);
         // Elsewhere, for as long as it runs: an idle connection does not pay for it.
         let handling = handle(&conn, &timer, &mut down, request, close);
-        let ended = conn.worker.rooms.place(handling).await;
+        let ended = conn.worker.futures.place(handling).await;
         let Ended {
             clean,
             answered,
@@ -152,7 +152,7 @@ async fn next(conn: &Conn, server: &mut H1Server, timer: &Timer, served: u32) ->
         match server.io.poll_fill(cx) {
             Poll::Ready(Ok(1..)) => return Poll::Ready(Next::Begun(conn.worker.timers.now())),
             Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Next::Over),
-            Poll::Pending if conn.makes_room(idle_since) => return Poll::Ready(Next::Over),
+            Poll::Pending if conn.is_reclaimed(idle_since) => return Poll::Ready(Next::Over),
             Poll::Pending => {}
         }
         while timer.poll_expired(cx).is_ready() {

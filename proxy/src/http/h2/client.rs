@@ -30,7 +30,7 @@ const SETTINGS_STEP: Duration = Duration::from_millis(5);
 
 /// Tunnels of a connection blocked on flow control, from which on new streams use another
 /// connection.
-const CROWDED: usize = 4;
+const MAX_BLOCKED: usize = 4;
 
 /// A connection on which streams can be opened; shared by all its users.
 pub struct Connected {
@@ -142,7 +142,7 @@ impl Connected {
     pub fn has_room(&self) -> bool {
         let load = self.load();
         let most = self.send.current_max_send_streams().min(self.most_streams);
-        load.streams.open() < most && load.blocked.get() < CROWDED
+        load.streams.open() < most && load.blocked.get() < MAX_BLOCKED
     }
 
     pub fn is_busy(&self) -> bool {

@@ -90,7 +90,7 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, wire: &Rc<WireStat
                     open: open.open(),
                     served,
                     is_draining: conn.is_draining()
-                        || open.open() == 0 && conn.makes_room(life.idle_since()),
+                        || open.open() == 0 && conn.is_reclaimed(life.idle_since()),
                 };
                 let drain_timeout = conn.resolve().manager.drain_timeout;
                 match ready!(life.poll(cx, timer, &conn.limits(), drain_timeout, seen)) {
@@ -166,7 +166,7 @@ async fn stream(
     let mut down = DownstreamIo::H2(&mut stream);
     // Boxed: spawning a task moves its future twice, so the future is kept small.
     let handling = handle(conn, &timer, &mut down, request, false);
-    let ended = conn.worker.rooms.place(handling).await;
+    let ended = conn.worker.futures.place(handling).await;
     heads.put(ended.heads.0);
     heads.put(ended.heads.1);
     if let Some(tunnel) = ended.tunnel {

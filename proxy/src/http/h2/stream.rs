@@ -46,8 +46,8 @@ impl Queued {
 
     /// Whether few enough bytes are queued to queue more.
     fn has_room(&self) -> bool {
-        let crowded = |wire: &Rc<WireState>| wire.queued.get() >= CONNECTION_QUEUE;
-        match self.wire.as_ref().is_some_and(crowded) {
+        let is_full = |wire: &Rc<WireState>| wire.queued.get() >= CONNECTION_QUEUE;
+        match self.wire.as_ref().is_some_and(is_full) {
             true => self.bytes == 0,
             false => self.bytes < QUEUE,
         }

@@ -30,7 +30,7 @@ use crate::worker::Worker;
 
 /// How often a request that waits for a connection retries: permits are shared by workers, which do
 /// not wake each other.
-pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(20);
+pub(crate) const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// Connections to one endpoint.
 #[derive(Default)]
@@ -206,7 +206,7 @@ impl HostPool {
     fn pop(&self) -> Option<UpstreamIo> {
         loop {
             let mut idle = self.idle.borrow_mut().pop()?;
-            if !self.is_old(idle.client.since) && is_quiet(&mut idle.client.io) {
+            if !self.is_old(idle.client.since) && is_alive(&mut idle.client.io) {
                 return Some(begin(idle.client));
             }
         }
@@ -237,9 +237,9 @@ impl HostPool {
             })?);
         }
         let _waiting = self.waiting.clone();
-        // A change or [`LOOK_AGAIN`], whichever comes first.
-        let news = self.changed.notified();
-        let _ = worker.timers.timeout(LOOK_AGAIN, news).await;
+        // A change or [`RETRY_INTERVAL`], whichever comes first.
+        let changed = self.changed.notified();
+        let _ = worker.timers.timeout(RETRY_INTERVAL, changed).await;
         Ok(())
     }
 
@@ -251,7 +251,7 @@ impl HostPool {
         let expired = |since: Instant| limit.is_some_and(|limit| since.elapsed() >= limit);
         self.idle.borrow_mut().retain_mut(|idle| {
             let kept = kept && !expired(idle.since) && !old(idle.client.since);
-            kept && is_quiet(&mut idle.client.io)
+            kept && is_alive(&mut idle.client.io)
         });
         self.shared.borrow_mut().retain(|shared| {
             let busy = shared.connected.is_busy();
@@ -316,7 +316,7 @@ fn about(stream: &Stream, version: Version) -> Rc<Upstream> {
 }
 
 /// An idle connection has neither bytes, nor an end of stream, nor an error.
-fn is_quiet(io: &mut Io) -> bool {
+fn is_alive(io: &mut Io) -> bool {
     let mut cx = Context::from_waker(Waker::noop());
     io.poll_fill(&mut cx).is_pending()
 }

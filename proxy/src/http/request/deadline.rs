@@ -23,11 +23,11 @@ pub enum Which {
     /// Something must move, now that the client has sent FIN.
     HalfClosed,
     /// It is time to check for the client's disconnect again. Passes repeatedly.
-    Look,
+    ClientCheck,
 }
 
 /// How often a client is checked whose FIN lies behind unread bytes.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+const CLIENT_CHECK: Duration = Duration::from_secs(1);
 
 /// See the module. The timer is set for the earliest, once there is something to wait for: a
 /// request that is answered without waiting reads no clock here.
@@ -116,10 +116,10 @@ impl<'a> Deadlines<'a> {
         }
     }
 
-    /// The client's end can't be seen; [`Which::Look`] passes from time to time.
-    pub fn look_again(&mut self) {
+    /// The client's end can't be seen; [`Which::ClientCheck`] passes from time to time.
+    pub fn check_client(&mut self) {
         if self.look.is_none() {
-            self.look = self.timer.now().checked_add(LOOK_AGAIN);
+            self.look = self.timer.now().checked_add(CLIENT_CHECK);
             self.stale = true;
         }
     }
@@ -168,7 +168,7 @@ impl<'a> Deadlines<'a> {
             if passed(self.look) {
                 self.look = None;
                 self.stale = true;
-                return Poll::Ready(Which::Look);
+                return Poll::Ready(Which::ClientCheck);
             }
             self.arm();
         }

@@ -29,7 +29,7 @@ struct Rig {
     pipes: Pipes,
     timers: Timers,
     overload: Rc<Overload>,
-    cut: Rc<Cell<bool>>,
+    must_end: Rc<Cell<bool>>,
     /// The byte counts that the relay last reported.
     told: Rc<Cell<(u64, u64)>>,
     idle: Option<Duration>,
@@ -47,7 +47,7 @@ impl Rig {
             pipes: Pipes::new(SpliceMetrics::new(&Registry::new().unwrap()).unwrap()),
             timers,
             overload: Rc::default(),
-            cut: Rc::default(),
+            must_end: Rc::default(),
             told: Rc::default(),
             idle: None,
             until: None,
@@ -67,7 +67,7 @@ impl Rig {
         from_up: &'static [u8],
     ) -> JoinHandle<RelayOutcome> {
         let (buffers, pipes, timers) = (self.pool.clone(), self.pipes.clone(), self.timers.clone());
-        let (cut, idle, overload) = (self.cut.clone(), self.idle, self.overload.clone());
+        let (must_end, idle, overload) = (self.must_end.clone(), self.idle, self.overload.clone());
         let told = self.told.clone();
         let (until, buffer) = (self.until, self.buffer);
         spawn_local(async move {
@@ -81,7 +81,7 @@ impl Rig {
             let options = RelayOptions {
                 idle,
                 until,
-                cut: |_: &Stream| cut.get(),
+                must_end: |_: &Stream| must_end.get(),
                 flow: |to_server, to_client| told.set((to_server, to_client)),
             };
             let (mut down, mut up) = (down, up);
@@ -347,7 +347,7 @@ fn a_cut_ends_a_quiet_relay() {
         let (mut client, mut server, done) = rig.plain().await;
         client.write_all(b"x").await.unwrap();
         server.read_exact(&mut [0]).await.unwrap();
-        rig.cut.set(true);
+        rig.must_end.set(true);
         rig.timers.wake_all();
         assert!(matches!(done.await.unwrap().ended, Ended::Cut));
         assert!(client.read(&mut [0]).await.is_err());
@@ -370,7 +370,7 @@ fn a_relay_is_small() {
         let options = RelayOptions {
             idle: None,
             until: None,
-            cut: |_: &Stream| false,
+            must_end: |_: &Stream| false,
             flow: |_, _| {},
         };
         let (mut down, mut up) = (down.into(), up.into());

@@ -92,7 +92,7 @@ pub fn listener(
         .as_ref()
         .map_or(bind_to_port, |old| &old.bind_to_port);
     let metrics = compiler.metrics_of_listener(&name);
-    let gates = compiler.gates(&name, !*ignore_global_conn_limit);
+    let connection_limits = compiler.connection_limits(&name, !*ignore_global_conn_limit);
     Ok(Listener {
         def: Arc::new(ListenerDef {
             name,
@@ -106,7 +106,7 @@ pub fn listener(
             chains,
             default_chain,
             per_connection_buffer_limit: u32_or(per_connection_buffer_limit_bytes, BUFFER) as usize,
-            gates,
+            connection_limits,
             backlog: u32_or(tcp_backlog_size, BACKLOG),
             access_log: http::logs(compiler, at, access_log)?,
             metrics,
