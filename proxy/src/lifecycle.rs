@@ -1,7 +1,7 @@
 //! The end of a downstream connection, HTTP/2 and the tunnels' alike: serving, going away, over.
 //!
 //! - [`Limits`]: the bounds of a connection; HTTP/1 connections use them directly
-//! - [`Lifecycle`]: the states, sans-IO: [`Lifecycle::step`] takes the time and says what to do;
+//! - [`Lifecycle`]: the states, sans-IO: [`Lifecycle::step`] takes the time and returns the next step;
 //!   [`Lifecycle::poll`] waits for it by a [`Timer`]
 //! - [`OpenStreams`]: how many streams a connection has; wakes its task when the last has ended
 //!

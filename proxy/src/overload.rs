@@ -154,18 +154,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_eighth_that_has_rested_longest_ends() {
+    fn the_eighth_that_has_been_idle_longest_ends() {
         let reaper = IdleReaper::new(IDLE);
         let now = Instant::now() + Duration::from_secs(100);
         reaper.0.step.set(Step::Collecting);
         for n in 0..80 {
             assert!(!reaper.ends(now - Duration::from_secs(1) - Duration::from_millis(n)));
         }
-        assert!(!reaper.ends(now - IDLE / 2), "it rests for a moment only");
+        assert!(!reaper.ends(now - IDLE / 2), "it is idle for a moment only");
         let last = reaper.0.last_to_end(now).unwrap();
         let few = now - Duration::from_secs(1) - Duration::from_millis(69);
         assert_eq!(last, few);
-        assert_eq!(reaper.0.last_to_end(now), None, "nothing rests any more");
+        assert_eq!(reaper.0.last_to_end(now), None, "nothing is idle any more");
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! Coarse timers, one set per worker.
 //!
 //! A connection keeps one [`Timer`] and moves its deadline with every request; moving it later is
-//! one store, because the wheel looks at the deadline again only when the old slot comes up. So a
+//! one store, because the wheel reads the deadline again only when the old slot comes up. So a
 //! busy connection touches the wheel once per time-out and not once per request. Deadlines are
 //! rounded up to [`TICK`].
 //!
-//! - `alarm`: the descriptor by which the kernel says that the next tick has come. The runtime of a
-//!   worker has no timers of its own: it would read the clock four times a turn for them, and have
+//! - `alarm`: the descriptor by which the kernel reports that the next tick has come. The runtime of
+//!   a worker has no timers of its own: it would read the clock four times a turn for them, and have
 //!   the kernel arm a timer for each wait.
 //! - `clock`: the time, read once for each poll of a task
 

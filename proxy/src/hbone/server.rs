@@ -18,7 +18,8 @@ use crate::stream::tunnel::{FRAME, StreamCount, StreamGuard, TunnelInfo, TunnelS
 
 /// Decoded bytes of a CONNECT's head.
 const MAX_HEAD: u32 = 16 * 1024;
-/// Streams that are refused, or given up before they were looked at, within the budget's window.
+/// Streams that are refused, or reset by the peer before they were accepted, within the budget's
+/// window.
 const MAX_REFUSED: usize = 200;
 /// Blocks of one stream that may wait for the peer's window.
 const SEND_BUFFER: usize = 256 * 1024;

@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn looks_only_for_what_it_is_told() {
+    fn detects_only_what_is_asked_for() {
         let look = Look {
             tls: false,
             http: false,

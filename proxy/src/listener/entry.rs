@@ -42,7 +42,7 @@ pub(super) async fn find_listener(
     }
 }
 
-/// By whose rules a connection is served, as far as one snapshot says.
+/// The listener that serves a connection, by one snapshot.
 pub(crate) enum LookUp {
     /// The listener of its original destination.
     Found(Arc<Listener>),

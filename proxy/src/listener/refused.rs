@@ -9,7 +9,7 @@ pub(crate) enum Refused {
     Gone,
     #[error("the control plane does not answer, and the destination was never seen")]
     Unknown,
-    #[error("the client said nothing in time")]
+    #[error("the client sent nothing in time")]
     Silent,
     #[error("no filter chain matches")]
     NoChain,

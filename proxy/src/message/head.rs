@@ -204,7 +204,7 @@ impl Head {
         self.replace(HeaderId::of(name), name, value);
     }
 
-    /// Removes all fields with this id; tells whether there was one.
+    /// Removes all fields with this id; returns whether there was one.
     pub fn remove(&mut self, id: HeaderId) -> bool {
         self.remove_matching(id, b"")
     }

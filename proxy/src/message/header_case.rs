@@ -111,7 +111,7 @@ fn take(run: &mut Run, fits: impl Fn(usize) -> bool) -> Run {
 }
 
 /// Takes `x-anyam-header-case` out of a head that came from an agreed peer and respells the fields.
-/// What the list says beyond its bounds, or about names that are not there, is ignored.
+/// Entries beyond the bounds, and of names that are not there, are ignored.
 pub fn apply(head: &mut Head) {
     let Some(list) = head
         .fields

@@ -240,7 +240,7 @@ impl HeaderId {
         }
     }
 
-    /// Fields that speak about one connection and are never forwarded (RFC 9110 7.6.1).
+    /// Fields that concern one connection and are never forwarded (RFC 9110 7.6.1).
     /// `Upgrade` and `TE` are among them; the encoder writes them anew where they still hold.
     #[inline]
     pub const fn is_hop_by_hop(self) -> bool {

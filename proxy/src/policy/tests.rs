@@ -97,7 +97,7 @@ fn without_a_policy_that_matches_allow_refuses() {
 }
 
 #[test]
-fn an_unverified_peer_is_nobody() {
+fn an_unverified_peer_is_not_authenticated() {
     let any_peer = rbac(
         RbacAction::Allow,
         Permission::Any,
@@ -125,7 +125,7 @@ fn ports_and_addresses() {
 }
 
 #[test]
-fn trial_rules_decide_nothing() {
+fn shadow_rules_decide_nothing() {
     let mut rules = rbac(RbacAction::Deny, Permission::Any, Principal::Any);
     rules.shadow = rules.enforced.take();
     assert!(!refused(&rules, None));

@@ -75,7 +75,7 @@ pub struct RelayContext<'a> {
 pub struct RelayOptions<C, F> {
     /// Without a byte in either direction for so long, the relay ends; `None`: never.
     pub idle: Option<Duration>,
-    /// The relay ends then, whatever it does; `None`: never.
+    /// The relay ends then, even while bytes move; `None`: never.
     pub until: Option<Instant>,
     /// Called with the client's stream whenever the relay is woken, so it must be cheap: `true`
     /// ends the relay. Wake the worker's timers to have it called.

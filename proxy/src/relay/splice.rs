@@ -31,12 +31,12 @@ pub struct Splice {
 }
 
 impl Splice {
-    /// Bytes go this way from now on.
+    /// Bytes go through a pipe from now on.
     pub fn begin(&mut self) {
         (self.on, self.little) = (true, 0);
     }
 
-    /// Whether the next bytes are to be read this way.
+    /// Whether the next bytes are to be read into a pipe.
     pub fn is_on(&self) -> bool {
         self.on
     }
@@ -60,8 +60,8 @@ impl Splice {
     /// is held.
     ///
     /// # Errors
-    /// `WouldBlock` when nothing is there, or the bytes have to take another way ([`Splice::is_on`]
-    /// tells); otherwise as `splice(2)`.
+    /// `WouldBlock` when nothing is there, or the bytes have to go through buffers, when
+    /// [`Splice::is_on`] is false; otherwise as `splice(2)`.
     pub fn fill(&mut self, from: &TcpStream, most: usize, pipes: &Pipes) -> io::Result<usize> {
         let Some(pipe) = self.pipe.take().or_else(|| pipes.take().map(Box::new)) else {
             self.end();

@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tap_ends_with_its_onlooker_and_they_are_bounded() {
+    fn a_tap_ends_with_its_subscriber_and_they_are_bounded() {
         let taps = Taps::default();
         drop(open(&taps, Filter::default(), 1));
         offer(&taps, "/", 200);

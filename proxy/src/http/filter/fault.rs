@@ -44,7 +44,7 @@ pub struct Injector<'a> {
 }
 
 impl Injector<'_> {
-    /// Whether faults are meant for this request at all.
+    /// Whether the conditions of the filter (cluster, nodes, headers) match this request.
     pub fn is_meant(&self, info: &StreamInfo, route: Option<&Route>, draw: u64) -> bool {
         let fault = self.fault;
         let cluster_fits = fault.upstream_cluster.as_ref().is_none_or(|wanted| {

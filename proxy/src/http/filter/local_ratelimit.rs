@@ -167,7 +167,7 @@ pub fn on_response(place: usize, info: &mut StreamInfo) {
         return;
     };
     let mut buffer = itoa::Buffer::new();
-    // As Envoy: a bucket that never holds a token has nothing to tell.
+    // As Envoy: no headers for a bucket that never holds a token.
     if counted.limit.x_headers && bucket.refill().max > 0 {
         let left = bucket.left(now);
         let reset = if left > 0 {

@@ -1,7 +1,7 @@
 //! Copies of requests for other clusters, whose answers are dropped.
 //!
 //! A copy is sent on a task of its own, its body piece by piece as the client's arrives. The request
-//! itself never waits for it: a copy that falls too far behind is given up, and counted.
+//! itself never waits for it: a copy that falls too far behind is dropped and counted.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

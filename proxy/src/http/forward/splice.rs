@@ -1,8 +1,8 @@
 //! Long bodies of known length between two plain HTTP/1 connections: through a kernel pipe.
 //!
-//! What was read along with the head goes the usual way. The rest never enters this process, once
-//! both codecs agree on how much it is; when it arrives in small pieces, or there is no pipe, it
-//! takes the usual way again.
+//! What was read along with the head goes through buffers. The rest never enters this process, once
+//! both codecs agree on its length; when it arrives in small pieces, or there is no pipe, it goes
+//! through buffers again.
 
 use std::task::{Context, Poll, ready};
 
@@ -32,7 +32,7 @@ pub enum Passed {
         read: u64,
         written: u64,
     },
-    /// What comes next takes the usual way.
+    /// What comes next goes through buffers.
     Usual,
     /// The source ended before its body did.
     Truncated,
@@ -53,7 +53,7 @@ pub struct Writing<'a> {
 }
 
 impl Splice {
-    /// Takes one step, if this body is to pass this way.
+    /// Takes one step, if this body is to pass through a pipe.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -99,7 +99,7 @@ impl Splice {
         self.moves.held() > 0
     }
 
-    /// Whether the next bytes go this way.
+    /// Whether the next bytes go through the pipe.
     fn is_due(&mut self, source: &Reading<'_>, sink: &Writing<'_>) -> bool {
         if self.moves.held() > 0 {
             return true;

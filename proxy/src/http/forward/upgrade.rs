@@ -1,8 +1,8 @@
 //! Upgrades and CONNECT: what is allowed, and how one protocol's handshake becomes another's.
 //!
-//! HTTP/1 asks with `Upgrade`, HTTP/2 with an extended CONNECT (RFC 8441), of which its codec makes
-//! a GET with `Upgrade`; either side may be either. Bytes that follow the request and its body stay
-//! unread until the response agrees.
+//! An HTTP/1 request has `Upgrade`; HTTP/2 has an extended CONNECT (RFC 8441), which its codec turns
+//! into a GET with `Upgrade`. Client and upstream may speak different versions. Bytes that follow the
+//! request and its body stay unread until the response agrees.
 
 use aws_lc_rs::digest;
 use base64::Engine;

@@ -80,7 +80,7 @@ impl Chunked {
         }
     }
 
-    /// Walks over framing bytes until data, trailers or the end of the input; tells how many.
+    /// Walks over framing bytes until data, trailers or the end of the input; returns how many.
     fn framing(&mut self, input: &[u8]) -> Result<usize, Fault> {
         for (at, &byte) in input.iter().enumerate() {
             self.state = match (&self.state, byte) {

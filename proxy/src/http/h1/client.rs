@@ -109,7 +109,7 @@ impl ClientConn {
     }
 
     /// Reads on in the response's body. Trailers go into `trailers` (cleared first). After the end
-    /// it says [`Event::End`] again; in a tunnel it gives the opaque bytes.
+    /// it returns [`Event::End`] again; in a tunnel it returns the opaque bytes.
     pub fn read_body(&mut self, input: &mut BytesMut, trailers: &mut Head) -> Result<Event, Fault> {
         self.body.read(&self.limits, input, trailers)
     }

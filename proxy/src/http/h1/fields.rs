@@ -16,7 +16,7 @@ use crate::message::head::{Head, HeaderId, Method, Span, Version};
 /// Heads with no more fields than this are parsed on a small stack frame.
 const USUAL: usize = 128;
 
-/// How far a head that has not arrived in full was looked at.
+/// How far a head that has not arrived in full was scanned.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     scanned: usize,

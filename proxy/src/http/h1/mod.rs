@@ -2,7 +2,8 @@
 //!
 //! [`ServerConn`] reads requests and writes responses, [`ClientConn`] the other way round. The
 //! driver owns socket, read buffer (`BytesMut`) and [`Out`]; it reads into the buffer, calls
-//! `read_head` and `read_body` until they say more bytes are needed, writes what is in [`Out`].
+//! `read_head` and `read_body` until they report that more bytes are needed, writes what is in
+//! [`Out`].
 //! Anything a peer does wrong is one [`Fault`](crate::message::fault::Fault), after which the connection is of no further use.
 //!
 //! `server`, `client` (what an exchange may do next) → `request`, `response` (heads in) → `fields`,
@@ -99,8 +100,8 @@ pub enum BodyLength {
 }
 
 impl BodyLength {
-    /// Neither body nor trailers follow a head that came by `version`. A length of 0 says so over
-    /// HTTP/1; over HTTP/2 trailers may still come.
+    /// Neither body nor trailers follow a head that came by `version`. A length of 0 is proof of it
+    /// over HTTP/1; over HTTP/2 trailers may still come.
     pub fn is_certainly_empty(self, version: Version) -> bool {
         match self {
             Self::None => true,

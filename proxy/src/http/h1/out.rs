@@ -12,7 +12,7 @@ use crate::bug;
 /// two more entries in `writev` cost 250 to 300 ns, a warm copy breaks even at 8 KiB.
 pub(super) const COPY_MAX: usize = 4 * 1024;
 
-/// Consumed scratch beyond this is given up even while something still waits.
+/// Consumed scratch beyond this is freed even while something still waits.
 const COMPACT: usize = 32 * 1024;
 /// Scratch capacity kept when everything was written.
 const KEEP: usize = 16 * 1024;

@@ -77,7 +77,7 @@ fn judge(head: &mut Head, asked: &Asked) -> Result<ResponseInfo, Fault> {
         interim,
         tunnel,
     };
-    // 426 has to say what to upgrade to (RFC 9110 15.5.22).
+    // 426 has to name the protocol to upgrade to (RFC 9110 15.5.22).
     wire.strip(head, status == 101 || status == 426);
     Ok(info)
 }

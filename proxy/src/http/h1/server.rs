@@ -76,7 +76,7 @@ impl ServerConn {
     }
 
     /// Reads on in the request's body. Trailers go into `trailers` (cleared first). After the end
-    /// it says [`Event::End`] again; in a tunnel that was agreed on, it gives the opaque bytes.
+    /// it returns [`Event::End`] again; in a tunnel that was agreed on, the opaque bytes.
     pub fn read_body(&mut self, input: &mut BytesMut, trailers: &mut Head) -> Result<Event, Fault> {
         let read = self.body.read(&self.options.limits, input, trailers);
         self.closing |= read.is_err();
@@ -138,7 +138,7 @@ impl ServerConn {
 
     /// Writes the final response's head with the framing that fits the client, the method, the
     /// status and `body`. `close`: the connection is to end after this response (draining).
-    /// For a HEAD request, 204 and 304 no body follows, whatever `body` says. After 101 to an
+    /// For a HEAD request, 204 and 304 no body follows, whatever `body` is. After 101 to an
     /// Upgrade, or 2xx to CONNECT, both directions are opaque: take the rest of `input` and leave
     /// the codec, or go on with `read_body` and `write_data`.
     ///

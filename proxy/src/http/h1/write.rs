@@ -1,4 +1,4 @@
-//! Bodies out: framed as the head said, never more and never less.
+//! Bodies out: framed as the head declared, never more and never less.
 
 use bytes::Bytes;
 

@@ -5,8 +5,8 @@
 //! - `stream`: what both ends of a stream have in common: bounded sending, body reading
 //! - `reset_limiter`: resets a client may cause before GOAWAY
 //! - `convert`: our head type and `http`'s, both ways; nowhere else do `http` types show
-//! - `chunk`: what h2 sends; `prefixed`: one [`Stream`](crate::stream::Stream) as h2 wants it, with
-//!   bytes that were read before; `flood`: control frames counted there
+//! - `chunk`: what h2 sends; `prefixed`: one [`Stream`](crate::stream::Stream) for h2, with the bytes
+//!   that were read before; `flood`: control frames counted there
 
 pub(crate) mod client;
 mod convert;

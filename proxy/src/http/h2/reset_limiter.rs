@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-/// How soon after its beginning a stream must be given up to count as a rapid reset.
+/// How soon after its beginning a stream must be reset to count as a rapid reset.
 pub const RAPID: Duration = Duration::from_secs(1);
 /// Resets are counted over this long.
 const WINDOW: Duration = Duration::from_secs(30);
 
-/// Counts streams given up at once, when there are many and most are. Clients that hedge or run
-/// into their own time-outs stay below.
+/// Counts streams that are reset at once: a flood when there are many, and more than half of all.
+/// Clients that hedge or run into their own time-outs stay below.
 pub struct ResetLimiter {
     rapid: Rc<Cell<usize>>,
     begun: usize,

@@ -182,7 +182,7 @@ impl Sending {
     }
 }
 
-/// The receiving half. The window opens again as pieces are asked for, not as they arrive.
+/// The receiving half. The window opens again as pieces are read, not as they arrive.
 pub struct Receiving {
     stream: RecvStream,
     unreleased: usize,

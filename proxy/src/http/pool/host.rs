@@ -322,7 +322,7 @@ fn is_alive(io: &mut Io) -> bool {
 }
 
 /// `version`: what will be spoken, where that is settled already. On the heap, because most
-/// requests find a connection and would carry this future's size in vain.
+/// requests find an open connection and never need this future.
 fn dial<'a>(
     worker: &'a Worker,
     target: &'a Target<'_>,

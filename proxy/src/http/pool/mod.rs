@@ -1,7 +1,7 @@
 //! Connections to upstreams, per worker: kept while idle, shared where the protocol shares.
 //!
 //! HTTP/1: last in, first out, so that the connection most likely alive is used and the others can
-//! age. A connection is looked at before it is used again; one that its owner closed is dropped.
+//! age. A connection is checked before it is used again; one that the upstream closed is dropped.
 //! HTTP/2: one connection per endpoint until its streams (or, with tunnels, windows) run out, then
 //! another.
 

@@ -33,7 +33,7 @@ pub enum Failure {
 
     // Here.
     NoRoute,
-    /// Status as the route says.
+    /// With the status that the route configures.
     NoCluster(u16),
     /// The name of the policy, or `none`.
     Denied(Box<str>),

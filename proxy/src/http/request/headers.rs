@@ -257,7 +257,7 @@ pub fn finish_upstream(
     }
 }
 
-/// The response has no body, whatever its head says (RFC 9110 6.4.1).
+/// The response has no body, whatever lengths its head declares (RFC 9110 6.4.1).
 pub fn is_bodiless(info: &StreamInfo) -> bool {
     let status = info.response.status();
     matches!(status, 204 | 304) || info.request.method() == Method::Head

@@ -57,7 +57,8 @@ pub fn authority(
         strip_trailing_dot: manager.strip_trailing_host_dot,
     };
     let name = memo.canonical(head.authority(), options)?;
-    // As Envoy, which forwards what it matched. CONNECT says where to connect to.
+    // As Envoy, which forwards what it matched. The authority of CONNECT is the
+    // address to connect to.
     if head.method() != Method::Connect
         && let Some(stripped) = authority::stripped(head.authority(), options)
     {

@@ -6,7 +6,7 @@ use super::stream_info::StreamInfo;
 use crate::config::route::{Action, RouteAction};
 use crate::message::head::{Head, HeaderId};
 
-/// When the stream must end, whatever it does: the route's `max_stream_duration`, else the
+/// When the stream must end, even while bytes move: the route's `max_stream_duration`, else the
 /// manager's.
 pub fn end_of_stream(info: &StreamInfo) -> Option<Instant> {
     let own = match info.route.as_ref().map(|route| &route.action) {
