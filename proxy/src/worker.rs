@@ -19,6 +19,7 @@ use crate::drain::Phase;
 use crate::memory::ConnectionCount;
 use crate::message::head::Heads;
 use crate::overload::Overload;
+use crate::relay::RelayContext;
 use crate::snapshot::Store;
 use crate::supervise::keep;
 use crate::telemetry::{Callers, Telemetry, WorkerLogs};
@@ -108,6 +109,17 @@ impl Worker {
         let held = (held, self.open.count_one());
         let task = Serving { held, serving };
         tokio::task::spawn_local(self.timers.with_cached_clock(task));
+    }
+
+    /// What a relay uses; `most`: bytes that it may hold for either side.
+    pub fn relay_context(&self, most: usize) -> RelayContext<'_> {
+        RelayContext {
+            buffers: &self.buffers,
+            pipes: &self.pipes,
+            timers: &self.timers,
+            stalled: &self.overload.stalled,
+            most,
+        }
     }
 
     pub fn is_draining(&self) -> bool {

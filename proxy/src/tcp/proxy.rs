@@ -13,7 +13,7 @@ use crate::config::listener::{FilterChain, TcpProxy};
 use crate::http::pool::Pools;
 use crate::metrics::ResponseFlags;
 use crate::policy::{Addresses, DetectedProtocol, PolicySubject};
-use crate::relay::{Buffered, RelayContext, RelayOptions, RelayOutcome, relay};
+use crate::relay::{Buffered, RelayOptions, RelayOutcome, relay};
 use crate::snapshot::Listener;
 use crate::stream::Stream;
 use crate::telemetry::{Call, Calls, Record};
@@ -185,13 +185,8 @@ impl Session {
         } = self;
         let served: &SessionLog = served;
         served.calls.opened(&call(dialled));
-        let context = RelayContext {
-            buffers: &worker.buffers,
-            pipes: &worker.pipes,
-            timers: &worker.timers,
-            stalled: &worker.overload.stalled,
-            most: served.calls.listener.def.per_connection_buffer_limit,
-        };
+        let most = served.calls.listener.def.per_connection_buffer_limit;
+        let context = worker.relay_context(most);
         let options = RelayOptions {
             idle: served.proxy.idle_timeout,
             until: served

@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 use tokio::net::TcpStream;
 
@@ -90,9 +90,21 @@ impl Io {
         self.tunnel != Tunnel::Closed
     }
 
-    /// The tunnel's bytes end with what waits to be written.
-    pub fn end_tunnel(&mut self) {
-        self.tunnel = Tunnel::Ended;
+    /// Queues bytes of a tunnel; returns those that the codec has to frame.
+    pub fn pass(&mut self, data: Bytes) -> Option<Bytes> {
+        if self.tunnel == Tunnel::Closed {
+            return Some(data);
+        }
+        self.out.slice(data);
+        None
+    }
+
+    /// Ends a tunnel with what waits to be written; false: there is none.
+    pub fn end_tunnel(&mut self) -> bool {
+        if self.tunnel == Tunnel::Open {
+            self.tunnel = Tunnel::Ended;
+        }
+        self.is_tunnel()
     }
 
     /// Bytes of the tunnel.

@@ -12,7 +12,7 @@ use crate::http::request::stream_info;
 use crate::http::request::stream_info::StreamInfo;
 use crate::metrics::ResponseFlags;
 use crate::relay;
-use crate::relay::{Buffered, Ended, RelayContext, RelayOptions, Side};
+use crate::relay::{Buffered, Ended, RelayOptions, Side};
 use crate::stream::Stream;
 use crate::upstream::limits::Permit;
 
@@ -46,13 +46,8 @@ impl Tunnelled {
         };
         let mut up = client.io;
         let worker = &conn.worker;
-        let context = RelayContext {
-            buffers: &worker.buffers,
-            pipes: &worker.pipes,
-            timers: &worker.timers,
-            stalled: &worker.overload.stalled,
-            most: info.downstream.listener.def.per_connection_buffer_limit,
-        };
+        let most = info.downstream.listener.def.per_connection_buffer_limit;
+        let context = worker.relay_context(most);
         let early = Buffered {
             from_down: early,
             from_up: up.input,

@@ -196,17 +196,15 @@ impl H1Client {
     }
 
     fn data(&mut self, data: Bytes) -> Result<(), Failure> {
-        if self.io.is_tunnel() {
-            self.io.out.slice(data);
+        let Some(data) = self.io.pass(data) else {
             return Ok(());
-        }
+        };
         let written = self.codec.write_data(data, &mut self.io.out);
         written.map_err(Failure::BadRequest)
     }
 
     fn end(&mut self, trailers: Option<&Head>) -> Result<(), Failure> {
-        if self.io.is_tunnel() {
-            self.io.end_tunnel();
+        if self.io.end_tunnel() {
             return Ok(());
         }
         let written = self.codec.write_end(trailers, &mut self.io.out);
