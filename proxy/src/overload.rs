@@ -106,8 +106,9 @@ impl IdleReaper {
         self.0.began.set(Some(now));
         self.0.step.set(Step::Collecting);
         timers.wake_all();
-        let (state, timers) = (self.0.clone(), timers.clone());
+        let (round, timers) = (Round(self.0.clone()), timers.clone());
         tokio::task::spawn_local(async move {
+            let Round(state) = &round;
             // The tasks that were woken run before this one.
             tokio::task::yield_now().await;
             if let Some(last) = state.last_to_end(now) {
@@ -115,7 +116,6 @@ impl IdleReaper {
                 timers.wake_all();
                 tokio::task::yield_now().await;
             }
-            state.step.set(Step::Off);
         });
     }
 
@@ -134,6 +134,17 @@ impl IdleReaper {
             }
             Step::Ending(last) => since <= last,
         }
+    }
+}
+
+/// Ends a round, also when a panic does: without it no other would begin, and the reports of idle
+/// tasks would be kept without bound.
+struct Round(Rc<State>);
+
+impl Drop for Round {
+    fn drop(&mut self) {
+        self.0.step.set(Step::Off);
+        self.0.since.take();
     }
 }
 
@@ -166,6 +177,17 @@ mod tests {
         let few = now - Duration::from_secs(1) - Duration::from_millis(69);
         assert_eq!(last, few);
         assert_eq!(reaper.0.last_to_end(now), None, "nothing is idle any more");
+    }
+
+    #[test]
+    fn a_round_ends_with_its_task() {
+        let reaper = IdleReaper::new(IDLE);
+        reaper.0.step.set(Step::Collecting);
+        let round = Round(reaper.0.clone());
+        reaper.ends(Instant::now());
+        drop(round);
+        assert!(!reaper.is_active());
+        assert!(reaper.0.since.borrow().is_empty());
     }
 
     #[test]

@@ -77,12 +77,22 @@ pub struct TunnelStream {
     pool: Pool,
     tls: Option<Rc<ConnectionInfo>>,
     local: Option<SocketAddr>,
-    /// What was accepted may still wait for the peer's window.
-    unsent: bool,
+    sent: Sent,
     /// Our end was sent.
     ended: bool,
     reset: Cell<bool>,
     share: StreamGuard,
+}
+
+/// How much of what was accepted the peer's window has taken.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// Nothing was accepted, and the window was not asked for more.
+    Nothing,
+    /// Some may wait for the window.
+    InPart,
+    /// All, and it has room for another byte.
+    Whole,
 }
 
 /// A tunnel's addresses and TLS info.
@@ -147,7 +157,7 @@ impl TunnelStream {
             pool: pool.clone(),
             tls: about.tls,
             local: about.local,
-            unsent: false,
+            sent: Sent::Nothing,
             ended: false,
             reset: Cell::new(false),
             share,
@@ -197,12 +207,16 @@ impl TunnelStream {
         if self.ended {
             return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
         }
+        if self.sent == Sent::Whole {
+            return Poll::Ready(Ok(()));
+        }
         loop {
             // One byte is enough to begin with, and reserves nothing more of the connection's
             // window.
             self.send.reserve_capacity(1);
             if self.send.capacity() > 0 {
                 self.share.set_blocked(false);
+                self.sent = Sent::Whole;
                 return Poll::Ready(Ok(()));
             }
             match self.send.poll_capacity(cx) {
@@ -223,7 +237,7 @@ impl TunnelStream {
     /// When the stream is gone.
     pub fn write_block(&mut self, block: Block, start: usize, end: usize) -> io::Result<()> {
         let chunk = Chunk::Block { block, start, end };
-        self.unsent = true;
+        self.sent = Sent::InPart;
         self.send.send_data(chunk, false).map_err(lost)
     }
 
@@ -318,10 +332,9 @@ impl AsyncWrite for TunnelStream {
     /// Ready once the peer's window has taken what was accepted; the connection's task sends it.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.unsent && !this.ended && this.send.capacity() == 0 {
+        if this.sent == Sent::InPart && !this.ended {
             ready!(this.poll_writable(cx))?;
         }
-        this.unsent = false;
         Poll::Ready(Ok(()))
     }
 

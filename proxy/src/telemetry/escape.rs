@@ -79,7 +79,7 @@ fn is_plain(value: &[u8]) -> bool {
 }
 
 /// Control characters, and those that reorder what a terminal shows.
-fn unsafe_to_print(c: char) -> bool {
+pub fn unsafe_to_print(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}')
 }

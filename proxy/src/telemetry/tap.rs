@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::mpsc;
 
+use super::escape::unsafe_to_print;
 use super::record::Record;
 
 /// Queued events per tap.
@@ -255,7 +256,7 @@ impl Event {
             authority: text(record.authority.unwrap_or_default()),
             path: text(record.path.unwrap_or_default()),
             status: record.code,
-            grpc_status: owned(record.grpc_status),
+            grpc_status: text(record.grpc_status.unwrap_or_default().as_bytes()),
             flags: record.flags.label().to_string(),
             details: owned(record.details),
             peer: record.direct_remote,
@@ -286,12 +287,15 @@ fn header((name, value): (&[u8], &[u8])) -> (String, String) {
     (name, value)
 }
 
-/// Bytes of a peer as they may be shown: no control characters, bounded.
+/// Bytes of a peer as they may be shown: bounded, nothing that controls a terminal.
 fn text(bytes: &[u8]) -> String {
     let (cut, _) = bytes.split_at(bytes.len().min(MAX_TEXT));
     String::from_utf8_lossy(cut)
         .chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .map(|c| match unsafe_to_print(c) {
+            true => char::REPLACEMENT_CHARACTER,
+            false => c,
+        })
         .collect()
 }
 
@@ -304,7 +308,9 @@ mod tests {
         record.method = Some(b"GET");
         record.path = Some(path.as_bytes());
         record.code = code;
-        let headers: [(&[u8], &[u8]); 2] = [(b"Cookie", b"secret"), (b"X-A", b"b\r\nc")];
+        record.grpc_status = Some("\u{202e}0");
+        let odd = "b\r\n\u{202e}c".as_bytes();
+        let headers: [(&[u8], &[u8]); 2] = [(b"Cookie", b"secret"), (b"X-A", odd)];
         let (mut request, mut response) = (headers.into_iter(), std::iter::empty());
         taps.offer(Seen {
             record,
@@ -336,7 +342,8 @@ mod tests {
         let event = events.try_recv().unwrap();
         assert_eq!((event.path.as_str(), event.status), ("/a/b", 503));
         assert_eq!(event.request_headers[0].1, REDACTED);
-        assert!(!event.request_headers[1].1.contains('\n'));
+        assert_eq!(event.request_headers[1].1, "b\u{fffd}\u{fffd}\u{fffd}c");
+        assert_eq!(event.grpc_status, "\u{fffd}0");
         assert!(events.try_recv().is_err());
         taps.close("t");
         assert!(!taps.any());
