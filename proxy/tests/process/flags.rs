@@ -176,7 +176,7 @@ fn flags_do_what_they_say() {
         ],
         ..Settings::default()
     };
-    let mut proxy = Proxy::start(upstream(echo), &settings);
+    let proxy = Proxy::start(upstream(echo), &settings);
     assert_eq!(
         std::fs::read_to_string(&address).unwrap(),
         proxy.admin.to_string()

@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::proxy::{Proxy, Settings, ask, http_manager, mirror, upstream};
 
 fn get(proxy: &Proxy, path: &str) -> String {
@@ -39,7 +41,10 @@ fn logs_are_opened_again_when_it_is_asked_for() {
     };
     let mut proxy = Proxy::start(upstream(mirror), &settings);
     assert!(text(&own).contains("started"), "{}", text(&own));
-    for (round, how) in ["-USR1", "POST", "-USR1"].into_iter().enumerate() {
+    for (round, how) in [Some(Signal::USR1), None, Some(Signal::USR1)]
+        .into_iter()
+        .enumerate()
+    {
         let path = format!("/round-{round}");
         get(&proxy, &path);
         proxy.until("logged", |_| text(&access).contains(&path));
@@ -47,12 +52,12 @@ fn logs_are_opened_again_when_it_is_asked_for() {
         std::fs::rename(&access, &old).unwrap();
         std::fs::remove_file(&own).unwrap();
         match how {
-            "POST" => {
+            None => {
                 let post =
                     "POST /reopen_logs HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
                 assert!(ask(proxy.admin, post).unwrap().starts_with("HTTP/1.1 200 "));
             }
-            signal => proxy.signal(signal),
+            Some(signal) => proxy.signal(signal),
         }
         proxy.until("opened again", |_| access.exists() && own.exists());
         get(&proxy, "/after");
@@ -61,18 +66,16 @@ fn logs_are_opened_again_when_it_is_asked_for() {
         });
         assert!(!text(&old).contains("/after"));
         std::fs::remove_file(&access).unwrap();
-        proxy.signal("-USR1");
+        proxy.signal(Signal::USR1);
         proxy.until("opened again", |_| access.exists());
     }
     // Other servers read their configuration or replace themselves at these.
-    for signal in ["-HUP", "-USR2"] {
+    for (signal, name) in [(Signal::HUP, "SIGHUP"), (Signal::USR2, "SIGUSR2")] {
         proxy.signal(signal);
-        proxy.until("heeded", |_| {
-            text(&own).contains(&format!("SIG{}", &signal[1..]))
-        });
+        proxy.until("logged", |_| text(&own).contains(name));
         assert!(get(&proxy, "/still").starts_with("HTTP/1.1 200 "));
     }
-    proxy.signal("-TERM");
+    proxy.signal(Signal::TERM);
     assert!(proxy.ended().success());
     // The last lines are written too.
     assert!(text(&own).contains("drained"), "{}", text(&own));
@@ -97,7 +100,7 @@ fn a_full_pipe_holds_up_neither_requests_nor_the_end() {
         assert!(get(&proxy, &long).starts_with("HTTP/1.1 200 "));
     }
     let began = Instant::now();
-    proxy.signal("-TERM");
+    proxy.signal(Signal::TERM);
     assert!(proxy.ended().success());
     let took = began.elapsed();
     assert!(took < Duration::from_secs(12), "{took:?}");

@@ -2,7 +2,7 @@
 //!
 //! - `proxy`: a process with a bootstrap of its own, and its admin pages
 //! - `resources`: descriptors run out; the end of a process
-//! - `crowds`: more connections than may be
+//! - `overload`: more connections than the limits allow
 //! - `splice`: long bodies through kernel pipes
 //! - `tls`: storms, floods and stalls of TLS, from OpenSSL's client
 //! - `edge`: claims of untrusted clients, in headers, names and logs
@@ -16,7 +16,6 @@
 
 mod authorisation;
 mod chains;
-mod crowds;
 mod edge;
 #[path = "../shared/envoy.rs"]
 mod envoy;
@@ -24,7 +23,12 @@ mod filters;
 mod flags;
 mod logs;
 mod names;
+mod overload;
+#[path = "../shared/ports.rs"]
+mod ports;
 mod proxy;
 mod resources;
+#[path = "../shared/running.rs"]
+mod running;
 mod splice;
 mod tls;

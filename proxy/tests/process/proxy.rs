@@ -2,19 +2,14 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
-use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::Signal;
 
-/// What takes longer than this is broken.
-pub const PATIENCE: Duration = Duration::from_secs(30);
-/// A condition is looked at this often.
-const ASK_AGAIN: Duration = Duration::from_millis(10);
+use crate::running::{Running, TIMEOUT};
+
 const FRONT: u16 = 8000;
 const ADMIN: u16 = 8001;
 
@@ -47,11 +42,9 @@ pub struct Settings<'a> {
     pub stderr_too: bool,
 }
 
-/// A running proxy. Ended and reaped when dropped.
+/// A running proxy; it ends when dropped.
 pub struct Proxy {
-    child: Child,
-    /// Readable once the process has ended.
-    end: OwnedFd,
+    process: Running,
     pub front: SocketAddr,
     pub admin: SocketAddr,
     log: BufReader<std::io::PipeReader>,
@@ -80,14 +73,12 @@ impl Proxy {
         if settings.stderr_too {
             command.stderr(writer.try_clone().unwrap());
         }
-        let child = command.stdout(writer).spawn().unwrap();
+        let process = Running::start(command.stdout(writer));
         // It has our ends of the pipe, whose reader is to see its end.
         drop(command);
         let log = BufReader::new(reader);
-        let pid = Pid::from_child(&child);
-        let mut proxy = Self {
-            end: pidfd_open(pid, PidfdFlags::empty()).unwrap(),
-            child,
+        let proxy = Self {
+            process,
             front: (address, FRONT).into(),
             admin: (address, ADMIN).into(),
             log,
@@ -97,22 +88,12 @@ impl Proxy {
     }
 
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.process.pid()
     }
 
-    /// Waits, bounded, for a condition in that process: by polling, but its exit ends the wait at
-    /// once.
-    pub fn until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
-        let began = Instant::now();
-        while !done(self) {
-            if let Some(status) = self.ends_within(ASK_AGAIN) {
-                panic!("{what}: the proxy ended: {status}");
-            }
-            assert!(
-                began.elapsed() < PATIENCE,
-                "{what}: not within {PATIENCE:?}"
-            );
-        }
+    /// Waits for a condition.
+    pub fn until(&self, what: &str, mut done: impl FnMut(&Self) -> bool) {
+        self.process.until(what, || done(self).then_some(()));
     }
 
     /// Whether new work should be sent to it.
@@ -151,30 +132,13 @@ impl Proxy {
         line
     }
 
-    pub fn signal(&self, signal: &str) {
-        let pid = self.pid().to_string();
-        let status = Command::new("kill").args([signal, &pid]).status();
-        assert!(status.unwrap().success());
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// Waits for its end.
     pub fn ended(&mut self) -> ExitStatus {
-        let ended = self.ends_within(PATIENCE);
-        ended.unwrap_or_else(|| panic!("still running after {PATIENCE:?}"))
-    }
-
-    fn ends_within(&mut self, time: Duration) -> Option<ExitStatus> {
-        let mut descriptors = [PollFd::new(&self.end, PollFlags::IN)];
-        poll(&mut descriptors, Some(&time.try_into().unwrap())).unwrap();
-        self.child.try_wait().unwrap()
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        // Already ended is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.process.ended()
     }
 }
 
@@ -254,7 +218,7 @@ pub fn http_manager(http_filters: &str, more: &str) -> String {
 /// Sends `request` on a connection of its own; everything that comes back.
 pub fn ask(to: SocketAddr, request: &str) -> std::io::Result<String> {
     let mut tcp = TcpStream::connect(to)?;
-    tcp.set_read_timeout(Some(PATIENCE))?;
+    tcp.set_read_timeout(Some(TIMEOUT))?;
     tcp.write_all(request.as_bytes())?;
     let mut all = Vec::new();
     tcp.read_to_end(&mut all)?;

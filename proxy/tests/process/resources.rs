@@ -3,7 +3,10 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
-use crate::proxy::{PATIENCE, Proxy, Settings, echo, tcp_proxy, upstream};
+use rustix::process::Signal;
+
+use crate::proxy::{Proxy, Settings, echo, tcp_proxy, upstream};
+use crate::running::TIMEOUT;
 
 /// Enough for the process itself and some ten relayed connections.
 const DESCRIPTORS: usize = 64;
@@ -11,7 +14,7 @@ const CLIENTS: usize = 60;
 
 fn connect(to: SocketAddr) -> TcpStream {
     let tcp = TcpStream::connect(to).unwrap();
-    tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+    tcp.set_read_timeout(Some(TIMEOUT)).unwrap();
     tcp
 }
 
@@ -27,7 +30,7 @@ fn without_descriptors_what_is_open_goes_on_and_the_rest_waits() {
         descriptors: Some(DESCRIPTORS),
         ..Settings::default()
     };
-    let mut proxy = Proxy::start(upstream(echo), &settings);
+    let proxy = Proxy::start(upstream(echo), &settings);
     let mut first = connect(proxy.front);
     round_trip(&mut first).unwrap();
     // All of these are established by the kernel; only some can be accepted.
@@ -48,7 +51,7 @@ fn without_descriptors_what_is_open_goes_on_and_the_rest_waits() {
 
 #[test]
 fn a_second_signal_ends_the_process_at_once() {
-    for signals in [["-TERM", "-TERM"], ["-INT", "-TERM"]] {
+    for signals in [[Signal::TERM, Signal::TERM], [Signal::INT, Signal::TERM]] {
         let settings = Settings {
             filters: &tcp_proxy(""),
             ..Settings::default()
@@ -75,7 +78,7 @@ fn a_drain_ends_by_itself_when_nothing_is_left() {
     let mut proxy = Proxy::start(upstream(echo), &settings);
     let mut open = connect(proxy.front);
     round_trip(&mut open).unwrap();
-    proxy.signal("-TERM");
+    proxy.signal(Signal::TERM);
     proxy.until("draining", |proxy| !proxy.is_ready());
     round_trip(&mut open).unwrap();
     drop(open);
@@ -88,7 +91,7 @@ fn pages_that_only_start_has_touched_go_back() {
         filters: &tcp_proxy(""),
         ..Settings::default()
     };
-    let mut proxy = Proxy::start(upstream(echo), &settings);
+    let proxy = Proxy::start(upstream(echo), &settings);
     let mapped = |proxy: &Proxy| -> u32 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
         let line = status

@@ -5,7 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
-use crate::proxy::{PATIENCE, Proxy, Settings, http_manager, upstream};
+use crate::proxy::{Proxy, Settings, http_manager, upstream};
+use crate::running::TIMEOUT;
 
 const LONG: usize = 5 << 20;
 const SPLICED: &str = "anyam_splice_bytes_total";
@@ -33,8 +34,8 @@ impl Peer {
 
     fn of(tcp: TcpStream) -> Self {
         tcp.set_nodelay(true).unwrap();
-        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
-        tcp.set_write_timeout(Some(PATIENCE)).unwrap();
+        tcp.set_read_timeout(Some(TIMEOUT)).unwrap();
+        tcp.set_write_timeout(Some(TIMEOUT)).unwrap();
         Self(BufReader::new(tcp))
     }
 
@@ -156,7 +157,7 @@ fn a_client_that_goes_in_the_middle_takes_its_upstream_connection_with_it() {
     client.body(LONG);
     drop(client);
     hears
-        .recv_timeout(PATIENCE)
+        .recv_timeout(TIMEOUT)
         .expect("the upstream still writes");
 }
 
@@ -167,7 +168,7 @@ fn a_body_that_comes_in_dribs_takes_the_usual_way() {
     let whole = body.clone();
     let (got, next) = channel();
     let next = Arc::new(Mutex::new(next));
-    let mut proxy = start(
+    let proxy = start(
         upstream(move |tcp| {
             let mut peer = Peer::of(tcp);
             peer.head().unwrap();
@@ -177,7 +178,7 @@ fn a_body_that_comes_in_dribs_takes_the_usual_way() {
             for piece in whole.chunks(PIECE) {
                 peer.write(piece);
                 // The next one comes when the client has this one.
-                next.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+                next.lock().unwrap().recv_timeout(TIMEOUT).unwrap();
             }
         }),
         None,
@@ -197,7 +198,7 @@ fn a_body_that_comes_in_dribs_takes_the_usual_way() {
 
 #[test]
 fn without_descriptors_for_a_pipe_bodies_take_the_usual_way() {
-    let mut proxy = start(upstream(echo), Some(64));
+    let proxy = start(upstream(echo), Some(64));
     let mut client = Peer::connect(proxy.front);
     client.ask(b"short");
     // Idle connections take the rest of the descriptors.

@@ -12,7 +12,8 @@ use rustls_pki_types::ServerName;
 use rustls_pki_types::pem::PemObject;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::proxy::{PATIENCE, Proxy, Settings, echo, openssl, tcp_proxy, upstream};
+use crate::proxy::{Proxy, Settings, echo, openssl, tcp_proxy, upstream};
+use crate::running::TIMEOUT;
 
 /// A self-signed certificate for `proxy`, as `cert.pem` and `key.pem`.
 fn certificate(folder: &Path) {
@@ -52,7 +53,7 @@ impl SClient {
     fn start(to: SocketAddr, arguments: &[&str]) -> Self {
         // Whatever it waits for, it does not wait for ever.
         let child = Command::new("timeout")
-            .args([&PATIENCE.as_secs().to_string(), "openssl", "s_client"])
+            .args([&TIMEOUT.as_secs().to_string(), "openssl", "s_client"])
             .args(["-connect", &to.to_string()])
             .args(arguments)
             .stdin(Stdio::piped())
@@ -124,7 +125,7 @@ fn renegotiation_is_refused() {
 #[test]
 fn tickets_allow_no_early_data() {
     let folder = tempfile::tempdir().unwrap();
-    let mut proxy = start(folder.path(), upstream(echo), "");
+    let proxy = start(folder.path(), upstream(echo), "");
     let session = folder.path().join("session.pem");
     let written = session.display().to_string();
     let mut client = SClient::start(proxy.front, &["-tls1_3", "-sess_out", &written]);
@@ -197,7 +198,7 @@ async fn a_storm_of_handshakes_starves_nobody() {
     let answered = live.join().unwrap();
     assert!(answered >= LIVE, "{answered} answers during the storm");
     for mut tcp in half_open {
-        let ended = tokio::time::timeout(PATIENCE, tcp.read(&mut [0; 64])).await;
+        let ended = tokio::time::timeout(TIMEOUT, tcp.read(&mut [0; 64])).await;
         assert!(
             !matches!(ended.unwrap(), Ok(1..)),
             "an answer to half a hello"
@@ -230,7 +231,7 @@ fn echoes_until(
             answered
         })
     });
-    stands.recv_timeout(PATIENCE).unwrap();
+    stands.recv_timeout(TIMEOUT).unwrap();
     thread
 }
 
@@ -259,7 +260,7 @@ async fn a_client_that_stops_reading_in_the_middle_of_tls_is_let_go() {
     let mut client = connect(&connector, proxy.front).await.unwrap();
     client.read_exact(&mut vec![0; 1 << 20]).await.unwrap();
     // From here on the client reads nothing: its window closes within a record.
-    end.recv_timeout(PATIENCE).unwrap();
+    end.recv_timeout(TIMEOUT).unwrap();
     let grown = memory(proxy.pid()).saturating_sub(before);
     assert!(grown < BOUND, "{grown} bytes more for one stalled client");
     // What it reads now ends, and not as if it were complete.

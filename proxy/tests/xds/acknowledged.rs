@@ -3,7 +3,8 @@
 use xds_proto::type_url;
 
 use crate::ads::{ControlPlane, http_listener, listener, rds, routes};
-use crate::process::{Proxy, free_port, status};
+use crate::ports::free_port;
+use crate::process::{Proxy, status};
 
 #[tokio::test]
 async fn an_acknowledged_change_is_what_the_next_request_meets() {

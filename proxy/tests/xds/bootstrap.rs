@@ -7,7 +7,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::ads::{all_to, http_listener, rds, static_cluster};
-use crate::process::{Proxy, first_status, free_port, upstream};
+use crate::ports::free_port;
+use crate::process::{Proxy, first_status, upstream};
 
 const LIMIT: &str = "type.googleapis.com/envoy.extensions.resource_monitors\
                      .downstream_connections.v3.DownstreamConnectionsConfig";

@@ -8,7 +8,8 @@ use tokio::net::{TcpListener, TcpStream};
 use xds_proto::type_url;
 
 use crate::ads::{ControlPlane, listener, static_cluster};
-use crate::process::{Proxy, free_port};
+use crate::ports::free_port;
+use crate::process::Proxy;
 
 async fn echo() -> std::net::SocketAddr {
     let sockets = TcpListener::bind("127.0.0.1:0").await.unwrap();

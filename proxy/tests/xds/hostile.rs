@@ -4,7 +4,8 @@
 use xds_proto::type_url;
 
 use crate::ads::{ControlPlane, Stream, http_listener, junk, listener, rds, routes};
-use crate::process::{Proxy, free_port, status};
+use crate::ports::free_port;
+use crate::process::{Proxy, status};
 
 /// A proxy that answers `418` by what it was given over ADS.
 async fn serving(control: &mut ControlPlane) -> (Proxy, Stream, u16) {

@@ -17,5 +17,10 @@ mod bootstrap;
 mod ending;
 mod hostile;
 mod outlier;
+#[path = "../shared/ports.rs"]
+mod ports;
 mod process;
+#[path = "../shared/running.rs"]
+#[expect(dead_code, reason = "shared with the process tests, which use more of it")]
+mod running;
 mod warming;

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use serde_json::{Value, json};
 
 use crate::ads::{all_to, http_listener};
-use crate::process::{Proxy, answering, first_status, free_port, status};
+use crate::ports::free_port;
+use crate::process::{Proxy, answering, first_status, status};
 
 /// A round-robin cluster of these endpoints with this `outlier_detection`.
 fn cluster(endpoints: &[SocketAddr], outlier: Value) -> Value {

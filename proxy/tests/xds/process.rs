@@ -1,31 +1,20 @@
 //! The proxy as a process, and requests to it.
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::ports::free_port;
+use crate::running::Running;
+
 /// A running proxy; ends when dropped.
 pub struct Proxy {
-    child: Child,
+    process: Running,
     admin: u16,
-}
-
-/// A port without a listener at the moment.
-pub fn free_port() -> u16 {
-    /// Below the kernel's ephemeral ports: no other process gets the port in between.
-    const RANGE: std::ops::Range<u32> = 10_000..30_000;
-    static COUNT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
-    loop {
-        let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let offset = (std::process::id() * 61 + count) % (RANGE.end - RANGE.start);
-        let port = u16::try_from(RANGE.start + offset).unwrap();
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
 }
 
 impl Proxy {
@@ -39,13 +28,13 @@ impl Proxy {
         let admin = free_port();
         bootstrap["admin"] = json!({"address": {"socket_address": {
             "address": "127.0.0.1", "port_value": admin}}});
-        let child = Command::new(env!("CARGO_BIN_EXE_anyam-proxy"))
-            .args(["--config-yaml", &bootstrap.to_string(), "-l", "warn"])
-            .args(["--concurrency", "2", "--drain-time-s", &seconds.to_string()])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        Self { child, admin }
+        let process = Running::start(
+            Command::new(env!("CARGO_BIN_EXE_anyam-proxy"))
+                .args(["--config-yaml", &bootstrap.to_string(), "-l", "warn"])
+                .args(["--concurrency", "2", "--drain-time-s", &seconds.to_string()])
+                .stdin(Stdio::null()),
+        );
+        Self { process, admin }
     }
 
     /// An admin page: status and body. Waits until the admin port is open.
@@ -67,25 +56,16 @@ impl Proxy {
     }
 
     pub fn terminate(&self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.process.signal(Signal::TERM);
     }
 
     /// Waits for its end.
-    pub fn ended(&mut self) -> std::process::ExitStatus {
-        self.child.wait().unwrap()
+    pub fn ended(&mut self) -> ExitStatus {
+        self.process.ended()
     }
 
     pub async fn is_live(&self) -> bool {
         self.admin("/ready").await == (200, "LIVE\n".into())
-    }
-}
-
-impl Drop for Proxy {
-    fn drop(&mut self) {
-        // Already ended is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 

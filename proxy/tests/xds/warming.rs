@@ -6,7 +6,8 @@ use crate::ads::{
     ControlPlane, all_to, cluster, eds_cluster, endpoints, http_listener, listener, rds, routes,
     static_cluster,
 };
-use crate::process::{Proxy, first_status, free_port, status, upstream};
+use crate::ports::free_port;
+use crate::process::{Proxy, first_status, status, upstream};
 
 #[tokio::test]
 async fn a_static_listener_opens_once_its_routes_are_there() {
@@ -91,7 +92,8 @@ async fn endpoints_that_do_not_come_are_not_waited_for_longer_than_their_source_
     while !proxy.is_live().await {}
 }
 
-/// Whoever sees the ACK may send traffic: a version that takes over has its names, too.
+/// After the ACK a control plane may send traffic to the cluster: a new version is warmed by
+/// resolving its names first, as the first one is.
 #[tokio::test]
 async fn a_cluster_takes_traffic_once_its_names_are_known() {
     let mut control = ControlPlane::start().await;

@@ -4,9 +4,8 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use socket2::{Domain, Socket, Type};
@@ -15,8 +14,12 @@ mod table;
 
 use table::{BOUND, Case, OWN, Probe};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::envoy;
+use crate::ports::free_port;
+use crate::running::{Running, TIMEOUT};
+
 const CHAINS: [&str; 4] = ["a", "b", "c", "d"];
+
 /// A backend that answers each connection with `name`.
 fn backend(name: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -31,12 +34,6 @@ fn backend(name: &'static str) -> u16 {
         }
     });
     port
-}
-
-/// A port of all addresses that is free.
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("0.0.0.0:0").unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 fn socket(address: &str, port: u16) -> Value {
@@ -111,7 +108,7 @@ fn ask(probe: &Probe, port: u16, bound: u16) -> Option<String> {
     let to = SocketAddr::from((Ipv4Addr::from(probe.to), port));
     client.connect(&to.into()).unwrap();
     let mut tcp = TcpStream::from(client);
-    tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+    tcp.set_read_timeout(Some(TIMEOUT)).unwrap();
     tcp.write_all(&probe.says).unwrap();
     let mut name = [0];
     match tcp.read(&mut name) {
@@ -122,29 +119,18 @@ fn ask(probe: &Probe, port: u16, bound: u16) -> Option<String> {
     }
 }
 
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn run(mut command: Command, ports: &[(u16, u16)]) -> Running {
-    let child = command
-        .args(["--concurrency", "1"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    let running = Running(child);
-    let began = Instant::now();
+/// Starts a proxy and waits until all of its listeners are open.
+fn run(command: &mut Command, ports: &[(u16, u16)]) -> Running {
+    let running = Running::start(
+        command
+            .args(["--concurrency", "1"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null()),
+    );
     for (port, _) in ports {
-        while TcpStream::connect(("127.0.0.1", *port)).is_err() {
-            assert!(began.elapsed() < PATIENCE, "{port} is not served");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        running.until("listening", || {
+            TcpStream::connect(("127.0.0.1", *port)).ok()
+        });
     }
     running
 }
@@ -161,15 +147,6 @@ fn hold(who: &str, cases: &[Case], ports: &[(u16, u16)]) {
 
 #[test]
 fn nine_steps_as_envoy_takes_them() {
-    let envoy = std::env::var_os("ANYAM_ENVOY").map_or_else(
-        || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/envoy"),
-        PathBuf::from,
-    );
-    assert!(
-        envoy.exists(),
-        "{} is missing: run tests/prerequisites.sh root test",
-        envoy.display()
-    );
     let mut cases = table::by_destination();
     cases.extend(table::by_source());
     cases.extend(table::by_first_bytes());
@@ -182,14 +159,14 @@ fn nine_steps_as_envoy_takes_them() {
     {
         let mut command = Command::new(env!("CARGO_BIN_EXE_anyam-proxy"));
         command.arg("-c").arg(&path);
-        let _proxy = run(command, &ports);
+        let _proxy = run(&mut command, &ports);
         hold("Anyam", &cases, &ports);
     }
-    let mut command = Command::new(envoy);
+    let mut command = Command::new(envoy::program());
     command
         .arg("-c")
         .arg(&path)
         .args(["-l", "off", "--use-dynamic-base-id"]);
-    let _envoy = run(command, &ports);
+    let _envoy = run(&mut command, &ports);
     hold("Envoy", &cases, &ports);
 }

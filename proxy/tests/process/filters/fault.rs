@@ -197,7 +197,7 @@ fn a_client_that_leaves_makes_room_for_another_fault() {
         "delay": {"header_delay": {}, "percentage": share(100)},
         "max_active_faults": 1,
     });
-    let mut ours = Side::anyam(&scenario(config), upstream.address);
+    let ours = Side::anyam(&scenario(config), upstream.address);
     let abort = get("/", "x-envoy-fault-abort-request: 418\r\n");
     let mut waiting = ours.connect();
     let long = get("/", "x-envoy-fault-delay-request: 3600000\r\n");

@@ -57,8 +57,8 @@ impl Scenario {
     /// that it gets.
     pub fn compare(&self, asks: &[(String, u16)]) {
         let upstream = Reflector::start();
-        let mut ours = Side::anyam(self, upstream.address);
-        let mut stock = Side::envoy(self, upstream.address);
+        let ours = Side::anyam(self, upstream.address);
+        let stock = Side::envoy(self, upstream.address);
         for (request, wanted) in asks {
             let (ours, stock) = (ours.ask(request), stock.ask(request));
             assert_eq!(ours, stock, "Anyam | Envoy, for\n{request}");

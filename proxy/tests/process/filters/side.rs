@@ -3,15 +3,15 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::Scenario;
 use crate::envoy;
-use crate::proxy::{PATIENCE, own_address};
+use crate::proxy::own_address;
+use crate::running::{Running, TIMEOUT};
 
 const FRONT: u16 = 8000;
 const ROUTER: &str = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router";
@@ -21,9 +21,9 @@ const FORMAT: &str = "%REQ(:METHOD)% %REQ(:PATH)% %RESPONSE_CODE% %RESPONSE_FLAG
     %RESPONSE_CODE_DETAILS% %GRPC_STATUS(NUMBER)% %DYNAMIC_METADATA(fault)% \
     %DYNAMIC_METADATA(fault:text)% %DYNAMIC_METADATA(fault:deep:list)%\n";
 
-/// A running proxy. Ended and reaped when dropped.
+/// A running proxy; it ends when dropped.
 pub struct Side {
-    process: Child,
+    process: Running,
     front: SocketAddr,
     folder: TempDir,
 }
@@ -48,14 +48,6 @@ const OWN: [&str; 7] = [
     "proxy-status",
 ];
 
-impl Drop for Side {
-    fn drop(&mut self) {
-        // Already ended is as good.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 impl Side {
     pub fn anyam(scenario: &Scenario, upstream: SocketAddr) -> Self {
         let program = PathBuf::from(env!("CARGO_BIN_EXE_anyam-proxy"));
@@ -75,17 +67,17 @@ impl Side {
         let bootstrap = bootstrap(scenario, front, upstream, &log);
         std::fs::write(&config, bootstrap.to_string()).unwrap();
         let errors = std::fs::File::create(folder.path().join("errors")).unwrap();
-        let process = Command::new(&program)
-            .arg("-c")
-            .arg(&config)
-            .args(["--concurrency", "1", "-l", "warning"])
-            .args(more)
-            .stdin(Stdio::null())
-            .stdout(errors.try_clone().unwrap())
-            .stderr(errors)
-            .spawn()
-            .unwrap();
-        let mut side = Self {
+        let process = Running::start(
+            Command::new(&program)
+                .arg("-c")
+                .arg(&config)
+                .args(["--concurrency", "1", "-l", "warning"])
+                .args(more)
+                .stdin(Stdio::null())
+                .stdout(errors.try_clone().unwrap())
+                .stderr(errors),
+        );
+        let side = Self {
             process,
             front,
             folder,
@@ -97,25 +89,13 @@ impl Side {
     /// A connection to it.
     pub fn connect(&self) -> TcpStream {
         let tcp = TcpStream::connect(self.front).unwrap();
-        tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+        tcp.set_read_timeout(Some(TIMEOUT)).unwrap();
         tcp
     }
 
-    /// Waits, bounded, for something of another process.
-    pub fn until<T>(&mut self, what: &str, mut found: impl FnMut(&Self) -> Option<T>) -> T {
-        let began = Instant::now();
-        loop {
-            if let Some(found) = found(self) {
-                return found;
-            }
-            let ended = self.process.try_wait().unwrap();
-            assert!(
-                ended.is_none() && began.elapsed() < PATIENCE,
-                "{what}: {ended:?}\n{}",
-                std::fs::read_to_string(self.folder.path().join("errors")).unwrap()
-            );
-            std::thread::sleep(Duration::from_millis(5));
-        }
+    /// Waits until `found` gives something of it.
+    pub fn until<T>(&self, what: &str, mut found: impl FnMut(&Self) -> Option<T>) -> T {
+        self.process.until(what, || found(self))
     }
 
     /// Sends a request on a connection of its own; its answer.
@@ -138,7 +118,7 @@ impl Side {
     }
 
     /// So many lines of the access log.
-    pub fn log(&mut self, lines: usize) -> Vec<String> {
+    pub fn log(&self, lines: usize) -> Vec<String> {
         self.until("the access log", |side| {
             let text = std::fs::read_to_string(side.folder.path().join("access")).ok()?;
             // Ours escapes quotes, so that no field of a line can be forged.

@@ -5,7 +5,8 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use crate::proxy::{PATIENCE, Proxy, Settings, echo, http_manager, tcp_proxy, upstream};
+use crate::proxy::{Proxy, Settings, echo, http_manager, tcp_proxy, upstream};
+use crate::running::TIMEOUT;
 
 /// The extension that `anyam-proxy sidecar` writes; 0: as many as fit.
 fn limit(most: u64) -> String {
@@ -18,7 +19,7 @@ fn limit(most: u64) -> String {
 
 fn connect(to: SocketAddr) -> TcpStream {
     let tcp = TcpStream::connect(to).unwrap();
-    tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+    tcp.set_read_timeout(Some(TIMEOUT)).unwrap();
     tcp
 }
 
@@ -70,7 +71,7 @@ fn idle_connections_make_room_the_oldest_first_and_busy_ones_stay() {
         bootstrap: &limit(20),
         ..Settings::default()
     };
-    let mut proxy = Proxy::start(upstream(app), &settings);
+    let proxy = Proxy::start(upstream(app), &settings);
     let mut busy = connect(proxy.front);
     busy.write_all(b"GET /wait HTTP/1.1\r\nhost: app\r\n\r\n")
         .unwrap();
@@ -125,7 +126,7 @@ fn bytes_of_an_open_connection_show() {
         filters: &tcp_proxy(""),
         ..Settings::default()
     };
-    let mut proxy = Proxy::start(upstream(echo), &settings);
+    let proxy = Proxy::start(upstream(echo), &settings);
     let mut open = connect(proxy.front);
     for round in 1..=2 {
         open.write_all(b"ping").unwrap();
