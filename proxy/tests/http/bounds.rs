@@ -241,3 +241,42 @@ async fn a_stream_outlives_the_chain_it_came_by() {
     assert_eq!(body.data().await.unwrap().unwrap(), "");
     assert!(body.data().await.is_none());
 }
+
+/// The kernel answers bytes to a socket that was closed with a reset, which discards what the
+/// client has not read yet.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_still_sends_receives_the_answer() {
+    const PIECE: usize = 64 * 1024;
+    const PIECES: usize = 1024;
+    let proxy = Proxy::start(Setup::new(silent().await).with(|setup| {
+        setup.manager.delayed_close_timeout = Duration::from_secs(60);
+    }));
+    let mut client = Client::connect(proxy.address).await;
+    let length = PIECE * PIECES;
+    client
+        .send(&format!(
+            "POST / HTTP/1.1\r\nHost: shop\r\nExpect: more\r\nContent-Length: {length}\r\n\r\n"
+        ))
+        .await;
+    for _ in 0..PIECES {
+        client.tcp.write_all(&[b'x'; PIECE]).await.unwrap();
+    }
+    client.tcp.shutdown().await.unwrap();
+    let answer = client.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 417 "), "{answer}");
+}
+
+/// One that never stops sending is closed when `delayed_close_timeout` is over.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_never_stops_is_closed() {
+    let proxy = Proxy::start(Setup::new(silent().await).with(|setup| {
+        setup.manager.delayed_close_timeout = Duration::from_millis(50);
+    }));
+    let mut client = Client::connect(proxy.address).await;
+    client
+        .send(
+            "POST / HTTP/1.1\r\nHost: shop\r\nExpect: more\r\nContent-Length: 99999999999\r\n\r\n",
+        )
+        .await;
+    while client.tcp.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
+}

@@ -27,8 +27,6 @@ const LONG: Duration = Duration::from_secs(3600);
 const DRAIN_BYTES: usize = 256 * 1024;
 /// And for this long.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
-/// Bytes that a client may still send to a connection that is being closed.
-const LINGER_BYTES: usize = 16 * 1024 * 1024;
 
 /// The result of waiting for a request.
 enum Next {
@@ -251,22 +249,21 @@ fn say_goodbye(server: &mut H1Server) {
     let _ = server.io.poll_shutdown(&mut cx);
 }
 
-/// Closes a connection whose client may still be sending: FIN, then what comes is read and
-/// dropped for a while, because a reset would take our last response with it.
+/// Closes a connection whose client may still be sending: FIN, then what arrives is read and
+/// dropped for `delayed_close_timeout`, because a reset would take our last response with it.
 async fn linger(conn: &Conn, mut server: H1Server, timer: &Timer) {
-    let patience = conn.resolve().manager.delayed_close_timeout;
-    timer.set(patience);
+    timer.set(conn.resolve().manager.delayed_close_timeout);
     let closing = async {
         poll_fn(|cx| server.io.poll_shutdown(cx)).await?;
-        let mut left = LINGER_BYTES;
         let mut sink = BytesMut::with_capacity(4096);
         loop {
             sink.clear();
-            match server.io.stream.read_buf(&mut sink).await? {
-                0 => return Ok::<(), std::io::Error>(()),
-                read if read > left => return Ok(()),
-                read => left = left.saturating_sub(read),
+            if server.io.stream.read_buf(&mut sink).await? == 0 {
+                return Ok::<(), std::io::Error>(());
             }
+            // A client that sends without a pause leaves the worker to others, and the timer is
+            // looked at.
+            tokio::task::consume_budget().await;
         }
     };
     let _ = timer.race(closing).await;
