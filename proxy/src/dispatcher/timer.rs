@@ -271,8 +271,12 @@ impl Timer {
     pub fn set_at(&self, at: Instant) {
         let since = at.saturating_duration_since(self.wheel.origin);
         let deadline = ticks(since.as_secs(), since.subsec_nanos().div_ceil(TICK_NANOS));
-        self.entry.deadline.set(deadline);
-        if deadline < self.entry.slot.get() {
+        let before = self.entry.deadline.replace(deadline);
+        let slot = self.entry.slot.get();
+        // Fired, and not yet noticed by its task: in a slot again, it would have to fire again, and
+        // a task that sets it whenever it runs would never see it expire.
+        let fired = slot == NEVER && before == deadline;
+        if deadline < slot && !fired {
             self.wheel.insert(&self.entry, deadline);
         }
     }

@@ -140,3 +140,20 @@ fn a_process_that_has_run_for_years_waits_as_one_that_just_began() {
         });
     }
 }
+
+/// A task that sets its timer whenever it runs, to the earliest of several deadlines, must see that
+/// this one has passed.
+#[test]
+fn a_deadline_that_has_passed_stays_passed_when_it_is_set_again() {
+    run(|timers| async move {
+        let timer = timers.timer();
+        let deadline = timers.now() + Duration::from_millis(10);
+        timer.set_at(deadline);
+        timer.expired().await;
+        timer.set_at(deadline);
+        let mut cx = Context::from_waker(Waker::noop());
+        assert!(timer.poll_expired(&mut cx).is_ready());
+        timer.set(Duration::from_secs(60));
+        assert!(timer.poll_expired(&mut cx).is_pending());
+    });
+}
