@@ -234,8 +234,9 @@ mod tests {
             let _quit = quit;
             panic!("on purpose");
         });
-        // As after SIGTERM or /quitquitquit.
-        drain.quit_asked().await;
+        // As after /quitquitquit.
+        let quit = tokio::time::timeout(Duration::from_secs(20), drain.quit_asked());
+        assert!(quit.await.is_ok());
         let mut workers = workers(Vec::new());
         workers.threads.push(dying);
         assert!(matches!(workers.join(), Err(AppError::Panicked)));

@@ -72,12 +72,12 @@ pub fn normalise(head: &mut Head, options: &PathOptions) -> Result<PathOutcome, 
         let decoded = decode(path, |byte, before| {
             is_unreserved(byte) && !ends_in_half_an_escape(before)
         });
-        remove_dot_segments(&decoded, &mut normal);
+        remove_dot_segments(&decoded, Params::Dropped, &mut normal);
     } else {
         normal.extend_from_slice(path);
     }
     if options.merge_slashes {
-        normal.dedup_by(|b, a| *a == b'/' && *b == b'/');
+        merge_slashes(&mut normal);
     }
     normal.extend_from_slice(query);
     let changed = normal != target;
@@ -208,13 +208,18 @@ fn hex(digit: u8) -> Option<u8> {
         .and_then(|value| u8::try_from(value).ok())
 }
 
-/// RFC 3986 5.2.4 over segments split at `/` and `\`. `..` at the root stays at the root.
-fn remove_dot_segments(path: &[u8], out: &mut Vec<u8>) {
+/// RFC 3986 5.2.4 over segments split at `/` and `\`. `..` at the root stays at the root. With
+/// [`Params::Dropped`] `..;x` is a dot segment too.
+fn remove_dot_segments(path: &[u8], params: Params, out: &mut Vec<u8>) {
     let path = path.strip_prefix(b"/").unwrap_or(path);
     let mut segments = path.split(|&b| b == b'/' || b == b'\\').peekable();
     while let Some(segment) = segments.next() {
         let last = segments.peek().is_none();
-        match without_params(segment) {
+        let name = match params {
+            Params::Dropped => without_params(segment),
+            Params::Kept => segment,
+        };
+        match name {
             b"." => {}
             b".." => {
                 let parent = out.iter().rposition(|&b| b == b'/').unwrap_or(0);
@@ -247,36 +252,66 @@ pub struct Readings<'a> {
     pub received: &'a [u8],
     /// Without the `;params` of its segments, where there are any.
     pub without_params: Option<Vec<u8>>,
-    /// With every escape decoded and without `;params`, where there is an escape.
-    pub decoded: Option<Vec<u8>>,
+    /// With every escape decoded, where there is one: with and without `;params`, slashes merged after
+    /// and before dot segments are removed (`/a%2f%2f..%2fb` is `/a/b` or `/b`).
+    pub decoded: Vec<Vec<u8>>,
 }
 
 impl<'a> Readings<'a> {
     /// `path`: normalised, without its query.
     pub fn of(path: &'a [u8]) -> Self {
         let has_params = memchr::memchr(b';', path).is_some();
-        let has_escapes = memchr::memchr(b'%', path).is_some();
+        let mut decoded = Vec::new();
+        if memchr::memchr(b'%', path).is_some() {
+            let path = decode(path, |_, _| true);
+            for params in [Params::Dropped, Params::Kept] {
+                for merged in [false, true] {
+                    let form = plain(&path, params, merged);
+                    if !decoded.contains(&form) {
+                        decoded.push(form);
+                    }
+                }
+            }
+        }
         Self {
             received: path,
-            without_params: has_params.then(|| plain(path)),
-            decoded: has_escapes.then(|| plain(&decode(path, |_, _| true))),
+            without_params: has_params.then(|| plain(path, Params::Dropped, false)),
+            decoded,
         }
     }
 }
 
-/// Without parameters, dot segments and repeated slashes.
-fn plain(path: &[u8]) -> Vec<u8> {
+/// What an app makes of `;params`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Params {
+    Dropped,
+    Kept,
+}
+
+/// Without dot segments and repeated slashes; `merged`: without the latter first.
+fn plain(path: &[u8], params: Params, merged: bool) -> Vec<u8> {
+    let name = |segment| match params {
+        Params::Dropped => without_params(segment),
+        Params::Kept => segment,
+    };
     let mut bare = Vec::with_capacity(path.len());
     for (index, segment) in path.split(|&b| b == b'/' || b == b'\\').enumerate() {
         if index > 0 {
             bare.push(b'/');
         }
-        bare.extend_from_slice(without_params(segment));
+        bare.extend_from_slice(name(segment));
+    }
+    if merged {
+        merge_slashes(&mut bare);
     }
     let mut plain = Vec::with_capacity(bare.len());
-    remove_dot_segments(&bare, &mut plain);
-    plain.dedup_by(|b, a| *a == b'/' && *b == b'/');
+    remove_dot_segments(&bare, params, &mut plain);
+    merge_slashes(&mut plain);
     plain
+}
+
+fn merge_slashes(path: &mut Vec<u8>) {
+    path.dedup_by(|b, a| *a == b'/' && *b == b'/');
 }
 
 #[cfg(test)]
@@ -415,26 +450,37 @@ mod tests {
 
     #[test]
     fn what_an_app_may_read() {
-        for (path, without, decoded) in [
-            ("/admin", None, None),
-            ("/admin;a", Some("/admin"), None),
-            ("/admin;/x", Some("/admin/x"), None),
-            ("/a;x/..;y/b", Some("/b"), None),
-            (";a", Some("/"), None),
-            ("/admin%2fx", None, Some("/admin/x")),
-            ("/x%2f..%2Fadmin", None, Some("/admin")),
-            ("/x%5c..%5Cadmin", None, Some("/admin")),
-            ("/admin%3bx", None, Some("/admin")),
-            ("/a%2fb;c", Some("/a%2fb"), Some("/a/b")),
-            ("/%24metadata", None, Some("/$metadata")),
-            ("/%zz%", None, Some("/%zz%")),
-            ("*", None, None),
-            ("", None, None),
-        ] {
+        let table: [(&str, Option<&str>, &[&str]); 17] = [
+            ("/admin", None, &[]),
+            ("/admin;a", Some("/admin"), &[]),
+            ("/admin;/x", Some("/admin/x"), &[]),
+            ("/a;x/..;y/b", Some("/b"), &[]),
+            (";a", Some("/"), &[]),
+            ("/admin%2fx", None, &["/admin/x"]),
+            ("/x%2f..%2Fadmin", None, &["/admin"]),
+            ("/x%5c..%5Cadmin", None, &["/admin"]),
+            ("/x%2f%2f..%2fadmin", None, &["/x/admin", "/admin"]),
+            ("/admin%3bx", None, &["/admin", "/admin;x"]),
+            ("/admin%2f..;", Some("/admin%2f.."), &["/", "/admin/..;"]),
+            (
+                "/x%2f..;%2fadmin",
+                Some("/x%2f.."),
+                &["/admin", "/x/..;/admin"],
+            ),
+            ("/a%2fb;c", Some("/a%2fb"), &["/a/b", "/a/b;c"]),
+            ("/%24metadata", None, &["/$metadata"]),
+            ("/%zz%", None, &["/%zz%"]),
+            ("*", None, &[]),
+            ("", None, &[]),
+        ];
+        for (path, without, decoded) in table {
             let want = Readings {
                 received: path.as_bytes(),
                 without_params: without.map(|text: &str| text.into()),
-                decoded: decoded.map(|text: &str| text.into()),
+                decoded: decoded
+                    .iter()
+                    .map(|text| text.as_bytes().to_vec())
+                    .collect(),
             };
             assert_eq!(Readings::of(path.as_bytes()), want, "{path}");
         }

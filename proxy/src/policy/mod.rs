@@ -195,7 +195,7 @@ impl Judge<'_> {
             Quantifier::Any => {
                 wanted.matches(received)
                     || without_params.as_ref().is_some_and(matches)
-                    || decoded.as_ref().is_some_and(matches)
+                    || decoded.iter().any(matches)
             }
         }
     }

@@ -230,27 +230,35 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|w| w == needle)
 }
 
-/// Whether some app takes this target for `/admin` or what is below it: as most lenient servers
-/// do, it decodes, takes `\` for `/`, drops parameters, merges slashes and removes dot segments.
+/// Whether some app takes this target for `/admin` or what is below it. They all decode, take `\` for `/`
+/// and remove dot segments; they differ in whether they drop parameters, and merge slashes before that.
 pub fn reaches_admin(target: &[u8]) -> bool {
     let path = target
         .split(|byte| b"?#".contains(byte))
         .next()
         .unwrap_or_default();
-    let decoded = decoded(path);
-    let mut segments: Vec<&[u8]> = Vec::new();
-    for segment in decoded.split(|byte| b"/\\".contains(byte)) {
-        let name = segment
-            .split(|byte| *byte == b';')
-            .next()
-            .unwrap_or_default();
-        match name {
-            b"" | b"." => {}
-            b".." => drop(segments.pop()),
-            name => segments.push(name),
+    let path = decoded(path);
+    let apps = [(false, false), (false, true), (true, false), (true, true)];
+    apps.into_iter().any(|(drops_params, merges_first)| {
+        let mut segments: Vec<&[u8]> = Vec::new();
+        for segment in path.split(|byte| b"/\\".contains(byte)).skip(1) {
+            let name = match drops_params {
+                true => segment
+                    .split(|byte| *byte == b';')
+                    .next()
+                    .unwrap_or_default(),
+                false => segment,
+            };
+            match name {
+                b"" if merges_first => {}
+                b"." => {}
+                b".." => drop(segments.pop()),
+                name => segments.push(name),
+            }
         }
-    }
-    segments.first().is_some_and(|first| *first == b"admin")
+        let first = segments.into_iter().find(|segment| !segment.is_empty());
+        first == Some(b"admin")
+    })
 }
 
 fn decoded(mut path: &[u8]) -> Vec<u8> {

@@ -58,7 +58,7 @@ fn check(bytes: &[u8], rng: &mut fastrand::Rng) {
     // Whatever TLS accepts is matched by what TLS sees.
     if let Some((name, alpn)) = of_rustls(bytes) {
         let Parsed::Hello(hello) = parsed else {
-            panic!("rustls accepts it: {parsed:?}");
+            panic!("rustls accepts it: {parsed:?}, {}", bytes.escape_ascii());
         };
         let protocols: Vec<_> = hello
             .alpn

@@ -46,8 +46,8 @@ fn is_admin(readings: &Readings<'_>) -> bool {
         without_params,
         decoded,
     } = readings;
-    let others = [without_params, decoded];
-    matches(received) || others.into_iter().flatten().any(|path| matches(path))
+    let mut others = without_params.iter().chain(decoded);
+    matches(received) || others.any(|path| matches(path))
 }
 
 #[test]
