@@ -21,6 +21,9 @@ mod outlier;
 mod ports;
 mod process;
 #[path = "../shared/running.rs"]
-#[expect(dead_code, reason = "shared with the process tests, which use more of it")]
+#[expect(
+    dead_code,
+    reason = "shared with the process tests, which use more of it"
+)]
 mod running;
 mod warming;
