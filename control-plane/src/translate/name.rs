@@ -1,34 +1,187 @@
-//! Names of the mesh for the sidecars' DNS.
+//! Names of the mesh for the sidecars' DNS, as Kubernetes' DNS specification has them.
+//!
+//! - `<service>.<namespace>.svc.<domain>`: the service's addresses, or those of its ready members
+//!   if it is headless
+//! - `_<port>._tcp.` before it: where a port that has a name is served (SRV)
+//! - `<member>.` before it: a member of a headless service
+//!
+//! What these names stand below exists too, without records.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use xds_proto::anyam::dns::v1 as dns;
 
-use crate::model::Mesh;
+use crate::model::manifest::workload::Workload;
+use crate::model::mesh::{PortEntry, ServiceEntry, resolve_port};
+use crate::model::{Key, Mesh};
 
 /// Seconds. Addresses of services stay; those of headless ones do not.
 const TTL: u32 = 30;
 const TTL_HEADLESS: u32 = 5;
+/// Of the one target that a service with addresses has.
+const WEIGHT: u32 = 100;
+/// Characters of a domain name (RFC 1035).
+const MAX_NAME: usize = 253;
 
-/// `anyam.dns.v1.Name` of a fully qualified host.
+/// The label above those of ports. Services of the mesh have only TCP ports.
+const PROTOCOL: &str = "_tcp";
+
+/// `anyam.dns.v1.Name` of a fully qualified name.
 pub fn name(mesh: &Mesh, host: &str) -> Option<dns::Name> {
-    let service = mesh.service_by_host(host)?;
+    let domain = mesh.options.cluster_domain.as_str();
+    let inside = host.strip_suffix(domain)?.strip_suffix("svc.")?;
+    if inside.is_empty() {
+        return Some(empty(host));
+    }
+    let mut labels = inside.strip_suffix('.')?.rsplitn(3, '.');
+    let namespace = labels.next()?;
+    let Some(service) = labels.next() else {
+        let there = mesh.services.keys().any(|key| key.namespace == namespace);
+        return there.then(|| empty(host));
+    };
+    let service = mesh.service(&Key::new(namespace, service))?;
     // Left to the resolver outside, which resolves the external name.
     if service.service.external_name.is_some() {
         return None;
     }
-    let (addresses, ttl_seconds) = match service.service.headless {
-        false => (service.vips.iter().map(ToString::to_string).collect(), TTL),
-        true => {
-            let publish = service.service.publish_not_ready;
-            let live = mesh
-                .members(service)
-                .filter(|entry| publish || entry.workload.ready);
-            let all = live.flat_map(|entry| entry.workload.addresses.iter());
-            (all.map(ToString::to_string).collect(), TTL_HEADLESS)
+    let mut found = match labels.next() {
+        None => dns::Name {
+            addresses: texts(addresses(mesh, service)),
+            ..empty(host)
+        },
+        Some(PROTOCOL) => service.ports.iter().any(has_name).then(|| empty(host))?,
+        Some(label) => match label.strip_suffix(PROTOCOL) {
+            Some(port) => {
+                let port = port.strip_prefix('_')?.strip_suffix('.')?;
+                dns::Name {
+                    services: targets(mesh, service, port)?,
+                    ..empty(host)
+                }
+            }
+            None => dns::Name {
+                addresses: texts(member(mesh, service, host)?),
+                ..empty(host)
+            },
+        },
+    };
+    if service.service.headless {
+        found.ttl_seconds = TTL_HEADLESS;
+    }
+    Some(found)
+}
+
+/// The names that a service has, but for those of its members.
+pub fn names(mesh: &Mesh, service: &ServiceEntry) -> Vec<String> {
+    let host = &service.host;
+    let domain = &mesh.options.cluster_domain;
+    let ports = service.ports.iter().filter(|port| has_name(port));
+    let mut all: Vec<String> = ports
+        .map(|port| format!("_{}.{PROTOCOL}.{host}", port.name))
+        .collect();
+    if !all.is_empty() {
+        all.push(format!("{PROTOCOL}.{host}"));
+    }
+    let namespace = &service.service.meta.namespace;
+    all.extend([
+        host.clone(),
+        format!("{namespace}.svc.{domain}"),
+        format!("svc.{domain}"),
+    ]);
+    all
+}
+
+/// The name of a workload as a member of a headless service: its `hostname`, where its `subdomain`
+/// is the service, else its own. `None`: it has none there.
+pub fn member_name(service: &ServiceEntry, workload: &Workload) -> Option<String> {
+    if !service.service.headless {
+        return None;
+    }
+    let hostname = workload.hostname.as_ref().filter(|_| {
+        let subdomain = workload.subdomain.as_deref();
+        subdomain == Some(service.service.meta.name.as_str())
+    });
+    let label = hostname.unwrap_or(&workload.meta.name);
+    Some(format!("{label}.{}", service.host)).filter(|name| name.len() <= MAX_NAME)
+}
+
+fn empty(host: &str) -> dns::Name {
+    dns::Name {
+        host: host.to_owned(),
+        ttl_seconds: TTL,
+        ..dns::Name::default()
+    }
+}
+
+fn has_name(port: &PortEntry) -> bool {
+    !port.name.is_empty()
+}
+
+fn texts(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<String> {
+    addresses.into_iter().map(|ip| ip.to_string()).collect()
+}
+
+fn addresses(mesh: &Mesh, service: &ServiceEntry) -> Vec<IpAddr> {
+    match service.service.headless {
+        false => service.vips.clone(),
+        true => live(mesh, service)
+            .flat_map(|workload| workload.addresses.iter().copied())
+            .collect(),
+    }
+}
+
+/// The members that DNS shows.
+fn live<'a>(mesh: &'a Mesh, service: &'a ServiceEntry) -> impl Iterator<Item = &'a Workload> {
+    let publish = service.service.publish_not_ready;
+    mesh.members(service)
+        .map(|entry| &*entry.workload)
+        .filter(move |workload| publish || workload.ready)
+}
+
+/// Addresses of the members that have the name. `None`: no such member is there, ready or not.
+fn member(mesh: &Mesh, service: &ServiceEntry, host: &str) -> Option<BTreeSet<IpAddr>> {
+    let called = |workload: &Workload| member_name(service, workload).as_deref() == Some(host);
+    let mut all = mesh.members(service).map(|entry| &*entry.workload);
+    all.any(called).then(|| {
+        live(mesh, service)
+            .filter(|workload| called(workload))
+            .flat_map(|workload| workload.addresses.iter().copied())
+            .collect()
+    })
+}
+
+/// Where a port is served. `None`: the service has no port of that name.
+fn targets(mesh: &Mesh, service: &ServiceEntry, port: &str) -> Option<Vec<dns::Srv>> {
+    let port = service
+        .ports
+        .iter()
+        .find(|it| it.name == port && has_name(it))?;
+    if !service.service.headless {
+        return Some(vec![dns::Srv {
+            target: service.host.clone(),
+            port: port.number.into(),
+            weight: WEIGHT,
+            addresses: texts(service.vips.iter().copied()),
+        }]);
+    }
+    // Members may share a name, and then are one target.
+    let mut all: BTreeMap<(String, u16), (u32, BTreeSet<IpAddr>)> = BTreeMap::new();
+    for workload in live(mesh, service) {
+        let number = resolve_port(&port.target, workload);
+        let (Some(number), Some(target)) = (number, member_name(service, workload)) else {
+            continue;
+        };
+        let (weight, addresses) = all.entry((target, number)).or_default();
+        *weight = weight.saturating_add(workload.weight).min(u16::MAX.into());
+        addresses.extend(workload.addresses.iter().copied());
+    }
+    let of = |((target, port), (weight, addresses)): ((String, u16), (u32, BTreeSet<IpAddr>))| {
+        dns::Srv {
+            target,
+            port: port.into(),
+            weight,
+            addresses: texts(addresses),
         }
     };
-    Some(dns::Name {
-        host: host.to_owned(),
-        addresses,
-        ttl_seconds,
-    })
+    Some(all.into_iter().map(of).collect())
 }

@@ -228,7 +228,11 @@ pub fn names(mesh: &Mesh, kind: &str, scope: &Scope) -> BTreeSet<String> {
         _ => {}
     }
     for service in mesh.services.values() {
-        all.extend(of_service(kind, service));
+        all.extend(of_service(mesh, kind, service));
+        if kind == type_url::NAME {
+            let members = mesh.members(service);
+            all.extend(members.filter_map(|entry| name::member_name(service, &entry.workload)));
+        }
     }
     if kind != type_url::ENDPOINT && kind != type_url::NAME {
         for entry in mesh.workloads.values() {
@@ -244,8 +248,8 @@ pub fn names(mesh: &Mesh, kind: &str, scope: &Scope) -> BTreeSet<String> {
     all
 }
 
-/// Names of a type that a service has.
-pub fn of_service(kind: &str, service: &ServiceEntry) -> Vec<String> {
+/// Names of a type that a service has, but for DNS names of its members.
+pub fn of_service(mesh: &Mesh, kind: &str, service: &ServiceEntry) -> Vec<String> {
     let ports = service.ports.iter();
     match kind {
         type_url::LISTENER => ports
@@ -265,7 +269,7 @@ pub fn of_service(kind: &str, service: &ServiceEntry) -> Vec<String> {
             })
             .map(|(port, carries)| Outbound::new(port.number, carries, &service.host).to_string())
             .collect(),
-        type_url::NAME => vec![service.host.clone()],
+        type_url::NAME => name::names(mesh, service),
         _ => Vec::new(),
     }
 }

@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use xds_proto::type_url;
 
+use super::name;
 use super::naming::{self, Carries};
 use super::resource::{of_address, of_service};
 use crate::ads::resources::{Marks, NodeMarks, Touched};
 use crate::model::manifest::object::Key;
+use crate::model::manifest::workload::Workload;
 use crate::model::mesh::affected::Changed;
 use crate::model::mesh::{Families, Mesh, PortEntry, ServiceEntry, WorkloadEntry, resolve_port};
 
@@ -78,9 +80,13 @@ impl<'a> Work<'a> {
 
     /// All names of some types that a service has.
     fn named(&mut self, key: &Key, kinds: &[&str]) {
-        for service in self.services(key).into_iter().flatten() {
+        for mesh in [self.old, self.new] {
+            let Some(service) = mesh.service(key) else {
+                continue;
+            };
             for kind in kinds {
-                self.marks.names.add_all(kind, of_service(kind, service));
+                let names = of_service(mesh, kind, service);
+                self.marks.names.add_all(kind, names);
             }
         }
     }
@@ -118,6 +124,12 @@ impl<'a> Work<'a> {
         }
     }
 
+    /// The DNS name of a member, where it has one.
+    fn member_name(&mut self, service: &ServiceEntry, workload: &Workload) {
+        let name = name::member_name(service, workload);
+        self.marks.names.add_all(type_url::NAME, name);
+    }
+
     /// All that has a service's name, and its workloads' ports.
     fn whole_service(&mut self, key: &Key) {
         self.named(key, &OUTBOUND_KINDS);
@@ -127,6 +139,7 @@ impl<'a> Work<'a> {
             };
             for entry in mesh.members(service) {
                 self.ports(service, entry);
+                self.member_name(service, &entry.workload);
             }
             // An address of a service comes before the same one of a workload.
             for vip in &service.vips {
@@ -221,6 +234,11 @@ impl<'a> Work<'a> {
             let entries = self.services(service);
             let headless = entries.into_iter().flatten().any(|it| it.service.headless);
             self.members(service, headless);
+            for entry in entries.into_iter().flatten() {
+                for member in old.into_iter().chain(new) {
+                    self.member_name(entry, &member.workload);
+                }
+            }
             let known = |mesh: &Mesh, at: usize| entries[at].map(|entry| mesh.known_as(entry));
             if renamed && known(self.old, 0) != known(self.new, 1) {
                 self.named(service, &[type_url::CLUSTER]);

@@ -5,10 +5,12 @@
 //! requests.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::name::NameRecords;
 use crate::dispatcher::timer::Timers;
 
 /// The resource, and the channel for the response. The answer comes after the snapshot that holds
@@ -32,11 +34,8 @@ pub enum OnDemandResource {
 pub enum OnDemandResponse {
     /// It is in the current snapshot.
     Found,
-    /// A name of the mesh resolved to these addresses (only for [`OnDemandResource::Name`]).
-    Addresses {
-        addresses: Vec<IpAddr>,
-        ttl: Duration,
-    },
+    /// A name of the mesh has these records (only for [`OnDemandResource::Name`]).
+    Name(Arc<NameRecords>),
     /// The control plane says there is none.
     Absent,
     /// The control plane did not answer in time or is not connected.

@@ -5,6 +5,7 @@
 //!   named as in the control plane's `translate/` and in `compile/`
 //! - `filter`: HTTP filters, and the routes' overrides of them
 //! - `access_log`: compiled formats
+//! - `name`: DNS names of the mesh
 //! - `demand`: on-demand discovery, requested by the data path
 //! - `compile`: protobuf → these types; nothing else here sees a protobuf
 //!
@@ -19,6 +20,7 @@ pub mod endpoint;
 pub mod filter;
 pub mod http;
 pub mod listener;
+pub mod name;
 pub mod outlier;
 pub mod policy;
 pub mod route;

@@ -1,15 +1,20 @@
 //! A message's question, and the answers made here.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, AAAA, SOA};
+use hickory_proto::rr::rdata::{A, AAAA, SOA, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
+
+use super::forward::Transport;
+use crate::config::name::{NameRecords, Srv};
 
 /// Without EDNS a UDP answer has at most this many bytes.
-const PLAIN_UDP: usize = 512;
+const PLAIN_UDP: u16 = 512;
 /// What a UDP answer has at most with EDNS, whatever the client offers: no fragments.
-const EDNS_UDP: usize = 1232;
+const EDNS_UDP: u16 = 1232;
 const HEADER: usize = 12;
 
 /// A question that can be answered.
@@ -20,7 +25,7 @@ pub(super) struct Question {
     /// Of class IN, the only class that the mesh has names in.
     pub(super) internet: bool,
     /// Bytes an answer over UDP may have.
-    pub(super) udp_limit: usize,
+    udp_limit: u16,
 }
 
 /// The result of parsing a message.
@@ -57,7 +62,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     let name = query.name.to_ascii().to_ascii_lowercase();
     let name = name.strip_suffix('.').unwrap_or(&name).to_owned();
     let udp_limit = match &message.edns {
-        Some(edns) => usize::from(edns.max_payload()).clamp(PLAIN_UDP, EDNS_UDP),
+        Some(edns) => edns.max_payload().clamp(PLAIN_UDP, EDNS_UDP),
         None => PLAIN_UDP,
     };
     Parsed::Question(Box::new(Question {
@@ -69,24 +74,50 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
 }
 
 impl Question {
-    /// The name's addresses, as far as they are of the family asked for. A name that is there
-    /// without such addresses is no error: NOERROR without answers (NODATA).
-    pub(super) fn addresses(&self, addresses: &[IpAddr], ttl: u32) -> Option<Vec<u8>> {
+    /// The name's records, as far as they are of the type asked for. A name that is there without
+    /// such records is no error: NOERROR without answers (NODATA).
+    pub(super) fn records(&self, records: &NameRecords, transport: Transport) -> Option<Vec<u8>> {
         let query = self.message.queries.first()?;
+        let ttl = u32::try_from(records.ttl.as_secs()).unwrap_or(u32::MAX);
         let mut answer = self.answer(ResponseCode::NoError);
         answer.metadata.authoritative = true;
-        for address in addresses {
-            let data = match (query.query_type, address) {
-                (RecordType::A | RecordType::ANY, IpAddr::V4(ip)) => RData::A(A(*ip)),
-                (RecordType::AAAA | RecordType::ANY, IpAddr::V6(ip)) => RData::AAAA(AAAA(*ip)),
-                _ => continue,
-            };
-            answer.add_answer(Record::from_rdata(query.name.clone(), ttl, data));
-        }
+        let addresses = records.addresses.iter().map(|ip| address(*ip));
+        let services = records.services.iter().filter_map(service);
+        let asked = |data: &RData| {
+            query.query_type == RecordType::ANY || query.query_type == data.record_type()
+        };
+        answer.add_answers(
+            addresses
+                .chain(services)
+                .filter(asked)
+                .map(|data| Record::from_rdata(query.name.clone(), ttl, data)),
+        );
         if answer.answers.is_empty() {
             answer.add_authority(negative(&query.name, ttl));
+        } else if asked(&RData::SRV(SRV::new(0, 0, 0, Name::root()))) {
+            answer.add_additionals(targets(&records.services, ttl));
         }
-        answer.to_vec().ok()
+        self.fit(answer, transport)
+    }
+
+    /// The message in what its transport can carry. Additional records may be left out (RFC 2181,
+    /// section 9); with fewer answers than there are, TC is set.
+    fn fit(&self, mut answer: Message, transport: Transport) -> Option<Vec<u8>> {
+        let limit = self.limit(transport);
+        let mut bytes = encode(&answer, limit)?;
+        if !answer.additionals.is_empty() && is_truncated(&bytes) {
+            answer.additionals.clear();
+            bytes = encode(&answer, limit)?;
+        }
+        Some(bytes)
+    }
+
+    /// Bytes that an answer may have.
+    pub(super) fn limit(&self, transport: Transport) -> u16 {
+        match transport {
+            Transport::Udp => self.udp_limit,
+            Transport::Tcp => u16::MAX,
+        }
     }
 
     /// An answer that is only a code.
@@ -115,11 +146,54 @@ impl Question {
         answer.queries.clone_from(&asked.queries);
         if asked.edns.is_some() {
             let mut edns = Edns::new();
-            edns.set_max_payload(EDNS_UDP as u16);
+            edns.set_max_payload(EDNS_UDP);
             answer.set_edns(edns);
         }
         answer
     }
+}
+
+fn address(ip: IpAddr) -> RData {
+    match ip {
+        IpAddr::V4(ip) => RData::A(A(ip)),
+        IpAddr::V6(ip) => RData::AAAA(AAAA(ip)),
+    }
+}
+
+/// `None` where the target is no name, which the compiler refuses.
+fn service(srv: &Srv) -> Option<RData> {
+    let target = target(srv)?;
+    Some(RData::SRV(SRV::new(0, srv.weight, srv.port, target)))
+}
+
+fn target(srv: &Srv) -> Option<Name> {
+    let mut name = Name::from_ascii(&srv.target).ok()?;
+    name.set_fqdn(true);
+    Some(name)
+}
+
+/// Addresses of the targets, each once.
+fn targets(services: &[Srv], ttl: u32) -> impl Iterator<Item = Record> {
+    let mut seen = BTreeSet::new();
+    let all = services.iter().flat_map(|srv| {
+        let addresses = srv.addresses.iter().map(|ip| (&*srv.target, *ip));
+        addresses.zip(std::iter::repeat(srv))
+    });
+    all.filter(move |(one, _)| seen.insert(*one))
+        .filter_map(move |((_, ip), srv)| Some(Record::from_rdata(target(srv)?, ttl, address(ip))))
+}
+
+/// As much of the message as fits into `limit` bytes; with TC, where that is not all.
+fn encode(message: &Message, limit: u16) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(usize::from(PLAIN_UDP));
+    let mut encoder = BinEncoder::new(&mut bytes);
+    encoder.set_max_size(limit);
+    message.emit(&mut encoder).ok()?;
+    Some(bytes)
+}
+
+fn is_truncated(message: &[u8]) -> bool {
+    message.get(2).is_some_and(|flags| flags & 0x02 != 0)
 }
 
 /// The SOA whose minimum bounds negative caching (RFC 2308).

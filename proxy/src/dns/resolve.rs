@@ -1,7 +1,6 @@
 //! Mesh or elsewhere.
 
-use std::net::IpAddr;
-use std::time::Duration;
+use std::sync::Arc;
 
 use futures_util::future::join_all;
 use hickory_proto::op::ResponseCode;
@@ -10,6 +9,7 @@ use super::Settings;
 use super::forward::{Transport, forward};
 use super::question::Question;
 use crate::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
+use crate::config::name::NameRecords;
 
 /// Names with as many dots are complete (`ndots` of resolv.conf, as Kubernetes sets it).
 const NDOTS: usize = 5;
@@ -17,8 +17,8 @@ const NDOTS: usize = 5;
 const MAX_SEARCH: usize = 6;
 
 /// The control plane's answer for a name.
-pub(super) enum Verdict {
-    Addresses(Vec<IpAddr>, Duration),
+enum Resolution {
+    Records(Arc<NameRecords>),
     /// Not the mesh's.
     Foreign,
     /// It may be the mesh's, and the control plane does not answer: never forwarded.
@@ -33,23 +33,20 @@ pub(super) async fn resolve(
     query: &[u8],
     transport: Transport,
 ) -> Option<Vec<u8>> {
-    let verdict = match demand {
+    let resolution = match demand {
         Some(demand) if question.internet && is_host_name(&question.name) => {
             look_up(settings, demand, &question.name).await
         }
-        _ => Verdict::Foreign,
+        _ => Resolution::Foreign,
     };
-    let answer = match verdict {
-        Verdict::Addresses(addresses, ttl) => {
-            let ttl = u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX);
-            question.addresses(&addresses, ttl)?
-        }
-        Verdict::Unknown => question.code(ResponseCode::ServFail)?,
-        Verdict::Foreign => elsewhere(settings, question, query, transport).await?,
+    let answer = match resolution {
+        Resolution::Records(records) => question.records(&records, transport)?,
+        Resolution::Unknown => question.code(ResponseCode::ServFail)?,
+        Resolution::Foreign => elsewhere(settings, question, query, transport).await?,
     };
-    match transport {
-        Transport::Udp if answer.len() > question.udp_limit => question.truncated(),
-        _ => Some(answer),
+    match answer.len() > usize::from(question.limit(transport)) {
+        true => question.truncated(),
+        false => Some(answer),
     }
 }
 
@@ -75,43 +72,51 @@ async fn elsewhere(
     }
 }
 
-/// Looks up the name and its expansions by the search paths, all at once; the first in order wins.
-async fn look_up(settings: &Settings, demand: &OnDemandClient, name: &str) -> Verdict {
+/// Looks up the name and its expansions by the search paths, all at once; the first in order that
+/// has records wins, else the first that exists.
+async fn look_up(settings: &Settings, demand: &OnDemandClient, name: &str) -> Resolution {
     let candidates = candidates(settings, name);
     let asking = candidates
         .into_iter()
         .map(|name| demand.ask(OnDemandResource::Name(name)));
     let mut unavailable = false;
+    let mut without_data = None;
     for answer in join_all(asking).await {
         match answer {
-            OnDemandResponse::Addresses { addresses, ttl } => {
-                return Verdict::Addresses(addresses, ttl);
+            OnDemandResponse::Name(records) if !records.is_empty() => {
+                return Resolution::Records(records);
             }
+            OnDemandResponse::Name(records) => without_data = without_data.or(Some(records)),
             OnDemandResponse::Unavailable => unavailable = true,
             OnDemandResponse::Absent | OnDemandResponse::Found => {}
         }
     }
-    match unavailable && (is_ours(settings, name) || !name.contains('.')) {
-        true => Verdict::Unknown,
-        false => Verdict::Foreign,
+    match without_data {
+        Some(records) => Resolution::Records(records),
+        None if unavailable && (is_ours(settings, name) || !name.contains('.')) => {
+            Resolution::Unknown
+        }
+        None => Resolution::Foreign,
     }
 }
 
 fn candidates(settings: &Settings, name: &str) -> Vec<String> {
     let mut candidates = vec![name.to_owned()];
     if !is_ours(settings, name) && name.matches('.').count() < NDOTS {
-        let search = settings.search.iter().take(MAX_SEARCH);
+        // A lone label before a suffix of ours is a namespace, which must not hide a host elsewhere.
+        let fits = |suffix: &&String| name.contains('.') || !settings.own.contains(suffix);
+        let search = settings.search.iter().take(MAX_SEARCH).filter(fits);
         candidates.extend(search.map(|suffix| format!("{name}.{suffix}")));
     }
     candidates.retain(|name| name.len() <= 253);
     candidates
 }
 
-/// Whether a name ends in one of the mesh's own suffixes.
+/// Whether a name is one of the mesh's own suffixes or ends in one.
 fn is_ours(settings: &Settings, name: &str) -> bool {
     settings.own.iter().any(|suffix| {
         name.strip_suffix(suffix.as_str())
-            .is_some_and(|rest| rest.ends_with('.'))
+            .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
     })
 }
 

@@ -29,7 +29,7 @@ pub(super) async fn find_listener(
     };
     let wanted = OnDemandResource::Listener(destination);
     match demand.ask_by(&worker.timers, wanted).await {
-        OnDemandResponse::Found | OnDemandResponse::Addresses { .. } => {
+        OnDemandResponse::Found | OnDemandResponse::Name(_) => {
             // The accepting listener may be newer now too: everything is taken from one snapshot.
             let snapshot = worker.store.load();
             let entry = snapshot.listeners.get(&entry.def.name).unwrap_or(entry);

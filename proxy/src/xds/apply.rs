@@ -6,15 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use prost::Message;
-use xds_proto::anyam::dns::v1::Name;
 
 use super::cache::{Cache, Change, Now, Outcome, Validate, Validated};
 use super::client::Apply;
 use super::resource_type::{Key, ResourceType};
-use crate::config::compile::{Compiled, Compiler, References, Step};
+use crate::config::compile::{Compiled, Compiler, References, Step, name};
 use crate::config::demand::{OnDemandRequest, OnDemandResource, OnDemandResponse};
 use crate::config::listener::Cidr;
+use crate::config::name::NameRecords;
 use crate::snapshot::Store;
 use crate::upstream::dns::{self, Resolver};
 
@@ -34,7 +33,7 @@ pub struct Egress {
 #[derive(Clone)]
 pub enum Accepted {
     Compiled(Compiled),
-    Name(Vec<IpAddr>, Duration),
+    Name(Arc<NameRecords>),
 }
 
 /// See the module. Lives on the control thread, the only writer of the store.
@@ -47,7 +46,7 @@ pub struct Applier {
     held: Vec<Step>,
     egress: Egress,
     resolver: Resolver,
-    names: HashMap<String, (Vec<IpAddr>, Duration)>,
+    names: HashMap<String, Arc<NameRecords>>,
     /// Connections of on-demand listeners when last looked at, and since when unchanged.
     usage: HashMap<Key, (u64, Instant)>,
 }
@@ -142,8 +141,8 @@ impl Applier {
                 Some(Step::Set(Compiled::Workload(name, addresses, workload)))
             }
             Change::Upsert(_, Accepted::Compiled(compiled)) => Some(Step::Set(compiled)),
-            Change::Upsert(key, Accepted::Name(addresses, ttl)) => {
-                self.names.insert(key.name, (addresses, ttl));
+            Change::Upsert(key, Accepted::Name(records)) => {
+                self.names.insert(key.name, records);
                 None
             }
             Change::Remove(key) if key.kind == ResourceType::Name => {
@@ -162,18 +161,11 @@ fn answers_to(name: &str, addresses: &[IpAddr]) -> bool {
         .is_ok_and(|address| addresses.contains(&address))
 }
 
-/// anyam.dns.v1.Name.
-fn judge_name(body: &Bytes) -> Result<Validated<Accepted>, String> {
-    let message = Name::decode(body.clone()).map_err(|error| format!("not a Name: {error}"))?;
-    let mut addresses = Vec::with_capacity(message.addresses.len());
-    for (index, text) in message.addresses.iter().enumerate() {
-        let address = text.parse::<IpAddr>();
-        addresses.push(address.map_err(|_| format!("addresses[{index}]: not an IP address"))?);
-    }
-    let ttl = Duration::from_secs(message.ttl_seconds.into());
+fn judge_name(body: &[u8]) -> Result<Validated<Accepted>, String> {
+    let (host, records) = name::name(body)?;
     Ok(Validated {
-        name: message.host,
-        value: Accepted::Name(addresses, ttl),
+        name: host,
+        value: Accepted::Name(Arc::new(records)),
         refs: Vec::new(),
         patience: None,
     })
@@ -253,10 +245,7 @@ impl Apply for Applier {
     fn answer(&self, wanted: OnDemandRequest, outcome: Outcome) {
         let answer = match (&wanted.what, outcome) {
             (OnDemandResource::Name(name), Outcome::Found) => match self.names.get(name) {
-                Some((addresses, ttl)) => OnDemandResponse::Addresses {
-                    addresses: addresses.clone(),
-                    ttl: *ttl,
-                },
+                Some(records) => OnDemandResponse::Name(records.clone()),
                 None => OnDemandResponse::Absent,
             },
             (_, Outcome::Found) => OnDemandResponse::Found,

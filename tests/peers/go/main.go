@@ -4,6 +4,7 @@
 //	peer serve ADDRESS       HTTP/1.1 and HTTP/2 without TLS on port 8080, gRPC on port 8081
 //	peer call KIND ADDRESS   every check of http1, http2 or grpc against a server; grpc-by-envoy where
 //	                         one of the proxies between is an Envoy
+//	peer resolve SERVER ip|srv NAME   what the DNS server says, by Go's own resolver, a line a record
 //
 // The first check that fails ends a call with status 1 and prints what came instead.
 package main
@@ -31,8 +32,10 @@ func run(arguments []string) error {
 		return serve(arguments[1])
 	case len(arguments) == 3 && arguments[0] == "call":
 		return call(arguments[1], arguments[2])
+	case len(arguments) == 4 && arguments[0] == "resolve":
+		return resolve(arguments[1], arguments[2], arguments[3])
 	}
-	return fmt.Errorf("usage: peer serve ADDRESS | peer call http1|http2|grpc|grpc-by-envoy ADDRESS")
+	return fmt.Errorf("usage: peer serve ADDRESS | peer call http1|http2|grpc|grpc-by-envoy ADDRESS | peer resolve SERVER ip|srv NAME")
 }
 
 func serve(address string) error {

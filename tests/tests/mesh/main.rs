@@ -8,6 +8,7 @@
 //! - `ipv6`: the same over IPv6; `ports`: sidecars that listen elsewhere
 //! - `misdeclared`: ports that are declared as something else than they are
 //! - `mirror`: requests that are also sent to another service
+//! - `names`: services, ports and members of headless services by DNS
 //! - `peers`: Go programs on both ends, sidecars and a stock Envoy between them
 //! - `policy`: what policy was evaluated on is what the app receives, for every spelling by every
 //!   way in
@@ -26,6 +27,7 @@ mod ipv6;
 mod manifests;
 mod mirror;
 mod misdeclared;
+mod names;
 mod peers;
 mod policy;
 mod ports;

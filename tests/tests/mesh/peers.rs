@@ -15,7 +15,7 @@ const LEFT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
 const RIGHT: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 2);
 
 /// The program of `tests/peers/go`, built by `tests/peers/build.sh`.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/peer");
     let path = std::env::var_os("ANYAM_PEER").map_or(default, PathBuf::from);
     assert!(

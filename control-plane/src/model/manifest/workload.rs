@@ -29,6 +29,9 @@ pub struct Workload {
     pub locality: Option<Locality>,
     pub weight: u32,
     pub node: String,
+    /// Its name in the headless service that `subdomain` names, as a Pod's.
+    pub hostname: Option<String>,
+    pub subdomain: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +73,10 @@ pub struct WorkloadSpec {
     weight: Option<NonZeroU16>,
     #[serde(default)]
     node: String,
+    #[serde(default, deserialize_with = "values::optional_label")]
+    hostname: Option<String>,
+    #[serde(default, deserialize_with = "values::optional_label")]
+    subdomain: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -150,6 +157,8 @@ impl Workload {
             locality: spec.locality,
             weight: spec.weight.map_or(1, |weight| u32::from(weight.get())),
             node: spec.node,
+            hostname: spec.hostname,
+            subdomain: spec.subdomain,
         })
     }
 

@@ -4,7 +4,7 @@
 //! - `support`: paths, errors, and the macros by which every field is supported, ignored with a
 //!   reason, or refused; `values`, `matcher`, `headers`, `access_log`: what resources share
 //! - `listener/`, `route/`, `filter/` (HTTP filters), `cluster/`, `endpoint`, `secret`, `tls`,
-//!   `policy`: a file or folder per resource
+//!   `policy`, `name`: a file or folder per resource
 //! - `resource`: bytes → [`Compiled`], with the names it refers to
 //! - `refs`: indices in the place of names; `link`: the next snapshot out of the last and what changed;
 //!   `known`: what it finds by
@@ -28,6 +28,7 @@ mod listener;
 mod log_filter;
 mod matcher;
 mod metadata_match;
+pub(crate) mod name;
 mod policy;
 mod refs;
 mod resource;

@@ -1,9 +1,11 @@
 //! The resolver: messages that are mutated, over UDP and TCP.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyam_proxy::config::demand::{OnDemandClient, OnDemandResponse};
+use anyam_proxy::config::name::{NameRecords, Srv};
 use anyam_proxy::dns::Settings;
 use anyam_proxy::dns::server::Server;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
@@ -24,10 +26,17 @@ async fn server() -> SocketAddr {
     let (demand, mut wants) = OnDemandClient::new(1024, SOON);
     tokio::spawn(async move {
         while let Some(wanted) = wants.recv().await {
-            let answer = OnDemandResponse::Addresses {
-                addresses: vec![[240, 240, 0, 1].into()],
+            let address = [240, 240, 0, 1].into();
+            let answer = OnDemandResponse::Name(Arc::new(NameRecords {
+                addresses: vec![address],
+                services: vec![Srv {
+                    target: "cart.shop.svc.cluster.local".to_owned(),
+                    port: 80,
+                    weight: 100,
+                    addresses: vec![address],
+                }],
                 ttl: Duration::from_secs(30),
-            };
+            }));
             // What asked may have given up.
             let _ = wanted.answer.send(answer);
         }
