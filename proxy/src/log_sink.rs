@@ -6,6 +6,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
@@ -85,10 +86,11 @@ impl Sinks {
         let (queue, jobs) = channel();
         let shared = Arc::new(Shared::default());
         let (path, state) = (target.path().map(Path::to_owned), shared.clone());
+        let dropped = self.dropped.clone();
         let number = self.threads.fetch_add(1, Relaxed);
         std::thread::Builder::new()
             .name(format!("log-{number}"))
-            .spawn(move || write_jobs(&jobs, writer, path.as_deref(), &state))?;
+            .spawn(move || write_jobs(&jobs, writer, path.as_deref(), &state, &dropped))?;
         let sink = Arc::new(Sink {
             index: open.len(),
             target,
@@ -186,11 +188,28 @@ impl Writer {
     }
 }
 
+/// Never waits. To open a FIFO for writing alone would wait for its reader, or fail; a reader that
+/// leaves and comes back later would end the log. Open for both it takes lines until it is full.
 fn append(path: &Path) -> io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(path)
+    let is_fifo = std::fs::metadata(path).is_ok_and(|file| file.file_type().is_fifo());
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .read(is_fifo)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    // Its thread does wait, for a destination that is full.
+    rustix::io::ioctl_fionbio(&file, false)?;
+    Ok(file)
 }
 
-fn write_jobs(jobs: &Receiver<Job>, mut writer: Writer, path: Option<&Path>, shared: &Shared) {
+fn write_jobs(
+    jobs: &Receiver<Job>,
+    mut writer: Writer,
+    path: Option<&Path>,
+    shared: &Shared,
+    dropped: &IntCounter,
+) {
     // Said once for each time that it begins: the diagnostics may be what cannot be written.
     let mut failing = false;
     for job in jobs {
@@ -212,6 +231,7 @@ fn write_jobs(jobs: &Receiver<Job>, mut writer: Writer, path: Option<&Path>, sha
                     tracing::warn!(%error, ?path, "a log could not be written; its lines are lost");
                 }
                 failing = failed.is_some();
+                dropped.inc_by(failing.into());
             }
             Job::Flush(done) => {
                 // The process may have given up waiting.
@@ -263,16 +283,23 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_written_is_counted() {
+        let sinks = sinks();
+        let full = sinks.open(Target::File("/dev/full".into())).unwrap();
+        full.write(b"lost\n".into());
+        sinks.flush(SOON);
+        assert_eq!(sinks.dropped.get(), 1);
+    }
+
+    #[test]
     fn a_pipe_that_is_not_read_costs_lines_and_holds_up_no_one() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pipe");
         let made = std::process::Command::new("mkfifo").arg(&path).status();
         assert!(made.unwrap().success());
-        // Both ends: opening one alone waits for the other.
-        let reader = OpenOptions::new().read(true).write(true).open(&path);
-        let mut reader = reader.unwrap();
         let (sinks, other) = (sinks(), folder.path().join("file"));
-        let stuck = sinks.open(Target::File(path)).unwrap();
+        // No reader has it open yet.
+        let stuck = sinks.open(Target::File(path.clone())).unwrap();
         let file = sinks.open(Target::File(other.clone())).unwrap();
         let line = vec![b'x'; 8 << 10];
         for _ in 0..2 * QUEUE_BYTES / line.len() {
@@ -284,7 +311,11 @@ mod tests {
         sinks.flush(Duration::from_millis(200));
         assert!(began.elapsed() < SOON);
         assert_eq!(std::fs::read_to_string(other).unwrap(), "fine\n");
-        // Once it is read again, it goes on.
+        // Once it is read, it goes on, whatever readers do.
+        let mut reader = File::open(&path).unwrap();
+        assert!(reader.read(&mut [0; 8]).unwrap() > 0);
+        drop(reader);
+        let mut reader = File::open(&path).unwrap();
         let mut piece = vec![0; 64 << 10];
         while stuck.shared.queued.load(Relaxed) > 0 {
             assert!(reader.read(&mut piece).unwrap() > 0);

@@ -172,7 +172,6 @@ pub struct CorsPolicy {
     pub private_network: Option<bool>,
     pub forward_not_matching: Option<bool>,
     pub enabled: Percent,
-    pub shadow: Percent,
 }
 
 impl CorsPolicy {

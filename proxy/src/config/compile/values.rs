@@ -1,7 +1,11 @@
 //! Small values of the core API: addresses, ranges, data sources, shares, metadata.
 
 use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 use std::time::Duration;
 
 use xds_proto::envoy::config::core::v3 as core;
@@ -110,6 +114,24 @@ pub fn cidr(at: At<'_>, range: &core::CidrRange) -> Result<Cidr, CompileError> {
     Ok(Cidr { address, bits })
 }
 
+/// The bytes of a file. Neither a FIFO, for which a reader waits, nor a device, which may have no
+/// end.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::options()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("is not a regular file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > MAX_FILE {
+        true => Err(io::Error::other("is larger than 4 MiB")),
+        false => Ok(bytes),
+    }
+}
+
 /// The bytes of a data source. Files are read now and, for the time being, only now.
 pub fn data_source(at: At<'_>, source: &core::DataSource) -> Result<Vec<u8>, CompileError> {
     use core::data_source::Specifier;
@@ -123,13 +145,7 @@ pub fn data_source(at: At<'_>, source: &core::DataSource) -> Result<Vec<u8>, Com
         Specifier::InlineString(text) => Ok(text.clone().into_bytes()),
         Specifier::Filename(path) => {
             let at = at.field("filename");
-            let read = || -> std::io::Result<Vec<u8>> {
-                if std::fs::metadata(path)?.len() > MAX_FILE {
-                    return Err(std::io::Error::other("is larger than 4 MiB"));
-                }
-                std::fs::read(path)
-            };
-            read().map_err(|e| at.error(format_args!("{path}: {e}")))
+            read(path.as_ref()).map_err(|e| at.error(format_args!("{path}: {e}")))
         }
         Specifier::EnvironmentVariable(name) => {
             std::env::var(name).map(String::into_bytes).map_err(|e| {

@@ -6,7 +6,7 @@ use xds_proto::envoy::extensions::filters::http::cors::v3 as pb;
 
 use super::runtime_percent;
 use crate::config::compile::matcher::string;
-use crate::config::compile::support::{At, CompileError, each};
+use crate::config::compile::support::{At, CompileError, each, ignored};
 use crate::config::filter::{CorsPolicy, FilterConfig, Percent};
 
 pub fn filter(m: &pb::Cors) -> FilterConfig {
@@ -27,6 +27,10 @@ pub fn policy(at: At<'_>, m: &pb::CorsPolicy) -> Result<FilterConfig, CompileErr
         allow_private_network_access,
         forward_not_matching_preflights,
     } = m;
+    ignored!(
+        "a shadow policy decides nothing; Envoy only counts what it would have done",
+        shadow_enabled
+    );
     let value = |field: &'static str, text: &str| -> Result<Box<str>, CompileError> {
         if text.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
             return at
@@ -57,10 +61,6 @@ pub fn policy(at: At<'_>, m: &pb::CorsPolicy) -> Result<FilterConfig, CompileErr
                 numerator: 100,
                 denominator: 100,
             },
-        },
-        shadow: match shadow_enabled {
-            Some(share) => runtime_percent(at.field("shadow_enabled"), share)?,
-            None => Percent::ZERO,
         },
     };
     Ok(FilterConfig::Cors(Some(Arc::new(policy))))
