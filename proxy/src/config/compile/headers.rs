@@ -9,23 +9,33 @@ use crate::config::access_log::{Format, Part};
 use crate::config::route::{AppendAction, HeaderAppend, HeaderEdits};
 use crate::matcher::HeaderName;
 
-/// The two lists `<side>_headers_to_add` and `<side>_headers_to_remove`.
-pub fn edits(
+/// `request_headers_to_add` and `request_headers_to_remove`.
+pub fn request_edits(
     at: At<'_>,
-    [add_field, remove_field]: [&'static str; 2],
     add: &[core::HeaderValueOption],
     remove: &[String],
 ) -> Result<HeaderEdits, CompileError> {
     Ok(HeaderEdits {
-        append: each(at, add_field, add, append)?,
-        remove: each(at, remove_field, remove, |at, name| editable(at, name))?,
+        append: each(at, "request_headers_to_add", add, append)?,
+        remove: each(at, "request_headers_to_remove", remove, |at, name| {
+            editable(at, name)
+        })?,
     })
 }
 
-/// Field names of request edits.
-pub const REQUEST: [&str; 2] = ["request_headers_to_add", "request_headers_to_remove"];
-/// Field names of response edits.
-pub const RESPONSE: [&str; 2] = ["response_headers_to_add", "response_headers_to_remove"];
+/// `response_headers_to_add` and `response_headers_to_remove`.
+pub fn response_edits(
+    at: At<'_>,
+    add: &[core::HeaderValueOption],
+    remove: &[String],
+) -> Result<HeaderEdits, CompileError> {
+    Ok(HeaderEdits {
+        append: each(at, "response_headers_to_add", add, append)?,
+        remove: each(at, "response_headers_to_remove", remove, |at, name| {
+            editable(at, name)
+        })?,
+    })
+}
 
 pub fn append(at: At<'_>, option: &core::HeaderValueOption) -> Result<HeaderAppend, CompileError> {
     use core::header_value_option::HeaderAppendAction as Action;

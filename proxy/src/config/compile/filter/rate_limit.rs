@@ -4,6 +4,7 @@ use xds_proto::envoy::config::route::v3 as pb;
 use xds_proto::envoy::config::route::v3::rate_limit as inner;
 use xds_proto::envoy::config::route::v3::rate_limit::action as kind;
 use xds_proto::envoy::r#type::metadata::v3 as metadata;
+use xds_proto::google::protobuf::BoolValue;
 
 use crate::config::compile::matcher::{header, header_name, query};
 use crate::config::compile::support::{
@@ -155,12 +156,9 @@ fn header_match(at: At<'_>, m: &kind::HeaderValueMatch) -> Result<Action, Compil
         headers,
     } = m;
     unsupported!(at, default_value);
-    Ok(Action::Match {
-        key: key(at, descriptor_key, "header_match")?,
-        value: literal(at, descriptor_value)?,
-        expect: bool_or(expect_match, true),
-        matches: DescriptorMatch::Headers(each(at, "headers", headers, header)?),
-    })
+    let matches = DescriptorMatch::Headers(each(at, "headers", headers, header)?);
+    let key = key(at, descriptor_key, "header_match")?;
+    value_match(at, key, descriptor_value, expect_match, matches)
 }
 
 fn query_match(at: At<'_>, m: &kind::QueryParameterValueMatch) -> Result<Action, CompileError> {
@@ -172,11 +170,23 @@ fn query_match(at: At<'_>, m: &kind::QueryParameterValueMatch) -> Result<Action,
         query_parameters,
     } = m;
     unsupported!(at, default_value);
+    let matches = DescriptorMatch::Query(each(at, "query_parameters", query_parameters, query)?);
+    let key = key(at, descriptor_key, "query_match")?;
+    value_match(at, key, descriptor_value, expect_match, matches)
+}
+
+fn value_match(
+    at: At<'_>,
+    key: Box<str>,
+    value: &str,
+    expect: &Option<BoolValue>,
+    matches: DescriptorMatch,
+) -> Result<Action, CompileError> {
     Ok(Action::Match {
-        key: key(at, descriptor_key, "query_match")?,
-        value: literal(at, descriptor_value)?,
-        expect: bool_or(expect_match, true),
-        matches: DescriptorMatch::Query(each(at, "query_parameters", query_parameters, query)?),
+        key,
+        value: literal(at, value)?,
+        expect: bool_or(expect, true),
+        matches,
     })
 }
 

@@ -9,8 +9,7 @@ use super::chain::Scope;
 use super::http;
 use crate::config::access_log::{Format, Operator, Part};
 use crate::config::compile::access_log::format;
-use crate::config::compile::headers;
-use crate::config::compile::headers::REQUEST;
+use crate::config::compile::headers::append;
 use crate::config::compile::support::{
     At, CompileError, each, ignored, required, timeout, u32_opt, unsupported,
 };
@@ -170,18 +169,16 @@ fn tunneling(at: At<'_>, m: &pb::tcp_proxy::TunnelingConfig) -> Result<Tunneling
     if hostname.is_empty() {
         return at.field("hostname").fail("is required");
     }
-    let edits = headers::edits(at, ["headers_to_add", REQUEST[1]], headers_to_add, &[])?;
-    let mut headers = Vec::new();
-    for (index, edit) in edits.append.into_iter().enumerate() {
-        let at = at.index("headers_to_add", index);
+    let headers = each(at, "headers_to_add", headers_to_add, |at, m| {
+        let edit = append(at, m)?;
         if edit.action == AppendAction::OverwriteIfExists {
             return at
                 .field("append_action")
                 .fail("a CONNECT has no header to overwrite");
         }
         at_dial(at.field("header").field("value"), &edit.value)?;
-        headers.push((edit.name.name, edit.value));
-    }
+        Ok((edit.name.name, edit.value))
+    })?;
     let hostname_at = at.field("hostname");
     let hostname = format(hostname_at, hostname)?;
     at_dial(hostname_at, &hostname)?;

@@ -9,7 +9,7 @@ use super::overrides::Outer;
 use super::retry::retry_policy;
 use super::rewrite::{host_rewrite, path_rewrite_of, redirect};
 use crate::config::compile::filter::rate_limit::rate_limits;
-use crate::config::compile::headers::{REQUEST, RESPONSE, edits};
+use crate::config::compile::headers::{request_edits, response_edits};
 use crate::config::compile::matcher::header_name;
 use crate::config::compile::refs::ClusterNames;
 use crate::config::compile::support::{
@@ -273,23 +273,22 @@ fn weighted(
         runtime_key_prefix
     );
     let mut total = 0;
-    let clusters =
-        each(at, "clusters", entries, |at, m| {
-            let pb::weighted_cluster::ClusterWeight {
-                name,
-                cluster_header,
-                weight,
-                metadata_match,
-                request_headers_to_add,
-                request_headers_to_remove,
-                response_headers_to_add,
-                response_headers_to_remove,
-                typed_per_filter_config,
-                host_rewrite_specifier,
-            } = m;
-            unsupported!(at, cluster_header, metadata_match);
-            total += u64::from(u32_opt(weight).unwrap_or(0));
-            Ok(WeightedCluster {
+    let clusters = each(at, "clusters", entries, |at, m| {
+        let pb::weighted_cluster::ClusterWeight {
+            name,
+            cluster_header,
+            weight,
+            metadata_match,
+            request_headers_to_add,
+            request_headers_to_remove,
+            response_headers_to_add,
+            response_headers_to_remove,
+            typed_per_filter_config,
+            host_rewrite_specifier,
+        } = m;
+        unsupported!(at, cluster_header, metadata_match);
+        total += u64::from(u32_opt(weight).unwrap_or(0));
+        Ok(WeightedCluster {
             bound: total,
             cluster: clusters.refer(name),
             host_rewrite: host_rewrite_specifier.as_ref().map(|specifier| {
@@ -298,10 +297,9 @@ fn weighted(
                 ) = specifier;
                 host.as_str().into()
             }),
-            request_headers: edits(at, REQUEST, request_headers_to_add, request_headers_to_remove)?,
-            response_headers: edits(
+            request_headers: request_edits(at, request_headers_to_add, request_headers_to_remove)?,
+            response_headers: response_edits(
                 at,
-                RESPONSE,
                 response_headers_to_add,
                 response_headers_to_remove,
             )?,
@@ -310,7 +308,7 @@ fn weighted(
                 false => filters.with(at, typed_per_filter_config)?.shared(),
             },
         })
-        })?;
+    })?;
     if total == 0 || total > u64::from(u32::MAX) {
         return at.fail(format_args!(
             "weights sum to {total}, not to between 1 and 2^32 - 1"

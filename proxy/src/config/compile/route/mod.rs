@@ -13,7 +13,7 @@ use xds_proto::envoy::config::route::v3 as pb;
 
 use super::Counts;
 use super::filter::rate_limit::rate_limits;
-use super::headers::{REQUEST, RESPONSE, edits};
+use super::headers::{request_edits, response_edits};
 use super::matcher::{header, header_name, query, whole_regex};
 use super::metadata_match::metadata as metadata_match;
 use super::refs::ClusterNames;
@@ -91,18 +91,8 @@ pub fn route_config(
         prefix: Vec::new(),
         any: None,
         ignore_port: *ignore_port_in_host_matching,
-        request_headers: edits(
-            at,
-            REQUEST,
-            request_headers_to_add,
-            request_headers_to_remove,
-        )?,
-        response_headers: edits(
-            at,
-            RESPONSE,
-            response_headers_to_add,
-            response_headers_to_remove,
-        )?,
+        request_headers: request_edits(at, request_headers_to_add, request_headers_to_remove)?,
+        response_headers: response_edits(at, response_headers_to_add, response_headers_to_remove)?,
         most_specific_wins: *most_specific_header_mutations_wins,
         internal_only_headers: each(
             at,
@@ -247,18 +237,8 @@ fn virtual_host(
     Ok(VirtualHost {
         name: name.as_str().into(),
         routes,
-        request_headers: edits(
-            at,
-            REQUEST,
-            request_headers_to_add,
-            request_headers_to_remove,
-        )?,
-        response_headers: edits(
-            at,
-            RESPONSE,
-            response_headers_to_add,
-            response_headers_to_remove,
-        )?,
+        request_headers: request_edits(at, request_headers_to_add, request_headers_to_remove)?,
+        response_headers: response_edits(at, response_headers_to_add, response_headers_to_remove)?,
         rate_limits: rate_limits(at, own_rate_limits)?,
         include_attempt_count: *include_request_attempt_count,
         include_attempt_count_in_response: *include_attempt_count_in_response,
@@ -309,18 +289,8 @@ fn route(
         name: name.as_str().into(),
         matches: route_match(at.field("match"), matches)?,
         action: action::action(at, action, inherited, filters, clusters)?,
-        request_headers: edits(
-            at,
-            REQUEST,
-            request_headers_to_add,
-            request_headers_to_remove,
-        )?,
-        response_headers: edits(
-            at,
-            RESPONSE,
-            response_headers_to_add,
-            response_headers_to_remove,
-        )?,
+        request_headers: request_edits(at, request_headers_to_add, request_headers_to_remove)?,
+        response_headers: response_edits(at, response_headers_to_add, response_headers_to_remove)?,
         filters: overrides.shared(),
     })
 }
