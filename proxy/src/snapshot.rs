@@ -1,7 +1,7 @@
 //! The snapshot and the store that publishes it.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::config::Name;
 use crate::config::endpoint::Workload;
-use crate::config::listener::ListenerDef;
+use crate::config::listener::{ListenerDef, ListenerKey};
 use crate::config::route::RouteTable;
 use crate::config::secret::Secret;
 use crate::upstream::cluster::Cluster;
@@ -24,8 +24,8 @@ pub struct Snapshot {
     /// Counts up by one with each published snapshot.
     pub generation: u64,
     pub listeners: Arc<HashMap<Name, Arc<Listener>>>,
-    /// Listeners by their address, bound or not: where `use_original_dst` hands connections to.
-    pub by_address: Arc<HashMap<SocketAddr, Arc<Listener>>>,
+    /// Listeners by their sockets, bound or not: where `use_original_dst` hands connections to.
+    pub by_socket: Arc<HashMap<ListenerKey, Arc<Listener>>>,
     pub routes: Arc<HashMap<Name, Arc<RouteConfig>>>,
     pub clusters: Arc<HashMap<Name, Arc<Cluster>>>,
     pub secrets: Arc<HashMap<Name, Arc<Secret>>>,

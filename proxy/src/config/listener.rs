@@ -22,9 +22,31 @@ pub enum Direction {
     Outbound,
 }
 
+/// envoy.config.core.v3.SocketAddress.Protocol, as far as it is supported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SocketProtocol {
+    Tcp,
+}
+
+/// A socket that a listener serves. Listeners of different protocols may share an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ListenerKey {
+    pub protocol: SocketProtocol,
+    pub address: SocketAddr,
+}
+
+impl ListenerKey {
+    pub fn tcp(address: SocketAddr) -> Self {
+        let protocol = SocketProtocol::Tcp;
+        ListenerKey { protocol, address }
+    }
+}
+
 /// The part of a listener that does not change when what it refers to does.
 pub struct ListenerDef {
     pub name: Name,
+    /// Of all its addresses.
+    pub protocol: SocketProtocol,
     pub address: SocketAddr,
     /// `additional_addresses`.
     pub more_addresses: Vec<SocketAddr>,
@@ -61,6 +83,13 @@ impl ListenerDef {
 
     pub fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         std::iter::once(self.address).chain(self.more_addresses.iter().copied())
+    }
+
+    /// Its sockets, bound or not.
+    pub fn keys(&self) -> impl Iterator<Item = ListenerKey> + '_ {
+        let protocol = self.protocol;
+        self.addresses()
+            .map(move |address| ListenerKey { protocol, address })
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::ListenerContext;
 use super::conn;
+use crate::config::listener::ListenerKey;
 use crate::connection_limit;
 use crate::socket;
 
@@ -16,22 +17,22 @@ use crate::socket;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Accepts on `listener` (bound to `address`) for as long as it is polled; each connection gets a
+/// Accepts on `listener` (bound as `key` says) for as long as it is polled; each connection gets a
 /// task of its own, which outlives this loop.
-pub async fn run(worker: &Rc<ListenerContext>, listener: &TcpListener, address: SocketAddr) {
+pub async fn run(worker: &Rc<ListenerContext>, listener: &TcpListener, key: ListenerKey) {
     let mut pause = FIRST_PAUSE;
     loop {
         match listener.accept().await {
             Ok((tcp, peer)) => {
                 pause = FIRST_PAUSE;
-                admit(worker, tcp, peer, address);
+                admit(worker, tcp, peer, key);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
                 // Out of descriptors or memory. Retrying at once would only take CPU from the
                 // connections whose end frees them.
-                tracing::warn!(%address, %error, ?pause, "cannot accept connections for now");
-                if let Some(listener) = worker.store.peek().by_address.get(&address) {
+                tracing::warn!(address = %key.address, %error, ?pause, "cannot accept connections for now");
+                if let Some(listener) = worker.store.peek().by_socket.get(&key) {
                     listener.def.metrics.accept_errors.inc();
                     if listener.def.closes_idle() {
                         worker.overload.idle.begin(&worker.timers);
@@ -44,9 +45,9 @@ pub async fn run(worker: &Rc<ListenerContext>, listener: &TcpListener, address: 
     }
 }
 
-fn admit(worker: &Rc<ListenerContext>, tcp: TcpStream, peer: SocketAddr, address: SocketAddr) {
+fn admit(worker: &Rc<ListenerContext>, tcp: TcpStream, peer: SocketAddr, key: ListenerKey) {
     let snapshot = worker.store.peek();
-    let Some(listener) = snapshot.by_address.get(&address).cloned() else {
+    let Some(listener) = snapshot.by_socket.get(&key).cloned() else {
         return;
     };
     drop(snapshot);
@@ -66,7 +67,7 @@ fn admit(worker: &Rc<ListenerContext>, tcp: TcpStream, peer: SocketAddr, address
         return;
     };
     metrics.connections.inc();
-    let begin = conn::begin(worker.clone(), listener, tcp, (address, peer), permits);
+    let begin = conn::begin(worker.clone(), listener, tcp, (key.address, peer), permits);
     // Boxed: a future of its size is expensive to move.
     worker.serve((), Box::pin(begin));
 }

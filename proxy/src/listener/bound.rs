@@ -12,6 +12,7 @@ use super::ListenerContext;
 use super::accept;
 use super::socket::{BindOptions, bind};
 use crate::config::Name;
+use crate::config::listener::{ListenerKey, SocketProtocol};
 use crate::drain::Phase;
 use crate::snapshot::Follower;
 use crate::supervise::keep;
@@ -20,7 +21,7 @@ use crate::supervise::keep;
 pub struct Bound {
     context: Rc<ListenerContext>,
     follower: Follower,
-    loops: RefCell<HashMap<SocketAddr, AbortHandle>>,
+    loops: RefCell<HashMap<ListenerKey, AbortHandle>>,
 }
 
 /// A listener that could not be bound.
@@ -70,10 +71,10 @@ impl Bound {
         let mut loops = self.loops.borrow_mut();
         let listeners = || snapshot.listeners.values().filter(|l| l.def.bind_to_port);
         let wanted: HashSet<_> = listeners()
-            .flat_map(|listener| listener.def.addresses())
+            .flat_map(|listener| listener.def.keys())
             .collect();
-        loops.retain(|address, accepting| {
-            let stays = wanted.contains(address);
+        loops.retain(|key, accepting| {
+            let stays = wanted.contains(key);
             if !stays {
                 accepting.abort();
             }
@@ -81,24 +82,28 @@ impl Bound {
         });
         let mut failed = Vec::new();
         let places = listeners().flat_map(|listener| {
-            let addresses = listener.def.addresses();
-            addresses.map(move |address| (listener, address))
+            let keys = listener.def.keys();
+            keys.map(move |key| (listener, key))
         });
-        for (listener, address) in places {
-            if loops.contains_key(&address) {
+        for (listener, key) in places {
+            if loops.contains_key(&key) {
                 continue;
             }
             let options = BindOptions {
                 backlog: listener.def.backlog,
                 transparent: false,
             };
-            match bind(address, &options) {
+            let ListenerKey { protocol, address } = key;
+            let bound = match protocol {
+                SocketProtocol::Tcp => bind(address, &options),
+            };
+            match bound {
                 Ok(socket) => {
                     let context = self.context.clone();
                     let accepting = async move {
-                        keep(|| accept::run(&context, &socket, address)).await;
+                        keep(|| accept::run(&context, &socket, key)).await;
                     };
-                    loops.insert(address, spawn_local(accepting).abort_handle());
+                    loops.insert(key, spawn_local(accepting).abort_handle());
                 }
                 // A kernel without this address family: no client can connect over it.
                 Err(error)

@@ -9,7 +9,7 @@ use super::ListenerContext;
 use super::conn::Accepted;
 use super::refused::Refused;
 use crate::config::demand::{OnDemandResource, OnDemandResponse};
-use crate::config::listener::Direction;
+use crate::config::listener::{Direction, ListenerKey};
 use crate::snapshot::Listener;
 use crate::snapshot::Snapshot;
 
@@ -97,7 +97,10 @@ fn at(snapshot: &Snapshot, destination: SocketAddr, entry: &Listener) -> Option<
         SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
     };
-    let find = |address| snapshot.by_address.get(&address).cloned();
+    let find = |address| {
+        let key = ListenerKey::tcp(address);
+        snapshot.by_socket.get(&key).cloned()
+    };
     // A bound listener serves only connections to itself: an app that dials port 15006 of another
     // host must not reach its own sidecar's inbound listener.
     let unbound = |listener: &Arc<Listener>| !listener.def.bind_to_port;

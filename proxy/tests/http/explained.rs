@@ -5,6 +5,7 @@ mod mesh;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use anyam_proxy::config::listener::ListenerKey;
 use anyam_proxy::inspect::explain::explain;
 use anyam_proxy::snapshot::Snapshot;
 use proptest::prelude::*;
@@ -257,9 +258,9 @@ async fn the_listener_is_the_one_that_takes_over() {
         def.use_original_dst = name == "front";
         def.original_dst = name == "front";
         let listener = Arc::new(listener);
-        Arc::get_mut(&mut all.by_address)
+        Arc::get_mut(&mut all.by_socket)
             .unwrap()
-            .insert(at, listener.clone());
+            .insert(ListenerKey::tcp(at), listener.clone());
         Arc::get_mut(&mut all.listeners)
             .unwrap()
             .insert(name.into(), listener);

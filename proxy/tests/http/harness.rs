@@ -14,7 +14,8 @@ use anyam_proxy::config::cluster::{
 use anyam_proxy::config::endpoint::HealthStatus;
 use anyam_proxy::config::http::HttpConnectionManager;
 use anyam_proxy::config::listener::{
-    ChainMatch, Direction, FilterChain, ListenerDef, ListenerFilters, TerminalFilter,
+    ChainMatch, Direction, FilterChain, ListenerDef, ListenerFilters, SocketProtocol,
+    TerminalFilter,
 };
 use anyam_proxy::config::policy::Rbac;
 use anyam_proxy::config::route::{
@@ -228,6 +229,7 @@ impl Setup {
         let listener = Arc::new(Listener {
             def: Arc::new(ListenerDef {
                 name: "front".into(),
+                protocol: SocketProtocol::Tcp,
                 address: ([127, 0, 0, 1], 0).into(),
                 more_addresses: Vec::new(),
                 bind_to_port: true,

@@ -206,7 +206,7 @@ impl Draft {
             snapshot: Snapshot {
                 generation: before.generation + 1,
                 listeners: Arc::clone(&before.listeners),
-                by_address: Arc::clone(&before.by_address),
+                by_socket: Arc::clone(&before.by_socket),
                 routes: Arc::clone(&before.routes),
                 clusters: Arc::clone(&before.clusters),
                 secrets: Arc::clone(&before.secrets),
@@ -316,8 +316,8 @@ impl Draft {
         if let Some(before) = before {
             self.forget_addresses(&before);
         }
-        let places = def.addresses().map(|address| (address, listener.clone()));
-        own(&mut self.snapshot.by_address, &self.copied).extend(places);
+        let places = def.keys().map(|key| (key, listener.clone()));
+        own(&mut self.snapshot.by_socket, &self.copied).extend(places);
     }
 
     fn remove_listener(&mut self, name: &Name) {
@@ -330,10 +330,10 @@ impl Draft {
     }
 
     fn forget_addresses(&mut self, listener: &Listener) {
-        for address in listener.def.addresses() {
-            let known = self.snapshot.by_address.get(&address);
+        for key in listener.def.keys() {
+            let known = self.snapshot.by_socket.get(&key);
             if known.is_some_and(|known| known.def.name == listener.def.name) {
-                own(&mut self.snapshot.by_address, &self.copied).remove(&address);
+                own(&mut self.snapshot.by_socket, &self.copied).remove(&key);
             }
         }
     }

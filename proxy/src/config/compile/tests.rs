@@ -249,6 +249,26 @@ fn what_is_refused_is_named_by_its_path() {
 }
 
 #[test]
+fn udp_is_refused_at_every_address_of_a_listener() {
+    let on_listener = |yaml: &str| listener(yaml).err();
+    let udp = "address: {socket_address: {protocol: UDP, address: 0.0.0.0";
+    for (list, path) in [
+        ("", "address.socket_address.protocol"),
+        (
+            "additional_addresses: [{ address: { socket_address: {protocol: UDP, address: '::', port_value: 1} } }]\n",
+            "additional_addresses[0].address.socket_address.protocol",
+        ),
+    ] {
+        let plain = "address: {socket_address: {address: 0.0.0.0";
+        let to = match list {
+            "" => udp.to_owned(),
+            list => format!("{list}{plain}"),
+        };
+        assert_eq!(refused(on_listener, CHAINED, plain, &to), path);
+    }
+}
+
+#[test]
 fn a_field_that_the_schema_lacks_is_refused() {
     let mut body = message::<cluster_pb::Cluster>(CLUSTER).encode_to_vec();
     // Field 15000, varint 1.

@@ -13,9 +13,9 @@ use xds_proto::envoy::r#type::v3 as kind;
 use xds_proto::google::protobuf as pb;
 
 use super::support::{
-    At, CompileError, decode, duration, ignored, required, type_name, unsupported,
+    At, CompileError, decode, duration, ignored, known, required, type_name, unsupported,
 };
-use crate::config::listener::Cidr;
+use crate::config::listener::{Cidr, ListenerKey, SocketProtocol};
 use crate::metadata::{Object, Value};
 
 /// Bytes a file named by configuration may have.
@@ -30,6 +30,14 @@ pub fn host_port<'m>(
     at: At<'_>,
     address: &'m core::Address,
 ) -> Result<(&'m str, u16), CompileError> {
+    let (SocketProtocol::Tcp, host, port) = protocol_host_port(at, address)?;
+    Ok((host, port))
+}
+
+fn protocol_host_port<'m>(
+    at: At<'_>,
+    address: &'m core::Address,
+) -> Result<(SocketProtocol, &'m str, u16), CompileError> {
     use core::address::Address as Kind;
     use core::socket_address::{PortSpecifier, Protocol};
     let core::Address { address } = address;
@@ -56,9 +64,10 @@ pub fn host_port<'m>(
         "IPv6 sockets are bound with the system's own setting",
         ipv4_compat
     );
-    if *protocol != Protocol::Tcp as i32 {
-        return at.field("protocol").fail("only TCP is supported");
-    }
+    let protocol = match known(at.field("protocol"), *protocol)? {
+        Protocol::Tcp => SocketProtocol::Tcp,
+        Protocol::Udp => return at.field("protocol").fail("only TCP is supported"),
+    };
     let port = match required!(at, port_specifier) {
         PortSpecifier::PortValue(port) => super::support::port(at.field("port_value"), *port)?,
         PortSpecifier::NamedPort(_) => {
@@ -67,16 +76,15 @@ pub fn host_port<'m>(
                 .fail("is not supported by this proxy");
         }
     };
-    Ok((address, port))
+    Ok((protocol, address, port))
 }
 
-/// An address that has to be numeric.
-pub fn socket_address(at: At<'_>, address: &core::Address) -> Result<SocketAddr, CompileError> {
-    let (host, port) = host_port(at, address)?;
-    Ok(SocketAddr::new(
-        ip(at.field("socket_address").field("address"), host)?,
-        port,
-    ))
+/// The socket of a listener. Its address has to be numeric.
+pub fn listener_key(at: At<'_>, address: &core::Address) -> Result<ListenerKey, CompileError> {
+    let (protocol, host, port) = protocol_host_port(at, address)?;
+    let ip = ip(at.field("socket_address").field("address"), host)?;
+    let address = SocketAddr::new(ip, port);
+    Ok(ListenerKey { protocol, address })
 }
 
 pub fn ip(at: At<'_>, text: &str) -> Result<IpAddr, CompileError> {

@@ -25,7 +25,7 @@ use super::support::{
     unsupported,
 };
 use super::{Compiler, values};
-use crate::config::listener::{Direction, ListenerDef};
+use crate::config::listener::{Direction, ListenerDef, ListenerKey, SocketProtocol};
 use crate::snapshot::Listener;
 
 /// Envoy's default for `per_connection_buffer_limit_bytes`.
@@ -61,7 +61,8 @@ pub fn listener(
         ..
     } = m;
 
-    let address = values::socket_address(at.field("address"), required!(at, address))?;
+    let key = values::listener_key(at.field("address"), required!(at, address))?;
+    let ListenerKey { protocol, address } = key;
     let name: Arc<str> = match name.as_str() {
         "" => address.to_string().into(),
         name => name.into(),
@@ -96,8 +97,9 @@ pub fn listener(
     Ok(Listener {
         def: Arc::new(ListenerDef {
             name,
+            protocol,
             address,
-            more_addresses: more_addresses(at, additional_addresses)?,
+            more_addresses: more_addresses(at, protocol, additional_addresses)?,
             bind_to_port: bool_or(bound, true),
             original_dst: inspect.0 || bool_or(use_original_dst, false),
             use_original_dst: bool_or(use_original_dst, false),
@@ -120,6 +122,7 @@ pub fn listener(
 
 fn more_addresses(
     at: At<'_>,
+    protocol: SocketProtocol,
     list: &[pb::AdditionalAddress],
 ) -> Result<Vec<SocketAddr>, CompileError> {
     each(at, "additional_addresses", list, |at, m| {
@@ -129,7 +132,13 @@ fn more_addresses(
             tcp_keepalive,
         } = m;
         unsupported!(at, socket_options, tcp_keepalive);
-        values::socket_address(at.field("address"), required!(at, address))
+        let address = required!(at, address);
+        let at = at.field("address");
+        let key = values::listener_key(at, address)?;
+        match key.protocol == protocol {
+            true => Ok(key.address),
+            false => at.fail("has another protocol than the listener's first"),
+        }
     })
 }
 

@@ -104,7 +104,7 @@ fn a_change_copies_the_tables_it_changes_alone() {
     assert!(Arc::ptr_eq(&before.clusters, &after.clusters));
     assert!(Arc::ptr_eq(&before.routes, &after.routes));
     assert!(Arc::ptr_eq(&before.listeners, &after.listeners));
-    assert!(Arc::ptr_eq(&before.by_address, &after.by_address));
+    assert!(Arc::ptr_eq(&before.by_socket, &after.by_socket));
 
     bench.take::<route_pb::RouteConfiguration>(type_url::ROUTE, &ROUTES.replace("shop", "other"));
     let last = bench.store.load();
@@ -270,7 +270,7 @@ fn removal_unlinks() {
         &bench.store,
         [Step::Remove(type_url::LISTENER, "http".into())],
     );
-    assert!(bench.store.load().by_address.is_empty());
+    assert!(bench.store.load().by_socket.is_empty());
 }
 
 #[test]
