@@ -1,6 +1,10 @@
 //! What can go wrong with TLS, and whose fault it is.
 
 use std::io;
+use std::time::{Duration, SystemTime};
+
+use rustls::CertificateError;
+use rustls_pki_types::UnixTime;
 
 /// Why a handshake or a connection failed.
 #[derive(Debug, thiserror::Error)]
@@ -40,18 +44,60 @@ impl TlsError {
     }
 }
 
-/// What happened, without rustls' wrapping of our own verdicts.
+/// What happened, and what helps.
 fn plainly(error: &rustls::Error) -> String {
-    use rustls::{CertificateError as Certificate, Error};
     match error {
-        Error::InvalidCertificate(Certificate::Other(verdict)) => {
-            format!("the peer's certificate is refused: {}", verdict.0)
+        rustls::Error::InvalidCertificate(why) => {
+            format!("the peer's certificate is refused: {}", reason(why))
         }
-        Error::InvalidCertificate(Certificate::Revoked) => {
-            "the peer's certificate is refused: it was revoked".into()
+        rustls::Error::NoCertificatesPresented => {
+            "the peer sent no certificate, and one is required here".into()
         }
         other => other.to_string(),
     }
+}
+
+fn reason(why: &CertificateError) -> String {
+    use CertificateError as E;
+    match why {
+        E::Other(own) => own.0.to_string(),
+        E::Revoked => "it was revoked".into(),
+        E::ExpiredContext { not_after, .. } => format!(
+            "it, or one of its issuers, ended on {}: renew it, or correct the clock of this machine",
+            date(*not_after)
+        ),
+        E::Expired => "it, or one of its issuers, has ended: renew it".into(),
+        E::NotValidYetContext { not_before, .. } => format!(
+            "it, or one of its issuers, begins on {}: correct the clock of this machine, or of the \
+             one that issued it",
+            date(*not_before)
+        ),
+        E::NotValidYet => "it, or one of its issuers, is not valid yet: correct the clock".into(),
+        E::InvalidPurpose | E::InvalidPurposeContext { .. } => {
+            "its extended key usage is for another purpose: a server's needs serverAuth, a client's \
+             clientAuth"
+                .into()
+        }
+        E::BadSignature => "its signature is not its issuer's: the trusted CA of that name has \
+             another key"
+            .into(),
+        E::UnknownRevocationStatus => {
+            "no revocation list covers it: add its issuer's to the lists".into()
+        }
+        E::ExpiredRevocationList | E::ExpiredRevocationListContext { .. } => {
+            "its issuer's revocation list has ended: replace the list".into()
+        }
+        E::BadEncoding => "it cannot be parsed".into(),
+        other => other.to_string(),
+    }
+}
+
+/// The last second that has a date in four digits, with which certificates end that never do.
+const LAST: u64 = 253_402_300_799;
+
+fn date(time: UnixTime) -> String {
+    let since = Duration::from_secs(time.as_secs().min(LAST));
+    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since)
 }
 
 impl From<TlsError> for io::Error {
@@ -83,5 +129,39 @@ impl From<ConnectionLost> for io::Error {
             ConnectionLost::Distrusted => io::ErrorKind::PermissionDenied,
         };
         io::Error::new(kind, lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn refusals_say_why_and_what_helps() {
+        let time = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
+        let said = |why| TlsError::Protocol(rustls::Error::InvalidCertificate(why)).to_string();
+        let expired = said(CertificateError::ExpiredContext {
+            time: time(1_700_000_000),
+            not_after: time(784_111_777),
+        });
+        assert_eq!(
+            expired,
+            "TLS: the peer's certificate is refused: it, or one of its issuers, ended on Sun, 06 Nov \
+             1994 08:49:37 GMT: renew it, or correct the clock of this machine"
+        );
+        let future = said(CertificateError::NotValidYetContext {
+            time: time(0),
+            not_before: time(u64::MAX),
+        });
+        assert!(future.contains("begins on Fri, 31 Dec 9999 23:59:59 GMT: correct the clock"));
+        for why in [
+            CertificateError::InvalidPurpose,
+            CertificateError::BadSignature,
+            CertificateError::UnknownRevocationStatus,
+            CertificateError::ExpiredRevocationList,
+        ] {
+            let said = said(why.clone());
+            assert!(!said.contains(&format!("{why:?}")), "{said}");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a certificate says by itself: names, dates, uses.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use rustls::CertificateError;
 use rustls_pki_types::UnixTime;
@@ -97,14 +97,26 @@ impl Leaf {
 
     /// What a root is asked for that a peer shows as its own certificate.
     pub(super) fn holds(&self, role: PeerRole, now: UnixTime) -> Result<(), CertificateError> {
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(now.as_secs());
+        let (not_before, not_after) = (unix(self.not_before), unix(self.not_after));
         match () {
-            () if now < self.not_before => Err(CertificateError::NotValidYet),
-            () if now > self.not_after => Err(CertificateError::Expired),
+            () if now < not_before => Err(CertificateError::NotValidYetContext {
+                time: now,
+                not_before,
+            }),
+            () if now > not_after => Err(CertificateError::ExpiredContext {
+                time: now,
+                not_after,
+            }),
             () if !self.uses.contains(&role) => Err(CertificateError::InvalidPurpose),
             () => Ok(()),
         }
     }
+}
+
+/// Times before 1970 are its beginning.
+fn unix(time: SystemTime) -> UnixTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    UnixTime::since_unix_epoch(since.unwrap_or_default())
 }
 
 /// By the extended key usage (RFC 5280, 4.2.1.12); without one there is no restriction.

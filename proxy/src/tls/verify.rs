@@ -137,8 +137,15 @@ fn path_error(error: &webpki::Error, leaf: &CertificateDer<'_>) -> Error {
     }
     let inner = match error {
         E::BadDer | E::BadDerTime | E::TrailingData(_) => CertificateError::BadEncoding,
-        E::CertExpired { .. } | E::InvalidCertValidity => CertificateError::Expired,
-        E::CertNotValidYet { .. } => CertificateError::NotValidYet,
+        E::CertExpired { time, not_after } => CertificateError::ExpiredContext {
+            time: *time,
+            not_after: *not_after,
+        },
+        E::InvalidCertValidity => CertificateError::Expired,
+        E::CertNotValidYet { time, not_before } => CertificateError::NotValidYetContext {
+            time: *time,
+            not_before: *not_before,
+        },
         E::CertRevoked => CertificateError::Revoked,
         E::UnknownRevocationStatus => CertificateError::UnknownRevocationStatus,
         E::CrlExpired { .. } => CertificateError::ExpiredRevocationList,
