@@ -15,6 +15,7 @@ use crate::ads::resources::{Ports, Resource, Scope, TlsFiles};
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
 use crate::model::mesh::{Families, ServiceEntry};
 use crate::model::{Key, Mesh};
+use crate::text::hex;
 
 /// Bytes of a content hash that make a version.
 const VERSION: usize = 12;
@@ -198,12 +199,8 @@ pub fn make(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Resour
 
 fn version(body: &[u8]) -> Arc<str> {
     let hash = digest(&SHA256, body);
-    let hex = hash
-        .as_ref()
-        .iter()
-        .take(VERSION)
-        .map(|byte| format!("{byte:02x}"));
-    Arc::from(hex.collect::<String>())
+    let bytes = hash.as_ref();
+    Arc::from(hex(bytes.get(..VERSION).unwrap_or(bytes)))
 }
 
 /// All names of a type in a scope.
