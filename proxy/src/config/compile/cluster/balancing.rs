@@ -8,6 +8,7 @@ use xds_proto::google::protobuf as google;
 use policies::common::v3::LocalityLbConfig;
 use policies::common::v3::locality_lb_config::LocalityConfigSpecifier;
 
+use super::discovery::original_dst;
 use crate::config::cluster::LbPolicy;
 use crate::config::compile::support::{
     At, CompileError, bool_or, decode, ignored, known, required, type_name, u32_or, unknown_type,
@@ -23,32 +24,14 @@ pub fn policy(
     new: &Option<pb::LoadBalancingPolicy>,
 ) -> Result<LbPolicy, CompileError> {
     use pb::cluster::LbPolicy as Old;
+    let least_request = config(at, old_config)?;
     if let Some(m) = new {
         return typed(at.field("load_balancing_policy"), m);
     }
     let field = at.field("lb_policy");
     match known(field, old)? {
-        Old::RoundRobin => {
-            if let Some(pb::cluster::LbConfig::RoundRobinLbConfig(m)) = old_config {
-                let at = at.field("round_robin_lb_config");
-                let pb::cluster::RoundRobinLbConfig { slow_start_config } = m;
-                unsupported!(at, slow_start_config);
-            }
-            Ok(LbPolicy::RoundRobin)
-        }
-        Old::LeastRequest => match old_config {
-            Some(pb::cluster::LbConfig::LeastRequestLbConfig(m)) => {
-                let at = at.field("least_request_lb_config");
-                let pb::cluster::LeastRequestLbConfig {
-                    choice_count,
-                    active_request_bias,
-                    slow_start_config,
-                } = m;
-                unsupported!(at, slow_start_config);
-                least_request(at, choice_count, active_request_bias)
-            }
-            _ => least_request(at, &None, &None),
-        },
+        Old::RoundRobin => Ok(LbPolicy::RoundRobin),
+        Old::LeastRequest => Ok(least_request),
         Old::Random => Ok(LbPolicy::Random),
         // Only ORIGINAL_DST clusters provide their own; they pick by address.
         Old::ClusterProvided => Ok(LbPolicy::RoundRobin),
@@ -57,6 +40,42 @@ pub fn policy(
             .field("load_balancing_policy")
             .fail("is required by this lb_policy"),
     }
+}
+
+/// LEAST_REQUEST as `lb_config` has it. What belongs to another policy is checked, too, and has no
+/// effect, as in Envoy.
+fn config(at: At<'_>, m: &Option<pb::cluster::LbConfig>) -> Result<LbPolicy, CompileError> {
+    use pb::cluster::LbConfig as Config;
+    match m {
+        None => {}
+        Some(Config::RoundRobinLbConfig(m)) => {
+            let at = at.field("round_robin_lb_config");
+            let pb::cluster::RoundRobinLbConfig { slow_start_config } = m;
+            unsupported!(at, slow_start_config);
+        }
+        Some(Config::LeastRequestLbConfig(m)) => {
+            let at = at.field("least_request_lb_config");
+            let pb::cluster::LeastRequestLbConfig {
+                choice_count,
+                active_request_bias,
+                slow_start_config,
+            } = m;
+            unsupported!(at, slow_start_config);
+            return least_request(at, choice_count, active_request_bias);
+        }
+        Some(Config::OriginalDstLbConfig(m)) => {
+            original_dst(at.field("original_dst_lb_config"), m)?;
+        }
+        Some(Config::RingHashLbConfig(_)) => {
+            let at = at.field("ring_hash_lb_config");
+            return at.fail("balancing by hash is not supported");
+        }
+        Some(Config::MaglevLbConfig(_)) => {
+            let at = at.field("maglev_lb_config");
+            return at.fail("balancing by hash is not supported");
+        }
+    }
+    least_request(at, &None, &None)
 }
 
 /// The first policy that is known, as in Envoy.

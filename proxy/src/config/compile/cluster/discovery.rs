@@ -52,7 +52,14 @@ pub fn discovery(
             let family = family(at.field("dns_lookup_family"), m.dns_lookup_family)?;
             dns(at, m, kind == Type::LogicalDns, refresh, family)
         }
-        Type::OriginalDst => original_dst(at, m),
+        Type::OriginalDst => Ok(Discovery::OriginalDst {
+            port_override: match &m.lb_config {
+                Some(pb::cluster::LbConfig::OriginalDstLbConfig(m)) => {
+                    original_dst(at.field("original_dst_lb_config"), m)?
+                }
+                _ => None,
+            },
+        }),
     }
 }
 
@@ -117,26 +124,22 @@ fn family(at: At<'_>, family: i32) -> Result<AddressFamily, CompileError> {
     })
 }
 
-fn original_dst(at: At<'_>, m: &pb::Cluster) -> Result<Discovery, CompileError> {
-    let Some(pb::cluster::LbConfig::OriginalDstLbConfig(config)) = &m.lb_config else {
-        return Ok(Discovery::OriginalDst {
-            port_override: None,
-        });
-    };
-    let at = at.field("original_dst_lb_config");
+/// The port that is dialled in place of the destination's.
+pub fn original_dst(
+    at: At<'_>,
+    m: &pb::cluster::OriginalDstLbConfig,
+) -> Result<Option<u16>, CompileError> {
     let pb::cluster::OriginalDstLbConfig {
         use_http_header,
         http_header_name,
         upstream_port_override,
         metadata_key,
-    } = config;
+    } = m;
     unsupported!(at, use_http_header, http_header_name, metadata_key);
-    Ok(Discovery::OriginalDst {
-        port_override: match upstream_port_override {
-            Some(number) => Some(port(at.field("upstream_port_override"), number.value)?),
-            None => None,
-        },
-    })
+    match upstream_port_override {
+        Some(number) => port(at.field("upstream_port_override"), number.value).map(Some),
+        None => Ok(None),
+    }
 }
 
 fn custom_type(
