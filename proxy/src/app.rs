@@ -255,7 +255,10 @@ fn start_xds(
         listeners: mode(ads.listeners),
         roots,
         // What static resources wait for has time-outs of its own.
-        init_timeout: ads.init_timeout.max(core.patience).unwrap_or(FETCH),
+        init_timeout: ads
+            .init_timeout
+            .max(core.initial_fetch_timeout)
+            .unwrap_or(FETCH),
         miss_ttl: on_demand.map_or(Config::default().miss_ttl, |d| d.miss_ttl),
         ..Config::default()
     };

@@ -36,7 +36,7 @@ pub(super) struct Core {
     /// What static resources refer to and do not bring themselves: it comes over ADS.
     pub(super) references: Vec<Key>,
     /// How long that may take; `None`: there is nothing.
-    pub(super) patience: Option<Duration>,
+    pub(super) initial_fetch_timeout: Option<Duration>,
 }
 
 impl Core {
@@ -72,7 +72,7 @@ impl Core {
             resolver: Resolver::default(),
             held: statics.held,
             references: statics.references,
-            patience: statics.patience,
+            initial_fetch_timeout: statics.initial_fetch_timeout,
         })
     }
 

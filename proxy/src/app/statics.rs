@@ -17,7 +17,7 @@ pub(super) struct Statics {
     /// What comes over ADS for the sake of static resources.
     pub(super) references: Vec<Key>,
     /// How long that may take; `None`: there is nothing.
-    pub(super) patience: Option<Duration>,
+    pub(super) initial_fetch_timeout: Option<Duration>,
 }
 
 /// Compiles the static resources and publishes those that wait for nothing.
@@ -42,7 +42,7 @@ pub(super) fn publish(
         snapshot: &snapshot,
         keys: BTreeSet::new(),
         clusters: HashSet::new(),
-        patience: None,
+        initial_fetch_timeout: None,
     };
     let of_clusters = snapshot.clusters.values().cloned().map(Compiled::Cluster);
     for cluster in of_clusters {
@@ -65,12 +65,16 @@ pub(super) fn publish(
     if !errors.is_empty() {
         return Err(AppError::Configuration(errors));
     }
-    let Fetched { keys, patience, .. } = fetched;
+    let Fetched {
+        keys,
+        initial_fetch_timeout,
+        ..
+    } = fetched;
     compiler.publish(store, open);
     Ok(Statics {
         held,
         references: keys.into_iter().collect(),
-        patience,
+        initial_fetch_timeout,
     })
 }
 
@@ -100,14 +104,14 @@ struct Fetched<'a> {
     keys: BTreeSet<Key>,
     /// Static clusters that wait.
     clusters: HashSet<String>,
-    patience: Option<Duration>,
+    initial_fetch_timeout: Option<Duration>,
 }
 
 impl Fetched<'_> {
     /// Notes what `resource` refers to; true: it has to wait, for its own sake or a cluster's.
     fn by(&mut self, resource: &Compiled) -> bool {
         let references = resource.references();
-        let patience = references.patience;
+        let initial_fetch_timeout = references.initial_fetch_timeout;
         let mut waits = false;
         for key in keys(references) {
             let static_one = match key.kind {
@@ -123,7 +127,7 @@ impl Fetched<'_> {
                 continue;
             }
             waits = true;
-            self.patience = self.patience.max(patience);
+            self.initial_fetch_timeout = self.initial_fetch_timeout.max(initial_fetch_timeout);
             self.keys.insert(key);
         }
         if waits && let Compiled::Cluster(cluster) = resource {

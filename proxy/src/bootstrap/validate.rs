@@ -64,7 +64,7 @@ fn can_come(bootstrap: &Bootstrap, resource: &Compiled) -> Result<(), CompileErr
         clusters: _,
         endpoints,
         secrets,
-        patience: _,
+        initial_fetch_timeout: _,
     } = resource.references();
     let is_static = |name: &Name| bootstrap.secrets.iter().any(|m| *m.name == **name);
     let fetched = secrets.iter().filter(|name| !is_static(name));

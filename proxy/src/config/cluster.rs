@@ -22,7 +22,7 @@ pub struct ClusterDef {
     /// Secrets that come over SDS.
     pub secrets: Vec<Name>,
     /// The longest that any of its sources may take (`initial_fetch_timeout`).
-    pub patience: Option<Duration>,
+    pub initial_fetch_timeout: Option<Duration>,
     pub protocol: UpstreamProtocol,
     pub http1: UpstreamHttp1,
     pub http2: Http2Options,

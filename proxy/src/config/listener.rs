@@ -70,7 +70,7 @@ pub struct ListenerDef {
     /// Secrets that come over SDS.
     pub secrets: Vec<Name>,
     /// The longest that any of its sources may take (`initial_fetch_timeout`).
-    pub patience: Option<Duration>,
+    pub initial_fetch_timeout: Option<Duration>,
 }
 
 impl ListenerDef {

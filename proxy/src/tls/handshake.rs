@@ -21,7 +21,7 @@ use super::context::{ClientContext, ServerContext};
 use super::error::TlsError;
 use super::hello::{self, Parsed};
 use super::leaf::PeerRole;
-use super::live::{PeerConnection, Registry, Verdict};
+use super::live::{PeerConnection, Registry, VerifiedPeer};
 use super::material::{Rotating, TrustBundle};
 use super::peers::Peers;
 use super::session::Session;
@@ -226,7 +226,7 @@ impl Handshaker {
                 info.peer.clone_from(&peer.identity);
                 info.peer_verified = true;
                 info.peer_certificate = Some(peer.clone());
-                let verdict = Verdict {
+                let verified = VerifiedPeer {
                     role: judged_by.role,
                     peer,
                     rules: judged_by.rules.clone(),
@@ -234,7 +234,7 @@ impl Handshaker {
                     trust: trust.clone(),
                     began: UnixTime::now(),
                 };
-                self.live.add(&wire.link, verdict);
+                self.live.add(&wire.link, verified);
             }
         }
         Ok(TlsStream::new(wire, self.pool.clone(), info))

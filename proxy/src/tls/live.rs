@@ -28,15 +28,15 @@ const SLICE: usize = 4000;
 const LOOK: usize = 1;
 const VERIFICATION: usize = 500;
 
-/// The socket of a TLS connection and the verdict on its peer.
+/// The socket of a TLS connection and what its peer was verified by.
 pub(super) struct PeerConnection {
     pub(super) tcp: TcpStream,
     distrusted: Cell<bool>,
-    verdict: RefCell<Option<Verdict>>,
+    verified: RefCell<Option<VerifiedPeer>>,
 }
 
 /// The inputs of a peer's verification.
-pub(super) struct Verdict {
+pub(super) struct VerifiedPeer {
     pub(super) role: PeerRole,
     pub(super) peer: Arc<PeerCertificate>,
     pub(super) rules: Arc<PeerRules>,
@@ -51,7 +51,7 @@ impl PeerConnection {
         Rc::new(PeerConnection {
             tcp,
             distrusted: Cell::new(false),
-            verdict: RefCell::new(None),
+            verified: RefCell::new(None),
         })
     }
 
@@ -61,17 +61,17 @@ impl PeerConnection {
 
     /// Verifies again if the bundle changed.
     fn rejudge(&self, known: &mut Known) -> Rejudged {
-        let mut verdict = self.verdict.borrow_mut();
-        let Some(verdict) = verdict.as_mut() else {
+        let mut verified = self.verified.borrow_mut();
+        let Some(verified) = verified.as_mut() else {
             return Rejudged::stays(LOOK);
         };
-        let Some(trust) = verdict.live.load() else {
+        let Some(trust) = verified.live.load() else {
             return Rejudged::stays(LOOK);
         };
-        if Arc::ptr_eq(&trust, &verdict.trust) {
+        if Arc::ptr_eq(&trust, &verified.trust) {
             return Rejudged::stays(LOOK);
         }
-        let (believed, cost) = known.judge(verdict, &trust);
+        let (believed, cost) = known.judge(verified, &trust);
         if !believed {
             tracing::info!("closing a connection whose peer is no longer trusted");
             self.distrusted.set(true);
@@ -80,7 +80,7 @@ impl PeerConnection {
             let _ = SockRef::from(&self.tcp).shutdown(Shutdown::Both);
             return Rejudged { stays: false, cost };
         }
-        verdict.trust = trust;
+        verified.trust = trust;
         Rejudged::stays(cost)
     }
 }
@@ -116,25 +116,25 @@ struct Case {
 
 impl Known {
     /// Whether the bundle trusts the peer, and the cost of the check.
-    fn judge(&mut self, verdict: &Verdict, trust: &Arc<TrustBundle>) -> (bool, usize) {
+    fn judge(&mut self, verified: &VerifiedPeer, trust: &Arc<TrustBundle>) -> (bool, usize) {
         let case = Case {
-            peer: Arc::as_ptr(&verdict.peer),
-            rules: Arc::as_ptr(&verdict.rules),
+            peer: Arc::as_ptr(&verified.peer),
+            rules: Arc::as_ptr(&verified.rules),
             trust: Arc::as_ptr(trust),
-            role: verdict.role,
+            role: verified.role,
         };
         if let Some(found) = self.found.get(&case) {
             return (*found, LOOK);
         }
-        let Some((leaf, intermediates)) = verdict.peer.chain.split_first() else {
+        let Some((leaf, intermediates)) = verified.peer.chain.split_first() else {
             return (true, LOOK);
         };
-        let (rules, began) = (&verdict.rules, verdict.began);
-        let judged = judge(trust, rules, verdict.role, leaf, intermediates, began);
+        let (rules, began) = (&verified.rules, verified.began);
+        let judged = judge(trust, rules, verified.role, leaf, intermediates, began);
         if let Err(why) = &judged {
             tracing::info!(%why, "a peer is no longer trusted");
         }
-        let held = (verdict.peer.clone(), verdict.rules.clone(), trust.clone());
+        let held = (verified.peer.clone(), verified.rules.clone(), trust.clone());
         self.held.push(held);
         self.found.insert(case, judged.is_ok());
         (judged.is_ok(), VERIFICATION)
@@ -149,8 +149,8 @@ pub(super) struct Registry {
 }
 
 impl Registry {
-    pub(super) fn add(&self, link: &Rc<PeerConnection>, verdict: Verdict) {
-        *link.verdict.borrow_mut() = Some(verdict);
+    pub(super) fn add(&self, link: &Rc<PeerConnection>, verified: VerifiedPeer) {
+        *link.verified.borrow_mut() = Some(verified);
         let mut links = self.links.borrow_mut();
         if links.len() >= self.prune_at.get().max(PRUNE_FROM) {
             links.retain(|link| link.strong_count() > 0);

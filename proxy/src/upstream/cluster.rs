@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use super::host::HostState;
 use super::lb::{Balance, RoundRobinCursor};
 use super::limits::CircuitBreakers;
-use super::outlier::{Detection, Detector, Outcome, Verdict};
+use super::outlier::{Detection, DetectionResult, Detector, Outcome};
 use crate::config::cluster::ClusterDef;
 use crate::config::cluster::{Discovery, Transport};
 use crate::config::endpoint::HealthStatus;
@@ -190,7 +190,7 @@ impl Cluster {
             .detector
             .record(config, &endpoint.state, outcome, hosts, now, random);
         found.iter().for_each(|detection| self.note(detection));
-        if found.iter().any(|d| d.verdict == Verdict::Ejected) {
+        if found.iter().any(|d| d.result == DetectionResult::Ejected) {
             self.refresh();
         }
     }
@@ -198,13 +198,13 @@ impl Cluster {
     fn note(&self, detection: &Detection) {
         let (index, label) = detection.kind.label();
         self.metrics.ejections_detected.inc(index, label);
-        match detection.verdict {
-            Verdict::Ejected => {
+        match detection.result {
+            DetectionResult::Ejected => {
                 self.metrics.ejections_enforced.inc(index, label);
                 self.metrics.ejections.inc();
             }
-            Verdict::Overflow => self.metrics.ejections_overflow.inc(),
-            Verdict::NotEnforced => {}
+            DetectionResult::Overflow => self.metrics.ejections_overflow.inc(),
+            DetectionResult::NotEnforced => {}
         }
     }
 

@@ -96,12 +96,12 @@ impl OutlierConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Detection {
     pub kind: Kind,
-    pub verdict: Verdict,
+    pub result: DetectionResult,
 }
 
 /// The result of a detection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum DetectionResult {
     Ejected,
     /// Only counted: `enforcing_…` did not choose to eject.
     NotEnforced,
@@ -198,7 +198,7 @@ impl Detector {
         sweep.changed |= sweep
             .detections
             .iter()
-            .any(|d| d.verdict == Verdict::Ejected);
+            .any(|d| d.result == DetectionResult::Ejected);
         sweep
     }
 
@@ -216,17 +216,17 @@ impl Detector {
         if host.is_ejected() {
             return None;
         }
-        let told = |verdict| Some(Detection { kind, verdict });
+        let found = |result| Some(Detection { kind, result });
         let allowed = |ejected: u32| {
             let after = f64::from(ejected + 1) * 100.0 / hosts.max(1) as f64;
             let first = config.always_eject_one && ejected == 0;
             first || after <= f64::from(config.max_ejection_percent)
         };
         if !allowed(self.ejected()) {
-            return told(Verdict::Overflow);
+            return found(DetectionResult::Overflow);
         }
         if random.u32(0..100) >= config.enforcing(kind) {
-            return told(Verdict::NotEnforced);
+            return found(DetectionResult::NotEnforced);
         }
         let mut ejection = lock(host);
         if host.is_ejected() {
@@ -235,7 +235,7 @@ impl Detector {
         // Workers eject at once: a place is taken before it is used.
         let next = |ejected| allowed(ejected).then_some(ejected + 1);
         if self.ejected.fetch_update(Relaxed, Relaxed, next).is_err() {
-            return told(Verdict::Overflow);
+            return found(DetectionResult::Overflow);
         }
         ejection.since = Some(now);
         // No higher than the longest ejection needs, so that it can fall again.
@@ -244,7 +244,7 @@ impl Detector {
         }
         ejection.jitter = config.max_ejection_jitter.mul_f64(random.f64());
         host.set_ejected(true);
-        told(Verdict::Ejected)
+        found(DetectionResult::Ejected)
     }
 }
 

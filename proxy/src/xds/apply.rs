@@ -58,7 +58,7 @@ pub(crate) fn keys(references: References) -> Vec<Key> {
         clusters,
         endpoints,
         secrets,
-        patience: _,
+        initial_fetch_timeout: _,
     } = references;
     let of = |kind: ResourceType, names: std::collections::BTreeSet<crate::config::Name>| {
         names.into_iter().map(move |name| Key::new(kind, &*name))
@@ -102,7 +102,7 @@ impl Applier {
             .compile(kind.type_url(), body, &self.store.load())
             .map_err(|error| error.to_string())?;
         let references = compiled.references();
-        let patience = references.patience;
+        let initial_fetch_timeout = references.initial_fetch_timeout;
         let mut refs = keys(references);
         // Static resources of the bootstrap are not subscribed to.
         refs.retain(|key| !self.statics.contains(key));
@@ -115,7 +115,7 @@ impl Applier {
                 compiled => compiled.name().to_string(),
             },
             refs,
-            patience,
+            initial_fetch_timeout,
             value: Accepted::Compiled(compiled),
         })
     }
@@ -167,7 +167,7 @@ fn judge_name(body: &[u8]) -> Result<Validated<Accepted>, String> {
         name: host,
         value: Accepted::Name(Arc::new(records)),
         refs: Vec::new(),
-        patience: None,
+        initial_fetch_timeout: None,
     })
 }
 

@@ -68,7 +68,7 @@ pub struct Config {
     /// Bytes of one resource.
     pub max_resource_bytes: usize,
     /// Without a stream for longer than this, what is not known is not waited for.
-    pub patience: Duration,
+    pub initial_fetch_timeout: Duration,
 }
 
 impl Default for Config {
@@ -83,7 +83,7 @@ impl Default for Config {
             max_on_demand: 4096,
             max_resources: 100_000,
             max_resource_bytes: 16 << 20,
-            patience: Duration::from_secs(3),
+            initial_fetch_timeout: Duration::from_secs(3),
         }
     }
 }
@@ -97,7 +97,7 @@ pub struct Validated<T> {
     /// What it refers to that comes over this stream too.
     pub refs: Vec<Key>,
     /// The longest it waits for those; `None`: [`Config::init_timeout`].
-    pub patience: Option<Duration>,
+    pub initial_fetch_timeout: Option<Duration>,
 }
 
 /// Validates resources: the compiler, or a test's stand-in. `name`: what the wrapper calls it;
@@ -225,10 +225,10 @@ impl<T> Cache<T> {
         self.disconnected.get_or_insert(now.instant);
         self.outbox.clear();
         self.streams.close();
-        let patience_over = now.instant + self.config.patience;
+        let fetch_deadline = now.instant + self.config.initial_fetch_timeout;
         let waiting: Vec<Key> = self.waiting().cloned().collect();
         for key in waiting {
-            self.look_again_at(patience_over, key);
+            self.look_again_at(fetch_deadline, key);
         }
     }
 

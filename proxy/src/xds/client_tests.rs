@@ -38,7 +38,7 @@ impl Validate for Recorder {
             name: name.to_owned(),
             value: text.to_owned(),
             refs: Vec::new(),
-            patience: None,
+            initial_fetch_timeout: None,
         })
     }
 }

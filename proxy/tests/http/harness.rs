@@ -130,7 +130,7 @@ impl Setup {
                 transport: self.transport.clone(),
             }],
             secrets: Vec::new(),
-            patience: None,
+            initial_fetch_timeout: None,
             protocol: self.protocol,
             http1: UpstreamHttp1 {
                 preserve_case: true,
@@ -245,7 +245,7 @@ impl Setup {
                 access_log: Vec::new(),
                 metrics: Arc::new(self.families.listeners.handles("front")),
                 secrets: Vec::new(),
-                patience: None,
+                initial_fetch_timeout: None,
             }),
             clusters: Box::new([]),
             routes: Box::new([RouteLink::Inline(config)]),

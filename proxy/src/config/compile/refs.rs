@@ -16,7 +16,7 @@ pub struct Fetches {
     /// Secrets (SDS).
     pub secrets: Vec<Name>,
     /// The longest `initial_fetch_timeout`.
-    pub patience: Option<Duration>,
+    pub initial_fetch_timeout: Option<Duration>,
 }
 
 impl Fetches {
@@ -24,17 +24,17 @@ impl Fetches {
     pub fn again(secrets: &[Name]) -> Self {
         Self {
             secrets: secrets.to_vec(),
-            patience: None,
+            initial_fetch_timeout: None,
         }
     }
 
-    pub fn wait(&mut self, patience: Duration) {
-        self.patience = self.patience.max(Some(patience));
+    pub fn wait(&mut self, initial_fetch_timeout: Duration) {
+        self.initial_fetch_timeout = self.initial_fetch_timeout.max(Some(initial_fetch_timeout));
     }
 
-    pub fn secret(&mut self, name: &str, patience: Duration) {
+    pub fn secret(&mut self, name: &str, initial_fetch_timeout: Duration) {
         self.secrets.push(name.into());
-        self.wait(patience);
+        self.wait(initial_fetch_timeout);
     }
 }
 

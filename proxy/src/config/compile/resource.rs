@@ -43,7 +43,7 @@ pub struct References {
     pub endpoints: BTreeSet<Name>,
     pub secrets: BTreeSet<Name>,
     /// The longest `initial_fetch_timeout` among them, where they set one.
-    pub patience: Option<Duration>,
+    pub initial_fetch_timeout: Option<Duration>,
 }
 
 /// A resource that was rejected; its last good version, if any, stays in use.
@@ -82,7 +82,9 @@ impl Compiled {
 impl References {
     fn of_listener(&mut self, listener: &Listener) {
         self.of_clusters(&listener.clusters);
-        self.patience = self.patience.max(listener.def.patience);
+        self.initial_fetch_timeout = self
+            .initial_fetch_timeout
+            .max(listener.def.initial_fetch_timeout);
         self.secrets.extend(listener.def.secrets.iter().cloned());
         for link in &listener.routes {
             match link {
@@ -96,7 +98,9 @@ impl References {
         if let Discovery::Eds { service_name } = &cluster.discovery {
             self.endpoints.insert(service_name.clone());
         }
-        self.patience = self.patience.max(cluster.patience);
+        self.initial_fetch_timeout = self
+            .initial_fetch_timeout
+            .max(cluster.initial_fetch_timeout);
         self.secrets.extend(cluster.secrets.iter().cloned());
     }
 

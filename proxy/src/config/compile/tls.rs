@@ -319,8 +319,8 @@ fn secret_name(
         return at.field("name").fail("is required");
     }
     if let Some(source) = sds_config {
-        let patience = over_ads(at.field("sds_config"), source)?;
-        fetches.secret(name, patience);
+        let initial_fetch_timeout = over_ads(at.field("sds_config"), source)?;
+        fetches.secret(name, initial_fetch_timeout);
     }
     Ok(name.clone())
 }

@@ -219,9 +219,10 @@ pub fn over_ads(at: At<'_>, source: &core::ConfigSource) -> Result<Duration, Com
     } = source;
     unsupported!(at, authorities);
     ignored!("only v3 is spoken", resource_api_version);
-    let patience = fetch_timeout(at.field("initial_fetch_timeout"), initial_fetch_timeout)?;
+    let initial_fetch_timeout =
+        fetch_timeout(at.field("initial_fetch_timeout"), initial_fetch_timeout)?;
     match required!(at, config_source_specifier) {
-        Source::Ads(_) | Source::Self_(_) => Ok(patience),
+        Source::Ads(_) | Source::Self_(_) => Ok(initial_fetch_timeout),
         Source::Path(_) | Source::PathConfigSource(_) => {
             at.field("path_config_source").fail("only ads is supported")
         }

@@ -37,7 +37,7 @@ impl Bench {
 
     fn record(&mut self, host: usize, outcome: Outcome) -> bool {
         let found = self.found(host, outcome);
-        found.iter().any(|d| d.verdict == Verdict::Ejected)
+        found.iter().any(|d| d.result == DetectionResult::Ejected)
     }
 
     fn repeat(&mut self, host: usize, outcome: Outcome, times: u32) -> bool {
@@ -191,8 +191,8 @@ fn a_share_of_success_far_below_the_others_ejects() {
     (1..5).for_each(|host| bench.results(host, 100, 0, Outcome::Status(500)));
     let sweep = bench.sweep();
     let kind = Kind::SuccessRate(Origin::External);
-    let verdict = Verdict::Ejected;
-    assert_eq!(sweep.detections, [Detection { kind, verdict }]);
+    let result = DetectionResult::Ejected;
+    assert_eq!(sweep.detections, [Detection { kind, result }]);
     assert!(sweep.changed);
     assert_eq!(bench.ejected(), [0]);
     let baseline = bench.detector.baseline(Origin::External);
@@ -226,10 +226,10 @@ fn a_share_of_failures_is_noted_and_ejects_where_told() {
     };
     let mut bench = Bench::new(5, rates_only());
     let kind = Kind::FailurePercentage(Origin::External);
-    let verdict = Verdict::NotEnforced;
+    let result = DetectionResult::NotEnforced;
     assert_eq!(
         all_fail(&mut bench).detections,
-        [Detection { kind, verdict }; 5]
+        [Detection { kind, result }; 5]
     );
     assert!(bench.ejected().is_empty());
 
@@ -240,9 +240,9 @@ fn a_share_of_failures_is_noted_and_ejects_where_told() {
     let verdicts: Vec<_> = all_fail(&mut bench)
         .detections
         .iter()
-        .map(|d| d.verdict)
+        .map(|d| d.result)
         .collect();
-    use Verdict::{Ejected, Overflow};
+    use DetectionResult::{Ejected, Overflow};
     assert_eq!(verdicts, [Ejected, Ejected, Overflow, Overflow, Overflow]);
 }
 

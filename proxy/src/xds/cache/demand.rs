@@ -32,7 +32,7 @@ impl<T> Cache<T> {
             entry.awaited = true;
         }
         if let Some(since) = self.disconnected {
-            self.look_again_at(since + self.config.patience, key.clone());
+            self.look_again_at(since + self.config.initial_fetch_timeout, key.clone());
         }
         self.flush();
         None
@@ -50,12 +50,12 @@ impl<T> Cache<T> {
                 return Some(Outcome::Absent);
             }
         }
-        self.is_out_of_patience(now).then_some(Outcome::Unavailable)
+        self.is_overdue(now).then_some(Outcome::Unavailable)
     }
 
-    pub(super) fn is_out_of_patience(&self, now: Now) -> bool {
+    pub(super) fn is_overdue(&self, now: Now) -> bool {
         self.disconnected
-            .is_some_and(|since| now.instant >= since + self.config.patience)
+            .is_some_and(|since| now.instant >= since + self.config.initial_fetch_timeout)
     }
 
     /// The data path has not used an on-demand resource for long: it is evicted.

@@ -117,7 +117,7 @@ impl<T> Cache<T> {
                 name,
                 value,
                 refs,
-                patience,
+                initial_fetch_timeout,
             } = good;
             if times.get(&name).is_some_and(|times| *times > 1) {
                 let error = "the name occurs more than once in one response".to_owned();
@@ -141,8 +141,8 @@ impl<T> Cache<T> {
                 refs,
                 updated: now.time,
             };
-            let patience = patience.unwrap_or(self.config.init_timeout);
-            self.keep(&key, held, value, patience, now);
+            let initial_fetch_timeout = initial_fetch_timeout.unwrap_or(self.config.init_timeout);
+            self.keep(&key, held, value, initial_fetch_timeout, now);
         }
         times.into_keys().collect()
     }
@@ -185,7 +185,7 @@ impl<T> Cache<T> {
     }
 
     /// A good version, unless it is what is held already.
-    fn keep(&mut self, key: &Key, held: Held, value: T, patience: Duration, now: Now) {
+    fn keep(&mut self, key: &Key, held: Held, value: T, initial_fetch_timeout: Duration, now: Now) {
         if let Some(entry) = self.entries.get_mut(key) {
             let newest = match &mut entry.pending {
                 Some(pending) => Some(&mut pending.held),
@@ -198,7 +198,7 @@ impl<T> Cache<T> {
                 return;
             }
         }
-        self.accept(key, held, value, patience, now);
+        self.accept(key, held, value, initial_fetch_timeout, now);
     }
 
     /// The same version with the same bytes again, as after a reconnect: nothing to do.

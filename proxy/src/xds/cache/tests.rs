@@ -24,7 +24,7 @@ impl Validate for Words {
         let mut words = text.split(' ');
         let name = words.next().unwrap_or_default().to_owned();
         let mut refs = Vec::new();
-        let mut patience = None;
+        let mut initial_fetch_timeout = None;
         for word in words {
             match word.split_once(':') {
                 Some(("c", name)) => refs.push(Key::new(ResourceType::Cluster, name)),
@@ -32,7 +32,7 @@ impl Validate for Words {
                 Some(("r", name)) => refs.push(Key::new(ResourceType::Route, name)),
                 Some(("s", name)) => refs.push(Key::new(ResourceType::Secret, name)),
                 Some(("wait", seconds)) => {
-                    patience = seconds.parse().ok().map(Duration::from_secs);
+                    initial_fetch_timeout = seconds.parse().ok().map(Duration::from_secs);
                 }
                 _ if word == "bad" => return Err("field.path: is bad".into()),
                 _ => {}
@@ -42,7 +42,7 @@ impl Validate for Words {
             name,
             value: text.to_owned(),
             refs,
-            patience,
+            initial_fetch_timeout,
         })
     }
 }

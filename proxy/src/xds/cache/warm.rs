@@ -11,8 +11,15 @@ use std::time::{Duration, Instant};
 
 impl<T> Cache<T> {
     /// A version of `key` was accepted: it is pending until what it refers to is there.
-    pub(super) fn accept(&mut self, key: &Key, held: Held, value: T, patience: Duration, now: Now) {
-        let deadline = now.instant + patience;
+    pub(super) fn accept(
+        &mut self,
+        key: &Key,
+        held: Held,
+        value: T,
+        initial_fetch_timeout: Duration,
+        now: Now,
+    ) {
+        let deadline = now.instant + initial_fetch_timeout;
         for reference in held.refs.clone() {
             self.refer(key, &reference);
         }
@@ -228,7 +235,7 @@ impl<T> Cache<T> {
             self.dirty.push_back(key.clone());
             return;
         }
-        if entry.awaited && self.is_out_of_patience(now) {
+        if entry.awaited && self.is_overdue(now) {
             return self.answer(key, Outcome::Unavailable);
         }
         // Other absent ones stay subscribed to: something refers to them, and waits no longer.

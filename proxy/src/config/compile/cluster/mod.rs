@@ -113,7 +113,7 @@ pub fn cluster(
         service: metadata.as_ref().and_then(service),
         declared_by: metadata.as_ref().and_then(declared_by),
         bind_source: bind_source(at, upstream_bind_config)?,
-        patience: fetches.patience,
+        initial_fetch_timeout: fetches.initial_fetch_timeout,
         secrets: fetches.secrets,
     };
     Ok(Cluster {

@@ -167,11 +167,11 @@ fn route_source(
                 route_config_name,
             } = m;
             let source = required!(at, config_source);
-            let patience = values::over_ads(at.field("config_source"), source)?;
+            let initial_fetch_timeout = values::over_ads(at.field("config_source"), source)?;
             if route_config_name.is_empty() {
                 return at.field("route_config_name").fail("is required");
             }
-            scope.fetches.wait(patience);
+            scope.fetches.wait(initial_fetch_timeout);
             Ok(scope.routes.named(route_config_name))
         }
         Spec::ScopedRoutes(_) => at

@@ -113,7 +113,7 @@ pub fn listener(
             access_log: http::logs(compiler, at, access_log)?,
             metrics,
             secrets: scope.fetches.secrets,
-            patience: scope.fetches.patience,
+            initial_fetch_timeout: scope.fetches.initial_fetch_timeout,
         }),
         clusters: scope.clusters.links(),
         routes: scope.routes.links(),
