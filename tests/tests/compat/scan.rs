@@ -3,7 +3,7 @@
 //! A field that a pattern binds is supported, unless `unsupported!` or `ignored!` names it after
 //! that. A case of a oneof is what its arm does: one that only fails rejects the case.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use syn::visit::{self, Visit};
 use syn::{Expr, Pat, Stmt, UseTree};
@@ -38,12 +38,11 @@ impl Scan {
     /// When the text is no Rust.
     pub fn file(&mut self, text: &str) -> syn::Result<()> {
         let file = syn::parse_file(text)?;
-        let mut uses = Uses::default();
-        uses.visit_file(&file);
         let mut visitor = Visitor {
             scan: self,
-            uses,
+            scopes: Vec::new(),
             bound: HashMap::new(),
+            own: HashMap::new(),
             in_tests: 0,
         };
         visitor.visit_file(&file);
@@ -61,7 +60,7 @@ impl Scan {
     }
 }
 
-/// Every `use` and type alias of a file: what a name stands for.
+/// The `use`s and type aliases of one scope, a module or a block: what a name stands for there.
 #[derive(Default)]
 struct Uses(HashMap<String, Vec<String>>);
 
@@ -97,11 +96,49 @@ impl Uses {
         self.0.insert(name.to_owned(), full);
     }
 
+    fn item(&mut self, item: &syn::Item) {
+        match item {
+            syn::Item::Use(item) => self.tree(&item.tree, &mut Vec::new()),
+            syn::Item::Type(item) => {
+                if let syn::Type::Path(path) = &*item.ty {
+                    let path = path.path.segments.iter().map(|s| s.ident.to_string());
+                    self.0.insert(item.ident.to_string(), path.collect());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn of<'a>(items: impl IntoIterator<Item = &'a syn::Item>) -> Self {
+        let mut uses = Uses::default();
+        for item in items {
+            uses.item(item);
+        }
+        uses
+    }
+}
+
+struct Visitor<'a> {
+    scan: &'a mut Scan,
+    /// The innermost last. Two functions of a file may give one name to different things.
+    scopes: Vec<Uses>,
+    /// Which field a variable of the function holds.
+    bound: HashMap<String, (String, String)>,
+    /// What the function does with the fields that it takes out.
+    own: HashMap<(String, String), Status>,
+    in_tests: usize,
+}
+
+impl Visitor<'_> {
     /// The path with its first name replaced by what it stands for, as often as it takes.
     fn resolve(&self, path: &syn::Path) -> Vec<String> {
         let mut full: Vec<String> = path.segments.iter().map(|s| s.ident.to_string()).collect();
         for _ in 0..4 {
-            match full.first().and_then(|first| self.0.get(first)) {
+            let mut scopes = self.scopes.iter().rev();
+            let known = full
+                .first()
+                .and_then(|first| scopes.find_map(|uses| uses.0.get(first)));
+            match known {
                 Some(known) if full[0] != "xds_proto" => {
                     full.splice(0..1, known.iter().cloned());
                 }
@@ -110,30 +147,7 @@ impl Uses {
         }
         full
     }
-}
 
-impl<'ast> Visit<'ast> for Uses {
-    fn visit_item_type(&mut self, item: &'ast syn::ItemType) {
-        if let syn::Type::Path(path) = &*item.ty {
-            let path = path.path.segments.iter().map(|s| s.ident.to_string());
-            self.0.insert(item.ident.to_string(), path.collect());
-        }
-    }
-
-    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        self.tree(&item.tree, &mut Vec::new());
-    }
-}
-
-struct Visitor<'a> {
-    scan: &'a mut Scan,
-    uses: Uses,
-    /// Which field a variable holds.
-    bound: HashMap<String, (String, String)>,
-    in_tests: usize,
-}
-
-impl Visitor<'_> {
     /// `unsupported!(at, field, …)` and `ignored!("reason", field, …)`.
     fn verdict(&mut self, tokens: &syn::Macro) {
         let Some(name) = tokens.path.segments.last() else {
@@ -173,15 +187,22 @@ impl Visitor<'_> {
     fn settle(&mut self, message: String, field: String, status: Status) {
         let cases = self.cases(&message, &field);
         for case in cases {
-            self.scan
-                .fields
-                .insert((message.clone(), case), status.clone());
+            self.own.insert((message.clone(), case), status.clone());
         }
-        self.scan.fields.insert((message, field), status);
+        self.own.insert((message, field), status);
+    }
+
+    fn function(&mut self, visit: impl FnOnce(&mut Self)) {
+        self.bound.clear();
+        visit(self);
+        for (key, status) in std::mem::take(&mut self.own) {
+            self.scan.note(key, status);
+        }
     }
 
     /// The cases of the oneof that `field` is, if it is no field itself: prost has one field for
-    /// all of them. When a message has several oneofs, only the arms show which.
+    /// all of them, with the oneof's name. Of several oneofs it is the one whose cases begin so;
+    /// where none does, only the arms of the compiler show.
     fn cases(&self, message: &str, field: &str) -> Vec<String> {
         let Some(message) = xds_proto::schema::message(message) else {
             return Vec::new();
@@ -189,19 +210,24 @@ impl Visitor<'_> {
         let is_field = message
             .fields()
             .any(|known| names::plain(known.name()) == *field);
-        let oneofs: BTreeSet<u8> = message.fields().filter_map(|field| field.oneof()).collect();
-        if is_field || oneofs.len() != 1 {
+        if is_field {
             return Vec::new();
         }
-        message
-            .fields()
-            .filter(|field| field.oneof().is_some())
-            .map(|field| names::plain(field.name()))
-            .collect()
+        let mut oneofs: BTreeMap<u8, Vec<String>> = BTreeMap::new();
+        for known in message.fields() {
+            if let Some(oneof) = known.oneof() {
+                let cases = oneofs.entry(oneof).or_default();
+                cases.push(names::plain(known.name()));
+            }
+        }
+        if oneofs.len() > 1 {
+            oneofs.retain(|_, cases| cases.iter().any(|case| case.starts_with(field)));
+        }
+        oneofs.into_values().flatten().collect()
     }
 
     fn mention(&mut self, path: &syn::Path, status: Status) {
-        if let Some((message, field)) = names::case(&self.uses.resolve(path)) {
+        if let Some((message, field)) = names::case(&self.resolve(path)) {
             let key = (message.name().to_owned(), names::plain(field.name()));
             self.scan.note(key, status);
         }
@@ -264,34 +290,51 @@ fn failure(body: &Expr) -> Option<String> {
 }
 
 impl<'ast> Visit<'ast> for Visitor<'_> {
+    fn visit_file(&mut self, file: &'ast syn::File) {
+        self.scopes.push(Uses::of(&file.items));
+        visit::visit_file(self, file);
+        self.scopes.pop();
+    }
+
+    fn visit_block(&mut self, block: &'ast syn::Block) {
+        self.scopes
+            .push(Uses::of(block.stmts.iter().filter_map(|stmt| match stmt {
+                Stmt::Item(item) => Some(item),
+                _ => None,
+            })));
+        visit::visit_block(self, block);
+        self.scopes.pop();
+    }
+
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
         let tests = item.ident == "tests";
         self.in_tests += usize::from(tests);
         if self.in_tests == 0 {
+            let items = item.content.iter().flat_map(|(_, items)| items);
+            self.scopes.push(Uses::of(items));
             visit::visit_item_mod(self, item);
+            self.scopes.pop();
         }
         self.in_tests -= usize::from(tests);
     }
 
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
-        self.bound.clear();
-        visit::visit_item_fn(self, item);
+        self.function(|visitor| visit::visit_item_fn(visitor, item));
     }
 
     fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
-        self.bound.clear();
-        visit::visit_impl_item_fn(self, item);
+        self.function(|visitor| visit::visit_impl_item_fn(visitor, item));
     }
 
     fn visit_type_path(&mut self, path: &'ast syn::TypePath) {
-        if let Some(message) = names::message(&self.uses.resolve(&path.path)) {
+        if let Some(message) = names::message(&self.resolve(&path.path)) {
             self.scan.named.insert(message.name().to_owned());
         }
         visit::visit_type_path(self, path);
     }
 
     fn visit_pat_struct(&mut self, pattern: &'ast syn::PatStruct) {
-        let path = self.uses.resolve(&pattern.path);
+        let path = self.resolve(&pattern.path);
         let message = names::message(&path);
         if message.is_none() && path.first().is_some_and(|first| first == "xds_proto") {
             self.scan.unknown.insert(path.join("::"));
@@ -303,11 +346,7 @@ impl<'ast> Visit<'ast> for Visitor<'_> {
                     continue;
                 };
                 let key = (message.name().to_owned(), names::plain(&member.to_string()));
-                // Another function may ignore or refuse it; taken apart twice, it keeps that.
-                self.scan
-                    .fields
-                    .entry(key.clone())
-                    .or_insert(Status::Supported);
+                self.own.entry(key.clone()).or_insert(Status::Supported);
                 if let Pat::Ident(variable) = &*field.pat {
                     self.bound.insert(variable.ident.to_string(), key);
                 }
