@@ -2,12 +2,14 @@
 //! because the compiler's source does: the table is made from it, and this test holds it to it.
 //!
 //! - `scan`: reads the source; `names`: which protobuf message a Rust path is
+//! - `probe`: holds the rows against what the compiler does with resources
 //!
 //! After a change of the compiler: `ANYAM_BLESS=1 cargo test -p anyam-tests --test compat`.
 
 #![allow(clippy::unwrap_used)]
 
 mod names;
+mod probe;
 mod scan;
 
 use std::collections::BTreeMap;
@@ -115,6 +117,19 @@ fn the_document_says_what_the_compiler_does() {
     assert!(
         wanted == found,
         "docs/envoy-compat.md is out of date ({differing:?}); run\n  ANYAM_BLESS=1 cargo test -p anyam-tests --test compat"
+    );
+}
+
+#[test]
+fn rows_are_true() {
+    let path = root().join("tests/tests/compat/samples.yaml");
+    let samples = probe::Samples::read(&std::fs::read_to_string(path).unwrap());
+    let wrong = probe::differences(&scanned(), &samples);
+    assert!(
+        wrong.is_empty(),
+        "{} rows:\n{}",
+        wrong.len(),
+        wrong.join("\n")
     );
 }
 

@@ -7,8 +7,8 @@ use xds_proto::envoy::extensions::transport_sockets::tls::v3 as pb;
 
 use super::matcher::string;
 use super::support::{
-    At, CompileError, bool_or, decode, each, ignored, known, required, type_name, unknown_type,
-    unsupported,
+    At, CompileError, bool_or, decode, each, elsewhere, ignored, known, required, type_name,
+    unknown_type, unsupported,
 };
 use super::tls::depth;
 use super::values::{data_source, extension};
@@ -208,7 +208,7 @@ pub fn peer_rules(
         trust_chain_verification,
         only_verify_leaf_cert_crl,
     );
-    ignored!("read beside this", trusted_ca, crl, custom_validator_config);
+    elsewhere!(trusted_ca, crl, custom_validator_config);
     ignored!(
         "the list of accepted authorities is never sent",
         suppress_client_ca_list

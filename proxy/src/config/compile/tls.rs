@@ -298,11 +298,11 @@ fn judged_by(
             };
             Ok((Some(compiler.secrets.bundle(&name)), rules))
         }
-        Some(
-            Kind::ValidationContextCertificateProvider(_)
-            | Kind::ValidationContextCertificateProviderInstance(_),
-        ) => at
+        Some(Kind::ValidationContextCertificateProvider(_)) => at
             .field("validation_context_certificate_provider")
+            .fail("is not supported by this proxy"),
+        Some(Kind::ValidationContextCertificateProviderInstance(_)) => at
+            .field("validation_context_certificate_provider_instance")
             .fail("is not supported by this proxy"),
     }
 }

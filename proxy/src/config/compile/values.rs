@@ -223,9 +223,8 @@ pub fn over_ads(at: At<'_>, source: &core::ConfigSource) -> Result<Duration, Com
         fetch_timeout(at.field("initial_fetch_timeout"), initial_fetch_timeout)?;
     match required!(at, config_source_specifier) {
         Source::Ads(_) | Source::Self_(_) => Ok(initial_fetch_timeout),
-        Source::Path(_) | Source::PathConfigSource(_) => {
-            at.field("path_config_source").fail("only ads is supported")
-        }
+        Source::Path(_) => at.field("path").fail("only ads is supported"),
+        Source::PathConfigSource(_) => at.field("path_config_source").fail("only ads is supported"),
         Source::ApiConfigSource(_) => at.field("api_config_source").fail("only ads is supported"),
     }
 }

@@ -38,6 +38,7 @@ pub fn inspectors(
         match type_name(any) {
             "envoy.extensions.filters.listener.original_dst.v3.OriginalDst" => {
                 let OriginalDst {} = decode(inner, any)?;
+                unsupported!(at, filter_disabled);
                 original_dst = true;
             }
             "envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector" => {
@@ -50,7 +51,6 @@ pub fn inspectors(
                     filter_disabled
                 );
                 inspect.tls = true;
-                continue;
             }
             "envoy.extensions.filters.listener.http_inspector.v3.HttpInspector" => {
                 let HttpInspector {} = decode(inner, any)?;
@@ -59,11 +59,9 @@ pub fn inspectors(
                     "protocol detection does not delay server-first ports",
                     filter_disabled
                 );
-                continue;
             }
             _ => return unknown_type(at, any),
         }
-        unsupported!(at, filter_disabled);
     }
     Ok((original_dst, inspect))
 }

@@ -249,8 +249,11 @@ fn target(
             header_name(at.field("cluster_header"), name).map(ClusterSpecifier::ClusterHeader)
         }
         Spec::WeightedClusters(m) => weighted(at.field("weighted_clusters"), m, filters, clusters),
-        Spec::ClusterSpecifierPlugin(_) | Spec::InlineClusterSpecifierPlugin(_) => at
+        Spec::ClusterSpecifierPlugin(_) => at
             .field("cluster_specifier_plugin")
+            .fail("is not supported by this proxy"),
+        Spec::InlineClusterSpecifierPlugin(_) => at
+            .field("inline_cluster_specifier_plugin")
             .fail("is not supported by this proxy"),
     }
 }

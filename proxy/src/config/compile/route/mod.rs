@@ -19,7 +19,9 @@ use super::metadata_match::metadata as metadata_match;
 use super::refs::ClusterNames;
 use super::route::action::Inherited;
 use super::route::overrides::Outer;
-use super::support::{At, CompileError, bool_or, each, ignored, required, u32_or, unsupported};
+use super::support::{
+    At, CompileError, bool_or, each, elsewhere, ignored, required, u32_or, unsupported,
+};
 use super::values::runtime_fraction;
 use crate::config::route::{PathMatch, Route, RouteMatch, RouteTable, VirtualHost};
 use crate::snapshot::RouteConfig;
@@ -201,7 +203,7 @@ fn virtual_host(
         include_is_timeout_retry_header,
         route_specifiers,
     );
-    ignored!("indexed by the route table", domains);
+    elsewhere!(domains);
     ignored!("virtual clusters only label statistics", virtual_clusters);
     ignored!(
         "bodies are streamed; what a retry may need is kept within a bound of our own",
