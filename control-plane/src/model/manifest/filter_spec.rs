@@ -5,10 +5,9 @@ use std::num::{NonZeroU16, NonZeroU32};
 use serde::Deserialize;
 
 use super::object::FieldError;
-use super::route::{
-    Destination, Filters, HeaderEdits, Match, Mirror, PathEdit, PathMatch, Redirect, Rewrite,
-};
-use super::values::{self, HeaderName, HeaderText, PathText, check_name};
+use super::reference::reference;
+use super::route::{Filters, HeaderEdits, Match, Mirror, PathEdit, PathMatch, Redirect, Rewrite};
+use super::values::{HeaderName, HeaderText, PathText, check_name};
 
 /// Gateway API's bound.
 const MAX_FILTERS: usize = 16;
@@ -118,19 +117,8 @@ struct MirrorSpec {
     fraction: Option<FractionSpec>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct MirrorRef {
-    #[serde(default)]
-    group: String,
-    #[serde(default = "values::service_kind")]
-    kind: String,
-    #[serde(deserialize_with = "values::subdomain")]
-    name: String,
-    #[serde(default, deserialize_with = "values::optional_label")]
-    namespace: Option<String>,
-    #[serde(default)]
-    port: Option<NonZeroU16>,
+reference! {
+    struct MirrorRef {}
 }
 
 #[derive(Deserialize)]
@@ -238,14 +226,9 @@ impl MirrorSpec {
                 return Err(FieldError::new(format!("{at}.fraction"), message));
             }
         };
-        let to = self.backend_ref;
+        let mut to = self.backend_ref;
         Ok(Mirror {
-            to: Destination {
-                service: to.kind == "Service" && matches!(to.group.as_str(), "" | "core"),
-                namespace: to.namespace.unwrap_or_else(|| namespace.to_owned()),
-                name: to.name,
-                port: to.port.map(NonZeroU16::get),
-            },
+            to: to.destination(namespace),
             share,
         })
     }

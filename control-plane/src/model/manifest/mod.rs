@@ -2,7 +2,7 @@
 //!
 //! - [`object`], [`values`]: what all objects share; values checked while they are read
 //! - [`read`]: a manifest into one of [`service`], [`workload`], [`route`] (with [`route_spec`],
-//!   [`match_spec`], [`filter_spec`]), [`authorization`], [`policy`], [`grant`]
+//!   [`match_spec`], [`filter_spec`], [`reference`]), [`authorization`], [`policy`], [`grant`]
 
 pub mod authorization;
 pub mod filter_spec;
@@ -11,6 +11,7 @@ pub mod match_spec;
 pub mod object;
 pub mod policy;
 pub mod read;
+mod reference;
 pub mod route;
 pub mod route_spec;
 pub mod service;

@@ -7,7 +7,8 @@ use serde::Deserialize;
 use super::filter_spec::{self, FilterSpec};
 use super::match_spec::MatchSpec;
 use super::object::{FieldError, Kind, Meta};
-use super::route::{Backend, Destination, Match, Parent, Retry, Route, Rule, Timeouts};
+use super::reference::reference;
+use super::route::{Backend, Match, Parent, Retry, Route, Rule, Timeouts};
 use super::values::{self, Span};
 
 /// Gateway API's own bounds.
@@ -73,24 +74,13 @@ struct RuleSpec<M> {
     retry: Option<RetrySpec>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct BackendRef {
-    // Flattening would take unknown fields in silence.
-    #[serde(default)]
-    group: String,
-    #[serde(default = "values::service_kind")]
-    kind: String,
-    #[serde(deserialize_with = "values::subdomain")]
-    name: String,
-    #[serde(default, deserialize_with = "values::optional_label")]
-    namespace: Option<String>,
-    #[serde(default)]
-    port: Option<NonZeroU16>,
-    #[serde(default)]
-    weight: Option<u32>,
-    #[serde(default)]
-    filters: Vec<FilterSpec>,
+reference! {
+    struct BackendRef {
+        #[serde(default)]
+        weight: Option<u32>,
+        #[serde(default)]
+        filters: Vec<FilterSpec>,
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -229,7 +219,8 @@ impl<M: MatchSpec> RuleSpec<M> {
 }
 
 impl BackendRef {
-    fn read(self, at: &str, namespace: &str, errors: &mut Vec<FieldError>) -> Backend {
+    fn read(mut self, at: &str, namespace: &str, errors: &mut Vec<FieldError>) -> Backend {
+        let to = self.destination(namespace);
         let filters = filter_spec::read(self.filters, namespace, &format!("{at}.filters"), errors);
         if filters.redirect.is_some() || filters.rewrite.is_some() || !filters.mirrors.is_empty() {
             let message =
@@ -243,12 +234,7 @@ impl BackendRef {
             ));
         }
         Backend {
-            to: Destination {
-                service: self.kind == "Service" && matches!(self.group.as_str(), "" | "core"),
-                namespace: self.namespace.unwrap_or_else(|| namespace.to_owned()),
-                name: self.name,
-                port: self.port.map(NonZeroU16::get),
-            },
+            to,
             weight: self.weight.unwrap_or(1),
             filters,
         }
