@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Server;
 use xds_proto::anyam::inspect::v1::inspect_server::InspectServer;
 use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
@@ -28,14 +29,16 @@ use crate::ads::listen::Acceptor;
 use crate::ads::registry::Registry;
 use crate::ads::service::{Ads, Shared as SharedAds};
 use crate::ads::session::SessionLimits;
+use crate::ads::streams::StreamLimit;
 use crate::api::auth::Auth;
 use crate::api::{Api, Declared};
 use crate::ca::authority::Lifetimes;
-use crate::ca::service::{CertificateService, Shared as SharedCa, unix_now};
+use crate::ca::service::{self, Authenticate, CertificateService, Shared as SharedCa, unix_now};
 use crate::ca::serving::{self, Serving};
 use crate::ca::token::Tokens;
 use crate::ca::used::Used;
 use crate::ca::{Authority, CaError, private};
+use crate::descriptors;
 use crate::inspect::Agents;
 use crate::inspect::service::InspectService;
 use crate::metrics::Metrics;
@@ -202,8 +205,19 @@ impl Secrets {
 
 impl Options {
     fn connection_limits(&self) -> ConnectionLimits {
+        let files = descriptors::raise();
+        let unverified = ConnectionLimits::unverified_of(files);
+        let wanted = u64::try_from(self.max_streams + unverified).unwrap_or(u64::MAX);
+        if wanted > files {
+            tracing::warn!(
+                files,
+                max_streams = self.max_streams,
+                "there may be fewer open files than proxies; raise RLIMIT_NOFILE (`ulimit -n`, `LimitNOFILE=`) or lower --max-streams"
+            );
+        }
         ConnectionLimits {
             verified: self.max_streams,
+            unverified,
             of_address: self.max_connections_per_address,
             age: self.max_connection_age,
         }
@@ -261,7 +275,7 @@ pub async fn start(
             agents: Arc::clone(&agents),
             resources: Arc::clone(&resources),
             trust_domain: domain,
-            slots: Arc::new(Semaphore::new(options.max_streams)),
+            streams: StreamLimit::new(options.max_streams),
             closing: closed.clone(),
         },
         admission: Admission::new(limits),
@@ -328,6 +342,10 @@ impl Grpc {
         let accepting = tokio::spawn(acceptor.run(listener, ready));
         let ads =
             AggregatedDiscoveryServiceServer::new(self.ads).max_decoding_message_size(MAX_REQUEST);
+        let authenticate = Authenticate(Arc::clone(&self.ca.0));
+        let ca = IstioCertificateServiceServer::new(self.ca)
+            .max_decoding_message_size(service::MAX_REQUEST);
+        let ca = InterceptedService::new(ca, authenticate);
         let mut closing = self.closing;
         let served = Server::builder()
             .http2_keepalive_interval(Some(KEEPALIVE))
@@ -337,7 +355,7 @@ impl Grpc {
             .max_concurrent_streams(STREAMS_PER_CONNECTION)
             .http2_max_header_list_size(16 << 10)
             .add_service(ads)
-            .add_service(IstioCertificateServiceServer::new(self.ca))
+            .add_service(ca)
             .add_service(InspectServer::new(self.inspect))
             .serve_with_incoming_shutdown(ReceiverStream::new(connections), async move {
                 // Closed: the process ends anyway.

@@ -5,22 +5,24 @@
 //! peers do, proxies with a certificate come in, and none that is connected is displaced.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-/// Connections in their handshake, or without a certificate.
+/// Connections in their handshake, or without a certificate, at most.
 const UNVERIFIED: usize = 2048;
-/// Of those, from one address.
-const UNVERIFIED_OF_ADDRESS: usize = 1024;
+/// They have at most this part of the descriptors, whatever their number.
+const PART: u64 = 4;
 
 /// What connections to the gRPC port may take up.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
     /// Connections of peers with a certificate.
     pub verified: usize,
+    /// Connections in their handshake, or without a certificate; half of them from one address.
+    pub unverified: usize,
     /// Connections from one source address, whatever their identity.
     pub of_address: usize,
     /// How long a connection may be open: then GOAWAY, and after [`Self::grace`] its end.
@@ -28,6 +30,11 @@ pub struct ConnectionLimits {
 }
 
 impl ConnectionLimits {
+    /// How many connections without a certificate there may be, with so many open files.
+    pub fn unverified_of(files: u64) -> usize {
+        usize::try_from(files / PART).map_or(UNVERIFIED, |part| part.clamp(2, UNVERIFIED))
+    }
+
     /// Time between GOAWAY and the end: its streams move to another connection, not all at once.
     pub fn grace(&self) -> Duration {
         (self.age / 10).max(Duration::from_secs(1))
@@ -85,6 +92,14 @@ pub struct Place {
     unverified: Option<u64>,
 }
 
+/// What counts as one source: an IPv4 address, or a /64, of which a host of IPv6 has all.
+fn source(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
+        ip => ip,
+    }
+}
+
 /// Resolves when the connection must make room for another.
 pub type Displaced = oneshot::Receiver<()>;
 
@@ -105,12 +120,12 @@ impl Admission {
     /// # Errors
     /// When its address has as many as it may.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<(Place, Displaced), Refused> {
-        let address = address.to_canonical();
+        let address = source(address);
         let mut open = self.lock();
         let of = open.by_address.entry(address).or_default();
         let refused = match () {
             () if of.all >= self.limits.of_address => Some(Refused::Address),
-            () if of.unverified >= UNVERIFIED_OF_ADDRESS => Some(Refused::UnverifiedOfAddress),
+            () if of.unverified >= self.limits.unverified / 2 => Some(Refused::UnverifiedOfAddress),
             () => None,
         };
         if let Some(refused) = refused {
@@ -118,7 +133,7 @@ impl Admission {
         }
         of.all += 1;
         of.unverified += 1;
-        if open.unverified.len() >= UNVERIFIED {
+        if open.unverified.len() >= self.limits.unverified {
             // Its place is given back when its task has noticed.
             open.unverified.pop_first();
         }
@@ -186,6 +201,7 @@ mod tests {
     fn admission(verified: usize, of_address: usize) -> Arc<Admission> {
         Admission::new(ConnectionLimits {
             verified,
+            unverified: UNVERIFIED,
             of_address,
             age: Duration::from_secs(3600),
         })
@@ -235,6 +251,13 @@ mod tests {
         let mapped: IpAddr = "::ffff:0.0.0.1".parse().unwrap();
         assert_eq!(admission.enter(mapped).err(), Some(Refused::Address));
         assert!(admission.enter(address(2)).is_ok());
+        for host in 1..4u16 {
+            let ip = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, host, host);
+            places.push(admission.enter(ip.into()).unwrap().0);
+        }
+        let neighbour: IpAddr = "fd00:0:0:1:ffff::9".parse().unwrap();
+        assert_eq!(admission.enter(neighbour).err(), Some(Refused::Address));
+        assert!(admission.enter("fd00:0:0:2::9".parse().unwrap()).is_ok());
         places[0].verified().unwrap();
         places[1].verified().unwrap();
         assert_eq!(places[2].verified(), Err(Refused::Full));

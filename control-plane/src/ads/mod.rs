@@ -5,7 +5,7 @@
 //!   type, and `delta` and `sotw` for what the two protocols do differently.
 //! - [`debounce`]: how long changes are gathered; `dispatch`: which streams a change wakes.
 //! - [`listen`]: accept and TLS; [`admission`]: limits of connections; [`node`]: what a node
-//!   claims, checked against its certificate.
+//!   claims, checked against its certificate; [`streams`]: limits of streams.
 //! - [`service`]: the gRPC service that drives sessions, [`wire`](self) their messages;
 //!   [`registry`]: the connected nodes.
 
@@ -20,6 +20,7 @@ pub mod resources;
 pub mod service;
 pub mod session;
 mod sotw;
+pub mod streams;
 pub mod subscription;
 mod wire;
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::Stream as Poll;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -23,6 +23,7 @@ use super::node;
 use super::registry::{Registry, Stream};
 use super::resources::Resources;
 use super::session::{Session, SessionLimits};
+use super::streams::{StreamLimit, StreamPermit, Superseded};
 use super::subscription::label;
 use super::wire::{Delta, Sotw, Wire};
 use crate::identity::Peer;
@@ -43,7 +44,7 @@ pub struct Ads {
     dispatch: Arc<Dispatch>,
     dispatching: JoinHandle<()>,
     closing: watch::Receiver<bool>,
-    streams: Arc<Semaphore>,
+    streams: Arc<StreamLimit>,
     limits: SessionLimits,
     trust_domain: String,
 }
@@ -67,7 +68,7 @@ impl Ads {
             registry,
             metrics,
             closing,
-            streams: Arc::new(Semaphore::new(max_streams)),
+            streams: StreamLimit::new(max_streams),
             limits,
             trust_domain: trust_domain.to_owned(),
         }
@@ -83,14 +84,14 @@ impl Ads {
                 "a client certificate of this mesh is needed; get one by CreateCertificate with a join token",
             ));
         }
-        let slot = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| {
+        let place = self.streams.enter(&peer).ok_or_else(|| {
             Status::resource_exhausted("too many ADS streams; raise --max-streams or add a replica")
         })?;
         let (responses, outbound) = mpsc::channel(1);
         let ads = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(status) = ads
-                .run::<W>(peer, request.into_inner(), &responses, slot)
+                .run::<W>(peer, request.into_inner(), &responses, place)
                 .await
             {
                 // Fails when the client has closed the stream, which needs no handling.
@@ -105,12 +106,13 @@ impl Ads {
         peer: Peer,
         mut inbound: Streaming<W::Request>,
         responses: &mpsc::Sender<Result<W::Response, Status>>,
-        _slot: OwnedSemaphorePermit,
+        (permit, mut superseded): (StreamPermit, Superseded),
     ) -> Result<(), Status> {
         let first = tokio::time::timeout(FIRST_REQUEST, inbound.message());
-        let first = first
-            .await
-            .map_err(|_| Status::deadline_exceeded("no request came"))??;
+        let first = tokio::select! {
+            first = first => first.map_err(|_| Status::deadline_exceeded("no request came"))??,
+            why = permit.superseded(&mut superseded) => return Err(why),
+        };
         let Some(first) = first else { return Ok(()) };
         let Some(claimed) = W::node(&first) else {
             return Err(Status::invalid_argument(
@@ -163,6 +165,7 @@ impl Ads {
                     return Err(Status::unavailable("the control plane is stopping"));
                 }
                 () = responses.closed() => return Ok(()),
+                why = permit.superseded(&mut superseded) => return Err(why),
             }
         }
     }

@@ -4,6 +4,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tonic::service::Interceptor;
 use tonic::{Request, Response, Status};
 use xds_proto::istio::v1::auth::istio_certificate_service_server::IstioCertificateService;
 use xds_proto::istio::v1::auth::{IstioCertificateRequest, IstioCertificateResponse};
@@ -26,7 +27,11 @@ pub struct CertificateService {
     metrics: Arc<Metrics>,
 }
 
+/// A CSR and its fields; larger requests are refused.
+pub const MAX_REQUEST: usize = 64 << 10;
+
 /// The identity for which a certificate is requested, and the credential that permits it.
+#[derive(Clone)]
 struct Caller {
     identity: Identity,
     /// The name in the certificate's subject.
@@ -56,7 +61,7 @@ impl CertificateService {
         }
     }
 
-    fn caller(&self, request: &Request<IstioCertificateRequest>) -> Result<Caller, Status> {
+    fn caller<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
         if let Some(value) = request.metadata().get("authorization") {
             let token = value
                 .to_str()
@@ -174,6 +179,21 @@ fn internal(error: &CaError) -> Status {
     Status::internal("the CA can't issue at the moment; its log says why")
 }
 
+/// Refuses a caller without a credential before anything of its request is read.
+#[derive(Clone)]
+pub struct Authenticate(pub Arc<CertificateService>);
+
+impl Interceptor for Authenticate {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let caller = self.0.caller(&request).inspect_err(|status| {
+            self.0.metrics.certificates_refused.inc();
+            tracing::warn!(reason = status.message(), "certificate refused");
+        })?;
+        request.extensions_mut().insert(caller);
+        Ok(request)
+    }
+}
+
 /// The trait's methods take `&self`; signing waits for the disk and so runs on a blocking thread.
 #[derive(Clone)]
 pub struct Shared(pub Arc<CertificateService>);
@@ -186,9 +206,9 @@ impl IstioCertificateService for Shared {
     ) -> Result<Response<IstioCertificateResponse>, Status> {
         let service = Arc::clone(&self.0);
         let metrics = Arc::clone(&service.metrics);
-        let answer = match service.caller(&request) {
-            Err(status) => Err(status),
-            Ok(caller) => {
+        let answer = match request.extensions().get::<Caller>().cloned() {
+            None => Err(Status::internal("the caller is not authenticated")),
+            Some(caller) => {
                 let request = request.into_inner();
                 let work = tokio::task::spawn_blocking(move || service.sign(&caller, &request));
                 work.await

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use xds_proto::anyam::inspect::v1::inspect_server::Inspect;
@@ -14,6 +14,7 @@ use xds_proto::anyam::inspect::v1::{ControlMessage, Hello, ProxyMessage};
 use xds_proto::envoy::config::core::v3::Node;
 
 use super::agents::{Agents, Commands};
+use crate::ads::streams::{StreamLimit, StreamPermit, Superseded};
 use crate::ads::{Resources, node};
 use crate::identity::Peer;
 
@@ -27,7 +28,7 @@ pub struct InspectService {
     pub resources: Arc<dyn Resources>,
     pub trust_domain: String,
     /// Streams that may be open.
-    pub slots: Arc<Semaphore>,
+    pub streams: Arc<StreamLimit>,
     /// True when the process stops.
     pub closing: watch::Receiver<bool>,
 }
@@ -47,13 +48,13 @@ impl Inspect for InspectService {
                 "a client certificate of this mesh is needed; get one by CreateCertificate with a join token",
             ));
         }
-        let slot = Arc::clone(&self.slots).try_acquire_owned().map_err(|_| {
+        let place = self.streams.enter(&peer).ok_or_else(|| {
             Status::resource_exhausted("too many Inspect streams; raise --max-streams")
         })?;
         let (commands, outbound) = mpsc::channel(COMMANDS);
         let (service, inbound) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
-            if let Err(status) = service.run(peer, inbound, commands.clone(), slot).await {
+            if let Err(status) = service.run(peer, inbound, commands.clone(), place).await {
                 tracing::info!(reason = status.message(), "Inspect stream ended");
                 // Closed: the proxy has left.
                 let _ = commands.send(Err(status)).await;
@@ -69,12 +70,13 @@ impl InspectService {
         peer: Peer,
         mut inbound: Streaming<ProxyMessage>,
         commands: Commands,
-        _slot: OwnedSemaphorePermit,
+        (permit, mut superseded): (StreamPermit, Superseded),
     ) -> Result<(), Status> {
         let first = tokio::time::timeout(HELLO, inbound.message());
-        let first = first
-            .await
-            .map_err(|_| Status::deadline_exceeded("no Hello came"))??;
+        let first = tokio::select! {
+            first = first => first.map_err(|_| Status::deadline_exceeded("no Hello came"))??,
+            why = permit.superseded(&mut superseded) => return Err(why),
+        };
         let Some(Message::Hello(hello)) = first.and_then(|first| first.message) else {
             return Err(Status::invalid_argument("the first message must be Hello"));
         };
@@ -96,6 +98,7 @@ impl InspectService {
                     return Err(Status::unavailable("the control plane is stopping"));
                 }
                 () = commands.closed() => return Ok(()),
+                why = permit.superseded(&mut superseded) => return Err(why),
             };
             let Some(message) = message else {
                 return Ok(());

@@ -1,14 +1,25 @@
 //! Peers without a certificate on the xDS port, and how long a connection lasts.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http_body_util::StreamBody;
+use hyper::body::Frame;
+use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+use tonic::Code;
+use xds_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
+use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use xds_proto::type_url::CLUSTER;
 
-use super::bench::{Bench, Delta, Nothing, eventually, node, options};
+use super::bench::{Bench, Delta, Nothing, eventually, names, node, options};
+use super::credential::certificate;
+use crate::ads::streams::OF_WORKLOAD;
 use crate::ads::testing::Memory;
 use crate::server::{Options, start};
 
@@ -100,4 +111,83 @@ async fn a_connection_ends_at_its_age_and_the_proxy_comes_back() {
         let ended = tokio::time::timeout(Duration::from_secs(15), ended).await;
         ended.expect("the stream outlives its connection's age");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_workload_takes_the_places_of_its_own_streams_only() {
+    let state = tempfile::tempdir().unwrap();
+    let mesh = Memory::new().workload("shop", "web-0", "web");
+    let mesh = Arc::new(mesh.workload("shop", "cart-0", "cart"));
+    let mut options = options(state.path());
+    options.max_streams = OF_WORKLOAD + 2;
+    let running = start(options, mesh.clone(), Arc::new(Nothing)).await;
+    let bench = Bench {
+        state,
+        mesh,
+        running: running.unwrap(),
+    };
+    let (web, cart) = tokio::join!(bench.join("web-0", "web"), bench.join("cart-0", "cart"));
+    let mut live = Delta::open(bench.channel(Some(&cart)).await, node("cart-0"))
+        .await
+        .unwrap();
+    let first = live.next().await.unwrap();
+    live.answer(&first, None).await;
+    // More streams than there are places, over some connections; and as many that say nothing.
+    let mut held = Vec::new();
+    let mut silent = Vec::new();
+    for _ in 0..3 {
+        let channel = bench.channel(Some(&web)).await;
+        for _ in 0..OF_WORKLOAD {
+            held.push(Delta::open(channel.clone(), node("web-0")).await.unwrap());
+            let mut client = AggregatedDiscoveryServiceClient::new(channel.clone());
+            let nothing = tokio_stream::pending::<DeltaDiscoveryRequest>();
+            silent.push(client.delta_aggregated_resources(nothing).await);
+        }
+    }
+    // The first of them ended for the others, with a reason.
+    let mut first = held.remove(0);
+    let ended = loop {
+        match first.next().await {
+            Ok(_) => {}
+            Err(status) => break status,
+        }
+    };
+    assert_eq!(ended.code(), Code::Aborted, "{ended}");
+    let mut second = Delta::open(bench.channel(Some(&cart)).await, node("cart-0"))
+        .await
+        .unwrap();
+    second.next().await.unwrap();
+    // The live one was not touched.
+    bench.mesh.change(&[(CLUSTER, "a", Some("1"))]);
+    assert_eq!(names(&live.next().await.unwrap()), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_of_a_request_without_a_credential_is_read() {
+    let bench = bench(|_| {}).await;
+    for credential in ["", "Bearer anyam-join.v1.x"] {
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let io = TokioIo::new(silent(&bench).await);
+        let (mut send, connection) = hyper::client::conn::http2::handshake(executor, io)
+            .await
+            .unwrap();
+        tokio::spawn(connection);
+        // A body that never comes.
+        let body = StreamBody::new(tokio_stream::pending::<Result<Frame<Bytes>, Infallible>>());
+        let path = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
+        let request = http::Request::post(format!("http://anyam-control{path}"))
+            .header("content-type", "application/grpc")
+            .header("authorization", credential);
+        let answer = send.send_request(request.body(body).unwrap());
+        let answer = tokio::time::timeout(Duration::from_secs(8), answer).await;
+        let answer = answer.expect("an answer to the head alone").unwrap();
+        let code = Code::Unauthenticated as i32;
+        assert_eq!(answer.headers()["grpc-status"], code.to_string());
+    }
+    let token = bench.token("shop", "web-0", "web");
+    // What has a credential is bounded.
+    let csr = "x".repeat(100 << 10);
+    let channel = bench.channel(None).await;
+    let refused = certificate(channel, &csr, Some(&token)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
 }
