@@ -1,48 +1,20 @@
 //! The same object in several places: one of them is in service, and which one does not depend on
 //! the names of files. The older one (`creationTimestamp`); without ages, the one that already was.
 
-use std::collections::{BTreeMap, HashMap};
-
 use super::{FileError, Sourced};
 use crate::model::ObjectId;
 
-/// Which places served last, of objects that stand in several.
-#[derive(Debug, Default)]
-pub struct Duplicates {
-    served: HashMap<ObjectId, String>,
-}
-
-impl Duplicates {
-    /// Each object once, in the order of `all`; what is not used is an error at its place.
-    pub fn resolve<'a>(
-        &mut self,
-        all: impl Iterator<Item = &'a Sourced>,
-        errors: &mut Vec<FileError>,
-    ) -> Vec<Sourced> {
-        let mut places: BTreeMap<ObjectId, usize> = BTreeMap::new();
-        let mut objects: Vec<Sourced> = Vec::new();
-        for object in all {
-            let id = object.object.id();
-            let Some(at) = places.get(&id).copied() else {
-                places.insert(id, objects.len());
-                objects.push(object.clone());
-                continue;
-            };
-            let served = self.served.get(&id).map(String::as_str);
-            let (first, second) = (objects[at].clone(), object.clone());
-            let (used, unused) = match precedence(&second, served) < precedence(&first, served) {
-                true => (second, first),
-                false => (first, second),
-            };
-            errors.push(unused_error(&id, &used, &unused));
-            objects[at] = used;
-        }
-        self.served = places
-            .into_iter()
-            .map(|(id, at)| (id, objects[at].file.clone()))
-            .collect();
-        objects
-    }
+/// Of the places of an object, the one in service, and the errors of those that are not used.
+/// `served`: the file whose declaration is in service now.
+pub fn choose<'a>(
+    id: &ObjectId,
+    places: impl Iterator<Item = &'a Sourced> + Clone,
+    served: Option<&str>,
+) -> Option<(&'a Sourced, Vec<FileError>)> {
+    let used = places.clone().min_by_key(|it| precedence(it, served))?;
+    let others = places.filter(|it| it.file != used.file);
+    let unused = others.map(|it| unused_error(id, used, it));
+    Some((used, unused.collect()))
 }
 
 /// The smaller one is in service; equal ones are ordered by their files.
@@ -82,12 +54,13 @@ mod tests {
         yaml::parse(file, &text).unwrap().remove(0)
     }
 
-    fn used(state: &mut Duplicates, all: &[Sourced]) -> (String, Vec<String>) {
-        let mut errors = Vec::new();
-        let objects = state.resolve(all.iter(), &mut errors);
-        assert_eq!(objects.len(), 1);
+    /// The file that is used, and those that are not.
+    fn used(served: &mut Option<String>, all: &[Sourced]) -> (String, Vec<String>) {
+        let id = all[0].object.id();
+        let (used, errors) = choose(&id, all.iter(), served.as_deref()).unwrap();
+        *served = Some(used.file.clone());
         let places = errors.iter().map(|error| error.file.clone()).collect();
-        (objects[0].file.clone(), places)
+        (used.file.clone(), places)
     }
 
     #[test]
@@ -95,7 +68,7 @@ mod tests {
         let both = |first, second| (first, vec![second]);
         let (old, new) = ("2020-01-01T00:00:00Z", "2021-01-01T00:00:00Z");
         let pair = |a, b| [at("1.yaml", a), at("2.yaml", b)];
-        let mut state = Duplicates::default();
+        let mut state = None;
         let (one, two) = ("1.yaml".to_owned(), "2.yaml".to_owned());
         assert_eq!(
             used(&mut state, &[at("2.yaml", None)]),
@@ -124,7 +97,7 @@ mod tests {
             (one.clone(), vec![])
         );
         assert_eq!(used(&mut state, &pair(None, None)), both(one.clone(), two));
-        let mut fresh = Duplicates::default();
+        let mut fresh = None;
         assert_eq!(
             used(&mut fresh, &pair(None, None)).0,
             one,

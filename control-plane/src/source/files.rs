@@ -1,25 +1,21 @@
 //! A folder of manifests. A file that turns bad keeps its last good objects in service; a file or a
 //! folder that turns empty keeps them until it has stayed empty for a while ([`super::absence`]).
+//!
+//! A change costs what it changes: the files that the kernel named are read ([`Folder::changes_in`]),
+//! else all files are looked at and those with another stamp are read; then only the objects of
+//! files with another text are compared.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::io::{self, Read};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::absence::{self, Absence};
-use super::duplicates::Duplicates;
-use super::{FileError, Observed, Sourced, yaml};
+use super::file::{Known, Look, problem};
+use super::walk::{self, Concern, Found, Stamp};
+use super::{FileError, Observed, Sourced, duplicates};
 use crate::model::ObjectId;
 use crate::model::mesh::change::{Delta, Origin};
-
-/// Bytes in one file.
-const MAX_FILE: u64 = 8 << 20;
-/// Files in the folder.
-const MAX_FILES: usize = 20_000;
-/// Folders within folders; also ends circles of symbolic links.
-const MAX_DEPTH: usize = 16;
 
 /// All that the folder's files declare.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,40 +25,47 @@ pub struct Scan {
     pub errors: Vec<FileError>,
 }
 
-/// The folder and the content of its files at the last scan.
+/// The folder, as it was at the last look.
 #[derive(Debug)]
 pub struct Folder {
     root: PathBuf,
     files: BTreeMap<String, Known>,
-    /// What [`Folder::changes`] reported last.
-    told: BTreeMap<ObjectId, Sourced>,
-    told_errors: Vec<FileError>,
+    /// Files that are not blank.
+    filled: usize,
+    /// Files with errors.
+    failed: BTreeSet<String>,
+    /// Files whose objects may be held back.
+    held: BTreeSet<String>,
+    /// The files that declare an object.
+    places: HashMap<ObjectId, BTreeSet<String>>,
+    /// Each object as it is in service.
+    served: BTreeMap<ObjectId, Sourced>,
+    /// Declarations that are not used.
+    unused: BTreeMap<ObjectId, Vec<FileError>>,
+    /// Objects that may differ from the last report, as they were in it.
+    reported: BTreeMap<ObjectId, Option<Sourced>>,
+    reported_errors: Vec<FileError>,
+    /// What is wrong with the folder itself.
+    error: Option<FileError>,
     /// Of everything.
     gone: Absence,
-    duplicates: Duplicates,
 }
-
-#[derive(Debug, Default)]
-struct Known {
-    text: String,
-    /// Of the last good version.
-    objects: Vec<Sourced>,
-    /// Of the present version.
-    errors: Vec<FileError>,
-    emptied: Absence,
-}
-
-type Texts = BTreeMap<String, io::Result<String>>;
 
 impl Folder {
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Folder {
             root: root.into(),
             files: BTreeMap::new(),
-            told: BTreeMap::new(),
-            told_errors: Vec::new(),
+            filled: 0,
+            failed: BTreeSet::new(),
+            held: BTreeSet::new(),
+            places: HashMap::new(),
+            served: BTreeMap::new(),
+            unused: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            reported_errors: Vec::new(),
+            error: None,
             gone: Absence::default(),
-            duplicates: Duplicates::default(),
         }
     }
 
@@ -70,58 +73,71 @@ impl Folder {
         &self.root
     }
 
-    /// Reads the folder again. Files that have not changed are not parsed.
+    /// Reads the folder again.
     pub fn scan(&mut self, now: Instant) -> Scan {
-        let mut found = Texts::new();
-        let mut errors = Vec::new();
-        if let Err(error) = self.walk(&self.root.clone(), 0, &mut found) {
-            // Nothing is dropped because a folder is out of reach.
-            errors.push(problem(&self.root.display().to_string(), &error));
-        } else if self.is_held_back(&found, now) {
-            errors.push(self.everything_gone());
-            found.clear();
-        } else {
-            self.files.retain(|name, known| {
-                let left = known.emptied.left(absence::FILE, now);
-                found.contains_key(name) || left.is_some_and(|left| !left.is_zero())
-            });
+        self.look(now);
+        let mut objects = Vec::new();
+        for (name, known) in &self.files {
+            let used = |it: &&Sourced| {
+                let served = self.served.get(&it.object.id());
+                served.is_some_and(|served| served.file == *name)
+            };
+            let begin = objects.len();
+            objects.extend(known.objects.values().filter(used).cloned());
+            objects[begin..].sort_by_key(|it: &Sourced| it.line);
         }
-        for (name, text) in found {
-            let known = self.files.entry(name.clone()).or_default();
-            match text {
-                Ok(text) => known.read(&name, text, now),
-                Err(error) => {
-                    known.text.clear();
-                    known.errors = vec![problem(&name, &error)];
-                }
-            }
+        Scan {
+            objects,
+            errors: self.errors(),
         }
-        self.merged(errors)
     }
 
     /// Reads the folder again and returns what differs from the last time.
     pub fn changes(&mut self) -> Observed {
-        let Scan { objects, errors } = self.scan(Instant::now());
-        let mut before = std::mem::take(&mut self.told);
-        let mut delta = Delta::default();
-        for sourced in objects {
-            let id = sourced.object.id();
-            if before.remove(&id).as_ref() != Some(&sourced) {
-                let origin = Origin::File {
-                    file: sourced.file.clone(),
-                    line: sourced.line,
-                };
-                delta.set.push((sourced.object.clone(), origin));
-            }
-            self.told.insert(id, sourced);
+        self.look(Instant::now());
+        self.report()
+    }
+
+    /// As [`Self::changes`], where nothing but these paths has changed.
+    pub fn changes_in(&mut self, paths: &BTreeSet<PathBuf>) -> Observed {
+        let now = Instant::now();
+        if !self.look_at(paths, now) {
+            self.look(now);
         }
-        delta.removed = before.into_keys().collect();
-        let differ = errors != self.told_errors;
+        self.report()
+    }
+
+    fn report(&mut self) -> Observed {
+        let mut delta = Delta::default();
+        for (id, before) in std::mem::take(&mut self.reported) {
+            match self.served.get(&id) {
+                Some(now) if before.as_ref() == Some(now) => {}
+                Some(Sourced { object, file, line }) => {
+                    let (file, line) = (file.clone(), *line);
+                    delta
+                        .set
+                        .push((object.clone(), Origin::File { file, line }));
+                }
+                None if before.is_some() => delta.removed.push(id),
+                None => {}
+            }
+        }
+        let errors = self.errors();
+        let differ = errors != self.reported_errors;
         let errors = differ.then(|| {
-            self.told_errors.clone_from(&errors);
+            self.reported_errors.clone_from(&errors);
             errors
         });
         Observed { delta, errors }
+    }
+
+    fn errors(&self) -> Vec<FileError> {
+        let failed = self.failed.iter();
+        let of_files = failed.filter_map(|name| self.files.get(name));
+        let of_files = of_files.flat_map(|known| &known.errors);
+        let unused = self.unused.values().flatten();
+        let all = self.error.iter().chain(of_files).chain(unused);
+        all.cloned().collect()
     }
 
     /// When to look again though nothing may have changed by then.
@@ -130,164 +146,217 @@ impl Folder {
     }
 
     fn due_at(&self, now: Instant) -> Option<Duration> {
-        let files = self.files.values();
+        let files = self.held.iter().filter_map(|name| self.files.get(name));
         let emptied = files.filter_map(|known| known.emptied.left(absence::FILE, now));
         emptied.chain(self.gone.left(absence::FOLDER, now)).min()
     }
 
+    /// Looks at all files.
+    fn look(&mut self, now: Instant) {
+        let mut found = Found::new();
+        let walked = walk::find(&self.root, &mut found);
+        let looks = found.into_iter().map(|(name, (path, metadata))| {
+            let stamp = self.files.get(&name).and_then(|known| known.stamp);
+            let look = match stamp.is_some() && stamp == Stamp::of(&metadata) {
+                true => Look::Same,
+                false => Look::Read(walk::read(&path)),
+            };
+            (name, look)
+        });
+        let looks: BTreeMap<String, Look> = looks.collect();
+        self.error = None;
+        if let Err(error) = walked {
+            // Nothing is dropped because a folder is out of reach.
+            self.error = Some(problem(&self.root.display().to_string(), &error));
+        } else if self.is_held_back(&looks, now) {
+            self.error = Some(self.everything_gone());
+            return;
+        } else {
+            let missing = self.files.keys().filter(|name| !looks.contains_key(*name));
+            for name in missing.cloned().collect::<Vec<_>>() {
+                self.take(&name, Look::Gone, now);
+            }
+        }
+        for (name, look) in looks {
+            self.take(&name, look, now);
+        }
+    }
+
+    /// Looks at the files that changed paths concern. False: that is not enough.
+    fn look_at(&mut self, paths: &BTreeSet<PathBuf>, now: Instant) -> bool {
+        if self.error.is_some() || self.gone.left(absence::FOLDER, now).is_some() {
+            return false;
+        }
+        let mut looks = BTreeMap::new();
+        let below = |name: &str| {
+            let mut after = self.files.range(name.to_owned()..);
+            after.next().is_some_and(|(file, _)| file.starts_with(name))
+        };
+        for path in paths {
+            match walk::concern(&self.root, path, below) {
+                Concern::Nothing => {}
+                Concern::All => return false,
+                Concern::File(name) => {
+                    let look = match walk::read(path) {
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => Look::Gone,
+                        read => Look::Read(read),
+                    };
+                    looks.insert(name, look);
+                }
+            }
+        }
+        let new = looks.keys().any(|name| !self.files.contains_key(name));
+        let before = looks.keys().filter(|name| self.is_filled(name)).count();
+        let after = looks.iter().filter(|(_, look)| look.is_filled()).count();
+        // That everything is gone, or that there is too much, is found by looking at all.
+        if (new && self.files.len() + looks.len() > walk::MAX_FILES)
+            || (!self.served.is_empty() && self.filled - before + after == 0)
+        {
+            return false;
+        }
+        for (name, look) in looks {
+            self.take(&name, look, now);
+        }
+        true
+    }
+
+    fn is_filled(&self, name: &str) -> bool {
+        self.files.get(name).is_some_and(|known| known.filled)
+    }
+
     /// Whether all objects would go at once, and have not been gone for long enough.
-    fn is_held_back(&mut self, found: &Texts, now: Instant) -> bool {
-        let had = self.files.values().any(|known| !known.objects.is_empty());
-        let blank = |text: &io::Result<String>| text.as_ref().is_ok_and(|it| is_blank(it));
-        let gone = had && found.values().all(blank);
+    fn is_held_back(&mut self, looks: &BTreeMap<String, Look>, now: Instant) -> bool {
+        let mut filled = looks.iter().map(|(name, look)| match look {
+            Look::Same => self.is_filled(name),
+            look => look.is_filled(),
+        });
+        let gone = !self.served.is_empty() && !filled.any(|filled| filled);
         let held = self.gone.holds(gone, absence::FOLDER, now);
         if gone && !held {
             tracing::error!(folder = %self.root.display(), "the folder has stayed empty: everything it declared is withdrawn");
-            self.files.clear();
+            for name in self.files.keys().cloned().collect::<Vec<_>>() {
+                self.forget(&name);
+            }
         }
         if held {
             // Files come back one by one: the first must not withdraw the others.
-            let files = self.files.values_mut();
-            files.for_each(|known| known.emptied.begin(now));
+            for (name, known) in &mut self.files {
+                known.emptied.begin(now);
+                self.held.insert(name.clone());
+            }
         }
         held
     }
 
     fn everything_gone(&self) -> FileError {
-        let count: usize = self.files.values().map(|known| known.objects.len()).sum();
         FileError {
             file: self.root.display().to_string(),
             message: format!(
-                "the folder has no manifests any more; the {count} objects that it had serve on for {} s. Put the files back, or wait if everything is meant to go",
+                "the folder has no manifests any more; the {} objects that it had serve on for {} s. Put the files back, or wait if everything is meant to go",
+                self.served.len(),
                 absence::FOLDER.as_secs()
             ),
             ..FileError::default()
         }
     }
 
-    fn merged(&mut self, mut errors: Vec<FileError>) -> Scan {
-        let files = self.files.values();
-        errors.extend(files.clone().flat_map(|known| known.errors.iter().cloned()));
-        let all = files.flat_map(|known| &known.objects);
-        let objects = self.duplicates.resolve(all, &mut errors);
-        Scan { objects, errors }
+    fn take(&mut self, name: &str, look: Look, now: Instant) {
+        if matches!(look, Look::Gone) {
+            let known = self.files.get(name);
+            let left = known.and_then(|known| known.emptied.left(absence::FILE, now));
+            if left.is_none_or(|left| left.is_zero()) {
+                self.forget(name);
+            }
+            return;
+        }
+        let known = self.files.entry(name.to_owned()).or_default();
+        let was_filled = known.filled;
+        let objects = known.take(name, look, now);
+        self.filled = self.filled + usize::from(known.filled) - usize::from(was_filled);
+        note(&mut self.failed, name, !known.errors.is_empty());
+        let held = known.emptied.left(absence::FILE, now).is_some();
+        note(&mut self.held, name, held);
+        if let Some(objects) = objects {
+            self.replace(name, objects);
+        }
     }
 
-    fn walk(&self, folder: &Path, depth: usize, found: &mut Texts) -> io::Result<()> {
-        if depth > MAX_DEPTH {
-            return Err(io::Error::other(format!(
-                "folders are nested more than {MAX_DEPTH} deep"
-            )));
+    fn forget(&mut self, name: &str) {
+        self.replace(name, BTreeMap::new());
+        self.failed.remove(name);
+        self.held.remove(name);
+        if let Some(known) = self.files.remove(name) {
+            self.filled -= usize::from(known.filled);
         }
-        for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            // Editors' files, and the links by which Kubernetes mounts a ConfigMap.
-            if name.starts_with('.') {
-                continue;
+    }
+
+    /// Another version of what a file declares.
+    fn replace(&mut self, name: &str, objects: BTreeMap<ObjectId, Sourced>) {
+        let Some(known) = self.files.get_mut(name) else {
+            return;
+        };
+        let before = std::mem::replace(&mut known.objects, objects);
+        let now = &known.objects;
+        let mut differ: Vec<ObjectId> = Vec::new();
+        for (id, object) in &before {
+            if now.get(id) != Some(object) {
+                differ.push(id.clone());
             }
-            // Gone since the folder was read: the next scan finds it missing.
-            let Ok(metadata) = fs::metadata(&path) else {
-                continue;
-            };
-            if metadata.is_dir() {
-                self.walk(&path, depth + 1, found)?;
-            } else if is_manifest(&path) {
-                if found.len() == MAX_FILES {
-                    return Err(io::Error::other(format!("more than {MAX_FILES} files")));
+            if !now.contains_key(id)
+                && let Some(places) = self.places.get_mut(id)
+            {
+                places.remove(name);
+                if places.is_empty() {
+                    self.places.remove(id);
                 }
-                let relative = path.strip_prefix(&self.root).unwrap_or(&path);
-                let text = match special(&metadata) {
-                    Some(what) => Err(io::Error::other(format!("it is {what}"))),
-                    None => read(&path),
-                };
-                found.insert(relative.display().to_string(), text);
             }
         }
-        Ok(())
+        for id in now.keys().filter(|id| !before.contains_key(*id)) {
+            let places = self.places.entry(id.clone()).or_default();
+            places.insert(name.to_owned());
+            differ.push(id.clone());
+        }
+        for id in differ {
+            self.settle(id);
+        }
     }
-}
 
-impl Known {
-    fn read(&mut self, name: &str, text: String, now: Instant) {
-        let emptied = !self.objects.is_empty() && is_blank(&text);
-        if self.emptied.holds(emptied, absence::FILE, now) {
+    /// Decides which declaration of an object is in service.
+    fn settle(&mut self, id: ObjectId) {
+        let places = self.places.get(&id).into_iter().flatten();
+        let declared = places.filter_map(|name| self.files.get(name)?.objects.get(&id));
+        let served = self.served.get(&id);
+        let choice = duplicates::choose(&id, declared, served.map(|it| &*it.file));
+        let (used, unused) = match choice {
+            Some((used, unused)) => (Some(used.clone()), unused),
+            None => (None, Vec::new()),
+        };
+        match unused.is_empty() {
+            true => self.unused.remove(&id),
+            false => self.unused.insert(id.clone(), unused),
+        };
+        if used.as_ref() == served {
             return;
         }
-        if text == self.text && !text.is_empty() {
-            return;
-        }
-        match yaml::parse(name, &text) {
-            Ok(objects) => {
-                self.objects = objects;
-                self.errors.clear();
-            }
-            Err(errors) => self.errors = errors,
-        }
-        self.text = text;
+        let before = match used {
+            Some(used) => self.served.insert(id.clone(), used),
+            None => self.served.remove(&id),
+        };
+        self.reported.entry(id).or_insert(before);
     }
 }
 
-/// What a path is whose opening could wait for another process, or do something.
-fn special(metadata: &fs::Metadata) -> Option<&'static str> {
-    let kind = metadata.file_type();
-    match () {
-        () if kind.is_file() => None,
-        () if kind.is_fifo() => Some("a FIFO and no file"),
-        () if kind.is_socket() => Some("a socket and no file"),
-        () => Some("a device and no file"),
-    }
-}
-
-/// Whatever the path has become since it was looked at, this neither waits nor takes more than the
-/// bound.
-fn read(path: &Path) -> io::Result<String> {
-    let file = fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)?;
-    if let Some(what) = special(&file.metadata()?) {
-        return Err(io::Error::other(format!("it is {what}")));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_FILE + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MAX_FILE {
-        let message = format!("more than {MAX_FILE} bytes; split the file");
-        return Err(io::Error::other(message));
-    }
-    String::from_utf8(bytes).map_err(io::Error::other)
-}
-
-/// No document in it.
-fn is_blank(text: &str) -> bool {
-    let text = text.trim_start_matches('\u{feff}');
-    text.lines()
-        .map(str::trim)
-        .all(|line| line.is_empty() || line.starts_with('#') || line == "---" || line == "...")
-}
-
-fn is_manifest(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| {
-        ["yaml", "yml", "json"]
-            .iter()
-            .any(|known| extension.eq_ignore_ascii_case(known))
-    })
-}
-
-fn problem(file: &str, error: &io::Error) -> FileError {
-    FileError {
-        file: file.to_owned(),
-        message: format!("cannot be read: {error}; what it said last serves on"),
-        ..FileError::default()
-    }
+fn note(names: &mut BTreeSet<String>, name: &str, is: bool) {
+    match is {
+        true => names.insert(name.to_owned()),
+        false => names.remove(name),
+    };
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn service(name: &str, port: &str) -> String {
@@ -391,7 +460,12 @@ mod tests {
         });
         assert_eq!(error_texts(&scan), expected);
         // One that takes a file's place between a look and the opening.
-        assert!(read(&fifo).unwrap_err().to_string().contains("a FIFO"));
+        assert!(
+            walk::read(&fifo)
+                .unwrap_err()
+                .to_string()
+                .contains("a FIFO")
+        );
     }
 
     #[test]
@@ -498,5 +572,102 @@ mod tests {
         let scan = Folder::new(root.path()).scan(Instant::now());
         assert_eq!(names(&scan), ["a"]);
         assert!(error_texts(&scan)[0].contains("b.yaml: cannot be read: invalid utf-8"));
+    }
+
+    fn origins(observed: &Observed) -> Vec<String> {
+        let set = observed.delta.set.iter();
+        let set = set.map(|(object, at)| format!("{} {at}", object.id()));
+        let removed = observed.delta.removed.iter();
+        let removed = removed.map(|id| format!("-{id}"));
+        set.chain(removed).collect()
+    }
+
+    #[test]
+    fn a_report_of_the_kernel_costs_the_files_it_names() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        let write = |name: &str, text: &str| fs::write(path(name), text).unwrap();
+        for name in ["a", "b", "c"] {
+            write(&format!("{name}.yaml"), &service(name, "80"));
+        }
+        let mut folder = Folder::new(root.path());
+        assert_eq!(folder.changes().delta.set.len(), 3);
+        // Two change, one is named: only that one was read.
+        write("a.yaml", &service("a", "81"));
+        write("b.yaml", &service("b", "81"));
+        let of = |names: &[&str]| names.iter().map(|name| path(name)).collect();
+        let observed = folder.changes_in(&of(&["a.yaml", "a.yaml~", ".a.yaml.swp"]));
+        assert_eq!(origins(&observed), ["Service default/a a.yaml:1"]);
+        // An object moves from one file to another in one report.
+        write("d.yaml", &service("a", "81"));
+        fs::remove_file(path("a.yaml")).unwrap();
+        let observed = folder.changes_in(&of(&["d.yaml", "a.yaml"]));
+        assert_eq!(origins(&observed), ["Service default/a d.yaml:1"]);
+        // What is more than a file: everything is looked at.
+        fs::create_dir(path("deep")).unwrap();
+        write("deep/e.yaml", &service("e", "80"));
+        let observed = folder.changes_in(&of(&["deep"]));
+        assert_eq!(
+            origins(&observed),
+            [
+                "Service default/b b.yaml:1",
+                "Service default/e deep/e.yaml:1"
+            ]
+        );
+        fs::remove_dir_all(path("deep")).unwrap();
+        let observed = folder.changes_in(&of(&["deep"]));
+        assert_eq!(origins(&observed), ["-Service default/e"]);
+        // The last ones go: that is held back, however it was reported.
+        for name in ["b.yaml", "c.yaml", "d.yaml"] {
+            fs::remove_file(path(name)).unwrap();
+            folder.changes_in(&of(&[name]));
+        }
+        assert_eq!(names(&folder.scan(Instant::now())), ["a"]);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(60))]
+
+        /// Whatever is written and removed, named reports come to what a look at all comes to.
+        #[test]
+        fn named_reports_come_to_what_a_new_reader_finds(
+            steps in proptest::collection::vec((0..4usize, 0..6usize), 1..30),
+        ) {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir(root.path().join("sub")).unwrap();
+            // Always there, so that nothing is held back.
+            fs::write(root.path().join("z.yaml"), service("z", "80")).unwrap();
+            let mut folder = Folder::new(root.path());
+            let mut reported: BTreeMap<ObjectId, String> = BTreeMap::new();
+            let mut apply = |observed: Observed| {
+                for (object, at) in observed.delta.set {
+                    reported.insert(object.id(), at.to_string());
+                }
+                for id in observed.delta.removed {
+                    reported.remove(&id);
+                }
+                reported.clone()
+            };
+            apply(folder.changes());
+            for (file, version) in steps {
+                let path = root.path().join(["a.yaml", "b.yaml", "sub/c.yaml", "sub/d.json"][file]);
+                match version {
+                    0 => drop(fs::remove_file(&path)),
+                    1 => fs::write(&path, "kind: [").unwrap(),
+                    2 => fs::write(&path, format!("{}---\n{}", service("x", "80"), service("y", "80"))).unwrap(),
+                    n => fs::write(&path, service(["x", "y", "w"][n - 3], "90")).unwrap(),
+                }
+                let now = apply(folder.changes_in(&BTreeSet::from([path])));
+                let scan = folder.scan(Instant::now());
+                let at = |it: &Sourced| (it.object.id(), format!("{}:{}", it.file, it.line));
+                proptest::prop_assert_eq!(&now, &scan.objects.iter().map(at).collect::<BTreeMap<_, _>>());
+                proptest::prop_assert!(folder.changes().is_empty());
+                // A file that is bad keeps what it said, which a new reader has not read.
+                let fresh = Folder::new(root.path()).scan(Instant::now());
+                for object in fresh.objects {
+                    proptest::prop_assert!(now.contains_key(&object.object.id()));
+                }
+            }
+        }
     }
 }

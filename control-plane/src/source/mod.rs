@@ -2,12 +2,15 @@
 //!
 //! - [`yaml`]: the text of one file into objects, errors with line and field
 //! - [`files`]: a folder of files; the last good version of each serves on; [`absence`]: what turns
-//!   empty serves on for a while; [`duplicates`]: which of several places of an object is in service
+//!   empty serves on for a while; [`duplicates`]: which of several places of an object is in service;
+//!   `walk`: its files found and read; `file`: one of them
 //! - [`watch`]: the folder as a source: its changes, debounced
 
 pub mod absence;
-pub mod duplicates;
+mod duplicates;
+mod file;
 pub mod files;
+mod walk;
 pub mod watch;
 pub mod yaml;
 

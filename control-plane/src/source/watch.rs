@@ -1,11 +1,14 @@
-//! The folder as a source: it is read when it has been quiet for a moment after a change, or at the
-//! latest after a second. A slow look at all files catches what the kernel does not report (network
-//! file systems, links swapped above the folder).
+//! The folder as a source: what the kernel says has changed is read when it has been quiet for a
+//! moment, or at the latest after a second. A slow look at all files catches what the kernel does not
+//! report (network file systems, links swapped above the folder).
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use notify::{RecommendedWatcher, RecursiveMode, Watcher};
-use tokio::sync::mpsc;
+use tokio::sync::Notify;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::files::Folder;
@@ -17,6 +20,8 @@ const QUIET: Duration = Duration::from_millis(50);
 const LATEST: Duration = Duration::from_secs(1);
 /// Without any report from the kernel.
 const ANYWAY: Duration = Duration::from_secs(10);
+/// Paths remembered between two reads; with more, all files are looked at.
+const MAX_PATHS: usize = 1000;
 
 /// See the module.
 pub struct Watched {
@@ -27,9 +32,40 @@ pub struct Watched {
 }
 
 struct Watching {
-    changes: mpsc::Receiver<()>,
+    reports: Arc<Reports>,
     /// Reports for as long as it lives.
     _watcher: RecommendedWatcher,
+}
+
+/// What the kernel reported since the last read.
+#[derive(Default)]
+struct Reports {
+    changed: Mutex<Changed>,
+    notify: Notify,
+}
+
+/// What may differ from the last read.
+#[derive(Debug, PartialEq, Eq)]
+enum Changed {
+    Paths(BTreeSet<PathBuf>),
+    Anything,
+}
+
+impl Default for Changed {
+    fn default() -> Self {
+        Changed::Paths(BTreeSet::new())
+    }
+}
+
+impl Changed {
+    fn add(&mut self, event: notify::Event) {
+        let Changed::Paths(paths) = self else { return };
+        let rescan = event.need_rescan() || event.paths.is_empty();
+        paths.extend(event.paths);
+        if rescan || paths.len() > MAX_PATHS {
+            *self = Changed::Anything;
+        }
+    }
 }
 
 impl Watched {
@@ -41,10 +77,13 @@ impl Watched {
         }
     }
 
-    async fn read(&mut self) -> Result<Observed, SourceError> {
+    async fn read(&mut self, changed: Changed) -> Result<Observed, SourceError> {
         let mut folder = self.folder.take().ok_or(SourceError::Panicked)?;
         let read = tokio::task::spawn_blocking(move || {
-            let observed = folder.changes();
+            let observed = match changed {
+                Changed::Paths(paths) => folder.changes_in(&paths),
+                Changed::Anything => folder.changes(),
+            };
             (folder, observed)
         });
         let (folder, observed) = read.await.map_err(|_| SourceError::Panicked)?;
@@ -56,18 +95,19 @@ impl Watched {
 impl Source for Watched {
     async fn next(&mut self) -> Result<Observed, SourceError> {
         loop {
-            match &mut self.watching {
+            let changed = match &mut self.watching {
                 // Watched first, read then: no change falls between.
                 None => {
                     let folder = self.folder.as_ref().ok_or(SourceError::Panicked)?;
                     self.watching = Some(Watching::new(folder)?);
+                    Changed::Anything
                 }
                 Some(watching) => {
                     let due = self.folder.as_ref().and_then(|folder| folder.due());
-                    watching.changed(due.unwrap_or(ANYWAY).min(ANYWAY)).await;
+                    watching.changed(due.unwrap_or(ANYWAY).min(ANYWAY)).await
                 }
-            }
-            let observed = self.read().await?;
+            };
+            let observed = self.read(changed).await?;
             if !observed.is_empty() {
                 return Ok(observed);
             }
@@ -81,28 +121,44 @@ impl Source for Watched {
 
 impl Watching {
     fn new(folder: &Folder) -> Result<Self, notify::Error> {
-        let (sender, changes) = mpsc::channel(1);
+        let reports = Arc::new(Reports::default());
+        let reported = Arc::clone(&reports);
         let mut watcher =
-            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-                // Full means that a look is due already.
-                if event.is_ok_and(|event| !event.kind.is_access()) {
-                    let _ = sender.try_send(());
-                }
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| match event {
+                Ok(event) if event.kind.is_access() => {}
+                event => reported.take(event),
             })?;
         watcher.watch(folder.root(), RecursiveMode::Recursive)?;
         Ok(Watching {
-            changes,
+            reports,
             _watcher: watcher,
         })
     }
 
-    /// Returns when a look is due, after `wait` at the latest while nothing is reported.
-    async fn changed(&mut self, wait: Duration) {
-        if let Ok(Some(())) = timeout(wait, self.changes.recv()).await {
-            let latest = Instant::now() + LATEST;
-            while let Ok(Ok(Some(()))) =
-                timeout_at(latest, timeout(QUIET, self.changes.recv())).await
-            {}
+    /// What has changed, once that is quiet; anything may have after `wait` without a report.
+    async fn changed(&mut self, wait: Duration) -> Changed {
+        let reports = &self.reports;
+        if timeout(wait, reports.notify.notified()).await.is_err() {
+            return Changed::Anything;
         }
+        let latest = Instant::now() + LATEST;
+        while let Ok(Ok(())) = timeout_at(latest, timeout(QUIET, reports.notify.notified())).await {
+        }
+        std::mem::take(&mut *reports.changed())
+    }
+}
+
+impl Reports {
+    fn changed(&self) -> std::sync::MutexGuard<'_, Changed> {
+        self.changed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn take(&self, event: notify::Result<notify::Event>) {
+        match event {
+            Ok(event) => self.changed().add(event),
+            // Reports were lost.
+            Err(_) => *self.changed() = Changed::Anything,
+        }
+        self.notify.notify_one();
     }
 }
