@@ -57,7 +57,16 @@ impl Builder {
     pub fn apply(&mut self, delta: Delta) -> (Arc<Mesh>, Changed) {
         let mut affected = Affected::default();
         for id in delta.removed {
+            if id.kind == Kind::Service {
+                self.vips.release(&id.key);
+            }
             self.replace(&Arc::new(id), None, &mut affected);
+        }
+        // First all that keep their addresses, then those that get one.
+        for (object, _) in &delta.set {
+            if let Object::Service(service) = object {
+                self.vips.keep(&service.meta.key());
+            }
         }
         for (object, origin) in delta.set {
             let id = Arc::new(object.id());

@@ -2,10 +2,15 @@
 //!
 //! A service's place is the hash of its name; when that is taken, the next one. What was allotted
 //! is kept in a file, so that it survives a restart and does not depend on the order of arrival.
+//! A service that is gone keeps its place until there is no other.
+//!
+//! The file is JSON, an object from name to place, and what came later: an object in each further
+//! line, `null` for a place that was given to another. So a change costs what it adds; now and then
+//! the file is written anew.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -21,6 +26,9 @@ const V4_FIRST: u16 = 1;
 const V4_LAST: u16 = u16::MAX - 1;
 /// fdac:616e:7961:6d00::/64, a unique local prefix ("anyam").
 const V6_NET: [u16; 4] = [0xfdac, 0x616e, 0x7961, 0x6d00];
+
+/// Lines of the file beyond which it is written anew, besides one for each service.
+const MAX_LINES: usize = 1000;
 
 /// Why addresses could not be allotted or kept.
 #[derive(Debug, thiserror::Error)]
@@ -43,8 +51,13 @@ pub struct Vips {
     /// Offsets by `namespace/name`.
     allotted: BTreeMap<String, u16>,
     taken: HashMap<u16, String>,
+    /// Services that are declared.
+    declared: HashSet<String>,
     path: Option<PathBuf>,
-    dirty: bool,
+    /// What the file does not have yet.
+    unsaved: BTreeMap<String, Option<u16>>,
+    /// Lines in the file; `None`: it has to be written anew.
+    lines: Option<usize>,
 }
 
 impl Vips {
@@ -58,12 +71,9 @@ impl Vips {
     /// # Errors
     /// When the file cannot be read or is not ours.
     pub fn load(path: &Path) -> Result<Self, VipError> {
-        let allotted: BTreeMap<String, u16> = match fs::read(path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|error| VipError::Malformed {
-                path: path.to_owned(),
-                error,
-            })?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+        let bytes = match fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => {
                 return Err(VipError::File {
                     path: path.to_owned(),
@@ -71,28 +81,62 @@ impl Vips {
                 });
             }
         };
-        let taken = allotted
-            .iter()
-            .map(|(name, offset)| (*offset, name.clone()))
-            .collect();
-        Ok(Vips {
-            allotted,
-            taken,
+        let mut vips = Vips {
             path: Some(path.to_owned()),
-            dirty: false,
-        })
+            ..Vips::default()
+        };
+        for part in serde_json::Deserializer::from_slice(&bytes).into_iter() {
+            match part {
+                Ok(part) => vips.take(part),
+                // The process ended while it wrote the last line, before anything came of it.
+                Err(error) if error.is_eof() => break,
+                Err(error) => {
+                    return Err(VipError::Malformed {
+                        path: path.to_owned(),
+                        error,
+                    });
+                }
+            }
+        }
+        Ok(vips)
     }
 
-    /// The addresses of a service, IPv4 first. Empty when all are allotted.
+    fn take(&mut self, part: BTreeMap<String, Option<u16>>) {
+        for (name, offset) in part {
+            match offset {
+                Some(offset) => {
+                    self.taken.insert(offset, name.clone());
+                    self.allotted.insert(name, offset);
+                }
+                None => drop(self.allotted.remove(&name)),
+            }
+        }
+    }
+
+    /// The service is declared: its place is not given to another.
+    pub fn keep(&mut self, key: &Key) {
+        self.declared.insert(key.to_string());
+    }
+
+    /// The service is not declared any more.
+    pub fn release(&mut self, key: &Key) {
+        self.declared.remove(&key.to_string());
+    }
+
+    /// The addresses of a service, IPv4 first. Empty when all are allotted to declared services.
     pub fn of(&mut self, key: &Key) -> Vec<IpAddr> {
+        self.keep(key);
         let name = key.to_string();
         let offset = match self.allotted.get(&name) {
             Some(offset) => *offset,
             None => match self.probe(&name) {
                 Some(offset) => {
-                    self.taken.insert(offset, name.clone());
+                    if let Some(before) = self.taken.insert(offset, name.clone()) {
+                        self.allotted.remove(&before);
+                        self.unsaved.insert(before, None);
+                    }
+                    self.unsaved.insert(name.clone(), Some(offset));
                     self.allotted.insert(name, offset);
-                    self.dirty = true;
                     offset
                 }
                 None => return Vec::new(),
@@ -101,6 +145,7 @@ impl Vips {
         vec![v4(offset).into(), v6(offset).into()]
     }
 
+    /// The first free place; else the first one of a service that is gone.
     fn probe(&self, name: &str) -> Option<u16> {
         let hash = digest(&SHA256, name.as_bytes());
         let &[high, low, ..] = hash.as_ref() else {
@@ -108,9 +153,15 @@ impl Vips {
         };
         let span = u32::from(V4_LAST - V4_FIRST) + 1;
         let start = u32::from(u16::from_be_bytes([high, low])) % span;
-        (0..span)
-            .map(|step| V4_FIRST + ((start + step) % span) as u16)
-            .find(|offset| !self.taken.contains_key(offset))
+        let mut places = (0..span).map(|step| V4_FIRST + ((start + step) % span) as u16);
+        let is_gone = |offset: &u16| {
+            let holder = self.taken.get(offset);
+            holder.is_none_or(|holder| !self.declared.contains(holder))
+        };
+        match self.taken.len() < span as usize {
+            true => places.find(|offset| !self.taken.contains_key(offset)),
+            false => places.find(is_gone),
+        }
     }
 
     /// Writes what was allotted since the last time, readable by its owner only.
@@ -118,29 +169,56 @@ impl Vips {
     /// # Errors
     /// When the file cannot be written; it is tried again the next time.
     pub fn save(&mut self) -> Result<(), VipError> {
-        let Some(path) = self.path.clone().filter(|_| self.dirty) else {
+        if self.unsaved.is_empty() {
+            return Ok(());
+        }
+        let Some(path) = &self.path else {
+            self.unsaved.clear();
             return Ok(());
         };
-        let failed = |error| VipError::File {
-            path: path.clone(),
-            error,
+        let lines = self
+            .lines
+            .filter(|lines| *lines < MAX_LINES + self.allotted.len());
+        let written = match lines {
+            Some(lines) => append(path, &self.unsaved).map(|()| lines + 1),
+            None => replace(path, &self.allotted).map(|()| 1),
         };
-        let text = serde_json::to_vec_pretty(&self.allotted).map_err(|e| failed(e.into()))?;
-        let temporary = path.with_extension("json.new");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(failed)?;
-        file.write_all(&text)
-            .and_then(|()| file.sync_all())
-            .map_err(failed)?;
-        fs::rename(&temporary, &path).map_err(failed)?;
-        self.dirty = false;
-        Ok(())
+        // After a failure the end of the file is not known.
+        self.lines = written.as_ref().ok().copied();
+        match written {
+            Ok(_) => {
+                self.unsaved.clear();
+                Ok(())
+            }
+            Err(error) => Err(VipError::File {
+                path: path.clone(),
+                error,
+            }),
+        }
     }
+}
+
+fn append(path: &Path, more: &BTreeMap<String, Option<u16>>) -> io::Result<()> {
+    let mut line = serde_json::to_vec(more)?;
+    line.push(b'\n');
+    let mut file = OpenOptions::new().append(true).open(path)?;
+    file.write_all(&line)?;
+    file.sync_data()
+}
+
+fn replace(path: &Path, all: &BTreeMap<String, u16>) -> io::Result<()> {
+    let mut text = serde_json::to_vec(all)?;
+    text.push(b'\n');
+    let temporary = path.with_extension("json.new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
 }
 
 fn v4(offset: u16) -> Ipv4Addr {
@@ -189,6 +267,69 @@ mod tests {
             first.iter().eq(second.iter().rev()),
             "order does not matter"
         );
+    }
+
+    fn kept(path: &Path) -> BTreeMap<String, u16> {
+        Vips::load(path).unwrap().allotted
+    }
+
+    #[test]
+    fn a_change_appends_and_a_torn_line_costs_only_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vips.json");
+        let mut vips = Vips::load(&path).unwrap();
+        let key = |n: usize| Key::new("shop", format!("s{n}"));
+        for n in 0..100 {
+            vips.of(&key(n));
+        }
+        vips.save().unwrap();
+        let whole = fs::read(&path).unwrap();
+        vips.of(&key(100));
+        vips.save().unwrap();
+        let more = fs::read(&path).unwrap();
+        let line = more.strip_prefix(&*whole).expect("it was appended to");
+        assert!(line.len() < 30 && line.ends_with(b"\n"));
+        assert_eq!(kept(&path), vips.allotted);
+        // Whatever of the last line was written, the rest is read.
+        let before = whole.len();
+        for end in before..more.len() - 2 {
+            fs::write(&path, &more[..end]).unwrap();
+            let mut torn = Vips::load(&path).unwrap();
+            assert_eq!(torn.allotted.len(), 100, "{end}");
+            torn.of(&key(200));
+            torn.save().unwrap();
+            assert_eq!(kept(&path), torn.allotted);
+        }
+        // Not for ever.
+        let mut vips = Vips::load(&path).unwrap();
+        for n in 1000..3000 {
+            vips.of(&key(n));
+            vips.save().unwrap();
+        }
+        let lines = fs::read_to_string(&path).unwrap().lines().count();
+        assert!(lines <= MAX_LINES + vips.allotted.len(), "{lines}");
+        assert_eq!(kept(&path), vips.allotted);
+    }
+
+    #[test]
+    fn a_service_that_is_gone_gives_way_when_there_is_no_other_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vips.json");
+        let mut vips = Vips::load(&path).unwrap();
+        let key = |n: usize| Key::new("shop", format!("s{n}"));
+        let all = usize::from(V4_LAST);
+        let first = vips.of(&key(0));
+        for n in 1..all {
+            assert!(!vips.of(&key(n)).is_empty());
+        }
+        assert!(vips.of(&key(all)).is_empty(), "all are in use");
+        vips.release(&key(7));
+        assert!(!vips.of(&key(all)).is_empty());
+        assert_eq!(vips.of(&key(0)), first);
+        assert!(vips.of(&key(7)).is_empty());
+        vips.save().unwrap();
+        assert_eq!(kept(&path), vips.allotted);
+        assert_eq!(vips.allotted.len(), vips.taken.len());
     }
 
     #[test]
