@@ -141,12 +141,31 @@ fn http(port: u16, retries: bool) -> Value {
 
 const POST: &str = "POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 4000000000\r\n\r\n";
 
+/// A chunk begins, of more bytes than come.
+const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n5000\r\n";
+
+/// Adds the buffer filter.
+fn wait_for_bodies(listener: &mut Value) {
+    let kind = "type.googleapis.com/envoy.extensions.filters.http.buffer.v3.Buffer";
+    let manager = &mut listener["filter_chains"][0]["filters"][0]["typed_config"];
+    let filters = manager["http_filters"].as_array_mut().unwrap();
+    filters.insert(
+        0,
+        json!({
+            "name": "envoy.filters.http.buffer",
+            "typed_config": {"@type": kind, "max_request_bytes": 1_000_000},
+        }),
+    );
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Stall {
     /// The upstream does not read the request's body.
     Upload,
     /// The client does not send the rest of a body that is kept for a retry.
     Kept,
+    /// The client does not send the rest of a body that a filter waits for.
+    Buffered,
     /// The client does not read the response's body.
     Download,
 }
@@ -154,25 +173,41 @@ enum Stall {
 #[test]
 fn a_request_ends_when_a_side_stalls_its_body() {
     run(async {
-        for stall in [Stall::Upload, Stall::Kept, Stall::Download] {
+        for stall in [Stall::Upload, Stall::Kept, Stall::Buffered, Stall::Download] {
             let mut rig = Rig::new();
             let port = rig.free_port();
             let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let cluster = static_cluster("app", app.local_addr().unwrap());
-            rig.apply(&[cluster], &[http(port, matches!(stall, Stall::Kept))]);
+            let mut listener = http(port, matches!(stall, Stall::Kept));
+            if matches!(stall, Stall::Buffered) {
+                wait_for_bodies(&mut listener);
+            }
+            rig.apply(&[cluster], &[listener]);
             let mut client = connect(port).await;
-            client.write_all(POST.as_bytes()).await.unwrap();
-            let (mut served, _) = app.accept().await.unwrap();
-            match stall {
-                Stall::Upload => fill(&mut client).await,
-                Stall::Kept => {
+            let head = match stall {
+                Stall::Buffered => CHUNKED,
+                Stall::Upload | Stall::Kept | Stall::Download => POST,
+            };
+            client.write_all(head.as_bytes()).await.unwrap();
+            let mut served = match stall {
+                Stall::Buffered => None,
+                Stall::Upload | Stall::Kept | Stall::Download => {
+                    Some(app.accept().await.unwrap().0)
+                }
+            };
+            match (stall, &mut served) {
+                (Stall::Upload, _) => fill(&mut client).await,
+                (Stall::Buffered, _) | (_, None) => {
+                    client.write_all(&[7; 10_000]).await.unwrap();
+                }
+                (Stall::Kept, Some(served)) => {
                     client.write_all(&[7; 10_000]).await.unwrap();
                     served.read_exact(&mut [0; 10_000]).await.unwrap();
                 }
-                Stall::Download => {
+                (Stall::Download, Some(served)) => {
                     let head = "HTTP/1.1 200 OK\r\nContent-Length: 4000000000\r\n\r\n";
                     served.write_all(head.as_bytes()).await.unwrap();
-                    fill(&mut served).await;
+                    fill(served).await;
                 }
             }
             short_of_memory(&rig, || is_cut(&rig)).await;
