@@ -15,7 +15,7 @@ use super::super::h1::{BodyLength, Event, Framing, MAX_INTERIM, ResponseInfo, Tu
 use super::super::request::error::Failure;
 use super::super::request::stream_info::Upstream;
 use super::convert::{self, Bounds};
-use super::prefixed::Prefixed;
+use super::prefixed::{Prefixed, WireState};
 use super::stream::{Receiving, Sending};
 use crate::config::http::Http2Options;
 use crate::dispatcher::timer::Timers;
@@ -41,6 +41,7 @@ pub struct Connected {
     /// Our own bound of concurrent streams, whatever the peer's is.
     most_streams: usize,
     state: Rc<State>,
+    wire: Rc<WireState>,
 }
 
 #[derive(Default)]
@@ -68,6 +69,7 @@ pub async fn handshake(
         .and_then(|tls| tls.alpn.as_deref())
         .is_some_and(|alpn| alpn == b"anyam-h2-case");
     let io = Prefixed::client(stream, floods);
+    let wire = io.state().clone();
     let mut builder = h2::client::Builder::new();
     builder
         .enable_push(false)
@@ -101,6 +103,7 @@ pub async fn handshake(
         spell,
         most_streams,
         state,
+        wire,
     })
 }
 
@@ -191,6 +194,7 @@ impl Connected {
             about: self.about.clone(),
             bounds: self.bounds,
             spell: self.spell,
+            wire: self.wire.clone(),
             connect: false,
             interim: 0,
         })
@@ -204,6 +208,7 @@ pub struct ClientStream {
     about: Rc<Upstream>,
     bounds: Bounds,
     spell: bool,
+    wire: Rc<WireState>,
     connect: bool,
     /// Interim responses so far.
     interim: u8,
@@ -249,7 +254,7 @@ impl ClientStream {
         let sending = if none {
             Sending::ended(stream)
         } else {
-            Sending::new(stream)
+            Sending::new(stream).through(self.wire.clone())
         };
         self.state = ClientState::Open {
             sending,

@@ -31,7 +31,7 @@ pub struct Sending {
 #[derive(Default)]
 struct Queued {
     bytes: usize,
-    /// Of a server's stream: the connection that carries it.
+    /// The connection that carries the stream.
     wire: Option<Rc<WireState>>,
 }
 
