@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use anyam_proxy::socket::reset_on_close;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -37,66 +38,67 @@ fn is_cut(rig: &Rig) -> bool {
     rig.metric("response_flags=\"OM\"")
 }
 
-#[test]
-fn a_relay_ends_when_a_side_stops_reading() {
-    run(async {
-        for server_stops in [true, false] {
-            let mut rig = Rig::new();
-            let (port, other) = (rig.free_port(), rig.free_port());
-            let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let clusters = [
-                static_cluster("app", app.local_addr().unwrap()),
-                static_cluster("echo", echo_server().await),
-            ];
-            let listeners = [
-                listener("in", port, json!({}), "app"),
-                listener("other", other, json!({}), "echo"),
-            ];
-            rig.apply(&clusters, &listeners);
-            let mut flowing = connect(other).await;
-            let mut client = connect(port).await;
-            let (mut served, _) = app.accept().await.unwrap();
-            match server_stops {
-                true => fill(&mut client).await,
-                false => fill(&mut served).await,
-            }
-            echoes(&mut flowing, b"before").await;
-            short_of_memory(&rig, || is_cut(&rig)).await;
-            echoes(&mut flowing, b"after").await;
-            assert!(rig.metric("connections_active{listener=\"in\"} 0"));
-        }
-    });
+/// A relay of which the server, else the client, stops reading.
+async fn stalled_relay(server_stops: bool) {
+    let mut rig = Rig::new();
+    let (port, other) = (rig.free_port(), rig.free_port());
+    let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let clusters = [
+        static_cluster("app", app.local_addr().unwrap()),
+        static_cluster("echo", echo_server().await),
+    ];
+    let listeners = [
+        listener("in", port, json!({}), "app"),
+        listener("other", other, json!({}), "echo"),
+    ];
+    rig.apply(&clusters, &listeners);
+    let mut flowing = connect(other).await;
+    let mut client = connect(port).await;
+    let (mut served, _) = app.accept().await.unwrap();
+    match server_stops {
+        true => fill(&mut client).await,
+        false => fill(&mut served).await,
+    }
+    echoes(&mut flowing, b"before").await;
+    short_of_memory(&rig, || is_cut(&rig)).await;
+    echoes(&mut flowing, b"after").await;
+    assert!(rig.metric("connections_active{listener=\"in\"} 0"));
 }
 
-/// Pressure on either side of a tunnel ends it there; the other side sees a reset.
+#[test]
+fn a_relay_ends_when_a_side_stops_reading() {
+    run(join_all([true, false].map(stalled_relay)));
+}
+
+/// A tunnel of which the server, else the client, stops reading, with pressure on one of its sides.
+async fn stalled_tunnel((server_stops, at_called): (bool, bool)) {
+    let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let pair = Pair::to(app.local_addr().unwrap());
+    let mut client = pair.client().await;
+    let (mut served, _) = app.accept().await.unwrap();
+    match server_stops {
+        true => fill(&mut client).await,
+        false => fill(&mut served).await,
+    }
+    let rig = if at_called {
+        &pair.called
+    } else {
+        &pair.caller
+    };
+    short_of_memory(rig, || is_cut(rig)).await;
+    let reader = if server_stops {
+        &mut served
+    } else {
+        &mut client
+    };
+    assert!(reader.read_to_end(&mut Vec::new()).await.is_err());
+}
+
+/// It ends on the side that is short of memory; the other side sees a reset.
 #[test]
 fn a_tunnel_ends_when_a_side_stops_reading() {
-    run(async {
-        for (server_stops, at_called) in
-            [(true, true), (true, false), (false, true), (false, false)]
-        {
-            let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let pair = Pair::to(app.local_addr().unwrap());
-            let mut client = pair.client().await;
-            let (mut served, _) = app.accept().await.unwrap();
-            match server_stops {
-                true => fill(&mut client).await,
-                false => fill(&mut served).await,
-            }
-            let rig = if at_called {
-                &pair.called
-            } else {
-                &pair.caller
-            };
-            short_of_memory(rig, || is_cut(rig)).await;
-            let reader = if server_stops {
-                &mut served
-            } else {
-                &mut client
-            };
-            assert!(reader.read_to_end(&mut Vec::new()).await.is_err());
-        }
-    });
+    let cases = [(true, true), (true, false), (false, true), (false, false)];
+    run(join_all(cases.map(stalled_tunnel)));
 }
 
 /// A client whose window takes one byte of a block holds that block.
@@ -170,55 +172,54 @@ enum Stall {
     Download,
 }
 
+async fn stalled_request(stall: Stall) {
+    let mut rig = Rig::new();
+    let port = rig.free_port();
+    let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let cluster = static_cluster("app", app.local_addr().unwrap());
+    let mut listener = http(port, matches!(stall, Stall::Kept));
+    if matches!(stall, Stall::Buffered) {
+        wait_for_bodies(&mut listener);
+    }
+    rig.apply(&[cluster], &[listener]);
+    let mut client = connect(port).await;
+    let head = match stall {
+        Stall::Buffered => CHUNKED,
+        Stall::Upload | Stall::Kept | Stall::Download => POST,
+    };
+    client.write_all(head.as_bytes()).await.unwrap();
+    let mut served = match stall {
+        Stall::Buffered => None,
+        Stall::Upload | Stall::Kept | Stall::Download => Some(app.accept().await.unwrap().0),
+    };
+    match (stall, &mut served) {
+        (Stall::Upload, _) => fill(&mut client).await,
+        (Stall::Buffered, _) | (_, None) => {
+            client.write_all(&[7; 10_000]).await.unwrap();
+        }
+        (Stall::Kept, Some(served)) => {
+            client.write_all(&[7; 10_000]).await.unwrap();
+            served.read_exact(&mut [0; 10_000]).await.unwrap();
+        }
+        (Stall::Download, Some(served)) => {
+            let head = "HTTP/1.1 200 OK\r\nContent-Length: 4000000000\r\n\r\n";
+            served.write_all(head.as_bytes()).await.unwrap();
+            fill(served).await;
+        }
+    }
+    short_of_memory(&rig, || is_cut(&rig)).await;
+    if !matches!(stall, Stall::Download) {
+        let mut head = [0; 12];
+        client.read_exact(&mut head).await.unwrap();
+        assert_eq!(&head, b"HTTP/1.1 503", "{stall:?}");
+    }
+    reset_on_close(&client);
+}
+
 #[test]
 fn a_request_ends_when_a_side_stalls_its_body() {
-    run(async {
-        for stall in [Stall::Upload, Stall::Kept, Stall::Buffered, Stall::Download] {
-            let mut rig = Rig::new();
-            let port = rig.free_port();
-            let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let cluster = static_cluster("app", app.local_addr().unwrap());
-            let mut listener = http(port, matches!(stall, Stall::Kept));
-            if matches!(stall, Stall::Buffered) {
-                wait_for_bodies(&mut listener);
-            }
-            rig.apply(&[cluster], &[listener]);
-            let mut client = connect(port).await;
-            let head = match stall {
-                Stall::Buffered => CHUNKED,
-                Stall::Upload | Stall::Kept | Stall::Download => POST,
-            };
-            client.write_all(head.as_bytes()).await.unwrap();
-            let mut served = match stall {
-                Stall::Buffered => None,
-                Stall::Upload | Stall::Kept | Stall::Download => {
-                    Some(app.accept().await.unwrap().0)
-                }
-            };
-            match (stall, &mut served) {
-                (Stall::Upload, _) => fill(&mut client).await,
-                (Stall::Buffered, _) | (_, None) => {
-                    client.write_all(&[7; 10_000]).await.unwrap();
-                }
-                (Stall::Kept, Some(served)) => {
-                    client.write_all(&[7; 10_000]).await.unwrap();
-                    served.read_exact(&mut [0; 10_000]).await.unwrap();
-                }
-                (Stall::Download, Some(served)) => {
-                    let head = "HTTP/1.1 200 OK\r\nContent-Length: 4000000000\r\n\r\n";
-                    served.write_all(head.as_bytes()).await.unwrap();
-                    fill(served).await;
-                }
-            }
-            short_of_memory(&rig, || is_cut(&rig)).await;
-            if !matches!(stall, Stall::Download) {
-                let mut head = [0; 12];
-                client.read_exact(&mut head).await.unwrap();
-                assert_eq!(&head, b"HTTP/1.1 503", "{stall:?}");
-            }
-            reset_on_close(&client);
-        }
-    });
+    let all = [Stall::Upload, Stall::Kept, Stall::Buffered, Stall::Download];
+    run(join_all(all.map(stalled_request)));
 }
 
 /// Answers one extended CONNECT over HTTP/2, and sends back what comes.
