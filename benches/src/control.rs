@@ -185,6 +185,8 @@ fn workload(service: usize, index: usize, ready: bool) -> Object {
             locality: None,
             weight: 1,
             node: String::new(),
+            hostname: None,
+            subdomain: None,
         }
         .into(),
     )
