@@ -22,5 +22,7 @@ mod peers;
 mod process;
 #[path = "../shared/rounds.rs"]
 mod rounds;
+#[path = "../shared/running.rs"]
+mod running;
 mod tap;
 mod whole;

@@ -1,21 +1,17 @@
-//! The proxy's process: what is measured of it, and its end.
+//! The proxy's process: requests to it, what is measured of it, and its end.
+//!
+//! Calls here block: the test's own thread makes them, peers have the runtime's others.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::time::timeout;
+use rustix::process::Signal;
 
 use crate::bootstrap::{ADMIN, Places};
-
-/// What takes longer than this is broken.
-const SOON: Duration = Duration::from_secs(60);
-/// A condition is looked at this often.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
+use crate::running::{Running, TIMEOUT};
 
 /// A loopback address that no other test process uses.
 pub fn own_address() -> Ipv4Addr {
@@ -25,7 +21,7 @@ pub fn own_address() -> Ipv4Addr {
 
 /// A running proxy; ends when dropped.
 pub struct Process {
-    child: Child,
+    running: Running,
     address: Ipv4Addr,
 }
 
@@ -39,26 +35,22 @@ pub struct Level {
 
 impl Process {
     /// Starts it, and waits until it is ready.
-    pub async fn start(places: &Places<'_>) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_anyam-proxy"))
+    pub fn start(places: &Places<'_>) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_anyam-proxy"));
+        command
             .args(["--config-yaml", &places.bootstrap().to_string()])
             .args(["-l", "warn", "--log-path"])
             .arg(places.folder.join("own"))
             .args(["--concurrency", "3", "--drain-time-s", "5"])
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut process = Self {
-            child,
+            .stdin(Stdio::null());
+        let process = Self {
+            running: Running::start(&mut command),
             address: places.address,
         };
-        process
-            .until("ready", async |process| {
-                let answer = process.get("/ready").await;
-                let ready = answer.is_some_and(|text| text.starts_with("HTTP/1.1 200 "));
-                ready.then_some(()).ok_or_else(String::new)
-            })
-            .await;
+        process.until("ready", || {
+            let answer = process.get("/ready").ok()?;
+            answer.starts_with("HTTP/1.1 200 ").then_some(())
+        });
         process
     }
 
@@ -67,42 +59,33 @@ impl Process {
     }
 
     fn of_proc(&self, name: &str) -> PathBuf {
-        format!("/proc/{}/{name}", self.child.id()).into()
-    }
-
-    /// Fails when the process has ended.
-    pub fn assert_alive(&mut self) {
-        let ended = self.child.try_wait().unwrap();
-        assert!(ended.is_none(), "the proxy ended: {ended:?}");
+        format!("/proc/{}/{name}", self.running.pid()).into()
     }
 
     /// Waits, bounded, for a condition in that process.
-    pub async fn until(&mut self, what: &str, done: impl AsyncFn(&Self) -> Result<(), String>) {
-        let began = Instant::now();
-        while let Err(how) = done(self).await {
-            self.assert_alive();
-            assert!(began.elapsed() < SOON, "{what}: not within {SOON:?}: {how}");
-            // Between two looks at the condition.
-            tokio::time::sleep(ASK_AGAIN).await;
-        }
+    pub fn until<T>(&self, what: &str, found: impl FnMut() -> Option<T>) -> T {
+        self.running.until(what, found)
     }
 
-    async fn get(&self, path: &str) -> Option<String> {
-        let asking = async {
-            let mut tcp = TcpStream::connect(self.at(ADMIN)).await.ok()?;
-            let request =
-                format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-            tcp.write_all(request.as_bytes()).await.ok()?;
-            let mut answer = String::new();
-            tcp.read_to_string(&mut answer).await.ok()?;
-            Some(answer)
-        };
-        timeout(SOON, asking).await.ok()?
+    /// Sends `request` on a connection of its own; everything that comes back.
+    pub fn ask(&self, port: u16, request: &str) -> std::io::Result<String> {
+        let mut tcp = TcpStream::connect(self.at(port))?;
+        tcp.set_read_timeout(Some(TIMEOUT))?;
+        tcp.write_all(request.as_bytes())?;
+        let mut all = Vec::new();
+        tcp.read_to_end(&mut all)?;
+        Ok(String::from_utf8_lossy(&all).into_owned())
+    }
+
+    fn get(&self, path: &str) -> std::io::Result<String> {
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        self.ask(ADMIN, &request)
     }
 
     /// The sum of a metric's series.
-    pub async fn metric(&self, name: &str) -> f64 {
-        let text = self.get("/stats/prometheus").await.unwrap();
+    pub fn metric(&self, name: &str) -> f64 {
+        let text = self.until("metrics", || self.get("/stats/prometheus").ok());
         let values = text.lines().filter_map(|line| {
             let rest = line.strip_prefix(name)?;
             rest.starts_with(['{', ' '])
@@ -111,12 +94,12 @@ impl Process {
         values.map(|value| value.parse::<f64>().unwrap()).sum()
     }
 
-    pub async fn level(&self) -> Level {
+    pub fn level(&self) -> Level {
         let status = std::fs::read_to_string(self.of_proc("status")).unwrap();
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let resident = resident.unwrap().trim().trim_end_matches(" kB");
         Level {
-            connections: self.metric("anyam_listener_connections_active").await,
+            connections: self.metric("anyam_listener_connections_active"),
             descriptors: std::fs::read_dir(self.of_proc("fd")).unwrap().count(),
             resident_kib: resident.parse().unwrap(),
         }
@@ -133,25 +116,9 @@ impl Process {
     }
 
     /// Ends it in order.
-    pub async fn end(mut self) {
-        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
-        let began = Instant::now();
-        let status = loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                break status;
-            }
-            assert!(began.elapsed() < SOON, "still running");
-            // Between two looks at the condition.
-            tokio::time::sleep(ASK_AGAIN).await;
-        };
+    pub fn end(mut self) {
+        self.running.signal(Signal::TERM);
+        let status = self.running.ended();
         assert!(status.success(), "{status}");
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Already ended is as good.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

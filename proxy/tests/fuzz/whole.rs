@@ -72,7 +72,7 @@ impl Rig {
             http2: http2_address,
             tap: tap_address,
         };
-        let process = Process::start(&places).await;
+        let process = Process::start(&places);
         let direction = |port, name, shape, upstream| Direction {
             port,
             corpus: Corpus::read(name, shape),
@@ -87,28 +87,18 @@ impl Rig {
             direction(LIES_HTTP1, "responses", Shape::Bytes, Some(http1)),
             direction(LIES_HTTP2, "h2_responses", Shape::Frames, Some(http2)),
         ];
-        let mut rig = Self {
+        let rig = Self {
             process,
             app,
             tap,
             folder,
             directions,
         };
-        rig.tapped().await;
+        rig.process.until("the tap shows requests", || {
+            rig.process.ask(PLAIN, CLEAN).unwrap();
+            (rig.tap.events.load(Relaxed) > 0).then_some(())
+        });
         rig
-    }
-
-    /// Waits until the tap shows requests.
-    async fn tapped(&mut self) {
-        let events = self.tap.events.clone();
-        let address = self.process.at(PLAIN);
-        let shown = async |_: &Process| {
-            let tcp = TcpStream::connect(address).await.unwrap();
-            exchange(tcp, CLEAN, Manner::HalfClose).await;
-            let shown = events.load(Relaxed) > 0;
-            shown.then_some(()).ok_or_else(String::new)
-        };
-        self.process.until("the tap", shown).await;
     }
 
     /// One input from each side, all at once. `inputs`: of each direction.
@@ -133,7 +123,7 @@ impl Rig {
             }
         }
         futures_util::future::join_all(exchanges).await;
-        self.check().await;
+        self.check();
     }
 
     /// Writes a round's inputs down, so that what has ended the process can be found.
@@ -148,15 +138,12 @@ impl Rig {
         }
     }
 
-    async fn check(&mut self) {
-        self.process.assert_alive();
+    fn check(&self) {
         for name in ["anyam_panics_total", "anyam_bug_failures_total"] {
-            assert_eq!(self.process.metric(name).await, 0.0, "{name}");
+            assert_eq!(self.process.metric(name), 0.0, "{name}");
         }
         for port in [PLAIN, BUFFERED, DETECTED] {
-            let tcp = TcpStream::connect(self.process.at(port)).await.unwrap();
-            let answer = exchange(tcp, CLEAN, Manner::Whole).await;
-            let answer = String::from_utf8_lossy(&answer);
+            let answer = self.process.ask(port, CLEAN).unwrap();
             let served = answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("fine");
             assert!(served, "port {port}: {answer}");
         }
@@ -165,18 +152,18 @@ impl Rig {
     }
 
     /// Waits until everything is back at `level`; then the process does nothing.
-    async fn returns_to(&mut self, level: Level) {
-        let returned = async |process: &Process| {
-            let now = process.level().await;
+    fn returns_to(&self, level: Level) {
+        let most = format!("back at {level:?}");
+        self.process.until(&most, || {
+            let now = self.process.level();
             let back = now.connections == 0.0
                 && now.descriptors <= level.descriptors + SPARE_DESCRIPTORS
                 && now.resident_kib <= level.resident_kib + GROWTH_KIB;
-            back.then_some(()).ok_or_else(|| format!("{now:?}"))
-        };
-        self.process.until("back at its level", returned).await;
+            back.then_some(())
+        });
         let before = self.process.cpu_time();
         // A second that passes: what spins shows.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        std::thread::sleep(Duration::from_secs(1));
         let ran = self.process.cpu_time() - before;
         assert!(
             ran < Duration::from_millis(300),
@@ -185,18 +172,18 @@ impl Rig {
     }
 
     /// Ends the process; what it has logged.
-    async fn end(self) -> [String; 3] {
+    fn end(self) -> [String; 3] {
         let Self {
             process, folder, ..
         } = self;
-        process.end().await;
+        process.end();
         let text = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
         ["text", "json", "own"].map(text)
     }
 }
 
 /// A request that is served.
-const CLEAN: &[u8] = b"GET /clean HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n";
+const CLEAN: &str = "GET /clean HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n";
 
 /// A well-formed request, or several, for an upstream of lies.
 fn request(rng: &mut fastrand::Rng) -> Vec<u8> {
@@ -237,7 +224,7 @@ fn check_logs(text: &str, json: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_process_survives_whatever_its_peers_send() {
     let mut rig = Rig::start().await;
-    let fresh = rig.process.level().await;
+    let fresh = rig.process.level();
     let files: Vec<Vec<Vec<u8>>> = rig
         .directions
         .iter()
@@ -253,7 +240,7 @@ async fn a_process_survives_whatever_its_peers_send() {
         rig.round(inputs.collect(), &mut rng).await;
     }
     let level = Level {
-        resident_kib: rig.process.level().await.resident_kib,
+        resident_kib: rig.process.level().resident_kib,
         ..fresh
     };
     let mut rounds = Rounds::new(ROUNDS);
@@ -265,8 +252,8 @@ async fn a_process_survives_whatever_its_peers_send() {
         let inputs = inputs.collect();
         rig.round(inputs, &mut rng).await;
     }
-    rig.returns_to(level).await;
-    let [text, json, own] = rig.end().await;
+    rig.returns_to(level);
+    let [text, json, own] = rig.end();
     check_logs(&text, &json);
     assert_eq!(own, "", "what peers send is counted, and not written down");
 }
