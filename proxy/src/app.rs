@@ -48,7 +48,7 @@ use crate::telemetry::Telemetry;
 use crate::upstream::dns::{self, Resolver};
 use crate::xds::apply::{Applier, Egress};
 use crate::xds::cache::{Config, Mode as Subscribe};
-use crate::xds::channel::Target;
+use crate::xds::channel::ManagementServer;
 use crate::xds::client::{Client, Handle};
 use crate::xds::resource_type::{Key, ResourceType};
 
@@ -383,10 +383,10 @@ fn options(process: &Process) -> serde_json::Value {
 }
 
 /// Where a static cluster leads.
-fn target(store: &Store, cluster: &str) -> Result<Target, AppError> {
+fn target(store: &Store, cluster: &str) -> Result<ManagementServer, AppError> {
     let snapshot = store.load();
     match snapshot.clusters.get(cluster) {
-        Some(cluster) => Ok(Target::from_cluster(cluster)),
+        Some(cluster) => Ok(ManagementServer::from_cluster(cluster)),
         None => Err(AppError::NoCluster(cluster.to_owned())),
     }
 }

@@ -22,7 +22,7 @@ const PIECE: usize = 64;
 
 /// Where lines go.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Target {
+pub enum Destination {
     Stdout,
     Stderr,
     File(PathBuf),
@@ -46,7 +46,7 @@ struct Shared {
 /// One open destination, shared by all workers and by every log that names it.
 pub struct Sink {
     index: usize,
-    target: Target,
+    target: Destination,
     queue: Sender<Job>,
     shared: Arc<Shared>,
     /// A worker hands its lines over once they are so many bytes.
@@ -77,7 +77,7 @@ impl Sinks {
     ///
     /// # Errors
     /// When the file cannot be opened for appending or its thread cannot start.
-    pub fn open(&self, target: Target) -> io::Result<Arc<Sink>> {
+    pub fn open(&self, target: Destination) -> io::Result<Arc<Sink>> {
         let mut open = self.all();
         if let Some(sink) = open.iter().find(|sink| sink.target == target) {
             return Ok(sink.clone());
@@ -134,11 +134,11 @@ impl Sinks {
     }
 }
 
-impl Target {
+impl Destination {
     fn path(&self) -> Option<&Path> {
         match self {
-            Target::File(path) => Some(path),
-            Target::Stdout | Target::Stderr => None,
+            Destination::File(path) => Some(path),
+            Destination::Stdout | Destination::Stderr => None,
         }
     }
 }
@@ -171,11 +171,11 @@ enum Writer {
 }
 
 impl Writer {
-    fn open(target: &Target) -> io::Result<Self> {
+    fn open(target: &Destination) -> io::Result<Self> {
         Ok(match target {
-            Target::Stdout => Writer::Stdout(io::stdout()),
-            Target::Stderr => Writer::Stderr(io::stderr()),
-            Target::File(path) => Writer::File(append(path)?),
+            Destination::Stdout => Writer::Stdout(io::stdout()),
+            Destination::Stderr => Writer::Stderr(io::stderr()),
+            Destination::File(path) => Writer::File(append(path)?),
         })
     }
 
@@ -258,10 +258,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (path, old) = (folder.path().join("log"), folder.path().join("log.1"));
         let sinks = sinks();
-        let sink = sinks.open(Target::File(path.clone())).unwrap();
+        let sink = sinks.open(Destination::File(path.clone())).unwrap();
         assert!(Arc::ptr_eq(
             &sink,
-            &sinks.open(Target::File(path.clone())).unwrap()
+            &sinks.open(Destination::File(path.clone())).unwrap()
         ));
         let write = |line: &str| {
             sink.write(line.into());
@@ -285,7 +285,7 @@ mod tests {
     #[test]
     fn what_cannot_be_written_is_counted() {
         let sinks = sinks();
-        let full = sinks.open(Target::File("/dev/full".into())).unwrap();
+        let full = sinks.open(Destination::File("/dev/full".into())).unwrap();
         full.write(b"lost\n".into());
         sinks.flush(SOON);
         assert_eq!(sinks.dropped.get(), 1);
@@ -299,8 +299,8 @@ mod tests {
         assert!(made.unwrap().success());
         let (sinks, other) = (sinks(), folder.path().join("file"));
         // No reader has it open yet.
-        let stuck = sinks.open(Target::File(path.clone())).unwrap();
-        let file = sinks.open(Target::File(other.clone())).unwrap();
+        let stuck = sinks.open(Destination::File(path.clone())).unwrap();
+        let file = sinks.open(Destination::File(other.clone())).unwrap();
         let line = vec![b'x'; 8 << 10];
         for _ in 0..2 * QUEUE_BYTES / line.len() {
             stuck.write(line.clone());

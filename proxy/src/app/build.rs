@@ -19,7 +19,7 @@ use crate::metrics::{Registry, SpliceMetrics};
 use crate::snapshot::{Snapshot, Store};
 use crate::telemetry::calls::Telemetry;
 use crate::upstream::dns::Resolver;
-use crate::xds::channel::Target;
+use crate::xds::channel::ManagementServer;
 use crate::xds::resource_type::{Key, ResourceType};
 
 pub(super) struct Core {
@@ -76,7 +76,7 @@ impl Core {
         })
     }
 
-    pub(super) fn target(&self, cluster: &str) -> Result<Target, AppError> {
+    pub(super) fn target(&self, cluster: &str) -> Result<ManagementServer, AppError> {
         target(&self.store, cluster)
     }
 

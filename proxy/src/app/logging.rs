@@ -11,7 +11,7 @@ use tracing_subscriber::{EnvFilter, fmt, reload};
 
 use crate::admin::logging::Logging;
 use crate::args::Process;
-use crate::log_sink::{Sink, Sinks, Target};
+use crate::log_sink::{Destination, Sink, Sinks};
 use crate::telemetry::log_format::escape_c;
 
 /// Logs of this process.
@@ -40,7 +40,7 @@ pub fn init(process: &Process) -> Result<Logs, String> {
     let target = options
         .log_path
         .clone()
-        .map_or(Target::Stderr, Target::File);
+        .map_or(Destination::Stderr, Destination::File);
     let sink = sinks
         .open(target)
         .map_err(|error| format!("--log-path cannot be written to: {error}"))?;

@@ -14,7 +14,7 @@ use super::{Material, Settings, Slots, Status};
 use crate::metrics::Registry;
 use crate::metrics::registry::RegistryError;
 use crate::xds::backoff::Backoff;
-use crate::xds::channel::Target;
+use crate::xds::channel::ManagementServer;
 
 struct Metrics {
     not_after: IntGauge,
@@ -49,7 +49,7 @@ impl Metrics {
 /// See the module.
 pub struct Agent {
     settings: Settings,
-    target: Target,
+    target: ManagementServer,
     store: Store,
     slots: Slots,
     metrics: Metrics,
@@ -79,7 +79,7 @@ impl Agent {
     /// When the state directory cannot be used.
     pub fn new(
         settings: Settings,
-        target: Target,
+        target: ManagementServer,
         slots: Slots,
         registry: &Registry,
     ) -> Result<(Self, watch::Receiver<Status>), AgentError> {

@@ -10,7 +10,7 @@ use xds_proto::istio::v1::auth::istio_certificate_service_client::IstioCertifica
 use super::token::Token;
 use super::{Material, Settings, csr, pin};
 use crate::tls::SpiffeId;
-use crate::xds::channel::{ChannelError, Target, TlsSettings};
+use crate::xds::channel::{ChannelError, ManagementServer, TlsSettings};
 
 /// The longest the CA may take.
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -52,7 +52,7 @@ pub(super) enum Credential<'a> {
 
 /// Requests a certificate for a new key.
 pub(super) async fn create_certificate(
-    target: &Target,
+    target: &ManagementServer,
     settings: &Settings,
     credential: Credential<'_>,
 ) -> Result<Material, CaError> {
@@ -84,7 +84,7 @@ pub(super) async fn create_certificate(
 }
 
 async fn channel(
-    target: &Target,
+    target: &ManagementServer,
     credential: &Credential<'_>,
 ) -> Result<tonic::transport::Channel, CaError> {
     if !target.uses_tls() {

@@ -20,7 +20,7 @@ use crate::config::demand::OnDemandClient;
 use crate::telemetry::Telemetry;
 use crate::telemetry::tap::{Event, Filter};
 use crate::xds::backoff::Backoff;
-use crate::xds::channel::Target;
+use crate::xds::channel::ManagementServer;
 
 /// Messages on their way out.
 const QUEUE: usize = 256;
@@ -37,7 +37,7 @@ pub struct Agent {
     pub telemetry: Arc<Telemetry>,
     /// For explanations: fetches resources on demand, as the app's first connection would.
     pub demand: Option<OnDemandClient>,
-    pub target: Target,
+    pub target: ManagementServer,
     pub node_id: String,
     pub interval: Duration,
 }

@@ -186,7 +186,7 @@ async fn attempt(
     let active = endpoint.state.begin();
     match reach(worker, pools, cluster, &endpoint, proxy, origin).await {
         Ok(stream) => {
-            cluster.report(&endpoint, outlier::Outcome::Alive, random);
+            cluster.report(&endpoint, outlier::AttemptResult::Alive, random);
             Ok(Dialled {
                 stream,
                 endpoint,
@@ -200,9 +200,9 @@ async fn attempt(
             let outcome = match &error {
                 ConnectError::Timeout(_) => {
                     metrics.connect_timeouts.inc();
-                    outlier::Outcome::TimedOut
+                    outlier::AttemptResult::TimedOut
                 }
-                _ => outlier::Outcome::ConnectFailed,
+                _ => outlier::AttemptResult::ConnectFailed,
             };
             metrics.connect_failures.inc();
             cluster.report(&endpoint, outcome, random);

@@ -214,7 +214,7 @@ impl Session {
         let (flags, details) = flags_and_details(outcome);
         if flags.contains(ResponseFlags::UPSTREAM_REMOTE_RESET) {
             let mut random = fastrand::Rng::new();
-            let outcome = outlier::Outcome::Reset;
+            let outcome = outlier::AttemptResult::Reset;
             dialled
                 .cluster()
                 .report(&dialled.endpoint, outcome, &mut random);

@@ -93,7 +93,7 @@ mod tests {
     use crate::config::access_log::{
         Format, JsonField, JsonValue, LogFilter, LogFormat, Operator, Part,
     };
-    use crate::log_sink::{Sinks, Target};
+    use crate::log_sink::{Destination, Sinks};
     use crate::metrics::ResponseFlags;
     use prometheus::IntCounter;
     use std::time::{Duration, SystemTime};
@@ -107,7 +107,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
         let sinks = Sinks::new(IntCounter::new("dropped", "dropped").unwrap(), 16 << 10);
-        let sink = sinks.open(Target::File(path.clone())).unwrap();
+        let sink = sinks.open(Destination::File(path.clone())).unwrap();
         let text = AccessLog {
             sink: sink.clone(),
             format: LogFormat::Text(Format(vec![

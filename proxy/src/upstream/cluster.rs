@@ -10,7 +10,7 @@ use arc_swap::ArcSwap;
 use super::host::HostState;
 use super::lb::{Balance, RoundRobinCursor};
 use super::limits::CircuitBreakers;
-use super::outlier::{Detection, DetectionResult, Detector, Outcome};
+use super::outlier::{AttemptResult, Detection, DetectionResult, Detector};
 use crate::config::cluster::ClusterDef;
 use crate::config::cluster::{Discovery, Transport};
 use crate::config::endpoint::HealthStatus;
@@ -180,7 +180,7 @@ impl Cluster {
     }
 
     /// Reports an attempt's outcome to outlier detection.
-    pub fn report(&self, endpoint: &Endpoint, outcome: Outcome, random: &mut fastrand::Rng) {
+    pub fn report(&self, endpoint: &Endpoint, outcome: AttemptResult, random: &mut fastrand::Rng) {
         let Some(config) = &self.outlier else {
             return;
         };

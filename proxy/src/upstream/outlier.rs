@@ -26,7 +26,7 @@ use crate::config::outlier::OutlierConfig;
 
 /// The outcome of one attempt, for its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum AttemptResult {
     /// A response with this status arrived.
     Status(u16),
     /// A connection was made (TCP), or another success without a status.
@@ -153,7 +153,7 @@ impl Detector {
         &self,
         config: &OutlierConfig,
         host: &HostState,
-        outcome: Outcome,
+        outcome: AttemptResult,
         hosts: usize,
         now: Instant,
         random: &mut fastrand::Rng,
@@ -280,10 +280,10 @@ fn lock(host: &HostState) -> MutexGuard<'_, Ejection> {
 }
 
 /// Counts the outcome; the detectors whose bound was met.
-fn count(config: &OutlierConfig, host: &HostState, outcome: Outcome) -> [Option<Kind>; 2] {
+fn count(config: &OutlierConfig, host: &HostState, outcome: AttemptResult) -> [Option<Kind>; 2] {
     let local = matches!(
         outcome,
-        Outcome::ConnectFailed | Outcome::TimedOut | Outcome::Reset
+        AttemptResult::ConnectFailed | AttemptResult::TimedOut | AttemptResult::Reset
     );
     if config.split_local {
         host.rates.count(Origin::Local, !local);
@@ -292,15 +292,15 @@ fn count(config: &OutlierConfig, host: &HostState, outcome: Outcome) -> [Option<
             return [over.then_some(Kind::ConsecutiveLocal), None];
         }
         reset(&host.consecutive_local);
-        if outcome == Outcome::Alive {
+        if outcome == AttemptResult::Alive {
             return [None, None];
         }
     }
     let status = match outcome {
-        Outcome::Status(status) => status,
-        Outcome::Alive => 200,
-        Outcome::ConnectFailed | Outcome::Reset => 503,
-        Outcome::TimedOut => 504,
+        AttemptResult::Status(status) => status,
+        AttemptResult::Alive => 200,
+        AttemptResult::ConnectFailed | AttemptResult::Reset => 503,
+        AttemptResult::TimedOut => 504,
     };
     let (failed, gateway) = ((500..600).contains(&status), matches!(status, 502..=504));
     host.rates.count(Origin::External, !failed);

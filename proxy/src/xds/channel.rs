@@ -60,7 +60,7 @@ type TlsSource = Arc<dyn Fn() -> Result<TlsSettings, String> + Send + Sync>;
 
 /// Where the control plane is and how to talk to it.
 #[derive(Clone)]
-pub struct Target {
+pub struct ManagementServer {
     cluster: String,
     hosts: Vec<(String, u16)>,
     /// The name its certificate is checked for.
@@ -69,9 +69,9 @@ pub struct Target {
     tls: Option<TlsSource>,
 }
 
-impl fmt::Debug for Target {
+impl fmt::Debug for ManagementServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Target")
+        f.debug_struct("ManagementServer")
             .field("cluster", &self.cluster)
             .field("hosts", &self.hosts)
             .field("tls", &self.tls.is_some())
@@ -79,7 +79,7 @@ impl fmt::Debug for Target {
     }
 }
 
-impl Target {
+impl ManagementServer {
     /// From a cluster of the bootstrap.
     pub fn from_cluster(cluster: &Cluster) -> Self {
         let hosts = match &cluster.discovery {
@@ -113,7 +113,7 @@ impl Target {
                 })
             })
         });
-        Target {
+        ManagementServer {
             cluster: cluster.name.to_string(),
             hosts,
             server_name,
@@ -124,7 +124,7 @@ impl Target {
     /// One place, in the clear.
     #[cfg(test)]
     pub fn plain(cluster: &str, host: &str, port: u16) -> Self {
-        Target {
+        ManagementServer {
             cluster: cluster.to_owned(),
             hosts: vec![(host.to_owned(), port)],
             server_name: host.to_owned(),
@@ -138,7 +138,7 @@ impl Target {
         &self,
         tls: impl Fn() -> Result<TlsSettings, String> + Send + Sync + 'static,
     ) -> Self {
-        Target {
+        ManagementServer {
             tls: Some(Arc::new(tls)),
             ..self.clone()
         }

@@ -16,7 +16,7 @@ use xds_proto::envoy::config::core::v3::Node;
 
 use super::backoff::Backoff;
 use super::cache::{Cache, Change, Config, Now, Outcome, Validate};
-use super::channel::{ChannelError, Target};
+use super::channel::{ChannelError, ManagementServer};
 use super::handle::Query;
 pub use super::handle::{DumpedResource, Handle, State};
 use super::message::{ProtocolVariant, Request, Response};
@@ -66,7 +66,7 @@ pub trait Apply: Validate {
 pub struct Client<A: Apply> {
     cache: Cache<A::Value>,
     apply: A,
-    target: Target,
+    target: ManagementServer,
     node: Node,
     protocol: ProtocolVariant,
     wants: Option<mpsc::Receiver<OnDemandRequest>>,
@@ -121,7 +121,7 @@ impl<A: Apply> Client<A> {
     pub fn new(
         config: Config,
         apply: A,
-        target: Target,
+        target: ManagementServer,
         node: Node,
         wants: Option<mpsc::Receiver<OnDemandRequest>>,
     ) -> (Self, Handle) {
@@ -375,7 +375,7 @@ impl<A: Apply> Client<A> {
 }
 
 /// The next step of the connection.
-async fn progress(link: &mut Link, target: &Target) -> Event {
+async fn progress(link: &mut Link, target: &ManagementServer) -> Event {
     loop {
         match link {
             Link::Waiting(until) => {

@@ -150,7 +150,7 @@ async fn start() -> Rig {
         id: "node-1".into(),
         ..Node::default()
     };
-    let target = Target::plain("ads", "127.0.0.1", address.port());
+    let target = ManagementServer::plain("ads", "127.0.0.1", address.port());
     let (mut client, handle) = Client::new(config, Recorder(recorded), target, node, Some(wants));
     tokio::spawn(async move {
         while AssertUnwindSafe(client.run()).catch_unwind().await.is_err() {

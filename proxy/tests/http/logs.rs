@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyam_proxy::config::access_log::{
     AccessLog, Format, JsonField, JsonValue, LogFormat, Operator, Part,
 };
-use anyam_proxy::log_sink::{Sinks, Target};
+use anyam_proxy::log_sink::{Destination, Sinks};
 use anyam_proxy::matcher::HeaderName;
 use anyam_proxy::metrics::Registry;
 use anyam_proxy::telemetry::Telemetry;
@@ -55,7 +55,7 @@ impl Logs {
             omit_empty: false,
         };
         let log = |name: &str, format| {
-            let target = Target::File(self.path(name));
+            let target = Destination::File(self.path(name));
             Arc::new(AccessLog {
                 sink: self.sinks.open(target).unwrap(),
                 format,

@@ -16,7 +16,7 @@ use super::{log_filter, matcher, values};
 use crate::config::access_log::{
     AccessLog, Format, JsonField, JsonValue, LogFormat, Operator, Part,
 };
-use crate::log_sink::{Sinks, Target};
+use crate::log_sink::{Destination, Sinks};
 use crate::matcher::HeaderName;
 
 /// Envoy's default format.
@@ -56,7 +56,7 @@ pub fn access_log(
     }))
 }
 
-fn typed(at: At<'_>, any: &pb::Any) -> Result<(Target, LogFormat), CompileError> {
+fn typed(at: At<'_>, any: &pb::Any) -> Result<(Destination, LogFormat), CompileError> {
     match type_name(any) {
         "envoy.extensions.access_loggers.file.v3.FileAccessLog" => file_log(at, &decode(at, any)?),
         "envoy.extensions.access_loggers.stream.v3.StdoutAccessLog" => {
@@ -66,7 +66,7 @@ fn typed(at: At<'_>, any: &pb::Any) -> Result<(Target, LogFormat), CompileError>
                 None => default_format(at)?,
                 Some(Given(m)) => substitution(at.field("log_format"), m)?,
             };
-            Ok((Target::Stdout, format))
+            Ok((Destination::Stdout, format))
         }
         "envoy.extensions.access_loggers.stream.v3.StderrAccessLog" => {
             use stream::stderr_access_log::AccessLogFormat::LogFormat as Given;
@@ -75,13 +75,13 @@ fn typed(at: At<'_>, any: &pb::Any) -> Result<(Target, LogFormat), CompileError>
                 None => default_format(at)?,
                 Some(Given(m)) => substitution(at.field("log_format"), m)?,
             };
-            Ok((Target::Stderr, format))
+            Ok((Destination::Stderr, format))
         }
         _ => unknown_type(at, any),
     }
 }
 
-fn file_log(at: At<'_>, m: &file::FileAccessLog) -> Result<(Target, LogFormat), CompileError> {
+fn file_log(at: At<'_>, m: &file::FileAccessLog) -> Result<(Destination, LogFormat), CompileError> {
     use file::file_access_log::AccessLogFormat as Given;
     let file::FileAccessLog {
         path,
@@ -98,9 +98,9 @@ fn file_log(at: At<'_>, m: &file::FileAccessLog) -> Result<(Target, LogFormat), 
     };
     let target = match path.as_str() {
         "" => return at.field("path").fail("is required"),
-        "/dev/stdout" => Target::Stdout,
-        "/dev/stderr" => Target::Stderr,
-        path => Target::File(path.into()),
+        "/dev/stdout" => Destination::Stdout,
+        "/dev/stderr" => Destination::Stderr,
+        path => Destination::File(path.into()),
     };
     Ok((target, format))
 }

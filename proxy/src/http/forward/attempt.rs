@@ -26,7 +26,7 @@ use crate::upstream::cluster::PickFor;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::host::Active;
 use crate::upstream::limits::Permit;
-use crate::upstream::outlier::Outcome;
+use crate::upstream::outlier::AttemptResult;
 
 /// Body bytes kept so that a request survives a connection that was closed while it was idle.
 const STALE_REPLAY: usize = 64 * 1024;
@@ -183,7 +183,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         };
         match self.converse(&mut lease.up, &endpoint).await {
             Ok(framing) => {
-                let outcome = Outcome::Status(self.info.response.status());
+                let outcome = AttemptResult::Status(self.info.response.status());
                 self.plan
                     .cluster
                     .report(&endpoint, outcome, &mut fastrand::Rng::new());
@@ -334,12 +334,12 @@ impl<'a, 'd> Attempts<'a, 'd> {
 
     fn report(&self, endpoint: &Endpoint, failure: &Failure) {
         let outcome = match failure {
-            Failure::Connect(_) | Failure::ConnectTimeout => Outcome::ConnectFailed,
-            Failure::PerTryTimeout | Failure::ResponseTimeout => Outcome::TimedOut,
+            Failure::Connect(_) | Failure::ConnectTimeout => AttemptResult::ConnectFailed,
+            Failure::PerTryTimeout | Failure::ResponseTimeout => AttemptResult::TimedOut,
             Failure::Terminated
             | Failure::Reset { .. }
             | Failure::BadResponse(_)
-            | Failure::Protocol(_) => Outcome::Reset,
+            | Failure::Protocol(_) => AttemptResult::Reset,
             _ => return,
         };
         self.plan

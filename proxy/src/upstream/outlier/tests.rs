@@ -24,7 +24,7 @@ impl Bench {
         }
     }
 
-    fn found(&mut self, host: usize, outcome: Outcome) -> Detections {
+    fn found(&mut self, host: usize, outcome: AttemptResult) -> Detections {
         self.detector.record(
             &self.config,
             &self.hosts[host],
@@ -35,12 +35,12 @@ impl Bench {
         )
     }
 
-    fn record(&mut self, host: usize, outcome: Outcome) -> bool {
+    fn record(&mut self, host: usize, outcome: AttemptResult) -> bool {
         let found = self.found(host, outcome);
         found.iter().any(|d| d.result == DetectionResult::Ejected)
     }
 
-    fn repeat(&mut self, host: usize, outcome: Outcome, times: u32) -> bool {
+    fn repeat(&mut self, host: usize, outcome: AttemptResult, times: u32) -> bool {
         (0..times).fold(false, |any, _| self.record(host, outcome) || any)
     }
 
@@ -55,7 +55,7 @@ impl Bench {
     }
 
     /// So many results, of which so many are bad, never two in a row while they can be spread.
-    fn results(&mut self, host: usize, good: u32, bad: u32, failure: Outcome) {
+    fn results(&mut self, host: usize, good: u32, bad: u32, failure: AttemptResult) {
         let mut left = (good, bad);
         while left != (0, 0) {
             if left.1 > 0 {
@@ -64,7 +64,7 @@ impl Bench {
             }
             if left.0 > 0 {
                 left.0 -= 1;
-                self.record(host, Outcome::Status(200));
+                self.record(host, AttemptResult::Status(200));
             }
         }
     }
@@ -81,28 +81,28 @@ impl Bench {
 #[test]
 fn five_failures_in_a_row_eject_and_a_success_between_does_not() {
     let mut bench = Bench::new(10, OutlierConfig::default());
-    assert!(!bench.repeat(0, Outcome::Status(500), 4));
-    assert!(!bench.record(0, Outcome::Status(200)));
-    assert!(!bench.repeat(0, Outcome::Status(500), 4));
-    assert!(bench.record(0, Outcome::Status(500)));
+    assert!(!bench.repeat(0, AttemptResult::Status(500), 4));
+    assert!(!bench.record(0, AttemptResult::Status(200)));
+    assert!(!bench.repeat(0, AttemptResult::Status(500), 4));
+    assert!(bench.record(0, AttemptResult::Status(500)));
     assert!(bench.hosts[0].is_ejected());
 }
 
 #[test]
 fn ejections_grow_and_fade() {
     let mut bench = Bench::new(10, OutlierConfig::default());
-    bench.repeat(0, Outcome::Status(503), 5);
+    bench.repeat(0, AttemptResult::Status(503), 5);
     assert!(!bench.sweep_after(Duration::from_secs(29)));
     assert!(bench.sweep_after(Duration::from_secs(1)));
     assert!(!bench.hosts[0].is_ejected());
     // The second time lasts twice the base.
-    assert!(bench.repeat(0, Outcome::Status(503), 5));
+    assert!(bench.repeat(0, AttemptResult::Status(503), 5));
     assert!(!bench.sweep_after(Duration::from_secs(59)));
     assert!(bench.sweep_after(Duration::from_secs(1)));
     // Two quiet intervals, and the record is clean.
     bench.sweep_after(STEP);
     bench.sweep_after(STEP);
-    assert!(bench.repeat(0, Outcome::Status(503), 5));
+    assert!(bench.repeat(0, AttemptResult::Status(503), 5));
     assert!(bench.sweep_after(Duration::from_secs(30)));
 }
 
@@ -114,7 +114,7 @@ fn an_ejection_never_lasts_longer_than_its_bound() {
     };
     let mut bench = Bench::new(10, config);
     for _ in 0..20 {
-        assert!(bench.repeat(0, Outcome::Status(500), 5));
+        assert!(bench.repeat(0, AttemptResult::Status(500), 5));
         assert!(bench.sweep_after(Duration::from_secs(40)));
     }
 }
@@ -123,15 +123,15 @@ fn an_ejection_never_lasts_longer_than_its_bound() {
 fn the_share_of_ejected_hosts_is_bounded() {
     let mut bench = Bench::new(20, OutlierConfig::default());
     for host in 0..20 {
-        bench.repeat(host, Outcome::Status(500), 5);
+        bench.repeat(host, AttemptResult::Status(500), 5);
     }
     assert_eq!(bench.hosts.iter().filter(|h| h.is_ejected()).count(), 2);
 
     let mut few = Bench::new(3, OutlierConfig::default());
-    assert!(!few.repeat(0, Outcome::Status(500), 5));
+    assert!(!few.repeat(0, AttemptResult::Status(500), 5));
     few.config.always_eject_one = true;
-    assert!(few.repeat(0, Outcome::Status(500), 5));
-    assert!(!few.repeat(1, Outcome::Status(500), 5));
+    assert!(few.repeat(0, AttemptResult::Status(500), 5));
+    assert!(!few.repeat(1, AttemptResult::Status(500), 5));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn gateway_errors_are_detected_but_not_enforced_unless_told() {
         ..OutlierConfig::default()
     };
     let mut bench = Bench::new(10, off.clone());
-    assert!(!bench.repeat(0, Outcome::Status(502), 50));
+    assert!(!bench.repeat(0, AttemptResult::Status(502), 50));
     let mut bench = Bench::new(
         10,
         OutlierConfig {
@@ -149,15 +149,15 @@ fn gateway_errors_are_detected_but_not_enforced_unless_told() {
             ..off
         },
     );
-    assert!(!bench.repeat(0, Outcome::Status(500), 50));
-    assert!(bench.repeat(0, Outcome::Status(504), 5));
+    assert!(!bench.repeat(0, AttemptResult::Status(500), 50));
+    assert!(bench.repeat(0, AttemptResult::Status(504), 5));
 }
 
 #[test]
 fn local_failures_count_apart_when_split() {
     let mut joint = Bench::new(10, OutlierConfig::default());
-    joint.repeat(0, Outcome::ConnectFailed, 3);
-    assert!(joint.repeat(0, Outcome::Status(500), 2));
+    joint.repeat(0, AttemptResult::ConnectFailed, 3);
+    assert!(joint.repeat(0, AttemptResult::Status(500), 2));
 
     let mut split = Bench::new(
         10,
@@ -166,10 +166,10 @@ fn local_failures_count_apart_when_split() {
             ..OutlierConfig::default()
         },
     );
-    split.repeat(0, Outcome::TimedOut, 3);
-    assert!(!split.repeat(0, Outcome::Status(500), 2));
-    assert!(!split.repeat(0, Outcome::ConnectFailed, 4));
-    assert!(split.record(0, Outcome::ConnectFailed));
+    split.repeat(0, AttemptResult::TimedOut, 3);
+    assert!(!split.repeat(0, AttemptResult::Status(500), 2));
+    assert!(!split.repeat(0, AttemptResult::ConnectFailed, 4));
+    assert!(split.record(0, AttemptResult::ConnectFailed));
 }
 
 /// Nothing but shares of success is judged.
@@ -187,8 +187,8 @@ fn rates_only() -> OutlierConfig {
 fn a_share_of_success_far_below_the_others_ejects() {
     let mut bench = Bench::new(5, rates_only());
     // Envoy's own example: the mean is 90, the deviation 20, the threshold 52.
-    bench.results(0, 50, 50, Outcome::Status(500));
-    (1..5).for_each(|host| bench.results(host, 100, 0, Outcome::Status(500)));
+    bench.results(0, 50, 50, AttemptResult::Status(500));
+    (1..5).for_each(|host| bench.results(host, 100, 0, AttemptResult::Status(500)));
     let sweep = bench.sweep();
     let kind = Kind::SuccessRate(Origin::External);
     let result = DetectionResult::Ejected;
@@ -207,13 +207,13 @@ fn a_share_of_success_far_below_the_others_ejects() {
 #[test]
 fn too_few_requests_or_endpoints_are_not_compared() {
     let mut few_hosts = Bench::new(4, rates_only());
-    few_hosts.results(0, 50, 50, Outcome::Status(500));
-    (1..4).for_each(|host| few_hosts.results(host, 100, 0, Outcome::Status(500)));
+    few_hosts.results(0, 50, 50, AttemptResult::Status(500));
+    (1..4).for_each(|host| few_hosts.results(host, 100, 0, AttemptResult::Status(500)));
     assert!(few_hosts.sweep().detections.is_empty());
 
     let mut few_requests = Bench::new(5, rates_only());
-    few_requests.results(0, 50, 50, Outcome::Status(500));
-    (1..5).for_each(|host| few_requests.results(host, 99, 0, Outcome::Status(500)));
+    few_requests.results(0, 50, 50, AttemptResult::Status(500));
+    (1..5).for_each(|host| few_requests.results(host, 99, 0, AttemptResult::Status(500)));
     assert!(few_requests.sweep().detections.is_empty());
 }
 
@@ -221,7 +221,7 @@ fn too_few_requests_or_endpoints_are_not_compared() {
 fn a_share_of_failures_is_noted_and_ejects_where_told() {
     let all_fail = |bench: &mut Bench| {
         // All the same: no endpoint stands out, and yet all are above the bound.
-        (0..5).for_each(|host| bench.results(host, 7, 43, Outcome::Status(500)));
+        (0..5).for_each(|host| bench.results(host, 7, 43, AttemptResult::Status(500)));
         bench.sweep()
     };
     let mut bench = Bench::new(5, rates_only());
@@ -253,8 +253,8 @@ fn shares_are_kept_apart_by_origin_when_split() {
         ..rates_only()
     };
     let mut bench = Bench::new(5, config);
-    bench.results(0, 100, 100, Outcome::ConnectFailed);
-    (1..5).for_each(|host| bench.results(host, 100, 0, Outcome::Reset));
+    bench.results(0, 100, 100, AttemptResult::ConnectFailed);
+    (1..5).for_each(|host| bench.results(host, 100, 0, AttemptResult::Reset));
     let found = bench.sweep().detections;
     let kinds: Vec<_> = found.iter().map(|d| d.kind).collect();
     assert_eq!(kinds, [Kind::SuccessRate(Origin::Local)]);
@@ -262,8 +262,8 @@ fn shares_are_kept_apart_by_origin_when_split() {
 
     // Without the split it is the upstream's own share.
     let mut joint = Bench::new(5, rates_only());
-    joint.results(0, 100, 100, Outcome::ConnectFailed);
-    (1..5).for_each(|host| joint.results(host, 100, 0, Outcome::Reset));
+    joint.results(0, 100, 100, AttemptResult::ConnectFailed);
+    (1..5).for_each(|host| joint.results(host, 100, 0, AttemptResult::Reset));
     let found = joint.sweep().detections;
     let kinds: Vec<_> = found.iter().map(|d| d.kind).collect();
     assert_eq!(kinds, [Kind::SuccessRate(Origin::External)]);
@@ -271,19 +271,19 @@ fn shares_are_kept_apart_by_origin_when_split() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Record(usize, Outcome),
+    Record(usize, AttemptResult),
     Pass(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     let outcome = prop_oneof![
-        4 => Just(Outcome::Status(200)),
-        3 => Just(Outcome::Status(500)),
-        3 => Just(Outcome::Status(503)),
-        1 => Just(Outcome::Alive),
-        2 => Just(Outcome::ConnectFailed),
-        1 => Just(Outcome::TimedOut),
-        1 => Just(Outcome::Reset),
+        4 => Just(AttemptResult::Status(200)),
+        3 => Just(AttemptResult::Status(500)),
+        3 => Just(AttemptResult::Status(503)),
+        1 => Just(AttemptResult::Alive),
+        2 => Just(AttemptResult::ConnectFailed),
+        1 => Just(AttemptResult::TimedOut),
+        1 => Just(AttemptResult::Reset),
     ];
     prop_oneof![
         30 => (0usize..12, outcome).prop_map(|(host, outcome)| Step::Record(host, outcome)),
@@ -367,7 +367,7 @@ proptest! {
     fn success_rates_are_judged_as_documented(shares in prop::collection::vec(0u32..=100, 5..20)) {
         let mut bench = Bench::new(shares.len(), rates_only());
         for (host, good) in shares.iter().enumerate() {
-            bench.results(host, *good, 100 - good, Outcome::Status(500));
+            bench.results(host, *good, 100 - good, AttemptResult::Status(500));
         }
         let found = bench.sweep().detections;
         let count = shares.len() as f64;

@@ -58,7 +58,7 @@ load_assignment:
     assert_eq!(picked.address.to_string(), "127.0.0.1:7");
     cluster.report(
         &picked,
-        crate::upstream::outlier::Outcome::Status(500),
+        crate::upstream::outlier::AttemptResult::Status(500),
         &mut random,
     );
     assert!(picked.state.is_ejected());
