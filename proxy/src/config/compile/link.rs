@@ -14,6 +14,7 @@ use prometheus::IntCounter;
 use xds_proto::type_url;
 
 use super::endpoint::Assignment;
+use super::relink::{refers, relink_listener, relink_routes};
 use super::resource::Compiled;
 use super::support::At;
 use super::{Compiler, Name};
@@ -22,7 +23,7 @@ use crate::config::endpoint::Workload;
 use crate::config::secret::Secret;
 use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
-use crate::snapshot::{ClusterLinks, Link, RouteLink, Snapshot, Store};
+use crate::snapshot::{RouteLink, Snapshot, Store};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::EndpointSet;
 use crate::upstream::endpoints::{bind, rebind};
@@ -358,41 +359,5 @@ fn bind_assignment(cluster: &Cluster, assignment: &Assignment, before: &Endpoint
     // The addresses were checked when the assignment compiled.
     if let Ok(hosts) = assignment.addresses(At::root("")) {
         cluster.set_endpoints(bind(cluster, hosts, before), assignment.overprovisioning);
-    }
-}
-
-fn refers(links: &ClusterLinks, changed: &HashSet<Name>) -> bool {
-    !changed.is_empty() && links.iter().any(|link| changed.contains(&link.name))
-}
-
-fn relink_clusters(links: &ClusterLinks, clusters: &HashMap<Name, Arc<Cluster>>) -> ClusterLinks {
-    let fresh = |link: &Link<Cluster>| Link {
-        name: link.name.clone(),
-        target: clusters.get(&link.name).cloned(),
-    };
-    links.iter().map(fresh).collect()
-}
-
-fn relink_routes(routes: &RouteConfig, clusters: &HashMap<Name, Arc<Cluster>>) -> RouteConfig {
-    RouteConfig {
-        table: routes.table.clone(),
-        clusters: relink_clusters(&routes.clusters, clusters),
-    }
-}
-
-fn relink_listener(listener: &Listener, snapshot: &Snapshot) -> Listener {
-    let route = |link: &RouteLink| match link {
-        RouteLink::Inline(routes) => {
-            RouteLink::Inline(Arc::new(relink_routes(routes, &snapshot.clusters)))
-        }
-        RouteLink::Named(link) => RouteLink::Named(Link {
-            name: link.name.clone(),
-            target: snapshot.routes.get(&link.name).cloned(),
-        }),
-    };
-    Listener {
-        def: listener.def.clone(),
-        clusters: relink_clusters(&listener.clusters, &snapshot.clusters),
-        routes: listener.routes.iter().map(route).collect(),
     }
 }

@@ -7,7 +7,7 @@
 //!   `policy`, `name`: a file or folder per resource
 //! - `resource`: bytes → [`Compiled`], with the names it refers to
 //! - `refs`: indices in the place of names; `link`: the next snapshot out of the last and what changed;
-//!   `known`: what it finds by
+//!   `known`: what it finds by; `relink`: links to what is referred to
 //!
 //! [`Compiler::compile`] validates one resource; [`Compiler::publish`] links what compiled and
 //! publishes it; [`Compiler::apply`] does both for messages at hand.
@@ -31,6 +31,7 @@ mod metadata_match;
 pub(crate) mod name;
 mod policy;
 mod refs;
+mod relink;
 mod resource;
 mod route;
 mod secret;
