@@ -20,6 +20,7 @@ use super::support::At;
 use super::{Compiler, Name};
 use crate::config::cluster::Discovery;
 use crate::config::endpoint::Workload;
+use crate::config::listener::ListenerKey;
 use crate::config::secret::Secret;
 use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
@@ -198,6 +199,8 @@ struct Draft {
     copied: IntCounter,
     clusters: HashSet<Name>,
     routes: HashSet<Name>,
+    /// Sockets that a listener no longer has.
+    vacated: HashSet<ListenerKey>,
     touched: bool,
 }
 
@@ -216,11 +219,13 @@ impl Draft {
             copied,
             clusters: HashSet::new(),
             routes: HashSet::new(),
+            vacated: HashSet::new(),
             touched: false,
         }
     }
 
-    fn publish(self, store: &Store) -> bool {
+    fn publish(mut self, store: &Store) -> bool {
+        self.hand_down_sockets();
         let changed = self.touched || !self.clusters.is_empty() || !self.routes.is_empty();
         if changed {
             store.publish(self.snapshot);
@@ -330,11 +335,34 @@ impl Draft {
         }
     }
 
+    /// A socket that its last listener has left goes to another that has the same address, the
+    /// first by name: connections to it would be accepted and served by none.
+    fn hand_down_sockets(&mut self) {
+        self.vacated
+            .retain(|key| !self.snapshot.by_socket.contains_key(key));
+        if self.vacated.is_empty() {
+            return;
+        }
+        let mut heirs: HashMap<ListenerKey, &Arc<Listener>> = HashMap::new();
+        for listener in self.snapshot.listeners.values() {
+            for key in listener.def.keys().filter(|key| self.vacated.contains(key)) {
+                let heir = heirs.entry(key).or_insert(listener);
+                if listener.def.name < heir.def.name {
+                    *heir = listener;
+                }
+            }
+        }
+        let heirs = heirs.into_iter().map(|(key, heir)| (key, heir.clone()));
+        let heirs: Vec<_> = heirs.collect();
+        own(&mut self.snapshot.by_socket, &self.copied).extend(heirs);
+    }
+
     fn forget_addresses(&mut self, listener: &Listener) {
         for key in listener.def.keys() {
             let known = self.snapshot.by_socket.get(&key);
             if known.is_some_and(|known| known.def.name == listener.def.name) {
                 own(&mut self.snapshot.by_socket, &self.copied).remove(&key);
+                self.vacated.insert(key);
             }
         }
     }

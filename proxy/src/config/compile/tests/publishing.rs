@@ -273,6 +273,28 @@ fn removal_unlinks() {
     assert!(bench.store.load().by_socket.is_empty());
 }
 
+/// Two listeners at one address: the later one serves it, and the other again once that is gone.
+#[test]
+fn a_shared_address_goes_back_to_the_listener_that_stays() {
+    let mut bench = Bench::new();
+    let serving = |bench: &Bench| {
+        let snapshot = bench.store.load();
+        let names = snapshot.by_socket.values();
+        let names: Vec<_> = names.map(|one| one.def.name.to_string()).collect();
+        names
+    };
+    bench.take::<listener_pb::Listener>(type_url::LISTENER, HTTP);
+    let other = HTTP.replacen("name: http", "name: other", 1);
+    assert_ne!(other, HTTP);
+    bench.take::<listener_pb::Listener>(type_url::LISTENER, &other);
+    assert_eq!(serving(&bench), ["other"]);
+    for (gone, left) in [("other", &["http"][..]), ("http", &[])] {
+        let step = Step::Remove(type_url::LISTENER, gone.into());
+        bench.compiler.publish(&bench.store, [step]);
+        assert_eq!(serving(&bench), left);
+    }
+}
+
 #[test]
 fn references_name_what_to_subscribe_to() {
     let bench = Bench::new();
