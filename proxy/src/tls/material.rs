@@ -73,9 +73,9 @@ impl<T> Rotating<T> {
 impl<T> fmt::Debug for Rotating<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.load().is_some() {
-            "Live(set)"
+            "Rotating(set)"
         } else {
-            "Live(empty)"
+            "Rotating(empty)"
         })
     }
 }

@@ -4,7 +4,7 @@
 //! - `material`: certificates, keys, trust bundles, and how they are replaced
 //! - `leaf`: what a certificate says by itself
 //! - `verify`: how a peer's certificate is verified; `san`: which of its names are accepted;
-//!   `judged`: the good ones are remembered
+//!   `verified_chains`: chains that were verified are remembered
 //! - `untrusted`: why one leads to no root
 //! - `context`: the settings that a listener accepts and a cluster dials with
 //! - `hello`: SNI and ALPN of a ClientHello
