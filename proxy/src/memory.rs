@@ -4,12 +4,16 @@
 //! return free pages.
 #![allow(unsafe_code)]
 
+use std::io::{BufRead, BufReader};
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 /// Fewer connections than this leave too little memory behind.
 const BURST: usize = 256;
+
+/// Bytes of smaps that are read at a time: what the program's own mappings take.
+const MAPS_READ: usize = 4096;
 
 /// A worker's open connections.
 #[derive(Clone, Default)]
@@ -72,12 +76,13 @@ pub fn trim() {
 /// debugger's breakpoints and uprobes live in such pages and would be lost.
 pub fn forget_start() {
     let program = std::fs::read_link("/proc/self/exe");
-    let maps = std::fs::read_to_string("/proc/self/smaps");
+    let maps = std::fs::File::open("/proc/self/smaps");
     // Without /proc, or without smaps in it, the pages stay: it costs memory, nothing else.
     let (Ok(program), Ok(maps)) = (program, maps) else {
         return;
     };
-    for pages in unwritten(&maps, &program.to_string_lossy()) {
+    let maps = BufReader::with_capacity(MAPS_READ, maps);
+    for pages in unwritten(maps, &program.to_string_lossy()) {
         // SAFETY: whole pages of a read-only mapping of the running program's file, which is
         // never unmapped, and of which the process has no copies: they are read from it again.
         unsafe {
@@ -92,12 +97,22 @@ pub fn forget_start() {
 
 /// Of the mappings in `maps` (proc_pid_smaps(5)): those of `file` that cannot be written to, and of
 /// whose pages the process has no copies, in memory or swapped out.
-fn unwritten(maps: &str, file: &str) -> Vec<Range<usize>> {
+///
+/// The segments of a file are mapped one after the other, so it reads no further than to their
+/// end: the kernel walks all pages of a mapping to describe it.
+fn unwritten(mut maps: impl BufRead, file: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     let (mut candidate, mut anonymous) = (None, None);
-    for line in maps.lines() {
-        if let Some((pages, is_candidate)) = mapping(line, file) {
-            candidate = is_candidate.then_some(pages);
+    let (mut text, mut is_seen) = (String::new(), false);
+    while matches!(maps.read_line(&mut text), Ok(1..)) {
+        let line = text.trim_end();
+        if let Some(mapping) = Mapping::parse(line) {
+            let is_of_file = mapping.path == file;
+            if is_seen && !is_of_file {
+                break;
+            }
+            is_seen |= is_of_file;
+            candidate = (is_of_file && mapping.is_read_only()).then_some(mapping.pages);
             anonymous = None;
         } else if let Some(kilobytes) = line.strip_prefix("Anonymous:") {
             anonymous = Some(kilobytes.trim() == "0 kB");
@@ -107,22 +122,36 @@ fn unwritten(maps: &str, file: &str) -> Vec<Range<usize>> {
         {
             found.extend(candidate.take());
         }
+        text.clear();
     }
     found
 }
 
-/// The first line of a mapping: its addresses, and whether it maps `file` and is read-only.
-fn mapping(line: &str, file: &str) -> Option<(Range<usize>, bool)> {
-    let mut words = line.split_ascii_whitespace();
-    let (from, to) = words.next()?.split_once('-')?;
-    let address = |text| usize::from_str_radix(text, 16).ok();
-    let pages = address(from)?..address(to)?;
-    let access = words.next()?;
-    // Offset, device and inode stand before the path, which may have spaces.
-    let rest: Vec<&str> = line.splitn(6, ' ').collect();
-    let path = rest.get(5)?.trim_start();
-    let is_candidate = matches!(access, "r--p" | "r-xp") && path == file;
-    Some((pages, is_candidate))
+/// The first line of a mapping.
+struct Mapping<'a> {
+    pages: Range<usize>,
+    access: &'a str,
+    /// Of what is mapped; empty for anonymous memory.
+    path: &'a str,
+}
+
+impl<'a> Mapping<'a> {
+    /// `None`: a line that describes the mapping above it.
+    fn parse(line: &'a str) -> Option<Self> {
+        // Addresses, access, offset, device and inode stand before the path, which may have spaces.
+        let mut words = line.splitn(6, ' ');
+        let (from, to) = words.next()?.split_once('-')?;
+        let address = |text| usize::from_str_radix(text, 16).ok();
+        Some(Self {
+            pages: address(from)?..address(to)?,
+            access: words.next()?,
+            path: words.nth(3).unwrap_or_default().trim_start(),
+        })
+    }
+
+    fn is_read_only(&self) -> bool {
+        matches!(self.access, "r--p" | "r-xp")
+    }
 }
 
 #[cfg(test)]
@@ -170,8 +199,8 @@ mod tests {
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let name = |file: &tempfile::NamedTempFile| file.path().to_str().unwrap().to_owned();
         let only = clean..clean + PAGES;
-        assert_eq!(unwritten(&maps, &name(&file)), [only]);
-        assert!(unwritten(&maps, &name(&other)).is_empty());
+        assert_eq!(unwritten(maps.as_bytes(), &name(&file)), [only]);
+        assert!(unwritten(maps.as_bytes(), &name(&other)).is_empty());
         // SAFETY: the first byte of the mapping.
         assert_eq!(unsafe { (patched as *const u8).read_volatile() }, 9);
     }
@@ -187,8 +216,8 @@ mod tests {
             7000-8000 r--p 00000000 00:00 0 \nAnonymous: 0 kB\nSwap: 0 kB\n\
             8000-9000 r--p 00000000 08:01 42 /opt/my proxy\nRss: 8 kB\n";
         let first = 0x1000..0x3000;
-        assert_eq!(unwritten(maps, "/opt/my proxy"), [first]);
-        assert!(unwritten("", "/opt/my proxy").is_empty());
+        assert_eq!(unwritten(maps.as_bytes(), "/opt/my proxy"), [first]);
+        assert!(unwritten(&b""[..], "/opt/my proxy").is_empty());
     }
 
     #[test]
