@@ -114,7 +114,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
             let outcome = self.once(retries.avoids_previous()).await;
             let (outcome, again) = match outcome {
                 Ok(answer) => {
-                    let head = Ok(&self.info.response);
+                    let head = Ok(&*self.info.response);
                     let again = retries.after(head, self.upload.pump.can_replay(), &limits);
                     (Ok(answer), again)
                 }

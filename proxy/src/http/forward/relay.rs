@@ -11,7 +11,7 @@ use crate::bug;
 use crate::http::filter::Throttle;
 use crate::http::h1::Tunnel;
 use crate::http::request::error::Failure;
-use crate::message::head::HeaderId;
+use crate::message::head::{Head, HeaderId};
 use crate::snapshot::ClusterLinks;
 
 impl Attempts<'_, '_> {
@@ -21,7 +21,7 @@ impl Attempts<'_, '_> {
             return;
         }
         for (cluster, mirror) in mirror::drawn(self.plan.action, links) {
-            let mut head = self.info.request.clone();
+            let mut head = Head::clone(&self.info.request);
             // The original request handles the 100; its copy must not wait for one.
             head.remove(HeaderId::Expect);
             let copy = mirror::Copy {
@@ -55,7 +55,8 @@ impl Attempts<'_, '_> {
         let ended = poll_fn(|cx| self.poll_relay(cx, up, &mut response, tunnel)).await;
         self.info.response_bytes = response.bytes;
         if response.has_trailers {
-            self.info.trailers = Some(response.trailers);
+            let trailers = self.info.trailers.insert(self.conn.worker.heads.take());
+            **trailers = response.trailers;
         }
         ended
     }

@@ -76,12 +76,14 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
         let Ended {
             clean,
             answered,
-            heads: (head, spare),
+            heads: used,
             tunnel,
             ..
         } = ended;
-        heads.put(head);
-        heads.put(spare);
+        if let Some((head, spare)) = used {
+            heads.put(head);
+            heads.put(spare);
+        }
         if let Some(tunnel) = tunnel {
             let Io { stream, input, .. } = server.io;
             return Box::pin(tunnel.relay(&conn, stream, input)).await;
@@ -206,7 +208,7 @@ async fn read_head(
 }
 
 /// Sends 408 to a client whose head did not arrive in time.
-async fn refuse_late(conn: &Rc<Conn>, server: &mut H1Server, head: Head, start: Instant) {
+async fn refuse_late(conn: &Rc<Conn>, server: &mut H1Server, head: Box<Head>, start: Instant) {
     let timer = conn.worker.timers.timer();
     let mut down = DownstreamIo::H1(server);
     crate::http::request::handle::refuse(

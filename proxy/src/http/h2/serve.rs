@@ -167,8 +167,10 @@ async fn stream(
     // Boxed: spawning a task moves its future twice, so the future is kept small.
     let handling = handle(conn, &timer, &mut down, request, false);
     let ended = conn.worker.futures.place(handling).await;
-    heads.put(ended.heads.0);
-    heads.put(ended.heads.1);
+    if let Some((head, spare)) = ended.heads {
+        heads.put(head);
+        heads.put(spare);
+    }
     if let Some(tunnel) = ended.tunnel {
         if let Some(down) = stream.into_tunnel(&conn.worker.buffers) {
             Box::pin(tunnel.relay(conn, down.into(), BytesMut::new())).await;

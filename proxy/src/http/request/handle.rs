@@ -32,9 +32,9 @@ use crate::upstream::limits::Permit;
 pub struct Request {
     /// `Err`: its bytes were not acceptable; the head is what could be parsed of it.
     pub framing: Result<Framing, Fault>,
-    pub head: Head,
+    pub head: Box<Head>,
     /// An empty head for the response.
-    pub spare: Head,
+    pub spare: Box<Head>,
     /// When its first byte was seen.
     pub start: Instant,
 }
@@ -48,7 +48,7 @@ pub struct Ended {
     /// The upstream cancelled the stream in the middle of its response.
     pub cancelled: bool,
     /// Heads of request and response, whose memory the next request can use.
-    pub heads: (Head, Head),
+    pub heads: Option<(Box<Head>, Box<Head>)>,
     /// The connection turned into a tunnel, which the connection's loop has to serve.
     pub tunnel: Option<Box<Tunnelled>>,
 }
@@ -116,17 +116,20 @@ pub async fn handle(
             clean: true,
             answered: true,
             cancelled: false,
-            heads: Default::default(),
+            heads: None,
             tunnel: Some(Box::new(Tunnelled::new(info, answer, permit))),
         };
     }
     info.times.whole = info.elapsed();
     super::stream_info::report(&conn.worker, &info);
+    if let Some(trailers) = info.trailers {
+        conn.worker.heads.put(trailers);
+    }
     Ended {
         clean: result.is_ok(),
         answered: !matches!(result, Err(Failure::ClientGone | Failure::ClientReset)),
         cancelled: matches!(result, Err(Failure::Reset { cancelled: true })),
-        heads: (info.request, info.response),
+        heads: Some((info.request, info.response)),
         tunnel: None,
     }
 }
@@ -136,13 +139,13 @@ pub async fn refuse(
     conn: &Conn,
     timer: &Timer,
     down: &mut DownstreamIo<'_>,
-    head: Head,
+    head: Box<Head>,
     start: Instant,
     failure: &Failure,
 ) {
     let resolved = conn.resolve();
     let manager = resolved.manager.clone();
-    let spare = Head::new();
+    let spare = conn.worker.heads.take();
     let info = StreamInfo::new(conn.downstream.clone(), manager, start, head, spare);
     let mut exchange = Exchange {
         conn,

@@ -106,7 +106,7 @@ fn respond(
         let code = grpc.unwrap_or_else(|| grpc_code(status).into()).to_string();
         head.append(HeaderId::GrpcStatus, code.as_bytes());
         head.append(HeaderId::GrpcMessage, &percent_encode(&text));
-        info.response = head;
+        *info.response = head;
         return Reply { body: Bytes::new() };
     }
     head.set_status(status);
@@ -120,7 +120,7 @@ pub fn finish(info: &mut StreamInfo, mut head: Head, body: Bytes) -> Reply {
     let mut length = itoa::Buffer::new();
     let length = length.format(body.len());
     head.append(HeaderId::ContentLength, length.as_bytes());
-    info.response = head;
+    *info.response = head;
     Reply { body }
 }
 

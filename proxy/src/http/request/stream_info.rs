@@ -89,10 +89,10 @@ pub struct StreamInfo {
     pub times: Times,
 
     /// As sent upstream, after all edits.
-    pub request: Head,
+    pub request: Box<Head>,
     /// As sent downstream; status 0 when none was sent.
-    pub response: Head,
-    pub trailers: Option<Head>,
+    pub response: Box<Head>,
+    pub trailers: Option<Box<Head>>,
     pub version: Version,
     pub is_grpc: bool,
     /// `websocket`, `connect`, …, when the response accepted it.
@@ -134,8 +134,8 @@ impl StreamInfo {
         downstream: Rc<Downstream>,
         manager: Arc<HttpConnectionManager>,
         start: Instant,
-        request: Head,
-        response: Head,
+        request: Box<Head>,
+        response: Box<Head>,
     ) -> Self {
         let client = downstream.peer;
         let is_grpc = request.get(HeaderId::ContentType).is_some_and(is_grpc_type);
@@ -242,9 +242,9 @@ impl StreamInfo {
         record.authority = Some(self.request.authority());
         record.scheme = Some(self.request.scheme());
         record.chain = Some(&self.downstream.chain.name);
-        record.request = Some(&self.request);
-        record.response = Some(&self.response);
-        record.trailers = self.trailers.as_ref().map(|t| t as &dyn Headers);
+        record.request = Some(&*self.request);
+        record.response = Some(&*self.response);
+        record.trailers = self.trailers.as_deref().map(|t| t as &dyn Headers);
         record.metadata = self.filters.metadata();
         record
     }

@@ -1,4 +1,5 @@
-//! Heads between two messages: connections and streams hold none while they wait.
+//! Heads between two messages: connections and streams hold none while they wait. Boxed, because a
+//! request moves its heads from hand to hand several times.
 
 use std::cell::RefCell;
 
@@ -9,16 +10,17 @@ const MOST: usize = 128;
 
 /// A worker's heads.
 #[derive(Default)]
-pub struct Heads(RefCell<Vec<Head>>);
+#[expect(clippy::vec_box, reason = "what moves is the box")]
+pub struct Heads(RefCell<Vec<Box<Head>>>);
 
 impl Heads {
     /// An empty head.
-    pub fn take(&self) -> Head {
+    pub fn take(&self) -> Box<Head> {
         self.0.borrow_mut().pop().unwrap_or_default()
     }
 
     /// Takes back a head that is done with.
-    pub fn put(&self, mut head: Head) {
+    pub fn put(&self, mut head: Box<Head>) {
         head.clear();
         let mut kept = self.0.borrow_mut();
         if head.fields.capacity() > 0 && kept.len() < MOST {
