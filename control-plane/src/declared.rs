@@ -10,6 +10,7 @@ use crate::api::declared::{Declared, DeclaredPorts, DeclaredWorkload};
 use crate::findings;
 use crate::model::MeshOptions;
 use crate::model::mesh::builder::Builder;
+use crate::model::mesh::ports;
 use crate::model::mesh::vip::{VipError, Vips};
 use crate::source::files::Folder;
 use crate::source::{Observed, Source};
@@ -101,6 +102,14 @@ impl Declared for Translator {
 
     fn findings(&self) -> Vec<Finding> {
         findings::findings(&self.state().mesh)
+    }
+
+    fn declarations(&self, namespace: &str, service: &str) -> Vec<String> {
+        let state = self.state();
+        let service = state
+            .mesh
+            .service(&crate::model::Key::new(namespace, service));
+        service.map_or_else(Vec::new, |service| ports::declarations(service))
     }
 
     fn ports_at(&self, address: IpAddr) -> Option<DeclaredPorts> {

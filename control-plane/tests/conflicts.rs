@@ -203,6 +203,38 @@ fn services_that_contradict_each_other_do_not_break_one_another() {
 }
 
 #[test]
+fn tls_and_tcp_agree_and_443_in_plaintext_is_told() {
+    let mut mesh = Mesh::new();
+    let db = workload("db", "10.0.0.1", "");
+    let tls = service("secure", "", "{ name: https, port: 443, targetPort: 8443 }");
+    let bytes = service("bytes", "", "{ name: tcp, port: 8443 }");
+    mesh.write("m.yaml", &format!("{db}{tls}"));
+    assert_eq!(mesh.port("db", 8443), AppProtocol::Tls);
+    mesh.write("m.yaml", &format!("{db}{bytes}{tls}"));
+    assert!(mesh.port("db", 8443).is_opaque());
+    assert!(mesh.told().is_empty(), "{:?}", mesh.told());
+    for (name, says) in [
+        ("http", "HTTP/1.1"),
+        ("grpc-web", "HTTP/1.1"),
+        ("h2c", "HTTP/2"),
+    ] {
+        let plain = service("plain", "", &format!("{{ name: {name}, port: 443 }}"));
+        mesh.write("m.yaml", &format!("{db}{plain}"));
+        let told = mesh.told();
+        let expected = format!(
+            "Service shop/plain: ProtocolsAgree PlaintextOn443: port `{name}` (443) says {says}, but"
+        );
+        assert!(
+            told.len() == 1 && told[0].starts_with(&expected),
+            "{told:?}"
+        );
+    }
+    let detected = service("any", "", "{ name: web, port: 443 }");
+    mesh.write("m.yaml", &format!("{db}{detected}"));
+    assert!(mesh.told().is_empty());
+}
+
+#[test]
 fn a_target_that_no_workload_has_is_told() {
     let mut mesh = Mesh::new();
     let db = workload("db", "10.0.0.1", "{ name: sql, port: 3306 }");

@@ -16,6 +16,9 @@ pub trait Declared: Send + Sync + 'static {
     /// Every declared workload.
     fn workloads(&self) -> Vec<DeclaredWorkload>;
 
+    /// What a Service declares of its ports that are not plain TCP: "port `grpc` (80) says gRPC".
+    fn declarations(&self, namespace: &str, service: &str) -> Vec<String>;
+
     /// The service or workload that has an address, with its ports.
     fn ports_at(&self, address: IpAddr) -> Option<DeclaredPorts>;
 

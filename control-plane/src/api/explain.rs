@@ -315,6 +315,10 @@ mod tests {
         fn workloads(&self) -> Vec<DeclaredWorkload> {
             Vec::new()
         }
+        fn declarations(&self, _: &str, _: &str) -> Vec<String> {
+            Vec::new()
+        }
+
         fn ports_at(&self, address: IpAddr) -> Option<DeclaredPorts> {
             (address.to_string() != "10.9.9.9").then(|| DeclaredPorts {
                 name: "cart.shop".to_owned(),

@@ -2,7 +2,8 @@
 //!
 //! - [`server`]: sockets, limits, authentication, and the table of paths.
 //! - [`auth`]: token, sessions, names; [`reply`]: responses and errors.
-//! - [`proxies`], [`routes`], [`check`], [`explain`], [`tap`]: what is behind the paths.
+//! - [`proxies`], [`routes`], [`check`], [`explain`], [`tap`]: what is behind the paths;
+//!   [`observed`]: conditions that only traffic shows.
 //! - [`declared`]: queries to the sources; [`metrics`](crate::metrics): our own, for Prometheus.
 //! - [`dashboard`]: the one page, and its content security policy.
 //! - [`types`](crate::types): what the API answers, shared with the CLI.
@@ -13,6 +14,7 @@ mod clock;
 mod dashboard;
 pub mod declared;
 mod explain;
+mod observed;
 mod proxies;
 mod query;
 mod reply;

@@ -18,13 +18,13 @@ use tokio::sync::{Semaphore, watch};
 use super::auth::{Auth, Refusal};
 use super::declared::Declared;
 use super::reply::{self, Problem, Reply};
-use super::{check, dashboard, explain, proxies, query, routes, tap};
+use super::{check, dashboard, explain, observed, proxies, query, routes, tap};
 use crate::ads::registry::Registry;
 use crate::ads::{Resources, Scope};
 use crate::ca::Authority;
 use crate::inspect::Agents;
 use crate::metrics::Metrics;
-use crate::types::{Check, ExplainRequest, Proxies};
+use crate::types::{Check, Edges, ExplainRequest, Objects, Proxies};
 
 const MAX_BODY: usize = 64 << 10;
 const MAX_CONNECTIONS: usize = 256;
@@ -156,7 +156,7 @@ impl Api {
                 let service = query::one(words, "service");
                 Ok(reply::json(&routes::routes(&*view, &scope, &service)))
             }
-            "objects" => Ok(reply::json(&self.declared.objects())),
+            "objects" => Ok(reply::json(&self.objects(&self.edges()))),
             "check" => Ok(reply::json(&self.check())),
             "tap" => tap::tap(&self.agents, &query::tap(words)?),
             _ => Err(unknown(&format!("/api/v1/{name}"))),
@@ -173,14 +173,25 @@ impl Api {
         )
     }
 
+    fn edges(&self) -> Edges {
+        self.agents.graph(|graph| graph.edges("", Instant::now()))
+    }
+
+    fn objects(&self, edges: &Edges) -> Objects {
+        let mut objects = self.declared.objects();
+        observed::add(&mut objects, edges, &*self.declared);
+        objects
+    }
+
     fn check(&self) -> Check {
+        let edges = self.edges();
         let left = self.authority.root_not_after() - OffsetDateTime::now_utc();
         check::check(check::Facts {
-            objects: &self.declared.objects(),
+            objects: &self.objects(&edges),
             findings: self.declared.findings(),
             workloads: &self.declared.workloads(),
             proxies: &self.proxies(),
-            edges: &self.agents.graph(|graph| graph.edges("", Instant::now())),
+            edges: &edges,
             root_expires_in: left.whole_seconds(),
         })
     }

@@ -70,6 +70,10 @@ impl Declared for Shop {
         Vec::new()
     }
 
+    fn declarations(&self, _: &str, _: &str) -> Vec<String> {
+        Vec::new()
+    }
+
     fn ports_at(&self, _: std::net::IpAddr) -> Option<crate::api::declared::DeclaredPorts> {
         None
     }

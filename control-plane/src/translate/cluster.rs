@@ -55,7 +55,7 @@ fn to_service(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<cluster::Cl
         ..Default::default()
     });
     let port = service.port(name.port)?;
-    it.metadata = Some(about(&[(service, port)]));
+    it.metadata = Some(about(&[(service, port)], name.carries));
     Some(it)
 }
 
@@ -84,7 +84,7 @@ fn to_workload(
     it.cluster_discovery_type = discovery(cluster::cluster::DiscoveryType::Static);
     let at = SocketAddr::new(ip, name.port);
     it.load_assignment = Some(endpoint::single(&it.name, at, Some((mesh, entry))));
-    it.metadata = metadata_of(mesh, entry, name.port);
+    it.metadata = metadata_of(mesh, entry, (name.port, name.carries));
     Some(it)
 }
 
@@ -188,19 +188,23 @@ fn services(services: &[&ServiceEntry]) -> Struct {
 
 /// Which services a cluster stands for, and by which declarations: proxies name these where calls
 /// fail in a way that a wrong one explains.
-fn about(declarations: &[(&ServiceEntry, &PortEntry)]) -> core::Metadata {
+fn about(declarations: &[(&ServiceEntry, &PortEntry)], carries: Carries) -> core::Metadata {
     let all: Vec<&ServiceEntry> = declarations.iter().map(|(service, _)| *service).collect();
     let told: Vec<String> = declarations
         .iter()
         .take(DECLARATIONS_TOLD)
         .map(|(service, port)| declaration(service, port))
         .collect();
-    let ours = fields(&[("declared_by", text(told.join("; ")))]);
+    let mut told = told.join("; ");
+    if carries == Carries::Http1 {
+        told.push_str(", but HTTP without TLS was sent");
+    }
+    let ours = fields(&[("declared_by", text(told))]);
     metadata(&[("anyam", ours), ("istio", services(&all))])
 }
 
 /// `Service shop/cart, port 8080 (grpc, targetPort 9090): gRPC`.
-fn declaration(service: &ServiceEntry, port: &PortEntry) -> String {
+pub fn declaration(service: &ServiceEntry, port: &PortEntry) -> String {
     let mut inner = Vec::new();
     if !port.name.is_empty() {
         inner.push(port.name.clone());
@@ -223,7 +227,11 @@ fn declaration(service: &ServiceEntry, port: &PortEntry) -> String {
 }
 
 /// The services that send to a port of a workload.
-fn metadata_of(mesh: &Mesh, entry: &WorkloadEntry, port: u16) -> Option<core::Metadata> {
+fn metadata_of(
+    mesh: &Mesh,
+    entry: &WorkloadEntry,
+    (port, carries): (u16, Carries),
+) -> Option<core::Metadata> {
     let services = entry.services.iter().filter_map(|key| mesh.service(key));
     let sends = services.filter_map(|service| {
         let mut ports = service.ports.iter();
@@ -231,7 +239,7 @@ fn metadata_of(mesh: &Mesh, entry: &WorkloadEntry, port: u16) -> Option<core::Me
         Some((&**service, at))
     });
     let sends: Vec<(&ServiceEntry, &PortEntry)> = sends.collect();
-    (!sends.is_empty()).then(|| about(&sends))
+    (!sends.is_empty()).then(|| about(&sends, carries))
 }
 
 /// `inbound|<port>||`: the app of the scope's workload, at the pod's own address.
@@ -243,7 +251,7 @@ pub fn inbound(mesh: &Mesh, scope: &Scope, port: u16) -> Option<cluster::Cluster
     Some(cluster::Cluster {
         load_assignment: Some(endpoint::single(&name, at, None)),
         cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::Static),
-        metadata: metadata_of(mesh, entry, port),
+        metadata: metadata_of(mesh, entry, (port, Carries::Declared)),
         ..delivery(name, protocol)
     })
 }

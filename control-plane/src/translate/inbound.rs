@@ -158,7 +158,9 @@ impl Maker<'_> {
                 ),
                 self.chain("mtls-tcp", rest, Security::Mtls, Layer::Tcp),
             ],
-            AppProtocol::Tcp => vec![self.chain("mtls-tcp", rest, Security::Mtls, Layer::Tcp)],
+            AppProtocol::Tcp | AppProtocol::Tls => {
+                vec![self.chain("mtls-tcp", rest, Security::Mtls, Layer::Tcp)]
+            }
             AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc => {
                 vec![self.chain("mtls-http", rest, Security::Mtls, Layer::Http)]
             }
@@ -170,7 +172,7 @@ impl Maker<'_> {
         let http = self.matches("tls", &tls::HTTP);
         let tcp = self.matches("tls", &[tls::TCP]);
         let mut chains = Vec::new();
-        if self.protocol != AppProtocol::Tcp {
+        if !self.protocol.is_opaque() {
             chains.push(self.chain("mtls-http", http, Security::Mtls, Layer::Http));
         }
         if !self.protocol.is_http() {

@@ -11,10 +11,11 @@ use xds_proto::envoy::extensions::filters::listener::original_dst::v3::OriginalD
 use xds_proto::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use xds_proto::google::protobuf::Any;
 
+use super::cluster;
 use super::http::{self, Side, access_log, filter};
 use super::naming::{self, Carries, Outbound};
 use super::policy::Authorization;
-use super::proto::{address, boolv, duration, typed, u32v};
+use super::proto::{address, boolv, duration, fields, metadata, text, typed, u32v};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
@@ -47,19 +48,27 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::
         address: Some(address(at)),
         bind_to_port: boolv(false),
         traffic_direction: TrafficDirection::Outbound as i32,
+        metadata: declaration(mesh, at),
         ..listener::Listener::default()
     };
     let declared = match protocol {
-        AppProtocol::Tcp => tcp_proxy(&name(Carries::Declared), log),
+        // HTTP without TLS is forwarded as HTTP, so that an answer that is TLS is an error in words.
+        AppProtocol::Tls if scope.anyam => {
+            detect_http(&mut it);
+            it.filter_chains = vec![detected(
+                "http1",
+                &["http/1.0", "http/1.1"],
+                http(Carries::Http1),
+            )];
+            let bytes = tcp_proxy(&name(Carries::Declared), log);
+            it.default_filter_chain = Some(chain("declared", None, bytes));
+            return Some(it);
+        }
+        AppProtocol::Tcp | AppProtocol::Tls => tcp_proxy(&name(Carries::Declared), log),
         // Envoy cannot send by ALPN which version it detected; bytes are carried as they are.
         AppProtocol::Undeclared if !scope.anyam => tcp_proxy(&name(Carries::Tcp), log),
         AppProtocol::Undeclared => {
-            it.listener_filters = vec![listener_filter(
-                "envoy.filters.listener.http_inspector",
-                typed(&HttpInspector::default()),
-            )];
-            it.listener_filters_timeout = duration(DETECT);
-            it.continue_on_listener_filters_timeout = true;
+            detect_http(&mut it);
             it.filter_chains = vec![
                 detected("http1", &["http/1.0", "http/1.1"], http(Carries::Declared)),
                 detected("http2", &["h2c"], http(Carries::Http2)),
@@ -71,6 +80,23 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::
     };
     it.filter_chains = vec![chain("declared", None, declared)];
     Some(it)
+}
+
+/// Named in errors that a wrong declaration explains.
+fn declaration(mesh: &Mesh, at: SocketAddr) -> Option<core::Metadata> {
+    let service = mesh.service(mesh.by_vip.get(&at.ip())?)?;
+    let port = service.port(at.port())?;
+    let declared_by = fields(&[("declared_by", text(cluster::declaration(service, port)))]);
+    Some(metadata(&[("anyam", declared_by)]))
+}
+
+fn detect_http(it: &mut listener::Listener) {
+    it.listener_filters = vec![listener_filter(
+        "envoy.filters.listener.http_inspector",
+        typed(&HttpInspector::default()),
+    )];
+    it.listener_filters_timeout = duration(DETECT);
+    it.continue_on_listener_filters_timeout = true;
 }
 
 /// What lives at an address: protocol and the host in names of clusters and routes.

@@ -30,6 +30,8 @@ pub enum Carries {
     Http2,
     /// Bytes on an undeclared port.
     Tcp,
+    /// HTTP/1 without TLS on a port that is declared to carry TLS.
+    Http1,
 }
 
 impl Carries {
@@ -38,16 +40,32 @@ impl Carries {
             Carries::Declared => "",
             Carries::Http2 => "h2",
             Carries::Tcp => "tcp",
+            Carries::Http1 => "http1",
         }
     }
 
-    pub const ALL: [Carries; 3] = [Carries::Declared, Carries::Http2, Carries::Tcp];
+    pub const ALL: [Carries; 4] = [
+        Carries::Declared,
+        Carries::Http2,
+        Carries::Tcp,
+        Carries::Http1,
+    ];
 
     /// The clusters of a port.
     pub fn of(protocol: AppProtocol) -> &'static [Carries] {
         match protocol {
-            AppProtocol::Undeclared => &Carries::ALL,
+            AppProtocol::Undeclared => &[Carries::Declared, Carries::Http2, Carries::Tcp],
+            AppProtocol::Tls => &[Carries::Declared, Carries::Http1],
             _ => &[Carries::Declared],
+        }
+    }
+
+    /// Whether it is HTTP, to a port of this protocol.
+    pub fn is_http(self, protocol: AppProtocol) -> bool {
+        match self {
+            Carries::Declared => !protocol.is_opaque(),
+            Carries::Http2 | Carries::Http1 => true,
+            Carries::Tcp => false,
         }
     }
 }
@@ -77,6 +95,7 @@ impl Outbound {
             "" => Carries::Declared,
             "h2" => Carries::Http2,
             "tcp" => Carries::Tcp,
+            "http1" => Carries::Http1,
             _ => return None,
         };
         let host = parts.next()?;

@@ -40,7 +40,11 @@ impl Upstream {
     pub fn of(protocol: AppProtocol, carries: Carries, http2: bool, anyam: bool) -> Self {
         const H2: &[&str] = &[tls::H2_CASE, tls::H2];
         let (speaks, alpn): (Speaks, &[&str]) = match (protocol, carries, anyam) {
-            (AppProtocol::Tcp, ..) | (_, Carries::Tcp, _) => (Speaks::Tcp, &[tls::TCP]),
+            // The port takes bytes; if they are HTTP after all, so is the answer.
+            (_, Carries::Http1, _) => (Speaks::Http1, &[tls::TCP]),
+            (AppProtocol::Tcp | AppProtocol::Tls, ..) | (_, Carries::Tcp, _) => {
+                (Speaks::Tcp, &[tls::TCP])
+            }
             (AppProtocol::Http2 | AppProtocol::Grpc, ..) | (_, Carries::Http2, _) => match anyam {
                 true => (Speaks::Http2, H2),
                 false => (Speaks::Http2, &[tls::H2]),
@@ -57,7 +61,7 @@ impl Upstream {
             AppProtocol::Http => Speaks::Http1,
             AppProtocol::Http2 | AppProtocol::Grpc => Speaks::Http2,
             AppProtocol::Undeclared => Speaks::AsReceived,
-            AppProtocol::Tcp => Speaks::Tcp,
+            AppProtocol::Tcp | AppProtocol::Tls => Speaks::Tcp,
         };
         Upstream { speaks, alpn: &[] }
     }

@@ -22,9 +22,6 @@ use crate::model::mesh::PortEntry;
 
 /// `outbound|<port>|<subset>|<host or address>`.
 pub fn outbound(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<route::RouteConfiguration> {
-    if name.carries == Carries::Tcp {
-        return None;
-    }
     if let Some(ip) = name.ip() {
         let entry = mesh.workload_by_ip(ip)?;
         let protocol = entry
@@ -59,7 +56,7 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<route::Ro
 }
 
 fn carried(protocol: AppProtocol, name: &Outbound) -> bool {
-    protocol != AppProtocol::Tcp && Carries::of(protocol).contains(&name.carries)
+    name.carries.is_http(protocol) && Carries::of(protocol).contains(&name.carries)
 }
 
 fn is_http2(port: &PortEntry, name: &Outbound) -> bool {

@@ -66,6 +66,9 @@ pub struct ListenerDef {
     pub connection_limits: Vec<Arc<ConnectionLimit>>,
     pub backlog: u32,
     pub access_log: Vec<Arc<AccessLog>>,
+    /// Who declared what it carries, in words for errors: from `filter_metadata`,
+    /// `anyam: {declared_by: …}`.
+    pub declared_by: Option<Arc<str>>,
     pub metrics: Arc<ListenerMetrics>,
     /// Secrets that come over SDS.
     pub secrets: Vec<Name>,

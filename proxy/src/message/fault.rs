@@ -42,6 +42,7 @@ macro_rules! faults {
 faults! {
     // Start line.
     InvalidStartLine = (400, "http1.codec_error", "The start line is malformed."),
+    Tls = (400, "http1.codec_error", "These bytes are TLS and not HTTP."),
     InvalidMethod = (400, "http1.codec_error", "The method is not a token."),
     InvalidTarget = (400, "http1.invalid_url", "The request target is malformed."),
     AbsoluteTarget = (404, "absolute_path_rejected", "Absolute request targets are not accepted here."),

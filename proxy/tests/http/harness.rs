@@ -243,6 +243,7 @@ impl Setup {
                 connection_limits: Vec::new(),
                 backlog: 128,
                 access_log: Vec::new(),
+                declared_by: None,
                 metrics: Arc::new(self.families.listeners.handles("front")),
                 secrets: Vec::new(),
                 initial_fetch_timeout: None,

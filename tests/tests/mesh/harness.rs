@@ -204,8 +204,17 @@ impl Mesh {
 
     /// `anyam proxies -o json`.
     fn proxies(&self) -> Output {
+        self.ask(&["proxies", "-o", "json"])
+    }
+
+    /// What `anyam` prints, whatever its exit code.
+    pub fn cli(&self, arguments: &[&str]) -> String {
+        String::from_utf8(self.ask(arguments).stdout).unwrap()
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Output {
         let token = self.folder.join("control/api-token").display().to_string();
-        let arguments = ["proxies", "-o", "json", "--token-file", &token];
+        let arguments = [arguments, &["--token-file", &token]].concat();
         let command = command(&self.control_host, &program("anyam"), &arguments)
             .spawn()
             .unwrap();

@@ -51,10 +51,16 @@ fn serve(host: &Namespace, at: SocketAddr, greeting: &'static str, answer: &'sta
 }
 
 fn greeting(host: &Namespace, to: &str) -> std::io::Result<String> {
+    answer_to(host, to, "")
+}
+
+/// The first bytes that come back.
+fn answer_to(host: &Namespace, to: &str, said: &str) -> std::io::Result<String> {
     let to: SocketAddr = to.parse().unwrap();
     within(host, || {
         let mut tcp = TcpStream::connect_timeout(&to, Duration::from_secs(15))?;
         tcp.set_read_timeout(Some(Duration::from_secs(15)))?;
+        tcp.write_all(said.as_bytes())?;
         let mut said = [0; 64];
         let size = tcp.read(&mut said)?;
         Ok(String::from_utf8_lossy(&said[..size]).into_owned())
@@ -74,6 +80,21 @@ fn the_error_names_the_declaration_and_others_are_not_harmed() {
         &service("orders", "240.240.9.3", "name: mysql, port: 3306"),
         // By the order of names it would decide.
         &service("admin", "240.240.9.4", "name: http-db, port: 3306"),
+        &service(
+            "secure",
+            "240.240.9.5",
+            "name: https, port: 443, targetPort: 8443",
+        ),
+        &service(
+            "ended",
+            "240.240.9.6",
+            "name: https, port: 443, targetPort: 8081",
+        ),
+        &service(
+            "plain",
+            "240.240.9.7",
+            "name: http, port: 443, targetPort: 8082",
+        ),
         &workload("client", "client", CLIENT),
         &workload("server", "db", SERVER),
     ]
@@ -84,6 +105,15 @@ fn the_error_names_the_declaration_and_others_are_not_harmed() {
     let http1 = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
     serve(&server, (SERVER, 8080).into(), "", http1);
     serve(&server, (SERVER, 3306).into(), "5.7 greets you", "");
+    // What a TLS server says to what is no ClientHello: an alert, "unexpected message".
+    serve(
+        &server,
+        (SERVER, 8443).into(),
+        "",
+        "\x15\x03\x01\0\x02\x02\x0a",
+    );
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nyes";
+    serve(&server, (SERVER, 8081).into(), "", answer);
     let _sidecars = [
         mesh.sidecar("client", CLIENT, &client),
         mesh.sidecar("server", SERVER, &server),
@@ -97,12 +127,45 @@ fn the_error_names_the_declaration_and_others_are_not_harmed() {
             "240.240.9.2:8080",
             "declared by Service shop/rpc, port 8080 (grpc): gRPC",
         ),
+        (
+            "240.240.9.5:443",
+            "declared by Service shop/secure, port 443 (https, targetPort 8443): TLS, but HTTP without TLS was sent",
+        ),
     ] {
         // What the caller gets, once the sidecars are configured.
         mesh.wait(declared, || {
             get(&client, to, "/")
                 .is_ok_and(|(status, body)| status >= 500 && body.contains(declared))
         });
+    }
+    // By a port's name alone nothing is refused: TLS may have ended before.
+    let (status, body) = get(&client, "240.240.9.6:443", "/").unwrap();
+    assert_eq!((status, body.as_str()), (200, "yes"), "{}", mesh.logs());
+    // TLS passes as it is: the alert comes from the app.
+    let hello = "\x16\x03\x01\0\x05\x01\0\0\x01\0";
+    let alert = answer_to(&client, "240.240.9.5:443", hello).unwrap();
+    assert_eq!(alert, "\x15\x03\x01\0\x02\x02\x0a", "{}", mesh.logs());
+    let refused = answer_to(&client, "240.240.9.7:443", hello).unwrap();
+    assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
+    let log = || std::fs::read_to_string(mesh.folder.join("logs/client.out")).unwrap();
+    for declared in [
+        "http1.codec_error{declared_by_Service_shop/plain,_port_443_(http,_targetPort_8082):_HTTP/1.1}",
+        "{protocol_error|declared_by_Service_shop/secure,_port_443_(https,_targetPort_8443):_TLS,",
+    ] {
+        mesh.wait(declared, || log().contains(declared));
+    }
+    let log = std::fs::read_to_string(mesh.folder.join("logs/server.out")).unwrap();
+    let declared = "{protocol_error|declared_by_Service_shop/rpc,_port_8080_(grpc):_gRPC}";
+    assert!(log.contains(declared), "{log}");
+    for found in [
+        "Service shop/rpc: ",
+        "answers in the last 30 s were not what its port declares (port `grpc` (8080) says gRPC)",
+        "(port `https` (443) says TLS)",
+        "Service shop/plain: port `http` (443) says HTTP/1.1, but callers of port 443 use TLS",
+        "Service shop/lost: port `http` (80): no workload has a port named `web`",
+        "Service shop/admin: port `http-db` (3306) says HTTP/1.1, but Service shop/orders says TCP",
+    ] {
+        mesh.wait(found, || mesh.cli(&["check"]).contains(found));
     }
     mesh.wait("the greeting of a server that speaks first", || {
         greeting(&client, "240.240.9.3:3306").is_ok_and(|said| said == "5.7 greets you")

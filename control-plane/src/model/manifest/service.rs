@@ -22,6 +22,8 @@ pub enum AppProtocol {
     /// HTTP/2 whose messages are gRPC.
     Grpc,
     Tcp,
+    /// TLS of the app's own, carried as bytes.
+    Tls,
     /// Not declared: detected per connection.
     Undeclared,
 }
@@ -42,8 +44,8 @@ impl AppProtocol {
             "http" | "http1" | "ws" | "kubernetes.io/ws" | "grpc-web" => AppProtocol::Http,
             "http2" | "h2c" | "kubernetes.io/h2c" => AppProtocol::Http2,
             "grpc" | "kubernetes.io/grpc" => AppProtocol::Grpc,
-            "tcp" | "tls" | "https" | "wss" | "kubernetes.io/wss" | "redis" | "mysql" | "mongo"
-            | "postgres" | "postgresql" => AppProtocol::Tcp,
+            "tls" | "https" | "wss" | "kubernetes.io/wss" => AppProtocol::Tls,
+            "tcp" | "redis" | "mysql" | "mongo" | "postgres" | "postgresql" => AppProtocol::Tcp,
             _ => return None,
         })
     }
@@ -55,6 +57,7 @@ impl AppProtocol {
             AppProtocol::Http2 => "HTTP/2",
             AppProtocol::Grpc => "gRPC",
             AppProtocol::Tcp => "TCP",
+            AppProtocol::Tls => "TLS",
             AppProtocol::Undeclared => "no protocol",
         }
     }
@@ -64,6 +67,19 @@ impl AppProtocol {
             self,
             AppProtocol::Http | AppProtocol::Http2 | AppProtocol::Grpc
         )
+    }
+
+    /// Carried as bytes, whatever they are.
+    pub fn is_opaque(self) -> bool {
+        matches!(self, AppProtocol::Tcp | AppProtocol::Tls)
+    }
+
+    /// Whether two declarations of one port can both hold.
+    pub fn agrees(self, other: Self) -> bool {
+        self == other
+            || self == AppProtocol::Undeclared
+            || other == AppProtocol::Undeclared
+            || (self.is_opaque() && other.is_opaque())
     }
 }
 

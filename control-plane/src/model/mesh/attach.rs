@@ -156,7 +156,7 @@ fn ports_of(
     let mut refused = None;
     for port in ports.by_ref() {
         match port.protocol {
-            AppProtocol::Tcp => refused = Some(port.number),
+            AppProtocol::Tcp | AppProtocol::Tls => refused = Some(port.number),
             AppProtocol::Http if route.kind == Kind::GrpcRoute => refused = Some(port.number),
             _ => taken.push(port.number),
         }
@@ -218,7 +218,7 @@ fn unresolved(error: BadBackend, to: &Destination) -> Refusal {
         ),
         BadBackend::UnsupportedProtocol => (
             "UnsupportedProtocol",
-            "the port is declared to carry TCP".to_owned(),
+            "the port is declared to carry TCP or TLS".to_owned(),
         ),
         BadBackend::NotFound(message) => ("BackendNotFound", message),
     }

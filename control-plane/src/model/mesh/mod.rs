@@ -275,9 +275,7 @@ impl Mesh {
             .port
             .ok_or_else(|| BadBackend::NotFound(format!("Service {key} needs a port here")))?;
         match service.port(port) {
-            Some(entry) if entry.protocol == AppProtocol::Tcp => {
-                Err(BadBackend::UnsupportedProtocol)
-            }
+            Some(entry) if entry.protocol.is_opaque() => Err(BadBackend::UnsupportedProtocol),
             Some(_) => Ok((service, port)),
             None => Err(BadBackend::NotFound(format!(
                 "Service {key} has no port {port}"

@@ -9,6 +9,9 @@ use crate::model::manifest::object::Key;
 use crate::model::manifest::service::{AppProtocol, PortRef};
 use crate::model::manifest::workload::{Workload, WorkloadPort};
 
+/// By which callers take a port for one of TLS.
+const HTTPS: u16 = 443;
+
 /// Ports by number. The workload's own declaration has precedence; else what its services agree on.
 /// Where they do not agree, the protocol is detected per connection, so that no service can break
 /// another's.
@@ -30,9 +33,7 @@ pub fn declared<'a>(
         let known = said.entry(number).or_insert(Some(port.protocol));
         *known = match (*known, port.protocol) {
             (Some(AppProtocol::Undeclared), other) => Some(other),
-            (Some(before), other) if other == before || other == AppProtocol::Undeclared => {
-                Some(before)
-            }
+            (Some(before), other) if before.agrees(other) => Some(before),
             _ => None,
         };
     }
@@ -56,9 +57,12 @@ pub fn conditions(mesh: &Mesh, service: &ServiceEntry) -> Vec<Condition> {
         .ports
         .iter()
         .find_map(|port| missing(mesh, service, port));
+    let plaintext = service.ports.iter().find_map(plaintext_on_443);
     let mut conditions = Vec::new();
     if let Some(message) = contradicted {
         conditions.push(Condition::no("ProtocolsAgree", "ProtocolConflict", message));
+    } else if let Some(message) = plaintext {
+        conditions.push(Condition::no("ProtocolsAgree", "PlaintextOn443", message));
     }
     if let Some(message) = missing {
         conditions.push(Condition::no("TargetPortsFound", "NoSuchPort", message));
@@ -66,20 +70,37 @@ pub fn conditions(mesh: &Mesh, service: &ServiceEntry) -> Vec<Condition> {
     conditions
 }
 
+/// Ports that say what HTTP or TLS answers look like, in words.
+pub fn declarations(service: &ServiceEntry) -> Vec<String> {
+    let says = |port: &&PortEntry| port.protocol.is_http() || port.protocol == AppProtocol::Tls;
+    let ports = service.ports.iter().filter(says);
+    ports.map(declaration).collect()
+}
+
+fn declaration(port: &PortEntry) -> String {
+    format!("port {} says {}", named(port), port.protocol.word())
+}
+
+/// Port 443 that is declared to carry HTTP without TLS.
+fn plaintext_on_443(port: &PortEntry) -> Option<String> {
+    (port.number == HTTPS && port.protocol.is_http()).then(|| {
+        format!(
+            "{}, but callers of port 443 use TLS, which is refused there; if the app takes TLS, declare it with `appProtocol: https`",
+            declaration(port)
+        )
+    })
+}
+
 /// The other declaration of the same port of the same workload that differs, if any.
 fn contradiction(mesh: &Mesh, service: &ServiceEntry, port: &PortEntry) -> Option<String> {
     if port.protocol == AppProtocol::Undeclared {
         return None;
     }
-    let differs = |other: AppProtocol| other != AppProtocol::Undeclared && other != port.protocol;
+    let differs = |other: AppProtocol| !other.agrees(port.protocol);
     mesh.members(service).find_map(|entry| {
         let workload = &entry.workload;
         let number = resolve_port(&port.target, workload)?;
-        let here = format!(
-            "port {} says {}",
-            named(port),
-            port.protocol.word()
-        );
+        let here = declaration(port);
         let own = workload.ports.iter().find(|own| own.number == number);
         if let Some(own) = own.filter(|own| own.protocol != AppProtocol::Undeclared) {
             return differs(own.protocol).then(|| {

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use xds_proto::envoy::config::core::v3 as core;
@@ -319,6 +320,12 @@ fn value_of(at: At<'_>, value: &pb::Value, depth: u32) -> Result<Value, CompileE
 }
 
 /// The string in a value; numbers and booleans have no text.
+/// Our control plane's words about who declared a resource, for errors.
+pub fn declared_by(m: &core::Metadata) -> Option<Arc<str>> {
+    let ours = filter_metadata(m).get("anyam")?;
+    ours.fields.get("declared_by").and_then(text).map(Arc::from)
+}
+
 pub fn text(value: &pb::Value) -> Option<&str> {
     match &value.kind {
         Some(pb::value::Kind::StringValue(text)) => Some(text),

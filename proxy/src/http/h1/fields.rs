@@ -59,6 +59,10 @@ impl Progress {
     ) -> Result<bool, Fault> {
         let full = input.len() >= limits.head_bytes;
         let (seen, _) = input.split_at(input.len().min(limits.head_bytes));
+        // A TLS record, alert or handshake (RFC 8446 5.1): no end of a line may ever come.
+        if kind != Kind::Trailers && matches!(seen.first(), Some(0x15 | 0x16)) {
+            return Err(Fault::Tls);
+        }
         // What can't begin a request need not be waited for.
         if kind == Kind::Request && seen.first().is_some_and(|&b| !is_token_byte(b)) {
             return Err(Fault::InvalidMethod);

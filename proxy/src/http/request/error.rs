@@ -120,6 +120,7 @@ impl Failure {
                 | Self::Reset { .. }
                 | Self::BadResponse(_)
                 | Self::Protocol(_)
+                | Self::BadRequest(Fault::Tls)
         )
     }
 
@@ -349,6 +350,6 @@ fn before(reason: &str) -> Cow<'static, str> {
 }
 
 /// Words as Envoy writes them in details: no spaces.
-fn detail(words: &str) -> String {
+pub fn detail(words: &str) -> String {
     words.replace(char::is_whitespace, "_")
 }

@@ -2,10 +2,11 @@
 //! enabled, and a body with one sentence.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::error::{Blame, Failure};
+use super::error::{self, Blame, Failure};
 use super::headers::{self, Side};
 use super::stream_info::StreamInfo;
 use crate::message::head::{Head, HeaderId};
@@ -22,6 +23,13 @@ pub fn failure(info: &mut StreamInfo, failure: &Failure) -> Reply {
     info.details = verdict.details;
     info.denied |= matches!(failure, Failure::Denied(_));
     info.local_reply = true;
+    let declared_by = match failure.may_be_misdeclared() {
+        true => declared_by(info),
+        false => None,
+    };
+    if let Some(declared_by) = &declared_by {
+        info.details = declared(&info.details, declared_by);
+    }
     let mut head = Head::new();
     head.set_version(info.version);
     if info.manager.proxy_status {
@@ -37,13 +45,28 @@ pub fn failure(info: &mut StreamInfo, failure: &Failure) -> Reply {
         }
         _ => verdict.reason,
     };
-    let cluster = info.cluster.as_ref();
-    let declared_by = cluster.and_then(|cluster| cluster.declared_by.as_deref());
-    if let Some(declared_by) = declared_by.filter(|_| failure.may_be_misdeclared()) {
+    if let Some(declared_by) = declared_by {
         text.push_str("; declared by ");
-        text.push_str(declared_by);
+        text.push_str(&declared_by);
     }
     respond(info, head, verdict.status, None, text)
+}
+
+/// Who declared what the port carries; before a cluster was chosen, that of the listener.
+fn declared_by(info: &StreamInfo) -> Option<Arc<str>> {
+    match &info.cluster {
+        Some(cluster) => cluster.declared_by.clone(),
+        None => info.downstream.listener.def.declared_by.clone(),
+    }
+}
+
+/// Details with the declaration, as Envoy adds a reason: within braces, without spaces.
+fn declared(details: &str, declared_by: &str) -> Cow<'static, str> {
+    let why = error::detail(&format!("declared by {declared_by}"));
+    match details.strip_suffix('}') {
+        Some(open) => format!("{open}|{why}}}").into(),
+        None => format!("{details}{{{why}}}").into(),
+    }
 }
 
 /// Fills `info.response` with a status and a body that the configuration gives.

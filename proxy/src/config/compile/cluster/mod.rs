@@ -19,7 +19,7 @@ use super::Compiler;
 use super::cluster::transport::{bind_source, keepalive, pool_key, transports};
 use super::refs::Fetches;
 use super::support::{At, CompileError, elsewhere, ignored, positive, unsupported};
-use super::values::{filter_metadata, percent, text};
+use super::values::{declared_by, filter_metadata, percent, text};
 use crate::config::cluster::ClusterDef;
 use crate::metrics::edge::Service;
 use crate::upstream::cluster::Cluster;
@@ -308,11 +308,6 @@ fn panic_threshold(
         Some(share) => percent(at.field("healthy_panic_threshold"), share),
         None => Ok(50),
     }
-}
-
-fn declared_by(metadata: &core::Metadata) -> Option<Arc<str>> {
-    let ours = filter_metadata(metadata).get("anyam")?;
-    ours.fields.get("declared_by").and_then(text).map(Arc::from)
 }
 
 /// The service a cluster stands for, from Istio's metadata.

@@ -111,6 +111,7 @@ pub fn listener(
             connection_limits,
             backlog: u32_or(tcp_backlog_size, BACKLOG),
             access_log: http::logs(compiler, at, access_log)?,
+            declared_by: metadata.as_ref().and_then(values::declared_by),
             metrics,
             secrets: scope.fetches.secrets,
             initial_fetch_timeout: scope.fetches.initial_fetch_timeout,
@@ -203,7 +204,6 @@ fn check(at: At<'_>, m: &pb::Listener) -> Result<(), CompileError> {
         stat_prefix,
         stats_matcher
     );
-    ignored!("metadata of listeners is not read", metadata);
     ignored!("every drain is gradual", drain_type);
     ignored!(
         "early data is refused in TLS, and TCP fast open saves nothing without it",
@@ -221,7 +221,7 @@ fn check(at: At<'_>, m: &pb::Listener) -> Result<(), CompileError> {
         address, additional_addresses, filter_chains, use_original_dst, default_filter_chain,
         per_connection_buffer_limit_bytes, deprecated_v1, listener_filters,
         listener_filters_timeout, continue_on_listener_filters_timeout, traffic_direction,
-        access_log, tcp_backlog_size, bind_to_port, name, ignore_global_conn_limit,
+        access_log, tcp_backlog_size, bind_to_port, name, metadata, ignore_global_conn_limit,
     }
     Ok(())
 }

@@ -106,7 +106,7 @@ fn start_lines_are_strict() {
         (b"G\xffT / HTTP/1.1\r\n\r\n", InvalidMethod),
         (b"G(T / HTTP/1.1\r\n\r\n", InvalidMethod),
         (b" GET / HTTP/1.1\r\n\r\n", InvalidMethod),
-        (b"\x16\x03\x01\x02\x00", InvalidMethod),
+        (b"\x16\x03\x01\x02\x00", Tls),
         (b"\0", InvalidMethod),
         (b"GET /\0 HTTP/1.1\r\n\r\n", InvalidTarget),
         (b"GET /\x7f HTTP/1.1\r\n\r\n", InvalidTarget),

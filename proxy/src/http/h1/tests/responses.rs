@@ -206,6 +206,7 @@ fn faults() {
         (b"ICY 200 OK\r\n\r\n", InvalidStartLine),
         (b"HTTP/1.1 200 O\0K\r\n\r\n", InvalidStartLine),
         (b"\r\nHTTP/1.1 200 OK\r\n\r\n", InvalidStartLine),
+        (b"\x15\x03\x01\x00\x02\x02\x46", Tls),
         (b"HTTP/1.1 200 OK\n\r\n", BareLineFeed),
         (b"HTTP/1.1 200 O\rK\r\n\r\n", BareCarriageReturn),
         (b"HTTP/1.1 200 OK\r\nA : b\r\n\r\n", SpaceBeforeColon),
