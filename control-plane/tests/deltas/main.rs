@@ -1,9 +1,10 @@
 //! Whatever objects come, change and go, in whatever order: the mesh, its resources and what a change
-//! touches are as if all were built from scratch.
+//! touches are as if all were built from scratch, and as a naive reading of the objects has it.
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyam_control::ads::resources::{Scope, View};
@@ -18,9 +19,15 @@ use anyam_control::translate::Translator;
 use anyam_control::translate::touched::touched;
 use anyam_control::translate::view::State;
 use proptest::prelude::*;
+use prost::Message;
+use xds_proto::envoy::config::core::v3::address::Address;
+use xds_proto::envoy::config::core::v3::socket_address::PortSpecifier;
+use xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
+use xds_proto::envoy::config::endpoint::v3::lb_endpoint::HostIdentifier;
 use xds_proto::type_url;
 
 mod manifests;
+mod oracle;
 use manifests::{Slot, object, slot};
 
 const KINDS: [&str; 6] = [
@@ -161,6 +168,34 @@ fn resources(state: &State) -> BTreeMap<(usize, &'static str, String), String> {
     all
 }
 
+/// Endpoints of all services, by `namespace/service:port`, as a caller of IPv4 gets them.
+fn endpoints(state: &State) -> BTreeMap<String, BTreeSet<SocketAddr>> {
+    let mut all = BTreeMap::new();
+    for (key, service) in state.mesh.services.iter() {
+        for port in &service.ports {
+            let name = format!("outbound|{}||{}", port.number, service.host);
+            let made = state.get(type_url::ENDPOINT, &name, &Scope::default());
+            let made = ClusterLoadAssignment::decode(made.unwrap().body).unwrap();
+            let endpoints = made.endpoints.iter().flat_map(|it| &it.lb_endpoints);
+            let addresses = endpoints.map(|it| {
+                let Some(HostIdentifier::Endpoint(endpoint)) = &it.host_identifier else {
+                    panic!("{it:?}");
+                };
+                let address = endpoint.address.as_ref().and_then(|it| it.address.as_ref());
+                let Some(Address::SocketAddress(at)) = address else {
+                    panic!("{endpoint:?}");
+                };
+                let Some(PortSpecifier::PortValue(number)) = at.port_specifier else {
+                    panic!("{at:?}");
+                };
+                SocketAddr::new(at.address.parse().unwrap(), number.try_into().unwrap())
+            });
+            all.insert(format!("{key}:{}", port.number), addresses.collect());
+        }
+    }
+    all
+}
+
 /// All members that left are removed.
 fn settled(builder: &mut Builder) -> Arc<Mesh> {
     while builder.settle().is_some() {}
@@ -258,6 +293,9 @@ proptest! {
             let fresh = Translator::new(builder());
             fresh.apply(observed(whole(&declared)));
             prop_assert_eq!(resources(&translator.state()), resources(&fresh.state()), "{:?}", step);
+            let state = translator.state();
+            let found = oracle::found(&state.mesh, endpoints(&state));
+            prop_assert_eq!(found, oracle::expected(&declared), "{:?}", step);
         }
     }
 }

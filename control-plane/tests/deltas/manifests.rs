@@ -63,7 +63,7 @@ fn service(version: u8) -> Said {
             "[{ port: 80, name: http }]",
             "[{ port: 80, name: main }]",
             "[{ port: 80, name: tcp }, { port: 90, name: grpc, targetPort: named }]",
-            "[{ port: 80, targetPort: 8080, name: main }]",
+            "[{ port: 80, targetPort: 8080, name: main }, { port: 443, name: https }]",
         ],
     );
     let selectors = ["{ app: x }", "{ app: y }", "{ app: x, tier: t }", "{}"];

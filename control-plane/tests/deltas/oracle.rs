@@ -1,0 +1,172 @@
+//! What the guide says of the declared objects, computed with plain loops and none of the model's
+//! code: deltas and rebuilds share that, so a fault in it would show in neither.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use anyam_control::model::manifest::object::Kind;
+use anyam_control::model::manifest::route::Route;
+use anyam_control::model::manifest::service::{AppProtocol, PortRef, Service, ServicePort};
+use anyam_control::model::manifest::workload::Workload;
+use anyam_control::model::{Mesh, Object};
+
+use super::Declared;
+
+/// `namespace/service:port`.
+type PortName = String;
+
+/// Of each port of each service.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Workloads of the service, as `namespace/name`, by service.
+    pub members: BTreeMap<String, BTreeSet<String>>,
+    /// Where calls go, by a caller of IPv4.
+    pub endpoints: BTreeMap<PortName, BTreeSet<SocketAddr>>,
+    /// Routes for callers in the service's namespace, as `kind namespace/name`.
+    pub producers: BTreeMap<PortName, BTreeSet<String>>,
+    /// The same for callers in another namespace, with that.
+    pub consumers: BTreeMap<(PortName, String), BTreeSet<String>>,
+}
+
+pub fn expected(declared: &Declared) -> Expected {
+    let mut all = Expected::default();
+    for (object, _) in declared.values() {
+        let Object::Service(service) = object else {
+            continue;
+        };
+        let name = format!("{}/{}", service.meta.namespace, service.meta.name);
+        let members = members(declared, service);
+        for port in &service.ports {
+            let at = format!("{name}:{}", port.number);
+            let ready = members.iter().filter(|workload| workload.ready);
+            let endpoints = ready.filter_map(|workload| endpoint(workload, port));
+            all.endpoints.insert(at.clone(), endpoints.collect());
+            routes(declared, service, port, &at, &mut all);
+        }
+        let names = members
+            .iter()
+            .map(|it| format!("{}/{}", it.meta.namespace, it.meta.name));
+        all.members.insert(name, names.collect());
+    }
+    all
+}
+
+/// Workloads of the service's namespace that have all labels of its selector, if it has one.
+fn members<'a>(declared: &'a Declared, service: &Service) -> Vec<&'a Workload> {
+    let mut members = Vec::new();
+    for (object, _) in declared.values() {
+        if let Object::Workload(workload) = object
+            && workload.meta.namespace == service.meta.namespace
+            && !service.selector.is_empty()
+            && service
+                .selector
+                .iter()
+                .all(|label| workload.meta.labels.iter().any(|has| has == label))
+        {
+            members.push(&**workload);
+        }
+    }
+    members
+}
+
+fn endpoint(workload: &Workload, port: &ServicePort) -> Option<SocketAddr> {
+    let number = match &port.target {
+        PortRef::Number(number) => number.get(),
+        PortRef::Name(name) => {
+            workload
+                .ports
+                .iter()
+                .find(|port| port.name == *name)?
+                .number
+        }
+    };
+    let v4 = workload.addresses.iter().find(|ip| ip.is_ipv4());
+    let ip: IpAddr = *v4.or(workload.addresses.first())?;
+    Some(SocketAddr::new(ip, number))
+}
+
+/// Routes with the port, or the whole service, as parent. On a port that is declared to be TCP there
+/// are none, on one of HTTP/1 no GRPCRoutes; where there is a GRPCRoute, HTTPRoutes of the same
+/// namespace are left out.
+fn routes(
+    declared: &Declared,
+    service: &Service,
+    port: &ServicePort,
+    at: &str,
+    all: &mut Expected,
+) {
+    let mut by_namespace: BTreeMap<&str, Vec<&Route>> = BTreeMap::new();
+    for (object, _) in declared.values() {
+        let Object::Route(route) = object else {
+            continue;
+        };
+        let named = route.parents.iter().any(|parent| {
+            parent.service
+                && parent.namespace == service.meta.namespace
+                && parent.name == service.meta.name
+                && parent.port.is_none_or(|number| number == port.number)
+                && parent
+                    .section
+                    .as_ref()
+                    .is_none_or(|name| *name == port.name)
+        });
+        let fits = match port.protocol {
+            AppProtocol::Tcp | AppProtocol::Tls => false,
+            AppProtocol::Http => route.kind == Kind::HttpRoute,
+            AppProtocol::Http2 | AppProtocol::Grpc | AppProtocol::Undeclared => true,
+        };
+        if named && fits {
+            by_namespace
+                .entry(&route.meta.namespace)
+                .or_default()
+                .push(route);
+        }
+    }
+    for (namespace, routes) in by_namespace {
+        let grpc = routes.iter().any(|route| route.kind == Kind::GrpcRoute);
+        let governs = routes
+            .iter()
+            .filter(|route| !grpc || route.kind == Kind::GrpcRoute);
+        let names: BTreeSet<String> = governs.map(|route| name(route)).collect();
+        match namespace == service.meta.namespace {
+            true => all.producers.insert(at.to_owned(), names),
+            false => all
+                .consumers
+                .insert((at.to_owned(), namespace.to_owned()), names),
+        };
+    }
+}
+
+fn name(route: &Route) -> String {
+    format!(
+        "{} {}/{}",
+        route.kind.name(),
+        route.meta.namespace,
+        route.meta.name
+    )
+}
+
+/// The same of a mesh; endpoints come from its resources.
+pub fn found(mesh: &Mesh, endpoints: BTreeMap<PortName, BTreeSet<SocketAddr>>) -> Expected {
+    let mut all = Expected {
+        endpoints,
+        ..Expected::default()
+    };
+    for (key, service) in mesh.services.iter() {
+        let members = service.members.iter().map(ToString::to_string);
+        all.members.insert(key.to_string(), members.collect());
+        for port in &service.ports {
+            let at = format!("{key}:{}", port.number);
+            let names =
+                |routes: &[std::sync::Arc<Route>]| routes.iter().map(|it| name(it)).collect();
+            if !port.producers.is_empty() {
+                all.producers.insert(at.clone(), names(&port.producers));
+            }
+            for (namespace, routes) in &port.consumers {
+                let key = (at.clone(), namespace.clone());
+                all.consumers.insert(key, names(routes));
+            }
+        }
+    }
+    all
+}
