@@ -15,7 +15,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// An answer that takes longer is no answer.
-const PATIENCE: Duration = Duration::from_secs(15);
+const TIMEOUT: Duration = Duration::from_secs(15);
 /// The largest answer read whole.
 const MAX_ANSWER: usize = 64 << 20;
 
@@ -37,7 +37,7 @@ pub enum ApiError {
         address: SocketAddr,
         error: Box<dyn std::error::Error + Send + Sync>,
     },
-    #[error("the control plane's API at {0} did not answer within {PATIENCE:?}")]
+    #[error("the control plane's API at {0} did not answer within {TIMEOUT:?}")]
     Late(SocketAddr),
     #[error("{what} ({location}). {todo}")]
     Refused {
@@ -182,7 +182,7 @@ impl Client {
                 .map(|body| body.to_bytes())
                 .map_err(|error| self.unreachable(error))
         };
-        tokio::time::timeout(PATIENCE, answer)
+        tokio::time::timeout(TIMEOUT, answer)
             .await
             .map_err(|_| ApiError::Late(self.address))?
     }

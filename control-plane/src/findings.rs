@@ -42,8 +42,8 @@ pub fn objects(state: &State) -> Vec<Object> {
                 "{}:{} declares it too and is not used",
                 error.file, error.line
             );
-            let told = status::Condition::no("Unique", "Duplicate", message);
-            object.conditions.push(condition(&told));
+            let unused = status::Condition::no("Unique", "Duplicate", message);
+            object.conditions.push(condition(&unused));
         }
     }
     all
@@ -108,8 +108,8 @@ fn uncovered_ports(mesh: &Mesh) -> Vec<Finding> {
             let ports: Vec<String> = ports.map(u16::to_string).collect();
             if !ports.is_empty() {
                 let workload = entry.workload.meta.key();
-                let told = format!("{workload} ({})", ports.join(", "));
-                open.entry(policy.meta.key()).or_default().push(told);
+                let named = format!("{workload} ({})", ports.join(", "));
+                open.entry(policy.meta.key()).or_default().push(named);
             }
         }
     }
@@ -162,13 +162,13 @@ pub fn uncovered(mesh: &Mesh, at: SocketAddr) -> Vec<String> {
     if is_covered(mesh, entry, declared) {
         return Vec::new();
     }
-    let told = |policy: &Arc<AuthorizationPolicy>| {
+    let reason = |policy: &Arc<AuthorizationPolicy>| {
         format!(
             "AuthorizationPolicy {} holds for this workload, but its Service does not list this port: every caller may use it",
             policy.meta.key()
         )
     };
-    allowing(mesh, entry).map(told).collect()
+    allowing(mesh, entry).map(reason).collect()
 }
 
 /// See [`crate::api::Declared::ports_at`].

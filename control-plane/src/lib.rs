@@ -6,7 +6,7 @@
 //! - [`ca`]: certificates and join tokens.
 //! - [`context`]: how a user's `anyam` finds control planes.
 //! - [`declared`]: the folder of manifests as the rest sees it; [`findings`]: what is wrong with them.
-//! - [`identity`]: whom a certificate speaks for; `descriptors`: open files.
+//! - [`identity`]: the identity in a certificate; `descriptors`: open files.
 //! - [`inspect`]: what proxies report of themselves and their traffic, and requests to them.
 //! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.
 //! - [`translate`]: the mesh into xDS resources.

@@ -231,7 +231,7 @@ fn serve_plaintext(
     listener: TcpListener,
     address: SocketAddr,
 ) -> SocketAddr {
-    tracing::warn!(%address, "plaintext ADS is open: whoever reaches it is believed");
+    tracing::warn!(%address, "plaintext ADS is open: clients that reach it are believed without a certificate");
     tasks.spawn(grpc.serve(listener, None));
     address
 }

@@ -38,12 +38,12 @@ impl Mesh {
     }
 
     /// `Service shop/a: ProtocolsAgree: …` of everything that is not as it should be.
-    fn told(&self) -> Vec<String> {
+    fn not_met(&self) -> Vec<String> {
         let objects = self.translator.objects();
-        let mut told = Vec::new();
+        let mut not_met = Vec::new();
         for object in &objects.objects {
             for condition in object.conditions.iter().filter(|it| !it.status) {
-                told.push(format!(
+                not_met.push(format!(
                     "{} {}/{}: {} {}: {}",
                     object.kind,
                     object.namespace,
@@ -54,7 +54,7 @@ impl Mesh {
                 ));
             }
         }
-        told
+        not_met
     }
 
     fn owner(&self, ip: &str) -> String {
@@ -95,9 +95,9 @@ fn an_address_stays_with_the_older_service_and_with_the_one_that_has_it() {
     // A service whose name comes first is added later: live traffic goes on.
     mesh.write("a.yaml", &service("ant", ip, port));
     assert_eq!(mesh.owner("10.1.0.1"), "shop/zebra");
-    let told = mesh.told();
+    let not_met = mesh.not_met();
     assert_eq!(
-        told,
+        not_met,
         [
             "Service shop/ant: Accepted AddressConflict: 10.1.0.1 is already the address of Service shop/zebra"
         ]
@@ -119,7 +119,7 @@ fn an_address_stays_with_the_older_service_and_with_the_one_that_has_it() {
         }
         Touched::All => panic!("more than the two services was announced"),
     }
-    assert!(mesh.told().is_empty());
+    assert!(mesh.not_met().is_empty());
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn a_second_declaration_of_a_service_takes_nothing_over() {
     );
     assert_eq!(mesh.owner("10.1.0.1"), "shop/web");
     assert_eq!(
-        mesh.told(),
+        mesh.not_met(),
         ["Service shop/web: Unique Duplicate: a.yaml:2 declares it too and is not used"]
     );
     let errors = mesh.translator.objects().file_errors;
@@ -163,9 +163,9 @@ fn services_that_contradict_each_other_do_not_break_one_another() {
             AppProtocol::Undeclared,
             "found out per connection"
         );
-        let told = mesh.told();
-        assert_eq!(told.len(), 2, "{told:?}");
-        let by = |of: &str| told.iter().find(|it| it.starts_with(of)).unwrap();
+        let not_met = mesh.not_met();
+        assert_eq!(not_met.len(), 2, "{not_met:?}");
+        let by = |of: &str| not_met.iter().find(|it| it.starts_with(of)).unwrap();
         let other = by(&format!(
             "Service shop/{name}: ProtocolsAgree ProtocolConflict"
         ));
@@ -184,7 +184,7 @@ fn services_that_contradict_each_other_do_not_break_one_another() {
         let silent = service(name, "", "{ name: db, port: 3306 }");
         mesh.write("m.yaml", &format!("{db}{silent}{mysql}"));
         assert_eq!(
-            (mesh.port("db", 3306), mesh.told()),
+            (mesh.port("db", 3306), mesh.not_met()),
             (AppProtocol::Tcp, vec![])
         );
     }
@@ -197,13 +197,13 @@ fn services_that_contradict_each_other_do_not_break_one_another() {
     let wrong = service("admin", "", "{ name: http-db, port: 3306 }");
     mesh.write("m.yaml", &format!("{own}{mysql}{wrong}"));
     assert_eq!(mesh.port("db", 3306), AppProtocol::Tcp);
-    let told = mesh.told();
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].contains("Workload shop/db says TCP of its port 3306, and that holds"));
+    let not_met = mesh.not_met();
+    assert_eq!(not_met.len(), 1, "{not_met:?}");
+    assert!(not_met[0].contains("Workload shop/db says TCP of its port 3306, and that holds"));
 }
 
 #[test]
-fn tls_and_tcp_agree_and_443_in_plaintext_is_told() {
+fn tls_and_tcp_agree_and_443_in_plaintext_is_reported() {
     let mut mesh = Mesh::new();
     let db = workload("db", "10.0.0.1", "");
     let tls = service("secure", "", "{ name: https, port: 443, targetPort: 8443 }");
@@ -212,7 +212,7 @@ fn tls_and_tcp_agree_and_443_in_plaintext_is_told() {
     assert_eq!(mesh.port("db", 8443), AppProtocol::Tls);
     mesh.write("m.yaml", &format!("{db}{bytes}{tls}"));
     assert!(mesh.port("db", 8443).is_opaque());
-    assert!(mesh.told().is_empty(), "{:?}", mesh.told());
+    assert!(mesh.not_met().is_empty(), "{:?}", mesh.not_met());
     for (name, says) in [
         ("http", "HTTP/1.1"),
         ("grpc-web", "HTTP/1.1"),
@@ -220,22 +220,22 @@ fn tls_and_tcp_agree_and_443_in_plaintext_is_told() {
     ] {
         let plain = service("plain", "", &format!("{{ name: {name}, port: 443 }}"));
         mesh.write("m.yaml", &format!("{db}{plain}"));
-        let told = mesh.told();
+        let not_met = mesh.not_met();
         let expected = format!(
             "Service shop/plain: ProtocolsAgree PlaintextOn443: port `{name}` (443) says {says}, but"
         );
         assert!(
-            told.len() == 1 && told[0].starts_with(&expected),
-            "{told:?}"
+            not_met.len() == 1 && not_met[0].starts_with(&expected),
+            "{not_met:?}"
         );
     }
     let detected = service("any", "", "{ name: web, port: 443 }");
     mesh.write("m.yaml", &format!("{db}{detected}"));
-    assert!(mesh.told().is_empty());
+    assert!(mesh.not_met().is_empty());
 }
 
 #[test]
-fn a_target_that_no_workload_has_is_told() {
+fn a_target_that_no_workload_has_is_reported() {
     let mut mesh = Mesh::new();
     let db = workload("db", "10.0.0.1", "{ name: sql, port: 3306 }");
     let port = |target: &str| format!("{{ name: tcp, port: 80, targetPort: {target} }}");
@@ -259,7 +259,7 @@ fn a_target_that_no_workload_has_is_told() {
         );
         let expected =
             expected.map(|it| format!("Service shop/a: TargetPortsFound NoSuchPort: {it}"));
-        assert_eq!(mesh.told(), Vec::from_iter(expected), "{target}");
+        assert_eq!(mesh.not_met(), Vec::from_iter(expected), "{target}");
     }
     // One of several has it; a workload that declares nothing may listen on any number.
     let more = workload("db2", "10.0.0.2", "{ name: web, port: 80 }");
@@ -267,13 +267,13 @@ fn a_target_that_no_workload_has_is_told() {
         "m.yaml",
         &format!("{db}{more}{}", service("a", "", &port("web"))),
     );
-    assert!(mesh.told().is_empty());
+    assert!(mesh.not_met().is_empty());
     let silent = workload("db", "10.0.0.1", "");
     mesh.write(
         "m.yaml",
         &format!("{silent}{}", service("a", "", &port("8080"))),
     );
-    assert!(mesh.told().is_empty());
+    assert!(mesh.not_met().is_empty());
 }
 
 #[test]
@@ -357,7 +357,10 @@ fn an_external_name_and_all_fields_of_a_service_are_accepted() {
         &format!("{outside}{full}{}", workload("db", "10.0.0.1", "")),
     );
     assert_eq!(mesh.translator.objects().file_errors, vec![]);
-    assert_eq!((mesh.told(), mesh.translator.findings()), (vec![], vec![]));
+    assert_eq!(
+        (mesh.not_met(), mesh.translator.findings()),
+        (vec![], vec![])
+    );
     let state = mesh.translator.state();
     let mail = state.mesh.service(&Key::new("shop", "mail")).unwrap();
     assert_eq!(
@@ -393,7 +396,7 @@ fn an_external_name_and_all_fields_of_a_service_are_accepted() {
             ),
         );
         let errors = mesh.translator.objects().file_errors;
-        let told = format!("{}: {}", errors[0].field, errors[0].message);
-        assert!(told.starts_with(expected), "{told}");
+        let not_met = format!("{}: {}", errors[0].field, errors[0].message);
+        assert!(not_met.starts_with(expected), "{not_met}");
     }
 }

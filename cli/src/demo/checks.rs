@@ -11,7 +11,7 @@ use crate::api::types::ExplainRequest;
 
 const POLL: Duration = Duration::from_millis(200);
 /// The longest any one check may take.
-const PATIENCE: Duration = Duration::from_secs(25);
+const TIMEOUT: Duration = Duration::from_secs(25);
 /// How long callers are watched after something was killed.
 const AFTERMATH: Duration = Duration::from_secs(2);
 
@@ -50,7 +50,7 @@ pub async fn run(stage: &mut Stage, lasting: Option<Duration>) -> Result<bool, D
     } else {
         Err(show.lost(&totals))
     };
-    show.tell("every visit answered", verdict);
+    show.report("every visit answered", verdict);
     Ok(show.passed)
 }
 
@@ -75,7 +75,7 @@ impl Show<'_> {
                 7 => ("route changed", self.route_change().await?),
                 _ => break,
             };
-            self.tell(what, verdict);
+            self.report(what, verdict);
             if number == 0 {
                 self.first_serial = self.serial().await;
             }
@@ -86,7 +86,7 @@ impl Show<'_> {
         Ok(())
     }
 
-    fn tell(&mut self, what: &str, verdict: Verdict) {
+    fn report(&mut self, what: &str, verdict: Verdict) {
         let (mark, text) = match &verdict {
             Ok(text) => ("\u{2714}", text),
             Err(text) => ("\u{2718}", text),
@@ -124,9 +124,9 @@ impl Show<'_> {
             if let Some(verdict) = done(&totals) {
                 return Ok(verdict);
             }
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TIMEOUT {
                 return Ok(Err(format!(
-                    "nothing to show after {PATIENCE:?}; {totals:?}"
+                    "nothing to show after {TIMEOUT:?}; {totals:?}"
                 )));
             }
             self.stage.all_alive()?;
@@ -182,7 +182,7 @@ impl Show<'_> {
                     seen.tls_connections, edge.source_identity, edge.destination_identity
                 )));
             }
-            if began.elapsed() > PATIENCE {
+            if began.elapsed() > TIMEOUT {
                 return Ok(Err(format!(
                     "{seen:?}, and no edge from web to catalogue with both identities"
                 )));
@@ -202,7 +202,7 @@ impl Show<'_> {
             .site
             .start_program(pod.program, &pod.namespace, &url)?;
         let began = Instant::now();
-        while call.ended().is_none() && began.elapsed() < PATIENCE {
+        while call.ended().is_none() && began.elapsed() < TIMEOUT {
             tokio::time::sleep(POLL).await;
         }
         let answer = call.last_line().unwrap_or_else(|| call.complaint());
@@ -300,7 +300,7 @@ impl Show<'_> {
         let began = Instant::now();
         let first = self.first_serial.clone();
         let short = |serial: &str| serial.chars().take(12).collect::<String>();
-        while began.elapsed() < PATIENCE {
+        while began.elapsed() < TIMEOUT {
             let now = self.serial().await;
             if let (Some(first), Some(now)) = (&first, &now)
                 && first != now

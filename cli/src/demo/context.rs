@@ -73,7 +73,7 @@ fn write_ours(api: &Client) -> Result<Contexts, String> {
     attempt().map_err(|error: anyam_control::context::ContextError| error.to_string())
 }
 
-/// Whom sudo names, with the home that the user database has for them.
+/// The user that sudo names, with the home that the user database has for them.
 fn caller() -> Option<Caller> {
     let number = |name: &str| std::env::var(name).ok()?.parse().ok();
     let (uid, gid) = (number("SUDO_UID")?, number("SUDO_GID")?);

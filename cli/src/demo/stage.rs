@@ -15,7 +15,7 @@ use crate::api::Client;
 
 const CONTROL_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 /// Anything slower than this at start is broken.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 
 /// One program with its sidecar, in a namespace of their own.
@@ -187,12 +187,12 @@ fn alive(process: &mut Process) -> Result<(), DemoError> {
 }
 
 fn late(process: &Process, began: Instant) -> Result<(), DemoError> {
-    if began.elapsed() < PATIENCE {
+    if began.elapsed() < TIMEOUT {
         return Ok(());
     }
     Err(DemoError::NotReady {
         what: process.name.clone(),
-        waited: PATIENCE,
+        waited: TIMEOUT,
         complaint: process.complaint(),
     })
 }

@@ -86,7 +86,7 @@ impl Dispatch {
         }
     }
 
-    /// Wakes those whom a change touches that leads from one generation to another.
+    /// Wakes the streams that a change from one generation to another touches.
     pub(super) fn wake(&self, (from, to): (u64, u64), touched: &Touched) {
         let streams = self.streams();
         let wakes: Vec<&Arc<Wake>> = match touched {

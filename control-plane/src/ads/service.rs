@@ -78,7 +78,8 @@ impl Ads {
     #[allow(clippy::result_large_err)]
     fn start<W: Wire>(self: &Arc<Self>, request: Request<Streaming<W::Request>>) -> Started<W> {
         let peer = request.extensions().get::<Peer>().cloned();
-        let peer = peer.ok_or_else(|| Status::internal("the connection tells no peer"))?;
+        let peer =
+            peer.ok_or_else(|| Status::internal("the connection has no peer information"))?;
         if !peer.insecure && peer.verified.is_none() {
             return Err(Status::unauthenticated(
                 "a client certificate of this mesh is needed; get one by CreateCertificate with a join token",
@@ -116,7 +117,7 @@ impl Ads {
         let Some(first) = first else { return Ok(()) };
         let Some(claimed) = W::node(&first) else {
             return Err(Status::invalid_argument(
-                "the first request of a stream must tell its node",
+                "the first request of a stream must name its node",
             ));
         };
         let view = self.resources.view();

@@ -47,7 +47,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_page_is_one_file_that_asks_nobody_else() {
+    fn the_page_is_one_file_that_asks_no_other_host() {
         assert_eq!(PAGE.matches("<script").count(), 1);
         assert_eq!(PAGE.matches("<style").count(), 1);
         // The name space of SVG is a name and no request.

@@ -365,13 +365,13 @@ mod tests {
         );
         open_ports(&Cart, at, &mut response);
         let last = response.steps.last().unwrap();
-        let told = [
+        let step = [
             &last.proxy,
             &last.stage,
             &last.outcome,
             &last.subject,
             &last.reason,
         ];
-        assert_eq!(told, ["shop/cart", "policy", "info", "port 80", "open"]);
+        assert_eq!(step, ["shop/cart", "policy", "info", "port 80", "open"]);
     }
 }

@@ -91,7 +91,7 @@ impl Problem {
             AskError::Busy => (StatusCode::TOO_MANY_REQUESTS, "wait, or end other taps"),
             AskError::Deadline(_) => (
                 StatusCode::GATEWAY_TIMEOUT,
-                "see whether the proxy is overloaded; its log and its metrics on port 15090 tell",
+                "see whether the proxy is overloaded; its log and its metrics on port 15090 show it",
             ),
             AskError::Left => (StatusCode::BAD_GATEWAY, "try again when it is connected"),
             AskError::Failed(_) | AskError::Large => (

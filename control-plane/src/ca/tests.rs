@@ -247,8 +247,8 @@ fn the_root_is_kept_private_and_found_again() {
     );
     private::write(&directory.join("root.key"), &key[..20]).unwrap();
     assert!(matches!(open("mesh.local"), Err(CaError::Damaged { .. })));
-    let stranger = KeyPair::generate().unwrap().serialize_pem();
-    private::write(&directory.join("root.key"), stranger.as_bytes()).unwrap();
+    let other = KeyPair::generate().unwrap().serialize_pem();
+    private::write(&directory.join("root.key"), other.as_bytes()).unwrap();
     assert!(matches!(open("mesh.local"), Err(CaError::Damaged { .. })));
 }
 
@@ -279,9 +279,9 @@ fn a_token_is_good_for_its_workload_its_mesh_and_its_time() {
     assert_eq!(other_root.check(&token, 1000), Err(TokenError::Audience));
     let other_domain = Tokens::open(state.path(), "other.local", "hash").unwrap();
     assert_eq!(other_domain.check(&token, 1000), Err(TokenError::Audience));
-    let stranger = tempfile::tempdir().unwrap();
-    let stranger = Tokens::open(stranger.path(), "mesh.local", "hash").unwrap();
-    assert_eq!(stranger.check(&token, 1000), Err(TokenError::Signature));
+    let other = tempfile::tempdir().unwrap();
+    let other = Tokens::open(other.path(), "mesh.local", "hash").unwrap();
+    assert_eq!(other.check(&token, 1000), Err(TokenError::Signature));
     for at in 0..token.len() {
         let mut changed = token.clone().into_bytes();
         changed[at] ^= 1;

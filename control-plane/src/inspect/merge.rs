@@ -84,12 +84,12 @@ impl Sum {
 }
 
 /// Sets what is known, and empties what several accounts do not agree on.
-fn agree(known: &mut String, told: &str, first: bool) {
+fn agree(known: &mut String, reported: &str, first: bool) {
     if first {
-        told.clone_into(known);
-    } else if known != told && !told.is_empty() {
+        reported.clone_into(known);
+    } else if known != reported && !reported.is_empty() {
         *known = if known.is_empty() {
-            told.to_owned()
+            reported.to_owned()
         } else {
             String::new()
         };
@@ -212,7 +212,7 @@ impl Arrived {
 
 /// (namespace, workload) → service, where callers reported both.
 fn services_of(accounts: &[Account]) -> HashMap<(String, String), String> {
-    let told = |account: &&Account| {
+    let reported = |account: &&Account| {
         let key = &account.key;
         !key.destination_service.is_empty() && !key.destination_workload.is_empty()
     };
@@ -224,7 +224,7 @@ fn services_of(accounts: &[Account]) -> HashMap<(String, String), String> {
         );
         (workload, key.destination_service.clone())
     };
-    accounts.iter().filter(told).map(pair).collect()
+    accounts.iter().filter(reported).map(pair).collect()
 }
 
 fn destination(account: &Account, services: &HashMap<(String, String), String>) -> String {
@@ -258,14 +258,14 @@ impl Both {
             first,
         );
         // The peer's identity counts only from the end that verified it.
-        let (sum, identity, told) = if key.by_source {
-            let told = &key.destination_identity;
-            (&mut self.source, &mut self.edge.destination_identity, told)
+        let (sum, identity, reported) = if key.by_source {
+            let reported = &key.destination_identity;
+            (&mut self.source, &mut self.edge.destination_identity, reported)
         } else {
-            let told = &key.source_identity;
-            (&mut self.destination, &mut self.edge.source_identity, told)
+            let reported = &key.source_identity;
+            (&mut self.destination, &mut self.edge.source_identity, reported)
         };
-        agree(identity, told, !sum.any);
+        agree(identity, reported, !sum.any);
         sum.add(account);
         let weaker = if key.by_source {
             (&mut self.edge.source_identity, &key.source_identity)
@@ -337,7 +337,7 @@ mod tests {
         service_account: "cart",
     };
 
-    fn told(reporter: Reporter, requests: u64) -> Reported {
+    fn reported(reporter: Reporter, requests: u64) -> Reported {
         let mut latency = vec![0; BUCKETS];
         latency[2] = requests;
         Reported {
@@ -361,14 +361,14 @@ mod tests {
     fn both_ends_of_an_edge_are_one_edge() {
         let start = Instant::now();
         let mut graph = Graph::new(start);
-        let mut refused = told(Reporter::Destination, 100);
+        let mut refused = reported(Reporter::Destination, 100);
         refused.denied = 10;
         refused.destination_service = String::new();
         refused.response_flags = HashMap::from([("RBAC".to_owned(), 10)]);
         let second = Duration::from_secs(1);
         for tick in 1..=10 {
             let now = start + second * tick;
-            graph.report(WEB, &[told(Reporter::Source, 100)], second, now);
+            graph.report(WEB, &[reported(Reporter::Source, 100)], second, now);
             graph.report(CART, &[refused.clone()], second, now);
         }
         let now = start + second * 10;
@@ -406,7 +406,7 @@ mod tests {
         let mut graph = Graph::new(start);
         graph.report(
             WEB,
-            &[told(Reporter::Source, 100)],
+            &[reported(Reporter::Source, 100)],
             Duration::from_secs(1),
             start,
         );
@@ -426,7 +426,7 @@ mod tests {
     fn a_proxy_speaks_for_its_own_end_only() {
         let start = Instant::now();
         let mut graph = Graph::new(start);
-        let mut forged = told(Reporter::Source, 5);
+        let mut forged = reported(Reporter::Source, 5);
         forged.source_workload = "admin-0".into();
         forged.source_identity = "spiffe://m/ns/shop/sa/admin".into();
         graph.report(WEB, &[forged], Duration::from_secs(1), start);
@@ -436,17 +436,17 @@ mod tests {
     }
 
     #[test]
-    fn what_reached_nobody_is_not_plaintext_traffic() {
+    fn what_reached_no_endpoint_is_not_plaintext_traffic() {
         let start = Instant::now();
         let mut graph = Graph::new(start);
-        let mut unreached = told(Reporter::Source, 5);
+        let mut unreached = reported(Reporter::Source, 5);
         unreached.failures = 5;
         unreached.security = "none".into();
         unreached.destination_workload = "unknown".into();
         let second = Duration::from_secs(1);
         graph.report(
             WEB,
-            &[told(Reporter::Source, 5), unreached.clone()],
+            &[reported(Reporter::Source, 5), unreached.clone()],
             second,
             start,
         );
@@ -460,7 +460,7 @@ mod tests {
         let one = |n| Reported {
             destination_service: format!("{prefix}{n}"),
             connections_opened: u64::MAX / 2,
-            ..told(Reporter::Source, u64::MAX / 2)
+            ..reported(Reporter::Source, u64::MAX / 2)
         };
         (0..count).map(one).collect()
     }
@@ -488,7 +488,7 @@ mod tests {
     }
 
     #[test]
-    fn when_the_table_is_full_whoever_has_most_gives_way() {
+    fn when_the_table_is_full_the_largest_share_gives_way() {
         let start = Instant::now();
         let mut graph = Graph::new(start);
         let second = Duration::from_secs(1);

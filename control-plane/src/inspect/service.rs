@@ -42,7 +42,8 @@ impl Inspect for InspectService {
         request: Request<Streaming<ProxyMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
         let peer = request.extensions().get::<Peer>().cloned();
-        let peer = peer.ok_or_else(|| Status::internal("the connection tells no peer"))?;
+        let peer =
+            peer.ok_or_else(|| Status::internal("the connection has no peer information"))?;
         if !peer.insecure && peer.verified.is_none() {
             return Err(Status::unauthenticated(
                 "a client certificate of this mesh is needed; get one by CreateCertificate with a join token",

@@ -16,14 +16,14 @@ pub struct Absence {
 }
 
 impl Absence {
-    /// Notes whether it is gone at `now`. True: it is, for less than `patience`.
-    pub fn holds(&mut self, gone: bool, patience: Duration, now: Instant) -> bool {
+    /// Notes whether it is gone at `now`. True: it is, for less than `hold`.
+    pub fn holds(&mut self, gone: bool, hold: Duration, now: Instant) -> bool {
         if !gone {
             self.since = None;
             return false;
         }
         let since = *self.since.get_or_insert(now);
-        let held = now.saturating_duration_since(since) < patience;
+        let held = now.saturating_duration_since(since) < hold;
         if !held {
             self.since = None;
         }
@@ -36,8 +36,8 @@ impl Absence {
     }
 
     /// How long it will still be held back; `None`: it is not.
-    pub fn left(&self, patience: Duration, now: Instant) -> Option<Duration> {
+    pub fn left(&self, hold: Duration, now: Instant) -> Option<Duration> {
         let gone = now.saturating_duration_since(self.since?);
-        Some(patience.saturating_sub(gone))
+        Some(hold.saturating_sub(gone))
     }
 }

@@ -505,7 +505,7 @@ mod tests {
     }
 
     #[test]
-    fn everything_goes_only_when_it_has_stayed_gone_and_it_is_told() {
+    fn everything_goes_only_when_it_has_stayed_gone_and_that_is_reported() {
         let root = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(root.path().join(name), text).unwrap();
         let remove = |name: &str| fs::remove_file(root.path().join(name)).unwrap();
@@ -556,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_taken_and_other_encodings_are_told() {
+    fn a_byte_order_mark_is_taken_and_other_encodings_are_reported() {
         let root = tempfile::tempdir().unwrap();
         let text = format!("\u{feff}{}", service("a", "80"));
         fs::write(root.path().join("a.yaml"), text).unwrap();

@@ -313,16 +313,16 @@ mod tests {
         let bad = format!(
             "{mixed}- {full}metadata: {{ name: c }}\n  spec: {{ ports: [{{ prot: 80 }}] }}\n"
         );
-        let told = errors(&bad);
+        let found = errors(&bad);
         let expected = [
             "mesh.yaml:9:3: items[1].metadata.name: Service default/a is in this file twice",
             "mesh.yaml:13:9: items[2].kind: `Pod` is not known",
             "mesh.yaml:15:3: items[3]: invalid type: integer `3`",
             "mesh.yaml:19:21: items[4].spec.ports[0].prot: unknown field `prot`",
         ];
-        assert_eq!(told.len(), expected.len(), "{told:?}");
-        for (told, expected) in told.iter().zip(expected) {
-            assert!(told.starts_with(expected), "{told}");
+        assert_eq!(found.len(), expected.len(), "{found:?}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{found}");
         }
         assert_eq!(
             errors("kind: List\napiVersion: v1\n"),

@@ -49,7 +49,7 @@ async fn a_workload_joins_by_token_is_configured_and_renews_by_certificate() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nobody_is_configured_as_somebody_else() {
+async fn no_proxy_is_configured_as_another() {
     let bench = Bench::new().await;
     let web = bench.join("web-0", "web").await;
     let refused = async |client: Option<&Client>, node: Node| {
@@ -294,7 +294,7 @@ async fn what_a_proxy_rejects_is_shown_until_it_accepts() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_proxy_that_never_reads_delays_nobody() {
+async fn a_proxy_that_never_reads_delays_no_other() {
     let bench = Bench::new().await;
     let big = "x".repeat(1 << 20);
     let clusters: Vec<String> = (0..50).map(|n| format!("c{n}")).collect();

@@ -312,11 +312,11 @@ async fn browse_at(
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_browser_shows_the_shop() {
     let bench = shop().await;
-    let Some(nobody) = browse(&bench, "", None).await else {
+    let Some(empty) = browse(&bench, "", None).await else {
         eprintln!("no Chromium is installed; `make test` installs it");
         return;
     };
-    assert!(nobody.contains("No proxy is connected yet"), "{nobody}");
+    assert!(empty.contains("No proxy is connected yet"), "{empty}");
     let _proxies = connect(&bench).await;
     eventually(async || {
         let (_, edges) = bench.get("/api/v1/edges").await;

@@ -58,7 +58,7 @@ async fn ended<S: AsyncReadExt + Unpin>(mut stream: S) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn silent_peers_without_a_certificate_keep_nobody_out() {
+async fn silent_peers_without_a_certificate_keep_no_proxy_out() {
     let bench = bench(|options| options.max_streams = 4).await;
     let mut held = Vec::new();
     for _ in 0..50 {

@@ -21,7 +21,7 @@ use crate::model::mesh::{PortEntry, ServiceEntry, WorkloadEntry, resolve_port};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Declarations that an error names.
-const DECLARATIONS_TOLD: usize = 3;
+const MAX_DECLARATIONS: usize = 3;
 /// By this source address netfilter distinguishes delivery to the app from the app's calls to
 /// itself.
 const DELIVERY_V4: &str = "127.0.0.6";
@@ -190,16 +190,16 @@ fn services(services: &[&ServiceEntry]) -> Struct {
 /// fail in a way that a wrong one explains.
 fn about(declarations: &[(&ServiceEntry, &PortEntry)], carries: Carries) -> core::Metadata {
     let all: Vec<&ServiceEntry> = declarations.iter().map(|(service, _)| *service).collect();
-    let told: Vec<String> = declarations
+    let named: Vec<String> = declarations
         .iter()
-        .take(DECLARATIONS_TOLD)
+        .take(MAX_DECLARATIONS)
         .map(|(service, port)| declaration(service, port))
         .collect();
-    let mut told = told.join("; ");
+    let mut named = named.join("; ");
     if carries == Carries::Http1 {
-        told.push_str(", but HTTP without TLS was sent");
+        named.push_str(", but HTTP without TLS was sent");
     }
-    let ours = fields(&[("declared_by", text(told))]);
+    let ours = fields(&[("declared_by", text(named))]);
     metadata(&[("anyam", ours), ("istio", services(&all))])
 }
 

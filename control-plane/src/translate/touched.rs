@@ -18,7 +18,7 @@ use crate::model::manifest::workload::Workload;
 use crate::model::mesh::affected::Changed;
 use crate::model::mesh::{Families, Mesh, PortEntry, ServiceEntry, WorkloadEntry, resolve_port};
 
-/// Beyond this, comparing everything costs less than telling what to compare, for as long as that is
+/// Beyond this, comparing everything costs less than listing what to compare, for as long as that is
 /// remembered.
 const MAX_ENTRIES: usize = 20_000;
 

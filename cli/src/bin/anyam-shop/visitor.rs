@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::Outcome;
 
 /// A visit that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What the visitor prints.
 #[derive(Default, Serialize)]
@@ -43,9 +43,9 @@ pub async fn run(url: String, concurrency: usize, pause: Duration) -> Outcome {
         let (totals, http, url) = (totals.clone(), http.clone(), url.clone());
         local.spawn_local(async move {
             for visit in n.. {
-                let outcome = tokio::time::timeout(PATIENCE, call(&http, &url, visit)).await;
+                let outcome = tokio::time::timeout(TIMEOUT, call(&http, &url, visit)).await;
                 let outcome =
-                    outcome.unwrap_or_else(|_| Err(format!("no answer in {PATIENCE:?}").into()));
+                    outcome.unwrap_or_else(|_| Err(format!("no answer in {TIMEOUT:?}").into()));
                 note(&mut totals.borrow_mut(), outcome);
                 tokio::time::sleep(pause).await;
             }

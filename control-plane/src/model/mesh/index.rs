@@ -123,8 +123,8 @@ impl Index {
 
     /// Workloads that a service selects, in order.
     pub fn members(&self, service: &Service) -> Vec<Key> {
-        let nobody = BTreeSet::new();
-        let sets = selector(service).map(|label| self.labelled.get(&label).unwrap_or(&nobody));
+        let none = BTreeSet::new();
+        let sets = selector(service).map(|label| self.labelled.get(&label).unwrap_or(&none));
         let mut sets: Vec<_> = sets.collect();
         sets.sort_by_key(|set| set.len());
         let Some((fewest, others)) = sets.split_first() else {

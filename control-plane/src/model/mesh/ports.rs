@@ -113,14 +113,14 @@ fn contradiction(mesh: &Mesh, service: &ServiceEntry, port: &PortEntry) -> Optio
         }
         let others = entry.services.iter().filter(|key| **key != service.key());
         others.filter_map(|key| mesh.service(key)).find_map(|other| {
-            let told = other.ports.iter().find(|told| {
-                resolve_port(&told.target, workload) == Some(number) && differs(told.protocol)
+            let declared = other.ports.iter().find(|declared| {
+                resolve_port(&declared.target, workload) == Some(number) && differs(declared.protocol)
             })?;
             Some(format!(
-                "{here}, but Service {} says {} by its port {} of the same port {number} of Workload {}: what comes in is told by its first bytes, and calls through the wrong one fail",
+                "{here}, but Service {} says {} by its port {} of the same port {number} of Workload {}: what comes in is detected by its first bytes, and calls through the wrong one fail",
                 other.key(),
-                told.protocol.word(),
-                named(told),
+                declared.protocol.word(),
+                named(declared),
                 workload.meta.key()
             ))
         })
