@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::time::{Duration, Instant};
 
+use super::order::{CHECKS, Check};
 use super::stage::Stage;
 use super::totals::Totals;
 use super::workloads::{NAMESPACE, shift_traffic};
@@ -57,26 +58,10 @@ pub async fn run(stage: &mut Stage, lasting: Option<Duration>) -> Result<bool, D
 impl Show<'_> {
     /// Each check in turn; a demo with a feature switched off ends at the first that fails.
     async fn everything(&mut self) -> Result<(), DemoError> {
-        for number in 0.. {
-            let (what, verdict) = match number {
-                0 => ("traffic", self.traffic().await?),
-                1 => ("mTLS on the wire", self.wire().await?),
-                2 => ("unauthorised call", self.denied().await?),
-                3 => (
-                    "canary 10 %",
-                    self.split(0.10, Totals::default(), 500).await?,
-                ),
-                4 => ("replica's app killed", self.kill_app("catalogue-1").await?),
-                5 => (
-                    "replica's sidecar killed",
-                    self.kill_sidecar("catalogue-2").await?,
-                ),
-                6 => ("certificate rotated", self.rotation().await?),
-                7 => ("route changed", self.route_change().await?),
-                _ => break,
-            };
+        for (what, check) in CHECKS {
+            let verdict = self.check(*check).await?;
             self.report(what, verdict);
-            if number == 0 {
+            if *check == Check::Traffic {
                 self.first_serial = self.serial().await;
             }
             if self.stage.site.broken.is_some() && !self.passed {
@@ -84,6 +69,19 @@ impl Show<'_> {
             }
         }
         Ok(())
+    }
+
+    async fn check(&mut self, check: Check) -> Result<Verdict, DemoError> {
+        match check {
+            Check::Traffic => self.traffic().await,
+            Check::Wire => self.wire().await,
+            Check::Denied => self.denied().await,
+            Check::Canary => self.split(0.10, Totals::default(), 500).await,
+            Check::App => self.kill_app("catalogue-1").await,
+            Check::Sidecar => self.kill_sidecar("catalogue-2").await,
+            Check::Rotation => self.rotation().await,
+            Check::Route => self.route_change().await,
+        }
     }
 
     fn report(&mut self, what: &str, verdict: Verdict) {

@@ -2,7 +2,7 @@
 //!
 //! - `netns`: network namespaces and processes inside them; `relay`: the dashboard's way out
 //! - `workloads`: the shop's manifests; `process`: its programs, their sidecars, the control plane
-//! - `stage`: starting all of it; `checks`: what the demo shows, and checks as it goes;
+//! - `stage`: starting all of it; `checks`: what the demo shows, and checks as it goes, by `order`;
 //!   `totals`: what the visitor has seen
 //! - `capture`: what crosses the wire; `context`: how `anyam` in another terminal finds it
 //!
@@ -13,6 +13,7 @@ pub mod capture;
 mod checks;
 mod context;
 pub mod netns;
+mod order;
 mod process;
 mod relay;
 mod stage;

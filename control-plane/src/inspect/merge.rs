@@ -260,10 +260,18 @@ impl Both {
         // The peer's identity counts only from the end that verified it.
         let (sum, identity, reported) = if key.by_source {
             let reported = &key.destination_identity;
-            (&mut self.source, &mut self.edge.destination_identity, reported)
+            (
+                &mut self.source,
+                &mut self.edge.destination_identity,
+                reported,
+            )
         } else {
             let reported = &key.source_identity;
-            (&mut self.destination, &mut self.edge.source_identity, reported)
+            (
+                &mut self.destination,
+                &mut self.edge.source_identity,
+                reported,
+            )
         };
         agree(identity, reported, !sum.any);
         sum.add(account);
