@@ -39,7 +39,7 @@ pub enum ApiError {
     },
     #[error("the control plane's API at {0} did not answer within {TIMEOUT:?}")]
     Late(SocketAddr),
-    #[error("{what} ({location}). {todo}")]
+    #[error("{what} ({location}); {todo}")]
     Refused {
         status: u16,
         what: String,

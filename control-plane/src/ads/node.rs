@@ -14,6 +14,8 @@ use crate::text::bounded;
 
 /// Longer node ids are refused.
 const MAX_ID: usize = 1024;
+/// Linux's PATH_MAX.
+const MAX_PATH: usize = 4096;
 
 /// A node whose claims were checked.
 #[derive(Clone, Debug)]
@@ -83,7 +85,7 @@ pub fn authorise(
         service_account: text("SERVICE_ACCOUNT"),
         trust_domain: domain.to_owned(),
         anyam: text("ANYAM") == "true",
-        tls_files: tls_files(&metadata),
+        tls_files: tls_files(&metadata)?,
         ports: ports(&metadata)?,
     };
     if peer.insecure {
@@ -167,12 +169,28 @@ fn strings(node: &Node) -> HashMap<String, String> {
     fields.filter_map(text).collect()
 }
 
-fn tls_files(metadata: &HashMap<String, String>) -> Option<TlsFiles> {
-    Some(TlsFiles {
-        certificate_chain: metadata.get("TLS_CERT_CHAIN")?.clone(),
-        private_key: metadata.get("TLS_KEY")?.clone(),
-        root_certificate: metadata.get("TLS_ROOT_CERT")?.clone(),
-    })
+#[allow(clippy::result_large_err)]
+fn tls_files(metadata: &HashMap<String, String>) -> Result<Option<TlsFiles>, Status> {
+    let path = |key: &str| match metadata.get(key) {
+        // They are in each of its clusters.
+        Some(path) if path.len() > MAX_PATH => Err(Status::invalid_argument(format!(
+            "node.metadata.{key} is longer than {MAX_PATH} bytes"
+        ))),
+        path => Ok(path.cloned()),
+    };
+    let paths = (
+        path("TLS_CERT_CHAIN")?,
+        path("TLS_KEY")?,
+        path("TLS_ROOT_CERT")?,
+    );
+    let (Some(certificate_chain), Some(private_key), Some(root_certificate)) = paths else {
+        return Ok(None);
+    };
+    Ok(Some(TlsFiles {
+        certificate_chain,
+        private_key,
+        root_certificate,
+    }))
 }
 
 #[allow(clippy::result_large_err)]
@@ -213,4 +231,25 @@ fn software(node: &Node) -> String {
     };
     let text = format!("{} {version}", node.user_agent_name);
     bounded(text.trim()).chars().take(80).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_a_node_are_bounded() {
+        let keys = ["TLS_CERT_CHAIN", "TLS_KEY", "TLS_ROOT_CERT"];
+        let good = keys.map(|key| (key.to_owned(), format!("/{key}.pem")));
+        let mut metadata = HashMap::from(good);
+        assert!(tls_files(&metadata).unwrap().is_some());
+        metadata.insert("TLS_KEY".to_owned(), "x".repeat(MAX_PATH + 1));
+        let refused = tls_files(&metadata).unwrap_err();
+        assert_eq!(
+            refused.message(),
+            "node.metadata.TLS_KEY is longer than 4096 bytes"
+        );
+        metadata.remove("TLS_KEY");
+        assert!(tls_files(&metadata).unwrap().is_none());
+    }
 }

@@ -37,7 +37,7 @@ impl Default for SessionLimits {
         SessionLimits {
             types: 32,
             names: 100_000,
-            name_bytes: 2048,
+            name_bytes: 512,
             response_bytes: 3 << 20,
         }
     }

@@ -29,9 +29,15 @@ pub async fn explain(
 ) -> Result<ExplainResponse, Problem> {
     let (namespace, workload) = super::workload(&request.source, "source")?;
     let (host, port) = host_and_port(&request.destination)?;
-    let account = view
-        .service_account(namespace, workload)
-        .unwrap_or_default();
+    let account = view.service_account(namespace, workload);
+    let account = account.ok_or_else(|| {
+        Problem::new(
+            StatusCode::NOT_FOUND,
+            format!("there is no Workload {namespace}/{workload}"),
+            "source",
+            "give namespace/name of a declared Workload; `anyam proxies` lists those that are connected",
+        )
+    })?;
     let scope = Scope {
         namespace: namespace.to_owned(),
         workload: workload.to_owned(),

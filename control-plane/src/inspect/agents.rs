@@ -25,6 +25,8 @@ const MAX_DUMP: usize = 64 << 20;
 /// Questions that may be open at one proxy.
 const MAX_OPEN: usize = 32;
 const TAP_QUEUE: usize = 1024;
+/// Resource types in a report.
+const MAX_TYPES: usize = 32;
 
 /// Why a proxy gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -300,6 +302,12 @@ impl Entry {
         let now = Instant::now();
         let edges = std::mem::take(&mut report.edges);
         report.rejected = bounded(&report.rejected);
+        report.certificate_serial = bounded(&report.certificate_serial);
+        report.resources.truncate(MAX_TYPES);
+        for resource in &mut report.resources {
+            resource.type_url = bounded(&resource.type_url);
+            resource.version = bounded(&resource.version);
+        }
         let kept = self.with(|agent| {
             let before = agent.report.as_ref().map_or(agent.since, |(_, at)| *at);
             agent.report = Some((report, now));

@@ -77,6 +77,10 @@ async fn the_api_is_for_those_who_hold_the_token() {
         bench.post("/api/v1/explain", &long).await.0,
         StatusCode::BAD_REQUEST
     );
+    let ghost = r#"{"source": "shop/ghost", "destination": "10.0.0.2:80"}"#;
+    let (status, error) = bench.post("/api/v1/explain", ghost).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert_eq!(error["what"], "there is no Workload shop/ghost");
     assert_eq!(bench.get("/api/v1/nothing").await.0, StatusCode::NOT_FOUND);
 }
 
