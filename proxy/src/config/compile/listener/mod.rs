@@ -111,7 +111,7 @@ pub fn listener(
             connection_limits,
             backlog: u32_or(tcp_backlog_size, BACKLOG),
             access_log: http::logs(compiler, at, access_log)?,
-            declared_by: metadata.as_ref().and_then(values::declared_by),
+            declared_by: m.metadata.as_ref().and_then(values::declared_by),
             metrics,
             secrets: scope.fetches.secrets,
             initial_fetch_timeout: scope.fetches.initial_fetch_timeout,
