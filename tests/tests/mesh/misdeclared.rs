@@ -67,9 +67,9 @@ fn answer_to(host: &Namespace, to: &str, said: &str) -> std::io::Result<String> 
     })
 }
 
-#[test]
-fn the_error_names_the_declaration_and_others_are_not_harmed() {
-    let manifests = [
+fn manifests() -> String {
+    let https = |target: &str| format!("name: https, port: 443, targetPort: {target}");
+    [
         STRICT,
         &service(
             "lost",
@@ -80,16 +80,8 @@ fn the_error_names_the_declaration_and_others_are_not_harmed() {
         &service("orders", "240.240.9.3", "name: mysql, port: 3306"),
         // By the order of names it would decide.
         &service("admin", "240.240.9.4", "name: http-db, port: 3306"),
-        &service(
-            "secure",
-            "240.240.9.5",
-            "name: https, port: 443, targetPort: 8443",
-        ),
-        &service(
-            "ended",
-            "240.240.9.6",
-            "name: https, port: 443, targetPort: 8081",
-        ),
+        &service("secure", "240.240.9.5", &https("8443")),
+        &service("ended", "240.240.9.6", &https("8081")),
         &service(
             "plain",
             "240.240.9.7",
@@ -98,22 +90,27 @@ fn the_error_names_the_declaration_and_others_are_not_harmed() {
         &workload("client", "client", CLIENT),
         &workload("server", "db", SERVER),
     ]
-    .concat();
-    let mut mesh = Mesh::start(&manifests);
+    .concat()
+}
+
+/// What a TLS server says to what is no ClientHello: an alert, "unexpected message".
+const ALERT: &str = "\x15\x03\x01\0\x02\x02\x0a";
+
+fn serve_all(server: &Namespace) {
+    let http1 = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    serve(server, (SERVER, 8080).into(), "", http1);
+    serve(server, (SERVER, 3306).into(), "5.7 greets you", "");
+    serve(server, (SERVER, 8443).into(), "", ALERT);
+    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nyes";
+    serve(server, (SERVER, 8081).into(), "", answer);
+}
+
+#[test]
+fn the_error_names_the_declaration_and_others_are_not_harmed() {
+    let mut mesh = Mesh::start(&manifests());
     let client = mesh.host("client", CLIENT);
     let server = mesh.host("server", SERVER);
-    let http1 = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
-    serve(&server, (SERVER, 8080).into(), "", http1);
-    serve(&server, (SERVER, 3306).into(), "5.7 greets you", "");
-    // What a TLS server says to what is no ClientHello: an alert, "unexpected message".
-    serve(
-        &server,
-        (SERVER, 8443).into(),
-        "",
-        "\x15\x03\x01\0\x02\x02\x0a",
-    );
-    let answer = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\nconnection: close\r\n\r\nyes";
-    serve(&server, (SERVER, 8081).into(), "", answer);
+    serve_all(&server);
     let _sidecars = [
         mesh.sidecar("client", CLIENT, &client),
         mesh.sidecar("server", SERVER, &server),
@@ -138,25 +135,45 @@ fn the_error_names_the_declaration_and_others_are_not_harmed() {
                 .is_ok_and(|(status, body)| status >= 500 && body.contains(declared))
         });
     }
+    mesh.wait("the greeting of a server that speaks first", || {
+        greeting(&client, "240.240.9.3:3306").is_ok_and(|said| said == "5.7 greets you")
+    });
+    tls_and_http_mixed_up(&mesh, &client);
+    logs_and_check(&mesh);
+}
+
+fn tls_and_http_mixed_up(mesh: &Mesh, client: &Namespace) {
     // By a port's name alone nothing is refused: TLS may have ended before.
-    let (status, body) = get(&client, "240.240.9.6:443", "/").unwrap();
+    let (status, body) = get(client, "240.240.9.6:443", "/").unwrap();
     assert_eq!((status, body.as_str()), (200, "yes"), "{}", mesh.logs());
     // TLS passes as it is: the alert comes from the app.
     let hello = "\x16\x03\x01\0\x05\x01\0\0\x01\0";
-    let alert = answer_to(&client, "240.240.9.5:443", hello).unwrap();
-    assert_eq!(alert, "\x15\x03\x01\0\x02\x02\x0a", "{}", mesh.logs());
-    let refused = answer_to(&client, "240.240.9.7:443", hello).unwrap();
+    let alert = answer_to(client, "240.240.9.5:443", hello).unwrap();
+    assert_eq!(alert, ALERT, "{}", mesh.logs());
+    let refused = answer_to(client, "240.240.9.7:443", hello).unwrap();
     assert!(refused.starts_with("HTTP/1.1 400 "), "{refused}");
-    let log = || std::fs::read_to_string(mesh.folder.join("logs/client.out")).unwrap();
-    for declared in [
-        "http1.codec_error{declared_by_Service_shop/plain,_port_443_(http,_targetPort_8082):_HTTP/1.1}",
-        "{protocol_error|declared_by_Service_shop/secure,_port_443_(https,_targetPort_8443):_TLS,",
+}
+
+fn logs_and_check(mesh: &Mesh) {
+    for (log, declared) in [
+        (
+            "client.out",
+            "http1.codec_error{declared_by_Service_shop/plain,_port_443_(http,_targetPort_8082):_HTTP/1.1}",
+        ),
+        (
+            "client.out",
+            "{protocol_error|declared_by_Service_shop/secure,_port_443_(https,_targetPort_8443):_TLS,",
+        ),
+        (
+            "server.out",
+            "{protocol_error|declared_by_Service_shop/rpc,_port_8080_(grpc):_gRPC}",
+        ),
     ] {
-        mesh.wait(declared, || log().contains(declared));
+        let log = mesh.folder.join("logs").join(log);
+        mesh.wait(declared, || {
+            std::fs::read_to_string(&log).is_ok_and(|log| log.contains(declared))
+        });
     }
-    let log = std::fs::read_to_string(mesh.folder.join("logs/server.out")).unwrap();
-    let declared = "{protocol_error|declared_by_Service_shop/rpc,_port_8080_(grpc):_gRPC}";
-    assert!(log.contains(declared), "{log}");
     for found in [
         "Service shop/rpc: ",
         "answers in the last 30 s were not what its port declares (port `grpc` (8080) says gRPC)",
@@ -167,7 +184,4 @@ fn the_error_names_the_declaration_and_others_are_not_harmed() {
     ] {
         mesh.wait(found, || mesh.cli(&["check"]).contains(found));
     }
-    mesh.wait("the greeting of a server that speaks first", || {
-        greeting(&client, "240.240.9.3:3306").is_ok_and(|said| said == "5.7 greets you")
-    });
 }
