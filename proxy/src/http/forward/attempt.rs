@@ -20,7 +20,7 @@ use crate::http::pool::{Lease, Target};
 use crate::http::request::deadline::Deadlines;
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::StreamInfo;
-use crate::message::head::{Head, HeaderId};
+use crate::message::head::HeaderId;
 use crate::metrics::ResponseFlags;
 use crate::upstream::cluster::PickFor;
 use crate::upstream::endpoint::Endpoint;
@@ -261,37 +261,32 @@ impl<'a, 'd> Attempts<'a, 'd> {
         if self.upload.is_received {
             self.clocks.start_try(self.conn.worker.timers.now());
         }
-        let mut head = std::mem::take(&mut self.info.response);
         let answered = if upgrade::terminates_here(self.plan.action, &self.plan.framing) {
-            Ok(upgrade::accept_connect(&mut head))
+            Ok(upgrade::accept_connect(&mut self.info.response))
         } else {
-            self.send_and_await(up, &mut head).await
+            self.send_and_await(up).await
         };
         self.clocks.deadlines.set_try(None);
         match &answered {
             Ok(_) => self.info.times.response_head = Some(self.info.now()),
             // A failed head is no response and must not be logged as one.
-            Err(_) => head.clear(),
+            Err(_) => self.info.response.clear(),
         }
-        self.info.response = head;
         answered
     }
 
-    async fn send_and_await(
-        &mut self,
-        up: &mut UpstreamIo,
-        head: &mut Head,
-    ) -> Result<ResponseInfo, Failure> {
+    async fn send_and_await(&mut self, up: &mut UpstreamIo) -> Result<ResponseInfo, Failure> {
         upgrade::send_head(up, &self.info.request, &self.plan.framing)?;
         loop {
-            let answered = poll_fn(|cx| self.poll_answer(cx, up, head)).await?;
+            let answered = poll_fn(|cx| self.poll_answer(cx, up)).await?;
+            let (request, response) = (&self.info.request, &self.info.response);
             if !answered.interim {
-                upgrade::check_answer(&self.info.request, &self.plan.framing, &answered, head)?;
+                upgrade::check_answer(request, &self.plan.framing, &answered, response)?;
                 return Ok(answered);
             }
             self.clocks.deadlines.moved();
             poll_fn(|cx| self.poll_room(cx, up)).await?;
-            self.down.interim(head);
+            self.down.interim(&self.info.response);
         }
     }
 
@@ -300,14 +295,13 @@ impl<'a, 'd> Attempts<'a, 'd> {
         &mut self,
         cx: &mut Context<'_>,
         up: &mut UpstreamIo,
-        head: &mut Head,
     ) -> Poll<Result<ResponseInfo, Failure>> {
         if let Err(failure) = self.move_request(cx, up) {
             return Poll::Ready(Err(failure));
         }
         // After 101 the codec is bypassed, so the body has to be sent before that is read.
         let asks = !self.plan.upgrade_follows_body || self.upload.is_done;
-        if asks && let Poll::Ready(answered) = up.poll_head(cx, head) {
+        if asks && let Poll::Ready(answered) = up.poll_head(cx, &mut self.info.response) {
             return Poll::Ready(answered);
         }
         if let Poll::Ready(Err(failure)) = self.down.poll_flush(cx) {
