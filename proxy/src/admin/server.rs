@@ -19,7 +19,7 @@ use super::{Admin, routes};
 const MAX_HEAD: usize = 16 << 10;
 
 /// The limits of a port.
-struct Manners {
+struct SurfaceOptions {
     bounds: Bounds,
     /// For a request to arrive.
     header_timeout: Duration,
@@ -48,11 +48,11 @@ pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 }
 
 impl Surface {
-    fn manners(self) -> Manners {
+    fn options(self) -> SurfaceOptions {
         match self {
             // All clients share the loopback address, so it has no bound of its own. Dashboards
             // keep their connections.
-            Surface::Admin => Manners {
+            Surface::Admin => SurfaceOptions {
                 bounds: Bounds {
                     all: 64,
                     of_one_address: 64,
@@ -62,7 +62,7 @@ impl Surface {
                 keep_alive: true,
             },
             // Open to every peer, and a probe has about a second to be answered.
-            Surface::Metrics | Surface::Health => Manners {
+            Surface::Metrics | Surface::Health => SurfaceOptions {
                 bounds: Bounds {
                     all: 64,
                     of_one_address: 16,
@@ -77,8 +77,8 @@ impl Surface {
 
 /// Serves until the process ends.
 pub async fn serve(listener: &TcpListener, surface: Surface, admin: &Arc<Admin>) {
-    let manners = surface.manners();
-    let mut held = Held::new(manners.bounds);
+    let options = surface.options();
+    let mut held = Held::new(options.bounds);
     loop {
         let (tcp, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -106,11 +106,11 @@ pub async fn serve(listener: &TcpListener, surface: Surface, admin: &Arc<Admin>)
         });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(manners.header_timeout)
-            .keep_alive(manners.keep_alive)
+            .header_read_timeout(options.header_timeout)
+            .keep_alive(options.keep_alive)
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(tcp), service);
-        let serving = tokio::time::timeout(manners.max_life, connection);
+        let serving = tokio::time::timeout(options.max_life, connection);
         let task = tokio::spawn(async move {
             if let Ok(Err(error)) = serving.await {
                 tracing::debug!(%error, ?surface, "connection");

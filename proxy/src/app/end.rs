@@ -9,9 +9,9 @@ use crate::drain::Drain;
 use crate::log_sink::Sinks;
 
 /// How often the number of open connections is checked.
-const GLANCE: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 /// After the deadline connections get this long to close and to write their log lines.
-const LAST_WORDS: Duration = Duration::from_millis(100);
+const LOG_WRITE: Duration = Duration::from_millis(100);
 /// As a shell reports a process ended by SIGTERM.
 const EXIT_SECOND_SIGNAL: i32 = 143;
 
@@ -91,7 +91,7 @@ pub(super) async fn wait(drain: &Drain, open: impl Fn() -> usize, limit: Duratio
         }
     }
     drain.close();
-    tokio::time::sleep(LAST_WORDS).await;
+    tokio::time::sleep(LOG_WRITE).await;
 }
 
 /// Waits until no connection is left or `limit` is over; how many are left.
@@ -102,6 +102,6 @@ async fn drained(open: impl Fn() -> usize, limit: Duration) -> usize {
         if left == 0 || Instant::now() >= deadline {
             return left;
         }
-        tokio::time::sleep(GLANCE).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }

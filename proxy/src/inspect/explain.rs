@@ -168,13 +168,13 @@ fn network_policy(chain: &FilterChain, question: &Question, said: &mut Said) -> 
 }
 
 /// Describes one filter's decision; returns whether it allows the request.
-fn judged(verdict: &policy::Verdict, what: &str, said: &mut Said) -> bool {
-    if let Some(by) = &verdict.would_refuse {
+fn judged(decision: &policy::RbacDecision, what: &str, said: &mut Said) -> bool {
+    if let Some(by) = &decision.would_refuse {
         let by = by.as_deref().unwrap_or("no policy allows it");
         let why = format!("shadow rules would deny the {what}: {by}");
         said.say("policy", Outcome::Info, "shadow rules", why);
     }
-    match &verdict.refused {
+    match &decision.refused {
         None => {
             let why = format!("the {what} is allowed");
             said.say("policy", Outcome::Allowed, "rules", why);

@@ -256,9 +256,9 @@ pub(crate) fn authorise(
     };
     let mut shadow_denied = false;
     for rbac in &chain.rbac {
-        let verdict = policy::judge(rbac, &facts);
-        shadow_denied |= verdict.would_refuse.is_some();
-        if let Some(by) = verdict.refused {
+        let decision = policy::judge(rbac, &facts);
+        shadow_denied |= decision.would_refuse.is_some();
+        if let Some(by) = decision.refused {
             let by = by.map_or_else(|| "none (nothing allows it)".into(), |name| (*name).into());
             let peer = tls.and_then(|tls| tls.peer.clone());
             return Err(Refused::Denied { by, peer });

@@ -72,7 +72,7 @@ impl RequestProtocol {
 
 /// What distinguishes a request's series on one edge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Outcome {
+struct CallResult {
     code: u16,
     /// -1: not gRPC.
     grpc: i8,
@@ -81,7 +81,7 @@ struct Outcome {
 
 #[derive(Clone)]
 pub(super) struct OutcomeHandles {
-    outcome: Outcome,
+    outcome: CallResult,
     requests: IntCounter,
     duration: Histogram,
     request_bytes: Histogram,
@@ -126,7 +126,7 @@ struct TcpHandles {
 impl Edge {
     /// Records a finished request. No strings, no locks once the outcome was seen before.
     pub fn record(&self, sample: &RequestSample) {
-        let outcome = Outcome {
+        let outcome = CallResult {
             code: sample.code,
             grpc: sample.grpc,
             flags: sample.flags,
@@ -207,7 +207,7 @@ impl Edge {
         }
     }
 
-    fn with_outcome(&self, outcome: Outcome, record: impl Fn(&OutcomeHandles)) {
+    fn with_outcome(&self, outcome: CallResult, record: impl Fn(&OutcomeHandles)) {
         if let Some(handles) = self.outcomes.load().iter().find(|h| h.outcome == outcome) {
             return record(handles);
         }
@@ -219,7 +219,7 @@ impl Edge {
         let bounded = if known.len() < MAX_OUTCOMES - 1 {
             outcome
         } else {
-            Outcome {
+            CallResult {
                 code: 0,
                 grpc: -1,
                 flags: ResponseFlags::NONE,
@@ -235,7 +235,7 @@ impl Edge {
         self.outcomes.store(Arc::new(grown));
     }
 
-    fn labels_of(&self, outcome: Outcome) -> Vec<String> {
+    fn labels_of(&self, outcome: CallResult) -> Vec<String> {
         let grpc = if outcome.grpc < 0 {
             String::new()
         } else {
@@ -249,7 +249,7 @@ impl Edge {
         ])
     }
 
-    fn resolve(&self, outcome: Outcome) -> OutcomeHandles {
+    fn resolve(&self, outcome: CallResult) -> OutcomeHandles {
         let labels = self.labels_of(outcome);
         let labels = as_strs(&labels);
         let registry = &self.registry;

@@ -58,7 +58,7 @@ pub trait Request {
 
 /// The result of a filter's rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct RbacDecision {
     /// `Some`: denied, by this policy or because no policy allows it (`None` inside).
     pub refused: Option<Option<Name>>,
     /// The same, by the shadow rules.
@@ -66,9 +66,9 @@ pub struct Verdict {
 }
 
 /// Evaluates one filter's rules.
-pub fn judge(rbac: &Rbac, facts: &Facts<'_>) -> Verdict {
+pub fn judge(rbac: &Rbac, facts: &Facts<'_>) -> RbacDecision {
     let refusal = |rules: &Option<Rules>| rules.as_ref().and_then(|rules| refuses(rules, facts));
-    Verdict {
+    RbacDecision {
         refused: refusal(&rbac.enforced),
         would_refuse: refusal(&rbac.shadow),
     }

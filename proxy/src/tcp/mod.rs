@@ -1,7 +1,7 @@
 //! The tcp_proxy network filter.
 //!
 //! - `proxy`: a connection from dialling to its log line; `dial`: where to, and the way there
-//! - `verdict`: how it ended, as access logs show it
+//! - `outcome`: how it ended, as access logs show it
 #![cfg_attr(
     not(test),
     deny(
@@ -16,5 +16,5 @@
 )]
 
 pub mod dial;
+pub(crate) mod outcome;
 pub mod proxy;
-pub(crate) mod verdict;

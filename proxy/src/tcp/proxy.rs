@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use super::dial::{DialFailure, Dialled, Origin, dial};
-use super::verdict::flags_and_details;
+use super::outcome::flags_and_details;
 use crate::config::listener::{FilterChain, TcpProxy};
 use crate::http::pool::Pools;
 use crate::metrics::ResponseFlags;

@@ -17,8 +17,9 @@ pub struct CircuitBreakers {
     in_flight: [AtomicU32; 4],
 }
 
+/// What a circuit breaker counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum LimitedResource {
     Connection,
     Pending,
     Request,
@@ -29,7 +30,7 @@ enum Kind {
 #[derive(Debug)]
 pub struct Permit {
     limits: Arc<CircuitBreakers>,
-    kind: Kind,
+    resource: LimitedResource,
 }
 
 impl CircuitBreakers {
@@ -53,15 +54,18 @@ impl CircuitBreakers {
 
     /// `None`: the breaker is open.
     pub fn try_connection(self: &Arc<Self>) -> Option<Permit> {
-        self.take(Kind::Connection, self.thresholds.load().connections)
+        self.take(
+            LimitedResource::Connection,
+            self.thresholds.load().connections,
+        )
     }
 
     /// A permit, even beyond the limit.
     pub fn take_connection(self: &Arc<Self>) -> Permit {
-        self.in_flight[Kind::Connection as usize].fetch_add(1, Relaxed);
+        self.in_flight[LimitedResource::Connection as usize].fetch_add(1, Relaxed);
         Permit {
             limits: self.clone(),
-            kind: Kind::Connection,
+            resource: LimitedResource::Connection,
         }
     }
 
@@ -77,12 +81,12 @@ impl CircuitBreakers {
 
     /// For a request that has to wait for a connection. `None`: the breaker is open.
     pub fn try_pending(self: &Arc<Self>) -> Option<Permit> {
-        self.take(Kind::Pending, self.thresholds.load().pending)
+        self.take(LimitedResource::Pending, self.thresholds.load().pending)
     }
 
     /// `None`: the breaker is open.
     pub fn try_request(self: &Arc<Self>) -> Option<Permit> {
-        self.take(Kind::Request, self.thresholds.load().requests)
+        self.take(LimitedResource::Request, self.thresholds.load().requests)
     }
 
     /// `None`: the retry limit or budget is used up.
@@ -91,41 +95,41 @@ impl CircuitBreakers {
             Retries::Fixed(count) => count,
             Retries::Budget { percent, min } => {
                 let busy = self
-                    .count(Kind::Request)
-                    .saturating_add(self.count(Kind::Pending));
+                    .count(LimitedResource::Request)
+                    .saturating_add(self.count(LimitedResource::Pending));
                 // Saturates; a share of a u32 fits.
                 ((f64::from(busy) * percent / 100.0) as u32).max(min)
             }
         };
-        self.take(Kind::Retry, allowed)
+        self.take(LimitedResource::Retry, allowed)
     }
 
     pub fn active_connections(&self) -> u32 {
-        self.count(Kind::Connection)
+        self.count(LimitedResource::Connection)
     }
 
     pub fn pending_requests(&self) -> u32 {
-        self.count(Kind::Pending)
+        self.count(LimitedResource::Pending)
     }
 
     pub fn active_requests(&self) -> u32 {
-        self.count(Kind::Request)
+        self.count(LimitedResource::Request)
     }
 
     pub fn active_retries(&self) -> u32 {
-        self.count(Kind::Retry)
+        self.count(LimitedResource::Retry)
     }
 
-    fn count(&self, kind: Kind) -> u32 {
-        self.in_flight[kind as usize].load(Relaxed)
+    fn count(&self, resource: LimitedResource) -> u32 {
+        self.in_flight[resource as usize].load(Relaxed)
     }
 
-    fn take(self: &Arc<Self>, kind: Kind, allowed: u32) -> Option<Permit> {
+    fn take(self: &Arc<Self>, resource: LimitedResource, allowed: u32) -> Option<Permit> {
         // Counting first and giving back costs one atomic on the good path and never oversteps.
-        let before = self.in_flight[kind as usize].fetch_add(1, Relaxed);
+        let before = self.in_flight[resource as usize].fetch_add(1, Relaxed);
         let permit = Permit {
             limits: self.clone(),
-            kind,
+            resource,
         };
         (before < allowed).then_some(permit)
     }
@@ -133,7 +137,7 @@ impl CircuitBreakers {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.limits.in_flight[self.kind as usize].fetch_sub(1, Relaxed);
+        self.limits.in_flight[self.resource as usize].fetch_sub(1, Relaxed);
     }
 }
 

@@ -50,9 +50,9 @@ impl Origin {
     pub const BOTH: [Origin; 2] = [Origin::External, Origin::Local];
 }
 
-/// A detector.
+/// What a host is ejected for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum EjectionType {
     Consecutive5xx,
     ConsecutiveGateway,
     ConsecutiveLocal,
@@ -60,34 +60,38 @@ pub enum Kind {
     FailurePercentage(Origin),
 }
 
-impl Kind {
+impl EjectionType {
     /// How many there are.
     pub const COUNT: usize = crate::metrics::resource::MAX_TYPES;
 
-    /// As Envoy's statistics name it, and a number below [`Kind::COUNT`].
+    /// As Envoy's statistics name it, and a number below [`EjectionType::COUNT`].
     pub fn label(self) -> (usize, &'static str) {
         match self {
-            Kind::Consecutive5xx => (0, "consecutive_5xx"),
-            Kind::ConsecutiveGateway => (1, "consecutive_gateway_failure"),
-            Kind::ConsecutiveLocal => (2, "consecutive_local_origin_failure"),
-            Kind::SuccessRate(Origin::External) => (3, "success_rate"),
-            Kind::SuccessRate(Origin::Local) => (4, "local_origin_success_rate"),
-            Kind::FailurePercentage(Origin::External) => (5, "failure_percentage"),
-            Kind::FailurePercentage(Origin::Local) => (6, "local_origin_failure_percentage"),
+            EjectionType::Consecutive5xx => (0, "consecutive_5xx"),
+            EjectionType::ConsecutiveGateway => (1, "consecutive_gateway_failure"),
+            EjectionType::ConsecutiveLocal => (2, "consecutive_local_origin_failure"),
+            EjectionType::SuccessRate(Origin::External) => (3, "success_rate"),
+            EjectionType::SuccessRate(Origin::Local) => (4, "local_origin_success_rate"),
+            EjectionType::FailurePercentage(Origin::External) => (5, "failure_percentage"),
+            EjectionType::FailurePercentage(Origin::Local) => {
+                (6, "local_origin_failure_percentage")
+            }
         }
     }
 }
 
 impl OutlierConfig {
     /// Chance in percent that a detection of this kind ejects.
-    pub fn enforcing(&self, kind: Kind) -> u32 {
+    pub fn enforcing(&self, kind: EjectionType) -> u32 {
         let of = |by_origin: [u32; 2], origin: Origin| by_origin[origin as usize];
         match kind {
-            Kind::Consecutive5xx => self.enforcing_5xx,
-            Kind::ConsecutiveGateway => self.enforcing_gateway,
-            Kind::ConsecutiveLocal => self.enforcing_local,
-            Kind::SuccessRate(origin) => of(self.success_rate.enforcing, origin),
-            Kind::FailurePercentage(origin) => of(self.failure_percentage.enforcing, origin),
+            EjectionType::Consecutive5xx => self.enforcing_5xx,
+            EjectionType::ConsecutiveGateway => self.enforcing_gateway,
+            EjectionType::ConsecutiveLocal => self.enforcing_local,
+            EjectionType::SuccessRate(origin) => of(self.success_rate.enforcing, origin),
+            EjectionType::FailurePercentage(origin) => {
+                of(self.failure_percentage.enforcing, origin)
+            }
         }
     }
 }
@@ -95,7 +99,7 @@ impl OutlierConfig {
 /// An outlier was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Detection {
-    pub kind: Kind,
+    pub kind: EjectionType,
     pub result: DetectionResult,
 }
 
@@ -207,7 +211,7 @@ impl Detector {
     fn eject(
         &self,
         config: &OutlierConfig,
-        kind: Kind,
+        kind: EjectionType,
         host: &HostState,
         hosts: usize,
         now: Instant,
@@ -280,7 +284,11 @@ fn lock(host: &HostState) -> MutexGuard<'_, Ejection> {
 }
 
 /// Counts the outcome; the detectors whose bound was met.
-fn count(config: &OutlierConfig, host: &HostState, outcome: AttemptResult) -> [Option<Kind>; 2] {
+fn count(
+    config: &OutlierConfig,
+    host: &HostState,
+    outcome: AttemptResult,
+) -> [Option<EjectionType>; 2] {
     let local = matches!(
         outcome,
         AttemptResult::ConnectFailed | AttemptResult::TimedOut | AttemptResult::Reset
@@ -289,7 +297,7 @@ fn count(config: &OutlierConfig, host: &HostState, outcome: AttemptResult) -> [O
         host.rates.count(Origin::Local, !local);
         if local {
             let over = over(&host.consecutive_local, config.consecutive_local);
-            return [over.then_some(Kind::ConsecutiveLocal), None];
+            return [over.then_some(EjectionType::ConsecutiveLocal), None];
         }
         reset(&host.consecutive_local);
         if outcome == AttemptResult::Alive {
@@ -310,9 +318,9 @@ fn count(config: &OutlierConfig, host: &HostState, outcome: AttemptResult) -> [O
             gateway,
             config.consecutive_gateway,
         )
-        .then_some(Kind::ConsecutiveGateway),
+        .then_some(EjectionType::ConsecutiveGateway),
         streak(&host.consecutive_5xx, failed, config.consecutive_5xx)
-            .then_some(Kind::Consecutive5xx),
+            .then_some(EjectionType::Consecutive5xx),
     ]
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::cache::{Cache, Change, Now, Outcome, Validate, Validated};
+use super::cache::{Cache, Change, DemandResult, Now, Validate, Validated};
 use super::client::Apply;
 use super::resource_type::{Key, ResourceType};
 use crate::config::compile::{Compiled, Compiler, References, Step, name};
@@ -121,11 +121,11 @@ impl Applier {
     }
 
     /// An address of the mesh must not be taken for one outside of it.
-    fn unknown_listener(&self, address: IpAddr, outcome: Outcome) -> OnDemandResponse {
+    fn unknown_listener(&self, address: IpAddr, outcome: DemandResult) -> OnDemandResponse {
         let in_mesh = self.egress.mesh.iter().any(|range| range.contains(address));
         match outcome {
             _ if in_mesh || !self.egress.passthrough => OnDemandResponse::Unavailable,
-            Outcome::Absent => OnDemandResponse::Absent,
+            DemandResult::Absent => OnDemandResponse::Absent,
             // Whether an address is outside the mesh is known only where the mesh's ranges are
             // configured.
             _ if self.egress.mesh.is_empty() => OnDemandResponse::Unavailable,
@@ -242,18 +242,18 @@ impl Apply for Applier {
         }
     }
 
-    fn answer(&self, wanted: OnDemandRequest, outcome: Outcome) {
+    fn answer(&self, wanted: OnDemandRequest, outcome: DemandResult) {
         let answer = match (&wanted.what, outcome) {
-            (OnDemandResource::Name(name), Outcome::Found) => match self.names.get(name) {
+            (OnDemandResource::Name(name), DemandResult::Found) => match self.names.get(name) {
                 Some(records) => OnDemandResponse::Name(records.clone()),
                 None => OnDemandResponse::Absent,
             },
-            (_, Outcome::Found) => OnDemandResponse::Found,
+            (_, DemandResult::Found) => OnDemandResponse::Found,
             (OnDemandResource::Listener(address), outcome) => {
                 self.unknown_listener(address.ip(), outcome)
             }
-            (_, Outcome::Absent) => OnDemandResponse::Absent,
-            (_, Outcome::Unavailable) => OnDemandResponse::Unavailable,
+            (_, DemandResult::Absent) => OnDemandResponse::Absent,
+            (_, DemandResult::Unavailable) => OnDemandResponse::Unavailable,
         };
         // The connection that asked may be gone.
         let _ = wanted.answer.send(answer);

@@ -35,7 +35,7 @@ use self::stream::Streams;
 use super::message::{ProtocolVariant, Request, Response};
 use super::resource_type::{Key, ResourceType};
 
-pub use self::demand::Outcome;
+pub use self::demand::DemandResult;
 pub use self::entry::Status;
 
 /// How resources of a type are subscribed to.
@@ -160,7 +160,7 @@ pub struct Cache<T> {
     streams: Streams,
     outbox: VecDeque<Request>,
     changes: Vec<Change<T>>,
-    answers: Vec<(Key, Outcome)>,
+    answers: Vec<(Key, DemandResult)>,
     /// Keys whose waiting may be over.
     dirty: VecDeque<Key>,
     /// When to look at a key again; the number tells equal instants apart.
@@ -280,7 +280,7 @@ impl<T> Cache<T> {
     }
 
     /// Answers to [`Cache::want`], to be given after the changes were published.
-    pub fn take_answers(&mut self) -> Vec<(Key, Outcome)> {
+    pub fn take_answers(&mut self) -> Vec<(Key, DemandResult)> {
         std::mem::take(&mut self.answers)
     }
 

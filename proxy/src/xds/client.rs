@@ -15,7 +15,7 @@ use tonic::Status;
 use xds_proto::envoy::config::core::v3::Node;
 
 use super::backoff::Backoff;
-use super::cache::{Cache, Change, Config, Now, Outcome, Validate};
+use super::cache::{Cache, Change, Config, DemandResult, Now, Validate};
 use super::channel::{ChannelError, ManagementServer};
 use super::handle::Query;
 pub use super::handle::{DumpedResource, Handle, State};
@@ -56,7 +56,7 @@ pub trait Apply: Validate {
     fn key(&self, wanted: &OnDemandRequest) -> Key;
 
     /// Answers a want; what was published is visible already.
-    fn answer(&self, wanted: OnDemandRequest, outcome: Outcome);
+    fn answer(&self, wanted: OnDemandRequest, outcome: DemandResult);
 
     /// On-demand resources that were not used for long.
     fn idle(&mut self, cache: &Cache<Self::Value>, now: Now) -> Vec<Key>;

@@ -69,13 +69,13 @@ impl Apply for Recorder {
         }
     }
 
-    fn answer(&self, wanted: OnDemandRequest, outcome: Outcome) {
+    fn answer(&self, wanted: OnDemandRequest, outcome: DemandResult) {
         let key = self.key(&wanted);
         assert_ne!(&*key.name, "panic in answer", "on purpose");
         let _ = wanted.answer.send(match outcome {
-            Outcome::Found => OnDemandResponse::Found,
-            Outcome::Absent => OnDemandResponse::Absent,
-            Outcome::Unavailable => OnDemandResponse::Unavailable,
+            DemandResult::Found => OnDemandResponse::Found,
+            DemandResult::Absent => OnDemandResponse::Absent,
+            DemandResult::Unavailable => OnDemandResponse::Unavailable,
         });
     }
 

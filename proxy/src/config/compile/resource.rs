@@ -172,7 +172,7 @@ impl Compiler {
 
     /// Compiles and publishes messages at hand, as those of a bootstrap; a resource that is
     /// rejected is left out and reported; its last good version, if any, stays in use.
-    pub fn apply(&mut self, store: &Store, changes: Changes) -> Outcome {
+    pub fn apply(&mut self, store: &Store, changes: Changes) -> Published {
         let current = store.load();
         let mut sorted = Sorted::default();
         for (name, m) in changes.secrets {
@@ -204,7 +204,7 @@ impl Compiler {
                 None => Step::Remove(type_url::WORKLOAD, name),
             });
         }
-        Outcome {
+        Published {
             published: self.publish(store, sorted.steps),
             rejected: sorted.rejected,
         }
@@ -224,7 +224,7 @@ pub struct Changes {
 
 /// What [`Compiler::apply`] did.
 #[derive(Debug, Default)]
-pub struct Outcome {
+pub struct Published {
     pub rejected: Vec<Rejected>,
     /// Whether a new snapshot was published.
     pub published: bool,

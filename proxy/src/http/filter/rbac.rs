@@ -1,4 +1,4 @@
-//! The authorisation step of a request: the rules that apply, and their verdict.
+//! The authorisation step of a request: the rules that apply, and their decision.
 
 use crate::config::filter::FilterConfig;
 use crate::config::policy::Rbac;
@@ -17,8 +17,8 @@ pub fn rules<'a>(own: &'a Rbac, of_route: Option<&'a FilterConfig>) -> &'a Rbac 
     }
 }
 
-/// The verdict of the rules on a request with this head; `connection`: the facts of its connection.
-pub fn judge(rules: &Rbac, head: &Head, connection: Facts<'_>) -> policy::Verdict {
+/// The decision of the rules on a request with this head; `connection`: the facts of its connection.
+pub fn judge(rules: &Rbac, head: &Head, connection: Facts<'_>) -> policy::RbacDecision {
     let subject = Subject::of(head);
     let facts = Facts {
         request: Some(&subject),
@@ -38,11 +38,11 @@ pub fn check(rules: &Rbac, info: &StreamInfo) -> Result<(), Failure> {
         ..facts(&info.downstream)
     };
     let metrics = &info.downstream.listener.def.metrics;
-    let verdict = judge(rules, &info.request, connection);
-    if verdict.would_refuse.is_some() {
+    let decision = judge(rules, &info.request, connection);
+    if decision.would_refuse.is_some() {
         metrics.rbac_shadow_denied.inc();
     }
-    match verdict.refused {
+    match decision.refused {
         None => Ok(()),
         Some(by) => {
             metrics.rbac_denied.inc();

@@ -16,7 +16,7 @@ use crate::bug;
 use crate::config::route::HostRewrite;
 use crate::http::connection::conn::Conn;
 use crate::http::h1::ResponseInfo;
-use crate::http::pool::{Lease, Target};
+use crate::http::pool::{CheckoutTarget, Lease};
 use crate::http::request::deadline::Deadlines;
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::StreamInfo;
@@ -208,7 +208,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
     async fn checkout(&mut self, endpoint: &Arc<Endpoint>) -> Result<Lease, Failure> {
         let (worker, pools) = (self.conn.worker.clone(), self.conn.pools.clone());
         let cluster = self.plan.cluster.clone();
-        let target = Target {
+        let target = CheckoutTarget {
             cluster: &cluster,
             endpoint,
             version: self.info.version,

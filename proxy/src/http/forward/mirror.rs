@@ -17,7 +17,7 @@ use super::upstream::UpstreamIo;
 use crate::config::route::{Mirror, RouteAction};
 use crate::http::connection::conn::Conn;
 use crate::http::h1::{Event, Framing};
-use crate::http::pool::{Lease, Pools, Purpose, Target};
+use crate::http::pool::{CheckoutTarget, Lease, Pools, Purpose};
 use crate::http::request::error::Failure;
 use crate::message::head::Head;
 use crate::snapshot::ClusterLinks;
@@ -194,7 +194,7 @@ async fn exchange(
     let endpoint = picked.map_err(|_| Failure::NoEndpoint)?.endpoint;
     let _active = endpoint.state.begin();
     cluster.metrics.requests.inc();
-    let target = Target {
+    let target = CheckoutTarget {
         cluster,
         endpoint: &endpoint,
         version: copy.head.version(),

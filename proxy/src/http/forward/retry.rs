@@ -197,12 +197,12 @@ mod tests {
             };
             assert!(wait <= Duration::from_millis(250));
         }
-        let verdict = retries.after(Ok(&head(503)), true, &limits);
-        assert!(matches!(verdict, RetryDecision::Exhausted(_)));
+        let decision = retries.after(Ok(&head(503)), true, &limits);
+        assert!(matches!(decision, RetryDecision::Exhausted(_)));
         let limits = CircuitBreakers::new(crate::config::cluster::Thresholds::default());
         let mut retries = Retries::new(Some(Arc::new(policy(RetryOn::FIVE_XX))));
-        let verdict = retries.after(Ok(&head(503)), false, &limits);
-        assert_eq!(verdict, RetryDecision::Accept);
+        let decision = retries.after(Ok(&head(503)), false, &limits);
+        assert_eq!(decision, RetryDecision::Accept);
         assert_eq!(limits.active_retries(), 0);
         let long = policy(RetryOn::FIVE_XX);
         assert_eq!(back_off(&long, 31, 1.0), Duration::from_millis(250));

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::fields::{Kind, Progress};
+use super::fields::{FieldSection, Progress};
 use super::{Event, HeadLimits, trailers};
 use crate::message::fault::Fault;
 use crate::message::head::Head;
@@ -143,7 +143,10 @@ impl Chunked {
             return Ok(Event::End);
         }
         head.clear();
-        if !self.progress.read(Kind::Trailers, limits, input, head)? {
+        if !self
+            .progress
+            .read(FieldSection::Trailers, limits, input, head)?
+        {
             return Ok(Event::More);
         }
         trailers::sanitise(head);

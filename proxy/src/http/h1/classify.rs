@@ -1,6 +1,6 @@
 //! What exactly is wrong with a head that `httparse` refused. Only refused heads come here.
 
-use super::fields::Kind;
+use super::fields::FieldSection;
 use crate::message::fault::Fault;
 
 /// RFC 9110 5.6.2.
@@ -16,18 +16,18 @@ pub(in crate::http) const fn is_token_byte(byte: u8) -> bool {
 
 /// The first fault in order of bytes; `lines` are complete.
 #[cold]
-pub(super) fn classify(kind: Kind, lines: &[u8], error: httparse::Error) -> Fault {
+pub(super) fn classify(kind: FieldSection, lines: &[u8], error: httparse::Error) -> Fault {
     if error == httparse::Error::TooManyHeaders {
         return kind.too_many();
     }
-    let mut first = kind != Kind::Trailers;
+    let mut first = kind != FieldSection::Trailers;
     for line in lines.split_inclusive(|&b| b == b'\n') {
         let Some(line) = line.strip_suffix(b"\r\n") else {
             return Fault::BareLineFeed;
         };
         let fault = if memchr::memchr(b'\r', line).is_some() {
             Some(Fault::BareCarriageReturn)
-        } else if first && kind == Kind::Request {
+        } else if first && kind == FieldSection::Request {
             request_line(line)
         } else if first {
             status_line(line)

@@ -22,14 +22,15 @@ pub(super) struct Progress {
     scanned: usize,
 }
 
+/// What is read: the fields after a start line, or trailers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum FieldSection {
     Request,
     Response,
     Trailers,
 }
 
-impl Kind {
+impl FieldSection {
     fn too_large(self) -> Fault {
         match self {
             Self::Trailers => Fault::TrailersTooLarge,
@@ -52,7 +53,7 @@ impl Progress {
     /// this lies in: access logs and taps read it.
     pub fn read(
         &mut self,
-        kind: Kind,
+        kind: FieldSection,
         limits: &HeadLimits,
         input: &mut BytesMut,
         head: &mut Head,
@@ -60,11 +61,11 @@ impl Progress {
         let full = input.len() >= limits.head_bytes;
         let (seen, _) = input.split_at(input.len().min(limits.head_bytes));
         // A TLS record, alert or handshake (RFC 8446 5.1): no end of a line may ever come.
-        if kind != Kind::Trailers && matches!(seen.first(), Some(0x15 | 0x16)) {
+        if kind != FieldSection::Trailers && matches!(seen.first(), Some(0x15 | 0x16)) {
             return Err(Fault::Tls);
         }
         // What can't begin a request need not be waited for.
-        if kind == Kind::Request && seen.first().is_some_and(|&b| !is_token_byte(b)) {
+        if kind == FieldSection::Request && seen.first().is_some_and(|&b| !is_token_byte(b)) {
             return Err(Fault::InvalidMethod);
         }
         let fresh = seen.get(self.scanned..).unwrap_or(seen);
@@ -100,14 +101,19 @@ impl Progress {
 
 /// The fault in those lines that are complete; what comes after them may still change.
 #[cold]
-fn fault_in_lines(kind: Kind, seen: &[u8], limits: &HeadLimits, head: &mut Head) -> Option<Fault> {
+fn fault_in_lines(
+    kind: FieldSection,
+    seen: &[u8],
+    limits: &HeadLimits,
+    head: &mut Head,
+) -> Option<Fault> {
     let complete = seen.get(..=memchr::memrchr(b'\n', seen)?)?;
     let error = tokenise(kind, complete, limits, head).err()?;
     Some(classify(kind, complete, error))
 }
 
 fn tokenise(
-    kind: Kind,
+    kind: FieldSection,
     seen: &[u8],
     limits: &HeadLimits,
     head: &mut Head,
@@ -119,7 +125,7 @@ fn tokenise(
 }
 
 fn tokenise_into<const N: usize>(
-    kind: Kind,
+    kind: FieldSection,
     seen: &[u8],
     max: usize,
     head: &mut Head,
@@ -127,7 +133,7 @@ fn tokenise_into<const N: usize>(
     let base = seen.as_ptr() as usize;
     let mut slots = [const { MaybeUninit::<Header<'_>>::uninit() }; N];
     match kind {
-        Kind::Request => {
+        FieldSection::Request => {
             let mut request = httparse::Request::new(&mut []);
             let status = request.parse_with_uninit_headers(seen, &mut slots[..max])?;
             if let (Some(method), Some(target), Some(minor)) =
@@ -143,7 +149,7 @@ fn tokenise_into<const N: usize>(
             }
             Ok(status)
         }
-        Kind::Response => {
+        FieldSection::Response => {
             let mut response = httparse::Response::new(&mut []);
             let status = httparse::ParserConfig::default().parse_response_with_uninit_headers(
                 &mut response,
@@ -160,7 +166,7 @@ fn tokenise_into<const N: usize>(
             }
             Ok(status)
         }
-        Kind::Trailers => {
+        FieldSection::Trailers => {
             let mut slots = [EMPTY_HEADER; N];
             Ok(match httparse::parse_headers(seen, &mut slots[..max])? {
                 Status::Complete((len, headers)) => {

@@ -2,7 +2,7 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::fields::{Kind, Progress};
+use super::fields::{FieldSection, Progress};
 use super::framing::{Expect, Wire};
 use super::{BodyLength, Framing, RequestOptions, target};
 use crate::message::authority::Authority;
@@ -40,7 +40,10 @@ impl RequestDecoder {
             return Ok(None);
         }
         let limits = &self.options.limits;
-        if !self.progress.read(Kind::Request, limits, input, head)? {
+        if !self
+            .progress
+            .read(FieldSection::Request, limits, input, head)?
+        {
             return Ok(None);
         }
         self.empty_lines = 0;

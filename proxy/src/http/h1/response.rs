@@ -2,7 +2,7 @@
 
 use bytes::BytesMut;
 
-use super::fields::{Kind, Progress};
+use super::fields::{FieldSection, Progress};
 use super::framing::Wire;
 use super::{Asked, BodyLength, HeadLimits, ResponseInfo, Tunnel};
 use crate::message::fault::Fault;
@@ -37,7 +37,7 @@ impl ResponseDecoder {
         }
         if !self
             .progress
-            .read(Kind::Response, &self.limits, input, head)?
+            .read(FieldSection::Response, &self.limits, input, head)?
         {
             return Ok(None);
         }

@@ -48,7 +48,7 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     loop {
         let begun = match next(&conn, &mut server, &timer, served).await {
             Next::Begun(at) => at,
-            Next::Over => return say_goodbye(&mut server),
+            Next::Over => return close_idle(&mut server),
         };
         let mut head = heads.take();
         let framing = match read_head(&conn, &mut server, &timer, &mut head).await {
@@ -245,7 +245,7 @@ async fn drain_body(server: &mut H1Server, timer: &Timer) {
 
 /// Closes an idle connection in order: with close_notify over TLS, as far as that can be written at
 /// once.
-fn say_goodbye(server: &mut H1Server) {
+fn close_idle(server: &mut H1Server) {
     let mut cx = Context::from_waker(Waker::noop());
     // Errors do not matter: the connection ends either way.
     let _ = server.io.poll_shutdown(&mut cx);

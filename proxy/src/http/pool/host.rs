@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use super::shared::{Shared, is_older};
-use super::{Place, Pools, Target};
+use super::{CheckoutTarget, Place, Pools};
 use crate::bug;
 use crate::config::cluster::Transport;
 use crate::config::http::Http2Options;
@@ -62,7 +62,7 @@ impl HostPool {
         self: &Rc<Self>,
         pools: &Pools,
         worker: &Worker,
-        target: &Target<'_>,
+        target: &CheckoutTarget<'_>,
     ) -> Result<UpstreamIo, Failure> {
         let mut pending = None;
         loop {
@@ -82,7 +82,7 @@ impl HostPool {
         self: &Rc<Self>,
         pools: &Pools,
         worker: &Worker,
-        target: &Target<'_>,
+        target: &CheckoutTarget<'_>,
     ) -> Result<UpstreamIo, Failure> {
         let place = self.place(pools, target);
         let place = place.ok_or(Failure::Overflow("connections"))?;
@@ -97,7 +97,7 @@ impl HostPool {
         self: &Rc<Self>,
         pools: &Pools,
         worker: &Worker,
-        target: &Target<'_>,
+        target: &CheckoutTarget<'_>,
     ) -> Result<UpstreamIo, Failure> {
         let mut pending = None;
         loop {
@@ -133,7 +133,7 @@ impl HostPool {
         self: &Rc<Self>,
         pools: &Pools,
         worker: &Worker,
-        target: &Target<'_>,
+        target: &CheckoutTarget<'_>,
     ) -> Result<UpstreamIo, Failure> {
         let mut pending = None;
         let place = loop {
@@ -157,7 +157,7 @@ impl HostPool {
     async fn share_for(
         self: &Rc<Self>,
         worker: &Worker,
-        target: &Target<'_>,
+        target: &CheckoutTarget<'_>,
         stream: Stream,
         place: Place,
     ) -> Result<Rc<Shared>, Failure> {
@@ -226,7 +226,7 @@ impl HostPool {
     async fn wait(
         &self,
         worker: &Worker,
-        target: &Target<'_>,
+        target: &CheckoutTarget<'_>,
         pending: &mut Option<Permit>,
     ) -> Result<(), Failure> {
         if pending.is_none() {
@@ -286,7 +286,7 @@ fn begin(mut client: Box<H1Client>) -> UpstreamIo {
 
 fn exclusive_client(
     worker: &Worker,
-    target: &Target<'_>,
+    target: &CheckoutTarget<'_>,
     stream: Stream,
     place: Place,
 ) -> Box<H1Client> {
@@ -325,7 +325,7 @@ fn is_alive(io: &mut Io) -> bool {
 /// requests find an open connection and never need this future.
 fn dial<'a>(
     worker: &'a Worker,
-    target: &'a Target<'_>,
+    target: &'a CheckoutTarget<'_>,
     version: Option<Version>,
 ) -> Pin<Box<impl Future<Output = Result<Stream, Failure>>>> {
     Box::pin(async move {
@@ -356,7 +356,7 @@ fn dial<'a>(
 
 /// Of the protocols that the context offers by ALPN, those of the version that will be used.
 /// `None`: as they are.
-fn offer(target: &Target<'_>, version: Option<Version>) -> Option<Vec<Vec<u8>>> {
+fn offer(target: &CheckoutTarget<'_>, version: Option<Version>) -> Option<Vec<Vec<u8>>> {
     let Some(Transport::Tls(context)) = target.cluster.transport_of(target.endpoint) else {
         return None;
     };

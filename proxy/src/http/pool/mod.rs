@@ -52,7 +52,7 @@ pub struct Pools {
 }
 
 /// The endpoint of a checkout.
-pub struct Target<'a> {
+pub struct CheckoutTarget<'a> {
     pub cluster: &'a Arc<Cluster>,
     pub endpoint: &'a Arc<Endpoint>,
     /// The request's own, for clusters that follow it.
@@ -84,7 +84,11 @@ impl Pools {
     ///
     /// # Errors
     /// When connecting fails or a limit is reached.
-    pub async fn checkout(&self, worker: &Worker, target: &Target<'_>) -> Result<Lease, Failure> {
+    pub async fn checkout(
+        &self,
+        worker: &Worker,
+        target: &CheckoutTarget<'_>,
+    ) -> Result<Lease, Failure> {
         let host = self.host(target);
         if target.purpose == Purpose::Raw {
             let up = host.raw(self, worker, target).await?;
@@ -169,7 +173,7 @@ impl Pools {
         oldest.is_some_and(|(_, host)| host.close_oldest_idle())
     }
 
-    fn host(&self, target: &Target<'_>) -> Rc<HostPool> {
+    fn host(&self, target: &CheckoutTarget<'_>) -> Rc<HostPool> {
         let follows = matches!(target.cluster.protocol, UpstreamProtocol::Downstream);
         self.at(Key {
             cluster: target.cluster.id,

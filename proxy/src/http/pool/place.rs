@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use super::host::HostPool;
-use super::{Pools, Target};
+use super::{CheckoutTarget, Pools};
 use crate::upstream::limits::Permit;
 
 /// A connection's place under the cluster's limit, and in its endpoint's count.
@@ -19,7 +19,7 @@ pub struct Place {
 
 impl HostPool {
     /// A place for one more connection; `None`: one of this endpoint's own has to come back first.
-    pub(super) fn place(&self, pools: &Pools, target: &Target<'_>) -> Option<Place> {
+    pub(super) fn place(&self, pools: &Pools, target: &CheckoutTarget<'_>) -> Option<Place> {
         let limits = &target.cluster.limits;
         let permit = limits.try_connection().or_else(|| {
             if pools.close_idle(target.cluster.id)

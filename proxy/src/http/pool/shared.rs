@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use super::{Place, Purpose, Target};
+use super::{CheckoutTarget, Place, Purpose};
 use crate::http::forward::upstream::UpstreamIo;
 use crate::http::h2::Connected;
 use crate::http::request::error::Failure;
@@ -34,7 +34,7 @@ impl Shared {
     }
 
     /// Before an upgrade. A time-out is no error here: sending the request then fails.
-    pub(super) async fn await_settings(&self, worker: &Worker, target: &Target<'_>) {
+    pub(super) async fn await_settings(&self, worker: &Worker, target: &CheckoutTarget<'_>) {
         if target.purpose == Purpose::Upgrade {
             let timeout = target.cluster.connect_timeout.min(SETTINGS_TIMEOUT);
             self.connected.takes_upgrades(&worker.timers, timeout).await;

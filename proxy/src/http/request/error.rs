@@ -130,9 +130,9 @@ impl Failure {
     }
 
     /// Status, response flag, details (Envoy's), proxy-status error (RFC 9209), one sentence.
-    pub fn verdict(&self) -> Verdict {
+    pub fn response(&self) -> FailureResponse {
         let (status, flags, details, error, reason) = self.row();
-        Verdict {
+        FailureResponse {
             status,
             flags,
             details,
@@ -228,7 +228,7 @@ fn malformed(what: &str) -> Row<'static> {
 
 /// How a failure shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct FailureResponse {
     /// 0: no response can be sent.
     pub status: u16,
     pub flags: ResponseFlags,

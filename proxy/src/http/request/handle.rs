@@ -340,11 +340,11 @@ impl Exchange<'_, '_> {
     /// stream is then for the codec's loop to end.
     async fn fail(&mut self, failure: &Failure) -> Result<(), Failure> {
         if self.started || !failure.can_be_answered() {
-            let verdict = failure.verdict();
-            self.info.flags.insert(verdict.flags);
-            self.info.details = match verdict.details.strip_prefix(BEFORE) {
+            let answer = failure.response();
+            self.info.flags.insert(answer.flags);
+            self.info.details = match answer.details.strip_prefix(BEFORE) {
                 Some(why) if self.started => format!("{AFTER}{why}").into(),
-                _ => verdict.details,
+                _ => answer.details,
             };
             return Err(failure.clone());
         }

@@ -18,9 +18,9 @@ pub struct Reply {
 
 /// Fills `info.response` for a failure.
 pub fn failure(info: &mut StreamInfo, failure: &Failure) -> Reply {
-    let verdict = failure.verdict();
-    info.flags.insert(verdict.flags);
-    info.details = verdict.details;
+    let answer = failure.response();
+    info.flags.insert(answer.flags);
+    info.details = answer.details;
     info.denied |= matches!(failure, Failure::Denied(_));
     info.local_reply = true;
     let declared_by = match failure.may_be_misdeclared() {
@@ -33,7 +33,7 @@ pub fn failure(info: &mut StreamInfo, failure: &Failure) -> Reply {
     let mut head = Head::new();
     head.set_version(info.version);
     if info.manager.proxy_status {
-        let status = proxy_status(info, failure, verdict.error);
+        let status = proxy_status(info, failure, answer.error);
         head.append(HeaderId::ProxyStatus, status.as_bytes());
     }
     if matches!(failure, Failure::Overflow(_)) {
@@ -41,15 +41,15 @@ pub fn failure(info: &mut StreamInfo, failure: &Failure) -> Reply {
     }
     let mut text = match (failure.blame(), &info.endpoint) {
         (Blame::Upstream, Some(endpoint)) => {
-            format!("{} ({})", verdict.reason, endpoint.address)
+            format!("{} ({})", answer.reason, endpoint.address)
         }
-        _ => verdict.reason,
+        _ => answer.reason,
     };
     if let Some(declared_by) = declared_by {
         text.push_str("; declared by ");
         text.push_str(&declared_by);
     }
-    respond(info, head, verdict.status, None, text)
+    respond(info, head, answer.status, None, text)
 }
 
 /// Who declared what the port carries; before a cluster was chosen, that of the listener.

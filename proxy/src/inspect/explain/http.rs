@@ -65,7 +65,7 @@ pub(super) fn http(
     match (found, &routes) {
         (Ok(route), Some(routes)) => act(way, manager, routes, &route, &mut prepared, said),
         (Err((subject, why)), _) => {
-            let status = Failure::NoRoute.verdict().status;
+            let status = Failure::NoRoute.response().status;
             let why = format!("{why}: {status} (NR)");
             said.say("route", Outcome::Failed, &subject, why);
         }
@@ -139,12 +139,12 @@ fn route(
         "this virtual host takes the authority",
     );
     let mut chosen = None;
-    for (route, verdict) in plan::routes(host, &request.head, None, 0) {
-        let verdict = match (verdict, &chosen) {
+    for (route, matched) in plan::routes(host, &request.head, None, 0) {
+        let matched = match (matched, &chosen) {
             (Ok(()), Some(_)) => Err(Lost::Earlier),
-            (verdict, _) => verdict,
+            (matched, _) => matched,
         };
-        match verdict {
+        match matched {
             Ok(()) => {
                 chosen = Some(route.clone());
                 said.say("route", Outcome::Chosen, &route.name, "the first that fits");
@@ -184,8 +184,8 @@ fn filters(
         let what = match own {
             FilterConfig::Rbac(own) => {
                 let rules = rbac::rules(own, of_route);
-                let verdict = rbac::judge(rules, &request.head, request.facts);
-                return judged(&verdict, "request", said);
+                let decision = rbac::judge(rules, &request.head, request.facts);
+                return judged(&decision, "request", said);
             }
             FilterConfig::Fault(_) => "may delay the request, fail it or slow its response",
             FilterConfig::LocalRateLimit(_) => "refuses requests over its limit",
@@ -256,7 +256,7 @@ fn forwarded(
 
 /// What is answered to a request that cannot be served.
 fn failed(failure: &Failure, stage: &str, subject: &str, said: &mut Said) {
-    let verdict = failure.verdict();
-    let why = format!("{}: {}", verdict.reason, verdict.status);
+    let answer = failure.response();
+    let why = format!("{}: {}", answer.reason, answer.status);
     said.say(stage, Outcome::Failed, subject, why);
 }

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{Kind, Origin};
+use super::{EjectionType, Origin};
 use crate::config::outlier::OutlierConfig;
 use crate::upstream::host::HostState;
 
@@ -108,7 +108,7 @@ pub(super) fn outliers<'a>(
     origin: Origin,
     samples: &[Sample<'a>],
     baseline: &Baseline,
-) -> Vec<(Kind, &'a HostState)> {
+) -> Vec<(EjectionType, &'a HostState)> {
     let (success, failure) = (&config.success_rate, &config.failure_percentage);
     let least = success.request_volume.min(failure.request_volume);
     for sample in samples {
@@ -120,14 +120,14 @@ pub(super) fn outliers<'a>(
     baseline.set(standard(&comparable, success.stdev_factor));
     if let Some(threshold) = baseline.threshold() {
         let below = comparable.iter().filter(|(share, _)| *share < threshold);
-        found.extend(below.map(|(_, host)| (Kind::SuccessRate(origin), *host)));
+        found.extend(below.map(|(_, host)| (EjectionType::SuccessRate(origin), *host)));
     }
     let comparable = with_volume(samples, failure.request_volume, failure.minimum_hosts);
     let bound = f64::from(failure.threshold);
     let above = comparable
         .iter()
         .filter(|(share, _)| 100.0 - share >= bound);
-    found.extend(above.map(|(_, host)| (Kind::FailurePercentage(origin), *host)));
+    found.extend(above.map(|(_, host)| (EjectionType::FailurePercentage(origin), *host)));
     found
 }
 

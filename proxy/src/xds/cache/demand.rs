@@ -9,7 +9,7 @@ use crate::xds::resource_type::{Key, ResourceType};
 
 /// How a want ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum DemandResult {
     /// In force.
     Found,
     /// The server has none, or what it sent was rejected.
@@ -21,7 +21,7 @@ pub enum Outcome {
 impl<T> Cache<T> {
     /// The data path wants a resource. `None`: the answer comes through
     /// [`Cache::take_answers`].
-    pub fn want(&mut self, key: &Key, now: Now) -> Option<Outcome> {
+    pub fn want(&mut self, key: &Key, now: Now) -> Option<DemandResult> {
         self.look_at(key, now);
         if let Some(outcome) = self.known(key, now) {
             return Some(outcome);
@@ -38,19 +38,19 @@ impl<T> Cache<T> {
         None
     }
 
-    fn known(&mut self, key: &Key, now: Now) -> Option<Outcome> {
+    fn known(&mut self, key: &Key, now: Now) -> Option<DemandResult> {
         if let Some(entry) = self.entries.get_mut(key) {
             if entry.wanted.is_some() {
                 entry.wanted = Some(now.instant);
             }
             if entry.active.is_some() {
-                return Some(Outcome::Found);
+                return Some(DemandResult::Found);
             }
             if entry.absent_until.is_some() || entry.rejected.is_some() && entry.pending.is_none() {
-                return Some(Outcome::Absent);
+                return Some(DemandResult::Absent);
             }
         }
-        self.is_overdue(now).then_some(Outcome::Unavailable)
+        self.is_overdue(now).then_some(DemandResult::Unavailable)
     }
 
     pub(super) fn is_overdue(&self, now: Now) -> bool {
@@ -86,7 +86,7 @@ impl<T> Cache<T> {
     }
 
     /// Answers the requests that wait for `key`.
-    pub(super) fn answer(&mut self, key: &Key, outcome: Outcome) {
+    pub(super) fn answer(&mut self, key: &Key, outcome: DemandResult) {
         if let Some(entry) = self.entries.get_mut(key)
             && entry.awaited
         {
@@ -135,7 +135,7 @@ impl<T> Cache<T> {
         let surplus = count + 1 - self.config.max_on_demand;
         let leaving = surplus.max(self.config.max_on_demand / 16);
         for (_, key) in wanted.into_iter().take(leaving) {
-            self.answer(&key, Outcome::Unavailable);
+            self.answer(&key, DemandResult::Unavailable);
             self.unpin(&key, now);
         }
     }

@@ -84,7 +84,7 @@ fn run(config: Config, steps: Vec<Step>) {
                 let key = Key::new(kind, name);
                 let outcome = rig.cache.want(&key, rig.now);
                 // The answer may be ahead of the changes just taken, never the other way round.
-                if outcome == Some(Outcome::Found) {
+                if outcome == Some(DemandResult::Found) {
                     let held = rig
                         .cache
                         .resources()
@@ -112,7 +112,7 @@ fn run(config: Config, steps: Vec<Step>) {
         }
         for (key, outcome) in rig.cache.take_answers() {
             assert!(
-                outcome != Outcome::Found || force.contains_key(&key),
+                outcome != DemandResult::Found || force.contains_key(&key),
                 "{key}"
             );
         }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::entry::{Entry, Held, Rejected};
 use super::{Cache, Now, Validate, Validated};
-use crate::xds::cache::Outcome;
+use crate::xds::cache::DemandResult;
 use crate::xds::message::{DeltaResponse, Resource, SotwResponse};
 use crate::xds::resource_type::{Key, ResourceType};
 
@@ -238,7 +238,7 @@ impl<T> Cache<T> {
             at: now.time,
         });
         if entry.newest().is_none() {
-            self.answer(key, Outcome::Absent);
+            self.answer(key, DemandResult::Absent);
             self.wake_dependants(key);
         }
     }

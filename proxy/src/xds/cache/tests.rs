@@ -148,11 +148,11 @@ impl Rig {
             .collect()
     }
 
-    pub(super) fn want(&mut self, kind: ResourceType, name: &str) -> Option<Outcome> {
+    pub(super) fn want(&mut self, kind: ResourceType, name: &str) -> Option<DemandResult> {
         self.cache.want(&Key::new(kind, name), self.now)
     }
 
-    pub(super) fn answers(&mut self) -> Vec<(String, Outcome)> {
+    pub(super) fn answers(&mut self) -> Vec<(String, DemandResult)> {
         let answers = self.cache.take_answers().into_iter();
         answers.map(|(key, outcome)| (key.name, outcome)).collect()
     }

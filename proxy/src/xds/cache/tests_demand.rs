@@ -15,10 +15,10 @@ fn the_data_path_gets_what_it_wants_once_all_of_it_is_there() {
     assert_eq!(rig.answers(), []);
     rig.delta(ResourceType::Cluster, &["c"], &[]);
     assert_eq!(rig.changes(), ["+c", "+out c:c"]);
-    assert_eq!(rig.answers(), [("out".into(), Outcome::Found)]);
+    assert_eq!(rig.answers(), [("out".into(), DemandResult::Found)]);
     assert_eq!(
         rig.want(ResourceType::Listener, "out"),
-        Some(Outcome::Found)
+        Some(DemandResult::Found)
     );
 }
 
@@ -27,17 +27,17 @@ fn a_miss_is_remembered_for_a_while_and_corrected_at_once() {
     let mut rig = Rig::connected(named());
     rig.want(ResourceType::Listener, "none");
     rig.delta(ResourceType::Listener, &[], &["none"]);
-    assert_eq!(rig.answers(), [("none".into(), Outcome::Absent)]);
+    assert_eq!(rig.answers(), [("none".into(), DemandResult::Absent)]);
     rig.deltas();
     assert_eq!(
         rig.want(ResourceType::Listener, "none"),
-        Some(Outcome::Absent)
+        Some(DemandResult::Absent)
     );
     assert_eq!(rig.deltas(), []);
     rig.delta(ResourceType::Listener, &["none"], &[]);
     assert_eq!(
         rig.want(ResourceType::Listener, "none"),
-        Some(Outcome::Found)
+        Some(DemandResult::Found)
     );
     rig.delta(ResourceType::Listener, &[], &["none"]);
     assert_eq!(rig.changes(), ["+none", "-none"]);
@@ -57,14 +57,14 @@ fn without_a_server_wants_fail_after_some_patience_and_known_ones_do_not() {
     rig.cache.disconnected(rig.now);
     assert_eq!(rig.want(ResourceType::Listener, "new"), None);
     rig.pass(3);
-    assert_eq!(rig.answers(), [("new".into(), Outcome::Unavailable)]);
+    assert_eq!(rig.answers(), [("new".into(), DemandResult::Unavailable)]);
     assert_eq!(
         rig.want(ResourceType::Listener, "newer"),
-        Some(Outcome::Unavailable)
+        Some(DemandResult::Unavailable)
     );
     assert_eq!(
         rig.want(ResourceType::Listener, "out"),
-        Some(Outcome::Found)
+        Some(DemandResult::Found)
     );
     rig.cache.connected(rig.now);
     assert_eq!(rig.want(ResourceType::Listener, "newer"), None);
@@ -189,7 +189,7 @@ fn state_of_the_world_by_name_answers_absence_by_time() {
         "that may have been sent before it read our request"
     );
     rig.sotw("2", ResourceType::Listener, &["inbound", "x"]);
-    assert_eq!(rig.answers(), [("x".into(), Outcome::Found)]);
+    assert_eq!(rig.answers(), [("x".into(), DemandResult::Found)]);
     rig.sotw("3", ResourceType::Listener, &["inbound"]);
     assert_eq!(rig.changes(), ["+inbound", "+x", "-x"]);
 }

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::collections::hash_map::Entry as Slot;
 
-use super::demand::Outcome;
+use super::demand::DemandResult;
 use super::entry::{Entry, Held, Pending};
 use super::{Cache, Change, Mode, Now};
 use crate::xds::resource_type::{Key, ResourceType};
@@ -68,7 +68,7 @@ impl<T> Cache<T> {
         if let Some(replaced) = replaced {
             self.unrefer(key, replaced.refs, now);
         }
-        self.answer(key, Outcome::Found);
+        self.answer(key, DemandResult::Found);
         self.wake_dependants(key);
     }
 
@@ -128,7 +128,7 @@ impl<T> Cache<T> {
             entry.rejected = None;
             entry.absent_until = Some(until);
         }
-        self.answer(key, Outcome::Absent);
+        self.answer(key, DemandResult::Absent);
         self.wake_dependants(key);
         if named {
             self.look_again_at(until, key.clone());
@@ -236,7 +236,7 @@ impl<T> Cache<T> {
             return;
         }
         if entry.awaited && self.is_overdue(now) {
-            return self.answer(key, Outcome::Unavailable);
+            return self.answer(key, DemandResult::Unavailable);
         }
         // Other absent ones stay subscribed to: something refers to them, and waits no longer.
         if due(entry.absent_until) && entry.wanted.is_some() {
