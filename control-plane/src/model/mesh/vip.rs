@@ -9,13 +9,14 @@
 //! the file is written anew.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
+use serde::Deserialize;
 
 use crate::model::manifest::object::Key;
 
@@ -29,6 +30,9 @@ const V6_NET: [u16; 4] = [0xfdac, 0x616e, 0x7961, 0x6d00];
 
 /// Lines of the file beyond which it is written anew, besides one for each service.
 const MAX_LINES: usize = 1000;
+
+/// Places by `namespace/name`; `None`: it was given to another.
+type Part = BTreeMap<String, Option<u16>>;
 
 /// Why addresses could not be allotted or kept.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +59,7 @@ pub struct Vips {
     declared: HashSet<String>,
     path: Option<PathBuf>,
     /// What the file does not have yet.
-    unsaved: BTreeMap<String, Option<u16>>,
+    unsaved: Part,
     /// Lines in the file; `None`: it has to be written anew.
     lines: Option<usize>,
 }
@@ -71,9 +75,13 @@ impl Vips {
     /// # Errors
     /// When the file cannot be read or is not ours.
     pub fn load(path: &Path) -> Result<Self, VipError> {
+        let mut vips = Vips {
+            path: Some(path.to_owned()),
+            ..Vips::default()
+        };
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(vips),
             Err(error) => {
                 return Err(VipError::File {
                     path: path.to_owned(),
@@ -81,27 +89,26 @@ impl Vips {
                 });
             }
         };
-        let mut vips = Vips {
-            path: Some(path.to_owned()),
-            ..Vips::default()
+        let malformed = |error| VipError::Malformed {
+            path: path.to_owned(),
+            error,
         };
-        for part in serde_json::Deserializer::from_slice(&bytes).into_iter() {
+        let mut parts = serde_json::Deserializer::from_slice(&bytes);
+        // The first part is renamed into place when it is whole, so this process never cut it.
+        vips.take(Part::deserialize(&mut parts).map_err(malformed)?);
+        for part in parts.into_iter() {
             match part {
                 Ok(part) => vips.take(part),
-                // The process ended while it wrote the last line, before anything came of it.
+                // The process ended, or the disk was full, while the last line was appended.
+                // Services whose addresses were in it may be given others.
                 Err(error) if error.is_eof() => break,
-                Err(error) => {
-                    return Err(VipError::Malformed {
-                        path: path.to_owned(),
-                        error,
-                    });
-                }
+                Err(error) => return Err(malformed(error)),
             }
         }
         Ok(vips)
     }
 
-    fn take(&mut self, part: BTreeMap<String, Option<u16>>) {
+    fn take(&mut self, part: Part) {
         for (name, offset) in part {
             match offset {
                 Some(offset) => {
@@ -198,7 +205,7 @@ impl Vips {
     }
 }
 
-fn append(path: &Path, more: &BTreeMap<String, Option<u16>>) -> io::Result<()> {
+fn append(path: &Path, more: &Part) -> io::Result<()> {
     let mut line = serde_json::to_vec(more)?;
     line.push(b'\n');
     let mut file = OpenOptions::new().append(true).open(path)?;
@@ -218,7 +225,10 @@ fn replace(path: &Path, all: &BTreeMap<String, u16>) -> io::Result<()> {
         .open(&temporary)?;
     file.write_all(&text)?;
     file.sync_all()?;
-    fs::rename(&temporary, path)
+    fs::rename(&temporary, path)?;
+    // Else a crash could bring the former file back, after lines were appended to this one.
+    let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn v4(offset: u16) -> Ipv4Addr {
@@ -336,11 +346,14 @@ mod tests {
     fn a_file_that_is_not_ours_is_refused_with_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("vips.json");
-        fs::write(&path, "[").unwrap();
-        let error = Vips::load(&path).unwrap_err().to_string();
-        assert!(
-            error.contains("vips.json") && error.contains("remove the file"),
-            "{error}"
-        );
+        // Cut within its first part, all addresses would be allotted anew.
+        for text in ["[", "", "\n", "{\"shop/a\": 7, \"shop/b\": 8", "{}\n["] {
+            fs::write(&path, text).unwrap();
+            let error = Vips::load(&path).unwrap_err().to_string();
+            assert!(
+                error.contains("vips.json") && error.contains("remove the file"),
+                "{text:?}: {error}"
+            );
+        }
     }
 }
