@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::path::Path;
 use std::time::Instant;
 
 use super::absence::{self, Absence};
-use super::walk::{Stamp, is_blank};
+use super::walk::{self, Stamp, is_blank};
 use super::{FileError, Sourced, yaml};
 use crate::model::ObjectId;
 
@@ -30,6 +31,14 @@ pub enum Look {
 }
 
 impl Look {
+    pub fn at(path: &Path) -> Self {
+        match walk::read(path) {
+            Ok(Some(read)) => Look::Read(Ok(read)),
+            Ok(None) => Look::Gone,
+            Err(error) => Look::Read(Err(error)),
+        }
+    }
+
     pub fn is_filled(&self) -> bool {
         match self {
             Look::Same | Look::Gone => false,
@@ -53,6 +62,8 @@ impl Known {
             }
             Look::Read(Ok(read)) => read,
             Look::Read(Err(error)) => {
+                // It is not known to be empty any more.
+                self.emptied = Absence::default();
                 self.filled = true;
                 self.stamp = None;
                 self.text.clear();

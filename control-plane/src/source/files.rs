@@ -6,7 +6,6 @@
 //! files with another text are compared.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -28,7 +27,10 @@ pub struct Scan {
 /// The folder, as it was at the last look.
 #[derive(Debug)]
 pub struct Folder {
+    /// Absolute, as are the paths that the kernel reports.
     root: PathBuf,
+    /// The root as the user wrote it.
+    name: String,
     files: BTreeMap<String, Known>,
     /// Files that are not blank.
     filled: usize,
@@ -53,8 +55,11 @@ pub struct Folder {
 
 impl Folder {
     pub fn new(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
         Folder {
-            root: root.into(),
+            name: root.display().to_string(),
+            // Without a current folder nothing can be read by a relative path; a look reports that.
+            root: std::path::absolute(&root).unwrap_or(root),
             files: BTreeMap::new(),
             filled: 0,
             failed: BTreeSet::new(),
@@ -71,6 +76,11 @@ impl Folder {
 
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// The root as the user wrote it.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// Reads the folder again.
@@ -159,15 +169,23 @@ impl Folder {
             let stamp = self.files.get(&name).and_then(|known| known.stamp);
             let look = match stamp.is_some() && stamp == Stamp::of(&metadata) {
                 true => Look::Same,
-                false => Look::Read(walk::read(&path)),
+                false => Look::at(&path),
             };
             (name, look)
         });
         let looks: BTreeMap<String, Look> = looks.collect();
         self.error = None;
         if let Err(error) = walked {
-            // Nothing is dropped because a folder is out of reach.
-            self.error = Some(problem(&self.root.display().to_string(), &error));
+            // Nothing is dropped because a folder is out of reach: what was empty may not be so any
+            // more.
+            self.error = Some(problem(&self.name, &error));
+            self.gone = Absence::default();
+            let held = self.held.iter().filter(|name| !looks.contains_key(*name));
+            for name in held {
+                if let Some(known) = self.files.get_mut(name) {
+                    known.emptied.begin(now);
+                }
+            }
         } else if self.is_held_back(&looks, now) {
             self.error = Some(self.everything_gone());
             return;
@@ -197,11 +215,7 @@ impl Folder {
                 Concern::Nothing => {}
                 Concern::All => return false,
                 Concern::File(name) => {
-                    let look = match walk::read(path) {
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => Look::Gone,
-                        read => Look::Read(read),
-                    };
-                    looks.insert(name, look);
+                    looks.insert(name, Look::at(path));
                 }
             }
         }
@@ -233,7 +247,7 @@ impl Folder {
         let gone = !self.served.is_empty() && !filled.any(|filled| filled);
         let held = self.gone.holds(gone, absence::FOLDER, now);
         if gone && !held {
-            tracing::error!(folder = %self.root.display(), "the folder has stayed empty: everything it declared is withdrawn");
+            tracing::error!(folder = %self.name, "the folder has stayed empty: everything it declared is withdrawn");
             for name in self.files.keys().cloned().collect::<Vec<_>>() {
                 self.forget(&name);
             }
@@ -250,7 +264,7 @@ impl Folder {
 
     fn everything_gone(&self) -> FileError {
         FileError {
-            file: self.root.display().to_string(),
+            file: self.name.clone(),
             message: format!(
                 "the folder has no manifests any more; the {} objects that it had serve on for {} s. Put the files back, or wait if everything is meant to go",
                 self.served.len(),
@@ -546,6 +560,83 @@ mod tests {
             folder.scan(later);
             let gone = folder.scan(later + absence::FOLDER);
             assert_eq!((gone.objects.len(), gone.errors.len()), (0, 0), "{way}");
+        }
+    }
+
+    #[test]
+    fn a_folder_out_of_reach_is_not_an_empty_one() {
+        let above = tempfile::tempdir().unwrap();
+        let root = above.path().join("mesh");
+        let write = |name: &str, text: &str| fs::write(root.join(name), text).unwrap();
+        fs::create_dir(&root).unwrap();
+        write("a.yaml", &service("a", "80"));
+        write("b.yaml", &service("b", "80"));
+        let mut folder = Folder::new(&root);
+        let start = Instant::now();
+        folder.scan(start);
+        for name in ["a.yaml", "b.yaml"] {
+            fs::remove_file(root.join(name)).unwrap();
+        }
+        folder.scan(start);
+        fs::remove_dir(&root).unwrap();
+        for seconds in [1, 30, 60, 300] {
+            let now = start + Duration::from_secs(seconds);
+            let scan = folder.scan(now);
+            assert_eq!((scan.objects.len(), scan.errors.len()), (2, 1));
+            assert!(scan.errors[0].message.contains("cannot be read"));
+            assert_eq!(folder.due_at(now), Some(absence::FILE), "{seconds}");
+        }
+        // Empty again: that is the beginning of an absence.
+        fs::create_dir(&root).unwrap();
+        let back = start + Duration::from_secs(301);
+        let almost = back + absence::FOLDER - Duration::from_millis(1);
+        for now in [back, almost] {
+            assert_eq!(folder.scan(now).objects.len(), 2);
+        }
+        assert!(folder.scan(back + absence::FOLDER).objects.is_empty());
+    }
+
+    #[test]
+    fn an_emptied_file_that_turns_unreadable_is_not_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &[u8]| fs::write(root.path().join(name), text).unwrap();
+        write("a.yaml", service("a", "80").as_bytes());
+        write("b.yaml", service("b", "80").as_bytes());
+        let mut folder = Folder::new(root.path());
+        let start = Instant::now();
+        folder.scan(start);
+        write("a.yaml", b"");
+        folder.scan(start);
+        assert_eq!(folder.due_at(start), Some(absence::FILE));
+        write("a.yaml", b"\xff\xfe");
+        let later = start + 2 * absence::FILE;
+        let scan = folder.scan(later);
+        assert_eq!((scan.objects.len(), scan.errors.len()), (2, 1));
+        assert_eq!(folder.due_at(later), None);
+        // Empty again: that is the beginning of an absence.
+        write("a.yaml", b"");
+        assert_eq!(folder.scan(later).objects.len(), 2);
+        assert_eq!(folder.scan(later + absence::FILE).objects.len(), 1);
+    }
+
+    #[test]
+    fn a_folder_that_a_file_replaces_is_gone() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        fs::write(path("a.yaml"), service("a", "80")).unwrap();
+        let mut folder = Folder::new(root.path());
+        folder.changes();
+        for reported in [&["deep", "deep/e.yaml"][..], &["deep/e.yaml"], &["deep"]] {
+            fs::create_dir(path("deep")).unwrap();
+            fs::write(path("deep/e.yaml"), service("e", "80")).unwrap();
+            assert_eq!(folder.changes().delta.set.len(), 1);
+            fs::remove_dir_all(path("deep")).unwrap();
+            fs::write(path("deep"), "").unwrap();
+            let paths = reported.iter().map(|name| path(name)).collect();
+            let observed = folder.changes_in(&paths);
+            assert_eq!(origins(&observed), ["-Service default/e"], "{reported:?}");
+            assert_eq!(observed.errors, None, "{reported:?}");
+            fs::remove_file(path("deep")).unwrap();
         }
     }
 

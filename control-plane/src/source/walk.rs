@@ -99,12 +99,10 @@ pub fn concern(root: &Path, path: &Path, known: impl Fn(&str) -> bool) -> Concer
         return Concern::All;
     }
     let itself = fs::symlink_metadata(path);
-    let gone = itself
-        .as_ref()
-        .is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    let gone = itself.as_ref().is_err_and(is_gone);
     let file = itself.is_ok_and(|it| it.is_file());
     match () {
-        () if gone && known(&format!("{name}/")) => Concern::All,
+        () if (gone || file) && known(&format!("{name}/")) => Concern::All,
         // An editor's. A link may be that by which Kubernetes replaces a volume's files.
         () if is_hidden(inner) && (file || gone) => Concern::Nothing,
         () if is_hidden(inner) => Concern::All,
@@ -112,6 +110,12 @@ pub fn concern(root: &Path, path: &Path, known: impl Fn(&str) -> bool) -> Concer
         () if file || gone => Concern::Nothing,
         () => Concern::All,
     }
+}
+
+/// There is nothing at a path, or a file stands where a folder above it was.
+fn is_gone(error: &io::Error) -> bool {
+    use io::ErrorKind::{NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory)
 }
 
 /// Editors' files, and the links by which Kubernetes mounts a ConfigMap.
@@ -153,12 +157,19 @@ fn check(metadata: &Metadata) -> io::Result<()> {
     }
 }
 
-/// The text of a file, and the stamp that it had before.
+/// The text of a file, and the stamp that it had before; `None`: it is gone.
 ///
 /// # Errors
 /// When it is no file, no text, or too large. Whatever the path has become since it was looked at,
 /// this neither waits nor takes more than the bound.
-pub fn read(path: &Path) -> io::Result<(String, Option<Stamp>)> {
+pub fn read(path: &Path) -> io::Result<Option<(String, Option<Stamp>)>> {
+    match read_there(path) {
+        Err(error) if is_gone(&error) => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+fn read_there(path: &Path) -> io::Result<(String, Option<Stamp>)> {
     // A device is not even opened.
     check(&fs::metadata(path)?)?;
     let file = fs::OpenOptions::new()

@@ -1,6 +1,7 @@
 //! The folder as a source: what the kernel says has changed is read when it has been quiet for a
-//! moment, or at the latest after a second. A slow look at all files catches what the kernel does not
-//! report (network file systems, links swapped above the folder).
+//! moment, or at the latest after a second. A slow look at all files, however much is reported
+//! meanwhile, catches what the kernel does not report (network file systems, links swapped above the
+//! folder).
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use super::{Observed, Source, SourceError};
 const QUIET: Duration = Duration::from_millis(50);
 /// A folder that never rests is read this often.
 const LATEST: Duration = Duration::from_secs(1);
-/// Without any report from the kernel.
+/// All files are looked at this often, whatever the kernel reports.
 const ANYWAY: Duration = Duration::from_secs(10);
 /// Paths remembered between two reads; with more, all files are looked at.
 const MAX_PATHS: usize = 1000;
@@ -29,6 +30,8 @@ pub struct Watched {
     folder: Option<Folder>,
     name: String,
     watching: Option<Watching>,
+    /// When all files were last looked at.
+    looked: Instant,
 }
 
 struct Watching {
@@ -71,14 +74,18 @@ impl Changed {
 impl Watched {
     pub fn new(folder: Folder) -> Self {
         Watched {
-            name: folder.root().display().to_string(),
+            name: folder.name().to_owned(),
             folder: Some(folder),
             watching: None,
+            looked: Instant::now(),
         }
     }
 
     async fn read(&mut self, changed: Changed) -> Result<Observed, SourceError> {
         let mut folder = self.folder.take().ok_or(SourceError::Panicked)?;
+        if changed == Changed::Anything {
+            self.looked = Instant::now();
+        }
         let read = tokio::task::spawn_blocking(move || {
             let observed = match changed {
                 Changed::Paths(paths) => folder.changes_in(&paths),
@@ -90,22 +97,27 @@ impl Watched {
         self.folder = Some(folder);
         Ok(observed)
     }
+
+    /// When all files have to be looked at.
+    fn deadline(&self) -> Instant {
+        let anyway = self.looked + ANYWAY;
+        let due = self.folder.as_ref().and_then(Folder::due);
+        due.map_or(anyway, |due| anyway.min(Instant::now() + due))
+    }
 }
 
 impl Source for Watched {
     async fn next(&mut self) -> Result<Observed, SourceError> {
         loop {
-            let changed = match &mut self.watching {
+            let deadline = self.deadline();
+            let changed = match &self.watching {
                 // Watched first, read then: no change falls between.
                 None => {
                     let folder = self.folder.as_ref().ok_or(SourceError::Panicked)?;
                     self.watching = Some(Watching::new(folder)?);
                     Changed::Anything
                 }
-                Some(watching) => {
-                    let due = self.folder.as_ref().and_then(|folder| folder.due());
-                    watching.changed(due.unwrap_or(ANYWAY).min(ANYWAY)).await
-                }
+                Some(watching) => watching.reports.quiet(deadline).await,
             };
             let observed = self.read(changed).await?;
             if !observed.is_empty() {
@@ -134,21 +146,26 @@ impl Watching {
             _watcher: watcher,
         })
     }
-
-    /// What has changed, once that is quiet; anything may have after `wait` without a report.
-    async fn changed(&mut self, wait: Duration) -> Changed {
-        let reports = &self.reports;
-        if timeout(wait, reports.notify.notified()).await.is_err() {
-            return Changed::Anything;
-        }
-        let latest = Instant::now() + LATEST;
-        while let Ok(Ok(())) = timeout_at(latest, timeout(QUIET, reports.notify.notified())).await {
-        }
-        std::mem::take(&mut *reports.changed())
-    }
 }
 
 impl Reports {
+    /// What has changed, once that is quiet; from `deadline` on anything may have, whatever is
+    /// reported.
+    async fn quiet(&self, deadline: Instant) -> Changed {
+        // However often the deadline is past, there is a rest between two looks.
+        let wait = deadline.max(Instant::now() + QUIET);
+        if timeout_at(wait, self.notify.notified()).await.is_err() {
+            return Changed::Anything;
+        }
+        let latest = Instant::now() + LATEST;
+        while let Ok(Ok(())) = timeout_at(latest, timeout(QUIET, self.notify.notified())).await {}
+        let changed = std::mem::take(&mut *self.changed());
+        match deadline <= Instant::now() {
+            true => Changed::Anything,
+            false => changed,
+        }
+    }
+
     fn changed(&self) -> std::sync::MutexGuard<'_, Changed> {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -160,5 +177,137 @@ impl Reports {
             Err(_) => *self.changed() = Changed::Anything,
         }
         self.notify.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::os::unix::fs::symlink;
+    use std::path::{Component, Path};
+
+    use super::*;
+
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn written(path: &str) -> notify::Result<notify::Event> {
+        let kind = notify::EventKind::Modify(notify::event::ModifyKind::Any);
+        Ok(notify::Event::new(kind).add_path(path.into()))
+    }
+
+    #[tokio::test]
+    async fn reports_do_not_put_off_the_look_at_all_files() {
+        let reports = Reports::default();
+        reports.take(written("/mesh/notes.txt"));
+        let paths = Changed::Paths(BTreeSet::from(["/mesh/notes.txt".into()]));
+        assert_eq!(reports.quiet(Instant::now() + HOUR).await, paths);
+        reports.take(written("/mesh/notes.txt"));
+        assert_eq!(reports.quiet(Instant::now()).await, Changed::Anything);
+        // What was reported before a look at all is in it.
+        reports.take(written("/mesh/other.txt"));
+        let paths = Changed::Paths(BTreeSet::from(["/mesh/other.txt".into()]));
+        assert_eq!(reports.quiet(Instant::now() + HOUR).await, paths);
+    }
+
+    #[tokio::test]
+    async fn all_files_are_looked_at_when_that_is_long_ago_or_something_is_held_back() {
+        let root = tempfile::tempdir().unwrap();
+        for name in ["a", "b"] {
+            write(&root.path().join(format!("{name}.yaml")), name, 80);
+        }
+        let mut watched = Watched::new(Folder::new(root.path()));
+        watched.read(Changed::Anything).await.unwrap();
+        let looked = watched.looked;
+        assert_eq!(watched.deadline(), looked + ANYWAY);
+        // What is read by name is no look at all files.
+        let emptied = root.path().join("a.yaml");
+        fs::write(&emptied, "").unwrap();
+        let paths = Changed::Paths(BTreeSet::from([emptied]));
+        assert!(watched.read(paths).await.unwrap().is_empty());
+        assert_eq!(watched.looked, looked);
+        assert!(watched.deadline() < looked + ANYWAY);
+    }
+
+    fn write(path: &Path, name: &str, port: u16) {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{ name: {name} }}\nspec: {{ ports: [{{ port: {port} }}] }}\n"
+        );
+        fs::write(path, text).unwrap();
+    }
+
+    /// The same path, from the current folder.
+    fn relative(path: &Path) -> PathBuf {
+        let current = std::env::current_dir().unwrap();
+        let up = current.components().skip(1).map(|_| Component::ParentDir);
+        up.chain(path.components().skip(1)).collect()
+    }
+
+    /// A source that looks at all files only at first, and where its objects are.
+    struct Reader(Watched, BTreeMap<String, String>);
+
+    impl Reader {
+        /// Follows the reports until `name` is at `place`, or gone.
+        async fn until(&mut self, name: &str, place: Option<&str>) -> Observed {
+            let Reader(source, places) = self;
+            let id = format!("Service default/{name}");
+            loop {
+                let next = timeout(Duration::from_secs(60), source.next());
+                let observed = next.await.expect("it is reported").unwrap();
+                source.looked = Instant::now() + HOUR;
+                for (object, origin) in &observed.delta.set {
+                    places.insert(object.id().to_string(), origin.to_string());
+                }
+                for id in &observed.delta.removed {
+                    places.remove(&id.to_string());
+                }
+                if places.get(&id).map(String::as_str) == place {
+                    return observed;
+                }
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_relative_folder_is_followed_by_what_the_kernel_reports() {
+        let above = tempfile::tempdir().unwrap();
+        let path = |name: &str| above.path().join(name);
+        for folder in ["mesh/deep", "mesh/..1", "mesh/..2"] {
+            fs::create_dir_all(path(folder)).unwrap();
+        }
+        write(&path("mesh/a.yaml"), "a", 80);
+        write(&path("mesh/deep/d.yaml"), "d", 80);
+        write(&path("mesh/..1/v.yaml"), "v1", 80);
+        write(&path("mesh/..2/v.yaml"), "v2", 80);
+        symlink("..1", path("mesh/..data")).unwrap();
+        symlink("..data/v.yaml", path("mesh/v.yaml")).unwrap();
+        write(&path("outside.yaml"), "o", 80);
+        symlink("../outside.yaml", path("mesh/o.yaml")).unwrap();
+
+        let folder = relative(&path("mesh"));
+        let mut reader = Reader(Watched::new(Folder::new(&folder)), BTreeMap::new());
+        assert_eq!(reader.0.name(), folder.display().to_string());
+        let first = reader.until("a", Some("a.yaml:1")).await;
+        assert_eq!(first.delta.set.len(), 4);
+
+        // By name: what else has changed, and is not reported, is not read.
+        write(&path("outside.yaml"), "o", 81);
+        write(&path("mesh/b.yaml"), "b", 80);
+        let second = reader.until("b", Some("b.yaml:1")).await;
+        assert_eq!(second.delta.set.len(), 1, "{second:?}");
+
+        fs::rename(path("mesh/deep"), path("mesh/moved")).unwrap();
+        reader.until("d", Some("moved/d.yaml:1")).await;
+        write(&path("mesh/moved/e.yaml"), "e", 80);
+        reader.until("e", Some("moved/e.yaml:1")).await;
+
+        symlink("..2", path("mesh/..data_tmp")).unwrap();
+        fs::rename(path("mesh/..data_tmp"), path("mesh/..data")).unwrap();
+        reader.until("v2", Some("v.yaml:1")).await;
+        assert!(
+            !reader.1.contains_key("Service default/v1"),
+            "{:?}",
+            reader.1
+        );
     }
 }
