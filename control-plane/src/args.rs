@@ -69,7 +69,7 @@ pub struct ServeArgs {
     /// Under which name `anyam` of the same user finds this control plane; empty: it does not
     #[arg(long, value_name = "NAME", default_value = "local")]
     pub context: String,
-    /// Connections to --xds-listen from one source address
+    /// Connections to --xds-listen from one IPv4 address; a /64 of IPv6 may have four times as many
     #[arg(long, value_name = "N", default_value_t = 2_500)]
     pub max_connections_per_address: usize,
     /// How long a connection to --xds-listen lasts; then it gets GOAWAY and the proxy makes another

@@ -1,10 +1,12 @@
 //! Limits of connections to the gRPC port. Sans-IO.
 //!
-//! A peer without a certificate of the mesh (it may be about to join) has a place for moments, in a
-//! pool of its own: when that is full, the oldest such connection makes room. So whatever such
-//! peers do, proxies with a certificate come in, and none that is connected is displaced.
+//! A peer without a certificate of the mesh (it may be about to join, or in its handshake) has a
+//! place for moments, in a pool of its own, of which one source has half: when either is full, the
+//! oldest such connection there makes room. So whatever such peers do, proxies with a certificate
+//! come in, and none that is connected is displaced. A source is refused only when proxies with a
+//! certificate have all of its places.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -15,15 +17,19 @@ use tokio::sync::oneshot;
 const UNVERIFIED: usize = 2048;
 /// They have at most this part of the descriptors, whatever their number.
 const PART: u64 = 4;
+/// A /64 of IPv6, which counts as one source, has the places of so many addresses: it is one host's
+/// or a whole network's.
+const NETWORK: usize = 4;
 
 /// What connections to the gRPC port may take up.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionLimits {
     /// Connections of peers with a certificate.
     pub verified: usize,
-    /// Connections in their handshake, or without a certificate; half of them from one address.
+    /// Connections in their handshake, or without a certificate; half of them from one source.
     pub unverified: usize,
-    /// Connections from one source address, whatever their identity.
+    /// Connections from one source address, whatever their identity; a /64 has [`NETWORK`] times
+    /// as many.
     pub of_address: usize,
     /// How long a connection may be open: then GOAWAY, and after [`Self::grace`] its end.
     pub age: Duration,
@@ -33,6 +39,13 @@ impl ConnectionLimits {
     /// How many connections without a certificate there may be, with so many open files.
     pub fn unverified_of(files: u64) -> usize {
         usize::try_from(files / PART).map_or(UNVERIFIED, |part| part.clamp(2, UNVERIFIED))
+    }
+
+    fn of_source(&self, source: IpAddr) -> usize {
+        match source {
+            IpAddr::V4(_) => self.of_address,
+            IpAddr::V6(_) => self.of_address.saturating_mul(NETWORK),
+        }
     }
 
     /// Time between GOAWAY and the end: its streams move to another connection, not all at once.
@@ -46,8 +59,6 @@ impl ConnectionLimits {
 pub enum Refused {
     #[error("too many connections from this address; raise --max-connections-per-address")]
     Address,
-    #[error("too many connections without a certificate from this address")]
-    UnverifiedOfAddress,
     #[error("too many connections; raise --max-streams or add a replica")]
     Full,
 }
@@ -57,25 +68,52 @@ impl Refused {
     pub fn label(self) -> &'static str {
         match self {
             Refused::Address => "address",
-            Refused::UnverifiedOfAddress => "unverified",
             Refused::Full => "full",
         }
     }
 }
 
+/// Connections of one source.
 #[derive(Default)]
-struct OfAddress {
-    all: usize,
-    unverified: usize,
+struct OfSource {
+    verified: usize,
+    /// By age.
+    unverified: BTreeSet<u64>,
+}
+
+impl OfSource {
+    fn all(&self) -> usize {
+        self.verified + self.unverified.len()
+    }
 }
 
 #[derive(Default)]
 struct Open {
     /// By age; dropping the sender ends the connection.
-    unverified: BTreeMap<u64, oneshot::Sender<()>>,
+    unverified: BTreeMap<u64, (IpAddr, oneshot::Sender<()>)>,
     verified: usize,
-    by_address: HashMap<IpAddr, OfAddress>,
+    by_source: HashMap<IpAddr, OfSource>,
     next: u64,
+}
+
+impl Open {
+    /// Ends a connection without a certificate, or takes it off the list if it has ended. One that
+    /// makes room counts no more from here on, though its task has yet to notice.
+    fn end_unverified(&mut self, id: u64) {
+        let Some((source, _)) = self.unverified.remove(&id) else {
+            return;
+        };
+        if let Some(of) = self.by_source.get_mut(&source) {
+            of.unverified.remove(&id);
+        }
+        self.forget_empty(source);
+    }
+
+    fn forget_empty(&mut self, source: IpAddr) {
+        if self.by_source.get(&source).is_some_and(|of| of.all() == 0) {
+            self.by_source.remove(&source);
+        }
+    }
 }
 
 /// See the module.
@@ -87,7 +125,7 @@ pub struct Admission {
 /// A connection's place, given back when dropped.
 pub struct Place {
     admission: Arc<Admission>,
-    address: IpAddr,
+    source: IpAddr,
     /// `None`: verified.
     unverified: Option<u64>,
 }
@@ -118,32 +156,31 @@ impl Admission {
     /// A place for a peer of which nothing is known yet.
     ///
     /// # Errors
-    /// When its address has as many as it may.
+    /// When proxies with a certificate have all places of its address.
     pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<(Place, Displaced), Refused> {
-        let address = source(address);
+        let source = source(address);
         let mut open = self.lock();
-        let of = open.by_address.entry(address).or_default();
-        let refused = match () {
-            () if of.all >= self.limits.of_address => Some(Refused::Address),
-            () if of.unverified >= self.limits.unverified / 2 => Some(Refused::UnverifiedOfAddress),
-            () => None,
-        };
-        if let Some(refused) = refused {
-            return Err(refused);
+        if let Some(of) = open.by_source.get(&source) {
+            let full = of.all() >= self.limits.of_source(source);
+            if full || of.unverified.len() >= self.limits.unverified / 2 {
+                let oldest = of.unverified.first().copied();
+                open.end_unverified(oldest.ok_or(Refused::Address)?);
+            }
         }
-        of.all += 1;
-        of.unverified += 1;
-        if open.unverified.len() >= self.limits.unverified {
-            // Its place is given back when its task has noticed.
-            open.unverified.pop_first();
+        if open.unverified.len() >= self.limits.unverified
+            && let Some(oldest) = open.unverified.keys().next().copied()
+        {
+            open.end_unverified(oldest);
         }
         let id = open.next;
         open.next += 1;
         let (keep, displaced) = oneshot::channel();
-        open.unverified.insert(id, keep);
+        open.unverified.insert(id, (source, keep));
+        let of = open.by_source.entry(source).or_default();
+        of.unverified.insert(id);
         let place = Place {
             admission: Arc::clone(self),
-            address,
+            source,
             unverified: Some(id),
         };
         Ok((place, displaced))
@@ -162,17 +199,23 @@ impl Place {
     /// # Errors
     /// When as many such connections as may be are open.
     pub fn verified(&mut self) -> Result<(), Refused> {
+        let Some(id) = self.unverified else {
+            return Ok(());
+        };
+        let limits = self.admission.limits;
         let mut open = self.admission.lock();
-        if open.verified >= self.admission.limits.verified {
+        if open.verified >= limits.verified {
             return Err(Refused::Full);
         }
-        if let Some(id) = self.unverified.take() {
-            open.verified += 1;
-            open.unverified.remove(&id);
-            if let Some(of) = open.by_address.get_mut(&self.address) {
-                of.unverified -= 1;
-            }
+        // Displaced in this very moment, its place may have gone to another proxy.
+        let of = open.by_source.entry(self.source).or_default();
+        if of.verified >= limits.of_source(self.source) {
+            return Err(Refused::Address);
         }
+        of.verified += 1;
+        open.verified += 1;
+        open.end_unverified(id);
+        self.unverified = None;
         Ok(())
     }
 }
@@ -181,14 +224,13 @@ impl Drop for Place {
     fn drop(&mut self) {
         let mut open = self.admission.lock();
         match self.unverified {
-            Some(id) => drop(open.unverified.remove(&id)),
-            None => open.verified -= 1,
-        }
-        if let Some(of) = open.by_address.get_mut(&self.address) {
-            of.all -= 1;
-            of.unverified -= usize::from(self.unverified.is_some());
-            if of.all == 0 {
-                open.by_address.remove(&self.address);
+            Some(id) => open.end_unverified(id),
+            None => {
+                open.verified -= 1;
+                if let Some(of) = open.by_source.get_mut(&self.source) {
+                    of.verified -= 1;
+                }
+                open.forget_empty(self.source);
             }
         }
     }
@@ -238,26 +280,72 @@ mod tests {
         assert_eq!(admission.open(), (1, 0));
         drop(proxy);
         assert_eq!(admission.open(), (0, 0));
-        assert!(admission.lock().by_address.is_empty());
+        assert!(admission.lock().by_source.is_empty());
+    }
+
+    fn is_displaced((_, displaced): &mut (Place, Displaced)) -> bool {
+        displaced.try_recv() == Err(oneshot::error::TryRecvError::Closed)
+    }
+
+    #[test]
+    fn silent_peers_of_a_source_keep_no_proxy_of_it_out() {
+        let admission = admission(10, 5000);
+        let ip = |n: usize| -> IpAddr {
+            let host = u16::try_from(n % 7).unwrap();
+            Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, host, 1).into()
+        };
+        let enter = |n: usize| admission.enter(ip(n)).unwrap();
+        let mut elsewhere = admission.enter(address(1)).unwrap();
+        let (mut connected, _keep) = enter(0);
+        connected.verified().unwrap();
+        let mut silent: Vec<_> = (0..UNVERIFIED / 2).map(enter).collect();
+        let (mut proxy, _keep) = enter(3);
+        assert!(is_displaced(&mut silent[0]) && !is_displaced(&mut silent[1]));
+        assert!(!is_displaced(&mut elsewhere));
+        // However many come while it shakes hands, up to its source's share.
+        silent.extend((1..UNVERIFIED / 2).map(enter));
+        proxy.verified().unwrap();
+        assert_eq!(admission.open(), (2, UNVERIFIED / 2));
+        drop((silent, connected, proxy, elsewhere));
+        assert!(admission.lock().by_source.is_empty());
+        assert_eq!(admission.open(), (0, 0));
     }
 
     #[test]
     fn an_address_has_its_bound_and_the_mesh_its_own() {
-        let admission = admission(2, 3);
-        let mut places: Vec<_> = (0..3)
-            .map(|_| admission.enter(address(1)).unwrap().0)
-            .collect();
-        assert_eq!(admission.enter(address(1)).err(), Some(Refused::Address));
+        let admission = admission(100, 3);
+        let enter = |ip: IpAddr| admission.enter(ip);
+        let proxy = |ip: IpAddr| {
+            let (mut place, _) = enter(ip).unwrap();
+            place.verified().map(|()| place)
+        };
+        let mut silent = enter(address(1)).unwrap();
+        let mut places: Vec<_> = (0..3).map(|_| proxy(address(1)).unwrap()).collect();
+        assert!(is_displaced(&mut silent));
+        assert_eq!(enter(address(1)).err(), Some(Refused::Address));
         let mapped: IpAddr = "::ffff:0.0.0.1".parse().unwrap();
-        assert_eq!(admission.enter(mapped).err(), Some(Refused::Address));
-        assert!(admission.enter(address(2)).is_ok());
-        for host in 1..4u16 {
+        assert_eq!(enter(mapped).err(), Some(Refused::Address));
+        // It was displaced while it shook hands, and proxies have all places by now.
+        assert_eq!(silent.0.verified(), Err(Refused::Address));
+        drop(silent);
+        assert!(enter(address(2)).is_ok());
+        for host in 0..12u16 {
             let ip = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, host, host);
-            places.push(admission.enter(ip.into()).unwrap().0);
+            places.push(proxy(ip.into()).unwrap());
         }
         let neighbour: IpAddr = "fd00:0:0:1:ffff::9".parse().unwrap();
-        assert_eq!(admission.enter(neighbour).err(), Some(Refused::Address));
-        assert!(admission.enter("fd00:0:0:2::9".parse().unwrap()).is_ok());
+        assert_eq!(enter(neighbour).err(), Some(Refused::Address));
+        assert!(enter("fd00:0:0:2::9".parse().unwrap()).is_ok());
+        places.remove(0);
+        assert!(proxy(address(1)).is_ok());
+    }
+
+    #[test]
+    fn proxies_have_so_many_places_in_all() {
+        let admission = admission(2, 10);
+        let mut places: Vec<_> = (0..3)
+            .map(|n| admission.enter(address(n)).unwrap().0)
+            .collect();
         places[0].verified().unwrap();
         places[1].verified().unwrap();
         assert_eq!(places[2].verified(), Err(Refused::Full));

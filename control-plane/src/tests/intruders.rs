@@ -78,11 +78,23 @@ async fn silent_peers_without_a_certificate_keep_no_proxy_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_has_so_many_connections_and_proxies_so_many() {
+async fn proxies_of_an_address_have_so_many_connections_whatever_is_silent_there() {
     let few = bench(|options| options.max_connections_per_address = 5).await;
+    let web = few.join("web-0", "web").await;
     let mut held = Vec::new();
     for _ in 0..5 {
         held.push(silent(&few).await);
+    }
+    let mut proxies = Vec::new();
+    for _ in 0..5 {
+        let channel = few.channel(Some(&web)).await;
+        let mut stream = Delta::open(channel, node("web-0")).await.unwrap();
+        stream.next().await.unwrap();
+        proxies.push(stream);
+    }
+    // They have made room, long before their silence would have ended them.
+    for silent in held {
+        assert!(ended(silent).await < Duration::from_secs(5));
     }
     let mut one_more = TcpStream::connect(few.running.xds).await.unwrap();
     // Closed at once, without a handshake.
@@ -96,7 +108,7 @@ async fn an_address_has_so_many_connections_and_proxies_so_many() {
     let line = r#"anyam_control_connections_refused_total{reason="address"} 1"#;
     assert!(metrics.contains(line), "{metrics}");
     // A place that is given back can be had again.
-    drop(held);
+    drop(proxies);
     eventually(|| async { try_silent(&few).await.ok() }).await;
 }
 
