@@ -5,7 +5,8 @@
 //!   type, and `delta` and `sotw` for what the two protocols do differently.
 //! - [`debounce`]: how long changes are gathered; `dispatch`: which streams a change wakes.
 //! - [`listen`]: accept and TLS; [`admission`]: limits of connections; [`node`]: what a node
-//!   claims, checked against its certificate; [`streams`]: limits of streams.
+//!   claims, checked against its certificate; [`streams`]: limits of streams;
+//!   [`outbound`]: their ends.
 //! - [`service`]: the gRPC service that drives sessions, [`wire`](self) their messages;
 //!   [`registry`]: the connected nodes.
 
@@ -15,6 +16,7 @@ mod delta;
 mod dispatch;
 pub mod listen;
 pub mod node;
+pub mod outbound;
 pub mod registry;
 pub mod resources;
 pub mod service;

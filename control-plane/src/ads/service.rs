@@ -8,9 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::Stream as Poll;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use xds_proto::envoy::service::discovery::v3::{
@@ -20,6 +19,7 @@ use xds_proto::envoy::service::discovery::v3::{
 use super::debounce::Debounce;
 use super::dispatch::{Dispatch, Subscriber};
 use super::node;
+use super::outbound::{Sender, outbound};
 use super::registry::{Registry, Stream};
 use super::resources::Resources;
 use super::session::{Session, SessionLimits};
@@ -85,29 +85,29 @@ impl Ads {
                 "a client certificate of this mesh is needed; get one by CreateCertificate with a join token",
             ));
         }
-        let place = self.streams.enter(&peer).ok_or_else(|| {
+        let (permit, superseded) = self.streams.enter(&peer).ok_or_else(|| {
             Status::resource_exhausted("too many ADS streams; raise --max-streams or add a replica")
         })?;
-        let (responses, outbound) = mpsc::channel(1);
+        let (responses, outbound, end) = outbound(1);
         let ads = Arc::clone(self);
         tokio::spawn(async move {
-            if let Err(status) = ads
-                .run::<W>(peer, request.into_inner(), &responses, place)
-                .await
-            {
-                // Fails when the client has closed the stream, which needs no handling.
-                let _ = responses.send(Err(status)).await;
+            let place = (&permit, superseded);
+            let ended = ads.run::<W>(peer, request.into_inner(), &responses, place);
+            if let Err(status) = ended.await {
+                end.with(status, &responses).await;
             }
+            // The place is taken until nothing of the stream is left.
+            drop(permit);
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
+        Ok(Response::new(Box::pin(outbound)))
     }
 
     async fn run<W: Wire>(
         &self,
         peer: Peer,
         mut inbound: Streaming<W::Request>,
-        responses: &mpsc::Sender<Result<W::Response, Status>>,
-        (permit, mut superseded): (StreamPermit, Superseded),
+        responses: &Sender<W::Response>,
+        (permit, mut superseded): (&StreamPermit, Superseded),
     ) -> Result<(), Status> {
         let first = tokio::time::timeout(FIRST_REQUEST, inbound.message());
         let first = tokio::select! {

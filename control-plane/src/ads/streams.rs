@@ -1,6 +1,8 @@
 //! How many streams of a kind (ADS, Inspect) are open: in all, and of one workload, whose oldest
 //! stream gives way to a new one. So no workload takes the places of others, however many streams
 //! and connections its proxy opens, and one that comes back is not kept out by what it left behind.
+//! A stream that gave way has its place until nothing of it is left, which takes seconds; no more
+//! than a workload's number of streams are about to end so.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,8 +28,15 @@ pub struct StreamLimit {
 struct Open {
     count: usize,
     next: u64,
+    by_owner: HashMap<Owner, OfOwner>,
+}
+
+#[derive(Default)]
+struct OfOwner {
     /// By age; dropping the sender ends the stream.
-    by_owner: HashMap<Owner, VecDeque<(u64, oneshot::Sender<()>)>>,
+    open: VecDeque<(u64, oneshot::Sender<()>)>,
+    /// Streams that gave way and have not ended.
+    ending: usize,
 }
 
 /// A stream's place, given back when dropped.
@@ -53,7 +62,7 @@ impl StreamLimit {
     }
 
     /// A place for a stream of `peer`; over the plaintext port only the sum is bounded. `None`: all
-    /// are taken, by others.
+    /// are taken, by others or by the workload's own streams that are about to end.
     pub fn enter(self: &Arc<Self>, peer: &Peer) -> Option<(StreamPermit, Superseded)> {
         let owner = peer.verified.as_ref().map(|verified| {
             let account = &verified.identity.service_account;
@@ -70,7 +79,13 @@ impl StreamLimit {
             .as_ref()
             .and_then(|owner| open.by_owner.get_mut(owner));
         let gives_way = match own {
-            Some(own) if own.len() >= OF_WORKLOAD => own.pop_front().is_some(),
+            Some(own) if own.open.len() >= OF_WORKLOAD => {
+                if own.ending >= OF_WORKLOAD {
+                    return None;
+                }
+                own.ending += 1;
+                own.open.pop_front().is_some()
+            }
             _ => false,
         };
         // The place of a stream that gives way is given back when its task has noticed.
@@ -81,7 +96,7 @@ impl StreamLimit {
         open.count += 1;
         if let Some(owner) = &owner {
             let own = open.by_owner.entry(owner.clone()).or_default();
-            own.push_back((id, end));
+            own.open.push_back((id, end));
         } else {
             // Nothing supersedes it.
             drop(end);
@@ -115,8 +130,11 @@ impl Drop for StreamPermit {
         open.count -= 1;
         let Some(owner) = &self.owner else { return };
         if let Some(own) = open.by_owner.get_mut(owner) {
-            own.retain(|(id, _)| *id != self.id);
-            if own.is_empty() {
+            match own.open.iter().position(|(id, _)| *id == self.id) {
+                Some(at) => drop(own.open.remove(at)),
+                None => own.ending -= 1,
+            }
+            if own.open.is_empty() && own.ending == 0 {
                 open.by_owner.remove(owner);
             }
         }
@@ -162,6 +180,21 @@ mod tests {
         drop(web);
         assert_eq!(limit.lock().count, 1);
         assert_eq!(limit.lock().by_owner.len(), 1);
+    }
+
+    #[test]
+    fn streams_that_do_not_end_when_they_give_way_are_bounded() {
+        let limit = StreamLimit::new(1000);
+        let mut web: Vec<_> = (0..2 * OF_WORKLOAD)
+            .map(|_| limit.enter(&peer("web")).unwrap())
+            .collect();
+        assert!(limit.enter(&peer("web")).is_none());
+        assert!(limit.enter(&peer("cart")).is_some());
+        web.remove(0);
+        assert!(limit.enter(&peer("web")).is_some());
+        drop(web);
+        assert_eq!(limit.lock().count, 0);
+        assert!(limit.lock().by_owner.is_empty());
     }
 
     #[test]

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
-use tokio::sync::{mpsc, watch};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 use xds_proto::anyam::inspect::v1::inspect_server::Inspect;
 use xds_proto::anyam::inspect::v1::proxy_message::Message;
@@ -14,6 +13,7 @@ use xds_proto::anyam::inspect::v1::{ControlMessage, Hello, ProxyMessage};
 use xds_proto::envoy::config::core::v3::Node;
 
 use super::agents::{Agents, Commands};
+use crate::ads::outbound::outbound;
 use crate::ads::streams::{StreamLimit, StreamPermit, Superseded};
 use crate::ads::{Resources, node};
 use crate::identity::Peer;
@@ -49,19 +49,21 @@ impl Inspect for InspectService {
                 "a client certificate of this mesh is needed; get one by CreateCertificate with a join token",
             ));
         }
-        let place = self.streams.enter(&peer).ok_or_else(|| {
+        let (permit, superseded) = self.streams.enter(&peer).ok_or_else(|| {
             Status::resource_exhausted("too many Inspect streams; raise --max-streams")
         })?;
-        let (commands, outbound) = mpsc::channel(COMMANDS);
+        let (commands, outbound, end) = outbound(COMMANDS);
         let (service, inbound) = (self.clone(), request.into_inner());
         tokio::spawn(async move {
+            let place = (&permit, superseded);
             if let Err(status) = service.run(peer, inbound, commands.clone(), place).await {
                 tracing::info!(reason = status.message(), "Inspect stream ended");
-                // Closed: the proxy has left.
-                let _ = commands.send(Err(status)).await;
+                end.with(status, &commands).await;
             }
+            // The place is taken until nothing of the stream is left.
+            drop(permit);
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outbound))))
+        Ok(Response::new(Box::pin(outbound)))
     }
 }
 
@@ -71,7 +73,7 @@ impl InspectService {
         peer: Peer,
         mut inbound: Streaming<ProxyMessage>,
         commands: Commands,
-        (permit, mut superseded): (StreamPermit, Superseded),
+        (permit, mut superseded): (&StreamPermit, Superseded),
     ) -> Result<(), Status> {
         let first = tokio::time::timeout(HELLO, inbound.message());
         let first = tokio::select! {
