@@ -104,7 +104,7 @@ impl Declared for Translator {
         findings::findings(&self.state().mesh)
     }
 
-    fn declarations(&self, namespace: &str, service: &str) -> Vec<String> {
+    fn declarations(&self, namespace: &str, service: &str) -> Vec<ports::Declaration> {
         let state = self.state();
         let service = state
             .mesh

@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::model::mesh::ports::Declaration;
 use crate::types::{Finding, Objects};
 
 /// The declared state, as it was read.
@@ -16,8 +17,8 @@ pub trait Declared: Send + Sync + 'static {
     /// Every declared workload.
     fn workloads(&self) -> Vec<DeclaredWorkload>;
 
-    /// What a Service declares of its ports that are not plain TCP: "port `grpc` (80) says gRPC".
-    fn declarations(&self, namespace: &str, service: &str) -> Vec<String>;
+    /// What a Service declares of its ports that carry HTTP or TLS.
+    fn declarations(&self, namespace: &str, service: &str) -> Vec<Declaration>;
 
     /// The service or workload that has an address, with its ports.
     fn ports_at(&self, address: IpAddr) -> Option<DeclaredPorts>;

@@ -321,7 +321,7 @@ mod tests {
         fn workloads(&self) -> Vec<DeclaredWorkload> {
             Vec::new()
         }
-        fn declarations(&self, _: &str, _: &str) -> Vec<String> {
+        fn declarations(&self, _: &str, _: &str) -> Vec<crate::model::mesh::ports::Declaration> {
             Vec::new()
         }
 

@@ -5,7 +5,7 @@
 //! full, edges of the largest share are removed. What a proxy reported is removed soon after it
 //! left.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
 use xds_proto::anyam::inspect::v1::{Edge as Reported, Reporter};
@@ -289,10 +289,11 @@ impl Graph {
     }
 }
 
-/// A workload may serve several services and cannot determine by which of them it was called; its
-/// callers can. What they call it is what its own account of the same calls is filed under, as
-/// long as it is a service of the workload's own namespace: a service has no endpoints in another,
-/// and no caller names another tenant's edges.
+/// A workload may serve several services by one port and cannot determine by which of them it was
+/// called; its callers can. What they call it is what its own account of the same calls is filed
+/// under, as long as it is a service of the workload's own namespace: a service has no endpoints in
+/// another, and no caller names another tenant's edges. Of several services that they called, it is
+/// the one that the workload itself names by the port.
 fn name_as_callers_do(accounts: &mut [Account]) {
     let ends = |key: &Key| {
         [
@@ -304,16 +305,19 @@ fn name_as_callers_do(accounts: &mut [Account]) {
         ]
         .map(String::clone)
     };
-    let mut names = HashMap::new();
+    let mut names: HashMap<_, BTreeMap<String, String>> = HashMap::new();
     for account in accounts.iter().filter(|account| account.key.by_source) {
-        let name = (
-            account.key.destination_service.clone(),
-            account.key.destination_version.clone(),
-        );
-        names.insert(ends(&account.key), name);
+        let key = &account.key;
+        let (service, version) = (&key.destination_service, &key.destination_version);
+        let called = names.entry(ends(key)).or_default();
+        called.insert(service.clone(), version.clone());
     }
     for account in accounts.iter_mut().filter(|account| !account.key.by_source) {
-        if let Some((service, version)) = names.get(&ends(&account.key)) {
+        let Some(called) = names.get(&ends(&account.key)) else {
+            continue;
+        };
+        let own = called.get_key_value(&account.key.destination_service);
+        if let Some((service, version)) = own.or_else(|| called.first_key_value()) {
             account.key.destination_service.clone_from(service);
             account.key.destination_version.clone_from(version);
         }

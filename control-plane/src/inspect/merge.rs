@@ -409,6 +409,32 @@ mod tests {
     }
 
     #[test]
+    fn what_a_workload_counts_at_a_port_is_of_the_service_of_that_port() {
+        let start = Instant::now();
+        let second = Duration::from_secs(1);
+        let called = ["admin", "cart", "rpc", "web"];
+        for own in called {
+            let mut graph = Graph::new(start);
+            let to = called.map(|name| Reported {
+                destination_service: format!("{name}.shop.svc.cluster.local"),
+                ..reported(Reporter::Source, 1)
+            });
+            graph.report(WEB, &to, second, start);
+            let broken = Reported {
+                destination_service: format!("{own}.shop.svc.cluster.local"),
+                response_flags: HashMap::from([("UPE".to_owned(), 1)]),
+                ..reported(Reporter::Destination, 1)
+            };
+            graph.report(CART, &[broken], second, start);
+            for edge in graph.edges("", start).edges {
+                let both = edge.reporters.len() == 2;
+                let flagged = edge.signals.flags.contains_key("UPE");
+                assert_eq!((both, flagged), (edge.destination_service == own, both));
+            }
+        }
+    }
+
+    #[test]
     fn what_is_past_the_window_no_longer_counts() {
         let start = Instant::now();
         let mut graph = Graph::new(start);

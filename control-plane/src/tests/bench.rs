@@ -47,7 +47,7 @@ impl Declared for Nothing {
         Vec::new()
     }
 
-    fn declarations(&self, _: &str, _: &str) -> Vec<String> {
+    fn declarations(&self, _: &str, _: &str) -> Vec<crate::model::mesh::ports::Declaration> {
         Vec::new()
     }
 

@@ -70,7 +70,7 @@ impl Declared for Shop {
         Vec::new()
     }
 
-    fn declarations(&self, _: &str, _: &str) -> Vec<String> {
+    fn declarations(&self, _: &str, _: &str) -> Vec<crate::model::mesh::ports::Declaration> {
         Vec::new()
     }
 

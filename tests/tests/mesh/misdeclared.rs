@@ -177,7 +177,7 @@ fn logs_and_check(mesh: &Mesh) {
     for found in [
         "Service shop/rpc: ",
         "answers in the last 30 s were not what its port declares (port `grpc` (8080) says gRPC)",
-        "(port `https` (443) says TLS)",
+        "were HTTP without TLS (port `https` (443) says TLS), from shop/client",
         "Service shop/plain: port `http` (443) says HTTP/1.1, but callers of port 443 use TLS",
         "Service shop/lost: port `http` (80): no workload has a port named `web`",
         "Service shop/admin: port `http-db` (3306) says HTTP/1.1, but Service shop/orders says TCP",

@@ -70,11 +70,22 @@ pub fn conditions(mesh: &Mesh, service: &ServiceEntry) -> Vec<Condition> {
     conditions
 }
 
-/// Ports that say what HTTP or TLS answers look like, in words.
-pub fn declarations(service: &ServiceEntry) -> Vec<String> {
+/// What a port says that its answers look like.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Declaration {
+    pub protocol: AppProtocol,
+    /// "port `grpc` (80) says gRPC"
+    pub words: String,
+}
+
+/// Of the ports that carry HTTP or TLS.
+pub fn declarations(service: &ServiceEntry) -> Vec<Declaration> {
     let says = |port: &&PortEntry| port.protocol.is_http() || port.protocol == AppProtocol::Tls;
-    let ports = service.ports.iter().filter(says);
-    ports.map(declaration).collect()
+    let one = |port: &PortEntry| Declaration {
+        protocol: port.protocol,
+        words: declaration(port),
+    };
+    service.ports.iter().filter(says).map(one).collect()
 }
 
 fn declaration(port: &PortEntry) -> String {
