@@ -37,7 +37,7 @@ pub fn name(mesh: &Mesh, host: &str) -> Option<dns::Name> {
     let mut labels = inside.strip_suffix('.')?.rsplitn(3, '.');
     let namespace = labels.next()?;
     let Some(service) = labels.next() else {
-        let there = mesh.services.keys().any(|key| key.namespace == namespace);
+        let there = mesh.namespaces.contains_key(namespace);
         return there.then(|| empty(host));
     };
     let service = mesh.service(&Key::new(namespace, service))?;
@@ -60,7 +60,7 @@ pub fn name(mesh: &Mesh, host: &str) -> Option<dns::Name> {
                 }
             }
             None => dns::Name {
-                addresses: texts(member(mesh, service, host)?),
+                addresses: texts(member(mesh, service, label, host)?),
                 ..empty(host)
             },
         },
@@ -138,16 +138,28 @@ fn live<'a>(mesh: &'a Mesh, service: &'a ServiceEntry) -> impl Iterator<Item = &
         .filter(move |workload| publish || workload.ready)
 }
 
-/// Addresses of the members that have the name. `None`: no such member is there, ready or not.
-fn member(mesh: &Mesh, service: &ServiceEntry, host: &str) -> Option<BTreeSet<IpAddr>> {
-    let called = |workload: &Workload| member_name(service, workload).as_deref() == Some(host);
-    let mut all = mesh.members(service).map(|entry| &*entry.workload);
-    all.any(called).then(|| {
-        live(mesh, service)
-            .filter(|workload| called(workload))
-            .flat_map(|workload| workload.addresses.iter().copied())
-            .collect()
-    })
+/// Addresses of the members that have the name `host`, which is `label` below the service's.
+/// `None`: no such member is there, ready or not. Costs the same however many others are there.
+fn member(
+    mesh: &Mesh,
+    service: &ServiceEntry,
+    label: &str,
+    host: &str,
+) -> Option<BTreeSet<IpAddr>> {
+    let (key, publish) = (service.key(), service.service.publish_not_ready);
+    let of_name = Key::new(&key.namespace, label);
+    let by_hostname = mesh.by_hostname.get(&(key.clone(), label.to_owned()));
+    let candidates = by_hostname.into_iter().flatten().chain([&of_name]);
+    let mut called = candidates
+        .filter_map(|candidate| mesh.workloads.get(candidate))
+        .filter(|entry| entry.services.contains(&key))
+        .map(|entry| &*entry.workload)
+        .filter(|workload| member_name(service, workload).as_deref() == Some(host))
+        .peekable();
+    called.peek()?;
+    let live = called.filter(|workload| publish || workload.ready);
+    let addresses = live.flat_map(|workload| workload.addresses.iter().copied());
+    Some(addresses.collect())
 }
 
 /// Where a port is served. `None`: the service has no port of that name.

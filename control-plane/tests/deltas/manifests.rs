@@ -94,7 +94,14 @@ fn workload(namespace: usize, index: usize, version: u8) -> Said {
             "ports: [{ port: 8080, name: tcp }]",
         ],
     );
-    let spec = format!("addresses: [{addresses}], serviceAccount: {account}, {rest}");
+    let names = [
+        "",
+        ", hostname: h, subdomain: s0",
+        ", hostname: i, subdomain: s0",
+        ", hostname: h, subdomain: s1",
+    ];
+    let name = pick(version, 4, &names);
+    let spec = format!("addresses: [{addresses}], serviceAccount: {account}, {rest}{name}");
     Said {
         labels: pick(version, 0, &labels).to_owned(),
         ..Said::new(OWN, "Workload", spec)

@@ -5,7 +5,7 @@ use std::num::NonZeroU16;
 
 use serde::Deserialize;
 
-use super::object::{FieldError, Meta};
+use super::object::{FieldError, Key, Meta};
 use super::service::AppProtocol;
 use super::values;
 use crate::model::mesh::Families;
@@ -107,6 +107,12 @@ fn yes() -> bool {
 }
 
 impl Workload {
+    /// The service in which it has a hostname, if that is headless, and the hostname.
+    pub fn hostname_in_service(&self) -> Option<(Key, String)> {
+        let (hostname, subdomain) = (self.hostname.as_ref()?, self.subdomain.as_ref()?);
+        Some((Key::new(&self.meta.namespace, subdomain), hostname.clone()))
+    }
+
     /// # Errors
     /// Fields that contradict each other.
     pub fn new(meta: Meta, spec: WorkloadSpec) -> Result<Self, Vec<FieldError>> {

@@ -12,6 +12,7 @@ use super::affected::{Affected, Changed};
 use super::attach;
 use super::change::{Delta, Origin};
 use super::conditions::{Judge, holder};
+use super::hostnames;
 use super::index::Facet;
 use super::join;
 use super::leaving::Leaving;
@@ -127,6 +128,8 @@ impl Builder {
         self.place_addresses(&mut next, &mut affected);
         self.place_policies(&mut next, &mut affected);
         self.take_workloads(&mut next, &affected.changed.workloads);
+        let workloads = &affected.changed.workloads;
+        hostnames::place(self.objects.index(), (&self.mesh, &mut next), workloads);
         for key in affected.changed.services.clone() {
             self.make_service(&mut next, &key, &mut affected);
         }
@@ -282,6 +285,11 @@ impl Builder {
         if after.is_none() {
             self.leaving.forget(key);
         }
+        let namespace = &key.namespace;
+        let count = next.namespaces.get(namespace).copied().unwrap_or(0);
+        let count = count + usize::from(after.is_some()) - usize::from(before.is_some());
+        let there = (count > 0).then_some(count);
+        next.namespaces.set(namespace.clone(), there);
         next.by_host.set(host, after.is_some().then(|| key.clone()));
         next.services.set(key.clone(), after.map(Arc::new));
     }

@@ -15,6 +15,8 @@ use crate::model::manifest::service::Service;
 pub enum Facet {
     /// Workloads that have an address.
     Address(IpAddr),
+    /// Workloads that have a hostname in a headless service.
+    Hostname(Key, String),
     /// Services that claim an address.
     Vip(IpAddr),
     /// Routes attached to a service.
@@ -173,7 +175,9 @@ fn facets(object: &Object, vips: &[IpAddr]) -> Vec<Facet> {
         Object::Service(_) => vips.iter().copied().map(Facet::Vip).collect(),
         Object::Workload(it) => {
             let addresses = it.addresses.iter().copied();
-            addresses.map(Facet::Address).collect()
+            let hostname = it.hostname_in_service();
+            let hostname = hostname.map(|(service, name)| Facet::Hostname(service, name));
+            addresses.map(Facet::Address).chain(hostname).collect()
         }
         Object::Route(it) => route(it),
         Object::Grant(it) => vec![Facet::Grant(it.meta.namespace.clone())],

@@ -4,7 +4,8 @@
 //!   [`objects`] and their [`index`] find that, [`affected`] gathers it
 //! - [`attach`]: which route governs which service; [`join`]: which workloads a service selects;
 //!   [`ports`]: what is declared of a workload's ports together; [`authorization`]: which policy holds
-//!   where; [`persistent`]: maps whose copies share what stays
+//!   where; [`hostnames`]: of workloads in headless services; [`persistent`]: maps whose copies share
+//!   what stays
 //! - [`leaving`]: identities that outlive a change for a moment; [`vip`]: allotted addresses
 //! - [`status`]: conditions of objects, [`conditions`]: how they come about
 
@@ -14,6 +15,7 @@ pub mod authorization;
 pub mod builder;
 pub mod change;
 pub mod conditions;
+pub mod hostnames;
 pub mod index;
 pub mod join;
 pub mod leaving;
@@ -91,6 +93,10 @@ pub struct Mesh {
     pub by_host: Map<String, Key>,
     pub by_vip: Map<IpAddr, Key>,
     pub by_ip: Map<IpAddr, Key>,
+    /// Workloads by the headless service that their `subdomain` names, and their `hostname` there.
+    pub by_hostname: Map<(Key, String), BTreeSet<Key>>,
+    /// How many services a namespace has.
+    pub namespaces: Map<String, usize>,
     /// By their namespace.
     pub grants: Map<String, Vec<Arc<ReferenceGrant>>>,
     pub authorization: AuthorizationPolicies,
