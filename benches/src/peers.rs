@@ -193,11 +193,11 @@ pub fn spawn(
 }
 
 /// The longest a program takes to listen.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 fn wait_for_port(port: u16, process: &mut Child) -> bool {
     let began = Instant::now();
-    while began.elapsed() < PATIENCE {
+    while began.elapsed() < TIMEOUT {
         if TcpStream::connect(("127.0.0.1", port)).is_ok() {
             return true;
         }

@@ -19,9 +19,10 @@ const STALLED: Duration = Duration::from_secs(10);
 /// A worker's.
 pub struct Overload {
     /// HTTP connections without a request.
-    pub idle: IdleReaper,
-    /// Streams whose peer does not read the queued data.
-    pub stalled: IdleReaper,
+    pub idle: Reaper,
+    /// Streams, relays and uploads whose peer does not read what is queued for it, and bodies that
+    /// are kept while their client stalls.
+    pub stalled: Reaper,
     /// Bytes that the process may take up; `None`: not watched.
     memory: Cell<Option<u64>>,
 }
@@ -29,8 +30,8 @@ pub struct Overload {
 impl Default for Overload {
     fn default() -> Self {
         Overload {
-            idle: IdleReaper::new(IDLE),
-            stalled: IdleReaper::new(STALLED),
+            idle: Reaper::new(IDLE),
+            stalled: Reaper::new(STALLED),
             memory: Cell::new(None),
         }
     }
@@ -66,7 +67,7 @@ fn resident() -> Option<u64> {
 
 /// Ends the longest idle tasks of one kind; clones share it.
 #[derive(Clone)]
-pub struct IdleReaper(Rc<State>);
+pub struct Reaper(Rc<State>);
 
 struct State {
     least: Duration,
@@ -84,9 +85,9 @@ enum Step {
     Ending(Instant),
 }
 
-impl IdleReaper {
+impl Reaper {
     fn new(least: Duration) -> Self {
-        IdleReaper(Rc::new(State {
+        Reaper(Rc::new(State {
             least,
             step: Cell::new(Step::Off),
             since: RefCell::default(),
@@ -166,7 +167,7 @@ mod tests {
 
     #[test]
     fn the_eighth_that_has_been_idle_longest_ends() {
-        let reaper = IdleReaper::new(IDLE);
+        let reaper = Reaper::new(IDLE);
         let now = Instant::now() + Duration::from_secs(100);
         reaper.0.step.set(Step::Collecting);
         for n in 0..80 {
@@ -181,7 +182,7 @@ mod tests {
 
     #[test]
     fn a_round_ends_with_its_task() {
-        let reaper = IdleReaper::new(IDLE);
+        let reaper = Reaper::new(IDLE);
         reaper.0.step.set(Step::Collecting);
         let round = Round(reaper.0.clone());
         reaper.ends(Instant::now());

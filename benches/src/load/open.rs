@@ -14,7 +14,7 @@ use super::{Done, answer, void};
 use crate::{BenchError, app};
 
 /// The longest one answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// `rate` requests a second in all, spread over `connections`.
 pub fn run(
@@ -68,7 +68,7 @@ struct Pace {
 fn one(first: u32, pace: Pace, port: u16) -> std::io::Result<Vec<Duration>> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
     let mut latencies = Vec::with_capacity(pace.turns as usize);
     for turn in 0..pace.turns {
         let due = pace.began + pace.step * (first + turn * pace.each);

@@ -98,7 +98,7 @@ fn listening(port: u16) {
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
         assert!(
             began.elapsed() < Duration::from_secs(20),
-            "nobody listens on {port}"
+            "no listener on {port}"
         );
         std::thread::sleep(Duration::from_millis(10));
     }

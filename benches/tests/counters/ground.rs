@@ -13,7 +13,7 @@ use anyam_benches::peers::{Program, Running};
 use anyam_benches::{Programs, app, certs};
 use tempfile::TempDir;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: app\r\n\r\n";
 
 /// What passes, and through which proxies.
@@ -117,7 +117,7 @@ impl Client {
     pub fn to(port: u16, http: bool) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
         stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TIMEOUT)).unwrap();
         Self { stream, http }
     }
 

@@ -10,6 +10,28 @@ pub struct Rbac {
     pub shadow: Option<Rules>,
 }
 
+impl Rbac {
+    /// Whether a decision depends on the server name of a ClientHello.
+    pub fn asks_server_name(&self) -> bool {
+        let rules = [&self.enforced, &self.shadow].into_iter().flatten();
+        let mut permissions = rules
+            .flat_map(|rules| &rules.policies)
+            .flat_map(|policy| &policy.permissions);
+        permissions.any(Permission::asks_server_name)
+    }
+}
+
+impl Permission {
+    fn asks_server_name(&self) -> bool {
+        match self {
+            Self::RequestedServerName(_) => true,
+            Self::And(all) | Self::Or(all) => all.iter().any(Self::asks_server_name),
+            Self::Not(one) => one.asks_server_name(),
+            _ => false,
+        }
+    }
+}
+
 pub struct Rules {
     pub action: RbacAction,
     /// Sorted by name, as Envoy evaluates them.

@@ -125,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_future_runs_in_its_room_and_leaves_it_to_the_next() {
+    fn a_future_runs_in_its_memory_and_leaves_it_to_the_next() {
         let slab = FutureSlab::default();
         let alive = Rc::new(());
         let mut addresses = Vec::new();
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_future_that_is_given_up_is_dropped_and_rooms_are_bounded() {
+    fn a_future_that_is_given_up_is_dropped_and_memory_is_bounded() {
         let slab = FutureSlab::default();
         let alive = Rc::new(());
         let mut many: Vec<_> = (0..MOST + 10)

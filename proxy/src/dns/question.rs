@@ -16,6 +16,8 @@ const PLAIN_UDP: u16 = 512;
 /// What a UDP answer has at most with EDNS, whatever the client offers: no fragments.
 const EDNS_UDP: u16 = 1232;
 const HEADER: usize = 12;
+/// The smallest record: its name as a pointer, type, class, TTL and length.
+const RECORD: u16 = 12;
 
 /// A question that can be answered.
 pub(super) struct Question {
@@ -82,20 +84,23 @@ impl Question {
         let mut answer = self.answer(ResponseCode::NoError);
         answer.metadata.authoritative = true;
         let addresses = records.addresses.iter().map(|ip| address(*ip));
-        let services = records.services.iter().filter_map(service);
-        let asked = |data: &RData| {
-            query.query_type == RecordType::ANY || query.query_type == data.record_type()
-        };
+        let is_asked = |of: RecordType| [RecordType::ANY, of].contains(&query.query_type);
+        let asked = |data: &RData| is_asked(data.record_type());
+        let services = records.services.iter();
+        let services = services.filter(|_| is_asked(RecordType::SRV));
+        let services = services.filter_map(service);
         answer.add_answers(
             addresses
                 .chain(services)
                 .filter(asked)
+                .take(self.most_records(transport))
                 .map(|data| Record::from_rdata(query.name.clone(), ttl, data)),
         );
         if answer.answers.is_empty() {
             answer.add_authority(negative(&query.name, ttl));
-        } else if asked(&RData::SRV(SRV::new(0, 0, 0, Name::root()))) {
-            answer.add_additionals(targets(&records.services, ttl));
+        } else if is_asked(RecordType::SRV) {
+            let most = self.most_records(transport);
+            answer.add_additionals(targets(&records.services, ttl).take(most));
         }
         self.fit(answer, transport)
     }
@@ -118,6 +123,11 @@ impl Question {
             Transport::Udp => self.udp_limit,
             Transport::Tcp => u16::MAX,
         }
+    }
+
+    /// One record more than an answer has room for, so that it is seen to be truncated.
+    fn most_records(&self, transport: Transport) -> usize {
+        usize::from(self.limit(transport) / RECORD).saturating_add(1)
     }
 
     /// An answer that is only a code.

@@ -7,7 +7,7 @@ use prometheus::{IntCounter, IntGauge};
 use tokio::sync::watch;
 
 use super::ca::{self, CaError, Credential};
-use super::schedule::{self, GLANCE};
+use super::schedule::{self, CHECK_INTERVAL};
 use super::store::{Store, StoreError};
 use super::token::Token;
 use super::{Material, Settings, Slots, Status};
@@ -113,7 +113,7 @@ impl Agent {
                     Err(error) => self.failed(&error),
                 },
             };
-            tokio::time::sleep(wait.min(GLANCE)).await;
+            tokio::time::sleep(wait.min(CHECK_INTERVAL)).await;
             self.look_at_clock();
         }
     }

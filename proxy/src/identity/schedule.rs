@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 /// The longest sleep: a clock that jumps, or a machine that slept, is noticed within this.
-pub(super) const GLANCE: Duration = Duration::from_secs(30);
+pub(super) const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// Clock difference from which on it is reported.
 const TOLERANCE: Duration = Duration::from_secs(5);
 

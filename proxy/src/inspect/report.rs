@@ -159,7 +159,7 @@ mod tests {
     use crate::metrics::edge::{Peer, RequestProtocol, RequestSample, Service};
 
     #[test]
-    fn flags_are_told_by_name_and_only_once() {
+    fn flags_are_reported_by_name_and_only_once() {
         let edges = Edges::new(Arc::new(Registry::new().unwrap()));
         let edge = edges.get(EdgeKey {
             reporter: Reporter::Source,
@@ -181,19 +181,19 @@ mod tests {
             });
         };
         let mut deltas = Deltas::default();
-        let mut told = || {
-            let told = deltas.take(&edges).into_iter().next();
-            told.map(|edge| edge.response_flags).unwrap_or_default()
+        let mut reported = || {
+            let delta = deltas.take(&edges).into_iter().next();
+            delta.map(|edge| edge.response_flags).unwrap_or_default()
         };
         raise(ResponseFlags::NONE);
-        assert!(told().is_empty());
+        assert!(reported().is_empty());
         raise(ResponseFlags::UPSTREAM_CONNECTION_FAILURE);
         raise(ResponseFlags::UPSTREAM_CONNECTION_FAILURE | ResponseFlags::UPSTREAM_OVERFLOW);
-        let first = told();
+        let first = reported();
         assert_eq!((first.len(), first["UF"], first["UO"]), (2, 2, 1));
         edge.tcp_closed(ResponseFlags::UPSTREAM_REMOTE_RESET, false, false);
-        let second = told();
+        let second = reported();
         assert_eq!((second.len(), second["UR"]), (1, 1));
-        assert!(told().is_empty());
+        assert!(reported().is_empty());
     }
 }

@@ -17,7 +17,7 @@ use crate::socket;
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Accepts on `listener` (bound as `key` says) for as long as it is polled; each connection gets a
+/// Accepts on `listener` (whose address and protocol are `key`) for as long as it is polled; each connection gets a
 /// task of its own, which outlives this loop.
 pub async fn run(worker: &Rc<ListenerContext>, listener: &TcpListener, key: ListenerKey) {
     let mut pause = FIRST_PAUSE;

@@ -50,13 +50,21 @@ pub fn would_admit(snapshot: &Snapshot, subject: &PolicySubject<'_>) -> bool {
     // certificate is judged again all the same.
     if Arc::ptr_eq(&listener.def, &subject.listener.def) {
         return subject.tls.is_none()
-            || authorise(subject.addresses, subject.chain, subject.tls, None).is_ok();
+            || authorise(subject.addresses, subject.chain, subject.tls, sni(subject)).is_ok();
     }
     let Some(chain) = chain_now(&listener.def, subject) else {
         return false;
     };
     chain.tls.is_some() == subject.chain.tls.is_some()
-        && authorise(subject.addresses, chain, subject.tls, None).is_ok()
+        && authorise(subject.addresses, chain, subject.tls, sni(subject)).is_ok()
+}
+
+/// The server name of the ClientHello that was detected, also where TLS passes through.
+fn sni<'a>(subject: &PolicySubject<'a>) -> Option<&'a str> {
+    match subject.protocol {
+        DetectedProtocol::Tls(hello) => hello.sni.as_deref(),
+        _ => None,
+    }
 }
 
 fn chain_now<'a>(

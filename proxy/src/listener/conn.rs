@@ -187,7 +187,7 @@ async fn look(
         })
 }
 
-/// Whether any chain that may match has criteria beyond addresses.
+/// Whether any chain that may match has criteria beyond addresses, or rules on the server name.
 fn depends_on_bytes(accepted: &Accepted) -> bool {
     let def = &accepted.listener.def;
     let port = accepted.destination.port();
@@ -196,7 +196,8 @@ fn depends_on_bytes(accepted: &Accepted) -> bool {
         m.destination_port.is_none_or(|wanted| wanted == port)
             && (m.transport_protocol.is_some()
                 || !m.server_names.is_empty()
-                || !m.application_protocols.is_empty())
+                || !m.application_protocols.is_empty()
+                || chain.rbac.iter().any(|rbac| rbac.asks_server_name()))
     };
     def.chains.iter().any(ask)
 }

@@ -176,7 +176,7 @@ impl Judge<'_> {
         }
     }
 
-    /// With and without its `;params`. Its decoded form can only deny: `/a%20b` in an ALLOW policy
+    /// With and without its `;params`. Its decoded forms can only deny: `/a%20b` in an ALLOW policy
     /// means the escaped form.
     fn path(self, wanted: &StringMatch) -> bool {
         let Some(request) = self.facts.request else {

@@ -123,7 +123,9 @@ impl Direction {
             ready!(self.poll_write_out(cx, source, sink))?;
             self.blocked = false;
             if self.ended {
-                ready!(Pin::new(&mut *sink).poll_shutdown(cx)).map_err(at(End::Sink))?;
+                let shut = Pin::new(&mut *sink).poll_shutdown(cx);
+                self.blocked = shut.is_pending();
+                ready!(shut).map_err(at(End::Sink))?;
                 self.finished = true;
                 break;
             }

@@ -31,7 +31,7 @@ pub use splice::{HOLDS, Splice};
 use crate::dispatcher::buffer::Pool;
 use crate::dispatcher::pipe::Pipes;
 use crate::dispatcher::timer::{Timer, Timers};
-use crate::overload::IdleReaper;
+use crate::overload::Reaper;
 use crate::stream::Stream;
 
 /// How often a relay without an idle time-out checks whether it may go on.
@@ -65,7 +65,7 @@ pub struct RelayContext<'a> {
     pub pipes: &'a Pipes,
     pub timers: &'a Timers,
     /// Ends relays whose peer does not take what is held for it, when memory is short.
-    pub stalled: &'a IdleReaper,
+    pub stalled: &'a Reaper,
     /// Bytes that may be held for either side (Envoy's `per_connection_buffer_limit_bytes`): below
     /// a bulk buffer or a pipe, these are not used. One small buffer may be, always.
     pub most: usize,

@@ -20,6 +20,9 @@ const MAX_HELLO: usize = 16 * 1024;
 
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
+/// Names of a protocol list that are kept, in the client's order of preference: the list stays for
+/// as long as the connection, and a ClientHello has room for thousands.
+pub const MAX_PROTOCOLS: usize = 32;
 const EXT_SERVER_NAME: u16 = 0;
 const EXT_ALPN: u16 = 16;
 
@@ -158,7 +161,10 @@ fn protocols(data: &mut Reader<'_>) -> Option<Vec<Box<[u8]>>> {
     let mut list = Reader(data.vec16()?);
     let mut protocols = Vec::new();
     while !list.0.is_empty() {
-        protocols.push(list.vec8()?.into());
+        let name = list.vec8()?;
+        if protocols.len() < MAX_PROTOCOLS {
+            protocols.push(name.into());
+        }
     }
     Some(protocols)
 }

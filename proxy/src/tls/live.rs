@@ -71,8 +71,8 @@ impl PeerConnection {
         if Arc::ptr_eq(&trust, &verified.trust) {
             return Rejudged::stays(LOOK);
         }
-        let (believed, cost) = known.judge(verified, &trust);
-        if !believed {
+        let (verified_again, cost) = known.judge(verified, &trust);
+        if !verified_again {
             tracing::info!("closing a connection whose peer is no longer trusted");
             self.distrusted.set(true);
             // Wakes the tasks that wait on the socket; they see the flag. A failure means that it

@@ -68,7 +68,7 @@ pub struct Config {
     /// Bytes of one resource.
     pub max_resource_bytes: usize,
     /// Without a stream for longer than this, what is not known is not waited for.
-    pub initial_fetch_timeout: Duration,
+    pub disconnect_timeout: Duration,
 }
 
 impl Default for Config {
@@ -83,7 +83,7 @@ impl Default for Config {
             max_on_demand: 4096,
             max_resources: 100_000,
             max_resource_bytes: 16 << 20,
-            initial_fetch_timeout: Duration::from_secs(3),
+            disconnect_timeout: Duration::from_secs(3),
         }
     }
 }
@@ -225,7 +225,7 @@ impl<T> Cache<T> {
         self.disconnected.get_or_insert(now.instant);
         self.outbox.clear();
         self.streams.close();
-        let fetch_deadline = now.instant + self.config.initial_fetch_timeout;
+        let fetch_deadline = now.instant + self.config.disconnect_timeout;
         let waiting: Vec<Key> = self.waiting().cloned().collect();
         for key in waiting {
             self.look_again_at(fetch_deadline, key);

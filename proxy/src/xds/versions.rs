@@ -19,7 +19,7 @@ pub(super) fn of<T: Clone>(cache: &Cache<T>) -> BTreeMap<ResourceType, (String, 
     }
     let version = |kind: ResourceType, sum: u64| match cache.type_version(kind) {
         "" => format!("{sum:016x}"),
-        told => told.to_owned(),
+        version => version.to_owned(),
     };
     sums.into_iter()
         .map(|(kind, (sum, count))| (kind, (version(kind, sum), count)))

@@ -14,9 +14,9 @@ pub const PLAIN: u16 = 8001;
 /// To the app, with whole bodies, decoded paths, stripped ports.
 pub const BUFFERED: u16 = 8002;
 /// To an HTTP/1 and to an HTTP/2 upstream that send mutated answers.
-pub const LIES_HTTP1: u16 = 8003;
-pub const LIES_HTTP2: u16 = 8004;
-/// TLS to the app; other bytes, and other TLS, to the HTTP/1 upstream of lies.
+pub const HOSTILE_HTTP1: u16 = 8003;
+pub const HOSTILE_HTTP2: u16 = 8004;
+/// TLS to the app; other bytes, and other TLS, to the hostile HTTP/1 upstream.
 pub const DETECTED: u16 = 8005;
 
 /// First and last of each line of the text log.
@@ -108,8 +108,8 @@ impl Places<'_> {
                         "proxy_status_config": {},
                         "use_remote_address": true,
                     })),
-                    self.http_listener(LIES_HTTP1, "http1", plain_filters(), &json!({})),
-                    self.http_listener(LIES_HTTP2, "http2", plain_filters(), &json!({})),
+                    self.http_listener(HOSTILE_HTTP1, "http1", plain_filters(), &json!({})),
+                    self.http_listener(HOSTILE_HTTP2, "http2", plain_filters(), &json!({})),
                     self.detected(),
                 ],
                 "clusters": [

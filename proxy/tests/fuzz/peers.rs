@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -284,16 +285,18 @@ fn decoded(mut path: &[u8]) -> Vec<u8> {
 
 /// An upstream whose answers a test chooses; without one left, it answers in order or not at all.
 #[derive(Clone, Default)]
-pub struct Liar {
+pub struct HostileUpstream {
     pub answers: Arc<Mutex<VecDeque<Vec<u8>>>>,
+    /// Answers that were sent.
+    pub sent: Arc<AtomicUsize>,
 }
 
-impl Liar {
+impl HostileUpstream {
     pub async fn start() -> (Self, SocketAddr) {
-        let liar = Self::default();
-        let serving = liar.clone();
+        let upstream = Self::default();
+        let serving = upstream.clone();
         let address = listen(move |tcp| serving.clone().serve(tcp)).await;
-        (liar, address)
+        (upstream, address)
     }
 
     /// An answer to each piece that comes: the whole of a request, or of an HTTP/2 connection's
@@ -303,6 +306,7 @@ impl Liar {
         while let Ok(Ok(1..)) = timeout(QUIET, tcp.read(&mut piece)).await {
             let answer = self.answers.lock().unwrap().pop_front();
             let Some(answer) = answer else { return };
+            self.sent.fetch_add(1, Relaxed);
             let _ = timeout(QUIET, tcp.write_all(&answer)).await;
         }
     }

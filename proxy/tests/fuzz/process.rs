@@ -13,7 +13,7 @@ use rustix::process::Signal;
 use crate::bootstrap::{ADMIN, Places};
 use crate::running::{Running, TIMEOUT};
 
-/// A loopback address that no other test process uses.
+/// A loopback address by the process's number, unlike those of tests that run beside it.
 pub fn own_address() -> Ipv4Addr {
     let [high, low] = (std::process::id() as u16).to_be_bytes();
     Ipv4Addr::new(127, 128 | high, low, 1)

@@ -13,10 +13,12 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
-use crate::bootstrap::{BEGIN, BUFFERED, DETECTED, END, LIES_HTTP1, LIES_HTTP2, PLAIN, Places};
+use crate::bootstrap::{
+    BEGIN, BUFFERED, DETECTED, END, HOSTILE_HTTP1, HOSTILE_HTTP2, PLAIN, Places,
+};
 use crate::frames::{self, PREFACE};
 use crate::inputs::{Corpus, Shape};
-use crate::peers::{App, Liar, Manner, exchange};
+use crate::peers::{App, HostileUpstream, Manner, exchange};
 use crate::process::{Level, Process, own_address};
 use crate::rounds::Rounds;
 use crate::tap::Tap;
@@ -34,7 +36,7 @@ struct Direction {
     port: u16,
     corpus: Corpus,
     /// The upstream that sends it; `None`: clients.
-    upstream: Option<Liar>,
+    upstream: Option<HostileUpstream>,
 }
 
 struct Rig {
@@ -61,8 +63,8 @@ impl Rig {
         let folder = tempfile::tempdir().unwrap();
         certificate(folder.path());
         let (app, app_address) = App::start().await;
-        let (http1, http1_address) = Liar::start().await;
-        let (http2, http2_address) = Liar::start().await;
+        let (http1, http1_address) = HostileUpstream::start().await;
+        let (http2, http2_address) = HostileUpstream::start().await;
         let (tap, tap_address) = Tap::start().await;
         let places = Places {
             address: own_address(),
@@ -84,8 +86,8 @@ impl Rig {
             direction(PLAIN, "h2_requests", Shape::Frames, None),
             direction(BUFFERED, "h2_requests", Shape::Frames, None),
             direction(DETECTED, "hellos", Shape::Bytes, None),
-            direction(LIES_HTTP1, "responses", Shape::Bytes, Some(http1)),
-            direction(LIES_HTTP2, "h2_responses", Shape::Frames, Some(http2)),
+            direction(HOSTILE_HTTP1, "responses", Shape::Bytes, Some(http1)),
+            direction(HOSTILE_HTTP2, "h2_responses", Shape::Frames, Some(http2)),
         ];
         let rig = Self {
             process,
@@ -110,8 +112,8 @@ impl Rig {
             for input in inputs {
                 let sent = match &direction.upstream {
                     None => input,
-                    Some(liar) => {
-                        liar.answers.lock().unwrap().push_back(input);
+                    Some(upstream) => {
+                        upstream.answers.lock().unwrap().push_back(input);
                         request(rng)
                     }
                 };
@@ -185,7 +187,7 @@ impl Rig {
 /// A request that is served.
 const CLEAN: &str = "GET /clean HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n";
 
-/// A well-formed request, or several, for an upstream of lies.
+/// A well-formed request, or several, for a hostile upstream.
 fn request(rng: &mut fastrand::Rng) -> Vec<u8> {
     // `:method: GET` or POST, `:scheme: http`, `:path: /`, `:authority: shop`.
     let (get, post) = (b"\x82\x86\x84\x41\x04shop", b"\x83\x86\x84\x41\x04shop");
@@ -244,7 +246,10 @@ async fn a_process_survives_whatever_its_peers_send() {
         ..fresh
     };
     let mut rounds = Rounds::new(ROUNDS);
+    // Requests to each upstream.
+    let mut asked = 0;
     while let Some(mut rng) = rounds.next() {
+        asked += BATCH;
         let inputs = rig.directions.iter().map(|direction| {
             let inputs = (0..BATCH).map(|_| direction.corpus.mutated(&mut rng));
             inputs.collect()
@@ -253,7 +258,17 @@ async fn a_process_survives_whatever_its_peers_send() {
         rig.round(inputs, &mut rng).await;
     }
     rig.returns_to(level);
+    // Most were asked for; an input that broke its request's connection may not have been.
+    for direction in &rig.directions {
+        let Some(upstream) = &direction.upstream else {
+            continue;
+        };
+        let sent = upstream.sent.load(Relaxed);
+        assert!(sent > asked / 4, "{}: {sent}", direction.corpus.name);
+    }
     let [text, json, own] = rig.end();
     check_logs(&text, &json);
+    let lines = text.lines().count();
+    assert!(lines > asked, "{lines} lines");
     assert_eq!(own, "", "what peers send is counted, and not written down");
 }

@@ -278,5 +278,8 @@ async fn a_client_that_never_stops_is_closed() {
             "POST / HTTP/1.1\r\nHost: shop\r\nExpect: more\r\nContent-Length: 99999999999\r\n\r\n",
         )
         .await;
-    while client.tcp.write_all(&[b'x'; 64 * 1024]).await.is_ok() {}
+    let closed = async { while client.tcp.write_all(&[b'x'; 64 * 1024]).await.is_ok() {} };
+    // Other time-outs are minutes.
+    let limit = Duration::from_secs(20);
+    tokio::time::timeout(limit, closed).await.unwrap();
 }

@@ -62,7 +62,7 @@ const REFUSED: &[(&str, &str, &str)] = &[
 ];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn refused_requests_reach_nobody_and_end_their_connection() {
+async fn refused_requests_reach_no_upstream_and_end_their_connection() {
     let upstream = h1(|request| panic!("arrived: {request}")).await;
     let proxy = Proxy::start(Setup::new(upstream));
     for (start, body, status) in REFUSED {
@@ -278,7 +278,7 @@ async fn loop_until_final(client: &mut Client) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_to_no_request_is_given_to_nobody() {
+async fn an_answer_to_no_request_is_discarded() {
     let upstream = h1(|_| format!("{}{}", ok("asked"), ok("poison"))).await;
     let proxy = Proxy::start(Setup::new(upstream));
     let mut client = Client::connect(proxy.address).await;

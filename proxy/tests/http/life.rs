@@ -52,6 +52,39 @@ async fn a_failed_attempt_is_made_again_with_the_same_body() {
     assert_eq!(seen.load(SeqCst), 2);
 }
 
+/// An upstream that takes a request and says nothing: each try ends by its own idle time-out, and
+/// the next one begins, also where the pause before it is longer than that time-out.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_try_without_progress_is_made_again() {
+    let seen = Arc::new(AtomicUsize::new(0));
+    let counter = seen.clone();
+    let upstream = listen(move |mut tcp, _| {
+        let number = counter.fetch_add(1, SeqCst);
+        async move {
+            let mut buffer = Vec::new();
+            read_message(&mut tcp, &mut buffer).await;
+            match number {
+                0 => drop(tcp.read(&mut [0]).await),
+                _ => tcp.write_all(ok("fine").as_bytes()).await.unwrap(),
+            }
+        }
+    })
+    .await;
+    let setup = Setup::new(upstream).with(|setup| {
+        let mut policy = retry(RetryOn::FIVE_XX, 1).unwrap();
+        let fields = Arc::get_mut(&mut policy).unwrap();
+        fields.per_try_idle_timeout = Some(Duration::from_millis(30));
+        fields.back_off_base = Duration::from_millis(100);
+        fields.back_off_max = Duration::from_millis(100);
+        setup.forward.retry = Some(policy);
+    });
+    let proxy = Proxy::start(setup);
+    let mut client = Client::connect(proxy.address).await;
+    let response = client.ask(&get("/")).await;
+    assert!(response.ends_with("fine"), "{response}");
+    assert_eq!(seen.load(SeqCst), 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn attempts_end_and_the_last_answer_is_given() {
     let upstream =
@@ -261,7 +294,7 @@ async fn a_request_survives_an_upstream_that_closes_after_every_answer_under_loa
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn copies_go_to_a_mirror_and_nobody_waits_for_it() {
+async fn copies_go_to_a_mirror_and_no_request_waits_for_it() {
     let (told, mut hear) = tokio::sync::mpsc::unbounded_channel();
     let upstream = listen(move |mut tcp, _| {
         let told = told.clone();

@@ -130,7 +130,7 @@ fn hostile(mesh: &Mesh) -> Vec<(&'static str, Issued)> {
 }
 
 #[test]
-fn what_nobody_believes() {
+fn certificates_that_are_not_accepted() {
     run(async {
         let mesh = Mesh::new();
         assert!(mesh.client_shows(mesh.good()).await.is_ok());
@@ -233,10 +233,10 @@ fn a_client_without_a_certificate_is_turned_away_where_one_is_required() {
     run(async {
         let mesh = Mesh::new();
         let mut options = server(mesh.good(), Some(mesh.bundle.clone()));
-        let nobody = ClientContext::new(client(None, mesh.bundle.clone()));
+        let anonymous = ClientContext::new(client(None, mesh.bundle.clone()));
         let strict = ServerContext::new(options.clone());
         assert!(
-            handshake(&strict, &nobody)
+            handshake(&strict, &anonymous)
                 .await
                 .1
                 .err()
@@ -244,7 +244,7 @@ fn a_client_without_a_certificate_is_turned_away_where_one_is_required() {
                 .peer_was_refused()
         );
         options.require_client_certificate = false;
-        let (_, here) = handshake(&ServerContext::new(options.clone()), &nobody).await;
+        let (_, here) = handshake(&ServerContext::new(options.clone()), &anonymous).await;
         let here = here.unwrap();
         assert!(here.info().peer.is_none() && !here.info().peer_verified);
         // Optional does not mean unchecked.

@@ -26,12 +26,16 @@ async fn fill(stream: &mut TcpStream) {
     {}
 }
 
-/// Keeps a worker under memory pressure until `is_over`.
+/// Keeps a worker under memory pressure until `is_over`. A peer counts as stalled after 10 s.
 async fn short_of_memory(rig: &Rig, is_over: impl Fn() -> bool) {
-    while !is_over() {
-        rig.worker.overload.stalled.begin(&rig.worker.timers);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    let pressure = async {
+        while !is_over() {
+            rig.worker.overload.stalled.begin(&rig.worker.timers);
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let limit = Duration::from_secs(55);
+    tokio::time::timeout(limit, pressure).await.unwrap();
 }
 
 fn is_cut(rig: &Rig) -> bool {

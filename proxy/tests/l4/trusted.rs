@@ -91,12 +91,12 @@ fn errors_name_the_certificate_the_reason_and_the_remedy() {
     run(async {
         let ca = Ca::new();
         let (_, own) = self_signed(|_| {});
-        let stranger = Ca::new().issue_with(vec![], |params| {
+        let of_another_ca = Ca::new().issue_with(vec![], |params| {
             params
                 .distinguished_name
                 .push(DnType::CommonName, "app.test");
         });
-        let stranger = stranger.identity();
+        let of_another_ca = of_another_ca.identity();
         let below = ca.issue_with(vec![dns("app.test")], |params| {
             params.distinguished_name = DistinguishedName::new();
             params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -106,7 +106,7 @@ fn errors_name_the_certificate_the_reason_and_the_remedy() {
                 own,
                 "app.test\" is self-signed and not trusted itself: add this very certificate",
             ),
-            (stranger, "which is not among the trusted CAs: add it"),
+            (of_another_ca, "which is not among the trusted CAs: add it"),
             (
                 below.identity(),
                 "the peer needs a certificate of its own with CA:FALSE",

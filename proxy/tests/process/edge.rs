@@ -15,7 +15,7 @@ fn at_the_edge() -> Proxy {
 }
 
 #[test]
-fn what_strangers_claim_is_taken_away() {
+fn claims_of_clients_without_a_certificate_are_removed() {
     let proxy = at_the_edge();
     let request = "GET / HTTP/1.1\r\nHost: shop\r\nx-forwarded-for: 10.0.0.1\r\nx-forwarded-proto: https\r\n\
         x-forwarded-client-cert: URI=spiffe://evil\r\nx-request-id: forged\r\nx-envoy-internal: true\r\n\

@@ -172,7 +172,7 @@ const HALF_OPEN: usize = 100;
 const LIVE: usize = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_storm_of_handshakes_starves_nobody() {
+async fn a_storm_of_handshakes_leaves_live_connections_served() {
     let folder = tempfile::tempdir().unwrap();
     let proxy = start(folder.path(), upstream(echo), "");
     let connector = connector(folder.path());

@@ -116,8 +116,8 @@ impl Compiler {
 
     /// Endpoints that a new version of a cluster starts with.
     fn first_endpoints(&mut self, cluster: &Cluster, previous: Option<&Cluster>) {
-        let nobody = Arc::new(EndpointSet::default());
-        let before = previous.map_or(nobody, |previous| previous.endpoints.load_full());
+        let empty = Arc::new(EndpointSet::default());
+        let before = previous.map_or(empty, |previous| previous.endpoints.load_full());
         match &cluster.discovery {
             Discovery::Static {
                 hosts,
@@ -225,7 +225,7 @@ impl Draft {
     }
 
     fn publish(mut self, store: &Store) -> bool {
-        self.hand_down_sockets();
+        self.reassign_sockets();
         let changed = self.touched || !self.clusters.is_empty() || !self.routes.is_empty();
         if changed {
             store.publish(self.snapshot);
@@ -335,26 +335,30 @@ impl Draft {
         }
     }
 
-    /// A socket that its last listener has left goes to another that has the same address, the
-    /// first by name: connections to it would be accepted and served by none.
-    fn hand_down_sockets(&mut self) {
+    /// A socket that its last listener has left goes to another that has the same address, one that
+    /// binds it before one that does not, then the first by name: connections to it would be
+    /// accepted and served by none.
+    fn reassign_sockets(&mut self) {
         self.vacated
             .retain(|key| !self.snapshot.by_socket.contains_key(key));
         if self.vacated.is_empty() {
             return;
         }
-        let mut heirs: HashMap<ListenerKey, &Arc<Listener>> = HashMap::new();
+        let mut next: HashMap<ListenerKey, &Arc<Listener>> = HashMap::new();
+        let rank = |listener: &Listener| (!listener.def.bind_to_port, listener.def.name.clone());
         for listener in self.snapshot.listeners.values() {
             for key in listener.def.keys().filter(|key| self.vacated.contains(key)) {
-                let heir = heirs.entry(key).or_insert(listener);
-                if listener.def.name < heir.def.name {
-                    *heir = listener;
+                let chosen = next.entry(key).or_insert(listener);
+                if rank(listener) < rank(chosen) {
+                    *chosen = listener;
                 }
             }
         }
-        let heirs = heirs.into_iter().map(|(key, heir)| (key, heir.clone()));
-        let heirs: Vec<_> = heirs.collect();
-        own(&mut self.snapshot.by_socket, &self.copied).extend(heirs);
+        let next = next
+            .into_iter()
+            .map(|(key, listener)| (key, listener.clone()));
+        let next: Vec<_> = next.collect();
+        own(&mut self.snapshot.by_socket, &self.copied).extend(next);
     }
 
     fn forget_addresses(&mut self, listener: &Listener) {

@@ -83,7 +83,7 @@ pub struct Compiler {
     peers: known::Peers,
     /// Counters of clusters and listeners in use, published or not: a name has its series once.
     metrics: Mutex<Metrics>,
-    global_gate: Option<Arc<ConnectionLimit>>,
+    global_limit: Option<Arc<ConnectionLimit>>,
     /// By listener name.
     connection_limits: HashMap<String, Arc<ConnectionLimit>>,
 }
@@ -170,7 +170,7 @@ impl Compiler {
             services: known::Services::default(),
             peers: known::Peers::default(),
             metrics: Mutex::default(),
-            global_gate: None,
+            global_limit: None,
             connection_limits: HashMap::new(),
         })
     }
@@ -252,7 +252,7 @@ impl Compiler {
 
     /// Bounds downstream connections, for listeners compiled from now on.
     pub fn limit_connections(&mut self, global: Option<u64>, listeners: &HashMap<String, u64>) {
-        self.global_gate = global.map(ConnectionLimit::new);
+        self.global_limit = global.map(ConnectionLimit::new);
         let of_listener =
             |(name, most): (&String, &u64)| (name.clone(), ConnectionLimit::new(*most));
         self.connection_limits = listeners.iter().map(of_listener).collect();
@@ -266,7 +266,7 @@ impl Compiler {
 
     /// The bounds on connections of a listener; `global`: that of the process too.
     fn connection_limits(&self, listener: &str, global: bool) -> Vec<Arc<ConnectionLimit>> {
-        let global = self.global_gate.iter().filter(|_| global);
+        let global = self.global_limit.iter().filter(|_| global);
         self.connection_limits
             .get(listener)
             .into_iter()

@@ -319,13 +319,13 @@ fn value_of(at: At<'_>, value: &pb::Value, depth: u32) -> Result<Value, CompileE
     })
 }
 
-/// The string in a value; numbers and booleans have no text.
 /// Our control plane's words about who declared a resource, for errors.
 pub fn declared_by(m: &core::Metadata) -> Option<Arc<str>> {
     let ours = filter_metadata(m).get("anyam")?;
     ours.fields.get("declared_by").and_then(text).map(Arc::from)
 }
 
+/// The string in a value; numbers and booleans have no text.
 pub fn text(value: &pb::Value) -> Option<&str> {
     match &value.kind {
         Some(pb::value::Kind::StringValue(text)) => Some(text),

@@ -123,7 +123,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
                 {
                     stale = stale.saturating_add(1);
                     self.info.attempts = self.info.attempts.saturating_sub(1);
-                    self.upload.rewind();
+                    self.begin_again();
                     continue;
                 }
                 Err(AttemptFailure { failure, .. }) => {
@@ -148,9 +148,16 @@ impl<'a, 'd> Attempts<'a, 'd> {
             // response in the log.
             self.info.response.clear();
             self.plan.cluster.metrics.retries.inc();
+            self.clocks.deadlines.end_try();
             Box::pin(self.pause(wait)).await?;
-            self.upload.rewind();
+            self.begin_again();
         }
+    }
+
+    /// Another attempt begins, with the same body and time-outs of its own.
+    fn begin_again(&mut self) {
+        self.upload.rewind();
+        self.clocks.deadlines.begin_try();
     }
 
     async fn once(&mut self, avoid: bool) -> Result<UpstreamResponse, AttemptFailure> {

@@ -38,6 +38,9 @@ struct Passed {
     floods: IntCounter,
 }
 
+/// Wakers that are kept; twice the streams that a connection has at once by default.
+const MAX_WAITING: usize = 200;
+
 /// The state of a connection that its streams depend on.
 #[derive(Default)]
 pub struct WireState {
@@ -56,9 +59,18 @@ impl WireState {
             return Poll::Ready(());
         }
         let mut waiting = self.waiting.borrow_mut();
-        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
-            waiting.push(cx.waker().clone());
+        if waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            return Poll::Pending;
         }
+        // Streams that ended while they waited are still in the list. All are woken, and those that
+        // are left register again.
+        let ended = match waiting.len() >= MAX_WAITING {
+            true => std::mem::take(&mut *waiting),
+            false => Vec::new(),
+        };
+        waiting.push(cx.waker().clone());
+        drop(waiting);
+        ended.into_iter().for_each(Waker::wake);
         Poll::Pending
     }
 
@@ -225,5 +237,46 @@ impl AsyncWrite for Prefixed {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    use std::task::Wake;
+
+    use super::*;
+
+    #[derive(Default)]
+    struct Stream(AtomicUsize);
+
+    impl Wake for Stream {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[test]
+    fn streams_that_ended_while_they_waited_are_forgotten() {
+        let wire = WireState::default();
+        wire.set_blocked(true);
+        let live = Arc::new(Stream::default());
+        let poll = |stream: &Arc<Stream>| {
+            let waker = stream.clone().into();
+            wire.poll_writable(&mut Context::from_waker(&waker))
+        };
+        assert!(poll(&live).is_pending());
+        for _ in 0..10 * MAX_WAITING {
+            assert!(poll(&Arc::default()).is_pending());
+            assert!(wire.waiting.borrow().len() <= MAX_WAITING);
+            // Woken with the others: it registers again.
+            if live.0.swap(0, Relaxed) > 0 {
+                assert!(poll(&live).is_pending());
+            }
+        }
+        wire.set_blocked(false);
+        assert_eq!(live.0.load(Relaxed), 1);
+        assert!(poll(&live).is_ready());
     }
 }

@@ -50,6 +50,7 @@ pub struct Deadlines<'a> {
     half_closed: Option<Instant>,
     half_closed_after: Option<Duration>,
     look: Option<Instant>,
+    is_trying: bool,
 }
 
 impl<'a> Deadlines<'a> {
@@ -70,6 +71,7 @@ impl<'a> Deadlines<'a> {
             half_closed: None,
             half_closed_after: None,
             look: None,
+            is_trying: true,
         }
     }
 
@@ -135,6 +137,21 @@ impl<'a> Deadlines<'a> {
         self.stale = true;
     }
 
+    /// An attempt failed: until the next one, only the request's own deadlines run.
+    pub fn end_try(&mut self) {
+        self.is_trying = false;
+        self.attempt = None;
+        self.try_idle = None;
+        self.stale = true;
+    }
+
+    /// Another attempt begins.
+    pub fn begin_try(&mut self) {
+        self.is_trying = true;
+        self.attempt = None;
+        self.moved();
+    }
+
     /// Ready with the deadline that passed first.
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Which> {
         if std::mem::take(&mut self.moved) {
@@ -142,7 +159,7 @@ impl<'a> Deadlines<'a> {
             self.since = Some(now);
             let at = |after: Option<Duration>| now.checked_add(after?);
             self.idle = at(self.idle_after);
-            self.try_idle = at(self.try_idle_after);
+            self.try_idle = at(self.try_idle_after).filter(|_| self.is_trying);
             self.half_closed = at(self.half_closed_after);
             self.stale = true;
         }

@@ -2,7 +2,8 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -161,8 +162,11 @@ pub async fn refuse(
     };
     // Whether it could be sent changes nothing: the connection ends.
     let _ = exchange.fail(failure).await;
-    exchange.info.times.whole = exchange.info.elapsed();
-    super::stream_info::report(&conn.worker, &exchange.info);
+    let mut info = exchange.info;
+    info.times.whole = info.elapsed();
+    super::stream_info::report(&conn.worker, &info);
+    conn.worker.heads.put(info.request);
+    conn.worker.heads.put(info.response);
 }
 
 impl Exchange<'_, '_> {
@@ -328,8 +332,16 @@ impl Exchange<'_, '_> {
     /// Waits until the client took what was written.
     async fn flush(&mut self) -> Result<(), Failure> {
         let idle = self.info.manager.stream_idle_timeout;
-        self.timer.set_or_clear(idle);
-        let flushed = std::future::poll_fn(|cx| self.down.poll_flush(cx));
+        // Set in any case: a change of policy and a lack of memory wake what has a timer.
+        self.timer.set(idle.unwrap_or(Duration::MAX));
+        let stalled = &self.conn.worker.overload.stalled;
+        let since = self.timer.now();
+        let flushed = std::future::poll_fn(|cx| match self.down.poll_flush(cx) {
+            Poll::Pending if stalled.is_active() && stalled.ends(since) => {
+                Poll::Ready(Err(Failure::Overloaded))
+            }
+            flushed => flushed,
+        });
         match self.timer.race(self.conn.unless_denied(flushed)).await {
             Ok(Some(flushed)) => flushed,
             Ok(None) | Err(_) => Err(Failure::ClientGone),

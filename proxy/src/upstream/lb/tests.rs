@@ -161,7 +161,7 @@ fn degraded_endpoints_come_after_healthy_ones() {
 }
 
 #[test]
-fn nobody_healthy_is_panic_or_nothing() {
+fn no_healthy_host_is_panic_or_nothing() {
     let down = healths(1, &[HealthStatus::Unhealthy; 3]);
     let panic = Balance::new(std::slice::from_ref(&down), 140, 50);
     assert_eq!(tally(&panic, LEAST, 300).len(), 3);

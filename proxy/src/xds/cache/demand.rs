@@ -32,7 +32,7 @@ impl<T> Cache<T> {
             entry.awaited = true;
         }
         if let Some(since) = self.disconnected {
-            self.look_again_at(since + self.config.initial_fetch_timeout, key.clone());
+            self.look_again_at(since + self.config.disconnect_timeout, key.clone());
         }
         self.flush();
         None
@@ -55,7 +55,7 @@ impl<T> Cache<T> {
 
     pub(super) fn is_overdue(&self, now: Now) -> bool {
         self.disconnected
-            .is_some_and(|since| now.instant >= since + self.config.initial_fetch_timeout)
+            .is_some_and(|since| now.instant >= since + self.config.disconnect_timeout)
     }
 
     /// The data path has not used an on-demand resource for long: it is evicted.

@@ -134,7 +134,7 @@ fn check(rig: &Rig, force: &BTreeMap<Key, String>) {
     for (key, entry) in &rig.cache.entries {
         let named = rig.cache.mode(key.kind) == Mode::Named;
         let needed = entry.is_pinned() || rig.cache.dependants.contains_key(key);
-        assert!(needed || !named, "{key} is held and nobody needs it");
+        assert!(needed || !named, "{key} is held and nothing refers to it");
         assert!(!named || rig.cache.is_wanted(key.kind, &key.name), "{key}");
     }
     let held: usize = rig.cache.held.values().sum();

@@ -325,7 +325,7 @@ fn hostile_resources_are_refused_by_name() {
 }
 
 #[test]
-fn types_nobody_asked_for_are_not_even_answered() {
+fn types_without_a_subscription_are_not_even_answered() {
     let mut rig = Rig::connected(Config::default());
     rig.deltas();
     for type_url in [

@@ -2,7 +2,7 @@
 
 use anyam_proxy::listener::detect::{Look, MAX_LOOK, detect};
 use anyam_proxy::policy::DetectedProtocol;
-use anyam_proxy::tls::hello::{self, Parsed};
+use anyam_proxy::tls::hello::{self, MAX_PROTOCOLS, Parsed};
 use rustls::server::Acceptor;
 
 use crate::inputs::{Corpus, Shape};
@@ -65,7 +65,7 @@ fn check(bytes: &[u8], rng: &mut fastrand::Rng) {
             .iter()
             .map(|protocol| protocol.to_vec())
             .collect();
-        assert_eq!(protocols, alpn);
+        assert_eq!(protocols, alpn[..alpn.len().min(MAX_PROTOCOLS)]);
         if name.is_some() {
             assert_eq!(hello.sni.as_deref(), name.as_deref());
         }
@@ -91,4 +91,26 @@ fn what_is_detected_is_what_tls_accepts_however_it_is_split() {
         let bytes = corpora[usize::from(rng.u8(..) < 64)].mutated(&mut rng);
         check(&bytes, &mut rng);
     }
+}
+
+/// The list is kept for as long as the connection, so its length is not the client's to choose.
+#[test]
+fn a_clienthello_with_thousands_of_protocols_is_kept_in_part() {
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let mut config = rustls::ClientConfig::builder_with_provider(provider.into())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    config.alpn_protocols = (0..4000).map(|n: u16| n.to_be_bytes().to_vec()).collect();
+    let name = "shop".try_into().unwrap();
+    let mut client = rustls::ClientConnection::new(config.into(), name).unwrap();
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes).unwrap();
+    let Parsed::Hello(hello) = hello::parse(&bytes) else {
+        panic!("{} bytes are not accepted", bytes.len());
+    };
+    let first: Vec<_> = (0..MAX_PROTOCOLS as u16).map(u16::to_be_bytes).collect();
+    assert_eq!(hello.alpn.len(), first.len());
+    assert!(hello.alpn.iter().zip(first).all(|(a, b)| **a == b));
 }

@@ -95,8 +95,8 @@ fn in_a_namespace() {
                 .send(OnDemandResponse::Absent)
                 .unwrap();
         };
-        let (nobody, ()) = tokio::join!(talk("240.0.0.3:9"), answer);
-        assert_eq!(nobody, None);
+        let (refused, ()) = tokio::join!(talk("240.0.0.3:9"), answer);
+        assert_eq!(refused, None);
         assert!(rig.metric("anyam_cluster_connect_failures_total{cluster=\"passthrough\"} 1"));
 
         // The control plane does not answer: fails closed, nothing is dialled.

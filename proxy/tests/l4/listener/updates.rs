@@ -328,6 +328,39 @@ fn passed_through_tls_is_judged_by_its_own_server_name() {
     });
 }
 
+/// Rules by the requested server name apply to TLS that passes through for as long as it is open.
+#[test]
+fn an_open_connection_is_judged_by_the_server_name_it_asked_for() {
+    run(async {
+        let mut rig = Rig::new();
+        let port = rig.free_port();
+        let cluster = static_cluster("echo", echo_server().await);
+        let listener = |action: &str, name: &str| {
+            let mut rules = rig::rbac(action, FRONT);
+            let policy = &mut rules["typed_config"]["rules"]["policies"]["one"];
+            policy["principals"] = json!([{"any": true}]);
+            policy["permissions"] = json!([{"requested_server_name": {"exact": name}}]);
+            let mut listener = secured(port, rig::tcp_proxy("echo"));
+            listener["listener_filters"] =
+                json!([rig::listener_filter("tls_inspector", "TlsInspector")]);
+            listener["filter_chains"] =
+                json!([{"name": "through", "filters": [rules, rig::tcp_proxy("echo")]}]);
+            listener
+        };
+        rig.apply(&[cluster], &[listener("ALLOW", "cart.example.com")]);
+        let hello = client_hello("cart.example.com");
+        let mut stream: Stream = connect(port).await.into();
+        stream.write_all(&hello).await.unwrap();
+        stream.read_exact(&mut vec![0; hello.len()]).await.unwrap();
+        let mut same = listener("ALLOW", "cart.example.com");
+        same["filter_chains"][0]["name"] = json!("another name");
+        rig.apply(&[], &[same]);
+        echo(&mut stream).await;
+        rig.apply(&[], &[listener("DENY", "cart.example.com")]);
+        assert!(is_cut(&mut stream).await);
+    });
+}
+
 /// The same connections go on where another chain takes them as they are.
 #[test]
 fn a_chain_that_another_stands_in_for_cuts_nothing() {

@@ -31,7 +31,7 @@ struct Rig {
     overload: Rc<Overload>,
     must_end: Rc<Cell<bool>>,
     /// The byte counts that the relay last reported.
-    told: Rc<Cell<(u64, u64)>>,
+    reported: Rc<Cell<(u64, u64)>>,
     idle: Option<Duration>,
     until: Option<Instant>,
     buffer: usize,
@@ -48,7 +48,7 @@ impl Rig {
             timers,
             overload: Rc::default(),
             must_end: Rc::default(),
-            told: Rc::default(),
+            reported: Rc::default(),
             idle: None,
             until: None,
             buffer: 1 << 20,
@@ -68,7 +68,7 @@ impl Rig {
     ) -> JoinHandle<RelayOutcome> {
         let (buffers, pipes, timers) = (self.pool.clone(), self.pipes.clone(), self.timers.clone());
         let (must_end, idle, overload) = (self.must_end.clone(), self.idle, self.overload.clone());
-        let told = self.told.clone();
+        let reported = self.reported.clone();
         let (until, buffer) = (self.until, self.buffer);
         spawn_local(async move {
             let means = RelayContext {
@@ -82,7 +82,7 @@ impl Rig {
                 idle,
                 until,
                 must_end: |_: &Stream| must_end.get(),
-                flow: |to_server, to_client| told.set((to_server, to_client)),
+                flow: |to_server, to_client| reported.set((to_server, to_client)),
             };
             let (mut down, mut up) = (down, up);
             relay(
@@ -113,7 +113,7 @@ impl Rig {
 
 /// Bytes show while the connection goes on, in both directions, and each once.
 #[test]
-fn bytes_are_told_while_they_flow() {
+fn bytes_are_reported_while_they_flow() {
     run(async {
         let rig = Rig::new();
         let (mut client, mut server, done) = rig.plain().await;
@@ -123,14 +123,14 @@ fn bytes_are_told_while_they_flow() {
             server.read_exact(&mut got).await.unwrap();
             server.write_all(&got[..50]).await.unwrap();
             client.read_exact(&mut got[..50]).await.unwrap();
-            let told = async {
-                while rig.told.get() != (100 * round, 50 * round) {
+            let reports = async {
+                while rig.reported.get() != (100 * round, 50 * round) {
                     tokio::task::yield_now().await;
                 }
             };
             assert!(
                 rig.timers
-                    .timeout(Duration::from_secs(5), told)
+                    .timeout(Duration::from_secs(5), reports)
                     .await
                     .is_ok()
             );

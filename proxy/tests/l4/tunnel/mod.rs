@@ -145,7 +145,7 @@ fn a_reset_stays_a_reset_both_ways() {
 }
 
 #[test]
-fn a_reset_while_nobody_reads_is_noticed() {
+fn a_reset_while_the_peer_does_not_read_is_noticed() {
     run(async {
         let (pair, mut client, served) = through().await;
         // Until nothing more fits: the relays on both sides are blocked.
@@ -257,7 +257,7 @@ fn slow_streams_do_not_stall_the_others() {
 
 /// When the windows of a connection are what new streams would wait for, they get another.
 #[test]
-fn a_crowded_connection_gets_company() {
+fn a_connection_with_all_its_streams_is_joined_by_another() {
     run(async {
         let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let pair = Pair::to(app.local_addr().unwrap());

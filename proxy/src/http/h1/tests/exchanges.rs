@@ -245,7 +245,7 @@ fn upstream_connections_are_reused_only_when_clean() {
     assert!(exchange(ok).0);
     assert!(
         !exchange(&[ok, &b"HTTP/1.1 200 OK\r\n"[..]].concat()).0,
-        "a response nobody asked for"
+        "a response without a request"
     );
     assert!(
         !exchange(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok").0,
