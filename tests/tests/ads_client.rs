@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyam_tests::{Run, program};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Of the private environment, which has the client's packages.
 fn python() -> PathBuf {
@@ -47,7 +47,7 @@ fn a_client_of_another_making_is_served_by_the_protocol() {
             .args(["--xds-listen", &xds])
             .args(["--api-listen", &format!("{address}:15080")]),
     );
-    control.wait_for("serving", PATIENCE);
+    control.wait_for("serving", TIMEOUT);
     std::fs::write(
         scratch.path().join("config/envoy.yaml"),
         "apiVersion: mesh.anyam.dev/v1alpha1

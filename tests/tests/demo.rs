@@ -11,7 +11,7 @@ use anyam_tests::{Run, program};
 
 /// Building programs in parallel is fine; nine sidecars twice on two cores is not.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-const PATIENCE: Duration = Duration::from_secs(150);
+const TIMEOUT: Duration = Duration::from_secs(150);
 
 fn demo(arguments: &[&str]) -> Run {
     Run::start(
@@ -55,7 +55,7 @@ fn fails_without(feature: &str, check: &str) {
     let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let mut run = demo(&["--for", "1s", "--break", feature]);
     let pid = run.pid();
-    let status = run.finish(PATIENCE);
+    let status = run.finish(TIMEOUT);
     assert_eq!(status.code(), Some(1), "{:#?}", run.seen);
     let failed: Vec<_> = run
         .seen
@@ -110,7 +110,7 @@ fn nothing_stays_behind_after_an_interrupt() {
                 .env_remove("SUDO_UID"),
         );
         let pid = run.pid();
-        run.wait_for("traffic", PATIENCE);
+        run.wait_for("traffic", TIMEOUT);
         // In another terminal, without flags.
         let asked = Command::new(program("anyam"))
             .arg("edges")
@@ -134,6 +134,6 @@ fn a_demo_that_cannot_start_says_so_and_leaves_nothing() {
     let mut run =
         Run::start(Command::new(program("anyam")).args(["demo", "--dashboard", &address]));
     let pid = run.pid();
-    assert_eq!(run.finish(PATIENCE).code(), Some(2));
+    assert_eq!(run.finish(TIMEOUT).code(), Some(2));
     assert_eq!(left_behind(pid), Vec::<String>::new());
 }

@@ -94,8 +94,8 @@ async fn no_proxy_is_configured_as_another() {
         );
     }
     // A certificate of another mesh does not get past the handshake.
-    let stranger = Bench::new().await.join("web-0", "web").await;
-    let channel = bench.channel(Some(&stranger)).await;
+    let of_another_mesh = Bench::new().await.join("web-0", "web").await;
+    let channel = bench.channel(Some(&of_another_mesh)).await;
     let (_, csr) = csr(&format!("spiffe://{DOMAIN}/ns/shop/sa/web"));
     assert!(certificate(channel, &csr, None).await.is_err());
 }

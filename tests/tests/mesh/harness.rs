@@ -17,7 +17,7 @@ pub const CONTROL: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 2);
 pub const PROXY_UID: u32 = 1337;
 const APP_UID: u32 = 65_534;
 /// What takes longer than this is broken.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const POLL: Duration = Duration::from_millis(20);
 
 /// Building programs in parallel is fine; whole meshes side by side on two cores are not.
@@ -235,7 +235,7 @@ impl Mesh {
         });
     }
 
-    /// Waits, within [`PATIENCE`], until `done`, a condition in other processes: it is looked at
+    /// Waits, within [`TIMEOUT`], until `done`, a condition in other processes: it is looked at
     /// after each [`POLL`]. A control plane that ends meanwhile ends the wait too. The logs
     /// of all processes are part of the failure.
     pub fn wait(&self, what: &str, mut done: impl FnMut() -> bool) {
@@ -243,7 +243,7 @@ impl Mesh {
         while !done() {
             let why = match self.control.ends_within(POLL) {
                 true => "the control plane has ended".to_owned(),
-                false if began.elapsed() > PATIENCE => format!("not within {PATIENCE:?}"),
+                false if began.elapsed() > TIMEOUT => format!("not within {TIMEOUT:?}"),
                 false => continue,
             };
             panic!("{what}: {why}\n{}", self.logs());

@@ -13,7 +13,7 @@ const CLIENT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
 const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 2);
 const AUDIT: Ipv4Addr = Ipv4Addr::new(10, 77, 3, 2);
 const CART: &str = "240.240.9.1:8080";
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 const ROUTE: &str = "
 ---
@@ -80,7 +80,7 @@ fn a_mirror_gets_the_request_and_its_answer_is_ignored() {
         all.extend(mirrored.try_recv());
         !all.is_empty()
     });
-    all.extend(mirrored.recv_timeout(PATIENCE));
+    all.extend(mirrored.recv_timeout(TIMEOUT));
     for head in &all {
         assert!(head.starts_with("GET /copied HTTP/1.1\r\n"), "{head}");
     }

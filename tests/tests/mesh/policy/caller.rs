@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use crate::traffic::within;
 
 /// Longer than anything here takes.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How a request comes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,7 +75,7 @@ pub type Answer = (u16, String);
 
 pub struct Caller {
     /// Without a sidecar.
-    pub stranger: Namespace,
+    pub outside: Namespace,
     /// With one.
     pub member: Namespace,
     /// Where the workload listens.
@@ -86,14 +86,14 @@ pub struct Caller {
 
 impl Caller {
     /// Shows what the sidecar with the state folder `state` does.
-    pub fn new(stranger: Namespace, member: Namespace, app: SocketAddr, state: &Path) -> Self {
+    pub fn new(outside: Namespace, member: Namespace, app: SocketAddr, state: &Path) -> Self {
         let text = std::fs::read(state.join("identity.json")).unwrap();
         let content: serde_json::Value = serde_json::from_slice(&text).unwrap();
         let pem = |field: &str| content[field].as_str().unwrap().as_bytes().to_vec();
         let identity = Identity::from_pem(&pem("certificate_chain"), &pem("private_key")).unwrap();
         let trust = TrustBundle::from_pem(&pem("trust_bundle"), None).unwrap();
         Self {
-            stranger,
+            outside,
             member,
             app,
             identity: Arc::new(identity),
@@ -104,7 +104,7 @@ impl Caller {
     fn host(&self, way: Way) -> &Namespace {
         match way {
             Way::Sidecar => &self.member,
-            Way::Plain | Way::Mtls | Way::Tunnel(_) => &self.stranger,
+            Way::Plain | Way::Mtls | Way::Tunnel(_) => &self.outside,
         }
     }
 
@@ -114,7 +114,7 @@ impl Caller {
                 .enable_all()
                 .build()
                 .unwrap();
-            let asking = async { tokio::time::timeout(PATIENCE, self.ask_by(way, ask)).await };
+            let asking = async { tokio::time::timeout(TIMEOUT, self.ask_by(way, ask)).await };
             tokio::task::LocalSet::new()
                 .block_on(&runtime, asking)
                 .unwrap_or_else(|_| panic!("{way:?} {} {}: no answer", ask.method, ask.path))
@@ -146,7 +146,7 @@ impl Caller {
                     _ => exchange(TcpStream::connect(self.app).await.unwrap(), bytes).await,
                 }
             };
-            let sending = async { tokio::time::timeout(PATIENCE, sending).await };
+            let sending = async { tokio::time::timeout(TIMEOUT, sending).await };
             tokio::task::LocalSet::new()
                 .block_on(&runtime, sending)
                 .unwrap_or_else(|_| panic!("{way:?}: no end after {}", bytes.escape_ascii()))
@@ -171,9 +171,9 @@ impl Caller {
     /// A plaintext connection that stays open after a request.
     pub fn keep_open(&self) -> std::net::TcpStream {
         use std::io::{Read, Write};
-        within(&self.stranger, || {
+        within(&self.outside, || {
             let mut tcp = std::net::TcpStream::connect(self.app).unwrap();
-            tcp.set_read_timeout(Some(PATIENCE)).unwrap();
+            tcp.set_read_timeout(Some(TIMEOUT)).unwrap();
             tcp.write_all(b"GET / HTTP/1.1\r\nHost: app.shop\r\n\r\n")
                 .unwrap();
             let mut head = [0; 12];

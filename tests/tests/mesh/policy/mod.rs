@@ -20,7 +20,7 @@ use crate::process::Process;
 
 const FRONT: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
 const APP: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 2);
-const STRANGER: Ipv4Addr = Ipv4Addr::new(10, 77, 3, 2);
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(10, 77, 3, 2);
 
 const DENY: &str = "---
 apiVersion: mesh.anyam.dev/v1alpha1
@@ -113,13 +113,13 @@ fn stage() -> Stage {
     .concat();
     let mut mesh = Mesh::start(&manifests);
     let (front, host) = (mesh.host("front", FRONT), mesh.host("app", APP));
-    let stranger = mesh.network.add_host("stranger", STRANGER).unwrap();
+    let outside = mesh.network.add_host("outside", OUTSIDE).unwrap();
     let sidecars = [
         mesh.sidecar("front", FRONT, &front),
         mesh.sidecar("app", APP, &host),
     ];
     let mirror = Mirror::start(&host);
-    let caller = Caller::new(stranger, front, app(APP), &mesh.folder.join("front"));
+    let caller = Caller::new(outside, front, app(APP), &mesh.folder.join("front"));
     mesh.wait("an answer by every way", || {
         let asked = WAYS.iter().map(|way| caller.ask(*way, &Ask::default()).0);
         asked.collect::<Vec<_>>() == [200; WAYS.len()]
@@ -220,7 +220,7 @@ fn what_policy_judged_is_what_the_app_receives() {
     every_value_of_a_repeated_header_is_judged(caller);
     corpus::leads_past_nothing(mesh, caller, mirror);
     upgrades_are_gets(caller);
-    nobody_is_who_it_says(caller);
+    forged_identities_are_removed(caller);
     escaped_slashes_are_as_the_mesh_wants(mesh, caller);
     strict_mode_cuts_plaintext(mesh, caller);
     allowed::only_in_every_reading(mesh, caller);
@@ -269,7 +269,7 @@ fn upgrades_are_gets(caller: &Caller) {
 }
 
 /// The caller's identity in an app's headers is the one that TLS verified.
-fn nobody_is_who_it_says(caller: &Caller) {
+fn forged_identities_are_removed(caller: &Caller) {
     const FORGED: &str = "By=x;URI=spiffe://anyam.local/ns/shop/sa/forged";
     for (way, version) in ways() {
         let (status, body) = caller.ask(

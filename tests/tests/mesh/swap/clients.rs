@@ -12,14 +12,14 @@ use tokio::task::spawn_local;
 use super::traffic::{Kind, Outcome, PAUSE, Seen, read_head};
 
 /// An exchange that takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 async fn soon<T, E: Into<Box<dyn std::error::Error>>>(
     what: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Box<dyn std::error::Error>> {
-    let answered = tokio::time::timeout(PATIENCE, what).await;
+    let answered = tokio::time::timeout(TIMEOUT, what).await;
     answered
-        .map_err(|_| format!("nothing for {PATIENCE:?}"))?
+        .map_err(|_| format!("nothing for {TIMEOUT:?}"))?
         .map_err(Into::into)
 }
 
