@@ -2,7 +2,8 @@
 //!
 //! - [`object`], [`values`]: what all objects share; values checked while they are read
 //! - [`read`]: a manifest into one of [`service`], [`workload`], [`route`] (with [`route_spec`],
-//!   [`match_spec`], [`filter_spec`], [`reference`]), [`authorization`], [`policy`], [`grant`]
+//!   [`match_spec`], [`filter_spec`], [`reference`](mod@reference)), [`authorization`], [`policy`],
+//!   [`grant`]
 
 pub mod authorization;
 pub mod filter_spec;
