@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -164,8 +164,11 @@ impl Rig {
             back.then_some(())
         });
         let before = self.process.cpu_time();
-        // A second that passes: what spins shows.
-        std::thread::sleep(Duration::from_secs(1));
+        // What spins shows in a second; the process's end ends the wait.
+        let began = Instant::now();
+        self.process.until("a second passes", || {
+            (began.elapsed() >= Duration::from_secs(1)).then_some(())
+        });
         let ran = self.process.cpu_time() - before;
         assert!(
             ran < Duration::from_millis(300),
