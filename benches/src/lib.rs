@@ -11,7 +11,7 @@
 //! Absolute times on a shared machine prove nothing: rounds are interleaved (A B A B …) and only
 //! the ratio of medians counts. A failed or non-200 response voids the whole run.
 //!
-//! What does not depend on the machine's mood is counted by `tests/counters` against
+//! What does not depend on the load of the machine is counted by `tests/counters` against
 //! `budgets.txt`: system calls, allocations, instructions.
 
 pub mod app;

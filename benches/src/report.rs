@@ -80,7 +80,7 @@ impl Series {
     }
 }
 
-/// Everything a case came to.
+/// Results of a case.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     pub case: Case,
@@ -92,7 +92,7 @@ pub struct Outcome {
     pub bars: Vec<Verdict>,
 }
 
-/// A bar and what was reached.
+/// A bar and the value measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct Verdict {
     pub metric: Metric,

@@ -44,7 +44,7 @@ pub fn measure(case: Case, timing: &Timing, programs: &Programs) -> Result<Outco
         .iter()
         .map(|c| Series::new(c.name))
         .collect();
-    // Memory does not wobble: once is enough, and the first round counts.
+    // Memory varies little between rounds: one is enough, and the first counts.
     let (first, last) = match plan.work {
         Work::Idle(_) => (1, 1),
         Work::Load(_) | Work::Start { .. } | Work::Change => (0, timing.rounds),
@@ -178,7 +178,7 @@ fn idle(
     let running = Running::start(contestant.program, &contestant.hops, 1, programs)?;
     let scratch = &programs.scratch;
     std::thread::sleep(START);
-    // What the first connection ever brings along is no connection's.
+    // Memory that the first connection makes the process allocate once is not counted per connection.
     held::hold(kind, 1, scratch)?.close();
     let before = settled(&running);
     into.add(Metric::Resident, before / 1024.0);

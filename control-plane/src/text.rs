@@ -1,6 +1,6 @@
 //! Text that peers send, fit to be logged and shown; bytes in hexadecimal.
 
-/// Words of a peer, kept for people to read: bounded, one line, no terminal control.
+/// A peer's text for logs and the API: bounded, one line, no terminal control.
 pub(crate) fn bounded(message: &str) -> String {
     const MAX: usize = 2048;
     let printable = |c: char| if c.is_control() { ' ' } else { c };

@@ -35,7 +35,7 @@ spec: {{ addresses: [{address}], serviceAccount: {name} }}
 }
 
 /// Accounts that a caller's cluster of the service accepts.
-fn believed(translator: &Translator) -> Vec<&'static str> {
+fn accepted_accounts(translator: &Translator) -> Vec<&'static str> {
     let state = translator.state();
     let cluster = "outbound|80||pool.shop.svc.cluster.local";
     let resource = state.get(type_url::CLUSTER, cluster, &Scope::default());
@@ -48,7 +48,7 @@ fn believed(translator: &Translator) -> Vec<&'static str> {
 }
 
 #[test]
-fn who_left_is_believed_until_every_proxy_had_time_to_hear_of_it() {
+fn an_identity_that_left_is_accepted_until_proxies_have_the_change() {
     let folder = tempfile::tempdir().unwrap();
     let vips = Vips::load(&folder.path().join("vips.json")).unwrap();
     let options = MeshOptions {
@@ -62,7 +62,7 @@ fn who_left_is_believed_until_every_proxy_had_time_to_hear_of_it() {
         translator.apply(source.changes());
     };
     apply("blue");
-    assert_eq!(believed(&translator), ["blue"]);
+    assert_eq!(accepted_accounts(&translator), ["blue"]);
     // No identity to remove: nothing is published.
     let generation = translator.state().generation;
     translator.settle();
@@ -70,12 +70,12 @@ fn who_left_is_believed_until_every_proxy_had_time_to_hear_of_it() {
 
     // Endpoints change at once; a proxy may have the cluster of now with those of before.
     apply("green");
-    assert_eq!(believed(&translator), ["blue", "green"]);
+    assert_eq!(accepted_accounts(&translator), ["blue", "green"]);
     translator.settle();
-    assert_eq!(believed(&translator), ["blue", "green"]);
+    assert_eq!(accepted_accounts(&translator), ["blue", "green"]);
     let before = translator.state().generation;
     translator.settle();
-    assert_eq!(believed(&translator), ["green"]);
+    assert_eq!(accepted_accounts(&translator), ["green"]);
     match translator.state().touched_since(before) {
         Touched::Some(marks) => assert!(marks.names.0.contains_key(type_url::CLUSTER)),
         Touched::All => panic!("more than the service was announced"),
@@ -84,8 +84,8 @@ fn who_left_is_believed_until_every_proxy_had_time_to_hear_of_it() {
     // Back and forth within the time: both, and then the one that is there.
     apply("blue");
     apply("green");
-    assert_eq!(believed(&translator), ["blue", "green"]);
+    assert_eq!(accepted_accounts(&translator), ["blue", "green"]);
     translator.settle();
     translator.settle();
-    assert_eq!(believed(&translator), ["green"]);
+    assert_eq!(accepted_accounts(&translator), ["green"]);
 }

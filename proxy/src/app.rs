@@ -2,6 +2,8 @@
 //!
 //! - this file: the order of construction; `build`: registry, compiler; `certificates`: the proxy's
 //!   own; `statics`: the first snapshot; `workers`: their threads; `end`: signals, drain, exit
+//! - `logging`: diagnostics, their level changed at run time; `maintenance`: periodic work for
+//!   clusters; `supervisor`: tasks of the control thread, restarted after a panic
 //!
 //! The calling thread is the control thread: configuration, certificates, admin, signals. It is
 //! the only writer of snapshots. Connections live on the workers.

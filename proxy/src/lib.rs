@@ -1,16 +1,20 @@
 //! The Anyam sidecar proxy.
 //!
-//! Rooms, from the top; arrows between them run downwards only (`tests/tests/architecture`):
-//! - [`app`]: composition root, with [`args`] and [`bootstrap`]; [`admin`], [`inspect`], [`xds`],
-//!   [`identity`], [`dns`], [`redirect`]: the control thread's work
+//! Modules in the order of dependencies, from the top (`tests/tests/architecture` rejects cycles):
+//! - [`app`]: composition root, with [`bootstrap`] and [`args`]; [`inspect`], [`admin`],
+//!   [`identity`], [`xds`], [`dns`], [`redirect`]: the control thread's work
 //! - [`listener`]: accept, detection, filter chains, tunnels accepted
-//! - [`tcp`], [`hbone`], [`http`]: what a filter chain ends in; [`relay`]: bytes both ways
+//! - [`tcp`], [`hbone`], [`http`]: what a filter chain ends in
 //! - [`worker`]: what a worker thread's connections share
 //! - [`policy`]: RBAC; [`telemetry`]: access logs, taps, edges of a connection
-//! - [`snapshot`]: the configuration in force; [`upstream`]: clusters at work
-//! - [`config`]: plain settings (`config/compile` makes them, and stands above `snapshot`)
-//! - [`stream`], [`tls`], [`message`], [`matcher`], [`metrics`], [`dispatcher`], [`lifecycle`],
-//!   [`drain`], [`memory`], [`socket`]: leaves, or nearly so
+//! - [`snapshot`]: the configuration in force (`config/compile`, which makes it, stands above it)
+//! - [`upstream`]: clusters at run time; [`relay`]: bytes both ways
+//! - [`config`]: plain settings
+//! - [`stream`], [`tls`]; [`lifecycle`]: the end of a connection; [`overload`]: what is closed near a
+//!   limit
+//! - [`dispatcher`], [`matcher`], [`message`], [`metrics`]
+//! - [`bug`], [`connection_limit`], [`drain`], [`log_sink`], [`memory`], [`metadata`], [`socket`],
+//!   `supervise`, `token_bucket`: need no other module
 
 pub mod admin;
 pub mod app;

@@ -63,7 +63,8 @@ pub struct Sinks {
 }
 
 impl Sinks {
-    /// `dropped` counts the pieces that a stuck destination lost; `chunk`: see [`Sink::chunk`].
+    /// `dropped` counts the pieces that were dropped because a destination accepted no writes;
+    /// `chunk`: see [`Sink::chunk`].
     pub fn new(dropped: IntCounter, chunk: usize) -> Self {
         Self {
             open: Mutex::default(),
@@ -210,7 +211,7 @@ fn write_jobs(
     shared: &Shared,
     dropped: &IntCounter,
 ) {
-    // Said once for each time that it begins: the diagnostics may be what cannot be written.
+    // Logged once each time writing begins to fail: the log itself may be what cannot be written.
     let mut failing = false;
     for job in jobs {
         if shared.reopen.swap(false, Relaxed)

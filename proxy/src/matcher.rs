@@ -147,7 +147,7 @@ impl<'a> HeaderJudge<'a> {
         self.all &= matches;
     }
 
-    /// The verdict on all values.
+    /// Whether the values match, by `quantifier`.
     pub fn matches(&self, quantifier: Quantifier) -> bool {
         let HeaderMatch {
             test,

@@ -38,7 +38,7 @@ pub struct Worker {
     /// TLS handshakes, both ways.
     pub tls: Handshaker,
     pub dialler: Dialler,
-    /// Names the callers of inbound connections.
+    /// Looks up the workloads that call this one.
     pub callers: Rc<Callers>,
     /// For bulk between plain sockets.
     pub pipes: Pipes,

@@ -3,7 +3,8 @@
 //! - [`envoy`], [`xds`], [`google`]: Envoy's v3 API and what it builds on, whole messages
 //! - [`anyam`], [`istio`]: our own small protos and the certificate service
 //! - [`type_url`]: the names of resource types on the wire; [`any`]: packing and unpacking them
-//! - [`json`]: the proto3 JSON mapping; [`unknown`]: what the schema lacks; [`schema`]: the schema
+//! - [`json`]: the proto3 JSON mapping; [`unknown`]: what the schema lacks; [`schema`]: the schema;
+//!   `wire`: the wire format, field by field; `optional`: extensions marked as optional
 //! - [`yaml`]: YAML as people write bootstraps and manifests, with places
 //! - [`canonical()`]: one message, one sequence of bytes
 //! - [`inspect`]: constants of the Inspect stream

@@ -115,7 +115,7 @@ impl Search {
         Ok(())
     }
 
-    /// Takes back that the extension at the path is of a type that is not known.
+    /// Drops the finding that the extension's type is unknown.
     fn forgive(&mut self, known: usize) {
         let path = &self.path;
         let mut index = 0;

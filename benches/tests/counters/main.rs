@@ -1,5 +1,5 @@
-//! What a request costs in numbers that do not depend on the machine's mood, against the budgets
-//! in `benches/budgets.txt`.
+//! What a request costs in numbers that do not depend on the load of the machine, against the
+//! budgets in `benches/budgets.txt`.
 //!
 //! - `ground`: the proxies and what stands behind them; one connection, closed loop
 //! - `syscalls` (strace), `instructions` (callgrind): of the optimised program

@@ -9,7 +9,7 @@ use crate::table::printable;
 /// Explain what would happen to a request: listener, route, policy, endpoint, and why
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Both proxies are asked, and answer with the matchers that carry the traffic.
+    after_help = "Both proxies evaluate the request, with the matchers that carry the traffic.
 
 Exit codes: 0 the request would be answered by the app, 1 it would not, 2 the mesh could not be asked.
 

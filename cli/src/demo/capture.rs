@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::netns::Namespace;
 
-/// Connections that were opened and have not spoken yet; more means that something is wrong.
+/// Open connections that have sent no bytes; more means that something is wrong.
 const MAX_FLOWS: usize = 100_000;
 /// Words of the shop that would show if a payload were readable.
 const MARKERS: [&[u8]; 4] = [

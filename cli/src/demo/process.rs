@@ -55,7 +55,7 @@ impl Process {
         whole.lines().last().map(str::to_owned)
     }
 
-    /// The end of what it complained about.
+    /// The last lines of its standard error.
     pub fn complaint(&self) -> String {
         let text = std::fs::read_to_string(&self.stderr).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();

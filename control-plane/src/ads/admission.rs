@@ -1,10 +1,10 @@
 //! Limits of connections to the gRPC port. Sans-IO.
 //!
-//! A peer without a certificate of the mesh (it may be about to join, or in its handshake) has a
-//! place for moments, in a pool of its own, of which one source has half: when either is full, the
-//! oldest such connection there makes room. So whatever such peers do, proxies with a certificate
-//! come in, and none that is connected is displaced. A source is refused only when proxies with a
-//! certificate have all of its places.
+//! A peer without a certificate of the mesh (joining, or in its handshake) holds a permit of a
+//! separate pool for at most 30 s; one source may hold half of that pool. When either bound is
+//! reached, the oldest such connection is closed. So proxies with a certificate always get in and
+//! are never displaced. A source is refused only when proxies with a certificate hold all of its
+//! permits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -207,7 +207,7 @@ impl Place {
         if open.verified >= limits.verified {
             return Err(Refused::Full);
         }
-        // Displaced in this very moment, its place may have gone to another proxy.
+        // If it was displaced just now, another proxy may have taken its permit.
         let of = open.by_source.entry(self.source).or_default();
         if of.verified >= limits.of_source(self.source) {
             return Err(Refused::Address);

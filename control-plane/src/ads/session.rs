@@ -58,7 +58,7 @@ pub enum RequestError {
     Locators,
 }
 
-/// One response, without the wording of either protocol.
+/// One response, independent of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Push {
     pub type_url: Arc<str>,
@@ -176,7 +176,7 @@ impl Session {
         (0..self.kinds.len()).any(|at| self.may_push(at))
     }
 
-    /// The next response, in the order that breaks nothing.
+    /// The next response, in make-before-break order.
     pub fn next(&mut self, view: &dyn View) -> Option<Push> {
         self.look(view);
         // Finding nothing new in a route may be what lets a cluster leave: hence a second round.
@@ -266,7 +266,7 @@ impl Session {
         Ok(())
     }
 
-    /// Books a response as sent.
+    /// Records a response as sent.
     pub(super) fn sent(
         &mut self,
         at: usize,

@@ -1,8 +1,7 @@
-//! How many streams of a kind (ADS, Inspect) are open: in all, and of one workload, whose oldest
-//! stream gives way to a new one. So no workload takes the places of others, however many streams
-//! and connections its proxy opens, and one that comes back is not kept out by what it left behind.
-//! A stream that gave way has its place until nothing of it is left, which takes seconds; no more
-//! than a workload's number of streams are about to end so.
+//! Bounds open streams of a kind (ADS, Inspect): in all, and per workload, whose oldest stream is
+//! ended for a new one. So no workload takes the permits of others, and a restarted proxy is not
+//! refused because of its old streams. An ended stream holds its permit until its task is over, some
+//! seconds; at most as many are ending as a workload may have.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,7 +34,7 @@ struct Open {
 struct OfOwner {
     /// By age; dropping the sender ends the stream.
     open: VecDeque<(u64, oneshot::Sender<()>)>,
-    /// Streams that gave way and have not ended.
+    /// Streams that were ended and still hold a permit.
     ending: usize,
 }
 

@@ -1,4 +1,4 @@
-//! The two protocols' messages to and from the session's words.
+//! The two protocols' messages, converted to and from the session's types.
 
 use std::time::Instant;
 
@@ -20,7 +20,7 @@ pub(super) trait Wire: Send + 'static {
     const PROTOCOL: ProtocolVariant;
 
     fn node(request: &Self::Request) -> Option<&Node>;
-    /// Type and words of a NACK.
+    /// Type URL and error message of a NACK.
     fn refusal(request: &Self::Request) -> Option<(&str, &str)>;
     fn apply(
         session: &mut Session,

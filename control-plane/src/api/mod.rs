@@ -3,7 +3,8 @@
 //! - [`server`]: sockets, limits, authentication, and the table of paths.
 //! - [`auth`]: token, sessions, names; [`reply`]: responses and errors.
 //! - [`proxies`], [`routes`], [`check`], [`explain`], [`tap`]: what is behind the paths;
-//!   [`observed`]: conditions that only traffic shows.
+//!   [`observed`]: conditions that only traffic shows; `query`: query strings; `clock`: points in
+//!   time as people read them.
 //! - [`declared`]: queries to the sources; [`metrics`](crate::metrics): our own, for Prometheus.
 //! - [`dashboard`]: the one page, and its content security policy.
 //! - [`types`](crate::types): what the API answers, shared with the CLI.

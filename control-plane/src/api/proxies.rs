@@ -125,7 +125,7 @@ fn expires(row: &mut Proxy, not_after: i64) {
     row.certificate_expires_in_seconds = Some((at - OffsetDateTime::now_utc()).whole_seconds());
 }
 
-/// The proxy's own words are newer than what its connection began with.
+/// The proxy's own report is newer than its stream's first request.
 fn add_report(row: &mut Proxy, agent: &AgentStatus) {
     row.inspectable = true;
     if row.software.is_empty() {

@@ -173,7 +173,7 @@ fn token_refusal(error: &UseError) -> Status {
     }
 }
 
-/// Paths of our state directory are no business of a peer's.
+/// Paths of our state directory are not shown to peers.
 fn internal(error: &CaError) -> Status {
     tracing::error!(%error, "the CA can't issue");
     Status::internal("the CA can't issue at the moment; its log says why")

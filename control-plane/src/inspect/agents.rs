@@ -33,13 +33,13 @@ const MAX_TYPES: usize = 32;
 pub enum AskError {
     #[error("no proxy of Workload {0} is connected")]
     Absent(String),
-    #[error("the proxy has {MAX_OPEN} questions open; try again when some are answered")]
+    #[error("the proxy has {MAX_OPEN} requests pending; try again when some are answered")]
     Busy,
     #[error("the proxy did not answer within {} seconds", .0.as_secs())]
     Deadline(Duration),
-    #[error("the proxy left before it answered")]
+    #[error("the proxy disconnected before it answered")]
     Left,
-    #[error("the proxy says: {0}")]
+    #[error("the proxy reports: {0}")]
     Failed(String),
     #[error("the proxy's answer is larger than {MAX_DUMP} bytes")]
     Large,

@@ -21,11 +21,11 @@ const FORGET: Duration = Duration::from_secs(600);
 const MAX_EDGES: usize = 20_000;
 /// Of one proxy: as many as a proxy keeps itself.
 const MAX_SHARE: usize = 2_001;
-/// A speaker that is gone may come back so long (its stream moves, it restarts) before its share is
-/// forgotten.
+/// How long a proxy without a stream may take to return (stream moved, restart) before its edges are
+/// removed.
 const ABSENCE: Duration = Duration::from_secs(60);
 
-/// One end's account of one edge.
+/// An edge as one of its ends reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Key {
     pub(super) by_source: bool,
@@ -121,7 +121,7 @@ pub struct Graph {
     shares: HashMap<Name, Share>,
     edges: usize,
     dropped: u64,
-    /// When what may go was last looked for.
+    /// When stale edges were last removed.
     swept: Instant,
 }
 

@@ -1,5 +1,5 @@
-//! Two accounts of one edge become one: numbers as the caller saw them, refusals and the caller's
-//! identity as the callee saw them.
+//! Merges the two reports of one edge: numbers from the caller, refusals and the caller's identity
+//! from the callee.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;

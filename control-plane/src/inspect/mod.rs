@@ -1,6 +1,7 @@
 //! The server side of the Inspect stream: one per proxy, over which people look into it.
 //!
 //! - [`graph`]: reported edges in a short sliding window, merged from both ends; sans-IO.
+//!   `tally`: what one end counted; `merge`: both reports of an edge made one.
 //! - [`latency`]: percentiles from bucket counts.
 //! - [`agents`]: connected proxies; tap, dump and explain with deadlines.
 //! - [`service`]: the gRPC service.

@@ -188,9 +188,9 @@ async fn a_certificate_for_more_than_the_token_says_is_refused_on_the_wire() {
     certificate(channel, &csr, Some(&token)).await.unwrap();
 }
 
-/// A token that has run out, or was made by another mesh, buys nothing.
+/// An expired token, or one of another mesh, is refused.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tokens_of_another_time_or_mesh_buy_nothing() {
+async fn expired_and_foreign_tokens_are_refused() {
     let bench = Bench::new().await;
     let (_, request) = csr(&format!("spiffe://{DOMAIN}/ns/shop/sa/web"));
     let foreign = Bench::new().await.token("shop", "web-0", "web");

@@ -112,7 +112,7 @@ fn direct(status: u32, body: &str) -> route::route::Action {
     })
 }
 
-/// Why no share can be forwarded: the route's fault, or its author's wish.
+/// Why nothing can be forwarded: no valid backend, or all weights are 0.
 fn unforwardable(rule: &Rule) -> route::route::Action {
     let none_wanted = rule.backends.iter().all(|backend| backend.weight == 0);
     if none_wanted && !rule.backends.is_empty() {

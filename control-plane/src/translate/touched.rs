@@ -1,4 +1,5 @@
-//! Which resources a change may change. Too many is only work; too few would leave proxies behind.
+//! Which resources a change may affect. Listing too many costs CPU; too few would leave proxies
+//! outdated.
 //!
 //! Resources follow from the entries of the mesh, so the entries that differ between two states
 //! determine which. What one workload's own proxy is sent is marked for that proxy alone.

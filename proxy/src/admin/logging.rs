@@ -1,4 +1,4 @@
-//! Log levels, changed live.
+//! Log levels, changed at run time.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

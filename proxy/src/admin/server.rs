@@ -23,7 +23,7 @@ struct SurfaceOptions {
     bounds: Bounds,
     /// For a request to arrive.
     header_timeout: Duration,
-    /// A connection lives no longer than this: nothing here streams.
+    /// The longest a connection may stay open: no page streams.
     max_life: Duration,
     keep_alive: bool,
 }

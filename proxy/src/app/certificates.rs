@@ -38,7 +38,7 @@ pub(super) fn start_identity(
     Ok(Some(status))
 }
 
-/// Another trust bundle: every worker judges its connections again.
+/// After a change of the trust bundle, every worker verifies its connections again.
 async fn rejudge_after_changes(
     mut status: watch::Receiver<identity::Status>,
     store: &crate::snapshot::Store,
@@ -53,7 +53,7 @@ async fn rejudge_after_changes(
     }
 }
 
-/// Waits for the first certificate: without one the control plane would only turn us away.
+/// Waits for the first certificate: without one the control plane refuses the stream.
 pub(super) async fn certified(identity: Option<watch::Receiver<identity::Status>>) {
     if let Some(mut status) = identity {
         let certified = status.wait_for(|status| !status.serial.is_empty()).await;

@@ -1,4 +1,4 @@
-//! Diagnostics on stderr or in a file, with a level that can be changed live.
+//! Diagnostics on stderr or in a file, with a level that can be changed at run time.
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;

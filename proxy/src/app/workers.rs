@@ -139,7 +139,7 @@ impl Drop for QuitOnPanic {
     }
 }
 
-/// A worker's runtime, for sockets and tasks, and its alarm, for time.
+/// A worker's runtime (sockets, tasks) and its kernel timer.
 fn ground() -> io::Result<(LocalRuntime, Alarm)> {
     let mut builder = Builder::new_current_thread();
     let runtime = builder.enable_io().build_local(LocalOptions::default())?;
@@ -183,12 +183,12 @@ async fn work(
 /// Keeps the listening sockets in step with the snapshot.
 async fn follow(bound: &mut Bound) {
     let bound = RefCell::new(bound);
-    // One run at a time borrows it, and lets go of it when it panics.
+    // Only one run borrows it at a time; a panic ends the borrow.
     #[expect(clippy::await_holding_refcell_ref, reason = "one run at a time")]
     keep(|| async { bound.borrow_mut().run().await }).await;
 }
 
-/// Hands over access logs.
+/// Hands buffered access log lines to their sinks.
 async fn flush(worker: &Worker, interval: Duration) {
     loop {
         worker.timers.sleep(interval).await;

@@ -4,7 +4,7 @@
 //! - `compile` (with `dynamic`, `runtime`, `limits`, `extensions`): that message → [`Bootstrap`]
 //! - `sidecar`: writes such a message from a pod's environment
 //! - `validate`: `--mode validate`, the whole configuration included
-//! - `concurrency`: how many workers
+//! - `concurrency`: how many workers; `capacity`: how many connections
 //!
 //! Listeners, clusters and secrets are passed on unchanged: static or dynamic, they go through the
 //! same compiler (`config/compile`).

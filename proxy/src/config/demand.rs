@@ -36,7 +36,7 @@ pub enum OnDemandResponse {
     Found,
     /// A name of the mesh has these records (only for [`OnDemandResource::Name`]).
     Name(Arc<NameRecords>),
-    /// The control plane says there is none.
+    /// The control plane has no such resource.
     Absent,
     /// The control plane did not answer in time or is not connected.
     Unavailable,

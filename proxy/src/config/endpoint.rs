@@ -11,7 +11,7 @@ pub enum HealthStatus {
     Unhealthy,
 }
 
-/// Who lives at an address (anyam.workload.v1.Workload).
+/// The workload at an address (anyam.workload.v1.Workload).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Workload {
     pub name: String,

@@ -4,7 +4,7 @@
 //! - `listener`, `http`, `route`, `cluster`, `endpoint`, `secret`, `policy`: one file per resource,
 //!   named as in the control plane's `translate/` and in `compile/`
 //! - `filter`: HTTP filters, and the routes' overrides of them
-//! - `access_log`: compiled formats
+//! - `access_log`: compiled formats; `outlier`: settings of outlier detection
 //! - `name`: DNS names of the mesh
 //! - `demand`: on-demand discovery, requested by the data path
 //! - `compile`: protobuf → these types; nothing else here sees a protobuf

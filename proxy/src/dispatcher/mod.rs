@@ -2,7 +2,7 @@
 //! here depends on connections or requests.
 //!
 //! - [`timer`]: coarse timers on one wheel; [`buffer`]: pooled read and write buffers
-//! - [`pipe`]: pooled kernel pipes for `splice`
+//! - [`pipe`]: pooled kernel pipes for `splice`; [`date`]: the `Date` header, formatted once a second
 //! - [`future_slab`]: memory for the futures of requests
 
 pub mod buffer;

@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::question;
 
-/// How long one try is listened for, as a stub resolver waits (resolv.conf(5), `timeout`).
+/// How long one attempt waits for its answer, as a stub resolver does (resolv.conf(5), `timeout`).
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// Without an answer by then the next resolver is asked as well; the first may still answer.
 const NEXT: Duration = Duration::from_secs(2);

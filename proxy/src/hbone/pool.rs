@@ -1,6 +1,6 @@
 //! HTTP/2 connections that carry others.
 //!
-//! They need no permits: each connection they carry has its own, and there are fewer of them.
+//! They need no permits: each connection inside has its own, and they are fewer.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

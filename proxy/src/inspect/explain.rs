@@ -54,7 +54,8 @@ pub fn explain(
     let mut said = Said::default();
     if answer == Some(OnDemandResponse::Unavailable) {
         let subject = question.destination.to_string();
-        let why = "it may be in the mesh and the control plane cannot say: the connection is reset";
+        let why =
+            "it may be in the mesh and the control plane did not answer: the connection is reset";
         said.say("listener", Outcome::Failed, &subject, why);
         return Ok(said.0);
     }
@@ -76,7 +77,7 @@ impl Said {
     }
 }
 
-/// A connection on its way: what all decisions about it have in common.
+/// What all decisions about one connection share.
 struct Way<'a> {
     snapshot: &'a Snapshot,
     question: &'a Question,
@@ -127,7 +128,7 @@ fn walk(snapshot: &Snapshot, question: &Question, said: &mut Said) {
         TerminalFilter::Http(manager) => match &question.request {
             Some(request) => http::http(&way, manager, request, said),
             None => {
-                let why = "the chain speaks HTTP, and an opaque connection was asked about";
+                let why = "the chain takes HTTP; explain was given an opaque connection";
                 said.say("detection", Outcome::Failed, &chain.name, why);
             }
         },

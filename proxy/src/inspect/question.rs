@@ -132,7 +132,7 @@ fn written(asked: &pb::Explain, destination: SocketAddr) -> Result<Bytes, String
     Ok(text.into())
 }
 
-/// What would be another field, or a request of its own, is none that was asked about.
+/// Rejects line breaks: they would make another field, or another request.
 fn on_one_line(what: &str, part: &str) -> Result<(), String> {
     match part.contains(['\r', '\n']) {
         true => Err(format!("{what}: {part:?} has a line break")),

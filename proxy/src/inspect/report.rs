@@ -29,8 +29,8 @@ struct Before {
     flags: Vec<u64>,
 }
 
-/// Turns totals into deltas. What was reported over a stream that broke may be lost: counts are
-/// for looking, Prometheus is for counting.
+/// Turns totals into deltas. What was reported over a stream that broke may be lost: these counts
+/// are for display, exact ones are Prometheus metrics.
 #[derive(Default)]
 pub(super) struct Deltas {
     before: HashMap<EdgeKey, (Weak<Edge>, Before)>,

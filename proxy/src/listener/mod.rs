@@ -2,7 +2,8 @@
 //!
 //! - `bound`: which addresses are listened on, following the snapshot
 //! - `socket`: listening sockets; the original destination of redirected connections
-//! - `accept`: the accept loop, running out of descriptors; `connection_limit`: how many may be open
+//! - `accept`: the accept loop, running out of descriptors, more connections than
+//!   [`connection_limit`](crate::connection_limit) allows
 //! - `conn`: one connection, from accept to the path that serves it; `entry`: the listener of its
 //!   original destination
 //! - `admission`: whether it would still be accepted

@@ -4,6 +4,8 @@
 //! when any value does, one that allows only when all do. Rules that join the values, or match only
 //! the first, have been bypassed. A path is matched likewise, in each form in which an app may read
 //! it.
+//!
+//! - `subject`: the facts of a connection that rules are evaluated on
 #![cfg_attr(
     not(test),
     deny(

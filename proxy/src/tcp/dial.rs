@@ -276,7 +276,8 @@ fn asked(
     }
 }
 
-/// A cluster that HTTP shares offers HTTP by ALPN; between sidecars bytes go as `anyam-tcp`.
+/// A cluster that HTTP and TCP share offers HTTP's ALPN; a TCP connection between sidecars offers
+/// `anyam-tcp` instead.
 fn offers_ours(cluster: &Cluster, endpoint: &Endpoint) -> bool {
     let Some(Transport::Tls(context)) = cluster.transport_of(endpoint) else {
         return false;

@@ -203,8 +203,8 @@ impl Calls {
         apply(&self.edge(call, protocol), &sample);
     }
 
-    /// The caller is known from here on, or counts as `unknown`; returns the samples that waited for
-    /// it. Only the first call counts.
+    /// From here on the caller is resolved, or counts as `unknown`; returns the samples that waited
+    /// for it. Only the first call counts.
     fn resolve(&self, workload: Option<&Workload>) -> Vec<(Call, RequestProtocol, Sample)> {
         let source = &mut *self.source.borrow_mut();
         let Source::Waiting(waiting) = source else {

@@ -2,8 +2,8 @@
 //!
 //! - `calls`: the edges of one connection, its caller looked up by address
 //! - `tap`: live requests for subscribers
-//! - `sink`: destinations of logs; `log_format`: lines of diagnostics
-//! - `access_log`: lines buffered for a sink; `record`: the values of a line; `format`, `escape`:
+//! - `log_format`: lines of diagnostics
+//! - `access_log`: lines buffered for a [`Sink`](crate::log_sink::Sink); `record`: the values of a line; `format`, `escape`:
 //!   how they are written
 #![cfg_attr(
     not(test),

@@ -15,7 +15,8 @@ pub enum TlsError {
     /// This side's settings do not make a TLS configuration.
     #[error("TLS settings: {0}")]
     Setup(rustls::Error),
-    /// The protocol failed: the peer broke it, refused us, or was refused.
+    /// The protocol failed: the peer violated it, rejected our certificate, or its certificate was
+    /// rejected.
     #[error("TLS: {}", plainly(.0))]
     Protocol(#[source] rustls::Error),
     /// The peer closed the connection during the handshake.

@@ -2,7 +2,7 @@
 //!
 //! A handshake step is a few hundred microseconds of computing. So that a burst of new connections
 //! cannot starve open ones, only a few steps run between two passes over the sockets; the others
-//! wait in line. No turn is held while waiting for a peer. Time-outs are the caller's: dropping the
+//! are queued. No turn is held while waiting for a peer. Time-outs are the caller's: dropping the
 //! future gives up everything.
 
 use std::io::ErrorKind;

@@ -166,7 +166,7 @@ impl Identity {
 /// A trust bundle: roots by trust domain, and revocation lists.
 ///
 /// A bundle is never changed; a newer one replaces it (see [`Rotating`]). The `Arc` that holds it is
-/// its generation: sessions and verdicts belong to one bundle and do not outlive it.
+/// its generation: sessions and verification results belong to one bundle and do not outlive it.
 #[derive(Debug)]
 pub struct TrustBundle {
     pub(super) domains: Vec<Roots>,

@@ -13,6 +13,7 @@
 //! - `live`: verifies connections again when a trust bundle was replaced
 //! - `session`, `wire`, `stream`: rustls' unbuffered state machine, its record buffers, and
 //!   [`TlsStream`] on top
+//! - `error`: what can fail, and which side caused it
 
 mod context;
 mod error;

@@ -1,4 +1,4 @@
-//! rustls' unbuffered state machine, both sides behind one face, sans-IO.
+//! rustls' unbuffered state machine, client and server behind one interface, sans-IO.
 //!
 //! The rules of that API, which only this module depends on: one state per call; what a call says
 //! to discard is gone before the next; ciphertext that waits to be sent comes out one chunk at a

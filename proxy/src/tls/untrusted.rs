@@ -5,8 +5,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 /// Of a name in an error; the peer chose its length.
 const MAX_NAME: usize = 128;
 
-/// The cases that webpki's words alone do not tell apart: a self-signed certificate is "a CA used as
-/// an end entity" to it, trusted or not.
+/// Cases that webpki's errors do not distinguish: a self-signed certificate is "a CA used as an end
+/// entity" to it, trusted or not.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Untrusted {
     #[error(

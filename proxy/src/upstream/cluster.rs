@@ -17,7 +17,7 @@ use crate::config::endpoint::HealthStatus;
 use crate::metrics::ClusterMetrics;
 use crate::upstream::endpoint::{Endpoint, EndpointSet, Priority};
 
-/// A cluster at work: its settings, and what lives beside them.
+/// A cluster at run time: its settings, and their state.
 pub struct Cluster {
     pub def: ClusterDef,
     /// Differs between clusters and between generations of one whose connections cannot be
@@ -25,9 +25,9 @@ pub struct Cluster {
     pub id: u64,
     /// Digest of what connections depend on; while it stays, so does `id`.
     pub pool_key: u64,
-    /// What outlier detection knows; carried over while the name stays.
+    /// Outlier detection's state; carried over while the name stays.
     pub detector: Arc<Detector>,
-    /// Whose turn it is; carried over while the name stays.
+    /// Round-robin position; carried over while the name stays.
     pub turn: Arc<RoundRobinCursor>,
     /// Circuit breakers, shared by all workers; carried over while the name stays.
     pub limits: Arc<CircuitBreakers>,

@@ -20,7 +20,7 @@ pub struct EndpointSet {
     pub overprovisioning: u32,
     /// False until the first assignment arrived: the cluster is warming.
     pub ready: bool,
-    /// Who is balanced over, by health and ejection. Derived from the above.
+    /// The endpoints that load balancing chooses from, by health and ejection. Derived from the above.
     pub balance: Balance,
 }
 

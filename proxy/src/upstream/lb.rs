@@ -39,7 +39,7 @@ struct Group {
 pub struct RoundRobinCursor(AtomicU64);
 
 impl RoundRobinCursor {
-    /// Stands where this one does, and moves by itself.
+    /// A cursor at the same position, which advances independently.
     pub fn copy(&self) -> Self {
         Self(AtomicU64::new(self.0.load(Relaxed)))
     }

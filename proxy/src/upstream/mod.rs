@@ -1,4 +1,4 @@
-//! Clusters at work.
+//! Clusters at run time.
 //!
 //! - `cluster`: picking an endpoint, publishing endpoints, reporting to outlier detection
 //! - `endpoint`: one, and the set of a cluster; `endpoints`: made for a cluster out of addresses,

@@ -4,10 +4,10 @@
 //! ejection and its end take a lock. Time and randomness are injected. Source: Envoy's outlier
 //! detection documentation.
 //!
-//! `Config` → [`Detector`] (per cluster): [`Detector::record`] on every result (hot path),
+//! [`OutlierConfig`](crate::config::outlier::OutlierConfig) → [`Detector`] (per cluster): [`Detector::record`] on every result (hot path),
 //! [`Detector::sweep`] every `interval`.
 //!
-//! - `config`: settings; `rate`: shares of success, and the outliers among them
+//! - `rate`: shares of success, and the outliers among them
 
 mod rate;
 #[cfg(test)]

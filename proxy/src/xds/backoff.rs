@@ -27,7 +27,7 @@ impl Backoff {
         doubled.min(self.max).mul_f64(draw.clamp(0.0, 1.0))
     }
 
-    /// It worked.
+    /// A success: back to `base`.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

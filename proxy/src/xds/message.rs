@@ -1,4 +1,4 @@
-//! What goes over an ADS stream, without its encoding: the cache speaks in these, `client`
+//! What goes over an ADS stream, without its encoding: the cache uses these types, `client`
 //! translates to and from envoy.service.discovery.v3.
 
 use bytes::Bytes;

@@ -64,7 +64,7 @@ pub struct Setup {
     pub rbac: Option<Arc<Rbac>>,
     /// Applied last to the cluster.
     pub adjust: fn(&mut ClusterDef),
-    /// The last word on the routes.
+    /// Applied last to the routes.
     pub adjust_routes: fn(&mut RouteTable),
     /// Each listens on an address of its own.
     pub workers: usize,

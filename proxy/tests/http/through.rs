@@ -96,7 +96,7 @@ async fn an_upgrade_comes_after_the_requests_body() {
     }
 }
 
-/// HTTP/2 has no words for it.
+/// HTTP/2 cannot express it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_with_a_body_to_http2_is_refused() {
     let upstream = h2(|_, mut respond| async move {
@@ -230,7 +230,7 @@ async fn blanks_after_the_size_of_an_answers_chunk_are_taken() {
     client.send(&get("/endless")).await;
     let answer = client.rest().await;
     assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
-    // A request's are no one's to pad: another parser might read them in another way.
+    // Padding in a request is refused: another parser may read it differently.
     let mut client = Client::connect(proxy.address).await;
     client
         .send("POST / HTTP/1.1\r\nHost: shop\r\nTransfer-Encoding: chunked\r\n\r\n5 \r\nhello\r\n0\r\n\r\n")

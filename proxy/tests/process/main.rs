@@ -1,4 +1,5 @@
-//! `anyam-proxy` as a process, started as Envoy is, and what hostile peers and a poor machine do to it.
+//! `anyam-proxy` as a process, started as Envoy is, and what hostile peers and a machine short of
+//! descriptors do to it.
 //!
 //! - `proxy`: a process with a bootstrap of its own, and its admin pages
 //! - `resources`: descriptors run out; the end of a process

@@ -109,7 +109,7 @@ fn pages_that_only_start_has_touched_go_back() {
     proxy.until("less of the program is mapped", |proxy| {
         mapped(proxy) < before / 4 * 3
     });
-    // What was let go of comes back when it is needed.
+    // Pages that were dropped are read again when needed.
     round_trip(&mut open).unwrap();
     round_trip(&mut connect(proxy.front)).unwrap();
     assert!(proxy.is_ready());

@@ -22,7 +22,7 @@ pub async fn run(listen: SocketAddr, version: String) -> Outcome {
                 let answer = hyper::Response::new(Full::new(body.clone()));
                 async move { Ok::<_, Infallible>(answer) }
             });
-            // A caller that goes away is no news to a shop.
+            // A client that disconnects needs no handling.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;

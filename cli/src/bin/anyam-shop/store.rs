@@ -19,7 +19,7 @@ pub async fn run(listen: SocketAddr) -> Outcome {
         let (stream, _) = listener.accept().await?;
         let visits = visits.clone();
         tokio::spawn(async move {
-            // A caller that goes away is no news to a shop.
+            // A client that disconnects needs no handling.
             let _ = serve(stream, &visits).await;
         });
     }

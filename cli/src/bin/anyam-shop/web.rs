@@ -91,7 +91,7 @@ pub async fn run(listen: SocketAddr) -> Outcome {
         let front = front.clone();
         tokio::spawn(async move {
             let service = service_fn(move |request| answer(front.clone(), request));
-            // A caller that goes away is no news to a shop.
+            // A client that disconnects needs no handling.
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;

@@ -41,7 +41,7 @@ pub struct GrantTo {
 
 impl ReferenceGrant {
     /// # Errors
-    /// None for now; as the others.
+    /// Returns no error today; the signature is that of the other objects.
     pub fn new(meta: Meta, spec: GrantSpec) -> Result<Self, Vec<FieldError>> {
         Ok(ReferenceGrant {
             meta,

@@ -46,8 +46,8 @@ pub struct PathNormalization {
     pub escaped_slashes: EscapedSlashes,
 }
 
-/// What becomes of requests with `%2F` or `%5C` in their path. Unsaid: `Reject` on ports where a
-/// policy looks at paths, else `Keep`.
+/// What becomes of requests with `%2F` or `%5C` in their path. Default: `Reject` on ports where a
+/// policy matches paths, else `Keep`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
 pub enum EscapedSlashes {
     /// Answered with 400.
@@ -105,7 +105,7 @@ pub enum EgressMode {
 pub struct Defaults {
     #[serde(default)]
     pub connect_timeout: Option<Span>,
-    /// Of a whole request; 0s (and unsaid): none.
+    /// Of a whole request; 0s or absent: none.
     #[serde(default)]
     pub request_timeout: Option<Span>,
     #[serde(default)]

@@ -20,7 +20,7 @@ pub struct Route {
 /// A reference to what a route is attached to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Parent {
-    /// False: no Service; such a parent is another controller's business.
+    /// False: no Service; another controller handles such a parent.
     pub service: bool,
     pub namespace: String,
     pub name: String,

@@ -21,7 +21,7 @@ const POLICIES: [Kind; 3] = [
     Kind::BackendPolicy,
 ];
 
-/// Where the next mesh may differ from the last one. Too much is only work.
+/// Where the next mesh may differ from the last one. Listing too much costs only CPU.
 #[derive(Debug, Default)]
 pub struct Changed {
     pub services: BTreeSet<Key>,

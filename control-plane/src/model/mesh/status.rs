@@ -5,7 +5,7 @@ use crate::model::manifest::object::ObjectId;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
-    /// `Accepted`, `ResolvedRefs`, `Ready`.
+    /// `Accepted`, `ResolvedRefs`, `AllPorts`, `Unique`, `ProtocolsAgree`, `TargetPortsFound`, …
     pub kind: &'static str,
     pub status: bool,
     /// CamelCase, for machines.

@@ -2,7 +2,8 @@
 //! configuration.
 //!
 //! - `support`: paths, errors, and the macros by which every field is supported, ignored with a
-//!   reason, or refused; `values`, `matcher`, `headers`, `access_log`: what resources share
+//!   reason, or refused; `values`, `matcher`, `metadata_match`, `headers`, `access_log`,
+//!   `log_filter`: what resources share
 //! - `listener/`, `route/`, `filter/` (HTTP filters), `cluster/`, `endpoint`, `secret`, `tls`,
 //!   `policy`, `name`: a file or folder per resource
 //! - `resource`: bytes → [`Compiled`], with the names it refers to

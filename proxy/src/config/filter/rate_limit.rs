@@ -41,7 +41,7 @@ pub struct LocalRateLimit {
     pub buckets: Buckets,
 }
 
-/// Living buckets.
+/// Token buckets in use.
 pub struct Buckets {
     pub default: Option<TokenBucket>,
     /// In the order of the descriptors.

@@ -26,7 +26,7 @@ impl Alarm {
         Ok(Self(heard?))
     }
 
-    /// Rings `after` from now, or not at all. Forgets what was set before.
+    /// Expires `after` from now, or never; replaces what was set before.
     pub(super) fn set(&self, after: Option<Duration>) {
         let once = |after: Duration| Timespec {
             tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
@@ -43,7 +43,7 @@ impl Alarm {
         debug_assert!(set.is_ok(), "a timer of ours and a time in range");
     }
 
-    /// Ready once it has rung. Each ring is an edge of its own for epoll, so that nothing has to be
+    /// Ready once it has expired. Each expiry is an edge of its own for epoll, so nothing has to be
     /// read from the descriptor.
     pub(super) async fn rings(&self) {
         match self.0.readable().await {

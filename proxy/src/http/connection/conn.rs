@@ -114,8 +114,8 @@ impl Conn {
         self.resolve().is_denied
     }
 
-    /// `waiting`, unless the connection may stay no longer before it is ready. Newer snapshots are
-    /// seen when a timer of the task is set.
+    /// Awaits `waiting`; `None` when the connection is no longer allowed before it is ready. A newer
+    /// snapshot is noticed only if the task has set a timer.
     pub fn unless_denied<F: Future>(&self, waiting: F) -> UnlessDenied<'_, F> {
         UnlessDenied {
             conn: self,

@@ -12,7 +12,7 @@ use crate::http::request::stream_info::StreamInfo;
 
 /// One filter on the way of a request.
 struct Step<'a> {
-    /// In the chain.
+    /// Index in the chain.
     place: usize,
     filter: &'a HttpFilter,
     /// The route's configuration for the filter.

@@ -63,7 +63,7 @@ impl Injector<'_> {
         cluster_fits && node_fits && fault.headers.iter().all(fits)
     }
 
-    /// How long the request is to wait, if it is; sets the response's rate.
+    /// The delay to inject, if any; also sets the response's rate limit.
     pub fn delay(&mut self, info: &mut StreamInfo) -> Option<Duration> {
         self.slow_response(info);
         let delay = self.fault.delay.as_ref()?;

@@ -10,7 +10,7 @@ use super::{Asked, BodyLength, Event, Framing, HeadLimits, Out, ResponseInfo};
 use crate::message::fault::Fault;
 use crate::message::head::Head;
 
-/// Interim responses to one request; more is a server that never answers.
+/// Interim responses allowed for one request; more fail it.
 pub const MAX_INTERIM: u8 = 32;
 
 /// Requests out, responses in.

@@ -50,7 +50,7 @@ const OWN: u128 = HeaderId::Connection.bit()
     | HeaderId::Http2Settings.bit()
     | HeaderId::XAnyamHeaderCase.bit();
 
-/// Framing of a request's body; upstreams are spoken to in HTTP/1.1.
+/// Framing of a request's body; requests to upstreams are HTTP/1.1.
 pub(super) fn request_framing(method: Method, body: BodyLength, tunnel: Tunnel) -> BodyFraming {
     match body {
         _ if tunnel == Tunnel::Connect => BodyFraming::Tunnel,

@@ -8,8 +8,9 @@ use bytes::{Buf, Bytes};
 
 use crate::bug;
 
-/// Slices up to this many bytes are copied next to their neighbours. Measured on a stream socket:
-/// two more entries in `writev` cost 250 to 300 ns, a warm copy breaks even at 8 KiB.
+/// Slices up to this many bytes are copied into the scratch buffer, next to adjacent pieces.
+/// Measured on a stream socket: two more entries in `writev` cost 250 to 300 ns, a warm copy breaks
+/// even at 8 KiB.
 pub(super) const COPY_MAX: usize = 4 * 1024;
 
 /// Consumed scratch beyond this is freed even while something still waits.

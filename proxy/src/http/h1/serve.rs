@@ -21,7 +21,7 @@ use crate::http::request::handle::{Ended, Request, handle};
 use crate::message::head::Head;
 use crate::stream::Stream;
 
-/// Waits without a limit of their own are looked at this often all the same.
+/// The longest wait: one without a limit of its own is checked again this often.
 const LONG: Duration = Duration::from_secs(3600);
 /// What is left of a request's body is read up to here before the connection is given up.
 const DRAIN_BYTES: usize = 256 * 1024;
@@ -263,8 +263,7 @@ async fn linger(conn: &Conn, mut server: H1Server, timer: &Timer) {
             if server.io.stream.read_buf(&mut sink).await? == 0 {
                 return Ok::<(), std::io::Error>(());
             }
-            // A client that sends without a pause leaves the worker to others, and the timer is
-            // looked at.
+            // Yields to other tasks if a client sends without a pause; then the timer is checked.
             tokio::task::consume_budget().await;
         }
     };

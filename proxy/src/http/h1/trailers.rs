@@ -24,9 +24,9 @@ pub fn is_allowed(field: FieldRef<'_>) -> bool {
                 && !has_prefix(field.name, b"x-envoy-")
                 && !has_prefix(field.name, b":")
         }
-        // What trailers are for.
+        // gRPC's status travels in trailers.
         Id::GrpcStatus | Id::GrpcMessage | Id::GrpcStatusDetails => true,
-        // What a server may only know at the end.
+        // Fields that a server may know only after the body.
         Id::Etag
         | Id::Date
         | Id::LastModified

@@ -4,8 +4,9 @@
 //! - `client`: an upstream connection and its streams
 //! - `stream`: what both ends of a stream have in common: bounded sending, body reading
 //! - `reset_limiter`: resets a client may cause before GOAWAY
-//! - `convert`: our head type and `http`'s, both ways; nowhere else do `http` types show
-//! - `chunk`: what h2 sends; `prefixed`: one [`Stream`](crate::stream::Stream) for h2, with the bytes
+//! - `convert`: our head type and `http`'s, both ways; `http` types are seen only there, where
+//!   streams begin (`serve`, and [`hbone`](crate::hbone)), and in `stream`
+//! - `prefixed`: one [`Stream`](crate::stream::Stream) for h2, with the bytes
 //!   that were read before; `flood`: control frames counted there
 
 pub(crate) mod client;

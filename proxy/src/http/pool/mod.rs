@@ -4,6 +4,9 @@
 //! age. A connection is checked before it is used again; one that the upstream closed is dropped.
 //! HTTP/2: one connection per endpoint until its streams (or, with tunnels, windows) run out, then
 //! another.
+//!
+//! - `host`: the connections to one endpoint; `shared`: an HTTP/2 connection and its streams
+//! - `place`: places for connections under a cluster's limit
 
 pub(crate) mod host;
 mod place;
@@ -157,7 +160,7 @@ impl Pools {
             };
             self.hosts.borrow_mut().retain(|key, host| {
                 let kept = contended.get(&key.cluster) == Some(&false);
-                // A host that is borrowed from, or waited for, must stay in the map.
+                // A host with leased connections or waiting requests stays in the map.
                 host.tidy(kept) || Rc::strong_count(host) > 1
             });
         }

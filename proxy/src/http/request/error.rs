@@ -11,8 +11,8 @@ use crate::metrics::ResponseFlags;
 /// What went wrong with one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    // The client.
-    /// Its bytes are not HTTP as we accept it.
+    // Caused by the client.
+    /// Its bytes are not acceptable HTTP.
     BadRequest(Fault),
     /// Its connection ended.
     ClientGone,
@@ -31,7 +31,8 @@ pub enum Failure {
         received: bool,
     },
 
-    // Here.
+    // Caused by this proxy.
+    /// No route matches.
     NoRoute,
     /// With the status that the route configures.
     NoCluster(u16),
@@ -43,7 +44,8 @@ pub enum Failure {
     /// The configuration cannot be applied to this request.
     Unsupported(&'static str),
 
-    // The upstream.
+    // Caused by the upstream.
+    /// No healthy endpoint.
     NoEndpoint,
     /// A circuit breaker; which.
     Overflow(&'static str),

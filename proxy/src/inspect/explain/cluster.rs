@@ -8,7 +8,7 @@ use super::{Said, Way};
 use crate::config::cluster::Transport;
 use crate::upstream::cluster::Cluster;
 
-/// What comes of a failure here, in words.
+/// Texts for an unknown cluster and for one without endpoints.
 pub(super) struct Failing {
     pub(super) unknown: String,
     pub(super) no_endpoint: &'static str,

@@ -58,7 +58,7 @@ pub(super) fn http(
             "the route configuration is not there (yet)".to_owned(),
         )),
     };
-    // Filters judge before it is said that there is no route.
+    // Filters run before a request without a route is answered 404.
     if !filters(manager, found.as_ref().ok(), &prepared, said) {
         return;
     }
@@ -161,7 +161,7 @@ fn why_lost(lost: Lost<'_>) -> String {
         Lost::Path => "the path does not fit".to_owned(),
         Lost::Header(name) => format!("header {} does not fit", name.name),
         Lost::Query(name) => format!("query parameter {name} does not fit"),
-        Lost::Metadata => "what filters learnt does not fit".to_owned(),
+        Lost::Metadata => "the dynamic metadata does not match".to_owned(),
         Lost::NotGrpc => "only gRPC requests".to_owned(),
         Lost::Fraction => "only a share of requests, and the draw went against it".to_owned(),
         Lost::Earlier => "fits too, but an earlier route took the request".to_owned(),

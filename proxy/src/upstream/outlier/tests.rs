@@ -99,7 +99,7 @@ fn ejections_grow_and_fade() {
     assert!(bench.repeat(0, AttemptResult::Status(503), 5));
     assert!(!bench.sweep_after(Duration::from_secs(59)));
     assert!(bench.sweep_after(Duration::from_secs(1)));
-    // Two quiet intervals, and the record is clean.
+    // After two intervals without failures the ejection count is 0 again.
     bench.sweep_after(STEP);
     bench.sweep_after(STEP);
     assert!(bench.repeat(0, AttemptResult::Status(503), 5));
@@ -362,7 +362,7 @@ proptest! {
         prop_assert!(again.iter().all(fresh), "{again:?}");
     }
 
-    /// Who is ejected for a low share of success is who lies below the threshold.
+    /// Exactly the endpoints below the threshold are ejected for a low success rate.
     #[test]
     fn success_rates_are_judged_as_documented(shares in prop::collection::vec(0u32..=100, 5..20)) {
         let mut bench = Bench::new(shares.len(), rates_only());
