@@ -4,9 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-/// A file that had objects is empty for this long before they go.
+/// A file that had objects declares none for this long before they go.
 pub const FILE: Duration = Duration::from_secs(2);
-/// All objects of a folder are gone for this long before they go.
+/// A folder that had objects has none for this long before they go.
 pub const FOLDER: Duration = Duration::from_secs(60);
 
 /// Since when something is gone, while that is held back.

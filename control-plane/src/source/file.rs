@@ -6,15 +6,19 @@ use std::path::Path;
 use std::time::Instant;
 
 use super::absence::{self, Absence};
-use super::walk::{self, Stamp, is_blank};
+use super::walk::{self, Stamp};
 use super::{FileError, Sourced, yaml};
 use crate::model::ObjectId;
+
+/// What a text declares, or all that is wrong with it.
+type Parsed = Result<BTreeMap<ObjectId, Sourced>, Vec<FileError>>;
 
 #[derive(Debug, Default)]
 pub struct Known {
     text: String,
     pub stamp: Option<Stamp>,
-    pub filled: bool,
+    /// Whether the present version declares an object, or is invalid while the last good one does.
+    pub declares: bool,
     /// Of the last good version.
     pub objects: BTreeMap<ObjectId, Sourced>,
     /// Of the present version.
@@ -27,22 +31,44 @@ pub enum Look {
     /// Nothing new.
     Same,
     Gone,
-    Read(io::Result<(String, Option<Stamp>)>),
+    Failed(io::Error),
+    Read {
+        text: String,
+        stamp: Option<Stamp>,
+        /// `None`: the text is what it was.
+        parsed: Option<Parsed>,
+    },
 }
 
 impl Look {
-    pub fn at(path: &Path) -> Self {
-        match walk::read(path) {
-            Ok(Some(read)) => Look::Read(Ok(read)),
-            Ok(None) => Look::Gone,
-            Err(error) => Look::Read(Err(error)),
+    /// Reads the file at `path`; `known`: what was found there before.
+    pub fn at(path: &Path, name: &str, known: Option<&Known>) -> Self {
+        let (text, stamp) = match walk::read(path) {
+            Ok(Some(read)) => read,
+            Ok(None) => return Look::Gone,
+            Err(error) => return Look::Failed(error),
+        };
+        let same = known.is_some_and(|known| known.text == text) && !text.is_empty();
+        let parsed = (!same).then(|| match yaml::parse(name, &text) {
+            Ok(objects) => Ok(objects.into_iter().map(|it| (it.object.id(), it)).collect()),
+            Err(errors) => Err(errors),
+        });
+        Look::Read {
+            text,
+            stamp,
+            parsed,
         }
     }
 
-    pub fn is_filled(&self) -> bool {
+    /// Whether the file then declares an object; an invalid one keeps those of its last good version.
+    pub fn declares(&self, known: Option<&Known>) -> bool {
         match self {
-            Look::Same | Look::Gone => false,
-            Look::Read(read) => read.as_ref().map_or(true, |(text, _)| !is_blank(text)),
+            Look::Gone => false,
+            Look::Read {
+                parsed: Some(Ok(objects)),
+                ..
+            } => !objects.is_empty(),
+            _ => known.is_some_and(|known| !known.objects.is_empty()),
         }
     }
 }
@@ -55,38 +81,38 @@ impl Known {
         look: Look,
         now: Instant,
     ) -> Option<BTreeMap<ObjectId, Sourced>> {
-        let (text, stamp) = match look {
+        self.declares = look.declares(Some(self));
+        let (text, stamp, parsed) = match look {
             Look::Same | Look::Gone => {
                 self.emptied = Absence::default();
                 return None;
             }
-            Look::Read(Ok(read)) => read,
-            Look::Read(Err(error)) => {
+            Look::Failed(error) => {
                 // It is not known to be empty any more.
                 self.emptied = Absence::default();
-                self.filled = true;
                 self.stamp = None;
                 self.text.clear();
                 self.errors = vec![problem(name, &error)];
                 return None;
             }
+            Look::Read {
+                text,
+                stamp,
+                parsed,
+            } => (text, stamp, parsed),
         };
-        self.filled = !is_blank(&text);
-        let emptied = !self.objects.is_empty() && !self.filled;
+        let emptied = !self.objects.is_empty() && !self.declares;
         if self.emptied.holds(emptied, absence::FILE, now) {
             self.stamp = None;
             return None;
         }
         self.stamp = stamp;
-        if text == self.text && !text.is_empty() {
-            return None;
-        }
+        let parsed = parsed?;
         self.text = text;
-        match yaml::parse(name, &self.text) {
+        match parsed {
             Ok(objects) => {
                 self.errors.clear();
-                let objects = objects.into_iter();
-                Some(objects.map(|it| (it.object.id(), it)).collect())
+                Some(objects)
             }
             Err(errors) => {
                 self.errors = errors;

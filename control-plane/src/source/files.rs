@@ -1,5 +1,6 @@
 //! A folder of manifests. A file that turns bad keeps its last good objects in service; a file or a
-//! folder that turns empty keeps them until it has stayed empty for a while ([`super::absence`]).
+//! folder that declares nothing any more keeps them until it has stayed so for a while
+//! ([`super::absence`]).
 //!
 //! A change costs what it changes: the files that the kernel named are read ([`Folder::changes_in`]),
 //! else all files are looked at and those with another stamp are read; then only the objects of
@@ -32,8 +33,8 @@ pub struct Folder {
     /// The root as the user wrote it.
     name: String,
     files: BTreeMap<String, Known>,
-    /// Files that are not blank.
-    filled: usize,
+    /// Files that declare an object ([`Known::declares`]).
+    declaring: usize,
     /// Files with errors.
     failed: BTreeSet<String>,
     /// Files whose objects may be held back.
@@ -61,7 +62,7 @@ impl Folder {
             // Without a current folder nothing can be read by a relative path; a look reports that.
             root: std::path::absolute(&root).unwrap_or(root),
             files: BTreeMap::new(),
-            filled: 0,
+            declaring: 0,
             failed: BTreeSet::new(),
             held: BTreeSet::new(),
             places: HashMap::new(),
@@ -166,31 +167,37 @@ impl Folder {
         let mut found = Found::new();
         let walked = walk::find(&self.root, &mut found);
         let looks = found.into_iter().map(|(name, (path, metadata))| {
-            let stamp = self.files.get(&name).and_then(|known| known.stamp);
+            let known = self.files.get(&name);
+            let stamp = known.and_then(|known| known.stamp);
             let look = match stamp.is_some() && stamp == Stamp::of(&metadata) {
                 true => Look::Same,
-                false => Look::at(&path),
+                false => Look::at(&path, &name, known),
             };
             (name, look)
         });
-        let looks: BTreeMap<String, Look> = looks.collect();
-        self.error = None;
-        if let Err(error) = walked {
-            // Nothing is dropped because a folder is out of reach: what was empty may not be so any
-            // more.
-            self.error = Some(problem(&self.name, &error));
-            self.gone = Absence::default();
+        let mut looks: BTreeMap<String, Look> = looks.collect();
+        if let Err(error) = &walked {
             let held = self.held.iter().filter(|name| !looks.contains_key(*name));
             for name in held {
                 if let Some(known) = self.files.get_mut(name) {
                     known.emptied.begin(now);
                 }
             }
-        } else if self.is_held_back(&looks, now) {
-            self.error = Some(self.everything_gone());
-            return;
+            self.error = Some(problem(&self.name, error));
         } else {
+            self.error = None;
+        }
+        let held = self.is_held_back(&looks, walked.is_ok(), now);
+        if held {
+            self.error
+                .get_or_insert_with(|| everything_gone(&self.name, self.served.len()));
+            // Files that have no objects in service are read as ever, for their errors.
+            looks.retain(|name, _| !self.has_objects(name));
+        }
+        // Nothing is dropped because a folder is out of reach.
+        if walked.is_ok() {
             let missing = self.files.keys().filter(|name| !looks.contains_key(*name));
+            let missing = missing.filter(|name| !held || !self.has_objects(name));
             for name in missing.cloned().collect::<Vec<_>>() {
                 self.take(&name, Look::Gone, now);
             }
@@ -215,16 +222,19 @@ impl Folder {
                 Concern::Nothing => {}
                 Concern::All => return false,
                 Concern::File(name) => {
-                    looks.insert(name, Look::at(path));
+                    let look = Look::at(path, &name, self.files.get(&name));
+                    looks.insert(name, look);
                 }
             }
         }
         let new = looks.keys().any(|name| !self.files.contains_key(name));
-        let before = looks.keys().filter(|name| self.is_filled(name)).count();
-        let after = looks.iter().filter(|(_, look)| look.is_filled()).count();
+        let before = looks.keys().filter(|name| self.declares(name)).count();
+        let after = looks
+            .iter()
+            .filter(|(name, look)| look.declares(self.files.get(*name)));
         // That everything is gone, or that there is too much, is found by looking at all.
         if (new && self.files.len() + looks.len() > walk::MAX_FILES)
-            || (!self.served.is_empty() && self.filled - before + after == 0)
+            || (!self.served.is_empty() && self.declaring - before + after.count() == 0)
         {
             return false;
         }
@@ -234,44 +244,43 @@ impl Folder {
         true
     }
 
-    fn is_filled(&self, name: &str) -> bool {
-        self.files.get(name).is_some_and(|known| known.filled)
+    fn declares(&self, name: &str) -> bool {
+        self.files.get(name).is_some_and(|known| known.declares)
     }
 
-    /// Whether all objects would go at once, and have not been gone for long enough.
-    fn is_held_back(&mut self, looks: &BTreeMap<String, Look>, now: Instant) -> bool {
-        let mut filled = looks.iter().map(|(name, look)| match look {
-            Look::Same => self.is_filled(name),
-            look => look.is_filled(),
-        });
-        let gone = !self.served.is_empty() && !filled.any(|filled| filled);
+    fn has_objects(&self, name: &str) -> bool {
+        let known = self.files.get(name);
+        known.is_some_and(|known| !known.objects.is_empty())
+    }
+
+    /// Whether all objects would go at once, and have not been gone for long enough. `whole`: files
+    /// that are not among `looks` are gone.
+    fn is_held_back(&mut self, looks: &BTreeMap<String, Look>, whole: bool, now: Instant) -> bool {
+        let mut after = looks
+            .iter()
+            .map(|(name, look)| look.declares(self.files.get(name)));
+        let unseen = |name: &String| !whole && !looks.contains_key(name) && self.has_objects(name);
+        let left = after.any(|declares| declares) || self.files.keys().any(unseen);
+        let gone = !self.served.is_empty() && !left;
         let held = self.gone.holds(gone, absence::FOLDER, now);
         if gone && !held {
-            tracing::error!(folder = %self.name, "the folder has stayed empty: everything it declared is withdrawn");
+            tracing::error!(folder = %self.name, "the folder has stayed without objects: all that it had are withdrawn");
             for name in self.files.keys().cloned().collect::<Vec<_>>() {
-                self.forget(&name);
+                self.replace(&name, BTreeMap::new());
+                if let Some(known) = self.files.get_mut(&name) {
+                    known.emptied = Absence::default();
+                }
             }
         }
         if held {
             // Files come back one by one: the first must not withdraw the others.
-            for (name, known) in &mut self.files {
+            let with_objects = |(_, known): &(&String, &mut Known)| !known.objects.is_empty();
+            for (name, known) in self.files.iter_mut().filter(with_objects) {
                 known.emptied.begin(now);
                 self.held.insert(name.clone());
             }
         }
         held
-    }
-
-    fn everything_gone(&self) -> FileError {
-        FileError {
-            file: self.name.clone(),
-            message: format!(
-                "the folder has no manifests any more; the {} objects that it had serve on for {} s. Put the files back, or wait if everything is meant to go",
-                self.served.len(),
-                absence::FOLDER.as_secs()
-            ),
-            ..FileError::default()
-        }
     }
 
     fn take(&mut self, name: &str, look: Look, now: Instant) {
@@ -284,9 +293,9 @@ impl Folder {
             return;
         }
         let known = self.files.entry(name.to_owned()).or_default();
-        let was_filled = known.filled;
+        let declared = known.declares;
         let objects = known.take(name, look, now);
-        self.filled = self.filled + usize::from(known.filled) - usize::from(was_filled);
+        self.declaring = self.declaring + usize::from(known.declares) - usize::from(declared);
         note(&mut self.failed, name, !known.errors.is_empty());
         let held = known.emptied.left(absence::FILE, now).is_some();
         note(&mut self.held, name, held);
@@ -300,7 +309,7 @@ impl Folder {
         self.failed.remove(name);
         self.held.remove(name);
         if let Some(known) = self.files.remove(name) {
-            self.filled -= usize::from(known.filled);
+            self.declaring -= usize::from(known.declares);
         }
     }
 
@@ -357,6 +366,17 @@ impl Folder {
             None => self.served.remove(&id),
         };
         self.reported.entry(id).or_insert(before);
+    }
+}
+
+fn everything_gone(folder: &str, objects: usize) -> FileError {
+    FileError {
+        file: folder.to_owned(),
+        message: format!(
+            "the folder has no objects any more; the {objects} that it had serve on for {} s. Put them back, or wait if all are meant to go",
+            absence::FOLDER.as_secs()
+        ),
+        ..FileError::default()
     }
 }
 
@@ -542,7 +562,7 @@ mod tests {
                 let scan = folder.scan(now);
                 assert_eq!(scan.objects.len(), 2, "{way}");
                 assert!(
-                    scan.errors[0].message.contains("no manifests any more"),
+                    scan.errors[0].message.contains("no objects any more"),
                     "{way}"
                 );
                 assert!(folder.due_at(now).unwrap() <= absence::FOLDER);
@@ -561,6 +581,104 @@ mod tests {
             let gone = folder.scan(later + absence::FOLDER);
             assert_eq!((gone.objects.len(), gone.errors.len()), (0, 0), "{way}");
         }
+    }
+
+    /// What `kubectl get` prints when it finds nothing.
+    const NOTHING_FOUND: &str = "apiVersion: v1\nitems: []\nkind: List\n";
+
+    #[test]
+    fn a_file_without_objects_is_empty_whatever_its_text() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(root.path().join(name), text).unwrap();
+        let start = Instant::now();
+        let mut folder = Folder::new(root.path());
+        write("a.yaml", &service("a", "80"));
+        folder.scan(start);
+        write("a.yaml", NOTHING_FOUND);
+        let almost = start + absence::FOLDER - Duration::from_millis(1);
+        for now in [start, almost] {
+            let scan = folder.scan(now);
+            assert_eq!(names(&scan), ["a"]);
+            assert!(scan.errors[0].message.contains("no objects any more"));
+        }
+        let gone = folder.scan(start + absence::FOLDER);
+        assert_eq!((gone.objects.len(), gone.errors.len()), (0, 0));
+        // Beside others it is held back as an empty file is.
+        write("a.yaml", &service("a", "80"));
+        write("b.yaml", &service("b", "80"));
+        folder.scan(start);
+        write("a.yaml", NOTHING_FOUND);
+        assert_eq!(names(&folder.scan(start)), ["a", "b"]);
+        assert_eq!(names(&folder.scan(start + absence::FILE)), ["b"]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_or_parsed_does_not_stand_for_the_objects_of_others() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        let write = |name: &str, text: &str| fs::write(path(name), text).unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(path("fifo.yaml"))
+            .status();
+        assert!(made.unwrap().success());
+        write("kustomization.yaml", "resources: [a.yaml]\n");
+        write("broken.yaml", "kind: [");
+        let start = Instant::now();
+        let almost = start + absence::FOLDER - Duration::from_millis(1);
+        for named in [false, true] {
+            let mut folder = Folder::new(root.path());
+            write("a.yaml", &service("a", "80"));
+            write("b.yaml", &service("b", "80"));
+            assert_eq!(folder.scan(start).errors.len(), 3);
+            for name in ["a.yaml", "b.yaml"] {
+                fs::remove_file(path(name)).unwrap();
+                if named {
+                    folder.look_at(&BTreeSet::from([path(name)]), start);
+                }
+            }
+            for now in [start, almost] {
+                let scan = folder.scan(now);
+                assert_eq!(names(&scan).last().unwrap(), "b", "{named}");
+                assert!(scan.errors[0].message.contains("no objects any more"));
+                assert_eq!(scan.errors.len(), 4, "what is wrong besides is reported");
+            }
+            let gone = folder.scan(start + absence::FOLDER);
+            assert_eq!((gone.objects.len(), gone.errors.len()), (0, 3), "{named}");
+            assert_eq!(folder.due_at(start + absence::FOLDER), None);
+        }
+        // One that has been good has objects: they serve on, and the others go at once.
+        let mut folder = Folder::new(root.path());
+        write("a.yaml", &service("a", "80"));
+        write("broken.yaml", &service("b", "80"));
+        folder.scan(start);
+        write("broken.yaml", "kind: [");
+        fs::remove_file(path("a.yaml")).unwrap();
+        let scan = folder.scan(start);
+        assert_eq!((names(&scan), scan.errors.len()), (vec!["b".into()], 3));
+    }
+
+    #[test]
+    fn a_file_that_is_bad_where_all_others_have_gone_is_reported_with_its_error() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        fs::write(path("a.yaml"), service("a", "80")).unwrap();
+        let start = Instant::now();
+        let mut folder = Folder::new(root.path());
+        folder.scan(start);
+        fs::rename(path("a.yaml"), path("b.yaml")).unwrap();
+        fs::write(path("b.yaml"), service("a", "none")).unwrap();
+        let scan = folder.scan(start);
+        assert_eq!(names(&scan), ["a"]);
+        let texts = error_texts(&scan);
+        assert!(texts[1].starts_with("b.yaml:4:25: "), "{texts:?}");
+        fs::write(path("b.yaml"), service("a", "81")).unwrap();
+        let scan = folder.scan(start);
+        assert_eq!((names(&scan), scan.errors.len()), (vec!["a".into()], 1));
+        let later = folder.scan(start + absence::FILE);
+        assert_eq!(
+            (later.objects[0].file.as_str(), later.errors.len()),
+            ("b.yaml", 0)
+        );
     }
 
     #[test]

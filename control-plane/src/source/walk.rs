@@ -188,14 +188,6 @@ fn read_there(path: &Path) -> io::Result<(String, Option<Stamp>)> {
     Ok((text, Stamp::of(&metadata)))
 }
 
-/// No document in it.
-pub fn is_blank(text: &str) -> bool {
-    let text = text.trim_start_matches('\u{feff}');
-    text.lines()
-        .map(str::trim)
-        .all(|line| line.is_empty() || line.starts_with('#') || line == "---" || line == "...")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
