@@ -18,13 +18,12 @@ use crate::ca::service::unix_now;
 use crate::ca::token::Tokens;
 use crate::ca::{Authority, CaError, private};
 use crate::context::{self, Context, Contexts};
-use crate::declared;
+use crate::declared::{self, OpenError};
 use crate::identity::Identity;
-use crate::model::mesh::vip::VipError;
+use crate::incumbents::IncumbentsError;
 use crate::model::{self, Key};
 use crate::server::{self, Options, Running, StartError};
 use crate::source::Sourced;
-use crate::source::files::Folder;
 use crate::source::watch::Watched;
 use crate::translate::Translator;
 
@@ -36,7 +35,9 @@ pub enum AppError {
     #[error(transparent)]
     Ca(#[from] CaError),
     #[error(transparent)]
-    Vips(#[from] VipError),
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Incumbents(#[from] IncumbentsError),
     #[error(
         "{path} can't be read as a folder: {source}; name the folder of manifests with --config-dir",
         path = path.display()
@@ -186,7 +187,7 @@ fn named(of: &WorkloadArgs) -> Result<(String, Identity), AppError> {
     let (namespace, name) = split.ok_or_else(|| AppError::Workload(of.workload.clone()))?;
     let account = match (&of.service_account, &of.config_dir) {
         (Some(account), _) => account.clone(),
-        (None, Some(folder)) => declared_account(folder, namespace, name)?,
+        (None, Some(folder)) => declared_account((folder, &of.state_dir), namespace, name)?,
         (None, None) => return Err(AppError::Missing("--config-dir")),
     };
     let identity = Identity {
@@ -200,7 +201,12 @@ fn named(of: &WorkloadArgs) -> Result<(String, Identity), AppError> {
     Ok((name.to_owned(), identity))
 }
 
-fn declared_account(folder: &Path, namespace: &str, name: &str) -> Result<String, AppError> {
+/// As the control plane of the state folder finds it.
+fn declared_account(
+    (folder, state): (&Path, &Path),
+    namespace: &str,
+    name: &str,
+) -> Result<String, AppError> {
     std::fs::read_dir(folder).map_err(|source| AppError::Folder {
         path: folder.to_owned(),
         source,
@@ -212,7 +218,7 @@ fn declared_account(folder: &Path, namespace: &str, name: &str) -> Result<String
         }
         _ => None,
     };
-    let found = Folder::new(folder)
+    let found = declared::folder(folder, state)?
         .scan(Instant::now())
         .objects
         .into_iter()

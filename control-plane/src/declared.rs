@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::api::declared::{Declared, DeclaredPorts, DeclaredWorkload};
 use crate::findings;
+use crate::incumbents::{Incumbents, IncumbentsError};
 use crate::model::MeshOptions;
 use crate::model::mesh::builder::Builder;
 use crate::model::mesh::ports;
@@ -17,19 +18,41 @@ use crate::source::{Observed, Source};
 use crate::translate::Translator;
 use crate::types::{FileError, Finding, Objects};
 
-/// Reads `config_dir`; addresses allotted to services are kept in `<state_dir>/vips.json`.
+/// Why what is declared cannot be read together with what was in service before.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(transparent)]
+    Vips(#[from] VipError),
+    #[error(transparent)]
+    Incumbents(#[from] IncumbentsError),
+}
+
+/// The folder, with what was in service of it before: where several files declare an object, the
+/// one that is used is kept in `<state_dir>/duplicates.json`.
 ///
 /// # Errors
-/// When the file of allotted addresses cannot be read or written. What is wrong with manifests is
-/// no error here: it is logged, and [`Declared`] reports it.
+/// When that file cannot be read.
+pub fn folder(config_dir: &Path, state_dir: &Path) -> Result<Folder, IncumbentsError> {
+    let incumbents = Incumbents::load(&state_dir.join("duplicates.json"))?;
+    Ok(Folder::new(config_dir).remember(incumbents))
+}
+
+/// Reads `config_dir`; addresses allotted to services are kept in `<state_dir>/vips.json`, and which
+/// of several that claim an address has it in `address-conflicts.json`.
+///
+/// # Errors
+/// When a file of the state folder cannot be read. What is wrong with manifests is no error here: it
+/// is logged, and [`Declared`] reports it.
 pub fn open(
     config_dir: &Path,
     state_dir: &Path,
     options: MeshOptions,
-) -> Result<(Arc<Translator>, Folder), VipError> {
+) -> Result<(Arc<Translator>, Folder), OpenError> {
     let vips = Vips::load(&state_dir.join("vips.json"))?;
-    let translator = Arc::new(Translator::new(Builder::new(options, vips)));
-    let mut folder = Folder::new(config_dir);
+    let incumbents = Incumbents::load(&state_dir.join("address-conflicts.json"))?;
+    let builder = Builder::new(options, vips).remember(incumbents);
+    let translator = Arc::new(Translator::new(builder));
+    let mut folder = folder(config_dir, state_dir)?;
     publish(&translator, folder.changes());
     Ok((translator, folder))
 }

@@ -6,7 +6,8 @@
 //! - [`ca`]: certificates and join tokens.
 //! - [`context`]: how a user's `anyam` finds control planes.
 //! - [`declared`]: the folder of manifests as the rest sees it; [`findings`]: what is wrong with them.
-//! - [`identity`]: the identity in a certificate; `descriptors`: open files.
+//! - [`identity`]: the identity in a certificate; `descriptors`: open files; `state_file`: files of the
+//!   state folder; [`incumbents`]: which of several declarations was in service.
 //! - [`inspect`]: what proxies report of themselves and their traffic, and requests to them.
 //! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.
 //! - [`translate`]: the mesh into xDS resources.
@@ -23,11 +24,13 @@ pub mod declared;
 mod descriptors;
 mod findings;
 pub mod identity;
+pub mod incumbents;
 pub mod inspect;
 pub mod metrics;
 pub mod model;
 pub mod server;
 pub mod source;
+mod state_file;
 pub mod text;
 pub mod translate;
 pub mod types;

@@ -6,16 +6,17 @@
 //! else all files are looked at and those with another stamp are read; then only the objects of
 //! files with another text are compared.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::absence::{self, Absence};
+use super::declarations::{Declarations, Objects};
 use super::file::{Known, Look, problem};
 use super::walk::{self, Concern, Found, Stamp};
-use super::{FileError, Observed, Sourced, duplicates};
+use super::{FileError, Observed, Sourced};
+use crate::incumbents::Incumbents;
 use crate::model::ObjectId;
-use crate::model::mesh::change::{Delta, Origin};
 
 /// All that the folder's files declare.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,14 +40,7 @@ pub struct Folder {
     failed: BTreeSet<String>,
     /// Files whose objects may be held back.
     held: BTreeSet<String>,
-    /// The files that declare an object.
-    places: HashMap<ObjectId, BTreeSet<String>>,
-    /// Each object as it is in service.
-    served: BTreeMap<ObjectId, Sourced>,
-    /// Declarations that are not used.
-    unused: BTreeMap<ObjectId, Vec<FileError>>,
-    /// Objects that may differ from the last report, as they were in it.
-    reported: BTreeMap<ObjectId, Option<Sourced>>,
+    declarations: Declarations,
     reported_errors: Vec<FileError>,
     /// What is wrong with the folder itself.
     error: Option<FileError>,
@@ -65,14 +59,17 @@ impl Folder {
             declaring: 0,
             failed: BTreeSet::new(),
             held: BTreeSet::new(),
-            places: HashMap::new(),
-            served: BTreeMap::new(),
-            unused: BTreeMap::new(),
-            reported: BTreeMap::new(),
+            declarations: Declarations::default(),
             reported_errors: Vec::new(),
             error: None,
             gone: Absence::default(),
         }
+    }
+
+    /// With what is known of an earlier run: the files that were in service.
+    pub fn remember(mut self, incumbents: Incumbents) -> Self {
+        self.declarations.remember(incumbents);
+        self
     }
 
     pub fn root(&self) -> &Path {
@@ -90,7 +87,7 @@ impl Folder {
         let mut objects = Vec::new();
         for (name, known) in &self.files {
             let used = |it: &&Sourced| {
-                let served = self.served.get(&it.object.id());
+                let served = self.declarations.served().get(&it.object.id());
                 served.is_some_and(|served| served.file == *name)
             };
             let begin = objects.len();
@@ -119,20 +116,7 @@ impl Folder {
     }
 
     fn report(&mut self) -> Observed {
-        let mut delta = Delta::default();
-        for (id, before) in std::mem::take(&mut self.reported) {
-            match self.served.get(&id) {
-                Some(now) if before.as_ref() == Some(now) => {}
-                Some(Sourced { object, file, line }) => {
-                    let (file, line) = (file.clone(), *line);
-                    delta
-                        .set
-                        .push((object.clone(), Origin::File { file, line }));
-                }
-                None if before.is_some() => delta.removed.push(id),
-                None => {}
-            }
-        }
+        let delta = self.declarations.report();
         let errors = self.errors();
         let differ = errors != self.reported_errors;
         let errors = differ.then(|| {
@@ -146,7 +130,7 @@ impl Folder {
         let failed = self.failed.iter();
         let of_files = failed.filter_map(|name| self.files.get(name));
         let of_files = of_files.flat_map(|known| &known.errors);
-        let unused = self.unused.values().flatten();
+        let unused = self.declarations.errors();
         let all = self.error.iter().chain(of_files).chain(unused);
         all.cloned().collect()
     }
@@ -189,8 +173,9 @@ impl Folder {
         }
         let held = self.is_held_back(&looks, walked.is_ok(), now);
         if held {
-            self.error
-                .get_or_insert_with(|| everything_gone(&self.name, self.served.len()));
+            self.error.get_or_insert_with(|| {
+                everything_gone(&self.name, self.declarations.served().len())
+            });
             // Files that have no objects in service are read as ever, for their errors.
             looks.retain(|name, _| !self.has_objects(name));
         }
@@ -205,6 +190,7 @@ impl Folder {
         for (name, look) in looks {
             self.take(&name, look, now);
         }
+        self.settle();
     }
 
     /// Looks at the files that changed paths concern. False: that is not enough.
@@ -234,13 +220,15 @@ impl Folder {
             .filter(|(name, look)| look.declares(self.files.get(*name)));
         // That everything is gone, or that there is too much, is found by looking at all.
         if (new && self.files.len() + looks.len() > walk::MAX_FILES)
-            || (!self.served.is_empty() && self.declaring - before + after.count() == 0)
+            || (!self.declarations.served().is_empty()
+                && self.declaring - before + after.count() == 0)
         {
             return false;
         }
         for (name, look) in looks {
             self.take(&name, look, now);
         }
+        self.settle();
         true
     }
 
@@ -261,7 +249,7 @@ impl Folder {
             .map(|(name, look)| look.declares(self.files.get(name)));
         let unseen = |name: &String| !whole && !looks.contains_key(name) && self.has_objects(name);
         let left = after.any(|declares| declares) || self.files.keys().any(unseen);
-        let gone = !self.served.is_empty() && !left;
+        let gone = !self.declarations.served().is_empty() && !left;
         let held = self.gone.holds(gone, absence::FOLDER, now);
         if gone && !held {
             tracing::error!(folder = %self.name, "the folder has stayed without objects: all that it had are withdrawn");
@@ -314,58 +302,16 @@ impl Folder {
     }
 
     /// Another version of what a file declares.
-    fn replace(&mut self, name: &str, objects: BTreeMap<ObjectId, Sourced>) {
-        let Some(known) = self.files.get_mut(name) else {
-            return;
-        };
-        let before = std::mem::replace(&mut known.objects, objects);
-        let now = &known.objects;
-        let mut differ: Vec<ObjectId> = Vec::new();
-        for (id, object) in &before {
-            if now.get(id) != Some(object) {
-                differ.push(id.clone());
-            }
-            if !now.contains_key(id)
-                && let Some(places) = self.places.get_mut(id)
-            {
-                places.remove(name);
-                if places.is_empty() {
-                    self.places.remove(id);
-                }
-            }
-        }
-        for id in now.keys().filter(|id| !before.contains_key(*id)) {
-            let places = self.places.entry(id.clone()).or_default();
-            places.insert(name.to_owned());
-            differ.push(id.clone());
-        }
-        for id in differ {
-            self.settle(id);
+    fn replace(&mut self, name: &str, objects: Objects) {
+        if let Some(known) = self.files.get_mut(name) {
+            let before = std::mem::replace(&mut known.objects, objects);
+            self.declarations.replace(name, &before, &known.objects);
         }
     }
 
-    /// Decides which declaration of an object is in service.
-    fn settle(&mut self, id: ObjectId) {
-        let places = self.places.get(&id).into_iter().flatten();
-        let declared = places.filter_map(|name| self.files.get(name)?.objects.get(&id));
-        let served = self.served.get(&id);
-        let choice = duplicates::choose(&id, declared, served.map(|it| &*it.file));
-        let (used, unused) = match choice {
-            Some((used, unused)) => (Some(used.clone()), unused),
-            None => (None, Vec::new()),
-        };
-        match unused.is_empty() {
-            true => self.unused.remove(&id),
-            false => self.unused.insert(id.clone(), unused),
-        };
-        if used.as_ref() == served {
-            return;
-        }
-        let before = match used {
-            Some(used) => self.served.insert(id.clone(), used),
-            None => self.served.remove(&id),
-        };
-        self.reported.entry(id).or_insert(before);
+    fn settle(&mut self) {
+        let declared = |file: &str, id: &ObjectId| self.files.get(file)?.objects.get(id);
+        self.declarations.settle(declared);
     }
 }
 

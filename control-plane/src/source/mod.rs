@@ -2,11 +2,13 @@
 //!
 //! - [`yaml`]: the text of one file into objects, errors with line and field
 //! - [`files`]: a folder of files; the last good version of each serves on; [`absence`]: what turns
-//!   empty serves on for a while; [`duplicates`]: which of several places of an object is in service;
-//!   `walk`: its files found and read; `file`: one of them
+//!   empty serves on for a while; `declarations`: all that files declare, and what of it is in
+//!   service; `duplicates`: which of several places of an object that is; `walk`: its files found
+//!   and read; `file`: one of them
 //! - [`watch`]: the folder as a source: its changes, debounced
 
 pub mod absence;
+mod declarations;
 mod duplicates;
 mod file;
 pub mod files;

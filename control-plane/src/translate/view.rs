@@ -72,6 +72,9 @@ impl Translator {
         if let Err(error) = builder.save() {
             tracing::error!(%error, "allotted addresses cannot be kept over a restart");
         }
+        if let Err(error) = builder.save_holders() {
+            tracing::error!(%error, "who has the addresses that several claim cannot be kept over a restart");
+        }
         let state = self.state();
         let errors = observed.errors.map(Arc::new);
         let errors = errors.unwrap_or_else(|| Arc::clone(&state.file_errors));

@@ -11,17 +11,18 @@ use std::sync::Arc;
 use super::affected::{Affected, Changed};
 use super::attach;
 use super::change::{Delta, Origin};
-use super::conditions::{Judge, holder};
+use super::conditions::Judge;
+use super::holders::Holders;
 use super::hostnames;
 use super::index::Facet;
 use super::join;
 use super::leaving::Leaving;
 use super::objects::Objects;
-use super::persistent::Map;
 use super::ports;
 use super::status::ObjectStatus;
 use super::vip::{VipError, Vips};
 use super::{Mesh, MeshOptions, ServiceEntry, WorkloadEntry};
+use crate::incumbents::{Incumbents, IncumbentsError};
 use crate::model::manifest::object::{Key, Kind, ObjectId};
 use crate::model::manifest::read::Object;
 use crate::model::manifest::service::Service;
@@ -30,6 +31,7 @@ use crate::model::manifest::service::Service;
 #[derive(Debug)]
 pub struct Builder {
     vips: Vips,
+    holders: Holders,
     objects: Objects,
     leaving: Leaving,
     mesh: Arc<Mesh>,
@@ -39,6 +41,7 @@ impl Builder {
     pub fn new(options: MeshOptions, vips: Vips) -> Self {
         Builder {
             vips,
+            holders: Holders::default(),
             objects: Objects::default(),
             leaving: Leaving::default(),
             mesh: Arc::new(Mesh {
@@ -46,6 +49,12 @@ impl Builder {
                 ..Mesh::default()
             }),
         }
+    }
+
+    /// With what is known of an earlier run: who had the addresses that several claim.
+    pub fn remember(mut self, incumbents: Incumbents) -> Self {
+        self.holders = Holders::new(incumbents);
+        self
     }
 
     /// The last state.
@@ -96,6 +105,14 @@ impl Builder {
         self.vips.save()
     }
 
+    /// Keeps over a restart who has the addresses that several claim.
+    ///
+    /// # Errors
+    /// See [`Holders::save`].
+    pub fn save_holders(&mut self) -> Result<(), IncumbentsError> {
+        self.holders.save()
+    }
+
     /// Puts an object in the place of the one of its id, or takes that away.
     fn replace(
         &mut self,
@@ -125,7 +142,7 @@ impl Builder {
     /// Makes anew what is affected.
     fn advance(&mut self, mut affected: Affected) -> (Arc<Mesh>, Changed) {
         let mut next = Mesh::clone(&self.mesh);
-        self.place_addresses(&mut next, &mut affected);
+        self.holders.place(&self.objects, &mut next, &mut affected);
         self.place_policies(&mut next, &mut affected);
         self.take_workloads(&mut next, &affected.changed.workloads);
         let workloads = &affected.changed.workloads;
@@ -153,33 +170,6 @@ impl Builder {
         });
         self.mesh = Arc::new(next);
         (Arc::clone(&self.mesh), changed)
-    }
-
-    fn place_addresses(&self, next: &mut Mesh, affected: &mut Affected) {
-        for ip in std::mem::take(&mut affected.vips) {
-            let concerned = &mut affected.changed.services;
-            self.place_address((ip, Facet::Vip(ip)), &mut next.by_vip, concerned);
-        }
-        for ip in std::mem::take(&mut affected.addresses) {
-            let concerned = &mut affected.changed.workloads;
-            self.place_address((ip, Facet::Address(ip)), &mut next.by_ip, concerned);
-        }
-    }
-
-    /// Assigns an address that several may claim; all of them are affected when that changes.
-    fn place_address(
-        &self,
-        (ip, claims): (IpAddr, Facet),
-        held: &mut Map<IpAddr, Key>,
-        concerned: &mut BTreeSet<Key>,
-    ) {
-        let now = held.get(&ip).cloned();
-        let claimants = || self.objects.index().find(&claims);
-        let then = holder(claimants(), &self.objects, now.as_ref()).cloned();
-        if now != then {
-            concerned.extend(claimants().map(|id| id.key.clone()).chain(now));
-            held.set(ip, then);
-        }
     }
 
     fn place_policies(&self, next: &mut Mesh, affected: &mut Affected) {

@@ -1,14 +1,13 @@
 //! Conditions of objects in a state of the mesh.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use super::Mesh;
 use super::attach::{accepted, is_conflicted, resolved_refs};
 use super::index::Facet;
 use super::objects::Objects;
 use super::status::Condition;
-use crate::model::manifest::object::{Key, Kind, Meta, ObjectId, Target};
+use crate::model::manifest::object::{Key, Kind, Meta, Target};
 use crate::model::manifest::read::Object;
 
 /// What conditions depend on.
@@ -125,19 +124,4 @@ fn conflict<'a>(
     });
     let condition = |message| Condition::no("Accepted", "AddressConflict", message);
     taken.map(condition).into_iter().collect()
-}
-
-/// Of those that claim an address, the one that has it: the oldest; where none is older, the one
-/// that has had it, so that what is in service stays there.
-pub fn holder<'a>(
-    claimants: impl Iterator<Item = &'a Arc<ObjectId>>,
-    objects: &'a Objects,
-    now: Option<&Key>,
-) -> Option<&'a Key> {
-    let all = claimants.filter_map(|id| {
-        let meta = objects.get(id)?.0.meta();
-        let age = (meta.created.is_none(), meta.created.as_deref());
-        Some((age, Some(&id.key) != now, &id.key))
-    });
-    all.min().map(|(_, _, key)| key)
 }

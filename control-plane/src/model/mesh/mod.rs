@@ -6,7 +6,8 @@
 //!   [`ports`]: what is declared of a workload's ports together; [`authorization`]: which policy holds
 //!   where; [`hostnames`]: of workloads in headless services; [`persistent`]: maps whose copies share
 //!   what stays
-//! - [`leaving`]: identities that outlive a change for a moment; [`vip`]: allotted addresses
+//! - [`leaving`]: identities that outlive a change for a moment; [`vip`]: allotted addresses;
+//!   [`holders`]: which of several objects has an address
 //! - [`status`]: conditions of objects, [`conditions`]: how they come about
 
 pub mod affected;
@@ -15,6 +16,7 @@ pub mod authorization;
 pub mod builder;
 pub mod change;
 pub mod conditions;
+pub mod holders;
 pub mod hostnames;
 pub mod index;
 pub mod join;

@@ -9,16 +9,16 @@
 //! the file is written anew.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use serde::Deserialize;
 
 use crate::model::manifest::object::Key;
+use crate::state_file;
 
 /// 240.240.0.0/16: reserved (RFC 1112), so in use by no other host.
 const V4_NET: [u8; 2] = [240, 240];
@@ -188,7 +188,10 @@ impl Vips {
             .filter(|lines| *lines < MAX_LINES + self.allotted.len());
         let written = match lines {
             Some(lines) => append(path, &self.unsaved).map(|()| lines + 1),
-            None => replace(path, &self.allotted).map(|()| 1),
+            None => serde_json::to_vec(&self.allotted)
+                .map_err(io::Error::from)
+                .and_then(|all| state_file::replace(path, all))
+                .map(|()| 1),
         };
         // After a failure the end of the file is not known.
         self.lines = written.as_ref().ok().copied();
@@ -211,24 +214,6 @@ fn append(path: &Path, more: &Part) -> io::Result<()> {
     let mut file = OpenOptions::new().append(true).open(path)?;
     file.write_all(&line)?;
     file.sync_data()
-}
-
-fn replace(path: &Path, all: &BTreeMap<String, u16>) -> io::Result<()> {
-    let mut text = serde_json::to_vec(all)?;
-    text.push(b'\n');
-    let temporary = path.with_extension("json.new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(&text)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path)?;
-    // Else a crash could bring the former file back, after lines were appended to this one.
-    let folder = path.parent().filter(|it| !it.as_os_str().is_empty());
-    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 fn v4(offset: u16) -> Ipv4Addr {
