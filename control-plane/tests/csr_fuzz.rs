@@ -6,7 +6,7 @@
 #[path = "../../proxy/tests/shared/rounds.rs"]
 mod rounds;
 
-use anyam_control::ca::csr::judge;
+use anyam_control::ca::csr::validate;
 use anyam_control::identity::Identity;
 use pem::Pem;
 use rcgen::{
@@ -109,9 +109,9 @@ fn what_is_accepted_was_signed_as_it_is() {
         .map(|seed| signed(&seed.der))
         .collect();
     for seed in &seeds {
-        let judged = judge(&as_pem(&seed.der), &web);
+        let judged = validate(&as_pem(&seed.der), &web);
         assert_eq!(judged.is_ok(), seed.is_good, "{judged:?}");
-        assert!(judge(&as_pem(&renamed(&seed.der)), &job).is_err());
+        assert!(validate(&as_pem(&renamed(&seed.der)), &job).is_err());
     }
     let mut rounds = Rounds::new(ROUNDS);
     while let Some(mut rng) = rounds.next() {
@@ -125,7 +125,7 @@ fn what_is_accepted_was_signed_as_it_is() {
             mutate(&mut text, as_pem(other).as_bytes(), &mut rng);
         }
         let text = String::from_utf8_lossy(&text);
-        let Ok(key) = judge(&text, &web) else {
+        let Ok(key) = validate(&text, &web) else {
             continue;
         };
         let der = parse_x509_pem(text.as_bytes()).unwrap().1.contents;

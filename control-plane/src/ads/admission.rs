@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 const UNVERIFIED: usize = 2048;
 /// They have at most this part of the descriptors, whatever their number.
 const PART: u64 = 4;
-/// A /64 of IPv6, which counts as one source, has the places of so many addresses: it is one host's
+/// A /64 of IPv6, which counts as one source, has the permits of so many addresses: it is one host's
 /// or a whole network's.
 const NETWORK: usize = 4;
 
@@ -88,7 +88,7 @@ impl OfSource {
 }
 
 #[derive(Default)]
-struct Open {
+struct OpenConnections {
     /// By age; dropping the sender ends the connection.
     unverified: BTreeMap<u64, (IpAddr, oneshot::Sender<()>)>,
     verified: usize,
@@ -96,7 +96,7 @@ struct Open {
     next: u64,
 }
 
-impl Open {
+impl OpenConnections {
     /// Ends a connection without a certificate, or takes it off the list if it has ended. One that
     /// makes room counts no more from here on, though its task has yet to notice.
     fn end_unverified(&mut self, id: u64) {
@@ -119,11 +119,11 @@ impl Open {
 /// See the module.
 pub struct Admission {
     limits: ConnectionLimits,
-    open: Mutex<Open>,
+    open: Mutex<OpenConnections>,
 }
 
-/// A connection's place, given back when dropped.
-pub struct Place {
+/// A connection's permit, given back when dropped.
+pub struct ConnectionPermit {
     admission: Arc<Admission>,
     source: IpAddr,
     /// `None`: verified.
@@ -149,15 +149,18 @@ impl Admission {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, OpenConnections> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a peer of which nothing is known yet.
+    /// A permit for a peer of which nothing is known yet.
     ///
     /// # Errors
-    /// When proxies with a certificate have all places of its address.
-    pub fn enter(self: &Arc<Self>, address: IpAddr) -> Result<(Place, Displaced), Refused> {
+    /// When proxies with a certificate have all permits of its address.
+    pub fn enter(
+        self: &Arc<Self>,
+        address: IpAddr,
+    ) -> Result<(ConnectionPermit, Displaced), Refused> {
         let source = source(address);
         let mut open = self.lock();
         if let Some(of) = open.by_source.get(&source) {
@@ -178,12 +181,12 @@ impl Admission {
         open.unverified.insert(id, (source, keep));
         let of = open.by_source.entry(source).or_default();
         of.unverified.insert(id);
-        let place = Place {
+        let permit = ConnectionPermit {
             admission: Arc::clone(self),
             source,
             unverified: Some(id),
         };
-        Ok((place, displaced))
+        Ok((permit, displaced))
     }
 
     /// Open connections: with a certificate, and without.
@@ -193,7 +196,7 @@ impl Admission {
     }
 }
 
-impl Place {
+impl ConnectionPermit {
     /// The peer has shown a certificate of this mesh: nothing displaces it from here on.
     ///
     /// # Errors
@@ -220,7 +223,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.admission.lock();
         match self.unverified {
@@ -274,7 +277,7 @@ mod tests {
                 .is_err_and(|e| e == oneshot::error::TryRecvError::Empty)
         );
         assert_eq!(admission.open(), (1, UNVERIFIED));
-        // Verified: its sender went with its place in the pool, and is not looked at any more.
+        // Verified: its sender went with its permit in the pool, and is not looked at any more.
         let _ = proxy_displaced.try_recv();
         drop(silent);
         assert_eq!(admission.open(), (1, 0));
@@ -283,7 +286,7 @@ mod tests {
         assert!(admission.lock().by_source.is_empty());
     }
 
-    fn is_displaced((_, displaced): &mut (Place, Displaced)) -> bool {
+    fn is_displaced((_, displaced): &mut (ConnectionPermit, Displaced)) -> bool {
         displaced.try_recv() == Err(oneshot::error::TryRecvError::Closed)
     }
 
@@ -316,40 +319,40 @@ mod tests {
         let admission = admission(100, 3);
         let enter = |ip: IpAddr| admission.enter(ip);
         let proxy = |ip: IpAddr| {
-            let (mut place, _) = enter(ip).unwrap();
-            place.verified().map(|()| place)
+            let (mut permit, _) = enter(ip).unwrap();
+            permit.verified().map(|()| permit)
         };
         let mut silent = enter(address(1)).unwrap();
-        let mut places: Vec<_> = (0..3).map(|_| proxy(address(1)).unwrap()).collect();
+        let mut permits: Vec<_> = (0..3).map(|_| proxy(address(1)).unwrap()).collect();
         assert!(is_displaced(&mut silent));
         assert_eq!(enter(address(1)).err(), Some(Refused::Address));
         let mapped: IpAddr = "::ffff:0.0.0.1".parse().unwrap();
         assert_eq!(enter(mapped).err(), Some(Refused::Address));
-        // It was displaced while it shook hands, and proxies have all places by now.
+        // It was displaced while it shook hands, and proxies have all permits by now.
         assert_eq!(silent.0.verified(), Err(Refused::Address));
         drop(silent);
         assert!(enter(address(2)).is_ok());
         for host in 0..12u16 {
             let ip = Ipv6Addr::new(0xfd00, 0, 0, 1, 0, 0, host, host);
-            places.push(proxy(ip.into()).unwrap());
+            permits.push(proxy(ip.into()).unwrap());
         }
         let neighbour: IpAddr = "fd00:0:0:1:ffff::9".parse().unwrap();
         assert_eq!(enter(neighbour).err(), Some(Refused::Address));
         assert!(enter("fd00:0:0:2::9".parse().unwrap()).is_ok());
-        places.remove(0);
+        permits.remove(0);
         assert!(proxy(address(1)).is_ok());
     }
 
     #[test]
-    fn proxies_have_so_many_places_in_all() {
+    fn proxies_have_so_many_permits_in_all() {
         let admission = admission(2, 10);
-        let mut places: Vec<_> = (0..3)
+        let mut permits: Vec<_> = (0..3)
             .map(|n| admission.enter(address(n)).unwrap().0)
             .collect();
-        places[0].verified().unwrap();
-        places[1].verified().unwrap();
-        assert_eq!(places[2].verified(), Err(Refused::Full));
-        places.remove(0);
-        assert_eq!(places[1].verified(), Ok(()));
+        permits[0].verified().unwrap();
+        permits[1].verified().unwrap();
+        assert_eq!(permits[2].verified(), Err(Refused::Full));
+        permits.remove(0);
+        assert_eq!(permits[1].verified(), Ok(()));
     }
 }

@@ -1,6 +1,6 @@
 //! The gRPC port: accepts, shakes hands, and hands connections to tonic.
 //!
-//! Our own loop, so that a slow, silent or hostile peer costs one place among those without a
+//! Our own loop, so that a slow, silent or hostile peer costs one permit among those without a
 //! certificate ([`super::admission`]), for moments, and not the port.
 
 use std::future::Future;
@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::admission::{Admission, ConnectionLimits, Displaced, Place};
+use super::admission::{Admission, ConnectionLimits, ConnectionPermit, Displaced};
 use crate::identity::{Peer, VerifiedPeer};
 use crate::metrics::Metrics;
 
@@ -46,8 +46,8 @@ pub struct Connection {
     /// `None`: nothing displaces it.
     displaced: Option<Displaced>,
     ended: bool,
-    /// Its place among the connections that may be open.
-    _place: Place,
+    /// Its permit among the connections that may be open.
+    _permit: ConnectionPermit,
 }
 
 /// Waits for a first HEADERS frame (RFC 9113 6.2).
@@ -201,7 +201,7 @@ impl Acceptor {
                     continue;
                 }
             };
-            let (place, displaced) = match shared.admission.enter(address.ip()) {
+            let (permit, displaced) = match shared.admission.enter(address.ip()) {
                 Ok(entered) => entered,
                 Err(refused) => {
                     shared.metrics.refused(refused.label());
@@ -211,7 +211,7 @@ impl Acceptor {
             };
             let (shared, ready) = (Arc::clone(&shared), ready.clone());
             tokio::spawn(async move {
-                match shared.greet(stream, address, place, displaced).await {
+                match shared.greet(stream, address, permit, displaced).await {
                     // Closed: we are shutting down.
                     Ok(connection) => drop(ready.send(Ok(connection)).await),
                     Err(error) => {
@@ -226,7 +226,7 @@ impl Acceptor {
         &self,
         stream: TcpStream,
         address: SocketAddr,
-        mut place: Place,
+        mut permit: ConnectionPermit,
         mut displaced: Displaced,
     ) -> io::Result<Connection> {
         stream.set_nodelay(true)?;
@@ -256,7 +256,7 @@ impl Acceptor {
         };
         let trusted = peer.insecure || peer.verified.is_some();
         let life = if trusted {
-            place.verified().map_err(|refused| {
+            permit.verified().map_err(|refused| {
                 self.metrics.refused(refused.label());
                 tracing::warn!(%refused, "a proxy was turned away");
                 io::Error::other(refused)
@@ -272,7 +272,7 @@ impl Acceptor {
             end: Box::pin(tokio::time::sleep_until(Instant::now() + life)),
             displaced: (!trusted).then_some(displaced),
             ended: false,
-            _place: place,
+            _permit: permit,
         })
     }
 }

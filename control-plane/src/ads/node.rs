@@ -99,7 +99,7 @@ pub fn authorise(
                 bounded(&node.id)
             )));
         };
-        scope.service_account = judge(id, &scope, peer, view, domain)?;
+        scope.service_account = validate(id, &scope, peer, view, domain)?;
     }
     Ok(AuthorisedNode {
         id: bounded(&node.id),
@@ -111,7 +111,7 @@ pub fn authorise(
 
 /// Every claim against the certificate; the service account that the workload runs as.
 #[allow(clippy::result_large_err)]
-fn judge(
+fn validate(
     id: &NodeId<'_>,
     scope: &Scope,
     peer: &Peer,

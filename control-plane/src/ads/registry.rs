@@ -33,10 +33,10 @@ impl Registry {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    pub(super) fn connect(self: &Arc<Self>, stream: Stream) -> Entry {
+    pub(super) fn connect(self: &Arc<Self>, stream: Stream) -> StreamEntry {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.streams().insert(id, stream);
-        Entry {
+        StreamEntry {
             registry: Arc::clone(self),
             id,
         }
@@ -48,12 +48,12 @@ impl Registry {
 }
 
 /// A place in the registry; given up when dropped.
-pub(super) struct Entry {
+pub(super) struct StreamEntry {
     registry: Arc<Registry>,
     id: u64,
 }
 
-impl Entry {
+impl StreamEntry {
     pub(super) fn update(&self, kinds: Vec<KindStatus>) {
         if let Some(stream) = self.registry.streams().get_mut(&self.id) {
             stream.kinds = kinds;
@@ -61,7 +61,7 @@ impl Entry {
     }
 }
 
-impl Drop for Entry {
+impl Drop for StreamEntry {
     fn drop(&mut self) {
         self.registry.streams().remove(&self.id);
     }

@@ -3,11 +3,10 @@
 //! A response is made only when the connection has room for one, so a slow proxy holds nothing but
 //! marks and delays no other stream.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::Stream as Poll;
+use futures_util::stream::BoxStream;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status, Streaming};
@@ -263,15 +262,15 @@ impl Bucket {
     }
 }
 
-type Responses<T> = Pin<Box<dyn Poll<Item = Result<T, Status>> + Send>>;
+type Responses<T> = BoxStream<'static, Result<T, Status>>;
 type Started<W> = Result<Response<Responses<<W as Wire>::Response>>, Status>;
 
 /// The service's methods take `&self`, and streams outlive them.
 #[derive(Clone)]
-pub struct Shared(pub Arc<Ads>);
+pub struct SharedAds(pub Arc<Ads>);
 
 #[tonic::async_trait]
-impl AggregatedDiscoveryService for Shared {
+impl AggregatedDiscoveryService for SharedAds {
     type StreamAggregatedResourcesStream = Responses<DiscoveryResponse>;
     type DeltaAggregatedResourcesStream = Responses<DeltaDiscoveryResponse>;
 

@@ -20,11 +20,11 @@ type Owner = (String, String);
 /// See the module.
 pub struct StreamLimit {
     max: usize,
-    open: Mutex<Open>,
+    open: Mutex<OpenStreams>,
 }
 
 #[derive(Default)]
-struct Open {
+struct OpenStreams {
     count: usize,
     next: u64,
     by_owner: HashMap<Owner, OfOwner>,
@@ -38,7 +38,7 @@ struct OfOwner {
     ending: usize,
 }
 
-/// A stream's place, given back when dropped.
+/// A stream's permit, given back when dropped.
 pub struct StreamPermit {
     limit: Arc<StreamLimit>,
     owner: Option<Owner>,
@@ -56,11 +56,11 @@ impl StreamLimit {
         })
     }
 
-    fn lock(&self) -> MutexGuard<'_, Open> {
+    fn lock(&self) -> MutexGuard<'_, OpenStreams> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a stream of `peer`; over the plaintext port only the sum is bounded. `None`: all
+    /// A permit for a stream of `peer`; over the plaintext port only the sum is bounded. `None`: all
     /// are taken, by others or by the workload's own streams that are about to end.
     pub fn enter(self: &Arc<Self>, peer: &Peer) -> Option<(StreamPermit, Superseded)> {
         let owner = peer.verified.as_ref().map(|verified| {
@@ -87,7 +87,7 @@ impl StreamLimit {
             }
             _ => false,
         };
-        // The place of a stream that gives way is given back when its task has noticed.
+        // The permit of a stream that gives way is given back when its task has noticed.
         if open.count >= self.max && !gives_way {
             return None;
         }
@@ -110,7 +110,7 @@ impl StreamLimit {
 }
 
 impl StreamPermit {
-    /// Waits until a newer stream of the workload takes the place.
+    /// Waits until a newer stream of the workload takes the permit.
     pub async fn superseded(&self, superseded: &mut Superseded) -> Status {
         if self.owner.is_none() {
             std::future::pending::<()>().await;
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_places_are_taken_a_workload_comes_in_for_its_own_oldest_only() {
+    fn when_all_permits_are_taken_a_workload_comes_in_for_its_own_oldest_only() {
         let limit = StreamLimit::new(OF_WORKLOAD);
         let _web: Vec<_> = (0..OF_WORKLOAD)
             .map(|_| limit.enter(&peer("web")).unwrap())

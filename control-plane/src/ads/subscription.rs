@@ -74,7 +74,7 @@ impl Pending {
 
 /// A resource as the client was last sent it.
 #[derive(Clone, Debug)]
-pub(super) struct Held {
+pub(super) struct SentResource {
     pub(super) version: Arc<str>,
     /// Kept only where a whole state may have to repeat what is on its way out.
     pub(super) whole: Option<Resource>,
@@ -106,7 +106,7 @@ pub(super) struct Subscription {
     pub(super) names: HashSet<Arc<str>>,
     /// Changes of `all` and `names` that were not yet reported to the dispatcher.
     interests: Vec<Interest>,
-    held: HashMap<Arc<str>, Held>,
+    held: HashMap<Arc<str>, SentResource>,
     /// XOR of the hashes of everything in `held`: the version of the whole.
     fold: u64,
     /// Names that the client has been sent as removed.
@@ -200,7 +200,7 @@ impl Subscription {
         }
     }
 
-    pub(super) fn held(&self, name: &str) -> Option<&Held> {
+    pub(super) fn held(&self, name: &str) -> Option<&SentResource> {
         self.held.get(name)
     }
 
@@ -222,7 +222,8 @@ impl Subscription {
         self.absent.remove(name);
         self.fold ^= digest(name, version);
         let version = Arc::clone(version);
-        self.held.insert(Arc::clone(name), Held { version, whole });
+        self.held
+            .insert(Arc::clone(name), SentResource { version, whole });
     }
 
     /// Whether the client had it.

@@ -80,7 +80,7 @@ pub async fn explain(
         ask_destination(agents, &all, endpoint, inbound, &mut response).await;
         open_ports(declared, endpoint, &mut response);
     }
-    judge(&mut response, &request);
+    conclude(&mut response, &request);
     Ok(response)
 }
 
@@ -265,7 +265,7 @@ fn add(response: &mut ExplainResponse, proxy: &str, direction: &str, decisions: 
     response.steps.extend(decisions.iter().map(step));
 }
 
-fn judge(response: &mut ExplainResponse, request: &ExplainRequest) {
+fn conclude(response: &mut ExplainResponse, request: &ExplainRequest) {
     let worst = |outcome: &str| response.steps.iter().rfind(|step| step.outcome == outcome);
     let ExplainRequest {
         source,

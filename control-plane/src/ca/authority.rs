@@ -152,7 +152,7 @@ impl Authority {
         workload: &str,
         asked: Duration,
     ) -> Result<Issued, SignError> {
-        let key = csr::judge(csr_pem, identity)?;
+        let key = csr::validate(csr_pem, identity)?;
         let key = SubjectPublicKeyInfo::from_der(&key)
             .map_err(|_| SignError::Csr(csr::CsrError::Key("a key that does not parse".into())))?;
         let names = workload_names(identity)?;

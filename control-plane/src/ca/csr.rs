@@ -46,7 +46,7 @@ pub enum CsrError {
 ///
 /// # Errors
 /// Whatever is wrong with the request; the first thing found.
-pub fn judge(pem: &str, identity: &Identity) -> Result<Vec<u8>, CsrError> {
+pub fn validate(pem: &str, identity: &Identity) -> Result<Vec<u8>, CsrError> {
     if pem.len() > MAX_CSR {
         return Err(CsrError::Malformed);
     }

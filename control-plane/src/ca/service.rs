@@ -196,10 +196,10 @@ impl Interceptor for Authenticate {
 
 /// The trait's methods take `&self`; signing waits for the disk and so runs on a blocking thread.
 #[derive(Clone)]
-pub struct Shared(pub Arc<CertificateService>);
+pub struct SharedCa(pub Arc<CertificateService>);
 
 #[tonic::async_trait]
-impl IstioCertificateService for Shared {
+impl IstioCertificateService for SharedCa {
     async fn create_certificate(
         &self,
         request: Request<IstioCertificateRequest>,

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::authority::{Authority, Lifetimes, SignError};
-use super::csr::{CsrError, judge};
+use super::csr::{CsrError, validate};
 use super::token::{TokenError, Tokens};
 use super::used::{UseError, Used};
 use super::{CaError, private};
@@ -111,7 +111,8 @@ fn a_lifetime_may_be_shorter_than_the_default_and_not_longer_than_the_bound() {
 fn requests_that_ask_for_more_are_refused() {
     let p256 = &PKCS_ECDSA_P256_SHA256;
     let other = "spiffe://mesh.local/ns/shop/sa/admin";
-    let refused = |params: &CertificateParams| judge(&request(params, p256), &web()).unwrap_err();
+    let refused =
+        |params: &CertificateParams| validate(&request(params, p256), &web()).unwrap_err();
 
     assert!(matches!(
         refused(&params(&[other])),
@@ -151,17 +152,20 @@ fn requests_that_ask_for_more_are_refused() {
 #[test]
 fn weak_and_unknown_keys_are_refused() {
     for algorithm in [&PKCS_ED25519, &PKCS_ECDSA_P521_SHA512] {
-        let error = judge(&request(&params(&[WEB]), algorithm), &web()).unwrap_err();
+        let error = validate(&request(&params(&[WEB]), algorithm), &web()).unwrap_err();
         assert!(matches!(error, CsrError::Key(_)), "{error}");
     }
     // An RSA key of 1024 bits, as `openssl req -newkey rsa:1024 -addext subjectAltName=URI:…` makes it.
     let weak = include_str!("testdata/rsa1024.csr");
     assert_eq!(
-        judge(weak, &web()),
+        validate(weak, &web()),
         Err(CsrError::Key("RSA of 1024 bits".into()))
     );
     let sha1 = include_str!("testdata/sha1.csr");
-    assert!(matches!(judge(sha1, &web()), Err(CsrError::Algorithm(_))));
+    assert!(matches!(
+        validate(sha1, &web()),
+        Err(CsrError::Algorithm(_))
+    ));
 }
 
 #[test]
@@ -174,36 +178,36 @@ fn forged_and_broken_requests_are_refused() {
         format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
     };
     let whole = pem("CERTIFICATE REQUEST", &block.contents);
-    let key = judge(&whole, &web()).unwrap();
+    let key = validate(&whole, &web()).unwrap();
     let mut forged = block.contents.clone();
     *forged.last_mut().unwrap() ^= 1;
     let forged = pem("CERTIFICATE REQUEST", &forged);
-    assert_eq!(judge(&forged, &web()), Err(CsrError::Signature));
+    assert_eq!(validate(&forged, &web()), Err(CsrError::Signature));
     assert_eq!(
-        judge(&pem("CERTIFICATE", &block.contents), &web()),
+        validate(&pem("CERTIFICATE", &block.contents), &web()),
         Err(CsrError::Malformed)
     );
     assert_eq!(
-        judge(&format!("{good}{good}"), &web()),
+        validate(&format!("{good}{good}"), &web()),
         Err(CsrError::Malformed)
     );
     let mut longer = block.contents.clone();
     longer.push(0);
     assert_eq!(
-        judge(&pem("CERTIFICATE REQUEST", &longer), &web()),
+        validate(&pem("CERTIFICATE REQUEST", &longer), &web()),
         Err(CsrError::Malformed)
     );
     assert_eq!(
-        judge(&"x".repeat(100_000), &web()),
+        validate(&"x".repeat(100_000), &web()),
         Err(CsrError::Malformed)
     );
     // Cut anywhere and changed anywhere: never another key.
     for at in 0..block.contents.len() {
-        assert!(judge(&pem("CERTIFICATE REQUEST", &block.contents[..at]), &web()).is_err());
+        assert!(validate(&pem("CERTIFICATE REQUEST", &block.contents[..at]), &web()).is_err());
         let mut changed = block.contents.clone();
         changed[at] ^= 0x20;
         // The outermost header is not signed; what it frames is.
-        if let Ok(found) = judge(&pem("CERTIFICATE REQUEST", &changed), &web()) {
+        if let Ok(found) = validate(&pem("CERTIFICATE REQUEST", &changed), &web()) {
             assert!(found == key, "byte {at}");
         }
     }

@@ -14,7 +14,7 @@ use xds_proto::anyam::inspect::v1::{
     TapEvent,
 };
 
-use super::graph::{Graph, Speaker};
+use super::graph::{Graph, ReportingProxy};
 use crate::ads::node::AuthorisedNode;
 use crate::metrics::Metrics;
 use crate::text::bounded;
@@ -103,9 +103,9 @@ impl Agents {
         node: AuthorisedNode,
         version: &str,
         commands: Commands,
-    ) -> Entry {
+    ) -> ConnectedAgent {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        lock(&self.graph).joined(speaker(&node), Instant::now());
+        lock(&self.graph).joined(reporter(&node), Instant::now());
         let agent = Agent {
             node,
             version: bounded(version).chars().take(80).collect(),
@@ -115,7 +115,7 @@ impl Agents {
             waiting: HashMap::new(),
         };
         lock(&self.agents).insert(id, agent);
-        Entry {
+        ConnectedAgent {
             agents: Arc::clone(self),
             id,
         }
@@ -214,20 +214,24 @@ impl Agents {
     ///
     /// # Errors
     /// When there is no such proxy, or too many already look.
-    pub fn tap(self: &Arc<Self>, workload: (&str, &str), tap: StartTap) -> Result<Tap, AskError> {
+    pub fn tap(
+        self: &Arc<Self>,
+        workload: (&str, &str),
+        tap: StartTap,
+    ) -> Result<RunningTap, AskError> {
         let (sender, events) = mpsc::channel(TAP_QUEUE);
         let command = |id| Command::StartTap(StartTap { id, ..tap });
         let mut question = self.ask(workload, Waiting::Tap(sender), command)?;
         question.tap = true;
-        Ok(Tap {
+        Ok(RunningTap {
             events,
             _question: question,
         })
     }
 }
 
-fn speaker(node: &AuthorisedNode) -> Speaker<'_> {
-    Speaker {
+fn reporter(node: &AuthorisedNode) -> ReportingProxy<'_> {
+    ReportingProxy {
         namespace: &node.scope.namespace,
         workload: &node.scope.workload,
         service_account: &node.scope.service_account,
@@ -246,7 +250,7 @@ async fn within<T>(
 }
 
 /// A tap that runs while this lives.
-pub struct Tap {
+pub struct RunningTap {
     pub events: mpsc::Receiver<TapEvent>,
     _question: Question,
 }
@@ -279,21 +283,21 @@ impl Drop for Question {
 }
 
 /// A proxy's place among the connected; given up when dropped, which fails its open questions.
-pub(super) struct Entry {
+pub(super) struct ConnectedAgent {
     agents: Arc<Agents>,
     id: u64,
 }
 
-impl Drop for Entry {
+impl Drop for ConnectedAgent {
     fn drop(&mut self) {
         let gone = lock(&self.agents.agents).remove(&self.id);
         if let Some(agent) = gone {
-            lock(&self.agents.graph).left(speaker(&agent.node), Instant::now());
+            lock(&self.agents.graph).left(reporter(&agent.node), Instant::now());
         }
     }
 }
 
-impl Entry {
+impl ConnectedAgent {
     fn with<T>(&self, act: impl FnOnce(&mut Agent) -> T) -> Option<T> {
         lock(&self.agents.agents).get_mut(&self.id).map(act)
     }
@@ -316,7 +320,7 @@ impl Entry {
         if let Some((node, interval)) = kept {
             let interval = interval.max(Duration::from_secs(1));
             let mut graph = lock(&self.agents.graph);
-            let dropped = graph.report(speaker(&node), &edges, interval, now);
+            let dropped = graph.report(reporter(&node), &edges, interval, now);
             self.agents.metrics.edges_dropped.inc_by(dropped);
         }
     }

@@ -27,7 +27,7 @@ const ABSENCE: Duration = Duration::from_secs(60);
 
 /// An edge as one of its ends reports it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Key {
+pub(super) struct EdgeKey {
     pub(super) by_source: bool,
     pub(super) source_namespace: String,
     pub(super) source_workload: String,
@@ -50,9 +50,9 @@ struct Series {
     closed: u64,
 }
 
-/// One account over the window.
-pub(super) struct Account {
-    pub(super) key: Key,
+/// One report over the window.
+pub(super) struct EdgeReport {
+    pub(super) key: EdgeKey,
     pub(super) tally: Tally,
     /// Seconds that the tally covers.
     pub(super) seconds: f64,
@@ -62,13 +62,13 @@ pub(super) struct Account {
 
 /// The workload that a report comes from, by its credential.
 #[derive(Clone, Copy, Debug)]
-pub struct Speaker<'a> {
+pub struct ReportingProxy<'a> {
     pub namespace: &'a str,
     pub workload: &'a str,
     pub service_account: &'a str,
 }
 
-impl Speaker<'_> {
+impl ReportingProxy<'_> {
     fn name(&self) -> Name {
         (self.namespace.to_owned(), self.workload.to_owned())
     }
@@ -86,7 +86,7 @@ impl Speaker<'_> {
 /// What one proxy reported.
 #[derive(Default)]
 struct Share {
-    edges: HashMap<Key, Series>,
+    edges: HashMap<EdgeKey, Series>,
     /// Its open streams.
     streams: usize,
     /// Since when it has none.
@@ -136,17 +136,17 @@ impl Graph {
         }
     }
 
-    /// A stream of this speaker opened.
-    pub fn joined(&mut self, speaker: Speaker<'_>, now: Instant) {
+    /// A stream of this reporter opened.
+    pub fn joined(&mut self, reporter: ReportingProxy<'_>, now: Instant) {
         self.sweep(now);
-        let share = self.shares.entry(speaker.name()).or_default();
+        let share = self.shares.entry(reporter.name()).or_default();
         share.streams += 1;
         share.left = None;
     }
 
-    /// A stream of this speaker ended.
-    pub fn left(&mut self, speaker: Speaker<'_>, now: Instant) {
-        if let Some(share) = self.shares.get_mut(&speaker.name()) {
+    /// A stream of this reporter ended.
+    pub fn left(&mut self, reporter: ReportingProxy<'_>, now: Instant) {
+        if let Some(share) = self.shares.get_mut(&reporter.name()) {
             share.streams = share.streams.saturating_sub(1);
             if share.streams == 0 {
                 share.left = Some(now);
@@ -165,16 +165,16 @@ impl Graph {
     /// dropped because its share, or the table, is full.
     pub fn report(
         &mut self,
-        speaker: Speaker<'_>,
+        reporter: ReportingProxy<'_>,
         edges: &[Reported],
         interval: Duration,
         now: Instant,
     ) -> u64 {
         let slot = self.slot(now);
-        let name = speaker.name();
+        let name = reporter.name();
         let mut dropped = 0;
         for edge in edges {
-            let key = key(speaker, edge);
+            let key = key(reporter, edge);
             let share = self.shares.entry(name.clone()).or_default();
             if !share.edges.contains_key(&key) {
                 if !self.has_room(&name, now) {
@@ -251,17 +251,17 @@ impl Graph {
         self.edges = self.shares.values().map(|share| share.edges.len()).sum();
     }
 
-    /// Every account, each summed over the window.
-    pub(super) fn accounts(&self, now: Instant) -> Vec<Account> {
+    /// Every report, each summed over the window.
+    pub(super) fn reports(&self, now: Instant) -> Vec<EdgeReport> {
         let newest = self.slot(now);
-        let account = |open: bool, key: &Key, series: &Series| {
+        let report = |open: bool, key: &EdgeKey, series: &Series| {
             let mut tally = Tally::default();
             let recent = |(at, _): &&(u64, Tally)| at + SLOTS as u64 > newest;
             for (_, counted) in series.slots.iter().filter(recent) {
                 tally.add(counted);
             }
             let age = now.saturating_duration_since(series.since);
-            Account {
+            EdgeReport {
                 key: key.clone(),
                 tally,
                 seconds: age.clamp(Duration::from_secs(1), WINDOW).as_secs_f64(),
@@ -275,27 +275,27 @@ impl Graph {
         };
         let since = |at: Instant| now.saturating_duration_since(at);
         let present = |share: &&Share| share.left.is_none_or(|left| since(left) < ABSENCE);
-        let mut accounts = Vec::with_capacity(self.edges);
+        let mut reports = Vec::with_capacity(self.edges);
         for share in self.shares.values().filter(present) {
             for (key, series) in &share.edges {
                 if since(series.last) < FORGET {
-                    accounts.push(account(share.left.is_none(), key, series));
+                    reports.push(report(share.left.is_none(), key, series));
                 }
             }
         }
-        name_as_callers_do(&mut accounts);
-        accounts.sort_by(|a, b| a.key.cmp(&b.key));
-        accounts
+        name_as_callers_do(&mut reports);
+        reports.sort_by(|a, b| a.key.cmp(&b.key));
+        reports
     }
 }
 
 /// A workload may serve several services by one port and cannot determine by which of them it was
-/// called; its callers can. What they call it is what its own account of the same calls is filed
+/// called; its callers can. What they call it is what its own report of the same calls is filed
 /// under, as long as it is a service of the workload's own namespace: a service has no endpoints in
 /// another, and no caller names another tenant's edges. Of several services that they called, it is
 /// the one that the workload itself names by the port.
-fn name_as_callers_do(accounts: &mut [Account]) {
-    let ends = |key: &Key| {
+fn name_as_callers_do(reports: &mut [EdgeReport]) {
+    let ends = |key: &EdgeKey| {
         [
             &key.source_namespace,
             &key.source_workload,
@@ -306,25 +306,25 @@ fn name_as_callers_do(accounts: &mut [Account]) {
         .map(String::clone)
     };
     let mut names: HashMap<_, BTreeMap<String, String>> = HashMap::new();
-    for account in accounts.iter().filter(|account| account.key.by_source) {
-        let key = &account.key;
+    for report in reports.iter().filter(|report| report.key.by_source) {
+        let key = &report.key;
         let (service, version) = (&key.destination_service, &key.destination_version);
         let called = names.entry(ends(key)).or_default();
         called.insert(service.clone(), version.clone());
     }
-    for account in accounts.iter_mut().filter(|account| !account.key.by_source) {
-        let Some(called) = names.get(&ends(&account.key)) else {
+    for report in reports.iter_mut().filter(|report| !report.key.by_source) {
+        let Some(called) = names.get(&ends(&report.key)) else {
             continue;
         };
-        let own = called.get_key_value(&account.key.destination_service);
+        let own = called.get_key_value(&report.key.destination_service);
         if let Some((service, version)) = own.or_else(|| called.first_key_value()) {
-            account.key.destination_service.clone_from(service);
-            account.key.destination_version.clone_from(version);
+            report.key.destination_service.clone_from(service);
+            report.key.destination_version.clone_from(version);
         }
     }
 }
 
-fn key(speaker: Speaker<'_>, edge: &Reported) -> Key {
+fn key(reporter: ReportingProxy<'_>, edge: &Reported) -> EdgeKey {
     let by_source = edge.reporter() == Reporter::Source;
     let known = |name: &str| match name {
         "unknown" => String::new(),
@@ -332,7 +332,7 @@ fn key(speaker: Speaker<'_>, edge: &Reported) -> Key {
     };
     let namespace = known(&edge.destination_namespace);
     let (service, namespace) = service_name(&known(&edge.destination_service), &namespace);
-    let mut key = Key {
+    let mut key = EdgeKey {
         by_source,
         source_namespace: short(&edge.source_namespace),
         source_workload: short(&edge.source_workload),
@@ -346,15 +346,15 @@ fn key(speaker: Speaker<'_>, edge: &Reported) -> Key {
         mtls: edge.security == "mutual_tls",
     };
     if by_source {
-        key.source_namespace = speaker.namespace.to_owned();
-        key.source_workload = speaker.workload.to_owned();
-        if !speaker.is(&key.source_identity) {
+        key.source_namespace = reporter.namespace.to_owned();
+        key.source_workload = reporter.workload.to_owned();
+        if !reporter.is(&key.source_identity) {
             key.source_identity.clear();
         }
     } else {
-        key.destination_namespace = speaker.namespace.to_owned();
-        key.destination_workload = speaker.workload.to_owned();
-        if !speaker.is(&key.destination_identity) {
+        key.destination_namespace = reporter.namespace.to_owned();
+        key.destination_workload = reporter.workload.to_owned();
+        if !reporter.is(&key.destination_identity) {
             key.destination_identity.clear();
         }
     }

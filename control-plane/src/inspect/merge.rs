@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
 
-use super::graph::{Account, Graph, WINDOW};
+use super::graph::{EdgeReport, Graph, WINDOW};
 use super::latency::percentile;
 use super::tally::Tally;
 use crate::types::{Edge, Edges, Signals, Stat, Stats};
@@ -39,10 +39,10 @@ struct Sum {
 impl Sum {
     // Counts of half a minute.
     #[allow(clippy::cast_precision_loss)]
-    fn add(&mut self, account: &Account) {
-        let Account { tally, seconds, .. } = account;
+    fn add(&mut self, report: &EdgeReport) {
+        let EdgeReport { tally, seconds, .. } = report;
         self.tally.add(tally);
-        let counted = if account.key.protocol == "tcp" {
+        let counted = if report.key.protocol == "tcp" {
             tally.opened
         } else {
             tally.requests
@@ -50,7 +50,7 @@ impl Sum {
         self.rate += counted as f64 / seconds;
         self.sent += tally.sent as f64 / seconds;
         self.received += tally.received as f64 / seconds;
-        self.open = self.open.saturating_add(account.open);
+        self.open = self.open.saturating_add(report.open);
         self.any = true;
     }
 
@@ -83,7 +83,7 @@ impl Sum {
     }
 }
 
-/// Sets what is known, and empties what several accounts do not agree on.
+/// Sets what is known, and empties what several reports do not agree on.
 fn agree(known: &mut String, reported: &str, first: bool) {
     if first {
         reported.clone_into(known);
@@ -99,11 +99,11 @@ fn agree(known: &mut String, reported: &str, first: bool) {
 impl Graph {
     /// The service graph. `namespace`: only edges that touch it; empty for all.
     pub fn edges(&self, namespace: &str, now: Instant) -> Edges {
-        let accounts = self.accounts(now);
-        let services = services_of(&accounts);
+        let reports = self.reports(now);
+        let services = services_of(&reports);
         let mut merged: BTreeMap<Ends, Both> = BTreeMap::new();
-        for account in &accounts {
-            let key = &account.key;
+        for report in &reports {
+            let key = &report.key;
             let touches = |of: &str| of == namespace;
             if !namespace.is_empty()
                 && !touches(&key.source_namespace)
@@ -111,14 +111,14 @@ impl Graph {
             {
                 continue;
             }
-            let service = destination(account, &services);
+            let service = destination(report, &services);
             let ends = Ends {
                 source: (key.source_namespace.clone(), key.source_workload.clone()),
                 destination: (key.destination_namespace.clone(), service),
                 version: key.destination_version.clone(),
                 protocol: key.protocol.clone(),
             };
-            merged.entry(ends).or_default().add(account);
+            merged.entry(ends).or_default().add(report);
         }
         Edges {
             window_seconds: WINDOW.as_secs_f64(),
@@ -132,21 +132,21 @@ impl Graph {
 
     /// Golden signals of what arrives, per workload and per service.
     pub fn stats(&self, namespace: &str, now: Instant) -> Stats {
-        let accounts = self.accounts(now);
-        let services = services_of(&accounts);
+        let reports = self.reports(now);
+        let services = services_of(&reports);
         let mut sums: BTreeMap<(&str, String, String), Arrived> = BTreeMap::new();
-        for account in &accounts {
-            let key = &account.key;
+        for report in &reports {
+            let key = &report.key;
             if !namespace.is_empty() && key.destination_namespace != namespace {
                 continue;
             }
             let names = [
-                ("service", destination(account, &services)),
+                ("service", destination(report, &services)),
                 ("workload", key.destination_workload.clone()),
             ];
             for (kind, name) in names.into_iter().filter(|(_, name)| !name.is_empty()) {
                 let at = (kind, key.destination_namespace.clone(), name);
-                sums.entry(at).or_default().add(account);
+                sums.entry(at).or_default().add(report);
             }
         }
         let stat = |((kind, namespace, name), arrived): ((&str, String, String), Arrived)| {
@@ -172,21 +172,21 @@ struct Arrived {
 }
 
 impl Arrived {
-    fn add(&mut self, account: &Account) {
-        let by_source = account.key.by_source;
+    fn add(&mut self, report: &EdgeReport) {
+        let by_source = report.key.by_source;
         let sum = if by_source {
             &mut self.by_source
         } else {
             &mut self.by_destination
         };
-        sum.add(account);
-        let count = account.tally.requests.max(account.tally.opened);
+        sum.add(report);
+        let count = report.tally.requests.max(report.tally.opened);
         self.total += count;
-        self.secure += if account.key.mtls { count } else { 0 };
+        self.secure += if report.key.mtls { count } else { 0 };
     }
 
     fn stat(self, kind: &str, namespace: String, name: String) -> Stat {
-        // A workload's own account has every caller; a service's callers saw every time-out.
+        // A workload's own report has every caller; a service's callers saw every time-out.
         let own = (kind == "workload" && self.by_destination.any) || !self.by_source.any;
         let denied = self
             .by_source
@@ -211,24 +211,24 @@ impl Arrived {
 }
 
 /// (namespace, workload) → service, where callers reported both.
-fn services_of(accounts: &[Account]) -> HashMap<(String, String), String> {
-    let reported = |account: &&Account| {
-        let key = &account.key;
+fn services_of(reports: &[EdgeReport]) -> HashMap<(String, String), String> {
+    let reported = |report: &&EdgeReport| {
+        let key = &report.key;
         !key.destination_service.is_empty() && !key.destination_workload.is_empty()
     };
-    let pair = |account: &Account| {
-        let key = &account.key;
+    let pair = |report: &EdgeReport| {
+        let key = &report.key;
         let workload = (
             key.destination_namespace.clone(),
             key.destination_workload.clone(),
         );
         (workload, key.destination_service.clone())
     };
-    accounts.iter().filter(reported).map(pair).collect()
+    reports.iter().filter(reported).map(pair).collect()
 }
 
-fn destination(account: &Account, services: &HashMap<(String, String), String>) -> String {
-    let key = &account.key;
+fn destination(report: &EdgeReport, services: &HashMap<(String, String), String>) -> String {
+    let key = &report.key;
     if !key.destination_service.is_empty() {
         return key.destination_service.clone();
     }
@@ -240,13 +240,13 @@ fn destination(account: &Account, services: &HashMap<(String, String), String>) 
 }
 
 impl Both {
-    fn add(&mut self, account: &Account) {
-        let key = &account.key;
+    fn add(&mut self, report: &EdgeReport) {
+        let key = &report.key;
         let first = self.idle.is_none();
-        let idle = account.idle.as_secs_f64();
+        let idle = report.idle.as_secs_f64();
         self.idle = Some(self.idle.map_or(idle, |known| known.min(idle)));
         // What failed before it reached an endpoint went over no connection at all.
-        let tally = &account.tally;
+        let tally = &report.tally;
         let reached = !key.by_source
             || !key.destination_workload.is_empty()
             || tally.requests.max(tally.opened) > tally.failures;
@@ -274,7 +274,7 @@ impl Both {
             )
         };
         agree(identity, reported, !sum.any);
-        sum.add(account);
+        sum.add(report);
         let weaker = if key.by_source {
             (&mut self.edge.source_identity, &key.source_identity)
         } else {
@@ -330,16 +330,16 @@ mod tests {
 
     use xds_proto::anyam::inspect::v1::{Edge as Reported, Reporter};
 
-    use super::super::graph::Speaker;
+    use super::super::graph::ReportingProxy;
     use super::super::latency::BUCKETS;
     use super::*;
 
-    const WEB: Speaker<'_> = Speaker {
+    const WEB: ReportingProxy<'_> = ReportingProxy {
         namespace: "shop",
         workload: "web-0",
         service_account: "web",
     };
-    const CART: Speaker<'_> = Speaker {
+    const CART: ReportingProxy<'_> = ReportingProxy {
         namespace: "shop",
         workload: "cart-0",
         service_account: "cart",
@@ -528,9 +528,9 @@ mod tests {
         let second = Duration::from_secs(1);
         let names: Vec<String> = (0..10).map(|n| format!("w{n}")).collect();
         for (n, workload) in names.iter().enumerate() {
-            let speaker = Speaker { workload, ..WEB };
+            let reporter = ReportingProxy { workload, ..WEB };
             let now = start + second * u32::try_from(n).unwrap();
-            assert_eq!(graph.report(speaker, &many(2_000, "x"), second, now), 0);
+            assert_eq!(graph.report(reporter, &many(2_000, "x"), second, now), 0);
         }
         let now = start + second * 20;
         assert_eq!(graph.report(CART, &many(2_000, "c"), second, now), 0);

@@ -6,5 +6,5 @@ mod bench;
 mod credential;
 mod dashboard;
 mod inspect;
-mod intruders;
 mod serving;
+mod unauthenticated;

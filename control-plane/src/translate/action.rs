@@ -8,7 +8,7 @@ use xds_proto::envoy::config::route::v3::route_action::ClusterSpecifier;
 use xds_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use xds_proto::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 
-use super::naming::{Carries, INVALID_BACKEND, Outbound};
+use super::naming::{Carries, INVALID_BACKEND, OutboundName};
 use super::proto::{duration, regex_matcher, u32v};
 use super::resilience::Calls;
 use super::route::inline;
@@ -19,8 +19,8 @@ use crate::model::manifest::route::{
 };
 use crate::model::manifest::service::AppProtocol;
 
-/// Where a rule stands.
-pub struct Place<'a> {
+/// What the routes of one rule depend on besides it.
+pub struct RuleContext<'a> {
     pub mesh: &'a Mesh,
     pub calls: &'a Calls<'a>,
     /// The calls are HTTP/2 on a port that did not declare it, or did.
@@ -29,22 +29,22 @@ pub struct Place<'a> {
 }
 
 /// A route without name and match.
-pub fn route(place: &Place<'_>, owner: &Route, rule: &Rule, one: &Match) -> route::Route {
+pub fn route(context: &RuleContext<'_>, owner: &Route, rule: &Rule, one: &Match) -> route::Route {
     let action = match &rule.filters.redirect {
         Some(redirect) => route::route::Action::Redirect(redirect_action(redirect, one)),
-        None => match target(place, owner, rule) {
+        None => match target(context, owner, rule) {
             None => unforwardable(rule),
             Some(target) => {
                 let mut forward = forward(
                     String::new(),
                     &rule.timeouts,
                     rule.retry.as_ref(),
-                    place.calls,
-                    place.grpc,
+                    context.calls,
+                    context.grpc,
                 );
                 forward.cluster_not_found_response_code = not_found(&target) as i32;
                 forward.cluster_specifier = Some(target);
-                forward.request_mirror_policies = mirrors(place, owner, rule);
+                forward.request_mirror_policies = mirrors(context, owner, rule);
                 if let Some(rewrite) = &rule.filters.rewrite {
                     apply_rewrite(&mut forward, rewrite, one);
                 }
@@ -123,12 +123,12 @@ fn unforwardable(rule: &Rule) -> route::route::Action {
 }
 
 /// `None`: no share can be forwarded.
-fn target(place: &Place<'_>, owner: &Route, rule: &Rule) -> Option<ClusterSpecifier> {
+fn target(context: &RuleContext<'_>, owner: &Route, rule: &Rule) -> Option<ClusterSpecifier> {
     let shares: Vec<_> = rule
         .backends
         .iter()
         .filter(|backend| backend.weight > 0)
-        .map(|backend| (backend, cluster_name(place, owner, &backend.to)))
+        .map(|backend| (backend, cluster_name(context, owner, &backend.to)))
         .collect();
     if shares.iter().all(|(_, name)| name.is_none()) {
         return None;
@@ -158,7 +158,7 @@ fn target(place: &Place<'_>, owner: &Route, rule: &Rule) -> Option<ClusterSpecif
 
 /// Those that resolve; the route's conditions name the others.
 fn mirrors(
-    place: &Place<'_>,
+    context: &RuleContext<'_>,
     owner: &Route,
     rule: &Rule,
 ) -> Vec<route::route_action::RequestMirrorPolicy> {
@@ -168,7 +168,7 @@ fn mirrors(
             denominator: DenominatorType::Million as i32,
         };
         Some(route::route_action::RequestMirrorPolicy {
-            cluster: cluster_name(place, owner, &mirror.to)?,
+            cluster: cluster_name(context, owner, &mirror.to)?,
             runtime_fraction: Some(core::RuntimeFractionalPercent {
                 default_value: Some(share),
                 ..core::RuntimeFractionalPercent::default()
@@ -179,14 +179,14 @@ fn mirrors(
     rule.filters.mirrors.iter().filter_map(policy).collect()
 }
 
-fn cluster_name(place: &Place<'_>, owner: &Route, to: &Destination) -> Option<String> {
-    let (service, number) = place.mesh.backend(owner, to).ok()?;
+fn cluster_name(context: &RuleContext<'_>, owner: &Route, to: &Destination) -> Option<String> {
+    let (service, number) = context.mesh.backend(owner, to).ok()?;
     let undeclared = service.port(number)?.protocol == AppProtocol::Undeclared;
-    let carries = match undeclared && place.http2 {
+    let carries = match undeclared && context.http2 {
         true => Carries::Http2,
         false => Carries::Declared,
     };
-    Some(Outbound::new(number, carries, &service.host).to_string())
+    Some(OutboundName::new(number, carries, &service.host).to_string())
 }
 
 fn additions(edits: &HeaderEdits) -> Vec<core::HeaderValueOption> {

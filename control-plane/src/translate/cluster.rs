@@ -9,9 +9,9 @@ use xds_proto::envoy::config::core::v3 as core;
 use xds_proto::envoy::config::endpoint::v3::ClusterLoadAssignment;
 use xds_proto::google::protobuf::Struct;
 
-use super::naming::{self, Carries, Outbound};
+use super::naming::{self, Carries, OutboundName};
 use super::proto::{ads, duration, fields, list, metadata, structure, text};
-use super::protocol::{self, Speaks, Upstream};
+use super::protocol::{self, Upstream, UpstreamProtocol};
 use super::{endpoint, resilience, tls};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
@@ -28,14 +28,14 @@ const DELIVERY_V4: &str = "127.0.0.6";
 const DELIVERY_V6: &str = "::6";
 
 /// `outbound|<port>|<subset>|<host or address>`.
-pub fn outbound(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<cluster::Cluster> {
+pub fn outbound(mesh: &Mesh, scope: &Scope, name: &OutboundName) -> Option<cluster::Cluster> {
     match name.ip() {
         Some(ip) => to_workload(mesh, scope, name, ip),
         None => to_service(mesh, scope, name),
     }
 }
 
-fn to_service(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<cluster::Cluster> {
+fn to_service(mesh: &Mesh, scope: &Scope, name: &OutboundName) -> Option<cluster::Cluster> {
     let service = mesh.service_by_host(&name.host)?;
     let protocol = service.port(name.port)?.protocol;
     let none = BackendSpec::default();
@@ -63,7 +63,7 @@ fn to_service(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<cluster::Cl
 fn to_workload(
     mesh: &Mesh,
     scope: &Scope,
-    name: &Outbound,
+    name: &OutboundName,
     ip: IpAddr,
 ) -> Option<cluster::Cluster> {
     let entry = mesh.workload_by_ip(ip)?;
@@ -91,7 +91,7 @@ fn to_workload(
 fn base(
     mesh: &Mesh,
     scope: &Scope,
-    name: &Outbound,
+    name: &OutboundName,
     protocol: AppProtocol,
     (namespace, spec): (&str, &BackendSpec),
     identities: &BTreeSet<String>,
@@ -142,7 +142,10 @@ fn sockets(
     tcp: Option<TcpTransport>,
 ) -> Vec<cluster::cluster::TransportSocketMatch> {
     let mut sockets = Vec::new();
-    if upstream.speaks == Speaks::Tcp && tcp == Some(TcpTransport::Tunnel) && scope.anyam {
+    if upstream.protocol == UpstreamProtocol::Tcp
+        && tcp == Some(TcpTransport::Tunnel)
+        && scope.anyam
+    {
         let socket = tls::upstream(scope, identities, &[tls::TUNNEL]);
         sockets.push(socket_match("tunnel", Some(("tunnel", "http")), socket));
     }

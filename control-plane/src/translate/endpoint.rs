@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use xds_proto::envoy::config::core::v3 as core;
 use xds_proto::envoy::config::endpoint::v3 as endpoint;
 
-use super::naming::Outbound;
+use super::naming::OutboundName;
 use super::proto::{address, fields, metadata, text, u32v};
 use super::workload::label;
 use crate::model::Mesh;
@@ -18,7 +18,7 @@ use crate::model::mesh::{Families, WorkloadEntry, resolve_port};
 pub fn assignment(
     mesh: &Mesh,
     families: Families,
-    name: &Outbound,
+    name: &OutboundName,
 ) -> Option<endpoint::ClusterLoadAssignment> {
     let service = mesh.service_by_host(&name.host)?;
     let port = service.port(name.port)?;

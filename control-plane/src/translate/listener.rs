@@ -13,7 +13,7 @@ use xds_proto::google::protobuf::Any;
 
 use super::cluster;
 use super::http::{self, Side, access_log, filter};
-use super::naming::{self, Carries, Outbound};
+use super::naming::{self, Carries, OutboundName};
 use super::policy::Authorization;
 use super::proto::{address, boolv, duration, fields, metadata, text, typed, u32v};
 use crate::ads::resources::Scope;
@@ -31,7 +31,7 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::
     let (protocol, host) = destination(mesh, at)?;
     let log = mesh.access_log(&scope.namespace, &scope.workload);
     let escaped_slashes = mesh.escaped_slashes(&scope.namespace, &scope.workload);
-    let name = |carries| Outbound::new(at.port(), carries, &host).to_string();
+    let name = |carries| OutboundName::new(at.port(), carries, &host).to_string();
     let http = |carries| {
         let routes = http::by_name(name(carries));
         http::manager(

@@ -73,15 +73,15 @@ impl Carries {
 /// `outbound|<port>|<subset>|<host>`: a cluster, a route configuration, an assignment. The host is
 /// an IP address where a workload is meant.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Outbound {
+pub struct OutboundName {
     pub port: u16,
     pub carries: Carries,
     pub host: String,
 }
 
-impl Outbound {
+impl OutboundName {
     pub fn new(port: u16, carries: Carries, host: impl Into<String>) -> Self {
-        Outbound {
+        OutboundName {
             port,
             carries,
             host: host.into(),
@@ -99,7 +99,7 @@ impl Outbound {
             _ => return None,
         };
         let host = parts.next()?;
-        let it = Outbound::new(port, carries, host);
+        let it = OutboundName::new(port, carries, host);
         // One spelling only: names are compared as text elsewhere.
         (it.to_string() == name).then_some(it)
     }
@@ -109,7 +109,7 @@ impl Outbound {
     }
 }
 
-impl fmt::Display for Outbound {
+impl fmt::Display for OutboundName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -155,7 +155,7 @@ mod tests {
             "outbound|80||a.b.svc.cluster.local",
             "outbound|80|tcp|10.0.0.1",
         ] {
-            assert_eq!(Outbound::parse(name).unwrap().to_string(), name);
+            assert_eq!(OutboundName::parse(name).unwrap().to_string(), name);
         }
         for name in [
             "outbound|080||a",
@@ -164,7 +164,7 @@ mod tests {
             "outbound|1||",
         ] {
             assert!(
-                Outbound::parse(name).is_none_or(|it| it.host.is_empty()),
+                OutboundName::parse(name).is_none_or(|it| it.host.is_empty()),
                 "{name}"
             );
         }

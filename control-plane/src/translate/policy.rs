@@ -16,8 +16,7 @@ use crate::model::manifest::authorization::{
 };
 use crate::model::manifest::values::Glob;
 use crate::model::mesh::WorkloadEntry;
-use rbac::permission::Rule as Ask;
-use rbac::principal::Identifier as Who;
+use rbac::{permission, principal};
 
 /// What is known of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,12 +102,12 @@ fn compile(
         .collect();
     Some(rbac::Policy {
         permissions: if permissions.is_empty() {
-            vec![ask(Ask::Any(true))]
+            vec![ask(permission::Rule::Any(true))]
         } else {
             permissions
         },
         principals: if principals.is_empty() {
-            vec![who(Who::Any(true))]
+            vec![who(principal::Identifier::Any(true))]
         } else {
             principals
         },
@@ -116,11 +115,11 @@ fn compile(
     })
 }
 
-fn ask(rule: Ask) -> rbac::Permission {
+fn ask(rule: permission::Rule) -> rbac::Permission {
     rbac::Permission { rule: Some(rule) }
 }
 
-fn who(identifier: Who) -> rbac::Principal {
+fn who(identifier: principal::Identifier) -> rbac::Principal {
     rbac::Principal {
         identifier: Some(identifier),
     }
@@ -137,7 +136,7 @@ struct Principals(Vec<rbac::Principal>);
 impl Permissions {
     fn add<V>(&mut self, values: &[V], not: &[V], one: impl Fn(&V) -> rbac::Permission) {
         let any = |values: &[V]| {
-            ask(Ask::OrRules(rbac::permission::Set {
+            ask(permission::Rule::OrRules(permission::Set {
                 rules: values.iter().map(&one).collect(),
             }))
         };
@@ -145,7 +144,8 @@ impl Permissions {
             self.0.push(any(values));
         }
         if !not.is_empty() {
-            self.0.push(ask(Ask::NotRule(Box::new(any(not)))));
+            self.0
+                .push(ask(permission::Rule::NotRule(Box::new(any(not)))));
         }
     }
 }
@@ -153,7 +153,7 @@ impl Permissions {
 impl Principals {
     fn add<V>(&mut self, values: &[V], not: &[V], one: impl Fn(&V) -> rbac::Principal) {
         let any = |values: &[V]| {
-            who(Who::OrIds(rbac::principal::Set {
+            who(principal::Identifier::OrIds(principal::Set {
                 ids: values.iter().map(&one).collect(),
             }))
         };
@@ -161,7 +161,8 @@ impl Principals {
             self.0.push(any(values));
         }
         if !not.is_empty() {
-            self.0.push(who(Who::NotId(Box::new(any(not)))));
+            self.0
+                .push(who(principal::Identifier::NotId(Box::new(any(not)))));
         }
     }
 }
@@ -169,11 +170,11 @@ impl Principals {
 fn permission(operation: &Operation, blind: bool) -> rbac::Permission {
     let mut all = Permissions::default();
     all.add(&operation.ports, &operation.not_ports, |port| {
-        ask(Ask::DestinationPort(u32::from(port.get())))
+        ask(permission::Rule::DestinationPort(u32::from(port.get())))
     });
     if !blind {
         all.add(&operation.methods, &operation.not_methods, |method| {
-            ask(Ask::Header(header(":method", method)))
+            ask(permission::Rule::Header(header(":method", method)))
         });
         all.add(&operation.paths, &operation.not_paths, path);
         all.add(&operation.hosts, &operation.not_hosts, host);
@@ -185,13 +186,13 @@ fn permission(operation: &Operation, blind: bool) -> rbac::Permission {
         {
             let name = name.lower();
             all.add(values, not_values, |value| {
-                ask(Ask::Header(header(&name, value)))
+                ask(permission::Rule::Header(header(&name, value)))
             });
         }
     }
     match all.0.is_empty() {
-        true => ask(Ask::Any(true)),
-        false => ask(Ask::AndRules(rbac::permission::Set { rules: all.0 })),
+        true => ask(permission::Rule::Any(true)),
+        false => ask(permission::Rule::AndRules(permission::Set { rules: all.0 })),
     }
 }
 
@@ -209,8 +210,8 @@ fn header(name: &str, value: &Glob) -> HeaderMatcher {
 
 fn path(value: &Glob) -> rbac::Permission {
     match glob(value) {
-        None => ask(Ask::Any(true)),
-        Some(text) => ask(Ask::UrlPath(matcher::PathMatcher {
+        None => ask(permission::Rule::Any(true)),
+        Some(text) => ask(permission::Rule::UrlPath(matcher::PathMatcher {
             rule: Some(matcher::path_matcher::Rule::Path(text)),
         })),
     }
@@ -223,7 +224,7 @@ fn host(value: &Glob) -> rbac::Permission {
             ignore_case: true,
             ..text
         };
-        ask(Ask::Header(HeaderMatcher {
+        ask(permission::Rule::Header(HeaderMatcher {
             name: ":authority".to_owned(),
             header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(text)),
             ..HeaderMatcher::default()
@@ -245,10 +246,10 @@ fn host(value: &Glob) -> rbac::Permission {
         )))),
         Glob::Prefix(_) | Glob::Any => match glob(value) {
             Some(text) => rules.push(any_case(text)),
-            None => return ask(Ask::Header(header(":authority", value))),
+            None => return ask(permission::Rule::Header(header(":authority", value))),
         },
     }
-    ask(Ask::OrRules(rbac::permission::Set { rules }))
+    ask(permission::Rule::OrRules(permission::Set { rules }))
 }
 
 fn principal(source: &Source, trust_domain: &str) -> rbac::Principal {
@@ -267,11 +268,11 @@ fn principal(source: &Source, trust_domain: &str) -> rbac::Principal {
         })
     });
     all.add(&source.ip_blocks, &source.not_ip_blocks, |range| {
-        who(Who::DirectRemoteIp(cidr(range)))
+        who(principal::Identifier::DirectRemoteIp(cidr(range)))
     });
     match all.0.is_empty() {
-        true => who(Who::Any(true)),
-        false => who(Who::AndIds(rbac::principal::Set { ids: all.0 })),
+        true => who(principal::Identifier::Any(true)),
+        false => who(principal::Identifier::AndIds(principal::Set { ids: all.0 })),
     }
 }
 
@@ -289,7 +290,9 @@ fn identity(id: &Glob) -> Option<matcher::StringMatcher> {
 }
 
 fn authenticated(name: Option<matcher::StringMatcher>) -> rbac::Principal {
-    who(Who::Authenticated(rbac::principal::Authenticated {
-        principal_name: name,
-    }))
+    who(principal::Identifier::Authenticated(
+        principal::Authenticated {
+            principal_name: name,
+        },
+    ))
 }

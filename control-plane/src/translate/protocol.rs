@@ -17,7 +17,7 @@ const KEY: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 
 /// The protocol of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Speaks {
+pub enum UpstreamProtocol {
     Http1,
     Http2,
     /// By ALPN; HTTP/1.1 without TLS.
@@ -29,7 +29,7 @@ pub enum Speaks {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Upstream {
-    pub speaks: Speaks,
+    pub protocol: UpstreamProtocol,
     /// Offered to a peer's sidecar.
     pub alpn: &'static [&'static str],
 }
@@ -39,31 +39,36 @@ impl Upstream {
     /// any ALPN but `h2` for HTTP/1.1, so it is given one version.
     pub fn of(protocol: AppProtocol, carries: Carries, http2: bool, anyam: bool) -> Self {
         const H2: &[&str] = &[tls::H2_CASE, tls::H2];
-        let (speaks, alpn): (Speaks, &[&str]) = match (protocol, carries, anyam) {
+        let (protocol, alpn): (UpstreamProtocol, &[&str]) = match (protocol, carries, anyam) {
             // The port takes bytes; if they are HTTP after all, so is the answer.
-            (_, Carries::Http1, _) => (Speaks::Http1, &[tls::TCP]),
+            (_, Carries::Http1, _) => (UpstreamProtocol::Http1, &[tls::TCP]),
             (AppProtocol::Tcp | AppProtocol::Tls, ..) | (_, Carries::Tcp, _) => {
-                (Speaks::Tcp, &[tls::TCP])
+                (UpstreamProtocol::Tcp, &[tls::TCP])
             }
             (AppProtocol::Http2 | AppProtocol::Grpc, ..) | (_, Carries::Http2, _) => match anyam {
-                true => (Speaks::Http2, H2),
-                false => (Speaks::Http2, &[tls::H2]),
+                true => (UpstreamProtocol::Http2, H2),
+                false => (UpstreamProtocol::Http2, &[tls::H2]),
             },
-            (AppProtocol::Http, _, true) if http2 => (Speaks::Auto, &tls::HTTP),
-            (AppProtocol::Http | AppProtocol::Undeclared, ..) => (Speaks::Http1, &[tls::HTTP1]),
+            (AppProtocol::Http, _, true) if http2 => (UpstreamProtocol::Auto, &tls::HTTP),
+            (AppProtocol::Http | AppProtocol::Undeclared, ..) => {
+                (UpstreamProtocol::Http1, &[tls::HTTP1])
+            }
         };
-        Upstream { speaks, alpn }
+        Upstream { protocol, alpn }
     }
 
     /// Towards the app beside the sidecar.
     pub fn app(protocol: AppProtocol) -> Self {
-        let speaks = match protocol {
-            AppProtocol::Http => Speaks::Http1,
-            AppProtocol::Http2 | AppProtocol::Grpc => Speaks::Http2,
-            AppProtocol::Undeclared => Speaks::AsReceived,
-            AppProtocol::Tcp | AppProtocol::Tls => Speaks::Tcp,
+        let protocol = match protocol {
+            AppProtocol::Http => UpstreamProtocol::Http1,
+            AppProtocol::Http2 | AppProtocol::Grpc => UpstreamProtocol::Http2,
+            AppProtocol::Undeclared => UpstreamProtocol::AsReceived,
+            AppProtocol::Tcp | AppProtocol::Tls => UpstreamProtocol::Tcp,
         };
-        Upstream { speaks, alpn: &[] }
+        Upstream {
+            protocol,
+            alpn: &[],
+        }
     }
 }
 
@@ -81,16 +86,16 @@ pub fn options(
             protocol_config: Some(config),
         })
     };
-    let chosen = match upstream.speaks {
-        Speaks::Tcp => return HashMap::new(),
-        Speaks::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(http1())),
-        Speaks::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2())),
-        Speaks::Auto => Choice::AutoConfig(choice::AutoHttpConfig {
+    let chosen = match upstream.protocol {
+        UpstreamProtocol::Tcp => return HashMap::new(),
+        UpstreamProtocol::Http1 => explicit(ProtocolConfig::HttpProtocolOptions(http1())),
+        UpstreamProtocol::Http2 => explicit(ProtocolConfig::Http2ProtocolOptions(http2())),
+        UpstreamProtocol::Auto => Choice::AutoConfig(choice::AutoHttpConfig {
             http_protocol_options: Some(http1()),
             http2_protocol_options: Some(http2()),
             ..choice::AutoHttpConfig::default()
         }),
-        Speaks::AsReceived => {
+        UpstreamProtocol::AsReceived => {
             Choice::UseDownstreamProtocolConfig(choice::UseDownstreamHttpConfig {
                 http_protocol_options: Some(http1()),
                 http2_protocol_options: Some(http2()),

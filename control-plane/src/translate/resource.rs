@@ -9,7 +9,7 @@ use bytes::Bytes;
 use prost::Message;
 use xds_proto::type_url;
 
-use super::naming::{self, Carries, Outbound};
+use super::naming::{self, Carries, OutboundName};
 use super::{cluster, endpoint, inbound, listener, name, route, workload};
 use crate::ads::resources::{Ports, Resource, Scope, TlsFiles};
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
@@ -37,12 +37,12 @@ pub enum Variant {
     Egress {
         mode: EgressMode,
         log: LogFormat,
-        at: Place,
+        at: ListenScope,
     },
     Own {
         node: Key,
         files: Option<TlsFiles>,
-        at: Place,
+        at: ListenScope,
     },
     /// What a caller can dial.
     Reach(Families),
@@ -51,7 +51,7 @@ pub enum Variant {
 impl Variant {
     #[cfg(test)]
     pub(super) fn own(node: Key) -> Self {
-        let at = Place {
+        let at = ListenScope {
             anyam: true,
             families: None,
             ports: Ports::default(),
@@ -73,14 +73,14 @@ impl Variant {
 pub fn address(kind: &str, name: &str) -> Option<IpAddr> {
     match kind {
         type_url::LISTENER => Some(naming::parse_listener(name)?.ip()),
-        type_url::CLUSTER | type_url::ROUTE => Outbound::parse(name)?.ip(),
+        type_url::CLUSTER | type_url::ROUTE => OutboundName::parse(name)?.ip(),
         _ => None,
     }
 }
 
 /// Where a sidecar listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Place {
+pub struct ListenScope {
     anyam: bool,
     families: Option<Families>,
     ports: Ports,
@@ -90,7 +90,7 @@ pub struct Place {
 pub fn variant(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Variant> {
     let log = || mesh.access_log(&scope.namespace, &scope.workload);
     let files = || scope.tls_files.clone();
-    let at = || Place {
+    let at = || ListenScope {
         anyam: scope.anyam,
         families: mesh
             .families(&scope.namespace, &scope.workload)
@@ -128,7 +128,7 @@ pub fn variant(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Var
             _ => own(),
         },
         type_url::ROUTE => {
-            let service = Outbound::parse(name).and_then(|it| {
+            let service = OutboundName::parse(name).and_then(|it| {
                 Some(
                     mesh.service_by_host(&it.host)?
                         .port(it.port)?
@@ -165,20 +165,22 @@ pub fn make(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Resour
                 listener::outbound(mesh, scope, at)?.encode_to_vec()
             }
         },
-        type_url::ROUTE => route::outbound(mesh, scope, &Outbound::parse(name)?)?.encode_to_vec(),
+        type_url::ROUTE => {
+            route::outbound(mesh, scope, &OutboundName::parse(name)?)?.encode_to_vec()
+        }
         type_url::CLUSTER => match name {
             naming::PASSTHROUGH => cluster::passthrough(),
             naming::BLACK_HOLE => cluster::black_hole(),
             naming::INBOUND_PASSTHROUGH => cluster::inbound_passthrough(mesh, scope)?,
             _ => match naming::parse_inbound_cluster(name) {
                 Some(port) => cluster::inbound(mesh, scope, port)?,
-                None => cluster::outbound(mesh, scope, &Outbound::parse(name)?)?,
+                None => cluster::outbound(mesh, scope, &OutboundName::parse(name)?)?,
             },
         }
         .encode_to_vec(),
         type_url::ENDPOINT => {
             let families = reach(mesh, scope);
-            endpoint::assignment(mesh, families, &Outbound::parse(name)?)?.encode_to_vec()
+            endpoint::assignment(mesh, families, &OutboundName::parse(name)?)?.encode_to_vec()
         }
         type_url::WORKLOAD => {
             let ip: std::net::IpAddr = name.parse().ok()?;
@@ -264,7 +266,9 @@ pub fn of_service(mesh: &Mesh, kind: &str, service: &ServiceEntry) -> Vec<String
                     .iter()
                     .map(move |carries| (port, *carries))
             })
-            .map(|(port, carries)| Outbound::new(port.number, carries, &service.host).to_string())
+            .map(|(port, carries)| {
+                OutboundName::new(port.number, carries, &service.host).to_string()
+            })
             .collect(),
         type_url::NAME => name::names(mesh, service),
         _ => Vec::new(),
@@ -277,7 +281,7 @@ pub fn of_address(kind: &str, at: SocketAddr, carried: &[Carries]) -> Vec<String
         type_url::LISTENER => vec![naming::listener(at)],
         type_url::CLUSTER | type_url::ROUTE => carried
             .iter()
-            .map(|carries| Outbound::new(at.port(), *carries, at.ip().to_string()).to_string())
+            .map(|carries| OutboundName::new(at.port(), *carries, at.ip().to_string()).to_string())
             .collect(),
         _ => Vec::new(),
     }

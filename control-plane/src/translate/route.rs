@@ -9,8 +9,8 @@ use xds_proto::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use xds_proto::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
 use xds_proto::envoy::config::route::v3::route_match::PathSpecifier;
 
-use super::action::{self, Place};
-use super::naming::{Carries, Outbound};
+use super::action::{self, RuleContext};
+use super::naming::{Carries, OutboundName};
 use super::proto::{exact, regex_matcher, safe_regex};
 use super::resilience::Calls;
 use crate::ads::resources::Scope;
@@ -21,7 +21,11 @@ use crate::model::manifest::service::AppProtocol;
 use crate::model::mesh::PortEntry;
 
 /// `outbound|<port>|<subset>|<host or address>`.
-pub fn outbound(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<route::RouteConfiguration> {
+pub fn outbound(
+    mesh: &Mesh,
+    scope: &Scope,
+    name: &OutboundName,
+) -> Option<route::RouteConfiguration> {
     if let Some(ip) = name.ip() {
         let entry = mesh.workload_by_ip(ip)?;
         let protocol = entry
@@ -46,20 +50,20 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, name: &Outbound) -> Option<route::Ro
     if attached.is_empty() {
         return Some(whole(name, vec![plain(name, port.protocol, &calls)]));
     }
-    let place = Place {
+    let context = RuleContext {
         mesh,
         calls: &calls,
         http2: is_http2(port, name),
         grpc: is_grpc(port),
     };
-    Some(whole(name, ordered(attached, &place)))
+    Some(whole(name, ordered(attached, &context)))
 }
 
-fn carried(protocol: AppProtocol, name: &Outbound) -> bool {
+fn carried(protocol: AppProtocol, name: &OutboundName) -> bool {
     name.carries.is_http(protocol) && Carries::of(protocol).contains(&name.carries)
 }
 
-fn is_http2(port: &PortEntry, name: &Outbound) -> bool {
+fn is_http2(port: &PortEntry, name: &OutboundName) -> bool {
     name.carries == Carries::Http2
         || matches!(port.protocol, AppProtocol::Http2 | AppProtocol::Grpc)
 }
@@ -88,7 +92,7 @@ pub fn inbound(cluster: &str) -> route::RouteConfiguration {
     configuration(cluster.to_owned(), routes)
 }
 
-fn whole(name: &Outbound, routes: Vec<route::Route>) -> route::RouteConfiguration {
+fn whole(name: &OutboundName, routes: Vec<route::Route>) -> route::RouteConfiguration {
     configuration(name.to_string(), routes)
 }
 
@@ -105,7 +109,7 @@ fn configuration(name: String, routes: Vec<route::Route>) -> route::RouteConfigu
     }
 }
 
-fn plain(name: &Outbound, protocol: AppProtocol, calls: &Calls<'_>) -> route::Route {
+fn plain(name: &OutboundName, protocol: AppProtocol, calls: &Calls<'_>) -> route::Route {
     let grpc = protocol == AppProtocol::Grpc || name.carries == Carries::Http2;
     let forward = action::forward(name.to_string(), &Timeouts::default(), None, calls, grpc);
     route::Route {
@@ -126,7 +130,7 @@ fn prefix_match(prefix: &str) -> route::RouteMatch {
 /// All matches of all routes in Gateway API's order: exact paths, expressions, longer prefixes,
 /// those with a method, more headers, more parameters; then by the routes' precedence
 /// (their order here) and the order within them.
-fn ordered(routes: &[std::sync::Arc<Route>], place: &Place<'_>) -> Vec<route::Route> {
+fn ordered(routes: &[std::sync::Arc<Route>], context: &RuleContext<'_>) -> Vec<route::Route> {
     let mut all = Vec::new();
     for route in routes {
         for (index, rule) in route.rules.iter().enumerate() {
@@ -134,7 +138,7 @@ fn ordered(routes: &[std::sync::Arc<Route>], place: &Place<'_>) -> Vec<route::Ro
                 let compiled = route::Route {
                     name: rule_name(route, index, which),
                     r#match: Some(compile(one)),
-                    ..action::route(place, route, rule, one)
+                    ..action::route(context, route, rule, one)
                 };
                 all.push((rank(one), compiled));
             }
