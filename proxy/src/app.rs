@@ -33,7 +33,7 @@ use self::supervisor::Supervisor;
 use self::workers::Workers;
 use crate::admin::server::{Surface, bind, serve};
 use crate::admin::{Admin, wire_node};
-use crate::args::{Mode, Process};
+use crate::args::{Process, RunMode};
 use crate::bootstrap::{Bootstrap, concurrency};
 use crate::bug;
 use crate::config::compile::values::FETCH;
@@ -49,7 +49,7 @@ use crate::snapshot::Store;
 use crate::telemetry::Telemetry;
 use crate::upstream::dns::{self, Resolver};
 use crate::xds::apply::{Applier, Egress};
-use crate::xds::cache::{Config, Mode as Subscribe};
+use crate::xds::cache::{Config, Mode};
 use crate::xds::channel::ManagementServer;
 use crate::xds::client::{Client, Handle};
 use crate::xds::resource_type::{Key, ResourceType};
@@ -60,7 +60,7 @@ const START: Duration = Duration::from_secs(2);
 /// How long the process waits at exit for the last log lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
 /// Capacity of the queue of on-demand requests to the control thread.
-const WANTS: usize = 4096;
+const ON_DEMAND_QUEUE: usize = 4096;
 /// The listeners that every sidecar has.
 const ROOT_LISTENERS: [&str; 2] = ["inbound", "outbound"];
 
@@ -128,7 +128,7 @@ async fn serve_until_told(
     let started = (SystemTime::now(), Instant::now());
     let drain = Arc::new(Drain::default());
     let mut tasks = JoinSet::new();
-    tasks.spawn(end::heed_signals(logs.sinks.clone()));
+    tasks.spawn(end::handle_signals(logs.sinks.clone()));
     let core = Core::new(&bootstrap, &logs, &process.envoy.stats_tag)?;
     let identity = start_identity(&bootstrap, &core, &mut tasks)?;
     let (demand, wants) = demand(&bootstrap);
@@ -179,13 +179,13 @@ async fn serve_until_told(
         "started in {:?}",
         started.1.elapsed()
     );
-    if process.mode == Mode::InitOnly {
+    if process.mode == RunMode::InitOnly {
         drain.close();
         return workers.join();
     }
     tasks.spawn(async {
         tokio::time::sleep(START).await;
-        memory::forget_start();
+        memory::drop_startup_pages();
     });
     end::wait(&drain, || workers.open_connections(), process.drain_time()).await;
     workers.join()
@@ -223,7 +223,7 @@ fn demand(
 ) {
     match (&bootstrap.extensions.on_demand, &bootstrap.ads) {
         (Some(on_demand), Some(_)) => {
-            let (demand, wants) = OnDemandClient::new(WANTS, on_demand.wait);
+            let (demand, wants) = OnDemandClient::new(ON_DEMAND_QUEUE, on_demand.wait);
             (Some(demand), Some(wants))
         }
         _ => (None, None),
@@ -234,7 +234,7 @@ fn start_xds(
     bootstrap: &Bootstrap,
     core: Core,
     wants: Option<mpsc::Receiver<OnDemandRequest>>,
-    identity: Option<watch::Receiver<identity::Status>>,
+    identity: Option<watch::Receiver<identity::CertificateStatus>>,
     tasks: &mut JoinSet<()>,
 ) -> Result<Option<Handle>, AppError> {
     let Some(ads) = &bootstrap.ads else {
@@ -243,9 +243,9 @@ fn start_xds(
     let target = core.target(&ads.cluster)?;
     let on_demand = bootstrap.extensions.on_demand.as_ref();
     let mode = |wanted: bool| match (wanted, on_demand) {
-        (false, _) => Subscribe::Off,
-        (true, Some(_)) => Subscribe::Named,
-        (true, None) => Subscribe::Wildcard,
+        (false, _) => Mode::Off,
+        (true, Some(_)) => Mode::Named,
+        (true, None) => Mode::Wildcard,
     };
     let mut roots = core.references.clone();
     if on_demand.is_some() {
@@ -350,14 +350,14 @@ async fn open_ports(
         });
     }
     if let Some(dns) = &bootstrap.extensions.dns {
-        let settings = crate::dns::Settings::new(
+        let settings = crate::dns::DnsSettings::new(
             dns.listen,
             dns.upstream.clone(),
             &local.namespace,
             &dns.search,
         );
         let address = settings.listen;
-        let server = crate::dns::server::Server::bind(settings, demand).await;
+        let server = crate::dns::server::DnsServer::bind(settings, demand).await;
         let server = server.map_err(|error| AppError::Listen {
             what: "dns",
             address,

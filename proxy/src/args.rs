@@ -1,7 +1,7 @@
 //! The command line.
 //!
 //! [`Serve`] has Envoy's flags, as far as they apply here; [`Sidecar`] writes a bootstrap from a
-//! pod's environment; [`Redirect`] sets the pod's netfilter rules.
+//! pod's environment; [`RedirectArgs`] sets the pod's netfilter rules.
 //!
 //! - `logs`: where logs go; `envoy`: flags of Envoy's that do little or nothing here
 
@@ -33,7 +33,7 @@ pub enum Command {
     /// Runs as a workload's sidecar under Anyam's control plane.
     Sidecar(Box<Sidecar>),
     /// Sets or removes the netfilter rules of the current network namespace.
-    Redirect(Redirect),
+    Redirect(RedirectArgs),
 }
 
 /// Where the configuration is and how to run.
@@ -67,8 +67,8 @@ pub struct Process {
     #[arg(short = 'l', long, value_enum, default_value_t = LogLevel::Info, env = "ANYAM_LOG_LEVEL")]
     pub log_level: LogLevel,
     /// What to do with the configuration.
-    #[arg(long, value_enum, default_value_t = Mode::Serve)]
-    pub mode: Mode,
+    #[arg(long, value_enum, default_value_t = RunMode::Serve)]
+    pub mode: RunMode,
     /// Seconds that connections get to end before they are cut.
     #[arg(
         long,
@@ -91,7 +91,7 @@ impl Process {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
-pub enum Mode {
+pub enum RunMode {
     /// Serve until a signal stops the process.
     Serve,
     /// Check the configuration, print what is wrong with it, open nothing.
@@ -129,7 +129,7 @@ impl LogLevel {
 }
 
 #[derive(Debug, Clone, ClapArgs)]
-pub struct Redirect {
+pub struct RedirectArgs {
     #[command(flatten)]
     pub options: redirect::RedirectOptions,
     /// Remove the rules instead.
@@ -191,7 +191,7 @@ pub struct Sidecar {
     #[command(flatten)]
     pub ports: Ports,
     #[command(flatten)]
-    pub egress: Egress,
+    pub egress: EgressArgs,
     /// Print the bootstrap as YAML and exit.
     #[arg(long)]
     pub print_bootstrap: bool,
@@ -230,10 +230,10 @@ pub struct Ports {
 
 /// What may leave the mesh.
 #[derive(Debug, Clone, ClapArgs)]
-pub struct Egress {
+pub struct EgressArgs {
     /// What to do with destinations that the control plane does not have.
-    #[arg(long, env = "ANYAM_UNKNOWN", value_enum, default_value_t = Unknown::Passthrough)]
-    pub unknown: Unknown,
+    #[arg(long, env = "ANYAM_UNKNOWN", value_enum, default_value_t = UnknownDestinations::Passthrough)]
+    pub unknown: UnknownDestinations,
     /// Ranges in which every address is the mesh's own, and never dialled in plaintext.
     #[arg(
         long = "mesh-cidr",
@@ -251,7 +251,7 @@ pub struct Egress {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Unknown {
+pub enum UnknownDestinations {
     Passthrough,
     Block,
 }
@@ -309,7 +309,7 @@ mod tests {
                     --service-node n --service-cluster c --mode validate --drain-time-s 5";
         let args = Args::try_parse_from(line.split_whitespace()).unwrap();
         assert_eq!(args.serve.config_path, Some("a.yaml".into()));
-        assert_eq!(args.serve.process.mode, Mode::Validate);
+        assert_eq!(args.serve.process.mode, RunMode::Validate);
         assert_eq!(args.serve.process.log_level.as_filter(), "warn");
         assert_eq!(args.serve.process.drain_time(), Duration::from_secs(5));
         assert!(Args::try_parse_from(["anyam-proxy", "--concurrency", "0"]).is_err());

@@ -65,7 +65,7 @@ impl Limits {
 
 /// A connection at one moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
+pub struct ConnectionStatus {
     /// Streams that are open.
     pub open: usize,
     /// Streams that were begun, open ones included.
@@ -76,15 +76,15 @@ pub struct Seen {
 
 /// The next step of a connection's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum LifecycleStep {
     /// Nothing, until then or until something else changes. Always later than now.
     Wait(Option<Instant>),
-    End(End),
+    End(EndStep),
 }
 
 /// A step towards the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
+pub enum EndStep {
     /// Send GOAWAY. Returned once.
     GoAway,
     /// Close: no stream is open, and the peer has had the time to react.
@@ -138,8 +138,8 @@ impl Lifecycle {
         now: Instant,
         limits: &Limits,
         drain_timeout: Duration,
-        seen: Seen,
-    ) -> Step {
+        seen: ConnectionStatus,
+    ) -> LifecycleStep {
         if seen.open > 0 {
             self.idle_since = now;
         }
@@ -148,22 +148,22 @@ impl Lifecycle {
                 let idle_since = (seen.open == 0).then_some(self.idle_since);
                 let due = limits.due(self.accepted, idle_since, seen.served);
                 if !seen.is_draining && due.is_none_or(|at| at > now) {
-                    return Step::Wait(due);
+                    return LifecycleStep::Wait(due);
                 }
                 let deadline = now.checked_add(drain_timeout);
                 self.state = State::GoingAway { deadline };
-                Step::End(End::GoAway)
+                LifecycleStep::End(EndStep::GoAway)
             }
             State::GoingAway { deadline } => match deadline.filter(|at| *at <= now) {
-                None => Step::Wait(deadline),
+                None => LifecycleStep::Wait(deadline),
                 // The last stream's end wakes the connection.
-                Some(_) if seen.open > 0 => Step::Wait(None),
+                Some(_) if seen.open > 0 => LifecycleStep::Wait(None),
                 Some(_) => {
                     self.state = State::Over;
-                    Step::End(End::Close)
+                    LifecycleStep::End(EndStep::Close)
                 }
             },
-            State::Over => Step::End(End::Close),
+            State::Over => LifecycleStep::End(EndStep::Close),
         }
     }
 
@@ -174,13 +174,13 @@ impl Lifecycle {
         timer: &Timer,
         limits: &Limits,
         drain_timeout: Duration,
-        seen: Seen,
-    ) -> Poll<End> {
+        seen: ConnectionStatus,
+    ) -> Poll<EndStep> {
         loop {
             match self.step(timer.now(), limits, drain_timeout, seen) {
-                Step::Wait(Some(until)) => timer.set_at(until),
-                Step::Wait(None) => timer.set(LONG),
-                Step::End(end) => return Poll::Ready(end),
+                LifecycleStep::Wait(Some(until)) => timer.set_at(until),
+                LifecycleStep::Wait(None) => timer.set(LONG),
+                LifecycleStep::End(end) => return Poll::Ready(end),
             }
             ready!(timer.poll_expired(cx));
         }
@@ -283,7 +283,7 @@ mod tests {
             let start = Instant::now();
             let mut now = start;
             let mut life = Lifecycle::new(start, start);
-            let mut seen = Seen { open: 0, served: 0, is_draining: false };
+            let mut seen = ConnectionStatus { open: 0, served: 0, is_draining: false };
             let (mut away, mut over) = (None, false);
             for event in events {
                 match event {
@@ -297,16 +297,16 @@ mod tests {
                     Happens::Begins => {}
                 }
                 match life.step(now, &limits, MS * drain, seen) {
-                    Step::Wait(until) => {
+                    LifecycleStep::Wait(until) => {
                         prop_assert!(!over);
                         prop_assert!(until.is_none_or(|at| at > now));
                         prop_assert!(away.is_some() || !seen.is_draining);
                     }
-                    Step::End(End::GoAway) => {
+                    LifecycleStep::End(EndStep::GoAway) => {
                         prop_assert!(away.is_none() && !over);
                         away = Some(now);
                     }
-                    Step::End(End::Close) => {
+                    LifecycleStep::End(EndStep::Close) => {
                         prop_assert!(over || seen.open == 0);
                         prop_assert!(away.is_some_and(|at| at + MS * drain <= now));
                         over = true;
@@ -322,11 +322,11 @@ mod tests {
             prop_assume!(limits.idle.or(limits.lifetime).is_some());
             let mut now = Instant::now();
             let mut life = Lifecycle::new(now, now);
-            let seen = Seen { open: 0, served: 0, is_draining: false };
+            let seen = ConnectionStatus { open: 0, served: 0, is_draining: false };
             let mut steps = Vec::new();
-            while steps.last() != Some(&Step::End(End::Close)) {
+            while steps.last() != Some(&LifecycleStep::End(EndStep::Close)) {
                 let step = life.step(now, &limits, MS * drain, seen);
-                if let Step::Wait(until) = step {
+                if let LifecycleStep::Wait(until) = step {
                     now = until.unwrap();
                 }
                 steps.push(step);
@@ -343,19 +343,19 @@ mod tests {
             lifetime: Some(MS),
             ..Limits::default()
         };
-        let seen = Seen {
+        let seen = ConnectionStatus {
             open: 1,
             served: 1,
             is_draining: false,
         };
         let mut at = |after: Duration, seen| life.step(start + after, &limits, MS, seen);
-        assert_eq!(at(MS, seen), Step::End(End::GoAway));
-        assert_eq!(at(MS, seen), Step::Wait(Some(start + MS * 2)));
-        assert_eq!(at(MS * 2, seen), Step::Wait(None));
-        assert_eq!(at(MS * 1000, seen), Step::Wait(None));
+        assert_eq!(at(MS, seen), LifecycleStep::End(EndStep::GoAway));
+        assert_eq!(at(MS, seen), LifecycleStep::Wait(Some(start + MS * 2)));
+        assert_eq!(at(MS * 2, seen), LifecycleStep::Wait(None));
+        assert_eq!(at(MS * 1000, seen), LifecycleStep::Wait(None));
         assert_eq!(
-            at(MS * 1000, Seen { open: 0, ..seen }),
-            Step::End(End::Close)
+            at(MS * 1000, ConnectionStatus { open: 0, ..seen }),
+            LifecycleStep::End(EndStep::Close)
         );
         assert!(life.refuses_streams(start));
     }
@@ -369,15 +369,15 @@ mod tests {
             requests: Some(u32::MAX),
         };
         let mut life = Lifecycle::new(start, start);
-        let mut seen = Seen {
+        let mut seen = ConnectionStatus {
             open: 0,
             served: 0,
             is_draining: false,
         };
         let mut step = |seen| life.step(start, &limits, Duration::MAX, seen);
-        assert_eq!(step(seen), Step::Wait(None));
+        assert_eq!(step(seen), LifecycleStep::Wait(None));
         seen.is_draining = true;
-        assert_eq!(step(seen), Step::End(End::GoAway));
-        assert_eq!(step(seen), Step::Wait(None));
+        assert_eq!(step(seen), LifecycleStep::End(EndStep::GoAway));
+        assert_eq!(step(seen), LifecycleStep::Wait(None));
     }
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyam_proxy::app;
-use anyam_proxy::args::{Args, Command, Mode, Process, Redirect, Sidecar};
+use anyam_proxy::args::{Args, Command, Process, RedirectArgs, RunMode, Sidecar};
 use anyam_proxy::bootstrap::{self, Bootstrap, validate};
 use anyam_proxy::redirect;
 use clap::Parser;
@@ -47,7 +47,7 @@ fn print(sidecar: &Sidecar) -> Result<(), String> {
     Ok(())
 }
 
-fn set_rules(arguments: &Redirect) -> Result<(), String> {
+fn set_rules(arguments: &RedirectArgs) -> Result<(), String> {
     if arguments.print {
         print!("{}", redirect::program(&arguments.options));
         return Ok(());
@@ -62,7 +62,7 @@ fn set_rules(arguments: &Redirect) -> Result<(), String> {
 
 /// Checks or serves, as the mode says.
 fn run(bootstrap: Bootstrap, process: &Process) -> Result<(), String> {
-    if process.mode != Mode::Validate {
+    if process.mode != RunMode::Validate {
         let logs = app::init_logging(process)?;
         return app::run(bootstrap, process, logs).map_err(|error| error.to_string());
     }

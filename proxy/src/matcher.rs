@@ -101,8 +101,8 @@ impl HeaderName {
     }
 }
 
-/// envoy.config.route.v3.HeaderMatcher. Of a repeated header every value is judged, never only the
-/// first: see [`HeaderJudge`].
+/// envoy.config.route.v3.HeaderMatcher. Of a repeated header every value is matched, never only the
+/// first: see [`HeaderMatcher`].
 #[derive(Clone, Debug)]
 pub struct HeaderMatch {
     pub name: HeaderName,
@@ -119,16 +119,16 @@ pub enum Quantifier {
     All,
 }
 
-/// Judges the values of one header, one after the other. An absent header satisfies nothing but a test
+/// Matches the values of one header, one after the other. An absent header satisfies nothing but a test
 /// for absence, inverted or not, unless the matcher treats it as empty (as Envoy).
-pub struct HeaderJudge<'a> {
+pub struct HeaderMatcher<'a> {
     matcher: &'a HeaderMatch,
     seen: bool,
     any: bool,
     all: bool,
 }
 
-impl<'a> HeaderJudge<'a> {
+impl<'a> HeaderMatcher<'a> {
     pub fn new(matcher: &'a HeaderMatch) -> Self {
         Self {
             matcher,

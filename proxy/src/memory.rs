@@ -74,7 +74,7 @@ pub fn trim() {
 ///
 /// Only mappings without a single page of the process's own are dropped: relocations, a
 /// debugger's breakpoints and uprobes live in such pages and would be lost.
-pub fn forget_start() {
+pub fn drop_startup_pages() {
     let program = std::fs::read_link("/proc/self/exe");
     let maps = std::fs::File::open("/proc/self/smaps");
     // Without /proc, or without smaps in it, the pages stay: it costs memory, nothing else.
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn the_program_still_runs_after_its_start_was_forgotten() {
-        forget_start();
+        drop_startup_pages();
         assert_eq!(format!("{:?}", [1, 2]), "[1, 2]");
     }
 

@@ -44,7 +44,7 @@ impl Overload {
     }
 
     /// To be called about once a second.
-    pub fn look(&self, timers: &Timers) {
+    pub fn check(&self, timers: &Timers) {
         let Some(most) = self.memory.get() else {
             return;
         };
@@ -71,13 +71,13 @@ pub struct Reaper(Rc<State>);
 
 struct State {
     least: Duration,
-    step: Cell<Step>,
+    step: Cell<ReapPhase>,
     since: RefCell<Vec<Instant>>,
     began: Cell<Option<Instant>>,
 }
 
 #[derive(Clone, Copy)]
-enum Step {
+enum ReapPhase {
     Off,
     /// Idle tasks report since when they are idle.
     Collecting,
@@ -89,7 +89,7 @@ impl Reaper {
     fn new(least: Duration) -> Self {
         Reaper(Rc::new(State {
             least,
-            step: Cell::new(Step::Off),
+            step: Cell::new(ReapPhase::Off),
             since: RefCell::default(),
             began: Cell::new(None),
         }))
@@ -105,7 +105,7 @@ impl Reaper {
             return;
         }
         self.0.began.set(Some(now));
-        self.0.step.set(Step::Collecting);
+        self.0.step.set(ReapPhase::Collecting);
         timers.wake_all();
         let (round, timers) = (Round(self.0.clone()), timers.clone());
         tokio::task::spawn_local(async move {
@@ -113,7 +113,7 @@ impl Reaper {
             // The tasks that were woken run before this one.
             tokio::task::yield_now().await;
             if let Some(last) = state.last_to_end(now) {
-                state.step.set(Step::Ending(last));
+                state.step.set(ReapPhase::Ending(last));
                 timers.wake_all();
                 tokio::task::yield_now().await;
             }
@@ -122,18 +122,18 @@ impl Reaper {
 
     /// Whether a round is under way.
     pub fn is_active(&self) -> bool {
-        !matches!(self.0.step.get(), Step::Off)
+        !matches!(self.0.step.get(), ReapPhase::Off)
     }
 
     /// Called by a task that is idle since `since`, whenever it is woken; true: it has to end.
     pub fn ends(&self, since: Instant) -> bool {
         match self.0.step.get() {
-            Step::Off => false,
-            Step::Collecting => {
+            ReapPhase::Off => false,
+            ReapPhase::Collecting => {
                 self.0.since.borrow_mut().push(since);
                 false
             }
-            Step::Ending(last) => since <= last,
+            ReapPhase::Ending(last) => since <= last,
         }
     }
 }
@@ -144,7 +144,7 @@ struct Round(Rc<State>);
 
 impl Drop for Round {
     fn drop(&mut self) {
-        self.0.step.set(Step::Off);
+        self.0.step.set(ReapPhase::Off);
         self.0.since.take();
     }
 }
@@ -169,7 +169,7 @@ mod tests {
     fn the_eighth_that_has_been_idle_longest_ends() {
         let reaper = Reaper::new(IDLE);
         let now = Instant::now() + Duration::from_secs(100);
-        reaper.0.step.set(Step::Collecting);
+        reaper.0.step.set(ReapPhase::Collecting);
         for n in 0..80 {
             assert!(!reaper.ends(now - Duration::from_secs(1) - Duration::from_millis(n)));
         }
@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn a_round_ends_with_its_task() {
         let reaper = Reaper::new(IDLE);
-        reaper.0.step.set(Step::Collecting);
+        reaper.0.step.set(ReapPhase::Collecting);
         let round = Round(reaper.0.clone());
         reaper.ends(Instant::now());
         drop(round);

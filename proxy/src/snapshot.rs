@@ -160,7 +160,7 @@ impl Store {
 
     /// Wakes subscribers although the snapshot stays: something it points at, such as a trust
     /// bundle, was replaced.
-    pub fn nudge(&self) {
+    pub fn notify(&self) {
         self.changed.send_modify(|_| {});
     }
 

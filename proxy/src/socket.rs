@@ -129,14 +129,14 @@ fn poll_written(
 /// Socket options of a connection: keepalive and user time-out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpOptions {
-    pub keepalive: Option<Keepalive>,
+    pub keepalive: Option<KeepaliveOptions>,
     /// Give up on a peer that acknowledges nothing for so long (`TCP_USER_TIMEOUT`).
     pub user_timeout: Option<Duration>,
 }
 
 /// Probes of an idle connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Keepalive {
+pub struct KeepaliveOptions {
     pub time: Duration,
     pub interval: Duration,
     pub probes: u32,

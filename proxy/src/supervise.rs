@@ -14,7 +14,7 @@ const MOST: u32 = 100;
 /// Runs a loop of a worker, anew whenever it panics: the worker's runtime has no timers to wait by,
 /// and its connections need the loop. A loop that panics repeatedly is given up: the panic ends its
 /// thread, and the process drains and exits.
-pub async fn keep<F: Future<Output = ()>>(mut run: impl FnMut() -> F) {
+pub async fn restart_on_panic<F: Future<Output = ()>>(mut run: impl FnMut() -> F) {
     let mut panics = 0;
     loop {
         let begun = Instant::now();
@@ -40,14 +40,14 @@ mod tests {
     #[tokio::test]
     async fn a_loop_that_panics_runs_on_and_is_given_up_when_it_only_panics() {
         let runs = Cell::new(0);
-        keep(|| async {
+        restart_on_panic(|| async {
             runs.set(runs.get() + 1);
             tokio::task::yield_now().await;
             assert!(runs.get() == 3, "on purpose");
         })
         .await;
         assert_eq!(runs.get(), 3);
-        let given_up = AssertUnwindSafe(keep(|| async { panic!("on purpose") }));
+        let given_up = AssertUnwindSafe(restart_on_panic(|| async { panic!("on purpose") }));
         assert!(given_up.catch_unwind().await.is_err());
     }
 }

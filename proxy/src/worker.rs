@@ -14,14 +14,14 @@ use crate::dispatcher::buffer;
 use crate::dispatcher::date::DateCache;
 use crate::dispatcher::future_slab::FutureSlab;
 use crate::dispatcher::pipe::Pipes;
-use crate::dispatcher::timer::{Alarm, Timers};
+use crate::dispatcher::timer::{TimerFd, Timers};
 use crate::drain::Phase;
 use crate::memory::ConnectionCount;
 use crate::message::head::Heads;
 use crate::overload::Overload;
 use crate::relay::RelayContext;
 use crate::snapshot::Store;
-use crate::supervise::keep;
+use crate::supervise::restart_on_panic;
 use crate::telemetry::{Callers, Telemetry, WorkerLogs};
 use crate::tls::{Handshaker, STEPS_PER_PASS};
 use crate::upstream::connect::Dialler;
@@ -96,8 +96,11 @@ impl Worker {
 
     /// Drives timers and wakes idle connections at each phase of a drain. Runs beside the
     /// connections, as long as they do.
-    pub async fn run(&self, alarm: Alarm) {
-        tokio::join!(keep(|| self.timers.drive(&alarm)), keep(|| self.announce()));
+    pub async fn run(&self, timer_fd: TimerFd) {
+        tokio::join!(
+            restart_on_panic(|| self.timers.drive(&timer_fd)),
+            restart_on_panic(|| self.wake_connections())
+        );
     }
 
     /// Serves a connection in a task of its own, and keeps `held` for as long as that lasts. A panic
@@ -135,7 +138,7 @@ impl Worker {
 
     /// Wakes every connection that waits on a timer, at each phase of a drain and after each
     /// snapshot, so that those whose listener was removed are closed.
-    async fn announce(&self) {
+    async fn wake_connections(&self) {
         let mut drain = self.drain.clone();
         let mut snapshots = self.store.subscribe();
         let (mut draining, mut publishing) = (true, true);
@@ -145,7 +148,7 @@ impl Worker {
                 changed = snapshots.changed(), if publishing => publishing = changed.is_ok(),
             }
             // A snapshot may have brought another trust bundle or CRL.
-            self.tls.rejudge().await;
+            self.tls.reverify().await;
             self.timers.wake_all();
         }
     }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::config::cluster::Retries;
+use crate::config::cluster::RetryLimit;
 use crate::config::endpoint::HealthStatus;
 use crate::snapshot::Snapshot;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::Endpoint;
-use crate::upstream::outlier::Origin;
+use crate::upstream::outlier::FailureOrigin;
 
 pub(super) fn address(address: SocketAddr) -> Value {
     json!({
@@ -44,7 +44,10 @@ fn health_flags(endpoint: &Endpoint) -> String {
 }
 
 /// The origins that have a success rate, and the prefix of Envoy's names for it.
-const ORIGINS: [(Origin, &str); 2] = [(Origin::External, ""), (Origin::Local, "local_origin_")];
+const ORIGINS: [(FailureOrigin, &str); 2] = [
+    (FailureOrigin::External, ""),
+    (FailureOrigin::Local, "local_origin_"),
+];
 
 /// -1 where there were too few requests, as in Envoy.
 fn number(share: Option<f64>) -> f64 {
@@ -70,8 +73,8 @@ fn write_cluster(out: &mut String, cluster: &Cluster) -> std::fmt::Result {
     writeln!(out, "{at}::max_pending_requests::{}", limits.pending)?;
     writeln!(out, "{at}::max_requests::{}", limits.requests)?;
     match limits.retries {
-        Retries::Fixed(retries) => writeln!(out, "{at}::max_retries::{retries}")?,
-        Retries::Budget { percent, min } => {
+        RetryLimit::Fixed(retries) => writeln!(out, "{at}::max_retries::{retries}")?,
+        RetryLimit::Budget { percent, min } => {
             writeln!(out, "{at}::retry_budget::{percent}%::min_{min}")?;
         }
     }

@@ -49,12 +49,12 @@ struct Connection {
 }
 
 /// The open connections, oldest first.
-pub(super) struct Held {
+pub(super) struct PortConnections {
     bounds: Bounds,
     connections: VecDeque<Connection>,
 }
 
-impl Held {
+impl PortConnections {
     pub(super) fn new(bounds: Bounds) -> Self {
         let connections = VecDeque::new();
         Self {
@@ -105,13 +105,13 @@ mod tests {
     };
 
     struct Table {
-        held: Held,
+        held: PortConnections,
         tasks: Vec<JoinHandle<()>>,
     }
 
     impl Table {
         fn new() -> Self {
-            let (held, tasks) = (Held::new(BOUNDS), Vec::new());
+            let (held, tasks) = (PortConnections::new(BOUNDS), Vec::new());
             Self { held, tasks }
         }
 

@@ -48,7 +48,7 @@ pub struct Admin {
     /// `None`: nothing comes over xDS.
     pub xds: Option<Handle>,
     /// `None`: certificates are not by CSR.
-    pub identity: Option<watch::Receiver<identity::Status>>,
+    pub identity: Option<watch::Receiver<identity::CertificateStatus>>,
     /// The bootstrap, encoded.
     pub bootstrap: Bytes,
     /// Resources of the bootstrap, encoded.

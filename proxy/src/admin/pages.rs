@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::mask::Mask;
-use super::query::{PageError, Query};
+use super::query::{AdminQuery, PageError};
 use super::{Admin, certs, clusters, dump, rfc3339, runtime, stats};
 
 /// A page and its type.
@@ -56,7 +56,7 @@ impl Admin {
     /// # Errors
     /// There is no such page, or its parameters are not valid.
     pub async fn page(&self, path: &str, query: &str) -> Result<Page, PageError> {
-        let query = Query::parse(query);
+        let query = AdminQuery::parse(query);
         let as_json = query.get("format") == Some("json");
         Ok(match path {
             "/" | "/help" => Page::text(HELP.as_bytes().to_vec()),

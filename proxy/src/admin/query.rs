@@ -6,7 +6,7 @@ use regex::{Regex, RegexBuilder};
 const MAX_REGEX: usize = 1 << 20;
 
 /// The parameters of a URL, decoded.
-pub(super) struct Query(Vec<(String, String)>);
+pub(super) struct AdminQuery(Vec<(String, String)>);
 
 /// Why a page is not shown.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +29,7 @@ impl PageError {
     }
 }
 
-impl Query {
+impl AdminQuery {
     pub(super) fn parse(text: &str) -> Self {
         let pairs = text.split('&').filter(|pair| !pair.is_empty());
         let pairs = pairs.map(|pair| {
@@ -91,14 +91,14 @@ mod tests {
 
     #[test]
     fn parameters_are_decoded_and_found() {
-        let query = Query::parse("a=%5Ex%7c&&b&a=2&%63=%zz%4");
+        let query = AdminQuery::parse("a=%5Ex%7c&&b&a=2&%63=%zz%4");
         assert_eq!(query.get("a"), Some("^x|"));
         assert_eq!(query.get("b"), Some(""));
         assert_eq!(query.get("c"), Some("%zz%4"));
         assert!(!query.has("d"));
-        assert!(Query::parse("f=%28").regex("f").is_err());
+        assert!(AdminQuery::parse("f=%28").regex("f").is_err());
         let huge = format!("f={}", "(a{1000}){1000}");
-        assert!(Query::parse(&huge).regex("f").is_err());
-        assert!(Query::parse("f=").regex("f").unwrap().is_none());
+        assert!(AdminQuery::parse(&huge).regex("f").is_err());
+        assert!(AdminQuery::parse("f=").regex("f").unwrap().is_none());
     }
 }

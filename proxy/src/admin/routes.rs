@@ -14,7 +14,7 @@ use hyper::Response;
 use hyper::body::Bytes;
 
 use super::pages::Page;
-use super::query::{PageError, Query};
+use super::query::{AdminQuery, PageError};
 use super::server::Surface;
 use super::{Admin, ServerState};
 
@@ -91,7 +91,7 @@ fn change(admin: &Admin, path: &str, query: &str) -> Answer {
 }
 
 fn set_levels(admin: &Admin, query: &str) -> Answer {
-    for (name, value) in Query::parse(query).iter() {
+    for (name, value) in AdminQuery::parse(query).iter() {
         let done = match name {
             "level" => admin.logging.set_all(value),
             "paths" => value.split(',').try_for_each(|part| {

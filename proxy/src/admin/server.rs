@@ -12,7 +12,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
-use super::held::{Answering, Bounds, Held};
+use super::held::{Answering, Bounds, PortConnections};
 use super::{Admin, routes};
 
 /// Request head, bytes.
@@ -78,7 +78,7 @@ impl Surface {
 /// Serves until the process ends.
 pub async fn serve(listener: &TcpListener, surface: Surface, admin: &Arc<Admin>) {
     let options = surface.options();
-    let mut held = Held::new(options.bounds);
+    let mut held = PortConnections::new(options.bounds);
     loop {
         let (tcp, peer) = match listener.accept().await {
             Ok(accepted) => accepted,

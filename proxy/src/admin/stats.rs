@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::Admin;
 use super::pages::Page;
-use super::query::{PageError, Query};
+use super::query::{AdminQuery, PageError};
 use crate::metrics::registry::exposition;
 
 /// Which series are shown.
@@ -21,7 +21,7 @@ struct Selection {
 
 /// # Errors
 /// A parameter cannot be understood.
-pub(super) fn stats(admin: &Admin, query: &Query) -> Result<Page, PageError> {
+pub(super) fn stats(admin: &Admin, query: &AdminQuery) -> Result<Page, PageError> {
     let selection = Selection::of(query)?;
     match query.get("format") {
         Some("prometheus") => return Ok(prometheus(admin, &selection)),
@@ -50,7 +50,7 @@ pub(super) fn stats(admin: &Admin, query: &Query) -> Result<Page, PageError> {
 
 /// # Errors
 /// A parameter cannot be understood.
-pub(super) fn for_prometheus(admin: &Admin, query: &Query) -> Result<Page, PageError> {
+pub(super) fn for_prometheus(admin: &Admin, query: &AdminQuery) -> Result<Page, PageError> {
     Ok(prometheus(admin, &Selection::of(query)?))
 }
 
@@ -70,7 +70,7 @@ fn text_of(families: &[MetricFamily]) -> String {
 }
 
 impl Selection {
-    fn of(query: &Query) -> Result<Self, PageError> {
+    fn of(query: &AdminQuery) -> Result<Self, PageError> {
         let kind = match query.get("type") {
             None | Some("All") => None,
             Some("Counters") => Some(MetricType::COUNTER),

@@ -12,7 +12,7 @@ use xds_proto::google::protobuf::value::Kind as Value;
 use super::logging::Logs;
 use super::{AppError, statics, target};
 use crate::bootstrap::{Bootstrap, capacity};
-use crate::config::compile::{Compiler, SecretStore, Step};
+use crate::config::compile::{Compiler, SecretStore, SnapshotStep};
 use crate::metrics::edge::Peer;
 use crate::metrics::edges::Edges;
 use crate::metrics::{Registry, SpliceMetrics};
@@ -32,7 +32,7 @@ pub(super) struct Core {
     pub(super) resolver: Resolver,
     /// Static listeners that lead to what comes over ADS: they open once that is there, or was
     /// waited for long enough.
-    pub(super) held: Vec<Step>,
+    pub(super) held: Vec<SnapshotStep>,
     /// What static resources refer to and do not bring themselves: it comes over ADS.
     pub(super) references: Vec<Key>,
     /// How long that may take; `None`: there is nothing.

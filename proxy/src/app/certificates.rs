@@ -7,13 +7,13 @@ use super::AppError;
 use super::build::Core;
 use super::supervisor::Supervisor;
 use crate::bootstrap::Bootstrap;
-use crate::identity::{self, agent::Agent};
+use crate::identity::{self, agent::CertificateAgent};
 
 pub(super) fn start_identity(
     bootstrap: &Bootstrap,
     core: &Core,
     tasks: &mut JoinSet<()>,
-) -> Result<Option<watch::Receiver<identity::Status>>, AppError> {
+) -> Result<Option<watch::Receiver<identity::CertificateStatus>>, AppError> {
     let Some(identity) = &bootstrap.extensions.identity else {
         return Ok(None);
     };
@@ -22,7 +22,8 @@ pub(super) fn start_identity(
         identity: core.secrets.identity("default"),
         trust: core.secrets.bundle("ROOTCA"),
     };
-    let (mut agent, status) = Agent::new(identity.settings.clone(), target, slots, &core.registry)?;
+    let (mut agent, status) =
+        CertificateAgent::new(identity.settings.clone(), target, slots, &core.registry)?;
     tasks.spawn(async move {
         let mut supervisor = Supervisor::new("identity");
         while supervisor.panicked(agent.run()).await {}
@@ -31,7 +32,7 @@ pub(super) fn start_identity(
     tasks.spawn(async move {
         let mut supervisor = Supervisor::new("trust");
         while supervisor
-            .panicked(rejudge_after_changes(watched.clone(), &store))
+            .panicked(reverify_after_changes(watched.clone(), &store))
             .await
         {}
     });
@@ -39,8 +40,8 @@ pub(super) fn start_identity(
 }
 
 /// After a change of the trust bundle, every worker verifies its connections again.
-async fn rejudge_after_changes(
-    mut status: watch::Receiver<identity::Status>,
+async fn reverify_after_changes(
+    mut status: watch::Receiver<identity::CertificateStatus>,
     store: &crate::snapshot::Store,
 ) {
     let mut roots = status.borrow().roots.clone();
@@ -48,13 +49,13 @@ async fn rejudge_after_changes(
         let now = status.borrow_and_update().roots.clone();
         if now != roots {
             roots = now;
-            store.nudge();
+            store.notify();
         }
     }
 }
 
 /// Waits for the first certificate: without one the control plane refuses the stream.
-pub(super) async fn certified(identity: Option<watch::Receiver<identity::Status>>) {
+pub(super) async fn certified(identity: Option<watch::Receiver<identity::CertificateStatus>>) {
     if let Some(mut status) = identity {
         let certified = status.wait_for(|status| !status.serial.is_empty()).await;
         drop(certified);

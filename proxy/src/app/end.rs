@@ -39,7 +39,7 @@ impl Signals {
 /// SIGUSR1 opens log files again, as after a rotation. SIGHUP and SIGUSR2, which tell other servers
 /// to read their configuration or to replace themselves, do nothing.
 /// They are handled from this call on.
-pub(super) fn heed_signals(sinks: Arc<Sinks>) -> impl Future<Output = ()> {
+pub(super) fn handle_signals(sinks: Arc<Sinks>) -> impl Future<Output = ()> {
     let mut usr1 = listen(SignalKind::user_defined1());
     let mut hangup = listen(SignalKind::hangup());
     let mut usr2 = listen(SignalKind::user_defined2());

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use super::AppError;
 use crate::bootstrap::Bootstrap;
-use crate::config::compile::{Changes, Compiled, Compiler, Step};
+use crate::config::compile::{Changes, Compiled, Compiler, SnapshotStep};
 use crate::snapshot::{Snapshot, Store};
 use crate::xds::apply::keys;
 use crate::xds::resource_type::{Key, ResourceType};
 
 pub(super) struct Statics {
-    pub(super) held: Vec<Step>,
+    pub(super) held: Vec<SnapshotStep>,
     /// What comes over ADS for the sake of static resources.
     pub(super) references: Vec<Key>,
     /// How long that may take; `None`: there is nothing.
@@ -51,8 +51,8 @@ pub(super) fn publish(
     let (mut open, mut held) = (Vec::new(), Vec::new());
     for listener in listeners {
         match fetched.by(&listener) {
-            true => held.push(Step::Set(listener)),
-            false => open.push(Step::Set(listener)),
+            true => held.push(SnapshotStep::Set(listener)),
+            false => open.push(SnapshotStep::Set(listener)),
         }
     }
     if bootstrap.ads.is_none()

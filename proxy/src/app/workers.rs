@@ -12,14 +12,14 @@ use tokio::sync::{oneshot, watch};
 
 use super::AppError;
 use crate::config::demand::OnDemandClient;
-use crate::dispatcher::timer::Alarm;
+use crate::dispatcher::timer::TimerFd;
 use crate::drain::Drain;
 use crate::drain::Phase;
 use crate::listener::{Bound, ListenerContext};
 use crate::memory::{self, ConnectionCount, TrimPolicy};
 use crate::snapshot::Follower;
 use crate::snapshot::Store;
-use crate::supervise::keep;
+use crate::supervise::restart_on_panic;
 use crate::telemetry::calls::Telemetry;
 use crate::worker::Worker;
 
@@ -67,8 +67,8 @@ impl Workers {
             let thread = std::thread::Builder::new().name(format!("worker-{index}"));
             threads.push(thread.spawn(move || {
                 let _quit = quit;
-                let (runtime, alarm) = match ground() {
-                    Ok(ground) => ground,
+                let (runtime, timer_fd) = match runtime() {
+                    Ok(made) => made,
                     Err(error) => {
                         let failed = vec![format!("worker {index} cannot start: {error}")];
                         let open = ConnectionCount::default();
@@ -80,7 +80,7 @@ impl Workers {
                 runtime.block_on(async {
                     let worker = Worker::new(index, store, telemetry, demand, phase.clone());
                     worker.overload.watch(memory);
-                    work(worker, alarm, follower, (phase, flush_interval), report).await;
+                    work(worker, timer_fd, follower, (phase, flush_interval), report).await;
                 });
             })?);
         }
@@ -140,16 +140,16 @@ impl Drop for QuitOnPanic {
 }
 
 /// A worker's runtime (sockets, tasks) and its kernel timer.
-fn ground() -> io::Result<(LocalRuntime, Alarm)> {
+fn runtime() -> io::Result<(LocalRuntime, TimerFd)> {
     let mut builder = Builder::new_current_thread();
     let runtime = builder.enable_io().build_local(LocalOptions::default())?;
-    let alarm = runtime.block_on(async { Alarm::new() })?;
-    Ok((runtime, alarm))
+    let timer_fd = runtime.block_on(async { TimerFd::new() })?;
+    Ok((runtime, timer_fd))
 }
 
 async fn work(
     worker: Rc<Worker>,
-    alarm: Alarm,
+    timer_fd: TimerFd,
     follower: Follower,
     (mut phase, flush_interval): (watch::Receiver<Phase>, Duration),
     report: oneshot::Sender<Started>,
@@ -168,10 +168,10 @@ async fn work(
         () = closing => {}
         ((), (), (), ()) = async {
             tokio::join!(
-                context.run(alarm),
+                context.run(timer_fd),
                 follow(&mut bound),
-                keep(|| flush(&worker, flush_interval)),
-                keep(|| trim(&worker)),
+                restart_on_panic(|| flush(&worker, flush_interval)),
+                restart_on_panic(|| trim(&worker)),
             )
         } => {}
     }
@@ -185,7 +185,7 @@ async fn follow(bound: &mut Bound) {
     let bound = RefCell::new(bound);
     // Only one run borrows it at a time; a panic ends the borrow.
     #[expect(clippy::await_holding_refcell_ref, reason = "one run at a time")]
-    keep(|| async { bound.borrow_mut().run().await }).await;
+    restart_on_panic(|| async { bound.borrow_mut().run().await }).await;
 }
 
 /// Hands buffered access log lines to their sinks.
@@ -202,7 +202,7 @@ async fn trim(worker: &Worker) {
     let mut policy = TrimPolicy::default();
     loop {
         worker.timers.sleep(TRIM).await;
-        worker.overload.look(&worker.timers);
+        worker.overload.check(&worker.timers);
         if policy.burst_is_over(worker.open.open()) {
             worker.tls.prune();
             worker.buffers.forget();

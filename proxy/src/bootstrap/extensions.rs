@@ -22,7 +22,7 @@ const REPORT: Duration = Duration::from_secs(5);
 /// The settings of our own extensions. A stock Envoy bootstrap has none of them.
 #[derive(Clone, Debug, Default)]
 pub struct Extensions {
-    pub identity: Option<Identity>,
+    pub identity: Option<IdentityConfig>,
     pub dns: Option<Dns>,
     pub inspect: Option<Inspect>,
     pub on_demand: Option<OnDemand>,
@@ -32,8 +32,8 @@ pub struct Extensions {
 
 /// The static secrets `default` and `ROOTCA`, by CSR.
 #[derive(Clone, Debug)]
-pub struct Identity {
-    pub settings: identity::Settings,
+pub struct IdentityConfig {
+    pub settings: identity::IdentitySettings,
     /// The CA service's cluster.
     pub cluster: String,
 }
@@ -132,7 +132,7 @@ pub(super) fn extensions(
     Ok(found)
 }
 
-fn identity(at: At<'_>, message: pb::Identity) -> Result<Identity, CompileError> {
+fn identity(at: At<'_>, message: pb::Identity) -> Result<IdentityConfig, CompileError> {
     let pb::Identity {
         spiffe_id,
         ca_cluster,
@@ -155,8 +155,8 @@ fn identity(at: At<'_>, message: pb::Identity) -> Result<Identity, CompileError>
             Duration::ZERO,
         )?),
     };
-    Ok(Identity {
-        settings: identity::Settings {
+    Ok(IdentityConfig {
+        settings: identity::IdentitySettings {
             spiffe_id,
             token_file: (!token_file.is_empty()).then(|| PathBuf::from(token_file)),
             state_dir: state_dir.into(),

@@ -11,7 +11,7 @@ use xds_proto::envoy::config::bootstrap::v3::Bootstrap;
 use xds_proto::json;
 
 use super::error::BootstrapError;
-use crate::args::{Sidecar, Unknown};
+use crate::args::{Sidecar, UnknownDestinations};
 
 /// The control plane's cluster.
 const CONTROL: &str = "anyam-control";
@@ -216,8 +216,8 @@ fn extensions(sidecar: &Sidecar, resolvers: &Resolvers) -> Vec<Value> {
                 "wait": format!("{}.{:03}s", egress.wait_ms / 1000, egress.wait_ms % 1000),
                 "miss_ttl": format!("{}s", egress.miss_ttl_s),
                 "unknown": match egress.unknown {
-                    Unknown::Passthrough => "PASSTHROUGH",
-                    Unknown::Block => "BLOCK",
+                    UnknownDestinations::Passthrough => "PASSTHROUGH",
+                    UnknownDestinations::Block => "BLOCK",
                 },
                 "mesh_cidrs": egress.mesh_cidrs,
             }),

@@ -60,12 +60,12 @@ pub struct Thresholds {
     /// Requests that wait for a connection.
     pub pending: u32,
     pub requests: u32,
-    pub retries: Retries,
+    pub retries: RetryLimit,
 }
 
 /// How many retries may be in flight.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Retries {
+pub enum RetryLimit {
     Fixed(u32),
     /// A share of what is active or pending, but never fewer than `min`.
     Budget {
@@ -80,7 +80,7 @@ impl Default for Thresholds {
             connections: 1024,
             pending: 1024,
             requests: 1024,
-            retries: Retries::Fixed(3),
+            retries: RetryLimit::Fixed(3),
         }
     }
 }

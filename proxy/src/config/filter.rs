@@ -12,8 +12,8 @@ use std::time::Duration;
 use bytes::Bytes;
 
 pub use self::rate_limit::{
-    Action, Buckets, Descriptor, DescriptorMatch, LocalRateLimit, RateLimit, RouteRateLimits,
-    VhRateLimits,
+    Buckets, Descriptor, DescriptorMatch, LocalRateLimit, RateLimit, RateLimitAction,
+    RouteRateLimits, VhRateLimits,
 };
 use super::Name;
 use super::policy::Rbac;
@@ -34,7 +34,7 @@ pub struct HttpFilter {
 #[derive(Clone)]
 pub enum FilterConfig {
     Rbac(Arc<Rbac>),
-    Fault(Arc<Fault>),
+    Fault(Arc<FaultInjection>),
     LocalRateLimit(Arc<LocalRateLimit>),
     /// `None`: the filter's own, which has no policy.
     Cors(Option<Arc<CorsPolicy>>),
@@ -118,7 +118,7 @@ impl Percent {
 }
 
 /// envoy.extensions.filters.http.fault.v3.HTTPFault.
-pub struct Fault {
+pub struct FaultInjection {
     pub delay: Option<FaultPart<Duration>>,
     pub abort: Option<Abort>,
     /// Of the response's body, KiB a second, for each stream.

@@ -12,21 +12,21 @@ pub struct Rbac {
 
 impl Rbac {
     /// Whether a decision depends on the server name of a ClientHello.
-    pub fn asks_server_name(&self) -> bool {
+    pub fn needs_server_name(&self) -> bool {
         let rules = [&self.enforced, &self.shadow].into_iter().flatten();
         let mut permissions = rules
             .flat_map(|rules| &rules.policies)
             .flat_map(|policy| &policy.permissions);
-        permissions.any(Permission::asks_server_name)
+        permissions.any(Permission::needs_server_name)
     }
 }
 
 impl Permission {
-    fn asks_server_name(&self) -> bool {
+    fn needs_server_name(&self) -> bool {
         match self {
             Self::RequestedServerName(_) => true,
-            Self::And(all) | Self::Or(all) => all.iter().any(Self::asks_server_name),
-            Self::Not(one) => one.asks_server_name(),
+            Self::And(all) | Self::Or(all) => all.iter().any(Self::needs_server_name),
+            Self::Not(one) => one.needs_server_name(),
             _ => false,
         }
     }

@@ -5,13 +5,13 @@
 //! busy connection touches the wheel once per time-out and not once per request. Deadlines are
 //! rounded up to [`TICK`].
 //!
-//! - `alarm`: the descriptor by which the kernel reports that the next tick has come. The runtime of
+//! - `timer_fd`: the descriptor by which the kernel reports that the next tick has come. The runtime of
 //!   a worker has no timers of its own: it would read the clock four times a turn for them, and have
 //!   the kernel arm a timer for each wait.
 //! - `clock`: the time, read once for each poll of a task
 
-mod alarm;
 mod clock;
+mod timer_fd;
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
@@ -24,9 +24,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-pub use self::alarm::Alarm;
 use self::clock::CachedClock;
 pub use self::clock::CachedClockTask;
+pub use self::timer_fd::TimerFd;
 
 /// Resolution.
 pub const TICK: Duration = Duration::from_millis(5);
@@ -176,14 +176,14 @@ impl Timers {
     }
 
     /// Fires what is due; runs for as long as the worker does.
-    pub async fn drive(&self, alarm: &Alarm) {
+    pub async fn drive(&self, timer_fd: &TimerFd) {
         let wheel = &*self.0;
         loop {
             let next = wheel.slots.borrow().first().map(|slot| slot.0);
             wheel.sleeping_until.set(next.unwrap_or(NEVER));
-            alarm.set(next.map(|tick| wheel.until(tick)));
+            timer_fd.set(next.map(|tick| wheel.until(tick)));
             tokio::select! {
-                () = alarm.rings() => wheel.fire(),
+                () = timer_fd.expired() => wheel.fire(),
                 () = wheel.earlier.notified() => {}
             }
         }

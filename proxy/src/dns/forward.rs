@@ -22,7 +22,7 @@ const TRIES: usize = 4;
 /// The client's transport, which the query upstream uses too: after a truncated answer the client
 /// retries over TCP, which has no such limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Transport {
+pub(super) enum DnsTransport {
     Udp,
     Tcp,
 }
@@ -35,7 +35,7 @@ pub(super) enum Transport {
 pub(super) async fn forward(
     resolvers: &[SocketAddr],
     query: &[u8],
-    transport: Transport,
+    transport: DnsTransport,
 ) -> io::Result<Vec<u8>> {
     let tries = TRIES.max(resolvers.len());
     let mut left = resolvers.iter().cycle().take(tries);
@@ -62,14 +62,14 @@ pub(super) async fn forward(
 }
 
 /// One try.
-async fn ask(resolver: SocketAddr, query: &[u8], transport: Transport) -> io::Result<Vec<u8>> {
+async fn ask(resolver: SocketAddr, query: &[u8], transport: DnsTransport) -> io::Result<Vec<u8>> {
     let (id, mut asked) = (random_id()?, query.to_vec());
     let place = asked.first_chunk_mut().ok_or(io::ErrorKind::InvalidInput)?;
     *place = id;
     let asking = async {
         match transport {
-            Transport::Udp => udp(resolver, &asked).await,
-            Transport::Tcp => tcp(resolver, &asked).await,
+            DnsTransport::Udp => udp(resolver, &asked).await,
+            DnsTransport::Tcp => tcp(resolver, &asked).await,
         }
     };
     let mut answer = tokio::time::timeout(TIMEOUT, asking).await??;

@@ -29,7 +29,7 @@ use std::net::SocketAddr;
 
 /// anyam.bootstrap.v1.DnsProxy, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
+pub struct DnsSettings {
     pub listen: SocketAddr,
     /// Empty: names outside the mesh are refused.
     pub upstream: Vec<SocketAddr>,
@@ -42,7 +42,7 @@ pub struct Settings {
 /// The domain of Kubernetes services, used for the mesh's services too.
 const SERVICES: &str = "svc.cluster.local";
 
-impl Settings {
+impl DnsSettings {
     /// `namespace`: of the workload; its services go by their short names. `search`: tried after
     /// the mesh's own suffixes.
     pub fn new(
@@ -61,7 +61,7 @@ impl Settings {
                 all.push(suffix);
             }
         }
-        Settings {
+        DnsSettings {
             listen,
             upstream,
             search: all,

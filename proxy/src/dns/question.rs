@@ -8,7 +8,7 @@ use hickory_proto::rr::rdata::{A, AAAA, SOA, SRV};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use hickory_proto::serialize::binary::{BinEncodable, BinEncoder};
 
-use super::forward::Transport;
+use super::forward::DnsTransport;
 use crate::config::name::{NameRecords, Srv};
 
 /// Without EDNS a UDP answer has at most this many bytes.
@@ -78,7 +78,11 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
 impl Question {
     /// The name's records, as far as they are of the type asked for. A name that is there without
     /// such records is no error: NOERROR without answers (NODATA).
-    pub(super) fn records(&self, records: &NameRecords, transport: Transport) -> Option<Vec<u8>> {
+    pub(super) fn records(
+        &self,
+        records: &NameRecords,
+        transport: DnsTransport,
+    ) -> Option<Vec<u8>> {
         let query = self.message.queries.first()?;
         let ttl = u32::try_from(records.ttl.as_secs()).unwrap_or(u32::MAX);
         let mut answer = self.answer(ResponseCode::NoError);
@@ -107,7 +111,7 @@ impl Question {
 
     /// The message in what its transport can carry. Additional records may be left out (RFC 2181,
     /// section 9); with fewer answers than there are, TC is set.
-    fn fit(&self, mut answer: Message, transport: Transport) -> Option<Vec<u8>> {
+    fn fit(&self, mut answer: Message, transport: DnsTransport) -> Option<Vec<u8>> {
         let limit = self.limit(transport);
         let mut bytes = encode(&answer, limit)?;
         if !answer.additionals.is_empty() && is_truncated(&bytes) {
@@ -118,15 +122,15 @@ impl Question {
     }
 
     /// Bytes that an answer may have.
-    pub(super) fn limit(&self, transport: Transport) -> u16 {
+    pub(super) fn limit(&self, transport: DnsTransport) -> u16 {
         match transport {
-            Transport::Udp => self.udp_limit,
-            Transport::Tcp => u16::MAX,
+            DnsTransport::Udp => self.udp_limit,
+            DnsTransport::Tcp => u16::MAX,
         }
     }
 
     /// One record more than an answer has room for, so that it is seen to be truncated.
-    fn most_records(&self, transport: Transport) -> usize {
+    fn most_records(&self, transport: DnsTransport) -> usize {
         usize::from(self.limit(transport) / RECORD).saturating_add(1)
     }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use hickory_proto::op::ResponseCode;
 
-use super::Settings;
-use super::forward::{Transport, forward};
+use super::DnsSettings;
+use super::forward::{DnsTransport, forward};
 use super::question::Question;
 use crate::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
 use crate::config::name::NameRecords;
@@ -27,11 +27,11 @@ enum Resolution {
 
 /// Answers a question; `None`: no response is sent.
 pub(super) async fn resolve(
-    settings: &Settings,
+    settings: &DnsSettings,
     demand: Option<&OnDemandClient>,
     question: &Question,
     query: &[u8],
-    transport: Transport,
+    transport: DnsTransport,
 ) -> Option<Vec<u8>> {
     let resolution = match demand {
         Some(demand) if question.internet && is_host_name(&question.name) => {
@@ -51,10 +51,10 @@ pub(super) async fn resolve(
 }
 
 async fn elsewhere(
-    settings: &Settings,
+    settings: &DnsSettings,
     question: &Question,
     query: &[u8],
-    transport: Transport,
+    transport: DnsTransport,
 ) -> Option<Vec<u8>> {
     if settings.upstream.is_empty() {
         let code = match is_ours(settings, &question.name) {
@@ -74,7 +74,7 @@ async fn elsewhere(
 
 /// Looks up the name and its expansions by the search paths, all at once; the first in order that
 /// has records wins, else the first that exists.
-async fn look_up(settings: &Settings, demand: &OnDemandClient, name: &str) -> Resolution {
+async fn look_up(settings: &DnsSettings, demand: &OnDemandClient, name: &str) -> Resolution {
     let candidates = candidates(settings, name);
     let asking = candidates
         .into_iter()
@@ -100,7 +100,7 @@ async fn look_up(settings: &Settings, demand: &OnDemandClient, name: &str) -> Re
     }
 }
 
-fn candidates(settings: &Settings, name: &str) -> Vec<String> {
+fn candidates(settings: &DnsSettings, name: &str) -> Vec<String> {
     let mut candidates = vec![name.to_owned()];
     if !is_ours(settings, name) && name.matches('.').count() < NDOTS {
         // A lone label before a suffix of ours is a namespace, which must not hide a host elsewhere.
@@ -113,7 +113,7 @@ fn candidates(settings: &Settings, name: &str) -> Vec<String> {
 }
 
 /// Whether a name is one of the mesh's own suffixes or ends in one.
-fn is_ours(settings: &Settings, name: &str) -> bool {
+fn is_ours(settings: &DnsSettings, name: &str) -> bool {
     settings.own.iter().any(|suffix| {
         name.strip_suffix(suffix.as_str())
             .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))

@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
 
-use super::Settings;
-use super::forward::Transport;
+use super::DnsSettings;
+use super::forward::DnsTransport;
 use super::question::{Parsed, parse};
 use super::resolve::resolve;
 use crate::config::demand::OnDemandClient;
@@ -25,7 +25,7 @@ const IDLE: Duration = Duration::from_secs(10);
 const MAX_DATAGRAM: usize = 4096;
 
 /// UDP and TCP on one port, of both families where the address is loopback.
-pub struct Server {
+pub struct DnsServer {
     sockets: Vec<Sockets>,
     shared: Arc<Shared>,
 }
@@ -45,15 +45,15 @@ impl Sockets {
 }
 
 struct Shared {
-    settings: Settings,
+    settings: DnsSettings,
     demand: Option<OnDemandClient>,
     questions: Arc<Semaphore>,
 }
 
-impl Server {
+impl DnsServer {
     /// # Errors
     /// As `bind(2)`.
-    pub async fn bind(settings: Settings, demand: Option<OnDemandClient>) -> io::Result<Self> {
+    pub async fn bind(settings: DnsSettings, demand: Option<OnDemandClient>) -> io::Result<Self> {
         let first = Sockets::bind(settings.listen).await?;
         let bound = first.tcp.local_addr()?;
         let mut sockets = vec![first];
@@ -67,7 +67,7 @@ impl Server {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Server {
+        Ok(DnsServer {
             sockets,
             shared: Arc::new(Shared {
                 settings,
@@ -130,7 +130,7 @@ async fn serve_udp(socket: &Arc<UdpSocket>, shared: Arc<Shared>) {
         let query = buffer.get(..length).unwrap_or_default().to_vec();
         let (socket, shared) = (socket.clone(), shared.clone());
         tokio::spawn(async move {
-            if let Some(answer) = shared.answer(&query, Transport::Udp).await {
+            if let Some(answer) = shared.answer(&query, DnsTransport::Udp).await {
                 // The client may be gone.
                 let _ = socket.send_to(&answer, client).await;
             }
@@ -173,7 +173,7 @@ async fn serve_stream(mut stream: TcpStream, shared: &Shared) -> io::Result<()> 
             io::Result::Ok(query)
         };
         let query = tokio::time::timeout(IDLE, reading).await??;
-        let Some(answer) = shared.answer(&query, Transport::Tcp).await else {
+        let Some(answer) = shared.answer(&query, DnsTransport::Tcp).await else {
             return Ok(());
         };
         let length = u16::try_from(answer.len()).map_err(|_| io::ErrorKind::InvalidData)?;
@@ -183,7 +183,7 @@ async fn serve_stream(mut stream: TcpStream, shared: &Shared) -> io::Result<()> 
 }
 
 impl Shared {
-    async fn answer(&self, query: &[u8], transport: Transport) -> Option<Vec<u8>> {
+    async fn answer(&self, query: &[u8], transport: DnsTransport) -> Option<Vec<u8>> {
         match parse(query) {
             Parsed::Question(question) => {
                 let demand = self.demand.as_ref();

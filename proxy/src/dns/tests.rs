@@ -10,8 +10,8 @@ use hickory_proto::rr::{Name, RData, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 
-use super::forward::Transport;
-use super::server::Server;
+use super::forward::DnsTransport;
+use super::server::DnsServer;
 use super::*;
 use crate::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
 use crate::config::name::NameRecords;
@@ -63,8 +63,8 @@ async fn start(upstream: Vec<SocketAddr>, demand: OnDemandClient) -> SocketAddr 
 
 async fn start_both(upstream: Vec<SocketAddr>, demand: OnDemandClient) -> Vec<SocketAddr> {
     let listen = "127.0.0.1:0".parse().unwrap();
-    let settings = Settings::new(listen, upstream, "shop", &["Corp.Example.".to_owned()]);
-    let server = Server::bind(settings, Some(demand)).await.unwrap();
+    let settings = DnsSettings::new(listen, upstream, "shop", &["Corp.Example.".to_owned()]);
+    let server = DnsServer::bind(settings, Some(demand)).await.unwrap();
     let addresses = server.local_addrs().unwrap();
     tokio::spawn(async move { server.run().await });
     addresses
@@ -182,7 +182,7 @@ async fn without_a_control_plane_mesh_names_are_not_asked_elsewhere() {
 enum Behaviour {
     Answer,
     /// Wrong id, another question, no answer at all, junk; then the right answer.
-    LieFirst,
+    ForgedFirst,
     /// Says "truncated" over UDP, the whole over TCP.
     Truncate,
     /// More than a client without EDNS can take.
@@ -239,7 +239,7 @@ fn replies(behaviour: Behaviour, asked: &Message) -> Vec<Vec<u8>> {
     let right = truth(asked);
     match behaviour {
         Behaviour::Answer => vec![right.to_vec().unwrap()],
-        Behaviour::LieFirst => {
+        Behaviour::ForgedFirst => {
             let mut id = right.clone();
             id.metadata.id ^= 1;
             let mut other = right.clone();
@@ -271,8 +271,8 @@ fn replies(behaviour: Behaviour, asked: &Message) -> Vec<Vec<u8>> {
 }
 
 #[tokio::test]
-async fn other_names_are_forwarded_and_lies_ignored() {
-    let upstream = resolver(Behaviour::LieFirst).await;
+async fn forged_answers_are_ignored() {
+    let upstream = resolver(Behaviour::ForgedFirst).await;
     let server = start(vec![upstream], mesh(NAMES, true)).await;
     let answer = udp(server, &query("example.org.", RecordType::A)).await;
     assert_eq!(answer.metadata.id, 77);
@@ -369,7 +369,7 @@ proptest::proptest! {
     #[test]
     fn parsing_never_fails_otherwise_than_by_saying_so(bytes: Vec<u8>) {
         if let super::question::Parsed::Question(question) = super::question::parse(&bytes) {
-            assert!(question.records(&NameRecords::default(), Transport::Udp).is_some());
+            assert!(question.records(&NameRecords::default(), DnsTransport::Udp).is_some());
         }
         super::question::answers(&bytes, &bytes);
     }

@@ -20,4 +20,4 @@ pub(crate) mod pool;
 pub(crate) mod server;
 
 pub use self::client::Connect;
-pub use self::server::{BadTarget, ConnectRequest, ConnectTarget, Server};
+pub use self::server::{BadTarget, ConnectRequest, ConnectTarget, TunnelServer};

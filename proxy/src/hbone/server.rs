@@ -27,14 +27,14 @@ const SEND_BUFFER: usize = 256 * 1024;
 const MAX_ALPN: usize = 8;
 
 /// An HTTP/2 connection on which a peer opens tunnels.
-pub struct Server {
+pub struct TunnelServer {
     connection: h2::server::Connection<Prefixed, Chunk>,
     load: Rc<StreamCount>,
     budget: ResetLimiter,
     max_streams: usize,
 }
 
-impl Server {
+impl TunnelServer {
     /// `None`: the peer speaks no HTTP/2.
     pub async fn handshake(io: Prefixed, options: &TunnelOptions) -> Option<Self> {
         let streams = options.max_concurrent_streams;
@@ -52,7 +52,7 @@ impl Server {
             .max_local_error_reset_streams(Some(MAX_REFUSED))
             .max_send_buffer_size(SEND_BUFFER);
         let connection = builder.handshake(io).await.ok()?;
-        Some(Server {
+        Some(TunnelServer {
             connection,
             load: Rc::default(),
             budget: ResetLimiter::new(MAX_REFUSED),

@@ -8,9 +8,9 @@ use tokio::sync::watch;
 
 use super::ca::{self, CaError, Credential};
 use super::schedule::{self, CHECK_INTERVAL};
-use super::store::{Store, StoreError};
+use super::store::{StateStore, StoreError};
 use super::token::Token;
-use super::{Material, Settings, Slots, Status};
+use super::{CertificateStatus, IdentitySettings, Material, Slots};
 use crate::metrics::Registry;
 use crate::metrics::registry::RegistryError;
 use crate::xds::backoff::Backoff;
@@ -47,13 +47,13 @@ impl Metrics {
 }
 
 /// See the module.
-pub struct Agent {
-    settings: Settings,
+pub struct CertificateAgent {
+    settings: IdentitySettings,
     target: ManagementServer,
-    store: Store,
+    store: StateStore,
     slots: Slots,
     metrics: Metrics,
-    status: watch::Sender<Status>,
+    status: watch::Sender<CertificateStatus>,
     /// In use, with the time of its renewal.
     current: Option<(Material, SystemTime)>,
     backoff: Backoff,
@@ -71,21 +71,21 @@ pub enum AgentError {
     Metrics(#[from] RegistryError),
 }
 
-impl Agent {
+impl CertificateAgent {
     /// Loads the stored certificate and bundle, if any: then the slots are filled when this
     /// returns.
     ///
     /// # Errors
     /// When the state directory cannot be used.
     pub fn new(
-        settings: Settings,
+        settings: IdentitySettings,
         target: ManagementServer,
         slots: Slots,
         registry: &Registry,
-    ) -> Result<(Self, watch::Receiver<Status>), AgentError> {
-        let store = Store::open(&settings.state_dir)?;
-        let (status, watched) = watch::channel(Status::default());
-        let mut agent = Agent {
+    ) -> Result<(Self, watch::Receiver<CertificateStatus>), AgentError> {
+        let store = StateStore::open(&settings.state_dir)?;
+        let (status, watched) = watch::channel(CertificateStatus::default());
+        let mut agent = CertificateAgent {
             target,
             slots,
             metrics: Metrics::new(registry)?,
@@ -147,7 +147,7 @@ impl Agent {
         self.publish(material, identity, bundle);
     }
 
-    async fn renew(&mut self) -> Result<(), Failure> {
+    async fn renew(&mut self) -> Result<(), RenewalError> {
         let usable = self.current.as_ref().map(|(material, _)| material);
         let usable = usable.filter(|_| self.has_life_left());
         let token = match usable {
@@ -157,7 +157,7 @@ impl Agent {
         let credential = match (&token, usable) {
             (Some(token), _) => Credential::Token(token),
             (None, Some(material)) => Credential::Certificate(material),
-            (None, None) => return Err(Failure::NoCredential),
+            (None, None) => return Err(RenewalError::NoCredential),
         };
         let made = ca::create_certificate(&self.target, &self.settings, credential).await;
         let material = match made {
@@ -196,7 +196,7 @@ impl Agent {
         ends.is_some_and(|ends| ends > SystemTime::now())
     }
 
-    fn read_token(&self) -> Result<Option<Token>, Failure> {
+    fn read_token(&self) -> Result<Option<Token>, RenewalError> {
         let Some(path) = &self.settings.token_file else {
             return Ok(None);
         };
@@ -207,7 +207,7 @@ impl Agent {
                 return Ok(None);
             }
             Err(error) => {
-                return Err(Failure::Token(
+                return Err(RenewalError::Token(
                     path.display().to_string(),
                     error.to_string(),
                 ));
@@ -216,7 +216,7 @@ impl Agent {
         let token = Token::parse(&text);
         token
             .map(Some)
-            .map_err(|error| Failure::Token(path.display().to_string(), error.to_string()))
+            .map_err(|error| RenewalError::Token(path.display().to_string(), error.to_string()))
     }
 
     fn publish(
@@ -248,7 +248,7 @@ impl Agent {
         self.current = Some((material, renew_at));
     }
 
-    fn failed(&mut self, error: &Failure) -> Duration {
+    fn failed(&mut self, error: &RenewalError) -> Duration {
         self.metrics.failures.inc();
         let remaining = self
             .status
@@ -288,7 +288,7 @@ fn seconds(time: SystemTime) -> i64 {
 
 /// Why an attempt failed.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum RenewalError {
     #[error(transparent)]
     Ca(#[from] CaError),
     #[error("join token {0}: {1}")]

@@ -8,7 +8,7 @@ use xds_proto::istio::v1::auth::IstioCertificateRequest;
 use xds_proto::istio::v1::auth::istio_certificate_service_client::IstioCertificateServiceClient;
 
 use super::token::Token;
-use super::{Material, Settings, csr, pin};
+use super::{IdentitySettings, Material, csr, pin};
 use crate::tls::SpiffeId;
 use crate::xds::channel::{ChannelError, ManagementServer, TlsSettings};
 
@@ -53,7 +53,7 @@ pub(super) enum Credential<'a> {
 /// Requests a certificate for a new key.
 pub(super) async fn create_certificate(
     target: &ManagementServer,
-    settings: &Settings,
+    settings: &IdentitySettings,
     credential: Credential<'_>,
 ) -> Result<Material, CaError> {
     let request = csr::request(&settings.spiffe_id)?;

@@ -41,7 +41,7 @@ impl Slots {
 
 /// The certificate to request (anyam.bootstrap.v1.Identity, checked).
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub struct IdentitySettings {
     pub spiffe_id: crate::tls::SpiffeId,
     pub token_file: Option<std::path::PathBuf>,
     pub state_dir: std::path::PathBuf,
@@ -79,7 +79,7 @@ impl std::fmt::Debug for Material {
 
 /// The certificate's state, for admin and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Status {
+pub struct CertificateStatus {
     /// Lower-case hex; empty before the first certificate.
     pub serial: String,
     pub not_before: Option<SystemTime>,

@@ -44,11 +44,11 @@ struct Content {
 }
 
 /// The directory of one proxy.
-pub(super) struct Store {
+pub(super) struct StateStore {
     dir: PathBuf,
 }
 
-impl Store {
+impl StateStore {
     /// Makes the directory if there is none.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl Store {
             .map_err(failed("create"))?;
         let meta = fs::metadata(dir).map_err(failed("look at"))?;
         private(dir, meta.mode(), 0o700)?;
-        Ok(Store {
+        Ok(StateStore {
             dir: dir.to_owned(),
         })
     }
@@ -152,7 +152,7 @@ mod tests {
     fn what_is_saved_is_private_and_comes_back() {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("a/b");
-        let store = Store::open(&dir).unwrap();
+        let store = StateStore::open(&dir).unwrap();
         assert_eq!(store.load().unwrap(), None);
         store.save(&material()).unwrap();
         store.save(&material()).unwrap();
@@ -167,20 +167,20 @@ mod tests {
     fn what_others_can_read_is_refused() {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("state");
-        let store = Store::open(&dir).unwrap();
+        let store = StateStore::open(&dir).unwrap();
         store.save(&material()).unwrap();
         let file = dir.join(FILE);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
         assert!(matches!(store.load(), Err(StoreError::Mode { .. })));
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(Store::open(&dir).is_err());
+        assert!(StateStore::open(&dir).is_err());
     }
 
     #[test]
     fn junk_is_an_error_that_says_what_to_do() {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("state");
-        let store = Store::open(&dir).unwrap();
+        let store = StateStore::open(&dir).unwrap();
         store.save(&material()).unwrap();
         fs::write(dir.join(FILE), b"{").unwrap();
         let error = store.load().unwrap_err().to_string();

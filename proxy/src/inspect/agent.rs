@@ -8,9 +8,9 @@ use futures_util::StreamExt;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
 use xds_proto::anyam::inspect::v1 as pb;
-use xds_proto::anyam::inspect::v1::control_message::Message as Asked;
+use xds_proto::anyam::inspect::v1::control_message;
 use xds_proto::anyam::inspect::v1::inspect_client::InspectClient;
-use xds_proto::anyam::inspect::v1::proxy_message::Message as Said;
+use xds_proto::anyam::inspect::v1::proxy_message;
 use xds_proto::google::protobuf::Duration as WireDuration;
 
 use super::explain;
@@ -18,7 +18,7 @@ use super::report::{Deltas, report, timestamp};
 use crate::admin::Admin;
 use crate::config::demand::OnDemandClient;
 use crate::telemetry::Telemetry;
-use crate::telemetry::tap::{Event, Filter};
+use crate::telemetry::tap::{Filter, TapEvent};
 use crate::xds::backoff::Backoff;
 use crate::xds::channel::ManagementServer;
 
@@ -77,7 +77,7 @@ impl Agent {
                 _ = tick.tick() => {
                     let edges = deltas.take(&self.telemetry.edges);
                     let said = report(&self.admin, &self.admin.drain, edges);
-                    if let Err(why) = send(&out, Said::Report(said)).await {
+                    if let Err(why) = send(&out, proxy_message::Message::Report(said)).await {
                         break Err(why);
                     }
                 }
@@ -98,8 +98,8 @@ impl Agent {
         outcome
     }
 
-    fn hello(&self) -> Said {
-        Said::Hello(pb::Hello {
+    fn hello(&self) -> proxy_message::Message {
+        proxy_message::Message::Hello(pb::Hello {
             node_id: self.node_id.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             started: Some(timestamp(self.admin.started)),
@@ -108,29 +108,29 @@ impl Agent {
 
     fn answer(
         &self,
-        asked: Asked,
+        asked: control_message::Message,
         out: &mpsc::Sender<pb::ProxyMessage>,
         work: &mut JoinSet<()>,
         taps: &mut HashMap<String, AbortHandle>,
     ) {
         match asked {
-            Asked::StartTap(tap) => {
+            control_message::Message::StartTap(tap) => {
                 let id = tap.id.clone();
                 let running = work.spawn(run_tap(self.telemetry.clone(), tap, out.clone()));
                 if let Some(before) = taps.insert(id, running) {
                     before.abort();
                 }
             }
-            Asked::StopTap(pb::StopTap { id }) => {
+            control_message::Message::StopTap(pb::StopTap { id }) => {
                 self.telemetry.taps.close(&id);
                 if let Some(running) = taps.remove(&id) {
                     running.abort();
                 }
             }
-            Asked::Dump(dump) => {
+            control_message::Message::Dump(dump) => {
                 work.spawn(run_dump(self.admin.clone(), dump, out.clone()));
             }
-            Asked::Explain(asked) => {
+            control_message::Message::Explain(asked) => {
                 let (store, demand, out) =
                     (self.admin.store.clone(), self.demand.clone(), out.clone());
                 work.spawn(async move {
@@ -139,7 +139,7 @@ impl Agent {
                         None => None,
                     };
                     let said = match explain::explain(&store.load(), &asked, answer) {
-                        Ok(decisions) => Said::Explanation(pb::Explanation {
+                        Ok(decisions) => proxy_message::Message::Explanation(pb::Explanation {
                             id: asked.id,
                             decisions,
                         }),
@@ -153,11 +153,14 @@ impl Agent {
     }
 }
 
-fn failure(id: String, error: String) -> Said {
-    Said::Failure(pb::Failure { id, error })
+fn failure(id: String, error: String) -> proxy_message::Message {
+    proxy_message::Message::Failure(pb::Failure { id, error })
 }
 
-async fn send(out: &mpsc::Sender<pb::ProxyMessage>, said: Said) -> Result<(), String> {
+async fn send(
+    out: &mpsc::Sender<pb::ProxyMessage>,
+    said: proxy_message::Message,
+) -> Result<(), String> {
     let message = pb::ProxyMessage {
         message: Some(said),
     };
@@ -180,7 +183,7 @@ async fn run_dump(admin: Arc<Admin>, dump: pb::Dump, out: mpsc::Sender<pb::Proxy
     let pieces = page.body.len().div_ceil(CHUNK).max(1);
     for at in 0..pieces {
         let end = page.body.len().min((at + 1) * CHUNK);
-        let said = Said::DumpChunk(pb::DumpChunk {
+        let said = proxy_message::Message::DumpChunk(pb::DumpChunk {
             id: dump.id.clone(),
             data: page.body[at * CHUNK..end].to_vec(),
             last: at + 1 == pieces,
@@ -215,7 +218,7 @@ async fn run_tap(
     let local = telemetry.local.principal.clone();
     let relaying = async {
         while let Some(event) = events.recv().await {
-            let said = Said::TapEvent(tap_event(&tap.id, &local, event));
+            let said = proxy_message::Message::TapEvent(tap_event(&tap.id, &local, event));
             if send(&out, said).await.is_err() {
                 return;
             }
@@ -243,7 +246,7 @@ fn filter(filter: pb::TapFilter) -> Filter {
     }
 }
 
-fn tap_event(id: &str, local: &str, event: Event) -> pb::TapEvent {
+fn tap_event(id: &str, local: &str, event: TapEvent) -> pb::TapEvent {
     let address = |at: Option<std::net::SocketAddr>| at.map_or(String::new(), |a| a.to_string());
     let headers = |list: Vec<(String, String)>| {
         let header = |(name, value)| pb::Header { name, value };

@@ -51,23 +51,23 @@ pub fn explain(
     answer: Option<OnDemandResponse>,
 ) -> Result<Vec<pb::Decision>, String> {
     let question = Question::parse(asked)?;
-    let mut said = Said::default();
+    let mut decisions = Decisions::default();
     if answer == Some(OnDemandResponse::Unavailable) {
         let subject = question.destination.to_string();
         let why =
             "it may be in the mesh and the control plane did not answer: the connection is reset";
-        said.say("listener", Outcome::Failed, &subject, why);
-        return Ok(said.0);
+        decisions.push("listener", Outcome::Failed, &subject, why);
+        return Ok(decisions.0);
     }
-    walk(snapshot, &question, &mut said);
-    Ok(said.0)
+    walk(snapshot, &question, &mut decisions);
+    Ok(decisions.0)
 }
 
 #[derive(Default)]
-struct Said(Vec<pb::Decision>);
+struct Decisions(Vec<pb::Decision>);
 
-impl Said {
-    fn say(&mut self, stage: &str, outcome: Outcome, subject: &str, reason: impl Into<String>) {
+impl Decisions {
+    fn push(&mut self, stage: &str, outcome: Outcome, subject: &str, reason: impl Into<String>) {
         self.0.push(pb::Decision {
             stage: stage.to_owned(),
             outcome: outcome.into(),
@@ -78,7 +78,7 @@ impl Said {
 }
 
 /// What all decisions about one connection share.
-struct Way<'a> {
+struct ExplainContext<'a> {
     snapshot: &'a Snapshot,
     question: &'a Question,
     listener: &'a Listener,
@@ -87,13 +87,13 @@ struct Way<'a> {
     original_dst: Option<SocketAddr>,
 }
 
-fn walk(snapshot: &Snapshot, question: &Question, said: &mut Said) {
+fn walk(snapshot: &Snapshot, question: &Question, decisions: &mut Decisions) {
     let Some(entry) = entry::accepting(snapshot, question.direction(), question.destination) else {
         let why = "no listener takes connections in this direction";
-        return said.say("listener", Outcome::Failed, "", why);
+        return decisions.push("listener", Outcome::Failed, "", why);
     };
     let original_dst = original_dst(entry, question);
-    let listener = listener(snapshot, question, entry, said);
+    let listener = listener(snapshot, question, entry, decisions);
     let protocol = question.protocol();
     let facts = chain::ChainMatchInput {
         destination: question.destination,
@@ -102,17 +102,17 @@ fn walk(snapshot: &Snapshot, question: &Question, said: &mut Said) {
     };
     let Some(chain) = chain::choose(&listener.def, &facts) else {
         let why = "no filter chain of the listener matches: the connection is closed";
-        return said.say("chain", Outcome::Failed, &listener.def.name, why);
+        return decisions.push("chain", Outcome::Failed, &listener.def.name, why);
     };
     let how = match &chain.tls {
         Some(_) => "its matchers fit; TLS is ended here",
         None => "its matchers fit; no TLS is ended here",
     };
-    said.say("chain", Outcome::Chosen, &chain.name, how);
-    if !network_policy(chain, question, said) {
+    decisions.push("chain", Outcome::Chosen, &chain.name, how);
+    if !network_policy(chain, question, decisions) {
         return;
     }
-    let way = Way {
+    let context = ExplainContext {
         snapshot,
         question,
         listener: &listener,
@@ -122,14 +122,14 @@ fn walk(snapshot: &Snapshot, question: &Question, said: &mut Said) {
     match &chain.terminal {
         TerminalFilter::Tunnel(_) => {
             let why = "connections inside this one are served as if they had come by themselves";
-            said.say("chain", Outcome::Chosen, &chain.name, why);
+            decisions.push("chain", Outcome::Chosen, &chain.name, why);
         }
-        TerminalFilter::Tcp(proxy) => tcp(&way, &proxy.target, said),
+        TerminalFilter::Tcp(proxy) => tcp(&context, &proxy.target, decisions),
         TerminalFilter::Http(manager) => match &question.request {
-            Some(request) => http::http(&way, manager, request, said),
+            Some(request) => http::http(&context, manager, request, decisions),
             None => {
                 let why = "the chain takes HTTP; explain was given an opaque connection";
-                said.say("detection", Outcome::Failed, &chain.name, why);
+                decisions.push("detection", Outcome::Failed, &chain.name, why);
             }
         },
     }
@@ -143,7 +143,7 @@ fn listener(
     snapshot: &Snapshot,
     question: &Question,
     entry: &Arc<Listener>,
-    said: &mut Said,
+    decisions: &mut Decisions,
 ) -> Arc<Listener> {
     let (listener, why) = match look_up(snapshot, entry, original_dst(entry, question)) {
         LookUp::Found(listener) => (listener, "it stands at the original destination".to_owned()),
@@ -156,33 +156,33 @@ fn listener(
             format!("the control plane has no listener for {destination}: it is outside the mesh"),
         ),
     };
-    said.say("listener", Outcome::Chosen, &listener.def.name, why);
+    decisions.push("listener", Outcome::Chosen, &listener.def.name, why);
     listener
 }
 
-fn network_policy(chain: &FilterChain, question: &Question, said: &mut Said) -> bool {
+fn network_policy(chain: &FilterChain, question: &Question, decisions: &mut Decisions) -> bool {
     let facts = question.facts();
     chain
         .rbac
         .iter()
-        .all(|rbac| judged(&policy::judge(rbac, &facts), "connection", said))
+        .all(|rbac| push_policy(&policy::evaluate(rbac, &facts), "connection", decisions))
 }
 
 /// Describes one filter's decision; returns whether it allows the request.
-fn judged(decision: &policy::RbacDecision, what: &str, said: &mut Said) -> bool {
+fn push_policy(decision: &policy::RbacDecision, what: &str, decisions: &mut Decisions) -> bool {
     if let Some(by) = &decision.would_refuse {
         let by = by.as_deref().unwrap_or("no policy allows it");
         let why = format!("shadow rules would deny the {what}: {by}");
-        said.say("policy", Outcome::Info, "shadow rules", why);
+        decisions.push("policy", Outcome::Info, "shadow rules", why);
     }
     match &decision.refused {
         None => {
             let why = format!("the {what} is allowed");
-            said.say("policy", Outcome::Allowed, "rules", why);
+            decisions.push("policy", Outcome::Allowed, "rules", why);
             true
         }
         Some(Some(by)) => {
-            said.say(
+            decisions.push(
                 "policy",
                 Outcome::Denied,
                 by,
@@ -192,28 +192,34 @@ fn judged(decision: &policy::RbacDecision, what: &str, said: &mut Said) -> bool 
         }
         Some(None) => {
             let why = format!("no policy allows the {what} for this caller");
-            said.say("policy", Outcome::Denied, "default deny", why);
+            decisions.push("policy", Outcome::Denied, "default deny", why);
             false
         }
     }
 }
 
-fn tcp(way: &Way<'_>, target: &TcpTarget, said: &mut Said) {
+fn tcp(context: &ExplainContext<'_>, target: &TcpTarget, decisions: &mut Decisions) {
     if matches!(target, TcpTarget::Weighted(_)) {
         let why = "weighted: one draw of several is shown";
-        said.say("route", Outcome::Info, "", why);
+        decisions.push("route", Outcome::Info, "", why);
     }
     let link = dial::target(target, &mut fastrand::Rng::new())
         .and_then(|at| usize::try_from(at.0).ok())
-        .and_then(|at| way.listener.clusters.get(at));
+        .and_then(|at| context.listener.clusters.get(at));
     match link {
         Some(link) => {
-            let outcomes = cluster::Failing {
+            let outcomes = cluster::FailureTexts {
                 unknown: "the connection is closed (NC)".to_owned(),
                 no_endpoint: "the connection is closed (UH)",
             };
-            cluster::cluster(&link.name, link.target.as_ref(), way, &outcomes, said);
+            cluster::cluster(
+                &link.name,
+                link.target.as_ref(),
+                context,
+                &outcomes,
+                decisions,
+            );
         }
-        None => said.say("cluster", Outcome::Failed, "", "the chain names no cluster"),
+        None => decisions.push("cluster", Outcome::Failed, "", "the chain names no cluster"),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - `agent`: the stream: hello, reports, taps, dumps; reconnects
 //! - `report`: edges and versions since the last report
-//! - `explain` (with `question`): a hypothetical request, judged by the data path's own matchers
+//! - `explain` (with `question`): a hypothetical request, evaluated by the data path's own matchers
 
 pub mod agent;
 pub mod explain;

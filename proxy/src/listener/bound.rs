@@ -15,7 +15,7 @@ use crate::config::Name;
 use crate::config::listener::{ListenerKey, SocketProtocol};
 use crate::drain::Phase;
 use crate::snapshot::Follower;
-use crate::supervise::keep;
+use crate::supervise::restart_on_panic;
 
 /// A worker's listening sockets. Accepted connections do not depend on them.
 pub struct Bound {
@@ -101,7 +101,7 @@ impl Bound {
                 Ok(socket) => {
                     let context = self.context.clone();
                     let accepting = async move {
-                        keep(|| accept::run(&context, &socket, key)).await;
+                        restart_on_panic(|| accept::run(&context, &socket, key)).await;
                     };
                     loops.insert(key, spawn_local(accepting).abort_handle());
                 }

@@ -41,7 +41,7 @@ pub fn choose<'a>(
 enum Fit {
     No,
     /// The chain does not have this criterion.
-    Unasked,
+    NoCriterion,
     /// The higher, the more specific.
     Yes(u16),
 }
@@ -65,13 +65,13 @@ const STEPS: [fn(&ChainMatch, &ChainMatchInput<'_>) -> Fit; 9] = [
     |m, f| prefix(&m.prefix_ranges, f.destination.ip()),
     |m, f| server_name(&m.server_names, f.protocol),
     |m, f| match m.transport_protocol {
-        None => Fit::Unasked,
+        None => Fit::NoCriterion,
         Some(wanted) => asked(true, wanted == transport(f.protocol)),
     },
     |m, f| application_protocol(&m.application_protocols, f.protocol),
     |m, f| prefix(&m.direct_source_prefix_ranges, f.source.ip()),
     |m, f| match m.source_type {
-        SourceType::Any => Fit::Unasked,
+        SourceType::Any => Fit::NoCriterion,
         SourceType::SameIpOrLoopback => asked(true, is_local(f)),
         SourceType::External => asked(true, !is_local(f)),
     },
@@ -86,7 +86,7 @@ const STEPS: [fn(&ChainMatch, &ChainMatchInput<'_>) -> Fit; 9] = [
 
 fn asked(asks: bool, matches: bool) -> Fit {
     match (asks, matches) {
-        (false, _) => Fit::Unasked,
+        (false, _) => Fit::NoCriterion,
         (true, true) => Fit::Yes(0),
         (true, false) => Fit::No,
     }
@@ -94,7 +94,7 @@ fn asked(asks: bool, matches: bool) -> Fit {
 
 fn prefix(ranges: &[Cidr], ip: IpAddr) -> Fit {
     if ranges.is_empty() {
-        return Fit::Unasked;
+        return Fit::NoCriterion;
     }
     let longest = ranges
         .iter()
@@ -106,7 +106,7 @@ fn prefix(ranges: &[Cidr], ip: IpAddr) -> Fit {
 
 fn server_name(names: &[Box<str>], protocol: &DetectedProtocol) -> Fit {
     if names.is_empty() {
-        return Fit::Unasked;
+        return Fit::NoCriterion;
     }
     let DetectedProtocol::Tls(hello) = protocol else {
         return Fit::No;
@@ -134,7 +134,7 @@ fn transport(protocol: &DetectedProtocol) -> TransportProtocol {
 
 fn application_protocol(wanted: &[Box<[u8]>], protocol: &DetectedProtocol) -> Fit {
     if wanted.is_empty() {
-        return Fit::Unasked;
+        return Fit::NoCriterion;
     }
     let has = |name: &[u8]| wanted.iter().any(|wanted| **wanted == *name);
     let found = match protocol {

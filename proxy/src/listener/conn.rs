@@ -32,7 +32,7 @@ use crate::tls::ConnectionInfo;
 use crate::worker::Worker;
 
 /// A connection as it was accepted.
-pub(crate) struct Accepted {
+pub(crate) struct AcceptedConnection {
     /// The listener that applies, after the look-up of the original destination.
     pub(crate) listener: Arc<Listener>,
     pub(crate) peer: SocketAddr,
@@ -42,7 +42,7 @@ pub(crate) struct Accepted {
     pub(crate) start: Instant,
 }
 
-impl Accepted {
+impl AcceptedConnection {
     pub(crate) fn addresses(&self) -> Addresses {
         Addresses {
             peer: self.peer,
@@ -52,7 +52,7 @@ impl Accepted {
 }
 
 /// Held while a connection is open: its permits and its place in the count.
-pub(super) type Held = (ConnectionPermits, OpenConnection);
+pub(super) type ConnectionGuards = (ConnectionPermits, OpenConnection);
 
 /// Everything before the terminal filter, for a connection accepted on `entry`; passes it to that
 /// filter when it is allowed.
@@ -76,7 +76,7 @@ pub(super) async fn begin(
         false => None,
     };
     let destination = original_dst.unwrap_or(local);
-    let mut accepted = Accepted {
+    let mut accepted = AcceptedConnection {
         listener: entry,
         peer,
         destination,
@@ -103,7 +103,7 @@ pub(crate) struct Admitted {
 /// Everything before the terminal filter.
 async fn admit(
     worker: &Rc<ListenerContext>,
-    accepted: &mut Accepted,
+    accepted: &mut AcceptedConnection,
     tcp: TcpStream,
 ) -> Result<Admitted, Refused> {
     match find_listener(worker, accepted).await {
@@ -149,7 +149,7 @@ async fn admit(
 /// Reads the first bytes, if the chain depends on them.
 async fn look(
     worker: &Rc<ListenerContext>,
-    accepted: &Accepted,
+    accepted: &AcceptedConnection,
     tcp: &TcpStream,
 ) -> Result<First, Refused> {
     let listener = &accepted.listener;
@@ -188,7 +188,7 @@ async fn look(
 }
 
 /// Whether any chain that may match has criteria beyond addresses, or rules on the server name.
-fn depends_on_bytes(accepted: &Accepted) -> bool {
+fn depends_on_bytes(accepted: &AcceptedConnection) -> bool {
     let def = &accepted.listener.def;
     let port = accepted.destination.port();
     let ask = |chain: &Arc<FilterChain>| {
@@ -197,13 +197,13 @@ fn depends_on_bytes(accepted: &Accepted) -> bool {
             && (m.transport_protocol.is_some()
                 || !m.server_names.is_empty()
                 || !m.application_protocols.is_empty()
-                || chain.rbac.iter().any(|rbac| rbac.asks_server_name()))
+                || chain.rbac.iter().any(|rbac| rbac.needs_server_name()))
     };
     def.chains.iter().any(ask)
 }
 
 pub(crate) fn facts<'a>(
-    accepted: &Accepted,
+    accepted: &AcceptedConnection,
     protocol: &'a DetectedProtocol,
 ) -> chain::ChainMatchInput<'a> {
     chain::ChainMatchInput {
@@ -257,7 +257,7 @@ pub(crate) fn authorise(
     };
     let mut shadow_denied = false;
     for rbac in &chain.rbac {
-        let decision = policy::judge(rbac, &facts);
+        let decision = policy::evaluate(rbac, &facts);
         shadow_denied |= decision.would_refuse.is_some();
         if let Some(by) = decision.refused {
             let by = by.map_or_else(|| "none (nothing allows it)".into(), |name| (*name).into());
@@ -271,9 +271,9 @@ pub(crate) fn authorise(
 /// Passes the connection to its terminal filter, each kind in a task of its own size.
 pub(crate) fn serve_chain(
     worker: &Rc<ListenerContext>,
-    accepted: Accepted,
+    accepted: AcceptedConnection,
     admitted: Admitted,
-    held: Held,
+    held: ConnectionGuards,
 ) {
     let Admitted {
         chain,
@@ -330,7 +330,11 @@ pub(crate) fn serve_chain(
     }
 }
 
-pub(crate) fn record(worker: &Rc<ListenerContext>, accepted: &Accepted, refused: &Refused) {
+pub(crate) fn record(
+    worker: &Rc<ListenerContext>,
+    accepted: &AcceptedConnection,
+    refused: &Refused,
+) {
     let def = &accepted.listener.def;
     let flags = match refused {
         Refused::Gone => ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION,

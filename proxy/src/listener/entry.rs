@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::ListenerContext;
-use super::conn::Accepted;
+use super::conn::AcceptedConnection;
 use super::refused::Refused;
 use crate::config::demand::{OnDemandResource, OnDemandResponse};
 use crate::config::listener::{Direction, ListenerKey};
@@ -16,7 +16,7 @@ use crate::snapshot::Snapshot;
 /// The listener for the original destination, where the accepting listener has `use_original_dst`.
 pub(super) async fn find_listener(
     worker: &Rc<ListenerContext>,
-    accepted: &Accepted,
+    accepted: &AcceptedConnection,
 ) -> Result<Arc<Listener>, Refused> {
     let entry = &accepted.listener;
     let destination = match look_up(&worker.store.peek(), entry, accepted.original_dst) {

@@ -41,9 +41,9 @@ pub(crate) mod tunnel;
 use std::ops::Deref;
 use std::rc::Rc;
 
-use crate::dispatcher::timer::Alarm;
+use crate::dispatcher::timer::TimerFd;
 use crate::http::pool::Pools;
-use crate::supervise::keep;
+use crate::supervise::restart_on_panic;
 use crate::worker::Worker;
 
 pub use admission::would_admit;
@@ -69,9 +69,9 @@ impl ListenerContext {
 
     /// Drives the worker's timers and drops idle upstream connections. Runs beside the
     /// connections, as long as they do.
-    pub async fn run(&self, alarm: Alarm) {
-        let sweeping = keep(|| self.pools.sweep(&self.worker));
-        tokio::join!(self.worker.run(alarm), sweeping);
+    pub async fn run(&self, timer_fd: TimerFd) {
+        let sweeping = restart_on_panic(|| self.pools.sweep(&self.worker));
+        tokio::join!(self.worker.run(timer_fd), sweeping);
     }
 }
 

@@ -20,13 +20,13 @@ use super::ListenerContext;
 use crate::config::listener::{FilterChain, TerminalFilter, TransportProtocol, TunnelOptions};
 use crate::connection_limit;
 use crate::connection_limit::ConnectionPermits;
-use crate::hbone::{BadTarget, ConnectRequest, ConnectTarget, Server};
+use crate::hbone::{BadTarget, ConnectRequest, ConnectTarget, TunnelServer};
 use crate::http::h2::Prefixed;
-use crate::lifecycle::{End, Lifecycle, Limits, Seen};
+use crate::lifecycle::{ConnectionStatus, EndStep, Lifecycle, Limits};
 use crate::listener::admission::{CheckedGeneration, must_end};
 use crate::listener::chain::choose;
 use crate::listener::conn;
-use crate::listener::conn::{Accepted, authorise, facts, record, serve_chain};
+use crate::listener::conn::{AcceptedConnection, authorise, facts, record, serve_chain};
 use crate::listener::refused::Refused;
 use crate::metrics::OpenConnection;
 use crate::policy::{DetectedProtocol, PolicySubject};
@@ -50,7 +50,7 @@ const UNDECLARED_ALPN: [&[u8]; 3] = [b"anyam-tcp", b"anyam-http/1.1", b"anyam-h2
 
 /// The outer connection.
 struct Outer<'a> {
-    accepted: &'a Accepted,
+    accepted: &'a AcceptedConnection,
     chain: &'a Arc<FilterChain>,
     tls: Option<Rc<ConnectionInfo>>,
     local: Option<SocketAddr>,
@@ -59,7 +59,7 @@ struct Outer<'a> {
 /// Serves a connection to its end; those inside are tasks of their own.
 pub(crate) async fn serve(
     worker: &Rc<ListenerContext>,
-    accepted: &Accepted,
+    accepted: &AcceptedConnection,
     (chain, protocol): (&Arc<FilterChain>, &DetectedProtocol),
     options: &TunnelOptions,
     (stream, prefix): (Stream, BytesMut),
@@ -74,7 +74,7 @@ pub(crate) async fn serve(
     let io = Prefixed::server(stream, prefix, floods);
     let timer = worker.timers.timer();
     timer.set(chain.handshake_timeout);
-    let Ok(Some(mut server)) = timer.race(Server::handshake(io, options)).await else {
+    let Ok(Some(mut server)) = timer.race(TunnelServer::handshake(io, options)).await else {
         return;
     };
     let checked = CheckedGeneration::default();
@@ -101,18 +101,18 @@ pub(crate) async fn serve(
                     return Poll::Ready(None);
                 }
                 server.streams().register(cx);
-                let seen = Seen {
+                let seen = ConnectionStatus {
                     open: server.streams().open(),
                     served: 0,
                     is_draining: worker.is_draining(),
                 };
                 let drain_timeout = chain.handshake_timeout;
                 match ready!(life.poll(cx, &timer, &limits, drain_timeout, seen)) {
-                    End::Close => {
+                    EndStep::Close => {
                         server.close(cx);
                         return Poll::Ready(None);
                     }
-                    End::GoAway => server.wind_down(),
+                    EndStep::GoAway => server.wind_down(),
                 }
             }
         })
@@ -143,7 +143,7 @@ fn enter(
         inner = outer.inner(worker, target.destination);
         admit(outer, &inner, target)
     });
-    let Admitted {
+    let AdmittedTunnel {
         chain,
         protocol,
         tls,
@@ -178,11 +178,11 @@ fn enter(
 
 impl Outer<'_> {
     /// A connection to `destination`, as if it had been accepted now.
-    fn inner(&self, worker: &Worker, destination: SocketAddr) -> Accepted {
+    fn inner(&self, worker: &Worker, destination: SocketAddr) -> AcceptedConnection {
         let snapshot = worker.store.peek();
         let before = &self.accepted.listener;
         let listener = snapshot.listeners.get(&before.def.name).unwrap_or(before);
-        Accepted {
+        AcceptedConnection {
             listener: listener.clone(),
             peer: self.accepted.peer,
             destination,
@@ -193,7 +193,7 @@ impl Outer<'_> {
 }
 
 /// An allowed connection.
-struct Admitted {
+struct AdmittedTunnel {
     chain: Arc<FilterChain>,
     protocol: DetectedProtocol,
     tls: Option<Rc<ConnectionInfo>>,
@@ -203,9 +203,9 @@ struct Admitted {
 /// The chain of an allowed connection; or the status to refuse with, and why.
 fn admit(
     outer: &Outer<'_>,
-    inner: &Accepted,
+    inner: &AcceptedConnection,
     target: ConnectTarget,
-) -> Result<Admitted, (u16, Refused)> {
+) -> Result<AdmittedTunnel, (u16, Refused)> {
     let outer_destination = outer.accepted.destination;
     let same = outer_destination.ip().to_canonical() == inner.destination.ip().to_canonical();
     if !same || outer_destination.port() == inner.destination.port() {
@@ -266,7 +266,7 @@ fn admit(
         Ok(true) => def.metrics.rbac_shadow_denied.inc(),
         Err(refused) => return Err((403, refused)),
     }
-    Ok(Admitted {
+    Ok(AdmittedTunnel {
         chain: chain.clone(),
         protocol,
         tls,

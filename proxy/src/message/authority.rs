@@ -1,4 +1,4 @@
-//! The authority: parsed, judged, and in the canonical form that matching uses. It is forwarded as
+//! The authority: parsed, checked, and in the canonical form that matching uses. It is forwarded as
 //! received, except for what configuration strips ([`stripped`]).
 
 use std::borrow::Cow;
@@ -34,7 +34,7 @@ pub struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Parses and judges: no user information, a host of allowed characters, a port in range and
+    /// Parses and checks: no user information, a host of allowed characters, a port in range and
     /// written in one way only. `%` and `,` are not allowed although RFC 3986 has them: no name
     /// uses them, and both have been used to make two parsers disagree.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Fault> {

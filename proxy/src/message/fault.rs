@@ -2,7 +2,7 @@
 
 /// Whose bytes are at fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side {
+pub enum FaultSide {
     /// A request: the client is to blame.
     Downstream,
     /// A response: the server is to blame.
@@ -99,10 +99,10 @@ faults! {
 
 impl Fault {
     /// Status for the client: its own fault keeps its status, an upstream's is a bad gateway.
-    pub const fn status(self, side: Side) -> u16 {
+    pub const fn status(self, side: FaultSide) -> u16 {
         match side {
-            Side::Downstream => self.request_status(),
-            Side::Upstream => 502,
+            FaultSide::Downstream => self.request_status(),
+            FaultSide::Upstream => 502,
         }
     }
 }

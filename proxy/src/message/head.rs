@@ -283,12 +283,12 @@ impl Head {
     pub(crate) fn scratch(&mut self, bytes: &[u8]) -> Span {
         let start = self.extra.len();
         self.extra.extend_from_slice(bytes);
-        self.defuse(start);
+        self.replace_line_breaks(start);
         Span::extra(start, bytes.len())
     }
 
     /// Replaces CR, LF and NUL by spaces, from this place in the scratch on.
-    fn defuse(&mut self, start: usize) {
+    fn replace_line_breaks(&mut self, start: usize) {
         let added = self.extra.get_mut(start..).unwrap_or_default();
         if memchr::memchr3(b'\r', b'\n', 0, added).is_none() {
             return;
@@ -304,7 +304,7 @@ impl Head {
         let start = self.extra.len();
         self.extra.extend_from_slice(name);
         self.extra.extend_from_slice(value);
-        self.defuse(start);
+        self.replace_line_breaks(start);
         self.push_copied(id, start, name.len(), value.len());
     }
 

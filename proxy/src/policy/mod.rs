@@ -25,7 +25,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Name;
 use crate::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
-use crate::matcher::{HeaderJudge, HeaderMatch, HeaderName, Quantifier, StringMatch};
+use crate::matcher::{HeaderMatch, HeaderMatcher, HeaderName, Quantifier, StringMatch};
 use crate::message::path::Readings;
 use crate::metadata::Metadata;
 use crate::tls::ConnectionInfo;
@@ -45,13 +45,13 @@ pub struct Facts<'a> {
     pub destination: SocketAddr,
     pub sni: Option<&'a str>,
     /// `None` for a connection.
-    pub request: Option<&'a dyn Request>,
+    pub request: Option<&'a dyn RequestFacts>,
     /// Dynamic metadata of the request.
     pub metadata: Option<&'a Metadata>,
 }
 
 /// A request's own facts.
-pub trait Request {
+pub trait RequestFacts {
     /// The normalised path without its query, and the further forms in which an app may read it.
     fn path(&self) -> &Readings<'_>;
     /// Calls `each` with every value of a header (or pseudo-header), in order.
@@ -68,7 +68,7 @@ pub struct RbacDecision {
 }
 
 /// Evaluates one filter's rules.
-pub fn judge(rbac: &Rbac, facts: &Facts<'_>) -> RbacDecision {
+pub fn evaluate(rbac: &Rbac, facts: &Facts<'_>) -> RbacDecision {
     let refusal = |rules: &Option<Rules>| rules.as_ref().and_then(|rules| refuses(rules, facts));
     RbacDecision {
         refused: refusal(&rbac.enforced),
@@ -77,20 +77,20 @@ pub fn judge(rbac: &Rbac, facts: &Facts<'_>) -> RbacDecision {
 }
 
 fn refuses(rules: &Rules, facts: &Facts<'_>) -> Option<Option<Name>> {
-    let judge = |quantifier| Judge { facts, quantifier };
+    let with = |quantifier| Evaluation { facts, quantifier };
     match rules.action {
         RbacAction::Allow => {
             let allowed = rules
                 .policies
                 .iter()
-                .any(|p| judge(Quantifier::All).policy(p));
+                .any(|p| with(Quantifier::All).policy(p));
             (!allowed).then_some(None)
         }
         RbacAction::Deny => {
             let by = rules
                 .policies
                 .iter()
-                .find(|p| judge(Quantifier::Any).policy(p));
+                .find(|p| with(Quantifier::Any).policy(p));
             by.map(|policy| Some(policy.name.clone()))
         }
         RbacAction::Log => None,
@@ -106,12 +106,12 @@ fn negated(quantifier: Quantifier) -> Quantifier {
 }
 
 #[derive(Clone, Copy)]
-struct Judge<'a> {
+struct Evaluation<'a> {
     facts: &'a Facts<'a>,
     quantifier: Quantifier,
 }
 
-impl Judge<'_> {
+impl Evaluation<'_> {
     fn policy(self, policy: &Policy) -> bool {
         policy
             .permissions
@@ -124,7 +124,7 @@ impl Judge<'_> {
     }
 
     fn negated(self) -> Self {
-        Judge {
+        Evaluation {
             quantifier: negated(self.quantifier),
             ..self
         }
@@ -203,11 +203,11 @@ impl Judge<'_> {
     }
 
     fn header(self, wanted: &HeaderMatch) -> bool {
-        let mut judge = HeaderJudge::new(wanted);
+        let mut values = HeaderMatcher::new(wanted);
         if let Some(request) = self.facts.request {
-            request.values(&wanted.name, &mut |value| judge.value(value));
+            request.values(&wanted.name, &mut |value| values.value(value));
         }
-        judge.matches(self.quantifier)
+        values.matches(self.quantifier)
     }
 }
 

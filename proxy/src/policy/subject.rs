@@ -1,4 +1,4 @@
-//! The facts of a connection by which it is admitted, and judged again while it is open.
+//! The facts of a connection by which it is admitted, and evaluated again while it is open.
 
 use std::net::SocketAddr;
 

@@ -3,7 +3,7 @@ use crate::matcher::ValueMatch;
 
 struct Req(Readings<'static>, Vec<(&'static str, &'static str)>);
 
-impl Request for Req {
+impl RequestFacts for Req {
     fn path(&self) -> &Readings<'_> {
         &self.0
     }
@@ -57,10 +57,10 @@ fn refused(rbac: &Rbac, request: Option<&Req>) -> bool {
         remote: [10, 0, 0, 1].into(),
         destination: ([10, 0, 0, 2], 80).into(),
         sni: None,
-        request: request.map(|request| request as &dyn Request),
+        request: request.map(|request| request as &dyn RequestFacts),
         metadata: None,
     };
-    judge(rbac, &facts).refused.is_some()
+    evaluate(rbac, &facts).refused.is_some()
 }
 
 #[test]

@@ -238,7 +238,7 @@ async fn reach(
         }
         (None, Some(tunneling)) => asked(tunneling, cluster, endpoint, origin),
         (None, None) => {
-            let alpn = offers_ours(cluster, endpoint).then(|| vec![TCP_ALPN.into()]);
+            let alpn = offers_mesh_alpn(cluster, endpoint).then(|| vec![TCP_ALPN.into()]);
             let dial = Dial {
                 alpn: alpn.as_deref(),
                 ..Dial::default()
@@ -278,7 +278,7 @@ fn asked(
 
 /// A cluster that HTTP and TCP share offers HTTP's ALPN; a TCP connection between sidecars offers
 /// `anyam-tcp` instead.
-fn offers_ours(cluster: &Cluster, endpoint: &Endpoint) -> bool {
+fn offers_mesh_alpn(cluster: &Cluster, endpoint: &Endpoint) -> bool {
     let Some(Transport::Tls(context)) = cluster.transport_of(endpoint) else {
         return false;
     };

@@ -73,7 +73,7 @@ enum Sample {
     },
 }
 
-enum Source {
+enum CallerLookup {
     Known(Arc<Peer>),
     Waiting(Box<Waiting>),
 }
@@ -98,7 +98,7 @@ pub struct Calls {
     port: u16,
     /// Inbound: the caller's verified identity.
     caller: Option<PeerIdentity>,
-    source: RefCell<Source>,
+    source: RefCell<CallerLookup>,
     /// Most connections make one kind of call to one endpoint.
     remembered: RefCell<SmallVec<[Remembered; 1]>>,
     /// Bytes of a TCP connection that were counted while they flowed: sent and received.
@@ -125,8 +125,11 @@ impl Calls {
                 (workload, _) => Some(Arc::new(peer(workload.as_deref(), caller.as_ref()))),
             }
         };
-        let source = known().map_or_else(|| Source::Waiting(Box::default()), Source::Known);
-        let waiting = matches!(source, Source::Waiting(_));
+        let source = known().map_or_else(
+            || CallerLookup::Waiting(Box::default()),
+            CallerLookup::Known,
+        );
+        let waiting = matches!(source, CallerLookup::Waiting(_));
         let calls = Rc::new(Self {
             telemetry: callers.telemetry.clone(),
             listener,
@@ -159,7 +162,7 @@ impl Calls {
     /// How many bytes a TCP connection has sent and received so far; the difference is counted.
     /// While the caller is not resolved, nothing is counted until the next call.
     pub fn flowed(&self, (sent, received): (u64, u64)) {
-        if matches!(&*self.source.borrow(), Source::Waiting(_)) {
+        if matches!(&*self.source.borrow(), CallerLookup::Waiting(_)) {
             return;
         }
         let remembered = self.remembered.borrow();
@@ -195,7 +198,7 @@ impl Calls {
     }
 
     fn count(&self, call: &Call, protocol: RequestProtocol, sample: Sample) {
-        if let Source::Waiting(waiting) = &mut *self.source.borrow_mut()
+        if let CallerLookup::Waiting(waiting) = &mut *self.source.borrow_mut()
             && waiting.samples.len() < MAX_WAITING
         {
             return waiting.samples.push((call.clone(), protocol, sample));
@@ -207,11 +210,11 @@ impl Calls {
     /// for it. Only the first call counts.
     fn resolve(&self, workload: Option<&Workload>) -> Vec<(Call, RequestProtocol, Sample)> {
         let source = &mut *self.source.borrow_mut();
-        let Source::Waiting(waiting) = source else {
+        let CallerLookup::Waiting(waiting) = source else {
             return Vec::new();
         };
         let samples = std::mem::take(&mut waiting.samples);
-        *source = Source::Known(Arc::new(peer(workload, self.caller.as_ref())));
+        *source = CallerLookup::Known(Arc::new(peer(workload, self.caller.as_ref())));
         // Edges that were made meanwhile lack the caller's labels.
         self.remembered.borrow_mut().clear();
         samples
@@ -242,8 +245,8 @@ impl Calls {
     fn key(&self, call: &Call, protocol: RequestProtocol) -> EdgeKey {
         let inbound = self.listener.def.direction == Direction::Inbound;
         let source = match &*self.source.borrow() {
-            Source::Known(source) => Peer::clone(source),
-            Source::Waiting(_) => peer(None, self.caller.as_ref()),
+            CallerLookup::Known(source) => Peer::clone(source),
+            CallerLookup::Waiting(_) => peer(None, self.caller.as_ref()),
         };
         let local = Peer::clone(&self.telemetry.local);
         let destination = if inbound {

@@ -47,7 +47,7 @@ pub struct Filter {
 
 /// One request, owned.
 #[derive(Clone, Debug)]
-pub struct Event {
+pub struct TapEvent {
     pub start: SystemTime,
     pub duration: Duration,
     pub inbound: bool,
@@ -74,7 +74,7 @@ pub struct Event {
 }
 
 /// One request, borrowed from the data path.
-pub struct Seen<'a, 'h> {
+pub struct TapSource<'a, 'h> {
     pub record: Record<'a>,
     pub inbound: bool,
     /// Names and values, in order.
@@ -93,7 +93,7 @@ struct Tap {
     /// The second that is counted, and its count, in one word.
     window: AtomicU64,
     dropped: AtomicU64,
-    events: mpsc::Sender<Event>,
+    events: mpsc::Sender<TapEvent>,
 }
 
 /// All taps of this process.
@@ -125,7 +125,7 @@ impl Taps {
         headers: bool,
         per_second: u32,
         lasting: Duration,
-    ) -> Result<mpsc::Receiver<Event>, TooMany> {
+    ) -> Result<mpsc::Receiver<TapEvent>, TooMany> {
         let (events, receiver) = mpsc::channel(QUEUE);
         let now = Instant::now();
         let tap = Tap {
@@ -154,7 +154,7 @@ impl Taps {
     }
 
     /// Offers one request to every tap whose filter matches it. Call when [`Taps::any`].
-    pub fn offer(&self, seen: Seen<'_, '_>) {
+    pub fn offer(&self, seen: TapSource<'_, '_>) {
         let now = Instant::now();
         let taps = self.lock().clone();
         if taps.iter().any(|tap| !tap.is_open(now)) {
@@ -166,7 +166,7 @@ impl Taps {
         if takers.is_empty() {
             return;
         }
-        let event = Event::of(seen);
+        let event = TapEvent::of(seen);
         for tap in takers {
             tap.send(event.clone());
         }
@@ -203,7 +203,7 @@ impl Tap {
         counted.is_ok()
     }
 
-    fn send(&self, mut event: Event) {
+    fn send(&self, mut event: TapEvent) {
         event.dropped = self.dropped.swap(0, Relaxed);
         if !self.headers {
             event.request_headers.clear();
@@ -217,7 +217,7 @@ impl Tap {
 }
 
 impl Filter {
-    fn fits(&self, seen: &Seen<'_, '_>) -> bool {
+    fn fits(&self, seen: &TapSource<'_, '_>) -> bool {
         let record = &seen.record;
         let same = |wanted: &str, value: Option<&[u8]>| {
             wanted.is_empty() || value.is_some_and(|v| v.eq_ignore_ascii_case(wanted.as_bytes()))
@@ -235,19 +235,19 @@ impl Filter {
 }
 
 /// The remote peer's identity: the caller's inbound, the server's outbound.
-fn peer_identity<'a>(seen: &Seen<'a, '_>) -> Option<&'a str> {
+fn peer_identity<'a>(seen: &TapSource<'a, '_>) -> Option<&'a str> {
     match seen.inbound {
         true => seen.record.peer_uri_san,
         false => seen.record.upstream_peer_uri_san,
     }
 }
 
-impl Event {
-    fn of(seen: Seen<'_, '_>) -> Self {
+impl TapEvent {
+    fn of(seen: TapSource<'_, '_>) -> Self {
         let identity = peer_identity(&seen).unwrap_or_default().to_owned();
         let record = seen.record;
         let owned = |text: Option<&str>| text.unwrap_or_default().to_owned();
-        Event {
+        TapEvent {
             start: record.start,
             duration: record.duration,
             inbound: seen.inbound,
@@ -312,7 +312,7 @@ mod tests {
         let odd = "b\r\n\u{202e}c".as_bytes();
         let headers: [(&[u8], &[u8]); 2] = [(b"Cookie", b"secret"), (b"X-A", odd)];
         let (mut request, mut response) = (headers.into_iter(), std::iter::empty());
-        taps.offer(Seen {
+        taps.offer(TapSource {
             record,
             inbound: true,
             request_headers: &mut request,
@@ -320,7 +320,7 @@ mod tests {
         });
     }
 
-    fn open(taps: &Taps, filter: Filter, rate: u32) -> mpsc::Receiver<Event> {
+    fn open(taps: &Taps, filter: Filter, rate: u32) -> mpsc::Receiver<TapEvent> {
         taps.open("t", filter, true, rate, Duration::from_secs(60))
             .unwrap()
     }

@@ -28,7 +28,7 @@ const CLIENT_SESSIONS: usize = 64;
 
 /// TLS protocol versions, oldest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Version {
+pub enum TlsVersion {
     Tls12,
     Tls13,
 }
@@ -36,21 +36,21 @@ pub enum Version {
 /// Inclusive range of versions that are spoken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versions {
-    pub min: Version,
-    pub max: Version,
+    pub min: TlsVersion,
+    pub max: TlsVersion,
 }
 
 impl Versions {
     pub const TLS13_ONLY: Versions = Versions {
-        min: Version::Tls13,
-        max: Version::Tls13,
+        min: TlsVersion::Tls13,
+        max: TlsVersion::Tls13,
     };
 
     fn list(self) -> Vec<&'static SupportedProtocolVersion> {
         match (self.min, self.max) {
-            (Version::Tls13, _) => vec![&version::TLS13],
-            (Version::Tls12, Version::Tls12) => vec![&version::TLS12],
-            (Version::Tls12, Version::Tls13) => vec![&version::TLS13, &version::TLS12],
+            (TlsVersion::Tls13, _) => vec![&version::TLS13],
+            (TlsVersion::Tls12, TlsVersion::Tls12) => vec![&version::TLS12],
+            (TlsVersion::Tls12, TlsVersion::Tls13) => vec![&version::TLS13, &version::TLS12],
         }
     }
 }
@@ -58,8 +58,8 @@ impl Versions {
 impl Default for Versions {
     fn default() -> Self {
         Versions {
-            min: Version::Tls12,
-            max: Version::Tls13,
+            min: TlsVersion::Tls12,
+            max: TlsVersion::Tls13,
         }
     }
 }
@@ -159,7 +159,7 @@ impl ServerContext {
                 trust: trust.clone(),
                 rules: self.rules.clone(),
                 mandatory: options.require_client_certificate,
-                judged: VerifiedChains::default(),
+                verified_chains: VerifiedChains::default(),
             }))
         };
         let resolver = OneCertificate(identity.certified().clone());
@@ -277,7 +277,7 @@ impl ClientContext {
                 trust: trust.clone(),
                 rules: self.rules.clone(),
                 mandatory: true,
-                judged: VerifiedChains::default(),
+                verified_chains: VerifiedChains::default(),
             }));
         let mut config = match &identity {
             Some(identity) => {

@@ -133,8 +133,8 @@ impl Handshaker {
     /// Verifies again all live connections of this worker whose trust bundle was replaced, and ends
     /// those whose peer is no longer trusted. Call after a new snapshot; cheap when no bundle
     /// changed. Returns how many were ended.
-    pub async fn rejudge(&self) -> usize {
-        self.live.rejudge().await
+    pub async fn reverify(&self) -> usize {
+        self.live.reverify().await
     }
 
     /// Drops the records of closed connections.

@@ -65,7 +65,7 @@ fn handshake_bytes(bytes: &[u8]) -> Handshake<'_> {
     let mut message: Cow<'_, [u8]> = Cow::Borrowed(&[]);
     let mut rest = bytes;
     loop {
-        // Judged byte by byte: the first that does not fit settles it. Of the version TLS stacks look at
+        // Checked byte by byte: the first that does not fit settles it. Of the version TLS stacks look at
         // the major number alone, and what they accept has to be found here.
         let plausible =
             rest.first().is_none_or(|&b| b == HANDSHAKE) && rest.get(1).is_none_or(|&b| b == 3);

@@ -1,6 +1,6 @@
 //! Connections with a verified peer, so that they can be verified again.
 //!
-//! When a bundle or a CRL is replaced, [`Registry::rejudge`] goes over this worker's connections:
+//! When a bundle or a CRL is replaced, [`Registry::reverify`] goes over this worker's connections:
 //! those whose peer the new bundle does not trust are shut down. Each certificate is verified once,
 //! however many connections it has, and in slices: a verification costs as much as many requests. A
 //! certificate's expiry does not end a connection that began before it: validity is checked at the
@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 use super::leaf::PeerRole;
 use super::material::{Rotating, TrustBundle};
 use super::peers::PeerCertificate;
-use super::verify::{PeerRules, judge};
+use super::verify::{PeerRules, verify};
 
 /// Below this many entries closed ones are not searched for.
 const PRUNE_FROM: usize = 64;
@@ -60,39 +60,39 @@ impl PeerConnection {
     }
 
     /// Verifies again if the bundle changed.
-    fn rejudge(&self, known: &mut Known) -> Rejudged {
+    fn reverify(&self, known: &mut Known) -> Reverified {
         let mut verified = self.verified.borrow_mut();
         let Some(verified) = verified.as_mut() else {
-            return Rejudged::stays(LOOK);
+            return Reverified::stays(LOOK);
         };
         let Some(trust) = verified.live.load() else {
-            return Rejudged::stays(LOOK);
+            return Reverified::stays(LOOK);
         };
         if Arc::ptr_eq(&trust, &verified.trust) {
-            return Rejudged::stays(LOOK);
+            return Reverified::stays(LOOK);
         }
-        let (verified_again, cost) = known.judge(verified, &trust);
+        let (verified_again, cost) = known.verify(verified, &trust);
         if !verified_again {
             tracing::info!("closing a connection whose peer is no longer trusted");
             self.distrusted.set(true);
             // Wakes the tasks that wait on the socket; they see the flag. A failure means that it
             // is closed.
             let _ = SockRef::from(&self.tcp).shutdown(Shutdown::Both);
-            return Rejudged { stays: false, cost };
+            return Reverified { stays: false, cost };
         }
         verified.trust = trust;
-        Rejudged::stays(cost)
+        Reverified::stays(cost)
     }
 }
 
-struct Rejudged {
+struct Reverified {
     stays: bool,
     cost: usize,
 }
 
-impl Rejudged {
+impl Reverified {
     fn stays(cost: usize) -> Self {
-        Rejudged { stays: true, cost }
+        Reverified { stays: true, cost }
     }
 }
 
@@ -116,7 +116,7 @@ struct Case {
 
 impl Known {
     /// Whether the bundle trusts the peer, and the cost of the check.
-    fn judge(&mut self, verified: &VerifiedPeer, trust: &Arc<TrustBundle>) -> (bool, usize) {
+    fn verify(&mut self, verified: &VerifiedPeer, trust: &Arc<TrustBundle>) -> (bool, usize) {
         let case = Case {
             peer: Arc::as_ptr(&verified.peer),
             rules: Arc::as_ptr(&verified.rules),
@@ -130,14 +130,14 @@ impl Known {
             return (true, LOOK);
         };
         let (rules, began) = (&verified.rules, verified.began);
-        let judged = judge(trust, rules, verified.role, leaf, intermediates, began);
-        if let Err(why) = &judged {
+        let result = verify(trust, rules, verified.role, leaf, intermediates, began);
+        if let Err(why) = &result {
             tracing::info!(%why, "a peer is no longer trusted");
         }
         let held = (verified.peer.clone(), verified.rules.clone(), trust.clone());
         self.held.push(held);
-        self.found.insert(case, judged.is_ok());
-        (judged.is_ok(), VERIFICATION)
+        self.found.insert(case, result.is_ok());
+        (result.is_ok(), VERIFICATION)
     }
 }
 
@@ -157,7 +157,7 @@ impl Registry {
             self.prune_at.set(links.len() * 2);
         }
         // The bundle may have been replaced during the handshake.
-        if link.rejudge(&mut Known::default()).stays {
+        if link.reverify(&mut Known::default()).stays {
             links.push(Rc::downgrade(link));
         }
     }
@@ -172,16 +172,16 @@ impl Registry {
 
     /// Verifies every connection whose bundle was replaced, and yields between slices; returns how
     /// many were ended. Not cancel-safe: the remaining connections would not be verified again.
-    pub(super) async fn rejudge(&self) -> usize {
+    pub(super) async fn reverify(&self) -> usize {
         let mut known = Known::default();
         let (mut ended, mut cost) = (0, 0);
         // Connections made meanwhile are verified with the newest bundle.
         let mut waiting = self.links.take();
         while let Some(link) = waiting.pop() {
             if let Some(alive) = link.upgrade() {
-                let rejudged = alive.rejudge(&mut known);
-                cost += rejudged.cost;
-                match rejudged.stays {
+                let reverified = alive.reverify(&mut known);
+                cost += reverified.cost;
+                match reverified.stays {
                     true => self.links.borrow_mut().push(link),
                     false => ended += 1,
                 }

@@ -35,7 +35,7 @@ mod wire;
 use std::sync::Arc;
 
 pub use context::{
-    ClientContext, ClientOptions, ServerContext, ServerOptions, Version, Versions, provider,
+    ClientContext, ClientOptions, ServerContext, ServerOptions, TlsVersion, Versions, provider,
     warm_up,
 };
 pub use error::{ConnectionLost, TlsError};

@@ -45,7 +45,7 @@ pub struct TlsStream {
     pool: Pool,
     info: ConnectionInfo,
     /// Set by the first failure; every later read repeats it.
-    failed: Option<Failure>,
+    failed: Option<StreamFailure>,
     close_sent: bool,
     shut: bool,
     /// A writer's waker is registered for the socket; a reader must not replace it.
@@ -53,16 +53,16 @@ pub struct TlsStream {
 }
 
 #[derive(Clone)]
-enum Failure {
+enum StreamFailure {
     Protocol(Error),
     Truncated,
 }
 
-impl Failure {
+impl StreamFailure {
     fn to_io(&self) -> io::Error {
         match self {
-            Failure::Protocol(error) => TlsError::Protocol(error.clone()).into(),
-            Failure::Truncated => ConnectionLost::Truncated.into(),
+            StreamFailure::Protocol(error) => TlsError::Protocol(error.clone()).into(),
+            StreamFailure::Truncated => ConnectionLost::Truncated.into(),
         }
     }
 }
@@ -134,7 +134,7 @@ impl TlsStream {
                 ready!(self.wire.link.tcp.poll_read_ready(cx))?;
                 match self.wire.incoming.receive(&self.wire.link) {
                     Ok(0) => {
-                        self.failed = Some(Failure::Truncated);
+                        self.failed = Some(StreamFailure::Truncated);
                         continue;
                     }
                     Ok(_) => {}
@@ -143,7 +143,7 @@ impl TlsStream {
                 }
             }
             if let Err(error) = self.wire.process(direct.as_deref_mut()) {
-                self.failed = Some(Failure::Protocol(error));
+                self.failed = Some(StreamFailure::Protocol(error));
                 self.send_in_passing(cx);
             }
             if self.wire.unprocessed {
@@ -190,14 +190,14 @@ impl TlsStream {
         if self.wire.link.is_distrusted() {
             return Poll::Ready(Err(ConnectionLost::Distrusted.into()));
         }
-        if self.close_sent || matches!(self.failed, Some(Failure::Protocol(_))) {
+        if self.close_sent || matches!(self.failed, Some(StreamFailure::Protocol(_))) {
             return Poll::Ready(Err(ErrorKind::BrokenPipe.into()));
         }
         ready!(self.poll_send(cx))?;
         if self.wire.unprocessed {
             // Writing needs an input without complete records.
             if let Err(error) = self.wire.process(None) {
-                let broken = Failure::Protocol(error);
+                let broken = StreamFailure::Protocol(error);
                 let answer = broken.to_io();
                 self.failed = Some(broken);
                 self.send_in_passing(cx);

@@ -24,15 +24,15 @@ pub(super) type Digest = [u8; 32];
 #[derive(Default)]
 pub(super) struct VerifiedChains {
     /// Seconds since 1970 in which a chain is valid, both ends included.
-    good: Mutex<HashMap<Digest, RangeInclusive<i64>>>,
+    validity: Mutex<HashMap<Digest, RangeInclusive<i64>>>,
 }
 
 impl VerifiedChains {
     /// Whether the chain was verified before, and is still valid at `now`.
-    pub(super) fn knows(&self, chain: &Digest, now: UnixTime) -> bool {
-        let good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+    pub(super) fn contains(&self, chain: &Digest, now: UnixTime) -> bool {
+        let known = self.validity.lock().unwrap_or_else(PoisonError::into_inner);
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-        good.get(chain).is_some_and(|holds| holds.contains(&now))
+        known.get(chain).is_some_and(|holds| holds.contains(&now))
     }
 
     /// Remembers a verified chain.
@@ -44,11 +44,11 @@ impl VerifiedChains {
         let Some(holds) = validity(certificates) else {
             return;
         };
-        let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
-        if good.len() >= MOST {
-            good.clear();
+        let mut known = self.validity.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST {
+            known.clear();
         }
-        good.insert(chain, holds);
+        known.insert(chain, holds);
     }
 }
 
@@ -130,24 +130,19 @@ mod tests {
             )),
             rules: Arc::new(PeerRules::default()),
             mandatory: true,
-            judged: VerifiedChains::default(),
+            verified_chains: VerifiedChains::default(),
         }
     }
 
-    fn believes(
-        verifier: &Verifier,
-        chain: &[CertificateDer<'_>],
-        days: i64,
-        seconds: i64,
-    ) -> bool {
+    fn accepts(verifier: &Verifier, chain: &[CertificateDer<'_>], days: i64, seconds: i64) -> bool {
         let at = u64::try_from(FROM + days * DAY + seconds).unwrap();
         let at = UnixTime::since_unix_epoch(Duration::from_secs(at));
-        let judged = verifier.verify_client_cert(&chain[0], &chain[1..], at);
-        judged.is_ok()
+        let verified = verifier.verify_client_cert(&chain[0], &chain[1..], at);
+        verified.is_ok()
     }
 
     #[test]
-    fn a_known_chain_is_believed_while_all_of_it_is_valid() {
+    fn a_known_chain_is_accepted_while_all_of_it_is_valid() {
         let root = Ca::self_signed(ca(100), KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
         let middle = Ca::signed_by(ca(5), key, &root).unwrap();
@@ -155,12 +150,12 @@ mod tests {
         let longer = [leaf(&middle, 10), middle.der().clone()];
         let verifier = verifier(&root);
         for (chain, days) in [(&direct[..], 10), (&longer[..], 5)] {
-            assert!(believes(&verifier, chain, 1, 0));
+            assert!(accepts(&verifier, chain, 1, 0));
             // Known from here on.
-            assert!(believes(&verifier, chain, 0, 0));
-            assert!(believes(&verifier, chain, days, 0));
-            assert!(!believes(&verifier, chain, days, 1));
-            assert!(!believes(&verifier, chain, 0, -1));
+            assert!(accepts(&verifier, chain, 0, 0));
+            assert!(accepts(&verifier, chain, days, 0));
+            assert!(!accepts(&verifier, chain, days, 1));
+            assert!(!accepts(&verifier, chain, 0, -1));
         }
     }
 
@@ -169,23 +164,23 @@ mod tests {
         let root = Ca::self_signed(ca(100), KeyPair::generate().unwrap()).unwrap();
         let good = leaf(&root, 10);
         let verifier = verifier(&root);
-        assert!(believes(&verifier, std::slice::from_ref(&good), 1, 0));
+        assert!(accepts(&verifier, std::slice::from_ref(&good), 1, 0));
         let mut bytes = good.to_vec();
         *bytes.last_mut().unwrap() ^= 1;
-        assert!(!believes(&verifier, &[bytes.into()], 1, 0));
+        assert!(!accepts(&verifier, &[bytes.into()], 1, 0));
         let other = Ca::self_signed(ca(100), KeyPair::generate().unwrap()).unwrap();
-        assert!(!believes(&verifier, &[leaf(&other, 10)], 1, 0));
+        assert!(!accepts(&verifier, &[leaf(&other, 10)], 1, 0));
     }
 
     #[test]
     fn what_is_known_is_bounded() {
-        let judged = VerifiedChains::default();
+        let chains = VerifiedChains::default();
         for n in 0..=MOST {
             let mut chain = [0; 32];
             chain[..8].copy_from_slice(&n.to_be_bytes());
-            judged.remember(chain, std::iter::empty());
+            chains.remember(chain, std::iter::empty());
         }
-        let known = judged.good.lock().unwrap().len();
+        let known = chains.validity.lock().unwrap().len();
         assert!(known <= MOST, "{known}");
     }
 }

@@ -49,7 +49,7 @@ impl Default for PeerRules {
 ///
 /// # Errors
 /// As rustls names them, so that the alert the peer gets is the right one.
-pub(super) fn judge(
+pub(super) fn verify(
     trust: &TrustBundle,
     rules: &PeerRules,
     role: PeerRole,
@@ -79,7 +79,7 @@ pub(super) fn judge(
         PeerRole::Server => KeyUsage::server_auth(),
     };
     let algorithms = algorithms();
-    let judged = |anchors| {
+    let verify = |anchors| {
         cert.verify_for_usage(
             algorithms.all,
             anchors,
@@ -91,7 +91,7 @@ pub(super) fn judge(
         )
         .map(|_| ())
     };
-    judged(&roots.anchors[..]).map_err(|e| path_error(&e, leaf))?;
+    verify(&roots.anchors[..]).map_err(|e| path_error(&e, leaf))?;
     expected(rules, names)
 }
 
@@ -168,7 +168,7 @@ pub(super) struct Verifier {
     pub(super) rules: Arc<PeerRules>,
     /// Servers: whether a client without a certificate is rejected.
     pub(super) mandatory: bool,
-    pub(super) judged: VerifiedChains,
+    pub(super) verified_chains: VerifiedChains,
 }
 
 impl Verifier {
@@ -183,12 +183,12 @@ impl Verifier {
         };
         let chain = || std::iter::once(leaf).chain(intermediates);
         if !trust.crls.is_empty() || intermediates.len() > self.rules.max_intermediates {
-            return judge(trust, &self.rules, self.role, leaf, intermediates, now).map(drop);
+            return verify(trust, &self.rules, self.role, leaf, intermediates, now).map(drop);
         }
         let digest = verified_chains::digest(chain());
-        if !self.judged.knows(&digest, now) {
-            judge(trust, &self.rules, self.role, leaf, intermediates, now)?;
-            self.judged.remember(digest, chain());
+        if !self.verified_chains.contains(&digest, now) {
+            verify(trust, &self.rules, self.role, leaf, intermediates, now)?;
+            self.verified_chains.remember(digest, chain());
         }
         Ok(())
     }

@@ -92,7 +92,7 @@ async fn tcp(cluster: &Cluster, address: SocketAddr) -> Result<TcpStream, Connec
     }
     let tcp = socket.connect(address).await.map_err(ConnectError::Tcp)?;
     let options = TcpOptions {
-        keepalive: cluster.keepalive.map(|keepalive| socket::Keepalive {
+        keepalive: cluster.keepalive.map(|keepalive| socket::KeepaliveOptions {
             time: keepalive.time,
             interval: keepalive.interval,
             probes: keepalive.probes,

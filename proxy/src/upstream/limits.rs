@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 
-use crate::config::cluster::{Retries, Thresholds};
+use crate::config::cluster::{RetryLimit, Thresholds};
 
 /// Limits of one cluster with what is in flight. Carried over while the cluster's name stays.
 #[derive(Debug, Default)]
@@ -92,8 +92,8 @@ impl CircuitBreakers {
     /// `None`: the retry limit or budget is used up.
     pub fn try_retry(self: &Arc<Self>) -> Option<Permit> {
         let allowed = match self.thresholds.load().retries {
-            Retries::Fixed(count) => count,
-            Retries::Budget { percent, min } => {
+            RetryLimit::Fixed(count) => count,
+            RetryLimit::Budget { percent, min } => {
                 let busy = self
                     .count(LimitedResource::Request)
                     .saturating_add(self.count(LimitedResource::Pending));
@@ -179,7 +179,7 @@ mod tests {
             active in 0u32..400, percent in 0.0f64..100.0, min in 0u32..10, asked in 0usize..500,
         ) {
             let limits = CircuitBreakers::new(Thresholds {
-                retries: Retries::Budget { percent, min },
+                retries: RetryLimit::Budget { percent, min },
                 ..Thresholds::default()
             });
             let requests: Vec<_> = (0..active).filter_map(|_| limits.try_request()).collect();

@@ -41,13 +41,13 @@ pub enum AttemptResult {
 
 /// The origin of a failure: the upstream's response, or the connection to it, where they are split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum FailureOrigin {
     External,
     Local,
 }
 
-impl Origin {
-    pub const BOTH: [Origin; 2] = [Origin::External, Origin::Local];
+impl FailureOrigin {
+    pub const BOTH: [FailureOrigin; 2] = [FailureOrigin::External, FailureOrigin::Local];
 }
 
 /// What a host is ejected for.
@@ -56,8 +56,8 @@ pub enum EjectionType {
     Consecutive5xx,
     ConsecutiveGateway,
     ConsecutiveLocal,
-    SuccessRate(Origin),
-    FailurePercentage(Origin),
+    SuccessRate(FailureOrigin),
+    FailurePercentage(FailureOrigin),
 }
 
 impl EjectionType {
@@ -70,10 +70,10 @@ impl EjectionType {
             EjectionType::Consecutive5xx => (0, "consecutive_5xx"),
             EjectionType::ConsecutiveGateway => (1, "consecutive_gateway_failure"),
             EjectionType::ConsecutiveLocal => (2, "consecutive_local_origin_failure"),
-            EjectionType::SuccessRate(Origin::External) => (3, "success_rate"),
-            EjectionType::SuccessRate(Origin::Local) => (4, "local_origin_success_rate"),
-            EjectionType::FailurePercentage(Origin::External) => (5, "failure_percentage"),
-            EjectionType::FailurePercentage(Origin::Local) => {
+            EjectionType::SuccessRate(FailureOrigin::External) => (3, "success_rate"),
+            EjectionType::SuccessRate(FailureOrigin::Local) => (4, "local_origin_success_rate"),
+            EjectionType::FailurePercentage(FailureOrigin::External) => (5, "failure_percentage"),
+            EjectionType::FailurePercentage(FailureOrigin::Local) => {
                 (6, "local_origin_failure_percentage")
             }
         }
@@ -83,7 +83,7 @@ impl EjectionType {
 impl OutlierConfig {
     /// Chance in percent that a detection of this kind ejects.
     pub fn enforcing(&self, kind: EjectionType) -> u32 {
-        let of = |by_origin: [u32; 2], origin: Origin| by_origin[origin as usize];
+        let of = |by_origin: [u32; 2], origin: FailureOrigin| by_origin[origin as usize];
         match kind {
             EjectionType::Consecutive5xx => self.enforcing_5xx,
             EjectionType::ConsecutiveGateway => self.enforcing_gateway,
@@ -147,7 +147,7 @@ impl Detector {
     }
 
     /// What success rates were compared with in the last sweep.
-    pub fn baseline(&self, origin: Origin) -> &Baseline {
+    pub fn baseline(&self, origin: FailureOrigin) -> &Baseline {
         &self.baselines[origin as usize]
     }
 
@@ -163,8 +163,8 @@ impl Detector {
         random: &mut fastrand::Rng,
     ) -> Detections {
         let found = count(config, host, outcome);
-        let judge = |kind| self.eject(config, kind, host, hosts, now, random);
-        found.into_iter().flatten().filter_map(judge).collect()
+        let eject = |kind| self.eject(config, kind, host, hosts, now, random);
+        found.into_iter().flatten().filter_map(eject).collect()
     }
 
     /// Ends ejections that are over, lowers the ejection count of the others, and compares shares
@@ -182,16 +182,16 @@ impl Detector {
         let mut ejected: u32 = 0;
         for host in &hosts {
             match pass(config, host, now) {
-                Passed::Free => {}
-                Passed::Released => sweep.changed = true,
-                Passed::Serving => ejected += 1,
+                SweepResult::Free => {}
+                SweepResult::Released => sweep.changed = true,
+                SweepResult::Serving => ejected += 1,
             }
         }
         // Counted anew: ejections of removed endpoints no longer count. Those that workers ejected
         // meanwhile stay counted, so that the limit is never exceeded.
         self.ejected
             .fetch_add(ejected.wrapping_sub(before), Relaxed);
-        for origin in Origin::BOTH {
+        for origin in FailureOrigin::BOTH {
             let samples: Vec<Sample<'_>> = rate::collect(&hosts, origin);
             for (kind, host) in rate::outliers(config, origin, &samples, self.baseline(origin)) {
                 sweep
@@ -252,7 +252,7 @@ impl Detector {
     }
 }
 
-enum Passed {
+enum SweepResult {
     Free,
     /// Its ejection is over.
     Released,
@@ -261,21 +261,21 @@ enum Passed {
 }
 
 /// An interval has passed for `host`.
-fn pass(config: &OutlierConfig, host: &HostState, now: Instant) -> Passed {
+fn pass(config: &OutlierConfig, host: &HostState, now: Instant) -> SweepResult {
     let mut ejection = lock(host);
     let Some(since) = ejection.since else {
         ejection.times = ejection.times.saturating_sub(1);
-        return Passed::Free;
+        return SweepResult::Free;
     };
     let time = config.base_ejection.saturating_mul(ejection.times);
     let time = time.min(config.longest_ejection()) + ejection.jitter;
     if now.saturating_duration_since(since) < time {
-        return Passed::Serving;
+        return SweepResult::Serving;
     }
     ejection.since = None;
     host.reset_failures();
     host.set_ejected(false);
-    Passed::Released
+    SweepResult::Released
 }
 
 fn lock(host: &HostState) -> MutexGuard<'_, Ejection> {
@@ -294,7 +294,7 @@ fn count(
         AttemptResult::ConnectFailed | AttemptResult::TimedOut | AttemptResult::Reset
     );
     if config.split_local {
-        host.rates.count(Origin::Local, !local);
+        host.rates.count(FailureOrigin::Local, !local);
         if local {
             let over = over(&host.consecutive_local, config.consecutive_local);
             return [over.then_some(EjectionType::ConsecutiveLocal), None];
@@ -311,7 +311,7 @@ fn count(
         AttemptResult::TimedOut => 504,
     };
     let (failed, gateway) = ((500..600).contains(&status), matches!(status, 502..=504));
-    host.rates.count(Origin::External, !failed);
+    host.rates.count(FailureOrigin::External, !failed);
     [
         streak(
             &host.consecutive_gateway,

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::cache::{Cache, Change, DemandResult, Now, Validate, Validated};
 use super::client::Apply;
 use super::resource_type::{Key, ResourceType};
-use crate::config::compile::{Compiled, Compiler, References, Step, name};
+use crate::config::compile::{Compiled, Compiler, References, SnapshotStep, name};
 use crate::config::demand::{OnDemandRequest, OnDemandResource, OnDemandResponse};
 use crate::config::listener::Cidr;
 use crate::config::name::NameRecords;
@@ -43,7 +43,7 @@ pub struct Applier {
     /// The bootstrap's own resources, which nothing dynamic replaces.
     statics: HashSet<Key>,
     /// Static listeners that wait for the first configuration.
-    held: Vec<Step>,
+    held: Vec<SnapshotStep>,
     egress: Egress,
     resolver: Resolver,
     names: HashMap<String, Arc<NameRecords>>,
@@ -75,7 +75,7 @@ impl Applier {
         compiler: Compiler,
         store: Arc<Store>,
         statics: HashSet<Key>,
-        held: Vec<Step>,
+        held: Vec<SnapshotStep>,
         egress: Egress,
         resolver: Resolver,
     ) -> Self {
@@ -134,13 +134,15 @@ impl Applier {
     }
 
     /// The steps of one change.
-    fn step(&mut self, change: Change<Accepted>) -> Option<Step> {
+    fn step(&mut self, change: Change<Accepted>) -> Option<SnapshotStep> {
         match change {
             Change::Upsert(key, Accepted::Compiled(Compiled::Workload(_, addresses, workload))) => {
                 let name = key.name.as_str().into();
-                Some(Step::Set(Compiled::Workload(name, addresses, workload)))
+                Some(SnapshotStep::Set(Compiled::Workload(
+                    name, addresses, workload,
+                )))
             }
-            Change::Upsert(_, Accepted::Compiled(compiled)) => Some(Step::Set(compiled)),
+            Change::Upsert(_, Accepted::Compiled(compiled)) => Some(SnapshotStep::Set(compiled)),
             Change::Upsert(key, Accepted::Name(records)) => {
                 self.names.insert(key.name, records);
                 None
@@ -149,9 +151,10 @@ impl Applier {
                 self.names.remove(&key.name);
                 None
             }
-            Change::Remove(key) => {
-                Some(Step::Remove(key.kind.type_url(), key.name.as_str().into()))
-            }
+            Change::Remove(key) => Some(SnapshotStep::Remove(
+                key.kind.type_url(),
+                key.name.as_str().into(),
+            )),
         }
     }
 }
@@ -161,7 +164,7 @@ fn answers_to(name: &str, addresses: &[IpAddr]) -> bool {
         .is_ok_and(|address| addresses.contains(&address))
 }
 
-fn judge_name(body: &[u8]) -> Result<Validated<Accepted>, String> {
+fn validate_name(body: &[u8]) -> Result<Validated<Accepted>, String> {
     let (host, records) = name::name(body)?;
     Ok(Validated {
         name: host,
@@ -174,20 +177,23 @@ fn judge_name(body: &[u8]) -> Result<Validated<Accepted>, String> {
 impl Validate for Applier {
     type Value = Accepted;
 
-    fn judge(
+    fn validate(
         &mut self,
         kind: ResourceType,
         name: &str,
         body: &Bytes,
     ) -> Result<Validated<Accepted>, String> {
-        let judged = match kind {
-            ResourceType::Name => judge_name(body),
+        let validated = match kind {
+            ResourceType::Name => validate_name(body),
             kind => self.compile(kind, name, body),
         }?;
-        if self.statics.contains(&Key::new(kind, judged.name.as_str())) {
+        if self
+            .statics
+            .contains(&Key::new(kind, validated.name.as_str()))
+        {
             return Err("name: the bootstrap has a static resource of this name".to_owned());
         }
-        Ok(judged)
+        Ok(validated)
     }
 }
 
@@ -219,11 +225,11 @@ impl Apply for Applier {
     }
 
     fn publish(&mut self, changes: Vec<Change<Accepted>>) -> bool {
-        let steps: Vec<Step> = changes
+        let steps: Vec<SnapshotStep> = changes
             .into_iter()
             .filter_map(|change| self.step(change))
             .collect();
-        let listeners = steps.iter().any(Step::is_of_socket);
+        let listeners = steps.iter().any(SnapshotStep::is_of_socket);
         if !steps.is_empty() {
             self.compiler.publish(&self.store, steps);
         }

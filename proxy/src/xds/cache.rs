@@ -32,11 +32,11 @@ use bytes::Bytes;
 
 use self::entry::Entry;
 use self::stream::Streams;
-use super::message::{ProtocolVariant, Request, Response};
+use super::message::{DiscoveryRequest, DiscoveryResponse, ProtocolVariant};
 use super::resource_type::{Key, ResourceType};
 
 pub use self::demand::DemandResult;
-pub use self::entry::Status;
+pub use self::entry::ResourceStatus;
 
 /// How resources of a type are subscribed to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +107,7 @@ pub trait Validate {
 
     /// # Errors
     /// Field path and what is wrong there.
-    fn judge(
+    fn validate(
         &mut self,
         kind: ResourceType,
         name: &str,
@@ -158,7 +158,7 @@ pub struct Cache<T> {
     /// The keys that refer to a key, in force or pending.
     dependants: HashMap<Key, HashSet<Key>>,
     streams: Streams,
-    outbox: VecDeque<Request>,
+    outbox: VecDeque<DiscoveryRequest>,
     changes: Vec<Change<T>>,
     answers: Vec<(Key, DemandResult)>,
     /// Keys whose waiting may be over.
@@ -237,11 +237,16 @@ impl<T> Cache<T> {
     }
 
     /// A response came.
-    pub fn receive<J: Validate<Value = T>>(&mut self, response: Response, judge: &mut J, now: Now) {
+    pub fn receive<J: Validate<Value = T>>(
+        &mut self,
+        response: DiscoveryResponse,
+        validator: &mut J,
+        now: Now,
+    ) {
         self.last_received = Some(now.time);
         match response {
-            Response::Delta(response) => self.receive_delta(response, judge, now),
-            Response::Sotw(response) => self.receive_sotw(response, judge, now),
+            DiscoveryResponse::Delta(response) => self.receive_delta(response, validator, now),
+            DiscoveryResponse::Sotw(response) => self.receive_sotw(response, validator, now),
         }
         self.settle(now);
         self.flush();
@@ -270,7 +275,7 @@ impl<T> Cache<T> {
         self.timers.keys().next().map(|(instant, _)| *instant)
     }
 
-    pub fn next_request(&mut self) -> Option<Request> {
+    pub fn next_request(&mut self) -> Option<DiscoveryRequest> {
         self.outbox.pop_front()
     }
 
@@ -303,7 +308,7 @@ impl<T> Cache<T> {
     }
 
     /// Every resource and what is known of it, for dumps and reports.
-    pub fn resources(&self) -> impl Iterator<Item = (&Key, Status<'_>)> {
+    pub fn resources(&self) -> impl Iterator<Item = (&Key, ResourceStatus<'_>)> {
         self.entries
             .iter()
             .map(|(key, entry)| (key, entry.status()))

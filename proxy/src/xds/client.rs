@@ -19,7 +19,7 @@ use super::cache::{Cache, Change, Config, DemandResult, Now, Validate};
 use super::channel::{ChannelError, ManagementServer};
 use super::handle::Query;
 pub use super::handle::{DumpedResource, Handle, State};
-use super::message::{ProtocolVariant, Request, Response};
+use super::message::{DiscoveryRequest, DiscoveryResponse, ProtocolVariant};
 use super::resource_type::Key;
 use super::stream::{Ads, Incoming, open_delta, open_sotw};
 use super::versions;
@@ -75,7 +75,7 @@ pub struct Client<A: Apply> {
     unpublished: Vec<Change<A::Value>>,
     queries: mpsc::Receiver<Query>,
     state: watch::Sender<State>,
-    link: Link,
+    link: XdsLink,
     backoff: Backoff,
     /// The first configuration is in force, or was waited for long enough.
     initialised: bool,
@@ -88,7 +88,7 @@ type Opening = Pin<Box<dyn Future<Output = Result<Incoming, Status>> + Send>>;
 type Connecting =
     Pin<Box<dyn Future<Output = Result<tonic::transport::Channel, ChannelError>> + Send>>;
 
-enum Link {
+enum XdsLink {
     Waiting(Instant),
     Connecting(Connecting),
     Opening {
@@ -104,13 +104,13 @@ enum Link {
 }
 
 struct Outgoing {
-    sender: mpsc::UnboundedSender<Request>,
+    sender: mpsc::UnboundedSender<DiscoveryRequest>,
 }
 
 enum Event {
     Connected(Result<tonic::transport::Channel, ChannelError>),
     Opened(Result<Incoming, Status>),
-    Received(Option<Result<Response, Status>>),
+    Received(Option<Result<DiscoveryResponse, Status>>),
     Wanted(Option<OnDemandRequest>),
     Query(Option<Query>),
     Time,
@@ -139,7 +139,7 @@ impl<A: Apply> Client<A> {
             unpublished: Vec::new(),
             queries,
             state,
-            link: Link::Waiting(now.instant),
+            link: XdsLink::Waiting(now.instant),
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
             initialised: false,
             changed: true,
@@ -199,7 +199,7 @@ impl<A: Apply> Client<A> {
             let _ = tokio::time::timeout(SETTLE, self.apply.settled()).await;
         }
         while let Some(request) = self.cache.next_request() {
-            if let Link::Opening { outgoing, .. } | Link::Open { outgoing, .. } = &self.link {
+            if let XdsLink::Opening { outgoing, .. } | XdsLink::Open { outgoing, .. } = &self.link {
                 // Fails only when the stream has ended, which the receiving side sees too.
                 let _ = outgoing.sender.send(request);
             }
@@ -271,7 +271,7 @@ impl<A: Apply> Client<A> {
         };
         // Before the server's headers: many send them only with their first response.
         self.cache.connected(Now::read());
-        self.link = Link::Opening {
+        self.link = XdsLink::Opening {
             since: Instant::now(),
             outgoing: Outgoing { sender },
             opening,
@@ -280,12 +280,12 @@ impl<A: Apply> Client<A> {
     }
 
     fn opened(&mut self, incoming: Incoming) {
-        let link = std::mem::replace(&mut self.link, Link::Waiting(Instant::now()));
-        if let Link::Opening {
+        let link = std::mem::replace(&mut self.link, XdsLink::Waiting(Instant::now()));
+        if let XdsLink::Opening {
             since, outgoing, ..
         } = link
         {
-            self.link = Link::Open {
+            self.link = XdsLink::Open {
                 since,
                 outgoing,
                 incoming,
@@ -295,7 +295,7 @@ impl<A: Apply> Client<A> {
 
     fn lost(&mut self, why: &str) {
         let now = Now::read();
-        if let Link::Opening { since, .. } | Link::Open { since, .. } = &self.link
+        if let XdsLink::Opening { since, .. } | XdsLink::Open { since, .. } = &self.link
             && since.elapsed() >= STABLE
         {
             self.backoff.reset();
@@ -303,7 +303,7 @@ impl<A: Apply> Client<A> {
         let wait = self.backoff.next(fastrand::f64());
         tracing::warn!(why, retry_in = ?wait, "no ADS stream; the last good configuration serves on");
         self.cache.disconnected(now);
-        self.link = Link::Waiting(now.instant + wait);
+        self.link = XdsLink::Waiting(now.instant + wait);
         self.report(Some(why));
     }
 
@@ -375,17 +375,17 @@ impl<A: Apply> Client<A> {
 }
 
 /// The next step of the connection.
-async fn progress(link: &mut Link, target: &ManagementServer) -> Event {
+async fn progress(link: &mut XdsLink, target: &ManagementServer) -> Event {
     loop {
         match link {
-            Link::Waiting(until) => {
+            XdsLink::Waiting(until) => {
                 tokio::time::sleep_until((*until).into()).await;
                 let target = target.clone();
-                *link = Link::Connecting(Box::pin(async move { target.connect().await }));
+                *link = XdsLink::Connecting(Box::pin(async move { target.connect().await }));
             }
-            Link::Connecting(connecting) => return Event::Connected(connecting.await),
-            Link::Opening { opening, .. } => return Event::Opened(opening.await),
-            Link::Open { incoming, .. } => return Event::Received(incoming.next().await),
+            XdsLink::Connecting(connecting) => return Event::Connected(connecting.await),
+            XdsLink::Opening { opening, .. } => return Event::Opened(opening.await),
+            XdsLink::Open { incoming, .. } => return Event::Received(incoming.next().await),
         }
     }
 }

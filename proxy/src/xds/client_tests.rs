@@ -26,14 +26,14 @@ struct Recorder(mpsc::UnboundedSender<Vec<Change<String>>>);
 impl Validate for Recorder {
     type Value = String;
 
-    fn judge(
+    fn validate(
         &mut self,
         _: ResourceType,
         name: &str,
         body: &Bytes,
     ) -> Result<Validated<String>, String> {
         let text = std::str::from_utf8(body).map_err(|_| "field: not text".to_owned())?;
-        assert!(!text.starts_with("panic in judge"), "on purpose");
+        assert!(!text.starts_with("panic in validate"), "on purpose");
         Ok(Validated {
             name: name.to_owned(),
             value: text.to_owned(),
@@ -295,7 +295,7 @@ async fn a_panic_in_the_compiler_refuses_the_resource() {
     stream.send("n1", "inbound", b"good");
     stream.next().await;
     assert_eq!(rig.changes.recv().await.unwrap(), upsert("inbound", "good"));
-    stream.send("n2", "inbound", b"panic in judge");
+    stream.send("n2", "inbound", b"panic in validate");
     let nack = stream.next().await;
     let why = nack.error_detail.unwrap().message;
     assert!(why.contains("inbound") && why.contains("panicked"), "{why}");

@@ -60,7 +60,7 @@ pub(super) fn delta_response(response: pb::DeltaDiscoveryResponse) -> DeltaRespo
 
 pub(super) fn sotw_response(response: pb::DiscoveryResponse) -> SotwResponse {
     let resource = |any: Any| match any.type_url == WRAPPER {
-        // Bytes that are no wrapper are judged, and refused, as what they claim not to be.
+        // Bytes that are no wrapper are validated, and refused, as what they claim not to be.
         true => match xds_proto::any::unpack::<pb::Resource>(&any) {
             Ok(resource) => wrapped(resource),
             Err(_) => bare(any),

@@ -14,16 +14,16 @@ pub enum ProtocolVariant {
 
 /// One request to the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum DiscoveryRequest {
     Delta(DeltaRequest),
     Sotw(SotwRequest),
 }
 
-impl Request {
+impl DiscoveryRequest {
     pub fn kind(&self) -> ResourceType {
         match self {
-            Request::Delta(request) => request.kind,
-            Request::Sotw(request) => request.kind,
+            DiscoveryRequest::Delta(request) => request.kind,
+            DiscoveryRequest::Sotw(request) => request.kind,
         }
     }
 }
@@ -55,7 +55,7 @@ pub struct SotwRequest {
 
 /// One response of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Response {
+pub enum DiscoveryResponse {
     Delta(DeltaResponse),
     Sotw(SotwResponse),
 }

@@ -9,45 +9,45 @@ use xds_proto::envoy::service::discovery::v3 as pb;
 use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 
 use super::codec;
-use super::message::{Request, Response};
+use super::message::{DiscoveryRequest, DiscoveryResponse};
 
-pub(super) type Incoming = BoxStream<'static, Result<Response, Status>>;
+pub(super) type Incoming = BoxStream<'static, Result<DiscoveryResponse, Status>>;
 
 pub(super) type Ads = AggregatedDiscoveryServiceClient<tonic::transport::Channel>;
 
 pub(super) async fn open_delta(
     mut client: Ads,
-    requests: mpsc::UnboundedReceiver<Request>,
+    requests: mpsc::UnboundedReceiver<DiscoveryRequest>,
     node: Option<Node>,
 ) -> Result<Incoming, Status> {
     let requests = outgoing(requests, node, |request, node| match request {
-        Request::Delta(request) => Some(codec::delta_request(request, node)),
-        Request::Sotw(_) => None,
+        DiscoveryRequest::Delta(request) => Some(codec::delta_request(request, node)),
+        DiscoveryRequest::Sotw(_) => None,
     });
     let responses = client.delta_aggregated_resources(requests).await?;
-    let decode = |r: pb::DeltaDiscoveryResponse| Response::Delta(codec::delta_response(r));
+    let decode = |r: pb::DeltaDiscoveryResponse| DiscoveryResponse::Delta(codec::delta_response(r));
     Ok(responses.into_inner().map(move |r| r.map(decode)).boxed())
 }
 
 pub(super) async fn open_sotw(
     mut client: Ads,
-    requests: mpsc::UnboundedReceiver<Request>,
+    requests: mpsc::UnboundedReceiver<DiscoveryRequest>,
     node: Option<Node>,
 ) -> Result<Incoming, Status> {
     let requests = outgoing(requests, node, |request, node| match request {
-        Request::Sotw(request) => Some(codec::sotw_request(request, node)),
-        Request::Delta(_) => None,
+        DiscoveryRequest::Sotw(request) => Some(codec::sotw_request(request, node)),
+        DiscoveryRequest::Delta(_) => None,
     });
     let responses = client.stream_aggregated_resources(requests).await?;
-    let decode = |r: pb::DiscoveryResponse| Response::Sotw(codec::sotw_response(r));
+    let decode = |r: pb::DiscoveryResponse| DiscoveryResponse::Sotw(codec::sotw_response(r));
     Ok(responses.into_inner().map(move |r| r.map(decode)).boxed())
 }
 
 /// Requests as a stream; the first one carries the node.
 fn outgoing<R: Send + 'static>(
-    requests: mpsc::UnboundedReceiver<Request>,
+    requests: mpsc::UnboundedReceiver<DiscoveryRequest>,
     node: Option<Node>,
-    encode: impl Fn(Request, Option<Node>) -> Option<R> + Copy + Send + 'static,
+    encode: impl Fn(DiscoveryRequest, Option<Node>) -> Option<R> + Copy + Send + 'static,
 ) -> impl futures_util::Stream<Item = R> + Send + 'static {
     futures_util::stream::unfold(
         (requests, node),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use anyam_proxy::config::cluster::Retries;
+use anyam_proxy::config::cluster::RetryLimit;
 use anyam_proxy::config::cluster::UpstreamProtocol;
 use anyam_proxy::config::route::{RetryOn, RetryPolicy};
 use bytes::Bytes;
@@ -193,7 +193,7 @@ async fn a_request_that_cannot_be_replayed_takes_no_retry() {
     let setup = Setup::new(upstream).with(|setup| {
         setup.forward.retry = policy(RetryOn::FIVE_XX);
         // None is available: a request that needs one has the response flag.
-        setup.thresholds.retries = Retries::Fixed(0);
+        setup.thresholds.retries = RetryLimit::Fixed(0);
     });
     let proxy = Proxy::start(setup);
     let cluster = proxy.store.load().clusters["shop"].clone();

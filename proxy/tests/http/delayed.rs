@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use anyam_proxy::config::filter::{Fault, FaultPart, FilterConfig, HttpFilter, Percent};
+use anyam_proxy::config::filter::{FaultInjection, FaultPart, FilterConfig, HttpFilter, Percent};
 use anyam_proxy::metadata::Object;
 
 use crate::harness::{Proxy, Setup};
@@ -14,7 +14,7 @@ use crate::peers::{Client, h1, ok};
 /// A proxy that delays every request for an hour, and the number of those that it delays.
 async fn delaying() -> (Proxy, Arc<AtomicU32>) {
     let active = Arc::<AtomicU32>::default();
-    let fault = Fault {
+    let fault = FaultInjection {
         delay: Some(FaultPart {
             percent: Percent {
                 numerator: 100,

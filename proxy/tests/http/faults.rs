@@ -109,7 +109,7 @@ async fn a_refused_response_is_no_response() {
     ] {
         let answer = junk.clone();
         let upstream = peers::h1(move |_| answer.clone()).await;
-        no_response_is_told(Setup::new(upstream)).await;
+        no_response_is_logged(Setup::new(upstream)).await;
     }
 }
 
@@ -121,11 +121,11 @@ async fn a_refused_http2_response_is_no_response() {
             .header("content-length", "+1");
         let _ = respond.send_response(response.body(()).unwrap(), true);
     });
-    no_response_is_told(Setup::new(upstream.await).speaking(UpstreamProtocol::Http2)).await;
+    no_response_is_logged(Setup::new(upstream.await).speaking(UpstreamProtocol::Http2)).await;
 }
 
 /// To a client that waits, and of one that leaves during the pause before the second attempt.
-async fn no_response_is_told(setup: Setup) {
+async fn no_response_is_logged(setup: Setup) {
     let before = bug::failures();
     let setup = setup.with(retrying);
     let mut proxy = Proxy::start(setup);

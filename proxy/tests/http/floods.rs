@@ -37,7 +37,7 @@ fn control_frames() -> [(&'static str, Vec<u8>); 6] {
 }
 
 /// Sends `flood` again and again while reading; the code of the GOAWAY that comes.
-async fn told_after(tcp: TcpStream, flood: Vec<u8>) -> Option<u32> {
+async fn goaway_code_after(tcp: TcpStream, flood: Vec<u8>) -> Option<u32> {
     let (reader, mut writer) = tcp.into_split();
     let writing = tokio::spawn(async move {
         let some = flood.repeat(100);
@@ -62,7 +62,7 @@ async fn control_frames_of_a_client_without_end_are_answered_with_calm() {
     for (what, flood) in control_frames().into_iter().chain([empty]) {
         let mut raw = Raw::connect(proxy.address).await;
         raw.send(HEADERS, END_HEADERS, 1, &head("/")).await;
-        let code = told_after(raw.0, flood).await;
+        let code = goaway_code_after(raw.0, flood).await;
         assert_eq!(code, Some(ENHANCE_YOUR_CALM), "{what}");
         still_serves(&proxy).await;
     }
@@ -80,7 +80,7 @@ async fn flooding_upstream(flood: Vec<u8>) -> (SocketAddr, UnboundedReceiver<Opt
             let mut raw = Raw(tcp);
             raw.send(SETTINGS, 0, 0, &[]).await;
             raw.wait_for(HEADERS).await;
-            let code = told_after(raw.0, flood).await;
+            let code = goaway_code_after(raw.0, flood).await;
             let _ = tell.send(code);
         }
     })

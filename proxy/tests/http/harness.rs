@@ -21,7 +21,7 @@ use anyam_proxy::config::policy::Rbac;
 use anyam_proxy::config::route::{
     Action, HeaderEdits, PathMatch, Route, RouteAction, RouteTable, VirtualHost,
 };
-use anyam_proxy::dispatcher::timer::Alarm;
+use anyam_proxy::dispatcher::timer::TimerFd;
 use anyam_proxy::drain::Phase;
 use anyam_proxy::listener::ListenerContext;
 use anyam_proxy::metrics::Registry;
@@ -30,7 +30,7 @@ use anyam_proxy::snapshot::Listener;
 use anyam_proxy::snapshot::RouteConfig;
 use anyam_proxy::snapshot::{Link, RouteLink};
 use anyam_proxy::snapshot::{Snapshot, Store};
-use anyam_proxy::telemetry::tap::{Event, Filter};
+use anyam_proxy::telemetry::tap::{Filter, TapEvent};
 use anyam_proxy::tls::ServerContext;
 use anyam_proxy::upstream::cluster::Cluster;
 use anyam_proxy::upstream::endpoint::{Endpoint, EndpointSet, Priority};
@@ -270,7 +270,7 @@ pub struct Proxy {
     thread_folder: std::path::PathBuf,
     pub registry: Arc<Registry>,
     /// Every request, as it ends.
-    pub tap: mpsc::Receiver<Event>,
+    pub tap: mpsc::Receiver<TapEvent>,
     pub logs: Arc<Logs>,
     stop: watch::Sender<bool>,
     threads: Vec<std::thread::JoinHandle<()>>,
@@ -322,7 +322,7 @@ impl Proxy {
                     let context = ListenerContext::new(worker());
                     let running = context.clone();
                     tokio::task::spawn_local(
-                        async move { running.run(Alarm::new().unwrap()).await },
+                        async move { running.run(TimerFd::new().unwrap()).await },
                     );
                     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                     tokio::select! {

@@ -21,7 +21,7 @@ const SHORT: Duration = Duration::from_millis(100);
 
 /// The frames sent to a client that answers PINGs (`pongs`), or does not.
 #[derive(Debug, Default, PartialEq)]
-struct Told {
+struct ReceivedFrames {
     /// The last stream and the code of each GOAWAY.
     goaways: Vec<(u32, u32)>,
     /// Streams that ended.
@@ -30,7 +30,7 @@ struct Told {
     reset: Vec<(u32, u32)>,
 }
 
-impl Told {
+impl ReceivedFrames {
     /// Takes in one frame; false: the connection has ended.
     async fn frame(&mut self, raw: &mut Raw, pongs: bool) -> bool {
         let Some((kind, flags, stream, payload)) = raw.receive().await else {
@@ -106,13 +106,13 @@ async fn an_idle_connection_is_told_before_it_is_closed() {
         let proxy = Proxy::start(setup);
         let mut raw = Raw::connect(proxy.address).await;
         begin(&mut raw, 1).await;
-        let told = Told::default().then_all(&mut raw, pongs).await;
-        assert_eq!(told.goaways, [(MOST, 0), (1, 0)], "pongs: {pongs}");
-        assert_eq!(told.answered, [1]);
+        let received = ReceivedFrames::default().then_all(&mut raw, pongs).await;
+        assert_eq!(received.goaways, [(MOST, 0), (1, 0)], "pongs: {pongs}");
+        assert_eq!(received.answered, [1]);
         // A connection without any request is no different.
         let mut raw = Raw::connect(proxy.address).await;
-        let told = Told::default().then_all(&mut raw, pongs).await;
-        assert_eq!(told.goaways, [(MOST, 0), (0, 0)], "pongs: {pongs}");
+        let received = ReceivedFrames::default().then_all(&mut raw, pongs).await;
+        assert_eq!(received.goaways, [(MOST, 0), (0, 0)], "pongs: {pongs}");
     }
 }
 
@@ -127,15 +127,16 @@ async fn a_stream_outlives_its_connections_time_and_costs_nothing_meanwhile() {
         let proxy = Proxy::start(setup);
         let mut raw = Raw::connect(proxy.address).await;
         begin(&mut raw, 1).await;
-        let mut told = Told::default();
-        told.until(&mut raw, pongs, |told| !told.goaways.is_empty())
+        let mut received = ReceivedFrames::default();
+        received
+            .until(&mut raw, pongs, |received| !received.goaways.is_empty())
             .await;
         assert_quiet(&proxy).await;
         answer.notify_one();
-        let told = told.then_all(&mut raw, pongs).await;
-        assert_eq!(told.goaways, [(MOST, 0), (1, 0)], "pongs: {pongs}");
-        assert_eq!(told.answered, [1]);
-        assert_eq!(told.reset, []);
+        let received = received.then_all(&mut raw, pongs).await;
+        assert_eq!(received.goaways, [(MOST, 0), (1, 0)], "pongs: {pongs}");
+        assert_eq!(received.answered, [1]);
+        assert_eq!(received.reset, []);
     }
 }
 
@@ -146,20 +147,22 @@ async fn a_drain_ends_once_the_last_stream_has_and_takes_no_new_ones_after_its_t
     let proxy = Proxy::start(setup);
     let mut raw = Raw::connect(proxy.address).await;
     begin(&mut raw, 1).await;
-    let mut told = Told::default();
+    let mut received = ReceivedFrames::default();
     // The request is on its way, so the connection is no fresh one.
-    told.until(&mut raw, false, |_| true).await;
+    received.until(&mut raw, false, |_| true).await;
     proxy.drain.send_replace(Phase::Draining);
-    told.until(&mut raw, false, |told| !told.goaways.is_empty())
+    received
+        .until(&mut raw, false, |received| !received.goaways.is_empty())
         .await;
     assert_quiet(&proxy).await;
     begin(&mut raw, 3).await;
-    told.until(&mut raw, false, |told| !told.reset.is_empty())
+    received
+        .until(&mut raw, false, |received| !received.reset.is_empty())
         .await;
-    assert_eq!(told.reset, [(3, REFUSED_STREAM)]);
+    assert_eq!(received.reset, [(3, REFUSED_STREAM)]);
     answer.notify_one();
-    let told = told.then_all(&mut raw, false).await;
-    assert_eq!(told.answered, [1]);
-    assert_eq!(told.goaways.first(), Some(&(MOST, 0)));
-    assert_eq!(told.goaways.len(), 2, "{told:?}");
+    let received = received.then_all(&mut raw, false).await;
+    assert_eq!(received.answered, [1]);
+    assert_eq!(received.goaways.first(), Some(&(MOST, 0)));
+    assert_eq!(received.goaways.len(), 2, "{received:?}");
 }

@@ -8,7 +8,7 @@ use anyam_proxy::dispatcher::buffer::Pool;
 use anyam_proxy::matcher::StringMatch;
 use anyam_proxy::tls::{
     ClientContext, Dial, Handshaker, Identity, PeerRules, SanMatch, ServerContext, TlsError,
-    TlsStream, TrustBundle, Version, Versions,
+    TlsStream, TlsVersion, TrustBundle, Versions,
 };
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, SanType};
 use tokio::io::AsyncReadExt;
@@ -248,10 +248,10 @@ fn a_client_without_a_certificate_is_turned_away_where_one_is_required() {
         let here = here.unwrap();
         assert!(here.info().peer.is_none() && !here.info().peer_verified);
         // Optional does not mean unchecked.
-        let liar = Ca::new().issue(vec![uri(ID)]).identity();
-        let liar = ClientContext::new(client(Some(liar), mesh.bundle.clone()));
+        let untrusted = Ca::new().issue(vec![uri(ID)]).identity();
+        let untrusted = ClientContext::new(client(Some(untrusted), mesh.bundle.clone()));
         assert!(
-            handshake(&ServerContext::new(options), &liar)
+            handshake(&ServerContext::new(options), &untrusted)
                 .await
                 .1
                 .is_err()
@@ -328,8 +328,8 @@ fn old_versions_are_refused_where_only_the_new_one_is_spoken() {
         let server = ServerContext::new(server(mesh.good(), Some(mesh.bundle.clone())));
         let mut options = client(Some(mesh.good()), mesh.bundle.clone());
         options.versions = Versions {
-            min: Version::Tls12,
-            max: Version::Tls12,
+            min: TlsVersion::Tls12,
+            max: TlsVersion::Tls12,
         };
         let (there, here) = handshake(&server, &ClientContext::new(options)).await;
         assert!(there.is_err() && here.is_err());

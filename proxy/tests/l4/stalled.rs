@@ -13,8 +13,8 @@ use crate::listener::rig::{
     Rig, connect, echo_server, http_direct_response, listener, static_cluster,
 };
 use crate::support::run;
-use crate::tunnel::asked::{connect_request, hbone_by};
 use crate::tunnel::pair::{Pair, echoes};
+use crate::tunnel::requests::{connect_request, hbone_by};
 
 /// Fills a connection, until nothing more fits into it for a moment.
 async fn fill(stream: &mut TcpStream) {

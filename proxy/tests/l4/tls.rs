@@ -305,13 +305,13 @@ fn a_distrusted_peer_is_cut_off_and_others_are_not() {
         let (handshaker, _) = handshaker();
         let (mut good_there, mut good_here) = connected(&handshaker, &server, &good).await;
         let (mut bad_there, mut bad_here) = connected(&handshaker, &server, &bad).await;
-        assert_eq!(handshaker.rejudge().await, 0);
+        assert_eq!(handshaker.reverify().await, 0);
         let crl = ca.revoke(&[2000]);
         let bundle = TrustBundle::from_pem(ca.pem().as_bytes(), Some(crl.as_bytes())).unwrap();
         trust.set(Arc::new(bundle));
         let reading = async { bad_here.read(&mut [0]).await.unwrap_err() };
-        let judging = handshaker.rejudge();
-        let (error, ended) = tokio::join!(reading, judging);
+        let verifying = handshaker.reverify();
+        let (error, ended) = tokio::join!(reading, verifying);
         assert_eq!((error.kind(), ended), (ErrorKind::PermissionDenied, 1));
         assert!(bad_there.read(&mut [0]).await.is_err());
         good_there.write_all(b"x").await.unwrap();
@@ -360,7 +360,7 @@ fn a_renewed_certificate_reaches_new_connections_only() {
         let (handshaker, _) = handshaker();
         let (mut old_there, mut old_here) = connected(&handshaker, &server, &client).await;
         identity.set(issue());
-        handshaker.rejudge().await;
+        handshaker.reverify().await;
         let (new_there, _) = connected(&handshaker, &server, &client).await;
         assert_ne!(serial(&new_there), serial(&old_there));
         old_here.write_all(b"still").await.unwrap();

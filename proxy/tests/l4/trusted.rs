@@ -195,7 +195,7 @@ fn a_new_bundle_is_applied_in_slices() {
             }
         });
         trust.set(ca.bundle());
-        assert_eq!(handshaker.rejudge().await, 0);
+        assert_eq!(handshaker.reverify().await, 0);
         other.abort();
         assert!(turns.get() >= 4, "{} turns of others", turns.get());
     });

@@ -1,11 +1,11 @@
 //! The rules of the tree, held by tests: which module may import which, how long a file and a
 //! function may be, where unsafe code may stand.
 //!
-//! `rooms`: no circle between the top-level modules of a crate.
+//! `cycles`: no dependency cycle between the top-level modules of a crate.
 
 #![allow(clippy::unwrap_used)]
 
-mod rooms;
+mod cycles;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -23,7 +23,7 @@ const UNSAFE_FILES: [&str; 7] = [
     "proxy/src/dispatcher/future_slab.rs",
     "proxy/src/memory.rs",
     "proxy/src/socket.rs",
-    "proxy/src/dispatcher/timer/alarm.rs",
+    "proxy/src/dispatcher/timer/timer_fd.rs",
 ];
 
 fn root() -> PathBuf {
@@ -302,7 +302,8 @@ fn every_dependency_says_why_it_is_there() {
     }
 }
 
-/// The rooms, and files of other rooms, that see what peers send; a room's rule holds for all its files.
+/// The modules, and files of other modules, that see what peers send; a module's rule holds for all its
+/// files.
 const DECODERS: [&str; 16] = [
     "proxy/src/connection_limit.rs",
     "proxy/src/dns/mod.rs",

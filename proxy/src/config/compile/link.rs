@@ -30,14 +30,14 @@ use crate::upstream::endpoint::EndpointSet;
 use crate::upstream::endpoints::{bind, rebind};
 
 /// One change on the way to the next snapshot.
-pub enum Step {
+pub enum SnapshotStep {
     /// Takes a resource in, or in the place of the one before it.
     Set(Compiled),
     /// Lets a resource go: its type URL and its name.
     Remove(&'static str, Name),
 }
 
-impl Step {
+impl SnapshotStep {
     /// Whether workers may have to open or close a listening socket for it.
     pub fn is_of_socket(&self) -> bool {
         match self {
@@ -51,12 +51,16 @@ impl Step {
 impl Compiler {
     /// Applies `steps` together and publishes one more snapshot, if it differs: a change of
     /// endpoints alone is swapped in behind their clusters. True: published.
-    pub fn publish(&mut self, store: &Store, steps: impl IntoIterator<Item = Step>) -> bool {
+    pub fn publish(
+        &mut self,
+        store: &Store,
+        steps: impl IntoIterator<Item = SnapshotStep>,
+    ) -> bool {
         let before = store.load();
         let (mut endpoints, mut others) = (Vec::new(), Vec::new());
         for step in steps {
             match step {
-                Step::Set(Compiled::Endpoints(name, assignment)) => {
+                SnapshotStep::Set(Compiled::Endpoints(name, assignment)) => {
                     endpoints.push((name, assignment));
                 }
                 other => others.push(other),
@@ -69,17 +73,19 @@ impl Compiler {
         let mut next = Draft::of(&before, self.counts.copied.clone());
         for step in others {
             match step {
-                Step::Set(Compiled::Cluster(cluster)) => self.set_cluster(&mut next, cluster),
-                Step::Set(Compiled::Secret(secret)) => {
+                SnapshotStep::Set(Compiled::Cluster(cluster)) => {
+                    self.set_cluster(&mut next, cluster)
+                }
+                SnapshotStep::Set(Compiled::Secret(secret)) => {
                     self.secrets.set(&secret);
                     next.set_secret(secret);
                 }
-                Step::Set(Compiled::Workload(name, addresses, workload)) => {
+                SnapshotStep::Set(Compiled::Workload(name, addresses, workload)) => {
                     let gone = self.peers.set(name, Arc::clone(&addresses));
                     next.set_workload(&gone, &addresses, &workload);
                 }
-                Step::Set(other) => next.set(other),
-                Step::Remove(kind, name) => self.remove(&mut next, kind, &name),
+                SnapshotStep::Set(other) => next.set(other),
+                SnapshotStep::Remove(kind, name) => self.remove(&mut next, kind, &name),
             }
         }
         // Last, so that an assignment finds its cluster whichever came first.

@@ -53,7 +53,7 @@ use xds_proto::envoy::extensions::transport_sockets::tls::v3 as secret_pb;
 use xds_proto::google::protobuf::Any;
 
 pub use self::endpoint::Assignment;
-pub use self::link::Step;
+pub use self::link::SnapshotStep;
 pub use self::resource::{Changes, Compiled, Published, References, Rejected};
 pub use self::secret::SecretStore;
 pub use self::support::CompileError;

@@ -10,7 +10,7 @@ use xds_proto::anyam::workload::v1 as workload_pb;
 use xds_proto::{type_url, unknown};
 
 use super::endpoint::Assignment;
-use super::link::Step;
+use super::link::SnapshotStep;
 use super::support::{At, CompileError};
 use super::{Compiler, Name};
 use crate::config::cluster::Discovery;
@@ -200,8 +200,10 @@ impl Compiler {
         for (address, workload) in changes.workloads {
             let name: Name = address.to_string().into();
             sorted.steps.push(match workload {
-                Some(w) => Step::Set(Compiled::Workload(name, [address].into(), Arc::new(w))),
-                None => Step::Remove(type_url::WORKLOAD, name),
+                Some(w) => {
+                    SnapshotStep::Set(Compiled::Workload(name, [address].into(), Arc::new(w)))
+                }
+                None => SnapshotStep::Remove(type_url::WORKLOAD, name),
             });
         }
         Published {
@@ -233,7 +235,7 @@ pub struct Published {
 /// The resources that compiled, and the errors of those that did not.
 #[derive(Default)]
 struct Sorted {
-    steps: Vec<Step>,
+    steps: Vec<SnapshotStep>,
     rejected: Vec<Rejected>,
 }
 
@@ -246,8 +248,8 @@ impl Sorted {
         compile: impl FnOnce(M) -> Result<Compiled, CompileError>,
     ) {
         match message.map(compile) {
-            None => self.steps.push(Step::Remove(type_url, name.into())),
-            Some(Ok(compiled)) => self.steps.push(Step::Set(compiled)),
+            None => self.steps.push(SnapshotStep::Remove(type_url, name.into())),
+            Some(Ok(compiled)) => self.steps.push(SnapshotStep::Set(compiled)),
             Some(Err(error)) => self.rejected.push(Rejected {
                 type_url,
                 name,

@@ -23,11 +23,11 @@ pub struct CompileError {
 #[derive(Clone, Copy)]
 pub struct At<'a> {
     parent: Option<&'a At<'a>>,
-    step: Step<'a>,
+    step: PathSegment<'a>,
 }
 
 #[derive(Clone, Copy)]
-enum Step<'a> {
+enum PathSegment<'a> {
     Root(&'a str),
     Field(&'a str),
     Index(&'a str, usize),
@@ -39,23 +39,23 @@ impl<'a> At<'a> {
     pub fn root(what: &'a str) -> Self {
         At {
             parent: None,
-            step: Step::Root(what),
+            step: PathSegment::Root(what),
         }
     }
 
     pub fn field(&'a self, name: &'a str) -> At<'a> {
-        self.then(Step::Field(name))
+        self.then(PathSegment::Field(name))
     }
 
     pub fn index(&'a self, name: &'a str, index: usize) -> At<'a> {
-        self.then(Step::Index(name, index))
+        self.then(PathSegment::Index(name, index))
     }
 
     pub fn key(&'a self, name: &'a str, key: &'a str) -> At<'a> {
-        self.then(Step::Key(name, key))
+        self.then(PathSegment::Key(name, key))
     }
 
-    fn then(&'a self, step: Step<'a>) -> At<'a> {
+    fn then(&'a self, step: PathSegment<'a>) -> At<'a> {
         At {
             parent: Some(self),
             step,
@@ -79,15 +79,15 @@ impl fmt::Display for At<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(parent) = self.parent {
             parent.fmt(f)?;
-            if !matches!(parent.step, Step::Root("")) {
+            if !matches!(parent.step, PathSegment::Root("")) {
                 f.write_str(".")?;
             }
         }
         match self.step {
-            Step::Root(name) => f.write_str(name),
-            Step::Field(name) => f.write_str(name.strip_prefix("r#").unwrap_or(name)),
-            Step::Index(name, index) => write!(f, "{name}[{index}]"),
-            Step::Key(name, key) => write!(f, "{name}[{key:?}]"),
+            PathSegment::Root(name) => f.write_str(name),
+            PathSegment::Field(name) => f.write_str(name.strip_prefix("r#").unwrap_or(name)),
+            PathSegment::Index(name, index) => write!(f, "{name}[{index}]"),
+            PathSegment::Key(name, key) => write!(f, "{name}[{key:?}]"),
         }
     }
 }

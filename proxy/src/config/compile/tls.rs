@@ -22,7 +22,7 @@ use super::values::over_ads;
 use crate::config::cluster::Transport;
 use crate::tls::{
     ClientContext, ClientOptions, Identity, PeerRules, Rotating, ServerContext, ServerOptions,
-    TrustBundle, Version, Versions,
+    TlsVersion, TrustBundle, Versions,
 };
 
 /// A chain's transport socket; `None`: raw_buffer.
@@ -118,7 +118,7 @@ fn downstream(
     let require = bool_or(require_client_certificate, false);
     if require && common.trust.is_none() {
         let at = at.field("require_client_certificate");
-        return at.fail("needs a validation context to judge the certificate by");
+        return at.fail("needs a validation context to verify the certificate with");
     }
     let Some(identity) = common.identity else {
         return at.field("common_tls_context").fail("has no certificate");
@@ -347,14 +347,14 @@ fn versions(at: At<'_>, m: &Option<pb::TlsParameters>) -> Result<Versions, Compi
     let max = at.field("tls_maximum_protocol_version");
     let version = |at: At<'_>, value, otherwise| match known(at, value)? {
         Tls::TlsAuto => Ok(otherwise),
-        Tls::TlSv12 => Ok(Version::Tls12),
-        Tls::TlSv13 => Ok(Version::Tls13),
+        Tls::TlSv12 => Ok(TlsVersion::Tls12),
+        Tls::TlSv13 => Ok(TlsVersion::Tls13),
         Tls::TlSv10 | Tls::TlSv11 => at.fail("TLS below 1.2 is not spoken"),
     };
     let versions = Versions {
         // A lower minimum would change nothing in a handshake, but an explicit one is rejected.
-        min: version(min, *tls_minimum_protocol_version, Version::Tls12)?,
-        max: version(max, *tls_maximum_protocol_version, Version::Tls13)?,
+        min: version(min, *tls_minimum_protocol_version, TlsVersion::Tls12)?,
+        max: version(max, *tls_maximum_protocol_version, TlsVersion::Tls13)?,
     };
     if versions.min > versions.max {
         return max.fail("is below the minimum");

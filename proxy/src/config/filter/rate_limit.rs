@@ -91,10 +91,10 @@ pub struct RouteRateLimits {
 pub struct RateLimit {
     pub stage: u32,
     /// Each gives an entry, or none; one that has to and cannot makes the descriptor void.
-    pub actions: Vec<Action>,
+    pub actions: Vec<RateLimitAction>,
 }
 
-pub enum Action {
+pub enum RateLimitAction {
     DestinationCluster,
     RemoteAddress,
     MaskedRemoteAddress {

@@ -10,7 +10,7 @@ fn run<F: Future>(test: impl FnOnce(Timers) -> F) -> F::Output {
     runtime.block_on(async {
         let timers = Timers::new();
         let driver = timers.clone();
-        tokio::task::spawn_local(async move { driver.drive(&Alarm::new().unwrap()).await });
+        tokio::task::spawn_local(async move { driver.drive(&TimerFd::new().unwrap()).await });
         test(timers).await
     })
 }
@@ -127,7 +127,7 @@ fn a_process_that_has_run_for_years_waits_as_one_that_just_began() {
             let timers = Timers::since(Instant::now() - Duration::from_secs(days * DAY));
             let (driver, count) = (timers.clone(), Rc::new(Cell::new(0)));
             let driving = polls(count.clone(), async move {
-                driver.drive(&Alarm::new().unwrap()).await;
+                driver.drive(&TimerFd::new().unwrap()).await;
             });
             tokio::task::spawn_local(driving);
             let start = Instant::now();

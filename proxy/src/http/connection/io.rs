@@ -38,12 +38,12 @@ pub struct Io {
     written: u64,
     /// Bound of the bytes buffered in either direction, in steps of a buffer.
     most: usize,
-    tunnel: Tunnel,
+    tunnel: TunnelState,
 }
 
 /// After 101, or 2xx to CONNECT, the codec is bypassed: bytes pass as they are.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Tunnel {
+enum TunnelState {
     Closed,
     Open,
     /// FIN follows what waits to be written.
@@ -62,7 +62,7 @@ impl Io {
             eof: false,
             written: 0,
             most: usize::MAX,
-            tunnel: Tunnel::Closed,
+            tunnel: TunnelState::Closed,
         }
     }
 
@@ -82,17 +82,17 @@ impl Io {
 
     /// From here on the codec is bypassed.
     pub fn open_tunnel(&mut self) {
-        self.tunnel = Tunnel::Open;
+        self.tunnel = TunnelState::Open;
     }
 
     /// Whether the codec is bypassed.
     pub fn is_tunnel(&self) -> bool {
-        self.tunnel != Tunnel::Closed
+        self.tunnel != TunnelState::Closed
     }
 
     /// Queues bytes of a tunnel; returns those that the codec has to frame.
     pub fn pass(&mut self, data: Bytes) -> Option<Bytes> {
-        if self.tunnel == Tunnel::Closed {
+        if self.tunnel == TunnelState::Closed {
             return Some(data);
         }
         self.out.slice(data);
@@ -101,8 +101,8 @@ impl Io {
 
     /// Ends a tunnel with what waits to be written; false: there is none.
     pub fn end_tunnel(&mut self) -> bool {
-        if self.tunnel == Tunnel::Open {
-            self.tunnel = Tunnel::Ended;
+        if self.tunnel == TunnelState::Open {
+            self.tunnel = TunnelState::Ended;
         }
         self.is_tunnel()
     }
@@ -204,8 +204,8 @@ impl Io {
             self.unflushed = false;
         }
         match self.tunnel {
-            Tunnel::Closed | Tunnel::Open => Poll::Ready(Ok(())),
-            Tunnel::Ended => Pin::new(&mut self.stream).poll_shutdown(cx),
+            TunnelState::Closed | TunnelState::Open => Poll::Ready(Ok(())),
+            TunnelState::Ended => Pin::new(&mut self.stream).poll_shutdown(cx),
         }
     }
 

@@ -6,12 +6,12 @@ use crate::config::route::Route;
 use crate::http::h1::Framing;
 use crate::http::request::error::Failure;
 use crate::http::request::handle::Exchange;
-use crate::http::request::headers::Side;
+use crate::http::request::headers::HeadSide;
 use crate::http::request::local_reply::Reply;
 use crate::http::request::stream_info::StreamInfo;
 
 /// One filter on the way of a request.
-struct Step<'a> {
+struct FilterStep<'a> {
     /// Index in the chain.
     place: usize,
     filter: &'a HttpFilter,
@@ -38,7 +38,7 @@ impl Exchange<'_, '_> {
             let Some((own, of_route)) = filter.on_route(overrides.as_deref()) else {
                 continue;
             };
-            let step = Step {
+            let step = FilterStep {
                 place,
                 filter,
                 of_route,
@@ -55,10 +55,10 @@ impl Exchange<'_, '_> {
     async fn step(
         &mut self,
         own: &FilterConfig,
-        step: Step<'_>,
+        step: FilterStep<'_>,
         framing: &mut Framing,
     ) -> Result<Option<Reply>, Failure> {
-        let Step {
+        let FilterStep {
             place,
             filter,
             of_route,
@@ -71,7 +71,7 @@ impl Exchange<'_, '_> {
                 Ok(None)
             }
             FilterConfig::HeaderMutation(own) => {
-                header_mutation::apply(own, of_route, Side::Request, info);
+                header_mutation::apply(own, of_route, HeadSide::Request, info);
                 Ok(None)
             }
             FilterConfig::Cors(own) => Ok(cors::on_request(
@@ -81,7 +81,7 @@ impl Exchange<'_, '_> {
                 info,
             )),
             FilterConfig::LocalRateLimit(own) => {
-                let asked = local_ratelimit::Asked {
+                let asked = local_ratelimit::LimitCheck {
                     limit: local_ratelimit::limit(own, of_route),
                     route,
                     draw: self.draw,
@@ -96,7 +96,7 @@ impl Exchange<'_, '_> {
                     name: &filter.name,
                     place,
                 };
-                if !fault.is_meant(info, route, self.draw) {
+                if !fault.matches(info, route, self.draw) {
                     return Ok(None);
                 }
                 if let Some(delay) = fault.delay(info) {
@@ -132,7 +132,7 @@ pub fn on_response(info: &mut StreamInfo) {
         };
         match own {
             FilterConfig::HeaderMutation(own) => {
-                header_mutation::apply(own, of_route, Side::Response, info);
+                header_mutation::apply(own, of_route, HeadSide::Response, info);
             }
             FilterConfig::Cors(_) => cors::on_response(place, info),
             FilterConfig::LocalRateLimit(_) => local_ratelimit::on_response(place, info),

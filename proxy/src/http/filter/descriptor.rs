@@ -5,8 +5,8 @@ use std::net::IpAddr;
 
 use smallvec::SmallVec;
 
-use super::local_ratelimit::Asked;
-use crate::config::filter::{Action as RateLimitAction, DescriptorMatch, RateLimit, VhRateLimits};
+use super::local_ratelimit::LimitCheck;
+use crate::config::filter::{DescriptorMatch, RateLimit, RateLimitAction, VhRateLimits};
 use crate::config::route::{Action, Route};
 use crate::http::request::matching;
 use crate::http::request::plan;
@@ -16,7 +16,7 @@ use crate::metadata::Value;
 type Entries<'a> = SmallVec<[(&'a str, Cow<'a, [u8]>); 4]>;
 
 /// The indices of the limit's descriptors that match the request, the strictest first.
-pub fn fitting(asked: &Asked<'_>, info: &StreamInfo, places: &mut SmallVec<[usize; 4]>) {
+pub fn fitting(asked: &LimitCheck<'_>, info: &StreamInfo, places: &mut SmallVec<[usize; 4]>) {
     let mut add = |list: &[RateLimit]| {
         for rate_limit in list.iter().filter(|one| one.stage == asked.limit.stage) {
             let Some(made) = made(rate_limit, asked, info) else {
@@ -66,7 +66,7 @@ fn of_route(route: &Route) -> Option<&crate::config::filter::RouteRateLimits> {
 /// A descriptor's entries; `None`: an action makes it void.
 fn made<'a>(
     rate_limit: &'a RateLimit,
-    asked: &Asked<'a>,
+    asked: &LimitCheck<'a>,
     info: &'a StreamInfo,
 ) -> Option<Entries<'a>> {
     let mut entries = Entries::new();
@@ -98,7 +98,11 @@ impl<'a> Made<'a> {
     }
 }
 
-fn entry<'a>(action: &'a RateLimitAction, asked: &Asked<'a>, info: &'a StreamInfo) -> Made<'a> {
+fn entry<'a>(
+    action: &'a RateLimitAction,
+    asked: &LimitCheck<'a>,
+    info: &'a StreamInfo,
+) -> Made<'a> {
     match action {
         RateLimitAction::DestinationCluster => {
             let cluster = asked

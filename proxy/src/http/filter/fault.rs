@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::FilterState;
 use crate::config::Name;
-use crate::config::filter::{AbortStatus, Fault, FilterConfig, Percent};
+use crate::config::filter::{AbortStatus, FaultInjection, FilterConfig, Percent};
 use crate::config::route::Route;
 use crate::http::request::local_reply;
 use crate::http::request::local_reply::Reply;
@@ -18,16 +18,19 @@ use crate::message::head::Head;
 use crate::metrics::ResponseFlags;
 
 /// A stream with a fault, counted while it lasts.
-pub struct Active(Arc<AtomicU32>);
+pub struct ActiveFault(Arc<AtomicU32>);
 
-impl Drop for Active {
+impl Drop for ActiveFault {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
 }
 
 /// The settings that apply.
-pub fn settings<'a>(own: &'a Fault, of_route: Option<&'a FilterConfig>) -> &'a Fault {
+pub fn settings<'a>(
+    own: &'a FaultInjection,
+    of_route: Option<&'a FilterConfig>,
+) -> &'a FaultInjection {
     match of_route {
         Some(FilterConfig::Fault(of_route)) => of_route,
         _ => own,
@@ -36,7 +39,7 @@ pub fn settings<'a>(own: &'a Fault, of_route: Option<&'a FilterConfig>) -> &'a F
 
 /// The filter's state for one request.
 pub struct Injector<'a> {
-    pub fault: &'a Fault,
+    pub fault: &'a FaultInjection,
     /// Of the filter itself.
     pub active: &'a Arc<AtomicU32>,
     pub name: &'a Name,
@@ -45,7 +48,7 @@ pub struct Injector<'a> {
 
 impl Injector<'_> {
     /// Whether the conditions of the filter (cluster, nodes, headers) match this request.
-    pub fn is_meant(&self, info: &StreamInfo, route: Option<&Route>, draw: u64) -> bool {
+    pub fn matches(&self, info: &StreamInfo, route: Option<&Route>, draw: u64) -> bool {
         let fault = self.fault;
         let cluster_fits = fault.upstream_cluster.as_ref().is_none_or(|wanted| {
             let cluster = route.and_then(|route| plan::cluster_name(route, info, draw));
@@ -84,7 +87,7 @@ impl Injector<'_> {
             return None;
         }
         info.flags.insert(ResponseFlags::DELAY_INJECTED);
-        info.filters.learn(self.name, &self.fault.metadata);
+        info.filters.set_metadata(self.name, &self.fault.metadata);
         Some(asked)
     }
 
@@ -106,7 +109,7 @@ impl Injector<'_> {
             return None;
         }
         info.flags.insert(ResponseFlags::FAULT_INJECTED);
-        info.filters.learn(self.name, &self.fault.metadata);
+        info.filters.set_metadata(self.name, &self.fault.metadata);
         let (status, grpc) = match status {
             AbortStatus::Http(status) => (status, None),
             AbortStatus::Grpc(code) => (200, Some(code)),
@@ -156,7 +159,7 @@ impl Injector<'_> {
         if counted.is_err() {
             return false;
         }
-        let state = FilterState::Fault(Active(self.active.clone()));
+        let state = FilterState::Fault(ActiveFault(self.active.clone()));
         info.filters.states.push((self.place, state));
         true
     }

@@ -2,14 +2,14 @@
 
 use crate::config::filter::{FilterConfig, HeaderMutation, Mutation, Mutations};
 use crate::http::request::headers;
-use crate::http::request::headers::Side;
+use crate::http::request::headers::HeadSide;
 use crate::http::request::stream_info::StreamInfo;
 use crate::message::head::HeaderId;
 
 pub fn apply(
     own: &HeaderMutation,
     of_route: Option<&FilterConfig>,
-    side: Side,
+    side: HeadSide,
     info: &mut StreamInfo,
 ) {
     for level in &own.levels {
@@ -29,10 +29,10 @@ pub fn apply(
     }
 }
 
-fn mutate(mutations: &Mutations, side: Side, info: &mut StreamInfo) {
+fn mutate(mutations: &Mutations, side: HeadSide, info: &mut StreamInfo) {
     let list = match side {
-        Side::Request => &mutations.request,
-        Side::Response => &mutations.response,
+        HeadSide::Request => &mutations.request,
+        HeadSide::Response => &mutations.response,
     };
     for mutation in list {
         match mutation {

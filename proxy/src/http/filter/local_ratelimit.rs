@@ -13,7 +13,7 @@ use crate::config::filter::{Buckets, FilterConfig, LocalRateLimit};
 use crate::config::route::Route;
 use crate::http::connection::conn::Conn;
 use crate::http::request::headers;
-use crate::http::request::headers::Side;
+use crate::http::request::headers::HeadSide;
 use crate::http::request::local_reply;
 use crate::http::request::local_reply::Reply;
 use crate::http::request::stream_info::StreamInfo;
@@ -43,7 +43,7 @@ impl ConnectionBuckets {
 }
 
 /// The bucket that a request was checked against, for the headers of its response.
-pub struct Counted {
+pub struct CheckedLimit {
     limit: Arc<LocalRateLimit>,
     /// Of the connection; `None`: of the process.
     own: Option<Rc<Buckets>>,
@@ -51,7 +51,7 @@ pub struct Counted {
     descriptor: Option<usize>,
 }
 
-impl Counted {
+impl CheckedLimit {
     fn bucket(&self) -> Option<&TokenBucket> {
         let buckets = self.own.as_deref().unwrap_or(&self.limit.buckets);
         match self.descriptor {
@@ -73,7 +73,7 @@ pub fn limit<'a>(
 }
 
 /// One request to be checked.
-pub struct Asked<'a> {
+pub struct LimitCheck<'a> {
     pub limit: &'a Arc<LocalRateLimit>,
     pub route: Option<&'a Route>,
     /// Chooses among weighted clusters.
@@ -83,8 +83,8 @@ pub struct Asked<'a> {
 }
 
 /// Takes a token for the request. `Some`: there is none, and it is refused.
-pub fn on_request(asked: Asked<'_>, info: &mut StreamInfo, conn: &Conn) -> Option<Reply> {
-    let Asked { limit, place, .. } = asked;
+pub fn on_request(asked: LimitCheck<'_>, info: &mut StreamInfo, conn: &Conn) -> Option<Reply> {
+    let LimitCheck { limit, place, .. } = asked;
     if !limit.enabled.draw() {
         return None;
     }
@@ -92,37 +92,37 @@ pub fn on_request(asked: Asked<'_>, info: &mut StreamInfo, conn: &Conn) -> Optio
         .per_connection
         .then(|| conn.buckets.of(limit, info.now()));
     let buckets = own.as_deref().unwrap_or(&limit.buckets);
-    let judged = judge(&asked, buckets, info)?;
-    let counted = Counted {
+    let result = evaluate(&asked, buckets, info)?;
+    let counted = CheckedLimit {
         limit: limit.clone(),
         own,
-        descriptor: judged.descriptor,
+        descriptor: result.descriptor,
     };
     info.filters
         .states
         .push((place, FilterState::LocalRateLimit(counted)));
-    if judged.allowed {
+    if result.allowed {
         return None;
     }
     if !limit.enforced.draw() {
-        headers::apply(info, Side::Request, &limit.request_headers);
+        headers::apply(info, HeadSide::Request, &limit.request_headers);
         return None;
     }
     info.flags.insert(ResponseFlags::RATE_LIMITED);
     let grpc = limit.resource_exhausted.then_some(RESOURCE_EXHAUSTED);
     let text = "local_rate_limited";
     let reply = local_reply::answer(info, limit.status, grpc, text, text);
-    headers::apply(info, Side::Response, &limit.response_headers);
+    headers::apply(info, HeadSide::Response, &limit.response_headers);
     Some(reply)
 }
 
-struct Judged {
+struct LimitResult {
     allowed: bool,
     descriptor: Option<usize>,
 }
 
 /// `None`: nothing limits this request.
-fn judge(asked: &Asked<'_>, buckets: &Buckets, info: &StreamInfo) -> Option<Judged> {
+fn evaluate(asked: &LimitCheck<'_>, buckets: &Buckets, info: &StreamInfo) -> Option<LimitResult> {
     let now = info.now();
     let mut fitting: SmallVec<[usize; 4]> = SmallVec::new();
     if !asked.limit.descriptors.is_empty() {
@@ -148,7 +148,7 @@ fn judge(asked: &Asked<'_>, buckets: &Buckets, info: &StreamInfo) -> Option<Judg
     if by.is_none() && buckets.default.is_none() {
         return None;
     }
-    Some(Judged {
+    Some(LimitResult {
         allowed,
         descriptor: by,
     })

@@ -45,9 +45,9 @@ pub struct StreamFilters {
 
 /// What one filter keeps for a stream.
 enum FilterState {
-    Fault(#[expect(dead_code, reason = "a guard, held while the fault lasts")] fault::Active),
+    Fault(#[expect(dead_code, reason = "a guard, held while the fault lasts")] fault::ActiveFault),
     Cors(cors::Allowed),
-    LocalRateLimit(local_ratelimit::Counted),
+    LocalRateLimit(local_ratelimit::CheckedLimit),
 }
 
 impl StreamFilters {
@@ -61,7 +61,7 @@ impl StreamFilters {
         of_filter.map(|(_, state)| state)
     }
 
-    fn learn(&mut self, filter: &Name, fields: &Object) {
+    fn set_metadata(&mut self, filter: &Name, fields: &Object) {
         let metadata = self.metadata.get_or_insert_default();
         metadata.merge(filter, fields);
     }

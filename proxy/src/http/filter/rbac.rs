@@ -18,13 +18,13 @@ pub fn rules<'a>(own: &'a Rbac, of_route: Option<&'a FilterConfig>) -> &'a Rbac 
 }
 
 /// The decision of the rules on a request with this head; `connection`: the facts of its connection.
-pub fn judge(rules: &Rbac, head: &Head, connection: Facts<'_>) -> policy::RbacDecision {
+pub fn evaluate(rules: &Rbac, head: &Head, connection: Facts<'_>) -> policy::RbacDecision {
     let subject = Subject::of(head);
     let facts = Facts {
         request: Some(&subject),
         ..connection
     };
-    policy::judge(rules, &facts)
+    policy::evaluate(rules, &facts)
 }
 
 /// Evaluates the rules for a request and counts the result.
@@ -38,7 +38,7 @@ pub fn check(rules: &Rbac, info: &StreamInfo) -> Result<(), Failure> {
         ..facts(&info.downstream)
     };
     let metrics = &info.downstream.listener.def.metrics;
-    let decision = judge(rules, &info.request, connection);
+    let decision = evaluate(rules, &info.request, connection);
     if decision.would_refuse.is_some() {
         metrics.rbac_shadow_denied.inc();
     }
@@ -80,7 +80,7 @@ impl<'a> Subject<'a> {
     }
 }
 
-impl policy::Request for Subject<'_> {
+impl policy::RequestFacts for Subject<'_> {
     fn path(&self) -> &Readings<'_> {
         &self.path
     }

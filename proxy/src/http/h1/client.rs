@@ -6,7 +6,7 @@ use super::body::BodyDecoder;
 use super::encode::{self, Spelling};
 use super::response::ResponseDecoder;
 use super::write::BodyEncoder;
-use super::{Asked, BodyLength, Event, Framing, HeadLimits, Out, ResponseInfo};
+use super::{BodyLength, Event, Framing, HeadLimits, Out, RequestSummary, ResponseInfo};
 use crate::message::fault::Fault;
 use crate::message::head::Head;
 
@@ -32,7 +32,7 @@ pub struct ClientConn {
 enum State {
     Idle,
     /// A request is out (in part, perhaps); its response's head is awaited.
-    Asked(Asked),
+    Asked(RequestSummary),
     Answered(ResponseInfo),
 }
 
@@ -53,7 +53,7 @@ impl ClientConn {
     /// the authority, framing from `body`. Of `info`, only `tunnel` and `te_trailers` are used.
     pub fn write_head(&mut self, head: &Head, body: BodyLength, info: &Framing, out: &mut Out) {
         let framing = encode::request_framing(head.method(), body, info.tunnel);
-        self.state = State::Asked(Asked {
+        self.state = State::Asked(RequestSummary {
             method: head.method(),
             tunnel: info.tunnel,
         });

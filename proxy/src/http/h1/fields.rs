@@ -48,7 +48,7 @@ impl FieldSection {
 
 impl Progress {
     /// Takes a complete head off `input` into `head`: start line and fields, with ids; nothing is
-    /// judged beyond syntax and limits. A request's target goes to `head.path` as it is. `false`:
+    /// checked beyond syntax and limits. A request's target goes to `head.path` as it is. `false`:
     /// more bytes are needed. After a fault `head` has what could be read of it, and the bytes that
     /// this lies in: access logs and taps read it.
     pub fn read(

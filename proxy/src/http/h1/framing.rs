@@ -59,7 +59,7 @@ const HOP_BY_HOP: u128 = HeaderId::Connection.bit()
 impl Wire {
     /// Reads the fields; faults in them are found here, those that depend on the message's kind
     /// by the caller.
-    pub fn judge(head: &Head) -> Result<Self, Fault> {
+    pub fn interpret(head: &Head) -> Result<Self, Fault> {
         let mut wire = Self::default();
         if head.present & INTERESTING == 0 {
             return Ok(wire);

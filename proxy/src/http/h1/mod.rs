@@ -11,7 +11,7 @@
 //! → `encode`, `write` (heads, bodies out) → `out` (the write queue).
 //!
 //! A decoded head holds end-to-end fields only: Connection and all it names, Keep-Alive, TE,
-//! Transfer-Encoding and the like are judged, turned into [`Framing`] or [`ResponseInfo`], and
+//! Transfer-Encoding and the like are interpreted, turned into [`Framing`] or [`ResponseInfo`], and
 //! taken out. `Upgrade` stays where it is honoured. Content-Length stays, and equals the framing.
 
 mod body;
@@ -63,7 +63,7 @@ impl Default for HeadLimits {
     }
 }
 
-/// How requests are judged, beyond [`HeadLimits`].
+/// How requests are interpreted, beyond [`HeadLimits`].
 #[derive(Clone, Copy, Debug)]
 pub struct RequestOptions {
     pub limits: HeadLimits,
@@ -149,7 +149,7 @@ pub struct ResponseInfo {
 
 /// What the request was, as far as its response's framing depends on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct RequestSummary {
     pub method: Method,
     pub tunnel: Tunnel,
 }

@@ -47,7 +47,7 @@ impl RequestDecoder {
             return Ok(None);
         }
         self.empty_lines = 0;
-        judge(head, &self.options).map(Some)
+        interpret(head, &self.options).map(Some)
     }
 
     /// Whether no part of a head has come.
@@ -75,11 +75,11 @@ impl RequestDecoder {
     }
 }
 
-fn judge(head: &mut Head, options: &RequestOptions) -> Result<Framing, Fault> {
+fn interpret(head: &mut Head, options: &RequestOptions) -> Result<Framing, Fault> {
     if head.version == Version::Http10 && !options.accept_http_10 {
         return Err(Fault::Http10NotAccepted);
     }
-    let wire = Wire::judge(head)?;
+    let wire = Wire::interpret(head)?;
     match wire.hosts {
         0 if head.version == Version::Http10 => {}
         0 => return Err(Fault::MissingHost),
@@ -92,7 +92,7 @@ fn judge(head: &mut Head, options: &RequestOptions) -> Result<Framing, Fault> {
         }
         _ => return Err(Fault::RepeatedHost),
     }
-    target::judge(head, wire.host, options)?;
+    target::interpret(head, wire.host, options)?;
 
     let connect = head.method == Method::Connect;
     let body = match (wire.chunked, wire.content_length) {

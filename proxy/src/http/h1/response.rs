@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use super::fields::{FieldSection, Progress};
 use super::framing::Wire;
-use super::{Asked, BodyLength, HeadLimits, ResponseInfo, Tunnel};
+use super::{BodyLength, HeadLimits, RequestSummary, ResponseInfo, Tunnel};
 use crate::message::fault::Fault;
 use crate::message::head::{Head, HeaderId, Method};
 
@@ -26,7 +26,7 @@ impl ResponseDecoder {
     /// `None`: more bytes are needed.
     pub fn read(
         &mut self,
-        asked: &Asked,
+        asked: &RequestSummary,
         input: &mut BytesMut,
         head: &mut Head,
     ) -> Result<Option<ResponseInfo>, Fault> {
@@ -41,16 +41,16 @@ impl ResponseDecoder {
         {
             return Ok(None);
         }
-        judge(head, asked).map(Some)
+        interpret(head, asked).map(Some)
     }
 }
 
-fn judge(head: &mut Head, asked: &Asked) -> Result<ResponseInfo, Fault> {
+fn interpret(head: &mut Head, asked: &RequestSummary) -> Result<ResponseInfo, Fault> {
     let status = head.status;
     if status < 100 {
         return Err(Fault::InvalidStatus);
     }
-    let wire = Wire::judge(head)?;
+    let wire = Wire::interpret(head)?;
     let tunnel = match asked.tunnel {
         Tunnel::Upgrade => status == 101,
         Tunnel::Connect => matches!(status, 200..=299),

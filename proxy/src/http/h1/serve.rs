@@ -105,7 +105,7 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     }
 }
 
-/// How requests are judged where `manager` serves them.
+/// How requests are interpreted where `manager` serves them.
 pub(crate) fn options(manager: &HttpConnectionManager) -> RequestOptions {
     RequestOptions {
         limits: HeadLimits {

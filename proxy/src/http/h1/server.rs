@@ -19,14 +19,14 @@ use crate::message::head::{Head, Method, Version};
 pub struct ServerConn {
     options: RequestOptions,
     decoder: RequestDecoder,
-    exchange: Option<Exchange>,
+    exchange: Option<ServerExchange>,
     body: BodyDecoder,
     write: BodyEncoder,
     closing: bool,
 }
 
 #[derive(Debug)]
-struct Exchange {
+struct ServerExchange {
     info: Framing,
     version: Version,
     method: Method,
@@ -65,7 +65,7 @@ impl ServerConn {
         };
         self.body = BodyDecoder::new(info.body);
         self.write = BodyEncoder::Idle;
-        self.exchange = Some(Exchange {
+        self.exchange = Some(ServerExchange {
             info,
             version: head.version(),
             method: head.method(),

@@ -7,7 +7,11 @@ use crate::message::head::{Head, Method, Span, TargetForm};
 
 /// Splits the target that lies in `head.path` into scheme, authority and path. The authority of an
 /// absolute target replaces the Host field's value (RFC 9112 3.2.2), so that only one remains.
-pub(super) fn judge(head: &mut Head, host: Span, options: &RequestOptions) -> Result<(), Fault> {
+pub(super) fn interpret(
+    head: &mut Head,
+    host: Span,
+    options: &RequestOptions,
+) -> Result<(), Fault> {
     let target = head.path;
     head.authority = host;
     if head.method == Method::Connect {

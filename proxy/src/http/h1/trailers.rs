@@ -13,7 +13,7 @@ pub(super) fn sanitise(head: &mut Head) {
 pub fn is_allowed(field: FieldRef<'_>) -> bool {
     use HeaderId as Id;
     let id = match field.id {
-        // What an app takes for another field is judged as that one.
+        // What an app takes for another field is treated as that one.
         Id::Other => Id::of_variable(field.name),
         id => id,
     };

@@ -81,7 +81,7 @@ pub fn request_in(
     })
 }
 
-/// Scheme, authority and path, judged as strictly as HTTP/1's codec does. (Of a fragment, the parser
+/// Scheme, authority and path, checked as strictly as HTTP/1's codec does. (Of a fragment, the parser
 /// of `:path` leaves nothing to see.)
 fn target_in(
     head: &mut Head,

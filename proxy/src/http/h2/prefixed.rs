@@ -25,11 +25,11 @@ pub struct Prefixed {
     stream: Stream,
     prefix: BytesMut,
     /// In a box: a connection's future is moved while it is made.
-    passed: Box<Passed>,
+    passed: Box<WireCounters>,
 }
 
 /// What passes, either way.
-struct Passed {
+struct WireCounters {
     received: Frames,
     sent: Frames,
     budget: Budget,
@@ -101,7 +101,7 @@ impl Prefixed {
         Self {
             stream,
             prefix,
-            passed: Box::new(Passed {
+            passed: Box::new(WireCounters {
                 received,
                 sent,
                 budget: Budget::new(role, Instant::now()),
@@ -121,7 +121,7 @@ impl Prefixed {
         polled: Poll<io::Result<usize>>,
         segments: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let Passed {
+        let WireCounters {
             sent,
             budget,
             state,
@@ -197,7 +197,7 @@ impl AsyncRead for Prefixed {
             }
         }
         let read = buf.filled().get(before..).unwrap_or_default();
-        let Passed {
+        let WireCounters {
             received, budget, ..
         } = &mut *this.passed;
         received.scan(read, |frame| budget.received(frame));

@@ -16,7 +16,7 @@ use crate::dispatcher::timer::Timer;
 use crate::http::connection::conn::Conn;
 use crate::http::forward::downstream::DownstreamIo;
 use crate::http::request::handle::{Request, handle};
-use crate::lifecycle::{End, Lifecycle, OpenStream, OpenStreams, Seen};
+use crate::lifecycle::{ConnectionStatus, EndStep, Lifecycle, OpenStream, OpenStreams};
 use crate::stream::Stream;
 use crate::stream::chunk::Chunk;
 
@@ -86,7 +86,7 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, wire: &Rc<WireStat
                     return accepted;
                 }
                 open.register(cx);
-                let seen = Seen {
+                let seen = ConnectionStatus {
                     open: open.open(),
                     served,
                     is_draining: conn.is_draining()
@@ -94,14 +94,14 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, wire: &Rc<WireStat
                 };
                 let drain_timeout = conn.resolve().manager.drain_timeout;
                 match ready!(life.poll(cx, timer, &conn.limits(), drain_timeout, seen)) {
-                    End::Close => {
+                    EndStep::Close => {
                         // The peer learns which streams were served; it has not confirmed the first
                         // GOAWAY, so this GOAWAY is written only once, without waiting.
                         connection.abrupt_shutdown(h2::Reason::NO_ERROR);
                         let _ = connection.poll_accept(cx);
                         return Poll::Ready(None);
                     }
-                    End::GoAway => connection.graceful_shutdown(),
+                    EndStep::GoAway => connection.graceful_shutdown(),
                 }
             }
         })

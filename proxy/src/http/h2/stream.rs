@@ -24,7 +24,7 @@ pub struct Sending {
     stream: SendStream<Chunk>,
     queue: VecDeque<Bytes>,
     queued: Queued,
-    end: End,
+    end: StreamEnd,
 }
 
 /// Queued bytes, counted for the stream and for its connection.
@@ -60,7 +60,7 @@ impl Drop for Queued {
     }
 }
 
-enum End {
+enum StreamEnd {
     NotYet,
     Plain,
     Trailers(HeaderMap),
@@ -73,7 +73,7 @@ impl Sending {
             stream,
             queue: VecDeque::new(),
             queued: Queued::default(),
-            end: End::NotYet,
+            end: StreamEnd::NotYet,
         }
     }
 
@@ -91,12 +91,12 @@ impl Sending {
     /// The head carried END_STREAM.
     pub fn ended(stream: SendStream<Chunk>) -> Self {
         let mut sending = Self::new(stream);
-        sending.end = End::Sent;
+        sending.end = StreamEnd::Sent;
         sending
     }
 
     pub fn data(&mut self, data: Bytes) {
-        if !data.is_empty() && !matches!(self.end, End::Sent) {
+        if !data.is_empty() && !matches!(self.end, StreamEnd::Sent) {
             self.queued
                 .set(self.queued.bytes.saturating_add(data.len()));
             self.queue.push_back(data);
@@ -104,14 +104,14 @@ impl Sending {
     }
 
     pub fn end(&mut self, trailers: Option<&Head>) {
-        if matches!(self.end, End::Sent) {
+        if matches!(self.end, StreamEnd::Sent) {
             return;
         }
         self.end = match trailers {
             Some(trailers) if !trailers.is_empty() => {
-                End::Trailers(convert::trailers_out(trailers))
+                StreamEnd::Trailers(convert::trailers_out(trailers))
             }
-            _ => End::Plain,
+            _ => StreamEnd::Plain,
         };
     }
 
@@ -123,7 +123,7 @@ impl Sending {
 
     /// The end was sent.
     pub fn is_ended(&self) -> bool {
-        matches!(self.end, End::Sent)
+        matches!(self.end, StreamEnd::Sent)
     }
 
     pub fn reset(&mut self, reason: h2::Reason) {
@@ -166,17 +166,17 @@ impl Sending {
             }
             self.queued
                 .set(self.queued.bytes.saturating_sub(piece.len()));
-            let last = self.queue.is_empty() && matches!(self.end, End::Plain);
+            let last = self.queue.is_empty() && matches!(self.end, StreamEnd::Plain);
             self.stream.send_data(piece.into(), last)?;
             if last {
-                self.end = End::Sent;
+                self.end = StreamEnd::Sent;
             }
         }
-        match std::mem::replace(&mut self.end, End::Sent) {
-            End::NotYet => self.end = End::NotYet,
-            End::Plain => self.stream.send_data(Bytes::new().into(), true)?,
-            End::Trailers(trailers) => self.stream.send_trailers(trailers)?,
-            End::Sent => {}
+        match std::mem::replace(&mut self.end, StreamEnd::Sent) {
+            StreamEnd::NotYet => self.end = StreamEnd::NotYet,
+            StreamEnd::Plain => self.stream.send_data(Bytes::new().into(), true)?,
+            StreamEnd::Trailers(trailers) => self.stream.send_trailers(trailers)?,
+            StreamEnd::Sent => {}
         }
         Poll::Ready(Ok(()))
     }

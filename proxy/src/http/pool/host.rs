@@ -45,7 +45,7 @@ pub(crate) struct HostPool {
     pub(crate) dialling: Cell<bool>,
     pub(crate) changed: Rc<Notify>,
     /// The protocol that the endpoint last chose by ALPN.
-    pub(super) speaks: Cell<Option<Version>>,
+    pub(super) alpn_version: Cell<Option<Version>>,
     pub(super) idle_timeout: Cell<Option<Duration>>,
     /// The longest a connection serves new requests.
     pub(super) lifetime: Cell<Option<Duration>>,
@@ -145,12 +145,12 @@ impl HostPool {
         let stream = dial(worker, target, None).await?;
         let alpn = stream.tls_info().and_then(|tls| tls.alpn.as_deref());
         if alpn.is_some_and(is_h2) {
-            self.speaks.set(Some(Version::Http2));
+            self.alpn_version.set(Some(Version::Http2));
             let shared = self.share_for(worker, target, stream, place).await?;
             shared.await_settings(worker, target).await;
             return shared.open(worker.timers.now()).await;
         }
-        self.speaks.set(Some(Version::Http11));
+        self.alpn_version.set(Some(Version::Http11));
         Ok(begin(exclusive_client(worker, target, stream, place)))
     }
 

@@ -107,7 +107,7 @@ impl Pools {
                 {
                     Some(Version::Http11)
                 }
-                Some(Transport::Tls(_)) => host.speaks.get(),
+                Some(Transport::Tls(_)) => host.alpn_version.get(),
                 _ => Some(Version::Http11),
             },
         };

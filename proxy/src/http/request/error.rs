@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use crate::message::fault::{Fault, Side};
+use crate::message::fault::{Fault, FaultSide};
 use crate::metrics::ResponseFlags;
 
 /// What went wrong with one request.
@@ -182,7 +182,7 @@ impl Failure {
 fn bad_request(fault: Fault) -> Row<'static> {
     let words = (fault.details(), "http_request_error", fault.reason());
     let flags = ResponseFlags::DOWNSTREAM_PROTOCOL_ERROR;
-    v(fault.status(Side::Downstream), flags, words)
+    v(fault.status(FaultSide::Downstream), flags, words)
 }
 
 fn denied(policy: &str) -> Row<'static> {

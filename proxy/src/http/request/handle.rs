@@ -9,7 +9,7 @@ use bytes::Bytes;
 
 use super::deadline::Deadlines;
 use super::error::Failure;
-use super::headers::{self, Side};
+use super::headers::{self, HeadSide};
 use super::local_reply;
 use super::local_reply::Reply;
 use super::stream_info::StreamInfo;
@@ -192,13 +192,13 @@ impl Exchange<'_, '_> {
         match &route.action {
             Action::Direct { status, body } => {
                 let reply = local_reply::direct(&mut self.info, *status, body);
-                headers::edit(&mut self.info, Side::Response, None);
+                headers::edit(&mut self.info, HeadSide::Response, None);
                 self.reply(reply).await
             }
             Action::Redirect(to) => {
                 let location = redirect::location(to, &route, &self.info);
                 let reply = local_reply::redirect(&mut self.info, to.status, &location);
-                headers::edit(&mut self.info, Side::Response, None);
+                headers::edit(&mut self.info, HeadSide::Response, None);
                 self.reply(reply).await
             }
             Action::Forward(forward) => {
@@ -270,7 +270,7 @@ impl Exchange<'_, '_> {
         let timeout = super::timeout::of(&self.info.request, forward);
         rewrite::request(&mut self.info, route, forward, weighted, timeout);
         let edits = weighted.map(|entry| &entry.request_headers);
-        headers::edit(&mut self.info, Side::Request, edits);
+        headers::edit(&mut self.info, HeadSide::Request, edits);
         self.expect(&framing);
 
         let idle = forward.idle_timeout;
@@ -364,7 +364,7 @@ impl Exchange<'_, '_> {
         // Where the next message starts is not known after such bytes.
         self.close |= matches!(failure, Failure::BadRequest(_) | Failure::RequestTimeout(_));
         if self.info.route.is_some() {
-            headers::edit(&mut self.info, Side::Response, None);
+            headers::edit(&mut self.info, HeadSide::Response, None);
         }
         self.reply(reply).await
     }

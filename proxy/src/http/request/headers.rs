@@ -50,7 +50,7 @@ const EDGE: IdSet = IdSet::of(&[
 
 /// Headers that the proxy guarantees or that frame messages: an app that turns names into variables
 /// (CGI, WSGI) must not find another value of these, spelled with underscores.
-const VOUCHED: IdSet = IdSet::of(&[
+const PROTECTED: IdSet = IdSet::of(&[
     HeaderId::Connection,
     HeaderId::ContentLength,
     HeaderId::Host,
@@ -119,7 +119,7 @@ fn is_lookalike(field: FieldRef<'_>) -> bool {
         return false;
     }
     let id = HeaderId::of_variable(field.name);
-    VOUCHED.contains(id) || INTERNAL.contains(id) || EDGE.contains(id)
+    PROTECTED.contains(id) || INTERNAL.contains(id) || EDGE.contains(id)
 }
 
 /// Keeps `x-forwarded-for`; returns the client's address.
@@ -245,7 +245,11 @@ pub fn finish_upstream(
         info.response
             .set(HeaderId::XEnvoyAttemptCount, count.as_bytes());
     }
-    edit(info, Side::Response, weighted.map(|w| &w.response_headers));
+    edit(
+        info,
+        HeadSide::Response,
+        weighted.map(|w| &w.response_headers),
+    );
     filter::on_response(info);
     finish_response(info, date);
     match framing.body {
@@ -265,19 +269,19 @@ pub fn is_bodiless(info: &StreamInfo) -> bool {
 
 /// Which head edits apply to.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Side {
+pub enum HeadSide {
     Request,
     Response,
 }
 
 /// Applies the edits of weighted cluster, route, virtual host and table, in the order configured.
-pub fn edit(info: &mut StreamInfo, side: Side, weighted: Option<&HeaderEdits>) {
+pub fn edit(info: &mut StreamInfo, side: HeadSide, weighted: Option<&HeaderEdits>) {
     let (Some(config), Some(route)) = (&info.route_config, &info.route) else {
         return;
     };
     let internal = match side {
-        Side::Request => config.table.internal_only_headers.len(),
-        Side::Response => 0,
+        HeadSide::Request => config.table.internal_only_headers.len(),
+        HeadSide::Response => 0,
     };
     let of_routes = levels(&config.table, info.virtual_host(), route, side);
     let mut all = of_routes.iter().flatten().copied().chain(weighted);
@@ -307,15 +311,15 @@ fn levels<'a>(
     table: &'a RouteTable,
     host: Option<&'a VirtualHost>,
     route: &'a Route,
-    side: Side,
+    side: HeadSide,
 ) -> [Option<&'a HeaderEdits>; 3] {
     match side {
-        Side::Request => [
+        HeadSide::Request => [
             Some(&route.request_headers),
             host.map(|host| &host.request_headers),
             Some(&table.request_headers),
         ],
-        Side::Response => [
+        HeadSide::Response => [
             Some(&route.response_headers),
             host.map(|host| &host.response_headers),
             Some(&table.response_headers),
@@ -324,7 +328,7 @@ fn levels<'a>(
 }
 
 /// Applies one list of edits.
-pub fn apply(info: &mut StreamInfo, side: Side, edits: &HeaderEdits) {
+pub fn apply(info: &mut StreamInfo, side: HeadSide, edits: &HeaderEdits) {
     for name in &edits.remove {
         head(info, side).remove_named(name.name.as_bytes());
     }
@@ -334,7 +338,7 @@ pub fn apply(info: &mut StreamInfo, side: Side, edits: &HeaderEdits) {
 }
 
 /// Adds one header, by its append action.
-pub fn append(info: &mut StreamInfo, side: Side, append: &HeaderAppend) {
+pub fn append(info: &mut StreamInfo, side: HeadSide, append: &HeaderAppend) {
     let mut value: SmallVec<[u8; 64]> = SmallVec::new();
     match append.value.0.as_slice() {
         [Part::Literal(text)] => value.extend_from_slice(text.as_bytes()),
@@ -346,10 +350,10 @@ pub fn append(info: &mut StreamInfo, side: Side, append: &HeaderAppend) {
 }
 
 /// The head of a side.
-pub fn head(info: &mut StreamInfo, side: Side) -> &mut Head {
+pub fn head(info: &mut StreamInfo, side: HeadSide) -> &mut Head {
     match side {
-        Side::Request => &mut info.request,
-        Side::Response => &mut info.response,
+        HeadSide::Request => &mut info.request,
+        HeadSide::Response => &mut info.response,
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::error::{self, Blame, Failure};
-use super::headers::{self, Side};
+use super::headers::{self, HeadSide};
 use super::stream_info::StreamInfo;
 use crate::message::head::{Head, HeaderId};
 
@@ -100,7 +100,7 @@ pub fn answer(
     let mut head = Head::new();
     head.set_version(info.version);
     let reply = respond(info, head, status, grpc, text.to_owned());
-    headers::edit(info, Side::Response, None);
+    headers::edit(info, HeadSide::Response, None);
     reply
 }
 

@@ -1,16 +1,16 @@
 //! Header and query matchers of routes, retries and filters, evaluated on a head.
 
-use crate::matcher::{HeaderJudge, HeaderMatch, Quantifier, QueryMatch, ValueMatch};
+use crate::matcher::{HeaderMatch, HeaderMatcher, Quantifier, QueryMatch, ValueMatch};
 use crate::message::head::{Head, HeaderId};
 
 /// Whether any value of the header satisfies the matcher.
 pub fn header(matcher: &HeaderMatch, head: &Head) -> bool {
-    let mut judge = HeaderJudge::new(matcher);
+    let mut values = HeaderMatcher::new(matcher);
     let name = &matcher.name;
     for value in head.get_all_named(name.id, name.name.as_bytes()) {
-        judge.value(value);
+        values.value(value);
     }
-    judge.matches(Quantifier::Any)
+    values.matches(Quantifier::Any)
 }
 
 /// Whether the query has the parameter, with the value of its first appearance.

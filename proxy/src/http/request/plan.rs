@@ -20,7 +20,7 @@ use crate::upstream::cluster::Cluster;
 
 /// Why a route does not take a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost<'a> {
+pub enum RouteMismatch<'a> {
     Path,
     /// This header does not match.
     Header(&'a HeaderName),
@@ -78,7 +78,7 @@ pub fn routes<'a>(
     head: &'a Head,
     metadata: Option<&'a Metadata>,
     draw: u32,
-) -> impl Iterator<Item = (&'a Arc<Route>, Result<(), Lost<'a>>)> {
+) -> impl Iterator<Item = (&'a Arc<Route>, Result<(), RouteMismatch<'a>>)> {
     host.routes
         .iter()
         .map(move |route| (route, fits(&route.matches, head, metadata, draw)))
@@ -89,28 +89,28 @@ fn fits<'a>(
     head: &Head,
     metadata: Option<&Metadata>,
     draw: u32,
-) -> Result<(), Lost<'a>> {
+) -> Result<(), RouteMismatch<'a>> {
     if !path_fits(matches, head) {
-        return Err(Lost::Path);
+        return Err(RouteMismatch::Path);
     }
     if matches.fraction.is_some_and(|share| draw >= share) {
-        return Err(Lost::Fraction);
+        return Err(RouteMismatch::Fraction);
     }
     if matches.grpc && !matching::is_grpc(head) {
-        return Err(Lost::NotGrpc);
+        return Err(RouteMismatch::NotGrpc);
     }
     for header in &matches.headers {
         if !matching::header(header, head) {
-            return Err(Lost::Header(&header.name));
+            return Err(RouteMismatch::Header(&header.name));
         }
     }
     for query in &matches.query {
         if !matching::query(query, head.query()) {
-            return Err(Lost::Query(&query.name));
+            return Err(RouteMismatch::Query(&query.name));
         }
     }
     if !matches.metadata.iter().all(|one| one.matches(metadata)) {
-        return Err(Lost::Metadata);
+        return Err(RouteMismatch::Metadata);
     }
     Ok(())
 }

@@ -20,7 +20,7 @@ use crate::metrics::edge::RequestSample;
 use crate::policy::DetectedProtocol;
 use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
-use crate::telemetry::tap::Seen;
+use crate::telemetry::tap::TapSource;
 use crate::telemetry::{Call, Calls, Headers, Record};
 use crate::tls;
 use crate::upstream::cluster::Cluster;
@@ -292,7 +292,7 @@ pub fn report(worker: &Worker, info: &StreamInfo) {
 fn show(worker: &Worker, info: &StreamInfo) {
     let mut request = info.request.iter().map(|field| (field.name, field.value));
     let mut response = info.response.iter().map(|field| (field.name, field.value));
-    worker.telemetry.taps.offer(Seen {
+    worker.telemetry.taps.offer(TapSource {
         record: info.record(),
         inbound: info.downstream.listener.def.direction == Direction::Inbound,
         request_headers: &mut request,

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use xds_proto::anyam::inspect::v1::decision::Outcome;
 
-use super::{Said, Way};
+use super::{Decisions, ExplainContext};
 use crate::config::cluster::Transport;
 use crate::upstream::cluster::Cluster;
 
 /// Texts for an unknown cluster and for one without endpoints.
-pub(super) struct Failing {
+pub(super) struct FailureTexts {
     pub(super) unknown: String,
     pub(super) no_endpoint: &'static str,
 }
@@ -17,15 +17,15 @@ pub(super) struct Failing {
 pub(super) fn cluster(
     name: &str,
     target: Option<&Arc<Cluster>>,
-    way: &Way<'_>,
-    failing: &Failing,
-    said: &mut Said,
+    context: &ExplainContext<'_>,
+    failing: &FailureTexts,
+    decisions: &mut Decisions,
 ) {
     let Some(cluster) = target else {
         let why = format!("the cluster is not known (yet): {}", failing.unknown);
-        return said.say("cluster", Outcome::Failed, name, why);
+        return decisions.push("cluster", Outcome::Failed, name, why);
     };
-    said.say(
+    decisions.push(
         "cluster",
         Outcome::Chosen,
         &cluster.name,
@@ -50,12 +50,12 @@ pub(super) fn cluster(
                 endpoint.state.active()
             );
             let subject = endpoint.address.to_string();
-            said.say("endpoint", Outcome::Info, &subject, why);
+            decisions.push("endpoint", Outcome::Info, &subject, why);
         }
     }
     let what = crate::upstream::cluster::PickFor {
         exclude: &[],
-        original_dst: way.original_dst,
+        original_dst: context.original_dst,
     };
     match cluster.peek(what, &mut fastrand::Rng::new()) {
         Ok(picked) => {
@@ -65,9 +65,9 @@ pub(super) fn cluster(
                 "a pick now"
             };
             let subject = picked.endpoint.address.to_string();
-            said.say("endpoint", Outcome::Chosen, &subject, why);
+            decisions.push("endpoint", Outcome::Chosen, &subject, why);
         }
-        Err(error) => said.say(
+        Err(error) => decisions.push(
             "endpoint",
             Outcome::Failed,
             &cluster.name,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use xds_proto::anyam::inspect::v1::decision::Outcome;
 
-use super::cluster::{Failing, cluster};
-use super::{Said, Way, judged};
+use super::cluster::{FailureTexts, cluster};
+use super::{Decisions, ExplainContext, push_policy};
 use crate::config::filter::FilterConfig;
 use crate::config::http::HttpConnectionManager;
 use crate::config::route::{Action, ClusterSpecifier, Route, RouteAction};
@@ -19,7 +19,7 @@ use crate::http::h1::{self, Framing, ServerConn};
 use crate::http::request::client_cert::Element;
 use crate::http::request::error::Failure;
 use crate::http::request::headers::{self, Sender};
-use crate::http::request::plan::{self, Lost};
+use crate::http::request::plan::{self, RouteMismatch};
 use crate::http::request::target;
 use crate::message::authority::Memo;
 use crate::message::fault::Fault;
@@ -40,34 +40,36 @@ struct Prepared<'a> {
 }
 
 pub(super) fn http(
-    way: &Way<'_>,
+    context: &ExplainContext<'_>,
     manager: &HttpConnectionManager,
     request: &Bytes,
-    said: &mut Said,
+    decisions: &mut Decisions,
 ) {
-    let mut prepared = match prepare(way, manager, request, said) {
+    let mut prepared = match prepare(context, manager, request, decisions) {
         Ok(Some(prepared)) => prepared,
         Ok(None) => return,
-        Err(fault) => return failed(&Failure::BadRequest(fault), "request", "", said),
+        Err(fault) => return failed(&Failure::BadRequest(fault), "request", "", decisions),
     };
-    let routes = conn::routes(way.listener, manager);
+    let routes = conn::routes(context.listener, manager);
     let found = match &routes {
-        Some(routes) => route(routes, &prepared, said),
+        Some(routes) => route(routes, &prepared, decisions),
         None => Err((
             String::new(),
             "the route configuration is not there (yet)".to_owned(),
         )),
     };
     // Filters run before a request without a route is answered 404.
-    if !filters(manager, found.as_ref().ok(), &prepared, said) {
+    if !filters(manager, found.as_ref().ok(), &prepared, decisions) {
         return;
     }
     match (found, &routes) {
-        (Ok(route), Some(routes)) => act(way, manager, routes, &route, &mut prepared, said),
+        (Ok(route), Some(routes)) => {
+            act(context, manager, routes, &route, &mut prepared, decisions)
+        }
         (Err((subject, why)), _) => {
             let status = Failure::NoRoute.response().status;
             let why = format!("{why}: {status} (NR)");
-            said.say("route", Outcome::Failed, &subject, why);
+            decisions.push("route", Outcome::Failed, &subject, why);
         }
         (Ok(_), None) => {}
     }
@@ -75,36 +77,36 @@ pub(super) fn http(
 
 /// Reads and normalises it; `Ok(None)`: it is answered already.
 fn prepare<'a>(
-    way: &'a Way<'_>,
+    context: &'a ExplainContext<'_>,
     manager: &HttpConnectionManager,
     request: &Bytes,
-    said: &mut Said,
+    decisions: &mut Decisions,
 ) -> Result<Option<Prepared<'a>>, Fault> {
     let mut head = Head::new();
     let mut codec = ServerConn::new(h1::request_options(manager));
     let framing = codec.read_head(&mut BytesMut::from(&request[..]), &mut head)?;
     let framing = framing.ok_or(Fault::Truncated)?;
     let asked = spelled(&head);
-    let question = way.question;
+    let question = context.question;
     let local = question.destination;
     if let Some(location) = target::normalise(&mut head, manager, local, framing.tunnel)? {
         let location = String::from_utf8_lossy(&location);
         let why = "its slashes are unescaped: answered with a redirect there, 307";
-        said.say("request", Outcome::Info, &location, why);
+        decisions.push("request", Outcome::Info, &location, why);
         return Ok(None);
     }
     let sender = Sender {
         peer: question.source,
         tls: question.tls.as_ref(),
-        chain: way.chain,
+        chain: context.chain,
         client_cert: &Element::default(),
     };
     let client = headers::sanitise(&mut head, manager, &sender);
     let authority = target::authority(&mut head, manager, local, &mut Memo::default())?;
     let seen = spelled(&head);
     if seen != asked {
-        let why = "normalised so: what routes and policies judge and the app receives";
-        said.say("request", Outcome::Info, &seen, why);
+        let why = "normalised so: what routes and policies match and the app receives";
+        decisions.push("request", Outcome::Info, &seen, why);
     }
     Ok(Some(Prepared {
         head,
@@ -126,13 +128,13 @@ fn spelled(head: &Head) -> String {
 fn route(
     config: &RouteConfig,
     request: &Prepared<'_>,
-    said: &mut Said,
+    decisions: &mut Decisions,
 ) -> Result<Arc<Route>, (String, String)> {
     let Some((_, host)) = plan::host(&config.table, &request.authority) else {
         let why = format!("no virtual host takes {:?}", request.authority);
         return Err((config.table.name.to_string(), why));
     };
-    said.say(
+    decisions.push(
         "route",
         Outcome::Info,
         &host.name,
@@ -141,39 +143,46 @@ fn route(
     let mut chosen = None;
     for (route, matched) in plan::routes(host, &request.head, None, 0) {
         let matched = match (matched, &chosen) {
-            (Ok(()), Some(_)) => Err(Lost::Earlier),
+            (Ok(()), Some(_)) => Err(RouteMismatch::Earlier),
             (matched, _) => matched,
         };
         match matched {
             Ok(()) => {
                 chosen = Some(route.clone());
-                said.say("route", Outcome::Chosen, &route.name, "the first that fits");
+                decisions.push("route", Outcome::Chosen, &route.name, "the first that fits");
             }
-            Err(lost) => said.say("route", Outcome::Lost, &route.name, why_lost(lost)),
+            Err(mismatch) => decisions.push(
+                "route",
+                Outcome::Lost,
+                &route.name,
+                why_mismatched(mismatch),
+            ),
         }
     }
     let why = "no route of the virtual host fits";
     chosen.ok_or_else(|| (host.name.to_string(), why.to_owned()))
 }
 
-fn why_lost(lost: Lost<'_>) -> String {
-    match lost {
-        Lost::Path => "the path does not fit".to_owned(),
-        Lost::Header(name) => format!("header {} does not fit", name.name),
-        Lost::Query(name) => format!("query parameter {name} does not fit"),
-        Lost::Metadata => "the dynamic metadata does not match".to_owned(),
-        Lost::NotGrpc => "only gRPC requests".to_owned(),
-        Lost::Fraction => "only a share of requests, and the draw went against it".to_owned(),
-        Lost::Earlier => "fits too, but an earlier route took the request".to_owned(),
+fn why_mismatched(mismatch: RouteMismatch<'_>) -> String {
+    match mismatch {
+        RouteMismatch::Path => "the path does not fit".to_owned(),
+        RouteMismatch::Header(name) => format!("header {} does not fit", name.name),
+        RouteMismatch::Query(name) => format!("query parameter {name} does not fit"),
+        RouteMismatch::Metadata => "the dynamic metadata does not match".to_owned(),
+        RouteMismatch::NotGrpc => "only gRPC requests".to_owned(),
+        RouteMismatch::Fraction => {
+            "only a share of requests, and the draw went against it".to_owned()
+        }
+        RouteMismatch::Earlier => "fits too, but an earlier route took the request".to_owned(),
     }
 }
 
-/// Whether the filters let it through, as far as it can be said without running them.
+/// Whether the filters let it through, as far as it can be decisions without running them.
 fn filters(
     manager: &HttpConnectionManager,
     route: Option<&Arc<Route>>,
     request: &Prepared<'_>,
-    said: &mut Said,
+    decisions: &mut Decisions,
 ) -> bool {
     let overrides = route.and_then(|route| filter::overrides(route, DRAW));
     let overrides = overrides.map(|overrides| &**overrides);
@@ -184,8 +193,8 @@ fn filters(
         let what = match own {
             FilterConfig::Rbac(own) => {
                 let rules = rbac::rules(own, of_route);
-                let decision = rbac::judge(rules, &request.head, request.facts);
-                return judged(&decision, "request", said);
+                let decision = rbac::evaluate(rules, &request.head, request.facts);
+                return push_policy(&decision, "request", decisions);
             }
             FilterConfig::Fault(_) => "may delay the request, fail it or slow its response",
             FilterConfig::LocalRateLimit(_) => "refuses requests over its limit",
@@ -193,38 +202,38 @@ fn filters(
             FilterConfig::HeaderMutation(_) => "may change headers, which is not tried here",
             FilterConfig::Buffer(_) => "waits for the request's whole body",
         };
-        said.say("filter", Outcome::Info, &filter.name, what);
+        decisions.push("filter", Outcome::Info, &filter.name, what);
         true
     })
 }
 
 fn act(
-    way: &Way<'_>,
+    context: &ExplainContext<'_>,
     manager: &HttpConnectionManager,
     config: &RouteConfig,
     route: &Route,
     request: &mut Prepared<'_>,
-    said: &mut Said,
+    decisions: &mut Decisions,
 ) {
     let why = match &route.action {
         Action::Forward(forward) => {
             return match upgrade::judge(&mut request.head, &mut request.framing, forward, manager) {
-                Ok(()) => forwarded(way, config, (route, forward), &request.head, said),
-                Err(failure) => failed(&failure, "route", &route.name, said),
+                Ok(()) => forwarded(context, config, (route, forward), &request.head, decisions),
+                Err(failure) => failed(&failure, "route", &route.name, decisions),
             };
         }
         Action::Redirect(redirect) => format!("answered with a redirect, {}", redirect.status),
         Action::Direct { status, .. } => format!("answered with {status}"),
     };
-    said.say("route", Outcome::Info, &route.name, why);
+    decisions.push("route", Outcome::Info, &route.name, why);
 }
 
 fn forwarded(
-    way: &Way<'_>,
+    context: &ExplainContext<'_>,
     config: &RouteConfig,
     (route, forward): (&Route, &RouteAction),
     head: &Head,
-    said: &mut Said,
+    decisions: &mut Decisions,
 ) {
     if let ClusterSpecifier::Weighted { total, clusters } = &forward.target {
         let mut before = 0;
@@ -236,27 +245,27 @@ fn forwarded(
                 .and_then(|at| config.clusters.get(at))
                 .map(|link| &*link.name);
             let why = format!("{share:.1} %");
-            said.say("cluster", Outcome::Info, name.unwrap_or_default(), why);
+            decisions.push("cluster", Outcome::Info, name.unwrap_or_default(), why);
         }
     }
-    let chosen = plan::cluster(forward, &config.clusters, head, way.snapshot, DRAW);
+    let chosen = plan::cluster(forward, &config.clusters, head, context.snapshot, DRAW);
     let name = chosen.cluster.as_ref().map(|cluster| cluster.name.clone());
-    let failing = Failing {
+    let failing = FailureTexts {
         unknown: format!("{} (NC)", forward.cluster_not_found),
         no_endpoint: "503 (UH)",
     };
     let name = name.as_deref().unwrap_or_default();
-    cluster(name, chosen.cluster.as_ref(), way, &failing, said);
+    cluster(name, chosen.cluster.as_ref(), context, &failing, decisions);
     let why = match &forward.retry {
         Some(retry) => format!("up to {} retries", retry.num_retries),
         None => "no retries".to_owned(),
     };
-    said.say("retry", Outcome::Info, &route.name, why);
+    decisions.push("retry", Outcome::Info, &route.name, why);
 }
 
 /// What is answered to a request that cannot be served.
-fn failed(failure: &Failure, stage: &str, subject: &str, said: &mut Said) {
+fn failed(failure: &Failure, stage: &str, subject: &str, decisions: &mut Decisions) {
     let answer = failure.response();
     let why = format!("{}: {}", answer.reason, answer.status);
-    said.say(stage, Outcome::Failed, subject, why);
+    decisions.push(stage, Outcome::Failed, subject, why);
 }

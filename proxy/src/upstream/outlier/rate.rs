@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{EjectionType, Origin};
+use super::{EjectionType, FailureOrigin};
 use crate::config::outlier::OutlierConfig;
 use crate::upstream::host::HostState;
 
@@ -20,18 +20,18 @@ const RESULT: u64 = 1 << 32;
 const SUCCESS: u64 = RESULT | 1;
 
 impl Rates {
-    pub(super) fn count(&self, origin: Origin, success: bool) {
+    pub(super) fn count(&self, origin: FailureOrigin, success: bool) {
         let added = if success { SUCCESS } else { RESULT };
         self.counts[origin as usize].fetch_add(added, Relaxed);
     }
 
     /// The share of success in the last interval, in percent; `None`: too few results.
-    pub fn last(&self, origin: Origin) -> Option<f64> {
+    pub fn last(&self, origin: FailureOrigin) -> Option<f64> {
         self.last[origin as usize].get()
     }
 
     /// Begins anew; `None`: nothing happened.
-    fn take(&self, origin: Origin) -> Option<(f64, u64)> {
+    fn take(&self, origin: FailureOrigin) -> Option<(f64, u64)> {
         let counts = self.counts[origin as usize].swap(0, Relaxed);
         let (volume, good) = (counts >> 32, counts & (RESULT - 1));
         (volume > 0).then(|| (good as f64 * 100.0 / volume as f64, volume))
@@ -91,7 +91,7 @@ pub(super) struct Sample<'a> {
 }
 
 /// The interval's results; the next one begins.
-pub(super) fn collect<'a>(hosts: &[&'a HostState], origin: Origin) -> Vec<Sample<'a>> {
+pub(super) fn collect<'a>(hosts: &[&'a HostState], origin: FailureOrigin) -> Vec<Sample<'a>> {
     let sample = |host: &&'a HostState| {
         let result = host.rates.take(origin);
         Sample {
@@ -102,10 +102,10 @@ pub(super) fn collect<'a>(hosts: &[&'a HostState], origin: Origin) -> Vec<Sample
     hosts.iter().map(sample).collect()
 }
 
-/// Endpoints that stand out, in the order in which they are judged.
+/// Endpoints that stand out, in the order in which they are compared.
 pub(super) fn outliers<'a>(
     config: &OutlierConfig,
-    origin: Origin,
+    origin: FailureOrigin,
     samples: &[Sample<'a>],
     baseline: &Baseline,
 ) -> Vec<(EjectionType, &'a HostState)> {

@@ -172,7 +172,7 @@ fn local_failures_count_apart_when_split() {
     assert!(split.record(0, AttemptResult::ConnectFailed));
 }
 
-/// Nothing but shares of success is judged.
+/// Nothing but shares of success is compared.
 fn rates_only() -> OutlierConfig {
     OutlierConfig {
         consecutive_5xx: None,
@@ -190,18 +190,24 @@ fn a_share_of_success_far_below_the_others_ejects() {
     bench.results(0, 50, 50, AttemptResult::Status(500));
     (1..5).for_each(|host| bench.results(host, 100, 0, AttemptResult::Status(500)));
     let sweep = bench.sweep();
-    let kind = EjectionType::SuccessRate(Origin::External);
+    let kind = EjectionType::SuccessRate(FailureOrigin::External);
     let result = DetectionResult::Ejected;
     assert_eq!(sweep.detections, [Detection { kind, result }]);
     assert!(sweep.changed);
     assert_eq!(bench.ejected(), [0]);
-    let baseline = bench.detector.baseline(Origin::External);
+    let baseline = bench.detector.baseline(FailureOrigin::External);
     assert_eq!(baseline.average(), Some(90.0));
     assert!((baseline.threshold().unwrap() - 52.0).abs() < 1e-9);
-    assert_eq!(bench.hosts[0].rates.last(Origin::External), Some(50.0));
+    assert_eq!(
+        bench.hosts[0].rates.last(FailureOrigin::External),
+        Some(50.0)
+    );
     // The next interval begins with nothing.
     assert!(bench.sweep().detections.is_empty());
-    assert_eq!(bench.detector.baseline(Origin::External).average(), None);
+    assert_eq!(
+        bench.detector.baseline(FailureOrigin::External).average(),
+        None
+    );
 }
 
 #[test]
@@ -225,7 +231,7 @@ fn a_share_of_failures_is_noted_and_ejects_where_told() {
         bench.sweep()
     };
     let mut bench = Bench::new(5, rates_only());
-    let kind = EjectionType::FailurePercentage(Origin::External);
+    let kind = EjectionType::FailurePercentage(FailureOrigin::External);
     let result = DetectionResult::NotEnforced;
     assert_eq!(
         all_fail(&mut bench).detections,
@@ -257,7 +263,7 @@ fn shares_are_kept_apart_by_origin_when_split() {
     (1..5).for_each(|host| bench.results(host, 100, 0, AttemptResult::Reset));
     let found = bench.sweep().detections;
     let kinds: Vec<_> = found.iter().map(|d| d.kind).collect();
-    assert_eq!(kinds, [EjectionType::SuccessRate(Origin::Local)]);
+    assert_eq!(kinds, [EjectionType::SuccessRate(FailureOrigin::Local)]);
     assert_eq!(bench.ejected(), [0]);
 
     // Without the split it is the upstream's own share.
@@ -266,7 +272,7 @@ fn shares_are_kept_apart_by_origin_when_split() {
     (1..5).for_each(|host| joint.results(host, 100, 0, AttemptResult::Reset));
     let found = joint.sweep().detections;
     let kinds: Vec<_> = found.iter().map(|d| d.kind).collect();
-    assert_eq!(kinds, [EjectionType::SuccessRate(Origin::External)]);
+    assert_eq!(kinds, [EjectionType::SuccessRate(FailureOrigin::External)]);
 }
 
 #[derive(Clone, Debug)]
@@ -375,7 +381,7 @@ proptest! {
         let spread = shares.iter().map(|s| (f64::from(*s) - mean).powi(2)).sum::<f64>() / count;
         let threshold = mean - 1.9 * spread.sqrt();
         let below = shares.iter().filter(|s| f64::from(**s) < threshold).count();
-        let kind = EjectionType::SuccessRate(Origin::External);
+        let kind = EjectionType::SuccessRate(FailureOrigin::External);
         prop_assert_eq!(found.iter().filter(|d| d.kind == kind).count(), below);
         prop_assert_eq!(bench.ejected().len(), below);
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::xds::resource_type::Key;
 
 /// An accepted version of a resource.
-pub(super) struct Held {
+pub(super) struct AcceptedVersion {
     pub(super) version: String,
     pub(super) body: Bytes,
     pub(super) refs: Vec<Key>,
@@ -16,7 +16,7 @@ pub(super) struct Held {
 
 /// A version that waits for what it refers to.
 pub(super) struct Pending<T> {
-    pub(super) held: Held,
+    pub(super) held: AcceptedVersion,
     pub(super) value: T,
     pub(super) deadline: Instant,
 }
@@ -29,7 +29,7 @@ pub(super) struct Rejected {
 }
 
 pub(super) struct Entry<T> {
-    pub(super) active: Option<Held>,
+    pub(super) active: Option<AcceptedVersion>,
     pub(super) pending: Option<Pending<T>>,
     pub(super) rejected: Option<Rejected>,
     /// The server said there is none; forgotten then.
@@ -59,7 +59,7 @@ impl<T> Entry<T> {
     }
 
     /// The accepted version that was acknowledged to the server.
-    pub(super) fn newest(&self) -> Option<&Held> {
+    pub(super) fn newest(&self) -> Option<&AcceptedVersion> {
         match &self.pending {
             Some(pending) => Some(&pending.held),
             None => self.active.as_ref(),
@@ -75,9 +75,10 @@ impl<T> Entry<T> {
         self.active.is_none() && self.pending.is_some()
     }
 
-    pub(super) fn status(&self) -> Status<'_> {
-        let version = |held: &'_ Held| (held.version.clone(), held.body.clone(), held.updated);
-        Status {
+    pub(super) fn status(&self) -> ResourceStatus<'_> {
+        let version =
+            |held: &'_ AcceptedVersion| (held.version.clone(), held.body.clone(), held.updated);
+        ResourceStatus {
             active: self.active.as_ref().map(version),
             warming: self.pending.as_ref().map(|pending| version(&pending.held)),
             rejected: self
@@ -90,7 +91,7 @@ impl<T> Entry<T> {
 }
 
 /// What is known of a resource, for dumps. Versions with bytes and time of arrival.
-pub struct Status<'a> {
+pub struct ResourceStatus<'a> {
     pub active: Option<(String, Bytes, SystemTime)>,
     pub warming: Option<(String, Bytes, SystemTime)>,
     /// Version, why, when.

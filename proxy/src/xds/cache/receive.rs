@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use super::entry::{Entry, Held, Rejected};
+use super::entry::{AcceptedVersion, Entry, Rejected};
 use super::{Cache, Now, Validate, Validated};
 use crate::xds::cache::DemandResult;
 use crate::xds::message::{DeltaResponse, Resource, SotwResponse};
@@ -18,7 +18,7 @@ impl<T> Cache<T> {
     pub(super) fn receive_delta<J: Validate<Value = T>>(
         &mut self,
         response: DeltaResponse,
-        judge: &mut J,
+        validator: &mut J,
         now: Now,
     ) {
         let Some(kind) = self.kind_of(&response.type_url) else {
@@ -26,7 +26,7 @@ impl<T> Cache<T> {
         };
         let listed = self.streams.is_listed(kind);
         let mut errors = Vec::new();
-        self.take_in(kind, response.resources, None, judge, &mut errors, now);
+        self.take_in(kind, response.resources, None, validator, &mut errors, now);
         for name in response.removed {
             self.remove(&Key::new(kind, name), now);
         }
@@ -39,7 +39,7 @@ impl<T> Cache<T> {
     pub(super) fn receive_sotw<J: Validate<Value = T>>(
         &mut self,
         response: SotwResponse,
-        judge: &mut J,
+        validator: &mut J,
         now: Now,
     ) {
         let Some(kind) = self.kind_of(&response.type_url) else {
@@ -48,7 +48,14 @@ impl<T> Cache<T> {
         let listed = self.streams.is_listed(kind);
         let mut errors = Vec::new();
         let version = Some(response.version.as_str());
-        let seen = self.take_in(kind, response.resources, version, judge, &mut errors, now);
+        let seen = self.take_in(
+            kind,
+            response.resources,
+            version,
+            validator,
+            &mut errors,
+            now,
+        );
         // A resource that could not be decoded has no name, so it is unknown which ones are
         // missing.
         if kind.is_complete_in_sotw() && errors.is_empty() {
@@ -87,11 +94,11 @@ impl<T> Cache<T> {
         kind: ResourceType,
         resources: Vec<Resource>,
         version: Option<&str>,
-        judge: &mut J,
+        validator: &mut J,
         errors: &mut Vec<String>,
         now: Now,
     ) -> HashSet<String> {
-        let mut judged = Vec::with_capacity(resources.len());
+        let mut validated = Vec::with_capacity(resources.len());
         let mut times: HashMap<String, u32> = HashMap::new();
         for resource in resources {
             let version = version.unwrap_or(&resource.version).to_owned();
@@ -99,10 +106,10 @@ impl<T> Cache<T> {
                 *times.entry(resource.name).or_default() += 1;
                 continue;
             }
-            match self.judge_one(kind, &resource, judge) {
+            match self.validate_one(kind, &resource, validator) {
                 Ok(good) => {
                     *times.entry(good.name.clone()).or_default() += 1;
-                    judged.push((version, resource.body, good));
+                    validated.push((version, resource.body, good));
                 }
                 Err(error) => {
                     let name = printable(&resource.name);
@@ -112,7 +119,7 @@ impl<T> Cache<T> {
                 }
             }
         }
-        for (version, body, good) in judged {
+        for (version, body, good) in validated {
             let Validated {
                 name,
                 value,
@@ -135,7 +142,7 @@ impl<T> Cache<T> {
                 self.reject(&key, version, error, now);
                 continue;
             }
-            let held = Held {
+            let held = AcceptedVersion {
                 version,
                 body,
                 refs,
@@ -147,11 +154,11 @@ impl<T> Cache<T> {
         times.into_keys().collect()
     }
 
-    fn judge_one<J: Validate<Value = T>>(
+    fn validate_one<J: Validate<Value = T>>(
         &self,
         kind: ResourceType,
         resource: &Resource,
-        judge: &mut J,
+        validator: &mut J,
     ) -> Result<Validated<T>, String> {
         if let Some(field) = resource.unsupported {
             return Err(format!("{field}: not supported"));
@@ -168,24 +175,31 @@ impl<T> Cache<T> {
             ));
         }
         // A resource at which the compiler panics is rejected like any other invalid one.
-        let judging = || judge.judge(kind, &resource.name, &resource.body);
-        let judged = std::panic::catch_unwind(AssertUnwindSafe(judging));
-        let mut judged =
-            judged.map_err(|_| "the proxy panicked at it; its log has the place")??;
-        if judged.name.is_empty() {
+        let validating = || validator.validate(kind, &resource.name, &resource.body);
+        let validated = std::panic::catch_unwind(AssertUnwindSafe(validating));
+        let mut validated =
+            validated.map_err(|_| "the proxy panicked at it; its log has the place")??;
+        if validated.name.is_empty() {
             return Err("name: required".into());
         }
-        if !resource.name.is_empty() && resource.name != judged.name {
-            let inner = printable(&judged.name);
+        if !resource.name.is_empty() && resource.name != validated.name {
+            let inner = printable(&validated.name);
             return Err(format!("name: is \"{inner}\" inside the resource"));
         }
-        judged.refs.sort();
-        judged.refs.dedup();
-        Ok(judged)
+        validated.refs.sort();
+        validated.refs.dedup();
+        Ok(validated)
     }
 
     /// A good version, unless it is what is held already.
-    fn keep(&mut self, key: &Key, held: Held, value: T, initial_fetch_timeout: Duration, now: Now) {
+    fn keep(
+        &mut self,
+        key: &Key,
+        held: AcceptedVersion,
+        value: T,
+        initial_fetch_timeout: Duration,
+        now: Now,
+    ) {
         if let Some(entry) = self.entries.get_mut(key) {
             let newest = match &mut entry.pending {
                 Some(pending) => Some(&mut pending.held),

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use super::{Config, Mode};
-use crate::xds::message::{DeltaRequest, ProtocolVariant, Request, SotwRequest};
+use crate::xds::message::{DeltaRequest, DiscoveryRequest, ProtocolVariant, SotwRequest};
 use crate::xds::resource_type::ResourceType;
 
 /// Name that stands for all resources in delta subscriptions that also have names.
@@ -126,7 +126,7 @@ impl Streams {
         nonce: String,
         version: String,
         error: Option<String>,
-        outbox: &mut VecDeque<Request>,
+        outbox: &mut VecDeque<DiscoveryRequest>,
     ) {
         let Some(state) = self.types.get_mut(&kind) else {
             return;
@@ -138,7 +138,7 @@ impl Streams {
             state.version = version;
         }
         outbox.push_back(match self.protocol {
-            ProtocolVariant::Delta => Request::Delta(DeltaRequest {
+            ProtocolVariant::Delta => DiscoveryRequest::Delta(DeltaRequest {
                 kind,
                 subscribe: Vec::new(),
                 unsubscribe: Vec::new(),
@@ -151,7 +151,7 @@ impl Streams {
     }
 
     /// Queues the requests that subscriptions are due, in make-before-break order.
-    pub(super) fn flush(&mut self, outbox: &mut VecDeque<Request>) {
+    pub(super) fn flush(&mut self, outbox: &mut VecDeque<DiscoveryRequest>) {
         if !self.open {
             return;
         }
@@ -185,7 +185,7 @@ impl Type {
         }
     }
 
-    fn delta_subscription(&mut self, kind: ResourceType) -> Option<Request> {
+    fn delta_subscription(&mut self, kind: ResourceType) -> Option<DiscoveryRequest> {
         let first = !self.begun && (self.wildcard || !self.names.is_empty());
         if !first && (!self.begun || self.subscribe.is_empty() && self.unsubscribe.is_empty()) {
             return None;
@@ -196,7 +196,7 @@ impl Type {
         if first && self.wildcard && !subscribe.is_empty() {
             subscribe.insert(0, ALL.to_owned());
         }
-        Some(Request::Delta(DeltaRequest {
+        Some(DiscoveryRequest::Delta(DeltaRequest {
             kind,
             subscribe,
             unsubscribe: std::mem::take(&mut self.unsubscribe).into_iter().collect(),
@@ -206,7 +206,7 @@ impl Type {
         }))
     }
 
-    fn sotw_subscription(&mut self, kind: ResourceType) -> Option<Request> {
+    fn sotw_subscription(&mut self, kind: ResourceType) -> Option<DiscoveryRequest> {
         let first = !self.begun && (self.wildcard || !self.names.is_empty());
         if !first && (!self.begun || !self.changed) {
             return None;
@@ -219,9 +219,9 @@ impl Type {
         Some(self.sotw_request(kind, None))
     }
 
-    fn sotw_request(&mut self, kind: ResourceType, error: Option<String>) -> Request {
+    fn sotw_request(&mut self, kind: ResourceType, error: Option<String>) -> DiscoveryRequest {
         self.changed = false;
-        Request::Sotw(SotwRequest {
+        DiscoveryRequest::Sotw(SotwRequest {
             kind,
             version: self.version.clone(),
             names: match self.wildcard {

@@ -13,7 +13,7 @@ pub(super) struct Words {
 impl Validate for Words {
     type Value = String;
 
-    fn judge(
+    fn validate(
         &mut self,
         _: ResourceType,
         _: &str,
@@ -49,7 +49,7 @@ impl Validate for Words {
 
 pub(super) struct Rig {
     pub(super) cache: Cache<String>,
-    pub(super) judge: Words,
+    pub(super) validator: Words,
     pub(super) now: Now,
 }
 
@@ -58,7 +58,7 @@ impl Rig {
         let now = Now::read();
         Rig {
             cache: Cache::new(config, now),
-            judge: Words { calls: 0 },
+            validator: Words { calls: 0 },
             now,
         }
     }
@@ -69,7 +69,7 @@ impl Rig {
         rig
     }
 
-    pub(super) fn requests(&mut self) -> Vec<Request> {
+    pub(super) fn requests(&mut self) -> Vec<DiscoveryRequest> {
         std::iter::from_fn(|| self.cache.next_request()).collect()
     }
 
@@ -77,8 +77,8 @@ impl Rig {
         let requests = self.requests().into_iter();
         requests
             .map(|request| match request {
-                Request::Delta(request) => request,
-                Request::Sotw(other) => panic!("{other:?}"),
+                DiscoveryRequest::Delta(request) => request,
+                DiscoveryRequest::Sotw(other) => panic!("{other:?}"),
             })
             .collect()
     }
@@ -87,8 +87,8 @@ impl Rig {
         let requests = self.requests().into_iter();
         requests
             .map(|request| match request {
-                Request::Sotw(request) => request,
-                Request::Delta(other) => panic!("{other:?}"),
+                DiscoveryRequest::Sotw(request) => request,
+                DiscoveryRequest::Delta(other) => panic!("{other:?}"),
             })
             .collect()
     }
@@ -110,8 +110,11 @@ impl Rig {
             resources: bodies.iter().map(|b| resource(kind, version, b)).collect(),
             removed: removed.iter().map(|name| (*name).into()).collect(),
         };
-        self.cache
-            .receive(Response::Delta(response), &mut self.judge, self.now);
+        self.cache.receive(
+            DiscoveryResponse::Delta(response),
+            &mut self.validator,
+            self.now,
+        );
     }
 
     pub(super) fn sotw(&mut self, version: &str, kind: ResourceType, bodies: &[&str]) {
@@ -128,8 +131,11 @@ impl Rig {
                 })
                 .collect(),
         };
-        self.cache
-            .receive(Response::Sotw(response), &mut self.judge, self.now);
+        self.cache.receive(
+            DiscoveryResponse::Sotw(response),
+            &mut self.validator,
+            self.now,
+        );
     }
 
     pub(super) fn pass(&mut self, seconds: u64) {
@@ -301,13 +307,13 @@ fn hostile_resources_are_refused_by_name() {
         unsupported: Some("ttl"),
         ..resource(ResourceType::Cluster, "2", "ttl")
     });
-    let response = Response::Delta(DeltaResponse {
+    let response = DiscoveryResponse::Delta(DeltaResponse {
         type_url: ResourceType::Cluster.type_url().into(),
         nonce: "n2".into(),
         resources,
         removed: Vec::new(),
     });
-    rig.cache.receive(response, &mut rig.judge, rig.now);
+    rig.cache.receive(response, &mut rig.validator, rig.now);
     assert_eq!(rig.changes(), [""; 0]);
     let nack = rig.deltas().remove(0).error.unwrap();
     for part in [
@@ -333,11 +339,11 @@ fn types_without_a_subscription_are_not_even_answered() {
         ResourceType::Route.type_url(),
         "",
     ] {
-        let response = Response::Delta(DeltaResponse {
+        let response = DiscoveryResponse::Delta(DeltaResponse {
             type_url: type_url.into(),
             ..DeltaResponse::default()
         });
-        rig.cache.receive(response, &mut rig.judge, rig.now);
+        rig.cache.receive(response, &mut rig.validator, rig.now);
     }
     assert_eq!(rig.requests(), []);
     assert_eq!(rig.cache.unknown_types, 3);

@@ -1,10 +1,10 @@
 //! References between resources: warming before, keeping until after.
 
 use std::collections::HashSet;
-use std::collections::hash_map::Entry as Slot;
+use std::collections::hash_map;
 
 use super::demand::DemandResult;
-use super::entry::{Entry, Held, Pending};
+use super::entry::{AcceptedVersion, Entry, Pending};
 use super::{Cache, Change, Mode, Now};
 use crate::xds::resource_type::{Key, ResourceType};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ impl<T> Cache<T> {
     pub(super) fn accept(
         &mut self,
         key: &Key,
-        held: Held,
+        held: AcceptedVersion,
         value: T,
         initial_fetch_timeout: Duration,
         now: Now,
@@ -194,7 +194,7 @@ impl<T> Cache<T> {
             None => HashSet::new(),
         };
         for to in refs.into_iter().filter(|key| !kept.contains(key)) {
-            if let Slot::Occupied(mut slot) = self.dependants.entry(to.clone()) {
+            if let hash_map::Entry::Occupied(mut slot) = self.dependants.entry(to.clone()) {
                 slot.get_mut().remove(from);
                 if slot.get().is_empty() {
                     slot.remove();

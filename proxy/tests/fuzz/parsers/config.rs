@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use anyam_proxy::bug;
-use anyam_proxy::config::compile::Step;
+use anyam_proxy::config::compile::SnapshotStep;
 use anyam_proxy::inspect::explain::explain;
 use anyam_proxy::snapshot::{Snapshot, Store};
 use serde_json::{Value, json};
@@ -256,7 +256,7 @@ fn every_resource_compiles_or_says_why_not() {
                 let body = bytes_of(seed, &seed.json).unwrap();
                 let compiled = compiler_.compile(seed.type_url, &body, &store.load());
                 let compiled = compiled.unwrap_or_else(|error| panic!("{error}: {}", seed.json));
-                compiler_.publish(&store, [Step::Set(compiled)]);
+                compiler_.publish(&store, [SnapshotStep::Set(compiled)]);
             }
         }
         round += 1;
@@ -284,10 +284,10 @@ fn every_resource_compiles_or_says_why_not() {
             (Ok(compiled), Ok(_)) => {
                 taken += 1;
                 let name = compiled.name().clone();
-                compiler_.publish(&store, [Step::Set(compiled)]);
+                compiler_.publish(&store, [SnapshotStep::Set(compiled)]);
                 use_it(&store.load(), &mut rng);
                 if rng.bool() {
-                    compiler_.publish(&store, [Step::Remove(seed.type_url, name)]);
+                    compiler_.publish(&store, [SnapshotStep::Remove(seed.type_url, name)]);
                 }
             }
             (Err(one), Err(other)) => {

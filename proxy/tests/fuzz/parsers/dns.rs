@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use anyam_proxy::config::demand::{OnDemandClient, OnDemandResponse};
 use anyam_proxy::config::name::{NameRecords, Srv};
-use anyam_proxy::dns::Settings;
-use anyam_proxy::dns::server::Server;
+use anyam_proxy::dns::DnsSettings;
+use anyam_proxy::dns::server::DnsServer;
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -42,8 +42,8 @@ async fn server() -> SocketAddr {
         }
     });
     let listen = "127.0.0.1:0".parse().unwrap();
-    let settings = Settings::new(listen, Vec::new(), "shop", &[]);
-    let server = Server::bind(settings, Some(demand)).await.unwrap();
+    let settings = DnsSettings::new(listen, Vec::new(), "shop", &[]);
+    let server = DnsServer::bind(settings, Some(demand)).await.unwrap();
     let address = server.local_addrs().unwrap()[0];
     tokio::spawn(async move { server.run().await });
     address

@@ -8,7 +8,7 @@ use anyam_proxy::config::listener::TerminalFilter;
 use anyam_proxy::config::policy::Rbac;
 use anyam_proxy::matcher::HeaderName;
 use anyam_proxy::message::path::Readings;
-use anyam_proxy::policy::{Facts, Request, judge};
+use anyam_proxy::policy::{Facts, RequestFacts, evaluate};
 use serde_json::{Value, json};
 
 use super::{compiler, listener};
@@ -28,7 +28,7 @@ struct Ask {
     port: u16,
 }
 
-impl Request for Ask {
+impl RequestFacts for Ask {
     fn path(&self) -> &Readings<'_> {
         &self.readings
     }
@@ -256,7 +256,7 @@ fn no_choice_among_repeated_values_escapes_a_policy() {
                 request: Some(&ask),
                 metadata: None,
             };
-            let refused = judge(&rbac, &facts).refused.is_some();
+            let refused = evaluate(&rbac, &facts).refused.is_some();
             let all = choices(&ask);
             let wanted = all.iter().any(|plain| plain.is_refused(&rules));
             let Ask {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyam_proxy::config::compile::{Changes, Compiler, SecretStore};
 use anyam_proxy::config::demand::OnDemandClient;
-use anyam_proxy::dispatcher::timer::Alarm;
+use anyam_proxy::dispatcher::timer::TimerFd;
 use anyam_proxy::drain::Phase;
 use anyam_proxy::listener::{Bound, ListenerContext};
 use anyam_proxy::log_sink::Sinks;
@@ -54,7 +54,7 @@ impl Rig {
         let worker = Worker::new(0, store.clone(), telemetry, demand, draining);
         let context = ListenerContext::new(worker.clone());
         let running = context.clone();
-        spawn_local(async move { running.run(Alarm::new().unwrap()).await });
+        spawn_local(async move { running.run(TimerFd::new().unwrap()).await });
         let mut bound = Bound::new(context, store.follow());
         spawn_local(async move { bound.run().await });
         Rig {

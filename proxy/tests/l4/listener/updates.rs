@@ -287,7 +287,7 @@ fn client_hello(name: &'static str) -> Vec<u8> {
     hello
 }
 
-/// TLS of the app's own is judged again by the ClientHello that it began with.
+/// TLS of the app's own is evaluated again by the ClientHello that it began with.
 #[test]
 fn passed_through_tls_is_judged_by_its_own_server_name() {
     run(async {

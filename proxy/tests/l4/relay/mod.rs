@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::support::{run, sockets};
 use anyam_proxy::dispatcher::buffer::Pool;
 use anyam_proxy::dispatcher::pipe::Pipes;
-use anyam_proxy::dispatcher::timer::{Alarm, Timers};
+use anyam_proxy::dispatcher::timer::{TimerFd, Timers};
 use anyam_proxy::metrics::{Registry, SpliceMetrics};
 use anyam_proxy::overload::Overload;
 use anyam_proxy::relay::{Buffered, Ended, RelayContext, RelayOptions, RelayOutcome, Side, relay};
@@ -41,7 +41,7 @@ impl Rig {
     fn new() -> Self {
         let timers = Timers::new();
         let driver = timers.clone();
-        spawn_local(async move { driver.drive(&Alarm::new().unwrap()).await });
+        spawn_local(async move { driver.drive(&TimerFd::new().unwrap()).await });
         Rig {
             pool: Pool::default(),
             pipes: Pipes::new(SpliceMetrics::new(&Registry::new().unwrap()).unwrap()),

@@ -1,9 +1,9 @@
 //! TCP through a tunnel between two sidecars: everything a TCP connection may do, and what the
 //! inbound side refuses.
 
-pub mod asked;
 mod envoy;
 pub mod pair;
+pub mod requests;
 
 use std::io::ErrorKind;
 use std::time::Duration;

@@ -64,7 +64,7 @@ fn a_body_that_does_not_come_is_not_waited_for_for_ever() {
 }
 
 #[test]
-fn a_client_that_expects_to_be_told_is_told() {
+fn expect_100_continue_is_answered() {
     let upstream = super::upstream::Reflector::start();
     let ours = super::side::Side::anyam(&scenario(), upstream.address);
     let tcp = ours.connect();

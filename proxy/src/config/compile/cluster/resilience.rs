@@ -6,7 +6,7 @@ use xds_proto::envoy::config::cluster::v3 as pb;
 use xds_proto::envoy::config::core::v3::RoutingPriority;
 use xds_proto::google::protobuf::UInt32Value;
 
-use crate::config::cluster::{Retries, Thresholds};
+use crate::config::cluster::{RetryLimit, Thresholds};
 use crate::config::compile::support::{
     At, CompileError, bool_or, duration, elsewhere, ignored, known, positive, u32_opt, u32_or,
     unsupported,
@@ -55,7 +55,7 @@ pub fn thresholds(at: At<'_>, m: &Option<pb::CircuitBreakers>) -> Result<Thresho
             requests: u32_or(max_requests, default.requests),
             retries: match retry_budget {
                 Some(m) => budget(at.field("retry_budget"), m)?,
-                None => Retries::Fixed(u32_or(max_retries, 3)),
+                None => RetryLimit::Fixed(u32_or(max_retries, 3)),
             },
         };
     }
@@ -65,7 +65,7 @@ pub fn thresholds(at: At<'_>, m: &Option<pb::CircuitBreakers>) -> Result<Thresho
 fn budget(
     at: At<'_>,
     m: &pb::circuit_breakers::thresholds::RetryBudget,
-) -> Result<Retries, CompileError> {
+) -> Result<RetryLimit, CompileError> {
     let pb::circuit_breakers::thresholds::RetryBudget {
         budget_percent,
         budget_interval,
@@ -76,7 +76,7 @@ fn budget(
     if !(0.0..=100.0).contains(&percent) {
         return at.field("budget_percent").fail("is not between 0 and 100");
     }
-    Ok(Retries::Budget {
+    Ok(RetryLimit::Budget {
         percent,
         min: u32_or(min_retry_concurrency, 3),
     })

@@ -12,7 +12,7 @@ use crate::config::compile::support::{
     At, CompileError, duration, each, ignored, required, u32_opt,
 };
 use crate::config::compile::values::object;
-use crate::config::filter::{Abort, AbortStatus, Fault, FaultPart, FilterConfig};
+use crate::config::filter::{Abort, AbortStatus, FaultInjection, FaultPart, FilterConfig};
 
 pub fn fault(at: At<'_>, m: &pb::HttpFault) -> Result<FilterConfig, CompileError> {
     let pb::HttpFault {
@@ -47,7 +47,7 @@ pub fn fault(at: At<'_>, m: &pb::HttpFault) -> Result<FilterConfig, CompileError
         "statistics are kept by edge; faults show as response flags",
         disable_downstream_cluster_stats
     );
-    Ok(FilterConfig::Fault(Arc::new(Fault {
+    Ok(FilterConfig::Fault(Arc::new(FaultInjection {
         delay: match delay {
             Some(m) => Some(delay_of(at.field("delay"), m)?),
             None => None,

@@ -10,7 +10,7 @@ use crate::config::compile::matcher::{header, header_name, query};
 use crate::config::compile::support::{
     At, CompileError, bool_or, each, known, required, u32_or, unsupported,
 };
-use crate::config::filter::{Action, DescriptorMatch, RateLimit};
+use crate::config::filter::{DescriptorMatch, RateLimit, RateLimitAction};
 
 pub fn rate_limits(at: At<'_>, list: &[pb::RateLimit]) -> Result<Vec<RateLimit>, CompileError> {
     each(at, "rate_limits", list, rate_limit)
@@ -43,7 +43,7 @@ fn rate_limit(at: At<'_>, m: &pb::RateLimit) -> Result<RateLimit, CompileError> 
     })
 }
 
-fn action(at: At<'_>, m: &inner::Action) -> Result<Action, CompileError> {
+fn action(at: At<'_>, m: &inner::Action) -> Result<RateLimitAction, CompileError> {
     use kind::ActionSpecifier as Kind;
     let inner::Action { action_specifier } = m;
     Ok(match required!(at, action_specifier) {
@@ -58,8 +58,10 @@ fn action(at: At<'_>, m: &inner::Action) -> Result<Action, CompileError> {
                 .field("remote_address_match")
                 .fail("is not supported by this proxy");
         }
-        Kind::DestinationCluster(kind::DestinationCluster {}) => Action::DestinationCluster,
-        Kind::RemoteAddress(kind::RemoteAddress {}) => Action::RemoteAddress,
+        Kind::DestinationCluster(kind::DestinationCluster {}) => {
+            RateLimitAction::DestinationCluster
+        }
+        Kind::RemoteAddress(kind::RemoteAddress {}) => RateLimitAction::RemoteAddress,
         Kind::MaskedRemoteAddress(m) => masked(at.field("masked_remote_address"), m)?,
         Kind::RequestHeaders(m) => {
             let at = at.field("request_headers");
@@ -68,7 +70,7 @@ fn action(at: At<'_>, m: &inner::Action) -> Result<Action, CompileError> {
                 descriptor_key,
                 skip_if_absent,
             } = m;
-            Action::RequestHeader {
+            RateLimitAction::RequestHeader {
                 key: key(at, descriptor_key, "")?,
                 name: header_name(at.field("header_name"), name)?,
                 skip_if_absent: *skip_if_absent,
@@ -84,7 +86,7 @@ fn action(at: At<'_>, m: &inner::Action) -> Result<Action, CompileError> {
             if query_parameter_name.is_empty() {
                 return at.field("query_parameter_name").fail("is required");
             }
-            Action::QueryParameter {
+            RateLimitAction::QueryParameter {
                 key: key(at, descriptor_key, "")?,
                 name: query_parameter_name.as_str().into(),
                 skip_if_absent: *skip_if_absent,
@@ -98,7 +100,7 @@ fn action(at: At<'_>, m: &inner::Action) -> Result<Action, CompileError> {
                 descriptor_key,
             } = m;
             unsupported!(at, default_value);
-            Action::GenericKey {
+            RateLimitAction::GenericKey {
                 key: key(at, descriptor_key, "generic_key")?,
                 value: literal(at, descriptor_value)?,
             }
@@ -132,7 +134,7 @@ fn literal(at: At<'_>, value: &str) -> Result<Box<str>, CompileError> {
     Ok(value.into())
 }
 
-fn masked(at: At<'_>, m: &kind::MaskedRemoteAddress) -> Result<Action, CompileError> {
+fn masked(at: At<'_>, m: &kind::MaskedRemoteAddress) -> Result<RateLimitAction, CompileError> {
     let kind::MaskedRemoteAddress {
         v4_prefix_mask_len,
         v6_prefix_mask_len,
@@ -141,13 +143,13 @@ fn masked(at: At<'_>, m: &kind::MaskedRemoteAddress) -> Result<Action, CompileEr
         Ok(bits) if u32::from(bits) <= most => Ok(bits),
         _ => at.field(field).fail(format_args!("is more than {most}")),
     };
-    Ok(Action::MaskedRemoteAddress {
+    Ok(RateLimitAction::MaskedRemoteAddress {
         v4: bits("v4_prefix_mask_len", u32_or(v4_prefix_mask_len, 32), 32)?,
         v6: bits("v6_prefix_mask_len", u32_or(v6_prefix_mask_len, 128), 128)?,
     })
 }
 
-fn header_match(at: At<'_>, m: &kind::HeaderValueMatch) -> Result<Action, CompileError> {
+fn header_match(at: At<'_>, m: &kind::HeaderValueMatch) -> Result<RateLimitAction, CompileError> {
     let kind::HeaderValueMatch {
         descriptor_value,
         default_value,
@@ -161,7 +163,10 @@ fn header_match(at: At<'_>, m: &kind::HeaderValueMatch) -> Result<Action, Compil
     value_match(at, key, descriptor_value, expect_match, matches)
 }
 
-fn query_match(at: At<'_>, m: &kind::QueryParameterValueMatch) -> Result<Action, CompileError> {
+fn query_match(
+    at: At<'_>,
+    m: &kind::QueryParameterValueMatch,
+) -> Result<RateLimitAction, CompileError> {
     let kind::QueryParameterValueMatch {
         descriptor_value,
         default_value,
@@ -181,8 +186,8 @@ fn value_match(
     value: &str,
     expect: &Option<BoolValue>,
     matches: DescriptorMatch,
-) -> Result<Action, CompileError> {
-    Ok(Action::Match {
+) -> Result<RateLimitAction, CompileError> {
+    Ok(RateLimitAction::Match {
         key,
         value: literal(at, value)?,
         expect: bool_or(expect, true),
@@ -190,7 +195,7 @@ fn value_match(
     })
 }
 
-fn dynamic(at: At<'_>, m: &kind::DynamicMetaData) -> Result<Action, CompileError> {
+fn dynamic(at: At<'_>, m: &kind::DynamicMetaData) -> Result<RateLimitAction, CompileError> {
     let kind::DynamicMetaData {
         descriptor_key,
         metadata_key,
@@ -198,7 +203,7 @@ fn dynamic(at: At<'_>, m: &kind::DynamicMetaData) -> Result<Action, CompileError
     } = m;
     let place = required!(at, metadata_key);
     let (namespace, path) = place_of(at.field("metadata_key"), place)?;
-    Ok(Action::Metadata {
+    Ok(RateLimitAction::Metadata {
         key: key(at, descriptor_key, "")?,
         namespace,
         path,
@@ -207,7 +212,7 @@ fn dynamic(at: At<'_>, m: &kind::DynamicMetaData) -> Result<Action, CompileError
     })
 }
 
-fn of_metadata(at: At<'_>, m: &kind::MetaData) -> Result<Action, CompileError> {
+fn of_metadata(at: At<'_>, m: &kind::MetaData) -> Result<RateLimitAction, CompileError> {
     let kind::MetaData {
         descriptor_key,
         metadata_key,
@@ -221,7 +226,7 @@ fn of_metadata(at: At<'_>, m: &kind::MetaData) -> Result<Action, CompileError> {
     }
     let place = required!(at, metadata_key);
     let (namespace, path) = place_of(at.field("metadata_key"), place)?;
-    Ok(Action::Metadata {
+    Ok(RateLimitAction::Metadata {
         key: key(at, descriptor_key, "")?,
         namespace,
         path,

@@ -146,7 +146,7 @@ pub fn http2_options(
     );
     ignored!("there is one codec", use_oghttp2_codec, max_metadata_size);
     ignored!(
-        "heads are limited as a whole; values are judged as in HTTP/1",
+        "heads are limited as a whole; values are checked as in HTTP/1",
         max_header_field_size_kb,
         disallow_obs_text
     );

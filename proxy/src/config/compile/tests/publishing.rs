@@ -29,7 +29,8 @@ impl Bench {
         let body = message::<M>(yaml).encode_to_vec();
         let current = self.store.load();
         let compiled = self.compiler.compile(type_url, &body, &current).unwrap();
-        self.compiler.publish(&self.store, [Step::Set(compiled)])
+        self.compiler
+            .publish(&self.store, [SnapshotStep::Set(compiled)])
     }
 
     pub(super) fn cluster(&mut self, yaml: &str) -> bool {
@@ -48,11 +49,12 @@ impl Bench {
             ..Default::default()
         };
         let peer = Compiled::Workload(name.into(), addresses, Arc::new(workload));
-        self.compiler.publish(&self.store, [Step::Set(peer)]);
+        self.compiler
+            .publish(&self.store, [SnapshotStep::Set(peer)]);
     }
 
     pub(super) fn forget(&mut self, workload: &str) {
-        let step = Step::Remove(type_url::WORKLOAD, workload.into());
+        let step = SnapshotStep::Remove(type_url::WORKLOAD, workload.into());
         self.compiler.publish(&self.store, [step]);
     }
 
@@ -263,12 +265,12 @@ fn removal_unlinks() {
     assert!(bench.linked().is_some());
     bench.compiler.publish(
         &bench.store,
-        [Step::Remove(type_url::CLUSTER, "cart".into())],
+        [SnapshotStep::Remove(type_url::CLUSTER, "cart".into())],
     );
     assert!(bench.linked().is_none());
     bench.compiler.publish(
         &bench.store,
-        [Step::Remove(type_url::LISTENER, "http".into())],
+        [SnapshotStep::Remove(type_url::LISTENER, "http".into())],
     );
     assert!(bench.store.load().by_socket.is_empty());
 }
@@ -289,7 +291,7 @@ fn a_shared_address_goes_back_to_the_listener_that_stays() {
     bench.take::<listener_pb::Listener>(type_url::LISTENER, &other);
     assert_eq!(serving(&bench), ["other"]);
     for (gone, left) in [("other", &["http"][..]), ("http", &[])] {
-        let step = Step::Remove(type_url::LISTENER, gone.into());
+        let step = SnapshotStep::Remove(type_url::LISTENER, gone.into());
         bench.compiler.publish(&bench.store, [step]);
         assert_eq!(serving(&bench), left);
     }

@@ -8,7 +8,7 @@ mod requests;
 mod responses;
 mod writing;
 
-use crate::message::fault::{Fault, Side};
+use crate::message::fault::{Fault, FaultSide};
 use bytes::{Buf, BytesMut};
 
 use super::*;

@@ -342,6 +342,6 @@ fn every_fault_has_a_status_and_details() {
             !fault.details().is_empty() && fault.reason().ends_with('.'),
             "{fault:?}"
         );
-        assert_eq!(fault.status(Side::Upstream), 502);
+        assert_eq!(fault.status(FaultSide::Upstream), 502);
     }
 }

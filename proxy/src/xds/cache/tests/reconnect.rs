@@ -20,10 +20,13 @@ fn a_reconnect_says_what_is_held_and_keeps_it_in_force() {
     );
     let versions: Vec<_> = requests.iter().map(|r| &r.initial_versions[0].1).collect();
     assert_eq!(versions, ["7", "1"]);
-    let judged = rig.judge.calls;
+    let validated = rig.validator.calls;
     rig.delta_versioned("7", ResourceType::Cluster, &["c"], &[]);
     assert_eq!(rig.changes(), [""; 0]);
-    assert_eq!(rig.judge.calls, judged, "the same again is not compiled");
+    assert_eq!(
+        rig.validator.calls, validated,
+        "the same again is not compiled"
+    );
     rig.delta_versioned("3", ResourceType::Cluster, &["c older"], &[]);
     assert_eq!(rig.changes(), ["+c older"], "versions have no order");
 }

@@ -12,9 +12,9 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 /// One kernel timer, registered with the runtime that it was made in.
-pub struct Alarm(AsyncFd<OwnedFd>);
+pub struct TimerFd(AsyncFd<OwnedFd>);
 
-impl Alarm {
+impl TimerFd {
     /// # Errors
     /// No descriptor is left. Panics outside of a runtime with I/O.
     #[allow(unsafe_code)] // registration of a descriptor
@@ -22,8 +22,8 @@ impl Alarm {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
         // SAFETY: an `OwnedFd` is open and its own for as long as it lives, and lives in the result.
-        let heard = unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) };
-        Ok(Self(heard?))
+        let registered = unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) };
+        Ok(Self(registered?))
     }
 
     /// Expires `after` from now, or never; replaces what was set before.
@@ -45,7 +45,7 @@ impl Alarm {
 
     /// Ready once it has expired. Each expiry is an edge of its own for epoll, so nothing has to be
     /// read from the descriptor.
-    pub(super) async fn rings(&self) {
+    pub(super) async fn expired(&self) {
         match self.0.readable().await {
             Ok(mut ready) => ready.clear_ready(),
             // The runtime is going down.
