@@ -137,11 +137,11 @@ fn block_on<T>(future: impl Future<Output = Result<T, BenchError>>) -> Result<T,
 /// Sends requests until the first is answered.
 ///
 /// # Errors
-/// When there is none within `patience`.
+/// When there is none within `limit`.
 pub fn first_answer(
     tls: bool,
     scratch: &std::path::Path,
-    patience: Duration,
+    limit: Duration,
 ) -> Result<(), BenchError> {
     let connector = tls::connector(scratch, false)?;
     block_on(async move {
@@ -157,7 +157,7 @@ pub fn first_answer(
             };
             match asked.await {
                 Ok(()) => return Ok(()),
-                Err(error) if began.elapsed() > patience => return Err(void(error)),
+                Err(error) if began.elapsed() > limit => return Err(void(error)),
                 Err(_) => tokio::time::sleep(Duration::from_micros(100)).await,
             }
         }

@@ -89,12 +89,12 @@ pub struct Outcome {
     /// In what the contestants' work differs.
     pub differences: &'static [&'static str],
     pub series: Vec<Series>,
-    pub bars: Vec<Verdict>,
+    pub bars: Vec<BarResult>,
 }
 
 /// A bar and the value measured.
 #[derive(Clone, Debug, Serialize)]
-pub struct Verdict {
+pub struct BarResult {
     pub metric: Metric,
     pub own: &'static str,
     pub against: Option<&'static str>,
@@ -108,7 +108,7 @@ impl Outcome {
     pub fn new(case: Case, title: &'static str, bulk: bool, mut series: Vec<Series>) -> Self {
         add_p99(&mut series);
         let bars = bars::of(case);
-        let bars = bars.iter().map(|bar| judge(bar, &series)).collect();
+        let bars = bars.iter().map(|bar| compare(bar, &series)).collect();
         Outcome {
             case,
             title,
@@ -134,7 +134,7 @@ fn add_p99(series: &mut [Series]) {
     }
 }
 
-fn judge(bar: &Bar, series: &[Series]) -> Verdict {
+fn compare(bar: &Bar, series: &[Series]) -> BarResult {
     let value_of = |name: &str| {
         let found = series.iter().find(|series| series.name == name);
         found?.median(bar.metric)
@@ -149,7 +149,7 @@ fn judge(bar: &Bar, series: &[Series]) -> Verdict {
         None => Some(1.0),
     };
     let reached = best.zip(base).map(|((_, value), base)| value / base);
-    Verdict {
+    BarResult {
         metric: bar.metric,
         own: best.map_or_else(
             || bar.own.first().copied().unwrap_or_default(),
@@ -303,9 +303,9 @@ mod tests {
             against: Some("envoy"),
             most: 0.4,
         };
-        let verdict = judge(&bar, &all);
+        let result = compare(&bar, &all);
         assert_eq!(
-            (verdict.own, verdict.reached, verdict.holds),
+            (result.own, result.reached, result.holds),
             ("anyam-h1", Some(0.5), false)
         );
     }
@@ -323,8 +323,8 @@ mod tests {
             most: 1e9,
         };
         for series in [&[ours.clone()][..], &[ours, peer], &[]] {
-            let verdict = judge(&bar, series);
-            assert_eq!((verdict.reached, verdict.holds), (None, false));
+            let result = compare(&bar, series);
+            assert_eq!((result.reached, result.holds), (None, false));
         }
     }
 }

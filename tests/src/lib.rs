@@ -67,9 +67,9 @@ impl Run {
     /// Reads until a line contains `text`.
     ///
     /// # Panics
-    /// When the output ends or `patience` does before.
-    pub fn wait_for(&mut self, text: &str, patience: Duration) -> String {
-        let deadline = Instant::now() + patience;
+    /// When the output ends or `limit` does before.
+    pub fn wait_for(&mut self, text: &str, limit: Duration) -> String {
+        let deadline = Instant::now() + limit;
         loop {
             match self
                 .lines
@@ -82,7 +82,7 @@ impl Run {
                     }
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    panic!("no {text:?} within {patience:?}: {:#?}", self.seen)
+                    panic!("no {text:?} within {limit:?}: {:#?}", self.seen)
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     panic!("ended without {text:?}: {:#?}", self.seen)
@@ -106,9 +106,9 @@ impl Run {
     /// Waits for the end and reads what is left.
     ///
     /// # Panics
-    /// When it takes longer than `patience`.
-    pub fn finish(&mut self, patience: Duration) -> ExitStatus {
-        let deadline = Instant::now() + patience;
+    /// When it takes longer than `limit`.
+    pub fn finish(&mut self, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
         loop {
             match self
                 .lines
@@ -117,7 +117,7 @@ impl Run {
                 Ok(line) => self.seen.push(line),
                 Err(RecvTimeoutError::Disconnected) => return self.child.wait().unwrap(),
                 Err(RecvTimeoutError::Timeout) => {
-                    panic!("did not end within {patience:?}: {:#?}", self.seen)
+                    panic!("did not end within {limit:?}: {:#?}", self.seen)
                 }
             }
         }

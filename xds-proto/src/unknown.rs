@@ -105,7 +105,7 @@ impl Search {
                         let known = self.findings.len();
                         self.message(inner, bytes, depth + 1)?;
                         if optional == Some(number) {
-                            self.forgive(known);
+                            self.drop_type_finding(known);
                         }
                         self.path.truncate(parent);
                     }
@@ -116,7 +116,7 @@ impl Search {
     }
 
     /// Drops the finding that the extension's type is unknown.
-    fn forgive(&mut self, known: usize) {
+    fn drop_type_finding(&mut self, known: usize) {
         let path = &self.path;
         let mut index = 0;
         self.findings.retain(|finding| {

@@ -13,7 +13,7 @@ use anyam_proxy::{app, bootstrap as proxy};
 use clap::Parser;
 
 use crate::Sheet;
-use crate::ground::{Client, Ground, Passage, paths};
+use crate::fixture::{Client, Fixture, Passage, paths};
 
 const REQUESTS: u32 = 1000;
 const CONNECTIONS: u32 = 200;
@@ -45,14 +45,14 @@ unsafe impl GlobalAlloc for Counting {
 
 #[test]
 fn a_request_and_a_connection_allocate_little() {
-    let ground = Ground::take();
+    let fixture = Fixture::take();
     let mut sheet = Sheet::of("allocations");
     let quiet = Args::parse_from(["anyam-proxy", "-l", "error"]).serve;
     let logs = app::init_logging(&quiet.process).unwrap();
     for (number, mut path) in (0u16..).zip(paths()) {
         let front = own_ports(&mut path, 2000 + 10 * number);
         for (admin, hop) in (front + 5..).zip(&path.hops) {
-            let text = bootstrap(hop, ground.folder(), admin);
+            let text = bootstrap(hop, fixture.folder(), admin);
             let args = ["anyam-proxy", "--concurrency", "1", "--config-yaml", &text];
             let serve = Args::parse_from(args).serve;
             let bootstrap = proxy::load(&serve).unwrap();

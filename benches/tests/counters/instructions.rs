@@ -6,17 +6,17 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::Sheet;
-use crate::ground::{Client, Ground, optimised, paths};
+use crate::fixture::{Client, Fixture, optimised, paths};
 
 const REQUESTS: u32 = 500;
 
 #[test]
 fn a_request_takes_few_instructions() {
-    let ground = Ground::take();
-    let program = under_callgrind(ground.folder());
+    let fixture = Fixture::take();
+    let program = under_callgrind(fixture.folder());
     let mut sheet = Sheet::of("instructions");
     for path in paths() {
-        let running = ground.start(&program, &path);
+        let running = fixture.start(&program, &path);
         let mut client = Client::connect(&path);
         client.ask(100);
         for pid in running.pids() {
@@ -26,7 +26,7 @@ fn a_request_takes_few_instructions() {
         let mut all = 0.0;
         for pid in running.pids() {
             control("--dump", pid);
-            all += total(&ground.folder().join(format!("callgrind.{pid}.1")));
+            all += total(&fixture.folder().join(format!("callgrind.{pid}.1")));
         }
         sheet.measured(path.name, all / f64::from(REQUESTS));
     }

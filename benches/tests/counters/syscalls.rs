@@ -6,21 +6,21 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::Sheet;
-use crate::ground::{Client, Ground, optimised, paths};
+use crate::fixture::{Client, Fixture, optimised, paths};
 
 const REQUESTS: u32 = 1000;
 
 #[test]
 fn a_request_makes_few_system_calls() {
-    let ground = Ground::take();
+    let fixture = Fixture::take();
     let mut sheet = Sheet::of("syscalls");
     for path in paths() {
-        let running = ground.start(&optimised(), &path);
+        let running = fixture.start(&optimised(), &path);
         let mut client = Client::connect(&path);
         client.ask(100);
         let mut traced = Vec::new();
         for pid in running.pids() {
-            traced.push(Trace::begin(pid, ground.folder()));
+            traced.push(Trace::begin(pid, fixture.folder()));
         }
         client.ask(REQUESTS);
         let mut calls = BTreeMap::new();

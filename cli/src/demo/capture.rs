@@ -140,7 +140,7 @@ fn read_frames(mut socket: File, ignored: Ipv4Addr, seen: &Mutex<Seen>, stop: &A
                     && segment.destination.0 != IpAddr::V4(ignored)
                 {
                     let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
-                    judge(&segment, &mut flows, &mut seen);
+                    count(&segment, &mut flows, &mut seen);
                 }
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -212,7 +212,7 @@ fn v6(ip: &[u8], at: usize) -> Option<IpAddr> {
 
 /// Counts a segment. `flows` holds, for connections whose opening was seen, who opened it and the
 /// number of its first byte; that byte is looked at once, the middle of a stream proves nothing.
-fn judge(segment: &Segment<'_>, flows: &mut HashMap<(End, End), u32>, seen: &mut Seen) {
+fn count(segment: &Segment<'_>, flows: &mut HashMap<(End, End), u32>, seen: &mut Seen) {
     let direction = (segment.source, segment.destination);
     if segment.opens {
         if flows.len() >= MAX_FLOWS {
@@ -256,7 +256,7 @@ mod tests {
     #[test]
     fn the_first_bytes_of_a_connection_decide_and_readable_words_count() {
         let (mut flows, mut seen) = (HashMap::new(), Seen::default());
-        judge(
+        count(
             &segment(b"GET / HTTP/1.1\r\n", false, 8),
             &mut flows,
             &mut seen,
@@ -266,13 +266,13 @@ mod tests {
             (0, 1),
             "opening not seen"
         );
-        judge(&segment(b"", true, 7), &mut flows, &mut seen);
-        judge(&segment(b"whatever", false, 13), &mut flows, &mut seen);
-        judge(&segment(&[22, 3, 1, 0, 5], false, 8), &mut flows, &mut seen);
-        judge(&segment(&[22, 3, 1, 0, 5], false, 8), &mut flows, &mut seen);
+        count(&segment(b"", true, 7), &mut flows, &mut seen);
+        count(&segment(b"whatever", false, 13), &mut flows, &mut seen);
+        count(&segment(&[22, 3, 1, 0, 5], false, 8), &mut flows, &mut seen);
+        count(&segment(&[22, 3, 1, 0, 5], false, 8), &mut flows, &mut seen);
         assert_eq!((seen.tls_connections, seen.plain_connections), (1, 0));
-        judge(&segment(b"", true, 99), &mut flows, &mut seen);
-        judge(
+        count(&segment(b"", true, 99), &mut flows, &mut seen);
+        count(
             &segment(b"PRI * HTTP/2.0\r\n\r\n", false, 100),
             &mut flows,
             &mut seen,

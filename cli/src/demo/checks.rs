@@ -16,13 +16,13 @@ const TIMEOUT: Duration = Duration::from_secs(25);
 /// How long callers are watched after something was killed.
 const AFTERMATH: Duration = Duration::from_secs(2);
 
-/// A check's verdict: what was seen, good or bad.
-type Verdict = Result<String, String>;
+/// What a check saw, good or bad.
+type CheckResult = Result<String, String>;
 
-struct Show<'a> {
+struct DemoRun<'a> {
     stage: &'a mut Stage,
     passed: bool,
-    /// Certificate of the front when the show began.
+    /// Certificate of the front when the run began.
     first_serial: Option<String>,
 }
 
@@ -34,33 +34,33 @@ struct Show<'a> {
 pub async fn run(stage: &mut Stage, lasting: Option<Duration>) -> Result<bool, DemoError> {
     let began = Instant::now();
     println!("\nDashboard: {}\n", stage.dashboard);
-    let mut show = Show {
+    let mut run = DemoRun {
         stage,
         passed: true,
         first_serial: None,
     };
-    show.everything().await?;
-    if show.stage.site.broken.is_some() && !show.passed {
+    run.everything().await?;
+    if run.stage.site.broken.is_some() && !run.passed {
         // The check failed, as it should with this feature off.
         return Ok(false);
     }
-    show.live(began, lasting).await?;
-    let totals = show.totals();
-    let verdict = if totals.failures == 0 {
+    run.live(began, lasting).await?;
+    let totals = run.totals();
+    let result = if totals.failures == 0 {
         Ok(format!("{} visits, none lost", totals.visits))
     } else {
-        Err(show.lost(&totals))
+        Err(run.lost(&totals))
     };
-    show.report("every visit answered", verdict);
-    Ok(show.passed)
+    run.report("every visit answered", result);
+    Ok(run.passed)
 }
 
-impl Show<'_> {
+impl DemoRun<'_> {
     /// Each check in turn; a demo with a feature switched off ends at the first that fails.
     async fn everything(&mut self) -> Result<(), DemoError> {
         for (what, check) in CHECKS {
-            let verdict = self.check(*check).await?;
-            self.report(what, verdict);
+            let result = self.check(*check).await?;
+            self.report(what, result);
             if *check == Check::Traffic {
                 self.first_serial = self.serial().await;
             }
@@ -71,7 +71,7 @@ impl Show<'_> {
         Ok(())
     }
 
-    async fn check(&mut self, check: Check) -> Result<Verdict, DemoError> {
+    async fn check(&mut self, check: Check) -> Result<CheckResult, DemoError> {
         match check {
             Check::Traffic => self.traffic().await,
             Check::Wire => self.wire().await,
@@ -84,12 +84,12 @@ impl Show<'_> {
         }
     }
 
-    fn report(&mut self, what: &str, verdict: Verdict) {
-        let (mark, text) = match &verdict {
+    fn report(&mut self, what: &str, result: CheckResult) {
+        let (mark, text) = match &result {
             Ok(text) => ("\u{2714}", text),
             Err(text) => ("\u{2718}", text),
         };
-        self.passed &= verdict.is_ok();
+        self.passed &= result.is_ok();
         println!("{mark} {what:<26} {text}");
     }
 
@@ -111,16 +111,16 @@ impl Show<'_> {
         )
     }
 
-    /// Waits until `done` gives a verdict.
+    /// Waits until `done` gives a result.
     async fn until(
         &mut self,
-        mut done: impl FnMut(&Totals) -> Option<Verdict>,
-    ) -> Result<Verdict, DemoError> {
+        mut done: impl FnMut(&Totals) -> Option<CheckResult>,
+    ) -> Result<CheckResult, DemoError> {
         let began = Instant::now();
         loop {
             let totals = self.totals();
-            if let Some(verdict) = done(&totals) {
-                return Ok(verdict);
+            if let Some(result) = done(&totals) {
+                return Ok(result);
             }
             if began.elapsed() > TIMEOUT {
                 return Ok(Err(format!(
@@ -132,8 +132,8 @@ impl Show<'_> {
         }
     }
 
-    async fn traffic(&mut self) -> Result<Verdict, DemoError> {
-        let verdict = self
+    async fn traffic(&mut self) -> Result<CheckResult, DemoError> {
+        let result = self
             .until(|totals| {
                 (totals.visits >= 20 && totals.replicas.len() == 3).then(|| {
                     Ok(format!(
@@ -145,13 +145,13 @@ impl Show<'_> {
             .await?;
         let totals = self.totals();
         Ok(if totals.failures == 0 {
-            verdict
+            result
         } else {
             Err(self.lost(&totals))
         })
     }
 
-    async fn wire(&mut self) -> Result<Verdict, DemoError> {
+    async fn wire(&mut self) -> Result<CheckResult, DemoError> {
         let began = Instant::now();
         loop {
             let seen = self.stage.capture.seen();
@@ -190,7 +190,7 @@ impl Show<'_> {
         }
     }
 
-    async fn denied(&mut self) -> Result<Verdict, DemoError> {
+    async fn denied(&mut self) -> Result<CheckResult, DemoError> {
         let Some(pod) = self.stage.pods.get("intruder") else {
             return Ok(Err("there is no intruder".into()));
         };
@@ -203,7 +203,7 @@ impl Show<'_> {
         while call.ended().is_none() && began.elapsed() < TIMEOUT {
             tokio::time::sleep(POLL).await;
         }
-        let answer = call.last_line().unwrap_or_else(|| call.complaint());
+        let answer = call.last_line().unwrap_or_else(|| call.last_errors());
         if !answer.starts_with("PermissionDenied") {
             return Ok(Err(format!("the intruder was answered: {answer}")));
         }
@@ -232,7 +232,7 @@ impl Show<'_> {
         share: f64,
         before: Totals,
         enough: u64,
-    ) -> Result<Verdict, DemoError> {
+    ) -> Result<CheckResult, DemoError> {
         self.until(|totals| {
             let new = totals.cart("v2") - before.cart("v2");
             let all = new + totals.cart("v1") - before.cart("v1");
@@ -252,7 +252,7 @@ impl Show<'_> {
     }
 
     /// Watches callers for a while: none may notice.
-    async fn unnoticed(&mut self, before: &Totals) -> Verdict {
+    async fn unnoticed(&mut self, before: &Totals) -> CheckResult {
         tokio::time::sleep(AFTERMATH).await;
         let after = self.totals();
         let visits = after.visits - before.visits;
@@ -265,25 +265,25 @@ impl Show<'_> {
         Ok(format!("{visits} visits since, no caller saw it"))
     }
 
-    async fn kill_app(&mut self, name: &'static str) -> Result<Verdict, DemoError> {
+    async fn kill_app(&mut self, name: &'static str) -> Result<CheckResult, DemoError> {
         let before = self.totals();
         if let Some(mut app) = self.stage.pods.get_mut(name).and_then(|pod| pod.app.take()) {
             app.kill();
         }
-        let verdict = self.unnoticed(&before).await;
+        let result = self.unnoticed(&before).await;
         self.stage.start_app(name)?;
-        Ok(verdict)
+        Ok(result)
     }
 
-    async fn kill_sidecar(&mut self, name: &'static str) -> Result<Verdict, DemoError> {
+    async fn kill_sidecar(&mut self, name: &'static str) -> Result<CheckResult, DemoError> {
         let before = self.totals();
         if let Some(pod) = self.stage.pods.get_mut(name) {
             pod.sidecar.kill();
         }
-        let verdict = self.unnoticed(&before).await;
+        let result = self.unnoticed(&before).await;
         self.stage.start_sidecar(name)?;
         self.stage.wait_for_sidecar(name).await?;
-        Ok(verdict)
+        Ok(result)
     }
 
     async fn serial(&mut self) -> Option<String> {
@@ -294,7 +294,7 @@ impl Show<'_> {
             .certificate_serial
     }
 
-    async fn rotation(&mut self) -> Result<Verdict, DemoError> {
+    async fn rotation(&mut self) -> Result<CheckResult, DemoError> {
         let began = Instant::now();
         let first = self.first_serial.clone();
         let short = |serial: &str| serial.chars().take(12).collect::<String>();
@@ -324,7 +324,7 @@ impl Show<'_> {
         )))
     }
 
-    async fn route_change(&mut self) -> Result<Verdict, DemoError> {
+    async fn route_change(&mut self) -> Result<CheckResult, DemoError> {
         if self.stage.site.broken != Some(Broken::RouteChange) {
             shift_traffic(&self.stage.site.config())?;
         }
@@ -349,12 +349,12 @@ impl Show<'_> {
         }
         let before = self.totals();
         let failures = before.failures;
-        let verdict = self.split(0.50, before, 200).await?;
+        let result = self.split(0.50, before, 200).await?;
         let totals = self.totals();
         Ok(if totals.failures > failures {
             Err(self.lost(&totals))
         } else {
-            verdict
+            result
         })
     }
 

@@ -102,8 +102,8 @@ pub enum DemoError {
     File { path: PathBuf, error: io::Error },
     #[error("{name} cannot be started: {error}; build it with `make build`")]
     Start { name: String, error: io::Error },
-    #[error("{name} ended by itself. Its last words:\n{complaint}")]
-    Ended { name: String, complaint: String },
+    #[error("{name} ended by itself. Its last words:\n{last_errors}")]
+    Ended { name: String, last_errors: String },
     #[error(
         "the dashboard cannot be served at {address}: {error}; choose another with --dashboard"
     )]
@@ -111,11 +111,11 @@ pub enum DemoError {
         address: SocketAddr,
         error: io::Error,
     },
-    #[error("{what} was not ready within {waited:?}. Its last words:\n{complaint}")]
+    #[error("{what} was not ready within {waited:?}. Its last words:\n{last_errors}")]
     NotReady {
         what: String,
         waited: Duration,
-        complaint: String,
+        last_errors: String,
     },
     #[error("the packet socket on the demo's bridge: {0}")]
     Capture(io::Error),
@@ -149,13 +149,13 @@ async fn demo(arguments: Arguments) -> Result<bool, DemoError> {
             _ = hung_up.recv() => Ok(()),
         }
     };
-    let show = async {
+    let run = async {
         let mut stage = Stage::build(&arguments).await?;
         checks::run(&mut stage, arguments.lasting).await
     };
     // Dropping what runs is the clean-up, whichever side ends first.
     tokio::select! {
-        outcome = show => outcome,
+        outcome = run => outcome,
         outcome = interrupted => {
             println!("\nStopping.");
             outcome.map(|()| arguments.lasting.is_none())

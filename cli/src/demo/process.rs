@@ -56,7 +56,7 @@ impl Process {
     }
 
     /// The last lines of its standard error.
-    pub fn complaint(&self) -> String {
+    pub fn last_errors(&self) -> String {
         let text = std::fs::read_to_string(&self.stderr).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();
         lines[lines.len().saturating_sub(8)..].join("\n")
@@ -123,7 +123,7 @@ impl Site {
         }
         Err(DemoError::Ended {
             name: "anyam-control token".into(),
-            complaint: String::from_utf8_lossy(&output.stderr).into_owned(),
+            last_errors: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
     }
 
@@ -149,7 +149,7 @@ impl Site {
         }
         Err(DemoError::Ended {
             name: "anyam-proxy redirect".into(),
-            complaint: process.complaint(),
+            last_errors: process.last_errors(),
         })
     }
 

@@ -181,7 +181,7 @@ fn alive(process: &mut Process) -> Result<(), DemoError> {
         None => Ok(()),
         Some(_) => Err(DemoError::Ended {
             name: process.name.clone(),
-            complaint: process.complaint(),
+            last_errors: process.last_errors(),
         }),
     }
 }
@@ -193,7 +193,7 @@ fn late(process: &Process, began: Instant) -> Result<(), DemoError> {
     Err(DemoError::NotReady {
         what: process.name.clone(),
         waited: TIMEOUT,
-        complaint: process.complaint(),
+        last_errors: process.last_errors(),
     })
 }
 

@@ -50,13 +50,13 @@ pub fn paths() -> Vec<Passage> {
 }
 
 /// The app, certificates, and the ports that all of this uses: one test has them at a time.
-pub struct Ground {
+pub struct Fixture {
     _app: app::App,
     _ports: MutexGuard<'static, ()>,
     scratch: TempDir,
 }
 
-impl Ground {
+impl Fixture {
     pub fn take() -> Self {
         static PORTS: Mutex<()> = Mutex::new(());
         let ports = PORTS.lock().unwrap_or_else(PoisonError::into_inner);

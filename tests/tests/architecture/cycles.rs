@@ -1,4 +1,4 @@
-//! Rooms are the top-level modules of a crate: arrows between them run in one direction only.
+//! Top-level modules of a crate depend on each other in one direction only.
 //!
 //! Paths are read from the source by `syn`; code under `#[cfg(test)]` does not count.
 
@@ -7,11 +7,11 @@ use std::path::Path;
 
 use syn::visit::{self, Visit};
 
-/// Part of a room's folder, but above what the rest of it stands below.
-const OWN_ROOMS: [&str; 1] = ["config/compile"];
+/// An area of its own inside a top-level module: it depends on what the rest of that module is below.
+const OWN_AREAS: [&str; 1] = ["config/compile"];
 
-/// For each pair of rooms, where the first names the second.
-type Arrows = BTreeMap<(String, String), BTreeSet<String>>;
+/// For each pair of areas (top-level modules), where the first names the second.
+type Dependencies = BTreeMap<(String, String), BTreeSet<String>>;
 
 struct Paths<'a> {
     /// The module that is read, from the crate's root.
@@ -19,7 +19,7 @@ struct Paths<'a> {
     file: &'a str,
     /// Top-level modules of the crate.
     tops: &'a BTreeSet<String>,
-    arrows: &'a mut Arrows,
+    dependencies: &'a mut Dependencies,
 }
 
 impl Paths<'_> {
@@ -40,10 +40,13 @@ impl Paths<'_> {
         if !absolute.first().is_some_and(|top| self.tops.contains(top)) {
             return;
         }
-        let (from, to) = (room(&self.module), room(&absolute));
+        let (from, to) = (area(&self.module), area(&absolute));
         if from != to {
             let place = format!("{}: {}", self.file, absolute.join("::"));
-            self.arrows.entry((from, to)).or_default().insert(place);
+            self.dependencies
+                .entry((from, to))
+                .or_default()
+                .insert(place);
         }
     }
 
@@ -72,10 +75,10 @@ impl Paths<'_> {
     }
 }
 
-/// The room of a module; of the root, none.
-fn room(module: &[String]) -> String {
+/// The area of a module; of the root, none.
+fn area(module: &[String]) -> String {
     let two = module.iter().take(2).cloned().collect::<Vec<_>>().join("/");
-    match OWN_ROOMS.contains(&two.as_str()) {
+    match OWN_AREAS.contains(&two.as_str()) {
         true => two,
         false => module.first().cloned().unwrap_or_default(),
     }
@@ -137,7 +140,7 @@ fn module(path: &Path) -> Vec<String> {
     parts
 }
 
-fn arrows(source: &str) -> Arrows {
+fn dependencies(source: &str) -> Dependencies {
     let files: Vec<_> = super::sources()
         .into_iter()
         .filter_map(|(name, text)| {
@@ -148,26 +151,26 @@ fn arrows(source: &str) -> Arrows {
         })
         .collect();
     let tops: BTreeSet<_> = files.iter().map(|(_, path, _)| path[0].clone()).collect();
-    let mut arrows = Arrows::new();
+    let mut dependencies = Dependencies::new();
     for (file, path, text) in &files {
         let parsed = syn::parse_file(text).unwrap_or_else(|error| panic!("{file}: {error}"));
         let mut paths = Paths {
             module: path.clone(),
             file,
             tops: &tops,
-            arrows: &mut arrows,
+            dependencies: &mut dependencies,
         };
         paths.visit_file(&parsed);
     }
-    arrows
+    dependencies
 }
 
-/// Rooms that can be reached from `from` by one arrow or more.
-fn reachable(arrows: &Arrows, from: &str) -> BTreeSet<String> {
+/// Areas that `from` depends on, directly or not.
+fn reachable(dependencies: &Dependencies, from: &str) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     let mut open = vec![from.to_owned()];
-    while let Some(room) = open.pop() {
-        for (_, to) in arrows.keys().filter(|(from, _)| *from == room) {
+    while let Some(area) = open.pop() {
+        for (_, to) in dependencies.keys().filter(|(from, _)| *from == area) {
             if found.insert(to.clone()) {
                 open.push(to.clone());
             }
@@ -176,29 +179,29 @@ fn reachable(arrows: &Arrows, from: &str) -> BTreeSet<String> {
     found
 }
 
-fn no_circle_in(source: &str) {
-    let arrows = arrows(source);
+fn no_cycle_in(source: &str) {
+    let dependencies = dependencies(source);
     assert!(
-        !arrows.is_empty(),
-        "{source} has no arrow between its rooms"
+        !dependencies.is_empty(),
+        "{source} has no dependency between its areas"
     );
-    let circles: Vec<_> = arrows
+    let cycles: Vec<_> = dependencies
         .iter()
-        .filter(|((from, to), _)| reachable(&arrows, to).contains(from))
+        .filter(|((from, to), _)| reachable(&dependencies, to).contains(from))
         .map(|((from, to), places)| {
             let places: Vec<_> = places.iter().take(8).cloned().collect();
             format!("{from} -> {to}\n    {}", places.join("\n    "))
         })
         .collect();
-    super::report("rooms that name each other in a circle", &circles);
+    super::report("areas that depend on each other in a cycle", &cycles);
 }
 
 #[test]
-fn no_circle_between_the_rooms_of_the_proxy() {
-    no_circle_in("proxy/src/");
+fn no_dependency_cycle_in_the_proxy() {
+    no_cycle_in("proxy/src/");
 }
 
 #[test]
-fn no_circle_between_the_rooms_of_the_control_plane() {
-    no_circle_in("control-plane/src/");
+fn no_dependency_cycle_in_the_control_plane() {
+    no_cycle_in("control-plane/src/");
 }
