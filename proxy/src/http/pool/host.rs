@@ -275,6 +275,7 @@ impl Dialling {
 impl Drop for Dialling {
     fn drop(&mut self) {
         self.0.dialling.set(false);
+        bug::point("dialled");
         self.0.changed.notify_waiters();
     }
 }

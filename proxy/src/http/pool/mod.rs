@@ -23,6 +23,7 @@ use tokio::sync::Notify;
 
 use self::host::{HostPool, Idle};
 pub use self::place::Place;
+use crate::bug;
 use crate::config::cluster::{Transport, UpstreamProtocol};
 use crate::http::forward::upstream::UpstreamIo;
 use crate::http::request::error::Failure;
@@ -141,7 +142,10 @@ impl Pools {
         client.reused = true;
         client.io.release();
         host.follow(cluster);
-        host.idle.borrow_mut().push(Idle { client, since: now });
+        let mut idle = host.idle.borrow_mut();
+        bug::point("checkin");
+        idle.push(Idle { client, since: now });
+        drop(idle);
         host.changed.notify_one();
     }
 
