@@ -70,6 +70,7 @@ impl Compiler {
             self.set_all_endpoints(&before.clusters, endpoints);
             return false;
         }
+        let removes = others.iter().any(|step| matches!(step, Step::Remove(..)));
         let mut next = Draft::of(&before, self.counts.copied.clone());
         for step in others {
             match step {
@@ -91,7 +92,14 @@ impl Compiler {
         // Last, so that an assignment finds its cluster whichever came first.
         self.set_all_endpoints(&next.snapshot.clusters, endpoints);
         self.relink(&mut next);
-        next.publish(store)
+        let published = next.publish(store);
+        if removes {
+            drop(before);
+            let snapshot = store.load();
+            let secrets = &self.secrets;
+            secrets.forget_unused(|name| snapshot.secrets.contains_key(name));
+        }
+        published
     }
 
     fn set_cluster(&mut self, next: &mut Draft, cluster: Arc<Cluster>) {

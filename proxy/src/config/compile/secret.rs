@@ -43,18 +43,16 @@ impl SecretStore {
         place.or_insert_with(|| Rotating::new(None)).clone()
     }
 
-    /// The names that are referred to, and whether the secret has arrived.
-    pub fn names(&self) -> Vec<(String, bool)> {
-        let places = self.lock();
-        let identities = places
-            .identities
-            .iter()
-            .map(|(n, p)| (n.clone(), p.load().is_some()));
-        let bundles = places
-            .bundles
-            .iter()
-            .map(|(n, p)| (n.clone(), p.load().is_some()));
-        identities.chain(bundles).collect()
+    /// Removes the slots that no TLS context and no writer holds, but those `kept`.
+    pub fn forget_unused(&self, kept: impl Fn(&str) -> bool) {
+        let mut places = self.lock();
+        let Places {
+            identities,
+            bundles,
+        } = &mut *places;
+        // Contexts that are still being compiled, or wait for their publication, count as well.
+        identities.retain(|name, slot| Arc::strong_count(slot) > 1 || kept(name));
+        bundles.retain(|name, slot| Arc::strong_count(slot) > 1 || kept(name));
     }
 
     /// Writes a secret into its slot.

@@ -297,6 +297,21 @@ fn a_shared_address_goes_back_to_the_listener_that_stays() {
     }
 }
 
+/// A slot lives as long as a cluster's context holds it, or its secret is there.
+#[test]
+fn slots_of_secrets_that_nothing_refers_to_are_forgotten() {
+    let mut bench = Bench::new();
+    bench.cluster(CLUSTER);
+    let secrets = Arc::clone(bench.compiler.secrets());
+    let slot = Arc::downgrade(&secrets.bundle("ROOTCA"));
+    let other = Step::Remove(type_url::CLUSTER, "other".into());
+    bench.compiler.publish(&bench.store, [other]);
+    assert!(slot.upgrade().is_some());
+    let gone = Step::Remove(type_url::CLUSTER, "cart".into());
+    bench.compiler.publish(&bench.store, [gone]);
+    assert!(slot.upgrade().is_none());
+}
+
 #[test]
 fn references_name_what_to_subscribe_to() {
     let bench = Bench::new();
