@@ -27,6 +27,7 @@ mod hosts;
 mod hpack;
 mod http1;
 mod http2;
+mod interim;
 mod large;
 mod leaving;
 mod life;

@@ -155,10 +155,7 @@ fn openssl_on_the_other_end() {
                 .stderr(Stdio::null())
                 .kill_on_drop(true)
                 .spawn();
-            let Ok(mut openssl) = spawned else {
-                eprintln!("skipped: there is no openssl here");
-                return;
-            };
+            let mut openssl = spawned.expect("openssl is installed");
             let (far, _) = listener.accept().await.unwrap();
             let handshaker = Handshaker::new(Pool::default(), 4);
             let mut stream = handshaker.accept(far, &[], &server).await.unwrap();

@@ -25,6 +25,8 @@ pub struct ServerStream {
     expects_continue: bool,
     /// Header name case is transferred, as agreed on by ALPN.
     spell: bool,
+    /// An interim head was handed to the connection, which has not run since.
+    unwritten: bool,
     wire: Rc<WireState>,
 }
 
@@ -47,6 +49,7 @@ impl ServerStream {
             sending: Half::Respond(respond),
             expects_continue,
             spell,
+            unwritten: false,
             wire,
         }
     }
@@ -91,6 +94,7 @@ impl ServerStream {
         {
             // An error also shows when the final response is sent.
             let _ = respond.send_informational(response);
+            self.unwritten = true;
         }
     }
 
@@ -134,6 +138,11 @@ impl ServerStream {
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match &mut self.sending {
             Half::Send(sending) => sending.poll_room(cx).map_err(blame_client),
+            // The connection's task writes first; only then does it show whether the client reads.
+            Half::Respond(_) if std::mem::take(&mut self.unwritten) => {
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
             // Only heads are sent here, which flow control does not cover.
             Half::Respond(_) => self.wire.poll_writable(cx).map(Ok),
         }

@@ -1,0 +1,147 @@
+//! Interim responses towards a client that does not read: an HTTP/1 upstream has to wait as well.
+//! (Over HTTP/2 a head is not subject to flow control, and a connection that is not read would stop
+//! its other streams: there the count of interim responses is the bound.)
+//!
+//! Runs in a network namespace of its own, whose sockets have small buffers.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::process::Command;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::harness::{Proxy, Setup};
+use crate::peers::{Client, get, h1, h2_client, ok};
+
+/// As many as one response may have.
+const COUNT: usize = 32;
+/// Of one head, bytes. Half of them are more than everything between can hold.
+const HEAD: usize = 48 << 10;
+/// Nothing came through for so long: it stands still. A machine that is slower shows less, not more.
+const STANDS_STILL: Duration = Duration::from_millis(500);
+
+/// A relay that can be held up on the way back.
+struct Gated {
+    address: SocketAddr,
+    /// Bytes that came back from its target and were taken by the other side.
+    returned: watch::Receiver<usize>,
+    /// Until it is true nothing comes back.
+    open: watch::Sender<bool>,
+}
+
+impl Gated {
+    async fn to(target: SocketAddr, open: bool) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (count, returned) = watch::channel(0);
+        let (open, mut opened) = watch::channel(open);
+        tokio::spawn(async move {
+            let (near, _) = listener.accept().await.unwrap();
+            let far = TcpStream::connect(target).await.unwrap();
+            let (mut near_read, mut near_write) = near.into_split();
+            let (mut far_read, mut far_write) = far.into_split();
+            let back = async {
+                opened.wait_for(|open| *open).await.unwrap();
+                let mut piece = vec![0; 4096];
+                loop {
+                    let read = far_read.read(&mut piece).await.unwrap_or(0);
+                    if read == 0 || near_write.write_all(&piece[..read]).await.is_err() {
+                        return;
+                    }
+                    count.send_modify(|count| *count += read);
+                }
+            };
+            let there = tokio::io::copy(&mut near_read, &mut far_write);
+            let _ = tokio::join!(back, there);
+        });
+        Self {
+            address,
+            returned,
+            open,
+        }
+    }
+
+    /// What has come back when no more comes.
+    async fn still(&mut self) -> usize {
+        while let Ok(Ok(())) = tokio::time::timeout(STANDS_STILL, self.returned.changed()).await {}
+        *self.returned.borrow()
+    }
+}
+
+/// A proxy before an upstream that answers with interim responses, and a client's way to it.
+async fn mesh() -> (Proxy, Gated, Gated) {
+    let link = "h".repeat(HEAD);
+    let text = format!("HTTP/1.1 103 Early Hints\r\nlink: {link}\r\n\r\n").repeat(COUNT);
+    let text = text + &ok("done");
+    let upstream = Gated::to(h1(move |_| text.clone()).await, true).await;
+    let proxy = Proxy::start(Setup::new(upstream.address));
+    let client = Gated::to(proxy.address, false).await;
+    (proxy, upstream, client)
+}
+
+#[test]
+fn interim_responses_wait_for_clients() {
+    let inner = [
+        "interim::http1_in_a_namespace",
+        "interim::http2_in_a_namespace",
+    ];
+    let status = Command::new("unshare")
+        .arg("--net")
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "--ignored", "--nocapture"])
+        .args(inner)
+        .status()
+        .expect("unshare is there (util-linux)");
+    assert!(status.success(), "a network namespace needs root");
+}
+
+/// Loopback is up, and sockets hold little.
+fn prepare() {
+    let up = Command::new("ip")
+        .args(["link", "set", "lo", "up"])
+        .status();
+    assert!(up.unwrap().success());
+    for buffers in ["tcp_rmem", "tcp_wmem"] {
+        let path = format!("/proc/sys/net/ipv4/{buffers}");
+        std::fs::write(path, "4096 16384 65536").unwrap();
+    }
+}
+
+#[ignore = "run by interim_responses_wait_for_clients"]
+#[tokio::test(flavor = "multi_thread")]
+async fn http1_in_a_namespace() {
+    prepare();
+    let (_proxy, mut upstream, gated) = mesh().await;
+    let mut client = Client::connect(gated.address).await;
+    client.send(&get("/")).await;
+    let taken = upstream.still().await;
+    assert!(taken > 0 && taken < COUNT * HEAD / 2, "{taken} bytes");
+    gated.open.send_replace(true);
+    for _ in 0..COUNT {
+        assert!(client.receive().await.starts_with("HTTP/1.1 103"));
+    }
+    assert!(client.receive().await.ends_with("done"));
+}
+
+#[ignore = "run by interim_responses_wait_for_clients"]
+#[tokio::test(flavor = "multi_thread")]
+async fn http2_in_a_namespace() {
+    prepare();
+    let (_proxy, mut upstream, gated) = mesh().await;
+    let mut client = h2_client(gated.address).await;
+    let request = http::Request::get("http://shop/").body(()).unwrap();
+    let (mut response, _) = client.send_request(request, true).unwrap();
+    let taken = upstream.still().await;
+    assert!(taken > 0 && taken < COUNT * HEAD / 2, "{taken} bytes");
+    gated.open.send_replace(true);
+    let mut interim = 0;
+    while let Some(hints) = poll_fn(|cx| response.poll_informational(cx)).await {
+        assert_eq!(hints.unwrap().status(), 103);
+        interim += 1;
+    }
+    assert_eq!(interim, COUNT);
+    assert_eq!(response.await.unwrap().status(), 200);
+}
