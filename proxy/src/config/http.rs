@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access_log::AccessLog;
-use super::filter::HttpFilter;
+use super::filter::{FilterConfig, HttpFilter};
 use crate::config::RouteRef;
 use crate::message::path::PathOptions;
 
@@ -60,6 +60,14 @@ pub struct HttpConnectionManager {
     pub http2: Http2Options,
     /// Beyond Envoy, set by our own control plane: sends `proxy-status` (RFC 9209).
     pub proxy_status: bool,
+}
+
+impl HttpConnectionManager {
+    /// Whether its filters authorise requests.
+    pub fn authorises(&self) -> bool {
+        let rules = |filter: &HttpFilter| matches!(filter.config, FilterConfig::Rbac(_));
+        self.filters.iter().any(rules)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -186,6 +186,14 @@ pub enum TerminalFilter {
     Tunnel(Arc<TunnelOptions>),
 }
 
+impl TerminalFilter {
+    /// Whether `other` handles bytes in the same way: what HTTP filters judge, a relay of bytes
+    /// would pass.
+    pub fn is_alike(&self, other: &TerminalFilter) -> bool {
+        std::mem::discriminant(self) == std::mem::discriminant(other)
+    }
+}
+
 /// anyam.tunnel.v1.Tunnel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelOptions {

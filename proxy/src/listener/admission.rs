@@ -12,7 +12,7 @@ use super::chain::{ChainMatchInput, choose};
 use super::conn::authorise;
 use crate::config::listener::{FilterChain, ListenerDef};
 use crate::drain::Phase;
-use crate::policy::{DetectedProtocol, PolicySubject};
+use crate::policy::{DetectedProtocol, PolicySubject, Readmission};
 use crate::snapshot::Snapshot;
 use crate::tls::hello::ClientHello;
 use crate::worker::Worker;
@@ -36,27 +36,61 @@ pub(crate) fn must_end(
     }
     let snapshot = worker.store.peek();
     checked.0.set(Some(snapshot.generation));
-    !would_admit(&snapshot, subject)
+    matches!(readmit(&snapshot, subject), Readmission::Refused)
 }
 
-/// Whether `snapshot` would accept a connection: its listener has a chain for it, with or without
-/// TLS as its own, whose network filters allow it. A removed listener revokes nothing: its
-/// connections are drained.
-pub fn would_admit(snapshot: &Snapshot, subject: &PolicySubject<'_>) -> bool {
+/// Whether what was published since a connection was accepted refuses it. To be asked before anything
+/// is done for it: its first bytes and its handshake may have taken long.
+pub(crate) fn is_refused_by_now(worker: &Worker, subject: &PolicySubject<'_>) -> bool {
+    let snapshot = worker.store.peek();
+    let newest = snapshot.listeners.get(&subject.listener.def.name);
+    newest.is_some_and(|newest| !Arc::ptr_eq(&newest.def, &subject.listener.def))
+        && matches!(readmit(&snapshot, subject), Readmission::Refused)
+}
+
+/// Whether `snapshot` would accept a connection, and by which chain: its listener has one for it that
+/// ends in the same kind of filter, is as content with its TLS as its own, and whose network filters
+/// allow it.
+pub fn readmit<'a>(snapshot: &'a Snapshot, subject: &PolicySubject<'a>) -> Readmission<'a> {
     let Some(listener) = snapshot.listeners.get(&subject.listener.def.name) else {
-        return true;
+        return Readmission::Removed;
     };
     // The listener that accepted it has not changed, and so neither has its choice. With TLS, the
     // certificate is judged again all the same.
-    if Arc::ptr_eq(&listener.def, &subject.listener.def) {
-        return subject.tls.is_none()
-            || authorise(subject.addresses, subject.chain, subject.tls, sni(subject)).is_ok();
-    }
-    let Some(chain) = chain_now(&listener.def, subject) else {
-        return false;
+    let chain = if Arc::ptr_eq(&listener.def, &subject.listener.def) {
+        Some(subject.chain)
+    } else {
+        chain_now(&listener.def, subject).map(|chain| &**chain)
     };
-    chain.tls.is_some() == subject.chain.tls.is_some()
-        && authorise(subject.addresses, chain, subject.tls, sni(subject)).is_ok()
+    match chain {
+        Some(chain) if accepts(chain, subject) => Readmission::By(listener, chain),
+        _ => Readmission::Refused,
+    }
+}
+
+fn accepts(chain: &FilterChain, subject: &PolicySubject<'_>) -> bool {
+    let unchanged = std::ptr::eq(chain, subject.chain);
+    if !unchanged
+        && !(chain.terminal.is_alike(&subject.chain.terminal) && accepts_tls(chain, subject))
+    {
+        return false;
+    }
+    // The addresses of a connection without TLS do not change.
+    unchanged && subject.tls.is_none()
+        || authorise(subject.addresses, chain, subject.tls, sni(subject)).is_ok()
+}
+
+/// Whether the chain's TLS context would accept the connection's peer.
+fn accepts_tls(chain: &FilterChain, subject: &PolicySubject<'_>) -> bool {
+    match (&subject.chain.tls, &chain.tls) {
+        (None, None) => true,
+        (Some(own), Some(now)) => {
+            Arc::ptr_eq(own, now)
+                || own.is_as_strict_as(now)
+                || subject.tls.is_some_and(|tls| now.accepts(tls))
+        }
+        _ => false,
+    }
 }
 
 /// The server name of the ClientHello that was detected, also where TLS passes through.

@@ -10,7 +10,7 @@ use bytes::BytesMut;
 use tokio::net::TcpStream;
 
 use super::ListenerContext;
-use super::admission::{CheckedGeneration, must_end, would_admit};
+use super::admission::{CheckedGeneration, is_refused_by_now, must_end, readmit};
 use super::chain::{self, choose};
 use super::entry::find_listener;
 use super::first::{DetectError, First, ServerFirstCandidate, first};
@@ -136,6 +136,19 @@ async fn admit(
             stream.reset_on_close();
             return Err(refused);
         }
+    }
+    let subject = PolicySubject {
+        listener,
+        chain: &chain,
+        addresses: accepted.addresses(),
+        protocol: &protocol,
+        tls: stream.tls_info(),
+    };
+    if is_refused_by_now(worker, &subject) {
+        let peer = stream.tls_info().and_then(|tls| tls.peer.clone());
+        let by = "a newer configuration".into();
+        stream.reset_on_close();
+        return Err(Refused::Denied { by, peer });
     }
     Ok(Admitted {
         chain,
@@ -295,7 +308,7 @@ pub(crate) fn serve_chain(
                 chain,
                 protocol,
                 pools: worker.pools.clone(),
-                would_admit,
+                readmit,
             };
             serve::serve(worker, connection, held);
         }

@@ -46,7 +46,7 @@ use crate::http::pool::Pools;
 use crate::supervise::restart_on_panic;
 use crate::worker::Worker;
 
-pub use admission::would_admit;
+pub use admission::readmit;
 pub use bound::Bound;
 pub use first::ServerFirstCache;
 /// What the connections of all listeners of a worker share.

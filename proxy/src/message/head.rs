@@ -68,6 +68,20 @@ impl Head {
         };
     }
 
+    /// Becomes a copy of `other`; capacity is used again.
+    pub fn copy_from(&mut self, other: &Head) {
+        let mut extra = std::mem::take(&mut self.extra);
+        let mut fields = std::mem::take(&mut self.fields);
+        extra.clone_from(&other.extra);
+        fields.clone_from(&other.fields);
+        *self = Self {
+            buf: other.buf.clone(),
+            extra,
+            fields,
+            ..*other
+        };
+    }
+
     /// Reserves capacity for so many more fields, and bytes of names and values.
     pub fn reserve(&mut self, fields: usize, bytes: usize) {
         self.fields.reserve(fields);

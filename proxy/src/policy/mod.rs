@@ -30,7 +30,7 @@ use crate::message::path::Readings;
 use crate::metadata::Metadata;
 use crate::tls::ConnectionInfo;
 
-pub use subject::{Addresses, DetectedProtocol, PolicySubject};
+pub use subject::{Addresses, DetectedProtocol, PolicySubject, Readmission};
 
 /// The facts of a connection or request that rules match.
 #[derive(Clone, Copy)]

@@ -17,6 +17,16 @@ pub struct PolicySubject<'a> {
     pub tls: Option<&'a ConnectionInfo>,
 }
 
+/// What a snapshot says of an open connection.
+pub enum Readmission<'a> {
+    /// It would not be accepted any more.
+    Refused,
+    /// Its listener is not configured any more, which revokes nothing: its connections are drained.
+    Removed,
+    /// It would be accepted, by this chain of this listener.
+    By(&'a Listener, &'a FilterChain),
+}
+
 /// The addresses of a connection: the client's and its destination.
 #[derive(Clone, Copy)]
 pub struct Addresses {

@@ -266,6 +266,10 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        // Before any byte moves: the first may be one that came before the policy that forbids it.
+        if (self.options.must_end)(self.down) {
+            return Poll::Ready(Ended::Cut);
+        }
         let before = (self.upward.bytes, self.downward.bytes);
         let (context, down, up) = (&self.context, &mut *self.down, &mut *self.up);
         if !self.upward.is_finished()
@@ -287,9 +291,6 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
         };
         if self.upward.is_finished() && self.downward.is_finished() {
             return Poll::Ready(Ended::Clean { first });
-        }
-        if (self.options.must_end)(self.down) {
-            return Poll::Ready(Ended::Cut);
         }
         if let Poll::Ready(ended) = self.poll_blocked(cx) {
             return Poll::Ready(ended);

@@ -17,6 +17,7 @@ use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion, version};
 
+use super::ConnectionInfo;
 use super::error::TlsError;
 use super::leaf::PeerRole;
 use super::material::{Identity, Rotating, TrustBundle};
@@ -45,6 +46,15 @@ impl Versions {
         min: TlsVersion::Tls13,
         max: TlsVersion::Tls13,
     };
+
+    /// As in [`ConnectionInfo::version`].
+    fn names(self) -> &'static [&'static str] {
+        match (self.min, self.max) {
+            (Version::Tls13, _) => &["TLSv1.3"],
+            (Version::Tls12, Version::Tls12) => &["TLSv1.2"],
+            (Version::Tls12, Version::Tls13) => &["TLSv1.2", "TLSv1.3"],
+        }
+    }
 
     fn list(self) -> Vec<&'static SupportedProtocolVersion> {
         match (self.min, self.max) {
@@ -120,6 +130,25 @@ impl ServerContext {
             && asked.rules.sans.is_empty()
             && own.rules.max_intermediates <= asked.rules.max_intermediates
             && (own.require_client_certificate || !asked.require_client_certificate)
+            && own.versions.min >= asked.versions.min
+            && own.versions.max <= asked.versions.max
+    }
+
+    /// Whether it would accept the peer of an open connection. A certificate that has expired since
+    /// the handshake does not end a connection.
+    pub fn accepts(&self, tls: &ConnectionInfo) -> bool {
+        let options = &self.options;
+        if !options.versions.names().contains(&tls.version) {
+            return false;
+        }
+        match (&tls.peer_certificate, &options.trust) {
+            (None, _) => !options.require_client_certificate,
+            (Some(_), None) => true,
+            (Some(peer), Some(trust)) => {
+                let trust = trust.load();
+                trust.is_some_and(|trust| peer.is_trusted(&trust, &self.rules))
+            }
+        }
     }
 
     pub(super) fn rules(&self) -> &Arc<PeerRules> {

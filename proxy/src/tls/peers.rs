@@ -7,10 +7,12 @@ use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use aws_lc_rs::digest::{SHA256, digest};
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::{CertificateDer, UnixTime};
 
 use super::identity::PeerIdentity;
-use super::leaf::{Leaf, LeafError};
+use super::leaf::{Leaf, LeafError, PeerRole};
+use super::material::TrustBundle;
+use super::verify::{PeerRules, judge};
 
 /// Below this many entries unused ones are not searched for.
 const PRUNE_FROM: usize = 64;
@@ -35,6 +37,18 @@ impl PeerCertificate {
     /// SHA-256 of the leaf (DER), lower-case hex.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// Whether `trust` and `rules` allow it as a client. A leaf that has expired counts as at its
+    /// last moment.
+    pub(super) fn is_trusted(&self, trust: &TrustBundle, rules: &PeerRules) -> bool {
+        let Some((leaf, intermediates)) = self.chain.split_first() else {
+            return false;
+        };
+        let at = SystemTime::now().min(self.not_after);
+        let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH);
+        let at = UnixTime::since_unix_epoch(since_epoch.unwrap_or_default());
+        judge(trust, rules, PeerRole::Client, leaf, intermediates, at).is_ok()
     }
 }
 

@@ -33,7 +33,7 @@ pub async fn accept(context: Rc<ListenerContext>, sockets: TcpListener) {
                 },
             };
             let connection = HttpConnection {
-                would_admit: anyam_proxy::listener::would_admit,
+                readmit: anyam_proxy::listener::readmit,
                 stream,
                 prefix: BytesMut::new(),
                 manager,

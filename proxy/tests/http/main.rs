@@ -41,6 +41,7 @@ mod peers;
 #[path = "../l4/support/pki.rs"]
 #[expect(dead_code, reason = "shared with the L4 tests, which use more of it")]
 mod pki;
+mod revoked;
 mod settings;
 mod starving;
 mod strict;

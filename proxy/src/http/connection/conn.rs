@@ -16,14 +16,14 @@ use crate::http::pool::Pools;
 use crate::http::request::stream_info::Downstream;
 use crate::lifecycle::Limits;
 use crate::message::authority;
-use crate::policy::{Addresses, PolicySubject};
+use crate::policy::{Addresses, PolicySubject, Readmission};
 use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;
 
-/// Whether a snapshot would still accept an open connection.
-pub type WouldAdmit = fn(&Snapshot, &PolicySubject<'_>) -> bool;
+/// What a snapshot says of an open connection.
+pub type Readmit = for<'a> fn(&'a Snapshot, &PolicySubject<'a>) -> Readmission<'a>;
 
 /// A downstream connection.
 pub struct Conn {
@@ -36,7 +36,7 @@ pub struct Conn {
     pub authority: RefCell<authority::Memo>,
     /// Of rate limits that hold for each connection by itself.
     pub buckets: ConnectionBuckets,
-    would_admit: WouldAdmit,
+    readmit: Readmit,
     current: RefCell<Rc<Resolved>>,
 }
 
@@ -59,7 +59,7 @@ impl Conn {
         pools: Rc<Pools>,
         downstream: Downstream,
         manager: Arc<HttpConnectionManager>,
-        would_admit: WouldAdmit,
+        readmit: Readmit,
     ) -> Self {
         let snapshot = worker.store.load();
         let spell = downstream
@@ -74,7 +74,7 @@ impl Conn {
             is_gone: false,
             is_denied: false,
         };
-        let newest = look_up(&downstream, first.snapshot.clone(), &first, would_admit);
+        let newest = look_up(&downstream, first.snapshot.clone(), &first, readmit);
         Self {
             worker,
             pools,
@@ -82,7 +82,7 @@ impl Conn {
             spell,
             authority: RefCell::default(),
             buckets: ConnectionBuckets::default(),
-            would_admit,
+            readmit,
             current: RefCell::new(Rc::new(newest)),
         }
     }
@@ -92,7 +92,7 @@ impl Conn {
         let mut current = self.current.borrow_mut();
         if self.worker.store.generation() != current.snapshot.generation {
             let newest = self.worker.store.load();
-            let newest = look_up(&self.downstream, newest, &current, self.would_admit);
+            let newest = look_up(&self.downstream, newest, &current, self.readmit);
             *current = Rc::new(newest);
         }
         current.clone()
@@ -167,7 +167,7 @@ fn look_up(
     down: &Downstream,
     snapshot: Arc<Snapshot>,
     before: &Resolved,
-    would_admit: WouldAdmit,
+    readmit: Readmit,
 ) -> Resolved {
     let subject = PolicySubject {
         listener: &down.listener,
@@ -179,30 +179,27 @@ fn look_up(
         protocol: &down.protocol,
         tls: down.tls.as_deref(),
     };
-    let is_denied = !would_admit(&snapshot, &subject);
-    let listener = snapshot.listeners.get(&down.listener.def.name);
-    let found = listener.and_then(|listener| {
-        let chain = same_chain(listener, &down.chain)?;
-        match &chain.terminal {
-            TerminalFilter::Http(manager) => Some((listener, manager.clone())),
-            TerminalFilter::Tcp(_) | TerminalFilter::Tunnel(_) => None,
-        }
-    });
-    match found {
-        Some((listener, manager)) => Resolved {
+    let found = readmit(&snapshot, &subject);
+    let is_denied = matches!(found, Readmission::Refused);
+    // Another chain may have taken the place of its own. While the connection ends, that chain's
+    // filters judge its requests.
+    if let Readmission::By(listener, chain) = found
+        && let TerminalFilter::Http(manager) = &chain.terminal
+    {
+        return Resolved {
+            routes: routes(listener, manager),
+            manager: manager.clone(),
+            is_gone: !stands_for(chain, &down.chain),
             is_denied,
-            routes: routes(listener, &manager),
-            manager,
             snapshot,
-            is_gone: false,
-        },
-        None => Resolved {
-            routes: before.routes.clone(),
-            manager: before.manager.clone(),
-            snapshot,
-            is_gone: true,
-            is_denied,
-        },
+        };
+    }
+    Resolved {
+        routes: before.routes.clone(),
+        manager: before.manager.clone(),
+        is_gone: true,
+        is_denied,
+        snapshot,
     }
 }
 
@@ -215,20 +212,13 @@ pub(crate) fn routes(
     listener.routes.get(at)?.target().cloned()
 }
 
-/// The chain that replaces the connection's own: the same, or one of the same name with the same
+/// Whether a chain replaces the connection's own: the same, or one of the same name with the same
 /// certificate settings.
-fn same_chain<'a>(listener: &'a Listener, own: &Arc<FilterChain>) -> Option<&'a Arc<FilterChain>> {
-    let def = &listener.def;
-    let mut all = def.chains.iter().chain(&def.default_chain);
-    let stands_for = |chain: &&Arc<FilterChain>| {
-        Arc::ptr_eq(chain, own)
-            || chain.name == own.name
-                && chain.matches == own.matches
-                && match (&chain.tls, &own.tls) {
-                    (Some(new), Some(old)) => Arc::ptr_eq(new, old),
-                    (None, None) => true,
-                    _ => false,
-                }
+fn stands_for(chain: &FilterChain, own: &FilterChain) -> bool {
+    let same_tls = match (&chain.tls, &own.tls) {
+        (Some(new), Some(old)) => Arc::ptr_eq(new, old),
+        (None, None) => true,
+        _ => false,
     };
-    all.find(stands_for)
+    std::ptr::eq(chain, own) || chain.name == own.name && chain.matches == own.matches && same_tls
 }

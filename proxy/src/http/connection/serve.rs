@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 
-use super::conn::{Conn, WouldAdmit};
+use super::conn::{Conn, Readmit};
 use crate::config::http::{CodecType, HttpConnectionManager};
 use crate::config::listener::FilterChain;
 use crate::http::pool::Pools;
@@ -40,7 +40,7 @@ pub struct HttpConnection {
     /// The destination before the redirect, where it is known.
     pub original_dst: Option<SocketAddr>,
     /// Called with each newer snapshot.
-    pub would_admit: WouldAdmit,
+    pub readmit: Readmit,
 }
 
 /// Serves a connection to its end, keeping `held` so long. Never fails: what goes wrong is
@@ -59,7 +59,7 @@ pub fn serve(worker: &Rc<Worker>, connection: HttpConnection, held: impl Sized +
         peer,
         local,
         original_dst,
-        would_admit,
+        readmit,
     } = connection;
     let tls = stream.tls_info().cloned().map(Rc::new);
     let caller = tls.as_ref().and_then(|tls| tls.peer.clone());
@@ -85,7 +85,7 @@ pub fn serve(worker: &Rc<Worker>, connection: HttpConnection, held: impl Sized +
         client_cert: Default::default(),
     };
     let codec = known(&stream, &manager);
-    let conn = Conn::new(worker.clone(), pools, downstream, manager, would_admit);
+    let conn = Conn::new(worker.clone(), pools, downstream, manager, readmit);
     let conn = Rc::new(conn);
     match codec {
         Some(codec) => run(codec, conn, stream, prefix, held),

@@ -32,7 +32,7 @@ impl Exchange<'_, '_> {
         framing: &mut Framing,
     ) -> Result<Option<Reply>, Failure> {
         let resolved = self.resolved.clone();
-        StreamFilters::enter(&mut self.info, route, self.draw);
+        StreamFilters::enter(&mut self.info, route);
         let overrides = self.info.filters.overrides.clone();
         for (place, filter) in resolved.manager.filters.iter().enumerate() {
             let Some((own, of_route)) = filter.on_route(overrides.as_deref()) else {
@@ -67,11 +67,15 @@ impl Exchange<'_, '_> {
         let info = &mut self.info;
         match own {
             FilterConfig::Rbac(own) => {
+                info.is_judged_now(&self.conn.worker.heads);
                 rbac::check(rbac::rules(own, of_route), info)?;
                 Ok(None)
             }
             FilterConfig::HeaderMutation(own) => {
-                header_mutation::apply(own, of_route, HeadSide::Request, info);
+                if header_mutation::edits_requests(own, of_route) {
+                    info.keep_judged(&self.conn.worker.heads);
+                    header_mutation::apply(own, of_route, HeadSide::Request, info);
+                }
                 Ok(None)
             }
             FilterConfig::Cors(own) => Ok(cors::on_request(
@@ -84,7 +88,7 @@ impl Exchange<'_, '_> {
                 let asked = local_ratelimit::LimitCheck {
                     limit: local_ratelimit::limit(own, of_route),
                     route,
-                    draw: self.draw,
+                    draw: info.draw,
                     place,
                 };
                 Ok(local_ratelimit::on_request(asked, info, self.conn))
@@ -96,7 +100,7 @@ impl Exchange<'_, '_> {
                     name: &filter.name,
                     place,
                 };
-                if !fault.matches(info, route, self.draw) {
+                if !fault.matches(info, route) {
                     return Ok(None);
                 }
                 if let Some(delay) = fault.delay(info) {

@@ -48,10 +48,10 @@ pub struct Injector<'a> {
 
 impl Injector<'_> {
     /// Whether the conditions of the filter (cluster, nodes, headers) match this request.
-    pub fn matches(&self, info: &StreamInfo, route: Option<&Route>, draw: u64) -> bool {
+    pub fn matches(&self, info: &StreamInfo, route: Option<&Route>) -> bool {
         let fault = self.fault;
         let cluster_fits = fault.upstream_cluster.as_ref().is_none_or(|wanted| {
-            let cluster = route.and_then(|route| plan::cluster_name(route, info, draw));
+            let cluster = route.and_then(|route| plan::cluster_name(route, info, info.draw));
             cluster.is_some_and(|name| *name == *wanted.as_bytes())
         });
         let node_fits = fault.downstream_nodes.is_empty()

@@ -29,6 +29,16 @@ pub fn apply(
     }
 }
 
+/// Whether a request may be changed.
+pub fn edits_requests(own: &HeaderMutation, of_route: Option<&FilterConfig>) -> bool {
+    let of_route = match of_route {
+        Some(FilterConfig::HeaderMutation(of_route)) => &*of_route.levels,
+        _ => &[],
+    };
+    let mut levels = own.levels.iter().chain(of_route);
+    levels.any(|level| !level.request.is_empty())
+}
+
 fn mutate(mutations: &Mutations, side: HeadSide, info: &mut StreamInfo) {
     let list = match side {
         HeadSide::Request => &mutations.request,

@@ -51,8 +51,9 @@ enum FilterState {
 }
 
 impl StreamFilters {
-    /// Enters the chain on the way of `route`; `draw`: what chooses among weighted clusters.
-    fn enter(info: &mut StreamInfo, route: Option<&Route>, draw: u64) {
+    /// Enters the chain on the way of `route`.
+    fn enter(info: &mut StreamInfo, route: Option<&Route>) {
+        let draw = info.draw;
         info.filters.overrides = route.and_then(|route| overrides(route, draw)).cloned();
     }
 

@@ -1,9 +1,13 @@
-//! The authorisation step of a request: the rules that apply, and their decision.
+//! The authorisation step of a request: the rules that apply, and their decision; again, by newer
+//! rules, while the request is open.
 
+use crate::config::Name;
 use crate::config::filter::FilterConfig;
 use crate::config::policy::Rbac;
+use crate::http::connection::conn::{Conn, Resolved};
 use crate::http::request::error::Failure;
-use crate::http::request::stream_info::{Downstream, StreamInfo};
+use crate::http::request::stream_info::{Downstream, JudgedHead, StreamInfo};
+use crate::http::request::{plan, target};
 use crate::matcher::HeaderName;
 use crate::message::head::{Head, HeaderId};
 use crate::message::path::Readings;
@@ -46,9 +50,67 @@ pub fn check(rules: &Rbac, info: &StreamInfo) -> Result<(), Failure> {
         None => Ok(()),
         Some(by) => {
             metrics.rbac_denied.inc();
-            Err(Failure::Denied(by.as_deref().unwrap_or("none").into()))
+            Err(denied(by))
         }
     }
+}
+
+/// Why an open request must end: its connection would not be accepted any more, or the filters now in
+/// force refuse it.
+pub(in crate::http) fn revoked(conn: &Conn, info: &StreamInfo) -> Option<Failure> {
+    let resolved = conn.resolve();
+    if resolved.is_denied {
+        return Some(Failure::Denied("connection".into()));
+    }
+    let generation = resolved.snapshot.generation;
+    if info.judged_by.replace(generation) == generation || !resolved.manager.authorises() {
+        return None;
+    }
+    let refused = refused_by_now(conn, &resolved, info);
+    if refused.is_some() {
+        info.downstream.listener.def.metrics.rbac_denied.inc();
+    }
+    refused
+}
+
+#[cold]
+fn refused_by_now(conn: &Conn, resolved: &Resolved, info: &StreamInfo) -> Option<Failure> {
+    let (manager, local) = (&resolved.manager, info.downstream.local);
+    let (mut head, is_lost) = match &info.judged {
+        JudgedHead::Unedited => (Head::clone(&info.request), false),
+        JudgedHead::Copied(head) => (Head::clone(head), false),
+        JudgedHead::Lost => (Head::clone(&info.request), true),
+    };
+    let name = target::authority(&mut head, manager, local, &mut conn.authority.borrow_mut());
+    let known = info.filters.metadata();
+    let route = match (&resolved.routes, name) {
+        (Some(routes), Ok(name)) => {
+            let draw = fastrand::u32(..1_000_000);
+            plan::plan(routes, &name, &head, known, draw).ok()
+        }
+        _ => None,
+    };
+    let overrides = route.and_then(|it| super::overrides(&it.route, info.draw).cloned());
+    let connection = Facts {
+        remote: info.client.ip(),
+        metadata: known,
+        ..facts(&info.downstream)
+    };
+    manager.filters.iter().find_map(|filter| {
+        let (FilterConfig::Rbac(own), of_route) = filter.on_route(overrides.as_deref())? else {
+            return None;
+        };
+        let rules = rules(own, of_route);
+        if is_lost && rules.enforced.is_some() {
+            return Some(Failure::Denied("its request was not kept".into()));
+        }
+        let refused = judge(rules, &head, connection).refused?;
+        Some(denied(refused))
+    })
+}
+
+fn denied(by: Option<Name>) -> Failure {
+    Failure::Denied(by.as_deref().unwrap_or("none").into())
 }
 
 fn facts(downstream: &Downstream) -> Facts<'_> {

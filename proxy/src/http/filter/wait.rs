@@ -38,7 +38,9 @@ impl<'a> Exchange<'a, '_> {
         let mut sleep = std::pin::pin!(timers.sleep(time));
         poll_fn(|cx| match sleep.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Ok(())),
-            Poll::Pending => client.poll_stopped(cx, self.down, &mut deadlines).map(Err),
+            Poll::Pending => client
+                .poll_stopped(cx, self.down, &self.info, &mut deadlines)
+                .map(Err),
         })
         .await
     }
@@ -87,7 +89,9 @@ impl<'a> Exchange<'a, '_> {
                 stalled: gathered.bytes > 0,
                 ..client
             };
-            client.poll_stopped(cx, self.down, &mut deadlines).map(Err)
+            client
+                .poll_stopped(cx, self.down, &self.info, &mut deadlines)
+                .map(Err)
         })
         .await?;
         let length = gathered.bytes as u64;

@@ -8,6 +8,7 @@ use super::upstream::UpstreamIo;
 use crate::config::route::Action;
 use crate::drain::Phase;
 use crate::http::connection::conn::Conn;
+use crate::http::filter::rbac;
 use crate::http::request::stream_info;
 use crate::http::request::stream_info::StreamInfo;
 use crate::metrics::ResponseFlags;
@@ -52,8 +53,10 @@ impl Tunnelled {
             from_down: early,
             from_up: up.input,
         };
-        let must_end =
-            |_: &Stream| *worker.drain.borrow() == Phase::Closing || conn.resolve().is_denied;
+        let request = &info;
+        let must_end = move |_: &Stream| {
+            *worker.drain.borrow() == Phase::Closing || rbac::revoked(conn, request).is_some()
+        };
         let options = RelayOptions {
             idle: idle_timeout(&info),
             until: crate::http::request::timeout::end_of_stream(&info),

@@ -9,9 +9,11 @@ use super::attempt::Attempts;
 use super::downstream::{DownstreamIo, Leaving};
 use super::upstream::UpstreamIo;
 use crate::http::connection::conn::Conn;
+use crate::http::filter::rbac;
 use crate::http::h1::Tunnel;
 use crate::http::request::deadline::{Deadlines, Which};
 use crate::http::request::error::{Failure, Late};
+use crate::http::request::stream_info::StreamInfo;
 
 /// Idle time-out once a client has sent FIN after its request. Most clients that send FIN have
 /// closed the connection, and the upstream's work is wasted; the few that closed only their write
@@ -72,7 +74,7 @@ impl Attempts<'_, '_> {
             is_received: self.upload.is_received,
             stalled: stalled || self.upload.pump.is_stalled(),
         };
-        client.poll_stopped(cx, self.down, &mut self.clocks.deadlines)
+        client.poll_stopped(cx, self.down, self.info, &mut self.clocks.deadlines)
     }
 
     pub(super) async fn pause(&mut self, wait: Duration) -> Result<(), Failure> {
@@ -107,6 +109,7 @@ impl Client<'_> {
         &self,
         cx: &mut Context<'_>,
         down: &mut DownstreamIo<'_>,
+        info: &StreamInfo,
         deadlines: &mut Deadlines<'_>,
     ) -> Poll<Failure> {
         if self.is_reaped(down, deadlines) {
@@ -118,8 +121,8 @@ impl Client<'_> {
             {
                 return Poll::Ready(gone);
             }
-            if self.conn.resolve().is_denied {
-                return Poll::Ready(Failure::Denied("connection".into()));
+            if let Some(revoked) = rbac::revoked(self.conn, info) {
+                return Poll::Ready(revoked);
             }
             let which = ready!(deadlines.poll(cx));
             if which != Which::ClientCheck {

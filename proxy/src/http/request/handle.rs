@@ -12,7 +12,7 @@ use super::error::Failure;
 use super::headers::{self, HeadSide};
 use super::local_reply;
 use super::local_reply::Reply;
-use super::stream_info::StreamInfo;
+use super::stream_info::{JudgedHead, StreamInfo};
 use super::{plan, redirect, rewrite, target};
 use crate::config::route::{Action, Route, RouteAction};
 use crate::dispatcher::timer::Timer;
@@ -61,8 +61,6 @@ pub(in crate::http) struct Exchange<'a, 'd> {
     pub(in crate::http) timer: &'a Timer,
     pub(in crate::http) down: &'a mut DownstreamIo<'d>,
     pub(in crate::http) info: StreamInfo,
-    /// Chooses among weighted clusters.
-    pub(in crate::http) draw: u64,
     /// A body that a filter waited for.
     pub(in crate::http) body: Option<Box<Received>>,
     /// The connection ends after this response.
@@ -90,7 +88,9 @@ pub async fn handle(
         spare,
         start,
     } = request;
-    let info = StreamInfo::new(conn.downstream.clone(), manager, start, head, spare);
+    let mut info = StreamInfo::new(conn.downstream.clone(), manager, start, head, spare);
+    info.draw = fastrand::u64(..);
+    info.judged_by.set(resolved.snapshot.generation);
     let mut exchange = Exchange {
         close: close || resolved.is_gone || resolved.is_denied,
         conn,
@@ -98,7 +98,6 @@ pub async fn handle(
         timer,
         down,
         info,
-        draw: fastrand::u64(..),
         body: None,
         started: false,
         tunnel: None,
@@ -125,6 +124,9 @@ pub async fn handle(
     super::stream_info::report(&conn.worker, &info);
     if let Some(trailers) = info.trailers {
         conn.worker.heads.put(trailers);
+    }
+    if let JudgedHead::Copied(head) = info.judged {
+        conn.worker.heads.put(head);
     }
     Ended {
         clean: result.is_ok(),
@@ -154,7 +156,6 @@ pub async fn refuse(
         timer,
         down,
         info,
-        draw: 0,
         body: None,
         close: true,
         started: false,
@@ -261,15 +262,18 @@ impl Exchange<'_, '_> {
         let routes = self.info.route_config.clone().ok_or(Failure::NoRoute)?;
         let snapshot = &self.resolved.snapshot;
         let head = &self.info.request;
-        let chosen = plan::cluster(forward, &routes.clusters, head, snapshot, self.draw);
+        let chosen = plan::cluster(forward, &routes.clusters, head, snapshot, self.info.draw);
         let cluster = chosen
             .cluster
             .ok_or(Failure::NoCluster(forward.cluster_not_found))?;
         self.info.cluster = Some(cluster.clone());
         let weighted = chosen.weighted;
         let timeout = super::timeout::of(&self.info.request, forward);
-        rewrite::request(&mut self.info, route, forward, weighted, timeout);
         let edits = weighted.map(|entry| &entry.request_headers);
+        if rewrite::may_rewrite(forward, weighted) || headers::edits_request(&self.info, edits) {
+            self.info.keep_judged(&self.conn.worker.heads);
+        }
+        rewrite::request(&mut self.info, route, forward, weighted, timeout);
         headers::edit(&mut self.info, HeadSide::Request, edits);
         self.expect(&framing);
 

@@ -276,20 +276,17 @@ pub enum HeadSide {
 
 /// Applies the edits of weighted cluster, route, virtual host and table, in the order configured.
 pub fn edit(info: &mut StreamInfo, side: HeadSide, weighted: Option<&HeaderEdits>) {
-    let (Some(config), Some(route)) = (&info.route_config, &info.route) else {
-        return;
-    };
-    let internal = match side {
-        HeadSide::Request => config.table.internal_only_headers.len(),
-        HeadSide::Response => 0,
-    };
-    let of_routes = levels(&config.table, info.virtual_host(), route, side);
-    let mut all = of_routes.iter().flatten().copied().chain(weighted);
-    if internal == 0 && all.all(HeaderEdits::is_empty) {
+    if !edits(info, side, weighted) {
         return;
     }
-    let (config, route) = (config.clone(), route.clone());
+    let (Some(config), Some(route)) = (info.route_config.clone(), info.route.clone()) else {
+        return;
+    };
     let table = &config.table;
+    let internal = match side {
+        HeadSide::Request => table.internal_only_headers.len(),
+        HeadSide::Response => 0,
+    };
     let host = info
         .virtual_host
         .and_then(|index| table.virtual_hosts.get(usize::try_from(index).ok()?));
@@ -304,6 +301,22 @@ pub fn edit(info: &mut StreamInfo, side: HeadSide, weighted: Option<&HeaderEdits
     for name in table.internal_only_headers.iter().take(internal) {
         info.request.remove_named(name.name.as_bytes());
     }
+}
+
+/// Whether [`edit`] may change the request.
+pub fn edits_request(info: &StreamInfo, weighted: Option<&HeaderEdits>) -> bool {
+    edits(info, HeadSide::Request, weighted)
+}
+
+fn edits(info: &StreamInfo, side: HeadSide, weighted: Option<&HeaderEdits>) -> bool {
+    let (Some(config), Some(route)) = (&info.route_config, &info.route) else {
+        return false;
+    };
+    let table = &config.table;
+    let of_routes = levels(table, info.virtual_host(), route, side);
+    let mut all = of_routes.iter().flatten().copied().chain(weighted);
+    side == HeadSide::Request && !table.internal_only_headers.is_empty()
+        || !all.all(HeaderEdits::is_empty)
 }
 
 /// The edits of route, virtual host and table.

@@ -61,6 +61,13 @@ pub fn request(
     }
 }
 
+/// Whether [`request`], or the attempt, may change path or host.
+pub fn may_rewrite(forward: &RouteAction, weighted: Option<&WeightedCluster>) -> bool {
+    !matches!(forward.rewrite, PathRewrite::None)
+        || !matches!(forward.host_rewrite, HostRewrite::None)
+        || weighted.is_some_and(|entry| entry.host_rewrite.is_some())
+}
+
 /// The rewritten path and query; `None`: as it was. A full path that has a query of its own keeps
 /// that one.
 pub fn path(rewrite: &PathRewrite, matched: &PathMatch, info: &StreamInfo) -> Option<Vec<u8>> {

@@ -1,6 +1,7 @@
 //! The record of one request, filled while it is served and passed to telemetry at its end.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use crate::config::route::{Route, VirtualHost};
 use crate::dispatcher::timer::Timers;
 use crate::http::filter::StreamFilters;
 use crate::matcher::HeaderName;
-use crate::message::head::{Head, HeaderId, Version};
+use crate::message::head::{Head, HeaderId, Heads, Version};
 use crate::metrics::ResponseFlags;
 use crate::metrics::edge::RequestSample;
 use crate::policy::DetectedProtocol;
@@ -126,6 +127,24 @@ pub struct StreamInfo {
     pub attempts: u32,
     /// The state of its filters.
     pub filters: StreamFilters,
+    /// Chooses among weighted clusters; uniform over all of `u64`.
+    pub draw: u64,
+    /// The generation of the snapshot by whose policy it was last judged.
+    pub judged_by: Cell<u64>,
+    pub judged: JudgedHead,
+}
+
+/// The request's head as authorisation saw it: newer policies judge the same one while the request
+/// is open.
+#[derive(Default)]
+pub enum JudgedHead {
+    /// [`StreamInfo::request`], which was not edited.
+    #[default]
+    Unedited,
+    /// A copy from before the edits.
+    Copied(Box<Head>),
+    /// Not kept: there were no rules to judge it.
+    Lost,
 }
 
 impl StreamInfo {
@@ -166,7 +185,31 @@ impl StreamInfo {
             upstream_failure: None,
             attempts: 0,
             filters: StreamFilters::default(),
+            draw: 0,
+            judged_by: Cell::default(),
+            judged: JudgedHead::default(),
         }
+    }
+
+    /// The head as it is now is the one that authorisation sees.
+    pub fn is_judged_now(&mut self, heads: &Heads) {
+        if let JudgedHead::Copied(older) = std::mem::take(&mut self.judged) {
+            heads.put(older);
+        }
+    }
+
+    /// To be called before the request's head is edited.
+    pub fn keep_judged(&mut self, heads: &Heads) {
+        if !matches!(self.judged, JudgedHead::Unedited) {
+            return;
+        }
+        self.judged = if self.manager.authorises() {
+            let mut copy = heads.take();
+            copy.copy_from(&self.request);
+            JudgedHead::Copied(copy)
+        } else {
+            JudgedHead::Lost
+        };
     }
 
     /// The virtual host that took the request.

@@ -9,10 +9,10 @@ use super::rig::{self, Rig, connect, echo_server, static_cluster};
 use crate::support::pki::{Ca, client, uri};
 use crate::support::run;
 
-const FRONT: &str = "spiffe://mesh.local/ns/shop/sa/front";
+pub(super) const FRONT: &str = "spiffe://mesh.local/ns/shop/sa/front";
 
 /// One chain of mutual TLS that ends in `filter`.
-fn secured(port: u16, filter: Value) -> Value {
+pub(super) fn secured(port: u16, filter: Value) -> Value {
     json!({
         "name": "in",
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": port}},
@@ -45,14 +45,15 @@ fn with_other_tls(mut listener: Value) -> Value {
     listener
 }
 
-struct Peer {
-    rig: Rig,
-    context: ClientContext,
-    port: u16,
+pub(super) struct Peer {
+    pub(super) rig: Rig,
+    pub(super) ca: Ca,
+    pub(super) context: ClientContext,
+    pub(super) port: u16,
 }
 
 impl Peer {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut rig = Rig::new();
         let port = rig.free_port();
         let ca = Ca::new();
@@ -60,10 +61,15 @@ impl Peer {
         rig.secrets(&shown, &ca);
         let identity = ca.issue(vec![uri(FRONT)]).identity();
         let context = ClientContext::new(client(Some(identity), ca.bundle()));
-        Self { rig, context, port }
+        Self {
+            rig,
+            ca,
+            context,
+            port,
+        }
     }
 
-    async fn connect(&self) -> Stream {
+    pub(super) async fn connect(&self) -> Stream {
         let tcp = connect(self.port).await;
         let tls = &self.rig.worker.tls;
         let stream = tls.connect(tcp, &self.context, &Dial::default()).await;
@@ -72,14 +78,14 @@ impl Peer {
 }
 
 /// One request; the head of its response.
-async fn ask(stream: &mut Stream) -> String {
+pub(super) async fn ask(stream: &mut Stream) -> String {
     let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
     stream.write_all(request).await.unwrap();
     stream.flush().await.unwrap();
     head(stream).await
 }
 
-async fn head(stream: &mut Stream) -> String {
+pub(super) async fn head(stream: &mut Stream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
@@ -87,7 +93,7 @@ async fn head(stream: &mut Stream) -> String {
     String::from_utf8(head).unwrap().to_lowercase()
 }
 
-async fn echo(stream: &mut Stream) {
+pub(super) async fn echo(stream: &mut Stream) {
     stream.write_all(b"hello").await.unwrap();
     stream.flush().await.unwrap();
     stream.read_exact(&mut [0; 5]).await.unwrap();
@@ -166,7 +172,7 @@ fn bytes_go_on_whatever_becomes_of_their_chain() {
 }
 
 /// Whether the peer ends the connection by itself. That it does is a test's end, not a wait's.
-async fn is_cut(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> bool {
+pub(super) async fn is_cut(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> bool {
     loop {
         match stream.read(&mut [0; 1024]).await {
             Ok(0) | Err(_) => return true,
@@ -175,42 +181,15 @@ async fn is_cut(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> bool {
     }
 }
 
-fn denying(mut listener: Value) -> Value {
+pub(super) fn denying(mut listener: Value) -> Value {
     let filters = &mut listener["filter_chains"][0]["filters"];
     let filters = filters.as_array_mut().unwrap();
     filters.insert(0, rig::rbac("DENY", FRONT));
     listener
 }
 
-/// A policy that arrives during a connection's handshake applies to it.
-#[test]
-fn a_policy_that_is_published_during_a_handshake_holds() {
-    run(async {
-        for filter in [rig::tcp_proxy("echo"), rig::http_direct_response(200)] {
-            let mut peer = Peer::new();
-            let upstream = echo_server().await;
-            let cluster = static_cluster("echo", upstream);
-            let listener = secured(peer.port, filter);
-            peer.rig.apply(&[cluster], std::slice::from_ref(&listener));
-            let tcp = connect(peer.port).await;
-            let accepted = "anyam_listener_connections_total{listener=\"in\"} 1";
-            peer.rig.until(|| peer.rig.metric(accepted)).await;
-            peer.rig.apply(&[], &[denying(listener)]);
-            let tls = &peer.rig.worker.tls;
-            let stream = tls.connect(tcp, &peer.context, &Dial::default()).await;
-            let mut stream: Stream = match stream {
-                Ok(stream) => stream.into(),
-                Err(_) => continue,
-            };
-            // The connection may be gone before or after this.
-            let _ = stream.write_all(b"hello").await;
-            assert!(is_cut(&mut stream).await);
-        }
-    });
-}
-
 /// Takes mTLS, and plaintext too where `plain` has a chain for it.
-fn permissive(port: u16, filter: Value, plain: bool, only_port: bool) -> Value {
+pub(super) fn permissive(port: u16, filter: Value, plain: bool, only_port: bool) -> Value {
     let mut secured = secured(port, filter.clone());
     secured["listener_filters"] = json!([rig::listener_filter("tls_inspector", "TlsInspector")]);
     let chains = secured["filter_chains"].as_array_mut().unwrap();

@@ -355,6 +355,23 @@ fn a_cut_ends_a_quiet_relay() {
 }
 
 #[test]
+fn a_relay_that_may_not_begin_moves_no_byte() {
+    run(async {
+        let rig = Rig::new();
+        rig.must_end.set(true);
+        let (mut client, down) = sockets().await;
+        let (up, mut server) = sockets().await;
+        client.write_all(b"more").await.unwrap();
+        let done = rig.start_with(down.into(), up.into(), b"early", b"greeting");
+        let outcome = done.await.unwrap();
+        assert!(matches!(outcome.ended, Ended::Cut));
+        assert_eq!((outcome.from_down, outcome.from_up), (0, 0));
+        assert!(client.read(&mut [0]).await.is_err());
+        assert!(server.read(&mut [0]).await.is_err());
+    });
+}
+
+#[test]
 fn a_relay_is_small() {
     run(async {
         let rig = Rig::new();

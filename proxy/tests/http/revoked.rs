@@ -1,0 +1,143 @@
+//! A policy that is published while a request is open: tunnels and responses that it would refuse end,
+//! the others go on.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyam_proxy::config::filter::{FilterConfig, HttpFilter};
+use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use anyam_proxy::config::route::{PathMatch, PathRewrite};
+use anyam_proxy::matcher::StringMatch;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::harness::{Proxy, Setup};
+use crate::peers::{Client, h2_client, listen, read_message};
+
+/// Agrees to upgrades and echoes; begins a response without end to anything else.
+async fn upstream() -> SocketAddr {
+    listen(|mut tcp, _| async move {
+        let mut buffer = Vec::new();
+        let request = read_message(&mut tcp, &mut buffer).await.unwrap();
+        let upgrades = request.to_lowercase().contains("upgrade: websocket");
+        let head: &[u8] = if upgrades {
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+        } else {
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
+        };
+        let (mut read, mut write) = tcp.split();
+        // The proxy may be gone.
+        let _ = write.write_all(head).await;
+        if upgrades {
+            let _ = tokio::io::copy(&mut read, &mut write).await;
+        } else {
+            let _ = read.read(&mut [0]).await;
+        }
+    })
+    .await
+}
+
+fn denying(path: &str) -> HttpFilter {
+    let path = StringMatch::Exact {
+        value: path.into(),
+        ignore_case: false,
+    };
+    let policy = Policy {
+        name: "secret".into(),
+        permissions: vec![Permission::UrlPath(path)],
+        principals: vec![Principal::Any],
+    };
+    let rules = Rules {
+        action: RbacAction::Deny,
+        policies: vec![policy],
+    };
+    HttpFilter {
+        name: "rbac".into(),
+        disabled: false,
+        config: FilterConfig::Rbac(Arc::new(Rbac {
+            enforced: Some(rules),
+            shadow: None,
+        })),
+    }
+}
+
+fn setup(upstream: SocketAddr, rewrites: bool, denied: Option<&str>) -> Setup {
+    Setup::new(upstream).with(|setup| {
+        setup.manager.filters = denied.map(denying).into_iter().collect();
+        if rewrites {
+            setup.matches = PathMatch::Prefix("/shop".into());
+            setup.forward.rewrite = PathRewrite::Prefix("/app".into());
+        }
+    })
+}
+
+async fn websocket(proxy: &Proxy, path: &str) -> Client {
+    let mut client = Client::connect(proxy.address).await;
+    let ask = format!(
+        "GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+    );
+    let answer = client.ask(&ask).await;
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    client
+}
+
+async fn echoes(client: &mut Client) {
+    client.send("hello").await;
+    let mut echo = [0; 5];
+    client.tcp.read_exact(&mut echo).await.unwrap();
+    assert_eq!(&echo, b"hello");
+}
+
+async fn is_cut(client: &mut Client) {
+    let mut end = [0];
+    let ended = tokio::time::timeout(Duration::from_secs(20), client.tcp.read(&mut end)).await;
+    assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_deny_ends_what_it_would_refuse_and_nothing_else() {
+    let upstream = upstream().await;
+    for (rewrites, before) in [
+        (false, Some("/other")),
+        // There was no policy at all.
+        (false, None),
+        // The app gets another path than the one that policy judges.
+        (true, Some("/other")),
+    ] {
+        let proxy = Proxy::start(setup(upstream, rewrites, before));
+        let mut secret = websocket(&proxy, "/shop/secret").await;
+        let mut open = websocket(&proxy, "/shop/open").await;
+        let mut streams = Vec::new();
+        let mut client = h2_client(proxy.address).await;
+        for path in ["secret", "open"] {
+            let uri = format!("http://shop/shop/{path}");
+            let request = http::Request::get(uri).body(()).unwrap();
+            let (answer, _) = client.send_request(request, true).unwrap();
+            let mut body = answer.await.unwrap().into_body();
+            assert_eq!(&body.data().await.unwrap().unwrap()[..], b"one");
+            streams.push(body);
+        }
+        let newer = setup(upstream, rewrites, Some("/shop/secret"));
+        proxy.store.publish(newer.snapshot(2));
+        is_cut(&mut secret).await;
+        assert!(streams[0].data().await.is_none_or(|data| data.is_err()));
+        echoes(&mut open).await;
+        let more = std::future::poll_fn(|cx| {
+            std::task::Poll::Ready(streams[1].poll_data(cx).is_pending())
+        });
+        assert!(more.await, "the open stream ended");
+    }
+}
+
+/// Without a policy the request that policies judge is not kept; one that was rewritten cannot be
+/// judged later, and ends.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_judged_any_more_ends() {
+    let upstream = upstream().await;
+    let proxy = Proxy::start(setup(upstream, true, None));
+    let mut open = websocket(&proxy, "/shop/open").await;
+    echoes(&mut open).await;
+    let newer = setup(upstream, true, Some("/shop/secret"));
+    proxy.store.publish(newer.snapshot(2));
+    is_cut(&mut open).await;
+}
