@@ -147,10 +147,13 @@ async fn die(mut tcp: TcpStream, death: Death) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_post_whose_app_died_is_not_sent_again() {
-    for death in [Death::Unread, Death::Read, Death::Abort] {
-        let posts = Arc::new(AtomicUsize::new(0));
-        let counter = posts.clone();
+async fn a_change_whose_app_died_is_not_sent_again() {
+    for (death, method) in [Death::Unread, Death::Read, Death::Abort]
+        .into_iter()
+        .flat_map(|death| ["POST", "PUT", "DELETE"].map(|method| (death, method)))
+    {
+        let changes = Arc::new(AtomicUsize::new(0));
+        let counter = changes.clone();
         let upstream = listen(move |mut tcp, number| {
             let counter = counter.clone();
             async move {
@@ -170,7 +173,9 @@ async fn a_post_whose_app_died_is_not_sent_again() {
         let mut client = Client::connect(proxy.address).await;
         assert!(client.ask(&get("/")).await.ends_with("first"));
         client
-            .send("POST / HTTP/1.1\r\nHost: shop\r\nContent-Length: 10\r\n\r\nhel")
+            .send(&format!(
+                "{method} / HTTP/1.1\r\nHost: shop\r\nContent-Length: 10\r\n\r\nhel"
+            ))
             .await;
         // A slow client: between its pieces there is time for a second attempt.
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -178,8 +183,49 @@ async fn a_post_whose_app_died_is_not_sent_again() {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let _ = client.tcp.write_all(b"p").await;
         let answer = client.receive().await;
-        assert!(answer.starts_with("HTTP/1.1 503 "), "{death:?}: {answer}");
-        assert_eq!(posts.load(SeqCst), 0, "{death:?}");
+        assert!(
+            answer.starts_with("HTTP/1.1 503 "),
+            "{death:?} {method}: {answer}"
+        );
+        assert_eq!(changes.load(SeqCst), 0, "{death:?} {method}");
+    }
+}
+
+/// Of connections that all end when their second request is read, only one more is tried, and only for
+/// a request that changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_nothing_is_sent_once_more() {
+    const KEPT: usize = 4;
+    for (method, expected) in [("GET", 2), ("OPTIONS", 2), ("DELETE", 1), ("PUT", 1)] {
+        let seconds = Arc::new(AtomicUsize::new(0));
+        let all_open = Arc::new(tokio::sync::Barrier::new(KEPT));
+        let counter = seconds.clone();
+        let upstream = listen(move |mut tcp, number| {
+            let (counter, all_open) = (counter.clone(), all_open.clone());
+            async move {
+                assert!(number < KEPT);
+                let mut buffer = Vec::new();
+                read_message(&mut tcp, &mut buffer).await;
+                all_open.wait().await;
+                tcp.write_all(ok("first").as_bytes()).await.unwrap();
+                if read_message(&mut tcp, &mut buffer).await.is_some() {
+                    counter.fetch_add(1, SeqCst);
+                }
+            }
+        })
+        .await;
+        let setup = Setup::new(upstream).with(|setup| setup.forward.retry = by_default());
+        let proxy = Proxy::start(setup);
+        let firsts = (0..KEPT).map(|_| async {
+            let mut client = Client::connect(proxy.address).await;
+            assert!(client.ask(&get("/")).await.ends_with("first"));
+            client
+        });
+        let mut clients = futures_util::future::join_all(firsts).await;
+        let request = format!("{method} / HTTP/1.1\r\nHost: shop\r\nContent-Length: 0\r\n\r\n");
+        let answer = clients[0].ask(&request).await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{method}: {answer}");
+        assert_eq!(seconds.load(SeqCst), expected, "{method}");
     }
 }
 

@@ -11,7 +11,7 @@ use super::downstream::DownstreamIo;
 use super::retry::{Retries, RetryDecision};
 use super::state::{Clocks, ForwardPlan, Upload};
 use super::upgrade;
-use super::upstream::UpstreamIo;
+use super::upstream::{Staleness, UpstreamIo};
 use crate::bug;
 use crate::config::route::HostRewrite;
 use crate::http::connection::conn::Conn;
@@ -55,15 +55,14 @@ pub struct UpstreamResponse {
 /// An attempt that brought no response.
 struct AttemptFailure {
     failure: Failure,
-    /// The connection was dead before the attempt began.
-    stale: bool,
+    stale: Staleness,
 }
 
 impl From<Failure> for AttemptFailure {
     fn from(failure: Failure) -> Self {
         Self {
             failure,
-            stale: false,
+            stale: Staleness::None,
         }
     }
 }
@@ -109,7 +108,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         let mut retries = Retries::new(policy);
         self.clocks
             .limit_tries(retries.per_try_timeout(), retries.per_try_idle_timeout());
-        let mut stale = 0u32;
+        let (mut stale, mut repeats_safe) = (0u32, true);
         loop {
             let outcome = self.once(retries.avoids_previous()).await;
             let (outcome, again) = match outcome {
@@ -119,9 +118,12 @@ impl<'a, 'd> Attempts<'a, 'd> {
                     (Ok(answer), again)
                 }
                 Err(failed)
-                    if failed.stale && stale < MAX_STALE && self.upload.pump.can_replay() =>
+                    if self.repeats_stale(failed.stale, repeats_safe)
+                        && stale < MAX_STALE
+                        && self.upload.pump.can_replay() =>
                 {
                     stale = stale.saturating_add(1);
+                    repeats_safe &= failed.stale == Staleness::Proven;
                     self.info.attempts = self.info.attempts.saturating_sub(1);
                     self.begin_again();
                     continue;
@@ -151,6 +153,16 @@ impl<'a, 'd> Attempts<'a, 'd> {
             self.clocks.deadlines.end_try();
             Box::pin(self.pause(wait)).await?;
             self.begin_again();
+        }
+    }
+
+    /// Whether a request is sent again for a stale connection: where that is only possible, once, and
+    /// if it changes nothing (RFC 9110 9.2.1).
+    fn repeats_stale(&self, stale: Staleness, repeats_safe: bool) -> bool {
+        match stale {
+            Staleness::Proven => true,
+            Staleness::Possible => repeats_safe && self.info.request.method().is_safe(),
+            Staleness::None => false,
         }
     }
 
@@ -201,9 +213,8 @@ impl<'a, 'd> Attempts<'a, 'd> {
                 })
             }
             Err(failure) => {
-                let idempotent = self.info.request.method().is_idempotent();
-                let stale = lease.up.was_stale(&failure, idempotent);
-                if !stale {
+                let stale = lease.up.staleness(&failure);
+                if !self.repeats_stale(stale, true) {
                     self.report(&endpoint, &failure);
                 }
                 Err(AttemptFailure { failure, stale })

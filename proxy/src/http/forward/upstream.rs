@@ -120,22 +120,33 @@ impl UpstreamIo {
         }
     }
 
-    /// The connection had served before, no byte of a response arrived, and the failure fits a
-    /// connection that the upstream closed while it was idle.
-    ///
-    /// `idempotent`: a request that may be sent twice (RFC 9110 9.2.2). Others need proof that
-    /// nothing of them reached the upstream's app.
-    pub fn was_stale(&self, failure: &Failure, idempotent: bool) -> bool {
+    /// Whether a failed connection was closed by the upstream while it was idle.
+    pub fn staleness(&self, failure: &Failure) -> Staleness {
         match self {
-            Self::H1(client) => {
-                client.reused
+            Self::H1(client)
+                if client.reused
                     && *failure == Failure::Terminated
-                    && client.codec.is_untouched(&client.io.input)
-                    && (idempotent || client.was_refused())
+                    && client.codec.is_untouched(&client.io.input) =>
+            {
+                match client.was_refused() {
+                    true => Staleness::Proven,
+                    false => Staleness::Possible,
+                }
             }
-            Self::H2(_) => false,
+            _ => Staleness::None,
         }
     }
+}
+
+/// What is known of a connection that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Staleness {
+    /// The failure has another cause.
+    None,
+    /// It had served before, and no byte of a response arrived.
+    Possible,
+    /// And nothing of the request reached the upstream's app.
+    Proven,
 }
 
 /// The client side of an HTTP/1 connection.

@@ -225,12 +225,9 @@ impl Method {
         }
     }
 
-    /// RFC 9110 9.2.2.
-    pub const fn is_idempotent(self) -> bool {
-        matches!(
-            self,
-            Self::Get | Self::Head | Self::Put | Self::Delete | Self::Options | Self::Trace
-        )
+    /// RFC 9110 9.2.1: it asks for no change of the server's state.
+    pub const fn is_safe(self) -> bool {
+        matches!(self, Self::Get | Self::Head | Self::Options | Self::Trace)
     }
 }
 
