@@ -188,6 +188,8 @@ resource_metrics! {
             "Connections and requests that a circuit breaker refused.";
         mirror_overflows = "anyam_cluster_mirror_overflows_total",
             "Copies of requests that fell too far behind and were given up.";
+        mirror_failures = "anyam_cluster_mirror_failures_total",
+            "Copies of requests that did not arrive whole, or were not answered, for another reason.";
         ejections = "anyam_cluster_ejections_total", "Endpoints ejected by outlier detection.";
         ejections_overflow = "anyam_cluster_outlier_detection_ejections_overflow_total",
             "Outliers that stayed because as many were ejected as may be.";

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use anyam_proxy::config::ClusterRef;
+use anyam_proxy::config::filter::{FilterConfig, HttpFilter};
 use anyam_proxy::config::route::Mirror;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::harness::{Proxy, Setup};
-use crate::peers::{Client, listen, ok};
+use crate::peers::{Client, get, listen, ok, read_message};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -132,4 +133,56 @@ async fn a_copy_ends_with_its_request() {
     };
     let ended = tokio::time::timeout(SOON, waiting).await;
     assert!(ended.is_ok(), "{} under way", limits.active_requests());
+}
+
+/// A filter waits for the whole body before the request goes on: its copy has the body, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_a_filter_waited_for_is_copied() {
+    let length = 100_000;
+    let (told, mut hear) = unbounded_channel();
+    let setup = mirrored(upstream(length, Reads::All, told).await).with(|setup| {
+        setup.manager.filters.push(HttpFilter {
+            name: "buffer".into(),
+            disabled: false,
+            config: FilterConfig::Buffer(1 << 20),
+        });
+    });
+    let proxy = Proxy::start(setup);
+    let cluster = proxy.store.load().clusters["shop"].clone();
+    let mut client = Client::connect(proxy.address).await;
+    let body = "x".repeat(length);
+    for head in [
+        format!("Content-Length: {length}\r\n\r\n{body}"),
+        format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n0\r\nx-sum: 1\r\n\r\n"),
+    ] {
+        let request = format!("POST / HTTP/1.1\r\nHost: shop\r\n{head}");
+        assert!(client.ask(&request).await.ends_with("fine"));
+        // Chunked, it is framed.
+        let whole = async { while hear.recv().await.unwrap() < length {} };
+        assert!(tokio::time::timeout(SOON, whole).await.is_ok());
+    }
+    assert_eq!(cluster.metrics.mirror_failures.get(), 0);
+}
+
+/// Its cluster closes connections without an answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_that_cannot_be_delivered_is_counted() {
+    let upstream = listen(|mut tcp, _| async move {
+        let mut buffer = Vec::new();
+        let request = read_message(&mut tcp, &mut buffer).await.unwrap();
+        if !request.contains("shop-shadow") {
+            let _ = tcp.write_all(ok("fine").as_bytes()).await;
+        }
+    })
+    .await;
+    let proxy = Proxy::start(mirrored(upstream));
+    let cluster = proxy.store.load().clusters["shop"].clone();
+    let mut client = Client::connect(proxy.address).await;
+    assert!(client.ask(&get("/")).await.ends_with("fine"));
+    let counted = async {
+        while cluster.metrics.mirror_failures.get() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    assert!(tokio::time::timeout(SOON, counted).await.is_ok());
 }

@@ -158,9 +158,11 @@ pub fn send(conn: &Conn, cluster: Arc<Cluster>, mirror: &Mirror, mut copy: Copy)
     };
     let (worker, pools) = (conn.worker.clone(), conn.pools.clone());
     tokio::task::spawn_local(async move {
-        // The result shows in the cluster's own counters.
-        if let Ok(lease) = exchange(&worker, &pools, &cluster, &copy, &body).await {
-            pools.checkin(lease, &cluster, worker.timers.now());
+        match exchange(&worker, &pools, &cluster, &copy, &body).await {
+            Ok(lease) => pools.checkin(lease, &cluster, worker.timers.now()),
+            // Its request ended early or it fell behind, which was counted.
+            Err(_) if body.borrow().state == State::GivenUp => {}
+            Err(_) => cluster.metrics.mirror_failures.inc(),
         }
         let mut body = body.borrow_mut();
         body.pieces.clear();

@@ -83,9 +83,13 @@ impl RequestPump {
         }
     }
 
-    /// Another copy gets what is received; only before anything was.
+    /// Another copy gets what is received; only before any of it was sent.
     pub fn feed(&mut self, feed: Feed) {
         if self.is_received() {
+            // A filter may have waited for the whole body.
+            if let Replay::Keep { pieces, .. } = &self.replay {
+                pieces.iter().for_each(|piece| feed.data(piece));
+            }
             feed.end();
         } else {
             self.feeds.push(feed);
