@@ -1,6 +1,7 @@
 //! Two sidecars and mTLS between them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyam_proxy::config::cluster::{Transport, UpstreamProtocol};
 use anyam_proxy::config::http::ForwardClientCert;
@@ -187,4 +188,37 @@ async fn policy_by_identity_holds_for_connections_that_are_open() {
         tls
     };
     assert!(tls.is_some());
+}
+
+/// Before the first connection has shown by ALPN that it is HTTP/2, two requests wait for the one
+/// connection that may be: both get streams of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_share_the_connection_whose_protocol_was_not_known() {
+    let upstream = listen(|mut tcp, _| async move {
+        let mut buffer = Vec::new();
+        let request = read_message(&mut tcp, &mut buffer).await.unwrap();
+        if request.starts_with("GET /never ") {
+            std::future::pending::<()>().await;
+        }
+        let _ = tcp.write_all(ok("fine").as_bytes()).await;
+    })
+    .await;
+    let identities = Identities::new();
+    let inbound = Setup::new(upstream);
+    let (outbound, inbound) = sidecars(&identities, &["anyam-h2"], upstream, inbound).await;
+    let mut client = pki::client(Some(identities.front.identity()), identities.ca.bundle());
+    client.alpn = vec![b"anyam-h2".to_vec()];
+    let limited = Setup::new(inbound.address)
+        .speaking(UpstreamProtocol::Auto)
+        .with(|setup| {
+            setup.transport = Transport::Tls(Arc::new(ClientContext::new(client)));
+            setup.thresholds.connections = 1;
+        });
+    drop(outbound);
+    let outbound = Proxy::start(limited);
+    let mut stays = Client::connect(outbound.address).await;
+    let mut passes = Client::connect(outbound.address).await;
+    stays.send(&get("/never")).await;
+    let answer = tokio::time::timeout(Duration::from_secs(8), passes.ask(&get("/"))).await;
+    assert!(answer.expect("the request starves").ends_with("fine"));
 }

@@ -137,6 +137,14 @@ impl HostPool {
     ) -> Result<UpstreamIo, Failure> {
         let mut pending = None;
         let place = loop {
+            // Another request's connection may have shown it meanwhile.
+            if let Some(version) = self.speaks.get() {
+                drop(pending);
+                return match version {
+                    Version::Http2 => Box::pin(self.stream(pools, worker, target)).await,
+                    _ => Box::pin(self.exclusive(pools, worker, target)).await,
+                };
+            }
             match self.place(pools, target) {
                 Some(place) => break place,
                 None => Box::pin(self.wait(worker, target, &mut pending)).await?,
