@@ -69,15 +69,12 @@ pub fn readmit<'a>(snapshot: &'a Snapshot, subject: &PolicySubject<'a>) -> Readm
 }
 
 fn accepts(chain: &FilterChain, subject: &PolicySubject<'_>) -> bool {
-    let unchanged = std::ptr::eq(chain, subject.chain);
-    if !unchanged
-        && !(chain.terminal.is_alike(&subject.chain.terminal) && accepts_tls(chain, subject))
-    {
-        return false;
+    let is_allowed = || authorise(subject.addresses, chain, subject.tls, sni(subject)).is_ok();
+    if std::ptr::eq(chain, subject.chain) {
+        // The addresses of a connection without TLS do not change.
+        return subject.tls.is_none() || is_allowed();
     }
-    // The addresses of a connection without TLS do not change.
-    unchanged && subject.tls.is_none()
-        || authorise(subject.addresses, chain, subject.tls, sni(subject)).is_ok()
+    chain.terminal.is_alike(&subject.chain.terminal) && accepts_tls(chain, subject) && is_allowed()
 }
 
 /// Whether the chain's TLS context would accept the connection's peer.

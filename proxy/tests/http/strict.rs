@@ -226,7 +226,7 @@ async fn the_upstream_is_offered_one_upgrade() {
 /// To an app that makes variables of header names, `-` and `_` are the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn underscores_forge_nothing() {
-    const NAMES: [&str; 7] = [
+    const NAMES: [&str; 12] = [
         "x_forwarded_client_cert",
         "x-forwarded_client_cert",
         "x_forwarded_for",
@@ -234,6 +234,11 @@ async fn underscores_forge_nothing() {
         "x_request_id",
         "x_envoy_original_path",
         "content_length",
+        "x_envoy_attempt_count",
+        "x-envoy_upstream-service-time",
+        "x_envoy-anything",
+        "x_forwarded_prefix",
+        "x-forwarded_anything",
     ];
     let (upstream, _) = mirror().await;
     let proxy = Proxy::start(Setup::new(upstream));

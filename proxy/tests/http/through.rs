@@ -274,6 +274,7 @@ async fn redirects_say_no_port_that_the_scheme_says_and_one_query() {
                 to.strip_query = true;
             }),
             redirect("/port", |to| to.port = Some(80)),
+            redirect("/secure", |to| to.scheme = Some("https".into())),
         ]);
     });
     let proxy = Proxy::start(setup);
@@ -284,6 +285,9 @@ async fn redirects_say_no_port_that_the_scheme_says_and_one_query() {
         ("/http", "shop:8080", "http://shop/http"),
         ("/odd", "shop", "https://shop:80/odd"),
         ("/port", "shop:8080", "http://shop/port"),
+        ("/secure", "shop:443", "https://shop/secure"),
+        ("/secure", "shop:80", "https://shop/secure"),
+        ("/secure", "shop:8080", "https://shop:8080/secure"),
         ("/own?q=2", "shop", "http://shop/n?z=1"),
         ("/own", "shop:8080", "http://shop:8080/n?z=1"),
         ("/stripped?q=2", "shop", "http://shop/n?z=1"),

@@ -119,7 +119,22 @@ fn is_lookalike(field: FieldRef<'_>) -> bool {
         return false;
     }
     let id = HeaderId::of_variable(field.name);
-    PROTECTED.contains(id) || INTERNAL.contains(id) || EDGE.contains(id)
+    PROTECTED.contains(id)
+        || INTERNAL.contains(id)
+        || EDGE.contains(id)
+        || RESERVED.iter().any(|prefix| spells(prefix, field.name))
+}
+
+/// Names of Envoy's own, and of proxies: their underscore spellings are dropped, whichever they are.
+const RESERVED: [&[u8]; 2] = [b"x-envoy-", b"x-forwarded-"];
+
+/// Whether a name begins with `prefix`, in either case and with underscores for its hyphens.
+fn spells(prefix: &[u8], name: &[u8]) -> bool {
+    let same = |(of_prefix, of_name): (&u8, &u8)| match of_name {
+        b'_' => *of_prefix == b'-',
+        other => of_prefix.eq_ignore_ascii_case(other),
+    };
+    name.len() >= prefix.len() && prefix.iter().zip(name).all(same)
 }
 
 /// Keeps `x-forwarded-for`; returns the client's address.
