@@ -50,9 +50,9 @@ impl Versions {
     /// As in [`ConnectionInfo::version`].
     fn names(self) -> &'static [&'static str] {
         match (self.min, self.max) {
-            (Version::Tls13, _) => &["TLSv1.3"],
-            (Version::Tls12, Version::Tls12) => &["TLSv1.2"],
-            (Version::Tls12, Version::Tls13) => &["TLSv1.2", "TLSv1.3"],
+            (TlsVersion::Tls13, _) => &["TLSv1.3"],
+            (TlsVersion::Tls12, TlsVersion::Tls12) => &["TLSv1.2"],
+            (TlsVersion::Tls12, TlsVersion::Tls13) => &["TLSv1.2", "TLSv1.3"],
         }
     }
 

@@ -12,7 +12,7 @@ use rustls_pki_types::{CertificateDer, UnixTime};
 use super::identity::PeerIdentity;
 use super::leaf::{Leaf, LeafError, PeerRole};
 use super::material::TrustBundle;
-use super::verify::{PeerRules, judge};
+use super::verify::{PeerRules, verify};
 
 /// Below this many entries unused ones are not searched for.
 const PRUNE_FROM: usize = 64;
@@ -48,7 +48,7 @@ impl PeerCertificate {
         let at = SystemTime::now().min(self.not_after);
         let since_epoch = at.duration_since(SystemTime::UNIX_EPOCH);
         let at = UnixTime::since_unix_epoch(since_epoch.unwrap_or_default());
-        judge(trust, rules, PeerRole::Client, leaf, intermediates, at).is_ok()
+        verify(trust, rules, PeerRole::Client, leaf, intermediates, at).is_ok()
     }
 }
 

@@ -70,7 +70,9 @@ impl Compiler {
             self.set_all_endpoints(&before.clusters, endpoints);
             return false;
         }
-        let removes = others.iter().any(|step| matches!(step, Step::Remove(..)));
+        let removes = others
+            .iter()
+            .any(|step| matches!(step, SnapshotStep::Remove(..)));
         let mut next = Draft::of(&before, self.counts.copied.clone());
         for step in others {
             match step {

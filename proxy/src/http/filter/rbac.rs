@@ -104,7 +104,7 @@ fn refused_by_now(conn: &Conn, resolved: &Resolved, info: &StreamInfo) -> Option
         if is_lost && rules.enforced.is_some() {
             return Some(Failure::Denied("its request was not kept".into()));
         }
-        let refused = judge(rules, &head, connection).refused?;
+        let refused = evaluate(rules, &head, connection).refused?;
         Some(denied(refused))
     })
 }

@@ -138,7 +138,7 @@ impl HostPool {
         let mut pending = None;
         let place = loop {
             // Another request's connection may have shown it meanwhile.
-            if let Some(version) = self.speaks.get() {
+            if let Some(version) = self.alpn_version.get() {
                 drop(pending);
                 return match version {
                     Version::Http2 => Box::pin(self.stream(pools, worker, target)).await,

@@ -304,10 +304,10 @@ fn slots_of_secrets_that_nothing_refers_to_are_forgotten() {
     bench.cluster(CLUSTER);
     let secrets = Arc::clone(bench.compiler.secrets());
     let slot = Arc::downgrade(&secrets.bundle("ROOTCA"));
-    let other = Step::Remove(type_url::CLUSTER, "other".into());
+    let other = SnapshotStep::Remove(type_url::CLUSTER, "other".into());
     bench.compiler.publish(&bench.store, [other]);
     assert!(slot.upgrade().is_some());
-    let gone = Step::Remove(type_url::CLUSTER, "cart".into());
+    let gone = SnapshotStep::Remove(type_url::CLUSTER, "cart".into());
     bench.compiler.publish(&bench.store, [gone]);
     assert!(slot.upgrade().is_none());
 }
