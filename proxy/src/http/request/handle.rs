@@ -88,9 +88,7 @@ pub async fn handle(
         spare,
         start,
     } = request;
-    let mut info = StreamInfo::new(conn.downstream.clone(), manager, start, head, spare);
-    info.draw = fastrand::u64(..);
-    info.judged_by.set(resolved.snapshot.generation);
+    let info = StreamInfo::new(conn.downstream.clone(), manager, start, head, spare);
     let mut exchange = Exchange {
         close: close || resolved.is_gone || resolved.is_denied,
         conn,
@@ -102,6 +100,10 @@ pub async fn handle(
         started: false,
         tunnel: None,
     };
+    // Not before it was moved: the future would hold it twice.
+    exchange.info.draw = fastrand::u64(..);
+    let generation = exchange.resolved.snapshot.generation;
+    exchange.info.judged_by.set(generation);
     let result = match framing {
         Ok(framing) => exchange.run(framing).await,
         Err(fault) => Err(Failure::BadRequest(fault)),
