@@ -383,9 +383,8 @@ impl rustls::client::ResolvesClientCert for OneCertificate {
 
 /// Cipher suites, groups and signatures; a constant that cannot be written as one.
 ///
-/// AES-128-GCM first: it is the fastest on both ends of a mesh. X25519MLKEM768 first, so that
-/// traffic recorded today cannot be decrypted by a future quantum computer; plain X25519 and P-256
-/// for older peers.
+/// AES-128-GCM first, the fastest on both ends of a mesh. X25519MLKEM768 first, so that no future
+/// quantum computer decrypts traffic recorded today; plain X25519 and P-256 for older peers.
 static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     let groups: Vec<&'static dyn SupportedKxGroup> = vec![
         group::X25519MLKEM768,

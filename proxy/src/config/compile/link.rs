@@ -76,9 +76,7 @@ impl Compiler {
         let mut next = Draft::of(&before, self.counts.copied.clone());
         for step in others {
             match step {
-                SnapshotStep::Set(Compiled::Cluster(cluster)) => {
-                    self.set_cluster(&mut next, cluster)
-                }
+                SnapshotStep::Set(Compiled::Cluster(new)) => self.set_cluster(&mut next, new),
                 SnapshotStep::Set(Compiled::Secret(secret)) => {
                     self.secrets.set(&secret);
                     next.set_secret(secret);

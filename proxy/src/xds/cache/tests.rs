@@ -110,11 +110,8 @@ impl Rig {
             resources: bodies.iter().map(|b| resource(kind, version, b)).collect(),
             removed: removed.iter().map(|name| (*name).into()).collect(),
         };
-        self.cache.receive(
-            DiscoveryResponse::Delta(response),
-            &mut self.validator,
-            self.now,
-        );
+        let response = DiscoveryResponse::Delta(response);
+        self.cache.receive(response, &mut self.validator, self.now);
     }
 
     pub(super) fn sotw(&mut self, version: &str, kind: ResourceType, bodies: &[&str]) {
@@ -131,11 +128,8 @@ impl Rig {
                 })
                 .collect(),
         };
-        self.cache.receive(
-            DiscoveryResponse::Sotw(response),
-            &mut self.validator,
-            self.now,
-        );
+        let response = DiscoveryResponse::Sotw(response);
+        self.cache.receive(response, &mut self.validator, self.now);
     }
 
     pub(super) fn pass(&mut self, seconds: u64) {
