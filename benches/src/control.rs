@@ -260,7 +260,7 @@ fn subscribe(
             ..DeltaDiscoveryRequest::default()
         };
         // Within the limits of a stream.
-        let _ = session.delta_request(&request, Instant::now());
+        let _ = session.delta_request(&request, &*state, Instant::now());
     }
     session
 }
@@ -275,7 +275,7 @@ fn pushed(session: &mut Session, state: &dyn View) -> usize {
             response_nonce: push.nonce,
             ..DeltaDiscoveryRequest::default()
         };
-        let _ = session.delta_request(&request, Instant::now());
+        let _ = session.delta_request(&request, state, Instant::now());
     }
     resources
 }

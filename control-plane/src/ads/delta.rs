@@ -21,6 +21,7 @@ impl Session {
     pub fn delta_request(
         &mut self,
         request: &DeltaDiscoveryRequest,
+        view: &dyn View,
         now: Instant,
     ) -> Result<(), RequestError> {
         if !request.resource_locators_subscribe.is_empty()
@@ -28,14 +29,11 @@ impl Session {
         {
             return Err(RequestError::Locators);
         }
-        self.check_names(&request.resource_names_subscribe)?;
+        let versions = &request.initial_resource_versions;
+        self.check_request(&request.resource_names_subscribe, versions, view)?;
         let (at, first) = self.kind_at(&request.type_url)?;
-        let max_names = self.limits.names;
         let kind = &mut self.kinds[at];
         if first {
-            if request.initial_resource_versions.len() > max_names {
-                return Err(RequestError::Names(max_names));
-            }
             kind.remember(request);
             if request.resource_names_subscribe.is_empty() && kind.whole_state() {
                 kind.subscribe_all();
@@ -146,7 +144,7 @@ impl Changes {
     }
 
     fn compare(&mut self, kind: &mut Subscription, name: Arc<str>, resource: Option<Resource>) {
-        let owed = kind.owed.remove(&name);
+        let owed = kind.settle_owed(&name);
         match resource {
             Some(resource) if kind.has_version(&resource) => {
                 kind.leaving.remove(&name);
@@ -210,7 +208,7 @@ impl Subscription {
                 && self.all
             {
                 self.release(&name);
-                self.owed.insert(Arc::clone(&name));
+                self.owe(Arc::clone(&name));
                 self.pending.add(name);
             }
         }

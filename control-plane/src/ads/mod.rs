@@ -2,7 +2,8 @@
 //!
 //! - [`resources`]: the trait that translation implements.
 //! - [`session`]: one stream as a sans-IO state machine, with [`subscription`] for its state of one
-//!   type, and `delta` and `sotw` for what the two protocols do differently.
+//!   type, and `delta` and `sotw` for what the two protocols do differently; `budget`: how much state
+//!   that is.
 //! - [`debounce`]: how long changes are gathered; `dispatch`: which streams a change wakes.
 //! - [`listen`]: accept and TLS; [`admission`]: limits of connections; [`node`]: what a node
 //!   claims, checked against its certificate; [`streams`]: limits of streams;
@@ -11,6 +12,7 @@
 //!   [`registry`]: the connected nodes.
 
 pub mod admission;
+mod budget;
 pub mod debounce;
 mod delta;
 mod dispatch;
@@ -31,6 +33,6 @@ mod session_tests;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use resources::{History, Resource, Resources, Scope, TlsFiles, Touched, View};
+pub use resources::{Extent, History, Resource, Resources, Scope, TlsFiles, Touched, View};
 pub use session::{KindStatus, Push, RequestError, Session, SessionLimits};
 pub use subscription::{ProtocolVariant, label};

@@ -10,8 +10,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tokio::sync::watch;
+use xds_proto::type_url;
 
 use crate::model::Key;
+
+/// The types of which views have resources.
+pub const TYPES: [&str; 7] = [
+    type_url::SECRET,
+    type_url::CLUSTER,
+    type_url::ENDPOINT,
+    type_url::LISTENER,
+    type_url::ROUTE,
+    type_url::WORKLOAD,
+    type_url::NAME,
+];
 
 /// One resource, encoded once; every proxy that holds it shares these bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,12 +98,23 @@ pub trait View: Send + Sync {
     /// soon as a client subscribes to them, so changes have their address and not their names.
     fn address(&self, type_url: &str, name: &str) -> Option<IpAddr>;
 
+    /// Everything of all types, counted: what a client may hold that subscribes to all of it.
+    fn extent(&self) -> Extent;
+
     /// What may differ between an older generation and this one.
     fn touched_since(&self, generation: u64) -> Touched;
 
     /// The service account of a declared workload: what its credential is checked against.
     /// `None`: no such workload is declared.
     fn service_account(&self, namespace: &str, workload: &str) -> Option<String>;
+}
+
+/// How much there is in a view.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    pub resources: usize,
+    /// Bytes of their names together.
+    pub name_bytes: usize,
 }
 
 /// What may have changed.

@@ -21,7 +21,7 @@ use super::node;
 use super::outbound::{Sender, outbound};
 use super::registry::{Registry, Stream};
 use super::resources::Resources;
-use super::session::{Session, SessionLimits};
+use super::session::{RequestError, Session, SessionLimits};
 use super::streams::{StreamLimit, StreamPermit, Superseded};
 use super::subscription::label;
 use super::wire::{Delta, Sotw, Wire};
@@ -34,6 +34,9 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 /// A proxy's start takes some dozens of requests; on-demand look-ups come one by one.
 const REQUEST_BURST: f64 = 1000.0;
 const REQUESTS_PER_SECOND: f64 = 200.0;
+
+/// All streams of a workload may have the state of so many: of one, and of one that has not ended.
+const STATES_OF_WORKLOAD: usize = 2;
 
 /// Everything that the streams share.
 pub struct Ads {
@@ -93,6 +96,8 @@ impl Ads {
             let place = (&permit, superseded);
             let ended = ads.run::<W>(peer, request.into_inner(), &responses, place);
             if let Err(status) = ended.await {
+                // Its state is gone by now. Less than before is never refused.
+                let _ = permit.weigh(0, usize::MAX);
                 end.with(status, &responses).await;
             }
             // The place is taken until nothing of the stream is left.
@@ -138,8 +143,14 @@ impl Ads {
         let mut subscriber = self.dispatch.join(place);
         let mut closing = self.closing.clone();
         let mut bucket = Bucket::new(Instant::now());
+        let mut weighed = 0;
         self.take::<W>((&mut session, &mut subscriber), &first, &node.id)?;
         loop {
+            let (bytes, max) = session.weigh(&*self.resources.view()).map_err(refused)?;
+            if bytes != std::mem::replace(&mut weighed, bytes) {
+                let of_workload = permit.weigh(bytes, STATES_OF_WORKLOAD.saturating_mul(max));
+                of_workload.map_err(|error| Status::resource_exhausted(error.to_string()))?;
+            }
             entry.update(session.status());
             let wait = bucket.wait(Instant::now());
             tokio::select! {
@@ -194,11 +205,23 @@ impl Ads {
         let view = self.resources.view();
         session.skip_to(subscriber.clean_until());
         session.look(&*view);
-        W::apply(session, request, &*view, Instant::now())
-            .map_err(|error| Status::resource_exhausted(error.to_string()))?;
+        W::apply(session, request, &*view, Instant::now()).map_err(refused)?;
         subscriber.update(session.take_interests(), &*view);
         session.look(&*self.resources.view());
         Ok(())
+    }
+}
+
+fn refused(error: RequestError) -> Status {
+    let message = error.to_string();
+    match error {
+        RequestError::NoType | RequestError::UnknownType(_) | RequestError::Locators => {
+            Status::invalid_argument(message)
+        }
+        RequestError::Names(_)
+        | RequestError::NameLength(_)
+        | RequestError::VersionLength(_)
+        | RequestError::State(_) => Status::resource_exhausted(message),
     }
 }
 

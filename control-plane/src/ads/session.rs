@@ -14,30 +14,34 @@ use std::time::Instant;
 
 use xds_proto::type_url;
 
+use super::budget::{self, Budget};
 use super::dispatch::Interest;
-use super::resources::{Names, NodeMarks, Resource, Scope, Touched, View};
+use super::resources::{Names, NodeMarks, Resource, Scope, TYPES, Touched, View};
 use super::subscription::{Pending, ProtocolVariant, REFERRING, Rejected, Subscription};
 use crate::model::Key;
+use crate::text::bounded;
 
 /// Limits of one stream.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionLimits {
-    pub types: usize,
     /// Names subscribed to, over all types.
     pub names: usize,
-    /// Bytes of one name.
+    /// Bytes of one name, and of one version.
     pub name_bytes: usize,
+    /// Bytes of state, besides what a client has that subscribes to everything.
+    pub state_bytes: usize,
     /// A difference is split beyond this many bytes; one resource may still be larger.
     pub response_bytes: usize,
 }
 
 impl Default for SessionLimits {
-    /// Response size: gRPC clients accept 4 MiB by default.
+    /// Response size: gRPC clients accept 4 MiB by default. State: a sidecar may look up 4096
+    /// addresses and as many names that are not in the mesh, of which some take several resources.
     fn default() -> Self {
         SessionLimits {
-            types: 32,
             names: 100_000,
             name_bytes: 512,
+            state_bytes: 24 << 20,
             response_bytes: 3 << 20,
         }
     }
@@ -48,12 +52,20 @@ impl Default for SessionLimits {
 pub enum RequestError {
     #[error("a discovery request names no type_url; set it to the type subscribed to")]
     NoType,
-    #[error("more than {0} resource types on one stream; open another stream for the rest")]
-    Types(usize),
+    #[error(
+        "there are no resources of type `{0}`; subscribe to listeners, clusters, endpoints, routes, secrets, workloads or names"
+    )]
+    UnknownType(String),
     #[error("more than {0} resource names on one stream; subscribe to `*` instead")]
     Names(usize),
     #[error("a resource name is longer than {0} bytes")]
     NameLength(usize),
+    #[error("a resource version is longer than {0} bytes")]
+    VersionLength(usize),
+    #[error(
+        "the names and versions of one stream take more than {0} bytes of state, which is more than the whole mesh does; subscribe to what the proxy needs"
+    )]
+    State(usize),
     #[error("xdstp resource locators are not supported; subscribe by name")]
     Locators,
 }
@@ -90,6 +102,7 @@ pub struct Session {
     /// In the order of their ranks.
     pub(super) kinds: Vec<Subscription>,
     pub(super) limits: SessionLimits,
+    budget: Budget,
     generation: u64,
     nonces: u64,
 }
@@ -108,6 +121,7 @@ impl Session {
             scope,
             kinds: Vec::new(),
             limits,
+            budget: Budget::new(limits.state_bytes),
             generation: view.generation(),
             nonces: 0,
         }
@@ -168,6 +182,7 @@ impl Session {
                     kind.pending.add(Arc::clone(name));
                 }
             }
+            kind.bound_marks();
         }
     }
 
@@ -239,11 +254,10 @@ impl Session {
         {
             return Ok((at, false));
         }
-        if self.kinds.len() == self.limits.types {
-            return Err(RequestError::Types(self.limits.types));
-        }
-        if type_url.len() > self.limits.name_bytes {
-            return Err(RequestError::NameLength(self.limits.name_bytes));
+        if !TYPES.contains(&type_url) {
+            let shown = bounded(type_url);
+            let shown = shown.chars().take(self.limits.name_bytes).collect();
+            return Err(RequestError::UnknownType(shown));
         }
         let kind = Subscription::new(type_url);
         let at = self.kinds.partition_point(|other| other.rank <= kind.rank);
@@ -251,11 +265,49 @@ impl Session {
         Ok((at, true))
     }
 
-    pub(super) fn check_names(&self, names: &[String]) -> Result<(), RequestError> {
-        if names.iter().any(|name| name.len() > self.limits.name_bytes) {
-            return Err(RequestError::NameLength(self.limits.name_bytes));
+    /// Refuses names and versions that are too long, or more than the stream may take in all, before
+    /// anything is made of them.
+    pub(super) fn check_request<'a>(
+        &mut self,
+        names: &[String],
+        versions: impl IntoIterator<Item = (&'a String, &'a String)>,
+        view: &dyn View,
+    ) -> Result<(), RequestError> {
+        let max = self.limits.name_bytes;
+        let mut bytes = 0;
+        for name in names {
+            if name.len() > max {
+                return Err(RequestError::NameLength(max));
+            }
+            bytes += budget::NAME + name.len();
         }
-        Ok(())
+        for (name, version) in versions {
+            if name.len() > max {
+                return Err(RequestError::NameLength(max));
+            }
+            if version.len() > max {
+                return Err(RequestError::VersionLength(max));
+            }
+            bytes += budget::HELD + name.len() + version.len();
+        }
+        self.within_budget(bytes, view)
+    }
+
+    fn within_budget(&mut self, bytes: usize, view: &dyn View) -> Result<(), RequestError> {
+        match self.budget.allows(bytes, view) {
+            true => Ok(()),
+            false => Err(RequestError::State(self.budget.granted())),
+        }
+    }
+
+    /// The bytes of state that the stream takes, and how many it may.
+    ///
+    /// # Errors
+    /// When they are more than its budget.
+    pub fn weigh(&mut self, view: &dyn View) -> Result<(usize, usize), RequestError> {
+        let bytes: usize = self.kinds.iter().map(Subscription::bytes).sum();
+        self.within_budget(bytes, view)?;
+        Ok((bytes, self.budget.granted()))
     }
 
     pub(super) fn check_total(&self) -> Result<(), RequestError> {

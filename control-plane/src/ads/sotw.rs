@@ -28,7 +28,7 @@ impl Session {
         if !request.resource_locators.is_empty() {
             return Err(RequestError::Locators);
         }
-        self.check_names(&request.resource_names)?;
+        self.check_request(&request.resource_names, [], view)?;
         let (at, first) = self.kind_at(&request.type_url)?;
         let kind = &mut self.kinds[at];
         // An answer to an older response: the client has yet to receive the newest, and its

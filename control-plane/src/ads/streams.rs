@@ -1,9 +1,10 @@
-//! Bounds open streams of a kind (ADS, Inspect): in all, and per workload, whose oldest stream is
-//! ended for a new one. So no workload takes the permits of others, and a restarted proxy is not
+//! Bounds open streams of a kind (ADS, Inspect) in number: in all, and per workload, whose oldest
+//! stream is ended for a new one; and per workload in the bytes of state that they take, for which the
+//! oldest are ended too. So no workload takes the permits of others, and a restarted proxy is not
 //! refused because of its old streams. An ended stream holds its permit until its task is over, some
 //! seconds; at most as many are ending as a workload may have.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::oneshot;
@@ -32,10 +33,38 @@ struct OpenStreams {
 
 #[derive(Default)]
 struct OfOwner {
-    /// By age; dropping the sender ends the stream.
-    open: VecDeque<(u64, oneshot::Sender<()>)>,
-    /// Streams that were ended and still hold a permit.
-    ending: usize,
+    /// By age.
+    open: VecDeque<OpenStream>,
+    /// The state of streams that were ended and still hold a permit.
+    ending: BTreeMap<u64, usize>,
+}
+
+struct OpenStream {
+    id: u64,
+    /// Bytes of its state.
+    bytes: usize,
+    /// Dropped when the stream must end.
+    _end: oneshot::Sender<()>,
+}
+
+impl OfOwner {
+    fn end_oldest(&mut self) -> bool {
+        let oldest = self.open.pop_front();
+        let ended = oldest.map(|stream| self.ending.insert(stream.id, stream.bytes));
+        ended.is_some()
+    }
+
+    fn open_bytes(&self) -> usize {
+        self.open.iter().map(|stream| stream.bytes).sum()
+    }
+
+    /// The state of a stream, which may be about to end.
+    fn bytes_of(&mut self, id: u64) -> Option<&mut usize> {
+        match self.open.iter_mut().find(|stream| stream.id == id) {
+            Some(stream) => Some(&mut stream.bytes),
+            None => self.ending.get_mut(&id),
+        }
+    }
 }
 
 /// A stream's permit, given back when dropped.
@@ -79,11 +108,10 @@ impl StreamLimit {
             .and_then(|owner| open.by_owner.get_mut(owner));
         let gives_way = match own {
             Some(own) if own.open.len() >= OF_WORKLOAD => {
-                if own.ending >= OF_WORKLOAD {
+                if own.ending.len() >= OF_WORKLOAD {
                     return None;
                 }
-                own.ending += 1;
-                own.open.pop_front().is_some()
+                own.end_oldest()
             }
             _ => false,
         };
@@ -95,7 +123,11 @@ impl StreamLimit {
         open.count += 1;
         if let Some(owner) = &owner {
             let own = open.by_owner.entry(owner.clone()).or_default();
-            own.open.push_back((id, end));
+            own.open.push_back(OpenStream {
+                id,
+                bytes: 0,
+                _end: end,
+            });
         } else {
             // Nothing supersedes it.
             drop(end);
@@ -118,10 +150,42 @@ impl StreamPermit {
         // Closed: its sender was dropped.
         let _ = superseded.await;
         Status::aborted(format!(
-            "{OF_WORKLOAD} newer streams of this workload are open; run one proxy for each Workload"
+            "newer streams of this workload are open: {OF_WORKLOAD}, or those that take all the state that it may have; run one proxy for each Workload"
         ))
     }
+
+    /// The stream's state takes so many bytes. When all of the workload's open streams take more than
+    /// `max`, the oldest are ended.
+    ///
+    /// # Errors
+    /// When as many streams of the workload, or streams with as much state, have not ended yet.
+    pub fn weigh(&self, bytes: usize, max: usize) -> Result<(), OfWorkloadError> {
+        let Some(owner) = &self.owner else {
+            return Ok(());
+        };
+        let mut open = self.limit.lock();
+        let Some(own) = open.by_owner.get_mut(owner) else {
+            return Ok(());
+        };
+        if let Some(of_stream) = own.bytes_of(self.id) {
+            *of_stream = bytes;
+        }
+        while own.open.len() > 1 && own.open_bytes() > max {
+            if own.ending.len() >= OF_WORKLOAD || own.ending.values().sum::<usize>() > max {
+                return Err(OfWorkloadError(max));
+            }
+            own.end_oldest();
+        }
+        Ok(())
+    }
 }
+
+/// Too much state of one workload's streams.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the streams of this workload take more than {0} bytes of state; run one proxy for each Workload"
+)]
+pub struct OfWorkloadError(usize);
 
 impl Drop for StreamPermit {
     fn drop(&mut self) {
@@ -129,11 +193,11 @@ impl Drop for StreamPermit {
         open.count -= 1;
         let Some(owner) = &self.owner else { return };
         if let Some(own) = open.by_owner.get_mut(owner) {
-            match own.open.iter().position(|(id, _)| *id == self.id) {
+            match own.open.iter().position(|stream| stream.id == self.id) {
                 Some(at) => drop(own.open.remove(at)),
-                None => own.ending -= 1,
+                None => drop(own.ending.remove(&self.id)),
             }
-            if own.open.is_empty() && own.ending == 0 {
+            if own.open.is_empty() && own.ending.is_empty() {
                 open.by_owner.remove(owner);
             }
         }
@@ -193,6 +257,35 @@ mod tests {
         assert!(limit.enter(&peer("web")).is_some());
         drop(web);
         assert_eq!(limit.lock().count, 0);
+        assert!(limit.lock().by_owner.is_empty());
+    }
+
+    #[test]
+    fn the_oldest_end_for_the_state_of_newer_streams_and_no_others() {
+        let limit = StreamLimit::new(1000);
+        let mut cart = limit.enter(&peer("cart")).unwrap();
+        cart.0.weigh(1000, 100).unwrap();
+        let mut web: Vec<_> = (0..4).map(|_| limit.enter(&peer("web")).unwrap()).collect();
+        for stream in &web[..3] {
+            stream.0.weigh(30, 100).unwrap();
+        }
+        assert!(web.iter_mut().all(|stream| !has_ended(&mut stream.1)));
+        web[3].0.weigh(60, 100).unwrap();
+        let ended: Vec<bool> = web.iter_mut().map(|it| has_ended(&mut it.1)).collect();
+        assert_eq!(ended, [true, true, false, false]);
+        assert!(!has_ended(&mut cart.1));
+        // What ended streams have not given back is bounded too.
+        web[3].0.weigh(71, 100).unwrap();
+        assert!(has_ended(&mut web[2].1));
+        let mut another = limit.enter(&peer("web")).unwrap();
+        another.0.weigh(30, 100).unwrap();
+        assert!(has_ended(&mut web[3].1));
+        let more = limit.enter(&peer("web")).unwrap();
+        assert_eq!(more.0.weigh(71, 100), Err(OfWorkloadError(100)));
+        web[3].0.weigh(0, 100).unwrap();
+        assert_eq!(more.0.weigh(71, 100), Ok(()));
+        assert!(has_ended(&mut another.1));
+        drop((web, another, more, cart));
         assert!(limit.lock().by_owner.is_empty());
     }
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 use aws_lc_rs::digest::{Context, SHA256};
 use xds_proto::type_url;
 
+use super::budget::{HELD, MARK, NAME};
 use super::dispatch::Interest;
 use super::resources::Resource;
 use crate::text::bounded;
@@ -31,6 +32,9 @@ pub(super) fn rank(type_url: &str) -> u8 {
         _ => REFERRING + 2,
     }
 }
+
+/// Names marked beyond those that the client holds or subscribes to, before everything is compared.
+const SPARE_MARKS: usize = 1024;
 
 /// The first rank that refers to those below it.
 pub(super) const REFERRING: u8 = 3;
@@ -68,6 +72,13 @@ impl Pending {
     pub(super) fn add(&mut self, name: Arc<str>) {
         if let Pending::Names(names) = self {
             names.insert(name);
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Pending::All => 0,
+            Pending::Names(names) => names.len(),
         }
     }
 }
@@ -109,6 +120,8 @@ pub(super) struct Subscription {
     held: HashMap<Arc<str>, SentResource>,
     /// XOR of the hashes of everything in `held`: the version of the whole.
     fold: u64,
+    /// Bytes that `names`, `held` and `owed` take.
+    bytes: usize,
     /// Names that the client has been sent as removed.
     pub(super) absent: HashSet<Arc<str>>,
     /// No longer subscribed to by name but still by `*`: the client waits for its current state.
@@ -137,6 +150,7 @@ impl Subscription {
             interests: Vec::new(),
             held: HashMap::new(),
             fold: 0,
+            bytes: 0,
             absent: HashSet::new(),
             owed: HashSet::new(),
             pending: Pending::nothing(),
@@ -169,6 +183,7 @@ impl Subscription {
 
     pub(super) fn want(&mut self, name: Arc<str>) {
         if self.names.insert(Arc::clone(&name)) {
+            self.bytes += NAME + name.len();
             self.interested(Some(name), true);
         }
     }
@@ -176,6 +191,7 @@ impl Subscription {
     /// The name as it was subscribed to, if it was.
     pub(super) fn unwant(&mut self, name: &str) -> Option<Arc<str>> {
         let name = self.names.take(name)?;
+        self.bytes -= NAME + name.len();
         self.interested(Some(Arc::clone(&name)), false);
         Some(name)
     }
@@ -221,6 +237,7 @@ impl Subscription {
         self.release(name);
         self.absent.remove(name);
         self.fold ^= digest(name, version);
+        self.bytes += HELD + name.len() + version.len();
         let version = Arc::clone(version);
         self.held
             .insert(Arc::clone(name), SentResource { version, whole });
@@ -232,7 +249,51 @@ impl Subscription {
             return false;
         };
         self.fold ^= digest(name, &held.version);
+        self.bytes -= HELD + name.len() + held.version.len();
         true
+    }
+
+    pub(super) fn owe(&mut self, name: Arc<str>) {
+        let bytes = MARK + name.len();
+        if self.owed.insert(name) {
+            self.bytes += bytes;
+        }
+    }
+
+    /// Whether the client waited for its state.
+    pub(super) fn settle_owed(&mut self, name: &str) -> bool {
+        let owed = self.owed.remove(name);
+        if owed {
+            self.bytes -= MARK + name.len();
+        }
+        owed
+    }
+
+    /// Bytes of state that names and versions take.
+    pub(super) fn bytes(&self) -> usize {
+        let marks = self.absent.len() + self.leaving.len() + self.pending.len();
+        self.bytes + MARK * marks
+    }
+
+    /// As [`Self::bytes`], counted anew.
+    #[cfg(test)]
+    pub(super) fn counted(&self) -> usize {
+        let names: usize = self.names.iter().map(|name| NAME + name.len()).sum();
+        let held = self.held.iter();
+        let held: usize = held
+            .map(|(name, held)| HELD + name.len() + held.version.len())
+            .sum();
+        let owed: usize = self.owed.iter().map(|name| MARK + name.len()).sum();
+        let marks = self.absent.len() + self.leaving.len() + self.pending.len();
+        names + held + owed + MARK * marks
+    }
+
+    /// With `*`, names that come and go while the client does not read are marked one by one. When
+    /// there are more of them than it can hold, everything is compared instead.
+    pub(super) fn bound_marks(&mut self) {
+        if self.pending.len() > self.names.len() + self.held.len() + SPARE_MARKS {
+            self.pending = Pending::All;
+        }
     }
 
     pub(super) fn release_unwanted(&mut self) {
@@ -245,7 +306,9 @@ impl Subscription {
         let names = &self.names;
         self.absent.retain(|name| names.contains(name));
         if !self.all {
-            self.owed.clear();
+            for name in std::mem::take(&mut self.owed) {
+                self.bytes -= MARK + name.len();
+            }
         }
         if let (false, Pending::Names(pending)) = (self.all, &mut self.pending) {
             pending.retain(|name| names.contains(name));

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use tokio::sync::watch;
 
-use super::resources::{History, Marks, Resource, Resources, Scope, Touched, View};
+use super::resources::{Extent, History, Marks, Resource, Resources, Scope, Touched, View};
 
 type ByName = BTreeMap<(String, String), Resource>;
 
@@ -38,6 +38,13 @@ impl View for MemoryView {
     /// Of names like `ip:10.0.0.1`.
     fn address(&self, _: &str, name: &str) -> Option<IpAddr> {
         name.strip_prefix("ip:")?.parse().ok()
+    }
+
+    fn extent(&self) -> Extent {
+        Extent {
+            resources: self.resources.len(),
+            name_bytes: self.resources.keys().map(|(_, name)| name.len()).sum(),
+        }
     }
 
     fn touched_since(&self, generation: u64) -> Touched {

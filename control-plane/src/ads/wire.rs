@@ -56,10 +56,10 @@ impl Wire for Delta {
     fn apply(
         session: &mut Session,
         request: &Self::Request,
-        _: &dyn View,
+        view: &dyn View,
         now: Instant,
     ) -> Result<(), RequestError> {
-        session.delta_request(request, now)
+        session.delta_request(request, view, now)
     }
 
     fn response(push: Push) -> Self::Response {

@@ -7,4 +7,5 @@ mod credential;
 mod dashboard;
 mod inspect;
 mod serving;
+mod state;
 mod unauthenticated;

@@ -5,14 +5,14 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 
 use tokio::sync::watch;
 
 use super::cache::Cache;
 use super::resource;
 use super::touched::touched;
-use crate::ads::resources::{History, Resource, Resources, Scope, Touched, View};
+use crate::ads::resources::{Extent, History, Resource, Resources, Scope, TYPES, Touched, View};
 use crate::model::mesh::affected::Changed;
 use crate::model::mesh::builder::Builder;
 use crate::model::{Mesh, ObjectId};
@@ -30,6 +30,8 @@ pub struct State {
     pub file_errors: Arc<Vec<FileError>>,
     cache: Arc<Cache>,
     history: History,
+    /// Counted when it is first asked for: it takes a walk over the whole mesh.
+    extent: OnceLock<Extent>,
 }
 
 /// Takes the reports of a source and publishes states. One writer, any number of readers.
@@ -48,6 +50,7 @@ impl Translator {
             file_errors: Arc::default(),
             cache: Arc::new(Cache::new(MAX_CACHED)),
             history: History::new(HISTORY),
+            extent: OnceLock::new(),
         };
         Translator {
             builder: Mutex::new(builder),
@@ -125,6 +128,7 @@ impl State {
             file_errors,
             cache: self.cache.clone(),
             history,
+            extent: OnceLock::new(),
         }
     }
 }
@@ -154,6 +158,18 @@ impl View for State {
 
     fn address(&self, type_url: &str, name: &str) -> Option<IpAddr> {
         resource::address(type_url, name)
+    }
+
+    fn extent(&self) -> Extent {
+        *self.extent.get_or_init(|| {
+            let mut extent = Extent::default();
+            for kind in TYPES {
+                let names = resource::names(&self.mesh, kind, &Scope::default());
+                extent.resources += names.len();
+                extent.name_bytes += names.iter().map(String::len).sum::<usize>();
+            }
+            extent
+        })
     }
 
     fn touched_since(&self, generation: u64) -> Touched {

@@ -233,32 +233,3 @@ fn large_differences_are_split_and_all_arrive() {
     assert_eq!(pushes.len(), 4, "ten megabytes in responses of three");
     assert_eq!(client.has.len(), 100);
 }
-
-#[test]
-fn a_stream_that_asks_for_too_much_ends() {
-    let mesh = shop();
-    let view = mesh.view();
-    let limits = SessionLimits {
-        types: 1,
-        names: 3,
-        name_bytes: 8,
-        ..SessionLimits::default()
-    };
-    let ask = |session: &mut Session, type_url: &str, names: &[&str]| {
-        let request = DeltaDiscoveryRequest {
-            type_url: type_url.into(),
-            resource_names_subscribe: strings(names),
-            ..Default::default()
-        };
-        session.delta_request(&request, Instant::now())
-    };
-    let fresh = || Session::new(ProtocolVariant::Delta, Scope::default(), limits, &*view);
-    assert_eq!(ask(&mut fresh(), "", &[]), Err(RequestError::NoType));
-    let too_many = ask(&mut fresh(), "t", &["1", "2", "3", "4"]);
-    assert_eq!(too_many, Err(RequestError::Names(3)));
-    let too_long = ask(&mut fresh(), "t", &["123456789"]);
-    assert_eq!(too_long, Err(RequestError::NameLength(8)));
-    let mut session = fresh();
-    ask(&mut session, "t", &["1"]).unwrap();
-    assert_eq!(ask(&mut session, "u", &["1"]), Err(RequestError::Types(1)));
-}

@@ -1,6 +1,7 @@
 //! The state machine, without sockets: every promise of `session` in both protocols.
 
 mod delta;
+mod limits;
 mod property;
 mod sotw;
 
@@ -45,8 +46,9 @@ impl<'a> Client<'a> {
     }
 
     pub(super) fn ask_delta(&mut self, request: DeltaDiscoveryRequest) {
+        let view = self.mesh.view();
         self.session
-            .delta_request(&request, Instant::now())
+            .delta_request(&request, &*view, Instant::now())
             .unwrap();
     }
 

@@ -65,6 +65,9 @@ proptest! {
                 }
             }
         }
+        for kind in &client.session.kinds {
+            prop_assert_eq!(kind.counted(), kind.bytes());
+        }
         for push in in_flight {
             client.answer(&push, None);
         }
