@@ -27,7 +27,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// From the handshake to the first request: the preface, SETTINGS, and a stream.
 const FIRST_STREAM: Duration = Duration::from_secs(10);
 /// Enough for a peer without a certificate to get one.
-const UNVERIFIED_LIFE: Duration = Duration::from_secs(30);
+pub(crate) const UNVERIFIED_LIFE: Duration = Duration::from_secs(30);
 /// After an error such as "too many open files": trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

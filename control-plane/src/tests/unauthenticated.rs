@@ -19,6 +19,7 @@ use xds_proto::type_url::CLUSTER;
 
 use super::bench::{Bench, Delta, Nothing, eventually, names, node, options};
 use super::credential::certificate;
+use crate::ads::listen::UNVERIFIED_LIFE;
 use crate::ads::streams::OF_WORKLOAD;
 use crate::ads::testing::Memory;
 use crate::server::{Options, start};
@@ -202,4 +203,40 @@ async fn nothing_of_a_request_without_a_credential_is_read() {
     let channel = bench.channel(None).await;
     let refused = certificate(channel, &csr, Some(&token)).await.unwrap_err();
     assert_eq!(refused.code(), Code::OutOfRange, "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_without_a_certificate_is_short_however_active_it_is() {
+    let bench = bench(|_| {}).await;
+    let web = bench.join("web-0", "web").await;
+    let channel = bench.channel(Some(&web)).await;
+    let mut proxy = Delta::open(channel, node("web-0")).await.unwrap();
+    let first = proxy.next().await.unwrap();
+    proxy.answer(&first, None).await;
+
+    let began = std::time::Instant::now();
+    let io = TokioIo::new(silent(&bench).await);
+    let executor = hyper_util::rt::TokioExecutor::new();
+    // It pings from its first request on.
+    let (mut send, connection) = hyper::client::conn::http2::Builder::new(executor)
+        .timer(hyper_util::rt::TokioTimer::new())
+        .keep_alive_interval(Duration::from_secs(1))
+        .keep_alive_while_idle(true)
+        .handshake(io)
+        .await
+        .unwrap();
+    let connection = tokio::spawn(connection);
+    let path = "/istio.v1.auth.IstioCertificateService/CreateCertificate";
+    let request = http::Request::post(format!("http://anyam-control{path}"))
+        .header("content-type", "application/grpc")
+        .body(http_body_util::Empty::<Bytes>::new());
+    let answer = send.send_request(request.unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    let ended = tokio::time::timeout(UNVERIFIED_LIFE * 2, connection).await;
+    assert!(ended.is_ok(), "the connection stays open");
+    let life = began.elapsed();
+    assert!(life >= UNVERIFIED_LIFE, "it ended after {life:?}");
+    // One with a certificate, which is older, lives on.
+    bench.mesh.change(&[(CLUSTER, "a", Some("1"))]);
+    assert_eq!(names(&proxy.next().await.unwrap()), ["a"]);
 }
