@@ -338,7 +338,7 @@ async fn open_ports(
     ];
     for (what, address, surface) in ports {
         let Some(address) = address else { continue };
-        let listener = bind(address).await.map_err(|error| AppError::Listen {
+        let port = bind(address).await.map_err(|error| AppError::Listen {
             what,
             address,
             error,
@@ -346,7 +346,7 @@ async fn open_ports(
         let admin = admin.clone();
         tasks.spawn(async move {
             let mut supervisor = Supervisor::new(what);
-            while supervisor.panicked(serve(&listener, surface, &admin)).await {}
+            while supervisor.panicked(serve(&port, surface, &admin)).await {}
         });
     }
     if let Some(dns) = &bootstrap.extensions.dns {

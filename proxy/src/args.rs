@@ -206,8 +206,9 @@ pub struct Ports {
     pub outbound_port: u16,
     #[arg(long, env = "ANYAM_INBOUND_PORT", default_value_t = 15006)]
     pub inbound_port: u16,
-    /// Connections that may come in at once [default: by the descriptors and the memory that the
-    /// process may have; half is kept for what the app itself calls].
+    /// Connections that may come in at once, and connections to the app that may be open for them
+    /// [default: by the descriptors and the memory that the process may have; half is kept for what
+    /// the app itself calls].
     #[arg(long, env = "ANYAM_MAX_INBOUND_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_inbound_connections: Option<u64>,
     /// Admin, on loopback. 0: none.

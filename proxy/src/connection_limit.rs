@@ -1,4 +1,5 @@
-//! How many downstream connections may be open: of one listener, or of the whole process.
+//! How many connections may be open: of one listener, of the whole process, or to upstreams for one
+//! listener.
 #![cfg_attr(
     not(test),
     deny(
@@ -57,12 +58,24 @@ impl ConnectionLimit {
         self.closes_idle && self.open.load(Relaxed) >= self.most.saturating_sub(self.most / 10)
     }
 
+    /// The bound is reached.
+    pub fn is_full(&self) -> bool {
+        self.open.load(Relaxed) >= self.most
+    }
+
     /// `None`: the bound is reached.
     pub fn acquire(self: &Arc<Self>) -> Option<ConnectionPermit> {
         // Counted first, so that concurrent workers never exceed the bound.
         let before = self.open.fetch_add(1, Relaxed);
         let permit = ConnectionPermit(self.clone());
         (before < self.most).then_some(permit)
+    }
+}
+
+impl ConnectionPermit {
+    /// The bound that it counts to.
+    pub fn limit(&self) -> &Arc<ConnectionLimit> {
+        &self.0
     }
 }
 

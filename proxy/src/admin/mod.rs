@@ -1,6 +1,7 @@
 //! The admin server: bounded, and only POST changes anything.
 //!
-//! - `server`: HTTP on the admin, metrics and health ports; `held`: the connections it holds
+//! - `server`: HTTP on the admin, metrics and health ports; `held`: the connections it holds;
+//!   `reserve`: the descriptors it keeps for them
 //! - `routes`: which path does what; `pages`: what can be read; `query`: a page's parameters
 //! - `dump`, `mask`: `/config_dump`; `stats`: metrics; `clusters`, `certs`, `runtime`: the pages of
 //!   those names
@@ -14,6 +15,7 @@ pub mod logging;
 mod mask;
 mod pages;
 mod query;
+mod reserve;
 mod routes;
 mod runtime;
 pub mod server;

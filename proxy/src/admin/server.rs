@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
 
 use super::held::{Answering, Bounds, PortConnections};
+use super::reserve::{Reserve, ReservedStream};
 use super::{Admin, routes};
 
 /// Request head, bytes.
@@ -39,12 +40,21 @@ pub enum Surface {
     Health,
 }
 
+/// A bound port.
+pub struct Port {
+    pub listener: TcpListener,
+    reserve: Arc<Reserve>,
+}
+
 /// Binds a port for [`serve`].
 ///
 /// # Errors
-/// As `bind(2)`.
-pub async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
-    TcpListener::bind(address).await
+/// As `bind(2)`, or without descriptors.
+pub async fn bind(address: SocketAddr) -> std::io::Result<Port> {
+    Ok(Port {
+        listener: TcpListener::bind(address).await?,
+        reserve: Reserve::new()?,
+    })
 }
 
 impl Surface {
@@ -76,12 +86,13 @@ impl Surface {
 }
 
 /// Serves until the process ends.
-pub async fn serve(listener: &TcpListener, surface: Surface, admin: &Arc<Admin>) {
+pub async fn serve(port: &Port, surface: Surface, admin: &Arc<Admin>) {
     let options = surface.options();
     let mut held = PortConnections::new(options.bounds);
     loop {
-        let (tcp, peer) = match listener.accept().await {
+        let (tcp, peer) = match port.listener.accept().await {
             Ok(accepted) => accepted,
+            Err(error) if port.reserve.spend(&error) => continue,
             Err(error) => {
                 tracing::warn!(%error, ?surface, "accept failed");
                 // Out of descriptors, most likely: trying at once would only spin.
@@ -93,6 +104,8 @@ pub async fn serve(listener: &TcpListener, surface: Surface, admin: &Arc<Admin>)
         let Ok(local) = tcp.local_addr() else {
             continue;
         };
+        port.reserve.fill();
+        let tcp = ReservedStream::new(tcp, &port.reserve);
         let peer = peer.ip().to_canonical();
         held.make_room(peer);
         let (admin, answering) = (admin.clone(), Answering::default());

@@ -46,9 +46,9 @@ fn bootstrap() -> Bytes {
 }
 
 async fn start(surface: Surface, admin: Arc<Admin>) -> SocketAddr {
-    let listener = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move { serve(&listener, surface, &admin).await });
+    let port = bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = port.listener.local_addr().unwrap();
+    tokio::spawn(async move { serve(&port, surface, &admin).await });
     address
 }
 

@@ -64,6 +64,9 @@ pub struct ListenerDef {
     pub per_connection_buffer_limit: usize,
     /// Bounds on connections that are open: the listener's own, the process'.
     pub connection_limits: Vec<Arc<ConnectionLimit>>,
+    /// Bounds connections to upstreams that are opened for this listener's connections. One HTTP/2
+    /// connection may need as many as it has streams. `None`: no bound but the clusters' own.
+    pub upstream_limit: Option<Arc<ConnectionLimit>>,
     pub backlog: u32,
     pub access_log: Vec<Arc<AccessLog>>,
     /// Who declared what it carries, in words for errors: from `filter_metadata`,

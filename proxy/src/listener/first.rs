@@ -159,6 +159,7 @@ async fn await_server(
         local: silent.destination,
         original_dst: silent.original_dst,
         sni: None,
+        limit: silent.listener.def.upstream_limit.as_ref(),
     };
     match dial(worker, &worker.pools, links, &silent.proxy, &origin).await {
         Ok(connection) => {

@@ -9,8 +9,10 @@ use crate::config::ClusterRef;
 use crate::config::access_log::Format;
 use crate::config::cluster::Transport;
 use crate::config::listener::{TcpProxy, TcpTarget, Tunneling};
+use crate::connection_limit::{ConnectionLimit, ConnectionPermit};
 use crate::hbone::{self, Connect};
-use crate::http::pool::Pools;
+use crate::http::pool::host::RETRY_INTERVAL;
+use crate::http::pool::{LimitReached, Pools};
 use crate::metrics::ResponseFlags;
 use crate::snapshot::ClusterLinks;
 use crate::stream::Stream;
@@ -35,6 +37,8 @@ pub struct Origin<'a> {
     pub local: SocketAddr,
     pub original_dst: Option<SocketAddr>,
     pub sni: Option<&'a str>,
+    /// Of its listener.
+    pub limit: Option<&'a Arc<ConnectionLimit>>,
 }
 
 /// A connection to an endpoint, with its permits and counts.
@@ -43,6 +47,7 @@ pub struct Dialled {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) attempts: u32,
     _permit: Permit,
+    _of_listener: Option<ConnectionPermit>,
     _active: Active,
     open: Open,
 }
@@ -166,6 +171,12 @@ async fn attempt(
         let why = "the cluster's connection limit is reached";
         return Err(DialFailure::new(ResponseFlags::UPSTREAM_OVERFLOW, why));
     };
+    let of_listener = permit_of_listener(worker, pools, cluster, origin.limit).await;
+    let of_listener = of_listener.map_err(|LimitReached| {
+        metrics.overflows.inc();
+        let why = "as many connections as may be are open for the listener";
+        DialFailure::new(ResponseFlags::UPSTREAM_OVERFLOW, why)
+    })?;
     let picked = cluster
         .pick(
             PickFor {
@@ -192,6 +203,7 @@ async fn attempt(
                 endpoint,
                 attempts: 1,
                 _permit: permit,
+                _of_listener: of_listener,
                 _active: active,
                 open: Open::new(cluster),
             })
@@ -214,6 +226,25 @@ async fn attempt(
                 ..DialFailure::new(flags, why)
             })
         }
+    }
+}
+
+/// A permit of the listener's limit, waiting for no longer than a dial may take: idle connections
+/// of other workers that count to a limit which is reached are closed within a second.
+async fn permit_of_listener(
+    worker: &Worker,
+    pools: &Pools,
+    cluster: &Cluster,
+    limit: Option<&Arc<ConnectionLimit>>,
+) -> Result<Option<ConnectionPermit>, LimitReached> {
+    let since = worker.timers.now();
+    loop {
+        let permit = pools.permit_of(limit);
+        let waited = worker.timers.now().saturating_duration_since(since);
+        if permit.is_ok() || waited >= cluster.connect_timeout {
+            return permit;
+        }
+        worker.timers.sleep(RETRY_INTERVAL).await;
     }
 }
 

@@ -92,6 +92,7 @@ async fn begin(worker: Rc<Worker>, connection: TcpConnection) -> Option<Box<Sess
                 local: connection.local,
                 original_dst: connection.original_dst,
                 sni: tls.and_then(|tls| tls.sni.as_deref()),
+                limit: served.calls.listener.def.upstream_limit.as_ref(),
             };
             dial(
                 worker,

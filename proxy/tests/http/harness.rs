@@ -21,6 +21,7 @@ use anyam_proxy::config::policy::Rbac;
 use anyam_proxy::config::route::{
     Action, HeaderEdits, PathMatch, Route, RouteAction, RouteTable, VirtualHost,
 };
+use anyam_proxy::connection_limit::ConnectionLimit;
 use anyam_proxy::dispatcher::timer::TimerFd;
 use anyam_proxy::drain::Phase;
 use anyam_proxy::listener::ListenerContext;
@@ -68,6 +69,7 @@ pub struct Setup {
     pub adjust_routes: fn(&mut RouteTable),
     /// Each listens on an address of its own.
     pub workers: usize,
+    pub upstream_limit: Option<Arc<ConnectionLimit>>,
     logs: Arc<Logs>,
     families: Arc<Families>,
 }
@@ -95,6 +97,7 @@ impl Setup {
             adjust: |_| {},
             adjust_routes: |_| {},
             workers: 1,
+            upstream_limit: None,
             logs: Arc::new(Logs::new()),
             families: Arc::new(Families {
                 listeners: ListenerFamilies::new(&registry).unwrap(),
@@ -241,6 +244,7 @@ impl Setup {
                 default_chain: None,
                 per_connection_buffer_limit: 1 << 20,
                 connection_limits: Vec::new(),
+                upstream_limit: self.upstream_limit,
                 backlog: 128,
                 access_log: Vec::new(),
                 declared_by: None,

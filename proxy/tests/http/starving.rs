@@ -1,10 +1,12 @@
-//! A limit on connections, and those that need one: other endpoints, other workers.
+//! Limits on connections, of a cluster and of a listener, and those that need one: other endpoints,
+//! other workers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyam_proxy::config::cluster::Thresholds;
 use anyam_proxy::config::cluster::UpstreamProtocol;
+use anyam_proxy::connection_limit::ConnectionLimit;
 use bytes::Bytes;
 use http::{Request, Response};
 
@@ -72,6 +74,59 @@ async fn so_does_one_of_http2() {
         assert_eq!(answer.status(), 200);
     }
     open(&proxy, 1).await;
+}
+
+/// A listener's limit covers all it calls.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idle_connection_gives_way_under_the_listener_s_limit() {
+    for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
+        let serve = |_: Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>| async move {
+            let mut body = respond.send_response(Response::new(()), false).unwrap();
+            body.send_data("fine".into(), true).unwrap();
+        };
+        let upstreams = match protocol {
+            UpstreamProtocol::Http2 => vec![h2(serve).await, h2(serve).await],
+            _ => vec![h1(|_| ok("fine")).await, h1(|_| ok("fine")).await],
+        };
+        let setup = limited(upstreams, u32::MAX).speaking(protocol);
+        let proxy = Proxy::start(setup.with(|setup| {
+            setup.upstream_limit = Some(ConnectionLimit::new(1));
+        }));
+        let second = proxy.another_worker();
+        let mut clients = [
+            Client::connect(proxy.address).await,
+            Client::connect(second.address).await,
+        ];
+        for place in [0, 0, 0, 1, 1, 0] {
+            let answer = asked(&mut clients[place], "/").await;
+            assert!(answer.contains("fine"), "{answer}");
+        }
+        open(&proxy, 1).await;
+    }
+}
+
+/// At a listener's limit a request waits for as long as a connection may take to be made.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_beyond_the_listener_s_limit_is_refused() {
+    let silent = listen(|mut tcp, _| async move {
+        read_message(&mut tcp, &mut Vec::new()).await;
+        std::future::pending().await
+    })
+    .await;
+    let setup = limited(vec![silent, silent], u32::MAX).with(|setup| {
+        setup.upstream_limit = Some(ConnectionLimit::new(1));
+        setup.adjust = |cluster| cluster.connect_timeout = Duration::from_millis(200);
+    });
+    let proxy = Proxy::start(setup);
+    let mut first = Client::connect(proxy.address).await;
+    first.send(&get("/")).await;
+    let limits = proxy.store.load().clusters["shop"].limits.clone();
+    while limits.active_connections() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let answer = asked(&mut Client::connect(proxy.address).await, "/").await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+    assert!(answer.contains("connections for the listener"), "{answer}");
 }
 
 /// What is busy does not come back soon: an endpoint without a connection has one all the same.

@@ -128,7 +128,7 @@ fn a_tunnel_ends_whose_window_stays_closed() {
 }
 
 /// HTTP to `app`, with a retry policy where `retries`.
-fn http(port: u16, retries: bool) -> Value {
+pub fn http(port: u16, retries: bool) -> Value {
     let mut filter = http_direct_response(200);
     let host = &mut filter["typed_config"]["route_config"]["virtual_hosts"][0];
     host["routes"] = json!([{

@@ -1,9 +1,13 @@
-//! More connections than the limits allow: which are accepted, which are closed for them, and
-//! what metrics and health show meanwhile.
+//! More connections than the limits allow, in either direction: which are accepted, which are closed
+//! for them, and what metrics and health show meanwhile.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
+
+use tokio::sync::watch;
 
 use crate::proxy::{Proxy, Settings, echo, http_manager, tcp_proxy, upstream};
 use crate::running::TIMEOUT;
@@ -117,6 +121,82 @@ fn connections_leave_descriptors_for_the_app_s_own() {
     assert_eq!(proxy.metric("anyam_listener_accept_errors_total"), 0.0);
     let used = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap();
     assert!(used.count() < descriptors / 2 + 128);
+}
+
+/// An app that reads requests and answers none.
+fn silent(mut tcp: TcpStream) {
+    while let Ok(1..) = tcp.read(&mut [0; 4096]) {}
+}
+
+/// Begins `streams` requests on one connection whose bodies do not come, and holds them until `over`;
+/// counts those that are refused.
+async fn withhold(
+    to: SocketAddr,
+    streams: usize,
+    refused: Arc<AtomicUsize>,
+    over: watch::Receiver<bool>,
+) {
+    let tcp = tokio::net::TcpStream::connect(to).await.unwrap();
+    let (mut send, connection) = h2::client::handshake(tcp).await.unwrap();
+    tokio::spawn(connection);
+    let mut held = Vec::new();
+    for _ in 0..streams {
+        send = send.ready().await.unwrap();
+        let post = http::Request::post("http://app/").body(()).unwrap();
+        let (answer, body) = send.send_request(post, false).unwrap();
+        let refused = refused.clone();
+        held.push(tokio::spawn(async move {
+            let _body = body;
+            assert_eq!(answer.await.unwrap().status(), 503);
+            refused.fetch_add(1, Relaxed);
+        }));
+    }
+    let mut over = over;
+    over.wait_for(|over| *over).await.unwrap();
+    held.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// A stream towards an app of HTTP/1 takes a connection to it, though its client has only one.
+#[test]
+fn streams_of_one_peer_leave_descriptors_too() {
+    const STREAMS: usize = 250;
+    let descriptors = 400;
+    let settings = Settings {
+        filters: &http_manager("", ""),
+        bootstrap: &limit(0),
+        descriptors: Some(descriptors),
+        ..Settings::default()
+    };
+    let proxy = Proxy::start(upstream(silent), &settings);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (end, over) = watch::channel(false);
+    let refused = Arc::new(AtomicUsize::new(0));
+    let both = [0, 1].map(|_| {
+        let held = withhold(proxy.front, STREAMS, refused.clone(), over.clone());
+        runtime.spawn(held)
+    });
+    // As many as downstream connections pass; the others wait in vain for a place.
+    proxy.until("the rest is refused", |_| {
+        refused.load(Relaxed) == 2 * STREAMS - 68
+    });
+    let overflows = "anyam_cluster_overflows_total";
+    assert_eq!(proxy.metric(overflows), (2 * STREAMS - 68) as f64);
+    assert!(proxy.is_ready());
+    assert_eq!(proxy.metric("anyam_listener_accept_errors_total"), 0.0);
+    let used = std::fs::read_dir(format!("/proc/{}/fd", proxy.pid())).unwrap();
+    assert!(used.count() < descriptors / 2 + 128);
+    end.send_replace(true);
+    for held in runtime.block_on(futures_util::future::join_all(both)) {
+        held.unwrap();
+    }
+    // Their places are free again.
+    let dialled = |proxy: &Proxy| proxy.metric("anyam_cluster_connections_total");
+    let before = dialled(&proxy);
+    let mut client = connect(proxy.front);
+    client
+        .write_all(b"GET / HTTP/1.1\r\nhost: app\r\n\r\n")
+        .unwrap();
+    proxy.until("a request reaches the app", |proxy| dialled(proxy) > before);
 }
 
 /// What a database connection carries shows while it is open.

@@ -35,8 +35,13 @@ fn without_descriptors_what_is_open_goes_on_and_the_rest_waits() {
     round_trip(&mut first).unwrap();
     // All of these are established by the kernel; only some can be accepted.
     let waiting: Vec<_> = (0..CLIENTS).map(|_| connect(proxy.front)).collect();
+    proxy.until("there are no descriptors", |proxy| {
+        proxy.metric("anyam_listener_accept_errors_total") > 0.0
+    });
     for _ in 0..20 {
         round_trip(&mut first).unwrap();
+        // Probes have descriptors of their own.
+        assert!(proxy.is_ready());
     }
     drop(waiting);
     // Descriptors are free: new connections are served, and the pause was counted.

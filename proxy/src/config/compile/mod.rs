@@ -87,6 +87,8 @@ pub struct Compiler {
     global_limit: Option<Arc<ConnectionLimit>>,
     /// By listener name.
     connection_limits: HashMap<String, Arc<ConnectionLimit>>,
+    /// The bounds on connections to upstreams, by listener name.
+    upstream_limits: HashMap<String, Arc<ConnectionLimit>>,
 }
 
 /// How many resources of each kind were compiled, and how many only linked anew, since start.
@@ -173,6 +175,7 @@ impl Compiler {
             metrics: Mutex::default(),
             global_limit: None,
             connection_limits: HashMap::new(),
+            upstream_limits: HashMap::new(),
         })
     }
 
@@ -259,10 +262,13 @@ impl Compiler {
         self.connection_limits = listeners.iter().map(of_listener).collect();
     }
 
-    /// Bounds a listener's open connections; near the bound its idle connections are closed.
+    /// Bounds a listener's open connections, and those to upstreams that are opened for them; near
+    /// the bound its idle connections are closed.
     pub fn limit_listener(&mut self, listener: &str, most: u64) {
         self.connection_limits
             .insert(listener.to_owned(), ConnectionLimit::closing_idle(most));
+        self.upstream_limits
+            .insert(listener.to_owned(), ConnectionLimit::new(most));
     }
 
     /// The bounds on connections of a listener; `global`: that of the process too.

@@ -226,11 +226,13 @@ impl<'a, 'd> Attempts<'a, 'd> {
     async fn checkout(&mut self, endpoint: &Arc<Endpoint>) -> Result<Lease, Failure> {
         let (worker, pools) = (self.conn.worker.clone(), self.conn.pools.clone());
         let cluster = self.plan.cluster.clone();
+        let listener = &self.conn.downstream.listener.def;
         let target = CheckoutTarget {
             cluster: &cluster,
             endpoint,
             version: self.info.version,
             purpose: upgrade::purpose(&self.info.request, self.plan.action, &self.plan.framing),
+            limit: listener.upstream_limit.as_ref(),
         };
         let mut leasing = std::pin::pin!(pools.checkout(&worker, &target));
         let lease = poll_fn(|cx| {

@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 use super::upstream::UpstreamIo;
 use crate::config::route::{Mirror, RouteAction};
+use crate::connection_limit::ConnectionLimit;
 use crate::http::connection::conn::Conn;
 use crate::http::h1::{Event, Framing};
 use crate::http::pool::{CheckoutTarget, Lease, Pools, Purpose};
@@ -157,8 +158,9 @@ pub fn send(conn: &Conn, cluster: Arc<Cluster>, mirror: &Mirror, mut copy: Copy)
         cluster: cluster.clone(),
     };
     let (worker, pools) = (conn.worker.clone(), conn.pools.clone());
+    let limit = conn.downstream.listener.def.upstream_limit.clone();
     tokio::task::spawn_local(async move {
-        match exchange(&worker, &pools, &cluster, &copy, &body).await {
+        match exchange(&worker, &pools, &cluster, limit.as_ref(), &copy, &body).await {
             Ok(lease) => pools.checkin(lease, &cluster, worker.timers.now()),
             // Its request ended early or it fell behind, which was counted.
             Err(_) if body.borrow().state == State::GivenUp => {}
@@ -185,6 +187,7 @@ async fn exchange(
     worker: &Worker,
     pools: &Pools,
     cluster: &Arc<Cluster>,
+    limit: Option<&Arc<ConnectionLimit>>,
     copy: &Copy,
     body: &RefCell<Body>,
 ) -> Result<Lease, Failure> {
@@ -201,6 +204,7 @@ async fn exchange(
         endpoint: &endpoint,
         version: copy.head.version(),
         purpose: Purpose::Exchange,
+        limit,
     };
     let mut lease = pools.checkout(worker, &target).await?;
     let up = &mut lease.up;

@@ -164,8 +164,8 @@ pub struct H1Client {
     reset: bool,
     /// Bytes written before this request.
     written_before: u64,
-    /// Holds the connection's place under the cluster's limits.
-    _place: Place,
+    /// The connection's place under the limits.
+    pub(in crate::http) place: Place,
 }
 
 impl H1Client {
@@ -179,7 +179,7 @@ impl H1Client {
             since: Instant::now(),
             reset: false,
             written_before: 0,
-            _place: place,
+            place,
         }
     }
 

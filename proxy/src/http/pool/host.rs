@@ -25,7 +25,6 @@ use crate::stream::Stream;
 use crate::tls::Dial;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::connect::ConnectError;
-use crate::upstream::limits::Permit;
 use crate::worker::Worker;
 
 /// How often a request that waits for a connection retries: permits are shared by workers, which do
@@ -230,27 +229,6 @@ impl HostPool {
         is_older(since, self.lifetime.get())
     }
 
-    /// Waits until a connection may be available, under the limit of pending requests.
-    async fn wait(
-        &self,
-        worker: &Worker,
-        target: &CheckoutTarget<'_>,
-        pending: &mut Option<Permit>,
-    ) -> Result<(), Failure> {
-        if pending.is_none() {
-            let permit = target.cluster.limits.try_pending();
-            *pending = Some(permit.ok_or_else(|| {
-                target.cluster.metrics.overflows.inc();
-                Failure::Overflow("pending requests")
-            })?);
-        }
-        let _waiting = self.waiting.clone();
-        // A change or [`RETRY_INTERVAL`], whichever comes first.
-        let changed = self.changed.notified();
-        let _ = worker.timers.timeout(RETRY_INTERVAL, changed).await;
-        Ok(())
-    }
-
     /// Drops closed and expired connections, and all idle ones unless `kept`; returns whether any
     /// is left.
     pub(super) fn tidy(&self, kept: bool) -> bool {
@@ -258,11 +236,13 @@ impl HostPool {
         let old = |since: Instant| self.is_old(since);
         let expired = |since: Instant| limit.is_some_and(|limit| since.elapsed() >= limit);
         self.idle.borrow_mut().retain_mut(|idle| {
+            let kept = kept && !idle.client.place.is_contended();
             let kept = kept && !expired(idle.since) && !old(idle.client.since);
             kept && is_alive(&mut idle.client.io)
         });
         self.shared.borrow_mut().retain(|shared| {
             let busy = shared.connected.is_busy();
+            let kept = kept && !shared.is_contended();
             let kept = kept && !expired(shared.used.get()) && !old(shared.since);
             !shared.connected.is_closed() && (busy || kept)
         });

@@ -6,13 +6,14 @@
 //! another.
 //!
 //! - `host`: the connections to one endpoint; `shared`: an HTTP/2 connection and its streams
-//! - `place`: places for connections under a cluster's limit
+//! - `place`: places for connections under the limits of a cluster and a listener
 
 pub(crate) mod host;
 mod place;
 pub(crate) mod shared;
 
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,9 +23,11 @@ use foldhash::HashMap;
 use tokio::sync::Notify;
 
 use self::host::{HostPool, Idle};
+pub(crate) use self::place::LimitReached;
 pub use self::place::Place;
 use crate::bug;
 use crate::config::cluster::{Transport, UpstreamProtocol};
+use crate::connection_limit::ConnectionLimit;
 use crate::http::forward::upstream::UpstreamIo;
 use crate::http::request::error::Failure;
 use crate::message::head::Version;
@@ -62,6 +65,8 @@ pub struct CheckoutTarget<'a> {
     /// The request's own, for clusters that follow it.
     pub version: Version,
     pub purpose: Purpose,
+    /// Of the listener that the connection is for.
+    pub limit: Option<&'a Arc<ConnectionLimit>>,
 }
 
 /// What a connection is for.
@@ -136,7 +141,8 @@ impl Pools {
             return;
         }
         // Requests wait for another endpoint or on another worker: its place is released for them.
-        if !host.is_awaited() && cluster.limits.is_contended() {
+        let contended = cluster.limits.is_contended() || client.place.is_contended();
+        if contended && !host.is_awaited() {
             return;
         }
         client.reused = true;
@@ -156,7 +162,7 @@ impl Pools {
             if self.hosts.borrow().is_empty() {
                 self.filled.notified().await;
             }
-            worker.timers.sleep(SWEEP).await;
+            self.rest(worker).await;
             let contended: HashMap<u64, bool> = {
                 let snapshot = worker.store.peek();
                 let clusters = snapshot.clusters.values();
@@ -170,14 +176,31 @@ impl Pools {
         }
     }
 
+    /// Waits for the next sweep; meanwhile the connections that have been idle for longest end,
+    /// when memory or descriptors are short.
+    async fn rest(&self, worker: &Worker) {
+        let mut sleep = std::pin::pin!(worker.timers.sleep(SWEEP));
+        poll_fn(|cx| {
+            let reaper = &worker.overload.idle;
+            if reaper.is_active() {
+                self.hosts
+                    .borrow()
+                    .values()
+                    .for_each(|host| host.reap(reaper));
+            }
+            sleep.as_mut().poll(cx)
+        })
+        .await;
+    }
+
     /// Closes the connection of a cluster that has been idle for longest; `false`: there is none.
     fn close_idle(&self, cluster: u64) -> bool {
         let hosts = self.hosts.borrow();
         let of_cluster = hosts.iter().filter(|(key, _)| key.cluster == cluster);
         let oldest = of_cluster
-            .filter_map(|(_, host)| Some((host.idle_since()?, host)))
+            .filter_map(|(_, host)| Some((host.idle_since(|_| true)?, host)))
             .min_by_key(|(since, _)| *since);
-        oldest.is_some_and(|(_, host)| host.close_oldest_idle())
+        oldest.is_some_and(|(since, host)| host.close_idle(since, |_| true))
     }
 
     fn host(&self, target: &CheckoutTarget<'_>) -> Rc<HostPool> {

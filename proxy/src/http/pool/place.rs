@@ -1,20 +1,83 @@
-//! Places for connections under a cluster's limit.
+//! Places for connections under the limits of their cluster and of the listener that they serve.
 //!
-//! The limit counts all endpoints of a cluster and all workers. So that idle connections of one
+//! A cluster's limit counts all its endpoints and all workers. So that idle connections of one
 //! endpoint or worker do not starve another, idle ones are closed, and an endpoint without any
-//! connection may have one beyond the limit, as in Envoy.
+//! connection may have one beyond the limit, as in Envoy. A listener's limit counts all clusters,
+//! keeps descriptors free, and is never exceeded.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::host::HostPool;
+use super::host::{HostPool, Idle, RETRY_INTERVAL};
 use super::{CheckoutTarget, Pools};
+use crate::connection_limit::{ConnectionLimit, ConnectionPermit};
+use crate::http::request::error::Failure;
+use crate::overload::Reaper;
 use crate::upstream::limits::Permit;
+use crate::worker::Worker;
 
-/// A connection's place under the cluster's limit, and in its endpoint's count.
+/// A connection's place under the limits, and in its endpoint's count.
 pub struct Place {
     _permit: Permit,
     _of_host: Rc<()>,
+    of_listener: Option<ConnectionPermit>,
+}
+
+impl Place {
+    fn counts_to(&self, limit: &Arc<ConnectionLimit>) -> bool {
+        let permit = self.of_listener.as_ref();
+        permit.is_some_and(|permit| Arc::ptr_eq(permit.limit(), limit))
+    }
+
+    /// Its listener may have no more connections: while it is idle, it keeps others waiting.
+    pub(super) fn is_contended(&self) -> bool {
+        let permit = self.of_listener.as_ref();
+        permit.is_some_and(|permit| permit.limit().is_full())
+    }
+}
+
+/// A listener has as many connections to upstreams as it may, and none of this worker's is idle.
+pub(crate) struct LimitReached;
+
+/// A request that waits for a connection.
+pub(super) struct Pending {
+    _permit: Permit,
+    since: Instant,
+}
+
+impl Pools {
+    /// A permit of a listener's limit; idle connections that count to it make room.
+    ///
+    /// # Errors
+    /// When the limit is reached.
+    pub(crate) fn permit_of(
+        &self,
+        limit: Option<&Arc<ConnectionLimit>>,
+    ) -> Result<Option<ConnectionPermit>, LimitReached> {
+        let Some(limit) = limit else {
+            return Ok(None);
+        };
+        loop {
+            if let Some(permit) = limit.acquire() {
+                return Ok(Some(permit));
+            }
+            if !self.close_idle_of(limit) {
+                return Err(LimitReached);
+            }
+        }
+    }
+
+    /// Closes the longest idle connection that counts to `limit`; `false`: there is none.
+    fn close_idle_of(&self, limit: &Arc<ConnectionLimit>) -> bool {
+        let hosts = self.hosts.borrow();
+        let idle = hosts.values().filter_map(|host| {
+            let since = host.idle_since(|place| place.counts_to(limit))?;
+            Some((since, host))
+        });
+        let oldest = idle.min_by_key(|(since, _)| *since);
+        oldest.is_some_and(|(since, host)| host.close_idle(since, |place| place.counts_to(limit)))
+    }
 }
 
 impl HostPool {
@@ -30,38 +93,87 @@ impl HostPool {
             let has_none = Rc::strong_count(&self.places) == 1;
             has_none.then(|| limits.take_connection())
         })?;
+        let of_listener = pools.permit_of(target.limit).ok()?;
         Some(Place {
             _permit: permit,
             _of_host: self.places.clone(),
+            of_listener,
         })
     }
 
-    /// Since when the longest idle connection has been idle.
-    pub(super) fn idle_since(&self) -> Option<Instant> {
-        let exclusive = self.idle.borrow().first().map(|idle| idle.since);
+    /// Waits until a connection may be available, under the limit of pending requests. At a
+    /// listener's limit a request waits no longer than for a connection that is being made.
+    pub(super) async fn wait(
+        &self,
+        worker: &Worker,
+        target: &CheckoutTarget<'_>,
+        pending: &mut Option<Pending>,
+    ) -> Result<(), Failure> {
+        let now = worker.timers.now();
+        let overflow = |which| {
+            target.cluster.metrics.overflows.inc();
+            Err(Failure::Overflow(which))
+        };
+        match pending {
+            None => {
+                let Some(permit) = target.cluster.limits.try_pending() else {
+                    return overflow("pending requests");
+                };
+                *pending = Some(Pending {
+                    _permit: permit,
+                    since: now,
+                });
+            }
+            Some(Pending { since, .. }) => {
+                let is_late =
+                    now.saturating_duration_since(*since) >= target.cluster.connect_timeout;
+                if is_late && target.limit.is_some_and(|limit| limit.is_full()) {
+                    return overflow("connections for the listener");
+                }
+            }
+        }
+        let _waiting = self.waiting.clone();
+        // A change or [`RETRY_INTERVAL`], whichever comes first.
+        let changed = self.changed.notified();
+        let _ = worker.timers.timeout(RETRY_INTERVAL, changed).await;
+        Ok(())
+    }
+
+    /// Since when the longest idle connection whose place `counts` has been idle.
+    pub(super) fn idle_since(&self, counts: impl Fn(&Place) -> bool) -> Option<Instant> {
+        let exclusive = self.idle.borrow();
+        let exclusive = exclusive.iter().find(|idle| counts(&idle.client.place));
         let shared = self.shared.borrow();
-        let unused = shared.iter().filter(|shared| !shared.connected.is_busy());
+        let unused = shared.iter().filter(|shared| shared.is_idle(&counts));
         unused
             .map(|shared| shared.used.get())
-            .chain(exclusive)
+            .chain(exclusive.map(|idle| idle.since))
             .min()
     }
 
-    /// Closes that connection.
-    pub(super) fn close_oldest_idle(&self) -> bool {
-        let Some(oldest) = self.idle_since() else {
-            return false;
-        };
+    /// Closes a connection whose place `counts` and that has been idle since then.
+    pub(super) fn close_idle(&self, since: Instant, counts: impl Fn(&Place) -> bool) -> bool {
         let mut idle = self.idle.borrow_mut();
-        if idle.first().is_some_and(|idle| idle.since == oldest) {
-            idle.remove(0);
+        let found = |idle: &Idle| idle.since == since && counts(&idle.client.place);
+        if let Some(at) = idle.iter().position(found) {
+            idle.remove(at);
             return true;
         }
         let mut shared = self.shared.borrow_mut();
         let found = shared
             .iter()
-            .position(|shared| shared.used.get() == oldest && !shared.connected.is_busy());
+            .position(|shared| shared.used.get() == since && shared.is_idle(&counts));
         found.map(|at| shared.remove(at)).is_some()
+    }
+
+    /// Closes its part of the connections that have been idle for longest.
+    pub(super) fn reap(&self, reaper: &Reaper) {
+        self.idle
+            .borrow_mut()
+            .retain(|idle| !reaper.ends(idle.since));
+        self.shared
+            .borrow_mut()
+            .retain(|shared| shared.connected.is_busy() || !reaper.ends(shared.used.get()));
     }
 
     /// Requests wait for one of its connections.

@@ -19,7 +19,7 @@ pub(crate) struct Shared {
     pub(super) since: Instant,
     pub(super) used: Cell<Instant>,
     /// `None`: the connections in its tunnels have places of their own.
-    _place: Option<Place>,
+    place: Option<Place>,
 }
 
 impl Shared {
@@ -29,7 +29,7 @@ impl Shared {
             opened: Cell::new(0),
             since: Instant::now(),
             used: Cell::new(Instant::now()),
-            _place: place,
+            place,
         }
     }
 
@@ -50,6 +50,16 @@ impl Shared {
     pub(crate) fn count(&self, now: Instant) {
         self.used.set(now);
         self.opened.set(self.opened.get().saturating_add(1));
+    }
+
+    /// It has no stream, and a place that `counts`.
+    pub(super) fn is_idle(&self, counts: impl Fn(&Place) -> bool) -> bool {
+        !self.connected.is_busy() && self.place.as_ref().is_some_and(counts)
+    }
+
+    /// Its listener may have no more connections: while it is idle, it keeps others waiting.
+    pub(super) fn is_contended(&self) -> bool {
+        self.place.as_ref().is_some_and(Place::is_contended)
     }
 
     pub(super) fn is_spent(&self, cluster: &Cluster) -> bool {

@@ -1,10 +1,13 @@
-//! How many connections may be open, and how long one may last.
+//! How many connections may be open, and how long one may last; what ends when there is no room.
+
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::rig::{Rig, connect, echo_server, listener, static_cluster};
+use crate::stalled::http;
 use crate::support::run;
 
 /// Whether the proxy serves a connection: a byte comes back.
@@ -96,5 +99,36 @@ fn a_connection_lasts_no_longer_than_its_tcp_proxy_says() {
         let mut client = connect(port).await;
         assert!(is_served(&mut client).await);
         while is_served(&mut client).await {}
+    });
+}
+
+/// Connections to upstreams are kept for an hour otherwise.
+#[test]
+fn idle_connections_to_upstreams_end_when_there_is_no_room() {
+    run(async {
+        let mut rig = Rig::new();
+        let port = rig.free_port();
+        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let cluster = static_cluster("app", app.local_addr().unwrap());
+        rig.apply(&[cluster], &[http(port, false)]);
+        let mut client = connect(port).await;
+        let request = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let (mut served, _) = app.accept().await.unwrap();
+        assert!(served.read(&mut [0; 4096]).await.unwrap() > 0);
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        served.write_all(answer).await.unwrap();
+        assert!(client.read(&mut [0; 4096]).await.unwrap() > 0);
+        let no_room = async {
+            loop {
+                rig.worker.overload.idle.begin(&rig.worker.timers);
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        let mut more = [0];
+        tokio::select! {
+            end = served.read(&mut more) => assert_eq!(end.unwrap(), 0),
+            () = no_room => {}
+        }
     });
 }

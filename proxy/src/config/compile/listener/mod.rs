@@ -94,6 +94,7 @@ pub fn listener(
         .map_or(bind_to_port, |old| &old.bind_to_port);
     let metrics = compiler.metrics_of_listener(&name);
     let connection_limits = compiler.connection_limits(&name, !*ignore_global_conn_limit);
+    let upstream_limit = compiler.upstream_limits.get(&*name).cloned();
     Ok(Listener {
         def: Arc::new(ListenerDef {
             name,
@@ -109,6 +110,7 @@ pub fn listener(
             default_chain,
             per_connection_buffer_limit: u32_or(per_connection_buffer_limit_bytes, BUFFER) as usize,
             connection_limits,
+            upstream_limit,
             backlog: u32_or(tcp_backlog_size, BACKLOG),
             access_log: http::logs(compiler, at, access_log)?,
             declared_by: m.metadata.as_ref().and_then(values::declared_by),
