@@ -5,11 +5,13 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use pin_project_lite::pin_project;
 use tokio::sync::watch;
 
 use crate::config::demand::OnDemandClient;
+use crate::config::listener::ListenerDef;
 use crate::dispatcher::buffer;
 use crate::dispatcher::date::DateCache;
 use crate::dispatcher::future_slab::FutureSlab;
@@ -123,6 +125,17 @@ impl Worker {
             stalled: &self.overload.stalled,
             most,
         }
+    }
+
+    /// Whether a connection of `listener`, idle since `since`, is to be closed to make room for
+    /// others.
+    pub fn reclaims(&self, listener: &ListenerDef, since: Instant) -> bool {
+        let idle = &self.overload.idle;
+        let ends = idle.is_active() && listener.closes_idle() && idle.ends(since);
+        if ends {
+            listener.metrics.idle_closed.inc();
+        }
+        ends
     }
 
     pub fn is_draining(&self) -> bool {

@@ -9,9 +9,10 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::ListenerContext;
 use super::conn;
-use crate::config::listener::ListenerKey;
-use crate::connection_limit;
+use crate::config::listener::{ListenerDef, ListenerKey};
+use crate::connection_limit::{self, ConnectionPermits};
 use crate::socket;
+use crate::worker::Worker;
 
 /// The first wait after the system ran out of something; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -52,16 +53,7 @@ fn admit(worker: &Rc<ListenerContext>, tcp: TcpStream, peer: SocketAddr, key: Li
     };
     drop(snapshot);
     let metrics = &listener.def.metrics;
-    let entered = connection_limit::acquire_all(&listener.def.connection_limits);
-    if listener
-        .def
-        .connection_limits
-        .iter()
-        .any(|limit| limit.is_nearly_full())
-    {
-        worker.overload.idle.begin(&worker.timers);
-    }
-    let Some(permits) = entered else {
+    let Some(permits) = enter(worker, &listener.def) else {
         metrics.refused.inc();
         socket::reset_on_close(&tcp);
         return;
@@ -70,6 +62,17 @@ fn admit(worker: &Rc<ListenerContext>, tcp: TcpStream, peer: SocketAddr, key: Li
     let begin = conn::begin(worker.clone(), listener, tcp, (key.address, peer), permits);
     // Boxed: a future of its size is expensive to move.
     worker.serve((), Box::pin(begin));
+}
+
+/// The permits of one more connection, also one inside another. `None`: as many as may be are open.
+/// From nine tenths on, idle ones are closed.
+pub(super) fn enter(worker: &Worker, def: &ListenerDef) -> Option<ConnectionPermits> {
+    let permits = connection_limit::acquire_all(&def.connection_limits);
+    let mut limits = def.connection_limits.iter();
+    if limits.any(|limit| limit.is_nearly_full()) {
+        worker.overload.idle.begin(&worker.timers);
+    }
+    permits
 }
 
 /// Errors of the one connection that was to be accepted, not of the listener.

@@ -18,11 +18,11 @@ use bytes::BytesMut;
 
 use super::ListenerContext;
 use crate::config::listener::{FilterChain, TerminalFilter, TransportProtocol, TunnelOptions};
-use crate::connection_limit;
 use crate::connection_limit::ConnectionPermits;
 use crate::hbone::{BadTarget, ConnectRequest, ConnectTarget, TunnelServer};
 use crate::http::h2::Prefixed;
 use crate::lifecycle::{ConnectionStatus, EndStep, Lifecycle, Limits};
+use crate::listener::accept;
 use crate::listener::admission::{CheckedGeneration, must_end};
 use crate::listener::chain::choose;
 use crate::listener::conn;
@@ -101,10 +101,15 @@ pub(crate) async fn serve(
                     return Poll::Ready(None);
                 }
                 server.streams().register(cx);
+                let open = server.streams().open();
+                let is_reclaimed = || {
+                    let since = life.idle_since();
+                    open == 0 && worker.reclaims(&accepted.listener.def, since)
+                };
                 let seen = ConnectionStatus {
-                    open: server.streams().open(),
+                    open,
                     served: 0,
-                    is_draining: worker.is_draining(),
+                    is_draining: worker.is_draining() || is_reclaimed(),
                 };
                 let drain_timeout = chain.handshake_timeout;
                 match ready!(life.poll(cx, &timer, &limits, drain_timeout, seen)) {
@@ -141,7 +146,7 @@ fn enter(
         .map_err(|bad| (status_of(bad), Refused::Tunnel(reason(bad))));
     let admitted = admitted.and_then(|target| {
         inner = outer.inner(worker, target.destination);
-        admit(outer, &inner, target)
+        admit(worker, outer, &inner, target)
     });
     let AdmittedTunnel {
         chain,
@@ -202,6 +207,7 @@ struct AdmittedTunnel {
 
 /// The chain of an allowed connection; or the status to refuse with, and why.
 fn admit(
+    worker: &Worker,
     outer: &Outer<'_>,
     inner: &AcceptedConnection,
     target: ConnectTarget,
@@ -213,7 +219,7 @@ fn admit(
         return Err((421, Refused::Tunnel(why)));
     }
     let def = &inner.listener.def;
-    let Some(permits) = connection_limit::acquire_all(&def.connection_limits) else {
+    let Some(permits) = accept::enter(worker, def) else {
         def.metrics.refused.inc();
         let why = "as many connections as may be are open";
         return Err((503, Refused::Tunnel(why)));

@@ -125,12 +125,7 @@ impl Conn {
 
     /// Whether the connection, idle since `since`, is to be closed to make room for others.
     pub fn is_reclaimed(&self, since: Instant) -> bool {
-        let (idle, listener) = (&self.worker.overload.idle, &self.downstream.listener.def);
-        let ends = idle.is_active() && listener.closes_idle() && idle.ends(since);
-        if ends {
-            listener.metrics.idle_closed.inc();
-        }
-        ends
+        self.worker.reclaims(&self.downstream.listener.def, since)
     }
 
     /// The connection should end at the next occasion.

@@ -1,8 +1,11 @@
 //! The entry of the HTTP path: one connection, from its first bytes to its end.
 
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::BytesMut;
 
@@ -133,6 +136,7 @@ async fn listen(
 ) -> Option<(Codec, Stream, BytesMut)> {
     let manager = conn.resolve().manager.clone();
     let timer = conn.worker.timers.timer();
+    let since = timer.now();
     timer.set_or_clear(manager.request_headers_timeout.or(manager.idle_timeout));
     loop {
         if prefix.starts_with(PREFACE) {
@@ -146,7 +150,15 @@ async fn listen(
             prefix.reserve(PREFACE.len());
             tokio::io::AsyncReadExt::read_buf(&mut stream, &mut prefix).await
         };
-        match timer.race(conn.unless_denied(reading)).await {
+        let reading = async {
+            let mut reading = pin!(conn.unless_denied(reading));
+            poll_fn(|cx| match reading.as_mut().poll(cx) {
+                Poll::Pending if conn.is_reclaimed(since) => Poll::Ready(None),
+                polled => polled,
+            })
+            .await
+        };
+        match timer.race(reading).await {
             Ok(Some(Ok(1..))) => {}
             Ok(None) => return None,
             // The HTTP/1 loop answers a head that was begun and not finished.
@@ -162,8 +174,6 @@ mod budgets;
 
 #[cfg(test)]
 mod tests {
-    use std::future::Future;
-
     use super::*;
     use crate::dispatcher::timer::Timer;
     use crate::http::forward::downstream::DownstreamIo;

@@ -104,6 +104,11 @@ impl Rig {
             .limit_connections(global, &listeners.collect());
     }
 
+    /// The same, of one near which idle connections are closed.
+    pub fn limit_closing_idle(&mut self, listener: &str, most: u64) {
+        self.compiler.limit_listener(listener, most);
+    }
+
     fn change(&mut self, changes: Changes) {
         let outcome = self.compiler.apply(&self.store, changes);
         let rejected: Vec<_> = outcome.rejected.iter().map(ToString::to_string).collect();

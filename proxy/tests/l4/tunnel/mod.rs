@@ -2,6 +2,7 @@
 //! inbound side refuses.
 
 mod envoy;
+mod limits;
 pub mod pair;
 pub mod requests;
 

@@ -18,7 +18,7 @@ use crate::support::pki::{client, uri};
 use crate::support::run;
 
 /// An HTTP/2 client over mTLS, as `front`.
-async fn hbone(pair: &Pair) -> SendRequest<Bytes> {
+pub async fn hbone(pair: &Pair) -> SendRequest<Bytes> {
     hbone_with_end(pair).await.0
 }
 
