@@ -34,7 +34,7 @@ use self::workers::Workers;
 use crate::admin::server::{Surface, bind, serve};
 use crate::admin::{Admin, wire_node};
 use crate::args::{Process, RunMode};
-use crate::bootstrap::{Bootstrap, concurrency};
+use crate::bootstrap::{Bootstrap, capacity, concurrency};
 use crate::bug;
 use crate::config::compile::values::FETCH;
 use crate::config::demand::{OnDemandClient, OnDemandRequest};
@@ -97,6 +97,7 @@ pub enum AppError {
 /// When it cannot start.
 pub fn run(bootstrap: Bootstrap, process: &Process, logs: Logs) -> Result<(), AppError> {
     bug::count_panics();
+    capacity::raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .thread_name("control")
@@ -208,11 +209,11 @@ async fn maintain(store: Arc<Store>, resolver: Resolver) {
     {}
 }
 
-/// The memory limit near which idle connections are closed; `None` where the bootstrap does not
-/// bound connections, or there is no limit.
+/// The memory near which idle connections are closed; `None` where the bootstrap does not bound
+/// connections.
 fn watched_memory(bootstrap: &Bootstrap) -> Option<u64> {
     bootstrap.extensions.connections.as_ref()?;
-    crate::bootstrap::capacity::memory()
+    capacity::memory()
 }
 
 fn demand(

@@ -1,6 +1,8 @@
 //! How many connections the process can hold, by its descriptors and its memory.
 
-use std::path::Path;
+use std::path::{Component, Path};
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Descriptors reserved for listeners, logs, admin and the control plane.
 const OWN: u64 = 128;
@@ -11,15 +13,35 @@ const BYTES: u64 = 16 << 10;
 /// The lower bound, however few descriptors and however little memory there are.
 const LEAST: u64 = 16;
 
-/// Connections that may come in. What the app itself calls keeps half of what there is.
-pub fn inbound() -> u64 {
-    let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    bound(descriptors(&limits), memory())
+/// Raises the soft RLIMIT_NOFILE to the hard one. The soft one is low (1,024) by tradition, for
+/// programs that use select(2).
+pub fn raise_descriptors() {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return;
+    }
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, soft = ?limit.current, hard = ?limit.maximum, "the soft limit of open files (RLIMIT_NOFILE) stays as it is");
+    }
 }
 
-/// Bytes that the cgroup allots, v2 or v1; `None`: no limit.
+/// Connections that may come in, and connections to upstreams that may be opened for them. What the
+/// app itself calls keeps half of what there is.
+pub fn inbound() -> u64 {
+    bound(getrlimit(Resource::Nofile).current, memory())
+}
+
+/// Bytes that the process may take up: the lowest limit among its cgroup and those above, v2 or v1,
+/// and the machine's memory. `None`: neither can be read.
 pub fn memory() -> Option<u64> {
-    allotted(Path::new("/sys/fs/cgroup"))
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let of_cgroup = allotted(Path::new("/sys/fs/cgroup"), &read("/proc/self/cgroup"));
+    let of_machine = total(&read("/proc/meminfo"));
+    of_cgroup.into_iter().chain(of_machine).min()
 }
 
 fn bound(descriptors: Option<u64>, memory: Option<u64>) -> u64 {
@@ -29,19 +51,49 @@ fn bound(descriptors: Option<u64>, memory: Option<u64>) -> u64 {
     lower.unwrap_or(u64::MAX).max(LEAST)
 }
 
-/// The soft RLIMIT_NOFILE, as proc(5) writes it.
-fn descriptors(limits: &str) -> Option<u64> {
-    let line = limits
-        .lines()
-        .find_map(|line| line.strip_prefix("Max open files"))?;
-    line.split_whitespace().next()?.parse().ok()
+/// The lowest limit of a process with these `groups`, as cgroups(7) describes /proc/self/cgroup.
+/// `root`: where the hierarchies are mounted. A container may see the path that its group has on the
+/// host, while only the group itself is mounted: then `root` alone is read.
+fn allotted(root: &Path, groups: &str) -> Option<u64> {
+    let limits = groups.lines().filter_map(|line| {
+        let (_, rest) = line.split_once(':')?;
+        let (controllers, path) = rest.split_once(':')?;
+        match controllers.split(',').any(|name| name == "memory") {
+            true => lowest(&root.join("memory"), path, "memory.limit_in_bytes"),
+            false if controllers.is_empty() => lowest(root, path, "memory.max"),
+            false => None,
+        }
+    });
+    limits.min()
 }
 
-fn allotted(root: &Path) -> Option<u64> {
-    let read = |name: &str| std::fs::read_to_string(root.join(name)).ok();
-    let text = read("memory.max").or_else(|| read("memory/memory.limit_in_bytes"))?;
-    // "max", and in v1 a number beyond all memory, are no limit.
-    text.trim().parse().ok().filter(|bytes| *bytes < 1 << 60)
+/// The lowest limit in the files called `name` from `root` down to `path`.
+fn lowest(root: &Path, path: &str, name: &str) -> Option<u64> {
+    let mut folder = root.to_owned();
+    let below = Path::new(path).components().filter_map(|part| match part {
+        Component::Normal(part) => {
+            folder.push(part);
+            Some(folder.clone())
+        }
+        // Outside of the namespace's root, which is as far as can be seen.
+        _ => None,
+    });
+    let folders = std::iter::once(root.to_owned()).chain(below.collect::<Vec<_>>());
+    let limit = |folder: &Path| {
+        let text = std::fs::read_to_string(folder.join(name)).ok()?;
+        // "max", and in v1 a number beyond all memory, are no limit.
+        text.trim().parse().ok().filter(|bytes| *bytes < 1 << 60)
+    };
+    folders.filter_map(|folder| limit(&folder)).min()
+}
+
+/// MemTotal, bytes, as proc_meminfo(5) writes it.
+fn total(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -58,25 +110,77 @@ mod tests {
     }
 
     #[test]
-    fn limits_are_read_as_the_kernel_writes_them() {
-        let limits = "Limit                     Soft Limit           Hard Limit           Units\n\
-                      Max open files            1024                 524288               files\n";
-        assert_eq!(descriptors(limits), Some(1024));
+    fn there_is_always_a_bound_on_memory() {
+        let memory = memory().unwrap();
+        assert!((1 << 20..1 << 60).contains(&memory), "{memory}");
         assert_eq!(
-            descriptors("Max open files   unlimited  unlimited files"),
-            None
+            total("MemTotal:       16333764 kB\nMemFree: 1 kB\n"),
+            Some(16_333_764 << 10)
         );
-        let dir = tempfile::tempdir().unwrap();
-        assert_eq!(allotted(dir.path()), None);
-        std::fs::create_dir(dir.path().join("memory")).unwrap();
-        let v1 = dir.path().join("memory/memory.limit_in_bytes");
-        std::fs::write(&v1, "9223372036854771712\n").unwrap();
-        assert_eq!(allotted(dir.path()), None);
-        std::fs::write(&v1, "1048576\n").unwrap();
-        assert_eq!(allotted(dir.path()), Some(1 << 20));
-        std::fs::write(dir.path().join("memory.max"), "max\n").unwrap();
-        assert_eq!(allotted(dir.path()), None);
-        std::fs::write(dir.path().join("memory.max"), "2097152\n").unwrap();
-        assert_eq!(allotted(dir.path()), Some(2 << 20));
+        assert_eq!(total("MemFree: 1 kB\n"), None);
+    }
+
+    /// A hierarchy with these limits, by path.
+    fn hierarchy(limits: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (path, limit) in limits {
+            let file = root.path().join(path);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, limit).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn the_lowest_limit_of_the_groups_above_holds() {
+        type Limits<'a> = &'a [(&'a str, &'a str)];
+        const MIB: u64 = 1 << 20;
+        let unit = "0::/system.slice/anyam.service\n";
+        let container = "0::/\n";
+        let v1 = "12:cpu,cpuacct:/a\n5:memory:/docker/c1\n0::/unlimited\n";
+        let cases: [(Limits<'_>, &str, Option<u64>); 9] = [
+            (&[], unit, None),
+            (
+                &[("system.slice/anyam.service/memory.max", "max\n")],
+                unit,
+                None,
+            ),
+            // A unit's own, or its slice's; the root has no file.
+            (
+                &[("system.slice/anyam.service/memory.max", "1048576\n")],
+                unit,
+                Some(MIB),
+            ),
+            (
+                &[
+                    ("system.slice/anyam.service/memory.max", "4194304\n"),
+                    ("system.slice/memory.max", "2097152\n"),
+                ],
+                unit,
+                Some(2 * MIB),
+            ),
+            // With a namespace of its own, or with the host's paths.
+            (&[("memory.max", "1048576\n")], container, Some(MIB)),
+            (&[("memory.max", "1048576\n")], unit, Some(MIB)),
+            (
+                &[("memory.max", "1048576\n")],
+                "0::/../../other\n",
+                Some(MIB),
+            ),
+            (
+                &[
+                    ("memory/memory.limit_in_bytes", "9223372036854771712\n"),
+                    ("memory/docker/c1/memory.limit_in_bytes", "3145728\n"),
+                ],
+                v1,
+                Some(3 * MIB),
+            ),
+            // Another controller's path is not this one's.
+            (&[("memory/a/memory.limit_in_bytes", "1\n")], v1, None),
+        ];
+        for (limits, groups, wanted) in cases {
+            let root = hierarchy(limits);
+            assert_eq!(allotted(root.path(), groups), wanted, "{limits:?} {groups}");
+        }
     }
 }

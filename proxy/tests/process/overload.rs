@@ -100,6 +100,8 @@ fn connections_leave_descriptors_for_the_app_s_own() {
         filters: &tcp_proxy(""),
         bootstrap: &limit(0),
         descriptors: Some(descriptors),
+        // As shells set it, for no reason of the proxy's.
+        soft_descriptors: Some(200),
         ..Settings::default()
     };
     let proxy = Proxy::start(upstream(echo), &settings);

@@ -37,6 +37,8 @@ pub struct Settings<'a> {
     pub bootstrap: &'a str,
     /// Descriptors that it may have.
     pub descriptors: Option<usize>,
+    /// Its soft limit of these at the start.
+    pub soft_descriptors: Option<usize>,
     pub arguments: &'a [&'a str],
     /// Diagnostics go where the access log goes.
     pub stderr_too: bool,
@@ -59,7 +61,8 @@ impl Proxy {
         let mut command = match settings.descriptors {
             Some(limit) => {
                 let mut shell = Command::new("sh");
-                let script = format!("ulimit -n {limit}; exec \"$@\"");
+                let soft = settings.soft_descriptors.unwrap_or(limit);
+                let script = format!("ulimit -n {limit}; ulimit -S -n {soft}; exec \"$@\"");
                 shell.args(["-c", &script, "sh", program]);
                 shell
             }
