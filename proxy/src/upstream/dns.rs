@@ -1,7 +1,8 @@
 //! Names of STRICT_DNS and LOGICAL_DNS clusters, resolved by the system's resolver.
 //!
-//! A lookup blocks a thread of the runtime's blocking pool, so how many run at once is bounded.
-//! Answers are kept by name: a name that does not resolve keeps its last addresses (as in Envoy),
+//! A lookup blocks a thread of the runtime's blocking pool, so how many run at once is bounded. One
+//! that takes long gives its turn to another name while it goes on, so names whose resolver is
+//! silent do not hold up those that resolve. Answers are kept by name: a name that does not resolve keeps its last addresses (as in Envoy),
 //! and has no effect on the other names of its cluster.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 
 use super::endpoints::bind;
 use crate::config::cluster::{AddressFamily, Discovery, LbEndpoint};
@@ -24,8 +25,12 @@ use crate::upstream::endpoint::{Endpoint, Priority};
 pub const FIRST: Duration = Duration::from_secs(5);
 /// How long a later change of the configuration waits for names that are new in it.
 pub const LATER: Duration = Duration::from_secs(1);
-/// Lookups at once.
-const CONCURRENT: usize = 16;
+/// Lookups at once, besides slow ones.
+const CONCURRENT: usize = 32;
+/// A lookup that takes longer is slow.
+const SLOW: Duration = Duration::from_millis(500);
+/// Slow lookups at once; below the 512 threads of the runtime's blocking pool.
+const MAX_SLOW: usize = 256;
 /// Addresses of one name that are used.
 const MAX_ADDRESSES: usize = 256;
 /// A younger answer is taken for every cluster that has the name.
@@ -39,6 +44,7 @@ type Lookup = dyn Fn(&str) -> io::Result<BTreeSet<IpAddr>> + Send + Sync;
 pub struct Resolver {
     lookup: Arc<Lookup>,
     turns: Arc<Semaphore>,
+    slow: Arc<Semaphore>,
     answers: Arc<Mutex<HashMap<Box<str>, Answer>>>,
 }
 
@@ -66,6 +72,7 @@ impl Resolver {
         Self {
             lookup: Arc::new(lookup),
             turns: Arc::new(Semaphore::new(CONCURRENT)),
+            slow: Arc::new(Semaphore::new(MAX_SLOW)),
             answers: Arc::default(),
         }
     }
@@ -144,11 +151,9 @@ impl Resolver {
             return Ok(answer.addresses.clone());
         }
         let (lookup, name) = (self.lookup.clone(), host.host.clone());
-        let looking_up = spawn_blocking(move || {
-            // Held by the thread: a lookup goes on when its caller no longer waits for it.
-            let _turn = turn;
-            lookup(&name)
-        });
+        let blocking = spawn_blocking(move || lookup(&name));
+        // A task of its own: a lookup goes on, and is counted, when its caller no longer waits for it.
+        let looking_up = tokio::spawn(counted(blocking, turn, self.slow.clone()));
         let addresses = looking_up.await.map_err(io::Error::other)??;
         let answer = Answer {
             addresses: addresses.clone(),
@@ -162,6 +167,24 @@ impl Resolver {
         let answers = self.answers.lock();
         answers.unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Waits for a lookup, which keeps its turn until it is slow and one of the slow ones.
+async fn counted(
+    mut blocking: JoinHandle<io::Result<BTreeSet<IpAddr>>>,
+    turn: OwnedSemaphorePermit,
+    slow: Arc<Semaphore>,
+) -> io::Result<BTreeSet<IpAddr>> {
+    let becoming_slow = async {
+        tokio::time::sleep(SLOW).await;
+        slow.acquire_owned().await
+    };
+    let _slow = tokio::select! {
+        found = &mut blocking => return found.map_err(io::Error::other)?,
+        slow = becoming_slow => slow,
+    };
+    drop(turn);
+    blocking.await.map_err(io::Error::other)?
 }
 
 /// Publishes the endpoints of the names that are known, if they are not as before. `found`: in the

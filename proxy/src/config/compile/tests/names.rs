@@ -123,3 +123,56 @@ load_assignment:
         assert_eq!(addresses(), ["10.0.0.2", "10.0.0.1"]);
     });
 }
+
+/// A resolver that is silent keeps a lookup for 5 s and more.
+#[test]
+fn names_that_hang_do_not_hold_up_others() {
+    const HANGING: usize = 60;
+    let host = |name: &str| {
+        format!("{{endpoint: {{address: {{socket_address: {{address: {name}, port_value: 7}}}}}}}}")
+    };
+    let mut hosts: Vec<_> = (0..HANGING).map(|n| host(&format!("hangs-{n}"))).collect();
+    hosts.push(host("good"));
+    let text = format!(
+        "
+name: dns
+type: STRICT_DNS
+dns_lookup_family: V4_ONLY
+load_assignment:
+  cluster_name: dns
+  endpoints:
+  - lb_endpoints: [{}]
+",
+        hosts.join(", ")
+    );
+    let mut bench = Bench::new();
+    bench.cluster(&text);
+    let cluster = bench.store.load().clusters["dns"].clone();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Mutex::new(released);
+    let resolver = Resolver::new(move |host| match host {
+        "good" => Ok(BTreeSet::from([[10, 0, 0, 1].into()])),
+        _ => {
+            let _ = released.lock().unwrap().recv();
+            Err(std::io::Error::other("no answer"))
+        }
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let known = cluster.clone();
+    let found = runtime.block_on(async {
+        let resolving = tokio::spawn(async move { resolver.refresh(&known, None).await });
+        let waiting = async {
+            while cluster.endpoints.load().all().next().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let found = tokio::time::timeout(crate::upstream::dns::FIRST, waiting).await;
+        drop(release);
+        resolving.await.unwrap();
+        found
+    });
+    assert!(found.is_ok(), "the good name waits for the others");
+}
