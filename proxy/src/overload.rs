@@ -15,13 +15,16 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A connection that is idle for less is kept.
 const IDLE: Duration = Duration::from_secs(1);
 const STALLED: Duration = Duration::from_secs(10);
+/// Bytes a peer has to take within [`STALLED`] not to count as stalled. One that takes a byte now
+/// and then holds as much memory as one that takes nothing.
+const PROGRESS: u64 = 16 << 10;
 
 /// A worker's.
 pub struct Overload {
     /// HTTP connections without a request.
     pub idle: Reaper,
-    /// Streams, relays and uploads whose peer does not read what is queued for it, and bodies that
-    /// are kept while their client stalls.
+    /// Streams, relays and uploads whose peer hardly reads what is queued for it, and bodies that
+    /// are kept while their client stalls ([`Progress`]).
     pub stalled: Reaper,
     /// Bytes that the process may take up; `None`: not watched.
     memory: Cell<Option<u64>>,
@@ -52,6 +55,32 @@ impl Overload {
             self.idle.begin(timers);
             self.stalled.begin(timers);
         }
+    }
+}
+
+/// How fast a peer takes what is held for it, or sends the rest of what is kept of it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    bytes: u64,
+    /// `None`: nothing was held when this was last noted.
+    since: Option<Instant>,
+}
+
+impl Progress {
+    /// Since when something is held without [`PROGRESS`] bytes having moved. `bytes`: how many have
+    /// moved in all, if something is held now.
+    pub fn note(&mut self, bytes: Option<u64>, now: impl FnOnce() -> Instant) -> Option<Instant> {
+        let Some(bytes) = bytes else {
+            self.since = None;
+            return None;
+        };
+        // Less than before: it is held for the other direction.
+        let has_moved = bytes < self.bytes || bytes.saturating_sub(self.bytes) >= PROGRESS;
+        if has_moved || self.since.is_none() {
+            self.bytes = bytes;
+            self.since = Some(now());
+        }
+        self.since
     }
 }
 
@@ -178,6 +207,24 @@ mod tests {
         let few = now - Duration::from_secs(1) - Duration::from_millis(69);
         assert_eq!(last, few);
         assert_eq!(reaper.0.last_to_end(now), None, "nothing is idle any more");
+    }
+
+    #[test]
+    fn a_few_bytes_now_and_then_are_no_progress() {
+        let mut progress = Progress::default();
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut note = |bytes, seconds| progress.note(bytes, || at(seconds));
+        assert_eq!(note(Some(0), 0), Some(at(0)));
+        assert_eq!(note(Some(1), 9), Some(at(0)));
+        assert_eq!(note(Some(PROGRESS - 1), 18), Some(at(0)));
+        // Slow, but not stalled.
+        assert_eq!(note(Some(PROGRESS), 19), Some(at(19)));
+        assert_eq!(note(Some(PROGRESS + 1), 20), Some(at(19)));
+        // Everything was taken.
+        assert_eq!(note(None, 21), None);
+        assert_eq!(note(Some(PROGRESS + 2), 22), Some(at(22)));
+        assert_eq!(note(Some(PROGRESS * 2), 23), Some(at(22)));
     }
 
     #[test]

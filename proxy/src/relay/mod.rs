@@ -31,7 +31,7 @@ pub use splice::{HOLDS, Splice};
 use crate::dispatcher::buffer::Pool;
 use crate::dispatcher::pipe::Pipes;
 use crate::dispatcher::timer::{Timer, Timers};
-use crate::overload::Reaper;
+use crate::overload::{Progress, Reaper};
 use crate::stream::Stream;
 
 /// How often a relay without an idle time-out checks whether it may go on.
@@ -118,7 +118,8 @@ pub enum Ended {
     Expired,
     /// [`RelayOptions::must_end`] returned true.
     Cut,
-    /// Memory is short, and a peer took nothing of what was held for it for longer than others.
+    /// Memory is short, and a peer took hardly anything of what was held for it for longer than
+    /// others.
     Overloaded,
 }
 
@@ -206,44 +207,28 @@ struct Blocked {
     downward: Progress,
 }
 
-/// How far a direction was when it last moved.
-struct Progress {
-    bytes: u64,
-    at: Instant,
-}
-
-impl Progress {
-    /// Since when the direction has been blocked without moving a byte; `None`: it is not blocked.
-    fn stalled_since(&mut self, direction: &Direction, now: Instant) -> Option<Instant> {
-        if !direction.is_blocked() || direction.bytes != self.bytes {
-            let bytes = direction.bytes;
-            *self = Progress { bytes, at: now };
-        }
-        direction.is_blocked().then_some(self.at)
-    }
-}
-
 impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
     /// While one side does not read, the other is not read from, and its reset would go unnoticed.
     /// So its socket is checked at intervals. The relay also ends when memory is short.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
         if !self.upward.is_blocked() && !self.downward.is_blocked() {
-            if let Some(blocked) = &self.blocked {
+            if let Some(blocked) = &mut self.blocked {
                 blocked.check.clear();
+                (blocked.upward, blocked.downward) = Default::default();
             }
             return Poll::Pending;
         }
-        let (timers, now) = (self.context.timers, self.timer.now());
-        let progress = || Progress { bytes: 0, at: now };
+        let timers = self.context.timers;
         let blocked = self.blocked.get_or_insert_with(|| {
             Box::new(Blocked {
                 check: timers.timer(),
-                upward: progress(),
-                downward: progress(),
+                upward: Progress::default(),
+                downward: Progress::default(),
             })
         });
-        let upward = blocked.upward.stalled_since(&self.upward, now);
-        let downward = blocked.downward.stalled_since(&self.downward, now);
+        let held = |direction: &Direction| direction.is_blocked().then_some(direction.bytes);
+        let upward = blocked.upward.note(held(&self.upward), || timers.now());
+        let downward = blocked.downward.note(held(&self.downward), || timers.now());
         let stalled = self.context.stalled;
         if stalled.is_active()
             && let Some(since) = [upward, downward].into_iter().flatten().min()

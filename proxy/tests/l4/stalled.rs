@@ -1,13 +1,17 @@
-//! Peers that do not take what is held for them, when memory is short: their streams end, others go
-//! on.
+//! Peers that do not take what is held for them, or hardly, when memory is short: their streams end,
+//! others go on.
 
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyam_proxy::socket::reset_on_close;
+use bytes::Bytes;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::spawn_local;
 
 use crate::listener::rig::{
     Rig, connect, echo_server, http_direct_response, listener, static_cluster,
@@ -226,6 +230,46 @@ fn a_request_ends_when_a_side_stalls_its_body() {
     run(join_all(all.map(stalled_request)));
 }
 
+/// A client that reads a few bytes each second holds as much as one that reads none.
+#[test]
+fn a_response_ends_that_is_hardly_read() {
+    run(async {
+        let mut rig = Rig::new();
+        let port = rig.free_port();
+        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let cluster = static_cluster("app", app.local_addr().unwrap());
+        rig.apply(&[cluster], &[http(port, false)]);
+        let mut builder = h2::client::Builder::new();
+        builder.initial_window_size(16);
+        let handshake = builder.handshake::<_, Bytes>(connect(port).await).await;
+        let (send, connection) = handshake.unwrap();
+        spawn_local(connection);
+        let mut send = send.ready().await.unwrap();
+        let request = http::Request::get("http://shop/").body(()).unwrap();
+        let (answer, _) = send.send_request(request, true).unwrap();
+        let (mut served, _) = app.accept().await.unwrap();
+        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        served.write_all(head).await.unwrap();
+        spawn_local(async move {
+            // Small pieces, so that each that goes makes room for another.
+            let pieces = b"1\r\nx\r\n".repeat(1 << 12);
+            while served.write_all(&pieces).await.is_ok() {}
+        });
+        let mut body = answer.await.unwrap().into_body();
+        let ended = Rc::new(Cell::new(false));
+        let end = ended.clone();
+        spawn_local(async move {
+            while let Some(Ok(data)) = body.data().await {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                let _ = body.flow_control().release_capacity(data.len());
+            }
+            end.set(true);
+        });
+        short_of_memory(&rig, || is_cut(&rig)).await;
+        rig.until(|| ended.get()).await;
+    });
+}
+
 /// Answers one extended CONNECT over HTTP/2, and sends back what comes.
 async fn echo_over_http2(app: TcpListener) {
     let (tcp, _) = app.accept().await.unwrap();
@@ -269,7 +313,7 @@ fn an_idle_upgrade_is_not_stalled() {
             &clusters,
             &[http, listener("other", other, json!({}), "sink")],
         );
-        tokio::task::spawn_local(echo_over_http2(app));
+        spawn_local(echo_over_http2(app));
         let mut idle = connect(port).await;
         let ask =
             "GET / HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";

@@ -86,7 +86,7 @@ impl<'a> Exchange<'a, '_> {
                 return Poll::Ready(Err(failure));
             }
             let client = Client {
-                stalled: gathered.bytes > 0,
+                stalled: (gathered.bytes > 0).then_some(gathered.bytes as u64),
                 ..client
             };
             client
@@ -125,7 +125,7 @@ impl<'a> Exchange<'a, '_> {
             conn: self.conn,
             keep_alive: framing.keep_alive && !self.close,
             is_received: !self.has_body(framing),
-            stalled: false,
+            stalled: None,
         }
     }
 }

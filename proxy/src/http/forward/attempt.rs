@@ -239,7 +239,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
             if let Poll::Ready(lease) = leasing.as_mut().poll(cx) {
                 return Poll::Ready(lease);
             }
-            self.poll_stopped(cx, false).map(Err)
+            self.poll_stopped(cx, None).map(Err)
         })
         .await;
         match lease {
@@ -327,7 +327,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         if let Poll::Ready(Err(failure)) = self.down.poll_flush(cx) {
             return Poll::Ready(Err(failure));
         }
-        self.poll_stopped(cx, false).map(Err)
+        self.poll_stopped(cx, None).map(Err)
     }
 
     /// Ready when an interim response may be queued for the client. The request's body moves
@@ -343,7 +343,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         if let Err(failure) = self.move_request(cx, up) {
             return Poll::Ready(Err(failure));
         }
-        self.poll_stopped(cx, false).map(Err)
+        self.poll_stopped(cx, None).map(Err)
     }
 
     fn report(&self, endpoint: &Endpoint, failure: &Failure) {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::attempt::Attempts;
 use super::downstream::{DownstreamIo, Leaving};
+use super::pump::ResponsePump;
 use super::upstream::UpstreamIo;
 use crate::http::connection::conn::Conn;
 use crate::http::filter::rbac;
@@ -65,14 +66,22 @@ impl Attempts<'_, '_> {
     }
 
     /// Ready when the attempt must end: a deadline passed, the client disconnected, the policy now
-    /// denies it, or memory is short. `stalled`: bytes of the response, beyond those that are queued,
-    /// wait for the client.
-    pub(super) fn poll_stopped(&mut self, cx: &mut Context<'_>, stalled: bool) -> Poll<Failure> {
+    /// denies it, or memory is short. `response`: what is relayed of it.
+    pub(super) fn poll_stopped(
+        &mut self,
+        cx: &mut Context<'_>,
+        response: Option<&ResponsePump>,
+    ) -> Poll<Failure> {
+        let upload = &self.upload.pump;
+        let waits = response.is_some_and(ResponsePump::is_stalled) || self.down.is_stalled();
         let client = Client {
             conn: self.conn,
             keep_alive: self.plan.framing.keep_alive,
             is_received: self.upload.is_received,
-            stalled: stalled || self.upload.pump.is_stalled(),
+            stalled: match waits {
+                true => Some(response.map_or(0, |response| response.bytes)),
+                false => upload.is_stalled().then_some(upload.bytes),
+            },
         };
         client.poll_stopped(cx, self.down, self.info, &mut self.clocks.deadlines)
     }
@@ -84,7 +93,7 @@ impl Attempts<'_, '_> {
             if sleep.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            self.poll_stopped(cx, false).map(Err)
+            self.poll_stopped(cx, None).map(Err)
         })
         .await
     }
@@ -98,8 +107,8 @@ pub(in crate::http) struct Client<'a> {
     pub keep_alive: bool,
     /// The request is here in full.
     pub is_received: bool,
-    /// A peer keeps bytes of its request in memory.
-    pub stalled: bool,
+    /// A peer keeps bytes of its request or response in memory: how many of these have moved.
+    pub stalled: Option<u64>,
 }
 
 impl Client<'_> {
@@ -112,7 +121,7 @@ impl Client<'_> {
         info: &StreamInfo,
         deadlines: &mut Deadlines<'_>,
     ) -> Poll<Failure> {
-        if self.is_reaped(down, deadlines) {
+        if self.is_reaped(deadlines) {
             return Poll::Ready(Failure::Overloaded);
         }
         loop {
@@ -137,13 +146,10 @@ impl Client<'_> {
     }
 
     /// Memory is short, and a peer has been stalled for longer than others.
-    fn is_reaped(&self, down: &DownstreamIo<'_>, deadlines: &Deadlines<'_>) -> bool {
+    fn is_reaped(&self, deadlines: &mut Deadlines<'_>) -> bool {
         let stalled = &self.conn.worker.overload.stalled;
-        stalled.is_active()
-            && (self.stalled || down.is_stalled())
-            && deadlines
-                .quiet_since()
-                .is_some_and(|since| stalled.ends(since))
+        let since = deadlines.stalled_since(self.stalled);
+        stalled.is_active() && since.is_some_and(|since| stalled.ends(since))
     }
 
     /// The failure of a client that is gone; for one that may be, sets the deadline to check again.

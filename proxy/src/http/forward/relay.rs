@@ -86,7 +86,7 @@ impl Attempts<'_, '_> {
         if std::mem::take(&mut response.moved) {
             self.clocks.deadlines.moved();
         }
-        self.poll_stopped(cx, response.is_stalled()).map(Err)
+        self.poll_stopped(cx, Some(response)).map(Err)
     }
 
     /// Moves the request's body; returns whether it is done.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use super::stream_info::StreamInfo;
 use super::timeout;
 use crate::dispatcher::timer::Timer;
+use crate::overload::Progress;
 
 /// Which deadline passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +36,8 @@ pub struct Deadlines<'a> {
     timer: &'a Timer,
     /// Something moved since the clock was last read.
     moved: bool,
-    /// When something last moved.
-    since: Option<Instant>,
+    /// How fast what is held for a peer goes.
+    progress: Progress,
     /// The timer is not set for the current deadlines.
     stale: bool,
     route: Option<Instant>,
@@ -58,7 +59,7 @@ impl<'a> Deadlines<'a> {
         Self {
             timer,
             moved: true,
-            since: None,
+            progress: Progress::default(),
             stale: true,
             route: None,
             attempt: None,
@@ -89,9 +90,11 @@ impl<'a> Deadlines<'a> {
         self.moved = true;
     }
 
-    /// Since when nothing has moved.
-    pub fn quiet_since(&self) -> Option<Instant> {
-        self.since.filter(|_| !self.moved)
+    /// Since when a peer keeps bytes in memory and hardly any move; `moved`: how many have in all, if
+    /// it keeps some now.
+    pub fn stalled_since(&mut self, moved: Option<u64>) -> Option<Instant> {
+        let timer = self.timer;
+        self.progress.note(moved, || timer.now())
     }
 
     pub fn set_request(&mut self, at: Option<Instant>) {
@@ -156,7 +159,6 @@ impl<'a> Deadlines<'a> {
     pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Which> {
         if std::mem::take(&mut self.moved) {
             let now = self.timer.now();
-            self.since = Some(now);
             let at = |after: Option<Duration>| now.checked_add(after?);
             self.idle = at(self.idle_after);
             self.try_idle = at(self.try_idle_after).filter(|_| self.is_trying);
