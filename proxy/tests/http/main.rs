@@ -6,7 +6,7 @@
 //! - `http1`, `http2`, `ends`, `through`, `large`, `hpack`, `hosts`, `logs`, `mesh`: what passes
 //! - `again`, `life`, `lifecycle`, `bounds`, `starving`, `mirrors`: retries, mirrors, limits, the life
 //!   of a connection
-//! - `hostile1`, `hostile2`, `strict`, `faults`, `floods`: hostile peers
+//! - `hostile1`, `hostile2`, `strict`, `faults`, `floods`, `queued`: hostile peers
 //! - `delayed`, `leaving`, `panics`: clients that leave, tasks that panic
 //! - `explained`: `explain` against the data path
 
@@ -41,6 +41,7 @@ mod peers;
 #[path = "../l4/support/pki.rs"]
 #[expect(dead_code, reason = "shared with the L4 tests, which use more of it")]
 mod pki;
+mod queued;
 mod revoked;
 mod settings;
 mod starving;
