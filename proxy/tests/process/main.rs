@@ -12,6 +12,7 @@
 //! - `chains`: which filter chain a connection gets, beside Envoy
 //! - `names`: clusters whose endpoints are names
 //! - `filters`: each HTTP filter beside a stock Envoy
+//! - `heads`: how long a response's head may be
 
 #![allow(clippy::unwrap_used)]
 
@@ -22,6 +23,7 @@ mod edge;
 mod envoy;
 mod filters;
 mod flags;
+mod heads;
 mod logs;
 mod names;
 mod overload;
