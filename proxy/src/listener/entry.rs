@@ -33,7 +33,9 @@ pub(super) async fn find_listener(
             // The accepting listener may be newer now too: everything is taken from one snapshot.
             let snapshot = worker.store.load();
             let entry = snapshot.listeners.get(&entry.def.name).unwrap_or(entry);
-            Ok(at(&snapshot, destination, entry).unwrap_or_else(|| entry.clone()))
+            // Fails closed too: where it has gone again since the answer, the entry would pass an
+            // address of the mesh through.
+            at(&snapshot, destination, entry).ok_or(Refused::Unknown)
         }
         OnDemandResponse::Absent => Ok(entry.clone()),
         // Fails closed: it may be a destination in the mesh, which must not be reached in

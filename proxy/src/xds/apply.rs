@@ -199,8 +199,11 @@ impl Validate for Applier {
 
 impl Apply for Applier {
     fn initialised(&mut self) -> bool {
-        let held = std::mem::take(&mut self.held);
-        !held.is_empty() && self.compiler.publish(&self.store, held)
+        let held = self.held.clone();
+        let published = !held.is_empty() && self.compiler.publish(&self.store, held);
+        // Only now: where publishing panics, it is tried again.
+        self.held.clear();
+        published
     }
 
     fn warm(&self, changes: &[Change<Accepted>], first: bool) -> impl Future<Output = ()> + Send {

@@ -6,6 +6,7 @@
 //! - `stream`: subscriptions, nonces, ACK and NACK, delta and state-of-the-world
 //! - `receive`: what a response does
 //! - `warm`: references, warming, make-before-break
+//! - `publication`: what was published, and what could not be
 //! - `demand`: names asked for by the data path, and their bounds
 //!
 //! A resource in force stays until a newer version of it was accepted *and* everything that one
@@ -14,6 +15,7 @@
 
 mod demand;
 mod entry;
+mod publication;
 mod receive;
 mod stream;
 mod warm;
@@ -30,7 +32,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
-use self::entry::Entry;
+use self::entry::{AcceptedVersion, Entry};
 use self::stream::Streams;
 use super::message::{DiscoveryRequest, DiscoveryResponse, ProtocolVariant};
 use super::resource_type::{Key, ResourceType};
@@ -160,6 +162,8 @@ pub struct Cache<T> {
     streams: Streams,
     outbox: VecDeque<DiscoveryRequest>,
     changes: Vec<Change<T>>,
+    /// What was in force before `changes`, until they are published.
+    replaced: BTreeMap<Key, AcceptedVersion>,
     answers: Vec<(Key, DemandResult)>,
     /// Keys whose waiting may be over.
     dirty: VecDeque<Key>,
@@ -184,6 +188,7 @@ impl<T> Cache<T> {
             dependants: HashMap::new(),
             outbox: VecDeque::new(),
             changes: Vec::new(),
+            replaced: BTreeMap::new(),
             answers: Vec::new(),
             dirty: VecDeque::new(),
             timers: BTreeMap::new(),
@@ -279,7 +284,7 @@ impl<T> Cache<T> {
         self.outbox.pop_front()
     }
 
-    /// Steps towards the next snapshot; publish them together.
+    /// Steps towards the next snapshot; publish them together, then call [`Cache::published`].
     pub fn take_changes(&mut self) -> Vec<Change<T>> {
         std::mem::take(&mut self.changes)
     }

@@ -2,10 +2,13 @@
 //!
 //! One task, one loop: requests go out, changes are published, wants are answered, then it waits
 //! for the next event. Whatever state the stream is cut in, what is in force stays.
+//!
+//! - `publish`: the cache's changes into the next snapshot
+
+mod publish;
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
@@ -37,7 +40,7 @@ const SWEEP: Duration = Duration::from_secs(60);
 /// What is done with validated resources.
 pub trait Apply: Validate {
     /// The first configuration is in force, or was waited for long enough: what was held back for
-    /// its sake is published. True: there was something.
+    /// its sake is published. True: there was something. It is called again where it panics.
     fn initialised(&mut self) -> bool;
 
     /// Waits until listeners that were published listen.
@@ -50,6 +53,7 @@ pub trait Apply: Validate {
 
     /// Publishes one more snapshot, which requests run by at once. Changes are in working order and
     /// belong together. True: there are listeners among them, which take a moment ([`Self::settled`]).
+    /// After a panic it is called again with a part of them.
     fn publish(&mut self, changes: Vec<Change<Self::Value>>) -> bool;
 
     /// Which resource a want is about.
@@ -71,8 +75,8 @@ pub struct Client<A: Apply> {
     protocol: ProtocolVariant,
     wants: Option<mpsc::Receiver<OnDemandRequest>>,
     waiting: HashMap<Key, Vec<OnDemandRequest>>,
-    /// Changes whose publication panicked.
-    unpublished: Vec<Change<A::Value>>,
+    /// Removals whose publication panicked: tried again with the next changes.
+    removals: Vec<Change<A::Value>>,
     queries: mpsc::Receiver<Query>,
     state: watch::Sender<State>,
     link: XdsLink,
@@ -136,7 +140,7 @@ impl<A: Apply> Client<A> {
             node,
             wants,
             waiting: HashMap::new(),
-            unpublished: Vec::new(),
+            removals: Vec::new(),
             queries,
             state,
             link: XdsLink::Waiting(now.instant),
@@ -187,8 +191,9 @@ impl<A: Apply> Client<A> {
     async fn deliver(&mut self) {
         let listeners = self.publish().await;
         let first = !self.initialised && self.cache.is_initialised(Now::read());
-        self.initialised |= first;
         let opened = first && self.apply.initialised();
+        // Only now: where that panics, it is done again after the restart.
+        self.initialised |= first;
         for (key, outcome) in self.cache.take_answers() {
             for wanted in self.waiting.remove(&key).unwrap_or_default() {
                 self.apply.answer(wanted, outcome);
@@ -205,38 +210,6 @@ impl<A: Apply> Client<A> {
             }
         }
         self.report(None);
-    }
-
-    /// True: there are listeners among it.
-    async fn publish(&mut self) -> bool {
-        let mut changes = std::mem::take(&mut self.unpublished);
-        let fresh = self.cache.take_changes();
-        if fresh.is_empty() {
-            self.unpublished = changes;
-            return false;
-        }
-        // A change that failed before and has come again would only fail again.
-        changes.retain(|change| fresh.iter().all(|newer| newer.key() != change.key()));
-        changes.extend(fresh);
-        self.changed = true;
-        // Kept here meanwhile: a panic does not lose them.
-        self.unpublished = changes;
-        let first = !self.initialised;
-        self.apply.warm(&self.unpublished, first).await;
-        let changes = std::mem::take(&mut self.unpublished);
-        let publish = AssertUnwindSafe(|| self.apply.publish(changes.clone()));
-        match catch_unwind(publish) {
-            Ok(listeners) => listeners,
-            Err(_) => {
-                tracing::error!(
-                    changes = changes.len(),
-                    "a configuration could not be put in force: the last one serves on, this one \
-                     is tried again with the next change"
-                );
-                self.unpublished = changes;
-                false
-            }
-        }
     }
 
     async fn next_event(&mut self) -> Event {
@@ -309,12 +282,14 @@ impl<A: Apply> Client<A> {
 
     async fn want(&mut self, wanted: OnDemandRequest) {
         let key = self.apply.key(&wanted);
-        match self.cache.want(&key, Now::read()) {
-            // What is in force may not be published yet: the loop does that before it answers.
-            Some(outcome) => {
-                self.publish().await;
-                self.apply.answer(wanted, outcome);
-            }
+        let mut outcome = self.cache.want(&key, Now::read());
+        if outcome.is_some() {
+            // What has come into force by now is published before the answer, or refused.
+            self.publish().await;
+            outcome = self.cache.want(&key, Now::read());
+        }
+        match outcome {
+            Some(outcome) => self.apply.answer(wanted, outcome),
             None => {
                 let waiting = self.waiting.entry(key).or_default();
                 waiting.retain(|other| !other.answer.is_closed());

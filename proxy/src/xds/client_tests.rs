@@ -1,5 +1,9 @@
 //! The client against a small ADS server over real sockets.
 
+#[path = "client/publish_tests.rs"]
+mod publish;
+
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 
 use bytes::Bytes;
@@ -20,8 +24,11 @@ use crate::xds::cache::{Mode, Validated};
 use crate::xds::resource_type::ResourceType;
 
 /// Takes any body that is text; publishes into a channel. Panics at the bodies that begin with
-/// `panic in` where they say.
-struct Recorder(mpsc::UnboundedSender<Vec<Change<String>>>);
+/// `panic in` where they say, and the first time at the removal of `stays once`.
+struct Recorder {
+    published: mpsc::UnboundedSender<Vec<Change<String>>>,
+    removals: u32,
+}
 
 impl Validate for Recorder {
     type Value = String;
@@ -57,8 +64,12 @@ impl Apply for Recorder {
             let bad =
                 matches!(change, Change::Upsert(_, body) if body.starts_with("panic in publish"));
             assert!(!bad, "on purpose");
+            if matches!(change, Change::Remove(key) if key.name == "stays once") {
+                self.removals += 1;
+                assert!(self.removals > 1, "on purpose");
+            }
         }
-        let _ = self.0.send(changes);
+        let _ = self.published.send(changes);
         true
     }
 
@@ -151,7 +162,11 @@ async fn start() -> Rig {
         ..Node::default()
     };
     let target = ManagementServer::plain("ads", "127.0.0.1", address.port());
-    let (mut client, handle) = Client::new(config, Recorder(recorded), target, node, Some(wants));
+    let recorder = Recorder {
+        published: recorded,
+        removals: 0,
+    };
+    let (mut client, handle) = Client::new(config, recorder, target, node, Some(wants));
     tokio::spawn(async move {
         while AssertUnwindSafe(client.run()).catch_unwind().await.is_err() {
             client.restart();
@@ -304,43 +319,6 @@ async fn a_panic_in_the_compiler_refuses_the_resource() {
     assert_eq!(
         rig.changes.recv().await.unwrap(),
         upsert("inbound", "better")
-    );
-}
-
-#[tokio::test]
-async fn what_could_not_be_published_is_published_with_the_next_change() {
-    let mut rig = start().await;
-    let mut stream = rig.streams.recv().await.unwrap();
-    stream.next().await;
-    for name in ["a", "b"] {
-        let demand = rig.demand.clone();
-        tokio::spawn(async move { demand.ask(OnDemandResource::Name(name.into())).await });
-        while stream.next().await.resource_names_subscribe != [name] {}
-    }
-    let send = |nonce: &str, resources: &[(&str, &str)]| {
-        let resource = |(name, body): &(&str, &str)| pb::Resource {
-            name: (*name).into(),
-            version: nonce.into(),
-            resource: Some(Any {
-                type_url: ResourceType::Listener.type_url().into(),
-                value: body.as_bytes().to_vec(),
-            }),
-            ..Default::default()
-        };
-        stream.reply(pb::DeltaDiscoveryResponse {
-            type_url: ResourceType::Listener.type_url().into(),
-            nonce: nonce.into(),
-            resources: resources.iter().map(resource).collect(),
-            ..Default::default()
-        });
-    };
-    send("n1", &[("a", "panic in publish"), ("b", "good")]);
-    send("n2", &[("a", "good")]);
-    let mut published = rig.changes.recv().await.unwrap();
-    published.sort_by(|one, other| one.key().cmp(other.key()));
-    assert_eq!(
-        published,
-        [upsert("a", "good"), upsert("b", "good")].concat()
     );
 }
 

@@ -26,6 +26,23 @@ impl DiscoveryRequest {
             DiscoveryRequest::Sotw(request) => request.kind,
         }
     }
+
+    /// Of the response that it answers, or in state of the world that came last; empty in
+    /// spontaneous delta requests.
+    pub fn nonce(&self) -> &str {
+        match self {
+            DiscoveryRequest::Delta(request) => &request.nonce,
+            DiscoveryRequest::Sotw(request) => &request.nonce,
+        }
+    }
+
+    /// Set: a NACK.
+    pub fn error(&mut self) -> &mut Option<String> {
+        match self {
+            DiscoveryRequest::Delta(request) => &mut request.error,
+            DiscoveryRequest::Sotw(request) => &mut request.error,
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -30,6 +30,7 @@ use crate::upstream::endpoint::EndpointSet;
 use crate::upstream::endpoints::{bind, rebind};
 
 /// One change on the way to the next snapshot.
+#[derive(Clone)]
 pub enum SnapshotStep {
     /// Takes a resource in, or in the place of the one before it.
     Set(Compiled),

@@ -271,7 +271,7 @@ impl<T> Cache<T> {
 }
 
 /// All errors in one text of bounded length.
-fn detail(errors: &[String]) -> String {
+pub(super) fn detail(errors: &[String]) -> String {
     let mut text = String::new();
     for (index, error) in errors.iter().enumerate() {
         let mut error = error.as_str();

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 
+use super::receive::detail;
 use super::{Config, Mode};
 use crate::xds::message::{DeltaRequest, DiscoveryRequest, ProtocolVariant, SotwRequest};
 use crate::xds::resource_type::ResourceType;
@@ -30,6 +31,8 @@ struct Type {
     /// Sent once on each stream.
     initial_versions: Vec<(String, String)>,
     version: String,
+    /// `version` before the last ACK.
+    version_before: String,
     nonce: String,
     /// A complete answer came, on this stream or one before.
     listed: bool,
@@ -133,21 +136,50 @@ impl Streams {
         };
         state.listed = true;
         state.rejected.clone_from(&error);
-        state.nonce.clone_from(&nonce);
+        state.nonce = nonce;
         if error.is_none() {
-            state.version = version;
+            state.version_before = std::mem::replace(&mut state.version, version);
         }
-        outbox.push_back(match self.protocol {
-            ProtocolVariant::Delta => DiscoveryRequest::Delta(DeltaRequest {
-                kind,
-                subscribe: Vec::new(),
-                unsubscribe: Vec::new(),
-                initial_versions: Vec::new(),
-                nonce,
-                error,
-            }),
-            ProtocolVariant::Sotw => state.sotw_request(kind, error),
-        });
+        outbox.push_back(state.answer(kind, self.protocol, error));
+    }
+
+    /// A resource of the last response, or of one before, could not be put in force after all: an
+    /// ACK that was not sent yet becomes a NACK, else a NACK follows it.
+    pub(super) fn refuse(
+        &mut self,
+        kind: ResourceType,
+        error: String,
+        outbox: &mut VecDeque<DiscoveryRequest>,
+    ) {
+        let Some(state) = self.types.get_mut(&kind) else {
+            return;
+        };
+        // Without a nonce no response came on this stream: none can be answered.
+        let is_of_response = |request: &&mut Request| {
+            request.kind() == kind && request.nonce() == state.nonce && !state.nonce.is_empty()
+        };
+        let mut queued = outbox.iter_mut().filter(is_of_response).peekable();
+        let Some(answer) = queued.peek_mut() else {
+            state.rejected = Some(error.clone());
+            if self.open && !state.nonce.is_empty() {
+                outbox.push_back(state.answer(kind, self.protocol, Some(error)));
+            }
+            return;
+        };
+        let before = answer.error().take();
+        if before.is_none() {
+            state.version.clone_from(&state.version_before);
+        }
+        let errors: Vec<String> = before.into_iter().chain([error]).collect();
+        let error = Some(detail(&errors));
+        answer.error().clone_from(&error);
+        state.rejected = error;
+        // Subscriptions that follow in the queue name the accepted version too.
+        for request in queued {
+            if let DiscoveryRequest::Sotw(request) = request {
+                request.version.clone_from(&state.version);
+            }
+        }
     }
 
     /// Queues the requests that subscriptions are due, in make-before-break order.
@@ -179,9 +211,30 @@ impl Type {
             begun: false,
             initial_versions: Vec::new(),
             version: String::new(),
+            version_before: String::new(),
             nonce: String::new(),
             listed: false,
             rejected: None,
+        }
+    }
+
+    /// The ACK of the last response, or with `error` its NACK.
+    fn answer(
+        &mut self,
+        kind: ResourceType,
+        protocol: ProtocolVariant,
+        error: Option<String>,
+    ) -> DiscoveryRequest {
+        match protocol {
+            ProtocolVariant::Delta => DiscoveryRequest::Delta(DeltaRequest {
+                kind,
+                subscribe: Vec::new(),
+                unsubscribe: Vec::new(),
+                initial_versions: Vec::new(),
+                nonce: self.nonce.clone(),
+                error,
+            }),
+            ProtocolVariant::Sotw => self.sotw_request(kind, error),
         }
     }
 

@@ -66,7 +66,7 @@ impl<T> Cache<T> {
         self.changes
             .push(Change::Upsert(key.clone(), pending.value));
         if let Some(replaced) = replaced {
-            self.unrefer(key, replaced.refs, now);
+            self.replace(key, replaced, now);
         }
         self.answer(key, DemandResult::Found);
         self.wake_dependants(key);
@@ -142,6 +142,7 @@ impl<T> Cache<T> {
         };
         let pending = entry.pending.take();
         let active = entry.active.take();
+        let replaced = self.replaced.remove(key);
         if pending.is_some() || active.is_some() {
             let held = self.held.entry(key.kind).or_default();
             *held = held.saturating_sub(1);
@@ -152,7 +153,8 @@ impl<T> Cache<T> {
         let refs = pending
             .into_iter()
             .map(|pending| pending.held)
-            .chain(active);
+            .chain(active)
+            .chain(replaced);
         for held in refs {
             self.unrefer(key, held.refs, now);
         }
@@ -165,7 +167,9 @@ impl<T> Cache<T> {
         };
         dependants.iter().any(|dependant| {
             let active = self.entries.get(dependant).and_then(|e| e.active.as_ref());
-            active.is_some_and(|held| held.refs.contains(key))
+            let replaced = self.replaced.get(dependant);
+            let mut versions = active.into_iter().chain(replaced);
+            versions.any(|held| held.refs.contains(key))
         })
     }
 
@@ -181,13 +185,14 @@ impl<T> Cache<T> {
     }
 
     /// A version of `from` is gone: lets go of what only that version referred to.
-    fn unrefer(&mut self, from: &Key, refs: Vec<Key>, now: Now) {
+    pub(super) fn unrefer(&mut self, from: &Key, refs: Vec<Key>, now: Now) {
         let kept: HashSet<Key> = match self.entries.get(from) {
             Some(entry) => {
                 let active = entry.active.iter();
                 let pending = entry.pending.iter().map(|pending| &pending.held);
                 active
                     .chain(pending)
+                    .chain(self.replaced.get(from))
                     .flat_map(|held| held.refs.iter().cloned())
                     .collect()
             }

@@ -1,0 +1,65 @@
+//! What was published, and what could not be.
+//!
+//! A version that comes into force replaces another. The replaced one keeps what it refers to until
+//! the change is published, so that it can stay in force where publishing fails.
+
+use std::collections::btree_map;
+
+use super::demand::DemandResult;
+use super::entry::{AcceptedVersion, Rejected};
+use super::receive::detail;
+use super::{Cache, Now};
+use crate::xds::resource_type::Key;
+
+impl<T> Cache<T> {
+    /// A version in force was replaced, and the change is not published yet.
+    pub(super) fn replace(&mut self, key: &Key, replaced: AcceptedVersion, now: Now) {
+        match self.replaced.entry(key.clone()) {
+            btree_map::Entry::Vacant(slot) => drop(slot.insert(replaced)),
+            // This one never was in force: an older one is until the changes are published.
+            btree_map::Entry::Occupied(_) => self.unrefer(key, replaced.refs, now),
+        }
+    }
+
+    /// All changes that were taken are published, or [`Cache::refuse`]d: lets go of what only the
+    /// replaced versions referred to. That makes further changes, to be published in their turn.
+    pub fn published(&mut self, now: Now) {
+        for (key, held) in std::mem::take(&mut self.replaced) {
+            self.unrefer(&key, held.refs, now);
+        }
+        self.settle(now);
+        self.flush();
+    }
+
+    /// The change of `key` could not be published: the version before it stays in force, if there
+    /// is one, and the server receives a NACK. [`Cache::published`] is still to be called.
+    pub fn refuse(&mut self, key: &Key, error: &str, now: Now) {
+        let text = detail(&[format!("{key}: {error}")]);
+        self.streams.refuse(key.kind, text, &mut self.outbox);
+        let previous = self.replaced.remove(key);
+        let Some(entry) = self.entries.get_mut(key) else {
+            return;
+        };
+        let Some(refused) = entry.active.take() else {
+            return;
+        };
+        entry.active = previous;
+        entry.rejected = Some(Rejected {
+            version: refused.version,
+            error: error.to_owned(),
+            at: now.time,
+        });
+        let nothing = entry.active.is_none();
+        if entry.newest().is_none() {
+            let held = self.held.entry(key.kind).or_default();
+            *held = held.saturating_sub(1);
+        }
+        if nothing {
+            for (_, outcome) in self.answers.iter_mut().filter(|(other, _)| other == key) {
+                *outcome = DemandResult::Absent;
+            }
+        }
+        self.unrefer(key, refused.refs, now);
+        self.wake_dependants(key);
+    }
+}

@@ -1,0 +1,63 @@
+//! From the cache's changes to the next snapshot. A change at which publishing panics is refused,
+//! the others are published.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use futures_util::FutureExt;
+
+use super::{Apply, Change, Client, Now};
+
+/// The reason in the NACK and in reports.
+const PANICKED: &str = "it compiles, but the proxy panicked when it was put in force; its log has \
+                        the place, and the version before it stays";
+
+impl<A: Apply> Client<A> {
+    /// Publishes what the cache has brought into force, and then what that makes superfluous.
+    /// Afterwards each change is published or refused, so that ACKs and answers may go out. True:
+    /// there are listeners among it.
+    pub(super) async fn publish(&mut self) -> bool {
+        let mut listeners = false;
+        loop {
+            let fresh = self.cache.take_changes();
+            if fresh.is_empty() {
+                return listeners;
+            }
+            self.changed = true;
+            let mut changes = std::mem::take(&mut self.removals);
+            changes.retain(|change| fresh.iter().all(|newer| newer.key() != change.key()));
+            changes.extend(fresh);
+            let warm = async { self.apply.warm(&changes, !self.initialised).await };
+            if AssertUnwindSafe(warm).catch_unwind().await.is_err() {
+                tracing::error!("clusters could not be warmed: they are put in force as they are");
+            }
+            listeners |= self.publish_all(changes);
+            self.cache.published(Now::read());
+        }
+    }
+
+    /// Publishes `changes` together. Where that panics, each half by itself, in order, down to the
+    /// change that causes it.
+    fn publish_all(&mut self, mut changes: Vec<Change<A::Value>>) -> bool {
+        let publish = AssertUnwindSafe(|| self.apply.publish(changes.clone()));
+        if let Ok(listeners) = catch_unwind(publish) {
+            return listeners;
+        }
+        let rest = changes.split_off(changes.len() / 2);
+        if changes.is_empty() {
+            rest.into_iter().for_each(|change| self.refuse(change));
+            return false;
+        }
+        let first = self.publish_all(changes);
+        self.publish_all(rest) || first
+    }
+
+    fn refuse(&mut self, change: Change<A::Value>) {
+        let key = change.key();
+        tracing::error!(resource = %key, "a change could not be put in force and is refused: {PANICKED}");
+        self.cache.refuse(key, PANICKED, Now::read());
+        // The cache does not hold the resource any more, so no later change would remove it.
+        if matches!(change, Change::Remove(_)) {
+            self.removals.push(change);
+        }
+    }
+}
