@@ -235,7 +235,9 @@ fn operate(operator: &Operator, record: &Record<'_>, put: &mut dyn FnMut(&[u8]))
         O::DownstreamTlsCipher => put_str(record.tls_cipher, put),
         O::UpstreamPeerUriSan => put_str(record.upstream_peer_uri_san, put),
         O::FilterChainName => put_str(record.chain, put),
-        O::GrpcStatus => put_str(record.grpc_status, put),
+        O::GrpcStatus => record
+            .grpc_status
+            .is_some_and(|status| put_number(status, put)),
         O::UpstreamHost => put_address(record.upstream_host, true, put),
         O::UpstreamLocalAddress => put_address(record.upstream_local, true, put),
         O::DownstreamRemoteAddress { port } => put_address(record.remote, *port, put),
@@ -289,7 +291,7 @@ fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn put_number(number: u64, put: &mut dyn FnMut(&[u8])) -> bool {
+fn put_number(number: impl itoa::Integer, put: &mut dyn FnMut(&[u8])) -> bool {
     put(itoa::Buffer::new().format(number).as_bytes());
     true
 }

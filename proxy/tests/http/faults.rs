@@ -45,6 +45,48 @@ fn refused() -> Vec<(String, u16, &'static str)> {
     ]
 }
 
+/// A field that the upstream chooses has no column of the text log to itself, so it may not have a
+/// blank there.
+#[tokio::test]
+async fn the_grpc_status_in_the_log_is_a_number_of_a_grpc_call() {
+    let upstream = peers::h1(|request| {
+        let (_, status) = request.split_once("/status").unwrap();
+        let (status, _) = status.split_once(' ').unwrap();
+        let status = status.replace("%20", " ");
+        format!("HTTP/1.1 200 OK\r\ngrpc-status: {status}\r\nContent-Length: 0\r\n\r\n")
+    })
+    .await;
+    let proxy = Proxy::start(Setup::new(upstream));
+    let mut client = Client::connect(proxy.address).await;
+    let forged = "0%20UAEX%20denied";
+    let expected = [
+        (false, "0", None),
+        (false, forged, None),
+        (true, "0", Some("0")),
+        (true, forged, Some("-1")),
+        (true, "", Some("-1")),
+        // As Envoy, whatever the number is.
+        (true, "4242", Some("4242")),
+        (true, "99999999999", Some("-1")),
+    ];
+    for (is_grpc, status, _) in expected {
+        let kind = if is_grpc {
+            "application/grpc"
+        } else {
+            "text/plain"
+        };
+        client
+            .ask(&format!(
+                "POST /status{status} HTTP/1.1\r\nHost: a\r\nContent-Type: {kind}\r\n\
+                 Content-Length: 0\r\n\r\n"
+            ))
+            .await;
+    }
+    let lines = proxy.end();
+    let logged: Vec<_> = lines.iter().map(|line| line["grpc"].as_str()).collect();
+    assert_eq!(logged, expected.map(|(_, _, logged)| logged));
+}
+
 #[tokio::test]
 async fn a_refused_request_is_logged_tapped_and_counted() {
     let upstream = peers::h1(|_| peers::ok("")).await;

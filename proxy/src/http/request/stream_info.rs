@@ -223,12 +223,17 @@ impl StreamInfo {
         self.response.status()
     }
 
-    /// Of a gRPC exchange, the status in trailers or (trailers-only) in the head.
-    pub fn grpc_status(&self) -> Option<&[u8]> {
-        let trailers = self.trailers.as_ref();
-        trailers
+    /// Of a gRPC call, the status in trailers or (trailers-only) in the head; `None` without one. A
+    /// number of any value, and -1 for what is no number, as Envoy's access logs have it: the field
+    /// itself is the upstream's to choose, and may have blanks.
+    pub fn grpc_status(&self) -> Option<i32> {
+        let trailers = self.trailers.as_ref().filter(|_| self.is_grpc);
+        let head = || self.response.get(HeaderId::GrpcStatus);
+        let field = trailers
             .and_then(|t| t.get(HeaderId::GrpcStatus))
-            .or_else(|| self.response.get(HeaderId::GrpcStatus))
+            .or_else(|| head().filter(|_| self.is_grpc))?;
+        let number = std::str::from_utf8(field).ok().and_then(|s| s.parse().ok());
+        Some(number.unwrap_or(NO_NUMBER))
     }
 
     pub fn now(&self) -> Instant {
@@ -279,7 +284,7 @@ impl StreamInfo {
         record.tls_cipher = tls.map(|tls| tls.cipher);
         record.upstream_peer_uri_san = peer(upstream_tls);
         record.connection_id = self.downstream.id;
-        record.grpc_status = self.grpc_status().and_then(|s| std::str::from_utf8(s).ok());
+        record.grpc_status = self.grpc_status();
         record.method = Some(self.request.method_name());
         record.path = Some(self.request.path_and_query());
         record.authority = Some(self.request.authority());
@@ -318,7 +323,7 @@ pub fn report(worker: &Worker, info: &StreamInfo) {
         endpoint: info.endpoint.clone(),
         upstream: info.upstream.as_ref().and_then(|up| up.tls.clone()),
     };
-    let grpc = info.is_grpc.then(|| info.grpc_status().and_then(grpc_code));
+    let grpc = info.is_grpc.then(|| info.grpc_status().and_then(defined));
     let sample = RequestSample {
         code: info.code(),
         grpc: grpc.map_or(-1, |status| status.unwrap_or(GRPC_UNKNOWN)),
@@ -346,11 +351,12 @@ fn show(worker: &Worker, info: &StreamInfo) {
 /// The status of a gRPC call without one, as gRPC clients have it (UNKNOWN).
 const GRPC_UNKNOWN: i8 = 2;
 
-/// A gRPC status; the codes there are run from 0 to 16.
-fn grpc_code(text: &[u8]) -> Option<i8> {
-    std::str::from_utf8(text)
-        .ok()?
-        .parse()
+/// For `grpc-status` that is no number.
+const NO_NUMBER: i32 = -1;
+
+/// A status that gRPC defines: the codes there are run from 0 to 16.
+fn defined(status: i32) -> Option<i8> {
+    i8::try_from(status)
         .ok()
         .filter(|code| (0..=16).contains(code))
 }
