@@ -281,14 +281,13 @@ impl Timer {
         }
     }
 
-    /// [`Timer::set`], or [`Timer::clear`] for `None`.
-    pub fn set_or_clear(&self, after: Option<Duration>) {
-        match after {
-            Some(after) => self.set(after),
-            None => self.clear(),
-        }
+    /// [`Timer::set`]; for `None` a deadline that does not come. [`Timers::wake_all`] wakes the
+    /// task all the same: it may wait for nothing else.
+    pub fn set_or_never(&self, after: Option<Duration>) {
+        self.set(after.unwrap_or(Duration::MAX));
     }
 
+    /// Not set any more: it wakes no task, and [`Timers::wake_all`] need not.
     pub fn clear(&self) {
         self.entry.deadline.set(NEVER);
     }

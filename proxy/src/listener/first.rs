@@ -93,7 +93,7 @@ pub(super) async fn first(
         http: inspect.http,
     };
     let timer = worker.timers.timer();
-    timer.set_or_clear(inspect.timeout);
+    timer.set_or_never(inspect.timeout);
     let dialled = RefCell::new(None);
     let mut prefix = BytesMut::new();
     let protocol = tokio::select! {

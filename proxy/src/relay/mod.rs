@@ -309,7 +309,7 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
         let all = [idle, self.options.until, self.report_at];
         match all.into_iter().flatten().min() {
             Some(at) => self.timer.set_at(at),
-            None => self.timer.clear(),
+            None => self.timer.set_or_never(None),
         }
     }
 

@@ -47,3 +47,4 @@ mod settings;
 mod starving;
 mod strict;
 mod through;
+mod untimed;

@@ -137,7 +137,7 @@ async fn listen(
     let manager = conn.resolve().manager.clone();
     let timer = conn.worker.timers.timer();
     let since = timer.now();
-    timer.set_or_clear(manager.request_headers_timeout.or(manager.idle_timeout));
+    timer.set_or_never(manager.request_headers_timeout.or(manager.idle_timeout));
     loop {
         if prefix.starts_with(PREFACE) {
             return Some((Codec::Http2, stream, prefix));

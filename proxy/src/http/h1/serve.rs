@@ -184,7 +184,7 @@ async fn read_head(
         manager.request_timeout,
         manager.stream_idle_timeout.or(manager.idle_timeout),
     ];
-    timer.set_or_clear(limits.into_iter().flatten().min());
+    timer.set_or_never(limits.into_iter().flatten().min());
     poll_fn(|cx| {
         loop {
             match server.io.poll_fill(cx) {

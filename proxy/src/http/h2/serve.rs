@@ -32,7 +32,7 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     let wire = io.state().clone();
     let limit = listener.per_connection_buffer_limit;
     let handshake = conn.unless_denied(builder(&manager, limit).handshake::<_, Chunk>(io));
-    timer.set_or_clear(manager.request_headers_timeout.or(manager.idle_timeout));
+    timer.set_or_never(manager.request_headers_timeout.or(manager.idle_timeout));
     let Ok(Some(Ok(mut connection))) = timer.race(handshake).await else {
         return;
     };

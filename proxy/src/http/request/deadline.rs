@@ -207,7 +207,8 @@ impl<'a> Deadlines<'a> {
         ];
         match all.into_iter().flatten().min() {
             Some(at) => self.timer.set_at(at),
-            None => self.timer.clear(),
+            // A new policy reaches the task by its timer, also where nothing has a time-out.
+            None => self.timer.set_or_never(None),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -339,7 +339,7 @@ impl Exchange<'_, '_> {
     async fn flush(&mut self) -> Result<(), Failure> {
         let idle = self.info.manager.stream_idle_timeout;
         // Set in any case: a change of policy and a lack of memory wake what has a timer.
-        self.timer.set(idle.unwrap_or(Duration::MAX));
+        self.timer.set_or_never(idle);
         let stalled = &self.conn.worker.overload.stalled;
         let since = self.timer.now();
         let flushed = std::future::poll_fn(|cx| match self.down.poll_flush(cx) {

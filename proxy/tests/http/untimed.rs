@@ -1,0 +1,87 @@
+//! A new policy ends connections that wait without any time-out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use tokio::io::AsyncWriteExt;
+
+use crate::harness::{Proxy, Setup};
+use crate::peers::{Client, get, h1, listen, ok, read_message};
+
+/// How long a connection may go on that a policy denies.
+const SOON: Duration = Duration::from_secs(5);
+
+fn everyone_is_denied() -> Arc<Rbac> {
+    Arc::new(Rbac {
+        enforced: Some(Rules {
+            action: RbacAction::Deny,
+            policies: vec![Policy {
+                name: "everyone".into(),
+                permissions: vec![Permission::Any],
+                principals: vec![Principal::Any],
+            }],
+        }),
+        shadow: None,
+    })
+}
+
+/// Publishes the same configuration with a policy that denies everyone.
+fn deny(proxy: &Proxy, setup: Setup) {
+    let denied = setup.with(|setup| setup.rbac = Some(everyone_is_denied()));
+    proxy.store.publish(denied.snapshot(2));
+}
+
+#[tokio::test]
+async fn a_response_that_rests_without_a_time_out_is_ended() {
+    let upstream = listen(|mut tcp, _| async move {
+        let mut buffer = Vec::new();
+        read_message(&mut tcp, &mut buffer).await;
+        let event = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nevent\r\n";
+        tcp.write_all(event.as_bytes()).await.unwrap();
+        // Rests until the proxy ends it.
+        read_message(&mut tcp, &mut buffer).await;
+    })
+    .await;
+    let setup = || {
+        Setup::new(upstream).with(|setup| {
+            setup.manager.idle_timeout = Some(Duration::from_millis(50));
+            setup.manager.stream_idle_timeout = None;
+            setup.forward.timeout = None;
+        })
+    };
+    let proxy = Proxy::start(setup());
+    let mut client = Client::connect(proxy.address).await;
+    client.send(&get("/events")).await;
+    while !client.buffer.ends_with(b"event\r\n") {
+        tokio::io::AsyncReadExt::read_buf(&mut client.tcp, &mut client.buffer)
+            .await
+            .unwrap();
+    }
+    // The idle time-out of a connection that is as old as this exchange has passed.
+    let idle = Client::connect(proxy.address).await;
+    assert_eq!(idle.rest().await, "");
+    deny(&proxy, setup());
+    let rest = tokio::time::timeout(SOON, client.rest()).await;
+    assert!(!rest.unwrap().ends_with("0\r\n\r\n"));
+}
+
+#[tokio::test]
+async fn a_connection_that_never_says_which_protocol_is_ended() {
+    let upstream = h1(|_| ok("")).await;
+    let setup = || {
+        Setup::new(upstream).with(|setup| {
+            setup.manager.idle_timeout = None;
+            setup.manager.stream_idle_timeout = None;
+        })
+    };
+    let proxy = Proxy::start(setup());
+    // A warm connection shows that the worker has taken the first.
+    let mut client = Client::connect(proxy.address).await;
+    client.send("PRI").await;
+    let mut next = Client::connect(proxy.address).await;
+    next.ask(&get("/")).await;
+    deny(&proxy, setup());
+    let rest = tokio::time::timeout(SOON, client.rest()).await;
+    assert_eq!(rest.unwrap(), "");
+}
