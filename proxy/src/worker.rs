@@ -96,12 +96,13 @@ impl Worker {
         })
     }
 
-    /// Drives timers and wakes idle connections at each phase of a drain. Runs beside the
-    /// connections, as long as they do.
+    /// Drives timers, wakes connections at each phase of a drain and after each snapshot, and
+    /// verifies their peers again. Runs beside the connections, as long as they do.
     pub async fn run(&self, timer_fd: TimerFd) {
         tokio::join!(
             restart_on_panic(|| self.timers.drive(&timer_fd)),
-            restart_on_panic(|| self.wake_connections())
+            restart_on_panic(|| self.wake_connections()),
+            restart_on_panic(|| self.verify_peers()),
         );
     }
 
@@ -156,13 +157,27 @@ impl Worker {
         let mut snapshots = self.store.subscribe();
         let (mut draining, mut publishing) = (true, true);
         while draining || publishing {
+            // At the start too: this loop may run again after a panic, and what was published
+            // before it subscribed is not reported.
+            self.timers.wake_all();
             tokio::select! {
                 changed = drain.changed(), if draining => draining = changed.is_ok(),
                 changed = snapshots.changed(), if publishing => publishing = changed.is_ok(),
             }
-            // A snapshot may have brought another trust bundle or CRL.
+        }
+        self.timers.wake_all();
+    }
+
+    /// Verifies the peers of open connections again after each snapshot, which may have brought
+    /// another trust bundle or CRL. Apart from [`Worker::wake_connections`]: a large bundle takes a while,
+    /// and other changes of policy do not wait for it.
+    async fn verify_peers(&self) {
+        let mut snapshots = self.store.subscribe();
+        loop {
             self.tls.reverify().await;
-            self.timers.wake_all();
+            if snapshots.changed().await.is_err() {
+                return;
+            }
         }
     }
 }

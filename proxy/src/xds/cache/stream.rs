@@ -155,7 +155,7 @@ impl Streams {
             return;
         };
         // Without a nonce no response came on this stream: none can be answered.
-        let is_of_response = |request: &&mut Request| {
+        let is_of_response = |request: &&mut DiscoveryRequest| {
             request.kind() == kind && request.nonce() == state.nonce && !state.nonce.is_empty()
         };
         let mut queued = outbox.iter_mut().filter(is_of_response).peekable();
