@@ -2,13 +2,20 @@
 //! The counters are the process's: a panic hook is one for all threads too, and code that finds a
 //! violated assumption (a span of a head) has no registry at hand.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::panic::{Location, PanicHookInfo};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use crate::stderr;
 
 /// The first so many of each are logged, after them only every doubling, so that a peer that can
 /// cause them cannot fill the disk.
 const LOGGED: u64 = 100;
+
+/// How long a thread that panics waits until that is on stderr.
+const PRINTED: Duration = Duration::from_millis(200);
 
 static FAILURES: AtomicU64 = AtomicU64::new(0);
 static PANICS: AtomicU64 = AtomicU64::new(0);
@@ -35,19 +42,10 @@ pub fn panics() -> u64 {
     PANICS.load(Relaxed)
 }
 
-/// From here on panics are counted, and logged with their place; std's lines on stderr are left to a
-/// process without a log.
+/// From here on panics are counted, and logged with their place; on stderr where there is no log.
 pub fn count_panics() {
     static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let plain = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            on_panic(panic);
-            if !tracing::enabled!(tracing::Level::ERROR) {
-                plain(panic);
-            }
-        }));
-    });
+    ONCE.call_once(|| std::panic::set_hook(Box::new(on_panic)));
 }
 
 fn on_panic(panic: &PanicHookInfo<'_>) {
@@ -59,7 +57,16 @@ fn on_panic(panic: &PanicHookInfo<'_>) {
         .unwrap_or_default();
     let thread = std::thread::current();
     let thread = thread.name().unwrap_or("unnamed");
-    tracing::error!(place, thread, count, "panicked: {what}: please report this");
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!(place, thread, count, "panicked: {what}: please report this");
+        return;
+    }
+    let trace = Backtrace::capture();
+    let line = match trace.status() {
+        BacktraceStatus::Captured => format!("{place}: {thread} panicked: {what}\n{trace}"),
+        _ => format!("{place}: {thread} panicked: {what}"),
+    };
+    stderr::print(line, PRINTED);
 }
 
 /// Counts; the count when this one is to be logged.

@@ -12,9 +12,9 @@
 //! - [`config`]: plain settings
 //! - [`stream`], [`tls`]; [`lifecycle`]: the end of a connection; [`overload`]: what is closed near a
 //!   limit
-//! - [`dispatcher`], [`matcher`], [`message`], [`metrics`]
-//! - [`bug`], [`connection_limit`], [`drain`], [`log_sink`], [`memory`], [`metadata`], [`socket`],
-//!   `supervise`, `token_bucket`: need no other module
+//! - [`bug`], [`dispatcher`], [`matcher`], [`message`], [`metrics`]
+//! - [`connection_limit`], [`drain`], [`log_sink`], [`memory`], [`metadata`], [`socket`],
+//!   [`stderr`], `supervise`, `token_bucket`: need no other module
 
 pub mod admin;
 pub mod app;
@@ -44,6 +44,7 @@ pub mod redirect;
 pub mod relay;
 pub mod snapshot;
 pub mod socket;
+pub mod stderr;
 pub mod stream;
 mod supervise;
 pub mod tcp;

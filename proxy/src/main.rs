@@ -1,13 +1,17 @@
 //! `anyam-proxy`: reads the command line and does what it says.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyam_proxy::app;
 use anyam_proxy::args::{Args, Command, Process, RedirectArgs, RunMode, Sidecar};
 use anyam_proxy::bootstrap::{self, Bootstrap, validate};
-use anyam_proxy::redirect;
+use anyam_proxy::{redirect, stderr};
 use clap::Parser;
 use mimalloc::MiMalloc;
+
+/// How long the process waits at exit for its error to be written.
+const LAST_LINE: Duration = Duration::from_secs(2);
 
 #[global_allocator]
 static ALLOCATOR: MiMalloc = MiMalloc;
@@ -35,7 +39,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("anyam-proxy: {error}");
+            stderr::print(format!("anyam-proxy: {error}"), LAST_LINE);
             ExitCode::FAILURE
         }
     }

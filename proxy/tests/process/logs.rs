@@ -1,11 +1,15 @@
 //! Logs that are rotated, and logs that are not read.
 
+use std::io::{PipeReader, PipeWriter, Write};
+use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::proxy::{Proxy, Settings, ask, http_manager, mirror, upstream};
+use crate::running::Running;
 
 fn get(proxy: &Proxy, path: &str) -> String {
     let request = format!("GET {path} HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n");
@@ -104,4 +108,33 @@ fn a_full_pipe_holds_up_neither_requests_nor_the_end() {
     assert!(proxy.ended().success());
     let took = began.elapsed();
     assert!(took < Duration::from_secs(12), "{took:?}");
+}
+
+/// A pipe that takes nothing more, and is not read.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    while writer.write(b"full").is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn a_full_pipe_does_not_hold_up_an_exit_with_an_error() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let bootstrap = format!(
+        "{{ admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }} }}"
+    );
+    // Before there is a log, and with one whose thread waits for the pipe.
+    for arguments in [
+        ["-c", "/nowhere.yaml", "-l", "off"],
+        ["--config-yaml", &bootstrap, "-l", "trace"],
+    ] {
+        let (_reader, writer) = full_pipe();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_anyam-proxy"));
+        command.args(arguments).stderr(writer);
+        let mut process = Running::start(&mut command);
+        assert!(!process.ended().success(), "{arguments:?}");
+    }
 }
