@@ -7,6 +7,18 @@
 //! memory that stays in one place (TLS records, the L4 relay).
 //!
 //! The pool is an `Rc` on purpose: it never leaves its worker, so it needs no locks.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -45,6 +57,10 @@ impl Size {
             Size::Bulk => BULK,
         }
     }
+
+    const fn allocated(self) -> usize {
+        self.bytes().saturating_add(SKEW)
+    }
 }
 
 /// Initialised memory of [`SMALL`] or [`BULK`] bytes; goes back to its pool when dropped.
@@ -57,13 +73,13 @@ impl Deref for Block {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.memory[SKEW..]
+        self.memory.get(SKEW..).unwrap_or_default()
     }
 }
 
 impl DerefMut for Block {
     fn deref_mut(&mut self) -> &mut [u8] {
-        &mut self.memory[SKEW..]
+        self.memory.get_mut(SKEW..).unwrap_or_default()
     }
 }
 
@@ -72,7 +88,7 @@ impl Drop for Block {
         let size = self.len();
         let memory = std::mem::take(&mut self.memory);
         let inner = &*self.pool.0;
-        inner.out.set(inner.out.get() - 1);
+        inner.out.set(inner.out.get().saturating_sub(1));
         match size {
             SMALL => keep(&inner.small_blocks, inner.limits.small, memory),
             BULK => keep(&inner.bulk_blocks, inner.limits.bulk, memory),
@@ -121,13 +137,13 @@ impl Pool {
     /// An empty buffer with at least [`SMALL`] bytes of capacity.
     pub fn take(&self) -> BytesMut {
         let pooled = self.pooled(&self.0.small);
-        skewed(pooled.unwrap_or_else(|| BytesMut::with_capacity(SMALL + SKEW)))
+        skewed(pooled.unwrap_or_else(|| BytesMut::with_capacity(Size::Small.allocated())))
     }
 
     /// An empty buffer with at least [`BULK`] bytes of capacity.
     pub fn take_bulk(&self) -> BytesMut {
         let pooled = self.pooled(&self.0.bulk);
-        skewed(pooled.unwrap_or_else(|| BytesMut::with_capacity(BULK + SKEW)))
+        skewed(pooled.unwrap_or_else(|| BytesMut::with_capacity(Size::Bulk.allocated())))
     }
 
     /// Gives a buffer back. What it holds is dropped. A buffer whose memory is still shared with
@@ -167,9 +183,9 @@ impl Pool {
     fn sort(&self, mut buffer: BytesMut) -> Result<(), BytesMut> {
         let inner = &*self.0;
         // The larger class first: a bulk buffer would satisfy the smaller request too.
-        if buffer.try_reclaim(BULK + SKEW) {
+        if buffer.try_reclaim(Size::Bulk.allocated()) {
             keep(&inner.bulk, inner.limits.bulk, buffer);
-        } else if buffer.try_reclaim(SMALL + SKEW) {
+        } else if buffer.try_reclaim(Size::Small.allocated()) {
             keep(&inner.small, inner.limits.small, buffer);
         } else {
             return Err(buffer);
@@ -196,9 +212,9 @@ impl Pool {
             Size::Bulk => &self.0.bulk_blocks,
         };
         let pooled = list.borrow_mut().pop();
-        self.0.out.set(self.0.out.get() + 1);
+        self.0.out.set(self.0.out.get().saturating_add(1));
         Block {
-            memory: pooled.unwrap_or_else(|| vec![0; size.bytes() + SKEW].into_boxed_slice()),
+            memory: pooled.unwrap_or_else(|| vec![0; size.allocated()].into_boxed_slice()),
             pool: self.clone(),
         }
     }

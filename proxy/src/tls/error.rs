@@ -98,7 +98,8 @@ const LAST: u64 = 253_402_300_799;
 
 fn date(time: UnixTime) -> String {
     let since = Duration::from_secs(time.as_secs().min(LAST));
-    httpdate::fmt_http_date(SystemTime::UNIX_EPOCH + since)
+    let time = SystemTime::UNIX_EPOCH.checked_add(since);
+    httpdate::fmt_http_date(time.unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
 impl From<TlsError> for io::Error {

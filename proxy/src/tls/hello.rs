@@ -1,17 +1,5 @@
 //! Parses a ClientHello for SNI and ALPN. Sans-IO; called again with more bytes until it is
 //! decided.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::arithmetic_side_effects,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::string_slice,
-        clippy::unreachable,
-        clippy::unwrap_used
-    )
-)]
 
 use std::borrow::Cow;
 

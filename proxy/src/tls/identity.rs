@@ -47,10 +47,13 @@ impl SpiffeId {
         if !is_trust_domain(domain) {
             return Err(SpiffeError::TrustDomain);
         }
-        if !path.is_empty() && !path[1..].split('/').all(is_path_segment) {
+        if let Some(segments) = path.strip_prefix('/')
+            && !segments.split('/').all(is_path_segment)
+        {
             return Err(SpiffeError::Path);
         }
-        let path = u16::try_from(SCHEME.len() + domain.len()).map_err(|_| SpiffeError::TooLong)?;
+        let path = SCHEME.len().saturating_add(domain.len());
+        let path = u16::try_from(path).map_err(|_| SpiffeError::TooLong)?;
         Ok(SpiffeId {
             uri: uri.into(),
             path,
@@ -62,12 +65,13 @@ impl SpiffeId {
     }
 
     pub fn trust_domain(&self) -> &str {
-        &self.uri[SCHEME.len()..usize::from(self.path)]
+        let domain = self.uri.get(SCHEME.len()..usize::from(self.path));
+        domain.unwrap_or_default()
     }
 
     /// The path with its leading slash; empty for the id of a trust domain.
     pub fn path(&self) -> &str {
-        &self.uri[usize::from(self.path)..]
+        self.uri.get(usize::from(self.path)..).unwrap_or_default()
     }
 
     /// `ns` of `/ns/<namespace>/sa/<service account>`; `None` for a path of another shape.

@@ -70,7 +70,7 @@ impl Leaf {
             return Err(LeafError::Encoding);
         }
         if cert.version() != X509Version::V3 {
-            return Err(LeafError::Version(cert.version().0 + 1));
+            return Err(LeafError::Version(cert.version().0.saturating_add(1)));
         }
         if let Ok(PublicKey::RSA(key)) = cert.public_key().parsed()
             && key.key_size() < MIN_RSA_BITS

@@ -168,7 +168,7 @@ impl Registry {
         let mut links = self.links.borrow_mut();
         if links.len() >= self.prune_at.get().max(PRUNE_FROM) {
             links.retain(|link| link.strong_count() > 0);
-            self.prune_at.set(links.len() * 2);
+            self.prune_at.set(links.len().saturating_mul(2));
         }
         // The bundle may have been replaced during the handshake.
         if link.reverify(&mut Known::default()).stays {
@@ -188,7 +188,7 @@ impl Registry {
     /// many were ended. Where it is cut short, the rest is verified by the next call.
     pub(super) async fn reverify(&self) -> usize {
         let mut known = Known::default();
-        let (mut ended, mut cost) = (0, 0);
+        let (mut ended, mut cost) = (0usize, 0usize);
         // Connections made meanwhile are verified with the newest bundle.
         let mut waiting = Waiting {
             registry: self,
@@ -197,10 +197,10 @@ impl Registry {
         while let Some(link) = waiting.links.pop() {
             if let Some(alive) = link.upgrade() {
                 let reverified = alive.reverify(&mut known);
-                cost += reverified.cost;
+                cost = cost.saturating_add(reverified.cost);
                 match reverified.stays {
                     true => self.links.borrow_mut().push(link),
-                    false => ended += 1,
+                    false => ended = ended.saturating_add(1),
                 }
             }
             if cost >= SLICE {

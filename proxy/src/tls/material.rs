@@ -307,8 +307,7 @@ fn revocation_lists(pem: Option<&[u8]>) -> Result<Vec<CertRevocationList<'static
 
 /// Seconds since the epoch, as certificates count, to a point in time.
 pub(super) fn time_from_unix(seconds: i64) -> SystemTime {
-    match u64::try_from(seconds) {
-        Ok(after) => SystemTime::UNIX_EPOCH + Duration::from_secs(after),
-        Err(_) => SystemTime::UNIX_EPOCH,
-    }
+    let after = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let time = SystemTime::UNIX_EPOCH.checked_add(after);
+    time.unwrap_or(SystemTime::UNIX_EPOCH)
 }

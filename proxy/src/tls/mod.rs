@@ -14,6 +14,18 @@
 //! - `session`, `wire`, `stream`: rustls' unbuffered state machine, its record buffers, and
 //!   [`TlsStream`] on top
 //! - `error`: what can fail, and which side caused it
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod context;
 mod error;

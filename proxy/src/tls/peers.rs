@@ -54,7 +54,7 @@ impl PeerCertificate {
 
 /// Lower-case hexadecimal digits.
 fn hex(bytes: &[u8]) -> String {
-    let digit = |nibble: u8| char::from(b"0123456789abcdef"[usize::from(nibble & 0xf)]);
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble & 0xf), 16).unwrap_or_default();
     let digits = bytes.iter().flat_map(|b| [digit(b >> 4), digit(*b)]);
     digits.collect()
 }
@@ -107,6 +107,6 @@ impl Peers {
         let mut known = self.known.borrow_mut();
         known.retain(|_, peer| peer.strong_count() > 0);
         known.shrink_to(PRUNE_FROM);
-        self.prune_at.set(known.len() * 2);
+        self.prune_at.set(known.len().saturating_mul(2));
     }
 }

@@ -174,5 +174,7 @@ fn sealed<D>(
 /// The most bytes that `plaintext` bytes become, with a key update in front.
 pub(super) const fn sealed_len(plaintext: usize) -> usize {
     const OVERHEAD: usize = 5 + 1 + 8 + 16;
-    plaintext + (plaintext / MAX_FRAGMENT + 1) * OVERHEAD + 128
+    let records = (plaintext / MAX_FRAGMENT).saturating_add(1);
+    let overhead = records.saturating_mul(OVERHEAD).saturating_add(128);
+    plaintext.saturating_add(overhead)
 }

@@ -1,16 +1,4 @@
 //! The TLS stream: [`Wire`] as an `AsyncRead`, `AsyncBufRead` and `AsyncWrite`.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::arithmetic_side_effects,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::string_slice,
-        clippy::unreachable,
-        clippy::unwrap_used
-    )
-)]
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;

@@ -58,7 +58,9 @@ pub(super) fn verify(
     now: UnixTime,
 ) -> Result<Leaf, Error> {
     if intermediates.len() > rules.max_intermediates {
-        return Err(refused(LeafError::ChainTooLong(intermediates.len() + 1)));
+        return Err(refused(LeafError::ChainTooLong(
+            intermediates.len().saturating_add(1),
+        )));
     }
     let names = Leaf::parse(leaf).map_err(refused)?;
     let roots = roots_for(trust, &names).map_err(refused)?;

@@ -5,18 +5,6 @@
 //! over its own ciphertext: `[plaintext …  ciphertext …]`. All complete records are opened as soon
 //! as they arrive, so what is left in the ciphertext part is always a record or handshake message
 //! in parts.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::arithmetic_side_effects,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::string_slice,
-        clippy::unreachable,
-        clippy::unwrap_used
-    )
-)]
 
 use std::io;
 use std::rc::Rc;

@@ -3,6 +3,18 @@
 //! [`Balance`] is worked out when endpoints, their health or an ejection change; a pick reads it
 //! and draws. Randomness is injected. Source: Envoy's load balancing documentation (priority
 //! levels, degraded endpoints, panic threshold, overprovisioning).
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -69,34 +81,35 @@ impl Balance {
             .collect();
         let available: u32 = tallies
             .iter()
-            .map(|t| t.healthy + t.degraded)
-            .sum::<u32>()
+            .map(|t| t.healthy.saturating_add(t.degraded))
+            .fold(0, u32::saturating_add)
             .min(100);
         let panics = |t: &Tally| {
             t.total > 0 && available < 100 && t.share_available() < u64::from(panic_threshold)
         };
         let mut balance = Self::default();
-        let mut bound = 0;
+        let mut bound: u32 = 0;
         if available == 0 {
             balance.spread_in_panic(priorities, panic_threshold);
             return balance;
         }
         // Healthy endpoints of all priorities first, then degraded ones.
         for kind in [HealthStatus::Healthy, HealthStatus::Degraded] {
-            for (index, (tally, statuses)) in tallies.iter().zip(&statuses).enumerate() {
+            let all = tallies.iter().zip(&statuses).zip(priorities);
+            for (index, ((tally, statuses), priority)) in all.enumerate() {
                 let load = if kind == HealthStatus::Healthy {
                     tally.healthy
                 } else {
                     tally.degraded
                 };
-                let share = (load * 100 / available).min(100 - bound);
+                let share = load.saturating_mul(100).checked_div(available);
+                let share = share.unwrap_or(0).min(100u32.saturating_sub(bound));
                 if share == 0 {
                     continue;
                 }
-                bound += share;
+                bound = bound.saturating_add(share);
                 let panic = panics(tally);
-                let members = &priorities[index].endpoints;
-                let chosen = members.iter().zip(statuses);
+                let chosen = priority.endpoints.iter().zip(statuses);
                 let chosen = chosen.filter(|(_, status)| panic || **status == kind);
                 let chosen = chosen.map(|(endpoint, _)| endpoint.clone());
                 balance.push(bound, index, panic, chosen.collect());
@@ -116,13 +129,14 @@ impl Balance {
         if total == 0 || panic_threshold == 0 {
             return;
         }
-        let mut seen = 0;
+        let mut seen: usize = 0;
         for (index, priority) in priorities.iter().enumerate() {
             if priority.endpoints.is_empty() {
                 continue;
             }
-            seen += priority.endpoints.len();
-            let bound = u32::try_from(seen * 100 / total).unwrap_or(100);
+            seen = seen.saturating_add(priority.endpoints.len());
+            let bound = seen.saturating_mul(100).checked_div(total).unwrap_or(100);
+            let bound = u32::try_from(bound).unwrap_or(100);
             self.push(bound, index, true, priority.endpoints.clone());
         }
     }
@@ -134,10 +148,10 @@ impl Balance {
         }
         let even = endpoints
             .windows(2)
-            .all(|pair| pair[0].weight == pair[1].weight);
-        let mut sum = 0;
+            .all(|pair| matches!(pair, [one, next] if one.weight == next.weight));
+        let mut sum: u64 = 0;
         let weights = endpoints.iter().map(|endpoint| {
-            sum += u64::from(endpoint.weight.max(1));
+            sum = sum.saturating_add(endpoint.weight.max(1).into());
             sum
         });
         let weights: Box<[u64]> = if even {
@@ -181,7 +195,7 @@ impl Balance {
         let position = from
             .iter()
             .position(|e| !tried(e))
-            .map(|n| index + n)
+            .map(|n| index.saturating_add(n))
             .or_else(|| before.iter().position(|e| !tried(e)));
         match position {
             Some(other) => group.choice(other),
@@ -252,8 +266,9 @@ impl Group {
     /// Active requests per unit of weight. Candidates are drawn by weight already, so that equal
     /// load means equal use of what each can do.
     fn load(&self, index: usize) -> f64 {
-        let endpoint = &self.endpoints[index];
-        f64::from(endpoint.state.active()) / f64::from(endpoint.weight.max(1))
+        self.endpoints.get(index).map_or(f64::INFINITY, |endpoint| {
+            f64::from(endpoint.state.active()) / f64::from(endpoint.weight.max(1))
+        })
     }
 
     fn weighted(&self, random: &mut fastrand::Rng) -> usize {
@@ -269,11 +284,12 @@ impl Group {
         let count = turn.0.fetch_add(1, Relaxed);
         let Some(&total) = self.weights.last() else {
             // The remainder fits: it is below a length.
-            return (count % self.endpoints.len() as u64) as usize;
+            return count.checked_rem(self.endpoints.len() as u64).unwrap_or(0) as usize;
         };
-        let point = u128::from(count % total) * u128::from(self.step) % u128::from(total);
+        let place = u128::from(count.checked_rem(total).unwrap_or(0));
+        let point = place.saturating_mul(self.step.into());
         // Below `total`, which is a u64.
-        self.at(point as u64)
+        self.at(point.checked_rem(total.into()).unwrap_or(0) as u64)
     }
 
     fn at(&self, point: u64) -> usize {
@@ -287,14 +303,14 @@ impl Group {
 fn step(total: u64) -> u64 {
     let mut step = (total as f64 * 0.618_034) as u64 | 1;
     while common_divisor(step, total) != 1 {
-        step += 2;
+        step = step.saturating_add(2);
     }
     step
 }
 
 fn common_divisor(mut a: u64, mut b: u64) -> u64 {
-    while b != 0 {
-        (a, b) = (b, a % b);
+    while let Some(rest) = a.checked_rem(b) {
+        (a, b) = (b, rest);
     }
     a
 }
@@ -320,19 +336,21 @@ impl Tally {
         let total = statuses.len() as u64;
         let (healthy, degraded) = (count(HealthStatus::Healthy), count(HealthStatus::Degraded));
         let percent = |count: u64| {
-            let share = count * u64::from(overprovisioning) / total.max(1);
+            let share = count.saturating_mul(overprovisioning.into());
+            let share = share.checked_div(total).unwrap_or(0);
             u32::try_from(share.min(100)).unwrap_or(100)
         };
         Self {
             total,
-            usable: healthy + degraded,
+            usable: healthy.saturating_add(degraded),
             healthy: percent(healthy),
             degraded: percent(degraded),
         }
     }
 
     fn share_available(&self) -> u64 {
-        self.usable * 100 / self.total.max(1)
+        let share = self.usable.saturating_mul(100).checked_div(self.total);
+        share.unwrap_or(0)
     }
 }
 
