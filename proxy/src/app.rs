@@ -42,7 +42,6 @@ use crate::drain::Drain;
 use crate::identity;
 use crate::identity::agent::AgentError;
 use crate::inspect;
-use crate::memory;
 use crate::metrics::edge::Peer;
 use crate::metrics::registry::RegistryError;
 use crate::snapshot::Store;
@@ -54,9 +53,6 @@ use crate::xds::channel::ManagementServer;
 use crate::xds::client::{Client, Handle};
 use crate::xds::resource_type::{Key, ResourceType};
 
-/// The process counts as started after this: the configuration and the first connections have
-/// arrived.
-const START: Duration = Duration::from_secs(2);
 /// How long the process waits at exit for the last log lines to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
 /// Capacity of the queue of on-demand requests to the control thread.
@@ -184,10 +180,6 @@ async fn serve_until_told(
         drain.close();
         return workers.join();
     }
-    tasks.spawn(async {
-        tokio::time::sleep(START).await;
-        memory::drop_startup_pages();
-    });
     end::wait(&drain, || workers.open_connections(), process.drain_time()).await;
     workers.join()
 }
