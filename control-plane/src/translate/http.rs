@@ -24,6 +24,10 @@ const STREAM_IDLE: Duration = Duration::from_secs(3600);
 /// From the first byte of a request's head to its end.
 const HEAD: Duration = Duration::from_secs(10);
 
+/// Upgrades of HTTP/1.1 that go through; others are ignored, as RFC 9110 7.8 allows. `tcp` is that of
+/// Docker's attach and exec.
+const UPGRADES: [&str; 2] = ["websocket", "tcp"];
+
 /// Which side of the sidecar, and what is known of the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -74,10 +78,7 @@ pub fn manager(
         preserve_external_request_id: true,
         stream_idle_timeout: duration(STREAM_IDLE),
         request_headers_timeout: duration(HEAD),
-        upgrade_configs: vec![part::UpgradeConfig {
-            upgrade_type: "websocket".to_owned(),
-            ..part::UpgradeConfig::default()
-        }],
+        upgrade_configs: UPGRADES.map(upgrade).to_vec(),
         use_remote_address: boolv(false),
         access_log: access_log(log, true),
         proxy_status_config: Some(part::ProxyStatusConfig {
@@ -90,6 +91,13 @@ pub fn manager(
         "envoy.filters.network.http_connection_manager",
         typed(&manager),
     )
+}
+
+fn upgrade(name: &str) -> hcm::http_connection_manager::UpgradeConfig {
+    hcm::http_connection_manager::UpgradeConfig {
+        upgrade_type: name.to_owned(),
+        ..Default::default()
+    }
 }
 
 pub fn filter(name: &str, config: Any) -> listener::Filter {

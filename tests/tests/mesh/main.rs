@@ -3,6 +3,7 @@
 //!
 //! - `harness`: starting a mesh and waiting for what must come; `process`: one of its processes;
 //!   `manifests`: its configuration; `traffic`: calls as one of its programs makes them
+//! - `attach`: upgrades other than WebSocket's
 //! - `control_plane`: what goes on when the control plane is killed, and what does not
 //! - `envoy`: stock Envoy as a peer
 //! - `ipv6`: the same over IPv6; `ports`: sidecars that listen elsewhere
@@ -18,6 +19,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod attach;
 mod control_plane;
 mod envoy;
 mod harness;
