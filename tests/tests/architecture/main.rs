@@ -286,6 +286,7 @@ fn every_dependency_says_why_it_is_there() {
         "cli",
         "benches",
         "tests",
+        "tests/kube",
     ] {
         let manifest = fs::read_to_string(root().join(part).join("Cargo.toml")).unwrap();
         let mut dependencies = false;

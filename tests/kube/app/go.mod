@@ -1,0 +1,3 @@
+module anyam.dev/tests/kube/app
+
+go 1.26.0

@@ -1,0 +1,163 @@
+// Command app is the one program in the images of the cluster tests: static, so that an image needs
+// nothing beside it.
+//
+//	app pause                      what a pod's sandbox runs: collects orphans until it is told to end
+//	app serve [-listen :8080] [-name NAME]         HTTP: / answers NAME, /healthz 200; ends in order on SIGTERM
+//	app forward [-listen :15006] [-to 127.0.0.1:8080]   HTTP to that address, with a header Via: forward
+//	app get [-timeout 5s] URL      one GET: status, header and body; exit status 1 unless it is 200
+//	app resolve NAME               the addresses of a name, a line each
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/signal"
+	"sort"
+	"syscall"
+	"time"
+)
+
+func main() {
+	if err := run(os.Args[1:]); err != nil {
+		fmt.Fprintln(os.Stderr, "app:", err)
+		os.Exit(1)
+	}
+}
+
+func run(arguments []string) error {
+	if len(arguments) == 0 {
+		return fmt.Errorf("usage: app pause|serve|forward|get|resolve")
+	}
+	flags := flag.NewFlagSet(arguments[0], flag.ExitOnError)
+	hostname, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	listen := flags.String("listen", "", "address to listen at")
+	name := flags.String("name", hostname, "what / answers")
+	to := flags.String("to", "127.0.0.1:8080", "where requests go")
+	timeout := flags.Duration("timeout", 5*time.Second, "for the whole request")
+	if err := flags.Parse(arguments[1:]); err != nil {
+		return err
+	}
+	switch arguments[0] {
+	case "pause":
+		pause()
+		return nil
+	case "serve":
+		return serve(or(*listen, ":8080"), answer(*name))
+	case "forward":
+		return serve(or(*listen, ":15006"), forward(*to))
+	case "get":
+		return get(flags.Arg(0), *timeout)
+	case "resolve":
+		return resolve(flags.Arg(0))
+	}
+	return fmt.Errorf("unknown command %q", arguments[0])
+}
+
+func or(given, standard string) string {
+	if given == "" {
+		return standard
+	}
+	return given
+}
+
+// pause is process 1 of a pod that shares its PID namespace: what loses its parent comes to it.
+func pause() {
+	signals := make(chan os.Signal, 16)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGCHLD)
+	for received := range signals {
+		if received != syscall.SIGCHLD {
+			return
+		}
+		for {
+			pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
+			if pid <= 0 || err != nil {
+				break
+			}
+		}
+	}
+}
+
+func answer(name string) http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Println(r.Method, r.URL.Path, "from", r.RemoteAddr)
+		fmt.Fprintln(w, name)
+	})
+	mux.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) {})
+	return mux
+}
+
+func forward(to string) http.Handler {
+	proxy := httputil.NewSingleHostReverseProxy(&url.URL{Scheme: "http", Host: to})
+	proxy.ModifyResponse = func(response *http.Response) error {
+		response.Header.Set("Via", "forward")
+		return nil
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", proxy)
+	// Its own: a start-up probe must not wait for the app, which starts after it.
+	mux.HandleFunc("/forward/healthz", func(http.ResponseWriter, *http.Request) {})
+	return mux
+}
+
+// serve ends when SIGTERM came and the requests under way are answered.
+func serve(listen string, handler http.Handler) error {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	server := &http.Server{Addr: listen, Handler: handler, ReadHeaderTimeout: 10 * time.Second}
+	ended := make(chan error, 1)
+	go func() { ended <- server.ListenAndServe() }()
+	fmt.Println("serving at", listen)
+	select {
+	case err := <-ended:
+		return err
+	case <-ctx.Done():
+	}
+	fmt.Println("ending in order")
+	patience, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	return server.Shutdown(patience)
+}
+
+func get(target string, timeout time.Duration) error {
+	client := http.Client{Timeout: timeout}
+	response, err := client.Get(target)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	fmt.Println(response.StatusCode)
+	if err := response.Header.Write(os.Stdout); err != nil {
+		return err
+	}
+	fmt.Println()
+	if _, err := io.Copy(os.Stdout, response.Body); err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", target, response.Status)
+	}
+	return nil
+}
+
+func resolve(name string) error {
+	addresses, err := net.DefaultResolver.LookupHost(context.Background(), name)
+	if err != nil {
+		return err
+	}
+	sort.Strings(addresses)
+	for _, address := range addresses {
+		fmt.Println(address)
+	}
+	return nil
+}

@@ -1,0 +1,140 @@
+//! An API server alone.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::cluster::Output;
+use crate::command::{run, script, succeed};
+
+/// Etcd and kube-apiserver, with RBAC, admission webhooks and aggregation, on loopback of the network
+/// namespace the test runs in. Ended on drop; after a test that was killed, by the next start.
+///
+/// There is no node: pods stay what the test writes. A webhook or an aggregated API is reached by a
+/// URL on loopback, or by a Service of type ExternalName `localhost`.
+pub struct ApiServer {
+    /// `ANYAM_KUBE_NAME`
+    name: String,
+    kubeconfig: PathBuf,
+}
+
+impl ApiServer {
+    /// Starts one and waits until it is ready, some 5 s.
+    ///
+    /// # Panics
+    /// When a prerequisite is missing; the message says how to get it.
+    pub fn start() -> Self {
+        Self::up(&[])
+    }
+
+    /// With the controller-manager: service accounts, EndpointSlices, garbage collection, the rules of
+    /// the roles `view`, `edit` and `admin`, Deployments and Jobs as far as their pods' objects. Nodes
+    /// are objects of the test, without a kubelet; a pod of a node that does not exist is in no
+    /// EndpointSlice.
+    ///
+    /// # Panics
+    /// As [`Self::start`].
+    pub fn start_with_controllers() -> Self {
+        Self::up(&["--controllers"])
+    }
+
+    fn up(options: &[&str]) -> Self {
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let mut server = Self {
+            name: format!("api-{}-{number}", std::process::id()),
+            kubeconfig: PathBuf::new(),
+        };
+        let mut up = server.script(&["up", "--api-only"]);
+        succeed(
+            up.args(options)
+                .env("ANYAM_KUBE_OWNER", std::process::id().to_string()),
+            "",
+        );
+        server.kubeconfig = succeed(&mut server.script(&["kubeconfig"]), "")
+            .trim()
+            .into();
+        server
+    }
+
+    fn script(&self, arguments: &[&str]) -> Command {
+        let mut command = script();
+        command
+            .args(arguments)
+            .env("ANYAM_KUBE_NAME", &self.name)
+            .env_remove("KUBECONFIG")
+            .env_remove("ANYAM_KUBE_LOAD");
+        command
+    }
+
+    /// With everything in it, of a member of `system:masters`.
+    pub fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
+    /// # Panics
+    /// When the kubeconfig cannot be read.
+    pub async fn client(&self) -> kube::Client {
+        crate::client(&self.kubeconfig).await
+    }
+
+    /// Runs kubectl and gives back what it prints.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        self.kubectl_with("", arguments)
+    }
+
+    /// The same with a standard input, for `-f -`.
+    ///
+    /// # Panics
+    /// As [`Self::kubectl`].
+    pub fn kubectl_with(&self, input: &str, arguments: &[&str]) -> String {
+        succeed(&mut self.kubectl_command(arguments), input)
+    }
+
+    /// Runs kubectl to whatever end.
+    pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
+        self.try_kubectl_with("", arguments)
+    }
+
+    /// The same with a standard input.
+    pub fn try_kubectl_with(&self, input: &str, arguments: &[&str]) -> Output {
+        run(&mut self.kubectl_command(arguments), input)
+    }
+
+    fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.script(&["kubectl"]);
+        command.args(arguments);
+        command
+    }
+
+    /// Ends a component (`apiserver`, `etcd`, `controller-manager`); its data stays.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn stop(&self, component: &str) {
+        succeed(&mut self.script(&["stop", component]), "");
+    }
+
+    /// Starts a stopped component again. It is not waited for.
+    ///
+    /// # Panics
+    /// When there is no such component.
+    pub fn resume(&self, component: &str) {
+        succeed(&mut self.script(&["start", component]), "");
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        let ended = run(&mut self.script(&["down"]), "");
+        if ended.status != Some(0) {
+            eprintln!(
+                "the API server {} was not ended: {}",
+                self.name, ended.stderr
+            );
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! The cluster with nodes.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use crate::command::{run, script, succeed};
+
+/// Tests of one process that share the cluster, or have it alone.
+static TURNS: RwLock<()> = RwLock::new(());
+
+/// The cluster of `KUBECONFIG`, which `cluster.sh exec` sets for the built-in one.
+pub struct Cluster {
+    kubeconfig: PathBuf,
+    _turn: Turn,
+}
+
+/// Held for its drop.
+enum Turn {
+    Shared(#[allow(dead_code)] RwLockReadGuard<'static, ()>),
+    Alone(#[allow(dead_code)] RwLockWriteGuard<'static, ()>),
+}
+
+/// What a program printed, and its exit status; `None` when a signal ended it.
+#[derive(Debug)]
+pub struct Output {
+    pub status: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// The two sets of CRDs that the Gateway API publishes.
+#[derive(Clone, Copy)]
+pub enum Channel {
+    Standard,
+    Experimental,
+}
+
+impl Cluster {
+    /// # Panics
+    /// When no cluster is given; the message says how to get one.
+    pub fn shared() -> Self {
+        let turn = TURNS.read().unwrap_or_else(PoisonError::into_inner);
+        Self::given(Turn::Shared(turn))
+    }
+
+    /// Waits until no other test of this process uses the cluster: for what disturbs them all, such
+    /// as draining a node.
+    ///
+    /// # Panics
+    /// As [`Self::shared`].
+    pub fn alone() -> Self {
+        let turn = TURNS.write().unwrap_or_else(PoisonError::into_inner);
+        Self::given(Turn::Alone(turn))
+    }
+
+    fn given(turn: Turn) -> Self {
+        let (Some(kubeconfig), Some(_)) = (
+            std::env::var_os("KUBECONFIG"),
+            std::env::var_os("ANYAM_KUBE_LOAD"),
+        ) else {
+            panic!(
+                "KUBECONFIG and ANYAM_KUBE_LOAD name no cluster. Run \
+                 `tests/kube/cluster.sh up`, then this test by `tests/kube/cluster.sh exec cargo test …`; \
+                 or set both to a cluster of yours"
+            );
+        };
+        Self {
+            kubeconfig: kubeconfig.into(),
+            _turn: turn,
+        }
+    }
+
+    /// # Panics
+    /// When the kubeconfig cannot be read.
+    pub async fn client(&self) -> kube::Client {
+        crate::client(&self.kubeconfig).await
+    }
+
+    /// Runs kubectl and gives back what it prints.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        self.kubectl_with("", arguments)
+    }
+
+    /// The same with a standard input, for `-f -`.
+    ///
+    /// # Panics
+    /// As [`Self::kubectl`].
+    pub fn kubectl_with(&self, input: &str, arguments: &[&str]) -> String {
+        succeed(&mut self.kubectl_command(arguments), input)
+    }
+
+    /// Runs kubectl to whatever end.
+    pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
+        self.try_kubectl_with("", arguments)
+    }
+
+    /// The same with a standard input.
+    pub fn try_kubectl_with(&self, input: &str, arguments: &[&str]) -> Output {
+        run(&mut self.kubectl_command(arguments), input)
+    }
+
+    fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.args(arguments).env("KUBECONFIG", &self.kubeconfig);
+        command
+    }
+
+    /// Makes an image known to the nodes.
+    ///
+    /// # Panics
+    /// When the archive is refused.
+    pub fn load(&self, archive: &str) {
+        succeed(script().args(["load", archive]), "");
+    }
+
+    /// Installs the CRDs of the Gateway API, in the version of `tests/kube/versions`.
+    ///
+    /// # Panics
+    /// When the API server refuses them.
+    pub fn install_gateway_api(&self, channel: Channel) {
+        let channel = match channel {
+            Channel::Standard => "standard",
+            Channel::Experimental => "experimental",
+        };
+        succeed(script().args(["gateway-api", channel]), "");
+    }
+
+    /// Makes a namespace whose name begins with `prefix`.
+    ///
+    /// # Panics
+    /// When the API server refuses it.
+    pub fn namespace(&self, prefix: &str) -> Namespace<'_> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{prefix}-{}-{number}", std::process::id());
+        self.kubectl(&["create", "namespace", &name]);
+        Namespace {
+            cluster: self,
+            name,
+        }
+    }
+}
+
+/// A namespace that is deleted on drop, with what is in it.
+pub struct Namespace<'a> {
+    cluster: &'a Cluster,
+    pub name: String,
+}
+
+impl Namespace<'_> {
+    /// # Panics
+    /// When an object is refused.
+    pub fn apply(&self, manifest: &str) {
+        self.cluster.kubectl_with(
+            manifest,
+            &[
+                "--namespace",
+                &self.name,
+                "apply",
+                "--server-side",
+                "-f",
+                "-",
+            ],
+        );
+    }
+
+    /// # Panics
+    /// When it fails.
+    pub fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.try_kubectl(arguments);
+        assert!(
+            output.status == Some(0),
+            "kubectl {arguments:?}: {output:?}"
+        );
+        output.stdout
+    }
+
+    /// Runs kubectl to whatever end.
+    pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
+        let mut all = vec!["--namespace", &self.name];
+        all.extend(arguments);
+        self.cluster.try_kubectl(&all)
+    }
+
+    /// Waits until the new pods of a Deployment are all that there are, and ready; 2 minutes.
+    ///
+    /// # Panics
+    /// When they are not by then, with what the namespace's pods and events say.
+    pub fn rolled_out(&self, deployment: &str) {
+        let target = format!("deployment/{deployment}");
+        let output = self.try_kubectl(&["rollout", "status", &target, "--timeout=120s"]);
+        if output.status != Some(0) {
+            let events = self.try_kubectl(&["get", "events", "--sort-by=.lastTimestamp"]);
+            let pods = self.try_kubectl(&["describe", "pods"]);
+            panic!(
+                "{target}: {}{}\n{}\n{}",
+                output.stdout, output.stderr, pods.stdout, events.stdout
+            );
+        }
+    }
+
+    /// Runs a command in a container, by its exit status.
+    pub fn exec(&self, target: &str, container: &str, command: &[&str]) -> Output {
+        let mut all = vec!["exec", target, "--container", container, "--"];
+        all.extend(command);
+        self.try_kubectl(&all)
+    }
+}
+
+impl Drop for Namespace<'_> {
+    fn drop(&mut self) {
+        // What it holds ends in the background: no test waits for another's.
+        let delete = [
+            "delete",
+            "namespace",
+            &self.name,
+            "--wait=false",
+            "--ignore-not-found",
+        ];
+        let deleted = self.cluster.try_kubectl(&delete);
+        if deleted.status != Some(0) {
+            eprintln!(
+                "the namespace {} was not deleted: {}",
+                self.name, deleted.stderr
+            );
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Programs that a test runs to their end.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::cluster::Output;
+
+/// `cluster.sh` beside this crate.
+pub fn script() -> Command {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("cluster.sh");
+    Command::new(path)
+}
+
+/// Runs it to its end, whatever that is.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn run(command: &mut Command, input: &str) -> Output {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_owned();
+    // A program that ends without reading its input is judged by its status.
+    let feed = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
+    let output = child.wait_with_output().unwrap();
+    feed.join().unwrap();
+    Output {
+        status: output.status.code(),
+        stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Runs it and gives back its standard output.
+///
+/// # Panics
+/// When its exit status is not 0.
+pub fn succeed(command: &mut Command, input: &str) -> String {
+    let output = run(command, input);
+    assert!(
+        output.status == Some(0),
+        "{command:?} failed, status {:?}:\n{}{}",
+        output.status,
+        output.stdout,
+        output.stderr
+    );
+    output.stdout
+}

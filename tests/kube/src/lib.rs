@@ -1,0 +1,38 @@
+//! What tests on a real Kubernetes share.
+//!
+//! - [`ApiServer`]: etcd and an API server of a test's own, without nodes
+//! - [`Cluster`]: the cluster with nodes that `cluster.sh` brought up, shared by all tests;
+//!   [`Namespace`]: a test's own part of it
+//! - [`until`]: waits for a condition
+//!
+//! Clusters are made and ended by `cluster.sh` beside this crate. What is missing is an error that
+//! says what to do, never a test that is left out.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod api_server;
+mod cluster;
+mod command;
+mod wait;
+
+pub use api_server::ApiServer;
+pub use cluster::{Channel, Cluster, Namespace, Output};
+pub use wait::until;
+
+use std::path::Path;
+
+use kube::config::{Config, KubeConfigOptions, Kubeconfig};
+
+/// The image of the tests' pods: `tests/kube/app`, static, with `/usr/sbin/nft` beside it. Known to
+/// the node of a [`Cluster`]; `imagePullPolicy: Never` or `IfNotPresent`.
+pub const APP_IMAGE: &str = "localhost/anyam-test/app:1";
+
+async fn client(kubeconfig: &Path) -> kube::Client {
+    let file = Kubeconfig::read_from(kubeconfig)
+        .unwrap_or_else(|error| panic!("{}: {error}", kubeconfig.display()));
+    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+        .await
+        .unwrap_or_else(|error| panic!("{}: {error}", kubeconfig.display()));
+    kube::Client::try_from(config)
+        .unwrap_or_else(|error| panic!("{}: {error}", kubeconfig.display()))
+}
