@@ -11,9 +11,9 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, TrustAnchor};
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 
-use super::context::provider;
 use super::identity::{SpiffeId, is_trust_domain};
 use super::leaf::Leaf;
+use super::provider::provider;
 
 /// Why certificates, keys or CRLs cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -6,7 +6,7 @@
 //! - `verify`: how a peer's certificate is verified; `san`: which of its names are accepted;
 //!   `verified_chains`: chains that were verified are remembered
 //! - `untrusted`: why one leads to no root
-//! - `context`: the settings that a listener accepts and a cluster dials with
+//! - `context`: the settings that a listener accepts and a cluster dials with; `provider`: its cryptography
 //! - `hello`: SNI and ALPN of a ClientHello
 //! - `handshake`: [`Handshaker`], per worker: accepts and connects, fairly
 //! - `peers`: their certificates, one copy each
@@ -36,6 +36,7 @@ mod leaf;
 mod live;
 mod material;
 mod peers;
+mod provider;
 mod san;
 mod session;
 mod stream;
@@ -47,8 +48,7 @@ mod wire;
 use std::sync::Arc;
 
 pub use context::{
-    ClientContext, ClientOptions, ServerContext, ServerOptions, TlsVersion, Versions, provider,
-    warm_up,
+    ClientContext, ClientOptions, ServerContext, ServerOptions, TlsVersion, Versions,
 };
 pub use error::{ConnectionLost, TlsError};
 pub use handshake::{Dial, Handshaker, STEPS_PER_PASS};
@@ -56,6 +56,7 @@ pub use identity::{PeerIdentity, SpiffeError, SpiffeId};
 pub use leaf::LeafError;
 pub use material::{Identity, MaterialError, Rotating, TrustBundle};
 pub use peers::PeerCertificate;
+pub use provider::{provider, warm_up};
 pub use san::SanMatch;
 pub use stream::TlsStream;
 pub use verify::PeerRules;

@@ -16,6 +16,7 @@ use xds_proto::type_url;
 use super::endpoint::Assignment;
 use super::relink::{refers, relink_listener, relink_routes};
 use super::resource::Compiled;
+use super::step::SnapshotStep;
 use super::support::At;
 use super::{Compiler, Name};
 use crate::config::cluster::Discovery;
@@ -28,26 +29,6 @@ use crate::snapshot::{RouteLink, Snapshot, Store};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::EndpointSet;
 use crate::upstream::endpoints::{bind, rebind};
-
-/// One change on the way to the next snapshot.
-#[derive(Clone)]
-pub enum SnapshotStep {
-    /// Takes a resource in, or in the place of the one before it.
-    Set(Compiled),
-    /// Lets a resource go: its type URL and its name.
-    Remove(&'static str, Name),
-}
-
-impl SnapshotStep {
-    /// Whether workers may have to open or close a listening socket for it.
-    pub fn is_of_socket(&self) -> bool {
-        match self {
-            Self::Set(Compiled::Listener(listener)) => listener.def.bind_to_port,
-            Self::Set(_) => false,
-            Self::Remove(kind, _) => *kind == type_url::LISTENER,
-        }
-    }
-}
 
 impl Compiler {
     /// Applies `steps` together and publishes one more snapshot, if it differs: a change of

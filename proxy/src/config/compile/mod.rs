@@ -7,8 +7,8 @@
 //! - `listener/`, `route/`, `filter/` (HTTP filters), `cluster/`, `endpoint`, `secret`, `tls`,
 //!   `policy`, `name`: a file or folder per resource
 //! - `resource`: bytes → [`Compiled`], with the names it refers to
-//! - `refs`: indices in the place of names; `link`: the next snapshot out of the last and what changed;
-//!   `known`: what it finds by; `relink`: links to what is referred to
+//! - `refs`: indices in the place of names; `link`: the next snapshot out of the last and what
+//!   changed (`step`); `known`: what it finds by; `relink`: links to what is referred to
 //!
 //! [`Compiler::compile`] validates one resource; [`Compiler::publish`] links what compiled and
 //! publishes it; [`Compiler::apply`] does both for messages at hand.
@@ -36,6 +36,7 @@ mod relink;
 mod resource;
 mod route;
 mod secret;
+mod step;
 pub(crate) mod support;
 mod tls;
 pub(crate) mod values;
@@ -53,9 +54,9 @@ use xds_proto::envoy::extensions::transport_sockets::tls::v3 as secret_pb;
 use xds_proto::google::protobuf::Any;
 
 pub use self::endpoint::Assignment;
-pub use self::link::SnapshotStep;
 pub use self::resource::{Changes, Compiled, Published, References, Rejected};
 pub use self::secret::SecretStore;
+pub use self::step::SnapshotStep;
 pub use self::support::CompileError;
 use self::support::{At, type_name};
 use super::Name;

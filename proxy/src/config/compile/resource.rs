@@ -10,7 +10,7 @@ use xds_proto::anyam::workload::v1 as workload_pb;
 use xds_proto::{type_url, unknown};
 
 use super::endpoint::Assignment;
-use super::link::SnapshotStep;
+use super::step::SnapshotStep;
 use super::support::{At, CompileError};
 use super::{Compiler, Name};
 use crate::config::cluster::Discovery;

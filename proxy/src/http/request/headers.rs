@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use smallvec::SmallVec;
 
 use super::client_cert;
+use super::request_id::request_id;
 use super::stream_info::{StreamInfo, Times};
 use crate::config::access_log::Part;
 use crate::config::http::{HttpConnectionManager, ServerHeader};
@@ -173,30 +174,6 @@ pub(super) fn append_to_list(head: &mut Head, id: HeaderId, value: &[u8]) {
     }
     joined.extend_from_slice(value);
     head.set(id, &joined);
-}
-
-fn request_id(head: &mut Head, manager: &HttpConnectionManager) {
-    let from_outside = manager.use_remote_address && !manager.preserve_external_request_id;
-    let keep = head.has(HeaderId::XRequestId) && !from_outside;
-    if manager.generate_request_id && !keep {
-        head.set(HeaderId::XRequestId, &uuid());
-    }
-}
-
-/// A random (version 4) UUID. It names a request and is no secret.
-fn uuid() -> [u8; 36] {
-    const HEX: &[u8; 16] = b"0123456789abcdef";
-    let mut bits = fastrand::u128(..);
-    bits = bits & !(0xf << 76) | 4 << 76;
-    bits = bits & !(0x3 << 62) | 2 << 62;
-    let mut text = [b'-'; 36];
-    for (at, slot) in text.iter_mut().enumerate() {
-        if !matches!(at, 8 | 13 | 18 | 23) {
-            bits = bits.rotate_left(4);
-            *slot = HEX.get(bits as usize & 0xf).copied().unwrap_or(b'0');
-        }
-    }
-    text
 }
 
 /// Headers of every response, local or from an upstream.
@@ -413,16 +390,6 @@ fn add(head: &mut Head, append: &HeaderAppend, value: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn request_ids_are_version_4_uuids() {
-        let (first, second) = (uuid(), uuid());
-        assert_ne!(first, second);
-        assert_eq!(first[14], b'4');
-        assert!(matches!(first[19], b'8' | b'9' | b'a' | b'b'));
-        let dashes = first.iter().filter(|b| **b == b'-').count();
-        assert_eq!((dashes, first[8], first[23]), (4, b'-', b'-'));
-    }
 
     #[test]
     fn addresses_count_from_the_end() {

@@ -1,7 +1,7 @@
 //! A request's life, step by step (`handle`).
 //!
-//! - `headers` (sanitised, edited) with `client_cert`; `target` (path and authority, normalised);
-//!   [`plan`] with [`matching`]: its route
+//! - `headers` (sanitised, edited) with `client_cert` and `request_id`; `target` (path and authority,
+//!   normalised); [`plan`] with [`matching`]: its route
 //! - `redirect`, `rewrite`: the route's changes to it; `deadline`, `timeout`: how long it may take
 //! - `local_reply`: responses made here, for an [`error`]
 //! - [`stream_info`]: a request's record, for logs, metrics and taps
@@ -15,6 +15,7 @@ pub(crate) mod local_reply;
 pub mod matching;
 pub mod plan;
 pub(super) mod redirect;
+mod request_id;
 pub(super) mod rewrite;
 pub mod stream_info;
 pub(crate) mod target;

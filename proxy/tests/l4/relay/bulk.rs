@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use anyam_proxy::relay::Ended;
+use anyam_proxy::relay::RelayEnd;
 use anyam_proxy::tls::{Dial, Handshaker};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -120,7 +120,7 @@ fn bulk_arrives_whole_over_tls() {
                 (outcome.from_down, outcome.from_up),
                 (TOTAL as u64, TOTAL as u64)
             );
-            assert!(matches!(outcome.ended, Ended::Clean { .. }));
+            assert!(matches!(outcome.ended, RelayEnd::Clean { .. }));
         }
         assert!(rig.holds_nothing());
     });
@@ -140,7 +140,7 @@ async fn pipes_used(buffer: usize) -> usize {
         }
     });
     bulk_both_ways(client, server).await;
-    assert!(matches!(relay.await.unwrap().ended, Ended::Clean { .. }));
+    assert!(matches!(relay.await.unwrap().ended, RelayEnd::Clean { .. }));
     looking.abort();
     most.get()
 }

@@ -3,6 +3,7 @@
 #[path = "../../../../benches/tests/counters/budgets.rs"]
 mod budgets;
 mod bulk;
+mod ends;
 
 use std::cell::Cell;
 use std::io::ErrorKind;
@@ -15,7 +16,9 @@ use anyam_proxy::dispatcher::pipe::Pipes;
 use anyam_proxy::dispatcher::timer::{TimerFd, Timers};
 use anyam_proxy::metrics::{Registry, SpliceMetrics};
 use anyam_proxy::overload::Overload;
-use anyam_proxy::relay::{Buffered, Ended, RelayContext, RelayOptions, RelayOutcome, Side, relay};
+use anyam_proxy::relay::{
+    Buffered, RelayContext, RelayEnd, RelayOptions, RelayOutcome, Side, relay,
+};
 use anyam_proxy::socket::reset_on_close;
 use anyam_proxy::stream::Stream;
 use anyam_proxy::tls::{Dial, Handshaker};
@@ -111,6 +114,10 @@ impl Rig {
     }
 }
 
+async fn end_of(relay: JoinHandle<RelayOutcome>) -> RelayEnd {
+    relay.await.unwrap().ended
+}
+
 /// Bytes show while the connection goes on, in both directions, and each once.
 #[test]
 fn bytes_are_reported_while_they_flow() {
@@ -161,7 +168,10 @@ fn messages_go_back_and_forth_and_nothing_is_held_in_between() {
         drop(server);
         let outcome = done.await.unwrap();
         assert_eq!((outcome.from_down, outcome.from_up), (5000, 2500));
-        assert!(matches!(outcome.ended, Ended::Clean { first: Side::Down }));
+        assert!(matches!(
+            outcome.ended,
+            RelayEnd::Clean { first: Side::Down }
+        ));
     });
 }
 
@@ -190,7 +200,7 @@ fn half_close_in_either_order() {
             first.read_to_end(&mut got).await.unwrap();
             assert_eq!(got, b"long answer");
             let side = if client_first { Side::Down } else { Side::Up };
-            assert!(matches!(done.await.unwrap().ended, Ended::Clean { first } if first == side));
+            assert!(matches!(end_of(done).await, RelayEnd::Clean { first } if first == side));
         }
         assert!(rig.holds_nothing());
     });
@@ -213,7 +223,7 @@ fn a_reset_stays_a_reset_whoever_sends_it() {
             drop(culprit);
             let error = victim.read(&mut [0]).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ConnectionReset);
-            assert!(matches!(done.await.unwrap().ended, Ended::Reset { by: b } if b == by));
+            assert!(matches!(end_of(done).await, RelayEnd::Reset { by: b } if b == by));
         }
         assert!(rig.holds_nothing());
     });
@@ -231,8 +241,8 @@ fn a_reset_after_the_other_side_finished_is_passed_on() {
         let error = client.read(&mut [0]).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
         assert!(matches!(
-            done.await.unwrap().ended,
-            Ended::Reset { by: Side::Up }
+            end_of(done).await,
+            RelayEnd::Reset { by: Side::Up }
         ));
     });
 }
@@ -278,7 +288,7 @@ fn a_client_that_never_reads_costs_a_bounded_amount() {
         assert!(rig.pool.blocks_in_use() + rig.pipes.in_use() <= 2);
         drop(server);
         drop(client);
-        assert!(matches!(done.await.unwrap().ended, Ended::Reset { .. }));
+        assert!(matches!(end_of(done).await, RelayEnd::Reset { .. }));
         assert!(rig.holds_nothing());
     });
 }
@@ -297,8 +307,8 @@ fn a_reset_is_noticed_while_the_other_side_does_not_read() {
         reset_on_close(&server);
         drop(server);
         assert!(matches!(
-            done.await.unwrap().ended,
-            Ended::Reset { by: Side::Up }
+            end_of(done).await,
+            RelayEnd::Reset { by: Side::Up }
         ));
         assert!(rig.holds_nothing());
         drop(client);
@@ -320,54 +330,6 @@ fn early_bytes_come_first() {
         let mut got = [0; 9];
         client.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b"220 ready");
-    });
-}
-
-#[test]
-fn idle_relays_end_and_busy_ones_do_not() {
-    run(async {
-        let mut rig = Rig::new();
-        rig.idle = Some(Duration::from_millis(100));
-        let (mut client, mut server, done) = rig.plain().await;
-        for _ in 0..6 {
-            tokio::time::sleep(Duration::from_millis(40)).await;
-            client.write_all(b"x").await.unwrap();
-            server.read_exact(&mut [0]).await.unwrap();
-        }
-        assert!(!done.is_finished(), "no pause of its peer was that long");
-        assert!(matches!(done.await.unwrap().ended, Ended::Idle));
-        assert!(client.read(&mut [0]).await.is_err());
-    });
-}
-
-#[test]
-fn a_cut_ends_a_quiet_relay() {
-    run(async {
-        let rig = Rig::new();
-        let (mut client, mut server, done) = rig.plain().await;
-        client.write_all(b"x").await.unwrap();
-        server.read_exact(&mut [0]).await.unwrap();
-        rig.must_end.set(true);
-        rig.timers.wake_all();
-        assert!(matches!(done.await.unwrap().ended, Ended::Cut));
-        assert!(client.read(&mut [0]).await.is_err());
-    });
-}
-
-#[test]
-fn a_relay_that_may_not_begin_moves_no_byte() {
-    run(async {
-        let rig = Rig::new();
-        rig.must_end.set(true);
-        let (mut client, down) = sockets().await;
-        let (up, mut server) = sockets().await;
-        client.write_all(b"more").await.unwrap();
-        let done = rig.start_with(down.into(), up.into(), b"early", b"greeting");
-        let outcome = done.await.unwrap();
-        assert!(matches!(outcome.ended, Ended::Cut));
-        assert_eq!((outcome.from_down, outcome.from_up), (0, 0));
-        assert!(client.read(&mut [0]).await.is_err());
-        assert!(server.read(&mut [0]).await.is_err());
     });
 }
 
@@ -398,20 +360,5 @@ fn a_relay_is_small() {
             size as f64 <= most,
             "a relay is {size} bytes, at most {most}"
         );
-    });
-}
-
-#[test]
-fn a_relay_ends_when_its_time_is_over_however_busy_it_is() {
-    run(async {
-        let mut rig = Rig::new();
-        rig.until = Some(Instant::now() + Duration::from_millis(50));
-        let (mut client, mut server, relay) = rig.plain().await;
-        let mut byte = [0; 1];
-        while client.write_all(b"x").await.is_ok() && server.read_exact(&mut byte).await.is_ok() {}
-        let outcome = relay.await.unwrap();
-        assert!(matches!(outcome.ended, Ended::Expired), "{outcome:?}");
-        assert!(outcome.from_down > 0);
-        assert!(rig.holds_nothing());
     });
 }
