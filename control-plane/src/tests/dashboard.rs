@@ -2,382 +2,271 @@
 //!
 //! `ANYAM_SCREENSHOTS=<dir>` also writes what the browser shows.
 
-use std::path::Path;
-use std::process::Stdio;
+use std::path::PathBuf;
 
-use tokio::process::Command;
-use xds_proto::anyam::inspect::v1::proxy_message::Message;
-use xds_proto::anyam::inspect::v1::{Edge, Report, Reporter};
-use xds_proto::envoy::config::cluster::v3::Cluster;
-use xds_proto::envoy::config::core::v3::Node;
-use xds_proto::envoy::config::route::v3::route::Action;
-use xds_proto::envoy::config::route::v3::route_action::ClusterSpecifier;
-use xds_proto::envoy::config::route::v3::route_match::PathSpecifier;
-use xds_proto::envoy::config::route::v3::weighted_cluster::ClusterWeight;
-use xds_proto::envoy::config::route::v3::{
-    Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster,
-};
-use xds_proto::google::protobuf::{Duration, UInt32Value};
-use xds_proto::type_url::{CLUSTER, ROUTE};
+use serde::Deserialize;
 
-use super::bench::{Agent, Bench, DOMAIN, Delta, eventually};
-use crate::ads::testing::Memory;
-use crate::api::declared::{Declared, DeclaredWorkload};
-use crate::types::{Condition, FileError, Finding, Object, Objects};
+use super::bench::{Agent, Bench, Delta, eventually};
+use super::browser::Page;
+use super::shop::{connect, shop};
 
-/// (workload, service, account)
-const SHOP: [(&str, &str, &str); 9] = [
-    ("web-0", "web", "web"),
-    ("catalogue-0", "catalogue", "catalogue"),
-    ("catalogue-1", "catalogue", "catalogue"),
-    ("catalogue-2", "catalogue", "catalogue"),
-    ("reviews-v1-0", "reviews", "reviews"),
-    ("reviews-v2-0", "reviews", "reviews"),
-    ("store-0", "store", "store"),
-    ("loadgen-0", "", "loadgen"),
-    ("intruder-0", "", "intruder"),
-];
-
-struct Shop;
-
-impl Declared for Shop {
-    fn objects(&self) -> Objects {
-        let object = |(workload, ..): &(&str, &str, &str)| Object {
-            kind: "Workload".into(),
-            namespace: "shop".into(),
-            name: (*workload).into(),
-            file: "workloads.yaml".into(),
-            conditions: vec![Condition {
-                kind: "Accepted".into(),
-                status: *workload != "intruder-0",
-                reason: "Accepted".into(),
-                message: "its service account has no policy".into(),
-            }],
-        };
-        Objects {
-            objects: SHOP.iter().map(object).collect(),
-            file_errors: vec![FileError {
-                file: "routes.yaml".into(),
-                line: 12,
-                field: "spec.rules[0].backendRefs[1].weight".into(),
-                message: "`ten` is no number; what the file said last serves on".into(),
-            }],
-            generation: 7,
-        }
-    }
-
-    fn findings(&self) -> Vec<Finding> {
-        Vec::new()
-    }
-
-    fn declarations(&self, _: &str, _: &str) -> Vec<crate::model::mesh::ports::Declaration> {
-        Vec::new()
-    }
-
-    fn ports_at(&self, _: std::net::IpAddr) -> Option<crate::api::declared::DeclaredPorts> {
-        None
-    }
-
-    fn uncovered(&self, _: std::net::SocketAddr) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn workloads(&self) -> Vec<DeclaredWorkload> {
-        let declared = |(workload, service, account): &(&str, &str, &str)| DeclaredWorkload {
-            namespace: "shop".into(),
-            name: (*workload).into(),
-            service_account: (*account).into(),
-            addresses: Vec::new(),
-            services: if service.is_empty() {
-                Vec::new()
-            } else {
-                vec![format!("shop/{service}")]
-            },
-            sidecar: true,
-            file: "workloads.yaml".into(),
-        };
-        SHOP.iter().map(declared).collect()
-    }
-}
-
-fn edge(to: (&str, &str, &str), protocol: &str, requests: u64, bucket: usize) -> Edge {
-    let (service, workload, version) = to;
-    let mut latency = vec![0; 17];
-    latency[bucket] = requests * 9 / 10;
-    latency[bucket + 2] = requests - requests * 9 / 10;
-    Edge {
-        reporter: Reporter::Source.into(),
-        destination_service: format!("{service}.shop.svc.cluster.local"),
-        destination_namespace: "shop".into(),
-        destination_workload: workload.into(),
-        destination_version: version.into(),
-        destination_identity: format!("spiffe://{DOMAIN}/ns/shop/sa/{service}"),
-        source_identity: format!("spiffe://{DOMAIN}/ns/shop/sa/caller"),
-        protocol: protocol.into(),
-        security: "mutual_tls".into(),
-        requests: if protocol == "tcp" { 0 } else { requests },
-        connections_opened: requests / 10 + 1,
-        bytes_sent: requests * 300,
-        bytes_received: requests * 4000,
-        latency: if protocol == "tcp" {
-            Vec::new()
-        } else {
-            latency
-        },
-        ..Edge::default()
-    }
-}
-
-fn traffic(workload: &str) -> Vec<Edge> {
-    match workload {
-        "loadgen-0" => vec![edge(("web", "web-0", ""), "http", 420, 6)],
-        "web-0" => {
-            let mut failing = edge(("reviews", "reviews-v2-0", "v2"), "http", 40, 8);
-            failing.failures = 3;
-            failing.response_flags = [("UC".to_owned(), 3)].into();
-            vec![
-                edge(("catalogue", "catalogue-0", ""), "grpc", 140, 2),
-                edge(("catalogue", "catalogue-1", ""), "grpc", 140, 2),
-                edge(("catalogue", "catalogue-2", ""), "grpc", 140, 2),
-                edge(("reviews", "reviews-v1-0", "v1"), "http", 380, 4),
-                failing,
-                edge(("store", "store-0", ""), "tcp", 50, 0),
-            ]
-        }
-        "reviews-v1-0" => vec![edge(("catalogue", "catalogue-1", ""), "grpc", 30, 2)],
-        "intruder-0" => {
-            let mut refused = edge(("catalogue", "catalogue-0", ""), "grpc", 12, 1);
-            refused.denied = 12;
-            refused.response_flags = [("RBAC".to_owned(), 12)].into();
-            vec![refused]
-        }
-        _ => Vec::new(),
-    }
-}
-
-fn route_to(weights: &[(&str, u32)]) -> Option<Action> {
-    let weight = |(cluster, weight): &(&str, u32)| ClusterWeight {
-        name: format!("outbound|80||{cluster}.shop.svc.cluster.local"),
-        weight: Some(UInt32Value { value: *weight }),
-        ..ClusterWeight::default()
-    };
-    Some(Action::Route(RouteAction {
-        cluster_specifier: Some(ClusterSpecifier::WeightedClusters(WeightedCluster {
-            clusters: weights.iter().map(weight).collect(),
-            ..WeightedCluster::default()
-        })),
-        timeout: Some(Duration {
-            seconds: 15,
-            nanos: 0,
-        }),
-        ..RouteAction::default()
-    }))
-}
-
-fn with_prefix(prefix: &str, action: Option<Action>) -> Route {
-    Route {
-        r#match: Some(RouteMatch {
-            path_specifier: Some(PathSpecifier::Prefix(prefix.into())),
-            ..RouteMatch::default()
-        }),
-        action,
-        ..Route::default()
-    }
-}
-
-/// Proxies that are connected as real ones are, and what each reports.
-async fn connect(bench: &Bench) -> Vec<(Delta, Agent)> {
-    let mut proxies = Vec::new();
-    for (at, (workload, _, account)) in SHOP.iter().enumerate() {
-        let client = bench.join(workload, account).await;
-        let channel = bench.channel(Some(&client)).await;
-        let address = format!("10.77.0.{}", at + 1);
-        let node = Node {
-            id: format!("sidecar~{address}~{workload}.shop~{DOMAIN}"),
-            user_agent_name: "anyam-proxy 0.1.0".into(),
-            ..Node::default()
-        };
-        let mut stream = Delta::open(channel.clone(), node).await.unwrap();
-        let first = stream.next().await.unwrap();
-        let wrong = *workload == "reviews-v2-0";
-        let error =
-            wrong.then_some("clusters[0].outlier_detection.interval: must be more than zero");
-        stream.answer(&first, error).await;
-        let agent = Agent::over(channel, workload, &address).await.unwrap();
-        let report = Report {
-            edges: traffic(workload),
-            ..Report::default()
-        };
-        agent.say(Message::Report(report)).await;
-        proxies.push((stream, agent));
-    }
-    proxies
-}
-
-async fn shop() -> Bench {
-    let mut mesh = Memory::new();
-    for (workload, _, account) in SHOP {
-        mesh = mesh.workload("shop", workload, account);
-    }
-    let bench = Bench::with(mesh, Shop).await;
-    let name = |service: &str| format!("outbound|80||{service}.shop.svc.cluster.local");
-    for service in ["web", "catalogue", "reviews", "store"] {
-        let cluster = Cluster {
-            name: name(service),
-            ..Cluster::default()
-        };
-        bench.mesh.set(CLUSTER, &cluster.name, &cluster);
-    }
-    let routes = [
-        ("web", vec![with_prefix("/", route_to(&[("web", 100)]))]),
-        (
-            "reviews",
-            vec![
-                with_prefix("/admin", route_to(&[("reviews", 100)])),
-                with_prefix("/", route_to(&[("reviews", 90), ("store", 10)])),
-            ],
-        ),
-    ];
-    for (service, routes) in routes {
-        let configuration = RouteConfiguration {
-            name: name(service),
-            virtual_hosts: vec![VirtualHost {
-                name: service.into(),
-                domains: vec![format!("{service}.shop.svc.cluster.local")],
-                routes,
-                ..VirtualHost::default()
-            }],
-            ..RouteConfiguration::default()
-        };
-        bench.mesh.set(ROUTE, &configuration.name, &configuration);
-    }
-    bench
-}
-
-/// What the page has become once its script ran. `None`: there is no browser here.
-async fn browse(bench: &Bench, page: &str, shot: Option<(&Path, &str)>) -> Option<String> {
-    browse_at((1500, 1150), bench, page, shot).await
-}
-
-async fn browse_at(
-    (width, height): (u32, u32),
-    bench: &Bench,
-    page: &str,
-    shot: Option<(&Path, &str)>,
-) -> Option<String> {
-    let browser = ["chromium", "chromium-browser", "google-chrome"];
+/// Opens a page of the dashboard as its reader does, by the link with the token.
+async fn visit(page: &mut Page, bench: &Bench, name: &str, size: (u32, u32)) {
     let token = std::fs::read_to_string(&bench.running.token_file).unwrap();
-    let address = bench.running.api;
-    let profile = tempfile::tempdir().unwrap();
-    for name in browser {
-        let mut command = Command::new(name);
-        command
-            .args([
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--hide-scrollbars",
-            ])
-            .args([
-                "--disable-background-networking",
-                "--disable-component-update",
-            ])
-            .args([
-                "--disable-sync",
-                "--no-first-run",
-                "--disable-dev-shm-usage",
-            ])
-            .arg(format!("--user-data-dir={}", profile.path().display()))
-            .arg("--virtual-time-budget=4000")
-            .arg(format!("--window-size={width},{height}"))
-            .stderr(Stdio::null())
-            .kill_on_drop(true);
-        match shot {
-            None => command.arg("--dump-dom"),
-            Some((directory, name)) => {
-                command.arg(format!("--screenshot={}", directory.join(name).display()))
-            }
-        };
-        if shot.is_some_and(|(_, name)| name.contains("dark")) {
-            command.arg("--blink-settings=preferredColorScheme=0");
-        }
-        command.arg(format!("http://{address}/{page}#token={}", token.trim()));
-        if let Ok(output) = command.output().await {
-            return Some(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-    }
-    None
+    let (address, token) = (bench.running.api, token.trim());
+    page.open(&format!("http://{address}/{name}#token={token}"), size)
+        .await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_browser_shows_the_shop() {
+/// A shop whose proxies have reported, and a browser.
+async fn busy_shop() -> (Bench, Vec<(Delta, Agent)>, Page) {
     let bench = shop().await;
-    let Some(empty) = browse(&bench, "", None).await else {
-        eprintln!("no Chromium is installed; `make test` installs it");
-        return;
-    };
-    assert!(empty.contains("No proxy is connected yet"), "{empty}");
-    let _proxies = connect(&bench).await;
+    let proxies = connect(&bench).await;
     eventually(async || {
         let (_, edges) = bench.get("/api/v1/edges").await;
         (edges["edges"].as_array()?.len() == 7).then_some(())
     })
     .await;
-    let page = browse(&bench, "", None).await.unwrap();
-    for text in [
+    (bench, proxies, Page::new().await)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_shows_the_shop() {
+    let empty = shop().await;
+    let mut page = Page::new().await;
+    visit(&mut page, &empty, "", WIDE).await;
+    page.shows(&["No proxy is connected yet"]).await;
+    page.close().await;
+    let (bench, _proxies, mut page) = busy_shop().await;
+    visit(&mut page, &bench, "", WIDE).await;
+    page.shows(&[
         "shop/web-0",
         "12 denied",
         "aria-label=\"Service graph\"",
         "mutual TLS",
         "UC × 3",
         "8 of 9",
-    ] {
-        assert!(page.contains(text), "the page lacks `{text}`:\n{page}");
+    ])
+    .await;
+    if let Some(directory) = screenshots() {
+        for (name, text) in [
+            ("proxies", "must be more than zero"),
+            ("routes", "/admin"),
+            ("certificates", "spiffe://"),
+            ("problems", "routes.yaml"),
+            ("objects", "intruder-0"),
+        ] {
+            visit(&mut page, &bench, &format!("?page={name}"), WIDE).await;
+            page.shows(&[text]).await;
+            page.screenshot(&directory.join(format!("{name}.png")))
+                .await;
+        }
+        page.prefer_dark().await;
+        visit(&mut page, &bench, "", WIDE).await;
+        page.shows(&["12 denied"]).await;
+        page.screenshot(&directory.join("map-dark.png")).await;
     }
-    // 500: no window of Chromium is narrower.
-    for size in [(1280, 900), (500, 900)] {
-        let page = browse_at(size, &bench, "", None).await.unwrap();
-        all_nodes_are_seen(&page, f64::from(size.0));
-    }
-    if let Some(directory) = std::env::var_os("ANYAM_SCREENSHOTS") {
-        let directory = Path::new(&directory);
-        for (size, name) in [((1280, 900), "map-1280.png"), ((390, 844), "map-390.png")] {
-            browse_at(size, &bench, "", Some((directory, name))).await;
-        }
-        for (query, name) in [("", "map.png"), ("", "map-dark.png")] {
-            browse(&bench, query, Some((directory, name))).await;
-        }
-        for page in ["proxies", "routes", "certificates", "problems", "objects"] {
-            let name = format!("{page}.png");
-            browse(&bench, &format!("?page={page}"), Some((directory, &name))).await;
-        }
+    page.close().await;
+}
+
+const WIDE: (u32, u32) = (1280, 900);
+const PHONE: (u32, u32) = (390, 844);
+
+fn screenshots() -> Option<PathBuf> {
+    std::env::var_os("ANYAM_SCREENSHOTS").map(PathBuf::from)
+}
+
+async fn shot(page: &mut Page, name: &str) {
+    if let Some(directory) = screenshots() {
+        page.screenshot(&directory.join(name)).await;
     }
 }
 
-/// The graph is no wider than the page, and what it shows of itself holds every node whole.
-fn all_nodes_are_seen(page: &str, width: f64) {
-    let attribute = |text: &str, name: &str| {
-        let (_, rest) = text.split_once(&format!("{name}=\"")).unwrap();
-        rest.split_once('"').unwrap().0.to_owned()
-    };
-    let numbers = |text: &str| -> Vec<f64> {
-        text.split([' ', '(', ')'])
-            .filter_map(|part| part.parse().ok())
-            .collect()
-    };
-    let (_, graph) = page.split_once("<svg role=\"img\"").unwrap();
-    let shown: f64 = attribute(graph, "width").parse().unwrap();
-    assert!(shown > width / 3.0 && shown < width, "{shown} of {width}");
-    let view = numbers(&attribute(graph, "viewBox"));
-    let nodes: Vec<_> = graph.split("class=\"node ").skip(1).collect();
-    assert!(nodes.len() >= 6, "{} nodes", nodes.len());
-    for node in nodes {
-        let at = numbers(&attribute(node, "transform").replace("translate", ""));
-        let (right, bottom) = (at[0] + 168.0, at[1] + 54.0);
-        let inside = at[0] >= view[0]
-            && at[1] >= view[1]
-            && right <= view[0] + view[2] + 0.01
-            && bottom <= view[1] + view[3] + 0.01;
-        assert!(inside, "a node at {at:?} is outside of {view:?}");
+/// The graph as it is laid out in the window, in pixels. Read at once: the page is drawn anew every
+/// other second.
+#[derive(Debug, Deserialize)]
+struct Layout {
+    graph: Rect,
+    /// By text, in the order of the page.
+    nodes: Vec<Rect>,
+    /// What edges are labelled with, by which they are chosen.
+    tags: Vec<Rect>,
+    buttons: Vec<Rect>,
+    /// Of the window, and of what the page would take without scrolling sideways.
+    window: f64,
+    page: f64,
+    /// How far the page is scrolled.
+    scrolled: f64,
+    /// An edge is chosen.
+    chosen: bool,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Rect {
+    x: f64,
+    y: f64,
+    width: f64,
+    height: f64,
+}
+
+impl Rect {
+    fn middle(self) -> (f64, f64) {
+        (self.x + self.width / 2.0, self.y + self.height / 2.0)
     }
+
+    fn holds(self, other: Self) -> bool {
+        const ROUNDING: f64 = 0.5;
+        other.x >= self.x - ROUNDING
+            && other.y >= self.y - ROUNDING
+            && other.x + other.width <= self.x + self.width + ROUNDING
+            && other.y + other.height <= self.y + self.height + ROUNDING
+    }
+}
+
+impl Layout {
+    /// A label of an edge that is in sight, and stays so when it moves a little.
+    fn tag_inside(&self) -> Rect {
+        let Rect {
+            x,
+            y,
+            width,
+            height,
+        } = self.graph;
+        let inner = Rect {
+            x: x + 50.0,
+            y: y + 50.0,
+            width: width - 100.0,
+            height: height - 100.0,
+        };
+        let at = |tag: &&Rect| {
+            let (x, y) = tag.middle();
+            inner.holds(Rect {
+                x,
+                y,
+                width: 0.0,
+                height: 0.0,
+            })
+        };
+        let tag = self.tags.iter().find(at);
+        *tag.unwrap_or_else(|| panic!("no label is in sight: {self:?}"))
+    }
+}
+
+async fn layout(page: &mut Page) -> Layout {
+    let layout = page
+        .evaluate(
+            "(() => {
+                const rect = (one) => one.getBoundingClientRect().toJSON();
+                const all = (what) => [...document.querySelectorAll(what)];
+                const nodes = all('#map .node');
+                return {
+                    graph: rect(document.querySelector('#map svg')),
+                    nodes: nodes.sort((a, b) => a.textContent < b.textContent ? -1 : 1).map(rect),
+                    buttons: all('#map .zoom button').map(rect),
+                    window: innerWidth,
+                    page: document.documentElement.scrollWidth,
+                    scrolled: scrollY,
+                    tags: all('#map .tag').map(rect),
+                    chosen: document.querySelector('.edge.on') !== null,
+                };
+            })()",
+        )
+        .await;
+    serde_json::from_value(layout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_whole_graph_fits_a_desktop_and_a_phone() {
+    let (bench, _proxies, mut page) = busy_shop().await;
+    for (size, name) in [(WIDE, "map-1280.png"), (PHONE, "map-390.png")] {
+        visit(&mut page, &bench, "", size).await;
+        page.shows(&["12 denied"]).await;
+        let seen = layout(&mut page).await;
+        shot(&mut page, name).await;
+        assert_eq!(seen.window, f64::from(size.0));
+        assert!(
+            seen.page <= seen.window,
+            "the page scrolls sideways: {seen:?}"
+        );
+        assert!(seen.graph.x >= 0.0 && seen.graph.x + seen.graph.width <= seen.window);
+        assert!(seen.graph.width > seen.window / 3.0, "{seen:?}");
+        assert!(seen.nodes.len() >= 6, "{seen:?}");
+        for node in &seen.nodes {
+            assert!(seen.graph.holds(*node), "{node:?} of {seen:?}");
+        }
+    }
+    page.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_graph_is_zoomed_and_moved() {
+    let (bench, _proxies, mut page) = busy_shop().await;
+    for (size, name) in [(WIDE, "1280"), (PHONE, "390")] {
+        visit(&mut page, &bench, "", size).await;
+        page.shows(&["12 denied"]).await;
+        let buttons = "document.querySelector('#map .zoom').scrollIntoView()";
+        page.evaluate(buttons).await;
+        let whole = layout(&mut page).await;
+        let grown = |now: &Layout| now.nodes[0].width / whole.nodes[0].width;
+        let [closer, _, fit] = whole.buttons[..] else {
+            panic!("{whole:?}");
+        };
+
+        // The buttons stay where they are.
+        for times in 1..=2 {
+            page.click(closer.middle()).await;
+            let now = layout(&mut page).await;
+            assert!((grown(&now) - 1.4_f64.powi(times)).abs() < 0.02, "{now:?}");
+            let window = now.window;
+            assert!(now.page <= window, "the page scrolls sideways: {now:?}");
+        }
+        shot(&mut page, &format!("zoomed-{name}.png")).await;
+
+        let before = layout(&mut page).await;
+        let (x, y) = before.tag_inside().middle();
+        page.press((x, y)).await;
+        page.drag_to((x + 20.0, y + 10.0)).await;
+        page.drag_to((x + 40.0, y + 20.0)).await;
+        let moved = layout(&mut page).await;
+        page.release((x + 40.0, y + 20.0)).await;
+        for (from, to) in before.nodes.iter().zip(&moved.nodes) {
+            let (right, down) = (to.x - from.x, to.y - from.y);
+            assert!((right - 40.0).abs() < 1.0, "{right}: {before:?} {moved:?}");
+            assert!((down - 20.0).abs() < 1.0, "{down}: {before:?} {moved:?}");
+        }
+        shot(&mut page, &format!("moved-{name}.png")).await;
+        let after = layout(&mut page).await;
+        assert!(!after.chosen, "the drag chose the edge that it took");
+        page.click(after.tag_inside().middle()).await;
+        assert!(layout(&mut page).await.chosen, "a click chooses an edge");
+
+        page.click(fit.middle()).await;
+        let now = layout(&mut page).await;
+        assert!((grown(&now) - 1.0).abs() < 0.01, "{now:?}");
+
+        let middle = now.graph.middle();
+        page.wheel(middle, -100.0, true).await;
+        let now = layout(&mut page).await;
+        assert!((grown(&now) - 0.4_f64.exp()).abs() < 0.02, "{now:?}");
+        assert_eq!(
+            now.scrolled, whole.scrolled,
+            "Ctrl and the wheel scroll nothing"
+        );
+        page.wheel(middle, 100.0, true).await;
+        page.wheel(middle, 100.0, false).await;
+        let now = scrolled(&mut page, whole.scrolled).await;
+        assert!((grown(&now) - 1.0).abs() < 0.01, "the wheel alone: {now:?}");
+    }
+    page.close().await;
+}
+
+/// The layout once the page has scrolled, which the browser animates.
+async fn scrolled(page: &mut Page, before: f64) -> Layout {
+    for _ in 0..1_000 {
+        let now = layout(page).await;
+        if now.scrolled > before {
+            return now;
+        }
+    }
+    panic!("the wheel alone scrolls the page");
 }

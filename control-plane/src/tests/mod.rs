@@ -3,9 +3,11 @@
 mod ads;
 mod api;
 mod bench;
+mod browser;
 mod credential;
 mod dashboard;
 mod inspect;
 mod serving;
+mod shop;
 mod state;
 mod unauthenticated;
