@@ -182,7 +182,7 @@ impl Handshaker {
         let done = wire.process(None);
         // The step is done, but its turn is passed on only after the runtime has polled the
         // sockets, which no step waits for.
-        tokio::task::spawn_local(async {
+        tokio::spawn(async {
             tokio::task::yield_now().await;
             drop(turn);
         });

@@ -31,7 +31,8 @@ pub enum ConnectError {
     NoTransport,
 }
 
-/// What dialling takes, on a worker or on the control thread.
+/// What dialling takes, on a worker or on the control thread: a runtime of one thread, on which
+/// [`Timers::drive`] runs.
 #[derive(Clone)]
 pub struct Dialler {
     pub timers: Timers,
