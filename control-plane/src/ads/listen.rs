@@ -2,6 +2,18 @@
 //!
 //! Our own loop, so that a slow, silent or hostile peer costs one permit among those without a
 //! certificate ([`super::admission`]), for moments, and not the port.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::future::Future;
 use std::io;
@@ -14,7 +26,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::{Instant, Sleep};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
@@ -74,11 +86,13 @@ impl FirstStream {
         const HEADERS: u8 = 1;
         for byte in bytes {
             if self.skip > 0 {
-                self.skip -= 1;
+                self.skip = self.skip.saturating_sub(1);
                 continue;
             }
-            self.head[self.filled] = *byte;
-            self.filled += 1;
+            if let Some(place) = self.head.get_mut(self.filled) {
+                *place = *byte;
+            }
+            self.filled = self.filled.saturating_add(1);
             if self.filled == self.head.len() {
                 self.filled = 0;
                 let [a, b, c, kind, ..] = self.head;
@@ -261,7 +275,7 @@ impl Acceptor {
                 tracing::warn!(%refused, "a proxy was turned away");
                 io::Error::other(refused)
             })?;
-            self.limits.age + spread(self.limits.grace())
+            self.limits.age.saturating_add(spread(self.limits.grace()))
         } else {
             UNVERIFIED_LIFE
         };
@@ -269,7 +283,7 @@ impl Acceptor {
             io,
             peer,
             first: Some(FirstStream::new()),
-            end: Box::pin(tokio::time::sleep_until(Instant::now() + life)),
+            end: Box::pin(tokio::time::sleep(life)),
             displaced: (!trusted).then_some(displaced),
             ended: false,
             _permit: permit,

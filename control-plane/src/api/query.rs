@@ -1,4 +1,16 @@
 //! Query strings: percent-decoded pairs, and the tap's query out of them.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use super::reply::Problem;
 use crate::types::TapQuery;
@@ -23,7 +35,7 @@ fn decode(text: &str) -> String {
         let hex = |b: u8| char::from(b).to_digit(16);
         rest = match (first, tail) {
             (b'%', [high, low, after @ ..]) if hex(*high).is_some() && hex(*low).is_some() => {
-                let value = hex(*high).unwrap_or(0) * 16 + hex(*low).unwrap_or(0);
+                let value = hex(*high).unwrap_or(0) << 4 | hex(*low).unwrap_or(0);
                 bytes.push(u8::try_from(value).unwrap_or(b'?'));
                 after
             }

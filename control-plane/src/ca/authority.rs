@@ -107,7 +107,7 @@ impl Authority {
         let root = CertificateDer::from_pem_slice(root_pem.as_bytes())
             .map_err(|e| damaged(&root_path, e.to_string()))?;
         let root_not_after =
-            judge_root(&root, &key, trust_domain).map_err(|why| damaged(&root_path, why))?;
+            validate_root(&root, &key, trust_domain).map_err(|why| damaged(&root_path, why))?;
         let issuer =
             Issuer::from_ca_cert_der(&root, key).map_err(|e| damaged(&root_path, e.to_string()))?;
         Ok(Authority {
@@ -281,7 +281,7 @@ fn make_root(trust_domain: &str) -> Result<(String, String), CaError> {
 }
 
 /// The root's end of validity, when it is our key's, a CA's, in time, and of our trust domain.
-fn judge_root(
+fn validate_root(
     root: &CertificateDer<'_>,
     key: &KeyPair,
     trust_domain: &str,

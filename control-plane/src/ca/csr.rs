@@ -1,5 +1,17 @@
 //! Checks a certificate request: only the key is taken from it, and only one that signed the CSR,
 //! is strong, and in a CSR that requests nothing but the identity that the caller has shown.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -64,16 +76,16 @@ pub fn validate(pem: &str, identity: &Identity) -> Result<Vec<u8>, CsrError> {
         return Err(CsrError::Malformed);
     }
     let public_key = &request.certification_request_info.subject_pki;
-    judge_key(public_key)?;
-    judge_algorithm(&request)?;
+    validate_key(public_key)?;
+    validate_algorithm(&request)?;
     request
         .verify_signature()
         .map_err(|_| CsrError::Signature)?;
-    judge_extensions(&request, identity)?;
+    validate_extensions(&request, identity)?;
     Ok(public_key.raw.to_vec())
 }
 
-fn judge_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), CsrError> {
+fn validate_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), CsrError> {
     let algorithm = &key.algorithm.algorithm;
     if *algorithm == OID_PKCS1_RSAENCRYPTION {
         let Ok(PublicKey::RSA(rsa)) = key.parsed() else {
@@ -86,7 +98,8 @@ fn judge_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), CsrError> {
             .copied()
             .skip_while(|byte| *byte == 0)
             .collect();
-        let bits = modulus.len() * 8 - modulus.first().map_or(0, |b| b.leading_zeros() as usize);
+        let unused = modulus.first().map_or(0, |b| b.leading_zeros() as usize);
+        let bits = modulus.len().saturating_mul(8).saturating_sub(unused);
         if !RSA_BITS.contains(&bits) {
             return Err(CsrError::Key(format!("RSA of {bits} bits")));
         }
@@ -107,7 +120,7 @@ fn judge_key(key: &SubjectPublicKeyInfo<'_>) -> Result<(), CsrError> {
     Err(CsrError::Key(format!("algorithm {algorithm}")))
 }
 
-fn judge_algorithm(request: &X509CertificationRequest<'_>) -> Result<(), CsrError> {
+fn validate_algorithm(request: &X509CertificationRequest<'_>) -> Result<(), CsrError> {
     let accepted = [
         OID_SIG_ECDSA_WITH_SHA256,
         OID_SIG_ECDSA_WITH_SHA384,
@@ -122,7 +135,7 @@ fn judge_algorithm(request: &X509CertificationRequest<'_>) -> Result<(), CsrErro
     Err(CsrError::Algorithm(algorithm.to_string()))
 }
 
-fn judge_extensions(
+fn validate_extensions(
     request: &X509CertificationRequest<'_>,
     identity: &Identity,
 ) -> Result<(), CsrError> {

@@ -159,7 +159,7 @@ fn path_error(error: &webpki::Error, leaf: &CertificateDer<'_>) -> Error {
 }
 
 fn algorithms() -> WebPkiSupportedAlgorithms {
-    super::context::provider().signature_verification_algorithms
+    super::provider::provider().signature_verification_algorithms
 }
 
 /// rustls' verifier interface, for one bundle.
