@@ -8,7 +8,7 @@
 
 use anyam_proxy::http::h1::{
     BodyLength, ClientConn, Event, Framing, HeadLimits, Out, RequestOptions, ResponseInfo,
-    ServerConn, Spelling, Tunnel,
+    ServerConn, Spelling, TunnelRequest,
 };
 use anyam_proxy::message::fault::Fault;
 use anyam_proxy::message::head::{Head, HeaderId};
@@ -89,7 +89,7 @@ pub fn read_requests(pieces: &[&[u8]]) -> Vec<Item> {
             return finish(items, body);
         }
         write_request_on(&head, &info, &items[from..]);
-        if info.tunnel != Tunnel::None {
+        if info.tunnel != TunnelRequest::None {
             items.push(Item::End(feed.left()));
             return items;
         }

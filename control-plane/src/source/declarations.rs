@@ -8,7 +8,7 @@ use crate::model::ObjectId;
 use crate::model::mesh::change::{Delta, Origin};
 
 /// What a file declares.
-pub type Objects = BTreeMap<ObjectId, Sourced>;
+pub type DeclaredObjects = BTreeMap<ObjectId, Sourced>;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub struct Declarations {
     /// The files that declare an object.
     places: HashMap<ObjectId, BTreeSet<String>>,
     /// Each object as it is in service.
-    served: Objects,
+    served: DeclaredObjects,
     /// Declarations that are not used.
     unused: BTreeMap<ObjectId, Vec<FileError>>,
     /// Objects that may differ from the last report, as they were in it.
@@ -34,7 +34,7 @@ impl Declarations {
     }
 
     /// Each object as it is in service.
-    pub fn served(&self) -> &Objects {
+    pub fn served(&self) -> &DeclaredObjects {
         &self.served
     }
 
@@ -44,7 +44,7 @@ impl Declarations {
     }
 
     /// A file declares something else.
-    pub fn replace(&mut self, file: &str, before: &Objects, now: &Objects) {
+    pub fn replace(&mut self, file: &str, before: &DeclaredObjects, now: &DeclaredObjects) {
         for (id, object) in before {
             if now.get(id) != Some(object) {
                 self.unsettled.insert(id.clone());

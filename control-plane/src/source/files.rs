@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::absence::{self, Absence};
-use super::declarations::{Declarations, Objects};
+use super::declarations::{Declarations, DeclaredObjects};
 use super::file::{Known, Look, problem};
 use super::walk::{self, Concern, Found, Stamp};
 use super::{FileError, Observed, Sourced};
@@ -302,7 +302,7 @@ impl Folder {
     }
 
     /// Another version of what a file declares.
-    fn replace(&mut self, name: &str, objects: Objects) {
+    fn replace(&mut self, name: &str, objects: DeclaredObjects) {
         if let Some(known) = self.files.get_mut(name) {
             let before = std::mem::replace(&mut known.objects, objects);
             self.declarations.replace(name, &before, &known.objects);

@@ -12,7 +12,7 @@ use xds_proto::envoy::r#type::matcher::v3 as matcher;
 use super::proto::{cidr, exact, glob, prefix};
 use crate::model::Mesh;
 use crate::model::manifest::authorization::{
-    Action, AuthorizationPolicy, HeaderTest, Operation, Rule, Source,
+    Action, AuthorizationPolicy, AuthorizationRule, HeaderTest, Operation, RuleSource,
 };
 use crate::model::manifest::values::Glob;
 use crate::model::mesh::WorkloadEntry;
@@ -79,7 +79,7 @@ fn rule_name(policy: &AuthorizationPolicy, index: usize) -> String {
 fn compile(
     mesh: &Mesh,
     policy: &AuthorizationPolicy,
-    rule: &Rule,
+    rule: &AuthorizationRule,
     layer: Layer,
 ) -> Option<rbac::Policy> {
     let blind = layer == Layer::Tcp;
@@ -252,7 +252,7 @@ fn host(value: &Glob) -> rbac::Permission {
     ask(permission::Rule::OrRules(permission::Set { rules }))
 }
 
-fn principal(source: &Source, trust_domain: &str) -> rbac::Principal {
+fn principal(source: &RuleSource, trust_domain: &str) -> rbac::Principal {
     let mut all = Principals::default();
     all.add(&source.principals, &source.not_principals, |id| {
         authenticated(identity(id))

@@ -24,28 +24,28 @@ use crate::tls::TlsStream;
 const BULK_SHOWS: u8 = 2;
 
 /// What went wrong, and at which end of this direction.
-pub(super) struct Fault {
-    pub(super) at: End,
+pub(super) struct DirectionError {
+    pub(super) at: DirectionEnd,
     pub(crate) error: io::Error,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum DirectionEnd {
     Source,
     Sink,
 }
 
-impl End {
+impl DirectionEnd {
     /// The side of the relay, where `source` is this direction's source.
     pub(super) fn side(self, source: Side) -> Side {
         match self {
-            End::Source => source,
-            End::Sink => source.other(),
+            DirectionEnd::Source => source,
+            DirectionEnd::Sink => source.other(),
         }
     }
 }
 
-pub(super) struct Direction {
+pub(super) struct RelayDirection {
     /// Bytes that were read and not yet written.
     block: Option<Block>,
     start: usize,
@@ -62,7 +62,7 @@ pub(super) struct Direction {
     pub(crate) bytes: u64,
 }
 
-impl Direction {
+impl RelayDirection {
     /// `early`: bytes of the source that were read before.
     pub(crate) fn new(early: &[u8], pool: &Pool) -> io::Result<Self> {
         let mut block = None;
@@ -81,7 +81,7 @@ impl Direction {
             };
             room.copy_from_slice(early);
         }
-        Ok(Direction {
+        Ok(RelayDirection {
             block,
             start: 0,
             end: early.len(),
@@ -117,7 +117,7 @@ impl Direction {
         source: &mut Stream,
         sink: &mut Stream,
         context: &RelayContext<'_>,
-    ) -> Poll<Result<(), Fault>> {
+    ) -> Poll<Result<(), DirectionError>> {
         while !self.finished {
             self.blocked = true;
             ready!(self.poll_write_out(cx, source, sink))?;
@@ -125,7 +125,7 @@ impl Direction {
             if self.ended {
                 let shut = Pin::new(&mut *sink).poll_shutdown(cx);
                 self.blocked = shut.is_pending();
-                ready!(shut).map_err(at(End::Sink))?;
+                ready!(shut).map_err(at(DirectionEnd::Sink))?;
                 self.finished = true;
                 break;
             }
@@ -135,9 +135,11 @@ impl Direction {
                 (Stream::Tls(tls), _) => self.poll_tls(cx, tls),
                 (Stream::Tunnel(tunnel), _) => self.poll_tunnel(cx, tunnel),
             };
-            if read.map_err(at(End::Source))?.is_pending() {
+            if read.map_err(at(DirectionEnd::Source))?.is_pending() {
                 // Before waiting for the source, buffered writes must be flushed.
-                let flushed = Pin::new(&mut *sink).poll_flush(cx).map_err(at(End::Sink))?;
+                let flushed = Pin::new(&mut *sink)
+                    .poll_flush(cx)
+                    .map_err(at(DirectionEnd::Sink))?;
                 self.blocked = flushed.is_pending();
                 return Poll::Pending;
             }
@@ -151,15 +153,15 @@ impl Direction {
         cx: &mut Context<'_>,
         source: &mut Stream,
         sink: &mut Stream,
-    ) -> Poll<Result<(), Fault>> {
+    ) -> Poll<Result<(), DirectionError>> {
         if self.start < self.end
             && let Stream::Tunnel(tunnel) = &mut *sink
         {
-            ready!(tunnel.poll_writable(cx)).map_err(at(End::Sink))?;
+            ready!(tunnel.poll_writable(cx)).map_err(at(DirectionEnd::Sink))?;
             if let Some(block) = self.block.take() {
                 // The block itself goes; nothing is copied.
                 let sent = tunnel.write_block(block, self.start, self.end);
-                sent.map_err(at(End::Sink))?;
+                sent.map_err(at(DirectionEnd::Sink))?;
                 let count = self.end.saturating_sub(self.start);
                 self.bytes = self.bytes.saturating_add(count as u64);
             }
@@ -168,13 +170,13 @@ impl Direction {
         while let Some(block) = &self.block
             && let Some(chunk @ [_, ..]) = block.get(self.start..self.end)
         {
-            let n = ready!(poll_write(cx, sink, chunk)).map_err(at(End::Sink))?;
+            let n = ready!(poll_write(cx, sink, chunk)).map_err(at(DirectionEnd::Sink))?;
             self.start = self.start.saturating_add(n);
             self.bytes = self.bytes.saturating_add(n as u64);
         }
         if let Stream::Tcp(tcp) = &*sink {
             while self.splice.held() > 0 {
-                let n = ready!(self.splice.poll_drain(cx, tcp)).map_err(at(End::Sink))?;
+                let n = ready!(self.splice.poll_drain(cx, tcp)).map_err(at(DirectionEnd::Sink))?;
                 self.bytes = self.bytes.saturating_add(n as u64);
             }
         }
@@ -183,14 +185,16 @@ impl Direction {
             Stream::Tcp(_) => {}
             Stream::Tls(tls) => {
                 while !tls.plaintext().is_empty() {
-                    let n = ready!(poll_write(cx, sink, tls.plaintext())).map_err(at(End::Sink))?;
+                    let n = ready!(poll_write(cx, sink, tls.plaintext()))
+                        .map_err(at(DirectionEnd::Sink))?;
                     Pin::new(&mut **tls).consume(n);
                     self.bytes = self.bytes.saturating_add(n as u64);
                 }
             }
             Stream::Tunnel(tunnel) => {
                 while !tunnel.held().is_empty() {
-                    let n = ready!(poll_write(cx, sink, tunnel.held())).map_err(at(End::Sink))?;
+                    let n = ready!(poll_write(cx, sink, tunnel.held()))
+                        .map_err(at(DirectionEnd::Sink))?;
                     tunnel.consume(n);
                     self.bytes = self.bytes.saturating_add(n as u64);
                 }
@@ -288,8 +292,8 @@ impl Direction {
     }
 }
 
-fn at(end: End) -> impl Fn(io::Error) -> Fault {
-    move |error| Fault { at: end, error }
+fn at(end: DirectionEnd) -> impl Fn(io::Error) -> DirectionError {
+    move |error| DirectionError { at: end, error }
 }
 
 fn poll_write(cx: &mut Context<'_>, sink: &mut Stream, bytes: &[u8]) -> Poll<io::Result<usize>> {

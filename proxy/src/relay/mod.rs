@@ -25,7 +25,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use direction::{Direction, Fault};
+use direction::{DirectionError, RelayDirection};
 pub use splice::{HOLDS, Splice};
 
 use crate::dispatcher::buffer::Pool;
@@ -100,12 +100,12 @@ pub struct RelayOutcome {
     pub from_down: u64,
     /// Bytes that reached the client.
     pub from_up: u64,
-    pub ended: Ended,
+    pub ended: RelayEnd,
 }
 
 /// Why a relay ended.
 #[derive(Debug)]
-pub enum Ended {
+pub enum RelayEnd {
     /// Both sides closed their write side; `first` was the first.
     Clean { first: Side },
     /// `by` reset its connection; so was the other one.
@@ -135,8 +135,8 @@ pub fn relay<'a, C: Fn(&Stream) -> bool + 'a, F: Fn(u64, u64) + 'a>(
     options: RelayOptions<C, F>,
 ) -> impl Future<Output = RelayOutcome> + 'a {
     // Outside of the future, which is held for as long as the connection is.
-    let directions = Direction::new(&early.from_down, context.buffers).and_then(|upward| {
-        let downward = Direction::new(&early.from_up, context.buffers)?;
+    let directions = RelayDirection::new(&early.from_down, context.buffers).and_then(|upward| {
+        let downward = RelayDirection::new(&early.from_up, context.buffers)?;
         Ok((upward, downward))
     });
     context.buffers.put(early.from_down);
@@ -164,13 +164,13 @@ pub fn relay<'a, C: Fn(&Stream) -> bool + 'a, F: Fn(u64, u64) + 'a>(
                 return RelayOutcome {
                     from_down: 0,
                     from_up: 0,
-                    ended: Ended::Failed { by, error },
+                    ended: RelayEnd::Failed { by, error },
                 };
             }
         };
         relay.arm();
         let ended = poll_fn(|cx| relay.poll(cx)).await;
-        if !matches!(ended, Ended::Clean { .. }) {
+        if !matches!(ended, RelayEnd::Clean { .. }) {
             relay.down.reset_on_close();
             relay.up.reset_on_close();
         }
@@ -188,8 +188,8 @@ struct Relay<'a, C, F> {
     down: &'a mut Stream,
     up: &'a mut Stream,
     timer: Timer,
-    upward: Direction,
-    downward: Direction,
+    upward: RelayDirection,
+    downward: RelayDirection,
     first: Option<Side>,
     /// Made when a direction is first blocked.
     blocked: Option<Box<Blocked>>,
@@ -210,7 +210,7 @@ struct Blocked {
 impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
     /// While one side does not read, the other is not read from, and its reset would go unnoticed.
     /// So its socket is checked at intervals. The relay also ends when memory is short.
-    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+    fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         if !self.upward.is_blocked() && !self.downward.is_blocked() {
             if let Some(blocked) = &mut self.blocked {
                 blocked.check.clear();
@@ -226,7 +226,7 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
                 downward: Progress::default(),
             })
         });
-        let held = |direction: &Direction| direction.is_blocked().then_some(direction.bytes);
+        let held = |direction: &RelayDirection| direction.is_blocked().then_some(direction.bytes);
         let upward = blocked.upward.note(held(&self.upward), || timers.now());
         let downward = blocked.downward.note(held(&self.downward), || timers.now());
         let stalled = self.context.stalled;
@@ -234,7 +234,7 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
             && let Some(since) = [upward, downward].into_iter().flatten().min()
             && stalled.ends(since)
         {
-            return Poll::Ready(Ended::Overloaded);
+            return Poll::Ready(RelayEnd::Overloaded);
         }
         if !blocked.check.is_set() {
             blocked.check.set(CHECK);
@@ -250,10 +250,10 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         // Before any byte moves: the first may be one that came before the policy that forbids it.
         if (self.options.must_end)(self.down) {
-            return Poll::Ready(Ended::Cut);
+            return Poll::Ready(RelayEnd::Cut);
         }
         let before = (self.upward.bytes, self.downward.bytes);
         let (context, down, up) = (&self.context, &mut *self.down, &mut *self.up);
@@ -275,7 +275,7 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
             first => first.unwrap_or(Side::Down),
         };
         if self.upward.is_finished() && self.downward.is_finished() {
-            return Poll::Ready(Ended::Clean { first });
+            return Poll::Ready(RelayEnd::Clean { first });
         }
         if let Poll::Ready(ended) = self.poll_blocked(cx) {
             return Poll::Ready(ended);
@@ -292,10 +292,10 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
                 (self.options.flow)(self.upward.bytes, self.downward.bytes);
             }
             if self.options.until.is_some_and(|until| now >= until) {
-                return Poll::Ready(Ended::Expired);
+                return Poll::Ready(RelayEnd::Expired);
             }
             if self.idle_at().is_some_and(|at| now >= at) {
-                return Poll::Ready(Ended::Idle);
+                return Poll::Ready(RelayEnd::Idle);
             }
             self.arm();
         }
@@ -319,14 +319,14 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
     }
 }
 
-fn ended_by(fault: Fault, source: Side) -> Ended {
+fn ended_by(fault: DirectionError, source: Side) -> RelayEnd {
     ended_with(fault.at.side(source), fault.error)
 }
 
-fn ended_with(by: Side, error: io::Error) -> Ended {
+fn ended_with(by: Side, error: io::Error) -> RelayEnd {
     match error.kind() {
         // EPIPE is a reset that was noticed before.
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Ended::Reset { by },
-        _ => Ended::Failed { by, error },
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => RelayEnd::Reset { by },
+        _ => RelayEnd::Failed { by, error },
     }
 }

@@ -84,7 +84,7 @@ fn area(module: &[String]) -> String {
     }
 }
 
-fn is_test(attributes: &[syn::Attribute]) -> bool {
+pub fn is_test(attributes: &[syn::Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         attribute.path().is_ident("cfg")
             && matches!(attribute.parse_args::<syn::Path>(), Ok(path) if path.is_ident("test"))

@@ -16,7 +16,7 @@ pub struct AuthorizationPolicy {
     /// Empty: the namespace; in the root namespace, the mesh.
     pub targets: Vec<Target>,
     pub action: Action,
-    pub rules: Vec<Rule>,
+    pub rules: Vec<AuthorizationRule>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -39,15 +39,15 @@ pub struct AuthorizationSpec {
     #[serde(default)]
     action: Action,
     #[serde(default)]
-    rules: Vec<Rule>,
+    rules: Vec<AuthorizationRule>,
 }
 
 /// Matches when one of `from` (if there are any) and one of `to` (if there are any) match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Rule {
+pub struct AuthorizationRule {
     #[serde(default)]
-    pub from: Vec<Source>,
+    pub from: Vec<RuleSource>,
     #[serde(default)]
     pub to: Vec<Operation>,
 }
@@ -55,7 +55,7 @@ pub struct Rule {
 /// Matches when all of its fields do; a list matches when one of its entries does.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Source {
+pub struct RuleSource {
     /// SPIFFE ids, with or without `spiffe://`.
     #[serde(default)]
     pub principals: Vec<Glob>,
@@ -157,11 +157,11 @@ impl AuthorizationPolicy {
     }
 }
 
-impl Rule {
+impl AuthorizationRule {
     fn check(&self, at: &str, errors: &mut Vec<FieldError>) {
         for (index, source) in self.from.iter().enumerate() {
             let at = format!("{at}.from[{index}]");
-            if *source == Source::default() {
+            if *source == RuleSource::default() {
                 errors.push(FieldError::new(
                     &at,
                     "is empty; leave `from` out to mean anyone",

@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::config::route::Action;
-use crate::http::forward::progress::Client;
+use crate::http::forward::progress::WaitingClient;
 use crate::http::forward::pump::Received;
-use crate::http::h1::{BodyLength, Event, Framing, Tunnel};
+use crate::http::h1::{BodyLength, Event, Framing, TunnelRequest};
 use crate::http::request::deadline::Deadlines;
 use crate::http::request::error::Failure;
 use crate::http::request::handle::Exchange;
@@ -22,7 +22,7 @@ const SMALL: usize = 4 * 1024;
 impl<'a> Exchange<'a, '_> {
     /// The request has a body that is still to be read.
     pub(super) fn has_body(&self, framing: &Framing) -> bool {
-        framing.tunnel == Tunnel::None
+        framing.tunnel == TunnelRequest::None
             && self.body.is_none()
             && !matches!(framing.body, BodyLength::None | BodyLength::Known(0))
     }
@@ -59,7 +59,7 @@ impl<'a> Exchange<'a, '_> {
         }
         if framing.expect_continue {
             self.info.request.remove(HeaderId::Expect);
-            self.down.go_on();
+            self.down.send_continue();
         }
         let mut deadlines = self.clocks();
         let client = self.client(framing);
@@ -85,7 +85,7 @@ impl<'a> Exchange<'a, '_> {
             if let Poll::Ready(Err(failure)) = self.down.poll_flush(cx) {
                 return Poll::Ready(Err(failure));
             }
-            let client = Client {
+            let client = WaitingClient {
                 stalled: (gathered.bytes > 0).then_some(gathered.bytes as u64),
                 ..client
             };
@@ -120,8 +120,8 @@ impl<'a> Exchange<'a, '_> {
     }
 
     /// The client, while a filter waits.
-    fn client(&self, framing: &Framing) -> Client<'a> {
-        Client {
+    fn client(&self, framing: &Framing) -> WaitingClient<'a> {
+        WaitingClient {
             conn: self.conn,
             keep_alive: framing.keep_alive && !self.close,
             is_received: !self.has_body(framing),

@@ -13,7 +13,7 @@ use crate::http::request::stream_info;
 use crate::http::request::stream_info::StreamInfo;
 use crate::metrics::ResponseFlags;
 use crate::relay;
-use crate::relay::{Buffered, Ended, RelayOptions, Side};
+use crate::relay::{Buffered, RelayEnd, RelayOptions, Side};
 use crate::stream::Stream;
 use crate::upstream::limits::Permit;
 
@@ -67,17 +67,17 @@ impl Tunnelled {
         info.request_bytes = outcome.from_down;
         info.response_bytes = outcome.from_up;
         info.flags.insert(match outcome.ended {
-            Ended::Clean { .. } => ResponseFlags::NONE,
-            Ended::Reset { by: Side::Down } | Ended::Failed { by: Side::Down, .. } => {
+            RelayEnd::Clean { .. } => ResponseFlags::NONE,
+            RelayEnd::Reset { by: Side::Down } | RelayEnd::Failed { by: Side::Down, .. } => {
                 ResponseFlags::DOWNSTREAM_CONNECTION_TERMINATION
             }
-            Ended::Reset { by: Side::Up } | Ended::Failed { by: Side::Up, .. } => {
+            RelayEnd::Reset { by: Side::Up } | RelayEnd::Failed { by: Side::Up, .. } => {
                 ResponseFlags::UPSTREAM_CONNECTION_TERMINATION
             }
-            Ended::Idle => ResponseFlags::STREAM_IDLE_TIMEOUT,
-            Ended::Expired => ResponseFlags::DURATION_TIMEOUT,
-            Ended::Overloaded => ResponseFlags::OVERLOAD_MANAGER,
-            Ended::Cut => ResponseFlags::LOCAL_RESET,
+            RelayEnd::Idle => ResponseFlags::STREAM_IDLE_TIMEOUT,
+            RelayEnd::Expired => ResponseFlags::DURATION_TIMEOUT,
+            RelayEnd::Overloaded => ResponseFlags::OVERLOAD_MANAGER,
+            RelayEnd::Cut => ResponseFlags::LOCAL_RESET,
         });
         info.times.whole = info.elapsed();
         stream_info::report(worker, &info);

@@ -50,10 +50,10 @@ impl DownstreamIo<'_> {
     }
 
     /// Sends 100 to a client that waits for it before it sends its body.
-    pub fn go_on(&mut self) {
+    pub fn send_continue(&mut self) {
         match self {
-            Self::H1(server) => server.go_on(),
-            Self::H2(stream) => stream.go_on(),
+            Self::H1(server) => server.send_continue(),
+            Self::H2(stream) => stream.send_continue(),
         }
     }
 
@@ -211,7 +211,7 @@ impl H1Server {
         }
     }
 
-    fn go_on(&mut self) {
+    fn send_continue(&mut self) {
         if std::mem::take(&mut self.expects_continue) {
             let mut head = Head::new();
             head.set_status(100);

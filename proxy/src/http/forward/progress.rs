@@ -11,7 +11,7 @@ use super::pump::ResponsePump;
 use super::upstream::UpstreamIo;
 use crate::http::connection::conn::Conn;
 use crate::http::filter::rbac;
-use crate::http::h1::Tunnel;
+use crate::http::h1::TunnelRequest;
 use crate::http::request::deadline::{Deadlines, Which};
 use crate::http::request::error::{Failure, Late};
 use crate::http::request::stream_info::StreamInfo;
@@ -33,7 +33,7 @@ impl Attempts<'_, '_> {
         cx: &mut Context<'_>,
         up: &mut UpstreamIo,
     ) -> Result<(), Failure> {
-        if self.plan.framing.tunnel != Tunnel::None && !self.plan.upgrade_follows_body {
+        if self.plan.framing.tunnel != TunnelRequest::None && !self.plan.upgrade_follows_body {
             self.note_received();
             // A broken connection shows when its answer is read.
             let _ = up.poll_flush(cx);
@@ -74,7 +74,7 @@ impl Attempts<'_, '_> {
     ) -> Poll<Failure> {
         let upload = &self.upload.pump;
         let waits = response.is_some_and(ResponsePump::is_stalled) || self.down.is_stalled();
-        let client = Client {
+        let client = WaitingClient {
             conn: self.conn,
             keep_alive: self.plan.framing.keep_alive,
             is_received: self.upload.is_received,
@@ -101,7 +101,7 @@ impl Attempts<'_, '_> {
 
 /// The client of a request that waits for something.
 #[derive(Clone, Copy)]
-pub(in crate::http) struct Client<'a> {
+pub(in crate::http) struct WaitingClient<'a> {
     pub conn: &'a Conn,
     /// The connection serves more requests.
     pub keep_alive: bool,
@@ -111,7 +111,7 @@ pub(in crate::http) struct Client<'a> {
     pub stalled: Option<u64>,
 }
 
-impl Client<'_> {
+impl WaitingClient<'_> {
     /// Ready when a deadline has passed, the client has disconnected, the policy now denies it, or
     /// memory is short.
     pub(in crate::http) fn poll_stopped(

@@ -13,7 +13,7 @@ use bytes::Bytes;
 pub use self::response::ResponsePump;
 use super::downstream::DownstreamIo;
 use super::mirror::Feed;
-use super::splice::{Passed, Reading, Splice, Writing};
+use super::splice::{BodySplice, Reading, SpliceStep, Writing};
 use super::upstream::UpstreamIo;
 use crate::dispatcher::pipe::Pipes;
 use crate::http::h1::{BodyLength, Event};
@@ -37,7 +37,7 @@ pub struct RequestPump {
     is_write_closed: bool,
     /// The upstream does not take what is queued for it.
     blocked: bool,
-    splice: Splice,
+    splice: BodySplice,
     trailers: Head,
     /// Copies that get what is received.
     feeds: Vec<Feed>,
@@ -75,7 +75,7 @@ impl RequestPump {
             end_given: false,
             is_write_closed: false,
             blocked: false,
-            splice: Splice::default(),
+            splice: BodySplice::default(),
             trailers: Head::new(),
             feeds: Vec::new(),
             bytes: 0,
@@ -275,13 +275,13 @@ impl RequestPump {
             body: up.codec.writing(),
         };
         match ready!(self.splice.poll(cx, source, sink, pipes)) {
-            Passed::Moved { read, .. } => {
+            SpliceStep::Moved { read, .. } => {
                 self.bytes = self.bytes.saturating_add(read);
             }
-            Passed::Usual => return Poll::Ready(Ok(false)),
-            Passed::SinkFailed => self.is_write_closed = true,
-            Passed::SourceFailed => return Poll::Ready(Err(Failure::ClientGone)),
-            Passed::Truncated => {
+            SpliceStep::Usual => return Poll::Ready(Ok(false)),
+            SpliceStep::SinkFailed => self.is_write_closed = true,
+            SpliceStep::SourceFailed => return Poll::Ready(Err(Failure::ClientGone)),
+            SpliceStep::Truncated => {
                 let cut = down.codec.read_eof(&down.io.input).err();
                 return Poll::Ready(Err(cut.map_or(Failure::ClientGone, Failure::BadRequest)));
             }

@@ -9,7 +9,7 @@ use super::pump::ResponsePump;
 use super::upstream::UpstreamIo;
 use crate::bug;
 use crate::http::filter::Throttle;
-use crate::http::h1::Tunnel;
+use crate::http::h1::TunnelRequest;
 use crate::http::request::error::Failure;
 use crate::message::head::{Head, HeaderId};
 use crate::snapshot::ClusterLinks;
@@ -17,7 +17,7 @@ use crate::snapshot::ClusterLinks;
 impl Attempts<'_, '_> {
     /// Starts the route's request mirrors.
     pub fn mirror(&mut self, links: &ClusterLinks) {
-        if self.plan.action.mirrors.is_empty() || self.plan.framing.tunnel != Tunnel::None {
+        if self.plan.action.mirrors.is_empty() || self.plan.framing.tunnel != TunnelRequest::None {
             return;
         }
         for (cluster, mirror) in mirror::drawn(self.plan.action, links) {

@@ -18,14 +18,14 @@ const LONG: u64 = 64 * 1024;
 
 /// One body's.
 #[derive(Default)]
-pub struct Splice {
+pub struct BodySplice {
     moves: relay::Splice,
     /// It was tried for this body.
     tried: bool,
 }
 
 /// The result of a step.
-pub enum Passed {
+pub enum SpliceStep {
     /// Bytes of the body that left the source, and that reached the sink. Neither, when what goes
     /// before them was written.
     Moved {
@@ -52,7 +52,7 @@ pub struct Writing<'a> {
     pub body: &'a mut BodyEncoder,
 }
 
-impl Splice {
+impl BodySplice {
     /// Takes one step, if this body is to pass through a pipe.
     pub fn poll(
         &mut self,
@@ -60,24 +60,24 @@ impl Splice {
         source: Reading<'_>,
         sink: Writing<'_>,
         pipes: &Pipes,
-    ) -> Poll<Passed> {
+    ) -> Poll<SpliceStep> {
         if !self.is_due(&source, &sink) {
-            return Poll::Ready(Passed::Usual);
+            return Poll::Ready(SpliceStep::Usual);
         }
-        let moved = |read, written| Poll::Ready(Passed::Moved { read, written });
+        let moved = |read, written| Poll::Ready(SpliceStep::Moved { read, written });
         if !sink.io.out.is_empty() {
             // The head, and what came with it.
             return match ready!(sink.io.poll_flush(cx)) {
                 Ok(()) => moved(0, 0),
-                Err(_) => Poll::Ready(Passed::SinkFailed),
+                Err(_) => Poll::Ready(SpliceStep::SinkFailed),
             };
         }
         let (Some(from), Some(to)) = (source.io.plain(), sink.io.plain()) else {
-            return Poll::Ready(Passed::Usual);
+            return Poll::Ready(SpliceStep::Usual);
         };
         if self.moves.held() > 0 {
             let Ok(written) = ready!(self.moves.poll_drain(cx, to)) else {
-                return Poll::Ready(Passed::SinkFailed);
+                return Poll::Ready(SpliceStep::SinkFailed);
             };
             sink.body.passed(written as u64);
             sink.io.count_written(written);
@@ -86,7 +86,7 @@ impl Splice {
         let left = source.body.left().unwrap_or(0);
         let most = usize::try_from(left).unwrap_or(usize::MAX);
         match ready!(self.poll_fill(cx, from, most, pipes)) {
-            Passed::Moved { read, written } => {
+            SpliceStep::Moved { read, written } => {
                 source.body.passed(read);
                 moved(read, written)
             }
@@ -131,28 +131,28 @@ impl Splice {
         from: &TcpStream,
         most: usize,
         pipes: &Pipes,
-    ) -> Poll<Passed> {
+    ) -> Poll<SpliceStep> {
         while self.moves.is_on() {
             match from.poll_read_ready(cx) {
                 Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(Passed::SourceFailed),
+                Poll::Ready(Err(_)) => return Poll::Ready(SpliceStep::SourceFailed),
                 Poll::Pending => {
                     self.moves.release();
                     return Poll::Pending;
                 }
             }
             match self.moves.fill(from, most, pipes) {
-                Ok(0) => return Poll::Ready(Passed::Truncated),
+                Ok(0) => return Poll::Ready(SpliceStep::Truncated),
                 Ok(n) => {
-                    return Poll::Ready(Passed::Moved {
+                    return Poll::Ready(SpliceStep::Moved {
                         read: n as u64,
                         written: 0,
                     });
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(Passed::SourceFailed),
+                Err(_) => return Poll::Ready(SpliceStep::SourceFailed),
             }
         }
-        Poll::Ready(Passed::Usual)
+        Poll::Ready(SpliceStep::Usual)
     }
 }

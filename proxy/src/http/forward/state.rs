@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::pump::RequestPump;
 use super::upgrade;
 use crate::config::route::RouteAction;
-use crate::http::h1::{Framing, Tunnel};
+use crate::http::h1::{Framing, TunnelRequest};
 use crate::http::request::deadline::Deadlines;
 use crate::http::request::stream_info::StreamInfo;
 use crate::http::request::timeout;
@@ -52,7 +52,7 @@ pub struct Upload {
 impl Upload {
     pub(super) fn new(plan: &ForwardPlan<'_>) -> Self {
         let pump = match plan.framing.tunnel {
-            Tunnel::Upgrade | Tunnel::Connect if !plan.upgrade_follows_body => {
+            TunnelRequest::Upgrade | TunnelRequest::Connect if !plan.upgrade_follows_body => {
                 RequestPump::for_tunnel()
             }
             _ => RequestPump::new(plan.framing.body),

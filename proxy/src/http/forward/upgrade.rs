@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use super::upstream::UpstreamIo;
 use crate::config::http::HttpConnectionManager;
 use crate::config::route::RouteAction;
-use crate::http::h1::{BodyLength, Framing, ResponseInfo, Tunnel};
+use crate::http::h1::{BodyLength, Framing, ResponseInfo, TunnelRequest};
 use crate::http::pool::Purpose;
 use crate::http::request::error::Failure;
 use crate::message::head::{Head, HeaderId, Method, Version};
@@ -25,17 +25,17 @@ const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 ///
 /// # Errors
 /// When configuration switches it off, or it cannot be ignored: CONNECT, and HTTP/2's form.
-pub fn judge(
+pub fn check(
     head: &mut Head,
     framing: &mut Framing,
     forward: &RouteAction,
     manager: &HttpConnectionManager,
 ) -> Result<(), Failure> {
     let must = match framing.tunnel {
-        Tunnel::None => return Ok(()),
-        Tunnel::Connect => Some(b"connect".as_slice()),
-        Tunnel::Upgrade if head.version() == Version::Http2 => head.get(HeaderId::Upgrade),
-        Tunnel::Upgrade => None,
+        TunnelRequest::None => return Ok(()),
+        TunnelRequest::Connect => Some(b"connect".as_slice()),
+        TunnelRequest::Upgrade if head.version() == Version::Http2 => head.get(HeaderId::Upgrade),
+        TunnelRequest::Upgrade => None,
     };
     if let Some(kind) = must {
         return match is_allowed(kind, forward, manager) {
@@ -59,7 +59,7 @@ pub fn judge(
         Some(kind) => head.set(HeaderId::Upgrade, &kind),
         None if refused => return Err(Failure::UpgradeRefused),
         None => {
-            framing.tunnel = Tunnel::None;
+            framing.tunnel = TunnelRequest::None;
             head.remove(HeaderId::Upgrade);
         }
     }
@@ -82,7 +82,7 @@ fn is_allowed(kind: &[u8], forward: &RouteAction, manager: &HttpConnectionManage
 
 /// An HTTP/1 upgrade request with a body, which comes before the new protocol.
 pub fn follows_body(head: &Head, framing: &Framing) -> bool {
-    framing.tunnel == Tunnel::Upgrade
+    framing.tunnel == TunnelRequest::Upgrade
         && head.version() != Version::Http2
         && !matches!(framing.body, BodyLength::None | BodyLength::Known(0))
 }
@@ -91,21 +91,21 @@ pub fn follows_body(head: &Head, framing: &Framing) -> bool {
 /// a body, so an HTTP/1 upgrade that has (docker's) goes on over HTTP/1.
 pub fn purpose(head: &Head, forward: &RouteAction, framing: &Framing) -> Purpose {
     match framing.tunnel {
-        Tunnel::Connect if terminates_here(forward, framing) => Purpose::Raw,
-        Tunnel::Upgrade
+        TunnelRequest::Connect if terminates_here(forward, framing) => Purpose::Raw,
+        TunnelRequest::Upgrade
             if head.version() != Version::Http2
                 && (head.method() != Method::Get || follows_body(head, framing)) =>
         {
             Purpose::Http1Upgrade
         }
-        Tunnel::Upgrade => Purpose::Upgrade,
-        Tunnel::None | Tunnel::Connect => Purpose::Exchange,
+        TunnelRequest::Upgrade => Purpose::Upgrade,
+        TunnelRequest::None | TunnelRequest::Connect => Purpose::Exchange,
     }
 }
 
 /// CONNECT ends here: its bytes go upstream as plain TCP.
 pub fn terminates_here(forward: &RouteAction, framing: &Framing) -> bool {
-    framing.tunnel == Tunnel::Connect
+    framing.tunnel == TunnelRequest::Connect
         && forward
             .upgrades
             .iter()
@@ -127,9 +127,9 @@ pub fn accept_connect(head: &mut Head) -> ResponseInfo {
 /// Sends a request's head, with an upgrade in the upstream protocol's form.
 pub fn send_head(up: &mut UpstreamIo, request: &Head, framing: &Framing) -> Result<(), Failure> {
     let body = match framing.tunnel {
-        Tunnel::None => framing.body,
-        Tunnel::Upgrade if follows_body(request, framing) => framing.body,
-        Tunnel::Upgrade | Tunnel::Connect => BodyLength::None,
+        TunnelRequest::None => framing.body,
+        TunnelRequest::Upgrade if follows_body(request, framing) => framing.body,
+        TunnelRequest::Upgrade | TunnelRequest::Connect => BodyLength::None,
     };
     match up {
         UpstreamIo::H1(_) if lacks_key(request, framing) => {
@@ -143,7 +143,7 @@ pub fn send_head(up: &mut UpstreamIo, request: &Head, framing: &Framing) -> Resu
 fn lacks_key(request: &Head, framing: &Framing) -> bool {
     let websocket = |name: &[u8]| name.eq_ignore_ascii_case(b"websocket");
     request.version() == Version::Http2
-        && framing.tunnel == Tunnel::Upgrade
+        && framing.tunnel == TunnelRequest::Upgrade
         && request.get(HeaderId::Upgrade).is_some_and(websocket)
 }
 
@@ -165,7 +165,7 @@ pub fn check_answer(
     answer: &ResponseInfo,
     response: &Head,
 ) -> Result<(), Failure> {
-    let asked = framing.tunnel == Tunnel::Upgrade && request.version() == Version::Http2;
+    let asked = framing.tunnel == TunnelRequest::Upgrade && request.version() == Version::Http2;
     match asked && !answer.tunnel && matches!(response.status(), 200..=299) {
         true => Err(Failure::Unsupported(
             "the upstream does not take this upgrade",

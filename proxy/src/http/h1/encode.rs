@@ -1,7 +1,7 @@
 //! Heads out. Unchanged runs of a received head go out as they came, in one piece each.
 
 use super::out::{COPY_MAX, Out};
-use super::{BodyLength, Framing, Tunnel};
+use super::{BodyLength, Framing, TunnelRequest};
 use crate::message::head::{Field, Head, HeaderId, Method, Span, TargetForm, Version};
 
 /// How a head is written.
@@ -51,9 +51,13 @@ const OWN: u128 = HeaderId::Connection.bit()
     | HeaderId::XAnyamHeaderCase.bit();
 
 /// Framing of a request's body; requests to upstreams are HTTP/1.1.
-pub(super) fn request_framing(method: Method, body: BodyLength, tunnel: Tunnel) -> BodyFraming {
+pub(super) fn request_framing(
+    method: Method,
+    body: BodyLength,
+    tunnel: TunnelRequest,
+) -> BodyFraming {
     match body {
-        _ if tunnel == Tunnel::Connect => BodyFraming::Tunnel,
+        _ if tunnel == TunnelRequest::Connect => BodyFraming::Tunnel,
         BodyLength::Known(length) => BodyFraming::Length(length),
         BodyLength::Unknown | BodyLength::UntilClose => BodyFraming::Chunked,
         // RFC 9110 8.6: methods that anticipate a body send Content-Length 0 when there is none.
@@ -106,7 +110,7 @@ pub(super) fn request(
     if head.present & HeaderId::Host.bit() == 0 {
         line(b"host", head.authority(), out);
     }
-    let upgrade = info.tunnel == Tunnel::Upgrade;
+    let upgrade = info.tunnel == TunnelRequest::Upgrade;
     fields(head, framing, upgrade, spelling, out);
     let persistence = Persistence {
         te_trailers: info.te_trailers,

@@ -1,6 +1,6 @@
 //! The message's framing and connection options, from its fields; removes hop-by-hop fields.
 
-use super::Tunnel;
+use super::TunnelRequest;
 use super::classify::is_token_byte;
 use crate::message::fault::Fault;
 use crate::message::head::{Head, HeaderId, Span, Version};
@@ -155,11 +155,11 @@ impl Wire {
     }
 
     /// What the request would turn its connection into.
-    pub fn tunnel(&self, connect: bool) -> Tunnel {
+    pub fn tunnel(&self, connect: bool) -> TunnelRequest {
         match (connect, self.upgrade) {
-            (true, _) => Tunnel::Connect,
-            (false, true) => Tunnel::Upgrade,
-            (false, false) => Tunnel::None,
+            (true, _) => TunnelRequest::Connect,
+            (false, true) => TunnelRequest::Upgrade,
+            (false, false) => TunnelRequest::None,
         }
     }
 

@@ -113,7 +113,7 @@ impl BodyLength {
 
 /// What a request turns its connection into, if the answer agrees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tunnel {
+pub enum TunnelRequest {
     None,
     /// `Upgrade` with `Connection: upgrade`: on 101, after the request's body (RFC 9110 7.8).
     /// `h2c` is not honoured.
@@ -130,7 +130,7 @@ pub struct Framing {
     pub keep_alive: bool,
     /// The client waits for 100 before the body.
     pub expect_continue: bool,
-    pub tunnel: Tunnel,
+    pub tunnel: TunnelRequest,
     /// The client takes trailers (`TE: trailers`).
     pub te_trailers: bool,
 }
@@ -151,7 +151,7 @@ pub struct ResponseInfo {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestSummary {
     pub method: Method,
-    pub tunnel: Tunnel,
+    pub tunnel: TunnelRequest,
 }
 
 /// What reading a body gave.

@@ -118,6 +118,6 @@ fn interpret(head: &mut Head, options: &RequestOptions) -> Result<Framing, Fault
         tunnel: wire.tunnel(connect),
         te_trailers: wire.te_trailers,
     };
-    wire.strip(head, info.tunnel == super::Tunnel::Upgrade);
+    wire.strip(head, info.tunnel == super::TunnelRequest::Upgrade);
     Ok(info)
 }

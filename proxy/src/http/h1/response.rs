@@ -4,7 +4,7 @@ use bytes::BytesMut;
 
 use super::fields::{FieldSection, Progress};
 use super::framing::Wire;
-use super::{BodyLength, HeadLimits, RequestSummary, ResponseInfo, Tunnel};
+use super::{BodyLength, HeadLimits, RequestSummary, ResponseInfo, TunnelRequest};
 use crate::message::fault::Fault;
 use crate::message::head::{Head, HeaderId, Method};
 
@@ -52,9 +52,9 @@ fn interpret(head: &mut Head, asked: &RequestSummary) -> Result<ResponseInfo, Fa
     }
     let wire = Wire::interpret(head)?;
     let tunnel = match asked.tunnel {
-        Tunnel::Upgrade => status == 101,
-        Tunnel::Connect => matches!(status, 200..=299),
-        Tunnel::None => false,
+        TunnelRequest::Upgrade => status == 101,
+        TunnelRequest::Connect => matches!(status, 200..=299),
+        TunnelRequest::None => false,
     };
     if status == 101 && !tunnel {
         return Err(Fault::UnexpectedSwitch);

@@ -6,7 +6,7 @@ use super::body::BodyDecoder;
 use super::encode::{self, BodyFraming, Persistence};
 use super::request::RequestDecoder;
 use super::write::BodyEncoder;
-use super::{BodyLength, Event, Framing, Out, RequestOptions, Tunnel};
+use super::{BodyLength, Event, Framing, Out, RequestOptions, TunnelRequest};
 use crate::message::fault::Fault;
 use crate::message::head::{Head, Method, Version};
 
@@ -158,9 +158,9 @@ impl ServerConn {
             return;
         };
         exchange.tunnel = match exchange.info.tunnel {
-            Tunnel::None => false,
-            Tunnel::Upgrade => status == 101,
-            Tunnel::Connect => matches!(status, 200..=299),
+            TunnelRequest::None => false,
+            TunnelRequest::Upgrade => status == 101,
+            TunnelRequest::Connect => matches!(status, 200..=299),
         };
         if exchange.tunnel {
             self.closing = true;
@@ -182,7 +182,7 @@ impl ServerConn {
             || !exchange.info.keep_alive
             || framing == BodyFraming::UntilClose
             // What follows may be meant for the tunnel that was refused.
-            || exchange.info.tunnel == Tunnel::Connect
+            || exchange.info.tunnel == TunnelRequest::Connect
             // The client may or may not send the body now (RFC 9110 10.1.1).
             || exchange.info.expect_continue && !exchange.continued && !self.body.is_done();
         let persistence = Persistence {
@@ -213,7 +213,7 @@ impl ServerConn {
         let Some(exchange) = &self.exchange else {
             return !self.closing;
         };
-        let held = exchange.info.tunnel != Tunnel::None && !input.is_empty();
+        let held = exchange.info.tunnel != TunnelRequest::None && !input.is_empty();
         self.closing |= held || !self.body.is_done() || !self.write.is_done();
         if !self.closing {
             self.exchange = None;

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use prometheus::IntCounter;
 
-use super::super::h1::{BodyLength, Event, Framing, MAX_INTERIM, ResponseInfo, Tunnel};
+use super::super::h1::{BodyLength, Event, Framing, MAX_INTERIM, ResponseInfo, TunnelRequest};
 use super::super::request::error::Failure;
 use super::super::request::stream_info::Upstream;
 use super::convert::{self, Bounds};
@@ -234,22 +234,22 @@ impl ClientStream {
         let ClientState::Ready(send) = &mut self.state else {
             return Ok(());
         };
-        if info.tunnel == Tunnel::Upgrade && !send.is_extended_connect_protocol_enabled() {
+        if info.tunnel == TunnelRequest::Upgrade && !send.is_extended_connect_protocol_enabled() {
             return Err(Failure::Unsupported(
                 "the upstream's HTTP/2 does not take upgrades (RFC 8441)",
             ));
         }
         // An extended CONNECT has neither another method nor a body of its own.
-        let crosses = info.tunnel == Tunnel::Upgrade && head.version() != Version::Http2;
+        let crosses = info.tunnel == TunnelRequest::Upgrade && head.version() != Version::Http2;
         if crosses && (head.method() != Method::Get || !matches!(body, BodyLength::None)) {
             return Err(Failure::Unsupported(
                 "only an upgrade by GET without a body can be asked for over HTTP/2",
             ));
         }
-        self.connect = head.method() == Method::Connect || info.tunnel != Tunnel::None;
+        self.connect = head.method() == Method::Connect || info.tunnel != TunnelRequest::None;
         let request = convert::request_out(head, info, self.spell)
             .ok_or(Failure::BadRequest(Fault::InvalidTarget))?;
-        let none = body.is_certainly_empty(head.version()) && info.tunnel == Tunnel::None;
+        let none = body.is_certainly_empty(head.version()) && info.tunnel == TunnelRequest::None;
         let (response, stream) = send.send_request(request, none).map_err(blame_server)?;
         let sending = if none {
             Sending::ended(stream)

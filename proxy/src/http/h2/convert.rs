@@ -6,7 +6,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 
-use super::super::h1::{BodyLength, Framing, Tunnel, is_allowed_trailer};
+use super::super::h1::{BodyLength, Framing, TunnelRequest, is_allowed_trailer};
 use crate::message::fault::Fault;
 use crate::message::head::{FieldRef, Head, HeaderId, IdSet, Method, TargetForm, Version};
 use crate::message::header_case;
@@ -73,9 +73,9 @@ pub fn request_in(
         keep_alive: true,
         expect_continue: take_expectation(head),
         tunnel: match (connect, protocol) {
-            (true, None) => Tunnel::Connect,
-            (true, Some(_)) => Tunnel::Upgrade,
-            _ => Tunnel::None,
+            (true, None) => TunnelRequest::Connect,
+            (true, Some(_)) => TunnelRequest::Upgrade,
+            _ => TunnelRequest::None,
         },
         te_trailers,
     })
@@ -221,11 +221,11 @@ pub fn request_out(head: &Head, info: &Framing, spell: bool) -> Option<Request<(
     let mut request = Request::new(());
     let mut upgrade = None;
     match info.tunnel {
-        Tunnel::None => {
+        TunnelRequest::None => {
             *request.method_mut() = http::Method::from_bytes(head.method_name()).ok()?;
         }
-        Tunnel::Connect => *request.method_mut() = http::Method::CONNECT,
-        Tunnel::Upgrade => {
+        TunnelRequest::Connect => *request.method_mut() = http::Method::CONNECT,
+        TunnelRequest::Upgrade => {
             // RFC 8441: the upgrade's name travels as `:protocol` of an extended CONNECT.
             *request.method_mut() = http::Method::CONNECT;
             let name = head.get(HeaderId::Upgrade)?;
@@ -234,7 +234,7 @@ pub fn request_out(head: &Head, info: &Framing, spell: bool) -> Option<Request<(
     }
     let mut uri = Uri::default().into_parts();
     uri.authority = Some(Authority::from_maybe_shared(head.shared(head.authority)).ok()?);
-    if info.tunnel != Tunnel::Connect {
+    if info.tunnel != TunnelRequest::Connect {
         let https = head.scheme() == b"https";
         uri.scheme = Some(if https { Scheme::HTTPS } else { Scheme::HTTP });
         let path = head.shared(head.path);
@@ -248,7 +248,7 @@ pub fn request_out(head: &Head, info: &Framing, spell: bool) -> Option<Request<(
         request.extensions_mut().insert(protocol);
     }
     *request.version_mut() = http::Version::HTTP_2;
-    let skip_length = info.tunnel != Tunnel::None;
+    let skip_length = info.tunnel != TunnelRequest::None;
     fields_out(head, request.headers_mut(), skip_length, spell)?;
     if info.te_trailers {
         let trailers = HeaderValue::from_static("trailers");

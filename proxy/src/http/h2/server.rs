@@ -70,7 +70,7 @@ impl ServerStream {
         Poll::Ready(reset.map_or_else(blame_client, |_| Failure::ClientReset))
     }
 
-    pub fn go_on(&mut self) {
+    pub fn send_continue(&mut self) {
         if std::mem::take(&mut self.expects_continue) {
             let mut head = Head::new();
             head.set_status(100);

@@ -24,7 +24,7 @@ use crate::http::forward::downstream::DownstreamIo;
 use crate::http::forward::pump::{Received, RequestPump};
 use crate::http::forward::state::ForwardPlan;
 use crate::http::forward::upgrade;
-use crate::http::h1::{BodyLength, Framing, Tunnel};
+use crate::http::h1::{BodyLength, Framing, TunnelRequest};
 use crate::message::fault::Fault;
 use crate::message::head::{Head, HeaderId};
 use crate::upstream::limits::Permit;
@@ -206,7 +206,7 @@ impl Exchange<'_, '_> {
             }
             Action::Forward(forward) => {
                 let manager = &self.info.manager;
-                upgrade::judge(&mut self.info.request, &mut framing, forward, manager)?;
+                upgrade::check(&mut self.info.request, &mut framing, forward, manager)?;
                 self.forward(&route, forward, framing).await
             }
         }
@@ -243,15 +243,15 @@ impl Exchange<'_, '_> {
     /// or passed on where that is configured. For a body before an upgrade the 100 is always sent
     /// here.
     fn expect(&mut self, framing: &Framing) {
-        if !framing.expect_continue || framing.tunnel == Tunnel::Connect {
+        if !framing.expect_continue || framing.tunnel == TunnelRequest::Connect {
             return;
         }
         let request = &mut self.info.request;
-        if self.info.manager.proxy_100_continue && framing.tunnel == Tunnel::None {
+        if self.info.manager.proxy_100_continue && framing.tunnel == TunnelRequest::None {
             request.set(HeaderId::Expect, b"100-continue");
         } else {
             request.remove(HeaderId::Expect);
-            self.down.go_on();
+            self.down.send_continue();
         }
     }
 

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use crate::config::http::{HttpConnectionManager, StripPort};
-use crate::http::h1::Tunnel;
+use crate::http::h1::TunnelRequest;
 use crate::message::authority::{self, AuthorityOptions, Memo, PortRule};
 use crate::message::fault::Fault;
 use crate::message::head::{Head, Method, TargetForm};
@@ -20,7 +20,7 @@ pub fn normalise(
     head: &mut Head,
     manager: &HttpConnectionManager,
     local: SocketAddr,
-    tunnel: Tunnel,
+    tunnel: TunnelRequest,
 ) -> Result<Option<Vec<u8>>, Fault> {
     // HTTP/1.0 allows no host.
     if head.authority().is_empty() {
@@ -30,7 +30,7 @@ pub fn normalise(
         PathOutcome::Forward => {}
         PathOutcome::Redirect => return Ok(Some(head.path_and_query().to_vec())),
     }
-    if tunnel == Tunnel::None && head.form() == TargetForm::Authority {
+    if tunnel == TunnelRequest::None && head.form() == TargetForm::Authority {
         return Err(Fault::InvalidTarget);
     }
     Ok(None)

@@ -217,7 +217,7 @@ fn act(
 ) {
     let why = match &route.action {
         Action::Forward(forward) => {
-            return match upgrade::judge(&mut request.head, &mut request.framing, forward, manager) {
+            return match upgrade::check(&mut request.head, &mut request.framing, forward, manager) {
                 Ok(()) => forwarded(context, config, (route, forward), &request.head, decisions),
                 Err(failure) => failed(&failure, "route", &route.name, decisions),
             };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::dispatcher::pipe::Pipes;
 use crate::http::filter::Throttle;
 use crate::http::forward::downstream::DownstreamIo;
-use crate::http::forward::splice::{Passed, Reading, Splice, Writing};
+use crate::http::forward::splice::{BodySplice, Reading, SpliceStep, Writing};
 use crate::http::forward::upstream::UpstreamIo;
 use crate::http::h1::Event;
 use crate::http::request::error::Failure;
@@ -19,7 +19,7 @@ pub struct ResponsePump {
     ended: bool,
     /// The body passes at a rate.
     pub throttle: Option<Box<Throttle>>,
-    splice: Splice,
+    splice: BodySplice,
     pub trailers: Head,
     pub has_trailers: bool,
     /// Body bytes sent.
@@ -99,12 +99,12 @@ impl ResponsePump {
             body: down.codec.writing(),
         };
         match ready!(self.splice.poll(cx, source, sink, pipes)) {
-            Passed::Moved { written, .. } => {
+            SpliceStep::Moved { written, .. } => {
                 self.bytes = self.bytes.saturating_add(written);
             }
-            Passed::Usual => return Poll::Ready(Ok(false)),
-            Passed::SinkFailed => return Poll::Ready(Err(Failure::ClientGone)),
-            Passed::SourceFailed | Passed::Truncated => {
+            SpliceStep::Usual => return Poll::Ready(Ok(false)),
+            SpliceStep::SinkFailed => return Poll::Ready(Err(Failure::ClientGone)),
+            SpliceStep::SourceFailed | SpliceStep::Truncated => {
                 return Poll::Ready(Err(Failure::Terminated));
             }
         }

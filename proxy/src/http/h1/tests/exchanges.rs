@@ -84,7 +84,7 @@ fn bytes_behind_an_upgrade_are_held_back() {
     let smuggled: Vec<u8> = [UPGRADE, GET].concat();
     // Agreed: they are the tunnel's.
     let mut server = Server::new(&smuggled);
-    assert_eq!(server.head().unwrap().tunnel, Tunnel::Upgrade);
+    assert_eq!(server.head().unwrap().tunnel, TunnelRequest::Upgrade);
     assert_eq!(server.body(), Event::End, "not a body either");
     assert!(server.head().is_none());
     let mut head = Head::new();
@@ -122,7 +122,7 @@ fn bytes_behind_an_upgrade_are_held_back() {
 fn connect_ends_its_connection_either_way() {
     const CONNECT: &[u8] = b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n";
     let mut server = Server::new(CONNECT);
-    assert_eq!(server.head().unwrap().tunnel, Tunnel::Connect);
+    assert_eq!(server.head().unwrap().tunnel, TunnelRequest::Connect);
     assert_eq!(server.answer(200), "HTTP/1.1 200 OK\r\n\r\n");
     assert!(!server.next());
     let mut server = Server::new(CONNECT);

@@ -112,7 +112,7 @@ fn connection_options_end_here() {
           X-Envoy-Foo: 4\r\nx-anyam-x: 5\r\nAuthorization: z\r\n\r\n",
     );
     assert!(!info.keep_alive && info.te_trailers);
-    assert_eq!(info.tunnel, Tunnel::None);
+    assert_eq!(info.tunnel, TunnelRequest::None);
     assert_eq!(
         lines(&head),
         [
@@ -156,40 +156,43 @@ fn upgrades_need_both_fields_and_11() {
     for (head, tunnel) in [
         (
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-            Tunnel::Upgrade,
+            TunnelRequest::Upgrade,
         ),
         (
             "GET / HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n\r\n",
-            Tunnel::None,
+            TunnelRequest::None,
         ),
         (
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\n\r\n",
-            Tunnel::None,
+            TunnelRequest::None,
         ),
         (
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n",
-            Tunnel::None,
+            TunnelRequest::None,
         ),
         (
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket, H2C\r\n\r\n",
-            Tunnel::None,
+            TunnelRequest::None,
         ),
         (
             "GET / HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
-            Tunnel::None,
+            TunnelRequest::None,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n",
-            Tunnel::Upgrade,
+            TunnelRequest::Upgrade,
         ),
         (
             "POST / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 0\r\n\r\n",
-            Tunnel::Upgrade,
+            TunnelRequest::Upgrade,
         ),
     ] {
         let (info, parsed) = accepted(head.as_bytes());
         assert_eq!(info.tunnel, tunnel, "{head:?}");
-        assert_eq!(parsed.has(HeaderId::Upgrade), tunnel == Tunnel::Upgrade);
+        assert_eq!(
+            parsed.has(HeaderId::Upgrade),
+            tunnel == TunnelRequest::Upgrade
+        );
     }
 }
 

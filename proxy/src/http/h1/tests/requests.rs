@@ -238,7 +238,7 @@ fn targets_are_split_and_the_host_follows_them() {
     );
     assert_eq!(head.authority(), b"[::1]:443");
     assert_eq!(lines(&head), ["Host: [::1]:443"]);
-    assert_eq!(info.tunnel, Tunnel::Connect);
+    assert_eq!(info.tunnel, TunnelRequest::Connect);
 
     let (_, head) = accepted(b"BREW-2 //x//y HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(

@@ -131,7 +131,7 @@ fn heads_from_http2_get_a_host_first() {
         body: BodyLength::Unknown,
         keep_alive: true,
         expect_continue: false,
-        tunnel: Tunnel::None,
+        tunnel: TunnelRequest::None,
         te_trailers: false,
     };
     let mut conn = ClientConn::new(HeadLimits::default(), Spelling::default());

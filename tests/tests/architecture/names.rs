@@ -1,0 +1,70 @@
+//! One name, one meaning: no two public types of a crate are called the same.
+//!
+//! Read from the source by `syn`; code under `#[cfg(test)]` does not count.
+
+use std::collections::BTreeMap;
+
+use super::cycles::is_test;
+
+const CRATES: [&str; 5] = ["benches", "cli", "control-plane", "proxy", "xds-proto"];
+
+/// The API answers with a view of an object of the model, which has its name in JSON and on the
+/// command line.
+const IN_THE_API: [&str; 4] = ["Condition", "FileError", "Object", "Objects"];
+const API: &str = "control-plane/src/types.rs";
+
+/// Public types of a file, those of its inline modules included.
+fn types(items: &[syn::Item], found: &mut Vec<String>) {
+    for item in items {
+        let (attributes, visibility, name) = match item {
+            syn::Item::Struct(it) => (&it.attrs, &it.vis, &it.ident),
+            syn::Item::Enum(it) => (&it.attrs, &it.vis, &it.ident),
+            syn::Item::Union(it) => (&it.attrs, &it.vis, &it.ident),
+            syn::Item::Trait(it) => (&it.attrs, &it.vis, &it.ident),
+            syn::Item::Type(it) => (&it.attrs, &it.vis, &it.ident),
+            syn::Item::Mod(it) => {
+                if let Some((_, items)) = &it.content
+                    && !is_test(&it.attrs)
+                {
+                    types(items, found);
+                }
+                continue;
+            }
+            _ => continue,
+        };
+        if matches!(visibility, syn::Visibility::Public(_)) && !is_test(attributes) {
+            found.push(name.to_string());
+        }
+    }
+}
+
+#[test]
+fn no_two_public_types_of_a_crate_have_one_name() {
+    let mut by_name: BTreeMap<(&str, String), Vec<String>> = BTreeMap::new();
+    for (file, text) in super::sources() {
+        let within = |name: &&&str| {
+            let source = file
+                .strip_prefix(**name)
+                .and_then(|rest| rest.strip_prefix("/src/"));
+            source.is_some_and(|rest| !rest.contains("tests") && !rest.starts_with("bin/"))
+        };
+        let Some(name) = CRATES.iter().find(within) else {
+            continue;
+        };
+        let parsed = syn::parse_file(&text).unwrap_or_else(|error| panic!("{file}: {error}"));
+        let mut found = Vec::new();
+        types(&parsed.items, &mut found);
+        for one in found {
+            if file != API || !IN_THE_API.contains(&one.as_str()) {
+                by_name.entry((name, one)).or_default().push(file.clone());
+            }
+        }
+    }
+    assert!(by_name.len() > 500, "only {} public types", by_name.len());
+    let twice: Vec<_> = by_name
+        .iter()
+        .filter(|(_, files)| files.len() > 1)
+        .map(|((_, name), files)| format!("{name}: {}", files.join(", ")))
+        .collect();
+    super::report("one name for several public types of a crate", &twice);
+}
