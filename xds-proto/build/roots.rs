@@ -3,14 +3,16 @@
 //! This is the surface the proxy and the control plane read or write. A type that is not reached
 //! from here is reported as unknown, never skipped.
 
-/// Our own protos.
-pub const OWN: [&str; 6] = [
+/// Our own protos, and those of other services that we call or serve.
+pub const OWN: [&str; 8] = [
     "istio/v1/auth/ca.proto",
     "anyam/workload/v1/workload.proto",
     "anyam/dns/v1/name.proto",
     "anyam/bootstrap/v1/identity.proto",
+    "anyam/bootstrap/v1/status.proto",
     "anyam/inspect/v1/inspect.proto",
     "anyam/tunnel/v1/tunnel.proto",
+    "grpc/health/v1/health.proto",
 ];
 
 /// Google's and Envoy's protos, by what they are for.

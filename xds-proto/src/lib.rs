@@ -1,7 +1,7 @@
 //! What crosses a process boundary in Anyam.
 //!
 //! - [`envoy`], [`xds`], [`google`]: Envoy's v3 API and what it builds on, whole messages
-//! - [`anyam`], [`istio`]: our own small protos and the certificate service
+//! - [`anyam`], [`istio`], [`grpc`]: our own small protos, the certificate service, health checks
 //! - [`type_url`]: the names of resource types on the wire; [`any`]: packing and unpacking them
 //! - [`json`]: the proto3 JSON mapping; [`unknown`]: what the schema lacks; [`schema`]: the schema;
 //!   `wire`: the wire format, field by field; `optional`: extensions marked as optional
@@ -74,6 +74,16 @@ pub mod istio {
         /// `istio.v1.auth`.
         pub mod auth {
             generated!("istio.v1.auth");
+        }
+    }
+}
+
+/// gRPC's own services.
+pub mod grpc {
+    pub mod health {
+        /// `grpc.health.v1`: health checks.
+        pub mod v1 {
+            generated!("grpc.health.v1");
         }
     }
 }

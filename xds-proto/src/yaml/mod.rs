@@ -162,9 +162,19 @@ impl<'t> Node<'t> {
     /// The same as JSON: keys become strings as they are written; `.inf` and `.nan`, which JSON
     /// does not have, the strings that the proto3 JSON mapping has for them.
     pub fn to_json(&self) -> Json {
+        self.json_of(scalar::meaning)
+    }
+
+    /// The same, where scalars without quotes mean what they mean to kubectl, which reads YAML 1.1:
+    /// `yes` and `on` are true, `0644` is octal.
+    pub fn to_json_as_kubectl(&self) -> Json {
+        self.json_of(scalar::meaning_in_yaml_1_1)
+    }
+
+    fn json_of(&self, meaning: fn(&str) -> Meaning) -> Json {
         match &self.value {
             Value::Scalar { text, plain: false } => text.as_ref().into(),
-            Value::Scalar { text, plain: true } => match scalar::meaning(text) {
+            Value::Scalar { text, plain: true } => match meaning(text) {
                 Meaning::Null => Json::Null,
                 Meaning::Bool(value) => value.into(),
                 Meaning::Unsigned(value) => value.into(),
@@ -175,11 +185,12 @@ impl<'t> Node<'t> {
                 Meaning::Float(value) => value.into(),
                 Meaning::Text => text.as_ref().into(),
             },
-            Value::Sequence(elements) => elements.iter().map(Node::to_json).collect(),
+            Value::Sequence(elements) => elements.iter().map(|e| e.json_of(meaning)).collect(),
             Value::Mapping(entries) => {
                 let entries = entries.iter();
-                let entry =
-                    |(key, value): &(Node<'_>, Node<'_>)| (key.text().into(), value.to_json());
+                let entry = |(key, value): &(Node<'_>, Node<'_>)| {
+                    (key.text().into(), value.json_of(meaning))
+                };
                 Json::Object(entries.map(entry).collect::<Map<_, _>>())
             }
         }

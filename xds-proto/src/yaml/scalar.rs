@@ -34,6 +34,46 @@ pub fn meaning(text: &str) -> Meaning {
         .unwrap_or(Meaning::Text)
 }
 
+/// What readers of YAML 1.1 take a scalar without quotes for: kubectl's, go-yaml 2, which knows the
+/// words for booleans, `012` as octal and `_` between digits.
+pub fn meaning_in_yaml_1_1(text: &str) -> Meaning {
+    match text {
+        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => return Meaning::Bool(true),
+        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => return Meaning::Bool(false),
+        _ => {}
+    }
+    let negative = text.starts_with('-');
+    let unsigned = text
+        .strip_prefix(['+', '-'])
+        .unwrap_or(text)
+        .replace('_', "");
+    if !unsigned.starts_with(|first: char| first.is_ascii_digit()) {
+        return meaning(text);
+    }
+    let sign = if negative { "-" } else { "" };
+    let octal = unsigned.strip_prefix('0').filter(|rest| !rest.is_empty());
+    let octal = octal.map(|digits| meaning(&format!("{sign}0o{digits}")));
+    if let Some(number @ (Meaning::Unsigned(_) | Meaning::Signed(_))) = octal {
+        return number;
+    }
+    // Not octal, as `09` and `00.5`: decimal.
+    let decimal = unsigned.trim_start_matches('0');
+    let decimal = match decimal.starts_with(|first: char| first.is_ascii_digit()) {
+        true => meaning(&format!("{sign}{decimal}")),
+        false => meaning(&format!("{sign}0{decimal}")),
+    };
+    match (meaning(&format!("{sign}{unsigned}")), decimal) {
+        (Meaning::Text, Meaning::Text) => Meaning::Text,
+        (Meaning::Text, decimal) => decimal,
+        (same, _) => same,
+    }
+}
+
+/// Whether readers of YAML 1.1 take a text without quotes for something else.
+pub fn is_other_in_yaml_1_1(text: &str) -> bool {
+    meaning_in_yaml_1_1(text) != Meaning::Text
+}
+
 fn integer(digits: &str, negative: bool) -> Option<Meaning> {
     let prefixes = [("0x", 16), ("0o", 8), ("0b", 2)];
     let prefixed = prefixes
@@ -73,6 +113,35 @@ fn float(text: &str, unsigned: &str) -> Option<Meaning> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_kubectl_reads() {
+        for (text, expected) in [
+            ("yes", Meaning::Bool(true)),
+            ("Off", Meaning::Bool(false)),
+            ("oFf", Meaning::Text),
+            ("0644", Meaning::Unsigned(0o644)),
+            ("-0644", Meaning::Signed(-0o644)),
+            ("0o644", Meaning::Unsigned(0o644)),
+            ("1_000", Meaning::Unsigned(1000)),
+            ("09", Meaning::Unsigned(9)),
+            ("00.5", Meaning::Float(0.5)),
+            ("00", Meaning::Unsigned(0)),
+            ("0", Meaning::Unsigned(0)),
+            ("12", Meaning::Unsigned(12)),
+            ("1.10", Meaning::Float(1.1)),
+            ("1m30s", Meaning::Text),
+            ("10.0.0.1", Meaning::Text),
+            ("0a", Meaning::Text),
+            ("2026-01-02", Meaning::Text),
+            ("-", Meaning::Text),
+            ("_1", Meaning::Text),
+            ("", Meaning::Null),
+            ("true", Meaning::Bool(true)),
+        ] {
+            assert_eq!(meaning_in_yaml_1_1(text), expected, "{text:?}");
+        }
+    }
 
     #[test]
     fn the_core_schema() {

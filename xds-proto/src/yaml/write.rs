@@ -66,9 +66,46 @@ fn text(text: &str) -> String {
         .bytes()
         .all(|byte| byte.is_ascii_alphanumeric() || b"-_./@".contains(&byte))
         && text.starts_with(|first: char| first.is_ascii_alphanumeric() || first == '/')
-        && scalar::meaning(text) == Meaning::Text;
-    match plain {
-        true => text.to_owned(),
-        false => Json::from(text).to_string(),
+        && scalar::meaning(text) == Meaning::Text
+        && !scalar::is_other_in_yaml_1_1(text);
+    if plain {
+        return text.to_owned();
+    }
+    let mut quoted = String::with_capacity(text.len() + 2);
+    for c in Json::from(text).to_string().chars() {
+        match c {
+            // JSON leaves these as they are; YAML 1.1 breaks lines at some, and allows none.
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => {
+                quoted.push_str(&format!("\\u{:04x}", u32::from(c)));
+            }
+            c => quoted.push(c),
+        }
+    }
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_stay_texts_to_readers_of_either_version() {
+        for other in [
+            "yes", "No", "on", "OFF", "y", "0644", "1_000", "0b1", "true", "1e3", "",
+        ] {
+            assert_eq!(text(other), format!("{other:?}"));
+        }
+        for plain in [
+            "web",
+            "10.0.0.1",
+            "/healthz",
+            "1m30s",
+            "v1",
+            "note",
+            "10.0.0.0/8",
+        ] {
+            assert_eq!(text(plain), plain);
+        }
+        assert_eq!(text("a\u{2028}b\u{85}"), "\"a\\u2028b\\u0085\"");
     }
 }
