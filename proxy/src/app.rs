@@ -136,6 +136,7 @@ async fn serve_until_told(
     let statics = core.statics(&bootstrap);
     let xds = start_xds(&bootstrap, core, wants, identity.clone(), &mut tasks)?;
     let (listening, watched) = watch::channel(false);
+    let prober = build::prober(&bootstrap, &registry)?;
     let admin = Arc::new(Admin {
         store: store.clone(),
         registry,
@@ -144,6 +145,7 @@ async fn serve_until_told(
         sinks: logs.sinks,
         xds,
         identity,
+        prober,
         bootstrap: bootstrap.message.encode_to_vec().into(),
         statics,
         node: wire_node(&bootstrap.node),
@@ -315,7 +317,7 @@ fn start_inspect(
     Ok(())
 }
 
-/// Admin, metrics, health and DNS.
+/// Admin, metrics, health, status and DNS.
 async fn open_ports(
     bootstrap: &Bootstrap,
     admin: &Arc<Admin>,
@@ -324,7 +326,13 @@ async fn open_ports(
     tasks: &mut JoinSet<()>,
 ) -> Result<(), AppError> {
     let probes = bootstrap.extensions.probes.as_ref();
+    let status = bootstrap.extensions.status.as_ref();
     let ports = [
+        (
+            "status",
+            status.map(|status| status.listen),
+            Surface::Status,
+        ),
         ("admin", bootstrap.admin, Surface::Admin),
         ("metrics", probes.and_then(|p| p.metrics), Surface::Metrics),
         ("health", probes.and_then(|p| p.health), Surface::Health),

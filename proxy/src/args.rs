@@ -3,8 +3,10 @@
 //! [`Serve`] has Envoy's flags, as far as they apply here; [`Sidecar`] writes a bootstrap from a
 //! pod's environment; [`RedirectArgs`] sets the pod's netfilter rules.
 //!
-//! - `logs`: where logs go; `envoy`: flags of Envoy's that do little or nothing here
+//! - `logs`: where logs go; `app`: what a sidecar does for its app
+//! - `envoy`: flags of Envoy's that do little or nothing here
 
+mod app;
 mod envoy;
 mod logs;
 
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 
+pub use self::app::AppArgs;
 pub use self::envoy::EnvoyFlags;
 pub use self::logs::LogOptions;
 use crate::redirect;
@@ -177,6 +180,16 @@ pub struct Sidecar {
     /// control plane is authenticated before there is a bundle.
     #[arg(long, env = "ANYAM_JOIN_TOKEN_FILE", value_name = "FILE")]
     pub token_file: Option<PathBuf>,
+    /// The CA's roots (PEM), by which the control plane is authenticated before there is a bundle, in
+    /// place of the hash in a join token. The token may be any then that the CA takes, such as a
+    /// Kubernetes service account's.
+    #[arg(
+        long,
+        env = "ANYAM_CA_FILE",
+        value_name = "FILE",
+        requires = "token_file"
+    )]
+    pub ca_file: Option<PathBuf>,
     /// Where key, certificate and trust bundle are kept (mode 0700).
     #[arg(
         long,
@@ -192,6 +205,8 @@ pub struct Sidecar {
     pub ports: Ports,
     #[command(flatten)]
     pub egress: EgressArgs,
+    #[command(flatten)]
+    pub app: AppArgs,
     /// Print the bootstrap as YAML and exit.
     #[arg(long)]
     pub print_bootstrap: bool,

@@ -2,7 +2,7 @@
 //!
 //! Modules in the order of dependencies, from the top (`tests/tests/architecture` rejects cycles):
 //! - [`app`]: composition root, with [`bootstrap`] and [`args`]; [`inspect`], [`admin`],
-//!   [`identity`], [`xds`], [`dns`], [`redirect`]: the control thread's work
+//!   [`identity`], [`xds`], [`dns`], [`probe`], [`redirect`]: the control thread's work
 //! - [`listener`]: accept, detection, filter chains, tunnels accepted
 //! - [`tcp`], [`hbone`], [`http`]: what a filter chain ends in
 //! - [`worker`]: what a worker thread's connections share
@@ -40,6 +40,7 @@ pub mod metadata;
 pub mod metrics;
 pub mod overload;
 pub mod policy;
+pub mod probe;
 pub mod redirect;
 pub mod relay;
 pub mod snapshot;

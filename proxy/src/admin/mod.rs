@@ -3,7 +3,7 @@
 //! - `server`: HTTP on the admin, metrics and health ports; `held`: the connections it holds;
 //!   `reserve`: the descriptors it keeps for them
 //! - `routes`: which path does what; `pages`: what can be read; `query`: a page's parameters
-//! - `dump`, `mask`: `/config_dump`; `stats`: metrics; `clusters`, `certs`, `runtime`: the pages of
+//! - `dump`, `mask`: `/config_dump`; `stats`: metrics; `merged`: with the app's; `clusters`, `certs`, `runtime`: the pages of
 //!   those names
 //! - `logging`: log levels, changed live
 
@@ -13,6 +13,7 @@ mod dump;
 mod held;
 pub mod logging;
 mod mask;
+mod merged;
 mod pages;
 mod query;
 mod reserve;
@@ -32,6 +33,7 @@ use crate::drain::Drain;
 use crate::identity;
 use crate::log_sink::Sinks;
 use crate::metrics::Registry;
+use crate::probe::Prober;
 use crate::snapshot::Store;
 use crate::xds::client::Handle;
 use crate::xds::resource_type::ResourceType;
@@ -51,6 +53,8 @@ pub struct Admin {
     pub xds: Option<Handle>,
     /// `None`: certificates are not by CSR.
     pub identity: Option<watch::Receiver<identity::CertificateStatus>>,
+    /// `None`: there is no status port.
+    pub prober: Option<Prober>,
     /// The bootstrap, encoded.
     pub bootstrap: Bytes,
     /// Resources of the bootstrap, encoded.

@@ -13,6 +13,7 @@ use http_body_util::Full;
 use hyper::Response;
 use hyper::body::Bytes;
 
+use super::merged::merged;
 use super::pages::Page;
 use super::query::{AdminQuery, PageError};
 use super::server::Surface;
@@ -28,9 +29,34 @@ pub(super) async fn answer(surface: Surface, admin: &Admin, local: IpAddr, head:
             let query = head.uri.query().unwrap_or_default();
             read(admin, "/stats/prometheus", query, head).await
         }
-        Surface::Health if path == "/healthz/ready" => ready(admin),
+        Surface::Health | Surface::Status if path == "/healthz/ready" => ready(admin),
+        Surface::Status => status_page(admin, head).await,
         Surface::Admin => admin_page(admin, local, head).await,
         Surface::Metrics | Surface::Health => text(StatusCode::NOT_FOUND, "no such page\n"),
+    }
+}
+
+async fn status_page(admin: &Admin, head: &Parts) -> Answer {
+    let (Some(prober), true) = (
+        &admin.prober,
+        [Method::GET, Method::HEAD].contains(&head.method),
+    ) else {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
+    };
+    let path = head.uri.path();
+    if path == "/stats/prometheus" || path == "/metrics" {
+        return respond(StatusCode::OK, merged(admin, prober, &head.headers).await);
+    }
+    let performed = match path.strip_prefix("/app-health/") {
+        Some(name) => prober.perform(name).await,
+        None => None,
+    };
+    match performed {
+        Some(outcome) => text(outcome.status, &format!("{}\n", outcome.message)),
+        None => text(
+            StatusCode::NOT_FOUND,
+            "no such page, and no such probe of the app\n",
+        ),
     }
 }
 

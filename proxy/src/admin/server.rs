@@ -1,4 +1,4 @@
-//! HTTP for admin, metrics and health. hyper serves it; the data path never does.
+//! HTTP for admin, metrics, health and status. hyper serves it; the data path never does.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -38,6 +38,8 @@ pub enum Surface {
     Metrics,
     /// `/healthz/ready`.
     Health,
+    /// `/app-health/…`, `/stats/prometheus` with the app's metrics, `/healthz/ready`.
+    Status,
 }
 
 /// A bound port.
@@ -79,6 +81,17 @@ impl Surface {
                 },
                 header_timeout: Duration::from_secs(1),
                 max_life: Duration::from_secs(30),
+                keep_alive: false,
+            },
+            // All probes of a pod come from one address, and a hook may take the pod's whole grace
+            // period.
+            Surface::Status => SurfaceOptions {
+                bounds: Bounds {
+                    all: 256,
+                    of_one_address: 64,
+                },
+                header_timeout: Duration::from_secs(1),
+                max_life: Duration::from_secs(660),
                 keep_alive: false,
             },
         }

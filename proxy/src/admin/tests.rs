@@ -24,6 +24,7 @@ fn admin() -> Arc<Admin> {
         )),
         xds: None,
         identity: None,
+        prober: None,
         bootstrap: bootstrap(),
         statics: Vec::new(),
         node: serde_json::json!({ "id": "n" }),

@@ -15,7 +15,9 @@ use crate::bootstrap::{Bootstrap, capacity};
 use crate::config::compile::{Compiler, SecretStore, SnapshotStep};
 use crate::metrics::edge::Peer;
 use crate::metrics::edges::Edges;
+use crate::metrics::registry::RegistryError;
 use crate::metrics::{Registry, SpliceMetrics};
+use crate::probe::Prober;
 use crate::snapshot::{Snapshot, Store};
 use crate::telemetry::calls::Telemetry;
 use crate::upstream::dns::Resolver;
@@ -106,6 +108,17 @@ impl Core {
         }
         statics
     }
+}
+
+/// `None`: there is no status port.
+pub(super) fn prober(
+    bootstrap: &Bootstrap,
+    registry: &Registry,
+) -> Result<Option<Prober>, RegistryError> {
+    let status = bootstrap.extensions.status.as_ref();
+    status
+        .map(|status| Prober::new(status, registry))
+        .transpose()
 }
 
 /// The workload this proxy stands beside, as its node metadata tells.

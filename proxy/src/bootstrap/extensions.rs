@@ -12,6 +12,7 @@ use crate::config::compile::support::{
 };
 use crate::config::listener::Cidr;
 use crate::identity;
+use crate::probe::settings as probe;
 use crate::tls::SpiffeId;
 
 /// Connections wait so long when the bootstrap does not say.
@@ -28,6 +29,7 @@ pub struct Extensions {
     pub on_demand: Option<OnDemand>,
     pub probes: Option<Probes>,
     pub connections: Option<Connections>,
+    pub status: Option<probe::StatusPortSettings>,
 }
 
 /// The static secrets `default` and `ROOTCA`, by CSR.
@@ -119,6 +121,10 @@ pub(super) fn extensions(
                 .connections
                 .replace(connections(at, decode(at, any)?)?)
                 .is_some(),
+            "anyam.bootstrap.v1.StatusPort" => found
+                .status
+                .replace(super::status::status(at, decode(at, any)?)?)
+                .is_some(),
             other => {
                 let why =
                     format_args!("the bootstrap extension {other} is not supported; remove it");
@@ -139,6 +145,7 @@ fn identity(at: At<'_>, message: pb::Identity) -> Result<IdentityConfig, Compile
         token_file,
         state_dir,
         certificate_ttl,
+        ca_file,
     } = message;
     let spiffe_id =
         SpiffeId::parse(&spiffe_id).map_err(|error| at.field("spiffe_id").error(error))?;
@@ -159,6 +166,7 @@ fn identity(at: At<'_>, message: pb::Identity) -> Result<IdentityConfig, Compile
         settings: identity::IdentitySettings {
             spiffe_id,
             token_file: (!token_file.is_empty()).then(|| PathBuf::from(token_file)),
+            ca_file: (!ca_file.is_empty()).then(|| PathBuf::from(ca_file)),
             state_dir: state_dir.into(),
             ttl,
         },

@@ -1,7 +1,8 @@
 //! What the process starts from: an Envoy bootstrap.
 //!
 //! - `source`: file and `--config-yaml` → one message; `error`: file, field, what to do
-//! - `compile` (with `dynamic`, `runtime`, `limits`, `extensions`): that message → [`Bootstrap`]
+//! - `compile` (with `dynamic`, `runtime`, `limits`, `extensions`, `status`): that message →
+//!   [`Bootstrap`]
 //! - `sidecar`: writes such a message from a pod's environment
 //! - `validate`: `--mode validate`, the whole configuration included
 //! - `concurrency`: how many workers; `capacity`: how many connections
@@ -22,6 +23,7 @@ pub mod limits;
 mod runtime;
 pub mod sidecar;
 mod source;
+mod status;
 #[cfg(test)]
 mod tests;
 pub mod validate;

@@ -206,6 +206,7 @@ fn extensions(sidecar: &Sidecar, resolvers: &Resolvers) -> Vec<Value> {
                 "spiffe_id": format!("spiffe://{trust_domain}/ns/{namespace}/sa/{service_account}"),
                 "ca_cluster": CONTROL,
                 "token_file": sidecar.token_file,
+                "ca_file": sidecar.ca_file,
                 "state_dir": sidecar.state_dir,
                 "certificate_ttl": sidecar.certificate_ttl_s.map(|seconds| format!("{seconds}s")),
             }),
@@ -242,6 +243,18 @@ fn extensions(sidecar: &Sidecar, resolvers: &Resolvers) -> Vec<Value> {
                 "listen_port": ports.dns_port,
                 "upstream": resolvers.upstream,
                 "search": resolvers.search,
+            }),
+        ));
+    }
+    if sidecar.app.status_port != 0 {
+        list.push(extension(
+            "StatusPort",
+            json!({
+                "listen_address": any_address(&sidecar.addresses),
+                "listen_port": sidecar.app.status_port,
+                "app_address": sidecar.addresses.first(),
+                "probes": sidecar.app.app_probes,
+                "metrics": sidecar.app.app_metrics,
             }),
         ));
     }

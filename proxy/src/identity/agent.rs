@@ -213,7 +213,15 @@ impl CertificateAgent {
                 ));
             }
         };
-        let token = Token::parse(&text);
+        let token = match &self.settings.ca_file {
+            None => Token::parse(&text),
+            Some(roots) => {
+                let failed = |error: std::io::Error| {
+                    RenewalError::Roots(roots.display().to_string(), error.to_string())
+                };
+                Token::beside_roots(&text, &std::fs::read_to_string(roots).map_err(failed)?)
+            }
+        };
         token
             .map(Some)
             .map_err(|error| RenewalError::Token(path.display().to_string(), error.to_string()))
@@ -291,8 +299,10 @@ fn seconds(time: SystemTime) -> i64 {
 enum RenewalError {
     #[error(transparent)]
     Ca(#[from] CaError),
-    #[error("join token {0}: {1}")]
+    #[error("token {0}: {1}")]
     Token(String, String),
+    #[error("the CA's roots {0}: {1}")]
+    Roots(String, String),
     #[error(
         "no valid certificate and no join token; make one with `anyam token` and put it into token_file"
     )]

@@ -142,8 +142,12 @@ fn check(material: &Material, id: &SpiffeId, credential: &Credential<'_>) -> Res
     }
     if let Credential::Token(token) = credential {
         let roots = pin::certificates(&material.roots).map_err(CaError::Answer)?;
-        if !roots.iter().any(|root| pin::hash(root) == token.ca_hash) {
-            let why = "its root is not the one the join token names".to_owned();
+        let known = roots
+            .iter()
+            .any(|root| token.ca_hashes.contains(&pin::hash(root)));
+        if !known {
+            let why =
+                "its root is not the one that the token, or the file of roots, names".to_owned();
             return Err(CaError::Answer(why));
         }
     }

@@ -1,6 +1,6 @@
 //! The proxy's own certificate: key made here, certificate by CSR, renewed at half-life.
 //!
-//! - `token`: join tokens; `csr`: key and signing request; `pin`: how the CA's certificate is
+//! - `token`: tokens for the first certificate; `csr`: key and signing request; `pin`: how the CA's certificate is
 //!   verified; `ca`: the call itself
 //! - `store`: key, certificate and bundle on disk, so that a restart works
 //! - `schedule`: when to renew and to retry, and whether the clock can be right (no I/O)
@@ -44,6 +44,8 @@ impl Slots {
 pub struct IdentitySettings {
     pub spiffe_id: crate::tls::SpiffeId,
     pub token_file: Option<std::path::PathBuf>,
+    /// The CA's roots; `None`: the join token has the hash of its root.
+    pub ca_file: Option<std::path::PathBuf>,
     pub state_dir: std::path::PathBuf,
     /// `None`: the CA's default.
     pub ttl: Option<Duration>,

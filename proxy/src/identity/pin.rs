@@ -1,5 +1,5 @@
 //! How the CA's certificate is verified: before the first certificate by the root whose hash is in
-//! the join token, afterwards by the roots received.
+//! the join token, or by the roots beside another token; afterwards by the roots received.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::tls;
 /// For the first certificate: no client certificate, the server's root pinned by its hash.
 pub(super) fn by_hash(token: &Token) -> Result<ClientConfig, Error> {
     let verifier = Arc::new(ByHash {
-        hash: token.ca_hash,
+        hashes: token.ca_hashes.clone(),
     });
     let config = builder()?
         .dangerous()
@@ -74,10 +74,10 @@ fn store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
     Ok(store)
 }
 
-/// Trusts the one root that has this hash, and only if the server sends it in its chain.
+/// Trusts the roots that have these hashes, and only if the server sends one in its chain.
 #[derive(Debug)]
 struct ByHash {
-    hash: [u8; 32],
+    hashes: Vec<[u8; 32]>,
 }
 
 impl ServerCertVerifier for ByHash {
@@ -91,7 +91,7 @@ impl ServerCertVerifier for ByHash {
     ) -> Result<ServerCertVerified, Error> {
         let root = intermediates
             .iter()
-            .find(|certificate| hash(certificate) == self.hash)
+            .find(|certificate| self.hashes.contains(&hash(certificate)))
             .ok_or(Error::InvalidCertificate(CertificateError::UnknownIssuer))?;
         let roots = Arc::new(store(&[root.clone().into_owned()])?);
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, tls::provider().clone())

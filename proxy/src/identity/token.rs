@@ -1,21 +1,25 @@
-//! Join tokens: `anyam-join.v1.<base64url payload>.<base64url signature>`.
+//! Tokens for the first certificate.
 //!
-//! Only the control plane can check the signature. The proxy reads one thing out of it: the hash of
-//! the CA's root, by which it authenticates the control plane before it has a bundle.
+//! Only the control plane can check a token. Join tokens,
+//! `anyam-join.v1.<base64url payload>.<base64url signature>`, have the hash of the CA's root in them,
+//! by which the proxy authenticates the control plane before it has a bundle. Other tokens, such as
+//! Kubernetes service accounts', come with a file of roots.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::pin;
+
 const PREFIX: &str = "anyam-join.v1.";
-/// A token is a few hundred bytes; what is longer is no token.
+/// A token is a few hundred bytes, a service account's some thousand; what is longer is no token.
 const MAX: usize = 8 << 10;
 
 /// A token as it is presented.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) text: String,
-    /// SHA-256 of the root certificate's DER.
-    pub(super) ca_hash: [u8; 32],
+    /// SHA-256 of the DER of each root that the CA may have.
+    pub(super) ca_hashes: Vec<[u8; 32]>,
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -28,6 +32,10 @@ pub enum TokenError {
     Payload,
     #[error("its payload has no ca_hash of 64 hex digits")]
     CaHash,
+    #[error("is empty, or not one line of printable characters")]
+    Text,
+    #[error("the roots beside it cannot be used: {0}")]
+    Roots(String),
 }
 
 #[derive(serde::Deserialize)]
@@ -53,7 +61,26 @@ impl Token {
         let payload: Payload = serde_json::from_slice(&json).map_err(|_| TokenError::Payload)?;
         Ok(Token {
             text: text.to_owned(),
-            ca_hash: unhex(&payload.ca_hash).ok_or(TokenError::CaHash)?,
+            ca_hashes: vec![unhex(&payload.ca_hash).ok_or(TokenError::CaHash)?],
+        })
+    }
+
+    /// Any token, for a CA whose root is one of `roots` (PEM).
+    pub(super) fn beside_roots(text: &str, roots: &str) -> Result<Self, TokenError> {
+        let text = text.trim();
+        if text.len() > MAX {
+            return Err(TokenError::TooLong);
+        }
+        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(TokenError::Text);
+        }
+        let roots = pin::certificates(roots).map_err(TokenError::Roots)?;
+        if roots.is_empty() {
+            return Err(TokenError::Roots("there is no certificate".to_owned()));
+        }
+        Ok(Token {
+            text: text.to_owned(),
+            ca_hashes: roots.iter().map(|root| pin::hash(root)).collect(),
         })
     }
 }
@@ -81,7 +108,28 @@ mod tests {
     fn the_hash_is_read() {
         let hash = "ab".repeat(32);
         let token = Token::parse(&token(&format!(r#"{{"ca_hash":"{hash}","jti":"1"}}"#)));
-        assert_eq!(token.map(|token| token.ca_hash), Ok([0xab; 32]));
+        assert_eq!(token.map(|token| token.ca_hashes), Ok(vec![[0xab; 32]]));
+    }
+
+    #[test]
+    fn other_tokens_need_roots() {
+        let made = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+        let roots = made.cert.pem().repeat(2);
+        let token = Token::beside_roots(" header.payload.signature\n", &roots).unwrap();
+        assert_eq!(token.text, "header.payload.signature");
+        assert_eq!(token.ca_hashes, [pin::hash(made.cert.der()); 2]);
+        for (text, roots, expected) in [
+            ("", roots.as_str(), TokenError::Text),
+            ("a b", &roots, TokenError::Text),
+            ("a\nb", &roots, TokenError::Text),
+            (&"x".repeat(MAX + 1), &roots, TokenError::TooLong),
+        ] {
+            assert_eq!(Token::beside_roots(text, roots).err(), Some(expected));
+        }
+        for roots in ["", "no PEM"] {
+            let error = Token::beside_roots("a", roots).err();
+            assert!(matches!(error, Some(TokenError::Roots(_))), "{error:?}");
+        }
     }
 
     #[test]

@@ -5,12 +5,13 @@
 //! - [`edge`]: source and destination of calls, label sets resolved once; [`edges`]: all of them,
 //!   bounded; [`counts`]: for subscribers
 //! - [`resource`]: counters per listener and per cluster; [`splices`]: of kernel pipes
-//! - [`flags`]: Envoy's response flags
+//! - [`flags`]: Envoy's response flags; [`open_metrics`]: the other exposition format
 
 pub mod counts;
 pub mod edge;
 pub mod edges;
 pub mod flags;
+pub mod open_metrics;
 pub mod registry;
 pub mod resource;
 pub mod splices;

@@ -11,6 +11,7 @@
 //! - `authorisation`: hosts and headers in every spelling against RBAC
 //! - `chains`: which filter chain a connection gets, beside Envoy
 //! - `names`: clusters whose endpoints are names
+//! - `probes`: the kubelet's probes of an app, performed on its behalf; metrics of both
 //! - `filters`: each HTTP filter beside a stock Envoy
 //! - `heads`: how long a response's head may be
 
@@ -29,6 +30,7 @@ mod names;
 mod overload;
 #[path = "../shared/ports.rs"]
 mod ports;
+mod probes;
 mod proxy;
 mod resources;
 #[path = "../shared/running.rs"]

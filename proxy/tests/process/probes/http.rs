@@ -1,0 +1,162 @@
+//! HTTP probes, as the kubelet would have made them.
+
+use std::io::Write;
+use std::thread;
+
+use serde_json::json;
+
+use super::app::{App, path};
+use super::sidecar::Sidecar;
+use crate::ports::free_port;
+
+fn http(port: u16, path: &str) -> (&'static str, serde_json::Value) {
+    ("httpGet", json!({"port": port, "path": path}))
+}
+
+#[test]
+fn the_app_receives_what_the_kubelet_would_have_sent() {
+    let app = App::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    let handler = json!({
+        "port": app.port,
+        "path": "/healthz?full=1",
+        "httpHeaders": [
+            {"name": "Host", "value": "web.example"},
+            {"name": "X-Probe", "value": "a"},
+            {"name": "X-Probe", "value": "b"},
+            {"name": "Accept", "value": ""},
+        ],
+    });
+    let sidecar = Sidecar::probing(("httpGet", handler), 5);
+    assert_eq!(sidecar.probe().status, 200);
+    let (peer, head) = app.requests.recv().unwrap();
+    // What netfilter lets pass as a delivery.
+    assert_eq!(peer.ip().to_string(), "127.0.0.6");
+    let head = head.to_ascii_lowercase();
+    assert!(
+        head.starts_with("get /healthz?full=1 http/1.1\r\n"),
+        "{head}"
+    );
+    for line in [
+        "host: web.example",
+        "x-probe: a",
+        "x-probe: b",
+        "connection: close",
+    ] {
+        assert!(head.contains(&format!("\r\n{line}\r\n")), "{line}: {head}");
+    }
+    assert!(head.contains("\r\nuser-agent: kube-probe/"), "{head}");
+    assert!(!head.contains("\r\naccept:"), "{head}");
+}
+
+#[test]
+fn an_address_is_the_host_where_no_other_is_given() {
+    let app = App::answering("HTTP/1.1 204 No Content\r\n\r\n");
+    let sidecar = Sidecar::probing(http(app.port, ""), 5);
+    assert_eq!(sidecar.probe().status, 200);
+    let (_, head) = app.requests.recv().unwrap();
+    let head = head.to_ascii_lowercase();
+    assert!(head.starts_with("get / http/1.1\r\n"), "{head}");
+    assert!(
+        head.contains(&format!("\r\nhost: 127.0.0.1:{}\r\n", app.port)),
+        "{head}"
+    );
+    assert!(head.contains("\r\naccept: */*\r\n"), "{head}");
+}
+
+#[test]
+fn statuses_from_200_to_399_are_good_and_others_are_passed_on() {
+    let app = App::start(|head, stream| {
+        let status = path(head).trim_start_matches('/');
+        let _ = write!(stream, "HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n");
+    });
+    let statuses = [200, 206, 304, 399, 400, 404, 500, 503];
+    let probes: Vec<_> = statuses
+        .iter()
+        .map(|status| {
+            let http = json!({"port": app.port, "path": format!("/{status}")});
+            json!({"name": format!("web/{status}"), "httpGet": http, "timeoutSeconds": 5})
+        })
+        .collect();
+    let sidecar = Sidecar::start(&probes.into(), None);
+    for status in statuses {
+        let expected = if status < 400 { 200 } else { status };
+        let answer = sidecar.get(&format!("/app-health/web/{status}"), "");
+        assert_eq!(answer.status, expected, "{answer:?}");
+    }
+    for unknown in ["/app-health/web/livez", "/app-health/", "/app-health", "/"] {
+        assert_eq!(sidecar.get(unknown, "").status, 404, "{unknown}");
+    }
+}
+
+#[test]
+fn redirects_are_followed_within_the_host_only() {
+    let app = App::start(|head, stream| {
+        let answer = match path(head) {
+            "/to-failure" => "302 Found\r\nlocation: /failure",
+            "/to-other-host" => "301 Moved\r\nlocation: http://other.invalid/failure",
+            "/to-nowhere" => "302 Found",
+            "/round" => "307 Again\r\nlocation: round",
+            _ => "500 Broken",
+        };
+        let _ = write!(stream, "HTTP/1.1 {answer}\r\ncontent-length: 0\r\n\r\n");
+    });
+    for (path, expected) in [
+        ("/to-failure", 500),
+        ("/to-other-host", 200),
+        ("/to-nowhere", 200),
+        ("/round", 503),
+    ] {
+        let answer = Sidecar::probing(http(app.port, path), 5).probe();
+        assert_eq!(answer.status, expected, "{path}: {answer:?}");
+    }
+    assert_eq!(
+        app.requests
+            .try_iter()
+            .filter(|(_, head)| path(head) == "/round")
+            .count(),
+        11
+    );
+}
+
+#[test]
+fn of_a_huge_body_only_the_beginning_is_read() {
+    let app = App::start(|_, stream| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
+        // Until the sidecar closes: without that this test does not end.
+        while stream.write_all(&[b'x'; 4096]).is_ok() {}
+    });
+    let answer = Sidecar::probing(http(app.port, "/"), 20).probe();
+    assert_eq!(answer.status, 200, "{answer:?}");
+}
+
+#[test]
+fn an_app_that_does_not_answer_fails_in_time_and_with_a_reason() {
+    let app = App::silent();
+    let answer = Sidecar::probing(http(app.port, "/"), 1).probe();
+    assert_eq!(answer.status, 504);
+    assert!(answer.body.contains("1s"), "{answer:?}");
+
+    let answer = Sidecar::probing(http(free_port(), "/"), 5).probe();
+    assert_eq!(answer.status, 503);
+    assert!(answer.body.contains("refused"), "{answer:?}");
+
+    let app = App::answering("SSH-2.0-x\r\n");
+    let answer = Sidecar::probing(http(app.port, "/"), 5).probe();
+    assert_eq!(answer.status, 503, "{answer:?}");
+}
+
+/// However many ask: the app has one request at a time of a probe.
+#[test]
+fn who_asks_while_a_probe_runs_joins_it() {
+    let app = App::silent();
+    let sidecar = Sidecar::probing(http(app.port, "/"), 5);
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            scope.spawn(|| assert_eq!(sidecar.probe().status, 504));
+        }
+    });
+    assert_eq!(app.requests.try_iter().count(), 1);
+    // It is over: the next asks anew.
+    assert_eq!(sidecar.probe().status, 504);
+    assert_eq!(app.requests.try_iter().count(), 1);
+}
