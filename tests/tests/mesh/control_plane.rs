@@ -1,11 +1,13 @@
-//! The control plane is killed: configured traffic goes on, unknown destinations stay refused.
+//! The control plane is killed: configured traffic goes on, unknown destinations stay refused. Who it
+//! may be.
 
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
 
 use anyam_cli::demo::capture::Capture;
 
-use crate::harness::{CONTROL, Mesh};
+use crate::harness::{CONTROL, Mesh, PROXY_UID};
 use crate::manifests::{STRICT, service, workload};
 use crate::traffic::{Load, get};
 
@@ -66,4 +68,56 @@ fn without_its_control_plane_a_mesh_goes_on_and_stays_closed() {
     let seen = capture.seen();
     assert_eq!((seen.plain_connections, seen.readable_segments), (0, 0));
     assert!(seen.tls_connections > 0, "{seen:?}");
+}
+
+/// A token beside a file of roots, as a pod's service-account token has it: the file says who the
+/// control plane may be, the token is presented as it is.
+#[test]
+fn a_file_of_roots_authenticates_the_control_plane() {
+    let manifests = [
+        &workload("client", "client", CLIENT)[..],
+        &workload("server", "cart", SERVER),
+    ]
+    .concat();
+    let mut mesh = Mesh::start(&manifests);
+    let client = mesh.host("client", CLIENT);
+    let server = mesh.host("server", SERVER);
+    let roots = mesh.folder.join("ca.crt");
+    let shown = |path: &std::path::Path| path.display().to_string();
+    std::fs::copy(mesh.folder.join("control/ca/root.crt"), &roots).unwrap();
+    std::fs::set_permissions(&roots, PermissionsExt::from_mode(0o644)).unwrap();
+    // Waits until it is in sync.
+    let _joined = mesh.sidecar_with(
+        "client",
+        CLIENT.into(),
+        &client,
+        &["--ca-file", &shown(&roots)],
+    );
+
+    let other = rcgen::generate_simple_self_signed(["other".to_owned()]).unwrap();
+    let others = mesh.folder.join("other.crt");
+    std::fs::write(&others, other.cert.pem()).unwrap();
+    let state = mesh.private("server");
+    let token = mesh.folder.join("server.token");
+    let minted = mesh.control_command(&["token", "--workload", "shop/server"]);
+    std::fs::write(&token, minted).unwrap();
+    let control = format!("{CONTROL}:15012");
+    let arguments = [
+        &["sidecar", "--workload", "server", "--namespace", "shop"][..],
+        &[
+            "--service-account",
+            "server",
+            "--address",
+            &SERVER.to_string(),
+        ],
+        &["--control-plane", &control, "--state-dir", &shown(&state)],
+        &["--token-file", &shown(&token), "--ca-file", &shown(&others)],
+    ]
+    .concat();
+    let program = mesh.folder.join("anyam-proxy");
+    let _refusing = mesh.spawn("refusing", &server, &program, &arguments, PROXY_UID);
+    mesh.wait("the control plane is not believed", || {
+        std::fs::read_to_string(mesh.folder.join("refusing.err"))
+            .is_ok_and(|log| log.contains("no new certificate") && log.contains("UnknownIssuer"))
+    });
 }
