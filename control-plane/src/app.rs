@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use crate::args::{CertificateArgs, ServeArgs, TokenArgs, WorkloadArgs};
+use crate::args::{CertificateArgs, InjectionArgs, ServeArgs, TokenArgs, WorkloadArgs};
 use crate::ca::authority::Lifetimes;
 use crate::ca::service::unix_now;
 use crate::ca::token::Tokens;
@@ -21,6 +21,8 @@ use crate::context::{self, Context, Contexts};
 use crate::declared::{self, OpenError};
 use crate::identity::Identity;
 use crate::incumbents::IncumbentsError;
+use crate::inject::settings::{MeshSettings, SettingsError};
+use crate::inject::start::{self as injection, WebhookError};
 use crate::model::{self, Key};
 use crate::server::{self, Options, Running, StartError};
 use crate::source::Sourced;
@@ -38,6 +40,10 @@ pub enum AppError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Incumbents(#[from] IncumbentsError),
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     #[error(
         "{path} can't be read as a folder: {source}; name the folder of manifests with --config-dir",
         path = path.display()
@@ -125,6 +131,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
         max_connections_per_address: args.max_connections_per_address,
         max_connection_age: args.max_connection_age,
     };
+    let webhook = webhook_options(args.injection, &options.names)?;
     let context = args.context;
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
@@ -135,6 +142,13 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
         token = %app.running.token_file.display(),
         "serving"
     );
+    let webhook = match webhook {
+        None => None,
+        Some(webhook) => {
+            let (authority, metrics) = (&app.running.authority, &app.running.metrics);
+            Some(injection::start(webhook, Arc::clone(authority), Arc::clone(metrics)).await?)
+        }
+    };
     let context = write_context(&context, &app.running);
     tokio::select! {
         _ = terminate.recv() => {}
@@ -145,8 +159,29 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
         // What is left behind does not answer, and the next start replaces it.
         let _ = contexts.remove(&name);
     }
+    if let Some(webhook) = webhook {
+        webhook.stop().await;
+    }
     app.stop().await;
     Ok(())
+}
+
+fn webhook_options(
+    args: InjectionArgs,
+    names: &[String],
+) -> Result<Option<injection::WebhookOptions>, AppError> {
+    let Some(listen) = args.webhook_listen else {
+        return Ok(None);
+    };
+    let settings = match &args.injection_settings {
+        Some(path) => MeshSettings::read(path)?,
+        None => MeshSettings::default(),
+    };
+    Ok(Some(injection::WebhookOptions {
+        listen,
+        names: names.to_vec(),
+        settings,
+    }))
 }
 
 /// For `anyam` of the same user, while this runs. A service account without a home has none.

@@ -50,8 +50,11 @@ pub struct ServeArgs {
     #[arg(long, value_name = "ADDR")]
     pub insecure_ads_listen: Option<SocketAddr>,
     #[command(flatten)]
+    pub injection: InjectionArgs,
+    #[command(flatten)]
     pub mesh: MeshArgs,
-    /// DNS name or address under which proxies reach --xds-listen; may be repeated
+    /// DNS name or address under which proxies reach --xds-listen, and the API server
+    /// --webhook-listen; may be repeated
     #[arg(long = "name", value_name = "NAME")]
     pub names: Vec<String>,
     /// Host name under which browsers reach --api-listen; may be repeated
@@ -78,6 +81,17 @@ pub struct ServeArgs {
     /// What to log, as `info` or `anyam_control=debug`
     #[arg(long, value_name = "FILTER", env = "ANYAM_LOG", default_value = "info")]
     pub log: String,
+}
+
+/// The webhook that gives pods their sidecars.
+#[derive(Clone, Debug, Args)]
+pub struct InjectionArgs {
+    /// Where the Kubernetes API server sends pods that are to be injected (HTTPS); off without it
+    #[arg(long, value_name = "ADDR")]
+    pub webhook_listen: Option<SocketAddr>,
+    /// Settings of injection (YAML); what they leave out has its default
+    #[arg(long, value_name = "FILE", requires = "webhook_listen")]
+    pub injection_settings: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -8,6 +8,7 @@
 //! - [`declared`]: the folder of manifests as the rest sees it; [`findings`]: what is wrong with them.
 //! - [`identity`]: the identity in a certificate; `descriptors`: open files; `state_file`: files of the
 //!   state folder; [`incumbents`]: which of several declarations was in service.
+//! - [`inject`]: pods with sidecars; the webhook.
 //! - [`inspect`]: what proxies report of themselves and their traffic, and requests to them.
 //! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.
 //! - [`translate`]: the mesh into xDS resources.
@@ -25,6 +26,7 @@ mod descriptors;
 mod findings;
 pub mod identity;
 pub mod incumbents;
+pub mod inject;
 pub mod inspect;
 pub mod metrics;
 pub mod model;

@@ -11,6 +11,7 @@ pub struct Metrics {
     pub certificates_refused: IntCounter,
     pub api_requests: IntCounterVec,
     pub edges_dropped: IntCounter,
+    pub injections: IntCounterVec,
     connections_refused: IntCounterVec,
     proxies: IntGauge,
     generation: IntGauge,
@@ -66,9 +67,14 @@ impl Metrics {
                 "anyam_control_edges_dropped_total",
                 "Reported edges not kept because the table was full",
             )?,
+            injections: by(
+                "anyam_control_injections_total",
+                "AdmissionReviews answered by the webhook",
+                "outcome",
+            )?,
             connections_refused: by(
                 "anyam_control_connections_refused_total",
-                "Connections to the xDS port closed because of a bound on connections",
+                "Connections to the xDS port and the webhook closed because of a bound on connections",
                 "reason",
             )?,
             proxies: gauge("anyam_control_proxies", "Proxies with an open ADS stream")?,
@@ -84,7 +90,7 @@ impl Metrics {
         })
     }
 
-    /// A connection to the xDS port was closed for the sake of a bound.
+    /// A connection was closed for the sake of a bound.
     pub fn refused(&self, reason: &str) {
         self.connections_refused.with_label_values(&[reason]).inc();
     }

@@ -96,6 +96,7 @@ pub struct Running {
     pub insecure_ads: Option<SocketAddr>,
     pub token_file: PathBuf,
     pub authority: Arc<Authority>,
+    pub metrics: Arc<Metrics>,
     closing: watch::Sender<bool>,
     tasks: JoinSet<()>,
     /// Held while we run.
@@ -290,7 +291,7 @@ pub async fn start(
         resources,
         declared,
         authority: Arc::clone(&authority),
-        metrics,
+        metrics: Arc::clone(&metrics),
     };
     let mut tasks = JoinSet::new();
     let (listener, xds) = sockets.xds;
@@ -299,7 +300,7 @@ pub async fn start(
         .insecure
         .map(|(listener, address)| serve_plaintext(&mut tasks, grpc, listener, address));
     tasks.spawn(Arc::new(shown).serve(api_listener, closed.clone()));
-    let renewal = keep_renewed(
+    let renewal = serving::keep_renewed(
         secrets.serving,
         Arc::clone(&authority),
         secrets.renew_in,
@@ -312,6 +313,7 @@ pub async fn start(
         insecure_ads,
         token_file,
         authority,
+        metrics,
         closing,
         tasks,
         _lock: secrets.lock,
@@ -365,24 +367,5 @@ impl Grpc {
             tracing::error!(%error, "the gRPC server ended");
         }
         accepting.abort();
-    }
-}
-
-async fn keep_renewed(
-    serving: Arc<Serving>,
-    authority: Arc<Authority>,
-    mut renew_in: Duration,
-    mut closing: watch::Receiver<bool>,
-) {
-    const RETRY: Duration = Duration::from_secs(60);
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(renew_in) => {}
-            _ = closing.wait_for(|closing| *closing) => return,
-        }
-        renew_in = serving.renew(&authority).unwrap_or_else(|error| {
-            tracing::error!(%error, "our own certificate was not renewed");
-            RETRY
-        });
     }
 }

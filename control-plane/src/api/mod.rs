@@ -18,7 +18,7 @@ mod explain;
 mod observed;
 mod proxies;
 mod query;
-mod reply;
+pub(crate) mod reply;
 mod routes;
 pub mod server;
 mod tap;

@@ -1,7 +1,7 @@
-//! Our own certificate and the TLS settings of the gRPC port.
+//! Our own certificate and the TLS settings of the gRPC port, and of the webhook.
 //!
-//! A client certificate is optional at the handshake, because a workload without one comes for its
-//! first; whatever certificate is shown must chain to our root.
+//! At the gRPC port a client certificate is optional at the handshake, because a workload without one
+//! comes for its first; whatever certificate is shown must chain to our root.
 
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -14,6 +14,7 @@ use rustls::server::{
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use time::OffsetDateTime;
+use tokio::sync::watch;
 
 use super::{Authority, CaError};
 
@@ -81,6 +82,26 @@ fn issue(authority: &Authority, names: &[String]) -> Result<(CertifiedKey, Durat
     Ok((key, half_life.max(Duration::from_secs(1))))
 }
 
+/// Renews the certificate at half its life, until `closing` turns true.
+pub async fn keep_renewed(
+    serving: Arc<Serving>,
+    authority: Arc<Authority>,
+    mut renew_in: Duration,
+    mut closing: watch::Receiver<bool>,
+) {
+    const RETRY: Duration = Duration::from_secs(60);
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(renew_in) => {}
+            _ = closing.wait_for(|closing| *closing) => return,
+        }
+        renew_in = serving.renew(&authority).unwrap_or_else(|error| {
+            tracing::error!(%error, "our own certificate was not renewed");
+            RETRY
+        });
+    }
+}
+
 /// TLS 1.2 and 1.3: a stock Envoy offers no more than 1.2 as a client unless configured to.
 ///
 /// # Errors
@@ -104,5 +125,19 @@ pub fn server_config(
     // A resumed session would carry a judgement made under an older trust bundle.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
+    Ok(config)
+}
+
+/// For API servers, which show no certificate: what they may do is nothing but ask for a patch.
+///
+/// # Errors
+/// When the provider lacks the protocol versions.
+pub fn webhook_config(serving: Arc<Serving>) -> Result<rustls::ServerConfig, CaError> {
+    let mut config = rustls::ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(tls)?
+        .with_no_client_auth()
+        .with_cert_resolver(serving);
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }

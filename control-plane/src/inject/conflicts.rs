@@ -1,0 +1,76 @@
+//! What in a pod cannot be together with a sidecar, and what will not work as it may be expected.
+
+use serde_json::Value;
+
+use super::InjectError;
+use super::pod::{Object, Pod, at, name};
+use super::settings::{ProxySettings, SidecarKind};
+use super::sidecar::{self, PROXY_UID};
+use super::{redirect, volumes};
+
+/// The ports that the sidecar listens on.
+const PORTS: [u64; 8] = [15000, 15001, 15006, 15008, 15020, 15021, 15053, 15090];
+
+/// Warnings; the pod was not injected, or is as it was before.
+///
+/// # Errors
+/// The pod has to be changed.
+pub(super) fn check(pod: &Pod, proxy: &ProxySettings) -> Result<Vec<String>, InjectError> {
+    for container in pod.all_containers() {
+        for ours in [redirect::NAME, sidecar::NAME] {
+            if name(container) == ours {
+                let kind = "container";
+                return Err(InjectError::NameTaken { kind, name: ours });
+            }
+        }
+        let place = || {
+            format!(
+                "securityContext.runAsUser of the container {}",
+                name(container)
+            )
+        };
+        not_the_proxys(at(container, &["securityContext", "runAsUser"]), place)?;
+    }
+    for volume in &pod.volumes {
+        if let Some(ours) = volumes::ALL.into_iter().find(|ours| name(volume) == *ours) {
+            let kind = "volume";
+            return Err(InjectError::NameTaken { kind, name: ours });
+        }
+    }
+    let place = || "spec.securityContext.runAsUser".to_owned();
+    not_the_proxys(at(&pod.spec, &["securityContext", "runAsUser"]), place)?;
+
+    let mut warnings: Vec<String> = pod.all_containers().flat_map(ports).collect();
+    let ends = pod.spec.get("restartPolicy").and_then(Value::as_str);
+    if proxy.sidecar == SidecarKind::Classic && matches!(ends, Some("Never" | "OnFailure")) {
+        warnings.push(
+            "a classic sidecar runs on when the pod's containers have ended, so the pod never \
+             completes; use mesh.anyam.dev/sidecar: native"
+                .to_owned(),
+        );
+    }
+    Ok(warnings)
+}
+
+fn not_the_proxys(user: Option<&Value>, place: impl FnOnce() -> String) -> Result<(), InjectError> {
+    match user.and_then(Value::as_u64) == Some(PROXY_UID.into()) {
+        true => Err(InjectError::ProxyUser {
+            place: place(),
+            uid: PROXY_UID,
+        }),
+        false => Ok(()),
+    }
+}
+
+fn ports(container: &Object) -> impl Iterator<Item = String> {
+    let declared = container.get("ports").and_then(Value::as_array);
+    let numbers = declared
+        .into_iter()
+        .flatten()
+        .filter_map(|port| port.get("containerPort")?.as_u64());
+    let taken = numbers.filter(|number| PORTS.contains(number));
+    taken.map(move |number| {
+        let container = name(container);
+        format!("port {number} of the container {container} is one of the sidecar's; use another")
+    })
+}

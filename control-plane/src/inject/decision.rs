@@ -1,0 +1,129 @@
+//! Whether a pod is injected.
+
+use std::fmt;
+
+use super::annotations::{INJECT, INJECT_VALUES};
+use super::pod::Pod;
+use super::settings::MeshSettings;
+use super::{InjectError, NamespaceFacts};
+
+/// Why a pod stays as it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Skip {
+    /// Its own label or annotation says so.
+    OptedOut {
+        kind: &'static str,
+    },
+    /// Neither its namespace nor itself opted in.
+    NotEnabled {
+        namespace: String,
+    },
+    /// Pods of this namespace are never injected.
+    ExcludedNamespace {
+        namespace: String,
+    },
+    HostNetwork,
+    Windows,
+}
+
+impl Skip {
+    /// Whether the person who applies the pod expects something else, and should be told.
+    pub fn is_surprising(&self) -> bool {
+        match self {
+            Skip::OptedOut { .. } | Skip::NotEnabled { .. } => false,
+            Skip::ExcludedNamespace { .. } | Skip::HostNetwork | Skip::Windows => true,
+        }
+    }
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Skip::OptedOut { kind } => write!(f, "its {kind} {INJECT} is disabled"),
+            Skip::NotEnabled { namespace } => write!(
+                f,
+                "neither the namespace {namespace} nor the pod has {INJECT}: enabled"
+            ),
+            Skip::ExcludedNamespace { namespace } => {
+                write!(f, "pods of the namespace {namespace} are never injected")
+            }
+            Skip::HostNetwork => f.write_str(
+                "it uses the host's network (hostNetwork: true), where its rules would redirect the whole node",
+            ),
+            Skip::Windows => f.write_str("it runs on Windows, which has no netfilter"),
+        }
+    }
+}
+
+/// A label or annotation `mesh.anyam.dev/inject`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    Enabled,
+    Disabled,
+}
+
+/// Why the pod is not injected; `None`: it is. What the pod says comes before what its namespace
+/// says.
+///
+/// # Errors
+/// A label or annotation has a value that is not allowed, or they contradict each other.
+pub(super) fn skip(
+    pod: &Pod,
+    namespace: NamespaceFacts<'_>,
+    settings: &MeshSettings,
+) -> Result<Option<Skip>, InjectError> {
+    let label = choice("label", pod.label(INJECT))?;
+    let annotation = choice("annotation", pod.annotation(INJECT))?;
+    if label
+        .zip(annotation)
+        .is_some_and(|(label, annotation)| label != annotation)
+    {
+        return Err(InjectError::Contradiction { name: INJECT });
+    }
+    let name = || namespace.name.to_owned();
+    let kind = if label.is_some() {
+        "label"
+    } else {
+        "annotation"
+    };
+    let wanted = match label.or(annotation) {
+        Some(Choice::Disabled) => return Ok(Some(Skip::OptedOut { kind })),
+        Some(Choice::Enabled) => true,
+        None => namespace.enabled,
+    };
+    if !wanted {
+        return Ok(Some(Skip::NotEnabled { namespace: name() }));
+    }
+    if settings
+        .excluded_namespaces
+        .iter()
+        .any(|excluded| excluded == namespace.name)
+    {
+        return Ok(Some(Skip::ExcludedNamespace { namespace: name() }));
+    }
+    if pod
+        .spec
+        .get("hostNetwork")
+        .is_some_and(|value| value == true)
+    {
+        return Ok(Some(Skip::HostNetwork));
+    }
+    let system = super::pod::at(&pod.spec, &["os", "name"]);
+    Ok(system
+        .filter(|name| *name == "windows")
+        .map(|_| Skip::Windows))
+}
+
+fn choice(kind: &'static str, value: Option<&str>) -> Result<Option<Choice>, InjectError> {
+    match value {
+        None => Ok(None),
+        Some("enabled") => Ok(Some(Choice::Enabled)),
+        Some("disabled") => Ok(Some(Choice::Disabled)),
+        Some(other) => Err(InjectError::Value {
+            kind,
+            name: INJECT.to_owned(),
+            value: other.to_owned(),
+            allowed: INJECT_VALUES.to_owned(),
+        }),
+    }
+}

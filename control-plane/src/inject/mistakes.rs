@@ -1,0 +1,119 @@
+//! Values of settings that are of the right type and still not allowed.
+
+use super::settings::{MeshSettings, RedirectSettings};
+use super::values;
+
+pub(super) struct Mistake {
+    pub(super) field: &'static str,
+    pub(super) value: String,
+    pub(super) allowed: &'static str,
+}
+
+/// The first value that is not allowed. Namespaces may have any name: they are only compared.
+pub(super) fn first(settings: &MeshSettings) -> Option<Mistake> {
+    texts(settings)
+        .or_else(|| numbers(settings))
+        .or_else(|| {
+            let mut ranges = settings.mesh_cidrs.iter();
+            let wrong = ranges.find(|range| !values::is_cidr(range))?;
+            Some(Mistake {
+                field: "meshCidrs",
+                value: wrong.clone(),
+                allowed: values::CIDRS,
+            })
+        })
+        .or_else(|| lists(&settings.proxy.redirect))
+}
+
+fn texts(settings: &MeshSettings) -> Option<Mistake> {
+    let proxy = &settings.proxy;
+    let names = [
+        ("controlPlaneName", &settings.control_plane_name),
+        ("trustDomain", &settings.trust_domain),
+        ("caConfigMap", &settings.ca_config_map),
+    ];
+    let names = names.map(|(field, text)| (field, text, values::is_name(text), values::NAME));
+    let words = [
+        ("tokenAudience", &settings.token_audience),
+        ("proxy.image", &proxy.image),
+    ];
+    let words = words.map(|(field, text)| (field, text, values::is_word(text), values::WORD));
+    let place = &settings.control_plane;
+    let level = &proxy.log_level;
+    let known = values::LOG_LEVELS.contains(&level.as_str());
+    let others = [
+        (
+            "controlPlane",
+            place,
+            values::is_host_port(place),
+            "host:port",
+        ),
+        ("proxy.logLevel", level, known, values::LOG_LEVEL),
+    ];
+    let mut all = names.into_iter().chain(words).chain(others);
+    let (field, value, _, allowed) = all.find(|(_, _, good, _)| !good)?;
+    Some(Mistake {
+        field,
+        value: value.clone(),
+        allowed,
+    })
+}
+
+fn numbers(settings: &MeshSettings) -> Option<Mistake> {
+    let proxy = &settings.proxy;
+    let seconds = u64::from(settings.token_seconds);
+    let all = [
+        // The API server takes no less.
+        ("tokenSeconds", Some(seconds), 600..=u64::MAX, "600 or more"),
+        (
+            "proxy.concurrency",
+            proxy.concurrency.map(u64::from),
+            1..=256,
+            "1 to 256",
+        ),
+        (
+            "proxy.drainSeconds",
+            proxy.drain_seconds,
+            1..=86_400,
+            "1 to 86400",
+        ),
+    ];
+    all.into_iter().find_map(|(field, value, range, allowed)| {
+        let value = value.filter(|value| !range.contains(value))?.to_string();
+        Some(Mistake {
+            field,
+            value,
+            allowed,
+        })
+    })
+}
+
+type Check = fn(&str) -> bool;
+
+fn lists(redirect: &RedirectSettings) -> Option<Mistake> {
+    let field = "proxy.redirect";
+    let ports = redirect
+        .ports()
+        .map(|(_, list)| (list, values::PORTS, values::is_ports as Check));
+    let cidrs = redirect
+        .cidrs()
+        .map(|(_, list)| (list, values::CIDRS, values::is_cidr as Check));
+    ports
+        .into_iter()
+        .chain(cidrs)
+        .find_map(|(list, allowed, good)| {
+            if list.len() > values::MOST_ELEMENTS {
+                return Some(Mistake {
+                    field,
+                    value: format!("{} entries", list.len()),
+                    allowed: values::FEWER,
+                });
+            }
+            let wrong = list.iter().find(|element| !good(element))?;
+            Some(Mistake {
+                field,
+                value: wrong.clone(),
+                allowed,
+            })
+        })
+}

@@ -1,0 +1,154 @@
+//! Sidecar injection: from a pod and the mesh's settings to the pod with a sidecar.
+//!
+//! - [`inject`]: the whole of it, pure; the webhook and `anyam inject` both call it
+//! - [`settings`]: what the operator sets; [`annotations`]: what a pod changes of that;
+//!   `values`, [`quantity`]: how values are read; `mistakes`: those that are not allowed
+//! - `decision`: whether a pod is injected; `conflicts`: what speaks against it
+//! - `pod`: the pod as JSON, so that fields of newer API versions survive unchanged
+//! - `probes`, `metrics`: what the sidecar does for the app; `status`: what the pod was before,
+//!   for injecting it again
+//! - `sidecar`, `redirect`, `volumes`: what is added
+//! - [`manifest`]: workloads in files; [`review`], [`webhook`]: admission; [`start`]: the webhook
+//!   beside a control plane
+
+pub mod annotations;
+mod conflicts;
+mod decision;
+pub mod manifest;
+mod metrics;
+mod mistakes;
+mod pod;
+mod probes;
+pub mod quantity;
+mod redirect;
+pub mod review;
+pub mod settings;
+mod sidecar;
+pub mod start;
+mod status;
+mod values;
+mod volumes;
+pub mod webhook;
+
+use serde_json::Value;
+
+pub use decision::Skip;
+use pod::Pod;
+use settings::MeshSettings;
+
+/// The namespace of a pod, as far as injection depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct NamespaceFacts<'a> {
+    pub name: &'a str,
+    /// It has the label `mesh.anyam.dev/inject: enabled`.
+    pub enabled: bool,
+}
+
+/// What becomes of a pod.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Injection {
+    Injected {
+        pod: Value,
+        /// For the person who applied it: what will not work as it may be expected to.
+        warnings: Vec<String>,
+    },
+    /// It stays as it is.
+    Skipped(Skip),
+}
+
+/// Why a pod is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InjectError {
+    #[error("{kind} {name}: {value:?} is not allowed; write {allowed}")]
+    Value {
+        /// `annotation` or `label`.
+        kind: &'static str,
+        name: String,
+        value: String,
+        allowed: String,
+    },
+    #[error("there is no annotation {name}; remove it, or write one of {known}")]
+    Unknown { name: String, known: String },
+    #[error(
+        "the label {name} and the annotation of that name contradict each other; remove one of them"
+    )]
+    Contradiction { name: &'static str },
+    #[error(
+        "{what}: the request ({request}) is above the limit ({limit}); set both with {annotations}"
+    )]
+    AboveLimit {
+        what: &'static str,
+        request: String,
+        limit: String,
+        annotations: String,
+    },
+    #[error("{place}: expected {expected}; this is no pod that Kubernetes would take")]
+    Shape {
+        place: String,
+        expected: &'static str,
+    },
+    #[error(
+        "the pod has a {kind} {name} of its own, which is the name of the sidecar's; rename it"
+    )]
+    NameTaken {
+        kind: &'static str,
+        name: &'static str,
+    },
+    #[error(
+        "{place} is {uid}, the sidecar's own user id: its connections would bypass the mesh; \
+         choose another"
+    )]
+    ProxyUser { place: String, uid: u32 },
+    #[error(
+        "annotation {name}: it is not what injection wrote ({why}); remove it, and the sidecar with it"
+    )]
+    Status { name: &'static str, why: String },
+}
+
+/// Injects a pod or a pod template. Injecting a pod again gives what injecting the pod that it was
+/// before gives.
+///
+/// # Errors
+/// What in the pod must be changed before it can be part of the mesh.
+pub fn inject(
+    pod: &Value,
+    namespace: NamespaceFacts<'_>,
+    settings: &MeshSettings,
+) -> Result<Injection, InjectError> {
+    let mut pod = Pod::read(pod)?;
+    if let Some(skip) = decision::skip(&pod, namespace, settings)? {
+        return Ok(Injection::Skipped(skip));
+    }
+    status::revert(&mut pod)?;
+    let proxy = annotations::settings(&pod, &settings.proxy)?;
+    let mut warnings = conflicts::check(&pod, &proxy)?;
+    let probes = match proxy.rewrite_probes {
+        true => probes::rewrite(&mut pod, &mut warnings),
+        false => probes::Rewritten::default(),
+    };
+    let metrics = match proxy.merge_metrics {
+        true => metrics::merge(&mut pod, &mut warnings),
+        false => metrics::Merged::default(),
+    };
+    let redirect = redirect::container(&proxy);
+    let sidecar = sidecar::container(&pod, settings, &proxy, &probes, &metrics);
+    match proxy.sidecar {
+        // Before every other init container, so that those have the mesh; nothing but the sidecar
+        // runs between the rules and their proxy.
+        settings::SidecarKind::Native => {
+            let others = std::mem::replace(&mut pod.init_containers, vec![redirect, sidecar]);
+            pod.init_containers.extend(others);
+        }
+        // Init containers run before the sidecar does: with the rules set they would reach nothing.
+        settings::SidecarKind::Classic => {
+            pod.init_containers.push(redirect);
+            pod.containers.push(sidecar);
+        }
+    }
+    pod.volumes.extend(volumes::all(settings));
+    status::write(&mut pod, &probes, &metrics);
+    Ok(Injection::Injected {
+        pod: pod.into_json(),
+        warnings,
+    })
+}

@@ -1,0 +1,204 @@
+//! The app's probes and hooks, which the sidecar performs in the kubelet's place: under strict mTLS
+//! the kubelet, which has no certificate, would be refused.
+//!
+//! Handlers with a `host` stay: they lead elsewhere than to this pod. `exec` and `sleep` do, too.
+
+use serde_json::{Value, json};
+use xds_proto::anyam::bootstrap::v1::{self as pb, app_probe::Handler};
+use xds_proto::json::{Names, to_json_named};
+
+use prost::{Message, Name};
+
+use super::pod::{Object, Pod, name};
+use super::sidecar::STATUS_PORT;
+use super::values;
+
+/// Fields of a container that hold a handler, and how paths name them.
+pub(super) const PROBES: [(&str, &str); 3] = [
+    ("livenessProbe", "livez"),
+    ("readinessProbe", "readyz"),
+    ("startupProbe", "startupz"),
+];
+/// The same, in a container's `lifecycle`.
+pub(super) const HOOKS: [(&str, &str); 2] = [("preStop", "prestop"), ("postStart", "poststart")];
+/// The handlers that connect to the pod; a probe has one.
+const HANDLERS: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
+/// Kubernetes' default for `timeoutSeconds`.
+const TIMEOUT: u32 = 1;
+
+/// What was rewritten.
+#[derive(Debug, Default)]
+pub(super) struct Rewritten {
+    /// For the sidecar.
+    probes: Vec<pb::AppProbe>,
+    /// By the probe's name: its handler as it was, `{"httpGet": …}`.
+    pub(super) originals: Object,
+}
+
+impl Rewritten {
+    /// JSON for the sidecar; empty where there is nothing for it to do.
+    pub(super) fn to_environment(&self) -> String {
+        if self.probes.is_empty() {
+            return String::new();
+        }
+        let list: Vec<Value> = self.probes.iter().map(json_form).collect();
+        Value::from(list).to_string()
+    }
+}
+
+/// With the names that Kubernetes has for the fields. These messages hold nothing that JSON can't.
+pub(super) fn json_form<M: Message + Name>(message: &M) -> Value {
+    to_json_named(&M::full_name(), &message.encode_to_vec(), Names::Json).unwrap_or_default()
+}
+
+pub(super) fn path(probe: &str) -> String {
+    format!("/app-health/{probe}")
+}
+
+/// What a rewritten probe or hook has for its handler.
+pub(super) fn replacement(probe: &str) -> Value {
+    json!({"path": path(probe), "port": STATUS_PORT, "scheme": "HTTP"})
+}
+
+/// The probe or hook of a container; `word` is as in [`PROBES`] and [`HOOKS`].
+pub(super) fn probe_mut<'a>(container: &'a mut Object, word: &str) -> Option<&'a mut Object> {
+    let of = |list: &[(&'static str, &str)]| {
+        list.iter()
+            .find(|(_, known)| *known == word)
+            .map(|(field, _)| *field)
+    };
+    match (of(&PROBES), of(&HOOKS)) {
+        (Some(field), _) => container.get_mut(field)?.as_object_mut(),
+        (None, Some(field)) => container
+            .get_mut("lifecycle")?
+            .get_mut(field)?
+            .as_object_mut(),
+        (None, None) => None,
+    }
+}
+
+/// Takes the handler that connects to the pod out of a probe.
+pub(super) fn take_handler(probe: &mut Object) -> Option<(&'static str, Value)> {
+    let kind = HANDLERS
+        .into_iter()
+        .find(|kind| probe.contains_key(*kind))?;
+    Some((kind, probe.shift_remove(kind)?))
+}
+
+pub(super) fn rewrite(pod: &mut Pod, warnings: &mut Vec<String>) -> Rewritten {
+    let mut rewritten = Rewritten::default();
+    for container in pod.all_containers_mut() {
+        let ports = container.get("ports").cloned().unwrap_or_default();
+        let container_name = name(container).to_owned();
+        let probes = PROBES.iter().map(|(_, word)| (*word, false));
+        let hooks = HOOKS.iter().map(|(_, word)| (*word, true));
+        for (word, is_hook) in probes.chain(hooks) {
+            let Some(probe) = probe_mut(container, word) else {
+                continue;
+            };
+            let probe_name = format!("{container_name}/{word}");
+            let handler = match read(probe, &ports, is_hook) {
+                Ok(Some(handler)) => handler,
+                Ok(None) => continue,
+                Err(why) => {
+                    warnings.push(format!(
+                        "probe {probe_name} stays as it is, and the kubelet performs it: {why}"
+                    ));
+                    continue;
+                }
+            };
+            let timeout = probe.get("timeoutSeconds").and_then(Value::as_u64);
+            let timeout = timeout.and_then(|seconds| u32::try_from(seconds).ok());
+            rewritten.probes.push(pb::AppProbe {
+                name: probe_name.clone(),
+                handler: Some(handler),
+                timeout_seconds: match is_hook {
+                    true => 0,
+                    // The API server takes 0 for the default, too.
+                    false => timeout.filter(|seconds| *seconds > 0).unwrap_or(TIMEOUT),
+                },
+            });
+            if let Some((kind, original)) = take_handler(probe) {
+                probe.insert("httpGet".into(), replacement(&probe_name));
+                rewritten
+                    .originals
+                    .insert(probe_name, json!({kind: original}));
+            }
+        }
+    }
+    rewritten
+}
+
+/// The handler of a probe that the sidecar can perform; `None`: there is none that it should.
+fn read(probe: &Object, ports: &Value, is_hook: bool) -> Result<Option<Handler>, String> {
+    let field = |kind: &str| probe.get(kind).filter(|handler| handler.is_object());
+    let elsewhere = |handler: &Value| handler.get("host").is_some_and(|host| host != "");
+    if let Some(http) = field("httpGet") {
+        if elsewhere(http) {
+            return Ok(None);
+        }
+        return http_get(http, ports).map(Some);
+    }
+    if is_hook {
+        return Ok(None);
+    }
+    if let Some(tcp) = field("tcpSocket") {
+        if elsewhere(tcp) {
+            return Ok(None);
+        }
+        let port = port(tcp, ports)?.into();
+        return Ok(Some(Handler::TcpSocket(pb::TcpSocket { port })));
+    }
+    let Some(grpc) = field("grpc") else {
+        return Ok(None);
+    };
+    let service = text(grpc, "service").to_owned();
+    let port = port(grpc, ports)?.into();
+    Ok(Some(Handler::Grpc(pb::Grpc { port, service })))
+}
+
+fn http_get(http: &Value, ports: &Value) -> Result<Handler, String> {
+    let headers = http.get("httpHeaders").and_then(Value::as_array);
+    let headers = headers.into_iter().flatten().map(|header| pb::HttpHeader {
+        name: text(header, "name").to_owned(),
+        value: text(header, "value").to_owned(),
+    });
+    let scheme = text(http, "scheme");
+    if !["", "HTTP", "HTTPS"].contains(&scheme) {
+        return Err(format!("its scheme {scheme:?} is neither HTTP nor HTTPS"));
+    }
+    Ok(Handler::HttpGet(pb::HttpGet {
+        scheme: scheme.to_owned(),
+        port: port(http, ports)?.into(),
+        path: text(http, "path").to_owned(),
+        http_headers: headers.collect(),
+    }))
+}
+
+fn text<'a>(of: &'a Value, field: &str) -> &'a str {
+    of.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// A port's number; a name is one of the container's own ports, as for the kubelet.
+fn port(handler: &Value, ports: &Value) -> Result<u16, String> {
+    let port = handler.get("port").unwrap_or(&Value::Null);
+    let number = match port {
+        Value::Number(number) => number.as_u64(),
+        // The kubelet takes a number that is written as a text for a number, once no name fits.
+        Value::String(name) => named(name, ports).or_else(|| values::number(name, 1..=65_535)),
+        _ => None,
+    };
+    let number = number.and_then(|number| u16::try_from(number).ok());
+    number
+        .filter(|number| *number != 0)
+        .ok_or_else(|| match port {
+            Value::String(name) => format!("the container has no port named {name:?}"),
+            other => format!("{other} is no port"),
+        })
+}
+
+fn named(name: &str, ports: &Value) -> Option<u64> {
+    let mut ports = ports.as_array()?.iter();
+    let port = ports.find(|port| text(port, "name") == name)?;
+    port.get("containerPort")?.as_u64()
+}

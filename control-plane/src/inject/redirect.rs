@@ -1,0 +1,49 @@
+//! The init container that sets the pod's netfilter rules.
+
+use serde_json::json;
+
+use super::pod::Object;
+use super::settings::ProxySettings;
+use super::sidecar::{self, HEALTH_PORT, METRICS_PORT, PROXY_UID, STATUS_PORT};
+use super::volumes::object;
+
+pub(super) const NAME: &str = "anyam-init";
+
+pub(super) fn container(proxy: &ProxySettings) -> Object {
+    object(json!({
+        "name": NAME,
+        "image": proxy.image,
+        "imagePullPolicy": proxy.image_pull_policy.as_str(),
+        "args": arguments(proxy),
+        // The sidecar's: a pod whose containers all have requests equal to limits stays Guaranteed.
+        "resources": sidecar::resources(&proxy.resources),
+        "securityContext": {
+            // The one container that needs it: netfilter belongs to the network namespace, and the
+            // capability only counts for root.
+            "runAsUser": 0,
+            "runAsGroup": 0,
+            "runAsNonRoot": false,
+            "privileged": false,
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"], "add": ["NET_ADMIN"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    }))
+}
+
+fn arguments(proxy: &ProxySettings) -> Vec<String> {
+    let mut arguments: Vec<String> = vec![
+        "redirect".into(),
+        format!("--proxy-uid={PROXY_UID}"),
+        format!("--open-ports={METRICS_PORT},{HEALTH_PORT},{STATUS_PORT}"),
+    ];
+    if !proxy.capture_dns {
+        arguments.push("--dns-port=0".into());
+    }
+    let redirect = &proxy.redirect;
+    let lists = redirect.ports().into_iter().chain(redirect.cidrs());
+    let given = lists.filter(|(_, list)| !list.is_empty());
+    arguments.extend(given.map(|(flag, list)| format!("--{flag}={}", list.join(","))));
+    arguments
+}

@@ -1,0 +1,169 @@
+//! The sidecar's container.
+
+use serde_json::{Value, json};
+
+use super::metrics::Merged;
+use super::pod::{self, Object, Pod};
+use super::probes::Rewritten;
+use super::settings::{Amounts, MeshSettings, ProxySettings, Resources, SidecarKind};
+use super::volumes::{self, CA_FILE, STATE_DIR, TOKEN_FILE, object};
+
+pub(super) const NAME: &str = "anyam-proxy";
+pub(super) const PROXY_UID: u32 = 1337;
+pub(super) const METRICS_PORT: u16 = 15090;
+pub(super) const HEALTH_PORT: u16 = 15021;
+/// Where the sidecar performs the app's probes and shows merged metrics.
+pub(super) const STATUS_PORT: u16 = 15020;
+/// Kubernetes' default for `terminationGracePeriodSeconds`.
+const GRACE: u64 = 30;
+/// What is left of the grace period when connections are cut, for the process to end by itself.
+const GRACE_LEFT: u64 = 5;
+/// The labels by which metrics name an app and its version.
+const LABELS: [&str; 4] = [
+    "app.kubernetes.io/name",
+    "app",
+    "app.kubernetes.io/version",
+    "version",
+];
+
+pub(super) fn container(
+    pod: &Pod,
+    mesh: &MeshSettings,
+    proxy: &ProxySettings,
+    probes: &Rewritten,
+    metrics: &Merged,
+) -> Object {
+    let mut container = object(json!({
+        "name": NAME,
+        "image": proxy.image,
+        "imagePullPolicy": proxy.image_pull_policy.as_str(),
+        "args": arguments(proxy),
+        "env": environment(pod, mesh, proxy, probes, metrics),
+        "ports": [
+            {"name": "anyam-status", "containerPort": STATUS_PORT, "protocol": "TCP"},
+            {"name": "anyam-health", "containerPort": HEALTH_PORT, "protocol": "TCP"},
+            {"name": "anyam-metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
+        ],
+        "resources": resources(&proxy.resources),
+        // Nothing of the app starts before this succeeds, when the sidecar is native.
+        "startupProbe": {
+            "httpGet": {"path": "/healthz/ready", "port": HEALTH_PORT, "scheme": "HTTP"},
+            "periodSeconds": 1,
+            "timeoutSeconds": 3,
+            "failureThreshold": 600,
+        },
+        "readinessProbe": {
+            "httpGet": {"path": "/healthz/ready", "port": HEALTH_PORT, "scheme": "HTTP"},
+            "periodSeconds": 15,
+            "timeoutSeconds": 3,
+            "failureThreshold": 4,
+        },
+        "securityContext": {
+            "runAsUser": PROXY_UID,
+            "runAsGroup": PROXY_UID,
+            "runAsNonRoot": true,
+            "privileged": false,
+            "allowPrivilegeEscalation": false,
+            "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "volumeMounts": volumes::mounts(),
+    }));
+    if proxy.sidecar == SidecarKind::Native {
+        container.insert("restartPolicy".into(), "Always".into());
+    }
+    container
+}
+
+fn arguments(proxy: &ProxySettings) -> Vec<String> {
+    let concurrency = proxy.concurrency.map(|n| format!("--concurrency={n}"));
+    ["sidecar".to_owned()]
+        .into_iter()
+        .chain(concurrency)
+        .collect()
+}
+
+fn environment(
+    pod: &Pod,
+    mesh: &MeshSettings,
+    proxy: &ProxySettings,
+    probes: &Rewritten,
+    metrics: &Merged,
+) -> Vec<Value> {
+    let dns_port = if proxy.capture_dns { "15053" } else { "0" };
+    let drain = proxy.drain_seconds.unwrap_or_else(|| drain_seconds(pod));
+    let mut list = vec![
+        field("ANYAM_WORKLOAD", "metadata.name"),
+        field("ANYAM_NAMESPACE", "metadata.namespace"),
+        field("ANYAM_SERVICE_ACCOUNT", "spec.serviceAccountName"),
+        field("ANYAM_ADDRESS", "status.podIPs"),
+        text("ANYAM_TRUST_DOMAIN", &mesh.trust_domain),
+        text("ANYAM_CONTROL_PLANE", &mesh.control_plane),
+        text("ANYAM_CONTROL_PLANE_NAME", &mesh.control_plane_name),
+        text("ANYAM_JOIN_TOKEN_FILE", TOKEN_FILE),
+        text("ANYAM_CA_FILE", CA_FILE),
+        text("ANYAM_STATE_DIR", STATE_DIR),
+        text("ANYAM_STATUS_PORT", &STATUS_PORT.to_string()),
+        text("ANYAM_DNS_PORT", dns_port),
+        text("ANYAM_UNKNOWN", proxy.unknown_destinations.as_str()),
+        text("ANYAM_LOG_LEVEL", &proxy.log_level),
+        text("ANYAM_DRAIN_TIME_S", &drain.to_string()),
+    ];
+    let labels: Vec<String> = LABELS
+        .iter()
+        .filter_map(|name| Some((name, pod.label(name)?)))
+        // The API server refuses other labels than those that fit into a list.
+        .filter(|(_, value)| !value.contains(','))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
+    let optional = [
+        ("ANYAM_LABELS", labels.join(",")),
+        ("ANYAM_MESH_CIDRS", mesh.mesh_cidrs.join(",")),
+        ("ANYAM_APP_PROBES", probes.to_environment()),
+        ("ANYAM_APP_METRICS", metrics.to_environment()),
+    ];
+    let given = optional.iter().filter(|(_, value)| !value.is_empty());
+    list.extend(given.map(|(name, value)| text(name, value)));
+    list
+}
+
+fn drain_seconds(pod: &Pod) -> u64 {
+    let grace = pod.spec.get("terminationGracePeriodSeconds");
+    let grace = grace.and_then(Value::as_u64).unwrap_or(GRACE);
+    grace.saturating_sub(GRACE_LEFT).max(1)
+}
+
+/// The kubelet expands `$(NAME)` in values, and `$$` is how it reads a `$`.
+fn text(name: &str, value: &str) -> Value {
+    json!({"name": name, "value": value.replace('$', "$$")})
+}
+
+fn field(name: &str, path: &str) -> Value {
+    // `apiVersion` as the API server would fill it in.
+    json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}})
+}
+
+pub(super) fn resources(resources: &Resources) -> Value {
+    let mut object = Object::new();
+    for (field, amounts) in [
+        ("requests", &resources.requests),
+        ("limits", &resources.limits),
+    ] {
+        let Amounts { cpu, memory } = amounts;
+        let given = [("cpu", cpu), ("memory", memory)];
+        let given = given.into_iter().filter_map(|(what, amount)| {
+            Some((what.to_owned(), Value::from(amount.as_ref()?.as_str())))
+        });
+        let given: Object = given.collect();
+        if !given.is_empty() {
+            object.insert(field.to_owned(), given.into());
+        }
+    }
+    object.into()
+}
+
+/// Whether a container is the sidecar's or sets its rules.
+pub(super) fn is_ours(container: &Object) -> bool {
+    [NAME, super::redirect::NAME].contains(&pod::name(container))
+}

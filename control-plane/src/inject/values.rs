@@ -1,0 +1,149 @@
+//! How the values of annotations and settings are read, and how they are described.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+pub(super) const PORTS: &str = "ports and ranges, comma-separated, as in 80,8000-8099";
+pub(super) const CIDRS: &str = "addresses and ranges, comma-separated, as in 10.0.0.0/8,fd00::/8";
+pub(super) const FEWER: &str = "at most 128 entries";
+pub(super) const NAME: &str = "a name of letters, digits, `-` and `.`";
+pub(super) const WORD: &str = "a text without spaces";
+pub(super) const LOG_LEVELS: [&str; 7] = [
+    "trace", "debug", "info", "warning", "error", "critical", "off",
+];
+pub(super) const LOG_LEVEL: &str = "trace, debug, info, warning, error, critical or off";
+
+/// As many as `anyam-proxy redirect` takes.
+pub(super) const MOST_ELEMENTS: usize = 128;
+/// The longest text, bytes.
+const MOST_BYTES: usize = 512;
+
+pub(super) fn switch(text: &str) -> Option<bool> {
+    match text {
+        "true" => Some(true),
+        "false" => Some(false),
+        _ => None,
+    }
+}
+
+pub(super) fn number(text: &str, within: RangeInclusive<u64>) -> Option<u64> {
+    // `parse` would take a sign.
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|_| digits)?;
+    within.contains(&number).then_some(number)
+}
+
+/// The elements of a comma-separated list, each of them `good`; an empty text has none.
+fn elements(text: &str, good: impl Fn(&str) -> bool) -> Option<Vec<String>> {
+    if text.trim().is_empty() {
+        return Some(Vec::new());
+    }
+    let elements: Vec<String> = text.split(',').map(|one| one.trim().to_owned()).collect();
+    let fits = elements.len() <= MOST_ELEMENTS && elements.iter().all(|one| good(one));
+    fits.then_some(elements)
+}
+
+pub(super) fn ports(text: &str) -> Option<Vec<String>> {
+    elements(text, is_ports)
+}
+
+/// A port or a range of ports.
+pub(super) fn is_ports(text: &str) -> bool {
+    match text.split_once('-') {
+        None => port(text).is_some(),
+        Some((first, last)) => {
+            let range = port(first).zip(port(last));
+            range.is_some_and(|(first, last)| first <= last)
+        }
+    }
+}
+
+pub(super) fn port(text: &str) -> Option<u16> {
+    number(text, 1..=65_535).and_then(|port| u16::try_from(port).ok())
+}
+
+pub(super) fn cidrs(text: &str) -> Option<Vec<String>> {
+    elements(text, is_cidr)
+}
+
+/// An address with or without a prefix length.
+pub(super) fn is_cidr(text: &str) -> bool {
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) => (address, Some(bits)),
+        None => (text, None),
+    };
+    let Ok(address) = address.parse::<IpAddr>() else {
+        return false;
+    };
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    bits.is_none_or(|bits| number(bits, 0..=most).is_some())
+}
+
+pub(super) fn is_word(text: &str) -> bool {
+    let plain = |c: char| !c.is_whitespace() && !c.is_control();
+    !text.is_empty() && text.len() <= MOST_BYTES && text.chars().all(plain)
+}
+
+pub(super) fn is_name(text: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-.".contains(&byte);
+    !text.is_empty() && text.len() <= 253 && text.bytes().all(fits)
+}
+
+pub(super) fn is_host_port(text: &str) -> bool {
+    let Some((host, given)) = text.rsplit_once(':') else {
+        return false;
+    };
+    let bare = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    let host_fits = match bare {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => is_name(host),
+    };
+    host_fits && port(given).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_read_whole_or_not_at_all() {
+        assert_eq!(ports("80, 443"), Some(vec!["80".into(), "443".into()]));
+        assert_eq!(ports("8000-8099"), Some(vec!["8000-8099".into()]));
+        assert_eq!(ports(""), Some(vec![]));
+        for wrong in [
+            "80,", "0", "65536", "http", "90-80", "80-", "+80", "80 443", "*",
+        ] {
+            assert_eq!(ports(wrong), None, "{wrong}");
+        }
+        assert_eq!(ports(&vec!["1"; 129].join(",")), None);
+        assert!(cidrs("10.0.0.0/8, fd00::/8,1.2.3.4").is_some());
+        for wrong in [
+            "10.0.0.0/33",
+            "10.0.0/8",
+            "fd00::/129",
+            "a",
+            "10.0.0.0/",
+            "1.2.3.4/+8",
+        ] {
+            assert_eq!(cidrs(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn names_and_places() {
+        for good in [
+            "anyam-control.anyam-system.svc:15012",
+            "10.0.0.1:1",
+            "[::1]:15012",
+        ] {
+            assert!(is_host_port(good), "{good}");
+        }
+        for wrong in ["anyam-control", "a:b", ":1", "::1:15012", "a b:1", "a:0"] {
+            assert!(!is_host_port(wrong), "{wrong}");
+        }
+        assert!(is_word("registry.example:5000/anyam/proxy@sha256:00"));
+        assert!(!is_word("a b") && !is_word(""));
+    }
+}

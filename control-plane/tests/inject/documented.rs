@@ -1,0 +1,47 @@
+//! docs/kubernetes.md and the annotations that there are.
+
+use std::path::Path;
+
+use anyam_control::inject::annotations::ALL;
+use anyam_control::inject::settings::MeshSettings;
+
+#[test]
+fn every_annotation_is_documented_as_it_is() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kubernetes.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    for annotation in &ALL {
+        let row = format!(
+            "| `{}` | {} | {} |",
+            annotation.name, annotation.allowed, annotation.meaning
+        );
+        assert!(
+            text.contains(&row),
+            "docs/kubernetes.md lacks the row\n{row}"
+        );
+    }
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with("| `mesh.anyam.dev/"));
+    for row in rows {
+        let name = row.trim_start_matches("| `").split('`').next().unwrap();
+        let known = ALL.iter().any(|annotation| annotation.name == name);
+        assert!(known, "docs/kubernetes.md has {name}, which there is not");
+    }
+}
+
+#[test]
+fn the_settings_are_documented_with_their_defaults() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kubernetes.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let block = text
+        .split("```yaml\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("injection.yaml");
+    std::fs::write(&file, block.replace("VERSION", env!("CARGO_PKG_VERSION"))).unwrap();
+    assert_eq!(MeshSettings::read(&file).unwrap(), MeshSettings::default());
+}

@@ -1,0 +1,191 @@
+//! Any pod: injecting it again changes nothing, and nothing of it is lost.
+
+use anyam_control::inject::settings::MeshSettings;
+use anyam_control::inject::{Injection, inject};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+use super::ENABLED;
+
+fn handler() -> impl Strategy<Value = Value> {
+    let port = prop_oneof![
+        (1u16..).prop_map(Value::from),
+        Just(json!("http")),
+        Just(json!("nowhere")),
+        Just(json!("8080")),
+    ];
+    let path = option::of("/[a-z$()?=]{0,12}");
+    let scheme = option::of(prop_oneof![Just("HTTP"), Just("HTTPS"), Just("FTP")]);
+    let host = option::of(Just("other.example"));
+    prop_oneof![
+        (port.clone(), path, scheme, host.clone()).prop_map(|(port, path, scheme, host)| {
+            let fields = [
+                ("path", path),
+                ("scheme", scheme.map(Into::into)),
+                ("host", host.map(Into::into)),
+            ];
+            let mut http = json!({"port": port});
+            for (field, value) in fields {
+                if let Some(value) = value {
+                    http[field] = value.into();
+                }
+            }
+            json!({"httpGet": http})
+        }),
+        (port, host).prop_map(|(port, host)| match host {
+            Some(host) => json!({"tcpSocket": {"port": port, "host": host}}),
+            None => json!({"tcpSocket": {"port": port}}),
+        }),
+        (1u16.., option::of("[a-z.]{1,9}"))
+            .prop_map(|(port, service)| { json!({"grpc": {"port": port, "service": service}}) }),
+        Just(json!({"exec": {"command": ["true"]}})),
+    ]
+}
+
+fn probe() -> impl Strategy<Value = Value> {
+    (
+        handler(),
+        option::of(0u32..20),
+        option::of(Just(json!({"kept": [null, 1.5]}))),
+    )
+        .prop_map(|(mut probe, timeout, future)| {
+            if let Some(timeout) = timeout {
+                probe["timeoutSeconds"] = timeout.into();
+            }
+            if let Some(future) = future {
+                probe["fieldOfALaterVersion"] = future;
+            }
+            probe
+        })
+}
+
+fn container(prefix: &'static str) -> impl Strategy<Value = Value> {
+    let hooks = option::of(vec(handler(), 2));
+    (vec(option::of(probe()), 3), hooks, any::<bool>()).prop_map(move |(probes, hooks, ports)| {
+        let mut container = json!({"name": prefix, "image": "a", "later": {"x": 1}});
+        for (field, probe) in ["livenessProbe", "readinessProbe", "startupProbe"]
+            .iter()
+            .zip(probes)
+        {
+            if let Some(probe) = probe {
+                container[*field] = probe;
+            }
+        }
+        if let Some(hooks) = hooks {
+            container["lifecycle"] = json!({"preStop": hooks[0], "postStart": hooks[1]});
+        }
+        if ports {
+            container["ports"] = json!([{"name": "http", "containerPort": 8080}]);
+        }
+        container
+    })
+}
+
+fn annotations() -> impl Strategy<Value = Map<String, Value>> {
+    let pair = prop_oneof![
+        Just(("prometheus.io/scrape", "true")),
+        Just(("prometheus.io/port", "9102")),
+        Just(("prometheus.io/path", "/m")),
+        Just(("mesh.anyam.dev/sidecar", "classic")),
+        Just(("mesh.anyam.dev/rewrite-probes", "false")),
+        Just(("mesh.anyam.dev/capture-dns", "false")),
+        Just(("mesh.anyam.dev/exclude-inbound-ports", "22")),
+        Just(("other.example/x", "")),
+    ];
+    let entry = |(name, value): (&str, &str)| (name.to_owned(), Value::from(value));
+    vec(pair, 0..6).prop_map(move |pairs| pairs.into_iter().map(entry).collect())
+}
+
+fn pod() -> impl Strategy<Value = Value> {
+    let lists = (vec(container("init"), 0..3), vec(container("app"), 1..3));
+    (lists, option::of(annotations()), any::<bool>()).prop_map(
+        |((mut init, mut apps), annotations, volumes)| {
+            for (index, container) in init.iter_mut().chain(&mut apps).enumerate() {
+                container["name"] = format!("c{index}").into();
+            }
+            let mut pod =
+                json!({"metadata": {"name": "p"}, "spec": {"later": [1], "containers": apps}});
+            if !init.is_empty() {
+                pod["spec"]["initContainers"] = init.into();
+            }
+            if let Some(annotations) = annotations {
+                pod["metadata"]["annotations"] = annotations.into();
+            }
+            if volumes {
+                pod["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
+            }
+            pod
+        },
+    )
+}
+
+fn injected(pod: &Value, settings: &MeshSettings) -> Value {
+    match inject(pod, ENABLED, settings).unwrap() {
+        Injection::Injected { pod, .. } => pod,
+        Injection::Skipped(skip) => panic!("{skip}"),
+    }
+}
+
+/// Without what injection adds and changes.
+fn rest(pod: &Value) -> Value {
+    let mut pod = pod.clone();
+    for list in ["initContainers", "containers", "volumes"] {
+        let Some(Value::Array(elements)) = pod["spec"].get_mut(list) else {
+            continue;
+        };
+        elements.retain(|element| !element["name"].as_str().unwrap().starts_with("anyam-"));
+        for element in elements.iter_mut() {
+            let probes = ["livenessProbe", "readinessProbe", "startupProbe"];
+            for probe in probes
+                .map(|probe| format!("/{probe}"))
+                .iter()
+                .map(String::as_str)
+                .chain(["/lifecycle/preStop", "/lifecycle/postStart"])
+            {
+                if let Some(Value::Object(probe)) = element.pointer_mut(probe) {
+                    for handler in ["httpGet", "tcpSocket", "grpc"] {
+                        probe.remove(handler);
+                    }
+                }
+            }
+        }
+        if elements.is_empty() {
+            pod["spec"].as_object_mut().unwrap().remove(list);
+        }
+    }
+    if let Some(Value::Object(annotations)) = pod["metadata"].get_mut("annotations") {
+        annotations.retain(|name, _| {
+            !name.starts_with("mesh.anyam.dev/status") && !name.starts_with("prometheus.io/")
+        });
+        if annotations.is_empty() {
+            pod["metadata"]
+                .as_object_mut()
+                .unwrap()
+                .remove("annotations");
+        }
+    }
+    pod
+}
+
+proptest! {
+    #[test]
+    fn injecting_again_changes_nothing(pod in pod()) {
+        let settings = MeshSettings::default();
+        let once = injected(&pod, &settings);
+        prop_assert_eq!(&injected(&once, &settings), &once);
+        prop_assert_eq!(rest(&once), rest(&pod));
+    }
+
+    /// As when the mesh was upgraded between the two.
+    #[test]
+    fn injecting_with_other_settings_gives_what_injecting_at_first_gives(pod in pod()) {
+        let mut newer = MeshSettings::default();
+        newer.proxy.image = "anyam/proxy:newer".into();
+        newer.proxy.rewrite_probes = false;
+        newer.proxy.merge_metrics = false;
+        let once = injected(&pod, &MeshSettings::default());
+        prop_assert_eq!(injected(&once, &newer), injected(&pod, &newer));
+    }
+}

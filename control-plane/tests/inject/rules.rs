@@ -1,0 +1,243 @@
+//! Who is injected, what is refused.
+
+use anyam_control::inject::annotations::ALL;
+use anyam_control::inject::settings::MeshSettings;
+use anyam_control::inject::{Injection, NamespaceFacts, inject};
+use serde_json::{Value, json};
+
+use super::{at, injected, named, refused, variable, yaml};
+
+fn pod() -> Value {
+    yaml("{metadata: {name: web}, spec: {containers: [{name: web, image: web}]}}")
+}
+
+fn annotated(name: &str, value: &str) -> Value {
+    let mut pod = pod();
+    pod["metadata"]["annotations"] = json!({name: value});
+    pod
+}
+
+#[test]
+fn the_pod_decides_before_its_namespace() {
+    let settings = MeshSettings::default();
+    let cases = [
+        // namespace, label, annotation, injected
+        (false, None, None, false),
+        (true, None, None, true),
+        (false, Some("enabled"), None, true),
+        (false, None, Some("enabled"), true),
+        (true, Some("disabled"), None, false),
+        (true, None, Some("disabled"), false),
+        (false, Some("enabled"), Some("enabled"), true),
+    ];
+    for (enabled, label, annotation, expected) in cases {
+        let mut pod = pod();
+        if let Some(label) = label {
+            pod["metadata"]["labels"] = json!({"mesh.anyam.dev/inject": label});
+        }
+        if let Some(annotation) = annotation {
+            pod["metadata"]["annotations"] = json!({"mesh.anyam.dev/inject": annotation});
+        }
+        let namespace = NamespaceFacts {
+            name: "shop",
+            enabled,
+        };
+        let found = inject(&pod, namespace, &settings).unwrap();
+        let is_injected = matches!(found, Injection::Injected { .. });
+        assert_eq!(is_injected, expected, "{enabled} {label:?} {annotation:?}");
+    }
+}
+
+#[test]
+fn contradictions_and_other_words_are_refused() {
+    let mut both = annotated("mesh.anyam.dev/inject", "enabled");
+    both["metadata"]["labels"] = json!({"mesh.anyam.dev/inject": "disabled"});
+    assert!(refused(&both).to_string().contains("contradict"));
+    let error = refused(&annotated("mesh.anyam.dev/inject", "true")).to_string();
+    assert!(error.contains("mesh.anyam.dev/inject") && error.contains("enabled or disabled"));
+}
+
+#[test]
+fn a_refusal_names_the_annotation_and_what_is_allowed() {
+    for annotation in &ALL {
+        let error = refused(&annotated(annotation.name, "no such value")).to_string();
+        assert!(error.contains(annotation.name), "{error}");
+        assert!(error.contains(annotation.allowed), "{error}");
+        assert!(error.contains("no such value"), "{error}");
+    }
+    let error = refused(&annotated("mesh.anyam.dev/exclude-ports", "80")).to_string();
+    assert!(error.contains("mesh.anyam.dev/exclude-ports"), "{error}");
+    assert!(
+        error.contains("mesh.anyam.dev/exclude-outbound-ports"),
+        "{error}"
+    );
+    // Another group's annotations are not ours to judge.
+    injected(&annotated("example.com/exclude-ports", "x"));
+}
+
+#[test]
+fn a_request_above_its_limit_is_refused_here() {
+    let error = refused(&annotated("mesh.anyam.dev/proxy-memory-request", "1Gi")).to_string();
+    for part in ["1Gi", "256Mi", "mesh.anyam.dev/proxy-memory-limit"] {
+        assert!(error.contains(part), "{error}");
+    }
+    let mut both = annotated("mesh.anyam.dev/proxy-memory-request", "1Gi");
+    both["metadata"]["annotations"]["mesh.anyam.dev/proxy-memory-limit"] = "1024Mi".into();
+    injected(&both);
+}
+
+#[test]
+fn what_would_bypass_or_break_the_sidecar_is_refused() {
+    for (text, part) in [
+        ("{containers: [{name: anyam-proxy}]}", "anyam-proxy"),
+        (
+            "{initContainers: [{name: anyam-init}], containers: [{name: a}]}",
+            "anyam-init",
+        ),
+        (
+            "{containers: [{name: a}], volumes: [{name: anyam-identity}]}",
+            "anyam-identity",
+        ),
+        (
+            "{containers: [{name: a, securityContext: {runAsUser: 1337}}]}",
+            "1337",
+        ),
+        (
+            "{containers: [{name: a}], securityContext: {runAsUser: 1337}}",
+            "1337",
+        ),
+        ("{containers: []}", "at least one container"),
+        ("{containers: {}}", "spec.containers"),
+        ("{containers: [{image: a}]}", "spec.containers[0]"),
+        (
+            "{containers: [{name: a}], initContainers: [1]}",
+            "spec.initContainers[0]",
+        ),
+        ("{containers: [{name: a}], volumes: 7}", "spec.volumes"),
+    ] {
+        let error = refused(&json!({"spec": yaml(text)})).to_string();
+        assert!(error.contains(part), "{text}: {error}");
+    }
+    for pod in [
+        json!(null),
+        json!({}),
+        json!({"spec": 1}),
+        json!({"metadata": [], "spec": {}}),
+    ] {
+        refused(&pod);
+    }
+    let mut number = pod();
+    number["metadata"]["annotations"] = json!({"mesh.anyam.dev/drain-seconds": 9});
+    assert!(refused(&number).to_string().contains("quotes"));
+}
+
+#[test]
+fn a_damaged_status_is_refused() {
+    for damaged in ["", "7", "{}", r#"{"probes": {}, "annotations": []}"#] {
+        let error = refused(&annotated("mesh.anyam.dev/status", damaged)).to_string();
+        assert!(error.contains("mesh.anyam.dev/status"), "{error}");
+    }
+}
+
+#[test]
+fn only_the_init_container_has_rights() {
+    let (pod, _) = injected(&pod());
+    let list = at(&pod, "/spec/initContainers");
+    let names: Vec<&str> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|c| c["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["anyam-init", "anyam-proxy"]);
+    let (init, sidecar) = (named(list, "anyam-init"), named(list, "anyam-proxy"));
+    let added = |container: &Value| container["securityContext"]["capabilities"]["add"].clone();
+    assert_eq!(added(init), json!(["NET_ADMIN"]));
+    assert_eq!(added(sidecar), Value::Null);
+    assert_eq!(sidecar["securityContext"]["runAsUser"], 1337);
+    assert_eq!(sidecar["securityContext"]["runAsNonRoot"], true);
+    for container in [init, sidecar] {
+        let context = &container["securityContext"];
+        assert_eq!(context["capabilities"]["drop"], json!(["ALL"]));
+        assert_eq!(context["readOnlyRootFilesystem"], true);
+        assert_eq!(context["allowPrivilegeEscalation"], false);
+        assert_eq!(context["seccompProfile"], json!({"type": "RuntimeDefault"}));
+        assert!(container["resources"]["limits"]["memory"].is_string());
+    }
+}
+
+#[test]
+fn probes_that_cannot_be_performed_stay_and_are_named() {
+    let text = "{containers: [{name: a, livenessProbe: {httpGet: {port: http}}, readinessProbe: {tcpSocket: {port: '8080'}}}]}";
+    let (pod, warnings) = injected(&json!({"spec": yaml(text)}));
+    assert_eq!(
+        at(&pod, "/spec/containers/0/livenessProbe/httpGet/port"),
+        "http"
+    );
+    assert_eq!(
+        at(&pod, "/spec/containers/0/readinessProbe/httpGet/port"),
+        15020
+    );
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    assert!(
+        warning.contains("a/livez") && warning.contains("\"http\""),
+        "{warning}"
+    );
+    let probes: Value = serde_json::from_str(variable(&pod, "ANYAM_APP_PROBES").unwrap()).unwrap();
+    let expected = json!([{"name": "a/readyz", "tcpSocket": {"port": 8080}, "timeoutSeconds": 1}]);
+    assert_eq!(probes, expected);
+}
+
+#[test]
+fn metrics_are_merged_where_it_is_clear_which() {
+    let scraped = |ports: &str| {
+        let mut pod = annotated("prometheus.io/scrape", "true");
+        pod["spec"]["containers"][0]["ports"] = yaml(ports);
+        injected(&pod)
+    };
+    let (pod, warnings) = scraped("[{containerPort: 8080}, {containerPort: 53, protocol: UDP}]");
+    assert_eq!(warnings, [""; 0]);
+    assert_eq!(
+        at(&pod, "/metadata/annotations/prometheus.io~1port"),
+        "15020"
+    );
+    assert_eq!(
+        variable(&pod, "ANYAM_APP_METRICS"),
+        Some(r#"{"port":8080}"#)
+    );
+    for unclear in ["[]", "[{containerPort: 1}, {containerPort: 2}]"] {
+        let (pod, warnings) = scraped(unclear);
+        assert!(warnings[0].contains("prometheus.io/port"), "{warnings:?}");
+        assert_eq!(variable(&pod, "ANYAM_APP_METRICS"), None);
+        assert_eq!(
+            pod.pointer("/metadata/annotations/prometheus.io~1port"),
+            None
+        );
+    }
+}
+
+#[test]
+fn a_job_with_a_classic_sidecar_is_warned_of() {
+    let mut pod = annotated("mesh.anyam.dev/sidecar", "classic");
+    pod["spec"]["restartPolicy"] = "Never".into();
+    let (_, warnings) = injected(&pod);
+    assert!(
+        warnings[0].contains("mesh.anyam.dev/sidecar: native"),
+        "{warnings:?}"
+    );
+}
+
+#[test]
+fn what_was_changed_by_hand_since_stays() {
+    let text = "{metadata: {annotations: {prometheus.io/scrape: 'true', prometheus.io/port: '9'}}, \
+                spec: {containers: [{name: a, livenessProbe: {httpGet: {port: 8080}}}]}}";
+    let (mut pod, _) = injected(&yaml(text));
+    pod["spec"]["containers"][0]["livenessProbe"] = json!({"tcpSocket": {"port": 1}});
+    pod["metadata"]["annotations"]["prometheus.io/port"] = "7".into();
+    let (again, _) = injected(&pod);
+    let probes = variable(&again, "ANYAM_APP_PROBES").unwrap();
+    assert!(probes.contains(r#""tcpSocket":{"port":1}"#), "{probes}");
+    assert_eq!(variable(&again, "ANYAM_APP_METRICS"), Some(r#"{"port":7}"#));
+}
