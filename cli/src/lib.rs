@@ -40,6 +40,7 @@ enum Command {
     Explain(commands::ExplainArguments),
     Dump(commands::DumpArguments),
     Context(commands::ContextArguments),
+    Inject(commands::InjectArguments),
     /// Print a completion script for a shell
     #[command(after_help = "Example: anyam completion bash > /etc/bash_completion.d/anyam")]
     Completion {
@@ -62,6 +63,7 @@ pub async fn run() -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Command::Context(command) => commands::context(command),
+        Command::Inject(command) => commands::inject(command),
         Command::Check(command) => commands::check(&arguments.connection, command).await,
         Command::Proxies(command) => commands::proxies(&arguments.connection, command).await,
         Command::Stat(command) => commands::stat(&arguments.connection, command).await,

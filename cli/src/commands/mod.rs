@@ -1,11 +1,12 @@
 //! One function for each subcommand.
 //!
-//! - `view`: proxies, stat, edges, routes; `check`; `tap`; `explain`; `dump`; `context`
+//! - `view`: proxies, stat, edges, routes; `check`; `tap`; `explain`; `dump`; `context`; `inject`
 
 mod check;
 mod context;
 mod dump;
 mod explain;
+mod inject;
 mod tap;
 mod view;
 
@@ -20,6 +21,7 @@ pub use check::{CheckArguments, check};
 pub use context::{ContextArguments, context};
 pub use dump::{DumpArguments, dump};
 pub use explain::{ExplainArguments, explain};
+pub use inject::{InjectArguments, inject};
 pub use tap::{TapArguments, tap};
 pub use view::{
     EdgesArguments, ProxiesArguments, RoutesArguments, StatArguments, edges, proxies, routes, stat,
@@ -88,6 +90,8 @@ pub enum CommandError {
     Api(#[from] ApiError),
     #[error(transparent)]
     Context(#[from] ContextError),
+    #[error(transparent)]
+    Inject(#[from] inject::InjectFilesError),
     #[error("cannot print: {0}")]
     Output(#[from] io::Error),
 }

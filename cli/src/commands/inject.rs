@@ -1,0 +1,140 @@
+//! Sidecars for the workloads in manifests, by the webhook's own code.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyam_control::inject::manifest::{ManifestError, ObjectChange, ObjectOutcome, inject_object};
+use anyam_control::inject::settings::{MeshSettings, SettingsError};
+
+use super::CommandError;
+use crate::table::printable;
+
+/// Largest input, bytes.
+const MAX_INPUT: u64 = 64 << 20;
+
+/// Add sidecars to the workloads in manifests
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Prints the manifests with sidecars on standard output, and what became of each workload on
+standard error. Workloads are injected as in a namespace with the label mesh.anyam.dev/inject:
+enabled; what else is in the manifests passes unchanged, but for comments. Injecting again changes
+nothing.
+
+Examples:
+  anyam inject -f web.yaml | kubectl apply -f -
+  kubectl get deploy -o yaml | anyam inject -f - --settings injection.yaml"
+)]
+pub struct InjectArguments {
+    /// Manifests (YAML or JSON); - is standard input; may be repeated
+    #[arg(short, long, value_name = "FILE", required = true)]
+    filename: Vec<PathBuf>,
+    /// The namespace of workloads that do not say theirs
+    #[arg(short, long, value_name = "NAME", default_value = "default")]
+    namespace: String,
+    /// Settings of injection, as anyam-control has them (--injection-settings)
+    #[arg(long, value_name = "FILE")]
+    settings: Option<PathBuf>,
+}
+
+/// Why manifests are not injected.
+#[derive(Debug, thiserror::Error)]
+pub enum InjectFilesError {
+    #[error("{path} can't be read: {source}")]
+    Read { path: String, source: io::Error },
+    #[error("{path}: {error}")]
+    Yaml {
+        path: String,
+        error: xds_proto::yaml::Error,
+    },
+    #[error("{path}: {error}")]
+    Manifest { path: String, error: ManifestError },
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+}
+
+pub fn inject(arguments: InjectArguments) -> Result<ExitCode, CommandError> {
+    let settings = match &arguments.settings {
+        Some(path) => MeshSettings::read(path).map_err(InjectFilesError::from)?,
+        None => MeshSettings::default(),
+    };
+    let mut outcomes = Vec::new();
+    let mut documents = Vec::new();
+    for path in &arguments.filename {
+        let injected = file(path, (&arguments.namespace, &settings), &mut outcomes)?;
+        documents.extend(injected);
+    }
+    for outcome in &outcomes {
+        report(outcome);
+    }
+    // Only now: what a refused workload is part of must not be applied in part.
+    let mut out = io::stdout().lock();
+    for (index, document) in documents.iter().enumerate() {
+        let separator = if index == 0 { "" } else { "---\n" };
+        write!(out, "{separator}{document}")?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn file(
+    path: &Path,
+    (namespace, settings): (&str, &MeshSettings),
+    outcomes: &mut Vec<ObjectOutcome>,
+) -> Result<Vec<String>, InjectFilesError> {
+    let (name, text) = match path.as_os_str() == "-" {
+        true => ("standard input".to_owned(), bounded(io::stdin().lock())),
+        false => {
+            let opened = std::fs::File::open(path);
+            (path.display().to_string(), opened.and_then(bounded))
+        }
+    };
+    let text = text.map_err(|source| InjectFilesError::Read {
+        path: name.clone(),
+        source,
+    })?;
+    let mut written = Vec::new();
+    for document in xds_proto::yaml::documents(&text) {
+        let document = document.map_err(|error| InjectFilesError::Yaml {
+            path: name.clone(),
+            error,
+        })?;
+        if document.is_null() {
+            continue;
+        }
+        let object = document.to_json_as_kubectl();
+        let object = inject_object(object, namespace, settings, outcomes);
+        let object = object.map_err(|error| InjectFilesError::Manifest {
+            path: name.clone(),
+            error,
+        })?;
+        written.push(xds_proto::yaml::write(&object));
+    }
+    Ok(written)
+}
+
+fn bounded(from: impl Read) -> io::Result<String> {
+    let mut text = String::new();
+    let read = from.take(MAX_INPUT + 1).read_to_string(&mut text)?;
+    if read as u64 > MAX_INPUT {
+        let why = format!("it is larger than {MAX_INPUT} bytes");
+        return Err(io::Error::other(why));
+    }
+    Ok(text)
+}
+
+fn report(outcome: &ObjectOutcome) {
+    let object = printable(&outcome.object);
+    match &outcome.what {
+        ObjectChange::Injected { warnings } => {
+            eprintln!("{object}: injected");
+            for warning in warnings {
+                eprintln!("  warning: {}", printable(warning));
+            }
+        }
+        ObjectChange::Skipped(skip) => {
+            eprintln!("{object}: no sidecar: {}", printable(&skip.to_string()))
+        }
+        ObjectChange::Unchanged => {}
+    }
+}
