@@ -328,11 +328,7 @@ async fn open_ports(
     let probes = bootstrap.extensions.probes.as_ref();
     let status = bootstrap.extensions.status.as_ref();
     let ports = [
-        (
-            "status",
-            status.map(|status| status.listen),
-            Surface::Status,
-        ),
+        ("status", status.map(|s| s.listen), Surface::Status),
         ("admin", bootstrap.admin, Surface::Admin),
         ("metrics", probes.and_then(|p| p.metrics), Surface::Metrics),
         ("health", probes.and_then(|p| p.health), Surface::Health),

@@ -13,6 +13,7 @@
 //! - `peers`: Go programs on both ends, sidecars and a stock Envoy between them
 //! - `policy`: what policy was evaluated on is what the app receives, for every spelling by every
 //!   way in
+//! - `probes`: the kubelet's, of an app under strict mTLS
 //! - `swap`: configuration and certificates change under load of every kind
 //! - `scale`: thousands of services, of which a sidecar uses two
 //! - `tunnel`: TCP inside few HTTP/2 connections
@@ -33,6 +34,7 @@ mod names;
 mod peers;
 mod policy;
 mod ports;
+mod probes;
 mod process;
 mod scale;
 mod swap;
