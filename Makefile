@@ -10,7 +10,7 @@ MINUTES ?= 5
 # dpkg runs live there.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help demo test fuzz bench build release fmt prerequisites
+.PHONY: help demo test test-kube fuzz bench build release images fmt prerequisites
 
 help:
 	@echo "make demo   build, then run the demo mesh until Ctrl-C (FOR=30s ends it by itself); needs root"
@@ -19,6 +19,7 @@ help:
 	@echo "            manifests (MINUTES=5 for each of the three)"
 	@echo "make bench  side-by-side benchmarks (CASE=\"l4 http1 mtls\"…, all without); needs root"
 	@echo "make build  the three programs, quick profile; make release: optimised"
+	@echo "make images OCI archives of proxy and control plane in target/images, without Docker (ARCH=amd64,arm64)"
 
 prerequisites:
 	@tests/prerequisites.sh
@@ -30,6 +31,9 @@ build:
 release:
 	$(CARGO) fetch --locked
 	$(CARGO) build --locked --release -p anyam-proxy -p anyam-control -p anyam
+
+images:
+	@deploy/images/build.sh $(if $(ARCH),--arch $(ARCH))
 
 demo:
 	@tests/prerequisites.sh root demo

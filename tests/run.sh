@@ -25,6 +25,8 @@ stage docs env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-de
 stage "build" cargo build --locked --workspace --bins
 # What users run: its costs are counted.
 stage "build, optimised" cargo build --locked --release -p anyam-proxy
+# The optimised sidecar, the quick control plane: what an image does with either is the same.
+stage "images" tests/images.py target/release/anyam-proxy target/debug/anyam-control
 stage "Go peers" tests/peers/build.sh
 # Those on a real Kubernetes need it built: see CONTRIBUTING.md.
 stage "unit, property and whole-mesh tests" cargo test --locked --workspace --exclude anyam-tests-kube --no-fail-fast
