@@ -28,13 +28,13 @@ echo '#include <stdio.h>' | cc -E - >/dev/null 2>&1 || packages+=(libc6-dev)
 need cmake cmake
 if wants demo || wants test || wants bench || wants kube; then
   need ip iproute2
-  need nft nftables
 fi
 if wants test || wants bench || wants kube; then
   need python3 python3
   python3 -c 'import venv, ensurepip' 2>/dev/null || packages+=(python3-venv)
 fi
 if wants test; then
+  need nft nftables
   need openssl openssl
   need chromium chromium
   need strace strace

@@ -1,7 +1,8 @@
 //! The composition root: builds everything in order, runs it, ends it. No globals.
 //!
 //! - this file: the order of construction; `build`: registry, compiler; `certificates`: the proxy's
-//!   own; `statics`: the first snapshot; `workers`: their threads; `end`: signals, drain, exit
+//!   own; `statics`: the first snapshot; `workers`: their threads; `end`: signals, drain, exit;
+//!   `listening`: whether the app beside the proxy still listens
 //! - `logging`: diagnostics, their level changed at run time; `maintenance`: periodic work for
 //!   clusters; `supervisor`: tasks of the control thread, restarted after a panic
 //!
@@ -11,6 +12,7 @@
 mod build;
 mod certificates;
 mod end;
+mod listening;
 mod logging;
 pub mod maintenance;
 mod statics;
@@ -182,7 +184,8 @@ async fn serve_until_told(
         drain.close();
         return workers.join();
     }
-    end::wait(&drain, || workers.open_connections(), process.drain_time()).await;
+    let open = || workers.open_connections();
+    end::wait(&drain, open, process.wait_for_app, process.drain_time()).await;
     workers.join()
 }
 

@@ -36,7 +36,7 @@ pub enum Command {
     /// Runs as a workload's sidecar under Anyam's control plane.
     Sidecar(Box<Sidecar>),
     /// Sets or removes the netfilter rules of the current network namespace.
-    Redirect(RedirectArgs),
+    Redirect(Box<RedirectArgs>),
 }
 
 /// Where the configuration is and how to run.
@@ -80,6 +80,17 @@ pub struct Process {
         env = "ANYAM_DRAIN_TIME_S"
     )]
     pub drain_time_s: u64,
+    /// At its end, stay until no other process of this network namespace listens on a TCP port, at
+    /// most for the drain time: for a pod whose containers, this one among them, all get the signal
+    /// at once. Not for a native sidecar, which is ended after the app.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        default_value_t = false,
+        action = clap::ArgAction::Set,
+        env = "ANYAM_WAIT_FOR_APP"
+    )]
+    pub wait_for_app: bool,
     #[command(flatten)]
     pub logs: LogOptions,
     #[command(flatten)]
@@ -136,11 +147,15 @@ pub struct RedirectArgs {
     #[command(flatten)]
     pub options: redirect::RedirectOptions,
     /// Remove the rules instead.
-    #[arg(long)]
+    #[arg(long, group = "action")]
     pub remove: bool,
-    /// Print the rules as nftables text and change nothing.
-    #[arg(long, conflicts_with = "remove")]
-    pub print: bool,
+    /// Print the rules as text that nft takes, and change nothing.
+    #[arg(long, group = "action")]
+    pub dry_run: bool,
+    /// Say whether the rules that are installed are those of these options (exit code 0), and change
+    /// nothing.
+    #[arg(long, group = "action")]
+    pub check: bool,
 }
 
 /// A sidecar's workload and control plane.

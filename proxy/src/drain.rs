@@ -1,20 +1,38 @@
-//! Process drain: Serving → Draining → Closing, and the readiness reported meanwhile.
+//! Process drain: Serving → DrainingInbound → Draining → Closing, and the readiness reported
+//! meanwhile.
 //!
-//! `app` drives it on SIGTERM, the admin server on request; every worker watches the phase.
+//! `app` drives it on SIGTERM, the admin server on request; every worker watches the phase. A signal
+//! drains inbound connections only: what the app beside the proxy calls has to work until the app
+//! has ended, and an idle connection that is closed may cost it a request.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::{Notify, watch};
+
+use crate::config::listener::Direction;
 
 /// The phase of the process's drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
     #[default]
     Serving,
-    /// New connections and requests are still accepted, but every connection is ended gracefully:
-    /// `Connection: close`, GOAWAY, idle ones closed.
+    /// New connections and requests are still accepted, but every connection of a listener that is
+    /// not outbound is ended gracefully: `Connection: close`, GOAWAY, idle ones closed.
+    DrainingInbound,
+    /// Every connection is.
     Draining,
     /// The deadline passed: what is left is cut.
     Closing,
+}
+
+impl Phase {
+    /// Whether connections of a listener of this direction are to end.
+    pub fn drains(self, direction: Direction) -> bool {
+        match self {
+            Self::Serving => false,
+            Self::DrainingInbound => direction != Direction::Outbound,
+            Self::Draining | Self::Closing => true,
+        }
+    }
 }
 
 /// Shared by admin, signals and workers.
@@ -43,7 +61,12 @@ impl Drain {
         *self.phase.borrow()
     }
 
-    /// Starts the drain.
+    /// Starts the drain of all but outbound connections.
+    pub fn begin_inbound(&self) {
+        self.advance(Phase::DrainingInbound);
+    }
+
+    /// Starts the drain of all connections.
     pub fn begin(&self) {
         self.advance(Phase::Draining);
     }
@@ -93,9 +116,22 @@ mod tests {
         drain.set_failed(true);
         assert!(!drain.is_healthy());
         drain.set_failed(false);
+        drain.begin_inbound();
+        assert!(!drain.is_healthy());
         drain.close();
         drain.begin();
+        drain.begin_inbound();
         assert_eq!(drain.phase(), Phase::Closing);
         assert!(!drain.is_healthy());
+    }
+
+    #[test]
+    fn a_phase_drains_what_those_before_it_do() {
+        use Direction::{Inbound, Outbound, Unspecified};
+        let drained = |phase: Phase| [Inbound, Unspecified, Outbound].map(|way| phase.drains(way));
+        assert_eq!(drained(Phase::Serving), [false; 3]);
+        assert_eq!(drained(Phase::DrainingInbound), [true, true, false]);
+        assert_eq!(drained(Phase::Draining), [true; 3]);
+        assert_eq!(drained(Phase::Closing), [true; 3]);
     }
 }

@@ -52,14 +52,12 @@ fn print(sidecar: &Sidecar) -> Result<(), String> {
 }
 
 fn set_rules(arguments: &RedirectArgs) -> Result<(), String> {
-    if arguments.print {
-        print!("{}", redirect::program(&arguments.options));
-        return Ok(());
-    }
-    let outcome = if arguments.remove {
-        redirect::remove()
-    } else {
-        redirect::install(&arguments.options)
+    let options = &arguments.options;
+    let outcome = match (arguments.dry_run, arguments.check, arguments.remove) {
+        (true, ..) => redirect::dry_run(options).map(|rules| print!("{rules}")),
+        (_, true, _) => redirect::check(options),
+        (.., true) => redirect::remove(),
+        _ => redirect::install(options),
     };
     outcome.map_err(|error| error.to_string())
 }

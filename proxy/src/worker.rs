@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tokio::sync::watch;
 
 use crate::config::demand::OnDemandClient;
-use crate::config::listener::ListenerDef;
+use crate::config::listener::{Direction, ListenerDef};
 use crate::dispatcher::buffer;
 use crate::dispatcher::date::DateCache;
 use crate::dispatcher::future_slab::FutureSlab;
@@ -139,8 +139,9 @@ impl Worker {
         ends
     }
 
-    pub fn is_draining(&self) -> bool {
-        *self.drain.borrow() >= Phase::Draining
+    /// Whether connections of a listener of this direction are to end.
+    pub fn is_draining(&self, direction: Direction) -> bool {
+        self.drain.borrow().drains(direction)
     }
 
     /// A number for a connection, unique in the process.

@@ -45,7 +45,7 @@ const HELP: &str = "\
   /runtime                  layers of the bootstrap's layered_runtime
   /logging                  log levels; POST /logging?level=debug or ?xds=debug
   /reopen_logs              (POST) open log files again, after a rotation
-  /drain, /drain_listeners  (POST) ask every connection to end
+  /drain, /drain_listeners  (POST) ask every connection to end; ?inboundonly: all but outbound ones
   /healthcheck/fail, /ok    (POST) what /ready says while traffic still flows
   /quitquitquit             (POST) end the process after draining
 ";

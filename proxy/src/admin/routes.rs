@@ -105,6 +105,7 @@ fn changes_something(path: &str, query: &str) -> bool {
 
 fn change(admin: &Admin, path: &str, query: &str) -> Answer {
     match path {
+        "/drain" | "/drain_listeners" if inbound_only(query) => admin.drain.begin_inbound(),
         "/drain" | "/drain_listeners" => admin.drain.begin(),
         "/quitquitquit" => admin.drain.quit(),
         "/healthcheck/fail" => admin.drain.set_failed(true),
@@ -114,6 +115,13 @@ fn change(admin: &Admin, path: &str, query: &str) -> Answer {
     }
     tracing::info!(path, "admin");
     text(StatusCode::OK, "OK\n")
+}
+
+/// Envoy's `?inboundonly`; it takes any value for true.
+fn inbound_only(query: &str) -> bool {
+    AdminQuery::parse(query)
+        .iter()
+        .any(|(name, _)| name == "inboundonly")
 }
 
 fn set_levels(admin: &Admin, query: &str) -> Answer {

@@ -1,15 +1,22 @@
 //! Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGUSR1 opens logs again.
+//!
+//! A drain ends inbound connections in order. Outbound ones go on as before, new ones too: the app
+//! beside the proxy may have work to finish. Once none of either is open, and the app does not
+//! listen any more (`--wait-for-app`), the process ends; at the latest after the drain time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use super::listening;
 use crate::drain::Drain;
 use crate::log_sink::Sinks;
 
 /// How often the number of open connections is checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
+/// How often, while there is none, it is checked whether the app still listens.
+const APP_INTERVAL: Duration = Duration::from_millis(200);
 /// After the deadline connections get this long to close and to write their log lines.
 const LOG_WRITE: Duration = Duration::from_millis(100);
 /// As a shell reports a process ended by SIGTERM.
@@ -70,20 +77,28 @@ async fn one(signal: &mut Option<Signal>) {
     }
 }
 
-/// Returns when the process may end: after a signal, once all connections are drained or the drain
-/// time is over. `open`: the number of open connections.
-pub(super) async fn wait(drain: &Drain, open: impl Fn() -> usize, limit: Duration) {
+/// Returns when the process may end: after a signal, once all connections have ended or the drain
+/// time is over. `open`: the number of open connections; `wait_for_app`: not before the app is gone.
+pub(super) async fn wait(
+    drain: &Drain,
+    open: impl Fn() -> usize,
+    wait_for_app: bool,
+    limit: Duration,
+) {
     let mut signals = Signals::new();
     tokio::select! {
         () = signals.next() => tracing::info!(?limit, "stop requested: draining"),
         () = drain.quit_asked() => tracing::info!(?limit, "quitquitquit: draining"),
     }
-    drain.begin();
+    drain.begin_inbound();
     let began = Instant::now();
     tokio::select! {
-        left = drained(open, limit) => match left {
-            0 => tracing::info!("drained in {:?}", began.elapsed()),
-            left => tracing::warn!(left, "drain time is over; cutting connections"),
+        left = drained(open, wait_for_app, limit) => match left {
+            Remaining::Nothing => tracing::info!("drained in {:?}", began.elapsed()),
+            Remaining::Connections(left) => {
+                tracing::warn!(left, "drain time is over; cutting connections");
+            }
+            Remaining::App => tracing::warn!("drain time is over; the app still listens"),
         },
         () = signals.next() => {
             tracing::warn!("second signal: ending at once");
@@ -94,14 +109,27 @@ pub(super) async fn wait(drain: &Drain, open: impl Fn() -> usize, limit: Duratio
     tokio::time::sleep(LOG_WRITE).await;
 }
 
-/// Waits until no connection is left or `limit` is over; how many are left.
-async fn drained(open: impl Fn() -> usize, limit: Duration) -> usize {
-    let deadline = Instant::now() + limit;
+/// What a drain still waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remaining {
+    Nothing,
+    Connections(usize),
+    /// It accepts connections still.
+    App,
+}
+
+/// Waits until nothing is left or `limit` is over.
+async fn drained(open: impl Fn() -> usize, wait_for_app: bool, limit: Duration) -> Remaining {
+    let deadline = Instant::now().checked_add(limit);
     loop {
-        let left = open();
-        if left == 0 || Instant::now() >= deadline {
+        let (left, again) = match open() {
+            0 if wait_for_app && listening::others_listen() => (Remaining::App, APP_INTERVAL),
+            0 => return Remaining::Nothing,
+            count => (Remaining::Connections(count), CHECK_INTERVAL),
+        };
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return left;
         }
-        tokio::time::sleep(CHECK_INTERVAL).await;
+        tokio::time::sleep(again).await;
     }
 }

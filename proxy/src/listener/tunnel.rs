@@ -109,7 +109,8 @@ pub(crate) async fn serve(
                 let seen = ConnectionStatus {
                     open,
                     served: 0,
-                    is_draining: worker.is_draining() || is_reclaimed(),
+                    is_draining: worker.is_draining(accepted.listener.def.direction)
+                        || is_reclaimed(),
                 };
                 let drain_timeout = chain.handshake_timeout;
                 match ready!(life.poll(cx, &timer, &limits, drain_timeout, seen)) {

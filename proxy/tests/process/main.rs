@@ -12,6 +12,8 @@
 //! - `chains`: which filter chain a connection gets, beside Envoy
 //! - `names`: clusters whose endpoints are names
 //! - `probes`: the kubelet's probes of an app, performed on its behalf; metrics of both
+//! - `shutdown`: SIGTERM, with connections of either direction
+//! - `redirect`: netfilter rules, in namespaces of the test's own
 //! - `filters`: each HTTP filter beside a stock Envoy
 //! - `heads`: how long a response's head may be
 
@@ -32,8 +34,10 @@ mod overload;
 mod ports;
 mod probes;
 mod proxy;
+mod redirect;
 mod resources;
 #[path = "../shared/running.rs"]
 mod running;
+mod shutdown;
 mod splice;
 mod tls;

@@ -131,7 +131,8 @@ impl Conn {
     /// The connection should end at the next occasion.
     pub fn is_draining(&self) -> bool {
         let current = self.resolve();
-        self.worker.is_draining() || current.is_gone || current.is_denied
+        let direction = self.downstream.listener.def.direction;
+        self.worker.is_draining(direction) || current.is_gone || current.is_denied
     }
 }
 

@@ -120,11 +120,12 @@ pub(crate) fn options(manager: &HttpConnectionManager) -> RequestOptions {
     }
 }
 
-/// Whether the response to this request is to be the last.
+/// Whether the response to this request is to be the last. A drain is looked at when the response
+/// begins.
 fn must_close(conn: &Conn, served: u32, framing: Option<&Framing>) -> bool {
     let due = conn.limits().due(conn.downstream.since, None, served);
     let is_due = due.is_some_and(|at| at <= conn.worker.timers.now());
-    framing.is_none() || is_due || conn.is_draining()
+    framing.is_none() || is_due
 }
 
 /// Waits for the first bytes of a request.

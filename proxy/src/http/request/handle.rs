@@ -139,6 +139,13 @@ pub async fn handle(
     }
 }
 
+/// Whether an HTTP/1 connection is to end with the response whose head comes next. Asked then, not
+/// before: a client that learns of a drain only by the end of its connection may have sent another
+/// request. HTTP/2 has GOAWAY.
+fn must_end(conn: &Conn, down: &DownstreamIo<'_>) -> bool {
+    matches!(down, DownstreamIo::H1(_)) && conn.is_draining()
+}
+
 /// Answers a failure that came before there was a request to handle.
 pub async fn refuse(
     conn: &Conn,
@@ -295,7 +302,7 @@ impl Exchange<'_, '_> {
         let length =
             headers::finish_upstream(attempts.info, &answer.framing, weighted, &conn.worker.date);
         self.started = true;
-        let close = self.close || answer.framing.tunnel;
+        let close = self.close || answer.framing.tunnel || must_end(conn, attempts.down);
         attempts.down.head(&attempts.info.response, length, close)?;
         if answer.framing.tunnel && answer.lease.up.is_h1() {
             self.tunnel = Some((answer, permit));
@@ -322,7 +329,8 @@ impl Exchange<'_, '_> {
             _ if headers::is_bodiless(&self.info) => BodyLength::None,
             length => BodyLength::Known(length),
         };
-        self.down.head(&self.info.response, length, self.close)?;
+        let close = self.close || must_end(self.conn, self.down);
+        self.down.head(&self.info.response, length, close)?;
         self.info.response_bytes = body.len() as u64;
         self.send_rest(body).await
     }
