@@ -48,7 +48,10 @@ pub enum InjectFilesError {
         error: xds_proto::yaml::Error,
     },
     #[error("{path}: {error}")]
-    Manifest { path: String, error: ManifestError },
+    Manifest {
+        path: String,
+        error: Box<ManifestError>,
+    },
     #[error(transparent)]
     Settings(#[from] SettingsError),
 }
@@ -106,7 +109,7 @@ fn file(
         let object = inject_object(object, namespace, settings, outcomes);
         let object = object.map_err(|error| InjectFilesError::Manifest {
             path: name.clone(),
-            error,
+            error: Box::new(error),
         })?;
         written.push(xds_proto::yaml::write(&object));
     }
