@@ -241,10 +241,15 @@ async fn ends(tcp: &mut TcpStream) {
 #[tokio::test]
 async fn a_probe_is_answered_whatever_others_hold_open() {
     let admin = admin();
-    for surface in [Surface::Health, Surface::Metrics, Surface::Admin] {
+    for surface in [
+        Surface::Health,
+        Surface::Metrics,
+        Surface::Admin,
+        Surface::Status,
+    ] {
         let address = start(surface, admin.clone()).await;
         let path = match surface {
-            Surface::Health => "/healthz/ready",
+            Surface::Health | Surface::Status => "/healthz/ready",
             Surface::Metrics | Surface::Admin => "/stats/prometheus",
         };
         let mut held = Vec::new();

@@ -202,7 +202,10 @@ fn a_sidecar_is_nothing_but_a_bootstrap() {
         on_demand,
         probes,
         connections,
+        status,
     } = &bootstrap.extensions;
+    // The injector configures it.
+    assert!(status.is_none());
     let connections = connections.as_ref().unwrap();
     assert_eq!(
         (&*connections.listener, connections.most),

@@ -102,16 +102,13 @@ fn a_file_of_roots_authenticates_the_control_plane() {
     let minted = mesh.control_command(&["token", "--workload", "shop/server"]);
     std::fs::write(&token, minted).unwrap();
     let control = format!("{CONTROL}:15012");
+    let address = SERVER.to_string();
+    let (state, token, others) = (shown(&state), shown(&token), shown(&others));
     let arguments = [
         &["sidecar", "--workload", "server", "--namespace", "shop"][..],
-        &[
-            "--service-account",
-            "server",
-            "--address",
-            &SERVER.to_string(),
-        ],
-        &["--control-plane", &control, "--state-dir", &shown(&state)],
-        &["--token-file", &shown(&token), "--ca-file", &shown(&others)],
+        &["--service-account", "server", "--address", &address],
+        &["--control-plane", &control, "--state-dir", &state],
+        &["--token-file", &token, "--ca-file", &others],
     ]
     .concat();
     let program = mesh.folder.join("anyam-proxy");
