@@ -10,7 +10,7 @@ MINUTES ?= 5
 # dpkg runs live there.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help demo test test-kube fuzz bench build release images fmt prerequisites
+.PHONY: help demo test fuzz bench build release images fmt prerequisites
 
 help:
 	@echo "make demo   build, then run the demo mesh until Ctrl-C (FOR=30s ends it by itself); needs root"
