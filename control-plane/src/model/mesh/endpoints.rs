@@ -60,7 +60,7 @@ impl Slices {
                 }
             }
         }
-        let members = with_member.keys().map(|key| Key::clone(key)).collect();
+        let members = with_member.keys().copied().cloned().collect();
         let with_member = with_member.into_values();
         let with_member = with_member.map(|slices| slices.into_iter().collect());
         let mut endpoints = all.iter().flat_map(|slice| &slice.endpoints);
@@ -292,9 +292,10 @@ impl Mesh {
         families: Families,
     ) -> Vec<Endpoint<'a>> {
         let publish = service.service.publish_not_ready;
-        // By workload, or else by address, and by port; of a workload the address that suits best.
-        let mut all: BTreeMap<(Option<&Key>, Option<IpAddr>, u16), (usize, Endpoint<'a>)> =
-            BTreeMap::new();
+        /// Its workload, or else its address; and its port.
+        type Place<'a> = (Option<&'a Key>, Option<IpAddr>, u16);
+        // Of a workload the address that suits best.
+        let mut all: BTreeMap<Place<'_>, (usize, Endpoint<'a>)> = BTreeMap::new();
         for slice in &slices.all {
             let Some(number) = slice.number(&port.name) else {
                 continue;

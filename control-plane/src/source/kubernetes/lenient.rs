@@ -238,7 +238,7 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
-    use crate::model::manifest::authorization::{AuthorizationPolicy, Rule};
+    use crate::model::manifest::authorization::{AuthorizationPolicy, AuthorizationRule};
     use crate::model::manifest::policy::MtlsMode;
     use crate::model::manifest::route::Route;
     use crate::source::kubernetes::decode::Manifest;
@@ -350,11 +350,15 @@ mod tests {
         let allow = policy(json!({"rules": rules})).unwrap();
         assert_eq!(allow.rules.len(), 1);
         let deny = policy(json!({"action": "Deny", "rules": rules})).unwrap();
-        assert_eq!(deny.rules[1], Rule::default(), "everything is denied");
+        assert_eq!(
+            deny.rules[1],
+            AuthorizationRule::default(),
+            "everything is denied"
+        );
         let narrowed = policy(json!({"rules": rules, "onlyOnMondays": true})).unwrap();
         assert!(narrowed.rules.is_empty(), "nothing is allowed");
         let denies = policy(json!({"action": "Deny", "rules": rules, "x": 1})).unwrap();
-        assert_eq!(denies.rules, [Rule::default()]);
+        assert_eq!(denies.rules, [AuthorizationRule::default()]);
         assert_eq!(policy(json!({"action": "Custom", "rules": rules})), None);
         let target = json!([{"kind": "Pod", "name": "a"}]);
         assert_eq!(policy(json!({"targetRefs": target, "rules": rules})), None);
