@@ -61,7 +61,7 @@ pub struct ProxySettings {
     pub image: String,
     pub image_pull_policy: PullPolicy,
     pub sidecar: SidecarKind,
-    pub resources: Resources,
+    pub resources: ResourceRequirements,
     pub log_level: String,
     /// Worker threads; `None`: by the CPU limit.
     pub concurrency: Option<u16>,
@@ -84,7 +84,7 @@ impl Default for ProxySettings {
             image: concat!("anyam/proxy:", env!("CARGO_PKG_VERSION")).into(),
             image_pull_policy: PullPolicy::IfNotPresent,
             sidecar: SidecarKind::Native,
-            resources: Resources::default(),
+            resources: ResourceRequirements::default(),
             log_level: "info".into(),
             concurrency: None,
             drain_seconds: None,
@@ -182,15 +182,15 @@ impl RedirectSettings {
 /// Of the sidecar, and of the init container that sets its rules.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Resources {
+pub struct ResourceRequirements {
     pub requests: Amounts,
     pub limits: Amounts,
 }
 
-impl Default for Resources {
+impl Default for ResourceRequirements {
     fn default() -> Self {
         let amount = |text| Quantity::parse(text).ok();
-        Resources {
+        ResourceRequirements {
             requests: Amounts {
                 cpu: amount("50m"),
                 memory: amount("64Mi"),

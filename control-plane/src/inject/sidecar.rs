@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::metrics::Merged;
 use super::pod::{self, Object, Pod};
 use super::probes::Rewritten;
-use super::settings::{Amounts, MeshSettings, ProxySettings, Resources, SidecarKind};
+use super::settings::{Amounts, MeshSettings, ProxySettings, ResourceRequirements, SidecarKind};
 use super::volumes::{self, CA_FILE, STATE_DIR, TOKEN_FILE, object};
 
 pub(super) const NAME: &str = "anyam-proxy";
@@ -144,7 +144,7 @@ fn field(name: &str, path: &str) -> Value {
     json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}})
 }
 
-pub(super) fn resources(resources: &Resources) -> Value {
+pub(super) fn resources(resources: &ResourceRequirements) -> Value {
     let mut object = Object::new();
     for (field, amounts) in [
         ("requests", &resources.requests),

@@ -156,21 +156,21 @@ pub struct Annotations {
 
 /// What stands beside the metadata that kube needs.
 #[derive(Clone, Debug)]
-pub struct About {
+pub struct ObjectFacts {
     pub created: Option<String>,
     pub labels: BTreeMap<String, String>,
     pub annotations: Annotations,
 }
 
 impl Metadata {
-    fn split(self) -> (ObjectMeta, About) {
+    fn split(self) -> (ObjectMeta, ObjectFacts) {
         let meta = ObjectMeta {
             name: Some(self.name),
             namespace: self.namespace,
             resource_version: self.resource_version,
             ..ObjectMeta::default()
         };
-        let about = About {
+        let about = ObjectFacts {
             created: self.creation_timestamp,
             labels: self.labels,
             annotations: self.annotations,
@@ -184,7 +184,7 @@ impl Metadata {
 #[serde(from = "PodDocument")]
 pub struct Pod {
     meta: ObjectMeta,
-    pub about: About,
+    pub about: ObjectFacts,
     pub spec: PodSpec,
     pub status: PodStatus,
 }
@@ -269,7 +269,7 @@ pub struct PodCondition {
 #[serde(from = "NodeDocument")]
 pub struct Node {
     meta: ObjectMeta,
-    pub about: About,
+    pub about: ObjectFacts,
 }
 
 #[derive(Deserialize)]

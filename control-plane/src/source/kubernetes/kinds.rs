@@ -8,32 +8,34 @@ use crate::model::Kind;
 
 /// A kind of objects of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Watched {
+pub enum WatchedKind {
     /// For the locality of pods.
     Node,
     Pod,
     Manifest(Kind),
 }
 
-impl Watched {
+impl WatchedKind {
     pub fn all() -> impl Iterator<Item = Self> {
-        let manifests = Kind::ALL.into_iter().map(Watched::Manifest);
-        [Watched::Node, Watched::Pod].into_iter().chain(manifests)
+        let manifests = Kind::ALL.into_iter().map(WatchedKind::Manifest);
+        [WatchedKind::Node, WatchedKind::Pod]
+            .into_iter()
+            .chain(manifests)
     }
 
     pub fn name(self) -> &'static str {
         match self {
-            Watched::Node => "Node",
-            Watched::Pod => "Pod",
-            Watched::Manifest(kind) => kind.name(),
+            WatchedKind::Node => "Node",
+            WatchedKind::Pod => "Pod",
+            WatchedKind::Manifest(kind) => kind.name(),
         }
     }
 
     fn plural(self) -> &'static str {
         match self {
-            Watched::Node => "nodes",
-            Watched::Pod => "pods",
-            Watched::Manifest(kind) => match kind {
+            WatchedKind::Node => "nodes",
+            WatchedKind::Pod => "pods",
+            WatchedKind::Manifest(kind) => match kind {
                 Kind::Service => "services",
                 Kind::EndpointSlice => "endpointslices",
                 Kind::Workload => "workloads",
@@ -49,15 +51,15 @@ impl Watched {
 
     /// Whether every API server has it; others are custom resources.
     pub fn is_builtin(self) -> bool {
-        let builtin = [Kind::Service, Kind::EndpointSlice].map(Watched::Manifest);
-        matches!(self, Watched::Node | Watched::Pod) || builtin.contains(&self)
+        let builtin = [Kind::Service, Kind::EndpointSlice].map(WatchedKind::Manifest);
+        matches!(self, WatchedKind::Node | WatchedKind::Pod) || builtin.contains(&self)
     }
 
     /// In each version that is read, the preferred one first.
     pub fn resources(self) -> impl Iterator<Item = ApiResource> {
         let versions: &[&str] = match self {
-            Watched::Node | Watched::Pod => &["v1"],
-            Watched::Manifest(kind) => kind.api_versions(),
+            WatchedKind::Node | WatchedKind::Pod => &["v1"],
+            WatchedKind::Manifest(kind) => kind.api_versions(),
         };
         versions.iter().map(move |api_version| {
             let (group, version) = api_version.split_once('/').unwrap_or(("", *api_version));
@@ -72,7 +74,7 @@ impl Watched {
     }
 }
 
-impl fmt::Display for Watched {
+impl fmt::Display for WatchedKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.plural())
     }

@@ -22,8 +22,8 @@ use tokio::sync::mpsc;
 use tokio::task::{self, JoinSet};
 use tokio::time::{Instant, timeout_at};
 
-use self::kinds::Watched;
-use self::state::State;
+use self::kinds::WatchedKind;
+use self::state::ClusterState;
 use self::watch::Event;
 use super::{Observed, Source, SourceError};
 
@@ -42,12 +42,12 @@ const AFTER_PANIC: Duration = Duration::from_secs(1);
 pub struct Cluster {
     name: String,
     client: Client,
-    state: State,
+    state: ClusterState,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
     tasks: JoinSet<()>,
     /// Which kind a task watches.
-    watching: HashMap<task::Id, Watched>,
+    watching: HashMap<task::Id, WatchedKind>,
     complete: bool,
 }
 
@@ -58,20 +58,20 @@ impl Cluster {
         let mut cluster = Cluster {
             name: name.into(),
             client,
-            state: State::default(),
+            state: ClusterState::default(),
             events,
             sender,
             tasks: JoinSet::new(),
             watching: HashMap::new(),
             complete: false,
         };
-        for watched in Watched::all() {
+        for watched in WatchedKind::all() {
             cluster.watch(watched, Duration::ZERO);
         }
         cluster
     }
 
-    fn watch(&mut self, watched: Watched, after: Duration) {
+    fn watch(&mut self, watched: WatchedKind, after: Duration) {
         let (client, sender) = (self.client.clone(), self.sender.clone());
         let task = self.tasks.spawn(async move {
             tokio::time::sleep(after).await;
@@ -105,7 +105,7 @@ impl Cluster {
                 Ok(event) => self.state.take_in(event?),
                 Err(_) => {
                     let missing = self.state.missing();
-                    let missing: Vec<_> = missing.iter().map(Watched::to_string).collect();
+                    let missing: Vec<_> = missing.iter().map(WatchedKind::to_string).collect();
                     tracing::warn!(
                         cluster = self.name,
                         "waiting for the API server to list {}",

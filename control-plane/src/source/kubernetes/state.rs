@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use super::kinds::Watched;
-use super::watch::{Event, Found};
+use super::kinds::WatchedKind;
+use super::watch::{Decoded, Event};
 use crate::model::manifest::object::{FieldError, Key};
 use crate::model::manifest::workload::{Locality, Workload};
 use crate::model::mesh::change::{Delta, Origin};
@@ -13,8 +13,8 @@ use crate::source::{About, FileError, Observed};
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct State {
-    kinds: HashMap<Watched, Keys>,
+pub struct ClusterState {
+    kinds: HashMap<WatchedKind, Keys>,
     localities: HashMap<String, Locality>,
     pods_on: HashMap<String, BTreeSet<Key>>,
     /// Pods that are workloads.
@@ -24,7 +24,7 @@ pub struct State {
     served: HashMap<ObjectId, Object>,
     /// What may differ from the last report, as it was in that.
     reported: BTreeMap<ObjectId, Option<Object>>,
-    errors: BTreeMap<(Watched, Key), Vec<FileError>>,
+    errors: BTreeMap<(WatchedKind, Key), Vec<FileError>>,
     errors_differ: bool,
 }
 
@@ -38,11 +38,11 @@ struct Keys {
     seen: Option<HashSet<Key>>,
 }
 
-impl State {
+impl ClusterState {
     /// Kinds that were not listed yet.
-    pub fn missing(&self) -> Vec<Watched> {
-        let listed = |kind: &Watched| self.kinds.get(kind).is_some_and(|it| it.listed);
-        Watched::all().filter(|kind| !listed(kind)).collect()
+    pub fn missing(&self) -> Vec<WatchedKind> {
+        let listed = |kind: &WatchedKind| self.kinds.get(kind).is_some_and(|it| it.listed);
+        WatchedKind::all().filter(|kind| !listed(kind)).collect()
     }
 
     pub fn take_in(&mut self, event: Event) {
@@ -83,7 +83,7 @@ impl State {
                 Some(now) if before.as_ref() == Some(now) => {}
                 Some(now) => {
                     let kind = match id.kind == Kind::Workload && self.pods.contains(&id.key) {
-                        true => Watched::Pod.name(),
+                        true => WatchedKind::Pod.name(),
                         false => id.kind.name(),
                     };
                     delta.set.push((now.clone(), Origin::Cluster { kind }));
@@ -97,14 +97,16 @@ impl State {
         Observed { delta, errors }
     }
 
-    fn set(&mut self, kind: Watched, key: Key, found: Found) {
+    fn set(&mut self, kind: WatchedKind, key: Key, found: Decoded) {
         match found {
-            Found::Node(locality) => self.place_node(&key.name, locality),
-            Found::Pod(Some(workload)) => self.place_pod(key, *workload),
+            Decoded::Node(locality) => self.place_node(&key.name, locality),
+            Decoded::Pod(Some(workload)) => self.place_pod(key, *workload),
             // Its address may be another's by now.
-            Found::Pod(None) => self.remove_pod(&key),
-            Found::Manifest { object, left_out } => {
-                let Watched::Manifest(of) = kind else { return };
+            Decoded::Pod(None) => self.remove_pod(&key),
+            Decoded::Manifest { object, left_out } => {
+                let WatchedKind::Manifest(of) = kind else {
+                    return;
+                };
                 let id = ObjectId { kind: of, key };
                 self.note(kind, &id, &left_out, object.is_some());
                 // What cannot be read serves on as it was last.
@@ -118,11 +120,11 @@ impl State {
         }
     }
 
-    fn remove(&mut self, kind: Watched, key: &Key) {
+    fn remove(&mut self, kind: WatchedKind, key: &Key) {
         match kind {
-            Watched::Node => self.place_node(&key.name, None),
-            Watched::Pod => self.remove_pod(key),
-            Watched::Manifest(of) => {
+            WatchedKind::Node => self.place_node(&key.name, None),
+            WatchedKind::Pod => self.remove_pod(key),
+            WatchedKind::Manifest(of) => {
                 let key = key.clone();
                 let id = ObjectId { kind: of, key };
                 self.put_errors(kind, &id.key, Vec::new());
@@ -213,7 +215,7 @@ impl State {
             true => vec![error],
             false => Vec::new(),
         };
-        self.put_errors(Watched::Manifest(Kind::Workload), key, errors);
+        self.put_errors(WatchedKind::Manifest(Kind::Workload), key, errors);
     }
 
     fn serve(&mut self, id: ObjectId, object: Option<Object>) {
@@ -224,7 +226,7 @@ impl State {
         self.reported.entry(id).or_insert(before);
     }
 
-    fn note(&mut self, kind: Watched, id: &ObjectId, left_out: &[FieldError], is_read: bool) {
+    fn note(&mut self, kind: WatchedKind, id: &ObjectId, left_out: &[FieldError], is_read: bool) {
         let (outcome, about) = match is_read {
             true => (
                 "this part is left out",
@@ -245,7 +247,7 @@ impl State {
         self.put_errors(kind, &id.key, left_out.iter().map(error).collect());
     }
 
-    fn put_errors(&mut self, kind: Watched, key: &Key, errors: Vec<FileError>) {
+    fn put_errors(&mut self, kind: WatchedKind, key: &Key, errors: Vec<FileError>) {
         let at = (kind, key.clone());
         let before = match errors.is_empty() {
             true => self.errors.remove(&at).unwrap_or_default(),
@@ -268,16 +270,16 @@ mod tests {
     use super::super::{lenient, pod};
     use super::*;
 
-    const SERVICES: Watched = Watched::Manifest(Kind::Service);
-    const WORKLOADS: Watched = Watched::Manifest(Kind::Workload);
+    const SERVICES: WatchedKind = WatchedKind::Manifest(Kind::Service);
+    const WORKLOADS: WatchedKind = WatchedKind::Manifest(Kind::Workload);
 
     fn manifest(kind: Kind, name: &str, spec: &str) -> Event {
         let text =
             format!(r#"{{"metadata": {{"name": "{name}", "namespace": "n"}}, "spec": {spec}}}"#);
         let manifest: Manifest = serde_json::from_str(&text).unwrap();
         let (object, left_out) = lenient::read(kind, manifest.node);
-        let found = Found::Manifest { object, left_out };
-        Event::Set(Watched::Manifest(kind), Key::new("n", name), found)
+        let found = Decoded::Manifest { object, left_out };
+        Event::Set(WatchedKind::Manifest(kind), Key::new("n", name), found)
     }
 
     fn service(name: &str, spec: &str) -> Event {
@@ -290,7 +292,11 @@ mod tests {
         );
         let pod: Pod = serde_json::from_str(&text).unwrap();
         let workload = pod::workload(("n", name), pod).map(Box::new);
-        Event::Set(Watched::Pod, Key::new("n", name), Found::Pod(workload))
+        Event::Set(
+            WatchedKind::Pod,
+            Key::new("n", name),
+            Decoded::Pod(workload),
+        )
     }
 
     fn zone(zone: &str) -> Event {
@@ -298,13 +304,13 @@ mod tests {
             zone: zone.to_owned(),
             ..Locality::default()
         };
-        let found = Found::Node(Some(locality));
-        Event::Set(Watched::Node, Key::new("", "n1"), found)
+        let found = Decoded::Node(Some(locality));
+        Event::Set(WatchedKind::Node, Key::new("", "n1"), found)
     }
 
     /// What a report sets, with origins, and what it removes.
     fn take(
-        state: &mut State,
+        state: &mut ClusterState,
         events: impl IntoIterator<Item = Event>,
     ) -> (Vec<String>, Vec<String>) {
         for event in events {
@@ -319,8 +325,8 @@ mod tests {
 
     #[test]
     fn what_a_later_list_does_not_have_is_gone_once_that_is_read() {
-        let mut state = State::default();
-        assert_eq!(state.missing().len(), Watched::all().count());
+        let mut state = ClusterState::default();
+        assert_eq!(state.missing().len(), WatchedKind::all().count());
         let ports = r#"{"ports": [{"port": 80}]}"#;
         let begin = [
             Event::Listing(SERVICES),
@@ -344,7 +350,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_serves_on_and_is_named() {
-        let mut state = State::default();
+        let mut state = ClusterState::default();
         take(&mut state, [service("a", r#"{"ports": [{"port": 80}]}"#)]);
         state.take_in(service("a", "3"));
         let observed = state.report();
@@ -370,8 +376,8 @@ mod tests {
 
     #[test]
     fn a_pod_takes_its_node_s_locality_and_the_place_of_a_workload_of_its_name() {
-        let mut state = State::default();
-        let found = |state: &State| match state.served.get(&workload(&Key::new("n", "w"))) {
+        let mut state = ClusterState::default();
+        let found = |state: &ClusterState| match state.served.get(&workload(&Key::new("n", "w"))) {
             Some(Object::Workload(it)) => {
                 let zone = it.locality.as_ref().map(|it| it.zone.clone());
                 (it.addresses[0].to_string(), zone.unwrap_or_default())
@@ -393,7 +399,10 @@ mod tests {
             observed.errors.unwrap()[0].about,
             Some(About::Duplicate(_))
         ));
-        let (set, _) = take(&mut state, [Event::Gone(Watched::Pod, Key::new("n", "w"))]);
+        let (set, _) = take(
+            &mut state,
+            [Event::Gone(WatchedKind::Pod, Key::new("n", "w"))],
+        );
         assert_eq!(set, ["Workload n/w (Workload in the cluster)"]);
         assert_eq!(found(&state), pair("10.0.0.2", ""));
         assert!(state.errors.is_empty() && state.pods_on.is_empty());

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
 use super::decode::{Manifest, Node, Pod};
-use super::kinds::Watched;
+use super::kinds::WatchedKind;
 use super::{lenient, pod};
 use crate::model::manifest::object::{FieldError, Key};
 use crate::model::manifest::read::Object;
@@ -40,15 +40,15 @@ const GONE: u16 = 410;
 #[derive(Debug)]
 pub enum Event {
     /// A list begins: what is not in it, by the time it is [`Event::Listed`], is gone.
-    Listing(Watched),
-    Set(Watched, Key, Found),
-    Gone(Watched, Key),
-    Listed(Watched),
+    Listing(WatchedKind),
+    Set(WatchedKind, Key, Decoded),
+    Gone(WatchedKind, Key),
+    Listed(WatchedKind),
 }
 
 /// What is kept of an object.
 #[derive(Debug)]
-pub enum Found {
+pub enum Decoded {
     Node(Option<Locality>),
     /// `None`: a pod without an address, or that has ended.
     Pod(Option<Box<Workload>>),
@@ -60,7 +60,7 @@ pub enum Found {
 }
 
 /// Ends when the receiver is gone.
-pub async fn follow(client: Client, watched: Watched, to: mpsc::Sender<Event>) {
+pub async fn follow(client: Client, watched: WatchedKind, to: mpsc::Sender<Event>) {
     let mut was_there = false;
     loop {
         let resource = match served(&client, watched).await {
@@ -87,9 +87,9 @@ pub async fn follow(client: Client, watched: Watched, to: mpsc::Sender<Event>) {
         };
         was_there = true;
         let ended = match watched {
-            Watched::Node => objects(&client, &resource, watched, &to, node).await,
-            Watched::Pod => objects(&client, &resource, watched, &to, workload).await,
-            Watched::Manifest(_) => {
+            WatchedKind::Node => objects(&client, &resource, watched, &to, node).await,
+            WatchedKind::Pod => objects(&client, &resource, watched, &to, workload).await,
+            WatchedKind::Manifest(_) => {
                 objects(&client, &resource, watched, &to, manifest(watched)).await
             }
         };
@@ -104,7 +104,7 @@ pub async fn follow(client: Client, watched: Watched, to: mpsc::Sender<Event>) {
 
 /// In which version the API server has a kind. `None`: in none, so its CustomResourceDefinition is
 /// not there (yet).
-async fn served(client: &Client, watched: Watched) -> Result<Option<ApiResource>, kube::Error> {
+async fn served(client: &Client, watched: WatchedKind) -> Result<Option<ApiResource>, kube::Error> {
     for resource in watched.resources() {
         if watched.is_builtin() {
             return Ok(Some(resource));
@@ -134,9 +134,9 @@ enum Ended {
 async fn objects<K>(
     client: &Client,
     resource: &ApiResource,
-    watched: Watched,
+    watched: WatchedKind,
     to: &mpsc::Sender<Event>,
-    of: impl Fn(&Key, K) -> Found,
+    of: impl Fn(&Key, K) -> Decoded,
 ) -> Ended
 where
     K: Resource<DynamicType = ApiResource> + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -182,25 +182,25 @@ fn key(meta: &ObjectMeta) -> Key {
     Key::new(text(&meta.namespace), text(&meta.name))
 }
 
-fn node(_: &Key, object: Node) -> Found {
-    Found::Node(pod::locality(&object.about.labels))
+fn node(_: &Key, object: Node) -> Decoded {
+    Decoded::Node(pod::locality(&object.about.labels))
 }
 
-fn workload(key: &Key, object: Pod) -> Found {
+fn workload(key: &Key, object: Pod) -> Decoded {
     let workload = pod::workload((&key.namespace, &key.name), object);
-    Found::Pod(workload.map(Box::new))
+    Decoded::Pod(workload.map(Box::new))
 }
 
-fn manifest(watched: Watched) -> impl Fn(&Key, Manifest) -> Found {
+fn manifest(watched: WatchedKind) -> impl Fn(&Key, Manifest) -> Decoded {
     move |_, manifest| {
-        let Watched::Manifest(kind) = watched else {
-            return Found::Manifest {
+        let WatchedKind::Manifest(kind) = watched else {
+            return Decoded::Manifest {
                 object: None,
                 left_out: Vec::new(),
             };
         };
         let (object, left_out) = lenient::read(kind, manifest.node);
-        Found::Manifest { object, left_out }
+        Decoded::Manifest { object, left_out }
     }
 }
 

@@ -2,6 +2,24 @@
 
 use super::*;
 
+fn response(nonce: &str, resources: &[(&str, &str)]) -> pb::DeltaDiscoveryResponse {
+    let resource = |(name, body): &(&str, &str)| pb::Resource {
+        name: (*name).into(),
+        version: nonce.into(),
+        resource: Some(Any {
+            type_url: ResourceType::Listener.type_url().into(),
+            value: body.as_bytes().to_vec(),
+        }),
+        ..Default::default()
+    };
+    pb::DeltaDiscoveryResponse {
+        type_url: ResourceType::Listener.type_url().into(),
+        nonce: nonce.into(),
+        resources: resources.iter().map(resource).collect(),
+        ..Default::default()
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_published_is_refused_and_the_rest_published() {
     let mut rig = start().await;
@@ -15,28 +33,10 @@ async fn what_cannot_be_published_is_refused_and_the_rest_published() {
         }));
         while stream.next().await.resource_names_subscribe != [name] {}
     }
-    let send = |nonce: &str, resources: &[(&str, &str)]| {
-        let resource = |(name, body): &(&str, &str)| pb::Resource {
-            name: (*name).into(),
-            version: nonce.into(),
-            resource: Some(Any {
-                type_url: ResourceType::Listener.type_url().into(),
-                value: body.as_bytes().to_vec(),
-            }),
-            ..Default::default()
-        };
-        let response = pb::DeltaDiscoveryResponse {
-            type_url: ResourceType::Listener.type_url().into(),
-            nonce: nonce.into(),
-            resources: resources.iter().map(resource).collect(),
-            ..Default::default()
-        };
-        stream.replies.send(Ok(response)).unwrap();
-    };
     // `b` panics; `a` and `c` are in force when the NACK says so, and no request for `b` is told
     // that it was found.
     let batch = [("a", "good"), ("b", "panic in publish"), ("c", "good")];
-    send("n1", &batch);
+    stream.reply(response("n1", &batch));
     let mut answers = Vec::new();
     for asked in asking {
         answers.push(asked.await.unwrap());
@@ -59,7 +59,7 @@ async fn what_cannot_be_published_is_refused_and_the_rest_published() {
     assert!(!why.contains("\"a\""), "{why}");
 
     // A later version of a resource in force: refused, and the one before it is what is held.
-    send("n2", &[("a", "panic in publish, too")]);
+    stream.reply(response("n2", &[("a", "panic in publish, too")]));
     let nack = stream.requests.message().await.unwrap().unwrap();
     assert!(nack.error_detail.is_some());
     let dump = rig.handle.dump().await;
@@ -67,7 +67,7 @@ async fn what_cannot_be_published_is_refused_and_the_rest_published() {
     assert_eq!(a.active.as_ref().unwrap().1, Bytes::from_static(b"good"));
     assert_eq!(a.rejected.as_ref().unwrap().0, "n2");
 
-    send("n3", &[("a", "better"), ("b", "good")]);
+    stream.reply(response("n3", &[("a", "better"), ("b", "good")]));
     let ack = stream.requests.message().await.unwrap().unwrap();
     assert_eq!((&*ack.response_nonce, ack.error_detail), ("n3", None));
     let mut published = rig.changes.recv().await.unwrap();

@@ -24,6 +24,38 @@ fn tables() -> String {
     nft("list tables")
 }
 
+/// `--check` with these options names a difference.
+fn difference(options: &str, what: &str) {
+    let said = fails(&format!("{options} --check"));
+    assert!(said.contains(what), "{said}");
+}
+
+fn changed_by_others() {
+    nft("insert rule inet anyam output ip daddr 10.9.0.1 accept");
+    difference(
+        "--exclude-outbound-ports 443",
+        "chain output: rule 1 is not",
+    );
+    succeeds("--exclude-outbound-ports 443");
+    nft("add rule inet anyam output accept");
+    difference(
+        "--exclude-outbound-ports 443",
+        "chain output has more rules than 11",
+    );
+    succeeds("--exclude-outbound-ports 443");
+    nft("add chain inet anyam more");
+    difference(
+        "--exclude-outbound-ports 443",
+        "chain more does not belong there",
+    );
+    succeeds("--exclude-outbound-ports 443");
+    nft("add element inet anyam exclude_outbound_ports { 80 }");
+    difference("--exclude-outbound-ports 443", "other elements");
+    succeeds("--exclude-outbound-ports 443");
+    ip("-6 address delete ::6/128 dev lo");
+    difference("--exclude-outbound-ports 443", "no address ::6");
+}
+
 #[test]
 #[ignore = "run by rules_are_replaced_compared_and_removed"]
 fn replaced_compared_removed() {
@@ -52,10 +84,6 @@ fn replaced_compared_removed() {
     succeeds("--exclude-outbound-ports 443 --check");
 
     // Compared with other options, each difference is named.
-    let difference = |options: &str, what: &str| {
-        let said = fails(&format!("{options} --check"));
-        assert!(said.contains(what), "{said}");
-    };
     difference("", "set exclude_outbound_ports does not belong there");
     difference(
         "--exclude-outbound-ports 444",
@@ -71,30 +99,7 @@ fn replaced_compared_removed() {
         "exclude_outbound_ipv6 is missing",
     );
 
-    // And what others changed is seen.
-    nft("insert rule inet anyam output ip daddr 10.9.0.1 accept");
-    difference(
-        "--exclude-outbound-ports 443",
-        "chain output: rule 1 is not",
-    );
-    succeeds("--exclude-outbound-ports 443");
-    nft("add rule inet anyam output accept");
-    difference(
-        "--exclude-outbound-ports 443",
-        "chain output has more rules than 11",
-    );
-    succeeds("--exclude-outbound-ports 443");
-    nft("add chain inet anyam more");
-    difference(
-        "--exclude-outbound-ports 443",
-        "chain more does not belong there",
-    );
-    succeeds("--exclude-outbound-ports 443");
-    nft("add element inet anyam exclude_outbound_ports { 80 }");
-    difference("--exclude-outbound-ports 443", "other elements");
-    succeeds("--exclude-outbound-ports 443");
-    ip("-6 address delete ::6/128 dev lo");
-    difference("--exclude-outbound-ports 443", "no address ::6");
+    changed_by_others();
 
     // Other options replace the rules: nothing of the earlier ones stays.
     succeeds("--exclude-outbound-ports 80");
