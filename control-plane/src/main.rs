@@ -3,8 +3,8 @@
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
-use anyam_control::app::{self, AppError};
-use anyam_control::args::{Cli, Command, ServeArgs};
+use anyam_control::app;
+use anyam_control::args::{Cli, Command};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -13,8 +13,24 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Some(Command::Token(args)) => app::token(&args).map(|token| println!("{token}")),
         Some(Command::Certificate(args)) => app::certificate(&args),
-        Some(Command::Serve(args)) => serve(*args),
-        None => serve(cli.serve),
+        None => {
+            let filter = EnvFilter::try_new(&cli.serve.log).unwrap_or_else(|error| {
+                eprintln!("--log {}: {error}; logging `info`", cli.serve.log);
+                EnvFilter::new("info")
+            });
+            tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_ansi(stderr().is_terminal())
+                .with_writer(stderr)
+                .init();
+            match tokio::runtime::Runtime::new() {
+                Ok(runtime) => runtime.block_on(app::serve(cli.serve)),
+                Err(error) => {
+                    eprintln!("anyam-control: no runtime: {error}");
+                    return ExitCode::FAILURE;
+                }
+            }
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -23,18 +39,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn serve(args: ServeArgs) -> Result<(), AppError> {
-    let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|error| {
-        eprintln!("--log {}: {error}; logging `info`", args.log);
-        EnvFilter::new("info")
-    });
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(stderr().is_terminal())
-        .with_writer(stderr)
-        .init();
-    let runtime = tokio::runtime::Runtime::new().map_err(AppError::Runtime)?;
-    runtime.block_on(app::serve(args))
 }

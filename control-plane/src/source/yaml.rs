@@ -116,7 +116,7 @@ impl Reader<'_> {
             column: place.column,
             field,
             message,
-            about: None,
+            object: None,
         });
     }
 }
@@ -249,9 +249,8 @@ mod tests {
     fn kinds_versions_and_broken_yaml() {
         let error = &errors("apiVersion: v1\nkind: Pod\nmetadata: { name: a }\n")[0];
         assert!(
-            error.starts_with(
-                "mesh.yaml:2:7: kind: `Pod` is not known; allowed: Service, EndpointSlice"
-            ),
+            error
+                .starts_with("mesh.yaml:2:7: kind: `Pod` is not known; allowed: Service, Workload"),
             "{error}"
         );
         let error = &errors("apiVersion: v2\nkind: Service\nmetadata: { name: a }\n")[0];
