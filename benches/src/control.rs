@@ -185,7 +185,6 @@ fn workload(service: usize, index: usize, ready: bool) -> Object {
             locality: None,
             weight: 1,
             node: String::new(),
-            host_network: false,
             hostname: None,
             subdomain: None,
         }
