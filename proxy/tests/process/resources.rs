@@ -89,33 +89,3 @@ fn a_drain_ends_by_itself_when_nothing_is_left() {
     drop(open);
     assert_eq!(proxy.ended().code(), Some(0));
 }
-
-#[test]
-fn pages_that_only_start_has_touched_go_back() {
-    let settings = Settings {
-        filters: &tcp_proxy(""),
-        ..Settings::default()
-    };
-    let proxy = Proxy::start(upstream(echo), &settings);
-    let mapped = |proxy: &Proxy| -> u32 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", proxy.pid())).unwrap();
-        let line = status
-            .lines()
-            .find_map(|line| line.strip_prefix("RssFile:"));
-        line.unwrap()
-            .trim()
-            .trim_end_matches(" kB")
-            .parse()
-            .unwrap()
-    };
-    let mut open = connect(proxy.front);
-    round_trip(&mut open).unwrap();
-    let before = mapped(&proxy);
-    proxy.until("less of the program is mapped", |proxy| {
-        mapped(proxy) < before / 4 * 3
-    });
-    // Pages that were dropped are read again when needed.
-    round_trip(&mut open).unwrap();
-    round_trip(&mut connect(proxy.front)).unwrap();
-    assert!(proxy.is_ready());
-}
