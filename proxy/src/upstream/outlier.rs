@@ -4,7 +4,7 @@
 //! ejection and its end take a lock. Time and randomness are injected. Source: Envoy's outlier
 //! detection documentation.
 //!
-//! [`OutlierConfig`](crate::config::outlier::OutlierConfig) → [`Detector`] (per cluster): [`Detector::record`] on every result (hot path),
+//! [`OutlierConfig`] → [`Detector`] (per cluster): [`Detector::record`] on every result (hot path),
 //! [`Detector::sweep`] every `interval`.
 //!
 //! - `rate`: shares of success, and the outliers among them
