@@ -275,7 +275,7 @@ pub(super) fn settings(pod: &Pod, defaults: &ProxySettings) -> Result<ProxySetti
     Ok(proxy)
 }
 
-/// The API server would refuse it, with a message about a container that nobody wrote.
+/// The API server would refuse it, with a message about the injected container.
 fn fits(
     what: &'static str,
     request: &Option<Quantity>,

@@ -34,7 +34,7 @@ const PROBE_BODY: usize = 10 << 10;
 /// The largest exposition of the app's that is merged, bytes.
 const MAX_EXPOSITION: usize = 10 << 20;
 
-/// How a probe went, as the kubelet is told.
+/// A probe's result, as answered to the kubelet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeResult {
     pub status: StatusCode,

@@ -197,7 +197,7 @@ fn beside_an_app() {
     let (mut proxy, outbound) = sidecar(app, &http_manager("", ""), &arguments);
     proxy.signal(Signal::TERM);
     proxy.until("draining", |proxy| !proxy.is_ready());
-    // Nothing is open, time and again: whoever does not know of the end yet is served, both ways.
+    // No connection is open here; new ones are served in both directions until the drain ends.
     for to in [proxy.front, outbound] {
         let mut client = Client::connect(to);
         client.send();

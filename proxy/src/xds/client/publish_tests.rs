@@ -33,8 +33,7 @@ async fn what_cannot_be_published_is_refused_and_the_rest_published() {
         }));
         while stream.next().await.resource_names_subscribe != [name] {}
     }
-    // `b` panics; `a` and `c` are in force when the NACK says so, and no request for `b` is told
-    // that it was found.
+    // `b` panics; `a` and `c` are in force when the NACK says so, and requests for `b` get `Absent`.
     let batch = [("a", "good"), ("b", "panic in publish"), ("c", "good")];
     stream.reply(response("n1", &batch));
     let mut answers = Vec::new();

@@ -23,7 +23,7 @@ impl App {
                 let (answer, sender) = (answer.clone(), sender.clone());
                 thread::spawn(move || {
                     let head = head(&mut stream);
-                    // The test has ended when nobody receives.
+                    // The receiver is dropped when the test ends.
                     let _ = sender.send((peer, head.clone()));
                     answer(&head, &mut stream);
                 });

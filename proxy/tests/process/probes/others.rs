@@ -39,7 +39,7 @@ fn serve<F: Future<Output = ()>>(
     port.recv().unwrap()
 }
 
-/// An HTTPS app whose certificate nobody would verify, and that speaks `alpn` only.
+/// An HTTPS app with an untrusted certificate that accepts the protocol `alpn` only.
 fn https(alpn: &'static [u8]) -> u16 {
     serve(move |listener| async move {
         let made = rcgen::generate_simple_self_signed(["not-this-host".to_owned()]).unwrap();

@@ -254,7 +254,7 @@ pub fn nft(program: &str) -> String {
 pub fn redirect(options: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_anyam-proxy"));
     command.arg("redirect").args(options.split_whitespace());
-    // What is installed is what its options say, whoever runs the test.
+    // The rules follow from the options alone, not from the user or environment of the test.
     command.env_clear().output().unwrap()
 }
 
