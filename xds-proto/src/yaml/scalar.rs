@@ -42,6 +42,10 @@ pub fn meaning_in_yaml_1_1(text: &str) -> Meaning {
         "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => return Meaning::Bool(false),
         _ => {}
     }
+    // `_` may stand between digits and behind a sign: a scalar that begins with it is a text.
+    if text.starts_with('_') {
+        return Meaning::Text;
+    }
     let negative = text.starts_with('-');
     let unsigned = text
         .strip_prefix(['+', '-'])
@@ -136,6 +140,7 @@ mod tests {
             ("2026-01-02", Meaning::Text),
             ("-", Meaning::Text),
             ("_1", Meaning::Text),
+            ("-_1", Meaning::Signed(-1)),
             ("", Meaning::Null),
             ("true", Meaning::Bool(true)),
         ] {
