@@ -185,6 +185,7 @@ fn workload(service: usize, index: usize, ready: bool) -> Object {
             locality: None,
             weight: 1,
             node: String::new(),
+            host_network: false,
             hostname: None,
             subdomain: None,
         }

@@ -171,9 +171,10 @@ proptest! {
             // What was kept from the state before is what would be made anew.
             let fresh = Translator::new(Builder::new(MeshOptions::default(), Vips::new()));
             fresh.apply(some(&all, &keep));
-            for ((_, kind, name), version) in &snapshot(&fresh.state()) {
+            for ((scope, kind, name), version) in &snapshot(&fresh.state()) {
                 if *kind == type_url::ENDPOINT {
-                    let kept = after.get(kind, name, &scopes()[0]).map(|r| r.version.to_string());
+                    let kept = after.get(kind, name, &scopes()[*scope]);
+                    let kept = kept.map(|r| r.version.to_string());
                     prop_assert_eq!(kept.as_ref(), Some(version), "{}", name);
                 }
             }

@@ -17,7 +17,7 @@ use crate::ads::resources::Scope;
 use crate::model::Mesh;
 use crate::model::manifest::policy::{BackendSpec, TcpTransport};
 use crate::model::manifest::service::{AppProtocol, PortRef};
-use crate::model::mesh::{PortEntry, ServiceEntry, WorkloadEntry, resolve_port};
+use crate::model::mesh::{PortEntry, ServiceEntry, WorkloadEntry};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Declarations that an error names.
@@ -238,7 +238,7 @@ fn metadata_of(
     let services = entry.services.iter().filter_map(|key| mesh.service(key));
     let sends = services.filter_map(|service| {
         let mut ports = service.ports.iter();
-        let at = ports.find(|it| resolve_port(&it.target, &entry.workload) == Some(port))?;
+        let at = ports.find(|it| service.targets(it, &entry.workload).contains(&port))?;
         Some((&**service, at))
     });
     let sends: Vec<(&ServiceEntry, &PortEntry)> = sends.collect();

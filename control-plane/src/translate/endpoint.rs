@@ -12,40 +12,38 @@ use super::workload::label;
 use crate::model::Mesh;
 use crate::model::manifest::policy::MtlsMode;
 use crate::model::manifest::workload::Locality;
-use crate::model::mesh::{Families, WorkloadEntry, resolve_port};
+use crate::model::mesh::WorkloadEntry;
+use crate::model::mesh::endpoints::Caller;
 
-/// The assignment of a service port, for a caller with addresses of `families`.
+/// The assignment of a service port, for a caller.
 pub fn assignment(
     mesh: &Mesh,
-    families: Families,
+    caller: &Caller,
     name: &OutboundName,
 ) -> Option<endpoint::ClusterLoadAssignment> {
     let service = mesh.service_by_host(&name.host)?;
     let port = service.port(name.port)?;
-    let publish = service.service.publish_not_ready;
-    let mut localities: BTreeMap<Option<&Locality>, Vec<endpoint::LbEndpoint>> = BTreeMap::new();
-    for entry in mesh.members(service) {
-        let workload = &entry.workload;
-        if !workload.ready && !publish {
-            continue;
-        }
-        let Some(number) = resolve_port(&port.target, workload) else {
-            continue;
+    let mut localities: BTreeMap<Option<Locality>, Vec<endpoint::LbEndpoint>> = BTreeMap::new();
+    for it in mesh.endpoints(service, port, caller) {
+        let endpoint = match it.workload {
+            Some(entry) => one(mesh, entry, it.at),
+            None => plain(it.at),
         };
-        let Some(ip) = workload.address_in(families) else {
-            continue;
-        };
-        let endpoint = one(mesh, entry, SocketAddr::new(ip, number));
-        localities
-            .entry(workload.locality.as_ref())
-            .or_default()
-            .push(endpoint);
+        let known = it
+            .workload
+            .and_then(|entry| entry.workload.locality.clone());
+        let zone = (!it.zone.is_empty()).then(|| Locality {
+            zone: it.zone.to_owned(),
+            ..Locality::default()
+        });
+        let endpoints = localities.entry(known.or(zone)).or_default();
+        endpoints.push(endpoint);
     }
     let endpoints =
         localities
             .into_iter()
             .map(|(locality, lb_endpoints)| endpoint::LocalityLbEndpoints {
-                locality: Some(locality.map(region).unwrap_or_default()),
+                locality: Some(locality.as_ref().map(region).unwrap_or_default()),
                 lb_endpoints,
                 ..endpoint::LocalityLbEndpoints::default()
             });

@@ -12,8 +12,10 @@ use std::net::IpAddr;
 
 use xds_proto::anyam::dns::v1 as dns;
 
+use crate::model::manifest::endpoint_slice::SliceEndpoint;
 use crate::model::manifest::workload::Workload;
-use crate::model::mesh::{PortEntry, ServiceEntry, resolve_port};
+use crate::model::mesh::endpoints::resolve_port;
+use crate::model::mesh::{PortEntry, ServiceEntry};
 use crate::model::{Key, Mesh};
 
 /// Seconds. Addresses of services stay; those of headless ones do not.
@@ -91,17 +93,36 @@ pub fn names(mesh: &Mesh, service: &ServiceEntry) -> Vec<String> {
     all
 }
 
-/// The name of a workload as a member of a headless service: its `hostname`, where its `subdomain`
-/// is the service, else its own. `None`: it has none there.
+/// The names of the members of a service, if it is headless.
+pub fn member_names(mesh: &Mesh, service: &ServiceEntry) -> Vec<String> {
+    match &service.slices {
+        _ if !service.service.headless => Vec::new(),
+        Some(slices) => {
+            let labels = slices.labels().map(|(label, _)| label);
+            labels.filter_map(|label| below(label, service)).collect()
+        }
+        None => {
+            let members = mesh.members(service).map(|entry| &entry.workload);
+            members.filter_map(|it| member_name(service, it)).collect()
+        }
+    }
+}
+
+/// The name of a workload as a member of a headless service that selects it: its `hostname`, where
+/// its `subdomain` is the service, else its own. `None`: it has none there.
 pub fn member_name(service: &ServiceEntry, workload: &Workload) -> Option<String> {
-    if !service.service.headless {
+    if !service.service.headless || service.slices.is_some() {
         return None;
     }
     let hostname = workload.hostname.as_ref().filter(|_| {
         let subdomain = workload.subdomain.as_deref();
         subdomain == Some(service.service.meta.name.as_str())
     });
-    let label = hostname.unwrap_or(&workload.meta.name);
+    below(hostname.unwrap_or(&workload.meta.name), service)
+}
+
+/// The name of a member. `None`: it is too long to be one.
+pub fn below(label: &str, service: &ServiceEntry) -> Option<String> {
     Some(format!("{label}.{}", service.host)).filter(|name| name.len() <= MAX_NAME)
 }
 
@@ -122,15 +143,25 @@ fn texts(addresses: impl IntoIterator<Item = IpAddr>) -> Vec<String> {
 }
 
 fn addresses(mesh: &Mesh, service: &ServiceEntry) -> Vec<IpAddr> {
-    match service.service.headless {
-        false => service.vips.clone(),
-        true => live(mesh, service)
+    match (service.service.headless, &service.slices) {
+        (false, _) => service.vips.clone(),
+        (true, None) => live(mesh, service)
             .flat_map(|workload| workload.addresses.iter().copied())
             .collect(),
+        (true, Some(slices)) => {
+            let endpoints = slices.all().iter().flat_map(|slice| &slice.endpoints);
+            let shown = endpoints.filter(|it| is_shown(service, it));
+            let all: BTreeSet<IpAddr> = shown.map(|it| it.address).collect();
+            all.into_iter().collect()
+        }
     }
 }
 
-/// The members that DNS shows.
+fn is_shown(service: &ServiceEntry, endpoint: &SliceEndpoint) -> bool {
+    endpoint.conditions.ready || service.service.publish_not_ready
+}
+
+/// The members that DNS shows, of a service that selects them.
 fn live<'a>(mesh: &'a Mesh, service: &'a ServiceEntry) -> impl Iterator<Item = &'a Workload> {
     let publish = service.service.publish_not_ready;
     mesh.members(service)
@@ -146,6 +177,12 @@ fn member(
     label: &str,
     host: &str,
 ) -> Option<BTreeSet<IpAddr>> {
+    if let Some(slices) = &service.slices {
+        let mut called = slices.labelled(label).peekable();
+        called.peek()?;
+        let shown = called.filter(|it| is_shown(service, it));
+        return Some(shown.map(|it| it.address).collect());
+    }
     let (key, publish) = (service.key(), service.service.publish_not_ready);
     let of_name = Key::new(&key.namespace, label);
     let by_hostname = mesh.by_hostname.get(&(key.clone(), label.to_owned()));
@@ -178,14 +215,31 @@ fn targets(mesh: &Mesh, service: &ServiceEntry, port: &str) -> Option<Vec<dns::S
     }
     // Members may share a name, and then are one target.
     let mut all: BTreeMap<(String, u16), (u32, BTreeSet<IpAddr>)> = BTreeMap::new();
-    for workload in live(mesh, service) {
-        let number = resolve_port(&port.target, workload);
-        let (Some(number), Some(target)) = (number, member_name(service, workload)) else {
-            continue;
-        };
-        let (weight, addresses) = all.entry((target, number)).or_default();
-        *weight = weight.saturating_add(workload.weight).min(u16::MAX.into());
-        addresses.extend(workload.addresses.iter().copied());
+    let mut add = |target: Option<String>, number: Option<u16>, weight: u32, at: &[IpAddr]| {
+        if let (Some(target), Some(number)) = (target, number) {
+            let (sum, addresses) = all.entry((target, number)).or_default();
+            *sum = sum.saturating_add(weight).min(u16::MAX.into());
+            addresses.extend(at);
+        }
+    };
+    match &service.slices {
+        None => {
+            for workload in live(mesh, service) {
+                let number = resolve_port(&port.target, workload);
+                let name = member_name(service, workload);
+                add(name, number, workload.weight, &workload.addresses);
+            }
+        }
+        Some(slices) => {
+            for (label, endpoints) in slices.labels() {
+                for (slice, it) in endpoints {
+                    if is_shown(service, it) {
+                        let number = slice.number(&port.name);
+                        add(below(label, service), number, 1, &[it.address]);
+                    }
+                }
+            }
+        }
     }
     let of = |((target, port), (weight, addresses)): ((String, u16), (u32, BTreeSet<IpAddr>))| {
         dns::Srv {

@@ -13,6 +13,7 @@ use super::naming::{self, Carries, OutboundName};
 use super::{cluster, endpoint, inbound, listener, name, route, workload};
 use crate::ads::resources::{Ports, Resource, Scope, TlsFiles};
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
+use crate::model::mesh::endpoints::Caller;
 use crate::model::mesh::{Families, ServiceEntry};
 use crate::model::{Key, Mesh};
 use crate::text::hex;
@@ -44,8 +45,8 @@ pub enum Variant {
         files: Option<TlsFiles>,
         at: ListenScope,
     },
-    /// What a caller can dial.
-    Reach(Families),
+    /// What a caller can dial, and where it is if the service distinguishes by that.
+    Reach(Caller),
 }
 
 impl Variant {
@@ -142,16 +143,26 @@ pub fn variant(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Var
                 false => Variant::All,
             }
         }
-        type_url::ENDPOINT => Variant::Reach(reach(mesh, scope)),
+        type_url::ENDPOINT => Variant::Reach(caller(mesh, name, scope)),
         type_url::WORKLOAD | type_url::NAME => Variant::All,
         _ => return None,
     })
 }
 
-/// An undeclared workload is taken to reach both families.
-fn reach(mesh: &Mesh, scope: &Scope) -> Families {
-    mesh.families(&scope.namespace, &scope.workload)
-        .unwrap_or(Families::BOTH)
+/// Of the endpoints of `name`. An undeclared workload is taken to reach both families.
+fn caller(mesh: &Mesh, name: &str, scope: &Scope) -> Caller {
+    let families = mesh.families(&scope.namespace, &scope.workload);
+    let service = OutboundName::parse(name).and_then(|it| mesh.service_by_host(&it.host));
+    let slices = service.and_then(|it| it.slices.as_ref());
+    let own = mesh
+        .workload(&scope.namespace, &scope.workload)
+        .filter(|_| slices.is_some_and(|it| it.hinted));
+    let zone = own.and_then(|it| Some(it.workload.locality.as_ref()?.zone.clone()));
+    Caller {
+        families: families.unwrap_or(Families::BOTH),
+        zone: zone.unwrap_or_default(),
+        node: own.map_or_else(String::new, |it| it.workload.node.clone()),
+    }
 }
 
 /// Makes the resource. `None`: there is none of that name in that scope.
@@ -179,8 +190,8 @@ pub fn make(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Resour
         }
         .encode_to_vec(),
         type_url::ENDPOINT => {
-            let families = reach(mesh, scope);
-            endpoint::assignment(mesh, families, &OutboundName::parse(name)?)?.encode_to_vec()
+            let caller = caller(mesh, name, scope);
+            endpoint::assignment(mesh, &caller, &OutboundName::parse(name)?)?.encode_to_vec()
         }
         type_url::WORKLOAD => {
             let ip: std::net::IpAddr = name.parse().ok()?;
@@ -229,8 +240,7 @@ pub fn names(mesh: &Mesh, kind: &str, scope: &Scope) -> BTreeSet<String> {
     for service in mesh.services.values() {
         all.extend(of_service(mesh, kind, service));
         if kind == type_url::NAME {
-            let members = mesh.members(service);
-            all.extend(members.filter_map(|entry| name::member_name(service, &entry.workload)));
+            all.extend(name::member_names(mesh, service));
         }
     }
     if kind != type_url::ENDPOINT && kind != type_url::NAME {

@@ -4,7 +4,7 @@
 //! Resources follow from the entries of the mesh, so the entries that differ between two states
 //! determine which. What one workload's own proxy is sent is marked for that proxy alone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -17,7 +17,8 @@ use crate::ads::resources::{Marks, NodeMarks, Touched};
 use crate::model::manifest::object::Key;
 use crate::model::manifest::workload::Workload;
 use crate::model::mesh::affected::Changed;
-use crate::model::mesh::{Families, Mesh, PortEntry, ServiceEntry, WorkloadEntry, resolve_port};
+use crate::model::mesh::endpoints::{Slices, retargeted};
+use crate::model::mesh::{Families, Mesh, PortEntry, ServiceEntry, WorkloadEntry};
 
 /// Beyond this, comparing everything costs less than listing what to compare, for as long as that is
 /// remembered.
@@ -109,8 +110,16 @@ impl<'a> Work<'a> {
         if old.policy != new.policy {
             self.named(key, &[type_url::CLUSTER, type_url::ROUTE]);
         }
-        if old.members != new.members {
+        if old.members != new.members || old.slices != new.slices {
             self.members(key, old.service.headless);
+            self.labels(old, new);
+        }
+        for member in retargeted((self.old, old), (self.new, new)) {
+            for (mesh, service) in [(self.old, old), (self.new, new)] {
+                if let Some(entry) = mesh.workloads.get(member) {
+                    self.ports(service, entry);
+                }
+            }
         }
         if self.old.known_as(old) != self.new.known_as(new) {
             self.named(key, &[type_url::CLUSTER]);
@@ -122,6 +131,28 @@ impl<'a> Work<'a> {
         self.named(key, &[type_url::ENDPOINT]);
         if headless {
             self.named(key, &[type_url::NAME]);
+        }
+    }
+
+    /// The DNS names of members that differ, as slices have them.
+    fn labels(&mut self, old: &ServiceEntry, new: &ServiceEntry) {
+        let (was, is) = (labels(old), labels(new));
+        for (label, service) in was
+            .keys()
+            .map(|label| (label, old))
+            .chain(is.keys().map(|label| (label, new)))
+        {
+            if was.get(label) != is.get(label) {
+                let name = name::below(label, service);
+                self.marks.names.add_all(type_url::NAME, name);
+            }
+        }
+        // Names by selector and names by slices.
+        if old.slices.is_some() != new.slices.is_some() {
+            let names = name::member_names(self.old, old);
+            self.marks.names.add_all(type_url::NAME, names);
+            let names = name::member_names(self.new, new);
+            self.marks.names.add_all(type_url::NAME, names);
         }
     }
 
@@ -140,8 +171,9 @@ impl<'a> Work<'a> {
             };
             for entry in mesh.members(service) {
                 self.ports(service, entry);
-                self.member_name(service, &entry.workload);
             }
+            let names = name::member_names(mesh, service);
+            self.marks.names.add_all(type_url::NAME, names);
             // An address of a service comes before the same one of a workload.
             for vip in &service.vips {
                 self.addressed(*vip);
@@ -154,12 +186,11 @@ impl<'a> Work<'a> {
         let node = entry.workload.meta.key();
         self.own(&node, type_url::LISTENER, naming::INBOUND);
         for port in &service.ports {
-            let Some(number) = resolve_port(&port.target, &entry.workload) else {
-                continue;
-            };
-            self.own(&node, type_url::CLUSTER, naming::inbound_cluster(number));
-            for ip in &entry.workload.addresses {
-                self.address(SocketAddr::new(*ip, number));
+            for number in service.targets(port, &entry.workload) {
+                self.own(&node, type_url::CLUSTER, naming::inbound_cluster(number));
+                for ip in &entry.workload.addresses {
+                    self.address(SocketAddr::new(*ip, number));
+                }
             }
         }
     }
@@ -214,10 +245,12 @@ impl<'a> Work<'a> {
             }
             self.endpoints_of(old, new);
         }
-        let families = |entry: Option<&Arc<WorkloadEntry>>| {
-            entry.map(|entry| Families::of(&entry.workload.addresses))
+        let reach = |entry: Option<&Arc<WorkloadEntry>>| {
+            let workload = &entry?.workload;
+            let families = Families::of(&workload.addresses);
+            Some((families, workload.locality.clone(), workload.node.clone()))
         };
-        if governed || families(old) != families(new) {
+        if governed || reach(old) != reach(new) {
             // What its proxy listens on, dials and logs.
             self.marks.nodes.insert(key.clone(), NodeMarks::All);
         }
@@ -246,6 +279,16 @@ impl<'a> Work<'a> {
             }
         }
     }
+}
+
+/// What DNS shows below the name of a headless service that has slices.
+fn labels(service: &ServiceEntry) -> BTreeMap<&str, Vec<(IpAddr, bool)>> {
+    let labels = service.slices.iter().flat_map(Slices::labels);
+    let shown = labels.map(|(label, all)| {
+        let facts = all.iter().map(|(_, it)| (it.address, it.conditions.ready));
+        (label, facts.collect())
+    });
+    shown.collect()
 }
 
 /// Whether two states of a service differ at most in routes, policy and members.

@@ -11,6 +11,7 @@ const NAMESPACES: [&str; 3] = ["a", "b", "anyam-system"];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Slot {
     Service(usize, usize),
+    Slice(usize, usize),
     Workload(usize, usize),
     Route(usize, usize),
     Grant(usize),
@@ -22,6 +23,7 @@ pub enum Slot {
 pub fn slot() -> impl Strategy<Value = Slot> {
     prop_oneof![
         4 => (0..2usize, 0..3usize).prop_map(|(n, i)| Slot::Service(n, i)),
+        3 => (0..2usize, 0..3usize).prop_map(|(n, i)| Slot::Slice(n, i)),
         6 => (0..2usize, 0..4usize).prop_map(|(n, i)| Slot::Workload(n, i)),
         4 => (0..2usize, 0..3usize).prop_map(|(n, i)| Slot::Route(n, i)),
         1 => (0..2usize).prop_map(Slot::Grant),
@@ -36,7 +38,8 @@ struct Said {
     api: &'static str,
     kind: &'static str,
     labels: String,
-    spec: String,
+    /// What stands beside `metadata`.
+    body: String,
 }
 
 impl Said {
@@ -45,7 +48,7 @@ impl Said {
             api,
             kind,
             labels: String::new(),
-            spec,
+            body: format!("spec: {{ {spec} }}"),
         }
     }
 }
@@ -72,6 +75,50 @@ fn service(version: u8) -> Said {
     let ip = pick(version, 4, &ips);
     let spec = format!("{ip}selector: {selector}, ports: {ports}");
     Said::new("v1", "Service", spec)
+}
+
+/// Of workloads' addresses, one that several may have, and some that none has.
+fn slice(version: u8) -> Said {
+    let service = pick(version, 0, &["s0", "s1", "s0", "s2"]);
+    let labels = match version % 7 {
+        0 => String::new(),
+        _ => format!("kubernetes.io/service-name: {service}"),
+    };
+    let ports = pick(
+        version,
+        2,
+        &[
+            "[{ name: http, port: 8080 }]",
+            "[{ name: main, port: 8080 }, { name: tcp, port: 7000 }]",
+            "[{ name: main, port: 80 }, { name: http, port: 7000 }, { name: u, port: 53, protocol: UDP }]",
+        ],
+    );
+    let target = "targetRef: { kind: Pod, name: w1 }";
+    let endpoints = [
+        "{ addresses: [10.0.0.1] }, { addresses: [10.0.0.2] }".to_owned(),
+        format!("{{ addresses: [10.9.9.9], {target} }}, {{ addresses: [10.8.0.1] }}"),
+        "{ addresses: [10.1.0.2], conditions: { ready: false } }, { addresses: [10.8.0.2], hostname: h }"
+            .to_owned(),
+        "{ addresses: [10.1.0.1], conditions: { ready: false, serving: true, terminating: true } }"
+            .to_owned(),
+        "{ addresses: [10.0.0.1], hints: { forZones: [{ name: z1 }] } }, \
+         { addresses: [10.8.0.1], hints: { forZones: [{ name: z2 }] } }"
+            .to_owned(),
+    ];
+    let endpoints = &endpoints[usize::from(version >> 3) % endpoints.len()];
+    let (kind, endpoints) = match version % 11 {
+        0 => (
+            "IPv6",
+            "{ addresses: [\"fd00:0::1\"] }, { addresses: [\"fd00:8::1\"] }",
+        ),
+        _ => ("IPv4", endpoints.as_str()),
+    };
+    Said {
+        api: "discovery.k8s.io/v1",
+        kind: "EndpointSlice",
+        labels,
+        body: format!("addressType: {kind}\nports: {ports}\nendpoints: [{endpoints}]"),
+    }
 }
 
 fn workload(namespace: usize, index: usize, version: u8) -> Said {
@@ -101,7 +148,8 @@ fn workload(namespace: usize, index: usize, version: u8) -> Said {
         ", hostname: h, subdomain: s1",
     ];
     let name = pick(version, 4, &names);
-    let spec = format!("addresses: [{addresses}], serviceAccount: {account}, {rest}{name}");
+    let zone = pick(version, 6, &["", ", locality: { zone: z1 }"]);
+    let spec = format!("addresses: [{addresses}], serviceAccount: {account}, {rest}{name}{zone}");
     Said {
         labels: pick(version, 0, &labels).to_owned(),
         ..Said::new(OWN, "Workload", spec)
@@ -168,6 +216,7 @@ fn backend_policy(version: u8) -> Said {
 fn manifest(slot: Slot, version: u8) -> String {
     let (said, namespace, name) = match slot {
         Slot::Service(n, i) => (service(version), n, format!("s{i}")),
+        Slot::Slice(n, i) => (slice(version), n, format!("e{i}")),
         Slot::Workload(n, i) => (workload(n, i, version), n, format!("w{i}")),
         Slot::Route(n, 2) => (route("GRPCRoute", version), n, "r2".to_owned()),
         Slot::Route(n, i) => (route("HTTPRoute", version), n, format!("r{i}")),
@@ -180,14 +229,14 @@ fn manifest(slot: Slot, version: u8) -> String {
         api,
         kind,
         labels,
-        spec,
+        body,
     } = said;
     let namespace = NAMESPACES[namespace];
     let age = 100 + u32::from(version) * 7 % 60;
     let unique = number(slot);
     format!(
         "apiVersion: {api}\nkind: {kind}\nmetadata:\n  name: {name}\n  namespace: {namespace}\n  \
-         creationTimestamp: \"2026-01-01T00:00:00.{age}{unique}Z\"\n  labels: {{ {labels} }}\nspec: {{ {spec} }}\n",
+         creationTimestamp: \"2026-01-01T00:00:00.{age}{unique}Z\"\n  labels: {{ {labels} }}\n{body}\n",
     )
 }
 
@@ -201,6 +250,7 @@ fn number(slot: Slot) -> usize {
         Slot::Authorization(n, i) => (5, n, i),
         Slot::Mesh(n, i) => (6, n, i),
         Slot::Backend(n, i) => (7, n, i),
+        Slot::Slice(n, i) => (8, n, i),
     };
     kind * 100 + namespace * 10 + index
 }

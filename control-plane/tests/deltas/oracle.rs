@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use anyam_control::model::manifest::endpoint_slice::{Conditions, EndpointSlice, SliceEndpoint};
 use anyam_control::model::manifest::object::Kind;
 use anyam_control::model::manifest::route::Route;
 use anyam_control::model::manifest::service::{AppProtocol, PortRef, Service, ServicePort};
@@ -18,7 +19,7 @@ type PortName = String;
 /// Of each port of each service.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Expected {
-    /// Workloads of the service, as `namespace/name`, by service.
+    /// Workloads among the service's endpoints, as `namespace/name`, by service.
     pub members: BTreeMap<String, BTreeSet<String>>,
     /// Where calls go, by a caller of IPv4.
     pub endpoints: BTreeMap<PortName, BTreeSet<SocketAddr>>,
@@ -35,12 +36,23 @@ pub fn expected(declared: &Declared) -> Expected {
             continue;
         };
         let name = format!("{}/{}", service.meta.namespace, service.meta.name);
-        let members = members(declared, service);
+        let slices = slices(declared, service);
+        let by_slices = !slices.is_empty() || service.selector.is_empty();
+        let members = match by_slices {
+            true => named(declared, &slices),
+            false => members(declared, service),
+        };
         for port in &service.ports {
             let at = format!("{name}:{}", port.number);
-            let ready = members.iter().filter(|workload| workload.ready);
-            let endpoints = ready.filter_map(|workload| endpoint(workload, port));
-            all.endpoints.insert(at.clone(), endpoints.collect());
+            let endpoints = match by_slices {
+                true => written(declared, &slices, port),
+                false => {
+                    let ready = members.iter().filter(|workload| workload.ready);
+                    let endpoints = ready.filter_map(|workload| endpoint(workload, port));
+                    endpoints.collect()
+                }
+            };
+            all.endpoints.insert(at.clone(), endpoints);
             routes(declared, service, port, &at, &mut all);
         }
         let names = members
@@ -67,6 +79,84 @@ fn members<'a>(declared: &'a Declared, service: &Service) -> Vec<&'a Workload> {
         }
     }
     members
+}
+
+fn slices<'a>(declared: &'a Declared, service: &Service) -> Vec<&'a EndpointSlice> {
+    let mut slices = Vec::new();
+    for (object, _) in declared.values() {
+        if let Object::Slice(slice) = object
+            && slice.meta.namespace == service.meta.namespace
+            && slice.meta.labels.get("kubernetes.io/service-name") == Some(&service.meta.name)
+        {
+            slices.push(&**slice);
+        }
+    }
+    slices
+}
+
+/// The workload that an endpoint of a slice is: the one that it names, if that has the address; else
+/// of those that have it the oldest.
+fn workload<'a>(declared: &'a Declared, endpoint: &SliceEndpoint) -> Option<&'a Workload> {
+    let mut having = Vec::new();
+    for (object, _) in declared.values() {
+        if let Object::Workload(workload) = object
+            && workload.addresses.contains(&endpoint.address)
+        {
+            having.push(&**workload);
+        }
+    }
+    let named = having
+        .iter()
+        .find(|workload| endpoint.target.as_ref() == Some(&workload.meta.key()));
+    let oldest = having
+        .iter()
+        .min_by_key(|workload| workload.meta.created.clone());
+    named.or(oldest).copied()
+}
+
+fn named<'a>(declared: &'a Declared, slices: &[&EndpointSlice]) -> Vec<&'a Workload> {
+    let endpoints = slices.iter().flat_map(|slice| &slice.endpoints);
+    endpoints.filter_map(|it| workload(declared, it)).collect()
+}
+
+/// Of each workload and number one address, of IPv4 if the slices have it; of what is no workload
+/// all. What is ready, else what terminates and still serves.
+fn written(
+    declared: &Declared,
+    slices: &[&EndpointSlice],
+    port: &ServicePort,
+) -> BTreeSet<SocketAddr> {
+    let mut all = Vec::new();
+    for slice in slices {
+        for at in slice.ports.iter().filter(|it| it.name == port.name) {
+            for it in &slice.endpoints {
+                let who = workload(declared, it).map(|it| it.meta.key());
+                all.push((who, at.number, it));
+            }
+        }
+    }
+    let mut chosen = Vec::new();
+    for (who, number, it) in &all {
+        let better = all.iter().any(|(other, at, that)| {
+            who.is_some()
+                && who == other
+                && number == at
+                && that.address.is_ipv4()
+                && it.address.is_ipv6()
+        });
+        if !better {
+            chosen.push((SocketAddr::new(it.address, *number), it.conditions));
+        }
+    }
+    let of = |which: fn(&Conditions) -> bool| {
+        let found = chosen.iter().filter(|(_, conditions)| which(conditions));
+        found.map(|(at, _)| *at).collect::<BTreeSet<SocketAddr>>()
+    };
+    let ready = of(|it| it.ready);
+    match ready.is_empty() {
+        false => ready,
+        true => of(|it| it.serving && it.terminating),
+    }
 }
 
 fn endpoint(workload: &Workload, port: &ServicePort) -> Option<SocketAddr> {

@@ -1,11 +1,12 @@
 //! What users write: one typed object a manifest, checked while it is read.
 //!
 //! - [`object`], [`values`]: what all objects share; values checked while they are read
-//! - [`read`]: a manifest into one of [`service`], [`workload`], [`route`] (with [`route_spec`],
+//! - [`read`]: a manifest into one of [`service`], [`endpoint_slice`], [`workload`], [`route`] (with [`route_spec`],
 //!   [`match_spec`], [`filter_spec`], [`reference`](mod@reference)), [`authorization`], [`policy`],
 //!   [`grant`]
 
 pub mod authorization;
+pub mod endpoint_slice;
 pub mod filter_spec;
 pub mod grant;
 pub mod match_spec;

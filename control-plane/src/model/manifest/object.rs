@@ -12,6 +12,7 @@ use super::values;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     Service,
+    EndpointSlice,
     Workload,
     HttpRoute,
     GrpcRoute,
@@ -22,8 +23,9 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Kind; 8] = [
+    pub const ALL: [Kind; 9] = [
         Kind::Service,
+        Kind::EndpointSlice,
         Kind::Workload,
         Kind::HttpRoute,
         Kind::GrpcRoute,
@@ -36,6 +38,7 @@ impl Kind {
     pub fn name(self) -> &'static str {
         match self {
             Kind::Service => "Service",
+            Kind::EndpointSlice => "EndpointSlice",
             Kind::Workload => "Workload",
             Kind::HttpRoute => "HTTPRoute",
             Kind::GrpcRoute => "GRPCRoute",
@@ -50,6 +53,7 @@ impl Kind {
     pub fn api_versions(self) -> &'static [&'static str] {
         match self {
             Kind::Service => &["v1"],
+            Kind::EndpointSlice => &["discovery.k8s.io/v1"],
             Kind::HttpRoute => &[
                 "gateway.networking.k8s.io/v1",
                 "gateway.networking.k8s.io/v1beta1",

@@ -7,6 +7,7 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use xds_proto::yaml::{self, Node};
 
 use super::authorization::AuthorizationPolicy;
+use super::endpoint_slice::{EndpointSlice, SliceDocument};
 use super::grant::ReferenceGrant;
 use super::match_spec::{GrpcMatch, HttpMatch};
 use super::object::{FieldError, Kind, Meta, ObjectId};
@@ -20,6 +21,7 @@ use super::workload::Workload;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Object {
     Service(Arc<Service>),
+    Slice(Arc<EndpointSlice>),
     Workload(Arc<Workload>),
     Route(Arc<Route>),
     Grant(Arc<ReferenceGrant>),
@@ -32,6 +34,7 @@ impl Object {
     pub fn kind(&self) -> Kind {
         match self {
             Object::Service(_) => Kind::Service,
+            Object::Slice(_) => Kind::EndpointSlice,
             Object::Workload(_) => Kind::Workload,
             Object::Route(it) => it.kind,
             Object::Grant(_) => Kind::ReferenceGrant,
@@ -44,6 +47,7 @@ impl Object {
     pub fn meta(&self) -> &Meta {
         match self {
             Object::Service(it) => &it.meta,
+            Object::Slice(it) => &it.meta,
             Object::Workload(it) => &it.meta,
             Object::Route(it) => &it.meta,
             Object::Grant(it) => &it.meta,
@@ -150,6 +154,14 @@ pub enum ReadError {
 pub fn object(kind: Kind, document: &Node<'_>) -> Result<Object, ReadError> {
     Ok(match kind {
         Kind::Service => Object::Service(one(document, Service::new)?),
+        Kind::EndpointSlice => {
+            let read = SliceDocument::deserialize(document).map_err(ReadError::Value)?;
+            Object::Slice(
+                EndpointSlice::new(read)
+                    .map(Arc::new)
+                    .map_err(ReadError::Fields)?,
+            )
+        }
         Kind::Workload => Object::Workload(one(document, Workload::new)?),
         Kind::HttpRoute => Object::Route(one(document, Route::new::<HttpMatch>)?),
         Kind::GrpcRoute => Object::Route(one(document, Route::new::<GrpcMatch>)?),

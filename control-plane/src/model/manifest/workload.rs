@@ -32,6 +32,8 @@ pub struct Workload {
     /// Its name in the headless service that `subdomain` names, as a Pod's.
     pub hostname: Option<String>,
     pub subdomain: Option<String>,
+    /// Its addresses are its node's: they are not its own, and others may have them too.
+    pub host_network: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,6 +167,7 @@ impl Workload {
             node: spec.node,
             hostname: spec.hostname,
             subdomain: spec.subdomain,
+            host_network: false,
         })
     }
 

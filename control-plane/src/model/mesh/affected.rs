@@ -68,6 +68,7 @@ impl Affected {
                 self.vips.extend(objects.vips(key));
                 self.around_service(index, key);
             }
+            Object::Slice(it) => self.changed.services.extend(it.service.clone()),
             Object::Workload(it) => self.workload(objects, key, it),
             Object::Route(it) => self.route(index, it),
             Object::Grant(it) => drop(self.grants.insert(it.meta.namespace.clone())),
@@ -107,8 +108,12 @@ impl Affected {
 
     fn around_service(&mut self, index: &Index, key: &Key) {
         let policies = POLICIES.map(|kind| Facet::OfService(kind, key.clone()));
-        let routes = [Facet::Parent(key.clone()), Facet::Backend(key.clone())];
-        for facet in policies.iter().chain(&routes) {
+        let others = [
+            Facet::Parent(key.clone()),
+            Facet::Backend(key.clone()),
+            Facet::SliceOf(key.clone()),
+        ];
+        for facet in policies.iter().chain(&others) {
             self.changed.statuses.extend(index.find(facet).cloned());
         }
     }
@@ -116,7 +121,11 @@ impl Affected {
     fn workload(&mut self, objects: &Objects, key: &Key, it: &Workload) {
         let index = objects.index();
         self.changed.workloads.insert(key.clone());
-        self.addresses.extend(&it.addresses);
+        if !it.host_network {
+            self.addresses.extend(&it.addresses);
+        }
+        let served = objects.services_at(&it.addresses);
+        self.changed.services.extend(served.into_iter().cloned());
         for service in index.selecting(&it.meta) {
             if let Some(Object::Service(selecting)) = objects.object(Kind::Service, service)
                 && join::selects(selecting, it)

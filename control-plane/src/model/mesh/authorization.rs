@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::persistent::Map;
-use super::{Mesh, WorkloadEntry, resolve_port};
+use super::{Mesh, WorkloadEntry};
 use crate::model::manifest::authorization::AuthorizationPolicy;
 use crate::model::manifest::object::{Key, Target};
 use crate::model::manifest::policy::ROOT_NAMESPACE;
@@ -27,7 +27,9 @@ impl Mesh {
         let own = &entry.workload.meta;
         let whole = [ROOT_NAMESPACE, &own.namespace].map(|name| all.by_namespace.get(name));
         let targeted = all.by_workload.get(&own.key());
-        let services = entry.services.iter().map(|key| all.by_service.get(key));
+        let services = entry.services.iter();
+        let services = services.filter(|key| key.namespace == own.namespace);
+        let services = services.map(|key| all.by_service.get(key));
         let hit = |policy: &&Arc<AuthorizationPolicy>| {
             let mut targets = policy.targets.iter();
             policy.targets.is_empty() || targets.any(|target| self.hits(target, entry, port))
@@ -57,7 +59,7 @@ impl Mesh {
         };
         service.ports.iter().any(|port| {
             section.as_ref().is_none_or(|section| *section == port.name)
-                && resolve_port(&port.target, &entry.workload) == Some(number)
+                && service.targets(port, &entry.workload).contains(&number)
         })
     }
 }

@@ -12,12 +12,13 @@ use super::affected::{Affected, Changed};
 use super::attach;
 use super::change::{Delta, Origin};
 use super::conditions::Judge;
+use super::endpoints::{EndpointsBy, Slices, retargeted};
 use super::holders::Holders;
 use super::hostnames;
 use super::index::Facet;
-use super::join;
 use super::leaving::Leaving;
 use super::objects::Objects;
+use super::policies;
 use super::ports;
 use super::status::ObjectStatus;
 use super::vip::{VipError, Vips};
@@ -184,46 +185,11 @@ impl Builder {
             }
         }
         for facet in affected.policies.clone() {
-            if self.place_policy(next, &facet) {
+            if policies::place(&self.objects, next, &facet) {
                 affected.policies_changed(&self.objects, &facet);
             } else {
                 affected.policies.remove(&facet);
             }
-        }
-    }
-
-    /// What holds at one place; whether it is another than before.
-    fn place_policy(&self, next: &mut Mesh, facet: &Facet) -> bool {
-        let authorization = || {
-            self.objects.all(facet, |object| match object {
-                Object::Authorization(it) => Some(Arc::clone(it)),
-                _ => None,
-            })
-        };
-        let mesh = || {
-            self.objects.winner(facet, |object| match object {
-                Object::Mesh(it) => Some(Arc::clone(it)),
-                _ => None,
-            })
-        };
-        let (own, policies) = (&mut next.authorization, &mut next.policies);
-        match facet {
-            Facet::OfNamespace(Kind::AuthorizationPolicy, name) => {
-                own.by_namespace.replace(name.clone(), authorization())
-            }
-            Facet::OfService(Kind::AuthorizationPolicy, key) => {
-                own.by_service.replace(key.clone(), authorization())
-            }
-            Facet::OfWorkload(Kind::AuthorizationPolicy, key) => {
-                own.by_workload.replace(key.clone(), authorization())
-            }
-            Facet::OfNamespace(Kind::MeshPolicy, name) => {
-                policies.by_namespace.replace(name.clone(), mesh())
-            }
-            Facet::OfWorkload(Kind::MeshPolicy, key) => {
-                policies.by_workload.replace(key.clone(), mesh())
-            }
-            _ => false,
         }
     }
 
@@ -267,6 +233,10 @@ impl Builder {
         let workloads = &mut affected.changed.workloads;
         if is_alike(before.as_deref(), after.as_ref()) {
             workloads.extend(left.symmetric_difference(&joined).cloned());
+            if let (Some(before), Some(after)) = (&before, &after) {
+                let elsewhere = retargeted((&self.mesh, before), (next, after));
+                workloads.extend(elsewhere.into_iter().cloned());
+            }
         } else {
             workloads.extend(left.union(&joined).cloned());
             affected.referrers(&self.objects, key);
@@ -305,6 +275,7 @@ impl Builder {
             Object::Backend(it) => Some(Arc::clone(it)),
             _ => None,
         });
+        let (slices, members) = self.members(next, &service);
         let claimed = self.objects.vips(key).iter().copied();
         let mut entry = ServiceEntry {
             host: self.host(key),
@@ -312,7 +283,8 @@ impl Builder {
                 .filter(|ip| next.by_vip.get(ip) == Some(key))
                 .collect(),
             ports: attach::ports(&service, &routes.unwrap_or_default()),
-            members: self.objects.index().members(&service),
+            members,
+            slices,
             leaving: BTreeSet::new(),
             policy,
             service,
@@ -323,19 +295,37 @@ impl Builder {
         Some(entry)
     }
 
+    /// Who serves a service: never by both its slices and its selector.
+    fn members(&self, next: &Mesh, service: &Service) -> (Option<Slices>, Vec<Key>) {
+        let of = Facet::SliceOf(service.meta.key());
+        let slices = self.objects.all(&of, |object| match object {
+            Object::Slice(it) => Some(Arc::clone(it)),
+            _ => None,
+        });
+        let slices = slices.unwrap_or_default();
+        let by_selector = self.mesh.options.endpoints == EndpointsBy::SlicesOrSelector;
+        if by_selector && slices.is_empty() && !service.selector.is_empty() {
+            return (None, self.objects.index().members(service));
+        }
+        let (slices, members) = Slices::new(slices, service.headless, next);
+        (Some(slices), members)
+    }
+
     fn make_workload(&self, next: &mut Mesh, key: &Key) {
         let Some(Object::Workload(workload)) = self.objects.object(Kind::Workload, key) else {
             return;
         };
-        let services = self.objects.index().selecting(&workload.meta).into_iter();
-        let services = services.filter_map(|key| next.service(key));
-        let services: Vec<_> = services
-            .filter(|entry| join::selects(&entry.service, workload))
-            .collect();
+        let mut services = self.objects.index().selecting(&workload.meta);
+        services.extend(self.objects.services_at(&workload.addresses));
+        let services = services.into_iter().filter_map(|key| next.service(key));
+        let services: Vec<_> = services.filter(|entry| entry.has_member(key)).collect();
+        // What another namespace says of its ports does not count.
+        let own = services.iter().map(|entry| &***entry);
+        let own = own.filter(|entry| entry.service.meta.namespace == key.namespace);
         let entry = WorkloadEntry {
             workload: Arc::clone(workload),
             services: services.iter().map(|entry| entry.key()).collect(),
-            ports: ports::declared(workload, services.iter().map(|entry| &***entry)),
+            ports: ports::declared(workload, own),
         };
         if next
             .workloads

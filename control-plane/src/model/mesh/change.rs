@@ -10,12 +10,15 @@ use crate::model::manifest::read::Object;
 pub enum Origin {
     /// A file by its path relative to the folder, and the 1-based line at which the object begins.
     File { file: String, line: usize },
+    /// The Kubernetes API, as an object of a kind. Of a Workload that is `Pod` too.
+    Cluster { kind: &'static str },
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::File { file, line } => write!(f, "{file}:{line}"),
+            Origin::Cluster { kind } => write!(f, "{kind} in the cluster"),
         }
     }
 }

@@ -4,11 +4,17 @@ use std::net::IpAddr;
 
 use super::Mesh;
 use super::attach::{accepted, is_conflicted, resolved_refs};
+use super::endpoints::EndpointsBy;
 use super::index::Facet;
 use super::objects::Objects;
 use super::status::Condition;
+use crate::model::manifest::endpoint_slice::EndpointSlice;
 use crate::model::manifest::object::{Key, Kind, Meta, Target};
 use crate::model::manifest::read::Object;
+use crate::model::manifest::service::Service;
+
+/// EndpointSlices that a condition names.
+const MAX_NAMED: usize = 3;
 
 /// What conditions depend on.
 pub struct Judge<'a> {
@@ -27,8 +33,11 @@ impl Judge<'_> {
                     let message = format!("not TCP, left out: {}", it.left_out.join(", "));
                     all.push(Condition::no("AllPorts", "NotTcp", message));
                 }
+                all.extend(self.endpoints(it));
                 all
             }
+            Object::Slice(it) => vec![self.slice(it)],
+            Object::Workload(it) if it.host_network => Vec::new(),
             Object::Workload(it) => {
                 let key = it.meta.key();
                 conflict("Workload", &key, &it.addresses, |ip| {
@@ -54,6 +63,42 @@ impl Judge<'_> {
             all.insert(0, Condition::accepted());
         }
         all
+    }
+
+    /// Of a service that has a selector, where that is not used.
+    fn endpoints(&self, service: &Service) -> Option<Condition> {
+        if self.mesh.options.endpoints == EndpointsBy::Slices || service.selector.is_empty() {
+            return None;
+        }
+        let entry = self.mesh.service(&service.meta.key())?;
+        let slices = entry.slices.as_ref()?.all().iter();
+        let names = slices.map(|slice| slice.meta.name.as_str());
+        let names: Vec<_> = names.take(MAX_NAMED).collect();
+        Some(Condition {
+            message: format!(
+                "its EndpointSlices say who serves it, and its selector is not used: {}",
+                names.join(", ")
+            ),
+            ..Condition::yes("EndpointsResolved", "FromSlices")
+        })
+    }
+
+    fn slice(&self, slice: &EndpointSlice) -> Condition {
+        let refused = |reason, message: String| Condition::no("Accepted", reason, message);
+        match &slice.service {
+            _ if slice.host_names => {
+                let message = "the mesh calls addresses: addressType must be IPv4 or IPv6";
+                refused("UnsupportedAddressType", message.to_owned())
+            }
+            None => {
+                let message = "the label kubernetes.io/service-name, which names the Service whose endpoints these are, is missing";
+                refused("NoServiceName", message.to_owned())
+            }
+            Some(key) if self.mesh.service(key).is_none() => {
+                refused("ServiceNotFound", format!("there is no Service {key}"))
+            }
+            Some(_) => Condition::accepted(),
+        }
     }
 
     fn mesh_policy(&self, meta: &Meta, targets: &[Target]) -> Condition {

@@ -5,6 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::model::manifest::endpoint_slice::EndpointSlice;
 use crate::model::manifest::object::{Key, Kind, Meta, ObjectId, Target};
 use crate::model::manifest::read::Object;
 use crate::model::manifest::route::{Route, Rule};
@@ -19,6 +20,10 @@ pub enum Facet {
     Hostname(Key, String),
     /// Services that claim an address.
     Vip(IpAddr),
+    /// EndpointSlices of a service.
+    SliceOf(Key),
+    /// EndpointSlices of services that have an address.
+    Endpoint(IpAddr),
     /// Routes attached to a service.
     Parent(Key),
     /// Routes that send to a service.
@@ -173,8 +178,10 @@ fn selector(service: &Service) -> impl Iterator<Item = Label> {
 fn facets(object: &Object, vips: &[IpAddr]) -> Vec<Facet> {
     match object {
         Object::Service(_) => vips.iter().copied().map(Facet::Vip).collect(),
+        Object::Slice(it) => slice(it),
         Object::Workload(it) => {
-            let addresses = it.addresses.iter().copied();
+            let own = it.addresses.iter().filter(|_| !it.host_network);
+            let addresses = own.copied();
             let hostname = it.hostname_in_service();
             let hostname = hostname.map(|(service, name)| Facet::Hostname(service, name));
             addresses.map(Facet::Address).chain(hostname).collect()
@@ -189,6 +196,14 @@ fn facets(object: &Object, vips: &[IpAddr]) -> Vec<Facet> {
             Facet::of_policy(Kind::BackendPolicy, &it.meta.namespace, &it.targets)
         }
     }
+}
+
+fn slice(slice: &EndpointSlice) -> Vec<Facet> {
+    let Some(service) = &slice.service else {
+        return Vec::new();
+    };
+    let addresses = slice.endpoints.iter().map(|it| Facet::Endpoint(it.address));
+    addresses.chain([Facet::SliceOf(service.clone())]).collect()
 }
 
 fn route(route: &Route) -> Vec<Facet> {

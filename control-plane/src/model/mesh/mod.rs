@@ -3,9 +3,9 @@
 //! - [`builder`]: the next state from the last and a [`change`], at the cost of what it concerns:
 //!   [`objects`] and their [`index`] find that, [`affected`] gathers it
 //! - [`attach`]: which route governs which service; [`join`]: which workloads a service selects;
-//!   [`ports`]: what is declared of a workload's ports together; [`authorization`]: which policy holds
-//!   where; [`hostnames`]: of workloads in headless services; [`persistent`]: maps whose copies share
-//!   what stays
+//!   [`endpoints`]: where its calls go; [`ports`]: what is declared of a workload's ports together;
+//!   [`authorization`], [`policies`]: which policy holds where; [`hostnames`]: of workloads in
+//!   headless services; [`persistent`]: maps whose copies share what stays
 //! - [`leaving`]: identities that outlive a change for a moment; [`vip`]: allotted addresses;
 //!   [`holders`]: which of several objects has an address
 //! - [`status`]: conditions of objects, [`conditions`]: how they come about
@@ -16,6 +16,7 @@ pub mod authorization;
 pub mod builder;
 pub mod change;
 pub mod conditions;
+pub mod endpoints;
 pub mod holders;
 pub mod hostnames;
 pub mod index;
@@ -23,6 +24,7 @@ pub mod join;
 pub mod leaving;
 pub mod objects;
 pub mod persistent;
+pub mod policies;
 pub mod ports;
 pub mod status;
 pub mod vip;
@@ -32,6 +34,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use self::authorization::AuthorizationPolicies;
+use self::endpoints::{EndpointsBy, Slices};
 use self::persistent::Map;
 use self::status::ObjectStatus;
 use super::manifest::grant::ReferenceGrant;
@@ -49,6 +52,7 @@ use super::manifest::workload::Workload;
 pub struct MeshOptions {
     pub trust_domain: String,
     pub cluster_domain: String,
+    pub endpoints: EndpointsBy,
 }
 
 impl Default for MeshOptions {
@@ -56,6 +60,7 @@ impl Default for MeshOptions {
         MeshOptions {
             trust_domain: "anyam.local".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
+            endpoints: EndpointsBy::default(),
         }
     }
 }
@@ -122,9 +127,11 @@ pub struct ServiceEntry {
     /// Empty when headless.
     pub vips: Vec<IpAddr>,
     pub ports: Vec<PortEntry>,
-    /// Workloads it selects, ready or not.
+    /// Workloads among its endpoints, ready or not, in order.
     pub members: Vec<Key>,
-    /// SPIFFE ids of members that it selected a moment ago.
+    /// What says who serves it; `None`: its selector.
+    pub slices: Option<Slices>,
+    /// SPIFFE ids of members that it had a moment ago.
     pub leaving: BTreeSet<String>,
     pub policy: Option<Arc<BackendPolicy>>,
 }
@@ -167,7 +174,7 @@ impl PortEntry {
 #[derive(Debug, PartialEq)]
 pub struct WorkloadEntry {
     pub workload: Arc<Workload>,
-    /// That select it.
+    /// That have it among their endpoints.
     pub services: Vec<Key>,
     /// Declared by itself or by a service, by number.
     pub ports: BTreeMap<u16, AppProtocol>,
@@ -192,18 +199,6 @@ impl ServiceEntry {
     }
 }
 
-/// The port of `workload` that `target` means.
-pub fn resolve_port(target: &PortRef, workload: &Workload) -> Option<u16> {
-    match target {
-        PortRef::Number(number) => Some(number.get()),
-        PortRef::Name(name) => workload
-            .ports
-            .iter()
-            .find(|port| port.name == *name)
-            .map(|port| port.number),
-    }
-}
-
 impl Mesh {
     pub fn service(&self, key: &Key) -> Option<&Arc<ServiceEntry>> {
         self.services.get(key)
@@ -225,16 +220,6 @@ impl Mesh {
 
     pub fn workload_by_ip(&self, ip: IpAddr) -> Option<&Arc<WorkloadEntry>> {
         self.workloads.get(self.by_ip.get(&ip)?)
-    }
-
-    pub fn members<'a>(
-        &'a self,
-        service: &'a ServiceEntry,
-    ) -> impl Iterator<Item = &'a Arc<WorkloadEntry>> {
-        service
-            .members
-            .iter()
-            .filter_map(|key| self.workloads.get(key))
     }
 
     /// SPIFFE ids that callers accept of a service: of its members, and of those that left a moment

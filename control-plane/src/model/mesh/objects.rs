@@ -1,6 +1,6 @@
 //! Everything that is declared, with the index over it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -78,6 +78,18 @@ impl Objects {
         let all = self.by_id.range(first..).map(|(id, _)| id);
         all.take_while(move |id| id.kind == Kind::Workload && id.key.namespace == namespace)
             .map(|id| &id.key)
+    }
+
+    /// Services with an EndpointSlice that has one of these addresses.
+    pub fn services_at(&self, addresses: &[IpAddr]) -> BTreeSet<&Key> {
+        let slices = addresses
+            .iter()
+            .flat_map(|ip| self.index.find(&Facet::Endpoint(*ip)));
+        let service = |id: &Arc<ObjectId>| match self.get(id) {
+            Some((Object::Slice(slice), _)) => slice.service.as_ref(),
+            _ => None,
+        };
+        slices.filter_map(service).collect()
     }
 
     /// Objects that a facet finds, by precedence. `None`: there are none.

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use super::endpoints::EndpointsBy;
 use super::status::Condition;
-use super::{Mesh, PortEntry, ServiceEntry, resolve_port};
+use super::{Mesh, PortEntry, ServiceEntry};
 use crate::model::manifest::object::Key;
 use crate::model::manifest::service::{AppProtocol, PortRef};
 use crate::model::manifest::workload::{Workload, WorkloadPort};
@@ -26,16 +27,17 @@ pub fn declared<'a>(
         .collect();
     // `None`: they contradict each other.
     let mut said: BTreeMap<u16, Option<AppProtocol>> = BTreeMap::new();
-    for port in services.flat_map(|service| &service.ports) {
-        let Some(number) = resolve_port(&port.target, workload) else {
-            continue;
-        };
-        let known = said.entry(number).or_insert(Some(port.protocol));
-        *known = match (*known, port.protocol) {
-            (Some(AppProtocol::Undeclared), other) => Some(other),
-            (Some(before), other) if before.agrees(other) => Some(before),
-            _ => None,
-        };
+    for service in services {
+        for port in &service.ports {
+            for number in service.targets(port, workload) {
+                let known = said.entry(number).or_insert(Some(port.protocol));
+                *known = match (*known, port.protocol) {
+                    (Some(AppProtocol::Undeclared), other) => Some(other),
+                    (Some(before), other) if before.agrees(other) => Some(before),
+                    _ => None,
+                };
+            }
+        }
     }
     let mut ports = own;
     for (number, protocol) in said {
@@ -110,7 +112,7 @@ fn contradiction(mesh: &Mesh, service: &ServiceEntry, port: &PortEntry) -> Optio
     let differs = |other: AppProtocol| !other.agrees(port.protocol);
     mesh.members(service).find_map(|entry| {
         let workload = &entry.workload;
-        let number = resolve_port(&port.target, workload)?;
+        let number = service.targets(port, workload).into_iter().next()?;
         let here = declaration(port);
         let own = workload.ports.iter().find(|own| own.number == number);
         if let Some(own) = own.filter(|own| own.protocol != AppProtocol::Undeclared) {
@@ -125,7 +127,7 @@ fn contradiction(mesh: &Mesh, service: &ServiceEntry, port: &PortEntry) -> Optio
         let others = entry.services.iter().filter(|key| **key != service.key());
         others.filter_map(|key| mesh.service(key)).find_map(|other| {
             let declared = other.ports.iter().find(|declared| {
-                resolve_port(&declared.target, workload) == Some(number) && differs(declared.protocol)
+                other.targets(declared, workload).contains(&number) && differs(declared.protocol)
             })?;
             Some(format!(
                 "{here}, but Service {} says {} by its port {} of the same port {number} of Workload {}: what comes in is detected by its first bytes, and calls through the wrong one fail",
@@ -142,15 +144,23 @@ fn contradiction(mesh: &Mesh, service: &ServiceEntry, port: &PortEntry) -> Optio
 fn missing(mesh: &Mesh, service: &ServiceEntry, port: &PortEntry) -> Option<String> {
     let mut members = mesh.members(service).peekable();
     members.peek()?;
-    let has = |workload: &Workload| match &port.target {
-        PortRef::Name(_) => resolve_port(&port.target, workload).is_some(),
-        // A workload that declares no port may listen on any.
-        PortRef::Number(number) => {
-            workload.ports.is_empty() || workload.ports.iter().any(|own| own.number == number.get())
-        }
+    let has = |workload: &Workload| {
+        let targets = service.targets(port, workload);
+        let declared = |number: &u16| workload.ports.iter().any(|own| own.number == *number);
+        // A workload that declares no port may listen on any; so may a pod.
+        let any = workload.ports.is_empty()
+            || matches!(port.target, PortRef::Name(_))
+            || mesh.options.endpoints == EndpointsBy::Slices;
+        targets.iter().any(|number| any || declared(number))
     };
     if members.any(|entry| has(&entry.workload)) {
         return None;
+    }
+    if service.slices.is_some() {
+        let name = named(port);
+        return Some(format!(
+            "port {name}: no EndpointSlice has a port of that name with its workloads, so calls answer 503"
+        ));
     }
     let of: Vec<String> = mesh
         .members(service)

@@ -1,0 +1,44 @@
+//! Which policies hold where, in the next state.
+
+use std::sync::Arc;
+
+use super::Mesh;
+use super::index::Facet;
+use super::objects::Objects;
+use crate::model::manifest::object::Kind;
+use crate::model::manifest::read::Object;
+
+/// What holds at one place; whether it is another than before.
+pub fn place(objects: &Objects, next: &mut Mesh, facet: &Facet) -> bool {
+    let authorization = || {
+        objects.all(facet, |object| match object {
+            Object::Authorization(it) => Some(Arc::clone(it)),
+            _ => None,
+        })
+    };
+    let mesh = || {
+        objects.winner(facet, |object| match object {
+            Object::Mesh(it) => Some(Arc::clone(it)),
+            _ => None,
+        })
+    };
+    let (own, policies) = (&mut next.authorization, &mut next.policies);
+    match facet {
+        Facet::OfNamespace(Kind::AuthorizationPolicy, name) => {
+            own.by_namespace.replace(name.clone(), authorization())
+        }
+        Facet::OfService(Kind::AuthorizationPolicy, key) => {
+            own.by_service.replace(key.clone(), authorization())
+        }
+        Facet::OfWorkload(Kind::AuthorizationPolicy, key) => {
+            own.by_workload.replace(key.clone(), authorization())
+        }
+        Facet::OfNamespace(Kind::MeshPolicy, name) => {
+            policies.by_namespace.replace(name.clone(), mesh())
+        }
+        Facet::OfWorkload(Kind::MeshPolicy, key) => {
+            policies.by_workload.replace(key.clone(), mesh())
+        }
+        _ => false,
+    }
+}
