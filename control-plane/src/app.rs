@@ -1,7 +1,7 @@
-//! Composition: folder → model → translation → servers, and the commands that print or write.
+//! Composition: source → model → translation → servers, and the commands that print or write.
 //!
-//! - [`serve`]: reads the folder once before anything is served, so that a start with manifests in
-//!   place never removes them from a proxy; then follows changes until a signal to stop.
+//! - [`serve`]: reads the folder, or lists the cluster, once before anything is served, so that a
+//!   start never removes from a proxy what is declared; then follows changes until a signal to stop.
 //! - [`token`], [`certificate`]: the other commands.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -25,8 +25,10 @@ use crate::inject::settings::{MeshSettings, SettingsError};
 use crate::inject::start::{self as injection, WebhookError};
 use crate::model::{self, Key};
 use crate::server::{self, Options, Running, StartError};
-use crate::source::Sourced;
+use crate::source::kubernetes::Cluster;
+use crate::source::kubernetes::connect::{self, Access, ConnectError};
 use crate::source::watch::Watched;
+use crate::source::{Source, SourceError, Sourced};
 use crate::translate::Translator;
 
 /// Why a command fails.
@@ -63,11 +65,17 @@ pub enum AppError {
     Identity(String),
     #[error("signals can't be listened to: {0}")]
     Signals(std::io::Error),
+    #[error("no runtime: {0}")]
+    Runtime(std::io::Error),
+    #[error("the Kubernetes API can't be used: {0}")]
+    Connect(#[from] ConnectError),
+    #[error("the cluster can't be read: {0}")]
+    Source(#[from] SourceError),
     #[error("{0} is missing on the command line")]
     Missing(&'static str),
 }
 
-/// A control plane that follows a folder.
+/// A control plane that follows a source.
 pub struct App {
     pub running: Running,
     pub translator: Arc<Translator>,
@@ -84,17 +92,29 @@ impl App {
             source,
         })?;
         private::directory(&options.state_dir)?;
-        let model = model::MeshOptions {
-            trust_domain: options.trust_domain.clone(),
-            ..model::MeshOptions::default()
-        };
+        let model = mesh_options(&options);
         let (translator, folder) = declared::open(folder, &options.state_dir, model)?;
+        Self::follow(translator, Watched::new(folder), options).await
+    }
+
+    /// Waits until everything in the cluster is listed, however long that takes.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub async fn start_in_cluster(cluster: Cluster, options: Options) -> Result<Self, AppError> {
+        private::directory(&options.state_dir)?;
+        let (translator, cluster) = declared::list(cluster, mesh_options(&options)).await?;
+        Self::follow(translator, cluster, options).await
+    }
+
+    async fn follow(
+        translator: Arc<Translator>,
+        source: impl Source,
+        options: Options,
+    ) -> Result<Self, AppError> {
         let (resources, shown) = (Arc::clone(&translator), Arc::clone(&translator));
         let running = server::start(options, resources, shown).await?;
-        let following = tokio::spawn(declared::follow(
-            Arc::clone(&translator),
-            Watched::new(folder),
-        ));
+        let following = tokio::spawn(declared::follow(Arc::clone(&translator), source));
         Ok(App {
             running,
             translator,
@@ -109,12 +129,23 @@ impl App {
     }
 }
 
+fn mesh_options(options: &Options) -> model::MeshOptions {
+    model::MeshOptions {
+        trust_domain: options.trust_domain.clone(),
+        ..model::MeshOptions::default()
+    }
+}
+
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
 /// When it can't start.
 pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
-    let folder = args.config_dir.ok_or(AppError::Missing("--config-dir"))?;
+    let access = args.kubernetes.then_some(Access {
+        kubeconfig: args.kubeconfig,
+        context: args.kube_context,
+    });
+    let folder = args.config_dir;
     let options = Options {
         state_dir: args.state_dir.ok_or(AppError::Missing("--state-dir"))?,
         trust_domain: args.mesh.trust_domain,
@@ -135,7 +166,22 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
     let context = args.context;
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
-    let app = App::start(&folder, options).await?;
+    let start = async {
+        match (access, folder) {
+            (Some(access), _) => {
+                let client = connect::client(&access).await?;
+                App::start_in_cluster(Cluster::new(client, "Kubernetes"), options).await
+            }
+            (None, Some(folder)) => App::start(&folder, options).await,
+            (None, None) => Err(AppError::Missing("--config-dir")),
+        }
+    };
+    // A start may wait for the API server.
+    let app = tokio::select! {
+        app = start => app?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     tracing::info!(
         xds = %app.running.xds,
         api = %app.running.api,

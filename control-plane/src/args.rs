@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-/// Anyam's control plane: reads manifests, configures proxies over xDS, issues their certificates,
+/// Anyam's control plane: reads manifests or the Kubernetes API, configures proxies over xDS, issues their certificates,
 /// and shows what the mesh does.
 #[derive(Debug, Parser)]
 #[command(
@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
     subcommand_negates_reqs = true,
     after_help = "Examples:\n  \
         anyam-control --config-dir ./mesh --state-dir ./state\n  \
+        anyam-control --kubernetes --kubeconfig ~/.kube/config --state-dir ./state\n  \
         anyam-control token --config-dir ./mesh --state-dir ./state --workload shop/web-0"
 )]
 pub struct Cli {
@@ -26,6 +27,8 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Serve the mesh, as without a command
+    Serve(Box<ServeArgs>),
     /// Print a join token for one workload: signed, short-lived, good once
     Token(TokenArgs),
     /// Write a certificate, its key and the root as files, for a proxy that reads them from files
@@ -35,8 +38,28 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct ServeArgs {
     /// Folder of manifests (*.yaml, *.yml, *.json), watched for changes
-    #[arg(long, value_name = "DIR", required = true)]
+    #[arg(long, value_name = "DIR", required_unless_present = "kubernetes")]
     pub config_dir: Option<PathBuf>,
+    /// Follow the Kubernetes API instead of a folder: of the cluster that this runs in, else as
+    /// kubectl does ($KUBECONFIG, ~/.kube/config)
+    #[arg(long, conflicts_with = "config_dir")]
+    pub kubernetes: bool,
+    /// The kubeconfig to use with --kubernetes
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "kubernetes",
+        conflicts_with = "config_dir"
+    )]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "kubernetes",
+        conflicts_with = "config_dir"
+    )]
+    pub kube_context: Option<String>,
     /// Private folder for the root key, tokens and allotted addresses; made 0700
     #[arg(long, value_name = "DIR", required = true)]
     pub state_dir: Option<PathBuf>,
@@ -171,6 +194,14 @@ mod tests {
         let parse = |words: &str| Cli::try_parse_from(words.split(' '));
         assert!(parse("anyam-control --config-dir a --state-dir b").is_ok());
         assert!(parse("anyam-control --state-dir b").is_err());
+        assert!(parse("anyam-control serve --config-dir a --state-dir b").is_ok());
+        assert!(parse("anyam-control serve --state-dir b").is_err());
+        let cluster = "anyam-control serve --state-dir b --kubernetes";
+        assert!(parse(cluster).is_ok());
+        assert!(parse(&format!("{cluster} --kubeconfig c --kube-context d")).is_ok());
+        assert!(parse(&format!("{cluster} --config-dir a")).is_err());
+        let without = "anyam-control --state-dir b --config-dir a --kubeconfig c";
+        assert!(parse(without).is_err(), "it would not be used");
         let token = "anyam-control token --state-dir b --workload a/b";
         assert!(parse(&format!("{token} --config-dir c --ttl 5m")).is_ok());
         assert!(

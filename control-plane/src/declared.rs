@@ -1,5 +1,6 @@
-//! What is declared, as the rest of the control plane sees it: [`open`] reads the folder once,
-//! [`follow`] keeps up with a source, and the API reads what was declared.
+//! What is declared, as the rest of the control plane sees it: [`open`] reads a folder once, [`list`]
+//! waits for a cluster's first report, [`follow`] keeps up with a source, and the API reads what was
+//! declared.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -11,10 +12,12 @@ use crate::findings;
 use crate::incumbents::{Incumbents, IncumbentsError};
 use crate::model::MeshOptions;
 use crate::model::mesh::builder::Builder;
+use crate::model::mesh::endpoints::EndpointsBy;
 use crate::model::mesh::ports;
 use crate::model::mesh::vip::{VipError, Vips};
 use crate::source::files::Folder;
-use crate::source::{Observed, Source};
+use crate::source::kubernetes::Cluster;
+use crate::source::{Observed, Source, SourceError};
 use crate::translate::Translator;
 use crate::types::{FileError, Finding, Objects};
 
@@ -55,6 +58,24 @@ pub fn open(
     let mut folder = folder(config_dir, state_dir)?;
     publish(&translator, folder.changes());
     Ok((translator, folder))
+}
+
+/// Waits for the first report of a cluster, which has everything. Its Services have addresses, so
+/// none is kept here.
+///
+/// # Errors
+/// When no report will come.
+pub async fn list(
+    mut cluster: Cluster,
+    options: MeshOptions,
+) -> Result<(Arc<Translator>, Cluster), SourceError> {
+    let options = MeshOptions {
+        endpoints: EndpointsBy::Slices,
+        ..options
+    };
+    let translator = Arc::new(Translator::new(Builder::new(options, Vips::new())));
+    publish(&translator, cluster.next().await?);
+    Ok((translator, cluster))
 }
 
 /// How long what a change replaces is kept for proxies that have only half of it, at least; twice as

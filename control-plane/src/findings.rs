@@ -9,6 +9,7 @@ use crate::api::declared::DeclaredPorts;
 use crate::model::manifest::authorization::{Action, AuthorizationPolicy};
 use crate::model::mesh::{ServiceEntry, WorkloadEntry, ports, status};
 use crate::model::{Key, Kind, Mesh};
+use crate::source::About;
 use crate::translate::view::State;
 use crate::types::{Condition, Finding, Object, Severity};
 
@@ -31,19 +32,29 @@ pub fn objects(state: &State) -> Vec<Object> {
         }
     }
     for error in state.file_errors.iter() {
-        let Some(id) = &error.object else { continue };
-        let twice = all.iter_mut().find(|object| {
+        let Some(about) = &error.about else { continue };
+        let id = about.object();
+        let declared = all.iter_mut().find(|object| {
             object.kind == id.kind.name()
                 && object.namespace == id.key.namespace
                 && object.name == id.key.name
         });
-        if let Some(object) = twice {
-            let message = format!(
-                "{}:{} declares it too and is not used",
-                error.file, error.line
-            );
-            let unused = status::Condition::no("Unique", "Duplicate", message);
-            object.conditions.push(condition(&unused));
+        if let Some(object) = declared {
+            let not_met = match about {
+                About::Duplicate(_) if error.line == 0 => {
+                    status::Condition::no("Unique", "Duplicate", error.message.clone())
+                }
+                About::Duplicate(_) => {
+                    let at = format!("{}:{}", error.file, error.line);
+                    let message = format!("{at} declares it too and is not used");
+                    status::Condition::no("Unique", "Duplicate", message)
+                }
+                About::LeftOut(_) => {
+                    let message = format!("{}: {}", error.field, error.message);
+                    status::Condition::no("AllFields", "FieldLeftOut", message)
+                }
+            };
+            object.conditions.push(condition(&not_met));
         }
     }
     all
@@ -80,15 +91,25 @@ fn services_without_endpoints(mesh: &Mesh) -> Vec<Finding> {
     let mut services: Vec<_> = mesh.services.iter().collect();
     services.sort_by_key(|(key, _)| *key);
     for (key, service) in services {
-        let ready = mesh.members(service).any(|entry| entry.workload.ready);
+        let served = mesh.is_served(service);
         // A service that only routes to others, or names a host outside, needs none of its own.
         let routed = service.ports.iter().any(|port| !port.producers.is_empty());
-        if !ready && !routed && service.service.external_name.is_none() {
+        if !served && !routed && service.service.external_name.is_none() {
+            let (lacks, todo) = match service.slices {
+                None => (
+                    "workload",
+                    "give a Workload the labels of its selector, or mend the selector",
+                ),
+                Some(_) => (
+                    "endpoint",
+                    "see whether its EndpointSlices (label kubernetes.io/service-name) have one that is ready",
+                ),
+            };
             findings.push(Finding {
                 severity: Severity::Warning,
-                what: format!("Service {key} has no ready workload: calls to it answer 503"),
+                what: format!("Service {key} has no ready {lacks}: calls to it answer 503"),
                 location: format!("Service {key}"),
-                todo: "give a Workload the labels of its selector, or mend the selector".to_owned(),
+                todo: todo.to_owned(),
             });
         }
     }

@@ -3,8 +3,8 @@
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
-use anyam_control::app;
-use anyam_control::args::{Cli, Command};
+use anyam_control::app::{self, AppError};
+use anyam_control::args::{Cli, Command, ServeArgs};
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
@@ -13,24 +13,8 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Some(Command::Token(args)) => app::token(&args).map(|token| println!("{token}")),
         Some(Command::Certificate(args)) => app::certificate(&args),
-        None => {
-            let filter = EnvFilter::try_new(&cli.serve.log).unwrap_or_else(|error| {
-                eprintln!("--log {}: {error}; logging `info`", cli.serve.log);
-                EnvFilter::new("info")
-            });
-            tracing_subscriber::fmt()
-                .with_env_filter(filter)
-                .with_ansi(stderr().is_terminal())
-                .with_writer(stderr)
-                .init();
-            match tokio::runtime::Runtime::new() {
-                Ok(runtime) => runtime.block_on(app::serve(cli.serve)),
-                Err(error) => {
-                    eprintln!("anyam-control: no runtime: {error}");
-                    return ExitCode::FAILURE;
-                }
-            }
-        }
+        Some(Command::Serve(args)) => serve(*args),
+        None => serve(cli.serve),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -39,4 +23,18 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn serve(args: ServeArgs) -> Result<(), AppError> {
+    let filter = EnvFilter::try_new(&args.log).unwrap_or_else(|error| {
+        eprintln!("--log {}: {error}; logging `info`", args.log);
+        EnvFilter::new("info")
+    });
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(stderr().is_terminal())
+        .with_writer(stderr)
+        .init();
+    let runtime = tokio::runtime::Runtime::new().map_err(AppError::Runtime)?;
+    runtime.block_on(app::serve(args))
 }

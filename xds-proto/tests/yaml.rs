@@ -226,6 +226,28 @@ fn places_of_paths() {
     }
 }
 
+#[test]
+fn what_stands_at_a_path_can_be_taken_out() {
+    let text = "spec: { labels: { a.b: x, a: { b: y } }, ports: [{ port: 1 }, { port: 2 }] }\n";
+    let mut node = yaml::documents(text).next().unwrap().unwrap();
+    for missing in [
+        "",
+        "spec.none",
+        "spec.ports[2]",
+        "spec.ports[x]",
+        "spec.ports[0].port.x",
+    ] {
+        assert!(!node.remove(missing), "{missing}");
+    }
+    assert!(node.remove("spec.labels.a.b") && node.remove("spec.ports[0]"));
+    let port = node.at_mut("spec.ports[0].port").unwrap();
+    assert_eq!(port.text(), "2");
+    port.value = yaml::Value::Sequence(Vec::new());
+    assert!(node.at_mut("spec.labels.a.b.c").is_none());
+    let left = json!({ "spec": { "labels": { "a": { "b": "y" } }, "ports": [{ "port": [] }] } });
+    assert_eq!(node.to_json(), left);
+}
+
 fn any_json() -> impl Strategy<Value = Value> {
     let text = prop_oneof![
         "[ -~]{0,12}",

@@ -1,7 +1,7 @@
 //! The same object in several places: one of them is in service, and which one does not depend on
 //! the names of files. The older one (`creationTimestamp`); without ages, the one that already was.
 
-use super::{FileError, Sourced};
+use super::{About, FileError, Sourced};
 use crate::model::ObjectId;
 
 /// Of the places of an object, the one in service, and the errors of those that are not used.
@@ -37,7 +37,7 @@ fn unused_error(id: &ObjectId, used: &Sourced, unused: &Sourced) -> FileError {
             "{id} is in {}:{} too, which is in service; this one is not used. Remove one of them",
             used.file, used.line
         ),
-        object: Some(id.clone()),
+        about: Some(About::Duplicate(id.clone())),
     }
 }
 

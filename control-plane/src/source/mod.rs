@@ -6,12 +6,14 @@
 //!   service; `duplicates`: which of several places of an object that is; `walk`: its files found
 //!   and read; `file`: one of them
 //! - [`watch`]: the folder as a source: its changes, debounced
+//! - [`kubernetes`]: a cluster as a source
 
 pub mod absence;
 mod declarations;
 mod duplicates;
 mod file;
 pub mod files;
+pub mod kubernetes;
 mod walk;
 pub mod watch;
 pub mod yaml;
@@ -66,10 +68,10 @@ pub struct Sourced {
     pub line: usize,
 }
 
-/// Something wrong in a file.
+/// Something wrong in a file, or in an object of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileError {
-    /// Relative to the folder.
+    /// Relative to the folder. In a cluster kind, namespace and name of the object.
     pub file: String,
     /// 1-based; 0: the whole file.
     pub line: usize,
@@ -78,8 +80,25 @@ pub struct FileError {
     pub field: String,
     /// What is wrong and what is allowed.
     pub message: String,
-    /// The object in service that this is about, where the file declares it too.
-    pub object: Option<ObjectId>,
+    /// What it says of an object that is in service.
+    pub about: Option<About>,
+}
+
+/// How something wrong concerns an object that is in service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// It is declared here too, and this declaration is not used.
+    Duplicate(ObjectId),
+    /// The field is not used, the rest of the object is.
+    LeftOut(ObjectId),
+}
+
+impl About {
+    pub fn object(&self) -> &ObjectId {
+        match self {
+            About::Duplicate(id) | About::LeftOut(id) => id,
+        }
+    }
 }
 
 impl fmt::Display for FileError {

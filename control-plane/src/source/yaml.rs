@@ -116,7 +116,7 @@ impl Reader<'_> {
             column: place.column,
             field,
             message,
-            object: None,
+            about: None,
         });
     }
 }
@@ -249,8 +249,9 @@ mod tests {
     fn kinds_versions_and_broken_yaml() {
         let error = &errors("apiVersion: v1\nkind: Pod\nmetadata: { name: a }\n")[0];
         assert!(
-            error
-                .starts_with("mesh.yaml:2:7: kind: `Pod` is not known; allowed: Service, Workload"),
+            error.starts_with(
+                "mesh.yaml:2:7: kind: `Pod` is not known; allowed: Service, EndpointSlice"
+            ),
             "{error}"
         );
         let error = &errors("apiVersion: v2\nkind: Service\nmetadata: { name: a }\n")[0];

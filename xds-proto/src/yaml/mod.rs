@@ -134,28 +134,65 @@ impl<'t> Node<'t> {
 
     /// Where the value at `path` (`spec.ports[0].port`) stands, or what is nearest above it.
     pub fn place_of(&self, path: &str) -> Place {
+        match self.below(path) {
+            None => self.place,
+            Some((index, rest)) => match &self.value {
+                Value::Sequence(elements) => elements[index].place_of(rest),
+                Value::Mapping(entries) => entries[index].1.place_of(rest),
+                Value::Scalar { .. } => self.place,
+            },
+        }
+    }
+
+    /// The value at `path`, to be changed.
+    pub fn at_mut(&mut self, path: &str) -> Option<&mut Node<'t>> {
+        if path.is_empty() {
+            return Some(self);
+        }
+        let (index, rest) = self.below(path)?;
+        let child = match &mut self.value {
+            Value::Sequence(elements) => elements.get_mut(index)?,
+            Value::Mapping(entries) => &mut entries.get_mut(index)?.1,
+            Value::Scalar { .. } => return None,
+        };
+        child.at_mut(rest)
+    }
+
+    /// Takes out the entry or element at `path`. False: there is none.
+    pub fn remove(&mut self, path: &str) -> bool {
+        let Some((index, rest)) = self.below(path) else {
+            return false;
+        };
+        match &mut self.value {
+            Value::Sequence(elements) if rest.is_empty() => drop(elements.remove(index)),
+            Value::Mapping(entries) if rest.is_empty() => drop(entries.remove(index)),
+            Value::Sequence(elements) => return elements[index].remove(rest),
+            Value::Mapping(entries) => return entries[index].1.remove(rest),
+            Value::Scalar { .. } => return false,
+        }
+        true
+    }
+
+    /// Which entry or element a path begins with, and what of the path is left below it.
+    fn below<'p>(&self, path: &'p str) -> Option<(usize, &'p str)> {
         let path = path.strip_prefix('.').unwrap_or(path);
-        let below = match &self.value {
+        match &self.value {
             Value::Scalar { .. } => None,
-            Value::Sequence(elements) => path
-                .strip_prefix('[')
-                .and_then(|rest| rest.split_once(']'))
-                .and_then(|(index, rest)| {
-                    Some((elements.get(index.parse::<usize>().ok()?)?, rest))
-                }),
+            Value::Sequence(elements) => {
+                let (index, rest) = path.strip_prefix('[')?.split_once(']')?;
+                let index = index.parse::<usize>().ok()?;
+                (index < elements.len()).then_some((index, rest))
+            }
             // Keys may have dots in them: the longest that fits.
-            Value::Mapping(entries) => entries
-                .iter()
-                .filter_map(|(key, value)| {
+            Value::Mapping(entries) => {
+                let all = entries.iter().enumerate();
+                let fitting = all.filter_map(|(index, (key, _))| {
                     let rest = path.strip_prefix(key.text())?;
                     let whole = rest.is_empty() || rest.starts_with(['.', '[']);
-                    (whole && !key.text().is_empty()).then_some((value, rest))
-                })
-                .min_by_key(|(_, rest)| rest.len()),
-        };
-        match below {
-            Some((node, rest)) => node.place_of(rest),
-            None => self.place,
+                    (whole && !key.text().is_empty()).then_some((index, rest))
+                });
+                fitting.min_by_key(|(_, rest)| rest.len())
+            }
         }
     }
 
@@ -197,7 +234,7 @@ impl<'t> Node<'t> {
     }
 
     /// A scalar's text as it is written, without quotes; empty for what is no scalar.
-    fn text(&self) -> &str {
+    pub fn text(&self) -> &str {
         match &self.value {
             Value::Scalar { text, .. } => text,
             _ => "",

@@ -1,0 +1,81 @@
+//! What is watched, and where the API server has it.
+
+use std::fmt;
+
+use kube::core::ApiResource;
+
+use crate::model::Kind;
+
+/// A kind of objects of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WatchedKind {
+    /// For the locality of pods.
+    Node,
+    Pod,
+    Manifest(Kind),
+}
+
+impl WatchedKind {
+    pub fn all() -> impl Iterator<Item = Self> {
+        let manifests = Kind::ALL.into_iter().map(WatchedKind::Manifest);
+        [WatchedKind::Node, WatchedKind::Pod]
+            .into_iter()
+            .chain(manifests)
+    }
+
+    pub fn name(self) -> &'static str {
+        match self {
+            WatchedKind::Node => "Node",
+            WatchedKind::Pod => "Pod",
+            WatchedKind::Manifest(kind) => kind.name(),
+        }
+    }
+
+    fn plural(self) -> &'static str {
+        match self {
+            WatchedKind::Node => "nodes",
+            WatchedKind::Pod => "pods",
+            WatchedKind::Manifest(kind) => match kind {
+                Kind::Service => "services",
+                Kind::EndpointSlice => "endpointslices",
+                Kind::Workload => "workloads",
+                Kind::HttpRoute => "httproutes",
+                Kind::GrpcRoute => "grpcroutes",
+                Kind::ReferenceGrant => "referencegrants",
+                Kind::AuthorizationPolicy => "authorizationpolicies",
+                Kind::MeshPolicy => "meshpolicies",
+                Kind::BackendPolicy => "backendpolicies",
+            },
+        }
+    }
+
+    /// Whether every API server has it; others are custom resources.
+    pub fn is_builtin(self) -> bool {
+        let builtin = [Kind::Service, Kind::EndpointSlice].map(WatchedKind::Manifest);
+        matches!(self, WatchedKind::Node | WatchedKind::Pod) || builtin.contains(&self)
+    }
+
+    /// In each version that is read, the preferred one first.
+    pub fn resources(self) -> impl Iterator<Item = ApiResource> {
+        let versions: &[&str] = match self {
+            WatchedKind::Node | WatchedKind::Pod => &["v1"],
+            WatchedKind::Manifest(kind) => kind.api_versions(),
+        };
+        versions.iter().map(move |api_version| {
+            let (group, version) = api_version.split_once('/').unwrap_or(("", *api_version));
+            ApiResource {
+                group: group.to_owned(),
+                version: version.to_owned(),
+                api_version: (*api_version).to_owned(),
+                kind: self.name().to_owned(),
+                plural: self.plural().to_owned(),
+            }
+        })
+    }
+}
+
+impl fmt::Display for WatchedKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.plural())
+    }
+}

@@ -1,0 +1,150 @@
+//! The Kubernetes API as a source: the objects that a folder may hold, and Pods, which are the
+//! workloads of a cluster.
+//!
+//! - [`connect`]: kubeconfig, or a pod's service account; [`kinds`]: what is watched, in which versions
+//! - `watch`: the objects of one kind, listed and watched; [`decode`]: stripped while they are decoded
+//! - `pod`: a Pod into a Workload; [`lenient`]: a manifest of which a part cannot be read
+//! - `state`: what differs from the last report
+
+pub mod connect;
+pub mod decode;
+pub mod kinds;
+pub mod lenient;
+mod pod;
+mod state;
+mod watch;
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::mpsc;
+use tokio::task::{self, JoinSet};
+use tokio::time::{Instant, timeout_at};
+
+use self::kinds::WatchedKind;
+use self::state::ClusterState;
+use self::watch::Event;
+use super::{Observed, Source, SourceError};
+
+/// No event for this long: what belongs together is taken to be there.
+const QUIET: Duration = Duration::from_millis(20);
+/// Events that do not cease are reported this often.
+const LATEST: Duration = Duration::from_millis(250);
+/// Events that wait for the source, of all kinds together.
+const QUEUE: usize = 1024;
+/// How often the log says what the first report waits for.
+const SAY: Duration = Duration::from_secs(10);
+/// Before a kind is watched again whose task panicked.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+
+/// A cluster. Its first report waits until everything was listed, however long that takes.
+pub struct Cluster {
+    name: String,
+    client: Client,
+    state: ClusterState,
+    events: mpsc::Receiver<Event>,
+    sender: mpsc::Sender<Event>,
+    tasks: JoinSet<()>,
+    /// Which kind a task watches.
+    watching: HashMap<task::Id, WatchedKind>,
+    complete: bool,
+}
+
+impl Cluster {
+    /// Begins to list everything. `name`: the cluster's, for people.
+    pub fn new(client: Client, name: impl Into<String>) -> Self {
+        let (sender, events) = mpsc::channel(QUEUE);
+        let mut cluster = Cluster {
+            name: name.into(),
+            client,
+            state: ClusterState::default(),
+            events,
+            sender,
+            tasks: JoinSet::new(),
+            watching: HashMap::new(),
+            complete: false,
+        };
+        for watched in WatchedKind::all() {
+            cluster.watch(watched, Duration::ZERO);
+        }
+        cluster
+    }
+
+    fn watch(&mut self, watched: WatchedKind, after: Duration) {
+        let (client, sender) = (self.client.clone(), self.sender.clone());
+        let task = self.tasks.spawn(async move {
+            tokio::time::sleep(after).await;
+            watch::follow(client, watched, sender).await;
+        });
+        self.watching.insert(task.id(), watched);
+    }
+
+    /// The next event; a kind whose task ended is watched anew.
+    async fn event(&mut self) -> Result<Event, SourceError> {
+        loop {
+            let ended = tokio::select! {
+                event = self.events.recv() => return event.ok_or(SourceError::Panicked),
+                Some(ended) = self.tasks.join_next_with_id() => ended,
+            };
+            let id = match &ended {
+                Ok((id, ())) => *id,
+                Err(error) => error.id(),
+            };
+            if let Some(watched) = self.watching.remove(&id) {
+                tracing::error!(kind = %watched, "its watch ended; everything of it is listed again");
+                self.watch(watched, AFTER_PANIC);
+            }
+        }
+    }
+
+    async fn until_complete(&mut self) -> Result<(), SourceError> {
+        let mut say = Instant::now() + SAY;
+        while !self.complete {
+            match timeout_at(say, self.event()).await {
+                Ok(event) => self.state.take_in(event?),
+                Err(_) => {
+                    let missing = self.state.missing();
+                    let missing: Vec<_> = missing.iter().map(WatchedKind::to_string).collect();
+                    tracing::warn!(
+                        cluster = self.name,
+                        "waiting for the API server to list {}",
+                        missing.join(", ")
+                    );
+                    say = Instant::now() + SAY;
+                }
+            }
+            self.complete = self.state.missing().is_empty();
+        }
+        Ok(())
+    }
+}
+
+impl Source for Cluster {
+    async fn next(&mut self) -> Result<Observed, SourceError> {
+        if !self.complete {
+            self.until_complete().await?;
+            return Ok(self.state.report());
+        }
+        loop {
+            let event = self.event().await?;
+            self.state.take_in(event);
+            let latest = Instant::now() + LATEST;
+            while Instant::now() < latest {
+                let quiet = Instant::now() + QUIET;
+                match timeout_at(quiet.min(latest), self.event()).await {
+                    Ok(event) => self.state.take_in(event?),
+                    Err(_) => break,
+                }
+            }
+            let observed = self.state.report();
+            if !observed.is_empty() {
+                return Ok(observed);
+            }
+        }
+    }
+
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}

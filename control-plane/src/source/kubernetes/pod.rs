@@ -1,0 +1,176 @@
+//! A Pod into a Workload.
+
+use std::net::IpAddr;
+
+use super::decode::{Container, Pod};
+use crate::model::manifest::object::Meta;
+use crate::model::manifest::service::AppProtocol;
+use crate::model::manifest::workload::{Locality, Workload, WorkloadPort};
+
+/// The container that the mesh's proxy runs in.
+const SIDECAR: &str = "anyam-proxy";
+/// What injection leaves on a pod, for sidecars whose container has another name.
+const SIDECAR_STATUS: &str = "mesh.anyam.dev/sidecar-status";
+
+/// The workload that a pod is, without its locality, which is its node's. `None`: it has no address
+/// yet, or its containers have ended and it gives its address away.
+pub fn workload(key: (&str, &str), pod: Pod) -> Option<Workload> {
+    let status = &pod.status;
+    if matches!(status.phase.as_str(), "Succeeded" | "Failed") {
+        return None;
+    }
+    let all = status.pod_ips.iter().map(|it| it.ip.as_str());
+    let mut addresses: Vec<IpAddr> = Vec::new();
+    for ip in all.chain([status.pod_ip.as_str()]) {
+        if let Ok(ip) = ip.parse::<IpAddr>()
+            && !addresses.contains(&ip.to_canonical())
+        {
+            addresses.push(ip.to_canonical());
+        }
+    }
+    if addresses.is_empty() {
+        return None;
+    }
+    let mut conditions = status.conditions.iter();
+    let ready = conditions.any(|it| it.kind == "Ready" && it.status == "True");
+    let sidecar = has_sidecar(&pod);
+    let named = |name: Option<String>| name.filter(|name| !name.is_empty());
+    Some(Workload {
+        addresses,
+        ready,
+        sidecar,
+        tunnels: true,
+        ports: ports(&pod),
+        locality: None,
+        weight: 1,
+        service_account: match pod.spec.service_account_name.is_empty() {
+            true => "default".to_owned(),
+            false => pod.spec.service_account_name,
+        },
+        node: pod.spec.node_name,
+        hostname: named(pod.spec.hostname),
+        subdomain: named(pod.spec.subdomain),
+        host_network: pod.spec.host_network,
+        meta: Meta {
+            namespace: key.0.to_owned(),
+            name: key.1.to_owned(),
+            labels: pod.about.labels,
+            created: pod.about.created,
+        },
+    })
+}
+
+/// Whether it is declared, not whether it runs at this moment: while a sidecar starts again its
+/// callers must fail, not fall back to plaintext.
+fn has_sidecar(pod: &Pod) -> bool {
+    let is_sidecar = |it: &Container| it.name == SIDECAR;
+    let restarts = |it: &&Container| it.restart_policy.as_deref() == Some("Always");
+    let mut native = pod.spec.init_containers.iter().filter(restarts);
+    let marked = pod.about.labels.get(SIDECAR_STATUS);
+    let marked = marked.or(pod.about.annotations.sidecar.as_ref());
+    !pod.spec.host_network
+        && (pod.spec.containers.iter().any(is_sidecar)
+            || native.any(is_sidecar)
+            || marked.is_some_and(|mark| !mark.is_empty()))
+}
+
+/// TCP ports by their names. What they carry is what Services say: names of container ports are not
+/// read as protocols.
+fn ports(pod: &Pod) -> Vec<WorkloadPort> {
+    let native = |it: &&Container| it.restart_policy.as_deref() == Some("Always");
+    let native = pod.spec.init_containers.iter().filter(native);
+    let containers = pod.spec.containers.iter().chain(native);
+    let containers = containers.filter(|it| it.name != SIDECAR);
+    let mut ports: Vec<WorkloadPort> = Vec::new();
+    for port in containers.flat_map(|it| &it.ports) {
+        let tcp = port.protocol.as_deref().is_none_or(|it| it == "TCP");
+        let known = ports.iter().any(|it| it.number == port.container_port);
+        if tcp && !known && port.container_port != 0 {
+            ports.push(WorkloadPort {
+                name: port.name.clone(),
+                number: port.container_port,
+                protocol: AppProtocol::Undeclared,
+            });
+        }
+    }
+    ports
+}
+
+/// Of a node, by its well-known labels.
+pub fn locality(labels: &std::collections::BTreeMap<String, String>) -> Option<Locality> {
+    let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
+    let locality = Locality {
+        region: label("topology.kubernetes.io/region"),
+        zone: label("topology.kubernetes.io/zone"),
+        sub_zone: String::new(),
+    };
+    (locality != Locality::default()).then_some(locality)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(spec: &str, status: &str) -> Option<Workload> {
+        let text = format!(
+            r#"{{"metadata": {{"name": "web-0", "namespace": "shop", "labels": {{"app": "web"}},
+                "creationTimestamp": "2026-01-01T00:00:00Z", "uid": "u"}}, "spec": {spec}, "status": {status}}}"#
+        );
+        let pod = serde_json::from_str(&text).unwrap();
+        workload(("shop", "web-0"), pod)
+    }
+
+    const RUNNING: &str = r#"{"phase": "Running", "podIP": "10.1.0.1",
+        "podIPs": [{"ip": "10.1.0.1"}, {"ip": "fd00::1"}], "conditions": [{"type": "Ready", "status": "True"}]}"#;
+
+    #[test]
+    fn a_pod_is_a_workload() {
+        let spec = r#"{"nodeName": "n1", "serviceAccountName": "web", "hostname": "h", "subdomain": "web",
+            "containers": [
+              {"name": "app", "ports": [{"name": "http", "containerPort": 8080}, {"containerPort": 53, "protocol": "UDP"}]},
+              {"name": "metrics", "ports": [{"name": "again", "containerPort": 8080}]}],
+            "initContainers": [
+              {"name": "anyam-proxy", "restartPolicy": "Always", "ports": [{"containerPort": 15090}]},
+              {"name": "log", "restartPolicy": "Always", "ports": [{"name": "log", "containerPort": 514}]},
+              {"name": "setup", "ports": [{"containerPort": 1}]}]}"#;
+        let it = pod(spec, RUNNING).unwrap();
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
+        assert_eq!(it.addresses, [ip("10.1.0.1"), ip("fd00::1")]);
+        assert!(it.sidecar && it.ready && !it.host_network);
+        let ports: Vec<_> = it.ports.iter().map(|it| (&*it.name, it.number)).collect();
+        assert_eq!(ports, [("http", 8080), ("log", 514)]);
+        assert_eq!((&*it.service_account, &*it.node), ("web", "n1"));
+        let key = it.hostname_in_service().unwrap();
+        assert_eq!((key.0.to_string(), &*key.1), ("shop/web".into(), "h"));
+    }
+
+    #[test]
+    fn what_has_ended_or_has_no_address_is_none() {
+        assert!(pod("{}", RUNNING).is_some());
+        assert_eq!(pod("{}", r#"{"phase": "Pending"}"#), None);
+        for phase in ["Succeeded", "Failed"] {
+            assert_eq!(pod("{}", &RUNNING.replace("Running", phase)), None);
+        }
+        let waits = RUNNING.replace("\"True\"", "\"False\"");
+        assert!(!pod("{}", &waits).unwrap().ready);
+    }
+
+    #[test]
+    fn a_sidecar_is_what_runs_beside_the_app() {
+        let has = |spec: &str| pod(spec, RUNNING).unwrap().sidecar;
+        let own = r#"{"containers": [{"name": "anyam-proxy"}]}"#;
+        assert!(has(own));
+        assert!(!has(r#"{"containers": [{"name": "proxy"}]}"#));
+        assert!(!has(r#"{"initContainers": [{"name": "anyam-proxy"}]}"#));
+        let host = r#"{"hostNetwork": true, "containers": [{"name": "anyam-proxy"}]}"#;
+        assert!(!has(host), "it cannot intercept a node's traffic");
+    }
+
+    #[test]
+    fn a_node_s_labels_are_its_pods_locality() {
+        let labels = [("topology.kubernetes.io/zone".to_owned(), "z1".to_owned())];
+        let found = locality(&labels.into()).unwrap();
+        assert_eq!((&*found.region, &*found.zone), ("", "z1"));
+        assert_eq!(locality(&Default::default()), None);
+    }
+}

@@ -1,0 +1,416 @@
+//! What of a cluster has been reported, and what differs since.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use super::kinds::WatchedKind;
+use super::watch::{Decoded, Event};
+use crate::model::manifest::object::{FieldError, Key};
+use crate::model::manifest::workload::{Locality, Workload};
+use crate::model::mesh::change::{Delta, Origin};
+use crate::model::{Kind, Object, ObjectId};
+use crate::source::{About, FileError, Observed};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct ClusterState {
+    kinds: HashMap<WatchedKind, Keys>,
+    localities: HashMap<String, Locality>,
+    pods_on: HashMap<String, BTreeSet<Key>>,
+    /// Pods that are workloads.
+    pods: HashSet<Key>,
+    /// Workloads that are no pods.
+    machines: HashMap<Key, Object>,
+    served: HashMap<ObjectId, Object>,
+    /// What may differ from the last report, as it was in that.
+    reported: BTreeMap<ObjectId, Option<Object>>,
+    errors: BTreeMap<(WatchedKind, Key), Vec<FileError>>,
+    errors_differ: bool,
+}
+
+/// The objects of a kind.
+#[derive(Debug, Default)]
+struct Keys {
+    /// There are all of them, or were.
+    listed: bool,
+    known: HashSet<Key>,
+    /// While a list is read: those in it.
+    seen: Option<HashSet<Key>>,
+}
+
+impl ClusterState {
+    /// Kinds that were not listed yet.
+    pub fn missing(&self) -> Vec<WatchedKind> {
+        let listed = |kind: &WatchedKind| self.kinds.get(kind).is_some_and(|it| it.listed);
+        WatchedKind::all().filter(|kind| !listed(kind)).collect()
+    }
+
+    pub fn take_in(&mut self, event: Event) {
+        match event {
+            Event::Listing(kind) => {
+                self.kinds.entry(kind).or_default().seen = Some(HashSet::new());
+            }
+            Event::Set(kind, key, found) => {
+                let keys = self.kinds.entry(kind).or_default();
+                if let Some(seen) = &mut keys.seen {
+                    seen.insert(key.clone());
+                }
+                keys.known.insert(key.clone());
+                self.set(kind, key, found);
+            }
+            Event::Gone(kind, key) => {
+                self.kinds.entry(kind).or_default().known.remove(&key);
+                self.remove(kind, &key);
+            }
+            Event::Listed(kind) => {
+                let keys = self.kinds.entry(kind).or_default();
+                keys.listed = true;
+                let seen = keys.seen.take().unwrap_or_default();
+                let gone: Vec<Key> = keys.known.difference(&seen).cloned().collect();
+                keys.known = seen;
+                for key in gone {
+                    self.remove(kind, &key);
+                }
+            }
+        }
+    }
+
+    /// What differs from the last report.
+    pub fn report(&mut self) -> Observed {
+        let mut delta = Delta::default();
+        for (id, before) in std::mem::take(&mut self.reported) {
+            match self.served.get(&id) {
+                Some(now) if before.as_ref() == Some(now) => {}
+                Some(now) => {
+                    let kind = match id.kind == Kind::Workload && self.pods.contains(&id.key) {
+                        true => WatchedKind::Pod.name(),
+                        false => id.kind.name(),
+                    };
+                    delta.set.push((now.clone(), Origin::Cluster { kind }));
+                }
+                None if before.is_some() => delta.removed.push(id),
+                None => {}
+            }
+        }
+        let errors = std::mem::take(&mut self.errors_differ);
+        let errors = errors.then(|| self.errors.values().flatten().cloned().collect());
+        Observed { delta, errors }
+    }
+
+    fn set(&mut self, kind: WatchedKind, key: Key, found: Decoded) {
+        match found {
+            Decoded::Node(locality) => self.place_node(&key.name, locality),
+            Decoded::Pod(Some(workload)) => self.place_pod(key, *workload),
+            // Its address may be another's by now.
+            Decoded::Pod(None) => self.remove_pod(&key),
+            Decoded::Manifest { object, left_out } => {
+                let WatchedKind::Manifest(of) = kind else {
+                    return;
+                };
+                let id = ObjectId { kind: of, key };
+                self.note(kind, &id, &left_out, object.is_some());
+                // What cannot be read serves on as it was last.
+                if let Some(object) = object {
+                    match of {
+                        Kind::Workload => self.place_machine(id, object),
+                        _ => self.serve(id, Some(object)),
+                    }
+                }
+            }
+        }
+    }
+
+    fn remove(&mut self, kind: WatchedKind, key: &Key) {
+        match kind {
+            WatchedKind::Node => self.place_node(&key.name, None),
+            WatchedKind::Pod => self.remove_pod(key),
+            WatchedKind::Manifest(of) => {
+                let key = key.clone();
+                let id = ObjectId { kind: of, key };
+                self.put_errors(kind, &id.key, Vec::new());
+                let machine = of == Kind::Workload;
+                if machine {
+                    self.machines.remove(&id.key);
+                }
+                if !machine || !self.pods.contains(&id.key) {
+                    self.serve(id, None);
+                }
+            }
+        }
+    }
+
+    fn place_node(&mut self, node: &str, locality: Option<Locality>) {
+        if self.localities.get(node) == locality.as_ref() {
+            return;
+        }
+        match locality {
+            Some(locality) => self.localities.insert(node.to_owned(), locality),
+            None => self.localities.remove(node),
+        };
+        for key in self.pods_on.get(node).cloned().unwrap_or_default() {
+            let id = workload(&key);
+            if let Some(Object::Workload(workload)) = self.served.get(&id) {
+                let workload = Workload::clone(workload);
+                self.place_pod(key, workload);
+            }
+        }
+    }
+
+    fn place_pod(&mut self, key: Key, mut pod: Workload) {
+        if self.pods.insert(key.clone()) {
+            // It takes the place of a Workload that has its name.
+            self.contest(&key);
+        }
+        if !pod.node.is_empty() {
+            let there = self.pods_on.entry(pod.node.clone()).or_default();
+            there.insert(key.clone());
+        }
+        pod.locality = self.localities.get(&pod.node).cloned();
+        self.serve(workload(&key), Some(Object::Workload(Arc::new(pod))));
+    }
+
+    fn remove_pod(&mut self, key: &Key) {
+        if !self.pods.remove(key) {
+            return;
+        }
+        let id = workload(key);
+        if let Some(Object::Workload(pod)) = self.served.get(&id) {
+            let node = pod.node.clone();
+            if let Some(there) = self.pods_on.get_mut(&node) {
+                there.remove(key);
+                if there.is_empty() {
+                    self.pods_on.remove(&node);
+                }
+            }
+        }
+        let machine = self.machines.get(key).cloned();
+        self.contest(key);
+        self.serve(id, machine);
+    }
+
+    fn place_machine(&mut self, id: ObjectId, object: Object) {
+        self.machines.insert(id.key.clone(), object.clone());
+        match self.pods.contains(&id.key) {
+            true => self.contest(&id.key),
+            false => self.serve(id, Some(object)),
+        }
+    }
+
+    /// A Workload and a Pod of one name.
+    fn contest(&mut self, key: &Key) {
+        if !self.machines.contains_key(key) {
+            return;
+        }
+        let id = workload(key);
+        let error = FileError {
+            file: id.to_string(),
+            field: "metadata.name".to_owned(),
+            message: format!(
+                "there is a Pod {key} too, which is in service; this Workload is not used. Give it another name"
+            ),
+            about: Some(About::Duplicate(id)),
+            ..FileError::default()
+        };
+        let errors = match self.pods.contains(key) {
+            true => vec![error],
+            false => Vec::new(),
+        };
+        self.put_errors(WatchedKind::Manifest(Kind::Workload), key, errors);
+    }
+
+    fn serve(&mut self, id: ObjectId, object: Option<Object>) {
+        let before = match object {
+            Some(object) => self.served.insert(id.clone(), object),
+            None => self.served.remove(&id),
+        };
+        self.reported.entry(id).or_insert(before);
+    }
+
+    fn note(&mut self, kind: WatchedKind, id: &ObjectId, left_out: &[FieldError], is_read: bool) {
+        let (outcome, about) = match is_read {
+            true => (
+                "this part is left out",
+                Some(About::LeftOut(ObjectId::clone(id))),
+            ),
+            false => (
+                "it cannot be used without that; what it said last serves on",
+                None,
+            ),
+        };
+        let error = |error: &FieldError| FileError {
+            file: id.to_string(),
+            field: error.path.clone(),
+            message: format!("{}; {outcome}", error.message),
+            about: about.clone(),
+            ..FileError::default()
+        };
+        self.put_errors(kind, &id.key, left_out.iter().map(error).collect());
+    }
+
+    fn put_errors(&mut self, kind: WatchedKind, key: &Key, errors: Vec<FileError>) {
+        let at = (kind, key.clone());
+        let before = match errors.is_empty() {
+            true => self.errors.remove(&at).unwrap_or_default(),
+            false => self.errors.insert(at, errors.clone()).unwrap_or_default(),
+        };
+        self.errors_differ |= before != errors;
+    }
+}
+
+fn workload(key: &Key) -> ObjectId {
+    ObjectId {
+        kind: Kind::Workload,
+        key: key.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::decode::{Manifest, Pod};
+    use super::super::{lenient, pod};
+    use super::*;
+
+    const SERVICES: WatchedKind = WatchedKind::Manifest(Kind::Service);
+    const WORKLOADS: WatchedKind = WatchedKind::Manifest(Kind::Workload);
+
+    fn manifest(kind: Kind, name: &str, spec: &str) -> Event {
+        let text =
+            format!(r#"{{"metadata": {{"name": "{name}", "namespace": "n"}}, "spec": {spec}}}"#);
+        let manifest: Manifest = serde_json::from_str(&text).unwrap();
+        let (object, left_out) = lenient::read(kind, manifest.node);
+        let found = Decoded::Manifest { object, left_out };
+        Event::Set(WatchedKind::Manifest(kind), Key::new("n", name), found)
+    }
+
+    fn service(name: &str, spec: &str) -> Event {
+        manifest(Kind::Service, name, spec)
+    }
+
+    fn pod(name: &str, ip: &str) -> Event {
+        let text = format!(
+            r#"{{"metadata": {{"name": "{name}"}}, "spec": {{"nodeName": "n1"}}, "status": {{"podIP": "{ip}"}}}}"#
+        );
+        let pod: Pod = serde_json::from_str(&text).unwrap();
+        let workload = pod::workload(("n", name), pod).map(Box::new);
+        Event::Set(
+            WatchedKind::Pod,
+            Key::new("n", name),
+            Decoded::Pod(workload),
+        )
+    }
+
+    fn zone(zone: &str) -> Event {
+        let locality = Locality {
+            zone: zone.to_owned(),
+            ..Locality::default()
+        };
+        let found = Decoded::Node(Some(locality));
+        Event::Set(WatchedKind::Node, Key::new("", "n1"), found)
+    }
+
+    /// What a report sets, with origins, and what it removes.
+    fn take(
+        state: &mut ClusterState,
+        events: impl IntoIterator<Item = Event>,
+    ) -> (Vec<String>, Vec<String>) {
+        for event in events {
+            state.take_in(event);
+        }
+        let delta = state.report().delta;
+        let set = delta.set.iter();
+        let set = set.map(|(object, origin)| format!("{} ({origin})", object.id()));
+        let removed = delta.removed.iter().map(ToString::to_string);
+        (set.collect(), removed.collect())
+    }
+
+    #[test]
+    fn what_a_later_list_does_not_have_is_gone_once_that_is_read() {
+        let mut state = ClusterState::default();
+        assert_eq!(state.missing().len(), WatchedKind::all().count());
+        let ports = r#"{"ports": [{"port": 80}]}"#;
+        let begin = [
+            Event::Listing(SERVICES),
+            service("a", ports),
+            service("b", ports),
+        ];
+        take(&mut state, begin);
+        assert!(state.missing().contains(&SERVICES), "the list is not read");
+        take(&mut state, [Event::Listed(SERVICES)]);
+        assert!(!state.missing().contains(&SERVICES));
+        // Another list after a gap: as before but for `a`.
+        let again = [Event::Listing(SERVICES), service("b", ports)];
+        assert_eq!(take(&mut state, again), (vec![], vec![]));
+        let (set, removed) = take(&mut state, [Event::Listed(SERVICES)]);
+        assert_eq!((set, removed), (vec![], vec!["Service n/a".to_owned()]));
+        // What comes and goes between two reports is no difference.
+        let key = || Key::new("n", "c");
+        let both = [service("c", ports), Event::Gone(SERVICES, key())];
+        assert_eq!(take(&mut state, both), (vec![], vec![]));
+    }
+
+    #[test]
+    fn what_cannot_be_read_serves_on_and_is_named() {
+        let mut state = ClusterState::default();
+        take(&mut state, [service("a", r#"{"ports": [{"port": 80}]}"#)]);
+        state.take_in(service("a", "3"));
+        let observed = state.report();
+        assert!(observed.delta.is_empty(), "{observed:?}");
+        let errors = observed.errors.unwrap();
+        assert!(
+            errors[0].to_string().starts_with("Service n/a: spec: "),
+            "{}",
+            errors[0]
+        );
+        assert_eq!(errors[0].about, None);
+        state.take_in(service("a", r#"{"ports": [{"port": 81}], "x": 1}"#));
+        let observed = state.report();
+        assert_eq!(observed.delta.set.len(), 1);
+        let errors = observed.errors.unwrap();
+        assert!(
+            matches!(errors[0].about, Some(About::LeftOut(_))),
+            "{errors:?}"
+        );
+        state.take_in(Event::Gone(SERVICES, Key::new("n", "a")));
+        assert_eq!(state.report().errors, Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_pod_takes_its_node_s_locality_and_the_place_of_a_workload_of_its_name() {
+        let mut state = ClusterState::default();
+        let found = |state: &ClusterState| match state.served.get(&workload(&Key::new("n", "w"))) {
+            Some(Object::Workload(it)) => {
+                let zone = it.locality.as_ref().map(|it| it.zone.clone());
+                (it.addresses[0].to_string(), zone.unwrap_or_default())
+            }
+            _ => Default::default(),
+        };
+        let pair = |ip: &str, zone: &str| (ip.to_owned(), zone.to_owned());
+        take(&mut state, [pod("w", "10.0.0.1")]);
+        assert_eq!(found(&state), pair("10.0.0.1", ""));
+        let (set, _) = take(&mut state, [zone("z1")]);
+        assert_eq!(set, ["Workload n/w (Pod in the cluster)"]);
+        assert_eq!(found(&state), pair("10.0.0.1", "z1"));
+
+        let machine = || manifest(Kind::Workload, "w", r#"{"addresses": ["10.0.0.2"]}"#);
+        state.take_in(machine());
+        let observed = state.report();
+        assert!(observed.delta.is_empty());
+        assert!(matches!(
+            observed.errors.unwrap()[0].about,
+            Some(About::Duplicate(_))
+        ));
+        let (set, _) = take(
+            &mut state,
+            [Event::Gone(WatchedKind::Pod, Key::new("n", "w"))],
+        );
+        assert_eq!(set, ["Workload n/w (Workload in the cluster)"]);
+        assert_eq!(found(&state), pair("10.0.0.2", ""));
+        assert!(state.errors.is_empty() && state.pods_on.is_empty());
+        take(&mut state, [pod("w", "10.0.0.1")]);
+        assert_eq!(found(&state), pair("10.0.0.1", "z1"));
+        // The Workload goes, the pod stays.
+        let (set, removed) = take(&mut state, [Event::Gone(WORKLOADS, Key::new("n", "w"))]);
+        assert_eq!((set, removed), (vec![], vec![]));
+        assert!(state.errors.is_empty());
+    }
+}
