@@ -6,8 +6,10 @@
 use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyam_control::ads::resources::{Marks, NodeMarks, Scope, Touched, View};
+use anyam_control::model::manifest::object::Meta;
 use anyam_control::model::mesh::builder::Builder;
 use anyam_control::model::mesh::change::{Delta, Origin};
 use anyam_control::model::mesh::vip::Vips;
@@ -30,7 +32,8 @@ const KINDS: [&str; 6] = [
 
 type Declared = (Object, Origin);
 
-/// All objects of the golden cases and the demo.
+/// All objects of the golden cases and the demo, each of an age of its own: of objects of one age
+/// that claim an address, the one that has had it keeps it, so a rebuild need not come to the same.
 fn everything() -> Vec<Declared> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let cases = fs::read_dir(root)
@@ -45,7 +48,24 @@ fn everything() -> Vec<Declared> {
     let mut seen = HashSet::new();
     all.retain(|(object, _)| seen.insert(object.id()));
     all.sort_by_key(|(object, _)| object.id());
+    for (index, (object, _)) in all.iter_mut().enumerate() {
+        let created = format!("2026-01-01T00:{:02}:{:02}Z", index / 60, index % 60);
+        meta(object).created = Some(created);
+    }
     all
+}
+
+fn meta(object: &mut Object) -> &mut Meta {
+    match object {
+        Object::Service(it) => &mut Arc::make_mut(it).meta,
+        Object::Slice(it) => &mut Arc::make_mut(it).meta,
+        Object::Workload(it) => &mut Arc::make_mut(it).meta,
+        Object::Route(it) => &mut Arc::make_mut(it).meta,
+        Object::Grant(it) => &mut Arc::make_mut(it).meta,
+        Object::Authorization(it) => &mut Arc::make_mut(it).meta,
+        Object::Mesh(it) => &mut Arc::make_mut(it).meta,
+        Object::Backend(it) => &mut Arc::make_mut(it).meta,
+    }
 }
 
 fn scopes() -> Vec<Scope> {

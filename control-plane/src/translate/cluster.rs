@@ -235,8 +235,7 @@ fn metadata_of(
     entry: &WorkloadEntry,
     (port, carries): (u16, Carries),
 ) -> Option<core::Metadata> {
-    let services = entry.services.iter().filter_map(|key| mesh.service(key));
-    let sends = services.filter_map(|service| {
+    let sends = mesh.own_services(entry).filter_map(|service| {
         let mut ports = service.ports.iter();
         let at = ports.find(|it| service.targets(it, &entry.workload).contains(&port))?;
         Some((&**service, at))

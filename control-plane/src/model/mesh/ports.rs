@@ -124,8 +124,8 @@ fn contradiction(mesh: &Mesh, service: &ServiceEntry, port: &PortEntry) -> Optio
                 )
             });
         }
-        let others = entry.services.iter().filter(|key| **key != service.key());
-        others.filter_map(|key| mesh.service(key)).find_map(|other| {
+        let mut others = mesh.own_services(entry).filter(|other| other.key() != service.key());
+        others.find_map(|other| {
             let declared = other.ports.iter().find(|declared| {
                 other.targets(declared, workload).contains(&number) && differs(declared.protocol)
             })?;
