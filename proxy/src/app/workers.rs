@@ -11,6 +11,7 @@ use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::{oneshot, watch};
 
 use super::AppError;
+use crate::bootstrap::capacity;
 use crate::config::demand::OnDemandClient;
 use crate::dispatcher::timer::TimerFd;
 use crate::drain::Drain;
@@ -80,6 +81,7 @@ impl Workers {
                 runtime.block_on(async {
                     let worker = Worker::new(index, store, telemetry, demand, phase.clone());
                     worker.overload.watch(memory);
+                    worker.pipes.limit(capacity::pipes(count));
                     work(worker, timer_fd, follower, (phase, flush_interval), report).await;
                 });
             })?);

@@ -1,4 +1,4 @@
-//! How many connections the process can hold, by its descriptors and its memory.
+//! How many connections and pipes the process can hold, by its descriptors and its memory.
 
 use std::path::{Component, Path};
 
@@ -8,6 +8,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 const OWN: u64 = 128;
 /// Descriptors of a connection: those of both its ends.
 const OF_CONNECTION: u64 = 2;
+/// Of all descriptors, the share that pipes may take: one in so many.
+const OF_PIPES: u64 = 8;
+/// Descriptors of a pipe.
+const OF_PIPE: u64 = 2;
 /// Memory of an active connection, bytes.
 const BYTES: u64 = 16 << 10;
 /// The lower bound, however few descriptors and however little memory there are.
@@ -35,6 +39,16 @@ pub fn inbound() -> u64 {
     bound(getrlimit(Resource::Nofile).current, memory())
 }
 
+/// Pipes that each of `workers` threads may have. Without any, bulk passes through buffers.
+pub fn pipes(workers: usize) -> usize {
+    pipes_of(getrlimit(Resource::Nofile).current, workers)
+}
+
+fn pipes_of(descriptors: Option<u64>, workers: usize) -> usize {
+    let all = descriptors.unwrap_or(u64::MAX) / OF_PIPES / OF_PIPE;
+    usize::try_from(all).unwrap_or(usize::MAX) / workers.max(1)
+}
+
 /// Bytes that the process may take up: the lowest limit among its cgroup and those above, v2 or v1,
 /// and the machine's memory. `None`: neither can be read.
 pub fn memory() -> Option<u64> {
@@ -45,7 +59,10 @@ pub fn memory() -> Option<u64> {
 }
 
 fn bound(descriptors: Option<u64>, memory: Option<u64>) -> u64 {
-    let by_descriptors = descriptors.map(|all| all.saturating_sub(OWN) / OF_CONNECTION / 2);
+    let by_descriptors = descriptors.map(|all| {
+        let taken = OWN.saturating_add(all / OF_PIPES);
+        all.saturating_sub(taken) / OF_CONNECTION / 2
+    });
     let by_memory = memory.map(|bytes| bytes / 2 / BYTES);
     let lower = [by_descriptors, by_memory].into_iter().flatten().min();
     lower.unwrap_or(u64::MAX).max(LEAST)
@@ -102,11 +119,19 @@ mod tests {
 
     #[test]
     fn the_scarcer_of_descriptors_and_memory_decides() {
-        assert_eq!(bound(Some(2000), None), 468);
+        assert_eq!(bound(Some(2000), None), 405);
         assert_eq!(bound(Some(1 << 20), Some(128 << 20)), 4096);
-        assert_eq!(bound(Some(1 << 20), None), 262_112);
+        assert_eq!(bound(Some(1 << 20), None), 229_344);
         assert_eq!(bound(Some(10), Some(1)), LEAST);
         assert!(inbound() >= LEAST);
+    }
+
+    #[test]
+    fn pipes_of_all_workers_take_a_share_of_the_descriptors() {
+        assert_eq!(pipes_of(Some(1024), 2), 32);
+        assert_eq!(pipes_of(Some(64), 8), 0);
+        assert_eq!(pipes_of(None, 0), usize::MAX);
+        assert!(pipes(2) > 0);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(crate) const WANTED: usize = 512 * 1024;
 const DEFAULT: usize = 64 * 1024;
 /// Pipes a worker keeps for later.
 const KEPT: usize = 16;
-/// Pipes a worker has at most at a time.
+/// Pipes a worker has at most at a time, however many descriptors there are.
 const MOST: usize = 256;
 
 /// This worker's pipes; clones share them.
@@ -29,6 +29,8 @@ pub struct Pipes(Rc<Inner>);
 struct Inner {
     idle: RefCell<Vec<PipeEnds>>,
     out: Cell<usize>,
+    /// In use and idle together.
+    most: Cell<usize>,
     metrics: SpliceMetrics,
 }
 
@@ -52,8 +54,14 @@ impl Pipes {
         Self(Rc::new(Inner {
             idle: RefCell::default(),
             out: Cell::new(0),
+            most: Cell::new(MOST),
             metrics,
         }))
+    }
+
+    /// Lowers how many there may be, in use and idle together.
+    pub fn limit(&self, most: usize) {
+        self.0.most.set(most.min(MOST));
     }
 
     /// A pipe, or `None` when there are no more descriptors or too many pipes.
@@ -73,7 +81,7 @@ impl Pipes {
     }
 
     fn ends(&self) -> Option<PipeEnds> {
-        if self.0.out.get() >= MOST {
+        if self.0.out.get() >= self.0.most.get() {
             return None;
         }
         let pooled = self.0.idle.borrow_mut().pop();
@@ -140,7 +148,8 @@ impl Drop for Pipe {
         pool.out.set(pool.out.get().saturating_sub(1));
         pool.metrics.bytes.inc_by(self.moved);
         let mut idle = pool.idle.borrow_mut();
-        if self.held == 0 && idle.len() < KEPT {
+        let all = pool.out.get().saturating_add(idle.len());
+        if self.held == 0 && idle.len() < KEPT && all < pool.most.get() {
             idle.extend(self.ends.take());
         }
     }
@@ -149,4 +158,26 @@ impl Drop for Pipe {
 fn splice(from: BorrowedFd<'_>, to: BorrowedFd<'_>, most: usize) -> io::Result<usize> {
     let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
     Ok(rustix::pipe::splice(from, None, to, None, most, flags)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Registry;
+
+    #[test]
+    fn idle_pipes_count_towards_the_limit() {
+        let metrics = SpliceMetrics::new(&Registry::new().unwrap()).unwrap();
+        let pipes = Pipes::new(metrics);
+        pipes.limit(2);
+        let (first, second) = (pipes.take().unwrap(), pipes.take().unwrap());
+        assert!(pipes.take().is_none());
+        drop((first, second));
+        assert_eq!((pipes.in_use(), pipes.0.idle.borrow().len()), (0, 2));
+        pipes.limit(1);
+        drop((pipes.take().unwrap(), pipes.take()));
+        assert_eq!(pipes.0.idle.borrow().len(), 1);
+        pipes.limit(0);
+        assert!(pipes.take().is_none());
+    }
 }
