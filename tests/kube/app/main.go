@@ -5,8 +5,8 @@
 //	app serve [-listen :8080] [-name NAME]         HTTP: / answers NAME, /healthz 200; ends in order on SIGTERM
 //	app forward [-listen :15006] [-to 127.0.0.1:8080]   HTTP to that address, with a header Via: forward
 //	app get [-timeout 5s] URL      one GET: status, header and body; exit status 1 unless it is 200
-//	app load [-rate 50] [-timeout 5s] URL   GETs at that rate until SIGTERM, over kept connections; then a line
-//	                               of JSON: answered, failed, and how each failure read
+//	app load [-rate 50] [-timeout 5s] URL   GETs at that rate, over kept connections, until SIGTERM or the end of
+//	                               its input; then a line of JSON: answered, failed, and how failures read
 //	app resolve NAME               the addresses of a name, a line each
 package main
 
@@ -185,6 +185,10 @@ func load(target string, rate int, timeout time.Duration) error {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	go func() {
+		defer stop()
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}()
 	client := http.Client{Timeout: timeout, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
 	seen := tally{Reasons: map[string]int{}}
 	var under sync.WaitGroup
