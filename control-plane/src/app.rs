@@ -202,7 +202,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
     }
     tracing::info!("stopping");
     if let Some((contexts, name)) = context {
-        // What is left behind does not answer, and the next start replaces it.
+        // A context that stays behind leads to a closed port, and the next start replaces it.
         let _ = contexts.remove(&name);
     }
     if let Some(webhook) = webhook {
@@ -230,7 +230,8 @@ fn webhook_options(
     }))
 }
 
-/// For `anyam` of the same user, while this runs. A service account without a home has none.
+/// Writes a context for the same user's `anyam`, for as long as this process runs; without a home
+/// folder there is none.
 fn write_context(name: &str, running: &Running) -> Option<(Contexts, String)> {
     if name.is_empty() {
         return None;
@@ -282,7 +283,7 @@ fn named(of: &WorkloadArgs) -> Result<(String, Identity), AppError> {
     Ok((name.to_owned(), identity))
 }
 
-/// As the control plane of the state folder finds it.
+/// The account that the control plane with this state folder finds for the workload.
 fn declared_account(
     (folder, state): (&Path, &Path),
     namespace: &str,

@@ -21,7 +21,7 @@ use crate::source::{Observed, Source, SourceError};
 use crate::translate::Translator;
 use crate::types::{FileError, Finding, Objects};
 
-/// Why what is declared cannot be read together with what was in service before.
+/// Why a folder cannot be opened: a file of the state folder cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     #[error(transparent)]
@@ -30,8 +30,8 @@ pub enum OpenError {
     Incumbents(#[from] IncumbentsError),
 }
 
-/// The folder, with what was in service of it before: where several files declare an object, the
-/// one that is used is kept in `<state_dir>/duplicates.json`.
+/// The folder as a source. Where several files declare an object, the file whose declaration is
+/// used is recorded in `<state_dir>/duplicates.json`, so that a restart does not choose another.
 ///
 /// # Errors
 /// When that file cannot be read.
@@ -40,8 +40,8 @@ pub fn folder(config_dir: &Path, state_dir: &Path) -> Result<Folder, IncumbentsE
     Ok(Folder::new(config_dir).remember(incumbents))
 }
 
-/// Reads `config_dir`; addresses allotted to services are kept in `<state_dir>/vips.json`, and which
-/// of several that claim an address has it in `address-conflicts.json`.
+/// Reads `config_dir`. Addresses allotted to services are kept in `<state_dir>/vips.json`; which of
+/// several objects has an address that all of them claim, in `address-conflicts.json`.
 ///
 /// # Errors
 /// When a file of the state folder cannot be read. What is wrong with manifests is no error here: it
@@ -60,11 +60,11 @@ pub fn open(
     Ok((translator, folder))
 }
 
-/// Waits for the first report of a cluster, which has everything. Its Services have addresses, so
-/// none is kept here.
+/// Waits for a cluster's first report, which has everything. Services of a cluster have their
+/// addresses, so no allotted ones are kept.
 ///
 /// # Errors
-/// When no report will come.
+/// When no report can come any more.
 pub async fn list(
     mut cluster: Cluster,
     options: MeshOptions,
@@ -78,8 +78,9 @@ pub async fn list(
     Ok((translator, cluster))
 }
 
-/// How long what a change replaces is kept for proxies that have only half of it, at least; twice as
-/// long at most. They take a change in well under a second.
+/// How long, at least, callers accept the identities that a change removes from a service, for
+/// proxies that have received only half of the change; twice as long at most. A proxy takes in a
+/// change in well under a second.
 const SETTLE: Duration = Duration::from_secs(10);
 
 /// Follows `source` for as long as it reports; then its last report stays in force.

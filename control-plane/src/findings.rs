@@ -92,7 +92,7 @@ fn services_without_endpoints(mesh: &Mesh) -> Vec<Finding> {
     services.sort_by_key(|(key, _)| *key);
     for (key, service) in services {
         let served = mesh.is_served(service);
-        // A service that only routes to others, or names a host outside, needs none of its own.
+        // A service that only routes to others, or stands for an external name, needs no endpoints.
         let routed = service.ports.iter().any(|port| !port.producers.is_empty());
         if !served && !routed && service.service.external_name.is_none() {
             let (lacks, todo) = match service.slices {

@@ -1,5 +1,6 @@
-//! Which of several claimants has what they all claim: kept in a file, so that a restart moves no
-//! live traffic where no age decides. What only one claims is not kept.
+//! Which of several claimants of one thing (an object's name, an address) has it, kept in a file:
+//! where ages do not decide, a restart would else move live traffic. What has one claimant only is
+//! not kept.
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -9,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use crate::state_file;
 
-/// Why incumbents cannot be read or kept.
+/// Why the file cannot be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum IncumbentsError {
     #[error(
@@ -25,16 +26,16 @@ pub enum IncumbentsError {
     },
 }
 
-/// See the module. One writer.
+/// See the module. Only one process writes the file.
 #[derive(Debug, Default)]
 pub struct Incumbents {
-    /// By what they have.
+    /// What is claimed, and who has it.
     current: BTreeMap<String, String>,
-    /// Of the last run, for what this one has not decided yet.
+    /// From the file: what the last run decided and this one has not yet.
     earlier: BTreeMap<String, String>,
     /// `None`: in memory only.
     path: Option<PathBuf>,
-    /// The file says something else.
+    /// Whether `current` differs from the file.
     changed: bool,
 }
 
@@ -60,7 +61,7 @@ impl Incumbents {
         })
     }
 
-    /// Who had this in the last run, if this one has not decided it yet.
+    /// Who had `claimed` in the last run, unless this run has decided that already.
     pub fn earlier(&self, claimed: impl Display) -> Option<&str> {
         if self.earlier.is_empty() {
             return None;
@@ -68,7 +69,7 @@ impl Incumbents {
         self.earlier.get(&claimed.to_string()).map(String::as_str)
     }
 
-    /// Who has this from now on; `None`: not more than one claims it.
+    /// Records who has `claimed` from now on; `None`: at most one claimant is left.
     pub fn note(&mut self, claimed: impl Display, incumbent: Option<impl Display>) {
         if incumbent.is_none() && self.current.is_empty() && self.earlier.is_empty() {
             return;

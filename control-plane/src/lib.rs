@@ -6,8 +6,9 @@
 //! - [`ca`]: certificates and join tokens.
 //! - [`context`]: how a user's `anyam` finds control planes.
 //! - [`declared`]: the folder of manifests as the rest sees it; [`findings`]: what is wrong with them.
-//! - [`identity`]: the identity in a certificate; `descriptors`: open files; `state_file`: files of the
-//!   state folder; [`incumbents`]: which of several declarations was in service.
+//! - [`identity`]: the identity in a certificate; `descriptors`: open files; `state_file`: files of
+//!   the state folder; [`incumbents`]: which of several declarations was in service before a
+//!   restart.
 //! - [`inject`]: pods with sidecars; the webhook.
 //! - [`inspect`]: what proxies report of themselves and their traffic, and requests to them.
 //! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.

@@ -90,7 +90,7 @@ impl Metrics {
         })
     }
 
-    /// A connection was closed for the sake of a bound.
+    /// Counts a connection that was closed because of a bound.
     pub fn refused(&self, reason: &str) {
         self.connections_refused.with_label_values(&[reason]).inc();
     }

@@ -1,6 +1,6 @@
 //! Text that peers send, fit to be logged and shown; bytes in hexadecimal.
 
-/// A peer's text for logs and the API: bounded, one line, no terminal control.
+/// A peer's text for logs and the API: bounded, on one line, without control characters.
 pub(crate) fn bounded(message: &str) -> String {
     const MAX: usize = 2048;
     let printable = |c: char| if c.is_control() { ' ' } else { c };

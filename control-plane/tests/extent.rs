@@ -1,4 +1,4 @@
-//! How much state the stream of a client may take that subscribes to the whole mesh.
+//! The bound on the state of a stream, for a client that subscribes to the whole mesh.
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
@@ -16,7 +16,7 @@ use xds_proto::type_url;
 
 const SERVICES: usize = 200;
 
-/// Services of two ports, one of which declares no protocol, with two workloads each.
+/// Services with two ports, one of which declares no protocol, and two workloads each.
 fn mesh() -> Translator {
     let folder = tempfile::tempdir().unwrap();
     let mut text = String::new();
@@ -38,7 +38,7 @@ fn mesh() -> Translator {
     translator
 }
 
-/// Subscribes to everything, of each type by `*` and by name, and takes all of it.
+/// Subscribes to everything, of each type by `*` and by name, and receives all of it.
 fn take_all(session: &mut Session, view: &dyn View) -> usize {
     let now = Instant::now();
     let mut taken = 0;
@@ -69,7 +69,7 @@ fn a_client_of_the_whole_mesh_stays_within_the_bound_and_what_is_made_up_does_no
     let translator = mesh();
     let view = translator.view();
     let limits = SessionLimits {
-        // For what is the node's own.
+        // For the resources of the node itself.
         state_bytes: 64 << 10,
         ..SessionLimits::default()
     };

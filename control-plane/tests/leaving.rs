@@ -63,12 +63,12 @@ fn an_identity_that_left_is_accepted_until_proxies_have_the_change() {
     };
     apply("blue");
     assert_eq!(accepted_accounts(&translator), ["blue"]);
-    // No identity to remove: nothing is published.
+    // There is no identity to remove, so nothing is published.
     let generation = translator.state().generation;
     translator.settle();
     assert_eq!(translator.state().generation, generation);
 
-    // Endpoints change at once; a proxy may have the cluster of now with those of before.
+    // Endpoints change at once; a proxy may have the new cluster with the old endpoints.
     apply("green");
     assert_eq!(accepted_accounts(&translator), ["blue", "green"]);
     translator.settle();
@@ -81,7 +81,7 @@ fn an_identity_that_left_is_accepted_until_proxies_have_the_change() {
         Touched::All => panic!("more than the service was announced"),
     }
 
-    // Back and forth within the time: both, and then the one that is there.
+    // Changed and changed back within the time: both are accepted, and then the one that is left.
     apply("blue");
     apply("green");
     assert_eq!(accepted_accounts(&translator), ["blue", "green"]);

@@ -1,5 +1,5 @@
-//! What is in service stays there when the control plane starts again, whatever files and objects
-//! are called.
+//! A restart of the control plane does not change which declarations are in service, whatever the
+//! names of files and objects.
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
@@ -35,7 +35,7 @@ impl Folders {
         std::fs::remove_file(self.config.path().join(file)).unwrap();
     }
 
-    /// A control plane, as it is after its start.
+    /// A control plane after its start.
     fn start(&self) -> Control {
         let (config, state) = (self.config.path(), self.state.path());
         let (translator, folder) = declared::open(config, state, MeshOptions::default()).unwrap();
@@ -57,7 +57,7 @@ impl Control {
         self.translator.apply(self.folder.changes());
     }
 
-    /// Who has an address, and where that is declared.
+    /// Which object has an address, and where it is declared.
     fn holders(&self) -> [String; 3] {
         let state = self.translator.state();
         let ip = |text: &str| text.parse().unwrap();
@@ -71,7 +71,7 @@ impl Control {
         .map(|key| key.map_or_else(String::new, ToString::to_string))
     }
 
-    /// The files of declarations that are not used.
+    /// The files whose declarations are not used.
     fn unused(&self) -> Vec<String> {
         let errors = self.translator.objects().file_errors;
         errors.into_iter().map(|error| error.file).collect()
@@ -90,7 +90,7 @@ fn workload(name: &str) -> String {
     )
 }
 
-/// `web` of an address of its own, one of another Service, and a Workload.
+/// Service `web` with an address of its own, a Service with another address, and a Workload.
 fn all(web: &str, of: &str) -> String {
     [service("web", web), service(of, "10.1.0.9"), workload(of)].concat()
 }
@@ -109,12 +109,12 @@ fn a_restart_moves_nothing_to_what_comes_first_by_name() {
         assert_eq!(control.unused(), ["a.yaml"]);
     };
     expect(&control);
-    // Once, and again from what the first restart has kept.
+    // Twice, so that the second start reads what the first has written.
     for _ in 0..2 {
         control = folders.start();
         expect(&control);
     }
-    // Still so after changes that have nothing to do with it.
+    // Unrelated changes do not alter it either.
     folders.write("m.yaml", &service("other", "10.1.0.3"));
     control.follow();
     expect(&control);
@@ -122,7 +122,8 @@ fn a_restart_moves_nothing_to_what_comes_first_by_name() {
         assert_eq!(mode(&folders.state(file)), 0o600, "{file}");
     }
 
-    // What was in service goes while no control plane runs: the other has it, and keeps it.
+    // The declaration in service is removed while no control plane runs: the other one is used
+    // then, and stays in service.
     drop(control);
     folders.remove("z.yaml");
     let mut control = folders.start();

@@ -1,4 +1,5 @@
-//! A cluster's EndpointSlices: they alone say who serves, and a pod is called only as what it is.
+//! A cluster's EndpointSlices: they alone determine a service's endpoints, and a pod is called only
+//! with its own identity.
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
@@ -43,7 +44,8 @@ impl Mesh {
         self.apply(Delta { set, removed });
     }
 
-    /// Addresses that calls to the Service go to, with the account of whoever is expected there.
+    /// Addresses that calls to the Service go to, with the service account that is expected at
+    /// each.
     fn endpoints(&self) -> Vec<String> {
         let name = "outbound|80|tcp|web.shop.svc.cluster.local";
         let state = self.0.state();
@@ -120,7 +122,7 @@ fn labels_say_nothing() {
 fn a_pod_that_is_not_known_is_not_called_nor_is_another_at_its_address() {
     let mesh = Mesh::new();
     mesh.set(WEB);
-    // The slice comes first.
+    // The slice arrives before the pod.
     mesh.set(&slice(&of("web-1", "10.0.0.1")));
     assert!(
         mesh.endpoints().is_empty(),
@@ -128,12 +130,12 @@ fn a_pod_that_is_not_known_is_not_called_nor_is_another_at_its_address() {
     );
     let first = mesh.set(&pod("web-1", "10.0.0.1"));
     assert_eq!(mesh.endpoints(), ["10.0.0.1 web-1"]);
-    // The pod goes first, and its address is given to another.
+    // The pod is removed before its slice, and another gets its address.
     mesh.remove(first);
     assert!(mesh.endpoints().is_empty());
     mesh.set(&pod("other", "10.0.0.1"));
     assert!(mesh.endpoints().is_empty(), "it is not the one that serves");
-    // An address by itself, and one outside of the mesh.
+    // An endpoint that names no pod, and one outside of the mesh.
     mesh.set(&slice(
         "{ addresses: [10.0.0.1] }, { addresses: [192.0.2.1] }",
     ));

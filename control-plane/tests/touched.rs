@@ -32,8 +32,8 @@ const KINDS: [&str; 6] = [
 
 type Declared = (Object, Origin);
 
-/// All objects of the golden cases and the demo, each of an age of its own: of objects of one age
-/// that claim an address, the one that has had it keeps it, so a rebuild need not come to the same.
+/// All objects of the golden cases and the demo, with different ages: where objects of one age
+/// claim an address, the one that already had it keeps it, so a rebuild may have another result.
 fn everything() -> Vec<Declared> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let cases = fs::read_dir(root)
@@ -188,7 +188,7 @@ proptest! {
                     prop_assert!(announced || old.get(key) == new.get(key), "{key:?}");
                 }
             }
-            // What was kept from the state before is what would be made anew.
+            // What was kept from the last state equals what a rebuild makes.
             let fresh = Translator::new(Builder::new(MeshOptions::default(), Vips::new()));
             fresh.apply(some(&all, &keep));
             for ((scope, kind, name), version) in &snapshot(&fresh.state()) {

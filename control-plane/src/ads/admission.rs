@@ -2,9 +2,9 @@
 //!
 //! A peer without a certificate of the mesh (joining, or in its handshake) holds a permit of a
 //! separate pool for at most 30 s; one source may hold half of that pool. When either bound is
-//! reached, the oldest such connection is closed. So proxies with a certificate always get in and
-//! are never displaced. A source is refused only when proxies with a certificate hold all of its
-//! permits.
+//! reached, the oldest such connection is closed. So connections with a certificate are always
+//! admitted up to their own limits and are never displaced. A source is refused only when
+//! connections with a certificate hold all of its permits.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,10 +15,10 @@ use tokio::sync::oneshot;
 
 /// Connections in their handshake, or without a certificate, at most.
 const UNVERIFIED: usize = 2048;
-/// They have at most this part of the descriptors, whatever their number.
+/// They hold at most 1/`PART` of the descriptors, whatever the limit above.
 const PART: u64 = 4;
-/// A /64 of IPv6, which counts as one source, has the permits of so many addresses: it is one host's
-/// or a whole network's.
+/// A /64 of IPv6 counts as one source. It may be one host or a whole network, so it has the permits
+/// of this many IPv4 addresses.
 const NETWORK: usize = 4;
 
 /// What connections to the gRPC port may take up.
@@ -97,8 +97,8 @@ struct OpenConnections {
 }
 
 impl OpenConnections {
-    /// Ends a connection without a certificate, or takes it off the list if it has ended. One that
-    /// makes room counts no more from here on, though its task has yet to notice.
+    /// Ends a connection without a certificate, or takes it off the list if it has ended. A
+    /// displaced connection is not counted from here on, although its task ends a little later.
     fn end_unverified(&mut self, id: u64) {
         let Some((source, _)) = self.unverified.remove(&id) else {
             return;
@@ -153,7 +153,7 @@ impl Admission {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A permit for a peer of which nothing is known yet.
+    /// A permit for a peer that has not shown a certificate yet.
     ///
     /// # Errors
     /// When proxies with a certificate have all permits of its address.
@@ -277,7 +277,8 @@ mod tests {
                 .is_err_and(|e| e == oneshot::error::TryRecvError::Empty)
         );
         assert_eq!(admission.open(), (1, UNVERIFIED));
-        // Verified: its sender went with its permit in the pool, and is not looked at any more.
+        // A verified connection is not in the pool any more: its sender is gone, and nothing reads
+        // the receiver.
         let _ = proxy_displaced.try_recv();
         drop(silent);
         assert_eq!(admission.open(), (1, 0));
@@ -328,7 +329,7 @@ mod tests {
         assert_eq!(enter(address(1)).err(), Some(Refused::Address));
         let mapped: IpAddr = "::ffff:0.0.0.1".parse().unwrap();
         assert_eq!(enter(mapped).err(), Some(Refused::Address));
-        // It was displaced while it shook hands, and proxies have all permits by now.
+        // Displaced during its handshake; connections with a certificate hold all permits by now.
         assert_eq!(silent.0.verified(), Err(Refused::Address));
         drop(silent);
         assert!(enter(address(2)).is_ok());

@@ -1,16 +1,17 @@
-//! How much state a stream may take: names that its client subscribes to, and resources that the
-//! client holds, as it says or as it was sent.
+//! How much state a stream may take: the names that its client subscribes to, and the resources
+//! that the client holds, because it listed them or because they were sent to it.
 //!
-//! A stream may take a fixed number of bytes, and what a client takes that subscribes to everything in
-//! the newest view by name and holds it. So the bound grows with the mesh, whatever a client makes up.
+//! The bound is a fixed number of bytes plus the state of a client that subscribes by name to every
+//! resource of the newest view and holds it. It grows with the mesh, and not with names that a
+//! client makes up.
 
 use super::resources::{Extent, View};
 
-/// Of a name subscribed to, besides its bytes: here and in the dispatcher's index.
+/// Bytes of a name subscribed to, besides the text: here and in the dispatcher's index.
 pub(super) const NAME: usize = 320;
-/// Of a resource that the client holds, besides the bytes of its name and version.
+/// Bytes of a resource that the client holds, besides its name and version.
 pub(super) const HELD: usize = 200;
-/// Of one more reference to a name.
+/// Bytes of one more reference to a name.
 pub(super) const MARK: usize = 48;
 /// Bytes of a version that the translation makes.
 const VERSION: usize = 24;
@@ -19,12 +20,12 @@ const VERSION: usize = 24;
 #[derive(Debug)]
 pub(super) struct Budget {
     own: usize,
-    /// As it was when it last did not suffice.
+    /// The bound as it was last computed: when an older value did not suffice.
     granted: usize,
 }
 
 impl Budget {
-    /// `own`: bytes whatever there is in the mesh.
+    /// `own`: the part of the bound that does not depend on the mesh, in bytes.
     pub(super) fn new(own: usize) -> Self {
         Budget { own, granted: own }
     }
@@ -33,8 +34,8 @@ impl Budget {
         self.granted
     }
 
-    /// Whether so many bytes are within the budget. Everything in the view is counted only when
-    /// they are not within what was granted before.
+    /// Whether this many bytes are within the budget. The resources of the view are counted only
+    /// when the bytes exceed what was granted before.
     pub(super) fn allows(&mut self, bytes: usize, view: &dyn View) -> bool {
         if bytes > self.granted {
             let whole = state(view.extent());
@@ -44,7 +45,7 @@ impl Budget {
     }
 }
 
-/// What a client takes that subscribes to everything by name, and holds it.
+/// The state of a client that subscribes to everything by name and holds it.
 fn state(everything: Extent) -> usize {
     let Extent {
         resources,

@@ -1,7 +1,7 @@
-//! The gRPC port: accepts, shakes hands, and hands connections to tonic.
+//! The gRPC port: accepts connections, performs the TLS handshake, and passes them to tonic.
 //!
-//! Our own loop, so that a slow, silent or hostile peer costs one permit among those without a
-//! certificate ([`super::admission`]), for moments, and not the port.
+//! Our own loop, so that a slow, silent or hostile peer holds one permit of those for peers without
+//! a certificate ([`super::admission`]) for a short time, and does not hold up the port.
 #![cfg_attr(
     not(test),
     deny(
@@ -55,7 +55,7 @@ pub struct Connection {
     first: Option<FirstStream>,
     /// When it ends, whatever it carries.
     end: Pin<Box<Sleep>>,
-    /// `None`: nothing displaces it.
+    /// `None`: it is never displaced.
     displaced: Option<Displaced>,
     ended: bool,
     /// Its permit among the connections that may be open.

@@ -47,7 +47,7 @@ impl Registry {
     }
 }
 
-/// A place in the registry; given up when dropped.
+/// A stream's entry in the registry; removed when dropped.
 pub(super) struct StreamEntry {
     registry: Arc<Registry>,
     id: u64,

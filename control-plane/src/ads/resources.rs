@@ -94,11 +94,13 @@ pub trait View: Send + Sync {
     /// Everything of a type in scope, for clients that subscribe to all. Each name once.
     fn list(&self, type_url: &str, scope: &Scope) -> Vec<Resource>;
 
-    /// The address that a name stands for, if it does: undeclared ports are resources as
-    /// soon as a client subscribes to them, so changes have their address and not their names.
+    /// The address that the name of a resource stands for, if it does. Undeclared ports are
+    /// resources as soon as a client subscribes to them, so a change lists their address, and not
+    /// their names.
     fn address(&self, type_url: &str, name: &str) -> Option<IpAddr>;
 
-    /// Everything of all types, counted: what a client may hold that subscribes to all of it.
+    /// The number and size of the names of all types: what a client may hold that subscribes to
+    /// everything.
     fn extent(&self) -> Extent;
 
     /// What may differ between an older generation and this one.

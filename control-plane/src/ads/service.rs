@@ -1,7 +1,7 @@
 //! The gRPC service: one task per stream drives one session.
 //!
-//! A response is made only when the connection has room for one, so a slow proxy holds nothing but
-//! marks and delays no other stream.
+//! A response is made only when the connection has room for one, so a slow proxy holds only marks
+//! of what changed, and delays no other stream.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -35,7 +35,8 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 const REQUEST_BURST: f64 = 1000.0;
 const REQUESTS_PER_SECOND: f64 = 200.0;
 
-/// All streams of a workload may have the state of so many: of one, and of one that has not ended.
+/// How often the state of one stream all streams of a workload may take: for the stream in use, and
+/// for one that is ending.
 const STATES_OF_WORKLOAD: usize = 2;
 
 /// Everything that the streams share.
@@ -96,11 +97,11 @@ impl Ads {
             let place = (&permit, superseded);
             let ended = ads.run::<W>(peer, request.into_inner(), &responses, place);
             if let Err(status) = ended.await {
-                // Its state is gone by now. Less than before is never refused.
+                // Its state is dropped by now, and taking less than before is never refused.
                 let _ = permit.weigh(0, usize::MAX);
                 end.with(status, &responses).await;
             }
-            // The place is taken until nothing of the stream is left.
+            // The permit is held until nothing of the stream is left.
             drop(permit);
         });
         Ok(Response::new(Box::pin(outbound)))

@@ -28,7 +28,7 @@ pub struct SessionLimits {
     pub names: usize,
     /// Bytes of one name, and of one version.
     pub name_bytes: usize,
-    /// Bytes of state, besides what a client has that subscribes to everything.
+    /// Bytes of state, besides those of a client that subscribes to everything.
     pub state_bytes: usize,
     /// A difference is split beyond this many bytes; one resource may still be larger.
     pub response_bytes: usize,
@@ -194,7 +194,7 @@ impl Session {
     /// The next response, in make-before-break order.
     pub fn next(&mut self, view: &dyn View) -> Option<Push> {
         self.look(view);
-        // Finding nothing new in a route may be what lets a cluster leave: hence a second round.
+        // Comparing a route may be what allows a cluster to be removed: hence a second round.
         (0..2).find_map(|_| self.round(view))
     }
 
@@ -265,8 +265,8 @@ impl Session {
         Ok((at, true))
     }
 
-    /// Refuses names and versions that are too long, or more than the stream may take in all, before
-    /// anything is made of them.
+    /// Refuses names and versions that are too long, or more than the stream may take in all,
+    /// before anything is allocated for them.
     pub(super) fn check_request<'a>(
         &mut self,
         names: &[String],

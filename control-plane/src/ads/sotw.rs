@@ -183,7 +183,7 @@ impl Session {
 }
 
 impl Subscription {
-    /// Clusters are referred to by name; one on its way out is repeated until that is over.
+    /// Clusters are referred to by name; one that is about to be removed is repeated until it is.
     fn keeps_whole(&self) -> bool {
         &*self.type_url == type_url::CLUSTER
     }

@@ -1,8 +1,9 @@
 //! Bounds open streams of a kind (ADS, Inspect) in number: in all, and per workload, whose oldest
-//! stream is ended for a new one; and per workload in the bytes of state that they take, for which the
-//! oldest are ended too. So no workload takes the permits of others, and a restarted proxy is not
-//! refused because of its old streams. An ended stream holds its permit until its task is over, some
-//! seconds; at most as many are ending as a workload may have.
+//! stream is ended for a new one. Bounds them per workload also in the bytes of state that they
+//! take, for which the oldest are ended too. So no workload takes the permits of others, and a
+//! restarted proxy is not refused because of its old streams. An ended stream holds its permit
+//! until its task is over, which takes seconds; a workload may have as many ending streams as open
+//! ones.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -115,7 +116,7 @@ impl StreamLimit {
             }
             _ => false,
         };
-        // The permit of a stream that gives way is given back when its task has noticed.
+        // The permit of a superseded stream is given back when its task ends.
         if open.count >= self.max && !gives_way {
             return None;
         }
@@ -129,7 +130,7 @@ impl StreamLimit {
                 _end: end,
             });
         } else {
-            // Nothing supersedes it.
+            // A stream without an owner is never superseded.
             drop(end);
         }
         let permit = StreamPermit {
@@ -154,11 +155,11 @@ impl StreamPermit {
         ))
     }
 
-    /// The stream's state takes so many bytes. When all of the workload's open streams take more than
-    /// `max`, the oldest are ended.
+    /// Records that the stream's state takes this many bytes. When all of the workload's open
+    /// streams take more than `max`, the oldest are ended.
     ///
     /// # Errors
-    /// When as many streams of the workload, or streams with as much state, have not ended yet.
+    /// When that many streams of the workload, or streams with that much state, have not ended yet.
     pub fn weigh(&self, bytes: usize, max: usize) -> Result<(), OfWorkloadError> {
         let Some(owner) = &self.owner else {
             return Ok(());
@@ -274,7 +275,7 @@ mod tests {
         let ended: Vec<bool> = web.iter_mut().map(|it| has_ended(&mut it.1)).collect();
         assert_eq!(ended, [true, true, false, false]);
         assert!(!has_ended(&mut cart.1));
-        // What ended streams have not given back is bounded too.
+        // The state of streams that are ending is bounded too.
         web[3].0.weigh(71, 100).unwrap();
         assert!(has_ended(&mut web[2].1));
         let mut another = limit.enter(&peer("web")).unwrap();

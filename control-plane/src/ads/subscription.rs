@@ -87,7 +87,8 @@ impl Pending {
 #[derive(Clone, Debug)]
 pub(super) struct SentResource {
     pub(super) version: Arc<str>,
-    /// Kept only where a whole state may have to repeat what is on its way out.
+    /// Kept only where a response with the whole state may have to repeat a resource that is about
+    /// to be removed.
     pub(super) whole: Option<Resource>,
 }
 

@@ -1,5 +1,6 @@
-//! Checks a certificate request: only the key is taken from it, and only one that signed the CSR,
-//! is strong, and in a CSR that requests nothing but the identity that the caller has shown.
+//! Validates a certificate signing request. Only its key is used, and only if the key signed the
+//! request, is strong enough, and the request has no names but the identity that the caller has
+//! proved.
 #![cfg_attr(
     not(test),
     deny(
@@ -57,7 +58,7 @@ pub enum CsrError {
 /// The DER public key (SubjectPublicKeyInfo) of a request that may have `identity`.
 ///
 /// # Errors
-/// Whatever is wrong with the request; the first thing found.
+/// The first thing that is wrong with the request.
 pub fn validate(pem: &str, identity: &Identity) -> Result<Vec<u8>, CsrError> {
     if pem.len() > MAX_CSR {
         return Err(CsrError::Malformed);

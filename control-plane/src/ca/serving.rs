@@ -1,7 +1,7 @@
 //! Our own certificate and the TLS settings of the gRPC port, and of the webhook.
 //!
-//! At the gRPC port a client certificate is optional at the handshake, because a workload without one
-//! comes for its first; whatever certificate is shown must chain to our root.
+//! At the gRPC port a client certificate is optional in the handshake, because a workload gets its
+//! first one here; a certificate that is shown must chain to our root.
 
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
@@ -128,7 +128,7 @@ pub fn server_config(
     Ok(config)
 }
 
-/// For API servers, which show no certificate: what they may do is nothing but ask for a patch.
+/// For API servers, which show no certificate: all that they can do here is ask for a patch.
 ///
 /// # Errors
 /// When the provider lacks the protocol versions.

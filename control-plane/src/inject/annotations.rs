@@ -7,12 +7,12 @@ use super::quantity::Quantity;
 use super::settings::{ProxySettings, PullPolicy, SidecarKind, UnknownDestinations};
 use super::values::{self, switch};
 
-/// What our labels and annotations begin with.
+/// The prefix of our labels and annotations.
 pub const GROUP: &str = "mesh.anyam.dev/";
 /// Label of namespaces; label or annotation of pods.
 pub const INJECT: &str = "mesh.anyam.dev/inject";
 pub(super) const INJECT_VALUES: &str = "enabled or disabled";
-/// What injection changed; it is the injector's own.
+/// Records what injection changed; only injection writes it.
 pub const STATUS: &str = "mesh.anyam.dev/status";
 
 /// An annotation of pods that changes their sidecar.
@@ -248,7 +248,7 @@ pub(super) fn settings(pod: &Pod, defaults: &ProxySettings) -> Result<ProxySetti
         .keys()
         .filter(|name| name.starts_with(GROUP))
     {
-        // `inject` was read before, `status` is reverted by now.
+        // `inject` was read by `decision`, and `status::revert` has removed `status`.
         if name == INJECT {
             continue;
         }
@@ -275,7 +275,8 @@ pub(super) fn settings(pod: &Pod, defaults: &ProxySettings) -> Result<ProxySetti
     Ok(proxy)
 }
 
-/// The API server would refuse it, with a message about the injected container.
+/// The API server would refuse such a container too, but with a message about one that the user did
+/// not write.
 fn fits(
     what: &'static str,
     request: &Option<Quantity>,

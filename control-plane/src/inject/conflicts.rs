@@ -1,4 +1,4 @@
-//! What in a pod cannot be together with a sidecar, and what will not work as it may be expected.
+//! What in a pod conflicts with a sidecar (errors), and what will not work as expected (warnings).
 
 use serde_json::Value;
 
@@ -11,7 +11,7 @@ use super::{redirect, volumes};
 /// The ports that the sidecar listens on.
 const PORTS: [u64; 8] = [15000, 15001, 15006, 15008, 15020, 15021, 15053, 15090];
 
-/// Warnings; the pod was not injected, or is as it was before.
+/// Returns warnings. The pod has no sidecar: it was never injected, or was reverted.
 ///
 /// # Errors
 /// The pod has to be changed.

@@ -10,7 +10,7 @@ use super::{InjectError, NamespaceFacts};
 /// Why a pod stays as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Skip {
-    /// Its own label or annotation says so.
+    /// Its own label or annotation is `disabled`.
     OptedOut {
         kind: &'static str,
     },
@@ -27,7 +27,7 @@ pub enum Skip {
 }
 
 impl Skip {
-    /// Whether the person who applies the pod expects something else, and should be told.
+    /// Whether a warning is due: the person who applied the pod would expect it to be injected.
     pub fn is_surprising(&self) -> bool {
         match self {
             Skip::OptedOut { .. } | Skip::NotEnabled { .. } => false,
@@ -62,8 +62,8 @@ enum Choice {
     Disabled,
 }
 
-/// Why the pod is not injected; `None`: it is. What the pod says comes before what its namespace
-/// says.
+/// Why the pod is not injected; `None`: it is. The pod's own label or annotation takes precedence
+/// over its namespace's.
 ///
 /// # Errors
 /// A label or annotation has a value that is not allowed, or they contradict each other.

@@ -1,12 +1,12 @@
-//! Workloads in manifests: `anyam inject`. Every object passes; those with pods have them injected
-//! as the webhook would, were their namespace enabled.
+//! Workloads in manifests, for `anyam inject`. Objects without pods stay as they are; the others
+//! have theirs injected as the webhook would inject them in an enabled namespace.
 
 use serde_json::Value;
 
 use super::settings::MeshSettings;
 use super::{InjectError, Injection, NamespaceFacts, Skip, inject};
 
-/// What became of an object.
+/// What was done with an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectOutcome {
     /// `Deployment shop/web`.
@@ -20,7 +20,7 @@ pub enum ObjectChange {
         warnings: Vec<String>,
     },
     Skipped(Skip),
-    /// It has no pods that can be injected.
+    /// It has no pods, or is of a kind that is not injected.
     Unchanged,
 }
 
@@ -32,10 +32,10 @@ pub struct ManifestError {
     pub error: InjectError,
 }
 
-/// Lists inside lists.
+/// How deep Lists may be nested.
 const MAX_DEPTH: u32 = 8;
 
-/// Injects one object, or each of a `v1` List. `namespace`: of objects that do not say it.
+/// Injects one object, or each of a `v1` List. `namespace`: that of objects that name none.
 ///
 /// # Errors
 /// The first object that must be changed before it can be part of the mesh.

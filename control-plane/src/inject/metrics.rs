@@ -1,5 +1,5 @@
-//! The app's metrics, which the sidecar shows beside its own: a pod whose `prometheus.io`
-//! annotations have it scraped is scraped at the sidecar, once for both.
+//! The app's metrics. A pod whose `prometheus.io` annotations ask for scraping is scraped at the
+//! sidecar, which serves the app's metrics together with its own.
 
 use serde_json::{Map, Value};
 use xds_proto::anyam::bootstrap::v1::AppMetrics;
@@ -18,7 +18,7 @@ const SCHEME: &str = "prometheus.io/scheme";
 #[derive(Debug, Default)]
 pub(super) struct Merged {
     app: Option<AppMetrics>,
-    /// Annotations as they were; null: not there.
+    /// The annotations before injection; null: there was none.
     pub(super) originals: Map<String, Value>,
 }
 
@@ -90,7 +90,7 @@ fn read(pod: &Pod) -> Result<AppMetrics, String> {
     })
 }
 
-/// Without the annotation Prometheus scrapes every declared port.
+/// Without the annotation Prometheus scrapes every declared port; merging needs exactly one.
 fn only_port(pod: &Pod) -> Result<u16, String> {
     let of = |container: &Object| container.get("ports").and_then(Value::as_array).cloned();
     let declared = pod.containers.iter().filter_map(of).flatten();

@@ -1,4 +1,4 @@
-//! Values of settings that are of the right type and still not allowed.
+//! Values of settings that have the right type and are still not allowed.
 
 use super::settings::{MeshSettings, RedirectSettings};
 use super::values;

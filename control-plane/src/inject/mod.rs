@@ -1,12 +1,12 @@
 //! Sidecar injection: from a pod and the mesh's settings to the pod with a sidecar.
 //!
-//! - [`inject`]: the whole of it, pure; the webhook and `anyam inject` both call it
-//! - [`settings`]: what the operator sets; [`annotations`]: what a pod changes of that;
-//!   `values`, [`quantity`]: how values are read; `mistakes`: those that are not allowed
-//! - `decision`: whether a pod is injected; `conflicts`: what speaks against it
+//! - [`inject`]: a pure function, which the webhook and `anyam inject` both call
+//! - [`settings`]: what the operator sets; [`annotations`]: what a pod overrides of that; `values`,
+//!   [`quantity`]: how values are read; `mistakes`: values that are not allowed
+//! - `decision`: whether a pod is injected; `conflicts`: what in a pod conflicts with a sidecar
 //! - `pod`: the pod as JSON, so that fields of newer API versions survive unchanged
-//! - `probes`, `metrics`: what the sidecar does for the app; `status`: what the pod was before,
-//!   for injecting it again
+//! - `probes`, `metrics`: what the sidecar does for the app; `status`: the annotation by which a
+//!   pod can be injected again
 //! - `sidecar`, `redirect`, `volumes`: what is added
 //! - [`manifest`]: workloads in files; [`review`], [`webhook`]: admission; [`start`]: the webhook
 //!   beside a control plane
@@ -44,15 +44,15 @@ pub struct NamespaceFacts<'a> {
     pub enabled: bool,
 }
 
-/// What becomes of a pod.
+/// The result of injection.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Injection {
     Injected {
         pod: Value,
-        /// For the person who applied it: what will not work as it may be expected to.
+        /// For the person who applied the pod: what will not work as expected.
         warnings: Vec<String>,
     },
-    /// It stays as it is.
+    /// The pod is unchanged.
     Skipped(Skip),
 }
 
@@ -105,8 +105,8 @@ pub enum InjectError {
     Status { name: &'static str, why: String },
 }
 
-/// Injects a pod or a pod template. Injecting a pod again gives what injecting the pod that it was
-/// before gives.
+/// Injects a pod or a pod template. Injecting an injected pod has the same result as injecting the
+/// pod that it was made of.
 ///
 /// # Errors
 /// What in the pod must be changed before it can be part of the mesh.
@@ -133,13 +133,14 @@ pub fn inject(
     let redirect = redirect::container(&proxy);
     let sidecar = sidecar::container(&pod, settings, &proxy, &probes, &metrics);
     match proxy.sidecar {
-        // Before every other init container, so that those have the mesh; nothing but the sidecar
-        // runs between the rules and their proxy.
+        // Before all other init containers, so that those are in the mesh too; and the sidecar
+        // comes right after the rules, so that nothing runs between the two.
         settings::SidecarKind::Native => {
             let others = std::mem::replace(&mut pod.init_containers, vec![redirect, sidecar]);
             pod.init_containers.extend(others);
         }
-        // Init containers run before the sidecar does: with the rules set they would reach nothing.
+        // A classic sidecar starts after the init containers, which would reach nothing with the
+        // rules set: so the rules come last.
         settings::SidecarKind::Classic => {
             pod.init_containers.push(redirect);
             pod.containers.push(sidecar);

@@ -1,5 +1,5 @@
-//! A pod or pod template as JSON, with the parts taken out that injection reads and adds to. What
-//! it does not know stays as it is.
+//! A pod or pod template as JSON, with the parts taken out that injection reads and adds to. Every
+//! other field stays as it is.
 
 use serde_json::{Map, Value};
 
@@ -7,7 +7,7 @@ use super::InjectError;
 
 pub(super) type Object = Map<String, Value>;
 
-/// A pod whose metadata and lists have the shapes that the API has for them.
+/// A pod whose metadata and lists have the types that the Kubernetes API gives them.
 #[derive(Clone, Debug)]
 pub(super) struct Pod {
     /// Without `metadata` and `spec`.
@@ -31,7 +31,7 @@ fn shape(place: impl Into<String>, expected: &'static str) -> InjectError {
 
 impl Pod {
     /// # Errors
-    /// A part that injection reads has another shape than the API's.
+    /// A part that injection reads has another type than in the Kubernetes API.
     pub(super) fn read(json: &Value) -> Result<Self, InjectError> {
         let Value::Object(json) = json else {
             return Err(shape("the pod", "an object"));

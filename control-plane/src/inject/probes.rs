@@ -1,7 +1,8 @@
-//! The app's probes and hooks, which the sidecar performs in the kubelet's place: under strict mTLS
-//! the kubelet, which has no certificate, would be refused.
+//! The app's probes and lifecycle hooks, which the sidecar performs in the kubelet's place: strict
+//! mTLS would refuse the kubelet, which has no certificate.
 //!
-//! Handlers with a `host` stay: they lead elsewhere than to this pod. `exec` and `sleep` do, too.
+//! Handlers with a `host` are left alone, because they connect to something else than this pod; and
+//! so are `exec` and `sleep`.
 
 use serde_json::{Value, json};
 use xds_proto::anyam::bootstrap::v1::{self as pb, app_probe::Handler};
@@ -13,30 +14,30 @@ use super::pod::{Object, Pod, name};
 use super::sidecar::STATUS_PORT;
 use super::values;
 
-/// Fields of a container that hold a handler, and how paths name them.
+/// Fields of a container that hold a probe, and the word for each in the sidecar's paths.
 pub(super) const PROBES: [(&str, &str); 3] = [
     ("livenessProbe", "livez"),
     ("readinessProbe", "readyz"),
     ("startupProbe", "startupz"),
 ];
-/// The same, in a container's `lifecycle`.
+/// The same for hooks, which are fields of a container's `lifecycle`.
 pub(super) const HOOKS: [(&str, &str); 2] = [("preStop", "prestop"), ("postStart", "poststart")];
 /// The handlers that connect to the pod; a probe has one.
 const HANDLERS: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
 /// Kubernetes' default for `timeoutSeconds`.
 const TIMEOUT: u32 = 1;
 
-/// What was rewritten.
+/// The probes that were rewritten.
 #[derive(Debug, Default)]
 pub(super) struct Rewritten {
-    /// For the sidecar.
+    /// As the sidecar performs them.
     probes: Vec<pb::AppProbe>,
-    /// By the probe's name: its handler as it was, `{"httpGet": …}`.
+    /// By the probe's name: its handler before injection, `{"httpGet": …}`.
     pub(super) originals: Object,
 }
 
 impl Rewritten {
-    /// JSON for the sidecar; empty where there is nothing for it to do.
+    /// JSON for the sidecar; empty where there are no probes for it.
     pub(super) fn to_environment(&self) -> String {
         if self.probes.is_empty() {
             return String::new();
@@ -46,7 +47,8 @@ impl Rewritten {
     }
 }
 
-/// With the names that Kubernetes has for the fields. These messages hold nothing that JSON can't.
+/// JSON with Kubernetes' names for the fields. These messages have no value that JSON cannot
+/// represent.
 pub(super) fn json_form<M: Message + Name>(message: &M) -> Value {
     to_json_named(&M::full_name(), &message.encode_to_vec(), Names::Json).unwrap_or_default()
 }
@@ -55,12 +57,12 @@ pub(super) fn path(probe: &str) -> String {
     format!("/app-health/{probe}")
 }
 
-/// What a rewritten probe or hook has for its handler.
+/// The handler of a rewritten probe or hook: an HTTP request to the sidecar.
 pub(super) fn replacement(probe: &str) -> Value {
     json!({"path": path(probe), "port": STATUS_PORT, "scheme": "HTTP"})
 }
 
-/// The probe or hook of a container; `word` is as in [`PROBES`] and [`HOOKS`].
+/// The probe or hook of a container; `word` as in [`PROBES`] and [`HOOKS`].
 pub(super) fn probe_mut<'a>(container: &'a mut Object, word: &str) -> Option<&'a mut Object> {
     let of = |list: &[(&'static str, &str)]| {
         list.iter()
@@ -77,7 +79,7 @@ pub(super) fn probe_mut<'a>(container: &'a mut Object, word: &str) -> Option<&'a
     }
 }
 
-/// Takes the handler that connects to the pod out of a probe.
+/// Removes and returns the handler that connects to the pod.
 pub(super) fn take_handler(probe: &mut Object) -> Option<(&'static str, Value)> {
     let kind = HANDLERS
         .into_iter()
@@ -114,7 +116,7 @@ pub(super) fn rewrite(pod: &mut Pod, warnings: &mut Vec<String>) -> Rewritten {
                 handler: Some(handler),
                 timeout_seconds: match is_hook {
                     true => 0,
-                    // The API server takes 0 for the default, too.
+                    // The API server takes 0 for the default too.
                     false => timeout.filter(|seconds| *seconds > 0).unwrap_or(TIMEOUT),
                 },
             });
@@ -129,7 +131,7 @@ pub(super) fn rewrite(pod: &mut Pod, warnings: &mut Vec<String>) -> Rewritten {
     rewritten
 }
 
-/// The handler of a probe that the sidecar can perform; `None`: there is none that it should.
+/// The handler of a probe that the sidecar can perform; `None`: the probe has no such handler.
 fn read(probe: &Object, ports: &Value, is_hook: bool) -> Result<Option<Handler>, String> {
     let field = |kind: &str| probe.get(kind).filter(|handler| handler.is_object());
     let elsewhere = |handler: &Value| handler.get("host").is_some_and(|host| host != "");
@@ -184,7 +186,7 @@ fn port(handler: &Value, ports: &Value) -> Result<u16, String> {
     let port = handler.get("port").unwrap_or(&Value::Null);
     let number = match port {
         Value::Number(number) => number.as_u64(),
-        // The kubelet takes a number that is written as a text for a number, once no name fits.
+        // The kubelet, too, reads a string as a number when no port has that name.
         Value::String(name) => named(name, ports).or_else(|| values::number(name, 1..=65_535)),
         _ => None,
     };

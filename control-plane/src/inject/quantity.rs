@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Digits before and after the point; 20 hold any amount of memory in bytes.
+/// Digits before and after the point; 20 suffice for any amount of memory in bytes.
 const MOST_DIGITS: usize = 20;
 
 /// An amount of CPU or memory, as it was written.
@@ -69,7 +69,7 @@ fn nano(text: &str) -> Option<u128> {
         return None;
     }
     let value: u128 = format!("{whole}{fraction}").parse().ok()?;
-    // Billionths of a unit, divided by what stands behind the point.
+    // Billionths of a unit, divided by ten for each digit after the point.
     let scaled = value.checked_mul(unit(suffix)?)?;
     let divisor = 10u128.checked_pow(u32::try_from(fraction.len()).ok()?)?;
     // Rounded up, as Kubernetes does.
@@ -108,7 +108,8 @@ fn exponent(text: &str) -> Option<u128> {
         return None;
     }
     let power: i32 = text.parse().ok()?;
-    // Below a billionth there is nothing, above 10^18 no memory.
+    // An amount below a billionth rounds to nothing, and no memory has 10^18 units: both are
+    // refused.
     let power = u32::try_from(power.checked_add(9)?).ok()?;
     (power <= 27).then(|| 10u128.pow(power))
 }

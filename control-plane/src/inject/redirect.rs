@@ -15,11 +15,12 @@ pub(super) fn container(proxy: &ProxySettings) -> Object {
         "image": proxy.image,
         "imagePullPolicy": proxy.image_pull_policy.as_str(),
         "args": arguments(proxy),
-        // The sidecar's: a pod whose containers all have requests equal to limits stays Guaranteed.
+        // As the sidecar's: a pod whose containers all have requests equal to limits keeps the QoS
+        // class Guaranteed.
         "resources": sidecar::resources(&proxy.resources),
         "securityContext": {
-            // The one container that needs it: netfilter belongs to the network namespace, and the
-            // capability only counts for root.
+            // Setting netfilter rules takes NET_ADMIN in the pod's network namespace, and the
+            // capability takes effect only for root.
             "runAsUser": 0,
             "runAsGroup": 0,
             "runAsNonRoot": false,

@@ -52,13 +52,13 @@ pub enum ReviewError {
     NoRequest,
 }
 
-/// What became of a pod, for metrics and the log.
+/// What was done with a pod, for metrics and the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReviewOutcome {
     Injected,
     Skipped,
     Denied,
-    /// No pod, or not about to be created.
+    /// The object is no pod, or the operation is not CREATE.
     OtherKind,
 }
 
@@ -73,8 +73,8 @@ impl ReviewOutcome {
     }
 }
 
-/// Answers a body. `enabled`: the pod's namespace has the label, as the API server found by the
-/// webhook's selector.
+/// Answers a body. `enabled`: the pod's namespace has the label, which the API server decided by
+/// the webhook's selector.
 ///
 /// # Errors
 /// The body is no review that can be answered.
@@ -127,7 +127,7 @@ fn respond(
         Ok(Injection::Injected { pod, warnings }) => {
             let mut response = allowed(&warnings);
             let patch = json_patch::diff(&request.object, &pod);
-            // It is made of JSON values: writing it does not fail.
+            // The patch consists of JSON values, so serialising it does not fail.
             let patch = serde_json::to_vec(&patch).unwrap_or_default();
             response["patchType"] = "JSONPatch".into();
             response["patch"] = STANDARD.encode(patch).into();
@@ -164,7 +164,7 @@ fn allowed(warnings: &[String]) -> Value {
     }
 }
 
-/// The API server cuts warnings off, at 256 characters each where there are many.
+/// The API server truncates warnings to 256 characters where there are many.
 fn bounded(warning: &str) -> String {
     warning.chars().take(256).collect()
 }

@@ -1,5 +1,5 @@
-//! What the operator of a mesh sets for injection: one YAML document, read by the webhook and by
-//! `anyam inject` alike.
+//! The mesh operator's settings of injection: one YAML document, which the webhook and `anyam
+//! inject` both read.
 
 use std::path::{Path, PathBuf};
 
@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 use super::mistakes;
 use super::quantity::Quantity;
 
-/// Where sidecars find their control plane, and what they are by default.
+/// Where sidecars find their control plane, and the default settings of sidecars.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct MeshSettings {
-    /// Where sidecars come for configuration and certificates, `host:port`.
+    /// Address of the control plane for configuration and certificates, `host:port`.
     pub control_plane: String,
     /// The name in the control plane's certificate.
     pub control_plane_name: String,
     pub trust_domain: String,
     /// The audience of the service-account tokens that sidecars show to the CA.
     pub token_audience: String,
-    /// Seconds that such a token lasts; the kubelet replaces it before. At least 600.
+    /// Lifetime of such a token in seconds; the kubelet replaces it before. At least 600.
     pub token_seconds: u32,
     /// The ConfigMap in each namespace whose key `ca.crt` has the mesh's roots.
     pub ca_config_map: String,
@@ -28,7 +28,7 @@ pub struct MeshSettings {
     pub mesh_cidrs: Vec<String>,
     /// Namespaces whose pods are never injected, whatever their labels.
     pub excluded_namespaces: Vec<String>,
-    /// What a pod's annotations may change.
+    /// Defaults, which a pod's annotations may override.
     pub proxy: ProxySettings,
 }
 
@@ -54,7 +54,7 @@ impl Default for MeshSettings {
     }
 }
 
-/// A sidecar, as the mesh has it by default and a pod's annotations may change it.
+/// Settings of one sidecar: the mesh's defaults, or those with a pod's annotations applied.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ProxySettings {
@@ -63,10 +63,10 @@ pub struct ProxySettings {
     pub sidecar: SidecarKind,
     pub resources: ResourceRequirements,
     pub log_level: String,
-    /// Worker threads; `None`: by the CPU limit.
+    /// Worker threads; `None`: as many as the CPU limit gives.
     pub concurrency: Option<u16>,
-    /// Seconds that connections get to end when the pod does; `None`: five less than the pod's
-    /// grace period.
+    /// Seconds for which connections may last once the pod is being stopped; `None`: five less than
+    /// the pod's grace period.
     pub drain_seconds: Option<u64>,
     /// The app's DNS goes to the sidecar.
     pub capture_dns: bool,
@@ -74,7 +74,7 @@ pub struct ProxySettings {
     pub redirect: RedirectSettings,
     /// The sidecar performs the app's probes.
     pub rewrite_probes: bool,
-    /// The sidecar's metrics and those of an app with `prometheus.io` annotations in one scrape.
+    /// One scrape has the sidecar's metrics and those of an app with `prometheus.io` annotations.
     pub merge_metrics: bool,
 }
 
@@ -104,7 +104,7 @@ pub enum SidecarKind {
     /// An init container with `restartPolicy: Always`: it runs before the other init containers and
     /// until the containers have ended. Kubernetes 1.29 and later.
     Native,
-    /// One container more.
+    /// A container beside the app's.
     Classic,
 }
 
@@ -125,7 +125,7 @@ impl PullPolicy {
     }
 }
 
-/// What is done with destinations that the control plane does not have.
+/// What is done with connections to destinations that nothing in the mesh declares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UnknownDestinations {
@@ -142,8 +142,8 @@ impl UnknownDestinations {
     }
 }
 
-/// What is led through the sidecar: ports and ranges of ports, addresses and ranges of addresses. An
-/// empty `include` list stands for everything.
+/// What is redirected to the sidecar: ports and ranges of ports, addresses and ranges of addresses.
+/// An empty `include` list stands for everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RedirectSettings {
@@ -158,7 +158,7 @@ pub struct RedirectSettings {
 }
 
 impl RedirectSettings {
-    /// The lists of ports, by the flag of `anyam-proxy redirect`.
+    /// The lists of ports, each with the flag of `anyam-proxy redirect` that takes it.
     pub(super) fn ports(&self) -> [(&'static str, &Vec<String>); 4] {
         [
             ("include-inbound-ports", &self.include_inbound_ports),
@@ -168,7 +168,7 @@ impl RedirectSettings {
         ]
     }
 
-    /// The lists of addresses, by the flag of `anyam-proxy redirect`.
+    /// The lists of addresses, each with the flag of `anyam-proxy redirect` that takes it.
     pub(super) fn cidrs(&self) -> [(&'static str, &Vec<String>); 4] {
         [
             ("include-inbound-cidrs", &self.include_inbound_cidrs),
@@ -179,7 +179,7 @@ impl RedirectSettings {
     }
 }
 
-/// Of the sidecar, and of the init container that sets its rules.
+/// Requests and limits of the sidecar, and of the init container that sets its rules.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ResourceRequirements {

@@ -12,11 +12,12 @@ pub(super) const NAME: &str = "anyam-proxy";
 pub(super) const PROXY_UID: u32 = 1337;
 pub(super) const METRICS_PORT: u16 = 15090;
 pub(super) const HEALTH_PORT: u16 = 15021;
-/// Where the sidecar performs the app's probes and shows merged metrics.
+/// The port at which the sidecar performs the app's probes and serves merged metrics.
 pub(super) const STATUS_PORT: u16 = 15020;
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const GRACE: u64 = 30;
-/// What is left of the grace period when connections are cut, for the process to end by itself.
+/// Seconds of the grace period that are left once connections are cut, so that the process ends by
+/// itself.
 const GRACE_LEFT: u64 = 5;
 /// The labels by which metrics name an app and its version.
 const LABELS: [&str; 4] = [
@@ -45,7 +46,7 @@ pub(super) fn container(
             {"name": "anyam-metrics", "containerPort": METRICS_PORT, "protocol": "TCP"},
         ],
         "resources": resources(&proxy.resources),
-        // Nothing of the app starts before this succeeds, when the sidecar is native.
+        // With a native sidecar no container of the app starts before this probe succeeds.
         "startupProbe": {
             "httpGet": {"path": "/healthz/ready", "port": HEALTH_PORT, "scheme": "HTTP"},
             "periodSeconds": 1,
@@ -113,7 +114,8 @@ fn environment(
     let labels: Vec<String> = LABELS
         .iter()
         .filter_map(|name| Some((name, pod.label(name)?)))
-        // The API server refuses other labels than those that fit into a list.
+        // A label's value has no comma in the API server's syntax, so this drops none that it
+        // accepts.
         .filter(|(_, value)| !value.contains(','))
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
@@ -134,13 +136,13 @@ fn drain_seconds(pod: &Pod) -> u64 {
     grace.saturating_sub(GRACE_LEFT).max(1)
 }
 
-/// The kubelet expands `$(NAME)` in values, and `$$` is how it reads a `$`.
+/// The kubelet expands `$(NAME)` in values and reads `$$` as `$`.
 fn text(name: &str, value: &str) -> Value {
     json!({"name": name, "value": value.replace('$', "$$")})
 }
 
 fn field(name: &str, path: &str) -> Value {
-    // `apiVersion` as the API server would fill it in.
+    // `apiVersion` as the API server's defaulting sets it.
     json!({"name": name, "valueFrom": {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}})
 }
 

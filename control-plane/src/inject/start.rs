@@ -1,4 +1,5 @@
-//! The webhook beside a control plane: its port, and a certificate from the CA that is renewed.
+//! Runs the webhook beside a control plane: its port, and a certificate from the CA, which is
+//! renewed.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -39,7 +40,7 @@ pub enum WebhookError {
     },
 }
 
-/// A webhook that serves.
+/// A webhook that is being served.
 pub struct RunningWebhook {
     pub address: SocketAddr,
     closing: watch::Sender<bool>,

@@ -1,5 +1,5 @@
-//! The annotation `mesh.anyam.dev/status`: what injection changed in the pod, so that a pod that is
-//! injected again is first what it was before.
+//! The annotation `mesh.anyam.dev/status`: what injection changed in the pod, so that injecting
+//! again begins with the pod as it was before.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ pub(super) fn write(pod: &mut Pod, probes: &Rewritten, metrics: &Merged) {
         .insert(STATUS.to_owned(), status.to_string().into());
 }
 
-/// Takes back what an earlier injection did, if there was one. What was changed by hand since stays.
+/// Undoes an earlier injection, if there was one. What was changed by hand since stays.
 ///
 /// # Errors
 /// The annotation is not what [`write()`] wrote.
@@ -70,7 +70,7 @@ fn restore_probe(pod: &mut Pod, probe: &str, original: &Value) {
     else {
         return;
     };
-    // The API server fills in defaults, so the whole handler need not be what was written.
+    // The API server fills in defaults, so that only the path shows that the handler is ours.
     let path = found.get("httpGet").and_then(|http| http.get("path"));
     if path.is_some_and(|path| *path == probes::path(probe)) {
         found.shift_remove("httpGet");

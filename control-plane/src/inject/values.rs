@@ -1,4 +1,4 @@
-//! How the values of annotations and settings are read, and how they are described.
+//! How the values of annotations and settings are parsed, and how messages describe them.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -13,7 +13,7 @@ pub(super) const LOG_LEVELS: [&str; 7] = [
 ];
 pub(super) const LOG_LEVEL: &str = "trace, debug, info, warning, error, critical or off";
 
-/// As many as `anyam-proxy redirect` takes.
+/// As many as `anyam-proxy redirect` takes ranges.
 pub(super) const MOST_ELEMENTS: usize = 128;
 /// The longest text, bytes.
 const MOST_BYTES: usize = 512;
@@ -27,13 +27,13 @@ pub(super) fn switch(text: &str) -> Option<bool> {
 }
 
 pub(super) fn number(text: &str, within: RangeInclusive<u64>) -> Option<u64> {
-    // `parse` would take a sign.
+    // `parse` alone would accept a sign.
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|_| digits)?;
     within.contains(&number).then_some(number)
 }
 
-/// The elements of a comma-separated list, each of them `good`; an empty text has none.
+/// The elements of a comma-separated list, if each of them is `good`; an empty text has none.
 fn elements(text: &str, good: impl Fn(&str) -> bool) -> Option<Vec<String>> {
     if text.trim().is_empty() {
         return Some(Vec::new());

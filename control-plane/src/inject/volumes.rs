@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::pod::Object;
 use super::settings::MeshSettings;
 
-/// Key and certificate: in memory, and gone with the pod.
+/// The private key and the certificate: in memory, and deleted with the pod.
 pub(super) const IDENTITY: &str = "anyam-identity";
 /// The service-account token for the CA, and the mesh's roots.
 pub(super) const CREDENTIALS: &str = "anyam-credentials";
@@ -13,7 +13,7 @@ pub(super) const ALL: [&str; 2] = [IDENTITY, CREDENTIALS];
 
 const IDENTITY_PATH: &str = "/var/run/anyam";
 const CREDENTIALS_PATH: &str = "/var/run/secrets/anyam";
-/// A volume's own folder is open to every user; the sidecar makes this one with mode 0700.
+/// The root of a volume is open to every user; the sidecar makes this folder in it with mode 0700.
 pub(super) const STATE_DIR: &str = "/var/run/anyam/identity";
 pub(super) const TOKEN_FILE: &str = "/var/run/secrets/anyam/token";
 pub(super) const CA_FILE: &str = "/var/run/secrets/anyam/ca.crt";
@@ -47,7 +47,7 @@ pub(super) fn mounts() -> Value {
     ])
 }
 
-/// What `json!` makes of braces.
+/// The object that `json!` makes of braces.
 pub(super) fn object(value: Value) -> Object {
     match value {
         Value::Object(object) => object,

@@ -1,12 +1,12 @@
 //! The webhook's HTTPS server: AdmissionReviews in, patches out.
 //!
 //! `/inject` is for pods of namespaces with the label `mesh.anyam.dev/inject: enabled`,
-//! `/inject/opt-in` for those of others, of which only pods are injected that say so themselves.
-//! The API server chooses by the selectors of the MutatingWebhookConfiguration, so that no stale
-//! copy of a namespace decides here.
+//! `/inject/opt-in` for pods of other namespaces, which are injected only if they have the label or
+//! annotation themselves. The API server chooses by the selectors of the
+//! MutatingWebhookConfiguration, so that no outdated copy of a namespace decides here.
 //!
-//! A pod's creation waits for the answer: nothing here calls anything, and what a peer may hold is
-//! bounded in number, size and time.
+//! A pod's creation waits for the answer: nothing here makes a call, and connections are bounded in
+//! number, size and time.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -33,14 +33,14 @@ use crate::metrics::Metrics;
 pub const ENABLED_PATH: &str = "/inject";
 pub const OPT_IN_PATH: &str = "/inject/opt-in";
 
-/// etcd takes objects of 1.5 MiB; a review has it once, and what is around it.
+/// etcd takes objects of 1.5 MiB; a review has one object and some fields around it.
 const MAX_BODY: usize = 4 << 20;
 const MAX_HEAD: usize = 64 << 10;
 const MAX_CONNECTIONS: usize = 256;
 /// API servers are few and keep their connections.
 const MAX_CONNECTIONS_OF_ADDRESS: usize = 64;
 const HANDSHAKE: Duration = Duration::from_secs(3);
-/// For a head to arrive; a connection without a request lasts no longer.
+/// For a head to arrive; a connection that sends no request is closed after it.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a body to arrive: as long as the API server waits.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -99,7 +99,8 @@ impl Webhook {
     }
 
     async fn connection(self: Arc<Self>, tcp: TcpStream, tls: TlsAcceptor) {
-        // A peer that does not shake hands in time, or breaks the protocol, gets no response.
+        // A peer that does not finish its handshake in time, or breaks the protocol, gets no
+        // response.
         let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(tcp)).await else {
             return;
         };
@@ -166,14 +167,14 @@ const TEXT: &str = "text/plain; charset=utf-8";
 #[derive(Default)]
 struct PeerConnections(Mutex<HashMap<IpAddr, usize>>);
 
-/// One connection of an address, as long as it lasts.
+/// A connection of an address; given back when dropped.
 struct PeerConnection {
     of: Arc<PeerConnections>,
     address: IpAddr,
 }
 
 impl PeerConnections {
-    /// `None`: the address has as many as it may have.
+    /// `None`: the address has as many connections as it may have.
     fn take(self: &Arc<Self>, address: IpAddr) -> Option<PeerConnection> {
         let address = address.to_canonical();
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -249,7 +249,7 @@ async fn within<T>(
     }
 }
 
-/// A tap that runs while this lives.
+/// A running tap; it ends when this is dropped.
 pub struct RunningTap {
     pub events: mpsc::Receiver<TapEvent>,
     _question: Question,
@@ -282,7 +282,8 @@ impl Drop for Question {
     }
 }
 
-/// A proxy's place among the connected; given up when dropped, which fails its open questions.
+/// A connected proxy's entry; removed when dropped, which fails the requests that it has not
+/// answered.
 pub(super) struct ConnectedAgent {
     agents: Arc<Agents>,
     id: u64,

@@ -289,11 +289,11 @@ impl Graph {
     }
 }
 
-/// A workload may serve several services by one port and cannot determine by which of them it was
-/// called; its callers can. What they call it is what its own report of the same calls is filed
-/// under, as long as it is a service of the workload's own namespace: a service has no endpoints in
-/// another, and no caller names another tenant's edges. Of several services that they called, it is
-/// the one that the workload itself names by the port.
+/// A workload may serve several services on one port and cannot determine by which of them it was
+/// called; its callers can. So the workload's own report of the same calls is filed under the
+/// service that its callers report, as long as that is a service of the workload's own namespace: a
+/// service has no endpoints in another, and no caller names another tenant's edges. If callers
+/// report several services, it is the one that the workload itself reports.
 fn name_as_callers_do(reports: &mut [EdgeReport]) {
     let ends = |key: &EdgeKey| {
         [

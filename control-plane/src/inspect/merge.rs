@@ -83,7 +83,7 @@ impl Sum {
     }
 }
 
-/// Sets what is known, and empties what several reports do not agree on.
+/// Fills in a field from reports, and empties it where two of them differ.
 fn agree(known: &mut String, reported: &str, first: bool) {
     if first {
         reported.clone_into(known);
@@ -186,7 +186,8 @@ impl Arrived {
     }
 
     fn stat(self, kind: &str, namespace: String, name: String) -> Stat {
-        // A workload's own report has every caller; a service's callers saw every time-out.
+        // A workload's own report has every caller, while those of a service's callers have every
+        // time-out.
         let own = (kind == "workload" && self.by_destination.any) || !self.by_source.any;
         let denied = self
             .by_source
@@ -245,7 +246,7 @@ impl Both {
         let first = self.idle.is_none();
         let idle = report.idle.as_secs_f64();
         self.idle = Some(self.idle.map_or(idle, |known| known.min(idle)));
-        // What failed before it reached an endpoint went over no connection at all.
+        // A request that failed before it reached an endpoint used no connection.
         let tally = &report.tally;
         let reached = !key.by_source
             || !key.destination_workload.is_empty()

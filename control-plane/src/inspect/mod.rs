@@ -1,4 +1,5 @@
-//! The server side of the Inspect stream: one per proxy, over which people look into it.
+//! The server side of the Inspect stream: one per proxy, over which the API taps, dumps and
+//! explains.
 //!
 //! - [`graph`]: reported edges in a short sliding window, merged from both ends; sans-IO.
 //!   `tally`: what one end counted; `merge`: both reports of an edge made one.

@@ -1,15 +1,15 @@
-//! What is gone for a moment is not gone: editors empty a file before they write it, volumes are
-//! unmounted, a checkout removes all files before it writes them. A mesh that is withdrawn meanwhile
-//! cuts live traffic.
+//! Holds back the removal of objects that are missing only for a moment: editors empty a file
+//! before they write it, volumes are unmounted, a checkout removes all files before it writes them.
+//! Withdrawing the mesh meanwhile would cut live traffic.
 
 use std::time::{Duration, Instant};
 
-/// A file that had objects declares none for this long before they go.
+/// How long a file that had objects must declare none before they are removed.
 pub const FILE: Duration = Duration::from_secs(2);
-/// A folder that had objects has none for this long before they go.
+/// How long a folder that had objects must have none before they are removed.
 pub const FOLDER: Duration = Duration::from_secs(60);
 
-/// Since when something is gone, while that is held back.
+/// Since when objects are missing, while their removal is held back.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Absence {
     since: Option<Instant>,

@@ -1,4 +1,5 @@
-//! All declarations of objects, which of them are in service, and what of that was not reported yet.
+//! All declarations of objects, which of them are in service, and what has changed since the last
+//! report.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -19,9 +20,9 @@ pub struct Declarations {
     served: DeclaredObjects,
     /// Declarations that are not used.
     unused: BTreeMap<ObjectId, Vec<FileError>>,
-    /// Objects that may differ from the last report, as they were in it.
+    /// Objects that may have changed since the last report, with their version in that report.
     reported: BTreeMap<ObjectId, Option<Sourced>>,
-    /// Objects of which the declarations may have changed since the last choice among them.
+    /// Objects whose declarations may have changed since one of them was chosen.
     unsettled: BTreeSet<ObjectId>,
     /// Files in service, of objects that several declare.
     incumbents: Incumbents,

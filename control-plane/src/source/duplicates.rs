@@ -1,10 +1,10 @@
-//! The same object in several places: one of them is in service, and which one does not depend on
-//! the names of files. The older one (`creationTimestamp`); without ages, the one that already was.
+//! Chooses among several declarations of one object, independently of the files' names: the oldest
+//! (`creationTimestamp`); without ages, the one that is already in service.
 
 use super::{About, FileError, Sourced};
 use crate::model::ObjectId;
 
-/// Of the places of an object, the one in service, and the errors of those that are not used.
+/// Of all declarations of an object, the one in service, and errors for the others.
 /// `served`: the file whose declaration is in service now.
 pub fn choose<'a>(
     id: &ObjectId,

@@ -10,7 +10,7 @@ use super::walk::{self, Stamp};
 use super::{FileError, Sourced, yaml};
 use crate::model::ObjectId;
 
-/// What a text declares, or all that is wrong with it.
+/// What a file's text declares, or all errors in it.
 type Parsed = Result<BTreeMap<ObjectId, Sourced>, Vec<FileError>>;
 
 #[derive(Debug, Default)]
@@ -28,14 +28,14 @@ pub struct Known {
 
 /// What a look at a file found.
 pub enum Look {
-    /// Nothing new.
+    /// The file has not changed.
     Same,
     Gone,
     Failed(io::Error),
     Read {
         text: String,
         stamp: Option<Stamp>,
-        /// `None`: the text is what it was.
+        /// `None`: the text has not changed.
         parsed: Option<Parsed>,
     },
 }
@@ -60,7 +60,8 @@ impl Look {
         }
     }
 
-    /// Whether the file then declares an object; an invalid one keeps those of its last good version.
+    /// Whether the file then declares an object; an invalid file keeps the objects of its last
+    /// valid version.
     pub fn declares(&self, known: Option<&Known>) -> bool {
         match self {
             Look::Gone => false,
@@ -88,7 +89,7 @@ impl Known {
                 return None;
             }
             Look::Failed(error) => {
-                // It is not known to be empty any more.
+                // The file no longer counts as emptied.
                 self.emptied = Absence::default();
                 self.stamp = None;
                 self.text.clear();

@@ -1,10 +1,10 @@
-//! A folder of manifests. A file that turns bad keeps its last good objects in service; a file or a
-//! folder that declares nothing any more keeps them until it has stayed so for a while
+//! A folder of manifests. A file that becomes invalid keeps its last valid objects in service; a
+//! file or a folder that no longer declares anything keeps them until that has lasted for a while
 //! ([`super::absence`]).
 //!
-//! A change costs what it changes: the files that the kernel named are read ([`Folder::changes_in`]),
-//! else all files are looked at and those with another stamp are read; then only the objects of
-//! files with another text are compared.
+//! The cost of a change follows its size: the files that the kernel named are read
+//! ([`Folder::changes_in`]); where that does not suffice, the stamps of all files are compared and
+//! those that differ are read. Then only the objects of files with a changed text are compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -53,7 +53,8 @@ impl Folder {
         let root = root.into();
         Folder {
             name: root.display().to_string(),
-            // Without a current folder nothing can be read by a relative path; a look reports that.
+            // Without a current directory no relative path can be read; reading the folder reports
+            // that.
             root: std::path::absolute(&root).unwrap_or(root),
             files: BTreeMap::new(),
             declaring: 0,
@@ -66,7 +67,7 @@ impl Folder {
         }
     }
 
-    /// With what is known of an earlier run: the files that were in service.
+    /// Takes over from an earlier run which files were in service.
     pub fn remember(mut self, incumbents: Incumbents) -> Self {
         self.declarations.remember(incumbents);
         self
@@ -176,10 +177,10 @@ impl Folder {
             self.error.get_or_insert_with(|| {
                 everything_gone(&self.name, self.declarations.served().len())
             });
-            // Files that have no objects in service are read as ever, for their errors.
+            // Files that have no objects in service are still read, for their errors.
             looks.retain(|name, _| !self.has_objects(name));
         }
-        // Nothing is dropped because a folder is out of reach.
+        // A folder that cannot be read withdraws nothing.
         if walked.is_ok() {
             let missing = self.files.keys().filter(|name| !looks.contains_key(*name));
             let missing = missing.filter(|name| !held || !self.has_objects(name));
@@ -193,7 +194,7 @@ impl Folder {
         self.settle();
     }
 
-    /// Looks at the files that changed paths concern. False: that is not enough.
+    /// Reads the files at the changed paths. False: all files must be looked at instead.
     fn look_at(&mut self, paths: &BTreeSet<PathBuf>, now: Instant) -> bool {
         if self.error.is_some() || self.gone.left(absence::FOLDER, now).is_some() {
             return false;
@@ -218,7 +219,8 @@ impl Folder {
         let after = looks
             .iter()
             .filter(|(name, look)| look.declares(self.files.get(*name)));
-        // That everything is gone, or that there is too much, is found by looking at all.
+        // Whether the folder is empty now, or has too many files, is decided by looking at all of
+        // them.
         if (new && self.files.len() + looks.len() > walk::MAX_FILES)
             || (!self.declarations.served().is_empty()
                 && self.declaring - before + after.count() == 0)
@@ -241,8 +243,8 @@ impl Folder {
         known.is_some_and(|known| !known.objects.is_empty())
     }
 
-    /// Whether all objects would go at once, and have not been gone for long enough. `whole`: files
-    /// that are not among `looks` are gone.
+    /// Whether all objects would be removed at once, and have been missing for less than the limit.
+    /// `whole`: files that are not among `looks` do not exist.
     fn is_held_back(&mut self, looks: &BTreeMap<String, Look>, whole: bool, now: Instant) -> bool {
         let mut after = looks
             .iter()
@@ -261,7 +263,7 @@ impl Folder {
             }
         }
         if held {
-            // Files come back one by one: the first must not withdraw the others.
+            // Files come back one by one, and the first must not remove the objects of the others.
             let with_objects = |(_, known): &(&String, &mut Known)| !known.objects.is_empty();
             for (name, known) in self.files.iter_mut().filter(with_objects) {
                 known.emptied.begin(now);
@@ -301,7 +303,7 @@ impl Folder {
         }
     }
 
-    /// Another version of what a file declares.
+    /// Replaces what a file declares.
     fn replace(&mut self, name: &str, objects: DeclaredObjects) {
         if let Some(known) = self.files.get_mut(name) {
             let before = std::mem::replace(&mut known.objects, objects);
@@ -549,7 +551,7 @@ mod tests {
         }
         let gone = folder.scan(start + absence::FOLDER);
         assert_eq!((gone.objects.len(), gone.errors.len()), (0, 0));
-        // Beside others it is held back as an empty file is.
+        // Beside other files it is held back as an emptied file is.
         write("a.yaml", &service("a", "80"));
         write("b.yaml", &service("b", "80"));
         folder.scan(start);
@@ -592,7 +594,8 @@ mod tests {
             assert_eq!((gone.objects.len(), gone.errors.len()), (0, 3), "{named}");
             assert_eq!(folder.due_at(start + absence::FOLDER), None);
         }
-        // One that has been good has objects: they serve on, and the others go at once.
+        // A file that was valid before has objects: they stay in service, and the others are
+        // removed at once.
         let mut folder = Folder::new(root.path());
         write("a.yaml", &service("a", "80"));
         write("broken.yaml", &service("b", "80"));

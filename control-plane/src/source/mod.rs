@@ -1,10 +1,10 @@
 //! Where objects come from: each [`Source`] reports the difference to its last report.
 //!
 //! - [`yaml`]: the text of one file into objects, errors with line and field
-//! - [`files`]: a folder of files; the last good version of each serves on; [`absence`]: what turns
-//!   empty serves on for a while; `declarations`: all that files declare, and what of it is in
-//!   service; `duplicates`: which of several places of an object that is; `walk`: its files found
-//!   and read; `file`: one of them
+//! - [`files`]: a folder of files; the last valid version of each stays in service; [`absence`]:
+//!   how long emptied files and folders keep their objects; `declarations`: all that files declare,
+//!   and which of it is in service; `duplicates`: the choice among several declarations of an
+//!   object; `walk`: finds and reads the files; `file`: one of them
 //! - [`watch`]: the folder as a source: its changes, debounced
 //! - [`kubernetes`]: a cluster as a source
 
@@ -68,7 +68,7 @@ pub struct Sourced {
     pub line: usize,
 }
 
-/// Something wrong in a file, or in an object of a cluster.
+/// An error in a file, or in an object of a cluster.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileError {
     /// Relative to the folder. In a cluster kind, namespace and name of the object.
@@ -80,11 +80,11 @@ pub struct FileError {
     pub field: String,
     /// What is wrong and what is allowed.
     pub message: String,
-    /// What it says of an object that is in service.
+    /// The object in service that the error concerns.
     pub about: Option<About>,
 }
 
-/// How something wrong concerns an object that is in service.
+/// How an error concerns an object that is in service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum About {
     /// It is declared here too, and this declaration is not used.

@@ -144,7 +144,7 @@ async fn a_token_buys_one_certificate_of_its_workload() {
     );
 }
 
-/// What `ca::csr::validate` refuses is refused on the wire too, and uses up no token.
+/// A CSR that `ca::csr::validate` refuses is refused over gRPC too, and uses up no token.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_certificate_for_more_than_the_token_says_is_refused_on_the_wire() {
     let bench = Bench::new().await;

@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 /// CDP's bit of Ctrl in `modifiers`.
 const CTRL: u8 = 2;
 
-/// One page in a browser of its own, which ends with it.
+/// One page in its own browser, which is ended with it.
 pub(crate) struct Page {
     process: Child,
     input: ChildStdin,
@@ -66,7 +66,7 @@ impl Page {
         page
     }
 
-    /// Calls a method of the protocol; its result.
+    /// Calls a method of the protocol and returns its result.
     async fn call(&mut self, method: &str, parameters: Value) -> Value {
         self.sent += 1;
         let mut message = json!({"id": self.sent, "method": method, "params": parameters});
@@ -84,7 +84,7 @@ impl Page {
                 }
                 bytes.pop();
                 let message: Value = serde_json::from_slice(&bytes)?;
-                // Others are events.
+                // Other messages are events.
                 if message["id"] == self.sent {
                     return std::io::Result::Ok(message);
                 }
@@ -106,13 +106,13 @@ impl Page {
         });
         self.call("Emulation.setDeviceMetricsOverride", metrics)
             .await;
-        // Another document each time, also where only the fragment of the address differs.
+        // Loads the document anew, also where only the fragment of the address differs.
         for url in ["about:blank", url] {
             self.call("Page.navigate", json!({"url": url})).await;
         }
     }
 
-    /// The page as for readers who prefer dark colours.
+    /// Renders the page for readers who prefer dark colours.
     pub(crate) async fn prefer_dark(&mut self) {
         let dark = json!({"name": "prefers-color-scheme", "value": "dark"});
         self.call("Emulation.setEmulatedMedia", json!({"features": [dark]}))
@@ -133,7 +133,7 @@ impl Page {
         let deadline = Instant::now() + LIMIT;
         loop {
             let page = self.evaluate("document.documentElement?.outerHTML").await;
-            // None while another page is on its way.
+            // There is no text while another page is being loaded.
             let page = page.as_str().unwrap_or_default();
             let Some(missing) = texts.iter().find(|text| !page.contains(**text)) else {
                 return page.to_owned();

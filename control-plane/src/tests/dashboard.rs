@@ -82,17 +82,17 @@ async fn shot(page: &mut Page, name: &str) {
     }
 }
 
-/// The graph as it is laid out in the window, in pixels. Read at once: the page is drawn anew every
-/// other second.
+/// The graph as it is laid out in the window, in pixels. Read in one call, because the page is
+/// redrawn every other second.
 #[derive(Debug, Deserialize)]
 struct Layout {
     graph: Rect,
-    /// By text, in the order of the page.
+    /// By their text, in the order of the page.
     nodes: Vec<Rect>,
-    /// What edges are labelled with, by which they are chosen.
+    /// The labels of edges; a click on one selects the edge.
     tags: Vec<Rect>,
     buttons: Vec<Rect>,
-    /// Of the window, and of what the page would take without scrolling sideways.
+    /// Width of the window, and the width at which the page would not scroll sideways.
     window: f64,
     page: f64,
     /// How far the page is scrolled.
@@ -124,7 +124,7 @@ impl Rect {
 }
 
 impl Layout {
-    /// A label of an edge that is in sight, and stays so when it moves a little.
+    /// A visible label of an edge that stays visible when the graph moves a little.
     fn tag_inside(&self) -> Rect {
         let Rect {
             x,
@@ -204,7 +204,7 @@ async fn the_graph_is_zoomed_and_moved() {
     for (size, name) in [(WIDE, "1280"), (PHONE, "390")] {
         visit(&mut page, &bench, "", size).await;
         page.shows(&["12 denied"]).await;
-        // To just below the header, which stays in sight.
+        // Scrolls to just below the header, which stays visible.
         page.evaluate(
             "scrollBy(0, document.querySelector('#map .zoom').getBoundingClientRect().top
                 - document.querySelector('header').offsetHeight)",
@@ -216,7 +216,7 @@ async fn the_graph_is_zoomed_and_moved() {
             panic!("{whole:?}");
         };
 
-        // The buttons stay where they are.
+        // The buttons do not move.
         for times in 1..=3 {
             page.click(closer.middle()).await;
             let now = layout(&mut page).await;
@@ -264,7 +264,7 @@ async fn the_graph_is_zoomed_and_moved() {
     page.close().await;
 }
 
-/// The layout once the page has scrolled, which the browser animates.
+/// The layout once the page has scrolled, which browsers animate.
 async fn scrolled(page: &mut Page, before: f64) -> Layout {
     for _ in 0..1_000 {
         let now = layout(page).await;

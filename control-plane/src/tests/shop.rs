@@ -1,4 +1,4 @@
-//! A small shop whose proxies are connected as real ones are, with traffic and troubles.
+//! A small shop with connected proxies that report traffic and errors.
 
 use xds_proto::anyam::inspect::v1::proxy_message::Message;
 use xds_proto::anyam::inspect::v1::{Edge, Report, Reporter};
@@ -179,7 +179,7 @@ fn with_prefix(prefix: &str, action: Option<Action>) -> Route {
     }
 }
 
-/// Proxies that are connected as real ones are, and what each reports.
+/// Connects a proxy for each workload, and lets each report its traffic.
 pub(crate) async fn connect(bench: &Bench) -> Vec<(Delta, Agent)> {
     let mut proxies = Vec::new();
     for (at, (workload, _, account)) in SHOP.iter().enumerate() {

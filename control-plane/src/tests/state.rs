@@ -25,7 +25,7 @@ async fn asked(stream: &Delta, request: DeltaDiscoveryRequest) {
 async fn what_a_client_says_that_it_has_is_bounded() {
     let bench = Bench::new().await;
     let channel = bench.plain().await;
-    // Within a request's size, and within the number of names.
+    // Within the limits of a request's size and of the number of names.
     let made_up = |n: usize| (format!("{n:0>60}"), "v".repeat(24));
     let mut stream = Delta::open(channel.clone(), node("web-0")).await.unwrap();
     let request = DeltaDiscoveryRequest {
@@ -60,7 +60,7 @@ async fn the_oldest_stream_of_a_workload_ends_for_the_state_of_its_newer_ones() 
         let mut stream = Delta::open(channel, node(workload)).await.unwrap();
         let first = stream.next().await.unwrap();
         stream.answer(&first, None).await;
-        // Less than one stream may have, and more than half of it.
+        // Within the state that one stream may have, and more than half of it.
         let request = DeltaDiscoveryRequest {
             type_url: NAME.into(),
             resource_names_subscribe: (0..40_000).map(|n| format!("{n:0>60}")).collect(),

@@ -217,7 +217,7 @@ async fn a_connection_without_a_certificate_is_short_however_active_it_is() {
     let began = std::time::Instant::now();
     let io = TokioIo::new(silent(&bench).await);
     let executor = hyper_util::rt::TokioExecutor::new();
-    // It pings from its first request on.
+    // The client sends PING frames from its first request on.
     let (mut send, connection) = hyper::client::conn::http2::Builder::new(executor)
         .timer(hyper_util::rt::TokioTimer::new())
         .keep_alive_interval(Duration::from_secs(1))
@@ -236,7 +236,7 @@ async fn a_connection_without_a_certificate_is_short_however_active_it_is() {
     assert!(ended.is_ok(), "the connection stays open");
     let life = began.elapsed();
     assert!(life >= UNVERIFIED_LIFE, "it ended after {life:?}");
-    // One with a certificate, which is older, lives on.
+    // An older connection with a certificate stays open.
     bench.mesh.change(&[(CLUSTER, "a", Some("1"))]);
     assert_eq!(names(&proxy.next().await.unwrap()), ["a"]);
 }

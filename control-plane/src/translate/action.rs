@@ -19,11 +19,11 @@ use crate::model::manifest::route::{
 };
 use crate::model::manifest::service::AppProtocol;
 
-/// What the routes of one rule depend on besides it.
+/// What the routes of a rule depend on, besides the rule.
 pub struct RuleContext<'a> {
     pub mesh: &'a Mesh,
     pub calls: &'a Calls<'a>,
-    /// The calls are HTTP/2 on a port that did not declare it, or did.
+    /// Whether the calls are HTTP/2, because the port declares it or because it was detected.
     pub http2: bool,
     pub grpc: bool,
 }
@@ -112,7 +112,7 @@ fn direct(status: u32, body: &str) -> route::route::Action {
     })
 }
 
-/// Why nothing can be forwarded: no valid backend, or all weights are 0.
+/// The answer where nothing can be forwarded: no backend is valid, or all weights are 0.
 fn unforwardable(rule: &Rule) -> route::route::Action {
     let none_wanted = rule.backends.iter().all(|backend| backend.weight == 0);
     if none_wanted && !rule.backends.is_empty() {
@@ -122,7 +122,7 @@ fn unforwardable(rule: &Rule) -> route::route::Action {
     }
 }
 
-/// `None`: no share can be forwarded.
+/// `None`: no backend can be forwarded to.
 fn target(context: &RuleContext<'_>, owner: &Route, rule: &Rule) -> Option<ClusterSpecifier> {
     let shares: Vec<_> = rule
         .backends
@@ -156,7 +156,7 @@ fn target(context: &RuleContext<'_>, owner: &Route, rule: &Rule) -> Option<Clust
     }))
 }
 
-/// Those that resolve; the route's conditions name the others.
+/// Mirrors whose backend resolves; the route's conditions report the others.
 fn mirrors(
     context: &RuleContext<'_>,
     owner: &Route,

@@ -15,7 +15,7 @@ use crate::model::manifest::workload::Locality;
 use crate::model::mesh::WorkloadEntry;
 use crate::model::mesh::endpoints::Caller;
 
-/// The assignment of a service port, for a caller.
+/// The ClusterLoadAssignment of a service port, for a caller.
 pub fn assignment(
     mesh: &Mesh,
     caller: &Caller,

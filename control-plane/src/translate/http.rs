@@ -21,14 +21,14 @@ use crate::model::manifest::policy::{EscapedSlashes, LogFormat};
 
 /// Without a byte in either direction. Long: streams may rest.
 const STREAM_IDLE: Duration = Duration::from_secs(3600);
-/// From the first byte of a request's head to its end.
+/// Within this time a request's head must be complete, once its first byte has arrived.
 const HEAD: Duration = Duration::from_secs(10);
 
-/// Upgrades of HTTP/1.1 that go through; others are ignored, as RFC 9110 7.8 allows. `tcp` is that of
-/// Docker's attach and exec.
+/// Upgrades of HTTP/1.1 that are forwarded; others are ignored, as RFC 9110 7.8 allows. `tcp` is
+/// the one of Docker's attach and exec.
 const UPGRADES: [&str; 2] = ["websocket", "tcp"];
 
-/// Which side of the sidecar, and what is known of the peer.
+/// The direction of a connection manager, and whether inbound connections use mTLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     Outbound,

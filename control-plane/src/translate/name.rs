@@ -18,7 +18,7 @@ use crate::model::mesh::endpoints::resolve_port;
 use crate::model::mesh::{PortEntry, ServiceEntry};
 use crate::model::{Key, Mesh};
 
-/// Seconds. Addresses of services stay; those of headless ones do not.
+/// TTLs in seconds. Addresses of services are stable; those of headless services are not.
 const TTL: u32 = 30;
 const TTL_HEADLESS: u32 = 5;
 /// Of the one target that a service with addresses has.
@@ -109,7 +109,7 @@ pub fn member_names(mesh: &Mesh, service: &ServiceEntry) -> Vec<String> {
 }
 
 /// The name of a workload as a member of a headless service that selects it: its `hostname`, where
-/// its `subdomain` is the service, else its own. `None`: it has none there.
+/// its `subdomain` is the service, else its own name. `None`: it has none in that service.
 pub fn member_name(service: &ServiceEntry, workload: &Workload) -> Option<String> {
     if !service.service.headless || service.slices.is_some() {
         return None;
@@ -121,7 +121,7 @@ pub fn member_name(service: &ServiceEntry, workload: &Workload) -> Option<String
     below(hostname.unwrap_or(&workload.meta.name), service)
 }
 
-/// The name of a member. `None`: it is too long to be one.
+/// The name of a member. `None`: the name would be too long for DNS.
 pub fn below(label: &str, service: &ServiceEntry) -> Option<String> {
     Some(format!("{label}.{}", service.host)).filter(|name| name.len() <= MAX_NAME)
 }
@@ -161,7 +161,7 @@ fn is_shown(service: &ServiceEntry, endpoint: &SliceEndpoint) -> bool {
     endpoint.conditions.ready || service.service.publish_not_ready
 }
 
-/// The members that DNS shows, of a service that selects them.
+/// The members of a service with a selector that DNS answers with.
 fn live<'a>(mesh: &'a Mesh, service: &'a ServiceEntry) -> impl Iterator<Item = &'a Workload> {
     let publish = service.service.publish_not_ready;
     mesh.members(service)
@@ -213,7 +213,7 @@ fn targets(mesh: &Mesh, service: &ServiceEntry, port: &str) -> Option<Vec<dns::S
             addresses: texts(service.vips.iter().copied()),
         }]);
     }
-    // Members may share a name, and then are one target.
+    // Members with the same name and port are one SRV target.
     let mut all: BTreeMap<(String, u16), (u32, BTreeSet<IpAddr>)> = BTreeMap::new();
     let mut add = |target: Option<String>, number: Option<u16>, weight: u32, at: &[IpAddr]| {
         if let (Some(target), Some(number)) = (target, number) {

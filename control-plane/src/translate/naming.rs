@@ -70,8 +70,8 @@ impl Carries {
     }
 }
 
-/// `outbound|<port>|<subset>|<host>`: a cluster, a route configuration, an assignment. The host is
-/// an IP address where a workload is meant.
+/// `outbound|<port>|<subset>|<host>`: the name of a cluster, a route configuration or an
+/// assignment. The host is an IP address where it stands for a workload.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OutboundName {
     pub port: u16,
@@ -100,7 +100,7 @@ impl OutboundName {
         };
         let host = parts.next()?;
         let it = OutboundName::new(port, carries, host);
-        // One spelling only: names are compared as text elsewhere.
+        // Only the canonical spelling, because names are compared as text elsewhere.
         (it.to_string() == name).then_some(it)
     }
 

@@ -18,7 +18,7 @@ use crate::model::manifest::values::Glob;
 use crate::model::mesh::WorkloadEntry;
 use rbac::{permission, principal};
 
-/// What is known of a connection.
+/// What rules apply to: connections, or requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layer {
     Tcp,

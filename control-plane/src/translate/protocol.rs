@@ -40,7 +40,8 @@ impl Upstream {
     pub fn of(protocol: AppProtocol, carries: Carries, http2: bool, anyam: bool) -> Self {
         const H2: &[&str] = &[tls::H2_CASE, tls::H2];
         let (protocol, alpn): (UpstreamProtocol, &[&str]) = match (protocol, carries, anyam) {
-            // The port takes bytes; if they are HTTP after all, so is the answer.
+            // The port declares TCP, so the peer offers only that; when HTTP is detected, it is
+            // answered as HTTP.
             (_, Carries::Http1, _) => (UpstreamProtocol::Http1, &[tls::TCP]),
             (AppProtocol::Tcp | AppProtocol::Tls, ..) | (_, Carries::Tcp, _) => {
                 (UpstreamProtocol::Tcp, &[tls::TCP])

@@ -45,7 +45,7 @@ pub enum Variant {
         files: Option<TlsFiles>,
         at: ListenScope,
     },
-    /// What a caller can dial, and where it is if the service distinguishes by that.
+    /// What a caller can dial, and where it is, if the service has hints.
     Reach(Caller),
 }
 
@@ -79,7 +79,7 @@ pub fn address(kind: &str, name: &str) -> Option<IpAddr> {
     }
 }
 
-/// Where a sidecar listens.
+/// The addresses at which a sidecar listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ListenScope {
     anyam: bool,
@@ -149,7 +149,7 @@ pub fn variant(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Var
     })
 }
 
-/// Of the endpoints of `name`. An undeclared workload is taken to reach both families.
+/// The caller of `name`'s endpoints. An undeclared workload is taken to have both families.
 fn caller(mesh: &Mesh, name: &str, scope: &Scope) -> Caller {
     let families = mesh.families(&scope.namespace, &scope.workload);
     let service = OutboundName::parse(name).and_then(|it| mesh.service_by_host(&it.host));

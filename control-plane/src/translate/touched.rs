@@ -1,8 +1,9 @@
-//! Which resources a change may affect. Listing too many costs CPU; too few would leave proxies
-//! outdated.
+//! Which resources a change may affect. Listing too many costs CPU; listing too few would leave
+//! proxies outdated.
 //!
-//! Resources follow from the entries of the mesh, so the entries that differ between two states
-//! determine which. What one workload's own proxy is sent is marked for that proxy alone.
+//! Resources are derived from the entries of the mesh, so the entries that differ between two
+//! states determine the resources. What only one workload's own proxy receives is marked for that
+//! proxy alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -20,8 +21,8 @@ use crate::model::mesh::affected::Changed;
 use crate::model::mesh::endpoints::{Slices, retargeted};
 use crate::model::mesh::{Families, Mesh, PortEntry, ServiceEntry, WorkloadEntry};
 
-/// Beyond this, comparing everything costs less than listing what to compare, for as long as that is
-/// remembered.
+/// Beyond this many changed entries, comparing everything costs less than a list of what to
+/// compare, which is also kept for a while.
 const MAX_ENTRIES: usize = 20_000;
 
 const OUTBOUND_KINDS: [&str; 5] = [
@@ -134,7 +135,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The DNS names of members that differ, as slices have them.
+    /// Marks the DNS names of members in slices that differ.
     fn labels(&mut self, old: &ServiceEntry, new: &ServiceEntry) {
         let (was, is) = (labels(old), labels(new));
         for (label, service) in was
@@ -147,7 +148,7 @@ impl<'a> Work<'a> {
                 self.marks.names.add_all(type_url::NAME, name);
             }
         }
-        // Names by selector and names by slices.
+        // One of the two has names by selector, the other by slices.
         if old.slices.is_some() != new.slices.is_some() {
             let names = name::member_names(self.old, old);
             self.marks.names.add_all(type_url::NAME, names);
@@ -156,7 +157,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The DNS name of a member, where it has one.
+    /// Marks the DNS name of a member, if it has one.
     fn member_name(&mut self, service: &ServiceEntry, workload: &Workload) {
         let name = name::member_name(service, workload);
         self.marks.names.add_all(type_url::NAME, name);
@@ -174,7 +175,7 @@ impl<'a> Work<'a> {
             }
             let names = name::member_names(mesh, service);
             self.marks.names.add_all(type_url::NAME, names);
-            // An address of a service comes before the same one of a workload.
+            // A service's address takes precedence over a workload with the same address.
             for vip in &service.vips {
                 self.addressed(*vip);
             }
@@ -251,7 +252,7 @@ impl<'a> Work<'a> {
             Some((families, workload.locality.clone(), workload.node.clone()))
         };
         if governed || reach(old) != reach(new) {
-            // What its proxy listens on, dials and logs.
+            // Its proxy's listeners, clusters and access logs.
             self.marks.nodes.insert(key.clone(), NodeMarks::All);
         }
     }
@@ -281,7 +282,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// What DNS shows below the name of a headless service that has slices.
+/// The DNS names below a headless service that has slices, with the addresses of each.
 fn labels(service: &ServiceEntry) -> BTreeMap<&str, Vec<(IpAddr, bool)>> {
     let labels = service.slices.iter().flat_map(Slices::labels);
     let shown = labels.map(|(label, all)| {

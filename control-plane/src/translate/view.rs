@@ -30,7 +30,7 @@ pub struct State {
     pub file_errors: Arc<Vec<FileError>>,
     cache: Arc<Cache>,
     history: History,
-    /// Counted when it is first asked for: it takes a walk over the whole mesh.
+    /// Counted at its first use, because that takes a walk over the whole mesh.
     extent: OnceLock<Extent>,
 }
 

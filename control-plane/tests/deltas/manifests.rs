@@ -38,7 +38,7 @@ struct Said {
     api: &'static str,
     kind: &'static str,
     labels: String,
-    /// What stands beside `metadata`.
+    /// The fields beside `metadata`.
     body: String,
 }
 
@@ -77,7 +77,8 @@ fn service(version: u8) -> Said {
     Said::new("v1", "Service", spec)
 }
 
-/// Of workloads' addresses, one that several may have, and some that none has.
+/// Some with an address of a workload, one with an address that several workloads may have, and
+/// some with an address that none has.
 fn slice(version: u8) -> Said {
     let service = pick(version, 0, &["s0", "s1", "s0", "s2"]);
     let labels = match version % 7 {

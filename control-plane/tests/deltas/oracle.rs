@@ -19,9 +19,9 @@ type PortName = String;
 /// Of each port of each service.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Expected {
-    /// Workloads among the service's endpoints, as `namespace/name`, by service.
+    /// Workloads among each service's endpoints, both as `namespace/name`.
     pub members: BTreeMap<String, BTreeSet<String>>,
-    /// Where calls go, by a caller of IPv4.
+    /// Where calls of an IPv4 caller to each port of each service go.
     pub endpoints: BTreeMap<PortName, BTreeSet<SocketAddr>>,
     /// Routes for callers in the service's namespace, as `kind namespace/name`.
     pub producers: BTreeMap<PortName, BTreeSet<String>>,
@@ -94,8 +94,8 @@ fn slices<'a>(declared: &'a Declared, service: &Service) -> Vec<&'a EndpointSlic
     slices
 }
 
-/// The workload that an endpoint of a slice is: the one that it names, if that has the address; else
-/// of those that have it the oldest.
+/// The workload that an endpoint of a slice stands for: the one that it names, if that has the
+/// address; else the oldest that has the address.
 fn workload<'a>(declared: &'a Declared, endpoint: &SliceEndpoint) -> Option<&'a Workload> {
     let mut having = Vec::new();
     for (object, _) in declared.values() {
@@ -119,8 +119,8 @@ fn named<'a>(declared: &'a Declared, slices: &[&EndpointSlice]) -> Vec<&'a Workl
     endpoints.filter_map(|it| workload(declared, it)).collect()
 }
 
-/// Of each workload and number one address, of IPv4 if the slices have it; of what is no workload
-/// all. What is ready, else what terminates and still serves.
+/// For each workload and port number one address, IPv4 if the slices have it; for addresses of no
+/// workload, all. Ready endpoints; else those that terminate and still serve.
 fn written(
     declared: &Declared,
     slices: &[&EndpointSlice],

@@ -1,4 +1,4 @@
-//! docs/kubernetes.md and the annotations that there are.
+//! docs/kubernetes.md has every annotation and setting.
 
 use std::path::Path;
 

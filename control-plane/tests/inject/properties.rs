@@ -1,4 +1,4 @@
-//! Any pod: injecting it again changes nothing, and nothing of it is lost.
+//! For any pod: injecting it again changes nothing, and none of its fields is lost.
 
 use anyam_control::inject::settings::MeshSettings;
 use anyam_control::inject::{Injection, inject};
@@ -128,7 +128,7 @@ fn injected(pod: &Value, settings: &MeshSettings) -> Value {
     }
 }
 
-/// Without what injection adds and changes.
+/// The pod without what injection adds and changes.
 fn rest(pod: &Value) -> Value {
     let mut pod = pod.clone();
     for list in ["initContainers", "containers", "volumes"] {
@@ -178,7 +178,7 @@ proptest! {
         prop_assert_eq!(rest(&once), rest(&pod));
     }
 
-    /// As when the mesh was upgraded between the two.
+    /// As after an upgrade of the mesh between the two injections.
     #[test]
     fn injecting_with_other_settings_gives_what_injecting_at_first_gives(pod in pod()) {
         let mut newer = MeshSettings::default();

@@ -1,4 +1,4 @@
-//! Who is injected, what is refused.
+//! Which pods are injected, and which are refused.
 
 use anyam_control::inject::annotations::ALL;
 use anyam_control::inject::settings::MeshSettings;
@@ -71,7 +71,7 @@ fn a_refusal_names_the_annotation_and_what_is_allowed() {
         error.contains("mesh.anyam.dev/exclude-outbound-ports"),
         "{error}"
     );
-    // Another group's annotations are not ours to judge.
+    // Annotations of other groups are not checked.
     injected(&annotated("example.com/exclude-ports", "x"));
 }
 

@@ -54,7 +54,8 @@ impl Server {
         }
     }
 
-    /// Verified by the CA, for the name of the webhook's Service, as `caBundle` has it.
+    /// Connects and verifies the server for the name of the webhook's Service, as an API server
+    /// does with `caBundle`.
     async fn connect(&self) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.root().clone()).unwrap();
@@ -70,7 +71,7 @@ impl Server {
         connector.connect(name, tcp).await.unwrap()
     }
 
-    /// Status and body.
+    /// Returns status and body.
     async fn post(&self, path: &str, body: &[u8]) -> (u16, String) {
         let mut stream = self.connect().await;
         let head = format!(
@@ -79,7 +80,7 @@ impl Server {
             body.len()
         );
         stream.write_all(head.as_bytes()).await.unwrap();
-        // A body that is too large is answered before its end.
+        // A body that is too large is answered before it was read to its end.
         let _ = stream.write_all(body).await;
         response(&mut stream).await
     }
@@ -99,7 +100,7 @@ impl Server {
 
 async fn response(stream: &mut TlsStream<TcpStream>) -> (u16, String) {
     let mut text = Vec::new();
-    // A server that closes without close_notify has said what it had to say.
+    // A server that closes without close_notify may still have sent its whole response.
     let _ = stream.read_to_end(&mut text).await;
     let text = String::from_utf8(text).unwrap();
     let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
@@ -131,7 +132,7 @@ fn review(pod: &Value) -> Value {
     })
 }
 
-/// As the API server sends it: with defaults and a token's volume.
+/// A pod as the API server sends it: with defaults, and the volume for its token.
 fn pod() -> Value {
     yaml(
         "
@@ -181,10 +182,10 @@ async fn the_patched_pod_is_what_anyam_inject_makes_of_it() {
     );
     assert_eq!(webhooks["spec"]["initContainers"][1]["name"], "anyam-proxy");
 
-    // Reinvocation, and a pod of a file that was injected already.
+    // As on reinvocation, or for a pod of a file that was injected already.
     let again = server.review("/inject", &webhooks, |_| {}).await;
     assert_eq!(patched(&webhooks, &again), webhooks);
-    // A dry run is answered in the same way: nothing has side effects.
+    // A dry run is answered in the same way, because the webhook has no side effects.
     let dry = server
         .review("/inject", &pod, |r| r["request"]["dryRun"] = true.into())
         .await;
@@ -241,7 +242,8 @@ async fn denials_and_warnings_say_what_to_do() {
             .contains("hostNetwork")
     );
 
-    // Rules that send more than pods' creation are no reason to deny, and not passed over either.
+    // A webhook configuration that sends more than the creation of pods gets no denial, but a
+    // warning.
     for edit in [
         (|r: &mut Value| r["request"]["operation"] = "UPDATE".into()) as fn(&mut Value),
         |r| r["request"]["kind"]["kind"] = "Service".into(),
@@ -284,7 +286,7 @@ async fn what_is_no_review_is_refused() {
         assert_eq!(status, 400, "{said}");
         assert!(said.contains(part), "{said}");
     }
-    // A pod that is none is denied with the place.
+    // An object that is no pod is denied with the place of the error.
     let response = server
         .review("/inject", &json!({"spec": {"containers": 7}}), |_| {})
         .await;
@@ -322,7 +324,7 @@ async fn a_body_without_end_is_not_read() {
         read.read_exact(&mut status).await.unwrap();
         String::from_utf8_lossy(&status[9..]).into_owned()
     };
-    // Without a bound this would write for ever.
+    // Without a bound this would write without end.
     let writing = async {
         while write.write_all(chunk.as_bytes()).await.is_ok() {}
         std::future::pending::<String>().await
@@ -348,13 +350,14 @@ async fn plaintext_and_silence_take_nothing_from_others() {
     assert!(!rest.starts_with(b"HTTP"));
     let response = server.review("/inject", &pod(), |_| {}).await;
     assert!(response["patch"].is_string());
-    // They are closed by themselves.
+    // Silent connections are closed at the time-out.
     let first = silent.first_mut().unwrap();
     let closed = tokio::time::timeout(Duration::from_secs(20), first.read(&mut [0])).await;
     assert_eq!(closed.unwrap().unwrap_or(0), 0);
 }
 
-/// At half of its life the certificate is replaced, and new connections get the new one.
+/// At half of its life the certificate is replaced, and new connections are served with the new
+/// one.
 #[tokio::test]
 async fn the_certificate_is_renewed_by_itself() {
     let state = tempfile::tempdir().unwrap();

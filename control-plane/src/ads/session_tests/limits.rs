@@ -1,4 +1,4 @@
-//! What a client may say, and how much state a stream may take.
+//! Limits of what a client may send, and of the state that a stream may take.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn subscribing(type_url: &str, names: &[&str]) -> DeltaDiscoveryRequest {
     }
 }
 
-/// A first request for everything, with what the client says that it has.
+/// A first request for everything, with what the client lists as held.
 fn holding(type_url: &str, versions: &[(String, String)]) -> DeltaDiscoveryRequest {
     DeltaDiscoveryRequest {
         type_url: type_url.into(),
@@ -79,7 +79,7 @@ fn what_a_client_makes_up_is_bounded_in_bytes() {
         state_bytes: 256 << 10,
         ..SessionLimits::default()
     };
-    // In one request, before anything is made of it.
+    // In one request, before anything is allocated for it.
     let mut at_once = session(&mesh, limits);
     let refused = ask(&mut at_once, &*view, holding(CLUSTER, &sized("", 400, 400)));
     assert!(
@@ -98,7 +98,7 @@ fn what_a_client_makes_up_is_bounded_in_bytes() {
         matches!(refused, Err(RequestError::State(_))),
         "{refused:?}"
     );
-    // By names that it no longer subscribes to, but waits for.
+    // By names that it no longer subscribes to, but whose state it still waits for.
     let mut waiting = Client::delta(&mesh);
     waiting.session = session(&mesh, limits);
     waiting.subscribe(CLUSTER, &["*"]);
@@ -116,7 +116,7 @@ fn what_a_client_makes_up_is_bounded_in_bytes() {
         }
     };
     assert!(matches!(refused, RequestError::State(_)), "{refused:?}");
-    // What is answered is given back.
+    // The state of what was answered is released.
     waiting.answer(&push, None);
     waiting.drain();
     waiting.session.weigh(&*view).unwrap();
@@ -150,7 +150,7 @@ fn whoever_subscribes_to_everything_that_there_is_may_have_its_state() {
         bytes > 40 * limits.state_bytes && bytes <= max,
         "{bytes} of {max}"
     );
-    // It comes back with all of that.
+    // It reconnects and lists all of that.
     let mut back = session(&mesh, limits);
     for type_url in [CLUSTER, ENDPOINT, LISTENER, ROUTE] {
         let has = client.has.iter().filter(|((of, _), _)| of == type_url);
@@ -162,7 +162,7 @@ fn whoever_subscribes_to_everything_that_there_is_may_have_its_state() {
         ask(&mut back, &*view, request).unwrap();
     }
     back.weigh(&*view).unwrap();
-    // And with what is not there, which is as much again.
+    // One more name, of a resource that is not there, is within the budget's own part.
     let refused = ask(&mut back, &*view, subscribing(SECRET, &["a"]));
     refused.unwrap();
     let made_up = sized("made-up", 9000, 500);

@@ -1,4 +1,4 @@
-//! EndpointSlices: the endpoints of a Service as a cluster's controllers, or people, write them.
+//! EndpointSlices: the endpoints of a Service, written by a cluster's controllers or by hand.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -12,7 +12,7 @@ use super::values;
 
 /// Names the Service whose endpoints these are, in the slice's namespace.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// As many as the API server takes.
+/// The API server accepts no more.
 const MAX_ENDPOINTS: usize = 1000;
 const MAX_PORTS: usize = 20_000;
 
@@ -20,7 +20,8 @@ const MAX_PORTS: usize = 20_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSlice {
     pub meta: Meta,
-    /// `None`: it has no label of a Service, or is of host names, and so of no use here.
+    /// `None`: it has no label that names a Service, or its addresses are host names; then it is
+    /// not used.
     pub service: Option<Key>,
     /// `addressType: FQDN`, which neither kube-proxy nor the mesh uses.
     pub host_names: bool,
@@ -31,25 +32,25 @@ pub struct EndpointSlice {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SlicePort {
-    /// Of the Service's port; empty where that has no name.
+    /// The name of the Service's port; empty where that has none.
     pub name: String,
     pub number: u16,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SliceEndpoint {
-    /// The first of its addresses: all of them are the same endpoint.
+    /// The first of its addresses; the others are of the same endpoint.
     pub address: IpAddr,
     pub conditions: Conditions,
     pub hostname: Option<String>,
     pub node: String,
     pub zone: String,
-    /// The Pod, or Workload, that it is.
+    /// The Pod or Workload that serves at the address.
     pub target: Option<Key>,
     pub hints: Hints,
 }
 
-/// What a readiness probe and the life of a pod come to.
+/// Readiness and termination of the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Conditions {
     pub ready: bool,
@@ -57,7 +58,7 @@ pub struct Conditions {
     pub terminating: bool,
 }
 
-/// Where its callers should be. Empty: anywhere.
+/// Zones and nodes whose callers should use the endpoint. Empty: any.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Hints {
     pub zones: BTreeSet<String>,
@@ -104,7 +105,7 @@ struct EndpointSpec {
     target_ref: Option<TargetSpec>,
     #[serde(default)]
     hints: HintsSpec,
-    /// Of v1beta1; the API server keeps it for its clients.
+    /// A field of v1beta1, which the API server keeps for old clients.
     #[serde(default, rename = "deprecatedTopology")]
     _deprecated_topology: IgnoredAny,
 }
@@ -159,12 +160,12 @@ struct HintSpec {
 struct PortSpec {
     #[serde(default)]
     name: Option<String>,
-    /// Absent: all ports, which says nothing of where the Service's lead to.
+    /// Absent: all ports, which does not tell the target of the Service's port.
     #[serde(default)]
     port: Option<NonZeroU16>,
     #[serde(default)]
     protocol: Option<Transport>,
-    /// The Service's port has it too, and that counts.
+    /// Not used: the Service's own port has the field too, and that one counts.
     #[serde(default, rename = "appProtocol")]
     _app_protocol: IgnoredAny,
 }
@@ -228,7 +229,7 @@ impl EndpointSlice {
         })
     }
 
-    /// Where calls to the Service's port of this name go.
+    /// The number at which endpoints serve the Service's port of this name.
     pub fn number(&self, port: &str) -> Option<u16> {
         let mut ports = self.ports.iter();
         ports.find(|it| it.name == port).map(|it| it.number)
@@ -252,7 +253,7 @@ fn address(spec: &EndpointSpec, of: AddressType) -> Result<IpAddr, String> {
     }
 }
 
-/// What is absent of its conditions is as the API's documentation says.
+/// Absent conditions have the defaults of the Kubernetes API's documentation.
 fn endpoint(spec: EndpointSpec, address: IpAddr, namespace: &str) -> SliceEndpoint {
     let ready = spec.conditions.ready.unwrap_or(true);
     let names = |hints: Vec<HintSpec>| hints.into_iter().map(|hint| hint.name).collect();

@@ -29,10 +29,10 @@ pub struct Workload {
     pub locality: Option<Locality>,
     pub weight: u32,
     pub node: String,
-    /// Its name in the headless service that `subdomain` names, as a Pod's.
+    /// Its DNS label in the headless service that `subdomain` names, as for a Pod.
     pub hostname: Option<String>,
     pub subdomain: Option<String>,
-    /// Its addresses are its node's: they are not its own, and others may have them too.
+    /// It has the addresses of its node, which other workloads may have too.
     pub host_network: bool,
 }
 

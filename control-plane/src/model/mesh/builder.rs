@@ -52,7 +52,7 @@ impl Builder {
         }
     }
 
-    /// With what is known of an earlier run: who had the addresses that several claim.
+    /// Takes over from an earlier run which object has an address that several claim.
     pub fn remember(mut self, incumbents: Incumbents) -> Self {
         self.holders = Holders::new(incumbents);
         self
@@ -106,7 +106,7 @@ impl Builder {
         self.vips.save()
     }
 
-    /// Keeps over a restart who has the addresses that several claim.
+    /// Writes which object has an address that several claim, for the next start.
     ///
     /// # Errors
     /// See [`Holders::save`].
@@ -114,7 +114,7 @@ impl Builder {
         self.holders.save()
     }
 
-    /// Puts an object in the place of the one of its id, or takes that away.
+    /// Puts an object in the place of the one with its id, or removes that.
     fn replace(
         &mut self,
         id: &Arc<ObjectId>,
@@ -140,7 +140,7 @@ impl Builder {
         }
     }
 
-    /// Makes anew what is affected.
+    /// Rebuilds the entries that are affected.
     fn advance(&mut self, mut affected: Affected) -> (Arc<Mesh>, Changed) {
         let mut next = Mesh::clone(&self.mesh);
         self.holders.place(&self.objects, &mut next, &mut affected);
@@ -295,7 +295,7 @@ impl Builder {
         Some(entry)
     }
 
-    /// Who serves a service: never by both its slices and its selector.
+    /// A service's endpoints come from its slices or from its selector, never from both.
     fn members(&self, next: &Mesh, service: &Service) -> (Option<Slices>, Vec<Key>) {
         let of = Facet::SliceOf(service.meta.key());
         let slices = self.objects.all(&of, |object| match object {
@@ -319,7 +319,7 @@ impl Builder {
         services.extend(self.objects.services_at(&workload.addresses));
         let services = services.into_iter().filter_map(|key| next.service(key));
         let services: Vec<_> = services.filter(|entry| entry.has_member(key)).collect();
-        // What another namespace says of its ports does not count.
+        // Services of another namespace do not determine what this workload's ports carry.
         let own = services.iter().map(|entry| &***entry);
         let own = own.filter(|entry| entry.service.meta.namespace == key.namespace);
         let entry = WorkloadEntry {

@@ -10,7 +10,7 @@ use crate::model::manifest::read::Object;
 pub enum Origin {
     /// A file by its path relative to the folder, and the 1-based line at which the object begins.
     File { file: String, line: usize },
-    /// The Kubernetes API, as an object of a kind. Of a Workload that is `Pod` too.
+    /// The Kubernetes API, with the kind that the object has there: a Workload may be a `Pod`.
     Cluster { kind: &'static str },
 }
 

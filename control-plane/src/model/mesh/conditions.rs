@@ -1,4 +1,4 @@
-//! Conditions of objects in a state of the mesh.
+//! The status conditions of objects in a state of the mesh.
 
 use std::net::IpAddr;
 
@@ -13,10 +13,10 @@ use crate::model::manifest::object::{Key, Kind, Meta, Target};
 use crate::model::manifest::read::Object;
 use crate::model::manifest::service::Service;
 
-/// EndpointSlices that a condition names.
+/// How many EndpointSlices a condition lists.
 const MAX_NAMED: usize = 3;
 
-/// What conditions depend on.
+/// The state of the mesh that conditions are computed from.
 pub struct Judge<'a> {
     pub mesh: &'a Mesh,
     pub objects: &'a Objects,
@@ -65,7 +65,7 @@ impl Judge<'_> {
         all
     }
 
-    /// Of a service that has a selector, where that is not used.
+    /// For a service whose selector is not used because it has EndpointSlices.
     fn endpoints(&self, service: &Service) -> Option<Condition> {
         if self.mesh.options.endpoints == EndpointsBy::Slices || service.selector.is_empty() {
             return None;

@@ -1,7 +1,8 @@
-//! Endpoints of services: the workloads that they select by labels, or what their EndpointSlices say.
+//! Endpoints of services: the workloads that they select by labels, or those in their
+//! EndpointSlices.
 //!
-//! [`Slices`] is what the slices of one service come to; [`Mesh::endpoints`] lists where calls to a
-//! port go, for a [`Caller`].
+//! [`Slices`] has the slices of one service; [`Mesh::endpoints`] lists where calls of a [`Caller`]
+//! to a port go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -15,18 +16,18 @@ use crate::model::manifest::object::Key;
 use crate::model::manifest::service::PortRef;
 use crate::model::manifest::workload::Workload;
 
-/// What says who serves a Service.
+/// Where a Service's endpoints come from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum EndpointsBy {
     /// Its EndpointSlices; where it has none but a selector, the labels of workloads. For folders,
     /// where no controller writes slices.
     #[default]
     SlicesOrSelector,
-    /// Its EndpointSlices alone, which a cluster's controller writes.
+    /// Its EndpointSlices alone, which the cluster's controller writes.
     Slices,
 }
 
-/// What the EndpointSlices of one service say.
+/// The EndpointSlices of one service.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Slices {
     all: Vec<Arc<EndpointSlice>>,
@@ -34,7 +35,7 @@ pub struct Slices {
     with_member: Vec<Vec<usize>>,
     /// Of a headless service: endpoints by their label below its name.
     by_label: BTreeMap<String, Vec<Place>>,
-    /// Whether callers are told apart by where they are.
+    /// Whether some endpoint has hints, so that callers in other places may get other endpoints.
     pub hinted: bool,
 }
 
@@ -42,7 +43,7 @@ pub struct Slices {
 type Place = (usize, usize);
 
 impl Slices {
-    /// Also gives the workloads among the endpoints, in order.
+    /// Also returns the workloads among the endpoints, in order.
     pub fn new(all: Vec<Arc<EndpointSlice>>, headless: bool, mesh: &Mesh) -> (Self, Vec<Key>) {
         let mut with_member: BTreeMap<&Key, BTreeSet<usize>> = BTreeMap::new();
         let mut by_label: BTreeMap<String, Vec<Place>> = BTreeMap::new();
@@ -87,7 +88,7 @@ impl Slices {
         })
     }
 
-    /// The endpoints of one of them; none: there is no such label.
+    /// The endpoints with this label; none when there is no such label.
     pub fn labelled(&self, label: &str) -> impl Iterator<Item = &SliceEndpoint> {
         let places = self.by_label.get(label).into_iter().flatten();
         places.filter_map(|place| Some(self.at(*place)?.1))
@@ -98,7 +99,7 @@ impl Slices {
     }
 }
 
-/// As DNS servers of Kubernetes name what has no hostname.
+/// The DNS label of an endpoint of a headless service, as Kubernetes' DNS servers make it.
 fn label(endpoint: &SliceEndpoint, member: Option<&Key>) -> String {
     match (&endpoint.hostname, member) {
         (Some(hostname), _) => hostname.clone(),
@@ -107,20 +108,20 @@ fn label(endpoint: &SliceEndpoint, member: Option<&Key>) -> String {
     }
 }
 
-/// Who calls, as far as it matters for which endpoints it gets.
+/// What of a caller determines which endpoints it gets.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Caller {
     pub families: Families,
-    /// Empty: not known, or of no interest to the service.
+    /// Empty: unknown, or the service has no hints.
     pub zone: String,
     pub node: String,
 }
 
-/// Where calls to a port of a service may go.
+/// One place where calls to a port of a service may go.
 #[derive(Clone, Debug)]
 pub struct Endpoint<'a> {
     pub at: SocketAddr,
-    /// `None`: an address that is no workload of the mesh.
+    /// `None`: the address is of no workload in the mesh.
     pub workload: Option<&'a WorkloadEntry>,
     /// Empty: not known.
     pub zone: &'a str,
@@ -128,7 +129,7 @@ pub struct Endpoint<'a> {
     hints: Option<&'a Hints>,
 }
 
-/// The port of `workload` that `target` means.
+/// The port of `workload` that `target` refers to.
 pub fn resolve_port(target: &PortRef, workload: &Workload) -> Option<u16> {
     match target {
         PortRef::Number(number) => Some(number.get()),
@@ -162,7 +163,8 @@ impl ServiceEntry {
     }
 }
 
-/// Workloads of both states of a service whose ports it reaches differ, the ports being alike.
+/// Members of a service in both states for which its ports have other targets, while its ports are
+/// the same.
 pub fn retargeted<'a>(
     (old, before): (&Mesh, &'a ServiceEntry),
     (new, after): (&Mesh, &ServiceEntry),
@@ -173,7 +175,7 @@ pub fn retargeted<'a>(
         (entry.slices.is_some(), ports)
     };
     let (was, is) = (ports(before), ports(after));
-    // By far most services have the same ports in all of their slices, before and after.
+    // Most services have the same ports in all of their slices, before and after.
     if was == is && was.1.len() < 2 {
         return Vec::new();
     }
@@ -193,10 +195,11 @@ pub fn retargeted<'a>(
 }
 
 impl Mesh {
-    /// The workload that an endpoint is, if it is one: the one it names, if that has its address, else
-    /// the one that has it. `None`: it is not to be called. A cluster's pods and slices are not told
-    /// of together: a pod that is not known yet, or not any more, would be called in plaintext, or
-    /// another that has its address by now.
+    /// The workload that an endpoint stands for: the one it names, if that has its address, else
+    /// the one that has the address, if any. `None`: it must not be called, because it names a pod
+    /// of a cluster that does not have the address. Pods and slices of a cluster arrive separately,
+    /// so the pod may be unknown yet or gone; it would be called in plaintext, or another pod would
+    /// be called that has the address by now.
     fn resolve<'a>(&'a self, endpoint: &'a SliceEndpoint) -> Option<Option<&'a Key>> {
         let has_address = |key: &&Key| {
             let entry = self.workloads.get(*key);
@@ -212,8 +215,8 @@ impl Mesh {
         }
     }
 
-    /// The services of a workload's own namespace that it serves. What slices of another namespace
-    /// say of its ports and policies does not count.
+    /// The services of a workload's own namespace that it serves. Slices of another namespace do
+    /// not determine what its ports carry and which policies hold.
     pub fn own_services<'a>(
         &'a self,
         entry: &'a WorkloadEntry,
@@ -235,8 +238,8 @@ impl Mesh {
             .filter_map(|key| self.workloads.get(key))
     }
 
-    /// Where calls of `caller` to a port go: to what is ready; where nothing is, to what still
-    /// serves while it terminates. Hints hold where all that is ready has them.
+    /// Where calls of `caller` to a port go: to ready endpoints; where there are none, to those
+    /// that terminate and still serve. Hints are used when all ready endpoints have them.
     pub fn endpoints<'a>(
         &'a self,
         service: &'a ServiceEntry,
@@ -255,7 +258,7 @@ impl Mesh {
         near(all, caller)
     }
 
-    /// Whether anything serves some port, or would where the service has no ports.
+    /// Whether the service has a ready endpoint, on any of its ports.
     pub fn is_served(&self, service: &ServiceEntry) -> bool {
         let publish = service.service.publish_not_ready;
         match &service.slices {
@@ -295,7 +298,8 @@ impl Mesh {
         self.members(service).filter_map(one).collect()
     }
 
-    /// An endpoint may be in several slices, and a workload of both families in those of each.
+    /// Endpoints by slices. One endpoint may be in several slices, and a dual-stack workload in
+    /// those of each family.
     fn sliced<'a>(
         &'a self,
         service: &'a ServiceEntry,
@@ -306,7 +310,7 @@ impl Mesh {
         let publish = service.service.publish_not_ready;
         /// Its workload, or else its address; and its port.
         type Place<'a> = (Option<&'a Key>, Option<IpAddr>, u16);
-        // Of a workload the address that suits best.
+        // Of a workload's addresses, the one with the lowest rank is used.
         let mut all: BTreeMap<Place<'_>, (usize, Endpoint<'a>)> = BTreeMap::new();
         for slice in &slices.all {
             let Some(number) = slice.number(&port.name) else {
@@ -343,7 +347,7 @@ impl Mesh {
     }
 }
 
-/// The lower, the better an address suits a caller with addresses of `families`.
+/// Ranks the addresses of a workload for a caller with addresses of `families`: lower is better.
 fn rank(ip: IpAddr, workload: Option<&Workload>, families: Families) -> usize {
     let own = workload.map_or(&[][..], |it| &it.addresses);
     let place = own.iter().position(|own| *own == ip).unwrap_or(own.len());
@@ -353,8 +357,8 @@ fn rank(ip: IpAddr, workload: Option<&Workload>, families: Families) -> usize {
     }
 }
 
-/// As kube-proxy reads hints: those of nodes, if every endpoint has some and one names the caller's;
-/// else those of zones likewise; else none.
+/// The endpoints for a caller by their hints, as kube-proxy reads them: by node, if every endpoint
+/// has a node hint and one of them names the caller's node; else by zone in the same way; else all.
 fn near<'a>(all: Vec<Endpoint<'a>>, caller: &Caller) -> Vec<Endpoint<'a>> {
     type Of = for<'h> fn(&'h Hints) -> &'h BTreeSet<String>;
     let levels: [(&str, Of); 2] = [

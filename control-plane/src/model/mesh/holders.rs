@@ -1,4 +1,4 @@
-//! Which object has an address that several claim.
+//! Which object has an address that several objects claim.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -19,12 +19,12 @@ pub struct Holders {
 }
 
 impl Holders {
-    /// With what is known of an earlier run.
+    /// `incumbents`: the choices of the last run.
     pub fn new(incumbents: Incumbents) -> Self {
         Holders { incumbents }
     }
 
-    /// Keeps over a restart who has the addresses that several claim.
+    /// Writes the choices for the next start.
     ///
     /// # Errors
     /// See [`Incumbents::save`].
@@ -32,7 +32,7 @@ impl Holders {
         self.incumbents.save()
     }
 
-    /// Assigns the addresses that are affected.
+    /// Assigns the affected addresses.
     pub fn place(&mut self, objects: &Objects, next: &mut Mesh, affected: &mut Affected) {
         for ip in std::mem::take(&mut affected.vips) {
             let concerned = &mut affected.changed.services;
@@ -73,8 +73,8 @@ impl Holders {
     }
 }
 
-/// Of those that claim an address, the one that has it: the oldest; where none is older, the one
-/// that has had it, so that what is in service stays there.
+/// Which claimant of an address has it: the oldest; without ages, the one that already had it, so
+/// that live traffic stays there.
 fn holder<'a>(
     claimants: impl Iterator<Item = &'a Arc<ObjectId>>,
     objects: &'a Objects,

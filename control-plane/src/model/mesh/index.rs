@@ -22,7 +22,7 @@ pub enum Facet {
     Vip(IpAddr),
     /// EndpointSlices of a service.
     SliceOf(Key),
-    /// EndpointSlices of services that have an address.
+    /// EndpointSlices with an endpoint at an address.
     Endpoint(IpAddr),
     /// Routes attached to a service.
     Parent(Key),

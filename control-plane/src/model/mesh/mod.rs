@@ -6,9 +6,9 @@
 //!   [`endpoints`]: where its calls go; [`ports`]: what is declared of a workload's ports together;
 //!   [`authorization`], [`policies`]: which policy holds where; [`hostnames`]: of workloads in
 //!   headless services; [`persistent`]: maps whose copies share what stays
-//! - [`leaving`]: identities that outlive a change for a moment; [`vip`]: allotted addresses;
-//!   [`holders`]: which of several objects has an address
-//! - [`status`]: conditions of objects, [`conditions`]: how they come about
+//! - [`leaving`]: identities that callers accept for a moment after a change; [`vip`]: allotted
+//!   addresses; [`holders`]: which of several objects has an address
+//! - [`status`]: conditions of objects; [`conditions`]: how they are computed
 
 pub mod affected;
 pub mod attach;
@@ -129,7 +129,7 @@ pub struct ServiceEntry {
     pub ports: Vec<PortEntry>,
     /// Workloads among its endpoints, ready or not, in order.
     pub members: Vec<Key>,
-    /// What says who serves it; `None`: its selector.
+    /// Where its endpoints come from; `None`: from its selector.
     pub slices: Option<Slices>,
     /// SPIFFE ids of members that it had a moment ago.
     pub leaving: BTreeSet<String>,
@@ -174,7 +174,7 @@ impl PortEntry {
 #[derive(Debug, PartialEq)]
 pub struct WorkloadEntry {
     pub workload: Arc<Workload>,
-    /// That have it among their endpoints.
+    /// The services that have it among their endpoints.
     pub services: Vec<Key>,
     /// Declared by itself or by a service, by number.
     pub ports: BTreeMap<u16, AppProtocol>,
@@ -222,8 +222,8 @@ impl Mesh {
         self.workloads.get(self.by_ip.get(&ip)?)
     }
 
-    /// SPIFFE ids that callers accept of a service: of its members, and of those that left a moment
-    /// ago, whose endpoints proxies may still hold.
+    /// SPIFFE ids that callers of a service accept: those of its members, and of recent members,
+    /// whose endpoints proxies may still hold.
     pub fn known_as(&self, service: &ServiceEntry) -> BTreeSet<String> {
         let mut all = self.identities(service);
         all.extend(service.leaving.iter().cloned());

@@ -1,4 +1,4 @@
-//! Everything that is declared, with the index over it.
+//! All declared objects, with the index over them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -92,7 +92,7 @@ impl Objects {
         slices.filter_map(service).collect()
     }
 
-    /// Objects that a facet finds, by precedence. `None`: there are none.
+    /// Objects under a facet, by precedence. `None`: there are none.
     pub fn all<T>(&self, facet: &Facet, of: impl Fn(&Object) -> Option<T>) -> Option<Vec<T>> {
         let found = self.index.find(facet).filter_map(|id| self.get(id));
         let mut found: Vec<_> = found.map(|(object, _)| object).collect();

@@ -8,7 +8,7 @@ use super::objects::Objects;
 use crate::model::manifest::object::Kind;
 use crate::model::manifest::read::Object;
 
-/// What holds at one place; whether it is another than before.
+/// Puts into `next` the policy that holds at a facet; returns whether it differs from before.
 pub fn place(objects: &Objects, next: &mut Mesh, facet: &Facet) -> bool {
     let authorization = || {
         objects.all(facet, |object| match object {

@@ -25,7 +25,7 @@ pub fn declared<'a>(
         .iter()
         .map(|port| (port.number, port.protocol))
         .collect();
-    // `None`: they contradict each other.
+    // `None`: the declarations contradict each other.
     let mut said: BTreeMap<u16, Option<AppProtocol>> = BTreeMap::new();
     for service in services {
         for port in &service.ports {
@@ -147,7 +147,8 @@ fn missing(mesh: &Mesh, service: &ServiceEntry, port: &PortEntry) -> Option<Stri
     let has = |workload: &Workload| {
         let targets = service.targets(port, workload);
         let declared = |number: &u16| workload.ports.iter().any(|own| own.number == *number);
-        // A workload that declares no port may listen on any; so may a pod.
+        // A workload that declares no port may listen on any; a pod may listen on ports that it
+        // does not declare.
         let any = workload.ports.is_empty()
             || matches!(port.target, PortRef::Name(_))
             || mesh.options.endpoints == EndpointsBy::Slices;

@@ -193,7 +193,7 @@ impl Vips {
                 .and_then(|all| state_file::replace(path, all))
                 .map(|()| 1),
         };
-        // After a failure the end of the file is not known.
+        // After a failure it is unknown where the file ends.
         self.lines = written.as_ref().ok().copied();
         match written {
             Ok(_) => {

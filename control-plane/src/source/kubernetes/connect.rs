@@ -1,4 +1,4 @@
-//! Where the API server is, and as whom it is asked.
+//! A client of the API server: its address and the credentials to use.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,12 +6,12 @@ use std::time::Duration;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
-/// Set in every pod.
+/// Kubernetes sets this in every container.
 const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
-/// The API server accepts a connection within this time, or another attempt is made.
+/// After this long without a connection another attempt is made.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// How to reach a cluster. Neither: as a pod of it, or as kubectl would.
+/// How to reach a cluster. With neither field: as a pod of it, else as kubectl does.
 #[derive(Clone, Debug, Default)]
 pub struct Access {
     pub kubeconfig: Option<PathBuf>,
@@ -37,10 +37,10 @@ pub enum ConnectError {
     Client(#[from] kube::Error),
 }
 
-/// A client; nothing is asked yet, so the API server may be down.
+/// Makes a client without a request, so the API server need not be running.
 ///
 /// # Errors
-/// When nothing says where the API server is, or credentials cannot be read.
+/// When no API server is configured, or credentials cannot be read.
 pub async fn client(access: &Access) -> Result<Client, ConnectError> {
     let options = KubeConfigOptions {
         context: access.context.clone(),

@@ -1,7 +1,8 @@
-//! What the API server sends, without what is never read: an object is stripped while its JSON is
-//! decoded, so that a list costs no more memory than what is kept of it.
+//! Objects of the API server without the fields that are never read. They are skipped while the
+//! JSON is decoded, so a list takes no more memory than what is kept of it.
 //!
-//! [`Manifest`] is any object that a folder may hold too; [`Pod`] and [`Node`] are a cluster's own.
+//! [`Manifest`] is any object that a folder may have too; [`Pod`] and [`Node`] exist in clusters
+//! only.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +15,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use xds_proto::yaml::{self, Place, Value};
 
-/// Of `metadata`: no manifest's meaning depends on these, and they are most of its bytes.
+/// Fields of `metadata` that no manifest's meaning depends on; they are most of its bytes.
 const METADATA_UNREAD: [&str; 4] = [
     "managedFields",
     "annotations",
@@ -22,7 +23,7 @@ const METADATA_UNREAD: [&str; 4] = [
     "finalizers",
 ];
 
-/// An object that is read as a manifest is.
+/// An object that is read like a manifest.
 #[derive(Clone, Debug)]
 pub struct Manifest {
     meta: ObjectMeta,
@@ -43,7 +44,7 @@ impl<'de> Deserialize<'de> for Manifest {
     }
 }
 
-/// Where in an object a value stands: what is skipped there.
+/// At which level of an object a value is, which determines what is skipped.
 #[derive(Clone, Copy, PartialEq)]
 enum Level {
     Object,
@@ -147,14 +148,14 @@ struct Metadata {
     annotations: Annotations,
 }
 
-/// Those that are read.
+/// The annotations that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct Annotations {
     #[serde(default, rename = "mesh.anyam.dev/sidecar-status")]
     pub sidecar: Option<String>,
 }
 
-/// What stands beside the metadata that kube needs.
+/// What is read of `metadata`, besides what kube needs.
 #[derive(Clone, Debug)]
 pub struct ObjectFacts {
     pub created: Option<String>,
@@ -226,7 +227,7 @@ pub struct PodSpec {
 #[serde(rename_all = "camelCase", default)]
 pub struct Container {
     pub name: String,
-    /// `Always` of an init container: it runs beside the others.
+    /// `Always` for an init container: it runs beside the app's containers.
     pub restart_policy: Option<String>,
     pub ports: Vec<ContainerPort>,
 }
@@ -284,7 +285,7 @@ impl From<NodeDocument> for Node {
     }
 }
 
-/// The type is known when it is watched, not before.
+/// `Resource` for types whose `ApiResource` is only known when they are watched.
 macro_rules! resource {
     ($type:ty) => {
         impl Resource for $type {

@@ -1,4 +1,4 @@
-//! What is watched, and where the API server has it.
+//! The kinds that are watched, and their resources in the API.
 
 use std::fmt;
 
@@ -49,13 +49,13 @@ impl WatchedKind {
         }
     }
 
-    /// Whether every API server has it; others are custom resources.
+    /// Whether every API server has the kind; the others are custom resources.
     pub fn is_builtin(self) -> bool {
         let builtin = [Kind::Service, Kind::EndpointSlice].map(WatchedKind::Manifest);
         matches!(self, WatchedKind::Node | WatchedKind::Pod) || builtin.contains(&self)
     }
 
-    /// In each version that is read, the preferred one first.
+    /// The kind's resources, one for each version that can be read, the preferred one first.
     pub fn resources(self) -> impl Iterator<Item = ApiResource> {
         let versions: &[&str] = match self {
             WatchedKind::Node | WatchedKind::Pod => &["v1"],

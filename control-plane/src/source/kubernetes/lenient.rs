@@ -1,10 +1,10 @@
-//! A manifest of which a part cannot be read. In a cluster that must not disable the rest: the API
-//! server took the object, it may be of a newer version than this program, and others refer to it.
-//! [`read`] takes the part out by its path, tells of it, and reads again.
+//! Reads a manifest of which a part is invalid. In a cluster that must not disable the rest: the
+//! API server accepted the object, it may be of a newer version than this program, and others refer
+//! to it. [`read`] removes the part by its path, reports it, and reads again.
 //!
-//! What goes must not let through more than before: a match goes with its rule, not alone; a rule
-//! whose filter is unknown answers 500, as Gateway API wants it; of policies a rule that cannot be
-//! read allows nothing, or denies everything.
+//! What is removed must not allow more than before: an invalid match is removed with its whole
+//! rule; a rule with an unknown filter answers 500, as Gateway API requires; an invalid rule of a
+//! policy allows nothing, or denies everything.
 
 use std::borrow::Cow;
 
@@ -13,10 +13,10 @@ use xds_proto::yaml::{Node, Place, Value};
 use crate::model::manifest::object::{FieldError, Kind};
 use crate::model::manifest::read::{self, Object, ReadError};
 
-/// Parts of one object.
+/// How many parts of one object may be removed.
 const MAX_PARTS: usize = 64;
 
-/// The object, if enough of it can be read, and what is left out, by the paths it was written at.
+/// The object, if enough of it is valid, and the removed parts, by their paths in the original.
 pub fn read(kind: Kind, mut node: Node<'static>) -> (Option<Object>, Vec<FieldError>) {
     let mut left_out = Vec::new();
     let mut removed = Removed::default();
@@ -43,12 +43,12 @@ pub fn read(kind: Kind, mut node: Node<'static>) -> (Option<Object>, Vec<FieldEr
     (None, left_out)
 }
 
-/// Elements that lists have lost: by the list's path and the index, in order.
+/// Elements removed from lists: path of the list and index, in the order of removal.
 #[derive(Default)]
 struct Removed(Vec<(String, usize)>);
 
 impl Removed {
-    /// What the path was before.
+    /// The path in the original object.
     fn original(&self, path: &str) -> String {
         let mut path = path.to_owned();
         for (list, gone) in self.0.iter().rev() {
@@ -77,7 +77,8 @@ struct Repair<'a> {
 }
 
 impl Repair<'_> {
-    /// Whether the object may be read without what is at `path`.
+    /// Removes the value at `path`, or what it makes invalid; false: the object cannot be read
+    /// without it.
     fn take_out(&mut self, path: &str, removed: &mut Removed) -> bool {
         let targets = path.starts_with("spec.targetRefs");
         match self.kind {
@@ -85,7 +86,8 @@ impl Repair<'_> {
             Kind::AuthorizationPolicy => !targets && self.of_authorization(path, removed),
             Kind::MeshPolicy => !targets && self.of_mesh_policy(path, removed),
             Kind::BackendPolicy => !targets && self.remove(path, removed),
-            // One without `from` or `to` would be another grant.
+            // Only entries of `from` and `to` are removed: without one of the lists it would be
+            // another grant.
             Kind::ReferenceGrant => {
                 let within = ["spec.from", "spec.to"].map(|list| (list, element(path, list)));
                 match within
@@ -100,7 +102,7 @@ impl Repair<'_> {
         }
     }
 
-    /// Takes out a field or an element, but not what the object cannot be without.
+    /// Removes a field or an element, unless the object cannot be without it.
     fn remove(&mut self, path: &str, removed: &mut Removed) -> bool {
         let needed = ["spec", "metadata", "metadata.name", "metadata.namespace"];
         if needed.contains(&path) || !self.node.remove(path) {
@@ -148,7 +150,7 @@ impl Repair<'_> {
         }
     }
 
-    /// A backend that cannot be read keeps its share, which is answered 500.
+    /// A backend that is invalid keeps its weight; that share of the requests is answered 500.
     fn spoil_backend(&mut self, path: &str) -> bool {
         let Some(backend) = self.node.at_mut(path) else {
             return false;
@@ -185,7 +187,7 @@ impl Repair<'_> {
         if !path.starts_with("spec.") {
             return self.remove(path, removed);
         }
-        // It may have narrowed what the rules match.
+        // The field may have narrowed what the rules match.
         let rules = match denies {
             true => vec![node(Value::Mapping(Vec::new()))],
             false => Vec::new(),

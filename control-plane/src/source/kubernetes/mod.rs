@@ -3,8 +3,8 @@
 //!
 //! - [`connect`]: kubeconfig, or a pod's service account; [`kinds`]: what is watched, in which versions
 //! - `watch`: the objects of one kind, listed and watched; [`decode`]: stripped while they are decoded
-//! - `pod`: a Pod into a Workload; [`lenient`]: a manifest of which a part cannot be read
-//! - `state`: what differs from the last report
+//! - `pod`: a Pod into a Workload; [`lenient`]: manifests with invalid parts
+//! - `state`: the objects that were reported, and what has changed since
 
 pub mod connect;
 pub mod decode;
@@ -27,18 +27,18 @@ use self::state::ClusterState;
 use self::watch::Event;
 use super::{Observed, Source, SourceError};
 
-/// No event for this long: what belongs together is taken to be there.
+/// When no event has come for this long, the change is taken to be complete.
 const QUIET: Duration = Duration::from_millis(20);
-/// Events that do not cease are reported this often.
+/// How often changes are reported while events keep coming.
 const LATEST: Duration = Duration::from_millis(250);
-/// Events that wait for the source, of all kinds together.
+/// Events of all kinds that may be queued.
 const QUEUE: usize = 1024;
-/// How often the log says what the first report waits for.
+/// How often the log lists the kinds that the first report waits for.
 const SAY: Duration = Duration::from_secs(10);
-/// Before a kind is watched again whose task panicked.
+/// Pause before a kind is watched again whose task panicked.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
-/// A cluster. Its first report waits until everything was listed, however long that takes.
+/// A cluster. Its first report comes when every kind was listed, however long that takes.
 pub struct Cluster {
     name: String,
     client: Client,
@@ -46,13 +46,13 @@ pub struct Cluster {
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
     tasks: JoinSet<()>,
-    /// Which kind a task watches.
+    /// The kind that a task watches.
     watching: HashMap<task::Id, WatchedKind>,
     complete: bool,
 }
 
 impl Cluster {
-    /// Begins to list everything. `name`: the cluster's, for people.
+    /// Begins to list every kind. `name`: of the cluster, in logs.
     pub fn new(client: Client, name: impl Into<String>) -> Self {
         let (sender, events) = mpsc::channel(QUEUE);
         let mut cluster = Cluster {
@@ -80,7 +80,7 @@ impl Cluster {
         self.watching.insert(task.id(), watched);
     }
 
-    /// The next event; a kind whose task ended is watched anew.
+    /// The next event; a kind whose task ended is watched again.
     async fn event(&mut self) -> Result<Event, SourceError> {
         loop {
             let ended = tokio::select! {

@@ -9,11 +9,11 @@ use crate::model::manifest::workload::{Locality, Workload, WorkloadPort};
 
 /// The container that the mesh's proxy runs in.
 const SIDECAR: &str = "anyam-proxy";
-/// What injection leaves on a pod, for sidecars whose container has another name.
+/// A label or annotation for pods whose sidecar's container has another name.
 const SIDECAR_STATUS: &str = "mesh.anyam.dev/sidecar-status";
 
-/// The workload that a pod is, without its locality, which is its node's. `None`: it has no address
-/// yet, or its containers have ended and it gives its address away.
+/// The workload that a pod is, without its locality, which is its node's. `None`: the pod has no
+/// address yet, or its containers have ended and its address may be another pod's.
 pub fn workload(key: (&str, &str), pod: Pod) -> Option<Workload> {
     let status = &pod.status;
     if matches!(status.phase.as_str(), "Succeeded" | "Failed") {
@@ -60,8 +60,8 @@ pub fn workload(key: (&str, &str), pod: Pod) -> Option<Workload> {
     })
 }
 
-/// Whether it is declared, not whether it runs at this moment: while a sidecar starts again its
-/// callers must fail, not fall back to plaintext.
+/// Whether the pod declares a sidecar, not whether it runs at the moment: while a sidecar restarts,
+/// calls must fail, and not fall back to plaintext.
 fn has_sidecar(pod: &Pod) -> bool {
     let is_sidecar = |it: &Container| it.name == SIDECAR;
     let restarts = |it: &&Container| it.restart_policy.as_deref() == Some("Always");
@@ -74,8 +74,8 @@ fn has_sidecar(pod: &Pod) -> bool {
             || marked.is_some_and(|mark| !mark.is_empty()))
 }
 
-/// TCP ports by their names. What they carry is what Services say: names of container ports are not
-/// read as protocols.
+/// The pod's TCP ports. Services determine what they carry: a container port's name is not read as
+/// a protocol.
 fn ports(pod: &Pod) -> Vec<WorkloadPort> {
     let native = |it: &&Container| it.restart_policy.as_deref() == Some("Always");
     let native = pod.spec.init_containers.iter().filter(native);
@@ -96,7 +96,7 @@ fn ports(pod: &Pod) -> Vec<WorkloadPort> {
     ports
 }
 
-/// Of a node, by its well-known labels.
+/// The locality of a node, by its well-known labels.
 pub fn locality(labels: &std::collections::BTreeMap<String, String>) -> Option<Locality> {
     let label = |name: &str| labels.get(name).cloned().unwrap_or_default();
     let locality = Locality {

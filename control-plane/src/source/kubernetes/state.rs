@@ -1,4 +1,4 @@
-//! What of a cluster has been reported, and what differs since.
+//! The objects of a cluster that were reported, and what has changed since.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -19,10 +19,10 @@ pub struct ClusterState {
     pods_on: HashMap<String, BTreeSet<Key>>,
     /// Pods that are workloads.
     pods: HashSet<Key>,
-    /// Workloads that are no pods.
+    /// Objects of the kind Workload: programs outside of pods.
     machines: HashMap<Key, Object>,
     served: HashMap<ObjectId, Object>,
-    /// What may differ from the last report, as it was in that.
+    /// Objects that may have changed since the last report, with their version in that report.
     reported: BTreeMap<ObjectId, Option<Object>>,
     errors: BTreeMap<(WatchedKind, Key), Vec<FileError>>,
     errors_differ: bool,
@@ -31,15 +31,15 @@ pub struct ClusterState {
 /// The objects of a kind.
 #[derive(Debug, Default)]
 struct Keys {
-    /// There are all of them, or were.
+    /// Whether a list was read to its end.
     listed: bool,
     known: HashSet<Key>,
-    /// While a list is read: those in it.
+    /// While a list is read: the keys in it so far.
     seen: Option<HashSet<Key>>,
 }
 
 impl ClusterState {
-    /// Kinds that were not listed yet.
+    /// Kinds that were not listed to the end yet.
     pub fn missing(&self) -> Vec<WatchedKind> {
         let listed = |kind: &WatchedKind| self.kinds.get(kind).is_some_and(|it| it.listed);
         WatchedKind::all().filter(|kind| !listed(kind)).collect()
@@ -101,7 +101,7 @@ impl ClusterState {
         match found {
             Decoded::Node(locality) => self.place_node(&key.name, locality),
             Decoded::Pod(Some(workload)) => self.place_pod(key, *workload),
-            // Its address may be another's by now.
+            // The pod's address may be another's by now.
             Decoded::Pod(None) => self.remove_pod(&key),
             Decoded::Manifest { object, left_out } => {
                 let WatchedKind::Manifest(of) = kind else {
@@ -109,7 +109,7 @@ impl ClusterState {
                 };
                 let id = ObjectId { kind: of, key };
                 self.note(kind, &id, &left_out, object.is_some());
-                // What cannot be read serves on as it was last.
+                // An object that is invalid as a whole stays in service as it was last.
                 if let Some(object) = object {
                     match of {
                         Kind::Workload => self.place_machine(id, object),
@@ -158,7 +158,7 @@ impl ClusterState {
 
     fn place_pod(&mut self, key: Key, mut pod: Workload) {
         if self.pods.insert(key.clone()) {
-            // It takes the place of a Workload that has its name.
+            // A pod takes precedence over a Workload of the same name.
             self.contest(&key);
         }
         if !pod.node.is_empty() {
@@ -196,7 +196,7 @@ impl ClusterState {
         }
     }
 
-    /// A Workload and a Pod of one name.
+    /// Reports a Workload that has the name of a Pod.
     fn contest(&mut self, key: &Key) {
         if !self.machines.contains_key(key) {
             return;
@@ -308,7 +308,7 @@ mod tests {
         Event::Set(WatchedKind::Node, Key::new("", "n1"), found)
     }
 
-    /// What a report sets, with origins, and what it removes.
+    /// The objects that a report sets, with their origins, and those that it removes.
     fn take(
         state: &mut ClusterState,
         events: impl IntoIterator<Item = Event>,
@@ -342,7 +342,7 @@ mod tests {
         assert_eq!(take(&mut state, again), (vec![], vec![]));
         let (set, removed) = take(&mut state, [Event::Listed(SERVICES)]);
         assert_eq!((set, removed), (vec![], vec!["Service n/a".to_owned()]));
-        // What comes and goes between two reports is no difference.
+        // An object that comes and goes between two reports is not reported.
         let key = || Key::new("n", "c");
         let both = [service("c", ports), Event::Gone(SERVICES, key())];
         assert_eq!(take(&mut state, both), (vec![], vec![]));

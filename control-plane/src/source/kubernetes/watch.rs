@@ -1,6 +1,6 @@
-//! The objects of one kind: listed in pages, then watched from there with bookmarks, over and over
-//! for as long as the control plane runs. What goes wrong is logged and tried again, with a back-off
-//! and jitter; what was said last holds meanwhile.
+//! The objects of one kind: listed in pages, then watched from that version on with bookmarks, for
+//! as long as the control plane runs. Failures are logged and retried with a back-off and jitter;
+//! meanwhile the objects stay as they were last reported.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -21,25 +21,26 @@ use crate::model::manifest::object::{FieldError, Key};
 use crate::model::manifest::read::Object;
 use crate::model::manifest::workload::{Locality, Workload};
 
-/// Seconds after which a watch ends and goes on from where it was: a server that is silent for
-/// longer is gone.
+/// Seconds after which a watch ends and resumes at its last version: a server that sends nothing
+/// for longer is unreachable.
 const WATCH: u32 = 60;
-/// Everything is listed again this often, whatever was watched: what may have been missed is found.
+/// Everything is listed again this often, so that events that were missed are made up for.
 const RESYNC: Duration = Duration::from_secs(3600);
-/// A custom resource that is not there is looked for this often.
+/// How often a custom resource is looked for whose definition is missing.
 const ABSENT: Duration = Duration::from_secs(5);
-/// Before a kind is looked for again that was not found, or could not be asked for.
+/// Pause before a kind is looked for again after a failed request, or a 404.
 const AGAIN: Duration = Duration::from_secs(2);
 
-/// HTTP status codes; of a path that is not there the answer has no other reason.
+/// HTTP status codes; a 404 for an unknown path has no other reason in its body.
 const FORBIDDEN: u16 = 403;
 const NOT_FOUND: u16 = 404;
 const GONE: u16 = 410;
 
-/// What the API server says of a kind.
+/// A change to the objects of a kind.
 #[derive(Debug)]
 pub enum Event {
-    /// A list begins: what is not in it, by the time it is [`Event::Listed`], is gone.
+    /// A list begins: objects that are not in it when it is [`Event::Listed`] do not exist any
+    /// more.
     Listing(WatchedKind),
     Set(WatchedKind, Key, Decoded),
     Gone(WatchedKind, Key),
@@ -53,7 +54,7 @@ pub enum Decoded {
     /// `None`: a pod without an address, or that has ended.
     Pod(Option<Box<Workload>>),
     Manifest {
-        /// `None`: it cannot be read at all.
+        /// `None`: nothing of it can be used.
         object: Option<Object>,
         left_out: Vec<FieldError>,
     },
@@ -72,7 +73,8 @@ pub async fn follow(client: Client, watched: WatchedKind, to: mpsc::Sender<Event
             }
         };
         let Some(resource) = resource else {
-            // Its objects go once that is certain: an API server that starts may not know it yet.
+            // An API server that is starting may not serve the kind yet, so its objects are removed
+            // only after a second look.
             if std::mem::take(&mut was_there) {
                 tokio::time::sleep(AGAIN).await;
                 continue;
@@ -102,8 +104,8 @@ pub async fn follow(client: Client, watched: WatchedKind, to: mpsc::Sender<Event
     }
 }
 
-/// In which version the API server has a kind. `None`: in none, so its CustomResourceDefinition is
-/// not there (yet).
+/// The resource of a kind in the version that the API server has. `None`: it has none, because the
+/// CustomResourceDefinition is missing.
 async fn served(client: &Client, watched: WatchedKind) -> Result<Option<ApiResource>, kube::Error> {
     for resource in watched.resources() {
         if watched.is_builtin() {
@@ -121,16 +123,16 @@ async fn served(client: &Client, watched: WatchedKind) -> Result<Option<ApiResou
     Ok(None)
 }
 
-/// Why objects of a kind are not reported any more.
+/// Why a watch ended.
 enum Ended {
     /// The receiver is gone.
     Closed,
-    /// The API server does not have the kind any more.
+    /// The API server has no such resource any more.
     NotFound,
     Resync,
 }
 
-/// Reports objects until that is to begin anew.
+/// Reports the objects of a kind until the watch must begin anew.
 async fn objects<K>(
     client: &Client,
     resource: &ApiResource,
@@ -176,7 +178,7 @@ where
     Ended::Resync
 }
 
-/// Of objects without a namespace that is empty.
+/// The namespace is empty for objects that have none.
 fn key(meta: &ObjectMeta) -> Key {
     let text = |field: &Option<String>| field.clone().unwrap_or_default();
     Key::new(text(&meta.namespace), text(&meta.name))
