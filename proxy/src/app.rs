@@ -206,7 +206,7 @@ async fn maintain(store: Arc<Store>, resolver: Resolver) {
     {}
 }
 
-/// The memory near which idle connections are closed; `None` where the bootstrap does not bound
+/// The memory near which idle connections are closed; `None` where the bootstrap sets no limits of
 /// connections.
 fn watched_memory(bootstrap: &Bootstrap) -> Option<u64> {
     bootstrap.extensions.connections.as_ref()?;

@@ -3,8 +3,8 @@
 //! [`Serve`] has Envoy's flags, as far as they apply here; [`Sidecar`] writes a bootstrap from a
 //! pod's environment; [`RedirectArgs`] sets the pod's netfilter rules.
 //!
-//! - `logs`: where logs go; `app`: what a sidecar does for its app
-//! - `envoy`: flags of Envoy's that do little or nothing here
+//! - `logs`: where logs go; `app`: probes and metrics of a sidecar's app
+//! - `envoy`: Envoy's flags that are accepted and have little or no effect
 
 mod app;
 mod envoy;
@@ -80,9 +80,9 @@ pub struct Process {
         env = "ANYAM_DRAIN_TIME_S"
     )]
     pub drain_time_s: u64,
-    /// At its end, stay until no other process of this network namespace listens on a TCP port, at
-    /// most for the drain time: for a pod whose containers, this one among them, all get the signal
-    /// at once. Not for a native sidecar, which is ended after the app.
+    /// At the end stay until no other process of this network namespace listens on a TCP port, for
+    /// the drain time at most: for a pod whose containers all receive SIGTERM at once, with the
+    /// proxy among them. Not for a native sidecar, which Kubernetes stops after the app.
     #[arg(
         long,
         value_name = "BOOL",
@@ -152,8 +152,8 @@ pub struct RedirectArgs {
     /// Print the rules as text that nft takes, and change nothing.
     #[arg(long, group = "action")]
     pub dry_run: bool,
-    /// Say whether the rules that are installed are those of these options (exit code 0), and change
-    /// nothing.
+    /// Report whether the installed rules are those of these options (exit code 0 if they are), and
+    /// change nothing.
     #[arg(long, group = "action")]
     pub check: bool,
 }
@@ -237,7 +237,7 @@ pub struct Ports {
     #[arg(long, env = "ANYAM_INBOUND_PORT", default_value_t = 15006)]
     pub inbound_port: u16,
     /// Connections that may come in at once, and connections to the app that may be open for them
-    /// [default: by the descriptors and the memory that the process may have; half is kept for what
+    /// [default: by the descriptors and the memory of the process; half of them is kept for what
     /// the app itself calls].
     #[arg(long, env = "ANYAM_MAX_INBOUND_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub max_inbound_connections: Option<u64>,
@@ -262,7 +262,7 @@ pub struct Ports {
 /// What may leave the mesh.
 #[derive(Debug, Clone, ClapArgs)]
 pub struct EgressArgs {
-    /// What to do with destinations that the control plane does not have.
+    /// What to do with destinations that nothing in the mesh declares.
     #[arg(long, env = "ANYAM_UNKNOWN", value_enum, default_value_t = UnknownDestinations::Passthrough)]
     pub unknown: UnknownDestinations,
     /// Ranges in which every address is the mesh's own, and never dialled in plaintext.

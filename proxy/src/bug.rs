@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use crate::stderr;
 
-/// The first so many of each are logged, after them only every doubling, so that a peer that can
-/// cause them cannot fill the disk.
+/// This many of each kind are logged, and afterwards only at every doubling of the count, so that a
+/// peer that can cause them cannot fill the disk.
 const LOGGED: u64 = 100;
 
-/// How long a thread that panics waits until that is on stderr.
+/// How long a thread that panics waits for its line to be on stderr.
 const PRINTED: Duration = Duration::from_millis(200);
 
 static FAILURES: AtomicU64 = AtomicU64::new(0);
@@ -42,7 +42,8 @@ pub fn panics() -> u64 {
     PANICS.load(Relaxed)
 }
 
-/// From here on panics are counted, and logged with their place; on stderr where there is no log.
+/// Installs the panic hook: panics are counted, and logged with their place; on stderr where no log
+/// is set up yet.
 pub fn count_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| std::panic::set_hook(Box::new(on_panic)));
@@ -69,7 +70,7 @@ fn on_panic(panic: &PanicHookInfo<'_>) {
     stderr::print(line, PRINTED);
 }
 
-/// Counts; the count when this one is to be logged.
+/// Counts one; returns the count when it is to be logged.
 fn note(counter: &AtomicU64) -> Option<u64> {
     let count = counter.fetch_add(1, Relaxed).wrapping_add(1);
     (count <= LOGGED || count.is_power_of_two()).then_some(count)

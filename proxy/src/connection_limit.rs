@@ -1,5 +1,5 @@
-//! How many connections may be open: of one listener, of the whole process, or to upstreams for one
-//! listener.
+//! Limits of open connections: those of one listener, of the whole process, or those to upstreams
+//! for one listener.
 #![cfg_attr(
     not(test),
     deny(
@@ -58,14 +58,14 @@ impl ConnectionLimit {
         self.closes_idle && self.open.load(Relaxed) >= self.most.saturating_sub(self.most / 10)
     }
 
-    /// The bound is reached.
+    /// Whether as many connections are open as may be.
     pub fn is_full(&self) -> bool {
         self.open.load(Relaxed) >= self.most
     }
 
-    /// `None`: the bound is reached.
+    /// `None`: the limit is reached.
     pub fn acquire(self: &Arc<Self>) -> Option<ConnectionPermit> {
-        // Counted first, so that concurrent workers never exceed the bound.
+        // Counted first, so that concurrent workers never exceed the limit.
         let before = self.open.fetch_add(1, Relaxed);
         let permit = ConnectionPermit(self.clone());
         (before < self.most).then_some(permit)
@@ -73,13 +73,13 @@ impl ConnectionLimit {
 }
 
 impl ConnectionPermit {
-    /// The bound that it counts to.
+    /// The limit that the permit counts towards.
     pub fn limit(&self) -> &Arc<ConnectionLimit> {
         &self.0
     }
 }
 
-/// Of the listener's own bound and that of the process.
+/// Permits of the listener's own limit and of the process's.
 pub type ConnectionPermits = SmallVec<[ConnectionPermit; 2]>;
 
 /// A permit of each of `limits`; `None`: one of them is at its bound.

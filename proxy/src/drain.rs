@@ -1,9 +1,9 @@
 //! Process drain: Serving → DrainingInbound → Draining → Closing, and the readiness reported
 //! meanwhile.
 //!
-//! `app` drives it on SIGTERM, the admin server on request; every worker watches the phase. A signal
-//! drains inbound connections only: what the app beside the proxy calls has to work until the app
-//! has ended, and an idle connection that is closed may cost it a request.
+//! `app` advances it on SIGTERM, the admin server on request; every worker watches the phase. A
+//! signal drains inbound connections only: the app's own calls must work until the app has ended,
+//! and closing an idle connection may fail a request of the app.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use tokio::sync::{Notify, watch};
@@ -18,9 +18,9 @@ pub enum Phase {
     /// New connections and requests are still accepted, but every connection of a listener that is
     /// not outbound is ended gracefully: `Connection: close`, GOAWAY, idle ones closed.
     DrainingInbound,
-    /// Every connection is.
+    /// Outbound connections are ended gracefully too.
     Draining,
-    /// The deadline passed: what is left is cut.
+    /// The drain time is over: the remaining connections are cut.
     Closing,
 }
 

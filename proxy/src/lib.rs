@@ -10,8 +10,8 @@
 //! - [`snapshot`]: the configuration in force (`config/compile`, which makes it, stands above it)
 //! - [`upstream`]: clusters at run time; [`relay`]: bytes both ways
 //! - [`config`]: plain settings
-//! - [`stream`], [`tls`]; [`lifecycle`]: the end of a connection; [`overload`]: what is closed near a
-//!   limit
+//! - [`stream`], [`tls`]; [`lifecycle`]: the end of a connection; [`overload`]: closes connections
+//!   near a limit
 //! - [`bug`], [`dispatcher`], [`matcher`], [`message`], [`metrics`]
 //! - [`connection_limit`], [`drain`], [`log_sink`], [`memory`], [`metadata`], [`socket`],
 //!   [`stderr`], `supervise`, `token_bucket`: need no other module

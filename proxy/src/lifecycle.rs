@@ -63,31 +63,32 @@ impl Limits {
     }
 }
 
-/// A connection at one moment.
+/// The state of a connection at one moment.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnectionStatus {
     /// Streams that are open.
     pub open: usize,
-    /// Streams that were begun, open ones included.
+    /// Streams that were opened so far, including those that have ended.
     pub served: u32,
     /// The process drains, or the connection's listener is gone or would not accept it any more.
     pub is_draining: bool,
 }
 
-/// The next step of a connection's end.
+/// What to do next about a connection's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LifecycleStep {
-    /// Nothing, until then or until something else changes. Always later than now.
+    /// Nothing until the instant, or until something else changes. The instant is always in the
+    /// future.
     Wait(Option<Instant>),
     End(EndStep),
 }
 
-/// A step towards the end.
+/// An action that ends a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndStep {
     /// Send GOAWAY. Returned once.
     GoAway,
-    /// Close: no stream is open, and the peer has had the time to react.
+    /// Close: no stream is open, and the peer has had time to react to GOAWAY.
     Close,
 }
 
@@ -156,7 +157,7 @@ impl Lifecycle {
             }
             State::GoingAway { deadline } => match deadline.filter(|at| *at <= now) {
                 None => LifecycleStep::Wait(deadline),
-                // The last stream's end wakes the connection.
+                // The end of the last stream wakes the connection's task.
                 Some(_) if seen.open > 0 => LifecycleStep::Wait(None),
                 Some(_) => {
                     self.state = State::Over;

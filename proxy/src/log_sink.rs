@@ -63,7 +63,7 @@ pub struct Sinks {
 }
 
 impl Sinks {
-    /// `dropped` counts the pieces that were dropped because a destination accepted no writes;
+    /// `dropped` counts the pieces that were dropped because their destination accepted no writes;
     /// `chunk`: see [`Sink::chunk`].
     pub fn new(dropped: IntCounter, chunk: usize) -> Self {
         Self {
@@ -211,7 +211,8 @@ fn write_jobs(
     shared: &Shared,
     dropped: &IntCounter,
 ) {
-    // Logged once each time writing begins to fail: the log itself may be what cannot be written.
+    // Logged once each time that writing begins to fail: the log itself may be what cannot be
+    // written.
     let mut failing = false;
     for job in jobs {
         if shared.reopen.swap(false, Relaxed)

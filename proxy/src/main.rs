@@ -1,4 +1,4 @@
-//! `anyam-proxy`: reads the command line and does what it says.
+//! `anyam-proxy`: parses the command line and runs the command.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -62,7 +62,7 @@ fn set_rules(arguments: &RedirectArgs) -> Result<(), String> {
     outcome.map_err(|error| error.to_string())
 }
 
-/// Checks or serves, as the mode says.
+/// Validates or serves, depending on the mode.
 fn run(bootstrap: Bootstrap, process: &Process) -> Result<(), String> {
     if process.mode != RunMode::Validate {
         let logs = app::init_logging(process)?;

@@ -101,7 +101,7 @@ impl HeaderName {
     }
 }
 
-/// envoy.config.route.v3.HeaderMatcher. Of a repeated header every value is matched, never only the
+/// envoy.config.route.v3.HeaderMatcher. Of a repeated header every value is evaluated, not only the
 /// first: see [`HeaderMatcher`].
 #[derive(Clone, Debug)]
 pub struct HeaderMatch {
@@ -119,8 +119,8 @@ pub enum Quantifier {
     All,
 }
 
-/// Matches the values of one header, one after the other. An absent header satisfies nothing but a test
-/// for absence, inverted or not, unless the matcher treats it as empty (as Envoy).
+/// Evaluates the values of one header, one by one. An absent header matches only a test for
+/// absence, inverted or not, unless the matcher treats it as empty (as in Envoy).
 pub struct HeaderMatcher<'a> {
     matcher: &'a HeaderMatch,
     seen: bool,

@@ -1,7 +1,7 @@
 //! Returns memory of closed connections to the system.
 //!
-//! The allocator purges only on allocation; after a burst of connections each worker calls it to
-//! return free pages.
+//! The allocator returns pages only when it allocates; after a burst of connections each worker
+//! calls it to return free pages.
 #![allow(unsafe_code)]
 
 use std::sync::Arc;

@@ -12,21 +12,21 @@ use crate::dispatcher::timer::Timers;
 
 /// Time between two rounds.
 const PAUSE: Duration = Duration::from_millis(100);
-/// A connection that is idle for less is kept.
+/// A connection that has been idle for less than this is kept.
 const IDLE: Duration = Duration::from_secs(1);
 const STALLED: Duration = Duration::from_secs(10);
-/// Bytes a peer has to take within [`STALLED`] not to count as stalled. One that takes a byte now
-/// and then holds as much memory as one that takes nothing.
+/// Bytes that a peer must take within [`STALLED`] not to count as stalled. A peer that takes a byte
+/// now and then holds as much memory as one that takes nothing.
 const PROGRESS: u64 = 16 << 10;
 
-/// A worker's.
+/// The reapers of a worker.
 pub struct Overload {
     /// HTTP connections without a request.
     pub idle: Reaper,
-    /// Streams, relays and uploads whose peer hardly reads what is queued for it, and bodies that
-    /// are kept while their client stalls ([`Progress`]).
+    /// Streams, relays and uploads whose peer takes hardly anything of what is queued for it, and
+    /// buffered bodies whose client sends hardly anything ([`Progress`]).
     pub stalled: Reaper,
-    /// Bytes that the process may take up; `None`: not watched.
+    /// Bytes that the process may use; `None`: not watched.
     memory: Cell<Option<u64>>,
 }
 
@@ -58,23 +58,24 @@ impl Overload {
     }
 }
 
-/// How fast a peer takes what is held for it, or sends the rest of what is kept of it.
+/// How many bytes a peer takes of what is queued for it, or sends of a body that is buffered.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Progress {
     bytes: u64,
-    /// `None`: nothing was held when this was last noted.
+    /// `None`: nothing was queued or buffered when this was last updated.
     since: Option<Instant>,
 }
 
 impl Progress {
-    /// Since when something is held without [`PROGRESS`] bytes having moved. `bytes`: how many have
-    /// moved in all, if something is held now.
+    /// Since when something is queued or buffered without [`PROGRESS`] bytes having been
+    /// transferred. `bytes`: how many were transferred in all, if something is queued or buffered
+    /// now.
     pub fn note(&mut self, bytes: Option<u64>, now: impl FnOnce() -> Instant) -> Option<Instant> {
         let Some(bytes) = bytes else {
             self.since = None;
             return None;
         };
-        // Less than before: it is held for the other direction.
+        // Fewer than before: the bytes now wait in the other direction.
         let has_moved = bytes < self.bytes || bytes.saturating_sub(self.bytes) >= PROGRESS;
         if has_moved || self.since.is_none() {
             self.bytes = bytes;
@@ -84,7 +85,7 @@ impl Progress {
     }
 }
 
-/// Memory of this process, bytes.
+/// Resident memory of this process, bytes.
 fn resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
@@ -108,7 +109,7 @@ struct State {
 #[derive(Clone, Copy)]
 enum ReapPhase {
     Off,
-    /// Idle tasks report since when they are idle.
+    /// Idle tasks report since when they have been idle.
     Collecting,
     /// Tasks that are idle since then or earlier end.
     Ending(Instant),
@@ -139,7 +140,7 @@ impl Reaper {
         let (round, timers) = (Round(self.0.clone()), timers.clone());
         tokio::task::spawn_local(async move {
             let Round(state) = &round;
-            // The tasks that were woken run before this one.
+            // The tasks that were woken run before this one continues.
             tokio::task::yield_now().await;
             if let Some(last) = state.last_to_end(now) {
                 state.step.set(ReapPhase::Ending(last));
@@ -149,12 +150,12 @@ impl Reaper {
         });
     }
 
-    /// Whether a round is under way.
+    /// Whether a round is in progress.
     pub fn is_active(&self) -> bool {
         !matches!(self.0.step.get(), ReapPhase::Off)
     }
 
-    /// Called by a task that is idle since `since`, whenever it is woken; true: it has to end.
+    /// Called by a task that has been idle since `since`, whenever it is woken; true: it must end.
     pub fn ends(&self, since: Instant) -> bool {
         match self.0.step.get() {
             ReapPhase::Off => false,

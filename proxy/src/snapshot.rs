@@ -158,8 +158,8 @@ impl Store {
         self.changed.send_replace(generation);
     }
 
-    /// Wakes subscribers although the snapshot stays: something it points at, such as a trust
-    /// bundle, was replaced.
+    /// Wakes subscribers although the snapshot stays the same: something that it points to, such as
+    /// a trust bundle, was replaced.
     pub fn notify(&self) {
         self.changed.send_modify(|_| {});
     }

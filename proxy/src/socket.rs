@@ -130,7 +130,7 @@ fn poll_written(
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpOptions {
     pub keepalive: Option<KeepaliveOptions>,
-    /// Give up on a peer that acknowledges nothing for so long (`TCP_USER_TIMEOUT`).
+    /// Closes a connection whose peer acknowledges nothing for this long (`TCP_USER_TIMEOUT`).
     pub user_timeout: Option<Duration>,
 }
 

@@ -11,9 +11,9 @@ const STABLE: Duration = Duration::from_secs(60);
 /// Panics in a row after which a loop is given up, and its thread with it.
 const MOST: u32 = 100;
 
-/// Runs a loop of a worker, anew whenever it panics: the worker's runtime has no timers to wait by,
-/// and its connections need the loop. A loop that panics repeatedly is given up: the panic ends its
-/// thread, and the process drains and exits.
+/// Runs a loop of a worker, and again whenever it panics, without a pause: the worker's runtime has
+/// no timers for one, and its connections need the loop. After too many panics in a row the panic
+/// ends the thread, and the process drains and exits.
 pub async fn restart_on_panic<F: Future<Output = ()>>(mut run: impl FnMut() -> F) {
     let mut panics = 0;
     loop {

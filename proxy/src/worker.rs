@@ -42,7 +42,7 @@ pub struct Worker {
     pub dialler: Dialler,
     /// Looks up the workloads that call this one.
     pub callers: Rc<Callers>,
-    /// For bulk between plain sockets.
+    /// For large transfers between plaintext sockets.
     pub pipes: Pipes,
     pub telemetry: Arc<Telemetry>,
     pub logs: WorkerLogs,
@@ -97,7 +97,7 @@ impl Worker {
     }
 
     /// Drives timers, wakes connections at each phase of a drain and after each snapshot, and
-    /// verifies their peers again. Runs beside the connections, as long as they do.
+    /// verifies their peers again. Runs beside the connections, for as long as they do.
     pub async fn run(&self, timer_fd: TimerFd) {
         tokio::join!(
             restart_on_panic(|| self.timers.drive(&timer_fd)),
@@ -128,8 +128,8 @@ impl Worker {
         }
     }
 
-    /// Whether a connection of `listener`, idle since `since`, is to be closed to make room for
-    /// others.
+    /// Whether a connection of `listener`, idle since `since`, is to be closed because memory or
+    /// connections are short.
     pub fn reclaims(&self, listener: &ListenerDef, since: Instant) -> bool {
         let idle = &self.overload.idle;
         let ends = idle.is_active() && listener.closes_idle() && idle.ends(since);
@@ -158,8 +158,8 @@ impl Worker {
         let mut snapshots = self.store.subscribe();
         let (mut draining, mut publishing) = (true, true);
         while draining || publishing {
-            // At the start too: this loop may run again after a panic, and what was published
-            // before it subscribed is not reported.
+            // At the start too: this loop may have been restarted after a panic, and what was
+            // published before it subscribed is not reported to it.
             self.timers.wake_all();
             tokio::select! {
                 changed = drain.changed(), if draining => draining = changed.is_ok(),
@@ -170,8 +170,8 @@ impl Worker {
     }
 
     /// Verifies the peers of open connections again after each snapshot, which may have brought
-    /// another trust bundle or CRL. Apart from [`Worker::wake_connections`]: a large bundle takes a while,
-    /// and other changes of policy do not wait for it.
+    /// another trust bundle or CRL. Separate from [`Worker::wake_connections`], because a large
+    /// bundle takes a while, and other changes of policy must not wait for it.
     async fn verify_peers(&self) {
         let mut snapshots = self.store.subscribe();
         loop {

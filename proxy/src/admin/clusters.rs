@@ -49,7 +49,7 @@ const ORIGINS: [(FailureOrigin, &str); 2] = [
     (FailureOrigin::Local, "local_origin_"),
 ];
 
-/// -1 where there were too few requests, as in Envoy.
+/// -1 where there were too few requests, as Envoy writes it.
 fn number(share: Option<f64>) -> f64 {
     share.unwrap_or(-1.0)
 }

@@ -1,8 +1,8 @@
 //! The sidecar's metrics and the app's in one answer.
 //!
-//! The app decides the format, because its exposition cannot be rewritten: OpenMetrics where it
-//! answers so, Prometheus' text otherwise. Families that both have are the sidecar's. An app that
-//! does not answer costs its own metrics only.
+//! The app's response decides the format, because it cannot be converted: OpenMetrics if the app
+//! sends that, else Prometheus' text format. Of families that both have, the sidecar's are kept. If
+//! the app does not answer, only its own metrics are missing.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -16,12 +16,13 @@ use crate::metrics::open_metrics::{self, open_metrics};
 use crate::metrics::registry::exposition;
 use crate::probe::{Exposition, Prober};
 
-/// What the scraper waits, if it says.
+/// Header in which the scraper sends its time-out.
 const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
-/// The app is waited for so long at most, and by default.
+/// Bound on the wait for the app, and the wait without the header.
 const LONGEST: Duration = Duration::from_secs(25);
 const DEFAULT: Duration = Duration::from_secs(8);
-/// How much of the scraper's time the app has: the answer takes some, too.
+/// The part of the scraper's time-out for which the app is waited for: the response itself takes
+/// some time too.
 const SHARE: f64 = 0.8;
 
 pub(super) async fn merged(admin: &Admin, prober: &Prober, headers: &HeaderMap) -> Page {
@@ -64,8 +65,8 @@ fn within(headers: &HeaderMap) -> Duration {
     share.unwrap_or(DEFAULT).min(LONGEST)
 }
 
-/// Appends the app's lines, but for those of families that are there already: a family that is
-/// there twice makes the whole answer invalid.
+/// Appends the app's lines, except for families that are in the text already: a family that occurs
+/// twice makes the whole exposition invalid.
 fn append(text: &mut String, app: &Exposition, families: &[MetricFamily]) {
     let ours: HashSet<&str> = families
         .iter()
@@ -82,7 +83,7 @@ fn append(text: &mut String, app: &Exposition, families: &[MetricFamily]) {
     }
 }
 
-/// The name that a line is about; empty where it is about none.
+/// The name of the metric in a line; empty where the line has none.
 fn family(line: &str) -> &str {
     let about = ["# HELP ", "# TYPE ", "# UNIT "];
     let line = line.trim_start();
@@ -98,7 +99,7 @@ fn family(line: &str) -> &str {
     named.split(ends).next().unwrap_or_default()
 }
 
-/// Without the suffix of a sample.
+/// The name without the suffix of a sample.
 fn stem(name: &str) -> &str {
     let suffixes = ["_total", "_bucket", "_sum", "_count", "_created"];
     let stems = suffixes

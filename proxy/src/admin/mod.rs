@@ -1,10 +1,10 @@
-//! The admin server: bounded, and only POST changes anything.
+//! The admin server: its connections are bounded, and only POST changes anything.
 //!
-//! - `server`: HTTP on the admin, metrics and health ports; `held`: the connections it holds;
-//!   `reserve`: the descriptors it keeps for them
+//! - `server`: HTTP on the admin, metrics, health and status ports; `held`: the open connections of
+//!   a port; `reserve`: the descriptors that a port keeps for them
 //! - `routes`: which path does what; `pages`: what can be read; `query`: a page's parameters
-//! - `dump`, `mask`: `/config_dump`; `stats`: metrics; `merged`: with the app's; `clusters`, `certs`, `runtime`: the pages of
-//!   those names
+//! - `dump`, `mask`: `/config_dump`; `stats`: metrics; `merged`: the same with the app's;
+//!   `clusters`, `certs`, `runtime`: the pages of those names
 //! - `logging`: log levels, changed live
 
 mod certs;
@@ -49,9 +49,9 @@ pub struct Admin {
     pub logging: Logging,
     /// Destinations of logs.
     pub sinks: Arc<Sinks>,
-    /// `None`: nothing comes over xDS.
+    /// `None`: no configuration comes over xDS.
     pub xds: Option<Handle>,
-    /// `None`: certificates are not by CSR.
+    /// `None`: certificates do not come by CSR.
     pub identity: Option<watch::Receiver<identity::CertificateStatus>>,
     /// `None`: there is no status port.
     pub prober: Option<Prober>,

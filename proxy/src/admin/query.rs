@@ -5,10 +5,10 @@ use regex::{Regex, RegexBuilder};
 /// Compiled size of a regular expression, bytes. The engine takes linear time.
 const MAX_REGEX: usize = 1 << 20;
 
-/// The parameters of a URL, decoded.
+/// The decoded parameters of a URL.
 pub(super) struct AdminQuery(Vec<(String, String)>);
 
-/// Why a page is not shown.
+/// Why a page cannot be served.
 #[derive(Debug, PartialEq, Eq)]
 pub struct PageError {
     pub status: http::StatusCode,

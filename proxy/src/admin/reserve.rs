@@ -1,8 +1,9 @@
-//! Descriptors that a port keeps for its own connections, so that a probe is answered also when
-//! the process has no others left.
+//! Descriptors that a port keeps for its own connections, so that a probe is answered even when the
+//! process has no others left.
 //!
-//! A connection that could not be accepted takes one of them. At its end a duplicate takes its
-//! place in one system call (`dup3`), so that no other thread gets the descriptor meanwhile.
+//! A connection that could not be accepted for want of a descriptor takes one of them. When it
+//! ends, `dup3` replaces it by a kept descriptor in one system call, so that no other thread gets
+//! the number in between.
 
 use std::fs::File;
 use std::io::{self, IoSlice};
@@ -15,12 +16,12 @@ use rustix::io::{DupFlags, Errno, dup3};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Descriptors of a port.
+/// Descriptors that one port keeps.
 const KEPT: usize = 4;
 
 /// See the module.
 pub(super) struct Reserve {
-    /// What is duplicated.
+    /// What the kept descriptors are duplicates of.
     source: OwnedFd,
     kept: Mutex<Vec<OwnedFd>>,
 }
@@ -37,7 +38,7 @@ impl Reserve {
         Ok(Arc::new(reserve))
     }
 
-    /// Makes up for what other threads have taken, as far as there are descriptors again.
+    /// Replaces kept descriptors that other threads have got, as far as there are free ones.
     pub(super) fn fill(&self) {
         let mut kept = self.kept();
         while kept.len() < KEPT
@@ -47,17 +48,18 @@ impl Reserve {
         }
     }
 
-    /// Frees one, when accepting failed for want of it; `false`: that is not why, or none is left.
+    /// Closes a kept descriptor if accepting failed for want of one; `false`: it failed otherwise,
+    /// or none is left.
     pub(super) fn spend(&self, error: &io::Error) -> bool {
         let errno = Errno::from_io_error(error);
         let is_out = matches!(errno, Some(Errno::MFILE | Errno::NFILE));
         is_out && self.kept().pop().is_some()
     }
 
-    /// Keeps the descriptor of a connection that has ended, where one is missing.
+    /// Turns the descriptor of a connection that has ended into a kept one, if one is missing.
     fn take_back(&self, mut ended: OwnedFd) {
         let mut kept = self.kept();
-        // Otherwise it is closed.
+        // Otherwise dropping `ended` closes it.
         if kept.len() < KEPT && dup3(&self.source, &mut ended, DupFlags::CLOEXEC).is_ok() {
             kept.push(ended);
         }
@@ -68,9 +70,9 @@ impl Reserve {
     }
 }
 
-/// A connection whose descriptor is the reserve's at its end.
+/// A connection whose descriptor goes to the reserve when it ends.
 pub(super) struct ReservedStream {
-    /// `None` only while it is dropped.
+    /// `None` only during `drop`.
     tcp: Option<TcpStream>,
     reserve: Arc<Reserve>,
 }

@@ -117,7 +117,7 @@ fn change(admin: &Admin, path: &str, query: &str) -> Answer {
     text(StatusCode::OK, "OK\n")
 }
 
-/// Envoy's `?inboundonly`; it takes any value for true.
+/// Envoy's `?inboundonly`; any value counts as true.
 fn inbound_only(query: &str) -> bool {
     AdminQuery::parse(query)
         .iter()

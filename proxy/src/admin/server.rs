@@ -1,4 +1,4 @@
-//! HTTP for admin, metrics, health and status. hyper serves it; the data path never does.
+//! HTTP for admin, metrics, health and status. It uses hyper, which the data path does not.
 
 use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
@@ -16,13 +16,13 @@ use super::held::{Answering, Bounds, PortConnections};
 use super::reserve::{Reserve, ReservedStream};
 use super::{Admin, routes};
 
-/// Request head, bytes.
+/// Limit of a request's head, bytes.
 const MAX_HEAD: usize = 16 << 10;
 
 /// The limits of a port.
 struct SurfaceOptions {
     bounds: Bounds,
-    /// For a request to arrive.
+    /// How long a request's head may take to arrive.
     header_timeout: Duration,
     /// The longest a connection may stay open: no page streams.
     max_life: Duration,
@@ -83,8 +83,8 @@ impl Surface {
                 max_life: Duration::from_secs(30),
                 keep_alive: false,
             },
-            // All probes of a pod come from one address, and a hook may take the pod's whole grace
-            // period.
+            // All probes of a pod come from one address, and a preStop hook may take as long as the
+            // pod's grace period.
             Surface::Status => SurfaceOptions {
                 bounds: Bounds {
                     all: 256,
@@ -108,7 +108,7 @@ pub async fn serve(port: &Port, surface: Surface, admin: &Arc<Admin>) {
             Err(error) if port.reserve.spend(&error) => continue,
             Err(error) => {
                 tracing::warn!(%error, ?surface, "accept failed");
-                // Out of descriptors, most likely: trying at once would only spin.
+                // Most likely there are no descriptors left: trying at once would only spin.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }

@@ -32,12 +32,12 @@ pub(super) struct Core {
     pub(super) store: Arc<Store>,
     /// Of names of clusters.
     pub(super) resolver: Resolver,
-    /// Static listeners that lead to what comes over ADS: they open once that is there, or was
+    /// Static listeners that lead to resources of ADS: they open once those have arrived, or were
     /// waited for long enough.
     pub(super) held: Vec<SnapshotStep>,
-    /// What static resources refer to and do not bring themselves: it comes over ADS.
+    /// What static resources refer to and the bootstrap does not have: it comes over ADS.
     pub(super) references: Vec<Key>,
-    /// How long that may take; `None`: there is nothing.
+    /// How long that may take; `None`: nothing is waited for.
     pub(super) initial_fetch_timeout: Option<Duration>,
 }
 
@@ -121,7 +121,7 @@ pub(super) fn prober(
         .transpose()
 }
 
-/// The workload this proxy stands beside, as its node metadata tells.
+/// The workload that this proxy serves, from its node metadata.
 fn local_peer(bootstrap: &Bootstrap) -> Peer {
     let metadata = bootstrap.node.metadata.as_ref();
     let text = |fields: Option<&Struct>, name: &str| match fields?.fields.get(name)?.kind {

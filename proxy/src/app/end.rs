@@ -1,8 +1,9 @@
-//! Signals: SIGTERM and SIGINT drain, a second one ends at once; SIGUSR1 opens logs again.
+//! Signals: SIGTERM and SIGINT drain, a second one ends the process at once; SIGUSR1 reopens logs.
 //!
-//! A drain ends inbound connections in order. Outbound ones go on as before, new ones too: the app
-//! beside the proxy may have work to finish. Once none of either is open, and the app does not
-//! listen any more (`--wait-for-app`), the process ends; at the latest after the drain time.
+//! A drain ends inbound connections in order. Outbound connections, and new ones, are served as
+//! before, because the app may have work to finish. The process ends when no connection of either
+//! direction is open and, with `--wait-for-app`, no app listens any more; at the latest after the
+//! drain time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,9 +16,9 @@ use crate::log_sink::Sinks;
 
 /// How often the number of open connections is checked.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
-/// How often, while there is none, it is checked whether the app still listens.
+/// How often it is checked whether the app still listens, once no connection is open.
 const APP_INTERVAL: Duration = Duration::from_millis(200);
-/// After the deadline connections get this long to close and to write their log lines.
+/// After the drain time, connections have this long to close and to write their access log lines.
 const LOG_WRITE: Duration = Duration::from_millis(100);
 /// As a shell reports a process ended by SIGTERM.
 const EXIT_SECOND_SIGNAL: i32 = 143;
@@ -43,9 +44,9 @@ impl Signals {
     }
 }
 
-/// SIGUSR1 opens log files again, as after a rotation. SIGHUP and SIGUSR2, which tell other servers
-/// to read their configuration or to replace themselves, do nothing.
-/// They are handled from this call on.
+/// SIGUSR1 reopens log files, as after a rotation. SIGHUP and SIGUSR2, by which other servers
+/// reload their configuration or replace themselves, are ignored. Signals are handled from this
+/// call on.
 pub(super) fn handle_signals(sinks: Arc<Sinks>) -> impl Future<Output = ()> {
     let mut usr1 = listen(SignalKind::user_defined1());
     let mut hangup = listen(SignalKind::hangup());
@@ -78,7 +79,8 @@ async fn one(signal: &mut Option<Signal>) {
 }
 
 /// Returns when the process may end: after a signal, once all connections have ended or the drain
-/// time is over. `open`: the number of open connections; `wait_for_app`: not before the app is gone.
+/// time is over. `open`: the number of open connections; `wait_for_app`: also wait until no other
+/// process listens.
 pub(super) async fn wait(
     drain: &Drain,
     open: impl Fn() -> usize,
@@ -109,12 +111,12 @@ pub(super) async fn wait(
     tokio::time::sleep(LOG_WRITE).await;
 }
 
-/// What a drain still waits for.
+/// What the drain is still waiting for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Remaining {
     Nothing,
     Connections(usize),
-    /// It accepts connections still.
+    /// The app still listens.
     App,
 }
 

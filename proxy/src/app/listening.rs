@@ -1,7 +1,7 @@
-//! Whether other processes of the network namespace listen: in a pod, whether the app is still there.
+//! Whether other processes in the network namespace listen: in a pod, whether the app still runs.
 //!
-//! The kernel lists the namespace's sockets, the listening ones first, by inode; those of this
-//! process are among its descriptors.
+//! /proc/net/tcp and tcp6 list the namespace's sockets by inode, listening ones first; the inodes
+//! of this process's own sockets are in /proc/self/fd.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -11,12 +11,12 @@ const TABLES: [&str; 2] = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
 /// The state `LISTEN` in the tables.
 const LISTEN: &str = "0A";
 
-/// Whether a TCP socket listens that is not this process's. A namespace that cannot be looked at has
-/// none: the end of the process does not hang on it.
+/// Whether another process has a listening TCP socket. False when that cannot be read, so that the
+/// process is able to end.
 pub fn others_listen() -> bool {
     let looked = own_sockets().and_then(|own| {
         for table in TABLES {
-            // There is no table of a family that the kernel does not have.
+            // The kernel has no table for a family that it does not support.
             let Ok(table) = File::open(table) else {
                 continue;
             };
@@ -36,7 +36,7 @@ pub fn others_listen() -> bool {
 fn own_sockets() -> io::Result<HashSet<u64>> {
     let mut own = HashSet::new();
     for descriptor in std::fs::read_dir("/proc/self/fd")? {
-        // One that was closed meanwhile.
+        // A descriptor that was closed meanwhile.
         let Ok(target) = std::fs::read_link(descriptor?.path()) else {
             continue;
         };
@@ -49,7 +49,7 @@ fn own_sockets() -> io::Result<HashSet<u64>> {
     Ok(own)
 }
 
-/// Reads the table up to its last listening socket: sockets of connections may be many.
+/// Reads the table up to its last listening socket, because there may be many connections after it.
 fn others(table: impl BufRead, own: &HashSet<u64>) -> io::Result<bool> {
     for line in table.lines().skip(1) {
         let line = line?;
@@ -80,7 +80,7 @@ mod tests {
         let others = |own: &[u64]| others(TABLE.as_bytes(), &own.iter().copied().collect());
         assert!(others(&[815]).unwrap());
         assert!(others(&[]).unwrap());
-        // Connections are not what is asked about.
+        // Sockets of connections do not count.
         assert!(!others(&[815, 4711]).unwrap());
     }
 

@@ -14,9 +14,9 @@ use crate::xds::resource_type::{Key, ResourceType};
 
 pub(super) struct Statics {
     pub(super) held: Vec<SnapshotStep>,
-    /// What comes over ADS for the sake of static resources.
+    /// What comes over ADS because static resources refer to it.
     pub(super) references: Vec<Key>,
-    /// How long that may take; `None`: there is nothing.
+    /// How long that may take; `None`: nothing is waited for.
     pub(super) initial_fetch_timeout: Option<Duration>,
 }
 

@@ -182,15 +182,15 @@ async fn work(
     worker.logs.flush();
 }
 
-/// Keeps the listening sockets in step with the snapshot.
+/// Opens and closes listening sockets as snapshots require.
 async fn follow(bound: &mut Bound) {
     let bound = RefCell::new(bound);
-    // Only one run borrows it at a time; a panic ends the borrow.
+    // Only one run borrows it at a time, and a panic drops the borrow.
     #[expect(clippy::await_holding_refcell_ref, reason = "one run at a time")]
     restart_on_panic(|| async { bound.borrow_mut().run().await }).await;
 }
 
-/// Hands buffered access log lines to their sinks.
+/// Passes buffered access log lines to their sinks.
 async fn flush(worker: &Worker, interval: Duration) {
     loop {
         worker.timers.sleep(interval).await;

@@ -1,4 +1,4 @@
-//! How many connections and pipes the process can hold, by its descriptors and its memory.
+//! How many connections and pipes the process may hold, by its descriptors and its memory.
 
 use std::path::{Component, Path};
 
@@ -14,11 +14,11 @@ const OF_PIPES: u64 = 8;
 const OF_PIPE: u64 = 2;
 /// Memory of an active connection, bytes.
 const BYTES: u64 = 16 << 10;
-/// The lower bound, however few descriptors and however little memory there are.
+/// The lowest bound, however few descriptors and however little memory there are.
 const LEAST: u64 = 16;
 
-/// Raises the soft RLIMIT_NOFILE to the hard one. The soft one is low (1,024) by tradition, for
-/// programs that use select(2).
+/// Raises the soft RLIMIT_NOFILE to the hard one. The soft one is 1,024 by tradition, for programs
+/// that use select(2).
 pub fn raise_descriptors() {
     let limit = getrlimit(Resource::Nofile);
     if limit.current == limit.maximum {
@@ -33,8 +33,8 @@ pub fn raise_descriptors() {
     }
 }
 
-/// Connections that may come in, and connections to upstreams that may be opened for them. What the
-/// app itself calls keeps half of what there is.
+/// Limit of inbound connections, and of connections to upstreams that are opened for them. Half of
+/// the capacity is kept for the app's own calls.
 pub fn inbound() -> u64 {
     bound(getrlimit(Resource::Nofile).current, memory())
 }
@@ -49,8 +49,8 @@ fn pipes_of(descriptors: Option<u64>, workers: usize) -> usize {
     usize::try_from(all).unwrap_or(usize::MAX) / workers.max(1)
 }
 
-/// Bytes that the process may take up: the lowest limit among its cgroup and those above, v2 or v1,
-/// and the machine's memory. `None`: neither can be read.
+/// Bytes that the process may use: the lowest limit of its cgroup and those above it, v2 or v1, and
+/// of the machine's memory. `None`: neither can be read.
 pub fn memory() -> Option<u64> {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let of_cgroup = allotted(Path::new("/sys/fs/cgroup"), &read("/proc/self/cgroup"));
@@ -68,9 +68,10 @@ fn bound(descriptors: Option<u64>, memory: Option<u64>) -> u64 {
     lower.unwrap_or(u64::MAX).max(LEAST)
 }
 
-/// The lowest limit of a process with these `groups`, as cgroups(7) describes /proc/self/cgroup.
-/// `root`: where the hierarchies are mounted. A container may see the path that its group has on the
-/// host, while only the group itself is mounted: then `root` alone is read.
+/// The lowest limit of a process with these `groups`, which are /proc/self/cgroup as cgroups(7)
+/// describes it. `root`: where the hierarchies are mounted. In a container the file may have the
+/// path that the group has on the host, while only the group itself is mounted: then only `root` is
+/// read.
 fn allotted(root: &Path, groups: &str) -> Option<u64> {
     let limits = groups.lines().filter_map(|line| {
         let (_, rest) = line.split_once(':')?;
@@ -92,13 +93,13 @@ fn lowest(root: &Path, path: &str, name: &str) -> Option<u64> {
             folder.push(part);
             Some(folder.clone())
         }
-        // Outside of the namespace's root, which is as far as can be seen.
+        // Outside of the cgroup namespace's root, which cannot be read.
         _ => None,
     });
     let folders = std::iter::once(root.to_owned()).chain(below.collect::<Vec<_>>());
     let limit = |folder: &Path| {
         let text = std::fs::read_to_string(folder.join(name)).ok()?;
-        // "max", and in v1 a number beyond all memory, are no limit.
+        // "max", and in v1 a number that exceeds all memory, mean no limit.
         text.trim().parse().ok().filter(|bytes| *bytes < 1 << 60)
     };
     folders.filter_map(|folder| limit(&folder)).min()
@@ -170,7 +171,7 @@ mod tests {
                 unit,
                 None,
             ),
-            // A unit's own, or its slice's; the root has no file.
+            // A unit's own limit, or its slice's; the root has no file.
             (
                 &[("system.slice/anyam.service/memory.max", "1048576\n")],
                 unit,
@@ -184,7 +185,7 @@ mod tests {
                 unit,
                 Some(2 * MIB),
             ),
-            // With a namespace of its own, or with the host's paths.
+            // With a cgroup namespace of its own, or with the host's paths.
             (&[("memory.max", "1048576\n")], container, Some(MIB)),
             (&[("memory.max", "1048576\n")], unit, Some(MIB)),
             (
@@ -200,7 +201,7 @@ mod tests {
                 v1,
                 Some(3 * MIB),
             ),
-            // Another controller's path is not this one's.
+            // The path of another controller does not count.
             (&[("memory/a/memory.limit_in_bytes", "1\n")], v1, None),
         ];
         for (limits, groups, wanted) in cases {

@@ -15,7 +15,7 @@ use crate::identity;
 use crate::probe::settings as probe;
 use crate::tls::SpiffeId;
 
-/// Connections wait so long when the bootstrap does not say.
+/// The default of how long connections wait for on-demand resources.
 const WAIT: Duration = Duration::from_secs(5);
 const MISS_TTL: Duration = Duration::from_secs(10);
 const REPORT: Duration = Duration::from_secs(5);
@@ -32,7 +32,7 @@ pub struct Extensions {
     pub status: Option<probe::StatusPortSettings>,
 }
 
-/// The static secrets `default` and `ROOTCA`, by CSR.
+/// The static secrets `default` and `ROOTCA`, which come by CSR.
 #[derive(Clone, Debug)]
 pub struct IdentityConfig {
     pub settings: identity::IdentitySettings,

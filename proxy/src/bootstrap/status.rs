@@ -1,4 +1,4 @@
-//! The status port (anyam.bootstrap.v1.StatusPort), checked.
+//! Checks the status port's settings (anyam.bootstrap.v1.StatusPort).
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use super::extensions::ip;
 use crate::config::compile::support::{At, CompileError, port};
 use crate::probe::settings::{AppMetrics, AppProbe, AppResource, ProbeHandler, StatusPortSettings};
 
-/// A hook's time, and the longest of a probe.
+/// Time-out of a hook, and the longest that a probe may have.
 const LONGEST: Duration = Duration::from_secs(600);
-/// Probes of all containers of a pod.
+/// Limit of the probes of all of a pod's containers.
 const MOST_PROBES: usize = 256;
 
 pub(super) fn status(
@@ -139,7 +139,8 @@ fn target(
     })
 }
 
-/// As Go's `url.Parse` and the kubelet do: what cannot stand in a request is percent-encoded.
+/// As Go's `url.Parse`, which the kubelet uses: characters that a request line cannot have are
+/// percent-encoded.
 fn encoded(path: &str) -> Option<PathAndQuery> {
     let path = path.split('#').next().unwrap_or_default();
     let mut text = String::with_capacity(path.len() + 1);

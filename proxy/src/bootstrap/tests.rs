@@ -204,7 +204,7 @@ fn a_sidecar_is_nothing_but_a_bootstrap() {
         connections,
         status,
     } = &bootstrap.extensions;
-    // The injector configures it.
+    // Injection configures the status port, not the sidecar's own arguments.
     assert!(status.is_none());
     let connections = connections.as_ref().unwrap();
     assert_eq!(

@@ -36,7 +36,7 @@ pub enum FilterConfig {
     Rbac(Arc<Rbac>),
     Fault(Arc<FaultInjection>),
     LocalRateLimit(Arc<LocalRateLimit>),
-    /// `None`: the filter's own, which has no policy.
+    /// `None`: the filter's own configuration, which has no policy.
     Cors(Option<Arc<CorsPolicy>>),
     HeaderMutation(HeaderMutation),
     /// Bytes of a request's body that are waited for at most (`max_request_bytes`).
@@ -121,7 +121,7 @@ impl Percent {
 pub struct FaultInjection {
     pub delay: Option<FaultPart<Duration>>,
     pub abort: Option<Abort>,
-    /// Of the response's body, KiB a second, for each stream.
+    /// Rate of the response's body, KiB a second, for each stream.
     pub response_rate: Option<FaultPart<u64>>,
     /// Only requests to this cluster.
     pub upstream_cluster: Option<Box<str>>,

@@ -63,7 +63,7 @@ pub struct HttpConnectionManager {
 }
 
 impl HttpConnectionManager {
-    /// Whether its filters authorise requests.
+    /// Whether it has filters that authorise requests.
     pub fn authorises(&self) -> bool {
         let rules = |filter: &HttpFilter| matches!(filter.config, FilterConfig::Rbac(_));
         self.filters.iter().any(rules)

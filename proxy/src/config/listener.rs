@@ -62,10 +62,11 @@ pub struct ListenerDef {
     pub default_chain: Option<Arc<FilterChain>>,
     /// Bytes a connection may buffer in each direction before it stops reading.
     pub per_connection_buffer_limit: usize,
-    /// Bounds on connections that are open: the listener's own, the process'.
+    /// Limits of open connections: the listener's own, and the process's.
     pub connection_limits: Vec<Arc<ConnectionLimit>>,
-    /// Bounds connections to upstreams that are opened for this listener's connections. One HTTP/2
-    /// connection may need as many as it has streams. `None`: no bound but the clusters' own.
+    /// Limit of connections to upstreams that are opened for this listener's connections. One
+    /// HTTP/2 connection may need as many as it has streams. `None`: only the clusters' limits
+    /// apply.
     pub upstream_limit: Option<Arc<ConnectionLimit>>,
     pub backlog: u32,
     pub access_log: Vec<Arc<AccessLog>>,
@@ -190,8 +191,8 @@ pub enum TerminalFilter {
 }
 
 impl TerminalFilter {
-    /// Whether `other` handles bytes in the same way: what HTTP filters judge, a relay of bytes
-    /// would pass.
+    /// Whether `other` is a filter of the same kind: a TCP proxy would relay requests that HTTP
+    /// filters check.
     pub fn is_alike(&self, other: &TerminalFilter) -> bool {
         std::mem::discriminant(self) == std::mem::discriminant(other)
     }

@@ -6,7 +6,7 @@
 //! Two kinds: `BytesMut`, whose slices may outlive the read (HTTP), and `Block`, initialised
 //! memory that stays in one place (TLS records, the L4 relay).
 //!
-//! The pool is an `Rc` on purpose: it never leaves its worker, so it needs no locks.
+//! The pool is an `Rc` on purpose: it is used by one worker only, so it needs no locks.
 #![cfg_attr(
     not(test),
     deny(
@@ -63,7 +63,7 @@ impl Size {
     }
 }
 
-/// Initialised memory of [`SMALL`] or [`BULK`] bytes; goes back to its pool when dropped.
+/// Initialised memory of [`SMALL`] or [`BULK`] bytes; returned to its pool when dropped.
 pub struct Block {
     memory: Box<[u8]>,
     pool: Pool,

@@ -5,9 +5,9 @@
 //! busy connection touches the wheel once per time-out and not once per request. Deadlines are
 //! rounded up to [`TICK`].
 //!
-//! - `timer_fd`: the descriptor by which the kernel reports that the next tick has come. The runtime of
-//!   a worker has no timers of its own: it would read the clock four times a turn for them, and have
-//!   the kernel arm a timer for each wait.
+//! - `timer_fd`: the descriptor that becomes readable at the next tick. A worker's runtime has no
+//!   timers of its own: tokio would read the clock four times a turn for them, and have the kernel
+//!   arm a timer for each wait.
 //! - `clock`: the time, read once for each poll of a task
 
 mod clock;
@@ -281,13 +281,13 @@ impl Timer {
         }
     }
 
-    /// [`Timer::set`]; for `None` a deadline that does not come. [`Timers::wake_all`] wakes the
-    /// task all the same: it may wait for nothing else.
+    /// [`Timer::set`]; for `None` a deadline that never comes. [`Timers::wake_all`] still wakes the
+    /// task, which may have nothing else to be woken by.
     pub fn set_or_never(&self, after: Option<Duration>) {
         self.set(after.unwrap_or(Duration::MAX));
     }
 
-    /// Not set any more: it wakes no task, and [`Timers::wake_all`] need not.
+    /// Unsets the timer: it wakes no task, and [`Timers::wake_all`] may skip it.
     pub fn clear(&self) {
         self.entry.deadline.set(NEVER);
     }

@@ -12,9 +12,10 @@ use tokio::net::{TcpStream, UdpSocket};
 
 use super::question;
 
-/// How long one attempt waits for its answer, as a stub resolver does (resolv.conf(5), `timeout`).
+/// How long one attempt waits for its answer, as in stub resolvers (resolv.conf(5), `timeout`).
 const TIMEOUT: Duration = Duration::from_secs(5);
-/// Without an answer by then the next resolver is asked as well; the first may still answer.
+/// Without an answer within this time the next resolver is tried as well; the first may still
+/// answer.
 const NEXT: Duration = Duration::from_secs(2);
 /// Over all resolvers.
 const TRIES: usize = 4;
@@ -61,7 +62,7 @@ pub(super) async fn forward(
     }
 }
 
-/// One try.
+/// One attempt.
 async fn ask(resolver: SocketAddr, query: &[u8], transport: DnsTransport) -> io::Result<Vec<u8>> {
     let (id, mut asked) = (random_id()?, query.to_vec());
     let place = asked.first_chunk_mut().ok_or(io::ErrorKind::InvalidInput)?;

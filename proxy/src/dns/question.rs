@@ -76,8 +76,8 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
 }
 
 impl Question {
-    /// The name's records, as far as they are of the type asked for. A name that is there without
-    /// such records is no error: NOERROR without answers (NODATA).
+    /// The name's records of the requested type. A name that exists without such records is no
+    /// error: NOERROR without answers (NODATA).
     pub(super) fn records(
         &self,
         records: &NameRecords,
@@ -109,8 +109,8 @@ impl Question {
         self.fit(answer, transport)
     }
 
-    /// The message in what its transport can carry. Additional records may be left out (RFC 2181,
-    /// section 9); with fewer answers than there are, TC is set.
+    /// Encodes the message within the limit of its transport. Additional records may be left out
+    /// (RFC 2181, section 9); with fewer answers than there are, TC is set.
     fn fit(&self, mut answer: Message, transport: DnsTransport) -> Option<Vec<u8>> {
         let limit = self.limit(transport);
         let mut bytes = encode(&answer, limit)?;
@@ -121,7 +121,7 @@ impl Question {
         Some(bytes)
     }
 
-    /// Bytes that an answer may have.
+    /// The limit of an answer, bytes.
     pub(super) fn limit(&self, transport: DnsTransport) -> u16 {
         match transport {
             DnsTransport::Udp => self.udp_limit,
@@ -129,7 +129,7 @@ impl Question {
         }
     }
 
-    /// One record more than an answer has room for, so that it is seen to be truncated.
+    /// One record more than fits into an answer, so that truncation shows.
     fn most_records(&self, transport: DnsTransport) -> usize {
         usize::from(self.limit(transport) / RECORD).saturating_add(1)
     }

@@ -73,7 +73,7 @@ async fn elsewhere(
 }
 
 /// Looks up the name and its expansions by the search paths, all at once; the first in order that
-/// has records wins, else the first that exists.
+/// has records is used, else the first that exists.
 async fn look_up(settings: &DnsSettings, demand: &OnDemandClient, name: &str) -> Resolution {
     let candidates = candidates(settings, name);
     let asking = candidates
@@ -103,7 +103,8 @@ async fn look_up(settings: &DnsSettings, demand: &OnDemandClient, name: &str) ->
 fn candidates(settings: &DnsSettings, name: &str) -> Vec<String> {
     let mut candidates = vec![name.to_owned()];
     if !is_ours(settings, name) && name.matches('.').count() < NDOTS {
-        // A lone label before a suffix of ours is a namespace, which must not hide a host elsewhere.
+        // A single label before a suffix of ours is a namespace, and must not hide a host outside
+        // of the mesh.
         let fits = |suffix: &&String| name.contains('.') || !settings.own.contains(suffix);
         let search = settings.search.iter().take(MAX_SEARCH).filter(fits);
         candidates.extend(search.map(|suffix| format!("{name}.{suffix}")));

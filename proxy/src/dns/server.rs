@@ -131,7 +131,7 @@ async fn serve_udp(socket: &Arc<UdpSocket>, shared: Arc<Shared>) {
         let (socket, shared) = (socket.clone(), shared.clone());
         tokio::spawn(async move {
             if let Some(answer) = shared.answer(&query, DnsTransport::Udp).await {
-                // The client may be gone.
+                // The client may have closed its socket.
                 let _ = socket.send_to(&answer, client).await;
             }
             drop(permit);

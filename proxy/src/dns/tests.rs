@@ -183,9 +183,9 @@ enum Behaviour {
     Answer,
     /// Wrong id, another question, no answer at all, junk; then the right answer.
     ForgedFirst,
-    /// Says "truncated" over UDP, the whole over TCP.
+    /// Truncated over UDP, complete over TCP.
     Truncate,
-    /// More than a client without EDNS can take.
+    /// More than fits for a client without EDNS.
     Huge,
     Silent,
     /// Answers the first question after three seconds, and no other.

@@ -1,6 +1,7 @@
-//! HTTP/2 connections that carry others.
+//! HTTP/2 connections that carry tunnels.
 //!
-//! They need no permits: each connection inside has its own, and they are fewer.
+//! They take no permits of the listener's limit: each connection inside has its own, and there are
+//! fewer of them.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -35,7 +35,7 @@ pub struct TunnelServer {
 }
 
 impl TunnelServer {
-    /// `None`: the peer speaks no HTTP/2.
+    /// `None`: the peer does not use HTTP/2.
     pub async fn handshake(io: Prefixed, options: &TunnelOptions) -> Option<Self> {
         let streams = options.max_concurrent_streams;
         let mut builder = h2::server::Builder::new();

@@ -54,7 +54,7 @@ pub struct CertificateAgent {
     slots: Slots,
     metrics: Metrics,
     status: watch::Sender<CertificateStatus>,
-    /// In use, with the time of its renewal.
+    /// The certificate in use, with the time of its renewal.
     current: Option<(Material, SystemTime)>,
     backoff: Backoff,
     /// The CA refused the current certificate: the token is tried next, if there is one.
@@ -72,7 +72,7 @@ pub enum AgentError {
 }
 
 impl CertificateAgent {
-    /// Loads the stored certificate and bundle, if any: then the slots are filled when this
+    /// Loads the stored certificate and bundle, if there are any, into their slots before it
     /// returns.
     ///
     /// # Errors

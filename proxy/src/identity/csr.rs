@@ -4,7 +4,7 @@ use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA25
 
 use crate::tls::SpiffeId;
 
-/// PEM key (which never leaves the proxy) and PEM signing request.
+/// The private key, which never leaves the proxy, and the signing request, both PEM.
 pub(super) struct SigningRequest {
     pub(super) key: String,
     pub(super) csr: String,

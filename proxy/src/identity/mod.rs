@@ -1,9 +1,10 @@
-//! The proxy's own certificate: key made here, certificate by CSR, renewed at half-life.
+//! The proxy's own certificate: the key is generated here, the certificate obtained by CSR and
+//! renewed at half-life.
 //!
-//! - `token`: tokens for the first certificate; `csr`: key and signing request; `pin`: how the CA's certificate is
-//!   verified; `ca`: the call itself
+//! - `token`: tokens for the first certificate; `csr`: key and signing request; `pin`: how the CA's
+//!   certificate is verified; `ca`: the call to the CA
 //! - `store`: key, certificate and bundle on disk, so that a restart works
-//! - `schedule`: when to renew and to retry, and whether the clock can be right (no I/O)
+//! - `schedule`: when to renew and to retry, and whether the clock is plausible (no I/O)
 //! - `agent`: the loop that ties them together and publishes to the TLS contexts
 //!
 //! A renewal replaces the certificate of the next handshake; open connections are not affected.

@@ -1,5 +1,5 @@
-//! How the CA's certificate is verified: before the first certificate by the root whose hash is in
-//! the join token, or by the roots beside another token; afterwards by the roots received.
+//! How the CA's certificate is verified. Before the first certificate: by the root whose hash is in
+//! the join token, or by the roots in a file. Afterwards: by the roots received from the CA.
 
 use std::sync::Arc;
 
@@ -74,7 +74,7 @@ fn store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
     Ok(store)
 }
 
-/// Trusts the roots that have these hashes, and only if the server sends one in its chain.
+/// Trusts roots with these hashes; the server must send such a root in its chain.
 #[derive(Debug)]
 struct ByHash {
     hashes: Vec<[u8; 32]>,

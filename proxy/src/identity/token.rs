@@ -1,9 +1,9 @@
 //! Tokens for the first certificate.
 //!
-//! Only the control plane can check a token. Join tokens,
-//! `anyam-join.v1.<base64url payload>.<base64url signature>`, have the hash of the CA's root in them,
-//! by which the proxy authenticates the control plane before it has a bundle. Other tokens, such as
-//! Kubernetes service accounts', come with a file of roots.
+//! Only the control plane can verify a token. Join tokens, `anyam-join.v1.<base64url
+//! payload>.<base64url signature>`, contain the hash of the CA's root, by which the proxy
+//! authenticates the control plane before it has a bundle. Other tokens, such as Kubernetes service
+//! accounts', require a file of roots.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,14 +11,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::pin;
 
 const PREFIX: &str = "anyam-join.v1.";
-/// A token is a few hundred bytes, a service account's some thousand; what is longer is no token.
+/// Join tokens have a few hundred bytes, service accounts' some thousand; longer text is no token.
 const MAX: usize = 8 << 10;
 
 /// A token as it is presented.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Token {
     pub(super) text: String,
-    /// SHA-256 of the DER of each root that the CA may have.
+    /// SHA-256 of the DER of each root that is accepted.
     pub(super) ca_hashes: Vec<[u8; 32]>,
 }
 
@@ -65,7 +65,7 @@ impl Token {
         })
     }
 
-    /// Any token, for a CA whose root is one of `roots` (PEM).
+    /// Any token, for a CA whose root is in `roots` (PEM).
     pub(super) fn beside_roots(text: &str, roots: &str) -> Result<Self, TokenError> {
         let text = text.trim();
         if text.len() > MAX {

@@ -77,7 +77,7 @@ impl Decisions {
     }
 }
 
-/// What all decisions about one connection share.
+/// The parts of the question that all decisions about one connection use.
 struct ExplainContext<'a> {
     snapshot: &'a Snapshot,
     question: &'a Question,

@@ -29,8 +29,8 @@ struct Before {
     flags: Vec<u64>,
 }
 
-/// Turns totals into deltas. What was reported over a stream that broke may be lost: these counts
-/// are for display, exact ones are Prometheus metrics.
+/// Turns totals into deltas. Deltas that were reported over a broken stream may be lost: these
+/// counts are for display, the exact ones are Prometheus metrics.
 #[derive(Default)]
 pub(super) struct Deltas {
     before: HashMap<EdgeKey, (Weak<Edge>, Before)>,

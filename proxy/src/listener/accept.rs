@@ -14,7 +14,7 @@ use crate::connection_limit::{self, ConnectionPermits};
 use crate::socket;
 use crate::worker::Worker;
 
-/// The first wait after the system ran out of something; doubles up to [`LONGEST_PAUSE`].
+/// Pause after descriptors or memory ran out; doubles up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -64,8 +64,8 @@ fn admit(worker: &Rc<ListenerContext>, tcp: TcpStream, peer: SocketAddr, key: Li
     worker.serve((), Box::pin(begin));
 }
 
-/// The permits of one more connection, also one inside another. `None`: as many as may be are open.
-/// From nine tenths on, idle ones are closed.
+/// The permits of one more connection, also one inside a tunnel. `None`: a limit is reached. From
+/// nine tenths of a limit on, idle connections are closed.
 pub(super) fn enter(worker: &Worker, def: &ListenerDef) -> Option<ConnectionPermits> {
     let permits = connection_limit::acquire_all(&def.connection_limits);
     let mut limits = def.connection_limits.iter();
@@ -75,7 +75,7 @@ pub(super) fn enter(worker: &Worker, def: &ListenerDef) -> Option<ConnectionPerm
     permits
 }
 
-/// Errors of the one connection that was to be accepted, not of the listener.
+/// Errors that concern only the connection that was to be accepted, and not the listener.
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, TimedOut};
     matches!(

@@ -39,8 +39,8 @@ pub(crate) fn must_end(
     matches!(readmit(&snapshot, subject), Readmission::Refused)
 }
 
-/// Whether what was published since a connection was accepted refuses it. To be asked before anything
-/// is done for it: its first bytes and its handshake may have taken long.
+/// Whether a snapshot that was published since the connection was accepted refuses it. To be called
+/// before anything is done for it, because its first bytes and its handshake may have taken long.
 pub(crate) fn is_refused_by_now(worker: &Worker, subject: &PolicySubject<'_>) -> bool {
     let snapshot = worker.store.peek();
     let newest = snapshot.listeners.get(&subject.listener.def.name);
@@ -48,15 +48,15 @@ pub(crate) fn is_refused_by_now(worker: &Worker, subject: &PolicySubject<'_>) ->
         && matches!(readmit(&snapshot, subject), Readmission::Refused)
 }
 
-/// Whether `snapshot` would accept a connection, and by which chain: its listener has one for it that
-/// ends in the same kind of filter, is as content with its TLS as its own, and whose network filters
+/// Whether `snapshot` would accept an open connection, and by which chain: its listener has a chain
+/// for it with the same kind of terminal filter, which accepts its TLS, and whose network filters
 /// allow it.
 pub fn readmit<'a>(snapshot: &'a Snapshot, subject: &PolicySubject<'a>) -> Readmission<'a> {
     let Some(listener) = snapshot.listeners.get(&subject.listener.def.name) else {
         return Readmission::Removed;
     };
-    // The listener that accepted it has not changed, and so neither has its choice. With TLS, the
-    // certificate is judged again all the same.
+    // If the listener has not changed, it would choose the same chain. The peer's certificate is
+    // evaluated again all the same.
     let chain = if Arc::ptr_eq(&listener.def, &subject.listener.def) {
         Some(subject.chain)
     } else {
@@ -71,7 +71,7 @@ pub fn readmit<'a>(snapshot: &'a Snapshot, subject: &PolicySubject<'a>) -> Readm
 fn accepts(chain: &FilterChain, subject: &PolicySubject<'_>) -> bool {
     let is_allowed = || authorise(subject.addresses, chain, subject.tls, sni(subject)).is_ok();
     if std::ptr::eq(chain, subject.chain) {
-        // The addresses of a connection without TLS do not change.
+        // Without TLS only addresses are evaluated, which do not change.
         return subject.tls.is_none() || is_allowed();
     }
     chain.terminal.is_alike(&subject.chain.terminal) && accepts_tls(chain, subject) && is_allowed()
@@ -90,7 +90,7 @@ fn accepts_tls(chain: &FilterChain, subject: &PolicySubject<'_>) -> bool {
     }
 }
 
-/// The server name of the ClientHello that was detected, also where TLS passes through.
+/// The server name of the ClientHello that was detected, also where TLS is passed through.
 fn sni<'a>(subject: &PolicySubject<'a>) -> Option<&'a str> {
     match subject.protocol {
         DetectedProtocol::Tls(hello) => hello.sni.as_deref(),

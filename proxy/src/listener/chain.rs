@@ -40,9 +40,9 @@ pub fn choose<'a>(
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
     No,
-    /// The chain does not have this criterion.
+    /// The chain does not have the criterion.
     NoCriterion,
-    /// The higher, the more specific.
+    /// The criterion matches; higher is more specific.
     Yes(u16),
 }
 

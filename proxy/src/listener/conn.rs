@@ -31,9 +31,9 @@ use crate::telemetry::{Call, Calls, Record};
 use crate::tls::ConnectionInfo;
 use crate::worker::Worker;
 
-/// A connection as it was accepted.
+/// A connection after it was accepted.
 pub(crate) struct AcceptedConnection {
-    /// The listener that applies, after the look-up of the original destination.
+    /// The listener that applies, found by the original destination.
     pub(crate) listener: Arc<Listener>,
     pub(crate) peer: SocketAddr,
     /// The client's destination address.
@@ -51,7 +51,7 @@ impl AcceptedConnection {
     }
 }
 
-/// Held while a connection is open: its permits and its place in the count.
+/// Guards of an open connection: its permits, and its share in the count.
 pub(super) type ConnectionGuards = (ConnectionPermits, OpenConnection);
 
 /// Everything before the terminal filter, for a connection accepted on `entry`; passes it to that
@@ -159,7 +159,7 @@ async fn admit(
     })
 }
 
-/// Reads the first bytes, if the chain depends on them.
+/// Reads the first bytes, if the choice of the chain depends on them.
 async fn look(
     worker: &Rc<ListenerContext>,
     accepted: &AcceptedConnection,

@@ -30,11 +30,11 @@ pub(super) async fn find_listener(
     let wanted = OnDemandResource::Listener(destination);
     match demand.ask_by(&worker.timers, wanted).await {
         OnDemandResponse::Found | OnDemandResponse::Name(_) => {
-            // The accepting listener may be newer now too: everything is taken from one snapshot.
+            // The accepting listener may be newer now too, so both are taken from one snapshot.
             let snapshot = worker.store.load();
             let entry = snapshot.listeners.get(&entry.def.name).unwrap_or(entry);
-            // Fails closed too: where it has gone again since the answer, the entry would pass an
-            // address of the mesh through.
+            // This fails closed too: if the listener is gone again since the answer, the accepting
+            // one would forward an address of the mesh in plaintext.
             at(&snapshot, destination, entry).ok_or(Refused::Unknown)
         }
         OnDemandResponse::Absent => Ok(entry.clone()),

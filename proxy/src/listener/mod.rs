@@ -1,12 +1,12 @@
 //! Where connections come in.
 //!
-//! - `bound`: which addresses are listened on, following the snapshot
+//! - `bound`: opens and closes listening sockets as the snapshot requires
 //! - `socket`: listening sockets; the original destination of redirected connections
-//! - `accept`: the accept loop, running out of descriptors, more connections than
+//! - `accept`: the accept loop, with descriptors running out, and more connections than
 //!   [`connection_limit`](crate::connection_limit) allows
 //! - `conn`: one connection, from accept to the path that serves it; `entry`: the listener of its
 //!   original destination
-//! - `admission`: whether it would still be accepted
+//! - `admission`: whether an open connection would still be accepted
 //! - `refused`: why one was closed before
 //! - `first`: its first bytes, and server-first protocols
 //! - `detect`: what those bytes are (sans-IO)
@@ -67,8 +67,8 @@ impl ListenerContext {
         })
     }
 
-    /// Drives the worker's timers and drops idle upstream connections. Runs beside the
-    /// connections, as long as they do.
+    /// Drives the worker's timers and closes idle upstream connections. Runs beside the
+    /// connections, for as long as they do.
     pub async fn run(&self, timer_fd: TimerFd) {
         let sweeping = restart_on_panic(|| self.pools.sweep(&self.worker));
         tokio::join!(self.worker.run(timer_fd), sweeping);

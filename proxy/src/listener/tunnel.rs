@@ -48,7 +48,7 @@ const MESH_ALPN: [&[u8]; 4] = [
 /// where none is declared, the first bytes decide.
 const UNDECLARED_ALPN: [&[u8]; 3] = [b"anyam-tcp", b"anyam-http/1.1", b"anyam-h2"];
 
-/// The outer connection.
+/// The connection that carries tunnels.
 struct Outer<'a> {
     accepted: &'a AcceptedConnection,
     chain: &'a Arc<FilterChain>,
@@ -56,7 +56,7 @@ struct Outer<'a> {
     local: Option<SocketAddr>,
 }
 
-/// Serves a connection to its end; those inside are tasks of their own.
+/// Serves a connection to its end; the connections in its tunnels are tasks of their own.
 pub(crate) async fn serve(
     worker: &Rc<ListenerContext>,
     accepted: &AcceptedConnection,
@@ -183,7 +183,7 @@ fn enter(
 }
 
 impl Outer<'_> {
-    /// A connection to `destination`, as if it had been accepted now.
+    /// A connection to `destination`, as if it had just been accepted.
     fn inner(&self, worker: &Worker, destination: SocketAddr) -> AcceptedConnection {
         let snapshot = worker.store.peek();
         let before = &self.accepted.listener;
@@ -198,7 +198,7 @@ impl Outer<'_> {
     }
 }
 
-/// An allowed connection.
+/// A tunnel's connection that was allowed.
 struct AdmittedTunnel {
     chain: Arc<FilterChain>,
     protocol: DetectedProtocol,
@@ -206,7 +206,7 @@ struct AdmittedTunnel {
     permits: ConnectionPermits,
 }
 
-/// The chain of an allowed connection; or the status to refuse with, and why.
+/// The chain of an allowed connection; or the status and reason to refuse it with.
 fn admit(
     worker: &Worker,
     outer: &Outer<'_>,

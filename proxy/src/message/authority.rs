@@ -34,9 +34,9 @@ pub struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Parses and checks: no user information, a host of allowed characters, a port in range and
-    /// written in one way only. `%` and `,` are not allowed although RFC 3986 has them: no name
-    /// uses them, and both have been used to make two parsers disagree.
+    /// Parses and checks: no user information, a host of allowed characters, a port in range and in
+    /// its canonical form. `%` and `,` are refused although RFC 3986 allows them: no name has them,
+    /// and both have been used to make two parsers disagree.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Fault> {
         let (host, port) = if let [b'[', rest @ ..] = bytes {
             let end = memchr::memchr(b']', rest).ok_or(Fault::InvalidHost)?;

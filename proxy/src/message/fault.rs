@@ -1,11 +1,11 @@
 //! Faults in a peer's bytes, and their responses.
 
-/// Whose bytes are at fault.
+/// The peer whose bytes are invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultSide {
-    /// A request: the client is to blame.
+    /// A request, by the client.
     Downstream,
-    /// A response: the server is to blame.
+    /// A response, by the upstream.
     Upstream,
 }
 
@@ -98,7 +98,7 @@ faults! {
 }
 
 impl Fault {
-    /// Status for the client: its own fault keeps its status, an upstream's is a bad gateway.
+    /// The response's status: a client's fault has its own, an upstream's is 502.
     pub const fn status(self, side: FaultSide) -> u16 {
         match side {
             FaultSide::Downstream => self.request_status(),

@@ -68,7 +68,7 @@ impl Head {
         };
     }
 
-    /// Becomes a copy of `other`; capacity is used again.
+    /// Copies `other` into this head; its capacity is reused.
     pub fn copy_from(&mut self, other: &Head) {
         let mut extra = std::mem::take(&mut self.extra);
         let mut fields = std::mem::take(&mut self.fields);
@@ -82,7 +82,7 @@ impl Head {
         };
     }
 
-    /// Reserves capacity for so many more fields, and bytes of names and values.
+    /// Reserves capacity for this many more fields, and bytes of names and values.
     pub fn reserve(&mut self, fields: usize, bytes: usize) {
         self.fields.reserve(fields);
         self.extra.reserve(bytes);
@@ -301,7 +301,7 @@ impl Head {
         Span::extra(start, bytes.len())
     }
 
-    /// Replaces CR, LF and NUL by spaces, from this place in the scratch on.
+    /// Replaces CR, LF and NUL by spaces, from `start` in the scratch buffer on.
     fn replace_line_breaks(&mut self, start: usize) {
         let added = self.extra.get_mut(start..).unwrap_or_default();
         if memchr::memchr3(b'\r', b'\n', 0, added).is_none() {

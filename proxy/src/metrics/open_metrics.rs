@@ -1,19 +1,19 @@
-//! OpenMetrics 1.0 of metric families, without the `# EOF` at its end.
+//! Writes metric families as OpenMetrics 1.0, without the `# EOF` at the end.
 //! <https://prometheus.io/docs/specs/om/open_metrics_spec/>
 
 use std::fmt::Write;
 
 use prometheus::proto::{LabelPair, Metric, MetricFamily, MetricType};
 
-/// The content type that stands for it.
+/// The content type of the format.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Writes what counts of `families`: counters, gauges and histograms are all that we have.
+/// Writes the values of `families`: only counters, gauges and histograms occur.
 pub fn open_metrics(families: &[MetricFamily]) -> String {
     let mut out = String::with_capacity(16 << 10);
     for family in families {
         let kind = family.get_field_type();
-        // A counter's family has the name without the suffix that its samples must have.
+        // The name of a counter's family lacks the suffix that its samples must have.
         let name = match kind {
             MetricType::COUNTER => family
                 .name()
@@ -27,7 +27,7 @@ pub fn open_metrics(families: &[MetricFamily]) -> String {
             MetricType::HISTOGRAM => "histogram",
             MetricType::SUMMARY | MetricType::UNTYPED => "unknown",
         };
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(out, "# TYPE {name} {kind_name}");
         let _ = writeln!(out, "# HELP {name} {}", escaped(family.help()));
         for metric in family.get_metric() {

@@ -32,7 +32,7 @@ use crate::tls::ConnectionInfo;
 
 pub use subject::{Addresses, DetectedProtocol, PolicySubject, Readmission};
 
-/// The facts of a connection or request that rules match.
+/// What is known of a connection or request, for rules to match.
 #[derive(Clone, Copy)]
 pub struct Facts<'a> {
     /// The TLS connection it came by.
@@ -50,9 +50,9 @@ pub struct Facts<'a> {
     pub metadata: Option<&'a Metadata>,
 }
 
-/// A request's own facts.
+/// What is known of a request.
 pub trait RequestFacts {
-    /// The normalised path without its query, and the further forms in which an app may read it.
+    /// The normalised path without its query, and the other forms in which an app may read it.
     fn path(&self) -> &Readings<'_>;
     /// Calls `each` with every value of a header (or pseudo-header), in order.
     fn values(&self, name: &HeaderName, each: &mut dyn FnMut(&[u8]));

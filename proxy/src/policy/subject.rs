@@ -1,4 +1,4 @@
-//! The facts of a connection by which it is admitted, and evaluated again while it is open.
+//! What is known of a connection: it is admitted by this, and evaluated again while it is open.
 
 use std::net::SocketAddr;
 
@@ -17,11 +17,11 @@ pub struct PolicySubject<'a> {
     pub tls: Option<&'a ConnectionInfo>,
 }
 
-/// What a snapshot says of an open connection.
+/// Whether a snapshot would admit an open connection.
 pub enum Readmission<'a> {
-    /// It would not be accepted any more.
+    /// It would not be accepted.
     Refused,
-    /// Its listener is not configured any more, which revokes nothing: its connections are drained.
+    /// Its listener was removed, which revokes nothing: its connections are drained.
     Removed,
     /// It would be accepted, by this chain of this listener.
     By(&'a Listener, &'a FilterChain),

@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use tokio::net::{TcpSocket, TcpStream};
 
-/// The source of connections that the netfilter rules leave alone: inbound deliveries come from it.
+/// Source addresses of deliveries to the app, which the netfilter rules do not redirect.
 const DELIVERY_V4: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 6);
 const DELIVERY_V6: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
 
-/// Connects to the app, past the mesh's inbound listener.
+/// Connects to the app directly, and not through the inbound listener.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dialer {
     pub(super) app: IpAddr,
@@ -20,7 +20,7 @@ impl Dialer {
     }
 
     /// # Errors
-    /// The app does not accept, in words.
+    /// Why the app does not accept the connection, as text.
     pub(super) async fn connect(self, port: u16) -> Result<TcpStream, String> {
         let to = SocketAddr::new(self.app, port);
         let (socket, source): (_, IpAddr) = match self.app {

@@ -1,4 +1,4 @@
-//! gRPC's health check, in plaintext as the kubelet makes it.
+//! The gRPC health check, in plaintext as the kubelet sends it.
 
 use http::Uri;
 use hyper_util::rt::TokioIo;
@@ -11,11 +11,11 @@ use xds_proto::grpc::health::v1::health_client::HealthClient;
 use super::dial::Dialer;
 use super::http::AGENT;
 
-/// A health check's answer is a few bytes.
+/// Limit of a health check's response, which has a few bytes.
 const MAX_ANSWER: usize = 4 << 10;
 
 /// # Errors
-/// It does not serve, or does not answer, in words.
+/// Why the check failed, as text.
 pub(super) async fn check(dialer: Dialer, port: u16, service: &str) -> Result<(), String> {
     let address = std::net::SocketAddr::new(dialer.app, port);
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
@@ -40,7 +40,7 @@ pub(super) async fn check(dialer: Dialer, port: u16, service: &str) -> Result<()
     }
 }
 
-/// tonic's own words are only "transport error".
+/// The innermost error: tonic's own text is only "transport error".
 fn described(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

@@ -1,5 +1,5 @@
-//! GET, as the kubelet does it: any certificate is good, redirects within the host are followed,
-//! and only the beginning of a body is read.
+//! HTTP GET as the kubelet sends it: any certificate is accepted, redirects within the host are
+//! followed, and only the beginning of a body is read.
 
 use std::sync::Arc;
 
@@ -21,9 +21,9 @@ use super::redirect::{RedirectTarget, next};
 use super::settings::AppResource;
 use crate::tls;
 
-/// Redirects that are followed, as many as Go's client follows.
+/// Redirects that are followed; Go's client has the same limit.
 const MAX_REDIRECTS: usize = 10;
-/// By its beginning apps know the kubelet's probes.
+/// Apps recognise the kubelet's probes by the beginning of this.
 pub(super) const AGENT: &str = "kube-probe/anyam";
 const MAX_HEAD: usize = 64 << 10;
 
@@ -31,15 +31,15 @@ const MAX_HEAD: usize = 64 << 10;
 pub(super) struct AppResponse {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
-    /// As much as was asked for.
+    /// The body, up to the requested length.
     pub(super) body: Vec<u8>,
     pub(super) is_whole: bool,
 }
 
-/// Gets a resource of the app's and at most `most` bytes of its body.
+/// Requests a resource of the app and reads at most `most` bytes of its body.
 ///
 /// # Errors
-/// There is no response, in words.
+/// Why there is no response, as text.
 pub(super) async fn get(
     dialer: Dialer,
     target: &AppResource,
@@ -133,7 +133,7 @@ where
     beside(connection, talk).await
 }
 
-/// Drives a connection for as long as a conversation on it lasts, and no longer.
+/// Drives a connection while `talk` uses it, and no longer.
 async fn beside<C, E>(
     connection: C,
     talk: impl Future<Output = Result<AppResponse, String>>,
@@ -145,7 +145,7 @@ where
     tokio::select! {
         biased;
         answer = &mut talk => answer,
-        // What it had read is still to be taken.
+        // The connection has ended; the rest of its response may still be buffered.
         _ = connection => talk.await,
     }
 }
@@ -167,7 +167,7 @@ fn request(
     for (name, default) in [(USER_AGENT, AGENT), (ACCEPT, "*/*")] {
         match headers.get(&name).map(HeaderValue::is_empty) {
             None => drop(headers.insert(name, HeaderValue::from_static(default))),
-            // How a pod says that the header is not to be sent.
+            // An empty value is how a pod removes the header.
             Some(true) => drop(headers.remove(name)),
             Some(false) => {}
         }
@@ -188,7 +188,7 @@ async fn read(response: Response<Incoming>, most: usize) -> Result<AppResponse, 
         let data = frame.into_data().unwrap_or_default();
         let room = most.saturating_sub(body.len());
         match data.get(..room) {
-            // More than there is room for.
+            // The rest exceeds the limit.
             Some(first) if data.len() > room => {
                 body.extend_from_slice(first);
                 is_whole = false;
@@ -215,8 +215,8 @@ fn any_certificate() -> Result<Arc<ClientConfig>, rustls::Error> {
     Ok(Arc::new(config))
 }
 
-/// The kubelet verifies nothing either: the app is in this very pod. So a signature, which any key
-/// could have made, proves nothing more.
+/// The kubelet verifies nothing either, because the app is in the same pod. Nor does a signature
+/// prove anything, as any key is accepted.
 #[derive(Debug)]
 struct AnyCertificate;
 

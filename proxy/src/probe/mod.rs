@@ -1,12 +1,13 @@
-//! The kubelet's probes of the app, performed on its behalf, and the app's metrics.
+//! Performs the kubelet's probes of the app, and reads the app's metrics.
 //!
-//! The kubelet has no certificate, so mTLS would refuse it; it calls the sidecar's status port
-//! instead, and the sidecar calls the app: at the pod's own address, from the address by which the
-//! netfilter rules let deliveries pass.
+//! The kubelet has no certificate, so mTLS would refuse it. It calls the sidecar's status port
+//! instead, and the sidecar calls the app at the pod's own address, from the source address that
+//! the netfilter rules do not redirect.
 //!
 //! - `settings`: what to call; `dial`: connections to the app
 //! - `http`, `redirect`: GET as the kubelet does it; `grpc`: health checks
-//! - [`Prober`]: performs them; a probe that is under way is joined, so no peer adds load
+//! - [`Prober`]: performs probes; a request for a probe that is already running shares its result,
+//!   so no peer can add load
 
 mod dial;
 mod grpc;
@@ -29,12 +30,12 @@ use self::settings::{AppProbe, ProbeHandler, StatusPortSettings};
 use crate::metrics::Registry;
 use crate::metrics::registry::RegistryError;
 
-/// As much of a response to a probe is read, bytes; more is no failure. As the kubelet does.
+/// Bytes of a probe's response that are read; a longer response is no failure, as for the kubelet.
 const PROBE_BODY: usize = 10 << 10;
-/// The largest exposition of the app's that is merged, bytes.
+/// The longest exposition of the app that is merged, bytes.
 const MAX_EXPOSITION: usize = 10 << 20;
 
-/// A probe's result, as answered to the kubelet.
+/// A probe's result, as it is returned to the kubelet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProbeResult {
     pub status: StatusCode,
@@ -57,15 +58,15 @@ type RunningProbe = BoxFuture<'static, ProbeResult>;
 
 struct ProbeSlot {
     probe: Arc<AppProbe>,
-    /// While it runs: it ends with the last request that waits for it.
+    /// The running probe: it is cancelled with the last request that waits for it.
     running: Mutex<Option<WeakShared<RunningProbe>>>,
 }
 
-/// What the app shows of itself.
+/// The app's metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exposition {
     pub text: String,
-    /// OpenMetrics 1.0, not Prometheus' text format.
+    /// Whether the text is OpenMetrics 1.0, and not Prometheus' text format.
     pub is_open_metrics: bool,
 }
 
@@ -105,7 +106,7 @@ impl Prober {
         })
     }
 
-    /// Performs a probe; `None`: the app has no such.
+    /// Performs a probe; `None`: the app has no probe of that name.
     pub async fn perform(&self, name: &str) -> Option<ProbeResult> {
         let performed = self.probes.iter().find(|p| p.probe.name == name)?;
         let running = {
@@ -134,8 +135,8 @@ impl Prober {
         Some(outcome)
     }
 
-    /// The app's metrics; `None`: it has none, or does not answer as it should. Only one request
-    /// asks it at a time.
+    /// The app's metrics; `None`: it has none, or its response is not usable. Only one request at a
+    /// time is sent to it.
     pub async fn scrape(
         &self,
         accept: Option<&HeaderValue>,
@@ -184,10 +185,10 @@ impl Prober {
     }
 }
 
-/// What is asked for where the scraper does not ask for OpenMetrics.
+/// The Accept header where the scraper does not accept OpenMetrics.
 const TEXT: &str = "text/plain;version=0.0.4;q=1,*/*;q=0.1";
 
-/// A scraper that also takes protobuf is not to get it from the app: it cannot be merged.
+/// Protobuf cannot be merged, so a scraper that accepts it too is served text.
 fn accepts_open_metrics(accept: &HeaderValue) -> bool {
     let text = accept.to_str().unwrap_or_default();
     text.contains("application/openmetrics-text") && !text.contains("protobuf")

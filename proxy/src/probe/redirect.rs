@@ -1,4 +1,4 @@
-//! Where a redirect leads: the kubelet follows those within the host that it called.
+//! Where a redirect leads: the kubelet follows redirects within the host that it called.
 
 use std::net::IpAddr;
 
@@ -7,15 +7,15 @@ use http::uri::PathAndQuery;
 
 use super::settings::AppResource;
 
-/// What a response with `Location` means for a probe.
+/// What a probe does with a response that has `Location`.
 pub(super) enum RedirectTarget {
     Follow(AppResource),
-    /// It leads to another host: the response is the last one.
+    /// To another host: the response is the probe's result.
     Elsewhere,
 }
 
 /// # Errors
-/// The location is no URL.
+/// The location is not a URL.
 pub(super) fn next(
     from: &AppResource,
     app: IpAddr,
@@ -50,12 +50,12 @@ pub(super) fn next(
         .path_and_query()
         .cloned()
         .unwrap_or(PathAndQuery::from_static("/"));
-    // A Host of the probe's own stays only where the location is relative, as in Go's client.
+    // The probe's Host header is kept only where the location is relative, as in Go's client.
     next.headers.remove(http::header::HOST);
     Ok(RedirectTarget::Follow(next))
 }
 
-/// A relative reference against a path (RFC 3986 5.2).
+/// Resolves a relative reference against a path (RFC 3986 5.2).
 fn resolve(base: &PathAndQuery, reference: &str) -> Option<PathAndQuery> {
     let (path, query) = match reference.split_once('?') {
         Some((path, query)) => (path, Some(query)),

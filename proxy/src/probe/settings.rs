@@ -1,4 +1,4 @@
-//! What to call (anyam.bootstrap.v1.StatusPort, checked).
+//! Settings of the status port (anyam.bootstrap.v1.StatusPort, checked).
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http::uri::PathAndQuery;
 
-/// The status port and what it is for.
+/// The status port, and what is called for it.
 #[derive(Clone, Debug)]
 pub struct StatusPortSettings {
     pub listen: SocketAddr,
@@ -33,13 +33,13 @@ pub enum ProbeHandler {
     Grpc { port: u16, service: String },
 }
 
-/// A resource of the app's.
+/// A resource of the app.
 #[derive(Clone, Debug)]
 pub struct AppResource {
     pub https: bool,
     pub port: u16,
     pub path: PathAndQuery,
-    /// `Host` too, where it is not the address.
+    /// With `Host`, where it is not the address.
     pub headers: HeaderMap,
 }
 

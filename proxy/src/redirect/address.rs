@@ -1,6 +1,6 @@
-//! `::6` on the loopback interface: the source of what the proxy delivers to the app over IPv6.
+//! `::6` on the loopback interface: the source of the proxy's deliveries to the app over IPv6.
 //!
-//! IPv4 has all of 127.0.0.0/8 there; IPv6 only `::1`.
+//! Of IPv4, all of 127.0.0.0/8 is on the interface; of IPv6 only `::1`.
 
 use std::io;
 use std::net::Ipv6Addr;
@@ -13,18 +13,19 @@ use netlink_packet_core::{
 use super::netlink::{Netlink, NetlinkError};
 
 const DELIVERY: Ipv6Addr = Ipv6Addr::new(0, 0, 0, 0, 0, 0, 0, 6);
-/// The loopback interface's index: in every network namespace the first.
+/// Index of the loopback interface, which is the first in every network namespace.
 const LOOPBACK: u32 = 1;
-/// Addresses of all interfaces: number, index, prefix length, scope, flags and name, a line each.
+/// The addresses of all interfaces, one a line: address, index, prefix length, scope, flags and
+/// name.
 const ADDRESSES: &str = "/proc/net/if_inet6";
 
-/// Whether the namespace has IPv6 on its loopback interface.
+/// Whether IPv6 is enabled on the namespace's loopback interface.
 pub fn has_ipv6() -> bool {
     std::fs::read_to_string("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
         .is_ok_and(|disabled| disabled.trim() == "0")
 }
 
-/// Whether the address is there.
+/// Whether the interface has the address.
 ///
 /// # Errors
 /// When the list of addresses cannot be read.
@@ -34,10 +35,10 @@ pub fn is_there() -> io::Result<bool> {
     Ok(all.lines().any(|line| line.starts_with(&number)))
 }
 
-/// Adds the address; whether it was not there before.
+/// Adds the address; returns whether it was absent before.
 ///
 /// # Errors
-/// The kernel's refusal.
+/// When the kernel refuses.
 pub fn add() -> Result<bool, NetlinkError> {
     let route = Netlink::open(libc::NETLINK_ROUTE)?;
     let flags = NLM_F_CREATE | NLM_F_EXCL;
@@ -50,10 +51,10 @@ pub fn add() -> Result<bool, NetlinkError> {
     }
 }
 
-/// Removes the address, which need not be there.
+/// Removes the address, if the interface has it.
 ///
 /// # Errors
-/// The kernel's refusal.
+/// When the kernel refuses.
 pub fn remove() -> Result<(), NetlinkError> {
     let route = Netlink::open(libc::NETLINK_ROUTE)?;
     match route.acknowledged(AddressMessage(libc::RTM_DELADDR), 0) {
@@ -104,7 +105,7 @@ impl NetlinkSerializable for AddressMessage {
 impl NetlinkDeserializable for AddressMessage {
     type Error = io::Error;
 
-    /// Only acknowledgements are awaited, which netlink itself defines.
+    /// Only acknowledgements are received, which netlink itself defines.
     fn deserialize(header: &NetlinkHeader, _payload: &[u8]) -> io::Result<Self> {
         Ok(Self(header.message_type))
     }

@@ -1,8 +1,8 @@
-//! Whether what is installed is what would be: `--check`.
+//! Compares the installed rules with those of the options: `--check`.
 //!
-//! The kernel lists what it has; each attribute that an installation would send has to be among
-//! them, and no set, element, chain or rule more. Attributes that the kernel adds (handles, use
-//! counts, defaults) are not compared.
+//! The kernel lists the table; each attribute that an installation would send must be among those
+//! listed, and there must be no other set, element, chain or rule. Attributes that the kernel adds
+//! (handles, use counts, defaults) are not compared.
 
 use std::collections::BTreeMap;
 
@@ -20,14 +20,14 @@ use super::text::print_rule;
 
 type Elements = Vec<ListAttribute<SetElementAttribute>>;
 
-/// What is in the table.
+/// The content of the table.
 #[derive(Default)]
 struct InstalledTable {
     sets: BTreeMap<String, (Vec<SetAttribute>, Elements)>,
     chains: BTreeMap<String, (Vec<ChainAttribute>, Vec<RuleBody>)>,
 }
 
-/// What differs, in words; empty: nothing.
+/// The differences, as text; empty: there are none.
 ///
 /// # Errors
 /// When the rules cannot be listed.
@@ -65,8 +65,8 @@ fn difference_of_set(set: &Set, found: Option<(Vec<SetAttribute>, Elements)>) ->
     (sorted(found) != sorted(elements(set))).then(|| format!("set {} has other elements", set.name))
 }
 
-/// An element's key, and whether it ends a range; `None` for the end of what is before the first
-/// range, which nft adds and which means nothing.
+/// An element's key, and whether it ends a range; `None` for the end marker before the first range,
+/// which nft adds and which has no meaning.
 fn key(element: ListAttribute<SetElementAttribute>) -> Option<(Vec<u8>, bool)> {
     use netlink_packet_netfilter::nftables::DataAttribute;
     let ListAttribute::Element(attributes) = element else {
@@ -156,7 +156,7 @@ fn covers<A: PartialEq>(found: &[A], wanted: &[A]) -> bool {
     wanted.iter().all(|attribute| found.contains(attribute))
 }
 
-/// The table as the kernel has it; `None`: there is none.
+/// The table as the kernel lists it; `None`: it does not exist.
 fn read(netlink: &Netlink) -> Result<Option<InstalledTable>, NetlinkError> {
     let all = NfTablesMessage::GetTable(TableMessage { attributes: vec![] });
     let own = TableAttribute::Name(TABLE.to_owned());

@@ -1,7 +1,7 @@
 //! The rules as netlink messages (`linux/netfilter/nf_tables.h`).
 //!
-//! Attributes stand in the order and with the values in which the kernel lists them, so that what
-//! is installed can be compared with what would be (`installed`).
+//! Attributes have the order and the values in which the kernel lists them, so that the installed
+//! rules can be compared with those of the options (`installed`).
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables::{
@@ -22,16 +22,17 @@ use super::rule::{
 const NFPROTO: [u8; 2] = [2, 10];
 /// IPPROTO_TCP and IPPROTO_UDP.
 const IPPROTO: [u8; 2] = [6, 17];
-/// nft's numbers of the types of a set's elements; the kernel keeps them for it to show.
+/// nft's numbers for the types of a set's elements; the kernel keeps them for nft's listing.
 const TYPE_INET_SERVICE: u32 = 13;
 const TYPE_IPV4_ADDR: u32 = 7;
 const TYPE_IPV6_ADDR: u32 = 8;
 /// NFT_PAYLOAD_NETWORK_HEADER and NFT_PAYLOAD_TRANSPORT_HEADER.
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
-/// NFT_LOOKUP_F_INV: what is not in the set matches.
+/// NFT_LOOKUP_F_INV: values that are not in the set match.
 const LOOKUP_INVERTED: u32 = 1;
-/// Attributes of the expression `redir`, and NF_NAT_RANGE_PROTO_SPECIFIED: a port is given.
+/// Attributes of the expression `redir`, and NF_NAT_RANGE_PROTO_SPECIFIED: the redirection has a
+/// port.
 const NFTA_REDIR_REG_PROTO_MIN: u16 = 1;
 const NFTA_REDIR_FLAGS: u16 = 3;
 const PORT_IS_GIVEN: u32 = 2;
@@ -43,13 +44,13 @@ const INTERFACE_NAME: usize = 16;
 /// Expressions of a rule.
 pub type RuleBody = Vec<ListAttribute<ExpressionAttribute>>;
 
-/// A message, and what it is about: for errors.
+/// A message, and the object that it creates, for error messages.
 pub struct BatchMessage {
     pub message: NfTablesMessage,
     pub what: BatchTarget,
 }
 
-/// What a message makes.
+/// The object that a message creates.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BatchTarget {
     Table,
@@ -79,7 +80,7 @@ pub fn installation(program: &Program) -> Vec<BatchMessage> {
     batch.extend(removal().into_iter().take(1));
     for (id, set) in program.sets.iter().enumerate() {
         let what = BatchTarget::Set(set.name);
-        // The kernel wants a number by which later messages of the batch could name it.
+        // The kernel requires an id, by which later messages of the batch could refer to the set.
         let mut attributes = set_attributes(set);
         attributes.push(SetAttribute::Id(id as u32 + 1));
         let new = NfTablesMessage::NewSet(SetMessage { attributes });
@@ -136,7 +137,7 @@ pub fn set_attributes(set: &Set) -> Vec<SetAttribute> {
     ]
 }
 
-/// Bytes of a key.
+/// Bytes of an element's key.
 fn width(key: ElementType) -> usize {
     match key {
         ElementType::Port => 2,
@@ -145,8 +146,8 @@ fn width(key: ElementType) -> usize {
     }
 }
 
-/// Each range is an element where it begins and one, marked so, behind its end; the last address
-/// of all has nothing behind it.
+/// Each range has an element for its beginning and one, with the end flag, for the value after its
+/// last; a range that ends with the last address of all has no end element.
 pub fn elements(set: &Set) -> Vec<ListAttribute<SetElementAttribute>> {
     let width = width(set.key);
     let key = |number: u128| {
@@ -227,7 +228,7 @@ fn verdict(attributes: Vec<VerdictAttribute>) -> Expressions {
     ])
 }
 
-/// Loads a field into register 1, after what makes sure that the packet has it.
+/// Loads a field into register 1, after checks that the packet has the field.
 fn load(field: PacketField, all: &mut Vec<Expressions>) {
     let meta = |key| {
         Expressions::Meta(vec![
@@ -273,7 +274,7 @@ fn load(field: PacketField, all: &mut Vec<Expressions>) {
     all.push(loaded);
 }
 
-/// Compares register 1; the kernel compares as many bytes as the operand has.
+/// Compares register 1 with the operand, in the operand's length.
 fn compare(condition: &Condition) -> Expressions {
     let bytes = match &condition.operand {
         Operand::Set(name) => {

@@ -1,30 +1,31 @@
 //! `anyam-proxy redirect`: netfilter rules in a pod's network namespace.
 //!
-//! - `options`: what a person may say, checked; `ranges`: ports and addresses as sets have them
-//! - `rule`: what rules are made of; `program`: the rules for the options
-//! - `text`: the rules as nft writes them; `messages`: as netlink does
-//! - `netlink`: the socket to the kernel; `installed`: what the kernel has, compared
-//! - `address`: `::6`, from which the proxy delivers to the app over IPv6
+//! - `options`: the command's options, checked; `ranges`: ports and addresses as elements of sets
+//! - `rule`: the parts of rules; `program`: the rules for the options
+//! - `text`: the rules in nft's syntax; `messages`: in netlink's
+//! - `netlink`: the socket to the kernel; `installed`: compares the installed rules
+//! - `address`: `::6`, the source of the proxy's deliveries to the app over IPv6
 //!
-//! One `inet` table holds everything, so that installing is one atomic transaction and removing
-//! is one command. What it does, in the order a connection's first packet meets it:
+//! One `inet` table holds everything, so that installing it is one atomic transaction and removing
+//! it is one command. The rules, in the order in which a connection's first packet is evaluated:
 //!
-//! - a connection from outside to any port → inbound port, save excluded ports and sources and the
-//!   proxy's own (port 15008, where tunnels come in, is the inbound listener's and redirected as
-//!   all are). The kubelet's probes and callers in the host's network come this way like all
-//!   others; what is to reach the proxy itself (health, metrics) is an open port;
-//! - a connection of the app to anywhere → outbound port, save loopback addresses and what is
+//! - a connection from outside to any port → inbound port, except for excluded ports and sources
+//!   and for the proxy's open ports (health, metrics). Port 15008, for tunnels, belongs to the
+//!   inbound listener and is redirected like all others. Connections of the kubelet and of callers
+//!   in the host's network are redirected too;
+//! - a connection of the app to anywhere → outbound port, except for loopback addresses and what is
 //!   excluded;
 //! - the app's DNS → the DNS port, whatever the resolver;
-//! - the proxy's own traffic passes, with one exception: when it calls its own pod's address (the
-//!   app called its own service) the connection goes to the inbound port, as a peer's would.
-//!   Delivery to the app is distinguished by its source address, 127.0.0.6 or ::6.
+//! - the proxy's own traffic is not redirected, with one exception: a call of its own pod's address
+//!   (the app called its own service) goes to the inbound port, as a peer's would. A delivery to
+//!   the app is distinguished from it by its source address, 127.0.0.6 or ::6.
 //!
-//! The rules are written by netlink, not by running `nft`: an image with nothing but this program
-//! needs neither nft (ten libraries that nothing else here uses, 2.4 MB) nor ip. Of the crates that speak nf_tables, `netlink-packet-netfilter` (rust-netlink; MIT, pure
-//! Rust, released in 2026) has tables, chains, sets with intervals and their listing, and passes on
-//! expressions that it has no type for (`redir`). `rustables` is GPL, `nftnl` wraps C libraries,
-//! `nf_tables` has neither sets nor redirection, `nlink` is a network manager of 200,000 lines.
+//! The rules are sent by netlink, not by running `nft`: the image then needs neither nft (ten
+//! libraries that nothing else here uses, 2.4 MB) nor ip. Of the crates for nf_tables,
+//! `netlink-packet-netfilter` (rust-netlink; MIT, pure Rust, released in 2026) has tables, chains,
+//! sets with intervals and their listing, and passes on expressions that it has no type for
+//! (`redir`). `rustables` is GPL, `nftnl` wraps C libraries, `nf_tables` has neither sets nor
+//! redirection, `nlink` is a network manager of 200,000 lines.
 
 mod address;
 mod installed;
@@ -89,11 +90,11 @@ pub fn dry_run(options: &RedirectOptions) -> Result<String, RedirectError> {
     Ok(text::print(&program(options)?))
 }
 
-/// Installs the rules in the current network namespace, in place of those of an earlier run.
-/// Connections that are open stay as they are.
+/// Installs the rules in the current network namespace, in place of those of an earlier run. Open
+/// connections are not affected.
 ///
 /// # Errors
-/// When the options contradict each other, rights are missing, or the kernel refuses the rules:
+/// When the options contradict each other, privileges are missing, or the kernel refuses the rules:
 /// then nothing has changed.
 pub fn install(options: &RedirectOptions) -> Result<(), RedirectError> {
     install_program(&program(options)?, options.ipv6)
@@ -101,7 +102,7 @@ pub fn install(options: &RedirectOptions) -> Result<(), RedirectError> {
 
 fn install_program(program: &Program, ipv6: bool) -> Result<(), RedirectError> {
     let netlink = netfilter()?;
-    // A namespace without IPv6 needs no address for it.
+    // A namespace without IPv6 needs no address for deliveries over IPv6.
     let is_new = ipv6 && address::has_ipv6() && address::add().map_err(address_error)?;
     let installed = run(&netlink, installation(program));
     if installed.is_err() && is_new {
@@ -110,10 +111,10 @@ fn install_program(program: &Program, ipv6: bool) -> Result<(), RedirectError> {
     installed
 }
 
-/// Removes the rules; nothing happens when there are none.
+/// Removes the rules, if there are any.
 ///
 /// # Errors
-/// When rights are missing or the kernel refuses.
+/// When privileges are missing or the kernel refuses.
 pub fn remove() -> Result<(), RedirectError> {
     run(&netfilter()?, removal())?;
     match address::has_ipv6() {
@@ -122,10 +123,10 @@ pub fn remove() -> Result<(), RedirectError> {
     }
 }
 
-/// Whether the rules that are installed are those for `options`.
+/// Whether the installed rules are those for `options`.
 ///
 /// # Errors
-/// What differs; or as [`install`].
+/// The differences; or as [`install`].
 pub fn check(options: &RedirectOptions) -> Result<(), RedirectError> {
     let program = program(options)?;
     let mut differences = installed::differences(&netfilter()?, &program).map_err(|error| {
@@ -169,7 +170,8 @@ fn run(netlink: &Netlink, batch: Vec<BatchMessage>) -> Result<(), RedirectError>
     })
 }
 
-/// What a refusal means. `what`: what was to be made; `None`: the batch as a whole was refused.
+/// The error for a refusal. `what`: the object that was to be created; `None`: the batch as a whole
+/// was refused.
 fn refused(what: Option<&BatchTarget>, error: io::Error) -> RedirectError {
     let text = match what {
         None => "the rules".to_owned(),
@@ -260,7 +262,7 @@ mod tests {
         assert_eq!(rules(), "");
         assert!(!address::is_there().unwrap());
 
-        // Over rules that are installed: those stay, and so does their address.
+        // With rules installed before: they stay in force, and so does their address.
         install(&options).unwrap();
         let installed = rules();
         broken();

@@ -1,4 +1,4 @@
-//! The socket to the kernel: batches, which take effect whole or not at all, and listings.
+//! The netlink socket: batches, which take effect as a whole or not at all, and listings.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -14,19 +14,20 @@ use netlink_packet_netfilter::{
 };
 use socket2::{Domain, Protocol, Socket, Type};
 
-/// The kernel answers within the system call; a wait means that it never will.
+/// The kernel answers within the system call, so a longer wait means that no answer will come.
 const ANSWER: Duration = Duration::from_secs(5);
-/// One answer; the kernel's are at most 32 KiB.
+/// Bytes of one datagram; the kernel's have at most 32 KiB.
 const ANSWER_SIZE: usize = 64 << 10;
-/// Answers to one question: a table as large as the options allow has a few hundred entries.
+/// Messages in answer to one request: a table as large as the options allow has a few hundred
+/// elements.
 const MAX_ANSWERS: usize = 16 << 10;
 /// NFNL_SUBSYS_NFTABLES, in a batch's first and last message.
 const NFTABLES: u16 = 10;
 
-/// Why the kernel did not do what a message asked for.
+/// Why the kernel did not carry out a message.
 #[derive(Debug)]
 pub enum NetlinkError {
-    /// No such socket, or it failed.
+    /// The socket cannot be opened, or failed.
     Socket(io::Error),
     /// The message of this index was refused; `None`: the batch as a whole.
     Refused {
@@ -59,7 +60,7 @@ impl Netlink {
     /// Sends `messages` as one transaction and waits until it is in force.
     ///
     /// # Errors
-    /// The first refusal; then nothing is in force.
+    /// The first refusal; then nothing of the batch is in force.
     pub fn batch(&self, messages: &[NfTablesMessage]) -> Result<(), NetlinkError> {
         let control = |message: ControlMessage| {
             let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFTABLES);
@@ -81,7 +82,7 @@ impl Netlink {
                 }
             }
             if number as usize == messages.len() {
-                // Refusals are reported without being asked for, success is not.
+                // The kernel reports refusals in any case, but success only on request.
                 flags |= NLM_F_ACK;
             }
             append(&mut bytes, inet(message.clone()), flags, number);
@@ -190,7 +191,7 @@ impl Netlink {
         let mut all = Vec::new();
         while !left.is_empty() {
             let message = NetlinkMessage::deserialize(left).map_err(io::Error::other)?;
-            // Messages begin at multiples of four.
+            // Messages begin at multiples of four bytes.
             let taken = (message.header.length as usize).next_multiple_of(4);
             left = left.get(taken.max(1)..).unwrap_or_default();
             all.push(message);

@@ -1,7 +1,7 @@
-//! What a person may say about redirection, checked while it is parsed.
+//! The options of redirection, checked while they are parsed.
 //!
-//! A value that cannot be used is refused by clap with the flag's name. What the types here hold
-//! is bounded ([`MAX_ENTRIES`]) and typed: nothing of it is ever spliced into rules as text.
+//! clap refuses an invalid value with the flag's name. Values are bounded ([`MAX_ENTRIES`]) and
+//! typed: none of them is ever put into rules as text.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,17 +10,17 @@ use std::str::FromStr;
 use super::ranges::Ranges;
 
 /// Entries of one list of ports or ranges. All lists together fit into one netlink message, which
-/// the kernel takes whole or not at all.
+/// the kernel accepts as a whole or not at all.
 pub const MAX_ENTRIES: usize = 128;
-/// Entries of a list of ids or interfaces: each is a rule of its own.
+/// Entries of a list of ids or interfaces: each entry is a rule of its own.
 const MAX_RULES: usize = 64;
 /// IFNAMSIZ, without the final NUL.
 const MAX_INTERFACE: usize = 15;
 
-/// What is redirected. The defaults are Istio's ports and user id.
+/// Which connections are redirected. The defaults are Istio's ports and user id.
 ///
-/// What is excluded is never captured, the app's DNS included; the lists of what to include narrow
-/// TCP down further.
+/// Excluded connections are never redirected, the app's DNS included; lists of what to include
+/// restrict TCP further.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RedirectOptions {
     /// Port of the proxy's outbound listener.
@@ -69,14 +69,14 @@ pub struct RedirectOptions {
     /// Outbound: what goes to these addresses leaves without the proxy, DNS too.
     #[arg(long, default_value_t, hide_default_value = true, value_name = "CIDRS")]
     pub exclude_outbound_cidrs: Cidrs,
-    /// What processes of these user ids send leaves without the proxy.
+    /// Traffic of processes with these user ids leaves without the proxy.
     #[arg(long, default_value_t, hide_default_value = true, value_name = "UIDS")]
     pub exempt_uids: Ids,
-    /// What processes of these group ids send leaves without the proxy.
+    /// Traffic of processes with these group ids leaves without the proxy.
     #[arg(long, default_value_t, hide_default_value = true, value_name = "GIDS")]
     pub exempt_gids: Ids,
-    /// What comes in or goes out by these interfaces is left alone: names, or beginnings of names
-    /// followed by *, such as net1,docker*.
+    /// Traffic that comes in or goes out by these interfaces is not redirected: names, or
+    /// beginnings of names followed by *, such as net1,docker*.
     #[arg(
         long,
         default_value_t,
@@ -88,13 +88,13 @@ pub struct RedirectOptions {
     /// health.
     #[arg(long, default_value = "15021,15090", value_name = "PORTS")]
     pub open_ports: PortRanges,
-    /// Also redirect IPv6; otherwise it passes the mesh by.
+    /// Also redirect IPv6; if false, IPv6 bypasses the mesh.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set)]
     pub ipv6: bool,
 }
 
 impl RedirectOptions {
-    /// Two listeners that are to share a port, if there are such: by their flags.
+    /// An error with the flags of two listeners that have the same port, if there are such.
     pub fn conflict(&self) -> Option<String> {
         let ports = [
             ("--outbound-port", self.outbound_port),
@@ -229,7 +229,7 @@ fn number(address: IpAddr) -> u128 {
 /// The first and the last address of a prefix.
 fn network(address: IpAddr, bits: u32) -> (u128, u128) {
     let width = if address.is_ipv4() { 32 } else { 128 };
-    // All ones in the host's part; a shift by the whole width is not defined.
+    // All ones in the host's part; a shift by the whole width is undefined.
     let host = match width - bits {
         0 => 0,
         hosts => u128::MAX >> (128 - hosts),
@@ -246,7 +246,7 @@ impl FromStr for Ids {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let mut ids = list(text, MAX_RULES, |text| match text.parse::<u32>() {
-            // The last one means "no id" to the kernel.
+            // The kernel uses the last number for "no id".
             Ok(id) if id < u32::MAX => Ok(id),
             _ => Err(format!("`{text}` is no id: expected 0 to 4294967294")),
         })?;
@@ -413,7 +413,7 @@ mod tests {
     }
 
     proptest! {
-        /// What is shown is read back as the same, so a default that clap prints is a value.
+        /// The printed form is parsed to the same value, so a default that clap prints can be used.
         #[test]
         fn what_is_shown_is_read_back(ranges in prop::collection::vec((any::<u32>(), 0u32..=32), 0..20),
                                       ports in prop::collection::vec((1u16.., 1u16..), 0..20)) {

@@ -1,4 +1,4 @@
-//! The rules for a set of options. What a packet meets, in order, is in [`Program::of`].
+//! The rules for a set of options. Their order is in [`Program::of`].
 
 use std::borrow::Cow;
 
@@ -9,13 +9,13 @@ use super::rule::{
     Set, Statement,
 };
 
-/// Where tunnels arrive (HBONE). The inbound listener serves it, so it is always redirected.
+/// The port for tunnels (HBONE). It is the inbound listener's, so it is always redirected.
 const TUNNEL_PORT: u128 = 15008;
 const DNS_PORT: u16 = 53;
 
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
-/// 127.0.0.6 and ::6: the source of what the proxy delivers to the app.
+/// 127.0.0.6 and ::6: the source of the proxy's deliveries to the app.
 fn delivery(family: Family) -> Operand {
     Operand::Address(match family {
         Family::V4 => &[127, 0, 0, 6],
@@ -54,7 +54,7 @@ impl Program {
     }
 }
 
-/// Sets that rules refer to. A set without elements is not made, nor are rules about it.
+/// Sets that rules refer to. An empty set is not made, and neither are rules about it.
 #[derive(Default)]
 struct Sets(Vec<Set>);
 
@@ -107,8 +107,8 @@ struct SetNames {
     exclude: [&'static str; 2],
 }
 
-/// Connections to this namespace: from outside, and of the proxy to its own addresses (the app
-/// called its own service), which are treated as a peer's.
+/// Connections to this namespace: from outside, and those of the proxy to its own pod's address
+/// (the app called its own service), which are treated like a peer's.
 fn inbound(options: &RedirectOptions, sets: &mut Sets) -> Chain {
     let names = NAMES_INBOUND;
     let mut rules = Vec::new();
@@ -176,7 +176,7 @@ fn output(options: &RedirectOptions, sets: &mut Sets) -> Chain {
         cidrs,
     ));
     let ports = &options.exclude_outbound_ports.0;
-    // UDP is redirected for DNS only: nothing else of it is to be left alone.
+    // UDP is redirected for DNS only, so exclusions concern it only if they contain that port.
     let excluded = match ports.iter().any(|range| contains(range, DNS_PORT)) {
         true => &[Protocol::Udp, Protocol::Tcp][..],
         false => &[Protocol::Tcp][..],
@@ -186,7 +186,7 @@ fn output(options: &RedirectOptions, sets: &mut Sets) -> Chain {
         let condition = sets.condition(names.exclude_ports, port, true, Cow::Borrowed(ports));
         rules.extend(condition.map(|condition| Rule::new([condition], Statement::Return)));
     }
-    // Before what is on loopback is left alone: a resolver may be there.
+    // Before the rules for loopback addresses, because a resolver may listen on one.
     if options.dns_port != 0 {
         for protocol in [Protocol::Udp, Protocol::Tcp] {
             let port = PacketField::DestinationPort(protocol);
@@ -221,7 +221,7 @@ fn output(options: &RedirectOptions, sets: &mut Sets) -> Chain {
     }
 }
 
-/// IPv6, where it is left alone, and interfaces that are.
+/// IPv6, if it is not redirected, and excluded interfaces.
 fn begin(options: &RedirectOptions, interface: PacketField) -> Vec<Rule> {
     let mut rules = Vec::new();
     if !options.ipv6 {
@@ -235,7 +235,7 @@ fn begin(options: &RedirectOptions, interface: PacketField) -> Vec<Rule> {
     rules
 }
 
-/// What the proxy sends is not redirected, but for calls to its own addresses.
+/// The proxy's own traffic, of which only calls to its own pod's address are redirected.
 fn own(options: &RedirectOptions) -> Vec<Rule> {
     let proxy = || Condition::is(PacketField::UserId, Operand::Id(options.proxy_uid));
     let on_loopback = || {
@@ -243,12 +243,12 @@ fn own(options: &RedirectOptions) -> Vec<Rule> {
         Condition::is(PacketField::OutputInterface, interface)
     };
     let mut rules = Vec::new();
-    // It delivers to the app. The address alone proves nothing: any process may bind `::6`.
+    // A delivery to the app. The address alone proves nothing, because any process may bind `::6`.
     rules.extend(FAMILIES.map(|family| {
         let source = Condition::is(PacketField::Source(family), delivery(family));
         Rule::new([proxy(), on_loopback(), source], Statement::Return)
     }));
-    // It calls its own namespace: the app called its own service.
+    // A call to its own namespace: the app called its own service.
     rules.extend(FAMILIES.map(|family| {
         let elsewhere = Condition::is_not(PacketField::Destination(family), loopback(family));
         Rule::new(
@@ -274,7 +274,7 @@ fn excluded_addresses(
     rules
 }
 
-/// Where addresses of one family only are to be included, nothing of the other is.
+/// If only addresses of one family are to be included, none of the other family are.
 fn included_addresses(
     sets: &mut Sets,
     names: [&'static str; 2],

@@ -1,13 +1,13 @@
-//! Disjoint ranges of ports or addresses, as the elements of a set have to be.
+//! Disjoint ranges of ports or addresses, as the kernel requires of a set's elements.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Disjoint ranges in order, both ends included; none adjoins the next.
+/// Disjoint ranges in ascending order, both ends included; no two are adjacent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ranges(Vec<(u128, u128)>);
 
 impl Ranges {
-    /// Ranges that overlap or adjoin become one: the kernel refuses sets with overlaps.
+    /// Merges ranges that overlap or are adjacent: the kernel refuses sets with overlaps.
     pub fn merged(ranges: impl IntoIterator<Item = (u128, u128)>) -> Self {
         let mut all: Vec<_> = ranges.into_iter().collect();
         all.sort_unstable();
@@ -23,7 +23,7 @@ impl Ranges {
         Self(merged)
     }
 
-    /// Those of both.
+    /// The union of both.
     pub fn and(&self, other: &Self) -> Self {
         Self::merged(self.iter().chain(other.iter()))
     }
@@ -49,7 +49,7 @@ impl Ranges {
     }
 }
 
-/// The address of a number: of its last 32 bits.
+/// The address with this number, of which only the last 32 bits count.
 pub fn ipv4(number: u128) -> Ipv4Addr {
     Ipv4Addr::from_bits(number as u32)
 }
@@ -59,7 +59,7 @@ pub fn ipv6(number: u128) -> Ipv6Addr {
 }
 
 fn text((first, last): (u128, u128), width: u32, address: impl Fn(u128) -> String) -> String {
-    // A prefix differs in its last bits only: all zeros at the beginning, all ones at the end.
+    // A prefix varies in its last bits only: all zeros at the beginning, all ones at the end.
     let differing = first ^ last;
     let bits = width - (128 - differing.leading_zeros());
     let is_prefix = differing & differing.wrapping_add(1) == 0 && first & differing == 0;

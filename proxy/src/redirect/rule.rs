@@ -1,15 +1,15 @@
-//! What rules are made of: sets, chains, conditions and statements, in the kernel's terms but for the
-//! wire. `text` prints them as nft reads them, `messages` writes them as netlink does; neither
+//! The parts of rules: sets, chains, conditions and statements, as the kernel has them, but not
+//! encoded. `text` prints them in nft's syntax, `messages` encodes them for netlink; neither
 //! decides anything.
 
 use super::options::Interface;
 use super::ranges::Ranges;
 
-/// Before the chains of other tables, whose priority for changes of the destination is -100: the
-/// first of several translations counts. What returns from here, theirs may still translate.
+/// Before the chains of other tables that translate destinations, whose priority is -100: the first
+/// translation of a packet counts. Packets that return from here may still be translated by them.
 pub const PRIORITY: i32 = -101;
 
-/// Everything in the table.
+/// The content of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Program {
     pub sets: Vec<Set>,
@@ -24,7 +24,7 @@ pub struct Set {
     pub ranges: Ranges,
 }
 
-/// What a set's elements are.
+/// The type of a set's elements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ElementType {
     Port,
@@ -34,7 +34,7 @@ pub enum ElementType {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Chain {
     pub name: &'static str,
-    /// `None`: other chains jump to it.
+    /// `None`: a chain that other chains jump to.
     pub hook: Option<Hook>,
     pub rules: Vec<Rule>,
 }
@@ -45,7 +45,7 @@ pub enum Hook {
     Output,
 }
 
-/// All conditions hold: the statement is executed.
+/// If all conditions hold, the statement is executed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rule {
     pub conditions: Vec<Condition>,
@@ -54,10 +54,10 @@ pub struct Rule {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Statement {
-    /// To the calling chain, or out of the table without a translation.
+    /// Returns to the calling chain, or leaves the table without a translation.
     Return,
     Jump(&'static str),
-    /// To this port of the namespace itself.
+    /// Redirects to this port of the namespace itself.
     Redirect(u16),
 }
 
@@ -88,7 +88,7 @@ pub enum Operand {
     Protocol(Protocol),
     Id(u32),
     Interface(Interface),
-    /// The first bytes of an address: fewer than its length are a prefix.
+    /// The first bytes of an address; fewer than its length are a prefix.
     Address(&'static [u8]),
     Port(u16),
     Set(&'static str),

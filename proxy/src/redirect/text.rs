@@ -1,4 +1,4 @@
-//! The rules as text that `nft -f` takes, for people to read: `--dry-run`.
+//! The rules as text that `nft -f` accepts, for people to read: `--dry-run`.
 
 use std::fmt::Write;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -12,7 +12,7 @@ use super::rule::{
 /// The whole program: one transaction that replaces an earlier one.
 pub fn print(program: &Program) -> String {
     let mut text = String::with_capacity(4096);
-    // Declaring before deleting makes the delete succeed when there was no table.
+    // The table is declared before it is deleted, so that deleting succeeds without one too.
     text.push_str(&format!(
         "table inet {TABLE} {{}}\ndelete table inet {TABLE}\ntable inet {TABLE} {{\n"
     ));
@@ -66,7 +66,7 @@ fn print_chain(text: &mut String, chain: &Chain) {
     text.push_str("  }\n");
 }
 
-/// One rule, as nft writes it.
+/// One rule in nft's syntax.
 pub fn print_rule(rule: &Rule) -> String {
     let mut words: Vec<String> = rule.conditions.iter().map(condition).collect();
     words.push(match rule.statement {

@@ -23,7 +23,7 @@ use crate::tls::TlsStream;
 /// Full bulk reads in a row before splicing begins.
 const BULK_SHOWS: u8 = 2;
 
-/// What went wrong, and at which end of this direction.
+/// An error, and the end of this direction at which it occurred.
 pub(super) struct DirectionError {
     pub(super) at: DirectionEnd,
     pub(crate) error: io::Error,
@@ -136,7 +136,7 @@ impl RelayDirection {
                 (Stream::Tunnel(tunnel), _) => self.poll_tunnel(cx, tunnel),
             };
             if read.map_err(at(DirectionEnd::Source))?.is_pending() {
-                // Before waiting for the source, buffered writes must be flushed.
+                // Buffered writes are flushed before the source is waited for.
                 let flushed = Pin::new(&mut *sink)
                     .poll_flush(cx)
                     .map_err(at(DirectionEnd::Sink))?;
@@ -159,7 +159,7 @@ impl RelayDirection {
         {
             ready!(tunnel.poll_writable(cx)).map_err(at(DirectionEnd::Sink))?;
             if let Some(block) = self.block.take() {
-                // The block itself goes; nothing is copied.
+                // The block is passed on without a copy.
                 let sent = tunnel.write_block(block, self.start, self.end);
                 sent.map_err(at(DirectionEnd::Sink))?;
                 let count = self.end.saturating_sub(self.start);

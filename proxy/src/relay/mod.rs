@@ -34,7 +34,7 @@ use crate::dispatcher::timer::{Timer, Timers};
 use crate::overload::{Progress, Reaper};
 use crate::stream::Stream;
 
-/// How often a relay without an idle time-out checks whether it may go on.
+/// How often a relay without an idle time-out checks whether it must end.
 const NO_IDLE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How often the sockets of a relay that cannot write are checked for a reset.
@@ -98,7 +98,7 @@ pub struct Buffered {
 pub struct RelayOutcome {
     /// Bytes that reached the server.
     pub from_down: u64,
-    /// Bytes that reached the client.
+    /// Bytes that were delivered to the client.
     pub from_up: u64,
     pub ended: RelayEnd,
 }
@@ -106,9 +106,9 @@ pub struct RelayOutcome {
 /// Why a relay ended.
 #[derive(Debug)]
 pub enum RelayEnd {
-    /// Both sides closed their write side; `first` was the first.
+    /// Both sides closed their write side; `first` did so first.
     Clean { first: Side },
-    /// `by` reset its connection; so was the other one.
+    /// `by` reset its connection, and so the other one was reset too.
     Reset { by: Side },
     /// The connection of `by` failed in another way; the other one was reset.
     Failed { by: Side, error: io::Error },
@@ -118,8 +118,8 @@ pub enum RelayEnd {
     Expired,
     /// [`RelayOptions::must_end`] returned true.
     Cut,
-    /// Memory is short, and a peer took hardly anything of what was held for it for longer than
-    /// others.
+    /// Memory is short, and a peer has taken hardly anything of what is queued for it for longer
+    /// than others.
     Overloaded,
 }
 
@@ -134,7 +134,7 @@ pub fn relay<'a, C: Fn(&Stream) -> bool + 'a, F: Fn(u64, u64) + 'a>(
     early: Buffered,
     options: RelayOptions<C, F>,
 ) -> impl Future<Output = RelayOutcome> + 'a {
-    // Outside of the future, which is held for as long as the connection is.
+    // Made outside of the future, which is kept for as long as the connection is open.
     let directions = RelayDirection::new(&early.from_down, context.buffers).and_then(|upward| {
         let downward = RelayDirection::new(&early.from_up, context.buffers)?;
         Ok((upward, downward))
@@ -191,7 +191,7 @@ struct Relay<'a, C, F> {
     upward: RelayDirection,
     downward: RelayDirection,
     first: Option<Side>,
-    /// Made when a direction is first blocked.
+    /// Allocated when a direction is first blocked.
     blocked: Option<Box<Blocked>>,
     /// When a byte last moved.
     moved: Instant,
@@ -208,8 +208,8 @@ struct Blocked {
 }
 
 impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
-    /// While one side does not read, the other is not read from, and its reset would go unnoticed.
-    /// So its socket is checked at intervals. The relay also ends when memory is short.
+    /// While one side does not read, the other is not read from, so its reset would not be noticed:
+    /// its socket is checked at intervals. The relay also ends when memory is short.
     fn poll_blocked(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
         if !self.upward.is_blocked() && !self.downward.is_blocked() {
             if let Some(blocked) = &mut self.blocked {
@@ -251,7 +251,8 @@ impl<C: Fn(&Stream) -> bool, F: Fn(u64, u64)> Relay<'_, C, F> {
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<RelayEnd> {
-        // Before any byte moves: the first may be one that came before the policy that forbids it.
+        // Checked before any byte is forwarded: the first bytes may have arrived before the policy
+        // that denies the connection.
         if (self.options.must_end)(self.down) {
             return Poll::Ready(RelayEnd::Cut);
         }
@@ -325,7 +326,7 @@ fn ended_by(fault: DirectionError, source: Side) -> RelayEnd {
 
 fn ended_with(by: Side, error: io::Error) -> RelayEnd {
     match error.kind() {
-        // EPIPE is a reset that was noticed before.
+        // EPIPE follows a reset that was reported before.
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => RelayEnd::Reset { by },
         _ => RelayEnd::Failed { by, error },
     }

@@ -37,7 +37,7 @@ pub struct Origin<'a> {
     pub local: SocketAddr,
     pub original_dst: Option<SocketAddr>,
     pub sni: Option<&'a str>,
-    /// Of its listener.
+    /// The limit of its listener.
     pub limit: Option<&'a Arc<ConnectionLimit>>,
 }
 
@@ -229,8 +229,8 @@ async fn attempt(
     }
 }
 
-/// A permit of the listener's limit, waiting for no longer than a dial may take: idle connections
-/// of other workers that count to a limit which is reached are closed within a second.
+/// A permit of the listener's limit, waited for no longer than a dial may take: when the limit is
+/// reached, other workers close idle connections that count towards it within a second.
 async fn permit_of_listener(
     worker: &Worker,
     pools: &Pools,
@@ -248,7 +248,8 @@ async fn permit_of_listener(
     }
 }
 
-/// Dials through a tunnel, where the endpoint's transport or the filter has one; else directly.
+/// Dials through a tunnel, if the endpoint's transport or the filter is configured for one; else
+/// directly.
 async fn reach(
     worker: &Rc<Worker>,
     pools: &Pools,
@@ -307,8 +308,8 @@ fn asked(
     }
 }
 
-/// A cluster that HTTP and TCP share offers HTTP's ALPN; a TCP connection between sidecars offers
-/// `anyam-tcp` instead.
+/// Whether the endpoint is dialled with one of the mesh's ALPNs. A cluster that HTTP and TCP share
+/// offers HTTP's; a TCP connection between sidecars then offers `anyam-tcp` instead.
 fn offers_mesh_alpn(cluster: &Cluster, endpoint: &Endpoint) -> bool {
     let Some(Transport::Tls(context)) = cluster.transport_of(endpoint) else {
         return false;

@@ -1,4 +1,4 @@
-//! How a relay ended, as access logs show it.
+//! How access logs report the end of a relay.
 
 use crate::metrics::ResponseFlags;
 use crate::relay::{RelayEnd, RelayOutcome, Side};

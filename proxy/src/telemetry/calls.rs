@@ -101,7 +101,7 @@ pub struct Calls {
     source: RefCell<CallerLookup>,
     /// Most connections make one kind of call to one endpoint.
     remembered: RefCell<SmallVec<[Remembered; 1]>>,
-    /// Bytes of a TCP connection that were counted while they flowed: sent and received.
+    /// Bytes of a TCP connection that were counted while it was open: sent and received.
     counted: Cell<(u64, u64)>,
 }
 
@@ -159,8 +159,8 @@ impl Calls {
         self.count(call, RequestProtocol::Tcp, Sample::Opened);
     }
 
-    /// How many bytes a TCP connection has sent and received so far; the difference is counted.
-    /// While the caller is not resolved, nothing is counted until the next call.
+    /// Counts the difference to the bytes counted so far: `sent` and `received` are a TCP
+    /// connection's totals. While the caller is being looked up, nothing is counted.
     pub fn flowed(&self, (sent, received): (u64, u64)) {
         if matches!(&*self.source.borrow(), CallerLookup::Waiting(_)) {
             return;
@@ -206,8 +206,8 @@ impl Calls {
         apply(&self.edge(call, protocol), &sample);
     }
 
-    /// From here on the caller is resolved, or counts as `unknown`; returns the samples that waited
-    /// for it. Only the first call counts.
+    /// Sets the caller, or `unknown`; returns the samples that waited for it. Only the first call
+    /// has an effect.
     fn resolve(&self, workload: Option<&Workload>) -> Vec<(Call, RequestProtocol, Sample)> {
         let source = &mut *self.source.borrow_mut();
         let CallerLookup::Waiting(waiting) = source else {
@@ -215,7 +215,7 @@ impl Calls {
         };
         let samples = std::mem::take(&mut waiting.samples);
         *source = CallerLookup::Known(Arc::new(peer(workload, self.caller.as_ref())));
-        // Edges that were made meanwhile lack the caller's labels.
+        // Edges that were made before lack the caller's labels.
         self.remembered.borrow_mut().clear();
         samples
     }

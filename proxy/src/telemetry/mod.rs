@@ -3,8 +3,8 @@
 //! - `calls`: the edges of one connection, its caller looked up by address
 //! - `tap`: live requests for subscribers
 //! - `log_format`: lines of diagnostics
-//! - `access_log`: lines buffered for a [`Sink`](crate::log_sink::Sink); `record`: the values of a line; `format`, `escape`:
-//!   how they are written
+//! - `access_log`: lines buffered for a [`Sink`](crate::log_sink::Sink); `record`: the values of a
+//!   line; `format`, `escape`: how they are written
 #![cfg_attr(
     not(test),
     deny(

@@ -53,7 +53,8 @@ pub struct Record<'a> {
     pub tls_cipher: Option<&'a str>,
     pub upstream_peer_uri_san: Option<&'a str>,
     pub connection_id: u64,
-    /// Of a gRPC call, as Envoy has it: also one that gRPC does not define, -1 where it is no number.
+    /// The status of a gRPC call as Envoy logs it: a number that gRPC does not define too, and -1
+    /// for a value that is no number.
     pub grpc_status: Option<i32>,
     pub method: Option<&'a [u8]>,
     pub path: Option<&'a [u8]>,

@@ -90,7 +90,7 @@ struct Tap {
     /// `None`: beyond the clock's range.
     until: Option<Instant>,
     began: Instant,
-    /// The second that is counted, and its count, in one word.
+    /// The current second and its count of events, in one word.
     window: AtomicU64,
     dropped: AtomicU64,
     events: mpsc::Sender<TapEvent>,
@@ -153,7 +153,7 @@ impl Taps {
         self.change(|taps| taps.retain(|tap| tap.id != id));
     }
 
-    /// Offers one request to every tap whose filter matches it. Call when [`Taps::any`].
+    /// Offers one request to every tap whose filter matches it. Call only when [`Taps::any`].
     pub fn offer(&self, seen: TapSource<'_, '_>) {
         let now = Instant::now();
         let taps = self.lock().clone();

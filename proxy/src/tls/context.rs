@@ -33,7 +33,7 @@ pub enum TlsVersion {
     Tls13,
 }
 
-/// Inclusive range of versions that are spoken.
+/// Inclusive range of the versions that are allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Versions {
     pub min: TlsVersion,
@@ -46,7 +46,7 @@ impl Versions {
         max: TlsVersion::Tls13,
     };
 
-    /// As in [`ConnectionInfo::version`].
+    /// The names as in [`ConnectionInfo::version`].
     fn names(self) -> &'static [&'static str] {
         match (self.min, self.max) {
             (TlsVersion::Tls13, _) => &["TLSv1.3"],
@@ -133,8 +133,8 @@ impl ServerContext {
             && own.versions.max <= asked.versions.max
     }
 
-    /// Whether it would accept the peer of an open connection. A certificate that has expired since
-    /// the handshake does not end a connection.
+    /// Whether the context would accept the peer of an open connection. A certificate that has
+    /// expired since the handshake does not end a connection.
     pub fn accepts(&self, tls: &ConnectionInfo) -> bool {
         let options = &self.options;
         if !options.versions.names().contains(&tls.version) {
@@ -195,8 +195,8 @@ impl ServerContext {
         config.alpn_protocols = options.alpn.clone();
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.ticketer = rustls::crypto::aws_lc_rs::Ticketer::new().map_err(TlsError::Setup)?;
-        // One is enough for a peer that keeps its connections; each costs an encryption of the
-        // peer's chain and a record.
+        // One ticket is enough for a peer that keeps its connections; each takes an encryption of
+        // the peer's chain and a record.
         config.send_tls13_tickets = 1;
         config.max_early_data_size = 0;
         Ok(BuiltServer {

@@ -1,9 +1,9 @@
 //! Handshakes of one worker: [`Handshaker::accept`] and [`Handshaker::connect`].
 //!
-//! A handshake step is a few hundred microseconds of computing. So that a burst of new connections
-//! cannot starve open ones, only a few steps run between two passes over the sockets; the others
-//! are queued. No turn is held while waiting for a peer. Time-outs are the caller's: dropping the
-//! future gives up everything.
+//! A handshake step is a few hundred microseconds of computation. So that a burst of new
+//! connections cannot starve open ones, only a few steps run between two passes over the sockets;
+//! the others are queued. No step waits for a peer. Time-outs are the caller's: dropping the future
+//! cancels the handshake.
 
 use std::io::ErrorKind;
 use std::rc::Rc;
@@ -130,14 +130,14 @@ impl Handshaker {
         )
     }
 
-    /// Verifies again all live connections of this worker whose trust bundle was replaced, and ends
-    /// those whose peer is no longer trusted. Call after a new snapshot; cheap when no bundle
-    /// changed. Returns how many were ended.
+    /// Verifies again the peers of this worker's open connections whose trust bundle was replaced,
+    /// and ends connections whose peer is no longer trusted. To be called after a new snapshot;
+    /// cheap when no bundle changed. Returns how many were ended.
     pub async fn reverify(&self) -> usize {
         self.live.reverify().await
     }
 
-    /// Drops the records of closed connections.
+    /// Removes the records of closed connections.
     pub fn prune(&self) {
         self.live.prune();
         self.peers.prune();
@@ -180,8 +180,7 @@ impl Handshaker {
         // The semaphore is never closed.
         let turn = self.turns.clone().acquire_owned().await.ok();
         let done = wire.process(None);
-        // The step is done, but its turn is passed on only after the runtime has polled the
-        // sockets, which no step waits for.
+        // The step is done, but the next one may only run after the runtime has polled the sockets.
         tokio::spawn(async {
             tokio::task::yield_now().await;
             drop(turn);

@@ -53,8 +53,8 @@ fn handshake_bytes(bytes: &[u8]) -> Handshake<'_> {
     let mut message: Cow<'_, [u8]> = Cow::Borrowed(&[]);
     let mut rest = bytes;
     loop {
-        // Checked byte by byte: the first that does not fit settles it. Of the version TLS stacks look at
-        // the major number alone, and what they accept has to be found here.
+        // Checked byte by byte: the first byte that does not match decides. TLS stacks check only
+        // the major number of the version, so all that they accept is recognised here.
         let plausible =
             rest.first().is_none_or(|&b| b == HANDSHAKE) && rest.get(1).is_none_or(|&b| b == 3);
         if !plausible {

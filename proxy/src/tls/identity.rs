@@ -74,7 +74,7 @@ impl SpiffeId {
         self.uri.get(usize::from(self.path)..).unwrap_or_default()
     }
 
-    /// `ns` of `/ns/<namespace>/sa/<service account>`; `None` for a path of another shape.
+    /// `ns` of `/ns/<namespace>/sa/<service account>`; `None` for another form of path.
     pub fn namespace(&self) -> Option<&str> {
         Some(self.namespace_and_account()?.0)
     }

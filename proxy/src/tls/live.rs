@@ -1,4 +1,4 @@
-//! Connections with a verified peer, so that they can be verified again.
+//! Open connections with a verified peer, whose peers can be verified again.
 //!
 //! When a bundle or a CRL is replaced, [`Registry::reverify`] goes over this worker's connections:
 //! those whose peer the new bundle does not trust are shut down. Each certificate is verified once,
@@ -23,7 +23,7 @@ use super::peers::PeerCertificate;
 use super::verify::{PeerRules, verify};
 use crate::bug;
 
-/// Below this many entries closed ones are not searched for.
+/// With fewer entries, closed connections are not searched for.
 const PRUNE_FROM: usize = 64;
 /// What one slice may cost, in [`LOOK`]s: about a millisecond.
 const SLICE: usize = 4000;
@@ -77,7 +77,7 @@ impl PeerConnection {
         if !verified_again {
             tracing::info!("closing a connection whose peer is no longer trusted");
             self.distrusted.set(true);
-            // Wakes the tasks that wait on the socket; they see the flag. A failure means that it
+            // Wakes the tasks that wait for the socket; they check the flag. An error means that it
             // is closed.
             let _ = SockRef::from(&self.tcp).shutdown(Shutdown::Both);
             return Reverified { stays: false, cost };
@@ -117,7 +117,7 @@ struct Case {
 }
 
 impl Known {
-    /// Whether the bundle trusts the peer, and the cost of the check.
+    /// Whether the bundle trusts the peer, and the cost of the verification.
     fn verify(&mut self, verified: &VerifiedPeer, trust: &Arc<TrustBundle>) -> (bool, usize) {
         let case = Case {
             peer: Arc::as_ptr(&verified.peer),
@@ -142,7 +142,7 @@ impl Known {
                 tracing::info!(%why, "a peer is no longer trusted");
                 false
             }
-            // Fails closed: the certificate was not verified by the bundle in force.
+            // Fails closed: the certificate was not verified against the bundle in force.
             Err(_) => {
                 tracing::error!("a peer's certificate could not be verified again");
                 false
@@ -184,12 +184,13 @@ impl Registry {
         self.prune_at.set(0);
     }
 
-    /// Verifies every connection whose bundle was replaced, and yields between slices; returns how
-    /// many were ended. Where it is cut short, the rest is verified by the next call.
+    /// Verifies the peers of all connections whose bundle was replaced, and yields between slices;
+    /// returns how many connections were ended. If the future is dropped early, the next call
+    /// verifies the rest.
     pub(super) async fn reverify(&self) -> usize {
         let mut known = Known::default();
         let (mut ended, mut cost) = (0usize, 0usize);
-        // Connections made meanwhile are verified with the newest bundle.
+        // Connections that are made meanwhile are verified with the newest bundle.
         let mut waiting = Waiting {
             registry: self,
             links: self.links.take(),
@@ -213,7 +214,7 @@ impl Registry {
     }
 }
 
-/// Connections that are still to be verified; back in the registry when this is dropped.
+/// Connections that are still to be verified; dropping this puts them back into the registry.
 struct Waiting<'a> {
     registry: &'a Registry,
     links: Vec<Weak<PeerConnection>>,

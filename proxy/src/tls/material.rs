@@ -305,7 +305,7 @@ fn revocation_lists(pem: Option<&[u8]>) -> Result<Vec<CertRevocationList<'static
     Ok(lists)
 }
 
-/// Seconds since the epoch, as certificates count, to a point in time.
+/// Converts seconds since the epoch, as certificates have them.
 pub(super) fn time_from_unix(seconds: i64) -> SystemTime {
     let after = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     let time = SystemTime::UNIX_EPOCH.checked_add(after);

@@ -3,9 +3,9 @@
 //! - `identity`: SPIFFE ids and the identity of a peer
 //! - `material`: certificates, keys, trust bundles, and how they are replaced
 //! - `leaf`: what a certificate says by itself
-//! - `verify`: how a peer's certificate is verified; `san`: which of its names are accepted;
-//!   `verified_chains`: chains that were verified are remembered
-//! - `untrusted`: why one leads to no root
+//! - `verify`: verification of a peer's certificate; `san`: which of its names are accepted;
+//!   `verified_chains`: a cache of chains that were verified
+//! - `untrusted`: explains why a chain leads to no root
 //! - `context`: the settings that a listener accepts and a cluster dials with; `provider`: its cryptography
 //! - `hello`: SNI and ALPN of a ClientHello
 //! - `handshake`: [`Handshaker`], per worker: accepts and connects, fairly

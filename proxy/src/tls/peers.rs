@@ -14,7 +14,7 @@ use super::leaf::{Leaf, LeafError, PeerRole};
 use super::material::TrustBundle;
 use super::verify::{PeerRules, verify};
 
-/// Below this many entries unused ones are not searched for.
+/// With fewer entries, unused ones are not searched for.
 const PRUNE_FROM: usize = 64;
 
 /// A verified peer's certificate chain.
@@ -39,8 +39,8 @@ impl PeerCertificate {
         &self.fingerprint
     }
 
-    /// Whether `trust` and `rules` allow it as a client. A leaf that has expired counts as at its
-    /// last moment.
+    /// Whether `trust` and `rules` allow it as a client. An expired leaf is verified at the last
+    /// moment of its validity.
     pub(super) fn is_trusted(&self, trust: &TrustBundle, rules: &PeerRules) -> bool {
         let Some((leaf, intermediates)) = self.chain.split_first() else {
             return false;

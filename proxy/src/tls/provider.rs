@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use rustls::crypto::aws_lc_rs::{self, cipher_suite as suite, kx_group as group};
 use rustls::crypto::{CryptoProvider, SupportedKxGroup};
 
-/// Cipher suites, groups and signatures; a constant that cannot be written as one.
+/// Cipher suites, groups and signature algorithms. Constant, but it has to be computed.
 ///
 /// AES-128-GCM first, the fastest on both ends of a mesh. X25519MLKEM768 first, so that no future
 /// quantum computer decrypts traffic recorded today; plain X25519 and P-256 for older peers.
@@ -33,13 +33,13 @@ static PROVIDER: LazyLock<Arc<CryptoProvider>> = LazyLock::new(|| {
     })
 });
 
-/// The cryptography every context uses.
+/// The cryptography that every context uses.
 pub fn provider() -> &'static Arc<CryptoProvider> {
     &PROVIDER
 }
 
-/// Does a process's one-time work (entropy: some 50 ms of CPU), so that no connection waits for it.
-/// Call on a thread of its own at start.
+/// Does the process's one-time work (entropy: some 50 ms of CPU), so that no connection waits for
+/// it. To be called at the start, on a thread of its own.
 pub fn warm_up() {
     let mut byte = [0u8];
     let drawn = provider().secure_random.fill(&mut byte);

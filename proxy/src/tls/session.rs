@@ -171,7 +171,7 @@ fn sealed<D>(
     }
 }
 
-/// The most bytes that `plaintext` bytes become, with a key update in front.
+/// The largest number of bytes that `plaintext` bytes become, with a key update before them.
 pub(super) const fn sealed_len(plaintext: usize) -> usize {
     const OVERHEAD: usize = 5 + 1 + 8 + 16;
     let records = (plaintext / MAX_FRAGMENT).saturating_add(1);

@@ -1,4 +1,4 @@
-//! The TLS stream: [`Wire`] as an `AsyncRead`, `AsyncBufRead` and `AsyncWrite`.
+//! The TLS stream: [`Wire`] with `AsyncRead`, `AsyncBufRead` and `AsyncWrite`.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::pin::Pin;
@@ -32,7 +32,7 @@ pub struct TlsStream {
     wire: Wire,
     pool: Pool,
     info: ConnectionInfo,
-    /// Set by the first failure; every later read repeats it.
+    /// Set by the first failure; every later read returns it again.
     failed: Option<StreamFailure>,
     close_sent: bool,
     shut: bool,
@@ -183,7 +183,7 @@ impl TlsStream {
         }
         ready!(self.poll_send(cx))?;
         if self.wire.unprocessed {
-            // Writing needs an input without complete records.
+            // Writing requires that no complete record is left in the input.
             if let Err(error) = self.wire.process(None) {
                 let broken = StreamFailure::Protocol(error);
                 let answer = broken.to_io();

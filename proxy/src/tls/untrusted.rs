@@ -2,7 +2,7 @@
 
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-/// Of a name in an error; the peer chose its length.
+/// Limit of a name in an error message, because the peer determines its length.
 const MAX_NAME: usize = 128;
 
 /// Cases that webpki's errors do not distinguish: a self-signed certificate is "a CA used as an end

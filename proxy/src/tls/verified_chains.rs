@@ -23,7 +23,7 @@ pub(super) type Digest = [u8; 32];
 /// See the module.
 #[derive(Default)]
 pub(super) struct VerifiedChains {
-    /// Seconds since 1970 in which a chain is valid, both ends included.
+    /// The seconds since 1970 in which a chain is valid, first and last included.
     validity: Mutex<HashMap<Digest, RangeInclusive<i64>>>,
 }
 
@@ -35,7 +35,7 @@ impl VerifiedChains {
         known.get(chain).is_some_and(|holds| holds.contains(&now))
     }
 
-    /// Remembers a verified chain.
+    /// Adds a verified chain.
     pub(super) fn remember<'a>(
         &self,
         chain: Digest,
@@ -151,7 +151,7 @@ mod tests {
         let verifier = verifier(&root);
         for (chain, days) in [(&direct[..], 10), (&longer[..], 5)] {
             assert!(accepts(&verifier, chain, 1, 0));
-            // Known from here on.
+            // The chain is cached from here on.
             assert!(accepts(&verifier, chain, 0, 0));
             assert!(accepts(&verifier, chain, days, 0));
             assert!(!accepts(&verifier, chain, days, 1));

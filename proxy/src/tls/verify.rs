@@ -48,7 +48,7 @@ impl Default for PeerRules {
 /// Verifies a chain as `role` at the time `now`.
 ///
 /// # Errors
-/// As rustls names them, so that the alert the peer gets is the right one.
+/// With rustls' own errors, so that the peer receives the right alert.
 pub(super) fn verify(
     trust: &TrustBundle,
     rules: &PeerRules,

@@ -23,13 +23,13 @@ pub struct Cluster {
     /// Differs between clusters and between generations of one whose connections cannot be
     /// shared: pools are keyed by it.
     pub id: u64,
-    /// Digest of what connections depend on; while it stays, so does `id`.
+    /// Digest of the settings that connections depend on; while it is the same, `id` is too.
     pub pool_key: u64,
-    /// Outlier detection's state; carried over while the name stays.
+    /// Outlier detection's state; carried over while a cluster of the name exists.
     pub detector: Arc<Detector>,
-    /// Round-robin position; carried over while the name stays.
+    /// Round-robin position; carried over while a cluster of the name exists.
     pub turn: Arc<RoundRobinCursor>,
-    /// Circuit breakers, shared by all workers; carried over while the name stays.
+    /// Circuit breakers, shared by all workers; carried over while a cluster of the name exists.
     pub limits: Arc<CircuitBreakers>,
     pub metrics: Arc<ClusterMetrics>,
     /// The pointer that an EDS update swaps; read once per request.

@@ -31,7 +31,7 @@ pub enum ConnectError {
     NoTransport,
 }
 
-/// What dialling takes, on a worker or on the control thread: a runtime of one thread, on which
+/// What dialling needs, on a worker or on the control thread: a runtime of one thread on which
 /// [`Timers::drive`] runs.
 #[derive(Clone)]
 pub struct Dialler {

@@ -1,9 +1,10 @@
 //! Names of STRICT_DNS and LOGICAL_DNS clusters, resolved by the system's resolver.
 //!
-//! A lookup blocks a thread of the runtime's blocking pool, so how many run at once is bounded. One
-//! that takes long gives its turn to another name while it goes on, so names whose resolver is
-//! silent do not hold up those that resolve. Answers are kept by name: a name that does not resolve keeps its last addresses (as in Envoy),
-//! and has no effect on the other names of its cluster.
+//! A lookup blocks a thread of the runtime's blocking pool, so the number of concurrent ones is
+//! limited. A slow lookup gives its permit to another name while it continues, so names whose
+//! resolver does not answer do not hold up those that resolve. Answers are kept by name: a name
+//! that does not resolve keeps its last addresses (as in Envoy), and has no effect on the other
+//! names of its cluster.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::io;
@@ -25,15 +26,15 @@ use crate::upstream::endpoint::{Endpoint, Priority};
 pub const FIRST: Duration = Duration::from_secs(5);
 /// How long a later change of the configuration waits for names that are new in it.
 pub const LATER: Duration = Duration::from_secs(1);
-/// Lookups at once, besides slow ones.
+/// Concurrent lookups, not counting slow ones.
 const CONCURRENT: usize = 32;
 /// A lookup that takes longer is slow.
 const SLOW: Duration = Duration::from_millis(500);
-/// Slow lookups at once; below the 512 threads of the runtime's blocking pool.
+/// Concurrent slow lookups; below the 512 threads of the runtime's blocking pool.
 const MAX_SLOW: usize = 256;
 /// Addresses of one name that are used.
 const MAX_ADDRESSES: usize = 256;
-/// A younger answer is taken for every cluster that has the name.
+/// An answer younger than this is used for every cluster that has the name.
 const FRESH: Duration = Duration::from_millis(250);
 
 /// Asks for the addresses of one name; blocks.
@@ -152,7 +153,8 @@ impl Resolver {
         }
         let (lookup, name) = (self.lookup.clone(), host.host.clone());
         let blocking = spawn_blocking(move || lookup(&name));
-        // A task of its own: a lookup goes on, and is counted, when its caller no longer waits for it.
+        // A task of its own: the lookup continues, and is counted, when its caller no longer waits
+        // for it.
         let looking_up = tokio::spawn(counted(blocking, turn, self.slow.clone()));
         let addresses = looking_up.await.map_err(io::Error::other)??;
         let answer = Answer {
@@ -169,7 +171,7 @@ impl Resolver {
     }
 }
 
-/// Waits for a lookup, which keeps its turn until it is slow and one of the slow ones.
+/// Waits for a lookup, which holds its permit until it is slow and has got one for slow lookups.
 async fn counted(
     mut blocking: JoinHandle<io::Result<BTreeSet<IpAddr>>>,
     turn: OwnedSemaphorePermit,
@@ -187,7 +189,7 @@ async fn counted(
     blocking.await.map_err(io::Error::other)?
 }
 
-/// Publishes the endpoints of the names that are known, if they are not as before. `found`: in the
+/// Publishes the endpoints of the names that have addresses, if they have changed. `found`: in the
 /// order of the cluster's hosts.
 fn publish(cluster: &Cluster, previous: Option<&Cluster>, found: &[Option<BTreeSet<IpAddr>>]) {
     let Discovery::Dns {

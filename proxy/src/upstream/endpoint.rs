@@ -20,7 +20,8 @@ pub struct EndpointSet {
     pub overprovisioning: u32,
     /// False until the first assignment arrived: the cluster is warming.
     pub ready: bool,
-    /// The endpoints that load balancing chooses from, by health and ejection. Derived from the above.
+    /// The endpoints that load balancing chooses from, by health and ejection. Derived from the
+    /// fields above.
     pub balance: Balance,
 }
 

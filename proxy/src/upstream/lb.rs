@@ -1,6 +1,6 @@
 //! Load balancing: priorities, panic, and the choice of one endpoint.
 //!
-//! [`Balance`] is worked out when endpoints, their health or an ejection change; a pick reads it
+//! [`Balance`] is computed when endpoints, their health or an ejection change; a pick only reads it
 //! and draws. Randomness is injected. Source: Envoy's load balancing documentation (priority
 //! levels, degraded endpoints, panic threshold, overprovisioning).
 #![cfg_attr(
@@ -264,7 +264,7 @@ impl Group {
     }
 
     /// Active requests per unit of weight. Candidates are drawn by weight already, so that equal
-    /// load means equal use of what each can do.
+    /// load means equal utilisation.
     fn load(&self, index: usize) -> f64 {
         self.endpoints.get(index).map_or(f64::INFINITY, |endpoint| {
             f64::from(endpoint.state.active()) / f64::from(endpoint.weight.max(1))
@@ -283,7 +283,7 @@ impl Group {
     fn next(&self, turn: &RoundRobinCursor) -> usize {
         let count = turn.0.fetch_add(1, Relaxed);
         let Some(&total) = self.weights.last() else {
-            // The remainder fits: it is below a length.
+            // The remainder fits, because it is less than a length.
             return count.checked_rem(self.endpoints.len() as u64).unwrap_or(0) as usize;
         };
         let place = u128::from(count.checked_rem(total).unwrap_or(0));

@@ -10,7 +10,8 @@ use arc_swap::ArcSwap;
 
 use crate::config::cluster::{RetryLimit, Thresholds};
 
-/// Limits of one cluster with what is in flight. Carried over while the cluster's name stays.
+/// Limits of one cluster, and the counts of what is in flight. Carried over while a cluster of the
+/// name exists.
 #[derive(Debug, Default)]
 pub struct CircuitBreakers {
     thresholds: ArcSwap<Thresholds>,

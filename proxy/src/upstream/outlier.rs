@@ -7,7 +7,7 @@
 //! [`OutlierConfig`] → [`Detector`] (per cluster): [`Detector::record`] on every result (hot path),
 //! [`Detector::sweep`] every `interval`.
 //!
-//! - `rate`: shares of success, and the outliers among them
+//! - `rate`: success rates, and the outliers among them
 
 mod rate;
 #[cfg(test)]
@@ -50,7 +50,7 @@ impl FailureOrigin {
     pub const BOTH: [FailureOrigin; 2] = [FailureOrigin::External, FailureOrigin::Local];
 }
 
-/// What a host is ejected for.
+/// Why a host is ejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EjectionType {
     Consecutive5xx,
@@ -81,7 +81,7 @@ impl EjectionType {
 }
 
 impl OutlierConfig {
-    /// Chance in percent that a detection of this kind ejects.
+    /// The probability in percent that a detection of this kind ejects.
     pub fn enforcing(&self, kind: EjectionType) -> u32 {
         let of = |by_origin: [u32; 2], origin: FailureOrigin| by_origin[origin as usize];
         match kind {
@@ -187,8 +187,8 @@ impl Detector {
                 SweepResult::Serving => ejected += 1,
             }
         }
-        // Counted anew: ejections of removed endpoints no longer count. Those that workers ejected
-        // meanwhile stay counted, so that the limit is never exceeded.
+        // Recounted, because ejections of removed endpoints no longer count. Hosts that workers
+        // ejected meanwhile stay counted, so that the limit is never exceeded.
         self.ejected
             .fetch_add(ejected.wrapping_sub(before), Relaxed);
         for origin in FailureOrigin::BOTH {
@@ -254,7 +254,7 @@ impl Detector {
 
 enum SweepResult {
     Free,
-    /// Its ejection is over.
+    /// The host's ejection has ended.
     Released,
     /// It is still ejected.
     Serving,

@@ -40,7 +40,7 @@ pub enum Accepted {
 pub struct Applier {
     compiler: Compiler,
     store: Arc<Store>,
-    /// The bootstrap's own resources, which nothing dynamic replaces.
+    /// The bootstrap's own resources, which dynamic ones do not replace.
     statics: HashSet<Key>,
     /// Static listeners that wait for the first configuration.
     held: Vec<SnapshotStep>,
@@ -133,7 +133,7 @@ impl Applier {
         }
     }
 
-    /// The steps of one change.
+    /// The step to the next snapshot that a change makes.
     fn step(&mut self, change: Change<Accepted>) -> Option<SnapshotStep> {
         match change {
             Change::Upsert(key, Accepted::Compiled(Compiled::Workload(_, addresses, workload))) => {
@@ -201,7 +201,7 @@ impl Apply for Applier {
     fn initialised(&mut self) -> bool {
         let held = self.held.clone();
         let published = !held.is_empty() && self.compiler.publish(&self.store, held);
-        // Only now: where publishing panics, it is tried again.
+        // Cleared only now: if publishing panics, it is tried again.
         self.held.clear();
         published
     }

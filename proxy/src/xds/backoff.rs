@@ -27,7 +27,7 @@ impl Backoff {
         doubled.min(self.max).mul_f64(draw.clamp(0.0, 1.0))
     }
 
-    /// A success: back to `base`.
+    /// After a success: the next wait is `base`.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

@@ -4,10 +4,10 @@
 //!   (`next_request`, `take_changes`, `take_answers`, `next_deadline`)
 //! - `entry`: one resource and its life
 //! - `stream`: subscriptions, nonces, ACK and NACK, delta and state-of-the-world
-//! - `receive`: what a response does
+//! - `receive`: responses
 //! - `warm`: references, warming, make-before-break
-//! - `publication`: what was published, and what could not be
-//! - `demand`: names asked for by the data path, and their bounds
+//! - `publication`: changes that were published, and changes that could not be
+//! - `demand`: names subscribed to for the data path, and their limits
 //!
 //! A resource in force stays until a newer version of it was accepted *and* everything that one
 //! refers to is there (or its time to wait is over). What nothing refers to any more is let go only
@@ -162,10 +162,10 @@ pub struct Cache<T> {
     streams: Streams,
     outbox: VecDeque<DiscoveryRequest>,
     changes: Vec<Change<T>>,
-    /// What was in force before `changes`, until they are published.
+    /// The versions that `changes` replace, until the changes are published.
     replaced: BTreeMap<Key, AcceptedVersion>,
     answers: Vec<(Key, DemandResult)>,
-    /// Keys whose waiting may be over.
+    /// Keys whose dependencies may have arrived.
     dirty: VecDeque<Key>,
     /// When to look at a key again; the number tells equal instants apart.
     timers: BTreeMap<(Instant, u64), Key>,
@@ -241,7 +241,7 @@ impl<T> Cache<T> {
         self.disconnected.is_none()
     }
 
-    /// A response came.
+    /// Takes in a response.
     pub fn receive<J: Validate<Value = T>>(
         &mut self,
         response: DiscoveryResponse,
@@ -312,7 +312,7 @@ impl<T> Cache<T> {
             && self.entries.values().all(|entry| !entry.is_warming())
     }
 
-    /// Every resource and what is known of it, for dumps and reports.
+    /// Every resource and its status, for dumps and reports.
     pub fn resources(&self) -> impl Iterator<Item = (&Key, ResourceStatus<'_>)> {
         self.entries
             .iter()

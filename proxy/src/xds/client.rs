@@ -1,9 +1,9 @@
 //! The ADS stream under the cache: connects, reconnects, and feeds events to it one by one.
 //!
-//! One task, one loop: requests go out, changes are published, wants are answered, then it waits
-//! for the next event. Whatever state the stream is cut in, what is in force stays.
+//! One task with one loop: it sends requests, publishes changes, answers on-demand requests, and
+//! waits for the next event. In whatever state the stream breaks, the configuration in force stays.
 //!
-//! - `publish`: the cache's changes into the next snapshot
+//! - `publish`: turns the cache's changes into the next snapshot
 
 mod publish;
 
@@ -37,13 +37,13 @@ const SETTLE: Duration = Duration::from_secs(1);
 /// How often on-demand resources are looked over.
 const SWEEP: Duration = Duration::from_secs(60);
 
-/// What is done with validated resources.
+/// What the client does with validated resources.
 pub trait Apply: Validate {
-    /// The first configuration is in force, or was waited for long enough: what was held back for
-    /// its sake is published. True: there was something. It is called again where it panics.
+    /// The first configuration is in force, or was waited for long enough: publishes the listeners
+    /// that were held back for it. True: there were some. Called again if it panics.
     fn initialised(&mut self) -> bool;
 
-    /// Waits until listeners that were published listen.
+    /// Waits until published listeners listen.
     fn settled(&self) -> impl Future<Output = ()> + Send;
 
     /// Waits, bounded, until what changes is fit for traffic: clusters have their names resolved.
@@ -51,12 +51,12 @@ pub trait Apply: Validate {
     fn warm(&self, changes: &[Change<Self::Value>], first: bool)
     -> impl Future<Output = ()> + Send;
 
-    /// Publishes one more snapshot, which requests run by at once. Changes are in working order and
-    /// belong together. True: there are listeners among them, which take a moment ([`Self::settled`]).
-    /// After a panic it is called again with a part of them.
+    /// Publishes one more snapshot, which new requests use at once. The changes belong together and
+    /// are in make-before-break order. True: there are listeners among them, which need some time
+    /// ([`Self::settled`]). After a panic it is called again with a part of them.
     fn publish(&mut self, changes: Vec<Change<Self::Value>>) -> bool;
 
-    /// Which resource a want is about.
+    /// The resource that an on-demand request needs.
     fn key(&self, wanted: &OnDemandRequest) -> Key;
 
     /// Answers a want; what was published is visible already.
@@ -192,7 +192,7 @@ impl<A: Apply> Client<A> {
         let listeners = self.publish().await;
         let first = !self.initialised && self.cache.is_initialised(Now::read());
         let opened = first && self.apply.initialised();
-        // Only now: where that panics, it is done again after the restart.
+        // Set only now: after a panic above it is done again when the task is restarted.
         self.initialised |= first;
         for (key, outcome) in self.cache.take_answers() {
             for wanted in self.waiting.remove(&key).unwrap_or_default() {
@@ -205,7 +205,7 @@ impl<A: Apply> Client<A> {
         }
         while let Some(request) = self.cache.next_request() {
             if let XdsLink::Opening { outgoing, .. } | XdsLink::Open { outgoing, .. } = &self.link {
-                // Fails only when the stream has ended, which the receiving side sees too.
+                // Fails only when the stream has ended, which the receiving side notices too.
                 let _ = outgoing.sender.send(request);
             }
         }
@@ -242,7 +242,7 @@ impl<A: Apply> Client<A> {
             ProtocolVariant::Delta => Box::pin(open_delta(client, requests, node)),
             ProtocolVariant::Sotw => Box::pin(open_sotw(client, requests, node)),
         };
-        // Before the server's headers: many send them only with their first response.
+        // Before the response's headers: many servers send them only with their first response.
         self.cache.connected(Now::read());
         self.link = XdsLink::Opening {
             since: Instant::now(),
@@ -284,7 +284,7 @@ impl<A: Apply> Client<A> {
         let key = self.apply.key(&wanted);
         let mut outcome = self.cache.want(&key, Now::read());
         if outcome.is_some() {
-            // What has come into force by now is published before the answer, or refused.
+            // What has come into force by now is published, or refused, before the answer.
             self.publish().await;
             outcome = self.cache.want(&key, Now::read());
         }

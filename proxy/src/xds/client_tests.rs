@@ -23,8 +23,8 @@ use crate::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
 use crate::xds::cache::{Mode, Validated};
 use crate::xds::resource_type::ResourceType;
 
-/// Takes any body that is text; publishes into a channel. Panics at the bodies that begin with
-/// `panic in` where they say, and the first time at the removal of `stays once`.
+/// Accepts any body that is text, and publishes into a channel. Bodies that begin with `panic in`
+/// cause a panic at the place that they name; the removal of `stays once` panics the first time.
 struct Recorder {
     published: mpsc::UnboundedSender<Vec<Change<String>>>,
     removals: u32,

@@ -1,5 +1,5 @@
-//! What goes over an ADS stream, without its encoding: the cache uses these types, `client`
-//! translates to and from envoy.service.discovery.v3.
+//! Messages of an ADS stream without their encoding: the cache uses these types, `codec` converts
+//! them to and from envoy.service.discovery.v3.
 
 use bytes::Bytes;
 
@@ -27,8 +27,8 @@ impl DiscoveryRequest {
         }
     }
 
-    /// Of the response that it answers, or in state of the world that came last; empty in
-    /// spontaneous delta requests.
+    /// The nonce of the response that it answers; for state of the world, of the last response;
+    /// empty in spontaneous delta requests.
     pub fn nonce(&self) -> &str {
         match self {
             DiscoveryRequest::Delta(request) => &request.nonce,
@@ -36,7 +36,7 @@ impl DiscoveryRequest {
         }
     }
 
-    /// Set: a NACK.
+    /// If set, the request is a NACK.
     pub fn error(&mut self) -> &mut Option<String> {
         match self {
             DiscoveryRequest::Delta(request) => &mut request.error,

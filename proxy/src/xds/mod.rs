@@ -1,10 +1,10 @@
-//! Where configuration comes from: ADS, incremental or state-of-the-world.
+//! The ADS client, incremental or state of the world.
 //!
 //! - `resource_type`: the resource types; `message`: requests and responses without their encoding
 //! - `cache`: the client as a sans-IO state machine: subscriptions, ACK/NACK, warming, on demand
-//! - `client`: the gRPC stream under it, reconnecting by `backoff`; `stream`, `codec`: its two
-//!   kinds, to and from protobuf; `handle`: queries of the client's state;
-//!   `versions`: one version for all resources of a type
+//! - `client`: the gRPC stream, with reconnects by `backoff`; `stream`, `codec`: its two protocol
+//!   variants, to and from protobuf; `handle`: queries of the client's state; `versions`: one
+//!   version for all resources of a type
 //! - `channel`: connections to the control plane, shared by ADS, CA and Inspect
 //! - `apply`: validated resources → compiler → snapshot → store; answers the data path
 

@@ -1,4 +1,4 @@
-//! Opening the two kinds of ADS stream; converts their messages to the cache's types.
+//! Opens the two kinds of ADS stream, and converts their messages to the cache's types.
 
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;

@@ -31,8 +31,8 @@ use crate::upstream::endpoint::EndpointSet;
 use crate::upstream::endpoints::{bind, rebind};
 
 impl Compiler {
-    /// Applies `steps` together and publishes one more snapshot, if it differs: a change of
-    /// endpoints alone is swapped in behind their clusters. True: published.
+    /// Applies `steps` together and publishes the next snapshot, if it differs: a change of
+    /// endpoints alone replaces them behind their clusters. True: published.
     pub fn publish(
         &mut self,
         store: &Store,
@@ -71,7 +71,7 @@ impl Compiler {
                 SnapshotStep::Remove(kind, name) => self.remove(&mut next, kind, &name),
             }
         }
-        // Last, so that an assignment finds its cluster whichever came first.
+        // Last, so that an assignment finds its cluster in whichever order they came.
         self.set_all_endpoints(&next.snapshot.clusters, endpoints);
         self.relink(&mut next);
         let published = next.publish(store);

@@ -7,8 +7,9 @@
 //! - `listener/`, `route/`, `filter/` (HTTP filters), `cluster/`, `endpoint`, `secret`, `tls`,
 //!   `policy`, `name`: a file or folder per resource
 //! - `resource`: bytes → [`Compiled`], with the names it refers to
-//! - `refs`: indices in the place of names; `link`: the next snapshot out of the last and what
-//!   changed (`step`); `known`: what it finds by; `relink`: links to what is referred to
+//! - `refs`: indices in place of names; `link`: the next snapshot from the last one and what
+//!   changed (`step`); `known`: the names that it finds resources by; `relink`: renews links to
+//!   what changed
 //!
 //! [`Compiler::compile`] validates one resource; [`Compiler::publish`] links what compiled and
 //! publishes it; [`Compiler::apply`] does both for messages at hand.
@@ -263,8 +264,8 @@ impl Compiler {
         self.connection_limits = listeners.iter().map(of_listener).collect();
     }
 
-    /// Bounds a listener's open connections, and those to upstreams that are opened for them; near
-    /// the bound its idle connections are closed.
+    /// Limits a listener's open connections, and the connections to upstreams that are opened for
+    /// them; near the limit its idle connections are closed.
     pub fn limit_listener(&mut self, listener: &str, most: u64) {
         self.connection_limits
             .insert(listener.to_owned(), ConnectionLimit::closing_idle(most));

@@ -43,14 +43,14 @@ impl SecretStore {
         place.or_insert_with(|| Rotating::new(None)).clone()
     }
 
-    /// Removes the slots that no TLS context and no writer holds, but those `kept`.
+    /// Removes the slots that neither a TLS context nor a writer holds, except for those `kept`.
     pub fn forget_unused(&self, kept: impl Fn(&str) -> bool) {
         let mut places = self.lock();
         let Places {
             identities,
             bundles,
         } = &mut *places;
-        // Contexts that are still being compiled, or wait for their publication, count as well.
+        // Contexts that are being compiled, or are not published yet, count as well.
         identities.retain(|name, slot| Arc::strong_count(slot) > 1 || kept(name));
         bundles.retain(|name, slot| Arc::strong_count(slot) > 1 || kept(name));
     }

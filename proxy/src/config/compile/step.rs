@@ -1,16 +1,16 @@
-//! What snapshots are made of, one after the other.
+//! The steps from one snapshot to the next.
 
 use xds_proto::type_url;
 
 use super::Name;
 use super::resource::Compiled;
 
-/// One change on the way to the next snapshot.
+/// One change from the last snapshot to the next.
 #[derive(Clone)]
 pub enum SnapshotStep {
-    /// Takes a resource in, or in the place of the one before it.
+    /// Adds a resource, or replaces the one of its name.
     Set(Compiled),
-    /// Lets a resource go: its type URL and its name.
+    /// Removes a resource: its type URL and its name.
     Remove(&'static str, Name),
 }
 

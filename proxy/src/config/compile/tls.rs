@@ -352,7 +352,8 @@ fn versions(at: At<'_>, m: &Option<pb::TlsParameters>) -> Result<Versions, Compi
         Tls::TlSv10 | Tls::TlSv11 => at.fail("TLS below 1.2 is not spoken"),
     };
     let versions = Versions {
-        // A lower minimum would change nothing in a handshake, but an explicit one is rejected.
+        // A lower minimum would change no handshake, but a configured one is rejected, because it
+        // cannot be honoured.
         min: version(min, *tls_minimum_protocol_version, TlsVersion::Tls12)?,
         max: version(max, *tls_maximum_protocol_version, TlsVersion::Tls13)?,
     };

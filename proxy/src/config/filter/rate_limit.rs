@@ -41,7 +41,7 @@ pub struct LocalRateLimit {
     pub buckets: Buckets,
 }
 
-/// Token buckets in use.
+/// The token buckets of a rate limit.
 pub struct Buckets {
     pub default: Option<TokenBucket>,
     /// In the order of the descriptors.
@@ -90,7 +90,8 @@ pub struct RouteRateLimits {
 /// How one descriptor of a request is made.
 pub struct RateLimit {
     pub stage: u32,
-    /// Each gives an entry, or none; one that has to and cannot makes the descriptor void.
+    /// Each action gives an entry, or none; when an action that must give one cannot, the
+    /// descriptor is not used.
     pub actions: Vec<RateLimitAction>,
 }
 

@@ -11,22 +11,23 @@ use rustix::time::{
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// One kernel timer, registered with the runtime that it was made in.
+/// One kernel timer, registered with the runtime in which it is made.
 pub struct TimerFd(AsyncFd<OwnedFd>);
 
 impl TimerFd {
     /// # Errors
-    /// No descriptor is left. Panics outside of a runtime with I/O.
+    /// When no descriptor is left. Panics outside of a runtime with I/O.
     #[allow(unsafe_code)] // registration of a descriptor
     pub fn new() -> io::Result<Self> {
         let flags = TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC;
         let timer = timerfd_create(TimerfdClockId::Monotonic, flags)?;
-        // SAFETY: an `OwnedFd` is open and its own for as long as it lives, and lives in the result.
+        // SAFETY: an `OwnedFd` is open and not shared for as long as it exists, and the result owns
+        // it.
         let registered = unsafe { AsyncFd::register_with_interest(timer, Interest::READABLE) };
         Ok(Self(registered?))
     }
 
-    /// Expires `after` from now, or never; replaces what was set before.
+    /// Expires `after` from now, or never; replaces the earlier setting.
     pub(super) fn set(&self, after: Option<Duration>) {
         let once = |after: Duration| Timespec {
             tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
@@ -43,12 +44,12 @@ impl TimerFd {
         debug_assert!(set.is_ok(), "a timer of ours and a time in range");
     }
 
-    /// Ready once it has expired. Each expiry is an edge of its own for epoll, so nothing has to be
-    /// read from the descriptor.
+    /// Ready once the timer has expired. Each expiry is an edge for epoll, so the descriptor need
+    /// not be read.
     pub(super) async fn expired(&self) {
         match self.0.readable().await {
             Ok(mut ready) => ready.clear_ready(),
-            // The runtime is going down.
+            // The runtime is shutting down.
             Err(_) => std::future::pending().await,
         }
     }

@@ -22,7 +22,7 @@ use crate::snapshot::RouteConfig;
 use crate::snapshot::Snapshot;
 use crate::worker::Worker;
 
-/// What a snapshot says of an open connection.
+/// How an open connection would be admitted under a snapshot.
 pub type Readmit = for<'a> fn(&'a Snapshot, &PolicySubject<'a>) -> Readmission<'a>;
 
 /// A downstream connection.
@@ -34,7 +34,7 @@ pub struct Conn {
     pub spell: bool,
     /// The canonical authority of its last request.
     pub authority: RefCell<authority::Memo>,
-    /// Of rate limits that hold for each connection by itself.
+    /// Buckets of rate limits that apply per connection.
     pub buckets: ConnectionBuckets,
     readmit: Readmit,
     current: RefCell<Rc<Resolved>>,
@@ -114,8 +114,8 @@ impl Conn {
         self.resolve().is_denied
     }
 
-    /// Awaits `waiting`; `None` when the connection is no longer allowed before it is ready. A newer
-    /// snapshot is noticed only if the task has set a timer.
+    /// Awaits `waiting`; `None` when the connection is no longer allowed before it is ready. The
+    /// task notices a newer snapshot only if it has set a timer.
     pub fn unless_denied<F: Future>(&self, waiting: F) -> UnlessDenied<'_, F> {
         UnlessDenied {
             conn: self,
@@ -123,12 +123,13 @@ impl Conn {
         }
     }
 
-    /// Whether the connection, idle since `since`, is to be closed to make room for others.
+    /// Whether the connection, idle since `since`, is to be closed because memory or connections
+    /// are short.
     pub fn is_reclaimed(&self, since: Instant) -> bool {
         self.worker.reclaims(&self.downstream.listener.def, since)
     }
 
-    /// The connection should end at the next occasion.
+    /// Whether the connection should end as soon as it can end in order.
     pub fn is_draining(&self) -> bool {
         let current = self.resolve();
         let direction = self.downstream.listener.def.direction;
@@ -177,8 +178,8 @@ fn look_up(
     };
     let found = readmit(&snapshot, &subject);
     let is_denied = matches!(found, Readmission::Refused);
-    // Another chain may have taken the place of its own. While the connection ends, that chain's
-    // filters judge its requests.
+    // Another chain may have replaced the connection's own. Until the connection ends, the filters
+    // of that chain authorise its requests.
     if let Readmission::By(listener, chain) = found
         && let TerminalFilter::Http(manager) = &chain.terminal
     {
@@ -208,7 +209,7 @@ pub(crate) fn routes(
     listener.routes.get(at)?.target().cloned()
 }
 
-/// Whether a chain replaces the connection's own: the same, or one of the same name with the same
+/// Whether a chain replaces the connection's own: it is the same, or has the same name and the same
 /// certificate settings.
 fn stands_for(chain: &FilterChain, own: &FilterChain) -> bool {
     let same_tls = match (&chain.tls, &own.tls) {

@@ -36,17 +36,17 @@ pub struct Io {
     eof: bool,
     /// Bytes given to the stream.
     written: u64,
-    /// Bound of the bytes buffered in either direction, in steps of a buffer.
+    /// Limit of the bytes buffered in each direction, in steps of a buffer.
     most: usize,
     tunnel: TunnelState,
 }
 
-/// After 101, or 2xx to CONNECT, the codec is bypassed: bytes pass as they are.
+/// After 101, or 2xx to CONNECT, the codec is bypassed: bytes are forwarded as they are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TunnelState {
     Closed,
     Open,
-    /// FIN follows what waits to be written.
+    /// FIN is sent after the queued bytes.
     Ended,
 }
 
@@ -80,7 +80,7 @@ impl Io {
         }
     }
 
-    /// From here on the codec is bypassed.
+    /// Bypasses the codec from here on.
     pub fn open_tunnel(&mut self) {
         self.tunnel = TunnelState::Open;
     }
@@ -90,7 +90,7 @@ impl Io {
         self.tunnel != TunnelState::Closed
     }
 
-    /// Queues bytes of a tunnel; returns those that the codec has to frame.
+    /// Queues bytes of a tunnel; returns bytes that the codec has to frame.
     pub fn pass(&mut self, data: Bytes) -> Option<Bytes> {
         if self.tunnel == TunnelState::Closed {
             return Some(data);
@@ -99,7 +99,7 @@ impl Io {
         None
     }
 
-    /// Ends a tunnel with what waits to be written; false: there is none.
+    /// Ends a tunnel after the queued bytes; false: there is no tunnel.
     pub fn end_tunnel(&mut self) -> bool {
         if self.tunnel == TunnelState::Open {
             self.tunnel = TunnelState::Ended;

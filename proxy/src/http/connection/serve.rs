@@ -1,4 +1,4 @@
-//! The entry of the HTTP path: one connection, from its first bytes to its end.
+//! The entry of the HTTP path: serves one connection from its first bytes to its end.
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -161,7 +161,7 @@ async fn listen(
         match timer.race(reading).await {
             Ok(Some(Ok(1..))) => {}
             Ok(None) => return None,
-            // The HTTP/1 loop answers a head that was begun and not finished.
+            // The HTTP/1 loop answers a head that was begun and not completed.
             _ if !prefix.is_empty() => return Some((Codec::Http1, stream, prefix)),
             _ => return None,
         }

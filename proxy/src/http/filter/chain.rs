@@ -10,7 +10,7 @@ use crate::http::request::headers::HeadSide;
 use crate::http::request::local_reply::Reply;
 use crate::http::request::stream_info::StreamInfo;
 
-/// One filter on the way of a request.
+/// One filter of a request's chain.
 struct FilterStep<'a> {
     /// Index in the chain.
     place: usize,

@@ -63,7 +63,7 @@ fn of_route(route: &Route) -> Option<&crate::config::filter::RouteRateLimits> {
     }
 }
 
-/// A descriptor's entries; `None`: an action makes it void.
+/// The entries of a descriptor; `None`: an action without an entry makes the descriptor void.
 fn made<'a>(
     rate_limit: &'a RateLimit,
     asked: &LimitCheck<'a>,

@@ -26,7 +26,7 @@ impl Drop for ActiveFault {
     }
 }
 
-/// The settings that apply.
+/// The settings that apply to a request.
 pub fn settings<'a>(
     own: &'a FaultInjection,
     of_route: Option<&'a FilterConfig>,
@@ -40,14 +40,14 @@ pub fn settings<'a>(
 /// The filter's state for one request.
 pub struct Injector<'a> {
     pub fault: &'a FaultInjection,
-    /// Of the filter itself.
+    /// How many streams of the filter have a fault.
     pub active: &'a Arc<AtomicU32>,
     pub name: &'a Name,
     pub place: usize,
 }
 
 impl Injector<'_> {
-    /// Whether the conditions of the filter (cluster, nodes, headers) match this request.
+    /// Whether the filter's conditions (cluster, nodes, headers) match this request.
     pub fn matches(&self, info: &StreamInfo, route: Option<&Route>) -> bool {
         let fault = self.fault;
         let cluster_fits = fault.upstream_cluster.as_ref().is_none_or(|wanted| {

@@ -45,7 +45,7 @@ impl ConnectionBuckets {
 /// The bucket that a request was checked against, for the headers of its response.
 pub struct CheckedLimit {
     limit: Arc<LocalRateLimit>,
-    /// Of the connection; `None`: of the process.
+    /// The connection's buckets; `None`: those of the process.
     own: Option<Rc<Buckets>>,
     /// Of a descriptor; `None`: the default one.
     descriptor: Option<usize>,

@@ -43,7 +43,7 @@ pub struct StreamFilters {
     response_rate: Option<u64>,
 }
 
-/// What one filter keeps for a stream.
+/// State that a filter keeps for a stream.
 enum FilterState {
     Fault(#[expect(dead_code, reason = "a guard, held while the fault lasts")] fault::ActiveFault),
     Cors(cors::Allowed),
@@ -51,7 +51,7 @@ enum FilterState {
 }
 
 impl StreamFilters {
-    /// Enters the chain on the way of `route`.
+    /// Sets up the state of a request's chain for `route`.
     fn enter(info: &mut StreamInfo, route: Option<&Route>) {
         let draw = info.draw;
         info.filters.overrides = route.and_then(|route| overrides(route, draw)).cloned();

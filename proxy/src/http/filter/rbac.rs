@@ -1,5 +1,5 @@
-//! The authorisation step of a request: the rules that apply, and their decision; again, by newer
-//! rules, while the request is open.
+//! The authorisation of a request: the rules that apply and their decision, and the decision of
+//! newer rules while the request is open.
 
 use crate::config::Name;
 use crate::config::filter::FilterConfig;
@@ -21,7 +21,8 @@ pub fn rules<'a>(own: &'a Rbac, of_route: Option<&'a FilterConfig>) -> &'a Rbac 
     }
 }
 
-/// The decision of the rules on a request with this head; `connection`: the facts of its connection.
+/// The decision of the rules on a request with this head; `connection`: what is known of its
+/// connection.
 pub fn evaluate(rules: &Rbac, head: &Head, connection: Facts<'_>) -> policy::RbacDecision {
     let subject = Subject::of(head);
     let facts = Facts {
@@ -55,8 +56,8 @@ pub fn check(rules: &Rbac, info: &StreamInfo) -> Result<(), Failure> {
     }
 }
 
-/// Why an open request must end: its connection would not be accepted any more, or the filters now in
-/// force refuse it.
+/// Why an open request must end: its connection would no longer be admitted, or the filters now in
+/// force deny it.
 pub(in crate::http) fn revoked(conn: &Conn, info: &StreamInfo) -> Option<Failure> {
     let resolved = conn.resolve();
     if resolved.is_denied {

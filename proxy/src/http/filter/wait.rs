@@ -20,7 +20,7 @@ use crate::message::head::{Head, HeaderId};
 const SMALL: usize = 4 * 1024;
 
 impl<'a> Exchange<'a, '_> {
-    /// The request has a body that is still to be read.
+    /// Whether the request has a body that has not been read yet.
     pub(super) fn has_body(&self, framing: &Framing) -> bool {
         framing.tunnel == TunnelRequest::None
             && self.body.is_none()

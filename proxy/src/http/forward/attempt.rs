@@ -52,7 +52,7 @@ pub struct UpstreamResponse {
     _active: Active,
 }
 
-/// An attempt that brought no response.
+/// An attempt that had no response.
 struct AttemptFailure {
     failure: Failure,
     stale: Staleness,
@@ -156,8 +156,8 @@ impl<'a, 'd> Attempts<'a, 'd> {
         }
     }
 
-    /// Whether a request is sent again for a stale connection: where that is only possible, once, and
-    /// if it changes nothing (RFC 9110 9.2.1).
+    /// Whether a request is sent again after a connection was found stale: once if that is only
+    /// possible, and then only a safe method (RFC 9110 9.2.1).
     fn repeats_stale(&self, stale: Staleness, repeats_safe: bool) -> bool {
         match stale {
             Staleness::Proven => true,
@@ -166,7 +166,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
         }
     }
 
-    /// Another attempt begins, with the same body and time-outs of its own.
+    /// Prepares another attempt, with the same body and new time-outs.
     fn begin_again(&mut self) {
         self.upload.rewind();
         self.clocks.deadlines.begin_try();
@@ -330,7 +330,8 @@ impl<'a, 'd> Attempts<'a, 'd> {
         self.poll_stopped(cx, None).map(Err)
     }
 
-    /// Ready when an interim response may be queued for the client. The request's body moves
+    /// Ready when an interim response may be queued for the client. The request's body is sent
+    /// meanwhile.
     /// meanwhile.
     fn poll_room(
         &mut self,

@@ -49,7 +49,7 @@ impl DownstreamIo<'_> {
         }
     }
 
-    /// Sends 100 to a client that waits for it before it sends its body.
+    /// Sends 100 (Continue) to a client that waits for it before it sends its body.
     pub fn send_continue(&mut self) {
         match self {
             Self::H1(server) => server.send_continue(),

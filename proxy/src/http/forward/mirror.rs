@@ -162,7 +162,7 @@ pub fn send(conn: &Conn, cluster: Arc<Cluster>, mirror: &Mirror, mut copy: Copy)
     tokio::task::spawn_local(async move {
         match exchange(&worker, &pools, &cluster, limit.as_ref(), &copy, &body).await {
             Ok(lease) => pools.checkin(lease, &cluster, worker.timers.now()),
-            // Its request ended early or it fell behind, which was counted.
+            // Its request ended early or the mirror was too slow, which was counted.
             Err(_) if body.borrow().state == State::GivenUp => {}
             Err(_) => cluster.metrics.mirror_failures.inc(),
         }

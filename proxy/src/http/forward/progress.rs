@@ -35,7 +35,7 @@ impl Attempts<'_, '_> {
     ) -> Result<(), Failure> {
         if self.plan.framing.tunnel != TunnelRequest::None && !self.plan.upgrade_follows_body {
             self.note_received();
-            // A broken connection shows when its answer is read.
+            // An error of the connection shows when its response is read.
             let _ = up.poll_flush(cx);
             return Ok(());
         }
@@ -66,7 +66,7 @@ impl Attempts<'_, '_> {
     }
 
     /// Ready when the attempt must end: a deadline passed, the client disconnected, the policy now
-    /// denies it, or memory is short. `response`: what is relayed of it.
+    /// denies it, or memory is short. `response`: the response that is being relayed.
     pub(super) fn poll_stopped(
         &mut self,
         cx: &mut Context<'_>,
@@ -99,15 +99,15 @@ impl Attempts<'_, '_> {
     }
 }
 
-/// The client of a request that waits for something.
+/// The client of a request that is waiting.
 #[derive(Clone, Copy)]
 pub(in crate::http) struct WaitingClient<'a> {
     pub conn: &'a Conn,
     /// The connection serves more requests.
     pub keep_alive: bool,
-    /// The request is here in full.
+    /// The request was received in full.
     pub is_received: bool,
-    /// A peer keeps bytes of its request or response in memory: how many of these have moved.
+    /// How many bytes have been transferred of what a peer keeps in memory, if it keeps some.
     pub stalled: Option<u64>,
 }
 
@@ -145,14 +145,15 @@ impl WaitingClient<'_> {
         }
     }
 
-    /// Memory is short, and a peer has been stalled for longer than others.
+    /// Whether memory is short, and a peer has been stalled for longer than others.
     fn is_reaped(&self, deadlines: &mut Deadlines<'_>) -> bool {
         let stalled = &self.conn.worker.overload.stalled;
         let since = deadlines.stalled_since(self.stalled);
         stalled.is_active() && since.is_some_and(|since| stalled.ends(since))
     }
 
-    /// The failure of a client that is gone; for one that may be, sets the deadline to check again.
+    /// The failure when the client has disconnected; when that is uncertain, sets the deadline to
+    /// check again.
     fn leaving(&self, leaving: Leaving, deadlines: &mut Deadlines<'_>) -> Option<Failure> {
         match leaving {
             Leaving::Gone(failure) => return Some(failure),

@@ -35,11 +35,11 @@ pub struct RequestPump {
     end_given: bool,
     /// Writes to the upstream failed; its response may still come.
     is_write_closed: bool,
-    /// The upstream does not take what is queued for it.
+    /// The upstream has not taken all that is queued.
     blocked: bool,
     splice: BodySplice,
     trailers: Head,
-    /// Copies that get what is received.
+    /// Mirrors and buffers that receive a copy of the body.
     feeds: Vec<Feed>,
     /// Body bytes received.
     pub bytes: u64,
@@ -83,10 +83,10 @@ impl RequestPump {
         }
     }
 
-    /// Another copy gets what is received; only before any of it was sent.
+    /// Adds a receiver of copies, before any of the body was sent.
     pub fn feed(&mut self, feed: Feed) {
         if self.is_received() {
-            // A filter may have waited for the whole body.
+            // A filter may have waited for the whole body already.
             if let Replay::Keep { pieces, .. } = &self.replay {
                 pieces.iter().for_each(|piece| feed.data(piece));
             }

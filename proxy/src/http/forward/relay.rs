@@ -89,7 +89,7 @@ impl Attempts<'_, '_> {
         self.poll_stopped(cx, Some(response)).map(Err)
     }
 
-    /// Moves the request's body; returns whether it is done.
+    /// Sends the request's body on; returns whether it is complete.
     fn poll_request(
         &mut self,
         cx: &mut Context<'_>,

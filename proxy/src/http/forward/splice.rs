@@ -16,18 +16,18 @@ use crate::relay;
 /// Shorter bodies are not worth a pipe.
 const LONG: u64 = 64 * 1024;
 
-/// One body's.
+/// The splice state of one body.
 #[derive(Default)]
 pub struct BodySplice {
     moves: relay::Splice,
-    /// It was tried for this body.
+    /// Whether splicing was tried for this body.
     tried: bool,
 }
 
-/// The result of a step.
+/// The result of one step.
 pub enum SpliceStep {
-    /// Bytes of the body that left the source, and that reached the sink. Neither, when what goes
-    /// before them was written.
+    /// Bytes of the body that were read from the source, and that were written to the sink. Both
+    /// are 0 when only earlier bytes were written.
     Moved {
         read: u64,
         written: u64,
@@ -53,7 +53,7 @@ pub struct Writing<'a> {
 }
 
 impl BodySplice {
-    /// Takes one step, if this body is to pass through a pipe.
+    /// Takes one step, if this body is to be spliced.
     pub fn poll(
         &mut self,
         cx: &mut Context<'_>,
@@ -66,7 +66,7 @@ impl BodySplice {
         }
         let moved = |read, written| Poll::Ready(SpliceStep::Moved { read, written });
         if !sink.io.out.is_empty() {
-            // The head, and what came with it.
+            // First the head, and the part of the body that came with it.
             return match ready!(sink.io.poll_flush(cx)) {
                 Ok(()) => moved(0, 0),
                 Err(_) => Poll::Ready(SpliceStep::SinkFailed),

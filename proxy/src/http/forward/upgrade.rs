@@ -24,7 +24,7 @@ const WEBSOCKET_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// (RFC 9110 7.8), also in `framing`.
 ///
 /// # Errors
-/// When configuration switches it off, or it cannot be ignored: CONNECT, and HTTP/2's form.
+/// When configuration disables it and it cannot be ignored: CONNECT, and HTTP/2's form.
 pub fn check(
     head: &mut Head,
     framing: &mut Framing,
@@ -80,7 +80,7 @@ fn is_allowed(kind: &[u8], forward: &RouteAction, manager: &HttpConnectionManage
     allowed.or_else(|| manager.upgrades.iter().any(|name| is(name)).then_some(true))
 }
 
-/// An HTTP/1 upgrade request with a body, which comes before the new protocol.
+/// Whether it is an HTTP/1 upgrade request with a body, which comes before the new protocol.
 pub fn follows_body(head: &Head, framing: &Framing) -> bool {
     framing.tunnel == TunnelRequest::Upgrade
         && head.version() != Version::Http2
@@ -103,7 +103,7 @@ pub fn purpose(head: &Head, forward: &RouteAction, framing: &Framing) -> Purpose
     }
 }
 
-/// CONNECT ends here: its bytes go upstream as plain TCP.
+/// Whether CONNECT is terminated here: its bytes go upstream as plain TCP.
 pub fn terminates_here(forward: &RouteAction, framing: &Framing) -> bool {
     framing.tunnel == TunnelRequest::Connect
         && forward
@@ -124,7 +124,7 @@ pub fn accept_connect(head: &mut Head) -> ResponseInfo {
     }
 }
 
-/// Sends a request's head, with an upgrade in the upstream protocol's form.
+/// Sends a request's head; an upgrade in the form of the upstream's protocol.
 pub fn send_head(up: &mut UpstreamIo, request: &Head, framing: &Framing) -> Result<(), Failure> {
     let body = match framing.tunnel {
         TunnelRequest::None => framing.body,

@@ -138,14 +138,14 @@ impl UpstreamIo {
     }
 }
 
-/// What is known of a connection that failed.
+/// How a connection failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Staleness {
-    /// The failure has another cause.
+    /// Not because it was stale.
     None,
-    /// It had served before, and no byte of a response arrived.
+    /// Perhaps stale: it had served before, and no byte of a response arrived.
     Possible,
-    /// And nothing of the request reached the upstream's app.
+    /// Stale: besides, nothing of the request reached the upstream.
     Proven,
 }
 
@@ -162,9 +162,9 @@ pub struct H1Client {
     pub since: Instant,
     /// A read or write failed; else the connection's end was read.
     reset: bool,
-    /// Bytes written before this request.
+    /// Bytes written on the connection before this request.
     written_before: u64,
-    /// The connection's place under the limits.
+    /// The connection's place under the limits of its cluster and listener.
     pub(in crate::http) place: Place,
 }
 

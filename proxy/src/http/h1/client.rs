@@ -13,7 +13,7 @@ use crate::message::head::Head;
 /// Interim responses allowed for one request; more fail it.
 pub const MAX_INTERIM: u8 = 32;
 
-/// Requests out, responses in.
+/// The client side of HTTP/1: writes requests, reads responses.
 ///
 /// Order: `write_head`, `write_data`*, `write_end` with `read_head` (again after each interim one)
 /// and `read_body`* beside it → `next`.
@@ -31,7 +31,7 @@ pub struct ClientConn {
 #[derive(Debug)]
 enum State {
     Idle,
-    /// A request is out (in part, perhaps); its response's head is awaited.
+    /// A request was sent, perhaps in part; the head of its response is awaited.
     Asked(RequestSummary),
     Answered(ResponseInfo),
 }

@@ -1,4 +1,5 @@
-//! Heads out. Unchanged runs of a received head go out as they came, in one piece each.
+//! Encodes heads. Unchanged runs of a received head are written as they were received, in one piece
+//! each.
 
 use super::out::{COPY_MAX, Out};
 use super::{BodyLength, Framing, TunnelRequest};

@@ -47,10 +47,10 @@ impl FieldSection {
 }
 
 impl Progress {
-    /// Takes a complete head off `input` into `head`: start line and fields, with ids; nothing is
-    /// checked beyond syntax and limits. A request's target goes to `head.path` as it is. `false`:
-    /// more bytes are needed. After a fault `head` has what could be read of it, and the bytes that
-    /// this lies in: access logs and taps read it.
+    /// Moves a complete head from `input` to `head`: start line and fields, with ids; only syntax
+    /// and limits are checked. A request's target goes to `head.path` as it is. `false`: more bytes
+    /// are needed. After a fault `head` has what could be read, and the bytes that its spans refer
+    /// to, because access logs and taps read it.
     pub fn read(
         &mut self,
         kind: FieldSection,

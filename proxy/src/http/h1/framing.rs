@@ -57,8 +57,8 @@ const HOP_BY_HOP: u128 = HeaderId::Connection.bit()
     | HeaderId::Http2Settings.bit();
 
 impl Wire {
-    /// Reads the fields; faults in them are found here, those that depend on the message's kind
-    /// by the caller.
+    /// Interprets the fields. Faults in the fields are found here; faults that depend on the kind
+    /// of message are found by the caller.
     pub fn interpret(head: &Head) -> Result<Self, Fault> {
         let mut wire = Self::default();
         if head.present & INTERESTING == 0 {
@@ -154,7 +154,7 @@ impl Wire {
         }
     }
 
-    /// What the request would turn its connection into.
+    /// What the request turns its connection into, if the response agrees.
     pub fn tunnel(&self, connect: bool) -> TunnelRequest {
         match (connect, self.upgrade) {
             (true, _) => TunnelRequest::Connect,

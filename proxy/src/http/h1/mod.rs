@@ -10,9 +10,9 @@
 //! `classify` (syntax), `framing`, `target` (judgement) → `body` (bodies in: `chunked`, `trailers`)
 //! → `encode`, `write` (heads, bodies out) → `out` (the write queue).
 //!
-//! A decoded head holds end-to-end fields only: Connection and all it names, Keep-Alive, TE,
-//! Transfer-Encoding and the like are interpreted, turned into [`Framing`] or [`ResponseInfo`], and
-//! taken out. `Upgrade` stays where it is honoured. Content-Length stays, and equals the framing.
+//! A decoded head has end-to-end fields only: Connection and the fields that it names, Keep-Alive,
+//! TE, Transfer-Encoding and the like are interpreted into [`Framing`] or [`ResponseInfo`] and
+//! removed. `Upgrade` stays where it is honoured. Content-Length stays, and equals the framing.
 
 mod body;
 mod chunked;
@@ -63,7 +63,7 @@ impl Default for HeadLimits {
     }
 }
 
-/// How requests are interpreted, beyond [`HeadLimits`].
+/// How requests are interpreted, besides [`HeadLimits`].
 #[derive(Clone, Copy, Debug)]
 pub struct RequestOptions {
     pub limits: HeadLimits,
@@ -111,7 +111,7 @@ impl BodyLength {
     }
 }
 
-/// What a request turns its connection into, if the answer agrees.
+/// What a request turns its connection into, if the response agrees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TunnelRequest {
     None,
@@ -147,14 +147,14 @@ pub struct ResponseInfo {
     pub tunnel: bool,
 }
 
-/// What the request was, as far as its response's framing depends on it.
+/// The properties of a request that its response's framing depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RequestSummary {
     pub method: Method,
     pub tunnel: TunnelRequest,
 }
 
-/// What reading a body gave.
+/// The result of reading a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A slice of the read buffer, never empty.

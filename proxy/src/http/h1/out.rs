@@ -13,7 +13,7 @@ use crate::bug;
 /// even at 8 KiB.
 pub(super) const COPY_MAX: usize = 4 * 1024;
 
-/// Consumed scratch beyond this is freed even while something still waits.
+/// Consumed scratch beyond this many bytes is freed even while more is queued.
 const COMPACT: usize = 32 * 1024;
 /// Scratch capacity kept when everything was written.
 const KEEP: usize = 16 * 1024;

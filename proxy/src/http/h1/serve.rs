@@ -21,9 +21,9 @@ use crate::http::request::handle::{Ended, Request, handle};
 use crate::message::head::Head;
 use crate::stream::Stream;
 
-/// The longest wait: one without a limit of its own is checked again this often.
+/// The longest wait: where nothing else limits it, conditions are checked again this often.
 const LONG: Duration = Duration::from_secs(3600);
-/// What is left of a request's body is read up to here before the connection is given up.
+/// Up to this many bytes of a request's body are discarded before the connection is closed instead.
 const DRAIN_BYTES: usize = 256 * 1024;
 /// And for this long.
 const DRAIN_TIME: Duration = Duration::from_secs(1);
@@ -120,7 +120,7 @@ pub(crate) fn options(manager: &HttpConnectionManager) -> RequestOptions {
     }
 }
 
-/// Whether the response to this request is to be the last. A drain is looked at when the response
+/// Whether the response to this request is the last one. A drain is checked when the response
 /// begins.
 fn must_close(conn: &Conn, served: u32, framing: Option<&Framing>) -> bool {
     let due = conn.limits().due(conn.downstream.since, None, served);
@@ -264,7 +264,7 @@ async fn linger(conn: &Conn, mut server: H1Server, timer: &Timer) {
             if server.io.stream.read_buf(&mut sink).await? == 0 {
                 return Ok::<(), std::io::Error>(());
             }
-            // Yields to other tasks if a client sends without a pause; then the timer is checked.
+            // Yields to other tasks if a client sends without pause, and then checks the timer.
             tokio::task::consume_budget().await;
         }
     };

@@ -181,7 +181,7 @@ impl ServerConn {
         self.closing |= close
             || !exchange.info.keep_alive
             || framing == BodyFraming::UntilClose
-            // What follows may be meant for the tunnel that was refused.
+            // The bytes after it may be meant for the tunnel that was refused.
             || exchange.info.tunnel == TunnelRequest::Connect
             // The client may or may not send the body now (RFC 9110 10.1.1).
             || exchange.info.expect_continue && !exchange.continued && !self.body.is_done();

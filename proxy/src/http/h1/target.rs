@@ -5,8 +5,8 @@ use crate::message::authority::Authority;
 use crate::message::fault::Fault;
 use crate::message::head::{Head, Method, Span, TargetForm};
 
-/// Splits the target that lies in `head.path` into scheme, authority and path. The authority of an
-/// absolute target replaces the Host field's value (RFC 9112 3.2.2), so that only one remains.
+/// Splits the target in `head.path` into scheme, authority and path. The authority of an absolute
+/// target replaces the Host field's value (RFC 9112 3.2.2), so that only one remains.
 pub(super) fn interpret(
     head: &mut Head,
     host: Span,

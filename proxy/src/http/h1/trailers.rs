@@ -13,7 +13,7 @@ pub(super) fn sanitise(head: &mut Head) {
 pub fn is_allowed(field: FieldRef<'_>) -> bool {
     use HeaderId as Id;
     let id = match field.id {
-        // What an app takes for another field is treated as that one.
+        // A name that apps may take for another field's is treated as that field.
         Id::Other => Id::of_variable(field.name),
         id => id,
     };
@@ -26,7 +26,7 @@ pub fn is_allowed(field: FieldRef<'_>) -> bool {
         }
         // gRPC's status travels in trailers.
         Id::GrpcStatus | Id::GrpcMessage | Id::GrpcStatusDetails => true,
-        // Fields that a server may know only after the body.
+        // Fields that a server may only know after the body.
         Id::Etag
         | Id::Date
         | Id::LastModified

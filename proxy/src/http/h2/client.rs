@@ -239,7 +239,7 @@ impl ClientStream {
                 "the upstream's HTTP/2 does not take upgrades (RFC 8441)",
             ));
         }
-        // An extended CONNECT has neither another method nor a body of its own.
+        // An extended CONNECT has no other method and no body of its own.
         let crosses = info.tunnel == TunnelRequest::Upgrade && head.version() != Version::Http2;
         if crosses && (head.method() != Method::Get || !matches!(body, BodyLength::None)) {
             return Err(Failure::Unsupported(

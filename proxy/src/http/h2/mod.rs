@@ -6,8 +6,8 @@
 //! - `reset_limiter`: resets a client may cause before GOAWAY
 //! - `convert`: our head type and `http`'s, both ways; `http` types are seen only there, where
 //!   streams begin (`serve`, and [`hbone`](crate::hbone)), and in `stream`
-//! - `prefixed`: one [`Stream`](crate::stream::Stream) for h2, with the bytes
-//!   that were read before; `flood`: control frames counted there
+//! - `prefixed`: one [`Stream`](crate::stream::Stream) for h2, with the bytes that were read
+//!   before; `flood`: counts the control frames in it
 
 pub(crate) mod client;
 mod convert;

@@ -24,11 +24,11 @@ const DISCARDED: usize = 256 * 1024;
 pub struct Prefixed {
     stream: Stream,
     prefix: BytesMut,
-    /// In a box: a connection's future is moved while it is made.
+    /// Boxed, because a connection's future is moved while it is made.
     passed: Box<WireCounters>,
 }
 
-/// What passes, either way.
+/// Counters of both directions.
 struct WireCounters {
     received: Frames,
     sent: Frames,

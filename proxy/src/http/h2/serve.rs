@@ -95,8 +95,9 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, wire: &Rc<WireStat
                 let drain_timeout = conn.resolve().manager.drain_timeout;
                 match ready!(life.poll(cx, timer, &conn.limits(), drain_timeout, seen)) {
                     EndStep::Close => {
-                        // The peer learns which streams were served; it has not confirmed the first
-                        // GOAWAY, so this GOAWAY is written only once, without waiting.
+                        // The GOAWAY names the last stream that was served. The client has not
+                        // acknowledged the first GOAWAY, so this one is written once, without
+                        // waiting.
                         connection.abrupt_shutdown(h2::Reason::NO_ERROR);
                         let _ = connection.poll_accept(cx);
                         return Poll::Ready(None);

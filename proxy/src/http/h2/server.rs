@@ -23,9 +23,9 @@ pub struct ServerStream {
     receiving: Receiving,
     sending: Half,
     expects_continue: bool,
-    /// Header name case is transferred, as agreed on by ALPN.
+    /// Whether the case of header names is transferred, as agreed by ALPN.
     spell: bool,
-    /// An interim head was handed to the connection, which has not run since.
+    /// An interim head was queued, and the connection's task has not run since.
     unwritten: bool,
     wire: Rc<WireState>,
 }
@@ -92,7 +92,7 @@ impl ServerStream {
         if let (Half::Respond(respond), Some(response)) =
             (&mut self.sending, convert::response_out(head, self.spell))
         {
-            // An error also shows when the final response is sent.
+            // An error shows when the final response is sent, too.
             let _ = respond.send_informational(response);
             self.unwritten = true;
         }
@@ -138,12 +138,12 @@ impl ServerStream {
     pub fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
         match &mut self.sending {
             Half::Send(sending) => sending.poll_room(cx).map_err(blame_client),
-            // The connection's task writes first; only then does it show whether the client reads.
+            // The connection's task writes first; only then is it known whether the client reads.
             Half::Respond(_) if std::mem::take(&mut self.unwritten) => {
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
-            // Only heads are sent here, which flow control does not cover.
+            // Only heads are sent in this state, which flow control does not cover.
             Half::Respond(_) => self.wire.poll_writable(cx).map(Ok),
         }
     }

@@ -46,7 +46,7 @@ pub(crate) struct HostPool {
     /// The protocol that the endpoint last chose by ALPN.
     pub(super) alpn_version: Cell<Option<Version>>,
     pub(super) idle_timeout: Cell<Option<Duration>>,
-    /// The longest a connection serves new requests.
+    /// How long a connection may be given new requests.
     pub(super) lifetime: Cell<Option<Duration>>,
 }
 
@@ -136,7 +136,7 @@ impl HostPool {
     ) -> Result<UpstreamIo, Failure> {
         let mut pending = None;
         let place = loop {
-            // Another request's connection may have shown it meanwhile.
+            // Another request's connection may have negotiated it meanwhile.
             if let Some(version) = self.alpn_version.get() {
                 drop(pending);
                 return match version {

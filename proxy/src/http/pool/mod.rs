@@ -65,7 +65,7 @@ pub struct CheckoutTarget<'a> {
     /// The request's own, for clusters that follow it.
     pub version: Version,
     pub purpose: Purpose,
-    /// Of the listener that the connection is for.
+    /// The limit of the listener that the connection is for.
     pub limit: Option<&'a Arc<ConnectionLimit>>,
 }
 
@@ -140,7 +140,8 @@ impl Pools {
         if client.io.is_tunnel() || spent || old || !client.codec.next(&client.io.input) {
             return;
         }
-        // Requests wait for another endpoint or on another worker: its place is released for them.
+        // Requests wait for another endpoint or on another worker: the connection is closed, which
+        // frees its place for them.
         let contended = cluster.limits.is_contended() || client.place.is_contended();
         if contended && !host.is_awaited() {
             return;
@@ -170,13 +171,13 @@ impl Pools {
             };
             self.hosts.borrow_mut().retain(|key, host| {
                 let kept = contended.get(&key.cluster) == Some(&false);
-                // A host with leased connections or waiting requests stays in the map.
+                // A host with connections in use or waiting requests stays in the map.
                 host.tidy(kept) || Rc::strong_count(host) > 1
             });
         }
     }
 
-    /// Waits for the next sweep; meanwhile the connections that have been idle for longest end,
+    /// Waits for the next sweep; meanwhile closes the connections that have been idle for longest,
     /// when memory or descriptors are short.
     async fn rest(&self, worker: &Worker) {
         let mut sleep = std::pin::pin!(worker.timers.sleep(SWEEP));

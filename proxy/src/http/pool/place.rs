@@ -1,4 +1,4 @@
-//! Places for connections under the limits of their cluster and of the listener that they serve.
+//! Places of connections under the limits of their cluster and of the listener that they serve.
 //!
 //! A cluster's limit counts all its endpoints and all workers. So that idle connections of one
 //! endpoint or worker do not starve another, idle ones are closed, and an endpoint without any
@@ -30,14 +30,14 @@ impl Place {
         permit.is_some_and(|permit| Arc::ptr_eq(permit.limit(), limit))
     }
 
-    /// Its listener may have no more connections: while it is idle, it keeps others waiting.
+    /// Whether its listener's limit is reached: an idle connection then blocks waiting requests.
     pub(super) fn is_contended(&self) -> bool {
         let permit = self.of_listener.as_ref();
         permit.is_some_and(|permit| permit.limit().is_full())
     }
 }
 
-/// A listener has as many connections to upstreams as it may, and none of this worker's is idle.
+/// The listener's limit is reached, and none of this worker's connections is idle.
 pub(crate) struct LimitReached;
 
 /// A request that waits for a connection.
@@ -47,7 +47,8 @@ pub(super) struct Pending {
 }
 
 impl Pools {
-    /// A permit of a listener's limit; idle connections that count to it make room.
+    /// Acquires a permit of a listener's limit; idle connections that count towards it are closed
+    /// for it.
     ///
     /// # Errors
     /// When the limit is reached.
@@ -68,7 +69,7 @@ impl Pools {
         }
     }
 
-    /// Closes the longest idle connection that counts to `limit`; `false`: there is none.
+    /// Closes the longest idle connection that counts towards `limit`; `false`: there is none.
     fn close_idle_of(&self, limit: &Arc<ConnectionLimit>) -> bool {
         let hosts = self.hosts.borrow();
         let idle = hosts.values().filter_map(|host| {
@@ -102,7 +103,7 @@ impl HostPool {
     }
 
     /// Waits until a connection may be available, under the limit of pending requests. At a
-    /// listener's limit a request waits no longer than for a connection that is being made.
+    /// listener's limit a request waits only while a connection is being established.
     pub(super) async fn wait(
         &self,
         worker: &Worker,
@@ -139,7 +140,7 @@ impl HostPool {
         Ok(())
     }
 
-    /// Since when the longest idle connection whose place `counts` has been idle.
+    /// Since when the longest idle connection has been idle, of those whose place `counts`.
     pub(super) fn idle_since(&self, counts: impl Fn(&Place) -> bool) -> Option<Instant> {
         let exclusive = self.idle.borrow();
         let exclusive = exclusive.iter().find(|idle| counts(&idle.client.place));
@@ -151,7 +152,7 @@ impl HostPool {
             .min()
     }
 
-    /// Closes a connection whose place `counts` and that has been idle since then.
+    /// Closes a connection that has been idle since `since` and whose place `counts`.
     pub(super) fn close_idle(&self, since: Instant, counts: impl Fn(&Place) -> bool) -> bool {
         let mut idle = self.idle.borrow_mut();
         let found = |idle: &Idle| idle.since == since && counts(&idle.client.place);
@@ -166,7 +167,7 @@ impl HostPool {
         found.map(|at| shared.remove(at)).is_some()
     }
 
-    /// Closes its part of the connections that have been idle for longest.
+    /// Closes this host's part of the connections that have been idle for longest.
     pub(super) fn reap(&self, reaper: &Reaper) {
         self.idle
             .borrow_mut()
@@ -176,7 +177,7 @@ impl HostPool {
             .retain(|shared| shared.connected.is_busy() || !reaper.ends(shared.used.get()));
     }
 
-    /// Requests wait for one of its connections.
+    /// Whether requests wait for one of its connections.
     pub(super) fn is_awaited(&self) -> bool {
         Rc::strong_count(&self.waiting) > 1
     }

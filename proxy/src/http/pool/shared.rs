@@ -18,7 +18,7 @@ pub(crate) struct Shared {
     opened: Cell<u32>,
     pub(super) since: Instant,
     pub(super) used: Cell<Instant>,
-    /// `None`: the connections in its tunnels have places of their own.
+    /// `None`: a connection of tunnels; the connections inside have their own places.
     place: Option<Place>,
 }
 
@@ -52,12 +52,12 @@ impl Shared {
         self.opened.set(self.opened.get().saturating_add(1));
     }
 
-    /// It has no stream, and a place that `counts`.
+    /// Whether it has no stream, and a place that `counts`.
     pub(super) fn is_idle(&self, counts: impl Fn(&Place) -> bool) -> bool {
         !self.connected.is_busy() && self.place.as_ref().is_some_and(counts)
     }
 
-    /// Its listener may have no more connections: while it is idle, it keeps others waiting.
+    /// Whether its listener's limit is reached: while idle it then blocks waiting requests.
     pub(super) fn is_contended(&self) -> bool {
         self.place.as_ref().is_some_and(Place::is_contended)
     }

@@ -34,11 +34,11 @@ const CLIENT_CHECK: Duration = Duration::from_secs(1);
 /// request that is answered without waiting reads no clock here.
 pub struct Deadlines<'a> {
     timer: &'a Timer,
-    /// Something moved since the clock was last read.
+    /// Whether bytes were transferred since the clock was last read.
     moved: bool,
-    /// How fast what is held for a peer goes.
+    /// Progress of the bytes that are kept in memory for a peer.
     progress: Progress,
-    /// The timer is not set for the current deadlines.
+    /// Whether the timer is not set for the current deadlines.
     stale: bool,
     route: Option<Instant>,
     attempt: Option<Instant>,
@@ -90,8 +90,8 @@ impl<'a> Deadlines<'a> {
         self.moved = true;
     }
 
-    /// Since when a peer keeps bytes in memory and hardly any move; `moved`: how many have in all, if
-    /// it keeps some now.
+    /// Since when a peer keeps bytes in memory and takes hardly any; `moved`: how many were
+    /// transferred in all, if it keeps some now.
     pub fn stalled_since(&mut self, moved: Option<u64>) -> Option<Instant> {
         let timer = self.timer;
         self.progress.note(moved, || timer.now())
@@ -207,7 +207,7 @@ impl<'a> Deadlines<'a> {
         ];
         match all.into_iter().flatten().min() {
             Some(at) => self.timer.set_at(at),
-            // A new policy reaches the task by its timer, also where nothing has a time-out.
+            // Timers wake tasks after a new policy, so it is set even without any time-out.
             None => self.timer.set_or_never(None),
         }
     }

@@ -11,10 +11,10 @@ use crate::metrics::ResponseFlags;
 /// What went wrong with one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    // Caused by the client.
-    /// Its bytes are not acceptable HTTP.
+    // By the client.
+    /// The bytes are not acceptable HTTP.
     BadRequest(Fault),
-    /// Its connection ended.
+    /// The client's connection ended.
     ClientGone,
     /// It reset the stream.
     ClientReset,
@@ -31,10 +31,10 @@ pub enum Failure {
         received: bool,
     },
 
-    // Caused by this proxy.
+    // By this proxy.
     /// No route matches.
     NoRoute,
-    /// With the status that the route configures.
+    /// The cluster does not exist; with the status that the route configures.
     NoCluster(u16),
     /// The name of the policy, or `none`.
     Denied(Box<str>),
@@ -44,10 +44,10 @@ pub enum Failure {
     /// The configuration cannot be applied to this request.
     Unsupported(&'static str),
 
-    // Caused by the upstream.
+    // By the upstream.
     /// No healthy endpoint.
     NoEndpoint,
-    /// A circuit breaker; which.
+    /// A circuit breaker rejected it; the argument names the breaker.
     Overflow(&'static str),
     /// Why, in words.
     Connect(Box<str>),

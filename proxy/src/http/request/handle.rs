@@ -61,9 +61,9 @@ pub(in crate::http) struct Exchange<'a, 'd> {
     pub(in crate::http) timer: &'a Timer,
     pub(in crate::http) down: &'a mut DownstreamIo<'d>,
     pub(in crate::http) info: StreamInfo,
-    /// A body that a filter waited for.
+    /// A body that a filter has waited for and buffered.
     pub(in crate::http) body: Option<Box<Received>>,
-    /// The connection ends after this response.
+    /// Whether the connection ends after this response.
     pub(in crate::http) close: bool,
     /// The response's head was sent.
     started: bool,
@@ -100,7 +100,7 @@ pub async fn handle(
         started: false,
         tunnel: None,
     };
-    // Not before it was moved: the future would hold it twice.
+    // Drawn only after the exchange was moved to its place: the future would hold it twice.
     exchange.info.draw = fastrand::u64(..);
     let generation = exchange.resolved.snapshot.generation;
     exchange.info.judged_by.set(generation);
@@ -139,14 +139,14 @@ pub async fn handle(
     }
 }
 
-/// Whether an HTTP/1 connection is to end with the response whose head comes next. Asked then, not
-/// before: a client that learns of a drain only by the end of its connection may have sent another
-/// request. HTTP/2 has GOAWAY.
+/// Whether an HTTP/1 connection is to end with the response whose head comes next. It is decided at
+/// that moment: a client that notices a drain only by the end of its connection may have sent
+/// another request. HTTP/2 has GOAWAY.
 fn must_end(conn: &Conn, down: &DownstreamIo<'_>) -> bool {
     matches!(down, DownstreamIo::H1(_)) && conn.is_draining()
 }
 
-/// Answers a failure that came before there was a request to handle.
+/// Answers a failure that occurred before there was a request to handle.
 pub async fn refuse(
     conn: &Conn,
     timer: &Timer,
@@ -346,7 +346,8 @@ impl Exchange<'_, '_> {
     /// Waits until the client took what was written.
     async fn flush(&mut self) -> Result<(), Failure> {
         let idle = self.info.manager.stream_idle_timeout;
-        // Set in any case: a change of policy and a lack of memory wake what has a timer.
+        // Set in any case, because a change of policy or a lack of memory wakes only tasks with a
+        // set timer.
         self.timer.set_or_never(idle);
         let stalled = &self.conn.worker.overload.stalled;
         let since = self.timer.now();
@@ -375,7 +376,7 @@ impl Exchange<'_, '_> {
             return Err(failure.clone());
         }
         let reply = local_reply::failure(&mut self.info, failure);
-        // Where the next message starts is not known after such bytes.
+        // After such bytes it is unknown where the next message begins.
         self.close |= matches!(failure, Failure::BadRequest(_) | Failure::RequestTimeout(_));
         if self.info.route.is_some() {
             headers::edit(&mut self.info, HeadSide::Response, None);

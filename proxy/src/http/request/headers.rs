@@ -49,8 +49,8 @@ const EDGE: IdSet = IdSet::of(&[
     HeaderId::XEnvoyExternalAddress,
 ]);
 
-/// Headers that the proxy guarantees or that frame messages: an app that turns names into variables
-/// (CGI, WSGI) must not find another value of these, spelled with underscores.
+/// Headers that the proxy vouches for or that frame messages. An app that turns names into
+/// variables (CGI, WSGI) must not get another value for them from a name spelled with underscores.
 const PROTECTED: IdSet = IdSet::of(&[
     HeaderId::Connection,
     HeaderId::ContentLength,
@@ -126,10 +126,11 @@ fn is_lookalike(field: FieldRef<'_>) -> bool {
         || RESERVED.iter().any(|prefix| spells(prefix, field.name))
 }
 
-/// Names of Envoy's own, and of proxies: their underscore spellings are dropped, whichever they are.
+/// Prefixes of names that Envoy and proxies reserve: any name that spells one with underscores is
+/// dropped.
 const RESERVED: [&[u8]; 2] = [b"x-envoy-", b"x-forwarded-"];
 
-/// Whether a name begins with `prefix`, in either case and with underscores for its hyphens.
+/// Whether a name begins with `prefix`, in any case, with underscores or hyphens.
 fn spells(prefix: &[u8], name: &[u8]) -> bool {
     let same = |(of_prefix, of_name): (&u8, &u8)| match of_name {
         b'_' => *of_prefix == b'-',
@@ -138,7 +139,7 @@ fn spells(prefix: &[u8], name: &[u8]) -> bool {
     name.len() >= prefix.len() && prefix.iter().zip(name).all(same)
 }
 
-/// Keeps `x-forwarded-for`; returns the client's address.
+/// Appends to `x-forwarded-for`; returns the client's address.
 fn forwarded_for(head: &mut Head, manager: &HttpConnectionManager, peer: SocketAddr) -> SocketAddr {
     let hops = usize::try_from(manager.xff_num_trusted_hops).unwrap_or(usize::MAX);
     if !manager.use_remote_address {
@@ -176,7 +177,7 @@ pub(super) fn append_to_list(head: &mut Head, id: HeaderId, value: &[u8]) {
     head.set(id, &joined);
 }
 
-/// Headers of every response, local or from an upstream.
+/// Sets the headers of every response, local or from an upstream.
 pub fn finish_response(info: &mut StreamInfo, date: &DateCache) {
     let StreamInfo {
         request,
@@ -259,7 +260,7 @@ pub fn is_bodiless(info: &StreamInfo) -> bool {
     matches!(status, 204 | 304) || info.request.method() == Method::Head
 }
 
-/// Which head edits apply to.
+/// The head that edits apply to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum HeadSide {
     Request,

@@ -1,10 +1,11 @@
 //! A request's life, step by step (`handle`).
 //!
-//! - `headers` (sanitised, edited) with `client_cert` and `request_id`; `target` (path and authority,
-//!   normalised); [`plan`] with [`matching`]: its route
-//! - `redirect`, `rewrite`: the route's changes to it; `deadline`, `timeout`: how long it may take
-//! - `local_reply`: responses made here, for an [`error`]
-//! - [`stream_info`]: a request's record, for logs, metrics and taps
+//! - `headers` (sanitised, edited) with `client_cert` and `request_id`; `target`: path and
+//!   authority, normalised; [`plan`] with [`matching`]: the request's route
+//! - `redirect`, `rewrite`: the route's changes to the request; `deadline`, `timeout`: how long it
+//!   may take
+//! - `local_reply`: responses that the proxy makes for an [`error`]
+//! - [`stream_info`]: the record of a request, for logs, metrics and taps
 
 pub(crate) mod client_cert;
 pub(super) mod deadline;

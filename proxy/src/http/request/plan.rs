@@ -18,7 +18,7 @@ use crate::snapshot::RouteConfig;
 use crate::snapshot::{ClusterLinks, Snapshot};
 use crate::upstream::cluster::Cluster;
 
-/// Why a route does not take a request.
+/// Why a route does not match a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteMismatch<'a> {
     Path,

@@ -1,4 +1,4 @@
-//! `x-request-id`: kept from inside the mesh, otherwise made here.
+//! `x-request-id`: kept when it comes from inside the mesh, otherwise generated.
 
 use crate::config::http::HttpConnectionManager;
 use crate::message::head::{Head, HeaderId};
@@ -11,7 +11,7 @@ pub(super) fn request_id(head: &mut Head, manager: &HttpConnectionManager) {
     }
 }
 
-/// A random (version 4) UUID. It names a request and is no secret.
+/// A random (version 4) UUID. It identifies a request and need not be secret.
 fn uuid() -> [u8; 36] {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let mut bits = fastrand::u128(..);

@@ -68,8 +68,8 @@ pub fn may_rewrite(forward: &RouteAction, weighted: Option<&WeightedCluster>) ->
         || weighted.is_some_and(|entry| entry.host_rewrite.is_some())
 }
 
-/// The rewritten path and query; `None`: as it was. A full path that has a query of its own keeps
-/// that one.
+/// The rewritten path and query; `None`: unchanged. A full path with a query of its own replaces
+/// the request's query.
 pub fn path(rewrite: &PathRewrite, matched: &PathMatch, info: &StreamInfo) -> Option<Vec<u8>> {
     let path = info.request.path();
     let mut new = match rewrite {

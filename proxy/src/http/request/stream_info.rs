@@ -125,17 +125,17 @@ pub struct StreamInfo {
     pub upstream_failure: Option<Box<str>>,
     /// Upstream requests begun.
     pub attempts: u32,
-    /// The state of its filters.
+    /// State of the filter chain.
     pub filters: StreamFilters,
     /// Chooses among weighted clusters; uniform over all of `u64`.
     pub draw: u64,
-    /// The generation of the snapshot by whose policy it was last judged.
+    /// Generation of the snapshot whose policy authorised it last.
     pub judged_by: Cell<u64>,
     pub judged: JudgedHead,
 }
 
-/// The request's head as authorisation saw it: newer policies judge the same one while the request
-/// is open.
+/// The request's head as the RBAC filters evaluated it: newer policies are evaluated on the same
+/// head while the request is open.
 #[derive(Default)]
 pub enum JudgedHead {
     /// [`StreamInfo::request`], which was not edited.
@@ -143,7 +143,7 @@ pub enum JudgedHead {
     Unedited,
     /// A copy from before the edits.
     Copied(Box<Head>),
-    /// Not kept: there were no rules to judge it.
+    /// Not kept, because there were no RBAC filters.
     Lost,
 }
 
@@ -191,14 +191,14 @@ impl StreamInfo {
         }
     }
 
-    /// The head as it is now is the one that authorisation sees.
+    /// Makes the present head the one that newer policies are evaluated on.
     pub fn is_judged_now(&mut self, heads: &Heads) {
         if let JudgedHead::Copied(older) = std::mem::take(&mut self.judged) {
             heads.put(older);
         }
     }
 
-    /// To be called before the request's head is edited.
+    /// Keeps a copy of the head for newer policies; to be called before the head is edited.
     pub fn keep_judged(&mut self, heads: &Heads) {
         if !matches!(self.judged, JudgedHead::Unedited) {
             return;
@@ -212,7 +212,7 @@ impl StreamInfo {
         };
     }
 
-    /// The virtual host that took the request.
+    /// The virtual host that the request matched.
     pub fn virtual_host(&self) -> Option<&VirtualHost> {
         let index = usize::try_from(self.virtual_host?).ok()?;
         self.route_config.as_ref()?.table.virtual_hosts.get(index)
@@ -223,9 +223,9 @@ impl StreamInfo {
         self.response.status()
     }
 
-    /// Of a gRPC call, the status in trailers or (trailers-only) in the head; `None` without one. A
-    /// number of any value, and -1 for what is no number, as Envoy's access logs have it: the field
-    /// itself is the upstream's to choose, and may have blanks.
+    /// The status of a gRPC call, from the trailers or (trailers-only) from the head; `None`
+    /// without one. Any number, and -1 for a value that is no number, as in Envoy's access logs:
+    /// the field is the upstream's choice, and may have blanks.
     pub fn grpc_status(&self) -> Option<i32> {
         let trailers = self.trailers.as_ref().filter(|_| self.is_grpc);
         let head = || self.response.get(HeaderId::GrpcStatus);
@@ -348,13 +348,13 @@ fn show(worker: &Worker, info: &StreamInfo) {
     });
 }
 
-/// The status of a gRPC call without one, as gRPC clients have it (UNKNOWN).
+/// The status that gRPC clients assume for a call without one (UNKNOWN).
 const GRPC_UNKNOWN: i8 = 2;
 
 /// For `grpc-status` that is no number.
 const NO_NUMBER: i32 = -1;
 
-/// A status that gRPC defines: the codes there are run from 0 to 16.
+/// A status that gRPC defines: codes 0 to 16.
 fn defined(status: i32) -> Option<i8> {
     i8::try_from(status)
         .ok()

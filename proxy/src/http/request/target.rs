@@ -22,7 +22,7 @@ pub fn normalise(
     local: SocketAddr,
     tunnel: TunnelRequest,
 ) -> Result<Option<Vec<u8>>, Fault> {
-    // HTTP/1.0 allows no host.
+    // Only HTTP/1.0 allows a request without a host.
     if head.authority().is_empty() {
         head.set_authority(local.to_string().as_bytes());
     }

@@ -58,7 +58,7 @@ pub(super) fn http(
             "the route configuration is not there (yet)".to_owned(),
         )),
     };
-    // Filters run before a request without a route is answered 404.
+    // Filters run before a request without a route is answered with 404.
     if !filters(manager, found.as_ref().ok(), &prepared, decisions) {
         return;
     }
@@ -75,7 +75,7 @@ pub(super) fn http(
     }
 }
 
-/// Reads and normalises it; `Ok(None)`: it is answered already.
+/// Reads and normalises the request; `Ok(None)`: it is answered already.
 fn prepare<'a>(
     context: &'a ExplainContext<'_>,
     manager: &HttpConnectionManager,
@@ -177,7 +177,7 @@ fn why_mismatched(mismatch: RouteMismatch<'_>) -> String {
     }
 }
 
-/// Whether the filters let it through, as far as it can be decisions without running them.
+/// Whether the filters allow the request, as far as that can be decided without running them.
 fn filters(
     manager: &HttpConnectionManager,
     route: Option<&Arc<Route>>,

@@ -225,7 +225,8 @@ impl Method {
         }
     }
 
-    /// RFC 9110 9.2.1: it asks for no change of the server's state.
+    /// Whether it is a safe method (RFC 9110 9.2.1), which requests no change of the server's
+    /// state.
     pub const fn is_safe(self) -> bool {
         matches!(self, Self::Get | Self::Head | Self::Options | Self::Trace)
     }

@@ -30,7 +30,7 @@ impl Rates {
         self.last[origin as usize].get()
     }
 
-    /// Begins anew; `None`: nothing happened.
+    /// Resets the counts and returns them; `None`: there were no results.
     fn take(&self, origin: FailureOrigin) -> Option<(f64, u64)> {
         let counts = self.counts[origin as usize].swap(0, Relaxed);
         let (volume, good) = (counts >> 32, counts & (RESULT - 1));
@@ -90,7 +90,7 @@ pub(super) struct Sample<'a> {
     pub(super) result: Option<(f64, u64)>,
 }
 
-/// The interval's results; the next one begins.
+/// The results of the interval; resets the counts for the next one.
 pub(super) fn collect<'a>(hosts: &[&'a HostState], origin: FailureOrigin) -> Vec<Sample<'a>> {
     let sample = |host: &&'a HostState| {
         let result = host.rates.take(origin);
@@ -102,7 +102,7 @@ pub(super) fn collect<'a>(hosts: &[&'a HostState], origin: FailureOrigin) -> Vec
     hosts.iter().map(sample).collect()
 }
 
-/// Endpoints that stand out, in the order in which they are compared.
+/// Outliers among the endpoints, in the order in which they are compared.
 pub(super) fn outliers<'a>(
     config: &OutlierConfig,
     origin: FailureOrigin,

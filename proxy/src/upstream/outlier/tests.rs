@@ -172,7 +172,7 @@ fn local_failures_count_apart_when_split() {
     assert!(split.record(0, AttemptResult::ConnectFailed));
 }
 
-/// Nothing but shares of success is compared.
+/// Only success rates are compared.
 fn rates_only() -> OutlierConfig {
     OutlierConfig {
         consecutive_5xx: None,
@@ -202,7 +202,7 @@ fn a_share_of_success_far_below_the_others_ejects() {
         bench.hosts[0].rates.last(FailureOrigin::External),
         Some(50.0)
     );
-    // The next interval begins with nothing.
+    // The next interval begins without results.
     assert!(bench.sweep().detections.is_empty());
     assert_eq!(
         bench.detector.baseline(FailureOrigin::External).average(),
@@ -266,7 +266,7 @@ fn shares_are_kept_apart_by_origin_when_split() {
     assert_eq!(kinds, [EjectionType::SuccessRate(FailureOrigin::Local)]);
     assert_eq!(bench.ejected(), [0]);
 
-    // Without the split it is the upstream's own share.
+    // Without the split, the upstream's rate includes local failures.
     let mut joint = Bench::new(5, rates_only());
     joint.results(0, 100, 100, AttemptResult::ConnectFailed);
     (1..5).for_each(|host| joint.results(host, 100, 0, AttemptResult::Reset));

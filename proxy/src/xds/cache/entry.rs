@@ -14,7 +14,7 @@ pub(super) struct AcceptedVersion {
     pub(super) updated: SystemTime,
 }
 
-/// A version that waits for what it refers to.
+/// A version that waits for resources that it refers to.
 pub(super) struct Pending<T> {
     pub(super) held: AcceptedVersion,
     pub(super) value: T,
@@ -32,7 +32,7 @@ pub(super) struct Entry<T> {
     pub(super) active: Option<AcceptedVersion>,
     pub(super) pending: Option<Pending<T>>,
     pub(super) rejected: Option<Rejected>,
-    /// The server said there is none; forgotten then.
+    /// The server has reported that the resource does not exist; the entry is then removed.
     pub(super) absent_until: Option<Instant>,
     /// The server took it away while something in force refers to it; goes then at the latest.
     pub(super) removed_until: Option<Instant>,
@@ -90,11 +90,11 @@ impl<T> Entry<T> {
     }
 }
 
-/// What is known of a resource, for dumps. Versions with bytes and time of arrival.
+/// The status of a resource, for dumps. Versions with bytes and time of arrival.
 pub struct ResourceStatus<'a> {
     pub active: Option<(String, Bytes, SystemTime)>,
     pub warming: Option<(String, Bytes, SystemTime)>,
-    /// Version, why, when.
+    /// Version, reason and time of the last rejection.
     pub rejected: Option<(&'a str, &'a str, SystemTime)>,
     pub absent: bool,
 }

@@ -1,7 +1,7 @@
-//! What was published, and what could not be.
+//! Changes that were published, and changes that could not be.
 //!
-//! A version that comes into force replaces another. The replaced one keeps what it refers to until
-//! the change is published, so that it can stay in force where publishing fails.
+//! A new version replaces one in force. What the replaced version refers to is kept until the
+//! change is published, so that the version can stay in force if publishing fails.
 
 use std::collections::btree_map;
 
@@ -12,17 +12,18 @@ use super::{Cache, Now};
 use crate::xds::resource_type::Key;
 
 impl<T> Cache<T> {
-    /// A version in force was replaced, and the change is not published yet.
+    /// Records that a version in force was replaced, by a change that is not published yet.
     pub(super) fn replace(&mut self, key: &Key, replaced: AcceptedVersion, now: Now) {
         match self.replaced.entry(key.clone()) {
             btree_map::Entry::Vacant(slot) => drop(slot.insert(replaced)),
-            // This one never was in force: an older one is until the changes are published.
+            // This version was never in force: an older one is, until the changes are published.
             btree_map::Entry::Occupied(_) => self.unrefer(key, replaced.refs, now),
         }
     }
 
-    /// All changes that were taken are published, or [`Cache::refuse`]d: lets go of what only the
-    /// replaced versions referred to. That makes further changes, to be published in their turn.
+    /// To be called when all changes that were taken are published or [`Cache::refuse`]d: removes
+    /// what only replaced versions referred to. That makes further changes, which must be published
+    /// too.
     pub fn published(&mut self, now: Now) {
         for (key, held) in std::mem::take(&mut self.replaced) {
             self.unrefer(&key, held.refs, now);
@@ -32,7 +33,7 @@ impl<T> Cache<T> {
     }
 
     /// The change of `key` could not be published: the version before it stays in force, if there
-    /// is one, and the server receives a NACK. [`Cache::published`] is still to be called.
+    /// is one, and the server receives a NACK. [`Cache::published`] must still be called.
     pub fn refuse(&mut self, key: &Key, error: &str, now: Now) {
         let text = detail(&[format!("{key}: {error}")]);
         self.streams.refuse(key.kind, text, &mut self.outbox);

@@ -56,7 +56,8 @@ impl<T> Cache<T> {
             &mut errors,
             now,
         );
-        // A resource that could not be decoded has no name, so it is unknown which ones are
+        // A resource that could not be decoded has no name, so it is unknown which resources are
+        // missing.
         // missing.
         if kind.is_complete_in_sotw() && errors.is_empty() {
             let gone = self.entries.iter().filter(|(key, _)| key.kind == kind);
@@ -191,7 +192,7 @@ impl<T> Cache<T> {
         Ok(validated)
     }
 
-    /// A good version, unless it is what is held already.
+    /// Keeps a valid version, unless it is the one that is held.
     fn keep(
         &mut self,
         key: &Key,
@@ -270,7 +271,7 @@ impl<T> Cache<T> {
     }
 }
 
-/// All errors in one text of bounded length.
+/// All errors in one text of limited length.
 pub(super) fn detail(errors: &[String]) -> String {
     let mut text = String::new();
     for (index, error) in errors.iter().enumerate() {

@@ -28,13 +28,13 @@ struct Type {
     changed: bool,
     /// The first request of this type on this stream is out.
     begun: bool,
-    /// Sent once on each stream.
+    /// Sent once on each stream, with its first request.
     initial_versions: Vec<(String, String)>,
     version: String,
     /// `version` before the last ACK.
     version_before: String,
     nonce: String,
-    /// A complete answer came, on this stream or one before.
+    /// Whether a complete response has arrived, on this stream or an earlier one.
     listed: bool,
     rejected: Option<String>,
 }
@@ -143,8 +143,8 @@ impl Streams {
         outbox.push_back(state.answer(kind, self.protocol, error));
     }
 
-    /// A resource of the last response, or of one before, could not be put in force after all: an
-    /// ACK that was not sent yet becomes a NACK, else a NACK follows it.
+    /// A resource of the last response, or of an earlier one, could not be put in force after all:
+    /// an ACK that was not sent yet becomes a NACK, otherwise a NACK follows it.
     pub(super) fn refuse(
         &mut self,
         kind: ResourceType,
@@ -154,7 +154,7 @@ impl Streams {
         let Some(state) = self.types.get_mut(&kind) else {
             return;
         };
-        // Without a nonce no response came on this stream: none can be answered.
+        // Without a nonce there was no response on this stream, so there is none to answer.
         let is_of_response = |request: &&mut DiscoveryRequest| {
             request.kind() == kind && request.nonce() == state.nonce && !state.nonce.is_empty()
         };
@@ -174,7 +174,7 @@ impl Streams {
         let error = Some(detail(&errors));
         answer.error().clone_from(&error);
         state.rejected = error;
-        // Subscriptions that follow in the queue name the accepted version too.
+        // Subscriptions that follow in the queue must name the accepted version too.
         for request in queued {
             if let DiscoveryRequest::Sotw(request) = request {
                 request.version.clone_from(&state.version);
@@ -182,7 +182,7 @@ impl Streams {
         }
     }
 
-    /// Queues the requests that subscriptions are due, in make-before-break order.
+    /// Queues the requests for changed subscriptions, in make-before-break order.
     pub(super) fn flush(&mut self, outbox: &mut VecDeque<DiscoveryRequest>) {
         if !self.open {
             return;
@@ -218,7 +218,7 @@ impl Type {
         }
     }
 
-    /// The ACK of the last response, or with `error` its NACK.
+    /// The ACK of the last response, or its NACK with `error`.
     fn answer(
         &mut self,
         kind: ResourceType,

@@ -138,7 +138,7 @@ impl Rig {
         self.cache.tick(self.now);
     }
 
-    /// The changes, published as the client does. Those that end in `unpublishable` are refused.
+    /// The changes, published as by the client. Changes that end in `unpublishable` are refused.
     pub(super) fn published(&mut self) -> Vec<Change<String>> {
         let mut published = Vec::new();
         loop {

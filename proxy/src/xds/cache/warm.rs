@@ -1,4 +1,4 @@
-//! References between resources: warming before, keeping until after.
+//! References between resources: warming before use, and keeping until after.
 
 use std::collections::HashSet;
 use std::collections::hash_map;
@@ -184,7 +184,7 @@ impl<T> Cache<T> {
         }
     }
 
-    /// A version of `from` is gone: lets go of what only that version referred to.
+    /// A version of `from` is gone: removes what only that version referred to.
     pub(super) fn unrefer(&mut self, from: &Key, refs: Vec<Key>, now: Now) {
         let kept: HashSet<Key> = match self.entries.get(from) {
             Some(entry) => {

@@ -1,5 +1,5 @@
-//! From the cache's changes to the next snapshot. A change at which publishing panics is refused,
-//! the others are published.
+//! Turns the cache's changes into the next snapshot. A change at which publishing panics is
+//! refused, and the others are published.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -7,14 +7,14 @@ use futures_util::FutureExt;
 
 use super::{Apply, Change, Client, Now};
 
-/// The reason in the NACK and in reports.
+/// The reason in the NACK and in dumps.
 const PANICKED: &str = "it compiles, but the proxy panicked when it was put in force; its log has \
                         the place, and the version before it stays";
 
 impl<A: Apply> Client<A> {
-    /// Publishes what the cache has brought into force, and then what that makes superfluous.
-    /// Afterwards each change is published or refused, so that ACKs and answers may go out. True:
-    /// there are listeners among it.
+    /// Publishes what the cache has brought into force, and then the removals that this allows.
+    /// Afterwards each change is published or refused, so ACKs and answers may be sent. True: there
+    /// were listeners among the changes.
     pub(super) async fn publish(&mut self) -> bool {
         let mut listeners = false;
         loop {
@@ -35,8 +35,8 @@ impl<A: Apply> Client<A> {
         }
     }
 
-    /// Publishes `changes` together. Where that panics, each half by itself, in order, down to the
-    /// change that causes it.
+    /// Publishes `changes` together. If that panics, publishes each half by itself, in order, down
+    /// to the change that causes it.
     fn publish_all(&mut self, mut changes: Vec<Change<A::Value>>) -> bool {
         let publish = AssertUnwindSafe(|| self.apply.publish(changes.clone()));
         if let Ok(listeners) = catch_unwind(publish) {
@@ -55,7 +55,7 @@ impl<A: Apply> Client<A> {
         let key = change.key();
         tracing::error!(resource = %key, "a change could not be put in force and is refused: {PANICKED}");
         self.cache.refuse(key, PANICKED, Now::read());
-        // The cache does not hold the resource any more, so no later change would remove it.
+        // The cache does not have the resource any more, so no later change would remove it.
         if matches!(change, Change::Remove(_)) {
             self.removals.push(change);
         }

@@ -33,7 +33,8 @@ async fn what_cannot_be_published_is_refused_and_the_rest_published() {
         }));
         while stream.next().await.resource_names_subscribe != [name] {}
     }
-    // `b` panics; `a` and `c` are in force when the NACK says so, and requests for `b` get `Absent`.
+    // `b` panics; `a` and `c` are in force when the NACK is sent, and requests for `b` get
+    // `Absent`.
     let batch = [("a", "good"), ("b", "panic in publish"), ("c", "good")];
     stream.reply(response("n1", &batch));
     let mut answers = Vec::new();
@@ -57,7 +58,7 @@ async fn what_cannot_be_published_is_refused_and_the_rest_published() {
     assert!(why.contains("\"b\"") && why.contains("panicked"), "{why}");
     assert!(!why.contains("\"a\""), "{why}");
 
-    // A later version of a resource in force: refused, and the one before it is what is held.
+    // A later version of a resource in force is refused, and the one before it is kept.
     stream.reply(response("n2", &[("a", "panic in publish, too")]));
     let nack = stream.requests.message().await.unwrap().unwrap();
     assert!(nack.error_detail.is_some());

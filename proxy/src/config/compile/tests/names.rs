@@ -124,7 +124,7 @@ load_assignment:
     });
 }
 
-/// A resolver that is silent keeps a lookup for 5 s and more.
+/// A resolver that does not answer holds a lookup for 5 s and more.
 #[test]
 fn names_that_hang_do_not_hold_up_others() {
     const HANGING: usize = 60;

@@ -297,7 +297,7 @@ fn a_shared_address_goes_back_to_the_listener_that_stays() {
     }
 }
 
-/// A slot lives as long as a cluster's context holds it, or its secret is there.
+/// A slot exists as long as a cluster's context holds it, or its secret is there.
 #[test]
 fn slots_of_secrets_that_nothing_refers_to_are_forgotten() {
     let mut bench = Bench::new();

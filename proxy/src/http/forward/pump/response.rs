@@ -17,7 +17,7 @@ use crate::message::head::Head;
 #[derive(Default)]
 pub struct ResponsePump {
     ended: bool,
-    /// The body passes at a rate.
+    /// A rate limit of the body.
     pub throttle: Option<Box<Throttle>>,
     splice: BodySplice,
     pub trailers: Head,

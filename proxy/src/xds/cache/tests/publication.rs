@@ -1,4 +1,4 @@
-//! What is published, in which order, and what is refused then.
+//! The order in which changes are published, and what happens to changes that cannot be.
 
 use super::*;
 
@@ -32,7 +32,7 @@ fn what_cannot_be_published_leaves_the_version_before_it_with_all_it_needs() {
     let body = "inbound c:new unpublishable";
     rig.delta_versioned("2", ResourceType::Listener, &[body], &[]);
     assert_eq!(rig.changes(), [""; 0]);
-    // Acknowledged, and waits for its cluster.
+    // Acknowledged, and waiting for its cluster.
     assert_eq!(
         summary(&rig.deltas()),
         ["listener + - n2", "cluster +new - "]
@@ -47,7 +47,7 @@ fn what_cannot_be_published_leaves_the_version_before_it_with_all_it_needs() {
     assert_eq!(subscriptions, ["new"]);
     assert!(rig.cache.rejected().unwrap().contains("panicked"));
 
-    // The same again is tried again, and refused again; a better one is taken.
+    // The same version is tried and refused again; a valid one is published.
     rig.delta(ResourceType::Listener, &["inbound unpublishable"], &[]);
     assert_eq!(rig.changes(), [""; 0]);
     assert!(rig.deltas()[0].error.is_some());
