@@ -177,7 +177,7 @@ async fn a_change_whose_app_died_is_not_sent_again() {
                 "{method} / HTTP/1.1\r\nHost: shop\r\nContent-Length: 10\r\n\r\nhel"
             ))
             .await;
-        // A slow client: between its pieces there is time for a second attempt.
+        // A slow client: between its pieces a second attempt would have time to begin.
         tokio::time::sleep(Duration::from_millis(50)).await;
         let _ = client.tcp.write_all(b"lo hel").await;
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -191,8 +191,8 @@ async fn a_change_whose_app_died_is_not_sent_again() {
     }
 }
 
-/// Of connections that all end when their second request is read, only one more is tried, and only for
-/// a request that changes nothing.
+/// When all kept connections end while their second request is read, only one more is tried, and
+/// only for a safe request.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_changes_nothing_is_sent_once_more() {
     const KEPT: usize = 4;
@@ -238,7 +238,7 @@ async fn a_request_that_cannot_be_replayed_takes_no_retry() {
     .await;
     let setup = Setup::new(upstream).with(|setup| {
         setup.forward.retry = policy(RetryOn::FIVE_XX);
-        // None is available: a request that needs one has the response flag.
+        // No retry is allowed: a request that would need one has the response flag.
         setup.thresholds.retries = RetryLimit::Fixed(0);
     });
     let proxy = Proxy::start(setup);

@@ -11,7 +11,8 @@ use crate::harness::{Proxy, Setup};
 use crate::leaving::MOMENTS;
 use crate::peers::{Client, h1, ok};
 
-/// A proxy that delays every request for an hour, and the number of those that it delays.
+/// A proxy that delays every request for an hour, and the number of requests that are being
+/// delayed.
 async fn delaying() -> (Proxy, Arc<AtomicU32>) {
     let active = Arc::<AtomicU32>::default();
     let fault = FaultInjection {

@@ -45,8 +45,7 @@ fn refused() -> Vec<(String, u16, &'static str)> {
     ]
 }
 
-/// A field that the upstream chooses has no column of the text log to itself, so it may not have a
-/// blank there.
+/// The upstream chooses the field's value, so it must not put a blank into the text log.
 #[tokio::test]
 async fn the_grpc_status_in_the_log_is_a_number_of_a_grpc_call() {
     let upstream = peers::h1(|request| {
@@ -65,7 +64,7 @@ async fn the_grpc_status_in_the_log_is_a_number_of_a_grpc_call() {
         (true, "0", Some("0")),
         (true, forged, Some("-1")),
         (true, "", Some("-1")),
-        // As Envoy, whatever the number is.
+        // As Envoy logs it, whatever the number.
         (true, "4242", Some("4242")),
         (true, "99999999999", Some("-1")),
     ];
@@ -166,7 +165,8 @@ async fn a_refused_http2_response_is_no_response() {
     no_response_is_logged(Setup::new(upstream.await).speaking(UpstreamProtocol::Http2)).await;
 }
 
-/// To a client that waits, and of one that leaves during the pause before the second attempt.
+/// For a client that waits, and for one that disconnects during the pause before the second
+/// attempt.
 async fn no_response_is_logged(setup: Setup) {
     let before = bug::failures();
     let setup = setup.with(retrying);

@@ -36,7 +36,7 @@ fn control_frames() -> [(&'static str, Vec<u8>); 6] {
     ]
 }
 
-/// Sends `flood` again and again while reading; the code of the GOAWAY that comes.
+/// Sends `flood` repeatedly while reading; returns the code of the GOAWAY.
 async fn goaway_code_after(tcp: TcpStream, flood: Vec<u8>) -> Option<u32> {
     let (reader, mut writer) = tcp.into_split();
     let writing = tokio::spawn(async move {

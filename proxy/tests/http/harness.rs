@@ -63,11 +63,11 @@ pub struct Setup {
     /// Towards the upstreams.
     pub transport: Transport,
     pub rbac: Option<Arc<Rbac>>,
-    /// Applied last to the cluster.
+    /// Changes the cluster, after everything else.
     pub adjust: fn(&mut ClusterDef),
-    /// Applied last to the routes.
+    /// Changes the routes, after everything else.
     pub adjust_routes: fn(&mut RouteTable),
-    /// Each listens on an address of its own.
+    /// Number of workers, each with an address of its own.
     pub workers: usize,
     pub upstream_limit: Option<Arc<ConnectionLimit>>,
     logs: Arc<Logs>,
@@ -273,7 +273,7 @@ pub struct Proxy {
     /// Of the first worker's thread, below /proc.
     thread_folder: std::path::PathBuf,
     pub registry: Arc<Registry>,
-    /// Every request, as it ends.
+    /// Every request that has ended.
     pub tap: mpsc::Receiver<TapEvent>,
     pub logs: Arc<Logs>,
     stop: watch::Sender<bool>,

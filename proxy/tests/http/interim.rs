@@ -1,8 +1,8 @@
-//! Interim responses towards a client that does not read: an HTTP/1 upstream has to wait as well.
-//! (Over HTTP/2 a head is not subject to flow control, and a connection that is not read would stop
-//! its other streams: there the count of interim responses is the bound.)
+//! Interim responses towards a client that does not read: an HTTP/1 upstream has to wait too. (In
+//! HTTP/2, HEADERS are not subject to flow control, and a connection that is not read would block
+//! its other streams: there the limit of interim responses is the bound.)
 //!
-//! Runs in a network namespace of its own, whose sockets have small buffers.
+//! Runs in a network namespace of its own, with small socket buffers.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -16,19 +16,20 @@ use tokio::sync::watch;
 use crate::harness::{Proxy, Setup};
 use crate::peers::{Client, get, h1, h2_client, ok};
 
-/// As many as one response may have.
+/// The limit for one response.
 const COUNT: usize = 32;
-/// Of one head, bytes. Half of them are more than everything between can hold.
+/// Bytes of one head. Half of the heads exceed all buffers in between.
 const HEAD: usize = 48 << 10;
-/// Nothing came through for so long: it stands still. A machine that is slower shows less, not more.
+/// When nothing has been forwarded for this long, forwarding has stopped. On a slower machine less
+/// is forwarded, not more.
 const STANDS_STILL: Duration = Duration::from_millis(500);
 
-/// A relay that can be held up on the way back.
+/// A relay whose return direction can be blocked.
 struct Gated {
     address: SocketAddr,
-    /// Bytes that came back from its target and were taken by the other side.
+    /// Bytes that came back from the target and were accepted by the client's side.
     returned: watch::Receiver<usize>,
-    /// Until it is true nothing comes back.
+    /// While false, nothing is sent back.
     open: watch::Sender<bool>,
 }
 
@@ -64,14 +65,14 @@ impl Gated {
         }
     }
 
-    /// What has come back when no more comes.
+    /// The bytes that were sent back, once no more follow.
     async fn still(&mut self) -> usize {
         while let Ok(Ok(())) = tokio::time::timeout(STANDS_STILL, self.returned.changed()).await {}
         *self.returned.borrow()
     }
 }
 
-/// A proxy before an upstream that answers with interim responses, and a client's way to it.
+/// A proxy before an upstream that sends interim responses, with a relay on either side.
 async fn mesh() -> (Proxy, Gated, Gated) {
     let link = "h".repeat(HEAD);
     let text = format!("HTTP/1.1 103 Early Hints\r\nlink: {link}\r\n\r\n").repeat(COUNT);
@@ -98,7 +99,7 @@ fn interim_responses_wait_for_clients() {
     assert!(status.success(), "a network namespace needs root");
 }
 
-/// Loopback is up, and sockets hold little.
+/// Sets the loopback interface up, and small socket buffers.
 fn prepare() {
     let up = Command::new("ip")
         .args(["link", "set", "lo", "up"])

@@ -19,10 +19,10 @@ const REFUSED_STREAM: u32 = 7;
 const MOST: u32 = (1 << 31) - 1;
 const SHORT: Duration = Duration::from_millis(100);
 
-/// The frames sent to a client that answers PINGs (`pongs`), or does not.
+/// The frames that a client receives, which answers PINGs (`pongs`) or not.
 #[derive(Debug, Default, PartialEq)]
 struct ReceivedFrames {
-    /// The last stream and the code of each GOAWAY.
+    /// Last stream id and error code of each GOAWAY.
     goaways: Vec<(u32, u32)>,
     /// Streams that ended.
     answered: Vec<u32>,
@@ -31,7 +31,7 @@ struct ReceivedFrames {
 }
 
 impl ReceivedFrames {
-    /// Takes in one frame; false: the connection has ended.
+    /// Receives one frame; false: the connection has ended.
     async fn frame(&mut self, raw: &mut Raw, pongs: bool) -> bool {
         let Some((kind, flags, stream, payload)) = raw.receive().await else {
             return false;
@@ -109,7 +109,7 @@ async fn an_idle_connection_is_told_before_it_is_closed() {
         let received = ReceivedFrames::default().then_all(&mut raw, pongs).await;
         assert_eq!(received.goaways, [(MOST, 0), (1, 0)], "pongs: {pongs}");
         assert_eq!(received.answered, [1]);
-        // A connection without any request is no different.
+        // The same for a connection without any request.
         let mut raw = Raw::connect(proxy.address).await;
         let received = ReceivedFrames::default().then_all(&mut raw, pongs).await;
         assert_eq!(received.goaways, [(MOST, 0), (0, 0)], "pongs: {pongs}");
@@ -148,7 +148,7 @@ async fn a_drain_ends_once_the_last_stream_has_and_takes_no_new_ones_after_its_t
     let mut raw = Raw::connect(proxy.address).await;
     begin(&mut raw, 1).await;
     let mut received = ReceivedFrames::default();
-    // The request is on its way, so the connection is no fresh one.
+    // After the first response the connection counts as used.
     received.until(&mut raw, false, |_| true).await;
     proxy.drain.send_replace(Phase::Draining);
     received

@@ -1,13 +1,14 @@
-//! The HTTP engine over real sockets: clients and upstreams that send exactly what a test writes,
-//! a worker in between.
+//! The HTTP engine over real sockets: clients and upstreams send exactly the bytes that a test
+//! writes, with a worker in between.
 //!
 //! - `harness`, `front`, `settings`: the proxy under test; `peers`: its clients and upstreams; `pki`
-//! - `panicked`: no test passes while a thread of the proxy panicked
-//! - `http1`, `http2`, `ends`, `through`, `large`, `hpack`, `hosts`, `logs`, `mesh`: what passes
+//! - `panicked`: fails a test if a thread of the proxy panicked
+//! - `http1`, `http2`, `ends`, `through`, `large`, `hpack`, `hosts`, `logs`, `mesh`: what is
+//!   forwarded, and how
 //! - `again`, `life`, `lifecycle`, `bounds`, `starving`, `mirrors`: retries, mirrors, limits, the life
 //!   of a connection
 //! - `hostile1`, `hostile2`, `strict`, `faults`, `floods`, `queued`: hostile peers
-//! - `delayed`, `leaving`, `panics`: clients that leave, tasks that panic
+//! - `delayed`, `leaving`, `panics`: clients that disconnect, tasks that panic
 //! - `explained`: `explain` against the data path
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test

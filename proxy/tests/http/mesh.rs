@@ -190,8 +190,8 @@ async fn policy_by_identity_holds_for_connections_that_are_open() {
     assert!(tls.is_some());
 }
 
-/// Before the first connection has shown by ALPN that it is HTTP/2, two requests wait for the one
-/// connection that may be: both get streams of it.
+/// Before ALPN on the first connection has negotiated HTTP/2, two requests wait for the only
+/// connection that is allowed: both then get streams of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_share_the_connection_whose_protocol_was_not_known() {
     let upstream = listen(|mut tcp, _| async move {

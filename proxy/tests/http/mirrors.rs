@@ -1,4 +1,5 @@
-//! Copies of requests: whole, as they come in, and given up where they fall behind.
+//! Mirrored requests: complete, streamed as the body comes in, and abandoned when they are too
+//! slow.
 
 use std::time::Duration;
 
@@ -135,7 +136,7 @@ async fn a_copy_ends_with_its_request() {
     assert!(ended.is_ok(), "{} under way", limits.active_requests());
 }
 
-/// A filter waits for the whole body before the request goes on: its copy has the body, too.
+/// When a filter has waited for the whole body, the mirrored request has the body too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_body_that_a_filter_waited_for_is_copied() {
     let length = 100_000;
@@ -157,14 +158,14 @@ async fn a_body_that_a_filter_waited_for_is_copied() {
     ] {
         let request = format!("POST / HTTP/1.1\r\nHost: shop\r\n{head}");
         assert!(client.ask(&request).await.ends_with("fine"));
-        // Chunked, it is framed.
+        // The body is chunked, so its end is framed.
         let whole = async { while hear.recv().await.unwrap() < length {} };
         assert!(tokio::time::timeout(SOON, whole).await.is_ok());
     }
     assert_eq!(cluster.metrics.mirror_failures.get(), 0);
 }
 
-/// Its cluster closes connections without an answer.
+/// The mirror's cluster closes connections without a response.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_copy_that_cannot_be_delivered_is_counted() {
     let upstream = listen(|mut tcp, _| async move {

@@ -11,8 +11,8 @@ use tokio::io::AsyncWriteExt;
 use crate::harness::{Proxy, Setup};
 use crate::peers::{self, Client};
 
-/// In a request before its connection is there, in the dialling of one that others wait for, between
-/// the response's head and its end, and while a connection is put back into its pool.
+/// In a request before it has a connection, while a connection is established that others wait for,
+/// between a response's head and its end, and when a connection is returned to its pool.
 const PLACES: [&str; 4] = ["request", "dial", "relay", "checkin"];
 
 fn setup(upstream: std::net::SocketAddr) -> Setup {
@@ -47,7 +47,8 @@ async fn a_panic_costs_its_connection_and_nothing_else() {
         let before = bug::panics();
         let mut proxy = Proxy::start(setup(upstream().await));
         let mut other = Client::connect(proxy.address).await;
-        // Not where this one's own request could reach the place, then or a moment after its answer.
+        // Not where this client's own request could reach the place, now or just after its
+        // response.
         if !matches!(place, "dial" | "checkin") {
             other.ask(&peers::get("/")).await;
         }
@@ -57,7 +58,7 @@ async fn a_panic_costs_its_connection_and_nothing_else() {
             let mut client = Client::connect(proxy.address).await;
             client.send(&peers::get("/")).await;
             let cut = client.rest().await;
-            // A connection goes back after the answer.
+            // A connection is returned to the pool after the response.
             assert_eq!(cut.ends_with("ok"), place == "checkin", "{place}: {cut}");
         }
         let answer = other.ask(&peers::get("/")).await;
@@ -105,7 +106,7 @@ async fn a_panic_costs_its_stream_and_not_the_others_of_its_connection() {
         };
         let mut proxy = Proxy::start(setup(upstream).speaking(protocol));
         let mut client = peers::h2_client(proxy.address).await;
-        // A connection that was made once is there for the others.
+        // The connection that was established then serves the other requests.
         let rounds = if place.starts_with("dial") { 1 } else { 5 };
         for _ in 0..rounds {
             proxy.panic_at(place);

@@ -1,4 +1,4 @@
-//! What the streams of one connection queue for a client that opens no window.
+//! How much the streams of one connection queue for a client that sends no WINDOW_UPDATE.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -16,14 +16,14 @@ use crate::harness::{Proxy, Setup};
 use crate::peers::h2;
 
 const STREAMS: usize = 200;
-/// Bytes that the upstream may send ahead on each stream.
+/// Bytes that the upstream may send on each stream without WINDOW_UPDATE.
 const WINDOW: usize = 65_535;
-/// A frame's.
+/// Bytes of a DATA frame.
 const PIECE: usize = 16 << 10;
-/// What all streams of a connection may queue, beside a piece for each.
+/// What all streams of a connection may queue, besides a piece for each.
 const QUEUE: usize = 1 << 20;
 
-/// Sends as much on each stream as its window takes, and counts that.
+/// Sends on each stream as much as its window allows, and counts the bytes.
 async fn pouring(sent: Arc<AtomicUsize>) -> SocketAddr {
     h2(move |_, mut respond| {
         let sent = sent.clone();
@@ -44,7 +44,7 @@ async fn pouring(sent: Arc<AtomicUsize>) -> SocketAddr {
     .await
 }
 
-/// The number once it no longer changes.
+/// The number once it is stable.
 async fn settled(sent: &AtomicUsize) -> usize {
     let mut before = 0;
     loop {
@@ -81,7 +81,7 @@ async fn the_streams_of_a_connection_queue_little_for_a_client_that_does_not_rea
     }));
     let tcp = TcpStream::connect(proxy.address).await.unwrap();
     let mut builder = h2::client::Builder::new();
-    // Of the connection's window, 64 KiB, nothing is given back: all that is beyond it waits.
+    // The connection's window of 64 KiB is never enlarged, so all bytes beyond it are queued.
     builder.initial_window_size(1 << 20);
     let (mut send, connection) = builder.handshake::<_, Bytes>(tcp).await.unwrap();
     tokio::spawn(connection);
@@ -94,7 +94,7 @@ async fn the_streams_of_a_connection_queue_little_for_a_client_that_does_not_rea
     let taken = settled(&sent).await - STREAMS * WINDOW;
     let most = QUEUE + STREAMS * PIECE + WINDOW;
     assert!(taken <= most, "{taken} bytes are queued");
-    // Each stream goes on once the client reads.
+    // Each stream continues once the client reads.
     let reading = bodies.into_iter().map(|mut body| async move {
         let mut left = 2 * WINDOW;
         while left > 0 {

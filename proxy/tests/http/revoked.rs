@@ -1,5 +1,5 @@
-//! A policy that is published while a request is open: tunnels and responses that it would refuse end,
-//! the others go on.
+//! A policy that is published while a request is open: tunnels and responses that it denies end,
+//! the others continue.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::harness::{Proxy, Setup};
 use crate::peers::{Client, h2_client, listen, read_message};
 
-/// Agrees to upgrades and echoes; begins a response without end to anything else.
+/// Accepts upgrades and echoes; begins an endless response to any other request.
 async fn upstream() -> SocketAddr {
     listen(|mut tcp, _| async move {
         let mut buffer = Vec::new();
@@ -26,7 +26,7 @@ async fn upstream() -> SocketAddr {
             b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\none\r\n"
         };
         let (mut read, mut write) = tcp.split();
-        // The proxy may be gone.
+        // The proxy may have closed the connection.
         let _ = write.write_all(head).await;
         if upgrades {
             let _ = tokio::io::copy(&mut read, &mut write).await;
@@ -99,9 +99,9 @@ async fn a_new_deny_ends_what_it_would_refuse_and_nothing_else() {
     let upstream = upstream().await;
     for (rewrites, before) in [
         (false, Some("/other")),
-        // There was no policy at all.
+        // There was no policy before.
         (false, None),
-        // The app gets another path than the one that policy judges.
+        // The app gets another path than the one that policies are evaluated on.
         (true, Some("/other")),
     ] {
         let proxy = Proxy::start(setup(upstream, rewrites, before));
@@ -129,8 +129,8 @@ async fn a_new_deny_ends_what_it_would_refuse_and_nothing_else() {
     }
 }
 
-/// Without a policy the request that policies judge is not kept; one that was rewritten cannot be
-/// judged later, and ends.
+/// Without a policy the head that policies are evaluated on is not kept; a request whose head was
+/// rewritten cannot be evaluated later, and ends.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_judged_any_more_ends() {
     let upstream = upstream().await;

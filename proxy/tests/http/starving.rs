@@ -1,5 +1,5 @@
-//! Limits on connections, of a cluster and of a listener, and those that need one: other endpoints,
-//! other workers.
+//! Limits of connections, of a cluster and of a listener, when other endpoints or workers need a
+//! connection.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -76,7 +76,7 @@ async fn so_does_one_of_http2() {
     open(&proxy, 1).await;
 }
 
-/// A listener's limit covers all it calls.
+/// A listener's limit counts the connections to all clusters.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_connection_gives_way_under_the_listener_s_limit() {
     for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
@@ -105,7 +105,7 @@ async fn an_idle_connection_gives_way_under_the_listener_s_limit() {
     }
 }
 
-/// At a listener's limit a request waits for as long as a connection may take to be made.
+/// At a listener's limit a request waits for as long as a connection may take to be established.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_beyond_the_listener_s_limit_is_refused() {
     let silent = listen(|mut tcp, _| async move {
@@ -129,7 +129,8 @@ async fn a_request_beyond_the_listener_s_limit_is_refused() {
     assert!(answer.contains("connections for the listener"), "{answer}");
 }
 
-/// What is busy does not come back soon: an endpoint without a connection has one all the same.
+/// A busy connection is not returned soon, so an endpoint without a connection may have one beyond
+/// the limit.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_endpoint_without_a_connection_may_have_one() {
     let silent = listen(|mut tcp, _| async move {

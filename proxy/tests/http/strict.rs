@@ -223,7 +223,7 @@ async fn the_upstream_is_offered_one_upgrade() {
     }
 }
 
-/// To an app that makes variables of header names, `-` and `_` are the same.
+/// An app that makes variables of header names does not distinguish `-` and `_`.
 #[tokio::test(flavor = "multi_thread")]
 async fn underscores_forge_nothing() {
     const NAMES: [&str; 12] = [

@@ -96,7 +96,7 @@ async fn an_upgrade_comes_after_the_requests_body() {
     }
 }
 
-/// HTTP/2 cannot express it.
+/// HTTP/2 has no form for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_with_a_body_to_http2_is_refused() {
     let upstream = h2(|_, mut respond| async move {

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use crate::harness::{Proxy, Setup};
 use crate::peers::{Client, get, h1, listen, ok, read_message};
 
-/// How long a connection may go on that a policy denies.
+/// How long a connection may last that a policy denies.
 const SOON: Duration = Duration::from_secs(5);
 
 fn everyone_is_denied() -> Arc<Rbac> {
@@ -39,7 +39,7 @@ async fn a_response_that_rests_without_a_time_out_is_ended() {
         read_message(&mut tcp, &mut buffer).await;
         let event = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nevent\r\n";
         tcp.write_all(event.as_bytes()).await.unwrap();
-        // Rests until the proxy ends it.
+        // Waits until the proxy closes the connection.
         read_message(&mut tcp, &mut buffer).await;
     })
     .await;
@@ -58,7 +58,7 @@ async fn a_response_that_rests_without_a_time_out_is_ended() {
             .await
             .unwrap();
     }
-    // The idle time-out of a connection that is as old as this exchange has passed.
+    // The idle time-out of a connection as old as this exchange has passed.
     let idle = Client::connect(proxy.address).await;
     assert_eq!(idle.rest().await, "");
     deny(&proxy, setup());
@@ -76,7 +76,7 @@ async fn a_connection_that_never_says_which_protocol_is_ended() {
         })
     };
     let proxy = Proxy::start(setup());
-    // A warm connection shows that the worker has taken the first.
+    // A later connection shows that the worker has accepted the first.
     let mut client = Client::connect(proxy.address).await;
     client.send("PRI").await;
     let mut next = Client::connect(proxy.address).await;

@@ -1,4 +1,4 @@
-//! The dialler without a worker, on a plain runtime of one thread as the control thread's is.
+//! The dialler without a worker, on a runtime of one thread like the control thread's.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -59,8 +59,8 @@ fn tls(own: &Issued, ca: &Ca) -> Value {
     })
 }
 
-/// Compiles a cluster as configuration would be, and dials its endpoint beside `peer`, which
-/// nothing but this runtime drives.
+/// Compiles a cluster from its protobuf and dials its endpoint beside `peer`, on a runtime that
+/// does nothing else.
 fn dial<T>(cluster: &Value, peer: impl Future<Output = T>) -> (Result<Stream, ConnectError>, T) {
     let registry = Registry::new().unwrap();
     let dropped = prometheus::IntCounter::new("dropped", "dropped").unwrap();
@@ -94,7 +94,7 @@ fn dial<T>(cluster: &Value, peer: impl Future<Output = T>) -> (Result<Stream, Co
     })
 }
 
-/// A listening socket, to be given to the runtime that accepts from it.
+/// A listening socket that is not bound to a runtime yet.
 fn bound() -> (std::net::TcpListener, SocketAddr) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -140,7 +140,7 @@ fn tls_is_dialled_and_both_ends_are_verified() {
 fn the_time_out_covers_the_handshake() {
     let ca = Ca::new();
     let front = ca.issue(vec![uri(FRONT)]);
-    // The kernel accepts; no byte is ever answered.
+    // The kernel accepts the connection, and no byte is ever sent back.
     let (_listener, address) = bound();
     let cluster = cluster(address, "0.2s", Some(tls(&front, &ca)));
     let (dialled, ()) = dial(&cluster, async {});

@@ -247,7 +247,7 @@ fn a_client_without_a_certificate_is_turned_away_where_one_is_required() {
         let (_, here) = handshake(&ServerContext::new(options.clone()), &anonymous).await;
         let here = here.unwrap();
         assert!(here.info().peer.is_none() && !here.info().peer_verified);
-        // Optional does not mean unchecked.
+        // An optional certificate is verified too.
         let untrusted = Ca::new().issue(vec![uri(ID)]).identity();
         let untrusted = ClientContext::new(client(Some(untrusted), mesh.bundle.clone()));
         assert!(

@@ -1,12 +1,12 @@
-//! The L4 path over real sockets: TLS, the relay, listeners. One binary, so that they share what
-//! they need.
+//! The L4 path over real sockets: TLS, the relay, listeners. One test binary, which shares its
+//! support code.
 //!
-//! - `tls`, `tls_peers`: the TLS stream; `trusted`, `hostile_certificates`: whose certificates it
+//! - `tls`, `tls_peers`: the TLS stream; `trusted`, `hostile_certificates`: which certificates it
 //!   accepts
-//! - `relay`, `stalled`: bytes between two sockets, and peers that stop taking them
+//! - `relay`, `stalled`: relays between two sockets, and peers that stop reading
 //! - `listener`: chains, detection, policy, destinations on demand; `tunnel`: TCP inside HTTP/2
-//! - `dialler`: without a worker
-//! - `envoy`: a stock Envoy as peer; `support`: what they share
+//! - `dialler`: dialling without a worker
+//! - `envoy`: a stock Envoy as peer; `support`: shared code
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 

@@ -1,5 +1,5 @@
-//! Peers that do not take what is held for them, or hardly, when memory is short: their streams end,
-//! others go on.
+//! Peers that take little or nothing of what is queued for them, when memory is short: their
+//! streams end, others continue.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -20,7 +20,7 @@ use crate::support::run;
 use crate::tunnel::pair::{Pair, echoes};
 use crate::tunnel::requests::{connect_request, hbone_by};
 
-/// Fills a connection, until nothing more fits into it for a moment.
+/// Writes to a connection until it accepts nothing more for a moment.
 async fn fill(stream: &mut TcpStream) {
     let piece = vec![7; 1 << 16];
     let moment = Duration::from_millis(300);
@@ -230,7 +230,7 @@ fn a_request_ends_when_a_side_stalls_its_body() {
     run(join_all(all.map(stalled_request)));
 }
 
-/// A client that reads a few bytes each second holds as much as one that reads none.
+/// A client that reads a few bytes each second occupies as much memory as one that reads none.
 #[test]
 fn a_response_ends_that_is_hardly_read() {
     run(async {
@@ -251,7 +251,7 @@ fn a_response_ends_that_is_hardly_read() {
         let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         served.write_all(head).await.unwrap();
         spawn_local(async move {
-            // Small pieces, so that each that goes makes room for another.
+            // Small pieces, so that each one that is read allows another.
             let pieces = b"1\r\nx\r\n".repeat(1 << 12);
             while served.write_all(&pieces).await.is_ok() {}
         });
@@ -270,7 +270,7 @@ fn a_response_ends_that_is_hardly_read() {
     });
 }
 
-/// Answers one extended CONNECT over HTTP/2, and sends back what comes.
+/// Answers one extended CONNECT over HTTP/2, and echoes.
 async fn echo_over_http2(app: TcpListener) {
     let (tcp, _) = app.accept().await.unwrap();
     let mut builder = h2::server::Builder::new();

@@ -170,8 +170,8 @@ fn material_that_cannot_be_used_says_why() {
     Identity::from_pem(&read("cert.pem"), &read("key.pem")).unwrap();
 }
 
-/// How often other tasks have a turn while a new bundle is applied to 40 connections, of peers that
-/// show so many certificates in turn.
+/// How often other tasks run while a new bundle is applied to 40 connections whose peers show this
+/// many certificates in turn.
 async fn turns_while_reverified(certificates: usize) -> usize {
     let ca = Ca::new();
     let server_id = ca.issue(vec![uri("spiffe://td/ns/a/sa/s")]).identity();
@@ -200,7 +200,7 @@ async fn turns_while_reverified(certificates: usize) -> usize {
     turns.get()
 }
 
-/// What a worker does meanwhile goes on: each verification costs as much as many requests.
+/// The worker's other tasks go on meanwhile: a verification costs as much as many requests.
 #[test]
 fn a_new_bundle_is_applied_in_slices() {
     run(async {
@@ -209,7 +209,7 @@ fn a_new_bundle_is_applied_in_slices() {
     });
 }
 
-/// What one verification costs is less than a slice.
+/// One verification costs less than a slice.
 #[test]
 fn a_certificate_of_many_connections_is_verified_once() {
     run(async { assert_eq!(turns_while_reverified(1).await, 0) });

@@ -1,15 +1,15 @@
-//! Response heads up to Envoy's default, by a bootstrap that says nothing of them.
+//! Response heads up to Envoy's default limit, with a bootstrap that does not set one.
 
 use std::net::SocketAddr;
 
 use crate::proxy::{Proxy, Settings, ask, discovery, http_manager, upstream};
 
-/// Of 16 fields this long is as much as passes, but for the other fields and the status line.
+/// Length of 16 fields that together just fit, beside the other fields and the status line.
 const PASSES: usize = 4900;
 const TOO_LONG: usize = 5300;
 const FIELDS: usize = 16;
 
-/// An upstream of HTTP/1 whose response has long fields.
+/// An HTTP/1 upstream whose response has fields of this length.
 fn of_http1(length: usize) -> SocketAddr {
     use std::io::{Read, Write};
     upstream(move |mut tcp| {
@@ -26,12 +26,12 @@ fn of_http1(length: usize) -> SocketAddr {
             answer.push_str(&format!("x-{n}: {}\r\n", "v".repeat(length)));
         }
         let _ = tcp.write_all(format!("{answer}\r\n").as_bytes());
-        // Until the proxy ends it.
+        // Waits until the proxy closes the connection.
         let _ = tcp.read(&mut [0]);
     })
 }
 
-/// The same of HTTP/2, as long as the runtime lives.
+/// The same over HTTP/2, for as long as the runtime exists.
 fn of_http2(length: usize, runtime: &tokio::runtime::Runtime) -> SocketAddr {
     let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
     let listener = listener.unwrap();

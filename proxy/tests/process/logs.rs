@@ -110,7 +110,7 @@ fn a_full_pipe_holds_up_neither_requests_nor_the_end() {
     assert!(took < Duration::from_secs(12), "{took:?}");
 }
 
-/// A pipe that takes nothing more, and is not read.
+/// A full pipe that is not read.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = std::io::pipe().unwrap();
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
@@ -126,7 +126,7 @@ fn a_full_pipe_does_not_hold_up_an_exit_with_an_error() {
     let bootstrap = format!(
         "{{ admin: {{ address: {{ socket_address: {{ address: 127.0.0.1, port_value: {port} }} }} }} }}"
     );
-    // Before there is a log, and with one whose thread waits for the pipe.
+    // Before there is a log, and with a log whose thread waits for the pipe.
     for arguments in [
         ["-c", "/nowhere.yaml", "-l", "off"],
         ["--config-yaml", &bootstrap, "-l", "trace"],

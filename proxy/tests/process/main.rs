@@ -1,5 +1,4 @@
-//! `anyam-proxy` as a process, started as Envoy is, and what hostile peers and a machine short of
-//! descriptors do to it.
+//! `anyam-proxy` as a process, started as Envoy is, with hostile peers and with few descriptors.
 //!
 //! - `proxy`: a process with a bootstrap of its own, and its admin pages
 //! - `resources`: descriptors run out; the end of a process
@@ -10,10 +9,10 @@
 //! - `flags`: Envoy's command line; `logs`: rotated, and not read
 //! - `authorisation`: hosts and headers in every spelling against RBAC
 //! - `chains`: which filter chain a connection gets, beside Envoy
-//! - `names`: clusters whose endpoints are names
-//! - `probes`: the kubelet's probes of an app, performed on its behalf; metrics of both
+//! - `names`: clusters whose endpoints are DNS names
+//! - `probes`: the kubelet's probes of an app, performed on its behalf; merged metrics
 //! - `shutdown`: SIGTERM, with connections of either direction
-//! - `redirect`: netfilter rules, in namespaces of the test's own
+//! - `redirect`: netfilter rules, in network namespaces of the test's own
 //! - `filters`: each HTTP filter beside a stock Envoy
 //! - `heads`: how long a response's head may be
 

@@ -1,5 +1,5 @@
-//! More connections than the limits allow, in either direction: which are accepted, which are closed
-//! for them, and what metrics and health show meanwhile.
+//! More connections than the limits allow, in either direction: which are accepted, which are
+//! closed for them, and what metrics and health report meanwhile.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -100,7 +100,7 @@ fn connections_leave_descriptors_for_the_app_s_own() {
         filters: &tcp_proxy(""),
         bootstrap: &limit(0),
         descriptors: Some(descriptors),
-        // As shells set it, for no reason of the proxy's.
+        // As many shells set it.
         soft_descriptors: Some(200),
         ..Settings::default()
     };
@@ -125,13 +125,13 @@ fn connections_leave_descriptors_for_the_app_s_own() {
     assert!(used.count() < descriptors / 2 + 128);
 }
 
-/// An app that reads requests and answers none.
+/// An app that reads requests and does not answer.
 fn silent(mut tcp: TcpStream) {
     while let Ok(1..) = tcp.read(&mut [0; 4096]) {}
 }
 
-/// Begins `streams` requests on one connection whose bodies do not come, and holds them until `over`;
-/// counts those that are refused.
+/// Begins `streams` requests on one connection without sending their bodies, and keeps them open
+/// until `over`; counts those that are refused.
 async fn withhold(
     to: SocketAddr,
     streams: usize,
@@ -158,7 +158,7 @@ async fn withhold(
     held.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
-/// A stream towards an app of HTTP/1 takes a connection to it, though its client has only one.
+/// A stream towards an HTTP/1 app takes a connection, although its client has only one.
 #[test]
 fn streams_of_one_peer_leave_descriptors_too() {
     const STREAMS: usize = 250;
@@ -177,7 +177,7 @@ fn streams_of_one_peer_leave_descriptors_too() {
         let held = withhold(proxy.front, STREAMS, refused.clone(), over.clone());
         runtime.spawn(held)
     });
-    // As many as downstream connections pass; the others wait in vain for a place.
+    // As many as there may be connections to the app; the others wait for a place in vain.
     proxy.until("the rest is refused", |_| {
         refused.load(Relaxed) == 2 * STREAMS - 68
     });
@@ -201,7 +201,7 @@ fn streams_of_one_peer_leave_descriptors_too() {
     proxy.until("a request reaches the app", |proxy| dialled(proxy) > before);
 }
 
-/// What a database connection carries shows while it is open.
+/// The bytes of a long connection are counted while it is open.
 #[test]
 fn bytes_of_an_open_connection_show() {
     let settings = Settings {

@@ -35,12 +35,12 @@ pub struct Settings<'a> {
     pub discovery: &'a str,
     /// Further fields of the bootstrap.
     pub bootstrap: &'a str,
-    /// Descriptors that it may have.
+    /// Hard limit of descriptors.
     pub descriptors: Option<usize>,
-    /// Its soft limit of these at the start.
+    /// Soft limit of descriptors at the start.
     pub soft_descriptors: Option<usize>,
     pub arguments: &'a [&'a str],
-    /// Diagnostics go where the access log goes.
+    /// Whether diagnostics go to the same file as the access log.
     pub stderr_too: bool,
 }
 

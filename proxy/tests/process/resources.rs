@@ -40,7 +40,7 @@ fn without_descriptors_what_is_open_goes_on_and_the_rest_waits() {
     });
     for _ in 0..20 {
         round_trip(&mut first).unwrap();
-        // Probes have descriptors of their own.
+        // Probes use descriptors of their own.
         assert!(proxy.is_ready());
     }
     drop(waiting);

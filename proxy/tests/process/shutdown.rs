@@ -12,7 +12,7 @@ use crate::ports::free_port;
 use crate::proxy::{Proxy, Settings, echo, http_manager, mirror, tcp_proxy, upstream};
 use crate::running::TIMEOUT;
 
-/// A proxy whose front is inbound, and where its outbound listener is.
+/// A proxy whose front is inbound, and the address of its outbound listener.
 fn sidecar(app: SocketAddr, filters: &str, arguments: &[&str]) -> (Proxy, SocketAddr) {
     let outbound = SocketAddr::from(([127, 0, 0, 1], free_port()));
     let listener = format!(
@@ -47,7 +47,7 @@ impl Client {
         self.0.get_mut().write_all(request).unwrap();
     }
 
-    /// The head of the next response, whose body is read.
+    /// The head of the next response; its body is read too.
     fn receive(&mut self) -> String {
         let mut head = String::new();
         while !head.ends_with("\r\n\r\n") {
@@ -71,7 +71,7 @@ impl Client {
     }
 }
 
-/// Reads a request's head, of which there is one for each connection.
+/// Reads the head of a connection's only request.
 fn read_head(tcp: &mut TcpStream) {
     let mut byte = [0; 1];
     let mut head = Vec::new();
@@ -81,7 +81,7 @@ fn read_head(tcp: &mut TcpStream) {
     }
 }
 
-/// Reads a request's head, meets the test, and answers after it has met it again.
+/// Reads a request's head, waits at `meeting`, and answers after it has waited there again.
 fn slow(mut tcp: TcpStream, meeting: &Barrier) {
     read_head(&mut tcp);
     meeting.wait();
@@ -100,7 +100,7 @@ fn inbound_ends_in_order_and_outbound_goes_on() {
         assert!(!client.ask().contains(CLOSES));
     }
     proxy.signal(Signal::TERM);
-    // What is idle and inbound is closed; what comes later is served and then closed.
+    // Idle inbound connections are closed; later ones are served and then closed.
     idle_in.is_closed();
     assert!(!proxy.is_ready());
     for _ in 0..3 {
@@ -108,13 +108,13 @@ fn inbound_ends_in_order_and_outbound_goes_on() {
         assert!(late.ask().contains(CLOSES));
         late.is_closed();
     }
-    // The app calls others as before, on old connections and on new ones.
+    // The app's own calls work as before, on old and on new connections.
     let mut late_out = Client::connect(outbound);
     for _ in 0..3 {
         assert!(!idle_out.ask().contains(CLOSES));
         assert!(!late_out.ask().contains(CLOSES));
     }
-    // Its end is the proxy's.
+    // The process ends with the last connection.
     drop((idle_out, late_out));
     assert_eq!(proxy.ended().code(), Some(0));
     assert!(TcpStream::connect(outbound).is_err());
@@ -197,7 +197,7 @@ fn beside_an_app() {
     let (mut proxy, outbound) = sidecar(app, &http_manager("", ""), &arguments);
     proxy.signal(Signal::TERM);
     proxy.until("draining", |proxy| !proxy.is_ready());
-    // No connection is open here; new ones are served in both directions until the drain ends.
+    // No connection is open; new ones are served in both directions until the drain ends.
     for to in [proxy.front, outbound] {
         let mut client = Client::connect(to);
         client.send();
@@ -207,7 +207,7 @@ fn beside_an_app() {
         tcp.write_all(answer).unwrap();
         assert!(client.receive().starts_with("http/1.1 200 "));
     }
-    // The app accepts no more.
+    // The app stops listening.
     drop(listener);
     assert_eq!(proxy.ended().code(), Some(0));
 }

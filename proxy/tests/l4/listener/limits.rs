@@ -1,4 +1,4 @@
-//! How many connections may be open, and how long one may last; what ends when there is no room.
+//! Limits of open connections and of their duration, and which connections are closed at a limit.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::rig::{Rig, connect, echo_server, listener, static_cluster};
 use crate::stalled::http;
 use crate::support::run;
 
-/// Whether the proxy serves a connection: a byte comes back.
+/// Whether the proxy serves a connection: a byte is echoed.
 async fn is_served(client: &mut TcpStream) -> bool {
     // A refused connection may be reset before this is written.
     let _ = client.write_all(b"x").await;
@@ -102,7 +102,7 @@ fn a_connection_lasts_no_longer_than_its_tcp_proxy_says() {
     });
 }
 
-/// Connections to upstreams are kept for an hour otherwise.
+/// Otherwise connections to upstreams are kept for an hour.
 #[test]
 fn idle_connections_to_upstreams_end_when_there_is_no_room() {
     run(async {

@@ -80,7 +80,8 @@ fn in_a_namespace() {
         let (greeted, ()) = tokio::join!(talk("240.0.0.2:25"), answer);
         assert_eq!(greeted, Some(*b"220 "));
 
-        // Said to be there, and removed before the connection looks: fails closed, nothing is dialled.
+        // Reported as found, and removed before the connection looks it up: fails closed, nothing
+        // is dialled.
         let answer = async {
             let wanted = wanted.recv().await.unwrap();
             wanted.answer.send(OnDemandResponse::Found).unwrap();
@@ -90,8 +91,8 @@ fn in_a_namespace() {
         let dialled = "anyam_cluster_connect_failures_total{cluster=\"passthrough\"} 1";
         assert!(!rig.metric(dialled));
 
-        // Not in the mesh: goes where the client meant it to, by the catch-all. No host is there,
-        // and the client's connection fails.
+        // Not in the mesh: the catch-all forwards it to its original destination. There is no such
+        // host, so the client's connection fails.
         let answer = async {
             wanted
                 .recv()

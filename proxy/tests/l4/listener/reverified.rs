@@ -1,4 +1,4 @@
-//! Peers that are verified again, although verifying one panics.
+//! All peers are verified again, even when verifying one of them panics.
 
 use anyam_proxy::bug;
 use anyam_proxy::stream::Stream;
@@ -10,10 +10,10 @@ use super::rig::{self, Rig, connect, echo_server, static_cluster};
 use crate::support::pki::{Ca, client, uri};
 use crate::support::run;
 
-/// Each with a certificate of its own.
+/// Peers with a certificate each.
 const PEERS: [&str; 4] = ["a", "b", "c", "d"];
 
-/// For as long as the connection stays open, its bytes come back.
+/// While the connection is open, its bytes are echoed.
 async fn is_cut(stream: &mut Stream) -> bool {
     let mut byte = [0];
     matches!(stream.read(&mut byte).await, Ok(0) | Err(_))
@@ -54,7 +54,7 @@ fn no_peer_is_left_out_when_verifying_one_panics() {
                 streams.push(stream);
             }
             bug::panic_at(std::thread::current().id(), place);
-            // Nothing that this CA has issued is trusted any more.
+            // No certificate of this CA is trusted any more.
             rig.secrets(&shown, &Ca::new());
             rig.store.notify();
             for stream in &mut streams {

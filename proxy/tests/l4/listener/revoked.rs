@@ -1,4 +1,4 @@
-//! A configuration that would not accept an open connection any more: no byte passes by it.
+//! Connections that a new configuration would no longer accept: no further byte is forwarded.
 
 use std::cell::Cell;
 use std::net::SocketAddr;
@@ -32,7 +32,8 @@ async fn counted() -> (SocketAddr, Rc<Cell<usize>>) {
     (address, count)
 }
 
-/// A policy that arrives during a connection's handshake applies to it: the app is not even dialled.
+/// A policy that is published during a connection's handshake applies to the connection: the app is
+/// not even dialled.
 #[test]
 fn a_policy_that_is_published_during_a_handshake_holds() {
     run(async {
@@ -52,7 +53,7 @@ fn a_policy_that_is_published_during_a_handshake_holds() {
                 Ok(stream) => stream.into(),
                 Err(_) => continue,
             };
-            // The connection may be gone before or after this.
+            // The connection may be closed before or after this.
             let _ = stream.write_all(b"hello").await;
             assert!(is_cut(&mut stream).await);
             assert_eq!(dialled.get(), 0);
@@ -60,7 +61,7 @@ fn a_policy_that_is_published_during_a_handshake_holds() {
     });
 }
 
-/// HTTP filters would judge what a relay of bytes passes.
+/// Bytes that a relay forwards would be checked by HTTP filters.
 #[test]
 fn relays_end_when_their_port_speaks_http() {
     run(async {
@@ -136,7 +137,7 @@ fn stricter_tls_ends_connections_that_it_would_not_accept() {
     });
 }
 
-/// A chain that takes the place of another judges the requests of connections that end with it.
+/// A chain that replaces another authorises the remaining requests of that one's connections.
 #[test]
 fn a_request_is_judged_by_the_chain_that_would_accept_its_connection() {
     run(async {

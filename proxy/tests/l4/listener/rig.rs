@@ -104,7 +104,7 @@ impl Rig {
             .limit_connections(global, &listeners.collect());
     }
 
-    /// The same, of one near which idle connections are closed.
+    /// The same, with a limit near which idle connections are closed.
     pub fn limit_closing_idle(&mut self, listener: &str, most: u64) {
         self.compiler.limit_listener(listener, most);
     }

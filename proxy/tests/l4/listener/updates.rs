@@ -11,7 +11,7 @@ use crate::support::run;
 
 pub(super) const FRONT: &str = "spiffe://mesh.local/ns/shop/sa/front";
 
-/// One chain of mutual TLS that ends in `filter`.
+/// A listener with one mTLS chain that ends in `filter`.
 pub(super) fn secured(port: u16, filter: Value) -> Value {
     json!({
         "name": "in",
@@ -77,7 +77,7 @@ impl Peer {
     }
 }
 
-/// One request; the head of its response.
+/// Sends a request; returns the head of its response.
 pub(super) async fn ask(stream: &mut Stream) -> String {
     let request = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n";
     stream.write_all(request).await.unwrap();
@@ -171,7 +171,7 @@ fn bytes_go_on_whatever_becomes_of_their_chain() {
     });
 }
 
-/// Whether the peer ends the connection by itself. That it does is a test's end, not a wait's.
+/// Whether the proxy closes the connection. If it does not, the test's own time-out fails it.
 pub(super) async fn is_cut(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> bool {
     loop {
         match stream.read(&mut [0; 1024]).await {
@@ -188,7 +188,7 @@ pub(super) fn denying(mut listener: Value) -> Value {
     listener
 }
 
-/// Takes mTLS, and plaintext too where `plain` has a chain for it.
+/// Accepts mTLS, and plaintext too if `plain`.
 pub(super) fn permissive(port: u16, filter: Value, plain: bool, only_port: bool) -> Value {
     let mut secured = secured(port, filter.clone());
     secured["listener_filters"] = json!([rig::listener_filter("tls_inspector", "TlsInspector")]);
@@ -266,7 +266,7 @@ fn client_hello(name: &'static str) -> Vec<u8> {
     hello
 }
 
-/// TLS of the app's own is evaluated again by the ClientHello that it began with.
+/// TLS that is passed through is evaluated again by the ClientHello that it began with.
 #[test]
 fn passed_through_tls_is_judged_by_its_own_server_name() {
     run(async {

@@ -1,4 +1,4 @@
-//! Ends of a relay that no peer asks for: idle, cut, out of time.
+//! Ends of a relay by the proxy itself: idle time-out, policy, maximum duration.
 
 use std::time::{Duration, Instant};
 

@@ -118,7 +118,7 @@ async fn end_of(relay: JoinHandle<RelayOutcome>) -> RelayEnd {
     relay.await.unwrap().ended
 }
 
-/// Bytes show while the connection goes on, in both directions, and each once.
+/// Bytes are reported while the connection is open, in both directions, each once.
 #[test]
 fn bytes_are_reported_while_they_flow() {
     run(async {

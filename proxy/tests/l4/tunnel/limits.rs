@@ -1,4 +1,5 @@
-//! A bound on connections counts those inside others; idle ones make room, inside or around.
+//! Limits of connections count those inside tunnels; idle connections are closed for new ones,
+//! inside and outside of tunnels.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,10 +16,10 @@ use crate::listener::rig::{connect, http_direct_response};
 use crate::support::run;
 
 const MOST: usize = 10;
-/// Between two attempts.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A pair of which the called side takes HTTP inside, and [`MOST`] connections in all.
+/// Two sidecars; the called one serves HTTP in tunnels and accepts [`MOST`] connections in all.
 fn limited(app: SocketAddr) -> Pair {
     let mut pair = Pair::to(app);
     let mut listener = inbound_listener(pair.inbound, app.port(), &Setup::default());
@@ -59,7 +60,7 @@ fn idle_connections_inside_make_room() {
             idle.push(opened);
         }
         assert_eq!(inside(&send, app).await.status, 503);
-        // Nothing else comes in: no connection around them is new.
+        // There is no new connection from outside that could trigger it.
         while inside(&send, app).await.status != 200 {
             tokio::time::sleep(PAUSE).await;
         }
@@ -78,7 +79,7 @@ fn so_do_those_with_nothing_inside() {
         }
         loop {
             let mut tcp = connect(pair.inbound).await;
-            // One that is accepted is waited for; one that is not is reset.
+            // An accepted connection waits for its first bytes; one that is not accepted is reset.
             if tokio::time::timeout(PAUSE, tcp.read(&mut [0]))
                 .await
                 .is_err()

@@ -1,4 +1,4 @@
-//! Apps that speak just enough HTTP/1 for a test.
+//! Apps with just enough HTTP/1 for a test.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,7 +13,7 @@ pub struct App {
 }
 
 impl App {
-    /// Answers each request with what `answer` writes for its head.
+    /// Answers each request by `answer`, which gets its head.
     pub fn start(answer: impl Fn(&str, &mut TcpStream) + Send + Sync + Clone + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();

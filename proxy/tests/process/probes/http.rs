@@ -1,4 +1,4 @@
-//! HTTP probes, as the kubelet would have made them.
+//! HTTP probes, compared with the kubelet's own.
 
 use std::io::Write;
 use std::thread;
@@ -29,7 +29,7 @@ fn the_app_receives_what_the_kubelet_would_have_sent() {
     let sidecar = Sidecar::probing(("httpGet", handler), 5);
     assert_eq!(sidecar.probe().status, 200);
     let (peer, head) = app.requests.recv().unwrap();
-    // What netfilter lets pass as a delivery.
+    // The source address that netfilter recognises as a delivery.
     assert_eq!(peer.ip().to_string(), "127.0.0.6");
     let head = head.to_ascii_lowercase();
     assert!(
@@ -122,7 +122,7 @@ fn redirects_are_followed_within_the_host_only() {
 fn of_a_huge_body_only_the_beginning_is_read() {
     let app = App::start(|_, stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
-        // Until the sidecar closes: without that this test does not end.
+        // Until the sidecar closes the connection: otherwise this test would not end.
         while stream.write_all(&[b'x'; 4096]).is_ok() {}
     });
     let answer = Sidecar::probing(http(app.port, "/"), 20).probe();
@@ -145,7 +145,7 @@ fn an_app_that_does_not_answer_fails_in_time_and_with_a_reason() {
     assert_eq!(answer.status, 503, "{answer:?}");
 }
 
-/// However many ask: the app has one request at a time of a probe.
+/// Concurrent requests for a probe share one request to the app.
 #[test]
 fn who_asks_while_a_probe_runs_joins_it() {
     let app = App::silent();
@@ -156,7 +156,7 @@ fn who_asks_while_a_probe_runs_joins_it() {
         }
     });
     assert_eq!(app.requests.try_iter().count(), 1);
-    // It is over: the next asks anew.
+    // The probe has ended: the next request starts it again.
     assert_eq!(sidecar.probe().status, 504);
     assert_eq!(app.requests.try_iter().count(), 1);
 }

@@ -1,4 +1,4 @@
-//! The app's metrics and the sidecar's in one answer.
+//! The app's metrics and the sidecar's in one response.
 
 use std::collections::HashSet;
 use std::io::Write;
@@ -10,14 +10,14 @@ use super::app::App;
 use super::sidecar::{Answer, Sidecar};
 use crate::ports::free_port;
 
-/// What a Prometheus asks for.
+/// The headers that Prometheus sends.
 const PROMETHEUS: &str = "accept: application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.4,*/*;q=0.1\r\nx-prometheus-scrape-timeout-seconds: 10\r\n";
 
 fn scraping(metrics: &Value, headers: &str) -> Answer {
     let sidecar = Sidecar::start(&json!([]), Some(metrics));
     let answer = sidecar.get("/stats/prometheus", headers);
     assert_eq!(answer.status, 200, "{answer:?}");
-    // Ours are always there, and no family is there twice.
+    // Our own families are always there, and no family occurs twice.
     assert!(answer.body.contains("anyam_panics_total 0\n"), "{answer:?}");
     let types = answer
         .body
@@ -141,7 +141,7 @@ fn a_slow_app_costs_no_more_than_the_scraper_has() {
     let began = Instant::now();
     let answer = scraping(&of(&app), "x-prometheus-scrape-timeout-seconds: 0.5\r\n");
     assert!(!is_up(&answer));
-    // Not the eight seconds that are the default.
+    // Not the default of eight seconds.
     assert!(
         began.elapsed() < Duration::from_secs(6),
         "{:?}",

@@ -21,7 +21,7 @@ use xds_proto::grpc::health::v1::{HealthCheckRequest, HealthCheckResponse};
 use super::sidecar::Sidecar;
 use crate::ports::free_port;
 
-/// Runs a server on a thread of its own; gives its port.
+/// Runs a server on a thread of its own; returns its port.
 fn serve<F: Future<Output = ()>>(
     run: impl FnOnce(tokio::net::TcpListener) -> F + Send + 'static,
 ) -> u16 {
@@ -39,7 +39,7 @@ fn serve<F: Future<Output = ()>>(
     port.recv().unwrap()
 }
 
-/// An HTTPS app with an untrusted certificate that accepts the protocol `alpn` only.
+/// An HTTPS app with an untrusted certificate that accepts only the protocol `alpn`.
 fn https(alpn: &'static [u8]) -> u16 {
     serve(move |listener| async move {
         let made = rcgen::generate_simple_self_signed(["not-this-host".to_owned()]).unwrap();
@@ -67,7 +67,7 @@ fn https(alpn: &'static [u8]) -> u16 {
                 },
             );
             let io = TokioIo::new(tls);
-            // The sidecar leaves when it has its answer.
+            // The sidecar closes the connection once it has its response.
             let _ = match alpn {
                 b"h2" => {
                     http2::Builder::new(TokioExecutor::new())

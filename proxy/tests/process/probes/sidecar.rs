@@ -1,4 +1,4 @@
-//! A sidecar as a pod runs it, without a control plane: its status port works all the same.
+//! A sidecar as in a pod, without a control plane: its status port works nevertheless.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -25,7 +25,7 @@ pub struct Answer {
 }
 
 impl Sidecar {
-    /// With the app's probes and metrics as injection hands them over.
+    /// Starts it with the app's probes and metrics in the form that injection writes.
     pub fn start(probes: &Value, metrics: Option<&Value>) -> Self {
         let state = tempfile::tempdir().unwrap();
         let port = free_port();
@@ -53,7 +53,7 @@ impl Sidecar {
         sidecar
     }
 
-    /// With one probe.
+    /// Starts it with one probe.
     pub fn probing(handler: (&str, Value), timeout: u32) -> Self {
         let (kind, handler) = handler;
         let probe = json!({"name": "web/livez", kind: handler, "timeoutSeconds": timeout});

@@ -24,7 +24,7 @@ fn tables() -> String {
     nft("list tables")
 }
 
-/// `--check` with these options names a difference.
+/// `--check` with these options reports a difference.
 fn difference(options: &str, what: &str) {
     let said = fails(&format!("{options} --check"));
     assert!(said.contains(what), "{said}");
@@ -61,7 +61,7 @@ fn changed_by_others() {
 fn replaced_compared_removed() {
     let pod = Pod::new();
     assert!(fails("--check").contains("there is no table inet anyam"));
-    // Removing what is not there is no error, and leaves no empty table.
+    // Removing without rules is no error, and leaves no empty table.
     succeeds("--remove");
     assert_eq!(tables(), "");
 
@@ -77,13 +77,13 @@ fn replaced_compared_removed() {
     };
     asked();
 
-    // Again: the same, nothing doubled, and what is open stays open.
+    // Installed again: the rules are the same, none occurs twice, and open connections stay open.
     succeeds("--exclude-outbound-ports 443");
     assert_eq!(nft("list table inet anyam"), first);
     asked();
     succeeds("--exclude-outbound-ports 443 --check");
 
-    // Compared with other options, each difference is named.
+    // Compared with other options, each difference is reported.
     difference("", "set exclude_outbound_ports does not belong there");
     difference(
         "--exclude-outbound-ports 444",
@@ -101,7 +101,7 @@ fn replaced_compared_removed() {
 
     changed_by_others();
 
-    // Other options replace the rules: nothing of the earlier ones stays.
+    // Other options replace the rules: none of the earlier ones is left.
     succeeds("--exclude-outbound-ports 80");
     assert_eq!(pod.ask(OF_APP, Transport::Tcp, node(80)), "node");
     assert_eq!(pod.ask(OF_APP, Transport::Tcp, node(443)), "outbound");
@@ -114,7 +114,7 @@ fn replaced_compared_removed() {
     assert_eq!(pod.ask(OF_APP, Transport::Tcp, node(443)), "node");
     assert_eq!(pod.ask(OF_APP, Transport::Udp, node(53)), "node");
 
-    // Where IPv6 is left alone, or switched off, no address is needed.
+    // When IPv6 is not redirected, or disabled, the address is not needed.
     succeeds("--ipv6 false");
     assert!(!loopback_addresses().contains("::6"));
     std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1").unwrap();
@@ -128,7 +128,7 @@ fn replaced_compared_removed() {
 #[ignore = "run by other_tables_stay_as_they_are"]
 fn beside_other_tables() {
     let pod = Pod::new();
-    // One translates the same connections at the usual priority, one has our name in another
+    // One translates the same connections at the usual priority; one has our name in another
     // family.
     nft("table ip other {
            chain out {
@@ -146,7 +146,7 @@ fn beside_other_tables() {
 
     succeeds("--exclude-outbound-ports 8000");
     assert_eq!(pod.ask(OF_APP, Transport::Tcp, node(80)), "outbound");
-    // What is not ours is still theirs.
+    // Connections that our rules exclude are still translated by theirs.
     assert_eq!(pod.ask(OF_APP, Transport::Tcp, node(8000)), "app");
     assert_eq!(theirs(), before);
     succeeds("--exclude-outbound-ports 8000 --check");
@@ -176,7 +176,7 @@ fn refused() {
     );
     assert_eq!(tables(), "");
 
-    // Values that contradict each other, or cannot be: by the flag's name.
+    // Values that contradict each other or are impossible are reported with the flag's name.
     let said = fails("--inbound-port 15001");
     assert!(
         said.contains("--outbound-port and --inbound-port are both 15001"),
@@ -190,7 +190,7 @@ fn refused() {
     assert!(fails("--check --remove").contains("cannot be used with"));
     assert_eq!(tables(), "");
 
-    // A table of our name that another process holds: it stays, and so does everything else.
+    // A table of our name that another process owns: it stays, and nothing else changes.
     let mut holder = Command::new("nft")
         .arg("-i")
         .stdin(Stdio::piped())

@@ -1,6 +1,6 @@
-//! `anyam-proxy redirect`: rules in a real network namespace, real connections through them.
+//! `anyam-proxy redirect`: rules in real network namespaces, and real connections through them.
 //!
-//! - `pod`: two namespaces, the pod's and the node's, with listeners that say which they are
+//! - `pod`: two namespaces, the pod's and the node's, with listeners that answer with their names
 //! - `table`: options, and which connections they capture
 //! - `changes`: installing twice, removing, comparing, conflicts, refusals
 

@@ -18,17 +18,17 @@ use socket2::{Domain, Socket, Type};
 /// The user ids of the app and of the proxy.
 pub const APP: u32 = 1000;
 pub const PROXY: u32 = 1337;
-/// What takes longer has no listener.
+/// After this long there is no listener.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Addresses of the pod and of the node on `eth0`; of the node twice; then those on `net1`.
+/// Addresses of the pod and of the node on `eth0`, where the node has two; then those on `net1`.
 pub const POD: [&str; 2] = ["10.9.0.2", "fd09::2"];
 pub const NODE: [&str; 2] = ["10.9.0.1", "fd09::1"];
 pub const NODE_TOO: [&str; 2] = ["10.9.0.3", "fd09::3"];
 pub const POD_NET1: [&str; 2] = ["10.10.0.2", "fd10::2"];
 pub const NODE_NET1: [&str; 2] = ["10.10.0.1", "fd10::1"];
 pub const LOOPBACK: [&str; 2] = ["127.0.0.1", "::1"];
-/// The source of what the proxy delivers to the app.
+/// The source address of the proxy's deliveries to the app.
 pub const DELIVERY: [&str; 2] = ["127.0.0.6", "::6"];
 
 /// Listeners of the pod by port and name.
@@ -45,18 +45,18 @@ const LISTENERS: [(u16, &str); 8] = [
 /// Ports of the node, TCP and UDP.
 const NODE_PORTS: [u16; 6] = [53, 80, 443, 8000, 8001, 8002];
 
-/// Where a connection comes from.
+/// The source of a connection.
 #[derive(Clone, Copy, Debug)]
 pub enum Caller {
     Pod {
         uid: u32,
         gid: u32,
     },
-    /// From the pod, of the proxy, from the address by which it delivers.
+    /// From the pod, with the source address of deliveries.
     Delivery {
         uid: u32,
     },
-    /// From the node: the kubelet, or a pod in the host's network.
+    /// From the node: as the kubelet, or a pod in the host's network.
     Node,
 }
 
@@ -66,7 +66,7 @@ pub enum Transport {
     Udp,
 }
 
-/// The two namespaces; the node's ends with its process.
+/// The two namespaces; the node's exists as long as its process.
 pub struct Pod {
     node: Child,
 }
@@ -79,7 +79,7 @@ impl Pod {
             .spawn()
             .unwrap();
         let pod = Self { node };
-        // The namespace is new once it differs from ours.
+        // The process has its namespace once it differs from this one.
         let own = std::fs::read_link("/proc/self/ns/net").unwrap();
         let path = pod.namespace();
         while std::fs::read_link(&path).is_ok_and(|theirs| theirs == own) {
@@ -126,7 +126,7 @@ impl Pod {
         })
     }
 
-    /// The name of the listener that answers.
+    /// Connects; returns the name of the listener that answered.
     pub fn ask(&self, from: Caller, transport: Transport, to: SocketAddr) -> String {
         let namespace = File::open(self.namespace()).unwrap();
         on_a_thread(|| {
@@ -162,7 +162,7 @@ fn enter(namespace: &File) {
     move_into_link_name_space(namespace.as_fd(), kind).unwrap();
 }
 
-/// This thread's only: the kernel has users for each thread.
+/// Only for this thread: the kernel has user ids per thread.
 fn become_user(uid: u32, gid: u32) {
     set_thread_groups(&[]).unwrap();
     set_thread_gid(Gid::from_raw(gid)).unwrap();
@@ -190,7 +190,7 @@ fn ask(source: Option<IpAddr>, transport: Transport, to: SocketAddr) -> String {
     }
 }
 
-/// Answers connections to a port, of both families, with `name` for each byte.
+/// Answers each byte on connections to a port, of both families, with `name`.
 fn answer(port: u16, name: &'static str) {
     let every = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
     let tcp = TcpListener::bind(every).unwrap();
@@ -201,7 +201,7 @@ fn answer(port: u16, name: &'static str) {
     });
 }
 
-/// Answers datagrams with `name`. A socket of all addresses would answer from any of them.
+/// Answers datagrams with `name`, from the address that they were sent to.
 fn answer_datagrams(address: &str, port: u16, name: &'static str) {
     let address: IpAddr = address.parse().unwrap();
     let udp = UdpSocket::bind(SocketAddr::new(address, port)).unwrap();
@@ -254,7 +254,7 @@ pub fn nft(program: &str) -> String {
 pub fn redirect(options: &str) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_anyam-proxy"));
     command.arg("redirect").args(options.split_whitespace());
-    // The rules follow from the options alone, not from the user or environment of the test.
+    // Without environment, so that only the options determine the rules.
     command.env_clear().output().unwrap()
 }
 

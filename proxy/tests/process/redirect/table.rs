@@ -1,4 +1,4 @@
-//! Options, and which connections they capture: each over both families.
+//! Options, and the connections that they capture, over both families.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,7 +7,7 @@ use super::pod::{
     succeeds,
 };
 
-/// Of the app, of the proxy, delivered by the proxy, of an exempt group, of another user.
+/// From the app, from the proxy, delivered by the proxy, from an exempt group, from another user.
 const OF_APP: Caller = Caller::Pod { uid: APP, gid: APP };
 const OF_PROXY: Caller = Caller::Pod {
     uid: PROXY,
@@ -23,12 +23,12 @@ const OF_OTHER: Caller = Caller::Pod {
     gid: 2000,
 };
 
-/// A connection, and who answers it.
+/// A connection, and the listener that answers it.
 type Row = (Caller, Transport, [&'static str; 2], u16, &'static str);
 
 use Transport::{Tcp, Udp};
 
-/// What holds whatever is excluded: without options.
+/// Without options; these also hold whatever is excluded.
 const DEFAULT: [Row; 22] = [
     (OF_APP, Tcp, NODE, 80, "outbound"),
     (OF_APP, Tcp, NODE, 443, "outbound"),
@@ -37,14 +37,14 @@ const DEFAULT: [Row; 22] = [
     (OF_APP, Udp, LOOPBACK, 53, "dns"),
     (OF_APP, Udp, NODE, 8000, "node"),
     (OF_APP, Tcp, LOOPBACK, 8080, "app"),
-    // Its own service, by its own address: through the proxy, like every call.
+    // Its own service by its own address: through the proxy, like every call.
     (OF_APP, Tcp, POD, 8080, "outbound"),
-    // The address by which the proxy delivers proves nothing of another user.
+    // The source address of deliveries does not exempt other users.
     (Caller::Delivery { uid: APP }, Tcp, POD, 8080, "outbound"),
     (OF_PROXY, Tcp, NODE, 80, "node"),
     (OF_PROXY, Udp, NODE, 53, "node"),
     (OF_PROXY, Tcp, NODE, 53, "node"),
-    // The proxy calls its own pod as a peer would; what it delivers reaches the app.
+    // The proxy calls its own pod like a peer; its deliveries reach the app.
     (OF_PROXY, Tcp, POD, 8080, "inbound"),
     (OF_PROXY, Tcp, POD, 15021, "health"),
     (OF_PROXY, Tcp, LOOPBACK, 8080, "app"),
@@ -58,7 +58,7 @@ const DEFAULT: [Row; 22] = [
     (OF_OTHER, Tcp, NODE, 80, "outbound"),
 ];
 
-/// Options, then what they change for both families.
+/// Options, and the connections for which they make a difference, for both families.
 const ROWS: &[(&str, &[Row])] = &[
     ("", &DEFAULT),
     (
@@ -141,7 +141,7 @@ const ROWS: &[(&str, &[Row])] = &[
             (Caller::Node, Tcp, POD, 9000, "app"),
             (Caller::Node, Tcp, POD, 8081, "inbound"),
             (Caller::Node, Tcp, POD, 15021, "health"),
-            // The app calls its own service: the proxy's call passes as a peer's would.
+            // The app calls its own service: the proxy's call is treated like a peer's.
             (OF_PROXY, Tcp, POD, 8080, "app"),
             (OF_PROXY, Tcp, POD, 8081, "inbound"),
         ],
@@ -229,7 +229,7 @@ const ROWS: &[(&str, &[Row])] = &[
     ),
 ];
 
-/// Options that tell the families apart: rows for IPv4, rows for IPv6.
+/// Options that concern one family: rows for IPv4, rows for IPv6.
 fn rows_by_family() -> Vec<(&'static str, [Vec<Row>; 2])> {
     let captured = vec![
         (OF_APP, Tcp, NODE, 80, "outbound"),
@@ -274,7 +274,7 @@ fn check(pod: &Pod, options: &str, family: usize, rows: &[Row]) {
     }
 }
 
-/// What `nft` shows, and that the program as text is the same and found to be.
+/// `nft` lists the rules as they are printed, and installing the printed text passes `--check`.
 fn is_as_printed(options: &str) {
     let list = "list table inet anyam";
     let installed = nft(list);
