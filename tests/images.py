@@ -100,7 +100,7 @@ def check_contents(image, layer, root):
             equal((info.uid, info.gid), (owner, owner), info.name)
         tar.extractall(root, numeric_owner=True)
     equal(entries["tmp"].mode, 0o1777, "tmp")
-    # Nothing to run but the program and what loads it.
+    # No executables but the program and its loader and libraries.
     programs = [name for name, info in entries.items() if info.isfile() and info.mode & 0o111]
     libraries = [name for name in programs if re.match(r"lib(64)?/", name)]
     equal(sorted(set(programs) - set(libraries)), [f"usr/local/bin/anyam-{image}"], "programs")
@@ -121,7 +121,7 @@ def in_image(root, config, arguments, user=None, namespace=False):
         command = ["unshare", "-n", "bash", "-c", " && ".join(
             shlex.join(map(str, command + [action])) for action in namespace)]
     environment = dict(setting.split("=", 1) for setting in config["Env"])
-    # chroot itself is found by this PATH, the program by its absolute path.
+    # `chroot` itself is found by this PATH, the program by its absolute path.
     environment["PATH"] += ":" + os.environ["PATH"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
@@ -155,7 +155,7 @@ def check_dockerfile(image):
     equal(json.loads(said.pop("ENTRYPOINT")), wanted["Entrypoint"], "ENTRYPOINT")
     equal(said.pop("WORKDIR"), wanted["WorkingDir"], "WORKDIR")
     labels = dict(label.split("=", 1) for label in shlex.split(said.pop("LABEL")))
-    # Those of a commit are for who builds it to give.
+    # Labels about the commit are given by the build.
     commits = {"org.opencontainers.image.created", "org.opencontainers.image.revision"}
     equal(labels, {name: value for name, value in IMAGES.labels(image).items() if name not in commits}, "LABEL")
     equal(said, {}, "other instructions")

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what a fresh Debian machine with Rust lacks, and prints what it does.
 #   prerequisites.sh [root] [demo|test|bench|kube]…
-# Nothing is skipped in silence: what cannot be had is an error.
+# Nothing is skipped silently: what cannot be installed is an error.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -50,7 +50,7 @@ if wants bench; then
 fi
 if wants kube; then
   need openssl openssl
-  # Where there is systemd, some of these start a service of their own; the tests use none of them.
+  # Where there is systemd, some of these start a service; the tests use none of them.
   need etcd etcd-server
   need containerd containerd
   need runc runc

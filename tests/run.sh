@@ -23,12 +23,13 @@ stage "deny (bans, licenses, sources)" cargo deny --locked --log-level error che
 stage clippy cargo clippy --locked --workspace --all-targets -- -D warnings
 stage docs env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --quiet
 stage "build" cargo build --locked --workspace --bins
-# What users run: its costs are counted.
+# The program that users run: its costs are counted.
 stage "build, optimised" cargo build --locked --release -p anyam-proxy
-# The optimised sidecar, the quick control plane: what an image does with either is the same.
+# The optimised sidecar and the quick build of the control plane: images are made in the same way
+# from either.
 stage "images" tests/images.py target/release/anyam-proxy target/debug/anyam-control
 stage "Go peers" tests/peers/build.sh
-# Those on a real Kubernetes need it built: see CONTRIBUTING.md.
+# Tests on a real Kubernetes need one that is built: see CONTRIBUTING.md.
 stage "unit, property and whole-mesh tests" cargo test --locked --workspace --exclude anyam-tests-kube --no-fail-fast
 stage "demo, 30 s" target/debug/anyam demo --for 30s --dashboard 127.0.0.1:0
 

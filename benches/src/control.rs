@@ -260,7 +260,7 @@ fn subscribe(
             resource_names_subscribe: names.clone(),
             ..DeltaDiscoveryRequest::default()
         };
-        // Within the limits of a stream.
+        // It is within the limits of a stream.
         let _ = session.delta_request(&request, &*state, Instant::now());
     }
     session

@@ -86,13 +86,13 @@ pub struct Outcome {
     pub case: Case,
     pub title: &'static str,
     pub bulk: bool,
-    /// In what the contestants' work differs.
+    /// How the contestants' work differs.
     pub differences: &'static [&'static str],
     pub series: Vec<Series>,
     pub bars: Vec<BarResult>,
 }
 
-/// A bar and the value measured.
+/// A bar, and the measured value.
 #[derive(Clone, Debug, Serialize)]
 pub struct BarResult {
     pub metric: Metric,

@@ -178,7 +178,8 @@ fn idle(
     let running = Running::start(contestant.program, &contestant.hops, 1, programs)?;
     let scratch = &programs.scratch;
     std::thread::sleep(START);
-    // Memory that the first connection makes the process allocate once is not counted per connection.
+    // Memory that the process allocates once, with its first connection, is not counted per
+    // connection.
     held::hold(kind, 1, scratch)?.close();
     let before = settled(&running);
     into.add(Metric::Resident, before / 1024.0);

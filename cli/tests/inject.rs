@@ -31,7 +31,7 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap()
 }
 
-/// What the library does with the same settings, as its own tests have it.
+/// What the library makes of it with the same settings, from its own tests.
 fn expected(case: &str) -> String {
     let text = std::fs::read_to_string(golden(&format!("{case}.out.yaml"))).unwrap();
     let lines = text.lines().filter(|line| !line.starts_with('#'));
@@ -57,7 +57,7 @@ fn files_and_standard_input_become_the_same() {
         let input = std::fs::read_to_string(&file).unwrap();
         let again = inject(&["-f", "-", "--settings", settings], &input);
         assert_eq!(text(&again.stdout), expected(case), "{case}");
-        // Injecting what was injected changes nothing.
+        // Injecting an injected manifest changes nothing.
         let again = inject(&["-f", "-", "--settings", settings], text(&output.stdout));
         assert_eq!(text(&again.stdout), expected(case), "{case}");
     }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # `make images`: target/images/proxy.tar and control.tar, OCI archives made without Docker.
 #   build.sh [--arch amd64,arm64] [--binaries FOLDER] [--registry NAME] [--out FOLDER]
-# Without --binaries the programs are built, optimised, for each architecture. With it, FOLDER holds
+# Without --binaries the programs are built, optimised, for each architecture. With it, FOLDER has
 # those of this machine's architecture, and FOLDER/ARCH (or target/TRIPLE/release) those of others.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -28,7 +28,7 @@ done
 declare -A triple=([amd64]=x86_64-unknown-linux-gnu [arm64]=aarch64-unknown-linux-gnu)
 declare -A prefix=([amd64]=x86_64-linux-gnu [arm64]=aarch64-linux-gnu)
 
-# Compiles for an architecture that is not this machine's; says what is missing.
+# Compiles for an architecture that is not this machine's; an error names what is missing.
 cross() {
   local arch=$1 t=${triple[$1]} p=${prefix[$1]} upper
   command -v "$p-gcc" >/dev/null ||

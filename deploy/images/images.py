@@ -47,18 +47,18 @@ IMAGES = {
     },
 }
 
-# Where the libraries of an architecture are: on a machine of its own, and for cross-compiling
+# Folders of an architecture's libraries: on a machine of that architecture, and for cross-compiling
 # (Debian's libc6-arm64-cross and libgcc-s1-arm64-cross).
 MACHINES = {"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}
-# The first four bytes that tell an ELF file, and the machine's number at offset 18.
+# Machine numbers, at offset 18 of an ELF file.
 ELF_MACHINES = {"amd64": 62, "arm64": 183}
-# Debian's packages of the libraries, whose licences ask for their notices.
+# Debian's packages of the libraries, whose licences require their notices.
 NOTICES = {"libc.so.6": "libc6", "libgcc_s.so.1": "libgcc-s1"}
 
 CA_CERTIFICATES = "etc/ssl/certs/ca-certificates.crt"
 PASSWD = f"root:x:0:0:root:/:/sbin/nologin\nanyam:x:{UID}:{UID}:Anyam:/var/lib/anyam:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n"
 GROUP = f"root:x:0:\nanyam:x:{UID}:\nnogroup:x:65534:\n"
-# Names come from /etc/hosts, then from DNS.
+# Names are resolved by /etc/hosts, then by DNS.
 NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
 
 

@@ -36,7 +36,8 @@ PKI=$DIR/pki
 . "$KUBE_HOME/lib/control_plane.sh"
 . "$KUBE_HOME/lib/node.sh"
 
-# Of the running cluster: MODE (api or node; foreign has none of this), ADDRESS, SERVER and the ports.
+# Settings of the running cluster: MODE (api or node; foreign has none of the others), ADDRESS,
+# SERVER and the ports.
 recall() {
   [ -f "$DIR/settings" ] || fail "there is no cluster \"$NAME\" ($DIR). Run: tests/kube/cluster.sh up"
   # shellcheck disable=SC1091
@@ -52,7 +53,7 @@ kubectl() {
   if [ "$MODE" = foreign ]; then
     command kubectl "$@"
   else
-    # What it learns of the API is kept with the cluster, not in the home folder.
+    # kubectl's discovery cache is kept with the cluster, not in the home folder.
     in_network env KUBECACHEDIR="$DIR/kubectl" "$DIR/bin/kubectl" --kubeconfig "$DIR/etc/admin.kubeconfig" "$@"
   fi
 }
@@ -86,7 +87,7 @@ check_machine() {
   for program in kube-scheduler kube-proxy kubelet coredns; do binary "$program" >/dev/null; done
 }
 
-# Ports nobody listens at, below those that the kernel gives to clients.
+# Free ports, below those that the kernel gives to clients.
 free_ports() { # NUMBER
   python3 - "$1" "$ADDRESS" <<'P'
 import random, socket, sys
@@ -138,7 +139,7 @@ up() {
   [ ! -f "$DIR/up" ] || ! is_well || fail "the cluster \"$NAME\" is up already. Run: tests/kube/cluster.sh down"
   remove
   mkdir -p "$DIR"/{pki,etc,run,logs,etcd,bin}
-  # A failure ends everything again, but for the logs.
+  # A failure ends all processes again and keeps the logs.
   trap '(end_processes) || true; say "the logs are in $DIR/logs"' EXIT
   settings >"$DIR/settings"
   recall
@@ -173,15 +174,15 @@ end_processes() {
   fi
 }
 
-# Takes down what DIR has, of a running cluster or of one that died on the way.
+# Removes what DIR has, of a running cluster or of one whose start failed.
 remove() {
   [ -d "$DIR" ] || return 0
-  # By its own settings, which are not those of the cluster that comes next.
+  # With its own settings, not with those of the cluster that is started next.
   [ ! -f "$DIR/settings" ] || (recall; end_processes) || fail "the cluster \"$NAME\" could not be ended; its folder $DIR is kept"
   rm -rf "$DIR"
 }
 
-# Clusters whose owner has ended.
+# Removes clusters whose owner has ended.
 sweep() {
   local file pid started
   for file in "$STATE"/*/owner; do

@@ -222,8 +222,8 @@ def state_of_the_world(stub, node, folder):
     stream.close()
 
 
-def nobody(address, root):
-    """Without a certificate there is no configuration."""
+def without_certificate(address, root):
+    """A client without a certificate receives no configuration."""
     credentials = grpc.ssl_channel_credentials(root_certificates=root)
     options = [("grpc.ssl_target_name_override", "anyam-control")]
     with grpc.secure_channel(address, credentials, options) as channel:
@@ -232,7 +232,7 @@ def nobody(address, root):
         request.node.id = "sidecar~10.77.1.2~envoy.shop~anyam.local"
         try:
             for answer in stub.DeltaAggregatedResources(iter([request]), timeout=PATIENCE):
-                raise AssertionError(f"a stranger was told {answer}")
+                raise AssertionError(f"a client without a certificate received {answer}")
         except grpc.RpcError as error:
             refused = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAVAILABLE)
             assert error.code() in refused, error
@@ -249,7 +249,7 @@ def main():
         "NAME": "envoy", "NAMESPACE": "shop", "SERVICE_ACCOUNT": "envoy",
         "TLS_CERT_CHAIN": "/cert.pem", "TLS_KEY": "/key.pem", "TLS_ROOT_CERT": "/root.pem",
     })
-    nobody(address, read("root.pem"))
+    without_certificate(address, read("root.pem"))
     options = [("grpc.ssl_target_name_override", "anyam-control")]
     with grpc.secure_channel(address, credentials, options) as channel:
         stub = ads_pb2_grpc.AggregatedDiscoveryServiceStub(channel)

@@ -3,10 +3,11 @@
 //! - [`envoy`], [`xds`], [`google`]: Envoy's v3 API and what it builds on, whole messages
 //! - [`anyam`], [`istio`], [`grpc`]: our own small protos, the certificate service, health checks
 //! - [`type_url`]: the names of resource types on the wire; [`any`]: packing and unpacking them
-//! - [`json`]: the proto3 JSON mapping; [`unknown`]: what the schema lacks; [`schema`]: the schema;
-//!   `wire`: the wire format, field by field; `optional`: extensions marked as optional
-//! - [`yaml`]: YAML as people write bootstraps and manifests, with places
-//! - [`canonical()`]: one message, one sequence of bytes
+//! - [`json`]: the proto3 JSON mapping; [`unknown`]: finds fields that the schema lacks;
+//!   [`schema`]: the schema; `wire`: the wire format, field by field; `optional`: extensions marked
+//!   as optional
+//! - [`yaml`]: YAML as users write bootstraps and manifests, with file positions
+//! - [`canonical()`]: one encoding for equal messages
 //! - [`inspect`]: constants of the Inspect stream
 
 pub mod any;

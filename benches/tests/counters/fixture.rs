@@ -49,7 +49,7 @@ pub fn paths() -> Vec<Passage> {
     ]
 }
 
-/// The app, certificates, and the ports that all of this uses: one test has them at a time.
+/// The app, certificates, and the fixed ports, which only one test may use at a time.
 pub struct Fixture {
     _app: app::App,
     _ports: MutexGuard<'static, ()>,

@@ -1,7 +1,7 @@
 //! What a request costs in numbers that do not depend on the load of the machine, against the
 //! budgets in `benches/budgets.txt`.
 //!
-//! - `fixture`: the proxies and what stands behind them; one connection, closed loop
+//! - `fixture`: the proxies and the app; one connection, closed loop
 //! - `syscalls` (strace), `instructions` (callgrind): of the optimised program
 //! - `allocations`: by an allocator that counts, with the proxy inside this process
 //!

@@ -1,4 +1,4 @@
-//! Sidecars for the workloads in manifests, by the webhook's own code.
+//! Adds sidecars to the workloads in manifests, with the webhook's own code.
 
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -29,10 +29,10 @@ pub struct InjectArguments {
     /// Manifests (YAML or JSON); - is standard input; may be repeated
     #[arg(short, long, value_name = "FILE", required = true)]
     filename: Vec<PathBuf>,
-    /// The namespace of workloads that do not say theirs
+    /// The namespace of workloads that name none
     #[arg(short, long, value_name = "NAME", default_value = "default")]
     namespace: String,
-    /// Settings of injection, as anyam-control has them (--injection-settings)
+    /// Settings of injection, the same file as for anyam-control's --injection-settings
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
 }
@@ -70,7 +70,7 @@ pub fn inject(arguments: InjectArguments) -> Result<ExitCode, CommandError> {
     for outcome in &outcomes {
         report(outcome);
     }
-    // Only now: what a refused workload is part of must not be applied in part.
+    // Printed only now, so that nothing is applied when one workload is refused.
     let mut out = io::stdout().lock();
     for (index, document) in documents.iter().enumerate() {
         let separator = if index == 0 { "" } else { "---\n" };

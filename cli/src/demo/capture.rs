@@ -210,8 +210,9 @@ fn v6(ip: &[u8], at: usize) -> Option<IpAddr> {
     Some(Ipv6Addr::from(bytes).into())
 }
 
-/// Counts a segment. `flows` holds, for connections whose opening was seen, who opened it and the
-/// number of its first byte; that byte is looked at once, the middle of a stream proves nothing.
+/// Counts a segment. For connections whose opening was seen, `flows` has the end that opened it and
+/// the sequence number of its first byte. Only that byte is examined, because the middle of a
+/// stream proves nothing.
 fn count(segment: &Segment<'_>, flows: &mut HashMap<(End, End), u32>, seen: &mut Seen) {
     let direction = (segment.source, segment.destination);
     if segment.opens {

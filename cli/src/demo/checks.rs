@@ -13,10 +13,10 @@ use crate::api::types::ExplainRequest;
 const POLL: Duration = Duration::from_millis(200);
 /// The longest any one check may take.
 const TIMEOUT: Duration = Duration::from_secs(25);
-/// How long callers are watched after something was killed.
+/// How long callers are watched after a process was killed.
 const AFTERMATH: Duration = Duration::from_secs(2);
 
-/// What a check saw, good or bad.
+/// The outcome of a check, in words.
 type CheckResult = Result<String, String>;
 
 struct DemoRun<'a> {
@@ -41,7 +41,7 @@ pub async fn run(stage: &mut Stage, lasting: Option<Duration>) -> Result<bool, D
     };
     run.everything().await?;
     if run.stage.site.broken.is_some() && !run.passed {
-        // The check failed, as it should with this feature off.
+        // The check failed, as it must with this feature off.
         return Ok(false);
     }
     run.live(began, lasting).await?;
@@ -56,7 +56,7 @@ pub async fn run(stage: &mut Stage, lasting: Option<Duration>) -> Result<bool, D
 }
 
 impl DemoRun<'_> {
-    /// Each check in turn; a demo with a feature switched off ends at the first that fails.
+    /// Runs each check in turn; a demo with a feature switched off ends at the first that fails.
     async fn everything(&mut self) -> Result<(), DemoError> {
         for (what, check) in CHECKS {
             let result = self.check(*check).await?;
@@ -111,7 +111,7 @@ impl DemoRun<'_> {
         )
     }
 
-    /// Waits until `done` gives a result.
+    /// Waits until `done` returns a result.
     async fn until(
         &mut self,
         mut done: impl FnMut(&Totals) -> Option<CheckResult>,
@@ -251,7 +251,7 @@ impl DemoRun<'_> {
         .await
     }
 
-    /// Watches callers for a while: none may notice.
+    /// Watches callers for a while: no request may fail.
     async fn unnoticed(&mut self, before: &Totals) -> CheckResult {
         tokio::time::sleep(AFTERMATH).await;
         let after = self.totals();

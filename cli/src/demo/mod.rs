@@ -153,7 +153,7 @@ async fn demo(arguments: Arguments) -> Result<bool, DemoError> {
         let mut stage = Stage::build(&arguments).await?;
         checks::run(&mut stage, arguments.lasting).await
     };
-    // Dropping what runs is the clean-up, whichever side ends first.
+    // Dropping what was started cleans up, whichever side ends first.
     tokio::select! {
         outcome = run => outcome,
         outcome = interrupted => {

@@ -31,7 +31,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// Makes the bridge namespace, after removing what killed demos left.
+    /// Makes the bridge namespace, after removing those of killed demos.
     ///
     /// # Errors
     /// When `ip` is missing or the kernel refuses a namespace.

@@ -55,7 +55,7 @@ impl Process {
         whole.lines().last().map(str::to_owned)
     }
 
-    /// The last lines of its standard error.
+    /// The last lines of the process's standard error.
     pub fn last_errors(&self) -> String {
         let text = std::fs::read_to_string(&self.stderr).unwrap_or_default();
         let lines: Vec<_> = text.lines().collect();

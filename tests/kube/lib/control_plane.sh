@@ -8,7 +8,7 @@ POD_RANGE=10.244.0.0/16,fd00:10:244::/56
 
 start_etcd() {
   local client=http://127.0.0.1:$ETCD_PORT peer=http://127.0.0.1:$ETCD_PEER_PORT
-  # State is never wanted after a crash, so nothing waits for the disk.
+  # State is never needed after a crash, so nothing waits for the disk.
   start etcd "$(command -v etcd)" --name default --data-dir "$DIR/etcd" --unsafe-no-fsync --logger zap --log-level warn \
     --listen-client-urls "$client" --advertise-client-urls "$client" \
     --listen-peer-urls "$peer" --initial-advertise-peer-urls "$peer" --initial-cluster "default=$peer"
@@ -33,7 +33,7 @@ start_apiserver() {
   if [ "$MODE" = node ]; then
     flags+=(
       --advertise-address="$ADDRESS"
-      # The node's name is in no DNS; `exec` and `logs` would look it up.
+      # The node's name is not in DNS, where `exec` and `logs` would look it up.
       --kubelet-preferred-address-types=InternalIP
       --kubelet-certificate-authority="$PKI/ca.crt"
       --kubelet-client-certificate="$PKI/apiserver-kubelet-client.crt" --kubelet-client-key="$PKI/apiserver-kubelet-client.key"
@@ -60,7 +60,8 @@ start_controller_manager() {
   if [ "$MODE" = node ]; then
     flags+=(--allocate-node-cidrs=true --cluster-cidr="$POD_RANGE" --node-cidr-mask-size-ipv4=24 --node-cidr-mask-size-ipv6=64)
   else
-    # Nodes are objects of the test without a kubelet: they would be found lost, and their pods deleted.
+    # Without a kubelet, nodes are objects of the test: these controllers would take them for lost,
+    # and delete their pods.
     flags+=(--controllers='*,-node-lifecycle-controller,-taint-eviction-controller,-pod-garbage-collector-controller')
   fi
   start controller-manager "$(binary kube-controller-manager)" "${flags[@]}"
@@ -73,7 +74,7 @@ start_scheduler() {
 }
 
 api_is_ready() { kubectl get --raw /readyz && kubectl get namespaces default kube-system kube-public kube-node-lease; }
-# The namespace's account is the first thing that only a working controller-manager makes.
+# The namespace's service account is the first thing that only a working controller-manager makes.
 controllers_are_ready() { kubectl get serviceaccount default && kubectl -n kube-system get configmap kube-root-ca.crt; }
 
 # CONTROLLERS: with the controller-manager?

@@ -6,16 +6,17 @@ set -euo pipefail
 ready=$1 node=$2 address=$3 address6=$4
 
 hostname "$node"
-# Mounts pass between what is in here; nothing passes to the machine outside.
+# Mounts propagate among the namespaces in here, and none to the machine outside.
 mount --make-rshared /
-# kubelet, containerd, runc and CNI write at fixed paths: over them lie file systems that end with this
-# process. What the machine's own daemons keep there is not seen.
+# kubelet, containerd, runc and CNI write to fixed paths: file systems that end with this process
+# are mounted over them, and hide what the machine's own daemons keep there.
 for path in /run /var/lib /var/log; do mount -t tmpfs -o mode=0755 tmpfs "$path"; done
 mkdir -p /run/containerd /run/lock /run/netns /var/lib/kubelet /var/lib/cni /var/log/pods
 
 ip link set lo up
-# There need not be a dummy device: both ends of a pair stay here. One gives the node an address and a
-# default route, without which the redirect of a connection to a Service finds no way out.
+# Instead of a dummy device, which the kernel may lack: a pair of which both ends stay here. One
+# gives the node an address and a default route, which the redirect of a connection to a Service
+# needs.
 ip link add node0 type veth peer name node1
 ip link set node1 up
 ip address add "$address" dev node0

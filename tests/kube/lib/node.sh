@@ -21,7 +21,8 @@ start_machine() {
     [[ $real/ != "$hidden"* && $(realpath "$CACHE")/ != "$hidden"* ]] ||
       fail "the node has its own $hidden; set ANYAM_KUBE_CACHE and ANYAM_KUBE_STATE to folders elsewhere"
   done
-  # --kill-child: the process killed, the first one in the namespaces is killed too, and so all of them.
+  # --kill-child: when this process is killed, so is the first one in the namespaces, and with it
+  # all of them.
   setsid unshare --net --mount --pid --uts --ipc --fork --mount-proc --kill-child=SIGKILL -- \
     "$KUBE_HOME/lib/machine.sh" "$DIR/run/machine.ready" "$NODE" "$ADDRESS/24" "$ADDRESS6/64" \
     >"$DIR/logs/machine.log" 2>&1 </dev/null 9>&- &
@@ -50,7 +51,7 @@ make_cgroups() {
   local root file
   while read -r root; do
     mkdir -p "$root/$CGROUP" 2>/dev/null || fail "the cgroup $root/$CGROUP cannot be made; a cluster with a node needs writable cgroups"
-    # Version 1: a new cgroup of this controller has no processor and takes no process.
+    # Version 1: a new cgroup of this controller has no processor and accepts no process.
     for file in cpuset.cpus cpuset.mems; do
       [ ! -e "$root/cgroup.procs" ] || [ ! -e "$root/$CGROUP/$file" ] || [ -n "$(cat "$root/$CGROUP/$file")" ] ||
         [ ! -s "$root/$file" ] || cat "$root/$file" >"$root/$CGROUP/$file"
@@ -58,7 +59,8 @@ make_cgroups() {
   done < <(hierarchies)
 }
 
-# Only this cluster's pods are in these cgroups: they are dead with their namespaces, and are waited for.
+# Only this cluster's pods were in these cgroups: they are killed with their namespaces, and their
+# end is waited for.
 remove_cgroups() {
   local root
   empty() { [ ! -d "$1" ] || { find "$1" -depth -type d -exec rmdir {} + 2>/dev/null; [ ! -d "$1" ]; }; }
@@ -79,7 +81,7 @@ state = "/run/containerd"
   path = "$DIR/containerd-opt"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "localhost/anyam-test/pause:1"
-  # Where a process may not lower its own, every sandbox would fail.
+  # Where a process may not lower its own score, every sandbox would fail.
   restrict_oom_score_adj = true
   netns_mounts_under_state_dir = true
   [plugins."io.containerd.grpc.v1.cri".cni]
@@ -165,7 +167,7 @@ start_node() {
 load_into_node() { # ARCHIVE
   local name
   ctr images import --digests=false "$1" >/dev/null || fail "containerd refuses the image archive $1"
-  # A name without a registry is one of docker.io to Kubernetes.
+  # Kubernetes takes a name without a registry for one of docker.io.
   while read -r name; do
     case ${name%%/*} in
       "$name") ctr images tag "$name" "docker.io/library/$name" >/dev/null 2>&1 || true ;;

@@ -1,8 +1,8 @@
 # shellcheck shell=bash
 # Sourced by cluster.sh: authorities, certificates and kubeconfigs of one cluster, in $DIR/pki.
 #
-# Two authorities, as in any real cluster: `ca` for the API server, nodes and users; `front-proxy-ca`
-# only for the API server itself when it hands a request on to an aggregated one.
+# Two authorities, as in any real cluster: `ca` for the API server, nodes and users;
+# `front-proxy-ca` only for the API server itself when it forwards a request to an aggregated one.
 
 DAYS=30
 
@@ -17,7 +17,7 @@ certificate() { # NAME AUTHORITY SUBJECT [SUBJECT-ALTERNATIVE-NAMES]
       -extfile <(printf 'basicConstraints=CA:FALSE\nextendedKeyUsage=serverAuth,clientAuth\n%s\n' "${4:+subjectAltName=$4}") 2>/dev/null
 }
 
-# With everything in it, so that it can be moved.
+# A kubeconfig with embedded certificates, so that it can be moved.
 kubeconfig() { # CERTIFICATE
   local file=$DIR/etc/$1.kubeconfig
   cat >"$file" <<K

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Sourced by cluster.sh: the processes of one cluster. Each has in $DIR/run its command, which starts
-# it again, and its pid with the time it started at, so that no other process is ever taken for it;
-# and in $DIR/logs its log.
+# Sourced by cluster.sh: the processes of one cluster. For each, $DIR/run has its command, which
+# starts it again, and its pid with its start time, so that no other process is taken for it;
+# $DIR/logs has its log.
 
 # A process's start in clock ticks since boot, /proc/PID/stat's 22nd field; its name, the second,
 # may hold spaces. Fails where there is no such process, or only its exit status.
@@ -19,7 +19,7 @@ inside() {
   if [ "$MODE" = node ]; then
     local of
     of=$(machine_pid) || fail "the cluster \"$NAME\" does not run (its namespaces are gone). Run: tests/kube/cluster.sh up"
-    # The process made a PID namespace for its children; it is not in there itself.
+    # The process made a PID namespace for its children and is not in it itself.
     nsenter --net="/proc/$of/ns/net" --mount="/proc/$of/ns/mnt" --uts="/proc/$of/ns/uts" --ipc="/proc/$of/ns/ipc" \
       --pid="/proc/$of/ns/pid_for_children" -- "$@"
   else
@@ -37,8 +37,8 @@ start() {
 
 launch() { # NAME
   ! alive "$1" || return 0
-  # A session of its own, so that an interrupt at the terminal ends the script only. No descriptor is
-  # kept that a caller waits on: not its output, not the lock.
+  # A session of its own, so that an interrupt at the terminal ends only the script. No descriptor
+  # is kept that a caller waits for: neither its output nor the lock.
   inside bash -c "$START_TIME"'
     setsid bash "$1/run/$2.command" >>"$1/logs/$2.log" 2>&1 </dev/null &
     echo "$! $(start_time $!)" >"$1/run/$2.pid"

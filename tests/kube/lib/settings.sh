@@ -8,7 +8,7 @@ TREE=$(cd "$KUBE_HOME/../.." && pwd)
 # shellcheck source=../versions
 . "$KUBE_HOME/versions"
 
-# Binaries, images and Go's own caches; may be deleted, and is then built again.
+# Binaries, images and Go's own caches; what is deleted is built again.
 CACHE=${ANYAM_KUBE_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/anyam-kube}
 # One folder a cluster.
 STATE=${ANYAM_KUBE_STATE:-$CACHE/state}
@@ -23,7 +23,7 @@ fail() {
   exit 1
 }
 
-# Where build.sh puts a component: the folder is named by its version.
+# The folder of a component that build.sh made; its name has the version.
 component() {
   case $1 in
     kube-apiserver | kube-controller-manager | kube-scheduler | kube-proxy | kubelet | kubectl)
@@ -38,7 +38,7 @@ component() {
   esac
 }
 
-# Of files of ours.
+# A version for files of ours.
 version_of() { cat "$@" | sha256sum | cut -c 1-12; }
 
 # The path of a program that build.sh made; an error where it did not.

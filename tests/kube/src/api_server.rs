@@ -1,4 +1,4 @@
-//! An API server alone.
+//! An API server without nodes.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::cluster::Output;
 use crate::command::{run, script, succeed};
 
-/// Etcd and kube-apiserver, with RBAC, admission webhooks and aggregation, on loopback of the network
-/// namespace the test runs in. Ended on drop; after a test that was killed, by the next start.
+/// Etcd and kube-apiserver, with RBAC, admission webhooks and aggregation, on loopback of the
+/// network namespace that the test runs in. Dropping it ends it; after a test that was killed, the
+/// next start does.
 ///
-/// There is no node: pods stay what the test writes. A webhook or an aggregated API is reached by a
-/// URL on loopback, or by a Service of type ExternalName `localhost`.
+/// There is no node, so a pod's status is what the test writes. A webhook or an aggregated API is
+/// reached by a URL on loopback, or by a Service of type ExternalName `localhost`.
 pub struct ApiServer {
     /// `ANYAM_KUBE_NAME`
     name: String,
@@ -19,7 +20,7 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
-    /// Starts one and waits until it is ready, some 5 s.
+    /// Starts an API server and waits until it is ready, which takes some 5 s.
     ///
     /// # Panics
     /// When a prerequisite is missing; the message says how to get it.
@@ -27,10 +28,10 @@ impl ApiServer {
         Self::up(&[])
     }
 
-    /// With the controller-manager: service accounts, EndpointSlices, garbage collection, the rules of
-    /// the roles `view`, `edit` and `admin`, Deployments and Jobs as far as their pods' objects. Nodes
-    /// are objects of the test, without a kubelet; a pod of a node that does not exist is in no
-    /// EndpointSlice.
+    /// With the controller-manager: service accounts, EndpointSlices, garbage collection, the rules
+    /// of the roles `view`, `edit` and `admin`, and the objects of Deployments, Jobs and their
+    /// pods. Nodes are objects that the test makes, without a kubelet; a pod of a node that does
+    /// not exist is in no EndpointSlice.
     ///
     /// # Panics
     /// As [`Self::start`].
@@ -67,7 +68,7 @@ impl ApiServer {
         command
     }
 
-    /// With everything in it, of a member of `system:masters`.
+    /// A kubeconfig with embedded credentials of a member of `system:masters`.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
@@ -78,7 +79,7 @@ impl ApiServer {
         crate::client(&self.kubeconfig).await
     }
 
-    /// Runs kubectl and gives back what it prints.
+    /// Runs kubectl and returns its standard output.
     ///
     /// # Panics
     /// When it fails.
@@ -94,7 +95,7 @@ impl ApiServer {
         succeed(&mut self.kubectl_command(arguments), input)
     }
 
-    /// Runs kubectl to whatever end.
+    /// Runs kubectl, whatever its exit status.
     pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
         self.try_kubectl_with("", arguments)
     }
@@ -118,7 +119,7 @@ impl ApiServer {
         succeed(&mut self.script(&["stop", component]), "");
     }
 
-    /// Starts a stopped component again. It is not waited for.
+    /// Starts a stopped component again, without waiting for it.
     ///
     /// # Panics
     /// When there is no such component.

@@ -7,7 +7,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::command::{run, script, succeed};
 
-/// Tests of one process that share the cluster, or have it alone.
+/// Read by tests that share the cluster, written by one that has it alone.
 static TURNS: RwLock<()> = RwLock::new(());
 
 /// The cluster of `KUBECONFIG`, which `cluster.sh exec` sets for the built-in one.
@@ -16,7 +16,7 @@ pub struct Cluster {
     _turn: Turn,
 }
 
-/// Held for its drop.
+/// The guard is held until the cluster is dropped.
 enum Turn {
     Shared(#[allow(dead_code)] RwLockReadGuard<'static, ()>),
     Alone(#[allow(dead_code)] RwLockWriteGuard<'static, ()>),
@@ -45,8 +45,8 @@ impl Cluster {
         Self::given(Turn::Shared(turn))
     }
 
-    /// Waits until no other test of this process uses the cluster: for what disturbs them all, such
-    /// as draining a node.
+    /// Waits until no other test of this process uses the cluster: for tests that disturb others,
+    /// such as those that drain a node.
     ///
     /// # Panics
     /// As [`Self::shared`].
@@ -78,7 +78,7 @@ impl Cluster {
         crate::client(&self.kubeconfig).await
     }
 
-    /// Runs kubectl and gives back what it prints.
+    /// Runs kubectl and returns its standard output.
     ///
     /// # Panics
     /// When it fails.
@@ -94,7 +94,7 @@ impl Cluster {
         succeed(&mut self.kubectl_command(arguments), input)
     }
 
-    /// Runs kubectl to whatever end.
+    /// Runs kubectl, whatever its exit status.
     pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
         self.try_kubectl_with("", arguments)
     }
@@ -110,7 +110,7 @@ impl Cluster {
         command
     }
 
-    /// Makes an image known to the nodes.
+    /// Loads an image into the nodes.
     ///
     /// # Panics
     /// When the archive is refused.
@@ -180,17 +180,17 @@ impl Namespace<'_> {
         output.stdout
     }
 
-    /// Runs kubectl to whatever end.
+    /// Runs kubectl, whatever its exit status.
     pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
         let mut all = vec!["--namespace", &self.name];
         all.extend(arguments);
         self.cluster.try_kubectl(&all)
     }
 
-    /// Waits until the new pods of a Deployment are all that there are, and ready; 2 minutes.
+    /// Waits until a Deployment consists of new pods that are all ready; 2 minutes.
     ///
     /// # Panics
-    /// When they are not by then, with what the namespace's pods and events say.
+    /// When it does not within that time, with the namespace's pods and events.
     pub fn rolled_out(&self, deployment: &str) {
         let target = format!("deployment/{deployment}");
         let output = self.try_kubectl(&["rollout", "status", &target, "--timeout=120s"]);
@@ -204,7 +204,7 @@ impl Namespace<'_> {
         }
     }
 
-    /// Runs a command in a container, by its exit status.
+    /// Runs a command in a container.
     pub fn exec(&self, target: &str, container: &str, command: &[&str]) -> Output {
         let mut all = vec!["exec", target, "--container", container, "--"];
         all.extend(command);
@@ -214,7 +214,7 @@ impl Namespace<'_> {
 
 impl Drop for Namespace<'_> {
     fn drop(&mut self) {
-        // What it holds ends in the background: no test waits for another's.
+        // Its objects are deleted in the background; no other test waits for that.
         let delete = [
             "delete",
             "namespace",

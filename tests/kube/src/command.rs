@@ -1,4 +1,4 @@
-//! Programs that a test runs to their end.
+//! Runs programs to their end.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ pub fn script() -> Command {
     Command::new(path)
 }
 
-/// Runs it to its end, whatever that is.
+/// Runs a program to its end, whatever its exit status.
 ///
 /// # Panics
 /// When it cannot be started.
@@ -25,7 +25,7 @@ pub fn run(command: &mut Command, input: &str) -> Output {
         .unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
-    // A program that ends without reading its input is judged by its status.
+    // A program may end without reading its input; its exit status counts.
     let feed = std::thread::spawn(move || drop(stdin.write_all(input.as_bytes())));
     let output = child.wait_with_output().unwrap();
     feed.join().unwrap();
@@ -36,7 +36,7 @@ pub fn run(command: &mut Command, input: &str) -> Output {
     }
 }
 
-/// Runs it and gives back its standard output.
+/// Runs a program and returns its standard output.
 ///
 /// # Panics
 /// When its exit status is not 0.

@@ -1,12 +1,12 @@
-//! What tests on a real Kubernetes share.
+//! Support for tests on a real Kubernetes.
 //!
 //! - [`ApiServer`]: etcd and an API server of a test's own, without nodes
 //! - [`Cluster`]: the cluster with nodes that `cluster.sh` brought up, shared by all tests;
 //!   [`Namespace`]: a test's own part of it
 //! - [`until`]: waits for a condition
 //!
-//! Clusters are made and ended by `cluster.sh` beside this crate. What is missing is an error that
-//! says what to do, never a test that is left out.
+//! `cluster.sh` beside this crate starts and ends clusters. A missing prerequisite is an error that
+//! names the remedy, and no test is left out for it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -23,8 +23,8 @@ use std::path::Path;
 
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 
-/// The image of the tests' pods: `tests/kube/app`, static, with `/usr/sbin/nft` beside it. Known to
-/// the node of a [`Cluster`]; `imagePullPolicy: Never` or `IfNotPresent`.
+/// The image of the tests' pods: `tests/kube/app`, static, with `/usr/sbin/nft` beside it. Loaded
+/// into the node of a [`Cluster`]; `imagePullPolicy: Never` or `IfNotPresent`.
 pub const APP_IMAGE: &str = "localhost/anyam-test/app:1";
 
 async fn client(kubeconfig: &Path) -> kube::Client {

@@ -1,14 +1,14 @@
-//! Waiting for a condition, with a bound.
+//! Waits for a condition, with a time limit.
 
 use std::time::{Duration, Instant};
 
-/// Between two looks.
+/// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Asks until there is an answer. An `Err` says what was seen instead.
+/// Calls `ask` until it returns a value. An `Err` describes what was there instead.
 ///
 /// # Panics
-/// When `patience` ends before, with the last thing seen.
+/// When `patience` is over first, with the last description.
 pub async fn until<T, F>(what: &str, patience: Duration, mut ask: F) -> T
 where
     F: AsyncFnMut() -> Result<T, String>,

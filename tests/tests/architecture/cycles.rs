@@ -7,7 +7,8 @@ use std::path::Path;
 
 use syn::visit::{self, Visit};
 
-/// An area of its own inside a top-level module: it depends on what the rest of that module is below.
+/// Modules inside a top-level module that count as areas of their own: they use what the rest of
+/// that module is used by.
 const OWN_AREAS: [&str; 1] = ["config/compile"];
 
 /// For each pair of areas (top-level modules), where the first names the second.
@@ -75,7 +76,7 @@ impl Paths<'_> {
     }
 }
 
-/// The area of a module; of the root, none.
+/// The area of a module; the root has none.
 fn area(module: &[String]) -> String {
     let two = module.iter().take(2).cloned().collect::<Vec<_>>().join("/");
     match OWN_AREAS.contains(&two.as_str()) {

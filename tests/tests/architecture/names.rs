@@ -8,8 +8,8 @@ use super::cycles::is_test;
 
 const CRATES: [&str; 5] = ["benches", "cli", "control-plane", "proxy", "xds-proto"];
 
-/// The API answers with a view of an object of the model, which has its name in JSON and on the
-/// command line.
+/// Types of the API that are views of the model's types and have their names, in JSON and on the
+/// command line too.
 const IN_THE_API: [&str; 4] = ["Condition", "FileError", "Object", "Objects"];
 const API: &str = "control-plane/src/types.rs";
 

@@ -13,7 +13,7 @@ const SERVER: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 2);
 const DOCKER: &str = "240.240.9.1:8080";
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// HTTP/1 calls as HTTP/2 between the sidecars.
+/// HTTP/1 calls are carried as HTTP/2 between the sidecars.
 const HTTP2: &str = "
 apiVersion: mesh.anyam.dev/v1alpha1
 kind: BackendPolicy
@@ -23,7 +23,7 @@ spec:
   http2: true
 ";
 
-/// A message's head, and not a byte more.
+/// The head of a message, without a byte of what follows.
 fn head(stream: &mut TcpStream) -> std::io::Result<String> {
     let (mut head, mut byte) = (Vec::new(), [0]);
     while !head.ends_with(b"\r\n\r\n") {
@@ -33,8 +33,8 @@ fn head(stream: &mut TcpStream) -> std::io::Result<String> {
     Ok(String::from_utf8_lossy(&head).into_owned())
 }
 
-/// As dockerd: the stream follows 101 where the client asks for `tcp`, else 200. What comes on it is
-/// sent back, and at its end the length of the request's body.
+/// Like dockerd: the stream follows 101 if the client requests `tcp`, else 200. Echoes the stream,
+/// and ends it with the length of the request's body.
 fn dockerd(mut stream: TcpStream) -> std::io::Result<()> {
     let head = head(&mut stream)?.to_lowercase();
     let length = head.split_once("content-length: ");
@@ -64,13 +64,13 @@ fn dockerd(mut stream: TcpStream) -> std::io::Result<()> {
     stream.shutdown(Shutdown::Write)
 }
 
-/// What a request to an upgrade with a body gets: the status, and what came back of a conversation.
+/// Sends an upgrade request with a body; returns the status and what was received on the stream.
 fn attach(upgrade: &str, body: &str) -> std::io::Result<(String, String)> {
     let to: SocketAddr = DOCKER.parse().unwrap();
     let mut stream = TcpStream::connect_timeout(&to, TIMEOUT)?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     let length = body.len();
-    // The connection ends after what is no upgrade.
+    // Without an upgrade the connection ends after the response.
     let connection = match upgrade {
         "tcp" => "Upgrade",
         _ => "Upgrade, close",
@@ -83,14 +83,14 @@ fn attach(upgrade: &str, body: &str) -> std::io::Result<(String, String)> {
     let status = head.split(' ').nth(1).unwrap_or_default().to_owned();
     let mut came = String::new();
     if status == "101" {
-        // A conversation: each line is answered before the next is sent.
+        // Line by line: each is echoed before the next is sent.
         for line in ["ls\n", "exit\n"] {
             stream.write_all(line.as_bytes())?;
             let mut echo = vec![0; line.len()];
             stream.read_exact(&mut echo)?;
             came += &String::from_utf8_lossy(&echo);
         }
-        // The end of the input, and not of the output.
+        // Ends the input, but not the output.
         stream.shutdown(Shutdown::Write)?;
     }
     stream.read_to_string(&mut came)?;
@@ -114,10 +114,10 @@ fn docker_attach_and_exec_work_through_a_mesh() {
         mesh.sidecar("server", SERVER, &server),
     ];
     let listener = within(&server, || TcpListener::bind((SERVER, 8080)).unwrap());
-    // Ends with the test's process: `accept` has nothing else to wait for.
+    // The thread ends with the test's process.
     std::thread::spawn(move || {
         while let Ok((stream, _)) = listener.accept() {
-            // A client that leaves in the middle is one that has failed.
+            // A client that disconnects in the middle has failed.
             std::thread::spawn(move || dockerd(stream));
         }
     });
@@ -141,7 +141,7 @@ fn docker_attach_and_exec_work_through_a_mesh() {
         let exec = ask("tcp", "{\"Tty\":true}").unwrap();
         let expected = got("101", "ls\nexit\nbody of 12");
         assert_eq!(exec, expected, "{between}\n{}", mesh.logs());
-        // What is not allowed is as if it had not been asked for.
+        // An upgrade that is not allowed is ignored.
         let other = ask("other", "{\"Tty\":true}").unwrap();
         assert_eq!(other, got("200", "body of 12"), "{between}");
     }

@@ -1,5 +1,5 @@
-//! The control plane is killed: configured traffic goes on, unknown destinations stay refused. Who it
-//! may be.
+//! The control plane is killed: configured traffic continues, unknown destinations stay refused.
+//! And how it is authenticated.
 
 use std::io::ErrorKind;
 use std::net::Ipv4Addr;
@@ -70,8 +70,8 @@ fn without_its_control_plane_a_mesh_goes_on_and_stays_closed() {
     assert!(seen.tls_connections > 0, "{seen:?}");
 }
 
-/// A token beside a file of roots, as a pod's service-account token has it: the file says who the
-/// control plane may be, the token is presented as it is.
+/// A token with a file of roots, as for a pod's service-account token: the control plane is
+/// verified by the file, and the token is presented as it is.
 #[test]
 fn a_file_of_roots_authenticates_the_control_plane() {
     let manifests = [
@@ -86,7 +86,7 @@ fn a_file_of_roots_authenticates_the_control_plane() {
     let shown = |path: &std::path::Path| path.display().to_string();
     std::fs::copy(mesh.folder.join("control/ca/root.crt"), &roots).unwrap();
     std::fs::set_permissions(&roots, PermissionsExt::from_mode(0o644)).unwrap();
-    // Waits until it is in sync.
+    // Waits until the sidecar is in sync.
     let _joined = mesh.sidecar_with(
         "client",
         CLIENT.into(),

@@ -1,19 +1,19 @@
 //! Whole meshes, each in network namespaces of its own: control plane, sidecars, netfilter rules
 //! and programs that do not depend on it.
 //!
-//! - `harness`: starting a mesh and waiting for what must come; `process`: one of its processes;
-//!   `manifests`: its configuration; `traffic`: calls as one of its programs makes them
+//! - `harness`: starts a mesh and waits for conditions; `process`: one of its processes;
+//!   `manifests`: its configuration; `traffic`: calls of its apps
 //! - `attach`: upgrades other than WebSocket's
-//! - `control_plane`: what goes on when the control plane is killed, and what does not
+//! - `control_plane`: which traffic continues when the control plane is killed; its authentication
 //! - `envoy`: stock Envoy as a peer
-//! - `ipv6`: the same over IPv6; `ports`: sidecars that listen elsewhere
+//! - `ipv6`: the same over IPv6; `ports`: sidecars that listen on other ports
 //! - `misdeclared`: ports that are declared as something else than they are
 //! - `mirror`: requests that are also sent to another service
 //! - `names`: services, ports and members of headless services by DNS
 //! - `peers`: Go programs on both ends, sidecars and a stock Envoy between them
-//! - `policy`: what policy was evaluated on is what the app receives, for every spelling by every
-//!   way in
-//! - `probes`: the kubelet's, of an app under strict mTLS
+//! - `policy`: the path and headers that policy is evaluated on are those that the app receives,
+//!   for every spelling and every way in
+//! - `probes`: the kubelet's probes of an app under strict mTLS
 //! - `swap`: configuration and certificates change under load of every kind
 //! - `scale`: thousands of services, of which a sidecar uses two
 //! - `tunnel`: TCP inside few HTTP/2 connections

@@ -93,7 +93,7 @@ fn manifests() -> String {
     .concat()
 }
 
-/// A TLS server's answer to bytes that are no ClientHello: an alert, "unexpected message".
+/// The answer of a TLS server to bytes that are no ClientHello: an alert, "unexpected message".
 const ALERT: &str = "\x15\x03\x01\0\x02\x02\x0a";
 
 fn serve_all(server: &Namespace) {

@@ -1,5 +1,5 @@
 //! The kubelet's probes of an app under strict mTLS: the sidecar performs them at its status port,
-//! past its own inbound listener.
+//! and does not use its inbound listener for them.
 
 use std::net::Ipv4Addr;
 
@@ -38,7 +38,7 @@ fn an_app_under_strict_mtls_is_probed_by_its_sidecar() {
         &metrics,
     ];
     let _sidecar = mesh.sidecar_with("server", SERVER.into(), &server, &arguments);
-    // As the kubelet calls it: from outside of the mesh, without a certificate.
+    // Called as by the kubelet: from outside of the mesh, without a certificate.
     let probe = |name: &str| {
         get(
             &mesh.control_host,
@@ -55,7 +55,7 @@ fn an_app_under_strict_mtls_is_probed_by_its_sidecar() {
     for name in ["livez", "readyz"] {
         mesh.wait(name, || probe(name).is_ok_and(|(status, _)| status == 200));
     }
-    // The app itself is not to be had without mTLS.
+    // The app itself cannot be reached without mTLS.
     assert!(get(&mesh.control_host, APP, "/").is_err());
     let (status, metrics) = get(&mesh.control_host, STATUS, "/stats/prometheus").unwrap();
     assert_eq!(status, 200);

@@ -132,7 +132,7 @@ impl<'t> Node<'t> {
         }
     }
 
-    /// Where the value at `path` (`spec.ports[0].port`) stands, or what is nearest above it.
+    /// The place of the value at `path` (`spec.ports[0].port`), or of the nearest value above it.
     pub fn place_of(&self, path: &str) -> Place {
         match self.below(path) {
             None => self.place,
@@ -158,7 +158,7 @@ impl<'t> Node<'t> {
         child.at_mut(rest)
     }
 
-    /// Takes out the entry or element at `path`. False: there is none.
+    /// Removes the entry or element at `path`. False: there is none.
     pub fn remove(&mut self, path: &str) -> bool {
         let Some((index, rest)) = self.below(path) else {
             return false;
@@ -173,7 +173,7 @@ impl<'t> Node<'t> {
         true
     }
 
-    /// Which entry or element a path begins with, and what of the path is left below it.
+    /// The entry or element that a path begins with, and the rest of the path.
     fn below<'p>(&self, path: &'p str) -> Option<(usize, &'p str)> {
         let path = path.strip_prefix('.').unwrap_or(path);
         match &self.value {
@@ -183,7 +183,7 @@ impl<'t> Node<'t> {
                 let index = index.parse::<usize>().ok()?;
                 (index < elements.len()).then_some((index, rest))
             }
-            // Keys may have dots in them: the longest that fits.
+            // Keys may contain dots: the longest key that matches is taken.
             Value::Mapping(entries) => {
                 let all = entries.iter().enumerate();
                 let fitting = all.filter_map(|(index, (key, _))| {
@@ -202,8 +202,8 @@ impl<'t> Node<'t> {
         self.json_of(scalar::meaning)
     }
 
-    /// The same, where scalars without quotes mean what they mean to kubectl, which reads YAML 1.1:
-    /// `yes` and `on` are true, `0644` is octal.
+    /// As [`Self::to_json`], with the meaning that unquoted scalars have to kubectl, which reads
+    /// YAML 1.1: `yes` and `on` are true, `0644` is octal.
     pub fn to_json_as_kubectl(&self) -> Json {
         self.json_of(scalar::meaning_in_yaml_1_1)
     }
@@ -233,7 +233,7 @@ impl<'t> Node<'t> {
         }
     }
 
-    /// A scalar's text as it is written, without quotes; empty for what is no scalar.
+    /// The text of a scalar without quotes; empty for other nodes.
     pub fn text(&self) -> &str {
         match &self.value {
             Value::Scalar { text, .. } => text,

@@ -34,15 +34,15 @@ pub fn meaning(text: &str) -> Meaning {
         .unwrap_or(Meaning::Text)
 }
 
-/// What readers of YAML 1.1 take a scalar without quotes for: kubectl's, go-yaml 2, which knows the
-/// words for booleans, `012` as octal and `_` between digits.
+/// The meaning of an unquoted scalar to readers of YAML 1.1, such as go-yaml 2, which kubectl uses:
+/// `yes` and `on` are booleans, `012` is octal, and `_` may separate digits.
 pub fn meaning_in_yaml_1_1(text: &str) -> Meaning {
     match text {
         "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => return Meaning::Bool(true),
         "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => return Meaning::Bool(false),
         _ => {}
     }
-    // `_` may stand between digits and behind a sign: a scalar that begins with it is a text.
+    // `_` may be between digits and after a sign; a scalar that begins with it is a string.
     if text.starts_with('_') {
         return Meaning::Text;
     }
@@ -60,7 +60,7 @@ pub fn meaning_in_yaml_1_1(text: &str) -> Meaning {
     if let Some(number @ (Meaning::Unsigned(_) | Meaning::Signed(_))) = octal {
         return number;
     }
-    // Not octal, as `09` and `00.5`: decimal.
+    // Decimal, because `09` and `00.5` are no octal numbers.
     let decimal = unsigned.trim_start_matches('0');
     let decimal = match decimal.starts_with(|first: char| first.is_ascii_digit()) {
         true => meaning(&format!("{sign}{decimal}")),
@@ -73,7 +73,7 @@ pub fn meaning_in_yaml_1_1(text: &str) -> Meaning {
     }
 }
 
-/// Whether readers of YAML 1.1 take a text without quotes for something else.
+/// Whether readers of YAML 1.1 take an unquoted text for another type.
 pub fn is_other_in_yaml_1_1(text: &str) -> bool {
     meaning_in_yaml_1_1(text) != Meaning::Text
 }

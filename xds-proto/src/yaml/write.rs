@@ -74,7 +74,8 @@ fn text(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len() + 2);
     for c in Json::from(text).to_string().chars() {
         match c {
-            // JSON leaves these as they are; YAML 1.1 breaks lines at some, and allows none.
+            // JSON leaves these as they are; YAML 1.1 takes some as line breaks and allows none of
+            // them.
             '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' => {
                 quoted.push_str(&format!("\\u{:04x}", u32::from(c)));
             }

@@ -19,7 +19,7 @@ async fn objects_outlive_the_api_server_and_clients_come_back() {
     let events = maps.watch(&WatchParams::default(), &version).await.unwrap();
 
     server.stop("apiserver");
-    // It ended: the stream does too, with an error or without.
+    // The API server was stopped, so the stream ends, with an error or without.
     let rest = events
         .filter(|event| std::future::ready(event.is_ok()))
         .count();
@@ -46,7 +46,7 @@ fn two_at_once_know_nothing_of_each_other() {
     assert!(missing.stderr.contains("NotFound"), "{missing:?}");
 }
 
-/// The folder of an API server, of which its kubeconfig is in `etc`.
+/// The folder of an API server, whose kubeconfig is in `etc`.
 fn folder(server: &ApiServer) -> &Path {
     server.kubeconfig().parent().unwrap().parent().unwrap()
 }

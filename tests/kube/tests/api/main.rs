@@ -1,7 +1,7 @@
-//! The API server alone: what tests that need no pods stand on.
+//! An API server without nodes, as tests that need no pods use it.
 //!
-//! `objects`: watch, Lease, tokens; `webhook`: the API server calls back; `life`: restarts, several at
-//! once, nothing left behind.
+//! `objects`: watch, Lease, tokens; `webhook`: calls of the API server; `life`: restarts, several
+//! at once, nothing left behind.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -17,7 +17,7 @@ use tokio_rustls::TlsAcceptor;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Denies what has the label `refuse`; names the caller.
+/// Denies objects with the label `refuse`; the message has the user.
 async fn review(request: Request<Incoming>) -> hyper::Result<Response<Full<Bytes>>> {
     let body = request.into_body().collect().await?.to_bytes();
     let review: Value = serde_json::from_slice(&body).unwrap();
@@ -36,7 +36,7 @@ async fn review(request: Request<Incoming>) -> hyper::Result<Response<Full<Bytes
     Ok(Response::new(Full::from(answer.to_string())))
 }
 
-/// Serves reviews at loopback, for a host name; gives the port and the certificate as PEM.
+/// Serves reviews on loopback under a host name; returns the port and the certificate as PEM.
 async fn serve(host: &str) -> (u16, String) {
     let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
@@ -55,7 +55,7 @@ async fn serve(host: &str) -> (u16, String) {
             let (stream, _) = listener.accept().await.unwrap();
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
-                // A connection that ends early shows in the API server's answer.
+                // A failed connection shows in the API server's response.
                 let Ok(stream) = acceptor.accept(stream).await else {
                     return;
                 };
