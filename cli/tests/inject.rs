@@ -39,7 +39,7 @@ fn expected(case: &str) -> String {
 }
 
 #[test]
-fn files_and_standard_input_become_the_same() {
+fn files_and_standard_input_give_the_same() {
     let folder = tempfile::tempdir().unwrap();
     let settings = folder.path().join("settings.yaml");
     std::fs::write(
@@ -64,7 +64,7 @@ fn files_and_standard_input_become_the_same() {
 }
 
 #[test]
-fn what_became_of_each_workload_is_said() {
+fn each_workloads_outcome_is_printed() {
     let file = golden("untouched.in.yaml");
     let output = inject(&["-f", file.to_str().unwrap()], "");
     let said = text(&output.stderr);
@@ -83,7 +83,7 @@ fn what_became_of_each_workload_is_said() {
 }
 
 #[test]
-fn a_refusal_prints_nothing_and_says_where_and_what() {
+fn a_refusal_prints_no_manifest_and_names_place_and_cause() {
     let good = "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: a}]}}";
     let bad = "{apiVersion: v1, kind: Pod, metadata: {name: b, annotations: \
                {mesh.anyam.dev/drain-seconds: soon}}, spec: {containers: [{name: a}]}}";

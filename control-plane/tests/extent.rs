@@ -65,7 +65,7 @@ fn take_all(session: &mut Session, view: &dyn View) -> usize {
 }
 
 #[test]
-fn a_client_of_the_whole_mesh_stays_within_the_bound_and_what_is_made_up_does_not() {
+fn a_client_of_the_whole_mesh_stays_within_the_bound_and_one_with_made_up_names_does_not() {
     let translator = mesh();
     let view = translator.view();
     let limits = SessionLimits {

@@ -96,7 +96,7 @@ fn all(web: &str, of: &str) -> String {
 }
 
 #[test]
-fn a_restart_moves_nothing_to_what_comes_first_by_name() {
+fn a_restart_keeps_what_is_in_service_whatever_its_name() {
     let folders = Folders::new();
     folders.write("z.yaml", &all("10.1.0.1", "zebra"));
     let mut control = folders.start();

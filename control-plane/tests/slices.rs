@@ -107,7 +107,7 @@ fn of(name: &str, ip: &str) -> String {
 }
 
 #[test]
-fn labels_say_nothing() {
+fn selectors_are_not_used() {
     let mesh = Mesh::new();
     mesh.set(WEB);
     mesh.set(&pod("web-1", "10.0.0.1"));
@@ -119,7 +119,7 @@ fn labels_say_nothing() {
 }
 
 #[test]
-fn a_pod_that_is_not_known_is_not_called_nor_is_another_at_its_address() {
+fn an_unknown_pod_is_not_called_nor_is_another_at_its_address() {
     let mesh = Mesh::new();
     mesh.set(WEB);
     // The slice arrives before the pod.

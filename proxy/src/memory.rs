@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_is_over_once_most_of_it_has_gone() {
+    fn a_burst_is_over_once_most_of_its_connections_are_closed() {
         let (count, mut policy) = (ConnectionCount::default(), TrimPolicy::default());
         let burst: Vec<_> = (0..1000).map(|_| count.count_one()).collect();
         assert!(!policy.burst_is_over(count.open()));

@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_bytes_now_and_then_are_no_progress() {
+    fn a_few_bytes_now_and_then_count_as_stalled() {
         let mut progress = Progress::default();
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);

@@ -38,7 +38,7 @@ mod tests {
     use std::cell::Cell;
 
     #[tokio::test]
-    async fn a_loop_that_panics_runs_on_and_is_given_up_when_it_only_panics() {
+    async fn a_loop_that_panics_is_restarted_until_it_has_panicked_too_often() {
         let runs = Cell::new(0);
         restart_on_panic(|| async {
             runs.set(runs.get() + 1);

@@ -227,7 +227,7 @@ fn places_of_paths() {
 }
 
 #[test]
-fn what_stands_at_a_path_can_be_taken_out() {
+fn the_value_at_a_path_can_be_removed() {
     let text = "spec: { labels: { a.b: x, a: { b: y } }, ports: [{ port: 1 }, { port: 2 }] }\n";
     let mut node = yaml::documents(text).next().unwrap().unwrap();
     for missing in [

@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_its_bound_and_the_mesh_its_own() {
+    fn one_source_is_bounded_and_so_is_the_mesh() {
         let admission = admission(100, 3);
         let enter = |ip: IpAddr| admission.enter(ip);
         let proxy = |ip: IpAddr| {
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn proxies_have_so_many_permits_in_all() {
+    fn connections_with_a_certificate_are_bounded_in_all() {
         let admission = admission(2, 10);
         let mut permits: Vec<_> = (0..3)
             .map(|n| admission.enter(address(n)).unwrap().0)

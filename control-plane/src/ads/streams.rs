@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn when_all_permits_are_taken_a_workload_comes_in_for_its_own_oldest_only() {
+    fn when_all_permits_are_taken_only_a_workloads_own_oldest_is_superseded() {
         let limit = StreamLimit::new(OF_WORKLOAD);
         let _web: Vec<_> = (0..OF_WORKLOAD)
             .map(|_| limit.enter(&peer("web")).unwrap())

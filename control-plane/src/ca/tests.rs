@@ -108,7 +108,7 @@ fn a_lifetime_may_be_shorter_than_the_default_and_not_longer_than_the_bound() {
 }
 
 #[test]
-fn requests_that_ask_for_more_are_refused() {
+fn requests_for_more_than_the_identity_are_refused() {
     let p256 = &PKCS_ECDSA_P256_SHA256;
     let other = "spiffe://mesh.local/ns/shop/sa/admin";
     let refused =

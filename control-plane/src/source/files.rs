@@ -561,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_or_parsed_does_not_stand_for_the_objects_of_others() {
+    fn unreadable_and_invalid_files_do_not_keep_the_objects_of_others() {
         let root = tempfile::tempdir().unwrap();
         let path = |name: &str| root.path().join(name);
         let write = |name: &str, text: &str| fs::write(path(name), text).unwrap();
@@ -607,7 +607,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_bad_where_all_others_have_gone_is_reported_with_its_error() {
+    fn an_invalid_file_is_reported_even_where_all_others_have_gone() {
         let root = tempfile::tempdir().unwrap();
         let path = |name: &str| root.path().join(name);
         fs::write(path("a.yaml"), service("a", "80")).unwrap();
@@ -631,7 +631,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_out_of_reach_is_not_an_empty_one() {
+    fn a_folder_that_cannot_be_read_is_not_an_empty_one() {
         let above = tempfile::tempdir().unwrap();
         let root = above.path().join("mesh");
         let write = |name: &str, text: &str| fs::write(root.join(name), text).unwrap();

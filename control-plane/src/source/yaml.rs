@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn values_are_judged_where_they_stand() {
+    fn errors_in_values_have_their_place() {
         let route = |rule: &str| {
             format!(
                 "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {{ name: r }}\nspec:\n  rules:\n    - {rule}\n"

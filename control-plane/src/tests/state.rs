@@ -22,7 +22,7 @@ async fn asked(stream: &Delta, request: DeltaDiscoveryRequest) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_a_client_says_that_it_has_is_bounded() {
+async fn the_state_that_a_client_lists_is_bounded() {
     let bench = Bench::new().await;
     let channel = bench.plain().await;
     // Within the limits of a request's size and of the number of names.

@@ -6,7 +6,7 @@ use anyam_control::inject::annotations::ALL;
 use anyam_control::inject::settings::MeshSettings;
 
 #[test]
-fn every_annotation_is_documented_as_it_is() {
+fn every_annotation_is_documented_with_its_meaning() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kubernetes.md");
     let text = std::fs::read_to_string(path).unwrap();
     for annotation in &ALL {

@@ -18,7 +18,7 @@ fn annotated(name: &str, value: &str) -> Value {
 }
 
 #[test]
-fn the_pod_decides_before_its_namespace() {
+fn a_pods_own_choice_takes_precedence_over_its_namespace() {
     let settings = MeshSettings::default();
     let cases = [
         // namespace, label, annotation, injected
@@ -49,7 +49,7 @@ fn the_pod_decides_before_its_namespace() {
 }
 
 #[test]
-fn contradictions_and_other_words_are_refused() {
+fn contradictions_and_other_values_are_refused() {
     let mut both = annotated("mesh.anyam.dev/inject", "enabled");
     both["metadata"]["labels"] = json!({"mesh.anyam.dev/inject": "disabled"});
     assert!(refused(&both).to_string().contains("contradict"));
@@ -76,7 +76,7 @@ fn a_refusal_names_the_annotation_and_what_is_allowed() {
 }
 
 #[test]
-fn a_request_above_its_limit_is_refused_here() {
+fn a_request_above_its_limit_is_refused() {
     let error = refused(&annotated("mesh.anyam.dev/proxy-memory-request", "1Gi")).to_string();
     for part in ["1Gi", "256Mi", "mesh.anyam.dev/proxy-memory-limit"] {
         assert!(error.contains(part), "{error}");
@@ -140,7 +140,7 @@ fn a_damaged_status_is_refused() {
 }
 
 #[test]
-fn only_the_init_container_has_rights() {
+fn only_the_init_container_has_capabilities() {
     let (pod, _) = injected(&pod());
     let list = at(&pod, "/spec/initContainers");
     let names: Vec<&str> = list
@@ -167,7 +167,7 @@ fn only_the_init_container_has_rights() {
 }
 
 #[test]
-fn probes_that_cannot_be_performed_stay_and_are_named() {
+fn probes_that_cannot_be_performed_stay_and_a_warning_names_them() {
     let text = "{containers: [{name: a, livenessProbe: {httpGet: {port: http}}, readinessProbe: {tcpSocket: {port: '8080'}}}]}";
     let (pod, warnings) = injected(&json!({"spec": yaml(text)}));
     assert_eq!(
@@ -191,7 +191,7 @@ fn probes_that_cannot_be_performed_stay_and_are_named() {
 }
 
 #[test]
-fn metrics_are_merged_where_it_is_clear_which() {
+fn metrics_are_merged_where_their_port_is_clear() {
     let scraped = |ports: &str| {
         let mut pod = annotated("prometheus.io/scrape", "true");
         pod["spec"]["containers"][0]["ports"] = yaml(ports);
@@ -219,7 +219,7 @@ fn metrics_are_merged_where_it_is_clear_which() {
 }
 
 #[test]
-fn a_job_with_a_classic_sidecar_is_warned_of() {
+fn a_job_with_a_classic_sidecar_gets_a_warning() {
     let mut pod = annotated("mesh.anyam.dev/sidecar", "classic");
     pod["spec"]["restartPolicy"] = "Never".into();
     let (_, warnings) = injected(&pod);
@@ -230,7 +230,7 @@ fn a_job_with_a_classic_sidecar_is_warned_of() {
 }
 
 #[test]
-fn what_was_changed_by_hand_since_stays() {
+fn changes_by_hand_since_injection_are_kept() {
     let text = "{metadata: {annotations: {prometheus.io/scrape: 'true', prometheus.io/port: '9'}}, \
                 spec: {containers: [{name: a, livenessProbe: {httpGet: {port: 8080}}}]}}";
     let (mut pod, _) = injected(&yaml(text));

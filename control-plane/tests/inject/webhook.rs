@@ -334,7 +334,7 @@ async fn a_body_without_end_is_not_read() {
 }
 
 #[tokio::test]
-async fn plaintext_and_silence_take_nothing_from_others() {
+async fn plaintext_and_silent_connections_do_not_block_others() {
     let server = Server::start().await;
     let mut silent = Vec::new();
     for _ in 0..40 {

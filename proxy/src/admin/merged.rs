@@ -131,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn the_app_has_a_part_of_the_scrapers_time() {
+    fn the_app_gets_a_part_of_the_scrapers_time_out() {
         let within_of = |value: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(SCRAPE_TIMEOUT, value.parse().unwrap());

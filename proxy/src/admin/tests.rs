@@ -239,7 +239,7 @@ async fn ends(tcp: &mut TcpStream) {
 }
 
 #[tokio::test]
-async fn a_probe_is_answered_whatever_others_hold_open() {
+async fn a_probe_is_answered_while_others_hold_all_connections() {
     let admin = admin();
     for surface in [
         Surface::Health,

@@ -76,7 +76,7 @@ mod tests {
 ";
 
     #[test]
-    fn sockets_are_told_apart_by_inode() {
+    fn own_sockets_are_recognised_by_inode() {
         let others = |own: &[u64]| others(TABLE.as_bytes(), &own.iter().copied().collect());
         assert!(others(&[815]).unwrap());
         assert!(others(&[]).unwrap());

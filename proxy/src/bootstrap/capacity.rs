@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_limit_of_the_groups_above_holds() {
+    fn the_lowest_limit_of_a_group_and_those_above_applies() {
         type Limits<'a> = &'a [(&'a str, &'a str)];
         const MIB: u64 = 1 << 20;
         let unit = "0::/system.slice/anyam.service\n";

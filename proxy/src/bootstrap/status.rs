@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_performed_is_refused_with_its_place() {
+    fn invalid_probes_are_refused_with_their_field() {
         let of = |probe: pb::AppProbe| {
             let message = pb::StatusPort {
                 listen_address: "0.0.0.0".into(),

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_saved_is_private_and_comes_back() {
+    fn saved_files_are_private_and_load_again() {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("a/b");
         let store = StateStore::open(&dir).unwrap();
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_can_read_is_refused() {
+    fn files_that_others_can_read_are_refused() {
         let scratch = tempfile::tempdir().unwrap();
         let dir = scratch.path().join("state");
         let store = StateStore::open(&dir).unwrap();

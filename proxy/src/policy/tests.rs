@@ -132,7 +132,7 @@ fn shadow_rules_decide_nothing() {
 }
 
 #[test]
-fn a_path_is_judged_as_apps_may_read_it() {
+fn a_path_is_evaluated_in_each_form_that_apps_may_read() {
     let path = |path: &'static str| Req(Readings::of(path.as_bytes()), Vec::new());
     let rules = |action, permission| rbac(action, permission, Principal::Any);
     let is = |value: &str| Permission::UrlPath(exact(value));

@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_cannot_be_used_is_refused_by_its_flags_name() {
+    fn an_invalid_value_is_refused_with_its_flags_name() {
         for (flag, value, why) in [
             (
                 "--exclude-outbound-cidrs",
@@ -415,7 +415,7 @@ mod tests {
     proptest! {
         /// The printed form is parsed to the same value, so a default that clap prints can be used.
         #[test]
-        fn what_is_shown_is_read_back(ranges in prop::collection::vec((any::<u32>(), 0u32..=32), 0..20),
+        fn printed_values_are_parsed_to_the_same(ranges in prop::collection::vec((any::<u32>(), 0u32..=32), 0..20),
                                       ports in prop::collection::vec((1u16.., 1u16..), 0..20)) {
             let text = |(address, bits): &(u32, u32)| {
                 let (first, _) = network(IpAddr::V4((*address).into()), *bits);

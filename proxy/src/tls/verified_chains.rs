@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_chain_is_accepted_while_all_of_it_is_valid() {
+    fn a_cached_chain_is_accepted_while_all_of_it_is_valid() {
         let root = Ca::self_signed(ca(100), KeyPair::generate().unwrap()).unwrap();
         let key = KeyPair::generate().unwrap();
         let middle = Ca::signed_by(ca(5), key, &root).unwrap();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_bounded() {
+    fn the_cache_is_bounded() {
         let chains = VerifiedChains::default();
         for n in 0..=MOST {
             let mut chain = [0; 32];

@@ -323,7 +323,7 @@ async fn a_panic_in_the_compiler_refuses_the_resource() {
 }
 
 #[tokio::test]
-async fn a_panic_elsewhere_begins_a_new_stream_with_what_is_held() {
+async fn after_a_panic_elsewhere_a_new_stream_lists_what_is_held() {
     let mut rig = start().await;
     let mut stream = rig.streams.recv().await.unwrap();
     stream.next().await;

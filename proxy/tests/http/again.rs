@@ -147,7 +147,7 @@ async fn die(mut tcp: TcpStream, death: Death) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_change_whose_app_died_is_not_sent_again() {
+async fn an_unsafe_request_whose_app_failed_is_not_sent_again() {
     for (death, method) in [Death::Unread, Death::Read, Death::Abort]
         .into_iter()
         .flat_map(|death| ["POST", "PUT", "DELETE"].map(|method| (death, method)))
@@ -194,7 +194,7 @@ async fn a_change_whose_app_died_is_not_sent_again() {
 /// When all kept connections end while their second request is read, only one more is tried, and
 /// only for a safe request.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_changes_nothing_is_sent_once_more() {
+async fn a_safe_request_is_sent_once_more() {
     const KEPT: usize = 4;
     for (method, expected) in [("GET", 2), ("OPTIONS", 2), ("DELETE", 1), ("PUT", 1)] {
         let seconds = Arc::new(AtomicUsize::new(0));

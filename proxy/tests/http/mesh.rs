@@ -193,7 +193,7 @@ async fn policy_by_identity_holds_for_connections_that_are_open() {
 /// Before ALPN on the first connection has negotiated HTTP/2, two requests wait for the only
 /// connection that is allowed: both then get streams of it.
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_share_the_connection_whose_protocol_was_not_known() {
+async fn requests_that_waited_for_alpn_share_the_connection() {
     let upstream = listen(|mut tcp, _| async move {
         let mut buffer = Vec::new();
         let request = read_message(&mut tcp, &mut buffer).await.unwrap();

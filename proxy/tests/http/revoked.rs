@@ -95,7 +95,7 @@ async fn is_cut(client: &mut Client) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_new_deny_ends_what_it_would_refuse_and_nothing_else() {
+async fn a_new_deny_ends_the_requests_that_it_denies_and_no_others() {
     let upstream = upstream().await;
     for (rewrites, before) in [
         (false, Some("/other")),
@@ -132,7 +132,7 @@ async fn a_new_deny_ends_what_it_would_refuse_and_nothing_else() {
 /// Without a policy the head that policies are evaluated on is not kept; a request whose head was
 /// rewritten cannot be evaluated later, and ends.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_judged_any_more_ends() {
+async fn a_request_whose_head_was_not_kept_ends() {
     let upstream = upstream().await;
     let proxy = Proxy::start(setup(upstream, true, None));
     let mut open = websocket(&proxy, "/shop/open").await;

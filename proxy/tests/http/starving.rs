@@ -78,7 +78,7 @@ async fn so_does_one_of_http2() {
 
 /// A listener's limit counts the connections to all clusters.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_connection_gives_way_under_the_listener_s_limit() {
+async fn an_idle_connection_is_closed_under_the_listener_s_limit() {
     for protocol in [UpstreamProtocol::Http1, UpstreamProtocol::Http2] {
         let serve = |_: Request<h2::RecvStream>, mut respond: h2::server::SendResponse<Bytes>| async move {
             let mut body = respond.send_response(Response::new(()), false).unwrap();

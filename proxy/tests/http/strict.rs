@@ -53,7 +53,7 @@ async fn mirror() -> (std::net::SocketAddr, Arc<AtomicUsize>) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn http2_heads_are_judged_as_strictly_as_http1() {
+async fn http2_heads_are_checked_as_strictly_as_http1() {
     let (upstream, count) = mirror().await;
     let proxy = Proxy::start(Setup::new(upstream));
     let head = |uri: &str| Request::builder().uri(uri.to_owned());

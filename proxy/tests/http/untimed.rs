@@ -67,7 +67,7 @@ async fn a_response_that_rests_without_a_time_out_is_ended() {
 }
 
 #[tokio::test]
-async fn a_connection_that_never_says_which_protocol_is_ended() {
+async fn a_connection_of_undetected_protocol_is_ended() {
     let upstream = h1(|_| ok("")).await;
     let setup = || {
         Setup::new(upstream).with(|setup| {

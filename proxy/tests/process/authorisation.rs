@@ -72,7 +72,7 @@ fn a_host_in_any_disguise_is_the_host() {
 }
 
 #[test]
-fn every_value_of_a_repeated_header_is_judged() {
+fn every_value_of_a_repeated_header_is_evaluated() {
     let deny = rbac(
         "DENY",
         r#"{ header: { name: x-role, string_match: { exact: guest } } }"#,

@@ -121,7 +121,7 @@ fn inbound_ends_in_order_and_outbound_goes_on() {
 }
 
 #[test]
-fn a_request_that_is_under_way_is_answered_before_the_end() {
+fn a_request_in_progress_is_answered_before_the_end() {
     let meeting = Arc::new(Barrier::new(2));
     let with_app = meeting.clone();
     let app = upstream(move |tcp| slow(tcp, &with_app));
@@ -154,7 +154,7 @@ fn what_the_app_keeps_open_is_cut_after_the_drain_time() {
 }
 
 #[test]
-fn bytes_go_on_in_both_directions_until_they_end() {
+fn relays_go_on_in_both_directions_until_they_end() {
     let (mut proxy, outbound) = sidecar(upstream(echo), &tcp_proxy(""), &[]);
     let mut both = [proxy.front, outbound].map(|to| TcpStream::connect(to).unwrap());
     let mut round_trip = || {
@@ -173,7 +173,7 @@ fn bytes_go_on_in_both_directions_until_they_end() {
 
 /// Runs the test below in a network namespace where nothing else listens.
 #[test]
-fn the_proxy_stays_until_the_app_listens_no_more() {
+fn the_proxy_runs_until_the_app_stops_listening() {
     let test = "shutdown::beside_an_app";
     let status = Command::new("unshare")
         .arg("-n")
@@ -185,7 +185,7 @@ fn the_proxy_stays_until_the_app_listens_no_more() {
 }
 
 #[test]
-#[ignore = "run by the_proxy_stays_until_the_app_listens_no_more"]
+#[ignore = "run by the_proxy_runs_until_the_app_stops_listening"]
 fn beside_an_app() {
     let up = Command::new("ip")
         .args(["link", "set", "lo", "up"])

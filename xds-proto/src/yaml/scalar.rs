@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_kubectl_reads() {
+    fn scalars_as_kubectl_reads_them() {
         for (text, expected) in [
             ("yes", Meaning::Bool(true)),
             ("Off", Meaning::Bool(false)),

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn texts_stay_texts_to_readers_of_either_version() {
+    fn strings_are_strings_to_readers_of_either_version() {
         for other in [
             "yes", "No", "on", "OFF", "y", "0644", "1_000", "0b1", "true", "1e3", "",
         ] {

@@ -46,7 +46,7 @@ const SMALL: SessionLimits = SessionLimits {
 };
 
 #[test]
-fn a_stream_that_asks_for_too_much_ends() {
+fn requests_beyond_the_limits_are_refused() {
     let mesh = shop();
     let view = mesh.view();
     let first = |request| ask(&mut session(&mesh, SMALL), &*view, request);
@@ -72,7 +72,7 @@ fn a_stream_that_asks_for_too_much_ends() {
 }
 
 #[test]
-fn what_a_client_makes_up_is_bounded_in_bytes() {
+fn the_state_of_made_up_names_is_bounded_in_bytes() {
     let mesh = shop();
     let view = mesh.view();
     let limits = SessionLimits {
@@ -123,7 +123,7 @@ fn what_a_client_makes_up_is_bounded_in_bytes() {
 }
 
 #[test]
-fn whoever_subscribes_to_everything_that_there_is_may_have_its_state() {
+fn a_client_of_everything_may_have_the_state_of_everything() {
     let mesh = Memory::new();
     let names: Vec<String> = (0..2000).map(|n| format!("name-{n}")).collect();
     for type_url in [CLUSTER, ENDPOINT, LISTENER, ROUTE] {

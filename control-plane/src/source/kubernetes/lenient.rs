@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_field_goes_and_the_rest_stays() {
+    fn an_unknown_field_is_left_out_and_the_rest_is_read() {
         let spec = json!({
             "sessionAffinity": "ClientIP", "brandNew": {"a": 1},
             "ports": [{"port": 80, "newer": true}, {"port": 0, "name": "x"}, {"port": 81, "name": "y"}],
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn a_match_that_cannot_be_read_never_matches_more() {
+    fn an_invalid_match_never_matches_more() {
         let odd = json!({"path": {"value": "/a"}, "newTest": 1});
         let good = json!({"path": {"value": "/b"}});
         let (it, left_out) = route(json!([
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_that_cannot_be_read_lets_nothing_more_through() {
+    fn an_invalid_policy_allows_nothing_more() {
         let policy = |spec: Json| -> Option<Arc<AuthorizationPolicy>> {
             match parts(Kind::AuthorizationPolicy, spec).0? {
                 Object::Authorization(policy) => Some(policy),
@@ -367,7 +367,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mode_that_cannot_be_read_is_the_strictest() {
+    fn an_invalid_mode_is_the_strictest() {
         let spec = json!({
             "targetRefs": [{"kind": "Workload", "name": "w"}],
             "mtls": {"mode": "Quantum", "ports": {"80": "New"}, "z": 1},

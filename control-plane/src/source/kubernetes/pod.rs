@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_ended_or_has_no_address_is_none() {
+    fn a_pod_that_has_ended_or_has_no_address_is_no_workload() {
         assert!(pod("{}", RUNNING).is_some());
         assert_eq!(pod("{}", r#"{"phase": "Pending"}"#), None);
         for phase in ["Succeeded", "Failed"] {
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sidecar_is_what_runs_beside_the_app() {
+    fn a_sidecar_runs_beside_the_app() {
         let has = |spec: &str| pod(spec, RUNNING).unwrap().sidecar;
         let own = r#"{"containers": [{"name": "anyam-proxy"}]}"#;
         assert!(has(own));

@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_later_list_does_not_have_is_gone_once_that_is_read() {
+    fn objects_missing_from_a_later_list_are_removed_once_it_is_read() {
         let mut state = ClusterState::default();
         assert_eq!(state.missing().len(), WatchedKind::all().count());
         let ports = r#"{"ports": [{"port": 80}]}"#;
@@ -349,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_serves_on_and_is_named() {
+    fn invalid_objects_stay_in_service_and_are_reported() {
         let mut state = ClusterState::default();
         take(&mut state, [service("a", r#"{"ports": [{"port": 80}]}"#)]);
         state.take_in(service("a", "3"));

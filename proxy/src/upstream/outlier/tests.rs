@@ -370,7 +370,7 @@ proptest! {
 
     /// Exactly the endpoints below the threshold are ejected for a low success rate.
     #[test]
-    fn success_rates_are_judged_as_documented(shares in prop::collection::vec(0u32..=100, 5..20)) {
+    fn success_rates_are_evaluated_as_documented(shares in prop::collection::vec(0u32..=100, 5..20)) {
         let mut bench = Bench::new(shares.len(), rates_only());
         for (host, good) in shares.iter().enumerate() {
             bench.results(host, *good, 100 - good, AttemptResult::Status(500));

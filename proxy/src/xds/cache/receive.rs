@@ -89,7 +89,7 @@ impl<T> Cache<T> {
         kind
     }
 
-    /// Judges and keeps resources; returns the names seen.
+    /// Validates and keeps resources; returns the names of all of them.
     fn take_in<J: Validate<Value = T>>(
         &mut self,
         kind: ResourceType,

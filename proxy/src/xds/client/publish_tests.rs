@@ -21,7 +21,7 @@ fn response(nonce: &str, resources: &[(&str, &str)]) -> pb::DeltaDiscoveryRespon
 }
 
 #[tokio::test]
-async fn what_cannot_be_published_is_refused_and_the_rest_published() {
+async fn a_change_that_cannot_be_published_is_refused_and_the_rest_published() {
     let mut rig = start().await;
     let mut stream = rig.streams.recv().await.unwrap();
     stream.next().await;
@@ -86,7 +86,7 @@ async fn what_cannot_be_published_is_refused_and_the_rest_published() {
 }
 
 #[tokio::test]
-async fn a_removal_that_panics_is_done_with_the_next_change() {
+async fn a_removal_that_panics_is_published_with_the_next_change() {
     let mut rig = start().await;
     let mut stream = rig.streams.recv().await.unwrap();
     stream.next().await;

@@ -104,7 +104,7 @@ fn a_connection_lasts_no_longer_than_its_tcp_proxy_says() {
 
 /// Otherwise connections to upstreams are kept for an hour.
 #[test]
-fn idle_connections_to_upstreams_end_when_there_is_no_room() {
+fn idle_connections_to_upstreams_are_closed_near_a_limit() {
     run(async {
         let mut rig = Rig::new();
         let port = rig.free_port();

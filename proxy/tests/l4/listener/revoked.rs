@@ -35,7 +35,7 @@ async fn counted() -> (SocketAddr, Rc<Cell<usize>>) {
 /// A policy that is published during a connection's handshake applies to the connection: the app is
 /// not even dialled.
 #[test]
-fn a_policy_that_is_published_during_a_handshake_holds() {
+fn a_policy_that_is_published_during_a_handshake_applies() {
     run(async {
         for filter in [rig::tcp_proxy("app"), rig::http_direct_response(200)] {
             let mut peer = Peer::new();
@@ -63,7 +63,7 @@ fn a_policy_that_is_published_during_a_handshake_holds() {
 
 /// Bytes that a relay forwards would be checked by HTTP filters.
 #[test]
-fn relays_end_when_their_port_speaks_http() {
+fn relays_end_when_their_port_becomes_http() {
     run(async {
         let mut peer = Peer::new();
         let cluster = static_cluster("echo", echo_server().await);

@@ -70,7 +70,7 @@ fn idle_connections_inside_make_room() {
 }
 
 #[test]
-fn so_do_those_with_nothing_inside() {
+fn idle_connections_without_tunnels_make_room() {
     run(async {
         let pair = limited(SocketAddr::from(([127, 0, 0, 1], 9)));
         let mut around = Vec::new();

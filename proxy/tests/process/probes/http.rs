@@ -119,7 +119,7 @@ fn redirects_are_followed_within_the_host_only() {
 }
 
 #[test]
-fn of_a_huge_body_only_the_beginning_is_read() {
+fn only_the_beginning_of_a_huge_body_is_read() {
     let app = App::start(|_, stream| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
         // Until the sidecar closes the connection: otherwise this test would not end.
@@ -147,7 +147,7 @@ fn an_app_that_does_not_answer_fails_in_time_and_with_a_reason() {
 
 /// Concurrent requests for a probe share one request to the app.
 #[test]
-fn who_asks_while_a_probe_runs_joins_it() {
+fn concurrent_requests_for_a_probe_share_its_result() {
     let app = App::silent();
     let sidecar = Sidecar::probing(http(app.port, "/"), 5);
     thread::scope(|scope| {

@@ -42,7 +42,7 @@ fn is_up(answer: &Answer) -> bool {
 }
 
 #[test]
-fn text_stays_text() {
+fn text_format_is_kept() {
     let app = App::answering(
         "HTTP/1.1 200 OK\r\ncontent-type: text/plain; version=0.0.4\r\n\r\n\
          # HELP orders_total Orders.\n# TYPE orders_total counter\norders_total 7\n\
@@ -68,7 +68,7 @@ fn text_stays_text() {
 }
 
 #[test]
-fn open_metrics_stays_open_metrics() {
+fn open_metrics_is_kept() {
     let app = App::answering(
         "HTTP/1.1 200 OK\r\ncontent-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n\r\n\
          # TYPE orders counter\norders_total 7 # {trace_id=\"a\"} 1\n\
@@ -136,7 +136,7 @@ fn an_app_without_metrics_hides_none_of_ours() {
 }
 
 #[test]
-fn a_slow_app_costs_no_more_than_the_scraper_has() {
+fn a_slow_app_is_waited_for_no_longer_than_the_scraper_allows() {
     let app = App::silent();
     let began = Instant::now();
     let answer = scraping(&of(&app), "x-prometheus-scrape-timeout-seconds: 0.5\r\n");
@@ -150,7 +150,7 @@ fn a_slow_app_costs_no_more_than_the_scraper_has() {
 }
 
 #[test]
-fn without_metrics_of_the_apps_there_are_ours() {
+fn an_app_without_metrics_leaves_the_sidecars() {
     let sidecar = Sidecar::start(&json!([]), None);
     let answer = sidecar.get("/stats/prometheus", PROMETHEUS);
     assert_eq!(answer.status, 200);

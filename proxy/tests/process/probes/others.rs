@@ -151,7 +151,7 @@ fn tcp_connects_or_does_not() {
 }
 
 #[test]
-fn probes_that_make_no_sense_end_the_start_with_their_place() {
+fn invalid_probes_end_the_start_with_their_field() {
     let run = |probes: &str| {
         let state = tempfile::tempdir().unwrap();
         std::process::Command::new(env!("CARGO_BIN_EXE_anyam-proxy"))

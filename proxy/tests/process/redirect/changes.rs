@@ -157,7 +157,7 @@ fn beside_other_tables() {
 }
 
 #[test]
-#[ignore = "run by what_cannot_be_installed_changes_nothing"]
+#[ignore = "run by a_refused_installation_changes_nothing"]
 fn refused() {
     let pod = Pod::new();
 

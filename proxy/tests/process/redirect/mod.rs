@@ -28,7 +28,7 @@ fn in_a_namespace(test: &str) {
 }
 
 #[test]
-fn what_the_options_capture() {
+fn options_and_the_connections_that_they_capture() {
     in_a_namespace("redirect::table::every_option");
 }
 
@@ -43,6 +43,6 @@ fn other_tables_stay_as_they_are() {
 }
 
 #[test]
-fn what_cannot_be_installed_changes_nothing() {
+fn a_refused_installation_changes_nothing() {
     in_a_namespace("redirect::changes::refused");
 }

@@ -284,7 +284,7 @@ fn is_as_printed(options: &str) {
 }
 
 #[test]
-#[ignore = "run by what_the_options_capture"]
+#[ignore = "run by options_and_the_connections_that_they_capture"]
 fn every_option() {
     let pod = Pod::new();
     for (options, rows) in ROWS {

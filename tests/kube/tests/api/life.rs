@@ -10,7 +10,7 @@ use kube::api::{Api, ListParams, WatchParams};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 #[tokio::test]
-async fn objects_outlive_the_api_server_and_clients_come_back() {
+async fn objects_survive_a_restart_of_the_api_server_and_clients_reconnect() {
     let server = ApiServer::start();
     server.kubectl(&["create", "configmap", "kept", "--from-literal=k=v"]);
     let maps: Api<ConfigMap> = Api::namespaced(server.client().await, "default");
@@ -35,7 +35,7 @@ async fn objects_outlive_the_api_server_and_clients_come_back() {
 }
 
 #[test]
-fn two_at_once_know_nothing_of_each_other() {
+fn two_api_servers_at_once_are_independent() {
     let (one, other) = (ApiServer::start(), ApiServer::start());
     one.kubectl(&["create", "namespace", "mine"]);
     assert_eq!(
@@ -77,7 +77,7 @@ fn nothing_is_left_of_one_that_was_dropped() {
 
 /// A test that was killed cannot end its API server: the next start does.
 #[tokio::test]
-async fn nothing_is_left_of_one_whose_owner_died() {
+async fn nothing_is_left_of_one_whose_owner_was_killed() {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/cluster.sh");
     let name = format!("orphan-{}", std::process::id());
     let mut owner = Command::new("sleep").arg("600").spawn().unwrap();

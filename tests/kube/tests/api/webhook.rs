@@ -74,9 +74,9 @@ fn configuration(mut client: Value, certificate: &str) -> String {
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingWebhookConfiguration",
-        "metadata": {"name": "judge"},
+        "metadata": {"name": "label"},
         "webhooks": [{
-            "name": "judge.anyam.dev",
+            "name": "label.anyam.dev",
             "clientConfig": client,
             "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}],
             "admissionReviewVersions": ["v1"],
@@ -87,7 +87,7 @@ fn configuration(mut client: Value, certificate: &str) -> String {
     .to_string()
 }
 
-async fn refuses_what_it_is_told_to(server: ApiServer, configuration: String) {
+async fn denies_labelled_objects(server: ApiServer, configuration: String) {
     // kubectl blocks this thread; the runtime's other one serves the webhook meanwhile.
     server.kubectl_with(&configuration, &["apply", "-f", "-"]);
     let map = |name: &str, labels: Value| {
@@ -98,7 +98,7 @@ async fn refuses_what_it_is_told_to(server: ApiServer, configuration: String) {
     until("the webhook to be called", PATIENCE, async || {
         let dry = ["create", "--dry-run=server", "-f", "-"];
         let output = server.try_kubectl_with(&map("m", json!({"refuse": "yes"})), &dry);
-        let refused = "admission webhook \"judge.anyam.dev\" denied the request: refused for admin";
+        let refused = "admission webhook \"label.anyam.dev\" denied the request: refused for admin";
         if output.stderr.contains(refused) {
             Ok(())
         } else {
@@ -112,23 +112,23 @@ async fn refuses_what_it_is_told_to(server: ApiServer, configuration: String) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_webhook_is_reached_by_its_url() {
     let (port, certificate) = serve("127.0.0.1").await;
-    let client = json!({"url": format!("https://127.0.0.1:{port}/judge")});
+    let client = json!({"url": format!("https://127.0.0.1:{port}/label")});
     let configuration = configuration(client, &certificate);
-    refuses_what_it_is_told_to(ApiServer::start(), configuration).await;
+    denies_labelled_objects(ApiServer::start(), configuration).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_webhook_is_reached_by_a_service_that_leads_out() {
-    let (port, certificate) = serve("judge.default.svc").await;
+    let (port, certificate) = serve("label.default.svc").await;
     let server = ApiServer::start();
     server.kubectl(&[
         "create",
         "service",
         "externalname",
-        "judge",
+        "label",
         "--external-name=localhost",
     ]);
-    let client = json!({"service": {"name": "judge", "namespace": "default", "port": port}});
+    let client = json!({"service": {"name": "label", "namespace": "default", "port": port}});
     let configuration = configuration(client, &certificate);
-    refuses_what_it_is_told_to(server, configuration).await;
+    denies_labelled_objects(server, configuration).await;
 }

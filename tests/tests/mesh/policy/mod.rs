@@ -145,7 +145,7 @@ fn ways() -> impl Iterator<Item = (Way, Version)> {
 }
 
 #[test]
-fn what_policy_judged_is_what_the_app_receives() {
+fn policy_is_evaluated_on_what_the_app_receives() {
     let Stage {
         mesh,
         caller,
@@ -217,7 +217,7 @@ fn what_policy_judged_is_what_the_app_receives() {
             assert_eq!(got.0, 403, "{way:?} {target}");
         }
     }
-    every_value_of_a_repeated_header_is_judged(caller);
+    every_value_of_a_repeated_header_is_evaluated(caller);
     corpus::leads_past_nothing(mesh, caller, mirror);
     upgrades_are_gets(caller);
     forged_identities_are_removed(caller);
@@ -226,7 +226,7 @@ fn what_policy_judged_is_what_the_app_receives() {
     allowed::only_in_every_reading(mesh, caller);
 }
 
-fn every_value_of_a_repeated_header_is_judged(caller: &Caller) {
+fn every_value_of_a_repeated_header_is_evaluated(caller: &Caller) {
     const GUEST: (&str, &str) = ("x-role", "guest");
     const ADMIN: (&str, &str) = ("x-role", "admin");
     let rows: [(&[(&str, &str)], u16); 6] = [

@@ -126,7 +126,7 @@ load_assignment:
 
 /// A resolver that does not answer holds a lookup for 5 s and more.
 #[test]
-fn names_that_hang_do_not_hold_up_others() {
+fn unanswered_names_do_not_hold_up_others() {
     const HANGING: usize = 60;
     let host = |name: &str| {
         format!("{{endpoint: {{address: {{socket_address: {{address: {name}, port_value: 7}}}}}}}}")

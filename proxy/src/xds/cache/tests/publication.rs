@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn a_new_route_breaks_with_the_old_cluster_only_after_it_made_it_to_the_new_one() {
+fn an_old_cluster_is_removed_only_after_the_route_to_the_new_one_is_published() {
     let mut rig = Rig::connected(named());
     rig.delta(ResourceType::Listener, &["inbound r:r"], &[]);
     rig.delta(ResourceType::Route, &["r c:old"], &[]);
@@ -23,7 +23,7 @@ fn a_new_route_breaks_with_the_old_cluster_only_after_it_made_it_to_the_new_one(
 }
 
 #[test]
-fn what_cannot_be_published_leaves_the_version_before_it_with_all_it_needs() {
+fn a_version_that_cannot_be_published_leaves_the_one_before_with_its_references() {
     let mut rig = Rig::connected(named());
     rig.delta(ResourceType::Listener, &["inbound c:old"], &[]);
     rig.delta(ResourceType::Cluster, &["old"], &[]);
@@ -57,7 +57,7 @@ fn what_cannot_be_published_leaves_the_version_before_it_with_all_it_needs() {
 }
 
 #[test]
-fn an_acknowledgement_that_waits_names_each_refused_resource_and_the_version_before() {
+fn a_queued_acknowledgement_becomes_a_nack_with_each_refused_resource_and_the_version_before() {
     let mut rig = Rig::connected(sotw());
     rig.sotw("1", ResourceType::Cluster, &["a", "b"]);
     rig.changes();
@@ -81,7 +81,7 @@ fn an_acknowledgement_that_waits_names_each_refused_resource_and_the_version_bef
 }
 
 #[test]
-fn an_absent_answer_is_given_for_what_cannot_be_published() {
+fn a_resource_that_cannot_be_published_is_answered_as_absent() {
     let mut rig = Rig::connected(named());
     assert_eq!(rig.want(ResourceType::Listener, "x"), None);
     rig.delta(ResourceType::Listener, &["x unpublishable"], &[]);
