@@ -109,8 +109,8 @@ fn what_is_accepted_was_signed_as_it_is() {
         .map(|seed| signed(&seed.der))
         .collect();
     for seed in &seeds {
-        let judged = validate(&as_pem(&seed.der), &web);
-        assert_eq!(judged.is_ok(), seed.is_good, "{judged:?}");
+        let validated = validate(&as_pem(&seed.der), &web);
+        assert_eq!(validated.is_ok(), seed.is_good, "{validated:?}");
         assert!(validate(&as_pem(&renamed(&seed.der)), &job).is_err());
     }
     let mut rounds = Rounds::new(ROUNDS);

@@ -225,7 +225,7 @@ impl Acceptor {
             };
             let (shared, ready) = (Arc::clone(&shared), ready.clone());
             tokio::spawn(async move {
-                match shared.greet(stream, address, permit, displaced).await {
+                match shared.handshake(stream, address, permit, displaced).await {
                     // Closed: we are shutting down.
                     Ok(connection) => drop(ready.send(Ok(connection)).await),
                     Err(error) => {
@@ -236,7 +236,7 @@ impl Acceptor {
         }
     }
 
-    async fn greet(
+    async fn handshake(
         &self,
         stream: TcpStream,
         address: SocketAddr,

@@ -78,13 +78,13 @@ impl Handshaker {
         let mut wire = Wire::new(PeerConnection::new(tcp), session, &self.pool);
         wire.incoming.preload(prefix)?;
         let sni = self.drive(&mut wire).await?;
-        let judged_by = JudgedBy {
+        let verification = PeerVerification {
             role: PeerRole::Client,
             trust: built.trust.as_ref(),
             live: context.options().trust.as_ref(),
             rules: context.rules(),
         };
-        self.finish(wire, sni, &judged_by)
+        self.finish(wire, sni, &verification)
     }
 
     /// Dials TLS over a connected socket.
@@ -117,7 +117,7 @@ impl Handshaker {
         let session = Session::Client(session.map_err(TlsError::Setup)?);
         let mut wire = Wire::new(PeerConnection::new(tcp), session, &self.pool);
         self.drive(&mut wire).await?;
-        let judged_by = JudgedBy {
+        let verification = PeerVerification {
             role: PeerRole::Server,
             trust: built.trust.as_ref(),
             live: context.options().trust.as_ref(),
@@ -126,7 +126,7 @@ impl Handshaker {
         self.finish(
             wire,
             sni.map(|sni| sni.to_ascii_lowercase().into()),
-            &judged_by,
+            &verification,
         )
     }
 
@@ -192,7 +192,7 @@ impl Handshaker {
         &self,
         wire: Wire,
         sni: Option<Box<str>>,
-        judged_by: &JudgedBy<'_>,
+        verification: &PeerVerification<'_>,
     ) -> Result<TlsStream, TlsError> {
         let common = wire.session.common();
         let resumed = common.handshake_kind() == Some(HandshakeKind::Resumed);
@@ -216,7 +216,7 @@ impl Handshaker {
             peer_certificate: None,
         };
         let chain = common.peer_certificates().unwrap_or_default();
-        if let (Some(trust), Some(live)) = (judged_by.trust, judged_by.live) {
+        if let (Some(trust), Some(live)) = (verification.trust, verification.live) {
             let peer = self.peers.shared(chain).map_err(|_| TlsError::Closed)?;
             if let Some(peer) = peer {
                 if resumed && peer.not_after <= SystemTime::now() {
@@ -226,9 +226,9 @@ impl Handshaker {
                 info.peer_verified = true;
                 info.peer_certificate = Some(peer.clone());
                 let verified = VerifiedPeer {
-                    role: judged_by.role,
+                    role: verification.role,
                     peer,
-                    rules: judged_by.rules.clone(),
+                    rules: verification.rules.clone(),
                     live: live.clone(),
                     trust: trust.clone(),
                     began: UnixTime::now(),
@@ -240,7 +240,7 @@ impl Handshaker {
     }
 }
 
-struct JudgedBy<'a> {
+struct PeerVerification<'a> {
     role: PeerRole,
     trust: Option<&'a Arc<TrustBundle>>,
     live: Option<&'a Arc<Rotating<TrustBundle>>>,

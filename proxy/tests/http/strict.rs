@@ -119,7 +119,7 @@ fn rules(action: RbacAction) -> Arc<Rbac> {
     })
 }
 
-fn judged_by(upstream: std::net::SocketAddr, action: RbacAction) -> Proxy {
+fn with_policy(upstream: std::net::SocketAddr, action: RbacAction) -> Proxy {
     Proxy::start(Setup::new(upstream).with(|setup| {
         setup.manager.path.normalize = true;
         setup.manager.filters.push(HttpFilter {
@@ -148,7 +148,7 @@ async fn an_upgrade_is_a_get_in_both_protocols() {
         (RbacAction::Allow, "/ws", 200),
         (RbacAction::Allow, "/other", 403),
     ] {
-        let proxy = judged_by(agree, action);
+        let proxy = with_policy(agree, action);
         let (got, _) = ask_h2(&proxy, extended_connect(path)).await;
         assert_eq!(got, status, "{action:?} {path}");
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::affected::{Affected, Changed};
 use super::attach;
 use super::change::{Delta, Origin};
-use super::conditions::Judge;
+use super::conditions::ConditionContext;
 use super::endpoints::{EndpointsBy, Slices, retargeted};
 use super::holders::Holders;
 use super::hostnames;
@@ -338,14 +338,14 @@ impl Builder {
 
     fn status(&self, next: &Mesh, id: &ObjectId) -> Option<Arc<ObjectStatus>> {
         let (object, origin) = self.objects.get(id)?;
-        let judge = Judge {
+        let context = ConditionContext {
             mesh: next,
             objects: &self.objects,
         };
         let status = ObjectStatus {
             id: id.clone(),
             origin: origin.clone(),
-            conditions: judge.conditions(object),
+            conditions: context.conditions(object),
         };
         Some(Arc::new(status))
     }

@@ -17,12 +17,12 @@ use crate::model::manifest::service::Service;
 const MAX_NAMED: usize = 3;
 
 /// The state of the mesh that conditions are computed from.
-pub struct Judge<'a> {
+pub struct ConditionContext<'a> {
     pub mesh: &'a Mesh,
     pub objects: &'a Objects,
 }
 
-impl Judge<'_> {
+impl ConditionContext<'_> {
     pub fn conditions(&self, object: &Object) -> Vec<Condition> {
         let mut all = match object {
             Object::Service(it) => {

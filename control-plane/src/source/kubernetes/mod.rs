@@ -34,7 +34,7 @@ const LATEST: Duration = Duration::from_millis(250);
 /// Events of all kinds that may be queued.
 const QUEUE: usize = 1024;
 /// How often the log lists the kinds that the first report waits for.
-const SAY: Duration = Duration::from_secs(10);
+const LOG_EVERY: Duration = Duration::from_secs(10);
 /// Pause before a kind is watched again whose task panicked.
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 
@@ -99,9 +99,9 @@ impl Cluster {
     }
 
     async fn until_complete(&mut self) -> Result<(), SourceError> {
-        let mut say = Instant::now() + SAY;
+        let mut log_at = Instant::now() + LOG_EVERY;
         while !self.complete {
-            match timeout_at(say, self.event()).await {
+            match timeout_at(log_at, self.event()).await {
                 Ok(event) => self.state.take_in(event?),
                 Err(_) => {
                     let missing = self.state.missing();
@@ -111,7 +111,7 @@ impl Cluster {
                         "waiting for the API server to list {}",
                         missing.join(", ")
                     );
-                    say = Instant::now() + SAY;
+                    log_at = Instant::now() + LOG_EVERY;
                 }
             }
             self.complete = self.state.missing().is_empty();

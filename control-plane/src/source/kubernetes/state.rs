@@ -159,7 +159,7 @@ impl ClusterState {
     fn place_pod(&mut self, key: Key, mut pod: Workload) {
         if self.pods.insert(key.clone()) {
             // A pod takes precedence over a Workload of the same name.
-            self.contest(&key);
+            self.check_name(&key);
         }
         if !pod.node.is_empty() {
             let there = self.pods_on.entry(pod.node.clone()).or_default();
@@ -197,7 +197,7 @@ impl ClusterState {
     }
 
     /// Reports a Workload that has the name of a Pod.
-    fn contest(&mut self, key: &Key) {
+    fn check_name(&mut self, key: &Key) {
         if !self.machines.contains_key(key) {
             return;
         }

@@ -228,7 +228,7 @@ impl Common {
                     .fail("only one certificate is supported");
             }
         };
-        let (trust, rules) = judged_by(compiler, at, validation_context_type, fetches)?;
+        let (trust, rules) = peer_validation(compiler, at, validation_context_type, fetches)?;
         Ok(Self {
             identity,
             trust,
@@ -242,14 +242,14 @@ impl Common {
     }
 }
 
-type Judgement = (Option<Arc<Rotating<TrustBundle>>>, PeerRules);
+type PeerValidation = (Option<Arc<Rotating<TrustBundle>>>, PeerRules);
 
-fn judged_by(
+fn peer_validation(
     compiler: &Compiler,
     at: At<'_>,
     m: &Option<pb::common_tls_context::ValidationContextType>,
     fetches: &mut Fetches,
-) -> Result<Judgement, CompileError> {
+) -> Result<PeerValidation, CompileError> {
     use pb::common_tls_context::ValidationContextType as Kind;
     match m {
         None => Ok((None, PeerRules::default())),

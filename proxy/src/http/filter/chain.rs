@@ -67,13 +67,13 @@ impl Exchange<'_, '_> {
         let info = &mut self.info;
         match own {
             FilterConfig::Rbac(own) => {
-                info.is_judged_now(&self.conn.worker.heads);
+                info.set_authorised_head(&self.conn.worker.heads);
                 rbac::check(rbac::rules(own, of_route), info)?;
                 Ok(None)
             }
             FilterConfig::HeaderMutation(own) => {
                 if header_mutation::edits_requests(own, of_route) {
-                    info.keep_judged(&self.conn.worker.heads);
+                    info.keep_authorised_head(&self.conn.worker.heads);
                     header_mutation::apply(own, of_route, HeadSide::Request, info);
                 }
                 Ok(None)

@@ -6,7 +6,7 @@ use crate::config::filter::FilterConfig;
 use crate::config::policy::Rbac;
 use crate::http::connection::conn::{Conn, Resolved};
 use crate::http::request::error::Failure;
-use crate::http::request::stream_info::{Downstream, JudgedHead, StreamInfo};
+use crate::http::request::stream_info::{AuthorisedHead, Downstream, StreamInfo};
 use crate::http::request::{plan, target};
 use crate::matcher::HeaderName;
 use crate::message::head::{Head, HeaderId};
@@ -64,7 +64,7 @@ pub(in crate::http) fn revoked(conn: &Conn, info: &StreamInfo) -> Option<Failure
         return Some(Failure::Denied("connection".into()));
     }
     let generation = resolved.snapshot.generation;
-    if info.judged_by.replace(generation) == generation || !resolved.manager.authorises() {
+    if info.authorised_by.replace(generation) == generation || !resolved.manager.authorises() {
         return None;
     }
     let refused = refused_by_now(conn, &resolved, info);
@@ -77,10 +77,10 @@ pub(in crate::http) fn revoked(conn: &Conn, info: &StreamInfo) -> Option<Failure
 #[cold]
 fn refused_by_now(conn: &Conn, resolved: &Resolved, info: &StreamInfo) -> Option<Failure> {
     let (manager, local) = (&resolved.manager, info.downstream.local);
-    let (mut head, is_lost) = match &info.judged {
-        JudgedHead::Unedited => (Head::clone(&info.request), false),
-        JudgedHead::Copied(head) => (Head::clone(head), false),
-        JudgedHead::Lost => (Head::clone(&info.request), true),
+    let (mut head, is_lost) = match &info.authorised {
+        AuthorisedHead::Unedited => (Head::clone(&info.request), false),
+        AuthorisedHead::Copied(head) => (Head::clone(head), false),
+        AuthorisedHead::Lost => (Head::clone(&info.request), true),
     };
     let name = target::authority(&mut head, manager, local, &mut conn.authority.borrow_mut());
     let known = info.filters.metadata();

@@ -12,7 +12,7 @@ use super::error::Failure;
 use super::headers::{self, HeadSide};
 use super::local_reply;
 use super::local_reply::Reply;
-use super::stream_info::{JudgedHead, StreamInfo};
+use super::stream_info::{AuthorisedHead, StreamInfo};
 use super::{plan, redirect, rewrite, target};
 use crate::config::route::{Action, Route, RouteAction};
 use crate::dispatcher::timer::Timer;
@@ -103,7 +103,7 @@ pub async fn handle(
     // Drawn only after the exchange was moved to its place: the future would hold it twice.
     exchange.info.draw = fastrand::u64(..);
     let generation = exchange.resolved.snapshot.generation;
-    exchange.info.judged_by.set(generation);
+    exchange.info.authorised_by.set(generation);
     let result = match framing {
         Ok(framing) => exchange.run(framing).await,
         Err(fault) => Err(Failure::BadRequest(fault)),
@@ -127,7 +127,7 @@ pub async fn handle(
     if let Some(trailers) = info.trailers {
         conn.worker.heads.put(trailers);
     }
-    if let JudgedHead::Copied(head) = info.judged {
+    if let AuthorisedHead::Copied(head) = info.authorised {
         conn.worker.heads.put(head);
     }
     Ended {
@@ -280,7 +280,7 @@ impl Exchange<'_, '_> {
         let timeout = super::timeout::of(&self.info.request, forward);
         let edits = weighted.map(|entry| &entry.request_headers);
         if rewrite::may_rewrite(forward, weighted) || headers::edits_request(&self.info, edits) {
-            self.info.keep_judged(&self.conn.worker.heads);
+            self.info.keep_authorised_head(&self.conn.worker.heads);
         }
         rewrite::request(&mut self.info, route, forward, weighted, timeout);
         headers::edit(&mut self.info, HeadSide::Request, edits);

@@ -130,14 +130,14 @@ pub struct StreamInfo {
     /// Chooses among weighted clusters; uniform over all of `u64`.
     pub draw: u64,
     /// Generation of the snapshot whose policy authorised it last.
-    pub judged_by: Cell<u64>,
-    pub judged: JudgedHead,
+    pub authorised_by: Cell<u64>,
+    pub authorised: AuthorisedHead,
 }
 
 /// The request's head as the RBAC filters evaluated it: newer policies are evaluated on the same
 /// head while the request is open.
 #[derive(Default)]
-pub enum JudgedHead {
+pub enum AuthorisedHead {
     /// [`StreamInfo::request`], which was not edited.
     #[default]
     Unedited,
@@ -186,29 +186,29 @@ impl StreamInfo {
             attempts: 0,
             filters: StreamFilters::default(),
             draw: 0,
-            judged_by: Cell::default(),
-            judged: JudgedHead::default(),
+            authorised_by: Cell::default(),
+            authorised: AuthorisedHead::default(),
         }
     }
 
     /// Makes the present head the one that newer policies are evaluated on.
-    pub fn is_judged_now(&mut self, heads: &Heads) {
-        if let JudgedHead::Copied(older) = std::mem::take(&mut self.judged) {
+    pub fn set_authorised_head(&mut self, heads: &Heads) {
+        if let AuthorisedHead::Copied(older) = std::mem::take(&mut self.authorised) {
             heads.put(older);
         }
     }
 
     /// Keeps a copy of the head for newer policies; to be called before the head is edited.
-    pub fn keep_judged(&mut self, heads: &Heads) {
-        if !matches!(self.judged, JudgedHead::Unedited) {
+    pub fn keep_authorised_head(&mut self, heads: &Heads) {
+        if !matches!(self.authorised, AuthorisedHead::Unedited) {
             return;
         }
-        self.judged = if self.manager.authorises() {
+        self.authorised = if self.manager.authorises() {
             let mut copy = heads.take();
             copy.copy_from(&self.request);
-            JudgedHead::Copied(copy)
+            AuthorisedHead::Copied(copy)
         } else {
-            JudgedHead::Lost
+            AuthorisedHead::Lost
         };
     }
 

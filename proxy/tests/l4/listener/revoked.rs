@@ -139,7 +139,7 @@ fn stricter_tls_ends_connections_that_it_would_not_accept() {
 
 /// A chain that replaces another authorises the remaining requests of that one's connections.
 #[test]
-fn a_request_is_judged_by_the_chain_that_would_accept_its_connection() {
+fn a_request_is_authorised_by_the_chain_that_would_accept_its_connection() {
     run(async {
         let mut peer = Peer::new();
         let before = secured(peer.port, rig::http_direct_response(200));

@@ -268,7 +268,7 @@ fn client_hello(name: &'static str) -> Vec<u8> {
 
 /// TLS that is passed through is evaluated again by the ClientHello that it began with.
 #[test]
-fn passed_through_tls_is_judged_by_its_own_server_name() {
+fn passed_through_tls_is_evaluated_by_its_server_name() {
     run(async {
         let mut rig = Rig::new();
         let port = rig.free_port();
@@ -309,7 +309,7 @@ fn passed_through_tls_is_judged_by_its_own_server_name() {
 
 /// Rules by the requested server name apply to TLS that passes through for as long as it is open.
 #[test]
-fn an_open_connection_is_judged_by_the_server_name_it_asked_for() {
+fn an_open_connection_is_evaluated_by_its_server_name() {
     run(async {
         let mut rig = Rig::new();
         let port = rig.free_port();
