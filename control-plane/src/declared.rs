@@ -103,7 +103,7 @@ pub async fn follow(translator: Arc<Translator>, mut source: impl Source) {
         error = following => error,
         never = settling => never,
     };
-    tracing::error!(%error, source = source.name(), "changes are not seen any more");
+    tracing::error!(%error, source = source.name(), "changes are not followed any more");
 }
 
 fn publish(translator: &Translator, observed: Observed) {

@@ -272,7 +272,7 @@ impl Acceptor {
         let life = if trusted {
             permit.verified().map_err(|refused| {
                 self.metrics.refused(refused.label());
-                tracing::warn!(%refused, "a proxy was turned away");
+                tracing::warn!(%refused, "a proxy's connection was refused");
                 io::Error::other(refused)
             })?;
             self.limits.age.saturating_add(spread(self.limits.grace()))

@@ -87,7 +87,7 @@ fn manifests(objects: &Objects, findings: &mut Vec<Finding>) {
             (line, "") => format!("{file}:{line}"),
             (line, field) => format!("{file}:{line}: {field}"),
         };
-        let todo = "correct the file; what it said before serves on until then";
+        let todo = "correct the file; its last valid version stays in service until then";
         findings.push(finding(Severity::Error, message.clone(), place, todo));
     }
     for object in &objects.objects {
@@ -135,7 +135,7 @@ fn configuration(proxies: &Proxies, findings: &mut Vec<Finding>) {
                 Severity::Error,
                 format!("it rejected {}: {}", rejected.kind, rejected.message),
                 place.clone(),
-                "change the object the message points at; the last good configuration serves on",
+                "change the object the message points at; the last valid configuration stays in force",
             ));
         }
         match proxy.certificate_expires_in_seconds {

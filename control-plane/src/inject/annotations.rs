@@ -33,7 +33,7 @@ pub const ALL: [Annotation; 22] = [
     Annotation {
         name: "mesh.anyam.dev/sidecar",
         allowed: "native or classic",
-        meaning: "native: an init container that stays; classic: one container more",
+        meaning: "native: an init container that keeps running; classic: a container beside the app's",
         set: |proxy, value| {
             proxy.sidecar = match value {
                 "native" => SidecarKind::Native,
@@ -75,7 +75,7 @@ pub const ALL: [Annotation; 22] = [
     Annotation {
         name: "mesh.anyam.dev/proxy-cpu-limit",
         allowed: CPU,
-        meaning: "its CPU limit, by which it has worker threads",
+        meaning: "its CPU limit, which gives the number of worker threads",
         set: |proxy, value| amount(&mut proxy.resources.limits.cpu, value),
     },
     Annotation {
@@ -87,7 +87,7 @@ pub const ALL: [Annotation; 22] = [
     Annotation {
         name: "mesh.anyam.dev/proxy-memory-limit",
         allowed: MEMORY,
-        meaning: "its memory limit, by which it takes connections",
+        meaning: "its memory limit, which bounds the connections that it accepts",
         set: |proxy, value| amount(&mut proxy.resources.limits.memory, value),
     },
     Annotation {
@@ -103,7 +103,7 @@ pub const ALL: [Annotation; 22] = [
     Annotation {
         name: "mesh.anyam.dev/proxy-log-level",
         allowed: values::LOG_LEVEL,
-        meaning: "what the sidecar logs of itself",
+        meaning: "level of the sidecar's own log",
         set: |proxy, value| {
             proxy.log_level = Some(value)
                 .filter(|value| values::LOG_LEVELS.contains(value))?
@@ -114,7 +114,7 @@ pub const ALL: [Annotation; 22] = [
     Annotation {
         name: "mesh.anyam.dev/drain-seconds",
         allowed: "seconds, from 1 to 86400",
-        meaning: "how long connections get to end when the pod does",
+        meaning: "how long connections may last once the pod is being stopped",
         set: |proxy, value| {
             proxy.drain_seconds = Some(values::number(value, 1..=86_400)?);
             Some(())
@@ -132,7 +132,7 @@ pub const ALL: [Annotation; 22] = [
     Annotation {
         name: "mesh.anyam.dev/unknown-destinations",
         allowed: "passthrough or block",
-        meaning: "connections to addresses that the mesh does not know",
+        meaning: "what happens to connections to addresses that nothing in the mesh declares",
         set: |proxy, value| {
             let all = [UnknownDestinations::Passthrough, UnknownDestinations::Block];
             proxy.unknown_destinations = all.into_iter().find(|known| known.as_str() == value)?;
@@ -214,7 +214,7 @@ pub const ALL: [Annotation; 22] = [
     Annotation {
         name: "mesh.anyam.dev/rewrite-probes",
         allowed: SWITCH,
-        meaning: "whether the sidecar performs the app's probes; without it they meet mTLS",
+        meaning: "whether the sidecar performs the app's probes; if not, strict mTLS refuses the kubelet's",
         set: |proxy, value| {
             proxy.rewrite_probes = switch(value)?;
             Some(())
@@ -223,7 +223,7 @@ pub const ALL: [Annotation; 22] = [
     Annotation {
         name: "mesh.anyam.dev/merge-metrics",
         allowed: SWITCH,
-        meaning: "whether a pod with prometheus.io annotations is scraped at the sidecar, for both",
+        meaning: "whether a pod with prometheus.io annotations is scraped at the sidecar, for the app's metrics and its own",
         set: |proxy, value| {
             proxy.merge_metrics = switch(value)?;
             Some(())

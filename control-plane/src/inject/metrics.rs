@@ -48,7 +48,7 @@ pub(super) fn merge(pod: &mut Pod, warnings: &mut Vec<String>) -> Merged {
         Ok(app) => app,
         Err(why) => {
             warnings.push(format!(
-                "the app's metrics are not merged with the sidecar's, and scrapers meet mTLS: {why}"
+                "the app's metrics are not merged with the sidecar's, and strict mTLS refuses scrapers: {why}"
             ));
             return Merged::default();
         }

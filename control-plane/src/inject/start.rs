@@ -72,7 +72,7 @@ pub async fn start(
     let webhook = Arc::new(Webhook::new(settings, metrics));
     tasks.spawn(webhook.serve(listener, tls, closed.clone()));
     tasks.spawn(serving::keep_renewed(serving, authority, renew_in, closed));
-    tracing::info!(%address, "the webhook serves");
+    tracing::info!(%address, "serving the webhook");
     Ok(RunningWebhook {
         address,
         closing,

@@ -213,7 +213,7 @@ impl Agents {
     /// Live events of a workload's proxy, until the receiver is dropped or the proxy leaves.
     ///
     /// # Errors
-    /// When there is no such proxy, or too many already look.
+    /// When there is no such proxy, or too many taps of it run.
     pub fn tap(
         self: &Arc<Self>,
         workload: (&str, &str),

@@ -126,7 +126,7 @@ impl Known {
 pub fn problem(file: &str, error: &io::Error) -> FileError {
     FileError {
         file: file.to_owned(),
-        message: format!("cannot be read: {error}; what it said last serves on"),
+        message: format!("cannot be read: {error}; its last valid version stays in service"),
         ..FileError::default()
     }
 }

@@ -438,7 +438,7 @@ mod tests {
                 "c.yaml" => "a socket",
                 _ => "a device",
             };
-            format!("{file}: cannot be read: it is {what} and no file; what it said last serves on")
+            format!("{file}: cannot be read: it is {what} and no file; its last valid version stays in service")
         });
         assert_eq!(error_texts(&scan), expected);
         // One that takes a file's place between a look and the opening.

@@ -54,7 +54,7 @@ impl Declared for Shop {
                 file: "routes.yaml".into(),
                 line: 12,
                 field: "spec.rules[0].backendRefs[1].weight".into(),
-                message: "`ten` is no number; what the file said last serves on".into(),
+                message: "`ten` is no number; its last valid version stays in service".into(),
             }],
             generation: 7,
         }

@@ -76,7 +76,7 @@ impl Translator {
             tracing::error!(%error, "allotted addresses cannot be kept over a restart");
         }
         if let Err(error) = builder.save_holders() {
-            tracing::error!(%error, "who has the addresses that several claim cannot be kept over a restart");
+            tracing::error!(%error, "which object has an address that several claim cannot be kept over a restart");
         }
         let state = self.state();
         let errors = observed.errors.map(Arc::new);

@@ -146,8 +146,7 @@ fn check(material: &Material, id: &SpiffeId, credential: &Credential<'_>) -> Res
             .iter()
             .any(|root| token.ca_hashes.contains(&pin::hash(root)));
         if !known {
-            let why =
-                "its root is not the one that the token, or the file of roots, names".to_owned();
+            let why = "its root is neither the token's nor in the file of roots".to_owned();
             return Err(CaError::Answer(why));
         }
     }

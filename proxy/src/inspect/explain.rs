@@ -105,8 +105,8 @@ fn walk(snapshot: &Snapshot, question: &Question, decisions: &mut Decisions) {
         return decisions.push("chain", Outcome::Failed, &listener.def.name, why);
     };
     let how = match &chain.tls {
-        Some(_) => "its matchers fit; TLS is ended here",
-        None => "its matchers fit; no TLS is ended here",
+        Some(_) => "its criteria match; TLS is terminated here",
+        None => "its criteria match; no TLS is terminated here",
     };
     decisions.push("chain", Outcome::Chosen, &chain.name, how);
     if !network_policy(chain, question, decisions) {
@@ -146,7 +146,10 @@ fn listener(
     decisions: &mut Decisions,
 ) -> Arc<Listener> {
     let (listener, why) = match look_up(snapshot, entry, original_dst(entry, question)) {
-        LookUp::Found(listener) => (listener, "it stands at the original destination".to_owned()),
+        LookUp::Found(listener) => (
+            listener,
+            "it is bound to the original destination".to_owned(),
+        ),
         LookUp::Own => (
             entry.clone(),
             "its socket takes the connection, and it serves what it takes".to_owned(),

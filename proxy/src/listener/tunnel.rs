@@ -222,7 +222,7 @@ fn admit(
     let def = &inner.listener.def;
     let Some(permits) = accept::enter(worker, def) else {
         def.metrics.refused.inc();
-        let why = "as many connections as may be are open";
+        let why = "the limit of open connections is reached";
         return Err((503, Refused::Tunnel(why)));
     };
     let mut names = target.alpn;

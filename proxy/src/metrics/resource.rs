@@ -185,14 +185,14 @@ resource_metrics! {
         retry_overflows = "anyam_cluster_retry_overflows_total",
             "Retries that the retry limit or budget forbade.";
         overflows = "anyam_cluster_overflows_total",
-            "Connections and requests that a circuit breaker refused.";
+            "Connections and requests that a circuit breaker rejected.";
         mirror_overflows = "anyam_cluster_mirror_overflows_total",
-            "Copies of requests that fell too far behind and were given up.";
+            "Mirrored requests that were abandoned because they were too slow.";
         mirror_failures = "anyam_cluster_mirror_failures_total",
-            "Copies of requests that did not arrive whole, or were not answered, for another reason.";
+            "Mirrored requests that failed or were not answered for another reason.";
         ejections = "anyam_cluster_ejections_total", "Endpoints ejected by outlier detection.";
         ejections_overflow = "anyam_cluster_outlier_detection_ejections_overflow_total",
-            "Outliers that stayed because as many were ejected as may be.";
+            "Outliers that were not ejected because max_ejection_percent was reached.";
         no_endpoint = "anyam_cluster_no_endpoint_total",
             "Picks without a healthy endpoint.";
         speculative = "anyam_cluster_speculative_dials_total",

@@ -89,7 +89,7 @@ impl Prober {
             running: Mutex::new(None),
         };
         let up = || {
-            let help = "Whether the app answered when its metrics were last read.";
+            let help = "Whether the app's metrics could be read at the last scrape.";
             registry.gauge("anyam_app_metrics_up", help)
         };
         Ok(Prober {

@@ -179,7 +179,7 @@ impl Netlink {
     fn send(&self, bytes: &[u8]) -> io::Result<()> {
         match self.0.send(bytes)? {
             sent if sent == bytes.len() => Ok(()),
-            _ => Err(io::Error::other("the kernel took half of a message")),
+            _ => Err(io::Error::other("the kernel accepted half of a message")),
         }
     }
 

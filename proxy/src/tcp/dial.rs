@@ -174,7 +174,7 @@ async fn attempt(
     let of_listener = permit_of_listener(worker, pools, cluster, origin.limit).await;
     let of_listener = of_listener.map_err(|LimitReached| {
         metrics.overflows.inc();
-        let why = "as many connections as may be are open for the listener";
+        let why = "the listener's limit of connections to upstreams is reached";
         DialFailure::new(ResponseFlags::UPSTREAM_OVERFLOW, why)
     })?;
     let picked = cluster

@@ -274,7 +274,7 @@ impl<A: Apply> Client<A> {
             self.backoff.reset();
         }
         let wait = self.backoff.next(fastrand::f64());
-        tracing::warn!(why, retry_in = ?wait, "no ADS stream; the last good configuration serves on");
+        tracing::warn!(why, retry_in = ?wait, "no ADS stream; the last valid configuration stays in force");
         self.cache.disconnected(now);
         self.link = XdsLink::Waiting(now.instant + wait);
         self.report(Some(why));

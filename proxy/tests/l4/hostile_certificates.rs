@@ -322,7 +322,7 @@ fn revocation_lists() {
 }
 
 #[test]
-fn old_versions_are_refused_where_only_the_new_one_is_spoken() {
+fn old_versions_are_refused_where_only_the_new_one_is_allowed() {
     run(async {
         let mesh = Mesh::new();
         let server = ServerContext::new(server(mesh.good(), Some(mesh.bundle.clone())));

@@ -205,7 +205,7 @@ async fn turns_while_reverified(certificates: usize) -> usize {
 fn a_new_bundle_is_applied_in_slices() {
     run(async {
         let turns = turns_while_reverified(40).await;
-        assert!(turns >= 4, "{turns} turns of others");
+        assert!(turns >= 4, "other tasks had {turns} turns");
     });
 }
 

@@ -113,7 +113,7 @@ fn a_file_of_roots_authenticates_the_control_plane() {
     .concat();
     let program = mesh.folder.join("anyam-proxy");
     let _refusing = mesh.spawn("refusing", &server, &program, &arguments, PROXY_UID);
-    mesh.wait("the control plane is not believed", || {
+    mesh.wait("the control plane is not trusted", || {
         std::fs::read_to_string(mesh.folder.join("logs/refusing.err"))
             .is_ok_and(|log| log.contains("no new certificate") && log.contains("UnknownIssuer"))
     });

@@ -248,7 +248,7 @@ fn address(spec: &EndpointSpec, of: AddressType) -> Result<IpAddr, String> {
     }
     let ip = ip.to_canonical();
     match ip.is_unspecified() || ip.is_multicast() || ip.is_loopback() {
-        true => Err(format!("no endpoint can live at {ip}")),
+        true => Err(format!("no endpoint can have the address {ip}")),
         false => Ok(ip),
     }
 }

@@ -128,7 +128,7 @@ impl Workload {
             if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
                 errors.push(FieldError::new(
                     path(),
-                    format!("no workload can live at {address}"),
+                    format!("no workload can have the address {address}"),
                 ));
             }
             if spec.addresses[..index].contains(address) {

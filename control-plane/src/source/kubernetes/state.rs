@@ -229,11 +229,11 @@ impl ClusterState {
     fn note(&mut self, kind: WatchedKind, id: &ObjectId, left_out: &[FieldError], is_read: bool) {
         let (outcome, about) = match is_read {
             true => (
-                "this part is left out",
+                "this part is not used",
                 Some(About::LeftOut(ObjectId::clone(id))),
             ),
             false => (
-                "it cannot be used without that; what it said last serves on",
+                "it cannot be used without that; its last valid version stays in service",
                 None,
             ),
         };

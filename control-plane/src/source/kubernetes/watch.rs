@@ -67,7 +67,7 @@ pub async fn follow(client: Client, watched: WatchedKind, to: mpsc::Sender<Event
         let resource = match served(&client, watched).await {
             Ok(resource) => resource,
             Err(error) => {
-                tracing::warn!(kind = %watched, %error, "the API server cannot be asked for it; trying again");
+                tracing::warn!(kind = %watched, %error, "the API server cannot be asked whether it has the kind; trying again");
                 tokio::time::sleep(AGAIN).await;
                 continue;
             }
@@ -227,6 +227,6 @@ fn advice(error: &watcher::Error) -> &'static str {
         }
         // A resourceVersion that is too old: everything is listed again.
         Some(status) if status.code == GONE => "is listed again",
-        _ => "cannot be watched now; what it was last holds, and it is tried again",
+        _ => "cannot be watched now and is retried; its objects stay as they were last",
     }
 }

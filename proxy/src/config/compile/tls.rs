@@ -349,7 +349,7 @@ fn versions(at: At<'_>, m: &Option<pb::TlsParameters>) -> Result<Versions, Compi
         Tls::TlsAuto => Ok(otherwise),
         Tls::TlSv12 => Ok(TlsVersion::Tls12),
         Tls::TlSv13 => Ok(TlsVersion::Tls13),
-        Tls::TlSv10 | Tls::TlSv11 => at.fail("TLS below 1.2 is not spoken"),
+        Tls::TlSv10 | Tls::TlSv11 => at.fail("TLS below 1.2 is not supported"),
     };
     let versions = Versions {
         // A lower minimum would change no handshake, but a configured one is rejected, because it

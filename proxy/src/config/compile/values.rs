@@ -219,7 +219,7 @@ pub fn over_ads(at: At<'_>, source: &core::ConfigSource) -> Result<Duration, Com
         config_source_specifier,
     } = source;
     unsupported!(at, authorities);
-    ignored!("only v3 is spoken", resource_api_version);
+    ignored!("only v3 is supported", resource_api_version);
     let initial_fetch_timeout =
         fetch_timeout(at.field("initial_fetch_timeout"), initial_fetch_timeout)?;
     match required!(at, config_source_specifier) {

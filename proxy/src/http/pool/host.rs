@@ -310,7 +310,7 @@ fn is_alive(io: &mut Io) -> bool {
     io.poll_fill(&mut cx).is_pending()
 }
 
-/// `version`: what will be spoken, where that is settled already. On the heap, because most
+/// `version`: the HTTP version, where it is known already. On the heap, because most
 /// requests find an open connection and never need this future.
 fn dial<'a>(
     worker: &'a Worker,

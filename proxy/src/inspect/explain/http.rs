@@ -131,7 +131,7 @@ fn route(
     decisions: &mut Decisions,
 ) -> Result<Arc<Route>, (String, String)> {
     let Some((_, host)) = plan::host(&config.table, &request.authority) else {
-        let why = format!("no virtual host takes {:?}", request.authority);
+        let why = format!("no virtual host matches {:?}", request.authority);
         return Err((config.table.name.to_string(), why));
     };
     decisions.push(
@@ -149,7 +149,7 @@ fn route(
         match matched {
             Ok(()) => {
                 chosen = Some(route.clone());
-                decisions.push("route", Outcome::Chosen, &route.name, "the first that fits");
+                decisions.push("route", Outcome::Chosen, &route.name, "the first match");
             }
             Err(mismatch) => decisions.push(
                 "route",
@@ -159,21 +159,21 @@ fn route(
             ),
         }
     }
-    let why = "no route of the virtual host fits";
+    let why = "no route of the virtual host matches";
     chosen.ok_or_else(|| (host.name.to_string(), why.to_owned()))
 }
 
 fn why_mismatched(mismatch: RouteMismatch<'_>) -> String {
     match mismatch {
-        RouteMismatch::Path => "the path does not fit".to_owned(),
-        RouteMismatch::Header(name) => format!("header {} does not fit", name.name),
-        RouteMismatch::Query(name) => format!("query parameter {name} does not fit"),
+        RouteMismatch::Path => "the path does not match".to_owned(),
+        RouteMismatch::Header(name) => format!("header {} does not match", name.name),
+        RouteMismatch::Query(name) => format!("query parameter {name} does not match"),
         RouteMismatch::Metadata => "the dynamic metadata does not match".to_owned(),
         RouteMismatch::NotGrpc => "only gRPC requests".to_owned(),
         RouteMismatch::Fraction => {
             "only a share of requests, and the draw went against it".to_owned()
         }
-        RouteMismatch::Earlier => "fits too, but an earlier route took the request".to_owned(),
+        RouteMismatch::Earlier => "matches too, but an earlier route matched first".to_owned(),
     }
 }
 

@@ -19,7 +19,7 @@ fn idle_relays_end_and_busy_ones_do_not() {
             client.write_all(b"x").await.unwrap();
             server.read_exact(&mut [0]).await.unwrap();
         }
-        assert!(!done.is_finished(), "no pause of its peer was that long");
+        assert!(!done.is_finished(), "no pause of the peer was that long");
         assert!(matches!(end_of(done).await, RelayEnd::Idle));
         assert!(client.read(&mut [0]).await.is_err());
     });

@@ -65,7 +65,7 @@ async fn status(send: &SendRequest<Bytes>, request: Request<()>) -> StatusCode {
 
 /// Without an ALPN header the declared port decides, and the bytes arrive.
 #[test]
-fn hbone_is_spoken() {
+fn a_tunnel_without_an_alpn_header_carries_bytes() {
     run(async {
         let app = echo_server().await;
         let setup = Setup {
@@ -262,7 +262,7 @@ fn a_client_without_a_certificate_gets_no_tunnel() {
             .unwrap();
         let mut rest = Vec::new();
         let _ = tcp.read_to_end(&mut rest).await;
-        assert!(!rest.starts_with(b"\0\0"), "HTTP/2 was spoken: {rest:?}");
+        assert!(!rest.starts_with(b"\0\0"), "HTTP/2 was used: {rest:?}");
         assert!(
             pair.called
                 .metric("anyam_listener_tls_errors_total{listener=\"inbound\"} 1")

@@ -44,7 +44,7 @@ pub fn fault(at: At<'_>, m: &pb::HttpFault) -> Result<FilterConfig, CompileError
         abort_grpc_status_runtime
     );
     ignored!(
-        "statistics are kept by edge; faults show as response flags",
+        "statistics are kept per edge; faults have a response flag",
         disable_downstream_cluster_stats
     );
     Ok(FilterConfig::Fault(Arc::new(FaultInjection {

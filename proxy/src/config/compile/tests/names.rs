@@ -174,5 +174,5 @@ load_assignment:
         resolving.await.unwrap();
         found
     });
-    assert!(found.is_ok(), "the good name waits for the others");
+    assert!(found.is_ok(), "the resolvable name waits for the others");
 }

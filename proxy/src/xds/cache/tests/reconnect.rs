@@ -25,7 +25,7 @@ fn a_reconnect_says_what_is_held_and_keeps_it_in_force() {
     assert_eq!(rig.changes(), [""; 0]);
     assert_eq!(
         rig.validator.calls, validated,
-        "the same again is not compiled"
+        "the same version is not compiled again"
     );
     rig.delta_versioned("3", ResourceType::Cluster, &["c older"], &[]);
     assert_eq!(rig.changes(), ["+c older"], "versions have no order");
