@@ -13,6 +13,7 @@ use http::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Proxy, Setup};
+use crate::hostile2::{DATA, END_HEADERS, END_STREAM, HEADERS, Raw, head};
 use crate::peers::{Client, h1, h2, h2_client, listen, ok, read_all, read_message};
 
 /// An upgrade over HTTP/2 (RFC 8441).
@@ -151,6 +152,41 @@ async fn an_upgrade_is_a_get_in_both_protocols() {
         let proxy = with_policy(agree, action);
         let (got, _) = ask_h2(&proxy, extended_connect(path)).await;
         assert_eq!(got, status, "{action:?} {path}");
+    }
+}
+
+/// h2 removes a fragment from `:path` before the proxy gets the head, so it cannot be refused as over
+/// HTTP/1. Policy, log, tap and app all get the same path without it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fragment_over_http2_is_cut_off_for_policy_log_and_app() {
+    for (path, received) in [
+        ("/ws#other", "/ws"),
+        ("/ws#/../other", "/ws"),
+        ("/ws?a=1#?b=2", "/ws?a=1"),
+        ("/other#/../ws", "/other"),
+        ("/other/..#/ws", "/"),
+        ("#/ws", "/"),
+    ] {
+        for action in [RbacAction::Deny, RbacAction::Allow] {
+            let (upstream, count) = mirror().await;
+            let mut proxy = with_policy(upstream, action);
+            let matches = received.starts_with("/ws");
+            let allowed = matches == (action == RbacAction::Allow);
+
+            let mut raw = Raw::connect(proxy.address).await;
+            let last = END_STREAM | END_HEADERS;
+            assert!(raw.send(HEADERS, last, 1, &head(path)).await);
+            let (_, _, body) = raw.wait_for(DATA).await;
+            let line = format!("GET {received} HTTP/1.1\r\n");
+            assert_eq!(body.starts_with(line.as_bytes()), allowed, "{path}");
+            assert_eq!(count.load(Relaxed), usize::from(allowed), "{path}");
+
+            let event = proxy.tap.recv().await.unwrap();
+            assert_eq!(event.path, received);
+            assert_eq!(event.status, if allowed { 200 } else { 403 }, "{path}");
+            drop(raw);
+            assert_eq!(proxy.end()[0]["path"], received);
+        }
     }
 }
 

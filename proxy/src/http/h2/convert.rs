@@ -81,8 +81,8 @@ pub fn request_in(
     })
 }
 
-/// Scheme, authority and path, checked as strictly as HTTP/1's codec does. (Of a fragment, the parser
-/// of `:path` leaves nothing to see.)
+/// Scheme, authority and path, checked as strictly as HTTP/1's codec does. The exception is a fragment:
+/// h2 removes it from `:path`, so it cannot be refused.
 fn target_in(
     head: &mut Head,
     uri: http::uri::Parts,
