@@ -1,5 +1,5 @@
-//! What can be read in two ways is read in one, over HTTP/1 and HTTP/2 alike: hosts, targets, methods
-//! of upgrades, names of headers.
+//! Requests that could be read in two ways are read in one, over HTTP/1 and HTTP/2 alike: hosts,
+//! targets, methods of upgrades, names of headers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
