@@ -207,6 +207,10 @@ fn address_error(error: NetlinkError) -> RedirectError {
 }
 
 #[cfg(test)]
+#[path = "../../tests/shared/namespace.rs"]
+mod namespace;
+
+#[cfg(test)]
 mod tests {
     use super::rule::{Rule, Statement};
     use super::*;
@@ -231,14 +235,7 @@ mod tests {
     /// Runs the test below in a network namespace of its own.
     #[test]
     fn a_refusal_in_the_middle_leaves_nothing_of_the_batch() {
-        let test = "redirect::tests::refused_at_the_last_rule";
-        let status = Command::new("unshare")
-            .arg("-n")
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", test, "--ignored", "--nocapture"])
-            .status()
-            .unwrap();
-        assert!(status.success());
+        namespace::run_in_namespace("redirect::tests::refused_at_the_last_rule");
     }
 
     #[test]

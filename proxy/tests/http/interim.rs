@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use crate::harness::{Proxy, Setup};
+use crate::namespace::run_in_namespace;
 use crate::peers::{Client, get, h1, h2_client, ok};
 
 /// The limit for one response.
@@ -85,18 +86,8 @@ async fn mesh() -> (Proxy, Gated, Gated) {
 
 #[test]
 fn interim_responses_wait_for_clients() {
-    let inner = [
-        "interim::http1_in_a_namespace",
-        "interim::http2_in_a_namespace",
-    ];
-    let status = Command::new("unshare")
-        .arg("--net")
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", "--ignored", "--nocapture"])
-        .args(inner)
-        .status()
-        .expect("unshare is there (util-linux)");
-    assert!(status.success(), "a network namespace needs root");
+    run_in_namespace("interim::http1_in_a_namespace");
+    run_in_namespace("interim::http2_in_a_namespace");
 }
 
 /// Sets the loopback interface up, and small socket buffers.

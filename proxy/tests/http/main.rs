@@ -36,6 +36,8 @@ mod lifecycle;
 mod logs;
 mod mesh;
 mod mirrors;
+#[path = "../shared/namespace.rs"]
+mod namespace;
 mod panicked;
 mod panics;
 mod peers;

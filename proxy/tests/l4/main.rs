@@ -15,6 +15,8 @@ mod dialler;
 mod envoy;
 mod hostile_certificates;
 mod listener;
+#[path = "../shared/namespace.rs"]
+mod namespace;
 mod relay;
 mod stalled;
 mod support;

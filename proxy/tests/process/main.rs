@@ -28,6 +28,8 @@ mod flags;
 mod heads;
 mod logs;
 mod names;
+#[path = "../shared/namespace.rs"]
+mod namespace;
 mod overload;
 #[path = "../shared/ports.rs"]
 mod ports;

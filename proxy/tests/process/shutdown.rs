@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::namespace::run_in_namespace;
 use crate::ports::free_port;
 use crate::proxy::{Proxy, Settings, echo, http_manager, mirror, tcp_proxy, upstream};
 use crate::running::TIMEOUT;
@@ -174,14 +175,7 @@ fn relays_go_on_in_both_directions_until_they_end() {
 /// Runs the test below in a network namespace where nothing else listens.
 #[test]
 fn the_proxy_runs_until_the_app_stops_listening() {
-    let test = "shutdown::beside_an_app";
-    let status = Command::new("unshare")
-        .arg("-n")
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--ignored", "--nocapture"])
-        .status()
-        .unwrap();
-    assert!(status.success());
+    run_in_namespace("shutdown::beside_an_app");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-/// The program itself, not the wheel's script, so that it ends with its process.
+/// The program itself, not the wheel's script: it ends with its process, and other users can run it.
 pub fn program() -> PathBuf {
     let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/envoy");
     let command = std::env::var_os("ANYAM_ENVOY").map_or(default, PathBuf::from);

@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 use std::os::unix::fs::chown;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyam_cli::demo::capture::Capture;
 use anyam_cli::demo::netns::Namespace;
@@ -11,26 +11,11 @@ use anyam_cli::demo::netns::Namespace;
 use crate::harness::{CONTROL, Mesh, PROXY_UID};
 use crate::manifests::{STRICT, service, workload};
 use crate::process::Process;
+use crate::stock_envoy;
 use crate::traffic::get;
 
 const OURS: Ipv4Addr = Ipv4Addr::new(10, 77, 1, 2);
 const ENVOYS: Ipv4Addr = Ipv4Addr::new(10, 77, 2, 2);
-
-/// The program itself: the wheel's command is a script, which other users cannot run.
-fn envoy() -> PathBuf {
-    let default = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/venv/bin/envoy");
-    let command = std::env::var_os("ANYAM_ENVOY").map_or(default, PathBuf::from);
-    let library = command.parent().unwrap().join("../lib");
-    let versions = std::fs::read_dir(library).into_iter().flatten().flatten();
-    let mut wheels = versions.map(|v| v.path().join("site-packages/envoy/_bin/envoy"));
-    let program = wheels.find(|path| path.exists()).unwrap_or(command);
-    assert!(
-        program.exists(),
-        "{} is missing: run tests/prerequisites.sh root test, or name an Envoy in ANYAM_ENVOY",
-        program.display()
-    );
-    program
-}
 
 fn bootstrap(certificates: &Path) -> String {
     let file = |name: &str| certificates.join(name).display().to_string();
@@ -104,7 +89,7 @@ pub fn start(mesh: &Mesh, host: &Namespace) -> Process {
         chown(entry.unwrap().path(), Some(PROXY_UID), Some(PROXY_UID)).unwrap();
     }
     let program = folder.join("envoy");
-    std::fs::copy(envoy(), &program).unwrap();
+    std::fs::copy(stock_envoy::program(), &program).unwrap();
     let config = config.display().to_string();
     let arguments = [
         "-c",
@@ -119,7 +104,7 @@ pub fn start(mesh: &Mesh, host: &Namespace) -> Process {
 }
 
 #[test]
-fn stock_envoy_and_a_sidecar_speak_mtls_both_ways() {
+fn stock_envoy_and_a_sidecar_use_mtls_both_ways() {
     let manifests = [
         STRICT,
         &service("ours", "ours", "240.240.9.1"),

@@ -37,6 +37,8 @@ mod ports;
 mod probes;
 mod process;
 mod scale;
+#[path = "../../../proxy/tests/shared/envoy.rs"]
+mod stock_envoy;
 mod swap;
 mod traffic;
 mod tunnel;

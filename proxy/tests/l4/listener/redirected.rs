@@ -12,6 +12,7 @@ use tokio::net::TcpSocket;
 use super::rig::{
     Rig, echo_server, greeting_server, listener, original_dst_cluster, static_cluster,
 };
+use crate::namespace::run_in_namespace;
 use crate::support::run;
 
 /// Redirects what comes from the clients' address, so that the proxy's own dials go out.
@@ -31,14 +32,7 @@ fn command(line: &str) -> bool {
 /// Runs the test below in a network namespace of its own, whose network it can change.
 #[test]
 fn redirected_connections_find_their_listener() {
-    let inner = "listener::redirected::in_a_namespace";
-    let status = Command::new("unshare")
-        .arg("-n")
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", inner, "--ignored", "--nocapture"])
-        .status()
-        .unwrap();
-    assert!(status.success(), "a network namespace needs root");
+    run_in_namespace("listener::redirected::in_a_namespace");
 }
 
 #[test]
