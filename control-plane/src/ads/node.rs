@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use tonic::Status;
+use tonic::{Request, Status};
 use xds_proto::envoy::config::core::v3::Node;
 use xds_proto::envoy::config::core::v3::node::UserAgentVersionType;
 use xds_proto::google::protobuf::value::Kind;
@@ -16,6 +16,23 @@ use crate::text::bounded;
 const MAX_ID: usize = 1024;
 /// Linux's PATH_MAX.
 const MAX_PATH: usize = 4096;
+
+/// The peer of a request that only proxies may send.
+///
+/// # Errors
+/// `Unauthenticated`, where it has no certificate of this mesh and the port requires one.
+// A gRPC status is what the caller answers with; it is large, and this is once per stream.
+#[allow(clippy::result_large_err)]
+pub fn authenticated<T>(request: &Request<T>) -> Result<Peer, Status> {
+    let peer = request.extensions().get::<Peer>().cloned();
+    let peer = peer.ok_or_else(|| Status::internal("the connection has no peer information"))?;
+    if !peer.insecure && peer.verified.is_none() {
+        return Err(Status::unauthenticated(
+            "a client certificate of this mesh is needed; get one by CreateCertificate with a join token",
+        ));
+    }
+    Ok(peer)
+}
 
 /// A node whose claims were checked.
 #[derive(Clone, Debug)]

@@ -80,14 +80,7 @@ impl Ads {
     // A status is what gRPC answers with.
     #[allow(clippy::result_large_err)]
     fn start<W: Wire>(self: &Arc<Self>, request: Request<Streaming<W::Request>>) -> Started<W> {
-        let peer = request.extensions().get::<Peer>().cloned();
-        let peer =
-            peer.ok_or_else(|| Status::internal("the connection has no peer information"))?;
-        if !peer.insecure && peer.verified.is_none() {
-            return Err(Status::unauthenticated(
-                "a client certificate of this mesh is needed; get one by CreateCertificate with a join token",
-            ));
-        }
+        let peer = node::authenticated(&request)?;
         let (permit, superseded) = self.streams.enter(&peer).ok_or_else(|| {
             Status::resource_exhausted("too many ADS streams; raise --max-streams or add a replica")
         })?;

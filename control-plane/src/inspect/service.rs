@@ -41,14 +41,7 @@ impl Inspect for InspectService {
         &self,
         request: Request<Streaming<ProxyMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
-        let peer = request.extensions().get::<Peer>().cloned();
-        let peer =
-            peer.ok_or_else(|| Status::internal("the connection has no peer information"))?;
-        if !peer.insecure && peer.verified.is_none() {
-            return Err(Status::unauthenticated(
-                "a client certificate of this mesh is needed; get one by CreateCertificate with a join token",
-            ));
-        }
+        let peer = node::authenticated(&request)?;
         let (permit, superseded) = self.streams.enter(&peer).ok_or_else(|| {
             Status::resource_exhausted("too many Inspect streams; raise --max-streams")
         })?;
@@ -60,7 +53,7 @@ impl Inspect for InspectService {
                 tracing::info!(reason = status.message(), "Inspect stream ended");
                 end.with(status, &commands).await;
             }
-            // The place is taken until nothing of the stream is left.
+            // The permit is held until nothing of the stream is left.
             drop(permit);
         });
         Ok(Response::new(Box::pin(outbound)))

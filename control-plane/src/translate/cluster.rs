@@ -67,11 +67,7 @@ fn to_workload(
     ip: IpAddr,
 ) -> Option<cluster::Cluster> {
     let entry = mesh.workload_by_ip(ip)?;
-    let protocol = entry
-        .ports
-        .get(&name.port)
-        .copied()
-        .unwrap_or(AppProtocol::Undeclared);
+    let protocol = entry.protocol(name.port);
     let identities = BTreeSet::from([entry.workload.identity(&mesh.options.trust_domain)]);
     let mut it = base(
         mesh,

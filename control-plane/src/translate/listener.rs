@@ -105,12 +105,7 @@ fn destination(mesh: &Mesh, at: SocketAddr) -> Option<(AppProtocol, String)> {
         return Some((service.port(at.port())?.protocol, service.host.clone()));
     }
     let entry = mesh.workload_by_ip(at.ip())?;
-    let protocol = entry
-        .ports
-        .get(&at.port())
-        .copied()
-        .unwrap_or(AppProtocol::Undeclared);
-    Some((protocol, at.ip().to_string()))
+    Some((entry.protocol(at.port()), at.ip().to_string()))
 }
 
 fn detected(name: &str, alpn: &[&str], filter: listener::Filter) -> listener::FilterChain {

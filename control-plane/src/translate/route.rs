@@ -28,11 +28,7 @@ pub fn outbound(
 ) -> Option<route::RouteConfiguration> {
     if let Some(ip) = name.ip() {
         let entry = mesh.workload_by_ip(ip)?;
-        let protocol = entry
-            .ports
-            .get(&name.port)
-            .copied()
-            .unwrap_or(AppProtocol::Undeclared);
+        let protocol = entry.protocol(name.port);
         let defaults = mesh.defaults(&entry.workload.meta.namespace);
         let calls = Calls {
             own: None,

@@ -33,9 +33,13 @@ struct Server {
 
 impl Server {
     async fn start() -> Self {
+        Self::with(Lifetimes::default()).await
+    }
+
+    async fn with(lifetimes: Lifetimes) -> Self {
         let state = tempfile::tempdir().unwrap();
         let ca = state.path().join("ca");
-        let authority = Authority::open(&ca, "anyam.local", Lifetimes::default()).unwrap();
+        let authority = Authority::open(&ca, "anyam.local", lifetimes).unwrap();
         let authority = Arc::new(authority);
         let metrics = Arc::new(Metrics::new().unwrap());
         let options = WebhookOptions {
@@ -360,29 +364,12 @@ async fn plaintext_and_silent_connections_do_not_block_others() {
 /// one.
 #[tokio::test]
 async fn the_certificate_is_renewed_by_itself() {
-    let state = tempfile::tempdir().unwrap();
     let life = Duration::from_secs(4);
-    let lifetimes = Lifetimes {
+    let server = Server::with(Lifetimes {
         default: life,
         max: life,
-    };
-    let authority = Authority::open(&state.path().join("ca"), "anyam.local", lifetimes).unwrap();
-    let authority = Arc::new(authority);
-    let metrics = Arc::new(Metrics::new().unwrap());
-    let options = WebhookOptions {
-        listen: SocketAddr::from(([127, 0, 0, 1], 0)),
-        names: vec![NAME.into()],
-        settings: MeshSettings::default(),
-    };
-    let running = start(options, Arc::clone(&authority), Arc::clone(&metrics))
-        .await
-        .unwrap();
-    let server = Server {
-        running,
-        authority,
-        metrics,
-        _state: state,
-    };
+    })
+    .await;
     let shown = || async {
         let stream = server.connect().await;
         let (_, tls) = stream.get_ref();

@@ -189,6 +189,14 @@ pub enum BadBackend {
     NotFound(String),
 }
 
+impl WorkloadEntry {
+    /// What a port carries, as far as that is declared.
+    pub fn protocol(&self, port: u16) -> AppProtocol {
+        let declared = self.ports.get(&port).copied();
+        declared.unwrap_or(AppProtocol::Undeclared)
+    }
+}
+
 impl ServiceEntry {
     pub fn key(&self) -> Key {
         self.service.meta.key()
