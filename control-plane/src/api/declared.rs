@@ -52,3 +52,44 @@ pub struct DeclaredWorkload {
     /// Where it was declared.
     pub file: String,
 }
+
+/// What a test declares; by default nothing.
+#[cfg(test)]
+#[derive(Default)]
+pub(crate) struct DeclaredByTest {
+    pub(crate) objects: Objects,
+    pub(crate) workloads: Vec<DeclaredWorkload>,
+    /// Of Services, by `namespace/name`.
+    pub(crate) declarations: std::collections::HashMap<&'static str, Vec<Declaration>>,
+    pub(crate) ports: std::collections::HashMap<IpAddr, DeclaredPorts>,
+    /// Of every address.
+    pub(crate) uncovered: Vec<String>,
+}
+
+#[cfg(test)]
+impl Declared for DeclaredByTest {
+    fn objects(&self) -> Objects {
+        self.objects.clone()
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        Vec::new()
+    }
+
+    fn workloads(&self) -> Vec<DeclaredWorkload> {
+        self.workloads.clone()
+    }
+
+    fn declarations(&self, namespace: &str, service: &str) -> Vec<Declaration> {
+        let declared = self.declarations.get(&*format!("{namespace}/{service}"));
+        declared.cloned().unwrap_or_default()
+    }
+
+    fn ports_at(&self, address: IpAddr) -> Option<DeclaredPorts> {
+        self.ports.get(&address).cloned()
+    }
+
+    fn uncovered(&self, _: SocketAddr) -> Vec<String> {
+        self.uncovered.clone()
+    }
+}

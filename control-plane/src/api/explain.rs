@@ -305,35 +305,25 @@ fn conclude(response: &mut ExplainResponse, request: &ExplainRequest) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::declared::{DeclaredPorts, DeclaredWorkload};
+    use std::collections::HashMap;
+
+    use super::super::declared::{DeclaredByTest, DeclaredPorts};
     use super::*;
-    use crate::types::{Finding, Objects};
 
-    struct Cart;
-
-    impl Declared for Cart {
-        fn objects(&self) -> Objects {
-            Objects::default()
-        }
-        fn findings(&self) -> Vec<Finding> {
-            Vec::new()
-        }
-        fn workloads(&self) -> Vec<DeclaredWorkload> {
-            Vec::new()
-        }
-        fn declarations(&self, _: &str, _: &str) -> Vec<crate::model::mesh::ports::Declaration> {
-            Vec::new()
-        }
-
-        fn ports_at(&self, address: IpAddr) -> Option<DeclaredPorts> {
-            (address.to_string() != "10.9.9.9").then(|| DeclaredPorts {
-                name: "cart.shop".to_owned(),
-                ports: vec![8080, 8081],
-                others: address.to_string() == "10.0.0.1",
-            })
-        }
-        fn uncovered(&self, _: SocketAddr) -> Vec<String> {
-            vec!["open".to_owned()]
+    fn cart() -> DeclaredByTest {
+        let ports = |others| DeclaredPorts {
+            name: "cart.shop".to_owned(),
+            ports: vec![8080, 8081],
+            others,
+        };
+        let at = |ip: &str| ip.parse::<IpAddr>().unwrap();
+        DeclaredByTest {
+            ports: HashMap::from([
+                (at("240.240.0.1"), ports(false)),
+                (at("10.0.0.1"), ports(true)),
+            ]),
+            uncovered: vec!["open".to_owned()],
+            ..DeclaredByTest::default()
         }
     }
 
@@ -343,7 +333,7 @@ mod tests {
             source: "shop/web".to_owned(),
             ..ExplainRequest::default()
         };
-        let asked = |at: &str| no_such_port(&Cart, &request, at.parse().unwrap());
+        let asked = |at: &str| no_such_port(&cart(), &request, at.parse().unwrap());
         let refused = asked("240.240.0.1:80").unwrap();
         assert_eq!(refused.verdict, "failed");
         assert_eq!(
@@ -361,7 +351,7 @@ mod tests {
     fn what_policies_leave_open_is_a_step_of_the_destination_alone() {
         let at = "10.0.0.1:80".parse().unwrap();
         let mut response = ExplainResponse::default();
-        open_ports(&Cart, at, &mut response);
+        open_ports(&cart(), at, &mut response);
         assert!(response.steps.is_empty());
         add(
             &mut response,
@@ -369,7 +359,7 @@ mod tests {
             "inbound",
             &[Decision::default()],
         );
-        open_ports(&Cart, at, &mut response);
+        open_ports(&cart(), at, &mut response);
         let last = response.steps.last().unwrap();
         let step = [
             &last.proxy,

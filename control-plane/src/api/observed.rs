@@ -108,49 +108,26 @@ pub fn add(objects: &mut Objects, edges: &Edges, declared: &dyn Declared) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, SocketAddr};
+    use std::collections::HashMap;
 
     use super::*;
-    use crate::api::declared::{DeclaredPorts, DeclaredWorkload};
-    use crate::types::{Edge, Finding, Object, Signals};
+    use crate::api::declared::DeclaredByTest;
+    use crate::types::{Edge, Object, Signals};
 
-    struct Shop;
-
-    impl Declared for Shop {
-        fn objects(&self) -> Objects {
-            Objects::default()
-        }
-
-        fn findings(&self) -> Vec<Finding> {
-            Vec::new()
-        }
-
-        fn workloads(&self) -> Vec<DeclaredWorkload> {
-            Vec::new()
-        }
-
-        fn declarations(&self, namespace: &str, service: &str) -> Vec<Declaration> {
-            assert_eq!(namespace, "shop");
-            let port = |protocol, words: &str| Declaration {
-                protocol,
-                words: words.to_owned(),
-            };
-            let grpc = port(AppProtocol::Grpc, "port `grpc` (80) says gRPC");
-            let https = port(AppProtocol::Tls, "port `https` (443) says TLS");
-            match service {
-                "rpc" => vec![grpc],
-                "secure" => vec![https],
-                "both" => vec![grpc, https],
-                _ => Vec::new(),
-            }
-        }
-
-        fn ports_at(&self, _: IpAddr) -> Option<DeclaredPorts> {
-            None
-        }
-
-        fn uncovered(&self, _: SocketAddr) -> Vec<String> {
-            Vec::new()
+    fn shop() -> DeclaredByTest {
+        let port = |protocol, words: &str| Declaration {
+            protocol,
+            words: words.to_owned(),
+        };
+        let grpc = port(AppProtocol::Grpc, "port `grpc` (80) says gRPC");
+        let https = port(AppProtocol::Tls, "port `https` (443) says TLS");
+        DeclaredByTest {
+            declarations: HashMap::from([
+                ("shop/rpc", vec![grpc.clone()]),
+                ("shop/secure", vec![https.clone()]),
+                ("shop/both", vec![grpc, https]),
+            ]),
+            ..DeclaredByTest::default()
         }
     }
 
@@ -178,7 +155,7 @@ mod tests {
         }
     }
 
-    /// What is said of a service.
+    /// Reason and message of each condition that is added to a Service.
     fn conditions(service: &str, edges: Vec<Edge>) -> Vec<(String, String)> {
         let mut objects = Objects {
             objects: vec![
@@ -193,7 +170,7 @@ mod tests {
             edges,
             dropped: 0,
         };
-        add(&mut objects, &edges, &Shop);
+        add(&mut objects, &edges, &shop());
         let [web, found, workload] = &objects.objects[..] else {
             panic!("{objects:?}");
         };

@@ -1,7 +1,7 @@
 //! Joining and being configured, over real sockets with real clients.
 
 use super::bench::{
-    Bench, Client, DOMAIN, Delta, Nothing, certificate, csr, eventually, names, node, options,
+    Bench, Client, DOMAIN, Delta, absent, certificate, csr, eventually, names, node, options,
 };
 use crate::ca::service::unix_now;
 use crate::ca::token::Tokens;
@@ -360,7 +360,7 @@ async fn stopping_tells_the_streams_and_frees_the_state() {
     let second = start(
         options(bench.state.path()),
         bench.mesh.clone(),
-        Arc::new(Nothing),
+        Arc::new(absent()),
     )
     .await;
     assert!(matches!(second, Err(StartError::InUse(_))));
@@ -373,6 +373,6 @@ async fn stopping_tells_the_streams_and_frees_the_state() {
     stream.next().await.unwrap();
     let mut open = options(bench.state.path());
     open.insecure_ads_listen = Some("0.0.0.0:0".parse().unwrap());
-    let refused = start(open, bench.mesh.clone(), Arc::new(Nothing)).await;
+    let refused = start(open, bench.mesh.clone(), Arc::new(absent())).await;
     assert!(matches!(refused, Err(StartError::NotLoopback(_))));
 }

@@ -28,38 +28,18 @@ use xds_proto::type_url::CLUSTER;
 
 pub(crate) use super::credential::{Client, certificate, certificate_for, csr};
 use crate::ads::testing::Memory;
-use crate::api::declared::{Declared, DeclaredWorkload};
+use crate::api::declared::{Declared, DeclaredByTest, DeclaredWorkload};
 use crate::ca::authority::Lifetimes;
 use crate::ca::service::unix_now;
 use crate::ca::token::Tokens;
 use crate::server::{Options, Running, start};
-use crate::types::{Finding, Objects};
 
 pub(crate) const DOMAIN: &str = "mesh.local";
 
-pub(crate) struct Nothing;
-
-impl Declared for Nothing {
-    fn objects(&self) -> Objects {
-        Objects::default()
-    }
-    fn findings(&self) -> Vec<Finding> {
-        Vec::new()
-    }
-
-    fn declarations(&self, _: &str, _: &str) -> Vec<crate::model::mesh::ports::Declaration> {
-        Vec::new()
-    }
-
-    fn ports_at(&self, _: std::net::IpAddr) -> Option<crate::api::declared::DeclaredPorts> {
-        None
-    }
-
-    fn uncovered(&self, _: SocketAddr) -> Vec<String> {
-        Vec::new()
-    }
-    fn workloads(&self) -> Vec<DeclaredWorkload> {
-        vec![DeclaredWorkload {
+/// A Workload whose proxy never connects.
+pub(crate) fn absent() -> DeclaredByTest {
+    DeclaredByTest {
+        workloads: vec![DeclaredWorkload {
             namespace: "shop".into(),
             name: "absent-0".into(),
             service_account: "absent".into(),
@@ -67,7 +47,8 @@ impl Declared for Nothing {
             services: Vec::new(),
             sidecar: true,
             file: "absent.yaml".into(),
-        }]
+        }],
+        ..DeclaredByTest::default()
     }
 }
 
@@ -100,7 +81,7 @@ impl Bench {
             .workload("shop", "web-0", "web")
             .workload("shop", "web-1", "web")
             .workload("shop", "cart-0", "cart");
-        Bench::with(mesh, Nothing).await
+        Bench::with(mesh, absent()).await
     }
 
     pub(crate) async fn with(mesh: Memory, declared: impl Declared) -> Self {
@@ -121,7 +102,7 @@ impl Bench {
             running,
         } = self;
         running.stop().await;
-        let running = start(options(state.path()), mesh.clone(), Arc::new(Nothing))
+        let running = start(options(state.path()), mesh.clone(), Arc::new(absent()))
             .await
             .unwrap();
         Bench {

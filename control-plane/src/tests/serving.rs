@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use xds_proto::type_url::CLUSTER;
 
-use super::bench::{Bench, Client, DOMAIN, Delta, Nothing, csr, names, node, options};
+use super::bench::{Bench, Client, DOMAIN, Delta, absent, csr, names, node, options};
 use crate::ads::testing::Memory;
 use crate::ca::authority::Lifetimes;
 use crate::ca::service::unix_now;
@@ -27,7 +27,7 @@ async fn short_lived() -> Bench {
         default: LIFE,
         ..Lifetimes::default()
     };
-    let running = start(options, mesh.clone(), Arc::new(Nothing)).await;
+    let running = start(options, mesh.clone(), Arc::new(absent())).await;
     Bench {
         state,
         mesh,

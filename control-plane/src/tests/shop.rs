@@ -16,8 +16,8 @@ use xds_proto::type_url::{CLUSTER, ROUTE};
 
 use super::bench::{Agent, Bench, DOMAIN, Delta};
 use crate::ads::testing::Memory;
-use crate::api::declared::{Declared, DeclaredWorkload};
-use crate::types::{Condition, FileError, Finding, Object, Objects};
+use crate::api::declared::{DeclaredByTest, DeclaredWorkload};
+use crate::types::{Condition, FileError, Object, Objects};
 
 /// (workload, service, account)
 const SHOP: [(&str, &str, &str); 9] = [
@@ -32,23 +32,34 @@ const SHOP: [(&str, &str, &str); 9] = [
     ("intruder-0", "", "intruder"),
 ];
 
-struct Shop;
-
-impl Declared for Shop {
-    fn objects(&self) -> Objects {
-        let object = |(workload, ..): &(&str, &str, &str)| Object {
-            kind: "Workload".into(),
-            namespace: "shop".into(),
-            name: (*workload).into(),
-            file: "workloads.yaml".into(),
-            conditions: vec![Condition {
-                kind: "Accepted".into(),
-                status: *workload != "intruder-0",
-                reason: "Accepted".into(),
-                message: "its service account has no policy".into(),
-            }],
-        };
-        Objects {
+fn declared() -> DeclaredByTest {
+    let object = |(workload, ..): &(&str, &str, &str)| Object {
+        kind: "Workload".into(),
+        namespace: "shop".into(),
+        name: (*workload).into(),
+        file: "workloads.yaml".into(),
+        conditions: vec![Condition {
+            kind: "Accepted".into(),
+            status: *workload != "intruder-0",
+            reason: "Accepted".into(),
+            message: "its service account has no policy".into(),
+        }],
+    };
+    let workload = |(workload, service, account): &(&str, &str, &str)| DeclaredWorkload {
+        namespace: "shop".into(),
+        name: (*workload).into(),
+        service_account: (*account).into(),
+        addresses: Vec::new(),
+        services: if service.is_empty() {
+            Vec::new()
+        } else {
+            vec![format!("shop/{service}")]
+        },
+        sidecar: true,
+        file: "workloads.yaml".into(),
+    };
+    DeclaredByTest {
+        objects: Objects {
             objects: SHOP.iter().map(object).collect(),
             file_errors: vec![FileError {
                 file: "routes.yaml".into(),
@@ -57,40 +68,9 @@ impl Declared for Shop {
                 message: "`ten` is no number; its last valid version stays in service".into(),
             }],
             generation: 7,
-        }
-    }
-
-    fn findings(&self) -> Vec<Finding> {
-        Vec::new()
-    }
-
-    fn declarations(&self, _: &str, _: &str) -> Vec<crate::model::mesh::ports::Declaration> {
-        Vec::new()
-    }
-
-    fn ports_at(&self, _: std::net::IpAddr) -> Option<crate::api::declared::DeclaredPorts> {
-        None
-    }
-
-    fn uncovered(&self, _: std::net::SocketAddr) -> Vec<String> {
-        Vec::new()
-    }
-
-    fn workloads(&self) -> Vec<DeclaredWorkload> {
-        let declared = |(workload, service, account): &(&str, &str, &str)| DeclaredWorkload {
-            namespace: "shop".into(),
-            name: (*workload).into(),
-            service_account: (*account).into(),
-            addresses: Vec::new(),
-            services: if service.is_empty() {
-                Vec::new()
-            } else {
-                vec![format!("shop/{service}")]
-            },
-            sidecar: true,
-            file: "workloads.yaml".into(),
-        };
-        SHOP.iter().map(declared).collect()
+        },
+        workloads: SHOP.iter().map(workload).collect(),
+        ..DeclaredByTest::default()
     }
 }
 
@@ -213,7 +193,7 @@ pub(crate) async fn shop() -> Bench {
     for (workload, _, account) in SHOP {
         mesh = mesh.workload("shop", workload, account);
     }
-    let bench = Bench::with(mesh, Shop).await;
+    let bench = Bench::with(mesh, declared()).await;
     let name = |service: &str| format!("outbound|80||{service}.shop.svc.cluster.local");
     for service in ["web", "catalogue", "reviews", "store"] {
         let cluster = Cluster {

@@ -17,7 +17,7 @@ use xds_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use xds_proto::type_url::CLUSTER;
 
-use super::bench::{Bench, Delta, Nothing, eventually, names, node, options};
+use super::bench::{Bench, Delta, absent, eventually, names, node, options};
 use super::credential::certificate;
 use crate::ads::listen::UNVERIFIED_LIFE;
 use crate::ads::streams::OF_WORKLOAD;
@@ -29,7 +29,7 @@ async fn bench(change: impl FnOnce(&mut Options)) -> Bench {
     let mesh = Arc::new(Memory::new().workload("shop", "web-0", "web"));
     let mut options = options(state.path());
     change(&mut options);
-    let running = start(options, mesh.clone(), Arc::new(Nothing)).await;
+    let running = start(options, mesh.clone(), Arc::new(absent())).await;
     Bench {
         state,
         mesh,
@@ -133,7 +133,7 @@ async fn one_workload_takes_the_places_of_its_own_streams_only() {
     let mesh = Arc::new(mesh.workload("shop", "cart-0", "cart"));
     let mut options = options(state.path());
     options.max_streams = OF_WORKLOAD + 2;
-    let running = start(options, mesh.clone(), Arc::new(Nothing)).await;
+    let running = start(options, mesh.clone(), Arc::new(absent())).await;
     let bench = Bench {
         state,
         mesh,
