@@ -10,25 +10,15 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::task::spawn_local;
 
 use crate::listener::rig::{
     Rig, connect, echo_server, http_direct_response, listener, static_cluster,
 };
-use crate::support::run;
+use crate::support::{fill, run};
 use crate::tunnel::pair::{Pair, echoes};
 use crate::tunnel::requests::{connect_request, hbone_by};
-
-/// Writes to a connection until it accepts nothing more for a moment.
-async fn fill(stream: &mut TcpStream) {
-    let piece = vec![7; 1 << 16];
-    let moment = Duration::from_millis(300);
-    while tokio::time::timeout(moment, stream.write_all(&piece))
-        .await
-        .is_ok()
-    {}
-}
 
 /// Keeps a worker under memory pressure until `is_over`. A peer counts as stalled after 10 s.
 async fn short_of_memory(rig: &Rig, is_over: impl Fn() -> bool) {
@@ -181,15 +171,14 @@ enum Stall {
 }
 
 async fn stalled_request(stall: Stall) {
-    let mut rig = Rig::new();
-    let port = rig.free_port();
-    let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let cluster = static_cluster("app", app.local_addr().unwrap());
-    let mut listener = http(port, matches!(stall, Stall::Kept));
-    if matches!(stall, Stall::Buffered) {
-        wait_for_bodies(&mut listener);
-    }
-    rig.apply(&[cluster], &[listener]);
+    let listener = |port| {
+        let mut listener = http(port, matches!(stall, Stall::Kept));
+        if matches!(stall, Stall::Buffered) {
+            wait_for_bodies(&mut listener);
+        }
+        listener
+    };
+    let (rig, port, app) = Rig::before_app(listener).await;
     let mut client = connect(port).await;
     let head = match stall {
         Stall::Buffered => CHUNKED,
@@ -234,11 +223,7 @@ fn a_request_ends_when_a_side_stalls_its_body() {
 #[test]
 fn a_response_ends_that_is_hardly_read() {
     run(async {
-        let mut rig = Rig::new();
-        let port = rig.free_port();
-        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let cluster = static_cluster("app", app.local_addr().unwrap());
-        rig.apply(&[cluster], &[http(port, false)]);
+        let (rig, port, app) = Rig::before_app(|port| http(port, false)).await;
         let mut builder = h2::client::Builder::new();
         builder.initial_window_size(16);
         let handshake = builder.handshake::<_, Bytes>(connect(port).await).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
 use super::rig::{Rig, connect, echo_server, listener, static_cluster};
 use crate::stalled::http;
@@ -89,13 +89,13 @@ fn the_bound_of_the_process_is_shared_by_listeners_that_do_not_opt_out() {
 #[test]
 fn a_connection_lasts_no_longer_than_its_tcp_proxy_says() {
     run(async {
-        let mut rig = Rig::new();
-        let port = rig.free_port();
-        let upstream = echo_server().await;
-        let mut bounded = listener("in", port, json!({}), "echo");
-        let proxy = &mut bounded["filter_chains"][0]["filters"][0]["typed_config"];
-        proxy["max_downstream_connection_duration"] = "0.05s".into();
-        rig.apply(&[static_cluster("echo", upstream)], &[bounded]);
+        let bounded = |port| {
+            let mut bounded = listener("in", port, json!({}), "echo");
+            let proxy = &mut bounded["filter_chains"][0]["filters"][0]["typed_config"];
+            proxy["max_downstream_connection_duration"] = "0.05s".into();
+            bounded
+        };
+        let (_rig, port) = Rig::echoing(bounded).await;
         let mut client = connect(port).await;
         assert!(is_served(&mut client).await);
         while is_served(&mut client).await {}
@@ -106,11 +106,7 @@ fn a_connection_lasts_no_longer_than_its_tcp_proxy_says() {
 #[test]
 fn idle_connections_to_upstreams_are_closed_near_a_limit() {
     run(async {
-        let mut rig = Rig::new();
-        let port = rig.free_port();
-        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let cluster = static_cluster("app", app.local_addr().unwrap());
-        rig.apply(&[cluster], &[http(port, false)]);
+        let (rig, port, app) = Rig::before_app(|port| http(port, false)).await;
         let mut client = connect(port).await;
         let request = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n";
         client.write_all(request).await.unwrap();

@@ -12,7 +12,7 @@ mod updates;
 use std::time::{Duration, Instant};
 
 use self::rig::{Rig, connect, echo_server, greeting_server, listener, rbac, static_cluster};
-use crate::support::pki::{Ca, client, uri};
+use crate::support::pki::{client, uri};
 use crate::support::run;
 use anyam_proxy::tls::{ClientContext, Dial};
 use serde_json::json;
@@ -23,13 +23,7 @@ const FRONT: &str = "spiffe://mesh.local/ns/shop/sa/front";
 #[test]
 fn bytes_to_a_cluster_and_back() {
     run(async {
-        let mut rig = Rig::new();
-        let port = rig.free_port();
-        let upstream = echo_server().await;
-        rig.apply(
-            &[static_cluster("echo", upstream)],
-            &[listener("in", port, json!({}), "echo")],
-        );
+        let (rig, port) = Rig::echoing(|port| listener("in", port, json!({}), "echo")).await;
         let mut client = connect(port).await;
         client.write_all(b"hello").await.unwrap();
         let mut got = [0; 5];
@@ -107,13 +101,7 @@ fn a_server_that_speaks_first_is_heard_at_once() {
 #[test]
 fn clients_that_speak_first_are_detected_and_cost_no_guess() {
     run(async {
-        let mut rig = Rig::new();
-        let port = rig.free_port();
-        let upstream = echo_server().await;
-        rig.apply(
-            &[static_cluster("echo", upstream)],
-            &[detecting(port, "echo")],
-        );
+        let (rig, port) = Rig::echoing(|port| detecting(port, "echo")).await;
         let mut client = connect(port).await;
         client.write_all(b"\x00\x01binary").await.unwrap();
         let mut got = [0; 8];
@@ -134,13 +122,7 @@ fn clients_that_speak_first_are_detected_and_cost_no_guess() {
 #[test]
 fn a_request_in_single_bytes_is_still_http() {
     run(async {
-        let mut rig = Rig::new();
-        let port = rig.free_port();
-        let upstream = echo_server().await;
-        rig.apply(
-            &[static_cluster("echo", upstream)],
-            &[detecting(port, "echo")],
-        );
+        let (_rig, port) = Rig::echoing(|port| detecting(port, "echo")).await;
         let mut client = connect(port).await;
         for byte in b"GET / HTTP/1.1\r\nhost: x\r\n\r\n" {
             client.write_all(&[*byte]).await.unwrap();
@@ -155,14 +137,8 @@ fn a_request_in_single_bytes_is_still_http() {
 #[test]
 fn no_chain_no_connection() {
     run(async {
-        let mut rig = Rig::new();
-        let port = rig.free_port();
-        let upstream = echo_server().await;
         let only = json!({"destination_port": 1});
-        rig.apply(
-            &[static_cluster("echo", upstream)],
-            &[listener("in", port, only, "echo")],
-        );
+        let (rig, port) = Rig::echoing(|port| listener("in", port, only, "echo")).await;
         let mut client = connect(port).await;
         assert!(client.read(&mut [0]).await.is_err());
         assert!(rig.metric("anyam_listener_no_filter_chain_total{listener=\"in\"} 1"));
@@ -172,13 +148,7 @@ fn no_chain_no_connection() {
 #[test]
 fn listeners_come_and_go_and_connections_stay() {
     run(async {
-        let mut rig = Rig::new();
-        let port = rig.free_port();
-        let upstream = echo_server().await;
-        rig.apply(
-            &[static_cluster("echo", upstream)],
-            &[listener("in", port, json!({}), "echo")],
-        );
+        let (mut rig, port) = Rig::echoing(|port| listener("in", port, json!({}), "echo")).await;
         let mut client = connect(port).await;
         client.write_all(b"a").await.unwrap();
         client.read_exact(&mut [0]).await.unwrap();
@@ -202,11 +172,7 @@ fn secured(port: u16, policy: serde_json::Value) -> serde_json::Value {
 #[test]
 fn mutual_tls_and_policy_decide_who_gets_in_and_who_may_stay() {
     run(async {
-        let mut rig = Rig::new();
-        let port = rig.free_port();
-        let ca = Ca::new();
-        let shown = ca.issue(vec![uri("spiffe://mesh.local/ns/shop/sa/cart")]);
-        rig.secrets(&shown, &ca);
+        let (mut rig, port, ca) = Rig::of_cart();
         let upstream = echo_server().await;
         let allow = |who: &str| secured(port, rbac("ALLOW", who));
         rig.apply(&[static_cluster("echo", upstream)], &[allow(FRONT)]);

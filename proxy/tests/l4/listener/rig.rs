@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_local;
 use xds_proto::json::decode_json;
 
-use crate::support::pki::{Ca, Issued};
+use crate::support::pki::{Ca, Issued, uri};
 
 pub struct Rig {
     pub worker: Rc<Worker>,
@@ -64,6 +64,34 @@ impl Rig {
             registry,
             drain,
         }
+    }
+
+    /// With a listener, made for its port, whose cluster `echo` echoes.
+    pub async fn echoing(listener: impl FnOnce(u16) -> Value) -> (Self, u16) {
+        let mut rig = Self::new();
+        let port = rig.free_port();
+        let cluster = static_cluster("echo", echo_server().await);
+        rig.apply(&[cluster], &[listener(port)]);
+        (rig, port)
+    }
+
+    /// With a listener, made for its port, whose cluster `app` is the test's own server.
+    pub async fn before_app(listener: impl FnOnce(u16) -> Value) -> (Self, u16, TcpListener) {
+        let mut rig = Self::new();
+        let port = rig.free_port();
+        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let cluster = static_cluster("app", app.local_addr().unwrap());
+        rig.apply(&[cluster], &[listener(port)]);
+        (rig, port, app)
+    }
+
+    /// With the secrets of the workload `cart`, a port, and the CA.
+    pub fn of_cart() -> (Self, u16, Ca) {
+        let mut rig = Self::new();
+        let (port, ca) = (rig.free_port(), Ca::new());
+        let shown = ca.issue(vec![uri("spiffe://mesh.local/ns/shop/sa/cart")]);
+        rig.secrets(&shown, &ca);
+        (rig, port, ca)
     }
 
     /// A port without a listener at the moment.

@@ -54,11 +54,7 @@ pub(super) struct Peer {
 
 impl Peer {
     pub(super) fn new() -> Self {
-        let mut rig = Rig::new();
-        let port = rig.free_port();
-        let ca = Ca::new();
-        let shown = ca.issue(vec![uri("spiffe://mesh.local/ns/shop/sa/cart")]);
-        rig.secrets(&shown, &ca);
+        let (rig, port, ca) = Rig::of_cart();
         let identity = ca.issue(vec![uri(FRONT)]).identity();
         let context = ClientContext::new(client(Some(identity), ca.bundle()));
         Self {
@@ -99,12 +95,18 @@ pub(super) async fn echo(stream: &mut Stream) {
     stream.read_exact(&mut [0; 5]).await.unwrap();
 }
 
+/// A peer of a secured listener that ends in `filter`, and the listener.
+fn serving(filter: Value) -> (Peer, Value) {
+    let mut peer = Peer::new();
+    let listener = secured(peer.port, filter);
+    peer.rig.apply(&[], std::slice::from_ref(&listener));
+    (peer, listener)
+}
+
 #[test]
 fn a_chain_that_stays_keeps_its_http_connections_and_one_that_changes_ends_them_in_order() {
     run(async {
-        let mut peer = Peer::new();
-        let listener = secured(peer.port, rig::http_direct_response(418));
-        peer.rig.apply(&[], std::slice::from_ref(&listener));
+        let (mut peer, listener) = serving(rig::http_direct_response(418));
         let (mut busy, mut idle) = (peer.connect().await, peer.connect().await);
         assert!(!ask(&mut busy).await.contains("connection: close"));
         assert!(!ask(&mut idle).await.contains("connection: close"));
@@ -140,9 +142,7 @@ fn a_chain_that_stays_keeps_its_http_connections_and_one_that_changes_ends_them_
 #[test]
 fn sessions_can_be_resumed_after_an_update_that_leaves_tls_alone() {
     run(async {
-        let mut peer = Peer::new();
-        let listener = secured(peer.port, rig::http_direct_response(418));
-        peer.rig.apply(&[], std::slice::from_ref(&listener));
+        let (mut peer, listener) = serving(rig::http_direct_response(418));
         // The answer comes after the ticket.
         ask(&mut peer.connect().await).await;
         peer.rig.apply(&[], &[with_another_chain(listener)]);
@@ -212,13 +212,7 @@ fn plaintext_that_is_not_taken_any_more_is_cut() {
     run(async {
         // Either there is no chain for plaintext any more, or one that fits better requires TLS.
         for (plain, only_port) in [(false, false), (true, true)] {
-            let mut rig = Rig::new();
-            let port = rig.free_port();
-            let ca = Ca::new();
-            rig.secrets(
-                &ca.issue(vec![uri("spiffe://mesh.local/ns/shop/sa/cart")]),
-                &ca,
-            );
+            let (mut rig, port, ca) = Rig::of_cart();
             let filter = rig::tcp_proxy("echo");
             let cluster = static_cluster("echo", echo_server().await);
             rig.apply(&[cluster], &[permissive(port, filter.clone(), true, false)]);
@@ -344,13 +338,7 @@ fn an_open_connection_is_evaluated_by_its_server_name() {
 #[test]
 fn a_chain_that_another_stands_in_for_cuts_nothing() {
     run(async {
-        let mut rig = Rig::new();
-        let port = rig.free_port();
-        let ca = Ca::new();
-        rig.secrets(
-            &ca.issue(vec![uri("spiffe://mesh.local/ns/shop/sa/cart")]),
-            &ca,
-        );
+        let (mut rig, port, ca) = Rig::of_cart();
         let cluster = static_cluster("echo", echo_server().await);
         let before = permissive(port, rig::tcp_proxy("echo"), true, false);
         let mut after = before.clone();

@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::support::{run, sockets};
+use crate::support::{fill, run, sockets};
 use anyam_proxy::dispatcher::buffer::Pool;
 use anyam_proxy::dispatcher::pipe::Pipes;
 use anyam_proxy::dispatcher::timer::{TimerFd, Timers};
@@ -279,12 +279,7 @@ fn a_client_that_never_reads_costs_a_bounded_amount() {
     run(async {
         let rig = Rig::new();
         let (client, mut server, done) = rig.plain().await;
-        let chunk = vec![1; 1 << 20];
-        // Writes until everything in between is full.
-        while tokio::time::timeout(Duration::from_millis(200), server.write_all(&chunk))
-            .await
-            .is_ok()
-        {}
+        fill(&mut server).await;
         assert!(rig.pool.blocks_in_use() + rig.pipes.in_use() <= 2);
         drop(server);
         drop(client);
@@ -298,11 +293,7 @@ fn a_reset_is_noticed_while_the_other_side_does_not_read() {
     run(async {
         let rig = Rig::new();
         let (client, mut server, done) = rig.plain().await;
-        let chunk = vec![1; 1 << 20];
-        while tokio::time::timeout(Duration::from_millis(200), server.write_all(&chunk))
-            .await
-            .is_ok()
-        {}
+        fill(&mut server).await;
         // The relay cannot write to the client, so it does not read from the server.
         reset_on_close(&server);
         drop(server);

@@ -4,6 +4,7 @@ pub mod pki;
 
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
 pub fn run<F: Future>(test: F) -> F::Output {
@@ -23,4 +24,14 @@ pub async fn sockets() -> (TcpStream, TcpStream) {
     let address = listener.local_addr().unwrap();
     let (near, accepted) = tokio::join!(TcpStream::connect(address), listener.accept());
     (near.unwrap(), accepted.unwrap().0)
+}
+
+/// Writes to a connection until it accepts nothing more for a moment.
+pub async fn fill(stream: &mut TcpStream) {
+    let piece = vec![7; 1 << 16];
+    let moment = Duration::from_millis(300);
+    while tokio::time::timeout(moment, stream.write_all(&piece))
+        .await
+        .is_ok()
+    {}
 }
