@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use crate::harness::{Proxy, Setup};
 use crate::hostile2::{GOAWAY, HEADERS, PREFACE, Raw, SETTINGS};
 use crate::peers::{Client, get, h2_client, listen, ok, read_message};
+use crate::settings::retry;
 
 /// What the control plane configures where no manifest configures retries.
 fn by_default() -> Option<Arc<RetryPolicy>> {
@@ -23,17 +24,7 @@ fn by_default() -> Option<Arc<RetryPolicy>> {
 }
 
 fn policy(on: RetryOn) -> Option<Arc<RetryPolicy>> {
-    Some(Arc::new(RetryPolicy {
-        on,
-        num_retries: 2,
-        per_try_timeout: None,
-        per_try_idle_timeout: None,
-        retriable_status_codes: Vec::new(),
-        retriable_headers: Vec::new(),
-        back_off_base: Duration::from_millis(1),
-        back_off_max: Duration::from_millis(10),
-        avoid_previous_hosts: true,
-    }))
+    retry(on, 2)
 }
 
 /// Reads a request's HEADERS, then sends GOAWAY: streams up to `last` were accepted.

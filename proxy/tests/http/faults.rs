@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use anyam_proxy::bug;
 use anyam_proxy::config::cluster::UpstreamProtocol;
-use anyam_proxy::config::route::{RetryOn, RetryPolicy};
+use anyam_proxy::config::route::RetryOn;
 use bytes::Bytes;
 
 use crate::harness::{Proxy, Setup};
 use crate::peers::{self, Client};
+use crate::settings::retry_after;
 
 /// Refused after something of them was understood; status, and the path that the log has.
 fn refused() -> Vec<(String, u16, &'static str)> {
@@ -125,17 +126,8 @@ async fn a_refused_request_is_logged_tapped_and_counted() {
 
 /// Retries on resets, with a pause in which the client leaves.
 fn retrying(setup: &mut Setup) {
-    setup.forward.retry = Some(Arc::new(RetryPolicy {
-        on: RetryOn::RESET,
-        num_retries: 1000,
-        per_try_timeout: None,
-        per_try_idle_timeout: None,
-        retriable_status_codes: Vec::new(),
-        retriable_headers: Vec::new(),
-        back_off_base: Duration::from_secs(5),
-        back_off_max: Duration::from_secs(5),
-        avoid_previous_hosts: false,
-    }));
+    let policy = retry_after(Duration::from_secs(5), RetryOn::RESET, 1000);
+    setup.forward.retry = Some(Arc::new(policy));
 }
 
 #[tokio::test]

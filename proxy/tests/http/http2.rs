@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Proxy, Setup};
-use crate::peers::{Client, get, h1, h2, h2_client, listen, ok, read_all, read_message};
+use crate::peers::{Client, echo_body, get, h1, h2, h2_client, listen, ok, read_all, read_message};
 
 fn request(method: &str, path: &str) -> http::request::Builder {
     Request::builder()
@@ -333,19 +333,12 @@ async fn upgrades_cross_protocols() {
         let _ = tokio::io::copy(&mut read, &mut write).await;
     })
     .await;
-    let two = h2(|request, mut respond| async move {
+    let two = h2(|request, respond| async move {
         assert_eq!(request.method(), "CONNECT");
         let protocol = request.extensions().get::<h2::ext::Protocol>().unwrap();
         assert_eq!(protocol.as_str(), "websocket");
         assert_eq!(request.uri().path(), "/chat");
-        let response = Response::builder().body(()).unwrap();
-        let mut send = respond.send_response(response, false).unwrap();
-        let mut body = request.into_body();
-        while let Some(Ok(data)) = body.data().await {
-            let _ = body.flow_control().release_capacity(data.len());
-            send.send_data(data, false).unwrap();
-        }
-        let _ = send.send_data(Bytes::new(), true);
+        echo_body(request, respond, 200).await;
     })
     .await;
     for (upstream, protocol) in [

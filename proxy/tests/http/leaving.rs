@@ -5,12 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyam_proxy::config::cluster::UpstreamProtocol;
-use anyam_proxy::config::route::{RetryOn, RetryPolicy};
+use anyam_proxy::config::route::RetryOn;
 use socket2::{Domain, SockRef, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Proxy, Setup};
 use crate::peers::{Client, get, h1, h2_client, listen, ok, read_message};
+use crate::settings::retry_after;
 
 /// What a client may have sent when it leaves.
 pub const MOMENTS: [(&str, &str); 5] = [
@@ -106,17 +107,8 @@ async fn in_a_retrys_pause() {
     .await;
     let setup = Setup::new(upstream).with(|setup| {
         setup.forward.timeout = None;
-        setup.forward.retry = Some(Arc::new(RetryPolicy {
-            on: RetryOn::FIVE_XX,
-            num_retries: 1,
-            per_try_timeout: None,
-            per_try_idle_timeout: None,
-            retriable_status_codes: Vec::new(),
-            retriable_headers: Vec::new(),
-            back_off_base: Duration::from_secs(1 << 30),
-            back_off_max: Duration::from_secs(1 << 30),
-            avoid_previous_hosts: false,
-        }));
+        let policy = retry_after(Duration::from_secs(1 << 30), RetryOn::FIVE_XX, 1);
+        setup.forward.retry = Some(Arc::new(policy));
     });
     all_notice(&Proxy::start(setup)).await;
 }

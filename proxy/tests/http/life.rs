@@ -5,27 +5,14 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use anyam_proxy::config::cluster::Thresholds;
-use anyam_proxy::config::route::{RetryOn, RetryPolicy};
+use anyam_proxy::config::route::RetryOn;
 use anyam_proxy::drain::Phase;
 use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Proxy, Setup};
 use crate::peers::{Client, get, h1, h2_client, listen, ok, read_message};
-
-fn retry(on: RetryOn, times: u32) -> Option<Arc<RetryPolicy>> {
-    Some(Arc::new(RetryPolicy {
-        on,
-        num_retries: times,
-        per_try_timeout: None,
-        per_try_idle_timeout: None,
-        retriable_status_codes: Vec::new(),
-        retriable_headers: Vec::new(),
-        back_off_base: Duration::from_millis(1),
-        back_off_max: Duration::from_millis(10),
-        avoid_previous_hosts: true,
-    }))
-}
+use crate::settings::retry;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_failed_attempt_is_made_again_with_the_same_body() {

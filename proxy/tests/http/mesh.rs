@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyam_proxy::config::cluster::{Transport, UpstreamProtocol};
 use anyam_proxy::config::http::ForwardClientCert;
-use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use anyam_proxy::config::policy::{Permission, Principal, Rbac, RbacAction};
 use anyam_proxy::matcher::StringMatch;
 use anyam_proxy::tls::{ClientContext, ServerContext};
 use aws_lc_rs::digest;
@@ -14,6 +14,7 @@ use tokio::io::AsyncWriteExt;
 use crate::harness::{Proxy, Setup};
 use crate::peers::{Client, get, h1, listen, ok, read_message};
 use crate::pki::{self, Ca, Issued, uri};
+use crate::settings::rules;
 
 /// What the two sidecars show each other.
 struct Identities {
@@ -146,17 +147,8 @@ fn only(name: &str) -> Arc<Rbac> {
         value: format!("spiffe://mesh.local/ns/shop/sa/{name}").into(),
         ignore_case: false,
     };
-    Arc::new(Rbac {
-        enforced: Some(Rules {
-            action: RbacAction::Allow,
-            policies: vec![Policy {
-                name: "only".into(),
-                permissions: vec![Permission::Any],
-                principals: vec![Principal::Authenticated(Some(principal))],
-            }],
-        }),
-        shadow: None,
-    })
+    let principal = Principal::Authenticated(Some(principal));
+    rules(RbacAction::Allow, "only", vec![Permission::Any], principal)
 }
 
 /// A policy that newly denies a peer ends its open requests, with the reason inside the mesh.

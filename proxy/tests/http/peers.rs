@@ -162,6 +162,22 @@ where
     .await
 }
 
+/// Answers a request with `status`, and its body's data as they come.
+pub async fn echo_body(
+    request: http::Request<h2::RecvStream>,
+    mut respond: h2::server::SendResponse<Bytes>,
+    status: u16,
+) {
+    let response = http::Response::builder().status(status).body(()).unwrap();
+    let mut send = respond.send_response(response, false).unwrap();
+    let mut body = request.into_body();
+    while let Some(Ok(data)) = body.data().await {
+        let _ = body.flow_control().release_capacity(data.len());
+        send.send_data(data, false).unwrap();
+    }
+    let _ = send.send_data(Bytes::new(), true);
+}
+
 /// An HTTP/2 client's connection.
 pub async fn h2_client(address: SocketAddr) -> h2::client::SendRequest<Bytes> {
     let tcp = TcpStream::connect(address).await.unwrap();

@@ -2,17 +2,17 @@
 //! the others continue.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyam_proxy::config::filter::{FilterConfig, HttpFilter};
-use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use anyam_proxy::config::filter::HttpFilter;
+use anyam_proxy::config::policy::{Permission, Principal, RbacAction};
 use anyam_proxy::config::route::{PathMatch, PathRewrite};
 use anyam_proxy::matcher::StringMatch;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Proxy, Setup};
 use crate::peers::{Client, h2_client, listen, read_message};
+use crate::settings::{rbac, rules};
 
 /// Accepts upgrades and echoes; begins an endless response to any other request.
 async fn upstream() -> SocketAddr {
@@ -42,23 +42,13 @@ fn denying(path: &str) -> HttpFilter {
         value: path.into(),
         ignore_case: false,
     };
-    let policy = Policy {
-        name: "secret".into(),
-        permissions: vec![Permission::UrlPath(path)],
-        principals: vec![Principal::Any],
-    };
-    let rules = Rules {
-        action: RbacAction::Deny,
-        policies: vec![policy],
-    };
-    HttpFilter {
-        name: "rbac".into(),
-        disabled: false,
-        config: FilterConfig::Rbac(Arc::new(Rbac {
-            enforced: Some(rules),
-            shadow: None,
-        })),
-    }
+    let permissions = vec![Permission::UrlPath(path)];
+    rbac(rules(
+        RbacAction::Deny,
+        "secret",
+        permissions,
+        Principal::Any,
+    ))
 }
 
 fn setup(upstream: SocketAddr, rewrites: bool, denied: Option<&str>) -> Setup {

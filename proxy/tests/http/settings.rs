@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyam_proxy::config::filter::RouteRateLimits;
+use anyam_proxy::config::filter::{FilterConfig, HttpFilter, RouteRateLimits};
 use anyam_proxy::config::http::{
     CodecType, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager, ServerHeader,
     StripPort,
 };
+use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
 use anyam_proxy::config::route::{
-    Action, ClusterSpecifier, HeaderEdits, HostRewrite, PathMatch, PathRewrite, Route, RouteAction,
-    RouteMatch,
+    Action, ClusterSpecifier, HeaderEdits, HostRewrite, PathMatch, PathRewrite, RetryOn,
+    RetryPolicy, Route, RouteAction, RouteMatch,
 };
 use anyam_proxy::config::{ClusterRef, RouteRef};
 use anyam_proxy::message::path::PathOptions;
@@ -49,6 +50,59 @@ pub fn forward() -> RouteAction {
         upgrades: Vec::new(),
         rate_limits: RouteRateLimits::default(),
         mirrors: Vec::new(),
+    }
+}
+
+/// Retries with short pauses.
+pub fn retry(on: RetryOn, times: u32) -> Option<Arc<RetryPolicy>> {
+    let policy = RetryPolicy {
+        avoid_previous_hosts: true,
+        ..retry_after(Duration::from_millis(1), on, times)
+    };
+    Some(Arc::new(policy))
+}
+
+/// Retries after pauses of `back_off` at least and ten times as much at most.
+pub fn retry_after(back_off: Duration, on: RetryOn, times: u32) -> RetryPolicy {
+    RetryPolicy {
+        on,
+        num_retries: times,
+        per_try_timeout: None,
+        per_try_idle_timeout: None,
+        retriable_status_codes: Vec::new(),
+        retriable_headers: Vec::new(),
+        back_off_base: back_off,
+        back_off_max: back_off * 10,
+        avoid_previous_hosts: false,
+    }
+}
+
+/// The rules of one policy.
+pub fn rules(
+    action: RbacAction,
+    name: &str,
+    permissions: Vec<Permission>,
+    principal: Principal,
+) -> Arc<Rbac> {
+    let policy = Policy {
+        name: name.into(),
+        permissions,
+        principals: vec![principal],
+    };
+    Arc::new(Rbac {
+        enforced: Some(Rules {
+            action,
+            policies: vec![policy],
+        }),
+        shadow: None,
+    })
+}
+
+pub fn rbac(rules: Arc<Rbac>) -> HttpFilter {
+    HttpFilter {
+        name: "rbac".into(),
+        disabled: false,
+        config: FilterConfig::Rbac(rules),
     }
 }
 

@@ -5,16 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use anyam_proxy::config::cluster::UpstreamProtocol;
-use anyam_proxy::config::filter::{FilterConfig, HttpFilter};
-use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use anyam_proxy::config::policy::{Permission, Principal, Rbac, RbacAction};
 use anyam_proxy::matcher::{HeaderMatch, HeaderName, StringMatch, ValueMatch};
-use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Proxy, Setup};
 use crate::hostile2::{DATA, END_HEADERS, END_STREAM, HEADERS, Raw, head};
-use crate::peers::{Client, h1, h2, h2_client, listen, ok, read_all, read_message};
+use crate::peers::{Client, echo_body, h1, h2, h2_client, listen, ok, read_all, read_message};
+use crate::settings::{rbac, rules};
 
 /// An upgrade over HTTP/2 (RFC 8441).
 fn extended_connect(path: &str) -> Request<()> {
@@ -95,7 +94,8 @@ async fn http2_heads_are_checked_as_strictly_as_http1() {
     assert_eq!(ask_h2(&proxy, one).await.0, 200);
 }
 
-fn rules(action: RbacAction) -> Arc<Rbac> {
+/// Matches GET of `/ws`.
+fn get_ws(action: RbacAction) -> Arc<Rbac> {
     let is = |value: &str| StringMatch::Exact {
         value: value.into(),
         ignore_case: false,
@@ -107,27 +107,13 @@ fn rules(action: RbacAction) -> Arc<Rbac> {
         treat_missing_as_empty: false,
     };
     let both = vec![Permission::Header(get), Permission::UrlPath(is("/ws"))];
-    Arc::new(Rbac {
-        enforced: Some(Rules {
-            action,
-            policies: vec![Policy {
-                name: "get".into(),
-                permissions: vec![Permission::And(both)],
-                principals: vec![Principal::Any],
-            }],
-        }),
-        shadow: None,
-    })
+    rules(action, "get", vec![Permission::And(both)], Principal::Any)
 }
 
 fn with_policy(upstream: std::net::SocketAddr, action: RbacAction) -> Proxy {
     Proxy::start(Setup::new(upstream).with(|setup| {
         setup.manager.path.normalize = true;
-        setup.manager.filters.push(HttpFilter {
-            name: "rbac".into(),
-            disabled: false,
-            config: FilterConfig::Rbac(rules(action)),
-        });
+        setup.manager.filters.push(rbac(get_ws(action)));
     }))
 }
 
@@ -207,17 +193,7 @@ async fn an_upgrade_that_the_app_ignored_is_not_agreed_to() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_success_of_an_http2_upstream_agrees_to_an_upgrade() {
-    let upstream = h2(|request, mut respond| async move {
-        let response = Response::builder().status(202).body(()).unwrap();
-        let mut send = respond.send_response(response, false).unwrap();
-        let mut body = request.into_body();
-        while let Some(Ok(data)) = body.data().await {
-            let _ = body.flow_control().release_capacity(data.len());
-            send.send_data(data, false).unwrap();
-        }
-        let _ = send.send_data(Bytes::new(), true);
-    })
-    .await;
+    let upstream = h2(|request, respond| echo_body(request, respond, 202)).await;
     let proxy = Proxy::start(Setup::new(upstream).speaking(UpstreamProtocol::Http2));
     let mut client = Client::connect(proxy.address).await;
     client

@@ -1,34 +1,22 @@
 //! A new policy ends connections that wait without any time-out.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use anyam_proxy::config::policy::{Permission, Principal, RbacAction};
 use tokio::io::AsyncWriteExt;
 
 use crate::harness::{Proxy, Setup};
 use crate::peers::{Client, get, h1, listen, ok, read_message};
+use crate::settings::rules;
 
 /// How long a connection may last that a policy denies.
 const SOON: Duration = Duration::from_secs(5);
 
-fn everyone_is_denied() -> Arc<Rbac> {
-    Arc::new(Rbac {
-        enforced: Some(Rules {
-            action: RbacAction::Deny,
-            policies: vec![Policy {
-                name: "everyone".into(),
-                permissions: vec![Permission::Any],
-                principals: vec![Principal::Any],
-            }],
-        }),
-        shadow: None,
-    })
-}
-
 /// Publishes the same configuration with a policy that denies everyone.
 fn deny(proxy: &Proxy, setup: Setup) {
-    let denied = setup.with(|setup| setup.rbac = Some(everyone_is_denied()));
+    let permissions = vec![Permission::Any];
+    let rules = rules(RbacAction::Deny, "everyone", permissions, Principal::Any);
+    let denied = setup.with(|setup| setup.rbac = Some(rules));
     proxy.store.publish(denied.snapshot(2));
 }
 

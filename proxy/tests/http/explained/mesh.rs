@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyam_proxy::config::ClusterRef;
-use anyam_proxy::config::filter::{FilterConfig, HttpFilter};
+use anyam_proxy::config::filter::HttpFilter;
 use anyam_proxy::config::http::StripPort;
-use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use anyam_proxy::config::policy::{Permission, Principal, RbacAction};
 use anyam_proxy::config::route::{
     Action, ClusterSpecifier, HeaderEdits, PathMatch, PathRewrite, Redirect, Route, RouteTable,
     VirtualHost,
@@ -15,7 +15,7 @@ use anyam_proxy::matcher::{HeaderMatch, HeaderName, QueryMatch, StringMatch, Val
 use anyam_proxy::message::path::{EscapedSlashes, Fragment, PathOptions};
 
 use crate::harness::{Setup, route};
-use crate::settings::forward;
+use crate::settings::{forward, rbac, rules};
 
 pub fn named(name: &str, test: ValueMatch) -> HeaderMatch {
     HeaderMatch {
@@ -127,23 +127,13 @@ pub fn deny_admin() -> HttpFilter {
         ignore_case: false,
     };
     let host = named(":authority", ValueMatch::String(exact("admin.shop")));
-    let policy = Policy {
-        name: "admin".into(),
-        permissions: vec![Permission::UrlPath(path), Permission::Header(host)],
-        principals: vec![Principal::Any],
-    };
-    let rules = Rules {
-        action: RbacAction::Deny,
-        policies: vec![policy],
-    };
-    HttpFilter {
-        name: "rbac".into(),
-        disabled: false,
-        config: FilterConfig::Rbac(Arc::new(Rbac {
-            enforced: Some(rules),
-            shadow: None,
-        })),
-    }
+    let permissions = vec![Permission::UrlPath(path), Permission::Header(host)];
+    rbac(rules(
+        RbacAction::Deny,
+        "admin",
+        permissions,
+        Principal::Any,
+    ))
 }
 
 pub fn setup(upstream: SocketAddr, which: usize) -> Setup {

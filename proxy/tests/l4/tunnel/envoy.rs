@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::pair::{CART, FRONT, Pair};
+use super::pair::{CART, FRONT, Pair, tls_to_cart};
 use crate::listener::rig::{Rig, listener};
 use crate::support::pki::{Ca, Issued, uri};
 use crate::support::run;
@@ -236,22 +236,7 @@ fn a_stock_envoy_ends_our_tunnels() {
         });
         let _envoy = start(folder, connect, cluster("app", at.port()), inbound).await;
         let mut peer = speaking_h2(cluster("peer", inbound));
-        peer["transport_socket"] = json!({
-            "name": "tls",
-            "typed_config": {
-                "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext",
-                "common_tls_context": {
-                    "alpn_protocols": ["h2"],
-                    "tls_certificate_sds_secret_configs": [{"name": "default"}],
-                    "combined_validation_context": {
-                        "default_validation_context": {"match_typed_subject_alt_names": [
-                            {"san_type": "URI", "matcher": {"exact": CART}},
-                        ]},
-                        "validation_context_sds_secret_config": {"name": "ROOTCA"},
-                    },
-                },
-            },
-        });
+        peer["transport_socket"] = tls_to_cart();
         rig.apply(&[peer], &[tunnelling(front, &at.to_string())]);
         behaves(&app, front).await;
         behaves(&app, front).await;

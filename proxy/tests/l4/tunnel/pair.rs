@@ -114,8 +114,8 @@ pub fn inbound_listener(port: u16, app: u16, setup: &Setup) -> Value {
     })
 }
 
-/// The app, behind a sidecar that takes tunnels.
-fn peer(app: SocketAddr, tunnel: u16) -> Value {
+/// mTLS over HTTP/2 to a peer that must be `cart`.
+pub fn tls_to_cart() -> Value {
     let kind = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.UpstreamTlsContext";
     let context = json!({
         "@type": kind,
@@ -130,6 +130,11 @@ fn peer(app: SocketAddr, tunnel: u16) -> Value {
             },
         },
     });
+    json!({"name": "tls", "typed_config": context})
+}
+
+/// The app, behind a sidecar that takes tunnels.
+fn peer(app: SocketAddr, tunnel: u16) -> Value {
     let address = json!({"socket_address": {
         "address": app.ip().to_string(), "port_value": app.port()}});
     json!({
@@ -139,7 +144,7 @@ fn peer(app: SocketAddr, tunnel: u16) -> Value {
         "transport_socket_matches": [{
             "name": "tunnel",
             "match": {"tunnel": "http"},
-            "transport_socket": {"name": "tls", "typed_config": context},
+            "transport_socket": tls_to_cart(),
         }],
         "load_assignment": {
             "cluster_name": "peer",
