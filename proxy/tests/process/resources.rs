@@ -54,20 +54,25 @@ fn without_descriptors_what_is_open_goes_on_and_the_rest_waits() {
     assert!((1.0..100.0).contains(&pauses), "{pauses} pauses");
 }
 
+/// A proxy that received `signal`, and a connection that was open before and still works.
+fn draining(signal: Signal) -> (Proxy, TcpStream) {
+    let settings = Settings {
+        filters: &tcp_proxy(""),
+        ..Settings::default()
+    };
+    let mut proxy = Proxy::start(upstream(echo), &settings);
+    let mut open = connect(proxy.front);
+    round_trip(&mut open).unwrap();
+    proxy.signal(signal);
+    proxy.until("draining", |proxy| !proxy.is_ready());
+    round_trip(&mut open).unwrap();
+    (proxy, open)
+}
+
 #[test]
 fn a_second_signal_ends_the_process_at_once() {
     for signals in [[Signal::TERM, Signal::TERM], [Signal::INT, Signal::TERM]] {
-        let settings = Settings {
-            filters: &tcp_proxy(""),
-            ..Settings::default()
-        };
-        let mut proxy = Proxy::start(upstream(echo), &settings);
-        let mut open = connect(proxy.front);
-        round_trip(&mut open).unwrap();
-        proxy.signal(signals[0]);
-        // It drains: what is open may go on.
-        proxy.until("draining", |proxy| !proxy.is_ready());
-        round_trip(&mut open).unwrap();
+        let (mut proxy, mut open) = draining(signals[0]);
         proxy.signal(signals[1]);
         assert_eq!(proxy.ended().code(), Some(143));
         assert!(!matches!(open.read(&mut [0]), Ok(1..)));
@@ -76,16 +81,7 @@ fn a_second_signal_ends_the_process_at_once() {
 
 #[test]
 fn a_drain_ends_by_itself_when_nothing_is_left() {
-    let settings = Settings {
-        filters: &tcp_proxy(""),
-        ..Settings::default()
-    };
-    let mut proxy = Proxy::start(upstream(echo), &settings);
-    let mut open = connect(proxy.front);
-    round_trip(&mut open).unwrap();
-    proxy.signal(Signal::TERM);
-    proxy.until("draining", |proxy| !proxy.is_ready());
-    round_trip(&mut open).unwrap();
+    let (mut proxy, open) = draining(Signal::TERM);
     drop(open);
     assert_eq!(proxy.ended().code(), Some(0));
 }

@@ -66,22 +66,30 @@ load_assignment:
     chores.abort();
 }
 
-#[test]
-fn names_of_a_cluster_have_no_effect_on_each_other() {
-    const NAMES: &str = r#"
+/// The cluster `dns` whose endpoints have these names, in order.
+fn with_names(names: impl IntoIterator<Item = String>) -> String {
+    let host = |name: String| {
+        format!("{{endpoint: {{address: {{socket_address: {{address: {name}, port_value: 7}}}}}}}}")
+    };
+    let hosts: Vec<_> = names.into_iter().map(host).collect();
+    format!(
+        "
 name: dns
 type: STRICT_DNS
 dns_lookup_family: V4_ONLY
 load_assignment:
   cluster_name: dns
   endpoints:
-  - lb_endpoints:
-    - {endpoint: {address: {socket_address: {address: bad, port_value: 7}}}}
-    - {endpoint: {address: {socket_address: {address: slow, port_value: 7}}}}
-    - {endpoint: {address: {socket_address: {address: good, port_value: 7}}}}
-"#;
+  - lb_endpoints: [{}]
+",
+        hosts.join(", ")
+    )
+}
+
+#[test]
+fn names_of_a_cluster_have_no_effect_on_each_other() {
     let mut bench = Bench::new();
-    bench.cluster(NAMES);
+    bench.cluster(&with_names(["bad", "slow", "good"].map(str::to_owned)));
     let cluster = bench.store.load().clusters["dns"].clone();
     let (release, released) = std::sync::mpsc::channel();
     let released = Mutex::new(released);
@@ -128,25 +136,9 @@ load_assignment:
 #[test]
 fn unanswered_names_do_not_hold_up_others() {
     const HANGING: usize = 60;
-    let host = |name: &str| {
-        format!("{{endpoint: {{address: {{socket_address: {{address: {name}, port_value: 7}}}}}}}}")
-    };
-    let mut hosts: Vec<_> = (0..HANGING).map(|n| host(&format!("hangs-{n}"))).collect();
-    hosts.push(host("good"));
-    let text = format!(
-        "
-name: dns
-type: STRICT_DNS
-dns_lookup_family: V4_ONLY
-load_assignment:
-  cluster_name: dns
-  endpoints:
-  - lb_endpoints: [{}]
-",
-        hosts.join(", ")
-    );
+    let hanging = (0..HANGING).map(|n| format!("hangs-{n}"));
     let mut bench = Bench::new();
-    bench.cluster(&text);
+    bench.cluster(&with_names(hanging.chain(["good".to_owned()])));
     let cluster = bench.store.load().clusters["dns"].clone();
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = Mutex::new(released);

@@ -1,4 +1,4 @@
-//! Tests over raw bytes. Every input is also fed byte by byte and has to give the same.
+//! Tests over raw bytes. Every input is also fed byte by byte, which must give the same result.
 
 mod bodies;
 mod exchanges;
@@ -17,24 +17,32 @@ use crate::message::head::Head;
 /// What a head means, the head, and what is left of the input; `None`: not complete.
 type Read<I> = Result<Option<(I, Head, Vec<u8>)>, Fault>;
 
+/// Reads a head from bytes that come in pieces of `step`.
+fn in_pieces<I>(
+    bytes: &[u8],
+    step: usize,
+    mut read_head: impl FnMut(&mut BytesMut, &mut Head) -> Result<Option<I>, Fault>,
+) -> Read<I> {
+    let mut input = BytesMut::new();
+    let mut head = Head::new();
+    let mut pieces = bytes.chunks(step);
+    loop {
+        if let Some(info) = read_head(&mut input, &mut head)? {
+            pieces.for_each(|piece| input.extend_from_slice(piece));
+            return Ok(Some((info, head, input.to_vec())));
+        }
+        match pieces.next() {
+            Some(piece) => input.extend_from_slice(piece),
+            None => return Ok(None),
+        }
+    }
+}
+
 /// A request's head from bytes that came at once and byte by byte.
 fn request_with(options: RequestOptions, bytes: &[u8]) -> Read<Framing> {
     let read = |step: usize| {
         let mut conn = ServerConn::new(options);
-        let mut input = BytesMut::new();
-        let mut head = Head::new();
-        let mut pieces = bytes.chunks(step);
-        loop {
-            let info = conn.read_head(&mut input, &mut head)?;
-            if let Some(info) = info {
-                pieces.for_each(|piece| input.extend_from_slice(piece));
-                return Ok(Some((info, head, input.to_vec())));
-            }
-            match pieces.next() {
-                Some(piece) => input.extend_from_slice(piece),
-                None => return Ok(None),
-            }
-        }
+        in_pieces(bytes, step, |input, head| conn.read_head(input, head))
     };
     let whole = read(bytes.len().max(1));
     let split = read(1);
@@ -84,19 +92,7 @@ fn asking(request: &[u8]) -> ClientConn {
 fn response_to(request: &[u8], bytes: &[u8]) -> Read<ResponseInfo> {
     let read = |step: usize| {
         let mut conn = asking(request);
-        let mut input = BytesMut::new();
-        let mut head = Head::new();
-        let mut pieces = bytes.chunks(step);
-        loop {
-            if let Some(info) = conn.read_head(&mut input, &mut head)? {
-                pieces.for_each(|piece| input.extend_from_slice(piece));
-                return Ok(Some((info, head, input.to_vec())));
-            }
-            match pieces.next() {
-                Some(piece) => input.extend_from_slice(piece),
-                None => return Ok(None),
-            }
-        }
+        in_pieces(bytes, step, |input, head| conn.read_head(input, head))
     };
     let whole = read(bytes.len().max(1));
     let split = read(1);
