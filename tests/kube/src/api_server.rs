@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::cluster::Output;
 use crate::command::{run, script, succeed};
+use crate::kubectl::Kubectl;
 
 /// Etcd and kube-apiserver, with RBAC, admission webhooks and aggregation, on loopback of the
 /// network namespace that the test runs in. Dropping it ends it; after a test that was killed, the
@@ -79,38 +79,6 @@ impl ApiServer {
         crate::client(&self.kubeconfig).await
     }
 
-    /// Runs kubectl and returns its standard output.
-    ///
-    /// # Panics
-    /// When it fails.
-    pub fn kubectl(&self, arguments: &[&str]) -> String {
-        self.kubectl_with("", arguments)
-    }
-
-    /// The same with a standard input, for `-f -`.
-    ///
-    /// # Panics
-    /// As [`Self::kubectl`].
-    pub fn kubectl_with(&self, input: &str, arguments: &[&str]) -> String {
-        succeed(&mut self.kubectl_command(arguments), input)
-    }
-
-    /// Runs kubectl, whatever its exit status.
-    pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
-        self.try_kubectl_with("", arguments)
-    }
-
-    /// The same with a standard input.
-    pub fn try_kubectl_with(&self, input: &str, arguments: &[&str]) -> Output {
-        run(&mut self.kubectl_command(arguments), input)
-    }
-
-    fn kubectl_command(&self, arguments: &[&str]) -> Command {
-        let mut command = self.script(&["kubectl"]);
-        command.args(arguments);
-        command
-    }
-
     /// Ends a component (`apiserver`, `etcd`, `controller-manager`); its data stays.
     ///
     /// # Panics
@@ -125,6 +93,14 @@ impl ApiServer {
     /// When there is no such component.
     pub fn resume(&self, component: &str) {
         succeed(&mut self.script(&["start", component]), "");
+    }
+}
+
+impl Kubectl for ApiServer {
+    fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.script(&["kubectl"]);
+        command.args(arguments);
+        command
     }
 }
 

@@ -5,7 +5,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use crate::command::{run, script, succeed};
+use crate::command::{script, succeed};
+use crate::kubectl::Kubectl;
 
 /// Read by tests that share the cluster, written by one that has it alone.
 static TURNS: RwLock<()> = RwLock::new(());
@@ -78,38 +79,6 @@ impl Cluster {
         crate::client(&self.kubeconfig).await
     }
 
-    /// Runs kubectl and returns its standard output.
-    ///
-    /// # Panics
-    /// When it fails.
-    pub fn kubectl(&self, arguments: &[&str]) -> String {
-        self.kubectl_with("", arguments)
-    }
-
-    /// The same with a standard input, for `-f -`.
-    ///
-    /// # Panics
-    /// As [`Self::kubectl`].
-    pub fn kubectl_with(&self, input: &str, arguments: &[&str]) -> String {
-        succeed(&mut self.kubectl_command(arguments), input)
-    }
-
-    /// Runs kubectl, whatever its exit status.
-    pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
-        self.try_kubectl_with("", arguments)
-    }
-
-    /// The same with a standard input.
-    pub fn try_kubectl_with(&self, input: &str, arguments: &[&str]) -> Output {
-        run(&mut self.kubectl_command(arguments), input)
-    }
-
-    fn kubectl_command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new("kubectl");
-        command.args(arguments).env("KUBECONFIG", &self.kubeconfig);
-        command
-    }
-
     /// Loads an image into the nodes.
     ///
     /// # Panics
@@ -146,6 +115,14 @@ impl Cluster {
     }
 }
 
+impl Kubectl for Cluster {
+    fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("kubectl");
+        command.args(arguments).env("KUBECONFIG", &self.kubeconfig);
+        command
+    }
+}
+
 /// A namespace that is deleted on drop, with what is in it.
 pub struct Namespace<'a> {
     cluster: &'a Cluster,
@@ -156,35 +133,7 @@ impl Namespace<'_> {
     /// # Panics
     /// When an object is refused.
     pub fn apply(&self, manifest: &str) {
-        self.cluster.kubectl_with(
-            manifest,
-            &[
-                "--namespace",
-                &self.name,
-                "apply",
-                "--server-side",
-                "-f",
-                "-",
-            ],
-        );
-    }
-
-    /// # Panics
-    /// When it fails.
-    pub fn kubectl(&self, arguments: &[&str]) -> String {
-        let output = self.try_kubectl(arguments);
-        assert!(
-            output.status == Some(0),
-            "kubectl {arguments:?}: {output:?}"
-        );
-        output.stdout
-    }
-
-    /// Runs kubectl, whatever its exit status.
-    pub fn try_kubectl(&self, arguments: &[&str]) -> Output {
-        let mut all = vec!["--namespace", &self.name];
-        all.extend(arguments);
-        self.cluster.try_kubectl(&all)
+        self.kubectl_with(manifest, &["apply", "--server-side", "-f", "-"]);
     }
 
     /// Waits until a Deployment consists of new pods that are all ready; 2 minutes.
@@ -209,6 +158,14 @@ impl Namespace<'_> {
         let mut all = vec!["exec", target, "--container", container, "--"];
         all.extend(command);
         self.try_kubectl(&all)
+    }
+}
+
+impl Kubectl for Namespace<'_> {
+    fn kubectl_command(&self, arguments: &[&str]) -> Command {
+        let mut all = vec!["--namespace", &self.name];
+        all.extend(arguments);
+        self.cluster.kubectl_command(&all)
     }
 }
 

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use anyam_tests_kube::ApiServer;
+use anyam_tests_kube::{ApiServer, Kubectl};
 use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::ConfigMap;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyam_tests_kube::{ApiServer, until};
+use anyam_tests_kube::{ApiServer, Kubectl, until};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http_body_util::{BodyExt, Full};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyam_tests_kube::{Cluster, until};
+use anyam_tests_kube::{Cluster, Kubectl, until};
 
 use crate::mesh;
 use crate::shop::Shop;

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Child, Command, Stdio};
 
-use anyam_tests_kube::{APP_IMAGE, Cluster, Namespace, Output};
+use anyam_tests_kube::{APP_IMAGE, Cluster, Kubectl, Namespace, Output};
 
 /// In a namespace of its own.
 pub struct Shop<'a> {
