@@ -3,14 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-times=()
-stage() {
-  local name=$1 began=$SECONDS
-  shift
-  printf '\n\033[1m==> %s\033[0m\n' "$name"
-  "$@"
-  times+=("$(printf '%5ds  %s' $((SECONDS - began)) "$name")")
-}
+. tests/stage.sh
 
 export CARGO_TERM_COLOR=never
 stage prerequisites tests/prerequisites.sh root test
@@ -33,6 +26,4 @@ stage "Go peers" tests/peers/build.sh
 stage "unit, property and whole-mesh tests" cargo test --locked --workspace --exclude anyam-tests-kube --no-fail-fast
 stage "demo, 30 s" target/debug/anyam demo --for 30s --dashboard 127.0.0.1:0
 
-printf '\nTime of each stage:\n'
-printf '%s\n' "${times[@]}"
-printf '%5ds  in all\n' "$SECONDS"
+stage_times

@@ -6,14 +6,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-times=()
-stage() {
-  local name=$1 began=$SECONDS
-  shift
-  printf '\n\033[1m==> %s\033[0m\n' "$name"
-  "$@"
-  times+=("$(printf '%5ds  %s' $((SECONDS - began)) "$name")")
-}
+. tests/stage.sh
 
 part=${1:-all}
 case $part in
@@ -37,6 +30,4 @@ if [ $part != api ]; then
   stage "tests on a cluster" cluster exec cargo test --locked -p anyam-tests-kube --no-fail-fast --test node
 fi
 
-printf '\nTime of each stage:\n'
-printf '%s\n' "${times[@]}"
-printf '%5ds  in all\n' "$SECONDS"
+stage_times
