@@ -1,7 +1,7 @@
 //! The servers of one control plane, over whatever resources it is given.
 //!
-//! - [`start`] opens every socket and file before anything is served, so that what is wrong with
-//!   them is said at once.
+//! - [`start`] opens every socket and file before anything is served, so that errors in them are
+//!   reported at once.
 //! - [`Running`] is what is open, until [`Running::stop`].
 
 use std::fs::File;

@@ -107,7 +107,7 @@ pub fn run(bootstrap: Bootstrap, process: &Process, logs: Logs) -> Result<(), Ap
         .spawn(crate::tls::warm_up)?;
     let sinks = logs.sinks.clone();
     let ended = runtime.block_on(serve_until_told(bootstrap, process, logs));
-    // Writes the last lines, which also say why it did not start.
+    // Writes the last lines, among them why the process did not start.
     sinks.flush(LAST_LINES);
     ended
 }

@@ -21,7 +21,7 @@ pub use self::envoy::EnvoyFlags;
 pub use self::logs::LogOptions;
 use crate::redirect;
 
-/// A service mesh sidecar that speaks Envoy's xDS.
+/// A service mesh sidecar, configured by Envoy's xDS.
 #[derive(Debug, Parser)]
 #[command(name = "anyam-proxy", version, args_conflicts_with_subcommands = true)]
 pub struct Args {

@@ -225,7 +225,7 @@ impl OpenStreams {
     }
 }
 
-/// One open stream, for as long as it lives.
+/// One open stream; dropped when the stream ends.
 pub struct OpenStream(Rc<OpenStreams>);
 
 impl OpenStream {

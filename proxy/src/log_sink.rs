@@ -107,7 +107,7 @@ impl Sinks {
     /// Opens every file again, as after a rotation. One that cannot be opened is kept as it is.
     pub fn reopen(&self) {
         for sink in self.all().iter() {
-            // The writer lives as long as its sink; one that was already notified will check the
+            // The writer exists as long as its sink; one that was already notified will check the
             // flag.
             if !sink.shared.reopen.swap(true, Relaxed) {
                 let _ = sink.queue.send(Job::Reopen);
@@ -313,7 +313,7 @@ mod tests {
         sinks.flush(Duration::from_millis(200));
         assert!(began.elapsed() < SOON);
         assert_eq!(std::fs::read_to_string(other).unwrap(), "fine\n");
-        // Once it is read, it goes on, whatever readers do.
+        // Once it is read, writing continues.
         let mut reader = File::open(&path).unwrap();
         assert!(reader.read(&mut [0; 8]).unwrap() > 0);
         drop(reader);

@@ -164,7 +164,7 @@ impl Store {
         self.changed.send_modify(|_| {});
     }
 
-    /// One more to wait for in [`Store::settled`], for as long as it lives.
+    /// A follower that [`Store::settled`] waits for until it is dropped.
     pub fn follow(&self) -> Follower {
         let (reached, watched) = watch::channel(0);
         self.followers().push(watched);

@@ -179,7 +179,7 @@ pub enum PeerEnd {
     Gone,
 }
 
-/// Asks the kernel, without reading: also sees a FIN behind unread bytes.
+/// Polls the kernel without reading, which also reports a FIN behind unread bytes.
 pub fn peer_end(tcp: &TcpStream) -> PeerEnd {
     let mut polled = [PollFd::new(tcp, PollFlags::RDHUP)];
     match poll(&mut polled, Some(&Timespec::default())) {

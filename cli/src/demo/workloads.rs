@@ -29,7 +29,7 @@ const RESILIENCE: &str = "resilience.yaml";
 pub const NAMESPACE: &str = "shop";
 pub const TRUST_DOMAIN: &str = "anyam.local";
 
-/// One program of the shop and where it lives.
+/// One program of the shop, and its address.
 pub struct Program {
     pub name: &'static str,
     pub account: &'static str,

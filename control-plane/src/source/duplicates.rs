@@ -91,7 +91,7 @@ mod tests {
             used(&mut state, &pair(None, Some(new))),
             both(two.clone(), one.clone())
         );
-        // The one in service goes: the other takes its place.
+        // The declaration in service is removed, and the other one is used.
         assert_eq!(
             used(&mut state, &pair(None, None)[..1]),
             (one.clone(), vec![])

@@ -775,7 +775,7 @@ mod tests {
         fs::remove_dir_all(path("deep")).unwrap();
         let observed = folder.changes_in(&of(&["deep"]));
         assert_eq!(origins(&observed), ["-Service default/e"]);
-        // The last ones go: that is held back, however it was reported.
+        // The last objects are removed: that is held back, in whatever way it was reported.
         for name in ["b.yaml", "c.yaml", "d.yaml"] {
             fs::remove_file(path(name)).unwrap();
             folder.changes_in(&of(&[name]));
@@ -820,7 +820,7 @@ mod tests {
                 let at = |it: &Sourced| (it.object.id(), format!("{}:{}", it.file, it.line));
                 proptest::prop_assert_eq!(&now, &scan.objects.iter().map(at).collect::<BTreeMap<_, _>>());
                 proptest::prop_assert!(folder.changes().is_empty());
-                // A file that is bad keeps what it said, which a new reader has not read.
+                // An invalid file keeps its last valid objects, which a new reader has not read.
                 let fresh = Folder::new(root.path()).scan(Instant::now());
                 for object in fresh.objects {
                     proptest::prop_assert!(now.contains_key(&object.object.id()));

@@ -1,7 +1,7 @@
-//! The folder as a source: what the kernel says has changed is read when it has been quiet for a
-//! moment, or at the latest after a second. A slow look at all files, however much is reported
-//! meanwhile, catches what the kernel does not report (network file systems, links swapped above the
-//! folder).
+//! The folder as a source: changes that the kernel reports are read when it has reported none for a
+//! moment, or at the latest after a second. All files are also looked at now and then, however much
+//! is reported, which finds changes that the kernel does not report (network file systems, links
+//! replaced above the folder).
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ pub struct Watched {
 
 struct Watching {
     reports: Arc<Reports>,
-    /// Reports for as long as it lives.
+    /// Dropping it ends the reports.
     _watcher: RecommendedWatcher,
 }
 

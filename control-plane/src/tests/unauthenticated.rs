@@ -145,7 +145,8 @@ async fn one_workload_takes_the_places_of_its_own_streams_only() {
         .unwrap();
     let first = live.next().await.unwrap();
     live.answer(&first, None).await;
-    // More streams than there are places, over some connections; and as many that say nothing.
+    // More streams than are allowed, over some connections; and as many connections that send
+    // nothing.
     let mut held = Vec::new();
     let mut silent = Vec::new();
     for _ in 0..3 {

@@ -32,7 +32,7 @@ struct Held {
     bytes: usize,
     slots: Vec<Option<Slot>>,
     free: Vec<usize>,
-    /// Where the search for an entry to let go goes on.
+    /// Where the search for the next entry to evict continues.
     hand: usize,
     /// Slots by workload (`None`: not one proxy's own), type and name.
     places: HashMap<Option<Key>, ByType>,

@@ -288,7 +288,7 @@ fn delivery(name: String, protocol: AppProtocol) -> cluster::Cluster {
     }
 }
 
-/// To wherever the app meant to go, as it is.
+/// To the connection's original destination, unchanged.
 pub fn passthrough() -> cluster::Cluster {
     cluster::Cluster {
         name: naming::PASSTHROUGH.to_owned(),

@@ -99,7 +99,7 @@ fn detect_http(it: &mut listener::Listener) {
     it.continue_on_listener_filters_timeout = true;
 }
 
-/// What lives at an address: protocol and the host in names of clusters and routes.
+/// The protocol at an address, and the host in names of its clusters and routes.
 fn destination(mesh: &Mesh, at: SocketAddr) -> Option<(AppProtocol, String)> {
     if let Some(service) = mesh.by_vip.get(&at.ip()).and_then(|key| mesh.service(key)) {
         return Some((service.port(at.port())?.protocol, service.host.clone()));

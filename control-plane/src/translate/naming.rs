@@ -5,14 +5,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::model::manifest::service::AppProtocol;
 
-/// Where everything goes that no other listener takes.
+/// The listener of connections that no other listener takes.
 pub const OUTBOUND: &str = "outbound";
 pub const INBOUND: &str = "inbound";
 /// Where a sidecar takes tunnels: HBONE's port. Redirected to its inbound listener like any other.
 pub const TUNNEL_PORT: u16 = 15008;
-/// To wherever the app meant to go.
+/// To the connection's original destination.
 pub const PASSTHROUGH: &str = "PassthroughCluster";
-/// To nowhere.
+/// Refuses every connection.
 pub const BLACK_HOLE: &str = "BlackHoleCluster";
 /// To the app, at the address the caller dialled.
 pub const INBOUND_PASSTHROUGH: &str = "InboundPassthroughCluster";

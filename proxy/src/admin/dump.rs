@@ -287,7 +287,7 @@ fn message(full_name: &str, body: &[u8]) -> Value {
 /// Envoy's marker in place of what must not be shown.
 const REDACTED: &str = "[redacted]";
 
-/// Hides private keys, passwords and tokens wherever they stand.
+/// Hides private keys, passwords and tokens, at any depth.
 fn redact(value: &mut Value) {
     match value {
         Value::Object(map) => {

@@ -20,7 +20,7 @@ impl Mask {
     }
 
     /// What the mask leaves of an object; `None`: it selects nothing of it. Lists are taken whole:
-    /// a path that goes on into one finds nothing there.
+    /// a path that continues into one selects nothing.
     pub(super) fn apply(&self, value: &Value) -> Option<Value> {
         let Value::Object(from) = value else {
             return None;

@@ -12,7 +12,7 @@ use crate::config::compile::support::{
 /// How many connections clients may have open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Over all listeners that do not say `ignore_global_conn_limit`; `None`: no bound.
+    /// Of all listeners without `ignore_global_conn_limit`; `None`: no limit.
     pub global: Option<u64>,
     /// By listener name.
     pub listeners: HashMap<String, u64>,

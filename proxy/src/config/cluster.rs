@@ -49,7 +49,7 @@ pub struct ClusterDef {
     /// `anyam: {declared_by: …}`.
     pub declared_by: Option<Arc<str>>,
     /// `upstream_bind_config`. Inbound clusters dial the app from 127.0.0.6 (IPv6: ::6), by which
-    /// netfilter tells delivery to the app from a call of the app to itself.
+    /// netfilter distinguishes a delivery to the app from a call of the app to itself.
     pub bind_source: BindSource,
 }
 

@@ -142,13 +142,13 @@ pub struct FaultInjection {
 #[derive(Clone, Copy)]
 pub struct FaultPart<T> {
     pub percent: Percent,
-    /// `None`: the request's own headers say how much.
+    /// `None`: given by the request's own headers.
     pub fixed: Option<T>,
 }
 
 pub struct Abort {
     pub percent: Percent,
-    /// `None`: the request's own headers say how.
+    /// `None`: given by the request's own headers.
     pub status: Option<AbortStatus>,
     pub body: Bytes,
 }
@@ -159,7 +159,8 @@ pub enum AbortStatus {
     Grpc(u32),
 }
 
-/// envoy.extensions.filters.http.cors.v3.CorsPolicy, what less specific levels say merged in.
+/// envoy.extensions.filters.http.cors.v3.CorsPolicy, with the settings of less specific levels
+/// merged in.
 #[derive(Clone)]
 pub struct CorsPolicy {
     pub origins: Vec<StringMatch>,
@@ -175,7 +176,7 @@ pub struct CorsPolicy {
 }
 
 impl CorsPolicy {
-    /// What `outer`, a less specific level, says where this level says nothing.
+    /// Takes from `outer`, a less specific level, what this level does not set.
     pub fn within(mut self, outer: &Self) -> Self {
         if self.origins.is_empty() {
             self.origins.clone_from(&outer.origins);

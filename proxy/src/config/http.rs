@@ -42,7 +42,7 @@ pub struct HttpConnectionManager {
     pub idle_timeout: Option<Duration>,
     pub max_connection_duration: Option<Duration>,
     pub max_requests_per_connection: Option<u32>,
-    /// The longest a stream may last, unless its route says otherwise; `None`: no bound.
+    /// The longest a stream may last, unless its route sets it; `None`: no limit.
     pub max_stream_duration: Option<Duration>,
     /// Stream without progress; `None`: off. Envoy's default is five minutes.
     pub stream_idle_timeout: Option<Duration>,
@@ -85,7 +85,7 @@ pub enum StripPort {
     Any,
 }
 
-/// What the `server` header of a response says.
+/// The `server` header of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerHeader {
     Overwrite(Box<str>),

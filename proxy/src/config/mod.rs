@@ -7,7 +7,7 @@
 //! - `access_log`: compiled formats; `outlier`: settings of outlier detection
 //! - `name`: DNS names of the mesh
 //! - `demand`: on-demand discovery, requested by the data path
-//! - `compile`: protobuf → these types; nothing else here sees a protobuf
+//! - `compile`: protobuf → these types; nothing else here uses protobufs
 //!
 //! Everything is decided at compile time: names are resolved to indices, metric handles to
 //! atomics, patterns to automata. A request looks up no strings but its own host and path.

@@ -50,8 +50,8 @@ pub(crate) enum LookUp {
     Found(Arc<Listener>),
     /// The entry itself.
     Own,
-    /// No listener is known at this original destination. The control plane may know one; else the
-    /// entry itself.
+    /// There is no listener at this original destination. The control plane may have one; otherwise
+    /// it is the entry itself.
     Unknown(SocketAddr),
 }
 

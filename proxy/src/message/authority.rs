@@ -15,7 +15,7 @@ pub struct AuthorityOptions {
     pub strip_trailing_dot: bool,
 }
 
-/// Which port goes.
+/// Which port is removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PortRule {
     #[default]

@@ -8,7 +8,7 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
 use super::registry::{Registry, RegistryError};
 
-/// The most types of event that one counter tells apart.
+/// The largest number of event types in one counter.
 pub const MAX_TYPES: usize = 7;
 
 /// A counter by type of event, of which few ever happen: a series begins with its first one.

@@ -4,7 +4,7 @@ use bytes::{Buf, Bytes};
 
 use crate::dispatcher::buffer::Block;
 
-/// Bytes on their way into DATA frames. A block goes back to its pool once they are out.
+/// Bytes to be sent in DATA frames. A block returns to its pool once it is sent.
 pub enum Chunk {
     Bytes(Bytes),
     Block {

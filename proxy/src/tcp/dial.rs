@@ -1,4 +1,5 @@
-//! Where a TCP connection goes: the cluster, an endpoint of it, and the way there.
+//! Dials the upstream of a TCP connection: its cluster, an endpoint, and a connection or tunnel to
+//! it.
 
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -29,7 +29,7 @@ use crate::tls::{ConnectionInfo, PeerIdentity};
 use crate::upstream::cluster::Cluster;
 use crate::upstream::endpoint::Endpoint;
 
-/// Edges that one connection remembers; a connection that calls more looks them up again.
+/// Edges that one connection keeps; a connection with more looks them up again.
 const MAX_REMEMBERED: usize = 32;
 /// Samples kept until the caller is resolved; more are counted as `unknown`.
 const MAX_WAITING: usize = 64;

@@ -23,7 +23,7 @@ use super::provider::provider;
 use super::verified_chains::VerifiedChains;
 use super::verify::{PeerRules, Verifier};
 
-/// Sessions a client context remembers, over all its endpoints.
+/// Sessions that a client context keeps, over all its endpoints.
 const CLIENT_SESSIONS: usize = 64;
 
 /// TLS protocol versions, oldest first.

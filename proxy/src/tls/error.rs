@@ -9,7 +9,7 @@ use rustls_pki_types::UnixTime;
 /// Why a handshake or a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// This side cannot speak TLS yet.
+    /// This side does not have its certificate or trust bundle yet.
     #[error("TLS is not ready: {0}; waiting for it from the control plane")]
     NotReady(&'static str),
     /// This side's settings do not make a TLS configuration.

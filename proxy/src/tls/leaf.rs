@@ -1,4 +1,4 @@
-//! What a certificate says by itself: names, dates, uses.
+//! The content of a certificate: names, dates, uses.
 
 use std::time::SystemTime;
 

@@ -2,7 +2,7 @@
 //!
 //! - `identity`: SPIFFE ids and the identity of a peer
 //! - `material`: certificates, keys, trust bundles, and how they are replaced
-//! - `leaf`: what a certificate says by itself
+//! - `leaf`: the content of a certificate
 //! - `verify`: verification of a peer's certificate; `san`: which of its names are accepted;
 //!   `verified_chains`: a cache of chains that were verified
 //! - `untrusted`: explains why a chain leads to no root

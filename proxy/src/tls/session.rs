@@ -1,9 +1,10 @@
 //! rustls' unbuffered state machine, client and server behind one interface, sans-IO.
 //!
-//! The rules of that API, which only this module depends on: one state per call; what a call says
-//! to discard is gone before the next; ciphertext that waits to be sent comes out one chunk at a
-//! time and is lost if not taken; records may be queued while reading (tickets, key updates,
-//! alerts); a handshake message in parts stays in the input, so every call gets the real input.
+//! The rules of that API, which only this module depends on: one state per call; bytes that a call
+//! marks for discarding must be gone before the next call; ciphertext to be sent is returned one
+//! chunk at a time and is lost if not taken; records may be queued while reading (tickets, key
+//! updates, alerts); a handshake message in parts stays in the input, so every call gets the real
+//! input.
 
 use rustls::client::UnbufferedClientConnection;
 use rustls::server::UnbufferedServerConnection;

@@ -221,7 +221,7 @@ fn publish(cluster: &Cluster, previous: Option<&Cluster>, found: &[Option<BTreeS
     }
 }
 
-/// Whether both say the same of the same addresses.
+/// Whether both have the same endpoints with the same settings.
 fn are_same(a: &[Priority], b: &[Priority]) -> bool {
     let same = |(a, b): (&Arc<Endpoint>, &Arc<Endpoint>)| {
         (a.address, a.weight, a.transport, a.tunnel_port, a.health)

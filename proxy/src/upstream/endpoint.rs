@@ -50,7 +50,7 @@ pub struct Endpoint {
     /// At least 1.
     pub weight: u32,
     pub locality: Option<Name>,
-    /// What `transport_socket_matches` look at; shared by endpoints that say the same.
+    /// The metadata that `transport_socket_matches` compare; shared by endpoints with the same.
     pub transport_metadata: Arc<TransportMetadata>,
     /// Index into [`crate::config::cluster::ClusterDef::transport`], chosen by metadata at compile time.
     /// `None`: no match, connecting fails closed.

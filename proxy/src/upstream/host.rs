@@ -25,7 +25,7 @@ impl HostState {
         self.active.load(Relaxed)
     }
 
-    /// Counts a request or connection as active for as long as the answer lives.
+    /// Counts a request or connection as active until the returned guard is dropped.
     pub fn begin(self: &Arc<Self>) -> Active {
         self.active.fetch_add(1, Relaxed);
         Active(self.clone())

@@ -141,7 +141,7 @@ impl Balance {
         }
     }
 
-    /// Adds a group. One without endpoints is none: its share goes to the next.
+    /// Adds a group. A group without endpoints is not added: its share goes to the next.
     fn push(&mut self, bound: u32, priority: usize, panic: bool, endpoints: Vec<Arc<Endpoint>>) {
         if endpoints.is_empty() {
             return;

@@ -324,7 +324,7 @@ fn count(
     ]
 }
 
-/// Whether another failure makes as many in a row as the bound says.
+/// Whether another failure completes the configured number in a row.
 fn streak(counter: &AtomicU32, failed: bool, bound: Option<u32>) -> bool {
     if failed {
         return over(counter, bound);

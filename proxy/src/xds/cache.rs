@@ -47,7 +47,7 @@ pub enum Mode {
     Off,
     /// All there are.
     Wildcard,
-    /// By name: what other resources refer to and what the data path wants.
+    /// By name: what other resources refer to, and what the data path asks for.
     Named,
 }
 
@@ -58,8 +58,8 @@ pub struct Config {
     pub listeners: Mode,
     /// Subscribed to from the start and for ever.
     pub roots: Vec<Key>,
-    /// The longest the first configuration is waited for, and a resource that does not say so itself
-    /// for what it refers to. Envoy's `initial_fetch_timeout`.
+    /// How long the first configuration is waited for, and what a resource refers to, unless the
+    /// resource sets it. Envoy's `initial_fetch_timeout`.
     pub init_timeout: Duration,
     /// How long the server's "no such resource" is remembered.
     pub miss_ttl: Duration,
@@ -167,7 +167,7 @@ pub struct Cache<T> {
     answers: Vec<(Key, DemandResult)>,
     /// Keys whose dependencies may have arrived.
     dirty: VecDeque<Key>,
-    /// When to look at a key again; the number tells equal instants apart.
+    /// When to look at a key again; the number distinguishes equal instants.
     timers: BTreeMap<(Instant, u64), Key>,
     sequence: u64,
     /// `None` while connected; else since when not.

@@ -105,7 +105,7 @@ impl ManagementServer {
                     .map_err(|_| format!("{name:?} is not a server name"))?;
                 let config = context.rustls_config().map_err(|e| e.to_string())?;
                 let mut config = (*config).clone();
-                // gRPC is HTTP/2, whatever the context says for the data path.
+                // gRPC uses HTTP/2, whatever ALPN the context has for the data path.
                 config.alpn_protocols = vec![b"h2".to_vec()];
                 Ok(TlsSettings {
                     config: Arc::new(config),
@@ -153,7 +153,7 @@ impl ManagementServer {
         self.tls.is_some()
     }
 
-    /// Opens a channel; it lives as long as its connection.
+    /// Opens a channel, which exists as long as its connection.
     ///
     /// # Errors
     /// See [`ChannelError`]; of several addresses the last one's.

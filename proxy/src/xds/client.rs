@@ -59,7 +59,7 @@ pub trait Apply: Validate {
     /// The resource that an on-demand request needs.
     fn key(&self, wanted: &OnDemandRequest) -> Key;
 
-    /// Answers a want; what was published is visible already.
+    /// Answers an on-demand request; what was published is in force already.
     fn answer(&self, wanted: OnDemandRequest, outcome: DemandResult);
 
     /// On-demand resources that were not used for long.
@@ -121,7 +121,7 @@ enum Event {
 }
 
 impl<A: Apply> Client<A> {
-    /// `wants`: the other end of the data path's [`crate::config::demand::OnDemandClient`].
+    /// `wants`: the receiving end of [`crate::config::demand::OnDemandClient`].
     pub fn new(
         config: Config,
         apply: A,
@@ -186,8 +186,8 @@ impl<A: Apply> Client<A> {
         }
     }
 
-    /// Delivers the cache's output: changes, then answers, then requests. A server that sees its
-    /// response acknowledged may count on it: the data path runs by it.
+    /// Delivers the cache's output: changes, then answers, then requests. So a server whose
+    /// response is acknowledged can rely on it being in force.
     async fn deliver(&mut self) {
         let listeners = self.publish().await;
         let first = !self.initialised && self.cache.is_initialised(Now::read());

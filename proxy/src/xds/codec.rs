@@ -8,7 +8,7 @@ use xds_proto::google::{protobuf::Any, rpc::Status};
 use super::message::{DeltaRequest, DeltaResponse, Resource, SotwRequest, SotwResponse};
 use crate::xds::resource_type::ResourceType;
 
-/// gRPC's INVALID_ARGUMENT: what a NACK says.
+/// gRPC's INVALID_ARGUMENT, the code of a NACK.
 const INVALID_ARGUMENT: i32 = 3;
 const WRAPPER: &str = "type.googleapis.com/envoy.service.discovery.v3.Resource";
 

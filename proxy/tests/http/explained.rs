@@ -1,4 +1,4 @@
-//! What `explain` says of a request is what the request then gets.
+//! `explain` gives the outcome that the request then has.
 
 mod mesh;
 
@@ -128,7 +128,7 @@ fn seen_by_app(asked: &Asked, decisions: &[Decision]) -> String {
     )
 }
 
-/// The app says by what it was called.
+/// The app answers with the authority it received.
 async fn says_its_call() -> SocketAddr {
     h1(|request| {
         let path = request.split(' ').nth(1).unwrap();

@@ -191,7 +191,7 @@ async fn what_is_not_there_is_said() {
     assert!(response.starts_with("HTTP/1.1 404 "), "{response}");
     assert!(response.contains("proxy-status: "), "{response}");
     assert!(response.contains("route_not_found"), "{response}");
-    // The connection lives on.
+    // The connection stays open.
     assert!(client.ask(&get("/a")).await.ends_with("here"));
 }
 

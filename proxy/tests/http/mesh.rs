@@ -98,7 +98,8 @@ async fn spelling_survives_http2_between_sidecars_that_agreed_on_it() {
     }
 }
 
-/// An upgrade with a body (docker's) has no form in HTTP/2: sidecars that speak both speak HTTP/1 then.
+/// An upgrade with a body (docker's) has no form in HTTP/2: between sidecars that support both it
+/// uses HTTP/1.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_upgrade_with_a_body_goes_over_http1_where_sidecars_have_a_choice() {
     let upstream = listen(|mut tcp, _| async move {
@@ -122,7 +123,7 @@ async fn an_upgrade_with_a_body_goes_over_http1_where_sidecars_have_a_choice() {
     let identities = Identities::new();
     let alpn = ["anyam-h2-case", "anyam-h2", "anyam-http/1.1"];
     let (outbound, _inbound) = sidecars(&identities, &alpn, upstream, Setup::new(upstream)).await;
-    // The second time the sidecars are known to speak HTTP/2 with each other.
+    // The second time the sidecars have agreed on HTTP/2 already.
     for length in ["Content-Length: 5", "Content-Length: 0"] {
         let mut client = Client::connect(outbound.address).await;
         let body = if length.ends_with('5') { "hello" } else { "" };

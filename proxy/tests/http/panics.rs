@@ -17,7 +17,7 @@ const PLACES: [&str; 4] = ["request", "dial", "relay", "checkin"];
 
 fn setup(upstream: std::net::SocketAddr) -> Setup {
     Setup::new(upstream).with(|setup| {
-        // Nothing goes any more once one of these is not given back.
+        // Requests fail once one of these is not given back.
         setup.thresholds = Thresholds {
             connections: 2,
             requests: 2,
@@ -63,7 +63,7 @@ async fn a_panic_costs_its_connection_and_nothing_else() {
         }
         let answer = other.ask(&peers::get("/")).await;
         assert!(answer.starts_with("HTTP/1.1 200 "), "{place}: {answer}");
-        // The clock goes on: what has a time-out meets it.
+        // Time passes, and time-outs fire.
         let late = other.ask(&peers::get("/never")).await;
         assert!(late.starts_with("HTTP/1.1 504 "), "{place}: {late}");
         let limits = proxy.store.load().clusters["shop"].limits.clone();

@@ -1,4 +1,4 @@
-//! Ports for listeners of processes that are told where to listen.
+//! Ports for the listeners of processes, which get them as arguments.
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};

@@ -11,7 +11,7 @@ use rustix::process::{
 
 /// A process that takes longer than this for anything is broken.
 pub const TIMEOUT: Duration = Duration::from_secs(30);
-/// Between two looks at a condition that only the process itself knows.
+/// Pause between two looks at a condition that only the process itself can tell.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// Killed and reaped when dropped.

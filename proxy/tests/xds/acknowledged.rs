@@ -1,4 +1,4 @@
-//! A control plane that sees its response acknowledged may count on it.
+//! A control plane whose response is acknowledged can rely on it being in force.
 
 use xds_proto::type_url;
 

@@ -295,7 +295,7 @@ fn names(error: &str, message: Message, field: Field) -> bool {
                 .is_some_and(|last| message.field_by_name(last).is_none())
 }
 
-/// What the table says and the compiler does not do.
+/// What the table has and the compiler does not do.
 pub fn differences(scan: &Scan, samples: &Samples) -> Vec<String> {
     let compiler = compiler();
     let paths = samples.paths(scan);

@@ -120,7 +120,7 @@ fn ports_and_members_have_names() {
     }
 }
 
-/// A resolver that knows no name, beside the sidecar.
+/// A resolver without any name, beside the sidecar.
 fn outside(host: &Namespace) {
     let socket = within(host, || UdpSocket::bind(OUTSIDE)).unwrap();
     std::thread::spawn(move || {

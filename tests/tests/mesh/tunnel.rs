@@ -96,7 +96,7 @@ fn tcp_travels_in_tunnels_to_those_who_take_them() {
     assert_eq!(inbound(cart, inside), before + 50);
     // One connection for each of the caller's two workers carries them all.
     assert!(inbound(cart, "connections_total") <= 2);
-    // An app that calls its own service goes the same way.
+    // A call of the app to its own service takes the same way.
     answers(cart, "240.240.9.1:8080", "cart");
     // To a sidecar that takes no tunnels, each connection is a TLS connection of its own.
     answers(front, "240.240.9.2:8080", "old");

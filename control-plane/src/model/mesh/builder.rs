@@ -86,8 +86,7 @@ impl Builder {
         self.advance(affected)
     }
 
-    /// Time has passed since the last state: what was kept of earlier ones may be forgotten. `None`
-    /// when that changes nothing.
+    /// Removes what was kept of earlier states and is old enough. `None` when that changes nothing.
     pub fn settle(&mut self) -> Option<(Arc<Mesh>, Changed)> {
         let forgotten = self.leaving.age();
         if forgotten.is_empty() {

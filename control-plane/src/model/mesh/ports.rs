@@ -72,7 +72,7 @@ pub fn conditions(mesh: &Mesh, service: &ServiceEntry) -> Vec<Condition> {
     conditions
 }
 
-/// What a port says that its answers look like.
+/// The protocol that a port declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Declaration {
     pub protocol: AppProtocol,

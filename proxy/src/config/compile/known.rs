@@ -42,8 +42,8 @@ fn eds(cluster: &Cluster) -> Option<(&Name, &Name)> {
     }
 }
 
-/// Addresses of workloads. One that has several may have been asked for by each: an address is
-/// forgotten with the last resource that has it.
+/// Addresses of workloads. A workload with several may have been subscribed to by each: an address
+/// is removed with the last resource that has it.
 #[derive(Default)]
 pub struct Peers {
     by_name: HashMap<Name, Arc<[IpAddr]>>,

@@ -331,9 +331,9 @@ impl Draft {
         }
     }
 
-    /// A socket that its last listener has left goes to another that has the same address, one that
-    /// binds it before one that does not, then the first by name: connections to it would be
-    /// accepted and served by none.
+    /// A socket whose last listener was removed is given to another listener with the same address:
+    /// to one that binds it before one that does not, then to the first by name. Otherwise
+    /// connections to it would be accepted and not served.
     fn reassign_sockets(&mut self) {
         self.vacated
             .retain(|key| !self.snapshot.by_socket.contains_key(key));

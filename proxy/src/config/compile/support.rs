@@ -92,7 +92,7 @@ impl fmt::Display for At<'_> {
     }
 }
 
-/// Whether a field says nothing but its default.
+/// Whether a field has its default value.
 pub trait Unset {
     fn is_unset(&self) -> bool;
 }
@@ -244,7 +244,7 @@ pub fn type_name(any: &pb::Any) -> &str {
     any.type_url.rsplit('/').next().unwrap_or_default()
 }
 
-/// Refuses an extension of a type we do not know.
+/// Refuses an extension of an unknown type.
 pub fn unknown_type<T>(at: At<'_>, any: &pb::Any) -> Result<T, CompileError> {
     at.field("typed_config").fail(format_args!(
         "extension {} is not supported by this proxy",

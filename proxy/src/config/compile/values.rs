@@ -230,7 +230,7 @@ pub fn over_ads(at: At<'_>, source: &core::ConfigSource) -> Result<Duration, Com
     }
 }
 
-/// `initial_fetch_timeout`, Envoy's default where nothing is said; 0 is for ever.
+/// `initial_fetch_timeout`; unset is Envoy's default, 0 is without end.
 pub fn fetch_timeout(at: At<'_>, m: &Option<pb::Duration>) -> Result<Duration, CompileError> {
     Ok(match duration(at, m)? {
         None => FETCH,

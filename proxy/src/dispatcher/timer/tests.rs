@@ -1,4 +1,4 @@
-//! Deadlines on a clock that goes by itself.
+//! Deadlines on a clock that advances by itself.
 
 use super::*;
 

@@ -133,7 +133,7 @@ pub enum Leaving {
     /// FIN was received. The client may have closed the connection, or only its write side after
     /// the request, as `nc` and BusyBox's `wget` do; TCP does not distinguish the two.
     HalfClosed,
-    /// Bytes that are not to be read yet lie before its end: [`DownstreamIo::look`] sees past them.
+    /// Bytes that must not be read yet precede the end; [`DownstreamIo::look`] looks past them.
     Hidden,
 }
 

@@ -1,8 +1,8 @@
 //! Long bodies of known length between two plain HTTP/1 connections: through a kernel pipe.
 //!
-//! What was read along with the head goes through buffers. The rest never enters this process, once
-//! both codecs agree on its length; when it arrives in small pieces, or there is no pipe, it goes
-//! through buffers again.
+//! Bytes that were read along with the head pass through buffers. The rest is never copied into
+//! this process, once both codecs agree on its length; when it arrives in small pieces, or there is
+//! no pipe, it passes through buffers again.
 
 use std::task::{Context, Poll, ready};
 
@@ -32,7 +32,7 @@ pub enum SpliceStep {
         read: u64,
         written: u64,
     },
-    /// What comes next goes through buffers.
+    /// The next bytes pass through buffers.
     Usual,
     /// The source ended before its body did.
     Truncated,
@@ -46,7 +46,7 @@ pub struct Reading<'a> {
     pub body: &'a mut BodyDecoder,
 }
 
-/// Where it goes, and how much of it is still to be written.
+/// The destination, and how much is still to be written.
 pub struct Writing<'a> {
     pub io: &'a mut Io,
     pub body: &'a mut BodyEncoder,

@@ -1,8 +1,8 @@
 //! Upgrades and CONNECT: what is allowed, and how one protocol's handshake becomes another's.
 //!
-//! An HTTP/1 request has `Upgrade`; HTTP/2 has an extended CONNECT (RFC 8441), which its codec turns
-//! into a GET with `Upgrade`. Client and upstream may speak different versions. Bytes that follow the
-//! request and its body stay unread until the response agrees.
+//! An HTTP/1 request has `Upgrade`; HTTP/2 has an extended CONNECT (RFC 8441), which its codec
+//! turns into a GET with `Upgrade`. Client and upstream may use different versions. Bytes that
+//! follow the request and its body stay unread until the response agrees.
 
 use aws_lc_rs::digest;
 use base64::Engine;
@@ -87,8 +87,8 @@ pub fn follows_body(head: &Head, framing: &Framing) -> bool {
         && !matches!(framing.body, BodyLength::None | BodyLength::Known(0))
 }
 
-/// What a request needs of its connection. An extended CONNECT has neither another method than GET nor
-/// a body, so an HTTP/1 upgrade that has (docker's) goes on over HTTP/1.
+/// What a request needs of its connection. An extended CONNECT has no other method than GET and no
+/// body, so an HTTP/1 upgrade with one of these (docker's) is forwarded over HTTP/1.
 pub fn purpose(head: &Head, forward: &RouteAction, framing: &Framing) -> Purpose {
     match framing.tunnel {
         TunnelRequest::Connect if terminates_here(forward, framing) => Purpose::Raw,

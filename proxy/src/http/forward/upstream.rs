@@ -190,8 +190,8 @@ impl H1Client {
     }
 
     /// Nothing of the request was written, or the upstream's kernel sent FIN before it had any byte
-    /// of it, and then refused these bytes. A reset alone proves nothing: an app that dies with its
-    /// request half read sends one.
+    /// of it, and then refused these bytes. A reset alone proves nothing: an app that fails while
+    /// it reads the request sends one too.
     fn was_refused(&self) -> bool {
         if self.io.written() == self.written_before {
             return true;

@@ -150,9 +150,9 @@ impl ClientConn {
         input.is_empty() && self.interim == 0 && !matches!(self.state, State::Answered(_))
     }
 
-    /// Both directions are done: whether the connection may go back to the pool. False when `input`
-    /// has bytes beyond the response, when the request was not written to its end, when the server
-    /// wants to close, after a tunnel.
+    /// Both directions are done: whether the connection may be returned to the pool. False when
+    /// `input` has bytes beyond the response, when the request was not written to its end, when the
+    /// server closes the connection, and after a tunnel.
     pub fn next(&mut self, input: &BytesMut) -> bool {
         let reusable = match &self.state {
             State::Idle => input.is_empty(),

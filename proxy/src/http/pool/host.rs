@@ -209,7 +209,7 @@ impl HostPool {
         all.retain(|shared| !Rc::ptr_eq(shared, gone));
     }
 
-    /// The idle connection used last that is still alive.
+    /// The most recently used idle connection that is still open.
     fn pop(&self) -> Option<UpstreamIo> {
         loop {
             let mut idle = self.idle.borrow_mut().pop()?;
@@ -250,7 +250,7 @@ impl HostPool {
     }
 }
 
-/// While it lives, others wait for the connection instead of making one of their own.
+/// While this exists, other requests wait for the connection instead of making one of their own.
 pub(crate) struct Dialling(Rc<HostPool>);
 
 impl Dialling {

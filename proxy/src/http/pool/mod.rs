@@ -76,13 +76,13 @@ pub enum Purpose {
     Exchange,
     /// An upgrade, which HTTP/2 upstreams have to agree to take (RFC 8441).
     Upgrade,
-    /// An upgrade that only HTTP/1 can ask for: where the endpoint has a choice, it gets HTTP/1.
+    /// An upgrade that has no form in HTTP/2: where the endpoint supports both, HTTP/1 is used.
     Http1Upgrade,
     /// Raw bytes (a CONNECT that ends here): a connection of its own, never reused.
     Raw,
 }
 
-/// A connection for one exchange, and where it goes back to.
+/// A connection for one exchange, and the pool that it returns to.
 pub struct Lease {
     pub up: UpstreamIo,
     host: Rc<HostPool>,

@@ -7,7 +7,7 @@ use super::entry::Entry;
 use super::{Cache, Now};
 use crate::xds::resource_type::{Key, ResourceType};
 
-/// How a want ended.
+/// The outcome of an on-demand request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DemandResult {
     /// In force.
@@ -19,8 +19,7 @@ pub enum DemandResult {
 }
 
 impl<T> Cache<T> {
-    /// The data path wants a resource. `None`: the answer comes through
-    /// [`Cache::take_answers`].
+    /// The data path needs a resource. `None`: the outcome comes through [`Cache::take_answers`].
     pub fn want(&mut self, key: &Key, now: Now) -> Option<DemandResult> {
         self.look_at(key, now);
         if let Some(outcome) = self.known(key, now) {

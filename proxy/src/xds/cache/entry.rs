@@ -32,13 +32,14 @@ pub(super) struct Entry<T> {
     pub(super) active: Option<AcceptedVersion>,
     pub(super) pending: Option<Pending<T>>,
     pub(super) rejected: Option<Rejected>,
-    /// The server has reported that the resource does not exist; the entry is then removed.
+    /// Until then the server's answer that there is no such resource is cached.
     pub(super) absent_until: Option<Instant>,
-    /// The server took it away while something in force refers to it; goes then at the latest.
+    /// The server removed it while something in force refers to it; it is dropped then at the
+    /// latest.
     pub(super) removed_until: Option<Instant>,
     /// Subscribed to for ever.
     pub(super) root: bool,
-    /// When the data path asked last; subscribed to until evicted.
+    /// When the data path last asked for it; subscribed to until evicted.
     pub(super) wanted: Option<Instant>,
     /// A request waits for an answer.
     pub(super) awaited: bool,

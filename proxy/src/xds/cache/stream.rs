@@ -264,7 +264,7 @@ impl Type {
         if !first && (!self.begun || !self.changed) {
             return None;
         }
-        // An empty list would ask for everything: the names last asked for stay instead.
+        // An empty list would subscribe to everything, so the last names stay subscribed to.
         if self.names.is_empty() && !self.wildcard {
             return None;
         }

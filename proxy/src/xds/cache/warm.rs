@@ -118,7 +118,7 @@ impl<T> Cache<T> {
         self.forget(key, now);
     }
 
-    /// Drops what is held of `key` and remembers for a while that there is none.
+    /// Drops what is held of `key`, and caches for a while that it does not exist.
     fn forget(&mut self, key: &Key, now: Now) {
         self.drop_versions(key, now);
         let until = now.instant + self.config.miss_ttl;
@@ -210,7 +210,7 @@ impl<T> Cache<T> {
     }
 
     /// Unsubscribes from `key` and drops it, if nothing refers to it and the data path does not
-    /// want it.
+    /// need it.
     pub(super) fn release_if_unneeded(&mut self, key: &Key, now: Now) {
         let Some(entry) = self.entries.get(key) else {
             return;

@@ -1,4 +1,5 @@
-//! A listener that is updated: what did not change goes on, what did drains in order.
+//! A listener that is updated: connections of unchanged chains continue, those of changed ones
+//! drain in order.
 
 use anyam_proxy::stream::Stream;
 use anyam_proxy::tls::{ClientContext, Dial};

@@ -1,4 +1,4 @@
-//! How a cluster speaks HTTP.
+//! HTTP settings of a cluster.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use crate::config::compile::support::{
 use crate::config::listener::{TcpProxy, TcpTarget, TunnelOptions, Tunneling};
 use crate::config::route::AppendAction;
 
-/// Connections inside one connection, where nothing is said.
+/// The default of connections inside one connection.
 const STREAMS: u32 = 128;
 /// Bytes of one of them that may be under way.
 const STREAM_WINDOW: u32 = 512 << 10;
@@ -185,7 +185,7 @@ fn tunneling(at: At<'_>, m: &pb::tcp_proxy::TunnelingConfig) -> Result<Tunneling
     Ok(Tunneling { hostname, headers })
 }
 
-/// Only what is known when a connection is dialled can be said.
+/// Only what is known when a connection is dialled can be used.
 fn at_dial(at: At<'_>, format: &Format) -> Result<(), CompileError> {
     let known = |part: &Part| match part {
         Part::Literal(_) => true,

@@ -1,4 +1,4 @@
-//! Whole exchanges: what may follow, what is held back, what is reused.
+//! Whole exchanges: what may follow, what is buffered, what is reused.
 
 use bytes::Bytes;
 

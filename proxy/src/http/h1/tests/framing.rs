@@ -1,4 +1,4 @@
-//! What request fields say about framing and connection.
+//! Framing and persistence by a request's fields.
 
 use super::*;
 use crate::message::head::HeaderId;
