@@ -184,14 +184,14 @@ impl ClusterState {
             }
         }
         let machine = self.machines.get(key).cloned();
-        self.contest(key);
+        self.check_name(key);
         self.serve(id, machine);
     }
 
     fn place_machine(&mut self, id: ObjectId, object: Object) {
         self.machines.insert(id.key.clone(), object.clone());
         match self.pods.contains(&id.key) {
-            true => self.contest(&id.key),
+            true => self.check_name(&id.key),
             false => self.serve(id, Some(object)),
         }
     }

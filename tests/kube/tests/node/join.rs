@@ -29,7 +29,8 @@ async fn a_label_and_a_start_and_pods_speak_mtls() {
     assert!(answer.stdout.ends_with("web\n"), "{answer:?}");
     let metrics = shop.get("http://127.0.0.1:15090/stats/prometheus").stdout;
     let mtls = |line: &&str| {
-        line.starts_with("istio_requests_total{") && line.contains("destination_service_name=\"web\"")
+        line.starts_with("istio_requests_total{")
+            && line.contains("destination_service_name=\"web\"")
     };
     let lines: Vec<_> = metrics.lines().filter(mtls).collect();
     assert!(!lines.is_empty(), "{metrics}");

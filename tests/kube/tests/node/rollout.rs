@@ -28,8 +28,8 @@ async fn a_rolling_update_loses_no_request() {
         shop.namespace.rolled_out("web");
     }
     let tally = load.end();
-    assert_eq!(tally.failed, 0, "{tally:?}");
-    assert!(tally.answered > 100, "{tally:?}");
+    assert_eq!(tally.failed, 0, "{}", tally.reasons);
+    assert!(tally.answered > 100, "{} were answered", tally.answered);
 }
 
 #[tokio::test]
@@ -44,9 +44,14 @@ async fn without_its_control_plane_the_mesh_goes_on() {
         cluster.kubectl(&all)
     };
     system(&["rollout", "restart", "deployment/anyam-control"]);
-    let done = ["rollout", "status", "deployment/anyam-control", "--timeout=120s"];
+    let done = [
+        "rollout",
+        "status",
+        "deployment/anyam-control",
+        "--timeout=120s",
+    ];
     system(&done);
     let tally = load.end();
-    assert_eq!(tally.failed, 0, "{tally:?}");
-    assert!(tally.answered > 100, "{tally:?}");
+    assert_eq!(tally.failed, 0, "{}", tally.reasons);
+    assert!(tally.answered > 100, "{} were answered", tally.answered);
 }

@@ -11,10 +11,10 @@ pub struct Shop<'a> {
 }
 
 /// What a run of `app load` came to.
-#[derive(Debug)]
 pub struct Tally {
     pub answered: u64,
     pub failed: u64,
+    /// How failures read, with their counts.
     pub reasons: String,
 }
 
@@ -50,9 +50,9 @@ impl<'a> Shop<'a> {
     pub fn containers(&self, deployment: &str) -> Vec<String> {
         let path = "jsonpath={.items[0].spec['initContainers','containers'][*].name}";
         let selector = format!("app={deployment}");
-        let names = self
-            .namespace
-            .kubectl(&["get", "pods", "--selector", &selector, "--output", path]);
+        let names =
+            self.namespace
+                .kubectl(&["get", "pods", "--selector", &selector, "--output", path]);
         names.split_whitespace().map(str::to_owned).collect()
     }
 
