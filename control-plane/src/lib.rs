@@ -9,6 +9,7 @@
 //! - [`identity`]: the identity in a certificate; `descriptors`: open files; `state_file`: files of the
 //!   state folder; [`incumbents`]: which of several declarations was in service.
 //! - [`inject`]: pods with sidecars; the webhook.
+//! - `injected`: names by which a sidecar is recognised in a pod.
 //! - [`inspect`]: what proxies report of themselves and their traffic, and requests to them.
 //! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.
 //! - [`translate`]: the mesh into xDS resources.
@@ -27,6 +28,7 @@ mod findings;
 pub mod identity;
 pub mod incumbents;
 pub mod inject;
+mod injected;
 pub mod inspect;
 pub mod metrics;
 pub mod model;

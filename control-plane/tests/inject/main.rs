@@ -4,12 +4,13 @@
 //! - `rules`: who is injected, what is refused and how the refusal reads
 //! - `properties`: injecting again changes nothing; what is not ours survives
 //! - `documented`: docs/kubernetes.md has every annotation
-//! - `webhook`: AdmissionReviews over TLS
+//! - `webhook`: AdmissionReviews over TLS; `peers`: peers that hold on to it
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
 mod documented;
 mod golden;
+mod peers;
 mod properties;
 mod rules;
 mod webhook;
