@@ -9,7 +9,7 @@ use anyam_control::ads::{ProtocolVariant, Scope, Session, SessionLimits, View};
 use anyam_control::model::manifest::object::Meta;
 use anyam_control::model::manifest::service;
 use anyam_control::model::manifest::service::{PortRef, Service, ServicePort};
-use anyam_control::model::manifest::workload::{Workload, WorkloadPort};
+use anyam_control::model::manifest::workload::{RedirectedPorts, Workload, WorkloadPort};
 use anyam_control::model::mesh::Families;
 use anyam_control::model::mesh::builder::Builder;
 use anyam_control::model::mesh::change::{Delta, Origin};
@@ -186,6 +186,8 @@ fn workload(service: usize, index: usize, ready: bool) -> Object {
             weight: 1,
             node: String::new(),
             host_network: false,
+            pod: true,
+            redirected: RedirectedPorts::default(),
             hostname: None,
             subdomain: None,
         }

@@ -47,6 +47,11 @@ pub enum AppError {
     #[error(transparent)]
     Webhook(#[from] WebhookError),
     #[error(
+        "sidecars would be of the trust domain {settings} (trustDomain in --injection-settings), and \
+         this control plane is of {own} (--trust-domain), whose CA refuses them; write the same in both"
+    )]
+    TrustDomains { settings: String, own: String },
+    #[error(
         "{path} can't be read as a folder: {source}; name the folder of manifests with --config-dir",
         path = path.display()
     )]
@@ -145,7 +150,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
         kubeconfig: args.kubeconfig,
         context: args.kube_context,
     });
-    let folder = args.config_dir;
+    let (folder, machine_ranges) = (args.config_dir, args.workload_cidrs);
     let options = Options {
         state_dir: args.state_dir.ok_or(AppError::Missing("--state-dir"))?,
         trust_domain: args.mesh.trust_domain,
@@ -162,7 +167,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
         max_connections_per_address: args.max_connections_per_address,
         max_connection_age: args.max_connection_age,
     };
-    let webhook = webhook_options(args.injection, &options.names)?;
+    let webhook = webhook_options(args.injection, &options.names, &options.trust_domain)?;
     let context = args.context;
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
@@ -170,7 +175,8 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
         match (access, folder) {
             (Some(access), _) => {
                 let client = connect::client(&access).await?;
-                App::start_in_cluster(Cluster::new(client, "Kubernetes"), options).await
+                let cluster = Cluster::new(client, "Kubernetes").machines_in(machine_ranges);
+                App::start_in_cluster(cluster, options).await
             }
             (None, Some(folder)) => App::start(&folder, options).await,
             (None, None) => Err(AppError::Missing("--config-dir")),
@@ -215,14 +221,24 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
 fn webhook_options(
     args: InjectionArgs,
     names: &[String],
+    trust_domain: &str,
 ) -> Result<Option<injection::WebhookOptions>, AppError> {
     let Some(listen) = args.webhook_listen else {
         return Ok(None);
     };
     let settings = match &args.injection_settings {
         Some(path) => MeshSettings::read(path)?,
-        None => MeshSettings::default(),
+        None => MeshSettings {
+            trust_domain: trust_domain.to_owned(),
+            ..MeshSettings::default()
+        },
     };
+    if settings.trust_domain != trust_domain {
+        return Err(AppError::TrustDomains {
+            settings: settings.trust_domain,
+            own: trust_domain.to_owned(),
+        });
+    }
     Ok(Some(injection::WebhookOptions {
         listen,
         names: names.to_vec(),
@@ -346,4 +362,32 @@ pub fn certificate(args: &CertificateArgs) -> Result<(), AppError> {
     private::write(&args.out.join("cert.pem"), issued.chain.concat().as_bytes())?;
     private::write(&args.out.join("root.pem"), authority.root_pem().as_bytes())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sidecars_are_of_the_control_plane_s_own_trust_domain() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("injection.yaml");
+        let of = |settings: Option<&Path>| {
+            let args = InjectionArgs {
+                webhook_listen: Some((Ipv4Addr::LOCALHOST, 0).into()),
+                injection_settings: settings.map(Path::to_owned),
+            };
+            let webhook = webhook_options(args, &[], "mesh.example")?;
+            Ok::<_, AppError>(webhook.map(|it| it.settings.trust_domain))
+        };
+        assert_eq!(of(None).unwrap().as_deref(), Some("mesh.example"));
+        for (text, domain) in [("{}", "anyam.local"), ("trustDomain: a.b", "a.b")] {
+            std::fs::write(&path, text).unwrap();
+            let error = of(Some(&path)).unwrap_err().to_string();
+            let named = error.contains(domain) && error.contains("mesh.example");
+            assert!(named, "{error}");
+        }
+        std::fs::write(&path, "trustDomain: mesh.example").unwrap();
+        assert!(of(Some(&path)).is_ok());
+    }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::model::manifest::values::Cidr;
+
 /// Anyam's control plane: reads manifests or the Kubernetes API, configures proxies over xDS, issues their certificates,
 /// and shows what the mesh does.
 #[derive(Debug, Parser)]
@@ -60,6 +62,16 @@ pub struct ServeArgs {
         conflicts_with = "config_dir"
     )]
     pub kube_context: Option<String>,
+    /// Range of addresses, with --kubernetes, that Workloads (machines that are no Pods) may have for
+    /// callers of every namespace; may be repeated. None without it: a Workload of one namespace
+    /// could claim the address of another's
+    #[arg(
+        long = "workload-cidr",
+        value_name = "CIDR",
+        requires = "kubernetes",
+        conflicts_with = "config_dir"
+    )]
+    pub workload_cidrs: Vec<Cidr>,
     /// Private folder for the root key, tokens and allotted addresses; made 0700
     #[arg(long, value_name = "DIR", required = true)]
     pub state_dir: Option<PathBuf>,
@@ -202,6 +214,15 @@ mod tests {
         assert!(parse(&format!("{cluster} --config-dir a")).is_err());
         let without = "anyam-control --state-dir b --config-dir a --kubeconfig c";
         assert!(parse(without).is_err(), "it would not be used");
+        let ranges = "--workload-cidr 10.1.0.0/16 --workload-cidr fd00::/64";
+        let read = parse(&format!("{cluster} {ranges}")).unwrap();
+        let Some(Command::Serve(serve)) = read.command else {
+            panic!("{read:?}")
+        };
+        assert_eq!(serve.workload_cidrs.len(), 2);
+        assert!(parse(&format!("{cluster} --workload-cidr 10.1.0.0/33")).is_err());
+        let folder = "anyam-control --state-dir b --config-dir a --workload-cidr 10.1.0.0/16";
+        assert!(parse(folder).is_err(), "it would not be used");
         let token = "anyam-control token --state-dir b --workload a/b";
         assert!(parse(&format!("{token} --config-dir c --ttl 5m")).is_ok());
         assert!(

@@ -71,6 +71,7 @@ pub async fn list(
 ) -> Result<(Arc<Translator>, Cluster), SourceError> {
     let options = MeshOptions {
         endpoints: EndpointsBy::Slices,
+        machine_ranges: Some(cluster.machine_ranges().to_vec()),
         ..options
     };
     let translator = Arc::new(Translator::new(Builder::new(options, Vips::new())));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::api::declared::DeclaredPorts;
 use crate::model::manifest::authorization::{Action, AuthorizationPolicy};
 use crate::model::mesh::{ServiceEntry, WorkloadEntry, ports, status};
-use crate::model::{Key, Kind, Mesh};
+use crate::model::{Key, Kind, Mesh, ObjectId};
 use crate::source::About;
 use crate::translate::view::State;
 use crate::types::{Condition, Finding, Object, Severity};
@@ -34,12 +34,16 @@ pub fn objects(state: &State) -> Vec<Object> {
     for error in state.file_errors.iter() {
         let Some(about) = &error.about else { continue };
         let id = about.object();
-        let declared = all.iter_mut().find(|object| {
+        let is_it = |object: &Object| {
             object.kind == id.kind.name()
                 && object.namespace == id.key.namespace
                 && object.name == id.key.name
-        });
-        if let Some(object) = declared {
+        };
+        if matches!(about, About::Unreadable(_)) && !all.iter().any(is_it) {
+            // It was never read, so it has no status.
+            all.push(unread(id));
+        }
+        if let Some(object) = all.iter_mut().find(|object| is_it(object)) {
             let not_met = match about {
                 About::Duplicate(_) if error.line == 0 => {
                     status::Condition::no("Unique", "Duplicate", error.message.clone())
@@ -53,11 +57,25 @@ pub fn objects(state: &State) -> Vec<Object> {
                     let message = format!("{}: {}", error.field, error.message);
                     status::Condition::no("AllFields", "FieldLeftOut", message)
                 }
+                About::Unreadable(_) => {
+                    let message = format!("{}: {}", error.field, error.message);
+                    status::Condition::no("AllFields", "Unreadable", message)
+                }
             };
             object.conditions.push(condition(&not_met));
         }
     }
     all
+}
+
+fn unread(id: &ObjectId) -> Object {
+    Object {
+        kind: id.kind.name().to_owned(),
+        namespace: id.key.namespace.clone(),
+        name: id.key.name.clone(),
+        file: format!("{} in the cluster", id.kind.name()),
+        conditions: Vec::new(),
+    }
 }
 
 fn object(status: &status::ObjectStatus) -> Object {
@@ -157,7 +175,7 @@ fn allowing<'a>(
     mesh: &'a Mesh,
     entry: &'a WorkloadEntry,
 ) -> impl Iterator<Item = &'a Arc<AuthorizationPolicy>> {
-    let services = entry.services.iter();
+    let services = entry.covered_by.iter();
     let policies = services.filter_map(|key| mesh.authorization.by_service.get(key));
     let mut all: Vec<_> = policies
         .flatten()

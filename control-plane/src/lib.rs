@@ -10,6 +10,7 @@
 //!   the state folder; [`incumbents`]: which of several declarations was in service before a
 //!   restart.
 //! - [`inject`]: pods with sidecars; the webhook.
+//! - `injected`: names by which a sidecar is recognised in a pod.
 //! - [`inspect`]: what proxies report of themselves and their traffic, and requests to them.
 //! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.
 //! - [`translate`]: the mesh into xDS resources.
@@ -28,6 +29,7 @@ mod findings;
 pub mod identity;
 pub mod incumbents;
 pub mod inject;
+mod injected;
 pub mod inspect;
 pub mod metrics;
 pub mod model;

@@ -6,14 +6,11 @@ use super::pod::Pod;
 use super::quantity::Quantity;
 use super::settings::{ProxySettings, PullPolicy, SidecarKind, UnknownDestinations};
 use super::values::{self, switch};
+use crate::injected::GROUP;
 
-/// The prefix of our labels and annotations.
-pub const GROUP: &str = "mesh.anyam.dev/";
 /// Label of namespaces; label or annotation of pods.
 pub const INJECT: &str = "mesh.anyam.dev/inject";
 pub(super) const INJECT_VALUES: &str = "enabled or disabled";
-/// Records what injection changed; only injection writes it.
-pub const STATUS: &str = "mesh.anyam.dev/status";
 
 /// An annotation of pods that changes their sidecar.
 pub struct Annotation {
@@ -265,7 +262,7 @@ pub(super) fn settings(pod: &Pod, defaults: &ProxySettings) -> Result<ProxySetti
                 kind: "annotation",
                 name: name.clone(),
                 value: value.to_owned(),
-                allowed: annotation.allowed.to_owned(),
+                allowed: values::advice(annotation.allowed, value),
             });
         }
     }

@@ -24,13 +24,20 @@ pub enum Skip {
     },
     HostNetwork,
     Windows,
+    /// What the API server shows of a static pod: its containers run already, as a file of its node
+    /// has them.
+    Mirror,
 }
+
+/// The annotation by which the kubelet marks the mirror of a static pod.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 
 impl Skip {
     /// Whether a warning is due: the person who applied the pod would expect it to be injected.
     pub fn is_surprising(&self) -> bool {
         match self {
-            Skip::OptedOut { .. } | Skip::NotEnabled { .. } => false,
+            // A mirror is the kubelet's: nobody applied it.
+            Skip::OptedOut { .. } | Skip::NotEnabled { .. } | Skip::Mirror => false,
             Skip::ExcludedNamespace { .. } | Skip::HostNetwork | Skip::Windows => true,
         }
     }
@@ -51,6 +58,9 @@ impl fmt::Display for Skip {
                 "it uses the host's network (hostNetwork: true), where its rules would redirect the whole node",
             ),
             Skip::Windows => f.write_str("it runs on Windows, which has no netfilter"),
+            Skip::Mirror => f.write_str(
+                "it is the mirror of a static pod, which runs as a file of its node has it",
+            ),
         }
     }
 }
@@ -100,6 +110,9 @@ pub(super) fn skip(
         .any(|excluded| excluded == namespace.name)
     {
         return Ok(Some(Skip::ExcludedNamespace { namespace: name() }));
+    }
+    if pod.annotation(MIRROR).is_some() {
+        return Ok(Some(Skip::Mirror));
     }
     if pod
         .spec

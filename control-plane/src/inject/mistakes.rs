@@ -2,11 +2,12 @@
 
 use super::settings::{MeshSettings, RedirectSettings};
 use super::values;
+use crate::identity::is_trust_domain;
 
 pub(super) struct Mistake {
     pub(super) field: &'static str,
     pub(super) value: String,
-    pub(super) allowed: &'static str,
+    pub(super) allowed: String,
 }
 
 /// The first value that is not allowed. Namespaces may have any name: they are only compared.
@@ -15,11 +16,11 @@ pub(super) fn first(settings: &MeshSettings) -> Option<Mistake> {
         .or_else(|| numbers(settings))
         .or_else(|| {
             let mut ranges = settings.mesh_cidrs.iter();
-            let wrong = ranges.find(|range| !values::is_cidr(range))?;
+            let wrong = ranges.find(|range| !values::is_range(range))?;
             Some(Mistake {
                 field: "meshCidrs",
                 value: wrong.clone(),
-                allowed: values::CIDRS,
+                allowed: values::advice(values::RANGES, wrong),
             })
         })
         .or_else(|| lists(&settings.proxy.redirect))
@@ -29,7 +30,6 @@ fn texts(settings: &MeshSettings) -> Option<Mistake> {
     let proxy = &settings.proxy;
     let names = [
         ("controlPlaneName", &settings.control_plane_name),
-        ("trustDomain", &settings.trust_domain),
         ("caConfigMap", &settings.ca_config_map),
     ];
     let names = names.map(|(field, text)| (field, text, values::is_name(text), values::NAME));
@@ -38,7 +38,7 @@ fn texts(settings: &MeshSettings) -> Option<Mistake> {
         ("proxy.image", &proxy.image),
     ];
     let words = words.map(|(field, text)| (field, text, values::is_word(text), values::WORD));
-    let place = &settings.control_plane;
+    let (place, domain) = (&settings.control_plane, &settings.trust_domain);
     let level = &proxy.log_level;
     let known = values::LOG_LEVELS.contains(&level.as_str());
     let others = [
@@ -49,13 +49,19 @@ fn texts(settings: &MeshSettings) -> Option<Mistake> {
             "host:port",
         ),
         ("proxy.logLevel", level, known, values::LOG_LEVEL),
+        (
+            "trustDomain",
+            domain,
+            is_trust_domain(domain),
+            values::TRUST_DOMAIN,
+        ),
     ];
     let mut all = names.into_iter().chain(words).chain(others);
     let (field, value, _, allowed) = all.find(|(_, _, good, _)| !good)?;
     Some(Mistake {
         field,
         value: value.clone(),
-        allowed,
+        allowed: allowed.to_owned(),
     })
 }
 
@@ -83,7 +89,7 @@ fn numbers(settings: &MeshSettings) -> Option<Mistake> {
         Some(Mistake {
             field,
             value,
-            allowed,
+            allowed: allowed.to_owned(),
         })
     })
 }
@@ -106,14 +112,14 @@ fn lists(redirect: &RedirectSettings) -> Option<Mistake> {
                 return Some(Mistake {
                     field,
                     value: format!("{} entries", list.len()),
-                    allowed: values::FEWER,
+                    allowed: values::FEWER.to_owned(),
                 });
             }
             let wrong = list.iter().find(|element| !good(element))?;
             Some(Mistake {
                 field,
                 value: wrong.clone(),
-                allowed,
+                allowed: values::advice(allowed, wrong),
             })
         })
 }

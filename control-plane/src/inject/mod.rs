@@ -9,10 +9,11 @@
 //!   pod can be injected again
 //! - `sidecar`, `redirect`, `volumes`: what is added
 //! - [`manifest`]: workloads in files; [`review`], [`webhook`]: admission; [`start`]: the webhook
-//!   beside a control plane
+//!   beside a control plane; `connections`: how much peers hold
 
 pub mod annotations;
 mod conflicts;
+mod connections;
 mod decision;
 pub mod manifest;
 mod metrics;

@@ -6,8 +6,9 @@ use super::pod::Object;
 use super::settings::ProxySettings;
 use super::sidecar::{self, HEALTH_PORT, METRICS_PORT, PROXY_UID, STATUS_PORT};
 use super::volumes::object;
+use crate::injected::{self, OPEN_PORTS};
 
-pub(super) const NAME: &str = "anyam-init";
+pub(super) const NAME: &str = injected::INIT;
 
 pub(super) fn container(proxy: &ProxySettings) -> Object {
     object(json!({
@@ -37,7 +38,7 @@ fn arguments(proxy: &ProxySettings) -> Vec<String> {
     let mut arguments: Vec<String> = vec![
         "redirect".into(),
         format!("--proxy-uid={PROXY_UID}"),
-        format!("--open-ports={METRICS_PORT},{HEALTH_PORT},{STATUS_PORT}"),
+        format!("--{OPEN_PORTS}={METRICS_PORT},{HEALTH_PORT},{STATUS_PORT}"),
     ];
     if !proxy.capture_dns {
         arguments.push("--dns-port=0".into());

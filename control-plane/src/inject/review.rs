@@ -10,6 +10,8 @@ use super::settings::MeshSettings;
 use super::{Injection, NamespaceFacts, inject};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
+/// A value takes some hundred bytes of memory, however short its text is.
+const MAX_VALUES: usize = 50_000;
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -50,6 +52,8 @@ pub enum ReviewError {
     Version { api_version: String, kind: String },
     #[error("the AdmissionReview has no request")]
     NoRequest,
+    #[error("the body has more than {MAX_VALUES} JSON values, which no pod needs")]
+    TooManyValues,
 }
 
 /// What was done with a pod, for metrics and the log.
@@ -83,6 +87,9 @@ pub fn answer(
     enabled: bool,
     settings: &MeshSettings,
 ) -> Result<(Value, ReviewOutcome), ReviewError> {
+    if values(body) > MAX_VALUES {
+        return Err(ReviewError::TooManyValues);
+    }
     let review: Review = serde_json::from_slice(body)?;
     if review.api_version != API_VERSION || review.kind != "AdmissionReview" {
         return Err(ReviewError::Version {
@@ -99,6 +106,23 @@ pub fn answer(
         "response": response,
     });
     Ok((review, outcome))
+}
+
+/// How many JSON values are in a text, at most: each is the first of a list or object, or follows a
+/// comma.
+fn values(text: &[u8]) -> usize {
+    let mut count = 1;
+    let (mut in_string, mut is_escaped) = (false, false);
+    for byte in text {
+        match byte {
+            _ if is_escaped => is_escaped = false,
+            b'\\' if in_string => is_escaped = true,
+            b'"' => in_string = !in_string,
+            b'[' | b'{' | b',' if !in_string => count += 1,
+            _ => {}
+        }
+    }
+    count
 }
 
 fn respond(

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mistakes;
 use super::quantity::Quantity;
+use crate::injected::{EXCLUDE_INBOUND_PORTS, INCLUDE_INBOUND_PORTS};
 
 /// Where sidecars find their control plane, and the default settings of sidecars.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -161,8 +162,8 @@ impl RedirectSettings {
     /// The lists of ports, each with the flag of `anyam-proxy redirect` that takes it.
     pub(super) fn ports(&self) -> [(&'static str, &Vec<String>); 4] {
         [
-            ("include-inbound-ports", &self.include_inbound_ports),
-            ("exclude-inbound-ports", &self.exclude_inbound_ports),
+            (INCLUDE_INBOUND_PORTS, &self.include_inbound_ports),
+            (EXCLUDE_INBOUND_PORTS, &self.exclude_inbound_ports),
             ("include-outbound-ports", &self.include_outbound_ports),
             ("exclude-outbound-ports", &self.exclude_outbound_ports),
         ]
@@ -228,7 +229,7 @@ pub enum SettingsError {
         path: PathBuf,
         field: &'static str,
         value: String,
-        allowed: &'static str,
+        allowed: String,
     },
 }
 

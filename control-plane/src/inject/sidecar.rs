@@ -7,13 +7,11 @@ use super::pod::{self, Object, Pod};
 use super::probes::Rewritten;
 use super::settings::{Amounts, MeshSettings, ProxySettings, ResourceRequirements, SidecarKind};
 use super::volumes::{self, CA_FILE, STATE_DIR, TOKEN_FILE, object};
+use crate::injected;
+pub(super) use crate::injected::{HEALTH_PORT, METRICS_PORT, STATUS_PORT};
 
-pub(super) const NAME: &str = "anyam-proxy";
+pub(super) const NAME: &str = injected::SIDECAR;
 pub(super) const PROXY_UID: u32 = 1337;
-pub(super) const METRICS_PORT: u16 = 15090;
-pub(super) const HEALTH_PORT: u16 = 15021;
-/// The port at which the sidecar performs the app's probes and serves merged metrics.
-pub(super) const STATUS_PORT: u16 = 15020;
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const GRACE: u64 = 30;
 /// Seconds of the grace period that are left once connections are cut, so that the process ends by

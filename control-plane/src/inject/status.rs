@@ -3,11 +3,11 @@
 
 use serde_json::{Value, json};
 
-use super::annotations::STATUS;
 use super::metrics::{self, Merged};
 use super::pod::{Pod, name};
 use super::probes::{self, Rewritten};
 use super::{InjectError, sidecar, volumes};
+use crate::injected::STATUS;
 
 pub(super) fn write(pod: &mut Pod, probes: &Rewritten, metrics: &Merged) {
     let status = json!({"probes": probes.originals, "annotations": metrics.originals});

@@ -6,7 +6,9 @@ use std::ops::RangeInclusive;
 pub(super) const PORTS: &str = "ports and ranges, comma-separated, as in 80,8000-8099";
 pub(super) const CIDRS: &str = "addresses and ranges, comma-separated, as in 10.0.0.0/8,fd00::/8";
 pub(super) const FEWER: &str = "at most 128 entries";
+pub(super) const RANGES: &str = "ranges with a prefix length, as in 10.0.0.0/8";
 pub(super) const NAME: &str = "a name of letters, digits, `-` and `.`";
+pub(super) const TRUST_DOMAIN: &str = "a name of a-z, 0-9, `-`, `_` and `.`";
 pub(super) const WORD: &str = "a text without spaces";
 pub(super) const LOG_LEVELS: [&str; 7] = [
     "trace", "debug", "info", "warning", "error", "critical", "off",
@@ -66,17 +68,56 @@ pub(super) fn cidrs(text: &str) -> Option<Vec<String>> {
     elements(text, is_cidr)
 }
 
-/// An address with or without a prefix length.
+/// An address with or without a prefix length, and no bit set behind that: with one,
+/// `anyam-proxy redirect` fails.
 pub(super) fn is_cidr(text: &str) -> bool {
-    let (address, bits) = match text.split_once('/') {
-        Some((address, bits)) => (address, Some(bits)),
-        None => (text, None),
-    };
-    let Ok(address) = address.parse::<IpAddr>() else {
-        return false;
-    };
+    match text.contains('/') {
+        true => is_range(text),
+        false => text.parse::<IpAddr>().is_ok(),
+    }
+}
+
+/// An address with a prefix length, and no bit set behind that.
+pub(super) fn is_range(text: &str) -> bool {
+    range(text).is_some_and(|(address, _, first)| address == first)
+}
+
+/// The address, the prefix length, and the first address of that range.
+fn range(text: &str) -> Option<(IpAddr, u32, IpAddr)> {
+    let (address, bits) = text.split_once('/')?;
+    let address: IpAddr = address.parse().ok()?;
     let most = if address.is_ipv4() { 32 } else { 128 };
-    bits.is_none_or(|bits| number(bits, 0..=most).is_some())
+    let bits = u32::try_from(number(bits, 0..=most)?).ok()?;
+    let first = match address {
+        IpAddr::V4(v4) => {
+            let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+            IpAddr::V4((u32::from(v4) & mask).into())
+        }
+        IpAddr::V6(v6) => {
+            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+            IpAddr::V6((u128::from(v6) & mask).into())
+        }
+    };
+    Some((address, bits, first))
+}
+
+/// What is allowed, for whoever wrote `value`, with what may have been meant.
+pub(super) fn advice(allowed: &str, value: &str) -> String {
+    let lone = |one: &str| {
+        let address: IpAddr = one.parse().ok().filter(|_| allowed == RANGES)?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        Some(format!("{address}/{most}"))
+    };
+    let meant = value.split(',').map(str::trim).find_map(|one| {
+        let (address, bits, first) = range(one)?;
+        (address != first).then(|| format!("{first}/{bits}"))
+    });
+    let meant = meant.or_else(|| lone(value.trim()));
+    let meant = meant.filter(|_| [CIDRS, RANGES].contains(&allowed));
+    match meant {
+        Some(meant) => format!("{allowed}; did you mean {meant}?"),
+        None => allowed.to_owned(),
+    }
 }
 
 pub(super) fn is_word(text: &str) -> bool {
@@ -126,9 +167,27 @@ mod tests {
             "a",
             "10.0.0.0/",
             "1.2.3.4/+8",
+            "10.1.2.3/8",
+            "fd00::1/64",
+            "1.2.3.4/0",
         ] {
             assert_eq!(cidrs(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn bits_behind_a_prefix_are_named_with_what_may_be_meant() {
+        assert!(is_cidr("0.0.0.0/0") && is_cidr("1.2.3.4/32") && is_cidr("::/0"));
+        assert!(is_range("1.2.3.4/32") && !is_range("1.2.3.4"));
+        let meant = |allowed, value| advice(allowed, value).replace(allowed, "");
+        assert_eq!(
+            meant(CIDRS, "1.2.3.4,10.1.2.3/8"),
+            "; did you mean 10.0.0.0/8?"
+        );
+        assert_eq!(meant(CIDRS, "fd00::1/64"), "; did you mean fd00::/64?");
+        assert_eq!(meant(RANGES, "10.0.0.1"), "; did you mean 10.0.0.1/32?");
+        assert_eq!(meant(CIDRS, "ten"), "");
+        assert_eq!(meant(PORTS, "10.1.2.3/8"), "");
     }
 
     #[test]

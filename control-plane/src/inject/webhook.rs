@@ -8,24 +8,27 @@
 //! A pod's creation waits for the answer: nothing here makes a call, and connections are bounded in
 //! number, size and time.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
+use std::error::Error;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::review;
+use super::connections::{Bounds, WebhookConnection, WebhookConnections};
+use super::review::{self, ReviewError};
 use super::settings::MeshSettings;
 use crate::api::reply::{self, Reply};
 use crate::metrics::Metrics;
@@ -33,17 +36,25 @@ use crate::metrics::Metrics;
 pub const ENABLED_PATH: &str = "/inject";
 pub const OPT_IN_PATH: &str = "/inject/opt-in";
 
-/// etcd takes objects of 1.5 MiB; a review has one object and some fields around it.
-const MAX_BODY: usize = 4 << 20;
+/// etcd takes objects of 1.5 MiB; a review has it once, and what is around it.
+const MAX_BODY: usize = 3 << 20;
 const MAX_HEAD: usize = 64 << 10;
-const MAX_CONNECTIONS: usize = 256;
-/// API servers are few and keep their connections.
-const MAX_CONNECTIONS_OF_ADDRESS: usize = 64;
+const BOUNDS: Bounds = Bounds {
+    connections: 256,
+    // API servers are few and keep their connections.
+    of_one_address: 64,
+    bytes: 32 << 20,
+};
+/// Reviews that are worked on: what JSON values take of memory is many times their text.
+const AT_ONCE: usize = 2;
 const HANDSHAKE: Duration = Duration::from_secs(3);
 /// For a head to arrive; a connection that sends no request is closed after it.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// For a body to arrive: as long as the API server waits.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// After that a connection ends with the request it has, which gets so long.
+const LIFE: Duration = Duration::from_secs(600);
+const LAST_REQUEST: Duration = Duration::from_secs(30);
 /// After an error such as "too many open files": trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -51,11 +62,16 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Webhook {
     settings: MeshSettings,
     metrics: Arc<Metrics>,
+    working: Semaphore,
 }
 
 impl Webhook {
     pub fn new(settings: MeshSettings, metrics: Arc<Metrics>) -> Self {
-        Webhook { settings, metrics }
+        Webhook {
+            settings,
+            metrics,
+            working: Semaphore::new(AT_ONCE),
+        }
     }
 
     /// Serves until `closing` turns true.
@@ -65,12 +81,8 @@ impl Webhook {
         tls: TlsAcceptor,
         mut closing: watch::Receiver<bool>,
     ) {
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        let places = Arc::new(PeerConnections::default());
+        let connections = WebhookConnections::new(BOUNDS);
         loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-                return;
-            };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 _ = closing.wait_for(|closing| *closing) => return,
@@ -79,47 +91,68 @@ impl Webhook {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "accepting on the webhook's port failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    sleep(ACCEPT_PAUSE).await;
                     continue;
                 }
             };
-            let Some(place) = places.take(peer.ip()) else {
+            let (connection, closed) = connections.open(peer.ip());
+            if closed {
                 self.metrics.refused("webhook");
-                continue;
-            };
+            }
+            let id = connection.id();
             let (webhook, tls, mut closing) = (Arc::clone(&self), tls.clone(), closing.clone());
-            tokio::spawn(async move {
+            let task = tokio::spawn(async move {
                 tokio::select! {
-                    () = webhook.connection(tcp, tls) => {}
+                    () = webhook.connection(tcp, tls, connection) => {}
                     _ = closing.wait_for(|closing| *closing) => {}
                 }
-                drop((slot, place));
             });
+            connections.started(id, task.abort_handle());
         }
     }
 
-    async fn connection(self: Arc<Self>, tcp: TcpStream, tls: TlsAcceptor) {
-        // A peer that does not finish its handshake in time, or breaks the protocol, gets no
-        // response.
-        let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, tls.accept(tcp)).await else {
+    async fn connection(
+        self: Arc<Self>,
+        tcp: TcpStream,
+        tls: TlsAcceptor,
+        connection: WebhookConnection,
+    ) {
+        // A peer that does not shake hands in time, or breaks the protocol, gets no response.
+        let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(tcp)).await else {
             return;
         };
+        let connection = Arc::new(connection);
         let service = service_fn(|request| {
-            let webhook = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(webhook.answer(request).await) }
+            let (webhook, connection) = (Arc::clone(&self), Arc::clone(&connection));
+            async move {
+                connection.has_request(true);
+                let reply = webhook.answer(request, &connection).await;
+                // Until it is written, or the next request comes.
+                let bytes = reply.body().size_hint().lower();
+                webhook.hold(&connection, usize::try_from(bytes).unwrap_or(usize::MAX));
+                connection.has_request(false);
+                Ok::<_, Infallible>(reply)
+            }
         });
-        let served = http1::Builder::new()
+        let serving = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(MAX_HEAD)
-            .serve_connection(TokioIo::new(stream), service)
-            .await;
+            .serve_connection(TokioIo::new(stream), service);
+        let mut serving = pin!(serving);
+        let served = tokio::select! {
+            served = &mut serving => served,
+            () = sleep(LIFE) => {
+                serving.as_mut().graceful_shutdown();
+                timeout(LAST_REQUEST, serving).await.unwrap_or(Ok(()))
+            }
+        };
         if let Err(error) = served {
             tracing::debug!(%error, "webhook connection");
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Reply {
+    async fn answer(&self, request: Request<Incoming>, connection: &WebhookConnection) -> Reply {
         let enabled = match request.uri().path() {
             ENABLED_PATH => true,
             OPT_IN_PATH => false,
@@ -132,9 +165,9 @@ impl Webhook {
             let hint = "POST an AdmissionReview\n";
             return reply::bytes(StatusCode::METHOD_NOT_ALLOWED, TEXT, hint);
         }
-        let read = Limited::new(request.into_body(), MAX_BODY).collect();
-        let body = match tokio::time::timeout(BODY_TIMEOUT, read).await {
-            Ok(Ok(body)) => body.to_bytes(),
+        let read = self.read(request.into_body(), connection);
+        let body = match timeout(BODY_TIMEOUT, read).await {
+            Ok(Ok(body)) => body,
             Ok(Err(error)) => {
                 let why = format!("the body can't be read ({error}); {MAX_BODY} bytes at most\n");
                 return reply::bytes(StatusCode::PAYLOAD_TOO_LARGE, TEXT, why);
@@ -144,7 +177,36 @@ impl Webhook {
                 return reply::bytes(StatusCode::REQUEST_TIMEOUT, TEXT, why);
             }
         };
-        match review::answer(&body, enabled, &self.settings) {
+        // It is never closed.
+        let _working = self.working.acquire().await;
+        self.review(&body, enabled)
+    }
+
+    /// The bytes that a connection holds, of a body that arrives or of an answer that is written.
+    fn hold(&self, connection: &WebhookConnection, bytes: usize) {
+        for _ in 0..connection.hold(bytes) {
+            self.metrics.refused("webhook");
+        }
+    }
+
+    async fn read(
+        &self,
+        body: Incoming,
+        connection: &WebhookConnection,
+    ) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
+        let mut body = Limited::new(body, MAX_BODY);
+        let mut all = Vec::new();
+        while let Some(frame) = body.frame().await.transpose()? {
+            if let Some(data) = frame.data_ref() {
+                self.hold(connection, all.len() + data.len());
+                all.extend_from_slice(data);
+            }
+        }
+        Ok(all)
+    }
+
+    fn review(&self, body: &[u8], enabled: bool) -> Reply {
+        match review::answer(body, enabled, &self.settings) {
             Ok((answer, outcome)) => {
                 let counter = &self.metrics.injections;
                 counter.with_label_values(&[outcome.label()]).inc();
@@ -155,50 +217,17 @@ impl Webhook {
                     .injections
                     .with_label_values(&["invalid"])
                     .inc();
-                reply::bytes(StatusCode::BAD_REQUEST, TEXT, format!("{error}\n"))
+                let status = match error {
+                    ReviewError::TooManyValues => StatusCode::PAYLOAD_TOO_LARGE,
+                    _ => StatusCode::BAD_REQUEST,
+                };
+                reply::bytes(status, TEXT, format!("{error}\n"))
             }
         }
     }
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
-
-/// Connections by address.
-#[derive(Default)]
-struct PeerConnections(Mutex<HashMap<IpAddr, usize>>);
-
-/// A connection of an address; given back when dropped.
-struct PeerConnection {
-    of: Arc<PeerConnections>,
-    address: IpAddr,
-}
-
-impl PeerConnections {
-    /// `None`: the address has as many connections as it may have.
-    fn take(self: &Arc<Self>, address: IpAddr) -> Option<PeerConnection> {
-        let address = address.to_canonical();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let open = all.entry(address).or_default();
-        if *open >= MAX_CONNECTIONS_OF_ADDRESS {
-            return None;
-        }
-        *open += 1;
-        let of = Arc::clone(self);
-        Some(PeerConnection { of, address })
-    }
-}
-
-impl Drop for PeerConnection {
-    fn drop(&mut self) {
-        let mut all = self.of.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = all.get_mut(&self.address) {
-            *open -= 1;
-            if *open == 0 {
-                all.remove(&self.address);
-            }
-        }
-    }
-}
 
 /// Binds the webhook's port.
 ///

@@ -80,23 +80,25 @@ pub struct FileError {
     pub field: String,
     /// What is wrong and what is allowed.
     pub message: String,
-    /// The object in service that the error concerns.
+    /// What it says of an object.
     pub about: Option<About>,
 }
 
-/// How an error concerns an object that is in service.
+/// How something wrong concerns an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum About {
     /// It is declared here too, and this declaration is not used.
     Duplicate(ObjectId),
     /// The field is not used, the rest of the object is.
     LeftOut(ObjectId),
+    /// It cannot be read: what it was last serves on, if it was read before.
+    Unreadable(ObjectId),
 }
 
 impl About {
     pub fn object(&self) -> &ObjectId {
         match self {
-            About::Duplicate(id) | About::LeftOut(id) => id,
+            About::Duplicate(id) | About::LeftOut(id) | About::Unreadable(id) => id,
         }
     }
 }

@@ -233,7 +233,7 @@ fn metadata_of(
 ) -> Option<core::Metadata> {
     let sends = mesh.own_services(entry).filter_map(|service| {
         let mut ports = service.ports.iter();
-        let at = ports.find(|it| service.targets(it, &entry.workload).contains(&port))?;
+        let at = ports.find(|it| service.covers(it, &entry.workload).contains(&port))?;
         Some((&**service, at))
     });
     let sends: Vec<(&ServiceEntry, &PortEntry)> = sends.collect();

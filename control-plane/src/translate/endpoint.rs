@@ -98,7 +98,8 @@ fn one(mesh: &Mesh, entry: &WorkloadEntry, at: SocketAddr) -> endpoint::LbEndpoi
     let who = ("istio", fields(&[("workload", text(label(workload)))]));
     let meta = &workload.meta;
     let mode = mesh.mtls(&meta.namespace, &meta.name, at.port());
-    let metadata = match workload.sidecar && mode != MtlsMode::Disabled {
+    let reached = workload.sidecar && workload.redirected.have(at.port());
+    let metadata = match reached && mode != MtlsMode::Disabled {
         true => {
             let mut transports = vec![("anyam", text("mtls"))];
             if workload.tunnels {

@@ -187,7 +187,7 @@ impl<'a> Work<'a> {
         let node = entry.workload.meta.key();
         self.own(&node, type_url::LISTENER, naming::INBOUND);
         for port in &service.ports {
-            for number in service.targets(port, &entry.workload) {
+            for number in service.covers(port, &entry.workload) {
                 self.own(&node, type_url::CLUSTER, naming::inbound_cluster(number));
                 for ip in &entry.workload.addresses {
                     self.address(SocketAddr::new(*ip, number));
@@ -224,6 +224,7 @@ impl<'a> Work<'a> {
         let object = |entry: Option<&'a Arc<WorkloadEntry>>| entry.map(|it| &it.workload);
         let moved = addresses().any(|ip| self.old.by_ip.get(ip) != self.new.by_ip.get(ip));
         let itself = governed || moved || object(old) != object(new);
+        self.redeclared(old, new);
         if !itself && old == new {
             return;
         }
@@ -254,6 +255,26 @@ impl<'a> Work<'a> {
         if governed || reach(old) != reach(new) {
             // Its proxy's listeners, clusters and access logs.
             self.marks.nodes.insert(key.clone(), NodeMarks::All);
+        }
+    }
+
+    /// The ports of a workload as services that cover it declare them, where it need not be a member.
+    fn redeclared(&mut self, old: Option<&Arc<WorkloadEntry>>, new: Option<&Arc<WorkloadEntry>>) {
+        let covering = old.into_iter().chain(new);
+        let covering: BTreeSet<&Key> = covering.flat_map(|entry| &entry.covered_by).collect();
+        for key in covering {
+            // One that came or went shows in the workload's entry.
+            let [Some(was), Some(is)] = self.services(key) else {
+                continue;
+            };
+            if Arc::ptr_eq(was, is) || was.has_same_ports(is) {
+                continue;
+            }
+            for (service, entry) in [(was, old), (is, new)] {
+                if let Some(entry) = entry {
+                    self.ports(service, entry);
+                }
+            }
         }
     }
 
@@ -294,12 +315,5 @@ fn labels(service: &ServiceEntry) -> BTreeMap<&str, Vec<(IpAddr, bool)>> {
 
 /// Whether two states of a service differ at most in routes, policy and members.
 fn is_alike(old: &ServiceEntry, new: &ServiceEntry) -> bool {
-    old.service == new.service
-        && old.vips == new.vips
-        && old.ports.len() == new.ports.len()
-        && old
-            .ports
-            .iter()
-            .zip(&new.ports)
-            .all(|(a, b)| a.is_same_port(b))
+    old.service == new.service && old.vips == new.vips && old.has_same_ports(new)
 }

@@ -41,8 +41,14 @@ const KINDS: [&str; 6] = [
 
 type Declared = BTreeMap<Slot, (Object, Origin)>;
 
+/// With ranges, in which the addresses of one namespace's Workloads are not.
 fn builder() -> Builder {
-    Builder::new(MeshOptions::default(), Vips::new())
+    let ranges = ["10.0.0.0/16", "10.9.0.0/16", "fd00::/16"];
+    let options = MeshOptions {
+        machine_ranges: Some(ranges.map(|range| range.parse().unwrap()).into()),
+        ..MeshOptions::default()
+    };
+    Builder::new(options, Vips::new())
 }
 
 fn whole(declared: &Declared) -> Delta {
@@ -121,6 +127,11 @@ fn compared(old: &Mesh, new: &Mesh, objects: &Declared) -> Changed {
             let both = [old, new].map(|mesh| mesh.service(key));
             let members = both.into_iter().flatten().flat_map(|it| it.members.clone());
             changed.authorized.extend(members);
+            let workloads = [old, new].into_iter().flat_map(|it| it.workloads.iter());
+            let covered = workloads.filter(|(_, entry)| entry.covered_by.contains(key));
+            changed
+                .authorized
+                .extend(covered.map(|(key, _)| key.clone()));
         }
     }
     for namespace in keys(was.by_namespace.keys(), is.by_namespace.keys()) {

@@ -1,5 +1,7 @@
 //! Things that may be declared: few, so that they meet, and each in many versions.
 
+use std::sync::Arc;
+
 use anyam_control::model::Object;
 use anyam_control::model::mesh::change::Origin;
 use anyam_control::source::yaml;
@@ -266,5 +268,9 @@ pub fn object(slot: Slot, version: u8) -> (Object, Origin) {
         file: "mesh.yaml".into(),
         line: 1,
     };
-    (read.remove(0).object, origin)
+    let mut object = read.remove(0).object;
+    if let Object::Workload(workload) = &mut object {
+        Arc::make_mut(workload).pod = version.is_multiple_of(5);
+    }
+    (object, origin)
 }

@@ -21,7 +21,9 @@ type PortName = String;
 pub struct Expected {
     /// Workloads among each service's endpoints, both as `namespace/name`.
     pub members: BTreeMap<String, BTreeSet<String>>,
-    /// Where calls of an IPv4 caller to each port of each service go.
+    /// Workloads that a policy for the service holds for, by service.
+    pub covered: BTreeMap<String, BTreeSet<String>>,
+    /// Where calls go, by a caller of IPv4.
     pub endpoints: BTreeMap<PortName, BTreeSet<SocketAddr>>,
     /// Routes for callers in the service's namespace, as `kind namespace/name`.
     pub producers: BTreeMap<PortName, BTreeSet<String>>,
@@ -55,10 +57,13 @@ pub fn expected(declared: &Declared) -> Expected {
             all.endpoints.insert(at.clone(), endpoints);
             routes(declared, service, port, &at, &mut all);
         }
-        let names = members
-            .iter()
-            .map(|it| format!("{}/{}", it.meta.namespace, it.meta.name));
-        all.members.insert(name, names.collect());
+        let key = |it: &&Workload| format!("{}/{}", it.meta.namespace, it.meta.name);
+        let own = members.iter().copied();
+        let own = own.filter(|it| it.meta.namespace == service.meta.namespace);
+        let selected = self::members(declared, service);
+        let covered = own.chain(selected).map(|it| key(&it)).collect();
+        all.covered.insert(name.clone(), covered);
+        all.members.insert(name, members.iter().map(key).collect());
     }
     all
 }
@@ -94,8 +99,8 @@ fn slices<'a>(declared: &'a Declared, service: &Service) -> Vec<&'a EndpointSlic
     slices
 }
 
-/// The workload that an endpoint of a slice stands for: the one that it names, if that has the
-/// address; else the oldest that has the address.
+/// The workload that an endpoint of a slice is: the one that it names, if that has the address; else
+/// of those that may have it the oldest pod, else the oldest.
 fn workload<'a>(declared: &'a Declared, endpoint: &SliceEndpoint) -> Option<&'a Workload> {
     let mut having = Vec::new();
     for (object, _) in declared.values() {
@@ -108,9 +113,11 @@ fn workload<'a>(declared: &'a Declared, endpoint: &SliceEndpoint) -> Option<&'a 
     let named = having
         .iter()
         .find(|workload| endpoint.target.as_ref() == Some(&workload.meta.key()));
+    let outside = endpoint.address.to_string().starts_with("10.1.");
     let oldest = having
         .iter()
-        .min_by_key(|workload| workload.meta.created.clone());
+        .filter(|workload| workload.pod || !outside)
+        .min_by_key(|workload| (!workload.pod, workload.meta.created.clone()));
     named.or(oldest).copied()
 }
 
@@ -242,7 +249,14 @@ pub fn found(mesh: &Mesh, endpoints: BTreeMap<PortName, BTreeSet<SocketAddr>>) -
         endpoints,
         ..Expected::default()
     };
+    for entry in mesh.workloads.values() {
+        for service in &entry.covered_by {
+            let covered = all.covered.entry(service.to_string()).or_default();
+            covered.insert(entry.workload.meta.key().to_string());
+        }
+    }
     for (key, service) in mesh.services.iter() {
+        all.covered.entry(key.to_string()).or_default();
         let members = service.members.iter().map(ToString::to_string);
         all.members.insert(key.to_string(), members.collect());
         for port in &service.ports {

@@ -1,15 +1,16 @@
 //! Injection through its public surface.
 //!
-//! - `golden`: manifests before and after injection
-//! - `rules`: which pods are injected, which are refused, and with what message
-//! - `properties`: injecting again changes nothing; fields that are not ours are kept
-//! - `documented`: docs/kubernetes.md has every annotation and setting
-//! - `webhook`: AdmissionReviews over TLS
+//! - `golden`: manifests, and what they become
+//! - `rules`: who is injected, what is refused and how the refusal reads
+//! - `properties`: injecting again changes nothing; what is not ours survives
+//! - `documented`: docs/kubernetes.md has every annotation
+//! - `webhook`: AdmissionReviews over TLS; `peers`: peers that hold on to it
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
 mod documented;
 mod golden;
+mod peers;
 mod properties;
 mod rules;
 mod webhook;

@@ -2,7 +2,7 @@
 
 use anyam_control::inject::annotations::ALL;
 use anyam_control::inject::settings::MeshSettings;
-use anyam_control::inject::{Injection, NamespaceFacts, inject};
+use anyam_control::inject::{Injection, NamespaceFacts, Skip, inject};
 use serde_json::{Value, json};
 
 use super::{at, injected, named, refused, variable, yaml};
@@ -48,6 +48,17 @@ fn a_pods_own_choice_takes_precedence_over_its_namespace() {
     }
 }
 
+/// Its containers run already: a patch of the mirror would only pretend a sidecar.
+#[test]
+fn the_mirror_of_a_static_pod_stays_as_it_is() {
+    let mirror = annotated("kubernetes.io/config.mirror", "5d4f8c7b9");
+    let found = inject(&mirror, super::ENABLED, &MeshSettings::default());
+    assert!(
+        matches!(found, Ok(Injection::Skipped(Skip::Mirror))),
+        "{found:?}"
+    );
+}
+
 #[test]
 fn contradictions_and_other_values_are_refused() {
     let mut both = annotated("mesh.anyam.dev/inject", "enabled");
@@ -73,6 +84,47 @@ fn a_refusal_names_the_annotation_and_what_is_allowed() {
     );
     // Annotations of other groups are not checked.
     injected(&annotated("example.com/exclude-ports", "x"));
+}
+
+/// What `anyam-proxy redirect` or the sidecar itself would refuse, once the pod runs.
+#[test]
+fn ranges_and_names_that_the_containers_refuse_are_refused_before() {
+    let error = refused(&annotated(
+        "mesh.anyam.dev/exclude-outbound-cidrs",
+        "10.1.2.3/8",
+    ));
+    assert!(
+        error.to_string().contains("did you mean 10.0.0.0/8?"),
+        "{error}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("injection.yaml");
+    for (text, part) in [
+        (
+            "meshCidrs: [10.0.0.1]",
+            "meshCidrs: \"10.0.0.1\" is not allowed; write ranges with a prefix length, as in 10.0.0.0/8; did you mean 10.0.0.1/32?",
+        ),
+        ("meshCidrs: [10.1.2.3/8]", "did you mean 10.0.0.0/8?"),
+        (
+            "proxy: {redirect: {excludeInboundCidrs: [fd00::1/64]}}",
+            "did you mean fd00::/64?",
+        ),
+        (
+            "trustDomain: Mesh.Example",
+            "trustDomain: \"Mesh.Example\" is not allowed; write a name of a-z",
+        ),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        let error = MeshSettings::read(&path).unwrap_err().to_string();
+        assert!(error.contains(part), "{error}");
+    }
+    for text in [
+        "meshCidrs: [10.0.0.1/32, fd00::/8]",
+        "trustDomain: mesh_1.example-x",
+    ] {
+        std::fs::write(&path, text).unwrap();
+        assert!(MeshSettings::read(&path).is_ok(), "{text}");
+    }
 }
 
 #[test]

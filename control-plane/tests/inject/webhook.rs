@@ -22,21 +22,17 @@ use tokio_rustls::client::TlsStream;
 
 use super::yaml;
 
-const NAME: &str = "anyam-control.anyam-system.svc";
+pub const NAME: &str = "anyam-control.anyam-system.svc";
 
-struct Server {
-    running: RunningWebhook,
+pub struct Server {
+    pub running: RunningWebhook,
     authority: Arc<Authority>,
-    metrics: Arc<Metrics>,
+    pub metrics: Arc<Metrics>,
     _state: tempfile::TempDir,
 }
 
 impl Server {
-    async fn start() -> Self {
-        Self::with(Lifetimes::default()).await
-    }
-
-    async fn with(lifetimes: Lifetimes) -> Self {
+    pub async fn start() -> Self {
         let state = tempfile::tempdir().unwrap();
         let ca = state.path().join("ca");
         let authority = Authority::open(&ca, "anyam.local", lifetimes).unwrap();
@@ -58,9 +54,8 @@ impl Server {
         }
     }
 
-    /// Connects and verifies the server for the name of the webhook's Service, as an API server
-    /// does with `caBundle`.
-    async fn connect(&self) -> TlsStream<TcpStream> {
+    /// Verified by the CA, for the name of the webhook's Service, as `caBundle` has it.
+    pub async fn connect(&self) -> TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.root().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -75,8 +70,8 @@ impl Server {
         connector.connect(name, tcp).await.unwrap()
     }
 
-    /// Returns status and body.
-    async fn post(&self, path: &str, body: &[u8]) -> (u16, String) {
+    /// Status and body.
+    pub async fn post(&self, path: &str, body: &[u8]) -> (u16, String) {
         let mut stream = self.connect().await;
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: {NAME}\r\ncontent-type: application/json\r\n\
@@ -89,7 +84,7 @@ impl Server {
         response(&mut stream).await
     }
 
-    async fn review(&self, path: &str, pod: &Value, edit: impl Fn(&mut Value)) -> Value {
+    pub async fn review(&self, path: &str, pod: &Value, edit: impl Fn(&mut Value)) -> Value {
         let mut review = review(pod);
         edit(&mut review);
         let (status, body) = self.post(path, review.to_string().as_bytes()).await;
@@ -102,7 +97,7 @@ impl Server {
     }
 }
 
-async fn response(stream: &mut TlsStream<TcpStream>) -> (u16, String) {
+pub async fn response(stream: &mut TlsStream<TcpStream>) -> (u16, String) {
     let mut text = Vec::new();
     // A server that closes without close_notify may still have sent its whole response.
     let _ = stream.read_to_end(&mut text).await;
@@ -115,7 +110,7 @@ async fn response(stream: &mut TlsStream<TcpStream>) -> (u16, String) {
 }
 
 /// What an API server of Kubernetes 1.34 sends for a pod of a Deployment.
-fn review(pod: &Value) -> Value {
+pub fn review(pod: &Value) -> Value {
     json!({
         "apiVersion": "admission.k8s.io/v1",
         "kind": "AdmissionReview",
@@ -136,8 +131,8 @@ fn review(pod: &Value) -> Value {
     })
 }
 
-/// A pod as the API server sends it: with defaults, and the volume for its token.
-fn pod() -> Value {
+/// As the API server sends it: with defaults and a token's volume.
+pub fn pod() -> Value {
     yaml(
         "
 apiVersion: v1
@@ -314,54 +309,7 @@ async fn response_status(stream: &mut TlsStream<TcpStream>) -> u16 {
     response(stream).await.0
 }
 
-#[tokio::test]
-async fn a_body_without_end_is_not_read() {
-    let server = Server::start().await;
-    let mut stream = server.connect().await;
-    let head =
-        format!("POST /inject HTTP/1.1\r\nhost: {NAME}\r\ntransfer-encoding: chunked\r\n\r\n");
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let chunk = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
-    let (mut read, mut write) = tokio::io::split(stream);
-    let answered = async {
-        let mut status = [0; 12];
-        read.read_exact(&mut status).await.unwrap();
-        String::from_utf8_lossy(&status[9..]).into_owned()
-    };
-    // Without a bound this would write without end.
-    let writing = async {
-        while write.write_all(chunk.as_bytes()).await.is_ok() {}
-        std::future::pending::<String>().await
-    };
-    let status = tokio::select! { status = answered => status, status = writing => status };
-    assert_eq!(status, "413");
-}
-
-#[tokio::test]
-async fn plaintext_and_silent_connections_do_not_block_others() {
-    let server = Server::start().await;
-    let mut silent = Vec::new();
-    for _ in 0..40 {
-        silent.push(TcpStream::connect(server.running.address).await.unwrap());
-    }
-    let mut plain = TcpStream::connect(server.running.address).await.unwrap();
-    plain
-        .write_all(b"POST /inject HTTP/1.1\r\n\r\n")
-        .await
-        .unwrap();
-    let mut rest = Vec::new();
-    let _ = plain.read_to_end(&mut rest).await;
-    assert!(!rest.starts_with(b"HTTP"));
-    let response = server.review("/inject", &pod(), |_| {}).await;
-    assert!(response["patch"].is_string());
-    // Silent connections are closed at the time-out.
-    let first = silent.first_mut().unwrap();
-    let closed = tokio::time::timeout(Duration::from_secs(20), first.read(&mut [0])).await;
-    assert_eq!(closed.unwrap().unwrap_or(0), 0);
-}
-
-/// At half of its life the certificate is replaced, and new connections are served with the new
-/// one.
+/// At half of its life the certificate is replaced, and new connections get the new one.
 #[tokio::test]
 async fn the_certificate_is_renewed_by_itself() {
     let life = Duration::from_secs(4);

@@ -204,6 +204,19 @@ impl FromStr for Cidr {
 }
 from_str!(Cidr, "an address or range such as 10.0.0.0/8");
 
+impl Cidr {
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        let of = |address: IpAddr| match address {
+            IpAddr::V4(v4) => (u128::from(u32::from(v4)), 32_u32),
+            IpAddr::V6(v6) => (u128::from(v6), 128),
+        };
+        let ((own, all), (other, _)) = (of(self.address), of(ip));
+        let behind = all - u32::from(self.bits);
+        let same = own.checked_shr(behind) == other.checked_shr(behind);
+        self.address.is_ipv4() == ip.is_ipv4() && same
+    }
+}
+
 /// A string to compare with, `*` at one end standing for anything: `a`, `a*`, `*a`, `*`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Glob {

@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
+use std::ops::RangeInclusive;
 
 use serde::Deserialize;
 
 use super::object::{FieldError, Key, Meta};
 use super::service::AppProtocol;
 use super::values;
+use crate::injected::{HEALTH_PORT, METRICS_PORT};
 use crate::model::mesh::Families;
 
 /// Addresses one workload may have.
@@ -34,6 +36,37 @@ pub struct Workload {
     pub subdomain: Option<String>,
     /// It has the addresses of its node, which other workloads may have too.
     pub host_network: bool,
+    /// A Pod as a cluster reports it: whoever writes a Workload cannot take its address.
+    pub pod: bool,
+    pub redirected: RedirectedPorts,
+}
+
+/// Ports of a workload with a sidecar whose connections reach that: at the others callers meet what
+/// listens there, in plaintext.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedirectedPorts {
+    /// Empty: all.
+    pub include: Vec<RangeInclusive<u16>>,
+    /// Comes before `include`.
+    pub exclude: Vec<RangeInclusive<u16>>,
+}
+
+/// As `anyam-proxy redirect` has it: all but the sidecar's own.
+impl Default for RedirectedPorts {
+    fn default() -> Self {
+        RedirectedPorts {
+            include: Vec::new(),
+            exclude: [HEALTH_PORT, METRICS_PORT].map(|port| port..=port).into(),
+        }
+    }
+}
+
+impl RedirectedPorts {
+    pub fn have(&self, port: u16) -> bool {
+        let within =
+            |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|range| range.contains(&port));
+        !within(&self.exclude) && (self.include.is_empty() || within(&self.include))
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -123,7 +156,9 @@ impl Workload {
             let message = format!("between 1 and {MAX_ADDRESSES} addresses are needed");
             errors.push(FieldError::new("spec.addresses", message));
         }
-        for (index, address) in spec.addresses.iter().enumerate() {
+        // What is wrong with an address is so in its IPv4-mapped form, too.
+        let addresses: Vec<IpAddr> = spec.addresses.iter().map(IpAddr::to_canonical).collect();
+        for (index, address) in addresses.iter().enumerate() {
             let path = || format!("spec.addresses[{index}]");
             if address.is_unspecified() || address.is_multicast() || address.is_loopback() {
                 errors.push(FieldError::new(
@@ -131,7 +166,7 @@ impl Workload {
                     format!("no workload can have the address {address}"),
                 ));
             }
-            if spec.addresses[..index].contains(address) {
+            if addresses[..index].contains(address) {
                 errors.push(FieldError::new(path(), format!("{address} is there twice")));
             }
         }
@@ -156,7 +191,7 @@ impl Workload {
         }
         Ok(Workload {
             meta,
-            addresses: spec.addresses.iter().map(IpAddr::to_canonical).collect(),
+            addresses,
             service_account: spec.service_account,
             ports,
             sidecar: spec.sidecar,
@@ -168,6 +203,8 @@ impl Workload {
             hostname: spec.hostname,
             subdomain: spec.subdomain,
             host_network: false,
+            pod: false,
+            redirected: RedirectedPorts::default(),
         })
     }
 

@@ -27,8 +27,7 @@ impl Mesh {
         let own = &entry.workload.meta;
         let whole = [ROOT_NAMESPACE, &own.namespace].map(|name| all.by_namespace.get(name));
         let targeted = all.by_workload.get(&own.key());
-        let services = entry.services.iter();
-        let services = services.filter(|key| key.namespace == own.namespace);
+        let services = entry.covered_by.iter();
         let services = services.map(|key| all.by_service.get(key));
         let hit = |policy: &&Arc<AuthorizationPolicy>| {
             let mut targets = policy.targets.iter();
@@ -42,7 +41,7 @@ impl Mesh {
         found
     }
 
-    /// A service as target means those ports of its workloads that it sends to.
+    /// A service as target means those ports of its workloads that it sends to, or will.
     fn hits(&self, target: &Target, entry: &WorkloadEntry, port: Option<u16>) -> bool {
         let (name, section) = match target {
             Target::Workload(name) => return *name == entry.workload.meta.name,
@@ -53,13 +52,13 @@ impl Mesh {
         let Some(service) = self
             .services
             .get(&key)
-            .filter(|_| entry.services.contains(&key))
+            .filter(|_| entry.covered_by.contains(&key))
         else {
             return false;
         };
         service.ports.iter().any(|port| {
             section.as_ref().is_none_or(|section| *section == port.name)
-                && service.targets(port, &entry.workload).contains(&number)
+                && service.covers(port, &entry.workload).contains(&number)
         })
     }
 }

@@ -11,11 +11,13 @@ use std::sync::Arc;
 use super::affected::{Affected, Changed};
 use super::attach;
 use super::change::{Delta, Origin};
-use super::conditions::ConditionContext;
-use super::endpoints::{EndpointsBy, Slices, retargeted};
+use super::conditions::Judge;
+use super::cover;
+use super::endpoints::{EndpointsBy, Slices};
 use super::holders::Holders;
 use super::hostnames;
 use super::index::Facet;
+use super::join;
 use super::leaving::Leaving;
 use super::objects::Objects;
 use super::policies;
@@ -159,8 +161,10 @@ impl Builder {
         for facet in &affected.policies {
             if let Facet::OfService(Kind::AuthorizationPolicy, key) = facet {
                 let both = [&*self.mesh, &next].map(|mesh| mesh.service(key));
-                let members = both.into_iter().flatten().flat_map(|it| &it.members);
-                affected.changed.authorized.extend(members.cloned());
+                for entry in both.into_iter().flatten() {
+                    let covered = cover::covered(&self.objects, entry);
+                    affected.changed.authorized.extend(covered);
+                }
             }
         }
         let mut changed = affected.changed;
@@ -204,6 +208,7 @@ impl Builder {
                 let entry = WorkloadEntry {
                     workload: Arc::clone(workload),
                     services: before.map_or_else(Vec::new, |before| before.services.clone()),
+                    covered_by: before.map_or_else(Vec::new, |before| before.covered_by.clone()),
                     ports: before.map_or_else(BTreeMap::new, |before| before.ports.clone()),
                 };
                 next.workloads.insert(key.clone(), Arc::new(entry));
@@ -222,22 +227,13 @@ impl Builder {
         if before.as_deref() == after.as_ref() {
             return;
         }
-        let members = |entry: Option<&ServiceEntry>| -> BTreeSet<Key> {
-            entry
-                .into_iter()
-                .flat_map(|it| it.members.iter().cloned())
-                .collect()
-        };
-        let (left, joined) = (members(before.as_deref()), members(after.as_ref()));
-        let workloads = &mut affected.changed.workloads;
-        if is_alike(before.as_deref(), after.as_ref()) {
-            workloads.extend(left.symmetric_difference(&joined).cloned());
-            if let (Some(before), Some(after)) = (&before, &after) {
-                let elsewhere = retargeted((&self.mesh, before), (next, after));
-                workloads.extend(elsewhere.into_iter().cloned());
-            }
-        } else {
-            workloads.extend(left.union(&joined).cloned());
+        let (old, found) = (before.as_deref(), after.as_ref());
+        let concerned = cover::concerned(&self.objects, (&self.mesh, old), (next, found));
+        affected.changed.workloads.extend(concerned);
+        let alike = old
+            .zip(found)
+            .is_some_and(|(old, it)| old.has_same_ports(it));
+        if !alike {
             affected.referrers(&self.objects, key);
         }
         let host = self.host(key);
@@ -317,14 +313,23 @@ impl Builder {
         let mut services = self.objects.index().selecting(&workload.meta);
         services.extend(self.objects.services_at(&workload.addresses));
         let services = services.into_iter().filter_map(|key| next.service(key));
-        let services: Vec<_> = services.filter(|entry| entry.has_member(key)).collect();
-        // Services of another namespace do not determine what this workload's ports carry.
-        let own = services.iter().map(|entry| &***entry);
-        let own = own.filter(|entry| entry.service.meta.namespace == key.namespace);
+        let (mut serving, mut covering) = (Vec::new(), Vec::new());
+        for entry in services {
+            let is_member = entry.has_member(key);
+            // What another namespace says of its ports does not count.
+            let own = entry.service.meta.namespace == key.namespace;
+            if is_member {
+                serving.push(entry.key());
+            }
+            if own && (is_member || join::selects(&entry.service, workload)) {
+                covering.push(&**entry);
+            }
+        }
         let entry = WorkloadEntry {
             workload: Arc::clone(workload),
-            services: services.iter().map(|entry| entry.key()).collect(),
-            ports: ports::declared(workload, own),
+            services: serving,
+            covered_by: covering.iter().map(|entry| entry.key()).collect(),
+            ports: ports::declared(workload, covering.into_iter()),
         };
         if next
             .workloads
@@ -353,15 +358,6 @@ impl Builder {
         let domain = &self.mesh.options.cluster_domain;
         format!("{}.{}.svc.{domain}", key.name, key.namespace)
     }
-}
-
-/// Whether workloads, and what refers to a service, find it was.
-fn is_alike(before: Option<&ServiceEntry>, after: Option<&ServiceEntry>) -> bool {
-    let (Some(before), Some(after)) = (before, after) else {
-        return false;
-    };
-    let mut both = before.ports.iter().zip(&after.ports);
-    before.ports.len() == after.ports.len() && both.all(|(one, other)| one.is_same_port(other))
 }
 
 /// Addresses that a service claims: those written, or allotted ones. None when headless.

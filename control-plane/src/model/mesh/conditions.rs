@@ -12,6 +12,7 @@ use crate::model::manifest::endpoint_slice::EndpointSlice;
 use crate::model::manifest::object::{Key, Kind, Meta, Target};
 use crate::model::manifest::read::Object;
 use crate::model::manifest::service::Service;
+use crate::model::manifest::workload::Workload;
 
 /// How many EndpointSlices a condition lists.
 const MAX_NAMED: usize = 3;
@@ -40,9 +41,12 @@ impl ConditionContext<'_> {
             Object::Workload(it) if it.host_network => Vec::new(),
             Object::Workload(it) => {
                 let key = it.meta.key();
-                conflict("Workload", &key, &it.addresses, |ip| {
-                    self.mesh.by_ip.get(ip)
-                })
+                match self.outside(it) {
+                    Some(outside) => vec![outside],
+                    None => conflict("Workload", &key, &it.addresses, |ip| {
+                        self.mesh.by_ip.get(ip)
+                    }),
+                }
             }
             Object::Route(it) => {
                 let condition = match is_conflicted(self.mesh, it) {
@@ -65,7 +69,18 @@ impl ConditionContext<'_> {
         all
     }
 
-    /// For a service whose selector is not used because it has EndpointSlices.
+    /// An address that does not count as the workload's own.
+    fn outside(&self, workload: &Workload) -> Option<Condition> {
+        let mut addresses = workload.addresses.iter();
+        let ip = addresses.find(|ip| !self.mesh.options.may_have(workload, **ip))?;
+        let message = format!(
+            "{ip} lies in no range of --workload-cidr, so callers that use the address do not \
+             find this Workload; EndpointSlices that name it in targetRef still lead to it"
+        );
+        Some(Condition::no("Accepted", "AddressNotAllowed", message))
+    }
+
+    /// Of a service that has a selector, where that is not used.
     fn endpoints(&self, service: &Service) -> Option<Condition> {
         if self.mesh.options.endpoints == EndpointsBy::Slices || service.selector.is_empty() {
             return None;

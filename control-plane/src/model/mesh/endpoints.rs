@@ -215,18 +215,6 @@ impl Mesh {
         }
     }
 
-    /// The services of a workload's own namespace that it serves. Slices of another namespace do
-    /// not determine what its ports carry and which policies hold.
-    pub fn own_services<'a>(
-        &'a self,
-        entry: &'a WorkloadEntry,
-    ) -> impl Iterator<Item = &'a Arc<ServiceEntry>> {
-        let namespace = &entry.workload.meta.namespace;
-        let own = entry.services.iter();
-        let own = own.filter(move |key| key.namespace == *namespace);
-        own.filter_map(|key| self.service(key))
-    }
-
     /// Workloads among the endpoints of a service, ready or not.
     pub fn members<'a>(
         &'a self,

@@ -4,13 +4,15 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::Mesh;
 use super::affected::Affected;
+use super::change::Origin;
 use super::index::Facet;
 use super::objects::Objects;
 use super::persistent::Map;
+use super::{Mesh, MeshOptions};
 use crate::incumbents::{Incumbents, IncumbentsError};
 use crate::model::manifest::object::{Key, Kind, ObjectId};
+use crate::model::manifest::read::Object;
 
 /// Assigns addresses.
 #[derive(Debug, Default)]
@@ -34,13 +36,15 @@ impl Holders {
 
     /// Assigns the affected addresses.
     pub fn place(&mut self, objects: &Objects, next: &mut Mesh, affected: &mut Affected) {
+        let options = Arc::clone(&next.options);
+        let from = (objects, &*options);
         for ip in std::mem::take(&mut affected.vips) {
             let concerned = &mut affected.changed.services;
-            self.place_one(objects, (Kind::Service, ip), &mut next.by_vip, concerned);
+            self.place_one(from, (Kind::Service, ip), &mut next.by_vip, concerned);
         }
         for ip in std::mem::take(&mut affected.addresses) {
             let concerned = &mut affected.changed.workloads;
-            self.place_one(objects, (Kind::Workload, ip), &mut next.by_ip, concerned);
+            self.place_one(from, (Kind::Workload, ip), &mut next.by_ip, concerned);
         }
     }
 
@@ -48,7 +52,7 @@ impl Holders {
     /// that changes.
     fn place_one(
         &mut self,
-        objects: &Objects,
+        (objects, options): (&Objects, &MeshOptions),
         (kind, ip): (Kind, IpAddr),
         held: &mut Map<IpAddr, Key>,
         concerned: &mut BTreeSet<Key>,
@@ -58,7 +62,8 @@ impl Holders {
             _ => Facet::Address(ip),
         };
         let now = held.get(&ip).cloned();
-        let claimants = || objects.index().find(&claims);
+        let all = || objects.index().find(&claims);
+        let claimants = || all().filter(move |id| may_have(options, objects.get(id), ip));
         let earlier = self.incumbents.earlier(format_args!("{kind} {ip}"));
         let earlier = earlier.and_then(|key| key.split_once('/'));
         let earlier = earlier.map(|(namespace, name)| Key::new(namespace, name));
@@ -67,23 +72,32 @@ impl Holders {
         let contested = claimants().nth(1).and(then.as_ref());
         self.incumbents.note(format_args!("{kind} {ip}"), contested);
         if now != then {
-            concerned.extend(claimants().map(|id| id.key.clone()).chain(now));
+            concerned.extend(all().map(|id| id.key.clone()).chain(now));
             held.set(ip, then);
         }
     }
 }
 
-/// Which claimant of an address has it: the oldest; without ages, the one that already had it, so
-/// that live traffic stays there.
+fn may_have(options: &MeshOptions, claimant: Option<&(Object, Origin)>, ip: IpAddr) -> bool {
+    match claimant {
+        Some((Object::Workload(workload), _)) => options.may_have(workload, ip),
+        _ => true,
+    }
+}
+
+/// Of those that claim an address, the one that has it: a Pod before any Workload; then the oldest;
+/// where none is older, the one that has had it, so that what is in service stays there.
 fn holder<'a>(
     claimants: impl Iterator<Item = &'a Arc<ObjectId>>,
     objects: &'a Objects,
     incumbent: Option<&Key>,
 ) -> Option<&'a Key> {
     let all = claimants.filter_map(|id| {
-        let meta = objects.get(id)?.0.meta();
+        let (object, _) = objects.get(id)?;
+        let is_pod = matches!(object, Object::Workload(workload) if workload.pod);
+        let meta = object.meta();
         let age = (meta.created.is_none(), meta.created.as_deref());
-        Some((age, Some(&id.key) != incumbent, &id.key))
+        Some((!is_pod, age, Some(&id.key) != incumbent, &id.key))
     });
-    all.min().map(|(_, _, key)| key)
+    all.min().map(|(_, _, _, key)| key)
 }

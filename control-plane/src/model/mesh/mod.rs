@@ -3,7 +3,7 @@
 //! - [`builder`]: the next state from the last and a [`change`], at the cost of what it concerns:
 //!   [`objects`] and their [`index`] find that, [`affected`] gathers it
 //! - [`attach`]: which route governs which service; [`join`]: which workloads a service selects;
-//!   [`endpoints`]: where its calls go; [`ports`]: what is declared of a workload's ports together;
+//!   [`cover`]: for which it speaks; [`endpoints`]: where its calls go; [`ports`]: what is declared of a workload's ports together;
 //!   [`authorization`], [`policies`]: which policy holds where; [`hostnames`]: of workloads in
 //!   headless services; [`persistent`]: maps whose copies share what stays
 //! - [`leaving`]: identities that callers accept for a moment after a change; [`vip`]: allotted
@@ -16,6 +16,7 @@ pub mod authorization;
 pub mod builder;
 pub mod change;
 pub mod conditions;
+pub mod cover;
 pub mod endpoints;
 pub mod holders;
 pub mod hostnames;
@@ -45,6 +46,7 @@ use super::manifest::policy::{
 };
 use super::manifest::route::{Destination, Route};
 use super::manifest::service::{AppProtocol, PortRef, Service};
+use super::manifest::values::Cidr;
 use super::manifest::workload::Workload;
 
 /// What holds for the whole life of the control plane.
@@ -53,6 +55,17 @@ pub struct MeshOptions {
     pub trust_domain: String,
     pub cluster_domain: String,
     pub endpoints: EndpointsBy,
+    /// Ranges in which Workloads that are no Pods have their addresses; `None`: anywhere.
+    pub machine_ranges: Option<Vec<Cidr>>,
+}
+
+impl MeshOptions {
+    /// Whether callers that use an address of a workload may be told that it is its own. Who may
+    /// write a Workload in one namespace could else claim what belongs to another.
+    pub fn may_have(&self, workload: &Workload, ip: IpAddr) -> bool {
+        let within = |ranges: &Vec<Cidr>| ranges.iter().any(|range| range.contains(ip));
+        workload.pod || self.machine_ranges.as_ref().is_none_or(within)
+    }
 }
 
 impl Default for MeshOptions {
@@ -61,6 +74,7 @@ impl Default for MeshOptions {
             trust_domain: "anyam.local".to_owned(),
             cluster_domain: "cluster.local".to_owned(),
             endpoints: EndpointsBy::default(),
+            machine_ranges: None,
         }
     }
 }
@@ -176,6 +190,10 @@ pub struct WorkloadEntry {
     pub workload: Arc<Workload>,
     /// The services that have it among their endpoints.
     pub services: Vec<Key>,
+    /// Services of its own namespace that declare its ports and whose policies hold for it: those
+    /// among whose endpoints it is, and those that select it. A cluster's EndpointSlices list a pod
+    /// some time after it can be called.
+    pub covered_by: Vec<Key>,
     /// Declared by itself or by a service, by number.
     pub ports: BTreeMap<u16, AppProtocol>,
 }

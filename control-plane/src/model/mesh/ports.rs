@@ -29,7 +29,7 @@ pub fn declared<'a>(
     let mut said: BTreeMap<u16, Option<AppProtocol>> = BTreeMap::new();
     for service in services {
         for port in &service.ports {
-            for number in service.targets(port, workload) {
+            for number in service.covers(port, workload) {
                 let known = said.entry(number).or_insert(Some(port.protocol));
                 *known = match (*known, port.protocol) {
                     (Some(AppProtocol::Undeclared), other) => Some(other),
@@ -127,7 +127,7 @@ fn contradiction(mesh: &Mesh, service: &ServiceEntry, port: &PortEntry) -> Optio
         let mut others = mesh.own_services(entry).filter(|other| other.key() != service.key());
         others.find_map(|other| {
             let declared = other.ports.iter().find(|declared| {
-                other.targets(declared, workload).contains(&number) && differs(declared.protocol)
+                other.covers(declared, workload).contains(&number) && differs(declared.protocol)
             })?;
             Some(format!(
                 "{here}, but Service {} says {} by its port {} of the same port {number} of Workload {}: what comes in is detected by its first bytes, and calls through the wrong one fail",

@@ -10,6 +10,9 @@ use kube::{Client, Config};
 const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 /// After this long without a connection another attempt is made.
 const CONNECT: Duration = Duration::from_secs(10);
+/// A connection on which nothing comes for so long is given up: a peer that vanished without a word
+/// would else be waited for without end. Watches end, and begin again, more often than that.
+const READ: Duration = Duration::from_secs(90);
 
 /// How to reach a cluster. With neither field: as a pod of it, else as kubectl does.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +45,10 @@ pub enum ConnectError {
 /// # Errors
 /// When no API server is configured, or credentials cannot be read.
 pub async fn client(access: &Access) -> Result<Client, ConnectError> {
+    client_with(access, READ).await
+}
+
+async fn client_with(access: &Access, read: Duration) -> Result<Client, ConnectError> {
     let options = KubeConfigOptions {
         context: access.context.clone(),
         ..KubeConfigOptions::default()
@@ -50,7 +57,7 @@ pub async fn client(access: &Access) -> Result<Client, ConnectError> {
     let mut config = if !named && std::env::var_os(IN_CLUSTER).is_some() {
         Config::incluster()?
     } else {
-        let (what, read) = match &access.kubeconfig {
+        let (what, found) = match &access.kubeconfig {
             Some(path) => (path.display().to_string(), Kubeconfig::read_from(path)),
             None => (
                 "$KUBECONFIG or ~/.kube/config".to_owned(),
@@ -61,10 +68,46 @@ pub async fn client(access: &Access) -> Result<Client, ConnectError> {
             what: what.clone(),
             source,
         };
-        let read = read.map_err(&wrong)?;
-        let config = Config::from_custom_kubeconfig(read, &options).await;
+        let found = found.map_err(&wrong)?;
+        let config = Config::from_custom_kubeconfig(found, &options).await;
         config.map_err(wrong)?
     };
     config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(read);
+    // From the request on, not from when the connection was last used.
+    config.reset_reader_on_write = true;
     Ok(Client::try_from(config)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::Api;
+    use kube::api::ListParams;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_api_server_that_accepts_and_says_nothing_is_given_up() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = silent.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let kubeconfig = folder.path().join("config");
+        let text = format!(
+            "clusters: [{{ name: c, cluster: {{ server: 'http://{at}' }} }}]\n\
+             contexts: [{{ name: c, context: {{ cluster: c, user: u }} }}]\n\
+             users: [{{ name: u, user: {{}} }}]\ncurrent-context: c\n"
+        );
+        std::fs::write(&kubeconfig, text).unwrap();
+        let access = Access {
+            kubeconfig: Some(kubeconfig),
+            context: None,
+        };
+        let client = client_with(&access, Duration::from_millis(200)).await;
+        let maps: Api<ConfigMap> = Api::default_namespaced(client.unwrap());
+        let (all, which) = (Duration::from_secs(20), ListParams::default());
+        let listed = tokio::time::timeout(all, maps.list(&which)).await;
+        assert!(listed.unwrap().is_err());
+    }
 }

@@ -15,7 +15,9 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use xds_proto::yaml::{self, Place, Value};
 
-/// Fields of `metadata` that no manifest's meaning depends on; they are most of its bytes.
+use crate::injected::GROUP;
+
+/// Of `metadata`: no manifest's meaning depends on these, and they are most of its bytes.
 const METADATA_UNREAD: [&str; 4] = [
     "managedFields",
     "annotations",
@@ -148,11 +150,41 @@ struct Metadata {
     annotations: Annotations,
 }
 
-/// The annotations that are read.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub struct Annotations {
-    #[serde(default, rename = "mesh.anyam.dev/sidecar-status")]
-    pub sidecar: Option<String>,
+/// Those of our group, by their names below it.
+#[derive(Clone, Debug, Default)]
+pub struct Annotations(BTreeMap<String, String>);
+
+impl Annotations {
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+}
+
+impl<'de> Deserialize<'de> for Annotations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(OfGroup)
+    }
+}
+
+struct OfGroup;
+
+impl<'de> Visitor<'de> for OfGroup {
+    type Value = Annotations;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("annotations")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut from: A) -> Result<Annotations, A::Error> {
+        let mut all = BTreeMap::new();
+        while let Some(name) = from.next_key::<String>()? {
+            match name.strip_prefix(GROUP) {
+                Some(name) => drop(all.insert(name.to_owned(), from.next_value()?)),
+                None => drop(from.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(Annotations(all))
+    }
 }
 
 /// What is read of `metadata`, besides what kube needs.
@@ -229,6 +261,7 @@ pub struct Container {
     pub name: String,
     /// `Always` for an init container: it runs beside the app's containers.
     pub restart_policy: Option<String>,
+    pub args: Vec<String>,
     pub ports: Vec<ContainerPort>,
 }
 

@@ -2,9 +2,10 @@
 //! API server accepted the object, it may be of a newer version than this program, and others refer
 //! to it. [`read`] removes the part by its path, reports it, and reads again.
 //!
-//! What is removed must not allow more than before: an invalid match is removed with its whole
-//! rule; a rule with an unknown filter answers 500, as Gateway API requires; an invalid rule of a
-//! policy allows nothing, or denies everything.
+//! What goes must not let through more than before: a match goes with its rule, not alone; a rule
+//! whose filter is unknown answers 500, as Gateway API wants it; of policies a rule that cannot be
+//! read allows nothing, or denies everything, and a policy of which too much is unreadable is as strict
+//! as it can be for the targets that it names.
 
 use std::borrow::Cow;
 
@@ -30,6 +31,9 @@ pub fn read(kind: Kind, mut node: Node<'static>) -> (Option<Object>, Vec<FieldEr
             },
         };
         let path = std::mem::take(&mut error.path);
+        if kind == Kind::AuthorizationPolicy && path == "spec.action" {
+            error.message.push_str("; so the policy refuses everything");
+        }
         error.path = removed.original(&path);
         left_out.push(error);
         let mut repair = Repair {
@@ -40,7 +44,16 @@ pub fn read(kind: Kind, mut node: Node<'static>) -> (Option<Object>, Vec<FieldEr
             return (None, left_out);
         }
     }
-    (None, left_out)
+    let mut repair = Repair {
+        kind,
+        node: &mut node,
+    };
+    if !repair.make_strictest() {
+        return (None, left_out);
+    }
+    let message = format!("{MAX_PARTS} parts of it cannot be read; it refuses all that it can");
+    left_out.push(FieldError::new("spec", message));
+    (read::object(kind, &node).ok(), left_out)
 }
 
 /// Elements removed from lists: path of the list and index, in the order of removal.
@@ -80,6 +93,11 @@ impl Repair<'_> {
     /// Removes the value at `path`, or what it makes invalid; false: the object cannot be read
     /// without it.
     fn take_out(&mut self, path: &str, removed: &mut Removed) -> bool {
+        if let Some((index, _)) = element(path, "spec.targetRefs") {
+            // Without any it would hold for its whole namespace.
+            let others = self.elements("spec.targetRefs") > 1;
+            return others && self.remove(&format!("spec.targetRefs[{index}]"), removed);
+        }
         let targets = path.starts_with("spec.targetRefs");
         match self.kind {
             Kind::HttpRoute | Kind::GrpcRoute => self.of_route(path, removed),
@@ -169,14 +187,14 @@ impl Repair<'_> {
     }
 
     fn of_authorization(&mut self, path: &str, removed: &mut Removed) -> bool {
-        let action = self.node.at_mut("spec.action");
-        let denies = action.is_some_and(|it| it.text().eq_ignore_ascii_case("deny"));
+        let action = self.action();
         if path == "spec.action" {
-            return false;
+            // It may be one that refuses: an Allow without rules refuses everything.
+            return self.make_strictest();
         }
         if let Some((index, _)) = element(path, "spec.rules") {
             let rule = format!("spec.rules[{index}]");
-            return match (denies, self.node.at_mut(&rule)) {
+            return match (action == "Deny", self.node.at_mut(&rule)) {
                 (true, Some(rule)) => {
                     rule.value = Value::Mapping(Vec::new());
                     true
@@ -187,11 +205,8 @@ impl Repair<'_> {
         if !path.starts_with("spec.") {
             return self.remove(path, removed);
         }
-        // The field may have narrowed what the rules match.
-        let rules = match denies {
-            true => vec![node(Value::Mapping(Vec::new()))],
-            false => Vec::new(),
-        };
+        // It may have narrowed what the rules match.
+        let rules = strictest_rules(action);
         let replaced = self.node.at_mut("spec.rules");
         let replaced = replaced.map(|it| it.value = Value::Sequence(rules));
         let gone = path != "spec.rules" && self.node.remove(path);
@@ -199,6 +214,14 @@ impl Repair<'_> {
     }
 
     fn of_mesh_policy(&mut self, path: &str, removed: &mut Removed) -> bool {
+        if matches!(path, "spec.mtls" | "spec.mtls.ports" | "spec.egress") {
+            // All modes in it, then.
+            let (field, mode) = match path {
+                "spec.egress" => ("egress", "Block"),
+                _ => ("mtls", "Strict"),
+            };
+            return self.set_mode(field, mode);
+        }
         let strictest = match path {
             "spec.mtls.mode" => "Strict",
             "spec.egress.mode" => "Block",
@@ -214,9 +237,72 @@ impl Repair<'_> {
         }
     }
 
+    /// Replaces a field of `spec` that holds a mode, if it is there.
+    fn set_mode(&mut self, field: &str, mode: &'static str) -> bool {
+        let Some(found) = self.node.at_mut(&format!("spec.{field}")) else {
+            return false;
+        };
+        let is_set = found.get("mode").is_some_and(|it| it.text() == mode);
+        let alone = matches!(&found.value, Value::Mapping(entries) if entries.len() == 1);
+        found.value = Value::Mapping(vec![(text("mode"), text(mode))]);
+        // Else it would be mended for ever.
+        !(is_set && alone)
+    }
+
+    /// Of an AuthorizationPolicy; the default where it has none that is known.
+    fn action(&mut self) -> &'static str {
+        let action = self.node.at_mut("spec.action");
+        let action = action.map_or("", |it| it.text());
+        let known = ["Deny", "Audit"];
+        let known = known.into_iter().find(|it| it.eq_ignore_ascii_case(action));
+        known.unwrap_or("Allow")
+    }
+
+    /// Leaves of a policy nothing but its targets, for which it refuses what it can. Whether it is
+    /// one that can.
+    fn make_strictest(&mut self) -> bool {
+        let action = self.action();
+        let targets = self.node.at_mut("spec.targetRefs").cloned();
+        let mut spec = vec![(text("targetRefs"), targets.unwrap_or_else(empty_list))];
+        match self.kind {
+            Kind::AuthorizationPolicy => {
+                spec.push((text("action"), text(action)));
+                let rules = Value::Sequence(strictest_rules(action));
+                spec.push((text("rules"), node(rules)));
+            }
+            Kind::MeshPolicy => {
+                for (field, mode) in [("mtls", "Strict"), ("egress", "Block")] {
+                    let given = self.node.at_mut(&format!("spec.{field}"));
+                    if given.is_some_and(|it| !it.is_null()) {
+                        let mode = Value::Mapping(vec![(text("mode"), text(mode))]);
+                        spec.push((text(field), node(mode)));
+                    }
+                }
+            }
+            _ => return false,
+        }
+        let Some(whole) = self.node.at_mut("spec") else {
+            return false;
+        };
+        whole.value = Value::Mapping(spec);
+        true
+    }
+
     fn elements(&mut self, list: &str) -> usize {
         self.node.at_mut(list).map_or(0, |it| it.elements().len())
     }
+}
+
+/// None of a policy that allows, of others rules that match everything.
+fn strictest_rules(action: &str) -> Vec<Node<'static>> {
+    match action {
+        "Allow" => Vec::new(),
+        _ => vec![node(Value::Mapping(Vec::new()))],
+    }
+}
+
+fn empty_list() -> Node<'static> {
+    node(Value::Sequence(Vec::new()))
 }
 
 fn text(text: &'static str) -> Node<'static> {
@@ -240,8 +326,8 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
-    use crate::model::manifest::authorization::{AuthorizationPolicy, AuthorizationRule};
-    use crate::model::manifest::policy::MtlsMode;
+    use crate::model::manifest::authorization::{Action, AuthorizationPolicy, AuthorizationRule};
+    use crate::model::manifest::policy::{EgressMode, MtlsMode};
     use crate::model::manifest::route::Route;
     use crate::source::kubernetes::decode::Manifest;
     use std::sync::Arc;
@@ -361,9 +447,41 @@ mod tests {
         assert!(narrowed.rules.is_empty(), "nothing is allowed");
         let denies = policy(json!({"action": "Deny", "rules": rules, "x": 1})).unwrap();
         assert_eq!(denies.rules, [AuthorizationRule::default()]);
-        assert_eq!(policy(json!({"action": "Custom", "rules": rules})), None);
+        let custom = policy(json!({"action": "Custom", "rules": rules})).unwrap();
+        assert_eq!((custom.action, custom.rules.len()), (Action::Allow, 0));
         let target = json!([{"kind": "Pod", "name": "a"}]);
         assert_eq!(policy(json!({"targetRefs": target, "rules": rules})), None);
+        let targets = json!([{"kind": "Pod", "name": "a"}, {"kind": "Service", "name": "b"}]);
+        let rest = policy(json!({"targetRefs": targets, "rules": rules})).unwrap();
+        assert_eq!(rest.targets.len(), 1);
+        let audit = policy(json!({"action": "Audit", "rules": rules, "x": 1})).unwrap();
+        assert_eq!(audit.rules, [AuthorizationRule::default()]);
+    }
+
+    #[test]
+    fn a_policy_of_which_too_much_is_unreadable_refuses_for_its_targets() {
+        let target = json!([{"kind": "Workload", "name": "w"}]);
+        let odd: Vec<Json> = (0..100).map(|_| json!({"odd": 1})).collect();
+        for (action, rules) in [("Allow", 0), ("Deny", 1), ("Audit", 1)] {
+            let spec = json!({"targetRefs": target, "action": action, "rules": odd});
+            let (object, left_out) = parts(Kind::AuthorizationPolicy, spec);
+            let Some(Object::Authorization(policy)) = object else {
+                panic!("{left_out:?}")
+            };
+            assert_eq!((policy.targets.len(), policy.rules.len()), (1, rules));
+            assert_eq!(format!("{:?}", policy.action), action);
+            assert_eq!(left_out.last().map(String::as_str), Some("spec"));
+        }
+        let odd: serde_json::Map<String, Json> =
+            (0..100).map(|n| (format!("x{n}"), json!(1))).collect();
+        let spec = json!({"targetRefs": target, "mtls": {"mode": "Permissive"}, "defaults": odd});
+        let (object, _) = parts(Kind::MeshPolicy, spec);
+        let Some(Object::Mesh(policy)) = object else {
+            panic!("none")
+        };
+        let mtls = policy.spec.mtls.clone().unwrap();
+        assert_eq!(mtls.mode, Some(MtlsMode::Strict));
+        assert_eq!((policy.targets.len(), policy.spec.egress), (1, None));
     }
 
     #[test]
@@ -380,6 +498,30 @@ mod tests {
         let mtls = policy.spec.mtls.clone().unwrap();
         assert_eq!(mtls.mode, Some(MtlsMode::Strict), "{left_out:?}");
         assert_eq!(mtls.ports.into_values().next(), Some(MtlsMode::Strict));
+    }
+
+    #[test]
+    fn modes_of_another_type_are_the_strictest() {
+        let mesh = |spec: Json| match parts(Kind::MeshPolicy, spec) {
+            (Some(Object::Mesh(policy)), left_out) => (policy, left_out.len()),
+            (other, left_out) => panic!("{other:?} {left_out:?}"),
+        };
+        for mtls in [json!(3), json!("Disabled"), json!([]), json!({"ports": 80})] {
+            let (policy, left_out) = mesh(json!({"mtls": mtls, "egress": {"mode": "Allow"}}));
+            let mode = policy.spec.mtls.as_ref().and_then(|it| it.mode);
+            assert_eq!((mode, left_out), (Some(MtlsMode::Strict), 1), "{mtls}");
+            let egress = policy.spec.egress.map(|it| it.mode);
+            assert_eq!(egress, Some(EgressMode::Allow));
+        }
+        // By port it is for workloads alone.
+        let (policy, _) = mesh(json!({"mtls": {"mode": "Permissive", "ports": {"80": "Strict"}}}));
+        let mtls = policy.spec.mtls.clone().unwrap();
+        assert_eq!((mtls.mode, mtls.ports.len()), (Some(MtlsMode::Strict), 0));
+        for egress in [json!(3), json!("Block"), json!([])] {
+            let (policy, _) = mesh(json!({"egress": egress}));
+            let mode = policy.spec.egress.map(|it| it.mode);
+            assert_eq!(mode, Some(EgressMode::Block), "{egress}");
+        }
     }
 
     #[test]

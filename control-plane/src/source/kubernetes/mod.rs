@@ -26,6 +26,7 @@ use self::kinds::WatchedKind;
 use self::state::ClusterState;
 use self::watch::Event;
 use super::{Observed, Source, SourceError};
+use crate::model::manifest::values::Cidr;
 
 /// When no event has come for this long, the change is taken to be complete.
 const QUIET: Duration = Duration::from_millis(20);
@@ -41,6 +42,7 @@ const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// A cluster. Its first report comes when every kind was listed, however long that takes.
 pub struct Cluster {
     name: String,
+    machine_ranges: Vec<Cidr>,
     client: Client,
     state: ClusterState,
     events: mpsc::Receiver<Event>,
@@ -57,6 +59,7 @@ impl Cluster {
         let (sender, events) = mpsc::channel(QUEUE);
         let mut cluster = Cluster {
             name: name.into(),
+            machine_ranges: Vec::new(),
             client,
             state: ClusterState::default(),
             events,
@@ -69,6 +72,17 @@ impl Cluster {
             cluster.watch(watched, Duration::ZERO);
         }
         cluster
+    }
+
+    /// Where Workloads that are no Pods may have addresses. Else nowhere.
+    #[must_use]
+    pub fn machines_in(mut self, ranges: Vec<Cidr>) -> Self {
+        self.machine_ranges = ranges;
+        self
+    }
+
+    pub fn machine_ranges(&self) -> &[Cidr] {
+        &self.machine_ranges
     }
 
     fn watch(&mut self, watched: WatchedKind, after: Duration) {

@@ -1,16 +1,16 @@
 //! A Pod into a Workload.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use super::decode::{Container, Pod};
+use crate::injected::{
+    EXCLUDE_INBOUND_PORTS, GROUP, HEALTH_PORT, INCLUDE_INBOUND_PORTS, INIT, METRICS_PORT,
+    OPEN_PORTS, SIDECAR, STATUS, STATUS_PORT,
+};
 use crate::model::manifest::object::Meta;
 use crate::model::manifest::service::AppProtocol;
-use crate::model::manifest::workload::{Locality, Workload, WorkloadPort};
-
-/// The container that the mesh's proxy runs in.
-const SIDECAR: &str = "anyam-proxy";
-/// A label or annotation for pods whose sidecar's container has another name.
-const SIDECAR_STATUS: &str = "mesh.anyam.dev/sidecar-status";
+use crate::model::manifest::workload::{Locality, RedirectedPorts, Workload, WorkloadPort};
 
 /// The workload that a pod is, without its locality, which is its node's. `None`: the pod has no
 /// address yet, or its containers have ended and its address may be another pod's.
@@ -40,6 +40,8 @@ pub fn workload(key: (&str, &str), pod: Pod) -> Option<Workload> {
         ready,
         sidecar,
         tunnels: true,
+        pod: true,
+        redirected: redirected(&pod),
         ports: ports(&pod),
         locality: None,
         weight: 1,
@@ -66,16 +68,49 @@ fn has_sidecar(pod: &Pod) -> bool {
     let is_sidecar = |it: &Container| it.name == SIDECAR;
     let restarts = |it: &&Container| it.restart_policy.as_deref() == Some("Always");
     let mut native = pod.spec.init_containers.iter().filter(restarts);
-    let marked = pod.about.labels.get(SIDECAR_STATUS);
-    let marked = marked.or(pod.about.annotations.sidecar.as_ref());
+    // For sidecars whose container has another name.
+    let marked = STATUS.strip_prefix(GROUP);
+    let marked = marked.and_then(|name| pod.about.annotations.get(name));
     !pod.spec.host_network
         && (pod.spec.containers.iter().any(is_sidecar)
             || native.any(is_sidecar)
             || marked.is_some_and(|mark| !mark.is_empty()))
 }
 
-/// The pod's TCP ports. Services determine what they carry: a container port's name is not read as
-/// a protocol.
+/// As its init container sets its rules; where something else does, as its annotations say.
+fn redirected(pod: &Pod) -> RedirectedPorts {
+    let mut init = pod.spec.init_containers.iter();
+    let init = init.find(|it| it.name == INIT);
+    let list = |name: &str| match init {
+        Some(init) => init.args.iter().find_map(|argument| {
+            let (flag, list) = argument.strip_prefix("--")?.split_once('=')?;
+            (flag == name).then_some(list)
+        }),
+        None => pod.about.annotations.get(name),
+    };
+    let ranges = |name: &str| list(name).map(port_ranges).unwrap_or_default();
+    let mut exclude = ranges(EXCLUDE_INBOUND_PORTS);
+    match init {
+        Some(_) => exclude.extend(ranges(OPEN_PORTS)),
+        None => exclude.extend([STATUS_PORT, HEALTH_PORT, METRICS_PORT].map(|port| port..=port)),
+    }
+    RedirectedPorts {
+        include: ranges(INCLUDE_INBOUND_PORTS),
+        exclude,
+    }
+}
+
+/// Of a list as in `80,8000-8099`. With anything else the pod's init container fails.
+fn port_ranges(list: &str) -> Vec<RangeInclusive<u16>> {
+    let range = |one: &str| {
+        let (first, last) = one.split_once('-').unwrap_or((one, one));
+        Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
+    };
+    list.split(',').filter_map(range).collect()
+}
+
+/// TCP ports by their names. What they carry is what Services say: names of container ports are not
+/// read as protocols.
 fn ports(pod: &Pod) -> Vec<WorkloadPort> {
     let native = |it: &&Container| it.restart_policy.as_deref() == Some("Always");
     let native = pod.spec.init_containers.iter().filter(native);
@@ -110,6 +145,7 @@ pub fn locality(labels: &std::collections::BTreeMap<String, String>) -> Option<L
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::inject;
 
     fn pod(spec: &str, status: &str) -> Option<Workload> {
         let text = format!(
@@ -164,6 +200,58 @@ mod tests {
         assert!(!has(r#"{"initContainers": [{"name": "anyam-proxy"}]}"#));
         let host = r#"{"hostNetwork": true, "containers": [{"name": "anyam-proxy"}]}"#;
         assert!(!has(host), "it cannot intercept a node's traffic");
+    }
+
+    fn injected(annotations: &str, spec: &str) -> Workload {
+        let text = format!(
+            r#"{{"metadata": {{"name": "web-0", "namespace": "shop", "annotations": {annotations}}}, "spec": {spec}}}"#
+        );
+        let pod = serde_json::from_str(&text).unwrap();
+        let namespace = inject::NamespaceFacts {
+            name: "shop",
+            enabled: true,
+        };
+        let settings = inject::settings::MeshSettings::default();
+        let found = inject::inject(&pod, namespace, &settings);
+        let Ok(inject::Injection::Injected { mut pod, .. }) = found else {
+            panic!("{found:?}")
+        };
+        pod["status"] = serde_json::from_str(RUNNING).unwrap();
+        workload(("shop", "web-0"), serde_json::from_value(pod).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_injection_made_is_a_sidecar_with_the_ports_that_it_is_given() {
+        let app = r#"{"containers": [{"name": "app", "image": "a"}]}"#;
+        for kind in ["native", "classic"] {
+            let annotations = format!(
+                r#"{{"mesh.anyam.dev/sidecar": "{kind}", "mesh.anyam.dev/exclude-inbound-ports": "25,8000-8099"}}"#
+            );
+            let it = injected(&annotations, app);
+            assert!(it.sidecar && it.pod);
+            let ports = [24, 25, 26, 7999, 8000, 8099, 8100, 15020, 15021, 15090];
+            let reached: Vec<_> = ports.map(|port| it.redirected.have(port)).into();
+            let expected = [
+                true, false, true, true, false, false, true, false, false, false,
+            ];
+            assert_eq!(reached, expected, "{kind}");
+        }
+        let include = r#"{"mesh.anyam.dev/include-inbound-ports": "80"}"#;
+        let it = injected(include, app);
+        assert!(it.redirected.have(80) && !it.redirected.have(81));
+    }
+
+    #[test]
+    fn without_the_init_container_annotations_say_which_ports_reach_the_sidecar() {
+        let text = format!(
+            r#"{{"metadata": {{"name": "w", "annotations": {{"a/b": "c",
+                "mesh.anyam.dev/status": "{{}}", "mesh.anyam.dev/exclude-inbound-ports": "25"}}}},
+                "spec": {{}}, "status": {RUNNING}}}"#
+        );
+        let it = workload(("n", "w"), serde_json::from_str(&text).unwrap()).unwrap();
+        assert!(it.sidecar, "by its status");
+        let reached = [25, 26, 15090].map(|port| it.redirected.have(port));
+        assert_eq!(reached, [false, true, false]);
     }
 
     #[test]

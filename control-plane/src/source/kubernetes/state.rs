@@ -49,6 +49,7 @@ impl ClusterState {
         match event {
             Event::Listing(kind) => {
                 self.kinds.entry(kind).or_default().seen = Some(HashSet::new());
+                self.put_errors(kind, &Key::new("", ""), Vec::new());
             }
             Event::Set(kind, key, found) => {
                 let keys = self.kinds.entry(kind).or_default();
@@ -57,6 +58,16 @@ impl ClusterState {
                 }
                 keys.known.insert(key.clone());
                 self.set(kind, key, found);
+            }
+            Event::Missing(kind) => {
+                let error = FileError {
+                    file: kind.to_string(),
+                    message: "the API server does not have them any more; for a while what they \
+                              said last holds"
+                        .to_owned(),
+                    ..FileError::default()
+                };
+                self.put_errors(kind, &Key::new("", ""), vec![error]);
             }
             Event::Gone(kind, key) => {
                 self.kinds.entry(kind).or_default().known.remove(&key);
@@ -161,6 +172,7 @@ impl ClusterState {
             // A pod takes precedence over a Workload of the same name.
             self.check_name(&key);
         }
+        self.leave_node(&key);
         if !pod.node.is_empty() {
             let there = self.pods_on.entry(pod.node.clone()).or_default();
             there.insert(key.clone());
@@ -174,18 +186,22 @@ impl ClusterState {
             return;
         }
         let id = workload(key);
-        if let Some(Object::Workload(pod)) = self.served.get(&id) {
-            let node = pod.node.clone();
-            if let Some(there) = self.pods_on.get_mut(&node) {
-                there.remove(key);
-                if there.is_empty() {
-                    self.pods_on.remove(&node);
-                }
-            }
-        }
+        self.leave_node(key);
         let machine = self.machines.get(key).cloned();
         self.check_name(key);
         self.serve(id, machine);
+    }
+
+    /// A pod is gone from the node that it was on, if it was on one.
+    fn leave_node(&mut self, key: &Key) {
+        let Some(Object::Workload(pod)) = self.served.get(&workload(key)) else {
+            return;
+        };
+        let there = self.pods_on.get_mut(&pod.node);
+        let emptied = there.is_some_and(|there| there.remove(key) && there.is_empty());
+        if emptied {
+            self.pods_on.remove(&pod.node);
+        }
     }
 
     fn place_machine(&mut self, id: ObjectId, object: Object) {
@@ -233,8 +249,8 @@ impl ClusterState {
                 Some(About::LeftOut(ObjectId::clone(id))),
             ),
             false => (
-                "it cannot be used without that; its last valid version stays in service",
-                None,
+                "it cannot be used without that; what it said last serves on, if it was read before",
+                Some(About::Unreadable(ObjectId::clone(id))),
             ),
         };
         let error = |error: &FieldError| FileError {
@@ -287,8 +303,12 @@ mod tests {
     }
 
     fn pod(name: &str, ip: &str) -> Event {
+        pod_on("n1", name, ip)
+    }
+
+    fn pod_on(node: &str, name: &str, ip: &str) -> Event {
         let text = format!(
-            r#"{{"metadata": {{"name": "{name}"}}, "spec": {{"nodeName": "n1"}}, "status": {{"podIP": "{ip}"}}}}"#
+            r#"{{"metadata": {{"name": "{name}"}}, "spec": {{"nodeName": "{node}"}}, "status": {{"podIP": "{ip}"}}}}"#
         );
         let pod: Pod = serde_json::from_str(&text).unwrap();
         let workload = pod::workload(("n", name), pod).map(Box::new);
@@ -349,7 +369,39 @@ mod tests {
     }
 
     #[test]
-    fn invalid_objects_stay_in_service_and_are_reported() {
+    fn a_kind_that_is_missing_is_reported_until_it_is_listed_again() {
+        let mut state = ClusterState::default();
+        let ports = r#"{"ports": [{"port": 80}]}"#;
+        let list = || {
+            [
+                Event::Listing(SERVICES),
+                service("a", ports),
+                Event::Listed(SERVICES),
+            ]
+        };
+        take(&mut state, list());
+        for _ in 0..2 {
+            state.take_in(Event::Missing(SERVICES));
+        }
+        let observed = state.report();
+        assert!(observed.delta.is_empty());
+        let errors = observed.errors.unwrap();
+        assert_eq!(errors.len(), 1);
+        assert!(
+            errors[0]
+                .to_string()
+                .starts_with("services: the API server")
+        );
+        state.take_in(Event::Missing(SERVICES));
+        assert!(state.report().is_empty());
+        for event in list() {
+            state.take_in(event);
+        }
+        assert_eq!(state.report().errors, Some(Vec::new()));
+    }
+
+    #[test]
+    fn what_cannot_be_read_serves_on_and_is_named() {
         let mut state = ClusterState::default();
         take(&mut state, [service("a", r#"{"ports": [{"port": 80}]}"#)]);
         state.take_in(service("a", "3"));
@@ -361,7 +413,7 @@ mod tests {
             "{}",
             errors[0]
         );
-        assert_eq!(errors[0].about, None);
+        assert!(matches!(errors[0].about, Some(About::Unreadable(_))));
         state.take_in(service("a", r#"{"ports": [{"port": 81}], "x": 1}"#));
         let observed = state.report();
         assert_eq!(observed.delta.set.len(), 1);
@@ -372,6 +424,19 @@ mod tests {
         );
         state.take_in(Event::Gone(SERVICES, Key::new("n", "a")));
         assert_eq!(state.report().errors, Some(Vec::new()));
+    }
+
+    /// Between two lists a pod may be deleted and made again elsewhere, under its name.
+    #[test]
+    fn a_pod_that_is_on_another_node_is_on_that_alone() {
+        let mut state = ClusterState::default();
+        take(&mut state, [pod_on("n1", "w", "10.0.0.1")]);
+        take(&mut state, [pod_on("n2", "w", "10.0.0.2")]);
+        let nodes: Vec<_> = state.pods_on.keys().map(String::as_str).collect();
+        assert_eq!(nodes, ["n2"]);
+        let gone = Event::Gone(WatchedKind::Pod, Key::new("n", "w"));
+        take(&mut state, [gone]);
+        assert!(state.pods_on.is_empty());
     }
 
     #[test]

@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::core::ApiResource;
+use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::decode::{Manifest, Node, Pod};
 use super::kinds::WatchedKind;
@@ -20,16 +20,35 @@ use super::{lenient, pod};
 use crate::model::manifest::object::{FieldError, Key};
 use crate::model::manifest::read::Object;
 use crate::model::manifest::workload::{Locality, Workload};
+use crate::source::absence;
 
 /// Seconds after which a watch ends and resumes at its last version: a server that sends nothing
 /// for longer is unreachable.
 const WATCH: u32 = 60;
 /// Everything is listed again this often, so that events that were missed are made up for.
 const RESYNC: Duration = Duration::from_secs(3600);
-/// How often a custom resource is looked for whose definition is missing.
-const ABSENT: Duration = Duration::from_secs(5);
-/// Pause before a kind is looked for again after a failed request, or a 404.
-const AGAIN: Duration = Duration::from_secs(2);
+
+/// How long what is waited for.
+#[derive(Clone, Copy, Debug)]
+struct Waits {
+    /// An answer of the API server, of which kinds there are.
+    answer: Duration,
+    /// Before a kind is looked for again that was not found, or could not be asked for.
+    again: Duration,
+    /// A custom resource that is not there is looked for this often.
+    absent: Duration,
+    /// A kind that is not there any more loses its objects after this. An API server that starts
+    /// need not know a custom resource yet, and policies that go for a moment let everything
+    /// through.
+    withdrawn: Duration,
+}
+
+const WAITS: Waits = Waits {
+    answer: Duration::from_secs(30),
+    again: Duration::from_secs(2),
+    absent: Duration::from_secs(5),
+    withdrawn: absence::FOLDER,
+};
 
 /// HTTP status codes; a 404 for an unknown path has no other reason in its body.
 const FORBIDDEN: u16 = 403;
@@ -45,6 +64,8 @@ pub enum Event {
     Set(WatchedKind, Key, Decoded),
     Gone(WatchedKind, Key),
     Listed(WatchedKind),
+    /// The API server does not have the kind now, which had objects; they are kept.
+    Missing(WatchedKind),
 }
 
 /// What is kept of an object.
@@ -62,21 +83,31 @@ pub enum Decoded {
 
 /// Ends when the receiver is gone.
 pub async fn follow(client: Client, watched: WatchedKind, to: mpsc::Sender<Event>) {
-    let mut was_there = false;
+    follow_with(WAITS, client, watched, to).await;
+}
+
+async fn follow_with(waits: Waits, client: Client, watched: WatchedKind, to: mpsc::Sender<Event>) {
+    let mut there = Presence::default();
     loop {
-        let resource = match served(&client, watched).await {
-            Ok(resource) => resource,
-            Err(error) => {
-                tracing::warn!(kind = %watched, %error, "the API server cannot be asked whether it has the kind; trying again");
-                tokio::time::sleep(AGAIN).await;
+        let resource = match timeout(waits.answer, served(&client, watched)).await {
+            Ok(Ok(resource)) => resource,
+            Ok(Err(error)) => {
+                tracing::warn!(kind = %watched, %error, "the API server cannot be asked for it; trying again");
+                sleep(waits.again).await;
+                continue;
+            }
+            Err(_) => {
+                tracing::warn!(kind = %watched, "the API server did not answer within {:?}; trying again", waits.answer);
+                sleep(waits.again).await;
                 continue;
             }
         };
         let Some(resource) = resource else {
-            // An API server that is starting may not serve the kind yet, so its objects are removed
-            // only after a second look.
-            if std::mem::take(&mut was_there) {
-                tokio::time::sleep(AGAIN).await;
+            if there.holds(waits, &client, watched).await {
+                if to.send(Event::Missing(watched)).await.is_err() {
+                    return;
+                }
+                sleep(waits.again).await;
                 continue;
             }
             for event in [Event::Listing(watched), Event::Listed(watched)] {
@@ -84,10 +115,10 @@ pub async fn follow(client: Client, watched: WatchedKind, to: mpsc::Sender<Event
                     return;
                 }
             }
-            tokio::time::sleep(ABSENT).await;
+            sleep(waits.absent).await;
             continue;
         };
-        was_there = true;
+        there = Presence::There;
         let ended = match watched {
             WatchedKind::Node => objects(&client, &resource, watched, &to, node).await,
             WatchedKind::Pod => objects(&client, &resource, watched, &to, workload).await,
@@ -100,12 +131,62 @@ pub async fn follow(client: Client, watched: WatchedKind, to: mpsc::Sender<Event
             Ended::Resync => continue,
             Ended::NotFound => {}
         }
-        tokio::time::sleep(AGAIN).await;
+        sleep(waits.again).await;
     }
 }
 
-/// The resource of a kind in the version that the API server has. `None`: it has none, because the
-/// CustomResourceDefinition is missing.
+/// Whether objects of a kind are reported.
+#[derive(Clone, Copy, Debug, Default)]
+enum Presence {
+    #[default]
+    Absent,
+    There,
+    /// The API server does not have the kind any more, since then; its objects are kept.
+    Missing(Instant),
+}
+
+impl Presence {
+    /// The API server does not have the kind. Whether objects of it are kept all the same.
+    async fn holds(&mut self, waits: Waits, client: &Client, watched: WatchedKind) -> bool {
+        let since = match *self {
+            Presence::Absent => return false,
+            Presence::There => Instant::now(),
+            Presence::Missing(since) => since,
+        };
+        let asked = timeout(waits.answer, is_deleted(client, watched)).await;
+        if asked.unwrap_or(false) {
+            tracing::warn!(kind = %watched, "their CustomResourceDefinition is deleted, so all of them are gone");
+            *self = Presence::Absent;
+        } else if since.elapsed() >= waits.withdrawn {
+            tracing::error!(kind = %watched, "the API server has not had them for {:?}: none is in force any more", waits.withdrawn);
+            *self = Presence::Absent;
+        } else if matches!(self, Presence::There) {
+            tracing::error!(kind = %watched, "the API server does not have them any more; what they said last holds for {:?}", waits.withdrawn);
+            *self = Presence::Missing(since);
+        }
+        !matches!(self, Presence::Absent)
+    }
+}
+
+/// Whether a kind's CustomResourceDefinition is seen to be gone.
+async fn is_deleted(client: &Client, watched: WatchedKind) -> bool {
+    let Some(resource) = watched.resources().next() else {
+        return false;
+    };
+    let name = format!("{}.{}", resource.plural, resource.group);
+    let definitions = ApiResource {
+        group: "apiextensions.k8s.io".to_owned(),
+        version: "v1".to_owned(),
+        api_version: "apiextensions.k8s.io/v1".to_owned(),
+        kind: "CustomResourceDefinition".to_owned(),
+        plural: "customresourcedefinitions".to_owned(),
+    };
+    let api: Api<DynamicObject> = Api::all_with(client.clone(), &definitions);
+    matches!(api.get_metadata_opt(&name).await, Ok(None))
+}
+
+/// In which version the API server has a kind. `None`: in none, so its CustomResourceDefinition is
+/// not there (yet).
 async fn served(client: &Client, watched: WatchedKind) -> Result<Option<ApiResource>, kube::Error> {
     for resource in watched.resources() {
         if watched.is_builtin() {
@@ -228,5 +309,146 @@ fn advice(error: &watcher::Error) -> &'static str {
         // A resourceVersion that is too old: everything is listed again.
         Some(status) if status.code == GONE => "is listed again",
         _ => "cannot be watched now and is retried; its objects stay as they were last",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+
+    use bytes::Bytes;
+    use http_body_util::Full;
+    use kube::client::Body;
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+    use crate::model::Kind;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+    const POLICIES: WatchedKind = WatchedKind::Manifest(Kind::MeshPolicy);
+    const SOON: Waits = Waits {
+        answer: Duration::from_millis(50),
+        again: Duration::from_millis(5),
+        absent: PATIENCE,
+        withdrawn: Duration::from_millis(400),
+    };
+
+    /// An API server: what it answers by path and query.
+    fn api<F>(answer: impl Fn(String) -> F + Send + 'static) -> Client
+    where
+        F: Future<Output = (u16, Json)> + Send + 'static,
+    {
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let answer = answer(request.uri().to_string());
+            async move {
+                let (status, body) = answer.await;
+                let mut response = http::Response::new(Full::new(Bytes::from(body.to_string())));
+                *response.status_mut() = http::StatusCode::from_u16(status).unwrap();
+                Ok::<_, Infallible>(response)
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    fn refused(code: u16, reason: &str) -> (u16, Json) {
+        let status = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+            "message": reason, "reason": reason, "code": code,
+        });
+        (code, status)
+    }
+
+    /// One that has a MeshPolicy, until it is watched. `definition`: what it says then of the
+    /// CustomResourceDefinition.
+    fn forgetting(definition: (u16, &'static str)) -> Client {
+        let knows = Arc::new(AtomicBool::new(true));
+        api(move |path| {
+            let known = knows.load(Relaxed);
+            let answer = match path {
+                path if path.contains("customresourcedefinitions") => {
+                    assert!(path.contains("/meshpolicies.mesh.anyam.dev"), "{path}");
+                    refused(definition.0, definition.1)
+                }
+                _ if !known => refused(404, "NotFound"),
+                path if path.contains("watch=true") => {
+                    knows.store(false, Relaxed);
+                    refused(404, "NotFound")
+                }
+                path if path.contains("/meshpolicies") => {
+                    let policy = json!({
+                        "metadata": {"name": "p", "namespace": "n"},
+                        "spec": {"mtls": {"mode": "Strict"}},
+                    });
+                    let metadata = json!({"resourceVersion": "1"});
+                    (200, json!({"metadata": metadata, "items": [policy]}))
+                }
+                _ => {
+                    let resource = json!({
+                        "name": "meshpolicies", "singularName": "meshpolicy", "kind": "MeshPolicy",
+                        "namespaced": true, "verbs": ["list", "watch"],
+                    });
+                    let group = "mesh.anyam.dev/v1alpha1";
+                    (200, json!({"groupVersion": group, "resources": [resource]}))
+                }
+            };
+            std::future::ready(answer)
+        })
+    }
+
+    /// How long a kind's objects stay once the API server does not have it any more.
+    async fn kept(client: Client, waits: Waits) -> Duration {
+        let (to, mut events) = mpsc::channel(16);
+        let following = tokio::spawn(follow_with(waits, client, POLICIES, to));
+        let mut next = async || {
+            loop {
+                let event = timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
+                if !matches!(event, Event::Missing(POLICIES)) {
+                    return event;
+                }
+            }
+        };
+        assert!(matches!(next().await, Event::Listing(_)));
+        assert!(matches!(next().await, Event::Set(..)));
+        assert!(matches!(next().await, Event::Listed(_)));
+        let begun = Instant::now();
+        assert!(matches!(next().await, Event::Listing(_)));
+        let kept = begun.elapsed();
+        assert!(matches!(next().await, Event::Listed(_)));
+        following.abort();
+        kept
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_is_missing_for_a_moment_keeps_its_objects() {
+        let kept = kept(forgetting((403, "Forbidden")), SOON).await;
+        assert!(kept >= SOON.withdrawn, "{kept:?}");
+    }
+
+    #[tokio::test]
+    async fn a_deleted_definition_takes_its_objects_with_it() {
+        let waits = Waits {
+            withdrawn: Duration::from_secs(3600),
+            ..SOON
+        };
+        kept(forgetting((404, "NotFound")), waits).await;
+    }
+
+    #[tokio::test]
+    async fn a_silent_api_server_is_asked_again() {
+        let asked = Arc::new(AtomicUsize::new(0));
+        let (again, mut seen) = mpsc::channel(16);
+        let count = Arc::clone(&asked);
+        let client = api(move |_| {
+            if count.fetch_add(1, Relaxed) == 2 {
+                let _ = again.try_send(());
+            }
+            std::future::pending()
+        });
+        let (to, _events) = mpsc::channel(16);
+        let following = tokio::spawn(follow_with(SOON, client, POLICIES, to));
+        assert!(timeout(PATIENCE, seen.recv()).await.is_ok());
+        following.abort();
     }
 }
