@@ -5,15 +5,17 @@
 //!   `values`, [`quantity`]: how values are read; `mistakes`: those that are not allowed
 //! - `decision`: whether a pod is injected; `conflicts`: what speaks against it
 //! - `pod`: the pod as JSON, so that fields of newer API versions survive unchanged
-//! - `probes`, `metrics`: what the sidecar does for the app; `status`: what the pod was before,
-//!   for injecting it again
-//! - `sidecar`, `redirect`, `volumes`: what is added
+//! - `probes`, `metrics`: what the sidecar does for the app; [`hook_token`]: who may have it perform
+//!   hooks; `status`: what the pod was before, for injecting it again
+//! - `sidecar`, `redirect`, `volumes`: what is added; `default_container`: what kubectl takes all the same
 //! - [`manifest`]: workloads in files; [`review`], [`webhook`]: admission; [`start`]: the webhook
 //!   beside a control plane
 
 pub mod annotations;
 mod conflicts;
 mod decision;
+mod default_container;
+pub mod hook_token;
 pub mod manifest;
 mod metrics;
 mod mistakes;
@@ -33,6 +35,7 @@ pub mod webhook;
 use serde_json::Value;
 
 pub use decision::Skip;
+use hook_token::HookToken;
 use pod::Pod;
 use settings::MeshSettings;
 
@@ -103,10 +106,14 @@ pub enum InjectError {
         "annotation {name}: it is not what injection wrote ({why}); remove it, and the sidecar with it"
     )]
     Status { name: &'static str, why: String },
+    #[error(
+        "the operating system gives no random bytes, which a lifecycle hook's token is made of"
+    )]
+    NoRandomBytes,
 }
 
 /// Injects a pod or a pod template. Injecting a pod again gives what injecting the pod that it was
-/// before gives.
+/// before gives. `token`: of its lifecycle hooks, unless it has one from before.
 ///
 /// # Errors
 /// What in the pod must be changed before it can be part of the mesh.
@@ -114,16 +121,18 @@ pub fn inject(
     pod: &Value,
     namespace: NamespaceFacts<'_>,
     settings: &MeshSettings,
+    token: &HookToken,
 ) -> Result<Injection, InjectError> {
     let mut pod = Pod::read(pod)?;
     if let Some(skip) = decision::skip(&pod, namespace, settings)? {
         return Ok(Injection::Skipped(skip));
     }
-    status::revert(&mut pod)?;
+    let former = status::revert(&mut pod)?;
+    let token = former.as_ref().unwrap_or(token);
     let proxy = annotations::settings(&pod, &settings.proxy)?;
     let mut warnings = conflicts::check(&pod, &proxy)?;
     let probes = match proxy.rewrite_probes {
-        true => probes::rewrite(&mut pod, &mut warnings),
+        true => probes::rewrite(&mut pod, proxy.sidecar, token, &mut warnings),
         false => probes::Rewritten::default(),
     };
     let metrics = match proxy.merge_metrics {
@@ -132,6 +141,7 @@ pub fn inject(
     };
     let redirect = redirect::container(&proxy);
     let sidecar = sidecar::container(&pod, settings, &proxy, &probes, &metrics);
+    let mut names_default = false;
     match proxy.sidecar {
         // Before every other init container, so that those have the mesh; nothing but the sidecar
         // runs between the rules and their proxy.
@@ -142,11 +152,13 @@ pub fn inject(
         // Init containers run before the sidecar does: with the rules set they would reach nothing.
         settings::SidecarKind::Classic => {
             pod.init_containers.push(redirect);
-            pod.containers.push(sidecar);
+            names_default = default_container::name_apps(&mut pod);
+            // The kubelet starts the next container when this one's hook says that it is ready.
+            pod.containers.insert(0, sidecar);
         }
     }
     pod.volumes.extend(volumes::all(settings));
-    status::write(&mut pod, &probes, &metrics);
+    status::write(&mut pod, &probes, &metrics, names_default);
     Ok(Injection::Injected {
         pod: pod.into_json(),
         warnings,

@@ -12,6 +12,7 @@
 //! - `chains`: which filter chain a connection gets, beside Envoy
 //! - `names`: clusters whose endpoints are names
 //! - `probes`: the kubelet's probes of an app, performed on its behalf; metrics of both
+//! - `ready`: a sidecar's readiness, waited for
 //! - `shutdown`: SIGTERM, with connections of either direction
 //! - `redirect`: netfilter rules, in namespaces of the test's own
 //! - `filters`: each HTTP filter beside a stock Envoy
@@ -34,6 +35,7 @@ mod overload;
 mod ports;
 mod probes;
 mod proxy;
+mod ready;
 mod redirect;
 mod resources;
 #[path = "../shared/running.rs"]

@@ -102,8 +102,8 @@ pub async fn handle(
     };
     // Not before it was moved: the future would hold it twice.
     exchange.info.draw = fastrand::u64(..);
-    let generation = exchange.resolved.snapshot.generation;
-    exchange.info.judged_by.set(generation);
+    let version = exchange.resolved.rules_version;
+    exchange.info.judged_by.set(version);
     let result = match framing {
         Ok(framing) => exchange.run(framing).await,
         Err(fault) => Err(Failure::BadRequest(fault)),

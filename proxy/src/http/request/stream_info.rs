@@ -129,7 +129,8 @@ pub struct StreamInfo {
     pub filters: StreamFilters,
     /// Chooses among weighted clusters; uniform over all of `u64`.
     pub draw: u64,
-    /// The generation of the snapshot by whose policy it was last judged.
+    /// The version of the rules by which it was last judged
+    /// ([`Resolved::rules_version`](crate::http::connection::conn::Resolved)).
     pub judged_by: Cell<u64>,
     pub judged: JudgedHead,
 }
