@@ -48,16 +48,24 @@ fn files_and_standard_input_give_the_same() {
     )
     .unwrap();
     let settings = settings.to_str().unwrap();
+    let key = folder.path().join("hook.key");
+    std::fs::write(&key, "a secret of the tests").unwrap();
+    let key = key.to_str().unwrap();
     for case in ["deployment", "jobs", "stateful", "settings", "untouched"] {
         let file = golden(&format!("{case}.in.yaml"));
-        let output = inject(&["-f", file.to_str().unwrap(), "--settings", settings], "");
+        let options = ["--settings", settings, "--hook-key", key];
+        let inject_file = |file: &str, input: &str| {
+            let arguments = [&["-f", file], &options[..]].concat();
+            inject(&arguments, input)
+        };
+        let output = inject_file(file.to_str().unwrap(), "");
         assert!(output.status.success(), "{}", text(&output.stderr));
         assert_eq!(text(&output.stdout), expected(case), "{case}");
 
         let input = std::fs::read_to_string(&file).unwrap();
-        let again = inject(&["-f", "-", "--settings", settings], &input);
+        let again = inject_file("-", &input);
         assert_eq!(text(&again.stdout), expected(case), "{case}");
-        // Injecting an injected manifest changes nothing.
+        // Injecting what was injected changes nothing, also without the key.
         let again = inject(&["-f", "-", "--settings", settings], text(&output.stdout));
         assert_eq!(text(&again.stdout), expected(case), "{case}");
     }
@@ -138,5 +146,21 @@ fn settings_that_are_not_allowed_are_refused_with_their_field() {
             said.contains(part) && said.contains("settings.yaml"),
             "{settings}: {said}"
         );
+    }
+}
+
+#[test]
+fn a_hook_key_must_be_a_secret() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("hook.key");
+    let key = path.to_str().unwrap();
+    for (content, part) in [(None, "No such file"), (Some("short"), "16 bytes")] {
+        if let Some(content) = content {
+            std::fs::write(&path, content).unwrap();
+        }
+        let output = inject(&["-f", "-", "--hook-key", key], "");
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(part) && said.contains(key), "{said}");
     }
 }

@@ -34,7 +34,7 @@ pub use self::logging::{Logs, init as init_logging};
 use self::supervisor::Supervisor;
 use self::workers::Workers;
 use crate::admin::server::{Surface, bind, serve};
-use crate::admin::{Admin, wire_node};
+use crate::admin::{Admin, ScrapePages, wire_node};
 use crate::args::{Process, RunMode};
 use crate::bootstrap::{Bootstrap, capacity, concurrency};
 use crate::bug;
@@ -148,6 +148,7 @@ async fn serve_until_told(
         xds,
         identity,
         prober,
+        scrapes: ScrapePages::default(),
         bootstrap: bootstrap.message.encode_to_vec().into(),
         statics,
         node: wire_node(&bootstrap.node),

@@ -1,7 +1,8 @@
 //! The command line.
 //!
 //! [`Serve`] has Envoy's flags, as far as they apply here; [`Sidecar`] writes a bootstrap from a
-//! pod's environment; [`RedirectArgs`] sets the pod's netfilter rules.
+//! pod's environment; [`RedirectArgs`] sets the pod's netfilter rules; [`WaitArgs`] waits for a
+//! sidecar.
 //!
 //! - `logs`: where logs go; `app`: probes and metrics of a sidecar's app
 //! - `envoy`: Envoy's flags that are accepted and have little or no effect
@@ -37,6 +38,8 @@ pub enum Command {
     Sidecar(Box<Sidecar>),
     /// Sets or removes the netfilter rules of the current network namespace.
     Redirect(Box<RedirectArgs>),
+    /// Waits until the sidecar of the current network namespace is ready.
+    Wait(WaitArgs),
 }
 
 /// Where the configuration is and how to run.
@@ -156,6 +159,16 @@ pub struct RedirectArgs {
     /// change nothing.
     #[arg(long, group = "action")]
     pub check: bool,
+}
+
+#[derive(Debug, Clone, ClapArgs)]
+pub struct WaitArgs {
+    /// Where the sidecar tells its readiness.
+    #[arg(long, env = "ANYAM_HEALTH_PORT", default_value_t = 15021)]
+    pub health_port: u16,
+    /// After so many seconds it ends with exit code 1 and says what is missing.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub timeout_s: u64,
 }
 
 /// A sidecar's workload and control plane.

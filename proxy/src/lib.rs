@@ -2,7 +2,8 @@
 //!
 //! Modules in the order of dependencies, from the top (`tests/tests/architecture` rejects cycles):
 //! - [`app`]: composition root, with [`bootstrap`] and [`args`]; [`inspect`], [`admin`],
-//!   [`identity`], [`xds`], [`dns`], [`probe`], [`redirect`]: the control thread's work
+//!   [`identity`], [`xds`], [`dns`], [`probe`]: the control thread's work; [`redirect`], [`ready`]: what runs
+//!   beside a proxy
 //! - [`listener`]: accept, detection, filter chains, tunnels accepted
 //! - [`tcp`], [`hbone`], [`http`]: what a filter chain ends in
 //! - [`worker`]: what a worker thread's connections share
@@ -41,6 +42,7 @@ pub mod metrics;
 pub mod overload;
 pub mod policy;
 pub mod probe;
+pub mod ready;
 pub mod redirect;
 pub mod relay;
 pub mod snapshot;

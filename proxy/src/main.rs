@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyam_proxy::app;
 use anyam_proxy::args::{Args, Command, Process, RedirectArgs, RunMode, Sidecar};
 use anyam_proxy::bootstrap::{self, Bootstrap, validate};
-use anyam_proxy::{redirect, stderr};
+use anyam_proxy::{ready, redirect, stderr};
 use clap::Parser;
 use mimalloc::MiMalloc;
 
@@ -28,6 +28,10 @@ fn main() -> ExitCode {
     }
     let outcome = match command {
         Some(Command::Redirect(redirect)) => set_rules(&redirect),
+        Some(Command::Wait(wait)) => {
+            let within = Duration::from_secs(wait.timeout_s);
+            ready::wait(wait.health_port, within).map_err(|error| error.to_string())
+        }
         Some(Command::Sidecar(sidecar)) if sidecar.print_bootstrap => print(&sidecar),
         Some(Command::Sidecar(sidecar)) => bootstrap::of_sidecar(&sidecar)
             .map_err(|error| error.to_string())

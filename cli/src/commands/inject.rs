@@ -4,12 +4,15 @@ use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyam_control::inject::hook_token::HookTokens;
 use anyam_control::inject::manifest::{ManifestError, ObjectChange, ObjectOutcome, inject_object};
 use anyam_control::inject::settings::{MeshSettings, SettingsError};
 
 use super::CommandError;
 use crate::table::printable;
 
+/// As much of a key counts, bytes.
+const MAX_HOOK_KEY: u64 = 4 << 10;
 /// Largest input, bytes.
 const MAX_INPUT: u64 = 64 << 20;
 
@@ -18,8 +21,9 @@ const MAX_INPUT: u64 = 64 << 20;
 #[command(
     after_help = "Prints the manifests with sidecars on standard output, and what became of each workload on
 standard error. Workloads are injected as in a namespace with the label mesh.anyam.dev/inject:
-enabled; what else is in the manifests passes unchanged, but for comments. Injecting again changes
-nothing.
+enabled; what else is in the manifests passes unchanged, but for comments. Injecting what was injected
+changes nothing. A lifecycle hook (httpGet) gets a random token, another in each run, unless --hook-key
+is given.
 
 Examples:
   anyam inject -f web.yaml | kubectl apply -f -
@@ -35,6 +39,10 @@ pub struct InjectArguments {
     /// Settings of injection, the same file as for anyam-control's --injection-settings
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
+    /// A secret, 16 bytes or more, from which the tokens of lifecycle hooks are derived: the same
+    /// manifests then become the same in each run
+    #[arg(long, value_name = "FILE")]
+    hook_key: Option<PathBuf>,
 }
 
 /// Why manifests are not injected.
@@ -54,6 +62,8 @@ pub enum InjectFilesError {
     },
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    #[error("--hook-key {path}: {why}")]
+    HookKey { path: String, why: String },
 }
 
 pub fn inject(arguments: InjectArguments) -> Result<ExitCode, CommandError> {
@@ -61,10 +71,15 @@ pub fn inject(arguments: InjectArguments) -> Result<ExitCode, CommandError> {
         Some(path) => MeshSettings::read(path).map_err(InjectFilesError::from)?,
         None => MeshSettings::default(),
     };
+    let tokens = match &arguments.hook_key {
+        Some(path) => derived(path)?,
+        None => HookTokens::Random,
+    };
+    let context = (arguments.namespace.as_str(), &settings, &tokens);
     let mut outcomes = Vec::new();
     let mut documents = Vec::new();
     for path in &arguments.filename {
-        let injected = file(path, (&arguments.namespace, &settings), &mut outcomes)?;
+        let injected = file(path, context, &mut outcomes)?;
         documents.extend(injected);
     }
     for outcome in &outcomes {
@@ -82,7 +97,7 @@ pub fn inject(arguments: InjectArguments) -> Result<ExitCode, CommandError> {
 
 fn file(
     path: &Path,
-    (namespace, settings): (&str, &MeshSettings),
+    (namespace, settings, tokens): (&str, &MeshSettings, &HookTokens),
     outcomes: &mut Vec<ObjectOutcome>,
 ) -> Result<Vec<String>, InjectFilesError> {
     let (name, text) = match path.as_os_str() == "-" {
@@ -106,7 +121,7 @@ fn file(
             continue;
         }
         let object = document.to_json_as_kubectl();
-        let object = inject_object(object, namespace, settings, outcomes);
+        let object = inject_object(object, namespace, settings, tokens, outcomes);
         let object = object.map_err(|error| InjectFilesError::Manifest {
             path: name.clone(),
             error: Box::new(error),
@@ -114,6 +129,24 @@ fn file(
         written.push(xds_proto::yaml::write(&object));
     }
     Ok(written)
+}
+
+fn derived(path: &Path) -> Result<HookTokens, InjectFilesError> {
+    let wrong = |why: String| InjectFilesError::HookKey {
+        path: path.display().to_string(),
+        why,
+    };
+    let mut secret = Vec::new();
+    let opened = std::fs::File::open(path);
+    let read = opened.and_then(|file| file.take(MAX_HOOK_KEY).read_to_end(&mut secret));
+    read.map_err(|error| wrong(format!("it can't be read: {error}")))?;
+    let short = || {
+        let least = HookTokens::SECRET;
+        wrong(format!(
+            "it is shorter than {least} bytes; `openssl rand -hex 32` makes a good one"
+        ))
+    };
+    HookTokens::derived(&secret).ok_or_else(short)
 }
 
 fn bounded(from: impl Read) -> io::Result<String> {

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use super::hook_token::HookTokens;
 use super::settings::MeshSettings;
 use super::{InjectError, Injection, NamespaceFacts, Skip, inject};
 
@@ -35,7 +36,8 @@ pub struct ManifestError {
 /// How deep Lists may be nested.
 const MAX_DEPTH: u32 = 8;
 
-/// Injects one object, or each of a `v1` List. `namespace`: that of objects that name none.
+/// Injects one object, or each of a `v1` List. `namespace`: of objects that do not say it; `tokens`: for
+/// the lifecycle hooks of their pods.
 ///
 /// # Errors
 /// The first object that must be changed before it can be part of the mesh.
@@ -43,14 +45,15 @@ pub fn inject_object(
     object: Value,
     namespace: &str,
     settings: &MeshSettings,
+    tokens: &HookTokens,
     outcomes: &mut Vec<ObjectOutcome>,
 ) -> Result<Value, ManifestError> {
-    walk(object, (namespace, settings), outcomes, 0)
+    walk(object, (namespace, settings, tokens), outcomes, 0)
 }
 
 fn walk(
     mut object: Value,
-    context: (&str, &MeshSettings),
+    context: (&str, &MeshSettings, &HookTokens),
     outcomes: &mut Vec<ObjectOutcome>,
     depth: u32,
 ) -> Result<Value, ManifestError> {
@@ -63,7 +66,7 @@ fn walk(
         }
         return Ok(object);
     }
-    let (default_namespace, settings) = context;
+    let (default_namespace, settings, tokens) = context;
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or("").to_owned();
     let metadata = |field: &str| text(object.get("metadata").and_then(|m| m.get(field)));
     let namespace = Some(metadata("namespace")).filter(|namespace| !namespace.is_empty());
@@ -80,7 +83,9 @@ fn walk(
             name: &namespace,
             enabled: true,
         };
-        let injected = inject(pod, enabled, settings).map_err(|error| ManifestError {
+        let token = tokens.token(&label);
+        let injected = token.and_then(|token| inject(pod, enabled, settings, &token));
+        let injected = injected.map_err(|error| ManifestError {
             object: label.clone(),
             error,
         })?;

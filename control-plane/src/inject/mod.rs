@@ -5,9 +5,9 @@
 //!   [`quantity`]: how values are read; `mistakes`: values that are not allowed
 //! - `decision`: whether a pod is injected; `conflicts`: what in a pod conflicts with a sidecar
 //! - `pod`: the pod as JSON, so that fields of newer API versions survive unchanged
-//! - `probes`, `metrics`: what the sidecar does for the app; `status`: the annotation by which a
-//!   pod can be injected again
-//! - `sidecar`, `redirect`, `volumes`: what is added
+//! - `probes`, `metrics`: what the sidecar does for the app; [`hook_token`]: who may have it perform
+//!   hooks; `status`: what the pod was before, for injecting it again
+//! - `sidecar`, `redirect`, `volumes`: what is added; `default_container`: what kubectl takes all the same
 //! - [`manifest`]: workloads in files; [`review`], [`webhook`]: admission; [`start`]: the webhook
 //!   beside a control plane; `connections`: how much peers hold
 
@@ -15,6 +15,8 @@ pub mod annotations;
 mod conflicts;
 mod connections;
 mod decision;
+mod default_container;
+pub mod hook_token;
 pub mod manifest;
 mod metrics;
 mod mistakes;
@@ -34,6 +36,7 @@ pub mod webhook;
 use serde_json::Value;
 
 pub use decision::Skip;
+use hook_token::HookToken;
 use pod::Pod;
 use settings::MeshSettings;
 
@@ -104,10 +107,14 @@ pub enum InjectError {
         "annotation {name}: it is not what injection wrote ({why}); remove it, and the sidecar with it"
     )]
     Status { name: &'static str, why: String },
+    #[error(
+        "the operating system gives no random bytes, which a lifecycle hook's token is made of"
+    )]
+    NoRandomBytes,
 }
 
-/// Injects a pod or a pod template. Injecting an injected pod has the same result as injecting the
-/// pod that it was made of.
+/// Injects a pod or a pod template. Injecting a pod again gives what injecting the pod that it was
+/// before gives. `token`: of its lifecycle hooks, unless it has one from before.
 ///
 /// # Errors
 /// What in the pod must be changed before it can be part of the mesh.
@@ -115,16 +122,18 @@ pub fn inject(
     pod: &Value,
     namespace: NamespaceFacts<'_>,
     settings: &MeshSettings,
+    token: &HookToken,
 ) -> Result<Injection, InjectError> {
     let mut pod = Pod::read(pod)?;
     if let Some(skip) = decision::skip(&pod, namespace, settings)? {
         return Ok(Injection::Skipped(skip));
     }
-    status::revert(&mut pod)?;
+    let former = status::revert(&mut pod)?;
+    let token = former.as_ref().unwrap_or(token);
     let proxy = annotations::settings(&pod, &settings.proxy)?;
     let mut warnings = conflicts::check(&pod, &proxy)?;
     let probes = match proxy.rewrite_probes {
-        true => probes::rewrite(&mut pod, &mut warnings),
+        true => probes::rewrite(&mut pod, proxy.sidecar, token, &mut warnings),
         false => probes::Rewritten::default(),
     };
     let metrics = match proxy.merge_metrics {
@@ -133,6 +142,7 @@ pub fn inject(
     };
     let redirect = redirect::container(&proxy);
     let sidecar = sidecar::container(&pod, settings, &proxy, &probes, &metrics);
+    let mut names_default = false;
     match proxy.sidecar {
         // Before all other init containers, so that those are in the mesh too; and the sidecar
         // comes right after the rules, so that nothing runs between the two.
@@ -144,11 +154,13 @@ pub fn inject(
         // rules set: so the rules come last.
         settings::SidecarKind::Classic => {
             pod.init_containers.push(redirect);
-            pod.containers.push(sidecar);
+            names_default = default_container::name_apps(&mut pod);
+            // The kubelet starts the next container when this one's hook says that it is ready.
+            pod.containers.insert(0, sidecar);
         }
     }
     pod.volumes.extend(volumes::all(settings));
-    status::write(&mut pod, &probes, &metrics);
+    status::write(&mut pod, &probes, &metrics, names_default);
     Ok(Injection::Injected {
         pod: pod.into_json(),
         warnings,

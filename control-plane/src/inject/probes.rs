@@ -1,8 +1,8 @@
 //! The app's probes and lifecycle hooks, which the sidecar performs in the kubelet's place: strict
 //! mTLS would refuse the kubelet, which has no certificate.
 //!
-//! Handlers with a `host` are left alone, because they connect to something else than this pod; and
-//! so are `exec` and `sleep`.
+//! Handlers with a `host` stay: they lead elsewhere than to this pod. `exec` and `sleep` do, too. The path
+//! of a hook ends in the pod's token ([`super::hook_token`]).
 
 use serde_json::{Value, json};
 use xds_proto::anyam::bootstrap::v1::{self as pb, app_probe::Handler};
@@ -10,7 +10,9 @@ use xds_proto::json::{Names, to_json_named};
 
 use prost::{Message, Name};
 
+use super::hook_token::HookToken;
 use super::pod::{Object, Pod, name};
+use super::settings::SidecarKind;
 use super::sidecar::STATUS_PORT;
 use super::values;
 
@@ -27,8 +29,8 @@ const HANDLERS: [&str; 3] = ["httpGet", "tcpSocket", "grpc"];
 /// Kubernetes' default for `timeoutSeconds`.
 const TIMEOUT: u32 = 1;
 
-/// The probes that were rewritten.
-#[derive(Debug, Default)]
+/// What was rewritten.
+#[derive(Default)]
 pub(super) struct Rewritten {
     /// As the sidecar performs them.
     probes: Vec<pb::AppProbe>,
@@ -45,6 +47,38 @@ impl Rewritten {
         let list: Vec<Value> = self.probes.iter().map(json_form).collect();
         Value::from(list).to_string()
     }
+
+    /// Gives a probe or hook the sidecar's handler. `token`: of a hook.
+    fn replace(
+        &mut self,
+        probe: &mut Object,
+        name: String,
+        handler: Handler,
+        token: Option<&HookToken>,
+    ) {
+        let timeout = probe.get("timeoutSeconds").and_then(Value::as_u64);
+        let timeout = timeout.and_then(|seconds| u32::try_from(seconds).ok());
+        let (path, timeout_seconds) = match token {
+            Some(token) => (format!("{}/{}", path(&name), token.as_str()), 0),
+            // The API server takes 0 for the default, too.
+            None => {
+                let timeout = timeout.filter(|seconds| *seconds > 0);
+                (path(&name), timeout.unwrap_or(TIMEOUT))
+            }
+        };
+        self.probes.push(pb::AppProbe {
+            name: name.clone(),
+            handler: Some(handler),
+            timeout_seconds,
+            hook_token: token
+                .map(|token| token.as_str().to_owned())
+                .unwrap_or_default(),
+        });
+        if let Some((kind, original)) = take_handler(probe) {
+            probe.insert("httpGet".into(), replacement(&path));
+            self.originals.insert(name, json!({kind: original}));
+        }
+    }
 }
 
 /// JSON with Kubernetes' names for the fields. These messages have no value that JSON cannot
@@ -53,13 +87,23 @@ pub(super) fn json_form<M: Message + Name>(message: &M) -> Value {
     to_json_named(&M::full_name(), &message.encode_to_vec(), Names::Json).unwrap_or_default()
 }
 
-pub(super) fn path(probe: &str) -> String {
+fn path(probe: &str) -> String {
     format!("/app-health/{probe}")
 }
 
-/// The handler of a rewritten probe or hook: an HTTP request to the sidecar.
-pub(super) fn replacement(probe: &str) -> Value {
-    json!({"path": path(probe), "port": STATUS_PORT, "scheme": "HTTP"})
+/// The token in the path of a rewritten hook, empty in that of a rewritten probe; `None`: the path is
+/// another.
+pub(super) fn token<'a>(of: &'a str, probe: &str) -> Option<&'a str> {
+    let below = of.strip_prefix(&path(probe))?;
+    match below.is_empty() {
+        true => Some(below),
+        false => below.strip_prefix('/'),
+    }
+}
+
+/// What a rewritten probe or hook has for its handler.
+fn replacement(path: &str) -> Value {
+    json!({"path": path, "port": STATUS_PORT, "scheme": "HTTP"})
 }
 
 /// The probe or hook of a container; `word` as in [`PROBES`] and [`HOOKS`].
@@ -87,9 +131,19 @@ pub(super) fn take_handler(probe: &mut Object) -> Option<(&'static str, Value)> 
     Some((kind, probe.shift_remove(kind)?))
 }
 
-pub(super) fn rewrite(pod: &mut Pod, warnings: &mut Vec<String>) -> Rewritten {
+pub(super) fn rewrite(
+    pod: &mut Pod,
+    sidecar: SidecarKind,
+    token: &HookToken,
+    warnings: &mut Vec<String>,
+) -> Rewritten {
     let mut rewritten = Rewritten::default();
-    for container in pod.all_containers_mut() {
+    // Of a native sidecar of the app's own, say. A pod would not start whose probe waits for a sidecar
+    // that starts later.
+    let is_first = sidecar == SidecarKind::Native;
+    let init_containers = pod.init_containers.iter_mut().map(|one| (one, is_first));
+    let containers = pod.containers.iter_mut().map(|one| (one, true));
+    for (container, has_sidecar) in init_containers.chain(containers) {
         let ports = container.get("ports").cloned().unwrap_or_default();
         let container_name = name(container).to_owned();
         let probes = PROBES.iter().map(|(_, word)| (*word, false));
@@ -100,31 +154,19 @@ pub(super) fn rewrite(pod: &mut Pod, warnings: &mut Vec<String>) -> Rewritten {
             };
             let probe_name = format!("{container_name}/{word}");
             let handler = match read(probe, &ports, is_hook) {
-                Ok(Some(handler)) => handler,
                 Ok(None) => continue,
-                Err(why) => {
-                    warnings.push(format!(
-                        "probe {probe_name} stays as it is, and the kubelet performs it: {why}"
-                    ));
-                    continue;
-                }
+                Ok(Some(handler)) if has_sidecar => Ok(handler),
+                Ok(Some(_)) => Err("a classic sidecar starts after init containers".to_owned()),
+                Err(why) => Err(why),
             };
-            let timeout = probe.get("timeoutSeconds").and_then(Value::as_u64);
-            let timeout = timeout.and_then(|seconds| u32::try_from(seconds).ok());
-            rewritten.probes.push(pb::AppProbe {
-                name: probe_name.clone(),
-                handler: Some(handler),
-                timeout_seconds: match is_hook {
-                    true => 0,
-                    // The API server takes 0 for the default too.
-                    false => timeout.filter(|seconds| *seconds > 0).unwrap_or(TIMEOUT),
-                },
-            });
-            if let Some((kind, original)) = take_handler(probe) {
-                probe.insert("httpGet".into(), replacement(&probe_name));
-                rewritten
-                    .originals
-                    .insert(probe_name, json!({kind: original}));
+            match handler {
+                Ok(handler) => {
+                    let token = is_hook.then_some(token);
+                    rewritten.replace(probe, probe_name, handler, token);
+                }
+                Err(why) => warnings.push(format!(
+                    "probe {probe_name} stays as it is, and the kubelet performs it: {why}"
+                )),
             }
         }
     }

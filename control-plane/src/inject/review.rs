@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::hook_token::HookTokens;
 use super::settings::MeshSettings;
 use super::{Injection, NamespaceFacts, inject};
 
@@ -147,7 +148,9 @@ fn respond(
         name: &request.namespace,
         enabled,
     };
-    match inject(&request.object, namespace, settings) {
+    let token = HookTokens::Random.token(&request.uid);
+    let injected = token.and_then(|token| inject(&request.object, namespace, settings, &token));
+    match injected {
         Ok(Injection::Injected { pod, warnings }) => {
             let mut response = allowed(&warnings);
             let patch = json_patch::diff(&request.object, &pod);

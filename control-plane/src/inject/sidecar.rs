@@ -69,9 +69,14 @@ pub(super) fn container(
         },
         "volumeMounts": volumes::mounts(),
     }));
-    if proxy.sidecar == SidecarKind::Native {
-        container.insert("restartPolicy".into(), "Always".into());
-    }
+    match proxy.sidecar {
+        SidecarKind::Native => container.insert("restartPolicy".into(), "Always".into()),
+        // Nothing of the app starts before this has ended: the sidecar is the first container.
+        SidecarKind::Classic => container.insert(
+            "lifecycle".into(),
+            json!({"postStart": {"exec": {"command": ["anyam-proxy", "wait"]}}}),
+        ),
+    };
     container
 }
 
@@ -117,7 +122,13 @@ fn environment(
         .filter(|(_, value)| !value.contains(','))
         .map(|(name, value)| format!("{name}={value}"))
         .collect();
+    let wait_for_app = match proxy.sidecar {
+        SidecarKind::Native => "",
+        // It gets the signal when the app does, which may still call others.
+        SidecarKind::Classic => "true",
+    };
     let optional = [
+        ("ANYAM_WAIT_FOR_APP", wait_for_app.to_owned()),
         ("ANYAM_LABELS", labels.join(",")),
         ("ANYAM_MESH_CIDRS", mesh.mesh_cidrs.join(",")),
         ("ANYAM_APP_PROBES", probes.to_environment()),

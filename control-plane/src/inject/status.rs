@@ -3,25 +3,33 @@
 
 use serde_json::{Value, json};
 
+use super::annotations::STATUS;
+use super::hook_token::HookToken;
 use super::metrics::{self, Merged};
 use super::pod::{Pod, name};
 use super::probes::{self, Rewritten};
-use super::{InjectError, sidecar, volumes};
-use crate::injected::STATUS;
+use super::{InjectError, default_container, sidecar, volumes};
 
-pub(super) fn write(pod: &mut Pod, probes: &Rewritten, metrics: &Merged) {
-    let status = json!({"probes": probes.originals, "annotations": metrics.originals});
+/// Whether injection named the default container.
+const DEFAULT_CONTAINER: &str = "defaultContainer";
+
+pub(super) fn write(pod: &mut Pod, probes: &Rewritten, metrics: &Merged, names_default: bool) {
+    let mut status = json!({"probes": probes.originals, "annotations": metrics.originals});
+    if names_default {
+        status[DEFAULT_CONTAINER] = true.into();
+    }
     pod.annotations
         .insert(STATUS.to_owned(), status.to_string().into());
 }
 
-/// Undoes an earlier injection, if there was one. What was changed by hand since stays.
+/// Takes back what an earlier injection did, if there was one, and gives the token that hooks had. What
+/// was changed by hand since stays.
 ///
 /// # Errors
 /// The annotation is not what [`write()`] wrote.
-pub(super) fn revert(pod: &mut Pod) -> Result<(), InjectError> {
+pub(super) fn revert(pod: &mut Pod) -> Result<Option<HookToken>, InjectError> {
     let Some(status) = pod.annotations.shift_remove(STATUS) else {
-        return Ok(());
+        return Ok(None);
     };
     let wrong = |why: String| InjectError::Status { name: STATUS, why };
     let text = status.as_str().unwrap_or_default();
@@ -41,8 +49,10 @@ pub(super) fn revert(pod: &mut Pod) -> Result<(), InjectError> {
     }
     pod.volumes
         .retain(|volume| !volumes::ALL.contains(&name(volume)));
+    let mut token = None;
     for (probe, original) in probes {
-        restore_probe(pod, probe, original);
+        let former = restore_probe(pod, probe, original);
+        token = token.or(former);
     }
     for (name, original) in annotations {
         let is_written = metrics::written(name)
@@ -55,25 +65,26 @@ pub(super) fn revert(pod: &mut Pod) -> Result<(), InjectError> {
             _ => {}
         }
     }
-    Ok(())
+    if status.get(DEFAULT_CONTAINER).is_some() {
+        default_container::revert(pod);
+    }
+    Ok(token)
 }
 
-fn restore_probe(pod: &mut Pod, probe: &str, original: &Value) {
-    let Some((container, word)) = probe.split_once('/') else {
-        return;
-    };
+/// Gives a probe or hook its own handler again. The token, when it was a hook that had one.
+fn restore_probe(pod: &mut Pod, probe: &str, original: &Value) -> Option<HookToken> {
+    let (container, word) = probe.split_once('/')?;
     let mut containers = pod.all_containers_mut();
-    let Some(container) = containers.find(|candidate| name(candidate) == container) else {
-        return;
-    };
+    let container = containers.find(|candidate| name(candidate) == container)?;
     let (Some(found), Value::Object(original)) = (probes::probe_mut(container, word), original)
     else {
-        return;
+        return None;
     };
     // The API server fills in defaults, so that only the path shows that the handler is ours.
     let path = found.get("httpGet").and_then(|http| http.get("path"));
-    if path.is_some_and(|path| *path == probes::path(probe)) {
-        found.shift_remove("httpGet");
-        found.extend(original.clone());
-    }
+    let token = probes::token(path.and_then(Value::as_str)?, probe)?;
+    let token = HookToken::read(token);
+    found.shift_remove("httpGet");
+    found.extend(original.clone());
+    token
 }

@@ -4,9 +4,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use anyam_control::inject::hook_token::HookTokens;
 use anyam_control::inject::manifest::inject_object;
 use anyam_control::inject::settings::MeshSettings;
 use serde_json::Value;
+
+use super::tokens;
 
 fn cases() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/inject/golden");
@@ -37,7 +40,9 @@ fn manifests_become_what_is_written_down() {
         let mut outcomes = Vec::new();
         let injected: Vec<Value> = documents(&case)
             .into_iter()
-            .map(|object| inject_object(object, "default", &settings, &mut outcomes).unwrap())
+            .map(|object| {
+                inject_object(object, "default", &settings, &tokens(), &mut outcomes).unwrap()
+            })
             .collect();
         let outcomes: String = outcomes
             .iter()
@@ -63,7 +68,9 @@ fn what_was_injected_is_injected_to_the_same() {
     for case in cases() {
         let out = PathBuf::from(case.to_string_lossy().replace(".in.yaml", ".out.yaml"));
         for object in documents(&out) {
-            let again = inject_object(object.clone(), "default", &settings, &mut Vec::new());
+            let others = HookTokens::Random;
+            let given = object.clone();
+            let again = inject_object(given, "default", &settings, &others, &mut Vec::new());
             assert_eq!(again.unwrap(), object, "{}", out.display());
         }
     }

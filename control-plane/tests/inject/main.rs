@@ -15,6 +15,7 @@ mod properties;
 mod rules;
 mod webhook;
 
+use anyam_control::inject::hook_token::{HookToken, HookTokens};
 use anyam_control::inject::settings::MeshSettings;
 use anyam_control::inject::{InjectError, Injection, NamespaceFacts, inject};
 use serde_json::Value;
@@ -24,6 +25,15 @@ const ENABLED: NamespaceFacts<'_> = NamespaceFacts {
     enabled: true,
 };
 
+/// The same in each run.
+fn tokens() -> HookTokens {
+    HookTokens::derived(b"a secret of the tests").unwrap()
+}
+
+fn token() -> HookToken {
+    tokens().token("Pod shop/web").unwrap()
+}
+
 /// One YAML document.
 fn yaml(text: &str) -> Value {
     xds_proto::yaml::to_json(text).unwrap()
@@ -31,14 +41,14 @@ fn yaml(text: &str) -> Value {
 
 /// Injects with the default settings, into an enabled namespace.
 fn injected(pod: &Value) -> (Value, Vec<String>) {
-    match inject(pod, ENABLED, &MeshSettings::default()).unwrap() {
+    match inject(pod, ENABLED, &MeshSettings::default(), &token()).unwrap() {
         Injection::Injected { pod, warnings } => (pod, warnings),
         Injection::Skipped(skip) => panic!("skipped: {skip}"),
     }
 }
 
 fn refused(pod: &Value) -> InjectError {
-    inject(pod, ENABLED, &MeshSettings::default()).unwrap_err()
+    inject(pod, ENABLED, &MeshSettings::default(), &token()).unwrap_err()
 }
 
 /// The value at a JSON pointer.

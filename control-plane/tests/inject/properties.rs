@@ -1,5 +1,6 @@
 //! For any pod: injecting it again changes nothing, and none of its fields is lost.
 
+use anyam_control::inject::hook_token::{HookToken, HookTokens};
 use anyam_control::inject::settings::MeshSettings;
 use anyam_control::inject::{Injection, inject};
 use proptest::collection::vec;
@@ -7,7 +8,7 @@ use proptest::option;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-use super::ENABLED;
+use super::{ENABLED, token};
 
 fn handler() -> impl Strategy<Value = Value> {
     let port = prop_oneof![
@@ -92,6 +93,7 @@ fn annotations() -> impl Strategy<Value = Map<String, Value>> {
         Just(("mesh.anyam.dev/rewrite-probes", "false")),
         Just(("mesh.anyam.dev/capture-dns", "false")),
         Just(("mesh.anyam.dev/exclude-inbound-ports", "22")),
+        Just(("kubectl.kubernetes.io/default-container", "c0")),
         Just(("other.example/x", "")),
     ];
     let entry = |(name, value): (&str, &str)| (name.to_owned(), Value::from(value));
@@ -122,7 +124,11 @@ fn pod() -> impl Strategy<Value = Value> {
 }
 
 fn injected(pod: &Value, settings: &MeshSettings) -> Value {
-    match inject(pod, ENABLED, settings).unwrap() {
+    injected_with(pod, settings, &token())
+}
+
+fn injected_with(pod: &Value, settings: &MeshSettings, token: &HookToken) -> Value {
+    match inject(pod, ENABLED, settings, token).unwrap() {
         Injection::Injected { pod, .. } => pod,
         Injection::Skipped(skip) => panic!("{skip}"),
     }
@@ -157,7 +163,9 @@ fn rest(pod: &Value) -> Value {
     }
     if let Some(Value::Object(annotations)) = pod["metadata"].get_mut("annotations") {
         annotations.retain(|name, _| {
-            !name.starts_with("mesh.anyam.dev/status") && !name.starts_with("prometheus.io/")
+            !name.starts_with("mesh.anyam.dev/status")
+                && !name.starts_with("prometheus.io/")
+                && name != "kubectl.kubernetes.io/default-container"
         });
         if annotations.is_empty() {
             pod["metadata"]
@@ -175,6 +183,8 @@ proptest! {
         let settings = MeshSettings::default();
         let once = injected(&pod, &settings);
         prop_assert_eq!(&injected(&once, &settings), &once);
+        let other = HookTokens::Random.token("").unwrap();
+        prop_assert_eq!(&injected_with(&once, &settings, &other), &once);
         prop_assert_eq!(rest(&once), rest(&pod));
     }
 

@@ -5,7 +5,7 @@ use anyam_control::inject::settings::MeshSettings;
 use anyam_control::inject::{Injection, NamespaceFacts, Skip, inject};
 use serde_json::{Value, json};
 
-use super::{at, injected, named, refused, variable, yaml};
+use super::{at, injected, named, refused, token, variable, yaml};
 
 fn pod() -> Value {
     yaml("{metadata: {name: web}, spec: {containers: [{name: web, image: web}]}}")
@@ -42,7 +42,7 @@ fn a_pods_own_choice_takes_precedence_over_its_namespace() {
             name: "shop",
             enabled,
         };
-        let found = inject(&pod, namespace, &settings).unwrap();
+        let found = inject(&pod, namespace, &settings, &token()).unwrap();
         let is_injected = matches!(found, Injection::Injected { .. });
         assert_eq!(is_injected, expected, "{enabled} {label:?} {annotation:?}");
     }
@@ -292,4 +292,107 @@ fn changes_by_hand_since_injection_are_kept() {
     let probes = variable(&again, "ANYAM_APP_PROBES").unwrap();
     assert!(probes.contains(r#""tcpSocket":{"port":1}"#), "{probes}");
     assert_eq!(variable(&again, "ANYAM_APP_METRICS"), Some(r#"{"port":7}"#));
+}
+
+/// The path is all that a peer would need.
+#[test]
+fn the_path_of_a_hook_ends_in_a_token() {
+    let text = "{containers: [{name: a, livenessProbe: {httpGet: {port: 80}}, lifecycle: \
+                {preStop: {httpGet: {port: 80}}, postStart: {httpGet: {port: 80}}}}]}";
+    let (pod, warnings) = injected(&json!({"spec": yaml(text)}));
+    assert_eq!(warnings, [""; 0]);
+    let path = |handler: &str| {
+        let path = at(&pod, &format!("/spec/containers/0/{handler}/httpGet/path"));
+        path.as_str().unwrap().to_owned()
+    };
+    assert_eq!(path("livenessProbe"), "/app-health/a/livez");
+    let probes: Value = serde_json::from_str(variable(&pod, "ANYAM_APP_PROBES").unwrap()).unwrap();
+    assert_eq!(named(&probes, "a/livez").get("hookToken"), None);
+    for (hook, name) in [("preStop", "a/prestop"), ("postStart", "a/poststart")] {
+        let token = named(&probes, name)["hookToken"].as_str().unwrap();
+        // 128 bits.
+        assert_eq!(token.len(), 22);
+        assert_eq!(
+            path(&format!("lifecycle/{hook}")),
+            format!("/app-health/{name}/{token}")
+        );
+    }
+    // What has no hook has no token.
+    let (pod, _) = injected(&json!({"spec": yaml("{containers: [{name: a}]}")}));
+    assert!(!pod.to_string().contains("hookToken"));
+}
+
+#[test]
+fn a_classic_sidecar_is_ready_before_the_app_starts_and_stays_until_it_ends() {
+    let mut pod = annotated("mesh.anyam.dev/sidecar", "classic");
+    pod["spec"]["containers"][0]["lifecycle"] = yaml("{postStart: {httpGet: {port: 80}}}");
+    let (classic, _) = injected(&pod);
+    // The kubelet starts them in order, and the next one after the hook has ended.
+    let sidecar = at(&classic, "/spec/containers/0");
+    assert_eq!(sidecar["name"], "anyam-proxy");
+    assert_eq!(
+        sidecar["lifecycle"],
+        json!({"postStart": {"exec": {"command": ["anyam-proxy", "wait"]}}})
+    );
+    assert_eq!(variable(&classic, "ANYAM_WAIT_FOR_APP"), Some("true"));
+    let default = "kubectl.kubernetes.io/default-container";
+    assert_eq!(classic["metadata"]["annotations"][default], "web");
+    assert_eq!(
+        at(
+            &classic,
+            "/spec/containers/1/lifecycle/postStart/httpGet/port"
+        ),
+        15020
+    );
+
+    // A choice of the pod's own stays; a native sidecar needs none of this.
+    pod["metadata"]["annotations"][default] = "other".into();
+    assert_eq!(
+        injected(&pod).0["metadata"]["annotations"][default],
+        "other"
+    );
+    let mut again = classic;
+    again["metadata"]["annotations"]["mesh.anyam.dev/sidecar"] = "native".into();
+    let (native, _) = injected(&again);
+    let sidecar = at(&native, "/spec/initContainers/1");
+    assert_eq!(
+        (&sidecar["name"], sidecar.get("lifecycle")),
+        (&json!("anyam-proxy"), None)
+    );
+    assert_eq!(variable(&native, "ANYAM_WAIT_FOR_APP"), None);
+    assert_eq!(native["metadata"]["annotations"].get(default), None);
+}
+
+/// Otherwise none of them would become ready, and the pod would not start.
+#[test]
+fn probes_of_init_containers_do_not_wait_for_a_classic_sidecar() {
+    let spec = yaml(
+        "{initContainers: [{name: db, restartPolicy: Always, startupProbe: {tcpSocket: {port: 5432}}, \
+         livenessProbe: {exec: {command: [alive]}}}], \
+         containers: [{name: a, livenessProbe: {tcpSocket: {port: 80}}}]}",
+    );
+    let pod = |sidecar: &str| {
+        let annotations = json!({"mesh.anyam.dev/sidecar": sidecar});
+        json!({"metadata": {"annotations": annotations}, "spec": spec})
+    };
+    let (classic, warnings) = injected(&pod("classic"));
+    let db = named(at(&classic, "/spec/initContainers"), "db");
+    assert_eq!(db["startupProbe"], json!({"tcpSocket": {"port": 5432}}));
+    let [warning] = &warnings[..] else {
+        panic!("{warnings:?}");
+    };
+    assert!(
+        warning.contains("db/startupz") && warning.contains("classic"),
+        "{warning}"
+    );
+    let app = named(at(&classic, "/spec/containers"), "a");
+    assert_eq!(app["livenessProbe"]["httpGet"]["port"], 15020);
+
+    let (native, warnings) = injected(&pod("native"));
+    assert_eq!(warnings, [""; 0]);
+    let db = named(at(&native, "/spec/initContainers"), "db");
+    assert_eq!(
+        db["startupProbe"]["httpGet"]["path"],
+        "/app-health/db/startupz"
+    );
 }

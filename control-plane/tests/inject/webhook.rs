@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::yaml;
+use super::{tokens, yaml};
 
 pub const NAME: &str = "anyam-control.anyam-system.svc";
 
@@ -173,7 +173,7 @@ async fn the_patched_pod_is_what_anyam_inject_makes_of_it() {
     let response = server.review("/inject", &pod, |_| {}).await;
     let webhooks = patched(&pod, &response);
     let settings = MeshSettings::default();
-    let files = inject_object(pod.clone(), "shop", &settings, &mut Vec::new()).unwrap();
+    let files = inject_object(pod.clone(), "shop", &settings, &tokens(), &mut Vec::new()).unwrap();
     assert_eq!(webhooks, files);
     assert_eq!(
         webhooks["spec"]["fieldOfALaterVersion"],
@@ -189,6 +189,33 @@ async fn the_patched_pod_is_what_anyam_inject_makes_of_it() {
         .review("/inject", &pod, |r| r["request"]["dryRun"] = true.into())
         .await;
     assert_eq!(dry, response);
+    server.running.stop().await;
+}
+
+#[tokio::test]
+async fn hooks_of_each_pod_have_a_token_of_their_own() {
+    let server = Server::start().await;
+    let mut pod = pod();
+    pod["spec"]["containers"][0]["lifecycle"] =
+        yaml("{preStop: {httpGet: {path: /drain, port: 8080, scheme: HTTP}}}");
+    let path = |pod: &Value| {
+        let path = &pod["spec"]["containers"][0]["lifecycle"]["preStop"]["httpGet"]["path"];
+        let token = path
+            .as_str()
+            .unwrap()
+            .strip_prefix("/app-health/web/prestop/");
+        token.unwrap().to_owned()
+    };
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        let injected = patched(&pod, &server.review("/inject", &pod, |_| {}).await);
+        let again = server.review("/inject", &injected, |_| {}).await;
+        assert_eq!(patched(&injected, &again), injected);
+        seen.push(path(&injected));
+    }
+    seen.sort();
+    seen.dedup();
+    assert_eq!(seen.len(), 3, "{seen:?}");
     server.running.stop().await;
 }
 

@@ -302,6 +302,8 @@ fn redact(value: &mut Value) {
                         | "generic_secret"
                         | "genericSecret"
                         | "pkcs12"
+                        | "hook_token"
+                        | "hookToken"
                 );
                 match (secret, inner) {
                     (true, Value::Object(source)) => {
@@ -334,13 +336,13 @@ mod tests {
                 "private_key": { "inline_bytes": "c2VjcmV0" },
             },
             "list": [{ "privateKey": { "filename": "/key.pem" }, "password": "x" }],
+            "probes": [{ "name": "web/prestop", "hook_token": "0123456789abcdef" }],
         });
         redact(&mut value);
         let text = value.to_string();
         assert!(text.contains("\"chain\"") && text.contains("/key.pem"));
-        assert!(
-            !text.contains("c2VjcmV0") && !text.contains("\"x\""),
-            "{text}"
-        );
+        for secret in ["c2VjcmV0", "\"x\"", "0123456789abcdef"] {
+            assert!(!text.contains(secret), "{text}");
+        }
     }
 }

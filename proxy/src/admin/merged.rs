@@ -1,58 +1,148 @@
-//! The sidecar's metrics and the app's in one answer.
+//! The pages that scrapers get: the sidecar's metrics alone, or with the app's in one answer.
 //!
-//! The app's response decides the format, because it cannot be converted: OpenMetrics if the app
-//! sends that, else Prometheus' text format. Of families that both have, the sidecar's are kept. If
-//! the app does not answer, only its own metrics are missing.
+//! The app decides the format, because its exposition cannot be rewritten: OpenMetrics where it
+//! answers so, Prometheus' text otherwise. Families that both have are the sidecar's. An app that
+//! does not answer costs its own metrics only.
+//!
+//! Every peer may ask, so a page is made once for all who ask meanwhile and for a second after: its
+//! memory is shared, the app has one request at a time for each format, and no peer's wait is another's.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
-use prometheus::proto::MetricFamily;
+use prometheus::proto::{Gauge, MetricFamily};
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
-use super::Admin;
 use super::pages::Page;
+use super::{Admin, stats};
 use crate::metrics::open_metrics::{self, open_metrics};
-use crate::metrics::registry::exposition;
-use crate::probe::{Exposition, Prober};
+use crate::probe::{self, Exposition, Joined, SCRAPE_TIME};
+use crate::token_bucket::{Refill, TokenBucket};
 
 /// Header in which the scraper sends its time-out.
 const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
-/// Bound on the wait for the app, and the wait without the header.
-const LONGEST: Duration = Duration::from_secs(25);
+/// The app is waited for so long, if the scraper does not say.
 const DEFAULT: Duration = Duration::from_secs(8);
 /// The part of the scraper's time-out for which the app is waited for: the response itself takes
 /// some time too.
 const SHARE: f64 = 0.8;
+/// A page is given to those who ask so soon after it was made.
+const KEPT: Duration = Duration::from_secs(1);
+/// Pages with parameters that are made in a second for all peers together.
+const SELECTIONS: u32 = 10;
 
-pub(super) async fn merged(admin: &Admin, prober: &Prober, headers: &HeaderMap) -> Page {
+/// The pages of metrics on the ports that every peer reaches.
+pub struct ScrapePages {
+    own: Joined<Page>,
+    /// Own, where the app has not answered within the scraper's time.
+    without_app: Joined<Page>,
+    /// With the app's, asked for as text.
+    text: Joined<Page>,
+    /// With the app's, asked for as OpenMetrics.
+    open_metrics: Joined<Page>,
+    selections: TokenBucket,
+}
+
+impl Default for ScrapePages {
+    fn default() -> Self {
+        let refill = Refill::new(SELECTIONS, SELECTIONS, Duration::from_secs(1));
+        ScrapePages {
+            own: Joined::new(KEPT),
+            without_app: Joined::new(KEPT),
+            text: Joined::new(KEPT),
+            open_metrics: Joined::new(KEPT),
+            selections: TokenBucket::new(refill, Instant::now()),
+        }
+    }
+}
+
+impl ScrapePages {
+    /// Whether a page with parameters, which is made for one peer only, may be made now.
+    pub(super) fn may_select(&self) -> bool {
+        self.selections.take(Instant::now())
+    }
+}
+
+/// The sidecar's metrics.
+pub(super) async fn own(admin: &Arc<Admin>) -> Page {
+    let begin = || made(admin.clone(), |admin| stats::page(&admin.registry.gather()));
+    admin.scrapes.own.get(begin).await
+}
+
+/// The sidecar's metrics and the app's, as far as those come within the scraper's time.
+pub(super) async fn merged(admin: &Arc<Admin>, headers: &HeaderMap) -> Page {
     let accept = headers.get(http::header::ACCEPT);
-    let app = prober.scrape(accept, within(headers)).await;
-    let families = admin.registry.gather();
-    match app {
-        Some(app) if app.is_open_metrics => {
-            let mut text = open_metrics(&families);
-            append(&mut text, &app, &families);
-            text.push_str("# EOF\n");
-            Page {
-                content_type: open_metrics::CONTENT_TYPE,
-                body: text.into_bytes(),
-            }
-        }
-        app => {
-            let text = exposition(&families).unwrap_or_else(|error| {
-                tracing::error!(%error, "metrics cannot be written");
-                Vec::new()
-            });
-            let mut text = String::from_utf8(text).unwrap_or_default();
-            if let Some(app) = app {
-                append(&mut text, &app, &families);
-            }
-            Page {
-                content_type: "text/plain; version=0.0.4; charset=utf-8",
-                body: text.into_bytes(),
-            }
-        }
+    let as_open_metrics = probe::accepts_open_metrics(accept);
+    let page = match as_open_metrics {
+        true => &admin.scrapes.open_metrics,
+        false => &admin.scrapes.text,
+    };
+    let begin = || with_app(admin.clone(), as_open_metrics);
+    if let Ok(page) = timeout(within(headers), page.get(begin)).await {
+        return page;
+    }
+    let begin = || made(admin.clone(), |admin| write(admin, None));
+    admin.scrapes.without_app.get(begin).await
+}
+
+async fn with_app(admin: Arc<Admin>, as_open_metrics: bool) -> Page {
+    let app = match &admin.prober {
+        Some(prober) => prober.scrape(as_open_metrics).await,
+        None => None,
+    };
+    made(admin, move |admin| write(admin, app.as_ref())).await
+}
+
+/// A page may be of megabytes: the thread that the caller runs on has other work.
+async fn made(admin: Arc<Admin>, write: impl FnOnce(&Admin) -> Page + Send + 'static) -> Page {
+    let failed = match spawn_blocking(move || write(&admin)).await {
+        Ok(page) => return page,
+        Err(error) => error.try_into_panic(),
+    };
+    match failed {
+        Ok(panic) => resume_unwind(panic),
+        // The process ends.
+        Err(_) => Page::text(Vec::new()),
+    }
+}
+
+fn write(admin: &Admin, app: Option<&Exposition>) -> Page {
+    let mut families = admin.registry.gather();
+    set_up(&mut families, app.is_some());
+    let Some(app) = app else {
+        return stats::page(&families);
+    };
+    if !app.is_open_metrics {
+        let mut text = stats::text_of(&families);
+        append(&mut text, app, &families);
+        return Page {
+            content_type: stats::TEXT,
+            body: text.into(),
+        };
+    }
+    let mut text = open_metrics(&families);
+    append(&mut text, app, &families);
+    text.push_str("# EOF\n");
+    Page {
+        content_type: open_metrics::CONTENT_TYPE,
+        body: text.into(),
+    }
+}
+
+/// What the page says of the app is about this page, not about a later request to the app.
+fn set_up(families: &mut [MetricFamily], is_up: bool) {
+    let mut families = families.iter_mut();
+    let Some(up) = families.find(|family| family.name() == probe::APP_UP) else {
+        return;
+    };
+    for metric in up.mut_metric() {
+        let mut gauge = Gauge::default();
+        gauge.set_value(f64::from(u8::from(is_up)));
+        metric.set_gauge(gauge);
     }
 }
 
@@ -62,7 +152,7 @@ fn within(headers: &HeaderMap) -> Duration {
         .and_then(|value| value.to_str().ok());
     let seconds = stated.and_then(|text| text.parse::<f64>().ok());
     let share = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds * SHARE).ok());
-    share.unwrap_or(DEFAULT).min(LONGEST)
+    share.unwrap_or(DEFAULT).min(SCRAPE_TIME)
 }
 
 /// Appends the app's lines, except for families that are in the text already: a family that occurs
@@ -140,7 +230,7 @@ mod tests {
         assert_eq!(within_of("10"), Duration::from_secs(8));
         assert_eq!(within_of("0.5"), Duration::from_millis(400));
         assert_eq!(within_of("1e300"), DEFAULT);
-        assert_eq!(within_of("600"), LONGEST);
+        assert_eq!(within_of("600"), SCRAPE_TIME);
         assert_eq!(within_of("-1"), DEFAULT);
         assert_eq!(within(&HeaderMap::new()), DEFAULT);
     }

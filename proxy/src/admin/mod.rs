@@ -1,9 +1,9 @@
 //! The admin server: its connections are bounded, and only POST changes anything.
 //!
-//! - `server`: HTTP on the admin, metrics, health and status ports; `held`: the open connections of
-//!   a port; `reserve`: the descriptors that a port keeps for them
+//! - `server`: HTTP on the admin, metrics and health ports; `held`: the connections it holds;
+//!   `reserve`: the descriptors it keeps for them; `unsent`: the bodies that peers have not taken yet
 //! - `routes`: which path does what; `pages`: what can be read; `query`: a page's parameters
-//! - `dump`, `mask`: `/config_dump`; `stats`: metrics; `merged`: the same with the app's;
+//! - `dump`, `mask`: `/config_dump`; `stats`: metrics; `merged`: those for scrapers, with the app's;
 //!   `clusters`, `certs`, `runtime`: the pages of those names
 //! - `logging`: log levels, changed live
 
@@ -21,6 +21,7 @@ mod routes;
 mod runtime;
 pub mod server;
 mod stats;
+mod unsent;
 
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -38,6 +39,7 @@ use crate::snapshot::Store;
 use crate::xds::client::Handle;
 use crate::xds::resource_type::ResourceType;
 
+pub use merged::ScrapePages;
 pub use pages::Page;
 pub use query::PageError;
 
@@ -55,6 +57,7 @@ pub struct Admin {
     pub identity: Option<watch::Receiver<identity::CertificateStatus>>,
     /// `None`: there is no status port.
     pub prober: Option<Prober>,
+    pub scrapes: ScrapePages,
     /// The bootstrap, encoded.
     pub bootstrap: Bytes,
     /// Resources of the bootstrap, encoded.

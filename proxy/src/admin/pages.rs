@@ -1,5 +1,6 @@
 //! The pages that can be read. The control plane's Inspect dumps are the same pages.
 
+use bytes::Bytes;
 use serde_json::json;
 
 use super::mask::Mask;
@@ -7,16 +8,17 @@ use super::query::{AdminQuery, PageError};
 use super::{Admin, certs, clusters, dump, rfc3339, runtime, stats};
 
 /// A page and its type.
+#[derive(Clone)]
 pub struct Page {
     pub content_type: &'static str,
-    pub body: Vec<u8>,
+    pub body: Bytes,
 }
 
 impl Page {
     pub(super) fn text(body: Vec<u8>) -> Self {
         Page {
             content_type: "text/plain; charset=utf-8",
-            body,
+            body: body.into(),
         }
     }
 
@@ -25,7 +27,7 @@ impl Page {
         body.push(b'\n');
         Page {
             content_type: "application/json",
-            body,
+            body: body.into(),
         }
     }
 }

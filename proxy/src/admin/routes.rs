@@ -6,29 +6,34 @@
 //! request that changes something must be a POST that no web page sent.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::request::Parts;
 use http::{Method, StatusCode, header};
-use http_body_util::Full;
 use hyper::Response;
 use hyper::body::Bytes;
 
-use super::merged::merged;
+use super::merged::{merged, own};
 use super::pages::Page;
 use super::query::{AdminQuery, PageError};
 use super::server::Surface;
 use super::{Admin, ServerState};
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Bytes>;
+
+/// Below it are the app's probes and hooks.
+pub(super) const APP_HEALTH: &str = "/app-health/";
 
 /// `local`: our end of the connection.
-pub(super) async fn answer(surface: Surface, admin: &Admin, local: IpAddr, head: &Parts) -> Answer {
+pub(super) async fn answer(
+    surface: Surface,
+    admin: &Arc<Admin>,
+    local: IpAddr,
+    head: &Parts,
+) -> Answer {
     let path = head.uri.path();
     match surface {
-        Surface::Metrics if path == "/stats/prometheus" || path == "/metrics" => {
-            let query = head.uri.query().unwrap_or_default();
-            read(admin, "/stats/prometheus", query, head).await
-        }
+        Surface::Metrics if is_scrape(path) => metrics_page(admin, head).await,
         Surface::Health | Surface::Status if path == "/healthz/ready" => ready(admin),
         Surface::Status => status_page(admin, head).await,
         Surface::Admin => admin_page(admin, local, head).await,
@@ -36,19 +41,36 @@ pub(super) async fn answer(surface: Surface, admin: &Admin, local: IpAddr, head:
     }
 }
 
-async fn status_page(admin: &Admin, head: &Parts) -> Answer {
-    let (Some(prober), true) = (
-        &admin.prober,
-        [Method::GET, Method::HEAD].contains(&head.method),
-    ) else {
+fn is_scrape(path: &str) -> bool {
+    path == "/stats/prometheus" || path == "/metrics"
+}
+
+fn only_reads(head: &Parts) -> bool {
+    [Method::GET, Method::HEAD].contains(&head.method)
+}
+
+async fn metrics_page(admin: &Arc<Admin>, head: &Parts) -> Answer {
+    let query = head.uri.query().unwrap_or_default();
+    if query.is_empty() && only_reads(head) {
+        return respond(StatusCode::OK, own(admin).await);
+    }
+    if !admin.scrapes.may_select() {
+        let why = "too many requests with parameters; those without are always answered\n";
+        return text(StatusCode::SERVICE_UNAVAILABLE, why);
+    }
+    read(admin, "/stats/prometheus", query, head).await
+}
+
+async fn status_page(admin: &Arc<Admin>, head: &Parts) -> Answer {
+    let (Some(prober), true) = (&admin.prober, only_reads(head)) else {
         return text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n");
     };
     let path = head.uri.path();
-    if path == "/stats/prometheus" || path == "/metrics" {
-        return respond(StatusCode::OK, merged(admin, prober, &head.headers).await);
+    if is_scrape(path) {
+        return respond(StatusCode::OK, merged(admin, &head.headers).await);
     }
-    let performed = match path.strip_prefix("/app-health/") {
-        Some(name) => prober.perform(name).await,
+    let performed = match path.strip_prefix(APP_HEALTH) {
+        Some(path) => prober.perform(path).await,
         None => None,
     };
     match performed {
@@ -186,7 +208,7 @@ fn text(status: StatusCode, body: &str) -> Answer {
 }
 
 fn respond(status: StatusCode, page: Page) -> Answer {
-    let mut response = Response::new(Full::new(Bytes::from(page.body)));
+    let mut response = Response::new(page.body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     let value = http::HeaderValue::from_static;

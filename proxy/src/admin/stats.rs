@@ -11,6 +11,9 @@ use super::pages::Page;
 use super::query::{AdminQuery, PageError};
 use crate::metrics::registry::exposition;
 
+/// The content type of Prometheus' text format.
+pub(super) const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// Which series are shown.
 struct Selection {
     filter: Option<Regex>,
@@ -24,7 +27,7 @@ struct Selection {
 pub(super) fn stats(admin: &Admin, query: &AdminQuery) -> Result<Page, PageError> {
     let selection = Selection::of(query)?;
     match query.get("format") {
-        Some("prometheus") => return Ok(prometheus(admin, &selection)),
+        Some("prometheus") => return Ok(page(&selection.families(admin))),
         None | Some("text" | "json") => {}
         Some(other) => {
             let why = format!("no such format: {other:?}; ?format=json, prometheus or text");
@@ -51,17 +54,18 @@ pub(super) fn stats(admin: &Admin, query: &AdminQuery) -> Result<Page, PageError
 /// # Errors
 /// A parameter cannot be understood.
 pub(super) fn for_prometheus(admin: &Admin, query: &AdminQuery) -> Result<Page, PageError> {
-    Ok(prometheus(admin, &Selection::of(query)?))
+    Ok(page(&Selection::of(query)?.families(admin)))
 }
 
-fn prometheus(admin: &Admin, selection: &Selection) -> Page {
+/// Families in Prometheus' text format.
+pub(super) fn page(families: &[MetricFamily]) -> Page {
     Page {
-        content_type: "text/plain; version=0.0.4; charset=utf-8",
-        body: text_of(&selection.families(admin)).into_bytes(),
+        content_type: TEXT,
+        body: text_of(families).into(),
     }
 }
 
-fn text_of(families: &[MetricFamily]) -> String {
+pub(super) fn text_of(families: &[MetricFamily]) -> String {
     let text = exposition(families).unwrap_or_else(|error| {
         tracing::error!(%error, "metrics cannot be written");
         Vec::new()

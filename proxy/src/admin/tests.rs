@@ -25,6 +25,7 @@ fn admin() -> Arc<Admin> {
         xds: None,
         identity: None,
         prober: None,
+        scrapes: ScrapePages::default(),
         bootstrap: bootstrap(),
         statics: Vec::new(),
         node: serde_json::json!({ "id": "n" }),
@@ -184,7 +185,7 @@ async fn pages_say_what_they_were_asked_for_and_no_more() {
     family.with_label_values(&["salt"]).reset();
     let page = async |path: &str, query: &str| {
         let page = admin.page(path, query).await?;
-        Ok::<_, PageError>(String::from_utf8(page.body).unwrap())
+        Ok::<_, PageError>(String::from_utf8(page.body.to_vec()).unwrap())
     };
     let tea = "shop_total{of=\"tea\"}";
     let all = page("/stats", "filter=%5Eshop_").await.unwrap();
@@ -298,6 +299,25 @@ async fn the_other_ports_have_one_page_each() {
     let huge = format!("x: {}\r\n", "y".repeat(64 << 10));
     let answer = call(health, "GET", "/healthz/ready", &huge).await;
     assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// They cost the process some work each, and every peer may send them.
+#[tokio::test]
+async fn only_so_many_selections_of_metrics_are_made() {
+    let metrics = start(Surface::Metrics, admin()).await;
+    let mut statuses = std::collections::HashSet::new();
+    for _ in 0..10 {
+        let asked = (0..20).map(|_| call(metrics, "GET", "/metrics?usedonly", ""));
+        for answer in futures_util::future::join_all(asked).await {
+            statuses.insert(answer[..12].to_owned());
+        }
+        // What Prometheus asks for is always there.
+        let answer = call(metrics, "GET", "/metrics", "").await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let mut statuses: Vec<_> = statuses.into_iter().collect();
+    statuses.sort();
+    assert_eq!(statuses, ["HTTP/1.1 200", "HTTP/1.1 503"]);
 }
 
 #[test]

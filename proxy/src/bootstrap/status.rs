@@ -11,11 +11,15 @@ use xds_proto::anyam::bootstrap::v1::app_probe::Handler as PbHandler;
 
 use super::extensions::ip;
 use crate::config::compile::support::{At, CompileError, port};
-use crate::probe::settings::{AppMetrics, AppProbe, AppResource, ProbeHandler, StatusPortSettings};
+use crate::probe::settings::{
+    AppMetrics, AppProbe, AppResource, HookToken, ProbeHandler, StatusPortSettings,
+};
 
 /// Time-out of a hook, and the longest that a probe may have.
 const LONGEST: Duration = Duration::from_secs(600);
-/// Limit of the probes of all of a pod's containers.
+/// What the names of hooks end in.
+const HOOKS: [&str; 2] = ["prestop", "poststart"];
+/// Probes of all containers of a pod.
 const MOST_PROBES: usize = 256;
 
 pub(super) fn status(
@@ -60,10 +64,12 @@ fn probe(at: At<'_>, message: pb::AppProbe) -> Result<AppProbe, CompileError> {
         name,
         handler,
         timeout_seconds,
+        hook_token,
     } = message;
     if name.is_empty() {
         return at.field("name").fail("is required");
     }
+    let token = token(at.field("hook_token"), &name, hook_token)?;
     let handler = match handler {
         None => return at.fail("has none of http_get, tcp_socket and grpc"),
         Some(PbHandler::HttpGet(http)) => ProbeHandler::Http(http_get(at.field("http_get"), http)?),
@@ -86,7 +92,23 @@ fn probe(at: At<'_>, message: pb::AppProbe) -> Result<AppProbe, CompileError> {
         name,
         handler,
         timeout,
+        token,
     })
+}
+
+/// Without one everybody who reaches the port could have a hook performed.
+fn token(at: At<'_>, name: &str, given: String) -> Result<Option<HookToken>, CompileError> {
+    let word = name.rsplit_once('/').map_or(name, |(_, word)| word);
+    match (HOOKS.contains(&word), given.is_empty()) {
+        (false, true) => Ok(None),
+        (false, false) => at.fail(format_args!("{name:?} is a probe; only hooks have a token")),
+        (true, true) => at.fail("is required: whoever has it may have the hook performed"),
+        (true, false) => match HookToken::read(given) {
+            Some(token) => Ok(Some(token)),
+            // Not the value: the message goes to a log.
+            None => at.fail("must be 16 to 128 letters, digits, `-` and `_`"),
+        },
+    }
 }
 
 fn http_get(at: At<'_>, message: pb::HttpGet) -> Result<AppResource, CompileError> {
@@ -204,11 +226,21 @@ mod tests {
             of(pb::AppProbe {
                 name: "web/livez".into(),
                 handler: Some(PbHandler::HttpGet(http)),
-                timeout_seconds: 0,
+                ..pb::AppProbe::default()
             })
         };
+        let named = |name: &str, token: &str| {
+            of(pb::AppProbe {
+                name: name.into(),
+                handler: Some(PbHandler::TcpSocket(pb::TcpSocket { port: 80 })),
+                hook_token: token.into(),
+                ..pb::AppProbe::default()
+            })
+        };
+        let token = "0123456789-_abcd";
         let made = http(|_| {}).unwrap();
         assert_eq!(made.probes[0].timeout, LONGEST);
+        assert!(named("web/prestop", token).is_ok());
         for (wrong, place) in [
             (http(|http| http.port = 0), "http_get.port"),
             (http(|http| http.scheme = "FTP".into()), "http_get.scheme"),
@@ -222,6 +254,13 @@ mod tests {
                 "http_get.http_headers[0].name",
             ),
             (of(pb::AppProbe::default()), "probes[0].name"),
+            (named("web/prestop", ""), "probes[0].hook_token"),
+            (named("web/poststart", "short"), "probes[0].hook_token"),
+            (
+                named("web/poststart", &token.replace('_', "/")),
+                "hook_token",
+            ),
+            (named("web/livez", token), "probes[0].hook_token"),
         ] {
             let error = wrong.err().unwrap().to_string();
             assert!(error.contains(place), "{place}: {error}");

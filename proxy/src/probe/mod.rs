@@ -6,34 +6,41 @@
 //!
 //! - `settings`: what to call; `dial`: connections to the app
 //! - `http`, `redirect`: GET as the kubelet does it; `grpc`: health checks
-//! - [`Prober`]: performs probes; a request for a probe that is already running shares its result,
-//!   so no peer can add load
+//! - `joined`: one run for all who ask
+//! - [`Prober`]: performs probes, each at most twice a second whoever asks, so no peer adds load; hooks
+//!   for those who have their token
 
 mod dial;
 mod grpc;
 mod http;
+mod joined;
 mod redirect;
 pub mod settings;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::{HeaderMap, HeaderValue, StatusCode, header};
-use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, WeakShared};
 use prometheus::{IntCounterVec, IntGauge};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use self::dial::Dialer;
+pub(crate) use self::joined::Joined;
 use self::settings::{AppProbe, ProbeHandler, StatusPortSettings};
 use crate::metrics::Registry;
 use crate::metrics::registry::RegistryError;
 
 /// Bytes of a probe's response that are read; a longer response is no failure, as for the kubelet.
 const PROBE_BODY: usize = 10 << 10;
-/// The longest exposition of the app that is merged, bytes.
+/// The result of a probe is given to those who ask so soon after it. The kubelet asks once a second at
+/// most.
+const PROBE_KEPT: Duration = Duration::from_millis(500);
+/// The largest exposition of the app's that is merged, bytes.
 const MAX_EXPOSITION: usize = 10 << 20;
+/// Whether the app answered when its metrics were last read.
+pub const APP_UP: &str = "anyam_app_metrics_up";
+/// The app's time to show its metrics.
+pub const SCRAPE_TIME: Duration = Duration::from_secs(25);
 
 /// A probe's result, as it is returned to the kubelet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,12 +61,9 @@ impl ProbeResult {
     }
 }
 
-type RunningProbe = BoxFuture<'static, ProbeResult>;
-
 struct ProbeSlot {
     probe: Arc<AppProbe>,
-    /// The running probe: it is cancelled with the last request that waits for it.
-    running: Mutex<Option<WeakShared<RunningProbe>>>,
+    runs: Joined<ProbeResult>,
 }
 
 /// The app's metrics.
@@ -75,7 +79,6 @@ pub struct Prober {
     dialer: Dialer,
     probes: Vec<ProbeSlot>,
     metrics: Option<settings::AppMetrics>,
-    scrapes: Semaphore,
     results: IntCounterVec,
     up: Option<IntGauge>,
 }
@@ -86,17 +89,16 @@ impl Prober {
     pub fn new(settings: &StatusPortSettings, registry: &Registry) -> Result<Self, RegistryError> {
         let performed = |probe: &Arc<AppProbe>| ProbeSlot {
             probe: Arc::clone(probe),
-            running: Mutex::new(None),
+            runs: Joined::new(PROBE_KEPT),
         };
         let up = || {
-            let help = "Whether the app's metrics could be read at the last scrape.";
-            registry.gauge("anyam_app_metrics_up", help)
+            let help = "Whether the app answered when its metrics were last read.";
+            registry.gauge(APP_UP, help)
         };
         Ok(Prober {
             dialer: Dialer::new(settings.app),
             probes: settings.probes.iter().map(performed).collect(),
             metrics: settings.metrics.clone(),
-            scrapes: Semaphore::new(1),
             results: registry.counters(
                 "anyam_app_probes_total",
                 "Probes of the app performed for the kubelet.",
@@ -106,51 +108,31 @@ impl Prober {
         })
     }
 
-    /// Performs a probe; `None`: the app has no probe of that name.
-    pub async fn perform(&self, name: &str) -> Option<ProbeResult> {
-        let performed = self.probes.iter().find(|p| p.probe.name == name)?;
-        let running = {
-            let mut slot = performed
-                .running
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let joined = slot.as_ref().and_then(WeakShared::upgrade);
-            match joined.filter(|running| running.peek().is_none()) {
-                Some(running) => running,
-                None => {
-                    let run = run(Arc::clone(&performed.probe), self.dialer);
-                    let running = run.boxed().shared();
-                    *slot = running.downgrade();
-                    running
-                }
-            }
+    /// Performs the probe or hook at a path below `/app-health/`; `None`: the app has no such.
+    pub async fn perform(&self, path: &str) -> Option<ProbeResult> {
+        let slot = self.probes.iter().find(|slot| slot.probe.is_at(path))?;
+        let begin = || run(Arc::clone(&slot.probe), self.dialer);
+        let outcome = match slot.probe.token {
+            None => slot.runs.get(begin).await,
+            // As often as the kubelet asks, which does so once for each start and end of a container.
+            Some(_) => begin().await,
         };
-        let outcome = running.await;
         let result = if outcome.status == StatusCode::OK {
             "success"
         } else {
             "failure"
         };
+        let name = slot.probe.name.as_str();
         self.results.with_label_values(&[name, result]).inc();
         Some(outcome)
     }
 
-    /// The app's metrics; `None`: it has none, or its response is not usable. Only one request at a
-    /// time is sent to it.
-    pub async fn scrape(
-        &self,
-        accept: Option<&HeaderValue>,
-        within: Duration,
-    ) -> Option<Exposition> {
+    /// The app's metrics, as OpenMetrics if it can and `open_metrics` asks for that; `None`: it has
+    /// none, or does not answer as it should within [`SCRAPE_TIME`].
+    pub async fn scrape(&self, open_metrics: bool) -> Option<Exposition> {
         let metrics = self.metrics.as_ref()?;
-        let read = async {
-            let Ok(_turn) = self.scrapes.acquire().await else {
-                return Err("the process ends".to_owned());
-            };
-            self.read(metrics, accept).await
-        };
-        let read = timeout(within, read).await;
-        let read = read.unwrap_or_else(|_| Err(format!("no answer within {within:?}")));
+        let read = timeout(SCRAPE_TIME, self.read(metrics, open_metrics)).await;
+        let read = read.unwrap_or_else(|_| Err(format!("no answer within {SCRAPE_TIME:?}")));
         if let Some(up) = &self.up {
             up.set(i64::from(read.is_ok()));
         }
@@ -163,11 +145,10 @@ impl Prober {
     async fn read(
         &self,
         metrics: &settings::AppMetrics,
-        accept: Option<&HeaderValue>,
+        open_metrics: bool,
     ) -> Result<Exposition, String> {
         let mut target = metrics.target.clone();
-        let format = accept.filter(|accept| accepts_open_metrics(accept));
-        let format = format.cloned().unwrap_or(HeaderValue::from_static(TEXT));
+        let format = HeaderValue::from_static(if open_metrics { OPEN_METRICS } else { TEXT });
         target.headers.insert(header::ACCEPT, format);
         let answer = http::get(self.dialer, &target, MAX_EXPOSITION).await?;
         if !answer.status.is_success() {
@@ -187,11 +168,15 @@ impl Prober {
 
 /// The Accept header where the scraper does not accept OpenMetrics.
 const TEXT: &str = "text/plain;version=0.0.4;q=1,*/*;q=0.1";
+/// What is asked for where it does, as Prometheus does.
+const OPEN_METRICS: &str = "application/openmetrics-text;version=1.0.0;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=0.0.4;q=0.4,*/*;q=0.1";
 
-/// Protobuf cannot be merged, so a scraper that accepts it too is served text.
-fn accepts_open_metrics(accept: &HeaderValue) -> bool {
-    let text = accept.to_str().unwrap_or_default();
-    text.contains("application/openmetrics-text") && !text.contains("protobuf")
+/// A scraper that also takes protobuf is not to get it from the app: it cannot be merged.
+pub fn accepts_open_metrics(accept: Option<&HeaderValue>) -> bool {
+    let text = accept.and_then(|accept| accept.to_str().ok());
+    text.is_some_and(|text| {
+        text.contains("application/openmetrics-text") && !text.contains("protobuf")
+    })
 }
 
 /// Whether a response is OpenMetrics.

@@ -77,6 +77,13 @@ pub enum RedirectError {
     )]
     Address(io::Error),
     #[error(
+        "{error}\nThe address ::6 of the loopback interface, new with this run, is left: {left}. `ip -6 address del ::6/128 dev lo` removes it"
+    )]
+    NotUndone {
+        error: Box<RedirectError>,
+        left: Box<RedirectError>,
+    },
+    #[error(
         "the rules are not those of these options:\n  {}\n`anyam-proxy redirect` with the same options installs them", .0.join("\n  ")
     )]
     Differs(Vec<String>),
@@ -105,10 +112,22 @@ fn install_program(program: &Program, ipv6: bool) -> Result<(), RedirectError> {
     // A namespace without IPv6 needs no address for deliveries over IPv6.
     let is_new = ipv6 && address::has_ipv6() && address::add().map_err(address_error)?;
     let installed = run(&netlink, installation(program));
-    if installed.is_err() && is_new {
-        address::remove().map_err(address_error)?;
+    match is_new {
+        true => installed.map_err(|error| undone(error, address::remove())),
+        false => installed,
     }
-    installed
+}
+
+/// The error of an installation whose address was removed again. It says what to mend, whatever became
+/// of that.
+fn undone(error: RedirectError, removed: Result<(), NetlinkError>) -> RedirectError {
+    match removed {
+        Ok(()) => error,
+        Err(left) => RedirectError::NotUndone {
+            error: Box::new(error),
+            left: Box::new(address_error(left)),
+        },
+    }
 }
 
 /// Removes the rules, if there are any.
@@ -266,5 +285,15 @@ mod tests {
         assert_eq!(rules(), installed);
         assert!(address::is_there().unwrap());
         check(&options).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_undone_hides_no_refusal() {
+        let refusal = || RedirectError::NoNetfilter(io::ErrorKind::Unsupported.into());
+        let left = NetlinkError::Socket(io::Error::from_raw_os_error(libc::ENOBUFS));
+        let said = undone(refusal(), Err(left)).to_string();
+        assert!(said.starts_with(&refusal().to_string()), "{said}");
+        assert!(said.contains("No buffer space"), "{said}");
+        assert_eq!(undone(refusal(), Ok(())).to_string(), refusal().to_string());
     }
 }

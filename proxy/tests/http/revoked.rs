@@ -1,18 +1,20 @@
 //! A policy that is published while a request is open: tunnels and responses that it denies end,
 //! the others continue.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use anyam_proxy::config::filter::HttpFilter;
-use anyam_proxy::config::policy::{Permission, Principal, RbacAction};
-use anyam_proxy::config::route::{PathMatch, PathRewrite};
+use anyam_proxy::config::filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter};
+use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use anyam_proxy::config::route::{Action, PathMatch, PathRewrite, Route};
 use anyam_proxy::matcher::StringMatch;
+use anyam_proxy::snapshot::{Listener, RouteConfig, RouteLink, Snapshot};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::harness::{Proxy, Setup};
+use crate::harness::{Proxy, Setup, route};
 use crate::peers::{Client, h2_client, listen, read_message};
-use crate::settings::{rbac, rules};
+use crate::settings::forward;
 
 /// Accepts upgrades and echoes; begins an endless response to any other request.
 async fn upstream() -> SocketAddr {
@@ -61,14 +63,22 @@ fn setup(upstream: SocketAddr, rewrites: bool, denied: Option<&str>) -> Setup {
     })
 }
 
-async fn websocket(proxy: &Proxy, path: &str) -> Client {
+/// A tunnel; `Err`: the answer that refused it.
+async fn try_websocket(proxy: &Proxy, path: &str) -> Result<Client, String> {
     let mut client = Client::connect(proxy.address).await;
     let ask = format!(
         "GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
     );
     let answer = client.ask(&ask).await;
-    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
-    client
+    match answer.starts_with("HTTP/1.1 101 ") {
+        true => Ok(client),
+        false => Err(answer),
+    }
+}
+
+async fn websocket(proxy: &Proxy, path: &str) -> Client {
+    let opened = try_websocket(proxy, path).await;
+    opened.unwrap_or_else(|answer| panic!("{answer}"))
 }
 
 async fn echoes(client: &mut Client) {
@@ -129,5 +139,85 @@ async fn a_request_whose_head_was_not_kept_ends() {
     echoes(&mut open).await;
     let newer = setup(upstream, true, Some("/shop/secret"));
     proxy.store.publish(newer.snapshot(2));
+    is_cut(&mut open).await;
+}
+
+/// Half of all requests, which no policy judges.
+fn exempt_half() -> Arc<Route> {
+    let mut exempt = route(
+        PathMatch::Prefix("/".into()),
+        Action::Forward(Box::new(forward())),
+    );
+    let route = Arc::get_mut(&mut exempt).unwrap();
+    route.matches.fraction = Some(500_000);
+    route.filters = FilterOverrides(vec![("rbac".into(), FilterOverride::Disabled)]).shared();
+    exempt
+}
+
+/// The next snapshot, with everything as it was.
+fn unchanged(now: &Snapshot) -> Snapshot {
+    Snapshot {
+        generation: now.generation + 1,
+        listeners: now.listeners.clone(),
+        by_socket: now.by_socket.clone(),
+        routes: now.routes.clone(),
+        clusters: now.clusters.clone(),
+        secrets: now.secrets.clone(),
+        workloads: now.workloads.clone(),
+    }
+}
+
+/// The next snapshot when a cluster has changed: listeners and routes get other links.
+fn relinked(now: &Snapshot) -> Snapshot {
+    let fresh = |link: &RouteLink| {
+        let routes = link.target().unwrap();
+        RouteLink::Inline(Arc::new(RouteConfig {
+            table: routes.table.clone(),
+            clusters: routes.clusters.clone(),
+        }))
+    };
+    let listeners = now.listeners.iter().map(|(name, listener)| {
+        let listener = Listener {
+            def: listener.def.clone(),
+            clusters: listener.clusters.clone(),
+            routes: listener.routes.iter().map(fresh).collect(),
+        };
+        (name.clone(), Arc::new(listener))
+    });
+    let listeners: HashMap<_, _> = listeners.collect();
+    Snapshot {
+        listeners: Arc::new(listeners),
+        ..unchanged(now)
+    }
+}
+
+/// A request that is judged again takes its route by lot again, which the policy refuses every other
+/// time here.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_without_other_rules_judges_nothing_again() {
+    let upstream = upstream().await;
+    let configured = |exempt: Option<Arc<Route>>| {
+        setup(upstream, false, Some("/shop/open")).with(|setup| {
+            setup.more_routes = exempt.into_iter().collect();
+        })
+    };
+    let proxy = Proxy::start(configured(Some(exempt_half())));
+    let mut open = loop {
+        match try_websocket(&proxy, "/shop/open").await {
+            Ok(open) => break open,
+            Err(refused) => assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}"),
+        }
+    };
+    for round in 0..40 {
+        let now = proxy.store.load();
+        proxy.store.publish(match round % 2 {
+            0 => unchanged(&now),
+            _ => relinked(&now),
+        });
+        // Its task runs, and looks at what was published.
+        echoes(&mut open).await;
+    }
+    let refusing = configured(None).snapshot(proxy.store.generation() + 1);
+    proxy.store.publish(refusing);
     is_cut(&mut open).await;
 }

@@ -9,8 +9,9 @@
 //! - `flags`: Envoy's command line; `logs`: rotated, and not read
 //! - `authorisation`: hosts and headers in every spelling against RBAC
 //! - `chains`: which filter chain a connection gets, beside Envoy
-//! - `names`: clusters whose endpoints are DNS names
-//! - `probes`: the kubelet's probes of an app, performed on its behalf; merged metrics
+//! - `names`: clusters whose endpoints are names
+//! - `probes`: the kubelet's probes of an app, performed on its behalf; metrics of both
+//! - `ready`: a sidecar's readiness, waited for
 //! - `shutdown`: SIGTERM, with connections of either direction
 //! - `redirect`: netfilter rules, in network namespaces of the test's own
 //! - `filters`: each HTTP filter beside a stock Envoy
@@ -35,6 +36,7 @@ mod overload;
 mod ports;
 mod probes;
 mod proxy;
+mod ready;
 mod redirect;
 mod resources;
 #[path = "../shared/running.rs"]

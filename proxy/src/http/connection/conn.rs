@@ -51,6 +51,9 @@ pub struct Resolved {
     pub is_gone: bool,
     /// The connection would not be accepted any more: it is cut.
     pub is_denied: bool,
+    /// Another number than before whenever a request may be judged otherwise than before: by another
+    /// manager, whose filters have the rules, or another route table, which overrides them.
+    pub rules_version: u64,
 }
 
 impl Conn {
@@ -73,6 +76,7 @@ impl Conn {
             snapshot,
             is_gone: false,
             is_denied: false,
+            rules_version: 0,
         };
         let newest = look_up(&downstream, first.snapshot.clone(), &first, readmit);
         Self {
@@ -183,8 +187,12 @@ fn look_up(
     if let Readmission::By(listener, chain) = found
         && let TerminalFilter::Http(manager) = &chain.terminal
     {
+        let routes = routes(listener, manager);
+        let are_same = Arc::ptr_eq(manager, &before.manager)
+            && have_same_table(routes.as_ref(), before.routes.as_ref());
         return Resolved {
-            routes: routes(listener, manager),
+            rules_version: before.rules_version.wrapping_add(u64::from(!are_same)),
+            routes,
             manager: manager.clone(),
             is_gone: !stands_for(chain, &down.chain),
             is_denied,
@@ -192,11 +200,21 @@ fn look_up(
         };
     }
     Resolved {
+        rules_version: before.rules_version,
         routes: before.routes.clone(),
         manager: before.manager.clone(),
         is_gone: true,
         is_denied,
         snapshot,
+    }
+}
+
+/// Whether two route configurations differ in their clusters at most, which rules do not look at.
+fn have_same_table(one: Option<&Arc<RouteConfig>>, other: Option<&Arc<RouteConfig>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(&one.table, &other.table),
+        (None, None) => true,
+        _ => false,
     }
 }
 

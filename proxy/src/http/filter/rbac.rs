@@ -56,15 +56,15 @@ pub fn check(rules: &Rbac, info: &StreamInfo) -> Result<(), Failure> {
     }
 }
 
-/// Why an open request must end: its connection would no longer be admitted, or the filters now in
-/// force deny it.
+/// Why an open request must end: its connection would not be accepted any more, or the filters now in
+/// force refuse it. The rules that judged it last are not asked again.
 pub(in crate::http) fn revoked(conn: &Conn, info: &StreamInfo) -> Option<Failure> {
     let resolved = conn.resolve();
     if resolved.is_denied {
         return Some(Failure::Denied("connection".into()));
     }
-    let generation = resolved.snapshot.generation;
-    if info.authorised_by.replace(generation) == generation || !resolved.manager.authorises() {
+    let version = resolved.rules_version;
+    if info.judged_by.replace(version) == version || !resolved.manager.authorises() {
         return None;
     }
     let refused = refused_by_now(conn, &resolved, info);

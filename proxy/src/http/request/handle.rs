@@ -102,8 +102,8 @@ pub async fn handle(
     };
     // Drawn only after the exchange was moved to its place: the future would hold it twice.
     exchange.info.draw = fastrand::u64(..);
-    let generation = exchange.resolved.snapshot.generation;
-    exchange.info.authorised_by.set(generation);
+    let version = exchange.resolved.rules_version;
+    exchange.info.judged_by.set(version);
     let result = match framing {
         Ok(framing) => exchange.run(framing).await,
         Err(fault) => Err(Failure::BadRequest(fault)),

@@ -129,9 +129,10 @@ pub struct StreamInfo {
     pub filters: StreamFilters,
     /// Chooses among weighted clusters; uniform over all of `u64`.
     pub draw: u64,
-    /// Generation of the snapshot whose policy authorised it last.
-    pub authorised_by: Cell<u64>,
-    pub authorised: AuthorisedHead,
+    /// The version of the rules by which it was last judged
+    /// ([`Resolved::rules_version`](crate::http::connection::conn::Resolved)).
+    pub judged_by: Cell<u64>,
+    pub judged: JudgedHead,
 }
 
 /// The request's head as the RBAC filters evaluated it: newer policies are evaluated on the same

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::thread;
+use std::time::Instant;
 
 use serde_json::json;
 
@@ -156,7 +157,65 @@ fn concurrent_requests_for_a_probe_share_its_result() {
         }
     });
     assert_eq!(app.requests.try_iter().count(), 1);
-    // The probe has ended: the next request starts it again.
-    assert_eq!(sidecar.probe().status, 504);
-    assert_eq!(app.requests.try_iter().count(), 1);
+    // A while after it is over there is another.
+    sidecar.until("another run", || {
+        assert_eq!(sidecar.probe().status, 504);
+        app.requests.try_iter().count() == 1
+    });
+}
+
+/// However often somebody asks, and whether or not they wait for the answer.
+#[test]
+fn a_probe_is_performed_twice_a_second_at_most() {
+    let app = App::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    let sidecar = Sidecar::probing(http(app.port, "/"), 5);
+    let began = Instant::now();
+    for _ in 0..100 {
+        drop(sidecar.ask_from([127, 0, 0, 1], "/app-health/web/livez"));
+        assert_eq!(sidecar.probe().status, 200);
+    }
+    let most = 1 + began.elapsed().as_millis() / 500;
+    let runs = u128::try_from(app.requests.try_iter().count()).unwrap();
+    assert!((1..=most).contains(&runs), "{runs} runs, at most {most}");
+}
+
+/// A hook changes what the app does; the port is open to every peer.
+#[test]
+fn a_hook_is_performed_for_those_who_have_its_token() {
+    const TOKEN: &str = "AAECAwQFBgcICQoLDA0ODw";
+    let app = App::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
+    let hook = |name: &str, token: &str| {
+        let http = json!({"port": app.port, "path": "/hook"});
+        json!({"name": name, "httpGet": http, "hookToken": token})
+    };
+    let hooks = [
+        hook("web/prestop", TOKEN),
+        hook("web/poststart", &TOKEN.to_lowercase()),
+    ];
+    let sidecar = Sidecar::start(&json!(hooks), None);
+    for path in [
+        "web/prestop".to_owned(),
+        "web/prestop/".to_owned(),
+        format!("web/prestop{TOKEN}"),
+        format!("web/prestop/{}", &TOKEN[1..]),
+        format!("web/prestop/{TOKEN}/"),
+        format!("web/prestop/{}", TOKEN.to_lowercase()),
+        format!("web/poststart/{TOKEN}"),
+        format!("web/livez/{TOKEN}"),
+        TOKEN.to_owned(),
+    ] {
+        let answer = sidecar.get(&format!("/app-health/{path}"), "");
+        assert_eq!(answer.status, 404, "{path}");
+    }
+    assert_eq!(app.requests.try_iter().count(), 0);
+    // Each time: the kubelet asks once for each start and end of a container.
+    for _ in 0..2 {
+        let answer = sidecar.get(&format!("/app-health/web/prestop/{TOKEN}"), "");
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    assert_eq!(app.requests.try_iter().count(), 2);
+    let metrics = sidecar.get("/stats/prometheus", "").body;
+    let counted = "anyam_app_probes_total{probe=\"web/prestop\",result=\"success\"} 2\n";
+    assert!(metrics.contains(counted), "{metrics}");
+    assert!(!metrics.contains(TOKEN));
 }

@@ -1,7 +1,9 @@
 //! The app's metrics and the sidecar's in one response.
 
 use std::collections::HashSet;
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -156,4 +158,107 @@ fn an_app_without_metrics_leaves_the_sidecars() {
     assert_eq!(answer.status, 200);
     assert!(answer.body.contains("anyam_panics_total 0\n"));
     assert!(!answer.body.contains("anyam_app_metrics_up"));
+}
+
+/// However many ask, and however long they would wait.
+#[test]
+fn scrapers_share_a_request_to_the_app() {
+    let app = App::start(|_, stream| {
+        thread::sleep(Duration::from_millis(500));
+        let _ = stream
+            .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\norders_total 7\n");
+    });
+    let sidecar = Sidecar::start(&json!([]), Some(&of(&app)));
+    thread::scope(|scope| {
+        for number in 0..20 {
+            let headers = format!("x-prometheus-scrape-timeout-seconds: {}\r\n", 10 + number);
+            let sidecar = &sidecar;
+            scope.spawn(move || {
+                let answer = sidecar.get("/stats/prometheus", &headers);
+                assert!(answer.body.contains("orders_total 7\n") && is_up(&answer));
+            });
+        }
+    });
+    // One after another they would take ten seconds.
+    let requests = app.requests.try_iter().count();
+    assert!((1..5).contains(&requests), "{requests}");
+}
+
+/// Metrics of eight megabytes, more than sockets buffer; the last line is `last 1`.
+fn large() -> App {
+    let line = format!("orders_total{{of=\"{}\"}} 7\n", "x".repeat(1000));
+    let text = format!("{}last 1\n", line.repeat((8 << 20) / line.len()));
+    App::start(move |_, stream| {
+        let head = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n";
+        let _ = stream.write_all(head);
+        let _ = stream.write_all(text.as_bytes());
+    })
+}
+
+/// Reads until a response's head has begun.
+fn has_begun(stream: &mut TcpStream) -> bool {
+    let mut begin = [0; 12];
+    stream.read_exact(&mut begin).is_ok() && &begin == b"HTTP/1.1 200"
+}
+
+/// Whether the rest of a response is there to its end.
+fn is_whole(mut stream: TcpStream) -> bool {
+    let mut rest = Vec::new();
+    // A reset ends it as well.
+    let _ = stream.read_to_end(&mut rest);
+    rest.ends_with(b"\nlast 1\n")
+}
+
+#[test]
+fn peers_that_do_not_read_fill_no_memory_and_keep_nobody_waiting() {
+    let app = large();
+    let sidecar = Sidecar::start(&json!([]), Some(&of(&app)));
+    let scrape = || {
+        let answer = sidecar.get("/stats/prometheus", PROMETHEUS);
+        assert_eq!(answer.status, 200);
+        assert!(answer.body.ends_with("\nlast 1\n") && is_up(&answer));
+    };
+    scrape();
+    let before = sidecar.resident();
+    let mut peers = Vec::new();
+    for number in 0..64 {
+        let mut peer = sidecar.ask_from([127, 0, 0, 10 + number % 16], "/stats/prometheus");
+        assert!(has_begun(&mut peer));
+        peers.push(peer);
+    }
+    let grown = sidecar.resident().saturating_sub(before) >> 20;
+    // Each with a page of its own would be 512.
+    assert!(grown < 160, "{grown} MiB more");
+    scrape();
+}
+
+#[test]
+fn of_the_pages_that_one_peer_does_not_take_the_oldest_is_given_up() {
+    let app = large();
+    let sidecar = Sidecar::start(&json!([]), Some(&of(&app)));
+    let mut peers = Vec::new();
+    for source in [[127, 0, 0, 2], [127, 0, 0, 3]] {
+        for _ in 0..5 {
+            let mut peer = sidecar.ask_from(source, "/stats/prometheus");
+            assert!(has_begun(&mut peer));
+            peers.push(peer);
+        }
+    }
+    let whole: Vec<bool> = peers.into_iter().map(is_whole).collect();
+    let each = [false, true, true, true, true];
+    assert_eq!(whole, [each, each].concat());
+}
+
+/// The kubelet waits for a probe or hook for as long as the pod says; nobody else for so long.
+#[test]
+fn a_connection_lasts_half_a_minute_unless_it_waits_for_the_app() {
+    let (app, silent) = (large(), App::silent());
+    let http = json!({"port": silent.port});
+    let probes = json!([{"name": "web/readyz", "httpGet": http, "timeoutSeconds": 33}]);
+    let sidecar = Sidecar::start(&probes, Some(&of(&app)));
+    let mut peer = sidecar.ask_from([127, 0, 0, 2], "/stats/prometheus");
+    assert!(has_begun(&mut peer));
+    let probe = sidecar.ask_from([127, 0, 0, 3], "/app-health/web/readyz");
+    assert_eq!(Answer::read(probe).status, 504);
+    assert!(!is_whole(peer));
 }

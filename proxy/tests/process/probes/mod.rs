@@ -8,3 +8,5 @@ mod http;
 mod metrics;
 mod others;
 mod sidecar;
+
+pub use self::sidecar::Sidecar;

@@ -146,8 +146,8 @@ fn tcp_connects_or_does_not() {
     let (_, peer) = listener.accept().unwrap();
     assert_eq!(peer.ip().to_string(), "127.0.0.6");
     drop(listener);
-    let answer = sidecar.probe();
-    assert_eq!(answer.status, 503, "{answer:?}");
+    // The result is kept for a moment.
+    sidecar.until("the app is gone", || sidecar.probe().status == 503);
 }
 
 #[test]
@@ -182,6 +182,10 @@ fn invalid_probes_end_the_start_with_their_field() {
         (
             r#"[{"name": "a/livez", "udpSocket": {"port": 1}}]"#,
             "udpSocket",
+        ),
+        (
+            r#"[{"name": "a/prestop", "httpGet": {"port": 1}}]"#,
+            "probes[0].hook_token",
         ),
     ] {
         let output = run(probes);

@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use socket2::{Domain, Socket, Type};
 
 use crate::ports::free_port;
 use crate::proxy::own_address;
@@ -53,7 +54,12 @@ impl Sidecar {
         sidecar
     }
 
-    /// Starts it with one probe.
+    /// Its status port, on loopback.
+    pub fn port(&self) -> u16 {
+        self.status.port()
+    }
+
+    /// With one probe.
     pub fn probing(handler: (&str, Value), timeout: u32) -> Self {
         let (kind, handler) = handler;
         let probe = json!({"name": "web/livez", kind: handler, "timeoutSeconds": timeout});
@@ -67,8 +73,44 @@ impl Sidecar {
     pub fn get(&self, path: &str, headers: &str) -> Answer {
         let mut stream = TcpStream::connect(self.status).unwrap();
         stream.set_read_timeout(Some(TIMEOUT)).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nhost: 10.0.0.1\r\n{headers}\r\n");
-        stream.write_all(request.as_bytes()).unwrap();
+        ask(&mut stream, path, headers);
+        Answer::read(stream)
+    }
+
+    /// Asks from this address of loopback.
+    pub fn ask_from(&self, source: [u8; 4], path: &str) -> TcpStream {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
+        socket.connect(&self.status.into()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(2 * TIMEOUT)).unwrap();
+        ask(&mut stream, path, "");
+        stream
+    }
+
+    /// Waits for a condition.
+    pub fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
+        self.process.until(what, || done().then_some(()));
+    }
+
+    /// Its resident memory, bytes.
+    pub fn resident(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.process.pid());
+        let status = std::fs::read_to_string(path).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        kib.unwrap().parse::<u64>().unwrap() << 10
+    }
+}
+
+fn ask(stream: &mut TcpStream, path: &str, headers: &str) {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: 10.0.0.1\r\n{headers}\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+}
+
+impl Answer {
+    /// Reads a response to its end.
+    pub fn read(mut stream: TcpStream) -> Self {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
