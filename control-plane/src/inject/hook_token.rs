@@ -39,7 +39,7 @@ pub enum HookTokens {
     /// Another for each pod.
     Random,
     /// From a secret and the pod's name: the same from run to run.
-    Derived(hmac::Key),
+    Derived(Box<hmac::Key>),
 }
 
 impl HookTokens {
@@ -49,7 +49,7 @@ impl HookTokens {
     /// `None`: the secret is shorter than [`HookTokens::SECRET`] bytes.
     pub fn derived(secret: &[u8]) -> Option<Self> {
         let is_long = secret.len() >= Self::SECRET;
-        is_long.then(|| HookTokens::Derived(hmac::Key::new(hmac::HMAC_SHA256, secret)))
+        is_long.then(|| HookTokens::Derived(Box::new(hmac::Key::new(hmac::HMAC_SHA256, secret))))
     }
 
     /// A token for the pods of `object`.

@@ -3,12 +3,12 @@
 
 use serde_json::{Value, json};
 
-use super::annotations::STATUS;
 use super::hook_token::HookToken;
 use super::metrics::{self, Merged};
 use super::pod::{Pod, name};
 use super::probes::{self, Rewritten};
 use super::{InjectError, default_container, sidecar, volumes};
+use crate::injected::STATUS;
 
 /// Whether injection named the default container.
 const DEFAULT_CONTAINER: &str = "defaultContainer";

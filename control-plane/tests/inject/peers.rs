@@ -72,7 +72,8 @@ async fn idle_connections_make_room_for_a_review() {
     let response = server.review("/inject", &pod(), |_| {}).await;
     assert!(response["patch"].is_string());
     // The oldest was closed for it, the newest was not.
-    let first = idle.first_mut().unwrap().read(&mut [0]);
+    let mut byte = [0];
+    let first = idle.first_mut().unwrap().read(&mut byte);
     let closed = tokio::time::timeout(PATIENCE, first).await.unwrap();
     assert_eq!(closed.unwrap_or(0), 0);
     let last = idle.last_mut().unwrap();

@@ -52,7 +52,7 @@ fn a_pods_own_choice_takes_precedence_over_its_namespace() {
 #[test]
 fn the_mirror_of_a_static_pod_stays_as_it_is() {
     let mirror = annotated("kubernetes.io/config.mirror", "5d4f8c7b9");
-    let found = inject(&mirror, super::ENABLED, &MeshSettings::default());
+    let found = inject(&mirror, super::ENABLED, &MeshSettings::default(), &token());
     assert!(
         matches!(found, Ok(Injection::Skipped(Skip::Mirror))),
         "{found:?}"

@@ -33,6 +33,10 @@ pub struct Server {
 
 impl Server {
     pub async fn start() -> Self {
+        Self::with(Lifetimes::default()).await
+    }
+
+    async fn with(lifetimes: Lifetimes) -> Self {
         let state = tempfile::tempdir().unwrap();
         let ca = state.path().join("ca");
         let authority = Authority::open(&ca, "anyam.local", lifetimes).unwrap();

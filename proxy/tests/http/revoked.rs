@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anyam_proxy::config::filter::{FilterConfig, FilterOverride, FilterOverrides, HttpFilter};
-use anyam_proxy::config::policy::{Permission, Policy, Principal, Rbac, RbacAction, Rules};
+use anyam_proxy::config::filter::{FilterOverride, FilterOverrides, HttpFilter};
+use anyam_proxy::config::policy::{Permission, Principal, RbacAction};
 use anyam_proxy::config::route::{Action, PathMatch, PathRewrite, Route};
 use anyam_proxy::matcher::StringMatch;
 use anyam_proxy::snapshot::{Listener, RouteConfig, RouteLink, Snapshot};
@@ -14,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Proxy, Setup, route};
 use crate::peers::{Client, h2_client, listen, read_message};
-use crate::settings::forward;
+use crate::settings::{forward, rbac, rules};
 
 /// Accepts upgrades and echoes; begins an endless response to any other request.
 async fn upstream() -> SocketAddr {

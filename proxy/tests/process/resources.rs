@@ -60,7 +60,7 @@ fn draining(signal: Signal) -> (Proxy, TcpStream) {
         filters: &tcp_proxy(""),
         ..Settings::default()
     };
-    let mut proxy = Proxy::start(upstream(echo), &settings);
+    let proxy = Proxy::start(upstream(echo), &settings);
     let mut open = connect(proxy.front);
     round_trip(&mut open).unwrap();
     proxy.signal(signal);

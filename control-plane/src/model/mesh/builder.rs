@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::affected::{Affected, Changed};
 use super::attach;
 use super::change::{Delta, Origin};
-use super::conditions::Judge;
+use super::conditions::ConditionContext;
 use super::cover;
 use super::endpoints::{EndpointsBy, Slices};
 use super::holders::Holders;

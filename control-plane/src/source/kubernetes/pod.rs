@@ -212,7 +212,8 @@ mod tests {
             enabled: true,
         };
         let settings = inject::settings::MeshSettings::default();
-        let found = inject::inject(&pod, namespace, &settings);
+        let token = inject::hook_token::HookTokens::Random.token("").unwrap();
+        let found = inject::inject(&pod, namespace, &settings, &token);
         let Ok(inject::Injection::Injected { mut pod, .. }) = found else {
             panic!("{found:?}")
         };

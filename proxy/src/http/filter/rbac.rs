@@ -64,7 +64,7 @@ pub(in crate::http) fn revoked(conn: &Conn, info: &StreamInfo) -> Option<Failure
         return Some(Failure::Denied("connection".into()));
     }
     let version = resolved.rules_version;
-    if info.judged_by.replace(version) == version || !resolved.manager.authorises() {
+    if info.authorised_by.replace(version) == version || !resolved.manager.authorises() {
         return None;
     }
     let refused = refused_by_now(conn, &resolved, info);

@@ -103,7 +103,7 @@ pub async fn handle(
     // Drawn only after the exchange was moved to its place: the future would hold it twice.
     exchange.info.draw = fastrand::u64(..);
     let version = exchange.resolved.rules_version;
-    exchange.info.judged_by.set(version);
+    exchange.info.authorised_by.set(version);
     let result = match framing {
         Ok(framing) => exchange.run(framing).await,
         Err(fault) => Err(Failure::BadRequest(fault)),

@@ -129,10 +129,10 @@ pub struct StreamInfo {
     pub filters: StreamFilters,
     /// Chooses among weighted clusters; uniform over all of `u64`.
     pub draw: u64,
-    /// The version of the rules by which it was last judged
+    /// The version of the rules by which it was last evaluated
     /// ([`Resolved::rules_version`](crate::http::connection::conn::Resolved)).
-    pub judged_by: Cell<u64>,
-    pub judged: JudgedHead,
+    pub authorised_by: Cell<u64>,
+    pub authorised: AuthorisedHead,
 }
 
 /// The request's head as the RBAC filters evaluated it: newer policies are evaluated on the same

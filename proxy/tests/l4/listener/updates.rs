@@ -213,7 +213,7 @@ fn plaintext_that_is_not_taken_any_more_is_cut() {
     run(async {
         // Either there is no chain for plaintext any more, or one that fits better requires TLS.
         for (plain, only_port) in [(false, false), (true, true)] {
-            let (mut rig, port, ca) = Rig::of_cart();
+            let (mut rig, port, _ca) = Rig::of_cart();
             let filter = rig::tcp_proxy("echo");
             let cluster = static_cluster("echo", echo_server().await);
             rig.apply(&[cluster], &[permissive(port, filter.clone(), true, false)]);
@@ -339,7 +339,7 @@ fn an_open_connection_is_evaluated_by_its_server_name() {
 #[test]
 fn a_chain_that_another_stands_in_for_cuts_nothing() {
     run(async {
-        let (mut rig, port, ca) = Rig::of_cart();
+        let (mut rig, port, _ca) = Rig::of_cart();
         let cluster = static_cluster("echo", echo_server().await);
         let before = permissive(port, rig::tcp_proxy("echo"), true, false);
         let mut after = before.clone();
