@@ -63,15 +63,15 @@ pub fn concerned(
     if !before.has_same_ports(after) {
         return &covered(objects, before) | &covered(objects, after);
     }
-    let (left, joined): (BTreeSet<Key>, BTreeSet<Key>) =
-        match before.service.selector == after.service.selector {
-            true => (
-                before.members.iter().cloned().collect(),
-                after.members.iter().cloned().collect(),
-            ),
-            false => (covered(objects, before), covered(objects, after)),
+    let members = |entry: &ServiceEntry| entry.members.iter().cloned().collect::<BTreeSet<Key>>();
+    let mut all = &members(before) ^ &members(after);
+    if before.service.selector != after.service.selector {
+        let selected = |entry: &ServiceEntry| -> BTreeSet<Key> {
+            let keys = objects.index().members(&entry.service);
+            keys.into_iter().collect()
         };
-    let mut all = &left ^ &joined;
+        all.extend(&selected(before) ^ &selected(after));
+    }
     all.extend(retargeted((old, before), (new, after)).into_iter().cloned());
     all
 }
