@@ -225,6 +225,8 @@ fn a_policy_for_a_service_holds_for_a_pod_that_no_slice_lists_yet() {
     assert!(!is_guarded(9090), "it selects others");
     mesh.set(&slice(&of("web-1", "10.0.0.1")));
     assert!(is_guarded(8080), "a slice lists it");
+    mesh.set(&service(9090));
+    assert!(is_guarded(8080) && is_guarded(9090), "it is selected, too");
 }
 
 /// Whoever may write Workloads in one namespace takes no pod's address, nor one outside.
