@@ -3,13 +3,14 @@
 //! - [`ads`]: discovery, as a sans-IO state machine and its gRPC server.
 //! - [`api`]: HTTP API and dashboard.
 //! - [`app`]: composition and commands; [`args`]: the command line.
-//! - [`ca`]: certificates and join tokens.
+//! - [`ca`]: certificates, and the tokens that buy the first.
 //! - [`context`]: how a user's `anyam` finds control planes.
 //! - [`declared`]: the folder of manifests as the rest sees it; [`findings`]: what is wrong with them.
 //! - [`identity`]: the identity in a certificate; `descriptors`: open files; `state_file`: files of the
 //!   state folder; [`incumbents`]: which of several declarations was in service.
 //! - [`inject`]: pods with sidecars; the webhook.
 //! - [`inspect`]: what proxies report of themselves and their traffic, and requests to them.
+//! - [`kubernetes`]: what is kept in a cluster, and asked of it.
 //! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.
 //! - [`translate`]: the mesh into xDS resources.
 //! - [`types`]: what the API says, in JSON; [`metrics`]: the control plane's own; [`text`]: from peers.
@@ -28,6 +29,7 @@ pub mod identity;
 pub mod incumbents;
 pub mod inject;
 pub mod inspect;
+pub mod kubernetes;
 pub mod metrics;
 pub mod model;
 pub mod server;
