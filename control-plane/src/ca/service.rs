@@ -27,7 +27,10 @@ use crate::text::bounded;
 /// What a workload shows that has no certificate yet.
 pub enum FirstCredential {
     /// A join token, which is used up.
-    JoinToken { tokens: Tokens, used: Mutex<Used> },
+    JoinToken {
+        tokens: Box<Tokens>,
+        used: Mutex<Used>,
+    },
     /// A service-account token of its pod, which the API server examines each time: an answer that
     /// was kept could outlive the pod.
     PodToken {
@@ -38,8 +41,10 @@ pub enum FirstCredential {
 
 impl FirstCredential {
     pub fn join_token(tokens: Tokens, used: Used) -> Self {
-        let used = Mutex::new(used);
-        FirstCredential::JoinToken { tokens, used }
+        FirstCredential::JoinToken {
+            tokens: Box::new(tokens),
+            used: Mutex::new(used),
+        }
     }
 
     pub fn pod_token(tokens: Arc<dyn PodTokens>) -> Self {
@@ -91,7 +96,7 @@ enum Credential {
 /// What is known of a caller before its request is read.
 #[derive(Clone)]
 enum Admitted {
-    Caller(Caller),
+    Caller(Box<Caller>),
     /// The API server is to be asked whose this is.
     PodToken {
         token: String,
@@ -151,11 +156,11 @@ impl CertificateService {
         if !verified.workload.is_empty() && !is_shortened(&verified.workload) {
             self.declared(namespace, &verified.workload, service_account)?;
         }
-        Ok(Admitted::Caller(Caller {
+        Ok(Admitted::Caller(Box::new(Caller {
             identity: verified.identity.clone(),
             subject: verified.workload.clone(),
             credential: Credential::Certificate,
-        }))
+        })))
     }
 
     fn bearer(&self, token: &str, from: Option<IpAddr>) -> Result<Admitted, Status> {
@@ -165,11 +170,11 @@ impl CertificateService {
                     .check(token, unix_now())
                     .map_err(|error| Status::unauthenticated(error.to_string()))?;
                 self.declared(&claims.namespace, &claims.workload, &claims.service_account)?;
-                Ok(Admitted::Caller(Caller {
+                Ok(Admitted::Caller(Box::new(Caller {
                     identity: claims.identity(),
                     subject: claims.workload.clone(),
                     credential: Credential::JoinToken(claims),
-                }))
+                })))
             }
             FirstCredential::PodToken { .. } if token.starts_with("anyam-join.") => {
                 Err(Status::unauthenticated(format!(
@@ -241,7 +246,7 @@ impl CertificateService {
     ) -> Result<Vec<String>, Status> {
         let caller = match request.extensions().get::<Admitted>().cloned() {
             None => return Err(Status::internal("the caller is not authenticated")),
-            Some(Admitted::Caller(caller)) => caller,
+            Some(Admitted::Caller(caller)) => *caller,
             Some(Admitted::PodToken { token, from }) => self.pod(&token, from).await?,
         };
         let request = request.into_inner();

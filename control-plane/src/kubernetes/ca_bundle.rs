@@ -14,7 +14,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::MANAGER;
-use super::call::{CallError, DEADLINE, FailureLog, Right, call};
+use super::call::{CallError, DEADLINE, FailureLog, Right, call, watch_named};
 
 const RESOURCE: &str = "mutatingwebhookconfigurations.admissionregistration.k8s.io";
 const WATCH: Right = Right::new("watch", RESOURCE);
@@ -26,8 +26,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Keeps the root (PEM) in the MutatingWebhookConfiguration `name`; does not end.
 pub async fn keep(client: Client, name: String, root: String) {
     let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client);
-    let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut events = pin!(watcher(webhooks.clone(), only).default_backoff());
+    let mut events = pin!(watcher(webhooks.clone(), watch_named(&name)).default_backoff());
     let mut failures = FailureLog::new("keeping the webhook's caBundle");
     let mut seen = false;
     // What is to be corrected, as it was seen last.

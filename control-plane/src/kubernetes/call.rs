@@ -11,6 +11,10 @@ use kube::runtime::watcher;
 /// The longest that a call may take.
 pub const DEADLINE: Duration = Duration::from_secs(10);
 
+/// Seconds after which a watch ends and goes on from where it was: a server that is silent for longer is
+/// taken for gone.
+const WATCH_SECONDS: u32 = 60;
+
 /// The `resourceVersion` that a watch went on from is too old; everything is listed again.
 const GONE: u16 = 410;
 
@@ -153,6 +157,16 @@ pub async fn call<T>(
         Ok(Err(error)) => Err(CallError::new(right, &error)),
         Err(_) => Err(CallError::Deadline { right, within }),
     }
+}
+
+/// A watch of all objects of a kind.
+pub fn watch_all() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+/// A watch of the objects of one name, which a right that names it suffices for.
+pub fn watch_named(name: &str) -> watcher::Config {
+    watch_all().fields(&format!("metadata.name={name}"))
 }
 
 /// Logs a failure when it begins or changes, and its end, of what is tried again and again.

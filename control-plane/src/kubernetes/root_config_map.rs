@@ -16,7 +16,7 @@ use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use tokio::time::{Instant, sleep_until};
 
-use super::call::{CallError, DEADLINE, FailureLog, Right, call};
+use super::call::{CallError, DEADLINE, FailureLog, Right, call, watch_all, watch_named};
 use super::{MANAGED_BY, MANAGER};
 
 /// Of the ConfigMap; a sidecar's volume has it as a file.
@@ -189,9 +189,9 @@ impl Publication {
 
 /// Keeps the ConfigMap in all namespaces; does not end.
 pub async fn publish(client: Client, wanted: RootPublication) {
-    let only = watcher::Config::default().fields(&format!("metadata.name={}", wanted.name));
+    let only = watch_named(&wanted.name);
     let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(client.clone());
-    let mut namespaces = pin!(watcher(namespaces, watcher::Config::default()).default_backoff());
+    let mut namespaces = pin!(watcher(namespaces, watch_all()).default_backoff());
     let mut maps = pin!(watcher(Api::<ConfigMap>::all(client.clone()), only).default_backoff());
     let mut failures = FailureLog::new("writing the ConfigMap with the mesh's root");
     let mut watching = FailureLog::new("watching namespaces and their ConfigMaps");

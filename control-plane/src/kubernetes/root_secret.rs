@@ -4,6 +4,7 @@
 //! and those between it and the root, and `ca.crt` the root, unless `tls.crt` ends with it. So an
 //! intermediate of one's own, or of cert-manager, can be there before the control plane starts.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use kube::api::PostParams;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 
-use super::call::{CallError, DEADLINE, FailureLog, Right, call};
+use super::call::{CallError, DEADLINE, FailureLog, Right, call, watch_named};
 use super::leadership::Leadership;
 use super::{MANAGED_BY, MANAGER};
 use crate::ca::authority::Lifetimes;
@@ -248,8 +249,8 @@ impl OpenedRoot {
             secret,
             mut pem,
         } = self;
-        let only = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
-        let mut events = std::pin::pin!(watcher(secret.secrets.clone(), only).default_backoff());
+        let only = watch_named(NAME);
+        let mut events = pin!(watcher(secret.secrets.clone(), only).default_backoff());
         let mut failures = FailureLog::new("following the Secret with the mesh's root");
         let (mut seen, mut missing) = (false, false);
         loop {

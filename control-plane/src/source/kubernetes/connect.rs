@@ -10,6 +10,8 @@ use kube::{Client, Config};
 const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 /// The API server accepts a connection within this time, or another attempt is made.
 const CONNECT: Duration = Duration::from_secs(10);
+/// A response that has brought nothing for this long is given up. Longer than a watch lasts.
+const READ: Duration = Duration::from_secs(75);
 
 /// How to reach a cluster. Neither: as a pod of it, or as kubectl would.
 #[derive(Clone, Debug, Default)]
@@ -66,5 +68,7 @@ pub async fn client(access: &Access) -> Result<Client, ConnectError> {
         config.map_err(wrong)?
     };
     config.connect_timeout = Some(CONNECT);
+    config.read_timeout = Some(READ);
+    config.reset_reader_on_write = true;
     Ok(Client::try_from(config)?)
 }
