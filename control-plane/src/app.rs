@@ -2,33 +2,38 @@
 //!
 //! - [`serve`]: reads the folder, or lists the cluster, once before anything is served, so that a
 //!   start never removes from a proxy what is declared; then follows changes until a signal to stop.
-//! - [`token`], [`certificate`]: the other commands.
+//! - `cluster`: a control plane of a cluster, and what it keeps there.
+//! - `commands`: [`token`] and [`certificate`].
+
+mod cluster;
+mod commands;
+
+pub use self::cluster::ClusterOptions;
+pub use self::commands::{certificate, token};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 
-use crate::args::{CertificateArgs, InjectionArgs, ServeArgs, TokenArgs, WorkloadArgs};
+use crate::args::{InjectionArgs, ServeArgs};
 use crate::ca::authority::Lifetimes;
-use crate::ca::service::unix_now;
-use crate::ca::token::Tokens;
-use crate::ca::{Authority, CaError, private};
+use crate::ca::{CaError, private};
 use crate::context::{self, Context, Contexts};
 use crate::declared::{self, OpenError};
-use crate::identity::Identity;
 use crate::incumbents::IncumbentsError;
 use crate::inject::settings::{MeshSettings, SettingsError};
 use crate::inject::start::{self as injection, WebhookError};
-use crate::model::{self, Key};
-use crate::server::{self, Options, Running, StartError};
-use crate::source::kubernetes::Cluster;
-use crate::source::kubernetes::connect::{self, Access, ConnectError};
+use crate::kubernetes::Keeper;
+use crate::kubernetes::root_secret::RootSecretError;
+use crate::metrics::Metrics;
+use crate::model;
+use crate::server::{self, Issuing, Options, Running, StartError};
+use crate::source::kubernetes::connect::ConnectError;
 use crate::source::watch::Watched;
-use crate::source::{Source, SourceError, Sourced};
+use crate::source::{Source, SourceError};
 use crate::translate::Translator;
 
 /// Why a command fails.
@@ -46,11 +51,6 @@ pub enum AppError {
     Settings(#[from] SettingsError),
     #[error(transparent)]
     Webhook(#[from] WebhookError),
-    #[error(
-        "sidecars would be of the trust domain {settings} (trustDomain in --injection-settings), and \
-         this control plane is of {own} (--trust-domain), whose CA refuses them; write the same in both"
-    )]
-    TrustDomains { settings: String, own: String },
     #[error(
         "{path} can't be read as a folder: {source}; name the folder of manifests with --config-dir",
         path = path.display()
@@ -76,6 +76,21 @@ pub enum AppError {
     Connect(#[from] ConnectError),
     #[error("the cluster can't be read: {0}")]
     Source(#[from] SourceError),
+    #[error(transparent)]
+    Root(#[from] RootSecretError),
+    #[error(
+        "the injection settings have {field} `{there}`, but {flag} is `{here}`: sidecars would be refused; give both the same value"
+    )]
+    Disagree {
+        field: &'static str,
+        there: String,
+        flag: &'static str,
+        here: String,
+    },
+    #[error(
+        "no temporary folder for the API's token: {0}; mount an emptyDir at /tmp, or name a folder with --state-dir"
+    )]
+    Temporary(CaError),
     #[error("{0} is missing on the command line")]
     Missing(&'static str),
 }
@@ -84,6 +99,8 @@ pub enum AppError {
 pub struct App {
     pub running: Running,
     pub translator: Arc<Translator>,
+    /// Of a cluster.
+    pub keeper: Option<Keeper>,
     following: JoinHandle<()>,
 }
 
@@ -99,38 +116,48 @@ impl App {
         private::directory(&options.state_dir)?;
         let model = mesh_options(&options);
         let (translator, folder) = declared::open(folder, &options.state_dir, model)?;
-        Self::follow(translator, Watched::new(folder), options).await
-    }
-
-    /// Waits until everything in the cluster is listed, however long that takes.
-    ///
-    /// # Errors
-    /// As [`Self::start`].
-    pub async fn start_in_cluster(cluster: Cluster, options: Options) -> Result<Self, AppError> {
-        private::directory(&options.state_dir)?;
-        let (translator, cluster) = declared::list(cluster, mesh_options(&options)).await?;
-        Self::follow(translator, cluster, options).await
+        let metrics = Metrics::new().map_err(StartError::from)?;
+        Self::follow(
+            translator,
+            Watched::new(folder),
+            (options, None),
+            metrics.into(),
+        )
+        .await
     }
 
     async fn follow(
         translator: Arc<Translator>,
         source: impl Source,
-        options: Options,
+        (options, issuing): (Options, Option<Issuing>),
+        metrics: Arc<Metrics>,
     ) -> Result<Self, AppError> {
         let (resources, shown) = (Arc::clone(&translator), Arc::clone(&translator));
-        let running = server::start(options, resources, shown).await?;
+        let running = server::start_with(options, issuing, metrics, (resources, shown)).await?;
         let following = tokio::spawn(declared::follow(Arc::clone(&translator), source));
         Ok(App {
             running,
             translator,
+            keeper: None,
             following,
         })
     }
 
-    /// Ends streams and closes sockets; some seconds at most.
+    /// Gives up leadership, ends streams and closes sockets; some seconds at most.
     pub async fn stop(self) {
-        self.following.abort();
-        self.running.stop().await;
+        let App {
+            running,
+            translator: _,
+            keeper,
+            following,
+        } = self;
+        following.abort();
+        let kept = async {
+            if let Some(keeper) = keeper {
+                keeper.stop().await;
+            }
+        };
+        tokio::join!(kept, running.stop());
     }
 }
 
@@ -146,38 +173,21 @@ fn mesh_options(options: &Options) -> model::MeshOptions {
 /// # Errors
 /// When it can't start.
 pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
-    let access = args.kubernetes.then_some(Access {
-        kubeconfig: args.kubeconfig,
-        context: args.kube_context,
-    });
-    let (folder, machine_ranges) = (args.config_dir, args.workload_cidrs);
-    let options = Options {
-        state_dir: args.state_dir.ok_or(AppError::Missing("--state-dir"))?,
-        trust_domain: args.mesh.trust_domain,
-        xds_listen: args.xds_listen,
-        api_listen: args.api_listen,
-        insecure_ads_listen: args.insecure_ads_listen,
-        names: args.names,
-        api_hosts: args.api_hosts,
-        lifetimes: Lifetimes {
-            default: args.certificate_ttl,
-            max: args.max_certificate_ttl,
-        },
-        max_streams: args.max_streams,
-        max_connections_per_address: args.max_connections_per_address,
-        max_connection_age: args.max_connection_age,
+    let webhook = webhook_options(&args)?;
+    let settings = webhook.as_ref().map(|webhook| &webhook.settings);
+    let cluster = match args.cluster.kubernetes {
+        true => Some(ClusterOptions::new(&args.cluster, settings)?),
+        false => None,
     };
-    let webhook = webhook_options(args.injection, &options.names, &options.trust_domain)?;
+    let (state_dir, temporary) = cluster::state_dir(args.state_dir.as_deref(), cluster.is_some())?;
+    let options = server_options(&args, state_dir);
+    let folder = args.config_dir;
     let context = args.context;
     let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
     let start = async {
-        match (access, folder) {
-            (Some(access), _) => {
-                let client = connect::client(&access).await?;
-                let cluster = Cluster::new(client, "Kubernetes").machines_in(machine_ranges);
-                App::start_in_cluster(cluster, options).await
-            }
+        match (cluster, folder) {
+            (Some(cluster), _) => App::start_in_cluster(cluster, options).await,
             (None, Some(folder)) => App::start(&folder, options).await,
             (None, None) => Err(AppError::Missing("--config-dir")),
         }
@@ -215,39 +225,75 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
         webhook.stop().await;
     }
     app.stop().await;
+    drop(temporary);
     Ok(())
 }
 
-fn webhook_options(
-    args: InjectionArgs,
-    names: &[String],
-    trust_domain: &str,
-) -> Result<Option<injection::WebhookOptions>, AppError> {
-    let Some(listen) = args.webhook_listen else {
+fn server_options(args: &ServeArgs, state_dir: PathBuf) -> Options {
+    Options {
+        state_dir,
+        trust_domain: args.mesh.trust_domain.clone(),
+        xds_listen: args.xds_listen,
+        api_listen: args.api_listen,
+        insecure_ads_listen: args.insecure_ads_listen,
+        names: args.names.clone(),
+        api_hosts: args.api_hosts.clone(),
+        lifetimes: Lifetimes {
+            default: args.certificate_ttl,
+            max: args.max_certificate_ttl,
+        },
+        max_streams: args.max_streams,
+        max_connections_per_address: args.max_connections_per_address,
+        max_connection_age: args.max_connection_age,
+    }
+}
+
+fn webhook_options(args: &ServeArgs) -> Result<Option<injection::WebhookOptions>, AppError> {
+    let InjectionArgs {
+        webhook_listen,
+        injection_settings,
+    } = &args.injection;
+    let Some(listen) = *webhook_listen else {
         return Ok(None);
     };
-    let settings = match &args.injection_settings {
+    let settings = match injection_settings {
         Some(path) => MeshSettings::read(path)?,
         None => MeshSettings {
-            trust_domain: trust_domain.to_owned(),
+            trust_domain: args.mesh.trust_domain.clone(),
+            token_audience: args.cluster.token_audience.clone(),
             ..MeshSettings::default()
         },
     };
-    if settings.trust_domain != trust_domain {
-        return Err(AppError::TrustDomains {
-            settings: settings.trust_domain,
-            own: trust_domain.to_owned(),
-        });
-    }
+    same(
+        "trustDomain",
+        &settings.trust_domain,
+        ("--trust-domain", &args.mesh.trust_domain),
+    )?;
     Ok(Some(injection::WebhookOptions {
         listen,
-        names: names.to_vec(),
+        names: args.names.clone(),
         settings,
     }))
 }
 
-/// Writes a context for the same user's `anyam`, for as long as this process runs; without a home
-/// folder there is none.
+/// What injection tells sidecars must be what the control plane goes by.
+fn same(
+    field: &'static str,
+    there: &str,
+    (flag, here): (&'static str, &str),
+) -> Result<(), AppError> {
+    match there == here {
+        true => Ok(()),
+        false => Err(AppError::Disagree {
+            field,
+            there: there.to_owned(),
+            flag,
+            here: here.to_owned(),
+        }),
+    }
+}
+
+/// For `anyam` of the same user, while this runs. A service account without a home has none.
 fn write_context(name: &str, running: &Running) -> Option<(Contexts, String)> {
     if name.is_empty() {
         return None;
@@ -276,118 +322,5 @@ fn write_context(name: &str, running: &Running) -> Option<(Contexts, String)> {
             tracing::info!(%error, "no context was written; `anyam` needs --api and --token-file");
             None
         }
-    }
-}
-
-/// A workload of the command line, with the identity that it runs as.
-fn named(of: &WorkloadArgs) -> Result<(String, Identity), AppError> {
-    let split = of.workload.split_once('/');
-    let (namespace, name) = split.ok_or_else(|| AppError::Workload(of.workload.clone()))?;
-    let account = match (&of.service_account, &of.config_dir) {
-        (Some(account), _) => account.clone(),
-        (None, Some(folder)) => declared_account((folder, &of.state_dir), namespace, name)?,
-        (None, None) => return Err(AppError::Missing("--config-dir")),
-    };
-    let identity = Identity {
-        trust_domain: of.mesh.trust_domain.clone(),
-        namespace: namespace.to_owned(),
-        service_account: account,
-    };
-    if name.is_empty() || !identity.is_valid() {
-        return Err(AppError::Identity(identity.to_string()));
-    }
-    Ok((name.to_owned(), identity))
-}
-
-/// The account that the control plane with this state folder finds for the workload.
-fn declared_account(
-    (folder, state): (&Path, &Path),
-    namespace: &str,
-    name: &str,
-) -> Result<String, AppError> {
-    std::fs::read_dir(folder).map_err(|source| AppError::Folder {
-        path: folder.to_owned(),
-        source,
-    })?;
-    let key = Key::new(namespace, name);
-    let account = |sourced: Sourced| match sourced.object {
-        model::Object::Workload(workload) if workload.meta.key() == key => {
-            Some(workload.service_account.clone())
-        }
-        _ => None,
-    };
-    let found = declared::folder(folder, state)?
-        .scan(Instant::now())
-        .objects
-        .into_iter()
-        .find_map(account);
-    found.ok_or_else(|| AppError::Undeclared {
-        folder: folder.to_owned(),
-        workload: key.to_string(),
-    })
-}
-
-fn open(of: &WorkloadArgs, lifetime: Duration) -> Result<Authority, CaError> {
-    private::directory(&of.state_dir)?;
-    let lifetimes = Lifetimes {
-        default: lifetime,
-        max: lifetime,
-    };
-    Authority::open(&of.state_dir.join("ca"), &of.mesh.trust_domain, lifetimes)
-}
-
-/// A join token.
-///
-/// # Errors
-/// When the workload is not declared, or the state directory is not as it must be.
-pub fn token(args: &TokenArgs) -> Result<String, AppError> {
-    let (name, identity) = named(&args.of)?;
-    let authority = open(&args.of, args.ttl)?;
-    let domain = &args.of.mesh.trust_domain;
-    let tokens = Tokens::open(&args.of.state_dir, domain, &authority.root_hash())?;
-    let workload = (&*identity.namespace, &*name);
-    Ok(tokens.mint(workload, &identity.service_account, unix_now(), args.ttl)?)
-}
-
-/// Writes `cert.pem` (leaf and root), `key.pem` and `root.pem`.
-///
-/// # Errors
-/// When the workload is not declared, or a folder is not as it must be.
-pub fn certificate(args: &CertificateArgs) -> Result<(), AppError> {
-    let (name, identity) = named(&args.of)?;
-    let authority = open(&args.of, args.ttl)?;
-    let (key, issued) = authority.issue_pair(&identity, &name, args.ttl)?;
-    private::directory(&args.out)?;
-    private::write(&args.out.join("key.pem"), key.serialize_pem().as_bytes())?;
-    private::write(&args.out.join("cert.pem"), issued.chain.concat().as_bytes())?;
-    private::write(&args.out.join("root.pem"), authority.root_pem().as_bytes())?;
-    Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sidecars_are_of_the_control_plane_s_own_trust_domain() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("injection.yaml");
-        let of = |settings: Option<&Path>| {
-            let args = InjectionArgs {
-                webhook_listen: Some((Ipv4Addr::LOCALHOST, 0).into()),
-                injection_settings: settings.map(Path::to_owned),
-            };
-            let webhook = webhook_options(args, &[], "mesh.example")?;
-            Ok::<_, AppError>(webhook.map(|it| it.settings.trust_domain))
-        };
-        assert_eq!(of(None).unwrap().as_deref(), Some("mesh.example"));
-        for (text, domain) in [("{}", "anyam.local"), ("trustDomain: a.b", "a.b")] {
-            std::fs::write(&path, text).unwrap();
-            let error = of(Some(&path)).unwrap_err().to_string();
-            let named = error.contains(domain) && error.contains("mesh.example");
-            assert!(named, "{error}");
-        }
-        std::fs::write(&path, "trustDomain: mesh.example").unwrap();
-        assert!(of(Some(&path)).is_ok());
     }
 }

@@ -17,7 +17,7 @@ use crate::model::manifest::values::Cidr;
     subcommand_negates_reqs = true,
     after_help = "Examples:\n  \
         anyam-control --config-dir ./mesh --state-dir ./state\n  \
-        anyam-control --kubernetes --kubeconfig ~/.kube/config --state-dir ./state\n  \
+        anyam-control --kubernetes --kubeconfig ~/.kube/config\n  \
         anyam-control token --config-dir ./mesh --state-dir ./state --workload shop/web-0"
 )]
 pub struct Cli {
@@ -42,38 +42,11 @@ pub struct ServeArgs {
     /// Folder of manifests (*.yaml, *.yml, *.json), watched for changes
     #[arg(long, value_name = "DIR", required_unless_present = "kubernetes")]
     pub config_dir: Option<PathBuf>,
-    /// Follow the Kubernetes API instead of a folder: of the cluster that this runs in, else as
-    /// kubectl does ($KUBECONFIG, ~/.kube/config)
-    #[arg(long, conflicts_with = "config_dir")]
-    pub kubernetes: bool,
-    /// The kubeconfig to use with --kubernetes
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "kubernetes",
-        conflicts_with = "config_dir"
-    )]
-    pub kubeconfig: Option<PathBuf>,
-    /// The context of the kubeconfig
-    #[arg(
-        long,
-        value_name = "NAME",
-        requires = "kubernetes",
-        conflicts_with = "config_dir"
-    )]
-    pub kube_context: Option<String>,
-    /// Range of addresses, with --kubernetes, that Workloads (machines that are no Pods) may have for
-    /// callers of every namespace; may be repeated. None without it: a Workload of one namespace
-    /// could claim the address of another's
-    #[arg(
-        long = "workload-cidr",
-        value_name = "CIDR",
-        requires = "kubernetes",
-        conflicts_with = "config_dir"
-    )]
-    pub workload_cidrs: Vec<Cidr>,
-    /// Private folder for the root key, tokens and allotted addresses; made 0700
-    #[arg(long, value_name = "DIR", required = true)]
+    #[command(flatten)]
+    pub cluster: KubernetesArgs,
+    /// Private folder for the root key, tokens and allotted addresses; made 0700. With --kubernetes only
+    /// the API's token is kept there, for `anyam` on the same machine; without it, in a temporary folder
+    #[arg(long, value_name = "DIR", required_unless_present = "kubernetes")]
     pub state_dir: Option<PathBuf>,
     /// Where proxies come for configuration and certificates (gRPC over TLS)
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15012")]
@@ -116,6 +89,70 @@ pub struct ServeArgs {
     /// What to log, as `info` or `anyam_control=debug`
     #[arg(long, value_name = "FILTER", env = "ANYAM_LOG", default_value = "info")]
     pub log: String,
+}
+
+/// A cluster in place of a folder.
+#[derive(Clone, Debug, Args)]
+pub struct KubernetesArgs {
+    /// Follow the Kubernetes API instead of a folder, and keep root, leader and certificates' roots in
+    /// it: of the cluster that this runs in, else as kubectl does ($KUBECONFIG, ~/.kube/config)
+    #[arg(long, conflicts_with = "config_dir")]
+    pub kubernetes: bool,
+    /// The kubeconfig to use with --kubernetes
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "kubernetes",
+        conflicts_with = "config_dir"
+    )]
+    pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "kubernetes",
+        conflicts_with = "config_dir"
+    )]
+    pub kube_context: Option<String>,
+    /// Namespace of the control plane, which has its Secret and its Lease [default: $POD_NAMESPACE, that
+    /// of the pod's service account, anyam-system]
+    #[arg(
+        long,
+        value_name = "NAME",
+        requires = "kubernetes",
+        conflicts_with = "config_dir",
+        value_parser = namespace
+    )]
+    pub namespace: Option<String>,
+    /// Audience of the service-account tokens by which pods get their first certificate
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "anyam-ca",
+        requires = "kubernetes",
+        conflicts_with = "config_dir"
+    )]
+    pub token_audience: String,
+    /// Range of addresses that Workloads (machines that are no Pods) may have for callers of every
+    /// namespace; may be repeated. None without it: a Workload of one namespace could claim the address
+    /// of another's
+    #[arg(
+        long = "workload-cidr",
+        value_name = "CIDR",
+        requires = "kubernetes",
+        conflicts_with = "config_dir"
+    )]
+    pub workload_cidrs: Vec<Cidr>,
+    /// The MutatingWebhookConfiguration whose caBundle is kept
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "anyam-injector",
+        requires = "kubernetes",
+        requires = "webhook_listen",
+        conflicts_with = "config_dir"
+    )]
+    pub webhook_name: String,
 }
 
 /// The webhook that gives pods their sidecars.
@@ -175,6 +212,16 @@ pub struct CertificateArgs {
     pub ttl: Duration,
 }
 
+/// A label of RFC 1123, as names of namespaces are.
+fn namespace(text: &str) -> Result<String, String> {
+    let allowed = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    let ends = text.starts_with('-') || text.ends_with('-');
+    match text.is_empty() || text.len() > 63 || ends || !text.bytes().all(allowed) {
+        true => Err(format!("`{text}` is no name of a namespace: use a-z 0-9 -")),
+        false => Ok(text.to_owned()),
+    }
+}
+
 /// `90s`, `10m`, `24h`, `7d`.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no time; write 90s, 10m, 24h or 7d");
@@ -208,21 +255,35 @@ mod tests {
         assert!(parse("anyam-control --state-dir b").is_err());
         assert!(parse("anyam-control serve --config-dir a --state-dir b").is_ok());
         assert!(parse("anyam-control serve --state-dir b").is_err());
-        let cluster = "anyam-control serve --state-dir b --kubernetes";
+        let cluster = "anyam-control serve --kubernetes";
+        let in_cluster = |more: &str| parse(&format!("{cluster} {more}"));
         assert!(parse(cluster).is_ok());
-        assert!(parse(&format!("{cluster} --kubeconfig c --kube-context d")).is_ok());
-        assert!(parse(&format!("{cluster} --config-dir a")).is_err());
-        let without = "anyam-control --state-dir b --config-dir a --kubeconfig c";
-        assert!(parse(without).is_err(), "it would not be used");
+        assert!(parse("anyam-control --kubernetes").is_ok());
+        assert!(in_cluster("--state-dir b --kubeconfig c --kube-context d").is_ok());
+        assert!(in_cluster("--namespace mesh --token-audience ca").is_ok());
+        assert!(in_cluster("--webhook-listen [::]:15017 --webhook-name w").is_ok());
+        assert!(
+            in_cluster("--webhook-name w").is_err(),
+            "there is no webhook"
+        );
+        assert!(in_cluster("--namespace ../b").is_err());
         let ranges = "--workload-cidr 10.1.0.0/16 --workload-cidr fd00::/64";
-        let read = parse(&format!("{cluster} {ranges}")).unwrap();
+        let read = in_cluster(ranges).unwrap();
         let Some(Command::Serve(serve)) = read.command else {
             panic!("{read:?}")
         };
-        assert_eq!(serve.workload_cidrs.len(), 2);
-        assert!(parse(&format!("{cluster} --workload-cidr 10.1.0.0/33")).is_err());
-        let folder = "anyam-control --state-dir b --config-dir a --workload-cidr 10.1.0.0/16";
-        assert!(parse(folder).is_err(), "it would not be used");
+        assert_eq!(serve.cluster.workload_cidrs.len(), 2);
+        assert!(in_cluster("--workload-cidr 10.1.0.0/33").is_err());
+        assert!(in_cluster("--config-dir a --state-dir b").is_err());
+        for unused in [
+            "--kubeconfig c",
+            "--namespace n",
+            "--token-audience a",
+            "--workload-cidr 10.1.0.0/16",
+        ] {
+            let without = format!("anyam-control --state-dir b --config-dir a {unused}");
+            assert!(parse(&without).is_err(), "it would not be used");
+        }
         let token = "anyam-control token --state-dir b --workload a/b";
         assert!(parse(&format!("{token} --config-dir c --ttl 5m")).is_ok());
         assert!(

@@ -3,7 +3,7 @@
 //! - [`ads`]: discovery, as a sans-IO state machine and its gRPC server.
 //! - [`api`]: HTTP API and dashboard.
 //! - [`app`]: composition and commands; [`args`]: the command line.
-//! - [`ca`]: certificates and join tokens.
+//! - [`ca`]: certificates, and the tokens that buy the first.
 //! - [`context`]: how a user's `anyam` finds control planes.
 //! - [`declared`]: the folder of manifests as the rest sees it; [`findings`]: what is wrong with them.
 //! - [`identity`]: the identity in a certificate; `descriptors`: open files; `state_file`: files of
@@ -12,6 +12,7 @@
 //! - [`inject`]: pods with sidecars; the webhook.
 //! - `injected`: names by which a sidecar is recognised in a pod.
 //! - [`inspect`]: what proxies report of themselves and their traffic, and requests to them.
+//! - [`kubernetes`]: what is kept in a cluster, and asked of it.
 //! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.
 //! - [`translate`]: the mesh into xDS resources.
 //! - [`types`]: what the API says, in JSON; [`metrics`]: the control plane's own; [`text`]: from peers.
@@ -31,6 +32,7 @@ pub mod incumbents;
 pub mod inject;
 mod injected;
 pub mod inspect;
+pub mod kubernetes;
 pub mod metrics;
 pub mod model;
 pub mod server;

@@ -12,6 +12,10 @@ pub struct Metrics {
     pub api_requests: IntCounterVec,
     pub edges_dropped: IntCounter,
     pub injections: IntCounterVec,
+    /// Tokens of pods, by what became of them.
+    pub token_reviews: IntCounterVec,
+    /// 1 on the replica that writes to the cluster.
+    pub leader: IntGauge,
     connections_refused: IntCounterVec,
     proxies: IntGauge,
     generation: IntGauge,
@@ -71,6 +75,15 @@ impl Metrics {
                 "anyam_control_injections_total",
                 "AdmissionReviews answered by the webhook",
                 "outcome",
+            )?,
+            token_reviews: by(
+                "anyam_control_token_reviews_total",
+                "Service-account tokens that sidecars showed",
+                "outcome",
+            )?,
+            leader: gauge(
+                "anyam_control_leader",
+                "1 while this replica writes to the cluster",
             )?,
             connections_refused: by(
                 "anyam_control_connections_refused_total",

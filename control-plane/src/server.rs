@@ -3,11 +3,17 @@
 //! - [`start`] opens every socket and file before anything is served, so that errors in them are
 //!   reported at once.
 //! - [`Running`] is what is open, until [`Running::stop`].
+//! - `secrets`: the CA, and our own certificate.
+
+mod secrets;
+
+pub use self::secrets::Issuing;
+use self::secrets::Secrets;
 
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,11 +39,8 @@ use crate::ads::streams::StreamLimit;
 use crate::api::auth::Auth;
 use crate::api::{Api, Declared};
 use crate::ca::authority::Lifetimes;
-use crate::ca::service::{self, Authenticate, CertificateService, SharedCa, unix_now};
-use crate::ca::serving::{self, Serving};
-use crate::ca::token::Tokens;
-use crate::ca::used::Used;
-use crate::ca::{Authority, CaError, private};
+use crate::ca::service::{self, Authenticate, CertificateService, SharedCa};
+use crate::ca::{Authority, CaError, serving};
 use crate::descriptors;
 use crate::inspect::Agents;
 use crate::inspect::service::InspectService;
@@ -49,7 +52,6 @@ const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_ANSWER: Duration = Duration::from_secs(10);
 /// ADS, Inspect, and some certificate calls.
 const STREAMS_PER_CONNECTION: u32 = 64;
-const USED_TOKENS: usize = 100_000;
 const STOP: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
@@ -114,15 +116,6 @@ impl Running {
     }
 }
 
-/// Only one control plane may write to a state directory.
-fn lock(state: &Path) -> Result<File, StartError> {
-    let file = private::append(&state.join("lock"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(_) => Err(StartError::InUse(state.to_owned())),
-    }
-}
-
 async fn bind(
     what: &'static str,
     flag: &'static str,
@@ -165,45 +158,6 @@ impl Sockets {
     }
 }
 
-/// What the state directory holds.
-struct Secrets {
-    authority: Arc<Authority>,
-    tokens: Tokens,
-    used: Used,
-    serving: Arc<Serving>,
-    renew_in: Duration,
-    tls: Arc<ServerConfig>,
-    lock: File,
-}
-
-impl Secrets {
-    fn open(options: &Options) -> Result<Self, StartError> {
-        let state = &options.state_dir;
-        private::directory(state)?;
-        let lock = lock(state)?;
-        let domain = &options.trust_domain;
-        let authority = Authority::open(&state.join("ca"), domain, options.lifetimes)?;
-        let tokens = Tokens::open(state, domain, &authority.root_hash())?;
-        let used = Used::open(state, unix_now(), USED_TOKENS)?;
-        let mut names = options.names.clone();
-        if !options.xds_listen.ip().is_unspecified() {
-            names.push(options.xds_listen.ip().to_string());
-        }
-        let (serving, renew_in) = Serving::new(&authority, &names)?;
-        let serving = Arc::new(serving);
-        let tls = Arc::new(serving::server_config(&authority, Arc::clone(&serving))?);
-        Ok(Secrets {
-            authority: Arc::new(authority),
-            tokens,
-            used,
-            serving,
-            renew_in,
-            tls,
-            lock,
-        })
-    }
-}
-
 impl Options {
     fn connection_limits(&self) -> ConnectionLimits {
         let files = descriptors::raise();
@@ -237,6 +191,8 @@ fn serve_plaintext(
     address
 }
 
+/// With the CA of the state directory.
+///
 /// # Errors
 /// When a file or folder of the state directory is not as it must be, or a socket can't be opened.
 pub async fn start(
@@ -244,17 +200,30 @@ pub async fn start(
     resources: Arc<dyn Resources>,
     declared: Arc<dyn Declared>,
 ) -> Result<Running, StartError> {
+    let metrics = Arc::new(Metrics::new()?);
+    start_with(options, None, metrics, (resources, declared)).await
+}
+
+/// With another CA, where one is given: then the state directory has the API's token and nothing else.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with(
+    options: Options,
+    issuing: Option<Issuing>,
+    metrics: Arc<Metrics>,
+    (resources, declared): (Arc<dyn Resources>, Arc<dyn Declared>),
+) -> Result<Running, StartError> {
     let sockets = Sockets::open(&options).await?;
-    let secrets = Secrets::open(&options)?;
+    let secrets = Secrets::open(&options, issuing)?;
     let token_file = options.state_dir.join("api-token");
     let (api_listener, api) = sockets.api;
     let auth = Auth::open(&token_file, api, &options.api_hosts)?;
-    let metrics = Arc::new(Metrics::new()?);
     let (closing, closed) = watch::channel(false);
     let registry = Arc::new(Registry::default());
     let agents = Arc::new(Agents::new(Arc::clone(&metrics)));
     let limits = options.connection_limits();
-    let authority = secrets.authority;
+    let Issuing { authority, first } = secrets.issuing;
     let domain = options.trust_domain;
     let grpc = Grpc {
         ads: SharedAds(Arc::new(Ads::new(
@@ -267,8 +236,7 @@ pub async fn start(
         ))),
         ca: SharedCa(Arc::new(CertificateService::new(
             Arc::clone(&authority),
-            secrets.tokens,
-            secrets.used,
+            first,
             Arc::clone(&resources),
             Arc::clone(&metrics),
         ))),

@@ -185,7 +185,7 @@ impl Api {
 
     fn check(&self) -> Check {
         let edges = self.edges();
-        let left = self.authority.root_not_after() - OffsetDateTime::now_utc();
+        let left = self.authority.not_after() - OffsetDateTime::now_utc();
         check::check(check::Facts {
             objects: &self.objects(&edges),
             findings: self.declared.findings(),
@@ -261,7 +261,7 @@ impl Api {
 
     fn own_metrics(&self) -> Reply {
         let generation = self.resources.view().generation();
-        let root = self.authority.root_not_after().unix_timestamp();
+        let root = self.authority.not_after().unix_timestamp();
         let text = self
             .metrics
             .render(self.registry.all().len(), generation, root);

@@ -1,27 +1,29 @@
-//! The self-made root, and the certificates it signs.
+//! What signs certificates: a root, self-made or given, or an intermediate below one.
 
 use std::net::IpAddr;
 use std::path::Path;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use aws_lc_rs::digest;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SubjectPublicKeyInfo,
 };
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject;
+use rustls::RootCertStore;
+use rustls::crypto::aws_lc_rs::default_provider;
+use rustls::server::WebPkiClientVerifier;
+use rustls_pki_types::{CertificateDer, UnixTime};
 use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::root::{self, CaMaterial, CaPart, CaPem};
 use super::{CaError, csr, private};
 use crate::identity::subject_name;
 use crate::identity::{Identity, is_trust_domain};
 use crate::text::hex;
 
 /// Clocks in a mesh differ a little; a certificate must be good on the machine that is behind.
-const BACKDATE: Duration = Duration::from_secs(60);
-const ROOT_LIFETIME: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+pub(super) const BACKDATE: Duration = Duration::from_secs(60);
 /// Below this a proxy would renew without pause.
 const MIN_LIFETIME: Duration = Duration::from_secs(10);
 
@@ -43,22 +45,32 @@ impl Default for Lifetimes {
     }
 }
 
-/// A root key, its certificate, and the trust domain it stands for.
+/// A root, what signs below it, and the trust domain they stand for.
 pub struct Authority {
-    issuer: Issuer<'static, KeyPair>,
     root: CertificateDer<'static>,
     root_pem: String,
-    root_not_after: OffsetDateTime,
     trust_domain: String,
     lifetimes: Lifetimes,
+    signer: RwLock<Arc<Signer>>,
+}
+
+/// The key that signs, which may be replaced below the same root.
+struct Signer {
+    issuer: Issuer<'static, KeyPair>,
+    /// Certificates that a peer needs to get from a leaf to the root.
+    intermediates: Vec<CertificateDer<'static>>,
+    not_after: OffsetDateTime,
 }
 
 /// A signed certificate with its chain.
 #[derive(Clone, Debug)]
 pub struct Issued {
     pub certificate: CertificateDer<'static>,
-    /// PEM: the leaf, then the root.
+    /// PEM: the leaf, intermediates if there are any, the root.
     pub chain: Vec<String>,
+    /// The same in DER, as TLS sends it. The root is part of it: a sidecar that joins has no bundle
+    /// yet, and recognises the root by its hash.
+    pub sent: Vec<CertificateDer<'static>>,
     pub not_after: OffsetDateTime,
     /// Lower-case hex.
     pub serial: String,
@@ -89,34 +101,101 @@ impl Authority {
             path: path.to_owned(),
             why,
         };
-        let (key_pem, root_pem) = match (private::read(&key_path)?, private::read(&root_path)?) {
-            (Some(key), Some(root)) => (key, root),
+        let text = |path: &Path, content: Vec<u8>| {
+            String::from_utf8(content).map_err(|error| damaged(path, error.to_string()))
+        };
+        let pem = match (private::read(&key_path)?, private::read(&root_path)?) {
+            (Some(key), Some(root)) => CaPem {
+                key: text(&key_path, key)?,
+                certificates: text(&root_path, root)?,
+                root: None,
+            },
             (None, None) => {
-                let (key, root) = make_root(trust_domain)?;
-                private::write(&key_path, key.as_bytes())?;
-                private::write(&root_path, root.as_bytes())?;
-                (key.into_bytes(), root.into_bytes())
+                let made = root::make(trust_domain)?;
+                private::write(&key_path, made.key.as_bytes())?;
+                private::write(&root_path, made.certificates.as_bytes())?;
+                made
             }
             (Some(_), None) => return Err(damaged(&root_path, "missing beside root.key".into())),
             (None, Some(_)) => return Err(damaged(&key_path, "missing beside root.crt".into())),
         };
-        let key_pem = String::from_utf8(key_pem).map_err(|e| damaged(&key_path, e.to_string()))?;
-        let root_pem =
-            String::from_utf8(root_pem).map_err(|e| damaged(&root_path, e.to_string()))?;
-        let key = KeyPair::from_pem(&key_pem).map_err(|e| damaged(&key_path, e.to_string()))?;
-        let root = CertificateDer::from_pem_slice(root_pem.as_bytes())
-            .map_err(|e| damaged(&root_path, e.to_string()))?;
-        let root_not_after =
-            validate_root(&root, &key, trust_domain).map_err(|why| damaged(&root_path, why))?;
-        let issuer =
-            Issuer::from_ca_cert_der(&root, key).map_err(|e| damaged(&root_path, e.to_string()))?;
-        Ok(Authority {
-            issuer,
-            root,
-            root_pem,
-            root_not_after,
+        Self::from_pem(&pem, trust_domain, lifetimes).map_err(|error| match error {
+            CaError::Pem { part, why } => match part {
+                CaPart::Key => damaged(&key_path, why),
+                CaPart::Certificates | CaPart::Root => damaged(&root_path, why),
+            },
+            other => other,
+        })
+    }
+
+    /// # Errors
+    /// [`CaError::Pem`] when a part is missing, damaged, over, of another trust domain, or does not
+    /// belong to the others; [`CaError::TrustDomain`].
+    pub fn from_pem(
+        pem: &CaPem,
+        trust_domain: &str,
+        lifetimes: Lifetimes,
+    ) -> Result<Self, CaError> {
+        if !is_trust_domain(trust_domain) {
+            return Err(CaError::TrustDomain(trust_domain.to_owned()));
+        }
+        let material = pem.read(trust_domain)?;
+        let root = material.root.clone();
+        let authority = Authority {
+            root_pem: root::pem(&root),
             trust_domain: trust_domain.to_owned(),
             lifetimes,
+            signer: RwLock::new(Arc::new(Signer::new(material)?)),
+            root,
+        };
+        authority.verify(&authority.signer())?;
+        Ok(authority)
+    }
+
+    /// Signs with another key from now on: an intermediate that was renewed. What was signed before
+    /// stays good, because the root is the same.
+    ///
+    /// # Errors
+    /// As [`Self::from_pem`], and when the root is another one. Then nothing changes.
+    pub fn replace(&self, pem: &CaPem) -> Result<(), CaError> {
+        let material = pem.read(&self.trust_domain)?;
+        if material.root != self.root {
+            let why = "is another one than that of the certificates in use".to_owned();
+            let part = CaPart::Root;
+            return Err(CaError::Pem { part, why });
+        }
+        let signer = Arc::new(Signer::new(material)?);
+        self.verify(&signer)?;
+        *self.signer.write().unwrap_or_else(PoisonError::into_inner) = signer;
+        Ok(())
+    }
+
+    fn signer(&self) -> Arc<Signer> {
+        let signer = self.signer.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&signer)
+    }
+
+    /// Whether peers accept what `signer` signs, found by verifying such a certificate as they do:
+    /// signatures, names, usages, the length of the path.
+    fn verify(&self, signer: &Signer) -> Result<(), CaError> {
+        let (_, issued) = self.issue_by(signer, &[])?;
+        let verified = || {
+            let mut roots = RootCertStore::empty();
+            roots.add(self.root.clone()).map_err(|e| e.to_string())?;
+            let provider = Arc::new(default_provider());
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|e| e.to_string())?;
+            verifier
+                .verify_client_cert(&issued.certificate, &signer.intermediates, UnixTime::now())
+                .map_err(|e| e.to_string())
+        };
+        verified().map(|_| ()).map_err(|error| CaError::Pem {
+            part: CaPart::Certificates,
+            why: format!(
+                "do not lead from what the key signs to the root ({error}); the first is the key's own, \
+                 then follows the issuer of each"
+            ),
         })
     }
 
@@ -132,8 +211,9 @@ impl Authority {
         &self.root_pem
     }
 
-    pub fn root_not_after(&self) -> OffsetDateTime {
-        self.root_not_after
+    /// When the first of root and intermediates ends, and with it what can be signed.
+    pub fn not_after(&self) -> OffsetDateTime {
+        self.signer().not_after
     }
 
     /// SHA-256 of the root's DER in lower-case hex: what a join token pins.
@@ -156,7 +236,7 @@ impl Authority {
         let key = SubjectPublicKeyInfo::from_der(&key)
             .map_err(|_| SignError::Csr(csr::CsrError::Key("a key that does not parse".into())))?;
         let names = workload_names(identity)?;
-        Ok(self.sign(&key, workload, names, asked)?)
+        Ok(self.sign(&self.signer(), &key, workload, (names, asked))?)
     }
 
     /// A key and certificate made here, for a workload whose proxy reads them from files.
@@ -170,7 +250,8 @@ impl Authority {
         asked: Duration,
     ) -> Result<(KeyPair, Issued), CaError> {
         let key = KeyPair::generate().map_err(signing)?;
-        let issued = self.sign(&key, workload, workload_names(identity)?, asked)?;
+        let wanted = (workload_names(identity)?, asked);
+        let issued = self.sign(&self.signer(), &key, workload, wanted)?;
         Ok((key, issued))
     }
 
@@ -179,6 +260,10 @@ impl Authority {
     /// # Errors
     /// When a name can't stand in a certificate, or signing fails.
     pub fn issue_serving(&self, names: &[String]) -> Result<(KeyPair, Issued), CaError> {
+        self.issue_by(&self.signer(), names)
+    }
+
+    fn issue_by(&self, signer: &Signer, names: &[String]) -> Result<(KeyPair, Issued), CaError> {
         let key = KeyPair::generate().map_err(signing)?;
         let identity = Identity {
             trust_domain: self.trust_domain.clone(),
@@ -192,16 +277,16 @@ impl Authority {
                 Err(_) => SanType::DnsName(name.as_str().try_into().map_err(signing)?),
             });
         }
-        let issued = self.sign(&key, "anyam-control", sans, Duration::ZERO)?;
+        let issued = self.sign(signer, &key, "anyam-control", (sans, Duration::ZERO))?;
         Ok((key, issued))
     }
 
     fn sign(
         &self,
+        signer: &Signer,
         key: &impl PublicKeyData,
         workload: &str,
-        names: Vec<SanType>,
-        asked: Duration,
+        (names, asked): (Vec<SanType>, Duration),
     ) -> Result<Issued, CaError> {
         let lifetime = match asked {
             Duration::ZERO => self.lifetimes.default,
@@ -210,8 +295,8 @@ impl Authority {
         let now = OffsetDateTime::now_utc();
         let mut params = CertificateParams::default();
         params.not_before = now - BACKDATE;
-        // A leaf that outlives its root fails in ways that are hard to read.
-        params.not_after = (now + lifetime).min(self.root_not_after);
+        // A leaf that outlives its issuer fails in ways that are hard to read.
+        params.not_after = (now + lifetime).min(signer.not_after);
         let mut serial = [0u8; 16];
         aws_lc_rs::rand::fill(&mut serial)
             .map_err(|_| CaError::Signing("no random bytes".into()))?;
@@ -227,12 +312,40 @@ impl Authority {
         ];
         params.use_authority_key_identifier_extension = true;
         let not_after = params.not_after;
-        let certificate = params.signed_by(key, &self.issuer).map_err(signing)?;
+        let certificate = params.signed_by(key, &signer.issuer).map_err(signing)?;
+        let mut chain = vec![certificate.pem()];
+        chain.extend(signer.intermediates.iter().map(|der| root::pem(der)));
+        chain.push(self.root_pem.clone());
+        let mut sent = vec![certificate.der().clone()];
+        sent.extend(signer.intermediates.iter().cloned());
+        sent.push(self.root.clone());
         Ok(Issued {
-            chain: vec![certificate.pem(), self.root_pem.clone()],
+            chain,
+            sent,
             certificate: certificate.into(),
             not_after,
             serial: hex(&serial),
+        })
+    }
+}
+
+impl Signer {
+    fn new(material: CaMaterial) -> Result<Self, CaError> {
+        let CaMaterial {
+            key,
+            issuer,
+            intermediates,
+            root: _,
+            not_after,
+        } = material;
+        let issuer = Issuer::from_ca_cert_der(&issuer, key).map_err(|error| CaError::Pem {
+            part: CaPart::Certificates,
+            why: format!("the first cannot be used ({error})"),
+        })?;
+        Ok(Signer {
+            issuer,
+            intermediates,
+            not_after,
         })
     }
 }
@@ -246,7 +359,7 @@ pub enum SignError {
     Ca(#[from] CaError),
 }
 
-fn signing(error: impl std::fmt::Display) -> CaError {
+pub(super) fn signing(error: impl std::fmt::Display) -> CaError {
     CaError::Signing(error.to_string())
 }
 
@@ -259,52 +372,4 @@ fn subject(workload: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, subject_name(workload));
     name
-}
-
-fn make_root(trust_domain: &str) -> Result<(String, String), CaError> {
-    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(signing)?;
-    let now = OffsetDateTime::now_utc();
-    let mut params = CertificateParams::default();
-    params.not_before = now - BACKDATE;
-    params.not_after = now + ROOT_LIFETIME;
-    params.distinguished_name = DistinguishedName::new();
-    let names = &mut params.distinguished_name;
-    names.push(DnType::OrganizationName, "Anyam");
-    names.push(DnType::CommonName, "Anyam root");
-    let uri = format!("spiffe://{trust_domain}");
-    params.subject_alt_names = vec![SanType::URI(uri.try_into().map_err(signing)?)];
-    // Leaves only: nothing below the root may be a CA.
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-    let root = params.self_signed(&key).map_err(signing)?;
-    Ok((key.serialize_pem(), root.pem()))
-}
-
-/// The root's end of validity, when it is our key's, a CA's, in time, and of our trust domain.
-fn validate_root(
-    root: &CertificateDer<'_>,
-    key: &KeyPair,
-    trust_domain: &str,
-) -> Result<OffsetDateTime, String> {
-    let (_, root) = X509Certificate::from_der(root).map_err(|e| e.to_string())?;
-    if root.public_key().subject_public_key.data.as_ref() != key.public_key_raw() {
-        return Err("is not the certificate of root.key".into());
-    }
-    if !root.is_ca() {
-        return Err("is not a CA certificate".into());
-    }
-    let not_after = root.validity().not_after.to_datetime();
-    if not_after <= OffsetDateTime::now_utc() {
-        return Err(format!("expired at {not_after}"));
-    }
-    let uri = format!("spiffe://{trust_domain}");
-    let names = root.subject_alternative_name().map_err(|e| e.to_string())?;
-    let ours = |name: &x509_parser::extensions::GeneralName<'_>| matches!(name, x509_parser::extensions::GeneralName::URI(found) if *found == uri);
-    // A root that came from elsewhere may name no trust domain; one that does must name ours.
-    if names.is_some_and(|names| !names.value.general_names.iter().any(ours)) {
-        return Err(format!(
-            "is the root of another trust domain than {trust_domain}"
-        ));
-    }
-    Ok(not_after)
 }

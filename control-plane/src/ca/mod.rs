@@ -2,14 +2,19 @@
 //!
 //! - [`identity`](crate::identity): SPIFFE ids of workloads, and the identity of a connection's peer.
 //! - [`private`]: files that only we may read.
-//! - [`authority`]: the self-made root, and what it signs; [`csr`] checks requests before that.
-//! - [`token`]: join tokens; [`used`] records those that were used.
+//! - [`authority`]: what signs, and with which lifetimes; [`root`]: its key and certificates, made or
+//!   read; [`csr`] checks requests before that.
+//! - [`token`]: join tokens; [`used`] records those that were used. [`pod_token`]: service-account
+//!   tokens in their place, in a cluster; [`refusals`] limits how often they are refused.
 //! - [`serving`]: our own certificate and the TLS settings of the gRPC port.
 //! - [`service`] serves `istio.v1.auth.IstioCertificateService`.
 
 pub mod authority;
 pub mod csr;
+pub mod pod_token;
 pub mod private;
+pub mod refusals;
+pub mod root;
 pub mod service;
 pub mod serving;
 pub mod token;
@@ -48,6 +53,8 @@ pub enum CaError {
     Owner { path: PathBuf, owner: u32, us: u32 },
     #[error("{path}: {why}; restore it from a copy, or remove the folder to make a new root", path = path.display())]
     Damaged { path: PathBuf, why: String },
+    #[error("{part}: {why}")]
+    Pem { part: root::CaPart, why: String },
     #[error("signing a certificate failed: {0}")]
     Signing(String),
     #[error("`{0}` is no trust domain: use a-z 0-9 . - _, at most 255 bytes")]

@@ -76,8 +76,7 @@ fn issue(authority: &Authority, names: &[String]) -> Result<(CertifiedKey, Durat
     let (key, issued) = authority.issue_serving(names)?;
     let lifetime = issued.not_after - OffsetDateTime::now_utc();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let chain = vec![issued.certificate, authority.root().clone()];
-    let key = CertifiedKey::from_der(chain, key, &provider()).map_err(tls)?;
+    let key = CertifiedKey::from_der(issued.sent, key, &provider()).map_err(tls)?;
     let half_life = Duration::try_from(lifetime / 2).unwrap_or_default();
     Ok((key, half_life.max(Duration::from_secs(1))))
 }

@@ -4,6 +4,7 @@ mod ads;
 mod api;
 mod bench;
 mod browser;
+mod claims;
 mod credential;
 mod dashboard;
 mod inspect;

@@ -1,0 +1,138 @@
+//! A control plane of a cluster. Its root, what admits its pods, and who leads are objects of the cluster;
+//! so are the addresses of Services. On disk is the API's token only, for `anyam` beside it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::{App, AppError, mesh_options, same};
+use crate::args::KubernetesArgs;
+use crate::ca::service::FirstCredential;
+use crate::ca::{CaError, private};
+use crate::declared;
+use crate::inject::settings::MeshSettings;
+use crate::kubernetes::root_secret::RootSecret;
+use crate::kubernetes::token_review::TokenReviews;
+use crate::kubernetes::{self, KeptObjects};
+use crate::metrics::Metrics;
+use crate::model::manifest::values::Cidr;
+use crate::server::{Issuing, Options, StartError};
+use crate::source::kubernetes::Cluster;
+use crate::source::kubernetes::connect::{self, Access};
+use crate::text::hex;
+
+/// Which cluster, and what is kept in it.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    pub access: Access,
+    /// Of tokens of pods.
+    pub token_audience: String,
+    pub objects: KeptObjects,
+    /// Addresses that Workloads may have.
+    pub machine_ranges: Vec<Cidr>,
+}
+
+impl ClusterOptions {
+    /// `injection`: the webhook's settings, if there is one.
+    pub(super) fn new(
+        args: &KubernetesArgs,
+        injection: Option<&MeshSettings>,
+    ) -> Result<Self, AppError> {
+        let audience = &args.token_audience;
+        if let Some(settings) = injection {
+            let here = ("--token-audience", &**audience);
+            same("tokenAudience", &settings.token_audience, here)?;
+        }
+        let settings = injection.cloned().unwrap_or_default();
+        Ok(ClusterOptions {
+            access: Access {
+                kubeconfig: args.kubeconfig.clone(),
+                context: args.kube_context.clone(),
+            },
+            token_audience: audience.clone(),
+            machine_ranges: args.workload_cidrs.clone(),
+            objects: KeptObjects {
+                namespace: args.namespace.clone().unwrap_or_else(kubernetes::namespace),
+                config_map: settings.ca_config_map,
+                excluded_namespaces: settings.excluded_namespaces,
+                webhook: injection.is_some().then(|| args.webhook_name.clone()),
+            },
+        })
+    }
+}
+
+impl App {
+    /// Waits until the root can be read or made, and everything in the cluster is listed, however long
+    /// that takes.
+    ///
+    /// # Errors
+    /// When nothing says where the cluster is, the root's Secret has something else, or a socket can't
+    /// be opened.
+    pub async fn start_in_cluster(
+        cluster: ClusterOptions,
+        options: Options,
+    ) -> Result<Self, AppError> {
+        let ClusterOptions {
+            access,
+            token_audience,
+            objects,
+            machine_ranges,
+        } = cluster;
+        private::directory(&options.state_dir)?;
+        if options.state_dir.join("ca").exists() {
+            tracing::warn!(
+                "the root in {} is not used: a cluster's is in its Secret {}",
+                options.state_dir.join("ca").display(),
+                kubernetes::root_secret::NAME
+            );
+        }
+        let client = connect::client(&access).await?;
+        let root = RootSecret::new(client.clone(), &objects.namespace);
+        let root = root.open(&options.trust_domain, options.lifetimes).await?;
+        let source = Cluster::new(client.clone(), "Kubernetes").machines_in(machine_ranges);
+        let (translator, source) = declared::list(source, mesh_options(&options)).await?;
+        let metrics = Arc::new(Metrics::new().map_err(StartError::from)?);
+        let reviews = TokenReviews::new(client.clone(), token_audience, Arc::clone(&metrics));
+        let issuing = Issuing {
+            authority: Arc::clone(&root.authority),
+            first: FirstCredential::pod_token(Arc::new(reviews)),
+        };
+        let options = (options, Some(issuing));
+        let mut app = Self::follow(translator, source, options, Arc::clone(&metrics)).await?;
+        app.keeper = Some(kubernetes::keep(client, objects, root, &metrics)?);
+        Ok(app)
+    }
+}
+
+/// A folder that is removed with what is in it.
+pub(super) struct TemporaryDir(PathBuf);
+
+impl Drop for TemporaryDir {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::info!(%error, folder = %self.0.display(), "a temporary folder stays");
+        }
+    }
+}
+
+/// The folder that is named, else, in a cluster, a temporary one.
+pub(super) fn state_dir(
+    named: Option<&Path>,
+    in_cluster: bool,
+) -> Result<(PathBuf, Option<TemporaryDir>), AppError> {
+    match named {
+        Some(path) => Ok((path.to_owned(), None)),
+        None if in_cluster => {
+            let made = temporary().map_err(AppError::Temporary)?;
+            Ok((made.0.clone(), Some(made)))
+        }
+        None => Err(AppError::Missing("--state-dir")),
+    }
+}
+
+fn temporary() -> Result<TemporaryDir, CaError> {
+    let mut random = [0u8; 8];
+    aws_lc_rs::rand::fill(&mut random).map_err(|_| CaError::Signing("no random bytes".into()))?;
+    let path = std::env::temp_dir().join(format!("anyam-control-{}", hex(&random)));
+    private::directory(&path)?;
+    Ok(TemporaryDir(path))
+}

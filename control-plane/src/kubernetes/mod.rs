@@ -1,0 +1,166 @@
+//! What a control plane keeps in the cluster that it serves, and asks of it. What it reads there is in
+//! [`crate::source::kubernetes`].
+//!
+//! - [`root_secret`]: the mesh's root, made once; [`root_config_map`]: its certificate for pods;
+//!   [`ca_bundle`]: the same for the API server, which calls the webhook
+//! - [`token_review`]: whose a pod's token is
+//! - [`candidate`]: who leads, by a Lease (no I/O); [`leadership`]: keeps the Lease, tells writers
+//! - [`call`]: a call's deadline, right and failure
+//!
+//! All state is in the API server's objects: a replica that starts anew needs nothing of the last.
+//! docs/kubernetes.md lists the rights that each part uses, deploy/kubernetes/rbac.yaml grants them.
+
+pub mod ca_bundle;
+pub mod call;
+pub mod candidate;
+pub mod leadership;
+pub mod root_config_map;
+pub mod root_secret;
+pub mod token_review;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+
+use self::leadership::{Election, Leadership};
+use self::root_config_map::RootPublication;
+use self::root_secret::OpenedRoot;
+use crate::ca::CaError;
+use crate::metrics::Metrics;
+
+/// What the API server records as the writer of fields.
+const MANAGER: &str = "anyam-control";
+/// The label of objects that we make.
+const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+
+/// A pod's own namespace.
+const NAMESPACE_FILE: &str = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+/// Where nothing says which.
+const NAMESPACE: &str = "anyam-system";
+
+/// Before work begins again that panicked.
+const AFTER_PANIC: Duration = Duration::from_secs(1);
+/// For the Lease to be released.
+const STOP: Duration = Duration::from_secs(4);
+
+/// What a replica keeps in the cluster.
+#[derive(Clone, Debug)]
+pub struct KeptObjects {
+    /// The control plane's.
+    pub namespace: String,
+    /// The ConfigMap's name.
+    pub config_map: String,
+    /// Namespaces that have no pods of the mesh.
+    pub excluded_namespaces: Vec<String>,
+    /// The MutatingWebhookConfiguration; `None`: there is no webhook.
+    pub webhook: Option<String>,
+}
+
+/// The namespace of the control plane, where the command line does not say: `$POD_NAMESPACE`, else that
+/// of the pod's service account, else `anyam-system`.
+pub fn namespace() -> String {
+    let named = std::env::var("POD_NAMESPACE").ok();
+    let named = named.or_else(|| std::fs::read_to_string(NAMESPACE_FILE).ok());
+    let named = named.map(|text| text.trim().to_owned());
+    named
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| NAMESPACE.to_owned())
+}
+
+/// Keeps objects in the cluster as they should be, while it runs.
+pub struct Keeper {
+    leadership: Leadership,
+    election: JoinHandle<()>,
+    tasks: JoinSet<()>,
+    closing: watch::Sender<bool>,
+}
+
+/// # Errors
+/// When there are no random bytes.
+pub fn keep(
+    client: Client,
+    objects: KeptObjects,
+    root: OpenedRoot,
+    metrics: &Arc<Metrics>,
+) -> Result<Keeper, CaError> {
+    let KeptObjects {
+        namespace,
+        config_map,
+        excluded_namespaces,
+        webhook,
+    } = objects;
+    let (leads, told) = watch::channel(false);
+    let (closing, closed) = watch::channel(false);
+    let leadership = Leadership::of(told);
+    let identity = leadership::identity()?;
+    let shown = metrics.leader.clone();
+    let election = Election::new(client.clone(), &namespace, identity, leads, shown);
+    let election = tokio::spawn(election.run(closed));
+    let mut tasks = JoinSet::new();
+    let root_pem = root.authority.root_pem().to_owned();
+    let publication = RootPublication {
+        name: config_map,
+        root: root_pem.clone(),
+        excluded: excluded_namespaces,
+    };
+    let of = client.clone();
+    tasks.spawn(led("root ConfigMap", &leadership, move || {
+        root_config_map::publish(of.clone(), publication.clone())
+    }));
+    if let Some(webhook) = webhook {
+        tasks.spawn(led("caBundle", &leadership, move || {
+            ca_bundle::keep(client.clone(), webhook.clone(), root_pem.clone())
+        }));
+    }
+    tasks.spawn(root.follow(leadership.clone()));
+    Ok(Keeper {
+        leadership,
+        election,
+        tasks,
+        closing,
+    })
+}
+
+/// Work of a leader, begun again when it panics.
+fn led<F: Future<Output = ()> + Send + 'static>(
+    name: &'static str,
+    leadership: &Leadership,
+    mut work: impl FnMut() -> F + Send + 'static,
+) -> impl Future<Output = ()> + Send + 'static {
+    let begin = move || {
+        let work = work();
+        async move {
+            // Dropped with this future, which ends the task.
+            let mut task = JoinSet::new();
+            task.spawn(work);
+            if let Some(Err(error)) = task.join_next().await {
+                tracing::error!(%error, "{name}: its task ended; it begins again");
+                tokio::time::sleep(AFTER_PANIC).await;
+            }
+        }
+    };
+    leadership.clone().while_leading(begin)
+}
+
+impl Keeper {
+    /// For others that write: what they write is the leader's to write.
+    pub fn leadership(&self) -> Leadership {
+        self.leadership.clone()
+    }
+
+    /// Ends what writes, then releases the Lease, so that another replica leads at once. Some seconds
+    /// at most.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+        self.closing.send_replace(true);
+        if tokio::time::timeout(STOP, &mut self.election)
+            .await
+            .is_err()
+        {
+            self.election.abort();
+        }
+    }
+}
