@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyam_tests::program;
-use anyam_tests_kube::{ApiServer, until};
+use anyam_tests_kube::{ApiServer, Kubectl, until};
 use serde_json::{Value, json};
 
 use super::sidecar::SidecarPlan;

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use anyam_tests_kube::until;
+use anyam_tests_kube::{Kubectl, until};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine;

@@ -1,6 +1,6 @@
 use std::time::{Duration, Instant};
 
-use anyam_tests_kube::until;
+use anyam_tests_kube::{Kubectl, until};
 
 use super::harness::{Bench, Control, NAMESPACE, PATIENCE};
 

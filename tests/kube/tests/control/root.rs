@@ -1,6 +1,6 @@
 use std::process::{Command, Stdio};
 
-use anyam_tests_kube::until;
+use anyam_tests_kube::{Kubectl, until};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};

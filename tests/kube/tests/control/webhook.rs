@@ -1,6 +1,6 @@
 use std::net::TcpListener;
 
-use anyam_tests_kube::until;
+use anyam_tests_kube::{Kubectl, until};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
