@@ -40,7 +40,7 @@ pub fn objects(state: &State) -> Vec<Object> {
                 && object.name == id.key.name
         };
         if matches!(about, About::Unreadable(_)) && !all.iter().any(is_it) {
-            // It was never read, so it has no status.
+            // No version of it has been read, so it has no status yet.
             all.push(unread(id));
         }
         if let Some(object) = all.iter_mut().find(|object| is_it(object)) {

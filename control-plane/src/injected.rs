@@ -1,20 +1,21 @@
-//! What injection leaves in a pod, by which the rest of the control plane recognises a sidecar.
+//! Names that injection writes into a pod, by which the rest of the control plane recognises a
+//! sidecar.
 
-/// What our labels and annotations begin with.
+/// The prefix of Anyam's labels and annotations.
 pub const GROUP: &str = "mesh.anyam.dev/";
-/// The annotation that says what injection changed.
+/// The annotation that records what injection changed.
 pub const STATUS: &str = "mesh.anyam.dev/status";
-/// Annotations, below [`GROUP`], and flags of the init container, after `--`.
+/// Names of annotations (below [`GROUP`]) and of flags of the init container (after `--`).
 pub const INCLUDE_INBOUND_PORTS: &str = "include-inbound-ports";
 pub const EXCLUDE_INBOUND_PORTS: &str = "exclude-inbound-ports";
-/// A flag of the init container.
+/// A flag of the init container, no annotation.
 pub const OPEN_PORTS: &str = "open-ports";
-/// The container that the sidecar runs in.
+/// The name of the sidecar's container.
 pub const SIDECAR: &str = "anyam-proxy";
-/// The init container that sets the pod's netfilter rules.
+/// The name of the init container that sets the pod's netfilter rules.
 pub const INIT: &str = "anyam-init";
 
 pub const METRICS_PORT: u16 = 15090;
 pub const HEALTH_PORT: u16 = 15021;
-/// Where the sidecar performs the app's probes and shows merged metrics.
+/// The port at which the sidecar performs the app's probes and serves merged metrics.
 pub const STATUS_PORT: u16 = 15020;

@@ -1,6 +1,5 @@
-//! A cluster's EndpointSlices: they alone say who serves, and a pod is called only as what it is.
-//! What they do not list yet is covered by policies all the same, and whose an address is nobody but
-//! the API server says.
+//! EndpointSlices of a cluster: they alone decide which pods are endpoints. Policies cover the pods
+//! that a selector matches before a slice lists them, and a Pod's address belongs to no Workload.
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
@@ -78,7 +77,7 @@ impl Mesh {
         held.map(ToString::to_string)
     }
 
-    /// Why a Workload is not what it says.
+    /// The reason of the condition that is False in a Workload's status.
     fn refused(&self, namespace: &str, name: &str) -> Option<String> {
         let id = ObjectId {
             kind: Kind::Workload,
@@ -90,7 +89,7 @@ impl Mesh {
         Some(refused.reason.to_owned())
     }
 
-    /// Addresses that calls to the Service go to, with the account of whoever is expected there.
+    /// Addresses of the Service's endpoints, with the service account that a caller expects there.
     fn endpoints(&self) -> Vec<String> {
         let name = "outbound|80|tcp|web.shop.svc.cluster.local";
         let state = self.0.state();
@@ -229,7 +228,7 @@ fn a_policy_for_a_service_holds_for_a_pod_that_no_slice_lists_yet() {
     assert!(is_guarded(8080) && is_guarded(9090), "it is selected, too");
 }
 
-/// Whoever may write Workloads in one namespace takes no pod's address, nor one outside.
+/// A Workload has neither the address of a pod nor one outside `--workload-cidr`.
 #[test]
 fn a_workload_has_only_addresses_of_ranges_for_machines_and_none_that_a_pod_has() {
     let machine = |namespace: &str, ip: &str| {

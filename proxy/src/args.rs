@@ -163,7 +163,7 @@ pub struct RedirectArgs {
 
 #[derive(Debug, Clone, ClapArgs)]
 pub struct WaitArgs {
-    /// Where the sidecar tells its readiness.
+    /// The sidecar's readiness port on loopback.
     #[arg(long, env = "ANYAM_HEALTH_PORT", default_value_t = 15021)]
     pub health_port: u16,
     /// After so many seconds it ends with exit code 1 and says what is missing.

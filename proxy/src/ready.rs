@@ -1,18 +1,18 @@
 //! `anyam-proxy wait`: waits until the sidecar of this network namespace is ready.
 //!
-//! A classic sidecar has it as its `postStart` hook: the kubelet starts a pod's containers in order, and
-//! the next one only after that hook has ended.
+//! A classic sidecar runs it as its `postStart` hook: the kubelet starts a pod's containers in
+//! order, and the next one only after that hook has ended.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between two looks.
+/// Between two requests.
 const PAUSE: Duration = Duration::from_millis(100);
-/// For connecting, for reading and for writing.
+/// Time-out for connecting, for reading and for writing.
 const ANSWER: Duration = Duration::from_secs(3);
-/// As much of an answer is read, bytes.
+/// Bytes of an answer that are read.
 const MAX_ANSWER: u64 = 16 << 10;
 const REQUEST: &[u8] =
     b"GET /healthz/ready HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
@@ -26,10 +26,10 @@ pub struct NotReady {
     why: String,
 }
 
-/// Waits, on the calling thread. `port`: the sidecar's readiness port on loopback.
+/// Blocks the calling thread. `port`: the sidecar's readiness port on loopback.
 ///
 /// # Errors
-/// It was not ready in time; what it said last.
+/// The sidecar was not ready in time; with the last answer.
 pub fn wait(port: u16, within: Duration) -> Result<(), NotReady> {
     let began = Instant::now();
     loop {

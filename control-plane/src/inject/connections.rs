@@ -1,6 +1,6 @@
-//! The webhook's connections: a new one is always accepted. What many peers hold at once is bounded
-//! in number and in bytes; at a bound another connection is closed for it, so that neither idle nor
-//! slow peers, of whom no credential is asked, keep the API server out.
+//! Connections of the webhook. A new one is always accepted; the connections that are open at once
+//! are bounded in number and in bytes. At a bound another connection is closed for the new one, so
+//! that idle or slow peers, which need no credential, do not keep the API server out.
 //!
 //! - [`WebhookConnections::open`]: at the bound the oldest connection without a request is closed
 //! - [`WebhookConnection::hold`]: beyond the bytes of all, the one that holds most is closed
@@ -11,16 +11,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::task::AbortHandle;
 
-/// How much is held.
+/// Limits of the open connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
     pub(super) connections: usize,
     pub(super) of_one_address: usize,
-    /// Of bodies and answers.
+    /// Of request bodies and responses, of all connections.
     pub(super) bytes: usize,
 }
 
-/// See the module.
+/// The open connections; see the module.
 pub(super) struct WebhookConnections {
     bounds: Bounds,
     table: Mutex<Table>,
@@ -29,21 +29,21 @@ pub(super) struct WebhookConnections {
 #[derive(Default)]
 struct Table {
     next: u64,
-    /// In the order in which they came.
+    /// In the order in which they were accepted.
     open: BTreeMap<u64, Open>,
-    /// Of all that are open.
+    /// Bytes of all open connections.
     bytes: usize,
 }
 
 struct Open {
     peer: IpAddr,
-    /// `None`: it was accepted just now.
+    /// `None`: the connection has just been accepted.
     task: Option<AbortHandle>,
     has_request: bool,
     bytes: usize,
 }
 
-/// One of them, open as long as this lives.
+/// An open connection; it is removed from the table when this is dropped.
 pub(super) struct WebhookConnection {
     of: Arc<WebhookConnections>,
     id: u64,
@@ -59,7 +59,7 @@ impl WebhookConnections {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds one; whether another was closed for it.
+    /// Adds a connection; returns whether another one was closed for it.
     pub(super) fn open(self: &Arc<Self>, peer: IpAddr) -> (WebhookConnection, bool) {
         let peer = peer.to_canonical();
         let mut table = self.table();
@@ -99,7 +99,8 @@ impl Table {
         }
     }
 
-    /// Of these the oldest without a request; where each has one, the oldest.
+    /// Closes the oldest connection without a request among those that match `of`; if each has a
+    /// request, the oldest.
     fn close_oldest(&mut self, of: impl Fn(&Open) -> bool) -> bool {
         let all = || self.open.iter().filter(|(_, open)| of(open));
         let idle = all().find(|(_, open)| !open.has_request);
@@ -119,7 +120,7 @@ impl Table {
         true
     }
 
-    /// Of the others the one that holds most.
+    /// Closes the one that holds most bytes, except `but`.
     fn close_largest(&mut self, but: u64) -> bool {
         let others = self.open.iter().filter(|(id, _)| **id != but);
         let holding = others.filter(|(_, open)| open.bytes > 0);
@@ -134,14 +135,14 @@ impl WebhookConnection {
         self.id
     }
 
-    /// A request began, or was answered.
+    /// A request has begun, or its response has been sent.
     pub(super) fn has_request(&self, has_request: bool) {
         if let Some(open) = self.of.table().open.get_mut(&self.id) {
             open.has_request = has_request;
         }
     }
 
-    /// It holds so many bytes now; how many connections were closed for that.
+    /// Sets the bytes that the connection holds; returns how many connections were closed for them.
     pub(super) fn hold(&self, bytes: usize) -> u64 {
         let mut table = self.of.table();
         let Some(open) = table.open.get_mut(&self.id) else {
@@ -201,7 +202,7 @@ mod tests {
             self.open.last().unwrap()
         }
 
-        /// The numbers of those that are still there.
+        /// The numbers of the connections that are still open.
         async fn left(&self) -> Vec<usize> {
             // Aborted tasks end only when the runtime polls them next.
             tokio::task::yield_now().await;
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_address_takes_the_places_of_no_other() {
+    async fn connections_of_one_address_close_none_of_another() {
         let mut server = Server::new();
         server.accept(1);
         for _ in 0..9 {
@@ -235,18 +236,18 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whoever_holds_most_is_closed_for_another_s_bytes() {
+    async fn the_connection_with_the_most_bytes_is_closed_beyond_the_bound() {
         let mut server = Server::new();
         for (last, bytes) in [(1, 5), (2, 60), (3, 30), (4, 0)] {
             assert_eq!(server.accept(last).hold(bytes), 0);
         }
         assert_eq!(server.open[3].hold(10), 1);
         assert_eq!(server.left().await, [0, 2, 3]);
-        // What is closed, or ends by itself, holds nothing any more.
+        // A closed connection holds no bytes any more.
         assert_eq!(server.open[1].hold(100), 0);
         server.open.remove(2);
         assert_eq!(server.open[2].hold(90), 0);
-        // One alone is bounded by what a body may have.
+        // A single connection is bounded by the size of a body.
         assert_eq!(server.open[2].hold(200), 1);
     }
 }

@@ -36,7 +36,7 @@ impl Skip {
     /// Whether a warning is due: the person who applied the pod would expect it to be injected.
     pub fn is_surprising(&self) -> bool {
         match self {
-            // A mirror is the kubelet's: nobody applied it.
+            // The kubelet creates mirror pods, not a person.
             Skip::OptedOut { .. } | Skip::NotEnabled { .. } | Skip::Mirror => false,
             Skip::ExcludedNamespace { .. } | Skip::HostNetwork | Skip::Windows => true,
         }

@@ -1,12 +1,13 @@
-//! The container that `kubectl logs` and `kubectl exec` take where none is named. Without the annotation
-//! that is the pod's first one, which a classic sidecar is.
+//! The container that `kubectl logs` and `kubectl exec` use if none is named. Without the
+//! annotation it is the first container of the pod, which would be the sidecar if that is a classic
+//! one.
 
 use super::pod::{Pod, name};
 
 const ANNOTATION: &str = "kubectl.kubernetes.io/default-container";
 
-/// Names the app's first container, unless the pod names one itself; whether it did. The sidecar is not
-/// in the pod yet.
+/// Sets the annotation to the app's first container, unless the pod has the annotation; returns
+/// whether it did. Called before the sidecar is added.
 pub(super) fn name_apps(pod: &mut Pod) -> bool {
     if pod.annotations.contains_key(ANNOTATION) {
         return false;
@@ -18,7 +19,7 @@ pub(super) fn name_apps(pod: &mut Pod) -> bool {
     true
 }
 
-/// Takes back what [`name_apps`] wrote. The sidecar is not in the pod any more.
+/// Removes the annotation that [`name_apps`] set. Called after the sidecar is removed.
 pub(super) fn revert(pod: &mut Pod) {
     if pod.annotation(ANNOTATION) == pod.containers.first().map(name) {
         pod.annotations.shift_remove(ANNOTATION);

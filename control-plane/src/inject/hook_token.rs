@@ -1,13 +1,13 @@
-//! What the path of a rewritten lifecycle hook ends in.
+//! The token at the end of the path of a rewritten lifecycle hook.
 //!
-//! A hook changes what the app does, and every peer reaches the port at which the sidecar performs it:
-//! without mTLS, because the kubelet has no certificate. Nor does its source address show the kubelet:
-//! by CNI it is an address of the node, of a bridge, of a tunnel or of the pod's gateway, and traffic
-//! through a node's port comes from the same ones. So the path has a secret that only the pod's
-//! specification holds, from which the kubelet has it.
+//! A hook changes what the app does, and every peer can reach the port at which the sidecar
+//! performs it: without mTLS, because the kubelet has no certificate. The source address does not
+//! identify the kubelet either: depending on the CNI it is an address of the node, of a bridge, of
+//! a tunnel or of the pod's gateway, and traffic through a node port has the same addresses. So the
+//! path contains a secret, which only the pod's specification has; the kubelet reads it there.
 //!
-//! A pod keeps its token when it is injected again: injection then changes nothing, and what a pod becomes
-//! depends on the pod, the settings and the token alone.
+//! A pod that is injected again keeps its token, so that a second injection changes nothing: the
+//! result depends on the pod, the settings and the token alone.
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -23,7 +23,7 @@ const LENGTH: usize = 16;
 pub struct HookToken(String);
 
 impl HookToken {
-    /// `None`: it is not what injection writes.
+    /// `None`: the text is not a token that injection writes.
     pub(super) fn read(text: &str) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         (bytes.len() == LENGTH).then(|| HookToken(text.to_owned()))
@@ -34,16 +34,16 @@ impl HookToken {
     }
 }
 
-/// Where pods that have none get their token.
+/// The source of tokens for pods that have none.
 pub enum HookTokens {
-    /// Another for each pod.
+    /// A random token for each pod.
     Random,
-    /// From a secret and the pod's name: the same from run to run.
+    /// Derived from a secret and the pod's name: equal in each run.
     Derived(Box<hmac::Key>),
 }
 
 impl HookTokens {
-    /// Bytes that a secret has at least.
+    /// Minimum length of the secret, bytes.
     pub const SECRET: usize = 16;
 
     /// `None`: the secret is shorter than [`HookTokens::SECRET`] bytes.

@@ -3,13 +3,15 @@
 //! - [`inject`]: a pure function, which the webhook and `anyam inject` both call
 //! - [`settings`]: what the operator sets; [`annotations`]: what a pod overrides of that; `values`,
 //!   [`quantity`]: how values are read; `mistakes`: values that are not allowed
-//! - `decision`: whether a pod is injected; `conflicts`: what in a pod conflicts with a sidecar
+//! - `decision`: whether a pod is injected; `conflicts`: parts of a pod that conflict with a
+//!   sidecar
 //! - `pod`: the pod as JSON, so that fields of newer API versions survive unchanged
-//! - `probes`, `metrics`: what the sidecar does for the app; [`hook_token`]: who may have it perform
-//!   hooks; `status`: what the pod was before, for injecting it again
-//! - `sidecar`, `redirect`, `volumes`: what is added; `default_container`: what kubectl takes all the same
-//! - [`manifest`]: workloads in files; [`review`], [`webhook`]: admission; [`start`]: the webhook
-//!   beside a control plane; `connections`: how much peers hold
+//! - `probes`, `metrics`: what the sidecar does for the app; [`hook_token`]: the secret in the path
+//!   of a lifecycle hook; `status`: the pod before injection, for injecting it again
+//! - `sidecar`, `redirect`, `volumes`: what is added; `default_container`: the container that
+//!   kubectl uses
+//! - [`manifest`]: workloads in files; [`review`], [`webhook`]: admission; [`start`]: runs the
+//!   webhook in the control plane's process; `connections`: limits of the webhook's connections
 
 pub mod annotations;
 mod conflicts;
@@ -113,8 +115,8 @@ pub enum InjectError {
     NoRandomBytes,
 }
 
-/// Injects a pod or a pod template. Injecting a pod again gives what injecting the pod that it was
-/// before gives. `token`: of its lifecycle hooks, unless it has one from before.
+/// Injects a pod or a pod template. A pod that is injected already is first restored, then
+/// injected. `token`: for its lifecycle hooks, unless it has one.
 ///
 /// # Errors
 /// What in the pod must be changed before it can be part of the mesh.

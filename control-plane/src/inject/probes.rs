@@ -1,8 +1,8 @@
 //! The app's probes and lifecycle hooks, which the sidecar performs in the kubelet's place: strict
 //! mTLS would refuse the kubelet, which has no certificate.
 //!
-//! Handlers with a `host` stay: they lead elsewhere than to this pod. `exec` and `sleep` do, too. The path
-//! of a hook ends in the pod's token ([`super::hook_token`]).
+//! Handlers with a `host` stay, because they may lead to another machine than this pod; `exec` and
+//! `sleep` stay as well. The path of a hook ends in the pod's token ([`super::hook_token`]).
 
 use serde_json::{Value, json};
 use xds_proto::anyam::bootstrap::v1::{self as pb, app_probe::Handler};
@@ -91,8 +91,8 @@ fn path(probe: &str) -> String {
     format!("/app-health/{probe}")
 }
 
-/// The token in the path of a rewritten hook, empty in that of a rewritten probe; `None`: the path is
-/// another.
+/// The token in the path of a rewritten hook; empty for a rewritten probe. `None`: not a path that
+/// injection writes for `probe`.
 pub(super) fn token<'a>(of: &'a str, probe: &str) -> Option<&'a str> {
     let below = of.strip_prefix(&path(probe))?;
     match below.is_empty() {
@@ -101,7 +101,7 @@ pub(super) fn token<'a>(of: &'a str, probe: &str) -> Option<&'a str> {
     }
 }
 
-/// What a rewritten probe or hook has for its handler.
+/// The handler of a rewritten probe or hook.
 fn replacement(path: &str) -> Value {
     json!({"path": path, "port": STATUS_PORT, "scheme": "HTTP"})
 }
@@ -138,8 +138,8 @@ pub(super) fn rewrite(
     warnings: &mut Vec<String>,
 ) -> Rewritten {
     let mut rewritten = Rewritten::default();
-    // Of a native sidecar of the app's own, say. A pod would not start whose probe waits for a sidecar
-    // that starts later.
+    // The container may be a native sidecar of the app's own. A pod would not start if its probe
+    // waited for a sidecar that starts later.
     let is_first = sidecar == SidecarKind::Native;
     let init_containers = pod.init_containers.iter_mut().map(|one| (one, is_first));
     let containers = pod.containers.iter_mut().map(|one| (one, true));

@@ -22,8 +22,8 @@ pub(super) fn write(pod: &mut Pod, probes: &Rewritten, metrics: &Merged, names_d
         .insert(STATUS.to_owned(), status.to_string().into());
 }
 
-/// Takes back what an earlier injection did, if there was one, and gives the token that hooks had. What
-/// was changed by hand since stays.
+/// Reverts an earlier injection, if there was one, and returns the token of its hooks. Manual
+/// changes made since stay.
 ///
 /// # Errors
 /// The annotation is not what [`write()`] wrote.
@@ -71,7 +71,7 @@ pub(super) fn revert(pod: &mut Pod) -> Result<Option<HookToken>, InjectError> {
     Ok(token)
 }
 
-/// Gives a probe or hook its own handler again. The token, when it was a hook that had one.
+/// Restores the handler of a probe or hook. Returns the token, if it is a hook that had one.
 fn restore_probe(pod: &mut Pod, probe: &str, original: &Value) -> Option<HookToken> {
     let (container, word) = probe.split_once('/')?;
     let mut containers = pod.all_containers_mut();

@@ -101,7 +101,8 @@ fn range(text: &str) -> Option<(IpAddr, u32, IpAddr)> {
     Some((address, bits, first))
 }
 
-/// What is allowed, for whoever wrote `value`, with what may have been meant.
+/// The allowed values, for an error message about `value`, with a likely correction if there is
+/// one.
 pub(super) fn advice(allowed: &str, value: &str) -> String {
     let lone = |one: &str| {
         let address: IpAddr = one.parse().ok().filter(|_| allowed == RANGES)?;

@@ -36,7 +36,7 @@ use crate::metrics::Metrics;
 pub const ENABLED_PATH: &str = "/inject";
 pub const OPT_IN_PATH: &str = "/inject/opt-in";
 
-/// etcd takes objects of 1.5 MiB; a review has it once, and what is around it.
+/// etcd takes objects of up to 1.5 MiB; a review contains the object once, and its own fields.
 const MAX_BODY: usize = 3 << 20;
 const MAX_HEAD: usize = 64 << 10;
 const BOUNDS: Bounds = Bounds {
@@ -45,14 +45,14 @@ const BOUNDS: Bounds = Bounds {
     of_one_address: 64,
     bytes: 32 << 20,
 };
-/// Reviews that are worked on: what JSON values take of memory is many times their text.
+/// Reviews that are processed at once: parsed JSON takes many times the memory of its text.
 const AT_ONCE: usize = 2;
 const HANDSHAKE: Duration = Duration::from_secs(3);
-/// For a head to arrive; a connection that sends no request is closed after it.
+/// For the headers of a request to arrive; a connection that sends no request is closed after it.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
-/// For a body to arrive: as long as the API server waits.
+/// For a body to arrive: the API server's own time-out.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// After that a connection ends with the request it has, which gets so long.
+/// The age at which a connection is closed, after its open request, which gets `LAST_REQUEST`.
 const LIFE: Duration = Duration::from_secs(600);
 const LAST_REQUEST: Duration = Duration::from_secs(30);
 /// After an error such as "too many open files": trying at once would spin.
@@ -127,7 +127,7 @@ impl Webhook {
             async move {
                 connection.has_request(true);
                 let reply = webhook.answer(request, &connection).await;
-                // Until it is written, or the next request comes.
+                // Held until the response is written or the next request arrives.
                 let bytes = reply.body().size_hint().lower();
                 webhook.hold(&connection, usize::try_from(bytes).unwrap_or(usize::MAX));
                 connection.has_request(false);
@@ -182,7 +182,8 @@ impl Webhook {
         self.review(&body, enabled)
     }
 
-    /// The bytes that a connection holds, of a body that arrives or of an answer that is written.
+    /// Records the bytes that a connection holds: of a body that arrives, or of a response that is
+    /// sent.
     fn hold(&self, connection: &WebhookConnection, bytes: usize) {
         for _ in 0..connection.hold(bytes) {
             self.metrics.refused("webhook");

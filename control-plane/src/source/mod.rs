@@ -80,18 +80,18 @@ pub struct FileError {
     pub field: String,
     /// What is wrong and what is allowed.
     pub message: String,
-    /// What it says of an object.
+    /// The object it concerns, if any.
     pub about: Option<About>,
 }
 
-/// How something wrong concerns an object.
+/// How an error concerns an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum About {
-    /// It is declared here too, and this declaration is not used.
+    /// The object is declared here too, and this declaration is not used.
     Duplicate(ObjectId),
-    /// The field is not used, the rest of the object is.
+    /// The field is not used; the rest of the object is.
     LeftOut(ObjectId),
-    /// It cannot be read: what it was last serves on, if it was read before.
+    /// The object cannot be read: its last valid version stays in force, if there was one.
     Unreadable(ObjectId),
 }
 

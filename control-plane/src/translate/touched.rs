@@ -258,12 +258,13 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// The ports of a workload as services that cover it declare them, where it need not be a member.
+    /// The ports of a workload as the services that cover it declare them; it need not be their
+    /// endpoint.
     fn redeclared(&mut self, old: Option<&Arc<WorkloadEntry>>, new: Option<&Arc<WorkloadEntry>>) {
         let covering = old.into_iter().chain(new);
         let covering: BTreeSet<&Key> = covering.flat_map(|entry| &entry.covered_by).collect();
         for key in covering {
-            // One that came or went shows in the workload's entry.
+            // A service that was added or removed shows in the workload's entry.
             let [Some(was), Some(is)] = self.services(key) else {
                 continue;
             };
@@ -278,7 +279,7 @@ impl<'a> Work<'a> {
         }
     }
 
-    /// A workload as a member of services.
+    /// Resources that list a workload as an endpoint of services.
     fn endpoints_of(&mut self, old: Option<&Arc<WorkloadEntry>>, new: Option<&Arc<WorkloadEntry>>) {
         let identity = |mesh: &Mesh, entry: Option<&Arc<WorkloadEntry>>| {
             entry.map(|entry| entry.workload.identity(&mesh.options.trust_domain))

@@ -1,10 +1,10 @@
 //! Injection through its public surface.
 //!
-//! - `golden`: manifests, and what they become
-//! - `rules`: who is injected, what is refused and how the refusal reads
-//! - `properties`: injecting again changes nothing; what is not ours survives
+//! - `golden`: manifests and the result of injecting them
+//! - `rules`: which pods are injected, which are refused and how the refusal reads
+//! - `properties`: a second injection changes nothing; everything else in the pod stays
 //! - `documented`: docs/kubernetes.md has every annotation
-//! - `webhook`: AdmissionReviews over TLS; `peers`: peers that hold on to it
+//! - `webhook`: AdmissionReviews over TLS; `peers`: idle and slow peers
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 

@@ -1,4 +1,4 @@
-//! Peers that hold on to the webhook: of whoever reaches its port no credential is asked.
+//! Idle and slow peers of the webhook, which need no credential to connect.
 
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ async fn a_body_without_end_is_not_read() {
 }
 
 #[tokio::test]
-async fn plaintext_and_silence_take_nothing_from_others() {
+async fn plaintext_and_idle_connections_do_not_disturb_others() {
     let server = Server::start().await;
     let mut silent = Vec::new();
     for _ in 0..40 {
@@ -61,7 +61,7 @@ async fn plaintext_and_silence_take_nothing_from_others() {
     assert_eq!(closed.unwrap().unwrap_or(0), 0);
 }
 
-/// As many connections as one address may have, each past its handshake and without a request.
+/// The limit of connections from one address, each after its handshake and without a request.
 #[tokio::test]
 async fn idle_connections_make_room_for_a_review() {
     let server = Server::start().await;
@@ -71,7 +71,7 @@ async fn idle_connections_make_room_for_a_review() {
     }
     let response = server.review("/inject", &pod(), |_| {}).await;
     assert!(response["patch"].is_string());
-    // The oldest was closed for it, the newest was not.
+    // The oldest connection was closed, the newest was not.
     let mut byte = [0];
     let first = idle.first_mut().unwrap().read(&mut byte);
     let closed = tokio::time::timeout(PATIENCE, first).await.unwrap();
@@ -85,7 +85,7 @@ async fn idle_connections_make_room_for_a_review() {
     assert_eq!(&status, b"HTTP/1.1 404");
 }
 
-/// Of 60 bodies of 2 MiB each the first half, and no more: they are not all kept.
+/// The first half of 60 bodies of 2 MiB each: not all of them are kept.
 #[tokio::test]
 async fn bodies_that_never_end_are_bounded_together() {
     let server = Server::start().await;
@@ -118,7 +118,7 @@ async fn a_body_of_many_values_is_refused_unread() {
         .await;
     assert_eq!(status, 413);
     assert!(said.contains("50000 JSON values"), "{said}");
-    // As long a text with fewer values is none of that.
+    // A text of that length with fewer values is not refused.
     pod["spec"]["x"] = "[,{,[,{".repeat(20_000).into();
     let response = server.review("/inject", &pod, |_| {}).await;
     assert!(response["patch"].is_string());

@@ -1,11 +1,12 @@
-//! The pages that scrapers get: the sidecar's metrics alone, or with the app's in one answer.
+//! The pages for scrapers: the sidecar's metrics alone, or merged with the app's.
 //!
-//! The app decides the format, because its exposition cannot be rewritten: OpenMetrics where it
-//! answers so, Prometheus' text otherwise. Families that both have are the sidecar's. An app that
-//! does not answer costs its own metrics only.
+//! The app decides the format, because its exposition cannot be rewritten: OpenMetrics if the app
+//! answers with that, Prometheus' text format otherwise. A family that both have is taken from the
+//! sidecar. If the app does not answer, only its own metrics are missing.
 //!
-//! Every peer may ask, so a page is made once for all who ask meanwhile and for a second after: its
-//! memory is shared, the app has one request at a time for each format, and no peer's wait is another's.
+//! Every peer can request a page, so one page serves all requests that arrive while it is made and
+//! for a second after: its memory is shared, the app has one request at a time for each format, and
+//! a peer's time-out does not affect others.
 
 use std::collections::HashSet;
 use std::panic::resume_unwind;
@@ -25,12 +26,12 @@ use crate::token_bucket::{Refill, TokenBucket};
 
 /// Header in which the scraper sends its time-out.
 const SCRAPE_TIMEOUT: &str = "x-prometheus-scrape-timeout-seconds";
-/// The app is waited for so long, if the scraper does not say.
+/// How long the app is waited for if the scraper sends no time-out.
 const DEFAULT: Duration = Duration::from_secs(8);
-/// The part of the scraper's time-out for which the app is waited for: the response itself takes
-/// some time too.
+/// The part of the scraper's time-out for which the app is waited for: sending the response takes
+/// time as well.
 const SHARE: f64 = 0.8;
-/// A page is given to those who ask so soon after it was made.
+/// How long a page is kept after it was made.
 const KEPT: Duration = Duration::from_secs(1);
 /// Pages with parameters that are made in a second for all peers together.
 const SELECTIONS: u32 = 10;
@@ -133,7 +134,7 @@ fn write(admin: &Admin, app: Option<&Exposition>) -> Page {
     }
 }
 
-/// What the page says of the app is about this page, not about a later request to the app.
+/// Sets the gauge for this page, not for a later request to the app.
 fn set_up(families: &mut [MetricFamily], is_up: bool) {
     let mut families = families.iter_mut();
     let Some(up) = families.find(|family| family.name() == probe::APP_UP) else {

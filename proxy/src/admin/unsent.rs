@@ -1,7 +1,7 @@
-//! Bodies that are being sent on the ports that every peer reaches. Each stays in memory until the peer
-//! has taken it, and the peer may take its time. At the limit the connection whose body was begun
-//! first is closed, of the same address before others: so peers that do not read neither fill the
-//! memory nor keep a scraper from its page.
+//! Bodies that are being sent on the ports that every peer can reach. Each stays in memory until
+//! the peer has read it, however slowly. At the limit the connection with the oldest body is
+//! closed, one of the same address first: so peers that do not read neither fill the memory nor
+//! keep a scraper from its page.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -80,7 +80,7 @@ impl UnsentBodies {
     }
 }
 
-/// Dropped when the last of its bytes was written, or with its connection.
+/// Dropped when its last byte is written, or with its connection.
 struct CountedBody {
     body: Bytes,
     number: u64,
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_takes_the_places_of_no_other() {
+    fn bodies_of_one_address_close_none_of_another() {
         let mut table = Table::default();
         let _first = table.begin(1);
         let _held: Vec<Bytes> = (0..20).map(|_| table.begin(9)).collect();

@@ -96,13 +96,13 @@ fn probe(at: At<'_>, message: pb::AppProbe) -> Result<AppProbe, CompileError> {
     })
 }
 
-/// Without one everybody who reaches the port could have a hook performed.
+/// Without a token every peer that reaches the port could run a hook.
 fn token(at: At<'_>, name: &str, given: String) -> Result<Option<HookToken>, CompileError> {
     let word = name.rsplit_once('/').map_or(name, |(_, word)| word);
     match (HOOKS.contains(&word), given.is_empty()) {
         (false, true) => Ok(None),
         (false, false) => at.fail(format_args!("{name:?} is a probe; only hooks have a token")),
-        (true, true) => at.fail("is required: whoever has it may have the hook performed"),
+        (true, true) => at.fail("is required: without a token every peer could run the hook"),
         (true, false) => match HookToken::read(given) {
             Some(token) => Ok(Some(token)),
             // Not the value: the message goes to a log.

@@ -1,5 +1,5 @@
-//! One run of something for all who ask for it: those who ask meanwhile wait for the same run, and for
-//! a while its result is given to those who come later. So no peer makes it run more often.
+//! One run of an operation for all concurrent callers: callers that come while it runs share it,
+//! and later ones get its result for a while. So no peer makes it run more often.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,14 +25,14 @@ impl<T: Clone> Slot<T> {
 }
 
 impl<T: Clone + Send + Sync + 'static> Joined<T> {
-    /// `kept_for`: how long after its end a run's result is given to those who come later.
+    /// `kept_for`: how long a run's result is returned after its end.
     pub(crate) fn new(kept_for: Duration) -> Self {
         let slot = Arc::new(Slot(Mutex::new(None)));
         Joined { kept_for, slot }
     }
 
-    /// The result of the run that there is, or else of the one that `begin` gives. It goes on when
-    /// its callers no longer wait, so it must end by itself.
+    /// The result of the run under way or kept, otherwise of the one that `begin` gives. The run
+    /// goes on when its callers no longer wait, so it must end by itself.
     pub(crate) async fn get<F>(&self, begin: impl FnOnce() -> F) -> T
     where
         F: Future<Output = T> + Send + 'static,
@@ -57,7 +57,7 @@ impl<T: Clone + Send + Sync + 'static> Joined<T> {
     }
 }
 
-/// Brings a run to its end, whoever waits for it, and forgets it after a while.
+/// Drives a run to its end, even if all callers are gone, and drops its result after a while.
 async fn drive<T: Clone>(run: Run<T>, kept_for: Duration, slot: EmptiedSlot<T>) {
     run.await;
     tokio::time::sleep(kept_for).await;

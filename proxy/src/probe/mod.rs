@@ -6,9 +6,9 @@
 //!
 //! - `settings`: what to call; `dial`: connections to the app
 //! - `http`, `redirect`: GET as the kubelet does it; `grpc`: health checks
-//! - `joined`: one run for all who ask
-//! - [`Prober`]: performs probes, each at most twice a second whoever asks, so no peer adds load; hooks
-//!   for those who have their token
+//! - `joined`: one run for all concurrent callers
+//! - [`Prober`]: performs probes, each at most twice a second, so that no peer adds load; hooks
+//!   only for requests with their token
 
 mod dial;
 mod grpc;
@@ -32,14 +32,13 @@ use crate::metrics::registry::RegistryError;
 
 /// Bytes of a probe's response that are read; a longer response is no failure, as for the kubelet.
 const PROBE_BODY: usize = 10 << 10;
-/// The result of a probe is given to those who ask so soon after it. The kubelet asks once a second at
-/// most.
+/// How long the result of a probe is kept. The kubelet probes once a second at most.
 const PROBE_KEPT: Duration = Duration::from_millis(500);
 /// The largest exposition of the app's that is merged, bytes.
 const MAX_EXPOSITION: usize = 10 << 20;
-/// Whether the app answered when its metrics were last read.
+/// Gauge: whether the app answered when its metrics were last read.
 pub const APP_UP: &str = "anyam_app_metrics_up";
-/// The app's time to show its metrics.
+/// Time-out for the app's metrics.
 pub const SCRAPE_TIME: Duration = Duration::from_secs(25);
 
 /// A probe's result, as it is returned to the kubelet.
@@ -108,13 +107,14 @@ impl Prober {
         })
     }
 
-    /// Performs the probe or hook at a path below `/app-health/`; `None`: the app has no such.
+    /// Performs the probe or hook at a path below `/app-health/`; `None`: the app has none at this
+    /// path.
     pub async fn perform(&self, path: &str) -> Option<ProbeResult> {
         let slot = self.probes.iter().find(|slot| slot.probe.is_at(path))?;
         let begin = || run(Arc::clone(&slot.probe), self.dialer);
         let outcome = match slot.probe.token {
             None => slot.runs.get(begin).await,
-            // As often as the kubelet asks, which does so once for each start and end of a container.
+            // Not limited: the kubelet runs a hook once for each start and end of a container.
             Some(_) => begin().await,
         };
         let result = if outcome.status == StatusCode::OK {
@@ -127,8 +127,8 @@ impl Prober {
         Some(outcome)
     }
 
-    /// The app's metrics, as OpenMetrics if it can and `open_metrics` asks for that; `None`: it has
-    /// none, or does not answer as it should within [`SCRAPE_TIME`].
+    /// The app's metrics, as OpenMetrics if the app supports it and `open_metrics` is set; `None`:
+    /// the app has none, or gave no valid answer within [`SCRAPE_TIME`].
     pub async fn scrape(&self, open_metrics: bool) -> Option<Exposition> {
         let metrics = self.metrics.as_ref()?;
         let read = timeout(SCRAPE_TIME, self.read(metrics, open_metrics)).await;

@@ -27,14 +27,14 @@ pub struct AppProbe {
     pub name: String,
     pub handler: ProbeHandler,
     pub timeout: Duration,
-    /// What the path of a hook ends in; `None`: a probe, which every peer may have performed.
+    /// The token at the end of a hook's path; `None`: a probe, which every peer may request.
     pub token: Option<HookToken>,
 }
 
 /// See `AppProbe.hook_token` (anyam.bootstrap.v1).
 pub struct HookToken(String);
 
-/// No log has it.
+/// Never written to a log.
 impl fmt::Debug for HookToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("[redacted]")

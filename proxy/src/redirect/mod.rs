@@ -118,8 +118,8 @@ fn install_program(program: &Program, ipv6: bool) -> Result<(), RedirectError> {
     }
 }
 
-/// The error of an installation whose address was removed again. It says what to mend, whatever became
-/// of that.
+/// The error of an installation whose address was removed again. It says how to fix the cause, even
+/// if the removal failed.
 fn undone(error: RedirectError, removed: Result<(), NetlinkError>) -> RedirectError {
     match removed {
         Ok(()) => error,

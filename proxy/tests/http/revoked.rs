@@ -143,7 +143,7 @@ async fn a_request_whose_head_was_not_kept_ends() {
     is_cut(&mut open).await;
 }
 
-/// Half of all requests, which no policy judges.
+/// A route for half of all requests, which disables the policy.
 fn exempt_half() -> Arc<Route> {
     let mut exempt = route(
         PathMatch::Prefix("/".into()),
@@ -192,10 +192,10 @@ fn relinked(now: &Snapshot) -> Snapshot {
     }
 }
 
-/// A request that is judged again takes its route by lot again, which the policy refuses every other
-/// time here.
+/// A request that is evaluated again also chooses its route again at random; the policy applies to
+/// one of the two routes only.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_without_other_rules_judges_nothing_again() {
+async fn a_snapshot_with_unchanged_rules_evaluates_no_request_again() {
     let upstream = upstream().await;
     let configured = |exempt: Option<Arc<Route>>| {
         setup(upstream, false, Some("/shop/open")).with(|setup| {

@@ -6,16 +6,16 @@
 //! - `splice`: long bodies through kernel pipes
 //! - `tls`: storms, floods and stalls of TLS, from OpenSSL's client
 //! - `edge`: claims of untrusted clients, in headers, names and logs
-//! - `flags`: Envoy's command line; `logs`: rotated, and not read
+//! - `flags`: Envoy's command line; `logs`: log files that are rotated or not read
 //! - `authorisation`: hosts and headers in every spelling against RBAC
-//! - `chains`: which filter chain a connection gets, beside Envoy
-//! - `names`: clusters whose endpoints are names
-//! - `probes`: the kubelet's probes of an app, performed on its behalf; metrics of both
-//! - `ready`: a sidecar's readiness, waited for
+//! - `chains`: which filter chain a connection gets, compared with Envoy
+//! - `names`: clusters whose endpoints are hostnames
+//! - `probes`: the kubelet's probes of an app, performed by the sidecar; merged metrics
+//! - `ready`: `anyam-proxy wait`
 //! - `shutdown`: SIGTERM, with connections of either direction
 //! - `redirect`: netfilter rules, in network namespaces of the test's own
 //! - `filters`: each HTTP filter beside a stock Envoy
-//! - `heads`: how long a response's head may be
+//! - `heads`: limits of response heads
 
 #![allow(clippy::unwrap_used)]
 

@@ -44,7 +44,7 @@ fn it_ends_once_the_proxy_is_ready() {
 }
 
 #[test]
-fn without_readiness_it_says_what_is_missing() {
+fn without_readiness_it_reports_why() {
     let port = free_port();
     let said = refused(port);
     assert!(

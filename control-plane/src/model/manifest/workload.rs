@@ -34,15 +34,15 @@ pub struct Workload {
     /// Its DNS label in the headless service that `subdomain` names, as for a Pod.
     pub hostname: Option<String>,
     pub subdomain: Option<String>,
-    /// It has the addresses of its node, which other workloads may have too.
+    /// The workload has the addresses of its node, which other workloads may have as well.
     pub host_network: bool,
-    /// A Pod as a cluster reports it: whoever writes a Workload cannot take its address.
+    /// A Pod that the API server reports: a Workload cannot take its address.
     pub pod: bool,
     pub redirected: RedirectedPorts,
 }
 
-/// Ports of a workload with a sidecar whose connections reach that: at the others callers meet what
-/// listens there, in plaintext.
+/// Ports of a workload whose inbound connections are redirected to its sidecar. At other ports
+/// callers reach the app itself, in plaintext.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedirectedPorts {
     /// Empty: all.
@@ -51,7 +51,7 @@ pub struct RedirectedPorts {
     pub exclude: Vec<RangeInclusive<u16>>,
 }
 
-/// As `anyam-proxy redirect` has it: all but the sidecar's own.
+/// The default of `anyam-proxy redirect`: all ports but the sidecar's own.
 impl Default for RedirectedPorts {
     fn default() -> Self {
         RedirectedPorts {

@@ -1,6 +1,6 @@
-//! Which workloads a service speaks for: it declares their ports, and its policies hold for them.
-//! These are those that serve it and those that it selects: a cluster's EndpointSlices list a pod
-//! some time after that can be called.
+//! Which workloads a service covers: its port declarations and its policies apply to them. These
+//! are its endpoints and the workloads that its selector matches, because a cluster's
+//! EndpointSlices list a pod only some time after it can be called.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,8 +12,8 @@ use crate::model::manifest::object::Key;
 use crate::model::manifest::workload::Workload;
 
 impl ServiceEntry {
-    /// The ports of a workload that `port` is about: those that calls to it reach, and those that
-    /// they will reach once EndpointSlices list a workload that the service selects.
+    /// The ports of a workload that `port` declares: its target ports as an endpoint, and the ports
+    /// that calls will reach once EndpointSlices list it, if the selector matches.
     pub fn covers(&self, port: &PortEntry, workload: &Workload) -> BTreeSet<u16> {
         let mut all = self.targets(port, workload);
         if join::selects(&self.service, workload) {
@@ -22,7 +22,7 @@ impl ServiceEntry {
         all
     }
 
-    /// Whether both declare the same ports, whatever routes govern them.
+    /// Whether both declare the same ports, regardless of the routes that are attached to them.
     pub fn has_same_ports(&self, other: &ServiceEntry) -> bool {
         let mut both = self.ports.iter().zip(&other.ports);
         self.ports.len() == other.ports.len() && both.all(|(one, other)| one.is_same_port(other))
@@ -30,8 +30,8 @@ impl ServiceEntry {
 }
 
 impl Mesh {
-    /// The services that cover a workload. What slices of another namespace say of its ports and
-    /// policies does not count.
+    /// The services that cover a workload. Slices of another namespace do not count: they declare
+    /// nothing about its ports and policies.
     pub fn own_services<'a>(
         &'a self,
         entry: &'a WorkloadEntry,
@@ -41,7 +41,7 @@ impl Mesh {
     }
 }
 
-/// Workloads that a service covers, and those of other namespaces that serve it.
+/// Workloads that a service covers, and endpoints of the service in other namespaces.
 pub fn covered(objects: &Objects, entry: &ServiceEntry) -> BTreeSet<Key> {
     let mut all: BTreeSet<Key> = entry.members.iter().cloned().collect();
     if entry.slices.is_some() {
@@ -50,7 +50,7 @@ pub fn covered(objects: &Objects, entry: &ServiceEntry) -> BTreeSet<Key> {
     all
 }
 
-/// Workloads that find a service otherwise than it was, but for those that changed themselves.
+/// Workloads for which a service has changed, except those that have changed themselves.
 pub fn concerned(
     objects: &Objects,
     (old, before): (&Mesh, Option<&ServiceEntry>),

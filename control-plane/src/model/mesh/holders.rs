@@ -85,8 +85,8 @@ fn may_have(options: &MeshOptions, claimant: Option<&(Object, Origin)>, ip: IpAd
     }
 }
 
-/// Of those that claim an address, the one that has it: a Pod before any Workload; then the oldest;
-/// where none is older, the one that has had it, so that what is in service stays there.
+/// Which of the objects that claim an address has it: a Pod before any Workload; then the oldest;
+/// if none is older, the one that has it already, so that an object in service keeps its address.
 fn holder<'a>(
     claimants: impl Iterator<Item = &'a Arc<ObjectId>>,
     objects: &'a Objects,

@@ -3,9 +3,10 @@
 //! - [`builder`]: the next state from the last and a [`change`], at the cost of what it concerns:
 //!   [`objects`] and their [`index`] find that, [`affected`] gathers it
 //! - [`attach`]: which route governs which service; [`join`]: which workloads a service selects;
-//!   [`cover`]: for which it speaks; [`endpoints`]: where its calls go; [`ports`]: what is declared of a workload's ports together;
-//!   [`authorization`], [`policies`]: which policy holds where; [`hostnames`]: of workloads in
-//!   headless services; [`persistent`]: maps whose copies share what stays
+//!   [`cover`]: which workloads its ports and policies apply to; [`endpoints`]: where its calls go;
+//!   [`ports`]: the protocols of a workload's ports, from all declarations; [`authorization`],
+//!   [`policies`]: which policy applies where; [`hostnames`]: of workloads in headless services;
+//!   [`persistent`]: maps whose copies share unchanged entries
 //! - [`leaving`]: identities that callers accept for a moment after a change; [`vip`]: allotted
 //!   addresses; [`holders`]: which of several objects has an address
 //! - [`status`]: conditions of objects; [`conditions`]: how they are computed
@@ -60,8 +61,8 @@ pub struct MeshOptions {
 }
 
 impl MeshOptions {
-    /// Whether callers that use an address of a workload may be told that it is its own. Who may
-    /// write a Workload in one namespace could else claim what belongs to another.
+    /// Whether callers may use an address of a workload. Otherwise a Workload of one namespace could
+    /// claim an address that another namespace has.
     pub fn may_have(&self, workload: &Workload, ip: IpAddr) -> bool {
         let within = |ranges: &Vec<Cidr>| ranges.iter().any(|range| range.contains(ip));
         workload.pod || self.machine_ranges.as_ref().is_none_or(within)

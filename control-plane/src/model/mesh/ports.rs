@@ -26,11 +26,11 @@ pub fn declared<'a>(
         .map(|port| (port.number, port.protocol))
         .collect();
     // `None`: the declarations contradict each other.
-    let mut said: BTreeMap<u16, Option<AppProtocol>> = BTreeMap::new();
+    let mut declared: BTreeMap<u16, Option<AppProtocol>> = BTreeMap::new();
     for service in services {
         for port in &service.ports {
             for number in service.covers(port, workload) {
-                let known = said.entry(number).or_insert(Some(port.protocol));
+                let known = declared.entry(number).or_insert(Some(port.protocol));
                 *known = match (*known, port.protocol) {
                     (Some(AppProtocol::Undeclared), other) => Some(other),
                     (Some(before), other) if before.agrees(other) => Some(before),
@@ -40,7 +40,7 @@ pub fn declared<'a>(
         }
     }
     let mut ports = own;
-    for (number, protocol) in said {
+    for (number, protocol) in declared {
         let known = ports.entry(number).or_insert(AppProtocol::Undeclared);
         if *known == AppProtocol::Undeclared {
             *known = protocol.unwrap_or(AppProtocol::Undeclared);

@@ -10,8 +10,8 @@ use kube::{Client, Config};
 const IN_CLUSTER: &str = "KUBERNETES_SERVICE_HOST";
 /// After this long without a connection another attempt is made.
 const CONNECT: Duration = Duration::from_secs(10);
-/// A connection on which nothing comes for so long is given up: a peer that vanished without a word
-/// would else be waited for without end. Watches end, and begin again, more often than that.
+/// A connection without any bytes for so long is closed: a peer that vanished without a FIN or RST
+/// would else be waited for without end. Watches end, and start again, more often than that.
 const READ: Duration = Duration::from_secs(90);
 
 /// How to reach a cluster. With neither field: as a pod of it, else as kubectl does.
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_api_server_that_accepts_and_says_nothing_is_given_up() {
+    async fn a_connection_without_a_response_is_closed() {
         let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = silent.local_addr().unwrap();
         let folder = tempfile::tempdir().unwrap();

@@ -2,10 +2,10 @@
 //! API server accepted the object, it may be of a newer version than this program, and others refer
 //! to it. [`read()`] removes the part by its path, reports it, and reads again.
 //!
-//! What goes must not let through more than before: a match goes with its rule, not alone; a rule
-//! whose filter is unknown answers 500, as Gateway API wants it; of policies a rule that cannot be
-//! read allows nothing, or denies everything, and a policy of which too much is unreadable is as strict
-//! as it can be for the targets that it names.
+//! Removing a part must not allow more than before: a match is removed with its rule; a rule whose
+//! filter is unknown answers 500, as Gateway API requires; an invalid rule of an Allow policy is
+//! removed, one of a Deny policy denies everything; a policy with too many invalid parts is as
+//! strict as possible for its targets.
 
 use std::borrow::Cow;
 
@@ -94,7 +94,7 @@ impl Repair<'_> {
     /// without it.
     fn take_out(&mut self, path: &str, removed: &mut Removed) -> bool {
         if let Some((index, _)) = element(path, "spec.targetRefs") {
-            // Without any it would hold for its whole namespace.
+            // A policy without any target applies to its whole namespace.
             let others = self.elements("spec.targetRefs") > 1;
             return others && self.remove(&format!("spec.targetRefs[{index}]"), removed);
         }
@@ -104,8 +104,8 @@ impl Repair<'_> {
             Kind::AuthorizationPolicy => !targets && self.of_authorization(path, removed),
             Kind::MeshPolicy => !targets && self.of_mesh_policy(path, removed),
             Kind::BackendPolicy => !targets && self.remove(path, removed),
-            // Only entries of `from` and `to` are removed: without one of the lists it would be
-            // another grant.
+            // Only entries of `from` and `to` are removed: a grant without one of the lists would
+            // mean another one.
             Kind::ReferenceGrant => {
                 let within = ["spec.from", "spec.to"].map(|list| (list, element(path, list)));
                 match within
@@ -189,7 +189,7 @@ impl Repair<'_> {
     fn of_authorization(&mut self, path: &str, removed: &mut Removed) -> bool {
         let action = self.action();
         if path == "spec.action" {
-            // It may be one that refuses: an Allow without rules refuses everything.
+            // The action may be one that refuses; an Allow without rules refuses everything.
             return self.make_strictest();
         }
         if let Some((index, _)) = element(path, "spec.rules") {
@@ -205,7 +205,7 @@ impl Repair<'_> {
         if !path.starts_with("spec.") {
             return self.remove(path, removed);
         }
-        // It may have narrowed what the rules match.
+        // The field may have narrowed what the rules match.
         let rules = strictest_rules(action);
         let replaced = self.node.at_mut("spec.rules");
         let replaced = replaced.map(|it| it.value = Value::Sequence(rules));
@@ -215,7 +215,7 @@ impl Repair<'_> {
 
     fn of_mesh_policy(&mut self, path: &str, removed: &mut Removed) -> bool {
         if matches!(path, "spec.mtls" | "spec.mtls.ports" | "spec.egress") {
-            // All modes in it, then.
+            // None of its modes can be read, so all of them become the strictest.
             let (field, mode) = match path {
                 "spec.egress" => ("egress", "Block"),
                 _ => ("mtls", "Strict"),
@@ -245,11 +245,11 @@ impl Repair<'_> {
         let is_set = found.get("mode").is_some_and(|it| it.text() == mode);
         let alone = matches!(&found.value, Value::Mapping(entries) if entries.len() == 1);
         found.value = Value::Mapping(vec![(text("mode"), text(mode))]);
-        // Else it would be mended for ever.
+        // Otherwise the same repair would repeat without end.
         !(is_set && alone)
     }
 
-    /// Of an AuthorizationPolicy; the default where it has none that is known.
+    /// The action of an AuthorizationPolicy; Allow if it has none that is known.
     fn action(&mut self) -> &'static str {
         let action = self.node.at_mut("spec.action");
         let action = action.map_or("", |it| it.text());
@@ -258,8 +258,8 @@ impl Repair<'_> {
         known.unwrap_or("Allow")
     }
 
-    /// Leaves of a policy nothing but its targets, for which it refuses what it can. Whether it is
-    /// one that can.
+    /// Removes everything but the targets of a policy, and makes it refuse what it can for them;
+    /// false if a policy of this kind cannot refuse.
     fn make_strictest(&mut self) -> bool {
         let action = self.action();
         let targets = self.node.at_mut("spec.targetRefs").cloned();
@@ -293,7 +293,7 @@ impl Repair<'_> {
     }
 }
 
-/// None of a policy that allows, of others rules that match everything.
+/// No rules for an Allow policy, for others one rule that matches everything.
 fn strictest_rules(action: &str) -> Vec<Node<'static>> {
     match action {
         "Allow" => Vec::new(),
@@ -513,7 +513,7 @@ mod tests {
             let egress = policy.spec.egress.map(|it| it.mode);
             assert_eq!(egress, Some(EgressMode::Allow));
         }
-        // By port it is for workloads alone.
+        // A mode by port is for workloads only, not for a whole namespace.
         let (policy, _) = mesh(json!({"mtls": {"mode": "Permissive", "ports": {"80": "Strict"}}}));
         let mtls = policy.spec.mtls.clone().unwrap();
         assert_eq!((mtls.mode, mtls.ports.len()), (Some(MtlsMode::Strict), 0));

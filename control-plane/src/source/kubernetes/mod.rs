@@ -74,7 +74,7 @@ impl Cluster {
         cluster
     }
 
-    /// Where Workloads that are no Pods may have addresses. Else nowhere.
+    /// The ranges in which Workloads that are no Pods may have addresses; none without this.
     #[must_use]
     pub fn machines_in(mut self, ranges: Vec<Cidr>) -> Self {
         self.machine_ranges = ranges;

@@ -77,7 +77,8 @@ fn has_sidecar(pod: &Pod) -> bool {
             || marked.is_some_and(|mark| !mark.is_empty()))
 }
 
-/// As its init container sets its rules; where something else does, as its annotations say.
+/// The redirected ports, from the flags of the init container that injection adds; without that
+/// container, from the annotations.
 fn redirected(pod: &Pod) -> RedirectedPorts {
     let mut init = pod.spec.init_containers.iter();
     let init = init.find(|it| it.name == INIT);
@@ -100,7 +101,8 @@ fn redirected(pod: &Pod) -> RedirectedPorts {
     }
 }
 
-/// Of a list as in `80,8000-8099`. With anything else the pod's init container fails.
+/// Parses a list such as `80,8000-8099`. Invalid entries are skipped: the pod's init container
+/// fails on them.
 fn port_ranges(list: &str) -> Vec<RangeInclusive<u16>> {
     let range = |one: &str| {
         let (first, last) = one.split_once('-').unwrap_or((one, one));
@@ -109,8 +111,8 @@ fn port_ranges(list: &str) -> Vec<RangeInclusive<u16>> {
     list.split(',').filter_map(range).collect()
 }
 
-/// TCP ports by their names. What they carry is what Services say: names of container ports are not
-/// read as protocols.
+/// TCP ports by name. Their protocols are those that Services declare: names of container ports are
+/// not read as protocols.
 fn ports(pod: &Pod) -> Vec<WorkloadPort> {
     let native = |it: &&Container| it.restart_policy.as_deref() == Some("Always");
     let native = pod.spec.init_containers.iter().filter(native);

@@ -62,8 +62,8 @@ impl ClusterState {
             Event::Missing(kind) => {
                 let error = FileError {
                     file: kind.to_string(),
-                    message: "the API server does not have them any more; for a while what they \
-                              said last holds"
+                    message: "the API server does not have them any more; their objects stay in \
+                              force for a while"
                         .to_owned(),
                     ..FileError::default()
                 };
@@ -192,7 +192,7 @@ impl ClusterState {
         self.serve(id, machine);
     }
 
-    /// A pod is gone from the node that it was on, if it was on one.
+    /// Removes a pod from the index of its node, if it was on one.
     fn leave_node(&mut self, key: &Key) {
         let Some(Object::Workload(pod)) = self.served.get(&workload(key)) else {
             return;
@@ -249,7 +249,7 @@ impl ClusterState {
                 Some(About::LeftOut(ObjectId::clone(id))),
             ),
             false => (
-                "it cannot be used without that; what it said last serves on, if it was read before",
+                "it cannot be used without that; its last valid version, if any, stays in force",
                 Some(About::Unreadable(ObjectId::clone(id))),
             ),
         };
@@ -401,7 +401,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_read_serves_on_and_is_named() {
+    fn an_unreadable_object_stays_in_force_and_is_reported() {
         let mut state = ClusterState::default();
         take(&mut state, [service("a", r#"{"ports": [{"port": 80}]}"#)]);
         state.take_in(service("a", "3"));

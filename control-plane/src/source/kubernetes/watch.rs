@@ -25,21 +25,21 @@ use crate::source::absence;
 /// Seconds after which a watch ends and resumes at its last version: a server that sends nothing
 /// for longer is unreachable.
 const WATCH: u32 = 60;
-/// Everything is listed again this often, so that events that were missed are made up for.
+/// All objects are listed again this often, in case events were missed.
 const RESYNC: Duration = Duration::from_secs(3600);
 
-/// How long what is waited for.
+/// Times to wait.
 #[derive(Clone, Copy, Debug)]
 struct Waits {
-    /// An answer of the API server, of which kinds there are.
+    /// For the API server to answer which kinds it has.
     answer: Duration,
-    /// Before a kind is looked for again that was not found, or could not be asked for.
+    /// Before a kind is requested again that was not found, or whose request failed.
     again: Duration,
-    /// A custom resource that is not there is looked for this often.
+    /// Before a custom resource is looked for again that is not installed.
     absent: Duration,
-    /// A kind that is not there any more loses its objects after this. An API server that starts
-    /// need not know a custom resource yet, and policies that go for a moment let everything
-    /// through.
+    /// After this the objects of a kind that is no longer served are removed. An API server that
+    /// starts may not serve a custom resource yet, and a moment without policies would let
+    /// everything through.
     withdrawn: Duration,
 }
 
@@ -92,7 +92,7 @@ async fn follow_with(waits: Waits, client: Client, watched: WatchedKind, to: mps
         let resource = match timeout(waits.answer, served(&client, watched)).await {
             Ok(Ok(resource)) => resource,
             Ok(Err(error)) => {
-                tracing::warn!(kind = %watched, %error, "the API server cannot be asked for it; trying again");
+                tracing::warn!(kind = %watched, %error, "requesting the kind from the API server failed; trying again");
                 sleep(waits.again).await;
                 continue;
             }
@@ -141,12 +141,12 @@ enum Presence {
     #[default]
     Absent,
     There,
-    /// The API server does not have the kind any more, since then; its objects are kept.
+    /// The API server has not served the kind since then; its objects are kept.
     Missing(Instant),
 }
 
 impl Presence {
-    /// The API server does not have the kind. Whether objects of it are kept all the same.
+    /// Called when the API server does not serve the kind. Returns whether its objects are kept.
     async fn holds(&mut self, waits: Waits, client: &Client, watched: WatchedKind) -> bool {
         let since = match *self {
             Presence::Absent => return false,
@@ -158,10 +158,10 @@ impl Presence {
             tracing::warn!(kind = %watched, "their CustomResourceDefinition is deleted, so all of them are gone");
             *self = Presence::Absent;
         } else if since.elapsed() >= waits.withdrawn {
-            tracing::error!(kind = %watched, "the API server has not had them for {:?}: none is in force any more", waits.withdrawn);
+            tracing::error!(kind = %watched, "the API server has not served this kind for {:?}: its objects are not in force any more", waits.withdrawn);
             *self = Presence::Absent;
         } else if matches!(self, Presence::There) {
-            tracing::error!(kind = %watched, "the API server does not have them any more; what they said last holds for {:?}", waits.withdrawn);
+            tracing::error!(kind = %watched, "the API server does not serve this kind any more; its objects stay in force for {:?}", waits.withdrawn);
             *self = Presence::Missing(since);
         }
         !matches!(self, Presence::Absent)
@@ -360,20 +360,20 @@ mod tests {
         (code, status)
     }
 
-    /// One that has a MeshPolicy, until it is watched. `definition`: what it says then of the
-    /// CustomResourceDefinition.
-    fn forgetting(definition: (u16, &'static str)) -> Client {
-        let knows = Arc::new(AtomicBool::new(true));
+    /// An API server that has a MeshPolicy, until that is watched; then the kind is gone.
+    /// `definition`: its answer then for the CustomResourceDefinition.
+    fn withdrawing(definition: (u16, &'static str)) -> Client {
+        let is_served = Arc::new(AtomicBool::new(true));
         api(move |path| {
-            let known = knows.load(Relaxed);
+            let served = is_served.load(Relaxed);
             let answer = match path {
                 path if path.contains("customresourcedefinitions") => {
                     assert!(path.contains("/meshpolicies.mesh.anyam.dev"), "{path}");
                     refused(definition.0, definition.1)
                 }
-                _ if !known => refused(404, "NotFound"),
+                _ if !served => refused(404, "NotFound"),
                 path if path.contains("watch=true") => {
-                    knows.store(false, Relaxed);
+                    is_served.store(false, Relaxed);
                     refused(404, "NotFound")
                 }
                 path if path.contains("/meshpolicies") => {
@@ -397,7 +397,7 @@ mod tests {
         })
     }
 
-    /// How long a kind's objects stay once the API server does not have it any more.
+    /// How long the objects of a kind are kept after the API server stopped serving it.
     async fn kept(client: Client, waits: Waits) -> Duration {
         let (to, mut events) = mpsc::channel(16);
         let following = tokio::spawn(follow_with(waits, client, POLICIES, to));
@@ -422,7 +422,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_kind_that_is_missing_for_a_moment_keeps_its_objects() {
-        let kept = kept(forgetting((403, "Forbidden")), SOON).await;
+        let kept = kept(withdrawing((403, "Forbidden")), SOON).await;
         assert!(kept >= SOON.withdrawn, "{kept:?}");
     }
 
@@ -432,11 +432,11 @@ mod tests {
             withdrawn: Duration::from_secs(3600),
             ..SOON
         };
-        kept(forgetting((404, "NotFound")), waits).await;
+        kept(withdrawing((404, "NotFound")), waits).await;
     }
 
     #[tokio::test]
-    async fn a_silent_api_server_is_asked_again() {
+    async fn a_request_without_a_response_is_sent_again() {
         let asked = Arc::new(AtomicUsize::new(0));
         let (again, mut seen) = mpsc::channel(16);
         let count = Arc::clone(&asked);

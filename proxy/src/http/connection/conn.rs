@@ -47,12 +47,12 @@ pub struct Resolved {
     pub manager: Arc<HttpConnectionManager>,
     /// `None`: not (yet) known.
     pub routes: Option<Arc<RouteConfig>>,
-    /// The listener or chain is not configured any more: the connection is to end.
+    /// The listener or filter chain is not configured any more: the connection is drained.
     pub is_gone: bool,
-    /// The connection would not be accepted any more: it is cut.
+    /// The connection would not be admitted any more: it is closed at once.
     pub is_denied: bool,
-    /// Another number than before whenever a request may be judged otherwise than before: by another
-    /// manager, whose filters have the rules, or another route table, which overrides them.
+    /// Changes whenever the rules for a request may have changed: with another connection manager,
+    /// whose filters have the rules, or with another route table, which overrides them.
     pub rules_version: u64,
 }
 

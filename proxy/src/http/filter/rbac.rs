@@ -56,8 +56,8 @@ pub fn check(rules: &Rbac, info: &StreamInfo) -> Result<(), Failure> {
     }
 }
 
-/// Why an open request must end: its connection would not be accepted any more, or the filters now in
-/// force refuse it. The rules that judged it last are not asked again.
+/// Why an open request must end: its connection would not be admitted any more, or the filters now
+/// in force refuse it. Rules that have already allowed it are not evaluated again.
 pub(in crate::http) fn revoked(conn: &Conn, info: &StreamInfo) -> Option<Failure> {
     let resolved = conn.resolve();
     if resolved.is_denied {

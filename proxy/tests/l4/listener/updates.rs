@@ -335,9 +335,9 @@ fn an_open_connection_is_evaluated_by_its_server_name() {
     });
 }
 
-/// The same connections go on where another chain takes them as they are.
+/// The same connections stay open if another chain admits them unchanged.
 #[test]
-fn a_chain_that_another_stands_in_for_cuts_nothing() {
+fn a_chain_replaced_by_an_equal_one_closes_no_connection() {
     run(async {
         let (mut rig, port, _ca) = Rig::of_cart();
         let cluster = static_cluster("echo", echo_server().await);

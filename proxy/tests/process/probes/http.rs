@@ -157,14 +157,14 @@ fn concurrent_requests_for_a_probe_share_its_result() {
         }
     });
     assert_eq!(app.requests.try_iter().count(), 1);
-    // A while after it is over there is another.
+    // After the kept time there is another request.
     sidecar.until("another run", || {
         assert_eq!(sidecar.probe().status, 504);
         app.requests.try_iter().count() == 1
     });
 }
 
-/// However often somebody asks, and whether or not they wait for the answer.
+/// Neither more requests nor abandoned ones make it run more often.
 #[test]
 fn a_probe_is_performed_twice_a_second_at_most() {
     let app = App::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
@@ -179,9 +179,9 @@ fn a_probe_is_performed_twice_a_second_at_most() {
     assert!((1..=most).contains(&runs), "{runs} runs, at most {most}");
 }
 
-/// A hook changes what the app does; the port is open to every peer.
+/// A hook changes what the app does, and every peer can reach the port.
 #[test]
-fn a_hook_is_performed_for_those_who_have_its_token() {
+fn a_hook_is_performed_only_for_a_request_with_its_token() {
     const TOKEN: &str = "AAECAwQFBgcICQoLDA0ODw";
     let app = App::answering("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n");
     let hook = |name: &str, token: &str| {
@@ -208,7 +208,7 @@ fn a_hook_is_performed_for_those_who_have_its_token() {
         assert_eq!(answer.status, 404, "{path}");
     }
     assert_eq!(app.requests.try_iter().count(), 0);
-    // Each time: the kubelet asks once for each start and end of a container.
+    // Each request runs it: the kubelet sends one for each start and end of a container.
     for _ in 0..2 {
         let answer = sidecar.get(&format!("/app-health/web/prestop/{TOKEN}"), "");
         assert_eq!(answer.status, 200, "{answer:?}");

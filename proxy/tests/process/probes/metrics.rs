@@ -160,7 +160,7 @@ fn an_app_without_metrics_leaves_the_sidecars() {
     assert!(!answer.body.contains("anyam_app_metrics_up"));
 }
 
-/// However many ask, and however long they would wait.
+/// Regardless of their number and their time-outs.
 #[test]
 fn scrapers_share_a_request_to_the_app() {
     let app = App::start(|_, stream| {
@@ -201,7 +201,7 @@ fn has_begun(stream: &mut TcpStream) -> bool {
     stream.read_exact(&mut begin).is_ok() && &begin == b"HTTP/1.1 200"
 }
 
-/// Whether the rest of a response is there to its end.
+/// Whether the rest of a response arrives completely.
 fn is_whole(mut stream: TcpStream) -> bool {
     let mut rest = Vec::new();
     // A reset ends it as well.
@@ -210,7 +210,7 @@ fn is_whole(mut stream: TcpStream) -> bool {
 }
 
 #[test]
-fn peers_that_do_not_read_fill_no_memory_and_keep_nobody_waiting() {
+fn peers_that_do_not_read_fill_no_memory_and_delay_no_scraper() {
     let app = large();
     let sidecar = Sidecar::start(&json!([]), Some(&of(&app)));
     let scrape = || {
@@ -233,7 +233,7 @@ fn peers_that_do_not_read_fill_no_memory_and_keep_nobody_waiting() {
 }
 
 #[test]
-fn of_the_pages_that_one_peer_does_not_take_the_oldest_is_given_up() {
+fn the_oldest_page_that_a_peer_does_not_read_is_closed() {
     let app = large();
     let sidecar = Sidecar::start(&json!([]), Some(&of(&app)));
     let mut peers = Vec::new();
@@ -249,7 +249,8 @@ fn of_the_pages_that_one_peer_does_not_take_the_oldest_is_given_up() {
     assert_eq!(whole, [each, each].concat());
 }
 
-/// The kubelet waits for a probe or hook for as long as the pod says; nobody else for so long.
+/// A request for a probe or hook may take as long as the pod's time-out; other connections are
+/// closed after half a minute.
 #[test]
 fn a_connection_lasts_half_a_minute_unless_it_waits_for_the_app() {
     let (app, silent) = (large(), App::silent());
