@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../.."
 export CARGO_TERM_COLOR=never
 stage prerequisites tests/prerequisites.sh kube
 stage "build" cargo build --locked --workspace --bins
-stage "Kubernetes" tests/kube/build.sh apiserver kubectl controller-manager
+stage "Kubernetes" tests/kube/build.sh apiserver kubectl
 stage "tests on an API server" cargo test --locked -p anyam-tests-kube --no-fail-fast
 
 stage_times
