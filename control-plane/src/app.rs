@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::args::{CertificateArgs, InjectionArgs, ServeArgs, TokenArgs, WorkloadArgs};
@@ -23,10 +24,12 @@ use crate::identity::Identity;
 use crate::incumbents::IncumbentsError;
 use crate::inject::settings::{MeshSettings, SettingsError};
 use crate::inject::start::{self as injection, WebhookError};
-use crate::model::{self, Key};
+use crate::model::{self, Key, ObjectId};
 use crate::server::{self, Options, Running, StartError};
 use crate::source::kubernetes::Cluster;
 use crate::source::kubernetes::connect::{self, Access, ConnectError};
+use crate::source::kubernetes::status::Statuses;
+use crate::source::kubernetes::status::writer::StatusWriter;
 use crate::source::watch::Watched;
 use crate::source::{Source, SourceError, Sourced};
 use crate::translate::Translator;
@@ -85,6 +88,8 @@ pub struct App {
     pub running: Running,
     pub translator: Arc<Translator>,
     following: JoinHandle<()>,
+    /// In a cluster.
+    writing: Option<JoinHandle<()>>,
 }
 
 impl App {
@@ -99,37 +104,53 @@ impl App {
         private::directory(&options.state_dir)?;
         let model = mesh_options(&options);
         let (translator, folder) = declared::open(folder, &options.state_dir, model)?;
-        Self::follow(translator, Watched::new(folder), options).await
+        Self::follow(translator, Watched::new(folder), options, None).await
     }
 
-    /// Waits until everything in the cluster is listed, however long that takes.
+    /// Waits until everything in the cluster is listed, however long that takes. Statuses are
+    /// written for as long as `leads` says that this control plane is the leader.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn start_in_cluster(cluster: Cluster, options: Options) -> Result<Self, AppError> {
+    pub async fn start_in_cluster(
+        cluster: Cluster,
+        options: Options,
+        leads: watch::Receiver<bool>,
+    ) -> Result<Self, AppError> {
         private::directory(&options.state_dir)?;
+        let (client, statuses) = (cluster.client(), cluster.statuses());
         let (translator, cluster) = declared::list(cluster, mesh_options(&options)).await?;
-        Self::follow(translator, cluster, options).await
+        let mut app = Self::follow(translator, cluster, options, Some(statuses.clone())).await?;
+        let translator = Arc::clone(&app.translator);
+        let lookup = move |id: &ObjectId| translator.state().mesh.statuses.get(id).cloned();
+        let writer = StatusWriter::new(client, statuses, Box::new(lookup));
+        app.writing = Some(tokio::spawn(writer.run(leads)));
+        Ok(app)
     }
 
     async fn follow(
         translator: Arc<Translator>,
         source: impl Source,
         options: Options,
+        statuses: Option<Statuses>,
     ) -> Result<Self, AppError> {
         let (resources, shown) = (Arc::clone(&translator), Arc::clone(&translator));
         let running = server::start(options, resources, shown).await?;
-        let following = tokio::spawn(declared::follow(Arc::clone(&translator), source));
+        let following = declared::follow(Arc::clone(&translator), source, statuses);
         Ok(App {
             running,
             translator,
-            following,
+            following: tokio::spawn(following),
+            writing: None,
         })
     }
 
     /// Ends streams and closes sockets; some seconds at most.
     pub async fn stop(self) {
         self.following.abort();
+        if let Some(writing) = &self.writing {
+            writing.abort();
+        }
         self.running.stop().await;
     }
 }
@@ -176,7 +197,8 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
             (Some(access), _) => {
                 let client = connect::client(&access).await?;
                 let cluster = Cluster::new(client, "Kubernetes").machines_in(machine_ranges);
-                App::start_in_cluster(cluster, options).await
+                let leads = watch::channel(true).1;
+                App::start_in_cluster(cluster, options, leads).await
             }
             (None, Some(folder)) => App::start(&folder, options).await,
             (None, None) => Err(AppError::Missing("--config-dir")),
