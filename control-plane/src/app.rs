@@ -151,6 +151,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
         trust_domain: args.mesh.trust_domain,
         xds_listen: args.xds_listen,
         api_listen: args.api_listen,
+        metrics_listen: args.metrics_listen,
         insecure_ads_listen: args.insecure_ads_listen,
         names: args.names,
         api_hosts: args.api_hosts,

@@ -3,6 +3,7 @@
 //! - [`ApiServer`]: etcd and an API server of a test's own, without nodes
 //! - [`Cluster`]: the cluster with nodes that `cluster.sh` brought up, shared by all tests;
 //!   [`Namespace`]: a test's own part of it
+//! - [`Helm`]: Helm 3 or 4, and the chart
 //! - [`until`]: waits for a condition
 //!
 //! Clusters are made and ended by `cluster.sh` beside this crate. What is missing is an error that
@@ -13,10 +14,13 @@
 mod api_server;
 mod cluster;
 mod command;
+mod helm;
 mod wait;
 
 pub use api_server::ApiServer;
 pub use cluster::{Channel, Cluster, Namespace, Output};
+pub use command::program;
+pub use helm::{Helm, HelmVersion};
 pub use wait::until;
 
 use std::path::Path;
