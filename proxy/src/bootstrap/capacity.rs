@@ -131,7 +131,7 @@ mod tests {
     fn pipes_of_all_workers_take_a_share_of_the_descriptors() {
         assert_eq!(pipes_of(Some(1024), 2), 32);
         assert_eq!(pipes_of(Some(64), 8), 0);
-        assert_eq!(pipes_of(None, 0), usize::MAX);
+        assert!(pipes_of(None, 0) > 1 << 40);
         assert!(pipes(2) > 0);
     }
 

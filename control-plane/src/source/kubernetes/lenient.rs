@@ -1,6 +1,6 @@
 //! Reads a manifest of which a part is invalid. In a cluster that must not disable the rest: the
 //! API server accepted the object, it may be of a newer version than this program, and others refer
-//! to it. [`read`] removes the part by its path, reports it, and reads again.
+//! to it. [`read()`] removes the part by its path, reports it, and reads again.
 //!
 //! What goes must not let through more than before: a match goes with its rule, not alone; a rule
 //! whose filter is unknown answers 500, as Gateway API wants it; of policies a rule that cannot be
