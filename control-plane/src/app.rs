@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::model;
 use crate::server::{self, Issuing, Options, Running, StartError};
 use crate::source::kubernetes::connect::ConnectError;
+use crate::source::kubernetes::status::Statuses;
 use crate::source::watch::Watched;
 use crate::source::{Source, SourceError};
 use crate::translate::Translator;
@@ -102,6 +103,8 @@ pub struct App {
     /// Of a cluster.
     pub keeper: Option<Keeper>,
     following: JoinHandle<()>,
+    /// In a cluster.
+    writing: Option<JoinHandle<()>>,
 }
 
 impl App {
@@ -117,29 +120,25 @@ impl App {
         let model = mesh_options(&options);
         let (translator, folder) = declared::open(folder, &options.state_dir, model)?;
         let metrics = Metrics::new().map_err(StartError::from)?;
-        Self::follow(
-            translator,
-            Watched::new(folder),
-            (options, None),
-            metrics.into(),
-        )
-        .await
+        let (options, metrics) = ((options, None), Arc::new(metrics));
+        Self::follow(translator, (Watched::new(folder), None), options, metrics).await
     }
 
     async fn follow(
         translator: Arc<Translator>,
-        source: impl Source,
+        (source, statuses): (impl Source, Option<Statuses>),
         (options, issuing): (Options, Option<Issuing>),
         metrics: Arc<Metrics>,
     ) -> Result<Self, AppError> {
         let (resources, shown) = (Arc::clone(&translator), Arc::clone(&translator));
         let running = server::start_with(options, issuing, metrics, (resources, shown)).await?;
-        let following = tokio::spawn(declared::follow(Arc::clone(&translator), source));
+        let following = declared::follow(Arc::clone(&translator), source, statuses);
         Ok(App {
             running,
             translator,
             keeper: None,
-            following,
+            following: tokio::spawn(following),
+            writing: None,
         })
     }
 
@@ -150,8 +149,12 @@ impl App {
             translator: _,
             keeper,
             following,
+            writing,
         } = self;
         following.abort();
+        if let Some(writing) = writing {
+            writing.abort();
+        }
         let kept = async {
             if let Some(keeper) = keeper {
                 keeper.stop().await;

@@ -17,6 +17,7 @@ use crate::model::mesh::ports;
 use crate::model::mesh::vip::{VipError, Vips};
 use crate::source::files::Folder;
 use crate::source::kubernetes::Cluster;
+use crate::source::kubernetes::status::Statuses;
 use crate::source::{Observed, Source, SourceError};
 use crate::translate::Translator;
 use crate::types::{FileError, Finding, Objects};
@@ -56,7 +57,7 @@ pub fn open(
     let builder = Builder::new(options, vips).remember(incumbents);
     let translator = Arc::new(Translator::new(builder));
     let mut folder = folder(config_dir, state_dir)?;
-    publish(&translator, folder.changes());
+    publish(&translator, folder.changes(), None);
     Ok((translator, folder))
 }
 
@@ -75,7 +76,8 @@ pub async fn list(
         ..options
     };
     let translator = Arc::new(Translator::new(Builder::new(options, Vips::new())));
-    publish(&translator, cluster.next().await?);
+    let first = cluster.next().await?;
+    publish(&translator, first, Some(&cluster.statuses()));
     Ok((translator, cluster))
 }
 
@@ -84,12 +86,18 @@ pub async fn list(
 /// change in well under a second.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// Follows `source` for as long as it reports; then its last report stays in force.
-pub async fn follow(translator: Arc<Translator>, mut source: impl Source) {
+/// Follows `source` for as long as it reports; then its last report stays in force. `statuses`
+/// learns which objects' conditions changed.
+pub async fn follow(
+    translator: Arc<Translator>,
+    mut source: impl Source,
+    statuses: Option<Statuses>,
+) {
+    let statuses = statuses.as_ref();
     let following = async {
         loop {
             match source.next().await {
-                Ok(observed) => publish(&translator, observed),
+                Ok(observed) => publish(&translator, observed, statuses),
                 Err(error) => break error,
             }
         }
@@ -97,7 +105,10 @@ pub async fn follow(translator: Arc<Translator>, mut source: impl Source) {
     let settling = async {
         loop {
             tokio::time::sleep(SETTLE).await;
-            translator.settle();
+            let objects = translator.settle();
+            if let Some(statuses) = statuses {
+                statuses.add(objects.iter().map(|id| &**id));
+            }
         }
     };
     let error = tokio::select! {
@@ -107,12 +118,15 @@ pub async fn follow(translator: Arc<Translator>, mut source: impl Source) {
     tracing::error!(%error, source = source.name(), "changes are not followed any more");
 }
 
-fn publish(translator: &Translator, observed: Observed) {
+fn publish(translator: &Translator, observed: Observed, statuses: Option<&Statuses>) {
     for error in observed.errors.iter().flatten() {
         tracing::error!("{error}");
     }
     let changed = observed.delta.set.len() + observed.delta.removed.len();
     let objects = translator.apply(observed);
+    if let Some(statuses) = statuses {
+        statuses.add(objects.iter().map(|id| &**id));
+    }
     let state = translator.state();
     tracing::info!(generation = state.generation, changed, "configuration read");
     for status in objects

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use anyam_control::ads::resources::{Scope, TlsFiles, View};
 use anyam_control::declared;
 use anyam_control::model::MeshOptions;
+use anyam_control::model::mesh::status::{Condition, ObjectStatus, ParentStatus};
 use anyam_control::translate::view::State;
 use serde_json::{Map, Value, json};
 use xds_proto::type_url;
@@ -96,8 +97,26 @@ fn status(state: &State) -> Value {
                 all.insert(format!("{} {}", status.id, condition.kind), text.into());
             }
         }
+        // Where one alone does not say the same.
+        if status.parents.len() > 1 {
+            all.insert(format!("{} parents", status.id), parents(status));
+        }
     }
     Value::Object(all)
+}
+
+fn parents(status: &ObjectStatus) -> Value {
+    let condition = |condition: &Condition| {
+        format!(
+            "{}={} {}: {}",
+            condition.kind, condition.status, condition.reason, condition.message
+        )
+    };
+    let parent = |it: &ParentStatus| {
+        let conditions: Vec<String> = it.conditions.iter().map(condition).collect();
+        json!({ "name": it.parent.name, "port": it.parent.port, "conditions": conditions })
+    };
+    status.parents.iter().map(parent).collect()
 }
 
 fn resource(state: &State, question: &str) -> Value {

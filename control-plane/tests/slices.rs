@@ -40,7 +40,7 @@ impl Mesh {
     }
 
     fn set_as(&self, text: &str, edit: impl Fn(&mut Workload)) -> Vec<ObjectId> {
-        let origin = Origin::Cluster { kind: "Pod" };
+        let origin = Origin::cluster("Pod");
         let read = yaml::parse("mesh.yaml", text).unwrap().into_iter();
         let mut set: Vec<(Object, Origin)> = read.map(|it| (it.object, origin.clone())).collect();
         for (object, _) in &mut set {

@@ -14,10 +14,12 @@ use crate::kubernetes::root_secret::RootSecret;
 use crate::kubernetes::token_review::TokenReviews;
 use crate::kubernetes::{self, KeptObjects};
 use crate::metrics::Metrics;
+use crate::model::ObjectId;
 use crate::model::manifest::values::Cidr;
 use crate::server::{Issuing, Options, StartError};
 use crate::source::kubernetes::Cluster;
 use crate::source::kubernetes::connect::{self, Access};
+use crate::source::kubernetes::status::writer::StatusWriter;
 use crate::text::hex;
 
 /// Which cluster, and what is kept in it.
@@ -89,6 +91,7 @@ impl App {
         let root = RootSecret::new(client.clone(), &objects.namespace);
         let root = root.open(&options.trust_domain, options.lifetimes).await?;
         let source = Cluster::new(client.clone(), "Kubernetes").machines_in(machine_ranges);
+        let statuses = source.statuses();
         let (translator, source) = declared::list(source, mesh_options(&options)).await?;
         let metrics = Arc::new(Metrics::new().map_err(StartError::from)?);
         let reviews = TokenReviews::new(client.clone(), token_audience, Arc::clone(&metrics));
@@ -97,8 +100,14 @@ impl App {
             first: FirstCredential::pod_token(Arc::new(reviews)),
         };
         let options = (options, Some(issuing));
+        let source = (source, Some(statuses.clone()));
         let mut app = Self::follow(translator, source, options, Arc::clone(&metrics)).await?;
-        app.keeper = Some(kubernetes::keep(client, objects, root, &metrics)?);
+        let keeper = kubernetes::keep(client.clone(), objects, root, &metrics)?;
+        let translator = Arc::clone(&app.translator);
+        let lookup = move |id: &ObjectId| translator.state().mesh.statuses.get(id).cloned();
+        let writer = StatusWriter::new(client, statuses, Box::new(lookup));
+        app.writing = Some(tokio::spawn(writer.run(keeper.leadership().watched())));
+        app.keeper = Some(keeper);
         Ok(app)
     }
 }

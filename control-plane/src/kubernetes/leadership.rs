@@ -39,6 +39,11 @@ impl Leadership {
         Leadership(leads)
     }
 
+    /// True while this replica leads.
+    pub fn watched(&self) -> watch::Receiver<bool> {
+        self.0.clone()
+    }
+
     pub fn is_leader(&self) -> bool {
         *self.0.borrow()
     }

@@ -1,5 +1,6 @@
 //! What a rule of a route does.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use xds_proto::envoy::config::core::v3 as core;
@@ -8,32 +9,41 @@ use xds_proto::envoy::config::route::v3::route_action::ClusterSpecifier;
 use xds_proto::envoy::r#type::matcher::v3::RegexMatchAndSubstitute;
 use xds_proto::envoy::r#type::v3::{FractionalPercent, fractional_percent::DenominatorType};
 
+use super::cors;
+use super::edits::{EnvoyEdits, in_sequence};
 use super::naming::{Carries, INVALID_BACKEND, OutboundName};
-use super::proto::{duration, regex_matcher, u32v};
+use super::proto::{duration, fields, metadata, regex_matcher, text, u32v};
 use super::resilience::Calls;
 use super::route::inline;
-use crate::model::Mesh;
 use crate::model::manifest::route::{
-    Backend, Destination, Filters, HeaderEdits, Match, Mirror, PathEdit, PathMatch, Redirect,
-    Retry, Rewrite, Route, Rule, Timeouts,
+    Backend, Destination, Filters, Match, Mirror, PathEdit, PathMatch, Redirect, Retry, Rewrite,
+    Route, Rule, Timeouts,
 };
 use crate::model::manifest::service::AppProtocol;
+use crate::model::{Kind, Mesh};
 
 /// What the routes of a rule depend on, besides the rule.
 pub struct RuleContext<'a> {
     pub mesh: &'a Mesh,
     pub calls: &'a Calls<'a>,
+    /// The port that is called.
+    pub port: u16,
     /// Whether the calls are HTTP/2, because the port declares it or because it was detected.
     pub http2: bool,
+    /// They may be gRPC.
     pub grpc: bool,
 }
 
 /// A route without name and match.
 pub fn route(context: &RuleContext<'_>, owner: &Route, rule: &Rule, one: &Match) -> route::Route {
+    // Part of the shares, where these have edits of their own.
+    let mut request = Some(&rule.filters.request);
     let action = match &rule.filters.redirect {
-        Some(redirect) => route::route::Action::Redirect(redirect_action(redirect, one)),
+        Some(redirect) => {
+            route::route::Action::Redirect(redirect_action(redirect, one, context.port))
+        }
         None => match target(context, owner, rule) {
-            None => unforwardable(rule),
+            None => unforwardable(owner.kind, rule),
             Some(target) => {
                 let mut forward = forward(
                     String::new(),
@@ -42,7 +52,10 @@ pub fn route(context: &RuleContext<'_>, owner: &Route, rule: &Rule, one: &Match)
                     context.calls,
                     context.grpc,
                 );
-                forward.cluster_not_found_response_code = not_found(&target) as i32;
+                if matches!(target, ClusterSpecifier::WeightedClusters(_)) {
+                    request = None;
+                }
+                forward.cluster_not_found_response_code = not_found(owner.kind, &target) as i32;
                 forward.cluster_specifier = Some(target);
                 forward.request_mirror_policies = mirrors(context, owner, rule);
                 if let Some(rewrite) = &rule.filters.rewrite {
@@ -52,19 +65,36 @@ pub fn route(context: &RuleContext<'_>, owner: &Route, rule: &Rule, one: &Match)
             }
         },
     };
-    let (request, response) = (&rule.filters.request, &rule.filters.response);
+    let request = request.map(EnvoyEdits::of).unwrap_or_default();
+    let response = EnvoyEdits::of(&rule.filters.response);
+    let cors = rule.filters.cors.as_ref();
+    let filters = cors.map(|cors| (cors::NAME.to_owned(), cors::policy(cors)));
     route::Route {
         action: Some(action),
-        request_headers_to_add: additions(request),
-        request_headers_to_remove: request.remove.clone(),
-        response_headers_to_add: additions(response),
-        response_headers_to_remove: response.remove.clone(),
+        request_headers_to_add: request.add,
+        request_headers_to_remove: request.remove,
+        response_headers_to_add: response.add,
+        response_headers_to_remove: response.remove,
+        metadata: minimum_back_off(rule),
+        typed_per_filter_config: filters.into_iter().collect::<HashMap<_, _>>(),
         ..route::Route::default()
     }
 }
 
-/// Shares without a valid backend name a cluster that does not exist: that is the route's fault.
-fn not_found(target: &ClusterSpecifier) -> route::route_action::ClusterNotFoundResponseCode {
+/// The back-off of a route's own retries is a minimum (GEP-1731), which our proxy understands so, while
+/// Envoy takes it for the bound of a random pause.
+fn minimum_back_off(rule: &Rule) -> Option<core::Metadata> {
+    rule.retry.as_ref()?.backoff?;
+    let ours = fields(&[("retry_back_off", text("minimum"))]);
+    Some(metadata(&[("anyam", ours)]))
+}
+
+/// Shares without a valid backend name a cluster that does not exist: that is the route's fault. To
+/// gRPC, 503 is UNAVAILABLE, as Gateway API wants it of a GRPCRoute.
+fn not_found(
+    kind: Kind,
+    target: &ClusterSpecifier,
+) -> route::route_action::ClusterNotFoundResponseCode {
     use route::route_action::ClusterNotFoundResponseCode as Code;
     let invalid = match target {
         ClusterSpecifier::WeightedClusters(all) => all
@@ -73,7 +103,7 @@ fn not_found(target: &ClusterSpecifier) -> route::route_action::ClusterNotFoundR
             .any(|share| share.name == INVALID_BACKEND),
         _ => false,
     };
-    if invalid {
+    if invalid && kind != Kind::GrpcRoute {
         Code::InternalServerError
     } else {
         Code::ServiceUnavailable
@@ -113,16 +143,20 @@ fn direct(status: u32, body: &str) -> route::route::Action {
 }
 
 /// The answer where nothing can be forwarded: no backend is valid, or all weights are 0.
-fn unforwardable(rule: &Rule) -> route::route::Action {
+fn unforwardable(kind: Kind, rule: &Rule) -> route::route::Action {
     let none_wanted = rule.backends.iter().all(|backend| backend.weight == 0);
     if none_wanted && !rule.backends.is_empty() {
         direct(503, "all backends of this route have weight 0\n")
     } else {
-        direct(500, "no backend of this route is valid\n")
+        let status = match kind {
+            Kind::GrpcRoute => 503,
+            _ => 500,
+        };
+        direct(status, "no backend of this route is valid\n")
     }
 }
 
-/// `None`: no backend can be forwarded to.
+/// `None`: no backend can be forwarded to. The rule's edits of requests are part of its backends'.
 fn target(context: &RuleContext<'_>, owner: &Route, rule: &Rule) -> Option<ClusterSpecifier> {
     let shares: Vec<_> = rule
         .backends
@@ -139,14 +173,20 @@ fn target(context: &RuleContext<'_>, owner: &Route, rule: &Rule) -> Option<Clust
         return Some(ClusterSpecifier::Cluster(name.clone()));
     }
     let share = |(backend, name): (&Backend, Option<String>)| {
-        let (request, response) = (&backend.filters.request, &backend.filters.response);
+        let own = &backend.filters;
+        let request = EnvoyEdits::of(&in_sequence(&rule.filters.request, &own.request));
+        let response = EnvoyEdits::of(&own.response);
+        let host = own.rewrite.as_ref().and_then(|it| it.hostname.clone());
         route::weighted_cluster::ClusterWeight {
             name: name.unwrap_or_else(|| INVALID_BACKEND.to_owned()),
             weight: u32v(backend.weight),
-            request_headers_to_add: additions(request),
-            request_headers_to_remove: request.remove.clone(),
-            response_headers_to_add: additions(response),
-            response_headers_to_remove: response.remove.clone(),
+            request_headers_to_add: request.add,
+            request_headers_to_remove: request.remove,
+            response_headers_to_add: response.add,
+            response_headers_to_remove: response.remove,
+            host_rewrite_specifier: host.map(
+                route::weighted_cluster::cluster_weight::HostRewriteSpecifier::HostRewriteLiteral,
+            ),
             ..route::weighted_cluster::ClusterWeight::default()
         }
     };
@@ -187,30 +227,6 @@ fn cluster_name(context: &RuleContext<'_>, owner: &Route, to: &Destination) -> O
         false => Carries::Declared,
     };
     Some(OutboundName::new(number, carries, &service.host).to_string())
-}
-
-fn additions(edits: &HeaderEdits) -> Vec<core::HeaderValueOption> {
-    use core::header_value_option::HeaderAppendAction as Action;
-    let option = |(name, value): &(String, String), action: Action| core::HeaderValueOption {
-        header: Some(core::HeaderValue {
-            key: name.clone(),
-            // A percent sign begins a command in this place.
-            value: value.replace('%', "%%"),
-            ..core::HeaderValue::default()
-        }),
-        append_action: action as i32,
-        keep_empty_value: true,
-        ..core::HeaderValueOption::default()
-    };
-    let set = edits
-        .set
-        .iter()
-        .map(|pair| option(pair, Action::OverwriteIfExistsOrAdd));
-    let add = edits
-        .add
-        .iter()
-        .map(|pair| option(pair, Action::AppendIfExistsOrAdd));
-    set.chain(add).collect()
 }
 
 fn substitute(pattern: String, with: &str) -> RegexMatchAndSubstitute {
@@ -256,7 +272,25 @@ fn apply_rewrite(forward: &mut route::RouteAction, rewrite: &Rewrite, one: &Matc
     }
 }
 
-fn redirect_action(redirect: &Redirect, one: &Match) -> route::RedirectAction {
+/// The port that a redirect names; 0: none, or that of the request's Host. Where it is not written it
+/// is the scheme's, and without a scheme the one that was called (Gateway API).
+fn redirect_port(redirect: &Redirect, called: u16) -> u16 {
+    const HTTP: u16 = 80;
+    const HTTPS: u16 = 443;
+    let renamed = redirect.hostname.is_some();
+    match (redirect.port, redirect.scheme.as_deref()) {
+        (Some(port), _) => port,
+        // A name without a port has the scheme's.
+        (None, Some(_)) if renamed => 0,
+        (None, Some("https")) => HTTPS,
+        (None, Some(_)) => HTTP,
+        (None, None) if renamed && called != HTTP => called,
+        (None, None) => 0,
+    }
+}
+
+/// `called`: the port of the Service.
+fn redirect_action(redirect: &Redirect, one: &Match, called: u16) -> route::RedirectAction {
     use route::redirect_action::{
         PathRewriteSpecifier as Path, RedirectResponseCode as Code, SchemeRewriteSpecifier,
     };
@@ -270,7 +304,7 @@ fn redirect_action(redirect: &Redirect, one: &Match) -> route::RedirectAction {
     route::RedirectAction {
         response_code: code as i32,
         host_redirect: redirect.hostname.clone().unwrap_or_default(),
-        port_redirect: redirect.port.map_or(0, u32::from),
+        port_redirect: u32::from(redirect_port(redirect, called)),
         scheme_rewrite_specifier: redirect
             .scheme
             .clone()

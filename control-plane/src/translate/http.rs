@@ -37,12 +37,12 @@ pub enum Side {
     InboundPlain,
 }
 
-/// A connection manager as network filter.
+/// A connection manager as network filter. `filters`: before the router.
 pub fn manager(
     side: Side,
     stat_prefix: &str,
     routes: hcm::http_connection_manager::RouteSpecifier,
-    authorization: &Authorization,
+    filters: Vec<hcm::HttpFilter>,
     log: LogFormat,
     escaped_slashes: EscapedSlashes,
 ) -> listener::Filter {
@@ -57,7 +57,7 @@ pub fn manager(
         codec_type: part::CodecType::Auto as i32,
         stat_prefix: stat_prefix.to_owned(),
         route_specifier: Some(routes),
-        http_filters: filters(authorization),
+        http_filters: filters.into_iter().chain([router()]).collect(),
         http_protocol_options: Some(http1()),
         http2_protocol_options: Some(http2()),
         server_header_transformation: part::ServerHeaderTransformation::PassThrough as i32,
@@ -107,12 +107,20 @@ pub fn filter(name: &str, config: Any) -> listener::Filter {
     }
 }
 
-fn filters(authorization: &Authorization) -> Vec<hcm::HttpFilter> {
-    let one = |name: &str, config: Any| hcm::HttpFilter {
+pub fn http_filter(name: &str, config: Any) -> hcm::HttpFilter {
+    hcm::HttpFilter {
         name: name.to_owned(),
         config_type: Some(hcm::http_filter::ConfigType::TypedConfig(config)),
         ..hcm::HttpFilter::default()
-    };
+    }
+}
+
+fn router() -> hcm::HttpFilter {
+    http_filter("envoy.filters.http.router", typed(&Router::default()))
+}
+
+/// Filters by which requests are authorised.
+pub fn rbac(authorization: &Authorization) -> Vec<hcm::HttpFilter> {
     let rbac = |rules, shadow_rules| {
         typed(&Rbac {
             rules,
@@ -123,15 +131,14 @@ fn filters(authorization: &Authorization) -> Vec<hcm::HttpFilter> {
     let mut filters = Vec::new();
     if authorization.deny.is_some() || authorization.audit.is_some() {
         let config = rbac(authorization.deny.clone(), authorization.audit.clone());
-        filters.push(one("envoy.filters.http.rbac.deny", config));
+        filters.push(http_filter("envoy.filters.http.rbac.deny", config));
     }
     if let Some(allow) = &authorization.allow {
-        filters.push(one(
+        filters.push(http_filter(
             "envoy.filters.http.rbac.allow",
             rbac(Some(allow.clone()), None),
         ));
     }
-    filters.push(one("envoy.filters.http.router", typed(&Router::default())));
     filters
 }
 

@@ -239,7 +239,7 @@ impl Maker<'_> {
                     side,
                     &cluster,
                     routes,
-                    &rules,
+                    http::rbac(&rules),
                     self.log,
                     self.escaped_slashes(),
                 ));

@@ -11,11 +11,10 @@ use xds_proto::envoy::extensions::filters::listener::original_dst::v3::OriginalD
 use xds_proto::envoy::extensions::filters::network::tcp_proxy::v3 as tcp;
 use xds_proto::google::protobuf::Any;
 
-use super::cluster;
 use super::http::{self, Side, access_log, filter};
 use super::naming::{self, Carries, OutboundName};
-use super::policy::Authorization;
 use super::proto::{address, boolv, duration, fields, metadata, text, typed, u32v};
+use super::{cluster, cors};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
@@ -31,6 +30,9 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::
     let (protocol, host) = destination(mesh, at)?;
     let log = mesh.access_log(&scope.namespace, &scope.workload);
     let escaped_slashes = mesh.escaped_slashes(&scope.namespace, &scope.workload);
+    let used = cors::is_used_at(mesh, &scope.namespace, at);
+    let filters = used.then(|| http::http_filter(cors::NAME, cors::filter()));
+    let filters = Vec::from_iter(filters);
     let name = |carries| OutboundName::new(at.port(), carries, &host).to_string();
     let http = |carries| {
         let routes = http::by_name(name(carries));
@@ -38,7 +40,7 @@ pub fn outbound(mesh: &Mesh, scope: &Scope, at: SocketAddr) -> Option<listener::
             Side::Outbound,
             &name(carries),
             routes,
-            &Authorization::default(),
+            filters.clone(),
             log,
             escaped_slashes.unwrap_or(EscapedSlashes::Keep),
         )

@@ -2,7 +2,8 @@
 //!
 //! - [`listener`], [`inbound`], [`http`], [`policy`]: listeners and their chains, the connection
 //!   manager, authorisation
-//! - [`route`], [`action`]: routes in Gateway API's order, and what they do
+//! - [`route`], [`action`]: routes in Gateway API's order, and what they do; [`edits`]: to headers;
+//!   [`cors`]: for other origins
 //! - [`cluster`], [`protocol`], [`resilience`], [`tls`], [`endpoint`]: upstreams
 //! - [`workload`], [`name`]: the workload at an address; names for DNS
 //! - [`naming`]: names of resources; [`proto`]: short ways to write protobufs
@@ -12,6 +13,8 @@
 pub mod action;
 mod cache;
 pub mod cluster;
+pub mod cors;
+pub mod edits;
 pub mod endpoint;
 pub mod http;
 pub mod inbound;

@@ -10,7 +10,7 @@ use prost::Message;
 use xds_proto::type_url;
 
 use super::naming::{self, Carries, OutboundName};
-use super::{cluster, endpoint, inbound, listener, name, route, workload};
+use super::{cluster, cors, endpoint, inbound, listener, name, route, workload};
 use crate::ads::resources::{Ports, Resource, Scope, TlsFiles};
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
 use crate::model::mesh::endpoints::Caller;
@@ -34,6 +34,7 @@ pub enum Variant {
         anyam: bool,
         log: LogFormat,
         escaped_slashes: Option<EscapedSlashes>,
+        cors: bool,
     },
     Egress {
         mode: EgressMode,
@@ -118,6 +119,8 @@ pub fn variant(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Var
                 anyam: scope.anyam,
                 log: log(),
                 escaped_slashes: mesh.escaped_slashes(&scope.namespace, &scope.workload),
+                cors: naming::parse_listener(name)
+                    .is_some_and(|at| cors::is_used_at(mesh, &scope.namespace, at)),
             },
         },
         type_url::CLUSTER => match name {

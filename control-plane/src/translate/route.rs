@@ -49,8 +49,9 @@ pub fn outbound(
     let context = RuleContext {
         mesh,
         calls: &calls,
+        port: name.port,
         http2: is_http2(port, name),
-        grpc: is_grpc(port),
+        grpc: is_grpc(port.protocol, name),
     };
     Some(whole(name, ordered(attached, &context)))
 }
@@ -64,8 +65,8 @@ fn is_http2(port: &PortEntry, name: &OutboundName) -> bool {
         || matches!(port.protocol, AppProtocol::Http2 | AppProtocol::Grpc)
 }
 
-fn is_grpc(port: &PortEntry) -> bool {
-    port.protocol == AppProtocol::Grpc
+fn is_grpc(protocol: AppProtocol, name: &OutboundName) -> bool {
+    protocol == AppProtocol::Grpc || name.carries == Carries::Http2
 }
 
 /// The app beside the sidecar: everything to one cluster, no time-out but the caller's.
@@ -106,7 +107,7 @@ fn configuration(name: String, routes: Vec<route::Route>) -> route::RouteConfigu
 }
 
 fn plain(name: &OutboundName, protocol: AppProtocol, calls: &Calls<'_>) -> route::Route {
-    let grpc = protocol == AppProtocol::Grpc || name.carries == Carries::Http2;
+    let grpc = is_grpc(protocol, name);
     let forward = action::forward(name.to_string(), &Timeouts::default(), None, calls, grpc);
     route::Route {
         name: "default".to_owned(),
@@ -124,8 +125,9 @@ fn prefix_match(prefix: &str) -> route::RouteMatch {
 }
 
 /// All matches of all routes in Gateway API's order: exact paths, expressions, longer prefixes,
-/// those with a method, more headers, more parameters; then by the routes' precedence
-/// (their order here) and the order within them.
+/// those with a method, more headers, more parameters; of GRPCRoutes those that name more of a
+/// service, then of a method, then more headers. Then by the routes' precedence (their order here)
+/// and the order within them.
 fn ordered(routes: &[std::sync::Arc<Route>], context: &RuleContext<'_>) -> Vec<route::Route> {
     let mut all = Vec::new();
     for route in routes {
@@ -144,17 +146,25 @@ fn ordered(routes: &[std::sync::Arc<Route>], context: &RuleContext<'_>) -> Vec<r
     all.into_iter().map(|(_, route)| route).collect()
 }
 
-type Rank = (u8, Reverse<usize>, bool, Reverse<usize>, Reverse<usize>);
+type Rank = (
+    u8,
+    (Reverse<usize>, Reverse<usize>),
+    bool,
+    Reverse<usize>,
+    Reverse<usize>,
+);
 
+/// Routes of both kinds are never compared: one kind governs a port.
 fn rank(one: &Match) -> Rank {
-    let (kind, length) = match &one.path {
-        PathMatch::Exact(path) => (0, path.len()),
-        PathMatch::Regex(pattern) => (1, pattern.0.len()),
-        PathMatch::Prefix(path) => (2, path.len()),
+    let (kind, first, second) = match (&one.grpc, &one.path) {
+        (Some(names), _) => (u8::from(names.regex), names.service, names.method),
+        (None, PathMatch::Exact(path)) => (0, path.len(), 0),
+        (None, PathMatch::Regex(pattern)) => (1, pattern.0.len(), 0),
+        (None, PathMatch::Prefix(path)) => (2, path.len(), 0),
     };
     (
         kind,
-        Reverse(length),
+        (Reverse(first), Reverse(second)),
         one.method.is_none(),
         Reverse(one.headers.len()),
         Reverse(one.query.len()),

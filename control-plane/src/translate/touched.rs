@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use xds_proto::type_url;
 
-use super::name;
 use super::naming::{self, Carries};
 use super::resource::{of_address, of_service};
+use super::{cors, name};
 use crate::ads::resources::{Marks, NodeMarks, Touched};
 use crate::model::manifest::object::Key;
 use crate::model::manifest::workload::Workload;
@@ -107,6 +107,11 @@ impl<'a> Work<'a> {
         };
         if !routes(old).eq(routes(new)) {
             self.named(key, &[type_url::ROUTE]);
+            let all = routes(old).chain(routes(new));
+            let all = all.flat_map(|(own, of)| own.iter().chain(of.values().flatten()));
+            if cors::is_used(all) {
+                self.named(key, &[type_url::LISTENER]);
+            }
         }
         if old.policy != new.policy {
             self.named(key, &[type_url::CLUSTER, type_url::ROUTE]);

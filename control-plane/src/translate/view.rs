@@ -86,13 +86,16 @@ impl Translator {
     }
 
     /// Time has passed: publishes a state without what was kept of earlier ones, if there is such.
-    pub fn settle(&self) {
+    /// Gives what [`Self::apply`] does.
+    pub fn settle(&self) -> BTreeSet<Arc<ObjectId>> {
         let mut builder = self.builder.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((mesh, changed)) = builder.settle() {
-            let state = self.state();
-            let errors = Arc::clone(&state.file_errors);
-            self.publish(state.next(mesh, &changed, errors));
-        }
+        let Some((mesh, changed)) = builder.settle() else {
+            return BTreeSet::new();
+        };
+        let state = self.state();
+        let errors = Arc::clone(&state.file_errors);
+        self.publish(state.next(mesh, &changed, errors));
+        changed.statuses
     }
 
     fn publish(&self, next: State) {

@@ -165,9 +165,14 @@ fn route(kind: &'static str, version: u8) -> Said {
     let port = pick(version, 2, &["", ", port: 80"]);
     let to = pick(version, 3, &["s0", "s1", "s2", "none"]);
     let far = pick(version, 5, &["a", "b"]);
+    let cors = "filters: [{ type: CORS, cors: { allowOrigins: ['*'] } }], ";
+    let filters = match kind {
+        "HTTPRoute" => pick(version, 6, &["", cors]),
+        _ => "",
+    };
     let spec = format!(
         "parentRefs: [{{ group: \"\", kind: Service, name: {parent}, namespace: {near}{port} }}], \
-         rules: [{{ backendRefs: [{{ name: {to}, namespace: {far}, port: 80 }}] }}]"
+         rules: [{{ {filters}backendRefs: [{{ name: {to}, namespace: {far}, port: 80 }}] }}]"
     );
     Said::new(GATEWAY, kind, spec)
 }

@@ -182,7 +182,7 @@ fn endpoint(workload: &Workload, port: &ServicePort) -> Option<SocketAddr> {
     Some(SocketAddr::new(ip, number))
 }
 
-/// Routes with the port, or the whole service, as parent. On a port that is declared to be TCP there
+/// Routes with the port, or the whole service, as parent; a headless one takes none. On a port that is declared to be TCP there
 /// are none, on one of HTTP/1 no GRPCRoutes; where there is a GRPCRoute, HTTPRoutes of the same
 /// namespace are left out.
 fn routes(
@@ -199,6 +199,7 @@ fn routes(
         };
         let named = route.parents.iter().any(|parent| {
             parent.service
+                && !service.headless
                 && parent.namespace == service.meta.namespace
                 && parent.name == service.meta.name
                 && parent.port.is_none_or(|number| number == port.number)

@@ -245,6 +245,8 @@ pub struct RetryPolicy {
     pub per_try_idle_timeout: Option<Duration>,
     pub retriable_status_codes: Vec<u16>,
     pub retriable_headers: Vec<HeaderMatch>,
+    /// No retry is earlier than this.
+    pub back_off_floor: Duration,
     pub back_off_base: Duration,
     pub back_off_max: Duration,
     /// previous_hosts predicate: a retry avoids endpoints already tried, this many picks long.

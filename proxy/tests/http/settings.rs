@@ -71,6 +71,7 @@ pub fn retry_after(back_off: Duration, on: RetryOn, times: u32) -> RetryPolicy {
         per_try_idle_timeout: None,
         retriable_status_codes: Vec::new(),
         retriable_headers: Vec::new(),
+        back_off_floor: Duration::ZERO,
         back_off_base: back_off,
         back_off_max: back_off * 10,
         avoid_previous_hosts: false,

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::cluster::Channel;
 use crate::command::{run, script, succeed};
 use crate::kubectl::Kubectl;
 
@@ -66,6 +67,14 @@ impl ApiServer {
             .env_remove("KUBECONFIG")
             .env_remove("ANYAM_KUBE_LOAD");
         command
+    }
+
+    /// Installs the CRDs of the Gateway API, in the version of `tests/kube/versions`.
+    ///
+    /// # Panics
+    /// When the API server refuses them.
+    pub fn install_gateway_api(&self, channel: Channel) {
+        succeed(&mut self.script(&["gateway-api", channel.name()]), "");
     }
 
     /// A kubeconfig with embedded credentials of a member of `system:masters`.

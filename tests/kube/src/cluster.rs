@@ -38,6 +38,15 @@ pub enum Channel {
     Experimental,
 }
 
+impl Channel {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Channel::Standard => "standard",
+            Channel::Experimental => "experimental",
+        }
+    }
+}
+
 impl Cluster {
     /// # Panics
     /// When no cluster is given; the message says how to get one.
@@ -92,11 +101,7 @@ impl Cluster {
     /// # Panics
     /// When the API server refuses them.
     pub fn install_gateway_api(&self, channel: Channel) {
-        let channel = match channel {
-            Channel::Standard => "standard",
-            Channel::Experimental => "experimental",
-        };
-        succeed(script().args(["gateway-api", channel]), "");
+        succeed(script().args(["gateway-api", channel.name()]), "");
     }
 
     /// Makes a namespace whose name begins with `prefix`.

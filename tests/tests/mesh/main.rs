@@ -14,6 +14,7 @@
 //! - `policy`: the path and headers that policy is evaluated on are those that the app receives,
 //!   for every spelling and every way in
 //! - `probes`: the kubelet's probes of an app under strict mTLS
+//! - `routes`: what an HTTPRoute does to requests and responses
 //! - `swap`: configuration and certificates change under load of every kind
 //! - `scale`: thousands of services, of which a sidecar uses two
 //! - `tunnel`: TCP inside few HTTP/2 connections
@@ -36,6 +37,7 @@ mod policy;
 mod ports;
 mod probes;
 mod process;
+mod routes;
 mod scale;
 #[path = "../../../proxy/tests/shared/envoy.rs"]
 mod stock_envoy;

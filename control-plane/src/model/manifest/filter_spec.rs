@@ -4,10 +4,12 @@ use std::num::{NonZeroU16, NonZeroU32};
 
 use serde::Deserialize;
 
+use super::cors_spec::CorsSpec;
 use super::object::FieldError;
+use super::path_edit_spec::{self, PathEditSpec};
 use super::reference::reference;
 use super::route::{Filters, HeaderEdits, Match, Mirror, PathEdit, PathMatch, Redirect, Rewrite};
-use super::values::{HeaderName, HeaderText, PathText, check_name};
+use super::values::{HeaderName, HeaderText, check_name};
 
 /// Gateway API's bound.
 const MAX_FILTERS: usize = 16;
@@ -28,6 +30,8 @@ pub struct FilterSpec {
     url_rewrite: Option<RewriteSpec>,
     #[serde(default)]
     request_mirror: Option<MirrorSpec>,
+    #[serde(default)]
+    cors: Option<CorsSpec>,
 }
 
 #[derive(Clone, Copy, PartialEq, Deserialize)]
@@ -38,6 +42,8 @@ enum FilterKind {
     #[serde(rename = "URLRewrite")]
     UrlRewrite,
     RequestMirror,
+    #[serde(rename = "CORS")]
+    Cors,
 }
 
 #[derive(Deserialize)]
@@ -66,7 +72,7 @@ struct RedirectSpec {
     #[serde(default)]
     hostname: Option<String>,
     #[serde(default)]
-    path: Option<PathSpec>,
+    path: Option<PathEditSpec>,
     #[serde(default)]
     port: Option<NonZeroU16>,
     #[serde(default)]
@@ -86,24 +92,7 @@ struct RewriteSpec {
     #[serde(default)]
     hostname: Option<String>,
     #[serde(default)]
-    path: Option<PathSpec>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PathSpec {
-    #[serde(rename = "type")]
-    kind: PathKind,
-    #[serde(default)]
-    replace_full_path: Option<PathText>,
-    #[serde(default)]
-    replace_prefix_match: Option<String>,
-}
-
-#[derive(Clone, Copy, Deserialize)]
-enum PathKind {
-    ReplaceFullPath,
-    ReplacePrefixMatch,
+    path: Option<PathEditSpec>,
 }
 
 /// GEP-3171: all requests, or a share of them.
@@ -148,7 +137,7 @@ pub fn read(
             format!("{MAX_FILTERS} entries are allowed"),
         ));
     }
-    let mut seen = [false; 5];
+    let mut seen = [false; 6];
     for (index, spec) in specs.into_iter().enumerate() {
         let at = format!("{at}[{index}]");
         let again = std::mem::replace(&mut seen[spec.kind as usize], true);
@@ -174,6 +163,7 @@ fn one(
         FilterKind::RequestRedirect => "requestRedirect",
         FilterKind::UrlRewrite => "urlRewrite",
         FilterKind::RequestMirror => "requestMirror",
+        FilterKind::Cors => "cors",
     };
     let given = [
         spec.request_header_modifier.is_some(),
@@ -181,6 +171,7 @@ fn one(
         spec.request_redirect.is_some(),
         spec.url_rewrite.is_some(),
         spec.request_mirror.is_some(),
+        spec.cors.is_some(),
     ];
     if given.iter().filter(|given| **given).count() != 1 || !given[spec.kind as usize] {
         return Err(FieldError::new(
@@ -200,12 +191,15 @@ fn one(
     if let Some(spec) = spec.url_rewrite {
         filters.rewrite = Some(Rewrite {
             hostname: hostname(spec.hostname, &format!("{at}.{field}"))?,
-            path: path(spec.path, &format!("{at}.{field}"))?,
+            path: path_edit_spec::rewrite(spec.path, &format!("{at}.{field}"))?,
         });
     }
     if let Some(spec) = spec.request_mirror {
         let mirror = spec.read(namespace, &format!("{at}.{field}"))?;
         filters.mirrors.push(mirror);
+    }
+    if let Some(spec) = spec.cors {
+        filters.cors = Some(spec.read(&format!("{at}.{field}"))?);
     }
     Ok(())
 }
@@ -253,8 +247,9 @@ impl HeaderSpec {
             let name = name.lower();
             name == "host" || name.starts_with("x-envoy-") || name.starts_with("x-anyam-")
         };
+        // Of entries with the same name, the first counts (Gateway API).
         let pairs = |field: &str, headers: Vec<Header>| {
-            let mut pairs = Vec::new();
+            let mut pairs: Vec<(String, String)> = Vec::new();
             for (index, header) in headers.into_iter().enumerate() {
                 if refused(&header.name) {
                     let message = "cannot be changed this way; URLRewrite changes the host";
@@ -263,7 +258,13 @@ impl HeaderSpec {
                         message,
                     ));
                 }
-                pairs.push((header.name.0, header.value.0));
+                let name = header.name.0;
+                if !pairs
+                    .iter()
+                    .any(|(other, _)| other.eq_ignore_ascii_case(&name))
+                {
+                    pairs.push((name, header.value.0));
+                }
             }
             Ok(pairs)
         };
@@ -292,7 +293,7 @@ impl RedirectSpec {
                 Scheme::Https => "https".to_owned(),
             }),
             hostname: hostname(self.hostname, at)?,
-            path: path(self.path, at)?,
+            path: path_edit_spec::redirect(self.path, at)?,
             port: self.port.map(NonZeroU16::get),
             status,
         })
@@ -304,31 +305,6 @@ fn hostname(text: Option<String>, at: &str) -> Result<Option<String>, FieldError
         check_name(text, true).map_err(|e| FieldError::new(format!("{at}.hostname"), e))?;
     }
     Ok(text)
-}
-
-fn path(spec: Option<PathSpec>, at: &str) -> Result<Option<PathEdit>, FieldError> {
-    let Some(spec) = spec else { return Ok(None) };
-    let at = format!("{at}.path");
-    match (spec.kind, spec.replace_full_path, spec.replace_prefix_match) {
-        (PathKind::ReplaceFullPath, Some(path), None) => Ok(Some(PathEdit::Full(path.0))),
-        (PathKind::ReplacePrefixMatch, None, Some(path)) => {
-            if !path.is_empty() {
-                path.parse::<PathText>()
-                    .map_err(|e| FieldError::new(format!("{at}.replacePrefixMatch"), e))?;
-            }
-            Ok(Some(PathEdit::Prefix(
-                path.trim_end_matches('/').to_owned(),
-            )))
-        }
-        (PathKind::ReplaceFullPath, ..) => Err(FieldError::new(
-            at,
-            "must have `replaceFullPath` and no other settings",
-        )),
-        (PathKind::ReplacePrefixMatch, ..) => Err(FieldError::new(
-            at,
-            "must have `replacePrefixMatch` and no other settings",
-        )),
-    }
 }
 
 /// What Gateway API forbids together.
@@ -348,6 +324,9 @@ pub fn check_rule(
     }
     if filters.redirect.is_some() && !filters.mirrors.is_empty() {
         wrong("RequestRedirect and RequestMirror exclude each other: a redirect sends nothing on");
+    }
+    if filters.redirect.is_some() && filters.cors.is_some() {
+        wrong("RequestRedirect and CORS exclude each other: a redirect has no headers for CORS");
     }
     if !filters.mirrors.is_empty() && filters.redirect.is_none() && !has_backends {
         wrong("a rule with RequestMirror needs backendRefs: without them nothing is sent on");

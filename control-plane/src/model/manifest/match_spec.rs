@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::object::{FieldError, Kind};
-use super::route::{Match, PathMatch, ValueMatch, ValueTest};
+use super::route::{GrpcNames, Match, PathMatch, ValueMatch, ValueTest};
 use super::values::{HeaderName, HeaderText, PathText, Pattern};
 
 /// A match of an HTTPRoute.
@@ -125,6 +125,7 @@ impl MatchSpec for HttpMatch {
                 .map(|method| format!("{method:?}").to_uppercase()),
             headers: headers(self.headers, at)?,
             query: query(self.query_params, at)?,
+            grpc: None,
         })
     }
 }
@@ -147,6 +148,7 @@ impl MatchSpec for GrpcMatch {
     const KIND: Kind = Kind::GrpcRoute;
 
     fn read(self, at: &str) -> Result<Match, FieldError> {
+        let grpc = self.method.as_ref().map(GrpcMethod::names);
         let path = match self.method {
             None => PathMatch::default(),
             Some(method) => method.read(&format!("{at}.method"))?,
@@ -154,12 +156,22 @@ impl MatchSpec for GrpcMatch {
         Ok(Match {
             path,
             headers: headers(self.headers, at)?,
+            grpc,
             ..Match::default()
         })
     }
 }
 
 impl GrpcMethod {
+    fn names(&self) -> GrpcNames {
+        let characters = |text: &Option<String>| text.as_deref().map_or(0, str::len);
+        GrpcNames {
+            regex: matches!(self.kind, ValueKind::RegularExpression),
+            service: characters(&self.service),
+            method: characters(&self.method),
+        }
+    }
+
     fn read(self, at: &str) -> Result<PathMatch, FieldError> {
         let text = |field: &str, value: Option<String>| match value {
             None => Ok(None),

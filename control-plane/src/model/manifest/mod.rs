@@ -2,18 +2,20 @@
 //!
 //! - [`object`], [`values`]: what all objects share; values checked while they are read
 //! - [`read`]: a manifest into one of [`service`], [`endpoint_slice`], [`workload`], [`route`] (with [`route_spec`],
-//!   [`match_spec`], [`filter_spec`], [`reference`](mod@reference)), [`authorization`], [`policy`],
+//!   [`match_spec`], [`filter_spec`], [`cors_spec`], [`path_edit_spec`], [`reference`](mod@reference)), [`authorization`], [`policy`],
 //!   [`grant`]
 
 pub mod authorization;
+pub mod cors_spec;
 pub mod endpoint_slice;
 pub mod filter_spec;
 pub mod grant;
 pub mod match_spec;
 pub mod object;
+pub mod path_edit_spec;
 pub mod policy;
 pub mod read;
-mod reference;
+pub mod reference;
 pub mod route;
 pub mod route_spec;
 pub mod service;

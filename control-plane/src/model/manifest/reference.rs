@@ -1,5 +1,21 @@
 //! References to backends: Gateway API's BackendObjectReference, with what a place adds to it.
 
+use super::route::BackendKind;
+
+/// The kind of a reference that cannot be read, and its group, which no object has: `/` may not
+/// stand in a group.
+pub const UNREADABLE: (&str, &str) = ("Unreadable", "mesh.anyam.dev/");
+
+/// What a reference of this kind and group points at.
+pub fn backend_kind(kind: &str, group: &str) -> BackendKind {
+    match (kind, group) {
+        ("Service", "" | "core") => BackendKind::Service,
+        UNREADABLE => BackendKind::Unreadable,
+        (kind, "") => BackendKind::Other(kind.to_owned()),
+        (kind, group) => BackendKind::Other(format!("{kind}.{group}")),
+    }
+}
+
 /// A struct of the reference's fields and more. Serde's `flatten` would not do: it accepts unknown
 /// fields.
 macro_rules! reference {
@@ -24,9 +40,8 @@ macro_rules! reference {
         impl $name {
             /// Where it points, written in a route of `namespace`. Takes its names.
             fn destination(&mut self, namespace: &str) -> super::route::Destination {
-                let core = matches!(self.group.as_str(), "" | "core");
                 super::route::Destination {
-                    service: core && self.kind == "Service",
+                    kind: super::reference::backend_kind(&self.kind, &self.group),
                     namespace: self.namespace.take().unwrap_or_else(|| namespace.to_owned()),
                     name: std::mem::take(&mut self.name),
                     port: self.port.map(std::num::NonZeroU16::get),

@@ -22,7 +22,12 @@ pub struct Route {
 pub struct Parent {
     /// False: no Service; another controller handles such a parent.
     pub service: bool,
+    /// As written, or as defaulted, like `kind`.
+    pub group: String,
+    pub kind: String,
     pub namespace: String,
+    /// Whether the namespace is written; else it is the route's own.
+    pub has_namespace: bool,
     pub name: String,
     /// `None`: all ports.
     pub port: Option<u16>,
@@ -48,6 +53,18 @@ pub struct Match {
     pub method: Option<String>,
     pub headers: Vec<ValueMatch>,
     pub query: Vec<ValueMatch>,
+    /// Of a GRPCRoute, where it names a service or method; `path` says the same.
+    pub grpc: Option<GrpcNames>,
+}
+
+/// How much of a gRPC call a match names: its precedence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GrpcNames {
+    /// By expressions.
+    pub regex: bool,
+    /// Characters of the service; 0: any.
+    pub service: usize,
+    pub method: usize,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +103,29 @@ pub struct Filters {
     pub redirect: Option<Redirect>,
     pub rewrite: Option<Rewrite>,
     pub mirrors: Vec<Mirror>,
+    pub cors: Option<Cors>,
+}
+
+/// GEP-1767: which origins' scripts may read responses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cors {
+    pub origins: Vec<CorsOrigin>,
+    pub credentials: bool,
+    /// `*` alone: all. The same for headers.
+    pub methods: Vec<String>,
+    pub headers: Vec<String>,
+    pub expose: Vec<String>,
+    /// Seconds for which a preflight's answer may be kept.
+    pub max_age: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CorsOrigin {
+    Any,
+    /// As browsers write it: lower case, no default port.
+    Exact(String),
+    /// A regular expression for the whole origin.
+    Regex(String),
 }
 
 /// Requests that are also sent elsewhere, where the answer is ignored.
@@ -135,11 +175,20 @@ pub struct Backend {
 /// Where a reference to a backend points.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {
-    /// False: no Service; such a share answers 500, such a mirror gets nothing.
-    pub service: bool,
+    pub kind: BackendKind,
     pub namespace: String,
     pub name: String,
     pub port: Option<u16>,
+}
+
+/// What a backend is. A share of anything but a Service fails, a mirror of it gets nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BackendKind {
+    Service,
+    /// Another kind, with its group: `ServiceImport.multicluster.x-k8s.io`.
+    Other(String),
+    /// The reference cannot be read.
+    Unreadable,
 }
 
 impl Rule {

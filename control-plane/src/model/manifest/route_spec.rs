@@ -3,12 +3,13 @@
 use std::num::NonZeroU16;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::filter_spec::{self, FilterSpec};
 use super::match_spec::MatchSpec;
 use super::object::{FieldError, Kind, Meta};
 use super::reference::reference;
-use super::route::{Backend, Match, Parent, Retry, Route, Rule, Timeouts};
+use super::route::{Backend, Filters, Match, Parent, Retry, Rewrite, Route, Rule, Timeouts};
 use super::values::{self, Span};
 
 /// Gateway API's own bounds.
@@ -17,7 +18,7 @@ const MAX_MATCHES: usize = 64;
 const MAX_BACKENDS: usize = 16;
 const MAX_PARENTS: usize = 32;
 /// Retries of one request.
-const MAX_ATTEMPTS: u32 = 10;
+pub const MAX_ATTEMPTS: u32 = 10;
 
 /// `spec` of an HTTPRoute (`M` is [`super::match_spec::HttpMatch`]) or a GRPCRoute ([`super::match_spec::GrpcMatch`]).
 #[derive(Deserialize)]
@@ -28,8 +29,11 @@ pub struct RouteSpec<M> {
     /// Without effect for Service parents (GEP-1294), which the route's conditions report.
     #[serde(default)]
     hostnames: Vec<String>,
-    #[serde(default = "Vec::new")]
-    rules: Vec<RuleSpec<M>>,
+    /// Absent from an HTTPRoute: one rule, which matches everything and has no backend.
+    rules: Option<Vec<RuleSpec<M>>>,
+    /// About Gateways, whose controllers read it.
+    #[serde(default, rename = "useDefaultGateways")]
+    _use_default_gateways: IgnoredAny,
 }
 
 #[derive(Deserialize)]
@@ -108,7 +112,19 @@ impl Route {
     /// Fields that contradict each other or are not supported.
     pub fn new<M: MatchSpec>(meta: Meta, spec: RouteSpec<M>) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
-        bounded(&mut errors, "spec.rules", spec.rules.len(), MAX_RULES);
+        let mut rules: Vec<Rule> = Vec::new();
+        if spec.rules.is_none() && M::KIND == Kind::HttpRoute {
+            rules.push(Rule {
+                name: None,
+                matches: vec![Match::default()],
+                filters: Filters::default(),
+                backends: Vec::new(),
+                timeouts: Timeouts::default(),
+                retry: None,
+            });
+        }
+        let specs = spec.rules.unwrap_or_default();
+        bounded(&mut errors, "spec.rules", specs.len(), MAX_RULES);
         bounded(
             &mut errors,
             "spec.parentRefs",
@@ -121,8 +137,7 @@ impl Route {
             .into_iter()
             .map(|parent| parent.read(&namespace))
             .collect();
-        let mut rules: Vec<Rule> = Vec::new();
-        for (index, rule) in spec.rules.into_iter().enumerate() {
+        for (index, rule) in specs.into_iter().enumerate() {
             let named = |other: &Rule| rule.name.is_some() && other.name == rule.name;
             if rules.iter().any(named) {
                 let at = format!("spec.rules[{index}].name");
@@ -156,10 +171,13 @@ impl ParentRef {
     fn read(self, namespace: &str) -> Parent {
         Parent {
             service: self.kind == "Service" && matches!(self.group.as_str(), "" | "core"),
+            group: self.group,
+            kind: self.kind,
+            has_namespace: self.namespace.is_some(),
             namespace: self.namespace.unwrap_or_else(|| namespace.to_owned()),
             name: self.name,
             port: self.port.map(NonZeroU16::get),
-            section: self.section_name,
+            section: self.section_name.filter(|name| !name.is_empty()),
         }
     }
 }
@@ -188,22 +206,35 @@ impl<M: MatchSpec> RuleSpec<M> {
         if matches.is_empty() {
             matches.push(Match::default());
         }
-        let filters = filter_spec::read(self.filters, namespace, &format!("{at}.filters"), errors);
-        filter_spec::check_rule(
-            &filters,
-            &matches,
-            at,
-            !self.backend_refs.is_empty(),
-            errors,
-        );
-        if M::KIND == Kind::GrpcRoute && (filters.redirect.is_some() || filters.rewrite.is_some()) {
-            let message = "a GRPCRoute has no RequestRedirect and no URLRewrite";
-            errors.push(FieldError::new(format!("{at}.filters"), message));
-        }
+        let mut filters =
+            filter_spec::read(self.filters, namespace, &format!("{at}.filters"), errors);
         let mut backends = Vec::new();
+        let alone = self.backend_refs.len() == 1;
         for (index, backend) in self.backend_refs.into_iter().enumerate() {
             let at = format!("{at}.backendRefs[{index}]");
-            backends.push(backend.read(&at, namespace, errors));
+            let mut backend = backend.read(&at, namespace, errors);
+            if alone {
+                backend.lift(&mut filters);
+            }
+            if let Some(which) = backend.filters.unsupported() {
+                let message = format!(
+                    "{which} is not supported here, but among the rule's filters, or where this is the only backend"
+                );
+                errors.push(FieldError::new(format!("{at}.filters"), message));
+            }
+            backends.push(backend);
+        }
+        filter_spec::check_rule(&filters, &matches, at, !backends.is_empty(), errors);
+        let foreign = [
+            (filters.redirect.is_some(), "RequestRedirect"),
+            (filters.rewrite.is_some(), "URLRewrite"),
+            (filters.cors.is_some(), "CORS"),
+        ];
+        if let Some((_, which)) = foreign.into_iter().find(|(given, _)| *given)
+            && M::KIND == Kind::GrpcRoute
+        {
+            let message = format!("a GRPCRoute has no {which}");
+            errors.push(FieldError::new(format!("{at}.filters"), message));
         }
         Rule {
             name: self.name,
@@ -222,11 +253,6 @@ impl BackendRef {
     fn read(mut self, at: &str, namespace: &str, errors: &mut Vec<FieldError>) -> Backend {
         let to = self.destination(namespace);
         let filters = filter_spec::read(self.filters, namespace, &format!("{at}.filters"), errors);
-        if filters.redirect.is_some() || filters.rewrite.is_some() || !filters.mirrors.is_empty() {
-            let message =
-                "only RequestHeaderModifier and ResponseHeaderModifier are supported here";
-            errors.push(FieldError::new(format!("{at}.filters"), message));
-        }
         if self.weight.is_some_and(|weight| weight > 1_000_000) {
             errors.push(FieldError::new(
                 format!("{at}.weight"),
@@ -238,6 +264,40 @@ impl BackendRef {
             weight: self.weight.unwrap_or(1),
             filters,
         }
+    }
+}
+
+impl Backend {
+    /// A rule's only backend gets every request that is forwarded: its filters are the rule's, but
+    /// for those that each backend may have.
+    fn lift(&mut self, rule: &mut Filters) {
+        let own = &mut self.filters;
+        if rule.rewrite.is_none() {
+            rule.rewrite = own.rewrite.take();
+        }
+        if rule.cors.is_none() {
+            rule.cors = own.cors.take();
+        }
+        rule.mirrors.append(&mut own.mirrors);
+    }
+}
+
+impl Filters {
+    /// The name of a filter that a backend can't have of its own.
+    fn unsupported(&self) -> Option<&'static str> {
+        let rewrites_path =
+            |rewrite: &Rewrite| rewrite.path.is_some() || rewrite.hostname.is_none();
+        let which = [
+            (self.redirect.is_some(), "RequestRedirect"),
+            (
+                self.rewrite.as_ref().is_some_and(rewrites_path),
+                "URLRewrite of the path",
+            ),
+            (!self.mirrors.is_empty(), "RequestMirror"),
+            (self.cors.is_some(), "CORS"),
+        ];
+        let found = which.into_iter().find(|(given, _)| *given);
+        found.map(|(_, name)| name)
     }
 }
 

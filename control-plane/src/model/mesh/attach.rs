@@ -1,63 +1,19 @@
 //! Which route governs which port of which service (Gateway API for service meshes, GEP-1294 and
-//! GEP-1426), and what its references came to.
+//! GEP-1426).
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::status::Condition;
-use super::{BadBackend, Mesh, PortEntry};
+use super::PortEntry;
 use crate::model::manifest::object::{Key, Kind};
-use crate::model::manifest::route::{Destination, Parent, Route};
+use crate::model::manifest::route::{Parent, Route};
 use crate::model::manifest::service::{AppProtocol, Service, ServicePort};
 
-/// How a route's parents take it.
-pub fn accepted(mesh: &Mesh, route: &Route) -> Condition {
-    let mut refusals = Vec::new();
-    let mut reason = "NoMatchingParent";
-    let mut accepted = false;
-    for parent in &route.parents {
-        let key = Key::new(&parent.namespace, &parent.name);
-        let service = mesh.service(&key).map(|entry| &*entry.service);
-        match ports_of(route, parent, service) {
-            Ok(_) => accepted = true,
-            Err((why, message)) => {
-                reason = why;
-                refusals.push(message);
-            }
-        }
-    }
-    if route.parents.is_empty() {
-        refusals.push("there are no parentRefs; name the Service it governs".to_owned());
-    }
-    if route.hostnames {
-        refusals.push("hostnames have no effect: the address called says which Service".into());
-    }
-    match (accepted, refusals.is_empty()) {
-        (true, true) => Condition::accepted(),
-        (true, false) => Condition {
-            message: refusals.join("; "),
-            ..Condition::accepted()
-        },
-        (false, _) => Condition::no("Accepted", reason, refusals.join("; ")),
-    }
-}
-
-/// Whether a GRPCRoute governs a port that `route` is attached to, which leaves `route` out there.
-pub fn is_conflicted(mesh: &Mesh, route: &Route) -> bool {
-    route.parents.iter().any(|parent| {
-        let key = Key::new(&parent.namespace, &parent.name);
-        let Some(entry) = mesh.service(&key) else {
-            return false;
-        };
-        let ports = ports_of(route, parent, Some(&entry.service)).unwrap_or_default();
-        ports.into_iter().any(|number| {
-            let governs = |port: &PortEntry| {
-                let mut routes = port.group(&route.meta.namespace, &key.namespace).iter();
-                routes.any(|other| other.kind == route.kind && other.meta.key() == route.meta.key())
-            };
-            entry.port(number).is_some_and(|port| !governs(port))
-        })
-    })
+/// A route as it is attached to one port.
+struct Attached<'a> {
+    route: &'a Arc<Route>,
+    /// One of its parentRefs names this port.
+    named: bool,
 }
 
 /// The ports of a service, each with those of `routes` that it takes. GRPCRoutes take a port whole:
@@ -68,29 +24,39 @@ pub fn ports(service: &Service, routes: &[Arc<Route>]) -> Vec<PortEntry> {
         .map(|route| (route, attached_to(route, service)))
         .collect();
     let on = |number: u16| {
-        let on = attached.iter().filter(|(_, ports)| ports.contains(&number));
-        let mut on: Vec<_> = on.map(|(route, _)| Arc::clone(route)).collect();
-        on.sort_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()));
+        let mut on: Vec<Attached<'_>> = Vec::new();
+        for (route, ports) in &attached {
+            let mut refs = ports.iter().filter(|(port, _)| *port == number).peekable();
+            if refs.peek().is_some() {
+                let named = refs.any(|(_, named)| *named);
+                on.push(Attached { route, named });
+            }
+        }
+        on.sort_by(|a, b| a.route.meta.precedence().cmp(&b.route.meta.precedence()));
         on
     };
     let port = |declared: &ServicePort| port(service, declared, on(declared.number));
     service.ports.iter().map(port).collect()
 }
 
-/// The ports of `service` that name it as parent and take it.
-fn attached_to(route: &Route, service: &Service) -> Vec<u16> {
+/// The ports of `service` that a parentRef of the route is attached to, and whether that names them.
+fn attached_to(route: &Route, service: &Service) -> Vec<(u16, bool)> {
     let meta = &service.meta;
     let parents = route.parents.iter().filter(|parent| {
         parent.service && parent.namespace == meta.namespace && parent.name == meta.name
     });
-    parents
-        .filter_map(|parent| ports_of(route, parent, Some(service)).ok())
-        .flatten()
-        .collect()
+    let attached = parents.filter_map(|parent| {
+        let named = parent.port.is_some() || parent.section.is_some();
+        let ports = attachment(route, parent, Some(service)).ok()?.ports;
+        Some(ports.into_iter().map(move |port| (port, named)))
+    });
+    attached.flatten().collect()
 }
 
 /// `routes` by precedence.
-fn port(service: &Service, declared: &ServicePort, routes: Vec<Arc<Route>>) -> PortEntry {
+fn port(service: &Service, declared: &ServicePort, routes: Vec<Attached<'_>>) -> PortEntry {
+    let own = |route: &Route| route.meta.namespace == service.meta.namespace;
+    let grpc = |routes: &[Arc<Route>]| routes.iter().any(|it| it.kind == Kind::GrpcRoute);
     let mut entry = PortEntry {
         name: declared.name.clone(),
         number: declared.number,
@@ -99,70 +65,96 @@ fn port(service: &Service, declared: &ServicePort, routes: Vec<Arc<Route>>) -> P
         producers: Vec::new(),
         consumers: BTreeMap::new(),
     };
-    for route in routes {
-        match route.meta.namespace == service.meta.namespace {
-            true => entry.producers.push(route),
+    for Attached { route, .. } in &routes {
+        match own(route) {
+            true => entry.producers.push(Arc::clone(route)),
             false => {
                 let namespace = route.meta.namespace.clone();
-                entry.consumers.entry(namespace).or_default().push(route);
+                let consumers = entry.consumers.entry(namespace).or_default();
+                consumers.push(Arc::clone(route));
             }
         }
     }
     for routes in std::iter::once(&mut entry.producers).chain(entry.consumers.values_mut()) {
-        if routes.iter().any(|route| route.kind == Kind::GrpcRoute) {
+        if grpc(routes) {
             routes.retain(|route| route.kind == Kind::GrpcRoute);
         }
     }
-    if entry.protocol == AppProtocol::Undeclared {
-        let mut all = entry
-            .producers
-            .iter()
-            .chain(entry.consumers.values().flatten());
-        entry.protocol = match all.next().map(|route| route.kind) {
-            None => AppProtocol::Undeclared,
-            Some(Kind::GrpcRoute) => AppProtocol::Grpc,
-            Some(_) => AppProtocol::Http,
+    // A route of the Service's own namespace says what a port carries that declares nothing, if it
+    // is about that port: one for all ports of a Service does not turn its database into HTTP. What
+    // another namespace writes changes nothing for callers elsewhere.
+    let alone = service.ports.len() == 1;
+    let mut says = routes
+        .iter()
+        .filter(|it| own(it.route) && (it.named || alone));
+    if entry.protocol == AppProtocol::Undeclared && says.next().is_some() {
+        entry.protocol = match grpc(&entry.producers) {
+            true => AppProtocol::Grpc,
+            false => AppProtocol::Http,
         };
     }
     entry
 }
 
-type Refusal = (&'static str, String);
+/// Why a parent does not take a route: a reason of its `Accepted` condition, and a sentence.
+pub type AttachRefusal = (&'static str, String);
+
+/// What of a parent takes a route.
+pub struct Attachment {
+    /// By number.
+    pub ports: Vec<u16>,
+    /// Ports that the parentRef selects and that cannot take it.
+    pub refused: Vec<u16>,
+}
 
 /// The ports of `service`, which is the parent's if there is such, that take the route.
-fn ports_of(
+///
+/// # Errors
+/// When none does.
+pub fn attachment(
     route: &Route,
     parent: &Parent,
     service: Option<&Service>,
-) -> Result<Vec<u16>, Refusal> {
+) -> Result<Attachment, AttachRefusal> {
     let key = Key::new(&parent.namespace, &parent.name);
+    let no_match = |message: String| Err(("NoMatchingParent", message));
     if !parent.service {
-        return Err((
-            "NoMatchingParent",
-            format!("parent {key} is no Service; the mesh takes only those"),
+        return no_match(format!(
+            "parent {key} is no Service (group \"\", kind Service); the mesh takes only those"
         ));
     }
     let Some(service) = service else {
-        return Err(("NoMatchingParent", format!("there is no Service {key}")));
+        return no_match(format!("there is no Service {key}"));
     };
-    let mut ports = service.ports.iter().filter(|port| {
+    if service.headless {
+        return no_match(format!(
+            "Service {key} is headless: its callers use addresses of pods, which no route governs"
+        ));
+    }
+    let selected = service.ports.iter().filter(|port| {
         parent.port.is_none_or(|number| number == port.number)
             && parent
                 .section
                 .as_ref()
                 .is_none_or(|name| *name == port.name)
     });
-    let mut taken = Vec::new();
-    let mut refused = None;
-    for port in ports.by_ref() {
-        match port.protocol {
-            AppProtocol::Tcp | AppProtocol::Tls => refused = Some(port.number),
-            AppProtocol::Http if route.kind == Kind::GrpcRoute => refused = Some(port.number),
-            _ => taken.push(port.number),
+    let mut attachment = Attachment {
+        ports: Vec::new(),
+        refused: Vec::new(),
+    };
+    for port in selected {
+        let takes = match port.protocol {
+            AppProtocol::Tcp | AppProtocol::Tls => false,
+            AppProtocol::Http => route.kind != Kind::GrpcRoute,
+            AppProtocol::Http2 | AppProtocol::Grpc | AppProtocol::Undeclared => true,
+        };
+        match takes {
+            true => attachment.ports.push(port.number),
+            false => attachment.refused.push(port.number),
         }
     }
-    match (taken.is_empty(), refused) {
-        (false, _) => Ok(taken),
+    match (attachment.ports.is_empty(), attachment.refused.first()) {
+        (false, _) => Ok(attachment),
         (true, Some(port)) => Err((
             "UnsupportedProtocol",
             format!(
@@ -172,54 +164,12 @@ fn ports_of(
         )),
         (true, None) => {
             let which = match (parent.port, &parent.section) {
-                (Some(port), _) => format!("port {port}"),
+                (Some(port), Some(name)) => format!("port {port} named {name}"),
+                (Some(port), None) => format!("port {port}"),
                 (None, Some(name)) => format!("port named {name}"),
                 (None, None) => "TCP port".to_owned(),
             };
-            Err(("NoMatchingParent", format!("Service {key} has no {which}")))
+            no_match(format!("Service {key} has no {which}"))
         }
-    }
-}
-
-/// What a route's backends and mirrors came to.
-pub fn resolved_refs(mesh: &Mesh, route: &Route) -> Condition {
-    let mut reason = None;
-    let mut messages = Vec::new();
-    for (rule, one) in route.rules.iter().enumerate() {
-        let backends = one.backends.iter().enumerate().map(|(index, backend)| {
-            let at = format!("spec.rules[{rule}].backendRefs[{index}]");
-            (at, &backend.to)
-        });
-        let mirrors = one.filters.mirrors.iter().map(|mirror| {
-            let at = format!("spec.rules[{rule}].filters: requestMirror.backendRef");
-            (at, &mirror.to)
-        });
-        for (at, to) in backends.chain(mirrors) {
-            if let Err(error) = mesh.backend(route, to) {
-                let (why, message) = unresolved(error, to);
-                reason.get_or_insert(why);
-                messages.push(format!("{at}: {message}"));
-            }
-        }
-    }
-    match reason {
-        None => Condition::yes("ResolvedRefs", "ResolvedRefs"),
-        Some(reason) => Condition::no("ResolvedRefs", reason, messages.join("; ")),
-    }
-}
-
-fn unresolved(error: BadBackend, to: &Destination) -> Refusal {
-    let key = Key::new(&to.namespace, &to.name);
-    match error {
-        BadBackend::InvalidKind => ("InvalidKind", "only a Service can be a backend".to_owned()),
-        BadBackend::RefNotPermitted => (
-            "RefNotPermitted",
-            format!("no ReferenceGrant in {} allows {key}", to.namespace),
-        ),
-        BadBackend::UnsupportedProtocol => (
-            "UnsupportedProtocol",
-            "the port is declared to carry TCP or TLS".to_owned(),
-        ),
-        BadBackend::NotFound(message) => ("BackendNotFound", message),
     }
 }

@@ -22,6 +22,7 @@ use super::leaving::Leaving;
 use super::objects::Objects;
 use super::policies;
 use super::ports;
+use super::route_status;
 use super::status::ObjectStatus;
 use super::vip::{VipError, Vips};
 use super::{Mesh, MeshOptions, ServiceEntry, WorkloadEntry};
@@ -342,14 +343,24 @@ impl Builder {
 
     fn status(&self, next: &Mesh, id: &ObjectId) -> Option<Arc<ObjectStatus>> {
         let (object, origin) = self.objects.get(id)?;
-        let context = ConditionContext {
-            mesh: next,
-            objects: &self.objects,
+        let (conditions, parents) = match object {
+            Object::Route(route) => {
+                let of_route = route_status::conditions(next, route, origin);
+                (of_route.sum, of_route.parents)
+            }
+            _ => {
+                let context = ConditionContext {
+                    mesh: next,
+                    objects: &self.objects,
+                };
+                (context.conditions(object), Vec::new())
+            }
         };
         let status = ObjectStatus {
             id: id.clone(),
             origin: origin.clone(),
-            conditions: context.conditions(object),
+            conditions,
+            parents,
         };
         Some(Arc::new(status))
     }

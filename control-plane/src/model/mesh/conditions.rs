@@ -3,7 +3,6 @@
 use std::net::IpAddr;
 
 use super::Mesh;
-use super::attach::{accepted, is_conflicted, resolved_refs};
 use super::endpoints::EndpointsBy;
 use super::index::Facet;
 use super::objects::Objects;
@@ -24,6 +23,7 @@ pub struct ConditionContext<'a> {
 }
 
 impl ConditionContext<'_> {
+    /// Of anything but a route, whose conditions are [`super::route_status`]'s.
     pub fn conditions(&self, object: &Object) -> Vec<Condition> {
         let mut all = match object {
             Object::Service(it) => {
@@ -48,17 +48,7 @@ impl ConditionContext<'_> {
                     }),
                 }
             }
-            Object::Route(it) => {
-                let condition = match is_conflicted(self.mesh, it) {
-                    true => {
-                        let message = "a GRPCRoute governs a port this route is attached to";
-                        Condition::no("Accepted", "Conflicted", message)
-                    }
-                    false => accepted(self.mesh, it),
-                };
-                vec![condition, resolved_refs(self.mesh, it)]
-            }
-            Object::Grant(_) => Vec::new(),
+            Object::Route(_) | Object::Grant(_) => Vec::new(),
             Object::Authorization(it) => vec![self.target(&it.meta.namespace, &it.targets)],
             Object::Mesh(it) => vec![self.mesh_policy(&it.meta, &it.targets)],
             Object::Backend(it) => vec![self.backend_policy(&it.meta, &it.targets)],

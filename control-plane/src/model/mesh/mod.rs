@@ -9,7 +9,8 @@
 //!   [`persistent`]: maps whose copies share unchanged entries
 //! - [`leaving`]: identities that callers accept for a moment after a change; [`vip`]: allotted
 //!   addresses; [`holders`]: which of several objects has an address
-//! - [`status`]: conditions of objects; [`conditions`]: how they are computed
+//! - [`status`]: conditions of objects; [`conditions`] and, of routes, [`route_status`]: how they are
+//!   computed
 
 pub mod affected;
 pub mod attach;
@@ -28,6 +29,7 @@ pub mod objects;
 pub mod persistent;
 pub mod policies;
 pub mod ports;
+pub mod route_status;
 pub mod status;
 pub mod vip;
 
@@ -40,12 +42,12 @@ use self::endpoints::{EndpointsBy, Slices};
 use self::persistent::Map;
 use self::status::ObjectStatus;
 use super::manifest::grant::ReferenceGrant;
-use super::manifest::object::{Key, ObjectId};
+use super::manifest::object::{Key, Kind, ObjectId};
 use super::manifest::policy::{
     BackendPolicy, Defaults, EgressMode, EscapedSlashes, LogFormat, MeshPolicy, MtlsMode,
     ROOT_NAMESPACE,
 };
-use super::manifest::route::{Destination, Route};
+use super::manifest::route::{BackendKind, Destination, Route};
 use super::manifest::service::{AppProtocol, PortRef, Service};
 use super::manifest::values::Cidr;
 use super::manifest::workload::Workload;
@@ -202,9 +204,10 @@ pub struct WorkloadEntry {
 /// Why a route's backend cannot be used; such a share answers 500.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BadBackend {
-    InvalidKind,
+    /// Its kind and group.
+    InvalidKind(String),
     RefNotPermitted,
-    UnsupportedProtocol,
+    UnsupportedProtocol(String),
     NotFound(String),
 }
 
@@ -281,8 +284,10 @@ impl Mesh {
         route: &Route,
         to: &Destination,
     ) -> Result<(&Arc<ServiceEntry>, u16), BadBackend> {
-        if !to.service {
-            return Err(BadBackend::InvalidKind);
+        match &to.kind {
+            BackendKind::Service => {}
+            BackendKind::Other(kind) => return Err(BadBackend::InvalidKind(kind.clone())),
+            BackendKind::Unreadable => return Err(BadBackend::InvalidKind("unknown".to_owned())),
         }
         if to.namespace != route.meta.namespace && !self.granted(route, to) {
             return Err(BadBackend::RefNotPermitted);
@@ -294,8 +299,15 @@ impl Mesh {
         let port = to
             .port
             .ok_or_else(|| BadBackend::NotFound(format!("Service {key} needs a port here")))?;
-        match service.port(port) {
-            Some(entry) if entry.protocol.is_opaque() => Err(BadBackend::UnsupportedProtocol),
+        match service.port(port).map(|entry| entry.protocol) {
+            Some(protocol) if protocol.is_opaque() => Err(BadBackend::UnsupportedProtocol(
+                format!("port {port} of Service {key} is declared to carry TCP or TLS"),
+            )),
+            Some(AppProtocol::Http) if route.kind == Kind::GrpcRoute => {
+                Err(BadBackend::UnsupportedProtocol(format!(
+                    "port {port} of Service {key} is declared to carry HTTP/1.1, and gRPC needs HTTP/2"
+                )))
+            }
             Some(_) => Ok((service, port)),
             None => Err(BadBackend::NotFound(format!(
                 "Service {key} has no port {port}"

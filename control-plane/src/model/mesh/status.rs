@@ -1,7 +1,8 @@
 //! Status conditions of objects, as Kubernetes spells them.
 
-use super::change::Origin;
+use super::change::{LeftOut, Origin};
 use crate::model::manifest::object::ObjectId;
+use crate::model::manifest::route::Parent;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
@@ -38,11 +39,28 @@ impl Condition {
     }
 }
 
+/// Which fields of an object are not used because they cannot be read.
+pub fn fields_left_out(parts: &[LeftOut]) -> Option<Condition> {
+    let messages: Vec<String> = parts.iter().map(LeftOut::to_string).collect();
+    let all = || Condition::no("AllFields", "FieldLeftOut", messages.join("; "));
+    (!messages.is_empty()).then(all)
+}
+
+/// What became of a route at one of its parents (Gateway API's RouteParentStatus).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParentStatus {
+    pub parent: Parent,
+    pub conditions: Vec<Condition>,
+}
+
 /// An object with what became of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectStatus {
     pub id: ObjectId,
     /// Where it was read.
     pub origin: Origin,
+    /// Of a route in sum; none of one that only another controller handles.
     pub conditions: Vec<Condition>,
+    /// Of a route: those that are Services, in order.
+    pub parents: Vec<ParentStatus>,
 }

@@ -13,6 +13,7 @@ use kube::Resource;
 use kube::core::{ApiResource, DynamicResourceScope};
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::Value as Json;
 use xds_proto::yaml::{self, Place, Value};
 
 use crate::injected::GROUP;
@@ -30,11 +31,16 @@ const METADATA_UNREAD: [&str; 4] = [
 pub struct Manifest {
     meta: ObjectMeta,
     pub node: yaml::Node<'static>,
+    pub generation: Option<i64>,
+    /// Null: there is none.
+    pub status: Json,
 }
 
 impl<'de> Deserialize<'de> for Manifest {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let node = Level::Object.deserialize(deserializer)?;
+        let mut node = Level::Object.deserialize(deserializer)?;
+        let status = node.get("status").map_or(Json::Null, yaml::Node::to_json);
+        node.remove("status");
         let field = |name: &str| Some(node.get("metadata")?.get(name)?.text().to_owned());
         let meta = ObjectMeta {
             name: field("name"),
@@ -42,7 +48,13 @@ impl<'de> Deserialize<'de> for Manifest {
             resource_version: field("resourceVersion"),
             ..ObjectMeta::default()
         };
-        Ok(Manifest { meta, node })
+        let generation = field("generation").and_then(|text| text.parse().ok());
+        Ok(Manifest {
+            meta,
+            node,
+            generation,
+            status,
+        })
     }
 }
 
@@ -105,7 +117,6 @@ impl<'de> Visitor<'de> for Level {
         let mut entries = Vec::new();
         while let Some(key) = from.next_key::<String>()? {
             let (unread, below) = match (self, key.as_str()) {
-                (Level::Object, "status") => (true, Level::Below),
                 (Level::Object, "metadata") => (false, Level::Metadata),
                 (Level::Metadata, name) => (METADATA_UNREAD.contains(&name), Level::Below),
                 _ => (false, Level::Below),
@@ -362,16 +373,18 @@ mod tests {
     #[test]
     fn what_is_not_read_is_not_kept() {
         let manifest: Manifest = serde_json::from_str(
-            r#"{"metadata": {"name": "a", "namespace": "n", "resourceVersion": "7",
+            r#"{"metadata": {"name": "a", "namespace": "n", "resourceVersion": "7", "generation": 3,
                 "annotations": {"x": "y"}, "managedFields": [{"fieldsV1": {}}], "labels": {"l": "1"}},
                "spec": {"status": 1, "annotations": [true, null, -2, 1.5]}, "status": {"a": 1}}"#,
         )
         .unwrap();
         assert_eq!(manifest.meta.resource_version.as_deref(), Some("7"));
+        assert_eq!(manifest.generation, Some(3));
+        assert_eq!(manifest.status, serde_json::json!({"a": 1}));
         assert_eq!(
             manifest.node.to_json(),
             serde_json::json!({
-                "metadata": {"name": "a", "namespace": "n", "resourceVersion": "7", "labels": {"l": "1"}},
+                "metadata": {"name": "a", "namespace": "n", "resourceVersion": "7", "generation": 3, "labels": {"l": "1"}},
                 "spec": {"status": 1, "annotations": [true, null, -2, 1.5]},
             })
         );

@@ -13,16 +13,19 @@ use xds_proto::yaml::{Node, Place, Value};
 
 use crate::model::manifest::object::{FieldError, Kind};
 use crate::model::manifest::read::{self, Object, ReadError};
+use crate::model::manifest::reference::UNREADABLE;
+use crate::model::manifest::route_spec::MAX_ATTEMPTS;
+use crate::model::mesh::change::{LeftOut, LeftOutEffect};
 
 /// How many parts of one object may be removed.
 const MAX_PARTS: usize = 64;
 
 /// The object, if enough of it is valid, and the removed parts, by their paths in the original.
-pub fn read(kind: Kind, mut node: Node<'static>) -> (Option<Object>, Vec<FieldError>) {
-    let mut left_out = Vec::new();
+pub fn read(kind: Kind, mut node: Node<'static>) -> (Option<Object>, Vec<LeftOut>) {
+    let mut left_out: Vec<LeftOut> = Vec::new();
     let mut removed = Removed::default();
     while left_out.len() < MAX_PARTS {
-        let mut error = match read::object(kind, &node) {
+        let mut field = match read::object(kind, &node) {
             Ok(object) => return (Some(object), left_out),
             Err(ReadError::Value(error)) => FieldError::new(error.path, error.message),
             Err(ReadError::Fields(fields)) => match fields.into_iter().next() {
@@ -30,17 +33,21 @@ pub fn read(kind: Kind, mut node: Node<'static>) -> (Option<Object>, Vec<FieldEr
                 None => return (None, left_out),
             },
         };
-        let path = std::mem::take(&mut error.path);
+        let path = std::mem::take(&mut field.path);
         if kind == Kind::AuthorizationPolicy && path == "spec.action" {
-            error.message.push_str("; so the policy refuses everything");
+            field.message.push_str("; so the policy refuses everything");
         }
-        error.path = removed.original(&path);
-        left_out.push(error);
+        field.path = removed.original(&path);
         let mut repair = Repair {
             kind,
             node: &mut node,
         };
-        if !repair.take_out(&path, &mut removed) {
+        let effect = repair.take_out(&path, &mut removed);
+        left_out.push(LeftOut {
+            effect: effect.map_or(LeftOutEffect::Unused, |effect| effect.of(&field)),
+            field,
+        });
+        if effect.is_none() {
             return (None, left_out);
         }
     }
@@ -52,7 +59,10 @@ pub fn read(kind: Kind, mut node: Node<'static>) -> (Option<Object>, Vec<FieldEr
         return (None, left_out);
     }
     let message = format!("{MAX_PARTS} parts of it cannot be read; it refuses all that it can");
-    left_out.push(FieldError::new("spec", message));
+    left_out.push(LeftOut {
+        field: FieldError::new("spec", message),
+        effect: LeftOutEffect::Unused,
+    });
     (read::object(kind, &node).ok(), left_out)
 }
 
@@ -84,15 +94,48 @@ fn element<'p>(path: &'p str, list: &str) -> Option<(usize, &'p str)> {
     Some((index.parse().ok()?, rest))
 }
 
+/// What it does that a part is taken out.
+#[derive(Clone, Copy)]
+enum Repaired {
+    Unused,
+    Bounded,
+    MatchDropped,
+    RuleDropped,
+    RuleFails,
+    ShareFails,
+}
+
+impl Repaired {
+    /// `field`: at its path as written.
+    fn of(self, field: &FieldError) -> LeftOutEffect {
+        let rule = element(&field.path, "spec.rules").map_or(0, |(rule, _)| rule);
+        match self {
+            Repaired::Unused => LeftOutEffect::Unused,
+            Repaired::Bounded => LeftOutEffect::Bounded,
+            Repaired::MatchDropped => LeftOutEffect::MatchDropped,
+            Repaired::RuleDropped => LeftOutEffect::RuleDropped(rule),
+            Repaired::RuleFails => LeftOutEffect::RuleFails(rule),
+            Repaired::ShareFails => LeftOutEffect::ShareFails,
+        }
+    }
+}
+
 struct Repair<'a> {
     kind: Kind,
     node: &'a mut Node<'static>,
 }
 
 impl Repair<'_> {
-    /// Removes the value at `path`, or what it makes invalid; false: the object cannot be read
+    /// Removes the value at `path`, or what it makes invalid; `None`: the object cannot be read
     /// without it.
-    fn take_out(&mut self, path: &str, removed: &mut Removed) -> bool {
+    fn take_out(&mut self, path: &str, removed: &mut Removed) -> Option<Repaired> {
+        match self.kind {
+            Kind::HttpRoute | Kind::GrpcRoute => self.of_route(path, removed),
+            _ => self.of_others(path, removed).then_some(Repaired::Unused),
+        }
+    }
+
+    fn of_others(&mut self, path: &str, removed: &mut Removed) -> bool {
         if let Some((index, _)) = element(path, "spec.targetRefs") {
             // A policy without any target applies to its whole namespace.
             let others = self.elements("spec.targetRefs") > 1;
@@ -100,7 +143,6 @@ impl Repair<'_> {
         }
         let targets = path.starts_with("spec.targetRefs");
         match self.kind {
-            Kind::HttpRoute | Kind::GrpcRoute => self.of_route(path, removed),
             Kind::AuthorizationPolicy => !targets && self.of_authorization(path, removed),
             Kind::MeshPolicy => !targets && self.of_mesh_policy(path, removed),
             Kind::BackendPolicy => !targets && self.remove(path, removed),
@@ -116,7 +158,11 @@ impl Repair<'_> {
                     None => !path.starts_with("spec.") && self.remove(path, removed),
                 }
             }
-            Kind::Service | Kind::EndpointSlice | Kind::Workload => self.remove(path, removed),
+            Kind::Service
+            | Kind::EndpointSlice
+            | Kind::Workload
+            | Kind::HttpRoute
+            | Kind::GrpcRoute => self.remove(path, removed),
         }
     }
 
@@ -134,38 +180,55 @@ impl Repair<'_> {
         true
     }
 
-    fn of_route(&mut self, path: &str, removed: &mut Removed) -> bool {
+    fn of_route(&mut self, path: &str, removed: &mut Removed) -> Option<Repaired> {
         if let Some((index, _)) = element(path, "spec.parentRefs") {
-            return self.remove(&format!("spec.parentRefs[{index}]"), removed);
+            let gone = self.remove(&format!("spec.parentRefs[{index}]"), removed);
+            return gone.then_some(Repaired::Unused);
         }
         if matches!(path, "spec.parentRefs" | "spec.rules") {
-            return false;
+            return None;
         }
         let Some((index, rest)) = element(path, "spec.rules") else {
-            return self.remove(path, removed);
+            return self.remove(path, removed).then_some(Repaired::Unused);
         };
         let rule = format!("spec.rules[{index}]");
         let matches = format!("{rule}.matches");
-        if let Some((index, _)) = element(path, &matches) {
-            let others = self.elements(&matches) > 1;
-            let what = if others {
-                format!("{matches}[{index}]")
-            } else {
-                rule
-            };
-            return self.remove(&what, removed);
+        if let Some((index, _)) = element(path, &matches)
+            && self.elements(&matches) > 1
+        {
+            let gone = self.remove(&format!("{matches}[{index}]"), removed);
+            return gone.then_some(Repaired::MatchDropped);
         }
         if rest.starts_with(".matches") {
-            return self.remove(&rule, removed);
+            let gone = self.remove(&rule, removed);
+            return gone.then_some(Repaired::RuleDropped);
         }
         if rest.starts_with(".filters") {
             self.node.remove(&format!("{rule}.backendRefs"));
-            return self.node.remove(&format!("{rule}.filters"));
+            let gone = self.node.remove(&format!("{rule}.filters"));
+            return gone.then_some(Repaired::RuleFails);
         }
-        match element(rest, ".backendRefs") {
-            Some((index, _)) => self.spoil_backend(&format!("{rule}.backendRefs[{index}]")),
-            None => self.remove(path, removed),
+        if let Some((index, _)) = element(rest, ".backendRefs") {
+            let spoilt = self.spoil_backend(&format!("{rule}.backendRefs[{index}]"));
+            return spoilt.then_some(Repaired::ShareFails);
         }
+        if rest == ".retry.attempts" && self.bound_attempts(path) {
+            return Some(Repaired::Bounded);
+        }
+        self.remove(path, removed).then_some(Repaired::Unused)
+    }
+
+    /// More retries than are made become as many as are.
+    fn bound_attempts(&mut self, path: &str) -> bool {
+        let Some(attempts) = self.node.at_mut(path) else {
+            return false;
+        };
+        let given = attempts.text().parse::<u64>();
+        let too_many = given.is_ok_and(|given| given > u64::from(MAX_ATTEMPTS));
+        if too_many {
+            *attempts = scalar(MAX_ATTEMPTS.to_string(), true);
+        }
+        too_many
     }
 
     /// A backend that is invalid keeps its weight; that share of the requests is answered 500.
@@ -175,8 +238,10 @@ impl Repair<'_> {
         };
         let weight = backend.get("weight").map(Node::text);
         let weight = weight.and_then(|text| text.parse::<u32>().ok());
+        let (kind, group) = UNREADABLE;
         let mut entries = vec![
-            (text("kind"), text("Unreadable")),
+            (text("kind"), text(kind)),
+            (text("group"), text(group)),
             (text("name"), text("unreadable")),
         ];
         if let Some(weight) = weight {
@@ -328,7 +393,7 @@ mod tests {
     use super::*;
     use crate::model::manifest::authorization::{Action, AuthorizationPolicy, AuthorizationRule};
     use crate::model::manifest::policy::{EgressMode, MtlsMode};
-    use crate::model::manifest::route::Route;
+    use crate::model::manifest::route::{BackendKind, Route};
     use crate::source::kubernetes::decode::Manifest;
     use std::sync::Arc;
 
@@ -341,7 +406,8 @@ mod tests {
         }
         let manifest: Manifest = serde_json::from_value(object).unwrap();
         let (object, left_out) = read(kind, manifest.node);
-        (object, left_out.into_iter().map(|it| it.path).collect())
+        let paths = left_out.into_iter().map(|it| it.field.path);
+        (object, paths.collect())
     }
 
     fn route(rules: Json) -> (Arc<Route>, Vec<String>) {
@@ -412,8 +478,11 @@ mod tests {
         ]));
         assert!(it.rules[0].backends.is_empty());
         let shares = it.rules[1].backends.iter();
-        let shares: Vec<_> = shares.map(|it| (it.to.service, it.weight)).collect();
-        assert_eq!(shares, [(true, 9), (false, 1)]);
+        let shares: Vec<_> = shares.map(|it| (it.to.kind.clone(), it.weight)).collect();
+        assert_eq!(
+            shares,
+            [(BackendKind::Service, 9), (BackendKind::Unreadable, 1)]
+        );
         assert_eq!(it.rules[2].backends.len(), 1);
         assert_eq!(
             left_out,

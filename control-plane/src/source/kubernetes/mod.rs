@@ -5,6 +5,7 @@
 //! - `watch`: the objects of one kind, listed and watched; [`decode`]: stripped while they are decoded
 //! - `pod`: a Pod into a Workload; [`lenient`]: manifests with invalid parts
 //! - `state`: the objects that were reported, and what has changed since
+//! - [`status`]: conditions of objects, written into their status
 
 pub mod connect;
 pub mod decode;
@@ -12,6 +13,7 @@ pub mod kinds;
 pub mod lenient;
 mod pod;
 mod state;
+pub mod status;
 mod watch;
 
 use std::collections::HashMap;
@@ -24,6 +26,7 @@ use tokio::time::{Instant, timeout_at};
 
 use self::kinds::WatchedKind;
 use self::state::ClusterState;
+use self::status::Statuses;
 use self::watch::Event;
 use super::{Observed, Source, SourceError};
 use crate::model::manifest::values::Cidr;
@@ -83,6 +86,15 @@ impl Cluster {
 
     pub fn machine_ranges(&self) -> &[Cidr] {
         &self.machine_ranges
+    }
+
+    /// What its objects' status says.
+    pub fn statuses(&self) -> Statuses {
+        self.state.statuses.clone()
+    }
+
+    pub fn client(&self) -> Client {
+        self.client.clone()
     }
 
     fn watch(&mut self, watched: WatchedKind, after: Duration) {

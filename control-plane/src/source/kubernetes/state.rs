@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::kinds::WatchedKind;
+use super::status::Statuses;
 use super::watch::{Decoded, Event};
-use crate::model::manifest::object::{FieldError, Key};
+use crate::model::manifest::object::Key;
 use crate::model::manifest::workload::{Locality, Workload};
-use crate::model::mesh::change::{Delta, Origin};
+use crate::model::mesh::change::{ClusterDetails, Delta, LeftOut, Origin};
 use crate::model::{Kind, Object, ObjectId};
 use crate::source::{About, FileError, Observed};
 
@@ -20,12 +21,38 @@ pub struct ClusterState {
     /// Pods that are workloads.
     pods: HashSet<Key>,
     /// Objects of the kind Workload: programs outside of pods.
-    machines: HashMap<Key, Object>,
-    served: HashMap<ObjectId, Object>,
+    machines: HashMap<Key, Served>,
+    served: HashMap<ObjectId, Served>,
     /// Objects that may have changed since the last report, with their version in that report.
-    reported: BTreeMap<ObjectId, Option<Object>>,
+    reported: BTreeMap<ObjectId, Option<Served>>,
     errors: BTreeMap<(WatchedKind, Key), Vec<FileError>>,
     errors_differ: bool,
+    /// What objects say of themselves.
+    pub statuses: Statuses,
+}
+
+/// An object in service.
+#[derive(Clone, Debug, PartialEq)]
+struct Served {
+    object: Object,
+    details: Option<Arc<ClusterDetails>>,
+}
+
+impl Served {
+    fn new(object: Object, details: ClusterDetails) -> Self {
+        let says = details != ClusterDetails::default();
+        Served {
+            object,
+            details: says.then(|| Arc::new(details)),
+        }
+    }
+
+    fn pod(workload: Workload) -> Self {
+        Served {
+            object: Object::Workload(Arc::new(workload)),
+            details: None,
+        }
+    }
 }
 
 /// The objects of a kind.
@@ -97,7 +124,9 @@ impl ClusterState {
                         true => WatchedKind::Pod.name(),
                         false => id.kind.name(),
                     };
-                    delta.set.push((now.clone(), Origin::Cluster { kind }));
+                    let details = now.details.clone();
+                    let origin = Origin::Cluster { kind, details };
+                    delta.set.push((now.object.clone(), origin));
                 }
                 None if before.is_some() => delta.removed.push(id),
                 None => {}
@@ -114,17 +143,25 @@ impl ClusterState {
             Decoded::Pod(Some(workload)) => self.place_pod(key, *workload),
             // The pod's address may be another's by now.
             Decoded::Pod(None) => self.remove_pod(&key),
-            Decoded::Manifest { object, left_out } => {
+            Decoded::Manifest {
+                object,
+                details,
+                status,
+            } => {
                 let WatchedKind::Manifest(of) = kind else {
                     return;
                 };
                 let id = ObjectId { kind: of, key };
-                self.note(kind, &id, &left_out, object.is_some());
+                self.note(kind, &id, &details.left_out, object.is_some());
+                if let Some(status) = status {
+                    self.statuses.report(&id, Some(status));
+                }
                 // An object that is invalid as a whole stays in service as it was last.
                 if let Some(object) = object {
+                    let served = Served::new(object, details);
                     match of {
-                        Kind::Workload => self.place_machine(id, object),
-                        _ => self.serve(id, Some(object)),
+                        Kind::Workload => self.place_machine(id, served),
+                        _ => self.serve(id, Some(served)),
                     }
                 }
             }
@@ -138,6 +175,7 @@ impl ClusterState {
             WatchedKind::Manifest(of) => {
                 let key = key.clone();
                 let id = ObjectId { kind: of, key };
+                self.statuses.report(&id, None);
                 self.put_errors(kind, &id.key, Vec::new());
                 let machine = of == Kind::Workload;
                 if machine {
@@ -160,7 +198,7 @@ impl ClusterState {
         };
         for key in self.pods_on.get(node).cloned().unwrap_or_default() {
             let id = workload(&key);
-            if let Some(Object::Workload(workload)) = self.served.get(&id) {
+            if let Some(workload) = self.workload(&id) {
                 let workload = Workload::clone(workload);
                 self.place_pod(key, workload);
             }
@@ -178,7 +216,7 @@ impl ClusterState {
             there.insert(key.clone());
         }
         pod.locality = self.localities.get(&pod.node).cloned();
-        self.serve(workload(&key), Some(Object::Workload(Arc::new(pod))));
+        self.serve(workload(&key), Some(Served::pod(pod)));
     }
 
     fn remove_pod(&mut self, key: &Key) {
@@ -194,21 +232,29 @@ impl ClusterState {
 
     /// Removes a pod from the index of its node, if it was on one.
     fn leave_node(&mut self, key: &Key) {
-        let Some(Object::Workload(pod)) = self.served.get(&workload(key)) else {
+        let Some(pod) = self.workload(&workload(key)) else {
             return;
         };
-        let there = self.pods_on.get_mut(&pod.node);
+        let node = pod.node.clone();
+        let there = self.pods_on.get_mut(&node);
         let emptied = there.is_some_and(|there| there.remove(key) && there.is_empty());
         if emptied {
-            self.pods_on.remove(&pod.node);
+            self.pods_on.remove(&node);
         }
     }
 
-    fn place_machine(&mut self, id: ObjectId, object: Object) {
-        self.machines.insert(id.key.clone(), object.clone());
+    fn place_machine(&mut self, id: ObjectId, machine: Served) {
+        self.machines.insert(id.key.clone(), machine.clone());
         match self.pods.contains(&id.key) {
             true => self.check_name(&id.key),
-            false => self.serve(id, Some(object)),
+            false => self.serve(id, Some(machine)),
+        }
+    }
+
+    fn workload(&self, id: &ObjectId) -> Option<&Workload> {
+        match &self.served.get(id)?.object {
+            Object::Workload(workload) => Some(workload),
+            _ => None,
         }
     }
 
@@ -234,7 +280,7 @@ impl ClusterState {
         self.put_errors(WatchedKind::Manifest(Kind::Workload), key, errors);
     }
 
-    fn serve(&mut self, id: ObjectId, object: Option<Object>) {
+    fn serve(&mut self, id: ObjectId, object: Option<Served>) {
         let before = match object {
             Some(object) => self.served.insert(id.clone(), object),
             None => self.served.remove(&id),
@@ -242,22 +288,22 @@ impl ClusterState {
         self.reported.entry(id).or_insert(before);
     }
 
-    fn note(&mut self, kind: WatchedKind, id: &ObjectId, left_out: &[FieldError], is_read: bool) {
-        let (outcome, about) = match is_read {
-            true => (
-                "this part is not used",
-                Some(About::LeftOut(ObjectId::clone(id))),
-            ),
-            false => (
-                "it cannot be used without that; its last valid version, if any, stays in force",
-                Some(About::Unreadable(ObjectId::clone(id))),
-            ),
+    fn note(&mut self, kind: WatchedKind, id: &ObjectId, left_out: &[LeftOut], is_read: bool) {
+        let about = match is_read {
+            true => About::LeftOut(ObjectId::clone(id)),
+            false => About::Unreadable(ObjectId::clone(id)),
         };
-        let error = |error: &FieldError| FileError {
+        let error = |part: &LeftOut| FileError {
             file: id.to_string(),
-            field: error.path.clone(),
-            message: format!("{}; {outcome}", error.message),
-            about: about.clone(),
+            field: part.field.path.clone(),
+            message: match is_read {
+                true => format!("{}; {}", part.field.message, part.effect),
+                false => format!(
+                    "{}; it cannot be used without that; its last valid version, if any, stays in force",
+                    part.field.message
+                ),
+            },
+            about: Some(about.clone()),
             ..FileError::default()
         };
         self.put_errors(kind, &id.key, left_out.iter().map(error).collect());
@@ -293,8 +339,16 @@ mod tests {
         let text =
             format!(r#"{{"metadata": {{"name": "{name}", "namespace": "n"}}, "spec": {spec}}}"#);
         let manifest: Manifest = serde_json::from_str(&text).unwrap();
+        let generation = manifest.generation;
         let (object, left_out) = lenient::read(kind, manifest.node);
-        let found = Decoded::Manifest { object, left_out };
+        let found = Decoded::Manifest {
+            object,
+            details: ClusterDetails {
+                generation,
+                left_out,
+            },
+            status: None,
+        };
         Event::Set(WatchedKind::Manifest(kind), Key::new("n", name), found)
     }
 
@@ -440,14 +494,46 @@ mod tests {
     }
 
     #[test]
+    fn another_generation_of_the_same_is_reported() {
+        let mut state = ClusterState::default();
+        let of_generation = |generation: i64| {
+            let Event::Set(kind, key, Decoded::Manifest { object, status, .. }) =
+                service("a", r#"{"ports": [{"port": 80}]}"#)
+            else {
+                panic!("no manifest")
+            };
+            let details = ClusterDetails {
+                generation: Some(generation),
+                left_out: Vec::new(),
+            };
+            Event::Set(
+                kind,
+                key,
+                Decoded::Manifest {
+                    object,
+                    details,
+                    status,
+                },
+            )
+        };
+        for generation in [1, 2] {
+            state.take_in(of_generation(generation));
+            let delta = state.report().delta;
+            assert_eq!(delta.set[0].1.generation(), Some(generation));
+        }
+        state.take_in(of_generation(2));
+        assert!(state.report().is_empty());
+    }
+
+    #[test]
     fn a_pod_takes_its_node_s_locality_and_the_place_of_a_workload_of_its_name() {
         let mut state = ClusterState::default();
-        let found = |state: &ClusterState| match state.served.get(&workload(&Key::new("n", "w"))) {
-            Some(Object::Workload(it)) => {
+        let found = |state: &ClusterState| match state.workload(&workload(&Key::new("n", "w"))) {
+            Some(it) => {
                 let zone = it.locality.as_ref().map(|it| it.zone.clone());
                 (it.addresses[0].to_string(), zone.unwrap_or_default())
             }
-            _ => Default::default(),
+            None => Default::default(),
         };
         let pair = |ip: &str, zone: &str| (ip.to_owned(), zone.to_owned());
         take(&mut state, [pod("w", "10.0.0.1")]);

@@ -11,15 +11,18 @@ use kube::core::{ApiResource, DynamicObject};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+use serde_json::Value as Json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::decode::{Manifest, Node, Pod};
 use super::kinds::WatchedKind;
+use super::status::{self, document};
 use super::{lenient, pod};
-use crate::model::manifest::object::{FieldError, Key};
+use crate::model::manifest::object::Key;
 use crate::model::manifest::read::Object;
 use crate::model::manifest::workload::{Locality, Workload};
+use crate::model::mesh::change::ClusterDetails;
 use crate::source::absence;
 
 /// Seconds after which a watch ends and resumes at its last version: a server that sends nothing
@@ -77,7 +80,9 @@ pub enum Decoded {
     Manifest {
         /// `None`: nothing of it can be used.
         object: Option<Object>,
-        left_out: Vec<FieldError>,
+        details: ClusterDetails,
+        /// Our part of what its status says, of kinds whose status is written.
+        status: Option<Json>,
     },
 }
 
@@ -187,7 +192,10 @@ async fn is_deleted(client: &Client, watched: WatchedKind) -> bool {
 
 /// In which version the API server has a kind. `None`: in none, so its CustomResourceDefinition is
 /// not there (yet).
-async fn served(client: &Client, watched: WatchedKind) -> Result<Option<ApiResource>, kube::Error> {
+pub(super) async fn served(
+    client: &Client,
+    watched: WatchedKind,
+) -> Result<Option<ApiResource>, kube::Error> {
     for resource in watched.resources() {
         if watched.is_builtin() {
             return Ok(Some(resource));
@@ -279,15 +287,24 @@ fn manifest(watched: WatchedKind) -> impl Fn(&Key, Manifest) -> Decoded {
         let WatchedKind::Manifest(kind) = watched else {
             return Decoded::Manifest {
                 object: None,
-                left_out: Vec::new(),
+                details: ClusterDetails::default(),
+                status: None,
             };
         };
         let (object, left_out) = lenient::read(kind, manifest.node);
-        Decoded::Manifest { object, left_out }
+        let written = status::is_written(kind);
+        Decoded::Manifest {
+            object,
+            details: ClusterDetails {
+                generation: manifest.generation.filter(|_| written),
+                left_out,
+            },
+            status: written.then(|| document::own_part(kind, &manifest.status)),
+        }
     }
 }
 
-fn status(error: &watcher::Error) -> Option<&kube::core::Status> {
+fn status_of(error: &watcher::Error) -> Option<&kube::core::Status> {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status))
@@ -298,11 +315,11 @@ fn status(error: &watcher::Error) -> Option<&kube::core::Status> {
 }
 
 fn is_not_found(error: &watcher::Error) -> bool {
-    status(error).is_some_and(|status| status.code == NOT_FOUND)
+    status_of(error).is_some_and(|status| status.code == NOT_FOUND)
 }
 
 fn advice(error: &watcher::Error) -> &'static str {
-    match status(error) {
+    match status_of(error) {
         Some(status) if status.code == FORBIDDEN => {
             "may not be read: let the control plane's service account get, list and watch it"
         }

@@ -325,6 +325,14 @@ pub fn declared_by(m: &core::Metadata) -> Option<Arc<str>> {
     ours.fields.get("declared_by").and_then(text).map(Arc::from)
 }
 
+/// Whether our control plane means a route's back-off to be the least that a retry waits for, which
+/// Envoy's own settings cannot express.
+pub fn is_minimum_back_off(m: &core::Metadata) -> bool {
+    let ours = filter_metadata(m).get("anyam");
+    let meant = ours.and_then(|ours| ours.fields.get("retry_back_off"));
+    meant.and_then(text) == Some("minimum")
+}
+
 /// The string in a value; numbers and booleans have no text.
 pub fn text(value: &pb::Value) -> Option<&str> {
     match &value.kind {

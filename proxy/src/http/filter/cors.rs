@@ -89,6 +89,15 @@ fn preflight(policy: &CorsPolicy, origin: Option<&[u8]>, info: &mut StreamInfo) 
             .request
             .get_by_name(b"access-control-request-private-network")
             == Some(b"true");
+    // `*` allows what the request asks for: to requests with credentials it means nothing.
+    let asked = |allowed: &str, wants: &[u8]| -> Box<[u8]> {
+        match allowed {
+            "*" => info.request.get_by_name(wants).unwrap_or_default().into(),
+            allowed => allowed.as_bytes().into(),
+        }
+    };
+    let methods = asked(&policy.methods, b"access-control-request-method");
+    let headers = asked(&policy.headers, b"access-control-request-headers");
     let mut head = Head::new();
     head.set_version(info.version);
     head.set_status(200);
@@ -99,12 +108,12 @@ fn preflight(policy: &CorsPolicy, origin: Option<&[u8]>, info: &mut StreamInfo) 
         head.set_named(b"access-control-allow-credentials", b"true");
     }
     for (name, value) in [
-        (&b"access-control-allow-methods"[..], &policy.methods),
-        (b"access-control-allow-headers", &policy.headers),
-        (b"access-control-max-age", &policy.max_age),
+        (&b"access-control-allow-methods"[..], &*methods),
+        (b"access-control-allow-headers", &*headers),
+        (b"access-control-max-age", policy.max_age.as_bytes()),
     ] {
         if !value.is_empty() {
-            head.set_named(name, value.as_bytes());
+            head.set_named(name, value);
         }
     }
     if private_network {

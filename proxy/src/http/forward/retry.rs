@@ -90,11 +90,16 @@ impl Retries {
     }
 }
 
-/// Fully jittered: anything up to `base * (2^n - 1)`, at most `max`.
+/// Fully jittered: anything up to `base * (2^n - 1)`, at most `max`. Over a floor half of that: its
+/// mean stays near.
 fn back_off(policy: &RetryPolicy, retry: u32, draw: f64) -> Duration {
     let factor = 2u32.saturating_pow(retry).saturating_sub(1);
     let bound = policy.back_off_base.saturating_mul(factor);
-    bound.min(policy.back_off_max).mul_f64(draw)
+    let jitter = bound.min(policy.back_off_max).mul_f64(draw);
+    match policy.back_off_floor.is_zero() {
+        true => jitter,
+        false => policy.back_off_floor.saturating_add(jitter / 2),
+    }
 }
 
 fn failure_is_retriable(on: RetryOn, failure: &Failure) -> bool {
@@ -153,6 +158,7 @@ mod tests {
             per_try_idle_timeout: None,
             retriable_status_codes: vec![418],
             retriable_headers: Vec::new(),
+            back_off_floor: Duration::ZERO,
             back_off_base: Duration::from_millis(25),
             back_off_max: Duration::from_millis(250),
             avoid_previous_hosts: false,
@@ -206,5 +212,12 @@ mod tests {
         assert_eq!(limits.active_retries(), 0);
         let long = policy(RetryOn::FIVE_XX);
         assert_eq!(back_off(&long, 31, 1.0), Duration::from_millis(250));
+        assert_eq!(back_off(&long, 1, 0.0), Duration::ZERO);
+        let minimum = RetryPolicy {
+            back_off_floor: long.back_off_base,
+            ..long
+        };
+        assert_eq!(back_off(&minimum, 1, 0.0), Duration::from_millis(25));
+        assert_eq!(back_off(&minimum, 31, 1.0), Duration::from_millis(150));
     }
 }

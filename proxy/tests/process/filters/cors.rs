@@ -39,16 +39,26 @@ fn origins_and_preflight_requests_by_policy() {
             }))),
             route_with("/strict", policy(json!({"forward_not_matching_preflights": false}))),
             route_with("/any", policy(json!({"allow_origin_string_match": [{"exact": "*"}]}))),
+            route_with("/whatever", policy(json!({"allow_methods": "*", "allow_headers": "*"}))),
             json!({"match": {"prefix": "/direct"}, "direct_response": {"status": 200}}),
             route("/"),
         ],
     });
     let cors = filter("cors", "cors.v3.Cors", json!({}));
     let wants = "access-control-request-method: PUT\r\n\
+        access-control-request-headers: x-b, x-c\r\n\
         access-control-request-private-network: true\r\n";
     let mut asks = Vec::new();
     for path in [
-        "/", "/partial", "/other", "/off", "/shadow", "/strict", "/any", "/direct",
+        "/",
+        "/partial",
+        "/other",
+        "/off",
+        "/shadow",
+        "/strict",
+        "/any",
+        "/whatever",
+        "/direct",
     ] {
         for origin in [
             "origin: http://shop\r\n",

@@ -1,10 +1,11 @@
 //! An API server without nodes, as tests that need no pods use it.
 //!
 //! `objects`: watch, Lease, tokens; `webhook`: calls of the API server; `life`: restarts, several
-//! at once, nothing left behind.
+//! at once, nothing left behind; `status`: conditions that the control plane writes.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod life;
 mod objects;
+mod status;
 mod webhook;

@@ -7,7 +7,8 @@ use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 
 use super::{
-    Made, NAMESPACES, PORTS, header_name, list, name, namespace, number, one_of, some, span, with,
+    Made, NAMESPACES, PORTS, flag, header_name, list, name, namespace, number, one_of, some, span,
+    with,
 };
 
 fn value_match() -> BoxedStrategy<Value> {
@@ -125,6 +126,23 @@ fn mirror() -> BoxedStrategy<Value> {
         .boxed()
 }
 
+fn cors() -> BoxedStrategy<Value> {
+    let origins = one_of(&[
+        "*",
+        "https://a.example",
+        "https://*.a.example:8443",
+        "http://*",
+    ]);
+    with(vec![
+        ("allowOrigins", some(origins, 1)),
+        ("allowMethods", list(one_of(&["GET", "PUT"]), 2)),
+        ("allowHeaders", list(header_name(), 2)),
+        ("exposeHeaders", list(header_name(), 2)),
+        ("allowCredentials", flag()),
+        ("maxAge", number(1..100)),
+    ])
+}
+
 fn path_edit() -> BoxedStrategy<Value> {
     prop_oneof![
         Just(json!({"type": "ReplaceFullPath", "replaceFullPath": "/in"})),
@@ -175,12 +193,16 @@ fn rule(grpc: bool) -> BoxedStrategy<Value> {
         option::of(rewrite),
         vec(mirror(), 0..3),
         vec(backend(), 1..4),
+        option::of(cors()),
         more,
     )
         .prop_map(
-            move |(matches, mut filters, rewrite, mirrors, backends, mut rule)| {
+            move |(matches, mut filters, rewrite, mirrors, backends, cors, mut rule)| {
                 if let Some(rewrite) = rewrite.filter(|_| !grpc) {
                     filters.push(json!({"type": "URLRewrite", "urlRewrite": rewrite}));
+                }
+                if let Some(cors) = cors.filter(|_| !grpc) {
+                    filters.push(json!({"type": "CORS", "cors": cors}));
                 }
                 filters.extend(mirrors);
                 rule["matches"] = matches;

@@ -115,7 +115,7 @@ fn from_extension(
     let codecs = Codecs::of(at, required!(at, upstream_protocol_options))?;
     let mut http = compose(at, &codecs, common_http_protocol_options, sources)?;
     if let Some(m) = retry {
-        http.retry = Some(Arc::new(retry_policy(at.field("retry_policy"), m)?));
+        http.retry = Some(Arc::new(retry_policy(at.field("retry_policy"), m, false)?));
     }
     Ok(http)
 }

@@ -33,21 +33,31 @@ pub struct Inherited<'a> {
     pub mirrors: &'a [Mirror],
 }
 
+/// What an action depends on besides itself.
+#[derive(Clone, Copy)]
+pub struct ActionContext<'a> {
+    pub inherited: &'a Inherited<'a>,
+    pub filters: Outer<'a>,
+    /// No retry is before its policy's base interval.
+    pub minimum_back_off: bool,
+}
+
 pub fn action(
     at: At<'_>,
     m: &pb::route::Action,
-    inherited: &Inherited<'_>,
-    filters: Outer<'_>,
+    context: ActionContext<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<Action, CompileError> {
     use pb::route::Action as Kind;
     match m {
-        Kind::Route(m) => forward(at.field("route"), m, inherited, filters, clusters)
+        Kind::Route(m) => forward(at.field("route"), m, context, clusters)
             .map(|forward| Action::Forward(Box::new(forward))),
         Kind::Redirect(m) => {
             redirect(at.field("redirect"), m).map(|redirect| Action::Redirect(Box::new(redirect)))
         }
-        Kind::DirectResponse(m) => direct(at.field("direct_response"), m, inherited.max_body),
+        Kind::DirectResponse(m) => {
+            direct(at.field("direct_response"), m, context.inherited.max_body)
+        }
         Kind::FilterAction(_) => at
             .field("filter_action")
             .fail("is not supported by this proxy"),
@@ -91,10 +101,14 @@ fn direct(
 fn forward(
     at: At<'_>,
     m: &pb::RouteAction,
-    inherited: &Inherited<'_>,
-    filters: Outer<'_>,
+    context: ActionContext<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<RouteAction, CompileError> {
+    let ActionContext {
+        inherited,
+        filters,
+        minimum_back_off,
+    } = context;
     let pb::RouteAction {
         cluster_not_found_response_code,
         metadata_match,
@@ -153,7 +167,10 @@ fn forward(
     let durations = Durations::of(at, max_stream_duration, max_grpc_timeout)?;
     let own_mirrors = mirrors(at, request_mirror_policies, clusters)?;
     let retry = match retry {
-        Some(m) => Some(Arc::new(retry_policy(at.field("retry_policy"), m)?)),
+        Some(m) => {
+            let at = at.field("retry_policy");
+            Some(Arc::new(retry_policy(at, m, minimum_back_off)?))
+        }
         None => inherited.retry.clone(),
     };
     Ok(RouteAction {

@@ -17,12 +17,12 @@ use super::headers::{request_edits, response_edits};
 use super::matcher::{header, header_name, query, whole_regex};
 use super::metadata_match::metadata as metadata_match;
 use super::refs::ClusterNames;
-use super::route::action::Inherited;
+use super::route::action::{ActionContext, Inherited};
 use super::route::overrides::Outer;
 use super::support::{
     At, CompileError, bool_or, each, elsewhere, ignored, required, u32_or, unsupported,
 };
-use super::values::runtime_fraction;
+use super::values::{is_minimum_back_off, runtime_fraction};
 use crate::config::route::{PathMatch, Route, RouteMatch, RouteTable, VirtualHost};
 use crate::snapshot::RouteConfig;
 
@@ -216,6 +216,7 @@ fn virtual_host(
         Some(m) => Some(Arc::new(super::route::retry::retry_policy(
             at.field("retry_policy"),
             m,
+            false,
         )?)),
         None => None,
     };
@@ -273,7 +274,6 @@ fn route(
     } = m;
     unsupported!(at, route_specifiers);
     ignored!("spans are not made yet", decorator, tracing);
-    ignored!("metadata of routes is not read", metadata);
     ignored!("statistics are kept by edge, not by route", stat_prefix);
     ignored!(
         "bodies are streamed; what a retry may need is kept within a bound of our own",
@@ -283,14 +283,18 @@ fn route(
     let matches = required!(at, r#match);
     let action = required!(at, action);
     let overrides = outer.with(at, typed_per_filter_config)?;
-    let filters = Outer {
-        overrides: &overrides,
-        ..outer
+    let context = ActionContext {
+        inherited,
+        filters: Outer {
+            overrides: &overrides,
+            ..outer
+        },
+        minimum_back_off: metadata.as_ref().is_some_and(is_minimum_back_off),
     };
     Ok(Route {
         name: name.as_str().into(),
         matches: route_match(at.field("match"), matches)?,
-        action: action::action(at, action, inherited, filters, clusters)?,
+        action: action::action(at, action, context, clusters)?,
         request_headers: request_edits(at, request_headers_to_add, request_headers_to_remove)?,
         response_headers: response_edits(at, response_headers_to_add, response_headers_to_remove)?,
         filters: overrides.shared(),

@@ -15,8 +15,12 @@ use crate::config::route::{RetryOn, RetryPolicy};
 /// Envoy's default back-off.
 const BACK_OFF: Duration = Duration::from_millis(25);
 
-/// envoy.config.route.v3.RetryPolicy.
-pub fn retry_policy(at: At<'_>, m: &pb::RetryPolicy) -> Result<RetryPolicy, CompileError> {
+/// envoy.config.route.v3.RetryPolicy. `minimum`: no retry is before the base interval.
+pub fn retry_policy(
+    at: At<'_>,
+    m: &pb::RetryPolicy,
+    minimum: bool,
+) -> Result<RetryPolicy, CompileError> {
     let pb::RetryPolicy {
         retry_on,
         num_retries,
@@ -68,6 +72,10 @@ pub fn retry_policy(at: At<'_>, m: &pb::RetryPolicy) -> Result<RetryPolicy, Comp
             },
         )?,
         retriable_headers: each(at, "retriable_headers", retriable_headers, header)?,
+        back_off_floor: match minimum {
+            true => back_off_base,
+            false => Duration::ZERO,
+        },
         back_off_base,
         back_off_max,
         avoid_previous_hosts: !retry_host_predicate.is_empty(),

@@ -1,0 +1,360 @@
+//! What the status of an object is to say, as JSON, merged into what it says.
+//!
+//! Entries of other controllers, and conditions of types that are not ours, stay as and where they
+//! are (Gateway API, RouteStatus and RouteParentStatus, notes for implementors). What did not turn
+//! keeps its `lastTransitionTime`.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value as Json, json};
+
+use crate::model::Kind;
+use crate::model::manifest::route::Parent;
+use crate::model::mesh::status::{Condition, ObjectStatus, fields_left_out};
+
+/// `controllerName` of our entries.
+pub const CONTROLLER: &str = "mesh.anyam.dev/control";
+/// Types of conditions that Gateway API defines; ours beside these have our domain before them.
+const STANDARD: [&str; 3] = ["Accepted", "ResolvedRefs", "PartiallyInvalid"];
+const DOMAIN: &str = "mesh.anyam.dev/";
+/// Bytes of a condition's message; the API server takes 32 KiB.
+const MAX_MESSAGE: usize = 8 << 10;
+
+/// What a status is to say.
+#[derive(Debug)]
+pub struct DesiredStatus<'a> {
+    generation: Option<i64>,
+    content: Content<'a>,
+}
+
+#[derive(Debug)]
+enum Content<'a> {
+    /// `status.parents`
+    Parents(Vec<(Json, &'a [Condition])>),
+    /// `status.conditions`
+    Conditions(Vec<Cow<'a, Condition>>),
+}
+
+impl<'a> DesiredStatus<'a> {
+    pub fn of(status: &'a ObjectStatus) -> Self {
+        let content = match status.id.kind {
+            Kind::HttpRoute | Kind::GrpcRoute => {
+                let parents = status.parents.iter();
+                let entry = parents.map(|it| (parent_ref(&it.parent), &*it.conditions));
+                Content::Parents(entry.collect())
+            }
+            _ => {
+                let fields = fields_left_out(status.origin.left_out());
+                let all = status.conditions.iter().map(Cow::Borrowed);
+                Content::Conditions(all.chain(fields.map(Cow::Owned)).collect())
+            }
+        };
+        DesiredStatus {
+            generation: status.origin.generation(),
+            content,
+        }
+    }
+
+    /// The part of a status that has to be written; `None`: it says all of this. `now`: RFC 3339.
+    pub fn merge(&self, status: &Json, now: &str) -> Option<Json> {
+        let (field, merged) = match &self.content {
+            Content::Parents(desired) => (
+                "parents",
+                self.parents(list(status, "parents"), desired, now),
+            ),
+            Content::Conditions(desired) => {
+                let desired: Vec<&Condition> = desired.iter().map(|it| &**it).collect();
+                let existing = list(status, "conditions");
+                ("conditions", self.conditions(existing, &desired, now))
+            }
+        };
+        let differs = merged.as_slice() != list(status, field);
+        differs.then(|| json!({ field: merged }))
+    }
+
+    /// Whether a status speaks of a later generation: what is known of the object is out of date.
+    pub fn is_outdated(&self, status: &Json) -> bool {
+        let conditions: Vec<&Json> = match &self.content {
+            Content::Parents(_) => list(status, "parents")
+                .iter()
+                .filter(|entry| is_ours(entry))
+                .flat_map(|entry| list(entry, "conditions"))
+                .collect(),
+            Content::Conditions(_) => list(status, "conditions").iter().collect(),
+        };
+        let ours = conditions
+            .into_iter()
+            .filter(|it| is_our_type(text(it, "type")));
+        let observed = ours.filter_map(|it| it.get("observedGeneration")?.as_i64());
+        observed.max() > self.generation
+    }
+
+    fn parents(&self, existing: &[Json], desired: &[(Json, &[Condition])], now: &str) -> Vec<Json> {
+        let mut merged = Vec::new();
+        let mut missing: Vec<_> = desired.iter().collect();
+        for entry in existing {
+            if !is_ours(entry) {
+                merged.push(entry.clone());
+                continue;
+            }
+            let at = missing
+                .iter()
+                .position(|(parent, _)| entry.get("parentRef") == Some(parent));
+            // What is not found is no parent of the route any more, or is there twice.
+            if let Some((parent, conditions)) = at.map(|at| missing.remove(at)) {
+                merged.push(self.entry(list(entry, "conditions"), parent, conditions, now));
+            }
+        }
+        for (parent, conditions) in missing {
+            merged.push(self.entry(&[], parent, conditions, now));
+        }
+        merged
+    }
+
+    fn entry(&self, existing: &[Json], parent: &Json, desired: &[Condition], now: &str) -> Json {
+        let desired: Vec<&Condition> = desired.iter().collect();
+        json!({
+            "parentRef": parent,
+            "controllerName": CONTROLLER,
+            "conditions": self.conditions(existing, &desired, now),
+        })
+    }
+
+    fn conditions(&self, existing: &[Json], desired: &[&Condition], now: &str) -> Vec<Json> {
+        let mut merged = Vec::new();
+        let mut missing = desired.to_vec();
+        for condition in existing {
+            let kind = text(condition, "type");
+            if !is_our_type(kind) {
+                merged.push(condition.clone());
+                continue;
+            }
+            let at = missing.iter().position(|it| type_of(it) == kind);
+            if let Some(desired) = at.map(|at| missing.remove(at)) {
+                merged.push(self.condition(desired, Some(condition), now));
+            }
+        }
+        merged.extend(missing.into_iter().map(|it| self.condition(it, None, now)));
+        merged
+    }
+
+    fn condition(&self, desired: &Condition, before: Option<&Json>, now: &str) -> Json {
+        let status = match desired.status {
+            true => "True",
+            false => "False",
+        };
+        let before = before.filter(|before| text(before, "status") == status);
+        let since = before.map(|before| text(before, "lastTransitionTime"));
+        let since = since.filter(|since| !since.is_empty()).unwrap_or(now);
+        let mut condition = json!({
+            "type": type_of(desired),
+            "status": status,
+            "reason": desired.reason,
+            "message": cut(&desired.message),
+            "lastTransitionTime": since,
+        });
+        if let (Some(generation), Some(fields)) = (self.generation, condition.as_object_mut()) {
+            fields.insert("observedGeneration".to_owned(), generation.into());
+        }
+        condition
+    }
+}
+
+/// Of a status, what is compared with what it is to say: kept of each object.
+pub fn own_part(kind: Kind, status: &Json) -> Json {
+    match kind {
+        Kind::HttpRoute | Kind::GrpcRoute => {
+            let ours = list(status, "parents")
+                .iter()
+                .filter(|entry| is_ours(entry));
+            let ours: Vec<Json> = ours.cloned().collect();
+            json!({ "parents": ours })
+        }
+        _ => json!({ "conditions": list(status, "conditions") }),
+    }
+}
+
+fn list<'j>(of: &'j Json, field: &str) -> &'j [Json] {
+    let list = of.get(field).and_then(Json::as_array);
+    list.map_or(&[], Vec::as_slice)
+}
+
+fn text<'j>(of: &'j Json, field: &str) -> &'j str {
+    of.get(field).and_then(Json::as_str).unwrap_or_default()
+}
+
+fn is_ours(entry: &Json) -> bool {
+    text(entry, "controllerName") == CONTROLLER
+}
+
+fn is_our_type(kind: &str) -> bool {
+    STANDARD.contains(&kind) || kind.starts_with(DOMAIN)
+}
+
+fn type_of(condition: &Condition) -> Cow<'static, str> {
+    match STANDARD.contains(&condition.kind) {
+        true => condition.kind.into(),
+        false => format!("{DOMAIN}{}", condition.kind).into(),
+    }
+}
+
+/// As it is written in the route, defaults included.
+fn parent_ref(parent: &Parent) -> Json {
+    let mut fields = Map::new();
+    let mut set = |field: &str, value: Json| drop(fields.insert(field.to_owned(), value));
+    set("group", parent.group.as_str().into());
+    set("kind", parent.kind.as_str().into());
+    if parent.has_namespace {
+        set("namespace", parent.namespace.as_str().into());
+    }
+    set("name", parent.name.as_str().into());
+    if let Some(section) = &parent.section {
+        set("sectionName", section.as_str().into());
+    }
+    if let Some(port) = parent.port {
+        set("port", port.into());
+    }
+    Json::Object(fields)
+}
+
+fn cut(message: &str) -> Cow<'_, str> {
+    match message.len() > MAX_MESSAGE {
+        false => message.into(),
+        true => format!("{} …", &message[..message.floor_char_boundary(MAX_MESSAGE)]).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::model::manifest::object::FieldError;
+    use crate::model::mesh::change::{ClusterDetails, LeftOut, LeftOutEffect, Origin};
+    use crate::model::mesh::status::ParentStatus;
+    use crate::model::{Key, ObjectId};
+
+    const THEN: &str = "2026-01-01T00:00:00Z";
+    const NOW: &str = "2026-01-02T00:00:00Z";
+
+    fn status(kind: Kind, generation: i64, left_out: Vec<LeftOut>) -> ObjectStatus {
+        let details = ClusterDetails {
+            generation: Some(generation),
+            left_out,
+        };
+        ObjectStatus {
+            id: ObjectId {
+                kind,
+                key: Key::new("n", "a"),
+            },
+            origin: Origin::Cluster {
+                kind: "a",
+                details: Some(Arc::new(details)),
+            },
+            conditions: vec![Condition::accepted()],
+            parents: Vec::new(),
+        }
+    }
+
+    fn route(generation: i64, parents: &[(&str, Vec<Condition>)]) -> ObjectStatus {
+        let parent = |(name, conditions): &(&str, Vec<Condition>)| ParentStatus {
+            parent: Parent {
+                service: true,
+                group: String::new(),
+                kind: "Service".to_owned(),
+                namespace: "n".to_owned(),
+                has_namespace: false,
+                name: (*name).to_owned(),
+                port: Some(80),
+                section: None,
+            },
+            conditions: conditions.clone(),
+        };
+        ObjectStatus {
+            parents: parents.iter().map(parent).collect(),
+            ..status(Kind::HttpRoute, generation, Vec::new())
+        }
+    }
+
+    fn of_service(name: &str) -> Json {
+        json!({"group": "", "kind": "Service", "name": name, "port": 80})
+    }
+
+    fn is(kind: &str, status: &str, since: &str, generation: i64) -> Json {
+        json!({
+            "type": kind, "status": status, "reason": kind, "message": "",
+            "lastTransitionTime": since, "observedGeneration": generation,
+        })
+    }
+
+    #[test]
+    fn what_others_wrote_stays_where_it_is() {
+        let foreign = json!({"controllerName": "other/c", "parentRef": {"name": "gateway"}, "conditions": [is("Accepted", "True", THEN, 1)]});
+        let special = is("special.io/Field", "False", THEN, 1);
+        let existing = json!({"parents": [
+            {"controllerName": CONTROLLER, "parentRef": of_service("gone"), "conditions": [is("Accepted", "True", THEN, 1)]},
+            foreign,
+            {"controllerName": CONTROLLER, "parentRef": of_service("s"), "conditions": [
+                is("Accepted", "True", THEN, 1), special, is("ResolvedRefs", "False", THEN, 1), is("PartiallyInvalid", "True", THEN, 1),
+            ]},
+        ]});
+        let conditions = || {
+            vec![
+                Condition::accepted(),
+                Condition::yes("ResolvedRefs", "ResolvedRefs"),
+            ]
+        };
+        let route = route(
+            2,
+            &[("s", conditions()), ("t", vec![Condition::accepted()])],
+        );
+        let desired = DesiredStatus::of(&route);
+        let merged = desired.merge(&existing, NOW).unwrap();
+        let expected = json!({"parents": [
+            foreign,
+            {"controllerName": CONTROLLER, "parentRef": of_service("s"), "conditions": [
+                is("Accepted", "True", THEN, 2), special, is("ResolvedRefs", "True", NOW, 2),
+            ]},
+            {"controllerName": CONTROLLER, "parentRef": of_service("t"), "conditions": [is("Accepted", "True", NOW, 2)]},
+        ]});
+        assert_eq!(merged, expected);
+        assert_eq!(desired.merge(&merged, "later"), None, "it says all of it");
+        let own = own_part(Kind::HttpRoute, &merged);
+        assert_eq!(desired.merge(&own, "later"), None);
+    }
+
+    #[test]
+    fn what_is_no_parent_any_more_goes() {
+        let none = route(1, &[]);
+        let desired = DesiredStatus::of(&none);
+        assert_eq!(desired.merge(&Json::Null, NOW), None, "nothing to say");
+        let existing = json!({"parents": [{"controllerName": CONTROLLER, "parentRef": of_service("s"), "conditions": []}]});
+        assert_eq!(desired.merge(&existing, NOW), Some(json!({"parents": []})));
+    }
+
+    #[test]
+    fn a_later_generation_is_left_alone() {
+        let desired = |generation| route(generation, &[("s", vec![Condition::accepted()])]);
+        let written = DesiredStatus::of(&desired(3))
+            .merge(&Json::Null, NOW)
+            .unwrap();
+        assert!(DesiredStatus::of(&desired(2)).is_outdated(&written));
+        assert!(!DesiredStatus::of(&desired(3)).is_outdated(&written));
+        assert!(!DesiredStatus::of(&desired(4)).is_outdated(&written));
+    }
+
+    #[test]
+    fn conditions_of_our_own_kinds_name_what_is_left_out() {
+        let part = LeftOut {
+            field: FieldError::new("spec.x", "unknown field"),
+            effect: LeftOutEffect::Unused,
+        };
+        let policy = status(Kind::BackendPolicy, 1, vec![part]);
+        let merged = DesiredStatus::of(&policy).merge(&json!({}), NOW).unwrap();
+        let conditions = list(&merged, "conditions");
+        assert_eq!(conditions[0], is("Accepted", "True", NOW, 1));
+        assert_eq!(text(&conditions[1], "type"), "mesh.anyam.dev/AllFields");
+        let message = text(&conditions[1], "message");
+        assert!(message.contains("spec.x: unknown field"), "{message}");
+    }
+}

@@ -1,0 +1,55 @@
+//! A token bucket, with time passed in.
+
+use std::time::{Duration, Instant};
+
+/// So many at once, and so many a second.
+#[derive(Debug)]
+pub struct TokenBucket {
+    burst: f64,
+    per_second: f64,
+    /// Below 0: taken before they were there.
+    tokens: f64,
+    filled: Instant,
+}
+
+impl TokenBucket {
+    /// Full at `now`. `per_second`: more than 0.
+    pub fn new(burst: u32, per_second: u32, now: Instant) -> Self {
+        let burst = f64::from(burst);
+        TokenBucket {
+            burst,
+            per_second: f64::from(per_second),
+            tokens: burst,
+            filled: now,
+        }
+    }
+
+    /// Takes a token; how long to wait until it is there.
+    pub fn take(&mut self, now: Instant) -> Duration {
+        let passed = now.saturating_duration_since(self.filled).as_secs_f64();
+        self.tokens = (self.tokens + passed * self.per_second).min(self.burst) - 1.0;
+        self.filled = now;
+        Duration::from_secs_f64((-self.tokens / self.per_second).max(0.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_and_then_so_many_a_second() {
+        let begin = Instant::now();
+        let mut bucket = TokenBucket::new(3, 10, begin);
+        let mut waits = |after: u64| {
+            let now = begin + Duration::from_millis(after);
+            (bucket.take(now).as_secs_f64() * 1000.0).round()
+        };
+        let first = [0, 0, 0, 0, 0].map(&mut waits);
+        assert_eq!(first, [0.0, 0.0, 0.0, 100.0, 200.0]);
+        assert_eq!(waits(300), 0.0, "it waited as it was told");
+        // However long nothing is taken, no more than a burst is there.
+        let later = [100_000; 4].map(waits);
+        assert_eq!(later, [0.0, 0.0, 0.0, 100.0]);
+    }
+}

@@ -1,0 +1,247 @@
+//! Writes statuses, while this control plane is the leader: one after the other, at a bounded rate,
+//! only where the object says something else. Each write is of what was read just before, by its
+//! resourceVersion, so that nothing that another controller writes meanwhile is lost.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kube::api::{Patch, PatchParams};
+use kube::core::{ApiResource, DynamicObject};
+use kube::{Api, Client};
+use serde_json::{Value as Json, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use tokio::sync::watch;
+use tokio::time::{sleep, sleep_until, timeout};
+
+use super::Statuses;
+use super::document::DesiredStatus;
+use super::rate::TokenBucket;
+use crate::model::mesh::status::ObjectStatus;
+use crate::model::{Kind, ObjectId};
+use crate::source::kubernetes::kinds::WatchedKind;
+use crate::source::kubernetes::watch::served;
+
+const FIELD_MANAGER: &str = "anyam-control";
+/// Writes at once, and a second.
+const BURST: u32 = 50;
+const PER_SECOND: u32 = 20;
+/// Of one object, when others write it at the same moment.
+const ATTEMPTS: usize = 5;
+/// For an answer of the API server.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Before what failed is tried again: at first, and at most.
+const PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// HTTP status codes.
+const FORBIDDEN: u16 = 403;
+const NOT_FOUND: u16 = 404;
+const CONFLICT: u16 = 409;
+const INVALID: u16 = 422;
+
+/// What became of an object, in the newest state of the mesh.
+pub type StatusLookup = Box<dyn Fn(&ObjectId) -> Option<Arc<ObjectStatus>> + Send + Sync>;
+
+/// Why a status was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum StatusWriteError {
+    #[error("{advice}: {source}")]
+    Api {
+        advice: &'static str,
+        source: Box<kube::Error>,
+    },
+    #[error("the API server does not answer within {} s", PATIENCE.as_secs())]
+    Silent,
+    #[error("others write it all the time")]
+    Contended,
+}
+
+impl From<kube::Error> for StatusWriteError {
+    fn from(source: kube::Error) -> Self {
+        let advice = match code(&source) {
+            Some(FORBIDDEN) => {
+                "may not be written: let the control plane's service account get it and patch its status"
+            }
+            _ => "cannot be written now",
+        };
+        StatusWriteError::Api {
+            advice,
+            source: Box::new(source),
+        }
+    }
+}
+
+fn code(error: &kube::Error) -> Option<u16> {
+    match error {
+        kube::Error::Api(status) => Some(status.code),
+        _ => None,
+    }
+}
+
+/// See the module.
+pub struct StatusWriter {
+    client: Client,
+    statuses: Statuses,
+    lookup: StatusLookup,
+    rate: TokenBucket,
+    resources: HashMap<Kind, ApiResource>,
+}
+
+impl fmt::Debug for StatusWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StatusWriter").finish_non_exhaustive()
+    }
+}
+
+impl StatusWriter {
+    pub fn new(client: Client, statuses: Statuses, lookup: StatusLookup) -> Self {
+        StatusWriter {
+            client,
+            statuses,
+            lookup,
+            rate: TokenBucket::new(BURST, PER_SECOND, Instant::now()),
+            resources: HashMap::new(),
+        }
+    }
+
+    /// Writes for as long as `leads` says that this control plane is the leader; a sender that is
+    /// gone has said its last word. Ends only where that was no.
+    pub async fn run(mut self, mut leads: watch::Receiver<bool>) {
+        while leads.wait_for(|leads| *leads).await.is_ok() {
+            self.statuses.add_all();
+            tokio::select! {
+                () = deposed(&mut leads) => {}
+                () = self.write_all() => {}
+            }
+        }
+    }
+
+    /// Never ends.
+    async fn write_all(&mut self) {
+        let mut failed = BTreeSet::new();
+        let mut pause = PAUSE;
+        let mut again = tokio::time::Instant::now();
+        loop {
+            let id = tokio::select! {
+                id = self.statuses.next() => id,
+                () = sleep_until(again), if !failed.is_empty() => {
+                    self.statuses.add(&std::mem::take(&mut failed));
+                    continue;
+                }
+            };
+            match self.write(&id).await {
+                Ok(()) => {
+                    if failed.is_empty() {
+                        pause = PAUSE;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(object = %id, %error, "its status is not written; it is tried again");
+                    if failed.is_empty() {
+                        again = tokio::time::Instant::now() + pause;
+                        pause = (pause * 2).min(MAX_PAUSE);
+                    }
+                    failed.insert(id);
+                }
+            }
+        }
+    }
+
+    /// Writes the status of an object, where it does not say already what it should.
+    async fn write(&mut self, id: &ObjectId) -> Result<(), StatusWriteError> {
+        let (Some(status), Some(reported)) = ((self.lookup)(id), self.statuses.reported(id)) else {
+            return Ok(());
+        };
+        // A Pod that has the name of a Workload.
+        if !status.origin.is_of(id.kind.name()) {
+            return Ok(());
+        }
+        let desired = DesiredStatus::of(&status);
+        if desired.merge(&reported, &now()).is_none() {
+            return Ok(());
+        }
+        let Some(resource) = self.resource(id.kind).await? else {
+            return Ok(());
+        };
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &id.key.namespace, &resource);
+        for _ in 0..ATTEMPTS {
+            sleep(self.rate.take(Instant::now())).await;
+            let attempt = timeout(PATIENCE, attempt(&api, &id.key.name, &desired)).await;
+            let Err(error) = attempt.map_err(|_| StatusWriteError::Silent)? else {
+                return Ok(());
+            };
+            match code(&error) {
+                Some(CONFLICT) => {}
+                // It is gone, or its kind has no status.
+                Some(NOT_FOUND) => {
+                    self.resources.remove(&id.kind);
+                    return Ok(());
+                }
+                Some(INVALID) => {
+                    tracing::warn!(object = %id, %error, "the API server takes no such status");
+                    return Ok(());
+                }
+                _ => return Err(error.into()),
+            }
+        }
+        Err(StatusWriteError::Contended)
+    }
+
+    /// In which version the API server has a kind.
+    async fn resource(&mut self, kind: Kind) -> Result<Option<ApiResource>, StatusWriteError> {
+        if let Some(known) = self.resources.get(&kind) {
+            return Ok(Some(known.clone()));
+        }
+        let found = timeout(PATIENCE, served(&self.client, WatchedKind::Manifest(kind))).await;
+        let found = found.map_err(|_| StatusWriteError::Silent)??;
+        self.resources
+            .extend(found.clone().map(|found| (kind, found)));
+        Ok(found)
+    }
+}
+
+/// Returns when this control plane is not the leader any more.
+async fn deposed(leads: &mut watch::Receiver<bool>) {
+    if leads.wait_for(|leads| !*leads).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// Reads an object, and writes its status if that does not say what it should.
+async fn attempt(
+    api: &Api<DynamicObject>,
+    name: &str,
+    desired: &DesiredStatus<'_>,
+) -> Result<(), kube::Error> {
+    let object = api.get(name).await?;
+    let status = object.data.get("status").unwrap_or(&Json::Null);
+    // The change that it is of will be seen, and then this is looked at again.
+    if desired.is_outdated(status) {
+        return Ok(());
+    }
+    let Some(merged) = desired.merge(status, &now()) else {
+        return Ok(());
+    };
+    let patch = json!({
+        "metadata": {"resourceVersion": object.metadata.resource_version},
+        "status": merged,
+    });
+    let parameters = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    };
+    api.patch_status(name, &parameters, &Patch::Merge(patch))
+        .await?;
+    Ok(())
+}
+
+/// In whole seconds, as Kubernetes has them.
+fn now() -> String {
+    let now = OffsetDateTime::now_utc();
+    let whole = now.replace_nanosecond(0).unwrap_or(now);
+    whole.format(&Rfc3339).unwrap_or_default()
+}
