@@ -201,8 +201,8 @@ mod tests {
                 "mesh.yaml:6:37: spec.rules[0].matches[0].headers[0].name: `a b` is no header name",
             ),
             (
-                "filters: [{ type: CORS, cors: {} }]",
-                "mesh.yaml:6:25: spec.rules[0].filters[0].type: unknown variant `CORS`, expected one of `RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect`, `URLRewrite`, `RequestMirror`",
+                "filters: [{ type: ExtensionRef }]",
+                "mesh.yaml:6:25: spec.rules[0].filters[0].type: unknown variant `ExtensionRef`, expected one of `RequestHeaderModifier`, `ResponseHeaderModifier`, `RequestRedirect`, `URLRewrite`, `RequestMirror`, `CORS`",
             ),
             (
                 "filters: [{ type: URLRewrite }]",

@@ -125,7 +125,7 @@ fn origin(text: &str) -> Result<CorsOrigin, String> {
         !label.is_empty() && label.bytes().all(fits)
     };
     let named = labels.split('.').all(label);
-    if text.len() > 253 || port == Some(0) || !(named || (wild && labels.is_empty())) {
+    if text.len() > 253 || port == Some(0) || !(named || host == ALL) {
         return Err(wrong());
     }
     // Browsers leave the default port out, and write hosts in lower case.

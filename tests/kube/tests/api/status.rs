@@ -147,6 +147,18 @@ fn write_foreign(server: &ApiServer, name: &str) {
     ]);
 }
 
+/// A filter that is not supported makes its rule fail and is named; others hold.
+fn with_an_unsupported_filter() -> Value {
+    json!([
+        {"backendRefs": [{"name": "web", "port": 80}]},
+        {
+            "matches": [{"path": {"value": "/x"}}],
+            "filters": [{"type": "ExtensionRef", "extensionRef": {"group": "x.example", "kind": "X", "name": "x"}}],
+            "backendRefs": [{"name": "web", "port": 80}],
+        },
+    ])
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_route_says_what_became_of_it_at_our_parents_beside_what_others_say() {
     let server = ApiServer::start();
@@ -219,15 +231,7 @@ async fn a_route_says_what_became_of_it_at_our_parents_beside_what_others_say() 
     let (route_now, _) = entry(&server, "r", "our entry again", |_| true).await;
     assert_eq!(entries(&route_now).1, entries(&before).1);
 
-    // A filter that is not supported makes its rule fail and is named; others hold.
-    let extended = json!([
-        {"backendRefs": [{"name": "web", "port": 80}]},
-        {
-            "matches": [{"path": {"value": "/x"}}],
-            "filters": [{"type": "ExtensionRef", "extensionRef": {"group": "x.example", "kind": "X", "name": "x"}}],
-            "backendRefs": [{"name": "web", "port": 80}],
-        },
-    ]);
+    let extended = with_an_unsupported_filter();
     apply(&server, &[route("r", parents, extended)]);
     let partially = says("PartiallyInvalid", "True", "UnsupportedValue");
     let (_, ours) = entry(&server, "r", "the rule that fails", partially).await;

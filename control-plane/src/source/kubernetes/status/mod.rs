@@ -136,7 +136,8 @@ mod tests {
         assert_eq!(statuses.next().await, a);
         statuses.add_all();
         statuses.report(&a, None);
-        assert!(statuses.state().waiting.is_empty());
+        assert_eq!(statuses.next().await, b);
+        assert!(statuses.state().waiting.is_empty(), "what is gone");
         assert_eq!(statuses.reported(&a), None);
     }
 }
