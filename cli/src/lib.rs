@@ -41,6 +41,7 @@ enum Command {
     Dump(commands::DumpArguments),
     Context(commands::ContextArguments),
     Inject(commands::InjectArguments),
+    Install(commands::InstallArguments),
     /// Print a completion script for a shell
     #[command(after_help = "Example: anyam completion bash > /etc/bash_completion.d/anyam")]
     Completion {
@@ -64,6 +65,7 @@ pub async fn run() -> ExitCode {
         }
         Command::Context(command) => commands::context(command),
         Command::Inject(command) => commands::inject(command),
+        Command::Install(command) => commands::install(command),
         Command::Check(command) => commands::check(&arguments.connection, command).await,
         Command::Proxies(command) => commands::proxies(&arguments.connection, command).await,
         Command::Stat(command) => commands::stat(&arguments.connection, command).await,

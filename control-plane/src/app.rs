@@ -238,6 +238,7 @@ fn server_options(args: &ServeArgs, state_dir: PathBuf) -> Options {
         trust_domain: args.mesh.trust_domain.clone(),
         xds_listen: args.xds_listen,
         api_listen: args.api_listen,
+        metrics_listen: args.metrics_listen,
         insecure_ads_listen: args.insecure_ads_listen,
         names: args.names.clone(),
         api_hosts: args.api_hosts.clone(),

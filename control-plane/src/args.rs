@@ -54,6 +54,10 @@ pub struct ServeArgs {
     /// Where people come: HTTP API and dashboard
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:15080")]
     pub api_listen: SocketAddr,
+    /// Where Prometheus and probes come: /metrics, /healthz and /readyz in plaintext, under any host
+    /// name; off without it
+    #[arg(long, value_name = "ADDR")]
+    pub metrics_listen: Option<SocketAddr>,
     /// Plaintext ADS that takes any node's claims, for tests with stock clients; loopback only
     #[arg(long, value_name = "ADDR")]
     pub insecure_ads_listen: Option<SocketAddr>,

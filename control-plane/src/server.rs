@@ -37,7 +37,7 @@ use crate::ads::service::{Ads, SharedAds};
 use crate::ads::session::SessionLimits;
 use crate::ads::streams::StreamLimit;
 use crate::api::auth::Auth;
-use crate::api::{Api, Declared};
+use crate::api::{Api, ApiPort, Declared};
 use crate::ca::authority::Lifetimes;
 use crate::ca::service::{self, Authenticate, CertificateService, SharedCa};
 use crate::ca::{Authority, CaError, serving};
@@ -60,6 +60,8 @@ pub struct Options {
     pub trust_domain: String,
     pub xds_listen: SocketAddr,
     pub api_listen: SocketAddr,
+    /// Metrics and health alone, for whoever reaches it.
+    pub metrics_listen: Option<SocketAddr>,
     pub insecure_ads_listen: Option<SocketAddr>,
     pub names: Vec<String>,
     pub api_hosts: Vec<String>,
@@ -95,6 +97,7 @@ pub enum StartError {
 pub struct Running {
     pub xds: SocketAddr,
     pub api: SocketAddr,
+    pub metrics_port: Option<SocketAddr>,
     pub insecure_ads: Option<SocketAddr>,
     pub token_file: PathBuf,
     pub authority: Arc<Authority>,
@@ -132,11 +135,15 @@ async fn bind(
     Ok((listener, bound))
 }
 
+/// A socket that listens, and where.
+type Bound = (TcpListener, SocketAddr);
+
 /// What is open before anything is served.
 struct Sockets {
-    xds: (TcpListener, SocketAddr),
-    api: (TcpListener, SocketAddr),
-    insecure: Option<(TcpListener, SocketAddr)>,
+    xds: Bound,
+    api: Bound,
+    metrics: Option<Bound>,
+    insecure: Option<Bound>,
 }
 
 impl Sockets {
@@ -148,6 +155,10 @@ impl Sockets {
         Ok(Sockets {
             xds: bind("xDS", "--xds-listen", options.xds_listen).await?,
             api: bind("the API", "--api-listen", options.api_listen).await?,
+            metrics: match options.metrics_listen {
+                Some(address) => Some(bind("metrics", "--metrics-listen", address).await?),
+                None => None,
+            },
             insecure: match options.insecure_ads_listen {
                 Some(address) => {
                     Some(bind("plaintext ADS", "--insecure-ads-listen", address).await?)
@@ -191,6 +202,23 @@ fn serve_plaintext(
     address
 }
 
+/// The API's port, and the one for metrics and health.
+fn serve_api(
+    tasks: &mut JoinSet<()>,
+    api: Api,
+    (people, monitoring): (Bound, Option<Bound>),
+    closed: &watch::Receiver<bool>,
+) -> (SocketAddr, Option<SocketAddr>) {
+    let api = Arc::new(api);
+    let monitoring = monitoring.map(|(listener, address)| {
+        tasks.spawn(Arc::clone(&api).serve(listener, ApiPort::Monitoring, closed.clone()));
+        address
+    });
+    let (listener, address) = people;
+    tasks.spawn(api.serve(listener, ApiPort::People, closed.clone()));
+    (address, monitoring)
+}
+
 /// With the CA of the state directory.
 ///
 /// # Errors
@@ -217,8 +245,7 @@ pub async fn start_with(
     let sockets = Sockets::open(&options).await?;
     let secrets = Secrets::open(&options, issuing)?;
     let token_file = options.state_dir.join("api-token");
-    let (api_listener, api) = sockets.api;
-    let auth = Auth::open(&token_file, api, &options.api_hosts)?;
+    let auth = Auth::open(&token_file, sockets.api.1, &options.api_hosts)?;
     let (closing, closed) = watch::channel(false);
     let registry = Arc::new(Registry::default());
     let agents = Arc::new(Agents::new(Arc::clone(&metrics)));
@@ -267,7 +294,7 @@ pub async fn start_with(
     let insecure_ads = sockets
         .insecure
         .map(|(listener, address)| serve_plaintext(&mut tasks, grpc, listener, address));
-    tasks.spawn(Arc::new(shown).serve(api_listener, closed.clone()));
+    let (api, metrics_port) = serve_api(&mut tasks, shown, (sockets.api, sockets.metrics), &closed);
     let renewal = serving::keep_renewed(
         secrets.serving,
         Arc::clone(&authority),
@@ -278,6 +305,7 @@ pub async fn start_with(
     Ok(Running {
         xds,
         api,
+        metrics_port,
         insecure_ads,
         token_file,
         authority,

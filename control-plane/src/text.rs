@@ -7,7 +7,7 @@ pub(crate) fn bounded(message: &str) -> String {
     message.chars().take(MAX).map(printable).collect()
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write;
     bytes.iter().fold(String::new(), |mut text, byte| {
         // Writing to a String can't fail.

@@ -1,12 +1,13 @@
 //! One function for each subcommand.
 //!
-//! - `view`: proxies, stat, edges, routes; `check`; `tap`; `explain`; `dump`; `context`; `inject`
+//! - `view`: proxies, stat, edges, routes; `check`; `tap`; `explain`; `dump`; `context`; `inject`; `install`
 
 mod check;
 mod context;
 mod dump;
 mod explain;
 mod inject;
+mod install;
 mod tap;
 mod view;
 
@@ -22,6 +23,7 @@ pub use context::{ContextArguments, context};
 pub use dump::{DumpArguments, dump};
 pub use explain::{ExplainArguments, explain};
 pub use inject::{InjectArguments, inject};
+pub use install::{InstallArguments, install};
 pub use tap::{TapArguments, tap};
 pub use view::{
     EdgesArguments, ProxiesArguments, RoutesArguments, StatArguments, edges, proxies, routes, stat,

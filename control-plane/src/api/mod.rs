@@ -24,7 +24,7 @@ pub mod server;
 mod tap;
 
 pub use declared::{Declared, DeclaredWorkload};
-pub use server::Api;
+pub use server::{Api, ApiPort};
 
 use reply::Problem;
 

@@ -32,6 +32,15 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// After an error such as "too many open files": trying at once would spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What a port answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiPort {
+    /// The API and the dashboard, for those who may see them.
+    People,
+    /// Metrics and health, for whoever reaches it: nothing of the mesh is in these.
+    Monitoring,
+}
+
 /// Everything the API shows.
 pub struct Api {
     pub auth: Auth,
@@ -45,7 +54,12 @@ pub struct Api {
 
 impl Api {
     /// Serves until `closing` turns true.
-    pub async fn serve(self: Arc<Self>, listener: TcpListener, mut closing: watch::Receiver<bool>) {
+    pub async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        port: ApiPort,
+        mut closing: watch::Receiver<bool>,
+    ) {
         let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         loop {
             let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
@@ -67,7 +81,7 @@ impl Api {
             tokio::spawn(async move {
                 let service = service_fn(|request| {
                     let api = Arc::clone(&api);
-                    async move { Ok::<_, Infallible>(api.answer(request).await) }
+                    async move { Ok::<_, Infallible>(api.answer(request, port).await) }
                 });
                 let connection = http1::Builder::new()
                     .timer(TokioTimer::new())
@@ -84,7 +98,13 @@ impl Api {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Reply {
+    async fn answer(&self, request: Request<Incoming>, port: ApiPort) -> Reply {
+        if port == ApiPort::Monitoring {
+            let path = request.uri().path();
+            return self
+                .monitoring(&request)
+                .unwrap_or_else(|| unknown(path).into());
+        }
         let reply = match self.authorise(&request) {
             Ok(()) => self.route(request).await.unwrap_or_else(Reply::from),
             Err(refusal) => refused(refusal),
@@ -106,16 +126,29 @@ impl Api {
         }
     }
 
+    /// `None`: not among these.
+    fn monitoring(&self, request: &Request<Incoming>) -> Option<Reply> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return None;
+        }
+        match request.uri().path() {
+            "/healthz" => Some(reply::bytes(StatusCode::OK, "text/plain", "ok\n")),
+            "/readyz" => Some(self.ready()),
+            "/metrics" => Some(self.own_metrics()),
+            _ => None,
+        }
+    }
+
     async fn route(&self, request: Request<Incoming>) -> Result<Reply, Problem> {
+        if let Some(reply) = self.monitoring(&request) {
+            return Ok(reply);
+        }
         let path = request.uri().path().to_owned();
         let words = request.uri().query().unwrap_or_default().to_owned();
         let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
         let get = matches!(*request.method(), Method::GET | Method::HEAD);
         match &parts[..] {
             [""] if get => Ok(dashboard::page()),
-            ["healthz"] if get => Ok(reply::bytes(StatusCode::OK, "text/plain", "ok\n")),
-            ["readyz"] if get => Ok(self.ready()),
-            ["metrics"] if get => Ok(self.own_metrics()),
             ["api", "v1", "session"] if request.method() == Method::POST => self.session(&request),
             ["api", "v1", "explain"] if request.method() == Method::POST => {
                 let view = self.resources.view();

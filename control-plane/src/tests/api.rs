@@ -8,6 +8,31 @@ use tokio::net::TcpStream;
 
 use super::bench::{Bench, Delta, node};
 
+/// Prometheus and the kubelet come under the pod's address, and have no token.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_port_for_metrics_has_metrics_and_health_only() {
+    let bench = Bench::new().await;
+    let port = bench.running.metrics_port.unwrap();
+    let under = [("host", "10.244.0.7:15014")];
+    let status = async |method, path| {
+        let response = bench.open_at(port, (method, path), &under, "").await;
+        response.status()
+    };
+    for path in ["/healthz", "/readyz", "/metrics"] {
+        assert_eq!(status("GET", path).await, StatusCode::OK, "{path}");
+        assert_eq!(status("HEAD", path).await, StatusCode::OK, "{path}");
+        assert_eq!(status("POST", path).await, StatusCode::NOT_FOUND, "{path}");
+    }
+    for path in [
+        "/",
+        "/api/v1/proxies",
+        "/api/v1/session",
+        "/api/v1/dump/a/b/certs",
+    ] {
+        assert_eq!(status("GET", path).await, StatusCode::NOT_FOUND, "{path}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_api_is_for_those_who_hold_the_token() {
     let bench = Bench::new().await;

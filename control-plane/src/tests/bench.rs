@@ -65,6 +65,7 @@ pub(crate) fn options(state: &std::path::Path) -> Options {
         trust_domain: DOMAIN.into(),
         xds_listen: any,
         api_listen: any,
+        metrics_listen: Some(any),
         insecure_ads_listen: Some(any),
         names: Vec::new(),
         api_hosts: Vec::new(),
@@ -212,14 +213,25 @@ impl Bench {
         headers: &[(&str, &str)],
         body: &str,
     ) -> http::Response<hyper::body::Incoming> {
-        let stream = TcpStream::connect(self.running.api).await.unwrap();
+        self.open_at(self.running.api, (method, path), headers, body)
+            .await
+    }
+
+    pub(crate) async fn open_at(
+        &self,
+        port: SocketAddr,
+        (method, path): (&str, &str),
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> http::Response<hyper::body::Incoming> {
+        let stream = TcpStream::connect(port).await.unwrap();
         let (mut send, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .unwrap();
         tokio::spawn(connection);
         let mut request = http::Request::builder().method(method).uri(path);
         if !headers.iter().any(|(name, _)| *name == "host") {
-            request = request.header("host", self.running.api.to_string());
+            request = request.header("host", port.to_string());
         }
         for (name, value) in headers {
             request = request.header(*name, *value);

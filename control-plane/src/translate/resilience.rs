@@ -9,7 +9,8 @@ use xds_proto::envoy::extensions::retry::host::previous_hosts::v3::PreviousHosts
 use xds_proto::envoy::r#type::v3::Percent;
 
 use super::proto::{duration, typed, u32v};
-use crate::model::manifest::policy::{BackendSpec, Defaults, LoadBalancer, OutlierSpec, RetrySpec};
+use crate::model::manifest::policy::{BackendSpec, Defaults, LoadBalancer};
+use crate::model::manifest::resilience::{OutlierSpec, RetrySpec};
 use crate::model::manifest::route::{Retry, Timeouts};
 use crate::model::mesh::ServiceEntry;
 

@@ -12,6 +12,22 @@ pub fn script() -> Command {
     Command::new(path)
 }
 
+/// A program of the workspace, built beside the running test.
+///
+/// # Panics
+/// When it was not built: `cargo build --bins` comes first.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    let folder = test.parent().and_then(|deps| deps.parent()).unwrap();
+    let path = folder.join(name);
+    assert!(
+        path.exists(),
+        "{} is not built; run `cargo build --bins`",
+        path.display()
+    );
+    path
+}
+
 /// Runs a program to its end, whatever its exit status.
 ///
 /// # Panics

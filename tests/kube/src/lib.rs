@@ -3,7 +3,8 @@
 //! - [`ApiServer`]: etcd and an API server of a test's own, without nodes
 //! - [`Cluster`]: the cluster with nodes that `cluster.sh` brought up, shared by all tests;
 //!   [`Namespace`]: a test's own part of it
-//! - [`Kubectl`]: runs kubectl on one of these; [`until`]: waits for a condition
+//! - [`Kubectl`]: runs kubectl on one of these; [`Helm`]: Helm 3 or 4, and the chart
+//! - [`until`]: waits for a condition
 //!
 //! `cluster.sh` beside this crate starts and ends clusters. A missing prerequisite is an error that
 //! names the remedy, and no test is left out for it.
@@ -13,11 +14,14 @@
 mod api_server;
 mod cluster;
 mod command;
+mod helm;
 mod kubectl;
 mod wait;
 
 pub use api_server::ApiServer;
 pub use cluster::{Channel, Cluster, Namespace, Output};
+pub use command::program;
+pub use helm::{Helm, HelmVersion};
 pub use kubectl::Kubectl;
 pub use wait::until;
 

@@ -3,12 +3,38 @@
 
 use std::num::NonZeroU16;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::object::{self, FieldError, Meta, Target, TargetRef};
+use super::object::{self, FieldError, MAX_TARGETS, Meta, Target, TargetRef};
+use super::schema;
 use super::values::{Cidr, Glob, HeaderName};
 
 const MAX_RULES: usize = 256;
+/// Entries of `from`, and of `to`. Their lists have no bound.
+const MAX_ENTRIES: usize = 64;
+/// Entries of `headers`.
+const MAX_HEADERS: usize = 32;
+/// The lists of a [`RuleSource`] and of an [`Operation`].
+const SOURCE: [&str; 6] = [
+    "principals",
+    "notPrincipals",
+    "namespaces",
+    "notNamespaces",
+    "ipBlocks",
+    "notIpBlocks",
+];
+const OPERATION: [&str; 9] = [
+    "ports",
+    "notPorts",
+    "methods",
+    "notMethods",
+    "paths",
+    "notPaths",
+    "hosts",
+    "notHosts",
+    "headers",
+];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuthorizationPolicy {
@@ -19,11 +45,14 @@ pub struct AuthorizationPolicy {
     pub rules: Vec<AuthorizationRule>,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[schemars(extend("enum" = ["Allow", "Deny", "Audit", "ALLOW", "DENY", "AUDIT"]))]
 pub enum Action {
+    /// What matches is let through; with such a policy, nothing else is.
     #[default]
     #[serde(alias = "ALLOW")]
     Allow,
+    /// What matches is refused, whatever else allows it.
     #[serde(alias = "DENY")]
     Deny,
     /// Never decides; what matches is counted and logged.
@@ -31,78 +60,132 @@ pub enum Action {
     Audit,
 }
 
-#[derive(Deserialize)]
+/// Which callers may call what. What a Deny policy matches is refused; where an Allow policy holds,
+/// what none of them matches is refused.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::rule(
+    "!has(self.action) || self.action in ['Allow', 'ALLOW'] || (has(self.rules) && size(self.rules) > 0)",
+    "rules is required for Deny and Audit; `[{}]` matches everything",
+)))]
 pub struct AuthorizationSpec {
+    /// Services and workloads of the policy's namespace. Without: the namespace; in `anyam-system`,
+    /// the mesh.
     #[serde(default)]
+    #[schemars(length(max = MAX_TARGETS), extend("x-kubernetes-validations" = schema::rule(
+        "self.all(t, (t.kind == 'Service' && (!has(t.group) || t.group in ['', 'core'])) || \
+            (t.kind == 'Workload' && (!has(t.group) || t.group in ['', 'mesh.anyam.dev']) && \
+            !has(t.sectionName)))",
+        "only a Service (group \"\") or a whole Workload (group mesh.anyam.dev) can be targeted",
+    )))]
     target_refs: Vec<TargetRef>,
+    /// What becomes of what matches a rule. Without: `Allow`.
     #[serde(default)]
     action: Action,
+    /// What one of them matches, the policy matches.
     #[serde(default)]
+    #[schemars(length(max = MAX_RULES))]
     rules: Vec<AuthorizationRule>,
 }
 
 /// Matches when one of `from` (if there are any) and one of `to` (if there are any) match.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AuthorizationRule {
+    /// Who calls. Without: anyone.
     #[serde(default)]
+    #[schemars(length(max = MAX_ENTRIES))]
     pub from: Vec<RuleSource>,
+    /// What is called. Without: anything.
     #[serde(default)]
+    #[schemars(length(max = MAX_ENTRIES))]
     pub to: Vec<Operation>,
 }
 
 /// Matches when all of its fields do; a list matches when one of its entries does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::not_empty(
+    &SOURCE,
+    "is empty; leave `from` out to mean anyone",
+)))]
 pub struct RuleSource {
-    /// SPIFFE ids, with or without `spiffe://`.
+    /// SPIFFE ids, with or without `spiffe://`; `*` at one end for anything.
     #[serde(default)]
     pub principals: Vec<Glob>,
+    /// None of these.
     #[serde(default)]
     pub not_principals: Vec<Glob>,
+    /// Of the caller; `*` at the end for anything.
     #[serde(default)]
+    #[schemars(schema_with = "schema::namespaces")]
     pub namespaces: Vec<Glob>,
+    /// None of these.
     #[serde(default)]
+    #[schemars(schema_with = "schema::namespaces")]
     pub not_namespaces: Vec<Glob>,
-    /// The address the connection comes from.
+    /// Addresses and ranges that the connection comes from.
     #[serde(default)]
     pub ip_blocks: Vec<Cidr>,
+    /// None of these.
     #[serde(default)]
     pub not_ip_blocks: Vec<Cidr>,
 }
 
 /// Matches when all of its fields do; a list matches when one of its entries does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::not_empty(
+    &OPERATION,
+    "is empty; leave `to` out to mean anything",
+)))]
 pub struct Operation {
     /// Of the workload, not of the service.
     #[serde(default)]
     pub ports: Vec<NonZeroU16>,
+    /// None of these.
     #[serde(default)]
     pub not_ports: Vec<NonZeroU16>,
+    /// Of the request, as GET; `*` at one end for anything.
     #[serde(default)]
     pub methods: Vec<Glob>,
+    /// None of these.
     #[serde(default)]
     pub not_methods: Vec<Glob>,
+    /// Without the query; `*` at one end for anything.
     #[serde(default)]
+    #[schemars(schema_with = "schema::paths")]
     pub paths: Vec<Glob>,
+    /// None of these.
     #[serde(default)]
+    #[schemars(schema_with = "schema::paths")]
     pub not_paths: Vec<Glob>,
+    /// The Host header; `*` at one end for anything.
     #[serde(default)]
     pub hosts: Vec<Glob>,
+    /// None of these.
     #[serde(default)]
     pub not_hosts: Vec<Glob>,
+    /// All of them must match.
     #[serde(default)]
+    #[schemars(length(max = MAX_HEADERS))]
     pub headers: Vec<HeaderTest>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+/// A request's header.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::not_empty(
+    &["values", "notValues"],
+    "needs `values` or `notValues`; `values: [\"*\"]` means present",
+)))]
 pub struct HeaderTest {
+    /// In any case.
     pub name: HeaderName,
+    /// `*` at one end for anything; `*` alone: present.
     #[serde(default)]
     pub values: Vec<Glob>,
+    /// None of these.
     #[serde(default)]
     pub not_values: Vec<Glob>,
 }
@@ -132,12 +215,7 @@ impl AuthorizationPolicy {
             Ok(targets) => (targets, Vec::new()),
             Err(errors) => (Vec::new(), errors),
         };
-        if spec.rules.len() > MAX_RULES {
-            errors.push(FieldError::new(
-                "spec.rules",
-                format!("{MAX_RULES} entries are allowed"),
-            ));
-        }
+        bounded(spec.rules.len(), MAX_RULES, "spec.rules", &mut errors);
         if spec.action != Action::Allow && spec.rules.is_empty() {
             let message = "is required for Deny and Audit; `[{}]` matches everything";
             errors.push(FieldError::new("spec.rules", message));
@@ -157,8 +235,17 @@ impl AuthorizationPolicy {
     }
 }
 
+fn bounded(count: usize, most: usize, at: &str, errors: &mut Vec<FieldError>) {
+    if count > most {
+        errors.push(FieldError::new(at, format!("{most} entries are allowed")));
+    }
+}
+
 impl AuthorizationRule {
     fn check(&self, at: &str, errors: &mut Vec<FieldError>) {
+        for (field, count) in [("from", self.from.len()), ("to", self.to.len())] {
+            bounded(count, MAX_ENTRIES, &format!("{at}.{field}"), errors);
+        }
         for (index, source) in self.from.iter().enumerate() {
             let at = format!("{at}.from[{index}]");
             if *source == RuleSource::default() {
@@ -202,6 +289,8 @@ impl AuthorizationRule {
                     errors.push(FieldError::new(format!("{at}.{field}[{index}]"), message));
                 }
             }
+            let headers = operation.headers.len();
+            bounded(headers, MAX_HEADERS, &format!("{at}.headers"), errors);
             for (index, header) in operation.headers.iter().enumerate() {
                 if header.values.is_empty() && header.not_values.is_empty() {
                     let message = "needs `values` or `notValues`; `values: [\"*\"]` means present";

@@ -2,8 +2,9 @@
 //!
 //! - [`object`], [`values`]: what all objects share; values checked while they are read
 //! - [`read`]: a manifest into one of [`service`], [`endpoint_slice`], [`workload`], [`route`] (with [`route_spec`],
-//!   [`match_spec`], [`filter_spec`], [`cors_spec`], [`path_edit_spec`], [`reference`](mod@reference)), [`authorization`], [`policy`],
-//!   [`grant`]
+//!   [`match_spec`], [`filter_spec`], [`cors_spec`], [`path_edit_spec`], [`reference`](mod@reference)),
+//!   [`authorization`], [`policy`] (with [`resilience`]), [`grant`]
+//! - [`schema`]: what the API server is told of the values in our own kinds
 
 pub mod authorization;
 pub mod cors_spec;
@@ -16,8 +17,10 @@ pub mod path_edit_spec;
 pub mod policy;
 pub mod read;
 pub mod reference;
+pub mod resilience;
 pub mod route;
 pub mod route_spec;
+pub mod schema;
 pub mod service;
 pub mod values;
 pub mod workload;

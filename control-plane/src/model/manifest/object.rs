@@ -3,10 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::values;
+use super::{schema, values};
+
+/// Targets of one policy (Gateway API's bound, GEP-713).
+pub const MAX_TARGETS: usize = 16;
 
 /// Kinds the mesh is described with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -212,17 +216,22 @@ impl FieldError {
     }
 }
 
-/// What a policy or a reference points at.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize)]
+/// What a policy holds for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TargetRef {
+    /// Of the kind's API; empty for a Service.
     #[serde(default)]
     pub group: String,
+    /// Service or Workload.
     pub kind: String,
+    /// Of an object in the policy's namespace.
     #[serde(deserialize_with = "values::subdomain")]
+    #[schemars(schema_with = "schema::subdomain")]
     pub name: String,
     /// Of a Service, a port's name: the policy holds for that port alone.
     #[serde(default, deserialize_with = "values::optional_label")]
+    #[schemars(schema_with = "schema::label")]
     pub section_name: Option<String>,
 }
 
@@ -244,6 +253,10 @@ pub fn targets(refs: &[TargetRef], workloads: bool) -> Result<Vec<Target>, Vec<F
     };
     let mut errors = Vec::new();
     let mut targets = Vec::new();
+    if refs.len() > MAX_TARGETS {
+        let message = format!("{MAX_TARGETS} entries are allowed");
+        errors.push(FieldError::new("spec.targetRefs", message));
+    }
     for (index, target) in refs.iter().enumerate() {
         match (target.group.as_str(), target.kind.as_str()) {
             ("" | "core", "Service") => targets.push(Target::Service {

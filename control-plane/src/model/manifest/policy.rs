@@ -3,16 +3,20 @@
 use std::collections::BTreeMap;
 use std::num::{NonZeroU16, NonZeroU32};
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
-use super::object::{self, FieldError, Meta, Target, TargetRef};
+use super::object::{self, FieldError, MAX_TARGETS, Meta, Target, TargetRef};
+use super::resilience::{Limits, OutlierSpec, RetryBudget, RetrySpec, more_than_zero};
+use super::schema;
 use super::values::{self, Span};
 
 /// Objects in this namespace hold for the whole mesh.
 pub const ROOT_NAMESPACE: &str = "anyam-system";
+/// Ports of one workload that may have a mode of their own.
+const MAX_MTLS_PORTS: usize = 64;
 
-/// What holds for a mesh, a namespace or a workload. The most specific one that sets a field
-/// has precedence, field by field.
+/// A checked [`MeshSpec`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeshPolicy {
     pub meta: Meta,
@@ -21,34 +25,53 @@ pub struct MeshPolicy {
     pub spec: MeshSpec,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+/// What holds for a mesh, a namespace or a workload. The most specific policy that sets a field has
+/// precedence, field by field.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = schema::rule(
+    "!has(self.mtls) || !has(self.mtls.ports) || size(self.mtls.ports) == 0 || \
+        (has(self.targetRefs) && size(self.targetRefs) > 0)",
+    "mtls.ports needs targetRefs to a Workload",
+)))]
 pub struct MeshSpec {
+    /// Workloads of the policy's namespace. Without: the namespace; in `anyam-system`, the mesh.
     #[serde(default)]
+    #[schemars(length(max = MAX_TARGETS), extend("x-kubernetes-validations" = schema::rule(
+        "self.all(t, t.kind == 'Workload' && (!has(t.group) || t.group in ['', 'mesh.anyam.dev']) \
+            && !has(t.sectionName))",
+        "only a Workload (group mesh.anyam.dev) can be targeted",
+    )))]
     target_refs: Vec<TargetRef>,
+    /// Whether callers must use mTLS.
     #[serde(default)]
     pub mtls: Option<Mtls>,
+    /// What may leave the mesh.
     #[serde(default)]
     pub egress: Option<Egress>,
+    /// For services whose own policy does not set the field.
     #[serde(default)]
     pub defaults: Defaults,
+    /// What sidecars log of requests and connections.
     #[serde(default)]
     pub access_log: Option<AccessLog>,
+    /// What sidecars do with request paths.
     #[serde(default)]
     pub path_normalization: Option<PathNormalization>,
 }
 
 /// What sidecars do with request paths beyond what they always do: dot segments, slashes and
 /// escapes of unreserved characters are put right everywhere.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PathNormalization {
+    /// What becomes of requests with `%2F` or `%5C` in their path. Without: `Reject` on ports where a
+    /// policy matches paths, else `Keep`.
     pub escaped_slashes: EscapedSlashes,
 }
 
-/// What becomes of requests with `%2F` or `%5C` in their path. Default: `Reject` on ports where a
-/// policy matches paths, else `Keep`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+/// What becomes of requests with `%2F` or `%5C` in their path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 pub enum EscapedSlashes {
     /// Answered with 400.
     Reject,
@@ -58,13 +81,15 @@ pub enum EscapedSlashes {
     Unescape,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mtls {
+    /// Without: that of the next wider policy, at last `Permissive`.
     #[serde(default)]
     pub mode: Option<MtlsMode>,
     /// By the workload's port.
     #[serde(default, deserialize_with = "by_port")]
+    #[schemars(schema_with = "ports_schema")]
     pub ports: BTreeMap<NonZeroU16, MtlsMode>,
 }
 
@@ -76,7 +101,11 @@ fn by_port<'de, D: Deserializer<'de>>(
     Ok(ports.into_iter().map(|(key, mode)| (key.0, mode)).collect())
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+fn ports_schema(generator: &mut SchemaGenerator) -> Schema {
+    schema::by_port::<MtlsMode>(generator, MAX_MTLS_PORTS)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 pub enum MtlsMode {
     /// Plaintext is refused.
     Strict,
@@ -86,38 +115,44 @@ pub enum MtlsMode {
     Disabled,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Egress {
+    /// What becomes of connections to addresses outside the mesh.
     pub mode: EgressMode,
 }
 
 /// What becomes of connections to addresses outside the mesh.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 pub enum EgressMode {
     Allow,
     Block,
 }
 
 /// Defaults for services whose own policy does not set the field.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Defaults {
+    /// Of a connection to an endpoint.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-validations" = schema::more_than_zero()))]
     pub connect_timeout: Option<Span>,
     /// Of a whole request; 0s or absent: none.
     #[serde(default)]
     pub request_timeout: Option<Span>,
+    /// Retries where a route configures none.
     #[serde(default)]
     pub retry: Option<RetrySpec>,
+    /// When a failing endpoint is left out.
     #[serde(default)]
     pub outlier_detection: Option<OutlierSpec>,
+    /// How TCP travels between sidecars.
     #[serde(default)]
     pub tcp_transport: Option<TcpTransport>,
 }
 
 /// How TCP travels between sidecars.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 pub enum TcpTransport {
     /// A TLS connection each.
     Direct,
@@ -125,13 +160,14 @@ pub enum TcpTransport {
     Tunnel,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccessLog {
+    /// Of a line on the sidecar's standard output.
     pub format: LogFormat,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 pub enum LogFormat {
     Text,
     Json,
@@ -154,16 +190,19 @@ impl MeshPolicy {
             let path = format!("spec.targetRefs[{index}].kind");
             errors.push(FieldError::new(path, "only a Workload can be targeted"));
         }
-        let ports = spec
-            .mtls
-            .as_ref()
-            .is_some_and(|mtls| !mtls.ports.is_empty());
-        if ports && targets.is_empty() {
+        let ports = spec.mtls.as_ref().map_or(0, |mtls| mtls.ports.len());
+        if ports > 0 && targets.is_empty() {
             errors.push(FieldError::new(
                 "spec.mtls.ports",
                 "needs targetRefs to a Workload",
             ));
         }
+        if ports > MAX_MTLS_PORTS {
+            let message = format!("may have {MAX_MTLS_PORTS} ports at most");
+            errors.push(FieldError::new("spec.mtls.ports", message));
+        }
+        let connect = spec.defaults.connect_timeout;
+        more_than_zero(connect, "spec.defaults.connectTimeout", &mut errors);
         if let Some(retry) = &spec.defaults.retry {
             retry.check("spec.defaults.retry", &mut errors);
         }
@@ -182,7 +221,7 @@ impl MeshPolicy {
     }
 }
 
-/// How calls to a service behave.
+/// A checked [`BackendSpec`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BackendPolicy {
     pub meta: Meta,
@@ -191,144 +230,61 @@ pub struct BackendPolicy {
     pub spec: BackendSpec,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+/// How calls to services behave.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("required" = ["targetRefs"]))]
 pub struct BackendSpec {
+    /// Services of the policy's namespace.
     #[serde(default)]
+    #[schemars(length(min = 1, max = MAX_TARGETS), extend("x-kubernetes-validations" = schema::rule(
+        "self.all(t, t.kind == 'Service' && (!has(t.group) || t.group in ['', 'core']) \
+            && !has(t.sectionName))",
+        "only a whole Service (group \"\") can be targeted",
+    )))]
     target_refs: Vec<TargetRef>,
+    /// How an endpoint is chosen.
     #[serde(default)]
     pub load_balancer: Option<LoadBalancer>,
+    /// When a failing endpoint is left out.
     #[serde(default)]
     pub outlier_detection: Option<OutlierSpec>,
+    /// Circuit breakers of each caller's sidecar.
     #[serde(default)]
     pub limits: Limits,
+    /// Retries where a route configures none.
     #[serde(default)]
     pub retry: Option<RetrySpec>,
+    /// How many retries may be under way at once.
     #[serde(default)]
     pub retry_budget: Option<RetryBudget>,
+    /// Of a connection to an endpoint.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-validations" = schema::more_than_zero()))]
     pub connect_timeout: Option<Span>,
+    /// Of a whole request; 0s: none.
     #[serde(default)]
     pub request_timeout: Option<Span>,
+    /// After which a connection without requests, or without bytes, is closed.
     #[serde(default)]
     pub idle_timeout: Option<Span>,
+    /// After which a connection is closed.
     #[serde(default)]
     pub max_requests_per_connection: Option<NonZeroU32>,
     /// Whether HTTP/1 calls travel as HTTP/2 between sidecars. Off by default: HTTP/1 costs less at a
     /// steady load and in bulk, HTTP/2 has fewer connections and costs less at the limit.
     #[serde(default)]
     pub http2: Option<bool>,
+    /// How TCP travels between sidecars.
     #[serde(default)]
     pub tcp_transport: Option<TcpTransport>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 pub enum LoadBalancer {
     LeastRequest,
     RoundRobin,
     Random,
-}
-
-/// An endpoint that fails is left out for a while.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct OutlierSpec {
-    /// Answers 5xx and failed connections in a row; 0: not looked at.
-    #[serde(default)]
-    pub consecutive_errors: Option<u32>,
-    /// Answers 502, 503, 504 and failed connections in a row; 0: not looked at.
-    #[serde(default)]
-    pub consecutive_gateway_errors: Option<u32>,
-    #[serde(default)]
-    pub interval: Option<Span>,
-    #[serde(default)]
-    pub base_ejection: Option<Span>,
-    #[serde(default)]
-    pub max_ejection_percent: Option<u32>,
-}
-
-/// Limits over all connections of one caller's sidecar to the service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Limits {
-    #[serde(default)]
-    pub connections: Option<u32>,
-    #[serde(default)]
-    pub pending: Option<u32>,
-    #[serde(default)]
-    pub requests: Option<u32>,
-    #[serde(default)]
-    pub retries: Option<u32>,
-}
-
-/// Retries where a route configures none.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RetrySpec {
-    /// After the first; 0: none.
-    #[serde(default)]
-    pub attempts: Option<u32>,
-    #[serde(default)]
-    pub backoff: Option<Span>,
-    #[serde(default)]
-    pub per_try_timeout: Option<Span>,
-    /// Status codes that are worth another attempt.
-    #[serde(default)]
-    pub codes: Vec<u16>,
-}
-
-/// Active retries as a share of active requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RetryBudget {
-    #[serde(default)]
-    pub percent: Option<u32>,
-    #[serde(default)]
-    pub min_retries: Option<u32>,
-}
-
-impl RetrySpec {
-    fn check(&self, at: &str, errors: &mut Vec<FieldError>) {
-        if self.attempts.is_some_and(|attempts| attempts > 10) {
-            errors.push(FieldError::new(
-                format!("{at}.attempts"),
-                "may be 10 at most",
-            ));
-        }
-        if let Some(index) = self
-            .codes
-            .iter()
-            .position(|code| !(400..600).contains(code))
-        {
-            let message = "is no status to retry; allowed: 400 to 599";
-            errors.push(FieldError::new(format!("{at}.codes[{index}]"), message));
-        }
-    }
-}
-
-impl OutlierSpec {
-    fn check(&self, at: &str, errors: &mut Vec<FieldError>) {
-        if self
-            .max_ejection_percent
-            .is_some_and(|percent| percent > 100)
-        {
-            errors.push(FieldError::new(
-                format!("{at}.maxEjectionPercent"),
-                "may be 100 at most",
-            ));
-        }
-        for (field, span) in [
-            ("interval", self.interval),
-            ("baseEjection", self.base_ejection),
-        ] {
-            if span.is_some_and(|span| span.0.is_zero()) {
-                errors.push(FieldError::new(
-                    format!("{at}.{field}"),
-                    "must be more than 0",
-                ));
-            }
-        }
-    }
 }
 
 impl BackendPolicy {
@@ -359,12 +315,7 @@ impl BackendPolicy {
         if let Some(outlier) = &spec.outlier_detection {
             outlier.check("spec.outlierDetection", &mut errors);
         }
-        if spec.connect_timeout.is_some_and(|span| span.0.is_zero()) {
-            errors.push(FieldError::new(
-                "spec.connectTimeout",
-                "must be more than 0",
-            ));
-        }
+        more_than_zero(spec.connect_timeout, "spec.connectTimeout", &mut errors);
         if spec
             .retry_budget
             .and_then(|budget| budget.percent)

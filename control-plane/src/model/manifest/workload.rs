@@ -4,11 +4,12 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
 use super::object::{FieldError, Key, Meta};
 use super::service::AppProtocol;
-use super::values;
+use super::{schema, values};
 use crate::injected::{HEALTH_PORT, METRICS_PORT};
 use crate::model::mesh::Families;
 
@@ -76,57 +77,86 @@ pub struct WorkloadPort {
     pub protocol: AppProtocol,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Locality {
+    /// As a node's label `topology.kubernetes.io/region`.
     #[serde(default)]
     pub region: String,
+    /// As a node's label `topology.kubernetes.io/zone`.
     #[serde(default)]
     pub zone: String,
+    /// Within the zone, as a rack.
     #[serde(default)]
     pub sub_zone: String,
 }
 
-/// `spec`.
-#[derive(Deserialize)]
+/// A program of the mesh that is no pod.
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadSpec {
+    /// At which it is reached; the first is the primary one.
+    #[schemars(schema_with = "addresses_schema")]
     addresses: Vec<IpAddr>,
+    /// The service account in its identity. Without: default.
     #[serde(default = "default_account", deserialize_with = "values::subdomain")]
+    #[schemars(schema_with = "schema::subdomain")]
     service_account: String,
+    /// At which it listens.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"]))]
     ports: Vec<PortSpec>,
+    /// Whether a sidecar stands beside it: decides between mTLS and plaintext towards it. Without:
+    /// true.
     #[serde(default = "yes")]
     sidecar: bool,
+    /// Whether that sidecar takes TCP inside HTTP/2 connections; a stock Envoy does not. Without:
+    /// true.
     #[serde(default = "yes")]
     tunnels: bool,
+    /// False: left out of its services' endpoints. Without: true.
     #[serde(default = "yes")]
     ready: bool,
+    /// Where it is, for locality-aware load balancing.
     #[serde(default)]
     locality: Option<Locality>,
+    /// Its share of a service's load, relative to the others. Without: 1.
     #[serde(default)]
     weight: Option<NonZeroU16>,
+    /// The machine it runs on.
     #[serde(default)]
     node: String,
+    /// Its name in the headless service that `subdomain` names, as a Pod's.
     #[serde(default, deserialize_with = "values::optional_label")]
+    #[schemars(schema_with = "schema::label")]
     hostname: Option<String>,
+    /// The headless service in which it has a hostname, as a Pod's.
     #[serde(default, deserialize_with = "values::optional_label")]
+    #[schemars(schema_with = "schema::label")]
     subdomain: Option<String>,
 }
 
-#[derive(Deserialize)]
+fn addresses_schema(_: &mut SchemaGenerator) -> Schema {
+    schema::addresses(MAX_ADDRESSES)
+}
+
+#[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct PortSpec {
+    /// For services whose targetPort is a name.
     #[serde(default)]
     name: String,
+    /// At which it listens.
     port: NonZeroU16,
+    /// Of the transport.
     #[serde(default)]
     protocol: Transport,
+    /// What it speaks, as a Service's appProtocol.
     #[serde(default)]
     app_protocol: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 enum Transport {
     #[default]

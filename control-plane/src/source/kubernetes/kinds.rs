@@ -31,7 +31,7 @@ impl WatchedKind {
         }
     }
 
-    fn plural(self) -> &'static str {
+    pub fn plural(self) -> &'static str {
         match self {
             WatchedKind::Node => "nodes",
             WatchedKind::Pod => "pods",

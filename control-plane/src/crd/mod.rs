@@ -1,0 +1,197 @@
+//! Our own kinds as the API server is told of them: CustomResourceDefinitions, made from the types
+//! that the reader uses (`model::manifest`), so that a manifest means the same in a folder and in a
+//! cluster.
+//!
+//! - [`all`]: the definitions, of which `deploy/helm/anyam/files/crds` has one file each
+//! - `structural`: a type's JSON schema into the structural schema that the API server asks for
+
+mod structural;
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde_json::{Value, json};
+
+use crate::model::Kind;
+use crate::model::manifest::authorization::AuthorizationSpec;
+use crate::model::manifest::policy::{BackendSpec, MeshSpec};
+use crate::model::manifest::workload::WorkloadSpec;
+use crate::source::kubernetes::kinds::WatchedKind;
+
+/// Of all our kinds: `kubectl get anyam`.
+const CATEGORY: &str = "anyam";
+/// Conditions of one object.
+const MAX_CONDITIONS: usize = 8;
+
+/// A CustomResourceDefinition.
+pub struct Definition {
+    /// As `workloads.mesh.anyam.dev`.
+    pub name: String,
+    pub kind: Kind,
+    pub manifest: Value,
+}
+
+/// What a kind's definition has beyond its spec.
+struct Traits {
+    short_name: &'static str,
+    /// Name, type and JSON path of what `kubectl get` prints.
+    columns: &'static [(&'static str, &'static str, &'static str)],
+    spec: fn(&mut SchemaGenerator) -> Schema,
+}
+
+const ACCEPTED: (&str, &str, &str) = (
+    "Accepted",
+    "string",
+    ".status.conditions[?(@.type=='Accepted')].status",
+);
+const TARGETS: (&str, &str, &str) = ("Targets", "string", ".spec.targetRefs[*].name");
+const AGE: (&str, &str, &str) = ("Age", "date", ".metadata.creationTimestamp");
+
+/// `None`: not a kind of ours.
+fn traits(kind: Kind) -> Option<Traits> {
+    Some(match kind {
+        Kind::Workload => Traits {
+            short_name: "awl",
+            columns: &[
+                ("Addresses", "string", ".spec.addresses[*]"),
+                ("Account", "string", ".spec.serviceAccount"),
+                ACCEPTED,
+                AGE,
+            ],
+            spec: WorkloadSpec::json_schema,
+        },
+        Kind::MeshPolicy => Traits {
+            short_name: "amp",
+            columns: &[
+                TARGETS,
+                ("mTLS", "string", ".spec.mtls.mode"),
+                ("Egress", "string", ".spec.egress.mode"),
+                ACCEPTED,
+                AGE,
+            ],
+            spec: MeshSpec::json_schema,
+        },
+        Kind::AuthorizationPolicy => Traits {
+            short_name: "aap",
+            columns: &[TARGETS, ("Action", "string", ".spec.action"), ACCEPTED, AGE],
+            spec: AuthorizationSpec::json_schema,
+        },
+        Kind::BackendPolicy => Traits {
+            short_name: "abp",
+            columns: &[
+                TARGETS,
+                ("Balancer", "string", ".spec.loadBalancer"),
+                ACCEPTED,
+                AGE,
+            ],
+            spec: BackendSpec::json_schema,
+        },
+        Kind::Service
+        | Kind::EndpointSlice
+        | Kind::HttpRoute
+        | Kind::GrpcRoute
+        | Kind::ReferenceGrant => return None,
+    })
+}
+
+/// All of them, by name.
+pub fn all() -> Vec<Definition> {
+    let mut all: Vec<_> = Kind::ALL
+        .into_iter()
+        .filter_map(|kind| Some(define(kind, &traits(kind)?)))
+        .collect();
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    all
+}
+
+fn define(kind: Kind, traits: &Traits) -> Definition {
+    let api_version = kind.api_versions().first().copied().unwrap_or_default();
+    let (group, version) = api_version.split_once('/').unwrap_or_default();
+    let plural = WatchedKind::Manifest(kind).plural();
+    let name = format!("{plural}.{group}");
+    let column = |(name, kind, path): &(&str, &str, &str)| json!({"name": name, "type": kind, "jsonPath": path});
+    let columns: Vec<_> = traits.columns.iter().map(column).collect();
+    let manifest = json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "anyam"}},
+        "spec": {
+            "group": group,
+            "scope": "Namespaced",
+            "names": {
+                "kind": kind.name(),
+                "listKind": format!("{kind}List"),
+                "plural": plural,
+                "singular": kind.name().to_ascii_lowercase(),
+                "shortNames": [traits.short_name],
+                "categories": [CATEGORY],
+            },
+            "versions": [{
+                "name": version,
+                "served": true,
+                "storage": true,
+                "subresources": {"status": {}},
+                "additionalPrinterColumns": columns,
+                "schema": {"openAPIV3Schema": object(traits)},
+            }],
+        },
+    });
+    Definition {
+        name,
+        kind,
+        manifest,
+    }
+}
+
+fn object(traits: &Traits) -> Value {
+    let spec = spec(traits.spec);
+    json!({
+        "description": spec["description"],
+        "type": "object",
+        "required": ["spec"],
+        "properties": {
+            "apiVersion": {"type": "string"},
+            "kind": {"type": "string"},
+            "metadata": {"type": "object"},
+            "spec": spec,
+            "status": status(),
+        },
+    })
+}
+
+fn spec(of: fn(&mut SchemaGenerator) -> Schema) -> Value {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.inline_subschemas = true;
+        settings.meta_schema = None;
+    });
+    let mut schema = of(&mut settings.into_generator()).to_value();
+    structural::rewrite(&mut schema);
+    schema
+}
+
+/// What the control plane found: conditions as Kubernetes has them (meta/v1 Condition).
+fn status() -> Value {
+    json!({
+        "description": "What the control plane found.",
+        "type": "object",
+        "properties": {
+            "conditions": {
+                "type": "array",
+                "maxItems": MAX_CONDITIONS,
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+                "items": {
+                    "type": "object",
+                    "required": ["type", "status", "reason", "message", "lastTransitionTime"],
+                    "properties": {
+                        "type": {"description": "Accepted, and what else there is to say.", "type": "string", "maxLength": 316},
+                        "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
+                        "reason": {"description": "One word, for programs.", "type": "string", "minLength": 1, "maxLength": 1024},
+                        "message": {"description": "For people.", "type": "string", "maxLength": 32768},
+                        "lastTransitionTime": {"description": "When the status changed.", "type": "string", "format": "date-time"},
+                        "observedGeneration": {"description": "Of the object that was looked at.", "type": "integer", "format": "int64", "minimum": 0},
+                    },
+                },
+            },
+        },
+    })
+}

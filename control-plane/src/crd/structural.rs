@@ -1,0 +1,114 @@
+//! JSON schemas as schemars derives them into structural ones (Kubernetes' "Specifying a structural
+//! schema").
+
+use serde_json::{Map, Value, json};
+
+/// Those that the API server checks, of the ones that occur here; it warns of others.
+const FORMATS: [&str; 5] = ["ipv4", "ipv6", "cidr", "date-time", "int64"];
+
+/// Rewrites a schema and all that it contains.
+///
+/// What the API server does by itself goes: fields that are not named are refused or dropped, nulls
+/// are dropped. Defaults go, too: the reader has them, and stored objects stay what was written.
+pub fn rewrite(schema: &mut Value) {
+    let Value::Object(schema) = schema else {
+        return;
+    };
+    for drop in ["$schema", "title", "default"] {
+        schema.remove(drop);
+    }
+    without_null(schema);
+    plain_enum(schema);
+    format(schema);
+    // People read it first.
+    if let Some(description) = schema.shift_remove("description") {
+        schema.shift_insert(0, "description".to_owned(), description);
+    }
+    if schema.get("additionalProperties") == Some(&Value::Bool(false)) {
+        schema.remove("additionalProperties");
+    }
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
+        properties.values_mut().for_each(rewrite);
+    }
+    for within in ["items", "additionalProperties"] {
+        if let Some(within) = schema.get_mut(within) {
+            rewrite(within);
+        }
+    }
+}
+
+/// Of an `Option`.
+fn without_null(schema: &mut Map<String, Value>) {
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|one| one != "null");
+        if let [one] = types.as_slice() {
+            let one = one.clone();
+            schema.insert("type".to_owned(), one);
+        }
+    }
+    if let Some(Value::Array(values)) = schema.get_mut("enum") {
+        values.retain(|value| !value.is_null());
+    }
+    let null = json!({"type": "null"});
+    let Some(Value::Array(any)) = schema.get_mut("anyOf") else {
+        return;
+    };
+    let of_an_option = any.contains(&null);
+    any.retain(|one| *one != null);
+    if !of_an_option {
+        return;
+    }
+    if let [Value::Object(one)] = any.as_mut_slice() {
+        let one = std::mem::take(one);
+        schema.remove("anyOf");
+        // What the field says of itself has precedence over what its type says.
+        for (key, value) in one {
+            schema.entry(key).or_insert(value);
+        }
+    }
+}
+
+/// An enum whose variants have descriptions is a `oneOf` to schemars, which may hold no types here.
+fn plain_enum(schema: &mut Map<String, Value>) {
+    let Some(Value::Array(variants)) = schema.remove("oneOf") else {
+        return;
+    };
+    let mut values = Vec::new();
+    let mut lines: Vec<String> = schema
+        .get("description")
+        .and_then(Value::as_str)
+        .map(|text| text.to_owned())
+        .into_iter()
+        .collect();
+    for variant in &variants {
+        let constant = variant.get("const").cloned().into_iter();
+        let listed = variant.get("enum").and_then(Value::as_array);
+        let these: Vec<_> = constant
+            .chain(listed.into_iter().flatten().cloned())
+            .collect();
+        let description = variant.get("description").and_then(Value::as_str);
+        if let (Some(description), [Value::String(name)]) = (description, these.as_slice()) {
+            lines.push(format!("{name}: {description}"));
+        }
+        values.extend(these);
+    }
+    if !lines.is_empty() {
+        schema.insert("description".to_owned(), lines.join("\n").into());
+    }
+    schema.insert("type".to_owned(), "string".into());
+    schema.entry("enum").or_insert(values.into());
+}
+
+/// Rust's widths of integers become bounds.
+fn format(schema: &mut Map<String, Value>) {
+    let Some(format) = schema.get("format").and_then(Value::as_str) else {
+        return;
+    };
+    if FORMATS.contains(&format) {
+        return;
+    }
+    if format == "uint32" {
+        schema.entry("maximum").or_insert(u32::MAX.into());
+    }
+    schema.remove("format");
+}

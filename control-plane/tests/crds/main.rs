@@ -1,0 +1,349 @@
+//! The CustomResourceDefinitions of our own kinds: that the chart has the current ones, and that
+//! their schemas and the reader take the same manifests.
+//!
+//! `accepted.yaml` and `refused.yaml` are manifests of every field, and of every way in which one is
+//! wrong; `tests/kube` shows them to a real API server. After a change of the types:
+//! `UPDATE_GOLDEN=1 cargo test -p anyam-control --test crds`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used)] // tests: a failed unwrap is a failed test
+
+mod judge;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyam_control::crd::{self, Definition};
+use anyam_control::model::manifest::read::{self, ReadError};
+use judge::Judge;
+use serde_json::{Map, Value, json};
+use xds_proto::yaml;
+
+const GROUP: &str = "mesh.anyam.dev/";
+const HEAD: &str = "# Made from the types in control-plane/src/model/manifest:\n\
+    # UPDATE_GOLDEN=1 cargo test -p anyam-control --test crds\n";
+
+/// What CEL and the keys of lists say, by what the reader says of it: only the API server judges these.
+const BY_THE_API_SERVER: [&str; 11] = [
+    "is there twice",
+    "is empty; leave",
+    "needs `values` or `notValues`",
+    "must be more than 0",
+    "cannot target",
+    "can be targeted",
+    "is not supported; the policy holds for all ports",
+    "is required for Deny and Audit",
+    "needs targetRefs to a Workload",
+    "no workload can live at",
+    "a port (1 to 65535)",
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The objects of our own kinds in a text of several documents.
+fn ours(text: &str) -> Vec<Value> {
+    let objects = yaml::documents(text).map(|document| document.unwrap().to_json());
+    let of_ours = |object: &Value| {
+        let version = object["apiVersion"].as_str();
+        version.is_some_and(|version| version.starts_with(GROUP))
+    };
+    objects.filter(of_ours).collect()
+}
+
+/// What the reader says of an object.
+fn read(object: &Value) -> Result<(), String> {
+    let text = yaml::write(object);
+    let document = yaml::documents(&text).next().unwrap().unwrap();
+    let kind = crd::all()
+        .into_iter()
+        .find(|one| one.kind.name() == object["kind"])
+        .unwrap()
+        .kind;
+    match read::object(kind, &document) {
+        Ok(_) => Ok(()),
+        Err(ReadError::Value(error)) => Err(error.to_string()),
+        Err(ReadError::Fields(errors)) => {
+            let all = errors
+                .iter()
+                .map(|error| format!("{}: {}", error.path, error.message));
+            Err(all.collect::<Vec<_>>().join("\n"))
+        }
+    }
+}
+
+fn is_for_the_api_server(error: &str) -> bool {
+    error
+        .lines()
+        .all(|line| BY_THE_API_SERVER.iter().any(|known| line.contains(known)))
+}
+
+#[test]
+fn the_chart_has_the_current_definitions() {
+    let folder = root().join("deploy/helm/anyam/files/crds");
+    let expected: Vec<(PathBuf, String)> = crd::all()
+        .iter()
+        .map(|Definition { name, manifest, .. }| {
+            let text = format!("{HEAD}{}", yaml::write(manifest));
+            (folder.join(format!("{name}.yaml")), text)
+        })
+        .collect();
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        fs::create_dir_all(&folder).unwrap();
+        for (path, text) in &expected {
+            fs::write(path, text).unwrap();
+        }
+    }
+    for (path, text) in &expected {
+        let found = fs::read_to_string(path).unwrap_or_default();
+        assert!(
+            found == *text,
+            "{} is out of date; run\n  UPDATE_GOLDEN=1 cargo test -p anyam-control --test crds",
+            path.display()
+        );
+    }
+    let expected: BTreeSet<_> = expected.into_iter().map(|(path, _)| path).collect();
+    let found = fs::read_dir(&folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path());
+    assert_eq!(found.collect::<BTreeSet<_>>(), expected);
+}
+
+/// What the API server asks of a structural schema, and what `kubectl explain` shows.
+#[test]
+fn schemas_are_structural_and_every_field_is_described() {
+    fn look(at: &str, schema: &Value, found: &mut Vec<String>) {
+        let schema = schema.as_object().unwrap();
+        for never in [
+            "$ref",
+            "oneOf",
+            "nullable",
+            "default",
+            "x-kubernetes-preserve-unknown-fields",
+        ] {
+            if schema.contains_key(never) {
+                found.push(format!("{at}: {never}"));
+            }
+        }
+        if !schema["type"].is_string() {
+            found.push(format!("{at}: type {}", schema["type"]));
+        }
+        if let Some(format) = schema.get("format")
+            && !["date-time", "int64"].contains(&format.as_str().unwrap())
+        {
+            found.push(format!("{at}: format {format}"));
+        }
+        if schema["type"] == "array" {
+            look(&format!("{at}[]"), &schema["items"], found);
+        }
+        for (name, property) in properties(schema) {
+            let at = format!("{at}.{name}");
+            if property.get("description").is_none() && at.contains(".spec.") {
+                found.push(format!("{at}: no description"));
+            }
+            look(&at, property, found);
+        }
+        if let Some(values) = schema.get("additionalProperties") {
+            look(&format!("{at}{{}}"), values, found);
+        }
+    }
+    fn properties(schema: &Map<String, Value>) -> Vec<(&String, &Value)> {
+        let properties = schema.get("properties").and_then(Value::as_object);
+        properties.into_iter().flatten().collect()
+    }
+    let mut found = Vec::new();
+    for one in crd::all() {
+        let schema = &one.manifest["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        look(&one.name, schema, &mut found);
+    }
+    assert!(found.is_empty(), "{}", found.join("\n"));
+}
+
+#[test]
+fn names_are_distinct() {
+    let mut names = BTreeSet::new();
+    for one in crd::all() {
+        let of = &one.manifest["spec"]["names"];
+        for name in [&of["plural"], &of["singular"], &of["shortNames"][0]] {
+            assert!(names.insert(name.to_string()), "{name} is there twice");
+        }
+        assert_eq!(of["categories"], json!(["anyam"]));
+    }
+}
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => files(&path, found),
+            false => found.push(path),
+        }
+    }
+}
+
+/// Every good manifest in the tree.
+fn good() -> Vec<Value> {
+    let mut paths = Vec::new();
+    files(&root().join("deploy/demo"), &mut paths);
+    files(&root().join("control-plane/tests/golden"), &mut paths);
+    paths.retain(|path| path.extension().is_some_and(|it| it == "yaml"));
+    let mut objects: Vec<Value> = paths
+        .iter()
+        .flat_map(|path| ours(&fs::read_to_string(path).unwrap()))
+        .filter(|object| read(object).is_ok())
+        .collect();
+    assert!(objects.len() > 40, "{}", objects.len());
+    let guide = fs::read_to_string(root().join("docs/guide.md")).unwrap();
+    let fences = guide.split("```yaml\n").skip(1);
+    for fence in fences.map(|rest| rest.split("```").next().unwrap()) {
+        objects.extend(ours(fence));
+    }
+    objects.extend(ours(include_str!("accepted.yaml")));
+    objects
+}
+
+#[test]
+fn good_manifests_are_good_to_both() {
+    let judge = Judge::new();
+    for object in good() {
+        assert_eq!(read(&object), Ok(()), "{object:#}");
+        assert_eq!(judge.look(&object), Ok(()), "{object:#}");
+    }
+}
+
+/// `accepted.yaml` is shown to the API server: it must have every field.
+#[test]
+fn every_field_is_tried() {
+    fn used(at: &str, schema: &Value, values: &[&Value], missing: &mut Vec<String>) {
+        if values.is_empty() {
+            missing.push(at.to_owned());
+        }
+        let properties = schema["properties"].as_object();
+        for (name, property) in properties.into_iter().flatten() {
+            let within: Vec<_> = values.iter().filter_map(|value| value.get(name)).collect();
+            used(&format!("{at}.{name}"), property, &within, missing);
+        }
+        if schema.get("items").is_some() {
+            let lists = values.iter().filter_map(|value| value.as_array());
+            let elements: Vec<_> = lists.flatten().collect();
+            used(&format!("{at}[]"), &schema["items"], &elements, missing);
+        }
+    }
+    let objects = ours(include_str!("accepted.yaml"));
+    let mut missing = Vec::new();
+    for one in crd::all() {
+        let schema = &one.manifest["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let of_kind = objects.iter().filter(|it| it["kind"] == one.kind.name());
+        let specs: Vec<_> = of_kind.map(|object| &object["spec"]).collect();
+        used(
+            one.kind.name(),
+            &schema["properties"]["spec"],
+            &specs,
+            &mut missing,
+        );
+    }
+    // Only an AuthorizationPolicy may name a port; the others share the type, and CEL refuses it.
+    missing.retain(|at| {
+        at.starts_with("AuthorizationPolicy") || !at.ends_with("targetRefs[].sectionName")
+    });
+    assert!(missing.is_empty(), "accepted.yaml lacks {missing:?}");
+}
+
+#[test]
+fn bad_manifests_are_bad_to_both() {
+    let judge = Judge::new();
+    let objects = ours(include_str!("refused.yaml"));
+    assert!(objects.len() > 30);
+    for object in objects {
+        let expected = object["metadata"]["annotations"]["expect"]
+            .as_str()
+            .unwrap();
+        let error = read(&object).expect_err(&object.to_string());
+        assert!(error.contains(expected), "{error}\n{object:#}");
+        if !is_for_the_api_server(&error) {
+            judge
+                .look(&object)
+                .expect_err(&format!("{error}\n{object:#}"));
+        }
+    }
+}
+
+/// One change somewhere in a spec, of a kind that the YAML reader does not take for something else:
+/// text stays text, as it may be written without quotes.
+fn mutate(random: &mut fastrand::Rng, value: &mut Value) {
+    const TEXTS: [&str; 14] = [
+        "",
+        "*",
+        "a*b",
+        "*.x",
+        "0s",
+        "5s",
+        "1h1m1s1ms",
+        "7d",
+        "UPPER",
+        "10.0.0.0/8",
+        "::1",
+        "127.0.0.1",
+        "Service",
+        "/a",
+    ];
+    let within = match value {
+        Value::Array(list) => list.len(),
+        Value::Object(map) => map.len(),
+        _ => 0,
+    };
+    if within > 0 && random.u8(..) < 200 {
+        let at = random.usize(..within);
+        match value {
+            Value::Array(list) if random.u8(..) < 30 => drop(list.remove(at)),
+            Value::Array(list) if random.u8(..) < 30 => list.push(list[at].clone()),
+            Value::Array(list) => mutate(random, &mut list[at]),
+            Value::Object(map) => {
+                let key = map.keys().nth(at).unwrap().clone();
+                match random.u8(..) {
+                    0..20 => drop(map.shift_remove(&key)),
+                    20..25 => drop(map.insert("surprise".into(), json!("x"))),
+                    25..35 => drop(map.insert(key, Value::Null)),
+                    _ => mutate(random, &mut map[&key]),
+                }
+            }
+            _ => {}
+        }
+        return;
+    }
+    *value = match (&*value, random.u8(..)) {
+        (_, 0..20) => json!([]),
+        (_, 20..40) => json!({}),
+        (Value::String(_), _) => json!(TEXTS[random.usize(..TEXTS.len())]),
+        (Value::Number(_), _) => json!(
+            *random
+                .choice(&[-1i64, 0, 1, 101, 399, 65_536, 5_000_000_000])
+                .unwrap()
+        ),
+        (Value::Bool(value), _) => json!(!value),
+        (other, _) => (*other).clone(),
+    };
+}
+
+#[test]
+fn what_one_takes_the_other_takes() {
+    let judge = Judge::new();
+    let mut random = fastrand::Rng::with_seed(7);
+    let good = good();
+    let (mut taken, mut refused) = (0, 0);
+    for _ in 0..20_000 {
+        let mut object = good[random.usize(..good.len())].clone();
+        for _ in 0..random.usize(1..4) {
+            mutate(&mut random, &mut object["spec"]);
+        }
+        let (read, judged) = (read(&object), judge.look(&object));
+        match (&read, &judged) {
+            (Ok(()), Ok(())) => taken += 1,
+            (Err(_), Err(_)) => refused += 1,
+            (Err(error), Ok(())) if is_for_the_api_server(error) => refused += 1,
+            _ => panic!("the reader: {read:?}\nthe schema: {judged:?}\n{object:#}"),
+        }
+    }
+    assert!(taken > 2000 && refused > 2000, "{taken} {refused}");
+}

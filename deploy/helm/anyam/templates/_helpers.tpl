@@ -1,0 +1,50 @@
+{{/* Names are fixed: sidecars, the webhook and the documentation lead to them. A cluster has one mesh. */}}
+{{- define "anyam.name" -}}anyam-control{{- end }}
+
+{{- define "anyam.selector" -}}
+app.kubernetes.io/name: {{ include "anyam.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "anyam.labels" -}}
+{{ include "anyam.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/component: control-plane
+app.kubernetes.io/part-of: anyam
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{/* list CONTEXT REPOSITORY */}}
+{{- define "anyam.image" -}}
+{{- $root := index . 0 -}}
+{{- $repository := index . 1 -}}
+{{- with $root.Values.image.registry }}{{ . }}/{{ end }}{{ $repository }}
+{{- if not (contains "@" $repository) }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}{{ end }}
+{{- end }}
+
+{{/* Where a port listens: on IPv6, IPv4 is served too. */}}
+{{- define "anyam.any" -}}
+{{- if .Values.ipv6 }}[::]{{ else }}0.0.0.0{{ end }}
+{{- end }}
+
+{{/* Namespaces whose pods are never injected, as JSON. */}}
+{{- define "anyam.excludedNamespaces" -}}
+{{- $always := list "kube-system" "kube-public" "kube-node-lease" .Release.Namespace -}}
+{{- concat $always .Values.injection.excludedNamespaces | uniq | toJson }}
+{{- end }}
+
+{{/* What the control plane reads with --injection-settings. */}}
+{{- define "anyam.injectionSettings" -}}
+{{- $name := include "anyam.name" . -}}
+{{- $proxy := deepCopy .Values.injection.proxy -}}
+{{- $_ := set $proxy "image" (include "anyam.image" (list . .Values.image.proxy)) -}}
+{{- $_ := set $proxy "imagePullPolicy" .Values.image.pullPolicy -}}
+controlPlane: {{ $name }}.{{ .Release.Namespace }}.svc:15012
+controlPlaneName: {{ $name }}
+trustDomain: {{ .Values.trustDomain }}
+tokenSeconds: {{ .Values.injection.tokenSeconds | int64 }}
+meshCidrs: {{ .Values.injection.meshCidrs | toJson }}
+excludedNamespaces: {{ include "anyam.excludedNamespaces" . }}
+proxy: {{- toYaml $proxy | nindent 2 }}
+{{- end }}

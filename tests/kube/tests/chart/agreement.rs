@@ -1,0 +1,198 @@
+//! The chart and the program that it starts.
+
+use std::fs;
+
+use anyam_control::args::{Cli, Command};
+use anyam_control::inject::settings::MeshSettings;
+use anyam_tests_kube::{Helm, HelmVersion, program};
+use clap::Parser;
+use serde_json::Value;
+
+use super::{RENDERINGS, file, objects, of_kind, rendering};
+
+fn helm() -> Helm {
+    Helm::new(HelmVersion::V4)
+}
+
+fn settings(objects: &[Value]) -> MeshSettings {
+    let map = of_kind(objects, "ConfigMap", "anyam-injection");
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("injection.yaml");
+    fs::write(&path, map["data"]["injection.yaml"].as_str().unwrap()).unwrap();
+    MeshSettings::read(&path).unwrap()
+}
+
+fn container(objects: &[Value]) -> Value {
+    let deployment = of_kind(objects, "Deployment", "anyam-control");
+    deployment["spec"]["template"]["spec"]["containers"][0].clone()
+}
+
+fn texts(list: &Value) -> Vec<&str> {
+    list.as_array()
+        .unwrap()
+        .iter()
+        .map(|text| text.as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn the_program_takes_its_flags() {
+    for (name, values) in RENDERINGS {
+        let container = container(&rendering(&helm(), values));
+        let words = ["anyam-control"]
+            .into_iter()
+            .chain(texts(&container["args"]));
+        let parsed = Cli::try_parse_from(words).unwrap_or_else(|error| panic!("{name}: {error}"));
+        let Some(Command::Serve(serve)) = parsed.command else {
+            panic!("{name}: {parsed:?}");
+        };
+        // What the Service and the probes lead to, by the containers' ports.
+        let ports = container["ports"].as_array().unwrap();
+        let port = |name: &str| {
+            let found = ports.iter().find(|port| port["name"] == name).unwrap();
+            found["containerPort"].as_u64().unwrap()
+        };
+        assert_eq!(u64::from(serve.xds_listen.port()), port("xds"));
+        let webhook = serve.injection.webhook_listen.unwrap();
+        assert_eq!(u64::from(webhook.port()), port("webhook"));
+        let metrics = serve.metrics_listen.unwrap();
+        assert_eq!(u64::from(metrics.port()), port("metrics"));
+        for open in [serve.xds_listen, webhook, metrics] {
+            assert!(open.ip().is_unspecified(), "{open}");
+        }
+        assert!(
+            serve.api_listen.ip().is_loopback(),
+            "it is plaintext with a token"
+        );
+    }
+}
+
+#[test]
+fn the_program_takes_its_settings() {
+    let helm = helm();
+    let mut expected = MeshSettings::default();
+    expected.proxy.image.insert_str(0, "docker.io/");
+    assert_eq!(settings(&rendering(&helm, None)), expected);
+    for (name, values) in RENDERINGS {
+        let objects = rendering(&helm, values);
+        let settings = settings(&objects);
+        let container = container(&objects);
+        let arguments = texts(&container["args"]);
+        let trust = format!("--trust-domain={}", settings.trust_domain);
+        assert!(arguments.contains(&trust.as_str()), "{name}: {arguments:?}");
+        let shown = format!("--name={}", settings.control_plane_name);
+        assert!(arguments.contains(&shown.as_str()), "{name}: {arguments:?}");
+    }
+}
+
+/// What `injection.proxy` may have is what the program's settings have, apart from the image.
+#[test]
+fn every_setting_of_a_sidecar_is_a_value() {
+    let settings = serde_json::to_value(MeshSettings::default()).unwrap();
+    let mut known = settings["proxy"].as_object().unwrap().clone();
+    for elsewhere in ["image", "imagePullPolicy"] {
+        known.shift_remove(elsewhere).unwrap();
+    }
+    let values = file(&Helm::chart().join("values.yaml"));
+    assert_eq!(values["injection"]["proxy"], Value::Object(known));
+}
+
+#[test]
+fn who_is_never_injected_is_said_once() {
+    for (name, values) in RENDERINGS {
+        let objects = rendering(&helm(), values);
+        let excluded = settings(&objects).excluded_namespaces;
+        let webhook = of_kind(&objects, "MutatingWebhookConfiguration", "anyam-injector");
+        for one in webhook["webhooks"].as_array().unwrap() {
+            let expressions = one["namespaceSelector"]["matchExpressions"]
+                .as_array()
+                .unwrap();
+            let by_name = expressions
+                .iter()
+                .find(|one| one["key"] == "kubernetes.io/metadata.name")
+                .unwrap();
+            assert_eq!(texts(&by_name["values"]), excluded, "{name}");
+            assert!(one["clientConfig"].get("caBundle").is_none(), "{name}");
+        }
+    }
+}
+
+/// `anyam install` has no Helm; what it prints differs in who manages it.
+#[test]
+fn anyam_install_prints_what_helm_renders() {
+    let helm = helm();
+    for (profile, values) in RENDERINGS.into_iter().take(4) {
+        let set = "image.registry=registry.example:5000/x,image.tag=v2,trustDomain=mesh.example";
+        let mut options = vec!["--set", set, "--namespace", "mesh"];
+        options.extend(values.into_iter().flat_map(|file| ["-f", file]));
+        let mut expected = objects(&helm.template(&options));
+        for object in &mut expected {
+            labels(object);
+        }
+        let output = std::process::Command::new(program("anyam"))
+            .args([
+                "install",
+                "--profile",
+                profile,
+                "--namespace=mesh",
+                "--tag=v2",
+            ])
+            .args([
+                "--registry=registry.example:5000/x",
+                "--trust-domain=mesh.example",
+            ])
+            .output()
+            .unwrap();
+        let mut printed = objects(std::str::from_utf8(&output.stdout).unwrap());
+        assert_eq!(printed.remove(0)["kind"], "Namespace");
+        for object in &mut printed {
+            labels(object);
+        }
+        for object in expected {
+            assert!(
+                printed.contains(&object),
+                "{profile}: not printed: {object:#}"
+            );
+            printed.retain(|other| *other != object);
+        }
+        assert!(printed.is_empty(), "{profile}: {printed:#?}");
+    }
+}
+
+/// Takes out what says who manages an object, and is at pods, too; all of a definition's.
+fn labels(object: &mut Value) {
+    let is_definition = object["kind"] == "CustomResourceDefinition";
+    if is_definition {
+        let name = object["metadata"]["name"].clone();
+        object["metadata"] = serde_json::json!({ "name": name });
+    }
+    for at in ["/metadata/labels", "/spec/template/metadata/labels"] {
+        if let Some(Value::Object(labels)) = object.pointer_mut(at) {
+            labels.retain(|name, _| {
+                name != "helm.sh/chart" && name != "app.kubernetes.io/managed-by"
+            });
+        }
+    }
+}
+
+#[test]
+fn images_are_those_that_are_built() {
+    let version = env!("CARGO_PKG_VERSION");
+    let objects = rendering(&helm(), None);
+    let control = format!("docker.io/anyam/control:{version}");
+    assert_eq!(container(&objects)["image"], *control);
+    let proxy = format!("docker.io/anyam/proxy:{version}");
+    assert_eq!(settings(&objects).proxy.image, proxy);
+
+    let everything = rendering(&helm(), RENDERINGS[4].1);
+    let registry = "registry.example:5000/mesh/anyam";
+    assert_eq!(
+        container(&everything)["image"],
+        *format!("{registry}/control:9.9.9")
+    );
+    let proxy = settings(&everything).proxy.image;
+    assert!(
+        proxy.starts_with(&format!("{registry}/proxy@sha256:")),
+        "{proxy}"
+    );
+}

@@ -1,0 +1,232 @@
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyam_tests_kube::{ApiServer, Helm, HelmVersion, Output, until};
+use serde_json::Value;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const OURS: &str = "app.kubernetes.io/part-of=anyam";
+
+/// The chart in a cluster whose controllers run, in a namespace that takes restricted pods only.
+struct Release {
+    server: ApiServer,
+    helm: Helm,
+}
+
+impl Release {
+    fn new(version: HelmVersion) -> Self {
+        let server = ApiServer::start_with_controllers();
+        server.kubectl(&["create", "namespace", "anyam-system"]);
+        server.kubectl(&["create", "namespace", "shop"]);
+        let restricted = "pod-security.kubernetes.io/enforce=restricted";
+        server.kubectl(&["label", "namespace", "anyam-system", restricted]);
+        Release {
+            server,
+            helm: Helm::new(version),
+        }
+    }
+
+    fn try_helm(&self, verb: &str, more: &[&str]) -> Output {
+        self.helm.release(self.server.kubeconfig(), verb, more)
+    }
+
+    fn helm(&self, verb: &str, more: &[&str]) -> String {
+        let output = self.try_helm(verb, more);
+        assert_eq!(output.status, Some(0), "{verb} {more:?}: {output:?}");
+        output.stdout
+    }
+
+    /// What there is with our label, by kind and name.
+    fn ours(&self) -> BTreeSet<String> {
+        let kinds = self
+            .server
+            .kubectl(&["api-resources", "--verbs=list", "-o", "name"]);
+        let kinds: Vec<_> = kinds
+            .lines()
+            .filter(|kind| *kind != "componentstatuses")
+            .collect();
+        let kinds = kinds.join(",");
+        let found = self
+            .server
+            .kubectl(&["get", &kinds, "-A", "-l", OURS, "-o", "name"]);
+        found.lines().map(str::to_owned).collect()
+    }
+
+    async fn left(&self, expected: &BTreeSet<String>) {
+        until("the rest to be gone", PATIENCE, async || {
+            let left = self.ours();
+            match left == *expected {
+                true => Ok(()),
+                false => Err(format!("{left:?}")),
+            }
+        })
+        .await;
+    }
+
+    fn webhook(&self) -> Value {
+        let configuration = "mutatingwebhookconfiguration/anyam-injector";
+        let text = self.server.kubectl(&["get", configuration, "-o", "json"]);
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// Waits until the controllers have made the Deployment's pods: their security passed.
+    async fn pods(&self, expected: usize) {
+        until("the pods to be made", PATIENCE, async || {
+            let pods = ["-n", "anyam-system", "get", "pods", "-o", "name"];
+            let pods = self.server.kubectl(&pods);
+            match pods.lines().count() == expected {
+                true => Ok(()),
+                false => {
+                    let sets = ["-n", "anyam-system", "get", "replicasets", "-o", "yaml"];
+                    Err(format!("{pods}{}", self.server.kubectl(&sets)))
+                }
+            }
+        })
+        .await;
+    }
+}
+
+fn definitions() -> BTreeSet<String> {
+    let all = anyam_control::crd::all();
+    let name = |one: &anyam_control::crd::Definition| {
+        format!("customresourcedefinition.apiextensions.k8s.io/{}", one.name)
+    };
+    all.iter().map(name).collect()
+}
+
+async fn lives(version: HelmVersion) {
+    let release = Release::new(version);
+    let server = &release.server;
+    let notes = release.helm("install", &[]);
+    assert!(notes.contains("mesh.anyam.dev/inject=enabled"), "{notes}");
+    assert!(notes.contains("no Gateway API"), "{notes}");
+    release.pods(2).await;
+    let installed = release.ours();
+    assert!(installed.is_superset(&definitions()), "{installed:?}");
+    let established = [
+        "wait",
+        "--for=condition=Established",
+        "crd",
+        "-l",
+        OURS,
+        "--timeout=30s",
+    ];
+    server.kubectl(&established);
+    let policy = "{apiVersion: mesh.anyam.dev/v1alpha1, kind: MeshPolicy, metadata: {name: strict, namespace: shop}, spec: {mtls: {mode: Strict}}}";
+    server.kubectl_with(policy, &["create", "-f", "-"]);
+
+    // The control plane writes it; no command of Helm may take it away again.
+    let bundle = "Y2VydGlmaWNhdGU=";
+    let patch = format!(
+        r#"[{{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": "{bundle}"}}]"#
+    );
+    let configuration = "mutatingwebhookconfiguration/anyam-injector";
+    server.kubectl(&[
+        "patch",
+        configuration,
+        "--type=json",
+        "-p",
+        &patch,
+        "--field-manager=anyam-control",
+    ]);
+    let kept = || {
+        let first = &release.webhook()["webhooks"][0];
+        assert_eq!(first["clientConfig"]["caBundle"], bundle, "{first:#}");
+    };
+
+    let scaler = ["-n", "anyam-system", "get", "hpa/anyam-control"];
+    assert_ne!(server.try_kubectl(&scaler).status, Some(0));
+    let notes = release.helm("upgrade", &["-f", "values-production.yaml"]);
+    assert!(notes.contains("is upgraded"), "{notes}");
+    server.kubectl(&scaler);
+    server.kubectl(&["get", "priorityclass/anyam-control"]);
+    kept();
+
+    release.helm("rollback", &["1"]);
+    assert_ne!(server.try_kubectl(&scaler).status, Some(0));
+    assert_ne!(
+        server
+            .try_kubectl(&["get", "priorityclass/anyam-control"])
+            .status,
+        Some(0)
+    );
+    let replicas = [
+        "-n",
+        "anyam-system",
+        "get",
+        "deployment/anyam-control",
+        "-o",
+        "jsonpath={.spec.replicas}",
+    ];
+    assert_eq!(server.kubectl(&replicas), "2");
+    kept();
+
+    release.helm("uninstall", &[]);
+    // Policies outlive the release with their definitions, and a new one takes these over.
+    release.left(&definitions()).await;
+    server.kubectl(&["-n", "shop", "get", "amp/strict"]);
+    release.helm("install", &[]);
+    server.kubectl(&["-n", "shop", "get", "amp/strict"]);
+    release.helm("upgrade", &["--set", "crds.keep=false"]);
+    release.helm("uninstall", &[]);
+    release.left(&BTreeSet::new()).await;
+}
+
+#[tokio::test]
+async fn a_release_lives_with_helm_4() {
+    lives(HelmVersion::V4).await;
+}
+
+#[tokio::test]
+async fn a_release_lives_with_helm_3() {
+    lives(HelmVersion::V3).await;
+}
+
+/// Everything that can be switched on is accepted; the Prometheus operator's kinds are not there.
+#[tokio::test]
+async fn everything_is_accepted() {
+    let release = Release::new(HelmVersion::V4);
+    let values = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/everything.yaml");
+    release.helm(
+        "install",
+        &[
+            "-f",
+            values,
+            "--set",
+            "monitoring.serviceMonitor.enabled=false,monitoring.podMonitor.enabled=false",
+        ],
+    );
+    release.pods(2).await;
+    let quota = [
+        "-n",
+        "shop",
+        "get",
+        "quota/anyam",
+        "limitrange/anyam",
+        "networkpolicy/anyam-control-plane",
+    ];
+    release.server.kubectl(&quota);
+    release.helm("uninstall", &[]);
+    release.left(&BTreeSet::new()).await;
+}
+
+/// A second mesh would overwrite the first one's objects, whose names are fixed.
+#[test]
+fn a_second_release_is_refused() {
+    let release = Release::new(HelmVersion::V4);
+    release.helm("install", &[]);
+    let other = release.helm.try_run(&[
+        "install",
+        "other",
+        ".",
+        "--namespace",
+        "shop",
+        "--kubeconfig",
+        &release.server.kubeconfig().to_string_lossy(),
+    ]);
+    assert_ne!(other.status, Some(0));
+    assert!(
+        other.stderr.contains("exists and cannot be imported"),
+        "{other:?}"
+    );
+}
