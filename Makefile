@@ -10,13 +10,11 @@ MINUTES ?= 5
 # dpkg runs live there.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 
-.PHONY: help demo test test-kube fuzz bench build release images fmt prerequisites
+.PHONY: help demo test fuzz bench build release images fmt prerequisites
 
 help:
 	@echo "make demo   build, then run the demo mesh until Ctrl-C (FOR=30s ends it by itself); needs root"
 	@echo "make test   everything CI runs: fmt, clippy, docs, deny, unit, property and whole-mesh tests; needs root"
-	@echo "make test-kube  the control plane on a real Kubernetes API server, which is built from Go modules"
-	@echo "            and kept in ~/.cache/anyam-kube; no root"
 	@echo "make fuzz   mutated input: a proxy with everything on, from both sides; each parser, CSRs and"
 	@echo "            manifests (MINUTES=5 for each of the three)"
 	@echo "make bench  side-by-side benchmarks (CASE=\"l4 http1 mtls\"…, all without); needs root"
@@ -44,9 +42,6 @@ demo:
 
 test:
 	@tests/run.sh
-
-test-kube:
-	@tests/kube/run.sh
 
 fuzz:
 	ANYAM_FUZZ_MINUTES=$(MINUTES) $(CARGO) test --locked --workspace --no-fail-fast \

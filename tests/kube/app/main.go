@@ -5,11 +5,14 @@
 //	app serve [-listen :8080] [-name NAME]         HTTP: / answers NAME, /healthz 200; ends in order on SIGTERM
 //	app forward [-listen :15006] [-to 127.0.0.1:8080]   HTTP to that address, with a header Via: forward
 //	app get [-timeout 5s] URL      one GET: status, header and body; exit status 1 unless it is 200
+//	app load [-rate 50] [-timeout 5s] URL   GETs at that rate, over kept connections, until SIGTERM or the end of
+//	                               its input; then a line of JSON: answered, failed, and how failures read
 //	app resolve NAME               the addresses of a name, a line each
 package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
@@ -20,6 +23,7 @@ import (
 	"os"
 	"os/signal"
 	"sort"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -33,7 +37,7 @@ func main() {
 
 func run(arguments []string) error {
 	if len(arguments) == 0 {
-		return fmt.Errorf("usage: app pause|serve|forward|get|resolve")
+		return fmt.Errorf("usage: app pause|serve|forward|get|load|resolve")
 	}
 	flags := flag.NewFlagSet(arguments[0], flag.ExitOnError)
 	hostname, err := os.Hostname()
@@ -44,6 +48,7 @@ func run(arguments []string) error {
 	name := flags.String("name", hostname, "what / answers")
 	to := flags.String("to", "127.0.0.1:8080", "where requests go")
 	timeout := flags.Duration("timeout", 5*time.Second, "for the whole request")
+	rate := flags.Int("rate", 50, "requests a second")
 	if err := flags.Parse(arguments[1:]); err != nil {
 		return err
 	}
@@ -57,6 +62,8 @@ func run(arguments []string) error {
 		return serve(or(*listen, ":15006"), forward(*to))
 	case "get":
 		return get(flags.Arg(0), *timeout)
+	case "load":
+		return load(flags.Arg(0), *rate, *timeout)
 	case "resolve":
 		return resolve(flags.Arg(0))
 	}
@@ -146,6 +153,76 @@ func get(target string, timeout time.Duration) error {
 	}
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s: %s", target, response.Status)
+	}
+	return nil
+}
+
+// tally counts what became of requests. Failures are few and read alike: texts are counted.
+type tally struct {
+	lock     sync.Mutex
+	Answered int            `json:"answered"`
+	Failed   int            `json:"failed"`
+	Reasons  map[string]int `json:"reasons"`
+}
+
+func (t *tally) add(err error) {
+	t.lock.Lock()
+	defer t.lock.Unlock()
+	if err == nil {
+		t.Answered++
+		return
+	}
+	t.Failed++
+	if _, known := t.Reasons[err.Error()]; known || len(t.Reasons) < 20 {
+		t.Reasons[err.Error()]++
+	}
+}
+
+// load sends requests at a rate, whether earlier ones are answered or not, at most 256 at a time.
+func load(target string, rate int, timeout time.Duration) error {
+	if rate < 1 || rate > 10_000 {
+		return fmt.Errorf("-rate is %d; 1 to 10000", rate)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	go func() {
+		defer stop()
+		_, _ = io.Copy(io.Discard, os.Stdin)
+	}()
+	client := http.Client{Timeout: timeout, Transport: &http.Transport{MaxIdleConnsPerHost: 16}}
+	seen := tally{Reasons: map[string]int{}}
+	var under sync.WaitGroup
+	places := make(chan struct{}, 256)
+	ticks := time.NewTicker(time.Second / time.Duration(rate))
+	defer ticks.Stop()
+	for ctx.Err() == nil {
+		select {
+		case <-ctx.Done():
+		case <-ticks.C:
+			places <- struct{}{}
+			under.Add(1)
+			go func() {
+				defer func() { <-places; under.Done() }()
+				seen.add(once(&client, target))
+			}()
+		}
+	}
+	under.Wait()
+	return json.NewEncoder(os.Stdout).Encode(&seen)
+}
+
+func once(client *http.Client, target string) error {
+	response, err := client.Get(target)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: %s", response.Status, body)
 	}
 	return nil
 }

@@ -1,0 +1,55 @@
+//! Pods with sidecars and pods without.
+
+use std::time::Duration;
+
+use anyam_tests_kube::{Cluster, until};
+
+use crate::mesh;
+use crate::shop::Shop;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+const STRICT: &str = "
+apiVersion: mesh.anyam.dev/v1alpha1
+kind: MeshPolicy
+metadata: {name: strict}
+spec: {mtls: {mode: Strict}}
+";
+
+#[tokio::test]
+async fn a_label_and_a_start_and_pods_speak_mtls() {
+    let cluster = Cluster::shared();
+    mesh::install(&cluster);
+    let shop = Shop::open(&cluster, true);
+    let outside = Shop::open(&cluster, false);
+    assert_eq!(shop.containers("web"), ["anyam-init", "anyam-proxy", "app"]);
+    assert_eq!(outside.containers("web"), ["app"]);
+
+    let answer = shop.get("http://web/");
+    assert!(answer.stdout.ends_with("web\n"), "{answer:?}");
+    let metrics = shop.get("http://127.0.0.1:15090/stats/prometheus").stdout;
+    let mtls = |line: &&str| {
+        line.starts_with("istio_requests_total{")
+            && line.contains("destination_service_name=\"web\"")
+    };
+    let lines: Vec<_> = metrics.lines().filter(mtls).collect();
+    assert!(!lines.is_empty(), "{metrics}");
+
+    // Permissive: callers without a sidecar are served, until the namespace is strict.
+    let url = format!("http://web.{}/", shop.namespace.name);
+    let answer = outside.get(&url);
+    assert!(answer.stdout.ends_with("web\n"), "{answer:?}");
+    shop.namespace.apply(STRICT);
+    until("plaintext to be refused", PATIENCE, async || {
+        let answer = outside.get(&url);
+        match answer.status {
+            Some(0) => Err(answer.stdout),
+            _ => Ok(()),
+        }
+    })
+    .await;
+    let answer = shop.get("http://web/");
+    assert!(answer.stdout.ends_with("web\n"), "{answer:?}");
+    // Probes of the kubelet have no certificate, and pass.
+    shop.namespace.rolled_out("web");
+}

@@ -1,0 +1,57 @@
+//! What is restarted under load loses no request.
+
+use std::time::Duration;
+
+use anyam_tests_kube::{Cluster, Kubectl, until};
+
+use crate::mesh;
+use crate::shop::Shop;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[tokio::test]
+async fn a_rolling_update_loses_no_request() {
+    let cluster = Cluster::shared();
+    mesh::install(&cluster);
+    let shop = Shop::open(&cluster, true);
+    until("web to answer", PATIENCE, async || {
+        let answer = shop.get("http://web/");
+        (answer.status == Some(0))
+            .then_some(())
+            .ok_or(format!("{answer:?}"))
+    })
+    .await;
+    let load = shop.load("http://web/");
+    for _ in 0..2 {
+        shop.namespace
+            .kubectl(&["rollout", "restart", "deployment/web"]);
+        shop.namespace.rolled_out("web");
+    }
+    let tally = load.end();
+    assert_eq!(tally.failed, 0, "{}", tally.reasons);
+    assert!(tally.answered > 100, "{} were answered", tally.answered);
+}
+
+#[tokio::test]
+async fn without_its_control_plane_the_mesh_goes_on() {
+    let cluster = Cluster::alone();
+    mesh::install(&cluster);
+    let shop = Shop::open(&cluster, true);
+    let load = shop.load("http://web/");
+    let system = |arguments: &[&str]| {
+        let mut all = vec!["--namespace", mesh::NAMESPACE];
+        all.extend(arguments);
+        cluster.kubectl(&all)
+    };
+    system(&["rollout", "restart", "deployment/anyam-control"]);
+    let done = [
+        "rollout",
+        "status",
+        "deployment/anyam-control",
+        "--timeout=120s",
+    ];
+    system(&done);
+    let tally = load.end();
+    assert_eq!(tally.failed, 0, "{}", tally.reasons);
+    assert!(tally.answered > 100, "{} were answered", tally.answered);
+}
