@@ -59,7 +59,7 @@ pub async fn keep(client: Client, name: String, root: String) {
             None => return,
             Some(Ok(watcher::Event::Init)) => seen = false,
             Some(Ok(watcher::Event::InitDone)) if !seen => failures.failed(&format!(
-                "there is no MutatingWebhookConfiguration {name} (--webhook-name), so no pod is injected; apply deploy/kubernetes/webhook.yaml"
+                "there is no MutatingWebhookConfiguration {name} (--webhook-name), so no pod is injected; install the chart, or apply what `anyam install` prints"
             )),
             Some(Ok(watcher::Event::InitDone)) => {}
             Some(Ok(watcher::Event::Delete(_))) => wrong = None,

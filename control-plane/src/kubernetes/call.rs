@@ -47,7 +47,7 @@ pub enum CallError {
     #[error("{right}: the API server cannot be reached: {why}")]
     Unreachable { right: Right, why: String },
     #[error(
-        "the control plane's service account may not {right}; grant it, as deploy/kubernetes/rbac.yaml does ({message})"
+        "the control plane's service account may not {right}; grant it, as deploy/helm/anyam/templates/rbac.yaml does ({message})"
     )]
     NotGranted { right: Right, message: String },
     #[error("{right}: {}", .status.message)]

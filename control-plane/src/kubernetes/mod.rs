@@ -8,7 +8,7 @@
 //! - [`call`]: a call's deadline, right and failure
 //!
 //! All state is in the API server's objects: a replica that starts anew needs nothing of the last.
-//! docs/kubernetes.md lists the rights that each part uses, deploy/kubernetes/rbac.yaml grants them.
+//! docs/kubernetes.md lists the rights that each part uses, the chart (deploy/helm/anyam/templates/rbac.yaml) grants them.
 
 pub mod ca_bundle;
 pub mod call;

@@ -3,13 +3,14 @@
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyam_tests::program;
 use anyam_tests_kube::{ApiServer, Kubectl, until};
 use serde_json::{Value, json};
+use xds_proto::yaml;
 
 use super::sidecar::SidecarPlan;
 
@@ -18,11 +19,13 @@ pub const NAMESPACE: &str = "anyam-system";
 /// The address that pods say they have.
 const POD_ADDRESS: &str = "10.1.2.3";
 
-/// Of the tree.
-pub fn file(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../..")
-        .join(path)
+/// The objects of these kinds that the chart makes with its default values.
+pub fn of_chart(kinds: &[&str]) -> String {
+    let rendered = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/helm/rendered/default.yaml");
+    let rendered = std::fs::read_to_string(rendered).unwrap();
+    let objects = yaml::documents(&rendered).map(|document| document.unwrap().to_json());
+    let wanted = objects.filter(|object| kinds.iter().any(|kind| object["kind"] == *kind));
+    wanted.map(|object| format!("---\n{object}\n")).collect()
 }
 
 /// An API server, with namespace and rights of a control plane.
@@ -35,8 +38,8 @@ impl Bench {
     pub fn start() -> Self {
         let server = ApiServer::start();
         server.kubectl(&["create", "namespace", NAMESPACE]);
-        let rights = file("deploy/kubernetes/rbac.yaml");
-        server.kubectl(&["apply", "-f", &rights.display().to_string()]);
+        let rights = of_chart(&["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]);
+        server.kubectl_with(&rights, &["apply", "-f", "-"]);
         let folder = tempfile::tempdir().unwrap();
         let create = ["create", "token", "anyam-control", "--duration=24h"];
         let token = server.kubectl(&[&create[..], &["--namespace", NAMESPACE]].concat());

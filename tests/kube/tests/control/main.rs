@@ -1,6 +1,6 @@
 //! The control plane's own part of a cluster, on a real API server: `anyam-control` and the sidecars of
 //! pods are processes; the pods themselves are objects only. Each control plane has the rights of
-//! deploy/kubernetes/rbac.yaml and no others.
+//! the chart and no others.
 //!
 //! - `identity`: a pod's token buys a certificate, and what is no such token does not
 //! - `root`: the root's Secret and ConfigMap; `webhook`: its `caBundle`

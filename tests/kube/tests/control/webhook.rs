@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::harness::{Bench, NAMESPACE, PATIENCE, file};
+use super::harness::{Bench, NAMESPACE, PATIENCE, of_chart};
 
 const NAME: &str = "anyam-control.anyam-system.svc";
 
@@ -80,8 +80,8 @@ async fn the_api_server_trusts_the_webhook_whoever_changes_its_configuration() {
     bench
         .server
         .kubectl(&[&external[..], &["--namespace", NAMESPACE]].concat());
-    let manifest = std::fs::read_to_string(file("deploy/kubernetes/webhook.yaml")).unwrap();
-    let manifest = manifest.replace("port: 443", &format!("port: {port}"));
+    let manifest = of_chart(&["MutatingWebhookConfiguration"]);
+    let manifest = manifest.replace("\"port\":443", &format!("\"port\":{port}"));
     let apply = || bench.server.kubectl_with(&manifest, &["apply", "-f", "-"]);
     apply();
     let root = bench.root("shop").await;
