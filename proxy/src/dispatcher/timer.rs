@@ -9,15 +9,16 @@
 //!   timers of its own: tokio would read the clock four times a turn for them, and have the kernel
 //!   arm a timer for each wait.
 //! - `clock`: the time, read once for each poll of a task
+//! - `race`: a future with a deadline
 
 mod clock;
+mod race;
 mod timer_fd;
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::future::Future;
-use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
@@ -26,6 +27,7 @@ use tokio::sync::Notify;
 
 use self::clock::CachedClock;
 pub use self::clock::CachedClockTask;
+use self::race::Race;
 pub use self::timer_fd::TimerFd;
 
 /// Resolution.
@@ -153,14 +155,10 @@ impl Timers {
     }
 
     /// Runs `future` for at most `after`.
-    pub async fn timeout<F: Future>(
-        &self,
-        after: Duration,
-        future: F,
-    ) -> Result<F::Output, Elapsed> {
+    pub fn timeout<F: Future>(&self, after: Duration, future: F) -> Race<Timer, F> {
         let timer = self.timer();
         timer.set(after);
-        timer.race(future).await
+        Race::new(timer, future)
     }
 
     /// Wakes all waiting tasks, expired or not.
@@ -321,15 +319,8 @@ impl Timer {
     }
 
     /// Runs `future` until the deadline.
-    pub async fn race<F: Future>(&self, future: F) -> Result<F::Output, Elapsed> {
-        let mut future = pin!(future);
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(output) = future.as_mut().poll(cx) {
-                return Poll::Ready(Ok(output));
-            }
-            self.poll_expired(cx).map(|()| Err(Elapsed))
-        })
-        .await
+    pub fn race<F: Future>(&self, future: F) -> Race<&Timer, F> {
+        Race::new(self, future)
     }
 
     fn remember(&self, cx: &mut Context<'_>) {

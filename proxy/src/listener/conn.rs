@@ -389,3 +389,26 @@ pub(crate) fn record(
     record.connection_id = worker.next_connection_id();
     worker.logs.write(&def.access_log, &record);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every connection is admitted by a future that is allocated for it, and written once.
+    #[test]
+    fn admission_is_small() {
+        fn size<F: Future>(
+            _: impl FnOnce(
+                Rc<ListenerContext>,
+                Arc<Listener>,
+                TcpStream,
+                (SocketAddr, SocketAddr),
+                ConnectionPermits,
+            ) -> F,
+        ) -> usize {
+            size_of::<F>()
+        }
+        let (size, most) = (size(begin), budgets::of("size")["admission"]);
+        assert!(size as f64 <= most, "{size} bytes, at most {most}");
+    }
+}

@@ -161,7 +161,9 @@ async fn await_server(
         sni: None,
         limit: silent.listener.def.upstream_limit.as_ref(),
     };
-    match dial(worker, &worker.pools, links, &silent.proxy, &origin).await {
+    // Boxed: few clients are silent, and the task of every connection would be larger by this.
+    let dialling = Box::pin(dial(worker, &worker.pools, links, &silent.proxy, &origin));
+    match dialling.await {
         Ok(connection) => {
             connection.count_speculative();
             dialled.replace(Some(connection));
