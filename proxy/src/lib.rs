@@ -57,3 +57,7 @@ mod token_bucket;
 pub mod upstream;
 pub mod worker;
 pub mod xds;
+
+#[cfg(test)]
+#[path = "../../benches/tests/counters/budgets.rs"]
+mod budgets;

@@ -393,6 +393,7 @@ pub(crate) fn record(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budgets;
 
     /// Every connection is admitted by a future that is allocated for it, and written once.
     #[test]

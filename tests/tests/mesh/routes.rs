@@ -136,6 +136,49 @@ fn ask(host: &Namespace, method: &str, path: &str, headers: &str) -> std::io::Re
     })
 }
 
+fn redirects(client: &Namespace) {
+    for (path, status, location) in [
+        ("/host/a?q=1", 302, "http://new.example:8080/host/a?q=1"),
+        ("/scheme/a", 301, "https://shop/scheme/a"),
+        ("/port", 307, "http://shop:8443/port"),
+        ("/prefix/a/b?q=1", 303, "http://shop:8080/new/a/b?q=1"),
+        ("/whole/a", 308, "https://new.example/in"),
+    ] {
+        let answer = ask(client, "GET", path, "").unwrap();
+        assert_eq!(
+            (answer.status, answer.header("location")),
+            (status, location),
+            "{path}"
+        );
+    }
+}
+
+fn answers_cors(client: &Namespace) {
+    let asks = "origin: https://a.shop.example\r\naccess-control-request-method: PUT\r\n";
+    let preflight = ask(client, "OPTIONS", "/cors", asks).unwrap();
+    assert_eq!(preflight.status, 200);
+    assert_eq!(
+        preflight.header("access-control-allow-origin"),
+        "https://a.shop.example"
+    );
+    assert_eq!(preflight.header("access-control-allow-methods"), "PUT");
+    assert_eq!(preflight.header("access-control-allow-headers"), "x-a");
+    assert_eq!(preflight.header("access-control-allow-credentials"), "true");
+    assert_eq!(preflight.header("access-control-max-age"), "5");
+    assert_eq!(preflight.seen, "", "the app is not asked");
+    let foreign = ask(client, "OPTIONS", "/cors", &asks.replace("a.shop.", "")).unwrap();
+    assert_eq!(
+        foreign.header("access-control-allow-origin"),
+        "",
+        "{foreign:?}"
+    );
+    let actual = ask(client, "GET", "/cors", "origin: https://a.shop.example\r\n").unwrap();
+    assert_eq!(
+        actual.header("access-control-allow-origin"),
+        "https://a.shop.example"
+    );
+}
+
 #[test]
 fn a_route_redirects_rewrites_edits_and_fails_as_it_says() {
     let manifests = [
@@ -160,21 +203,7 @@ fn a_route_redirects_rewrites_edits_and_fails_as_it_says() {
     });
     let get = |path: &str, headers: &str| ask(&client, "GET", path, headers).unwrap();
 
-    for (path, status, location) in [
-        ("/host/a?q=1", 302, "http://new.example:8080/host/a?q=1"),
-        ("/scheme/a", 301, "https://shop/scheme/a"),
-        ("/port", 307, "http://shop:8443/port"),
-        ("/prefix/a/b?q=1", 303, "http://shop:8080/new/a/b?q=1"),
-        ("/whole/a", 308, "https://new.example/in"),
-    ] {
-        let answer = get(path, "");
-        assert_eq!(
-            (answer.status, answer.header("location")),
-            (status, location),
-            "{path}"
-        );
-    }
-
+    redirects(&client);
     for (path, line, host) in [
         ("/strip/a?q=1", "GET /a?q=1 HTTP/1.1", "app.example"),
         ("/strip", "GET / HTTP/1.1", "app.example"),
@@ -198,30 +227,7 @@ fn a_route_redirects_rewrites_edits_and_fails_as_it_says() {
     assert!(edited.received("x-gone").is_empty(), "{edited:?}");
     assert_eq!(edited.header("x-from"), "route");
 
-    let asks = "origin: https://a.shop.example\r\naccess-control-request-method: PUT\r\n";
-    let preflight = ask(&client, "OPTIONS", "/cors", asks).unwrap();
-    assert_eq!(preflight.status, 200);
-    assert_eq!(
-        preflight.header("access-control-allow-origin"),
-        "https://a.shop.example"
-    );
-    assert_eq!(preflight.header("access-control-allow-methods"), "PUT");
-    assert_eq!(preflight.header("access-control-allow-headers"), "x-a");
-    assert_eq!(preflight.header("access-control-allow-credentials"), "true");
-    assert_eq!(preflight.header("access-control-max-age"), "5");
-    assert_eq!(preflight.seen, "", "the app is not asked");
-    let foreign = ask(&client, "OPTIONS", "/cors", &asks.replace("a.shop.", "")).unwrap();
-    assert_eq!(
-        foreign.header("access-control-allow-origin"),
-        "",
-        "{foreign:?}"
-    );
-    let actual = get("/cors", "origin: https://a.shop.example\r\n");
-    assert_eq!(
-        actual.header("access-control-allow-origin"),
-        "https://a.shop.example"
-    );
-
+    answers_cors(&client);
     assert_eq!(get("/missing", "").status, 500);
     assert_eq!(get("/nobody", "").status, 503, "no endpoint is ready");
     assert_eq!(get("/other", "").status, 404, "no rule matches");

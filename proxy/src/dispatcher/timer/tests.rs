@@ -1,5 +1,7 @@
 //! Deadlines on a clock that advances by itself.
 
+use std::pin::pin;
+
 use super::*;
 
 fn run<F: Future>(test: impl FnOnce(Timers) -> F) -> F::Output {

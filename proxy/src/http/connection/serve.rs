@@ -169,12 +169,9 @@ async fn listen(
 }
 
 #[cfg(test)]
-#[path = "../../../../benches/tests/counters/budgets.rs"]
-mod budgets;
-
-#[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budgets;
     use crate::dispatcher::timer::Timer;
     use crate::http::forward::downstream::DownstreamIo;
     use crate::http::request::handle::{Request, handle};

@@ -244,11 +244,17 @@ async fn a_route_says_what_became_of_it_at_our_parents_beside_what_others_say() 
 
     // Our parent goes: so does our entry.
     apply(&server, &[route("r", json!([{"name": "edge"}]), rules)]);
+    entry_gone(&server, "r", &entries(&before).1).await;
+}
+
+/// Waits until a route's status has other controllers' entries alone.
+async fn entry_gone(server: &ApiServer, name: &str, others: &[Value]) {
     until("our entry gone", PATIENCE, async || {
-        let route = get(&server, "httproute", "r");
-        match entries(&route) {
-            (ours, others) if ours.is_empty() && others == entries(&before).1 => Ok(()),
-            _ => Err(route["status"].to_string()),
+        let route = get(server, "httproute", name);
+        let (ours, left) = entries(&route);
+        match ours.is_empty() && left == *others {
+            true => Ok(()),
+            false => Err(route["status"].to_string()),
         }
     })
     .await;

@@ -21,7 +21,10 @@ const POD_ADDRESS: &str = "10.1.2.3";
 
 /// The objects of these kinds that the chart makes with its default values.
 pub fn of_chart(kinds: &[&str]) -> String {
-    let rendered = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/helm/rendered/default.yaml");
+    let rendered = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../deploy/helm/rendered/default.yaml"
+    );
     let rendered = std::fs::read_to_string(rendered).unwrap();
     let objects = yaml::documents(&rendered).map(|document| document.unwrap().to_json());
     let wanted = objects.filter(|object| kinds.iter().any(|kind| object["kind"] == *kind));
@@ -38,7 +41,13 @@ impl Bench {
     pub fn start() -> Self {
         let server = ApiServer::start();
         server.kubectl(&["create", "namespace", NAMESPACE]);
-        let rights = of_chart(&["ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"]);
+        let rights = of_chart(&[
+            "ServiceAccount",
+            "Role",
+            "RoleBinding",
+            "ClusterRole",
+            "ClusterRoleBinding",
+        ]);
         server.kubectl_with(&rights, &["apply", "-f", "-"]);
         let folder = tempfile::tempdir().unwrap();
         let create = ["create", "token", "anyam-control", "--duration=24h"];

@@ -1,6 +1,6 @@
 use std::path::Path;
 
-use anyam_tests_kube::{ApiServer, Helm};
+use anyam_tests_kube::{ApiServer, Helm, Kubectl};
 
 /// Manifests that the control plane's reader was tried with.
 const ACCEPTED: &str = include_str!("../../../../control-plane/tests/crds/accepted.yaml");

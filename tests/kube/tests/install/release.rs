@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use anyam_tests_kube::{ApiServer, Helm, HelmVersion, Output, until};
+use anyam_tests_kube::{ApiServer, Helm, HelmVersion, Kubectl, Output, until};
 use serde_json::Value;
 
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -153,18 +153,41 @@ fn path_edit() -> BoxedStrategy<Value> {
     .boxed()
 }
 
+/// Edits of request and response headers, as filters.
+fn modifiers() -> impl Strategy<Value = Vec<Value>> {
+    vec(option::of(header_edits()), 2).prop_map(|edits| {
+        let named = edits.into_iter().zip(["Request", "Response"]);
+        let filters = named.filter_map(|(edits, which)| {
+            let field = format!("{}HeaderModifier", which.to_lowercase());
+            Some(json!({"type": format!("{which}HeaderModifier"), field: edits?}))
+        });
+        filters.collect::<Vec<_>>()
+    })
+}
+
+fn redirect() -> BoxedStrategy<Value> {
+    let redirect = with(vec![
+        ("scheme", one_of(&["http", "https"])),
+        ("hostname", one_of(&["login.example"])),
+        ("path", path_edit()),
+        ("port", number(1..65_535)),
+        (
+            "statusCode",
+            select(&[301, 302, 303, 307, 308][..])
+                .prop_map(Value::from)
+                .boxed(),
+        ),
+    ]);
+    (list(http_match(true), 2), modifiers(), redirect)
+        .prop_map(|(matches, mut filters, redirect)| {
+            filters.push(json!({"type": "RequestRedirect", "requestRedirect": redirect}));
+            json!({"matches": matches, "filters": filters})
+        })
+        .boxed()
+}
+
 /// A rule forwards, perhaps rewritten and mirrored, or redirects.
 fn rule(grpc: bool) -> BoxedStrategy<Value> {
-    let modifiers = || {
-        vec(option::of(header_edits()), 2).prop_map(|edits| {
-            let named = edits.into_iter().zip(["Request", "Response"]);
-            let filters = named.filter_map(|(edits, which)| {
-                let field = format!("{}HeaderModifier", which.to_lowercase());
-                Some(json!({"type": format!("{which}HeaderModifier"), field: edits?}))
-            });
-            filters.collect::<Vec<_>>()
-        })
-    };
     let matches = match grpc {
         true => list(grpc_match(), 3),
         false => list(http_match(true), 3),
@@ -215,27 +238,9 @@ fn rule(grpc: bool) -> BoxedStrategy<Value> {
     if grpc {
         return forward;
     }
-    let redirect = with(vec![
-        ("scheme", one_of(&["http", "https"])),
-        ("hostname", one_of(&["login.example"])),
-        ("path", path_edit()),
-        ("port", number(1..65_535)),
-        (
-            "statusCode",
-            select(&[301, 302, 303, 307, 308][..])
-                .prop_map(Value::from)
-                .boxed(),
-        ),
-    ]);
-    let redirect = (list(http_match(true), 2), modifiers(), redirect).prop_map(
-        |(matches, mut filters, redirect)| {
-            filters.push(json!({"type": "RequestRedirect", "requestRedirect": redirect}));
-            json!({"matches": matches, "filters": filters})
-        },
-    );
     let other = (some(http_match(false), 3), vec(backend(), 0..3))
         .prop_map(|(matches, backends)| json!({"matches": matches, "backendRefs": backends}));
-    prop_oneof![3 => forward, 1 => redirect, 1 => other].boxed()
+    prop_oneof![3 => forward, 1 => redirect(), 1 => other].boxed()
 }
 
 pub fn route(grpc: bool) -> BoxedStrategy<Made> {
