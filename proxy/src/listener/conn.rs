@@ -63,7 +63,7 @@ pub(super) async fn begin(
     (bound, peer): (SocketAddr, SocketAddr),
     permits: ConnectionPermits,
 ) {
-    let held = (permits, OpenConnection::of(&entry.def.metrics));
+    let mut open = OpenConnection::of(&entry.def.metrics);
     let local = match bound.ip().is_unspecified() {
         true => match tcp.local_addr() {
             Ok(local) => local,
@@ -84,7 +84,10 @@ pub(super) async fn begin(
         start: worker.timers.now(),
     };
     match admit(&worker, &mut accepted, tcp).await {
-        Ok(admitted) => serve_chain(&worker, accepted, admitted, held),
+        Ok(admitted) => {
+            open.hand_over(&accepted.listener.def.metrics);
+            serve_chain(&worker, accepted, admitted, (permits, open));
+        }
         Err(refused) => record(&worker, &accepted, &refused),
     }
 }

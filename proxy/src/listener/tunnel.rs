@@ -23,7 +23,7 @@ use crate::hbone::{BadTarget, ConnectRequest, ConnectTarget, TunnelServer};
 use crate::http::h2::Prefixed;
 use crate::lifecycle::{ConnectionStatus, EndStep, Lifecycle, Limits};
 use crate::listener::accept;
-use crate::listener::admission::{CheckedGeneration, must_end};
+use crate::listener::admission::{CheckedGeneration, Standing, standing};
 use crate::listener::chain::choose;
 use crate::listener::conn;
 use crate::listener::conn::{AcceptedConnection, authorise, facts, record, serve_chain};
@@ -97,7 +97,8 @@ pub(crate) async fn serve(
                 if request.is_ready() {
                     return request;
                 }
-                if must_end(worker, &subject, &checked) {
+                let standing = standing(worker, &subject, &checked);
+                if standing == Standing::Ends {
                     return Poll::Ready(None);
                 }
                 server.streams().register(cx);
@@ -110,6 +111,7 @@ pub(crate) async fn serve(
                     open,
                     served: 0,
                     is_draining: worker.is_draining(accepted.listener.def.direction)
+                        || standing == Standing::Drains
                         || is_reclaimed(),
                 };
                 let drain_timeout = chain.handshake_timeout;

@@ -4,6 +4,7 @@
 mod callers;
 mod limits;
 mod redirected;
+mod removed;
 mod reverified;
 mod revoked;
 pub mod rig;

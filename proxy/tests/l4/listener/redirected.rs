@@ -60,6 +60,9 @@ fn in_a_namespace() {
 
         // Known.
         assert_eq!(talk("240.0.0.1:80").await, Some(*b"ping"));
+        // A listener without connections for long would be evicted.
+        let counted = "anyam_listener_connections_total{listener=\"outbound/240.0.0.1:80\"} 1";
+        assert!(rig.metric(counted));
 
         // On demand: there by the time the answer comes.
         let answer = async {
