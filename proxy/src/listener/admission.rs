@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::Arc;
 
+use super::authorisation::authorise;
 use super::chain::{ChainMatchInput, choose};
-use super::conn::authorise;
 use crate::config::listener::{FilterChain, ListenerDef};
 use crate::drain::Phase;
 use crate::policy::{DetectedProtocol, PolicySubject, Readmission};

@@ -2,6 +2,7 @@
 //! that speak first, mutual TLS, policy, and destinations that are subscribed to on demand.
 
 mod callers;
+mod explained;
 mod limits;
 mod redirected;
 mod removed;
