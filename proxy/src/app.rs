@@ -128,7 +128,12 @@ async fn serve_until_told(
     let drain = Arc::new(Drain::default());
     let mut tasks = JoinSet::new();
     tasks.spawn(end::handle_signals(logs.sinks.clone()));
-    let core = Core::new(&bootstrap, &logs, &process.envoy.stats_tag)?;
+    let core = Core::new(
+        &bootstrap,
+        &logs,
+        &process.envoy.stats_tag,
+        process.drain_time(),
+    )?;
     let identity = start_identity(&bootstrap, &core, &mut tasks)?;
     let (demand, wants) = demand(&bootstrap);
     let store = core.store.clone();

@@ -75,7 +75,8 @@ pub struct Process {
     /// What to do with the configuration.
     #[arg(long, value_enum, default_value_t = RunMode::Serve)]
     pub mode: RunMode,
-    /// Seconds that connections get to end before they are cut.
+    /// Seconds that connections get to end before they are cut: when the process ends, and when
+    /// their listener is removed.
     #[arg(
         long,
         value_name = "SECONDS",

@@ -1,13 +1,17 @@
 //! Process drain: Serving → DrainingInbound → Draining → Closing, and the readiness reported
-//! meanwhile.
+//! meanwhile; and the drain of listeners that were removed ([`RemovedListeners`]).
 //!
 //! `app` advances it on SIGTERM, the admin server on request; every worker watches the phase. A
 //! signal drains inbound connections only: the app's own calls must work until the app has ended,
 //! and closing an idle connection may fail a request of the app.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
 use tokio::sync::{Notify, watch};
 
+use crate::config::Name;
 use crate::config::listener::Direction;
 
 /// The phase of the process's drain.
@@ -105,9 +109,70 @@ impl Drain {
     }
 }
 
+/// Listeners that were removed, and when their drain is over; `None`: beyond the clock's range. A
+/// policy for a listener that is gone cannot reach its connections, so they are closed then. One
+/// that is configured again is not among them: its connections are its own again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RemovedListeners(HashMap<Name, Option<Instant>>);
+
+impl RemovedListeners {
+    /// As it is once `next` replaces the listeners `before`; what is over already is left out.
+    pub fn after<L>(
+        &self,
+        before: &HashMap<Name, L>,
+        next: &HashMap<Name, L>,
+        now: Instant,
+        drain_time: Duration,
+    ) -> Self {
+        let until = now.checked_add(drain_time);
+        let draining = self.0.iter().map(|(name, until)| (name, *until));
+        let all = draining.chain(before.keys().map(|name| (name, until)));
+        let left = all.filter(|(name, until)| {
+            !next.contains_key(*name) && until.is_none_or(|until| until > now)
+        });
+        Self(left.map(|(name, until)| (name.clone(), until)).collect())
+    }
+
+    /// When the listener's drain is over; the outer `None`: it is not draining.
+    pub fn until(&self, name: &Name) -> Option<Option<Instant>> {
+        self.0.get(name).copied()
+    }
+
+    /// The next end of a drain after `now`.
+    pub fn next_end(&self, now: Instant) -> Option<Instant> {
+        let ends = self.0.values().flatten().copied();
+        ends.filter(|end| *end > now).min()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn removed_listeners_drain_until_they_are_back_or_the_time_is_over() {
+        let (start, time) = (Instant::now(), Duration::from_secs(10));
+        let listeners = |names: &[&str]| {
+            let all = names.iter().map(|name| (Name::from(*name), ()));
+            all.collect::<HashMap<_, _>>()
+        };
+        let none = RemovedListeners::default();
+        let both = listeners(&["a", "b"]);
+        let later = start + Duration::from_secs(4);
+        let first = none.after(&both, &listeners(&["b"]), start, time);
+        let second = first.after(&listeners(&["b"]), &listeners(&[]), later, time);
+        assert_eq!(second.until(&"a".into()), Some(Some(start + time)));
+        assert_eq!(second.until(&"b".into()), Some(Some(later + time)));
+        assert_eq!(second.next_end(start), Some(start + time));
+        assert_eq!(second.next_end(start + time), Some(later + time));
+        let back = second.after(&listeners(&[]), &listeners(&["a"]), later, time);
+        assert_eq!(back.until(&"a".into()), None);
+        let third = second.after(&listeners(&[]), &listeners(&["c"]), start + time, time);
+        assert_eq!(third.until(&"a".into()), None);
+        assert!(third.until(&"b".into()).is_some());
+        let endless = none.after(&both, &listeners(&[]), start, Duration::MAX);
+        assert_eq!(endless.until(&"a".into()), Some(None));
+    }
 
     #[test]
     fn phases_go_forward_only() {

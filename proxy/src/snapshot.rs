@@ -13,6 +13,7 @@ use crate::config::endpoint::Workload;
 use crate::config::listener::{ListenerDef, ListenerKey};
 use crate::config::route::RouteTable;
 use crate::config::secret::Secret;
+use crate::drain::RemovedListeners;
 use crate::upstream::cluster::Cluster;
 
 /// Everything the proxy runs by, at one instant. Never changed after it is published.
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub listeners: Arc<HashMap<Name, Arc<Listener>>>,
     /// Listeners by their sockets, bound or not: where `use_original_dst` hands connections to.
     pub by_socket: Arc<HashMap<ListenerKey, Arc<Listener>>>,
+    /// Listeners that are gone and whose connections drain.
+    pub removed: Arc<RemovedListeners>,
     pub routes: Arc<HashMap<Name, Arc<RouteConfig>>>,
     pub clusters: Arc<HashMap<Name, Arc<Cluster>>>,
     pub secrets: Arc<HashMap<Name, Arc<Secret>>>,

@@ -151,19 +151,25 @@ impl Worker {
         ((self.index as u64) << 48) | count
     }
 
-    /// Wakes every connection that waits on a timer, at each phase of a drain and after each
-    /// snapshot, so that those whose listener was removed are closed.
+    /// Wakes every connection that waits on a timer, at each phase of a drain, after each snapshot
+    /// and at the end of each removed listener's drain, so that those that must end are closed.
     async fn wake_connections(&self) {
         let mut drain = self.drain.clone();
         let mut snapshots = self.store.subscribe();
         let (mut draining, mut publishing) = (true, true);
+        let drained = self.timers.timer();
         while draining || publishing {
             // At the start too: this loop may have been restarted after a panic, and what was
             // published before it subscribed is not reported to it.
             self.timers.wake_all();
+            let end = self.store.peek().removed.next_end(self.timers.now());
+            if let Some(end) = end {
+                drained.set_at(end);
+            }
             tokio::select! {
                 changed = drain.changed(), if draining => draining = changed.is_ok(),
                 changed = snapshots.changed(), if publishing => publishing = changed.is_ok(),
+                () = drained.expired(), if end.is_some() => {}
             }
         }
         self.timers.wake_all();

@@ -8,14 +8,12 @@ use std::time::Duration;
 use xds_proto::anyam::tunnel::v1::Tunnel;
 use xds_proto::envoy::config::core::v3::TrafficDirection;
 use xds_proto::envoy::config::listener::v3 as listener;
-use xds_proto::envoy::config::rbac::v3 as rbac;
 use xds_proto::envoy::extensions::filters::listener::tls_inspector::v3::TlsInspector;
-use xds_proto::envoy::extensions::filters::network::rbac::v3 as network;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3::http_connection_manager::RouteSpecifier;
 
 use super::http::{self, Side, filter};
 use super::listener::{bound, listener_filter, loop_guard, original_dst, tcp_proxy};
-use super::policy::{Layer, authorization, looks_at_paths};
+use super::policy::{Layer, authorization, looks_at_paths, network_rbac};
 use super::proto::{duration, typed, u32v};
 use super::{naming, route, tls};
 use crate::ads::resources::Scope;
@@ -264,18 +262,4 @@ impl Maker<'_> {
             ..listener::FilterChain::default()
         }
     }
-}
-
-fn network_rbac(
-    rules: Option<rbac::Rbac>,
-    shadow_rules: Option<rbac::Rbac>,
-    what: &str,
-) -> listener::Filter {
-    let rbac = network::Rbac {
-        rules,
-        shadow_rules,
-        stat_prefix: format!("{what}."),
-        ..network::Rbac::default()
-    };
-    filter("envoy.filters.network.rbac", typed(&rbac))
 }

@@ -14,7 +14,7 @@ use xds_proto::google::protobuf::Any;
 use super::http::{self, Side, access_log, filter};
 use super::naming::{self, Carries, OutboundName};
 use super::proto::{address, boolv, duration, fields, metadata, text, typed, u32v};
-use super::{cluster, cors};
+use super::{cluster, cors, policy};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
@@ -175,23 +175,31 @@ pub fn loop_guard(port: u16) -> listener::FilterChain {
 /// mesh, or may not.
 pub fn catch_all(mesh: &Mesh, scope: &Scope) -> listener::Listener {
     let log = mesh.access_log(&scope.namespace, &scope.workload);
-    let cluster = match mesh.egress(&scope.namespace, &scope.workload) {
-        EgressMode::Allow => naming::PASSTHROUGH,
-        EgressMode::Block => naming::BLACK_HOLE,
-    };
     let port = scope.ports.outbound;
     let (address, additional_addresses) = bound(mesh, scope, port);
-    listener::Listener {
+    let mut it = listener::Listener {
         name: naming::OUTBOUND.to_owned(),
         address,
         additional_addresses,
         use_original_dst: boolv(true),
         listener_filters: vec![original_dst()],
         filter_chains: vec![loop_guard(port)],
-        default_filter_chain: Some(chain("egress", None, tcp_proxy(cluster, log))),
         traffic_direction: TrafficDirection::Outbound as i32,
         ..listener::Listener::default()
-    }
+    };
+    let egress = match mesh.egress(&scope.namespace, &scope.workload) {
+        EgressMode::Allow => chain("egress", None, tcp_proxy(naming::PASSTHROUGH, log)),
+        EgressMode::Block => {
+            // Refused before it reaches the tcp_proxy, a connection is logged by the listener.
+            it.access_log = access_log(log, false);
+            let nowhere = tcp_proxy(naming::BLACK_HOLE, LogFormat::Off);
+            let mut blocked = chain("egress", None, nowhere);
+            blocked.filters.insert(0, policy::blocks_egress());
+            blocked
+        }
+    };
+    it.default_filter_chain = Some(egress);
+    it
 }
 
 /// Every address of the families that connections to `port` can come in over. Our own proxy leaves

@@ -1,15 +1,19 @@
-//! Authorisation: policies into RBAC filters of the inbound side.
+//! Authorisation: policies into RBAC filters of the inbound side; and the filter that refuses all that
+//! would leave the mesh.
 //!
 //! DENY and AUDIT go into one filter, ALLOW into the next: what is denied is denied whatever else
 //! allows it. Where nothing HTTP is known of a connection, an ALLOW rule with HTTP fields does
 //! not match and a DENY rule with HTTP fields matches without them: both fail closed.
 
+use xds_proto::envoy::config::listener::v3 as listener;
 use xds_proto::envoy::config::rbac::v3 as rbac;
 use xds_proto::envoy::config::route::v3::HeaderMatcher;
 use xds_proto::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
+use xds_proto::envoy::extensions::filters::network::rbac::v3 as network;
 use xds_proto::envoy::r#type::matcher::v3 as matcher;
 
-use super::proto::{cidr, exact, glob, prefix};
+use super::http::filter;
+use super::proto::{cidr, exact, glob, prefix, typed};
 use crate::model::Mesh;
 use crate::model::manifest::authorization::{
     Action, AuthorizationPolicy, AuthorizationRule, HeaderTest, Operation, RuleSource,
@@ -59,6 +63,37 @@ pub fn authorization(
         }
     }
     all
+}
+
+/// A filter for connections.
+pub fn network_rbac(
+    rules: Option<rbac::Rbac>,
+    shadow_rules: Option<rbac::Rbac>,
+    what: &str,
+) -> listener::Filter {
+    let rbac = network::Rbac {
+        rules,
+        shadow_rules,
+        stat_prefix: format!("{what}."),
+        ..network::Rbac::default()
+    };
+    filter("envoy.filters.network.rbac", typed(&rbac))
+}
+
+/// The filter of `egress: Block`. By the cluster alone, an open connection to outside would go on:
+/// clusters are chosen when a connection begins, rules are evaluated for as long as it is open.
+pub fn blocks_egress() -> listener::Filter {
+    let all = rbac::Policy {
+        permissions: vec![ask(permission::Rule::Any(true))],
+        principals: vec![who(principal::Identifier::Any(true))],
+        ..rbac::Policy::default()
+    };
+    let rules = rbac::Rbac {
+        action: rbac::rbac::Action::Deny as i32,
+        policies: [("egress: Block".to_owned(), all)].into(),
+        ..rbac::Rbac::default()
+    };
+    network_rbac(Some(rules), None, "egress")
 }
 
 /// Whether a policy that decides looks at the paths of requests to a port of a workload.

@@ -42,16 +42,19 @@ pub(super) struct Core {
 }
 
 impl Core {
-    /// Compiles the static resources. `labels`: of every metric.
+    /// Compiles the static resources. `labels`: of every metric; `drain_time`: of connections whose
+    /// listener is removed.
     pub(super) fn new(
         bootstrap: &Bootstrap,
         logs: &Logs,
         labels: &[(String, String)],
+        drain_time: Duration,
     ) -> Result<Self, AppError> {
         let registry = Arc::new(Registry::with_labels(labels)?);
         registry.adopt(&logs.dropped)?;
         let secrets = Arc::new(SecretStore::default());
         let mut compiler = Compiler::new(&registry, logs.sinks.clone(), secrets.clone())?;
+        compiler.set_drain_time(drain_time);
         let store = Arc::new(Store::new(Snapshot::default()));
         compiler.limit_connections(bootstrap.limits.global, &bootstrap.limits.listeners);
         if let Some(limit) = &bootstrap.extensions.connections {

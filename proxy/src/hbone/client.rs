@@ -6,7 +6,7 @@ use http::uri::{Authority, Uri};
 use http::{Method, Request};
 
 use crate::dispatcher::buffer::Pool;
-use crate::http::h2::client::{Connected, blame_server};
+use crate::http::h2::{Connected, blame_server};
 use crate::http::request::error::Failure;
 use crate::stream::tunnel::{StreamGuard, TunnelInfo, TunnelStream};
 

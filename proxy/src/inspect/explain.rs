@@ -14,6 +14,7 @@ mod http;
 use super::question::Question;
 use crate::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
 use crate::config::listener::{FilterChain, TcpTarget, TerminalFilter};
+use crate::listener::authorisation;
 use crate::listener::chain;
 use crate::listener::entry::{self, LookUp, look_up};
 use crate::policy;
@@ -164,11 +165,12 @@ fn listener(
 }
 
 fn network_policy(chain: &FilterChain, question: &Question, decisions: &mut Decisions) -> bool {
-    let facts = question.facts();
-    chain
-        .rbac
-        .iter()
-        .all(|rbac| push_policy(&policy::evaluate(rbac, &facts), "connection", decisions))
+    let addresses = policy::Addresses {
+        peer: question.source,
+        destination: question.destination,
+    };
+    authorisation::decisions(addresses, chain, question.tls.as_ref(), None)
+        .all(|decision| push_policy(&decision, "connection", decisions))
 }
 
 /// Describes one filter's decision; returns whether it allows the request.

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::Arc;
 
+use super::authorisation::authorise;
 use super::chain::{ChainMatchInput, choose};
-use super::conn::authorise;
 use crate::config::listener::{FilterChain, ListenerDef};
 use crate::drain::Phase;
 use crate::policy::{DetectedProtocol, PolicySubject, Readmission};
@@ -21,22 +21,52 @@ use crate::worker::Worker;
 #[derive(Default)]
 pub(crate) struct CheckedGeneration(Cell<Option<u64>>);
 
-/// Whether an open connection must be closed: the process closes, or the connection would not be
-/// accepted any more.
+/// What becomes of an open connection by the current configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Stays,
+    /// Its listener was removed: it ends as soon as it can end in order.
+    Drains,
+    /// It is closed at once.
+    Ends,
+}
+
+/// Whether an open connection must be closed: the process closes, the connection would not be
+/// accepted any more, or the drain of its listener is over.
 pub(crate) fn must_end(
     worker: &Worker,
     subject: &PolicySubject<'_>,
     checked: &CheckedGeneration,
 ) -> bool {
+    standing(worker, subject, checked) == Standing::Ends
+}
+
+/// See [`Standing`].
+pub(crate) fn standing(
+    worker: &Worker,
+    subject: &PolicySubject<'_>,
+    checked: &CheckedGeneration,
+) -> Standing {
     if *worker.drain.borrow() == Phase::Closing {
-        return true;
+        return Standing::Ends;
     }
     if checked.0.get() == Some(worker.store.generation()) {
-        return false;
+        return Standing::Stays;
     }
     let snapshot = worker.store.peek();
-    checked.0.set(Some(snapshot.generation));
-    matches!(readmit(&snapshot, subject), Readmission::Refused)
+    match readmit(&snapshot, subject) {
+        Readmission::Refused => Standing::Ends,
+        Readmission::Removed { until } if until.is_some_and(|at| at <= worker.timers.now()) => {
+            Standing::Ends
+        }
+        // Looked up again whenever the connection's task runs: the end of a drain comes without a
+        // snapshot.
+        Readmission::Removed { .. } => Standing::Drains,
+        Readmission::By(..) => {
+            checked.0.set(Some(snapshot.generation));
+            Standing::Stays
+        }
+    }
 }
 
 /// Whether a snapshot that was published since the connection was accepted refuses it. To be called
@@ -53,7 +83,11 @@ pub(crate) fn is_refused_by_now(worker: &Worker, subject: &PolicySubject<'_>) ->
 /// allow it.
 pub fn readmit<'a>(snapshot: &'a Snapshot, subject: &PolicySubject<'a>) -> Readmission<'a> {
     let Some(listener) = snapshot.listeners.get(&subject.listener.def.name) else {
-        return Readmission::Removed;
+        // One that is not draining any more was removed too long ago.
+        return match snapshot.removed.until(&subject.listener.def.name) {
+            Some(until) => Readmission::Removed { until },
+            None => Readmission::Refused,
+        };
     };
     // If the listener has not changed, it would choose the same chain. The peer's certificate is
     // evaluated again all the same.

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 
 use super::ListenerContext;
 use super::admission::{CheckedGeneration, is_refused_by_now, must_end, readmit};
+use super::authorisation::authorise;
 use super::chain::{self, choose};
 use super::entry::find_listener;
 use super::first::{DetectError, First, ServerFirstCandidate, first};
@@ -21,14 +22,13 @@ use crate::connection_limit::ConnectionPermits;
 use crate::http::connection::serve;
 use crate::listener::tunnel;
 use crate::metrics::{OpenConnection, ResponseFlags};
-use crate::policy::{self, Addresses, DetectedProtocol, Facts, PolicySubject};
+use crate::policy::{Addresses, DetectedProtocol, PolicySubject};
 use crate::snapshot::Listener;
 use crate::socket;
 use crate::stream::Stream;
 use crate::tcp::dial::Dialled;
 use crate::tcp::proxy;
 use crate::telemetry::{Call, Calls, Record};
-use crate::tls::ConnectionInfo;
 use crate::worker::Worker;
 
 /// A connection after it was accepted.
@@ -63,7 +63,7 @@ pub(super) async fn begin(
     (bound, peer): (SocketAddr, SocketAddr),
     permits: ConnectionPermits,
 ) {
-    let held = (permits, OpenConnection::of(&entry.def.metrics));
+    let mut open = OpenConnection::of(&entry.def.metrics);
     let local = match bound.ip().is_unspecified() {
         true => match tcp.local_addr() {
             Ok(local) => local,
@@ -84,7 +84,10 @@ pub(super) async fn begin(
         start: worker.timers.now(),
     };
     match admit(&worker, &mut accepted, tcp).await {
-        Ok(admitted) => serve_chain(&worker, accepted, admitted, held),
+        Ok(admitted) => {
+            open.hand_over(&accepted.listener.def.metrics);
+            serve_chain(&worker, accepted, admitted, (permits, open));
+        }
         Err(refused) => record(&worker, &accepted, &refused),
     }
 }
@@ -250,35 +253,6 @@ async fn secure(
             chain.handshake_timeout
         ))),
     }
-}
-
-/// Evaluates the chain's network RBAC filters. True: shadow rules would have denied.
-pub(crate) fn authorise(
-    addresses: Addresses,
-    chain: &FilterChain,
-    tls: Option<&ConnectionInfo>,
-    sni: Option<&str>,
-) -> Result<bool, Refused> {
-    let facts = Facts {
-        tls,
-        direct_remote: addresses.peer.ip(),
-        remote: addresses.peer.ip(),
-        destination: addresses.destination,
-        sni: tls.and_then(|tls| tls.sni.as_deref()).or(sni),
-        request: None,
-        metadata: None,
-    };
-    let mut shadow_denied = false;
-    for rbac in &chain.rbac {
-        let decision = policy::evaluate(rbac, &facts);
-        shadow_denied |= decision.would_refuse.is_some();
-        if let Some(by) = decision.refused {
-            let by = by.map_or_else(|| "none (nothing allows it)".into(), |name| (*name).into());
-            let peer = tls.and_then(|tls| tls.peer.clone());
-            return Err(Refused::Denied { by, peer });
-        }
-    }
-    Ok(shadow_denied)
 }
 
 /// Passes the connection to its terminal filter, each kind in a task of its own size.

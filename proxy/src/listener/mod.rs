@@ -6,6 +6,7 @@
 //!   [`connection_limit`](crate::connection_limit) allows
 //! - `conn`: one connection, from accept to the path that serves it; `entry`: the listener of its
 //!   original destination
+//! - `authorisation`: the chain's network RBAC filters
 //! - `admission`: whether an open connection would still be accepted
 //! - `refused`: why one was closed before
 //! - `first`: its first bytes, and server-first protocols
@@ -28,6 +29,7 @@
 
 mod accept;
 pub(crate) mod admission;
+pub(crate) mod authorisation;
 mod bound;
 pub mod chain;
 pub(crate) mod conn;

@@ -23,10 +23,11 @@ use crate::hbone::{BadTarget, ConnectRequest, ConnectTarget, TunnelServer};
 use crate::http::h2::Prefixed;
 use crate::lifecycle::{ConnectionStatus, EndStep, Lifecycle, Limits};
 use crate::listener::accept;
-use crate::listener::admission::{CheckedGeneration, must_end};
+use crate::listener::admission::{CheckedGeneration, Standing, standing};
+use crate::listener::authorisation::authorise;
 use crate::listener::chain::choose;
 use crate::listener::conn;
-use crate::listener::conn::{AcceptedConnection, authorise, facts, record, serve_chain};
+use crate::listener::conn::{AcceptedConnection, facts, record, serve_chain};
 use crate::listener::refused::Refused;
 use crate::metrics::OpenConnection;
 use crate::policy::{DetectedProtocol, PolicySubject};
@@ -97,7 +98,8 @@ pub(crate) async fn serve(
                 if request.is_ready() {
                     return request;
                 }
-                if must_end(worker, &subject, &checked) {
+                let standing = standing(worker, &subject, &checked);
+                if standing == Standing::Ends {
                     return Poll::Ready(None);
                 }
                 server.streams().register(cx);
@@ -110,6 +112,7 @@ pub(crate) async fn serve(
                     open,
                     served: 0,
                     is_draining: worker.is_draining(accepted.listener.def.direction)
+                        || standing == Standing::Drains
                         || is_reclaimed(),
                 };
                 let drain_timeout = chain.handshake_timeout;

@@ -219,6 +219,15 @@ impl OpenConnection {
         listener.active.inc();
         Self(listener.clone())
     }
+
+    /// From here on it is a connection of `listener`, which it may have been already. As in Envoy,
+    /// those that are handed over to the listener of their original destination are that one's.
+    pub fn hand_over(&mut self, listener: &Arc<ListenerMetrics>) {
+        if !Arc::ptr_eq(&self.0, listener) {
+            listener.connections.inc();
+            *self = Self::of(listener);
+        }
+    }
 }
 
 impl Drop for OpenConnection {

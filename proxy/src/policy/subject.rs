@@ -1,6 +1,7 @@
 //! What is known of a connection: it is admitted by this, and evaluated again while it is open.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use crate::config::listener::FilterChain;
 use crate::snapshot::Listener;
@@ -21,8 +22,9 @@ pub struct PolicySubject<'a> {
 pub enum Readmission<'a> {
     /// It would not be accepted.
     Refused,
-    /// Its listener was removed, which revokes nothing: its connections are drained.
-    Removed,
+    /// Its listener was removed, which revokes nothing: its connections are drained, and those that
+    /// are left at this time are closed (`None`: beyond the clock's range).
+    Removed { until: Option<Instant> },
     /// It would be accepted, by this chain of this listener.
     By(&'a Listener, &'a FilterChain),
 }

@@ -13,7 +13,7 @@ use crate::config::listener::{TcpProxy, TcpTarget, Tunneling};
 use crate::connection_limit::{ConnectionLimit, ConnectionPermit};
 use crate::hbone::{self, Connect};
 use crate::http::pool::host::RETRY_INTERVAL;
-use crate::http::pool::{LimitReached, Pools};
+use crate::http::pool::{LimitReached, Place, Pools};
 use crate::metrics::ResponseFlags;
 use crate::snapshot::ClusterLinks;
 use crate::stream::Stream;
@@ -24,7 +24,6 @@ use crate::upstream::cluster::{NoEndpoint, PickFor};
 use crate::upstream::connect::ConnectError;
 use crate::upstream::endpoint::Endpoint;
 use crate::upstream::host::Active;
-use crate::upstream::limits::Permit;
 use crate::upstream::outlier;
 use crate::worker::Worker;
 
@@ -47,8 +46,7 @@ pub struct Dialled {
     pub stream: Stream,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) attempts: u32,
-    _permit: Permit,
-    _of_listener: Option<ConnectionPermit>,
+    _place: Place,
     _active: Active,
     open: Open,
 }
@@ -167,17 +165,6 @@ async fn attempt(
     random: &mut fastrand::Rng,
 ) -> Result<Dialled, DialFailure> {
     let metrics = &cluster.metrics;
-    let Some(permit) = cluster.limits.try_connection() else {
-        metrics.overflows.inc();
-        let why = "the cluster's connection limit is reached";
-        return Err(DialFailure::new(ResponseFlags::UPSTREAM_OVERFLOW, why));
-    };
-    let of_listener = permit_of_listener(worker, pools, cluster, origin.limit).await;
-    let of_listener = of_listener.map_err(|LimitReached| {
-        metrics.overflows.inc();
-        let why = "the listener's limit of connections to upstreams is reached";
-        DialFailure::new(ResponseFlags::UPSTREAM_OVERFLOW, why)
-    })?;
     let picked = cluster
         .pick(
             PickFor {
@@ -195,6 +182,11 @@ async fn attempt(
             DialFailure::new(flags, none.to_string())
         })?;
     let endpoint = picked.endpoint;
+    let place = place(worker, pools, cluster, &endpoint, origin.limit).await;
+    let place = place.map_err(|why| {
+        metrics.overflows.inc();
+        DialFailure::new(ResponseFlags::UPSTREAM_OVERFLOW, why)
+    })?;
     let active = endpoint.state.begin();
     match reach(worker, pools, cluster, &endpoint, proxy, origin).await {
         Ok(stream) => {
@@ -203,8 +195,7 @@ async fn attempt(
                 stream,
                 endpoint,
                 attempts: 1,
-                _permit: permit,
-                _of_listener: of_listener,
+                _place: place,
                 _active: active,
                 open: Open::new(cluster),
             })
@@ -228,6 +219,24 @@ async fn attempt(
             })
         }
     }
+}
+
+/// A place for the connection under the limits of its cluster and its listener; else the one that is
+/// reached. A cluster's limit is not waited for: connections in use may last.
+async fn place(
+    worker: &Worker,
+    pools: &Pools,
+    cluster: &Cluster,
+    endpoint: &Endpoint,
+    limit: Option<&Arc<ConnectionLimit>>,
+) -> Result<Place, &'static str> {
+    let of_cluster = pools.counting_tcp(cluster, endpoint);
+    let of_cluster = of_cluster.cluster_place(pools, cluster);
+    let of_cluster = of_cluster.ok_or("the cluster's connection limit is reached")?;
+    let of_listener = permit_of_listener(worker, pools, cluster, limit).await;
+    let of_listener = of_listener
+        .map_err(|LimitReached| "the listener's limit of connections to upstreams is reached")?;
+    Ok(Place::new(of_cluster, of_listener))
 }
 
 /// A permit of the listener's limit, waited for no longer than a dial may take: when the limit is

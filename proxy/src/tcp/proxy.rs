@@ -11,6 +11,7 @@ use super::dial::{DialFailure, Dialled, Origin, dial};
 use super::outcome::flags_and_details;
 use crate::config::listener::{FilterChain, TcpProxy};
 use crate::http::pool::Pools;
+use crate::http::request::error::with_declaration;
 use crate::metrics::ResponseFlags;
 use crate::policy::{Addresses, DetectedProtocol, PolicySubject};
 use crate::relay::{Buffered, RelayOptions, RelayOutcome, relay};
@@ -261,11 +262,33 @@ fn give_up(
     served
         .calls
         .closed(&call, failure.flags, true, false, (0, 0));
+    let details = misdeclared(served, failure);
     let mut record = served.record(worker, tls);
     record.flags = failure.flags;
+    record.termination_details = details.as_deref();
     record.upstream_failure = Some(&failure.why);
     record.cluster = failure.cluster.as_ref().map(|cluster| &*cluster.name);
     record.upstream_host = failure.endpoint;
     record.attempts = failure.attempts;
     worker.logs.write(&served.proxy.access_log, &record);
+}
+
+/// The failure and who declared the port, where a wrong declaration (as of its `targetPort`) can
+/// explain it.
+fn misdeclared(served: &SessionLog, failure: &DialFailure) -> Option<String> {
+    let what = [
+        (ResponseFlags::NO_HEALTHY_UPSTREAM, "no_healthy_upstream"),
+        (
+            ResponseFlags::UPSTREAM_CONNECTION_FAILURE,
+            "connection_failure",
+        ),
+    ];
+    let (_, what) = what
+        .iter()
+        .find(|(flags, _)| failure.flags.contains(*flags))?;
+    let declared_by = match &failure.cluster {
+        Some(cluster) => cluster.declared_by.as_deref(),
+        None => served.calls.listener.def.declared_by.as_deref(),
+    };
+    Some(with_declaration(what, declared_by?))
 }

@@ -170,7 +170,9 @@ async fn interim_responses_are_counted() {
                 assert_eq!(hints.unwrap().status(), 103);
                 interim += 1;
             }
-            assert_eq!(interim, MAX_INTERIM);
+            // Where one too many has arrived, those that wait for the client are not sent any more.
+            assert!(interim <= MAX_INTERIM, "{interim}");
+            assert!(interim == MAX_INTERIM || status == 502, "{interim}");
             assert_eq!(response.await.unwrap().status().as_u16(), status);
         }
     }

@@ -1,21 +1,24 @@
 //! Interim responses towards a client that does not read: an HTTP/1 upstream has to wait too. (In
 //! HTTP/2, HEADERS are not subject to flow control, and a connection that is not read would block
-//! its other streams: there the limit of interim responses is the bound.)
+//! its other streams: there they are counted as they arrive, and one too many resets the stream.)
 //!
 //! Runs in a network namespace of its own, with small socket buffers.
 
+use std::any::Any;
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
+use anyam_proxy::config::cluster::UpstreamProtocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::harness::{Proxy, Setup};
+use crate::hostile2::{END_HEADERS, GOAWAY, HEADERS, PING, RST_STREAM, Raw, SETTINGS, field};
 use crate::namespace::run_in_namespace;
-use crate::peers::{Client, get, h1, h2_client, ok};
+use crate::peers::{Client, get, h1, h2_client, listen, ok, read_message};
 
 /// The limit for one response.
 const COUNT: usize = 32;
@@ -88,6 +91,8 @@ async fn mesh() -> (Proxy, Gated, Gated) {
 fn interim_responses_wait_for_clients() {
     run_in_namespace("interim::http1_in_a_namespace");
     run_in_namespace("interim::http2_in_a_namespace");
+    run_in_namespace("interim::endless_http1_in_a_namespace");
+    run_in_namespace("interim::endless_http2_in_a_namespace");
 }
 
 /// Sets the loopback interface up, and small socket buffers.
@@ -136,4 +141,99 @@ async fn http2_in_a_namespace() {
     }
     assert_eq!(interim, COUNT);
     assert_eq!(response.await.unwrap().status(), 200);
+}
+
+/// An upstream that never stops is read no further than the client allows, then no further than the
+/// limit.
+#[ignore = "run by interim_responses_wait_for_clients"]
+#[tokio::test(flavor = "multi_thread")]
+async fn endless_http1_in_a_namespace() {
+    prepare();
+    let endless = listen(|mut tcp, _| async move {
+        let link = "h".repeat(HEAD);
+        let hints = format!("HTTP/1.1 103 Early Hints\r\nlink: {link}\r\n\r\n");
+        read_message(&mut tcp, &mut Vec::new()).await.unwrap();
+        while tcp.write_all(hints.as_bytes()).await.is_ok() {}
+    });
+    let mut upstream = Gated::to(endless.await, true).await;
+    let proxy = Proxy::start(Setup::new(upstream.address));
+    let gated = Gated::to(proxy.address, false).await;
+    let mut client = Client::connect(gated.address).await;
+    client.send(&get("/")).await;
+    let taken = upstream.still().await;
+    assert!(taken > 0 && taken < COUNT * HEAD / 2, "{taken} bytes");
+    gated.open.send_replace(true);
+    for _ in 0..COUNT {
+        assert!(client.receive().await.starts_with("HTTP/1.1 103"));
+    }
+    assert!(client.receive().await.starts_with("HTTP/1.1 502"));
+}
+
+/// Interim responses of 13 KiB without end, which compression makes no smaller, each once the proxy has read the one before. Fewer than
+/// cost an upstream its connection are too many for a stream.
+///
+/// # Errors
+/// When the proxy ends the connection instead of the stream. In both cases: after how many.
+async fn endless_http2(tcp: TcpStream) -> Result<usize, usize> {
+    let mut raw = Raw(tcp);
+    raw.0.read_exact(&mut [0; 24]).await.unwrap();
+    raw.send(SETTINGS, 0, 0, &[]).await;
+    let (_, stream, _) = raw.wait_for(HEADERS).await;
+    for sent in 1.. {
+        let hint = |n| field("x-hint", &format!("{:~<126}", sent * 100 + n));
+        let hints: Vec<_> = (0..99).map(hint).collect();
+        let hints = [field(":status", "103"), hints.concat()].concat();
+        raw.send(HEADERS, END_HEADERS, stream, &hints).await;
+        raw.send(PING, 0, 0, &[0; 8]).await;
+        loop {
+            match raw.receive().await {
+                Some((RST_STREAM, _, reset, _)) if reset == stream => return Ok(sent),
+                Some((GOAWAY, ..)) | None => return Err(sent),
+                Some((PING, 1, ..)) => break,
+                Some(_) => {}
+            }
+        }
+    }
+    unreachable!()
+}
+
+/// A request by HTTP/2; what keeps it open.
+async fn ask2(address: SocketAddr) -> Box<dyn Any> {
+    let mut client = h2_client(address).await;
+    let request = http::Request::get("http://shop/").body(()).unwrap();
+    let stream = client.send_request(request, true).unwrap();
+    Box::new((client, stream))
+}
+
+/// The same by HTTP/1.
+async fn ask1(address: SocketAddr) -> Box<dyn Any> {
+    let mut client = Client::connect(address).await;
+    client.send(&get("/")).await;
+    Box::new(client)
+}
+
+#[ignore = "run by interim_responses_wait_for_clients"]
+#[tokio::test(flavor = "multi_thread")]
+async fn endless_http2_in_a_namespace() {
+    prepare();
+    for version in [1, 2] {
+        let (tell, mut told) = mpsc::unbounded_channel();
+        let upstream = listen(move |tcp, _| {
+            let tell = tell.clone();
+            async move {
+                let _ = tell.send(endless_http2(tcp).await);
+            }
+        });
+        let setup = Setup::new(upstream.await).speaking(UpstreamProtocol::Http2);
+        let proxy = Proxy::start(setup);
+        let gated = Gated::to(proxy.address, false).await;
+        let _open = match version {
+            1 => ask1(gated.address).await,
+            _ => ask2(gated.address).await,
+        };
+        match told.recv().await.unwrap() {
+            Ok(sent) if sent > COUNT && sent < 2 * COUNT => {}
+            ended => panic!("{ended:?}, to a client of HTTP/{version}"),
+        }
+    }
 }

@@ -161,6 +161,7 @@ fn unchanged(now: &Snapshot) -> Snapshot {
         generation: now.generation + 1,
         listeners: now.listeners.clone(),
         by_socket: now.by_socket.clone(),
+        removed: now.removed.clone(),
         routes: now.routes.clone(),
         clusters: now.clusters.clone(),
         secrets: now.secrets.clone(),

@@ -9,6 +9,7 @@ use anyam_cli::demo::netns::Namespace;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
+use crate::egress::egress;
 use crate::harness::{CONTROL, Mesh, add_ipv6, ip};
 use crate::manifests::{STRICT, workload};
 use crate::traffic::{get, within};
@@ -153,9 +154,15 @@ fn a_mesh_works_over_ipv6() {
             .is_ok_and(|answer| answer == (200, "outside".into()))
     });
     // An app that takes the address from which the proxy delivers gets past nothing.
-    let answer = get_from("[::6]:0", &client, &format!("[{OUTSIDE}]:8080"));
+    let to = format!("[{OUTSIDE}]:8080");
+    let answer = get_from("[::6]:0", &client, &to);
     assert!(answer.unwrap().ends_with("outside"));
     // The mesh's own range is not.
     let unknown = get(&client, "[fdac:616e:7961:6d00::ffff:1]:8080", "/");
     assert!(unknown.is_err(), "{unknown:?}");
+    // Nor is anything outside, once that is blocked.
+    mesh.configure("egress.yaml", &egress("Block"));
+    mesh.wait("the end of egress", || get(&client, &to, "/").is_err());
+    let blocked = get_from("[::6]:0", &client, &to);
+    assert!(blocked.is_err(), "{blocked:?}");
 }

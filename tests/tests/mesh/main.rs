@@ -5,6 +5,7 @@
 //!   `manifests`: its configuration; `traffic`: calls of its apps
 //! - `attach`: upgrades other than WebSocket's
 //! - `control_plane`: which traffic continues when the control plane is killed; its authentication
+//! - `egress`: connections out of the mesh, and their end
 //! - `envoy`: stock Envoy as a peer
 //! - `ipv6`: the same over IPv6; `ports`: sidecars that listen on other ports
 //! - `misdeclared`: ports that are declared as something else than they are
@@ -23,6 +24,7 @@
 
 mod attach;
 mod control_plane;
+mod egress;
 mod envoy;
 mod harness;
 #[path = "../../../proxy/tests/shared/hex.rs"]

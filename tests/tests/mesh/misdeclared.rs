@@ -87,6 +87,21 @@ fn manifests() -> String {
             "240.240.9.7",
             "name: http, port: 443, targetPort: 8082",
         ),
+        &service(
+            "unnamed",
+            "240.240.9.8",
+            "name: tcp-sql, port: 5432, targetPort: sql",
+        ),
+        &service(
+            "unserved",
+            "240.240.9.9",
+            "name: tcp-sql, port: 5432, targetPort: 9998",
+        ),
+        &service(
+            "detected",
+            "240.240.9.10",
+            "name: any, port: 7000, targetPort: any",
+        ),
         &workload("client", "client", CLIENT),
         &workload("server", "db", SERVER),
     ]
@@ -139,6 +154,11 @@ fn the_error_names_the_declaration_and_others_are_not_harmed() {
         greeting(&client, "240.240.9.3:3306").is_ok_and(|said| said == "5.7 greets you")
     });
     tls_and_http_mixed_up(&mesh, &client);
+    for to in ["240.240.9.8:5432", "240.240.9.9:5432", "240.240.9.10:7000"] {
+        // Its end or its reset; the log has the reason.
+        let said = greeting(&client, to);
+        assert!(said.is_err() || said.is_ok_and(|said| said.is_empty()));
+    }
     logs_and_check(&mesh);
 }
 
@@ -163,6 +183,18 @@ fn logs_and_check(mesh: &Mesh) {
         (
             "client.out",
             "{protocol_error|declared_by_Service_shop/secure,_port_443_(https,_targetPort_8443):_TLS,",
+        ),
+        (
+            "client.out",
+            "no_healthy_upstream{declared_by_Service_shop/unnamed,_port_5432_(tcp-sql,_targetPort_sql):_TCP}",
+        ),
+        (
+            "client.out",
+            "no_healthy_upstream{declared_by_Service_shop/detected,_port_7000_(any,_targetPort_any):",
+        ),
+        (
+            "server.out",
+            "connection_failure{declared_by_Service_shop/unserved,_port_5432_(tcp-sql,_targetPort_9998):_TCP}",
         ),
         (
             "server.out",

@@ -9,6 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use prometheus::IntCounter;
 use xds_proto::type_url;
@@ -74,7 +75,7 @@ impl Compiler {
         // Last, so that an assignment finds its cluster in whichever order they came.
         self.set_all_endpoints(&next.snapshot.clusters, endpoints);
         self.relink(&mut next);
-        let published = next.publish(store);
+        let published = next.publish(store, self.drain_time);
         if removes {
             drop(before);
             let snapshot = store.load();
@@ -207,6 +208,7 @@ impl Draft {
                 generation: before.generation + 1,
                 listeners: Arc::clone(&before.listeners),
                 by_socket: Arc::clone(&before.by_socket),
+                removed: Arc::clone(&before.removed),
                 routes: Arc::clone(&before.routes),
                 clusters: Arc::clone(&before.clusters),
                 secrets: Arc::clone(&before.secrets),
@@ -220,10 +222,15 @@ impl Draft {
         }
     }
 
-    fn publish(mut self, store: &Store) -> bool {
+    fn publish(mut self, store: &Store, drain_time: Duration) -> bool {
         self.reassign_sockets();
         let changed = self.touched || !self.clusters.is_empty() || !self.routes.is_empty();
         if changed {
+            let (before, next) = (store.load(), &mut self.snapshot);
+            if !Arc::ptr_eq(&before.listeners, &next.listeners) {
+                let (old, new, now) = (&before.listeners, &next.listeners, Instant::now());
+                next.removed = Arc::new(before.removed.after(old, new, now, drain_time));
+            }
             store.publish(self.snapshot);
         }
         changed

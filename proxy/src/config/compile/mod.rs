@@ -45,6 +45,7 @@ pub(crate) mod values;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
 
 use prometheus::IntCounter;
 use xds_proto::envoy::config::cluster::v3 as cluster_pb;
@@ -72,6 +73,9 @@ use crate::snapshot::Listener;
 use crate::snapshot::RouteConfig;
 use crate::upstream::cluster::Cluster;
 
+/// Envoy's default (`--drain-time-s`).
+const DRAIN_TIME: Duration = Duration::from_secs(600);
+
 /// Compiles resources. One per process, on the control thread.
 pub struct Compiler {
     sinks: Arc<Sinks>,
@@ -91,6 +95,8 @@ pub struct Compiler {
     connection_limits: HashMap<String, Arc<ConnectionLimit>>,
     /// The bounds on connections to upstreams, by listener name.
     upstream_limits: HashMap<String, Arc<ConnectionLimit>>,
+    /// How long connections of a listener that was removed may go on.
+    drain_time: Duration,
 }
 
 /// How many resources of each kind were compiled, and how many only linked anew, since start.
@@ -178,6 +184,7 @@ impl Compiler {
             global_limit: None,
             connection_limits: HashMap::new(),
             upstream_limits: HashMap::new(),
+            drain_time: DRAIN_TIME,
         })
     }
 
@@ -262,6 +269,12 @@ impl Compiler {
         let of_listener =
             |(name, most): (&String, &u64)| (name.clone(), ConnectionLimit::new(*most));
         self.connection_limits = listeners.iter().map(of_listener).collect();
+    }
+
+    /// Sets how long connections of a listener that was removed may go on: ten minutes, unless this
+    /// is called.
+    pub fn set_drain_time(&mut self, time: Duration) {
+        self.drain_time = time;
     }
 
     /// Limits a listener's open connections, and the connections to upstreams that are opened for

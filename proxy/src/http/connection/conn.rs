@@ -51,6 +51,8 @@ pub struct Resolved {
     pub is_gone: bool,
     /// The connection would not be admitted any more: it is closed at once.
     pub is_denied: bool,
+    /// Its listener was removed: what is left of the connection then is closed.
+    drains_until: Option<Instant>,
     /// Changes whenever the rules for a request may have changed: with another connection manager,
     /// whose filters have the rules, or with another route table, which overrides them.
     pub rules_version: u64,
@@ -76,6 +78,7 @@ impl Conn {
             snapshot,
             is_gone: false,
             is_denied: false,
+            drains_until: None,
             rules_version: 0,
         };
         let newest = look_up(&downstream, first.snapshot.clone(), &first, readmit);
@@ -113,15 +116,22 @@ impl Conn {
         }
     }
 
-    /// Whether the connection would not be accepted any more.
-    pub fn is_denied(&self) -> bool {
-        self.resolve().is_denied
+    /// Whether the connection would not be accepted any more, or the drain of its listener is over.
+    pub fn must_close(&self) -> bool {
+        let resolved = self.resolve();
+        resolved.is_denied || self.is_drained(&resolved)
     }
 
-    /// Awaits `waiting`; `None` when the connection is no longer allowed before it is ready. The
-    /// task notices a newer snapshot only if it has set a timer.
-    pub fn unless_denied<F: Future>(&self, waiting: F) -> UnlessDenied<'_, F> {
-        UnlessDenied {
+    /// Whether the drain of its listener, which was removed, is over.
+    pub fn is_drained(&self, resolved: &Resolved) -> bool {
+        let until = resolved.drains_until;
+        until.is_some_and(|until| until <= self.worker.timers.now())
+    }
+
+    /// Awaits `waiting`; `None` when the connection must be closed before it is ready. The task
+    /// notices that only if it has set a timer.
+    pub fn unless_closed<F: Future>(&self, waiting: F) -> UnlessClosed<'_, F> {
+        UnlessClosed {
             conn: self,
             waiting,
         }
@@ -142,22 +152,22 @@ impl Conn {
 }
 
 pin_project! {
-    /// See [`Conn::unless_denied`]. Not an async block: one holds what it awaits twice.
-    pub struct UnlessDenied<'a, F> {
+    /// See [`Conn::unless_closed`]. Not an async block: one holds what it awaits twice.
+    pub struct UnlessClosed<'a, F> {
         conn: &'a Conn,
         #[pin]
         waiting: F,
     }
 }
 
-impl<F: Future> Future for UnlessDenied<'_, F> {
+impl<F: Future> Future for UnlessClosed<'_, F> {
     type Output = Option<F::Output>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
         match this.waiting.poll(cx) {
             Poll::Ready(ready) => Poll::Ready(Some(ready)),
-            Poll::Pending if this.conn.is_denied() => Poll::Ready(None),
+            Poll::Pending if this.conn.must_close() => Poll::Ready(None),
             Poll::Pending => Poll::Pending,
         }
     }
@@ -182,6 +192,10 @@ fn look_up(
     };
     let found = readmit(&snapshot, &subject);
     let is_denied = matches!(found, Readmission::Refused);
+    let drains_until = match found {
+        Readmission::Removed { until } => until,
+        Readmission::Refused | Readmission::By(..) => None,
+    };
     // Another chain may have replaced the connection's own. Until the connection ends, the filters
     // of that chain authorise its requests.
     if let Readmission::By(listener, chain) = found
@@ -196,6 +210,7 @@ fn look_up(
             manager: manager.clone(),
             is_gone: !stands_for(chain, &down.chain),
             is_denied,
+            drains_until,
             snapshot,
         };
     }
@@ -205,6 +220,7 @@ fn look_up(
         manager: before.manager.clone(),
         is_gone: true,
         is_denied,
+        drains_until,
         snapshot,
     }
 }

@@ -151,7 +151,7 @@ async fn listen(
             tokio::io::AsyncReadExt::read_buf(&mut stream, &mut prefix).await
         };
         let reading = async {
-            let mut reading = pin!(conn.unless_denied(reading));
+            let mut reading = pin!(conn.unless_closed(reading));
             poll_fn(|cx| match reading.as_mut().poll(cx) {
                 Poll::Pending if conn.is_reclaimed(since) => Poll::Ready(None),
                 polled => polled,

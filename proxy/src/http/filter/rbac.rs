@@ -56,12 +56,16 @@ pub fn check(rules: &Rbac, info: &StreamInfo) -> Result<(), Failure> {
     }
 }
 
-/// Why an open request must end: its connection would not be admitted any more, or the filters now
-/// in force refuse it. Rules that have already allowed it are not evaluated again.
+/// Why an open request must end: its connection would not be admitted any more, the drain of its
+/// listener is over, or the filters now in force refuse it. Rules that have already allowed it are not evaluated again.
 pub(in crate::http) fn revoked(conn: &Conn, info: &StreamInfo) -> Option<Failure> {
     let resolved = conn.resolve();
     if resolved.is_denied {
         return Some(Failure::Denied("connection".into()));
+    }
+    if conn.is_drained(&resolved) {
+        let received = info.times.request_received.is_some();
+        return Some(Failure::StreamDuration { received });
     }
     let version = resolved.rules_version;
     if info.authorised_by.replace(version) == version || !resolved.manager.authorises() {

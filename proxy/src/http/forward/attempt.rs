@@ -331,8 +331,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
     }
 
     /// Ready when an interim response may be queued for the client. The request's body is sent
-    /// meanwhile.
-    /// meanwhile.
+    /// meanwhile, and further interim responses are counted.
     fn poll_room(
         &mut self,
         cx: &mut Context<'_>,
@@ -341,7 +340,8 @@ impl<'a, 'd> Attempts<'a, 'd> {
         if let Poll::Ready(room) = self.down.poll_room(cx) {
             return Poll::Ready(room);
         }
-        if let Err(failure) = self.move_request(cx, up) {
+        let moved = self.move_request(cx, up);
+        if let Err(failure) = moved.and_then(|()| up.receive_interim(cx)) {
             return Poll::Ready(Err(failure));
         }
         self.poll_stopped(cx, None).map(Err)

@@ -61,6 +61,7 @@ impl Tunnelled {
             idle: idle_timeout(&info),
             until: crate::http::request::timeout::end_of_stream(&info),
             must_end,
+            // A request is one sample of histograms, at its end.
             flow: |_, _| {},
         };
         let outcome = relay::relay(context, &mut down, &mut up.stream, early, options).await;

@@ -89,6 +89,18 @@ impl UpstreamIo {
         }
     }
 
+    /// Counts interim responses that arrive while none can be forwarded. An HTTP/1 upstream has to
+    /// wait: nothing is read of it.
+    ///
+    /// # Errors
+    /// When there are too many, or the stream has failed.
+    pub fn receive_interim(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        match self {
+            Self::H1(_) => Ok(()),
+            Self::H2(stream) => stream.receive_interim(cx),
+        }
+    }
+
     /// The next piece of the response's body.
     pub fn poll_body(
         &mut self,

@@ -145,7 +145,7 @@ async fn next(conn: &Conn, server: &mut H1Server, timer: &Timer, served: u32) ->
         let ends = if served > 0 {
             conn.is_draining()
         } else {
-            conn.is_denied()
+            conn.must_close()
         };
         if ends && server.io.poll_readable(cx).is_pending() {
             return Poll::Ready(Next::Over);
@@ -200,7 +200,7 @@ async fn read_head(
             }
         }
         let late = timer.poll_expired(cx);
-        if late.is_pending() && conn.is_denied() {
+        if late.is_pending() && conn.must_close() {
             return Poll::Ready(Ok(None));
         }
         late.map(|()| Err(Failure::RequestTimeout(Late::Head)))

@@ -1,6 +1,7 @@
 //! An upstream HTTP/2 connection and its streams.
 
 use std::cell::Cell;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -15,6 +16,8 @@ use super::super::h1::{BodyLength, Event, Framing, MAX_INTERIM, ResponseInfo, Tu
 use super::super::request::error::Failure;
 use super::super::request::stream_info::Upstream;
 use super::convert::{self, Bounds};
+use super::failure::blame_server;
+use super::keepalive::keepalive;
 use super::prefixed::{Prefixed, WireState};
 use super::stream::{Receiving, Sending};
 use crate::config::http::Http2Options;
@@ -120,21 +123,6 @@ impl<F: FnOnce()> Drop for AtEnd<F> {
     }
 }
 
-/// Returns when the peer stopped answering pings; never without an interval.
-pub async fn keepalive(ping: Option<h2::PingPong>, timers: &Timers, options: &Http2Options) {
-    let (Some(mut ping), Some(interval)) = (ping, options.keepalive_interval) else {
-        return std::future::pending().await;
-    };
-    loop {
-        timers.sleep(interval.max(Duration::from_millis(10))).await;
-        let answer = ping.ping(h2::Ping::opaque());
-        match timers.timeout(options.keepalive_timeout, answer).await {
-            Ok(Ok(_)) => {}
-            Ok(Err(_)) | Err(_) => return,
-        }
-    }
-}
-
 impl Connected {
     /// No stream can be opened on it any more.
     pub fn is_closed(&self) -> bool {
@@ -197,6 +185,7 @@ impl Connected {
             wire: self.wire.clone(),
             connect: false,
             interim: 0,
+            ahead: VecDeque::new(),
         })
     }
 }
@@ -212,6 +201,8 @@ pub struct ClientStream {
     connect: bool,
     /// Interim responses so far.
     interim: u8,
+    /// Those that were received and not asked for yet.
+    ahead: VecDeque<http::Response<()>>,
 }
 
 enum ClientState {
@@ -297,25 +288,47 @@ impl ClientStream {
         }
     }
 
+    /// Receives interim responses before they are asked for. Flow control does not cover them: while
+    /// none can be forwarded, they would collect below without being counted.
+    pub fn receive_interim(&mut self, cx: &mut Context<'_>) -> Result<(), Failure> {
+        while let Poll::Ready(Some(interim)) = self.poll_interim(cx)? {
+            self.ahead.push_back(interim);
+        }
+        Ok(())
+    }
+
+    /// The next interim response; `None`: the final one is next.
+    fn poll_interim(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<http::Response<()>>, Failure>> {
+        let ClientState::Open { response, .. } = &mut self.state else {
+            return Poll::Ready(Ok(None));
+        };
+        let Some(interim) = ready!(response.poll_informational(cx)) else {
+            return Poll::Ready(Ok(None));
+        };
+        let interim = interim.map_err(blame_server)?;
+        self.interim = self.interim.saturating_add(1);
+        if self.interim > MAX_INTERIM {
+            return Poll::Ready(Err(Failure::BadResponse(Fault::TooManyInterim)));
+        }
+        Poll::Ready(Ok(Some(interim)))
+    }
+
     pub fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         head: &mut Head,
     ) -> Poll<Result<ResponseInfo, Failure>> {
-        let ClientState::Open {
-            response,
-            receiving,
-            ..
-        } = &mut self.state
-        else {
-            return Poll::Ready(Err(Failure::Terminated));
-        };
-        if let Poll::Ready(Some(interim)) = response.poll_informational(cx) {
-            let (parts, ()) = interim.map_err(blame_server)?.into_parts();
-            self.interim = self.interim.saturating_add(1);
-            if self.interim > MAX_INTERIM {
-                return Poll::Ready(Err(Failure::BadResponse(Fault::TooManyInterim)));
-            }
+        let mut interim = self.ahead.pop_front();
+        if interim.is_none()
+            && let Poll::Ready(next) = self.poll_interim(cx)?
+        {
+            interim = next;
+        }
+        if let Some(interim) = interim {
+            let (parts, ()) = interim.into_parts();
             convert::response_in(head, parts.status, &parts.headers, self.bounds, self.spell)
                 .map_err(Failure::BadResponse)?;
             return Poll::Ready(Ok(ResponseInfo {
@@ -325,6 +338,14 @@ impl ClientStream {
                 tunnel: false,
             }));
         }
+        let ClientState::Open {
+            response,
+            receiving,
+            ..
+        } = &mut self.state
+        else {
+            return Poll::Ready(Err(Failure::Terminated));
+        };
         let response = ready!(Pin::new(response).poll(cx)).map_err(blame_server)?;
         let (parts, body) = response.into_parts();
         let length =
@@ -375,22 +396,5 @@ impl Drop for ClientStream {
         if !done && let Some(sending) = self.sending() {
             sending.reset(h2::Reason::CANCEL);
         }
-    }
-}
-
-pub(crate) fn blame_server(error: h2::Error) -> Failure {
-    if error.is_io() {
-        return Failure::Terminated;
-    }
-    match error.reason() {
-        Some(h2::Reason::REFUSED_STREAM) => Failure::Refused,
-        // Whatever its reason, GOAWAY ends only streams above its last stream id, which the peer
-        // has not processed (RFC 9113 6.8). The others end with the connection.
-        _ if error.is_go_away() && error.is_remote() => Failure::Refused,
-        _ if error.is_library() => Failure::Protocol(error.to_string().into()),
-        _ if error.is_go_away() => Failure::Terminated,
-        reason => Failure::Reset {
-            cancelled: reason == Some(h2::Reason::CANCEL),
-        },
     }
 }

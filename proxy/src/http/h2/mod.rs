@@ -2,6 +2,7 @@
 //!
 //! - `serve`: a downstream connection; `server`: one of its streams
 //! - `client`: an upstream connection and its streams
+//! - `keepalive`: pings to either; `failure`: what an upstream's errors mean
 //! - `stream`: what both ends of a stream have in common: bounded sending, body reading
 //! - `reset_limiter`: resets a client may cause before GOAWAY
 //! - `convert`: our head type and `http`'s, both ways; `http` types are seen only there, where
@@ -11,7 +12,9 @@
 
 pub(crate) mod client;
 mod convert;
+mod failure;
 mod flood;
+mod keepalive;
 pub(crate) mod prefixed;
 pub(crate) mod reset_limiter;
 pub(super) mod serve;
@@ -19,8 +22,10 @@ pub(crate) mod server;
 mod stream;
 
 pub use crate::stream::chunk::Chunk;
-pub use client::{ClientStream, Connected, handshake, keepalive};
+pub use client::{ClientStream, Connected, handshake};
 pub use convert::{Bounds, request_in};
+pub(crate) use failure::blame_server;
+pub use keepalive::keepalive;
 pub use prefixed::{Prefixed, WireState};
 pub use reset_limiter::{RAPID, ResetLimiter};
 pub use server::ServerStream;

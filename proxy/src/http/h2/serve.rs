@@ -31,7 +31,7 @@ pub async fn serve(conn: Rc<Conn>, stream: Stream, prefix: BytesMut) {
     let io = Prefixed::server(stream, prefix, &listener.metrics.http2_floods);
     let wire = io.state().clone();
     let limit = listener.per_connection_buffer_limit;
-    let handshake = conn.unless_denied(builder(&manager, limit).handshake::<_, Chunk>(io));
+    let handshake = conn.unless_closed(builder(&manager, limit).handshake::<_, Chunk>(io));
     timer.set_or_never(manager.request_headers_timeout.or(manager.idle_timeout));
     let Ok(Some(Ok(mut connection))) = timer.race(handshake).await else {
         return;
@@ -78,7 +78,7 @@ async fn accept(conn: &Rc<Conn>, connection: &mut Connection, wire: &Rc<WireStat
             loop {
                 if budget.is_exceeded() {
                     connection.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
-                } else if conn.is_denied() {
+                } else if conn.must_close() {
                     connection.abrupt_shutdown(h2::Reason::NO_ERROR);
                 }
                 let accepted = connection.poll_accept(cx);

@@ -230,7 +230,7 @@ impl HostPool {
     }
 
     /// Drops closed and expired connections, and all idle ones unless `kept`; returns whether any
-    /// is left.
+    /// is left, in use or idle.
     pub(super) fn tidy(&self, kept: bool) -> bool {
         let limit = self.idle_timeout.get();
         let old = |since: Instant| self.is_old(since);
@@ -246,7 +246,8 @@ impl HostPool {
             let kept = kept && !expired(shared.used.get()) && !old(shared.since);
             !shared.connected.is_closed() && (busy || kept)
         });
-        !(self.idle.borrow().is_empty() && self.shared.borrow().is_empty()) || self.dialling.get()
+        let has_kept = !(self.idle.borrow().is_empty() && self.shared.borrow().is_empty());
+        has_kept || !self.has_no_connection() || self.dialling.get()
     }
 }
 

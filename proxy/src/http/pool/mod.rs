@@ -204,6 +204,18 @@ impl Pools {
         oldest.is_some_and(|(since, host)| host.close_idle(since, |_| true))
     }
 
+    /// The pool that counts TCP connections to the endpoint: they take places beside those that are
+    /// kept for requests.
+    pub(crate) fn counting_tcp(&self, cluster: &Cluster, endpoint: &Endpoint) -> Rc<HostPool> {
+        self.at(Key {
+            cluster: cluster.id,
+            address: endpoint.address,
+            transport: endpoint.transport.unwrap_or(u32::MAX),
+            follows: None,
+            tunnel: false,
+        })
+    }
+
     fn host(&self, target: &CheckoutTarget<'_>) -> Rc<HostPool> {
         let follows = matches!(target.cluster.protocol, UpstreamProtocol::Downstream);
         self.at(Key {

@@ -14,17 +14,30 @@ use super::{CheckoutTarget, Pools};
 use crate::connection_limit::{ConnectionLimit, ConnectionPermit};
 use crate::http::request::error::Failure;
 use crate::overload::Reaper;
+use crate::upstream::cluster::Cluster;
 use crate::upstream::limits::Permit;
 use crate::worker::Worker;
 
 /// A connection's place under the limits, and in its endpoint's count.
 pub struct Place {
-    _permit: Permit,
-    _of_host: Rc<()>,
+    _of_cluster: ClusterPlace,
     of_listener: Option<ConnectionPermit>,
 }
 
+/// A connection's place under its cluster's limit, and in its endpoint's count.
+pub(crate) struct ClusterPlace {
+    _permit: Permit,
+    _of_host: Rc<()>,
+}
+
 impl Place {
+    pub(crate) fn new(of_cluster: ClusterPlace, of_listener: Option<ConnectionPermit>) -> Self {
+        Self {
+            _of_cluster: of_cluster,
+            of_listener,
+        }
+    }
+
     fn counts_to(&self, limit: &Arc<ConnectionLimit>) -> bool {
         let permit = self.of_listener.as_ref();
         permit.is_some_and(|permit| Arc::ptr_eq(permit.limit(), limit))
@@ -84,22 +97,32 @@ impl Pools {
 impl HostPool {
     /// A place for one more connection; `None`: one of this endpoint's own has to come back first.
     pub(super) fn place(&self, pools: &Pools, target: &CheckoutTarget<'_>) -> Option<Place> {
-        let limits = &target.cluster.limits;
+        let of_cluster = self.cluster_place(pools, target.cluster)?;
+        let of_listener = pools.permit_of(target.limit).ok()?;
+        Some(Place::new(of_cluster, of_listener))
+    }
+
+    /// A place for one more connection under the cluster's limit; `None`: the limit is reached, by
+    /// connections in use, and this endpoint has one of them.
+    pub(crate) fn cluster_place(&self, pools: &Pools, cluster: &Cluster) -> Option<ClusterPlace> {
+        let limits = &cluster.limits;
         let permit = limits.try_connection().or_else(|| {
-            if pools.close_idle(target.cluster.id)
+            if pools.close_idle(cluster.id)
                 && let Some(permit) = limits.try_connection()
             {
                 return Some(permit);
             }
-            let has_none = Rc::strong_count(&self.places) == 1;
-            has_none.then(|| limits.take_connection())
+            self.has_no_connection().then(|| limits.take_connection())
         })?;
-        let of_listener = pools.permit_of(target.limit).ok()?;
-        Some(Place {
+        Some(ClusterPlace {
             _permit: permit,
             _of_host: self.places.clone(),
-            of_listener,
         })
+    }
+
+    /// Whether no connection, in use or idle, has a place here.
+    pub(super) fn has_no_connection(&self) -> bool {
+        Rc::strong_count(&self.places) == 1
     }
 
     /// Waits until a connection may be available, under the limit of pending requests. At a

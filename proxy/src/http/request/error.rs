@@ -352,6 +352,15 @@ fn before(reason: &str) -> Cow<'static, str> {
 }
 
 /// Words as Envoy writes them in details: no spaces.
-pub fn detail(words: &str) -> String {
+fn detail(words: &str) -> String {
     words.replace(char::is_whitespace, "_")
+}
+
+/// Details with the declaration of a port, as Envoy adds a reason: within braces, without spaces.
+pub fn with_declaration(details: &str, declared_by: &str) -> String {
+    let why = detail(&format!("declared by {declared_by}"));
+    match details.strip_suffix('}') {
+        Some(open) => format!("{open}|{why}}}"),
+        None => format!("{details}{{{why}}}"),
+    }
 }

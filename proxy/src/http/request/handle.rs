@@ -357,7 +357,7 @@ impl Exchange<'_, '_> {
             }
             flushed => flushed,
         });
-        match self.timer.race(self.conn.unless_denied(flushed)).await {
+        match self.timer.race(self.conn.unless_closed(flushed)).await {
             Ok(Some(flushed)) => flushed,
             Ok(None) | Err(_) => Err(Failure::ClientGone),
         }

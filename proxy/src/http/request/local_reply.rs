@@ -28,7 +28,7 @@ pub fn failure(info: &mut StreamInfo, failure: &Failure) -> Reply {
         false => None,
     };
     if let Some(declared_by) = &declared_by {
-        info.details = declared(&info.details, declared_by);
+        info.details = error::with_declaration(&info.details, declared_by).into();
     }
     let mut head = Head::new();
     head.set_version(info.version);
@@ -57,15 +57,6 @@ fn declared_by(info: &StreamInfo) -> Option<Arc<str>> {
     match &info.cluster {
         Some(cluster) => cluster.declared_by.clone(),
         None => info.downstream.listener.def.declared_by.clone(),
-    }
-}
-
-/// Details with the declaration, as Envoy adds a reason: within braces, without spaces.
-fn declared(details: &str, declared_by: &str) -> Cow<'static, str> {
-    let why = error::detail(&format!("declared by {declared_by}"));
-    match details.strip_suffix('}') {
-        Some(open) => format!("{open}|{why}}}").into(),
-        None => format!("{details}{{{why}}}").into(),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 use super::rig::{Rig, connect, echo_server, listener, static_cluster};
 use crate::stalled::http;
@@ -99,6 +99,78 @@ fn a_connection_lasts_no_longer_than_its_tcp_proxy_says() {
         let mut client = connect(port).await;
         assert!(is_served(&mut client).await);
         while is_served(&mut client).await {}
+    });
+}
+
+/// May have one connection.
+fn with_one_connection(mut cluster: Value) -> Value {
+    cluster["circuit_breakers"] = json!({"thresholds": [{"max_connections": 1}]});
+    cluster
+}
+
+/// As in Envoy, where the others' connections would starve it.
+#[test]
+fn an_endpoint_without_a_connection_may_have_one_beyond_the_clusters_limit() {
+    run(async {
+        let mut rig = Rig::new();
+        let port = rig.free_port();
+        let mut cluster = with_one_connection(static_cluster("two", echo_server().await));
+        let second = static_cluster("two", echo_server().await);
+        let endpoint = |cluster: &Value| {
+            let all = &cluster["load_assignment"]["endpoints"][0]["lb_endpoints"];
+            all[0].clone()
+        };
+        let both = json!([endpoint(&cluster), endpoint(&second)]);
+        cluster["load_assignment"]["endpoints"][0]["lb_endpoints"] = both;
+        rig.apply(&[cluster], &[listener("in", port, json!({}), "two")]);
+        let mut first = connect(port).await;
+        assert!(is_served(&mut first).await);
+        let mut second = connect(port).await;
+        assert!(is_served(&mut second).await);
+        assert!(!is_served(&mut connect(port).await).await);
+        assert!(is_served(&mut first).await && is_served(&mut second).await);
+        drop(first);
+        served_at_last(port).await;
+    });
+}
+
+/// A connection that is kept for requests is closed for one in use.
+#[test]
+fn idle_connections_make_room_for_tcp() {
+    run(async {
+        let mut rig = Rig::new();
+        let (port, other) = (rig.free_port(), rig.free_port());
+        let app = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let cluster = static_cluster("app", app.local_addr().unwrap());
+        let bytes = listener("bytes", port, json!({}), "app");
+        rig.apply(
+            &[with_one_connection(cluster)],
+            &[http(other, false), bytes],
+        );
+        let mut client = connect(other).await;
+        let request = b"GET / HTTP/1.1\r\nHost: app\r\n\r\n";
+        client.write_all(request).await.unwrap();
+        let (mut kept, _) = app.accept().await.unwrap();
+        assert!(kept.read(&mut [0; 4096]).await.unwrap() > 0);
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        kept.write_all(answer).await.unwrap();
+        assert!(client.read(&mut [0; 4096]).await.unwrap() > 0);
+        let serving = async {
+            let (mut served, _) = app.accept().await.unwrap();
+            served.write_all(b"x").await.unwrap();
+            served
+        };
+        // The client may have its response before the connection counts as idle.
+        let at_last = async {
+            loop {
+                if let Ok(byte) = connect(port).await.read_u8().await {
+                    return byte;
+                }
+            }
+        };
+        let (_served, byte) = tokio::join!(serving, at_last);
+        assert_eq!(byte, b'x');
+        assert_eq!(kept.read(&mut [0]).await.unwrap(), 0);
     });
 }
 

@@ -2,8 +2,10 @@
 //! that speak first, mutual TLS, policy, and destinations that are subscribed to on demand.
 
 mod callers;
+mod explained;
 mod limits;
 mod redirected;
+mod removed;
 mod reverified;
 mod revoked;
 pub mod rig;

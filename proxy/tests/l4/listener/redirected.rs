@@ -5,12 +5,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyam_proxy::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 
 use super::rig::{
-    Rig, echo_server, greeting_server, listener, original_dst_cluster, static_cluster,
+    Rig, echo_server, greeting_server, listener, original_dst_cluster, rbac, static_cluster,
 };
 use crate::namespace::run_in_namespace;
 use crate::support::run;
@@ -54,12 +54,15 @@ fn in_a_namespace() {
                 static_cluster("mail", mail),
                 original_dst_cluster("passthrough"),
             ],
-            &[outbound, at("240.0.0.1", 80, "echo")],
+            &[outbound.clone(), at("240.0.0.1", 80, "echo")],
         );
         super::rig::connect(15001).await;
 
         // Known.
         assert_eq!(talk("240.0.0.1:80").await, Some(*b"ping"));
+        // A listener without connections for long would be evicted.
+        let counted = "anyam_listener_connections_total{listener=\"outbound/240.0.0.1:80\"} 1";
+        assert!(rig.metric(counted));
 
         // On demand: there by the time the answer comes.
         let answer = async {
@@ -103,10 +106,30 @@ fn in_a_namespace() {
         // The control plane does not answer: fails closed, nothing is dialled.
         assert_eq!(talk("240.0.0.4:80").await, None);
         assert!(rig.metric(dialled));
+
+        // Nothing may leave the mesh any more, as is published while the look-up is under way.
+        let answer = async {
+            let wanted = wanted.recv().await.unwrap();
+            rig.apply(&[], &[refusing_all(outbound)]);
+            wanted.answer.send(OnDemandResponse::Absent).unwrap();
+        };
+        let (refused, ()) = tokio::join!(talk("240.0.0.6:9"), answer);
+        assert_eq!(refused, None);
+        assert!(rig.metric(dialled));
+        assert!(rig.metric("anyam_listener_rbac_denied_total{listener=\"outbound\"} 1"));
     });
 }
 
-fn at(address: &str, port: u16, cluster: &str) -> serde_json::Value {
+fn refusing_all(mut listener: Value) -> Value {
+    let mut rules = rbac("DENY", "");
+    let policy = &mut rules["typed_config"]["rules"]["policies"]["one"];
+    policy["principals"] = json!([{"any": true}]);
+    let filters = &mut listener["filter_chains"][0]["filters"];
+    filters.as_array_mut().unwrap().insert(0, rules);
+    listener
+}
+
+fn at(address: &str, port: u16, cluster: &str) -> Value {
     let mut listener = listener(
         &format!("outbound/{address}:{port}"),
         port,

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyam_proxy::config::compile::{Changes, Compiler, SecretStore};
 use anyam_proxy::config::demand::OnDemandClient;
@@ -130,6 +131,11 @@ impl Rig {
             .map(|(name, most)| (name.to_owned(), most));
         self.compiler
             .limit_connections(global, &listeners.collect());
+    }
+
+    /// How long connections of listeners that are removed after this may go on.
+    pub fn drain_time(&mut self, time: Duration) {
+        self.compiler.set_drain_time(time);
     }
 
     /// The same, with a limit near which idle connections are closed.

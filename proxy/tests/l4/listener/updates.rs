@@ -165,10 +165,17 @@ fn bytes_go_on_whatever_becomes_of_their_chain() {
         echo(&mut stream).await;
         peer.rig.apply(&[], &[with_another_chain(listener.clone())]);
         echo(&mut stream).await;
-        peer.rig.apply(&[], &[with_other_tls(listener)]);
+        peer.rig.apply(&[], &[with_other_tls(listener.clone())]);
+        echo(&mut stream).await;
+        // It drains, and is its listener's own again once that is back, and with it the policy.
+        peer.rig.remove_listener("in");
+        echo(&mut stream).await;
+        peer.rig.apply(&[], std::slice::from_ref(&listener));
         echo(&mut stream).await;
         peer.rig.remove_listener("in");
         echo(&mut stream).await;
+        peer.rig.apply(&[], &[denying(listener)]);
+        assert!(is_cut(&mut stream).await);
     });
 }
 
