@@ -1,4 +1,4 @@
-//! What a change costs the control plane: one endpoint's readiness, from the source's event to the
+//! What a change costs the control plane: one endpoint's readiness, from the source's delta to the
 //! encoded bytes of the subscribers: the callers' sidecars and the endpoint's own.
 
 use std::collections::BTreeMap;
