@@ -31,7 +31,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::admission::{Admission, ConnectionLimits, ConnectionPermit, Displaced};
+use super::admission::{Admission, ConnectionLimits, ConnectionPermit, Displaced, Holder};
 use crate::identity::{Peer, VerifiedPeer};
 use crate::metrics::Metrics;
 
@@ -55,9 +55,9 @@ pub struct Connection {
     first: Option<FirstStream>,
     /// When it ends, whatever it carries.
     end: Pin<Box<Sleep>>,
-    /// `None`: it is never displaced.
-    displaced: Option<Displaced>,
+    displaced: Displaced,
     ended: bool,
+    metrics: Arc<Metrics>,
     /// Its permit among the connections that may be open.
     _permit: ConnectionPermit,
 }
@@ -107,20 +107,22 @@ impl FirstStream {
 }
 
 impl Connection {
-    /// Ready when it must end: for its age, for its silence, or to make room.
+    /// Ready when it must end: for its age, for its silence, or to make room. It is polled with every
+    /// read and write, so that a peer that does not read what it is sent does not keep it open.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.ended {
             return Poll::Ready(());
         }
-        let displaced = match &mut self.displaced {
-            Some(displaced) => Pin::new(displaced).poll(cx).is_ready(),
-            None => false,
-        };
+        if Pin::new(&mut self.displaced).poll(cx).is_ready() {
+            self.metrics.refused("displaced");
+            self.ended = true;
+            return Poll::Ready(());
+        }
         let silent = match &mut self.first {
             Some(first) => first.deadline.as_mut().poll(cx).is_ready(),
             None => false,
         };
-        if displaced || silent || self.end.as_mut().poll(cx).is_ready() {
+        if silent || self.end.as_mut().poll(cx).is_ready() {
             self.ended = true;
             return Poll::Ready(());
         }
@@ -168,24 +170,40 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
+        let this = &mut *self;
+        if this.poll_end(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        match &mut this.io {
             Io::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
             Io::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
+        let ended = self.poll_end(cx).is_ready();
+        let flushed = match &mut self.io {
             Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        };
+        unless_ended(flushed, ended)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
+        let ended = self.poll_end(cx).is_ready();
+        let shut = match &mut self.io {
             Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        };
+        unless_ended(shut, ended)
+    }
+}
+
+/// The peer of a connection that has ended is not waited for.
+fn unless_ended(polled: Poll<io::Result<()>>, ended: bool) -> Poll<io::Result<()>> {
+    match polled.is_pending() && ended {
+        true => Poll::Ready(Ok(())),
+        false => polled,
     }
 }
 
@@ -268,24 +286,23 @@ impl Acceptor {
                 Io::Tls(Box::new(stream))
             }
         };
-        let trusted = peer.insecure || peer.verified.is_some();
-        let life = if trusted {
-            permit.verified().map_err(|refused| {
+        let mut life = UNVERIFIED_LIFE;
+        if let Some(holder) = Holder::of(&peer) {
+            displaced = permit.verified(holder).map_err(|refused| {
                 self.metrics.refused(refused.label());
                 tracing::warn!(%refused, "a proxy's connection was refused");
                 io::Error::other(refused)
             })?;
-            self.limits.age.saturating_add(spread(self.limits.grace()))
-        } else {
-            UNVERIFIED_LIFE
-        };
+            life = self.limits.age.saturating_add(spread(self.limits.grace()));
+        }
         Ok(Connection {
             io,
             peer,
             first: Some(FirstStream::new()),
             end: Box::pin(tokio::time::sleep(life)),
-            displaced: (!trusted).then_some(displaced),
+            displaced,
             ended: false,
+            metrics: Arc::clone(&self.metrics),
             _permit: permit,
         })
     }

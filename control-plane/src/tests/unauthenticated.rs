@@ -1,4 +1,5 @@
-//! Peers without a certificate on the xDS port, and how long a connection lasts.
+//! What peers can take of the xDS port, without a certificate and with one, and how long a connection
+//! lasts.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -174,6 +175,36 @@ async fn one_workload_takes_the_places_of_its_own_streams_only() {
     // The live one was not touched.
     bench.mesh.change(&[(CLUSTER, "a", Some("1"))]);
     assert_eq!(names(&live.next().await.unwrap()), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_one_certificate_keep_no_other_proxy_out() {
+    let state = tempfile::tempdir().unwrap();
+    let mesh = Memory::new().workload("shop", "web-0", "web");
+    let mesh = Arc::new(mesh.workload("shop", "cart-0", "cart"));
+    let mut options = options(state.path());
+    options.max_streams = 20;
+    let running = start(options, mesh.clone(), Arc::new(absent())).await;
+    let bench = Bench {
+        state,
+        mesh,
+        running: running.unwrap(),
+    };
+    let (web, cart) = tokio::join!(bench.join("web-0", "web"), bench.join("cart-0", "cart"));
+    let mut held = Vec::new();
+    for _ in 0..50 {
+        let stream = TcpStream::connect(bench.running.xds).await.unwrap();
+        let name = ServerName::try_from("anyam-control").unwrap();
+        held.push(bench.connector(Some(&web)).connect(name, stream).await);
+    }
+    // The oldest ended for the newer ones, before their silence ends them.
+    let oldest = held.remove(0).unwrap();
+    assert!(ended(oldest).await < Duration::from_secs(5));
+    for (client, workload) in [(&cart, "cart-0"), (&web, "web-0")] {
+        let channel = bench.channel(Some(client)).await;
+        let mut stream = Delta::open(channel, node(workload)).await.unwrap();
+        stream.next().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
