@@ -1,7 +1,8 @@
 //! The gRPC port: accepts connections, performs the TLS handshake, and passes them to tonic.
 //!
 //! Our own loop, so that a slow, silent or hostile peer holds one permit of those for peers without
-//! a certificate ([`super::admission`]) for a short time, and does not hold up the port.
+//! a certificate ([`super::admission`]) for a short time, and does not hold up the port. Control
+//! frames are counted ([`super::frames`]).
 #![cfg_attr(
     not(test),
     deny(
@@ -21,7 +22,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -32,6 +33,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::admission::{Admission, ConnectionLimits, ConnectionPermit, Displaced, Holder};
+use super::frames::{ControlFrames, Frames, PREFACE};
 use crate::identity::{Peer, VerifiedPeer};
 use crate::metrics::Metrics;
 
@@ -52,58 +54,18 @@ enum Io {
 pub struct Connection {
     io: Io,
     peer: Peer,
-    first: Option<FirstStream>,
+    /// When it ends unless a stream begins; `None`: one has.
+    first: Option<Pin<Box<Sleep>>>,
     /// When it ends, whatever it carries.
     end: Pin<Box<Sleep>>,
     displaced: Displaced,
+    received: Frames,
+    sent: Frames,
+    control: ControlFrames,
     ended: bool,
     metrics: Arc<Metrics>,
     /// Its permit among the connections that may be open.
     _permit: ConnectionPermit,
-}
-
-/// Waits for a first HEADERS frame (RFC 9113 6.2).
-struct FirstStream {
-    deadline: Pin<Box<Sleep>>,
-    /// Bytes to pass before the next frame's head: the preface, then payloads.
-    skip: usize,
-    head: [u8; 9],
-    filled: usize,
-}
-
-impl FirstStream {
-    fn new() -> Self {
-        FirstStream {
-            deadline: Box::pin(tokio::time::sleep(FIRST_STREAM)),
-            skip: 24,
-            head: [0; 9],
-            filled: 0,
-        }
-    }
-
-    /// Whether a stream begins in these bytes.
-    fn has_begun(&mut self, bytes: &[u8]) -> bool {
-        const HEADERS: u8 = 1;
-        for byte in bytes {
-            if self.skip > 0 {
-                self.skip = self.skip.saturating_sub(1);
-                continue;
-            }
-            if let Some(place) = self.head.get_mut(self.filled) {
-                *place = *byte;
-            }
-            self.filled = self.filled.saturating_add(1);
-            if self.filled == self.head.len() {
-                self.filled = 0;
-                let [a, b, c, kind, ..] = self.head;
-                if kind == HEADERS {
-                    return true;
-                }
-                self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-            }
-        }
-        false
-    }
 }
 
 impl Connection {
@@ -119,7 +81,7 @@ impl Connection {
             return Poll::Ready(());
         }
         let silent = match &mut self.first {
-            Some(first) => first.deadline.as_mut().poll(cx).is_ready(),
+            Some(first) => first.as_mut().poll(cx).is_ready(),
             None => false,
         };
         if silent || self.end.as_mut().poll(cx).is_ready() {
@@ -127,6 +89,23 @@ impl Connection {
             return Poll::Ready(());
         }
         Poll::Pending
+    }
+
+    /// Looks at what came in. False: it is a flood of control frames.
+    fn count(&mut self, read: &[u8]) -> bool {
+        let Connection {
+            first,
+            received,
+            control,
+            ..
+        } = self;
+        received.scan(read, |frame| {
+            if frame.is_headers() {
+                *first = None;
+            }
+            control.received(frame);
+        });
+        !control.is_flood(Instant::now)
     }
 }
 
@@ -155,10 +134,15 @@ impl AsyncRead for Connection {
             Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
         })?;
         let read = buf.filled().get(before..).unwrap_or_default();
-        if let Some(first) = &mut this.first
-            && first.has_begun(read)
-        {
-            this.first = None;
+        if !this.count(read) {
+            this.ended = true;
+            this.metrics.refused("flood");
+            let address = this.peer.address;
+            tracing::warn!(
+                ?address,
+                "a connection to the xDS port sent too many control frames of HTTP/2 and was closed"
+            );
+            buf.set_filled(before);
         }
         Poll::Ready(Ok(()))
     }
@@ -174,10 +158,14 @@ impl AsyncWrite for Connection {
         if this.poll_end(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        match &mut this.io {
+        let written = ready!(match &mut this.io {
             Io::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
             Io::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        })?;
+        let control = &mut this.control;
+        let bytes = buf.get(..written).unwrap_or_default();
+        this.sent.scan(bytes, |frame| control.sent(frame));
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -298,9 +286,12 @@ impl Acceptor {
         Ok(Connection {
             io,
             peer,
-            first: Some(FirstStream::new()),
+            first: Some(Box::pin(tokio::time::sleep(FIRST_STREAM))),
             end: Box::pin(tokio::time::sleep(life)),
             displaced,
+            received: Frames::after(PREFACE),
+            sent: Frames::default(),
+            control: ControlFrames::new(Instant::now()),
             ended: false,
             metrics: Arc::clone(&self.metrics),
             _permit: permit,
@@ -317,29 +308,4 @@ fn spread(grace: Duration) -> Duration {
         Err(_) => 0.5,
     };
     grace.mul_f64(0.2 + 0.8 * part)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_first_stream_is_seen_however_the_bytes_are_cut() {
-        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        bytes.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]);
-        bytes.extend([0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-        let before = bytes.len();
-        bytes.extend([0, 0, 1, 1, 4, 0, 0, 0, 1]);
-        for cut in 1..bytes.len() {
-            let mut first = FirstStream::new();
-            let mut seen = None;
-            for (at, piece) in bytes.chunks(cut).enumerate() {
-                if first.has_begun(piece) {
-                    seen = Some(at * cut + piece.len());
-                    break;
-                }
-            }
-            assert!(seen.is_some_and(|seen| seen > before), "{cut}");
-        }
-    }
 }

@@ -208,6 +208,38 @@ async fn connections_of_one_certificate_keep_no_other_proxy_out() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_control_frames_ends_the_connection() {
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let bench = bench(|_| {}).await;
+    let web = bench.join("web-0", "web").await;
+    for frame in [PING, SETTINGS] {
+        let stream = TcpStream::connect(bench.running.xds).await.unwrap();
+        let name = ServerName::try_from("anyam-control").unwrap();
+        let tls = bench.connector(Some(&web)).connect(name, stream).await;
+        let (read, mut write) = tokio::io::split(tls.unwrap());
+        let flood = async {
+            write.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
+            write.write_all(SETTINGS).await?;
+            for _ in 0..200 {
+                write.write_all(&frame.repeat(100)).await?;
+            }
+            write.flush().await
+        };
+        // The connection may end before all is written.
+        let (took, _) = tokio::join!(ended(read), flood);
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    let token = std::fs::read_to_string(&bench.running.token_file).unwrap();
+    let bearer = format!("Bearer {}", token.trim());
+    let headers = [("authorization", &*bearer)];
+    let (_, metrics) = bench.http("GET", "/metrics", &headers, "").await;
+    let metrics = String::from_utf8(metrics.to_vec()).unwrap();
+    let line = r#"anyam_control_connections_refused_total{reason="flood"} 2"#;
+    assert!(metrics.contains(line), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_of_a_request_without_a_credential_is_read() {
     let bench = bench(|_| {}).await;
     for credential in ["", "Bearer anyam-join.v1.x"] {
