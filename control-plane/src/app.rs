@@ -118,7 +118,8 @@ impl App {
         })?;
         private::directory(&options.state_dir)?;
         let model = mesh_options(&options);
-        let (translator, folder) = declared::open(folder, &options.state_dir, model)?;
+        let opened = declared::open_filled(folder, &options.state_dir, model).await;
+        let (translator, folder) = opened?;
         let metrics = Metrics::new().map_err(StartError::from)?;
         let (options, metrics) = ((options, None), Arc::new(metrics));
         Self::follow(translator, (Watched::new(folder), None), options, metrics).await
