@@ -295,21 +295,22 @@ fn an_allow_for_a_service_says_which_ports_it_leaves_open() {
         )
     };
     let ports = "{ name: http, port: 80 }";
-    let findings = |mesh: &Mesh| {
-        let all = mesh.translator.findings();
-        let about = |it: &&anyam_control::types::Finding| it.what.contains("AuthorizationPolicy");
-        let about: Vec<_> = all.iter().filter(about).cloned().collect();
-        assert!(about.iter().all(|it| it.severity == Severity::Warning));
-        about.into_iter().map(|it| it.what).collect::<Vec<_>>()
+    let findings = |mesh: &Mesh, severity: Severity| {
+        let all = mesh.translator.findings().into_iter();
+        let about = all.filter(|it| it.what.contains("AuthorizationPolicy"));
+        let about = about.filter(|it| it.severity == severity);
+        about.map(|it| it.what).collect::<Vec<_>>()
     };
+    let undeclared = "AuthorizationPolicy shop/only covers the ports that its Service lists; undeclared ports stay open to every caller, should the app listen on any: shop/db";
     let text = |policies: &str, ports: &str| format!("{db}{}{policies}", service("a", "", ports));
     mesh.write("m.yaml", &text(&of_service("Allow"), ports));
     assert_eq!(
-        findings(&mesh),
+        findings(&mesh, Severity::Warning),
         [
             "AuthorizationPolicy shop/only covers the ports that its Service lists; other ports of the same workloads stay open to every caller: shop/db (9090)"
         ]
     );
+    assert_eq!(findings(&mesh, Severity::Info), [undeclared]);
     let at = |port| {
         mesh.translator
             .uncovered(([10, 0, 0, 1], port).into())
@@ -317,12 +318,14 @@ fn an_allow_for_a_service_says_which_ports_it_leaves_open() {
     };
     assert_eq!((at(80), at(9090), at(1234)), (0, 1, 1));
 
+    // All declared ports are covered, and others can't be.
+    let both = "{ name: http, port: 80 }, { name: more, port: 9090 }";
+    mesh.write("m.yaml", &text(&of_service("Allow"), both));
+    assert_eq!(findings(&mesh, Severity::Warning), Vec::<String>::new());
+    assert_eq!(findings(&mesh, Severity::Info), [undeclared]);
+
     for closed in [
         text(&of_service("Deny"), ports),
-        text(
-            &of_service("Allow"),
-            "{ name: http, port: 80 }, { name: more, port: 9090 }",
-        ),
         text(
             &format!("{}{}", of_service("Allow"), policy("all", "rules: [{}]")),
             ports,
@@ -340,7 +343,9 @@ fn an_allow_for_a_service_says_which_ports_it_leaves_open() {
         ),
     ] {
         mesh.write("m.yaml", &closed);
-        assert_eq!(findings(&mesh), Vec::<String>::new(), "{closed}");
+        for severity in [Severity::Warning, Severity::Info] {
+            assert_eq!(findings(&mesh, severity), Vec::<String>::new(), "{closed}");
+        }
     }
 }
 
