@@ -161,6 +161,7 @@ fn service(number: usize) -> Object {
             headless: false,
             publish_not_ready: false,
             left_out: Vec::new(),
+            unsupported: Vec::new(),
             external_name: None,
         }
         .into(),

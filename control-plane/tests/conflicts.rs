@@ -386,10 +386,6 @@ fn an_external_name_and_all_fields_of_a_service_are_accepted() {
             "type: ExternalName, externalName: 'a b'",
             "spec.externalName: `a b` is no name",
         ),
-        (
-            "type: ExternalName, externalName: a, sessionAffinity: ClientIP",
-            "spec.sessionAffinity: is not",
-        ),
     ] {
         mesh.write(
             "m.yaml",
@@ -401,4 +397,32 @@ fn an_external_name_and_all_fields_of_a_service_are_accepted() {
         let not_met = format!("{}: {}", errors[0].field, errors[0].message);
         assert!(not_met.starts_with(expected), "{not_met}");
     }
+}
+
+#[test]
+fn a_service_with_fields_that_are_not_supported_is_served_and_names_them() {
+    let mut mesh = Mesh::new();
+    let ip = "|, clusterIP: 10.1.0.1, sessionAffinity: ClientIP, sessionAffinityConfig: { clientIP: { timeoutSeconds: 9 } }, internalTrafficPolicy: Local";
+    let outside = "---\napiVersion: v1\nkind: Service\nmetadata: { name: mail, namespace: shop }\nspec: { type: ExternalName, externalName: mail.example.com, sessionAffinity: ClientIP }\n";
+    let db = workload("db", "10.0.0.1", "");
+    let text = format!("{}{outside}{db}", service("web", ip, "{ port: 80 }"));
+    mesh.write("m.yaml", &text);
+    assert_eq!(mesh.translator.objects().file_errors, vec![]);
+    assert_eq!(mesh.owner("10.1.0.1"), "shop/web");
+    let affinity = "spec.sessionAffinity: `ClientIP` is not supported by the mesh, and not used; supported: None";
+    let policy = "spec.internalTrafficPolicy: `Local` is not supported by the mesh, and not used; supported: Cluster";
+    assert_eq!(
+        mesh.not_met(),
+        [
+            format!("Service shop/mail: AllFields FieldLeftOut: {affinity}"),
+            format!("Service shop/web: AllFields FieldLeftOut: {affinity}; {policy}"),
+        ]
+    );
+    // What it says is taken back with the fields.
+    let text = format!(
+        "{}{db}",
+        service("web", "|, clusterIP: 10.1.0.1", "{ port: 80 }")
+    );
+    mesh.write("m.yaml", &text);
+    assert_eq!(mesh.not_met(), Vec::<String>::new());
 }
