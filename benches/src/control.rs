@@ -1,4 +1,4 @@
-//! What a change costs the control plane: one endpoint's readiness, from the source's event to the
+//! What a change costs the control plane: one endpoint's readiness, from the source's delta to the
 //! encoded bytes of the subscribers: the callers' sidecars and the endpoint's own.
 
 use std::collections::BTreeMap;
@@ -161,6 +161,7 @@ fn service(number: usize) -> Object {
             headless: false,
             publish_not_ready: false,
             left_out: Vec::new(),
+            unsupported: Vec::new(),
             external_name: None,
         }
         .into(),

@@ -1,7 +1,8 @@
 //! Composition: source → model → translation → servers, and the commands that print or write.
 //!
 //! - [`serve`]: reads the folder, or lists the cluster, once before anything is served, so that a
-//!   start never removes from a proxy what is declared; then follows changes until a signal to stop.
+//!   start never removes from a proxy what is declared; then follows changes until a signal to stop, or
+//!   until one of its tasks ends by itself.
 //! - `cluster`: a control plane of a cluster, and what it keeps there.
 //! - `commands`: [`token`] and [`certificate`].
 
@@ -11,12 +12,12 @@ mod commands;
 pub use self::cluster::ClusterOptions;
 pub use self::commands::{certificate, token};
 
+use std::future::pending;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::args::{InjectionArgs, ServeArgs};
 use crate::ca::authority::Lifetimes;
@@ -25,7 +26,7 @@ use crate::context::{self, Context, Contexts};
 use crate::declared::{self, OpenError};
 use crate::incumbents::IncumbentsError;
 use crate::inject::settings::{MeshSettings, SettingsError};
-use crate::inject::start::{self as injection, WebhookError};
+use crate::inject::start::{self as injection, RunningWebhook, WebhookError};
 use crate::kubernetes::Keeper;
 use crate::kubernetes::root_secret::RootSecretError;
 use crate::metrics::Metrics;
@@ -35,6 +36,7 @@ use crate::source::kubernetes::connect::ConnectError;
 use crate::source::kubernetes::status::Statuses;
 use crate::source::watch::Watched;
 use crate::source::{Source, SourceError};
+use crate::supervise::{LongLivedTasks, TaskEnded};
 use crate::translate::Translator;
 
 /// Why a command fails.
@@ -94,6 +96,8 @@ pub enum AppError {
     Temporary(CaError),
     #[error("{0} is missing on the command line")]
     Missing(&'static str),
+    #[error(transparent)]
+    Ended(#[from] TaskEnded),
 }
 
 /// A control plane that follows a source.
@@ -102,9 +106,8 @@ pub struct App {
     pub translator: Arc<Translator>,
     /// Of a cluster.
     pub keeper: Option<Keeper>,
-    following: JoinHandle<()>,
-    /// In a cluster.
-    writing: Option<JoinHandle<()>>,
+    /// What follows the source, and what writes to it.
+    tasks: LongLivedTasks,
 }
 
 impl App {
@@ -118,7 +121,8 @@ impl App {
         })?;
         private::directory(&options.state_dir)?;
         let model = mesh_options(&options);
-        let (translator, folder) = declared::open(folder, &options.state_dir, model)?;
+        let opened = declared::open_filled(folder, &options.state_dir, model).await;
+        let (translator, folder) = opened?;
         let metrics = Metrics::new().map_err(StartError::from)?;
         let (options, metrics) = ((options, None), Arc::new(metrics));
         Self::follow(translator, (Watched::new(folder), None), options, metrics).await
@@ -133,13 +137,36 @@ impl App {
         let (resources, shown) = (Arc::clone(&translator), Arc::clone(&translator));
         let running = server::start_with(options, issuing, metrics, (resources, shown)).await?;
         let following = declared::follow(Arc::clone(&translator), source, statuses);
+        let mut tasks = LongLivedTasks::default();
+        tasks.spawn("following changes of the configuration", following);
         Ok(App {
             running,
             translator,
             keeper: None,
-            following: tokio::spawn(following),
-            writing: None,
+            tasks,
         })
+    }
+
+    /// Waits until something that it does ends by itself. What is left must be stopped then: it would
+    /// serve what is outdated.
+    pub async fn ended(&mut self) -> TaskEnded {
+        let App {
+            running,
+            tasks,
+            keeper,
+            ..
+        } = self;
+        let keeping = async {
+            match keeper {
+                Some(keeper) => keeper.ended().await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            ended = tasks.ended() => ended,
+            ended = running.ended() => ended,
+            ended = keeping => ended,
+        }
     }
 
     /// Gives up leadership, ends streams and closes sockets; some seconds at most.
@@ -148,13 +175,9 @@ impl App {
             running,
             translator: _,
             keeper,
-            following,
-            writing,
+            mut tasks,
         } = self;
-        following.abort();
-        if let Some(writing) = writing {
-            writing.abort();
-        }
+        tasks.shutdown().await;
         let kept = async {
             if let Some(keeper) = keeper {
                 keeper.stop().await;
@@ -171,10 +194,33 @@ fn mesh_options(options: &Options) -> model::MeshOptions {
     }
 }
 
+/// The signals to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, AppError> {
+        let listen = |kind| signal(kind).map_err(AppError::Signals);
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn received(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
 /// Serves until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// When it can't start.
+/// When it can't start, or one of its tasks ends by itself; then everything else was stopped, too.
 pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
     let webhook = webhook_options(&args)?;
     let settings = webhook.as_ref().map(|webhook| &webhook.settings);
@@ -186,8 +232,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
     let options = server_options(&args, state_dir);
     let folder = args.config_dir;
     let context = args.context;
-    let mut terminate = signal(SignalKind::terminate()).map_err(AppError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(AppError::Signals)?;
+    let mut signals = Signals::new()?;
     let start = async {
         match (cluster, folder) {
             (Some(cluster), _) => App::start_in_cluster(cluster, options).await,
@@ -196,10 +241,9 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
         }
     };
     // A start may wait for the API server.
-    let app = tokio::select! {
+    let mut app = tokio::select! {
         app = start => app?,
-        _ = terminate.recv() => return Ok(()),
-        _ = interrupt.recv() => return Ok(()),
+        () = signals.received() => return Ok(()),
     };
     tracing::info!(
         xds = %app.running.xds,
@@ -207,7 +251,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
         token = %app.running.token_file.display(),
         "serving"
     );
-    let webhook = match webhook {
+    let mut webhook = match webhook {
         None => None,
         Some(webhook) => {
             let (authority, metrics) = (&app.running.authority, &app.running.metrics);
@@ -215,11 +259,15 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
         }
     };
     let context = write_context(&context, &app.running);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+    let stopped = tokio::select! {
+        () = signals.received() => Ok(()),
+        ended = app.ended() => Err(ended),
+        ended = webhook_ended(&mut webhook) => Err(ended),
+    };
+    match &stopped {
+        Ok(()) => tracing::info!("stopping"),
+        Err(ended) => tracing::error!(%ended, "stopping"),
     }
-    tracing::info!("stopping");
     if let Some((contexts, name)) = context {
         // A context that stays behind leads to a closed port, and the next start replaces it.
         let _ = contexts.remove(&name);
@@ -229,7 +277,14 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
     }
     app.stop().await;
     drop(temporary);
-    Ok(())
+    stopped.map_err(AppError::from)
+}
+
+async fn webhook_ended(webhook: &mut Option<RunningWebhook>) -> TaskEnded {
+    match webhook {
+        Some(webhook) => webhook.ended().await,
+        None => pending().await,
+    }
 }
 
 fn server_options(args: &ServeArgs, state_dir: PathBuf) -> Options {
@@ -325,6 +380,56 @@ fn write_context(name: &str, running: &Running) -> Option<(Contexts, String)> {
         Err(error) => {
             tracing::info!(%error, "no context was written; `anyam` needs --api and --token-file");
             None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::MeshOptions;
+    use crate::model::mesh::builder::Builder;
+    use crate::model::mesh::vip::Vips;
+    use crate::source::Observed;
+    use crate::tests::bench;
+
+    /// A source that panics, or has no further report.
+    struct Broken {
+        panics: bool,
+    }
+
+    impl Source for Broken {
+        async fn next(&mut self) -> Result<Observed, SourceError> {
+            assert!(!self.panics, "on purpose");
+            Err(SourceError::Panicked)
+        }
+
+        fn name(&self) -> String {
+            "broken".to_owned()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_source_that_is_not_followed_any_more_is_reported_as_an_end() {
+        let following = "following changes of the configuration";
+        for panics in [true, false] {
+            let state = tempfile::tempdir().unwrap();
+            let builder = Builder::new(MeshOptions::default(), Vips::new());
+            let translator = Arc::new(Translator::new(builder));
+            let metrics = Arc::new(Metrics::new().unwrap());
+            let options = (bench::options(state.path()), None);
+            let source = (Broken { panics }, None);
+            let app = App::follow(translator, source, options, metrics).await;
+            let mut app = app.unwrap();
+            let expected = match panics {
+                true => TaskEnded::Panicked {
+                    task: following,
+                    message: "on purpose".to_owned(),
+                },
+                false => TaskEnded::Returned(following),
+            };
+            assert_eq!(app.ended().await, expected);
+            app.stop().await;
         }
     }
 }

@@ -1,11 +1,11 @@
-//! What is declared, as the rest of the control plane sees it: [`open`] reads a folder once, [`list`]
-//! waits for a cluster's first report, [`follow`] keeps up with a source, and the API reads what was
-//! declared.
+//! What is declared, as the rest of the control plane sees it: [`open`] reads a folder once,
+//! [`open_filled`] waits for one that has lost its files, [`list`] for a cluster's first report;
+//! [`follow`] keeps up with a source, and the API reads what was declared.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::api::declared::{Declared, DeclaredPorts, DeclaredWorkload};
 use crate::findings;
@@ -15,6 +15,7 @@ use crate::model::mesh::builder::Builder;
 use crate::model::mesh::endpoints::EndpointsBy;
 use crate::model::mesh::ports;
 use crate::model::mesh::vip::{VipError, Vips};
+use crate::source::absence;
 use crate::source::files::Folder;
 use crate::source::kubernetes::Cluster;
 use crate::source::kubernetes::status::Statuses;
@@ -52,13 +53,82 @@ pub fn open(
     state_dir: &Path,
     options: MeshOptions,
 ) -> Result<(Arc<Translator>, Folder), OpenError> {
-    let vips = Vips::load(&state_dir.join("vips.json"))?;
-    let incumbents = Incumbents::load(&state_dir.join("address-conflicts.json"))?;
-    let builder = Builder::new(options, vips).remember(incumbents);
-    let translator = Arc::new(Translator::new(builder));
-    let mut folder = folder(config_dir, state_dir)?;
+    let Unread {
+        translator,
+        mut folder,
+        ..
+    } = unread(config_dir, state_dir, options)?;
     publish(&translator, folder.changes(), None);
     Ok((translator, folder))
+}
+
+/// As [`open`], for a control plane that proxies come to. If an earlier run allotted addresses and the
+/// folder declares nothing now, it may be a volume that is not mounted yet: it is waited for, as long
+/// as a folder that loses its objects later keeps them. Until then nothing is served, so that
+/// proxies keep what they have.
+///
+/// # Errors
+/// As [`open`].
+pub async fn open_filled(
+    config_dir: &Path,
+    state_dir: &Path,
+    options: MeshOptions,
+) -> Result<(Arc<Translator>, Folder), OpenError> {
+    let Unread {
+        translator,
+        mut folder,
+        served_before,
+    } = unread(config_dir, state_dir, options)?;
+    if served_before {
+        until_filled(&mut folder).await;
+    }
+    publish(&translator, folder.changes(), None);
+    Ok((translator, folder))
+}
+
+/// How often an empty folder is looked at before anything is served.
+const LOOK: Duration = Duration::from_millis(500);
+
+async fn until_filled(folder: &mut Folder) {
+    let began = Instant::now();
+    while folder.scan(Instant::now()).objects.is_empty() {
+        let waited = began.elapsed();
+        if waited >= absence::FOLDER {
+            tracing::error!(
+                folder = folder.name(),
+                "the folder has stayed without objects: the mesh is empty"
+            );
+            return;
+        }
+        if waited < LOOK {
+            tracing::error!(
+                folder = folder.name(),
+                "the folder has no objects, but the state folder has addresses of Services: waiting for objects for {} s before anything is served",
+                absence::FOLDER.as_secs()
+            );
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Opened, with nothing of the folder read.
+struct Unread {
+    translator: Arc<Translator>,
+    folder: Folder,
+    /// The state folder has addresses that an earlier run allotted.
+    served_before: bool,
+}
+
+fn unread(config_dir: &Path, state_dir: &Path, options: MeshOptions) -> Result<Unread, OpenError> {
+    let vips = Vips::load(&state_dir.join("vips.json"))?;
+    let served_before = !vips.is_empty();
+    let incumbents = Incumbents::load(&state_dir.join("address-conflicts.json"))?;
+    let builder = Builder::new(options, vips).remember(incumbents);
+    Ok(Unread {
+        translator: Arc::new(Translator::new(builder)),
+        folder: folder(config_dir, state_dir)?,
+        served_before,
+    })
 }
 
 /// Waits for a cluster's first report, which has everything. Services of a cluster have their

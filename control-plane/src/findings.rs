@@ -134,10 +134,12 @@ fn services_without_endpoints(mesh: &Mesh) -> Vec<Finding> {
     findings
 }
 
-/// `Allow` policies for a Service whose workloads have declared ports that no `Allow` covers: the
-/// policy's author may take the workload for closed.
+/// `Allow` policies for a Service whose workloads have ports that no `Allow` covers: the policy's
+/// author may take the workload for closed. Ports that are not declared are a finding of their own:
+/// whether the app listens on any is not known.
 fn uncovered_ports(mesh: &Mesh) -> Vec<Finding> {
     let mut open: BTreeMap<Key, Vec<String>> = BTreeMap::new();
+    let mut undeclared: BTreeMap<Key, Vec<String>> = BTreeMap::new();
     let mut workloads: Vec<_> = mesh.workloads.iter().collect();
     workloads.sort_by_key(|(key, _)| *key);
     for (_, entry) in workloads {
@@ -145,29 +147,46 @@ fn uncovered_ports(mesh: &Mesh) -> Vec<Finding> {
             let ports = entry.ports.keys();
             let ports = ports.filter(|port| !is_covered(mesh, entry, Some(**port)));
             let ports: Vec<String> = ports.map(u16::to_string).collect();
+            let workload = entry.workload.meta.key();
+            if !is_covered(mesh, entry, None) {
+                let of_policy = undeclared.entry(policy.meta.key()).or_default();
+                of_policy.push(workload.to_string());
+            }
             if !ports.is_empty() {
-                let workload = entry.workload.meta.key();
                 let named = format!("{workload} ({})", ports.join(", "));
                 open.entry(policy.meta.key()).or_default().push(named);
             }
         }
     }
-    let finding = |(key, workloads): (Key, Vec<String>)| {
-        let more = workloads.len().saturating_sub(NAMED);
-        let mut named = workloads[..workloads.len() - more].join(", ");
-        if more > 0 {
-            named.push_str(&format!(" and {more} more"));
-        }
-        Finding {
-            severity: Severity::Warning,
-            what: format!(
-                "AuthorizationPolicy {key} covers the ports that its Service lists; other ports of the same workloads stay open to every caller: {named}"
-            ),
-            location: format!("AuthorizationPolicy {key}"),
-            todo: "target the Workload, or the namespace, to cover all ports; or list the port in a Service with a policy".to_owned(),
-        }
-    };
-    open.into_iter().map(finding).collect()
+    let open = open.into_iter().map(|(key, workloads)| Finding {
+        severity: Severity::Warning,
+        what: format!(
+            "AuthorizationPolicy {key} covers the ports that its Service lists; other ports of the same workloads stay open to every caller: {}",
+            named(&workloads)
+        ),
+        location: format!("AuthorizationPolicy {key}"),
+        todo: "target the Workload, or the namespace, to cover all ports; or list the port in a Service with a policy".to_owned(),
+    });
+    let undeclared = undeclared.into_iter().map(|(key, workloads)| Finding {
+        severity: Severity::Info,
+        what: format!(
+            "AuthorizationPolicy {key} covers the ports that its Service lists; undeclared ports stay open to every caller, should the app listen on any: {}",
+            named(&workloads)
+        ),
+        location: format!("AuthorizationPolicy {key}"),
+        todo: "target the Workload, or the namespace, to cover undeclared ports too".to_owned(),
+    });
+    open.chain(undeclared).collect()
+}
+
+/// The first few, and how many more.
+fn named(workloads: &[String]) -> String {
+    let more = workloads.len().saturating_sub(NAMED);
+    let mut named = workloads[..workloads.len() - more].join(", ");
+    if more > 0 {
+        named.push_str(&format!(" and {more} more"));
+    }
+    named
 }
 
 /// `Allow` policies that hold for some port of a workload by one of its services.

@@ -17,7 +17,8 @@
 //! - [`model`]: typed objects, indexed, with their status; [`source`]: manifests from a folder.
 //! - [`translate`]: the mesh into xDS resources.
 //! - [`types`]: what the API says, in JSON; [`metrics`]: the control plane's own; [`text`]: from peers.
-//! - [`server`]: the sockets, over whatever resources they are given.
+//! - [`server`]: the sockets, over whatever resources they are given; [`supervise`]: what runs as long
+//!   as the process.
 
 pub mod ads;
 pub mod api;
@@ -40,6 +41,7 @@ pub mod model;
 pub mod server;
 pub mod source;
 mod state_file;
+pub mod supervise;
 pub mod text;
 pub mod translate;
 pub mod types;

@@ -20,7 +20,6 @@ use std::time::Duration;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
@@ -45,6 +44,7 @@ use crate::descriptors;
 use crate::inspect::Agents;
 use crate::inspect::service::InspectService;
 use crate::metrics::Metrics;
+use crate::supervise::{LongLivedTasks, TaskEnded};
 
 /// A request may carry the versions of everything a large proxy has.
 const MAX_REQUEST: usize = 16 << 20;
@@ -103,17 +103,21 @@ pub struct Running {
     pub authority: Arc<Authority>,
     pub metrics: Arc<Metrics>,
     closing: watch::Sender<bool>,
-    tasks: JoinSet<()>,
+    tasks: LongLivedTasks,
     /// Held while we run.
     _lock: File,
 }
 
 impl Running {
+    /// Waits until something that it does ends by itself.
+    pub async fn ended(&mut self) -> TaskEnded {
+        self.tasks.ended().await
+    }
+
     /// Ends the streams, and waits until they are closed, some seconds at most.
     pub async fn stop(mut self) {
         self.closing.send_replace(true);
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(STOP, ended).await.is_err() {
+        if tokio::time::timeout(STOP, self.tasks.join()).await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
     }
@@ -190,32 +194,40 @@ impl Options {
     }
 }
 
-/// ADS without TLS, for tests and trusted networks.
-fn serve_plaintext(
-    tasks: &mut JoinSet<()>,
+/// The xDS port, and the one for ADS without TLS, for tests and trusted networks.
+fn serve_xds(
+    tasks: &mut LongLivedTasks,
     grpc: Grpc,
-    listener: TcpListener,
-    address: SocketAddr,
-) -> SocketAddr {
-    tracing::warn!(%address, "plaintext ADS is open: clients that reach it are believed without a certificate");
-    tasks.spawn(grpc.serve(listener, None));
-    address
+    (secure, plaintext): (Bound, Option<Bound>),
+    tls: Arc<ServerConfig>,
+) -> (SocketAddr, Option<SocketAddr>) {
+    tasks.spawn("waking streams", grpc.ads.0.dispatch());
+    let (listener, xds) = secure;
+    tasks.spawn("serving xDS", grpc.clone().serve(listener, Some(tls)));
+    let plaintext = plaintext.map(|(listener, address)| {
+        tracing::warn!(%address, "plaintext ADS is open: clients that reach it are believed without a certificate");
+        tasks.spawn("serving plaintext ADS", grpc.serve(listener, None));
+        address
+    });
+    (xds, plaintext)
 }
 
 /// The API's port, and the one for metrics and health.
 fn serve_api(
-    tasks: &mut JoinSet<()>,
+    tasks: &mut LongLivedTasks,
     api: Api,
     (people, monitoring): (Bound, Option<Bound>),
     closed: &watch::Receiver<bool>,
 ) -> (SocketAddr, Option<SocketAddr>) {
     let api = Arc::new(api);
     let monitoring = monitoring.map(|(listener, address)| {
-        tasks.spawn(Arc::clone(&api).serve(listener, ApiPort::Monitoring, closed.clone()));
+        let serving = Arc::clone(&api).serve(listener, ApiPort::Monitoring, closed.clone());
+        tasks.spawn("serving metrics", serving);
         address
     });
     let (listener, address) = people;
-    tasks.spawn(api.serve(listener, ApiPort::People, closed.clone()));
+    let serving = api.serve(listener, ApiPort::People, closed.clone());
+    tasks.spawn("serving the API", serving);
     (address, monitoring)
 }
 
@@ -288,12 +300,9 @@ pub async fn start_with(
         authority: Arc::clone(&authority),
         metrics: Arc::clone(&metrics),
     };
-    let mut tasks = JoinSet::new();
-    let (listener, xds) = sockets.xds;
-    tasks.spawn(grpc.clone().serve(listener, Some(secrets.tls)));
-    let insecure_ads = sockets
-        .insecure
-        .map(|(listener, address)| serve_plaintext(&mut tasks, grpc, listener, address));
+    let mut tasks = LongLivedTasks::default();
+    let ports = (sockets.xds, sockets.insecure);
+    let (xds, insecure_ads) = serve_xds(&mut tasks, grpc, ports, secrets.tls);
     let (api, metrics_port) = serve_api(&mut tasks, shown, (sockets.api, sockets.metrics), &closed);
     let renewal = serving::keep_renewed(
         secrets.serving,
@@ -301,7 +310,7 @@ pub async fn start_with(
         secrets.renew_in,
         closed,
     );
-    tasks.spawn(renewal);
+    tasks.spawn("renewing the control plane's certificate", renewal);
     Ok(Running {
         xds,
         api,

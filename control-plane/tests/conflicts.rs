@@ -295,21 +295,22 @@ fn an_allow_for_a_service_says_which_ports_it_leaves_open() {
         )
     };
     let ports = "{ name: http, port: 80 }";
-    let findings = |mesh: &Mesh| {
-        let all = mesh.translator.findings();
-        let about = |it: &&anyam_control::types::Finding| it.what.contains("AuthorizationPolicy");
-        let about: Vec<_> = all.iter().filter(about).cloned().collect();
-        assert!(about.iter().all(|it| it.severity == Severity::Warning));
-        about.into_iter().map(|it| it.what).collect::<Vec<_>>()
+    let findings = |mesh: &Mesh, severity: Severity| {
+        let all = mesh.translator.findings().into_iter();
+        let about = all.filter(|it| it.what.contains("AuthorizationPolicy"));
+        let about = about.filter(|it| it.severity == severity);
+        about.map(|it| it.what).collect::<Vec<_>>()
     };
+    let undeclared = "AuthorizationPolicy shop/only covers the ports that its Service lists; undeclared ports stay open to every caller, should the app listen on any: shop/db";
     let text = |policies: &str, ports: &str| format!("{db}{}{policies}", service("a", "", ports));
     mesh.write("m.yaml", &text(&of_service("Allow"), ports));
     assert_eq!(
-        findings(&mesh),
+        findings(&mesh, Severity::Warning),
         [
             "AuthorizationPolicy shop/only covers the ports that its Service lists; other ports of the same workloads stay open to every caller: shop/db (9090)"
         ]
     );
+    assert_eq!(findings(&mesh, Severity::Info), [undeclared]);
     let at = |port| {
         mesh.translator
             .uncovered(([10, 0, 0, 1], port).into())
@@ -317,12 +318,14 @@ fn an_allow_for_a_service_says_which_ports_it_leaves_open() {
     };
     assert_eq!((at(80), at(9090), at(1234)), (0, 1, 1));
 
+    // All declared ports are covered, and others can't be.
+    let both = "{ name: http, port: 80 }, { name: more, port: 9090 }";
+    mesh.write("m.yaml", &text(&of_service("Allow"), both));
+    assert_eq!(findings(&mesh, Severity::Warning), Vec::<String>::new());
+    assert_eq!(findings(&mesh, Severity::Info), [undeclared]);
+
     for closed in [
         text(&of_service("Deny"), ports),
-        text(
-            &of_service("Allow"),
-            "{ name: http, port: 80 }, { name: more, port: 9090 }",
-        ),
         text(
             &format!("{}{}", of_service("Allow"), policy("all", "rules: [{}]")),
             ports,
@@ -340,7 +343,9 @@ fn an_allow_for_a_service_says_which_ports_it_leaves_open() {
         ),
     ] {
         mesh.write("m.yaml", &closed);
-        assert_eq!(findings(&mesh), Vec::<String>::new(), "{closed}");
+        for severity in [Severity::Warning, Severity::Info] {
+            assert_eq!(findings(&mesh, severity), Vec::<String>::new(), "{closed}");
+        }
     }
 }
 
@@ -381,10 +386,6 @@ fn an_external_name_and_all_fields_of_a_service_are_accepted() {
             "type: ExternalName, externalName: 'a b'",
             "spec.externalName: `a b` is no name",
         ),
-        (
-            "type: ExternalName, externalName: a, sessionAffinity: ClientIP",
-            "spec.sessionAffinity: is not",
-        ),
     ] {
         mesh.write(
             "m.yaml",
@@ -396,4 +397,32 @@ fn an_external_name_and_all_fields_of_a_service_are_accepted() {
         let not_met = format!("{}: {}", errors[0].field, errors[0].message);
         assert!(not_met.starts_with(expected), "{not_met}");
     }
+}
+
+#[test]
+fn a_service_with_fields_that_are_not_supported_is_served_and_names_them() {
+    let mut mesh = Mesh::new();
+    let ip = "|, clusterIP: 10.1.0.1, sessionAffinity: ClientIP, sessionAffinityConfig: { clientIP: { timeoutSeconds: 9 } }, internalTrafficPolicy: Local";
+    let outside = "---\napiVersion: v1\nkind: Service\nmetadata: { name: mail, namespace: shop }\nspec: { type: ExternalName, externalName: mail.example.com, sessionAffinity: ClientIP }\n";
+    let db = workload("db", "10.0.0.1", "");
+    let text = format!("{}{outside}{db}", service("web", ip, "{ port: 80 }"));
+    mesh.write("m.yaml", &text);
+    assert_eq!(mesh.translator.objects().file_errors, vec![]);
+    assert_eq!(mesh.owner("10.1.0.1"), "shop/web");
+    let affinity = "spec.sessionAffinity: `ClientIP` is not supported by the mesh, and not used; supported: None";
+    let policy = "spec.internalTrafficPolicy: `Local` is not supported by the mesh, and not used; supported: Cluster";
+    assert_eq!(
+        mesh.not_met(),
+        [
+            format!("Service shop/mail: AllFields FieldLeftOut: {affinity}"),
+            format!("Service shop/web: AllFields FieldLeftOut: {affinity}; {policy}"),
+        ]
+    );
+    // What it says is taken back with the fields.
+    let text = format!(
+        "{}{db}",
+        service("web", "|, clusterIP: 10.1.0.1", "{ port: 80 }")
+    );
+    mesh.write("m.yaml", &text);
+    assert_eq!(mesh.not_met(), Vec::<String>::new());
 }

@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Waker};
 
 use anyam_control::ads::resources::Resources;
 use anyam_control::api::Declared;
@@ -179,4 +181,27 @@ fn a_file_of_the_state_folder_that_is_not_ours_ends_the_start() {
             "{error}"
         );
     }
+}
+
+#[tokio::test]
+async fn a_start_on_a_folder_that_has_lost_its_files_waits_for_them() {
+    let folders = Folders::new();
+    let (config, state) = (folders.config.path(), folders.state.path());
+    let open = || declared::open_filled(config, state, MeshOptions::default());
+    let served = |translator: &Translator| translator.state().mesh.services.iter().count();
+    // The first start: an empty mesh is one.
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(pin!(open()).poll(&mut context).is_ready());
+    let web =
+        "apiVersion: v1\nkind: Service\nmetadata: { name: web }\nspec: { ports: [{ port: 80 }] }\n";
+    folders.write("web.yaml", web);
+    let (translator, _) = open().await.unwrap();
+    assert_eq!(served(&translator), 1);
+    // Another start, before the volume is mounted.
+    folders.remove("web.yaml");
+    let mut opening = pin!(open());
+    assert!(opening.as_mut().poll(&mut context).is_pending());
+    folders.write("web.yaml", web);
+    let (translator, _) = opening.await.unwrap();
+    assert_eq!(served(&translator), 1);
 }

@@ -257,7 +257,7 @@ fn workers(title: &'static str, hops: &[Hop]) -> Plan {
 fn scale_control() -> Plan {
     let sizes = control::SIZES.iter();
     Plan {
-        title: "one endpoint changed: from the source's event to the bytes of four sidecars",
+        title: "one endpoint changed: from the source's delta to the bytes of four sidecars",
         contestants: sizes
             .flat_map(|(name, _)| all(&[(*name, Program::Direct)], &[]))
             .collect(),

@@ -3,8 +3,12 @@
 //! A peer without a certificate of the mesh (joining, or in its handshake) holds a permit of a
 //! separate pool for at most 30 s; one source may hold half of that pool. When either bound is
 //! reached, the oldest such connection is closed. So connections with a certificate are always
-//! admitted up to their own limits and are never displaced. A source is refused only when
+//! admitted up to their own limits and are never displaced by others. A source is refused only when
 //! connections with a certificate hold all of its permits.
+//!
+//! One certificate is good for any number of connections, from any number of addresses. So each
+//! [`Holder`] has a limit, too, and beyond it the oldest of its own connections is closed: a
+//! workload's key, stolen or not, does not take the permits of other workloads.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -13,6 +17,8 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
+use crate::identity::{Identity, Peer, VerifiedPeer};
+
 /// Connections in their handshake, or without a certificate, at most.
 const UNVERIFIED: usize = 2048;
 /// They hold at most 1/`PART` of the descriptors, whatever the limit above.
@@ -20,6 +26,9 @@ const PART: u64 = 4;
 /// A /64 of IPv6 counts as one source. It may be one host or a whole network, so it has the permits
 /// of this many IPv4 addresses.
 const NETWORK: usize = 4;
+/// Connections of one workload at most. Its proxy has one or two, and as many again while it
+/// restarts or while they reach their age.
+pub const OF_WORKLOAD: usize = 32;
 
 /// What connections to the gRPC port may take up.
 #[derive(Clone, Copy, Debug)]
@@ -48,9 +57,47 @@ impl ConnectionLimits {
         }
     }
 
+    /// A certificate without a workload may be that of a whole Deployment, so it has more, but never
+    /// all connections.
+    fn of_holder(&self, holder: &Holder) -> usize {
+        let half = (self.verified / 2).max(1);
+        match holder {
+            Holder::Workload(..) => half.min(OF_WORKLOAD),
+            Holder::Identity(_) => half,
+            Holder::Plaintext => usize::MAX,
+        }
+    }
+
     /// Time between GOAWAY and the end: its streams move to another connection, not all at once.
     pub fn grace(&self) -> Duration {
         (self.age / 10).max(Duration::from_secs(1))
+    }
+}
+
+/// Who has a connection whose peer is trusted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// The workload that a certificate names, under its identity. Workloads of one service account
+    /// are different ones.
+    Workload(Identity, String),
+    /// All that have a certificate of this identity which names no workload.
+    Identity(Identity),
+    /// Clients of the plaintext port.
+    Plaintext,
+}
+
+impl Holder {
+    /// `None`: the peer has no certificate.
+    pub fn of(peer: &Peer) -> Option<Self> {
+        match &peer.verified {
+            Some(VerifiedPeer {
+                identity, workload, ..
+            }) => Some(match workload.is_empty() {
+                true => Holder::Identity(identity.clone()),
+                false => Holder::Workload(identity.clone(), workload.clone()),
+            }),
+            None => peer.insecure.then_some(Holder::Plaintext),
+        }
     }
 }
 
@@ -87,11 +134,14 @@ impl OfSource {
     }
 }
 
+/// Connections by age, with their source; dropping the sender ends the connection.
+type ByAge = BTreeMap<u64, (IpAddr, oneshot::Sender<()>)>;
+
 #[derive(Default)]
 struct OpenConnections {
-    /// By age; dropping the sender ends the connection.
-    unverified: BTreeMap<u64, (IpAddr, oneshot::Sender<()>)>,
+    unverified: ByAge,
     verified: usize,
+    by_holder: HashMap<Holder, ByAge>,
     by_source: HashMap<IpAddr, OfSource>,
     next: u64,
 }
@@ -107,6 +157,35 @@ impl OpenConnections {
             of.unverified.remove(&id);
         }
         self.forget_empty(source);
+    }
+
+    /// The same for a connection with a certificate.
+    fn end_verified(&mut self, holder: &Holder, id: u64) {
+        let Some(own) = self.by_holder.get_mut(holder) else {
+            return;
+        };
+        let Some((source, _)) = own.remove(&id) else {
+            return;
+        };
+        if own.is_empty() {
+            self.by_holder.remove(holder);
+        }
+        self.verified -= 1;
+        if let Some(of) = self.by_source.get_mut(&source) {
+            of.verified -= 1;
+        }
+        self.forget_empty(source);
+    }
+
+    /// Ends the oldest connection of a holder that has as many as it may.
+    fn make_room(&mut self, holder: &Holder, max: usize) {
+        let own = self.by_holder.get(holder);
+        let oldest = own
+            .filter(|own| own.len() >= max)
+            .and_then(|own| own.keys().next().copied());
+        if let Some(oldest) = oldest {
+            self.end_verified(holder, oldest);
+        }
     }
 
     fn forget_empty(&mut self, source: IpAddr) {
@@ -126,8 +205,9 @@ pub struct Admission {
 pub struct ConnectionPermit {
     admission: Arc<Admission>,
     source: IpAddr,
-    /// `None`: verified.
-    unverified: Option<u64>,
+    id: u64,
+    /// `None`: unverified.
+    holder: Option<Holder>,
 }
 
 /// What counts as one source: an IPv4 address, or a /64, of which a host of IPv6 has all.
@@ -184,7 +264,8 @@ impl Admission {
         let permit = ConnectionPermit {
             admission: Arc::clone(self),
             source,
-            unverified: Some(id),
+            id,
+            holder: None,
         };
         Ok((permit, displaced))
     }
@@ -197,16 +278,15 @@ impl Admission {
 }
 
 impl ConnectionPermit {
-    /// The peer has shown a certificate of this mesh: nothing displaces it from here on.
+    /// The peer has shown a certificate of this mesh: only newer connections of `holder` displace it
+    /// from here on. If the holder has as many connections as it may, its oldest is ended.
     ///
     /// # Errors
-    /// When as many such connections as may be are open.
-    pub fn verified(&mut self) -> Result<(), Refused> {
-        let Some(id) = self.unverified else {
-            return Ok(());
-        };
+    /// When as many such connections as may be are open, in all or from this source.
+    pub fn verified(&mut self, holder: Holder) -> Result<Displaced, Refused> {
         let limits = self.admission.limits;
         let mut open = self.admission.lock();
+        open.make_room(&holder, limits.of_holder(&holder));
         if open.verified >= limits.verified {
             return Err(Refused::Full);
         }
@@ -217,24 +297,21 @@ impl ConnectionPermit {
         }
         of.verified += 1;
         open.verified += 1;
-        open.end_unverified(id);
-        self.unverified = None;
-        Ok(())
+        open.end_unverified(self.id);
+        let (keep, displaced) = oneshot::channel();
+        let own = open.by_holder.entry(holder.clone()).or_default();
+        own.insert(self.id, (self.source, keep));
+        self.holder = Some(holder);
+        Ok(displaced)
     }
 }
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         let mut open = self.admission.lock();
-        match self.unverified {
-            Some(id) => open.end_unverified(id),
-            None => {
-                open.verified -= 1;
-                if let Some(of) = open.by_source.get_mut(&self.source) {
-                    of.verified -= 1;
-                }
-                open.forget_empty(self.source);
-            }
+        match &self.holder {
+            None => open.end_unverified(self.id),
+            Some(holder) => open.end_verified(holder, self.id),
         }
     }
 }
@@ -256,11 +333,20 @@ mod tests {
         IpAddr::from(u32::try_from(n).unwrap().to_be_bytes())
     }
 
+    fn identity() -> Identity {
+        Identity::parse("spiffe://mesh.local/ns/shop/sa/web").unwrap()
+    }
+
+    /// One of many workloads of a service account.
+    fn web(n: usize) -> Holder {
+        Holder::Workload(identity(), format!("web-{n}"))
+    }
+
     #[test]
     fn the_oldest_without_a_certificate_makes_room_and_no_other() {
         let admission = admission(10, 5000);
-        let (mut proxy, mut proxy_displaced) = admission.enter(address(1)).unwrap();
-        proxy.verified().unwrap();
+        let (mut proxy, _) = admission.enter(address(1)).unwrap();
+        let mut proxy_displaced = proxy.verified(web(0)).unwrap();
         let mut silent: Vec<_> = (0..UNVERIFIED + 1)
             .map(|n| admission.enter(address(n / 1000 + 2)).unwrap())
             .collect();
@@ -277,9 +363,8 @@ mod tests {
                 .is_err_and(|e| e == oneshot::error::TryRecvError::Empty)
         );
         assert_eq!(admission.open(), (1, UNVERIFIED));
-        // A verified connection is not in the pool any more: its sender is gone, and nothing reads
-        // the receiver.
-        let _ = proxy_displaced.try_recv();
+        let open = proxy_displaced.try_recv();
+        assert_eq!(open, Err(oneshot::error::TryRecvError::Empty));
         drop(silent);
         assert_eq!(admission.open(), (1, 0));
         drop(proxy);
@@ -301,14 +386,14 @@ mod tests {
         let enter = |n: usize| admission.enter(ip(n)).unwrap();
         let mut elsewhere = admission.enter(address(1)).unwrap();
         let (mut connected, _keep) = enter(0);
-        connected.verified().unwrap();
+        connected.verified(web(0)).unwrap();
         let mut silent: Vec<_> = (0..UNVERIFIED / 2).map(enter).collect();
         let (mut proxy, _keep) = enter(3);
         assert!(is_displaced(&mut silent[0]) && !is_displaced(&mut silent[1]));
         assert!(!is_displaced(&mut elsewhere));
         // However many come while it shakes hands, up to its source's share.
         silent.extend((1..UNVERIFIED / 2).map(enter));
-        proxy.verified().unwrap();
+        proxy.verified(web(1)).unwrap();
         assert_eq!(admission.open(), (2, UNVERIFIED / 2));
         drop((silent, connected, proxy, elsewhere));
         assert!(admission.lock().by_source.is_empty());
@@ -321,7 +406,8 @@ mod tests {
         let enter = |ip: IpAddr| admission.enter(ip);
         let proxy = |ip: IpAddr| {
             let (mut permit, _) = enter(ip).unwrap();
-            permit.verified().map(|()| permit)
+            let id = usize::try_from(permit.id).unwrap();
+            permit.verified(web(id)).map(|_| permit)
         };
         let mut silent = enter(address(1)).unwrap();
         let mut permits: Vec<_> = (0..3).map(|_| proxy(address(1)).unwrap()).collect();
@@ -330,7 +416,7 @@ mod tests {
         let mapped: IpAddr = "::ffff:0.0.0.1".parse().unwrap();
         assert_eq!(enter(mapped).err(), Some(Refused::Address));
         // Displaced during its handshake; connections with a certificate hold all permits by now.
-        assert_eq!(silent.0.verified(), Err(Refused::Address));
+        assert_eq!(silent.0.verified(web(0)).err(), Some(Refused::Address));
         drop(silent);
         assert!(enter(address(2)).is_ok());
         for host in 0..12u16 {
@@ -350,10 +436,39 @@ mod tests {
         let mut permits: Vec<_> = (0..3)
             .map(|n| admission.enter(address(n)).unwrap().0)
             .collect();
-        permits[0].verified().unwrap();
-        permits[1].verified().unwrap();
-        assert_eq!(permits[2].verified(), Err(Refused::Full));
+        permits[0].verified(web(0)).unwrap();
+        permits[1].verified(web(1)).unwrap();
+        assert_eq!(permits[2].verified(web(2)).err(), Some(Refused::Full));
         permits.remove(0);
-        assert_eq!(permits[1].verified(), Ok(()));
+        assert!(permits[1].verified(web(2)).is_ok());
+    }
+
+    #[test]
+    fn a_holder_displaces_its_own_oldest_wherever_that_comes_from() {
+        let admission = admission(200, 50);
+        let enter = |ip: IpAddr, holder: Holder| {
+            let (mut permit, _) = admission.enter(ip).unwrap();
+            let displaced = permit.verified(holder)?;
+            Ok::<_, Refused>((permit, displaced))
+        };
+        let mut other = enter(address(1), web(1)).unwrap();
+        let mut own: Vec<_> = (0..OF_WORKLOAD + 2)
+            .map(|n| enter(address(n), web(0)).unwrap())
+            .collect();
+        let displaced: Vec<bool> = own.iter_mut().map(is_displaced).collect();
+        assert_eq!(displaced.iter().filter(|it| **it).count(), 2);
+        assert!(displaced[0] && displaced[1] && !is_displaced(&mut other));
+        assert_eq!(admission.open(), (OF_WORKLOAD + 1, 0));
+        // Without a workload's name it has half of all, so that others have the rest.
+        let mut unnamed: Vec<_> = (0..150)
+            .map(|n| enter(address(1000 + n), Holder::Identity(identity())).unwrap())
+            .collect();
+        assert_eq!(admission.open(), (OF_WORKLOAD + 1 + 100, 0));
+        assert!(is_displaced(&mut unnamed[49]) && !is_displaced(&mut unnamed[50]));
+        assert!(enter(address(2), web(2)).is_ok());
+        drop((own, unnamed, other));
+        assert_eq!(admission.open(), (0, 0));
+        let open = admission.lock();
+        assert!(open.by_source.is_empty() && open.by_holder.is_empty());
     }
 }

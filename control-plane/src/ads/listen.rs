@@ -1,7 +1,8 @@
 //! The gRPC port: accepts connections, performs the TLS handshake, and passes them to tonic.
 //!
 //! Our own loop, so that a slow, silent or hostile peer holds one permit of those for peers without
-//! a certificate ([`super::admission`]) for a short time, and does not hold up the port.
+//! a certificate ([`super::admission`]) for a short time, and does not hold up the port. Control
+//! frames are counted ([`super::frames`]).
 #![cfg_attr(
     not(test),
     deny(
@@ -21,7 +22,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -31,7 +32,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
-use super::admission::{Admission, ConnectionLimits, ConnectionPermit, Displaced};
+use super::admission::{Admission, ConnectionLimits, ConnectionPermit, Displaced, Holder};
+use super::frames::{ControlFrames, Frames, PREFACE};
 use crate::identity::{Peer, VerifiedPeer};
 use crate::metrics::Metrics;
 
@@ -52,79 +54,58 @@ enum Io {
 pub struct Connection {
     io: Io,
     peer: Peer,
-    first: Option<FirstStream>,
+    /// When it ends unless a stream begins; `None`: one has.
+    first: Option<Pin<Box<Sleep>>>,
     /// When it ends, whatever it carries.
     end: Pin<Box<Sleep>>,
-    /// `None`: it is never displaced.
-    displaced: Option<Displaced>,
+    displaced: Displaced,
+    received: Frames,
+    sent: Frames,
+    control: ControlFrames,
     ended: bool,
+    metrics: Arc<Metrics>,
     /// Its permit among the connections that may be open.
     _permit: ConnectionPermit,
 }
 
-/// Waits for a first HEADERS frame (RFC 9113 6.2).
-struct FirstStream {
-    deadline: Pin<Box<Sleep>>,
-    /// Bytes to pass before the next frame's head: the preface, then payloads.
-    skip: usize,
-    head: [u8; 9],
-    filled: usize,
-}
-
-impl FirstStream {
-    fn new() -> Self {
-        FirstStream {
-            deadline: Box::pin(tokio::time::sleep(FIRST_STREAM)),
-            skip: 24,
-            head: [0; 9],
-            filled: 0,
-        }
-    }
-
-    /// Whether a stream begins in these bytes.
-    fn has_begun(&mut self, bytes: &[u8]) -> bool {
-        const HEADERS: u8 = 1;
-        for byte in bytes {
-            if self.skip > 0 {
-                self.skip = self.skip.saturating_sub(1);
-                continue;
-            }
-            if let Some(place) = self.head.get_mut(self.filled) {
-                *place = *byte;
-            }
-            self.filled = self.filled.saturating_add(1);
-            if self.filled == self.head.len() {
-                self.filled = 0;
-                let [a, b, c, kind, ..] = self.head;
-                if kind == HEADERS {
-                    return true;
-                }
-                self.skip = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
-            }
-        }
-        false
-    }
-}
-
 impl Connection {
-    /// Ready when it must end: for its age, for its silence, or to make room.
+    /// Ready when it must end: for its age, for its silence, or to make room. It is polled with every
+    /// read and write, so that a peer that does not read what it is sent does not keep it open.
     fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.ended {
             return Poll::Ready(());
         }
-        let displaced = match &mut self.displaced {
-            Some(displaced) => Pin::new(displaced).poll(cx).is_ready(),
-            None => false,
-        };
+        if Pin::new(&mut self.displaced).poll(cx).is_ready() {
+            self.metrics.refused("displaced");
+            self.ended = true;
+            return Poll::Ready(());
+        }
         let silent = match &mut self.first {
-            Some(first) => first.deadline.as_mut().poll(cx).is_ready(),
+            Some(first) => first.as_mut().poll(cx).is_ready(),
             None => false,
         };
-        if displaced || silent || self.end.as_mut().poll(cx).is_ready() {
+        if silent || self.end.as_mut().poll(cx).is_ready() {
             self.ended = true;
             return Poll::Ready(());
         }
         Poll::Pending
+    }
+
+    /// Looks at what came in. False: it is a flood of control frames.
+    fn count(&mut self, read: &[u8]) -> bool {
+        let Connection {
+            first,
+            received,
+            control,
+            ..
+        } = self;
+        received.scan(read, |frame| {
+            if frame.is_headers() {
+                *first = None;
+            }
+            control.received(frame);
+        });
+        !control.is_flood(Instant::now)
     }
 }
 
@@ -153,10 +134,15 @@ impl AsyncRead for Connection {
             Io::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
         })?;
         let read = buf.filled().get(before..).unwrap_or_default();
-        if let Some(first) = &mut this.first
-            && first.has_begun(read)
-        {
-            this.first = None;
+        if !this.count(read) {
+            this.ended = true;
+            this.metrics.refused("flood");
+            let address = this.peer.address;
+            tracing::warn!(
+                ?address,
+                "a connection to the xDS port sent too many control frames of HTTP/2 and was closed"
+            );
+            buf.set_filled(before);
         }
         Poll::Ready(Ok(()))
     }
@@ -168,24 +154,44 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.io {
+        let this = &mut *self;
+        if this.poll_end(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        let written = ready!(match &mut this.io {
             Io::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
             Io::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
+        })?;
+        let control = &mut this.control;
+        let bytes = buf.get(..written).unwrap_or_default();
+        this.sent.scan(bytes, |frame| control.sent(frame));
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
+        let ended = self.poll_end(cx).is_ready();
+        let flushed = match &mut self.io {
             Io::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Io::Plain(stream) => Pin::new(stream).poll_flush(cx),
-        }
+        };
+        unless_ended(flushed, ended)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.io {
+        let ended = self.poll_end(cx).is_ready();
+        let shut = match &mut self.io {
             Io::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Io::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        };
+        unless_ended(shut, ended)
+    }
+}
+
+/// The peer of a connection that has ended is not waited for.
+fn unless_ended(polled: Poll<io::Result<()>>, ended: bool) -> Poll<io::Result<()>> {
+    match polled.is_pending() && ended {
+        true => Poll::Ready(Ok(())),
+        false => polled,
     }
 }
 
@@ -268,24 +274,26 @@ impl Acceptor {
                 Io::Tls(Box::new(stream))
             }
         };
-        let trusted = peer.insecure || peer.verified.is_some();
-        let life = if trusted {
-            permit.verified().map_err(|refused| {
+        let mut life = UNVERIFIED_LIFE;
+        if let Some(holder) = Holder::of(&peer) {
+            displaced = permit.verified(holder).map_err(|refused| {
                 self.metrics.refused(refused.label());
                 tracing::warn!(%refused, "a proxy's connection was refused");
                 io::Error::other(refused)
             })?;
-            self.limits.age.saturating_add(spread(self.limits.grace()))
-        } else {
-            UNVERIFIED_LIFE
-        };
+            life = self.limits.age.saturating_add(spread(self.limits.grace()));
+        }
         Ok(Connection {
             io,
             peer,
-            first: Some(FirstStream::new()),
+            first: Some(Box::pin(tokio::time::sleep(FIRST_STREAM))),
             end: Box::pin(tokio::time::sleep(life)),
-            displaced: (!trusted).then_some(displaced),
+            displaced,
+            received: Frames::after(PREFACE),
+            sent: Frames::default(),
+            control: ControlFrames::new(Instant::now()),
             ended: false,
+            metrics: Arc::clone(&self.metrics),
             _permit: permit,
         })
     }
@@ -300,29 +308,4 @@ fn spread(grace: Duration) -> Duration {
         Err(_) => 0.5,
     };
     grace.mul_f64(0.2 + 0.8 * part)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_first_stream_is_seen_however_the_bytes_are_cut() {
-        let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
-        bytes.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1]);
-        bytes.extend([0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
-        let before = bytes.len();
-        bytes.extend([0, 0, 1, 1, 4, 0, 0, 0, 1]);
-        for cut in 1..bytes.len() {
-            let mut first = FirstStream::new();
-            let mut seen = None;
-            for (at, piece) in bytes.chunks(cut).enumerate() {
-                if first.has_begun(piece) {
-                    seen = Some(at * cut + piece.len());
-                    break;
-                }
-            }
-            assert!(seen.is_some_and(|seen| seen > before), "{cut}");
-        }
-    }
 }

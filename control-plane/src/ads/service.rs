@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use futures_util::stream::BoxStream;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tonic::{Request, Response, Status, Streaming};
 use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryService;
 use xds_proto::envoy::service::discovery::v3::{
@@ -45,7 +44,6 @@ pub struct Ads {
     registry: Arc<Registry>,
     metrics: Arc<Metrics>,
     dispatch: Arc<Dispatch>,
-    dispatching: JoinHandle<()>,
     closing: watch::Receiver<bool>,
     streams: Arc<StreamLimit>,
     limits: SessionLimits,
@@ -63,10 +61,8 @@ impl Ads {
         trust_domain: &str,
     ) -> Self {
         let dispatch = Arc::new(Dispatch::default());
-        let dispatching = debounced(Arc::clone(&resources), Arc::clone(&dispatch));
         Ads {
             dispatch,
-            dispatching: tokio::spawn(dispatching),
             resources,
             registry,
             metrics,
@@ -74,6 +70,18 @@ impl Ads {
             streams: StreamLimit::new(max_streams),
             limits,
             trust_domain: trust_domain.to_owned(),
+        }
+    }
+
+    /// Wakes the streams that changes concern, until the process stops. Without it none is sent any.
+    pub fn dispatch(&self) -> impl Future<Output = ()> + Send + use<> {
+        let dispatching = debounced(Arc::clone(&self.resources), Arc::clone(&self.dispatch));
+        let mut closing = self.closing.clone();
+        async move {
+            tokio::select! {
+                () = dispatching => {}
+                _ = closing.wait_for(|closing| *closing) => {}
+            }
         }
     }
 
@@ -216,12 +224,6 @@ fn refused(error: RequestError) -> Status {
         | RequestError::NameLength(_)
         | RequestError::VersionLength(_)
         | RequestError::State(_) => Status::resource_exhausted(message),
-    }
-}
-
-impl Drop for Ads {
-    fn drop(&mut self) {
-        self.dispatching.abort();
     }
 }
 

@@ -106,7 +106,8 @@ impl App {
         let translator = Arc::clone(&app.translator);
         let lookup = move |id: &ObjectId| translator.state().mesh.statuses.get(id).cloned();
         let writer = StatusWriter::new(client, statuses, Box::new(lookup));
-        app.writing = Some(tokio::spawn(writer.run(keeper.leadership().watched())));
+        let writing = writer.run(keeper.leadership().watched());
+        app.tasks.spawn("writing statuses", writing);
         app.keeper = Some(keeper);
         Ok(app)
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::settings::MeshSettings;
@@ -14,6 +13,7 @@ use super::webhook::{self, Webhook};
 use crate::ca::serving::{self, Serving};
 use crate::ca::{Authority, CaError};
 use crate::metrics::Metrics;
+use crate::supervise::{LongLivedTasks, TaskEnded};
 
 /// Tasks that have not ended by then are aborted.
 const STOP: Duration = Duration::from_secs(5);
@@ -44,7 +44,7 @@ pub enum WebhookError {
 pub struct RunningWebhook {
     pub address: SocketAddr,
     closing: watch::Sender<bool>,
-    tasks: JoinSet<()>,
+    tasks: LongLivedTasks,
 }
 
 /// # Errors
@@ -68,10 +68,16 @@ pub async fn start(
     let serving = Arc::new(serving);
     let tls = TlsAcceptor::from(Arc::new(serving::webhook_config(Arc::clone(&serving))?));
     let (closing, closed) = watch::channel(false);
-    let mut tasks = JoinSet::new();
+    let mut tasks = LongLivedTasks::default();
     let webhook = Arc::new(Webhook::new(settings, metrics));
-    tasks.spawn(webhook.serve(listener, tls, closed.clone()));
-    tasks.spawn(serving::keep_renewed(serving, authority, renew_in, closed));
+    tasks.spawn(
+        "serving the webhook",
+        webhook.serve(listener, tls, closed.clone()),
+    );
+    tasks.spawn(
+        "renewing the webhook's certificate",
+        serving::keep_renewed(serving, authority, renew_in, closed),
+    );
     tracing::info!(%address, "serving the webhook");
     Ok(RunningWebhook {
         address,
@@ -81,11 +87,15 @@ pub async fn start(
 }
 
 impl RunningWebhook {
+    /// Waits until something that it does ends by itself.
+    pub async fn ended(&mut self) -> TaskEnded {
+        self.tasks.ended().await
+    }
+
     /// Closes the port and connections.
     pub async fn stop(mut self) {
         self.closing.send_replace(true);
-        let ended = async { while self.tasks.join_next().await.is_some() {} };
-        if tokio::time::timeout(STOP, ended).await.is_err() {
+        if tokio::time::timeout(STOP, self.tasks.join()).await.is_err() {
             tracing::warn!("the webhook did not end in time");
         }
     }

@@ -23,13 +23,14 @@ use std::time::Duration;
 
 use kube::Client;
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 
 use self::leadership::{Election, Leadership};
 use self::root_config_map::RootPublication;
 use self::root_secret::OpenedRoot;
 use crate::ca::CaError;
 use crate::metrics::Metrics;
+use crate::supervise::{LongLivedTasks, TaskEnded};
 
 /// What the API server records as the writer of fields.
 const MANAGER: &str = "anyam-control";
@@ -73,8 +74,8 @@ pub fn namespace() -> String {
 /// Keeps objects in the cluster as they should be, while it runs.
 pub struct Keeper {
     leadership: Leadership,
-    election: JoinHandle<()>,
-    tasks: JoinSet<()>,
+    election: LongLivedTasks,
+    tasks: LongLivedTasks,
     closing: watch::Sender<bool>,
 }
 
@@ -97,9 +98,10 @@ pub fn keep(
     let leadership = Leadership::of(told);
     let identity = leadership::identity()?;
     let shown = metrics.leader.clone();
-    let election = Election::new(client.clone(), &namespace, identity, leads, shown);
-    let election = tokio::spawn(election.run(closed));
-    let mut tasks = JoinSet::new();
+    let candidate = Election::new(client.clone(), &namespace, identity, leads, shown);
+    let mut election = LongLivedTasks::default();
+    election.spawn("keeping the Lease", candidate.run(closed));
+    let mut tasks = LongLivedTasks::default();
     let root_pem = root.authority.root_pem().to_owned();
     let publication = RootPublication {
         name: config_map,
@@ -107,15 +109,20 @@ pub fn keep(
         excluded: excluded_namespaces,
     };
     let of = client.clone();
-    tasks.spawn(led("root ConfigMap", &leadership, move || {
+    let published = led("root ConfigMap", &leadership, move || {
         root_config_map::publish(of.clone(), publication.clone())
-    }));
+    });
+    tasks.spawn("publishing the root", published);
     if let Some(webhook) = webhook {
-        tasks.spawn(led("caBundle", &leadership, move || {
+        let kept = led("caBundle", &leadership, move || {
             ca_bundle::keep(client.clone(), webhook.clone(), root_pem.clone())
-        }));
+        });
+        tasks.spawn("keeping the caBundle", kept);
     }
-    tasks.spawn(root.follow(leadership.clone()));
+    tasks.spawn(
+        "following the root's Secret",
+        root.follow(leadership.clone()),
+    );
     Ok(Keeper {
         leadership,
         election,
@@ -151,16 +158,24 @@ impl Keeper {
         self.leadership.clone()
     }
 
+    /// Waits until something that it does ends by itself.
+    pub async fn ended(&mut self) -> TaskEnded {
+        tokio::select! {
+            ended = self.election.ended() => ended,
+            ended = self.tasks.ended() => ended,
+        }
+    }
+
     /// Ends what writes, then releases the Lease, so that another replica leads at once. Some seconds
     /// at most.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
         self.closing.send_replace(true);
-        if tokio::time::timeout(STOP, &mut self.election)
+        if tokio::time::timeout(STOP, self.election.join())
             .await
             .is_err()
         {
-            self.election.abort();
+            self.election.shutdown().await;
         }
     }
 }

@@ -39,6 +39,11 @@ impl Declarations {
         &self.served
     }
 
+    /// The files that declare an object.
+    pub fn files(&self, id: &ObjectId) -> impl Iterator<Item = &String> {
+        self.places.get(id).into_iter().flatten()
+    }
+
     /// Of declarations that are not used.
     pub fn errors(&self) -> impl Iterator<Item = &FileError> {
         self.unused.values().flatten()

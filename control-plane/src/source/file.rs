@@ -24,6 +24,8 @@ pub struct Known {
     /// Of the present version.
     pub errors: Vec<FileError>,
     pub emptied: Absence,
+    /// It is missing, with all that its folder had.
+    pub vanished: Absence,
 }
 
 /// What a look at a file found.
@@ -75,6 +77,16 @@ impl Look {
 }
 
 impl Known {
+    /// It is missing, and what it declared stays for now. When it comes back it is read anew, and
+    /// the files beside it have a moment to follow.
+    pub fn keep(&mut self, now: Instant) {
+        self.emptied.begin(now);
+        self.declares = false;
+        self.stamp = None;
+        self.text.clear();
+        self.errors.clear();
+    }
+
     /// What it declares, if that may be something else than before.
     pub fn take(
         &mut self,
@@ -83,6 +95,7 @@ impl Known {
         now: Instant,
     ) -> Option<BTreeMap<ObjectId, Sourced>> {
         self.declares = look.declares(Some(self));
+        self.vanished = Absence::default();
         let (text, stamp, parsed) = match look {
             Look::Same | Look::Gone => {
                 self.emptied = Absence::default();

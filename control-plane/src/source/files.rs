@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::absence::{self, Absence};
 use super::declarations::{Declarations, DeclaredObjects};
+use super::emptied::{Declaring, all_gone};
 use super::file::{Known, Look, problem};
 use super::walk::{self, Concern, Found, Stamp};
 use super::{FileError, Observed, Sourced};
@@ -46,6 +47,8 @@ pub struct Folder {
     error: Option<FileError>,
     /// Of everything.
     gone: Absence,
+    /// Folders below the root that have lost all, with the number of objects that they keep.
+    emptied: BTreeMap<String, usize>,
 }
 
 impl Folder {
@@ -64,6 +67,7 @@ impl Folder {
             reported_errors: Vec::new(),
             error: None,
             gone: Absence::default(),
+            emptied: BTreeMap::new(),
         }
     }
 
@@ -132,8 +136,15 @@ impl Folder {
         let of_files = failed.filter_map(|name| self.files.get(name));
         let of_files = of_files.flat_map(|known| &known.errors);
         let unused = self.declarations.errors();
-        let all = self.error.iter().chain(of_files).chain(unused);
-        all.cloned().collect()
+        let emptied = self.emptied.iter();
+        let emptied = emptied.map(|(folder, objects)| all_gone(folder, *objects));
+        let all = of_files.chain(unused).cloned();
+        self.error
+            .iter()
+            .cloned()
+            .chain(emptied)
+            .chain(all)
+            .collect()
     }
 
     /// When to look again though nothing may have changed by then.
@@ -166,6 +177,7 @@ impl Folder {
             for name in held {
                 if let Some(known) = self.files.get_mut(name) {
                     known.emptied.begin(now);
+                    known.vanished = Absence::default();
                 }
             }
             self.error = Some(problem(&self.name, error));
@@ -174,29 +186,30 @@ impl Folder {
         }
         let held = self.is_held_back(&looks, walked.is_ok(), now);
         if held {
-            self.error.get_or_insert_with(|| {
-                everything_gone(&self.name, self.declarations.served().len())
-            });
+            self.error
+                .get_or_insert_with(|| all_gone(&self.name, self.declarations.served().len()));
             // Files that have no objects in service are still read, for their errors.
             looks.retain(|name, _| !self.has_objects(name));
         }
-        // A folder that cannot be read withdraws nothing.
-        if walked.is_ok() {
-            let missing = self.files.keys().filter(|name| !looks.contains_key(*name));
-            let missing = missing.filter(|name| !held || !self.has_objects(name));
-            for name in missing.cloned().collect::<Vec<_>>() {
-                self.take(&name, Look::Gone, now);
-            }
-        }
+        // One that has gone since it was found is missing.
+        looks.retain(|_, look| !matches!(look, Look::Gone));
+        let missing = self.files.keys().filter(|name| !looks.contains_key(*name));
+        let missing = missing.filter(|name| !held || !self.has_objects(name));
+        let missing: BTreeSet<String> = missing.cloned().collect();
         for (name, look) in looks {
             self.take(&name, look, now);
+        }
+        // A folder that cannot be read withdraws nothing.
+        if walked.is_ok() {
+            self.take_missing(&missing, now);
         }
         self.settle();
     }
 
     /// Reads the files at the changed paths. False: all files must be looked at instead.
     fn look_at(&mut self, paths: &BTreeSet<PathBuf>, now: Instant) -> bool {
-        if self.error.is_some() || self.gone.left(absence::FOLDER, now).is_some() {
+        let held = !self.emptied.is_empty() || self.gone.left(absence::FOLDER, now).is_some();
+        if self.error.is_some() || held {
             return false;
         }
         let mut looks = BTreeMap::new();
@@ -219,9 +232,10 @@ impl Folder {
         let after = looks
             .iter()
             .filter(|(name, look)| look.declares(self.files.get(*name)));
-        // Whether the folder is empty now, or has too many files, is decided by looking at all of
+        // Whether a folder is empty now, or has too many files, is decided by looking at all of
         // them.
-        if (new && self.files.len() + looks.len() > walk::MAX_FILES)
+        if looks.keys().any(|name| self.empties_folder(name, &looks))
+            || (new && self.files.len() + looks.len() > walk::MAX_FILES)
             || (!self.declarations.served().is_empty()
                 && self.declaring - before + after.count() == 0)
         {
@@ -232,6 +246,21 @@ impl Folder {
         }
         self.settle();
         true
+    }
+
+    /// Whether a file is missing and no other in its folder, or below, declares anything.
+    fn empties_folder(&self, name: &str, looks: &BTreeMap<String, Look>) -> bool {
+        let gone = matches!(looks.get(name), Some(Look::Gone)) && self.has_objects(name);
+        let Some((folder, _)) = name.rsplit_once('/').filter(|_| gone) else {
+            return false;
+        };
+        let folder = format!("{folder}/");
+        let below = self.files.range(folder.clone()..);
+        let mut below = below.take_while(|(file, _)| file.starts_with(&folder));
+        !below.any(|(file, known)| match looks.get(file) {
+            Some(look) => look.declares(Some(known)),
+            None => known.declares,
+        })
     }
 
     fn declares(&self, name: &str) -> bool {
@@ -267,10 +296,53 @@ impl Folder {
             let with_objects = |(_, known): &(&String, &mut Known)| !known.objects.is_empty();
             for (name, known) in self.files.iter_mut().filter(with_objects) {
                 known.emptied.begin(now);
+                known.vanished = Absence::default();
                 self.held.insert(name.clone());
             }
         }
         held
+    }
+
+    /// Files that are not there any more. A folder that has lost all of them keeps what no other file
+    /// declares, until that has lasted for a while.
+    fn take_missing(&mut self, missing: &BTreeSet<String>, now: Instant) {
+        self.emptied.clear();
+        let files = self.files.iter();
+        let present = files.filter(|(name, known)| known.declares && !missing.contains(*name));
+        let declaring = Declaring::of(present.map(|(name, _)| name));
+        let folders = missing.iter().map(|name| (name, declaring.emptied(name)));
+        for (name, folder) in folders.collect::<Vec<_>>() {
+            let lost = self.lost(name, missing);
+            let Some(known) = self.files.get_mut(name) else {
+                continue;
+            };
+            let folder = folder.filter(|_| !lost.is_empty());
+            let held = known.vanished.holds(folder.is_some(), absence::FOLDER, now);
+            match folder {
+                Some(folder) if held => {
+                    self.declaring -= usize::from(known.declares);
+                    known.keep(now);
+                    self.failed.remove(name);
+                    self.held.insert(name.clone());
+                    *self.emptied.entry(folder.to_owned()).or_default() += lost.len();
+                    self.replace(name, lost);
+                }
+                None if !lost.is_empty() => self.take(name, Look::Gone, now),
+                _ => self.forget(name),
+            }
+        }
+    }
+
+    /// The objects of a missing file that no file declares which is there.
+    fn lost(&self, name: &str, missing: &BTreeSet<String>) -> DeclaredObjects {
+        let objects = self.files.get(name).into_iter();
+        let objects = objects.flat_map(|known| &known.objects);
+        let lost = objects.filter(|(id, _)| {
+            let mut files = self.declarations.files(id);
+            files.all(|file| missing.contains(file))
+        });
+        lost.map(|(id, object)| (id.clone(), object.clone()))
+            .collect()
     }
 
     fn take(&mut self, name: &str, look: Look, now: Instant) {
@@ -314,17 +386,6 @@ impl Folder {
     fn settle(&mut self) {
         let declared = |file: &str, id: &ObjectId| self.files.get(file)?.objects.get(id);
         self.declarations.settle(declared);
-    }
-}
-
-fn everything_gone(folder: &str, objects: usize) -> FileError {
-    FileError {
-        file: folder.to_owned(),
-        message: format!(
-            "the folder has no objects any more; the {objects} that it had serve on for {} s. Put them back, or wait if all are meant to go",
-            absence::FOLDER.as_secs()
-        ),
-        ..FileError::default()
     }
 }
 
@@ -621,13 +682,10 @@ mod tests {
         let texts = error_texts(&scan);
         assert!(texts[1].starts_with("b.yaml:4:25: "), "{texts:?}");
         fs::write(path("b.yaml"), service("a", "81")).unwrap();
+        // What it declares has moved, so the file that is gone keeps nothing back.
         let scan = folder.scan(start);
-        assert_eq!((names(&scan), scan.errors.len()), (vec!["a".into()], 1));
-        let later = folder.scan(start + absence::FILE);
-        assert_eq!(
-            (later.objects[0].file.as_str(), later.errors.len()),
-            ("b.yaml", 0)
-        );
+        let file = scan.objects[0].file.as_str();
+        assert_eq!((file, scan.errors.len()), ("b.yaml", 0));
     }
 
     #[test]
@@ -701,10 +759,79 @@ mod tests {
             fs::write(path("deep"), "").unwrap();
             let paths = reported.iter().map(|name| path(name)).collect();
             let observed = folder.changes_in(&paths);
+            assert_eq!(origins(&observed), Vec::<String>::new(), "{reported:?}");
+            let errors = observed.errors.unwrap();
+            assert_eq!((errors.len(), &*errors[0].file), (1, "deep"));
+            folder.look(Instant::now() + absence::FOLDER);
+            let observed = folder.report();
             assert_eq!(origins(&observed), ["-Service default/e"], "{reported:?}");
-            assert_eq!(observed.errors, None, "{reported:?}");
+            assert_eq!(observed.errors, Some(Vec::new()), "{reported:?}");
             fs::remove_file(path("deep")).unwrap();
         }
+    }
+
+    #[test]
+    fn a_folder_below_that_has_lost_all_keeps_it_for_a_while() {
+        let root = tempfile::tempdir().unwrap();
+        let path = |name: &str| root.path().join(name);
+        let write = |name: &str| {
+            let path = path(&format!("{name}.yaml"));
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, service(&name.replace('/', "-"), "80")).unwrap();
+        };
+        let mut folder = Folder::new(root.path());
+        let start = Instant::now();
+        let almost = start + absence::FOLDER - Duration::from_millis(1);
+        let late = start + absence::FOLDER;
+        write("a");
+        for named in [false, true] {
+            for name in ["vol/b", "vol/c", "vol/deep/d"] {
+                write(name);
+            }
+            folder.scan(start);
+            // One of several goes at once.
+            fs::remove_file(path("vol/c.yaml")).unwrap();
+            if named {
+                assert!(folder.look_at(&BTreeSet::from([path("vol/c.yaml")]), start));
+            }
+            let scan = folder.scan(start);
+            let all = ["a", "vol-b", "vol-deep-d"];
+            assert_eq!(
+                (names(&scan), scan.errors),
+                (all.map(str::to_owned).into(), vec![])
+            );
+            // A volume is unmounted.
+            fs::remove_dir_all(path("vol")).unwrap();
+            fs::create_dir(path("vol")).unwrap();
+            let files = ["vol/b.yaml", "vol/deep/d.yaml"].map(path);
+            if named {
+                assert!(!folder.look_at(&BTreeSet::from(files), start));
+            }
+            for now in [start, almost] {
+                let scan = folder.scan(now);
+                assert_eq!(names(&scan), all, "{named}");
+                let texts = error_texts(&scan);
+                let says = "vol: the folder has no objects any more; the 2 that it had serve on";
+                assert!(texts.len() == 1 && texts[0].starts_with(says), "{texts:?}");
+                assert!(folder.due_at(now).is_some());
+            }
+            // What comes back is in service; what does not is withdrawn.
+            write("vol/b");
+            let scan = folder.scan(almost);
+            assert_eq!(names(&scan), all);
+            assert!(error_texts(&scan)[0].starts_with("vol/deep: "));
+            let scan = folder.scan(late);
+            assert_eq!(
+                (names(&scan), scan.errors),
+                (vec!["a".into(), "vol-b".into()], vec![])
+            );
+            assert_eq!(folder.due_at(late), None);
+        }
+        // Moved with its files: nothing is lost.
+        fs::rename(path("vol"), path("moved")).unwrap();
+        let scan = folder.scan(start);
+        assert_eq!(scan.errors, vec![]);
+        assert_eq!(scan.objects.last().unwrap().file, "moved/b.yaml");
     }
 
     fn remove_if(path: PathBuf) {
@@ -773,8 +900,9 @@ mod tests {
             ]
         );
         fs::remove_dir_all(path("deep")).unwrap();
-        let observed = folder.changes_in(&of(&["deep"]));
-        assert_eq!(origins(&observed), ["-Service default/e"]);
+        folder.changes_in(&of(&["deep"]));
+        folder.look(Instant::now() + absence::FOLDER);
+        assert_eq!(origins(&folder.report()), ["-Service default/e"]);
         // The last objects are removed: that is held back, in whatever way it was reported.
         for name in ["b.yaml", "c.yaml", "d.yaml"] {
             fs::remove_file(path(name)).unwrap();
@@ -793,8 +921,9 @@ mod tests {
         ) {
             let root = tempfile::tempdir().unwrap();
             fs::create_dir(root.path().join("sub")).unwrap();
-            // Always there, so that nothing is held back.
+            // Always there, so that no folder is held back.
             fs::write(root.path().join("z.yaml"), service("z", "80")).unwrap();
+            fs::write(root.path().join("sub/v.yaml"), service("v", "80")).unwrap();
             let mut folder = Folder::new(root.path());
             let mut reported: BTreeMap<ObjectId, String> = BTreeMap::new();
             let mut apply = |observed: Observed| {

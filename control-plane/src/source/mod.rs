@@ -2,7 +2,8 @@
 //!
 //! - [`yaml`]: the text of one file into objects, errors with line and field
 //! - [`files`]: a folder of files; the last valid version of each stays in service; [`absence`]:
-//!   how long emptied files and folders keep their objects; `declarations`: all that files declare,
+//!   how long emptied files and folders keep their objects; `emptied`: which folders those are;
+//!   `declarations`: all that files declare,
 //!   and which of it is in service; `duplicates`: the choice among several declarations of an
 //!   object; `walk`: finds and reads the files; `file`: one of them
 //! - [`watch`]: the folder as a source: its changes, debounced
@@ -11,6 +12,7 @@
 pub mod absence;
 mod declarations;
 mod duplicates;
+mod emptied;
 mod file;
 pub mod files;
 pub mod kubernetes;

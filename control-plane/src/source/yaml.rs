@@ -227,11 +227,11 @@ mod tests {
 
     #[test]
     fn what_is_wrong_together_is_all_told_with_places() {
-        let text = "apiVersion: v1\nkind: Service\nmetadata: { name: a }\nspec:\n  type: NodePort\n  sessionAffinity: ClientIP\n  clusterIP: here\n";
+        let text = "apiVersion: v1\nkind: Service\nmetadata: { name: a }\nspec:\n  type: NodePort\n  ports: [{ port: 80 }, { port: 80, name: b }]\n  clusterIP: here\n";
         assert_eq!(
             errors(text),
             [
-                "mesh.yaml:6:20: spec.sessionAffinity: is not supported by the mesh; allowed: None",
+                "mesh.yaml:6:33: spec.ports[1].port: 80 is there twice",
                 "mesh.yaml:7:14: spec.clusterIP: `here` is no IP address, nor None",
             ]
         );

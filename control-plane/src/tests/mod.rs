@@ -2,7 +2,7 @@
 
 mod ads;
 mod api;
-mod bench;
+pub(crate) mod bench;
 mod browser;
 mod claims;
 mod credential;

@@ -1,4 +1,5 @@
-//! Peers without a certificate on the xDS port, and how long a connection lasts.
+//! What peers can take of the xDS port, without a certificate and with one, and how long a connection
+//! lasts.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -174,6 +175,68 @@ async fn one_workload_takes_the_places_of_its_own_streams_only() {
     // The live one was not touched.
     bench.mesh.change(&[(CLUSTER, "a", Some("1"))]);
     assert_eq!(names(&live.next().await.unwrap()), ["a"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn connections_of_one_certificate_keep_no_other_proxy_out() {
+    let state = tempfile::tempdir().unwrap();
+    let mesh = Memory::new().workload("shop", "web-0", "web");
+    let mesh = Arc::new(mesh.workload("shop", "cart-0", "cart"));
+    let mut options = options(state.path());
+    options.max_streams = 20;
+    let running = start(options, mesh.clone(), Arc::new(absent())).await;
+    let bench = Bench {
+        state,
+        mesh,
+        running: running.unwrap(),
+    };
+    let (web, cart) = tokio::join!(bench.join("web-0", "web"), bench.join("cart-0", "cart"));
+    let mut held = Vec::new();
+    for _ in 0..50 {
+        let stream = TcpStream::connect(bench.running.xds).await.unwrap();
+        let name = ServerName::try_from("anyam-control").unwrap();
+        held.push(bench.connector(Some(&web)).connect(name, stream).await);
+    }
+    // The oldest ended for the newer ones, before their silence ends them.
+    let oldest = held.remove(0).unwrap();
+    assert!(ended(oldest).await < Duration::from_secs(5));
+    for (client, workload) in [(&cart, "cart-0"), (&web, "web-0")] {
+        let channel = bench.channel(Some(client)).await;
+        let mut stream = Delta::open(channel, node(workload)).await.unwrap();
+        stream.next().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flood_of_control_frames_ends_the_connection() {
+    const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+    const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    let bench = bench(|_| {}).await;
+    let web = bench.join("web-0", "web").await;
+    for frame in [PING, SETTINGS] {
+        let stream = TcpStream::connect(bench.running.xds).await.unwrap();
+        let name = ServerName::try_from("anyam-control").unwrap();
+        let tls = bench.connector(Some(&web)).connect(name, stream).await;
+        let (read, mut write) = tokio::io::split(tls.unwrap());
+        let flood = async {
+            write.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await?;
+            write.write_all(SETTINGS).await?;
+            for _ in 0..200 {
+                write.write_all(&frame.repeat(100)).await?;
+            }
+            write.flush().await
+        };
+        // The connection may end before all is written.
+        let (took, _) = tokio::join!(ended(read), flood);
+        assert!(took < Duration::from_secs(5), "{took:?}");
+    }
+    let token = std::fs::read_to_string(&bench.running.token_file).unwrap();
+    let bearer = format!("Bearer {}", token.trim());
+    let headers = [("authorization", &*bearer)];
+    let (_, metrics) = bench.http("GET", "/metrics", &headers, "").await;
+    let metrics = String::from_utf8(metrics.to_vec()).unwrap();
+    let line = r#"anyam_control_connections_refused_total{reason="flood"} 2"#;
+    assert!(metrics.contains(line), "{metrics}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

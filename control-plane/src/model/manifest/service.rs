@@ -98,6 +98,8 @@ pub struct Service {
     pub publish_not_ready: bool,
     /// Names of ports left out because they are not TCP.
     pub left_out: Vec<String>,
+    /// Fields that the mesh does not support, and does not use.
+    pub unsupported: Vec<FieldError>,
     /// Another name for a host outside: it has neither addresses nor ports of its own.
     pub external_name: Option<String>,
 }
@@ -184,7 +186,7 @@ pub struct ServiceSpec {
     _load_balancer_ip: IgnoredAny,
     #[serde(default, rename = "loadBalancerSourceRanges")]
     _load_balancer_source_ranges: IgnoredAny,
-    /// Only settings of `sessionAffinity: ClientIP`, which is refused.
+    /// Only settings of `sessionAffinity: ClientIP`, which is not used.
     #[serde(default, rename = "sessionAffinityConfig")]
     _session_affinity_config: IgnoredAny,
     /// A hint, which kube-proxy too may ignore.
@@ -234,37 +236,29 @@ enum Transport {
 
 impl Service {
     /// # Errors
-    /// Fields that contradict each other or are not supported.
+    /// Fields that contradict each other.
     pub fn new(meta: Meta, spec: ServiceSpec) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
-        let mut unsupported = |path: &str, message: &str| {
-            errors.push(FieldError::new(format!("spec.{path}"), message));
-        };
-        if spec
-            .session_affinity
-            .as_deref()
-            .is_some_and(|affinity| affinity != "None")
-        {
-            unsupported(
-                "sessionAffinity",
-                "is not supported by the mesh; allowed: None",
-            );
-        }
-        if spec
-            .internal_traffic_policy
-            .as_deref()
-            .is_some_and(|policy| policy != "Cluster")
-        {
-            unsupported(
+        // They choose among endpoints, all of which the Service leads to: it is served without.
+        let unsupported = [
+            ("sessionAffinity", &spec.session_affinity, "None"),
+            (
                 "internalTrafficPolicy",
-                "is not supported by the mesh; allowed: Cluster",
+                &spec.internal_traffic_policy,
+                "Cluster",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(field, value, supported)| {
+            let value = value.as_deref().filter(|value| *value != supported)?;
+            let message = format!(
+                "`{value}` is not supported by the mesh, and not used; supported: {supported}"
             );
-        }
+            Some(FieldError::new(format!("spec.{field}"), message))
+        })
+        .collect();
         if spec.service_type == ServiceType::ExternalName {
-            return match errors.is_empty() {
-                true => external(meta, spec.external_name),
-                false => Err(errors),
-            };
+            return external(meta, spec.external_name, unsupported);
         }
         let mut left_out = Vec::new();
         let mut ports: Vec<ServicePort> = Vec::new();
@@ -310,6 +304,7 @@ impl Service {
             headless,
             publish_not_ready: spec.publish_not_ready_addresses,
             left_out,
+            unsupported,
             external_name: None,
         })
     }
@@ -320,7 +315,11 @@ impl Service {
 }
 
 /// Kubernetes gives such a service no address, and ignores its selector and ports.
-fn external(meta: Meta, name: Option<String>) -> Result<Service, Vec<FieldError>> {
+fn external(
+    meta: Meta,
+    name: Option<String>,
+    unsupported: Vec<FieldError>,
+) -> Result<Service, Vec<FieldError>> {
     let path = "spec.externalName";
     let name = name.unwrap_or_default().to_ascii_lowercase();
     let name = name.strip_suffix('.').unwrap_or(&name);
@@ -334,6 +333,7 @@ fn external(meta: Meta, name: Option<String>) -> Result<Service, Vec<FieldError>
             headless: true,
             publish_not_ready: false,
             left_out: Vec::new(),
+            unsupported,
             external_name: Some(name.to_owned()),
         }),
         Err(_) if name.is_empty() => Err(vec![FieldError::new(

@@ -34,6 +34,13 @@ impl ConditionContext<'_> {
                     let message = format!("not TCP, left out: {}", it.left_out.join(", "));
                     all.push(Condition::no("AllPorts", "NotTcp", message));
                 }
+                let fields = it.unsupported.iter();
+                let fields = fields.map(|field| format!("{}: {}", field.path, field.message));
+                let fields: Vec<String> = fields.collect();
+                if !fields.is_empty() {
+                    let message = fields.join("; ");
+                    all.push(Condition::no("AllFields", "FieldLeftOut", message));
+                }
                 all.extend(self.endpoints(it));
                 all
             }

@@ -108,6 +108,11 @@ impl Vips {
         Ok(vips)
     }
 
+    /// Whether none is allotted, nor was in an earlier run.
+    pub fn is_empty(&self) -> bool {
+        self.allotted.is_empty()
+    }
+
     fn take(&mut self, part: Part) {
         for (name, offset) in part {
             match offset {

@@ -441,10 +441,12 @@ mod tests {
                 "spec.brandNew",
                 "spec.ports[0].newer",
                 "spec.ports[1].port",
-                "spec.ports[1]",
-                "spec.sessionAffinity"
+                "spec.ports[1]"
             ]
         );
+        // The Service says that itself, whatever its source.
+        let unsupported: Vec<_> = service.unsupported.iter().map(|it| &it.path).collect();
+        assert_eq!(unsupported, ["spec.sessionAffinity"]);
     }
 
     #[test]
