@@ -1,9 +1,12 @@
 //! What a test's configuration is before it changes anything.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use anyam_proxy::config::filter::{FilterConfig, HttpFilter, RouteRateLimits};
+use anyam_proxy::config::filter::{
+    FaultInjection, FaultPart, FilterConfig, HttpFilter, Percent, RouteRateLimits,
+};
 use anyam_proxy::config::http::{
     CodecType, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager, ServerHeader,
     StripPort,
@@ -15,6 +18,7 @@ use anyam_proxy::config::route::{
 };
 use anyam_proxy::config::{ClusterRef, RouteRef};
 use anyam_proxy::message::path::PathOptions;
+use anyam_proxy::metadata::Object;
 
 pub fn route(path: PathMatch, action: Action) -> Arc<Route> {
     Arc::new(Route {
@@ -104,6 +108,28 @@ pub fn rbac(rules: Arc<Rbac>) -> HttpFilter {
         name: "rbac".into(),
         disabled: false,
         config: FilterConfig::Rbac(rules),
+    }
+}
+
+/// Delays every request; `active`: how many are being delayed.
+pub fn delay(time: Duration, active: Arc<AtomicU32>) -> FaultInjection {
+    let percent = Percent {
+        numerator: 100,
+        denominator: 100,
+    };
+    FaultInjection {
+        delay: Some(FaultPart {
+            percent,
+            fixed: Some(time),
+        }),
+        abort: None,
+        response_rate: None,
+        upstream_cluster: None,
+        headers: Vec::new(),
+        downstream_nodes: Vec::new(),
+        max_active: None,
+        metadata: Object::default(),
+        active,
     }
 }
 
