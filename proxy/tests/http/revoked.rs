@@ -18,7 +18,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Proxy, Setup, route};
 use crate::peers::{Client, h2_client, listen, read_message};
-use crate::settings::{delay, forward, rbac, rules};
+use crate::settings::{delay, filter, filter_name, forward, rbac, rules};
 
 /// Accepts upgrades and echoes; begins an endless response to any other request.
 async fn upstream() -> SocketAddr {
@@ -154,7 +154,7 @@ fn exempt_half() -> Arc<Route> {
     );
     let route = Arc::get_mut(&mut exempt).unwrap();
     route.matches.fraction = Some(500_000);
-    route.filters = FilterOverrides(vec![("rbac".into(), FilterOverride::Disabled)]).shared();
+    route.filters = FilterOverrides(vec![(filter_name("rbac"), FilterOverride::Disabled)]).shared();
     exempt
 }
 
@@ -253,11 +253,7 @@ fn marking() -> HttpFilter {
         metadata,
         ..delay(Duration::from_millis(1), Arc::default())
     };
-    HttpFilter {
-        name: "fault".into(),
-        disabled: false,
-        config: FilterConfig::Fault(Arc::new(fault)),
-    }
+    filter("fault", FilterConfig::Fault(Arc::new(fault)))
 }
 
 /// A route for requests with that metadata, of which a policy denies all.
@@ -280,6 +276,6 @@ fn denying_marked() -> Arc<Route> {
         invert: false,
     }];
     let denied = FilterOverride::Config(FilterConfig::Rbac(everything));
-    route.filters = FilterOverrides(vec![("rbac".into(), denied)]).shared();
+    route.filters = FilterOverrides(vec![(filter_name("rbac"), denied)]).shared();
     marked
 }

@@ -1,11 +1,12 @@
 //! What a test's configuration is before it changes anything.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use anyam_proxy::config::filter::{
-    FaultInjection, FaultPart, FilterConfig, HttpFilter, Percent, RouteRateLimits,
+    FaultInjection, FaultPart, FilterConfig, FilterName, FilterNames, HttpFilter, Percent,
+    RouteRateLimits,
 };
 use anyam_proxy::config::http::{
     CodecType, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager, ServerHeader,
@@ -103,12 +104,22 @@ pub fn rules(
     })
 }
 
-pub fn rbac(rules: Arc<Rbac>) -> HttpFilter {
+/// A filter's name, the same for the chain and for routes.
+pub fn filter_name(name: &str) -> FilterName {
+    static NAMES: LazyLock<FilterNames> = LazyLock::new(FilterNames::default);
+    NAMES.intern(name)
+}
+
+pub fn filter(name: &str, config: FilterConfig) -> HttpFilter {
     HttpFilter {
-        name: "rbac".into(),
+        name: filter_name(name),
         disabled: false,
-        config: FilterConfig::Rbac(rules),
+        config,
     }
+}
+
+pub fn rbac(rules: Arc<Rbac>) -> HttpFilter {
+    filter("rbac", FilterConfig::Rbac(rules))
 }
 
 /// Delays every request; `active`: how many are being delayed.

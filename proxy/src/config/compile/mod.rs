@@ -55,12 +55,14 @@ use xds_proto::envoy::extensions::transport_sockets::tls::v3 as secret_pb;
 use xds_proto::google::protobuf::Any;
 
 pub use self::endpoint::Assignment;
+use self::filter::FilterScope;
 pub use self::resource::{Changes, Compiled, Published, References, Rejected};
 pub use self::secret::SecretStore;
 pub use self::step::SnapshotStep;
 pub use self::support::CompileError;
 use self::support::{At, type_name};
 use super::Name;
+use super::filter::FilterNames;
 use super::secret::Secret;
 use crate::connection_limit::ConnectionLimit;
 use crate::log_sink::Sinks;
@@ -80,6 +82,7 @@ pub struct Compiler {
     cluster_metrics: ClusterFamilies,
     ids: AtomicU64,
     pub counts: Counts,
+    filter_names: FilterNames,
     /// Assignments whose cluster is not there yet, by EDS service name.
     waiting: HashMap<Name, Arc<Assignment>>,
     services: known::Services,
@@ -171,6 +174,7 @@ impl Compiler {
             cluster_metrics: ClusterFamilies::new(registry)?,
             ids: AtomicU64::new(1),
             counts: Counts::new(registry)?,
+            filter_names: FilterNames::default(),
             waiting: HashMap::new(),
             services: known::Services::default(),
             peers: known::Peers::default(),
@@ -209,7 +213,7 @@ impl Compiler {
         m: &route_pb::RouteConfiguration,
     ) -> Result<RouteConfig, CompileError> {
         self.counts.routes.inc();
-        route::route_config(At::root(""), m, &self.counts)
+        route::route_config(At::root(""), m, self.filter_scope())
     }
 
     /// Compiles a cluster, without endpoints. `previous`: the version before it, whose limits,
@@ -282,6 +286,13 @@ impl Compiler {
             .chain(global)
             .cloned()
             .collect()
+    }
+
+    fn filter_scope(&self) -> FilterScope<'_> {
+        FilterScope {
+            names: &self.filter_names,
+            counts: &self.counts,
+        }
     }
 
     fn next_id(&self) -> u64 {
