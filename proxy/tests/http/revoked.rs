@@ -1,7 +1,6 @@
 //! A policy that is published while a request is open: tunnels and responses that it denies end,
 //! the others continue.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,9 +187,8 @@ fn relinked(now: &Snapshot) -> Snapshot {
         };
         (name.clone(), Arc::new(listener))
     });
-    let listeners: HashMap<_, _> = listeners.collect();
     Snapshot {
-        listeners: Arc::new(listeners),
+        listeners: listeners.collect(),
         ..unchanged(now)
     }
 }

@@ -7,8 +7,8 @@
 //! - `listener/`, `route/`, `filter/` (HTTP filters), `cluster/`, `endpoint`, `secret`, `tls`,
 //!   `policy`, `name`: a file or folder per resource
 //! - `resource`: bytes → [`Compiled`], with the names it refers to
-//! - `refs`: indices in place of names; `link`: the next snapshot from the last one and what
-//!   changed (`step`); `known`: the names that it finds resources by; `relink`: renews links to
+//! - `refs`: indices in place of names; `link`: the next snapshot (`draft`) from the last one and
+//!   what changed (`step`); `known`: the names that it finds resources by; `relink`: renews links to
 //!   what changed
 //!
 //! [`Compiler::compile`] validates one resource; [`Compiler::publish`] links what compiled and
@@ -21,6 +21,7 @@
 
 mod access_log;
 mod cluster;
+mod draft;
 mod endpoint;
 mod filter;
 mod headers;
@@ -87,6 +88,7 @@ pub struct Compiler {
     waiting: HashMap<Name, Arc<Assignment>>,
     services: known::Services,
     peers: known::Peers,
+    referrers: known::Referrers,
     /// Counters of clusters and listeners in use, published or not: a name has its series once.
     metrics: Mutex<Metrics>,
     global_limit: Option<Arc<ConnectionLimit>>,
@@ -107,8 +109,8 @@ pub struct Counts {
     pub relinked: IntCounter,
     /// Optional filters that are not known and were left out.
     pub skipped_filters: IntCounter,
-    /// Tables of snapshots copied because something in them changed.
-    pub copied: IntCounter,
+    /// Resources looked at because they may refer to one that changed.
+    pub examined: IntCounter,
     /// Clusters that took the endpoints of an assignment.
     pub bound: IntCounter,
 }
@@ -135,9 +137,9 @@ impl Counts {
                 "anyam_config_optional_filters_skipped_total",
                 "HTTP filters left out because they are optional and this proxy lacks them.",
             )?,
-            copied: registry.counter(
-                "anyam_config_tables_copied_total",
-                "Tables of the configuration copied because something in them changed.",
+            examined: registry.counter(
+                "anyam_config_examined_total",
+                "Resources looked at because they may refer to one that changed.",
             )?,
             bound: registry.counter(
                 "anyam_config_endpoints_bound_total",
@@ -178,6 +180,7 @@ impl Compiler {
             waiting: HashMap::new(),
             services: known::Services::default(),
             peers: known::Peers::default(),
+            referrers: known::Referrers::default(),
             metrics: Mutex::default(),
             global_limit: None,
             connection_limits: HashMap::new(),

@@ -15,6 +15,7 @@ use crate::config::policy::RbacAction;
 use crate::config::route::{Action, ClusterSpecifier, PathMatch, RetryOn};
 use crate::snapshot::Snapshot;
 
+mod costs;
 mod filters;
 mod fixtures;
 mod names;
