@@ -116,20 +116,20 @@ impl Drain {
 pub struct RemovedListeners(HashMap<Name, Option<Instant>>);
 
 impl RemovedListeners {
-    /// As it is once `next` replaces the listeners `before`; what is over already is left out.
-    pub fn after<L>(
-        &self,
-        before: &HashMap<Name, L>,
-        next: &HashMap<Name, L>,
+    /// As it is once the listeners `gone` were removed, and those that `is_served` accepts are served;
+    /// what is over already is left out.
+    pub fn after<'a>(
+        &'a self,
+        gone: impl Iterator<Item = &'a Name>,
+        is_served: impl Fn(&Name) -> bool,
         now: Instant,
         drain_time: Duration,
     ) -> Self {
         let until = now.checked_add(drain_time);
         let draining = self.0.iter().map(|(name, until)| (name, *until));
-        let all = draining.chain(before.keys().map(|name| (name, until)));
-        let left = all.filter(|(name, until)| {
-            !next.contains_key(*name) && until.is_none_or(|until| until > now)
-        });
+        let all = draining.chain(gone.map(|name| (name, until)));
+        let left =
+            all.filter(|(name, until)| !is_served(name) && until.is_none_or(|until| until > now));
         Self(left.map(|(name, until)| (name.clone(), until)).collect())
     }
 
@@ -152,26 +152,22 @@ mod tests {
     #[test]
     fn removed_listeners_drain_until_they_are_back_or_the_time_is_over() {
         let (start, time) = (Instant::now(), Duration::from_secs(10));
-        let listeners = |names: &[&str]| {
-            let all = names.iter().map(|name| (Name::from(*name), ()));
-            all.collect::<HashMap<_, _>>()
-        };
+        let (a, b) = (Name::from("a"), Name::from("b"));
         let none = RemovedListeners::default();
-        let both = listeners(&["a", "b"]);
         let later = start + Duration::from_secs(4);
-        let first = none.after(&both, &listeners(&["b"]), start, time);
-        let second = first.after(&listeners(&["b"]), &listeners(&[]), later, time);
-        assert_eq!(second.until(&"a".into()), Some(Some(start + time)));
-        assert_eq!(second.until(&"b".into()), Some(Some(later + time)));
+        let first = none.after([&a].into_iter(), |name| *name == b, start, time);
+        let second = first.after([&b].into_iter(), |_| false, later, time);
+        assert_eq!(second.until(&a), Some(Some(start + time)));
+        assert_eq!(second.until(&b), Some(Some(later + time)));
         assert_eq!(second.next_end(start), Some(start + time));
         assert_eq!(second.next_end(start + time), Some(later + time));
-        let back = second.after(&listeners(&[]), &listeners(&["a"]), later, time);
-        assert_eq!(back.until(&"a".into()), None);
-        let third = second.after(&listeners(&[]), &listeners(&["c"]), start + time, time);
-        assert_eq!(third.until(&"a".into()), None);
-        assert!(third.until(&"b".into()).is_some());
-        let endless = none.after(&both, &listeners(&[]), start, Duration::MAX);
-        assert_eq!(endless.until(&"a".into()), Some(None));
+        let back = second.after([].into_iter(), |name| *name == a, later, time);
+        assert_eq!(back.until(&a), None);
+        let third = second.after([].into_iter(), |_| false, start + time, time);
+        assert_eq!(third.until(&a), None);
+        assert!(third.until(&b).is_some());
+        let endless = none.after([&a, &b].into_iter(), |_| false, start, Duration::MAX);
+        assert_eq!(endless.until(&a), Some(None));
     }
 
     #[test]

@@ -1,11 +1,11 @@
 //! The snapshot and the store that publishes it.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use persistent::Map;
 use tokio::sync::watch;
 
 use crate::config::Name;
@@ -19,21 +19,21 @@ use crate::upstream::cluster::Cluster;
 /// Everything the proxy runs by, at one instant. Never changed after it is published.
 ///
 /// A connection takes one snapshot once its destination is known; each HTTP request takes one,
-/// retries included. A table is shared with the snapshot before for as long as nothing in it changes.
+/// retries included. Tables share with those of the snapshot before what did not change.
 #[derive(Default)]
 pub struct Snapshot {
     /// Counts up by one with each published snapshot.
     pub generation: u64,
-    pub listeners: Arc<HashMap<Name, Arc<Listener>>>,
+    pub listeners: Map<Name, Arc<Listener>>,
     /// Listeners by their sockets, bound or not: where `use_original_dst` hands connections to.
-    pub by_socket: Arc<HashMap<ListenerKey, Arc<Listener>>>,
+    pub by_socket: Map<ListenerKey, Arc<Listener>>,
     /// Listeners that are gone and whose connections drain.
     pub removed: Arc<RemovedListeners>,
-    pub routes: Arc<HashMap<Name, Arc<RouteConfig>>>,
-    pub clusters: Arc<HashMap<Name, Arc<Cluster>>>,
-    pub secrets: Arc<HashMap<Name, Arc<Secret>>>,
+    pub routes: Map<Name, Arc<RouteConfig>>,
+    pub clusters: Map<Name, Arc<Cluster>>,
+    pub secrets: Map<Name, Arc<Secret>>,
     /// Peers by address, for source labels; filled on demand.
-    pub workloads: Arc<HashMap<IpAddr, Arc<Workload>>>,
+    pub workloads: Map<IpAddr, Arc<Workload>>,
 }
 
 /// A by-name reference, resolved when the snapshot was linked. `None`: the target is not (yet)

@@ -5,16 +5,19 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use persistent::Map;
 use tokio::task::JoinHandle;
 
 use crate::config::Name;
 use crate::config::cluster::Discovery;
-use crate::snapshot::{Snapshot, Store};
+use crate::snapshot::Store;
 use crate::upstream::cluster::Cluster;
 use crate::upstream::dns::Resolver;
 
 /// The least time between two rounds: intervals are kept to this.
 const ROUND: Duration = Duration::from_millis(250);
+
+type Clusters = Map<Name, Arc<Cluster>>;
 
 /// When a cluster is next due.
 struct Due {
@@ -29,8 +32,11 @@ struct Due {
 pub async fn run(store: &Store, resolver: &Resolver) {
     let mut changes = store.subscribe();
     let mut due: HashMap<Name, Due> = HashMap::new();
+    let mut clusters = Map::default();
     loop {
-        take_over(&mut due, &store.load(), Instant::now());
+        let before = std::mem::replace(&mut clusters, store.peek().clusters.clone());
+        take_over(&mut due, &before, &clusters, Instant::now());
+        drop(before);
         resolver.retain(&names(&due));
         let next = due
             .values()
@@ -59,15 +65,20 @@ async fn sleep_until(next: Option<Instant>) {
 }
 
 /// Follows the snapshot: clusters that are new or changed are due soon.
-fn take_over(due: &mut HashMap<Name, Due>, snapshot: &Snapshot, now: Instant) {
-    due.retain(|name, entry| {
-        let current = snapshot.clusters.get(name);
-        current.is_some_and(|current| Arc::ptr_eq(current, &entry.cluster))
-    });
-    for (name, cluster) in snapshot.clusters.iter() {
+fn take_over(due: &mut HashMap<Name, Due>, before: &Clusters, clusters: &Clusters, now: Instant) {
+    for (name, cluster) in clusters.changes(before) {
+        let Some(cluster) = cluster else {
+            due.remove(name);
+            continue;
+        };
+        let known = due.get(name);
+        if known.is_some_and(|known| Arc::ptr_eq(&known.cluster, cluster)) {
+            continue;
+        }
+        due.remove(name);
         let resolve = matches!(cluster.discovery, Discovery::Dns { .. });
         let sweep = cluster.outlier.as_ref().map(|config| now + config.interval);
-        if (resolve || sweep.is_some()) && !due.contains_key(name) {
+        if resolve || sweep.is_some() {
             let entry = Due {
                 cluster: cluster.clone(),
                 resolve: resolve.then_some(now),

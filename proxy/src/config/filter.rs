@@ -1,8 +1,9 @@
 //! HTTP filters, compiled: the chain of a connection manager, and the routes' overrides of its
 //! filters.
 //!
-//! - `rate_limit`: the local rate limit and the actions that describe requests to it
+//! - `name`: by which routes override filters; `rate_limit`: the local rate limit and the actions that describe requests to it
 
+mod name;
 mod rate_limit;
 
 use std::sync::Arc;
@@ -11,11 +12,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+pub use self::name::{FilterName, FilterNames};
 pub use self::rate_limit::{
     Buckets, Descriptor, DescriptorMatch, LocalRateLimit, RateLimit, RateLimitAction,
     RouteRateLimits, VhRateLimits,
 };
-use super::Name;
 use super::policy::Rbac;
 use super::route::HeaderAppend;
 use crate::matcher::{HeaderMatch, HeaderName, StringMatch};
@@ -24,7 +25,7 @@ use crate::metadata::Object;
 /// envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter.
 pub struct HttpFilter {
     /// By which routes override it.
-    pub name: Name,
+    pub name: FilterName,
     /// Off, unless a route switches it on.
     pub disabled: bool,
     pub config: FilterConfig,
@@ -65,12 +66,12 @@ pub enum FilterOverride {
 /// `typed_per_filter_config` of a route or weighted cluster, those of the levels around it merged
 /// in; few enough for a linear search.
 #[derive(Clone, Default)]
-pub struct FilterOverrides(pub Vec<(Name, FilterOverride)>);
+pub struct FilterOverrides(pub Vec<(FilterName, FilterOverride)>);
 
 impl FilterOverrides {
     /// The override of the filter called `name`.
-    pub fn of(&self, name: &str) -> Option<&FilterOverride> {
-        let named = self.0.iter().find(|(known, _)| **known == *name);
+    pub fn of(&self, name: &FilterName) -> Option<&FilterOverride> {
+        let named = self.0.iter().find(|(known, _)| known == name);
         named.map(|(_, said)| said)
     }
 

@@ -1,11 +1,13 @@
 //! The addresses a worker listens on, kept in step with the snapshot.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use persistent::Map;
 use tokio::task::{AbortHandle, spawn_local};
 
 use super::ListenerContext;
@@ -14,7 +16,7 @@ use super::socket::{BindOptions, bind};
 use crate::config::Name;
 use crate::config::listener::{ListenerKey, SocketProtocol};
 use crate::drain::Phase;
-use crate::snapshot::Follower;
+use crate::snapshot::{Follower, Listener, Snapshot};
 use crate::supervise::restart_on_panic;
 
 /// A worker's listening sockets. Accepted connections do not depend on them.
@@ -22,6 +24,10 @@ pub struct Bound {
     context: Rc<ListenerContext>,
     follower: Follower,
     loops: RefCell<HashMap<ListenerKey, AbortHandle>>,
+    /// Those of the last snapshot that was followed.
+    listeners: RefCell<Map<Name, Arc<Listener>>>,
+    /// Not all of their sockets could be opened.
+    is_incomplete: Cell<bool>,
 }
 
 /// A listener that could not be bound.
@@ -40,6 +46,8 @@ impl Bound {
             context,
             follower,
             loops: RefCell::default(),
+            listeners: RefCell::default(),
+            is_incomplete: Cell::default(),
         }
     }
 
@@ -68,6 +76,19 @@ impl Bound {
     /// Binds new listeners, closes removed ones; returns those that could not be bound.
     pub fn reconcile(&self) -> Vec<BindError> {
         let snapshot = self.context.store.peek();
+        let before = self.listeners.replace(snapshot.listeners.clone());
+        let mut failed = Vec::new();
+        if changes_sockets(&before, &snapshot.listeners) || self.is_incomplete.get() {
+            // Until it is known, because this may panic.
+            self.is_incomplete.set(true);
+            failed = self.open_and_close(&snapshot);
+            self.is_incomplete.set(!failed.is_empty());
+        }
+        self.follower.reached(snapshot.generation);
+        failed
+    }
+
+    fn open_and_close(&self, snapshot: &Snapshot) -> Vec<BindError> {
         let mut loops = self.loops.borrow_mut();
         let listeners = || snapshot.listeners.values().filter(|l| l.def.bind_to_port);
         let wanted: HashSet<_> = listeners()
@@ -118,7 +139,16 @@ impl Bound {
                 }
             }
         }
-        self.follower.reached(snapshot.generation);
         failed
     }
+}
+
+/// Whether a listener that binds its sockets was added, removed or replaced by another version.
+fn changes_sockets(before: &Map<Name, Arc<Listener>>, now: &Map<Name, Arc<Listener>>) -> bool {
+    now.changes(before)
+        .any(|(name, now)| match (before.get(name), now) {
+            // It has fresh links.
+            (Some(before), Some(now)) if Arc::ptr_eq(&before.def, &now.def) => false,
+            (before, now) => before.into_iter().chain(now).any(|l| l.def.bind_to_port),
+        })
 }

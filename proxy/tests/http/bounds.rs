@@ -227,7 +227,7 @@ async fn a_stream_outlives_the_chain_it_came_by() {
     assert_eq!(body.data().await.unwrap().unwrap(), "one");
 
     let mut snapshot = setup(upstream).snapshot(2);
-    snapshot.listeners = Arc::default();
+    snapshot.listeners = Default::default();
     proxy.store.publish(snapshot);
     // GOAWAY: no new stream is taken.
     while client.clone().ready().await.is_ok() {

@@ -4,40 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::Duration;
 
-use anyam_proxy::config::filter::{FaultInjection, FaultPart, FilterConfig, HttpFilter, Percent};
-use anyam_proxy::metadata::Object;
+use anyam_proxy::config::filter::FilterConfig;
 
 use crate::harness::{Proxy, Setup};
 use crate::leaving::MOMENTS;
 use crate::peers::{Client, h1, ok};
+use crate::settings::{delay, filter};
 
 /// A proxy that delays every request for an hour, and the number of requests that are being
 /// delayed.
 async fn delaying() -> (Proxy, Arc<AtomicU32>) {
     let active = Arc::<AtomicU32>::default();
-    let fault = FaultInjection {
-        delay: Some(FaultPart {
-            percent: Percent {
-                numerator: 100,
-                denominator: 100,
-            },
-            fixed: Some(Duration::from_secs(3600)),
-        }),
-        abort: None,
-        response_rate: None,
-        upstream_cluster: None,
-        headers: Vec::new(),
-        downstream_nodes: Vec::new(),
-        max_active: None,
-        metadata: Object::default(),
-        active: active.clone(),
-    };
+    let fault = delay(Duration::from_secs(3600), active.clone());
     let setup = Setup::new(h1(|_| ok("fine")).await).with(|setup| {
-        setup.manager.filters.push(HttpFilter {
-            name: "fault".into(),
-            disabled: false,
-            config: FilterConfig::Fault(Arc::new(fault)),
-        });
+        let fault = FilterConfig::Fault(Arc::new(fault));
+        setup.manager.filters.push(filter("fault", fault));
     });
     (Proxy::start(setup), active)
 }

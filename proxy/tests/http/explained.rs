@@ -243,14 +243,10 @@ async fn the_listener_is_the_one_that_takes_over() {
         ("admin", "0.0.0.0:15006", true),
     ] {
         let at: SocketAddr = at.parse().unwrap();
-        let mut one = Setup::new(upstream).snapshot(1);
-        let mut listener = Arc::into_inner(
-            Arc::get_mut(&mut one.listeners)
-                .unwrap()
-                .remove("front")
-                .unwrap(),
-        )
-        .unwrap();
+        let one = Setup::new(upstream).snapshot(1);
+        let listener = one.listeners["front"].clone();
+        drop(one);
+        let mut listener = Arc::into_inner(listener).unwrap();
         let def = Arc::get_mut(&mut listener.def).unwrap();
         def.name = name.into();
         def.address = at;
@@ -258,12 +254,8 @@ async fn the_listener_is_the_one_that_takes_over() {
         def.use_original_dst = name == "front";
         def.original_dst = name == "front";
         let listener = Arc::new(listener);
-        Arc::get_mut(&mut all.by_socket)
-            .unwrap()
-            .insert(ListenerKey::tcp(at), listener.clone());
-        Arc::get_mut(&mut all.listeners)
-            .unwrap()
-            .insert(name.into(), listener);
+        all.by_socket.insert(ListenerKey::tcp(at), listener.clone());
+        all.listeners.insert(name.into(), listener);
     }
     for (destination, serves) in [
         ("10.0.0.9:9090", "exact"),

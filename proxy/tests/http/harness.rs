@@ -1,7 +1,6 @@
 //! Workers on threads of their own, serving a snapshot that a test builds by hand. Every request is
 //! written to access logs that have everything in them, and shown to a tap.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -257,8 +256,8 @@ impl Setup {
         });
         Snapshot {
             generation,
-            listeners: Arc::new(HashMap::from([("front".into(), listener)])),
-            clusters: Arc::new(HashMap::from([("shop".into(), cluster)])),
+            listeners: [("front".into(), listener)].into(),
+            clusters: [("shop".into(), cluster)].into(),
             ..Snapshot::default()
         }
     }

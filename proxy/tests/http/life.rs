@@ -224,7 +224,7 @@ async fn a_connection_whose_listener_is_gone_and_a_drain_end_in_order() {
     let (answer, _) = h2_idle.send_request(head(), true).unwrap();
     assert_eq!(answer.await.unwrap().status(), 200);
     let mut snapshot = Setup::new(upstream).snapshot(2);
-    snapshot.listeners = Arc::default();
+    snapshot.listeners = Default::default();
     proxy.store.publish(snapshot);
     assert_eq!(idle.rest().await, "");
     tokio::time::timeout(Duration::from_secs(5), async {

@@ -4,13 +4,14 @@
 use std::time::Duration;
 
 use anyam_proxy::config::ClusterRef;
-use anyam_proxy::config::filter::{FilterConfig, HttpFilter};
+use anyam_proxy::config::filter::FilterConfig;
 use anyam_proxy::config::route::Mirror;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::harness::{Proxy, Setup};
 use crate::peers::{Client, get, listen, ok, read_message};
+use crate::settings::filter;
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -142,11 +143,8 @@ async fn a_body_that_a_filter_waited_for_is_copied() {
     let length = 100_000;
     let (told, mut hear) = unbounded_channel();
     let setup = mirrored(upstream(length, Reads::All, told).await).with(|setup| {
-        setup.manager.filters.push(HttpFilter {
-            name: "buffer".into(),
-            disabled: false,
-            config: FilterConfig::Buffer(1 << 20),
-        });
+        let buffer = filter("buffer", FilterConfig::Buffer(1 << 20));
+        setup.manager.filters.push(buffer);
     });
     let proxy = Proxy::start(setup);
     let cluster = proxy.store.load().clusters["shop"].clone();

@@ -1,21 +1,23 @@
 //! A policy that is published while a request is open: tunnels and responses that it denies end,
 //! the others continue.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyam_proxy::config::filter::{FilterOverride, FilterOverrides, HttpFilter};
+use anyam_proxy::config::filter::{
+    FaultInjection, FilterConfig, FilterOverride, FilterOverrides, HttpFilter,
+};
 use anyam_proxy::config::policy::{Permission, Principal, RbacAction};
 use anyam_proxy::config::route::{Action, PathMatch, PathRewrite, Route};
-use anyam_proxy::matcher::StringMatch;
+use anyam_proxy::matcher::{MetadataMatch, MetadataTest, StringMatch};
+use anyam_proxy::metadata::{Object, Value};
 use anyam_proxy::snapshot::{Listener, RouteConfig, RouteLink, Snapshot};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{Proxy, Setup, route};
 use crate::peers::{Client, h2_client, listen, read_message};
-use crate::settings::{forward, rbac, rules};
+use crate::settings::{delay, filter, filter_name, forward, rbac, rules};
 
 /// Accepts upgrades and echoes; begins an endless response to any other request.
 async fn upstream() -> SocketAddr {
@@ -151,7 +153,7 @@ fn exempt_half() -> Arc<Route> {
     );
     let route = Arc::get_mut(&mut exempt).unwrap();
     route.matches.fraction = Some(500_000);
-    route.filters = FilterOverrides(vec![("rbac".into(), FilterOverride::Disabled)]).shared();
+    route.filters = FilterOverrides(vec![(filter_name("rbac"), FilterOverride::Disabled)]).shared();
     exempt
 }
 
@@ -186,17 +188,16 @@ fn relinked(now: &Snapshot) -> Snapshot {
         };
         (name.clone(), Arc::new(listener))
     });
-    let listeners: HashMap<_, _> = listeners.collect();
     Snapshot {
-        listeners: Arc::new(listeners),
+        listeners: listeners.collect(),
         ..unchanged(now)
     }
 }
 
-/// A request that is evaluated again also chooses its route again at random; the policy applies to
-/// one of the two routes only.
+/// A request that is evaluated again keeps the draw by which it was routed; the policy applies to one
+/// of the two routes only.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_with_unchanged_rules_evaluates_no_request_again() {
+async fn a_request_that_is_evaluated_again_keeps_its_draw() {
     let upstream = upstream().await;
     let configured = |exempt: Option<Arc<Route>>| {
         setup(upstream, false, Some("/shop/open")).with(|setup| {
@@ -210,11 +211,13 @@ async fn a_snapshot_with_unchanged_rules_evaluates_no_request_again() {
             Err(refused) => assert!(refused.starts_with("HTTP/1.1 403 "), "{refused}"),
         }
     };
-    for round in 0..40 {
+    for round in 0..60 {
         let now = proxy.store.load();
-        proxy.store.publish(match round % 2 {
+        proxy.store.publish(match round % 3 {
             0 => unchanged(&now),
-            _ => relinked(&now),
+            1 => relinked(&now),
+            // Other rules and another table, with the same contents.
+            _ => configured(Some(exempt_half())).snapshot(now.generation + 1),
         });
         // Its task runs, and looks at what was published.
         echoes(&mut open).await;
@@ -222,4 +225,56 @@ async fn a_snapshot_with_unchanged_rules_evaluates_no_request_again() {
     let refusing = configured(None).snapshot(proxy.store.generation() + 1);
     proxy.store.publish(refusing);
     is_cut(&mut open).await;
+}
+
+/// Metadata that a filter has set on a request gives it no other route when it is evaluated again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_evaluated_again_keeps_its_route_whatever_filters_have_set() {
+    let upstream = upstream().await;
+    let configured = |denied: &str| {
+        setup(upstream, false, Some(denied)).with(|setup| {
+            setup.manager.filters.insert(0, marking());
+            setup.more_routes = vec![denying_marked()];
+        })
+    };
+    let proxy = Proxy::start(configured("/other"));
+    let mut open = websocket(&proxy, "/shop/open").await;
+    let mut secret = websocket(&proxy, "/shop/secret").await;
+    proxy.store.publish(configured("/shop/secret").snapshot(2));
+    is_cut(&mut secret).await;
+    echoes(&mut open).await;
+}
+
+/// A filter that leaves metadata on every request, and delays it for a moment.
+fn marking() -> HttpFilter {
+    let metadata = Object::from([("mark".into(), Value::Bool(true))]);
+    let fault = FaultInjection {
+        metadata,
+        ..delay(Duration::from_millis(1), Arc::default())
+    };
+    filter("fault", FilterConfig::Fault(Arc::new(fault)))
+}
+
+/// A route for requests with that metadata, of which a policy denies all.
+fn denying_marked() -> Arc<Route> {
+    let mut marked = route(
+        PathMatch::Prefix("/".into()),
+        Action::Forward(Box::new(forward())),
+    );
+    let everything = rules(
+        RbacAction::Deny,
+        "all",
+        vec![Permission::Any],
+        Principal::Any,
+    );
+    let route = Arc::get_mut(&mut marked).unwrap();
+    route.matches.metadata = vec![MetadataMatch {
+        namespace: "fault".into(),
+        path: vec!["mark".into()],
+        test: MetadataTest::Present(true),
+        invert: false,
+    }];
+    let denied = FilterOverride::Config(FilterConfig::Rbac(everything));
+    route.filters = FilterOverrides(vec![(filter_name("rbac"), denied)]).shared();
+    marked
 }

@@ -1,9 +1,13 @@
 //! What a test's configuration is before it changes anything.
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use anyam_proxy::config::filter::{FilterConfig, HttpFilter, RouteRateLimits};
+use anyam_proxy::config::filter::{
+    FaultInjection, FaultPart, FilterConfig, FilterName, FilterNames, HttpFilter, Percent,
+    RouteRateLimits,
+};
 use anyam_proxy::config::http::{
     CodecType, ForwardClientCert, Http1Options, Http2Options, HttpConnectionManager, ServerHeader,
     StripPort,
@@ -15,6 +19,7 @@ use anyam_proxy::config::route::{
 };
 use anyam_proxy::config::{ClusterRef, RouteRef};
 use anyam_proxy::message::path::PathOptions;
+use anyam_proxy::metadata::Object;
 
 pub fn route(path: PathMatch, action: Action) -> Arc<Route> {
     Arc::new(Route {
@@ -99,11 +104,43 @@ pub fn rules(
     })
 }
 
-pub fn rbac(rules: Arc<Rbac>) -> HttpFilter {
+/// A filter's name, the same for the chain and for routes.
+pub fn filter_name(name: &str) -> FilterName {
+    static NAMES: LazyLock<FilterNames> = LazyLock::new(FilterNames::default);
+    NAMES.intern(name)
+}
+
+pub fn filter(name: &str, config: FilterConfig) -> HttpFilter {
     HttpFilter {
-        name: "rbac".into(),
+        name: filter_name(name),
         disabled: false,
-        config: FilterConfig::Rbac(rules),
+        config,
+    }
+}
+
+pub fn rbac(rules: Arc<Rbac>) -> HttpFilter {
+    filter("rbac", FilterConfig::Rbac(rules))
+}
+
+/// Delays every request; `active`: how many are being delayed.
+pub fn delay(time: Duration, active: Arc<AtomicU32>) -> FaultInjection {
+    let percent = Percent {
+        numerator: 100,
+        denominator: 100,
+    };
+    FaultInjection {
+        delay: Some(FaultPart {
+            percent,
+            fixed: Some(time),
+        }),
+        abort: None,
+        response_rate: None,
+        upstream_cluster: None,
+        headers: Vec::new(),
+        downstream_nodes: Vec::new(),
+        max_active: None,
+        metadata: Object::default(),
+        active,
     }
 }
 

@@ -52,6 +52,7 @@ fn sources() -> Vec<(String, String)> {
     let mut paths = Vec::new();
     for part in [
         "xds-proto",
+        "persistent",
         "proxy",
         "control-plane",
         "cli",
@@ -269,7 +270,7 @@ fn workers_take_time_from_their_own_wheel() {
 }
 
 #[test]
-fn the_proxy_shares_nothing_but_xds_proto() {
+fn the_proxy_shares_nothing_but_xds_proto_and_maps() {
     let manifest = fs::read_to_string(root().join("proxy/Cargo.toml")).unwrap();
     for other in ["anyam-control", "anyam-tests", "anyam ="] {
         assert!(
@@ -283,6 +284,7 @@ fn the_proxy_shares_nothing_but_xds_proto() {
 fn every_dependency_says_why_it_is_there() {
     for part in [
         "xds-proto",
+        "persistent",
         "proxy",
         "control-plane",
         "cli",

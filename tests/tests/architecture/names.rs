@@ -6,7 +6,14 @@ use std::collections::BTreeMap;
 
 use super::cycles::is_test;
 
-const CRATES: [&str; 5] = ["benches", "cli", "control-plane", "proxy", "xds-proto"];
+const CRATES: [&str; 6] = [
+    "benches",
+    "cli",
+    "control-plane",
+    "persistent",
+    "proxy",
+    "xds-proto",
+];
 
 /// Types of the API that are views of the model's types and have their names, in JSON and on the
 /// command line too.

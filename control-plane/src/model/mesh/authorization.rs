@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::persistent::Map;
+use persistent::Map;
+
 use super::{Mesh, WorkloadEntry};
 use crate::model::manifest::authorization::AuthorizationPolicy;
 use crate::model::manifest::object::{Key, Target};

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use persistent::Map;
+
 use super::affected::Affected;
 use super::change::Origin;
 use super::index::Facet;
 use super::objects::Objects;
-use super::persistent::Map;
 use super::{Mesh, MeshOptions};
 use crate::incumbents::{Incumbents, IncumbentsError};
 use crate::model::manifest::object::{Key, Kind, ObjectId};

@@ -5,8 +5,7 @@
 //! - [`attach`]: which route governs which service; [`join`]: which workloads a service selects;
 //!   [`cover`]: which workloads its ports and policies apply to; [`endpoints`]: where its calls go;
 //!   [`ports`]: the protocols of a workload's ports, from all declarations; [`authorization`],
-//!   [`policies`]: which policy applies where; [`hostnames`]: of workloads in headless services;
-//!   [`persistent`]: maps whose copies share unchanged entries
+//!   [`policies`]: which policy applies where; [`hostnames`]: of workloads in headless services
 //! - [`leaving`]: identities that callers accept for a moment after a change; [`vip`]: allotted
 //!   addresses; [`holders`]: which of several objects has an address
 //! - [`status`]: conditions of objects; [`conditions`] and, of routes, [`route_status`]: how they are
@@ -26,7 +25,6 @@ pub mod index;
 pub mod join;
 pub mod leaving;
 pub mod objects;
-pub mod persistent;
 pub mod policies;
 pub mod ports;
 pub mod route_status;
@@ -37,9 +35,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use persistent::Map;
+
 use self::authorization::AuthorizationPolicies;
 use self::endpoints::{EndpointsBy, Slices};
-use self::persistent::Map;
 use self::status::ObjectStatus;
 use super::manifest::grant::ReferenceGrant;
 use super::manifest::object::{Key, Kind, ObjectId};

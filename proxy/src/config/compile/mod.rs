@@ -7,8 +7,8 @@
 //! - `listener/`, `route/`, `filter/` (HTTP filters), `cluster/`, `endpoint`, `secret`, `tls`,
 //!   `policy`, `name`: a file or folder per resource
 //! - `resource`: bytes → [`Compiled`], with the names it refers to
-//! - `refs`: indices in place of names; `link`: the next snapshot from the last one and what
-//!   changed (`step`); `known`: the names that it finds resources by; `relink`: renews links to
+//! - `refs`: indices in place of names; `link`: the next snapshot (`draft`) from the last one and
+//!   what changed (`step`); `known`: the names that it finds resources by; `relink`: renews links to
 //!   what changed
 //!
 //! [`Compiler::compile`] validates one resource; [`Compiler::publish`] links what compiled and
@@ -21,6 +21,7 @@
 
 mod access_log;
 mod cluster;
+mod draft;
 mod endpoint;
 mod filter;
 mod headers;
@@ -56,12 +57,14 @@ use xds_proto::envoy::extensions::transport_sockets::tls::v3 as secret_pb;
 use xds_proto::google::protobuf::Any;
 
 pub use self::endpoint::Assignment;
+use self::filter::FilterScope;
 pub use self::resource::{Changes, Compiled, Published, References, Rejected};
 pub use self::secret::SecretStore;
 pub use self::step::SnapshotStep;
 pub use self::support::CompileError;
 use self::support::{At, type_name};
 use super::Name;
+use super::filter::FilterNames;
 use super::secret::Secret;
 use crate::connection_limit::ConnectionLimit;
 use crate::log_sink::Sinks;
@@ -84,10 +87,12 @@ pub struct Compiler {
     cluster_metrics: ClusterFamilies,
     ids: AtomicU64,
     pub counts: Counts,
+    filter_names: FilterNames,
     /// Assignments whose cluster is not there yet, by EDS service name.
     waiting: HashMap<Name, Arc<Assignment>>,
     services: known::Services,
     peers: known::Peers,
+    referrers: known::Referrers,
     /// Counters of clusters and listeners in use, published or not: a name has its series once.
     metrics: Mutex<Metrics>,
     global_limit: Option<Arc<ConnectionLimit>>,
@@ -110,8 +115,8 @@ pub struct Counts {
     pub relinked: IntCounter,
     /// Optional filters that are not known and were left out.
     pub skipped_filters: IntCounter,
-    /// Tables of snapshots copied because something in them changed.
-    pub copied: IntCounter,
+    /// Resources looked at because they may refer to one that changed.
+    pub examined: IntCounter,
     /// Clusters that took the endpoints of an assignment.
     pub bound: IntCounter,
 }
@@ -138,9 +143,9 @@ impl Counts {
                 "anyam_config_optional_filters_skipped_total",
                 "HTTP filters left out because they are optional and this proxy lacks them.",
             )?,
-            copied: registry.counter(
-                "anyam_config_tables_copied_total",
-                "Tables of the configuration copied because something in them changed.",
+            examined: registry.counter(
+                "anyam_config_examined_total",
+                "Resources looked at because they may refer to one that changed.",
             )?,
             bound: registry.counter(
                 "anyam_config_endpoints_bound_total",
@@ -177,9 +182,11 @@ impl Compiler {
             cluster_metrics: ClusterFamilies::new(registry)?,
             ids: AtomicU64::new(1),
             counts: Counts::new(registry)?,
+            filter_names: FilterNames::default(),
             waiting: HashMap::new(),
             services: known::Services::default(),
             peers: known::Peers::default(),
+            referrers: known::Referrers::default(),
             metrics: Mutex::default(),
             global_limit: None,
             connection_limits: HashMap::new(),
@@ -216,7 +223,7 @@ impl Compiler {
         m: &route_pb::RouteConfiguration,
     ) -> Result<RouteConfig, CompileError> {
         self.counts.routes.inc();
-        route::route_config(At::root(""), m, &self.counts)
+        route::route_config(At::root(""), m, self.filter_scope())
     }
 
     /// Compiles a cluster, without endpoints. `previous`: the version before it, whose limits,
@@ -295,6 +302,13 @@ impl Compiler {
             .chain(global)
             .cloned()
             .collect()
+    }
+
+    fn filter_scope(&self) -> FilterScope<'_> {
+        FilterScope {
+            names: &self.filter_names,
+            counts: &self.counts,
+        }
     }
 
     fn next_id(&self) -> u64 {

@@ -1,7 +1,9 @@
 //! Fresh links from a route configuration or listener to what it refers to by name.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
+
+use persistent::Map;
 
 use crate::config::Name;
 use crate::snapshot::{ClusterLinks, Link, Listener, RouteConfig, RouteLink, Snapshot};
@@ -11,7 +13,7 @@ pub(super) fn refers(links: &ClusterLinks, changed: &HashSet<Name>) -> bool {
     !changed.is_empty() && links.iter().any(|link| changed.contains(&link.name))
 }
 
-fn relink_clusters(links: &ClusterLinks, clusters: &HashMap<Name, Arc<Cluster>>) -> ClusterLinks {
+fn relink_clusters(links: &ClusterLinks, clusters: &Map<Name, Arc<Cluster>>) -> ClusterLinks {
     let fresh = |link: &Link<Cluster>| Link {
         name: link.name.clone(),
         target: clusters.get(&link.name).cloned(),
@@ -21,7 +23,7 @@ fn relink_clusters(links: &ClusterLinks, clusters: &HashMap<Name, Arc<Cluster>>)
 
 pub(super) fn relink_routes(
     routes: &RouteConfig,
-    clusters: &HashMap<Name, Arc<Cluster>>,
+    clusters: &Map<Name, Arc<Cluster>>,
 ) -> RouteConfig {
     RouteConfig {
         table: routes.table.clone(),

@@ -9,12 +9,13 @@ use xds_proto::type_url;
 use super::*;
 use crate::config::ClusterRef;
 use crate::config::cluster::{LbPolicy, Transport, UpstreamProtocol};
-use crate::config::filter::{FilterConfig, FilterOverride};
+use crate::config::filter::{FilterConfig, FilterOverride, FilterOverrides};
 use crate::config::listener::{TcpTarget, TerminalFilter, TransportProtocol};
 use crate::config::policy::RbacAction;
 use crate::config::route::{Action, ClusterSpecifier, PathMatch, RetryOn};
 use crate::snapshot::Snapshot;
 
+mod costs;
 mod filters;
 mod fixtures;
 mod names;
@@ -47,6 +48,12 @@ fn cluster(yaml: &str) -> Result<Cluster, CompileError> {
 
 fn routes(yaml: &str) -> Result<RouteConfig, CompileError> {
     compiler().route_config(&message(yaml))
+}
+
+/// The override of the filter called `name`.
+fn of_filter<'a>(overrides: &'a FilterOverrides, name: &str) -> Option<&'a FilterOverride> {
+    let named = overrides.0.iter().find(|(known, _)| **known == *name);
+    named.map(|(_, said)| said)
 }
 
 /// `yaml` with `from` replaced, compiled; the error's path.
@@ -117,7 +124,7 @@ fn routes_with_everything() {
     assert!(matches!(&first.matches.path, PathMatch::SeparatedPrefix(p) if &**p == "/cart"));
     let overrides = first.filters.as_ref().unwrap();
     assert!(matches!(
-        overrides.of("authz"),
+        of_filter(overrides, "authz"),
         Some(FilterOverride::Disabled)
     ));
     let Action::Forward(forward) = &first.action else {

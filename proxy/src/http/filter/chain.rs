@@ -97,7 +97,7 @@ impl Exchange<'_, '_> {
                 let mut fault = fault::Injector {
                     fault: fault::settings(own, of_route),
                     active: &own.active,
-                    name: &filter.name,
+                    name: filter.name.shared(),
                     place,
                 };
                 if !fault.matches(info, route) {

@@ -1,9 +1,12 @@
 //! The authorisation of a request: the rules that apply and their decision, and the decision of
 //! newer rules while the request is open.
 
+use std::sync::Arc;
+
 use crate::config::Name;
 use crate::config::filter::FilterConfig;
 use crate::config::policy::Rbac;
+use crate::config::route::Route;
 use crate::http::connection::conn::{Conn, Resolved};
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::{AuthorisedHead, Downstream, StreamInfo};
@@ -87,18 +90,13 @@ fn refused_by_now(conn: &Conn, resolved: &Resolved, info: &StreamInfo) -> Option
         AuthorisedHead::Lost => (Head::clone(&info.request), true),
     };
     let name = target::authority(&mut head, manager, local, &mut conn.authority.borrow_mut());
-    let known = info.filters.metadata();
-    let route = match (&resolved.routes, name) {
-        (Some(routes), Ok(name)) => {
-            let draw = fastrand::u32(..1_000_000);
-            plan::plan(routes, &name, &head, known, draw).ok()
-        }
-        _ => None,
-    };
-    let overrides = route.and_then(|it| super::overrides(&it.route, info.draw).cloned());
+    let route = name
+        .ok()
+        .and_then(|name| route_by_now(resolved, info, &name, &head));
+    let overrides = route.and_then(|route| super::overrides(&route, info.draw).cloned());
     let connection = Facts {
         remote: info.client.ip(),
-        metadata: known,
+        metadata: info.filters.metadata(),
         ..facts(&info.downstream)
     };
     manager.filters.iter().find_map(|filter| {
@@ -112,6 +110,23 @@ fn refused_by_now(conn: &Conn, resolved: &Resolved, info: &StreamInfo) -> Option
         let refused = evaluate(rules, &head, connection).refused?;
         Some(denied(refused))
     })
+}
+
+/// The route whose overrides of filters apply to an open request: its own while the table that it
+/// was chosen from is in force, else the one that the present table gives it by the same draw.
+fn route_by_now(
+    resolved: &Resolved,
+    info: &StreamInfo,
+    authority: &str,
+    head: &Head,
+) -> Option<Arc<Route>> {
+    let routes = resolved.routes.as_ref()?;
+    let own = info.route_config.as_ref();
+    if own.is_some_and(|own| Arc::ptr_eq(&own.table, &routes.table)) {
+        return info.route.clone();
+    }
+    let planned = plan::plan(routes, authority, head, info.draw).ok()?;
+    Some(planned.route)
 }
 
 fn denied(by: Option<Name>) -> Failure {

@@ -229,9 +229,7 @@ impl Exchange<'_, '_> {
         let Some(routes) = self.resolved.routes.clone() else {
             return Ok(None);
         };
-        let draw = fastrand::u32(..1_000_000);
-        let known = info.filters.metadata();
-        match plan::plan(&routes, &name, &info.request, known, draw) {
+        match plan::plan(&routes, &name, &info.request, info.draw) {
             Ok(matched) => {
                 info.route_config = Some(matched.config);
                 info.virtual_host = Some(matched.host);

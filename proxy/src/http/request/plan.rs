@@ -2,6 +2,10 @@
 //!
 //! [`host`] and [`routes`] are the matchers themselves, also for `explain`: it takes the result of
 //! every route, the data path the first route that matches.
+//!
+//! As in Envoy a route is chosen before the filters run and then kept: none of the filters here
+//! clears Envoy's route cache. So routes are matched on a head that no filter has edited, and on no
+//! dynamic metadata.
 
 use std::sync::Arc;
 
@@ -13,7 +17,6 @@ use crate::config::route::{
 };
 use crate::matcher::HeaderName;
 use crate::message::head::{Head, Method, TargetForm};
-use crate::metadata::Metadata;
 use crate::snapshot::RouteConfig;
 use crate::snapshot::{ClusterLinks, Snapshot};
 use crate::upstream::cluster::Cluster;
@@ -72,28 +75,30 @@ fn without_port(authority: &str) -> &str {
 }
 
 /// Every route of a virtual host in order, with why it does not match; `Ok` for those that match.
-/// `draw`: a number below a million for fractions, the same for all of one request.
+/// `draw`: the request's own, uniform over all of `u64`.
 pub fn routes<'a>(
     host: &'a VirtualHost,
     head: &'a Head,
-    metadata: Option<&'a Metadata>,
-    draw: u32,
+    draw: u64,
 ) -> impl Iterator<Item = (&'a Arc<Route>, Result<(), RouteMismatch<'a>>)> {
+    let share = share(draw);
     host.routes
         .iter()
-        .map(move |route| (route, fits(&route.matches, head, metadata, draw)))
+        .map(move |route| (route, fits(&route.matches, head, share)))
 }
 
-fn fits<'a>(
-    matches: &'a RouteMatch,
-    head: &Head,
-    metadata: Option<&Metadata>,
-    draw: u32,
-) -> Result<(), RouteMismatch<'a>> {
+/// Parts per million, of the upper half of `draw`: the choice among weighted clusters depends on
+/// the lower half.
+fn share(draw: u64) -> u32 {
+    // Of 32 bits and 20: nothing is lost, and the result is below a million.
+    ((draw >> 32).wrapping_mul(1_000_000) >> 32) as u32
+}
+
+fn fits<'a>(matches: &'a RouteMatch, head: &Head, drawn: u32) -> Result<(), RouteMismatch<'a>> {
     if !path_fits(matches, head) {
         return Err(RouteMismatch::Path);
     }
-    if matches.fraction.is_some_and(|share| draw >= share) {
+    if matches.fraction.is_some_and(|share| drawn >= share) {
         return Err(RouteMismatch::Fraction);
     }
     if matches.grpc && !matching::is_grpc(head) {
@@ -109,7 +114,7 @@ fn fits<'a>(
             return Err(RouteMismatch::Query(&query.name));
         }
     }
-    if !matches.metadata.iter().all(|one| one.matches(metadata)) {
+    if !matches.metadata.iter().all(|one| one.matches(None)) {
         return Err(RouteMismatch::Metadata);
     }
     Ok(())
@@ -221,16 +226,15 @@ pub struct Matched {
     pub route: Arc<Route>,
 }
 
-/// The first route that takes the request. `Err` has the virtual host, if there was one.
+/// The first route that takes the request; `draw` as for [`routes`]. `Err` has the virtual host, if there was one.
 pub fn plan(
     config: &Arc<RouteConfig>,
     authority: &str,
     head: &Head,
-    metadata: Option<&Metadata>,
-    draw: u32,
+    draw: u64,
 ) -> Result<Matched, Option<u32>> {
     let (index, found) = host(&config.table, authority).ok_or(None)?;
-    let route = routes(found, head, metadata, draw)
+    let route = routes(found, head, draw)
         .find(|(_, verdict)| verdict.is_ok())
         .map(|(route, _)| route.clone())
         .ok_or(Some(index))?;

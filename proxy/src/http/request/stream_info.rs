@@ -127,7 +127,7 @@ pub struct StreamInfo {
     pub attempts: u32,
     /// State of the filter chain.
     pub filters: StreamFilters,
-    /// Chooses among weighted clusters; uniform over all of `u64`.
+    /// Chooses among routes that take a share, and among weighted clusters; uniform over all of `u64`.
     pub draw: u64,
     /// The version of the rules by which it was last evaluated
     /// ([`Resolved::rules_version`](crate::http::connection::conn::Resolved)).

@@ -27,7 +27,7 @@ use crate::message::head::Head;
 use crate::policy;
 use crate::snapshot::RouteConfig;
 
-/// What chooses among weighted clusters, and for routes that take a share: the first.
+/// Chooses the first of weighted clusters, and routes that take a share.
 const DRAW: u64 = 0;
 
 /// A request as routes and policies see it.
@@ -141,7 +141,7 @@ fn route(
         "this virtual host takes the authority",
     );
     let mut chosen = None;
-    for (route, matched) in plan::routes(host, &request.head, None, 0) {
+    for (route, matched) in plan::routes(host, &request.head, DRAW) {
         let matched = match (matched, &chosen) {
             (Ok(()), Some(_)) => Err(RouteMismatch::Earlier),
             (matched, _) => matched,

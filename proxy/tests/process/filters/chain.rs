@@ -53,6 +53,35 @@ fn requests_pass_in_order_and_responses_in_reverse() {
     ]);
 }
 
+/// What filters leave behind chooses no route: each is chosen before they run, and kept.
+#[test]
+fn a_route_stays_as_it_was_chosen_before_the_filters() {
+    let delay = json!({
+        "delay": {"fixed_delay": "0.001s", "percentage": {"numerator": 100}},
+        "filter_metadata": {"text": "some text"},
+    });
+    let of_metadata = |invert: bool, status: u16| {
+        let text = json!({"filter": "fault", "path": [{"key": "text"}], "value": {"present_match": true}, "invert": invert});
+        json!({
+            "match": {"prefix": "/metadata", "dynamic_metadata": [text]},
+            "direct_response": {"status": status},
+        })
+    };
+    let of_mark = json!({
+        "match": {"prefix": "/", "headers": [{"name": "x-mark", "present_match": true}]},
+        "direct_response": {"status": 420},
+    });
+    let routes = json!([
+        of_metadata(false, 418),
+        of_metadata(true, 419),
+        of_mark,
+        route("/"),
+    ]);
+    let fault = filter("fault", "fault.v3.HTTPFault", delay);
+    Scenario::with_routes(json!([fault, mark("m")]), routes)
+        .compare(&[(get("/metadata", ""), 419), (get("/other", ""), 200)]);
+}
+
 #[test]
 fn rules_hold_without_a_route_too() {
     let deny = filter("rbac", "rbac.v3.RBAC", rbac("nobody", "DENY"));

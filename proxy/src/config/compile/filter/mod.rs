@@ -14,7 +14,15 @@ use xds_proto::google::protobuf::Any;
 
 use super::policy;
 use super::support::{At, CompileError, decode, known, type_name};
-use crate::config::filter::{FilterConfig, FilterOverride, Percent};
+use crate::config::compile::Counts;
+use crate::config::filter::{FilterConfig, FilterNames, FilterOverride, Percent};
+
+/// What the filters of all chains and routes share while they compile.
+#[derive(Clone, Copy)]
+pub struct FilterScope<'a> {
+    pub names: &'a FilterNames,
+    pub counts: &'a Counts,
+}
 
 /// A filter's configuration; `None`: of a type that is not known.
 pub fn config(at: At<'_>, any: &Any) -> Result<Option<FilterConfig>, CompileError> {

@@ -72,7 +72,7 @@ pub fn manager(
     Ok(HttpConnectionManager {
         codec: codec(at, *codec_type)?,
         routes: route_source(at, specifier, scope)?,
-        filters: filters(at, http_filters, &scope.compiler.counts)?,
+        filters: filters(at, http_filters, scope.compiler.filter_scope())?,
         access_log: logs(scope.compiler, at, access_log)?,
         path: path_options(
             at,
@@ -153,12 +153,12 @@ fn route_source(
     scope: &mut Scope<'_>,
 ) -> Result<RouteRef, CompileError> {
     use pb::http_connection_manager::RouteSpecifier as Spec;
-    let counts = &scope.compiler.counts;
+    let filters = scope.compiler.filter_scope();
     match specifier {
         Spec::RouteConfig(m) => {
             Ok(scope
                 .routes
-                .inline(route::route_config(at.field("route_config"), m, counts)?))
+                .inline(route::route_config(at.field("route_config"), m, filters)?))
         }
         Spec::Rds(m) => {
             let at = at.field("rds");

@@ -3,18 +3,17 @@
 use xds_proto::envoy::extensions::filters::http::router::v3::Router;
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 
-use crate::config::Name;
+use crate::config::compile::filter::{self, FilterScope};
 use crate::config::compile::support::{
     At, CompileError, decode, ignored, required, type_name, unknown_type, unsupported,
 };
-use crate::config::compile::{Counts, filter};
 use crate::config::filter::HttpFilter;
 
 /// The filters before the router, which has to be the last.
 pub fn filters(
     at: At<'_>,
     filters: &[pb::HttpFilter],
-    counts: &Counts,
+    scope: FilterScope<'_>,
 ) -> Result<Vec<HttpFilter>, CompileError> {
     let mut compiled = Vec::new();
     let mut router = false;
@@ -50,11 +49,11 @@ pub fn filters(
         }
         match filter::config(inner, any)? {
             Some(config) => compiled.push(HttpFilter {
-                name: Name::from(name.as_str()),
+                name: scope.names.intern(name),
                 disabled: *disabled,
                 config,
             }),
-            None if *is_optional => counts.skip_optional(at, any),
+            None if *is_optional => scope.counts.skip_optional(at, any),
             None => return unknown_type(at, any),
         }
     }

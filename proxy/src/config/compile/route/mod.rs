@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use xds_proto::envoy::config::route::v3 as pb;
 
-use super::Counts;
+use super::filter::FilterScope;
 use super::filter::rate_limit::rate_limits;
 use super::headers::{request_edits, response_edits};
 use super::matcher::{header, header_name, query, whole_regex};
@@ -33,7 +33,7 @@ const MAX_DIRECT_BODY: u32 = 4096;
 pub fn route_config(
     at: At<'_>,
     m: &pb::RouteConfiguration,
-    counts: &Counts,
+    scope: FilterScope<'_>,
 ) -> Result<RouteConfig, CompileError> {
     let pb::RouteConfiguration {
         name,
@@ -70,10 +70,10 @@ pub fn route_config(
     );
     ignored!("metadata of routes is not read", metadata);
     let mut clusters = ClusterNames::default();
-    let overrides = Outer::nothing(counts).with(at, typed_per_filter_config)?;
+    let overrides = Outer::nothing(scope).with(at, typed_per_filter_config)?;
     let filters = Outer {
         overrides: &overrides,
-        counts,
+        scope,
     };
     let mirrors = action::mirrors(at, request_mirror_policies, &mut clusters)?;
     let inherited = Inherited {

@@ -6,26 +6,26 @@ use std::collections::{BTreeMap, HashMap};
 use xds_proto::envoy::config::route::v3 as pb;
 use xds_proto::google::protobuf::Any;
 
+use crate::config::compile::filter::{self, FilterScope};
 use crate::config::compile::support::{
     At, CompileError, decode, required, type_name, unknown_type,
 };
-use crate::config::compile::{Counts, filter};
 use crate::config::filter::{FilterOverride, FilterOverrides};
 
 /// The filter configuration of the levels around a `typed_per_filter_config`.
 #[derive(Clone, Copy)]
 pub struct Outer<'a> {
     pub overrides: &'a FilterOverrides,
-    pub counts: &'a Counts,
+    pub scope: FilterScope<'a>,
 }
 
 impl<'a> Outer<'a> {
     /// No level is around this one.
-    pub fn nothing(counts: &'a Counts) -> Self {
+    pub fn nothing(scope: FilterScope<'a>) -> Self {
         const NOTHING: &FilterOverrides = &FilterOverrides(Vec::new());
         Self {
             overrides: NOTHING,
-            counts,
+            scope,
         }
     }
 
@@ -39,12 +39,13 @@ impl<'a> Outer<'a> {
         let sorted: BTreeMap<_, _> = configs.iter().collect();
         for (name, any) in sorted {
             let at = at.key("typed_per_filter_config", name);
-            let Some(own) = filter_override(at, any, self.counts)? else {
+            let Some(own) = filter_override(at, any, self.scope)? else {
                 continue;
             };
-            let own = filter::on_top(own, merged.of(name));
-            merged.0.retain(|(known, _)| **known != **name);
-            merged.0.push((name.as_str().into(), own));
+            let name = self.scope.names.intern(name);
+            let own = filter::on_top(own, merged.of(&name));
+            merged.0.retain(|(known, _)| *known != name);
+            merged.0.push((name, own));
         }
         Ok(merged)
     }
@@ -54,7 +55,7 @@ impl<'a> Outer<'a> {
 fn filter_override(
     at: At<'_>,
     any: &Any,
-    counts: &Counts,
+    scope: FilterScope<'_>,
 ) -> Result<Option<FilterOverride>, CompileError> {
     if type_name(any) != "envoy.config.route.v3.FilterConfig" {
         return filter::of_route(at, any)?
@@ -73,7 +74,7 @@ fn filter_override(
     match filter::of_route(at, any)? {
         Some(own) => Ok(Some(own)),
         None if is_optional => {
-            counts.skip_optional(at, any);
+            scope.counts.skip_optional(at, any);
             Ok(None)
         }
         None => unknown_type(at, any),

@@ -172,12 +172,40 @@ virtual_hosts:
         .clone()
         .unwrap();
     assert!(matches!(
-        overrides.of("b"),
+        of_filter(&overrides, "b"),
         Some(FilterOverride::Config(FilterConfig::Buffer(7)))
     ));
-    let Some(FilterOverride::Config(FilterConfig::Cors(Some(policy)))) = overrides.of("c") else {
+    let Some(FilterOverride::Config(FilterConfig::Cors(Some(policy)))) = of_filter(&overrides, "c")
+    else {
         panic!("a policy");
     };
     assert_eq!((&*policy.methods, &*policy.max_age), ("TABLE", "1"));
     assert_eq!(policy.credentials, Some(false));
+}
+
+/// A route table and a chain know a filter by the same name, whichever was compiled first.
+#[test]
+fn routes_override_filters_of_chains_that_are_compiled_apart() {
+    let filters = |compiler: &Compiler| {
+        let listener = compiler.listener(&message(CHAINED), None).unwrap();
+        let TerminalFilter::Http(manager) = &listener.def.chains[1].terminal else {
+            panic!("HTTP");
+        };
+        manager.clone()
+    };
+    let table = |compiler: &Compiler| compiler.route_config(&message(ROUTES)).unwrap().table;
+    for chain_first in [false, true] {
+        let compiler = compiler();
+        let (manager, table) = if chain_first {
+            let manager = filters(&compiler);
+            (manager, table(&compiler))
+        } else {
+            let table = table(&compiler);
+            (filters(&compiler), table)
+        };
+        let overrides = table.virtual_hosts[0].routes[0].filters.as_deref();
+        assert_eq!(&*manager.filters[0].name, "authz");
+        assert!(manager.filters[0].on_route(None).is_some());
+        assert!(manager.filters[0].on_route(overrides).is_none());
+    }
 }
