@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::server::{Surface, bind, serve};
+use super::server::{bind, serve};
+use super::surface::Surface;
 use super::*;
 use crate::snapshot::Snapshot;
 use prost::Message;

@@ -8,9 +8,9 @@ use std::num::NonZeroU16;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, Unexpected, Visitor};
 
+use super::families::Families;
 use super::object::{FieldError, Meta};
 use super::values::check_name;
-use crate::model::mesh::Families;
 
 /// What a port carries, as far as it is declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

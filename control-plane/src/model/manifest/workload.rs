@@ -7,11 +7,11 @@ use std::ops::RangeInclusive;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
+use super::families::Families;
 use super::object::{FieldError, Key, Meta};
 use super::service::AppProtocol;
 use super::{schema, values};
 use crate::injected::{HEALTH_PORT, METRICS_PORT};
-use crate::model::mesh::Families;
 
 /// Addresses one workload may have.
 const MAX_ADDRESSES: usize = 8;
