@@ -11,10 +11,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{CommonState, Error};
 
-use super::wire::Outgoing;
-
-/// Capacity for one encoded chunk of the handshake: a record and its overhead.
-pub(super) const MAX_RECORD: usize = 5 + 16384 + 256;
+use super::outgoing::{MAX_RECORD, Outgoing};
 
 /// Plaintext that goes into one record.
 pub(super) const MAX_FRAGMENT: usize = 16384;

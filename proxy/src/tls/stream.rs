@@ -9,8 +9,9 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::error::ConnectionLost;
+use super::outgoing::Outgoing;
 use super::session::{MAX_FRAGMENT, Session, sealed_len};
-use super::wire::{Incoming, Outgoing, Wire};
+use super::wire::{Incoming, Wire};
 use super::{ConnectionInfo, TlsError};
 use crate::dispatcher::buffer::{Block, Pool, Size};
 use crate::socket;
