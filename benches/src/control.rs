@@ -12,7 +12,7 @@ use anyam_control::model::manifest::service;
 use anyam_control::model::manifest::service::{PortRef, Service, ServicePort};
 use anyam_control::model::manifest::workload::{RedirectedPorts, Workload, WorkloadPort};
 use anyam_control::model::mesh::builder::Builder;
-use anyam_control::model::mesh::change::{Delta, Origin};
+use anyam_control::model::mesh::change::{ObjectDelta, Origin};
 use anyam_control::model::mesh::vip::Vips;
 use anyam_control::model::{MeshOptions, Object};
 use anyam_control::source::Observed;
@@ -112,13 +112,13 @@ fn observed(set: Vec<Object>) -> Observed {
         line,
     };
     Observed {
-        delta: Delta {
+        delta: ObjectDelta {
             set: set
                 .into_iter()
                 .enumerate()
                 .map(|(line, object)| (object, origin(line)))
                 .collect(),
-            ..Delta::default()
+            ..ObjectDelta::default()
         },
         errors: None,
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyam_control::ads::resources::{Scope, View};
 use anyam_control::model::mesh::builder::Builder;
-use anyam_control::model::mesh::change::{ClusterDetails, Delta, Origin};
+use anyam_control::model::mesh::change::{ClusterDetails, ObjectDelta, Origin};
 use anyam_control::model::mesh::endpoints::EndpointsBy;
 use anyam_control::model::mesh::status::{Condition, ObjectStatus};
 use anyam_control::model::mesh::vip::Vips;
@@ -59,7 +59,7 @@ impl Mesh {
     }
 
     fn apply(&self, set: Vec<(Object, Origin)>) {
-        let delta = Delta {
+        let delta = ObjectDelta {
             set,
             removed: Vec::new(),
         };

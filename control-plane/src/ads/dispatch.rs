@@ -51,7 +51,7 @@ struct Wake {
 }
 
 /// A type URL, and a name or (`None`) everything of the type.
-type Wanted = (Arc<str>, Option<Arc<str>>);
+type SubscribedName = (Arc<str>, Option<Arc<str>>);
 
 /// One stream's place; left when dropped.
 pub(super) struct Subscriber {
@@ -60,7 +60,7 @@ pub(super) struct Subscriber {
     node: Key,
     wake: Arc<Wake>,
     /// Its subscriptions, with the address that a name stands for.
-    wanted: HashMap<Wanted, Option<IpAddr>>,
+    wanted: HashMap<SubscribedName, Option<IpAddr>>,
 }
 
 impl Dispatch {

@@ -17,17 +17,17 @@ const MAX_SOURCES: usize = 4096;
 /// Refusals by address; see the module.
 #[derive(Default)]
 pub struct RefusalLimit {
-    buckets: Mutex<HashMap<Option<IpAddr>, Bucket>>,
+    buckets: Mutex<HashMap<Option<IpAddr>, RefusalBucket>>,
 }
 
 #[derive(Clone, Copy)]
-struct Bucket {
+struct RefusalBucket {
     taken: u32,
     /// Until when refusals have been forgotten.
     at: Instant,
 }
 
-impl Bucket {
+impl RefusalBucket {
     fn refill(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.at);
         let whole = u32::try_from(passed.as_millis() / REFILL.as_millis()).unwrap_or(u32::MAX);
@@ -48,7 +48,7 @@ fn source(address: IpAddr) -> IpAddr {
 }
 
 impl RefusalLimit {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Option<IpAddr>, Bucket>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Option<IpAddr>, RefusalBucket>> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -66,7 +66,9 @@ impl RefusalLimit {
                 key = None;
             }
         }
-        let bucket = buckets.entry(key).or_insert(Bucket { taken: 0, at: now });
+        let bucket = buckets
+            .entry(key)
+            .or_insert(RefusalBucket { taken: 0, at: now });
         bucket.refill(now);
         if bucket.taken >= BURST {
             return false;

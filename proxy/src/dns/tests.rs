@@ -368,7 +368,7 @@ async fn hostile_questions_get_an_error_or_nothing_and_the_server_lives() {
 proptest::proptest! {
     #[test]
     fn parsing_any_bytes_returns(bytes: Vec<u8>) {
-        if let super::question::Parsed::Question(question) = super::question::parse(&bytes) {
+        if let super::question::ParsedQuery::Question(question) = super::question::parse(&bytes) {
             assert!(question.records(&NameRecords::default(), DnsTransport::Udp).is_some());
         }
         super::question::answers(&bytes, &bytes);

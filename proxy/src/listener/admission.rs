@@ -34,7 +34,7 @@ pub(crate) fn must_end(
     if checked.0.get() == Some(worker.store.generation()) {
         return false;
     }
-    let snapshot = worker.store.peek();
+    let snapshot = worker.store.borrow();
     checked.0.set(Some(snapshot.generation));
     matches!(readmit(&snapshot, subject), Readmission::Refused)
 }
@@ -42,7 +42,7 @@ pub(crate) fn must_end(
 /// Whether a snapshot that was published since the connection was accepted refuses it. To be called
 /// before anything is done for it, because its first bytes and its handshake may have taken long.
 pub(crate) fn is_refused_by_now(worker: &Worker, subject: &PolicySubject<'_>) -> bool {
-    let snapshot = worker.store.peek();
+    let snapshot = worker.store.borrow();
     let newest = snapshot.listeners.get(&subject.listener.def.name);
     newest.is_some_and(|newest| !Arc::ptr_eq(&newest.def, &subject.listener.def))
         && matches!(readmit(&snapshot, subject), Readmission::Refused)

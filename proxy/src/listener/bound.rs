@@ -67,7 +67,7 @@ impl Bound {
 
     /// Binds new listeners, closes removed ones; returns those that could not be bound.
     pub fn reconcile(&self) -> Vec<BindError> {
-        let snapshot = self.context.store.peek();
+        let snapshot = self.context.store.borrow();
         let mut loops = self.loops.borrow_mut();
         let listeners = || snapshot.listeners.values().filter(|l| l.def.bind_to_port);
         let wanted: HashSet<_> = listeners()
@@ -118,7 +118,7 @@ impl Bound {
                 }
             }
         }
-        self.follower.reached(snapshot.generation);
+        self.follower.applied(snapshot.generation);
         failed
     }
 }

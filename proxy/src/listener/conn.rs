@@ -271,9 +271,9 @@ pub(crate) fn authorise(
     let mut shadow_denied = false;
     for rbac in &chain.rbac {
         let decision = policy::evaluate(rbac, &facts);
-        shadow_denied |= decision.would_refuse.is_some();
-        if let Some(by) = decision.refused {
-            let by = by.map_or_else(|| "none (nothing allows it)".into(), |name| (*name).into());
+        shadow_denied |= decision.shadow_denied.is_some();
+        if let Some(by) = decision.denied {
+            let by = by.policy().unwrap_or("none (nothing allows it)").into();
             let peer = tls.and_then(|tls| tls.peer.clone());
             return Err(Refused::Denied { by, peer });
         }

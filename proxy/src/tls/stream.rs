@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 
 use super::error::ConnectionLost;
 use super::outgoing::Outgoing;
-use super::session::{MAX_FRAGMENT, Session, sealed_len};
+use super::session::{MAX_FRAGMENT, TlsSession, sealed_len};
 use super::wire::{Incoming, Wire};
 use super::{ConnectionInfo, TlsError};
 use crate::dispatcher::buffer::{Block, Pool, Size};
@@ -105,7 +105,7 @@ impl TlsStream {
     ) -> Poll<io::Result<()>> {
         let before = direct.as_ref().map_or(0, |buf| buf.filled().len());
         loop {
-            if self.wire.link.is_distrusted() {
+            if self.wire.link.is_untrusted() {
                 return Poll::Ready(Err(ConnectionLost::Distrusted.into()));
             }
             let filled = direct.as_ref().map_or(0, |buf| buf.filled().len()) > before;
@@ -176,7 +176,7 @@ impl TlsStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.wire.link.is_distrusted() {
+        if self.wire.link.is_untrusted() {
             return Poll::Ready(Err(ConnectionLost::Distrusted.into()));
         }
         if self.close_sent || matches!(self.failed, Some(StreamFailure::Protocol(_))) {
@@ -217,7 +217,7 @@ impl TlsStream {
 
 /// Encrypts slices, many small ones to a record.
 struct Sealer<'a> {
-    session: &'a mut Session,
+    session: &'a mut TlsSession,
     incoming: &'a mut Incoming,
     outgoing: &'a mut Outgoing,
     pool: &'a Pool,
@@ -293,7 +293,7 @@ impl AsyncRead for TlsStream {
         if waiting.is_empty() {
             return this.poll_fill(cx, Some(buf));
         }
-        if this.wire.link.is_distrusted() {
+        if this.wire.link.is_untrusted() {
             return Poll::Ready(Err(ConnectionLost::Distrusted.into()));
         }
         let fits = waiting.len().min(buf.remaining());

@@ -14,7 +14,7 @@ use tokio::io::ReadBuf;
 
 use super::live::PeerConnection;
 use super::outgoing::Outgoing;
-use super::session::{Event, Session};
+use super::session::{SessionEvent, TlsSession};
 use crate::dispatcher::buffer::{Block, Pool, Size};
 use crate::socket;
 
@@ -153,7 +153,7 @@ impl Incoming {
 /// Buffers and session of one connection.
 pub(super) struct Wire {
     pub(super) link: Rc<PeerConnection>,
-    pub(super) session: Session,
+    pub(super) session: TlsSession,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     /// The peer sent close_notify.
@@ -163,7 +163,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(link: Rc<PeerConnection>, session: Session, pool: &Pool) -> Self {
+    pub(super) fn new(link: Rc<PeerConnection>, session: TlsSession, pool: &Pool) -> Self {
         Wire {
             link,
             session,
@@ -189,10 +189,10 @@ impl Wire {
             let (discard, event) = self.session.step(input, &mut self.outgoing);
             self.incoming.discard(discard);
             match event {
-                Ok(Event::Again) => {}
-                Ok(Event::Plaintext) => self.take_record(direct.as_deref_mut())?,
-                Ok(Event::PeerClosed) => self.peer_closed = true,
-                Ok(Event::Drained) => break,
+                Ok(SessionEvent::Again) => {}
+                Ok(SessionEvent::Plaintext) => self.take_record(direct.as_deref_mut())?,
+                Ok(SessionEvent::PeerClosed) => self.peer_closed = true,
+                Ok(SessionEvent::Drained) => break,
                 Err(error) => {
                     self.queue_alerts();
                     return Err(error);
@@ -235,7 +235,7 @@ impl Wire {
     fn queue_alerts(&mut self) {
         while self.session.common().wants_write() {
             let (_, event) = self.session.step(&mut [], &mut self.outgoing);
-            if !matches!(event, Ok(Event::Again)) {
+            if !matches!(event, Ok(SessionEvent::Again)) {
                 break;
             }
         }

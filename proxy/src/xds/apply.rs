@@ -223,8 +223,8 @@ impl Apply for Applier {
         async move { resolver.warm(clusters, limit).await }
     }
 
-    async fn settled(&self) {
-        self.store.settled().await;
+    async fn listening(&self) {
+        self.store.all_applied().await;
     }
 
     fn publish(&mut self, changes: Vec<Change<Accepted>>) -> bool {

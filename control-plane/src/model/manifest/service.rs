@@ -148,7 +148,7 @@ pub struct ServiceSpec {
     #[serde(default)]
     selector: BTreeMap<String, String>,
     #[serde(default)]
-    ports: Vec<PortSpec>,
+    ports: Vec<ServicePortSpec>,
     #[serde(default, rename = "clusterIP")]
     cluster_ip: Option<String>,
     #[serde(default, rename = "clusterIPs")]
@@ -209,7 +209,7 @@ enum ServiceType {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PortSpec {
+struct ServicePortSpec {
     #[serde(default)]
     name: String,
     port: NonZeroU16,
@@ -223,9 +223,10 @@ struct PortSpec {
     _node_port: IgnoredAny,
 }
 
+/// `protocol` of a port, core/v1.
 #[derive(Clone, Copy, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "UPPERCASE")]
-enum Transport {
+pub(super) enum Transport {
     #[default]
     Tcp,
     Udp,

@@ -105,7 +105,7 @@ pub struct WorkloadSpec {
     /// At which it listens.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"]))]
-    ports: Vec<PortSpec>,
+    ports: Vec<WorkloadPortSpec>,
     /// Whether a sidecar stands beside it: decides between mTLS and plaintext towards it. Without:
     /// true.
     #[serde(default = "yes")]
@@ -142,7 +142,7 @@ fn addresses_schema(_: &mut SchemaGenerator) -> Schema {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PortSpec {
+struct WorkloadPortSpec {
     /// For services whose targetPort is a name.
     #[serde(default)]
     name: String,
@@ -150,7 +150,7 @@ struct PortSpec {
     port: NonZeroU16,
     /// Of the transport.
     #[serde(default)]
-    protocol: Transport,
+    protocol: WorkloadTransport,
     /// What it speaks, as a Service's appProtocol.
     #[serde(default)]
     app_protocol: Option<String>,
@@ -158,7 +158,7 @@ struct PortSpec {
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
-enum Transport {
+enum WorkloadTransport {
     #[default]
     Tcp,
 }
@@ -202,7 +202,7 @@ impl Workload {
         }
         let mut ports: Vec<WorkloadPort> = Vec::new();
         for (index, port) in spec.ports.into_iter().enumerate() {
-            let Transport::Tcp = port.protocol;
+            let WorkloadTransport::Tcp = port.protocol;
             if ports.iter().any(|other| other.number == port.port.get()) {
                 let path = format!("spec.ports[{index}].port");
                 errors.push(FieldError::new(

@@ -11,8 +11,8 @@ use std::sync::Arc;
 /// Branches of the root, and buckets of a branch.
 const FANOUT: usize = 64;
 
-type Bucket<K, V> = Vec<Arc<(K, V)>>;
-type Branch<K, V> = Vec<Arc<Bucket<K, V>>>;
+type MapBucket<K, V> = Vec<Arc<(K, V)>>;
+type Branch<K, V> = Vec<Arc<MapBucket<K, V>>>;
 
 /// See the module. Iteration is in no order.
 pub struct Map<K, V> {
@@ -142,7 +142,7 @@ impl<K: Hash + Eq, V> Map<K, V> {
     }
 
     /// The bucket of a place in a root that is not empty, this map's own.
-    fn bucket(&mut self, branch: usize, place: usize) -> &mut Bucket<K, V> {
+    fn bucket(&mut self, branch: usize, place: usize) -> &mut MapBucket<K, V> {
         let root = Arc::make_mut(&mut self.root);
         let branch = Arc::make_mut(&mut root[branch]);
         Arc::make_mut(&mut branch[place])

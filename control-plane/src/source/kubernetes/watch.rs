@@ -343,12 +343,12 @@ mod tests {
     use super::*;
     use crate::model::Kind;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
     const POLICIES: WatchedKind = WatchedKind::Manifest(Kind::MeshPolicy);
     const SOON: Waits = Waits {
         answer: Duration::from_millis(50),
         again: Duration::from_millis(5),
-        absent: PATIENCE,
+        absent: TIMEOUT,
         withdrawn: Duration::from_millis(400),
     };
 
@@ -420,7 +420,7 @@ mod tests {
         let following = tokio::spawn(follow_with(waits, client, POLICIES, to));
         let mut next = async || {
             loop {
-                let event = timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
+                let event = timeout(TIMEOUT, events.recv()).await.unwrap().unwrap();
                 if !matches!(event, Event::Missing(POLICIES)) {
                     return event;
                 }
@@ -465,7 +465,7 @@ mod tests {
         });
         let (to, _events) = mpsc::channel(16);
         let following = tokio::spawn(follow_with(SOON, client, POLICIES, to));
-        assert!(timeout(PATIENCE, seen.recv()).await.is_ok());
+        assert!(timeout(TIMEOUT, seen.recv()).await.is_ok());
         following.abort();
     }
 }

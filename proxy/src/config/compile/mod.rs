@@ -55,7 +55,7 @@ use xds_proto::envoy::extensions::transport_sockets::tls::v3 as secret_pb;
 use xds_proto::google::protobuf::Any;
 
 pub use self::endpoint::Assignment;
-pub use self::resource::{Changes, Compiled, Published, References, Rejected};
+pub use self::resource::{Changes, Compiled, Published, References, RejectedResource};
 pub use self::secret::SecretStore;
 pub use self::step::SnapshotStep;
 pub use self::support::CompileError;
@@ -83,9 +83,9 @@ pub struct Compiler {
     /// Assignments whose cluster is not there yet, by EDS service name.
     waiting: HashMap<Name, Arc<Assignment>>,
     services: known::Services,
-    peers: known::Peers,
+    peers: known::PeerAddresses,
     /// Counters of clusters and listeners in use, published or not: a name has its series once.
-    metrics: Mutex<Metrics>,
+    metrics: Mutex<MetricsByName>,
     global_limit: Option<Arc<ConnectionLimit>>,
     /// By listener name.
     connection_limits: HashMap<String, Arc<ConnectionLimit>>,
@@ -173,7 +173,7 @@ impl Compiler {
             counts: Counts::new(registry)?,
             waiting: HashMap::new(),
             services: known::Services::default(),
-            peers: known::Peers::default(),
+            peers: known::PeerAddresses::default(),
             metrics: Mutex::default(),
             global_limit: None,
             connection_limits: HashMap::new(),
@@ -304,7 +304,7 @@ impl Compiler {
 }
 
 #[derive(Default)]
-struct Metrics {
+struct MetricsByName {
     clusters: HashMap<String, Weak<ClusterMetrics>>,
     listeners: HashMap<String, Weak<ListenerMetrics>>,
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
 
-use super::{Event, Framing, HeadLimits, RequestOptions, ServerConn, Spelling};
+use super::{BodyEvent, Framing, HeadLimits, RequestOptions, ServerConn, Spelling};
 use crate::config::http::HttpConnectionManager;
 use crate::dispatcher::timer::Timer;
 use crate::http::connection::conn::Conn;
@@ -232,7 +232,7 @@ async fn drain_body(server: &mut H1Server, timer: &Timer) {
         let mut down = DownstreamIo::H1(server);
         loop {
             match down.poll_body(cx, &mut trailers) {
-                Poll::Ready(Ok(Event::Data(data))) if data.len() <= left => {
+                Poll::Ready(Ok(BodyEvent::Data(data))) if data.len() <= left => {
                     left = left.saturating_sub(data.len());
                 }
                 Poll::Ready(_) => return Poll::Ready(()),

@@ -11,10 +11,10 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use prometheus::IntCounter;
 
-use super::super::h1::{BodyLength, Event, Framing, MAX_INTERIM, ResponseInfo, TunnelRequest};
+use super::super::h1::{BodyEvent, BodyLength, Framing, MAX_INTERIM, ResponseInfo, TunnelRequest};
 use super::super::request::error::Failure;
 use super::super::request::stream_info::Upstream;
-use super::convert::{self, Bounds};
+use super::convert::{self, HeadBounds};
 use super::prefixed::{Prefixed, WireState};
 use super::stream::{Receiving, Sending};
 use crate::config::http::Http2Options;
@@ -36,7 +36,7 @@ const MAX_BLOCKED: usize = 4;
 pub struct Connected {
     pub send: SendRequest<Chunk>,
     pub about: Rc<Upstream>,
-    bounds: Bounds,
+    bounds: HeadBounds,
     spell: bool,
     /// Our own bound of concurrent streams, whatever the peer's is.
     most_streams: usize,
@@ -58,7 +58,7 @@ pub async fn handshake(
     stream: Stream,
     about: Rc<Upstream>,
     options: &Http2Options,
-    bounds: Bounds,
+    bounds: HeadBounds,
     timers: &Timers,
     floods: &IntCounter,
     at_end: impl FnOnce() + 'static,
@@ -206,7 +206,7 @@ pub struct ClientStream {
     _share: StreamGuard,
     state: ClientState,
     about: Rc<Upstream>,
-    bounds: Bounds,
+    bounds: HeadBounds,
     spell: bool,
     wire: Rc<WireState>,
     connect: bool,
@@ -352,7 +352,7 @@ impl ClientStream {
         &mut self,
         cx: &mut Context<'_>,
         trailers: &mut Head,
-    ) -> Poll<Result<Event, Failure>> {
+    ) -> Poll<Result<BodyEvent, Failure>> {
         match &mut self.state {
             ClientState::Open {
                 receiving: Some(receiving),

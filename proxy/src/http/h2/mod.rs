@@ -20,7 +20,7 @@ mod stream;
 
 pub use crate::stream::chunk::Chunk;
 pub use client::{ClientStream, Connected, handshake, keepalive};
-pub use convert::{Bounds, request_in};
+pub use convert::{HeadBounds, request_in};
 pub use prefixed::{Prefixed, WireState};
 pub use reset_limiter::{RAPID, ResetLimiter};
 pub use server::ServerStream;

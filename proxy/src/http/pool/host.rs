@@ -17,7 +17,7 @@ use crate::config::http::Http2Options;
 use crate::http::connection::io::Io;
 use crate::http::forward::upstream::{H1Client, UpstreamIo};
 use crate::http::h1::{ClientConn, HeadLimits, Spelling};
-use crate::http::h2::{self, Bounds};
+use crate::http::h2::{self, HeadBounds};
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::Upstream;
 use crate::message::head::Version;
@@ -182,7 +182,7 @@ impl HostPool {
         options: &Http2Options,
     ) -> Result<Rc<Shared>, Failure> {
         let about = about(&stream, Version::Http2);
-        let bounds = Bounds {
+        let bounds = HeadBounds {
             bytes: cluster.max_response_headers_bytes,
             fields: cluster.max_response_headers_count,
         };

@@ -41,7 +41,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// The key of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
+struct PoolKey {
     cluster: u64,
     address: SocketAddr,
     transport: u32,
@@ -54,7 +54,7 @@ struct Key {
 /// All pools of a worker.
 #[derive(Default)]
 pub struct Pools {
-    hosts: RefCell<HashMap<Key, Rc<HostPool>>>,
+    hosts: RefCell<HashMap<PoolKey, Rc<HostPool>>>,
     filled: Notify,
 }
 
@@ -165,7 +165,7 @@ impl Pools {
             }
             self.rest(worker).await;
             let contended: HashMap<u64, bool> = {
-                let snapshot = worker.store.peek();
+                let snapshot = worker.store.borrow();
                 let clusters = snapshot.clusters.values();
                 clusters.map(|c| (c.id, c.limits.is_contended())).collect()
             };
@@ -206,7 +206,7 @@ impl Pools {
 
     fn host(&self, target: &CheckoutTarget<'_>) -> Rc<HostPool> {
         let follows = matches!(target.cluster.protocol, UpstreamProtocol::Downstream);
-        self.at(Key {
+        self.at(PoolKey {
             cluster: target.cluster.id,
             address: target.endpoint.address,
             transport: target.endpoint.transport.unwrap_or(u32::MAX),
@@ -222,7 +222,7 @@ impl Pools {
         endpoint: &Endpoint,
         address: SocketAddr,
     ) -> Rc<HostPool> {
-        self.at(Key {
+        self.at(PoolKey {
             cluster: cluster.id,
             address,
             transport: endpoint.transport.unwrap_or(u32::MAX),
@@ -231,7 +231,7 @@ impl Pools {
         })
     }
 
-    fn at(&self, key: Key) -> Rc<HostPool> {
+    fn at(&self, key: PoolKey) -> Rc<HostPool> {
         let mut hosts = self.hosts.borrow_mut();
         if let Some(host) = hosts.get(&key) {
             return host.clone();

@@ -41,7 +41,7 @@ impl Place {
 pub(crate) struct LimitReached;
 
 /// A request that waits for a connection.
-pub(super) struct Pending {
+pub(super) struct PendingRequest {
     _permit: Permit,
     since: Instant,
 }
@@ -108,7 +108,7 @@ impl HostPool {
         &self,
         worker: &Worker,
         target: &CheckoutTarget<'_>,
-        pending: &mut Option<Pending>,
+        pending: &mut Option<PendingRequest>,
     ) -> Result<(), Failure> {
         let now = worker.timers.now();
         let overflow = |which| {
@@ -120,12 +120,12 @@ impl HostPool {
                 let Some(permit) = target.cluster.limits.try_pending() else {
                     return overflow("pending requests");
                 };
-                *pending = Some(Pending {
+                *pending = Some(PendingRequest {
                     _permit: permit,
                     since: now,
                 });
             }
-            Some(Pending { since, .. }) => {
+            Some(PendingRequest { since, .. }) => {
                 let is_late =
                     now.saturating_duration_since(*since) >= target.cluster.connect_timeout;
                 if is_late && target.limit.is_some_and(|limit| limit.is_full()) {

@@ -278,7 +278,7 @@ fn shares_are_kept_apart_by_origin_when_split() {
 #[derive(Clone, Debug)]
 enum Step {
     Record(usize, AttemptResult),
-    Pass(u64),
+    Advance(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -293,7 +293,7 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         30 => (0usize..12, outcome).prop_map(|(host, outcome)| Step::Record(host, outcome)),
-        1 => (0u64..60).prop_map(Step::Pass),
+        1 => (0u64..60).prop_map(Step::Advance),
     ]
 }
 
@@ -347,7 +347,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Record(host, outcome) => drop(bench.found(host % hosts, outcome)),
-                Step::Pass(seconds) => {
+                Step::Advance(seconds) => {
                     bench.now += Duration::from_secs(seconds);
                     bench.sweep();
                     // An endpoint that is still ejected has not been so for too long.

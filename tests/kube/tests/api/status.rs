@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A control plane's source, model and writer of statuses.
 struct ControlPlane {
@@ -106,7 +106,7 @@ async fn entry(
     what: &str,
     is: impl Fn(&Value) -> bool,
 ) -> (Value, Value) {
-    until(what, PATIENCE, async || {
+    until(what, TIMEOUT, async || {
         let route = get(server, "httproute", name);
         match entries(&route).0.as_slice() {
             [ours] if is(ours) => Ok((route.clone(), ours.clone())),
@@ -175,7 +175,7 @@ async fn a_route_says_what_became_of_it_at_our_parents_beside_what_others_say() 
     );
     write_foreign(&server, "r");
     let control = ControlPlane::start(&server, false).await;
-    until("the route in the model", PATIENCE, async || {
+    until("the route in the model", TIMEOUT, async || {
         let known = control.knows(Kind::HttpRoute, "r");
         known.then_some(()).ok_or_else(String::new)
     })
@@ -249,7 +249,7 @@ async fn a_route_says_what_became_of_it_at_our_parents_beside_what_others_say() 
 
 /// Waits until a route's status has other controllers' entries alone.
 async fn entry_gone(server: &ApiServer, name: &str, others: &[Value]) {
-    until("our entry gone", PATIENCE, async || {
+    until("our entry gone", TIMEOUT, async || {
         let route = get(server, "httproute", name);
         let (ours, left) = entries(&route);
         match ours.is_empty() && left == *others {
@@ -319,7 +319,7 @@ async fn our_own_kinds_have_conditions_and_many_routes_are_all_written() {
     all.extend(routes);
     apply(&server, &all);
     let _control = ControlPlane::start(&server, true).await;
-    until("the policy's conditions", PATIENCE, async || {
+    until("the policy's conditions", TIMEOUT, async || {
         let policy = get(&server, "backendpolicies.mesh.anyam.dev", "p");
         let not_found = condition(&policy["status"], "Accepted");
         let fields = condition(&policy["status"], "mesh.anyam.dev/AllFields");
@@ -349,12 +349,12 @@ async fn our_own_kinds_have_conditions_and_many_routes_are_all_written() {
             false => Err(format!("{done} of {}", names.len())),
         }
     };
-    until("routes without a parent", PATIENCE, async || {
+    until("routes without a parent", TIMEOUT, async || {
         all_say("False", "NoMatchingParent")
     })
     .await;
     apply(&server, &[service("web")]);
-    until("routes with one", PATIENCE, async || {
+    until("routes with one", TIMEOUT, async || {
         all_say("True", "Accepted")
     })
     .await;

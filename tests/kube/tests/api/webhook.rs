@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Denies objects with the label `refuse`; the message has the user.
 async fn review(request: Request<Incoming>) -> hyper::Result<Response<Full<Bytes>>> {
@@ -95,7 +95,7 @@ async fn denies_labelled_objects(server: ApiServer, configuration: String) {
             .to_string()
     };
     // The API server learns of a new webhook by a watch of its own.
-    until("the webhook to be called", PATIENCE, async || {
+    until("the webhook to be called", TIMEOUT, async || {
         let dry = ["create", "--dry-run=server", "-f", "-"];
         let output = server.try_kubectl_with(&map("m", json!({"refuse": "yes"})), &dry);
         let refused = "admission webhook \"label.anyam.dev\" denied the request: refused for admin";

@@ -14,7 +14,7 @@ use xds_proto::yaml;
 
 use super::sidecar::SidecarPlan;
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 pub const NAMESPACE: &str = "anyam-system";
 /// The address that pods say they have.
 const POD_ADDRESS: &str = "10.1.2.3";
@@ -161,7 +161,7 @@ impl Bench {
 
     /// Of the ConfigMap in a namespace, once it is there.
     pub async fn root(&self, namespace: &str) -> String {
-        until("the root's ConfigMap", PATIENCE, async || {
+        until("the root's ConfigMap", TIMEOUT, async || {
             let get = [
                 "get",
                 "configmap",
@@ -219,7 +219,7 @@ impl Control {
     pub async fn logs(&self, text: &str) {
         until(
             &format!("the log of {} to say {text:?}", self.name),
-            PATIENCE,
+            TIMEOUT,
             async || {
                 let log = self.log();
                 if log.contains(text) { Ok(()) } else { Err(log) }

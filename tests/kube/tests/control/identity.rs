@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::harness::{Bench, Control, PATIENCE, openssl};
+use super::harness::{Bench, Control, TIMEOUT, openssl};
 
 const AUDIENCE: &str = "anyam-ca";
 
@@ -41,7 +41,7 @@ async fn a_pod_s_token_buys_a_certificate_and_the_mesh() {
     sidecar.ready().await;
     // The certificate is enough for the next one.
     sidecar.set_token("used up");
-    until("a renewed certificate", PATIENCE, async || {
+    until("a renewed certificate", TIMEOUT, async || {
         let now = sidecar.certificate().await;
         if now == first {
             Err(sidecar.log())

@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use anyam_tests_kube::{Kubectl, until};
 
-use super::harness::{Bench, Control, NAMESPACE, PATIENCE};
+use super::harness::{Bench, Control, NAMESPACE, TIMEOUT};
 
 /// The pod that holds the Lease; empty: none.
 fn holder(bench: &Bench) -> String {
@@ -13,7 +13,7 @@ fn holder(bench: &Bench) -> String {
 }
 
 async fn leads(bench: &Bench, control: &Control) {
-    until(&format!("{} to lead", control.name), PATIENCE, async || {
+    until(&format!("{} to lead", control.name), TIMEOUT, async || {
         let now = holder(bench);
         if now == control.name {
             Ok(())
@@ -82,7 +82,7 @@ async fn a_leader_without_the_api_server_steps_down_and_leads_again() {
         stopped.elapsed()
     );
     bench.server.resume("apiserver");
-    until("the API server", PATIENCE, async || {
+    until("the API server", TIMEOUT, async || {
         let found = bench.server.try_kubectl(&["get", "namespaces"]);
         if found.status == Some(0) {
             Ok(())

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
 
-use super::harness::{Bench, NAMESPACE, PATIENCE};
+use super::harness::{Bench, NAMESPACE, TIMEOUT};
 
 fn decode(data: &Value, key: &str) -> String {
     let text = data[key]
@@ -89,7 +89,7 @@ async fn every_namespace_has_the_root_again_whatever_happens_to_it() {
     let before = uid();
     let delete = map("delete");
     bench.server.kubectl(&delete.each_ref().map(String::as_str));
-    until("another ConfigMap", PATIENCE, async || match uid() {
+    until("another ConfigMap", TIMEOUT, async || match uid() {
         now if now.is_empty() || now == before => Err(now),
         _ => Ok(()),
     })
@@ -104,7 +104,7 @@ async fn every_namespace_has_the_root_again_whatever_happens_to_it() {
         r#"{"data": {"ca.crt": "BEGIN CERTIFICATE of another", "more": "x"}}"#,
     ];
     bench.server.kubectl(&[&patch[..], &change].concat());
-    until("the root again", PATIENCE, async || {
+    until("the root again", TIMEOUT, async || {
         let now = bench.root("later").await;
         if now == root { Ok(()) } else { Err(now) }
     })

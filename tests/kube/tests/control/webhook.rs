@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::harness::{Bench, NAMESPACE, PATIENCE, of_chart};
+use super::harness::{Bench, NAMESPACE, TIMEOUT, of_chart};
 
 const NAME: &str = "anyam-control.anyam-system.svc";
 
@@ -22,7 +22,7 @@ fn configuration(bench: &Bench) -> Value {
 /// Waits until each webhook has the root.
 async fn has_root(bench: &Bench, root: &str) {
     let root = STANDARD.encode(root);
-    until("the root as caBundle", PATIENCE, async || {
+    until("the root as caBundle", TIMEOUT, async || {
         let all = configuration(bench)["webhooks"].clone();
         let all = all.as_array().unwrap().clone();
         let good = |webhook: &Value| webhook["clientConfig"]["caBundle"] == root.as_str();
@@ -86,7 +86,7 @@ async fn the_api_server_trusts_the_webhook_whoever_changes_its_configuration() {
     apply();
     let root = bench.root("shop").await;
     has_root(&bench, &root).await;
-    let pod = until("a pod with a sidecar", PATIENCE, async || created(&bench)).await;
+    let pod = until("a pod with a sidecar", TIMEOUT, async || created(&bench)).await;
     assert_eq!(
         pod["spec"]["initContainers"][1]["name"], "anyam-proxy",
         "{pod}"
@@ -111,6 +111,6 @@ async fn the_api_server_trusts_the_webhook_whoever_changes_its_configuration() {
         .server
         .kubectl(&[&patch[..], &["--patch", &other.to_string()]].concat());
     has_root(&bench, &root).await;
-    until("pods with sidecars", PATIENCE, async || created(&bench)).await;
+    until("pods with sidecars", TIMEOUT, async || created(&bench)).await;
     control.assert_rights();
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 use anyam_tests_kube::{ApiServer, Helm, HelmVersion, Kubectl, Output, until};
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const OURS: &str = "app.kubernetes.io/part-of=anyam";
 
 /// The chart in a cluster whose controllers run, in a namespace that takes restricted pods only.
@@ -53,7 +53,7 @@ impl Release {
     }
 
     async fn left(&self, expected: &BTreeSet<String>) {
-        until("the rest to be gone", PATIENCE, async || {
+        until("the rest to be gone", TIMEOUT, async || {
             let left = self.ours();
             match left == *expected {
                 true => Ok(()),
@@ -71,7 +71,7 @@ impl Release {
 
     /// Waits until the controllers have made the Deployment's pods: their security passed.
     async fn pods(&self, expected: usize) {
-        until("the pods to be made", PATIENCE, async || {
+        until("the pods to be made", TIMEOUT, async || {
             let pods = ["-n", "anyam-system", "get", "pods", "-o", "name"];
             let pods = self.server.kubectl(&pods);
             match pods.lines().count() == expected {

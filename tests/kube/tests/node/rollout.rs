@@ -7,14 +7,14 @@ use anyam_tests_kube::{Cluster, Kubectl, until};
 use crate::mesh;
 use crate::shop::Shop;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_rolling_update_loses_no_request() {
     let cluster = Cluster::shared();
     mesh::install(&cluster);
     let shop = Shop::open(&cluster, true);
-    until("web to answer", PATIENCE, async || {
+    until("web to answer", TIMEOUT, async || {
         let answer = shop.get("http://web/");
         (answer.status == Some(0))
             .then_some(())

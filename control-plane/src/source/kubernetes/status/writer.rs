@@ -31,7 +31,7 @@ const PER_SECOND: u32 = 20;
 /// Of one object, when others write it at the same moment.
 const ATTEMPTS: usize = 5;
 /// For an answer of the API server.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 /// Before what failed is tried again: at first, and at most.
 const PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
@@ -53,7 +53,7 @@ pub enum StatusWriteError {
         advice: &'static str,
         source: Box<kube::Error>,
     },
-    #[error("the API server does not answer within {} s", PATIENCE.as_secs())]
+    #[error("the API server does not answer within {} s", TIMEOUT.as_secs())]
     Silent,
     #[error("others write it all the time")]
     Contended,
@@ -170,7 +170,7 @@ impl StatusWriter {
             Api::namespaced_with(self.client.clone(), &id.key.namespace, &resource);
         for _ in 0..ATTEMPTS {
             sleep(self.rate.take(Instant::now())).await;
-            let attempt = timeout(PATIENCE, attempt(&api, &id.key.name, &desired)).await;
+            let attempt = timeout(TIMEOUT, attempt(&api, &id.key.name, &desired)).await;
             let Err(error) = attempt.map_err(|_| StatusWriteError::Silent)? else {
                 return Ok(());
             };
@@ -196,7 +196,7 @@ impl StatusWriter {
         if let Some(known) = self.resources.get(&kind) {
             return Ok(Some(known.clone()));
         }
-        let found = timeout(PATIENCE, served(&self.client, WatchedKind::Manifest(kind))).await;
+        let found = timeout(TIMEOUT, served(&self.client, WatchedKind::Manifest(kind))).await;
         let found = found.map_err(|_| StatusWriteError::Silent)??;
         self.resources
             .extend(found.clone().map(|found| (kind, found)));

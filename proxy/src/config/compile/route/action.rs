@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use xds_proto::envoy::config::route::v3 as pb;
 
-use super::overrides::Outer;
+use super::overrides::OuterOverrides;
 use super::retry::retry_policy;
 use super::rewrite::{host_rewrite, path_rewrite_of, redirect};
 use crate::config::compile::filter::rate_limit::rate_limits;
@@ -37,7 +37,7 @@ pub struct Inherited<'a> {
 #[derive(Clone, Copy)]
 pub struct ActionContext<'a> {
     pub inherited: &'a Inherited<'a>,
-    pub filters: Outer<'a>,
+    pub filters: OuterOverrides<'a>,
     /// No retry is before its policy's base interval.
     pub minimum_back_off: bool,
 }
@@ -255,7 +255,7 @@ fn not_found_code(at: At<'_>, code: i32) -> Result<u16, CompileError> {
 fn target(
     at: At<'_>,
     specifier: &pb::route_action::ClusterSpecifier,
-    filters: Outer<'_>,
+    filters: OuterOverrides<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<ClusterSpecifier, CompileError> {
     use pb::route_action::ClusterSpecifier as Spec;
@@ -278,7 +278,7 @@ fn target(
 fn weighted(
     at: At<'_>,
     m: &pb::WeightedCluster,
-    filters: Outer<'_>,
+    filters: OuterOverrides<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<ClusterSpecifier, CompileError> {
     let pb::WeightedCluster {

@@ -18,7 +18,7 @@ use super::matcher::{header, header_name, query, whole_regex};
 use super::metadata_match::metadata as metadata_match;
 use super::refs::ClusterNames;
 use super::route::action::{ActionContext, Inherited};
-use super::route::overrides::Outer;
+use super::route::overrides::OuterOverrides;
 use super::support::{
     At, CompileError, bool_or, each, elsewhere, ignored, required, u32_or, unsupported,
 };
@@ -70,8 +70,8 @@ pub fn route_config(
     );
     ignored!("metadata of routes is not read", metadata);
     let mut clusters = ClusterNames::default();
-    let overrides = Outer::nothing(counts).with(at, typed_per_filter_config)?;
-    let filters = Outer {
+    let overrides = OuterOverrides::nothing(counts).with(at, typed_per_filter_config)?;
+    let filters = OuterOverrides {
         overrides: &overrides,
         counts,
     };
@@ -164,7 +164,7 @@ fn virtual_host(
     at: At<'_>,
     m: &pb::VirtualHost,
     inherited: &Inherited<'_>,
-    outer: Outer<'_>,
+    outer: OuterOverrides<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<VirtualHost, CompileError> {
     let pb::VirtualHost {
@@ -230,7 +230,7 @@ fn virtual_host(
         },
     };
     let overrides = outer.with(at, typed_per_filter_config)?;
-    let filters = Outer {
+    let filters = OuterOverrides {
         overrides: &overrides,
         ..outer
     };
@@ -252,7 +252,7 @@ fn route(
     at: At<'_>,
     m: &pb::Route,
     inherited: &Inherited<'_>,
-    outer: Outer<'_>,
+    outer: OuterOverrides<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<Route, CompileError> {
     let pb::Route {
@@ -285,7 +285,7 @@ fn route(
     let overrides = outer.with(at, typed_per_filter_config)?;
     let context = ActionContext {
         inherited,
-        filters: Outer {
+        filters: OuterOverrides {
             overrides: &overrides,
             ..outer
         },

@@ -21,16 +21,16 @@ fn read_in(length: BodyLength, bytes: &[u8], step: usize) -> Body {
             input.len() + pieces.map(<[u8]>::len).sum::<usize>()
         };
         match decoder.read(&limits, &mut input, &mut trailers)? {
-            Event::Data(more) => {
+            BodyEvent::Data(more) => {
                 assert!(!more.is_empty());
                 data.extend_from_slice(&more);
             }
-            Event::More => match pieces.next() {
+            BodyEvent::More => match pieces.next() {
                 Some(piece) => input.extend_from_slice(piece),
                 None => return decoder.eof().map(|()| (data, None, 0)),
             },
-            Event::End => return Ok((data, None, left(&input, pieces))),
-            Event::Trailers => return Ok((data, Some(lines(&trailers)), left(&input, pieces))),
+            BodyEvent::End => return Ok((data, None, left(&input, pieces))),
+            BodyEvent::Trailers => return Ok((data, Some(lines(&trailers)), left(&input, pieces))),
         }
     }
 }
@@ -156,7 +156,7 @@ fn the_largest_chunk_is_no_overflow() {
     let (mut input, mut head) = (BytesMut::from(&b"ffffffffffffffff\r\nx"[..]), Head::new());
     let mut decoder = BodyDecoder::new(BodyLength::Unknown);
     let event = decoder.read(&HeadLimits::default(), &mut input, &mut head);
-    assert_eq!(event, Ok(Event::Data(bytes::Bytes::from_static(b"x"))));
+    assert_eq!(event, Ok(BodyEvent::Data(bytes::Bytes::from_static(b"x"))));
 }
 
 #[test]
