@@ -159,7 +159,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn what_differs_was_announced(
+    fn every_difference_is_announced(
         flips in prop::collection::vec(prop::collection::vec(any::<prop::sample::Index>(), 1..4), 1..6),
         start in prop::collection::vec(prop::bool::weighted(0.8), 200),
     ) {

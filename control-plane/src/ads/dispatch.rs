@@ -188,10 +188,10 @@ impl Subscriber {
         self.wake.notify.notified().await;
     }
 
-    /// The generation up to which nothing touches this stream that it has not looked at. What it
-    /// was woken for counts as looked at from now on.
+    /// The generation up to which the stream has seen every change that touches it. Resets the wake:
+    /// the changes that it was woken for count as seen.
     pub(super) fn clean_until(&self) -> u64 {
-        // In this order: whatever was done by then is marked already.
+        // In this order: changes up to `done` have set `since` already.
         let done = self.dispatch.done.load(Ordering::Acquire);
         self.wake.since().take().unwrap_or(done)
     }

@@ -1,6 +1,6 @@
-//! How often tokens from one address may be refused. To examine a token costs calls to the API server,
-//! which a peer without any credential causes: it gets a token bucket, out of which only refused
-//! tokens are paid. No I/O, and time is passed in.
+//! How often tokens from one address may be refused. A token that is examined costs calls to the API
+//! server, and a peer needs no credential to cause them: each address has a token bucket. Only
+//! refused tokens consume from the bucket. No I/O, and time is passed in.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -23,7 +23,7 @@ pub struct RefusalLimit {
 #[derive(Clone, Copy)]
 struct RefusalBucket {
     taken: u32,
-    /// Until when refusals have been forgotten.
+    /// Time of the last refill.
     at: Instant,
 }
 
@@ -162,7 +162,7 @@ mod tests {
         let taken = (0..2 * BURST).filter(|n| beyond(*n, now)).count();
         assert_eq!(taken, BURST as usize);
         assert!(limit.lock().len() <= MAX_SOURCES + 1);
-        // Those of before have been forgotten, and make room.
+        // The buckets of before are full again, and removed.
         assert!(beyond(0, now + REFILL * 100));
         assert!(limit.lock().len() <= 2);
     }

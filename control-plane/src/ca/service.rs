@@ -152,7 +152,7 @@ impl CertificateService {
             let message = format!("the certificate is of another trust domain, {trust_domain}");
             return Err(Status::permission_denied(message));
         }
-        // A shortened subject can't be looked up by; the identity still stands.
+        // A truncated subject cannot be looked up; the identity is still valid.
         if !verified.workload.is_empty() && !is_shortened(&verified.workload) {
             self.declared(namespace, &verified.workload, service_account)?;
         }

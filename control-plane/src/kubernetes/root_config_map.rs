@@ -59,7 +59,7 @@ impl Write {
     }
 }
 
-/// Objects of a kind, by namespace, as a watch tells of them; of each, one thing is known.
+/// Objects of a kind by namespace, as a watch reports them, each with one property.
 #[derive(Default)]
 struct WatchedObjects {
     all: BTreeMap<String, bool>,
@@ -101,10 +101,10 @@ impl WatchedObjects {
     }
 }
 
-/// Which namespaces have it.
+/// State of the ConfigMaps in all namespaces.
 struct Publication {
     wanted: RootPublication,
-    /// Whether it may be written to: one that is being deleted takes nothing.
+    /// Whether objects can be created in it: not while it is being deleted.
     namespaces: WatchedObjects,
     /// Whether the ConfigMap is as it should be.
     maps: WatchedObjects,

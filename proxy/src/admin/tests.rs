@@ -156,7 +156,7 @@ async fn a_name_that_could_be_rebound_is_refused() {
 }
 
 #[tokio::test]
-async fn where_no_web_page_can_lead_names_are_taken() {
+async fn host_names_are_accepted_on_addresses_other_than_loopback() {
     // Of loopback, but not 127.0.0.1: what counts is our end of the connection.
     let head = |host: &str| {
         let request = http::Request::get("/certs").header("host", host);

@@ -13,7 +13,7 @@ use super::ListenerContext;
 use super::admission::{CheckedGeneration, is_refused_by_now, must_end, readmit};
 use super::chain::{self, choose};
 use super::entry::find_listener;
-use super::first::{DetectError, First, ServerFirstCandidate, first};
+use super::first::{DetectError, InspectResult, ServerFirstCandidate, first};
 use super::refused::Refused;
 use super::socket::original_destination;
 use crate::config::listener::{FilterChain, TerminalFilter};
@@ -114,7 +114,7 @@ async fn admit(
         }
     }
     let (accepted, listener) = (&*accepted, &accepted.listener);
-    let First {
+    let InspectResult {
         protocol,
         prefix,
         dialled,
@@ -164,10 +164,10 @@ async fn look(
     worker: &Rc<ListenerContext>,
     accepted: &AcceptedConnection,
     tcp: &TcpStream,
-) -> Result<First, Refused> {
+) -> Result<InspectResult, Refused> {
     let listener = &accepted.listener;
     let inspect = &listener.def.inspect;
-    let unseen = || First {
+    let unseen = || InspectResult {
         protocol: DetectedProtocol::Tcp,
         prefix: BytesMut::new(),
         dialled: None,

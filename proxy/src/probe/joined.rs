@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_run_goes_on_when_its_caller_leaves() {
+    async fn a_run_continues_when_its_caller_is_dropped() {
         let counted = Counted::new(LONG);
         for _ in 0..20 {
             let mut caller = Box::pin(counted.get());

@@ -94,7 +94,7 @@ impl Leaf {
         })
     }
 
-    /// What a root is asked for that a peer shows as its own certificate.
+    /// Checks a self-signed root that a peer uses as its leaf: validity and key usage.
     pub(super) fn holds(&self, role: PeerRole, now: UnixTime) -> Result<(), CertificateError> {
         let (not_before, not_after) = (unix(self.not_before), unix(self.not_after));
         match () {
@@ -119,7 +119,7 @@ fn time_from_unix(seconds: i64) -> SystemTime {
     time.unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// Times before 1970 are its beginning.
+/// Clamps times before 1970 to 0.
 fn unix(time: SystemTime) -> UnixTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     UnixTime::since_unix_epoch(since.unwrap_or_default())

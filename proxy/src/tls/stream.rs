@@ -18,8 +18,9 @@ use crate::socket;
 
 /// Plaintext that one write takes at most: eight full records.
 const MAX_WRITE: usize = 8 * MAX_FRAGMENT;
-/// Where slices are gathered in a block: far from where the large ones begin in theirs, which is some
-/// bytes of a frame's head before (see `SKEW` in [`crate::dispatcher::buffer`]).
+/// Offset in a block at which slices are copied together. Not the offset at which large slices begin
+/// in their blocks, right after a frame's head: copies between equal offsets are slow (see `SKEW` in
+/// [`crate::dispatcher::buffer`]).
 const GATHER: usize = 768;
 const _: () = assert!(sealed_len(MAX_WRITE) <= Size::Bulk.bytes());
 const _: () = assert!(sealed_len(MAX_FRAGMENT) <= Size::Small.bytes());

@@ -162,7 +162,7 @@ fn a_client_that_goes_in_the_middle_takes_its_upstream_connection_with_it() {
 }
 
 #[test]
-fn a_body_that_comes_in_dribs_takes_the_usual_way() {
+fn a_body_in_small_pieces_is_not_spliced() {
     const PIECE: usize = 1000;
     let body = pattern(200 * PIECE);
     let whole = body.clone();

@@ -262,7 +262,7 @@ mod tests {
     use super::shadow;
 
     #[test]
-    fn the_mark_stands_before_the_port() {
+    fn shadow_suffix_precedes_the_port() {
         assert_eq!(shadow(b"shop"), b"shop-shadow");
         assert_eq!(shadow(b"shop:80"), b"shop-shadow:80");
     }

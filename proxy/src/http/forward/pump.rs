@@ -1,4 +1,4 @@
-//! Bodies on the move: request towards the upstream, response towards the client.
+//! Forwards bodies: the request's to the upstream, the response's to the client.
 //!
 //! Pieces pass as slices of the read buffer. Each pump reads only while the sink's queue is below
 //! its bound, so a slow reader on one side stops reading on the other. The request's pump keeps

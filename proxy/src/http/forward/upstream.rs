@@ -9,7 +9,7 @@ use bytes::Bytes;
 use crate::http::connection::io::Io;
 use crate::http::h1::{BodyEvent, BodyLength, ClientConn, Framing, ResponseInfo};
 use crate::http::h2::ClientStream;
-use crate::http::pool::Place;
+use crate::http::pool::ConnectionSlot;
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::Upstream;
 use crate::message::head::Head;
@@ -165,11 +165,11 @@ pub struct H1Client {
     /// Bytes written on the connection before this request.
     written_before: u64,
     /// The connection's place under the limits of its cluster and listener.
-    pub(in crate::http) place: Place,
+    pub(in crate::http) place: ConnectionSlot,
 }
 
 impl H1Client {
-    pub fn new(io: Io, codec: ClientConn, about: Rc<Upstream>, place: Place) -> Self {
+    pub fn new(io: Io, codec: ClientConn, about: Rc<Upstream>, place: ConnectionSlot) -> Self {
         Self {
             io,
             codec,

@@ -16,7 +16,7 @@ use crate::dispatcher::timer::Timer;
 use crate::http::connection::conn::Conn;
 use crate::http::connection::io::Io;
 use crate::http::forward::downstream::{DownstreamIo, H1Server};
-use crate::http::request::error::{Failure, Late};
+use crate::http::request::error::{Failure, TimedOut};
 use crate::http::request::handle::{Ended, Request, handle};
 use crate::message::head::Head;
 use crate::stream::Stream;
@@ -203,7 +203,7 @@ async fn read_head(
         if late.is_pending() && conn.is_denied() {
             return Poll::Ready(Ok(None));
         }
-        late.map(|()| Err(Failure::RequestTimeout(Late::Head)))
+        late.map(|()| Err(Failure::RequestTimeout(TimedOut::Head)))
     })
     .await
 }
@@ -218,7 +218,7 @@ async fn refuse_late(conn: &Rc<Conn>, server: &mut H1Server, head: Box<Head>, st
         &mut down,
         head,
         start,
-        &Failure::RequestTimeout(Late::Head),
+        &Failure::RequestTimeout(TimedOut::Head),
     )
     .await;
 }

@@ -23,8 +23,8 @@ use foldhash::HashMap;
 use tokio::sync::Notify;
 
 use self::host::{HostPool, Idle};
+pub use self::place::ConnectionSlot;
 pub(crate) use self::place::LimitReached;
-pub use self::place::Place;
 use crate::bug;
 use crate::config::cluster::{Transport, UpstreamProtocol};
 use crate::connection_limit::ConnectionLimit;
@@ -45,9 +45,9 @@ struct PoolKey {
     cluster: u64,
     address: SocketAddr,
     transport: u32,
-    /// Set when the protocol follows the request.
+    /// `Some`: the version is the downstream request's.
     follows: Option<Version>,
-    /// For connections that carry others.
+    /// For connections that carry tunnels.
     tunnel: bool,
 }
 
@@ -148,7 +148,7 @@ impl Pools {
         }
         client.reused = true;
         client.io.release();
-        host.follow(cluster);
+        host.update_limits(cluster);
         let mut idle = host.idle.borrow_mut();
         bug::point("checkin");
         idle.push(Idle { client, since: now });
@@ -172,7 +172,7 @@ impl Pools {
             self.hosts.borrow_mut().retain(|key, host| {
                 let kept = contended.get(&key.cluster) == Some(&false);
                 // A host with connections in use or waiting requests stays in the map.
-                host.tidy(kept) || Rc::strong_count(host) > 1
+                host.close_expired(kept) || Rc::strong_count(host) > 1
             });
         }
     }

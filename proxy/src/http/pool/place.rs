@@ -17,14 +17,14 @@ use crate::overload::Reaper;
 use crate::upstream::limits::Permit;
 use crate::worker::Worker;
 
-/// A connection's place under the limits, and in its endpoint's count.
-pub struct Place {
+/// A connection's share of the limits, and of its endpoint's count.
+pub struct ConnectionSlot {
     _permit: Permit,
     _of_host: Rc<()>,
     of_listener: Option<ConnectionPermit>,
 }
 
-impl Place {
+impl ConnectionSlot {
     fn counts_to(&self, limit: &Arc<ConnectionLimit>) -> bool {
         let permit = self.of_listener.as_ref();
         permit.is_some_and(|permit| Arc::ptr_eq(permit.limit(), limit))
@@ -83,7 +83,11 @@ impl Pools {
 
 impl HostPool {
     /// A place for one more connection; `None`: one of this endpoint's own has to come back first.
-    pub(super) fn place(&self, pools: &Pools, target: &CheckoutTarget<'_>) -> Option<Place> {
+    pub(super) fn place(
+        &self,
+        pools: &Pools,
+        target: &CheckoutTarget<'_>,
+    ) -> Option<ConnectionSlot> {
         let limits = &target.cluster.limits;
         let permit = limits.try_connection().or_else(|| {
             if pools.close_idle(target.cluster.id)
@@ -95,7 +99,7 @@ impl HostPool {
             has_none.then(|| limits.take_connection())
         })?;
         let of_listener = pools.permit_of(target.limit).ok()?;
-        Some(Place {
+        Some(ConnectionSlot {
             _permit: permit,
             _of_host: self.places.clone(),
             of_listener,
@@ -141,7 +145,7 @@ impl HostPool {
     }
 
     /// Since when the longest idle connection has been idle, of those whose place `counts`.
-    pub(super) fn idle_since(&self, counts: impl Fn(&Place) -> bool) -> Option<Instant> {
+    pub(super) fn idle_since(&self, counts: impl Fn(&ConnectionSlot) -> bool) -> Option<Instant> {
         let exclusive = self.idle.borrow();
         let exclusive = exclusive.iter().find(|idle| counts(&idle.client.place));
         let shared = self.shared.borrow();
@@ -153,7 +157,11 @@ impl HostPool {
     }
 
     /// Closes a connection that has been idle since `since` and whose place `counts`.
-    pub(super) fn close_idle(&self, since: Instant, counts: impl Fn(&Place) -> bool) -> bool {
+    pub(super) fn close_idle(
+        &self,
+        since: Instant,
+        counts: impl Fn(&ConnectionSlot) -> bool,
+    ) -> bool {
         let mut idle = self.idle.borrow_mut();
         let found = |idle: &Idle| idle.since == since && counts(&idle.client.place);
         if let Some(at) = idle.iter().position(found) {

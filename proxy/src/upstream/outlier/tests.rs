@@ -135,7 +135,7 @@ fn the_share_of_ejected_hosts_is_bounded() {
 }
 
 #[test]
-fn gateway_errors_are_detected_but_not_enforced_unless_told() {
+fn gateway_errors_are_detected_but_not_enforced_by_default() {
     let off = OutlierConfig {
         consecutive_5xx: None,
         ..OutlierConfig::default()
@@ -224,7 +224,7 @@ fn too_few_requests_or_endpoints_are_not_compared() {
 }
 
 #[test]
-fn a_share_of_failures_is_noted_and_ejects_where_told() {
+fn failure_percentage_is_detected_and_ejects_where_enforced() {
     let all_fail = |bench: &mut Bench| {
         // All the same: no endpoint stands out, and yet all are above the bound.
         (0..5).for_each(|host| bench.results(host, 7, 43, AttemptResult::Status(500)));

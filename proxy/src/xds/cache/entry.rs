@@ -1,4 +1,4 @@
-//! One resource and its life: asked for, pending, in force, absent.
+//! One resource and its states: requested, pending, active, absent.
 
 use std::time::{Instant, SystemTime};
 

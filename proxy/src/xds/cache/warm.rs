@@ -42,7 +42,7 @@ impl<T> Cache<T> {
         self.dirty.push_back(key.clone());
     }
 
-    /// Brings into force whatever has what it waited for.
+    /// Activates resources whose dependencies have arrived.
     pub(super) fn settle(&mut self, now: Now) {
         while let Some(key) = self.dirty.pop_front() {
             let Some(pending) = self.entries.get(&key).and_then(|e| e.pending.as_ref()) else {

@@ -50,7 +50,7 @@ fn bytes_go_there_and_back_under_the_callers_identity() {
 }
 
 #[test]
-fn a_server_that_speaks_first_is_heard() {
+fn bytes_of_a_server_that_sends_first_arrive() {
     run(async {
         let pair = Pair::to(greeting_server().await);
         let mut client = pair.client().await;

@@ -145,20 +145,20 @@ fn an_address_of_a_workload_goes_with_the_last_resource_that_has_it() {
         all.sort();
         all
     };
-    // Asked for by one of its addresses: it goes whole.
+    // Subscribed to by one of its addresses: all of them are removed together.
     bench.peer("10.1.0.1", &both, "a");
     assert_eq!(known(&bench), both);
     bench.forget("10.1.0.1");
     assert!(known(&bench).is_empty());
-    // Asked for by both: one of them may be let go of.
+    // Subscribed to by both: one of them is released.
     bench.peer("10.1.0.1", &both, "a");
     bench.peer("fd00::1", &both, "a");
     bench.forget("10.1.0.1");
     assert_eq!(known(&bench), both);
-    // It moved: an address that it no longer has is forgotten.
+    // Its addresses change: the old one is removed.
     bench.peer("fd00::1", &["fd00::1", "10.1.0.2"], "a");
     assert_eq!(known(&bench), ["10.1.0.2", "fd00::1"]);
-    // Another one took an address over.
+    // Another workload has one of its addresses.
     bench.peer("10.1.0.2", &["10.1.0.2"], "b");
     bench.forget("fd00::1");
     assert_eq!(known(&bench), ["10.1.0.2"]);

@@ -1,4 +1,4 @@
-//! The response's body on the move.
+//! Forwards the response's body.
 
 use std::task::{Context, Poll, ready};
 

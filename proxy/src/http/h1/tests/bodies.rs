@@ -160,7 +160,7 @@ fn the_largest_chunk_is_no_overflow() {
 }
 
 #[test]
-fn trailers_say_only_what_is_left_to_say() {
+fn fields_that_are_forbidden_in_trailers_are_removed() {
     let bytes = b"1\r\nx\r\n0\r\ngrpc-status: 0\r\nHost: evil\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\
         X-Forwarded-For: 1\r\nx-forwarded-anything: 1\r\n\r\nrest";
     let want = Ok((b"x".to_vec(), Some(vec!["grpc-status: 0".to_owned()]), 4));
