@@ -216,7 +216,7 @@ impl FieldError {
     }
 }
 
-/// What a policy holds for.
+/// A target of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TargetRef {

@@ -41,7 +41,7 @@ async fn a_watch_reports_each_change_in_order() {
 }
 
 #[tokio::test]
-async fn of_two_holders_of_a_lease_one_is_refused() {
+async fn concurrent_updates_of_a_lease_conflict() {
     let server = ApiServer::start();
     let leases: Api<Lease> = Api::namespaced(server.client().await, "default");
     let lease = json!({"metadata": {"name": "leader"}, "spec": {"leaseDurationSeconds": 15}});

@@ -24,14 +24,14 @@ async fn leads(bench: &Bench, control: &Control) {
     .await;
 }
 
-/// Only a leader does that.
+/// Waits for a write that only the leader does.
 async fn writes(bench: &Bench, namespace: &str) {
     bench.namespace(namespace, &[]);
     bench.root(namespace).await;
 }
 
 #[tokio::test]
-async fn another_leads_when_the_leader_is_killed_and_at_once_when_it_ends_in_order() {
+async fn another_replica_leads_after_the_lease_or_at_once_after_a_shutdown() {
     let bench = Bench::start();
     let mut first = bench.control("first", &[]).await;
     leads(&bench, &first).await;

@@ -116,7 +116,7 @@ impl Sidecar {
         Some(serde_json::from_slice(&text).unwrap())
     }
 
-    /// Waits for a certificate, and says for what: the output of `openssl x509`.
+    /// Waits for a certificate, and returns the output of `openssl x509`.
     pub async fn certificate(&self) -> String {
         let identity = until("a certificate", TIMEOUT, async || {
             self.identity().ok_or_else(|| self.log())

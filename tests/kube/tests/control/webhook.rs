@@ -49,7 +49,7 @@ fn created(bench: &Bench) -> Result<Value, String> {
 }
 
 #[tokio::test]
-async fn the_api_server_trusts_the_webhook_whoever_changes_its_configuration() {
+async fn the_ca_bundle_is_restored_whoever_changes_the_configuration() {
     let bench = Bench::start();
     bench.namespace("shop", &["web"]);
     bench.server.kubectl(&[
@@ -69,7 +69,7 @@ async fn the_api_server_trusts_the_webhook_whoever_changes_its_configuration() {
         .logs("there is no MutatingWebhookConfiguration anyam-injector")
         .await;
 
-    // As deployed, but for the port, and a Service that leads to loopback.
+    // As deployed, but for the port, and a Service that resolves to loopback.
     let external = [
         "create",
         "service",
@@ -92,7 +92,7 @@ async fn the_api_server_trusts_the_webhook_whoever_changes_its_configuration() {
         "{pod}"
     );
 
-    // Applied again, and overwritten: neither lasts.
+    // Applied again, and overwritten: the caBundle is restored.
     apply();
     has_root(&bench, &root).await;
     let other = rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap();

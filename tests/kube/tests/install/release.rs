@@ -7,7 +7,7 @@ use serde_json::Value;
 const TIMEOUT: Duration = Duration::from_secs(60);
 const OURS: &str = "app.kubernetes.io/part-of=anyam";
 
-/// The chart in a cluster whose controllers run, in a namespace that takes restricted pods only.
+/// The chart in a cluster with controllers, in a namespace that enforces restricted pod security.
 struct Release {
     server: ApiServer,
     helm: Helm,
@@ -36,7 +36,7 @@ impl Release {
         output.stdout
     }
 
-    /// What there is with our label, by kind and name.
+    /// Objects with our label, by kind and name.
     fn ours(&self) -> BTreeSet<String> {
         let kinds = self
             .server
@@ -115,7 +115,7 @@ async fn lives(version: HelmVersion) {
     let policy = "{apiVersion: mesh.anyam.dev/v1alpha1, kind: MeshPolicy, metadata: {name: strict, namespace: shop}, spec: {mtls: {mode: Strict}}}";
     server.kubectl_with(policy, &["create", "-f", "-"]);
 
-    // The control plane writes it; no command of Helm may take it away again.
+    // The control plane writes it; no Helm command may remove it.
     let bundle = "Y2VydGlmaWNhdGU=";
     let patch = format!(
         r#"[{{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": "{bundle}"}}]"#
@@ -162,7 +162,7 @@ async fn lives(version: HelmVersion) {
     kept();
 
     release.helm("uninstall", &[]);
-    // Policies outlive the release with their definitions, and a new one takes these over.
+    // CRDs and policies stay after an uninstall, and a new release adopts them.
     release.left(&definitions()).await;
     server.kubectl(&["-n", "shop", "get", "amp/strict"]);
     release.helm("install", &[]);
@@ -182,7 +182,7 @@ async fn a_release_lives_with_helm_3() {
     lives(HelmVersion::V3).await;
 }
 
-/// Everything that can be switched on is accepted; the Prometheus operator's kinds are not there.
+/// The API server accepts all optional objects, without those of the Prometheus operator.
 #[tokio::test]
 async fn everything_is_accepted() {
     let release = Release::new(HelmVersion::V4);

@@ -17,7 +17,7 @@ spec: {mtls: {mode: Strict}}
 ";
 
 #[tokio::test]
-async fn a_label_and_a_start_and_pods_speak_mtls() {
+async fn labelled_namespaces_use_mtls_after_a_restart() {
     let cluster = Cluster::shared();
     mesh::install(&cluster);
     let shop = Shop::open(&cluster, true);

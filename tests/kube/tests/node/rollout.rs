@@ -1,4 +1,4 @@
-//! What is restarted under load loses no request.
+//! Restarts under load lose no request.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn a_rolling_update_loses_no_request() {
 }
 
 #[tokio::test]
-async fn without_its_control_plane_the_mesh_goes_on() {
+async fn traffic_continues_without_the_control_plane() {
     let cluster = Cluster::alone();
     mesh::install(&cluster);
     let shop = Shop::open(&cluster, true);
