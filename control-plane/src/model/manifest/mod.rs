@@ -4,7 +4,7 @@
 //! - [`read`]: a manifest into one of [`service`], [`endpoint_slice`], [`workload`], [`route`] (with [`route_spec`],
 //!   [`match_spec`], [`filter_spec`], [`cors_spec`], [`path_edit_spec`], [`reference`](mod@reference)),
 //!   [`authorization`], [`policy`] (with [`resilience`]), [`grant`]
-//! - [`schema`]: what the API server is told of the values in our own kinds
+//! - [`schema`]: JSON schemas of the values in our own kinds
 
 pub mod authorization;
 pub mod cors_spec;
