@@ -1,4 +1,4 @@
-//! Which route governs what, in which order, and what becomes of it at each of its parents (Gateway
+//! Attachment of routes, their precedence, and their conditions at each of their parents (Gateway
 //! API for service meshes).
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test

@@ -19,7 +19,7 @@ pub enum Origin {
     },
 }
 
-/// What the status of an object in a cluster says besides what became of it.
+/// Facts of an object in a cluster that its status needs besides its conditions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterDetails {
     /// `metadata.generation` of what was read.
