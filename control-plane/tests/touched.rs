@@ -204,7 +204,7 @@ proptest! {
 }
 
 #[test]
-fn a_workload_that_goes_touches_its_own_names_and_its_services_endpoints() {
+fn a_removed_workload_touches_its_names_and_its_services_endpoints() {
     let demo = Folder::new("../deploy/demo").changes();
     let translator = translator();
     translator.apply(demo.clone());

@@ -107,13 +107,13 @@ pub fn run(bootstrap: Bootstrap, process: &Process, logs: Logs) -> Result<(), Ap
         .name("warm-up".to_owned())
         .spawn(crate::tls::warm_up)?;
     let sinks = logs.sinks.clone();
-    let ended = runtime.block_on(serve_until_told(bootstrap, process, logs));
+    let ended = runtime.block_on(serve_until_shutdown(bootstrap, process, logs));
     // Writes the last lines, among them why the process did not start.
     sinks.flush(LAST_LINES);
     ended
 }
 
-async fn serve_until_told(
+async fn serve_until_shutdown(
     bootstrap: Bootstrap,
     process: &Process,
     logs: Logs,

@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_intermediate_signs_and_its_certificate_goes_along() {
+    fn an_intermediate_signs_and_is_part_of_the_chain() {
         let root = own_root("Corp root", BasicConstraints::Unconstrained);
         let mut below = params("Mesh", BasicConstraints::Constrained(0));
         below.not_after = OffsetDateTime::now_utc() + Duration::from_secs(3600);

@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_speaks_for_its_own_end_only() {
+    fn a_proxy_reports_its_own_end_only() {
         let start = Instant::now();
         let mut graph = Graph::new(start);
         let mut forged = reported(Reporter::Source, 5);

@@ -268,7 +268,7 @@ async fn a_probe_is_answered_while_others_hold_all_connections() {
 }
 
 #[tokio::test]
-async fn a_peer_that_says_nothing_goes_soon() {
+async fn connections_of_silent_peers_are_closed_soon() {
     let address = start(Surface::Health, admin()).await;
     let began = Instant::now();
     ends(&mut silent(address, "127.0.0.2").await).await;

@@ -184,7 +184,7 @@ fn the_end_without_close_notify_is_truncation() {
 }
 
 #[test]
-fn after_close_notify_the_other_half_goes_on() {
+fn after_close_notify_the_other_direction_continues() {
     run(async {
         let (handshaker, _) = handshaker();
         let (server, client) = pair();

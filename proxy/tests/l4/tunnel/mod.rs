@@ -64,7 +64,7 @@ fn bytes_of_a_server_that_sends_first_arrive() {
 }
 
 #[test]
-fn bulk_goes_both_ways_at_once() {
+fn bulk_in_both_directions_at_once() {
     const BYTES: usize = 16 << 20;
     run(async {
         let (_pair, client, served) = through().await;

@@ -173,12 +173,12 @@ async fn lives(version: HelmVersion) {
 }
 
 #[tokio::test]
-async fn a_release_lives_with_helm_4() {
+async fn the_life_of_a_release_with_helm_4() {
     lives(HelmVersion::V4).await;
 }
 
 #[tokio::test]
-async fn a_release_lives_with_helm_3() {
+async fn the_life_of_a_release_with_helm_3() {
     lives(HelmVersion::V3).await;
 }
 

@@ -136,7 +136,7 @@ fn clusters_are_found_by_the_service_they_ask_for_now() {
 }
 
 #[test]
-fn an_address_of_a_workload_goes_with_the_last_resource_that_has_it() {
+fn an_address_is_removed_with_the_last_resource_that_has_it() {
     let mut bench = Bench::new();
     let both = ["10.1.0.1", "fd00::1"];
     let known = |bench: &Bench| {
@@ -277,7 +277,7 @@ fn removal_unlinks() {
 
 /// Two listeners at one address: the later one serves it, and the other again once that is gone.
 #[test]
-fn a_shared_address_goes_back_to_the_listener_that_stays() {
+fn a_shared_address_returns_to_the_remaining_listener() {
     let mut bench = Bench::new();
     let serving = |bench: &Bench| {
         let snapshot = bench.store.load();
