@@ -1,9 +1,10 @@
 //! Route configurations and virtual hosts.
 //!
-//! - `action`: a route's match and action; `rewrite`, `retry`: parts of it
+//! - `action`: a route's match and action; `rewrite`, `retry`, `mirror`: parts of it
 //! - `overrides`: filter configuration per route
 
 pub(super) mod action;
+pub(super) mod mirror;
 pub(super) mod overrides;
 pub(super) mod retry;
 pub(super) mod rewrite;
@@ -75,7 +76,7 @@ pub fn route_config(
         overrides: &overrides,
         counts,
     };
-    let mirrors = action::mirrors(at, request_mirror_policies, &mut clusters)?;
+    let mirrors = mirror::mirrors(at, request_mirror_policies, &mut clusters)?;
     let inherited = Inherited {
         max_body: u32_or(max_direct_response_body_size_bytes, MAX_DIRECT_BODY) as usize,
         retry: None,
@@ -211,7 +212,7 @@ fn virtual_host(
         request_body_buffer_limit
     );
     ignored!("metadata of routes is not read", metadata);
-    let own_mirrors = action::mirrors(at, request_mirror_policies, clusters)?;
+    let own_mirrors = mirror::mirrors(at, request_mirror_policies, clusters)?;
     let retry = match retry_policy {
         Some(m) => Some(Arc::new(super::route::retry::retry_policy(
             at.field("retry_policy"),
