@@ -32,7 +32,7 @@ pub struct App(Child);
 
 impl Drop for App {
     fn drop(&mut self) {
-        // Already gone is as good.
+        // Fails only if the process has ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

@@ -7,7 +7,7 @@ use crate::report::Metric;
 #[derive(Clone, Copy, Debug)]
 pub struct Bar {
     pub metric: Metric,
-    /// Whose value counts; the better of these.
+    /// Contestants of ours; the best value of these is compared.
     pub own: &'static [&'static str],
     pub against: Option<&'static str>,
     pub most: f64,

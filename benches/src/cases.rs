@@ -89,7 +89,7 @@ impl Case {
         Self::value_variants().to_vec()
     }
 
-    /// In what a peer's work is less than ours, where it cannot do the same.
+    /// Where a peer cannot be configured to do the same work, the difference.
     pub fn differences(self) -> &'static [&'static str] {
         match self {
             Self::Sidecar | Self::IdleSidecar => &[

@@ -6,13 +6,13 @@ use std::num::NonZeroU16;
 use std::time::{Duration, Instant};
 
 use anyam_control::ads::{ProtocolVariant, Scope, Session, SessionLimits, View};
+use anyam_control::model::manifest::families::Families;
 use anyam_control::model::manifest::object::Meta;
 use anyam_control::model::manifest::service;
 use anyam_control::model::manifest::service::{PortRef, Service, ServicePort};
 use anyam_control::model::manifest::workload::{RedirectedPorts, Workload, WorkloadPort};
-use anyam_control::model::mesh::Families;
 use anyam_control::model::mesh::builder::Builder;
-use anyam_control::model::mesh::change::{Delta, Origin};
+use anyam_control::model::mesh::change::{ObjectDelta, Origin};
 use anyam_control::model::mesh::vip::Vips;
 use anyam_control::model::{MeshOptions, Object};
 use anyam_control::source::Observed;
@@ -112,13 +112,13 @@ fn observed(set: Vec<Object>) -> Observed {
         line,
     };
     Observed {
-        delta: Delta {
+        delta: ObjectDelta {
             set: set
                 .into_iter()
                 .enumerate()
                 .map(|(line, object)| (object, origin(line)))
                 .collect(),
-            ..Delta::default()
+            ..ObjectDelta::default()
         },
         errors: None,
     }

@@ -31,7 +31,7 @@ pub mod table;
 
 use std::path::PathBuf;
 
-/// Whom to start, and where their files go.
+/// Paths of the programs, and the folder for their files.
 pub struct Programs {
     pub anyam: PathBuf,
     pub envoy: PathBuf,

@@ -49,7 +49,7 @@ pub enum Load {
     Handshakes { at_once: usize, resume: bool },
 }
 
-/// What came of it.
+/// What was transferred.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Done {
     pub requests: u64,

@@ -35,7 +35,7 @@ pub struct Running {
 impl Drop for Running {
     fn drop(&mut self) {
         for process in &mut self.processes {
-            // Already gone is as good.
+            // Fails only if the process has ended.
             let _ = process.kill();
             let _ = process.wait();
         }
@@ -150,7 +150,7 @@ pub fn spawn(
             command.arg("-c").arg(&file).args(["-l", "error"]);
             command.arg("--concurrency").arg(workers.to_string());
             if program == Program::Envoy {
-                // Two of a pair would otherwise fight over a socket.
+                // Two Envoys of a pair would otherwise bind the same socket.
                 command.arg("--disable-hot-restart");
             }
             command

@@ -20,9 +20,9 @@ pub struct Timing {
 
 /// Answers of this size and more are counted by their bytes.
 const BULK: usize = 64 * 1024;
-/// Connections that others than the held ones may need.
+/// Descriptors beside those of the held connections.
 const SPARE: usize = 50;
-/// After so long nothing of a program's start is left to be done or given back.
+/// After this time a program has finished its start, and freed its memory of it.
 const START: Duration = Duration::from_secs(4);
 /// Attempts at the first stream; what comes after it must succeed at once.
 const WARM_UPS: usize = 5;
@@ -241,7 +241,7 @@ fn start(
         let mut process = spawn(contestant.program, hop, 0, 1, programs)?;
         let answered = load::first_answer(tls, &programs.scratch, Duration::from_secs(10));
         let took = began.elapsed().as_secs_f64() * 1e3;
-        // Already gone is as good.
+        // Fails only if the process has ended.
         let _ = process.kill();
         let _ = process.wait();
         answered?;

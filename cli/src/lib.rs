@@ -21,15 +21,15 @@ use commands::Connection;
     about = "See, check and explain a service mesh",
     after_help = "Exit codes: 0 done and well, 1 done and something is wrong (check, explain), 2 could not be done."
 )]
-struct Arguments {
+struct Cli {
     #[command(flatten)]
     connection: Connection,
     #[command(subcommand)]
-    command: Command,
+    command: Commands,
 }
 
 #[derive(Subcommand)]
-enum Command {
+enum Commands {
     Demo(demo::Arguments),
     Check(commands::CheckArguments),
     Proxies(commands::ProxiesArguments),
@@ -51,29 +51,24 @@ enum Command {
 
 /// Carries out the command line of this process.
 pub async fn run() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Cli::parse();
     let outcome = match arguments.command {
-        Command::Demo(demo) => return demo::run(demo).await,
-        Command::Completion { shell } => {
-            clap_complete::generate(
-                shell,
-                &mut Arguments::command(),
-                "anyam",
-                &mut std::io::stdout(),
-            );
+        Commands::Demo(demo) => return demo::run(demo).await,
+        Commands::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "anyam", &mut std::io::stdout());
             return ExitCode::SUCCESS;
         }
-        Command::Context(command) => commands::context(command),
-        Command::Inject(command) => commands::inject(command),
-        Command::Install(command) => commands::install(command),
-        Command::Check(command) => commands::check(&arguments.connection, command).await,
-        Command::Proxies(command) => commands::proxies(&arguments.connection, command).await,
-        Command::Stat(command) => commands::stat(&arguments.connection, command).await,
-        Command::Edges(command) => commands::edges(&arguments.connection, command).await,
-        Command::Routes(command) => commands::routes(&arguments.connection, command).await,
-        Command::Tap(command) => commands::tap(&arguments.connection, command).await,
-        Command::Explain(command) => commands::explain(&arguments.connection, command).await,
-        Command::Dump(command) => commands::dump(&arguments.connection, command).await,
+        Commands::Context(command) => commands::context(command),
+        Commands::Inject(command) => commands::inject(command),
+        Commands::Install(command) => commands::install(command),
+        Commands::Check(command) => commands::check(&arguments.connection, command).await,
+        Commands::Proxies(command) => commands::proxies(&arguments.connection, command).await,
+        Commands::Stat(command) => commands::stat(&arguments.connection, command).await,
+        Commands::Edges(command) => commands::edges(&arguments.connection, command).await,
+        Commands::Routes(command) => commands::routes(&arguments.connection, command).await,
+        Commands::Tap(command) => commands::tap(&arguments.connection, command).await,
+        Commands::Explain(command) => commands::explain(&arguments.connection, command).await,
+        Commands::Dump(command) => commands::dump(&arguments.connection, command).await,
     };
     match outcome {
         Ok(code) => code,

@@ -27,7 +27,7 @@ use crate::declared::{self, OpenError};
 use crate::incumbents::IncumbentsError;
 use crate::inject::settings::{MeshSettings, SettingsError};
 use crate::inject::start::{self as injection, RunningWebhook, WebhookError};
-use crate::kubernetes::Keeper;
+use crate::kubernetes::Reconciler;
 use crate::kubernetes::root_secret::RootSecretError;
 use crate::metrics::Metrics;
 use crate::model;
@@ -105,7 +105,7 @@ pub struct App {
     pub running: Running,
     pub translator: Arc<Translator>,
     /// Of a cluster.
-    pub keeper: Option<Keeper>,
+    pub keeper: Option<Reconciler>,
     /// What follows the source, and what writes to it.
     tasks: LongLivedTasks,
 }

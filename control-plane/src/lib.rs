@@ -5,7 +5,7 @@
 //! - [`app`]: composition and commands; [`args`]: the command line.
 //! - [`ca`]: certificates, and the tokens that buy the first.
 //! - [`context`]: how a user's `anyam` finds control planes.
-//! - [`crd`]: our own kinds as the API server is told of them.
+//! - [`crd`]: CustomResourceDefinitions of our own kinds.
 //! - [`declared`]: the folder of manifests as the rest sees it; [`findings`]: what is wrong with them.
 //! - [`identity`]: the identity in a certificate; `descriptors`: open files; `state_file`: files of
 //!   the state folder; [`incumbents`]: which of several declarations was in service before a

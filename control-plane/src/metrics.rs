@@ -12,7 +12,7 @@ pub struct Metrics {
     pub api_requests: IntCounterVec,
     pub edges_dropped: IntCounter,
     pub injections: IntCounterVec,
-    /// Tokens of pods, by what became of them.
+    /// Tokens of pods, by outcome.
     pub token_reviews: IntCounterVec,
     /// 1 on the replica that writes to the cluster.
     pub leader: IntGauge,

@@ -111,7 +111,7 @@ fn an_address_stays_with_the_older_service_and_with_the_one_that_has_it() {
     let before = mesh.translator.state().generation;
     mesh.write("n.yaml", "# nothing\n");
     assert_eq!(mesh.owner("10.1.0.1"), "shop/zebra");
-    // The change was ant's, and zebra's name has an address again.
+    // Service ant changed, and the address is zebra's again: its DNS name is announced.
     match mesh.translator.state().touched_since(before) {
         Touched::Some(marks) => {
             let zebra = "zebra.shop.svc.cluster.local";

@@ -9,7 +9,7 @@ use anyam_control::ads::resources::{Scope, View};
 use anyam_control::api::Declared;
 use anyam_control::model::manifest::workload::Workload;
 use anyam_control::model::mesh::builder::Builder;
-use anyam_control::model::mesh::change::{Delta, Origin};
+use anyam_control::model::mesh::change::{ObjectDelta, Origin};
 use anyam_control::model::mesh::endpoints::EndpointsBy;
 use anyam_control::model::mesh::vip::Vips;
 use anyam_control::model::{Key, Kind, MeshOptions, Object, ObjectId};
@@ -29,7 +29,7 @@ impl Mesh {
         Mesh(Translator::new(Builder::new(options, Vips::new())))
     }
 
-    fn apply(&self, delta: Delta) {
+    fn apply(&self, delta: ObjectDelta) {
         let errors = None;
         self.0.apply(Observed { delta, errors });
     }
@@ -50,13 +50,13 @@ impl Mesh {
         }
         let ids = set.iter().map(|(object, _)| object.id()).collect();
         let removed = Vec::new();
-        self.apply(Delta { set, removed });
+        self.apply(ObjectDelta { set, removed });
         ids
     }
 
     fn remove(&self, removed: Vec<ObjectId>) {
         let set = Vec::new();
-        self.apply(Delta { set, removed });
+        self.apply(ObjectDelta { set, removed });
     }
 
     /// A resource of the proxy of shop/web-1, as far as it is text.

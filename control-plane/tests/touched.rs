@@ -11,7 +11,7 @@ use std::sync::Arc;
 use anyam_control::ads::resources::{Marks, NodeMarks, Scope, Touched, View};
 use anyam_control::model::manifest::object::Meta;
 use anyam_control::model::mesh::builder::Builder;
-use anyam_control::model::mesh::change::{Delta, Origin};
+use anyam_control::model::mesh::change::{ObjectDelta, Origin};
 use anyam_control::model::mesh::vip::Vips;
 use anyam_control::model::{Key, MeshOptions, Object};
 use anyam_control::source::Observed;
@@ -104,9 +104,9 @@ fn some(all: &[Declared], keep: &[bool]) -> Observed {
     let objects = all.iter().zip(keep).filter(|(_, keep)| **keep);
     let set = objects.map(|(object, _)| object.clone()).collect();
     Observed {
-        delta: Delta {
+        delta: ObjectDelta {
             set,
-            ..Delta::default()
+            ..ObjectDelta::default()
         },
         errors: None,
     }
@@ -114,7 +114,7 @@ fn some(all: &[Declared], keep: &[bool]) -> Observed {
 
 /// Subscribes to those of `all` that `keep` newly selects, and drops those that it no longer does.
 fn flipped(all: &[Declared], before: &[bool], keep: &[bool]) -> Observed {
-    let mut delta = Delta::default();
+    let mut delta = ObjectDelta::default();
     for ((object, before), keep) in all.iter().zip(before).zip(keep) {
         match (before, keep) {
             (false, true) => delta.set.push(object.clone()),
@@ -131,9 +131,9 @@ fn flipped(all: &[Declared], before: &[bool], keep: &[bool]) -> Observed {
 fn without(name: &str, all: &Observed) -> Observed {
     let ids = all.delta.set.iter().map(|(object, _)| object.id());
     Observed {
-        delta: Delta {
+        delta: ObjectDelta {
             removed: ids.filter(|id| id.key.name == name).collect(),
-            ..Delta::default()
+            ..ObjectDelta::default()
         },
         errors: None,
     }
@@ -159,7 +159,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn what_differs_was_announced(
+    fn every_difference_is_announced(
         flips in prop::collection::vec(prop::collection::vec(any::<prop::sample::Index>(), 1..4), 1..6),
         start in prop::collection::vec(prop::bool::weighted(0.8), 200),
     ) {
@@ -204,7 +204,7 @@ proptest! {
 }
 
 #[test]
-fn a_workload_that_goes_touches_its_own_names_and_its_services_endpoints() {
+fn a_removed_workload_touches_its_names_and_its_services_endpoints() {
     let demo = Folder::new("../deploy/demo").changes();
     let translator = translator();
     translator.apply(demo.clone());

@@ -20,8 +20,8 @@ const FANOUT: usize = 64;
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 type Entry<K, V> = Arc<(K, V)>;
-type Bucket<K, V> = Vec<Entry<K, V>>;
-type Branch<K, V> = Vec<Arc<Bucket<K, V>>>;
+type MapBucket<K, V> = Vec<Entry<K, V>>;
+type Branch<K, V> = Vec<Arc<MapBucket<K, V>>>;
 /// What a place has in each of two maps.
 type Pairs<'a, K, V> = (&'a [Entry<K, V>], &'a [Entry<K, V>]);
 
@@ -91,7 +91,7 @@ impl<K, V> Map<K, V> {
             })
             .filter(|(one, other)| !is_shared(*one, *other))
             .map(|(one, other)| {
-                let entries = |of: Option<&'a Arc<Bucket<K, V>>>| of.map_or(&[][..], |of| of);
+                let entries = |of: Option<&'a Arc<MapBucket<K, V>>>| of.map_or(&[][..], |of| of);
                 (entries(one), entries(other))
             })
     }
@@ -195,7 +195,7 @@ impl<K: Hash + Eq, V> Map<K, V> {
     }
 
     /// The bucket of a place in a root that is not empty, this map's own.
-    fn bucket(&mut self, branch: usize, place: usize) -> &mut Bucket<K, V> {
+    fn bucket(&mut self, branch: usize, place: usize) -> &mut MapBucket<K, V> {
         let root = Arc::make_mut(&mut self.root);
         let branch = Arc::make_mut(&mut root[branch]);
         Arc::make_mut(&mut branch[place])

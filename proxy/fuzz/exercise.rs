@@ -7,7 +7,7 @@
 //!   content: nothing can be smuggled past us.
 
 use anyam_proxy::http::h1::{
-    BodyLength, ClientConn, Event, Framing, HeadLimits, Out, RequestOptions, ResponseInfo,
+    BodyEvent, BodyLength, ClientConn, Framing, HeadLimits, Out, RequestOptions, ResponseInfo,
     ServerConn, Spelling, TunnelRequest,
 };
 use anyam_proxy::message::fault::Fault;
@@ -208,22 +208,22 @@ impl<'a> Feed<'a> {
         items: &mut Vec<Item>,
         trailers: &mut Head,
         length: BodyLength,
-        mut read: impl FnMut(&mut BytesMut, &mut Head) -> Result<Event, Fault>,
+        mut read: impl FnMut(&mut BytesMut, &mut Head) -> Result<BodyEvent, Fault>,
     ) -> Option<Result<(), Fault>> {
         let mut body = Vec::new();
         let end = loop {
             match read(&mut self.input, trailers) {
-                Ok(Event::Data(data)) => {
+                Ok(BodyEvent::Data(data)) => {
                     assert!(!data.is_empty());
                     body.extend_from_slice(&data);
                 }
-                Ok(Event::More) => {
+                Ok(BodyEvent::More) => {
                     if self.more().is_none() {
                         break None;
                     }
                 }
-                Ok(Event::End) => break Some(Ok(None)),
-                Ok(Event::Trailers) => break Some(Ok(Some(fields(trailers)))),
+                Ok(BodyEvent::End) => break Some(Ok(None)),
+                Ok(BodyEvent::Trailers) => break Some(Ok(Some(fields(trailers)))),
                 Err(fault) => {
                     read_in_full(trailers);
                     break Some(Err(fault));

@@ -33,7 +33,8 @@ use self::certificates::{certified, start_identity};
 pub use self::logging::{Logs, init as init_logging};
 use self::supervisor::Supervisor;
 use self::workers::Workers;
-use crate::admin::server::{Surface, bind, serve};
+use crate::admin::server::{bind, serve};
+use crate::admin::surface::Surface;
 use crate::admin::{Admin, ScrapePages, wire_node};
 use crate::args::{Process, RunMode};
 use crate::bootstrap::{Bootstrap, capacity, concurrency};
@@ -106,13 +107,13 @@ pub fn run(bootstrap: Bootstrap, process: &Process, logs: Logs) -> Result<(), Ap
         .name("warm-up".to_owned())
         .spawn(crate::tls::warm_up)?;
     let sinks = logs.sinks.clone();
-    let ended = runtime.block_on(serve_until_told(bootstrap, process, logs));
+    let ended = runtime.block_on(serve_until_shutdown(bootstrap, process, logs));
     // Writes the last lines, among them why the process did not start.
     sinks.flush(LAST_LINES);
     ended
 }
 
-async fn serve_until_told(
+async fn serve_until_shutdown(
     bootstrap: Bootstrap,
     process: &Process,
     logs: Logs,

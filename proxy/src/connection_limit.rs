@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_that_is_given_back_can_be_had_again() {
+    fn a_released_permit_can_be_acquired() {
         let limit = ConnectionLimit::new(2);
         let first = limit.acquire();
         let second = limit.acquire();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn room_is_wanted_before_there_is_none() {
+    fn nearly_full_at_nine_tenths() {
         let limit = ConnectionLimit::closing_idle(20);
         let permits: Vec<_> = (0..17).map(|_| limit.acquire()).collect();
         assert!(!limit.is_nearly_full());

@@ -14,8 +14,9 @@
 //! - [`stream`], [`tls`]; [`lifecycle`]: the end of a connection; [`overload`]: closes connections
 //!   near a limit
 //! - [`bug`], [`dispatcher`], [`matcher`], [`message`], [`metrics`]
-//! - [`connection_limit`], [`drain`], [`log_sink`], [`memory`], [`metadata`], [`socket`],
-//!   [`stderr`], `supervise`, `token_bucket`: need no other module
+//! - [`drain`]: phases of the process's drain; uses a listener's direction of [`config`]
+//! - [`connection_limit`], [`log_sink`], [`memory`], [`metadata`], [`socket`], [`stderr`],
+//!   `supervise`, `token_bucket`: use no other module
 
 pub mod admin;
 pub mod app;

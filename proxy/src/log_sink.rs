@@ -38,7 +38,7 @@ enum Job {
 
 /// What a writer thread shares with those who write.
 #[derive(Default)]
-struct Shared {
+struct WriterState {
     reopen: AtomicBool,
     queued: AtomicUsize,
 }
@@ -48,7 +48,7 @@ pub struct Sink {
     index: usize,
     target: Destination,
     queue: Sender<Job>,
-    shared: Arc<Shared>,
+    shared: Arc<WriterState>,
     /// A worker hands its lines over once they are so many bytes.
     chunk: usize,
     dropped: IntCounter,
@@ -85,7 +85,7 @@ impl Sinks {
         }
         let writer = Writer::open(&target)?;
         let (queue, jobs) = channel();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(WriterState::default());
         let (path, state) = (target.path().map(Path::to_owned), shared.clone());
         let dropped = self.dropped.clone();
         let number = self.threads.fetch_add(1, Relaxed);
@@ -208,7 +208,7 @@ fn write_jobs(
     jobs: &Receiver<Job>,
     mut writer: Writer,
     path: Option<&Path>,
-    shared: &Shared,
+    shared: &WriterState,
     dropped: &IntCounter,
 ) {
     // Logged once each time that writing begins to fail: the log itself may be what cannot be

@@ -107,7 +107,7 @@ pub struct Store {
 /// acknowledges the last generation it has applied.
 pub struct Follower {
     changes: watch::Receiver<u64>,
-    reached: watch::Sender<u64>,
+    applied: watch::Sender<u64>,
 }
 
 impl Follower {
@@ -119,9 +119,9 @@ impl Follower {
         self.changes.changed().await
     }
 
-    /// Everything up to this generation was acted on.
-    pub fn reached(&self, generation: u64) {
-        self.reached.send_replace(generation);
+    /// Acknowledges that everything up to this generation is applied.
+    pub fn applied(&self, generation: u64) {
+        self.applied.send_replace(generation);
     }
 }
 
@@ -141,8 +141,8 @@ impl Store {
         self.current.load_full()
     }
 
-    /// The current snapshot for a look, without touching its reference count.
-    pub fn peek(&self) -> arc_swap::Guard<Arc<Snapshot>> {
+    /// The current snapshot, without a change of its reference count.
+    pub fn borrow(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.current.load()
     }
 
@@ -167,23 +167,23 @@ impl Store {
         self.changed.send_modify(|_| {});
     }
 
-    /// A follower that [`Store::settled`] waits for until it is dropped.
+    /// A follower that [`Store::all_applied`] waits for until it is dropped.
     pub fn follow(&self) -> Follower {
-        let (reached, watched) = watch::channel(0);
+        let (applied, watched) = watch::channel(0);
         self.followers().push(watched);
         Follower {
             changes: self.subscribe(),
-            reached,
+            applied,
         }
     }
 
-    /// Waits until every follower has acted on the current snapshot.
-    pub async fn settled(&self) {
-        let generation = self.peek().generation;
+    /// Waits until every follower has applied the current snapshot.
+    pub async fn all_applied(&self) {
+        let generation = self.borrow().generation;
         let followers = self.followers().clone();
         for mut follower in followers {
             // One that is gone has nothing left to do.
-            let _ = follower.wait_for(|reached| *reached >= generation).await;
+            let _ = follower.wait_for(|applied| *applied >= generation).await;
         }
     }
 

@@ -162,7 +162,7 @@ impl Worker {
             // At the start too: this loop may have been restarted after a panic, and what was
             // published before it subscribed is not reported to it.
             self.timers.wake_all();
-            let end = self.store.peek().removed.next_end(self.timers.now());
+            let end = self.store.borrow().removed.next_end(self.timers.now());
             if let Some(end) = end {
                 drained.set_at(end);
             }

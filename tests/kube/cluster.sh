@@ -14,17 +14,17 @@
 #   cluster.sh kubectl …         the same for kubectl
 #   cluster.sh load IMAGE.tar…   makes images of OCI archives known to the node
 #   cluster.sh gateway-api [standard|experimental]    installs the CRDs of the Gateway API
-#   cluster.sh status            each process and node; exit status 1 when one is not well
+#   cluster.sh status            each process and node; exit status 1 when one is not ready
 #   cluster.sh stop|start|restart COMPONENT    apiserver, etcd, kubelet…, with the same data
 #   cluster.sh logs COMPONENT
 #
-#   ANYAM_KUBE_NAME      which cluster, default `main`; as many as there is memory for
+#   ANYAM_KUBE_NAME      name of the cluster, default `main`; several can run at once
 #   ANYAM_KUBE_STATE     the folder of all clusters' folders, default `state` in ANYAM_KUBE_CACHE
 #   ANYAM_KUBE_OWNER     a pid: when it has ended, the next `up` of any cluster takes this one down
 #   ANYAM_KUBE_ADDRESS   where an API server alone listens, default 127.0.0.1
 #
-# Where KUBECONFIG and ANYAM_KUBE_LOAD (a command that is given an image archive) are set by hand,
-# the cluster is the one that they lead to: `up` and `down` leave it as it is. `up --api-only` starts
+# If KUBECONFIG and ANYAM_KUBE_LOAD (a command that loads an image archive) are set, their cluster is
+# used: `up` and `down` do not change it. `up --api-only` starts
 # one of its own all the same.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/settings.sh"
@@ -44,7 +44,7 @@ recall() {
   . "$DIR/settings"
 }
 
-# A cluster that was not made by this script.
+# Whether the cluster was not started by this script.
 is_foreign() {
   [ -n "${KUBECONFIG:-}" ] && [ -n "${ANYAM_KUBE_LOAD:-}" ] && [[ $KUBECONFIG != "$STATE"/* ]]
 }

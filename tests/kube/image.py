@@ -32,12 +32,12 @@ def digest(data):
 
 def libraries(program):
     """What ldd says that the dynamic linker loads; nothing for a static program."""
-    told = subprocess.run(["ldd", program], capture_output=True, text=True)
-    if "not a dynamic executable" in told.stderr + told.stdout or "statically linked" in told.stdout:
+    ldd = subprocess.run(["ldd", program], capture_output=True, text=True)
+    if "not a dynamic executable" in ldd.stderr + ldd.stdout or "statically linked" in ldd.stdout:
         return []
-    if told.returncode != 0 or "not found" in told.stdout:
-        sys.exit(f"error: ldd {program}: {told.stdout}{told.stderr}")
-    return re.findall(r"(/\S+) \(0x", told.stdout)
+    if ldd.returncode != 0 or "not found" in ldd.stdout:
+        sys.exit(f"error: ldd {program}: {ldd.stdout}{ldd.stderr}")
+    return re.findall(r"(/\S+) \(0x", ldd.stdout)
 
 
 class Layer:

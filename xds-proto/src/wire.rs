@@ -191,7 +191,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_no_message_is_made_of_is_told_apart() {
+    fn malformed_messages_are_errors() {
         let read = |bytes: &[u8]| Reader::new(bytes).next().map(|field| field.is_some());
         assert_eq!(read(&[]), Ok(false));
         assert_eq!(read(&[0x08]), Err(WireError::Truncated));

@@ -1,5 +1,5 @@
-//! HTTP/1.1 at a fixed rate. Each request has a time at which it is due, whatever became of those
-//! before it, and its latency counts from there: a proxy that stalls pays for every request that
+//! HTTP/1.1 at a fixed rate. Each request has a time at which it is due, independent of the earlier
+//! ones, and its latency counts from there: a proxy that stalls pays for every request that
 //! it kept waiting (no coordinated omission).
 //!
 //! A thread for each connection, asleep until its next request is due: it takes no processor from

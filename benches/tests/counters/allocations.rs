@@ -57,7 +57,7 @@ fn a_request_and_a_connection_allocate_little() {
             let serve = Args::parse_from(args).serve;
             let bootstrap = proxy::load(&serve).unwrap();
             let logs = logs.clone();
-            // Runs until this process ends: it obeys signals, and those are the process's.
+            // Runs until this process ends: it ends by signals only, and signals go to the process.
             std::thread::spawn(move || app::run(bootstrap, &serve.process, logs).unwrap());
             listening(hop.listen);
         }

@@ -19,7 +19,7 @@ const MAX_INPUT: u64 = 64 << 20;
 /// Add sidecars to the workloads in manifests
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Prints the manifests with sidecars on standard output, and what became of each workload on
+    after_help = "Prints the manifests with sidecars on standard output, and the outcome of each workload on
 standard error. Workloads are injected as in a namespace with the label mesh.anyam.dev/inject:
 enabled; what else is in the manifests passes unchanged, but for comments. Injecting what was injected
 changes nothing. A lifecycle hook (httpGet) gets a random token, another in each run, unless --hook-key

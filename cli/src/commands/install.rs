@@ -1,6 +1,6 @@
-//! An installation as manifests, for those without Helm: the chart as Helm renders it, which
-//! `deploy/helm/rendered` has for each of the chart's files of values, and the definitions of our own
-//! kinds. What the options change is a value of the chart, too.
+//! Prints the manifests of an installation without Helm: the chart as Helm renders it
+//! (`deploy/helm/rendered`, one file for each of the chart's values files), and the CRDs of our own
+//! kinds. Each option corresponds to a value of the chart.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -11,29 +11,29 @@ use xds_proto::yaml;
 
 use super::CommandError;
 
-/// What the renderings have, for what the options say.
+/// Defaults in the renderings, which the options replace.
 const NAMESPACE: &str = "anyam-system";
 const REGISTRY: &str = "docker.io";
 const TRUST_DOMAIN: &str = "anyam.local";
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// The annotation by which pods start again with other settings of injection.
+/// The annotation that restarts pods when the injection settings change.
 const CHECKSUM: &str = "checksum/injection: ";
 
 /// Print the manifests of an installation on Kubernetes
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "What is printed is what the Helm chart (deploy/helm/anyam) makes of the same values; with Helm,
-everything else can be set as well, and an uninstall is one command.
+    after_help = "The output is that of the Helm chart (deploy/helm/anyam) with the same values. With Helm, all other
+values can be set too, and uninstalling is one command.
 
 Examples:
   anyam install | kubectl apply --server-side -f -
   anyam install --profile production --registry registry.example/mesh | kubectl apply --server-side -f -"
 )]
 pub struct InstallArguments {
-    /// For how much: one of the chart's files of values
+    /// One of the chart's values files
     #[arg(long, value_enum, default_value_t = Profile::Default)]
     profile: Profile,
-    /// The control plane's namespace; it is made
+    /// Namespace of the control plane; created if missing
     #[arg(short, long, value_name = "NAME", default_value = NAMESPACE, value_parser = label)]
     namespace: String,
     /// Registry of the images anyam/control and anyam/proxy
@@ -42,10 +42,10 @@ pub struct InstallArguments {
     /// Tag of the images
     #[arg(long, value_name = "TAG", default_value = VERSION, value_parser = tag)]
     tag: String,
-    /// Trust domain of every identity
+    /// Trust domain of all identities
     #[arg(long, value_name = "NAME", default_value = TRUST_DOMAIN, value_parser = trust_domain)]
     trust_domain: String,
-    /// Without the definitions of our own kinds
+    /// Leave out the CustomResourceDefinitions
     #[arg(long)]
     skip_crds: bool,
 }
@@ -54,11 +54,11 @@ pub struct InstallArguments {
 enum Profile {
     /// Two replicas
     Default,
-    /// Small, more logs
+    /// Small, with debug logs
     Staging,
-    /// Three replicas or more on nodes of their own
+    /// At least three replicas, each on a node of its own
     Production,
-    /// A cluster that stands by
+    /// Standby cluster for disaster recovery
     Dr,
 }
 
@@ -114,7 +114,7 @@ fn manifests(arguments: &InstallArguments) -> io::Result<String> {
     Ok(text)
 }
 
-/// Of the settings of injection, as the chart has it.
+/// SHA-256 of the injection settings, as the chart computes it.
 fn checksum(rendered: &str) -> io::Result<String> {
     for document in yaml::documents(rendered) {
         let document = document.map_err(io::Error::other)?;
@@ -132,8 +132,8 @@ fn checksum(rendered: &str) -> io::Result<String> {
     ))
 }
 
-/// The text, if all of it is of these characters and letters and digits stand at its ends: it goes into
-/// YAML without quotes.
+/// The text, if it has only letters, digits and the characters of `more`, and begins and ends with a
+/// letter or digit: it is inserted into YAML without quotes.
 fn plain(text: &str, more: &str, what: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || more.contains(c);
     let ends = |c: Option<char>| c.is_some_and(|c| c.is_ascii_alphanumeric());

@@ -52,7 +52,7 @@ impl Written {
 
 impl Drop for Written {
     fn drop(&mut self) {
-        // What cannot be removed is a context that does not answer.
+        // If this fails, the context stays and its control plane does not answer.
         let _ = match &self.owner {
             Owner::Us(contexts) => contexts.remove(NAME).map_err(|error| error.to_string()),
             Owner::Caller(caller) => caller.run(&["remove", NAME], ""),

@@ -51,7 +51,7 @@ struct Wake {
 }
 
 /// A type URL, and a name or (`None`) everything of the type.
-type Wanted = (Arc<str>, Option<Arc<str>>);
+type SubscribedName = (Arc<str>, Option<Arc<str>>);
 
 /// One stream's place; left when dropped.
 pub(super) struct Subscriber {
@@ -60,7 +60,7 @@ pub(super) struct Subscriber {
     node: Key,
     wake: Arc<Wake>,
     /// Its subscriptions, with the address that a name stands for.
-    wanted: HashMap<Wanted, Option<IpAddr>>,
+    wanted: HashMap<SubscribedName, Option<IpAddr>>,
 }
 
 impl Dispatch {
@@ -188,10 +188,10 @@ impl Subscriber {
         self.wake.notify.notified().await;
     }
 
-    /// The generation up to which nothing touches this stream that it has not looked at. What it
-    /// was woken for counts as looked at from now on.
+    /// The generation up to which the stream has seen every change that touches it. Resets the wake:
+    /// the changes that it was woken for count as seen.
     pub(super) fn clean_until(&self) -> u64 {
-        // In this order: whatever was done by then is marked already.
+        // In this order: changes up to `done` have set `since` already.
         let done = self.dispatch.done.load(Ordering::Acquire);
         self.wake.since().take().unwrap_or(done)
     }

@@ -34,8 +34,8 @@ const FIRST_REQUEST: Duration = Duration::from_secs(10);
 const REQUEST_BURST: f64 = 1000.0;
 const REQUESTS_PER_SECOND: f64 = 200.0;
 
-/// How often the state of one stream all streams of a workload may take: for the stream in use, and
-/// for one that is ending.
+/// Streams of one workload may hold this many times the state that one stream may: one is in use, one
+/// is ending.
 const STATES_OF_WORKLOAD: usize = 2;
 
 /// Everything that the streams share.
@@ -98,7 +98,7 @@ impl Ads {
             let place = (&permit, superseded);
             let ended = ads.run::<W>(peer, request.into_inner(), &responses, place);
             if let Err(status) = ended.await {
-                // Its state is dropped by now, and taking less than before is never refused.
+                // Its state is dropped by now; a lower weight is never refused.
                 let _ = permit.weigh(0, usize::MAX);
                 end.with(status, &responses).await;
             }

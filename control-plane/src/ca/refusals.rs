@@ -1,6 +1,6 @@
-//! How often tokens from one address may be refused. To examine a token costs calls to the API server,
-//! which a peer without any credential causes: it gets a token bucket, out of which only refused
-//! tokens are paid. No I/O, and time is passed in.
+//! How often tokens from one address may be refused. A token that is examined costs calls to the API
+//! server, and a peer needs no credential to cause them: each address has a token bucket. Only
+//! refused tokens consume from the bucket. No I/O, and time is passed in.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,17 +17,17 @@ const MAX_SOURCES: usize = 4096;
 /// Refusals by address; see the module.
 #[derive(Default)]
 pub struct RefusalLimit {
-    buckets: Mutex<HashMap<Option<IpAddr>, Bucket>>,
+    buckets: Mutex<HashMap<Option<IpAddr>, RefusalBucket>>,
 }
 
 #[derive(Clone, Copy)]
-struct Bucket {
+struct RefusalBucket {
     taken: u32,
-    /// Until when refusals have been forgotten.
+    /// Time of the last refill.
     at: Instant,
 }
 
-impl Bucket {
+impl RefusalBucket {
     fn refill(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.at);
         let whole = u32::try_from(passed.as_millis() / REFILL.as_millis()).unwrap_or(u32::MAX);
@@ -48,7 +48,7 @@ fn source(address: IpAddr) -> IpAddr {
 }
 
 impl RefusalLimit {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Option<IpAddr>, Bucket>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Option<IpAddr>, RefusalBucket>> {
         self.buckets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -66,7 +66,9 @@ impl RefusalLimit {
                 key = None;
             }
         }
-        let bucket = buckets.entry(key).or_insert(Bucket { taken: 0, at: now });
+        let bucket = buckets
+            .entry(key)
+            .or_insert(RefusalBucket { taken: 0, at: now });
         bucket.refill(now);
         if bucket.taken >= BURST {
             return false;
@@ -160,7 +162,7 @@ mod tests {
         let taken = (0..2 * BURST).filter(|n| beyond(*n, now)).count();
         assert_eq!(taken, BURST as usize);
         assert!(limit.lock().len() <= MAX_SOURCES + 1);
-        // Those of before have been forgotten, and make room.
+        // The buckets of before are full again, and removed.
         assert!(beyond(0, now + REFILL * 100));
         assert!(limit.lock().len() <= 2);
     }

@@ -192,8 +192,8 @@ fn validate_issuer(der: &CertificateDer<'_>, key: &KeyPair) -> Result<(), String
     Ok(())
 }
 
-/// A root that came from elsewhere may name no trust domain; one that does must name ours. How many
-/// CAs may be below it not every verifier looks at: `below` are.
+/// An external root may have no trust domain; if it has, it must be ours. `below`: CA certificates
+/// under it, checked against pathLenConstraint, which not every verifier does.
 fn validate_root(der: &CertificateDer<'_>, trust_domain: &str, below: usize) -> Result<(), String> {
     let root = parse(der)?;
     let constraints = root.basic_constraints().map_err(|e| e.to_string())?;
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_intermediate_signs_and_its_certificate_goes_along() {
+    fn an_intermediate_signs_and_is_part_of_the_chain() {
         let root = own_root("Corp root", BasicConstraints::Unconstrained);
         let mut below = params("Mesh", BasicConstraints::Constrained(0));
         below.not_after = OffsetDateTime::now_utc() + Duration::from_secs(3600);

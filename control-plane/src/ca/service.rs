@@ -79,7 +79,7 @@ pub const MAX_REQUEST: usize = 64 << 10;
 
 /// The identity for which a certificate is requested, and the credential that permits it.
 #[derive(Clone)]
-struct Caller {
+struct Requester {
     identity: Identity,
     /// The name in the certificate's subject; empty where the current certificate has none.
     subject: String,
@@ -96,7 +96,7 @@ enum Credential {
 /// What is known of a caller before its request is read.
 #[derive(Clone)]
 enum Admitted {
-    Caller(Box<Caller>),
+    Caller(Box<Requester>),
     /// The API server is to be asked whose this is.
     PodToken {
         token: String,
@@ -152,11 +152,11 @@ impl CertificateService {
             let message = format!("the certificate is of another trust domain, {trust_domain}");
             return Err(Status::permission_denied(message));
         }
-        // A shortened subject can't be looked up by; the identity still stands.
+        // A truncated subject cannot be looked up; the identity is still valid.
         if !verified.workload.is_empty() && !is_shortened(&verified.workload) {
             self.declared(namespace, &verified.workload, service_account)?;
         }
-        Ok(Admitted::Caller(Box::new(Caller {
+        Ok(Admitted::Caller(Box::new(Requester {
             identity: verified.identity.clone(),
             subject: verified.workload.clone(),
             credential: Credential::Certificate,
@@ -170,7 +170,7 @@ impl CertificateService {
                     .check(token, unix_now())
                     .map_err(|error| Status::unauthenticated(error.to_string()))?;
                 self.declared(&claims.namespace, &claims.workload, &claims.service_account)?;
-                Ok(Admitted::Caller(Box::new(Caller {
+                Ok(Admitted::Caller(Box::new(Requester {
                     identity: claims.identity(),
                     subject: claims.workload.clone(),
                     credential: Credential::JoinToken(claims),
@@ -190,7 +190,7 @@ impl CertificateService {
     }
 
     /// The pod that shows a service-account token.
-    async fn pod(&self, token: &str, from: Option<IpAddr>) -> Result<Caller, Status> {
+    async fn pod(&self, token: &str, from: Option<IpAddr>) -> Result<Requester, Status> {
         let FirstCredential::PodToken { tokens, limit } = &self.first else {
             return Err(Status::internal("tokens of pods are not taken"));
         };
@@ -220,7 +220,7 @@ impl CertificateService {
             );
             return Err(Status::permission_denied(message));
         }
-        Ok(Caller {
+        Ok(Requester {
             identity,
             subject: pod.name,
             credential: Credential::PodToken,
@@ -258,7 +258,7 @@ impl CertificateService {
 
     fn sign(
         &self,
-        caller: &Caller,
+        caller: &Requester,
         request: &IstioCertificateRequest,
     ) -> Result<Vec<String>, Status> {
         let seconds = u64::try_from(request.validity_duration).map_err(|_| {
@@ -294,7 +294,7 @@ impl CertificateService {
 
 /// What a request's metadata says of its workload, by the keys of a node's, must be what its credential
 /// says. The CSR itself is checked by [`super::csr`], the node id when the certificate is used for ADS.
-fn check_claims(request: &IstioCertificateRequest, caller: &Caller) -> Result<(), Status> {
+fn check_claims(request: &IstioCertificateRequest, caller: &Requester) -> Result<(), Status> {
     let Some(metadata) = &request.metadata else {
         return Ok(());
     };

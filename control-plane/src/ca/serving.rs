@@ -121,7 +121,7 @@ pub fn server_config(
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(serving);
     config.alpn_protocols = vec![b"h2".to_vec()];
-    // A resumed session would carry a judgement made under an older trust bundle.
+    // A resumed session would keep a verification against an older trust bundle.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)

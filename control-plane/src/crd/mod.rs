@@ -1,9 +1,8 @@
-//! Our own kinds as the API server is told of them: CustomResourceDefinitions, made from the types
-//! that the reader uses (`model::manifest`), so that a manifest means the same in a folder and in a
-//! cluster.
+//! CustomResourceDefinitions of our own kinds, generated from the types that manifests are parsed
+//! into (`model::manifest`), so that a manifest means the same in a folder and in a cluster.
 //!
 //! - [`all`]: the definitions, of which `deploy/helm/anyam/files/crds` has one file each
-//! - `structural`: a type's JSON schema into the structural schema that the API server asks for
+//! - `structural`: a type's JSON schema into the structural schema that the API server requires
 
 mod structural;
 
@@ -17,23 +16,23 @@ use crate::model::manifest::policy::{BackendSpec, MeshSpec};
 use crate::model::manifest::workload::WorkloadSpec;
 use crate::source::kubernetes::kinds::WatchedKind;
 
-/// Of all our kinds: `kubectl get anyam`.
+/// Category of all our kinds: `kubectl get anyam`.
 const CATEGORY: &str = "anyam";
-/// Conditions of one object.
+/// Bound on the conditions of one object.
 const MAX_CONDITIONS: usize = 8;
 
 /// A CustomResourceDefinition.
 pub struct Definition {
-    /// As `workloads.mesh.anyam.dev`.
+    /// For example `workloads.mesh.anyam.dev`.
     pub name: String,
     pub kind: Kind,
     pub manifest: Value,
 }
 
-/// What a kind's definition has beyond its spec.
+/// What differs between the definitions of our kinds.
 struct Traits {
     short_name: &'static str,
-    /// Name, type and JSON path of what `kubectl get` prints.
+    /// Name, type and JSON path of each column of `kubectl get`.
     columns: &'static [(&'static str, &'static str, &'static str)],
     spec: fn(&mut SchemaGenerator) -> Schema,
 }
@@ -93,7 +92,7 @@ fn traits(kind: Kind) -> Option<Traits> {
     })
 }
 
-/// All of them, by name.
+/// All definitions, sorted by name.
 pub fn all() -> Vec<Definition> {
     let mut all: Vec<_> = Kind::ALL
         .into_iter()
@@ -171,7 +170,7 @@ fn spec(of: fn(&mut SchemaGenerator) -> Schema) -> Value {
 /// What the control plane found: conditions as Kubernetes has them (meta/v1 Condition).
 fn status() -> Value {
     json!({
-        "description": "What the control plane found.",
+        "description": "Conditions, written by the control plane.",
         "type": "object",
         "properties": {
             "conditions": {
@@ -183,12 +182,12 @@ fn status() -> Value {
                     "type": "object",
                     "required": ["type", "status", "reason", "message", "lastTransitionTime"],
                     "properties": {
-                        "type": {"description": "Accepted, and what else there is to say.", "type": "string", "maxLength": 316},
+                        "type": {"description": "Type of the condition, such as Accepted.", "type": "string", "maxLength": 316},
                         "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
-                        "reason": {"description": "One word, for programs.", "type": "string", "minLength": 1, "maxLength": 1024},
-                        "message": {"description": "For people.", "type": "string", "maxLength": 32768},
+                        "reason": {"description": "Reason in CamelCase.", "type": "string", "minLength": 1, "maxLength": 1024},
+                        "message": {"description": "Message for users.", "type": "string", "maxLength": 32768},
                         "lastTransitionTime": {"description": "When the status changed.", "type": "string", "format": "date-time"},
-                        "observedGeneration": {"description": "Of the object that was looked at.", "type": "integer", "format": "int64", "minimum": 0},
+                        "observedGeneration": {"description": "Generation of the object that the condition is about.", "type": "integer", "format": "int64", "minimum": 0},
                     },
                 },
             },

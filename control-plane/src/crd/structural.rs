@@ -1,15 +1,15 @@
-//! JSON schemas as schemars derives them into structural ones (Kubernetes' "Specifying a structural
-//! schema").
+//! Converts JSON schemas, as schemars derives them, to structural schemas (Kubernetes' "Specifying a
+//! structural schema").
 
 use serde_json::{Map, Value, json};
 
-/// Those that the API server checks, of the ones that occur here; it warns of others.
+/// Formats in use that the API server validates; it warns of unknown ones.
 const FORMATS: [&str; 5] = ["ipv4", "ipv6", "cidr", "date-time", "int64"];
 
-/// Rewrites a schema and all that it contains.
+/// Rewrites a schema and the schemas in it.
 ///
-/// What the API server does by itself goes: fields that are not named are refused or dropped, nulls
-/// are dropped. Defaults go, too: the reader has them, and stored objects stay what was written.
+/// Removed is what the API server does anyway: it rejects or prunes unknown fields, and drops nulls.
+/// Defaults are removed too: the parser has them, and stored objects stay as they were written.
 pub fn rewrite(schema: &mut Value) {
     let Value::Object(schema) = schema else {
         return;
@@ -20,7 +20,7 @@ pub fn rewrite(schema: &mut Value) {
     without_null(schema);
     plain_enum(schema);
     format(schema);
-    // People read it first.
+    // First, for readers of the file.
     if let Some(description) = schema.shift_remove("description") {
         schema.shift_insert(0, "description".to_owned(), description);
     }
@@ -37,7 +37,7 @@ pub fn rewrite(schema: &mut Value) {
     }
 }
 
-/// Of an `Option`.
+/// Removes `null`, which schemars adds for an `Option`.
 fn without_null(schema: &mut Map<String, Value>) {
     if let Some(Value::Array(types)) = schema.get_mut("type") {
         types.retain(|one| one != "null");
@@ -61,14 +61,15 @@ fn without_null(schema: &mut Map<String, Value>) {
     if let [Value::Object(one)] = any.as_mut_slice() {
         let one = std::mem::take(one);
         schema.remove("anyOf");
-        // What the field says of itself has precedence over what its type says.
+        // The field's own keywords have precedence over its type's.
         for (key, value) in one {
             schema.entry(key).or_insert(value);
         }
     }
 }
 
-/// An enum whose variants have descriptions is a `oneOf` to schemars, which may hold no types here.
+/// Turns a `oneOf` into an `enum`. schemars derives a `oneOf` for variants that have descriptions; in
+/// a structural schema it may not contain types.
 fn plain_enum(schema: &mut Map<String, Value>) {
     let Some(Value::Array(variants)) = schema.remove("oneOf") else {
         return;
@@ -99,7 +100,7 @@ fn plain_enum(schema: &mut Map<String, Value>) {
     schema.entry("enum").or_insert(values.into());
 }
 
-/// Rust's widths of integers become bounds.
+/// Replaces formats of Rust's integers by bounds.
 fn format(schema: &mut Map<String, Value>) {
     let Some(format) = schema.get("format").and_then(Value::as_str) else {
         return;

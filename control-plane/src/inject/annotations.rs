@@ -2,7 +2,7 @@
 //! docs/kubernetes.md.
 
 use super::InjectError;
-use super::pod::Pod;
+use super::pod::PodManifest;
 use super::quantity::Quantity;
 use super::settings::{ProxySettings, PullPolicy, SidecarKind, UnknownDestinations};
 use super::values::{self, switch};
@@ -238,7 +238,10 @@ fn amount(of: &mut Option<Quantity>, value: &str) -> Option<()> {
 /// # Errors
 /// An annotation of our group that does not exist, whose value is not allowed, or that makes a
 /// request larger than its limit.
-pub(super) fn settings(pod: &Pod, defaults: &ProxySettings) -> Result<ProxySettings, InjectError> {
+pub(super) fn settings(
+    pod: &PodManifest,
+    defaults: &ProxySettings,
+) -> Result<ProxySettings, InjectError> {
     let mut proxy = defaults.clone();
     for name in pod
         .annotations

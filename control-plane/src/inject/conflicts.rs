@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::InjectError;
-use super::pod::{Object, Pod, at, name};
+use super::pod::{JsonObject, PodManifest, at, name};
 use super::settings::{ProxySettings, SidecarKind};
 use super::sidecar::{self, PROXY_UID};
 use super::{redirect, volumes};
@@ -15,7 +15,7 @@ const PORTS: [u64; 8] = [15000, 15001, 15006, 15008, 15020, 15021, 15053, 15090]
 ///
 /// # Errors
 /// The pod has to be changed.
-pub(super) fn check(pod: &Pod, proxy: &ProxySettings) -> Result<Vec<String>, InjectError> {
+pub(super) fn check(pod: &PodManifest, proxy: &ProxySettings) -> Result<Vec<String>, InjectError> {
     for container in pod.all_containers() {
         for ours in [redirect::NAME, sidecar::NAME] {
             if name(container) == ours {
@@ -62,7 +62,7 @@ fn not_the_proxys(user: Option<&Value>, place: impl FnOnce() -> String) -> Resul
     }
 }
 
-fn ports(container: &Object) -> impl Iterator<Item = String> {
+fn ports(container: &JsonObject) -> impl Iterator<Item = String> {
     let declared = container.get("ports").and_then(Value::as_array);
     let numbers = declared
         .into_iter()

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::annotations::{INJECT, INJECT_VALUES};
-use super::pod::Pod;
+use super::pod::PodManifest;
 use super::settings::MeshSettings;
 use super::{InjectError, NamespaceFacts};
 
@@ -78,7 +78,7 @@ enum Choice {
 /// # Errors
 /// A label or annotation has a value that is not allowed, or they contradict each other.
 pub(super) fn skip(
-    pod: &Pod,
+    pod: &PodManifest,
     namespace: NamespaceFacts<'_>,
     settings: &MeshSettings,
 ) -> Result<Option<Skip>, InjectError> {

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 use xds_proto::anyam::bootstrap::v1::AppMetrics;
 
-use super::pod::{Object, Pod};
+use super::pod::{JsonObject, PodManifest};
 use super::probes::json_form;
 use super::sidecar::STATUS_PORT;
 use super::values;
@@ -40,7 +40,7 @@ pub(super) fn written(name: &str) -> Option<String> {
     }
 }
 
-pub(super) fn merge(pod: &mut Pod, warnings: &mut Vec<String>) -> Merged {
+pub(super) fn merge(pod: &mut PodManifest, warnings: &mut Vec<String>) -> Merged {
     if pod.annotation(SCRAPE) != Some("true") {
         return Merged::default();
     }
@@ -67,7 +67,7 @@ pub(super) fn merge(pod: &mut Pod, warnings: &mut Vec<String>) -> Merged {
     }
 }
 
-fn read(pod: &Pod) -> Result<AppMetrics, String> {
+fn read(pod: &PodManifest) -> Result<AppMetrics, String> {
     let port = match pod.annotation(PORT) {
         Some(text) => values::port(text)
             .ok_or_else(|| format!("annotation {PORT}: {text:?} is no port from 1 to 65535"))?,
@@ -91,8 +91,8 @@ fn read(pod: &Pod) -> Result<AppMetrics, String> {
 }
 
 /// Without the annotation Prometheus scrapes every declared port; merging needs exactly one.
-fn only_port(pod: &Pod) -> Result<u16, String> {
-    let of = |container: &Object| container.get("ports").and_then(Value::as_array).cloned();
+fn only_port(pod: &PodManifest) -> Result<u16, String> {
+    let of = |container: &JsonObject| container.get("ports").and_then(Value::as_array).cloned();
     let declared = pod.containers.iter().filter_map(of).flatten();
     let is_tcp = |port: &Value| {
         port.get("protocol")

@@ -94,16 +94,16 @@ fn numbers(settings: &MeshSettings) -> Option<Mistake> {
     })
 }
 
-type Check = fn(&str) -> bool;
+type FormatCheck = fn(&str) -> bool;
 
 fn lists(redirect: &RedirectSettings) -> Option<Mistake> {
     let field = "proxy.redirect";
     let ports = redirect
         .ports()
-        .map(|(_, list)| (list, values::PORTS, values::is_ports as Check));
+        .map(|(_, list)| (list, values::PORTS, values::is_ports as FormatCheck));
     let cidrs = redirect
         .cidrs()
-        .map(|(_, list)| (list, values::CIDRS, values::is_cidr as Check));
+        .map(|(_, list)| (list, values::CIDRS, values::is_cidr as FormatCheck));
     ports
         .into_iter()
         .chain(cidrs)

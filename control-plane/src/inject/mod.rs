@@ -39,7 +39,7 @@ use serde_json::Value;
 
 pub use decision::Skip;
 use hook_token::HookToken;
-use pod::Pod;
+use pod::PodManifest;
 use settings::MeshSettings;
 
 /// The namespace of a pod, as far as injection depends on it.
@@ -126,7 +126,7 @@ pub fn inject(
     settings: &MeshSettings,
     token: &HookToken,
 ) -> Result<Injection, InjectError> {
-    let mut pod = Pod::read(pod)?;
+    let mut pod = PodManifest::read(pod)?;
     if let Some(skip) = decision::skip(&pod, namespace, settings)? {
         return Ok(Injection::Skipped(skip));
     }

@@ -5,21 +5,21 @@ use serde_json::{Map, Value};
 
 use super::InjectError;
 
-pub(super) type Object = Map<String, Value>;
+pub(super) type JsonObject = Map<String, Value>;
 
 /// A pod whose metadata and lists have the types that the Kubernetes API gives them.
 #[derive(Clone, Debug)]
-pub(super) struct Pod {
+pub(super) struct PodManifest {
     /// Without `metadata` and `spec`.
-    json: Object,
+    json: JsonObject,
     /// Without `annotations`.
-    metadata: Object,
+    metadata: JsonObject,
     /// Without the lists below.
-    pub(super) spec: Object,
-    pub(super) annotations: Object,
-    pub(super) init_containers: Vec<Object>,
-    pub(super) containers: Vec<Object>,
-    pub(super) volumes: Vec<Object>,
+    pub(super) spec: JsonObject,
+    pub(super) annotations: JsonObject,
+    pub(super) init_containers: Vec<JsonObject>,
+    pub(super) containers: Vec<JsonObject>,
+    pub(super) volumes: Vec<JsonObject>,
 }
 
 fn shape(place: impl Into<String>, expected: &'static str) -> InjectError {
@@ -29,7 +29,7 @@ fn shape(place: impl Into<String>, expected: &'static str) -> InjectError {
     }
 }
 
-impl Pod {
+impl PodManifest {
     /// # Errors
     /// A part that injection reads has another type than in the Kubernetes API.
     pub(super) fn read(json: &Value) -> Result<Self, InjectError> {
@@ -53,7 +53,7 @@ impl Pod {
             return Err(shape("spec.containers", "a list of at least one container"));
         }
         let volumes = take_named(&mut spec, "volumes")?;
-        Ok(Pod {
+        Ok(PodManifest {
             json,
             metadata,
             spec,
@@ -65,7 +65,7 @@ impl Pod {
     }
 
     pub(super) fn into_json(self) -> Value {
-        let Pod {
+        let PodManifest {
             mut json,
             mut metadata,
             mut spec,
@@ -102,37 +102,37 @@ impl Pod {
         self.annotations.get(name)?.as_str()
     }
 
-    pub(super) fn all_containers(&self) -> impl Iterator<Item = &Object> {
+    pub(super) fn all_containers(&self) -> impl Iterator<Item = &JsonObject> {
         self.init_containers.iter().chain(&self.containers)
     }
 
-    pub(super) fn all_containers_mut(&mut self) -> impl Iterator<Item = &mut Object> {
+    pub(super) fn all_containers_mut(&mut self) -> impl Iterator<Item = &mut JsonObject> {
         self.init_containers.iter_mut().chain(&mut self.containers)
     }
 }
 
-pub(super) fn name(of: &Object) -> &str {
+pub(super) fn name(of: &JsonObject) -> &str {
     of.get("name").and_then(Value::as_str).unwrap_or_default()
 }
 
 /// The value at a path of objects.
-pub(super) fn at<'a>(of: &'a Object, path: &[&str]) -> Option<&'a Value> {
+pub(super) fn at<'a>(of: &'a JsonObject, path: &[&str]) -> Option<&'a Value> {
     let (first, rest) = path.split_first()?;
     let value = of.get(*first)?;
     rest.iter().try_fold(value, |value, field| value.get(field))
 }
 
 /// Takes the object in a field, whose place in `of` is kept; an absent one is empty.
-fn take_object(of: &mut Object, field: &str, place: &str) -> Result<Object, InjectError> {
+fn take_object(of: &mut JsonObject, field: &str, place: &str) -> Result<JsonObject, InjectError> {
     match of.get_mut(field).map(Value::take) {
-        None | Some(Value::Null) => Ok(Object::new()),
+        None | Some(Value::Null) => Ok(JsonObject::new()),
         Some(Value::Object(object)) => Ok(object),
         Some(_) => Err(shape(format!("{place}{field}"), "an object")),
     }
 }
 
 /// Takes a list of objects with names.
-fn take_named(spec: &mut Object, field: &str) -> Result<Vec<Object>, InjectError> {
+fn take_named(spec: &mut JsonObject, field: &str) -> Result<Vec<JsonObject>, InjectError> {
     let list = match spec.get_mut(field).map(Value::take) {
         None | Some(Value::Null) => return Ok(Vec::new()),
         Some(Value::Array(list)) => list,
@@ -152,14 +152,14 @@ fn take_named(spec: &mut Object, field: &str) -> Result<Vec<Object>, InjectError
 }
 
 /// Puts back what was taken; an empty one is left out.
-fn put(of: &mut Object, field: &str, is_empty: bool, value: impl Into<Value>) {
+fn put(of: &mut JsonObject, field: &str, is_empty: bool, value: impl Into<Value>) {
     match is_empty {
         true => drop(of.shift_remove(field)),
         false => drop(of.insert(field.to_owned(), value.into())),
     }
 }
 
-fn texts(all: &Object, place: &str) -> Result<(), InjectError> {
+fn texts(all: &JsonObject, place: &str) -> Result<(), InjectError> {
     match all.iter().find(|(_, value)| !value.is_string()) {
         None => Ok(()),
         Some((name, _)) => {

@@ -11,7 +11,7 @@ use xds_proto::json::{Names, to_json_named};
 use prost::{Message, Name};
 
 use super::hook_token::HookToken;
-use super::pod::{Object, Pod, name};
+use super::pod::{JsonObject, PodManifest, name};
 use super::settings::SidecarKind;
 use super::sidecar::STATUS_PORT;
 use super::values;
@@ -35,7 +35,7 @@ pub(super) struct Rewritten {
     /// As the sidecar performs them.
     probes: Vec<pb::AppProbe>,
     /// By the probe's name: its handler before injection, `{"httpGet": …}`.
-    pub(super) originals: Object,
+    pub(super) originals: JsonObject,
 }
 
 impl Rewritten {
@@ -51,7 +51,7 @@ impl Rewritten {
     /// Gives a probe or hook the sidecar's handler. `token`: of a hook.
     fn replace(
         &mut self,
-        probe: &mut Object,
+        probe: &mut JsonObject,
         name: String,
         handler: Handler,
         token: Option<&HookToken>,
@@ -107,7 +107,10 @@ fn replacement(path: &str) -> Value {
 }
 
 /// The probe or hook of a container; `word` as in [`PROBES`] and [`HOOKS`].
-pub(super) fn probe_mut<'a>(container: &'a mut Object, word: &str) -> Option<&'a mut Object> {
+pub(super) fn probe_mut<'a>(
+    container: &'a mut JsonObject,
+    word: &str,
+) -> Option<&'a mut JsonObject> {
     let of = |list: &[(&'static str, &str)]| {
         list.iter()
             .find(|(_, known)| *known == word)
@@ -124,7 +127,7 @@ pub(super) fn probe_mut<'a>(container: &'a mut Object, word: &str) -> Option<&'a
 }
 
 /// Removes and returns the handler that connects to the pod.
-pub(super) fn take_handler(probe: &mut Object) -> Option<(&'static str, Value)> {
+pub(super) fn take_handler(probe: &mut JsonObject) -> Option<(&'static str, Value)> {
     let kind = HANDLERS
         .into_iter()
         .find(|kind| probe.contains_key(*kind))?;
@@ -132,7 +135,7 @@ pub(super) fn take_handler(probe: &mut Object) -> Option<(&'static str, Value)> 
 }
 
 pub(super) fn rewrite(
-    pod: &mut Pod,
+    pod: &mut PodManifest,
     sidecar: SidecarKind,
     token: &HookToken,
     warnings: &mut Vec<String>,
@@ -174,7 +177,7 @@ pub(super) fn rewrite(
 }
 
 /// The handler of a probe that the sidecar can perform; `None`: the probe has no such handler.
-fn read(probe: &Object, ports: &Value, is_hook: bool) -> Result<Option<Handler>, String> {
+fn read(probe: &JsonObject, ports: &Value, is_hook: bool) -> Result<Option<Handler>, String> {
     let field = |kind: &str| probe.get(kind).filter(|handler| handler.is_object());
     let elsewhere = |handler: &Value| handler.get("host").is_some_and(|host| host != "");
     if let Some(http) = field("httpGet") {

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::pod::Object;
+use super::pod::JsonObject;
 use super::settings::ProxySettings;
 use super::sidecar::{self, HEALTH_PORT, METRICS_PORT, PROXY_UID, STATUS_PORT};
 use super::volumes::object;
@@ -10,7 +10,7 @@ use crate::injected::{self, OPEN_PORTS};
 
 pub(super) const NAME: &str = injected::INIT;
 
-pub(super) fn container(proxy: &ProxySettings) -> Object {
+pub(super) fn container(proxy: &ProxySettings) -> JsonObject {
     object(json!({
         "name": NAME,
         "image": proxy.image,

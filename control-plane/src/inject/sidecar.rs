@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::metrics::Merged;
-use super::pod::{self, Object, Pod};
+use super::pod::{self, JsonObject, PodManifest};
 use super::probes::Rewritten;
 use super::settings::{Amounts, MeshSettings, ProxySettings, ResourceRequirements, SidecarKind};
 use super::volumes::{self, CA_FILE, STATE_DIR, TOKEN_FILE, object};
@@ -26,12 +26,12 @@ const LABELS: [&str; 4] = [
 ];
 
 pub(super) fn container(
-    pod: &Pod,
+    pod: &PodManifest,
     mesh: &MeshSettings,
     proxy: &ProxySettings,
     probes: &Rewritten,
     metrics: &Merged,
-) -> Object {
+) -> JsonObject {
     let mut container = object(json!({
         "name": NAME,
         "image": proxy.image,
@@ -89,7 +89,7 @@ fn arguments(proxy: &ProxySettings) -> Vec<String> {
 }
 
 fn environment(
-    pod: &Pod,
+    pod: &PodManifest,
     mesh: &MeshSettings,
     proxy: &ProxySettings,
     probes: &Rewritten,
@@ -139,7 +139,7 @@ fn environment(
     list
 }
 
-fn drain_seconds(pod: &Pod) -> u64 {
+fn drain_seconds(pod: &PodManifest) -> u64 {
     let grace = pod.spec.get("terminationGracePeriodSeconds");
     let grace = grace.and_then(Value::as_u64).unwrap_or(GRACE);
     grace.saturating_sub(GRACE_LEFT).max(1)
@@ -156,7 +156,7 @@ fn field(name: &str, path: &str) -> Value {
 }
 
 pub(super) fn resources(resources: &ResourceRequirements) -> Value {
-    let mut object = Object::new();
+    let mut object = JsonObject::new();
     for (field, amounts) in [
         ("requests", &resources.requests),
         ("limits", &resources.limits),
@@ -166,7 +166,7 @@ pub(super) fn resources(resources: &ResourceRequirements) -> Value {
         let given = given.into_iter().filter_map(|(what, amount)| {
             Some((what.to_owned(), Value::from(amount.as_ref()?.as_str())))
         });
-        let given: Object = given.collect();
+        let given: JsonObject = given.collect();
         if !given.is_empty() {
             object.insert(field.to_owned(), given.into());
         }
@@ -175,6 +175,6 @@ pub(super) fn resources(resources: &ResourceRequirements) -> Value {
 }
 
 /// Whether a container is the sidecar's or sets its rules.
-pub(super) fn is_ours(container: &Object) -> bool {
+pub(super) fn is_ours(container: &JsonObject) -> bool {
     [NAME, super::redirect::NAME].contains(&pod::name(container))
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::hook_token::HookToken;
 use super::metrics::{self, Merged};
-use super::pod::{Pod, name};
+use super::pod::{PodManifest, name};
 use super::probes::{self, Rewritten};
 use super::{InjectError, default_container, sidecar, volumes};
 use crate::injected::STATUS;
@@ -13,7 +13,12 @@ use crate::injected::STATUS;
 /// Whether injection named the default container.
 const DEFAULT_CONTAINER: &str = "defaultContainer";
 
-pub(super) fn write(pod: &mut Pod, probes: &Rewritten, metrics: &Merged, names_default: bool) {
+pub(super) fn write(
+    pod: &mut PodManifest,
+    probes: &Rewritten,
+    metrics: &Merged,
+    names_default: bool,
+) {
     let mut status = json!({"probes": probes.originals, "annotations": metrics.originals});
     if names_default {
         status[DEFAULT_CONTAINER] = true.into();
@@ -27,7 +32,7 @@ pub(super) fn write(pod: &mut Pod, probes: &Rewritten, metrics: &Merged, names_d
 ///
 /// # Errors
 /// The annotation is not what [`write()`] wrote.
-pub(super) fn revert(pod: &mut Pod) -> Result<Option<HookToken>, InjectError> {
+pub(super) fn revert(pod: &mut PodManifest) -> Result<Option<HookToken>, InjectError> {
     let Some(status) = pod.annotations.shift_remove(STATUS) else {
         return Ok(None);
     };
@@ -72,7 +77,7 @@ pub(super) fn revert(pod: &mut Pod) -> Result<Option<HookToken>, InjectError> {
 }
 
 /// Restores the handler of a probe or hook. Returns the token, if it is a hook that had one.
-fn restore_probe(pod: &mut Pod, probe: &str, original: &Value) -> Option<HookToken> {
+fn restore_probe(pod: &mut PodManifest, probe: &str, original: &Value) -> Option<HookToken> {
     let (container, word) = probe.split_once('/')?;
     let mut containers = pod.all_containers_mut();
     let container = containers.find(|candidate| name(candidate) == container)?;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::pod::Object;
+use super::pod::JsonObject;
 use super::settings::MeshSettings;
 
 /// The private key and the certificate: in memory, and deleted with the pod.
@@ -18,7 +18,7 @@ pub(super) const STATE_DIR: &str = "/var/run/anyam/identity";
 pub(super) const TOKEN_FILE: &str = "/var/run/secrets/anyam/token";
 pub(super) const CA_FILE: &str = "/var/run/secrets/anyam/ca.crt";
 
-pub(super) fn all(settings: &MeshSettings) -> [Object; 2] {
+pub(super) fn all(settings: &MeshSettings) -> [JsonObject; 2] {
     let identity = json!({
         "name": IDENTITY,
         "emptyDir": {"medium": "Memory", "sizeLimit": "4Mi"},
@@ -48,9 +48,9 @@ pub(super) fn mounts() -> Value {
 }
 
 /// The object that `json!` makes of braces.
-pub(super) fn object(value: Value) -> Object {
+pub(super) fn object(value: Value) -> JsonObject {
     match value {
         Value::Object(object) => object,
-        _ => Object::new(),
+        _ => JsonObject::new(),
     }
 }

@@ -458,7 +458,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_speaks_for_its_own_end_only() {
+    fn a_proxy_reports_its_own_end_only() {
         let start = Instant::now();
         let mut graph = Graph::new(start);
         let mut forged = reported(Reporter::Source, 5);
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_speaker_has_its_share_and_its_newest_edges_displace_the_rest() {
+    fn a_reporter_has_its_share_and_its_newest_edges_displace_the_rest() {
         let start = Instant::now();
         let mut graph = Graph::new(start);
         let second = Duration::from_secs(1);
@@ -541,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_speaker_told_is_forgotten_when_it_has_left() {
+    fn edges_of_a_reporter_are_removed_when_it_disconnects() {
         let start = Instant::now();
         let mut graph = Graph::new(start);
         let second = Duration::from_secs(1);

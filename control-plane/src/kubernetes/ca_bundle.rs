@@ -45,7 +45,7 @@ pub async fn keep(client: Client, name: String, root: String) {
                     );
                     wrong = None;
                 }
-                // It has changed since, which the watch tells.
+                // It has changed since; the watch will report it.
                 Err(error) if error.is_conflict() || error.is_not_found() => wrong = None,
                 Err(error) => failures.failed(&error),
             }

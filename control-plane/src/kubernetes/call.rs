@@ -75,7 +75,7 @@ impl CallError {
         CallError::Refused { right, status }
     }
 
-    /// What a watch says went wrong. `None`: nothing to be told, it begins anew.
+    /// The failure of a watch. `None`: the watch expired, relist.
     pub fn of_watch(right: Right, error: &watcher::Error) -> Option<Self> {
         use watcher::Error::{
             InitialListFailed, NoResourceVersion, WatchError, WatchFailed, WatchStartFailed,

@@ -1,13 +1,14 @@
-//! What a control plane keeps in the cluster that it serves, and asks of it. What it reads there is in
-//! [`crate::source::kubernetes`].
+//! Objects that the control plane writes to its cluster, and calls of the API server. The source of
+//! manifests is [`crate::source::kubernetes`].
 //!
 //! - [`root_secret`]: the mesh's root, made once; [`root_config_map`]: its certificate for pods;
 //!   [`ca_bundle`]: the same for the API server, which calls the webhook
-//! - [`token_review`]: whose a pod's token is
-//! - [`candidate`]: who leads, by a Lease (no I/O); [`leadership`]: keeps the Lease, tells writers
+//! - [`token_review`]: the pod that a token belongs to
+//! - [`candidate`]: leader election by a Lease (no I/O); [`leadership`]: renews the Lease, starts and
+//!   stops writers
 //! - [`call`]: a call's deadline, right and failure
 //!
-//! All state is in the API server's objects: a replica that starts anew needs nothing of the last.
+//! All state is in the API server's objects: a new replica needs nothing of an earlier one.
 //! docs/kubernetes.md lists the rights that each part uses, the chart (deploy/helm/anyam/templates/rbac.yaml) grants them.
 
 pub mod ca_bundle;
@@ -71,8 +72,8 @@ pub fn namespace() -> String {
         .unwrap_or_else(|| NAMESPACE.to_owned())
 }
 
-/// Keeps objects in the cluster as they should be, while it runs.
-pub struct Keeper {
+/// Reconciles the objects that the control plane has in the cluster, while it runs.
+pub struct Reconciler {
     leadership: Leadership,
     election: LongLivedTasks,
     tasks: LongLivedTasks,
@@ -86,7 +87,7 @@ pub fn keep(
     objects: KeptObjects,
     root: OpenedRoot,
     metrics: &Arc<Metrics>,
-) -> Result<Keeper, CaError> {
+) -> Result<Reconciler, CaError> {
     let KeptObjects {
         namespace,
         config_map,
@@ -123,7 +124,7 @@ pub fn keep(
         "following the root's Secret",
         root.follow(leadership.clone()),
     );
-    Ok(Keeper {
+    Ok(Reconciler {
         leadership,
         election,
         tasks,
@@ -152,8 +153,8 @@ fn led<F: Future<Output = ()> + Send + 'static>(
     leadership.clone().while_leading(begin)
 }
 
-impl Keeper {
-    /// For others that write: what they write is the leader's to write.
+impl Reconciler {
+    /// For other writers: only the leader writes.
     pub fn leadership(&self) -> Leadership {
         self.leadership.clone()
     }

@@ -59,16 +59,16 @@ impl Write {
     }
 }
 
-/// Objects of a kind, by namespace, as a watch tells of them; of each, one thing is known.
+/// Objects of a kind by namespace, as a watch reports them, each with one property.
 #[derive(Default)]
-struct Known {
+struct WatchedObjects {
     all: BTreeMap<String, bool>,
     /// While a list is read: those in it.
     listing: Option<BTreeMap<String, bool>>,
     listed: bool,
 }
 
-impl Known {
+impl WatchedObjects {
     /// `of`: an object's namespace, and what is kept of it. The namespace that it is about, if one.
     fn take_in<K>(
         &mut self,
@@ -101,13 +101,13 @@ impl Known {
     }
 }
 
-/// Which namespaces have it.
+/// State of the ConfigMaps in all namespaces.
 struct Publication {
     wanted: RootPublication,
-    /// Whether it may be written to: one that is being deleted takes nothing.
-    namespaces: Known,
+    /// Whether objects can be created in it: not while it is being deleted.
+    namespaces: WatchedObjects,
     /// Whether the ConfigMap is as it should be.
-    maps: Known,
+    maps: WatchedObjects,
     /// Until when a namespace is left alone, in which it could not be written.
     failed: BTreeMap<String, Instant>,
     /// Written, and not seen yet.
@@ -118,8 +118,8 @@ impl Publication {
     fn new(wanted: RootPublication) -> Self {
         Publication {
             wanted,
-            namespaces: Known::default(),
-            maps: Known::default(),
+            namespaces: WatchedObjects::default(),
+            maps: WatchedObjects::default(),
             failed: BTreeMap::new(),
             written: BTreeSet::new(),
         }

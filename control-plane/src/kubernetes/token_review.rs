@@ -1,7 +1,7 @@
-//! Whose a service-account token is: the API server says so by a TokenReview, and has the pod.
+//! The pod that a service-account token belongs to: by a TokenReview, and the Pod itself.
 //!
-//! [`TokenReviews`] asks it. What it says is judged by [`subject`] and [`is_pod_of`], without I/O. Nothing
-//! is kept: a token is shown once in a pod's life, unless something went wrong.
+//! [`TokenReviews`] sends both requests to the API server. Its answers are checked by [`subject`] and [`is_pod_of`], without I/O. Nothing
+//! is cached: a pod presents its token once, unless something fails.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -360,7 +360,7 @@ mod tests {
         })
     }
 
-    fn judged(status: Value) -> Result<(TokenPod, String), PodTokenError> {
+    fn reviewed(status: Value) -> Result<(TokenPod, String), PodTokenError> {
         subject(&serde_json::from_value(status).unwrap(), "anyam-ca")
     }
 
@@ -374,7 +374,7 @@ mod tests {
 
     #[test]
     fn the_pod_is_what_the_api_server_says() {
-        assert_eq!(judged(good()).unwrap(), (web(), "u1".to_owned()));
+        assert_eq!(reviewed(good()).unwrap(), (web(), "u1".to_owned()));
     }
 
     #[test]
@@ -400,25 +400,25 @@ mod tests {
         for (pointer, value) in changes {
             let mut status = good();
             *status.pointer_mut(pointer).unwrap() = value.clone();
-            let error = judged(status).unwrap_err();
+            let error = reviewed(status).unwrap_err();
             assert!(
                 matches!(error, PodTokenError::Invalid(_)),
                 "{pointer} {value}: {error}"
             );
         }
-        assert!(judged(json!({})).is_err());
+        assert!(reviewed(json!({})).is_err());
     }
 
     #[test]
     fn the_pod_must_be_the_one_and_alive() {
-        let judged = |uid: &str, account: &str, phase: &str| {
+        let checked = |uid: &str, account: &str, phase: &str| {
             let found = json!({
                 "metadata": {"uid": uid}, "spec": {"serviceAccountName": account}, "status": {"phase": phase},
             });
             is_pod_of(&serde_json::from_value(found).unwrap(), &web(), "u1")
         };
         for phase in ["Pending", "Running", "Unknown", ""] {
-            assert_eq!(judged("u1", "web", phase), Ok(()));
+            assert_eq!(checked("u1", "web", phase), Ok(()));
         }
         for (uid, account, phase, word) in [
             ("u2", "web", "Running", "earlier"),
@@ -427,7 +427,7 @@ mod tests {
             ("u1", "web", "Failed", "ended"),
             ("u1", "web", "Succeeded", "ended"),
         ] {
-            let error = judged(uid, account, phase).unwrap_err();
+            let error = checked(uid, account, phase).unwrap_err();
             assert!(
                 matches!(&error, PodTokenError::Pod(why) if why.contains(word)),
                 "{error}"
@@ -441,7 +441,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_for_us_is_told_what_to_show() {
+    fn errors_name_the_token_that_is_expected() {
         let pod = json!({"pod": {"name": "web-0", "uid": "u1"}});
         for aud in [json!("anyam-ca"), json!(["x", "anyam-ca"])] {
             let good = token(&json!({"aud": aud, "kubernetes.io": pod}));
@@ -471,7 +471,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_text_is_judged(token in ".{0,200}", tail in "[A-Za-z0-9_.-]{0,200}") {
+        fn no_text_panics(token in ".{0,200}", tail in "[A-Za-z0-9_.-]{0,200}") {
             let _ = glance(&token, "anyam-ca");
             let _ = glance(&tail, "anyam-ca");
         }

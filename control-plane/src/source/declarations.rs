@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use super::{FileError, Sourced, duplicates};
 use crate::incumbents::Incumbents;
 use crate::model::ObjectId;
-use crate::model::mesh::change::{Delta, Origin};
+use crate::model::mesh::change::{ObjectDelta, Origin};
 
 /// What a file declares.
 pub type DeclaredObjects = BTreeMap<ObjectId, Sourced>;
@@ -102,11 +102,11 @@ impl Declarations {
     }
 
     /// The differences to the last report. Which declarations are in service is kept first.
-    pub fn report(&mut self) -> Delta {
+    pub fn report(&mut self) -> ObjectDelta {
         if let Err(error) = self.incumbents.save() {
             tracing::error!(%error, "which declarations are in service cannot be kept over a restart");
         }
-        let mut delta = Delta::default();
+        let mut delta = ObjectDelta::default();
         for (id, before) in std::mem::take(&mut self.reported) {
             match self.served.get(&id) {
                 Some(now) if before.as_ref() == Some(now) => {}

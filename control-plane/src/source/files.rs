@@ -483,7 +483,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_file_is_told_and_never_waited_for() {
+    fn special_files_are_reported_and_never_read() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("a.yaml"), service("a", "80")).unwrap();
         let fifo = root.path().join("b.yaml");

@@ -22,7 +22,7 @@ pub mod yaml;
 
 use std::fmt;
 
-use crate::model::mesh::change::Delta;
+use crate::model::mesh::change::ObjectDelta;
 use crate::model::{Object, ObjectId};
 
 /// Reports what the mesh is declared to be, difference by difference.
@@ -40,7 +40,7 @@ pub trait Source: Send + 'static {
 /// What a source found since the last time.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Observed {
-    pub delta: Delta,
+    pub delta: ObjectDelta,
     /// All that cannot be read now; `None`: as before.
     pub errors: Option<Vec<FileError>>,
 }

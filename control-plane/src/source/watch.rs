@@ -43,30 +43,32 @@ struct Watching {
 /// What the kernel reported since the last read.
 #[derive(Default)]
 struct Reports {
-    changed: Mutex<Changed>,
+    changed: Mutex<ChangedPaths>,
     notify: Notify,
 }
 
 /// What may differ from the last read.
 #[derive(Debug, PartialEq, Eq)]
-enum Changed {
+enum ChangedPaths {
     Paths(BTreeSet<PathBuf>),
     Anything,
 }
 
-impl Default for Changed {
+impl Default for ChangedPaths {
     fn default() -> Self {
-        Changed::Paths(BTreeSet::new())
+        ChangedPaths::Paths(BTreeSet::new())
     }
 }
 
-impl Changed {
+impl ChangedPaths {
     fn add(&mut self, event: notify::Event) {
-        let Changed::Paths(paths) = self else { return };
+        let ChangedPaths::Paths(paths) = self else {
+            return;
+        };
         let rescan = event.need_rescan() || event.paths.is_empty();
         paths.extend(event.paths);
         if rescan || paths.len() > MAX_PATHS {
-            *self = Changed::Anything;
+            *self = ChangedPaths::Anything;
         }
     }
 }
@@ -81,15 +83,15 @@ impl Watched {
         }
     }
 
-    async fn read(&mut self, changed: Changed) -> Result<Observed, SourceError> {
+    async fn read(&mut self, changed: ChangedPaths) -> Result<Observed, SourceError> {
         let mut folder = self.folder.take().ok_or(SourceError::Panicked)?;
-        if changed == Changed::Anything {
+        if changed == ChangedPaths::Anything {
             self.looked = Instant::now();
         }
         let read = tokio::task::spawn_blocking(move || {
             let observed = match changed {
-                Changed::Paths(paths) => folder.changes_in(&paths),
-                Changed::Anything => folder.changes(),
+                ChangedPaths::Paths(paths) => folder.changes_in(&paths),
+                ChangedPaths::Anything => folder.changes(),
             };
             (folder, observed)
         });
@@ -115,7 +117,7 @@ impl Source for Watched {
                 None => {
                     let folder = self.folder.as_ref().ok_or(SourceError::Panicked)?;
                     self.watching = Some(Watching::new(folder)?);
-                    Changed::Anything
+                    ChangedPaths::Anything
                 }
                 Some(watching) => watching.reports.quiet(deadline).await,
             };
@@ -151,22 +153,22 @@ impl Watching {
 impl Reports {
     /// What has changed, once that is quiet; from `deadline` on anything may have, whatever is
     /// reported.
-    async fn quiet(&self, deadline: Instant) -> Changed {
+    async fn quiet(&self, deadline: Instant) -> ChangedPaths {
         // However often the deadline is past, there is a rest between two looks.
         let wait = deadline.max(Instant::now() + QUIET);
         if timeout_at(wait, self.notify.notified()).await.is_err() {
-            return Changed::Anything;
+            return ChangedPaths::Anything;
         }
         let latest = Instant::now() + LATEST;
         while let Ok(Ok(())) = timeout_at(latest, timeout(QUIET, self.notify.notified())).await {}
         let changed = std::mem::take(&mut *self.changed());
         match deadline <= Instant::now() {
-            true => Changed::Anything,
+            true => ChangedPaths::Anything,
             false => changed,
         }
     }
 
-    fn changed(&self) -> std::sync::MutexGuard<'_, Changed> {
+    fn changed(&self) -> std::sync::MutexGuard<'_, ChangedPaths> {
         self.changed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -174,7 +176,7 @@ impl Reports {
         match event {
             Ok(event) => self.changed().add(event),
             // Reports were lost.
-            Err(_) => *self.changed() = Changed::Anything,
+            Err(_) => *self.changed() = ChangedPaths::Anything,
         }
         self.notify.notify_one();
     }
@@ -200,13 +202,13 @@ mod tests {
     async fn reports_do_not_put_off_the_look_at_all_files() {
         let reports = Reports::default();
         reports.take(written("/mesh/notes.txt"));
-        let paths = Changed::Paths(BTreeSet::from(["/mesh/notes.txt".into()]));
+        let paths = ChangedPaths::Paths(BTreeSet::from(["/mesh/notes.txt".into()]));
         assert_eq!(reports.quiet(Instant::now() + HOUR).await, paths);
         reports.take(written("/mesh/notes.txt"));
-        assert_eq!(reports.quiet(Instant::now()).await, Changed::Anything);
+        assert_eq!(reports.quiet(Instant::now()).await, ChangedPaths::Anything);
         // What was reported before a look at all is in it.
         reports.take(written("/mesh/other.txt"));
-        let paths = Changed::Paths(BTreeSet::from(["/mesh/other.txt".into()]));
+        let paths = ChangedPaths::Paths(BTreeSet::from(["/mesh/other.txt".into()]));
         assert_eq!(reports.quiet(Instant::now() + HOUR).await, paths);
     }
 
@@ -217,13 +219,13 @@ mod tests {
             write(&root.path().join(format!("{name}.yaml")), name, 80);
         }
         let mut watched = Watched::new(Folder::new(root.path()));
-        watched.read(Changed::Anything).await.unwrap();
+        watched.read(ChangedPaths::Anything).await.unwrap();
         let looked = watched.looked;
         assert_eq!(watched.deadline(), looked + ANYWAY);
         // What is read by name is no look at all files.
         let emptied = root.path().join("a.yaml");
         fs::write(&emptied, "").unwrap();
-        let paths = Changed::Paths(BTreeSet::from([emptied]));
+        let paths = ChangedPaths::Paths(BTreeSet::from([emptied]));
         assert!(watched.read(paths).await.unwrap().is_empty());
         assert_eq!(watched.looked, looked);
         assert!(watched.deadline() < looked + ANYWAY);

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_together_is_all_told_with_places() {
+    fn all_errors_of_a_document_are_reported_with_their_lines() {
         let text = "apiVersion: v1\nkind: Service\nmetadata: { name: a }\nspec:\n  type: NodePort\n  ports: [{ port: 80 }, { port: 80, name: b }]\n  clusterIP: here\n";
         assert_eq!(
             errors(text),

@@ -101,7 +101,7 @@ async fn no_proxy_is_configured_as_another() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_token_buys_one_certificate_of_its_workload() {
+async fn a_join_token_is_good_for_one_certificate_of_its_workload() {
     let bench = Bench::new().await;
     let token = bench.token("shop", "web-0", "web");
     let uri = |account: &str| format!("spiffe://{DOMAIN}/ns/shop/sa/{account}");

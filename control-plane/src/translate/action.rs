@@ -12,9 +12,8 @@ use xds_proto::envoy::r#type::v3::{FractionalPercent, fractional_percent::Denomi
 use super::cors;
 use super::edits::{EnvoyEdits, in_sequence};
 use super::naming::{Carries, INVALID_BACKEND, OutboundName};
-use super::proto::{duration, fields, metadata, regex_matcher, text, u32v};
+use super::proto::{duration, fields, inline, metadata, regex_matcher, text, u32v};
 use super::resilience::Calls;
-use super::route::inline;
 use crate::model::manifest::route::{
     Backend, Destination, Filters, Match, Mirror, PathEdit, PathMatch, Redirect, Retry, Rewrite,
     Route, Rule, Timeouts,

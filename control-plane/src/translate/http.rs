@@ -14,9 +14,8 @@ use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 
 use xds_proto::google::protobuf::{Any, Struct};
 
 use super::policy::Authorization;
-use super::proto::{boolv, duration, text, typed};
+use super::proto::{boolv, duration, inline, text, typed};
 use super::protocol::{http1, http2};
-use super::route::inline;
 use crate::model::manifest::policy::{EscapedSlashes, LogFormat};
 
 /// Without a byte in either direction. Long: streams may rest.

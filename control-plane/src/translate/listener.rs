@@ -17,9 +17,9 @@ use super::proto::{address, boolv, duration, fields, metadata, text, typed, u32v
 use super::{cluster, cors, policy};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
+use crate::model::manifest::families::Families;
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
 use crate::model::manifest::service::AppProtocol;
-use crate::model::mesh::Families;
 
 /// How long a client may stay silent before its connection is taken for TCP. Short, because a
 /// server may be the one to speak first.

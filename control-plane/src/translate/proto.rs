@@ -45,6 +45,13 @@ pub fn address(at: SocketAddr) -> core::Address {
     }
 }
 
+pub fn inline(text: &str) -> core::DataSource {
+    core::DataSource {
+        specifier: Some(core::data_source::Specifier::InlineString(text.to_owned())),
+        ..core::DataSource::default()
+    }
+}
+
 pub fn cidr(range: &Cidr) -> core::CidrRange {
     core::CidrRange {
         address_prefix: range.address.to_string(),

@@ -12,9 +12,10 @@ use xds_proto::type_url;
 use super::naming::{self, Carries, OutboundName};
 use super::{cluster, cors, endpoint, inbound, listener, name, route, workload};
 use crate::ads::resources::{Ports, Resource, Scope, TlsFiles};
+use crate::model::manifest::families::Families;
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
+use crate::model::mesh::ServiceEntry;
 use crate::model::mesh::endpoints::Caller;
-use crate::model::mesh::{Families, ServiceEntry};
 use crate::model::{Key, Mesh};
 use crate::text::hex;
 

@@ -3,7 +3,6 @@
 
 use std::cmp::Reverse;
 
-use xds_proto::envoy::config::core::v3 as core;
 use xds_proto::envoy::config::route::v3 as route;
 use xds_proto::envoy::config::route::v3::header_matcher::HeaderMatchSpecifier;
 use xds_proto::envoy::config::route::v3::query_parameter_matcher::QueryParameterMatchSpecifier;
@@ -221,13 +220,5 @@ fn value(test: &ValueTest) -> xds_proto::envoy::r#type::matcher::v3::StringMatch
     match test {
         ValueTest::Exact(text) => exact(text),
         ValueTest::Regex(pattern) => safe_regex(&pattern.0),
-    }
-}
-
-/// A body the proxy writes itself.
-pub fn inline(text: &str) -> core::DataSource {
-    core::DataSource {
-        specifier: Some(core::data_source::Specifier::InlineString(text.to_owned())),
-        ..core::DataSource::default()
     }
 }

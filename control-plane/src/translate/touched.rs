@@ -15,11 +15,12 @@ use super::naming::{self, Carries};
 use super::resource::{of_address, of_service};
 use super::{cors, name};
 use crate::ads::resources::{Marks, NodeMarks, Touched};
+use crate::model::manifest::families::Families;
 use crate::model::manifest::object::Key;
 use crate::model::manifest::workload::Workload;
 use crate::model::mesh::affected::Changed;
 use crate::model::mesh::endpoints::{Slices, retargeted};
-use crate::model::mesh::{Families, Mesh, PortEntry, ServiceEntry, WorkloadEntry};
+use crate::model::mesh::{Mesh, PortEntry, ServiceEntry, WorkloadEntry};
 
 /// Beyond this many changed entries, comparing everything costs less than a list of what to
 /// compare, which is also kept for a while.

@@ -337,12 +337,12 @@ fn what_one_takes_the_other_takes() {
         for _ in 0..random.usize(1..4) {
             mutate(&mut random, &mut object["spec"]);
         }
-        let (read, judged) = (read(&object), judge.look(&object));
-        match (&read, &judged) {
+        let (read, validated) = (read(&object), judge.look(&object));
+        match (&read, &validated) {
             (Ok(()), Ok(())) => taken += 1,
             (Err(_), Err(_)) => refused += 1,
             (Err(error), Ok(())) if is_for_the_api_server(error) => refused += 1,
-            _ => panic!("the reader: {read:?}\nthe schema: {judged:?}\n{object:#}"),
+            _ => panic!("the reader: {read:?}\nthe schema: {validated:?}\n{object:#}"),
         }
     }
     assert!(taken > 2000 && refused > 2000, "{taken} {refused}");

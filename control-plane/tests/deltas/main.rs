@@ -11,7 +11,7 @@ use anyam_control::ads::resources::{Scope, View};
 use anyam_control::model::mesh::ServiceEntry;
 use anyam_control::model::mesh::affected::Changed;
 use anyam_control::model::mesh::builder::Builder;
-use anyam_control::model::mesh::change::{Delta, Origin};
+use anyam_control::model::mesh::change::{ObjectDelta, Origin};
 use anyam_control::model::mesh::vip::Vips;
 use anyam_control::model::{Key, Mesh, MeshOptions, Object, ObjectId};
 use anyam_control::source::{Observed, yaml};
@@ -51,14 +51,14 @@ fn builder() -> Builder {
     Builder::new(options, Vips::new())
 }
 
-fn whole(declared: &Declared) -> Delta {
-    Delta {
+fn whole(declared: &Declared) -> ObjectDelta {
+    ObjectDelta {
         set: declared.values().cloned().collect(),
         removed: Vec::new(),
     }
 }
 
-fn observed(delta: Delta) -> Observed {
+fn observed(delta: ObjectDelta) -> Observed {
     Observed {
         delta,
         errors: None,
@@ -222,7 +222,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 /// Takes a step; what of it is a difference.
-fn take(declared: &mut Declared, step: &Step) -> Delta {
+fn take(declared: &mut Declared, step: &Step) -> ObjectDelta {
     let mut differs: BTreeMap<ObjectId, Option<(Object, Origin)>> = BTreeMap::new();
     for (slot, version) in step {
         let next = version.map(|version| object(*slot, version));
@@ -234,7 +234,7 @@ fn take(declared: &mut Declared, step: &Step) -> Delta {
             differs.insert(object.id(), next);
         }
     }
-    let mut delta = Delta::default();
+    let mut delta = ObjectDelta::default();
     for (id, next) in differs {
         match next {
             Some(next) => delta.set.push(next),
@@ -324,13 +324,13 @@ fn an_address_stays_with_the_one_in_service_unless_an_older_one_claims_it() {
             file: "mesh.yaml".into(),
             line: 1,
         };
-        Delta {
+        ObjectDelta {
             set: vec![(object, origin)],
             removed: Vec::new(),
         }
     };
     let mut builder = builder();
-    let mut holder = |delta: Delta| {
+    let mut holder = |delta: ObjectDelta| {
         let (mesh, _) = builder.apply(delta);
         let key = mesh.by_vip.get(&std::net::IpAddr::from([10, 0, 0, 1]));
         key.map(|key| key.name.clone()).unwrap_or_default()

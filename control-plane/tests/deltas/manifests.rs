@@ -1,4 +1,4 @@
-//! Things that may be declared: few, so that they meet, and each in many versions.
+//! Objects for the property test: few, so that they conflict, and each in many versions.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use proptest::prelude::*;
 
 const NAMESPACES: [&str; 3] = ["a", "b", "anyam-system"];
 
-/// One thing that may be declared: there are few, so that they meet.
+/// Kind and name of an object; there are few, so that they conflict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Slot {
     Service(usize, usize),

@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use super::webhook::{NAME, Server, pod, review};
 
 /// For what must happen at once.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 fn head(length: usize) -> String {
     format!("POST /inject HTTP/1.1\r\nhost: {NAME}\r\ncontent-length: {length}\r\n\r\n")
@@ -74,7 +74,7 @@ async fn idle_connections_make_room_for_a_review() {
     // The oldest connection was closed, the newest was not.
     let mut byte = [0];
     let first = idle.first_mut().unwrap().read(&mut byte);
-    let closed = tokio::time::timeout(PATIENCE, first).await.unwrap();
+    let closed = tokio::time::timeout(TIMEOUT, first).await.unwrap();
     assert_eq!(closed.unwrap_or(0), 0);
     let last = idle.last_mut().unwrap();
     last.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")

@@ -24,7 +24,7 @@ impl Answering {
     /// Runs `answer`; meanwhile its connection is not among the first to be closed.
     pub(super) async fn during<T>(&self, answer: impl Future<Output = T>) -> T {
         self.0.fetch_add(1, Relaxed);
-        let _ended = Ended(&self.0);
+        let _ended = AnswerGuard(&self.0);
         answer.await
     }
 
@@ -34,9 +34,9 @@ impl Answering {
 }
 
 /// Ends the count of an answer under way, also when its future is dropped.
-struct Ended<'a>(&'a AtomicUsize);
+struct AnswerGuard<'a>(&'a AtomicUsize);
 
-impl Drop for Ended<'_> {
+impl Drop for AnswerGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tracing_subscriber::EnvFilter;
 
-type Apply = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
+type SetFilter = Box<dyn Fn(EnvFilter) -> Result<(), String> + Send + Sync>;
 
 /// The level in force and how to change it.
 #[derive(Clone)]
 pub struct Logging {
     current: Arc<Mutex<String>>,
-    apply: Arc<Apply>,
+    apply: Arc<SetFilter>,
 }
 
 /// Why a level was not set.

@@ -2,7 +2,7 @@
 //!
 //! - `server`: HTTP on the admin, metrics and health ports; `held`: the connections it holds;
 //!   `reserve`: the descriptors it keeps for them; `unsent`: the bodies that peers have not taken yet
-//! - `routes`: which path does what; `pages`: what can be read; `query`: a page's parameters
+//! - `surface`: which pages a port has; `routes`: which path does what; `pages`: what can be read; `query`: a page's parameters
 //! - `dump`, `mask`: `/config_dump`; `stats`: metrics; `merged`: those for scrapers, with the app's;
 //!   `clusters`, `certs`, `runtime`: the pages of those names
 //! - `logging`: log levels, changed live
@@ -21,6 +21,7 @@ mod routes;
 mod runtime;
 pub mod server;
 mod stats;
+pub mod surface;
 mod unsent;
 
 use std::sync::Arc;

@@ -16,7 +16,7 @@ use hyper::body::Bytes;
 use super::merged::{merged, own};
 use super::pages::Page;
 use super::query::{AdminQuery, PageError};
-use super::server::Surface;
+use super::surface::Surface;
 use super::{Admin, ServerState};
 
 type Answer = Response<Bytes>;

@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use super::held::{Answering, Bounds, PortConnections};
 use super::reserve::{Reserve, ReservedStream};
 use super::routes::APP_HEALTH;
+use super::surface::Surface;
 use super::unsent::UnsentBodies;
 use super::{Admin, routes};
 
@@ -39,19 +40,6 @@ struct SurfaceOptions {
 
 /// See [`SurfaceOptions::max_life`] of the ports that every peer reaches.
 const MAX_LIFE: Duration = Duration::from_secs(30);
-
-/// Which pages a port has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Surface {
-    /// Everything.
-    Admin,
-    /// `/stats/prometheus`.
-    Metrics,
-    /// `/healthz/ready`.
-    Health,
-    /// `/app-health/…`, `/stats/prometheus` with the app's metrics, `/healthz/ready`.
-    Status,
-}
 
 /// A bound port.
 pub struct Port {

@@ -15,7 +15,7 @@ use crate::metrics::registry::exposition;
 pub(super) const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Which series are shown.
-struct Selection {
+struct SeriesSelection {
     filter: Option<Regex>,
     /// Those that are not 0.
     used_only: bool,
@@ -25,7 +25,7 @@ struct Selection {
 /// # Errors
 /// A parameter cannot be understood.
 pub(super) fn stats(admin: &Admin, query: &AdminQuery) -> Result<Page, PageError> {
-    let selection = Selection::of(query)?;
+    let selection = SeriesSelection::of(query)?;
     match query.get("format") {
         Some("prometheus") => return Ok(page(&selection.families(admin))),
         None | Some("text" | "json") => {}
@@ -54,7 +54,7 @@ pub(super) fn stats(admin: &Admin, query: &AdminQuery) -> Result<Page, PageError
 /// # Errors
 /// A parameter cannot be understood.
 pub(super) fn for_prometheus(admin: &Admin, query: &AdminQuery) -> Result<Page, PageError> {
-    Ok(page(&Selection::of(query)?.families(admin)))
+    Ok(page(&SeriesSelection::of(query)?.families(admin)))
 }
 
 /// Families in Prometheus' text format.
@@ -73,7 +73,7 @@ pub(super) fn text_of(families: &[MetricFamily]) -> String {
     String::from_utf8(text).unwrap_or_default()
 }
 
-impl Selection {
+impl SeriesSelection {
     fn of(query: &AdminQuery) -> Result<Self, PageError> {
         let kind = match query.get("type") {
             None | Some("All") => None,

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::server::{Surface, bind, serve};
+use super::server::{bind, serve};
+use super::surface::Surface;
 use super::*;
 use crate::snapshot::Snapshot;
 use prost::Message;
@@ -155,7 +156,7 @@ async fn a_name_that_could_be_rebound_is_refused() {
 }
 
 #[tokio::test]
-async fn where_no_web_page_can_lead_names_are_taken() {
+async fn host_names_are_accepted_on_addresses_other_than_loopback() {
     // Of loopback, but not 127.0.0.1: what counts is our end of the connection.
     let head = |host: &str| {
         let request = http::Request::get("/certs").header("host", host);
@@ -267,7 +268,7 @@ async fn a_probe_is_answered_while_others_hold_all_connections() {
 }
 
 #[tokio::test]
-async fn a_peer_that_says_nothing_goes_soon() {
+async fn connections_of_silent_peers_are_closed_soon() {
     let address = start(Surface::Health, admin()).await;
     let began = Instant::now();
     ends(&mut silent(address, "127.0.0.2").await).await;

@@ -34,7 +34,7 @@ pub async fn run(store: &Store, resolver: &Resolver) {
     let mut due: HashMap<Name, Due> = HashMap::new();
     let mut clusters = Map::default();
     loop {
-        let before = std::mem::replace(&mut clusters, store.peek().clusters.clone());
+        let before = std::mem::replace(&mut clusters, store.borrow().clusters.clone());
         take_over(&mut due, &before, &clusters, Instant::now());
         drop(before);
         resolver.retain(&names(&due));

@@ -7,10 +7,10 @@ use std::time::Duration;
 use xds_proto::anyam::bootstrap::v1 as pb;
 use xds_proto::envoy::config::core::v3::TypedExtensionConfig;
 
+use crate::config::cidr::Cidr;
 use crate::config::compile::support::{
     At, CompileError, decode, ignored, port, positive, required, type_name,
 };
-use crate::config::listener::Cidr;
 use crate::identity;
 use crate::probe::settings as probe;
 use crate::tls::SpiffeId;

@@ -132,10 +132,9 @@ pub struct FaultInjection {
     pub downstream_nodes: Vec<Box<str>>,
     /// Streams with a fault at a time; `None`: any number.
     pub max_active: Option<u32>,
-    /// What becomes the request's metadata, under the filter's name, when there is a fault.
+    /// Set as the request's dynamic metadata, under the filter's name, when a fault is injected.
     pub metadata: Object,
-    /// Streams with a fault now, of a filter and what routes put in its place together: the count
-    /// that the filter itself has holds.
+    /// Streams with a fault now. A filter and the routes' overrides of it share one count.
     pub active: Arc<AtomicU32>,
 }
 

@@ -5,7 +5,7 @@
 //!   named as in the control plane's `translate/` and in `compile/`
 //! - `filter`: HTTP filters, and the routes' overrides of them
 //! - `access_log`: compiled formats; `outlier`: settings of outlier detection
-//! - `name`: DNS names of the mesh
+//! - `name`: DNS names of the mesh; `cidr`: ranges of addresses
 //! - `demand`: on-demand discovery, requested by the data path
 //! - `compile`: protobuf → these types; nothing else here uses protobufs
 //!
@@ -13,6 +13,7 @@
 //! atomics, patterns to automata. A request looks up no strings but its own host and path.
 
 pub mod access_log;
+pub mod cidr;
 pub mod cluster;
 pub mod compile;
 pub mod demand;

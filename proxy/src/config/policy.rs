@@ -1,7 +1,7 @@
 //! Authorisation: envoy.config.rbac.v3.RBAC, compiled. Evaluated by [`crate::policy`].
 
 use super::Name;
-use super::listener::Cidr;
+use super::cidr::Cidr;
 use crate::matcher::{HeaderMatch, MetadataMatch, StringMatch};
 
 /// One RBAC filter: rules that are enforced and rules that are only counted and logged.

@@ -119,7 +119,7 @@ struct Inner {
     limits: BufferLimits,
     small: RefCell<Vec<BytesMut>>,
     bulk: RefCell<Vec<BytesMut>>,
-    /// Came back while slices of them lived on.
+    /// Given back while slices of them were still referenced.
     lent: RefCell<VecDeque<BytesMut>>,
     small_blocks: RefCell<Vec<Box<[u8]>>>,
     bulk_blocks: RefCell<Vec<Box<[u8]>>>,
@@ -219,7 +219,7 @@ impl Pool {
         }
     }
 
-    /// Blocks that are out at the moment.
+    /// Blocks in use.
     pub fn blocks_in_use(&self) -> usize {
         self.0.out.get()
     }

@@ -88,7 +88,7 @@ impl Pipes {
         pooled.or_else(|| PipeEnds::new().ok())
     }
 
-    /// Pipes that are out at the moment.
+    /// Pipes in use.
     pub fn in_use(&self) -> usize {
         self.0.out.get()
     }

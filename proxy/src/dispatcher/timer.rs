@@ -54,10 +54,10 @@ struct Wheel {
 }
 
 /// An entry in the order of the ticks at which they are looked at; those of one tick by address.
-struct Slot(u64, Rc<Entry>);
+struct Slot(u64, Rc<TimerEntry>);
 
 impl Slot {
-    fn key(&self) -> (u64, *const Entry) {
+    fn key(&self) -> (u64, *const TimerEntry) {
         (self.0, Rc::as_ptr(&self.1))
     }
 }
@@ -82,7 +82,7 @@ impl PartialEq for Slot {
 
 impl Eq for Slot {}
 
-struct Entry {
+struct TimerEntry {
     deadline: Cell<u64>,
     /// Tick of the slot that holds this entry; [`NEVER`] when none does.
     slot: Cell<u64>,
@@ -91,7 +91,7 @@ struct Entry {
 
 /// One deadline that can be moved and cleared at will.
 pub struct Timer {
-    entry: Rc<Entry>,
+    entry: Rc<TimerEntry>,
     wheel: Rc<Wheel>,
 }
 
@@ -138,7 +138,7 @@ impl Timers {
 
     pub fn timer(&self) -> Timer {
         Timer {
-            entry: Rc::new(Entry {
+            entry: Rc::new(TimerEntry {
                 deadline: Cell::new(NEVER),
                 slot: Cell::new(NEVER),
                 waker: Cell::new(None),
@@ -222,7 +222,7 @@ impl Wheel {
         }
     }
 
-    fn take_due(&self, now: u64) -> Option<Rc<Entry>> {
+    fn take_due(&self, now: u64) -> Option<Rc<TimerEntry>> {
         let mut slots = self.slots.borrow_mut();
         if slots.first()?.0 > now {
             return None;
@@ -230,7 +230,7 @@ impl Wheel {
         slots.pop_first().map(|slot| slot.1)
     }
 
-    fn insert(&self, entry: &Rc<Entry>, tick: u64) {
+    fn insert(&self, entry: &Rc<TimerEntry>, tick: u64) {
         self.remove(entry);
         entry.slot.set(tick);
         self.slots.borrow_mut().insert(Slot(tick, entry.clone()));
@@ -239,7 +239,7 @@ impl Wheel {
         }
     }
 
-    fn remove(&self, entry: &Rc<Entry>) {
+    fn remove(&self, entry: &Rc<TimerEntry>) {
         if entry.slot.get() != NEVER {
             let slot = Slot(entry.slot.get(), entry.clone());
             self.slots.borrow_mut().remove(&slot);

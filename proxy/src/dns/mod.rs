@@ -33,7 +33,7 @@ pub struct DnsSettings {
     pub listen: SocketAddr,
     /// Empty: names outside the mesh are refused.
     pub upstream: Vec<SocketAddr>,
-    /// Tried behind a name, in order.
+    /// Search domains, tried as suffixes of a name, in order.
     pub search: Vec<String>,
     /// Suffixes of the mesh's own names: never forwarded while the control plane does not answer.
     pub own: Vec<String>,

@@ -20,7 +20,7 @@ const HEADER: usize = 12;
 const RECORD: u16 = 12;
 
 /// A question that can be answered.
-pub(super) struct Question {
+pub(super) struct DnsQuestion {
     message: Message,
     /// Lower case, no trailing dot.
     pub(super) name: String,
@@ -31,26 +31,28 @@ pub(super) struct Question {
 }
 
 /// The result of parsing a message.
-pub(super) enum Parsed {
-    Question(Box<Question>),
+pub(super) enum ParsedQuery {
+    Question(Box<DnsQuestion>),
     /// Answer with this.
     Error(Vec<u8>),
     /// Not answered: it has no header, or is itself a response.
     Drop,
 }
 
-pub(super) fn parse(bytes: &[u8]) -> Parsed {
+pub(super) fn parse(bytes: &[u8]) -> ParsedQuery {
     let Some(&[high, low, flags, ..]) = bytes.first_chunk::<HEADER>() else {
-        return Parsed::Drop;
+        return ParsedQuery::Drop;
     };
     let is_response = flags & 0x80 != 0;
     if is_response {
-        return Parsed::Drop;
+        return ParsedQuery::Drop;
     }
     let id = u16::from_be_bytes([high, low]);
     let error = |code| {
         let message = Message::error_msg(id, OpCode::Query, code);
-        message.to_vec().map_or(Parsed::Drop, Parsed::Error)
+        message
+            .to_vec()
+            .map_or(ParsedQuery::Drop, ParsedQuery::Error)
     };
     let Ok(message) = Message::from_vec(bytes) else {
         return error(ResponseCode::FormErr);
@@ -67,7 +69,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
         Some(edns) => edns.max_payload().clamp(PLAIN_UDP, EDNS_UDP),
         None => PLAIN_UDP,
     };
-    Parsed::Question(Box::new(Question {
+    ParsedQuery::Question(Box::new(DnsQuestion {
         name,
         internet: query.query_class == DNSClass::IN,
         udp_limit,
@@ -75,7 +77,7 @@ pub(super) fn parse(bytes: &[u8]) -> Parsed {
     }))
 }
 
-impl Question {
+impl DnsQuestion {
     /// The name's records of the requested type. A name that exists without such records is no
     /// error: NOERROR without answers (NODATA).
     pub(super) fn records(

@@ -7,7 +7,7 @@ use hickory_proto::op::ResponseCode;
 
 use super::DnsSettings;
 use super::forward::{DnsTransport, forward};
-use super::question::Question;
+use super::question::DnsQuestion;
 use crate::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
 use crate::config::name::NameRecords;
 
@@ -29,7 +29,7 @@ enum Resolution {
 pub(super) async fn resolve(
     settings: &DnsSettings,
     demand: Option<&OnDemandClient>,
-    question: &Question,
+    question: &DnsQuestion,
     query: &[u8],
     transport: DnsTransport,
 ) -> Option<Vec<u8>> {
@@ -52,7 +52,7 @@ pub(super) async fn resolve(
 
 async fn elsewhere(
     settings: &DnsSettings,
-    question: &Question,
+    question: &DnsQuestion,
     query: &[u8],
     transport: DnsTransport,
 ) -> Option<Vec<u8>> {

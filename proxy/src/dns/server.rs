@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::DnsSettings;
 use super::forward::DnsTransport;
-use super::question::{Parsed, parse};
+use super::question::{ParsedQuery, parse};
 use super::resolve::resolve;
 use crate::config::demand::OnDemandClient;
 
@@ -27,7 +27,7 @@ const MAX_DATAGRAM: usize = 4096;
 /// UDP and TCP on one port, of both families where the address is loopback.
 pub struct DnsServer {
     sockets: Vec<Sockets>,
-    shared: Arc<Shared>,
+    shared: Arc<DnsServerState>,
 }
 
 struct Sockets {
@@ -44,7 +44,7 @@ impl Sockets {
     }
 }
 
-struct Shared {
+struct DnsServerState {
     settings: DnsSettings,
     demand: Option<OnDemandClient>,
     questions: Arc<Semaphore>,
@@ -69,7 +69,7 @@ impl DnsServer {
         }
         Ok(DnsServer {
             sockets,
-            shared: Arc::new(Shared {
+            shared: Arc::new(DnsServerState {
                 settings,
                 demand,
                 questions: Arc::new(Semaphore::new(MAX_QUESTIONS)),
@@ -112,7 +112,7 @@ fn twin(address: SocketAddr) -> Option<SocketAddr> {
     Some(SocketAddr::new(twin, address.port()))
 }
 
-async fn serve_udp(socket: &Arc<UdpSocket>, shared: Arc<Shared>) {
+async fn serve_udp(socket: &Arc<UdpSocket>, shared: Arc<DnsServerState>) {
     let mut buffer = vec![0; MAX_DATAGRAM];
     loop {
         let (length, client) = match socket.recv_from(&mut buffer).await {
@@ -139,7 +139,7 @@ async fn serve_udp(socket: &Arc<UdpSocket>, shared: Arc<Shared>) {
     }
 }
 
-async fn serve_tcp(listener: &TcpListener, shared: Arc<Shared>) {
+async fn serve_tcp(listener: &TcpListener, shared: Arc<DnsServerState>) {
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(slot) = slots.clone().acquire_owned().await else {
@@ -163,7 +163,7 @@ async fn serve_tcp(listener: &TcpListener, shared: Arc<Shared>) {
 }
 
 /// One question after the other.
-async fn serve_stream(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
+async fn serve_stream(mut stream: TcpStream, shared: &DnsServerState) -> io::Result<()> {
     stream.set_nodelay(true)?;
     loop {
         let reading = async {
@@ -182,15 +182,15 @@ async fn serve_stream(mut stream: TcpStream, shared: &Shared) -> io::Result<()> 
     }
 }
 
-impl Shared {
+impl DnsServerState {
     async fn answer(&self, query: &[u8], transport: DnsTransport) -> Option<Vec<u8>> {
         match parse(query) {
-            Parsed::Question(question) => {
+            ParsedQuery::Question(question) => {
                 let demand = self.demand.as_ref();
                 resolve(&self.settings, demand, &question, query, transport).await
             }
-            Parsed::Error(answer) => Some(answer),
-            Parsed::Drop => None,
+            ParsedQuery::Error(answer) => Some(answer),
+            ParsedQuery::Drop => None,
         }
     }
 }

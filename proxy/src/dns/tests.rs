@@ -327,7 +327,7 @@ async fn a_resolver_that_needs_three_seconds_gets_its_answer_through() {
 }
 
 #[tokio::test]
-async fn hostile_questions_get_an_error_or_nothing_and_the_server_lives() {
+async fn malformed_queries_get_an_error_or_nothing_and_the_server_continues() {
     let server = start(Vec::new(), mesh(NAMES, true)).await;
     let good = query("cart.", RecordType::A);
     let mut two = good.clone();
@@ -368,7 +368,7 @@ async fn hostile_questions_get_an_error_or_nothing_and_the_server_lives() {
 proptest::proptest! {
     #[test]
     fn parsing_any_bytes_returns(bytes: Vec<u8>) {
-        if let super::question::Parsed::Question(question) = super::question::parse(&bytes) {
+        if let super::question::ParsedQuery::Question(question) = super::question::parse(&bytes) {
             assert!(question.records(&NameRecords::default(), DnsTransport::Udp).is_some());
         }
         super::question::answers(&bytes, &bytes);

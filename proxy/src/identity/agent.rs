@@ -16,16 +16,16 @@ use crate::metrics::registry::RegistryError;
 use crate::xds::backoff::Backoff;
 use crate::xds::channel::ManagementServer;
 
-struct Metrics {
+struct AgentMetrics {
     not_after: IntGauge,
     renewals: IntCounter,
     failures: IntCounter,
     clock: IntGauge,
 }
 
-impl Metrics {
+impl AgentMetrics {
     fn new(registry: &Registry) -> Result<Self, RegistryError> {
-        Ok(Metrics {
+        Ok(AgentMetrics {
             not_after: registry.gauge(
                 "anyam_identity_certificate_not_after_seconds",
                 "When the proxy's certificate ends, seconds since the epoch.",
@@ -52,7 +52,7 @@ pub struct CertificateAgent {
     target: ManagementServer,
     store: StateStore,
     slots: Slots,
-    metrics: Metrics,
+    metrics: AgentMetrics,
     status: watch::Sender<CertificateStatus>,
     /// The certificate in use, with the time of its renewal.
     current: Option<(Material, SystemTime)>,
@@ -88,7 +88,7 @@ impl CertificateAgent {
         let mut agent = CertificateAgent {
             target,
             slots,
-            metrics: Metrics::new(registry)?,
+            metrics: AgentMetrics::new(registry)?,
             status,
             current: None,
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(60)),

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_jump_is_told_from_sleep_by_the_steady_clock() {
+    fn a_clock_jump_is_distinguished_from_sleep() {
         let s = Duration::from_secs;
         assert_eq!(clock_jump(Ok(s(30)), s(30)), None);
         assert!(

@@ -175,18 +175,18 @@ fn network_policy(chain: &FilterChain, question: &Question, decisions: &mut Deci
 
 /// Describes one filter's decision; returns whether it allows the request.
 fn push_policy(decision: &policy::RbacDecision, what: &str, decisions: &mut Decisions) -> bool {
-    if let Some(by) = &decision.would_refuse {
-        let by = by.as_deref().unwrap_or("no policy allows it");
+    if let Some(by) = &decision.shadow_denied {
+        let by = by.policy().unwrap_or("no policy allows it");
         let why = format!("shadow rules would deny the {what}: {by}");
         decisions.push("policy", Outcome::Info, "shadow rules", why);
     }
-    match &decision.refused {
+    match &decision.denied {
         None => {
             let why = format!("the {what} is allowed");
             decisions.push("policy", Outcome::Allowed, "rules", why);
             true
         }
-        Some(Some(by)) => {
+        Some(policy::Denial::Policy(by)) => {
             decisions.push(
                 "policy",
                 Outcome::Denied,
@@ -195,7 +195,7 @@ fn push_policy(decision: &policy::RbacDecision, what: &str, decisions: &mut Deci
             );
             false
         }
-        Some(None) => {
+        Some(policy::Denial::NoPolicyAllows) => {
             let why = format!("no policy allows the {what} for this caller");
             decisions.push("policy", Outcome::Denied, "default deny", why);
             false

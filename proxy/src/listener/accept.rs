@@ -33,7 +33,7 @@ pub async fn run(worker: &Rc<ListenerContext>, listener: &TcpListener, key: List
                 // Out of descriptors or memory. Retrying at once would only take CPU from the
                 // connections whose end frees them.
                 tracing::warn!(address = %key.address, %error, ?pause, "cannot accept connections for now");
-                if let Some(listener) = worker.store.peek().by_socket.get(&key) {
+                if let Some(listener) = worker.store.borrow().by_socket.get(&key) {
                     listener.def.metrics.accept_errors.inc();
                     if listener.def.closes_idle() {
                         worker.overload.idle.begin(&worker.timers);
@@ -47,7 +47,7 @@ pub async fn run(worker: &Rc<ListenerContext>, listener: &TcpListener, key: List
 }
 
 fn admit(worker: &Rc<ListenerContext>, tcp: TcpStream, peer: SocketAddr, key: ListenerKey) {
-    let snapshot = worker.store.peek();
+    let snapshot = worker.store.borrow();
     let Some(listener) = snapshot.by_socket.get(&key).cloned() else {
         return;
     };

@@ -53,7 +53,7 @@ pub(crate) fn standing(
     if checked.0.get() == Some(worker.store.generation()) {
         return Standing::Stays;
     }
-    let snapshot = worker.store.peek();
+    let snapshot = worker.store.borrow();
     match readmit(&snapshot, subject) {
         Readmission::Refused => Standing::Ends,
         Readmission::Removed { until } if until.is_some_and(|at| at <= worker.timers.now()) => {
@@ -72,7 +72,7 @@ pub(crate) fn standing(
 /// Whether a snapshot that was published since the connection was accepted refuses it. To be called
 /// before anything is done for it, because its first bytes and its handshake may have taken long.
 pub(crate) fn is_refused_by_now(worker: &Worker, subject: &PolicySubject<'_>) -> bool {
-    let snapshot = worker.store.peek();
+    let snapshot = worker.store.borrow();
     let newest = snapshot.listeners.get(&subject.listener.def.name);
     newest.is_some_and(|newest| !Arc::ptr_eq(&newest.def, &subject.listener.def))
         && matches!(readmit(&snapshot, subject), Readmission::Refused)

@@ -27,7 +27,7 @@ pub(crate) fn decisions<'a>(
             return None;
         }
         let decision = policy::evaluate(rbac, &facts);
-        is_refused = decision.refused.is_some();
+        is_refused = decision.denied.is_some();
         Some(decision)
     })
 }
@@ -41,9 +41,9 @@ pub(crate) fn authorise(
 ) -> Result<bool, Refused> {
     let mut shadow_denied = false;
     for decision in decisions(addresses, chain, tls, sni) {
-        shadow_denied |= decision.would_refuse.is_some();
-        if let Some(by) = decision.refused {
-            let by = by.map_or_else(|| "none (nothing allows it)".into(), |name| (*name).into());
+        shadow_denied |= decision.shadow_denied.is_some();
+        if let Some(by) = decision.denied {
+            let by = by.policy().unwrap_or("none (nothing allows it)").into();
             let peer = tls.and_then(|tls| tls.peer.clone());
             return Err(Refused::Denied { by, peer });
         }

@@ -75,7 +75,7 @@ impl Bound {
 
     /// Binds new listeners, closes removed ones; returns those that could not be bound.
     pub fn reconcile(&self) -> Vec<BindError> {
-        let snapshot = self.context.store.peek();
+        let snapshot = self.context.store.borrow();
         let before = self.listeners.replace(snapshot.listeners.clone());
         let mut failed = Vec::new();
         if changes_sockets(&before, &snapshot.listeners) || self.is_incomplete.get() {
@@ -84,7 +84,7 @@ impl Bound {
             failed = self.open_and_close(&snapshot);
             self.is_incomplete.set(!failed.is_empty());
         }
-        self.follower.reached(snapshot.generation);
+        self.follower.applied(snapshot.generation);
         failed
     }
 

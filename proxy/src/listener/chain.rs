@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use crate::config::cidr::Cidr;
 use crate::config::listener::{
-    ChainMatch, Cidr, FilterChain, ListenerDef, SourceType, TransportProtocol,
+    ChainMatch, FilterChain, ListenerDef, SourceType, TransportProtocol,
 };
 use crate::policy::DetectedProtocol;
 

@@ -14,7 +14,7 @@ use super::admission::{CheckedGeneration, is_refused_by_now, must_end, readmit};
 use super::authorisation::authorise;
 use super::chain::{self, choose};
 use super::entry::find_listener;
-use super::first::{DetectError, First, ServerFirstCandidate, first};
+use super::first::{DetectError, InspectResult, ServerFirstCandidate, first};
 use super::refused::Refused;
 use super::socket::original_destination;
 use crate::config::listener::{FilterChain, TerminalFilter};
@@ -117,7 +117,7 @@ async fn admit(
         }
     }
     let (accepted, listener) = (&*accepted, &accepted.listener);
-    let First {
+    let InspectResult {
         protocol,
         prefix,
         dialled,
@@ -167,10 +167,10 @@ async fn look(
     worker: &Rc<ListenerContext>,
     accepted: &AcceptedConnection,
     tcp: &TcpStream,
-) -> Result<First, Refused> {
+) -> Result<InspectResult, Refused> {
     let listener = &accepted.listener;
     let inspect = &listener.def.inspect;
-    let unseen = || First {
+    let unseen = || InspectResult {
         protocol: DetectedProtocol::Tcp,
         prefix: BytesMut::new(),
         dialled: None,

@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_would_lie_in_a_log_are_dropped() {
+    fn server_names_unsafe_in_logs_are_dropped() {
         for name in ["a\u{1b}[2J", "a\0b", "a b", "\u{202e}x"] {
             let bytes = client_hello(name, &[], 0, 16384);
             let Some(DetectedProtocol::Tls(hello)) = found(&bytes) else {

@@ -19,7 +19,7 @@ pub(super) async fn find_listener(
     accepted: &AcceptedConnection,
 ) -> Result<Arc<Listener>, Refused> {
     let entry = &accepted.listener;
-    let destination = match look_up(&worker.store.peek(), entry, accepted.original_dst) {
+    let destination = match look_up(&worker.store.borrow(), entry, accepted.original_dst) {
         LookUp::Found(listener) => return Ok(listener),
         LookUp::Own => return Ok(entry.clone()),
         LookUp::Unknown(destination) => destination,

@@ -64,8 +64,8 @@ pub(super) struct ServerFirstCandidate {
     pub(crate) original_dst: Option<SocketAddr>,
 }
 
-/// What came first.
-pub(super) struct First {
+/// What inspection of the first bytes found.
+pub(super) struct InspectResult {
     pub(crate) protocol: DetectedProtocol,
     /// Bytes read from the client so far.
     pub(crate) prefix: BytesMut,
@@ -87,7 +87,7 @@ pub(super) async fn first(
     tcp: &TcpStream,
     inspect: &ListenerFilters,
     silent: Option<ServerFirstCandidate>,
-) -> Result<First, DetectError> {
+) -> Result<InspectResult, DetectError> {
     let look = Look {
         tls: inspect.tls,
         http: inspect.http,
@@ -106,7 +106,7 @@ pub(super) async fn first(
             false => return Err(DetectError::TimedOut),
         },
     };
-    Ok(First {
+    Ok(InspectResult {
         protocol,
         prefix,
         dialled: dialled.into_inner(),

@@ -1,4 +1,4 @@
-//! Where connections come in.
+//! Accepts connections and passes each to the filter chain that serves it.
 //!
 //! - `bound`: opens and closes listening sockets as the snapshot requires
 //! - `socket`: listening sockets; the original destination of redirected connections

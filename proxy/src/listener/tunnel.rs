@@ -188,7 +188,7 @@ fn enter(
 impl Outer<'_> {
     /// A connection to `destination`, as if it had just been accepted.
     fn inner(&self, worker: &Worker, destination: SocketAddr) -> AcceptedConnection {
-        let snapshot = worker.store.peek();
+        let snapshot = worker.store.borrow();
         let before = &self.accepted.listener;
         let listener = snapshot.listeners.get(&before.def.name).unwrap_or(before);
         AcceptedConnection {

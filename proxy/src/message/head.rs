@@ -260,7 +260,7 @@ impl Head {
         Some(self.shared(span))
     }
 
-    // ---- inside -----------------------------------------------------------------------------
+    // ---- private to the crate ------------------------------------------------------------------
 
     /// Bytes of a span as shared bytes.
     pub(crate) fn shared(&self, span: Span) -> Bytes {

@@ -85,13 +85,13 @@ fn repeated(head: &Head) -> u128 {
 
 /// Names by hash, and their places in order: what is alike is found without comparing each with
 /// each.
-type Places = SmallVec<[(u32, usize); 48]>;
+type HashedPlaces = SmallVec<[(u32, usize); 48]>;
 
 /// Places of one hash.
 type Run = SmallVec<[usize; 8]>;
 
-fn places<'a>(names: impl Iterator<Item = (usize, &'a [u8])>) -> Places {
-    let mut places: Places = names.map(|(place, name)| (hash(name), place)).collect();
+fn places<'a>(names: impl Iterator<Item = (usize, &'a [u8])>) -> HashedPlaces {
+    let mut places: HashedPlaces = names.map(|(place, name)| (hash(name), place)).collect();
     places.sort_unstable();
     places
 }

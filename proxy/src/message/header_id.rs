@@ -158,7 +158,7 @@ header_ids! {
     XEnvoyUpstreamServiceTime = "x-envoy-upstream-service-time",
     XEnvoyUpstreamStreamDurationMs = "x-envoy-upstream-stream-duration-ms",
 
-    // Ours.
+    // Anyam's own.
     XAnyamHeaderCase = "x-anyam-header-case",
 }
 
@@ -233,7 +233,9 @@ impl HeaderId {
             let (Some(known), Some(&found)) = (NAMES.get(id), IDS.get(id)) else {
                 return Self::Other;
             };
-            if found == Self::Other || known.len() == name.len() && spells(name, known.as_bytes()) {
+            if found == Self::Other
+                || known.len() == name.len() && eq_ignore_case(name, known.as_bytes())
+            {
                 return found;
             }
             at = at.wrapping_add(1) & (SLOTS - 1);
@@ -290,7 +292,7 @@ impl HeaderId {
 /// Whether `text` is `name`, which is in lower case and as long, in some case. Eight bytes at a
 /// time: this runs for every field of every head.
 #[inline]
-fn spells(text: &[u8], name: &[u8]) -> bool {
+fn eq_ignore_case(text: &[u8], name: &[u8]) -> bool {
     // Of letters the case bit may differ; in lower case, only letters have bit 6.
     let fits = |text: u64, name: u64| (text ^ name) & !((name & LETTERS) >> 1) == 0;
     let (Some(text_end), Some(name_end)) = (text.last_chunk::<8>(), name.last_chunk::<8>()) else {

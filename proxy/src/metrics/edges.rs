@@ -19,22 +19,22 @@ const SWEEP: Duration = Duration::from_secs(1);
 /// See the module.
 pub struct Edges {
     registry: Arc<Registry>,
-    table: Mutex<Table>,
+    table: Mutex<EdgeTable>,
 }
 
-struct Table {
-    edges: HashMap<EdgeKey, Known>,
+struct EdgeTable {
+    edges: HashMap<EdgeKey, KnownEdge>,
     swept: Instant,
 }
 
-struct Known {
+struct KnownEdge {
     edge: Arc<Edge>,
     /// Its count at the last sweep, and since when that is unchanged.
     activity: u64,
     since: Instant,
 }
 
-impl Table {
+impl EdgeTable {
     /// Records which edges have traffic; `evict`: drops those without.
     fn sweep(&mut self, evict: bool, now: Instant) {
         self.swept = now;
@@ -54,14 +54,14 @@ impl Edges {
     pub fn new(registry: Arc<Registry>) -> Self {
         Self {
             registry,
-            table: Mutex::new(Table {
+            table: Mutex::new(EdgeTable {
                 edges: HashMap::new(),
                 swept: Instant::now(),
             }),
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Table> {
+    fn lock(&self) -> MutexGuard<'_, EdgeTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -84,7 +84,7 @@ impl Edges {
             self.registry.edges_overflowed.inc();
             overflow(&key)
         };
-        let known = table.edges.entry(key).or_insert_with_key(|key| Known {
+        let known = table.edges.entry(key).or_insert_with_key(|key| KnownEdge {
             edge: Arc::new(Edge::new(key.clone(), self.registry.clone())),
             activity: 0,
             since: now,

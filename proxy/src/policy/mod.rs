@@ -61,22 +61,39 @@ pub trait RequestFacts {
 /// The result of a filter's rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RbacDecision {
-    /// `Some`: denied, by this policy or because no policy allows it (`None` inside).
-    pub refused: Option<Option<Name>>,
-    /// The same, by the shadow rules.
-    pub would_refuse: Option<Option<Name>>,
+    pub denied: Option<Denial>,
+    /// By the shadow rules.
+    pub shadow_denied: Option<Denial>,
+}
+
+/// Why rules deny a connection or request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// This policy matches, and its action is DENY.
+    Policy(Name),
+    /// The action is ALLOW, and no policy matches.
+    NoPolicyAllows,
+}
+
+impl Denial {
+    pub fn policy(&self) -> Option<&str> {
+        match self {
+            Self::Policy(name) => Some(name),
+            Self::NoPolicyAllows => None,
+        }
+    }
 }
 
 /// Evaluates one filter's rules.
 pub fn evaluate(rbac: &Rbac, facts: &Facts<'_>) -> RbacDecision {
-    let refusal = |rules: &Option<Rules>| rules.as_ref().and_then(|rules| refuses(rules, facts));
+    let denial = |rules: &Option<Rules>| rules.as_ref().and_then(|rules| denies(rules, facts));
     RbacDecision {
-        refused: refusal(&rbac.enforced),
-        would_refuse: refusal(&rbac.shadow),
+        denied: denial(&rbac.enforced),
+        shadow_denied: denial(&rbac.shadow),
     }
 }
 
-fn refuses(rules: &Rules, facts: &Facts<'_>) -> Option<Option<Name>> {
+fn denies(rules: &Rules, facts: &Facts<'_>) -> Option<Denial> {
     let with = |quantifier| Evaluation { facts, quantifier };
     match rules.action {
         RbacAction::Allow => {
@@ -84,14 +101,14 @@ fn refuses(rules: &Rules, facts: &Facts<'_>) -> Option<Option<Name>> {
                 .policies
                 .iter()
                 .any(|p| with(Quantifier::All).policy(p));
-            (!allowed).then_some(None)
+            (!allowed).then_some(Denial::NoPolicyAllows)
         }
         RbacAction::Deny => {
             let by = rules
                 .policies
                 .iter()
                 .find(|p| with(Quantifier::Any).policy(p));
-            by.map(|policy| Some(policy.name.clone()))
+            by.map(|policy| Denial::Policy(policy.name.clone()))
         }
         RbacAction::Log => None,
     }

@@ -60,7 +60,7 @@ fn refused(rbac: &Rbac, request: Option<&Req>) -> bool {
         request: request.map(|request| request as &dyn RequestFacts),
         metadata: None,
     };
-    evaluate(rbac, &facts).refused.is_some()
+    evaluate(rbac, &facts).denied.is_some()
 }
 
 #[test]

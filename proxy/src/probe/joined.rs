@@ -7,19 +7,19 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 
-type Run<T> = Shared<BoxFuture<'static, T>>;
+type SharedRun<T> = Shared<BoxFuture<'static, T>>;
 
 /// See the module.
 pub(crate) struct Joined<T: Clone> {
     kept_for: Duration,
-    slot: Arc<Slot<T>>,
+    slot: Arc<RunSlot<T>>,
 }
 
 /// The run under way, or the one whose result is kept.
-struct Slot<T: Clone>(Mutex<Option<Run<T>>>);
+struct RunSlot<T: Clone>(Mutex<Option<SharedRun<T>>>);
 
-impl<T: Clone> Slot<T> {
-    fn lock(&self) -> MutexGuard<'_, Option<Run<T>>> {
+impl<T: Clone> RunSlot<T> {
+    fn lock(&self) -> MutexGuard<'_, Option<SharedRun<T>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -27,7 +27,7 @@ impl<T: Clone> Slot<T> {
 impl<T: Clone + Send + Sync + 'static> Joined<T> {
     /// `kept_for`: how long a run's result is returned after its end.
     pub(crate) fn new(kept_for: Duration) -> Self {
-        let slot = Arc::new(Slot(Mutex::new(None)));
+        let slot = Arc::new(RunSlot(Mutex::new(None)));
         Joined { kept_for, slot }
     }
 
@@ -41,7 +41,7 @@ impl<T: Clone + Send + Sync + 'static> Joined<T> {
         run.await
     }
 
-    fn join<F>(&self, begin: impl FnOnce() -> F) -> Run<T>
+    fn join<F>(&self, begin: impl FnOnce() -> F) -> SharedRun<T>
     where
         F: Future<Output = T> + Send + 'static,
     {
@@ -58,7 +58,7 @@ impl<T: Clone + Send + Sync + 'static> Joined<T> {
 }
 
 /// Drives a run to its end, even if all callers are gone, and drops its result after a while.
-async fn drive<T: Clone>(run: Run<T>, kept_for: Duration, slot: EmptiedSlot<T>) {
+async fn drive<T: Clone>(run: SharedRun<T>, kept_for: Duration, slot: EmptiedSlot<T>) {
     run.await;
     tokio::time::sleep(kept_for).await;
     drop(slot);
@@ -66,7 +66,7 @@ async fn drive<T: Clone>(run: Run<T>, kept_for: Duration, slot: EmptiedSlot<T>) 
 
 /// Empties the slot when it is dropped, after a panic of the run as well: the next caller then
 /// begins another.
-struct EmptiedSlot<T: Clone>(Arc<Slot<T>>);
+struct EmptiedSlot<T: Clone>(Arc<RunSlot<T>>);
 
 impl<T: Clone> Drop for EmptiedSlot<T> {
     fn drop(&mut self) {
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_run_goes_on_when_its_caller_leaves() {
+    async fn a_run_continues_when_its_caller_is_dropped() {
         let counted = Counted::new(LONG);
         for _ in 0..20 {
             let mut caller = Box::pin(counted.get());

@@ -73,7 +73,7 @@ impl Drop for StreamGuard {
 /// so a stream whose peer does not read holds one block and no more.
 pub struct TunnelStream {
     send: SendStream<Chunk>,
-    incoming: RefCell<Incoming>,
+    incoming: RefCell<ReceiveSide>,
     pool: Pool,
     tls: Option<Rc<ConnectionInfo>>,
     local: Option<SocketAddr>,
@@ -102,14 +102,14 @@ pub struct TunnelInfo {
     pub local: Option<SocketAddr>,
 }
 
-struct Incoming {
+struct ReceiveSide {
     stream: RecvStream,
     held: Bytes,
     unreleased: usize,
     ended: bool,
 }
 
-impl Incoming {
+impl ReceiveSide {
     /// Ready once something is held, or the end was read.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.held.is_empty() && !self.ended {
@@ -145,7 +145,7 @@ impl TunnelStream {
         pool: &Pool,
         about: TunnelInfo,
     ) -> Self {
-        let incoming = Incoming {
+        let incoming = ReceiveSide {
             stream: recv,
             held: Bytes::new(),
             unreleased: 0,

@@ -13,7 +13,7 @@ use crate::config::listener::{TcpProxy, TcpTarget, Tunneling};
 use crate::connection_limit::{ConnectionLimit, ConnectionPermit};
 use crate::hbone::{self, Connect};
 use crate::http::pool::host::RETRY_INTERVAL;
-use crate::http::pool::{LimitReached, Place, Pools};
+use crate::http::pool::{ConnectionSlot, LimitReached, Pools};
 use crate::metrics::ResponseFlags;
 use crate::snapshot::ClusterLinks;
 use crate::stream::Stream;
@@ -46,7 +46,7 @@ pub struct Dialled {
     pub stream: Stream,
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) attempts: u32,
-    _place: Place,
+    _place: ConnectionSlot,
     _active: Active,
     open: Open,
 }
@@ -229,14 +229,14 @@ async fn place(
     cluster: &Cluster,
     endpoint: &Endpoint,
     limit: Option<&Arc<ConnectionLimit>>,
-) -> Result<Place, &'static str> {
+) -> Result<ConnectionSlot, &'static str> {
     let of_cluster = pools.counting_tcp(cluster, endpoint);
     let of_cluster = of_cluster.cluster_place(pools, cluster);
     let of_cluster = of_cluster.ok_or("the cluster's connection limit is reached")?;
     let of_listener = permit_of_listener(worker, pools, cluster, limit).await;
     let of_listener = of_listener
         .map_err(|LimitReached| "the listener's limit of connections to upstreams is reached")?;
-    Ok(Place::new(of_cluster, of_listener))
+    Ok(ConnectionSlot::new(of_cluster, of_listener))
 }
 
 /// A permit of the listener's limit, waited for no longer than a dial may take: when the limit is

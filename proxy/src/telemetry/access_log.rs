@@ -14,13 +14,13 @@ const LAST_LINE: usize = 1024;
 
 /// A line being written. Dropped by a panic it removes its part, which would else run into the next
 /// line.
-struct Line<'a> {
+struct LogLine<'a> {
     buffer: &'a mut Vec<u8>,
     start: usize,
     is_whole: bool,
 }
 
-impl<'a> Line<'a> {
+impl<'a> LogLine<'a> {
     fn begin(buffer: &'a mut Vec<u8>) -> Self {
         Self {
             start: buffer.len(),
@@ -30,7 +30,7 @@ impl<'a> Line<'a> {
     }
 }
 
-impl Drop for Line<'_> {
+impl Drop for LogLine<'_> {
     fn drop(&mut self) {
         if !self.is_whole {
             self.buffer.truncate(self.start);
@@ -39,13 +39,13 @@ impl Drop for Line<'_> {
 }
 
 /// A sink and the lines it has not been handed yet.
-type Waiting = (Arc<Sink>, Vec<u8>);
+type UnsentLines = (Arc<Sink>, Vec<u8>);
 
 /// A worker's own buffers, one for each sink it has used.
 #[derive(Default)]
 pub struct WorkerLogs {
     /// By the sink's number.
-    buffers: RefCell<Vec<Option<Waiting>>>,
+    buffers: RefCell<Vec<Option<UnsentLines>>>,
 }
 
 impl WorkerLogs {
@@ -66,7 +66,7 @@ impl WorkerLogs {
             };
             let fresh = || Vec::with_capacity(chunk.saturating_add(LAST_LINE));
             let (sink, buffer) = waiting.get_or_insert_with(|| (log.sink.clone(), fresh()));
-            let mut line = Line::begin(buffer);
+            let mut line = LogLine::begin(buffer);
             render_line(log, record, line.buffer);
             line.is_whole = true;
             drop(line);

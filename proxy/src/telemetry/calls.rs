@@ -61,7 +61,7 @@ pub struct Call {
     pub upstream: Option<Rc<ConnectionInfo>>,
 }
 
-enum Sample {
+enum CallSample {
     Request(RequestSample),
     Opened,
     Closed {
@@ -75,13 +75,13 @@ enum Sample {
 
 enum CallerLookup {
     Known(Arc<Peer>),
-    Waiting(Box<Waiting>),
+    Waiting(Box<UnresolvedSamples>),
 }
 
 /// Boxed: few connections have it, and only briefly.
 #[derive(Default)]
-struct Waiting {
-    samples: Vec<(Call, RequestProtocol, Sample)>,
+struct UnresolvedSamples {
+    samples: Vec<(Call, RequestProtocol, CallSample)>,
 }
 
 struct Remembered {
@@ -119,7 +119,7 @@ impl Calls {
             if !inbound {
                 return Some(callers.telemetry.local.clone());
             }
-            let workload = callers.store.peek().workloads.get(&address).cloned();
+            let workload = callers.store.borrow().workloads.get(&address).cloned();
             match (workload, &callers.demand) {
                 (None, Some(_)) => None,
                 (workload, _) => Some(Arc::new(peer(workload.as_deref(), caller.as_ref()))),
@@ -151,12 +151,12 @@ impl Calls {
         } else {
             RequestProtocol::Http
         };
-        self.count(call, protocol, Sample::Request(sample));
+        self.count(call, protocol, CallSample::Request(sample));
     }
 
     /// A TCP connection reached its endpoint.
     pub fn opened(&self, call: &Call) {
-        self.count(call, RequestProtocol::Tcp, Sample::Opened);
+        self.count(call, RequestProtocol::Tcp, CallSample::Opened);
     }
 
     /// Counts the difference to the bytes counted so far: `sent` and `received` are a TCP
@@ -187,7 +187,7 @@ impl Calls {
         (sent, received): (u64, u64),
     ) {
         let counted = self.counted.take();
-        let sample = Sample::Closed {
+        let sample = CallSample::Closed {
             flags,
             failed,
             denied,
@@ -197,7 +197,7 @@ impl Calls {
         self.count(call, RequestProtocol::Tcp, sample);
     }
 
-    fn count(&self, call: &Call, protocol: RequestProtocol, sample: Sample) {
+    fn count(&self, call: &Call, protocol: RequestProtocol, sample: CallSample) {
         if let CallerLookup::Waiting(waiting) = &mut *self.source.borrow_mut()
             && waiting.samples.len() < MAX_WAITING
         {
@@ -208,7 +208,7 @@ impl Calls {
 
     /// Sets the caller, or `unknown`; returns the samples that waited for it. Only the first call
     /// has an effect.
-    fn resolve(&self, workload: Option<&Workload>) -> Vec<(Call, RequestProtocol, Sample)> {
+    fn resolve(&self, workload: Option<&Workload>) -> Vec<(Call, RequestProtocol, CallSample)> {
         let source = &mut *self.source.borrow_mut();
         let CallerLookup::Waiting(waiting) = source else {
             return Vec::new();
@@ -313,7 +313,7 @@ async fn look_up(callers: Rc<Callers>, calls: Rc<Calls>, address: IpAddr) {
         let wanted = OnDemandResource::Workload(address);
         let _ = demand.ask_by(&callers.timers, wanted).await;
     }
-    let workload = callers.store.peek().workloads.get(&address).cloned();
+    let workload = callers.store.borrow().workloads.get(&address).cloned();
     let Unresolved(calls) = &unresolved;
     for (call, protocol, sample) in calls.resolve(workload.as_deref()) {
         apply(&calls.edge(&call, protocol), &sample);
@@ -330,11 +330,11 @@ impl Drop for Unresolved {
     }
 }
 
-fn apply(edge: &Edge, sample: &Sample) {
+fn apply(edge: &Edge, sample: &CallSample) {
     match sample {
-        Sample::Request(sample) => edge.record(sample),
-        Sample::Opened => edge.tcp_opened(),
-        Sample::Closed {
+        CallSample::Request(sample) => edge.record(sample),
+        CallSample::Opened => edge.tcp_opened(),
+        CallSample::Closed {
             flags,
             failed,
             denied,

@@ -15,10 +15,10 @@ use super::escape::{self, Civil, strftime};
 
 /// A parsed pattern.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pattern(Vec<Part>);
+pub struct Pattern(Vec<PatternPart>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Part {
+enum PatternPart {
     Literal(String),
     /// For `strftime`.
     Time(&'static str),
@@ -67,45 +67,45 @@ impl Pattern {
                 flag => part(flag).ok_or_else(|| format!("`%{flag}` is not supported"))?,
             };
             if !literal.is_empty() {
-                parts.push(Part::Literal(std::mem::take(&mut literal)));
+                parts.push(PatternPart::Literal(std::mem::take(&mut literal)));
             }
             parts.push(part);
         }
         if !literal.is_empty() {
-            parts.push(Part::Literal(literal));
+            parts.push(PatternPart::Literal(literal));
         }
         Ok(Self(parts))
     }
 }
 
-fn part(flag: char) -> Option<Part> {
+fn part(flag: char) -> Option<PatternPart> {
     Some(match flag {
-        'Y' => Part::Time("%Y"),
-        'm' => Part::Time("%m"),
-        'd' => Part::Time("%d"),
-        'H' => Part::Time("%H"),
-        'M' => Part::Time("%M"),
-        'S' => Part::Time("%S"),
-        'T' | 'X' => Part::Time("%T"),
-        'R' => Part::Time("%H:%M"),
-        'D' | 'x' => Part::Time("%m/%d/%Y"),
-        'e' => Part::Time("%3f"),
-        'f' => Part::Time("%6f"),
-        'F' => Part::Time("%9f"),
-        'E' => Part::Time("%s"),
-        'z' => Part::Literal("+00:00".to_owned()),
-        'l' => Part::Level,
-        'L' => Part::LevelLetter,
-        'n' => Part::Module,
-        't' => Part::Thread,
-        'P' => Part::Process,
-        'g' => Part::File { whole: true },
-        's' => Part::File { whole: false },
-        '#' => Part::Line,
-        '@' => Part::FileAndLine,
-        'v' => Part::Message(Escape::None),
-        '_' => Part::Message(Escape::C),
-        'j' => Part::Message(Escape::Json),
+        'Y' => PatternPart::Time("%Y"),
+        'm' => PatternPart::Time("%m"),
+        'd' => PatternPart::Time("%d"),
+        'H' => PatternPart::Time("%H"),
+        'M' => PatternPart::Time("%M"),
+        'S' => PatternPart::Time("%S"),
+        'T' | 'X' => PatternPart::Time("%T"),
+        'R' => PatternPart::Time("%H:%M"),
+        'D' | 'x' => PatternPart::Time("%m/%d/%Y"),
+        'e' => PatternPart::Time("%3f"),
+        'f' => PatternPart::Time("%6f"),
+        'F' => PatternPart::Time("%9f"),
+        'E' => PatternPart::Time("%s"),
+        'z' => PatternPart::Literal("+00:00".to_owned()),
+        'l' => PatternPart::Level,
+        'L' => PatternPart::LevelLetter,
+        'n' => PatternPart::Module,
+        't' => PatternPart::Thread,
+        'P' => PatternPart::Process,
+        'g' => PatternPart::File { whole: true },
+        's' => PatternPart::File { whole: false },
+        '#' => PatternPart::Line,
+        '@' => PatternPart::FileAndLine,
+        'v' => PatternPart::Message(Escape::None),
+        '_' => PatternPart::Message(Escape::C),
+        'j' => PatternPart::Message(Escape::Json),
         _ => return None,
     })
 }
@@ -148,29 +148,29 @@ where
         let line = metadata.line().unwrap_or_default();
         for part in &self.0 {
             match part {
-                Part::Literal(text) => out.write_str(text)?,
-                Part::Time(format) => {
+                PatternPart::Literal(text) => out.write_str(text)?,
+                PatternPart::Time(format) => {
                     let mut text = Vec::new();
                     strftime(&mut text, format, &time, since).map_err(|_| fmt::Error)?;
                     out.write_str(&String::from_utf8_lossy(&text))?;
                 }
-                Part::Level => out.write_str(level(metadata.level()))?,
-                Part::LevelLetter => {
+                PatternPart::Level => out.write_str(level(metadata.level()))?,
+                PatternPart::LevelLetter => {
                     let first = level(metadata.level()).chars().next();
                     out.write_char(first.unwrap_or('-').to_ascii_uppercase())?;
                 }
-                Part::Module => out.write_str(module(metadata.target()))?,
-                Part::Thread => {
+                PatternPart::Module => out.write_str(module(metadata.target()))?,
+                PatternPart::Thread => {
                     out.write_str(std::thread::current().name().unwrap_or("unnamed"))?;
                 }
-                Part::Process => write!(out, "{}", std::process::id())?,
-                Part::File { whole: true } => out.write_str(file)?,
-                Part::File { whole: false } => out.write_str(last)?,
-                Part::Line => write!(out, "{line}")?,
-                Part::FileAndLine => write!(out, "{last}:{line}")?,
-                Part::Message(Escape::None) => out.write_str(&message.0)?,
-                Part::Message(Escape::C) => out.write_str(&escape_c(&message.0))?,
-                Part::Message(Escape::Json) => {
+                PatternPart::Process => write!(out, "{}", std::process::id())?,
+                PatternPart::File { whole: true } => out.write_str(file)?,
+                PatternPart::File { whole: false } => out.write_str(last)?,
+                PatternPart::Line => write!(out, "{line}")?,
+                PatternPart::FileAndLine => write!(out, "{last}:{line}")?,
+                PatternPart::Message(Escape::None) => out.write_str(&message.0)?,
+                PatternPart::Message(Escape::C) => out.write_str(&escape_c(&message.0))?,
+                PatternPart::Message(Escape::Json) => {
                     let mut text = Vec::new();
                     escape::json_part(message.0.as_bytes(), &mut text);
                     out.write_str(&String::from_utf8_lossy(&text))?;

@@ -22,8 +22,8 @@ pub enum TlsError {
     /// The peer closed the connection during the handshake.
     #[error("the connection ended during the TLS handshake")]
     Closed,
-    /// A resumed session of a peer whose certificate has ended since.
-    #[error("the peer's certificate ended before its session was resumed")]
+    /// A resumed session of a peer whose certificate has expired.
+    #[error("the peer's certificate expired before its session was resumed")]
     ExpiredSession,
     /// The socket failed.
     #[error("socket: {0}")]
@@ -93,7 +93,7 @@ fn reason(why: &CertificateError) -> String {
     }
 }
 
-/// The last second that has a date in four digits, with which certificates end that never do.
+/// 9999-12-31T23:59:59Z, RFC 5280's "no expiration" (4.1.2.5).
 const LAST: u64 = 253_402_300_799;
 
 fn date(time: UnixTime) -> String {

@@ -21,10 +21,10 @@ use super::context::{ClientContext, ServerContext};
 use super::error::TlsError;
 use super::hello::{self, Parsed};
 use super::leaf::PeerRole;
-use super::live::{PeerConnection, Registry, VerifiedPeer};
+use super::live::{LiveConnections, PeerConnection, VerifiedPeer};
 use super::material::{Rotating, TrustBundle};
 use super::peers::Peers;
-use super::session::Session;
+use super::session::TlsSession;
 use super::verify::PeerRules;
 use super::wire::Wire;
 use super::{ConnectionInfo, TlsStream};
@@ -39,7 +39,7 @@ pub const STEPS_PER_PASS: usize = 4;
 pub struct Handshaker {
     pool: Pool,
     turns: Arc<Semaphore>,
-    live: Rc<Registry>,
+    live: Rc<LiveConnections>,
     peers: Rc<Peers>,
 }
 
@@ -57,7 +57,7 @@ impl Handshaker {
         Handshaker {
             pool,
             turns: Arc::new(Semaphore::new(steps_per_pass)),
-            live: Rc::new(Registry::default()),
+            live: Rc::new(LiveConnections::default()),
             peers: Rc::default(),
         }
     }
@@ -74,7 +74,7 @@ impl Handshaker {
     ) -> Result<TlsStream, TlsError> {
         let built = context.current()?;
         let session = UnbufferedServerConnection::new(built.config.clone());
-        let session = Session::Server(session.map_err(TlsError::Setup)?);
+        let session = TlsSession::Server(session.map_err(TlsError::Setup)?);
         let mut wire = Wire::new(PeerConnection::new(tcp), session, &self.pool);
         wire.incoming.preload(prefix)?;
         let sni = self.drive(&mut wire).await?;
@@ -114,7 +114,7 @@ impl Handshaker {
             }
             None => UnbufferedClientConnection::new(built.config.clone(), name),
         };
-        let session = Session::Client(session.map_err(TlsError::Setup)?);
+        let session = TlsSession::Client(session.map_err(TlsError::Setup)?);
         let mut wire = Wire::new(PeerConnection::new(tcp), session, &self.pool);
         self.drive(&mut wire).await?;
         let verification = PeerVerification {
@@ -146,7 +146,7 @@ impl Handshaker {
     /// Runs the handshake to its end; returns the SNI that a client asked for.
     async fn drive(&self, wire: &mut Wire) -> Result<Option<Box<str>>, TlsError> {
         let mut sni = None;
-        let mut hello_seen = matches!(wire.session, Session::Client(_));
+        let mut hello_seen = matches!(wire.session, TlsSession::Client(_));
         loop {
             if !hello_seen {
                 match hello::parse(wire.incoming.ciphertext()) {

@@ -1,6 +1,6 @@
 //! The content of a certificate: names, dates, uses.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use rustls::CertificateError;
 use rustls_pki_types::UnixTime;
@@ -9,7 +9,6 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::public_key::PublicKey;
 
 use super::identity::{SpiffeError, SpiffeId};
-use super::material::time_from_unix;
 
 /// Of smaller keys no signature is accepted.
 const MIN_RSA_BITS: usize = 2048;
@@ -95,7 +94,7 @@ impl Leaf {
         })
     }
 
-    /// What a root is asked for that a peer shows as its own certificate.
+    /// Checks a self-signed root that a peer uses as its leaf: validity and key usage.
     pub(super) fn holds(&self, role: PeerRole, now: UnixTime) -> Result<(), CertificateError> {
         let (not_before, not_after) = (unix(self.not_before), unix(self.not_after));
         match () {
@@ -113,7 +112,14 @@ impl Leaf {
     }
 }
 
-/// Times before 1970 are its beginning.
+/// Converts seconds since the epoch, as certificates have them.
+fn time_from_unix(seconds: i64) -> SystemTime {
+    let after = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let time = SystemTime::UNIX_EPOCH.checked_add(after);
+    time.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// Clamps times before 1970 to 0.
 fn unix(time: SystemTime) -> UnixTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);
     UnixTime::since_unix_epoch(since.unwrap_or_default())

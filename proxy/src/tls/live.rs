@@ -1,6 +1,6 @@
 //! Open connections with a verified peer, whose peers can be verified again.
 //!
-//! When a bundle or a CRL is replaced, [`Registry::reverify`] goes over this worker's connections:
+//! When a bundle or a CRL is replaced, [`LiveConnections::reverify`] goes over this worker's connections:
 //! those whose peer the new bundle does not trust are shut down. Each certificate is verified once,
 //! however many connections it has, and in slices: a verification costs as much as many requests. A
 //! certificate's expiry does not end a connection that began before it: validity is checked at the
@@ -33,7 +33,7 @@ const VERIFICATION: usize = 500;
 /// The socket of a TLS connection and what its peer was verified by.
 pub(super) struct PeerConnection {
     pub(super) tcp: TcpStream,
-    distrusted: Cell<bool>,
+    untrusted: Cell<bool>,
     verified: RefCell<Option<VerifiedPeer>>,
 }
 
@@ -52,17 +52,17 @@ impl PeerConnection {
     pub(super) fn new(tcp: TcpStream) -> Rc<Self> {
         Rc::new(PeerConnection {
             tcp,
-            distrusted: Cell::new(false),
+            untrusted: Cell::new(false),
             verified: RefCell::new(None),
         })
     }
 
-    pub(super) fn is_distrusted(&self) -> bool {
-        self.distrusted.get()
+    pub(super) fn is_untrusted(&self) -> bool {
+        self.untrusted.get()
     }
 
     /// Verifies again if the bundle changed.
-    fn reverify(&self, known: &mut Known) -> Reverified {
+    fn reverify(&self, known: &mut VerifyResults) -> Reverified {
         let mut verified = self.verified.borrow_mut();
         let Some(verified) = verified.as_mut() else {
             return Reverified::stays(LOOK);
@@ -76,7 +76,7 @@ impl PeerConnection {
         let (verified_again, cost) = known.verify(verified, &trust);
         if !verified_again {
             tracing::info!("closing a connection whose peer is no longer trusted");
-            self.distrusted.set(true);
+            self.untrusted.set(true);
             // Wakes the tasks that wait for the socket; they check the flag. An error means that it
             // is closed.
             let _ = SockRef::from(&self.tcp).shutdown(Shutdown::Both);
@@ -101,7 +101,7 @@ impl Reverified {
 /// Results by certificate while connections are verified again. Dates were checked at each
 /// handshake; only the bundle's trust has changed.
 #[derive(Default)]
-struct Known {
+struct VerifyResults {
     found: HashMap<Case, bool>,
     /// Held, so that no address in [`Case`] is used twice.
     held: Vec<(Arc<PeerCertificate>, Arc<PeerRules>, Arc<TrustBundle>)>,
@@ -116,7 +116,7 @@ struct Case {
     role: PeerRole,
 }
 
-impl Known {
+impl VerifyResults {
     /// Whether the bundle trusts the peer, and the cost of the verification.
     fn verify(&mut self, verified: &VerifiedPeer, trust: &Arc<TrustBundle>) -> (bool, usize) {
         let case = Case {
@@ -157,12 +157,12 @@ impl Known {
 
 /// This worker's connections with a verified peer.
 #[derive(Default)]
-pub(super) struct Registry {
+pub(super) struct LiveConnections {
     links: RefCell<Vec<Weak<PeerConnection>>>,
     prune_at: Cell<usize>,
 }
 
-impl Registry {
+impl LiveConnections {
     pub(super) fn add(&self, link: &Rc<PeerConnection>, verified: VerifiedPeer) {
         *link.verified.borrow_mut() = Some(verified);
         let mut links = self.links.borrow_mut();
@@ -171,7 +171,7 @@ impl Registry {
             self.prune_at.set(links.len().saturating_mul(2));
         }
         // The bundle may have been replaced during the handshake.
-        if link.reverify(&mut Known::default()).stays {
+        if link.reverify(&mut VerifyResults::default()).stays {
             links.push(Rc::downgrade(link));
         }
     }
@@ -188,7 +188,7 @@ impl Registry {
     /// returns how many connections were ended. If the future is dropped early, the next call
     /// verifies the rest.
     pub(super) async fn reverify(&self) -> usize {
-        let mut known = Known::default();
+        let mut known = VerifyResults::default();
         let (mut ended, mut cost) = (0usize, 0usize);
         // Connections that are made meanwhile are verified with the newest bundle.
         let mut waiting = Waiting {
@@ -216,7 +216,7 @@ impl Registry {
 
 /// Connections that are still to be verified; dropping this puts them back into the registry.
 struct Waiting<'a> {
-    registry: &'a Registry,
+    registry: &'a LiveConnections,
     links: Vec<Weak<PeerConnection>>,
 }
 

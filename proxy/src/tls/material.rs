@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use arc_swap::ArcSwapOption;
 use rustls::sign::{CertifiedKey, SigningKey};
@@ -303,11 +303,4 @@ fn revocation_lists(pem: Option<&[u8]>) -> Result<Vec<CertRevocationList<'static
         });
     }
     Ok(lists)
-}
-
-/// Converts seconds since the epoch, as certificates have them.
-pub(super) fn time_from_unix(seconds: i64) -> SystemTime {
-    let after = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    let time = SystemTime::UNIX_EPOCH.checked_add(after);
-    time.unwrap_or(SystemTime::UNIX_EPOCH)
 }

@@ -11,8 +11,8 @@
 //! - `handshake`: [`Handshaker`], per worker: accepts and connects, fairly
 //! - `peers`: their certificates, one copy each
 //! - `live`: verifies connections again when a trust bundle was replaced
-//! - `session`, `wire`, `stream`: rustls' unbuffered state machine, its record buffers, and
-//!   [`TlsStream`] on top
+//! - `session`, `wire`, `outgoing`, `stream`: rustls' unbuffered state machine, its record buffers,
+//!   and [`TlsStream`] on top
 //! - `error`: what can fail, and which side caused it
 #![cfg_attr(
     not(test),
@@ -35,6 +35,7 @@ mod identity;
 mod leaf;
 mod live;
 mod material;
+mod outgoing;
 mod peers;
 mod provider;
 mod san;

@@ -11,24 +11,21 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::unbuffered::{ConnectionState, UnbufferedStatus};
 use rustls::{CommonState, Error};
 
-use super::wire::Outgoing;
-
-/// Capacity for one encoded chunk of the handshake: a record and its overhead.
-pub(super) const MAX_RECORD: usize = 5 + 16384 + 256;
+use super::outgoing::{MAX_RECORD, Outgoing};
 
 /// Plaintext that goes into one record.
 pub(super) const MAX_FRAGMENT: usize = 16384;
 
-pub(super) enum Session {
+pub(super) enum TlsSession {
     Client(UnbufferedClientConnection),
     Server(UnbufferedServerConnection),
 }
 
 /// The result of one step.
-pub(super) enum Event {
+pub(super) enum SessionEvent {
     /// Something was queued or sent; step again.
     Again,
-    /// A record of application data was opened: [`Session::take_plaintext`].
+    /// A record of application data was opened: [`TlsSession::take_plaintext`].
     Plaintext,
     /// The peer sent close_notify. Comes once.
     PeerClosed,
@@ -40,13 +37,13 @@ pub(super) enum Event {
 macro_rules! on_either {
     ($session:expr, $conn:ident => $body:expr) => {
         match $session {
-            Session::Client($conn) => $body,
-            Session::Server($conn) => $body,
+            TlsSession::Client($conn) => $body,
+            TlsSession::Server($conn) => $body,
         }
     };
 }
 
-impl Session {
+impl TlsSession {
     pub(super) fn common(&self) -> &CommonState {
         on_either!(self, conn => conn)
     }
@@ -57,11 +54,11 @@ impl Session {
         &mut self,
         input: &mut [u8],
         out: &mut Outgoing,
-    ) -> (usize, Result<Event, Error>) {
+    ) -> (usize, Result<SessionEvent, Error>) {
         on_either!(self, conn => stepped(conn.process_tls_records(input), out))
     }
 
-    /// Hands out the record that [`Event::Plaintext`] announced.
+    /// Hands out the record that [`SessionEvent::Plaintext`] announced.
     pub(super) fn take_plaintext<R>(&mut self, take: impl FnOnce(&[u8]) -> R) -> Option<R> {
         // rustls returns pending plaintext before it reads the input, so no input is needed.
         on_either!(self, conn => opened(conn.process_tls_records(&mut []), take))
@@ -101,22 +98,22 @@ impl Session {
 fn stepped<D>(
     status: UnbufferedStatus<'_, '_, D>,
     out: &mut Outgoing,
-) -> (usize, Result<Event, Error>) {
+) -> (usize, Result<SessionEvent, Error>) {
     let event = status.state.and_then(|state| match state {
         ConnectionState::EncodeTlsData(mut chunk) => {
             out.append(MAX_RECORD, |room| chunk.encode(room).ok())?;
-            Ok(Event::Again)
+            Ok(SessionEvent::Again)
         }
         ConnectionState::TransmitTlsData(transmit) => {
             // `out` keeps the order; the stream sends it.
             transmit.done();
-            Ok(Event::Again)
+            Ok(SessionEvent::Again)
         }
-        ConnectionState::ReadTraffic(_) => Ok(Event::Plaintext),
-        ConnectionState::PeerClosed => Ok(Event::PeerClosed),
+        ConnectionState::ReadTraffic(_) => Ok(SessionEvent::Plaintext),
+        ConnectionState::PeerClosed => Ok(SessionEvent::PeerClosed),
         ConnectionState::BlockedHandshake
         | ConnectionState::WriteTraffic(_)
-        | ConnectionState::Closed => Ok(Event::Drained),
+        | ConnectionState::Closed => Ok(SessionEvent::Drained),
         // Early data is switched off on both sides.
         _ => Err(Error::General("unexpected TLS state".into())),
     });

@@ -9,16 +9,18 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use super::error::ConnectionLost;
-use super::session::{MAX_FRAGMENT, Session, sealed_len};
-use super::wire::{Incoming, Outgoing, Wire};
+use super::outgoing::Outgoing;
+use super::session::{MAX_FRAGMENT, TlsSession, sealed_len};
+use super::wire::{Incoming, Wire};
 use super::{ConnectionInfo, TlsError};
 use crate::dispatcher::buffer::{Block, Pool, Size};
 use crate::socket;
 
 /// Plaintext that one write takes at most: eight full records.
 const MAX_WRITE: usize = 8 * MAX_FRAGMENT;
-/// Where slices are gathered in a block: far from where the large ones begin in theirs, which is some
-/// bytes of a frame's head before (see `SKEW` in [`crate::dispatcher::buffer`]).
+/// Offset in a block at which slices are copied together. Not the offset at which large slices begin
+/// in their blocks, right after a frame's head: copies between equal offsets are slow (see `SKEW` in
+/// [`crate::dispatcher::buffer`]).
 const GATHER: usize = 768;
 const _: () = assert!(sealed_len(MAX_WRITE) <= Size::Bulk.bytes());
 const _: () = assert!(sealed_len(MAX_FRAGMENT) <= Size::Small.bytes());
@@ -104,7 +106,7 @@ impl TlsStream {
     ) -> Poll<io::Result<()>> {
         let before = direct.as_ref().map_or(0, |buf| buf.filled().len());
         loop {
-            if self.wire.link.is_distrusted() {
+            if self.wire.link.is_untrusted() {
                 return Poll::Ready(Err(ConnectionLost::Distrusted.into()));
             }
             let filled = direct.as_ref().map_or(0, |buf| buf.filled().len()) > before;
@@ -175,7 +177,7 @@ impl TlsStream {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.wire.link.is_distrusted() {
+        if self.wire.link.is_untrusted() {
             return Poll::Ready(Err(ConnectionLost::Distrusted.into()));
         }
         if self.close_sent || matches!(self.failed, Some(StreamFailure::Protocol(_))) {
@@ -216,7 +218,7 @@ impl TlsStream {
 
 /// Encrypts slices, many small ones to a record.
 struct Sealer<'a> {
-    session: &'a mut Session,
+    session: &'a mut TlsSession,
     incoming: &'a mut Incoming,
     outgoing: &'a mut Outgoing,
     pool: &'a Pool,
@@ -292,7 +294,7 @@ impl AsyncRead for TlsStream {
         if waiting.is_empty() {
             return this.poll_fill(cx, Some(buf));
         }
-        if this.wire.link.is_distrusted() {
+        if this.wire.link.is_untrusted() {
             return Poll::Ready(Err(ConnectionLost::Distrusted.into()));
         }
         let fits = waiting.len().min(buf.remaining());

@@ -1,4 +1,4 @@
-//! The two record buffers of a connection, and the session between them.
+//! The incoming record buffer of a connection, and the session between both buffers.
 //!
 //! Each direction holds a pooled block only while it has bytes. Ciphertext is received into the
 //! incoming block, opened there, and plaintext that does not fit into the reader's buffer is stored
@@ -13,125 +13,10 @@ use rustls::Error;
 use tokio::io::ReadBuf;
 
 use super::live::PeerConnection;
-use super::session::{Event, MAX_RECORD, Session};
+use super::outgoing::Outgoing;
+use super::session::{SessionEvent, TlsSession};
 use crate::dispatcher::buffer::{Block, Pool, Size};
 use crate::socket;
-
-/// Control records queued behind application data that the peer does not read.
-const MAX_OVERFLOW: usize = 64 * 1024;
-
-/// Ciphertext on its way out.
-pub(super) struct Outgoing {
-    pool: Pool,
-    block: Option<Block>,
-    start: usize,
-    end: usize,
-    /// Records queued by reading while the block was full. Reading must not wait for the block:
-    /// with both peers writing, neither would ever read.
-    overflow: Vec<u8>,
-}
-
-impl Outgoing {
-    pub(super) fn new(pool: Pool) -> Self {
-        Outgoing {
-            pool,
-            block: None,
-            start: 0,
-            end: 0,
-            overflow: Vec::new(),
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.block.is_none()
-    }
-
-    /// Whether another [`MAX_RECORD`] can be appended.
-    fn has_room(&self) -> bool {
-        self.overflow.len().saturating_add(MAX_RECORD) <= MAX_OVERFLOW
-    }
-
-    /// Appends what `fill` writes into at least `most` bytes of spare capacity.
-    ///
-    /// # Errors
-    /// When `fill` fails, which would be a bug.
-    pub(super) fn append(
-        &mut self,
-        most: usize,
-        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
-    ) -> Result<(), Error> {
-        let refused = || Error::General("TLS record buffer overflow".into());
-        let needed = self.end.saturating_add(most);
-        if !self.overflow.is_empty() || needed > Size::Bulk.bytes() {
-            let held = self.overflow.len();
-            self.overflow.resize(held.saturating_add(most), 0);
-            let written = fill(self.overflow.split_at_mut(held).1);
-            self.overflow
-                .truncate(held.saturating_add(written.unwrap_or(0)));
-            return written.map(drop).ok_or_else(refused);
-        }
-        let room = self.room(needed).ok_or_else(refused)?;
-        let written = fill(room).ok_or_else(refused)?;
-        self.end = self.end.saturating_add(written);
-        if self.start == self.end {
-            self.advance();
-        }
-        Ok(())
-    }
-
-    /// What follows the ciphertext in a block of at least `needed` bytes.
-    fn room(&mut self, needed: usize) -> Option<&mut [u8]> {
-        if self.block.as_ref().is_none_or(|block| block.len() < needed) {
-            let size = if needed <= Size::Small.bytes() {
-                Size::Small
-            } else {
-                Size::Bulk
-            };
-            let mut larger = self.pool.block(size);
-            if let Some(old) = &self.block {
-                let held = old.get(..self.end)?;
-                larger.get_mut(..self.end)?.copy_from_slice(held);
-            }
-            self.block = Some(larger);
-        }
-        let end = self.end;
-        self.block.as_mut()?.get_mut(end..)
-    }
-
-    /// Sends what fits; `WouldBlock` when something is left.
-    pub(super) fn try_send(&mut self, link: &PeerConnection) -> io::Result<()> {
-        while let Some(block) = &self.block {
-            let left = block.get(self.start..self.end).unwrap_or_default();
-            let sent = socket::try_write(&link.tcp, left)?;
-            self.start = self.start.saturating_add(sent);
-            if self.start == self.end {
-                self.advance();
-            }
-        }
-        Ok(())
-    }
-
-    /// The block is sent: on to the overflow, or hold nothing.
-    fn advance(&mut self) {
-        (self.start, self.end) = (0, 0);
-        let next = self.overflow.len().min(Size::Bulk.bytes());
-        let Some(block) = self
-            .block
-            .as_mut()
-            .filter(|block| next > 0 && block.len() >= next)
-        else {
-            self.block = (next > 0).then(|| self.pool.block(Size::Bulk));
-            if next > 0 {
-                self.advance();
-            }
-            return;
-        };
-        let (to, _) = block.split_at_mut(next);
-        to.copy_from_slice(self.overflow.split_at(next).0);
-        self.end = next;
-        self.overflow = Vec::new();
-    }
-}
 
 /// Received bytes: opened ones for the reader, then sealed ones.
 pub(super) struct Incoming {
@@ -268,7 +153,7 @@ impl Incoming {
 /// Buffers and session of one connection.
 pub(super) struct Wire {
     pub(super) link: Rc<PeerConnection>,
-    pub(super) session: Session,
+    pub(super) session: TlsSession,
     pub(super) incoming: Incoming,
     pub(super) outgoing: Outgoing,
     /// The peer sent close_notify.
@@ -278,7 +163,7 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(link: Rc<PeerConnection>, session: Session, pool: &Pool) -> Self {
+    pub(super) fn new(link: Rc<PeerConnection>, session: TlsSession, pool: &Pool) -> Self {
         Wire {
             link,
             session,
@@ -304,10 +189,10 @@ impl Wire {
             let (discard, event) = self.session.step(input, &mut self.outgoing);
             self.incoming.discard(discard);
             match event {
-                Ok(Event::Again) => {}
-                Ok(Event::Plaintext) => self.take_record(direct.as_deref_mut())?,
-                Ok(Event::PeerClosed) => self.peer_closed = true,
-                Ok(Event::Drained) => break,
+                Ok(SessionEvent::Again) => {}
+                Ok(SessionEvent::Plaintext) => self.take_record(direct.as_deref_mut())?,
+                Ok(SessionEvent::PeerClosed) => self.peer_closed = true,
+                Ok(SessionEvent::Drained) => break,
                 Err(error) => {
                     self.queue_alerts();
                     return Err(error);
@@ -350,7 +235,7 @@ impl Wire {
     fn queue_alerts(&mut self) {
         while self.session.common().wants_write() {
             let (_, event) = self.session.step(&mut [], &mut self.outgoing);
-            if !matches!(event, Ok(Event::Again)) {
+            if !matches!(event, Ok(SessionEvent::Again)) {
                 break;
             }
         }

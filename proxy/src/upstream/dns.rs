@@ -46,11 +46,11 @@ pub struct Resolver {
     lookup: Arc<Lookup>,
     turns: Arc<Semaphore>,
     slow: Arc<Semaphore>,
-    answers: Arc<Mutex<HashMap<Box<str>, Answer>>>,
+    answers: Arc<Mutex<HashMap<Box<str>, ResolvedAddresses>>>,
 }
 
 /// The last answer for a name.
-struct Answer {
+struct ResolvedAddresses {
     addresses: BTreeSet<IpAddr>,
     at: Instant,
 }
@@ -157,7 +157,7 @@ impl Resolver {
         // for it.
         let looking_up = tokio::spawn(counted(blocking, turn, self.slow.clone()));
         let addresses = looking_up.await.map_err(io::Error::other)??;
-        let answer = Answer {
+        let answer = ResolvedAddresses {
             addresses: addresses.clone(),
             at: Instant::now(),
         };
@@ -165,7 +165,7 @@ impl Resolver {
         Ok(addresses)
     }
 
-    fn answers(&self) -> MutexGuard<'_, HashMap<Box<str>, Answer>> {
+    fn answers(&self) -> MutexGuard<'_, HashMap<Box<str>, ResolvedAddresses>> {
         let answers = self.answers.lock();
         answers.unwrap_or_else(PoisonError::into_inner)
     }

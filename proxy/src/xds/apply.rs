@@ -10,9 +10,9 @@ use bytes::Bytes;
 use super::cache::{Cache, Change, DemandResult, Now, Validate, Validated};
 use super::client::Apply;
 use super::resource_type::{Key, ResourceType};
+use crate::config::cidr::Cidr;
 use crate::config::compile::{Compiled, Compiler, References, SnapshotStep, name};
 use crate::config::demand::{OnDemandRequest, OnDemandResource, OnDemandResponse};
-use crate::config::listener::Cidr;
 use crate::config::name::NameRecords;
 use crate::snapshot::Store;
 use crate::upstream::dns::{self, Resolver};
@@ -223,8 +223,8 @@ impl Apply for Applier {
         async move { resolver.warm(clusters, limit).await }
     }
 
-    async fn settled(&self) {
-        self.store.settled().await;
+    async fn listening(&self) {
+        self.store.all_applied().await;
     }
 
     fn publish(&mut self, changes: Vec<Change<Accepted>>) -> bool {

@@ -45,7 +45,7 @@ pub use self::entry::ResourceStatus;
 pub enum Mode {
     /// Not at all: the bootstrap gives no source for them.
     Off,
-    /// All there are.
+    /// Wildcard: all resources of the type.
     Wildcard,
     /// By name: what other resources refer to, and what the data path asks for.
     Named,

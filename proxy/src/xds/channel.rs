@@ -193,7 +193,7 @@ impl ManagementServer {
             .await
             .and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp))
             .map_err(|error| ChannelError::Connect { address, error })?;
-        let io: Box<dyn Io> = match &self.tls {
+        let io: Box<dyn AsyncIo> = match &self.tls {
             None => Box::new(tcp),
             Some(source) => {
                 let settings = source().map_err(|why| ChannelError::NotReady {
@@ -215,7 +215,7 @@ impl ManagementServer {
         self.http2(io, &authority).await
     }
 
-    async fn http2(&self, io: Box<dyn Io>, authority: &str) -> Result<Channel, ChannelError> {
+    async fn http2(&self, io: Box<dyn AsyncIo>, authority: &str) -> Result<Channel, ChannelError> {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         let failed = |error| ChannelError::Http2 {
             authority: authority.to_owned(),
@@ -242,15 +242,15 @@ fn endpoint_hosts(cluster: &Cluster) -> Vec<(String, u16)> {
         .collect()
 }
 
-trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
+trait AsyncIo: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> AsyncIo for T {}
 
 /// A connector that returns the one open connection; when it closes, the channel fails, and its
 /// user reconnects with its own back-off.
-struct Once(Option<Box<dyn Io>>);
+struct Once(Option<Box<dyn AsyncIo>>);
 
 impl tower::Service<Uri> for Once {
-    type Response = TokioIo<Box<dyn Io>>;
+    type Response = TokioIo<Box<dyn AsyncIo>>;
     type Error = std::io::Error;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 

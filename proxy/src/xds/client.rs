@@ -24,7 +24,7 @@ use super::handle::Query;
 pub use super::handle::{DumpedResource, Handle, State};
 use super::message::{DiscoveryRequest, DiscoveryResponse, ProtocolVariant};
 use super::resource_type::Key;
-use super::stream::{Ads, Incoming, open_delta, open_sotw};
+use super::stream::{AdsClient, ResponseStream, open_delta, open_sotw};
 use super::versions;
 use crate::config::demand::OnDemandRequest;
 
@@ -44,7 +44,7 @@ pub trait Apply: Validate {
     fn initialised(&mut self) -> bool;
 
     /// Waits until published listeners listen.
-    fn settled(&self) -> impl Future<Output = ()> + Send;
+    fn listening(&self) -> impl Future<Output = ()> + Send;
 
     /// Waits, bounded, until what changes is fit for traffic: clusters have their names resolved.
     /// `first`: nothing is in force yet.
@@ -53,7 +53,7 @@ pub trait Apply: Validate {
 
     /// Publishes one more snapshot, which new requests use at once. The changes belong together and
     /// are in make-before-break order. True: there are listeners among them, which need some time
-    /// ([`Self::settled`]). After a panic it is called again with a part of them.
+    /// ([`Self::listening`]). After a panic it is called again with a part of them.
     fn publish(&mut self, changes: Vec<Change<Self::Value>>) -> bool;
 
     /// The resource that an on-demand request needs.
@@ -88,7 +88,7 @@ pub struct Client<A: Apply> {
     next_sweep: Instant,
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Incoming, Status>> + Send>>;
+type Opening = Pin<Box<dyn Future<Output = Result<ResponseStream, Status>> + Send>>;
 type Connecting =
     Pin<Box<dyn Future<Output = Result<tonic::transport::Channel, ChannelError>> + Send>>;
 
@@ -97,25 +97,25 @@ enum XdsLink {
     Connecting(Connecting),
     Opening {
         since: Instant,
-        outgoing: Outgoing,
+        outgoing: RequestSender,
         opening: Opening,
     },
     Open {
         since: Instant,
-        outgoing: Outgoing,
-        incoming: Incoming,
+        outgoing: RequestSender,
+        incoming: ResponseStream,
     },
 }
 
-struct Outgoing {
+struct RequestSender {
     sender: mpsc::UnboundedSender<DiscoveryRequest>,
 }
 
-enum Event {
+enum ClientEvent {
     Connected(Result<tonic::transport::Channel, ChannelError>),
-    Opened(Result<Incoming, Status>),
+    Opened(Result<ResponseStream, Status>),
     Received(Option<Result<DiscoveryResponse, Status>>),
-    Wanted(Option<OnDemandRequest>),
+    Demand(Option<OnDemandRequest>),
     Query(Option<Query>),
     Time,
 }
@@ -167,21 +167,21 @@ impl<A: Apply> Client<A> {
         loop {
             self.deliver().await;
             match self.next_event().await {
-                Event::Connected(Ok(channel)) => self.open(channel),
-                Event::Connected(Err(error)) => self.lost(&error.to_string()),
-                Event::Opened(Ok(incoming)) => self.opened(incoming),
-                Event::Opened(Err(status)) => self.lost(&describe(&status)),
-                Event::Received(Some(Ok(response))) => {
+                ClientEvent::Connected(Ok(channel)) => self.open(channel),
+                ClientEvent::Connected(Err(error)) => self.lost(&error.to_string()),
+                ClientEvent::Opened(Ok(incoming)) => self.opened(incoming),
+                ClientEvent::Opened(Err(status)) => self.lost(&describe(&status)),
+                ClientEvent::Received(Some(Ok(response))) => {
                     self.changed = true;
                     self.cache.receive(response, &mut self.apply, Now::read());
                 }
-                Event::Received(Some(Err(status))) => self.lost(&describe(&status)),
-                Event::Received(None) => self.lost("the server ended the stream"),
-                Event::Wanted(Some(wanted)) => self.want(wanted).await,
-                Event::Wanted(None) => self.wants = None,
-                Event::Query(Some(query)) => self.answer_query(query),
-                Event::Query(None) => return,
-                Event::Time => self.tick(),
+                ClientEvent::Received(Some(Err(status))) => self.lost(&describe(&status)),
+                ClientEvent::Received(None) => self.lost("the server ended the stream"),
+                ClientEvent::Demand(Some(wanted)) => self.want(wanted).await,
+                ClientEvent::Demand(None) => self.wants = None,
+                ClientEvent::Query(Some(query)) => self.answer_query(query),
+                ClientEvent::Query(None) => return,
+                ClientEvent::Time => self.tick(),
             }
         }
     }
@@ -201,7 +201,7 @@ impl<A: Apply> Client<A> {
         }
         if listeners || opened {
             // A worker that is stuck must not hold up the configuration of the others.
-            let _ = tokio::time::timeout(SETTLE, self.apply.settled()).await;
+            let _ = tokio::time::timeout(SETTLE, self.apply.listening()).await;
         }
         while let Some(request) = self.cache.next_request() {
             if let XdsLink::Opening { outgoing, .. } | XdsLink::Open { outgoing, .. } = &self.link {
@@ -212,7 +212,7 @@ impl<A: Apply> Client<A> {
         self.report(None);
     }
 
-    async fn next_event(&mut self) -> Event {
+    async fn next_event(&mut self) -> ClientEvent {
         let deadline = self.cache.next_deadline().unwrap_or(self.next_sweep);
         let first = Some(self.cache.initial_deadline()).filter(|_| !self.initialised);
         let deadline = deadline.min(self.next_sweep);
@@ -226,15 +226,15 @@ impl<A: Apply> Client<A> {
         };
         tokio::select! {
             event = progress(&mut self.link, &self.target) => event,
-            wanted = wanted => Event::Wanted(wanted),
-            query = self.queries.recv() => Event::Query(query),
-            () = tokio::time::sleep_until(deadline) => Event::Time,
+            wanted = wanted => ClientEvent::Demand(wanted),
+            query = self.queries.recv() => ClientEvent::Query(query),
+            () = tokio::time::sleep_until(deadline) => ClientEvent::Time,
         }
     }
 
     fn open(&mut self, channel: tonic::transport::Channel) {
         let (sender, requests) = mpsc::unbounded_channel();
-        let client = Ads::new(channel)
+        let client = AdsClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE)
             .max_encoding_message_size(usize::MAX);
         let node = Some(self.node.clone());
@@ -246,13 +246,13 @@ impl<A: Apply> Client<A> {
         self.cache.connected(Now::read());
         self.link = XdsLink::Opening {
             since: Instant::now(),
-            outgoing: Outgoing { sender },
+            outgoing: RequestSender { sender },
             opening,
         };
         tracing::info!(target = ?self.target, "connected to the control plane");
     }
 
-    fn opened(&mut self, incoming: Incoming) {
+    fn opened(&mut self, incoming: ResponseStream) {
         let link = std::mem::replace(&mut self.link, XdsLink::Waiting(Instant::now()));
         if let XdsLink::Opening {
             since, outgoing, ..
@@ -350,7 +350,7 @@ impl<A: Apply> Client<A> {
 }
 
 /// The next step of the connection.
-async fn progress(link: &mut XdsLink, target: &ManagementServer) -> Event {
+async fn progress(link: &mut XdsLink, target: &ManagementServer) -> ClientEvent {
     loop {
         match link {
             XdsLink::Waiting(until) => {
@@ -358,9 +358,9 @@ async fn progress(link: &mut XdsLink, target: &ManagementServer) -> Event {
                 let target = target.clone();
                 *link = XdsLink::Connecting(Box::pin(async move { target.connect().await }));
             }
-            XdsLink::Connecting(connecting) => return Event::Connected(connecting.await),
-            XdsLink::Opening { opening, .. } => return Event::Opened(opening.await),
-            XdsLink::Open { incoming, .. } => return Event::Received(incoming.next().await),
+            XdsLink::Connecting(connecting) => return ClientEvent::Connected(connecting.await),
+            XdsLink::Opening { opening, .. } => return ClientEvent::Opened(opening.await),
+            XdsLink::Open { incoming, .. } => return ClientEvent::Received(incoming.next().await),
         }
     }
 }

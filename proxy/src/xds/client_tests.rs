@@ -55,7 +55,7 @@ impl Apply for Recorder {
         false
     }
 
-    async fn settled(&self) {}
+    async fn listening(&self) {}
 
     async fn warm(&self, _: &[Change<String>], _: bool) {}
 

@@ -60,8 +60,7 @@ pub(super) fn delta_response(response: pb::DeltaDiscoveryResponse) -> DeltaRespo
 
 pub(super) fn sotw_response(response: pb::DiscoveryResponse) -> SotwResponse {
     let resource = |any: Any| match any.type_url == WRAPPER {
-        // Bytes that are no valid wrapper are validated as the resource that they are not, and
-        // refused.
+        // A malformed wrapper is validated as a bare resource and rejected.
         true => match xds_proto::any::unpack::<pb::Resource>(&any) {
             Ok(resource) => wrapped(resource),
             Err(_) => bare(any),

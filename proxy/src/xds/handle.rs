@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::resource_type::{Key, ResourceType};
 
-/// Questions of admin and inspect.
+/// Queries from the admin server and from Inspect.
 pub(super) enum Query {
     Dump(oneshot::Sender<Vec<DumpedResource>>),
 }

@@ -11,15 +11,15 @@ use xds_proto::envoy::service::discovery::v3::aggregated_discovery_service_clien
 use super::codec;
 use super::message::{DiscoveryRequest, DiscoveryResponse};
 
-pub(super) type Incoming = BoxStream<'static, Result<DiscoveryResponse, Status>>;
+pub(super) type ResponseStream = BoxStream<'static, Result<DiscoveryResponse, Status>>;
 
-pub(super) type Ads = AggregatedDiscoveryServiceClient<tonic::transport::Channel>;
+pub(super) type AdsClient = AggregatedDiscoveryServiceClient<tonic::transport::Channel>;
 
 pub(super) async fn open_delta(
-    mut client: Ads,
+    mut client: AdsClient,
     requests: mpsc::UnboundedReceiver<DiscoveryRequest>,
     node: Option<Node>,
-) -> Result<Incoming, Status> {
+) -> Result<ResponseStream, Status> {
     let requests = outgoing(requests, node, |request, node| match request {
         DiscoveryRequest::Delta(request) => Some(codec::delta_request(request, node)),
         DiscoveryRequest::Sotw(_) => None,
@@ -30,10 +30,10 @@ pub(super) async fn open_delta(
 }
 
 pub(super) async fn open_sotw(
-    mut client: Ads,
+    mut client: AdsClient,
     requests: mpsc::UnboundedReceiver<DiscoveryRequest>,
     node: Option<Node>,
-) -> Result<Incoming, Status> {
+) -> Result<ResponseStream, Status> {
     let requests = outgoing(requests, node, |request, node| match request {
         DiscoveryRequest::Sotw(request) => Some(codec::sotw_request(request, node)),
         DiscoveryRequest::Delta(_) => None,

@@ -368,7 +368,7 @@ async fn time_limits() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_goes_takes_its_upstream_request_along() {
+async fn a_client_that_disconnects_ends_its_upstream_request() {
     let (gone, mut told) = tokio::sync::mpsc::channel(1);
     let upstream = listen(move |mut tcp, _| {
         let gone = gone.clone();

@@ -97,7 +97,7 @@ async fn assert_quiet(proxy: &Proxy) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_connection_is_told_before_it_is_closed() {
+async fn an_idle_connection_receives_goaway_before_it_is_closed() {
     for pongs in [true, false] {
         let setup = Setup::new(h1(|_| ok("fine")).await).with(|setup| {
             setup.manager.idle_timeout = Some(SHORT);

@@ -13,7 +13,7 @@ use anyam_proxy::matcher::HeaderName;
 use anyam_proxy::metrics::Registry;
 use anyam_proxy::telemetry::Telemetry;
 
-/// Both logs, in a folder that goes with this.
+/// Both logs, in a temporary folder.
 pub struct Logs {
     folder: tempfile::TempDir,
     sinks: Sinks,
@@ -78,7 +78,7 @@ impl Logs {
     }
 }
 
-/// One of each.
+/// One of each operator.
 fn operators() -> Vec<Operator> {
     use Operator as O;
     let name = |name: &str| HeaderName::parse(name).unwrap();

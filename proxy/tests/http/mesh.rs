@@ -101,7 +101,7 @@ async fn spelling_survives_http2_between_sidecars_that_agreed_on_it() {
 /// An upgrade with a body (docker's) has no form in HTTP/2: between sidecars that support both it
 /// uses HTTP/1.
 #[tokio::test(flavor = "multi_thread")]
-async fn an_upgrade_with_a_body_goes_over_http1_where_sidecars_have_a_choice() {
+async fn an_upgrade_with_a_body_uses_http1_between_sidecars() {
     let upstream = listen(|mut tcp, _| async move {
         let mut buffer = Vec::new();
         while let Some(request) = read_message(&mut tcp, &mut buffer).await {

@@ -1,4 +1,4 @@
-//! Requests and answers that are unusual and right.
+//! Valid but unusual requests and responses are forwarded.
 
 use anyam_proxy::config::cluster::UpstreamProtocol;
 use anyam_proxy::config::route::{

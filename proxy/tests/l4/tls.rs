@@ -184,7 +184,7 @@ fn the_end_without_close_notify_is_truncation() {
 }
 
 #[test]
-fn after_close_notify_the_other_half_goes_on() {
+fn after_close_notify_the_other_direction_continues() {
     run(async {
         let (handshaker, _) = handshaker();
         let (server, client) = pair();
@@ -288,7 +288,7 @@ fn sessions_resume_until_the_bundle_changes() {
 }
 
 #[test]
-fn a_distrusted_peer_is_cut_off_and_others_are_not() {
+fn connections_of_an_untrusted_peer_are_closed_and_others_are_not() {
     run(async {
         let ca = Ca::new();
         let server_id = ca.issue(vec![uri("spiffe://td/ns/a/sa/s")]).identity();

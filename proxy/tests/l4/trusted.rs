@@ -65,7 +65,7 @@ fn a_trusted_certificate_may_be_its_own_ca() {
 }
 
 #[test]
-fn being_trusted_is_not_all() {
+fn trusted_leaves_must_be_valid_and_for_the_role() {
     run(async {
         let now = time::OffsetDateTime::now_utc();
         let cases: [fn(&mut CertificateParams, time::OffsetDateTime); 3] = [

@@ -1,4 +1,4 @@
-//! RBAC against hosts and headers in every disguise, over real sockets: nothing that was meant to be
+//! RBAC against hosts and headers in every spelling, over real sockets: nothing that was meant to be
 //! refused reaches the upstream.
 
 use std::sync::Arc;
@@ -39,7 +39,7 @@ fn status(proxy: &Proxy, head: &str) -> u16 {
 }
 
 #[test]
-fn a_host_in_any_disguise_is_the_host() {
+fn a_host_in_any_spelling_is_the_host() {
     let deny = rbac(
         "DENY",
         r#"{ header: { name: ":authority", string_match: { exact: admin.shop } } }"#,
@@ -110,7 +110,7 @@ fn every_value_of_a_repeated_header_is_evaluated() {
 }
 
 #[test]
-fn a_path_in_any_disguise_meets_the_policy() {
+fn a_path_in_any_spelling_is_matched_by_the_policy() {
     let deny = rbac("DENY", r#"{ url_path: { path: { prefix: "/admin" } } }"#);
     let (proxy, reached) = start(&deny);
     for path in [

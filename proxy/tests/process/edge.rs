@@ -42,9 +42,9 @@ fn claims_of_clients_without_a_certificate_are_removed() {
     );
 }
 
-/// What is quoted ends where the proxy ends it.
+/// Quotes in a client's fields are escaped in the access log.
 #[test]
-fn nothing_a_client_says_leaves_its_quotes() {
+fn clients_cannot_end_a_quoted_log_field() {
     let mut proxy = at_the_edge();
     let request = "GET / HTTP/1.1\r\nHost: shop\r\nuser-agent: a\" admin 200 \"b\\\r\n\
         connection: close\r\n\r\n";

@@ -24,7 +24,7 @@ fn round_trip(tcp: &mut TcpStream) -> std::io::Result<()> {
 }
 
 #[test]
-fn without_descriptors_what_is_open_goes_on_and_the_rest_waits() {
+fn without_descriptors_open_connections_continue_and_new_ones_wait() {
     let settings = Settings {
         filters: &tcp_proxy(""),
         descriptors: Some(DESCRIPTORS),

@@ -93,7 +93,7 @@ fn echo(tcp: TcpStream) {
 }
 
 #[test]
-fn long_bodies_pass_through_pipes_both_ways_and_connections_go_on() {
+fn long_bodies_are_spliced_both_ways_and_connections_are_reused() {
     let proxy = start(upstream(echo), None);
     let mut client = Peer::connect(proxy.front);
     for round in 0..3 {
@@ -137,7 +137,7 @@ fn a_body_that_its_upstream_cuts_short_is_cut_for_the_client() {
 }
 
 #[test]
-fn a_client_that_goes_in_the_middle_takes_its_upstream_connection_with_it() {
+fn a_client_that_disconnects_in_a_body_closes_its_upstream_connection() {
     let (told, hears) = channel();
     let proxy = start(
         upstream(move |tcp| {
@@ -162,7 +162,7 @@ fn a_client_that_goes_in_the_middle_takes_its_upstream_connection_with_it() {
 }
 
 #[test]
-fn a_body_that_comes_in_dribs_takes_the_usual_way() {
+fn a_body_in_small_pieces_is_not_spliced() {
     const PIECE: usize = 1000;
     let body = pattern(200 * PIECE);
     let whole = body.clone();
@@ -197,7 +197,7 @@ fn a_body_that_comes_in_dribs_takes_the_usual_way() {
 }
 
 #[test]
-fn without_descriptors_for_a_pipe_bodies_take_the_usual_way() {
+fn without_descriptors_for_a_pipe_bodies_are_not_spliced() {
     let proxy = start(upstream(echo), Some(64));
     let mut client = Peer::connect(proxy.front);
     client.ask(b"short");

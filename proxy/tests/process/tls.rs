@@ -246,7 +246,7 @@ fn memory(pid: u32) -> u64 {
 const BOUND: u64 = 16 << 20;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_client_that_stops_reading_in_the_middle_of_tls_is_let_go() {
+async fn a_client_that_stops_reading_in_the_middle_of_tls_is_closed() {
     let folder = tempfile::tempdir().unwrap();
     let (ended, end) = channel();
     let flood = move |mut tcp: TcpStream| {

@@ -61,7 +61,7 @@ async fn junk_is_refused_by_name_and_what_was_good_serves_on() {
 }
 
 #[tokio::test]
-async fn a_version_that_goes_back_is_taken_like_any_other() {
+async fn an_older_version_is_accepted_like_any_other() {
     let mut control = ControlPlane::start().await;
     let (_proxy, mut stream, port) = serving(&mut control).await;
     stream.give(routes("shop", "9", 200)).await;

@@ -1,7 +1,7 @@
 // Command app is the one program in the images of the cluster tests: static, so that an image needs
 // nothing beside it.
 //
-//	app pause                      what a pod's sandbox runs: collects orphans until it is told to end
+//	app pause                      what a pod's sandbox runs: reaps orphans until SIGTERM
 //	app serve [-listen :8080] [-name NAME]         HTTP: / answers NAME, /healthz 200; ends in order on SIGTERM
 //	app forward [-listen :15006] [-to 127.0.0.1:8080]   HTTP to that address, with a header Via: forward
 //	app get [-timeout 5s] URL      one GET: status, header and body; exit status 1 unless it is 200
@@ -77,7 +77,7 @@ func or(given, standard string) string {
 	return given
 }
 
-// pause is process 1 of a pod that shares its PID namespace: what loses its parent comes to it.
+// pause is process 1 of a pod that shares its PID namespace: orphans are reparented to it.
 func pause() {
 	signals := make(chan os.Signal, 16)
 	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGCHLD)
@@ -112,7 +112,7 @@ func forward(to string) http.Handler {
 	}
 	mux := http.NewServeMux()
 	mux.Handle("/", proxy)
-	// Its own: a start-up probe must not wait for the app, which starts after it.
+	// Its own health endpoint: a start-up probe must not wait for the app, which starts after it.
 	mux.HandleFunc("/forward/healthz", func(http.ResponseWriter, *http.Request) {})
 	return mux
 }
@@ -157,7 +157,7 @@ func get(target string, timeout time.Duration) error {
 	return nil
 }
 
-// tally counts what became of requests. Failures are few and read alike: texts are counted.
+// tally counts requests by outcome. Failures are few and have the same texts, which are counted.
 type tally struct {
 	lock     sync.Mutex
 	Answered int            `json:"answered"`

@@ -31,7 +31,7 @@ start_apiserver() {
     --profiling=false
     --audit-policy-file="$DIR/etc/audit.yaml" --audit-log-path="$DIR/logs/audit.log"
   )
-  # What the mesh's control plane asked for, by which tests see which rights it uses.
+  # Audit log of the requests of the mesh's control plane: tests compare it with the rights granted.
   cat >"$DIR/etc/audit.yaml" <<K
 apiVersion: audit.k8s.io/v1
 kind: Policy
@@ -70,7 +70,7 @@ start_controller_manager() {
   if [ "$MODE" = node ]; then
     flags+=(--allocate-node-cidrs=true --cluster-cidr="$POD_RANGE" --node-cidr-mask-size-ipv4=24 --node-cidr-mask-size-ipv6=64)
   else
-    # Without a kubelet, nodes are objects of the test: these controllers would take them for lost,
+    # Without a kubelet, nodes are objects of the test: these controllers would mark them as lost,
     # and delete their pods.
     flags+=(--controllers='*,-node-lifecycle-controller,-taint-eviction-controller,-pod-garbage-collector-controller')
   fi

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::cluster::Output;
 use crate::command::{run, succeed};
 
-/// What a release is called, and where it goes.
+/// Name and namespace of the release.
 const RELEASE: &str = "anyam";
 const NAMESPACE: &str = "anyam-system";
 
@@ -16,7 +16,7 @@ pub enum HelmVersion {
     V4,
 }
 
-/// A Helm that leaves nothing in the home folder, and the chart.
+/// A Helm with its folders outside of the home folder, and the chart.
 pub struct Helm {
     program: PathBuf,
     home: tempfile::TempDir,
@@ -58,7 +58,7 @@ impl Helm {
         command
     }
 
-    /// Runs it, in the chart's folder, and gives back what it prints.
+    /// Runs it in the chart's folder, and returns its output.
     ///
     /// # Panics
     /// When it fails.
@@ -66,7 +66,7 @@ impl Helm {
         succeed(&mut self.command(arguments), "")
     }
 
-    /// Runs it to whatever end.
+    /// Runs it, whatever its exit status.
     pub fn try_run(&self, arguments: &[&str]) -> Output {
         run(&mut self.command(arguments), "")
     }

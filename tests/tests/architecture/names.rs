@@ -1,4 +1,4 @@
-//! One name, one meaning: no two public types of a crate are called the same.
+//! One name, one meaning: no two types of a crate are called the same.
 //!
 //! Read from the source by `syn`; code under `#[cfg(test)]` does not count.
 
@@ -20,7 +20,10 @@ const CRATES: [&str; 6] = [
 const IN_THE_API: [&str; 4] = ["Condition", "FileError", "Object", "Objects"];
 const API: &str = "control-plane/src/types.rs";
 
-/// Public types of a file, those of its inline modules included.
+/// Names that private types of several modules may have: what they mean there, the module says.
+const GENERIC: [&str; 3] = ["Connection", "Inner", "State"];
+
+/// Types of a file, those of its inline modules included.
 fn types(items: &[syn::Item], found: &mut Vec<String>) {
     for item in items {
         let (attributes, visibility, name) = match item {
@@ -39,14 +42,17 @@ fn types(items: &[syn::Item], found: &mut Vec<String>) {
             }
             _ => continue,
         };
-        if matches!(visibility, syn::Visibility::Public(_)) && !is_test(attributes) {
-            found.push(name.to_string());
+        let name = name.to_string();
+        let may_repeat =
+            matches!(visibility, syn::Visibility::Inherited) && GENERIC.contains(&name.as_str());
+        if !may_repeat && !is_test(attributes) {
+            found.push(name);
         }
     }
 }
 
 #[test]
-fn no_two_public_types_of_a_crate_have_one_name() {
+fn no_two_types_of_a_crate_have_one_name() {
     let mut by_name: BTreeMap<(&str, String), Vec<String>> = BTreeMap::new();
     for (file, text) in super::sources() {
         let within = |name: &&&str| {
@@ -67,11 +73,11 @@ fn no_two_public_types_of_a_crate_have_one_name() {
             }
         }
     }
-    assert!(by_name.len() > 500, "only {} public types", by_name.len());
+    assert!(by_name.len() > 1000, "only {} types", by_name.len());
     let twice: Vec<_> = by_name
         .iter()
         .filter(|(_, files)| files.len() > 1)
         .map(|((_, name), files)| format!("{name}: {}", files.join(", ")))
         .collect();
-    super::report("one name for several public types of a crate", &twice);
+    super::report("one name for several types of a crate", &twice);
 }

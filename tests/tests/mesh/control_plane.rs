@@ -19,7 +19,7 @@ const NEW: &str = "240.240.9.2:8080";
 const ENOUGH: u64 = 50;
 
 #[test]
-fn without_its_control_plane_a_mesh_goes_on_and_stays_closed() {
+fn without_its_control_plane_a_mesh_continues_and_policies_hold() {
     let manifests = [
         STRICT,
         &service("cart", "cart", "240.240.9.1"),

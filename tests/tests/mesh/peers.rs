@@ -87,7 +87,7 @@ fn reachable(mesh: &Mesh, from: &Namespace, to: &str) {
 }
 
 #[test]
-fn go_speaks_to_go_through_two_sidecars() {
+fn go_clients_reach_go_servers_through_two_sidecars() {
     let manifests = [
         STRICT,
         &side("left", LEFT, "240.240.9.1"),

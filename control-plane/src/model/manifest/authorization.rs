@@ -48,20 +48,20 @@ pub struct AuthorizationPolicy {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[schemars(extend("enum" = ["Allow", "Deny", "Audit", "ALLOW", "DENY", "AUDIT"]))]
 pub enum Action {
-    /// What matches is let through; with such a policy, nothing else is.
+    /// Matching requests are allowed; others are denied unless another Allow policy matches.
     #[default]
     #[serde(alias = "ALLOW")]
     Allow,
-    /// What matches is refused, whatever else allows it.
+    /// Matching requests are denied, even if an Allow policy matches.
     #[serde(alias = "DENY")]
     Deny,
-    /// Never decides; what matches is counted and logged.
+    /// Matching requests are counted and logged; no decision.
     #[serde(alias = "AUDIT")]
     Audit,
 }
 
-/// Which callers may call what. What a Deny policy matches is refused; where an Allow policy holds,
-/// what none of them matches is refused.
+/// Access control for services and workloads. Requests that a Deny policy matches are denied; where
+/// Allow policies apply, requests that none of them matches are denied.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = schema::rule(
@@ -69,7 +69,7 @@ pub enum Action {
     "rules is required for Deny and Audit; `[{}]` matches everything",
 )))]
 pub struct AuthorizationSpec {
-    /// Services and workloads of the policy's namespace. Without: the namespace; in `anyam-system`,
+    /// Services and workloads of the policy's namespace. Default: the namespace; in `anyam-system`,
     /// the mesh.
     #[serde(default)]
     #[schemars(length(max = MAX_TARGETS), extend("x-kubernetes-validations" = schema::rule(
@@ -79,10 +79,10 @@ pub struct AuthorizationSpec {
         "only a Service (group \"\") or a whole Workload (group mesh.anyam.dev) can be targeted",
     )))]
     target_refs: Vec<TargetRef>,
-    /// What becomes of what matches a rule. Without: `Allow`.
+    /// Action on requests that match a rule. Default: `Allow`.
     #[serde(default)]
     action: Action,
-    /// What one of them matches, the policy matches.
+    /// The policy matches when one of its rules does.
     #[serde(default)]
     #[schemars(length(max = MAX_RULES))]
     rules: Vec<AuthorizationRule>,
@@ -92,11 +92,11 @@ pub struct AuthorizationSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AuthorizationRule {
-    /// Who calls. Without: anyone.
+    /// Sources. Default: all.
     #[serde(default)]
     #[schemars(length(max = MAX_ENTRIES))]
     pub from: Vec<RuleSource>,
-    /// What is called. Without: anything.
+    /// Operations. Default: all.
     #[serde(default)]
     #[schemars(length(max = MAX_ENTRIES))]
     pub to: Vec<Operation>,
@@ -110,13 +110,13 @@ pub struct AuthorizationRule {
     "is empty; leave `from` out to mean anyone",
 )))]
 pub struct RuleSource {
-    /// SPIFFE ids, with or without `spiffe://`; `*` at one end for anything.
+    /// SPIFFE ids, with or without `spiffe://`; `*` at one end is a wildcard.
     #[serde(default)]
     pub principals: Vec<Glob>,
     /// None of these.
     #[serde(default)]
     pub not_principals: Vec<Glob>,
-    /// Of the caller; `*` at the end for anything.
+    /// Namespaces of the caller; `*` at the end is a wildcard.
     #[serde(default)]
     #[schemars(schema_with = "schema::namespaces")]
     pub namespaces: Vec<Glob>,
@@ -124,7 +124,7 @@ pub struct RuleSource {
     #[serde(default)]
     #[schemars(schema_with = "schema::namespaces")]
     pub not_namespaces: Vec<Glob>,
-    /// Addresses and ranges that the connection comes from.
+    /// Source addresses and ranges of the connection.
     #[serde(default)]
     pub ip_blocks: Vec<Cidr>,
     /// None of these.
@@ -140,19 +140,19 @@ pub struct RuleSource {
     "is empty; leave `to` out to mean anything",
 )))]
 pub struct Operation {
-    /// Of the workload, not of the service.
+    /// Ports of the workload, not of the service.
     #[serde(default)]
     pub ports: Vec<NonZeroU16>,
     /// None of these.
     #[serde(default)]
     pub not_ports: Vec<NonZeroU16>,
-    /// Of the request, as GET; `*` at one end for anything.
+    /// Request methods, such as GET; `*` at one end is a wildcard.
     #[serde(default)]
     pub methods: Vec<Glob>,
     /// None of these.
     #[serde(default)]
     pub not_methods: Vec<Glob>,
-    /// Without the query; `*` at one end for anything.
+    /// Paths without the query; `*` at one end is a wildcard.
     #[serde(default)]
     #[schemars(schema_with = "schema::paths")]
     pub paths: Vec<Glob>,
@@ -160,7 +160,7 @@ pub struct Operation {
     #[serde(default)]
     #[schemars(schema_with = "schema::paths")]
     pub not_paths: Vec<Glob>,
-    /// The Host header; `*` at one end for anything.
+    /// Values of the Host header; `*` at one end is a wildcard.
     #[serde(default)]
     pub hosts: Vec<Glob>,
     /// None of these.
@@ -172,7 +172,7 @@ pub struct Operation {
     pub headers: Vec<HeaderTest>,
 }
 
-/// A request's header.
+/// A header of the request.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = schema::not_empty(
@@ -180,9 +180,9 @@ pub struct Operation {
     "needs `values` or `notValues`; `values: [\"*\"]` means present",
 )))]
 pub struct HeaderTest {
-    /// In any case.
+    /// Name, case-insensitive.
     pub name: HeaderName,
-    /// `*` at one end for anything; `*` alone: present.
+    /// Values; `*` at one end is a wildcard, `*` alone means present.
     #[serde(default)]
     pub values: Vec<Glob>,
     /// None of these.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::object::{FieldError, Key, Meta};
+use super::service::Transport;
 use super::values;
 
 /// Names the Service whose endpoints these are, in the slice's namespace.
@@ -78,7 +79,7 @@ pub struct SliceDocument {
     #[serde(default)]
     endpoints: Vec<EndpointSpec>,
     #[serde(default)]
-    ports: Vec<PortSpec>,
+    ports: Vec<SlicePortSpec>,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq)]
@@ -157,7 +158,7 @@ struct HintSpec {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PortSpec {
+struct SlicePortSpec {
     #[serde(default)]
     name: Option<String>,
     /// Absent: all ports, which does not tell the target of the Service's port.
@@ -168,14 +169,6 @@ struct PortSpec {
     /// Not used: the Service's own port has the field too, and that one counts.
     #[serde(default, rename = "appProtocol")]
     _app_protocol: IgnoredAny,
-}
-
-#[derive(Clone, Copy, Deserialize, PartialEq)]
-#[serde(rename_all = "UPPERCASE")]
-enum Transport {
-    Tcp,
-    Udp,
-    Sctp,
 }
 
 impl EndpointSlice {
@@ -211,7 +204,7 @@ impl EndpointSlice {
         }
         let service = meta.labels.get(SERVICE_NAME).filter(|_| !host_names);
         let service = service.map(|name| Key::new(&meta.namespace, name));
-        let tcp = |port: &PortSpec| port.protocol.is_none_or(|it| it == Transport::Tcp);
+        let tcp = |port: &SlicePortSpec| port.protocol.is_none_or(|it| it == Transport::Tcp);
         let ports = document.ports.into_iter().filter(tcp);
         Ok(EndpointSlice {
             service,

@@ -21,9 +21,9 @@ pub struct FilterSpec {
     #[serde(rename = "type")]
     kind: FilterKind,
     #[serde(default)]
-    request_header_modifier: Option<HeaderSpec>,
+    request_header_modifier: Option<HeaderModifierSpec>,
     #[serde(default)]
-    response_header_modifier: Option<HeaderSpec>,
+    response_header_modifier: Option<HeaderModifierSpec>,
     #[serde(default)]
     request_redirect: Option<RedirectSpec>,
     #[serde(default, rename = "urlRewrite")]
@@ -48,18 +48,18 @@ enum FilterKind {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct HeaderSpec {
+struct HeaderModifierSpec {
     #[serde(default)]
-    set: Vec<Header>,
+    set: Vec<HeaderValue>,
     #[serde(default)]
-    add: Vec<Header>,
+    add: Vec<HeaderValue>,
     #[serde(default)]
     remove: Vec<HeaderName>,
 }
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Header {
+struct HeaderValue {
     name: HeaderName,
     value: HeaderText,
 }
@@ -241,14 +241,14 @@ impl FractionSpec {
     }
 }
 
-impl HeaderSpec {
+impl HeaderModifierSpec {
     fn read(self, at: &str) -> Result<HeaderEdits, FieldError> {
         let refused = |name: &HeaderName| {
             let name = name.lower();
             name == "host" || name.starts_with("x-envoy-") || name.starts_with("x-anyam-")
         };
         // Of entries with the same name, the first counts (Gateway API).
-        let pairs = |field: &str, headers: Vec<Header>| {
+        let pairs = |field: &str, headers: Vec<HeaderValue>| {
             let mut pairs: Vec<(String, String)> = Vec::new();
             for (index, header) in headers.into_iter().enumerate() {
                 if refused(&header.name) {

@@ -13,7 +13,7 @@ pub struct HttpMatch {
     #[serde(default)]
     path: Option<PathSpec>,
     #[serde(default)]
-    headers: Vec<HeaderSpec>,
+    headers: Vec<HeaderMatchSpec>,
     #[serde(default)]
     query_params: Vec<QuerySpec>,
     #[serde(default)]
@@ -50,7 +50,7 @@ enum ValueKind {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct HeaderSpec {
+struct HeaderMatchSpec {
     #[serde(default, rename = "type")]
     kind: ValueKind,
     name: HeaderName,
@@ -87,7 +87,7 @@ pub struct GrpcMatch {
     #[serde(default)]
     method: Option<GrpcMethod>,
     #[serde(default)]
-    headers: Vec<HeaderSpec>,
+    headers: Vec<HeaderMatchSpec>,
 }
 
 #[derive(Deserialize)]
@@ -220,7 +220,7 @@ fn is_grpc_name(text: &str) -> bool {
 }
 
 /// Of entries with the same name, the first counts (Gateway API).
-fn headers(specs: Vec<HeaderSpec>, at: &str) -> Result<Vec<ValueMatch>, FieldError> {
+fn headers(specs: Vec<HeaderMatchSpec>, at: &str) -> Result<Vec<ValueMatch>, FieldError> {
     let mut all: Vec<ValueMatch> = Vec::new();
     for (index, spec) in specs.into_iter().enumerate() {
         let at = format!("{at}.headers[{index}].value");

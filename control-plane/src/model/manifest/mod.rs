@@ -1,14 +1,15 @@
 //! What users write: one typed object a manifest, checked while it is read.
 //!
-//! - [`object`], [`values`]: what all objects share; values checked while they are read
+//! - [`object`], [`values`], [`families`]: what all objects share; values checked while they are read
 //! - [`read`]: a manifest into one of [`service`], [`endpoint_slice`], [`workload`], [`route`] (with [`route_spec`],
 //!   [`match_spec`], [`filter_spec`], [`cors_spec`], [`path_edit_spec`], [`reference`](mod@reference)),
 //!   [`authorization`], [`policy`] (with [`resilience`]), [`grant`]
-//! - [`schema`]: what the API server is told of the values in our own kinds
+//! - [`schema`]: JSON schemas of the values in our own kinds
 
 pub mod authorization;
 pub mod cors_spec;
 pub mod endpoint_slice;
+pub mod families;
 pub mod filter_spec;
 pub mod grant;
 pub mod match_spec;

@@ -122,7 +122,7 @@ impl fmt::Display for ObjectId {
 
 /// `metadata`, as far as the mesh looks at it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(from = "Metadata")]
+#[serde(from = "MetadataSpec")]
 pub struct Meta {
     pub name: String,
     pub namespace: String,
@@ -151,7 +151,7 @@ impl Meta {
 /// `metadata` as it may be written. What the API server adds is accepted and not used.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Metadata {
+struct MetadataSpec {
     #[serde(deserialize_with = "values::subdomain")]
     name: String,
     #[serde(default = "default_namespace", deserialize_with = "values::label")]
@@ -188,8 +188,8 @@ fn default_namespace() -> String {
     "default".to_owned()
 }
 
-impl From<Metadata> for Meta {
-    fn from(from: Metadata) -> Self {
+impl From<MetadataSpec> for Meta {
+    fn from(from: MetadataSpec) -> Self {
         Meta {
             name: from.name,
             namespace: from.namespace,
@@ -216,7 +216,7 @@ impl FieldError {
     }
 }
 
-/// What a policy holds for.
+/// A target of a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TargetRef {

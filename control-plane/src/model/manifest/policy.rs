@@ -25,8 +25,8 @@ pub struct MeshPolicy {
     pub spec: MeshSpec,
 }
 
-/// What holds for a mesh, a namespace or a workload. The most specific policy that sets a field has
-/// precedence, field by field.
+/// Settings of a mesh, a namespace or a workload. For each field, the most specific policy that
+/// sets it has precedence.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("x-kubernetes-validations" = schema::rule(
@@ -35,7 +35,7 @@ pub struct MeshPolicy {
     "mtls.ports needs targetRefs to a Workload",
 )))]
 pub struct MeshSpec {
-    /// Workloads of the policy's namespace. Without: the namespace; in `anyam-system`, the mesh.
+    /// Workloads of the policy's namespace. Default: the namespace; in `anyam-system`, the mesh.
     #[serde(default)]
     #[schemars(length(max = MAX_TARGETS), extend("x-kubernetes-validations" = schema::rule(
         "self.all(t, t.kind == 'Workload' && (!has(t.group) || t.group in ['', 'mesh.anyam.dev']) \
@@ -46,48 +46,48 @@ pub struct MeshSpec {
     /// Whether callers must use mTLS.
     #[serde(default)]
     pub mtls: Option<Mtls>,
-    /// What may leave the mesh.
+    /// Connections to destinations outside of the mesh.
     #[serde(default)]
     pub egress: Option<Egress>,
-    /// For services whose own policy does not set the field.
+    /// Defaults for services without a BackendPolicy that sets the field.
     #[serde(default)]
     pub defaults: Defaults,
-    /// What sidecars log of requests and connections.
+    /// Access logs of sidecars.
     #[serde(default)]
     pub access_log: Option<AccessLog>,
-    /// What sidecars do with request paths.
+    /// Normalization of request paths by sidecars.
     #[serde(default)]
     pub path_normalization: Option<PathNormalization>,
 }
 
-/// What sidecars do with request paths beyond what they always do: dot segments, slashes and
-/// escapes of unreserved characters are put right everywhere.
+/// Normalization of request paths beyond what sidecars always do: dot segments, repeated slashes and
+/// escapes of unreserved characters are normalized everywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PathNormalization {
-    /// What becomes of requests with `%2F` or `%5C` in their path. Without: `Reject` on ports where a
+    /// Handling of requests with `%2F` or `%5C` in the path. Default: `Reject` on ports where a
     /// policy matches paths, else `Keep`.
     pub escaped_slashes: EscapedSlashes,
 }
 
-/// What becomes of requests with `%2F` or `%5C` in their path.
+/// Handling of requests with `%2F` or `%5C` in the path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 pub enum EscapedSlashes {
-    /// Answered with 400.
+    /// The response is 400.
     Reject,
-    /// Passed on as they are.
+    /// Forwarded unchanged.
     Keep,
-    /// Decoded, and put right with the rest of the path.
+    /// Decoded before the path is normalized.
     Unescape,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Mtls {
-    /// Without: that of the next wider policy, at last `Permissive`.
+    /// Default: the mode of the next wider policy, finally `Permissive`.
     #[serde(default)]
     pub mode: Option<MtlsMode>,
-    /// By the workload's port.
+    /// Mode by port of the workload.
     #[serde(default, deserialize_with = "by_port")]
     #[schemars(schema_with = "ports_schema")]
     pub ports: BTreeMap<NonZeroU16, MtlsMode>,
@@ -109,20 +109,20 @@ fn ports_schema(generator: &mut SchemaGenerator) -> Schema {
 pub enum MtlsMode {
     /// Plaintext is refused.
     Strict,
-    /// Both are taken.
+    /// mTLS and plaintext are accepted.
     Permissive,
-    /// No mTLS is taken or offered.
+    /// mTLS is neither accepted nor used.
     Disabled,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Egress {
-    /// What becomes of connections to addresses outside the mesh.
+    /// Handling of connections to addresses outside of the mesh.
     pub mode: EgressMode,
 }
 
-/// What becomes of connections to addresses outside the mesh.
+/// Handling of connections to addresses outside of the mesh.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 pub enum EgressMode {
     Allow,
@@ -133,37 +133,37 @@ pub enum EgressMode {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Defaults {
-    /// Of a connection to an endpoint.
+    /// Time-out of connecting to an endpoint.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-validations" = schema::more_than_zero()))]
     pub connect_timeout: Option<Span>,
-    /// Of a whole request; 0s or absent: none.
+    /// Time-out of a request as a whole; 0s or absent: none.
     #[serde(default)]
     pub request_timeout: Option<Span>,
     /// Retries where a route configures none.
     #[serde(default)]
     pub retry: Option<RetrySpec>,
-    /// When a failing endpoint is left out.
+    /// Ejection of failing endpoints.
     #[serde(default)]
     pub outlier_detection: Option<OutlierSpec>,
-    /// How TCP travels between sidecars.
+    /// Transport of TCP between sidecars.
     #[serde(default)]
     pub tcp_transport: Option<TcpTransport>,
 }
 
-/// How TCP travels between sidecars.
+/// Transport of TCP between sidecars.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 pub enum TcpTransport {
-    /// A TLS connection each.
+    /// One TLS connection for each TCP connection.
     Direct,
-    /// Inside few HTTP/2 connections, to workloads whose sidecar takes them so.
+    /// In tunnels inside few HTTP/2 connections, to workloads whose sidecar accepts tunnels.
     Tunnel,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AccessLog {
-    /// Of a line on the sidecar's standard output.
+    /// Format of the lines on the sidecar's standard output.
     pub format: LogFormat,
 }
 
@@ -230,7 +230,7 @@ pub struct BackendPolicy {
     pub spec: BackendSpec,
 }
 
-/// How calls to services behave.
+/// Settings of calls to services.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(extend("required" = ["targetRefs"]))]
@@ -243,10 +243,10 @@ pub struct BackendSpec {
         "only a whole Service (group \"\") can be targeted",
     )))]
     target_refs: Vec<TargetRef>,
-    /// How an endpoint is chosen.
+    /// Load balancing policy.
     #[serde(default)]
     pub load_balancer: Option<LoadBalancer>,
-    /// When a failing endpoint is left out.
+    /// Ejection of failing endpoints.
     #[serde(default)]
     pub outlier_detection: Option<OutlierSpec>,
     /// Circuit breakers of each caller's sidecar.
@@ -255,27 +255,27 @@ pub struct BackendSpec {
     /// Retries where a route configures none.
     #[serde(default)]
     pub retry: Option<RetrySpec>,
-    /// How many retries may be under way at once.
+    /// Bound on concurrent retries.
     #[serde(default)]
     pub retry_budget: Option<RetryBudget>,
-    /// Of a connection to an endpoint.
+    /// Time-out of connecting to an endpoint.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-validations" = schema::more_than_zero()))]
     pub connect_timeout: Option<Span>,
-    /// Of a whole request; 0s: none.
+    /// Time-out of a request as a whole; 0s: none.
     #[serde(default)]
     pub request_timeout: Option<Span>,
-    /// After which a connection without requests, or without bytes, is closed.
+    /// Time without requests (HTTP) or bytes (TCP) after which a connection is closed.
     #[serde(default)]
     pub idle_timeout: Option<Span>,
-    /// After which a connection is closed.
+    /// Requests after which a connection is closed.
     #[serde(default)]
     pub max_requests_per_connection: Option<NonZeroU32>,
-    /// Whether HTTP/1 calls travel as HTTP/2 between sidecars. Off by default: HTTP/1 costs less at a
-    /// steady load and in bulk, HTTP/2 has fewer connections and costs less at the limit.
+    /// Whether HTTP/1 requests are sent as HTTP/2 between sidecars. Off by default: HTTP/1 needs less
+    /// CPU at a steady load and in bulk, HTTP/2 has fewer connections and needs less at saturation.
     #[serde(default)]
     pub http2: Option<bool>,
-    /// How TCP travels between sidecars.
+    /// Transport of TCP between sidecars.
     #[serde(default)]
     pub tcp_transport: Option<TcpTransport>,
 }

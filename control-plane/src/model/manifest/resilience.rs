@@ -11,21 +11,21 @@ use super::values::Span;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OutlierSpec {
-    /// Answers 5xx and failed connections in a row; 0: not looked at.
+    /// Consecutive 5xx responses and failed connections; 0: off.
     #[serde(default)]
     pub consecutive_errors: Option<u32>,
-    /// Answers 502, 503, 504 and failed connections in a row; 0: not looked at.
+    /// Consecutive 502, 503 and 504 responses and failed connections; 0: off.
     #[serde(default)]
     pub consecutive_gateway_errors: Option<u32>,
-    /// Between two looks at which endpoints may come back.
+    /// Interval of sweeps, which end ejections.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-validations" = schema::more_than_zero()))]
     pub interval: Option<Span>,
-    /// How long an endpoint is left out the first time; each time after that, longer.
+    /// Duration of the first ejection; it grows with each further one.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-validations" = schema::more_than_zero()))]
     pub base_ejection: Option<Span>,
-    /// Of a service's endpoints, those that may be left out at once.
+    /// Maximum share of a service's endpoints that are ejected at a time.
     #[serde(default)]
     #[schemars(range(max = 100))]
     pub max_ejection_percent: Option<u32>,
@@ -38,7 +38,7 @@ pub struct Limits {
     /// Open connections.
     #[serde(default)]
     pub connections: Option<u32>,
-    /// Requests that wait for a connection.
+    /// Pending requests, which wait for a connection.
     #[serde(default)]
     pub pending: Option<u32>,
     /// Requests in flight.
@@ -53,17 +53,17 @@ pub struct Limits {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RetrySpec {
-    /// After the first; 0: none.
+    /// Maximum of retries; 0: none.
     #[serde(default)]
     #[schemars(range(max = 10))]
     pub attempts: Option<u32>,
-    /// Before the first retry; it grows with each one.
+    /// Back-off before the first retry; it grows with each retry.
     #[serde(default)]
     pub backoff: Option<Span>,
-    /// Of each attempt.
+    /// Time-out of each attempt.
     #[serde(default)]
     pub per_try_timeout: Option<Span>,
-    /// Status codes that are worth another attempt.
+    /// Retriable status codes.
     #[serde(default)]
     #[schemars(inner(range(min = 400, max = 599)))]
     pub codes: Vec<u16>,
@@ -73,11 +73,11 @@ pub struct RetrySpec {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RetryBudget {
-    /// Retries per 100 active requests.
+    /// Concurrent retries per 100 active requests.
     #[serde(default)]
     #[schemars(range(max = 100))]
     pub percent: Option<u32>,
-    /// Retries that are allowed whatever the share is.
+    /// Concurrent retries that are always allowed.
     #[serde(default)]
     pub min_retries: Option<u32>,
 }

@@ -75,7 +75,7 @@ struct RuleSpec<M> {
     #[serde(default)]
     timeouts: TimeoutSpec,
     #[serde(default)]
-    retry: Option<RetrySpec>,
+    retry: Option<RouteRetrySpec>,
 }
 
 reference! {
@@ -98,7 +98,7 @@ struct TimeoutSpec {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct RetrySpec {
+struct RouteRetrySpec {
     #[serde(default)]
     codes: Vec<u16>,
     #[serde(default)]
@@ -318,7 +318,7 @@ impl TimeoutSpec {
     }
 }
 
-impl RetrySpec {
+impl RouteRetrySpec {
     fn read(self, at: &str, errors: &mut Vec<FieldError>) -> Retry {
         for (index, code) in self.codes.iter().enumerate() {
             if !(400..600).contains(code) {

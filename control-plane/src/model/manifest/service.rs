@@ -8,9 +8,9 @@ use std::num::NonZeroU16;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, Unexpected, Visitor};
 
+use super::families::Families;
 use super::object::{FieldError, Meta};
 use super::values::check_name;
-use crate::model::mesh::Families;
 
 /// What a port carries, as far as it is declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -150,7 +150,7 @@ pub struct ServiceSpec {
     #[serde(default)]
     selector: BTreeMap<String, String>,
     #[serde(default)]
-    ports: Vec<PortSpec>,
+    ports: Vec<ServicePortSpec>,
     #[serde(default, rename = "clusterIP")]
     cluster_ip: Option<String>,
     #[serde(default, rename = "clusterIPs")]
@@ -211,7 +211,7 @@ enum ServiceType {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PortSpec {
+struct ServicePortSpec {
     #[serde(default)]
     name: String,
     port: NonZeroU16,
@@ -225,9 +225,10 @@ struct PortSpec {
     _node_port: IgnoredAny,
 }
 
+/// `protocol` of a port, core/v1.
 #[derive(Clone, Copy, Default, Deserialize, PartialEq)]
 #[serde(rename_all = "UPPERCASE")]
-enum Transport {
+pub(super) enum Transport {
     #[default]
     Tcp,
     Udp,

@@ -7,11 +7,11 @@ use std::ops::RangeInclusive;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::Deserialize;
 
+use super::families::Families;
 use super::object::{FieldError, Key, Meta};
 use super::service::AppProtocol;
 use super::{schema, values};
 use crate::injected::{HEALTH_PORT, METRICS_PORT};
-use crate::model::mesh::Families;
 
 /// Addresses one workload may have.
 const MAX_ADDRESSES: usize = 8;
@@ -80,57 +80,55 @@ pub struct WorkloadPort {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Locality {
-    /// As a node's label `topology.kubernetes.io/region`.
+    /// As the node label `topology.kubernetes.io/region`.
     #[serde(default)]
     pub region: String,
-    /// As a node's label `topology.kubernetes.io/zone`.
+    /// As the node label `topology.kubernetes.io/zone`.
     #[serde(default)]
     pub zone: String,
-    /// Within the zone, as a rack.
+    /// A part of the zone, for example a rack.
     #[serde(default)]
     pub sub_zone: String,
 }
 
-/// A program of the mesh that is no pod.
+/// A workload outside of Kubernetes.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WorkloadSpec {
-    /// At which it is reached; the first is the primary one.
+    /// Its addresses; the first is the primary one.
     #[schemars(schema_with = "addresses_schema")]
     addresses: Vec<IpAddr>,
-    /// The service account in its identity. Without: default.
+    /// The service account of its identity; default: `default`.
     #[serde(default = "default_account", deserialize_with = "values::subdomain")]
     #[schemars(schema_with = "schema::subdomain")]
     service_account: String,
-    /// At which it listens.
+    /// Listening ports.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["port"]))]
-    ports: Vec<PortSpec>,
-    /// Whether a sidecar stands beside it: decides between mTLS and plaintext towards it. Without:
-    /// true.
+    ports: Vec<WorkloadPortSpec>,
+    /// Whether it has a sidecar: connections to it use mTLS then, else plaintext. Default: true.
     #[serde(default = "yes")]
     sidecar: bool,
-    /// Whether that sidecar takes TCP inside HTTP/2 connections; a stock Envoy does not. Without:
-    /// true.
+    /// Whether its sidecar accepts TCP in tunnels; a stock Envoy does not. Default: true.
     #[serde(default = "yes")]
     tunnels: bool,
-    /// False: left out of its services' endpoints. Without: true.
+    /// False: it is not an endpoint of its services. Default: true.
     #[serde(default = "yes")]
     ready: bool,
-    /// Where it is, for locality-aware load balancing.
+    /// Its locality, for locality-aware load balancing.
     #[serde(default)]
     locality: Option<Locality>,
-    /// Its share of a service's load, relative to the others. Without: 1.
+    /// Its weight in load balancing, relative to other endpoints. Default: 1.
     #[serde(default)]
     weight: Option<NonZeroU16>,
-    /// The machine it runs on.
+    /// Name of the machine that it runs on.
     #[serde(default)]
     node: String,
-    /// Its name in the headless service that `subdomain` names, as a Pod's.
+    /// Its hostname in the headless service `subdomain`, as for a Pod.
     #[serde(default, deserialize_with = "values::optional_label")]
     #[schemars(schema_with = "schema::label")]
     hostname: Option<String>,
-    /// The headless service in which it has a hostname, as a Pod's.
+    /// The headless service in which it has a hostname, as for a Pod.
     #[serde(default, deserialize_with = "values::optional_label")]
     #[schemars(schema_with = "schema::label")]
     subdomain: Option<String>,
@@ -142,23 +140,23 @@ fn addresses_schema(_: &mut SchemaGenerator) -> Schema {
 
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct PortSpec {
-    /// For services whose targetPort is a name.
+struct WorkloadPortSpec {
+    /// Name, for services whose targetPort is a name.
     #[serde(default)]
     name: String,
-    /// At which it listens.
+    /// Listening port.
     port: NonZeroU16,
-    /// Of the transport.
+    /// Transport protocol.
     #[serde(default)]
-    protocol: Transport,
-    /// What it speaks, as a Service's appProtocol.
+    protocol: WorkloadTransport,
+    /// Application protocol, as appProtocol of a Service.
     #[serde(default)]
     app_protocol: Option<String>,
 }
 
 #[derive(Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
-enum Transport {
+enum WorkloadTransport {
     #[default]
     Tcp,
 }
@@ -202,7 +200,7 @@ impl Workload {
         }
         let mut ports: Vec<WorkloadPort> = Vec::new();
         for (index, port) in spec.ports.into_iter().enumerate() {
-            let Transport::Tcp = port.protocol;
+            let WorkloadTransport::Tcp = port.protocol;
             if ports.iter().any(|other| other.number == port.port.get()) {
                 let path = format!("spec.ports[{index}].port");
                 errors.push(FieldError::new(

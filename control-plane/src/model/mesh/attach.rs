@@ -1,4 +1,4 @@
-//! Which route governs which port of which service (Gateway API for service meshes, GEP-1294 and
+//! The routes that are attached to each port of a Service (Gateway API for service meshes, GEP-1294 and
 //! GEP-1426).
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use crate::model::manifest::object::{Key, Kind};
 use crate::model::manifest::route::{Parent, Route};
 use crate::model::manifest::service::{AppProtocol, Service, ServicePort};
 
-/// A route as it is attached to one port.
+/// A route that is attached to a port.
 struct Attached<'a> {
     route: &'a Arc<Route>,
     /// One of its parentRefs names this port.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::affected::{Affected, Changed};
 use super::attach;
-use super::change::{Delta, Origin};
+use super::change::{ObjectDelta, Origin};
 use super::conditions::ConditionContext;
 use super::cover;
 use super::endpoints::{EndpointsBy, Slices};
@@ -68,7 +68,7 @@ impl Builder {
 
     /// Takes the differences of a source. Gives the new state and where it may differ from the
     /// last.
-    pub fn apply(&mut self, delta: Delta) -> (Arc<Mesh>, Changed) {
+    pub fn apply(&mut self, delta: ObjectDelta) -> (Arc<Mesh>, Changed) {
         let mut affected = Affected::default();
         for id in delta.removed {
             if id.kind == Kind::Service {

@@ -19,7 +19,7 @@ pub enum Origin {
     },
 }
 
-/// What the status of an object in a cluster says besides what became of it.
+/// Facts of an object in a cluster that its status needs besides its conditions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ClusterDetails {
     /// `metadata.generation` of what was read.
@@ -115,13 +115,13 @@ impl fmt::Display for Origin {
 
 /// Objects that differ from the last report.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Delta {
+pub struct ObjectDelta {
     /// Added, or in place of the one of the same kind and name; also one that only moved.
     pub set: Vec<(Object, Origin)>,
     pub removed: Vec<ObjectId>,
 }
 
-impl Delta {
+impl ObjectDelta {
     pub fn is_empty(&self) -> bool {
         self.set.is_empty() && self.removed.is_empty()
     }

@@ -136,7 +136,7 @@ impl ConditionContext<'_> {
         condition
     }
 
-    /// Of the policies that hold for the same, the one that counts.
+    /// The policy with precedence.
     fn winner(&self, facet: &Facet) -> Option<Key> {
         let key = |object: &Object| Some(object.meta().key());
         self.objects.winner(facet, key)
@@ -168,7 +168,7 @@ impl ConditionContext<'_> {
     }
 }
 
-/// Addresses that another one has.
+/// AddressConflict conditions.
 fn conflict<'a>(
     kind: &str,
     key: &Key,

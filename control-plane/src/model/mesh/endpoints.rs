@@ -8,10 +8,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Families, Mesh, PortEntry, ServiceEntry, WorkloadEntry};
+use super::{Mesh, PortEntry, ServiceEntry, WorkloadEntry};
 use crate::model::manifest::endpoint_slice::{
     Conditions, EndpointSlice, Hints, SliceEndpoint, SlicePort,
 };
+use crate::model::manifest::families::Families;
 use crate::model::manifest::object::Key;
 use crate::model::manifest::service::PortRef;
 use crate::model::manifest::workload::Workload;

@@ -40,6 +40,7 @@ use persistent::Map;
 use self::authorization::AuthorizationPolicies;
 use self::endpoints::{EndpointsBy, Slices};
 use self::status::ObjectStatus;
+use super::manifest::families::Families;
 use super::manifest::grant::ReferenceGrant;
 use super::manifest::object::{Key, Kind, ObjectId};
 use super::manifest::policy::{
@@ -78,32 +79,6 @@ impl Default for MeshOptions {
             endpoints: EndpointsBy::default(),
             machine_ranges: None,
         }
-    }
-}
-
-/// Families of addresses.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Families {
-    pub v4: bool,
-    pub v6: bool,
-}
-
-impl Families {
-    pub const V4: Self = Families {
-        v4: true,
-        v6: false,
-    };
-    pub const BOTH: Self = Families { v4: true, v6: true };
-
-    pub fn of(addresses: &[IpAddr]) -> Self {
-        Families {
-            v4: addresses.iter().any(IpAddr::is_ipv4),
-            v6: addresses.iter().any(IpAddr::is_ipv6),
-        }
-    }
-
-    pub fn have(self, ip: IpAddr) -> bool {
-        if ip.is_ipv4() { self.v4 } else { self.v6 }
     }
 }
 

@@ -31,7 +31,7 @@ pub fn conditions(mesh: &Mesh, route: &Route, origin: &Origin) -> RouteCondition
     for parent in &route.parents {
         let outcome = acceptance(mesh, route, parent);
         if parent.service {
-            let (accepted, partially) = judged(&outcome, &invalid);
+            let (accepted, partially) = conditions_of(&outcome, &invalid);
             let conditions = [
                 Some(accepted),
                 Some(refs.clone()),
@@ -102,7 +102,7 @@ fn governing_instead(port: &PortEntry, route: &Route, service: &Key) -> Option<K
 }
 
 /// `Accepted` and, where some rules of an accepted route are invalid, `PartiallyInvalid`.
-fn judged(outcome: &Outcome, invalid: &InvalidRules) -> (Condition, Option<Condition>) {
+fn conditions_of(outcome: &Outcome, invalid: &InvalidRules) -> (Condition, Option<Condition>) {
     match outcome {
         Err((reason, message)) => (Condition::no(ACCEPTED, reason, message.clone()), None),
         Ok(_) if invalid.all => {

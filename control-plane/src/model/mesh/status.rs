@@ -46,14 +46,14 @@ pub fn fields_left_out(parts: &[LeftOut]) -> Option<Condition> {
     (!messages.is_empty()).then(all)
 }
 
-/// What became of a route at one of its parents (Gateway API's RouteParentStatus).
+/// Conditions of a route at one of its parents (Gateway API's RouteParentStatus).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParentStatus {
     pub parent: Parent,
     pub conditions: Vec<Condition>,
 }
 
-/// An object with what became of it.
+/// An object with its conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectStatus {
     pub id: ObjectId,

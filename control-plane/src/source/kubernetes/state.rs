@@ -8,7 +8,7 @@ use super::status::Statuses;
 use super::watch::{Decoded, Event};
 use crate::model::manifest::object::Key;
 use crate::model::manifest::workload::{Locality, Workload};
-use crate::model::mesh::change::{ClusterDetails, Delta, LeftOut, Origin};
+use crate::model::mesh::change::{ClusterDetails, LeftOut, ObjectDelta, Origin};
 use crate::model::{Kind, Object, ObjectId};
 use crate::source::{About, FileError, Observed};
 
@@ -115,7 +115,7 @@ impl ClusterState {
 
     /// What differs from the last report.
     pub fn report(&mut self) -> Observed {
-        let mut delta = Delta::default();
+        let mut delta = ObjectDelta::default();
         for (id, before) in std::mem::take(&mut self.reported) {
             match self.served.get(&id) {
                 Some(now) if before.as_ref() == Some(now) => {}

@@ -92,7 +92,7 @@ pub async fn follow(client: Client, watched: WatchedKind, to: mpsc::Sender<Event
 }
 
 async fn follow_with(waits: Waits, client: Client, watched: WatchedKind, to: mpsc::Sender<Event>) {
-    let mut there = Presence::default();
+    let mut there = CrdState::default();
     loop {
         let resource = match timeout(waits.answer, served(&client, watched)).await {
             Ok(Ok(resource)) => resource,
@@ -123,7 +123,7 @@ async fn follow_with(waits: Waits, client: Client, watched: WatchedKind, to: mps
             sleep(waits.absent).await;
             continue;
         };
-        there = Presence::There;
+        there = CrdState::Served;
         let ended = match watched {
             WatchedKind::Node => objects(&client, &resource, watched, &to, node).await,
             WatchedKind::Pod => objects(&client, &resource, watched, &to, workload).await,
@@ -140,36 +140,36 @@ async fn follow_with(waits: Waits, client: Client, watched: WatchedKind, to: mps
     }
 }
 
-/// Whether objects of a kind are reported.
+/// Whether the API server serves a kind, so that its objects are reported.
 #[derive(Clone, Copy, Debug, Default)]
-enum Presence {
+enum CrdState {
     #[default]
     Absent,
-    There,
+    Served,
     /// The API server has not served the kind since then; its objects are kept.
     Missing(Instant),
 }
 
-impl Presence {
+impl CrdState {
     /// Called when the API server does not serve the kind. Returns whether its objects are kept.
     async fn holds(&mut self, waits: Waits, client: &Client, watched: WatchedKind) -> bool {
         let since = match *self {
-            Presence::Absent => return false,
-            Presence::There => Instant::now(),
-            Presence::Missing(since) => since,
+            CrdState::Absent => return false,
+            CrdState::Served => Instant::now(),
+            CrdState::Missing(since) => since,
         };
         let asked = timeout(waits.answer, is_deleted(client, watched)).await;
         if asked.unwrap_or(false) {
             tracing::warn!(kind = %watched, "their CustomResourceDefinition is deleted, so all of them are gone");
-            *self = Presence::Absent;
+            *self = CrdState::Absent;
         } else if since.elapsed() >= waits.withdrawn {
             tracing::error!(kind = %watched, "the API server has not served this kind for {:?}: its objects are not in force any more", waits.withdrawn);
-            *self = Presence::Absent;
-        } else if matches!(self, Presence::There) {
+            *self = CrdState::Absent;
+        } else if matches!(self, CrdState::Served) {
             tracing::error!(kind = %watched, "the API server does not serve this kind any more; its objects stay in force for {:?}", waits.withdrawn);
-            *self = Presence::Missing(since);
+            *self = CrdState::Missing(since);
         }
-        !matches!(self, Presence::Absent)
+        !matches!(self, CrdState::Absent)
     }
 }
 
@@ -343,12 +343,12 @@ mod tests {
     use super::*;
     use crate::model::Kind;
 
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
     const POLICIES: WatchedKind = WatchedKind::Manifest(Kind::MeshPolicy);
     const SOON: Waits = Waits {
         answer: Duration::from_millis(50),
         again: Duration::from_millis(5),
-        absent: PATIENCE,
+        absent: TIMEOUT,
         withdrawn: Duration::from_millis(400),
     };
 
@@ -420,7 +420,7 @@ mod tests {
         let following = tokio::spawn(follow_with(waits, client, POLICIES, to));
         let mut next = async || {
             loop {
-                let event = timeout(PATIENCE, events.recv()).await.unwrap().unwrap();
+                let event = timeout(TIMEOUT, events.recv()).await.unwrap().unwrap();
                 if !matches!(event, Event::Missing(POLICIES)) {
                     return event;
                 }
@@ -465,7 +465,7 @@ mod tests {
         });
         let (to, _events) = mpsc::channel(16);
         let following = tokio::spawn(follow_with(SOON, client, POLICIES, to));
-        assert!(timeout(PATIENCE, seen.recv()).await.is_ok());
+        assert!(timeout(TIMEOUT, seen.recv()).await.is_ok());
         following.abort();
     }
 }

@@ -1,4 +1,4 @@
-{{/* Names are fixed: sidecars, the webhook and the documentation lead to them. A cluster has one mesh. */}}
+{{/* Names are fixed, as sidecars, the webhook and the documentation refer to them. A cluster has one mesh. */}}
 {{- define "anyam.name" -}}anyam-control{{- end }}
 
 {{- define "anyam.selector" -}}
@@ -23,7 +23,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- if not (contains "@" $repository) }}:{{ $root.Values.image.tag | default $root.Chart.AppVersion }}{{ end }}
 {{- end }}
 
-{{/* Where a port listens: on IPv6, IPv4 is served too. */}}
+{{/* Listening address of a port; on IPv6 it accepts IPv4 too. */}}
 {{- define "anyam.any" -}}
 {{- if .Values.ipv6 }}[::]{{ else }}0.0.0.0{{ end }}
 {{- end }}
@@ -34,7 +34,7 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- concat $always .Values.injection.excludedNamespaces | uniq | toJson }}
 {{- end }}
 
-{{/* What the control plane reads with --injection-settings. */}}
+{{/* The file of --injection-settings. */}}
 {{- define "anyam.injectionSettings" -}}
 {{- $name := include "anyam.name" . -}}
 {{- $proxy := deepCopy .Values.injection.proxy -}}

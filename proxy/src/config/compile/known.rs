@@ -50,13 +50,13 @@ fn eds(cluster: &Cluster) -> Option<(&Name, &Name)> {
 /// Addresses of workloads. A workload with several may have been subscribed to by each: an address
 /// is removed with the last resource that has it.
 #[derive(Default)]
-pub struct Peers {
+pub struct PeerAddresses {
     by_name: HashMap<Name, Arc<[IpAddr]>>,
     /// How many resources have an address.
     counts: HashMap<IpAddr, usize>,
 }
 
-impl Peers {
+impl PeerAddresses {
     /// A resource has these addresses now. Gives those that no resource has any more.
     pub fn set(&mut self, name: Name, addresses: Arc<[IpAddr]>) -> Vec<IpAddr> {
         for address in addresses.iter() {

@@ -58,7 +58,7 @@ use xds_proto::google::protobuf::Any;
 
 pub use self::endpoint::Assignment;
 use self::filter::FilterScope;
-pub use self::resource::{Changes, Compiled, Published, References, Rejected};
+pub use self::resource::{Changes, Compiled, Published, References, RejectedResource};
 pub use self::secret::SecretStore;
 pub use self::step::SnapshotStep;
 pub use self::support::CompileError;
@@ -91,10 +91,10 @@ pub struct Compiler {
     /// Assignments whose cluster is not there yet, by EDS service name.
     waiting: HashMap<Name, Arc<Assignment>>,
     services: known::Services,
-    peers: known::Peers,
+    peers: known::PeerAddresses,
     referrers: known::Referrers,
     /// Counters of clusters and listeners in use, published or not: a name has its series once.
-    metrics: Mutex<Metrics>,
+    metrics: Mutex<MetricsByName>,
     global_limit: Option<Arc<ConnectionLimit>>,
     /// By listener name.
     connection_limits: HashMap<String, Arc<ConnectionLimit>>,
@@ -185,7 +185,7 @@ impl Compiler {
             filter_names: FilterNames::default(),
             waiting: HashMap::new(),
             services: known::Services::default(),
-            peers: known::Peers::default(),
+            peers: known::PeerAddresses::default(),
             referrers: known::Referrers::default(),
             metrics: Mutex::default(),
             global_limit: None,
@@ -331,7 +331,7 @@ impl Compiler {
 }
 
 #[derive(Default)]
-struct Metrics {
+struct MetricsByName {
     clusters: HashMap<String, Weak<ClusterMetrics>>,
     listeners: HashMap<String, Weak<ListenerMetrics>>,
 }

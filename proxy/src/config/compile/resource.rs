@@ -49,7 +49,7 @@ pub struct References {
 /// A resource that was rejected; its last good version, if any, stays in use.
 #[derive(Debug, thiserror::Error)]
 #[error("{name}: {error}")]
-pub struct Rejected {
+pub struct RejectedResource {
     pub type_url: &'static str,
     pub name: String,
     pub error: CompileError,
@@ -227,7 +227,7 @@ pub struct Changes {
 /// What [`Compiler::apply`] did.
 #[derive(Debug, Default)]
 pub struct Published {
-    pub rejected: Vec<Rejected>,
+    pub rejected: Vec<RejectedResource>,
     /// Whether a new snapshot was published.
     pub published: bool,
 }
@@ -236,7 +236,7 @@ pub struct Published {
 #[derive(Default)]
 struct Sorted {
     steps: Vec<SnapshotStep>,
-    rejected: Vec<Rejected>,
+    rejected: Vec<RejectedResource>,
 }
 
 impl Sorted {
@@ -250,7 +250,7 @@ impl Sorted {
         match message.map(compile) {
             None => self.steps.push(SnapshotStep::Remove(type_url, name.into())),
             Some(Ok(compiled)) => self.steps.push(SnapshotStep::Set(compiled)),
-            Some(Err(error)) => self.rejected.push(Rejected {
+            Some(Err(error)) => self.rejected.push(RejectedResource {
                 type_url,
                 name,
                 error,

@@ -19,11 +19,11 @@ use crate::tls::{Identity, PeerRules, Rotating, SanMatch, TrustBundle};
 /// written into its slot. A slot may be empty: handshakes fail until its secret arrives.
 #[derive(Default)]
 pub struct SecretStore {
-    places: Mutex<Places>,
+    secrets: Mutex<RotatingSecrets>,
 }
 
 #[derive(Default)]
-struct Places {
+struct RotatingSecrets {
     identities: HashMap<String, Arc<Rotating<Identity>>>,
     bundles: HashMap<String, Arc<Rotating<TrustBundle>>>,
 }
@@ -31,25 +31,25 @@ struct Places {
 impl SecretStore {
     /// The slot of the certificate called `name`.
     pub fn identity(&self, name: &str) -> Arc<Rotating<Identity>> {
-        let mut places = self.lock();
-        let place = places.identities.entry(name.to_owned());
+        let mut secrets = self.lock();
+        let place = secrets.identities.entry(name.to_owned());
         place.or_insert_with(|| Rotating::new(None)).clone()
     }
 
     /// The slot of the trust bundle called `name`.
     pub fn bundle(&self, name: &str) -> Arc<Rotating<TrustBundle>> {
-        let mut places = self.lock();
-        let place = places.bundles.entry(name.to_owned());
+        let mut secrets = self.lock();
+        let place = secrets.bundles.entry(name.to_owned());
         place.or_insert_with(|| Rotating::new(None)).clone()
     }
 
     /// Removes the slots that neither a TLS context nor a writer holds, except for those `kept`.
     pub fn forget_unused(&self, kept: impl Fn(&str) -> bool) {
-        let mut places = self.lock();
-        let Places {
+        let mut secrets = self.lock();
+        let RotatingSecrets {
             identities,
             bundles,
-        } = &mut *places;
+        } = &mut *secrets;
         // Contexts that are being compiled, or are not published yet, count as well.
         identities.retain(|name, slot| Arc::strong_count(slot) > 1 || kept(name));
         bundles.retain(|name, slot| Arc::strong_count(slot) > 1 || kept(name));
@@ -63,8 +63,8 @@ impl SecretStore {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Places> {
-        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, RotatingSecrets> {
+        self.secrets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

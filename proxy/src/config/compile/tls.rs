@@ -114,7 +114,7 @@ fn downstream(
         prefer_client_ciphers
     );
     let common = required!(at, common_tls_context);
-    let common = Common::of(compiler, at.field("common_tls_context"), common, fetches)?;
+    let common = CommonTls::of(compiler, at.field("common_tls_context"), common, fetches)?;
     let require = bool_or(require_client_certificate, false);
     if require && common.trust.is_none() {
         let at = at.field("require_client_certificate");
@@ -160,7 +160,7 @@ fn upstream(
     );
     ignored!("key usage is always enforced", enforce_rsa_key_usage);
     let common = required!(at, common_tls_context);
-    let common = Common::of(compiler, at.field("common_tls_context"), common, fetches)?;
+    let common = CommonTls::of(compiler, at.field("common_tls_context"), common, fetches)?;
     Ok(ClientContext::new(ClientOptions {
         identity: common.identity,
         trust: common.trust,
@@ -172,7 +172,7 @@ fn upstream(
 }
 
 /// What both sides have.
-struct Common {
+struct CommonTls {
     identity: Option<Arc<Rotating<Identity>>>,
     trust: Option<Arc<Rotating<TrustBundle>>>,
     rules: PeerRules,
@@ -180,7 +180,7 @@ struct Common {
     versions: Versions,
 }
 
-impl Common {
+impl CommonTls {
     fn of(
         compiler: &Compiler,
         at: At<'_>,

@@ -16,7 +16,8 @@ use xds_proto::google::protobuf as pb;
 use super::support::{
     At, CompileError, decode, duration, ignored, known, required, type_name, unsupported,
 };
-use crate::config::listener::{Cidr, ListenerKey, SocketProtocol};
+use crate::config::cidr::Cidr;
+use crate::config::listener::{ListenerKey, SocketProtocol};
 use crate::metadata::{Object, Value};
 
 /// Bytes a file named by configuration may have.

@@ -17,10 +17,10 @@ use pin_project_lite::pin_project;
 use super::Wheel;
 
 /// See the module.
-pub(super) struct CachedClock(Cell<Cache>);
+pub(super) struct CachedClock(Cell<CachedTime>);
 
 #[derive(Clone, Copy)]
-enum Cache {
+enum CachedTime {
     /// No task is polled that caches the time.
     Off,
     /// Such a task is polled, and has not asked for the time yet.
@@ -30,17 +30,17 @@ enum Cache {
 
 impl CachedClock {
     pub(super) fn new() -> Self {
-        Self(Cell::new(Cache::Off))
+        Self(Cell::new(CachedTime::Off))
     }
 
     #[inline]
     pub(super) fn now(&self) -> Instant {
         match self.0.get() {
-            Cache::Off => Instant::now(),
-            Cache::Filled(now) => now,
-            Cache::Empty => {
+            CachedTime::Off => Instant::now(),
+            CachedTime::Filled(now) => now,
+            CachedTime::Empty => {
                 let now = Instant::now();
-                self.0.set(Cache::Filled(now));
+                self.0.set(CachedTime::Filled(now));
                 now
             }
         }
@@ -48,7 +48,7 @@ impl CachedClock {
 
     /// Caches the time until what is returned is dropped.
     fn cache(&self) -> Caching<'_> {
-        self.0.set(Cache::Empty);
+        self.0.set(CachedTime::Empty);
         Caching(self)
     }
 }
@@ -58,7 +58,7 @@ struct Caching<'a>(&'a CachedClock);
 
 impl Drop for Caching<'_> {
     fn drop(&mut self) {
-        self.0.0.set(Cache::Off);
+        self.0.0.set(CachedTime::Off);
     }
 }
 

@@ -77,7 +77,7 @@ fn the_clock_stands_still_in_a_poll_and_only_there() {
 }
 
 #[test]
-fn the_clock_goes_on_after_a_poll_that_panicked() {
+fn the_clock_advances_after_a_poll_that_panicked() {
     run(|timers| async move {
         let clock = timers.clone();
         let task = timers.with_cached_clock(async move {

@@ -3,7 +3,7 @@
 use super::*;
 
 #[tokio::test]
-async fn no_data_and_no_name_are_told_apart() {
+async fn no_data_and_nxdomain_are_distinguished() {
     let server = start(Vec::new(), mesh(NAMES, true)).await;
     for kind in [
         RecordType::AAAA,

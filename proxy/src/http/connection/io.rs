@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::dispatcher::buffer;
 use crate::dispatcher::buffer::Pool;
-use crate::http::h1::{Event, Out};
+use crate::http::h1::{BodyEvent, Out};
 use crate::socket;
 use crate::stream::Stream;
 
@@ -108,11 +108,11 @@ impl Io {
     }
 
     /// Bytes of the tunnel.
-    pub fn poll_tunnel(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Event>> {
+    pub fn poll_tunnel(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<BodyEvent>> {
         if self.input.is_empty() && ready!(self.poll_fill(cx))? == 0 {
-            return Poll::Ready(Ok(Event::End));
+            return Poll::Ready(Ok(BodyEvent::End));
         }
-        Poll::Ready(Ok(Event::Data(self.input.split().freeze())))
+        Poll::Ready(Ok(BodyEvent::Data(self.input.split().freeze())))
     }
 
     /// Whether so many bytes may be held in a direction.

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use crate::config::Name;
 use crate::config::filter::FilterConfig;
 use crate::config::policy::Rbac;
 use crate::config::route::Route;
@@ -14,7 +13,7 @@ use crate::http::request::{plan, target};
 use crate::matcher::HeaderName;
 use crate::message::head::{Head, HeaderId};
 use crate::message::path::Readings;
-use crate::policy::{self, Facts};
+use crate::policy::{self, Denial, Facts};
 
 /// A filter's rules: its own, or the route's override of them.
 pub fn rules<'a>(own: &'a Rbac, of_route: Option<&'a FilterConfig>) -> &'a Rbac {
@@ -47,14 +46,14 @@ pub fn check(rules: &Rbac, info: &StreamInfo) -> Result<(), Failure> {
     };
     let metrics = &info.downstream.listener.def.metrics;
     let decision = evaluate(rules, &info.request, connection);
-    if decision.would_refuse.is_some() {
+    if decision.shadow_denied.is_some() {
         metrics.rbac_shadow_denied.inc();
     }
-    match decision.refused {
+    match decision.denied {
         None => Ok(()),
         Some(by) => {
             metrics.rbac_denied.inc();
-            Err(denied(by))
+            Err(denied(&by))
         }
     }
 }
@@ -107,8 +106,8 @@ fn refused_by_now(conn: &Conn, resolved: &Resolved, info: &StreamInfo) -> Option
         if is_lost && rules.enforced.is_some() {
             return Some(Failure::Denied("its request was not kept".into()));
         }
-        let refused = evaluate(rules, &head, connection).refused?;
-        Some(denied(refused))
+        let denial = evaluate(rules, &head, connection).denied?;
+        Some(denied(&denial))
     })
 }
 
@@ -129,8 +128,8 @@ fn route_by_now(
     Some(planned.route)
 }
 
-fn denied(by: Option<Name>) -> Failure {
-    Failure::Denied(by.as_deref().unwrap_or("none").into())
+fn denied(by: &Denial) -> Failure {
+    Failure::Denied(by.policy().unwrap_or("none").into())
 }
 
 fn facts(downstream: &Downstream) -> Facts<'_> {

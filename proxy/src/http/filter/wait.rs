@@ -10,7 +10,7 @@ use bytes::{Bytes, BytesMut};
 use crate::config::route::Action;
 use crate::http::forward::progress::WaitingClient;
 use crate::http::forward::pump::Received;
-use crate::http::h1::{BodyLength, Event, Framing, TunnelRequest};
+use crate::http::h1::{BodyEvent, BodyLength, Framing, TunnelRequest};
 use crate::http::request::deadline::Deadlines;
 use crate::http::request::error::Failure;
 use crate::http::request::handle::Exchange;
@@ -68,7 +68,7 @@ impl<'a> Exchange<'a, '_> {
         let has_trailers = poll_fn(|cx| {
             loop {
                 match self.down.poll_body(cx, &mut trailers) {
-                    Poll::Ready(Ok(Event::Data(data))) => {
+                    Poll::Ready(Ok(BodyEvent::Data(data))) => {
                         gathered.take(data);
                         deadlines.moved();
                         if gathered.bytes > most {
@@ -76,7 +76,7 @@ impl<'a> Exchange<'a, '_> {
                         }
                     }
                     Poll::Ready(Ok(event)) => {
-                        return Poll::Ready(Ok(matches!(event, Event::Trailers)));
+                        return Poll::Ready(Ok(matches!(event, BodyEvent::Trailers)));
                     }
                     Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
                     Poll::Pending => break,

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use crate::http::connection::io::Io;
-use crate::http::h1::{BodyLength, Event, ServerConn};
+use crate::http::h1::{BodyEvent, BodyLength, ServerConn};
 use crate::http::h2::ServerStream;
 use crate::http::request::error::Failure;
 use crate::message::head::Head;
@@ -26,7 +26,7 @@ impl DownstreamIo<'_> {
         &mut self,
         cx: &mut Context<'_>,
         trailers: &mut Head,
-    ) -> Poll<Result<Event, Failure>> {
+    ) -> Poll<Result<BodyEvent, Failure>> {
         match self {
             Self::H1(server) => server.poll_body(cx, trailers),
             Self::H2(stream) => stream.poll_body(cx, trailers),
@@ -163,13 +163,13 @@ impl H1Server {
         &mut self,
         cx: &mut Context<'_>,
         trailers: &mut Head,
-    ) -> Poll<Result<Event, Failure>> {
+    ) -> Poll<Result<BodyEvent, Failure>> {
         if self.io.is_tunnel() {
             return self.io.poll_tunnel(cx).map_err(|_| Failure::ClientGone);
         }
         loop {
             match self.codec.read_body(&mut self.io.input, trailers) {
-                Ok(Event::More) => {}
+                Ok(BodyEvent::More) => {}
                 Ok(event) => return Poll::Ready(Ok(event)),
                 Err(fault) => return Poll::Ready(Err(Failure::BadRequest(fault))),
             }

@@ -17,7 +17,7 @@ use super::upstream::UpstreamIo;
 use crate::config::route::{Mirror, RouteAction};
 use crate::connection_limit::ConnectionLimit;
 use crate::http::connection::conn::Conn;
-use crate::http::h1::{Event, Framing};
+use crate::http::h1::{BodyEvent, Framing};
 use crate::http::pool::{CheckoutTarget, Lease, Pools, Purpose};
 use crate::http::request::error::Failure;
 use crate::message::head::Head;
@@ -247,7 +247,7 @@ async fn discard(up: &mut UpstreamIo) -> Result<(), Failure> {
     poll_fn(|cx| {
         loop {
             match up.poll_body(cx, &mut head) {
-                Poll::Ready(Ok(Event::Data(_))) => {}
+                Poll::Ready(Ok(BodyEvent::Data(_))) => {}
                 Poll::Ready(Ok(_)) => return Poll::Ready(Ok(())),
                 Poll::Ready(Err(failure)) => return Poll::Ready(Err(failure)),
                 Poll::Pending => return Poll::Pending,
@@ -262,7 +262,7 @@ mod tests {
     use super::shadow;
 
     #[test]
-    fn the_mark_stands_before_the_port() {
+    fn shadow_suffix_precedes_the_port() {
         assert_eq!(shadow(b"shop"), b"shop-shadow");
         assert_eq!(shadow(b"shop:80"), b"shop-shadow:80");
     }

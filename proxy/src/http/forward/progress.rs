@@ -12,8 +12,8 @@ use super::upstream::UpstreamIo;
 use crate::http::connection::conn::Conn;
 use crate::http::filter::rbac;
 use crate::http::h1::TunnelRequest;
-use crate::http::request::deadline::{Deadlines, Which};
-use crate::http::request::error::{Failure, Late};
+use crate::http::request::deadline::{DeadlineKind, Deadlines};
+use crate::http::request::error::{Failure, TimedOut};
 use crate::http::request::stream_info::StreamInfo;
 
 /// Idle time-out once a client has sent FIN after its request. Most clients that send FIN have
@@ -134,7 +134,7 @@ impl WaitingClient<'_> {
                 return Poll::Ready(revoked);
             }
             let which = ready!(deadlines.poll(cx));
-            if which != Which::ClientCheck {
+            if which != DeadlineKind::ClientCheck {
                 return Poll::Ready(late(which, self.is_received));
             }
             if let Some(seen) = down.look(cx)
@@ -167,13 +167,13 @@ impl WaitingClient<'_> {
 
 /// What a missed deadline means. `received`: the request was received in full, so the upstream is
 /// the side that is late.
-fn late(which: Which, received: bool) -> Failure {
+fn late(which: DeadlineKind, received: bool) -> Failure {
     match which {
-        Which::Route => Failure::ResponseTimeout,
-        Which::Try => Failure::PerTryTimeout,
-        Which::Request => Failure::RequestTimeout(Late::Request),
-        Which::Idle => Failure::Idle { received },
-        Which::Stream => Failure::StreamDuration { received },
-        Which::HalfClosed | Which::ClientCheck => Failure::ClientGone,
+        DeadlineKind::Route => Failure::ResponseTimeout,
+        DeadlineKind::Try => Failure::PerTryTimeout,
+        DeadlineKind::Request => Failure::RequestTimeout(TimedOut::Request),
+        DeadlineKind::Idle => Failure::Idle { received },
+        DeadlineKind::Stream => Failure::StreamDuration { received },
+        DeadlineKind::HalfClosed | DeadlineKind::ClientCheck => Failure::ClientGone,
     }
 }

@@ -1,4 +1,4 @@
-//! Bodies on the move: request towards the upstream, response towards the client.
+//! Forwards bodies: the request's to the upstream, the response's to the client.
 //!
 //! Pieces pass as slices of the read buffer. Each pump reads only while the sink's queue is below
 //! its bound, so a slow reader on one side stops reading on the other. The request's pump keeps
@@ -16,7 +16,7 @@ use super::mirror::Feed;
 use super::splice::{BodySplice, Reading, SpliceStep, Writing};
 use super::upstream::UpstreamIo;
 use crate::dispatcher::pipe::Pipes;
-use crate::http::h1::{BodyLength, Event};
+use crate::http::h1::{BodyEvent, BodyLength};
 use crate::http::request::error::Failure;
 use crate::message::head::Head;
 
@@ -290,17 +290,17 @@ impl RequestPump {
         Poll::Ready(Ok(true))
     }
 
-    fn take(&mut self, event: Event, up: &mut UpstreamIo) -> Result<(), Failure> {
+    fn take(&mut self, event: BodyEvent, up: &mut UpstreamIo) -> Result<(), Failure> {
         self.moved = true;
         match event {
-            Event::Data(data) => {
+            BodyEvent::Data(data) => {
                 self.bytes = self.bytes.saturating_add(data.len() as u64);
                 self.remember(&data);
                 self.feeds.iter().for_each(|feed| feed.data(&data));
                 return up.data(data);
             }
-            Event::Trailers => self.source = Source::EndedWithTrailers,
-            Event::End | Event::More => self.source = Source::Ended,
+            BodyEvent::Trailers => self.source = Source::EndedWithTrailers,
+            BodyEvent::End | BodyEvent::More => self.source = Source::Ended,
         }
         self.feeds.drain(..).for_each(|feed| feed.end());
         Ok(())

@@ -1,4 +1,4 @@
-//! The answer on its way to the client, and what is left of the request beside it.
+//! Relays the response to the client while the request's body is still sent.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};

@@ -13,9 +13,9 @@ use crate::upstream::limits::{CircuitBreakers, Permit};
 /// What to do with an attempt's outcome.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryDecision {
-    /// It is the answer.
+    /// Forward this response.
     Accept,
-    /// It is, though it would have been worth another attempt: none is left.
+    /// Forward this response: it is retriable, but retries are exhausted.
     Exhausted(ResponseFlags),
     /// Another attempt, after this long.
     Again(Duration),

@@ -7,9 +7,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::http::connection::io::Io;
-use crate::http::h1::{BodyLength, ClientConn, Event, Framing, ResponseInfo};
+use crate::http::h1::{BodyEvent, BodyLength, ClientConn, Framing, ResponseInfo};
 use crate::http::h2::ClientStream;
-use crate::http::pool::Place;
+use crate::http::pool::ConnectionSlot;
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::Upstream;
 use crate::message::head::Head;
@@ -106,7 +106,7 @@ impl UpstreamIo {
         &mut self,
         cx: &mut Context<'_>,
         trailers: &mut Head,
-    ) -> Poll<Result<Event, Failure>> {
+    ) -> Poll<Result<BodyEvent, Failure>> {
         match self {
             Self::H1(client) => client.poll_body(cx, trailers),
             Self::H2(stream) => stream.poll_body(cx, trailers),
@@ -177,11 +177,11 @@ pub struct H1Client {
     /// Bytes written on the connection before this request.
     written_before: u64,
     /// The connection's place under the limits of its cluster and listener.
-    pub(in crate::http) place: Place,
+    pub(in crate::http) place: ConnectionSlot,
 }
 
 impl H1Client {
-    pub fn new(io: Io, codec: ClientConn, about: Rc<Upstream>, place: Place) -> Self {
+    pub fn new(io: Io, codec: ClientConn, about: Rc<Upstream>, place: ConnectionSlot) -> Self {
         Self {
             io,
             codec,
@@ -267,13 +267,13 @@ impl H1Client {
         &mut self,
         cx: &mut Context<'_>,
         trailers: &mut Head,
-    ) -> Poll<Result<Event, Failure>> {
+    ) -> Poll<Result<BodyEvent, Failure>> {
         if self.io.is_tunnel() {
             return self.io.poll_tunnel(cx).map_err(|_| Failure::Terminated);
         }
         loop {
             match self.codec.read_body(&mut self.io.input, trailers) {
-                Ok(Event::More) => {}
+                Ok(BodyEvent::More) => {}
                 Ok(event) => return Poll::Ready(Ok(event)),
                 Err(fault) => return Poll::Ready(Err(Failure::BadResponse(fault))),
             }
@@ -281,7 +281,7 @@ impl H1Client {
                 Ok(1..) => {}
                 Ok(0) => {
                     let complete = self.codec.read_eof();
-                    let end = complete.map(|()| Event::End);
+                    let end = complete.map(|()| BodyEvent::End);
                     return Poll::Ready(end.map_err(|_| Failure::Terminated));
                 }
                 Err(_) => return Poll::Ready(Err(Failure::Terminated)),

@@ -3,7 +3,7 @@
 use bytes::BytesMut;
 
 use super::chunked::Chunked;
-use super::{BodyLength, Event, HeadLimits};
+use super::{BodyEvent, BodyLength, HeadLimits};
 use crate::message::fault::Fault;
 use crate::message::head::Head;
 
@@ -65,22 +65,22 @@ impl BodyDecoder {
         limits: &HeadLimits,
         input: &mut BytesMut,
         trailers: &mut Head,
-    ) -> Result<Event, Fault> {
+    ) -> Result<BodyEvent, Fault> {
         match self {
-            Self::Done => Ok(Event::End),
-            Self::UntilClose | Self::Length(_) if input.is_empty() => Ok(Event::More),
-            Self::UntilClose => Ok(Event::Data(input.split().freeze())),
+            Self::Done => Ok(BodyEvent::End),
+            Self::UntilClose | Self::Length(_) if input.is_empty() => Ok(BodyEvent::More),
+            Self::UntilClose => Ok(BodyEvent::Data(input.split().freeze())),
             Self::Length(left) => {
                 let take = usize::try_from(*left).map_or(input.len(), |left| left.min(input.len()));
                 *left = left.saturating_sub(take as u64);
                 if *left == 0 {
                     *self = Self::Done;
                 }
-                Ok(Event::Data(input.split_to(take).freeze()))
+                Ok(BodyEvent::Data(input.split_to(take).freeze()))
             }
             Self::Chunked(chunked) => {
                 let event = chunked.read(limits, input, trailers)?;
-                if matches!(event, Event::End | Event::Trailers) {
+                if matches!(event, BodyEvent::End | BodyEvent::Trailers) {
                     *self = Self::Done;
                 }
                 Ok(event)

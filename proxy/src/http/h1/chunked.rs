@@ -2,8 +2,8 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::fields::{FieldSection, Progress};
-use super::{Event, HeadLimits, trailers};
+use super::fields::{FieldSection, HeadScan};
+use super::{BodyEvent, HeadLimits, trailers};
 use crate::message::fault::Fault;
 use crate::message::head::Head;
 
@@ -23,7 +23,7 @@ pub(in crate::http) struct Chunked {
     padded: bool,
     /// Extension bytes so far.
     extensions: u32,
-    progress: Progress,
+    progress: HeadScan,
 }
 
 #[derive(Debug)]
@@ -63,7 +63,7 @@ impl Chunked {
         limits: &HeadLimits,
         input: &mut BytesMut,
         trailers: &mut Head,
-    ) -> Result<Event, Fault> {
+    ) -> Result<BodyEvent, Fault> {
         let framing = self.framing(input);
         input.advance(framing?);
         match &mut self.state {
@@ -73,10 +73,10 @@ impl Chunked {
                 if *left == 0 {
                     self.state = State::DataCr;
                 }
-                Ok(Event::Data(input.split_to(take).freeze()))
+                Ok(BodyEvent::Data(input.split_to(take).freeze()))
             }
             State::Trailers => self.trailers(limits, input, trailers),
-            _ => Ok(Event::More),
+            _ => Ok(BodyEvent::More),
         }
     }
 
@@ -137,23 +137,23 @@ impl Chunked {
         limits: &HeadLimits,
         input: &mut BytesMut,
         head: &mut Head,
-    ) -> Result<Event, Fault> {
+    ) -> Result<BodyEvent, Fault> {
         if self.progress.is_fresh() && input.starts_with(b"\r\n") {
             input.advance(2);
-            return Ok(Event::End);
+            return Ok(BodyEvent::End);
         }
         head.clear();
         if !self
             .progress
             .read(FieldSection::Trailers, limits, input, head)?
         {
-            return Ok(Event::More);
+            return Ok(BodyEvent::More);
         }
         trailers::sanitise(head);
         Ok(if head.is_empty() {
-            Event::End
+            BodyEvent::End
         } else {
-            Event::Trailers
+            BodyEvent::Trailers
         })
     }
 }

@@ -6,7 +6,7 @@ use super::body::BodyDecoder;
 use super::encode::{self, Spelling};
 use super::response::ResponseDecoder;
 use super::write::BodyEncoder;
-use super::{BodyLength, Event, Framing, HeadLimits, Out, RequestSummary, ResponseInfo};
+use super::{BodyEvent, BodyLength, Framing, HeadLimits, Out, RequestSummary, ResponseInfo};
 use crate::message::fault::Fault;
 use crate::message::head::Head;
 
@@ -109,8 +109,12 @@ impl ClientConn {
     }
 
     /// Reads on in the response's body. Trailers go into `trailers` (cleared first). After the end
-    /// it returns [`Event::End`] again; in a tunnel it returns the opaque bytes.
-    pub fn read_body(&mut self, input: &mut BytesMut, trailers: &mut Head) -> Result<Event, Fault> {
+    /// it returns [`BodyEvent::End`] again; in a tunnel it returns the opaque bytes.
+    pub fn read_body(
+        &mut self,
+        input: &mut BytesMut,
+        trailers: &mut Head,
+    ) -> Result<BodyEvent, Fault> {
         self.body.read(&self.limits, input, trailers)
     }
 

@@ -153,7 +153,7 @@ pub(super) fn response(
 /// Trailers and the end of the chunked body they belong to.
 pub(super) fn trailers(head: &Head, spelling: Spelling, out: &mut Out) {
     out.copy(b"0\r\n");
-    let mut run = Run::new(spelling);
+    let mut run = UnchangedFields::new(spelling);
     for field in &head.fields {
         let allowed = super::trailers::is_allowed(head.field_ref(field));
         if allowed && field.id.bit() & OWN == 0 {
@@ -181,7 +181,7 @@ fn fields(head: &Head, framing: BodyFraming, upgrade: bool, spelling: Spelling, 
             None
         }
     };
-    let mut run = Run::new(spelling);
+    let mut run = UnchangedFields::new(spelling);
     for field in &head.fields {
         if field.id.bit() & skip != 0 {
             continue;
@@ -223,13 +223,13 @@ fn connection(persistence: Persistence, upgrade: bool, out: &mut Out) {
 }
 
 /// Consecutive fields whose lines lie unchanged in the received bytes.
-struct Run {
+struct UnchangedFields {
     start: usize,
     end: usize,
     spelling: Spelling,
 }
 
-impl Run {
+impl UnchangedFields {
     fn new(spelling: Spelling) -> Self {
         Self {
             start: 0,

@@ -18,7 +18,7 @@ const USUAL: usize = 128;
 
 /// How far a head that has not arrived in full was scanned.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(super) struct HeadScan {
     scanned: usize,
 }
 
@@ -46,7 +46,7 @@ impl FieldSection {
     }
 }
 
-impl Progress {
+impl HeadScan {
     /// Moves a complete head from `input` to `head`: start line and fields, with ids; only syntax
     /// and limits are checked. A request's target goes to `head.path` as it is. `false`: more bytes
     /// are needed. After a fault `head` has what could be read, and the bytes that its spans refer

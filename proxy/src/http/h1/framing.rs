@@ -8,9 +8,9 @@ use crate::message::head::{Head, HeaderId, Span, Version};
 /// Options a Connection field may name; the bound limits the CPU time of one head.
 const MAX_NAMED: usize = 32;
 
-/// The judgement over one head's fields.
+/// What the fields of one head say of framing and connection.
 #[derive(Debug, Default)]
-pub(super) struct Wire {
+pub(super) struct FramingFields {
     pub content_length: Option<u64>,
     pub chunked: bool,
     pub close: bool,
@@ -56,7 +56,7 @@ const HOP_BY_HOP: u128 = HeaderId::Connection.bit()
     | HeaderId::Upgrade.bit()
     | HeaderId::Http2Settings.bit();
 
-impl Wire {
+impl FramingFields {
     /// Interprets the fields. Faults in the fields are found here; faults that depend on the kind
     /// of message are found by the caller.
     pub fn interpret(head: &Head) -> Result<Self, Fault> {

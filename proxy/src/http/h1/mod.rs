@@ -7,7 +7,7 @@
 //! Anything a peer does wrong is one [`Fault`](crate::message::fault::Fault), after which the connection is of no further use.
 //!
 //! `server`, `client` (what an exchange may do next) → `request`, `response` (heads in) → `fields`,
-//! `classify` (syntax), `framing`, `target` (judgement) → `body` (bodies in: `chunked`, `trailers`)
+//! `classify` (syntax), `framing`, `target` (meaning) → `body` (bodies in: `chunked`, `trailers`)
 //! → `encode`, `write` (heads, bodies out) → `out` (the write queue).
 //!
 //! A decoded head has end-to-end fields only: Connection and the fields that it names, Keep-Alive,
@@ -156,7 +156,7 @@ pub(crate) struct RequestSummary {
 
 /// The result of reading a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum BodyEvent {
     /// A slice of the read buffer, never empty.
     Data(bytes::Bytes),
     /// The body ended with trailers, now in the head that was passed. Nothing follows.

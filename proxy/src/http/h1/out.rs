@@ -53,7 +53,7 @@ impl Out {
         (chunk.len() == self.remaining).then_some(chunk)
     }
 
-    /// Forgets what waits.
+    /// Discards what is queued.
     pub fn clear(&mut self) {
         self.slices.clear();
         self.remaining = 0;

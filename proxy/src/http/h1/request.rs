@@ -2,8 +2,8 @@
 
 use bytes::{Buf, BytesMut};
 
-use super::fields::{FieldSection, Progress};
-use super::framing::{Expect, Wire};
+use super::fields::{FieldSection, HeadScan};
+use super::framing::{Expect, FramingFields};
 use super::{BodyLength, Framing, RequestOptions, target};
 use crate::message::authority::Authority;
 use crate::message::fault::Fault;
@@ -16,7 +16,7 @@ const MAX_EMPTY_LINES: u8 = 2;
 #[derive(Debug)]
 pub(super) struct RequestDecoder {
     options: RequestOptions,
-    progress: Progress,
+    progress: HeadScan,
     empty_lines: u8,
 }
 
@@ -24,7 +24,7 @@ impl RequestDecoder {
     pub fn new(options: RequestOptions) -> Self {
         Self {
             options,
-            progress: Progress::default(),
+            progress: HeadScan::default(),
             empty_lines: 0,
         }
     }
@@ -79,7 +79,7 @@ fn interpret(head: &mut Head, options: &RequestOptions) -> Result<Framing, Fault
     if head.version == Version::Http10 && !options.accept_http_10 {
         return Err(Fault::Http10NotAccepted);
     }
-    let wire = Wire::interpret(head)?;
+    let wire = FramingFields::interpret(head)?;
     match wire.hosts {
         0 if head.version == Version::Http10 => {}
         0 => return Err(Fault::MissingHost),

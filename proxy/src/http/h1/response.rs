@@ -2,8 +2,8 @@
 
 use bytes::BytesMut;
 
-use super::fields::{FieldSection, Progress};
-use super::framing::Wire;
+use super::fields::{FieldSection, HeadScan};
+use super::framing::FramingFields;
 use super::{BodyLength, HeadLimits, RequestSummary, ResponseInfo, TunnelRequest};
 use crate::message::fault::Fault;
 use crate::message::head::{Head, HeaderId, Method};
@@ -12,14 +12,14 @@ use crate::message::head::{Head, HeaderId, Method};
 #[derive(Debug)]
 pub(super) struct ResponseDecoder {
     limits: HeadLimits,
-    progress: Progress,
+    progress: HeadScan,
 }
 
 impl ResponseDecoder {
     pub fn new(limits: HeadLimits) -> Self {
         Self {
             limits,
-            progress: Progress::default(),
+            progress: HeadScan::default(),
         }
     }
 
@@ -50,7 +50,7 @@ fn interpret(head: &mut Head, asked: &RequestSummary) -> Result<ResponseInfo, Fa
     if status < 100 {
         return Err(Fault::InvalidStatus);
     }
-    let wire = Wire::interpret(head)?;
+    let wire = FramingFields::interpret(head)?;
     let tunnel = match asked.tunnel {
         TunnelRequest::Upgrade => status == 101,
         TunnelRequest::Connect => matches!(status, 200..=299),

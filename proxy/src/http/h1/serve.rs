@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::io::AsyncReadExt;
 
-use super::{Event, Framing, HeadLimits, RequestOptions, ServerConn, Spelling};
+use super::{BodyEvent, Framing, HeadLimits, RequestOptions, ServerConn, Spelling};
 use crate::config::http::HttpConnectionManager;
 use crate::dispatcher::timer::Timer;
 use crate::http::connection::conn::Conn;
 use crate::http::connection::io::Io;
 use crate::http::forward::downstream::{DownstreamIo, H1Server};
-use crate::http::request::error::{Failure, Late};
+use crate::http::request::error::{Failure, TimedOut};
 use crate::http::request::handle::{Ended, Request, handle};
 use crate::message::head::Head;
 use crate::stream::Stream;
@@ -203,7 +203,7 @@ async fn read_head(
         if late.is_pending() && conn.must_close() {
             return Poll::Ready(Ok(None));
         }
-        late.map(|()| Err(Failure::RequestTimeout(Late::Head)))
+        late.map(|()| Err(Failure::RequestTimeout(TimedOut::Head)))
     })
     .await
 }
@@ -218,7 +218,7 @@ async fn refuse_late(conn: &Rc<Conn>, server: &mut H1Server, head: Box<Head>, st
         &mut down,
         head,
         start,
-        &Failure::RequestTimeout(Late::Head),
+        &Failure::RequestTimeout(TimedOut::Head),
     )
     .await;
 }
@@ -232,7 +232,7 @@ async fn drain_body(server: &mut H1Server, timer: &Timer) {
         let mut down = DownstreamIo::H1(server);
         loop {
             match down.poll_body(cx, &mut trailers) {
-                Poll::Ready(Ok(Event::Data(data))) if data.len() <= left => {
+                Poll::Ready(Ok(BodyEvent::Data(data))) if data.len() <= left => {
                     left = left.saturating_sub(data.len());
                 }
                 Poll::Ready(_) => return Poll::Ready(()),

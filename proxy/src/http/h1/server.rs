@@ -6,7 +6,7 @@ use super::body::BodyDecoder;
 use super::encode::{self, BodyFraming, Persistence};
 use super::request::RequestDecoder;
 use super::write::BodyEncoder;
-use super::{BodyLength, Event, Framing, Out, RequestOptions, TunnelRequest};
+use super::{BodyEvent, BodyLength, Framing, Out, RequestOptions, TunnelRequest};
 use crate::message::fault::Fault;
 use crate::message::head::{Head, Method, Version};
 
@@ -76,8 +76,12 @@ impl ServerConn {
     }
 
     /// Reads on in the request's body. Trailers go into `trailers` (cleared first). After the end
-    /// it returns [`Event::End`] again; in a tunnel that was agreed on, the opaque bytes.
-    pub fn read_body(&mut self, input: &mut BytesMut, trailers: &mut Head) -> Result<Event, Fault> {
+    /// it returns [`BodyEvent::End`] again; in a tunnel that was agreed on, the opaque bytes.
+    pub fn read_body(
+        &mut self,
+        input: &mut BytesMut,
+        trailers: &mut Head,
+    ) -> Result<BodyEvent, Fault> {
         let read = self.body.read(&self.options.limits, input, trailers);
         self.closing |= read.is_err();
         read

@@ -12,10 +12,10 @@ use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use prometheus::IntCounter;
 
-use super::super::h1::{BodyLength, Event, Framing, MAX_INTERIM, ResponseInfo, TunnelRequest};
+use super::super::h1::{BodyEvent, BodyLength, Framing, MAX_INTERIM, ResponseInfo, TunnelRequest};
 use super::super::request::error::Failure;
 use super::super::request::stream_info::Upstream;
-use super::convert::{self, Bounds};
+use super::convert::{self, HeadBounds};
 use super::failure::blame_server;
 use super::keepalive::keepalive;
 use super::prefixed::{Prefixed, WireState};
@@ -39,7 +39,7 @@ const MAX_BLOCKED: usize = 4;
 pub struct Connected {
     pub send: SendRequest<Chunk>,
     pub about: Rc<Upstream>,
-    bounds: Bounds,
+    bounds: HeadBounds,
     spell: bool,
     /// Our own bound of concurrent streams, whatever the peer's is.
     most_streams: usize,
@@ -61,7 +61,7 @@ pub async fn handshake(
     stream: Stream,
     about: Rc<Upstream>,
     options: &Http2Options,
-    bounds: Bounds,
+    bounds: HeadBounds,
     timers: &Timers,
     floods: &IntCounter,
     at_end: impl FnOnce() + 'static,
@@ -195,7 +195,7 @@ pub struct ClientStream {
     _share: StreamGuard,
     state: ClientState,
     about: Rc<Upstream>,
-    bounds: Bounds,
+    bounds: HeadBounds,
     spell: bool,
     wire: Rc<WireState>,
     connect: bool,
@@ -373,7 +373,7 @@ impl ClientStream {
         &mut self,
         cx: &mut Context<'_>,
         trailers: &mut Head,
-    ) -> Poll<Result<Event, Failure>> {
+    ) -> Poll<Result<BodyEvent, Failure>> {
         match &mut self.state {
             ClientState::Open {
                 receiving: Some(receiving),

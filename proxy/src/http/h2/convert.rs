@@ -15,7 +15,7 @@ use crate::message::header_id::NAMES;
 /// Bounds on a received head: decoded bytes (32 per field on top, as HPACK counts) and fields,
 /// cookie crumbs each for itself.
 #[derive(Clone, Copy)]
-pub struct Bounds {
+pub struct HeadBounds {
     pub bytes: usize,
     pub fields: usize,
 }
@@ -41,7 +41,7 @@ pub fn request_in(
     head: &mut Head,
     parts: http::request::Parts,
     ended: bool,
-    bounds: Bounds,
+    bounds: HeadBounds,
     respell: bool,
 ) -> Result<Framing, Fault> {
     head.reserve(parts.headers.len().saturating_add(OWN_FIELDS), USUAL_BYTES);
@@ -129,7 +129,7 @@ pub fn response_in(
     head: &mut Head,
     status: http::StatusCode,
     headers: &HeaderMap,
-    bounds: Bounds,
+    bounds: HeadBounds,
     respell: bool,
 ) -> Result<Option<u64>, Fault> {
     head.clear();
@@ -154,7 +154,7 @@ pub fn trailers_in(head: &mut Head, headers: &HeaderMap) {
 fn fields_in(
     head: &mut Head,
     headers: &HeaderMap,
-    bounds: Bounds,
+    bounds: HeadBounds,
     respell: bool,
 ) -> Result<Option<u64>, Fault> {
     if headers.len() > bounds.fields {

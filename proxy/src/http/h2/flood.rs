@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn frames_that_carry_nothing_run_out_and_time_brings_them_back() {
+    fn control_frame_budget_refills() {
         for (role, kind) in [Role::Server, Role::Client].into_iter().flat_map(|role| {
             [DATA, 2, 3, SETTINGS, PING, WINDOW_UPDATE, 200].map(|kind| (role, kind))
         }) {
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn what_goes_with_traffic_never_runs_out() {
+    fn frames_that_traffic_needs_are_not_charged() {
         let now = Instant::now();
         let mut server = Budget::new(Role::Server, now);
         let mut client = Budget::new(Role::Client, now);

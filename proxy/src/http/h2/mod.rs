@@ -23,7 +23,7 @@ mod stream;
 
 pub use crate::stream::chunk::Chunk;
 pub use client::{ClientStream, Connected, handshake};
-pub use convert::{Bounds, request_in};
+pub use convert::{HeadBounds, request_in};
 pub(crate) use failure::blame_server;
 pub use keepalive::keepalive;
 pub use prefixed::{Prefixed, WireState};

@@ -9,7 +9,7 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 
 use super::{
-    Bounds, Prefixed, RAPID, ResetLimiter, ServerStream, WireState, keepalive, request_in,
+    HeadBounds, Prefixed, RAPID, ResetLimiter, ServerStream, WireState, keepalive, request_in,
 };
 use crate::config::http::HttpConnectionManager;
 use crate::dispatcher::timer::Timer;
@@ -144,7 +144,7 @@ async fn stream(
     let start = conn.worker.timers.now();
     let manager = conn.resolve().manager.clone();
     let (parts, body) = request.into_parts();
-    let bounds = Bounds {
+    let bounds = HeadBounds {
         bytes: manager.max_request_headers_bytes,
         fields: manager.max_headers_count,
     };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 
-use super::super::h1::{BodyLength, Event};
+use super::super::h1::{BodyEvent, BodyLength};
 use super::super::request::error::Failure;
 use super::convert;
 use super::prefixed::WireState;
@@ -58,7 +58,7 @@ impl ServerStream {
         &mut self,
         cx: &mut Context<'_>,
         trailers: &mut Head,
-    ) -> Poll<Result<Event, Failure>> {
+    ) -> Poll<Result<BodyEvent, Failure>> {
         self.receiving.poll(cx, trailers).map_err(blame_client)
     }
 

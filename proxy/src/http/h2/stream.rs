@@ -8,7 +8,7 @@ use bytes::Bytes;
 use h2::{RecvStream, SendStream};
 use http::HeaderMap;
 
-use super::super::h1::Event;
+use super::super::h1::BodyEvent;
 use super::convert;
 use super::prefixed::WireState;
 use crate::message::head::Head;
@@ -218,7 +218,7 @@ impl Receiving {
         &mut self,
         cx: &mut Context<'_>,
         trailers: &mut Head,
-    ) -> Poll<Result<Event, h2::Error>> {
+    ) -> Poll<Result<BodyEvent, h2::Error>> {
         if self.unreleased > 0 {
             let count = std::mem::take(&mut self.unreleased);
             // Fails only for a stream that has ended; the next read returns its error.
@@ -229,7 +229,7 @@ impl Receiving {
                 Some(Ok(data)) if data.is_empty() => {}
                 Some(Ok(data)) => {
                     self.unreleased = data.len();
-                    return Poll::Ready(Ok(Event::Data(data)));
+                    return Poll::Ready(Ok(BodyEvent::Data(data)));
                 }
                 Some(Err(error)) => return Poll::Ready(Err(error)),
                 None => self.in_trailers = true,
@@ -240,9 +240,9 @@ impl Receiving {
             self.done = true;
             if let Some(map) = received {
                 convert::trailers_in(trailers, &map);
-                return Poll::Ready(Ok(Event::Trailers));
+                return Poll::Ready(Ok(BodyEvent::Trailers));
             }
         }
-        Poll::Ready(Ok(Event::End))
+        Poll::Ready(Ok(BodyEvent::End))
     }
 }

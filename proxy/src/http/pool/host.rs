@@ -10,14 +10,14 @@ use bytes::BytesMut;
 use tokio::sync::Notify;
 
 use super::shared::{Shared, is_older};
-use super::{CheckoutTarget, Place, Pools};
+use super::{CheckoutTarget, ConnectionSlot, Pools};
 use crate::bug;
 use crate::config::cluster::Transport;
 use crate::config::http::Http2Options;
 use crate::http::connection::io::Io;
 use crate::http::forward::upstream::{H1Client, UpstreamIo};
 use crate::http::h1::{ClientConn, HeadLimits, Spelling};
-use crate::http::h2::{self, Bounds};
+use crate::http::h2::{self, HeadBounds};
 use crate::http::request::error::Failure;
 use crate::http::request::stream_info::Upstream;
 use crate::message::head::Version;
@@ -166,7 +166,7 @@ impl HostPool {
         worker: &Worker,
         target: &CheckoutTarget<'_>,
         stream: Stream,
-        place: Place,
+        place: ConnectionSlot,
     ) -> Result<Rc<Shared>, Failure> {
         let options = &target.cluster.http2;
         let sharing = self.share(worker, target.cluster, stream, Some(place), options);
@@ -178,11 +178,11 @@ impl HostPool {
         worker: &Worker,
         cluster: &Cluster,
         stream: Stream,
-        place: Option<Place>,
+        place: Option<ConnectionSlot>,
         options: &Http2Options,
     ) -> Result<Rc<Shared>, Failure> {
         let about = about(&stream, Version::Http2);
-        let bounds = Bounds {
+        let bounds = HeadBounds {
             bytes: cluster.max_response_headers_bytes,
             fields: cluster.max_response_headers_count,
         };
@@ -192,7 +192,7 @@ impl HostPool {
         let connected =
             h2::handshake(stream, about, options, bounds, timers, floods, at_end).await?;
         let shared = Rc::new(Shared::new(connected, place));
-        self.follow(cluster);
+        self.update_limits(cluster);
         self.shared.borrow_mut().push(shared.clone());
         Ok(shared)
     }
@@ -219,8 +219,8 @@ impl HostPool {
         }
     }
 
-    /// Takes over `cluster`'s settings of how long connections are kept.
-    pub(super) fn follow(&self, cluster: &Cluster) {
+    /// Updates how long connections are kept, from `cluster`'s settings.
+    pub(super) fn update_limits(&self, cluster: &Cluster) {
         self.idle_timeout.set(cluster.idle_timeout);
         self.lifetime.set(cluster.max_connection_duration);
     }
@@ -229,9 +229,9 @@ impl HostPool {
         is_older(since, self.lifetime.get())
     }
 
-    /// Drops closed and expired connections, and all idle ones unless `kept`; returns whether any
-    /// is left, in use or idle.
-    pub(super) fn tidy(&self, kept: bool) -> bool {
+    /// Closes expired connections and removes closed ones; all idle ones unless `kept`. Returns
+    /// whether any is left, in use or idle.
+    pub(super) fn close_expired(&self, kept: bool) -> bool {
         let limit = self.idle_timeout.get();
         let old = |since: Instant| self.is_old(since);
         let expired = |since: Instant| limit.is_some_and(|limit| since.elapsed() >= limit);
@@ -278,7 +278,7 @@ fn exclusive_client(
     worker: &Worker,
     target: &CheckoutTarget<'_>,
     stream: Stream,
-    place: Place,
+    place: ConnectionSlot,
 ) -> Box<H1Client> {
     let about = about(&stream, Version::Http11);
     let limits = HeadLimits {

@@ -23,8 +23,8 @@ use foldhash::HashMap;
 use tokio::sync::Notify;
 
 use self::host::{HostPool, Idle};
+pub use self::place::ConnectionSlot;
 pub(crate) use self::place::LimitReached;
-pub use self::place::Place;
 use crate::bug;
 use crate::config::cluster::{Transport, UpstreamProtocol};
 use crate::connection_limit::ConnectionLimit;
@@ -41,20 +41,20 @@ const SWEEP: Duration = Duration::from_secs(1);
 
 /// The key of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Key {
+struct PoolKey {
     cluster: u64,
     address: SocketAddr,
     transport: u32,
-    /// Set when the protocol follows the request.
+    /// `Some`: the version is the downstream request's.
     follows: Option<Version>,
-    /// For connections that carry others.
+    /// For connections that carry tunnels.
     tunnel: bool,
 }
 
 /// All pools of a worker.
 #[derive(Default)]
 pub struct Pools {
-    hosts: RefCell<HashMap<Key, Rc<HostPool>>>,
+    hosts: RefCell<HashMap<PoolKey, Rc<HostPool>>>,
     filled: Notify,
 }
 
@@ -148,7 +148,7 @@ impl Pools {
         }
         client.reused = true;
         client.io.release();
-        host.follow(cluster);
+        host.update_limits(cluster);
         let mut idle = host.idle.borrow_mut();
         bug::point("checkin");
         idle.push(Idle { client, since: now });
@@ -165,14 +165,14 @@ impl Pools {
             }
             self.rest(worker).await;
             let contended: HashMap<u64, bool> = {
-                let snapshot = worker.store.peek();
+                let snapshot = worker.store.borrow();
                 let clusters = snapshot.clusters.values();
                 clusters.map(|c| (c.id, c.limits.is_contended())).collect()
             };
             self.hosts.borrow_mut().retain(|key, host| {
                 let kept = contended.get(&key.cluster) == Some(&false);
                 // A host with connections in use or waiting requests stays in the map.
-                host.tidy(kept) || Rc::strong_count(host) > 1
+                host.close_expired(kept) || Rc::strong_count(host) > 1
             });
         }
     }
@@ -207,7 +207,7 @@ impl Pools {
     /// The pool that counts TCP connections to the endpoint: they take places beside those that are
     /// kept for requests.
     pub(crate) fn counting_tcp(&self, cluster: &Cluster, endpoint: &Endpoint) -> Rc<HostPool> {
-        self.at(Key {
+        self.at(PoolKey {
             cluster: cluster.id,
             address: endpoint.address,
             transport: endpoint.transport.unwrap_or(u32::MAX),
@@ -218,7 +218,7 @@ impl Pools {
 
     fn host(&self, target: &CheckoutTarget<'_>) -> Rc<HostPool> {
         let follows = matches!(target.cluster.protocol, UpstreamProtocol::Downstream);
-        self.at(Key {
+        self.at(PoolKey {
             cluster: target.cluster.id,
             address: target.endpoint.address,
             transport: target.endpoint.transport.unwrap_or(u32::MAX),
@@ -234,7 +234,7 @@ impl Pools {
         endpoint: &Endpoint,
         address: SocketAddr,
     ) -> Rc<HostPool> {
-        self.at(Key {
+        self.at(PoolKey {
             cluster: cluster.id,
             address,
             transport: endpoint.transport.unwrap_or(u32::MAX),
@@ -243,7 +243,7 @@ impl Pools {
         })
     }
 
-    fn at(&self, key: Key) -> Rc<HostPool> {
+    fn at(&self, key: PoolKey) -> Rc<HostPool> {
         let mut hosts = self.hosts.borrow_mut();
         if let Some(host) = hosts.get(&key) {
             return host.clone();

@@ -19,19 +19,19 @@ use crate::upstream::limits::Permit;
 use crate::worker::Worker;
 
 /// A connection's place under the limits, and in its endpoint's count.
-pub struct Place {
-    _of_cluster: ClusterPlace,
+pub struct ConnectionSlot {
+    _of_cluster: ClusterSlot,
     of_listener: Option<ConnectionPermit>,
 }
 
 /// A connection's place under its cluster's limit, and in its endpoint's count.
-pub(crate) struct ClusterPlace {
+pub(crate) struct ClusterSlot {
     _permit: Permit,
     _of_host: Rc<()>,
 }
 
-impl Place {
-    pub(crate) fn new(of_cluster: ClusterPlace, of_listener: Option<ConnectionPermit>) -> Self {
+impl ConnectionSlot {
+    pub(crate) fn new(of_cluster: ClusterSlot, of_listener: Option<ConnectionPermit>) -> Self {
         Self {
             _of_cluster: of_cluster,
             of_listener,
@@ -54,7 +54,7 @@ impl Place {
 pub(crate) struct LimitReached;
 
 /// A request that waits for a connection.
-pub(super) struct Pending {
+pub(super) struct PendingRequest {
     _permit: Permit,
     since: Instant,
 }
@@ -96,15 +96,19 @@ impl Pools {
 
 impl HostPool {
     /// A place for one more connection; `None`: one of this endpoint's own has to come back first.
-    pub(super) fn place(&self, pools: &Pools, target: &CheckoutTarget<'_>) -> Option<Place> {
+    pub(super) fn place(
+        &self,
+        pools: &Pools,
+        target: &CheckoutTarget<'_>,
+    ) -> Option<ConnectionSlot> {
         let of_cluster = self.cluster_place(pools, target.cluster)?;
         let of_listener = pools.permit_of(target.limit).ok()?;
-        Some(Place::new(of_cluster, of_listener))
+        Some(ConnectionSlot::new(of_cluster, of_listener))
     }
 
     /// A place for one more connection under the cluster's limit; `None`: the limit is reached, by
     /// connections in use, and this endpoint has one of them.
-    pub(crate) fn cluster_place(&self, pools: &Pools, cluster: &Cluster) -> Option<ClusterPlace> {
+    pub(crate) fn cluster_place(&self, pools: &Pools, cluster: &Cluster) -> Option<ClusterSlot> {
         let limits = &cluster.limits;
         let permit = limits.try_connection().or_else(|| {
             if pools.close_idle(cluster.id)
@@ -114,7 +118,7 @@ impl HostPool {
             }
             self.has_no_connection().then(|| limits.take_connection())
         })?;
-        Some(ClusterPlace {
+        Some(ClusterSlot {
             _permit: permit,
             _of_host: self.places.clone(),
         })
@@ -131,7 +135,7 @@ impl HostPool {
         &self,
         worker: &Worker,
         target: &CheckoutTarget<'_>,
-        pending: &mut Option<Pending>,
+        pending: &mut Option<PendingRequest>,
     ) -> Result<(), Failure> {
         let now = worker.timers.now();
         let overflow = |which| {
@@ -143,12 +147,12 @@ impl HostPool {
                 let Some(permit) = target.cluster.limits.try_pending() else {
                     return overflow("pending requests");
                 };
-                *pending = Some(Pending {
+                *pending = Some(PendingRequest {
                     _permit: permit,
                     since: now,
                 });
             }
-            Some(Pending { since, .. }) => {
+            Some(PendingRequest { since, .. }) => {
                 let is_late =
                     now.saturating_duration_since(*since) >= target.cluster.connect_timeout;
                 if is_late && target.limit.is_some_and(|limit| limit.is_full()) {
@@ -164,7 +168,7 @@ impl HostPool {
     }
 
     /// Since when the longest idle connection has been idle, of those whose place `counts`.
-    pub(super) fn idle_since(&self, counts: impl Fn(&Place) -> bool) -> Option<Instant> {
+    pub(super) fn idle_since(&self, counts: impl Fn(&ConnectionSlot) -> bool) -> Option<Instant> {
         let exclusive = self.idle.borrow();
         let exclusive = exclusive.iter().find(|idle| counts(&idle.client.place));
         let shared = self.shared.borrow();
@@ -176,7 +180,11 @@ impl HostPool {
     }
 
     /// Closes a connection that has been idle since `since` and whose place `counts`.
-    pub(super) fn close_idle(&self, since: Instant, counts: impl Fn(&Place) -> bool) -> bool {
+    pub(super) fn close_idle(
+        &self,
+        since: Instant,
+        counts: impl Fn(&ConnectionSlot) -> bool,
+    ) -> bool {
         let mut idle = self.idle.borrow_mut();
         let found = |idle: &Idle| idle.since == since && counts(&idle.client.place);
         if let Some(at) = idle.iter().position(found) {

@@ -3,7 +3,7 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use super::{CheckoutTarget, Place, Purpose};
+use super::{CheckoutTarget, ConnectionSlot, Purpose};
 use crate::http::forward::upstream::UpstreamIo;
 use crate::http::h2::Connected;
 use crate::http::request::error::Failure;
@@ -19,11 +19,11 @@ pub(crate) struct Shared {
     pub(super) since: Instant,
     pub(super) used: Cell<Instant>,
     /// `None`: a connection of tunnels; the connections inside have their own places.
-    place: Option<Place>,
+    place: Option<ConnectionSlot>,
 }
 
 impl Shared {
-    pub(super) fn new(connected: Connected, place: Option<Place>) -> Self {
+    pub(super) fn new(connected: Connected, place: Option<ConnectionSlot>) -> Self {
         Shared {
             connected,
             opened: Cell::new(0),
@@ -53,13 +53,15 @@ impl Shared {
     }
 
     /// Whether it has no stream, and a place that `counts`.
-    pub(super) fn is_idle(&self, counts: impl Fn(&Place) -> bool) -> bool {
+    pub(super) fn is_idle(&self, counts: impl Fn(&ConnectionSlot) -> bool) -> bool {
         !self.connected.is_busy() && self.place.as_ref().is_some_and(counts)
     }
 
     /// Whether its listener's limit is reached: while idle it then blocks waiting requests.
     pub(super) fn is_contended(&self) -> bool {
-        self.place.as_ref().is_some_and(Place::is_contended)
+        self.place
+            .as_ref()
+            .is_some_and(ConnectionSlot::is_contended)
     }
 
     pub(super) fn is_spent(&self, cluster: &Cluster) -> bool {

@@ -8,20 +8,20 @@ use super::timeout;
 use crate::dispatcher::timer::Timer;
 use crate::overload::Progress;
 
-/// Which deadline passed.
+/// The deadline that passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Which {
+pub enum DeadlineKind {
     /// The response must be complete.
     Route,
     /// This attempt's response must have begun.
     Try,
-    /// Something must move.
+    /// No bytes within the idle time-out.
     Idle,
     /// The request must have arrived.
     Request,
     /// The stream must have ended.
     Stream,
-    /// Something must move, now that the client has sent FIN.
+    /// No bytes within the idle time-out, after the client has sent FIN.
     HalfClosed,
     /// It is time to check for the client's disconnect again. Passes repeatedly.
     ClientCheck,
@@ -121,7 +121,7 @@ impl<'a> Deadlines<'a> {
         }
     }
 
-    /// The client's end can't be seen; [`Which::ClientCheck`] passes from time to time.
+    /// The client's end can't be seen; [`DeadlineKind::ClientCheck`] passes from time to time.
     pub fn check_client(&mut self) {
         if self.look.is_none() {
             self.look = self.timer.now().checked_add(CLIENT_CHECK);
@@ -156,7 +156,7 @@ impl<'a> Deadlines<'a> {
     }
 
     /// Ready with the deadline that passed first.
-    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Which> {
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<DeadlineKind> {
         if std::mem::take(&mut self.moved) {
             let now = self.timer.now();
             let at = |after: Option<Duration>| now.checked_add(after?);
@@ -172,13 +172,13 @@ impl<'a> Deadlines<'a> {
             let now = self.timer.now();
             let passed = |at: Option<Instant>| at.is_some_and(|at| at <= now);
             for (at, which) in [
-                (self.stream, Which::Stream),
-                (self.route, Which::Route),
-                (self.attempt, Which::Try),
-                (self.try_idle, Which::Try),
-                (self.request, Which::Request),
-                (self.idle, Which::Idle),
-                (self.half_closed, Which::HalfClosed),
+                (self.stream, DeadlineKind::Stream),
+                (self.route, DeadlineKind::Route),
+                (self.attempt, DeadlineKind::Try),
+                (self.try_idle, DeadlineKind::Try),
+                (self.request, DeadlineKind::Request),
+                (self.idle, DeadlineKind::Idle),
+                (self.half_closed, DeadlineKind::HalfClosed),
             ] {
                 if passed(at) {
                     return Poll::Ready(which);
@@ -187,7 +187,7 @@ impl<'a> Deadlines<'a> {
             if passed(self.look) {
                 self.look = None;
                 self.stale = true;
-                return Poll::Ready(Which::ClientCheck);
+                return Poll::Ready(DeadlineKind::ClientCheck);
             }
             self.arm();
         }

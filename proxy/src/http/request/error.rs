@@ -19,7 +19,7 @@ pub enum Failure {
     /// It reset the stream.
     ClientReset,
     /// Its head or its whole request did not arrive in time.
-    RequestTimeout(Late),
+    RequestTimeout(TimedOut),
     /// Its body is larger than is waited for.
     TooLarge,
     /// Nothing moved for too long. `received`: its request had arrived in full.
@@ -68,9 +68,9 @@ pub enum Failure {
     PerTryTimeout,
 }
 
-/// What was late.
+/// What was not received in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Late {
+pub enum TimedOut {
     Head,
     Request,
 }
@@ -149,8 +149,8 @@ impl Failure {
             Self::BadRequest(fault) => bad_request(*fault),
             Self::ClientGone => v(0, F::DOWNSTREAM_CONNECTION_TERMINATION, CLIENT_GONE),
             Self::ClientReset => v(0, F::DOWNSTREAM_REMOTE_RESET, CLIENT_RESET),
-            Self::RequestTimeout(Late::Head) => v(408, F::NONE, HEAD_LATE),
-            Self::RequestTimeout(Late::Request) => v(408, F::NONE, REQUEST_LATE),
+            Self::RequestTimeout(TimedOut::Head) => v(408, F::NONE, HEAD_LATE),
+            Self::RequestTimeout(TimedOut::Request) => v(408, F::NONE, REQUEST_LATE),
             Self::TooLarge => v(413, F::NONE, TOO_LARGE),
             Self::Idle { received: true } => v(504, F::STREAM_IDLE_TIMEOUT, IDLE),
             Self::Idle { received: false } => v(408, F::STREAM_IDLE_TIMEOUT, IDLE),

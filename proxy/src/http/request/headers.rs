@@ -123,15 +123,17 @@ fn is_lookalike(field: FieldRef<'_>) -> bool {
     PROTECTED.contains(id)
         || INTERNAL.contains(id)
         || EDGE.contains(id)
-        || RESERVED.iter().any(|prefix| spells(prefix, field.name))
+        || RESERVED
+            .iter()
+            .any(|prefix| has_prefix_ignoring_separators(prefix, field.name))
 }
 
-/// Prefixes of names that Envoy and proxies reserve: any name that spells one with underscores is
-/// dropped.
+/// Prefixes of names that Envoy and proxies reserve: a name with such a prefix in which hyphens are
+/// underscores is dropped.
 const RESERVED: [&[u8]; 2] = [b"x-envoy-", b"x-forwarded-"];
 
 /// Whether a name begins with `prefix`, in any case, with underscores or hyphens.
-fn spells(prefix: &[u8], name: &[u8]) -> bool {
+fn has_prefix_ignoring_separators(prefix: &[u8], name: &[u8]) -> bool {
     let same = |(of_prefix, of_name): (&u8, &u8)| match of_name {
         b'_' => *of_prefix == b'-',
         other => of_prefix.eq_ignore_ascii_case(other),

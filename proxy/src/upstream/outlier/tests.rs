@@ -135,7 +135,7 @@ fn the_share_of_ejected_hosts_is_bounded() {
 }
 
 #[test]
-fn gateway_errors_are_detected_but_not_enforced_unless_told() {
+fn gateway_errors_are_detected_but_not_enforced_by_default() {
     let off = OutlierConfig {
         consecutive_5xx: None,
         ..OutlierConfig::default()
@@ -224,7 +224,7 @@ fn too_few_requests_or_endpoints_are_not_compared() {
 }
 
 #[test]
-fn a_share_of_failures_is_noted_and_ejects_where_told() {
+fn failure_percentage_is_detected_and_ejects_where_enforced() {
     let all_fail = |bench: &mut Bench| {
         // All the same: no endpoint stands out, and yet all are above the bound.
         (0..5).for_each(|host| bench.results(host, 7, 43, AttemptResult::Status(500)));
@@ -278,7 +278,7 @@ fn shares_are_kept_apart_by_origin_when_split() {
 #[derive(Clone, Debug)]
 enum Step {
     Record(usize, AttemptResult),
-    Pass(u64),
+    Advance(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -293,7 +293,7 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     prop_oneof![
         30 => (0usize..12, outcome).prop_map(|(host, outcome)| Step::Record(host, outcome)),
-        1 => (0u64..60).prop_map(Step::Pass),
+        1 => (0u64..60).prop_map(Step::Advance),
     ]
 }
 
@@ -347,7 +347,7 @@ proptest! {
         for step in steps {
             match step {
                 Step::Record(host, outcome) => drop(bench.found(host % hosts, outcome)),
-                Step::Pass(seconds) => {
+                Step::Advance(seconds) => {
                     bench.now += Duration::from_secs(seconds);
                     bench.sweep();
                     // An endpoint that is still ejected has not been so for too long.

@@ -120,7 +120,7 @@ impl<T> Cache<T> {
         self.release_if_unneeded(key, now);
     }
 
-    /// Lets the longest unwanted sixteenth of a type go when its bound is met.
+    /// At the bound of a type evicts the sixteenth that has been unused longest.
     fn make_room(&mut self, kind: ResourceType, now: Now) {
         let count = self.on_demand.get(&kind).copied().unwrap_or(0);
         if count < self.config.max_on_demand {

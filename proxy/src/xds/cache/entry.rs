@@ -1,4 +1,4 @@
-//! One resource and its life: asked for, pending, in force, absent.
+//! One resource and its states: requested, pending, active, absent.
 
 use std::time::{Instant, SystemTime};
 
@@ -15,14 +15,14 @@ pub(super) struct AcceptedVersion {
 }
 
 /// A version that waits for resources that it refers to.
-pub(super) struct Pending<T> {
+pub(super) struct PendingVersion<T> {
     pub(super) held: AcceptedVersion,
     pub(super) value: T,
     pub(super) deadline: Instant,
 }
 
 /// A version that was refused.
-pub(super) struct Rejected {
+pub(super) struct RejectedVersion {
     pub(super) version: String,
     pub(super) error: String,
     pub(super) at: SystemTime,
@@ -30,8 +30,8 @@ pub(super) struct Rejected {
 
 pub(super) struct Entry<T> {
     pub(super) active: Option<AcceptedVersion>,
-    pub(super) pending: Option<Pending<T>>,
-    pub(super) rejected: Option<Rejected>,
+    pub(super) pending: Option<PendingVersion<T>>,
+    pub(super) rejected: Option<RejectedVersion>,
     /// Until then the server's answer that there is no such resource is cached.
     pub(super) absent_until: Option<Instant>,
     /// The server removed it while something in force refers to it; it is dropped then at the

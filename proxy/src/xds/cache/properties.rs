@@ -14,7 +14,7 @@ enum Step {
     Evict(ResourceType, String),
     Cut,
     Open,
-    Pass(u64),
+    Advance(u64),
 }
 
 fn name() -> impl Strategy<Value = String> {
@@ -64,7 +64,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (kind(), name()).prop_map(|(kind, name)| Step::Evict(kind, name)),
         1 => Just(Step::Cut),
         1 => Just(Step::Open),
-        2 => (0..20u64).prop_map(Step::Pass),
+        2 => (0..20u64).prop_map(Step::Advance),
     ]
 }
 
@@ -98,7 +98,7 @@ fn run(config: Config, steps: Vec<Step>) {
                 rig.cache.disconnected(rig.now);
                 rig.cache.connected(rig.now);
             }
-            Step::Pass(seconds) => rig.pass(seconds),
+            Step::Advance(seconds) => rig.pass(seconds),
         }
         for change in rig.published() {
             match change {

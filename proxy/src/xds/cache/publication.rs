@@ -6,7 +6,7 @@
 use std::collections::btree_map;
 
 use super::demand::DemandResult;
-use super::entry::{AcceptedVersion, Rejected};
+use super::entry::{AcceptedVersion, RejectedVersion};
 use super::receive::detail;
 use super::{Cache, Now};
 use crate::xds::resource_type::Key;
@@ -45,7 +45,7 @@ impl<T> Cache<T> {
             return;
         };
         entry.active = previous;
-        entry.rejected = Some(Rejected {
+        entry.rejected = Some(RejectedVersion {
             version: refused.version,
             error: error.to_owned(),
             at: now.time,

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
-use super::entry::{AcceptedVersion, Entry, Rejected};
+use super::entry::{AcceptedVersion, Entry, RejectedVersion};
 use super::{Cache, Now, Validate, Validated};
 use crate::xds::cache::DemandResult;
 use crate::xds::message::{DeltaResponse, Resource, SotwResponse};
@@ -247,7 +247,7 @@ impl<T> Cache<T> {
             return;
         }
         let entry = self.entries.entry(key.clone()).or_insert_with(Entry::new);
-        entry.rejected = Some(Rejected {
+        entry.rejected = Some(RejectedVersion {
             version,
             error,
             at: now.time,

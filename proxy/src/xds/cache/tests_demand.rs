@@ -49,7 +49,7 @@ fn a_miss_is_remembered_for_a_while_and_corrected_at_once() {
 }
 
 #[test]
-fn without_a_server_wants_fail_after_some_patience_and_known_ones_do_not() {
+fn without_a_server_requests_time_out_unless_the_resource_is_cached() {
     let mut rig = Rig::connected(named());
     rig.want(ResourceType::Listener, "out");
     rig.delta(ResourceType::Listener, &["out"], &[]);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::collections::hash_map;
 
 use super::demand::DemandResult;
-use super::entry::{AcceptedVersion, Entry, Pending};
+use super::entry::{AcceptedVersion, Entry, PendingVersion};
 use super::{Cache, Change, Mode, Now};
 use crate::xds::resource_type::{Key, ResourceType};
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ impl<T> Cache<T> {
         entry.absent_until = None;
         entry.removed_until = None;
         entry.rejected = None;
-        let pending = Pending {
+        let pending = PendingVersion {
             held,
             value,
             deadline,
@@ -42,7 +42,7 @@ impl<T> Cache<T> {
         self.dirty.push_back(key.clone());
     }
 
-    /// Brings into force whatever has what it waited for.
+    /// Activates resources whose dependencies have arrived.
     pub(super) fn settle(&mut self, now: Now) {
         while let Some(key) = self.dirty.pop_front() {
             let Some(pending) = self.entries.get(&key).and_then(|e| e.pending.as_ref()) else {

@@ -256,7 +256,7 @@ fn no_choice_among_repeated_values_escapes_a_policy() {
                 request: Some(&ask),
                 metadata: None,
             };
-            let refused = evaluate(&rbac, &facts).refused.is_some();
+            let refused = evaluate(&rbac, &facts).denied.is_some();
             let all = choices(&ask);
             let wanted = all.iter().any(|plain| plain.is_refused(&rules));
             let Ask {

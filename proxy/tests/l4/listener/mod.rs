@@ -70,7 +70,7 @@ fn detecting(port: u16, cluster: &str) -> serde_json::Value {
 }
 
 #[test]
-fn a_server_that_speaks_first_is_heard_at_once() {
+fn bytes_of_a_server_that_sends_first_arrive_at_once() {
     run(async {
         let mut rig = Rig::new();
         let port = rig.free_port();

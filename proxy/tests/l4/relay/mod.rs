@@ -207,7 +207,7 @@ fn half_close_in_either_order() {
 }
 
 #[test]
-fn a_reset_stays_a_reset_whoever_sends_it() {
+fn a_reset_is_forwarded_in_both_directions() {
     run(async {
         let rig = Rig::new();
         for by in [Side::Down, Side::Up] {

@@ -50,7 +50,7 @@ fn bytes_go_there_and_back_under_the_callers_identity() {
 }
 
 #[test]
-fn a_server_that_speaks_first_is_heard() {
+fn bytes_of_a_server_that_sends_first_arrive() {
     run(async {
         let pair = Pair::to(greeting_server().await);
         let mut client = pair.client().await;
@@ -64,7 +64,7 @@ fn a_server_that_speaks_first_is_heard() {
 }
 
 #[test]
-fn bulk_goes_both_ways_at_once() {
+fn bulk_in_both_directions_at_once() {
     const BYTES: usize = 16 << 20;
     run(async {
         let (_pair, client, served) = through().await;

@@ -136,7 +136,7 @@ fn what_leads_elsewhere_is_refused_and_counted() {
 
 /// The same identity, another port: another answer.
 #[test]
-fn policy_goes_by_the_inner_port() {
+fn policy_applies_to_the_inner_port() {
     run(async {
         let (open, closed) = (echo_server().await, echo_server().await);
         let mut pair = Pair::to(open);

@@ -11,7 +11,7 @@ const HERE: [u8; 4] = [127, 0, 0, 1];
 pub const OWN: u16 = 1;
 pub const BOUND: u16 = 2;
 
-/// Chains `a`, `b`, … match so; `default` is `d`.
+/// The chains are named `a`, `b`, … in this order; the default chain is `d`.
 pub struct Case {
     pub step: &'static str,
     pub chains: Vec<Value>,

@@ -38,7 +38,7 @@ fn sized(path: &str, body: &str) -> String {
 }
 
 #[test]
-fn bodies_are_whole_before_they_go_on_or_refused() {
+fn bodies_are_buffered_whole_or_refused() {
     scenario().compare(&[
         (get("/", ""), 200),
         (sized("/", ""), 200),

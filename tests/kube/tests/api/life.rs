@@ -7,7 +7,7 @@ use futures_util::StreamExt;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, ListParams, WatchParams};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn objects_survive_a_restart_of_the_api_server_and_clients_reconnect() {
@@ -23,11 +23,11 @@ async fn objects_survive_a_restart_of_the_api_server_and_clients_reconnect() {
     let rest = events
         .filter(|event| std::future::ready(event.is_ok()))
         .count();
-    assert_eq!(tokio::time::timeout(PATIENCE, rest).await.unwrap(), 0);
+    assert_eq!(tokio::time::timeout(TIMEOUT, rest).await.unwrap(), 0);
     assert!(maps.get("kept").await.is_err());
 
     server.resume("apiserver");
-    let map = until("the API server to answer again", PATIENCE, async || {
+    let map = until("the API server to answer again", TIMEOUT, async || {
         maps.get("kept").await.map_err(|error| error.to_string())
     })
     .await;

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{Api, DeleteParams, ListParams, PostParams, WatchEvent, WatchParams};
 use serde_json::json;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 #[tokio::test]
 async fn a_watch_reports_each_change_in_order() {
@@ -36,12 +36,12 @@ async fn a_watch_reports_each_change_in_order() {
         })
         .take(3)
         .try_collect::<Vec<_>>();
-    let seen = tokio::time::timeout(PATIENCE, seen).await.unwrap().unwrap();
+    let seen = tokio::time::timeout(TIMEOUT, seen).await.unwrap().unwrap();
     assert_eq!(seen, ["added 1", "modified 2", "deleted 2"]);
 }
 
 #[tokio::test]
-async fn of_two_holders_of_a_lease_one_is_refused() {
+async fn concurrent_updates_of_a_lease_conflict() {
     let server = ApiServer::start();
     let leases: Api<Lease> = Api::namespaced(server.client().await, "default");
     let lease = json!({"metadata": {"name": "leader"}, "spec": {"leaseDurationSeconds": 15}});

@@ -1,4 +1,4 @@
-//! What became of objects stands in their status, beside what other controllers write there.
+//! Conditions are written into the status of objects, beside those of other controllers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A control plane's source, model and writer of statuses.
 struct ControlPlane {
@@ -86,7 +86,7 @@ fn get(server: &ApiServer, resource: &str, name: &str) -> Value {
     serde_json::from_str(&server.kubectl(&["get", resource, name, "-o", "json"])).unwrap()
 }
 
-/// The entries of a route's status, ours and those of others.
+/// The entries of a route's status: ours, and those of other controllers.
 fn entries(route: &Value) -> (Vec<Value>, Vec<Value>) {
     let all = route["status"]["parents"].as_array().cloned();
     let all = all.unwrap_or_default().into_iter();
@@ -99,14 +99,14 @@ fn condition(of: &Value, kind: &str) -> Value {
     found.unwrap_or_default()
 }
 
-/// Waits until the route has one entry of ours that is as it should be, and gives it.
+/// Waits until the route has one entry of ours that meets the condition, and returns it.
 async fn entry(
     server: &ApiServer,
     name: &str,
     what: &str,
     is: impl Fn(&Value) -> bool,
 ) -> (Value, Value) {
-    until(what, PATIENCE, async || {
+    until(what, TIMEOUT, async || {
         let route = get(server, "httproute", name);
         match entries(&route).0.as_slice() {
             [ours] if is(ours) => Ok((route.clone(), ours.clone())),
@@ -116,7 +116,7 @@ async fn entry(
     .await
 }
 
-fn says(kind: &'static str, status: &'static str, reason: &'static str) -> impl Fn(&Value) -> bool {
+fn has(kind: &'static str, status: &'static str, reason: &'static str) -> impl Fn(&Value) -> bool {
     move |entry| {
         let condition = condition(entry, kind);
         condition["status"] == status && condition["reason"] == reason
@@ -125,7 +125,7 @@ fn says(kind: &'static str, status: &'static str, reason: &'static str) -> impl 
 
 const FOREIGN: &str = "other.example/gateways";
 
-/// As another controller writes it, over whatever is there.
+/// Overwrites the status as another controller would.
 fn write_foreign(server: &ApiServer, name: &str) {
     let status = json!({"status": {"parents": [{
         "controllerName": FOREIGN,
@@ -147,7 +147,7 @@ fn write_foreign(server: &ApiServer, name: &str) {
     ]);
 }
 
-/// A filter that is not supported makes its rule fail and is named; others hold.
+/// A rule with an unsupported filter fails and is named; the other rules work.
 fn with_an_unsupported_filter() -> Value {
     json!([
         {"backendRefs": [{"name": "web", "port": 80}]},
@@ -160,7 +160,7 @@ fn with_an_unsupported_filter() -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_route_says_what_became_of_it_at_our_parents_beside_what_others_say() {
+async fn routes_have_our_entries_beside_those_of_other_controllers() {
     let server = ApiServer::start();
     server.install_gateway_api(Channel::Experimental);
     let web = json!({"group": "", "kind": "Service", "name": "web"});
@@ -175,7 +175,7 @@ async fn a_route_says_what_became_of_it_at_our_parents_beside_what_others_say() 
     );
     write_foreign(&server, "r");
     let control = ControlPlane::start(&server, false).await;
-    until("the route in the model", PATIENCE, async || {
+    until("the route in the model", TIMEOUT, async || {
         let known = control.knows(Kind::HttpRoute, "r");
         known.then_some(()).ok_or_else(String::new)
     })
@@ -184,7 +184,7 @@ async fn a_route_says_what_became_of_it_at_our_parents_beside_what_others_say() 
     assert!(entries(&before).0.is_empty(), "written by no leader");
 
     control.leads.send_replace(true);
-    let missing = says("ResolvedRefs", "False", "BackendNotFound");
+    let missing = has("ResolvedRefs", "False", "BackendNotFound");
     let (route_now, ours) = entry(&server, "r", "a leader's entry", missing).await;
     assert_eq!(ours["parentRef"], web);
     let accepted = condition(&ours, "Accepted");
@@ -201,16 +201,16 @@ async fn a_route_says_what_became_of_it_at_our_parents_beside_what_others_say() 
         "another controller's"
     );
 
-    // What another object changes turns its condition, and no other.
+    // A change of another object changes one condition, and no other.
     apply(&server, &[service("v2")]);
-    let resolved = says("ResolvedRefs", "True", "ResolvedRefs");
+    let resolved = has("ResolvedRefs", "True", "ResolvedRefs");
     let (_, ours) = entry(&server, "r", "the backend that came", resolved).await;
     assert_eq!(condition(&ours, "Accepted"), accepted);
 
     // A new generation with a field that is not supported.
     let sticky = json!([{"backendRefs": [{"name": "web", "port": 80}], "sessionPersistence": {"type": "Cookie", "cookie": {"name": "c"}}}]);
     apply(&server, &[route("r", parents.clone(), sticky)]);
-    let named = says("mesh.anyam.dev/AllFields", "False", "FieldLeftOut");
+    let named = has("mesh.anyam.dev/AllFields", "False", "FieldLeftOut");
     let (route_now, ours) = entry(&server, "r", "the unsupported field", named).await;
     let left_out = condition(&ours, "mesh.anyam.dev/AllFields");
     let message = left_out["message"].as_str().unwrap();
@@ -226,14 +226,14 @@ async fn a_route_says_what_became_of_it_at_our_parents_beside_what_others_say() 
         assert_eq!(&condition["observedGeneration"], generation, "{condition}");
     }
 
-    // Another controller writes over ours without a look.
+    // Another controller overwrites our entry.
     write_foreign(&server, "r");
     let (route_now, _) = entry(&server, "r", "our entry again", |_| true).await;
     assert_eq!(entries(&route_now).1, entries(&before).1);
 
     let extended = with_an_unsupported_filter();
     apply(&server, &[route("r", parents, extended)]);
-    let partially = says("PartiallyInvalid", "True", "UnsupportedValue");
+    let partially = has("PartiallyInvalid", "True", "UnsupportedValue");
     let (_, ours) = entry(&server, "r", "the rule that fails", partially).await;
     let message = condition(&ours, "PartiallyInvalid")["message"].to_string();
     assert!(
@@ -242,14 +242,14 @@ async fn a_route_says_what_became_of_it_at_our_parents_beside_what_others_say() 
     );
     assert!(condition(&ours, "mesh.anyam.dev/AllFields").is_object());
 
-    // Our parent goes: so does our entry.
+    // Our parent is removed, and with it our entry.
     apply(&server, &[route("r", json!([{"name": "edge"}]), rules)]);
     entry_gone(&server, "r", &entries(&before).1).await;
 }
 
 /// Waits until a route's status has other controllers' entries alone.
 async fn entry_gone(server: &ApiServer, name: &str, others: &[Value]) {
-    until("our entry gone", PATIENCE, async || {
+    until("our entry gone", TIMEOUT, async || {
         let route = get(server, "httproute", name);
         let (ours, left) = entries(&route);
         match ours.is_empty() && left == *others {
@@ -260,7 +260,7 @@ async fn entry_gone(server: &ApiServer, name: &str, others: &[Value]) {
     .await;
 }
 
-/// A kind of ours: with a status, or not.
+/// A CRD of one of our kinds, with or without a status subresource.
 fn crd(kind: &str, plural: &str, subresources: Value) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
@@ -304,14 +304,14 @@ async fn our_own_kinds_have_conditions_and_many_routes_are_all_written() {
     let parents = json!([{"group": "", "kind": "Service", "name": "web"}]);
     let rules = json!([{"backendRefs": [{"name": "web", "port": 80}]}]);
     let mut all = vec![
-        // Without a status: it is left as it is, and nothing waits for it.
+        // Without a status subresource: not written, and not retried.
         policy("MeshPolicy", json!({"mtls": {"mode": "Strict"}})),
         policy(
             "BackendPolicy",
             json!({"targetRefs": target, "connectTimeout": "1s", "later": 1}),
         ),
     ];
-    // More than are written at once.
+    // More than a burst.
     let names: Vec<String> = (0..80).map(|index| format!("r{index}")).collect();
     let routes = names
         .iter()
@@ -319,7 +319,7 @@ async fn our_own_kinds_have_conditions_and_many_routes_are_all_written() {
     all.extend(routes);
     apply(&server, &all);
     let _control = ControlPlane::start(&server, true).await;
-    until("the policy's conditions", PATIENCE, async || {
+    until("the policy's conditions", TIMEOUT, async || {
         let policy = get(&server, "backendpolicies.mesh.anyam.dev", "p");
         let not_found = condition(&policy["status"], "Accepted");
         let fields = condition(&policy["status"], "mesh.anyam.dev/AllFields");
@@ -336,8 +336,8 @@ async fn our_own_kinds_have_conditions_and_many_routes_are_all_written() {
     let all_say = |status: &'static str, reason: &'static str| {
         let routes = server.kubectl(&["get", "httproutes", "-o", "json"]);
         let routes: Value = serde_json::from_str(&routes).unwrap();
-        let says = says("Accepted", status, reason);
-        let done = |route: &&Value| entries(route).0.first().is_some_and(&says);
+        let has = has("Accepted", status, reason);
+        let done = |route: &&Value| entries(route).0.first().is_some_and(&has);
         let done = routes["items"]
             .as_array()
             .unwrap()
@@ -349,12 +349,12 @@ async fn our_own_kinds_have_conditions_and_many_routes_are_all_written() {
             false => Err(format!("{done} of {}", names.len())),
         }
     };
-    until("routes without a parent", PATIENCE, async || {
+    until("routes without a parent", TIMEOUT, async || {
         all_say("False", "NoMatchingParent")
     })
     .await;
     apply(&server, &[service("web")]);
-    until("routes with one", PATIENCE, async || {
+    until("routes with one", TIMEOUT, async || {
         all_say("True", "Accepted")
     })
     .await;

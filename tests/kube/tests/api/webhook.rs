@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Denies objects with the label `refuse`; the message has the user.
 async fn review(request: Request<Incoming>) -> hyper::Result<Response<Full<Bytes>>> {
@@ -94,8 +94,8 @@ async fn denies_labelled_objects(server: ApiServer, configuration: String) {
         json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": labels}})
             .to_string()
     };
-    // The API server learns of a new webhook by a watch of its own.
-    until("the webhook to be called", PATIENCE, async || {
+    // The API server sees a new webhook by a watch, some time later.
+    until("the webhook to be called", TIMEOUT, async || {
         let dry = ["create", "--dry-run=server", "-f", "-"];
         let output = server.try_kubectl_with(&map("m", json!({"refuse": "yes"})), &dry);
         let refused = "admission webhook \"label.anyam.dev\" denied the request: refused for admin";
@@ -118,7 +118,7 @@ async fn a_webhook_is_reached_by_its_url() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_webhook_is_reached_by_a_service_that_leads_out() {
+async fn a_webhook_is_reached_by_an_external_name_service() {
     let (port, certificate) = serve("label.default.svc").await;
     let server = ApiServer::start();
     server.kubectl(&[

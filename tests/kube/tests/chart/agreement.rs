@@ -1,4 +1,4 @@
-//! The chart and the program that it starts.
+//! The chart agrees with the program that it starts.
 
 use std::fs;
 
@@ -46,7 +46,7 @@ fn the_program_takes_its_flags() {
         let Some(Command::Serve(serve)) = parsed.command else {
             panic!("{name}: {parsed:?}");
         };
-        // What the Service and the probes lead to, by the containers' ports.
+        // Targets of the Service and of the probes, by the containers' ports.
         let ports = container["ports"].as_array().unwrap();
         let port = |name: &str| {
             let found = ports.iter().find(|port| port["name"] == name).unwrap();
@@ -85,7 +85,7 @@ fn the_program_takes_its_settings() {
     }
 }
 
-/// What `injection.proxy` may have is what the program's settings have, apart from the image.
+/// `injection.proxy` has the fields of the program's settings, apart from the image.
 #[test]
 fn every_setting_of_a_sidecar_is_a_value() {
     let settings = serde_json::to_value(MeshSettings::default()).unwrap();
@@ -98,7 +98,7 @@ fn every_setting_of_a_sidecar_is_a_value() {
 }
 
 #[test]
-fn who_is_never_injected_is_said_once() {
+fn excluded_namespaces_are_the_same_everywhere() {
     for (name, values) in RENDERINGS {
         let objects = rendering(&helm(), values);
         let excluded = settings(&objects).excluded_namespaces;
@@ -117,7 +117,7 @@ fn who_is_never_injected_is_said_once() {
     }
 }
 
-/// `anyam install` has no Helm; what it prints differs in who manages it.
+/// `anyam install` works without Helm; its output differs in the managed-by labels only.
 #[test]
 fn anyam_install_prints_what_helm_renders() {
     let helm = helm();
@@ -159,7 +159,8 @@ fn anyam_install_prints_what_helm_renders() {
     }
 }
 
-/// Takes out what says who manages an object, and is at pods, too; all of a definition's.
+/// Removes the labels that name the manager of an object, on pod templates too, and all labels of a
+/// CRD.
 fn labels(object: &mut Value) {
     let is_definition = object["kind"] == "CustomResourceDefinition";
     if is_definition {

@@ -1,10 +1,10 @@
 //! The Helm chart, without a cluster.
 //!
-//! - `rendered`: golden manifests; what Helm itself says of the chart
+//! - `rendered`: golden manifests; `helm lint`
 //! - `agreement`: that the program takes the flags and settings it is given, and images are those that
 //!   are built
 //! - `values`: the values' descriptions, and which values are refused
-//! - `rights`: RBAC as the documentation has it; pods as restricted pod security asks
+//! - `rights`: RBAC as documented; restricted pod security
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -20,7 +20,7 @@ use anyam_tests_kube::Helm;
 use serde_json::Value;
 use xds_proto::yaml;
 
-/// Everything on, so that each template is rendered; what comes with the chart is beside it.
+/// Values that enable every template; the chart's own values files are beside it.
 const EVERYTHING: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/chart/everything.yaml");
 
 /// Name of a rendering, and the file of values that makes it.

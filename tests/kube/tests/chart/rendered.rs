@@ -1,4 +1,4 @@
-//! What the chart is rendered to. After a change of the chart: `UPDATE_GOLDEN=1 cargo test -p
+//! Golden manifests of the chart. After a change of the chart: `UPDATE_GOLDEN=1 cargo test -p
 //! anyam-tests-kube --test chart`; read the difference before you keep it.
 
 use std::collections::BTreeSet;
@@ -42,14 +42,14 @@ fn helm() -> Helm {
 }
 
 #[test]
-fn renderings_are_those_written_down() {
+fn renderings_are_the_golden_ones() {
     let helm = helm();
     for (name, values) in RENDERINGS {
         // The definitions are files of their own.
         let mut options = vec!["--set", "crds.install=false"];
         options.extend(values.into_iter().flat_map(|file| ["-f", file]));
         let text = helm.template(&options);
-        // Those of the chart's own values are what `anyam install` prints.
+        // `anyam install` prints those of the chart's own values files.
         let folder = match values == Some(EVERYTHING) {
             true => Path::new(EVERYTHING).parent().unwrap().join("golden"),
             false => Helm::chart().join("../rendered"),
@@ -82,14 +82,14 @@ fn both_versions_of_helm_agree() {
 }
 
 #[test]
-fn helm_finds_no_fault() {
+fn helm_lint_reports_nothing() {
     for version in [HelmVersion::V3, HelmVersion::V4] {
         let helm = Helm::new(version);
         for (_, values) in RENDERINGS {
             let mut lint = vec!["lint", ".", "--strict"];
             lint.extend(values.into_iter().flat_map(|file| ["-f", file]));
             let said = helm.run(&lint);
-            // No icon is no fault.
+            // A missing icon is accepted.
             let other = said
                 .lines()
                 .find(|line| line.contains("[WARNING]") || line.contains("[ERROR]"));
@@ -129,7 +129,7 @@ fn objects_are_of_known_kinds_in_their_places() {
 
 /// Each template is rendered by one of the files of values.
 #[test]
-fn everything_is_tried() {
+fn every_template_is_rendered() {
     let all = RENDERINGS
         .map(|(_, values)| rendering(&helm(), values))
         .concat();
@@ -141,7 +141,7 @@ fn everything_is_tried() {
 }
 
 #[test]
-fn definitions_are_those_of_the_program_and_stay_unless_told() {
+fn crds_are_those_of_the_program_and_kept_by_default() {
     let helm = helm();
     for (keep, expected) in [("true", Value::from("keep")), ("false", Value::Null)] {
         let set = format!("crds.keep={keep}");

@@ -1,4 +1,4 @@
-//! What the control plane may do in a cluster, and what its pods may do on a node.
+//! RBAC of the control plane, and the security contexts of its pods.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -57,15 +57,15 @@ fn rights_are_those_of_the_documentation() {
     let documented: BTreeSet<String> = text
         .lines()
         .filter(|line| line.starts_with("| all | `") || line.starts_with("| its own | `"))
-        // What a right is for stands in the last column.
+        // The last column has the purpose.
         .map(|line| line.rsplitn(3, '|').last().unwrap().to_owned() + "|")
         .collect();
     assert_eq!(granted, documented);
 }
 
-/// Every kind that is followed may be, and its status written.
+/// Every kind that is watched is granted, and so is its status.
 #[test]
-fn what_is_watched_may_be_watched() {
+fn rights_cover_all_watched_kinds() {
     let objects = rendering(&helm(), None);
     let role = of_kind(&objects, "ClusterRole", "anyam-control");
     let granted = |group: &str, resource: &str, verb: &str| {

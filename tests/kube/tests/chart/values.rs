@@ -1,4 +1,4 @@
-//! The chart's values: described, and strictly checked.
+//! The chart's values: documented, and validated strictly.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -130,8 +130,7 @@ fn other_values_are_refused() {
     }
 }
 
-/// What a file of values sets is there by default, too: a misspelt key would be refused, a key that
-/// was renamed as well.
+/// Each key of a values file exists in values.yaml: Helm would reject a misspelt or renamed one.
 #[test]
 fn files_of_values_change_something() {
     let defaults = file(&Helm::chart().join("values.yaml"));

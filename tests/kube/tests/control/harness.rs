@@ -14,9 +14,9 @@ use xds_proto::yaml;
 
 use super::sidecar::SidecarPlan;
 
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const TIMEOUT: Duration = Duration::from_secs(60);
 pub const NAMESPACE: &str = "anyam-system";
-/// The address that pods say they have.
+/// The address in the pods' status.
 const POD_ADDRESS: &str = "10.1.2.3";
 
 /// The objects of these kinds that the chart makes with its default values.
@@ -161,7 +161,7 @@ impl Bench {
 
     /// Of the ConfigMap in a namespace, once it is there.
     pub async fn root(&self, namespace: &str) -> String {
-        until("the root's ConfigMap", PATIENCE, async || {
+        until("the root's ConfigMap", TIMEOUT, async || {
             let get = [
                 "get",
                 "configmap",
@@ -219,7 +219,7 @@ impl Control {
     pub async fn logs(&self, text: &str) {
         until(
             &format!("the log of {} to say {text:?}", self.name),
-            PATIENCE,
+            TIMEOUT,
             async || {
                 let log = self.log();
                 if log.contains(text) { Ok(()) } else { Err(log) }
@@ -228,7 +228,7 @@ impl Control {
         .await;
     }
 
-    /// Where it serves, once it does.
+    /// Its xDS address, once it listens.
     pub async fn xds(&self) -> SocketAddr {
         self.logs(" xds=").await;
         let log = self.log();
@@ -236,7 +236,7 @@ impl Control {
         found.split(' ').next().unwrap().parse().unwrap()
     }
 
-    /// Nothing that it may do is missing.
+    /// Asserts that no right was missing.
     pub fn assert_rights(&self) {
         let log = self.log();
         assert!(!log.contains("may not "), "{log}");
@@ -256,7 +256,7 @@ impl Control {
         assert!(self.child.wait().unwrap().success(), "{}", self.log());
     }
 
-    /// Waits for an end by itself, which is no success.
+    /// Waits until it exits with an error.
     pub fn fails(&mut self) -> String {
         assert!(!self.child.wait().unwrap().success());
         self.log()
@@ -273,7 +273,7 @@ impl Drop for Control {
     }
 }
 
-/// What it prints.
+/// Runs openssl and returns its output.
 pub fn openssl(arguments: &[&str], input: &str) -> String {
     let mut child = Command::new("openssl")
         .args(arguments)

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 
-use super::harness::{Bench, Control, PATIENCE, openssl};
+use super::harness::{Bench, Control, TIMEOUT, openssl};
 
 const AUDIENCE: &str = "anyam-ca";
 
@@ -22,7 +22,7 @@ async fn bench() -> (Bench, Control, String) {
 }
 
 #[tokio::test]
-async fn a_pod_s_token_buys_a_certificate_and_the_mesh() {
+async fn a_pod_with_its_token_gets_a_certificate_and_configuration() {
     let (bench, control, root) = bench().await;
     let xds = control.xds().await;
     let token = bench.token("web-0", "web", AUDIENCE);
@@ -39,9 +39,9 @@ async fn a_pod_s_token_buys_a_certificate_and_the_mesh() {
     let uri = "URI:spiffe://anyam.local/ns/shop/sa/web";
     assert!(first.contains(uri), "{first}");
     sidecar.ready().await;
-    // The certificate is enough for the next one.
+    // Renewal is authenticated by the present certificate.
     sidecar.set_token("used up");
-    until("a renewed certificate", PATIENCE, async || {
+    until("a renewed certificate", TIMEOUT, async || {
         let now = sidecar.certificate().await;
         if now == first {
             Err(sidecar.log())
@@ -54,7 +54,7 @@ async fn a_pod_s_token_buys_a_certificate_and_the_mesh() {
 }
 
 #[tokio::test]
-async fn what_is_no_good_token_of_the_pod_is_refused_and_a_rotated_one_is_read() {
+async fn invalid_tokens_are_refused_and_a_rotated_token_is_read() {
     let (bench, control, root) = bench().await;
     let xds = control.xds().await;
     let plan = |account: &str| bench.sidecar("web-0", account, xds, &[]);
@@ -94,7 +94,7 @@ async fn what_is_no_good_token_of_the_pod_is_refused_and_a_rotated_one_is_read()
     let expired = forged(&good, over, &own_key(&bench));
     let expired = plan("web").start(&expired, &root);
     expired.refused("token has expired").await;
-    // The same with its old times is what it was: the signature is right.
+    // With its old times the token is valid: its signature is correct.
     let same = forged(&good, |_| {}, &own_key(&bench));
     plan("web").start(&same, &root).certificate().await;
 
@@ -109,7 +109,7 @@ async fn what_is_no_good_token_of_the_pod_is_refused_and_a_rotated_one_is_read()
 }
 
 #[tokio::test]
-async fn a_token_goes_with_its_pod() {
+async fn a_token_is_invalid_once_its_pod_is_deleted() {
     let (bench, control, root) = bench().await;
     let xds = control.xds().await;
     let token = bench.token("web-0", "web", AUDIENCE);
@@ -124,7 +124,7 @@ async fn a_token_goes_with_its_pod() {
     start()
         .refused("the API server does not accept the token")
         .await;
-    // One of the same name is another pod.
+    // A new pod of the same name has another uid.
     bench.pod("web-0", "web");
     start()
         .refused("the API server does not accept the token")
@@ -133,7 +133,7 @@ async fn a_token_goes_with_its_pod() {
 }
 
 #[tokio::test]
-async fn while_the_api_server_is_away_no_token_is_taken_and_none_is_lost() {
+async fn tokens_are_refused_while_the_api_server_is_down_and_accepted_afterwards() {
     let (bench, control, root) = bench().await;
     let xds = control.xds().await;
     let token = bench.token("web-0", "web", AUDIENCE);
@@ -158,7 +158,7 @@ fn forged(token: &str, change: impl FnOnce(&mut Value), key: &EcdsaKeyPair) -> S
     format!("{signed}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
 }
 
-/// By which the API server signs tokens.
+/// The key with which the API server signs tokens.
 fn own_key(bench: &Bench) -> EcdsaKeyPair {
     let folder = bench.server.kubeconfig().parent().and_then(Path::parent);
     let path = folder.unwrap().join("pki/service-accounts.key");

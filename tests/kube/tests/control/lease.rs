@@ -2,7 +2,7 @@ use std::time::{Duration, Instant};
 
 use anyam_tests_kube::{Kubectl, until};
 
-use super::harness::{Bench, Control, NAMESPACE, PATIENCE};
+use super::harness::{Bench, Control, NAMESPACE, TIMEOUT};
 
 /// The pod that holds the Lease; empty: none.
 fn holder(bench: &Bench) -> String {
@@ -13,7 +13,7 @@ fn holder(bench: &Bench) -> String {
 }
 
 async fn leads(bench: &Bench, control: &Control) {
-    until(&format!("{} to lead", control.name), PATIENCE, async || {
+    until(&format!("{} to lead", control.name), TIMEOUT, async || {
         let now = holder(bench);
         if now == control.name {
             Ok(())
@@ -24,14 +24,14 @@ async fn leads(bench: &Bench, control: &Control) {
     .await;
 }
 
-/// Only a leader does that.
+/// Waits for a write that only the leader does.
 async fn writes(bench: &Bench, namespace: &str) {
     bench.namespace(namespace, &[]);
     bench.root(namespace).await;
 }
 
 #[tokio::test]
-async fn another_leads_when_the_leader_is_killed_and_at_once_when_it_ends_in_order() {
+async fn another_replica_leads_after_the_lease_or_at_once_after_a_shutdown() {
     let bench = Bench::start();
     let mut first = bench.control("first", &[]).await;
     leads(&bench, &first).await;
@@ -82,7 +82,7 @@ async fn a_leader_without_the_api_server_steps_down_and_leads_again() {
         stopped.elapsed()
     );
     bench.server.resume("apiserver");
-    until("the API server", PATIENCE, async || {
+    until("the API server", TIMEOUT, async || {
         let found = bench.server.try_kubectl(&["get", "namespaces"]);
         if found.status == Some(0) {
             Ok(())

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use serde_json::{Value, json};
 
-use super::harness::{Bench, NAMESPACE, PATIENCE};
+use super::harness::{Bench, NAMESPACE, TIMEOUT};
 
 fn decode(data: &Value, key: &str) -> String {
     let text = data[key]
@@ -15,7 +15,7 @@ fn decode(data: &Value, key: &str) -> String {
     String::from_utf8(STANDARD.decode(text).unwrap()).unwrap()
 }
 
-/// Whether what listens there has a certificate below this root.
+/// Whether the server at this address has a certificate below this root.
 fn serves(bench: &Bench, address: std::net::SocketAddr, root: &str) -> bool {
     let file = bench.path("trusted.crt");
     std::fs::write(&file, root).unwrap();
@@ -60,7 +60,7 @@ async fn control_planes_that_start_together_make_one_root() {
     assert_eq!(made.count(), 1);
     assert_eq!(bench.root("default").await, root);
 
-    // One that comes later, with no folder of its own, has it too.
+    // A replica that starts later, without a state folder, uses it too.
     drop(all);
     let later = bench.control("control-3", &[]).await;
     assert!(serves(&bench, later.xds().await, &root));
@@ -68,7 +68,7 @@ async fn control_planes_that_start_together_make_one_root() {
 }
 
 #[tokio::test]
-async fn every_namespace_has_the_root_again_whatever_happens_to_it() {
+async fn the_root_config_map_is_restored_in_every_namespace() {
     let bench = Bench::start();
     bench.namespace("before", &[]);
     let control = bench.control("control-0", &[]).await;
@@ -89,7 +89,7 @@ async fn every_namespace_has_the_root_again_whatever_happens_to_it() {
     let before = uid();
     let delete = map("delete");
     bench.server.kubectl(&delete.each_ref().map(String::as_str));
-    until("another ConfigMap", PATIENCE, async || match uid() {
+    until("another ConfigMap", TIMEOUT, async || match uid() {
         now if now.is_empty() || now == before => Err(now),
         _ => Ok(()),
     })
@@ -104,7 +104,7 @@ async fn every_namespace_has_the_root_again_whatever_happens_to_it() {
         r#"{"data": {"ca.crt": "BEGIN CERTIFICATE of another", "more": "x"}}"#,
     ];
     bench.server.kubectl(&[&patch[..], &change].concat());
-    until("the root again", PATIENCE, async || {
+    until("the root again", TIMEOUT, async || {
         let now = bench.root("later").await;
         if now == root { Ok(()) } else { Err(now) }
     })
@@ -134,7 +134,7 @@ async fn every_namespace_has_the_root_again_whatever_happens_to_it() {
 }
 
 #[tokio::test]
-async fn a_root_secret_that_was_deleted_is_there_again_with_the_root_in_use() {
+async fn a_deleted_root_secret_is_restored_with_the_root_in_use() {
     let bench = Bench::start();
     let control = bench.control("control-0", &[]).await;
     bench.root("default").await;
@@ -147,7 +147,7 @@ async fn a_root_secret_that_was_deleted_is_there_again_with_the_root_in_use() {
     control.assert_rights();
 }
 
-/// A CA of an organisation, and what it issues.
+/// The CA of an organisation, and intermediates that it issues.
 struct OwnCa {
     key: KeyPair,
     params: CertificateParams,
@@ -191,7 +191,7 @@ fn put(bench: &Bench, data: &Value) {
 }
 
 #[tokio::test]
-async fn an_intermediate_of_one_s_own_signs_and_can_be_renewed() {
+async fn a_custom_intermediate_signs_and_can_be_renewed() {
     let bench = Bench::start();
     bench.namespace("shop", &["web"]);
     let own = OwnCa::new();
@@ -226,7 +226,7 @@ async fn an_intermediate_of_one_s_own_signs_and_can_be_renewed() {
     control.logs("its key signs from now on").await;
     assert!(issued_by().await.ends_with(&text(&second)));
 
-    // Another root is no renewal.
+    // Another root is not accepted as a renewal.
     let other = OwnCa::new();
     put(&bench, &other.intermediate(&other.root()));
     control.logs("restart the control plane").await;
@@ -235,7 +235,7 @@ async fn an_intermediate_of_one_s_own_signs_and_can_be_renewed() {
 }
 
 #[tokio::test]
-async fn what_is_no_ca_ends_the_start_with_what_to_do() {
+async fn an_invalid_ca_secret_fails_the_start_with_advice() {
     let bench = Bench::start();
     let (own, other) = (OwnCa::new(), OwnCa::new());
     put(&bench, &own.intermediate(&other.root()));

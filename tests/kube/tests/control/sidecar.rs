@@ -12,7 +12,7 @@ use anyam_tests::program;
 use anyam_tests_kube::until;
 use serde_json::Value;
 
-use super::harness::{Bench, PATIENCE, openssl};
+use super::harness::{Bench, TIMEOUT, openssl};
 
 /// Ports of loopback that were free a moment ago.
 fn free_ports<const N: usize>() -> [u16; N] {
@@ -116,9 +116,9 @@ impl Sidecar {
         Some(serde_json::from_slice(&text).unwrap())
     }
 
-    /// Waits for a certificate, and says for what: the output of `openssl x509`.
+    /// Waits for a certificate, and returns the output of `openssl x509`.
     pub async fn certificate(&self) -> String {
-        let identity = until("a certificate", PATIENCE, async || {
+        let identity = until("a certificate", TIMEOUT, async || {
             self.identity().ok_or_else(|| self.log())
         })
         .await;
@@ -136,7 +136,7 @@ impl Sidecar {
 
     /// Waits until it has its configuration.
     pub async fn ready(&self) {
-        until("the sidecar to be ready", PATIENCE, async || {
+        until("the sidecar to be ready", TIMEOUT, async || {
             let answer = self.ask("/healthz/ready").unwrap_or_default();
             match answer.starts_with("HTTP/1.1 200") {
                 true => Ok(()),
@@ -160,14 +160,10 @@ impl Sidecar {
 
     /// Waits until the CA has refused it for this reason; it has no certificate then.
     pub async fn refused(&self, why: &str) {
-        until(
-            &format!("a refusal because {why:?}"),
-            PATIENCE,
-            async || {
-                let log = self.log();
-                if log.contains(why) { Ok(()) } else { Err(log) }
-            },
-        )
+        until(&format!("a refusal because {why:?}"), TIMEOUT, async || {
+            let log = self.log();
+            if log.contains(why) { Ok(()) } else { Err(log) }
+        })
         .await;
         assert!(self.identity().is_none());
     }

@@ -5,7 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::harness::{Bench, NAMESPACE, PATIENCE, of_chart};
+use super::harness::{Bench, NAMESPACE, TIMEOUT, of_chart};
 
 const NAME: &str = "anyam-control.anyam-system.svc";
 
@@ -22,7 +22,7 @@ fn configuration(bench: &Bench) -> Value {
 /// Waits until each webhook has the root.
 async fn has_root(bench: &Bench, root: &str) {
     let root = STANDARD.encode(root);
-    until("the root as caBundle", PATIENCE, async || {
+    until("the root as caBundle", TIMEOUT, async || {
         let all = configuration(bench)["webhooks"].clone();
         let all = all.as_array().unwrap().clone();
         let good = |webhook: &Value| webhook["clientConfig"]["caBundle"] == root.as_str();
@@ -49,7 +49,7 @@ fn created(bench: &Bench) -> Result<Value, String> {
 }
 
 #[tokio::test]
-async fn the_api_server_trusts_the_webhook_whoever_changes_its_configuration() {
+async fn the_ca_bundle_is_restored_whoever_changes_the_configuration() {
     let bench = Bench::start();
     bench.namespace("shop", &["web"]);
     bench.server.kubectl(&[
@@ -69,7 +69,7 @@ async fn the_api_server_trusts_the_webhook_whoever_changes_its_configuration() {
         .logs("there is no MutatingWebhookConfiguration anyam-injector")
         .await;
 
-    // As deployed, but for the port, and a Service that leads to loopback.
+    // As deployed, but for the port, and a Service that resolves to loopback.
     let external = [
         "create",
         "service",
@@ -86,13 +86,13 @@ async fn the_api_server_trusts_the_webhook_whoever_changes_its_configuration() {
     apply();
     let root = bench.root("shop").await;
     has_root(&bench, &root).await;
-    let pod = until("a pod with a sidecar", PATIENCE, async || created(&bench)).await;
+    let pod = until("a pod with a sidecar", TIMEOUT, async || created(&bench)).await;
     assert_eq!(
         pod["spec"]["initContainers"][1]["name"], "anyam-proxy",
         "{pod}"
     );
 
-    // Applied again, and overwritten: neither lasts.
+    // Applied again, and overwritten: the caBundle is restored.
     apply();
     has_root(&bench, &root).await;
     let other = rcgen::generate_simple_self_signed(["x".to_owned()]).unwrap();
@@ -111,6 +111,6 @@ async fn the_api_server_trusts_the_webhook_whoever_changes_its_configuration() {
         .server
         .kubectl(&[&patch[..], &["--patch", &other.to_string()]].concat());
     has_root(&bench, &root).await;
-    until("pods with sidecars", PATIENCE, async || created(&bench)).await;
+    until("pods with sidecars", TIMEOUT, async || created(&bench)).await;
     control.assert_rights();
 }

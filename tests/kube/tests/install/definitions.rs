@@ -2,7 +2,7 @@ use std::path::Path;
 
 use anyam_tests_kube::{ApiServer, Helm, Kubectl};
 
-/// Manifests that the control plane's reader was tried with.
+/// Manifests that the control plane's parser is tested with.
 const ACCEPTED: &str = include_str!("../../../../control-plane/tests/crds/accepted.yaml");
 const REFUSED: &str = include_str!("../../../../control-plane/tests/crds/refused.yaml");
 
@@ -18,14 +18,14 @@ fn install(server: &ApiServer, folder: &Path) {
     let folder = folder.to_string_lossy();
     let applied = server.try_kubectl(&["apply", "--server-side", "-f", &folder]);
     assert_eq!(applied.status, Some(0), "{applied:?}");
-    // The API server warns of what it ignores in a schema, such as a format it does not know.
+    // The API server warns of keywords that it ignores, such as unknown formats.
     assert_eq!(applied.stderr, "");
     let established = "--for=condition=Established";
     server.kubectl(&["wait", established, "--timeout=30s", "-f", &folder]);
 }
 
 #[test]
-fn good_objects_are_taken_and_bad_ones_refused() {
+fn valid_objects_are_accepted_and_invalid_ones_rejected() {
     let server = with_definitions();
     let applied = server.try_kubectl_with(ACCEPTED, &["apply", "-f", "-"]);
     assert_eq!(applied.status, Some(0), "{applied:?}");
@@ -41,7 +41,7 @@ fn good_objects_are_taken_and_bad_ones_refused() {
 }
 
 #[test]
-fn messages_say_what_to_do() {
+fn messages_of_rejections_name_the_remedy() {
     let server = with_definitions();
     for (spec, message) in [
         (
@@ -66,7 +66,7 @@ fn messages_say_what_to_do() {
 }
 
 #[test]
-fn kubectl_shows_them() {
+fn kubectl_prints_columns_and_conditions() {
     let server = with_definitions();
     server.kubectl_with(ACCEPTED, &["apply", "-f", "-"]);
     let all = server.kubectl(&["--namespace", "shop", "get", "anyam", "-o", "name"]);

@@ -1,7 +1,7 @@
 //! The Helm chart on a real API server.
 //!
 //! - `release`: install, upgrade, rollback, uninstall
-//! - `definitions`: which objects of our own kinds the API server takes, and what it shows of them
+//! - `definitions`: validation of our own kinds by the API server, and their columns in kubectl
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

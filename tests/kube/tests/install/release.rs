@@ -4,10 +4,10 @@ use std::time::Duration;
 use anyam_tests_kube::{ApiServer, Helm, HelmVersion, Kubectl, Output, until};
 use serde_json::Value;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 const OURS: &str = "app.kubernetes.io/part-of=anyam";
 
-/// The chart in a cluster whose controllers run, in a namespace that takes restricted pods only.
+/// The chart in a cluster with controllers, in a namespace that enforces restricted pod security.
 struct Release {
     server: ApiServer,
     helm: Helm,
@@ -36,7 +36,7 @@ impl Release {
         output.stdout
     }
 
-    /// What there is with our label, by kind and name.
+    /// Objects with our label, by kind and name.
     fn ours(&self) -> BTreeSet<String> {
         let kinds = self
             .server
@@ -53,7 +53,7 @@ impl Release {
     }
 
     async fn left(&self, expected: &BTreeSet<String>) {
-        until("the rest to be gone", PATIENCE, async || {
+        until("the rest to be gone", TIMEOUT, async || {
             let left = self.ours();
             match left == *expected {
                 true => Ok(()),
@@ -71,7 +71,7 @@ impl Release {
 
     /// Waits until the controllers have made the Deployment's pods: their security passed.
     async fn pods(&self, expected: usize) {
-        until("the pods to be made", PATIENCE, async || {
+        until("the pods to be made", TIMEOUT, async || {
             let pods = ["-n", "anyam-system", "get", "pods", "-o", "name"];
             let pods = self.server.kubectl(&pods);
             match pods.lines().count() == expected {
@@ -115,7 +115,7 @@ async fn lives(version: HelmVersion) {
     let policy = "{apiVersion: mesh.anyam.dev/v1alpha1, kind: MeshPolicy, metadata: {name: strict, namespace: shop}, spec: {mtls: {mode: Strict}}}";
     server.kubectl_with(policy, &["create", "-f", "-"]);
 
-    // The control plane writes it; no command of Helm may take it away again.
+    // The control plane writes it; no Helm command may remove it.
     let bundle = "Y2VydGlmaWNhdGU=";
     let patch = format!(
         r#"[{{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": "{bundle}"}}]"#
@@ -162,7 +162,7 @@ async fn lives(version: HelmVersion) {
     kept();
 
     release.helm("uninstall", &[]);
-    // Policies outlive the release with their definitions, and a new one takes these over.
+    // CRDs and policies stay after an uninstall, and a new release adopts them.
     release.left(&definitions()).await;
     server.kubectl(&["-n", "shop", "get", "amp/strict"]);
     release.helm("install", &[]);
@@ -173,16 +173,16 @@ async fn lives(version: HelmVersion) {
 }
 
 #[tokio::test]
-async fn a_release_lives_with_helm_4() {
+async fn the_life_of_a_release_with_helm_4() {
     lives(HelmVersion::V4).await;
 }
 
 #[tokio::test]
-async fn a_release_lives_with_helm_3() {
+async fn the_life_of_a_release_with_helm_3() {
     lives(HelmVersion::V3).await;
 }
 
-/// Everything that can be switched on is accepted; the Prometheus operator's kinds are not there.
+/// The API server accepts all optional objects, without those of the Prometheus operator.
 #[tokio::test]
 async fn everything_is_accepted() {
     let release = Release::new(HelmVersion::V4);

@@ -7,7 +7,7 @@ use anyam_tests_kube::{Cluster, until};
 use crate::mesh;
 use crate::shop::Shop;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 const STRICT: &str = "
 apiVersion: mesh.anyam.dev/v1alpha1
@@ -17,7 +17,7 @@ spec: {mtls: {mode: Strict}}
 ";
 
 #[tokio::test]
-async fn a_label_and_a_start_and_pods_speak_mtls() {
+async fn labelled_namespaces_use_mtls_after_a_restart() {
     let cluster = Cluster::shared();
     mesh::install(&cluster);
     let shop = Shop::open(&cluster, true);
@@ -40,7 +40,7 @@ async fn a_label_and_a_start_and_pods_speak_mtls() {
     let answer = outside.get(&url);
     assert!(answer.stdout.ends_with("web\n"), "{answer:?}");
     shop.namespace.apply(STRICT);
-    until("plaintext to be refused", PATIENCE, async || {
+    until("plaintext to be refused", TIMEOUT, async || {
         let answer = outside.get(&url);
         match answer.status {
             Some(0) => Err(answer.stdout),

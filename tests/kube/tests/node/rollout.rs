@@ -1,4 +1,4 @@
-//! What is restarted under load loses no request.
+//! Restarts under load lose no request.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use anyam_tests_kube::{Cluster, Kubectl, until};
 use crate::mesh;
 use crate::shop::Shop;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn a_rolling_update_loses_no_request() {
     let cluster = Cluster::shared();
     mesh::install(&cluster);
     let shop = Shop::open(&cluster, true);
-    until("web to answer", PATIENCE, async || {
+    until("web to answer", TIMEOUT, async || {
         let answer = shop.get("http://web/");
         (answer.status == Some(0))
             .then_some(())
@@ -33,7 +33,7 @@ async fn a_rolling_update_loses_no_request() {
 }
 
 #[tokio::test]
-async fn without_its_control_plane_the_mesh_goes_on() {
+async fn traffic_continues_without_the_control_plane() {
     let cluster = Cluster::alone();
     mesh::install(&cluster);
     let shop = Shop::open(&cluster, true);

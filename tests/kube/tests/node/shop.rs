@@ -10,11 +10,11 @@ pub struct Shop<'a> {
     pub namespace: Namespace<'a>,
 }
 
-/// What a run of `app load` came to.
+/// The result of a run of `app load`.
 pub struct Tally {
     pub answered: u64,
     pub failed: u64,
-    /// How failures read, with their counts.
+    /// Messages of failures, with their counts.
     pub reasons: String,
 }
 

@@ -9,7 +9,7 @@ use crate::harness::Mesh;
 use crate::hex;
 
 /// The fuzzer's corpus in both versions, and what a policy denies behind each of its inputs.
-pub fn leads_past_nothing(mesh: &Mesh, caller: &Caller, mirror: &Mirror) {
+pub fn no_input_bypasses_policy(mesh: &Mesh, caller: &Caller, mirror: &Mirror) {
     const HTTP1: &[u8] = b"GET /admin HTTP/1.1\r\nHost: app.shop\r\n\r\n";
     // HEADERS of stream 101: GET, http, `:path: /admin`, `:authority: shop`.
     const HTTP2: &[u8] = b"\0\0\x10\x01\x05\0\0\0\x65\x82\x86\x04\x06/admin\x01\x04shop";

@@ -1,8 +1,8 @@
-//! What the status of an object is to say, as JSON, merged into what it says.
+//! The desired status of an object, as JSON, merged into its present status.
 //!
 //! Entries of other controllers, and conditions of types that are not ours, stay as and where they
-//! are (Gateway API, RouteStatus and RouteParentStatus, notes for implementors). What did not turn
-//! keeps its `lastTransitionTime`.
+//! are (Gateway API, RouteStatus and RouteParentStatus, notes for implementors). A condition whose
+//! status is unchanged keeps its `lastTransitionTime`.
 
 use std::borrow::Cow;
 
@@ -14,13 +14,13 @@ use crate::model::mesh::status::{Condition, ObjectStatus, fields_left_out};
 
 /// `controllerName` of our entries.
 pub const CONTROLLER: &str = "mesh.anyam.dev/control";
-/// Types of conditions that Gateway API defines; ours beside these have our domain before them.
+/// Condition types that Gateway API defines. Others that we set on routes have our domain as prefix.
 const STANDARD: [&str; 3] = ["Accepted", "ResolvedRefs", "PartiallyInvalid"];
 const DOMAIN: &str = "mesh.anyam.dev/";
 /// Bytes of a condition's message; the API server takes 32 KiB.
 const MAX_MESSAGE: usize = 8 << 10;
 
-/// What a status is to say.
+/// The status that an object should have.
 #[derive(Debug)]
 pub struct DesiredStatus<'a> {
     generation: Option<i64>,
@@ -55,7 +55,7 @@ impl<'a> DesiredStatus<'a> {
         }
     }
 
-    /// The part of a status that has to be written; `None`: it says all of this. `now`: RFC 3339.
+    /// The merge patch for a status; `None`: it is as desired. `now`: RFC 3339.
     pub fn merge(&self, status: &Json, now: &str) -> Option<Json> {
         let (field, merged) = match &self.content {
             Content::Parents(desired) => (
@@ -72,7 +72,7 @@ impl<'a> DesiredStatus<'a> {
         differs.then(|| json!({ field: merged }))
     }
 
-    /// Whether a status speaks of a later generation: what is known of the object is out of date.
+    /// Whether a status has a later `observedGeneration`: our copy of the object is out of date.
     pub fn is_outdated(&self, status: &Json) -> bool {
         let conditions: Vec<&Json> = match &self.content {
             Content::Parents(_) => list(status, "parents")
@@ -100,7 +100,7 @@ impl<'a> DesiredStatus<'a> {
             let at = missing
                 .iter()
                 .position(|(parent, _)| entry.get("parentRef") == Some(parent));
-            // What is not found is no parent of the route any more, or is there twice.
+            // An entry that is not found is of a parent that was removed, or a duplicate.
             if let Some((parent, conditions)) = at.map(|at| missing.remove(at)) {
                 merged.push(self.entry(list(entry, "conditions"), parent, conditions, now));
             }
@@ -160,7 +160,7 @@ impl<'a> DesiredStatus<'a> {
     }
 }
 
-/// Of a status, what is compared with what it is to say: kept of each object.
+/// The part of a status that is compared with the desired one.
 pub fn own_part(kind: Kind, status: &Json) -> Json {
     match kind {
         Kind::HttpRoute | Kind::GrpcRoute => {
@@ -198,7 +198,7 @@ fn type_of(condition: &Condition) -> Cow<'static, str> {
     }
 }
 
-/// As it is written in the route, defaults included.
+/// The parentRef as the route has it, with defaults.
 fn parent_ref(parent: &Parent) -> Json {
     let mut fields = Map::new();
     let mut set = |field: &str, value: Json| drop(fields.insert(field.to_owned(), value));
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_wrote_stays_where_it_is() {
+    fn entries_of_other_controllers_are_kept_in_place() {
         let foreign = json!({"controllerName": "other/c", "parentRef": {"name": "gateway"}, "conditions": [is("Accepted", "True", THEN, 1)]});
         let special = is("special.io/Field", "False", THEN, 1);
         let existing = json!({"parents": [
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_parent_any_more_goes() {
+    fn entries_of_removed_parents_are_removed() {
         let none = route(1, &[]);
         let desired = DesiredStatus::of(&none);
         assert_eq!(desired.merge(&Json::Null, NOW), None, "nothing to say");
@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_generation_is_left_alone() {
+    fn a_status_of_a_later_generation_is_not_overwritten() {
         let desired = |generation| route(generation, &[("s", vec![Condition::accepted()])]);
         let written = DesiredStatus::of(&desired(3))
             .merge(&Json::Null, NOW)
@@ -344,7 +344,7 @@ mod tests {
     }
 
     #[test]
-    fn conditions_of_our_own_kinds_name_what_is_left_out() {
+    fn conditions_of_our_own_kinds_name_fields_left_out() {
         let part = LeftOut {
             field: FieldError::new("spec.x", "unknown field"),
             effect: LeftOutEffect::Unused,

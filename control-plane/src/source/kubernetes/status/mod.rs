@@ -1,9 +1,9 @@
-//! What became of objects, written into their status in the cluster.
+//! Writes conditions into the status of objects in the cluster.
 //!
-//! - [`Statuses`]: what objects say of themselves, and which are to be looked at
-//! - [`document`]: what a status is to say, merged into what it says (no I/O)
-//! - [`writer`]: writes where both differ, while this control plane is the leader
-//! - `rate`: how often (no I/O)
+//! - [`Statuses`]: the status that each object has, and a queue of objects to compare
+//! - [`document`]: the desired status, merged into the present one (no I/O)
+//! - [`writer`]: patches statuses that differ, while this control plane is the leader
+//! - `rate`: limits the rate of writes (no I/O)
 
 pub mod document;
 mod rate;
@@ -31,8 +31,8 @@ pub fn is_written(kind: Kind) -> bool {
     }
 }
 
-/// Shared by the source, which reports what objects say of themselves, by what follows the model,
-/// and by the writer. An object waits once, however often it changes.
+/// Shared by the source, which reports present statuses, by the task that follows the model, and by
+/// the writer. An object is in the queue at most once.
 #[derive(Clone, Debug, Default)]
 pub struct Statuses(Arc<Shared>);
 
@@ -45,7 +45,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     waiting: BTreeSet<ObjectId>,
-    /// Of each object of the cluster whose status is written: our part of it.
+    /// Our part of the present status of each object whose status is written.
     reported: HashMap<ObjectId, Arc<Json>>,
 }
 
@@ -55,7 +55,7 @@ impl Statuses {
         state.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Our part of what an object's status says; `None`: the object is gone.
+    /// Our part of an object's present status; `None`: the object is deleted.
     pub fn report(&self, id: &ObjectId, status: Option<Json>) {
         let mut state = self.state();
         let Some(status) = status else {
@@ -78,8 +78,8 @@ impl Statuses {
         self.state().reported.get(id).cloned()
     }
 
-    /// Something else may have to be said of these objects. Those without a status of ours, as most
-    /// are, do not wait.
+    /// Queues objects whose conditions may have changed. Objects whose status is not written, which are
+    /// most, are left out.
     pub fn add<'a>(&self, ids: impl IntoIterator<Item = &'a ObjectId>) {
         let mut state = self.state();
         let State { waiting, reported } = &mut *state;
@@ -88,7 +88,7 @@ impl Statuses {
         self.0.added.notify_one();
     }
 
-    /// All objects are to be looked at.
+    /// Queues all objects.
     fn add_all(&self) {
         let mut state = self.state();
         let ids: Vec<_> = state.reported.keys().cloned().collect();
@@ -96,7 +96,7 @@ impl Statuses {
         self.0.added.notify_one();
     }
 
-    /// The next one to look at.
+    /// The next object in the queue.
     async fn next(&self) -> ObjectId {
         loop {
             let next = self.state().waiting.pop_first();
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_object_waits_once_and_only_where_a_status_is_written() {
+    async fn an_object_is_queued_once_and_only_where_a_status_is_written() {
         let statuses = Statuses::default();
         let [a, b] = ["a", "b"].map(|name| id(Kind::HttpRoute, name));
         for id in [&a, &b] {

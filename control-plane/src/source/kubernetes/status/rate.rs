@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-/// So many at once, and so many a second.
+/// `burst` tokens at once, and `per_second` more each second.
 #[derive(Debug)]
 pub struct TokenBucket {
     burst: f64,
     per_second: f64,
-    /// Below 0: taken before they were there.
+    /// Below 0: taken in advance.
     tokens: f64,
     filled: Instant,
 }
@@ -24,7 +24,7 @@ impl TokenBucket {
         }
     }
 
-    /// Takes a token; how long to wait until it is there.
+    /// Takes a token, and returns how long to wait for it.
     pub fn take(&mut self, now: Instant) -> Duration {
         let passed = now.saturating_duration_since(self.filled).as_secs_f64();
         self.tokens = (self.tokens + passed * self.per_second).min(self.burst) - 1.0;
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_and_then_so_many_a_second() {
+    fn a_burst_then_the_rate() {
         let begin = Instant::now();
         let mut bucket = TokenBucket::new(3, 10, begin);
         let mut waits = |after: u64| {
@@ -47,8 +47,8 @@ mod tests {
         };
         let first = [0, 0, 0, 0, 0].map(&mut waits);
         assert_eq!(first, [0.0, 0.0, 0.0, 100.0, 200.0]);
-        assert_eq!(waits(300), 0.0, "it waited as it was told");
-        // However long nothing is taken, no more than a burst is there.
+        assert_eq!(waits(300), 0.0, "the caller has waited");
+        // The bucket holds no more than a burst.
         let later = [100_000; 4].map(waits);
         assert_eq!(later, [0.0, 0.0, 0.0, 100.0]);
     }

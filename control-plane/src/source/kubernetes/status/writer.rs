@@ -1,6 +1,6 @@
 //! Writes statuses, while this control plane is the leader: one after the other, at a bounded rate,
-//! only where the object says something else. Each write is of what was read just before, by its
-//! resourceVersion, so that nothing that another controller writes meanwhile is lost.
+//! only where the present status differs. Each write has the resourceVersion of a read just before, so
+//! that it conflicts with a concurrent write of another controller, and overwrites none.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -25,14 +25,14 @@ use crate::source::kubernetes::kinds::WatchedKind;
 use crate::source::kubernetes::watch::served;
 
 const FIELD_MANAGER: &str = "anyam-control";
-/// Writes at once, and a second.
+/// Writes at once, and in a second.
 const BURST: u32 = 50;
 const PER_SECOND: u32 = 20;
-/// Of one object, when others write it at the same moment.
+/// Attempts for one object, on conflicts.
 const ATTEMPTS: usize = 5;
-/// For an answer of the API server.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Before what failed is tried again: at first, and at most.
+/// For a response of the API server.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Back-off after a failure: first and longest pause.
 const PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
@@ -42,7 +42,7 @@ const NOT_FOUND: u16 = 404;
 const CONFLICT: u16 = 409;
 const INVALID: u16 = 422;
 
-/// What became of an object, in the newest state of the mesh.
+/// The status of an object in the newest state of the mesh.
 pub type StatusLookup = Box<dyn Fn(&ObjectId) -> Option<Arc<ObjectStatus>> + Send + Sync>;
 
 /// Why a status was not written.
@@ -53,9 +53,9 @@ pub enum StatusWriteError {
         advice: &'static str,
         source: Box<kube::Error>,
     },
-    #[error("the API server does not answer within {} s", PATIENCE.as_secs())]
+    #[error("the API server does not answer within {} s", TIMEOUT.as_secs())]
     Silent,
-    #[error("others write it all the time")]
+    #[error("too many conflicts with other writers")]
     Contended,
 }
 
@@ -107,8 +107,8 @@ impl StatusWriter {
         }
     }
 
-    /// Writes for as long as `leads` says that this control plane is the leader; a sender that is
-    /// gone has said its last word. Ends only where that was no.
+    /// Writes while `leads` is true. If the sender is dropped, its last value stays in force. Returns
+    /// only if that is false.
     pub async fn run(mut self, mut leads: watch::Receiver<bool>) {
         while leads.wait_for(|leads| *leads).await.is_ok() {
             self.statuses.add_all();
@@ -139,7 +139,7 @@ impl StatusWriter {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(object = %id, %error, "its status is not written; it is tried again");
+                    tracing::warn!(object = %id, %error, "its status could not be written; will be tried again");
                     if failed.is_empty() {
                         again = tokio::time::Instant::now() + pause;
                         pause = (pause * 2).min(MAX_PAUSE);
@@ -150,12 +150,12 @@ impl StatusWriter {
         }
     }
 
-    /// Writes the status of an object, where it does not say already what it should.
+    /// Writes the status of an object if it differs.
     async fn write(&mut self, id: &ObjectId) -> Result<(), StatusWriteError> {
         let (Some(status), Some(reported)) = ((self.lookup)(id), self.statuses.reported(id)) else {
             return Ok(());
         };
-        // A Pod that has the name of a Workload.
+        // The model has a Pod of this name in place of the Workload.
         if !status.origin.is_of(id.kind.name()) {
             return Ok(());
         }
@@ -170,19 +170,19 @@ impl StatusWriter {
             Api::namespaced_with(self.client.clone(), &id.key.namespace, &resource);
         for _ in 0..ATTEMPTS {
             sleep(self.rate.take(Instant::now())).await;
-            let attempt = timeout(PATIENCE, attempt(&api, &id.key.name, &desired)).await;
+            let attempt = timeout(TIMEOUT, attempt(&api, &id.key.name, &desired)).await;
             let Err(error) = attempt.map_err(|_| StatusWriteError::Silent)? else {
                 return Ok(());
             };
             match code(&error) {
                 Some(CONFLICT) => {}
-                // It is gone, or its kind has no status.
+                // The object is deleted, or its kind has no status subresource.
                 Some(NOT_FOUND) => {
                     self.resources.remove(&id.kind);
                     return Ok(());
                 }
                 Some(INVALID) => {
-                    tracing::warn!(object = %id, %error, "the API server takes no such status");
+                    tracing::warn!(object = %id, %error, "the API server rejects its status");
                     return Ok(());
                 }
                 _ => return Err(error.into()),
@@ -191,12 +191,12 @@ impl StatusWriter {
         Err(StatusWriteError::Contended)
     }
 
-    /// In which version the API server has a kind.
+    /// The version in which the API server serves a kind.
     async fn resource(&mut self, kind: Kind) -> Result<Option<ApiResource>, StatusWriteError> {
         if let Some(known) = self.resources.get(&kind) {
             return Ok(Some(known.clone()));
         }
-        let found = timeout(PATIENCE, served(&self.client, WatchedKind::Manifest(kind))).await;
+        let found = timeout(TIMEOUT, served(&self.client, WatchedKind::Manifest(kind))).await;
         let found = found.map_err(|_| StatusWriteError::Silent)??;
         self.resources
             .extend(found.clone().map(|found| (kind, found)));
@@ -211,7 +211,7 @@ async fn deposed(leads: &mut watch::Receiver<bool>) {
     }
 }
 
-/// Reads an object, and writes its status if that does not say what it should.
+/// Reads an object, and patches its status if that differs.
 async fn attempt(
     api: &Api<DynamicObject>,
     name: &str,
@@ -219,7 +219,7 @@ async fn attempt(
 ) -> Result<(), kube::Error> {
     let object = api.get(name).await?;
     let status = object.data.get("status").unwrap_or(&Json::Null);
-    // The change that it is of will be seen, and then this is looked at again.
+    // The watch will report the change that it belongs to, and queue the object again.
     if desired.is_outdated(status) {
         return Ok(());
     }
@@ -239,7 +239,7 @@ async fn attempt(
     Ok(())
 }
 
-/// In whole seconds, as Kubernetes has them.
+/// RFC 3339 in whole seconds, as Kubernetes writes times.
 fn now() -> String {
     let now = OffsetDateTime::now_utc();
     let whole = now.replace_nanosecond(0).unwrap_or(now);

@@ -9,26 +9,15 @@ use prost::Message;
 use xds_proto::envoy::config::core::v3::TransportSocket;
 use xds_proto::envoy::config::listener::v3 as pb;
 
+use super::scope::Scope;
 use super::{chain_match, http, tcp};
-use crate::config::compile::refs::{ClusterNames, Fetches, RouteNames};
 use crate::config::compile::support::{
     At, CompileError, bool_or, decode, each, ignored, positive, required, type_name, unknown_type,
     unsupported,
 };
-use crate::config::compile::{Compiler, policy, tls};
-use crate::config::listener::{FilterChain, ListenerDef, TerminalFilter};
+use crate::config::compile::{policy, tls};
+use crate::config::listener::{FilterChain, TerminalFilter};
 use crate::tls::ServerContext;
-
-/// What the chains of one listener share while they compile.
-pub struct Scope<'a> {
-    pub compiler: &'a Compiler,
-    pub clusters: ClusterNames,
-    pub routes: RouteNames,
-    pub fetches: Fetches,
-    /// The chains of the previous version, whose TLS contexts, with their resumable sessions, are
-    /// kept where their settings are the same.
-    pub before: Option<&'a ListenerDef>,
-}
 
 impl Scope<'_> {
     pub fn chains(

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use xds_proto::envoy::extensions::filters::network::http_connection_manager::v3 as pb;
 
-use super::chain::Scope;
-use super::http_fields::{Common, check};
+use super::http_fields::{CommonHttpOptions, check};
 use super::http_filters::filters;
 use super::protocol::{http1_options, http2_options};
+use super::scope::Scope;
 use crate::config::RouteRef;
 use crate::config::access_log::AccessLog;
 use crate::config::compile::support::{
@@ -67,7 +67,7 @@ pub fn manager(
         ..
     } = m;
 
-    let common = Common::of(at, common_http_protocol_options)?;
+    let common = CommonHttpOptions::of(at, common_http_protocol_options)?;
     let specifier = required!(at, route_specifier);
     Ok(HttpConnectionManager {
         codec: codec(at, *codec_type)?,

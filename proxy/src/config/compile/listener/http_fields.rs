@@ -140,7 +140,7 @@ pub fn check(at: At<'_>, m: &pb::HttpConnectionManager) -> Result<(), CompileErr
 }
 
 /// envoy.config.core.v3.HttpProtocolOptions of the downstream side.
-pub struct Common {
+pub struct CommonHttpOptions {
     pub idle_timeout: Option<Duration>,
     pub max_connection_duration: Option<Duration>,
     pub max_stream_duration: Option<Duration>,
@@ -148,7 +148,7 @@ pub struct Common {
     pub max_headers_count: usize,
 }
 
-impl Common {
+impl CommonHttpOptions {
     pub fn of(at: At<'_>, m: &Option<core::HttpProtocolOptions>) -> Result<Self, CompileError> {
         let none = core::HttpProtocolOptions::default();
         let at = at.field("common_http_protocol_options");

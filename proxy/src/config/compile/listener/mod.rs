@@ -1,6 +1,6 @@
 //! Listeners.
 //!
-//! - `chain`, `chain_match`: filter chains and their match; `inspect`: listener filters
+//! - `chain`, `chain_match`: filter chains and their match; `scope`: what they share; `inspect`: listener filters
 //! - `tcp`: tcp_proxy; `http`, `http_fields`, `http_filters`, `protocol`: the HTTP connection manager
 
 pub(super) mod chain;
@@ -10,6 +10,7 @@ pub(super) mod http_fields;
 pub(super) mod http_filters;
 pub(super) mod inspect;
 pub(super) mod protocol;
+pub(super) mod scope;
 pub(super) mod tcp;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,8 +18,8 @@ use std::time::Duration;
 
 use xds_proto::envoy::config::listener::v3 as pb;
 
-use super::listener::chain::Scope;
 use super::listener::inspect::inspectors;
+use super::listener::scope::Scope;
 use super::refs::{ClusterNames, Fetches, RouteNames};
 use super::support::{
     At, CompileError, bool_or, each, elsewhere, ignored, known, required, timeout, u32_or,

@@ -5,8 +5,8 @@ use std::time::Duration;
 use xds_proto::anyam::tunnel::v1 as own;
 use xds_proto::envoy::extensions::filters::network::tcp_proxy::v3 as pb;
 
-use super::chain::Scope;
 use super::http;
+use super::scope::Scope;
 use crate::config::access_log::{Format, Operator, Part};
 use crate::config::compile::access_log::format;
 use crate::config::compile::headers::append;

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use xds_proto::envoy::config::route::v3 as pb;
 
-use super::overrides::Outer;
+use super::mirror::mirrors;
+use super::overrides::OuterOverrides;
 use super::retry::retry_policy;
 use super::rewrite::{host_rewrite, path_rewrite_of, redirect};
 use crate::config::compile::filter::rate_limit::rate_limits;
@@ -16,7 +17,7 @@ use crate::config::compile::support::{
     At, CompileError, bool_or, duration, each, ignored, known, required, timeout, u32_opt,
     unsupported,
 };
-use crate::config::compile::values::{data_source, runtime_fraction};
+use crate::config::compile::values::data_source;
 use crate::config::filter::RouteRateLimits;
 use crate::config::route::{
     Action, ClusterSpecifier, Mirror, RetryPolicy, RouteAction, UpgradeOverride, WeightedCluster,
@@ -37,7 +38,7 @@ pub struct Inherited<'a> {
 #[derive(Clone, Copy)]
 pub struct ActionContext<'a> {
     pub inherited: &'a Inherited<'a>,
-    pub filters: Outer<'a>,
+    pub filters: OuterOverrides<'a>,
     /// No retry is before its policy's base interval.
     pub minimum_back_off: bool,
 }
@@ -255,7 +256,7 @@ fn not_found_code(at: At<'_>, code: i32) -> Result<u16, CompileError> {
 fn target(
     at: At<'_>,
     specifier: &pb::route_action::ClusterSpecifier,
-    filters: Outer<'_>,
+    filters: OuterOverrides<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<ClusterSpecifier, CompileError> {
     use pb::route_action::ClusterSpecifier as Spec;
@@ -278,7 +279,7 @@ fn target(
 fn weighted(
     at: At<'_>,
     m: &pb::WeightedCluster,
-    filters: Outer<'_>,
+    filters: OuterOverrides<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<ClusterSpecifier, CompileError> {
     let pb::WeightedCluster {
@@ -363,39 +364,5 @@ fn upgrade(
         kind: upgrade_type.to_ascii_lowercase().into(),
         enabled: bool_or(enabled, true),
         terminate_connect: connect_config.is_some(),
-    })
-}
-
-/// Request mirrors.
-pub fn mirrors(
-    at: At<'_>,
-    policies: &[pb::route_action::RequestMirrorPolicy],
-    clusters: &mut ClusterNames,
-) -> Result<Vec<Mirror>, CompileError> {
-    each(at, "request_mirror_policies", policies, |at, m| {
-        let pb::route_action::RequestMirrorPolicy {
-            cluster,
-            cluster_header,
-            runtime_fraction: share,
-            trace_sampled,
-            disable_shadow_host_suffix_append,
-            request_headers_mutations,
-            host_rewrite_literal,
-        } = m;
-        unsupported!(
-            at,
-            cluster_header,
-            request_headers_mutations,
-            host_rewrite_literal
-        );
-        ignored!("spans are not made yet", trace_sampled);
-        Ok(Mirror {
-            cluster: clusters.refer(cluster),
-            fraction: match share {
-                Some(share) => runtime_fraction(at.field("runtime_fraction"), share)?,
-                None => 1_000_000,
-            },
-            keep_host: *disable_shadow_host_suffix_append,
-        })
     })
 }

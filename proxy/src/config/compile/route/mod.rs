@@ -1,9 +1,10 @@
 //! Route configurations and virtual hosts.
 //!
-//! - `action`: a route's match and action; `rewrite`, `retry`: parts of it
+//! - `action`: a route's match and action; `rewrite`, `retry`, `mirror`: parts of it
 //! - `overrides`: filter configuration per route
 
 pub(super) mod action;
+pub(super) mod mirror;
 pub(super) mod overrides;
 pub(super) mod retry;
 pub(super) mod rewrite;
@@ -18,7 +19,7 @@ use super::matcher::{header, header_name, query, whole_regex};
 use super::metadata_match::metadata as metadata_match;
 use super::refs::ClusterNames;
 use super::route::action::{ActionContext, Inherited};
-use super::route::overrides::Outer;
+use super::route::overrides::OuterOverrides;
 use super::support::{
     At, CompileError, bool_or, each, elsewhere, ignored, required, u32_or, unsupported,
 };
@@ -70,12 +71,12 @@ pub fn route_config(
     );
     ignored!("metadata of routes is not read", metadata);
     let mut clusters = ClusterNames::default();
-    let overrides = Outer::nothing(scope).with(at, typed_per_filter_config)?;
-    let filters = Outer {
+    let overrides = OuterOverrides::nothing(scope).with(at, typed_per_filter_config)?;
+    let filters = OuterOverrides {
         overrides: &overrides,
         scope,
     };
-    let mirrors = action::mirrors(at, request_mirror_policies, &mut clusters)?;
+    let mirrors = mirror::mirrors(at, request_mirror_policies, &mut clusters)?;
     let inherited = Inherited {
         max_body: u32_or(max_direct_response_body_size_bytes, MAX_DIRECT_BODY) as usize,
         retry: None,
@@ -164,7 +165,7 @@ fn virtual_host(
     at: At<'_>,
     m: &pb::VirtualHost,
     inherited: &Inherited<'_>,
-    outer: Outer<'_>,
+    outer: OuterOverrides<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<VirtualHost, CompileError> {
     let pb::VirtualHost {
@@ -211,7 +212,7 @@ fn virtual_host(
         request_body_buffer_limit
     );
     ignored!("metadata of routes is not read", metadata);
-    let own_mirrors = action::mirrors(at, request_mirror_policies, clusters)?;
+    let own_mirrors = mirror::mirrors(at, request_mirror_policies, clusters)?;
     let retry = match retry_policy {
         Some(m) => Some(Arc::new(super::route::retry::retry_policy(
             at.field("retry_policy"),
@@ -230,7 +231,7 @@ fn virtual_host(
         },
     };
     let overrides = outer.with(at, typed_per_filter_config)?;
-    let filters = Outer {
+    let filters = OuterOverrides {
         overrides: &overrides,
         ..outer
     };
@@ -252,7 +253,7 @@ fn route(
     at: At<'_>,
     m: &pb::Route,
     inherited: &Inherited<'_>,
-    outer: Outer<'_>,
+    outer: OuterOverrides<'_>,
     clusters: &mut ClusterNames,
 ) -> Result<Route, CompileError> {
     let pb::Route {
@@ -285,7 +286,7 @@ fn route(
     let overrides = outer.with(at, typed_per_filter_config)?;
     let context = ActionContext {
         inherited,
-        filters: Outer {
+        filters: OuterOverrides {
             overrides: &overrides,
             ..outer
         },

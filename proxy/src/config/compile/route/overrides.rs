@@ -14,12 +14,12 @@ use crate::config::filter::{FilterOverride, FilterOverrides};
 
 /// The filter configuration of the levels around a `typed_per_filter_config`.
 #[derive(Clone, Copy)]
-pub struct Outer<'a> {
+pub struct OuterOverrides<'a> {
     pub overrides: &'a FilterOverrides,
     pub scope: FilterScope<'a>,
 }
 
-impl<'a> Outer<'a> {
+impl<'a> OuterOverrides<'a> {
     /// No level is around this one.
     pub fn nothing(scope: FilterScope<'a>) -> Self {
         const NOTHING: &FilterOverrides = &FilterOverrides(Vec::new());

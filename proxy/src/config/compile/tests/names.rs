@@ -47,7 +47,7 @@ load_assignment:
                 .unwrap();
         });
     };
-    let chores = runtime.spawn(async move {
+    let maintenance = runtime.spawn(async move {
         crate::app::maintenance::run(&store, &Resolver::default()).await;
     });
     until(&|| cluster.endpoints.load().ready);
@@ -63,7 +63,7 @@ load_assignment:
     );
     assert!(picked.state.is_ejected());
     until(&|| !picked.state.is_ejected());
-    chores.abort();
+    maintenance.abort();
 }
 
 /// The cluster `dns` whose endpoints have these names, in order.

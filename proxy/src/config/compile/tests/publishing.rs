@@ -112,7 +112,7 @@ fn clusters_are_found_by_the_service_they_ask_for_now() {
 }
 
 #[test]
-fn an_address_of_a_workload_goes_with_the_last_resource_that_has_it() {
+fn an_address_is_removed_with_the_last_resource_that_has_it() {
     let mut bench = Bench::new();
     let both = ["10.1.0.1", "fd00::1"];
     let known = |bench: &Bench| {
@@ -121,20 +121,20 @@ fn an_address_of_a_workload_goes_with_the_last_resource_that_has_it() {
         all.sort();
         all
     };
-    // Asked for by one of its addresses: it goes whole.
+    // Subscribed to by one of its addresses: all of them are removed together.
     bench.peer("10.1.0.1", &both, "a");
     assert_eq!(known(&bench), both);
     bench.forget("10.1.0.1");
     assert!(known(&bench).is_empty());
-    // Asked for by both: one of them may be let go of.
+    // Subscribed to by both: one of them is released.
     bench.peer("10.1.0.1", &both, "a");
     bench.peer("fd00::1", &both, "a");
     bench.forget("10.1.0.1");
     assert_eq!(known(&bench), both);
-    // It moved: an address that it no longer has is forgotten.
+    // Its addresses change: the old one is removed.
     bench.peer("fd00::1", &["fd00::1", "10.1.0.2"], "a");
     assert_eq!(known(&bench), ["10.1.0.2", "fd00::1"]);
-    // Another one took an address over.
+    // Another workload has one of its addresses.
     bench.peer("10.1.0.2", &["10.1.0.2"], "b");
     bench.forget("fd00::1");
     assert_eq!(known(&bench), ["10.1.0.2"]);
@@ -253,7 +253,7 @@ fn removal_unlinks() {
 
 /// Two listeners at one address: the later one serves it, and the other again once that is gone.
 #[test]
-fn a_shared_address_goes_back_to_the_listener_that_stays() {
+fn a_shared_address_returns_to_the_remaining_listener() {
     let mut bench = Bench::new();
     let serving = |bench: &Bench| {
         let snapshot = bench.store.load();

@@ -1,4 +1,4 @@
-//! The response's body on the move.
+//! Forwards the response's body.
 
 use std::task::{Context, Poll, ready};
 
@@ -9,7 +9,7 @@ use crate::http::filter::Throttle;
 use crate::http::forward::downstream::DownstreamIo;
 use crate::http::forward::splice::{BodySplice, Reading, SpliceStep, Writing};
 use crate::http::forward::upstream::UpstreamIo;
-use crate::http::h1::Event;
+use crate::http::h1::BodyEvent;
 use crate::http::request::error::Failure;
 use crate::message::head::Head;
 
@@ -118,22 +118,22 @@ impl ResponsePump {
         down.data(data)
     }
 
-    fn give(&mut self, event: Event, down: &mut DownstreamIo<'_>) -> Result<(), Failure> {
+    fn give(&mut self, event: BodyEvent, down: &mut DownstreamIo<'_>) -> Result<(), Failure> {
         self.moved = true;
         match event {
-            Event::Data(data) => match &mut self.throttle {
+            BodyEvent::Data(data) => match &mut self.throttle {
                 Some(throttle) => {
                     throttle.hold(data);
                     Ok(())
                 }
                 None => self.pass(data, down),
             },
-            Event::Trailers => {
+            BodyEvent::Trailers => {
                 self.ended = true;
                 self.has_trailers = true;
                 down.end(Some(&self.trailers))
             }
-            Event::End | Event::More => {
+            BodyEvent::End | BodyEvent::More => {
                 self.ended = true;
                 down.end(None)
             }

@@ -27,7 +27,7 @@ impl Server {
             .unwrap()
     }
 
-    fn body(&mut self) -> Event {
+    fn body(&mut self) -> BodyEvent {
         self.conn
             .read_body(&mut self.input, &mut Head::new())
             .unwrap()
@@ -62,8 +62,8 @@ fn pipelined_requests_wait_for_their_turn() {
     server.answer(200);
     assert!(server.next());
     assert_eq!(server.head().unwrap().body, BodyLength::Known(2));
-    assert_eq!(server.body(), Event::Data(Bytes::from_static(b"hi")));
-    assert_eq!(server.body(), Event::End);
+    assert_eq!(server.body(), BodyEvent::Data(Bytes::from_static(b"hi")));
+    assert_eq!(server.body(), BodyEvent::End);
     server.answer(200);
     assert!(server.next() && server.head().is_some());
 }
@@ -85,7 +85,7 @@ fn bytes_behind_an_upgrade_are_held_back() {
     // Agreed: they are the tunnel's.
     let mut server = Server::new(&smuggled);
     assert_eq!(server.head().unwrap().tunnel, TunnelRequest::Upgrade);
-    assert_eq!(server.body(), Event::End, "not a body either");
+    assert_eq!(server.body(), BodyEvent::End, "not a body either");
     assert!(server.head().is_none());
     let mut head = Head::new();
     head.set_status(101);
@@ -97,7 +97,7 @@ fn bytes_behind_an_upgrade_are_held_back() {
         text(&mut server.out),
         "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\nconnection: Upgrade\r\n\r\n"
     );
-    assert_eq!(server.body(), Event::Data(Bytes::from_static(GET)));
+    assert_eq!(server.body(), BodyEvent::Data(Bytes::from_static(GET)));
     server
         .conn
         .write_data(Bytes::from_static(b"raw"), &mut server.out)
@@ -148,7 +148,7 @@ fn nothing_is_forwarded_into_a_tunnel_before_it_is_agreed_on() {
     );
     assert_eq!(conn.write_data(Bytes::from_static(b"x"), &mut out), Ok(()));
     let event = conn.read_body(&mut input, &mut Head::new());
-    assert_eq!(event, Ok(Event::Data(Bytes::from_static(b"raw"))));
+    assert_eq!(event, Ok(BodyEvent::Data(Bytes::from_static(b"raw"))));
     assert!(!conn.next(&input));
 }
 
@@ -162,7 +162,7 @@ fn a_refused_expectation_ends_the_connection() {
     server.conn.write_interim(&go_on, &mut server.out);
     assert_eq!(text(&mut server.out), "HTTP/1.1 100 Continue\r\n\r\n");
     server.input.extend_from_slice(b"ok");
-    assert_eq!(server.body(), Event::Data(Bytes::from_static(b"ok")));
+    assert_eq!(server.body(), BodyEvent::Data(Bytes::from_static(b"ok")));
     assert!(!server.answer(200).contains("close") && server.next());
 
     // Refused without asking for the body: it may or may not come, so the connection ends.
@@ -212,7 +212,7 @@ fn ends_of_the_clients_bytes() {
     let eof = |bytes: &[u8]| {
         let mut server = Server::new(bytes);
         server.head();
-        while matches!(server.body(), Event::Data(_)) {}
+        while matches!(server.body(), BodyEvent::Data(_)) {}
         server.conn.read_eof(&server.input)
     };
     assert_eq!(eof(b""), Ok(true));
@@ -239,7 +239,7 @@ fn upstream_connections_are_reused_only_when_clean() {
         let mut head = Head::new();
         conn.read_head(&mut input, &mut head).unwrap().unwrap();
         assert!(!conn.is_untouched(&BytesMut::new()));
-        while let Event::Data(_) = conn.read_body(&mut input, &mut head).unwrap() {}
+        while let BodyEvent::Data(_) = conn.read_body(&mut input, &mut head).unwrap() {}
         (conn.next(&input), conn)
     };
     assert!(exchange(ok).0);

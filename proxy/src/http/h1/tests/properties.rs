@@ -67,7 +67,7 @@ proptest! {
             if !started {
                 started = server.read_head(&mut input, &mut head).unwrap().is_some();
             }
-            while let (true, Event::Data(data)) = (started, server.read_body(&mut input, &mut trailers).unwrap()) {
+            while let (true, BodyEvent::Data(data)) = (started, server.read_body(&mut input, &mut trailers).unwrap()) {
                 read.extend_from_slice(&data);
             }
         }

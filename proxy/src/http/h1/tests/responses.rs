@@ -223,7 +223,7 @@ fn faults() {
 }
 
 #[test]
-fn heads_say_what_they_may() {
+fn hop_by_hop_fields_of_responses_are_removed() {
     let (_, head, _) = response_to(
         GET,
         b"HTTP/1.1 204 N\xc3\xb6\r\nContent-Length: 3\r\nConnection: x-a, set-cookie\r\nX-A: 1\r\nUpgrade: h2\r\nSet-Cookie: b\r\n\r\n",
@@ -244,7 +244,7 @@ fn heads_say_what_they_may() {
 }
 
 #[test]
-fn nothing_unasked_is_taken() {
+fn unsolicited_responses_are_faults() {
     let mut conn = ClientConn::new(HeadLimits::default(), Spelling::default());
     let mut input = BytesMut::from(&b"HTTP/1.1 200 OK\r\n\r\n"[..]);
     let got = conn.read_head(&mut input, &mut Head::new());

@@ -144,7 +144,7 @@ fn heads_from_http2_get_a_host_first() {
 }
 
 #[test]
-fn lower_case_when_told() {
+fn names_are_in_lower_case_without_preserve_case() {
     let (info, head) = accepted(b"GET / HTTP/1.1\r\nHOST: A\r\nX-Custom: Y\r\n\r\n");
     let mut conn = ClientConn::new(
         HeadLimits::default(),
