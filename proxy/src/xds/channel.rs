@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::config::cluster::{Discovery, Transport};
+use crate::tls::TlsError;
 use crate::upstream::cluster::Cluster;
 
 /// The longest TCP, TLS and HTTP/2 set-up may take.
@@ -204,7 +205,7 @@ impl ManagementServer {
                 let tls = connector.connect(settings.server_name, tcp).await;
                 Box::new(tls.map_err(|error| ChannelError::Tls {
                     address,
-                    why: error.to_string(),
+                    why: TlsError::of_connector(error).to_string(),
                 })?)
             }
         };

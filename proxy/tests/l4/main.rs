@@ -2,7 +2,7 @@
 //! support code.
 //!
 //! - `tls`, `tls_peers`: the TLS stream; `trusted`, `hostile_certificates`: which certificates it
-//!   accepts
+//!   accepts; `refusals`: what it says of the others
 //! - `relay`, `stalled`: relays between two sockets, and peers that stop reading
 //! - `listener`: chains, detection, policy, destinations on demand; `tunnel`: TCP inside HTTP/2
 //! - `dialler`: dialling without a worker
@@ -17,6 +17,7 @@ mod hostile_certificates;
 mod listener;
 #[path = "../shared/namespace.rs"]
 mod namespace;
+mod refusals;
 mod relay;
 mod stalled;
 mod support;
