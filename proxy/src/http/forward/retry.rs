@@ -98,7 +98,7 @@ fn back_off(policy: &RetryPolicy, retry: u32, draw: f64) -> Duration {
     let jitter = bound.min(policy.back_off_max).mul_f64(draw);
     match policy.back_off_floor.is_zero() {
         true => jitter,
-        false => policy.back_off_floor.saturating_add(jitter / 2),
+        false => policy.back_off_floor.saturating_add(jitter.mul_f64(0.5)),
     }
 }
 
