@@ -3,7 +3,7 @@
 //! - `server`: HTTP on the admin, metrics and health ports; `held`: the connections it holds;
 //!   `reserve`: the descriptors it keeps for them; `unsent`: the bodies that peers have not taken yet
 //! - `routes`: which path does what; `pages`: what can be read; `query`: a page's parameters
-//! - `dump`, `mask`: `/config_dump`; `stats`: metrics; `merged`: those for scrapers, with the app's;
+//! - `dump`, `mask`: `/config_dump`; `stats`, `quantiles`: metrics; `merged`: those for scrapers, with the app's;
 //!   `clusters`, `certs`, `runtime`: the pages of those names
 //! - `logging`: log levels, changed live
 
@@ -15,6 +15,7 @@ pub mod logging;
 mod mask;
 mod merged;
 mod pages;
+mod quantiles;
 mod query;
 mod reserve;
 mod routes;
