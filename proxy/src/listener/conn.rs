@@ -16,6 +16,7 @@ use super::entry::find_listener;
 use super::first::{DetectError, First, ServerFirstCandidate, first};
 use super::refused::Refused;
 use super::socket::original_destination;
+use crate::bug;
 use crate::config::listener::{FilterChain, TerminalFilter};
 use crate::connection_limit::ConnectionPermits;
 use crate::http::connection::serve;
@@ -125,6 +126,7 @@ async fn admit(
         return Err(Refused::NoChain);
     };
     let (stream, prefix) = secure(worker, &chain, tcp, prefix).await?;
+    bug::point("admission");
     let sni = match &protocol {
         DetectedProtocol::Tls(hello) => hello.sni.as_deref(),
         _ => None,

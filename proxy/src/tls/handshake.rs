@@ -29,6 +29,7 @@ use super::session::Session;
 use super::verify::PeerRules;
 use super::wire::Wire;
 use super::{ConnectionInfo, TlsStream};
+use crate::bug;
 use crate::dispatcher::buffer::Pool;
 use crate::socket;
 
@@ -180,6 +181,7 @@ impl Handshaker {
     async fn step(&self, wire: &mut Wire) -> Result<(), TlsError> {
         // The semaphore is never closed.
         let turn = self.turns.clone().acquire_owned().await.ok();
+        bug::point("tls_step");
         let done = wire.process(None).map_err(TlsError::of_step);
         // The step is done, but the next one may only run after the runtime has polled the sockets.
         tokio::spawn(async {
