@@ -6,6 +6,18 @@
 //! - `dump`, `mask`: `/config_dump`; `stats`, `quantiles`: metrics; `merged`: those for scrapers, with the app's;
 //!   `clusters`, `certs`, `runtime`: the pages of those names
 //! - `logging`: log levels, changed live
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod certs;
 mod clusters;
@@ -152,6 +164,13 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
         since,
     );
     String::from_utf8(out).unwrap_or_default()
+}
+
+/// Sets a field of a JSON object.
+fn set(object: &mut serde_json::Value, key: &str, value: serde_json::Value) {
+    if let serde_json::Value::Object(fields) = object {
+        fields.insert(key.to_owned(), value);
+    }
 }
 
 #[cfg(test)]

@@ -169,8 +169,8 @@ impl ManagementServer {
             cluster: self.cluster.clone(),
         };
         let start = fastrand::usize(..self.hosts.len().max(1));
-        for at in 0..self.hosts.len() {
-            let (host, port) = &self.hosts[(start + at) % self.hosts.len()];
+        let hosts = self.hosts.iter().cycle().skip(start);
+        for (host, port) in hosts.take(self.hosts.len()) {
             let addresses = match tokio::net::lookup_host((host.as_str(), *port)).await {
                 Ok(addresses) => addresses,
                 Err(error) => {
