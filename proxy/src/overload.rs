@@ -3,6 +3,18 @@
 //!
 //! No ordered list is kept for this. Under pressure all idle tasks are woken and report since when
 //! they are idle; then they are woken again, and the eighth that has been idle longest ends.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -51,7 +63,7 @@ impl Overload {
         let Some(most) = self.memory.get() else {
             return;
         };
-        if resident().is_some_and(|bytes| bytes > most / 100 * 85) {
+        if resident().is_some_and(|bytes| bytes / 85 > most / 100) {
             self.idle.begin(timers);
             self.stalled.begin(timers);
         }
@@ -92,7 +104,7 @@ fn resident() -> Option<u64> {
         .lines()
         .find_map(|line| line.strip_prefix("VmRSS:"))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib * 1024)
+    kib.checked_mul(1024)
 }
 
 /// Ends the longest idle tasks of one kind; clones share it.

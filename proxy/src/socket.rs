@@ -2,6 +2,18 @@
 //!
 //! Made directly, because the C library makes each of them a point at which a thread may be
 //! cancelled, which costs as much again as the rest of its wrapper.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::fd::AsRawFd;
@@ -41,7 +53,7 @@ pub fn try_read_buf(tcp: &TcpStream, buf: &mut BytesMut) -> io::Result<usize> {
         recv(tcp, spare, RecvFlags::empty()).map(|(_, read)| ((), read))
     })?;
     // SAFETY: `recv` has written so many bytes behind those that were there, and not more.
-    unsafe { buf.set_len(held + read) };
+    unsafe { buf.set_len(held.saturating_add(read)) };
     Ok(read)
 }
 

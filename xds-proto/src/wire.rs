@@ -1,4 +1,16 @@
 //! The protobuf wire format, field by field.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 use crate::schema::Kind;
 
@@ -85,28 +97,30 @@ impl<'a> Reader<'a> {
                     Err(WireError::Group)
                 };
             }
-            self.value(inner, wire, depth + 1)?;
+            self.value(inner, wire, depth.saturating_add(1))?;
         }
     }
 
     /// A bare varint, as packed lists hold them.
     pub fn varint(&mut self) -> Result<u64, WireError> {
         let mut value = 0;
-        for (index, byte) in self.0.iter().take(10).enumerate() {
-            value |= u64::from(byte & 0x7f) << (7 * index);
+        let mut rest = self.0;
+        for shift in (0..u64::BITS).step_by(7) {
+            let (byte, after) = rest.split_first().ok_or(WireError::Truncated)?;
+            let part = u64::from(byte & 0x7f);
+            // Of the tenth byte, only the last bit fits.
+            let shifted = part.wrapping_shl(shift);
+            if shifted.wrapping_shr(shift) != part {
+                return Err(WireError::Varint);
+            }
+            value |= shifted;
+            rest = after;
             if byte & 0x80 == 0 {
-                if index == 9 && *byte > 1 {
-                    return Err(WireError::Varint);
-                }
-                self.0 = &self.0[index + 1..];
+                self.0 = rest;
                 return Ok(value);
             }
         }
-        Err(if self.0.len() < 10 {
-            WireError::Truncated
-        } else {
-            WireError::Varint
-        })
+        Err(WireError::Varint)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], WireError> {

@@ -175,7 +175,9 @@ impl Auth {
                 sessions.remove(&oldest);
             }
         }
-        sessions.insert(id.clone(), now + SESSION);
+        if let Some(end) = now.checked_add(SESSION) {
+            sessions.insert(id.clone(), end);
+        }
         let seconds = SESSION.as_secs();
         Ok(format!(
             "{COOKIE_NAME}={id}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict"

@@ -180,7 +180,7 @@ fn traffic(edges: &Edges, findings: &mut Vec<Finding>) {
                 "if it should be allowed, add a rule to an AuthorizationPolicy; `anyam explain` shows which decided",
             ));
         }
-        if signals.requests >= ENOUGH && signals.failures * 20 > signals.requests {
+        if signals.requests >= ENOUGH && signals.failures.saturating_mul(20) > signals.requests {
             findings.push(finding(
                 Severity::Warning,
                 format!(

@@ -12,11 +12,13 @@ pub fn rfc3339(at: OffsetDateTime) -> String {
 }
 
 pub fn wall(at: Instant) -> OffsetDateTime {
-    OffsetDateTime::now_utc() - at.elapsed()
+    let now = OffsetDateTime::now_utc();
+    let elapsed = time::Duration::try_from(at.elapsed()).unwrap_or_default();
+    now.saturating_sub(elapsed)
 }
 
 /// Seconds since 1970, as protobuf's `Timestamp` has them.
 pub fn unix(seconds: i64, nanos: i32) -> Option<OffsetDateTime> {
     let at = OffsetDateTime::from_unix_timestamp(seconds).ok()?;
-    Some(at + time::Duration::nanoseconds(nanos.into()))
+    at.checked_add(time::Duration::nanoseconds(nanos.into()))
 }

@@ -8,6 +8,18 @@
 //! - [`declared`]: queries to the sources; [`metrics`](crate::metrics): our own, for Prometheus.
 //! - [`dashboard`]: the one page, and its content security policy.
 //! - [`types`](crate::types): what the API answers, shared with the CLI.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod auth;
 pub mod check;

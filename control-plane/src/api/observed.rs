@@ -41,7 +41,7 @@ impl<'a> Errors<'a> {
             false => format!("{namespace}/{workload}"),
         };
         let named: Vec<_> = self.callers.iter().take(NAMED).map(name).collect();
-        match self.callers.len() - named.len() {
+        match self.callers.len().saturating_sub(named.len()) {
             0 => named.join(", "),
             more => format!("{} and {more} more", named.join(", ")),
         }

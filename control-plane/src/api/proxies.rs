@@ -46,7 +46,7 @@ pub fn proxies(
             workload: scope.workload.clone(),
             address: agent.node.address.clone(),
             connected_since: rfc3339(wall(agent.since)),
-            connected_seconds: (now - agent.since).as_secs(),
+            connected_seconds: now.saturating_duration_since(agent.since).as_secs(),
             ..Proxy::default()
         });
         add_report(row, agent);
@@ -122,7 +122,8 @@ fn of_stream(stream: &Stream, now: Instant) -> Proxy {
 fn expires(row: &mut Proxy, not_after: i64) {
     let Some(at) = unix(not_after, 0) else { return };
     row.certificate_not_after = Some(rfc3339(at));
-    row.certificate_expires_in_seconds = Some((at - OffsetDateTime::now_utc()).whole_seconds());
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    row.certificate_expires_in_seconds = Some(not_after.saturating_sub(now));
 }
 
 /// The proxy's own report is newer than its stream's first request.

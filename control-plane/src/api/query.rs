@@ -1,16 +1,4 @@
 //! Query strings: percent-decoded pairs, and the tap's query out of them.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::arithmetic_side_effects,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::string_slice,
-        clippy::unreachable,
-        clippy::unwrap_used
-    )
-)]
 
 use super::reply::Problem;
 use crate::types::TapQuery;

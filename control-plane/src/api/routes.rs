@@ -173,8 +173,9 @@ fn forward(view: &dyn View, scope: &Scope, action: &RouteAction, rule: &mut Rout
         rule.actions.push(format!("mirror to {}", mirror.cluster));
     }
     if let Some(timeout) = &action.timeout {
-        let ms = timeout.seconds.max(0).unsigned_abs() * 1000
-            + u64::from(timeout.nanos.max(0).unsigned_abs()) / 1_000_000;
+        let seconds = timeout.seconds.max(0).unsigned_abs();
+        let millis = u64::from(timeout.nanos.max(0).unsigned_abs()) / 1_000_000;
+        let ms = seconds.saturating_mul(1000).saturating_add(millis);
         rule.timeout_ms = (ms > 0).then_some(ms);
     }
     if let Some(retry) = &action.retry_policy {

@@ -218,14 +218,15 @@ impl Api {
 
     fn check(&self) -> Check {
         let edges = self.edges();
-        let left = self.authority.not_after() - OffsetDateTime::now_utc();
+        let ends = self.authority.not_after().unix_timestamp();
+        let left = ends.saturating_sub(OffsetDateTime::now_utc().unix_timestamp());
         check::check(check::Facts {
             objects: &self.objects(&edges),
             findings: self.declared.findings(),
             workloads: &self.declared.workloads(),
             proxies: &self.proxies(),
             edges: &edges,
-            root_expires_in: left.whole_seconds(),
+            root_expires_in: left,
         })
     }
 

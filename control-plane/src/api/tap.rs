@@ -65,7 +65,9 @@ pub fn tap(agents: &Arc<Agents>, query: &TapQuery) -> Result<Reply, Problem> {
     };
     let tap = agents.tap((namespace, workload), start);
     let tap = tap.map_err(|error| Problem::asking(&error, &query.workload))?;
-    let end = Instant::now() + Duration::from_secs(seconds.into());
+    let now = Instant::now();
+    let end = now.checked_add(Duration::from_secs(seconds.into()));
+    let end = end.unwrap_or(now);
     let names = (namespace.to_owned(), workload.to_owned());
     let lines = futures_util::stream::unfold((tap, names), move |(mut tap, names)| async move {
         let event = tokio::time::timeout_at(end, tap.events.recv()).await;

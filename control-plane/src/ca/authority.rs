@@ -294,9 +294,9 @@ impl Authority {
         };
         let now = OffsetDateTime::now_utc();
         let mut params = CertificateParams::default();
-        params.not_before = now - BACKDATE;
+        params.not_before = now.saturating_sub(span(BACKDATE));
         // A leaf that outlives its issuer fails in ways that are hard to read.
-        params.not_after = (now + lifetime).min(signer.not_after);
+        params.not_after = now.saturating_add(span(lifetime)).min(signer.not_after);
         let mut serial = [0u8; 16];
         aws_lc_rs::rand::fill(&mut serial)
             .map_err(|_| CaError::Signing("no random bytes".into()))?;
@@ -372,4 +372,9 @@ fn subject(workload: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, subject_name(workload));
     name
+}
+
+/// Of a duration too long for it, the longest.
+pub(super) fn span(duration: Duration) -> time::Duration {
+    time::Duration::try_from(duration).unwrap_or(time::Duration::MAX)
 }

@@ -1,18 +1,6 @@
 //! Validates a certificate signing request. Only its key is used, and only if the key signed the
 //! request, is strong enough, and the request has no names but the identity that the caller has
 //! proved.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::arithmetic_side_effects,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::string_slice,
-        clippy::unreachable,
-        clippy::unwrap_used
-    )
-)]
 
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::extensions::{GeneralName, ParsedExtension};

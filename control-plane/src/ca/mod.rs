@@ -8,6 +8,18 @@
 //!   tokens in their place, in a cluster; [`refusals`] limits how often they are refused.
 //! - [`serving`]: our own certificate and the TLS settings of the gRPC port.
 //! - [`service`] serves `istio.v1.auth.IstioCertificateService`.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod authority;
 pub mod csr;

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 /// Tokens from one address that may be under examination or were refused lately.
 const BURST: u32 = 64;
 /// One refusal is forgotten after this time.
-const REFILL: Duration = Duration::from_secs(1);
+const REFILL_SECONDS: u64 = 1;
+const REFILL: Duration = Duration::from_secs(REFILL_SECONDS);
 /// Addresses that have refusals. Those beyond share one bucket.
 const MAX_SOURCES: usize = 4096;
 
@@ -30,11 +31,15 @@ struct RefusalBucket {
 impl RefusalBucket {
     fn refill(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.at);
-        let whole = u32::try_from(passed.as_millis() / REFILL.as_millis()).unwrap_or(u32::MAX);
+        let whole = passed.as_secs() / REFILL_SECONDS;
+        let whole = u32::try_from(whole).unwrap_or(u32::MAX);
         self.taken = self.taken.saturating_sub(whole);
         self.at = match self.taken {
             0 => now,
-            _ => self.at + REFILL * whole,
+            _ => {
+                let refilled = self.at.checked_add(REFILL.saturating_mul(whole));
+                refilled.unwrap_or(now)
+            }
         };
     }
 }
@@ -73,7 +78,7 @@ impl RefusalLimit {
         if bucket.taken >= BURST {
             return false;
         }
-        bucket.taken += 1;
+        bucket.taken = bucket.taken.saturating_add(1);
         true
     }
 

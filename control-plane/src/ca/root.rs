@@ -13,7 +13,7 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::CaError;
-use super::authority::{BACKDATE, signing};
+use super::authority::{BACKDATE, signing, span};
 
 const ROOT_LIFETIME: std::time::Duration = std::time::Duration::from_secs(10 * 365 * 24 * 3600);
 /// Certificates from the one that signs to the root.
@@ -74,8 +74,8 @@ pub fn make(trust_domain: &str) -> Result<CaPem, CaError> {
     let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(signing)?;
     let now = OffsetDateTime::now_utc();
     let mut params = CertificateParams::default();
-    params.not_before = now - BACKDATE;
-    params.not_after = now + ROOT_LIFETIME;
+    params.not_before = now.saturating_sub(span(BACKDATE));
+    params.not_after = now.saturating_add(span(ROOT_LIFETIME));
     params.distinguished_name = DistinguishedName::new();
     let names = &mut params.distinguished_name;
     names.push(DnType::OrganizationName, "Anyam");

@@ -4,7 +4,7 @@
 //! first one here; a certificate that is shown must chain to our root.
 
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustls::RootCertStore;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
@@ -13,7 +13,6 @@ use rustls::server::{
 };
 use rustls::sign::CertifiedKey;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use super::{Authority, CaError};
@@ -74,10 +73,10 @@ impl Serving {
 
 fn issue(authority: &Authority, names: &[String]) -> Result<(CertifiedKey, Duration), CaError> {
     let (key, issued) = authority.issue_serving(names)?;
-    let lifetime = issued.not_after - OffsetDateTime::now_utc();
+    let left = SystemTime::from(issued.not_after).duration_since(SystemTime::now());
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let key = CertifiedKey::from_der(issued.sent, key, &provider()).map_err(tls)?;
-    let half_life = Duration::try_from(lifetime / 2).unwrap_or_default();
+    let half_life = left.unwrap_or_default().mul_f64(0.5);
     Ok((key, half_life.max(Duration::from_secs(1))))
 }
 

@@ -110,7 +110,7 @@ impl Tokens {
             service_account: service_account.to_owned(),
             trust_domain: self.trust_domain.clone(),
             ca_hash: self.ca_hash.clone(),
-            exp: now + lifetime.min(MAX_LIFETIME).as_secs(),
+            exp: now.saturating_add(lifetime.min(MAX_LIFETIME).as_secs()),
             jti: hex(&id),
         };
         let payload = serde_json::to_vec(&claims).map_err(|e| CaError::Signing(e.to_string()))?;
@@ -150,7 +150,7 @@ impl Tokens {
         if claims.trust_domain != self.trust_domain || claims.ca_hash != self.ca_hash {
             return Err(TokenError::Audience);
         }
-        if claims.exp <= now || claims.exp > now + MAX_LIFETIME.as_secs() {
+        if claims.exp <= now || claims.exp > now.saturating_add(MAX_LIFETIME.as_secs()) {
             return Err(TokenError::Expired);
         }
         Ok(claims)

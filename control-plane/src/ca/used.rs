@@ -68,7 +68,7 @@ impl Used {
         if self.ids.contains_key(id) {
             return Err(UseError::Used);
         }
-        if self.ids.len() >= self.capacity || self.lines >= 2 * self.capacity {
+        if self.ids.len() >= self.capacity || self.lines / 2 >= self.capacity {
             self.ids.retain(|_, exp| *exp > now);
             self.rewrite()?;
         }
@@ -84,7 +84,7 @@ impl Used {
             path: self.path.clone(),
             source,
         })?;
-        self.lines += 1;
+        self.lines = self.lines.saturating_add(1);
         self.ids.insert(id.to_owned(), exp);
         Ok(())
     }

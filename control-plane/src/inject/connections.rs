@@ -65,7 +65,7 @@ impl WebhookConnections {
         let mut table = self.table();
         let closed = table.make_room(self.bounds, peer);
         let id = table.next;
-        table.next += 1;
+        table.next = table.next.wrapping_add(1);
         let open = Open {
             peer,
             task: None,
@@ -113,7 +113,7 @@ impl Table {
         let Some(open) = id.and_then(|id| self.open.remove(&id)) else {
             return false;
         };
-        self.bytes -= open.bytes;
+        self.bytes = self.bytes.saturating_sub(open.bytes);
         if let Some(task) = open.task {
             task.abort();
         }
@@ -149,10 +149,10 @@ impl WebhookConnection {
             return 0;
         };
         let before = std::mem::replace(&mut open.bytes, bytes);
-        table.bytes = table.bytes - before + bytes;
-        let mut closed = 0;
+        table.bytes = table.bytes.saturating_sub(before).saturating_add(bytes);
+        let mut closed = 0u64;
         while table.bytes > self.of.bounds.bytes && table.close_largest(self.id) {
-            closed += 1;
+            closed = closed.saturating_add(1);
         }
         closed
     }
@@ -162,7 +162,7 @@ impl Drop for WebhookConnection {
     fn drop(&mut self) {
         let mut table = self.of.table();
         if let Some(open) = table.open.remove(&self.id) {
-            table.bytes -= open.bytes;
+            table.bytes = table.bytes.saturating_sub(open.bytes);
         }
     }
 }

@@ -61,7 +61,7 @@ fn walk(
         if let Some(Value::Array(items)) = object.get_mut("items") {
             let injected = std::mem::take(items)
                 .into_iter()
-                .map(|item| walk(item, context, outcomes, depth + 1));
+                .map(|item| walk(item, context, outcomes, depth.saturating_add(1)));
             *items = injected.collect::<Result<_, _>>()?;
         }
         return Ok(object);

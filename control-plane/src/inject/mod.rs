@@ -12,6 +12,18 @@
 //!   kubectl uses
 //! - [`manifest`]: workloads in files; [`review`], [`webhook`]: admission; [`start`]: runs the
 //!   webhook in the control plane's process; `connections`: limits of the webhook's connections
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod annotations;
 mod conflicts;
@@ -167,4 +179,11 @@ pub fn inject(
         pod: pod.into_json(),
         warnings,
     })
+}
+
+/// Sets a field of a JSON object.
+fn set(object: &mut Value, key: &str, value: Value) {
+    if let Value::Object(fields) = object {
+        fields.insert(key.to_owned(), value);
+    }
 }

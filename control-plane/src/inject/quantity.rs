@@ -64,7 +64,7 @@ fn nano(text: &str) -> Option<u128> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.');
     let (number, suffix) = text.split_at(end.unwrap_or(text.len()));
     let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    let digits = whole.len() + fraction.len();
+    let digits = whole.len().saturating_add(fraction.len());
     if digits == 0 || digits > MOST_DIGITS || fraction.contains('.') {
         return None;
     }
@@ -79,7 +79,7 @@ fn nano(text: &str) -> Option<u128> {
 /// One unit of a suffix, in billionths.
 fn unit(suffix: &str) -> Option<u128> {
     const ONE: u128 = 1_000_000_000;
-    let binary = |power: u32| Some(ONE << (10 * power));
+    let binary = |power: u32| ONE.checked_mul(1024u128.checked_pow(power)?);
     let decimal = |power: u32| ONE.checked_mul(10u128.checked_pow(power)?);
     match suffix {
         "n" => Some(1),

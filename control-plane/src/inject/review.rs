@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::hook_token::HookTokens;
 use super::settings::MeshSettings;
-use super::{Injection, NamespaceFacts, inject};
+use super::{Injection, NamespaceFacts, inject, set};
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 /// A value takes some hundred bytes of memory, however short its text is.
@@ -100,7 +100,7 @@ pub fn answer(
     }
     let request = review.request.ok_or(ReviewError::NoRequest)?;
     let (mut response, outcome) = respond(&request, enabled, settings);
-    response["uid"] = request.uid.into();
+    set(&mut response, "uid", request.uid.into());
     let review = json!({
         "apiVersion": API_VERSION,
         "kind": "AdmissionReview",
@@ -112,14 +112,14 @@ pub fn answer(
 /// How many JSON values are in a text, at most: each is the first of a list or object, or follows a
 /// comma.
 fn values(text: &[u8]) -> usize {
-    let mut count = 1;
+    let mut count = 1usize;
     let (mut in_string, mut is_escaped) = (false, false);
     for byte in text {
         match byte {
             _ if is_escaped => is_escaped = false,
             b'\\' if in_string => is_escaped = true,
             b'"' => in_string = !in_string,
-            b'[' | b'{' | b',' if !in_string => count += 1,
+            b'[' | b'{' | b',' if !in_string => count = count.saturating_add(1),
             _ => {}
         }
     }
@@ -156,14 +156,15 @@ fn respond(
             let patch = json_patch::diff(&request.object, &pod);
             // The patch consists of JSON values, so serialising it does not fail.
             let patch = serde_json::to_vec(&patch).unwrap_or_default();
-            response["patchType"] = "JSONPatch".into();
-            response["patch"] = STANDARD.encode(patch).into();
+            set(&mut response, "patchType", "JSONPatch".into());
+            set(&mut response, "patch", STANDARD.encode(patch).into());
             (response, ReviewOutcome::Injected)
         }
         Ok(Injection::Skipped(skip)) => {
             let warning = skip.is_surprising().then(|| format!("no sidecar: {skip}"));
             let mut response = allowed(warning.as_slice());
-            response["auditAnnotations"] = json!({"skipped": skip.to_string()});
+            let skipped = json!({"skipped": skip.to_string()});
+            set(&mut response, "auditAnnotations", skipped);
             (response, ReviewOutcome::Skipped)
         }
         Err(error) => {

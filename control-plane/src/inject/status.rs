@@ -7,7 +7,7 @@ use super::hook_token::HookToken;
 use super::metrics::{self, Merged};
 use super::pod::{PodManifest, name};
 use super::probes::{self, Rewritten};
-use super::{InjectError, default_container, sidecar, volumes};
+use super::{InjectError, default_container, set, sidecar, volumes};
 use crate::injected::STATUS;
 
 /// Whether injection named the default container.
@@ -21,7 +21,7 @@ pub(super) fn write(
 ) {
     let mut status = json!({"probes": probes.originals, "annotations": metrics.originals});
     if names_default {
-        status[DEFAULT_CONTAINER] = true.into();
+        set(&mut status, DEFAULT_CONTAINER, true.into());
     }
     pod.annotations
         .insert(STATUS.to_owned(), status.to_string().into());

@@ -90,11 +90,15 @@ fn range(text: &str) -> Option<(IpAddr, u32, IpAddr)> {
     let bits = u32::try_from(number(bits, 0..=most)?).ok()?;
     let first = match address {
         IpAddr::V4(v4) => {
-            let mask = u32::MAX.checked_shl(32 - bits).unwrap_or(0);
+            let mask = u32::MAX
+                .checked_shl(32u32.saturating_sub(bits))
+                .unwrap_or(0);
             IpAddr::V4((u32::from(v4) & mask).into())
         }
         IpAddr::V6(v6) => {
-            let mask = u128::MAX.checked_shl(128 - bits).unwrap_or(0);
+            let mask = u128::MAX
+                .checked_shl(128u32.saturating_sub(bits))
+                .unwrap_or(0);
             IpAddr::V6((u128::from(v6) & mask).into())
         }
     };

@@ -199,7 +199,7 @@ impl Webhook {
         let mut all = Vec::new();
         while let Some(frame) = body.frame().await.transpose()? {
             if let Some(data) = frame.data_ref() {
-                self.hold(connection, all.len() + data.len());
+                self.hold(connection, all.len().saturating_add(data.len()));
                 all.extend_from_slice(data);
             }
         }

@@ -316,7 +316,7 @@ impl ConnectedAgent {
         let kept = self.with(|agent| {
             let before = agent.report.as_ref().map_or(agent.since, |(_, at)| *at);
             agent.report = Some((report, now));
-            (agent.node.clone(), now - before)
+            (agent.node.clone(), now.saturating_duration_since(before))
         });
         if let Some((node, interval)) = kept {
             let interval = interval.max(Duration::from_secs(1));
@@ -330,7 +330,8 @@ impl ConnectedAgent {
         self.with(|agent| {
             if let Some(Waiting::Tap(events)) = agent.waiting.get(&event.id) {
                 // A reader that does not keep up loses events, and never slows the proxy.
-                event.dropped += u64::from(events.capacity() == 0);
+                let dropped = u64::from(events.capacity() == 0);
+                event.dropped = event.dropped.saturating_add(dropped);
                 let _ = events.try_send(event);
             }
         });
@@ -341,7 +342,7 @@ impl ConnectedAgent {
             let Some(Waiting::Dump { data, .. }) = agent.waiting.get_mut(&chunk.id) else {
                 return;
             };
-            let large = data.len() + chunk.data.len() > MAX_DUMP;
+            let large = data.len().saturating_add(chunk.data.len()) > MAX_DUMP;
             if !large {
                 data.extend_from_slice(&chunk.data);
             }

@@ -13,7 +13,8 @@ use xds_proto::anyam::inspect::v1::{Edge as Reported, Reporter};
 use super::tally::{Tally, short};
 
 const SLOTS: usize = 10;
-const SLOT: Duration = Duration::from_secs(3);
+const SLOT_SECONDS: u64 = 3;
+const SLOT: Duration = Duration::from_secs(SLOT_SECONDS);
 /// How far back rates look.
 pub const WINDOW: Duration = Duration::from_secs(30);
 /// An edge without traffic stays visible as idle for this long.
@@ -104,13 +105,13 @@ impl Share {
             false => ages.select_nth_unstable(few),
         };
         let (oldest, before) = (*oldest, self.edges.len());
-        let mut left = few + 1;
+        let mut left = few.saturating_add(1);
         self.edges.retain(|_, series| {
             let stays = series.last > oldest || series.last >= now || left == 0;
-            left -= usize::from(!stays);
+            left = left.saturating_sub(usize::from(!stays));
             stays
         });
-        before - self.edges.len()
+        before.saturating_sub(self.edges.len())
     }
 }
 
@@ -140,7 +141,7 @@ impl Graph {
     pub fn joined(&mut self, reporter: ReportingProxy<'_>, now: Instant) {
         self.sweep(now);
         let share = self.shares.entry(reporter.name()).or_default();
-        share.streams += 1;
+        share.streams = share.streams.saturating_add(1);
         share.left = None;
     }
 
@@ -172,16 +173,16 @@ impl Graph {
     ) -> u64 {
         let slot = self.slot(now);
         let name = reporter.name();
-        let mut dropped = 0;
+        let mut dropped = 0u64;
         for edge in edges {
             let key = key(reporter, edge);
             let share = self.shares.entry(name.clone()).or_default();
             if !share.edges.contains_key(&key) {
                 if !self.has_room(&name, now) {
-                    dropped += 1;
+                    dropped = dropped.saturating_add(1);
                     continue;
                 }
-                self.edges += 1;
+                self.edges = self.edges.saturating_add(1);
             }
             let share = self.shares.entry(name.clone()).or_default();
             let series = share.edges.entry(key).or_insert_with(|| Series {
@@ -194,7 +195,9 @@ impl Graph {
             series.opened = series.opened.saturating_add(edge.connections_opened);
             series.closed = series.closed.saturating_add(edge.connections_closed);
             series.last = now;
-            series.slots.retain(|(at, _)| at + SLOTS as u64 > slot);
+            series
+                .slots
+                .retain(|(at, _)| at.saturating_add(SLOTS as u64) > slot);
             let tally = Tally::of(edge);
             match series.slots.last_mut() {
                 Some((at, newest)) if *at == slot => newest.add(&tally),
@@ -210,7 +213,7 @@ impl Graph {
     }
 
     fn slot(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.start).as_secs() / SLOT.as_secs()
+        now.saturating_duration_since(self.start).as_secs() / SLOT_SECONDS
     }
 
     /// Whether one more edge of `name` fits, once what may go has gone.
@@ -218,7 +221,7 @@ impl Graph {
         let share = self.shares.get_mut(name);
         if let Some(share) = share.filter(|share| share.edges.len() >= MAX_SHARE) {
             let gone = share.make_room(now);
-            self.edges -= gone;
+            self.edges = self.edges.saturating_sub(gone);
             if gone == 0 {
                 return false;
             }
@@ -232,7 +235,8 @@ impl Graph {
                 .shares
                 .values_mut()
                 .max_by_key(|share| share.edges.len());
-            self.edges -= most.map_or(0, |share| share.make_room(now));
+            let gone = most.map_or(0, |share| share.make_room(now));
+            self.edges = self.edges.saturating_sub(gone);
         }
         self.edges < MAX_EDGES
     }
@@ -256,7 +260,7 @@ impl Graph {
         let newest = self.slot(now);
         let report = |open: bool, key: &EdgeKey, series: &Series| {
             let mut tally = Tally::default();
-            let recent = |(at, _): &&(u64, Tally)| at + SLOTS as u64 > newest;
+            let recent = |(at, _): &&(u64, Tally)| at.saturating_add(SLOTS as u64) > newest;
             for (_, counted) in series.slots.iter().filter(recent) {
                 tally.add(counted);
             }

@@ -10,26 +10,25 @@ pub type Counts = [u64; BUCKETS];
 /// The value, in milliseconds, below which `share` of what was counted lies: linear within its
 /// bucket, and the last bound for what lies beyond it. `None` when nothing was counted.
 pub fn percentile(counts: &Counts, share: f64) -> Option<f64> {
-    let total: u64 = counts.iter().sum();
+    let total = counts
+        .iter()
+        .fold(0u64, |sum, count| sum.saturating_add(*count));
     if total == 0 {
         return None;
     }
     #[allow(clippy::cast_precision_loss)] // counts of some seconds
     let wanted = share * total as f64;
-    let mut below = 0.0;
-    for (at, count) in counts.iter().enumerate() {
+    let (mut below, mut lower) = (0.0, 0.0);
+    // Of the open bucket, the last bound is both.
+    let bounds = LATENCY_BOUNDS_MS.iter().chain(LATENCY_BOUNDS_MS.last());
+    for (count, upper) in counts.iter().zip(bounds) {
         #[allow(clippy::cast_precision_loss)]
         let count = *count as f64;
         if below + count >= wanted && count > 0.0 {
-            let lower = if at == 0 {
-                0.0
-            } else {
-                LATENCY_BOUNDS_MS[at - 1]
-            };
-            let upper = LATENCY_BOUNDS_MS.get(at).copied().unwrap_or(lower);
             return Some(lower + (upper - lower) * ((wanted - below) / count));
         }
         below += count;
+        lower = *upper;
     }
     LATENCY_BOUNDS_MS.last().copied()
 }

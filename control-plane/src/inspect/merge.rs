@@ -62,7 +62,7 @@ impl Sum {
         } else {
             tally.opened
         };
-        let bad = tally.failures + denied;
+        let bad = tally.failures.saturating_add(denied);
         let total = requests.max(bad);
         let share = |part: f64| (total > 0).then(|| 1.0 - part / total as f64);
         Signals {
@@ -181,8 +181,10 @@ impl Arrived {
         };
         sum.add(report);
         let count = report.tally.requests.max(report.tally.opened);
-        self.total += count;
-        self.secure += if report.key.mtls { count } else { 0 };
+        self.total = self.total.saturating_add(count);
+        if report.key.mtls {
+            self.secure = self.secure.saturating_add(count);
+        }
     }
 
     fn stat(self, kind: &str, namespace: String, name: String) -> Stat {
@@ -364,6 +366,26 @@ mod tests {
             latency,
             ..Default::default()
         }
+    }
+
+    /// A proxy may report anything.
+    #[test]
+    fn counts_that_no_sum_can_hold_saturate() {
+        let start = Instant::now();
+        let mut graph = Graph::new(start);
+        let mut huge = reported(Reporter::Source, u64::MAX);
+        (huge.failures, huge.denied) = (u64::MAX, u64::MAX);
+        huge.latency = vec![u64::MAX; BUCKETS + 1];
+        let mut other = huge.clone();
+        other.destination_service = "web.shop.svc.cluster.local".into();
+        graph.report(WEB, &[huge, other], Duration::from_secs(1), start);
+        let edges = graph.edges("", start).edges;
+        assert!(!edges.is_empty());
+        for edge in edges {
+            assert_eq!(edge.signals.requests, u64::MAX);
+            assert!(edge.signals.p50_ms.is_some());
+        }
+        assert!(!graph.stats("", start).stats.is_empty());
     }
 
     #[test]

@@ -6,6 +6,18 @@
 //! - [`latency`]: percentiles from bucket counts.
 //! - [`agents`]: connected proxies; tap, dump and explain with deadlines.
 //! - [`service`]: the gRPC service.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod agents;
 pub mod graph;

@@ -98,7 +98,7 @@ impl Candidate {
         let mut spec = spec;
         if !ours {
             self.leads_until = None;
-            if held && now < since + duration(&spec) {
+            if held && now.saturating_duration_since(since) < duration(&spec) {
                 return LeaseStep::Wait;
             }
             spec.acquire_time = time.clone();
@@ -117,7 +117,7 @@ impl Candidate {
     pub fn written(&mut self, lease: &Lease, sent: Instant) {
         let spec = lease.spec.clone().unwrap_or_default();
         if self.holds(&spec) {
-            self.leads_until = Some(sent + RENEW_DEADLINE);
+            self.leads_until = sent.checked_add(RENEW_DEADLINE);
         }
         self.observed = Some((spec, sent));
     }

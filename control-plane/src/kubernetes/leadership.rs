@@ -123,9 +123,9 @@ impl Election {
             self.tell();
             let pause = match self.candidate.leads_until(Instant::now()) {
                 Some(_) => RETRY_PERIOD,
-                None => RETRY_PERIOD + jitter(),
+                None => RETRY_PERIOD.saturating_add(jitter()),
             };
-            let next = began + pause;
+            let next = began.checked_add(pause).unwrap_or(began);
             let until = self.candidate.leads_until(Instant::now());
             sleep_until(until.map_or(next, |until| next.min(until))).await;
             self.tell();
@@ -226,10 +226,11 @@ impl Drop for Election {
 
 /// So that replicas that started together do not ask together; shorter than a retry period.
 fn jitter() -> Duration {
-    let mut byte = [0u8; 1];
+    let mut byte = [0u8];
     // Without random bytes there is no jitter, which only costs calls.
     let _ = aws_lc_rs::rand::fill(&mut byte);
-    RETRY_PERIOD * u32::from(byte[0]) / 256
+    let [byte] = byte;
+    RETRY_PERIOD.mul_f64(f64::from(byte) / 256.0)
 }
 
 /// Of this process: the pod's name, or the machine's, and random digits.

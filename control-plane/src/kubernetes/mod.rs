@@ -10,6 +10,18 @@
 //!
 //! All state is in the API server's objects: a new replica needs nothing of an earlier one.
 //! docs/kubernetes.md lists the rights that each part uses, the chart (deploy/helm/anyam/templates/rbac.yaml) grants them.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod ca_bundle;
 pub mod call;
@@ -25,6 +37,7 @@ use std::time::Duration;
 use kube::Client;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use self::leadership::{Election, Leadership};
 use self::root_config_map::RootPublication;
@@ -47,6 +60,11 @@ const NAMESPACE: &str = "anyam-system";
 const AFTER_PANIC: Duration = Duration::from_secs(1);
 /// For the Lease to be released.
 const STOP: Duration = Duration::from_secs(4);
+
+fn from_now(wait: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(wait).unwrap_or(now)
+}
 
 /// What a replica keeps in the cluster.
 #[derive(Clone, Debug)]

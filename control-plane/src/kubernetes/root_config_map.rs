@@ -17,7 +17,7 @@ use kube::{Api, Client};
 use tokio::time::{Instant, sleep_until};
 
 use super::call::{CallError, DEADLINE, FailureLog, Right, call, watch_all, watch_named};
-use super::{MANAGED_BY, MANAGER};
+use super::{MANAGED_BY, MANAGER, from_now};
 
 /// Of the ConfigMap; a sidecar's volume has it as a file.
 const KEY: &str = "ca.crt";
@@ -206,10 +206,10 @@ pub async fn publish(client: Client, wanted: RootPublication) {
                     state.written.insert(namespace);
                 }
                 Err(error) => {
-                    let again = Instant::now() + AGAIN;
+                    let again = from_now(AGAIN);
                     if !error.is_answer() {
                         failures.failed(&error);
-                        pause = Some(Instant::now() + PAUSE);
+                        pause = Some(from_now(PAUSE));
                         break;
                     }
                     // What was made or deleted meanwhile will be seen.

@@ -115,7 +115,7 @@ impl RootSecret {
                     let namespace = &self.namespace;
                     failures.failed(&format!("namespace {namespace} (--namespace): {error}"));
                     tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    pause = pause.saturating_mul(2).min(LONGEST_PAUSE);
                 }
             }
         };

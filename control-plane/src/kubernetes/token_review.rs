@@ -19,6 +19,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use super::call::{CallError, FailureLog, Right, call};
+use super::from_now;
 use crate::ca::pod_token::{PodTokenError, PodTokens, TokenPod};
 use crate::metrics::Metrics;
 use crate::text::bounded;
@@ -135,7 +136,7 @@ impl TokenReviews {
             let why = "too many tokens are under examination; show it again later";
             PodTokenError::Unavailable(why.to_owned())
         };
-        let deadline = Instant::now() + DEADLINE;
+        let deadline = from_now(DEADLINE);
         let _place = self.waiting.try_acquire().map_err(|_| busy())?;
         let _review = match timeout_at(deadline, self.reviews.acquire()).await {
             Ok(Ok(permit)) => permit,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer, X509Certificate};
 
-use super::{Admin, rfc3339};
+use super::{Admin, rfc3339, set};
 use crate::config::secret::SecretValue;
 
 /// Certificates by CSR first, then those of secrets.
@@ -41,7 +41,7 @@ pub(super) fn certs(admin: &Admin) -> Value {
     }
     let mut page = json!({ "certificates": certificates });
     if admin.identity.is_some() {
-        page["identity"] = extra;
+        set(&mut page, "identity", extra);
     }
     page
 }
@@ -57,7 +57,9 @@ fn describe(der: &[u8], path: &str) -> Option<Value> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let validity = certificate.validity();
     let time = |seconds: i64| {
-        SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+        let since = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+        let time = SystemTime::UNIX_EPOCH.checked_add(since);
+        time.unwrap_or(SystemTime::UNIX_EPOCH)
     };
     let (from, to) = (
         time(validity.not_before.timestamp()),

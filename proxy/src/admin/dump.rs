@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::mask::Mask;
 use super::query::PageError;
-use super::{Admin, rfc3339};
+use super::{Admin, rfc3339, set};
 use crate::xds::client::DumpedResource;
 use crate::xds::resource_type::ResourceType;
 
@@ -186,7 +186,7 @@ fn by_lists<'a>(
         lists.warming: warming,
     });
     if !errors.is_empty() {
-        dump[format!("rejected_{}", lists.of)] = errors.into();
+        set(&mut dump, &format!("rejected_{}", lists.of), errors.into());
     }
     dump
 }
@@ -216,13 +216,13 @@ fn listeners<'a>(
         .map(|resource| {
             let mut entry = json!({ "name": resource.key.name });
             if let Some(active) = &resource.active {
-                entry["active_state"] = state(active);
+                set(&mut entry, "active_state", state(active));
             }
             if let Some(warming) = &resource.warming {
-                entry["warming_state"] = state(warming);
+                set(&mut entry, "warming_state", state(warming));
             }
             if let Some(error) = error_state(resource) {
-                entry["error_state"] = error;
+                set(&mut entry, "error_state", error);
             }
             entry
         })

@@ -2,10 +2,24 @@
 //!
 //! - `server`: HTTP on the admin, metrics and health ports; `held`: the connections it holds;
 //!   `reserve`: the descriptors it keeps for them; `unsent`: the bodies that peers have not taken yet
-//! - `surface`: which pages a port has; `routes`: which path does what; `pages`: what can be read; `query`: a page's parameters
-//! - `dump`, `mask`: `/config_dump`; `stats`: metrics; `merged`: those for scrapers, with the app's;
+//! - `surface`: which pages a port has; `routes`: which path does what; `pages`: what can be read;
+//!   `query`: a page's parameters
+//! - `dump`, `mask`: `/config_dump`; `stats`, `quantiles`: metrics; `merged`: those for scrapers, with
+//!   the app's;
 //!   `clusters`, `certs`, `runtime`: the pages of those names
 //! - `logging`: log levels, changed live
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod certs;
 mod clusters;
@@ -15,6 +29,7 @@ pub mod logging;
 mod mask;
 mod merged;
 mod pages;
+mod quantiles;
 mod query;
 mod reserve;
 mod routes;
@@ -152,6 +167,13 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
         since,
     );
     String::from_utf8(out).unwrap_or_default()
+}
+
+/// Sets a field of a JSON object.
+fn set(object: &mut serde_json::Value, key: &str, value: serde_json::Value) {
+    if let serde_json::Value::Object(fields) = object {
+        fields.insert(key.to_owned(), value);
+    }
 }
 
 #[cfg(test)]

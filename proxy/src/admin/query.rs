@@ -71,7 +71,7 @@ fn decoded(text: &str) -> String {
     while let Some((&byte, after)) = rest.split_first() {
         let digit = |at: usize| char::from(*after.get(at)?).to_digit(16);
         let escaped = digit(0).zip(digit(1)).filter(|_| byte == b'%');
-        match escaped.and_then(|(high, low)| u8::try_from(high * 16 + low).ok()) {
+        match escaped.and_then(|(high, low)| u8::try_from((high << 4) | low).ok()) {
             Some(byte) => {
                 out.push(byte);
                 rest = after.get(2..).unwrap_or_default();

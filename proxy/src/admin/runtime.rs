@@ -7,7 +7,7 @@ use xds_proto::envoy::config::bootstrap::v3::runtime_layer::LayerSpecifier;
 use xds_proto::google::protobuf::Struct;
 use xds_proto::google::protobuf::value::Kind;
 
-use super::Admin;
+use super::{Admin, set};
 
 /// The layers of the bootstrap with their values; the last layer that sets a key decides.
 pub(super) fn runtime(admin: &Admin) -> Value {
@@ -45,8 +45,11 @@ fn take(values: &Struct, prefix: &str, layer: (usize, usize), entries: &mut Map<
         let entry = entries
             .entry(key)
             .or_insert_with(|| json!({ "layer_values": vec![""; count], "final_value": "" }));
-        entry["layer_values"][index] = text.clone().into();
-        entry["final_value"] = text.into();
+        let values = entry.get_mut("layer_values");
+        if let Some(value) = values.and_then(|values| values.get_mut(index)) {
+            *value = text.clone().into();
+        }
+        set(entry, "final_value", text.into());
     }
 }
 

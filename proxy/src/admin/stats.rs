@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::Admin;
 use super::pages::Page;
+use super::quantiles;
 use super::query::{AdminQuery, PageError};
 use crate::metrics::registry::exposition;
 
@@ -17,7 +18,8 @@ pub(super) const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// Which series are shown.
 struct SeriesSelection {
     filter: Option<Regex>,
-    /// Those that are not 0.
+    /// Those that are not 0. A gauge does not tell whether it was ever set: one that is 0 again is
+    /// left out, though Envoy shows it.
     used_only: bool,
     kind: Option<MetricType>,
 }
@@ -34,21 +36,34 @@ pub(super) fn stats(admin: &Admin, query: &AdminQuery) -> Result<Page, PageError
             return Err(PageError::bad(why));
         }
     }
-    let text = text_of(&selection.families(admin));
-    let series = text
-        .lines()
-        .filter(|line| !line.starts_with('#'))
-        .filter_map(|line| line.rsplit_once(' '));
+    let families = selection.families(admin);
     if query.get("format") == Some("json") {
-        let stats: Vec<Value> = series
-            .map(|(name, value)| json!({ "name": name, "value": number(value) }))
-            .collect();
-        return Ok(Page::json(&json!({ "stats": stats })));
+        return Ok(Page::json(&json!({ "stats": as_json(families) })));
     }
-    let lines: String = series
+    let lines: String = lines(&text_of(&families))
         .map(|(name, value)| format!("{name}: {value}\n"))
         .collect();
     Ok(Page::text(lines.into_bytes()))
+}
+
+/// One object for each counter and gauge; last, if there are histograms, one for all of them.
+fn as_json(families: Vec<MetricFamily>) -> Vec<Value> {
+    let is_histogram = |family: &MetricFamily| family.get_field_type() == MetricType::HISTOGRAM;
+    let (histograms, plain): (Vec<_>, Vec<_>) = families.into_iter().partition(is_histogram);
+    let mut stats: Vec<Value> = lines(&text_of(&plain))
+        .map(|(name, value)| json!({ "name": name, "value": number(value) }))
+        .collect();
+    if !histograms.is_empty() {
+        stats.push(json!({ "histograms": quantiles::histograms(&histograms) }));
+    }
+    stats
+}
+
+/// Series and value, of Prometheus' text format.
+fn lines(text: &str) -> impl Iterator<Item = (&str, &str)> {
+    text.lines()
+        .filter(|line| !line.starts_with('#'))
+        .filter_map(|line| line.rsplit_once(' '))
 }
 
 /// # Errors
@@ -120,7 +135,7 @@ fn is_used(kind: MetricType, metric: &Metric) -> bool {
 }
 
 /// As the text format writes it.
-fn series(name: &str, metric: &Metric) -> String {
+pub(super) fn series(name: &str, metric: &Metric) -> String {
     let labels = metric.get_label().iter();
     let labels: Vec<String> = labels
         .map(|label| format!("{}={:?}", label.name(), label.value()))

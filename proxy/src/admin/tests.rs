@@ -178,6 +178,41 @@ async fn host_names_are_accepted_on_addresses_other_than_loopback() {
 }
 
 #[tokio::test]
+async fn json_has_one_object_for_all_histograms() {
+    use prometheus::core::Collector;
+
+    let admin = admin();
+    let labels = vec![
+        "edge";
+        admin.registry.request_duration.desc()[0]
+            .variable_labels
+            .len()
+    ];
+    let histogram = admin.registry.request_duration.with_label_values(&labels);
+    (0..4).for_each(|_| histogram.observe(0.25));
+    let query = "format=json&filter=%5E(istio_request_duration|anyam_panics)";
+    let page = admin.page("/stats", query).await.unwrap();
+    let page: serde_json::Value = serde_json::from_slice(&page.body).unwrap();
+    let stats = page["stats"].as_array().unwrap();
+    assert_eq!(stats.len(), 2, "{page}");
+    assert_eq!(stats[0]["name"], "anyam_panics_total");
+    let histograms = &stats[1]["histograms"];
+    let supported = serde_json::json!([0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 100.0]);
+    assert_eq!(histograms["supported_quantiles"], supported);
+    let computed = histograms["computed_quantiles"].as_array().unwrap();
+    assert_eq!(computed.len(), 1);
+    let name = computed[0]["name"].as_str().unwrap();
+    assert!(name.starts_with("istio_request_duration_milliseconds{"));
+    assert_eq!(computed[0]["values"].as_array().unwrap().len(), 10);
+    let last = &computed[0]["values"][9];
+    assert!(last["interval"].is_null() && last["cumulative"].as_f64().unwrap() >= 0.25);
+    // Prometheus' own formats keep the buckets.
+    let page = admin.page("/stats", "format=prometheus").await.unwrap();
+    let text = String::from_utf8(page.body.to_vec()).unwrap();
+    assert!(text.contains("istio_request_duration_milliseconds_bucket{"));
+}
+
+#[tokio::test]
 async fn pages_say_what_they_were_asked_for_and_no_more() {
     let admin = admin();
     let family = admin.registry.counters("shop_total", "Test.", &["of"]);

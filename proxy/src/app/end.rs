@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::listening;
+use super::supervisor::Supervisor;
+use crate::bug;
 use crate::drain::Drain;
 use crate::log_sink::Sinks;
 
@@ -48,18 +50,36 @@ impl Signals {
 /// reload their configuration or replace themselves, are ignored. Signals are handled from this
 /// call on.
 pub(super) fn handle_signals(sinks: Arc<Sinks>) -> impl Future<Output = ()> {
-    let mut usr1 = listen(SignalKind::user_defined1());
-    let mut hangup = listen(SignalKind::hangup());
-    let mut usr2 = listen(SignalKind::user_defined2());
+    let mut signals = LogSignals {
+        usr1: listen(SignalKind::user_defined1()),
+        hangup: listen(SignalKind::hangup()),
+        usr2: listen(SignalKind::user_defined2()),
+    };
     async move {
+        let mut supervisor = Supervisor::new("signals");
+        while supervisor.panicked(signals.handle(&sinks)).await {}
+    }
+}
+
+/// The signals that do not end the process. They outlive a panic of their handler, so that none is
+/// missed before it runs again.
+struct LogSignals {
+    usr1: Option<Signal>,
+    hangup: Option<Signal>,
+    usr2: Option<Signal>,
+}
+
+impl LogSignals {
+    async fn handle(&mut self, sinks: &Sinks) {
         loop {
             tokio::select! {
-                () = one(&mut usr1) => {
+                () = one(&mut self.usr1) => {
+                    bug::point("sigusr1");
                     tracing::info!("SIGUSR1: opening logs again");
                     sinks.reopen();
                 }
-                () = one(&mut hangup) => tracing::info!("SIGHUP has no meaning here"),
-                () = one(&mut usr2) => tracing::info!("SIGUSR2 has no meaning here"),
+                () = one(&mut self.hangup) => tracing::info!("SIGHUP has no meaning here"),
+                () = one(&mut self.usr2) => tracing::info!("SIGUSR2 has no meaning here"),
             }
         }
     }
@@ -133,5 +153,42 @@ async fn drained(open: impl Fn() -> usize, wait_for_app: bool, limit: Duration) 
             return left;
         }
         tokio::time::sleep(again).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::IntCounter;
+    use rustix::process::{Signal, getpid, kill_process};
+
+    use super::*;
+    use crate::log_sink::Destination;
+
+    /// The first SIGUSR1 ends in a panic; the second one opens the log.
+    #[tokio::test]
+    async fn logs_are_opened_again_after_a_panic_of_the_signal_handler() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        let sinks = Sinks::new(IntCounter::new("dropped", "dropped").unwrap(), 16);
+        let sinks = Arc::new(sinks);
+        let _open = sinks.open(Destination::File(path.clone())).unwrap();
+        let handling = tokio::spawn(handle_signals(sinks));
+        std::fs::remove_file(&path).unwrap();
+        bug::count_panics();
+        let before = bug::panics();
+        bug::panic_at(std::thread::current().id(), "sigusr1");
+        let until = async |done: &dyn Fn() -> bool| {
+            while !done() {
+                kill_process(getpid(), Signal::USR1).unwrap();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let reopened = async {
+            until(&|| bug::panics() > before).await;
+            until(&|| path.exists()).await;
+        };
+        let limit = Duration::from_secs(30);
+        tokio::time::timeout(limit, reopened).await.unwrap();
+        handling.abort();
     }
 }

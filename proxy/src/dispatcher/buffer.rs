@@ -7,18 +7,6 @@
 //! memory that stays in one place (TLS records, the L4 relay).
 //!
 //! The pool is an `Rc` on purpose: it is used by one worker only, so it needs no locks.
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::arithmetic_side_effects,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::string_slice,
-        clippy::unreachable,
-        clippy::unwrap_used
-    )
-)]
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

@@ -16,10 +16,8 @@ impl DateCache {
         let second = since.map_or(0, |since| since.as_secs());
         let mut cached = self.0.borrow_mut();
         if cached.0 != second || cached.1.is_empty() {
-            *cached = (
-                second,
-                fmt_http_date(UNIX_EPOCH + Duration::from_secs(second)),
-            );
+            let time = UNIX_EPOCH.checked_add(Duration::from_secs(second));
+            *cached = (second, fmt_http_date(time.unwrap_or(UNIX_EPOCH)));
         }
         with(cached.1.as_bytes())
     }

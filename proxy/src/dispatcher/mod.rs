@@ -4,6 +4,18 @@
 //! - [`timer`]: coarse timers on one wheel; [`buffer`]: pooled read and write buffers
 //! - [`pipe`]: pooled kernel pipes for `splice`; [`date`]: the `Date` header, formatted once a second
 //! - [`future_slab`]: memory for the futures of requests
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod buffer;
 pub mod date;

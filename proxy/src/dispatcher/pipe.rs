@@ -71,7 +71,7 @@ impl Pipes {
             return None;
         };
         self.0.metrics.pipes.inc();
-        self.0.out.set(self.0.out.get() + 1);
+        self.0.out.set(self.0.out.get().saturating_add(1));
         Some(Pipe {
             ends: Some(ends),
             held: 0,
@@ -123,8 +123,8 @@ impl Pipe {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
         let n = splice(from, ends.write.as_fd(), ends.capacity.min(most))?;
-        self.held += n;
-        self.moved += n as u64;
+        self.held = self.held.saturating_add(n);
+        self.moved = self.moved.saturating_add(n as u64);
         Ok(n)
     }
 
@@ -137,7 +137,7 @@ impl Pipe {
             return Err(io::ErrorKind::BrokenPipe.into());
         };
         let n = splice(ends.read.as_fd(), to, self.held)?;
-        self.held -= n.min(self.held);
+        self.held = self.held.saturating_sub(n);
         Ok(n)
     }
 }

@@ -256,7 +256,8 @@ impl Drop for Timer {
 impl Timer {
     /// Expires `after` from now.
     pub fn set(&self, after: Duration) {
-        self.set_at(self.wheel.clock.now() + after.min(FAR));
+        let now = self.wheel.clock.now();
+        self.set_at(now.checked_add(after.min(FAR)).unwrap_or(now));
     }
 
     /// As [`Timers::now`].

@@ -5,6 +5,7 @@ use http::header::{HeaderName, HeaderValue};
 use http::uri::{Authority, Uri};
 use http::{Method, Request};
 
+use crate::bug;
 use crate::dispatcher::buffer::Pool;
 use crate::http::h2::{Connected, blame_server};
 use crate::http::request::error::Failure;
@@ -52,6 +53,7 @@ impl Connected {
         let request = connect.request()?;
         let mut send = self.ready().await?;
         let share = StreamGuard::of(self.load());
+        bug::point("tunnel_open");
         let (response, stream) = send.send_request(request, false).map_err(blame_server)?;
         let (head, body) = response.await.map_err(blame_server)?.into_parts();
         if !head.status.is_success() {

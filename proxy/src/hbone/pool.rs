@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use crate::bug;
 use crate::config::cluster::Transport;
 use crate::config::http::Http2Options;
 use crate::hbone::Connect;
@@ -90,6 +91,7 @@ impl HostPool {
                 continue;
             }
             let _dialling = Dialling::begin(self);
+            bug::point("tunnel_carrier");
             cluster.metrics.tunnels.inc();
             let alpn = offer(cluster, endpoint);
             let dial = Dial {

@@ -187,7 +187,8 @@ impl CertificateAgent {
         );
         self.publish(material, identity, bundle);
         self.clock(trouble);
-        self.status.send_modify(|status| status.renewals += 1);
+        self.status
+            .send_modify(|status| status.renewals = status.renewals.saturating_add(1));
         Ok(())
     }
 
@@ -275,7 +276,9 @@ impl CertificateAgent {
         let (wall, steady) =
             std::mem::replace(&mut self.glance, (SystemTime::now(), Instant::now()));
         let moved = self.glance.0.duration_since(wall).map_err(|e| e.duration());
-        if let Some(jump) = schedule::clock_jump(moved, self.glance.1 - steady) {
+        if let Some(jump) =
+            schedule::clock_jump(moved, self.glance.1.saturating_duration_since(steady))
+        {
             self.clock(Some(jump));
         }
     }

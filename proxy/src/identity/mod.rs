@@ -8,6 +8,18 @@
 //! - `agent`: the loop that ties them together and publishes to the TLS contexts
 //!
 //! A renewal replaces the certificate of the next handshake; open connections are not affected.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod agent;
 mod ca;

@@ -80,13 +80,12 @@ struct ByHash {
     hashes: Vec<[u8; 32]>,
 }
 
-impl ServerCertVerifier for ByHash {
-    fn verify_server_cert(
+impl ByHash {
+    fn verify(
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
         server_name: &ServerName<'_>,
-        ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let root = intermediates
@@ -97,7 +96,21 @@ impl ServerCertVerifier for ByHash {
         let verifier = WebPkiServerVerifier::builder_with_provider(roots, tls::provider().clone())
             .build()
             .map_err(|e| Error::General(e.to_string()))?;
-        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        verifier.verify_server_cert(end_entity, intermediates, server_name, &[], now)
+    }
+}
+
+impl ServerCertVerifier for ByHash {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        _: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.verify(end_entity, intermediates, server_name, now)
+            .inspect_err(|_| tls::refusal::note(end_entity))
     }
 
     fn verify_tls12_signature(

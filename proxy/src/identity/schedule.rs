@@ -19,10 +19,8 @@ pub(super) fn renew_at(
 ) -> SystemTime {
     let share = 0.475 + 0.05 * draw.clamp(0.0, 1.0);
     let part = |from: SystemTime| {
-        from + not_after
-            .duration_since(from)
-            .unwrap_or_default()
-            .mul_f64(share)
+        let life = not_after.duration_since(from).unwrap_or_default();
+        from.checked_add(life.mul_f64(share)).unwrap_or(not_after)
     };
     let half = part(not_before);
     if half > now { half } else { part(now) }
@@ -32,7 +30,9 @@ pub(super) fn renew_at(
 /// its expiry.
 pub(super) fn retry_bound(remaining: Option<Duration>, wait: Duration) -> Duration {
     match remaining {
-        Some(remaining) => wait.min(remaining / 8).max(Duration::from_millis(200)),
+        Some(remaining) => wait
+            .min(remaining.mul_f64(0.125))
+            .max(Duration::from_millis(200)),
         None => wait,
     }
 }
@@ -43,8 +43,8 @@ pub(super) fn clock_trouble(
     not_after: SystemTime,
     now: SystemTime,
 ) -> Option<String> {
-    if now + TOLERANCE < not_before {
-        let behind = not_before.duration_since(now).unwrap_or_default();
+    let behind = not_before.duration_since(now).unwrap_or_default();
+    if behind > TOLERANCE {
         return Some(format!(
             "this machine's clock is at least {} s behind the CA's",
             behind.as_secs()
@@ -64,19 +64,25 @@ pub(super) fn clock_trouble(
 pub(super) fn clock_jump(wall: Result<Duration, Duration>, steady: Duration) -> Option<String> {
     let limit = Duration::from_secs(60);
     match wall {
-        Ok(forward) if forward > steady + limit => Some(format!(
-            "the clock jumped {} s ahead",
-            (forward - steady).as_secs()
-        )),
-        Ok(forward) if forward + limit < steady => Some(format!(
-            "the clock fell {} s behind",
-            (steady - forward).as_secs()
-        )),
-        Err(back) if back + steady > limit => Some(format!(
-            "the clock was set back {} s",
-            (back + steady).as_secs()
-        )),
-        _ => None,
+        Ok(forward) => {
+            let (ahead, behind) = (
+                forward.saturating_sub(steady),
+                steady.saturating_sub(forward),
+            );
+            match () {
+                () if ahead > limit => {
+                    Some(format!("the clock jumped {} s ahead", ahead.as_secs()))
+                }
+                () if behind > limit => {
+                    Some(format!("the clock fell {} s behind", behind.as_secs()))
+                }
+                () => None,
+            }
+        }
+        Err(back) => {
+            let back = back.saturating_add(steady);
+            (back > limit).then(|| format!("the clock was set back {} s", back.as_secs()))
+        }
     }
 }
 

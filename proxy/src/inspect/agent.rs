@@ -180,17 +180,18 @@ async fn run_dump(admin: Arc<Admin>, dump: pb::Dump, out: mpsc::Sender<pb::Proxy
             return;
         }
     };
-    let pieces = page.body.len().div_ceil(CHUNK).max(1);
-    for at in 0..pieces {
-        let end = page.body.len().min((at + 1) * CHUNK);
+    let mut rest = &page.body[..];
+    loop {
+        let (piece, after) = rest.split_at_checked(CHUNK).unwrap_or((rest, &[]));
         let said = proxy_message::Message::DumpChunk(pb::DumpChunk {
             id: dump.id.clone(),
-            data: page.body[at * CHUNK..end].to_vec(),
-            last: at + 1 == pieces,
+            data: piece.to_vec(),
+            last: after.is_empty(),
         });
-        if send(&out, said).await.is_err() {
+        if send(&out, said).await.is_err() || after.is_empty() {
             return;
         }
+        rest = after;
     }
 }
 

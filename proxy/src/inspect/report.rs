@@ -67,7 +67,8 @@ impl Deltas {
         let before = before.map(|(_, before)| before).unwrap_or_default();
         let since = |now: &[u64], before: &[u64]| -> Vec<u64> {
             let before = before.iter().chain(std::iter::repeat(&0));
-            now.iter().zip(before).map(|(now, old)| now - old).collect()
+            let pairs = now.iter().zip(before);
+            pairs.map(|(now, old)| now.saturating_sub(*old)).collect()
         };
         let raised = ResponseFlags::all_short_names().zip(since(&now.flags, &before.flags));
         let key = &edge.key;
@@ -86,26 +87,28 @@ impl Deltas {
             protocol: key.protocol.label().to_owned(),
             security: if key.mutual_tls { "mutual_tls" } else { "none" }.to_owned(),
             destination_version: key.destination.version.clone(),
-            requests: now.requests - before.requests,
-            failures: now.failures - before.failures,
-            denied: now.denied - before.denied,
-            connections_opened: now.opened - before.opened,
-            connections_closed: now.closed - before.closed,
-            bytes_sent: now.sent - before.sent,
-            bytes_received: now.received - before.received,
+            requests: now.requests.saturating_sub(before.requests),
+            failures: now.failures.saturating_sub(before.failures),
+            denied: now.denied.saturating_sub(before.denied),
+            connections_opened: now.opened.saturating_sub(before.opened),
+            connections_closed: now.closed.saturating_sub(before.closed),
+            bytes_sent: now.sent.saturating_sub(before.sent),
+            bytes_received: now.received.saturating_sub(before.received),
             latency: since(&now.latency, &before.latency),
             response_flags: raised
                 .filter(|(_, count)| *count > 0)
                 .map(|(flag, count)| (flag.to_owned(), count))
                 .collect(),
         };
-        let happened = delta.requests
-            + delta.denied
-            + delta.connections_opened
-            + delta.connections_closed
-            + delta.bytes_sent
-            + delta.bytes_received;
-        (happened > 0).then_some(delta)
+        let counts = [
+            delta.requests,
+            delta.denied,
+            delta.connections_opened,
+            delta.connections_closed,
+            delta.bytes_sent,
+            delta.bytes_received,
+        ];
+        counts.iter().any(|count| *count > 0).then_some(delta)
     }
 }
 

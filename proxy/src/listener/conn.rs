@@ -17,6 +17,7 @@ use super::entry::find_listener;
 use super::first::{DetectError, InspectResult, ServerFirstCandidate, first};
 use super::refused::Refused;
 use super::socket::original_destination;
+use crate::bug;
 use crate::config::listener::{FilterChain, TerminalFilter};
 use crate::connection_limit::ConnectionPermits;
 use crate::http::connection::serve;
@@ -128,6 +129,7 @@ async fn admit(
         return Err(Refused::NoChain);
     };
     let (stream, prefix) = secure(worker, &chain, tcp, prefix).await?;
+    bug::point("admission");
     let sni = match &protocol {
         DetectedProtocol::Tls(hello) => hello.sni.as_deref(),
         _ => None,

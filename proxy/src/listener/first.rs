@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 
 use super::ListenerContext;
 use super::detect::{Look, MAX_LOOK, detect};
+use crate::bug;
 use crate::config::listener::{ListenerFilters, TcpProxy};
 use crate::policy::DetectedProtocol;
 use crate::snapshot::Listener;
@@ -128,6 +129,7 @@ async fn detect_client(
             // A client that closes its write side without a byte is not HTTP.
             Ok(0) => return Ok(DetectedProtocol::Tcp),
             Ok(_) => {
+                bug::point("first_bytes");
                 if let Some(protocol) = detect(prefix, look) {
                     return Ok(protocol);
                 }

@@ -9,6 +9,7 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Poll, ready};
@@ -17,6 +18,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use super::ListenerContext;
+use crate::bug;
 use crate::config::listener::{FilterChain, TerminalFilter, TransportProtocol, TunnelOptions};
 use crate::connection_limit::ConnectionPermits;
 use crate::hbone::{BadTarget, ConnectRequest, ConnectTarget, TunnelServer};
@@ -130,7 +132,11 @@ pub(crate) async fn serve(
         if life.refuses_streams(timer.now()) {
             request.reset_unprocessed();
             server.count_refused();
-        } else if enter(worker, &outer, request).is_err() {
+            continue;
+        }
+        // A panic costs this stream, and not those that are open on the same connection.
+        let entering = AssertUnwindSafe(|| enter(worker, &outer, request));
+        if !matches!(catch_unwind(entering), Ok(Ok(()))) {
             server.count_refused();
         }
     }
@@ -166,6 +172,7 @@ fn enter(
             return Err(());
         }
     };
+    bug::point("tunnel_accept");
     let about = TunnelInfo {
         tls,
         local: outer.local,

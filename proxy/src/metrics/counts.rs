@@ -42,8 +42,8 @@ impl EdgeCounts {
     /// Counts each of `flags`.
     pub(super) fn raised(&self, flags: ResponseFlags) {
         if !flags.is_empty() {
-            for place in flags.places() {
-                self.flags[place].fetch_add(1, Relaxed);
+            for count in flags.places().filter_map(|place| self.flags.get(place)) {
+                count.fetch_add(1, Relaxed);
             }
         }
     }

@@ -152,7 +152,10 @@ impl Edge {
             .fetch_add(sample.request_bytes, Relaxed);
         counts.bytes_sent.fetch_add(sample.response_bytes, Relaxed);
         let bucket = LATENCY_BOUNDS_MS.iter().position(|bound| millis <= *bound);
-        counts.latency[bucket.unwrap_or(LATENCY_BOUNDS_MS.len())].fetch_add(1, Relaxed);
+        let bucket = bucket.unwrap_or(LATENCY_BOUNDS_MS.len());
+        if let Some(count) = counts.latency.get(bucket) {
+            count.fetch_add(1, Relaxed);
+        }
     }
 
     pub fn tcp_opened(&self) {

@@ -6,6 +6,18 @@
 //!   bounded; [`counts`]: for subscribers
 //! - [`resource`]: counters per listener and per cluster; [`splices`]: of kernel pipes
 //! - [`flags`]: Envoy's response flags; [`open_metrics`]: the other exposition format
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod counts;
 pub mod edge;

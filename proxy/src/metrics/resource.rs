@@ -58,7 +58,8 @@ impl Holders {
     /// One more handle for `name`; the series that `take` returns is not removed meanwhile.
     fn join<T>(&self, name: &str, take: impl FnOnce() -> T) -> T {
         let mut holders = self.lock();
-        *holders.entry(name.into()).or_default() += 1;
+        let count = holders.entry(name.into()).or_default();
+        *count = count.saturating_add(1);
         take()
     }
 
@@ -66,7 +67,7 @@ impl Holders {
     fn leave(&self, name: &str, remove: impl FnOnce()) {
         let mut holders = self.lock();
         match holders.get_mut(name) {
-            Some(count) if *count > 1 => *count -= 1,
+            Some(count) if *count > 1 => *count = count.saturating_sub(1),
             _ => {
                 holders.remove(name);
                 remove();

@@ -9,6 +9,18 @@
 //! - `joined`: one run for all concurrent callers
 //! - [`Prober`]: performs probes, each at most twice a second, so that no peer adds load; hooks
 //!   only for requests with their token
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod dial;
 mod grpc;

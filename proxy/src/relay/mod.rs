@@ -21,6 +21,7 @@ mod splice;
 
 use std::future::poll_fn;
 use std::io::{self, ErrorKind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -28,6 +29,7 @@ use bytes::BytesMut;
 use direction::{DirectionError, RelayDirection};
 pub use splice::{HOLDS, Splice};
 
+use crate::bug;
 use crate::dispatcher::buffer::Pool;
 use crate::dispatcher::pipe::Pipes;
 use crate::dispatcher::timer::{Timer, Timers};
@@ -118,6 +120,9 @@ pub enum RelayEnd {
     Expired,
     /// [`RelayOptions::must_end`] returned true.
     Cut,
+    /// The relay panicked. Both connections were reset: an ordinary end would make what was relayed
+    /// look complete.
+    Panicked,
     /// Memory is short, and a peer has taken hardly anything of what is queued for it for longer
     /// than others.
     Overloaded,
@@ -169,7 +174,14 @@ pub fn relay<'a, C: Fn(&Stream) -> bool + 'a, F: Fn(u64, u64) + 'a>(
             }
         };
         relay.arm();
-        let ended = poll_fn(|cx| relay.poll(cx)).await;
+        let ended = poll_fn(|cx| {
+            let polling = AssertUnwindSafe(|| {
+                bug::point("relayed");
+                relay.poll(cx)
+            });
+            catch_unwind(polling).unwrap_or(Poll::Ready(RelayEnd::Panicked))
+        })
+        .await;
         if !matches!(ended, RelayEnd::Clean { .. }) {
             relay.down.reset_on_close();
             relay.up.reset_on_close();

@@ -15,6 +15,7 @@ use h2::{Reason, RecvStream, SendStream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::chunk::Chunk;
+use crate::bug;
 use crate::dispatcher::buffer::{Block, Pool, Size};
 use crate::lifecycle::OpenStreams;
 use crate::tls::ConnectionInfo;
@@ -112,6 +113,7 @@ struct ReceiveSide {
 impl ReceiveSide {
     /// Ready once something is held, or the end was read.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        bug::point("tunnel_stream");
         while self.held.is_empty() && !self.ended {
             match ready!(self.stream.poll_data(cx)) {
                 Some(Ok(data)) => self.held = data,

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::bug;
 use crate::config::ClusterRef;
 use crate::config::access_log::Format;
 use crate::config::cluster::Transport;
@@ -268,6 +269,7 @@ async fn reach(
     proxy: &TcpProxy,
     origin: &Origin<'_>,
 ) -> Result<Stream, ConnectError> {
+    bug::point("tcp_dial");
     let mut address = endpoint.address;
     let connect = match (cluster.tunnel_to(endpoint), &proxy.tunneling) {
         (Some(port), _) => {

@@ -29,5 +29,6 @@ pub(super) fn flags_and_details(outcome: &RelayOutcome) -> (ResponseFlags, Optio
         ),
         RelayEnd::Overloaded => (ResponseFlags::OVERLOAD_MANAGER, Some("overload")),
         RelayEnd::Cut => (ResponseFlags::LOCAL_RESET, Some("closed_by_proxy")),
+        RelayEnd::Panicked => (ResponseFlags::LOCAL_RESET, Some("panicked")),
     }
 }

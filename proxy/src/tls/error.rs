@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime};
 use rustls::CertificateError;
 use rustls_pki_types::UnixTime;
 
+use super::refusal;
+
 /// Why a handshake or a connection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -15,27 +17,55 @@ pub enum TlsError {
     /// This side's settings do not make a TLS configuration.
     #[error("TLS settings: {0}")]
     Setup(rustls::Error),
-    /// The protocol failed: the peer violated it, rejected our certificate, or its certificate was
-    /// rejected.
+    /// This side refused the peer's certificate.
+    #[error("TLS: the peer's certificate {certificate:?} is refused: {}", reason(.why))]
+    Refused {
+        /// Its subject, or what else identifies it.
+        certificate: String,
+        why: CertificateError,
+    },
+    /// The protocol failed: the peer violated it, rejected our certificate, or showed none.
     #[error("TLS: {}", plainly(.0))]
     Protocol(#[source] rustls::Error),
     /// The peer closed the connection during the handshake.
     #[error("the connection ended during the TLS handshake")]
     Closed,
     /// A resumed session of a peer whose certificate has expired.
-    #[error("the peer's certificate expired before its session was resumed")]
-    ExpiredSession,
+    #[error(
+        "the peer's certificate {certificate:?} expired before its session was resumed: renew it"
+    )]
+    ExpiredSession { certificate: String },
     /// The socket failed.
     #[error("socket: {0}")]
     Io(#[from] io::Error),
 }
 
 impl TlsError {
+    /// What a step of a handshake failed with; to be called on that thread, before it does anything
+    /// else.
+    pub(crate) fn of_step(error: rustls::Error) -> Self {
+        match (error, refusal::take()) {
+            (rustls::Error::InvalidCertificate(why), Some(certificate)) => {
+                TlsError::Refused { certificate, why }
+            }
+            (other, _) => TlsError::Protocol(other),
+        }
+    }
+
+    /// The same for a connector of tokio-rustls.
+    pub(crate) fn of_connector(error: io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(inner) => Self::of_step(rustls::Error::clone(inner)),
+            None => TlsError::Io(error),
+        }
+    }
+
     /// Whether this side rejected the peer's certificate (or the lack of one).
     pub fn peer_was_refused(&self) -> bool {
         matches!(
             self,
-            TlsError::ExpiredSession
+            TlsError::ExpiredSession { .. }
+                | TlsError::Refused { .. }
                 | TlsError::Protocol(
                     rustls::Error::InvalidCertificate(_)
                         | rustls::Error::NoCertificatesPresented
@@ -79,8 +109,8 @@ fn reason(why: &CertificateError) -> String {
              clientAuth"
                 .into()
         }
-        E::BadSignature => "its signature is not its issuer's: the trusted CA of that name has \
-             another key"
+        E::BadSignature => "a signature is not valid: the trusted CA of its issuer's name has another \
+             key, or the peer's private key is not the certificate's"
             .into(),
         E::UnknownRevocationStatus => {
             "no revocation list covers it: add its issuer's to the lists".into()
@@ -141,15 +171,18 @@ mod tests {
     #[test]
     fn refusals_say_why_and_what_helps() {
         let time = |seconds| UnixTime::since_unix_epoch(Duration::from_secs(seconds));
-        let said = |why| TlsError::Protocol(rustls::Error::InvalidCertificate(why)).to_string();
+        let said = |why| {
+            let certificate = "CN=front".to_owned();
+            TlsError::Refused { certificate, why }.to_string()
+        };
         let expired = said(CertificateError::ExpiredContext {
             time: time(1_700_000_000),
             not_after: time(784_111_777),
         });
         assert_eq!(
             expired,
-            "TLS: the peer's certificate is refused: it, or one of its issuers, ended on Sun, 06 Nov \
-             1994 08:49:37 GMT: renew it, or correct the clock of this machine"
+            "TLS: the peer's certificate \"CN=front\" is refused: it, or one of its issuers, ended on \
+             Sun, 06 Nov 1994 08:49:37 GMT: renew it, or correct the clock of this machine"
         );
         let future = said(CertificateError::NotValidYetContext {
             time: time(0),

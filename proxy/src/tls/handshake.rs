@@ -24,10 +24,12 @@ use super::leaf::PeerRole;
 use super::live::{LiveConnections, PeerConnection, VerifiedPeer};
 use super::material::{Rotating, TrustBundle};
 use super::peers::Peers;
+use super::refusal::name_of;
 use super::session::TlsSession;
 use super::verify::PeerRules;
 use super::wire::Wire;
 use super::{ConnectionInfo, TlsStream};
+use crate::bug;
 use crate::dispatcher::buffer::Pool;
 use crate::socket;
 
@@ -158,7 +160,7 @@ impl Handshaker {
             }
             if let Err(error) = self.step(wire).await {
                 refuse(wire);
-                return Err(TlsError::Protocol(error));
+                return Err(error);
             }
             send_all(wire).await?;
             if wire.unprocessed {
@@ -176,10 +178,11 @@ impl Handshaker {
     }
 
     /// One step of computing, in turn.
-    async fn step(&self, wire: &mut Wire) -> Result<(), rustls::Error> {
+    async fn step(&self, wire: &mut Wire) -> Result<(), TlsError> {
         // The semaphore is never closed.
         let turn = self.turns.clone().acquire_owned().await.ok();
-        let done = wire.process(None);
+        bug::point("tls_step");
+        let done = wire.process(None).map_err(TlsError::of_step);
         // The step is done, but the next one may only run after the runtime has polled the sockets.
         tokio::spawn(async {
             tokio::task::yield_now().await;
@@ -220,7 +223,9 @@ impl Handshaker {
             let peer = self.peers.shared(chain).map_err(|_| TlsError::Closed)?;
             if let Some(peer) = peer {
                 if resumed && peer.not_after <= SystemTime::now() {
-                    return Err(TlsError::ExpiredSession);
+                    let certificate = chain.first().map(|leaf| name_of(leaf));
+                    let certificate = certificate.unwrap_or_default();
+                    return Err(TlsError::ExpiredSession { certificate });
                 }
                 info.peer.clone_from(&peer.identity);
                 info.peer_verified = true;

@@ -9,9 +9,11 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 use x509_parser::public_key::PublicKey;
 
 use super::identity::{SpiffeError, SpiffeId};
+use super::refusal::name_of;
 
 /// Of smaller keys no signature is accepted.
 const MIN_RSA_BITS: usize = 2048;
+
 /// Which side of a handshake is verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum PeerRole {
@@ -44,6 +46,8 @@ pub enum LeafError {
     Version(u32),
     #[error("its RSA key has {0} bits: make one of at least {MIN_RSA_BITS}, or of ECDSA P-256")]
     WeakKey(usize),
+    #[error("the certificate {0:?} of its issuer cannot be used: {1}")]
+    Issuer(String, Box<LeafError>),
 }
 
 /// The names and dates of a leaf certificate.
@@ -68,14 +72,8 @@ impl Leaf {
         if !rest.is_empty() {
             return Err(LeafError::Encoding);
         }
-        if cert.version() != X509Version::V3 {
-            return Err(LeafError::Version(cert.version().0.saturating_add(1)));
-        }
-        if let Ok(PublicKey::RSA(key)) = cert.public_key().parsed()
-            && key.key_size() < MIN_RSA_BITS
-        {
-            return Err(LeafError::WeakKey(key.key_size()));
-        }
+        check_version(&cert)?;
+        check_key(&cert)?;
         let (uris, dns) = names(&cert)?;
         let spiffe = spiffe_of(&uris)?;
         let serial: String = cert
@@ -117,6 +115,48 @@ fn time_from_unix(seconds: i64) -> SystemTime {
     let after = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     let time = SystemTime::UNIX_EPOCH.checked_add(after);
     time.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// # Errors
+/// [`LeafError::Version`].
+fn check_version(cert: &X509Certificate<'_>) -> Result<(), LeafError> {
+    match cert.version() {
+        X509Version::V3 => Ok(()),
+        old => Err(LeafError::Version(old.0.saturating_add(1))),
+    }
+}
+
+/// # Errors
+/// [`LeafError::WeakKey`].
+fn check_key(cert: &X509Certificate<'_>) -> Result<(), LeafError> {
+    match cert.public_key().parsed() {
+        Ok(PublicKey::RSA(key)) if key.key_size() < MIN_RSA_BITS => {
+            Err(LeafError::WeakKey(key.key_size()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A root may be of version 1, as webpki takes it, but its key must be one whose signatures are
+/// accepted: with a smaller one no peer of this root would ever be, and each for a reason that looks
+/// like the peer's own fault.
+///
+/// # Errors
+/// [`LeafError::WeakKey`].
+pub(super) fn check_root(der: &[u8]) -> Result<(), LeafError> {
+    // What only webpki can parse, it judges alone.
+    X509Certificate::from_der(der).map_or(Ok(()), |(_, cert)| check_key(&cert))
+}
+
+/// The first of a chain's intermediate certificates that no path can use, if there is one.
+pub(super) fn unusable_issuer<'a>(
+    intermediates: impl IntoIterator<Item = &'a [u8]>,
+) -> Option<LeafError> {
+    intermediates.into_iter().find_map(|der| {
+        let (_, cert) = X509Certificate::from_der(der).ok()?;
+        let fault = check_version(&cert).and_then(|()| check_key(&cert)).err()?;
+        Some(LeafError::Issuer(name_of(der), Box::new(fault)))
+    })
 }
 
 /// Clamps times before 1970 to 0.

@@ -20,6 +20,7 @@ use tokio::net::TcpStream;
 use super::leaf::PeerRole;
 use super::material::{Rotating, TrustBundle};
 use super::peers::PeerCertificate;
+use super::refusal::name_of;
 use super::verify::{PeerRules, verify};
 use crate::bug;
 
@@ -139,7 +140,7 @@ impl VerifyResults {
         let trusted = match catch_unwind(AssertUnwindSafe(verifying)) {
             Ok(Ok(_)) => true,
             Ok(Err(why)) => {
-                tracing::info!(%why, "a peer is no longer trusted");
+                tracing::info!(certificate = name_of(leaf), %why, "a peer is no longer trusted");
                 false
             }
             // Fails closed: the certificate was not verified against the bundle in force.

@@ -12,8 +12,9 @@ use rustls_pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyD
 use webpki::{CertRevocationList, OwnedCertRevocationList};
 
 use super::identity::{SpiffeId, is_trust_domain};
-use super::leaf::Leaf;
+use super::leaf::{Leaf, check_root};
 use super::provider::provider;
+use super::refusal::name_of;
 
 /// Why certificates, keys or CRLs cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -22,10 +23,13 @@ pub enum MaterialError {
     Pem { what: &'static str, why: String },
     #[error("{0} holds no certificate")]
     NoCertificate(&'static str),
-    #[error("certificate {index} of {what}: {why}")]
+    #[error("certificate {index} of {what}, {name:?}: {why}")]
     Certificate {
         what: &'static str,
+        /// From 0.
         index: usize,
+        /// Its subject, or what else identifies it.
+        name: String,
         why: String,
     },
     #[error(
@@ -112,11 +116,7 @@ impl Identity {
     ) -> Result<Self, MaterialError> {
         const WHAT: &str = "the certificate chain";
         let leaf = chain.first().ok_or(MaterialError::NoCertificate(WHAT))?;
-        let leaf = Leaf::parse(leaf).map_err(|e| MaterialError::Certificate {
-            what: WHAT,
-            index: 0,
-            why: e.to_string(),
-        })?;
+        let leaf = Leaf::parse(leaf).map_err(|why| unusable(WHAT, 0, leaf, &why))?;
         let key: Arc<dyn SigningKey> = provider()
             .key_provider
             .load_private_key(key)
@@ -188,13 +188,10 @@ impl Roots {
         const WHAT: &str = "the trust bundle";
         let certificates = certificates(WHAT, pem)?;
         let anchor = |(index, der): (usize, &CertificateDer<'static>)| {
+            check_root(der).map_err(|why| unusable(WHAT, index, der, &why))?;
             webpki::anchor_from_trusted_cert(der)
                 .map(|anchor| anchor.to_owned())
-                .map_err(|e| MaterialError::Certificate {
-                    what: WHAT,
-                    index,
-                    why: e.to_string(),
-                })
+                .map_err(|why| unusable(WHAT, index, der, &why))
         };
         let anchors = certificates.iter().enumerate().map(anchor);
         Ok(Roots {
@@ -254,6 +251,20 @@ impl TrustBundle {
     /// Whether a peer must have a SPIFFE id to be trusted.
     pub(super) fn wants_spiffe(&self) -> bool {
         self.domains.iter().any(|roots| roots.domain.is_some())
+    }
+}
+
+fn unusable(
+    what: &'static str,
+    index: usize,
+    der: &CertificateDer<'_>,
+    why: &dyn fmt::Display,
+) -> MaterialError {
+    MaterialError::Certificate {
+        what,
+        index,
+        name: name_of(der),
+        why: why.to_string(),
     }
 }
 

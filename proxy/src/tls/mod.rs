@@ -5,7 +5,8 @@
 //! - `leaf`: the content of a certificate
 //! - `verify`: verification of a peer's certificate; `san`: which of its names are accepted;
 //!   `verified_chains`: a cache of chains that were verified
-//! - `untrusted`: explains why a chain leads to no root
+//! - `untrusted`: explains why a chain leads to no root; `refusal`: the name of a certificate that was
+//!   refused
 //! - `context`: the settings that a listener accepts and a cluster dials with; `provider`: its cryptography
 //! - `hello`: SNI and ALPN of a ClientHello
 //! - `handshake`: [`Handshaker`], per worker: accepts and connects, fairly
@@ -38,6 +39,7 @@ mod material;
 mod outgoing;
 mod peers;
 mod provider;
+pub(crate) mod refusal;
 mod san;
 mod session;
 mod stream;

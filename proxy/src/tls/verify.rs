@@ -17,8 +17,9 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, ExpirationPolicy, KeyUsage, RevocationOptionsBuilder};
 
-use super::leaf::{Leaf, LeafError, PeerRole};
+use super::leaf::{Leaf, LeafError, PeerRole, unusable_issuer};
 use super::material::{Roots, TrustBundle};
+use super::refusal;
 use super::san::SanMatch;
 use super::untrusted::Untrusted;
 use super::verified_chains;
@@ -64,7 +65,7 @@ pub(super) fn verify(
     }
     let names = Leaf::parse(leaf).map_err(refused)?;
     let roots = roots_for(trust, &names).map_err(refused)?;
-    let cert = EndEntityCert::try_from(leaf).map_err(|e| path_error(&e, leaf))?;
+    let cert = EndEntityCert::try_from(leaf).map_err(|e| path_error(&e, leaf, intermediates))?;
     if roots.is_root(leaf) && trust.crls.is_empty() {
         // As in Envoy: the peer shows what is trusted itself, so there is no path to look for.
         names.holds(role, now).map_err(Error::InvalidCertificate)?;
@@ -93,7 +94,7 @@ pub(super) fn verify(
         )
         .map(|_| ())
     };
-    verify(&roots.anchors[..]).map_err(|e| path_error(&e, leaf))?;
+    verify(&roots.anchors[..]).map_err(|e| path_error(&e, leaf, intermediates))?;
     expected(rules, names)
 }
 
@@ -131,8 +132,18 @@ fn refused(error: LeafError) -> Error {
 }
 
 /// webpki's errors as rustls spells them: the variant chooses the alert.
-fn path_error(error: &webpki::Error, leaf: &CertificateDer<'_>) -> Error {
+fn path_error(
+    error: &webpki::Error,
+    leaf: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+) -> Error {
     use webpki::Error as E;
+    // To webpki a signature of a key that is too small is just not valid.
+    if let E::InvalidSignatureForPublicKey | E::UnsupportedCertVersion = error
+        && let Some(issuer) = unusable_issuer(intermediates.iter().map(|der| &der[..]))
+    {
+        return refused(issuer);
+    }
     if let Some(untrusted) = Untrusted::because(error, leaf) {
         let inner = CertificateError::Other(OtherError(Arc::new(untrusted)));
         return Error::InvalidCertificate(inner);
@@ -174,7 +185,18 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
+    /// Leaves the name of a certificate that is refused with [`refusal`].
     fn check(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<(), Error> {
+        self.check_chain(leaf, intermediates, now)
+            .inspect_err(|_| refusal::note(leaf))
+    }
+
+    fn check_chain(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -224,6 +246,7 @@ impl ServerCertVerifier for Verifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls12_signature(message, cert, dss, &algorithms())
+            .inspect_err(|_| refusal::note(cert))
     }
 
     fn verify_tls13_signature(
@@ -233,6 +256,7 @@ impl ServerCertVerifier for Verifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls13_signature(message, cert, dss, &algorithms())
+            .inspect_err(|_| refusal::note(cert))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -267,6 +291,7 @@ impl ClientCertVerifier for Verifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls12_signature(message, cert, dss, &algorithms())
+            .inspect_err(|_| refusal::note(cert))
     }
 
     fn verify_tls13_signature(
@@ -276,6 +301,7 @@ impl ClientCertVerifier for Verifier {
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         verify_tls13_signature(message, cert, dss, &algorithms())
+            .inspect_err(|_| refusal::note(cert))
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

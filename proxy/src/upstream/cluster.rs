@@ -229,7 +229,7 @@ impl Cluster {
         self.replace(|before| EndpointSet {
             balance: Balance::new(&priorities, overprovisioning, self.panic_threshold),
             priorities: priorities.clone(),
-            version: before.version + 1,
+            version: before.version.wrapping_add(1),
             overprovisioning,
             ready: true,
         });
@@ -246,7 +246,7 @@ impl Cluster {
                 self.panic_threshold,
             ),
             priorities: before.priorities.clone(),
-            version: before.version + 1,
+            version: before.version.wrapping_add(1),
             overprovisioning: before.overprovisioning,
             ready: before.ready,
         });

@@ -28,13 +28,16 @@ pub fn bind<'h>(
             continue;
         }
         if priorities.len() <= priority {
-            priorities.resize_with(priority + 1, Priority::default);
+            priorities.resize_with(priority.saturating_add(1), Priority::default);
         }
+        let Some(priority) = priorities.get_mut(priority) else {
+            continue;
+        };
         let state = match known.get(&address) {
             Some(endpoint) => endpoint.state.clone(),
             None => Arc::new(HostState::default()),
         };
-        priorities[priority].endpoints.push(Arc::new(Endpoint {
+        priority.endpoints.push(Arc::new(Endpoint {
             address,
             host_name: host.host_name.clone(),
             weight: host.weight,

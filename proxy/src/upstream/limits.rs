@@ -63,7 +63,8 @@ impl CircuitBreakers {
 
     /// A permit, even beyond the limit.
     pub fn take_connection(self: &Arc<Self>) -> Permit {
-        self.in_flight[LimitedResource::Connection as usize].fetch_add(1, Relaxed);
+        self.in_flight(LimitedResource::Connection)
+            .fetch_add(1, Relaxed);
         Permit {
             limits: self.clone(),
             resource: LimitedResource::Connection,
@@ -121,13 +122,23 @@ impl CircuitBreakers {
         self.count(LimitedResource::Retry)
     }
 
+    fn in_flight(&self, resource: LimitedResource) -> &AtomicU32 {
+        let [connections, pending, requests, retries] = &self.in_flight;
+        match resource {
+            LimitedResource::Connection => connections,
+            LimitedResource::Pending => pending,
+            LimitedResource::Request => requests,
+            LimitedResource::Retry => retries,
+        }
+    }
+
     fn count(&self, resource: LimitedResource) -> u32 {
-        self.in_flight[resource as usize].load(Relaxed)
+        self.in_flight(resource).load(Relaxed)
     }
 
     fn take(self: &Arc<Self>, resource: LimitedResource, allowed: u32) -> Option<Permit> {
         // Counting first and giving back costs one atomic on the good path and never oversteps.
-        let before = self.in_flight[resource as usize].fetch_add(1, Relaxed);
+        let before = self.in_flight(resource).fetch_add(1, Relaxed);
         let permit = Permit {
             limits: self.clone(),
             resource,
@@ -138,7 +149,7 @@ impl CircuitBreakers {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.limits.in_flight[self.resource as usize].fetch_sub(1, Relaxed);
+        self.limits.in_flight(self.resource).fetch_sub(1, Relaxed);
     }
 }
 

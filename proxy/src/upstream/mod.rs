@@ -7,6 +7,18 @@
 //! - `host`: the state of one endpoint; `limits`: circuit breakers; `outlier`: ejection
 //! - `connect`: dialling
 //! - `dns`: names resolved; periodic work is in `app::maintenance`
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod cluster;
 pub mod connect;

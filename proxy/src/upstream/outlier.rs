@@ -48,6 +48,15 @@ pub enum FailureOrigin {
 
 impl FailureOrigin {
     pub const BOTH: [FailureOrigin; 2] = [FailureOrigin::External, FailureOrigin::Local];
+
+    /// Its one of two values, in the order of [`Self::BOTH`].
+    fn of<T>(self, values: &[T; 2]) -> &T {
+        let [external, local] = values;
+        match self {
+            FailureOrigin::External => external,
+            FailureOrigin::Local => local,
+        }
+    }
 }
 
 /// Why a host is ejected.
@@ -83,14 +92,13 @@ impl EjectionType {
 impl OutlierConfig {
     /// The probability in percent that a detection of this kind ejects.
     pub fn enforcing(&self, kind: EjectionType) -> u32 {
-        let of = |by_origin: [u32; 2], origin: FailureOrigin| by_origin[origin as usize];
         match kind {
             EjectionType::Consecutive5xx => self.enforcing_5xx,
             EjectionType::ConsecutiveGateway => self.enforcing_gateway,
             EjectionType::ConsecutiveLocal => self.enforcing_local,
-            EjectionType::SuccessRate(origin) => of(self.success_rate.enforcing, origin),
+            EjectionType::SuccessRate(origin) => *origin.of(&self.success_rate.enforcing),
             EjectionType::FailurePercentage(origin) => {
-                of(self.failure_percentage.enforcing, origin)
+                *origin.of(&self.failure_percentage.enforcing)
             }
         }
     }
@@ -148,7 +156,7 @@ impl Detector {
 
     /// What success rates were compared with in the last sweep.
     pub fn baseline(&self, origin: FailureOrigin) -> &Baseline {
-        &self.baselines[origin as usize]
+        origin.of(&self.baselines)
     }
 
     /// Takes an attempt's outcome into account. After an ejection the caller refreshes the
@@ -184,7 +192,7 @@ impl Detector {
             match pass(config, host, now) {
                 SweepResult::Free => {}
                 SweepResult::Released => sweep.changed = true,
-                SweepResult::Serving => ejected += 1,
+                SweepResult::Serving => ejected = ejected.saturating_add(1),
             }
         }
         // Recounted, because ejections of removed endpoints no longer count. Hosts that workers
@@ -222,7 +230,7 @@ impl Detector {
         }
         let found = |result| Some(Detection { kind, result });
         let allowed = |ejected: u32| {
-            let after = f64::from(ejected + 1) * 100.0 / hosts.max(1) as f64;
+            let after = f64::from(ejected.saturating_add(1)) * 100.0 / hosts.max(1) as f64;
             let first = config.always_eject_one && ejected == 0;
             first || after <= f64::from(config.max_ejection_percent)
         };
@@ -237,14 +245,14 @@ impl Detector {
             return None;
         }
         // Workers eject at once: a place is taken before it is used.
-        let next = |ejected| allowed(ejected).then_some(ejected + 1);
+        let next = |ejected| allowed(ejected).then_some(ejected.saturating_add(1));
         if self.ejected.fetch_update(Relaxed, Relaxed, next).is_err() {
             return found(DetectionResult::Overflow);
         }
         ejection.since = Some(now);
         // No higher than the longest ejection needs, so that it can fall again.
         if config.base_ejection.saturating_mul(ejection.times) < config.longest_ejection() {
-            ejection.times += 1;
+            ejection.times = ejection.times.saturating_add(1);
         }
         ejection.jitter = config.max_ejection_jitter.mul_f64(random.f64());
         host.set_ejected(true);
@@ -268,7 +276,8 @@ fn pass(config: &OutlierConfig, host: &HostState, now: Instant) -> SweepResult {
         return SweepResult::Free;
     };
     let time = config.base_ejection.saturating_mul(ejection.times);
-    let time = time.min(config.longest_ejection()) + ejection.jitter;
+    let time = time.min(config.longest_ejection());
+    let time = time.saturating_add(ejection.jitter);
     if now.saturating_duration_since(since) < time {
         return SweepResult::Serving;
     }
@@ -344,7 +353,7 @@ fn over(counter: &AtomicU32, bound: Option<u32>) -> bool {
     let Some(bound) = bound else {
         return false;
     };
-    let seen = counter.fetch_add(1, Relaxed) + 1;
+    let seen = counter.fetch_add(1, Relaxed).saturating_add(1);
     if seen >= bound {
         counter.store(0, Relaxed);
     }

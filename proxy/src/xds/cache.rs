@@ -139,7 +139,18 @@ pub struct Now {
     pub time: SystemTime,
 }
 
+/// A time beyond any that is waited for: no configured duration overflows it.
+const FAR: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+fn after(since: Instant, wait: Duration) -> Instant {
+    since.checked_add(wait.min(FAR)).unwrap_or(since)
+}
+
 impl Now {
+    pub(super) fn after(self, wait: Duration) -> Instant {
+        after(self.instant, wait)
+    }
+
     /// As of now.
     pub fn read() -> Self {
         Now {
@@ -230,7 +241,7 @@ impl<T> Cache<T> {
         self.disconnected.get_or_insert(now.instant);
         self.outbox.clear();
         self.streams.close();
-        let fetch_deadline = now.instant + self.config.disconnect_timeout;
+        let fetch_deadline = now.after(self.config.disconnect_timeout);
         let waiting: Vec<Key> = self.waiting().cloned().collect();
         for key in waiting {
             self.look_again_at(fetch_deadline, key);
@@ -272,7 +283,7 @@ impl<T> Cache<T> {
 
     /// When the first configuration is waited for no longer.
     pub fn initial_deadline(&self) -> Instant {
-        self.started + self.config.init_timeout
+        after(self.started, self.config.init_timeout)
     }
 
     /// When [`Cache::tick`] is wanted next.
@@ -344,7 +355,7 @@ impl<T> Cache<T> {
     }
 
     fn look_again_at(&mut self, at: Instant, key: Key) {
-        self.sequence += 1;
+        self.sequence = self.sequence.wrapping_add(1);
         self.timers.insert((at, self.sequence), key);
     }
 

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::config::cluster::{Discovery, Transport};
+use crate::tls::TlsError;
 use crate::upstream::cluster::Cluster;
 
 /// The longest TCP, TLS and HTTP/2 set-up may take.
@@ -168,8 +169,8 @@ impl ManagementServer {
             cluster: self.cluster.clone(),
         };
         let start = fastrand::usize(..self.hosts.len().max(1));
-        for at in 0..self.hosts.len() {
-            let (host, port) = &self.hosts[(start + at) % self.hosts.len()];
+        let hosts = self.hosts.iter().cycle().skip(start);
+        for (host, port) in hosts.take(self.hosts.len()) {
             let addresses = match tokio::net::lookup_host((host.as_str(), *port)).await {
                 Ok(addresses) => addresses,
                 Err(error) => {
@@ -204,7 +205,7 @@ impl ManagementServer {
                 let tls = connector.connect(settings.server_name, tcp).await;
                 Box::new(tls.map_err(|error| ChannelError::Tls {
                     address,
-                    why: error.to_string(),
+                    why: TlsError::of_connector(error).to_string(),
                 })?)
             }
         };

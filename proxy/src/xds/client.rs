@@ -147,7 +147,7 @@ impl<A: Apply> Client<A> {
             backoff: Backoff::new(Duration::from_millis(500), Duration::from_secs(30)),
             initialised: false,
             changed: true,
-            next_sweep: now.instant + SWEEP,
+            next_sweep: now.after(SWEEP),
         };
         let handle = Handle {
             queries: sender,
@@ -276,7 +276,7 @@ impl<A: Apply> Client<A> {
         let wait = self.backoff.next(fastrand::f64());
         tracing::warn!(why, retry_in = ?wait, "no ADS stream; the last valid configuration stays in force");
         self.cache.disconnected(now);
-        self.link = XdsLink::Waiting(now.instant + wait);
+        self.link = XdsLink::Waiting(now.after(wait));
         self.report(Some(why));
     }
 
@@ -302,7 +302,7 @@ impl<A: Apply> Client<A> {
         let now = Now::read();
         self.cache.tick(now);
         if now.instant >= self.next_sweep {
-            self.next_sweep = now.instant + SWEEP;
+            self.next_sweep = now.after(SWEEP);
             for key in self.apply.idle(&self.cache, now) {
                 self.cache.evict(&key, now);
             }

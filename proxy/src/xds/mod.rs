@@ -7,6 +7,18 @@
 //!   version for all resources of a type
 //! - `channel`: connections to the control plane, shared by ADS, CA and Inspect
 //! - `apply`: validated resources → compiler → snapshot → store; answers the data path
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod apply;
 pub mod backoff;

@@ -14,7 +14,7 @@ pub(super) fn of<T: Clone>(cache: &Cache<T>) -> BTreeMap<ResourceType, (String, 
             let sum = sums.entry(key.kind).or_default();
             // Order does not matter and one resource's change shows: a report, no proof.
             sum.0 = sum.0.wrapping_add(fnv(&key.name, &version));
-            sum.1 += 1;
+            sum.1 = sum.1.saturating_add(1);
         }
     }
     let version = |kind: ResourceType, sum: u64| match cache.type_version(kind) {

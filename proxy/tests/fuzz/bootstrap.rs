@@ -18,6 +18,13 @@ pub const HOSTILE_HTTP1: u16 = 8003;
 pub const HOSTILE_HTTP2: u16 = 8004;
 /// TLS to the app; other bytes, and other TLS, to the hostile HTTP/1 upstream.
 pub const DETECTED: u16 = 8005;
+/// TLS with a certificate of the client's, to the app. What the client says of certificates is
+/// extended with what TLS proved; over HTTP/2 it may say how names are spelled.
+pub const PROVEN: u16 = 8006;
+/// The identity in `cert.pem`, which both sides show there.
+pub const IDENTITY: &str = "spiffe://fuzz/shop";
+/// The protocols of [`PROVEN`].
+pub const PROVEN_ALPN: [&str; 2] = ["anyam-h2-case", "http/1.1"];
 
 /// First and last of each line of the text log.
 pub const BEGIN: &str = "BEGIN|";
@@ -111,6 +118,7 @@ impl Places<'_> {
                     self.http_listener(HOSTILE_HTTP1, "http1", plain_filters(), &json!({})),
                     self.http_listener(HOSTILE_HTTP2, "http2", plain_filters(), &json!({})),
                     self.detected(),
+                    self.proven(),
                 ],
                 "clusters": [
                     cluster("app", self.app, &http1),
@@ -186,15 +194,50 @@ impl Places<'_> {
         })
     }
 
+    fn pem(&self, name: &str) -> Value {
+        json!({"filename": self.folder.join(name)})
+    }
+
+    fn tls(&self, alpn: &[&str], more: &Value) -> Value {
+        let mut context = json!({
+            "@type": format!("{TYPE}.transport_sockets.tls.v3.DownstreamTlsContext"),
+            "common_tls_context": {
+                "alpn_protocols": alpn,
+                "tls_certificates": [{
+                    "certificate_chain": self.pem("cert.pem"),
+                    "private_key": self.pem("key.pem"),
+                }],
+            },
+        });
+        merge(&mut context["common_tls_context"], more);
+        json!({"name": "tls", "typed_config": context})
+    }
+
+    fn proven(&self) -> Value {
+        let trust = json!({"validation_context": {"trusted_ca": self.pem("cert.pem")}});
+        let mut tls = self.tls(&PROVEN_ALPN, &trust);
+        tls["typed_config"]["require_client_certificate"] = true.into();
+        let manager = self.manager(
+            "app",
+            plain_filters(),
+            &json!({
+                "forward_client_cert_details": "APPEND_FORWARD",
+                "set_current_client_cert_details": {"uri": true},
+            }),
+        );
+        json!({
+            "name": "proven",
+            "address": self.socket(PROVEN),
+            "filter_chains": [{
+                "transport_socket": tls,
+                "transport_socket_connect_timeout": "5s",
+                "filters": [{"name": "http", "typed_config": manager}],
+            }],
+        })
+    }
+
     fn detected(&self) -> Value {
-        let pem = |name: &str| json!({"filename": self.folder.join(name)});
-        let tls = json!({"name": "tls", "typed_config": {
-        "@type": format!("{TYPE}.transport_sockets.tls.v3.DownstreamTlsContext"),
-        "common_tls_context": {
-            "alpn_protocols": ["h2", "http/1.1"],
-            "tls_certificates": [
-                {"certificate_chain": pem("cert.pem"), "private_key": pem("key.pem")}],
-        }}});
+        let tls = self.tls(&["h2", "http/1.1"], &json!({}));
         let inspector = |name: &str| {
             json!({"name": name, "typed_config": {
             "@type": format!("{TYPE}.filters.listener.{name}.v3.{}", match name {

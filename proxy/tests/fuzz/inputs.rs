@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::{frames, hex};
 
 /// What is spliced into inputs: where parsers decide, and paths that the policy denies.
-const WORDS: [&[u8]; 42] = [
+const WORDS: [&[u8]; 51] = [
     b"\n",
     b"\r",
     b"\r\n",
@@ -45,6 +45,15 @@ const WORDS: [&[u8]; 42] = [
     b"x-forwarded-for: 1.2.3.4\r\n",
     b"x-forwarded-client-cert: URI=spiffe://a/b\r\n",
     b"X_Forwarded_Client_Cert: URI=spiffe://a/b\r\n",
+    b"x-forwarded-client-cert: By=a;URI=\"spiffe://a/b,c\",Hash=d\r\n",
+    b"x-anyam-header-case: X-Own,x-own,,Host\r\n",
+    b"traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n",
+    b"tracestate: a=b,c=d\r\n",
+    b"x-b3-traceid: 463ac35c9f6413ad48485a3953bb6124\r\n",
+    b"x-b3-spanid: a2fb4a1d1a96d312\r\n",
+    b"x-b3-sampled: 1\r\n",
+    b"x-b3-flags: 1\r\n",
+    b"b3: 463ac35c9f6413ad-a2fb4a1d1a96d312-1\r\n",
     b"x-envoy-retry-on: 5xx\r\n",
     b"Origin: http://shop\r\n",
     b"HTTP/1.0",

@@ -1,6 +1,6 @@
 //! Fuzzing: what peers and users send is mutated, and what must hold is checked after each round.
 //!
-//! - `whole`: a proxy process with everything on, mutated bytes on both of its sides
+//! - `whole`: a proxy process with everything on, mutated bytes on both of its sides, in TLS too
 //! - `parsers`: one target a parser, in this process
 //! - `inputs`: the corpus (`proxy/fuzz/corpus`), and mutations of it; `frames`: of HTTP/2
 //! - `process`: the process and what is measured of it; `bootstrap`: its configuration

@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
+
+use crate::bootstrap::IDENTITY;
 
 /// A peer that has been silent this long is taken to be done.
 const QUIET: Duration = Duration::from_millis(200);
@@ -55,7 +57,10 @@ impl Manner {
 }
 
 /// Writes, and reads until the peer has ended or is quiet; what came back.
-pub async fn exchange(mut tcp: TcpStream, bytes: &[u8], manner: Manner) -> Vec<u8> {
+pub async fn exchange<Io>(mut tcp: Io, bytes: &[u8], manner: Manner) -> Vec<u8>
+where
+    Io: AsyncRead + AsyncWrite + Unpin,
+{
     let (first, second) = match manner {
         Manner::Split(at) => bytes.split_at(at.min(bytes.len())),
         _ => (bytes, &[][..]),
@@ -81,6 +86,8 @@ pub async fn exchange(mut tcp: TcpStream, bytes: &[u8], manner: Manner) -> Vec<u
 #[derive(Clone, Default)]
 pub struct App {
     pub complaints: Arc<Mutex<Vec<String>>>,
+    /// Requests that carried an identity proven by TLS.
+    pub proven: Arc<AtomicUsize>,
 }
 
 impl App {
@@ -114,11 +121,12 @@ impl App {
             let names = String::from_utf8_lossy(&head)
                 .to_ascii_lowercase()
                 .replace('_', "-");
-            if names
-                .lines()
-                .any(|line| line.starts_with("x-forwarded-client-cert"))
-            {
-                self.complain("an identity that TLS did not prove", &head);
+            for line in names.lines() {
+                match line.strip_prefix("x-forwarded-client-cert") {
+                    None => {}
+                    Some(value) if is_proven(value) => drop(self.proven.fetch_add(1, Relaxed)),
+                    Some(_) => self.complain("an identity that TLS did not prove", &head),
+                }
             }
             if !self.body(&mut tcp, &mut buffer, &head).await {
                 return;
@@ -229,6 +237,16 @@ impl App {
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
     haystack.windows(needle.len()).position(|w| w == needle)
+}
+
+/// Whether the last element of an `x-forwarded-client-cert`, in lower case, is the proxy's own.
+fn is_proven(value: &str) -> bool {
+    let last = value.trim_start_matches(": ").rsplit(',').next();
+    last.is_some_and(|element| {
+        element.starts_with(&format!("by={IDENTITY};hash="))
+            && element.ends_with(&format!(";uri={IDENTITY}"))
+            && element.matches('=').count() == 3
+    })
 }
 
 /// Whether some app takes this target for `/admin` or what is below it. They all decode, take `\` for `/`

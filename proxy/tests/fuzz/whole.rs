@@ -7,14 +7,19 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
+use anyam_proxy::tls::{ClientContext, ClientOptions, Identity, PeerRules, Rotating, Versions};
+use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::bootstrap::{
-    BEGIN, BUFFERED, DETECTED, END, HOSTILE_HTTP1, HOSTILE_HTTP2, PLAIN, Places,
+    BEGIN, BUFFERED, DETECTED, END, HOSTILE_HTTP1, HOSTILE_HTTP2, IDENTITY, PLAIN, PROVEN,
+    PROVEN_ALPN, Places,
 };
 use crate::frames::{self, PREFACE};
 use crate::inputs::{Corpus, Shape};
@@ -37,6 +42,8 @@ struct Direction {
     corpus: Corpus,
     /// The upstream that sends it; `None`: clients.
     upstream: Option<HostileUpstream>,
+    /// Of clients that send it over TLS, with a certificate.
+    tls: Option<TlsConnector>,
 }
 
 struct Rig {
@@ -48,14 +55,31 @@ struct Rig {
 }
 
 fn certificate(folder: &Path) {
-    let arguments = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 \
-         -subj /CN=shop -addext subjectAltName=DNS:shop -keyout key.pem -out cert.pem";
+    let arguments = format!(
+        "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=shop \
+         -addext subjectAltName=DNS:shop,URI:{IDENTITY} -keyout key.pem -out cert.pem"
+    );
     let made = Command::new("openssl")
         .args(arguments.split_whitespace())
         .current_dir(folder)
         .output()
         .unwrap();
     assert!(made.status.success(), "{made:?}");
+}
+
+/// A client that shows the proxy's own certificate, which it trusts, and speaks this protocol.
+fn connector(folder: &Path, alpn: &str) -> TlsConnector {
+    let read = |name: &str| std::fs::read(folder.join(name)).unwrap();
+    let identity = Identity::from_pem(&read("cert.pem"), &read("key.pem")).unwrap();
+    let context = ClientContext::new(ClientOptions {
+        identity: Some(Rotating::new(Some(Arc::new(identity)))),
+        trust: None,
+        rules: PeerRules::default(),
+        sni: None,
+        alpn: vec![alpn.into()],
+        versions: Versions::TLS13_ONLY,
+    });
+    TlsConnector::from(context.rustls_config().unwrap())
 }
 
 impl Rig {
@@ -79,6 +103,12 @@ impl Rig {
             port,
             corpus: Corpus::read(name, shape),
             upstream,
+            tls: None,
+        };
+        let [case, http1_alpn] = PROVEN_ALPN.map(|alpn| connector(folder.path(), alpn));
+        let proven = |name, shape, connector| Direction {
+            tls: Some(connector),
+            ..direction(PROVEN, name, shape, None)
         };
         let directions = vec![
             direction(PLAIN, "requests", Shape::Bytes, None),
@@ -86,6 +116,8 @@ impl Rig {
             direction(PLAIN, "h2_requests", Shape::Frames, None),
             direction(BUFFERED, "h2_requests", Shape::Frames, None),
             direction(DETECTED, "hellos", Shape::Bytes, None),
+            proven("requests", Shape::Bytes, http1_alpn),
+            proven("h2_requests", Shape::Frames, case),
             direction(HOSTILE_HTTP1, "responses", Shape::Bytes, Some(http1)),
             direction(HOSTILE_HTTP2, "h2_responses", Shape::Frames, Some(http2)),
         ];
@@ -118,9 +150,17 @@ impl Rig {
                     }
                 };
                 let manner = Manner::any(rng, sent.len());
+                let tls = direction.tls.clone();
                 exchanges.push(async move {
                     let tcp = TcpStream::connect(address).await.unwrap();
-                    exchange(tcp, &sent, manner).await;
+                    match tls {
+                        None => exchange(tcp, &sent, manner).await,
+                        Some(tls) => {
+                            let name = ServerName::try_from("shop").unwrap();
+                            let stream = tls.connect(name, tcp).await.unwrap();
+                            exchange(stream, &sent, manner).await
+                        }
+                    }
                 });
             }
         }
@@ -269,6 +309,8 @@ async fn a_process_survives_whatever_its_peers_send() {
         let sent = upstream.sent.load(Relaxed);
         assert!(sent > asked / 4, "{}: {sent}", direction.corpus.name);
     }
+    let proven = rig.app.proven.load(Relaxed);
+    assert!(proven > asked / 8, "{proven} requests with an identity");
     let [text, json, own] = rig.end();
     check_logs(&text, &json);
     let lines = text.lines().count();

@@ -13,7 +13,7 @@ use anyam_proxy::tls::{
 use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose, IsCa, SanType};
 use tokio::io::AsyncReadExt;
 
-const ID: &str = "spiffe://mesh.local/ns/shop/sa/front";
+pub const ID: &str = "spiffe://mesh.local/ns/shop/sa/front";
 
 pub type Ends = (Result<TlsStream, TlsError>, Result<TlsStream, TlsError>);
 
@@ -28,9 +28,9 @@ pub async fn handshake(server: &ServerContext, client: &ClientContext) -> Ends {
     )
 }
 
-struct Mesh {
-    ca: Ca,
-    bundle: Arc<TrustBundle>,
+pub struct Mesh {
+    pub ca: Ca,
+    pub bundle: Arc<TrustBundle>,
 }
 
 impl Mesh {
@@ -186,7 +186,7 @@ fn certified(shown: &Issued) -> Arc<rustls::sign::SingleCertAndKey> {
 }
 
 /// Our server with a client of another TLS stack, which does not check its own certificate.
-async fn other_client_shows(mesh: &Mesh, shown: &Issued) -> Result<TlsStream, TlsError> {
+pub async fn other_client_shows(mesh: &Mesh, shown: &Issued) -> Result<TlsStream, TlsError> {
     let server = ServerContext::new(server(mesh.good(), Some(mesh.bundle.clone())));
     let base = ClientContext::new(client(None, mesh.bundle.clone()));
     let mut config = (*base.rustls_config().unwrap()).clone();
@@ -210,7 +210,7 @@ async fn other_client_shows(mesh: &Mesh, shown: &Issued) -> Result<TlsStream, Tl
 }
 
 /// How our client sees a server of another TLS stack.
-async fn other_server_shows(mesh: &Mesh, shown: &Issued) -> Result<TlsStream, TlsError> {
+pub async fn other_server_shows(mesh: &Mesh, shown: &Issued) -> Result<TlsStream, TlsError> {
     let client = ClientContext::new(client(Some(mesh.good()), mesh.bundle.clone()));
     let config = rustls::ServerConfig::builder_with_provider(anyam_proxy::tls::provider().clone())
         .with_safe_default_protocol_versions()

@@ -2,8 +2,9 @@
 //! support code.
 //!
 //! - `tls`, `tls_peers`: the TLS stream; `trusted`, `hostile_certificates`: which certificates it
-//!   accepts
+//!   accepts; `refusals`: what it says of the others
 //! - `relay`, `stalled`: relays between two sockets, and peers that stop reading
+//! - `panics`: what a panic costs
 //! - `listener`: chains, detection, policy, destinations on demand; `tunnel`: TCP inside HTTP/2
 //! - `dialler`: dialling without a worker
 //! - `envoy`: a stock Envoy as peer; `support`: shared code
@@ -17,6 +18,8 @@ mod hostile_certificates;
 mod listener;
 #[path = "../shared/namespace.rs"]
 mod namespace;
+mod panics;
+mod refusals;
 mod relay;
 mod stalled;
 mod support;

@@ -104,7 +104,7 @@ fn errors_name_the_certificate_the_reason_and_the_remedy() {
         for (shown, words) in [
             (
                 own,
-                "app.test\" is self-signed and not trusted itself: add this very certificate",
+                "it is self-signed and not trusted itself: add this very certificate",
             ),
             (of_another_ca, "which is not among the trusted CAs: add it"),
             (
@@ -119,7 +119,7 @@ fn errors_name_the_certificate_the_reason_and_the_remedy() {
     });
 }
 
-fn openssl(folder: &Path, arguments: &str) {
+pub fn openssl(folder: &Path, arguments: &str) {
     let mut command = Command::new("openssl");
     let output = command
         .args(arguments.split(' '))

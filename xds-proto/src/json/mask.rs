@@ -10,7 +10,7 @@ use crate::wire::{self, WireValue};
 pub fn read(text: &str) -> Result<Vec<u8>, JsonError> {
     let mut out = Vec::new();
     for path in text.split(',').filter(|path| !path.is_empty()) {
-        let mut snake = String::with_capacity(path.len() + 4);
+        let mut snake = String::with_capacity(path.len());
         for letter in path.chars() {
             match letter {
                 'A'..='Z' => {

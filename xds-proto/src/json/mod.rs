@@ -7,6 +7,18 @@
 //!
 //! Reading is strict: an unknown field, a second case of a oneof, a number out of range and a
 //! field given under both its names are errors, each with the path of the field.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 mod error;
 mod mask;

@@ -123,7 +123,11 @@ fn put(out: &mut Vec<u8>, field: Field, value: &Value, depth: u32) -> Result<(),
         return list(out, field, value, depth);
     }
     if let Some(inner) = field.message() {
-        wire::put_bytes(out, field.number(), &message(inner, value, depth + 1)?);
+        wire::put_bytes(
+            out,
+            field.number(),
+            &message(inner, value, depth.saturating_add(1))?,
+        );
         return Ok(());
     }
     let scalar = scalar::read(field, value)?;
@@ -144,7 +148,11 @@ fn list(out: &mut Vec<u8>, field: Field, value: &Value, depth: u32) -> Result<()
                 if element.is_null() && inner.name() != "google.protobuf.Value" {
                     return Err(JsonError::expected(inner.name(), element));
                 }
-                wire::put_bytes(out, field.number(), &message(inner, element, depth + 1)?);
+                wire::put_bytes(
+                    out,
+                    field.number(),
+                    &message(inner, element, depth.saturating_add(1))?,
+                );
                 return Ok(());
             }
             let scalar = scalar::read(field, element)?;
@@ -187,7 +195,11 @@ fn map_entry(entry: Message, key: &str, value: &Value, depth: u32) -> Result<Vec
     let mut bytes = Vec::new();
     scalar::read_key(key_field, key)?.put(&mut bytes, 1);
     match value_field.message() {
-        Some(inner) => wire::put_bytes(&mut bytes, 2, &message(inner, value, depth + 1)?),
+        Some(inner) => wire::put_bytes(
+            &mut bytes,
+            2,
+            &message(inner, value, depth.saturating_add(1))?,
+        ),
         None => scalar::read(value_field, value)?.put(&mut bytes, 2),
     }
     Ok(bytes)

@@ -209,12 +209,13 @@ pub fn write(field: Field, value: WireValue<'_>) -> Result<Value, JsonError> {
         (Kind::Sfixed64, WireValue::Fixed64(value)) => (value as i64).to_string().into(),
         (Kind::Fixed32, WireValue::Fixed32(value)) => value.into(),
         (Kind::Sfixed32, WireValue::Fixed32(value)) => (value as i32).into(),
-        (Kind::Sint64, WireValue::Varint(value)) => ((value >> 1) as i64 ^ -((value & 1) as i64))
-            .to_string()
-            .into(),
+        (Kind::Sint64, WireValue::Varint(value)) => ((value >> 1) as i64
+            ^ ((value & 1) as i64).wrapping_neg())
+        .to_string()
+        .into(),
         (Kind::Sint32, WireValue::Varint(value)) => {
             let value = value as u32;
-            ((value >> 1) as i32 ^ -((value & 1) as i32)).into()
+            ((value >> 1) as i32 ^ ((value & 1) as i32).wrapping_neg()).into()
         }
         (Kind::Bool, WireValue::Varint(value)) => (value != 0).into(),
         (Kind::Enum, WireValue::Varint(value)) => enum_name(field, value as i32),

@@ -39,7 +39,10 @@ pub fn read_duration(text: &str) -> Result<Vec<u8>, JsonError> {
     }
     let nanos: i64 = format!("{fraction:0<9}").parse().map_err(|_| wrong())?;
     let sign = if negative { -1 } else { 1 };
-    Ok(put(sign * seconds, sign * nanos))
+    Ok(put(
+        seconds.saturating_mul(sign),
+        nanos.saturating_mul(sign),
+    ))
 }
 
 pub fn read_timestamp(text: &str) -> Result<Vec<u8>, JsonError> {

@@ -97,8 +97,12 @@ fn read_value(value: &Value, depth: u32) -> Result<Vec<u8>, JsonError> {
         }
         Value::String(text) => wire::put_bytes(&mut out, 3, text.as_bytes()),
         Value::Bool(value) => Scalar::Varint((*value).into()).put(&mut out, 4),
-        Value::Object(object) => wire::put_bytes(&mut out, 5, &read_struct(object, depth + 1)?),
-        Value::Array(elements) => wire::put_bytes(&mut out, 6, &read_list(elements, depth + 1)?),
+        Value::Object(object) => {
+            wire::put_bytes(&mut out, 5, &read_struct(object, depth.saturating_add(1))?)
+        }
+        Value::Array(elements) => {
+            wire::put_bytes(&mut out, 6, &read_list(elements, depth.saturating_add(1))?)
+        }
     }
     Ok(out)
 }
@@ -109,7 +113,8 @@ fn read_struct(object: &Map<String, Value>, depth: u32) -> Result<Vec<u8>, JsonE
     for (key, value) in object {
         let mut entry = Vec::new();
         wire::put_bytes(&mut entry, 1, key.as_bytes());
-        let value = read_value(value, depth + 1).map_err(|error| error.at_key(key))?;
+        let value =
+            read_value(value, depth.saturating_add(1)).map_err(|error| error.at_key(key))?;
         wire::put_bytes(&mut entry, 2, &value);
         wire::put_bytes(&mut out, 1, &entry);
     }
@@ -120,7 +125,8 @@ fn read_struct(object: &Map<String, Value>, depth: u32) -> Result<Vec<u8>, JsonE
 fn read_list(elements: &[Value], depth: u32) -> Result<Vec<u8>, JsonError> {
     let mut out = Vec::new();
     for (index, element) in elements.iter().enumerate() {
-        let value = read_value(element, depth + 1).map_err(|error| error.at(index))?;
+        let value =
+            read_value(element, depth.saturating_add(1)).map_err(|error| error.at(index))?;
         wire::put_bytes(&mut out, 1, &value);
     }
     Ok(out)
@@ -153,9 +159,10 @@ fn read_any(value: &Value, depth: u32) -> Result<Vec<u8>, JsonError> {
         let value = object.get("value").ok_or_else(|| {
             JsonError::new(format!("{} in an Any stands in `value`", inner.name()))
         })?;
-        read::message(inner, value, depth + 1).map_err(|error| error.within("value"))?
+        read::message(inner, value, depth.saturating_add(1))
+            .map_err(|error| error.within("value"))?
     } else {
-        read::fields(inner, object, &["@type"], depth + 1)?
+        read::fields(inner, object, &["@type"], depth.saturating_add(1))?
     };
     let mut out = Vec::new();
     wire::put_bytes(&mut out, 1, url.as_bytes());
@@ -255,10 +262,15 @@ fn write_any(message: Message, bytes: &[u8], names: Names, depth: u32) -> Result
         Some(inner) if special(inner).is_some() => {
             object.insert(
                 "value".to_owned(),
-                write::message(inner, payload, names, depth + 1)?,
+                write::message(inner, payload, names, depth.saturating_add(1))?,
             );
         }
-        Some(inner) => object.extend(write::fields(inner, payload, names, depth + 1)?),
+        Some(inner) => object.extend(write::fields(
+            inner,
+            payload,
+            names,
+            depth.saturating_add(1),
+        )?),
         // Shown as it is: a dump must not fail for a type that is not in our schema.
         None => {
             if let Some(field) = message.field_by_number(2) {

@@ -106,7 +106,7 @@ fn one(
             .map(|value| nested(*value))
             .collect::<Result<Vec<_>, _>>()?
             .concat();
-        return message(inner, &joined, names, depth + 1).map(Some);
+        return message(inner, &joined, names, depth.saturating_add(1)).map(Some);
     }
     let Some(last) = values.last() else {
         return Ok(None);
@@ -129,7 +129,7 @@ fn list(
         match (field.message(), field.kind(), *value) {
             (Some(inner), _, value) => {
                 let element = nested(value)
-                    .and_then(|bytes| message(inner, bytes, names, depth + 1))
+                    .and_then(|bytes| message(inner, bytes, names, depth.saturating_add(1)))
                     .map_err(|error| error.at(index))?;
                 elements.push(element);
             }
@@ -168,11 +168,11 @@ fn map(
             Value::String(key) => key,
             other => other.to_string(),
         };
-        let default = vec![scalar::default(value_field)];
-        let value = found.remove(&2).unwrap_or(default);
+        let default = scalar::default(value_field);
+        let value = found.remove(&2).unwrap_or_else(|| vec![default]);
         let value = match value_field.message() {
             Some(_) => one(value_field, &value, names, depth),
-            None => scalar::write(value_field, value[value.len() - 1]).map(Some),
+            None => scalar::write(value_field, value.last().copied().unwrap_or(default)).map(Some),
         };
         let value = value.map_err(|error| error.at_key(&key))?;
         object.insert(key, value.unwrap_or_default());

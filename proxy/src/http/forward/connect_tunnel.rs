@@ -78,7 +78,7 @@ impl Tunnelled {
             RelayEnd::Idle => ResponseFlags::STREAM_IDLE_TIMEOUT,
             RelayEnd::Expired => ResponseFlags::DURATION_TIMEOUT,
             RelayEnd::Overloaded => ResponseFlags::OVERLOAD_MANAGER,
-            RelayEnd::Cut => ResponseFlags::LOCAL_RESET,
+            RelayEnd::Cut | RelayEnd::Panicked => ResponseFlags::LOCAL_RESET,
         });
         info.times.whole = info.elapsed();
         stream_info::report(worker, &info);

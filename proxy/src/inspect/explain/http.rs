@@ -236,9 +236,9 @@ fn forwarded(
     decisions: &mut Decisions,
 ) {
     if let ClusterSpecifier::Weighted { total, clusters } = &forward.target {
-        let mut before = 0;
+        let mut before = 0u64;
         for entry in clusters {
-            let share = (entry.bound - before) as f64 * 100.0 / (*total).max(1) as f64;
+            let share = entry.bound.saturating_sub(before) as f64 * 100.0 / (*total).max(1) as f64;
             before = entry.bound;
             let name = usize::try_from(entry.cluster.0).ok();
             let name = name

@@ -22,17 +22,17 @@ const SUCCESS: u64 = RESULT | 1;
 impl Rates {
     pub(super) fn count(&self, origin: FailureOrigin, success: bool) {
         let added = if success { SUCCESS } else { RESULT };
-        self.counts[origin as usize].fetch_add(added, Relaxed);
+        origin.of(&self.counts).fetch_add(added, Relaxed);
     }
 
     /// The share of success in the last interval, in percent; `None`: too few results.
     pub fn last(&self, origin: FailureOrigin) -> Option<f64> {
-        self.last[origin as usize].get()
+        origin.of(&self.last).get()
     }
 
     /// Resets the counts and returns them; `None`: there were no results.
     fn take(&self, origin: FailureOrigin) -> Option<(f64, u64)> {
-        let counts = self.counts[origin as usize].swap(0, Relaxed);
+        let counts = origin.of(&self.counts).swap(0, Relaxed);
         let (volume, good) = (counts >> 32, counts & (RESULT - 1));
         (volume > 0).then(|| (good as f64 * 100.0 / volume as f64, volume))
     }
@@ -113,7 +113,8 @@ pub(super) fn outliers<'a>(
     let least = success.request_volume.min(failure.request_volume);
     for sample in samples {
         let known = sample.result.filter(|(_, volume)| *volume >= least.into());
-        sample.host.rates.last[origin as usize].set(known.map(|(share, _)| share));
+        let last = origin.of(&sample.host.rates.last);
+        last.set(known.map(|(share, _)| share));
     }
     let mut found = Vec::new();
     let comparable = with_volume(samples, success.request_volume, success.minimum_hosts);

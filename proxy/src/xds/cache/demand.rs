@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::entry::Entry;
-use super::{Cache, Now};
+use super::{Cache, Now, after};
 use crate::xds::resource_type::{Key, ResourceType};
 
 /// The outcome of an on-demand request.
@@ -31,7 +31,7 @@ impl<T> Cache<T> {
             entry.awaited = true;
         }
         if let Some(since) = self.disconnected {
-            self.look_again_at(since + self.config.disconnect_timeout, key.clone());
+            self.look_again_at(after(since, self.config.disconnect_timeout), key.clone());
         }
         self.flush();
         None
@@ -54,7 +54,7 @@ impl<T> Cache<T> {
 
     pub(super) fn is_overdue(&self, now: Now) -> bool {
         self.disconnected
-            .is_some_and(|since| now.instant >= since + self.config.disconnect_timeout)
+            .is_some_and(|since| now.instant >= after(since, self.config.disconnect_timeout))
     }
 
     /// The data path has not used an on-demand resource for long: it is evicted.
@@ -102,7 +102,8 @@ impl<T> Cache<T> {
             entry.root = true;
         } else if !entry.root {
             if entry.wanted.is_none() {
-                *self.on_demand.entry(key.kind).or_default() += 1;
+                let count = self.on_demand.entry(key.kind).or_default();
+                *count = count.saturating_add(1);
             }
             entry.wanted = wanted;
         }
@@ -131,7 +132,9 @@ impl<T> Cache<T> {
             .filter_map(|(key, entry)| Some((entry.wanted?, key.clone())))
             .collect();
         wanted.sort();
-        let surplus = count + 1 - self.config.max_on_demand;
+        let surplus = count
+            .saturating_add(1)
+            .saturating_sub(self.config.max_on_demand);
         let leaving = surplus.max(self.config.max_on_demand / 16);
         for (_, key) in wanted.into_iter().take(leaving) {
             self.answer(&key, DemandResult::Unavailable);

@@ -84,7 +84,7 @@ impl<T> Cache<T> {
             ResourceType::from_type_url(type_url).filter(|kind| self.streams.has_begun(*kind));
         if kind.is_none() {
             // An ACK, or even a NACK, would subscribe to everything of that type.
-            self.unknown_types += 1;
+            self.unknown_types = self.unknown_types.saturating_add(1);
         }
         kind
     }
@@ -104,18 +104,18 @@ impl<T> Cache<T> {
         for resource in resources {
             let version = version.unwrap_or(&resource.version).to_owned();
             if self.is_unchanged(kind, &resource, &version) {
-                *times.entry(resource.name).or_default() += 1;
+                count(&mut times, resource.name);
                 continue;
             }
             match self.validate_one(kind, &resource, validator) {
                 Ok(good) => {
-                    *times.entry(good.name.clone()).or_default() += 1;
+                    count(&mut times, good.name.clone());
                     validated.push((version, resource.body, good));
                 }
                 Err(error) => {
                     let name = printable(&resource.name);
                     errors.push(format!("{kind} \"{name}\": {error}"));
-                    *times.entry(resource.name.clone()).or_default() += 1;
+                    count(&mut times, resource.name.clone());
                     self.reject(&Key::new(kind, resource.name), version, error, now);
                 }
             }
@@ -243,7 +243,7 @@ impl<T> Cache<T> {
         if key.name.is_empty() || !self.is_wanted(key.kind, &key.name) || !self.has_room_for(key) {
             return;
         }
-        if !self.entries.contains_key(key) && self.entries.len() >= self.config.max_resources * 2 {
+        if !self.entries.contains_key(key) && self.entries.len() / 2 >= self.config.max_resources {
             return;
         }
         let entry = self.entries.entry(key.clone()).or_insert_with(Entry::new);
@@ -271,21 +271,27 @@ impl<T> Cache<T> {
     }
 }
 
+fn count(times: &mut HashMap<String, u32>, name: String) {
+    let count = times.entry(name).or_default();
+    *count = count.saturating_add(1);
+}
+
 /// All errors in one text of limited length.
 pub(super) fn detail(errors: &[String]) -> String {
     let mut text = String::new();
     for (index, error) in errors.iter().enumerate() {
         let mut error = error.as_str();
         let room = MAX_DETAIL.saturating_sub(text.len());
-        if error.len() + 32 > room {
+        if error.len().saturating_add(32) > room {
             if index == 0 {
                 let cut = (0..=room.min(error.len()).saturating_sub(32))
                     .rev()
                     .find(|at| error.is_char_boundary(*at));
-                error = &error[..cut.unwrap_or(0)];
+                error = error.get(..cut.unwrap_or(0)).unwrap_or_default();
                 text.push_str(error);
             }
-            text.push_str(&format!(" … and {} more", errors.len() - index));
+            let more = errors.len().saturating_sub(index);
+            text.push_str(&format!(" … and {more} more"));
             break;
         }
         if index > 0 {

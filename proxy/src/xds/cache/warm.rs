@@ -19,13 +19,14 @@ impl<T> Cache<T> {
         initial_fetch_timeout: Duration,
         now: Now,
     ) {
-        let deadline = now.instant + initial_fetch_timeout;
+        let deadline = now.after(initial_fetch_timeout);
         for reference in held.refs.clone() {
             self.refer(key, &reference);
         }
         let entry = self.entries.entry(key.clone()).or_insert_with(Entry::new);
         if entry.newest().is_none() {
-            *self.held.entry(key.kind).or_default() += 1;
+            let count = self.held.entry(key.kind).or_default();
+            *count = count.saturating_add(1);
         }
         entry.absent_until = None;
         entry.removed_until = None;
@@ -108,7 +109,7 @@ impl<T> Cache<T> {
             return;
         }
         if self.is_used(key) && entry.active.is_some() {
-            let until = now.instant + self.config.init_timeout;
+            let until = now.after(self.config.init_timeout);
             if let Some(entry) = self.entries.get_mut(key) {
                 entry.removed_until.get_or_insert(until);
             }
@@ -121,7 +122,7 @@ impl<T> Cache<T> {
     /// Drops what is held of `key`, and caches for a while that it does not exist.
     fn forget(&mut self, key: &Key, now: Now) {
         self.drop_versions(key, now);
-        let until = now.instant + self.config.miss_ttl;
+        let until = now.after(self.config.miss_ttl);
         let named = self.mode(key.kind) == Mode::Named;
         if let Some(entry) = self.entries.get_mut(key) {
             entry.removed_until = None;

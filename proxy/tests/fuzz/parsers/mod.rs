@@ -2,6 +2,7 @@
 //!
 //! - `first_bytes`: detection and ClientHello, beside rustls'
 //! - `target`: paths as apps read them, authorities beside the `http` crate's
+//! - `header_case`: spellings of names over HTTP/2
 //! - `format`: access log formats, and the lines that they make
 //! - `config`: resources, mutated as JSON and as bytes, compiled and published
 //! - `rbac`: rules compiled and evaluated, beside an evaluator of this test's own
@@ -11,6 +12,7 @@ mod config;
 mod dns;
 mod first_bytes;
 mod format;
+mod header_case;
 mod rbac;
 mod target;
 

@@ -164,6 +164,14 @@ impl Rig {
             .contains(line)
     }
 
+    /// The sum of all series of a counter.
+    pub fn total(&self, counter: &str) -> f64 {
+        let text = String::from_utf8(self.registry.expose().unwrap()).unwrap();
+        let series = text.lines().filter_map(|line| line.strip_prefix(counter));
+        let values = series.filter_map(|rest| rest.rsplit(' ').next());
+        values.map(|value| value.parse::<f64>().unwrap()).sum()
+    }
+
     /// Lets everything else run until `done`.
     pub async fn until(&self, done: impl Fn() -> bool) {
         while !done() {
