@@ -195,15 +195,15 @@ fn mesh_options(options: &Options) -> model::MeshOptions {
 }
 
 /// The signals to stop.
-struct Signals {
+struct ProcessSignals {
     terminate: Signal,
     interrupt: Signal,
 }
 
-impl Signals {
+impl ProcessSignals {
     fn new() -> Result<Self, AppError> {
         let listen = |kind| signal(kind).map_err(AppError::Signals);
-        Ok(Signals {
+        Ok(ProcessSignals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
         })
@@ -232,7 +232,7 @@ pub async fn serve(args: ServeArgs) -> Result<(), AppError> {
     let options = server_options(&args, state_dir);
     let folder = args.config_dir;
     let context = args.context;
-    let mut signals = Signals::new()?;
+    let mut signals = ProcessSignals::new()?;
     let start = async {
         match (cluster, folder) {
             (Some(cluster), _) => App::start_in_cluster(cluster, options).await,

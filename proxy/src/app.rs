@@ -49,7 +49,6 @@ use crate::metrics::edge::Peer;
 use crate::metrics::registry::RegistryError;
 use crate::snapshot::Store;
 use crate::telemetry::Telemetry;
-use crate::upstream::dns::{self, Resolver};
 use crate::xds::apply::{Applier, Egress};
 use crate::xds::cache::{Config, Mode};
 use crate::xds::channel::ManagementServer;
@@ -113,18 +112,24 @@ pub fn run(bootstrap: Bootstrap, process: &Process, logs: Logs) -> Result<(), Ap
     ended
 }
 
-async fn serve_until_shutdown(
-    bootstrap: Bootstrap,
-    process: &Process,
-    logs: Logs,
-) -> Result<(), AppError> {
+/// Envoy's flags that concern the process itself.
+fn apply_flags(process: &Process) -> std::io::Result<()> {
     for (flag, why) in process.envoy.without_effect() {
         tracing::warn!("{flag} has no effect: {why}");
     }
     if process.envoy.enable_core_dump {
         let dumpable = rustix::process::DumpableBehavior::Dumpable;
-        rustix::process::set_dumpable_behavior(dumpable).map_err(std::io::Error::from)?;
+        rustix::process::set_dumpable_behavior(dumpable)?;
     }
+    Ok(())
+}
+
+async fn serve_until_shutdown(
+    bootstrap: Bootstrap,
+    process: &Process,
+    logs: Logs,
+) -> Result<(), AppError> {
+    apply_flags(process)?;
     let started = (SystemTime::now(), Instant::now());
     let drain = Arc::new(Drain::default());
     let mut tasks = JoinSet::new();
@@ -169,8 +174,8 @@ async fn serve_until_shutdown(
     if let (Some(path), Some(address)) = (&process.envoy.admin_address_path, bootstrap.admin) {
         std::fs::write(path, address.to_string()).map_err(AppError::AdminAddress)?;
     }
-    warm(&store, &resolver).await;
-    tasks.spawn(maintain(store.clone(), resolver));
+    maintenance::warm(&store, &resolver).await;
+    tasks.spawn(maintenance::keep_running(store.clone(), resolver));
     let mut workers = Workers::start(
         workers_of(process),
         &store,
@@ -194,23 +199,6 @@ async fn serve_until_shutdown(
     let open = || workers.open_connections();
     end::wait(&drain, open, process.wait_for_app, process.drain_time()).await;
     workers.join()
-}
-
-/// Resolves the names of static clusters before listeners that lead to them open.
-async fn warm(store: &Store, resolver: &Resolver) {
-    let snapshot = store.load();
-    let clusters = snapshot.clusters.values().cloned();
-    resolver
-        .warm(clusters.map(|cluster| (cluster, None)), dns::FIRST)
-        .await;
-}
-
-async fn maintain(store: Arc<Store>, resolver: Resolver) {
-    let mut supervisor = Supervisor::new("maintenance");
-    while supervisor
-        .panicked(maintenance::run(&store, &resolver))
-        .await
-    {}
 }
 
 /// The memory near which idle connections are closed; `None` where the bootstrap sets no limits of

@@ -34,7 +34,7 @@ const BY_THE_API_SERVER: [&str; 11] = [
     "is not supported; the policy holds for all ports",
     "is required for Deny and Audit",
     "needs targetRefs to a Workload",
-    "no workload can live at",
+    "no workload can have the address",
     "a port (1 to 65535)",
 ];
 

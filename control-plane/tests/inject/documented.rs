@@ -19,7 +19,9 @@ fn every_annotation_is_documented_with_its_meaning() {
             "docs/kubernetes.md lacks the row\n{row}"
         );
     }
-    let rows = text
+    let (_, section) = text.split_once("\n### Annotations of a pod\n").unwrap();
+    let (section, _) = section.split_once("\n### ").unwrap();
+    let rows = section
         .lines()
         .filter(|line| line.starts_with("| `mesh.anyam.dev/"));
     for row in rows {

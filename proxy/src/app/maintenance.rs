@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use persistent::Map;
 use tokio::task::JoinHandle;
 
+use super::supervisor::Supervisor;
 use crate::config::Name;
 use crate::config::cluster::Discovery;
 use crate::snapshot::Store;
 use crate::upstream::cluster::Cluster;
-use crate::upstream::dns::Resolver;
+use crate::upstream::dns::{self, Resolver};
 
 /// The least time between two rounds: intervals are kept to this.
 const ROUND: Duration = Duration::from_millis(250);
@@ -26,6 +27,21 @@ struct Due {
     /// The last lookup; the next waits for it.
     resolving: Option<JoinHandle<()>>,
     sweep: Option<Instant>,
+}
+
+/// Resolves the names of clusters before listeners that lead to them open.
+pub async fn warm(store: &Store, resolver: &Resolver) {
+    let snapshot = store.load();
+    let clusters = snapshot.clusters.values().cloned();
+    resolver
+        .warm(clusters.map(|cluster| (cluster, None)), dns::FIRST)
+        .await;
+}
+
+/// [`run`], again after a panic.
+pub async fn keep_running(store: Arc<Store>, resolver: Resolver) {
+    let mut supervisor = Supervisor::new("maintenance");
+    while supervisor.panicked(run(&store, &resolver)).await {}
 }
 
 /// Runs until the store's publisher is gone. Spawn it on the control thread.

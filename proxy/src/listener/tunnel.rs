@@ -105,18 +105,7 @@ pub(crate) async fn serve(
                     return Poll::Ready(None);
                 }
                 server.streams().register(cx);
-                let open = server.streams().open();
-                let is_reclaimed = || {
-                    let since = life.idle_since();
-                    open == 0 && worker.reclaims(&accepted.listener.def, since)
-                };
-                let seen = ConnectionStatus {
-                    open,
-                    served: 0,
-                    is_draining: worker.is_draining(accepted.listener.def.direction)
-                        || standing == Standing::Drains
-                        || is_reclaimed(),
-                };
+                let seen = status(worker, accepted, server.streams().open(), &life, standing);
                 let drain_timeout = chain.handshake_timeout;
                 match ready!(life.poll(cx, &timer, &limits, drain_timeout, seen)) {
                     EndStep::Close => {
@@ -139,6 +128,24 @@ pub(crate) async fn serve(
         if !matches!(catch_unwind(entering), Ok(Ok(()))) {
             server.count_refused();
         }
+    }
+}
+
+fn status(
+    worker: &Worker,
+    accepted: &AcceptedConnection,
+    open: usize,
+    life: &Lifecycle,
+    standing: Standing,
+) -> ConnectionStatus {
+    let def = &accepted.listener.def;
+    let is_reclaimed = || open == 0 && worker.reclaims(def, life.idle_since());
+    ConnectionStatus {
+        open,
+        served: 0,
+        is_draining: worker.is_draining(def.direction)
+            || standing == Standing::Drains
+            || is_reclaimed(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyam_proxy::config::cluster::UpstreamProtocol;
 use bytes::Bytes;
@@ -227,6 +227,12 @@ async fn a_stream_outlives_the_chain_it_came_by() {
     assert_eq!(body.data().await.unwrap().unwrap(), "one");
 
     let mut snapshot = setup(upstream).snapshot(2);
+    let gone = snapshot.listeners.keys();
+    let drain_time = Duration::from_secs(600);
+    let removed = snapshot
+        .removed
+        .after(gone, |_| false, Instant::now(), drain_time);
+    snapshot.removed = Arc::new(removed);
     snapshot.listeners = Default::default();
     proxy.store.publish(snapshot);
     // GOAWAY: no new stream is taken.

@@ -1,8 +1,9 @@
 //! Nodes as a serde deserializer. An error carries the place of the innermost value it is about and
 //! the path to it.
 //!
-//! As Kubernetes' readers do, null counts as an empty list or mapping. A text may be written without
-//! quotes whatever it looks like (`version: 1.0`).
+//! As Kubernetes' readers do, null counts as an empty list or mapping, and a field of a struct that is
+//! null as one that is not there. A text may be written without quotes whatever it looks like
+//! (`version: 1.0`).
 
 use std::slice;
 
@@ -75,7 +76,6 @@ impl<'de> Deserializer<'de> for &'de Node<'_> {
         }
     }
 
-    /// Structs too: serde would fill one from a list, by position.
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let read = match (&self.value, self.is_null()) {
             (_, true) => visitor.visit_map(Entries::of(&[])),
@@ -93,7 +93,13 @@ impl<'de> Deserializer<'de> for &'de Node<'_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        self.deserialize_map(visitor)
+        match &self.value {
+            Value::Mapping(entries) => visitor
+                .visit_map(Entries::without_nulls(entries))
+                .map_err(|error: Error| error.at(self.place)),
+            // Not from a list: serde would fill a struct from one, by position.
+            _ => self.deserialize_map(visitor),
+        }
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -155,6 +161,7 @@ struct Entries<'de, 't> {
     rest: slice::Iter<'de, (Node<'t>, Node<'t>)>,
     /// Whose key was read last.
     entry: Option<&'de (Node<'t>, Node<'t>)>,
+    skips_nulls: bool,
 }
 
 impl<'de, 't> Entries<'de, 't> {
@@ -162,6 +169,14 @@ impl<'de, 't> Entries<'de, 't> {
         Entries {
             rest: entries.iter(),
             entry: None,
+            skips_nulls: false,
+        }
+    }
+
+    fn without_nulls(entries: &'de [(Node<'t>, Node<'t>)]) -> Self {
+        Entries {
+            skips_nulls: true,
+            ..Self::of(entries)
         }
     }
 }
@@ -173,7 +188,10 @@ impl<'de> MapAccess<'de> for Entries<'de, '_> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, Error> {
-        self.entry = self.rest.next();
+        let skips_nulls = self.skips_nulls;
+        self.entry = self
+            .rest
+            .find(|(_, value)| !(skips_nulls && value.is_null()));
         let Some((key, _)) = self.entry else {
             return Ok(None);
         };

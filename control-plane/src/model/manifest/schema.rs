@@ -131,7 +131,7 @@ pub fn addresses(most: usize) -> Schema {
             "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}],
             "x-kubernetes-validations": rule(
                 elsewhere,
-                "no workload can live at an address of loopback, multicast or none",
+                "no workload can have a loopback, multicast or unspecified address",
             )
         }
     })

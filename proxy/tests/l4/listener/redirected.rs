@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::time::Duration;
 
-use anyam_proxy::config::demand::{OnDemandClient, OnDemandResource, OnDemandResponse};
+use anyam_proxy::config::demand::{
+    OnDemandClient, OnDemandRequest, OnDemandResource, OnDemandResponse,
+};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
+use tokio::sync::mpsc;
 
 use super::rig::{
     Rig, echo_server, greeting_server, listener, original_dst_cluster, rbac, static_cluster,
@@ -106,18 +109,27 @@ fn in_a_namespace() {
         // The control plane does not answer: fails closed, nothing is dialled.
         assert_eq!(talk("240.0.0.4:80").await, None);
         assert!(rig.metric(dialled));
+        drop(wanted.recv().await.unwrap());
 
-        // Nothing may leave the mesh any more, as is published while the look-up is under way.
-        let answer = async {
-            let wanted = wanted.recv().await.unwrap();
-            rig.apply(&[], &[refusing_all(outbound)]);
-            wanted.answer.send(OnDemandResponse::Absent).unwrap();
-        };
-        let (refused, ()) = tokio::join!(talk("240.0.0.6:9"), answer);
-        assert_eq!(refused, None);
+        refused_from_now_on(&mut rig, &mut wanted, outbound).await;
         assert!(rig.metric(dialled));
-        assert!(rig.metric("anyam_listener_rbac_denied_total{listener=\"outbound\"} 1"));
     });
+}
+
+/// Nothing may leave the mesh any more, as is published while the look-up is under way.
+async fn refused_from_now_on(
+    rig: &mut Rig,
+    wanted: &mut mpsc::Receiver<OnDemandRequest>,
+    outbound: Value,
+) {
+    let answer = async {
+        let wanted = wanted.recv().await.unwrap();
+        rig.apply(&[], &[refusing_all(outbound)]);
+        wanted.answer.send(OnDemandResponse::Absent).unwrap();
+    };
+    let (refused, ()) = tokio::join!(talk("240.0.0.6:9"), answer);
+    assert_eq!(refused, None);
+    assert!(rig.metric("anyam_listener_rbac_denied_total{listener=\"outbound\"} 1"));
 }
 
 fn refusing_all(mut listener: Value) -> Value {

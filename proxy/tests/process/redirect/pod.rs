@@ -4,8 +4,9 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -176,9 +177,16 @@ fn ask(source: Option<IpAddr>, transport: Transport, to: SocketAddr) -> String {
     };
     let socket = Socket::new(Domain::for_address(to), socket_type, None).unwrap();
     socket.set_read_timeout(Some(TIMEOUT)).unwrap();
-    if let Some(source) = source {
-        socket.bind(&SocketAddr::new(source, 0).into()).unwrap();
-    }
+    let any = match to {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let port = match transport {
+        Transport::Tcp => 0,
+        Transport::Udp => unused_port(),
+    };
+    let source = SocketAddr::new(source.unwrap_or(any), port);
+    socket.bind(&source.into()).unwrap();
     if let Err(error) = socket.connect_timeout(&to.into(), TIMEOUT) {
         return error.to_string();
     }
@@ -188,6 +196,13 @@ fn ask(source: Option<IpAddr>, transport: Transport, to: SocketAddr) -> String {
         Ok(length) => String::from_utf8_lossy(&name[..length]).into_owned(),
         Err(error) => error.to_string(),
     }
+}
+
+/// A port that no datagram came from before: by its flow the kernel would still apply the rules that
+/// were there at its first datagram. Below the ports that the kernel chooses from.
+fn unused_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(20_000);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// Answers each byte on connections to a port, of both families, with `name`.

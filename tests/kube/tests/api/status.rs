@@ -231,20 +231,25 @@ async fn routes_have_our_entries_beside_those_of_other_controllers() {
     let (route_now, _) = entry(&server, "r", "our entry again", |_| true).await;
     assert_eq!(entries(&route_now).1, entries(&before).1);
 
+    rule_is_dropped(&server, parents).await;
+
+    // Our parent is removed, and with it our entry.
+    apply(&server, &[route("r", json!([{"name": "edge"}]), rules)]);
+    entry_gone(&server, "r", &entries(&before).1).await;
+}
+
+/// The entry of a route `r` that has a rule with an unsupported filter.
+async fn rule_is_dropped(server: &ApiServer, parents: Value) {
     let extended = with_an_unsupported_filter();
-    apply(&server, &[route("r", parents, extended)]);
+    apply(server, &[route("r", parents, extended)]);
     let partially = has("PartiallyInvalid", "True", "UnsupportedValue");
-    let (_, ours) = entry(&server, "r", "the rule that fails", partially).await;
+    let (_, ours) = entry(server, "r", "the rule that fails", partially).await;
     let message = condition(&ours, "PartiallyInvalid")["message"].to_string();
     assert!(
         message.contains("Dropped Rule: spec.rules[1].filters[0].type"),
         "{message}"
     );
     assert!(condition(&ours, "mesh.anyam.dev/AllFields").is_object());
-
-    // Our parent is removed, and with it our entry.
-    apply(&server, &[route("r", json!([{"name": "edge"}]), rules)]);
-    entry_gone(&server, "r", &entries(&before).1).await;
 }
 
 /// Waits until a route's status has other controllers' entries alone.
@@ -276,15 +281,13 @@ fn crd(kind: &str, plural: &str, subresources: Value) -> Value {
     })
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn our_own_kinds_have_conditions_and_many_routes_are_all_written() {
-    let server = ApiServer::start();
-    server.install_gateway_api(Channel::Standard);
+/// BackendPolicy with a status, MeshPolicy without.
+fn establish(server: &ApiServer) {
     let crds = [
         crd("BackendPolicy", "backendpolicies", json!({"status": {}})),
         crd("MeshPolicy", "meshpolicies", json!({})),
     ];
-    apply(&server, &crds);
+    apply(server, &crds);
     for crd in ["backendpolicies", "meshpolicies"] {
         let name = format!("crd/{crd}.mesh.anyam.dev");
         server.kubectl(&[
@@ -294,6 +297,13 @@ async fn our_own_kinds_have_conditions_and_many_routes_are_all_written() {
             &name,
         ]);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn our_own_kinds_have_conditions_and_many_routes_are_all_written() {
+    let server = ApiServer::start();
+    server.install_gateway_api(Channel::Standard);
+    establish(&server);
     let policy = |kind: &str, spec: Value| {
         json!({
             "apiVersion": "mesh.anyam.dev/v1alpha1", "kind": kind,
