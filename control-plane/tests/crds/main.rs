@@ -332,7 +332,7 @@ fn what_one_takes_the_other_takes() {
     let mut random = fastrand::Rng::with_seed(7);
     let good = good();
     let (mut taken, mut refused) = (0, 0);
-    for _ in 0..20_000 {
+    for _ in 0..8_000 {
         let mut object = good[random.usize(..good.len())].clone();
         for _ in 0..random.usize(1..4) {
             mutate(&mut random, &mut object["spec"]);
@@ -345,5 +345,5 @@ fn what_one_takes_the_other_takes() {
             _ => panic!("the reader: {read:?}\nthe schema: {validated:?}\n{object:#}"),
         }
     }
-    assert!(taken > 2000 && refused > 2000, "{taken} {refused}");
+    assert!(taken > 800 && refused > 800, "{taken} {refused}");
 }

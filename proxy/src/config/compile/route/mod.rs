@@ -281,6 +281,10 @@ fn route(
         per_request_buffer_limit_bytes,
         request_body_buffer_limit
     );
+    ignored!(
+        "of a route's metadata only the minimum back-off of our control plane is read",
+        metadata
+    );
     let matches = required!(at, r#match);
     let action = required!(at, action);
     let overrides = outer.with(at, typed_per_filter_config)?;
