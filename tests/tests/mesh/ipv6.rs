@@ -82,6 +82,29 @@ fn get_from(from: &str, host: &Namespace, to: &str) -> io::Result<String> {
     })
 }
 
+fn reaches_the_outside_until_blocked(mesh: &mut Mesh, client: &Namespace) {
+    // What is not of the mesh is reached as it is.
+    let outside = mesh.network.add_host("outside", v4(4)).unwrap();
+    add_ipv6(&outside, OUTSIDE);
+    let _outside = mesh.cart("outside", OUTSIDE, &outside);
+    mesh.wait("an answer from outside", || {
+        get(client, &format!("[{OUTSIDE}]:8080"), "/")
+            .is_ok_and(|answer| answer == (200, "outside".into()))
+    });
+    // An app that takes the address from which the proxy delivers gets past nothing.
+    let to = format!("[{OUTSIDE}]:8080");
+    let answer = get_from("[::6]:0", client, &to);
+    assert!(answer.unwrap().ends_with("outside"));
+    // The mesh's own range is not.
+    let unknown = get(client, "[fdac:616e:7961:6d00::ffff:1]:8080", "/");
+    assert!(unknown.is_err(), "{unknown:?}");
+    // Nor is anything outside, once that is blocked.
+    mesh.configure("egress.yaml", &egress("Block"));
+    mesh.wait("the end of egress", || get(client, &to, "/").is_err());
+    let blocked = get_from("[::6]:0", client, &to);
+    assert!(blocked.is_err(), "{blocked:?}");
+}
+
 #[test]
 fn a_mesh_works_over_ipv6() {
     let dual = workload("dual", "dual", v4(3))
@@ -145,24 +168,5 @@ fn a_mesh_works_over_ipv6() {
     assert_eq!((seen.plain_connections, seen.readable_segments), (0, 0));
     assert!(seen.tls_connections > 0, "{seen:?}");
 
-    // What is not of the mesh is reached as it is.
-    let outside = mesh.network.add_host("outside", v4(4)).unwrap();
-    add_ipv6(&outside, OUTSIDE);
-    let _outside = mesh.cart("outside", OUTSIDE, &outside);
-    mesh.wait("an answer from outside", || {
-        get(&client, &format!("[{OUTSIDE}]:8080"), "/")
-            .is_ok_and(|answer| answer == (200, "outside".into()))
-    });
-    // An app that takes the address from which the proxy delivers gets past nothing.
-    let to = format!("[{OUTSIDE}]:8080");
-    let answer = get_from("[::6]:0", &client, &to);
-    assert!(answer.unwrap().ends_with("outside"));
-    // The mesh's own range is not.
-    let unknown = get(&client, "[fdac:616e:7961:6d00::ffff:1]:8080", "/");
-    assert!(unknown.is_err(), "{unknown:?}");
-    // Nor is anything outside, once that is blocked.
-    mesh.configure("egress.yaml", &egress("Block"));
-    mesh.wait("the end of egress", || get(&client, &to, "/").is_err());
-    let blocked = get_from("[::6]:0", &client, &to);
-    assert!(blocked.is_err(), "{blocked:?}");
+    reaches_the_outside_until_blocked(&mut mesh, &client);
 }
