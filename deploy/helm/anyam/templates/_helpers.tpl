@@ -40,6 +40,8 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- $proxy := deepCopy .Values.injection.proxy -}}
 {{- $_ := set $proxy "image" (include "anyam.image" (list . .Values.image.proxy)) -}}
 {{- $_ := set $proxy "imagePullPolicy" .Values.image.pullPolicy -}}
+{{- /* Helm 3 keeps values that are null, Helm 4 does not: the checksum of the settings would differ. */ -}}
+{{- range $key, $value := .Values.injection.proxy }}{{ if kindIs "invalid" $value }}{{ $_ := unset $proxy $key }}{{ end }}{{ end -}}
 controlPlane: {{ $name }}.{{ .Release.Namespace }}.svc:15012
 controlPlaneName: {{ $name }}
 trustDomain: {{ .Values.trustDomain }}
