@@ -160,6 +160,7 @@ header_ids! {
 
     // Anyam's own.
     XAnyamHeaderCase = "x-anyam-header-case",
+    XAnyamUnprocessed = "x-anyam-unprocessed",
 }
 
 /// Some well-known headers; never [`HeaderId::Other`].

@@ -85,3 +85,10 @@ pub struct ConnectionInfo {
     /// Of a verified peer.
     pub peer_certificate: Option<Arc<PeerCertificate>>,
 }
+
+impl ConnectionInfo {
+    /// Whether the peer has an identity of the mesh.
+    pub fn is_authenticated(&self) -> bool {
+        self.peer.is_some()
+    }
+}

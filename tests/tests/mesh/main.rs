@@ -19,6 +19,7 @@
 //! - `swap`: configuration and certificates change under load of every kind
 //! - `scale`: thousands of services, of which a sidecar uses two
 //! - `tunnel`: TCP inside few HTTP/2 connections
+//! - `unprocessed`: requests to a sidecar whose app does not listen any more
 
 #![allow(clippy::unwrap_used)]
 
@@ -46,3 +47,4 @@ mod stock_envoy;
 mod swap;
 mod traffic;
 mod tunnel;
+mod unprocessed;

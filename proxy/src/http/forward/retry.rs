@@ -122,7 +122,10 @@ fn response_is_retriable(policy: &RetryPolicy, head: &Head) -> bool {
     if head.has(HeaderId::XEnvoyOverloaded) || head.has(HeaderId::XEnvoyRateLimited) {
         return false;
     }
-    on.has(RetryOn::FIVE_XX) && (500..600).contains(&status)
+    // The sidecar beside the app could not connect to it: the same as if we could not.
+    let is_unprocessed = head.has(HeaderId::XAnyamUnprocessed);
+    is_unprocessed && on.has(RetryOn::CONNECT_FAILURE)
+        || on.has(RetryOn::FIVE_XX) && (500..600).contains(&status)
         || on.has(RetryOn::GATEWAY_ERROR) && (502..=504).contains(&status)
         || on.has(RetryOn::RETRIABLE_4XX) && status == 409
         || on.has(RetryOn::RETRIABLE_STATUS_CODES)

@@ -113,6 +113,14 @@ impl Failure {
     }
 
     /// Failures that a port declared with the wrong protocol can also cause.
+    /// Nothing of the request was given to an upstream, or it said so.
+    pub fn reached_no_upstream(&self) -> bool {
+        matches!(
+            self,
+            Self::NoEndpoint | Self::Connect(_) | Self::ConnectTimeout | Self::Refused
+        )
+    }
+
     pub fn may_be_misdeclared(&self) -> bool {
         matches!(
             self,

@@ -207,6 +207,14 @@ pub fn finish_response(info: &mut StreamInfo, date: &DateCache) {
     }
 }
 
+/// Removes from a response that was received what only a sidecar may say.
+pub fn sanitise_response(info: &mut StreamInfo) {
+    let tls = info.upstream.as_ref().and_then(|up| up.tls.as_deref());
+    if !tls.is_some_and(ConnectionInfo::is_authenticated) {
+        info.response.remove(HeaderId::XAnyamUnprocessed);
+    }
+}
+
 /// Edits an upstream's response; returns its body's length.
 pub fn finish_upstream(
     info: &mut StreamInfo,
@@ -215,6 +223,7 @@ pub fn finish_upstream(
     date: &DateCache,
 ) -> BodyLength {
     info.details = "via_upstream".into();
+    info.response.remove(HeaderId::XAnyamUnprocessed);
     if framing.tunnel {
         upgrade::answer(&info.request, &mut info.response);
         info.upgraded = true;

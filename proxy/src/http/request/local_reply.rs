@@ -9,7 +9,9 @@ use bytes::Bytes;
 use super::error::{self, Blame, Failure};
 use super::headers::{self, HeadSide};
 use super::stream_info::StreamInfo;
+use crate::config::listener::Direction;
 use crate::message::head::{Head, HeaderId};
+use crate::tls::ConnectionInfo;
 
 /// A response that was made here.
 pub struct Reply {
@@ -39,6 +41,9 @@ pub fn failure(info: &mut StreamInfo, failure: &Failure) -> Reply {
     if matches!(failure, Failure::Overflow(_)) {
         head.append(HeaderId::XEnvoyOverloaded, b"true");
     }
+    if failure.reached_no_upstream() && is_for_a_sidecar(info) {
+        head.append(HeaderId::XAnyamUnprocessed, b"true");
+    }
     let mut text = match (failure.blame(), &info.endpoint) {
         (Blame::Upstream, Some(endpoint)) => {
             format!("{} ({})", answer.reason, endpoint.address)
@@ -50,6 +55,16 @@ pub fn failure(info: &mut StreamInfo, failure: &Failure) -> Reply {
         text.push_str(&declared_by);
     }
     respond(info, head, answer.status, None, text)
+}
+
+/// Whether the response is for a caller's sidecar, which may send the request to another endpoint.
+fn is_for_a_sidecar(info: &StreamInfo) -> bool {
+    let downstream = &info.downstream;
+    let is_authenticated = downstream
+        .tls
+        .as_deref()
+        .is_some_and(ConnectionInfo::is_authenticated);
+    is_authenticated && downstream.listener.def.direction == Direction::Inbound
 }
 
 /// Who declared what the port carries; before a cluster was chosen, that of the listener.

@@ -246,7 +246,7 @@ async fn rule_is_dropped(server: &ApiServer, parents: Value) {
     let (_, ours) = entry(server, "r", "the rule that fails", partially).await;
     let message = condition(&ours, "PartiallyInvalid")["message"].to_string();
     assert!(
-        message.contains("Dropped Rule: spec.rules[1].filters[0].type"),
+        message.contains("Dropped Rule: spec.rules[1].filters[0].extensionRef"),
         "{message}"
     );
     assert!(condition(&ours, "mesh.anyam.dev/AllFields").is_object());
