@@ -50,6 +50,7 @@ if wants bench; then
 fi
 if wants kube; then
   need openssl openssl
+  need nft nftables
   # Where there is systemd, some of these start a service; the tests use none of them.
   need etcd etcd-server
   need containerd containerd

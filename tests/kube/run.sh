@@ -25,7 +25,8 @@ if [ $part != node ]; then
 fi
 if [ $part != api ]; then
   stage "Kubernetes: a node" tests/kube/build.sh
-  stage images deploy/images/build.sh --registry localhost
+  # The quick builds: what is tested is what they do, not how fast.
+  stage images deploy/images/build.sh --registry localhost --binaries target/debug
   trap 'cluster down' EXIT
   stage "a cluster with a node" cluster up
   stage "tests on a cluster" cluster exec cargo test --locked -p anyam-tests-kube --no-fail-fast --test node
