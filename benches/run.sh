@@ -3,7 +3,9 @@
 #   benches/run.sh [case]… [--rounds N] [--seconds N]     without a case: all
 set -euo pipefail
 cd "$(dirname "$0")/.."
-cargo build --locked --release -p anyam-proxy -p anyam-benches
+# The proxy alone: beside another crate it would get that one's features of what both use.
+cargo build --locked --release -p anyam-benches
+cargo build --locked --release -p anyam-proxy
 cc -O2 -Wall -Wextra benches/floor/relay.c -o target/relay
 # The wheel's program itself: its script would stand between us and the process.
 envoy=$(echo .cache/venv/lib/*/site-packages/envoy/_bin/envoy)

@@ -28,6 +28,12 @@ done
 declare -A triple=([amd64]=x86_64-unknown-linux-gnu [arm64]=aarch64-unknown-linux-gnu)
 declare -A prefix=([amd64]=x86_64-linux-gnu [arm64]=aarch64-linux-gnu)
 
+# The proxy alone: beside the control plane it would get that one's features of what both use.
+optimised() {
+  cargo build --locked --release -p anyam-proxy "$@"
+  cargo build --locked --release -p anyam-control "$@"
+}
+
 # Compiles for an architecture that is not this machine's; an error names what is missing.
 cross() {
   local arch=$1 t=${triple[$1]} p=${prefix[$1]} upper
@@ -36,7 +42,7 @@ cross() {
   rustup target list --installed | grep -qx "$t" || rustup target add "$t"
   upper=${t//-/_}
   env "CARGO_TARGET_${upper^^}_LINKER=$p-gcc" "CC_$upper=$p-gcc" "CXX_$upper=$p-g++" "AR_$upper=$p-ar" \
-    cargo build --locked --release --target "$t" -p anyam-proxy -p anyam-control
+    optimised --target "$t"
 }
 
 for arch in $archs; do
@@ -48,7 +54,7 @@ for arch in $archs; do
     from[$arch]=$binaries
     [ "$arch" = "$native" ] || from[$arch]=$binaries/$arch
   elif [ "$arch" = "$native" ]; then
-    cargo build --locked --release -p anyam-proxy -p anyam-control
+    optimised
     from[$arch]=target/release
   else
     cross "$arch"
