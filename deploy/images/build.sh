@@ -41,8 +41,10 @@ cross() {
     fail "no $p-gcc to compile for $arch: install gcc-${p//_/-} and libc6-dev-$arch-cross, or give programs made elsewhere with --binaries"
   rustup target list --installed | grep -qx "$t" || rustup target add "$t"
   upper=${t//-/_}
-  env "CARGO_TARGET_${upper^^}_LINKER=$p-gcc" "CC_$upper=$p-gcc" "CXX_$upper=$p-g++" "AR_$upper=$p-ar" \
+  (
+    export "CARGO_TARGET_${upper^^}_LINKER=$p-gcc" "CC_$upper=$p-gcc" "CXX_$upper=$p-g++" "AR_$upper=$p-ar"
     optimised --target "$t"
+  )
 }
 
 for arch in $archs; do
