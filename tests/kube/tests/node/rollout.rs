@@ -33,6 +33,34 @@ async fn a_rolling_update_loses_no_request() {
 }
 
 #[tokio::test]
+async fn pods_that_come_and_go_lose_no_request() {
+    let cluster = Cluster::shared();
+    mesh::install(&cluster);
+    let shop = Shop::open(&cluster, true);
+    until("web to answer", TIMEOUT, async || {
+        let answer = shop.get("http://web/");
+        (answer.status == Some(0))
+            .then_some(())
+            .ok_or(format!("{answer:?}"))
+    })
+    .await;
+    let load = shop.load("http://web/");
+    for replicas in ["4", "1", "2"] {
+        let scale = ["scale", "deployment/web", "--replicas", replicas];
+        shop.namespace.kubectl(&scale);
+        shop.namespace.rolled_out("web");
+    }
+    let one = "jsonpath={.items[0].metadata.name}";
+    let pods = ["get", "pods", "--selector", "app=web", "--output", one];
+    let name = shop.namespace.kubectl(&pods);
+    shop.namespace.kubectl(&["delete", "pod", &name, "--wait"]);
+    shop.namespace.rolled_out("web");
+    let tally = load.end();
+    assert_eq!(tally.failed, 0, "{}", tally.reasons);
+    assert!(tally.answered > 100, "{} were answered", tally.answered);
+}
+
+#[tokio::test]
 async fn traffic_continues_without_the_control_plane() {
     let cluster = Cluster::alone();
     mesh::install(&cluster);
