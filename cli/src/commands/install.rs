@@ -83,23 +83,28 @@ pub fn install(arguments: InstallArguments) -> Result<ExitCode, CommandError> {
 
 fn manifests(arguments: &InstallArguments) -> io::Result<String> {
     let namespace = &arguments.namespace;
-    let mut text = format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}, labels: {{pod-security.kubernetes.io/enforce: restricted}}}}\n"
-    );
+    // Not for a namespace that may have other pods, which may need more.
+    let labels = match namespace == NAMESPACE {
+        true => ", labels: {pod-security.kubernetes.io/enforce: restricted}",
+        false => "",
+    };
+    let mut text =
+        format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}{labels}}}\n");
     if !arguments.skip_crds {
         for definition in crd::all() {
             text += &format!("---\n{}", yaml::write(&definition.manifest));
         }
     }
     let mut rendered = arguments.profile.rendering().to_owned();
+    rendered = rendered
+        .replace(NAMESPACE, namespace)
+        .replace(TRUST_DOMAIN, &arguments.trust_domain);
+    // Last: a registry may have the namespace or the trust domain in its name.
     for image in ["anyam/control", "anyam/proxy"] {
         let before = format!("{REGISTRY}/{image}:{VERSION}");
         let now = format!("{}/{image}:{}", arguments.registry, arguments.tag);
         rendered = rendered.replace(&before, &now);
     }
-    rendered = rendered
-        .replace(NAMESPACE, namespace)
-        .replace(TRUST_DOMAIN, &arguments.trust_domain);
     let checksum = checksum(&rendered)?;
     for line in rendered.lines() {
         if line.trim_start().starts_with("helm.sh/chart:") {

@@ -157,3 +157,34 @@ fn rules_that_cannot_be_read_are_named_and_others_hold() {
         ["HTTPRoute/shop/r/failing"]
     );
 }
+
+/// A route of a tenant could else send callers of the tenant's own Service, with paths and headers of
+/// its choice, to a Service whose owner grants that to nobody.
+#[test]
+fn a_route_with_other_parents_needs_a_grant_for_each_backend() {
+    let mesh = Mesh::new(EndpointsBy::Slices);
+    mesh.set(
+        "
+apiVersion: v1
+kind: Service
+metadata: { name: theirs, namespace: bank }
+spec: { clusterIP: 10.0.0.9, ports: [{ name: http, port: 80 }] }
+",
+    );
+    let theirs = json!({"group": "", "kind": "Service", "name": "theirs", "namespace": "bank"});
+    let own = json!({"group": "", "kind": "Service", "name": "web"});
+    let rules = json!([{"backendRefs": [{"name": "theirs", "namespace": "bank", "port": 80}]}]);
+    mesh.lenient("r", json!({"parentRefs": [theirs], "rules": rules}));
+    assert_eq!(
+        mesh.parents("r")[0].1["ResolvedRefs"],
+        "true ResolvedRefs: "
+    );
+    mesh.lenient("r", json!({"parentRefs": [own, theirs], "rules": rules}));
+    for (name, conditions) in mesh.parents("r") {
+        let resolved = &conditions["ResolvedRefs"];
+        assert!(
+            resolved.starts_with("false RefNotPermitted"),
+            "{name}: {resolved}"
+        );
+    }
+}

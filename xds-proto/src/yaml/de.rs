@@ -1,8 +1,8 @@
 //! Nodes as a serde deserializer. An error carries the place of the innermost value it is about and
 //! the path to it.
 //!
-//! As Kubernetes' readers do, null counts as an empty list or mapping, and an entry of a
-//! mapping that is null as one that is not there. A text may be written without quotes whatever it looks like
+//! As Kubernetes' readers do, null counts as an empty list or mapping, and a field of a
+//! struct that is null as one that is not there (not an entry of a map: a label may not be ignored). A text may be written without quotes whatever it looks like
 //! (`version: 1.0`).
 
 use std::slice;
@@ -76,14 +76,12 @@ impl<'de> Deserializer<'de> for &'de Node<'_> {
         }
     }
 
-    /// Structs too: serde would fill one from a list, by position.
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let read = match (&self.value, self.is_null()) {
             (_, true) => visitor.visit_map(Entries::of(&[])),
             (Value::Sequence(_), _) => {
                 Err(serde::de::Error::invalid_type(Unexpected::Seq, &visitor))
             }
-            (Value::Mapping(entries), _) => visitor.visit_map(Entries::without_nulls(entries)),
             _ => self.deserialize_any(visitor),
         };
         read.map_err(|error: Error| error.at(self.place))
@@ -95,7 +93,13 @@ impl<'de> Deserializer<'de> for &'de Node<'_> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        self.deserialize_map(visitor)
+        match &self.value {
+            Value::Mapping(entries) => visitor
+                .visit_map(Entries::without_nulls(entries))
+                .map_err(|error: Error| error.at(self.place)),
+            // Not from a list: serde would fill a struct from one, by position.
+            _ => self.deserialize_map(visitor),
+        }
     }
 
     fn deserialize_enum<V: Visitor<'de>>(

@@ -290,10 +290,15 @@ impl Mesh {
     }
 
     fn granted(&self, route: &Route, to: &Destination) -> bool {
-        // What the caller addressed itself needs no ReferenceGrant (consumer routes, GEP-1294).
-        let parent = route.parents.iter().any(|parent| {
-            parent.service && parent.namespace == to.namespace && parent.name == to.name
-        });
+        // What the caller addressed itself needs no ReferenceGrant (consumer routes, GEP-1294). A route
+        // that has other parents too could send their callers there.
+        let mut parents = route
+            .parents
+            .iter()
+            .filter(|parent| parent.service)
+            .peekable();
+        let parent = parents.peek().is_some()
+            && parents.all(|parent| parent.namespace == to.namespace && parent.name == to.name);
         let grants = self
             .grants
             .get(&to.namespace)
