@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use crate::bug;
 use crate::config::ClusterRef;
 use crate::config::access_log::Format;
-use crate::config::cluster::Transport;
+use crate::config::cluster::{Discovery, Transport};
 use crate::config::listener::{TcpProxy, TcpTarget, Tunneling};
 use crate::connection_limit::{ConnectionLimit, ConnectionPermit};
 use crate::hbone::{self, Connect};
@@ -232,7 +232,10 @@ async fn place(
     limit: Option<&Arc<ConnectionLimit>>,
 ) -> Result<ConnectionSlot, &'static str> {
     let of_cluster = pools.counting_tcp(cluster, endpoint);
-    let of_cluster = of_cluster.cluster_place(pools, cluster);
+    // Every original destination is an endpoint of its own: with one beyond the limit for each there
+    // would be no limit.
+    let may_exceed = !matches!(cluster.discovery, Discovery::OriginalDst { .. });
+    let of_cluster = of_cluster.cluster_place(pools, cluster, may_exceed);
     let of_cluster = of_cluster.ok_or("the cluster's connection limit is reached")?;
     let of_listener = permit_of_listener(worker, pools, cluster, limit).await;
     let of_listener = of_listener

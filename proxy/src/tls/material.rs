@@ -187,18 +187,28 @@ impl Roots {
     fn from_pem(domain: Option<Box<str>>, pem: &[u8]) -> Result<Self, MaterialError> {
         const WHAT: &str = "the trust bundle";
         let certificates = certificates(WHAT, pem)?;
-        let anchor = |(index, der): (usize, &CertificateDer<'static>)| {
-            check_root(der).map_err(|why| unusable(WHAT, index, der, &why))?;
-            webpki::anchor_from_trusted_cert(der)
-                .map(|anchor| anchor.to_owned())
-                .map_err(|why| unusable(WHAT, index, der, &why))
-        };
-        let anchors = certificates.iter().enumerate().map(anchor);
-        Ok(Roots {
+        let mut roots = Roots {
             domain,
-            anchors: anchors.collect::<Result<_, _>>()?,
-            certificates,
-        })
+            anchors: Vec::new(),
+            certificates: Vec::new(),
+        };
+        let mut too_weak = None;
+        for (index, der) in certificates.into_iter().enumerate() {
+            if let Err(why) = check_root(&der) {
+                let why = unusable(WHAT, index, &der, &why);
+                tracing::warn!(%why, "a root is left out");
+                too_weak = Some(why);
+                continue;
+            }
+            let anchor = webpki::anchor_from_trusted_cert(&der)
+                .map_err(|why| unusable(WHAT, index, &der, &why))?;
+            roots.anchors.push(anchor.to_owned());
+            roots.certificates.push(der);
+        }
+        match too_weak {
+            Some(why) if roots.anchors.is_empty() => Err(why),
+            _ => Ok(roots),
+        }
     }
 
     /// Whether this very certificate, byte for byte, is one of the roots. Where roots are bound to

@@ -212,7 +212,7 @@ async fn exchange(
     while let Some(piece) = poll_fn(|cx| next_piece(cx, up, body)).await? {
         let room = worker
             .timers
-            .timeout(STALL_TIMEOUT, poll_fn(|cx| up.poll_room(cx)));
+            .timeout(STALL_TIMEOUT, poll_fn(|cx| poll_room(cx, up)));
         room.await.map_err(|_| Failure::ResponseTimeout)??;
         up.data(piece)?;
     }
@@ -235,10 +235,17 @@ fn next_piece(
     if let Poll::Ready(next) = body.borrow_mut().poll(cx) {
         return Poll::Ready(next);
     }
+    up.receive_interim(cx)?;
     match up.poll_flush(cx) {
         Poll::Ready(Err(failure)) => Poll::Ready(Err(failure)),
         Poll::Ready(Ok(())) | Poll::Pending => Poll::Pending,
     }
+}
+
+/// Waits for room; interim responses are counted meanwhile.
+fn poll_room(cx: &mut Context<'_>, up: &mut UpstreamIo) -> Poll<Result<(), Failure>> {
+    up.receive_interim(cx)?;
+    up.poll_room(cx)
 }
 
 async fn discard(up: &mut UpstreamIo) -> Result<(), Failure> {

@@ -123,7 +123,8 @@ fn response_is_retriable(policy: &RetryPolicy, head: &Head) -> bool {
         return false;
     }
     // The sidecar beside the app could not connect to it: the same as if we could not.
-    let is_unprocessed = head.has(HeaderId::XAnyamUnprocessed);
+    let is_failure = status == 503 || head.get(HeaderId::GrpcStatus) == Some(b"14");
+    let is_unprocessed = is_failure && head.has(HeaderId::XAnyamUnprocessed);
     is_unprocessed && on.has(RetryOn::CONNECT_FAILURE)
         || on.has(RetryOn::FIVE_XX) && (500..600).contains(&status)
         || on.has(RetryOn::GATEWAY_ERROR) && (502..=504).contains(&status)

@@ -47,8 +47,16 @@ struct PoolKey {
     transport: u32,
     /// `Some`: the version is the downstream request's.
     follows: Option<Version>,
-    /// For connections that carry tunnels.
-    tunnel: bool,
+    carries: Carries,
+}
+
+/// What the connections of a pool are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Carries {
+    Requests,
+    Tunnels,
+    /// They are counted here, and not kept.
+    Tcp,
 }
 
 /// All pools of a worker.
@@ -204,15 +212,14 @@ impl Pools {
         oldest.is_some_and(|(since, host)| host.close_idle(since, |_| true))
     }
 
-    /// The pool that counts TCP connections to the endpoint: they take places beside those that are
-    /// kept for requests.
+    /// The pool that counts TCP connections to the endpoint.
     pub(crate) fn counting_tcp(&self, cluster: &Cluster, endpoint: &Endpoint) -> Rc<HostPool> {
         self.at(PoolKey {
             cluster: cluster.id,
             address: endpoint.address,
             transport: endpoint.transport.unwrap_or(u32::MAX),
             follows: None,
-            tunnel: false,
+            carries: Carries::Tcp,
         })
     }
 
@@ -223,7 +230,7 @@ impl Pools {
             address: target.endpoint.address,
             transport: target.endpoint.transport.unwrap_or(u32::MAX),
             follows: follows.then(|| follow(target.version)),
-            tunnel: false,
+            carries: Carries::Requests,
         })
     }
 
@@ -239,7 +246,7 @@ impl Pools {
             address,
             transport: endpoint.transport.unwrap_or(u32::MAX),
             follows: None,
-            tunnel: true,
+            carries: Carries::Tunnels,
         })
     }
 

@@ -101,14 +101,20 @@ impl HostPool {
         pools: &Pools,
         target: &CheckoutTarget<'_>,
     ) -> Option<ConnectionSlot> {
-        let of_cluster = self.cluster_place(pools, target.cluster)?;
+        let of_cluster = self.cluster_place(pools, target.cluster, true)?;
         let of_listener = pools.permit_of(target.limit).ok()?;
         Some(ConnectionSlot::new(of_cluster, of_listener))
     }
 
     /// A place for one more connection under the cluster's limit; `None`: the limit is reached, by
-    /// connections in use, and this endpoint has one of them.
-    pub(crate) fn cluster_place(&self, pools: &Pools, cluster: &Cluster) -> Option<ClusterSlot> {
+    /// connections in use, and this endpoint has one of them. `may_exceed`: an endpoint that has none
+    /// may have one all the same.
+    pub(crate) fn cluster_place(
+        &self,
+        pools: &Pools,
+        cluster: &Cluster,
+        may_exceed: bool,
+    ) -> Option<ClusterSlot> {
         let limits = &cluster.limits;
         let permit = limits.try_connection().or_else(|| {
             if pools.close_idle(cluster.id)
@@ -116,7 +122,8 @@ impl HostPool {
             {
                 return Some(permit);
             }
-            self.has_no_connection().then(|| limits.take_connection())
+            let exceeds = may_exceed && self.has_no_connection();
+            exceeds.then(|| limits.take_connection())
         })?;
         Some(ClusterSlot {
             _permit: permit,

@@ -41,7 +41,9 @@ pub fn failure(info: &mut StreamInfo, failure: &Failure) -> Reply {
     if matches!(failure, Failure::Overflow(_)) {
         head.append(HeaderId::XEnvoyOverloaded, b"true");
     }
-    if failure.reached_no_upstream() && is_for_a_sidecar(info) {
+    // Of earlier attempts it is not known.
+    let is_only_attempt = info.attempts <= 1;
+    if is_only_attempt && failure.reached_no_upstream() && is_for_a_sidecar(info) {
         head.append(HeaderId::XAnyamUnprocessed, b"true");
     }
     let mut text = match (failure.blame(), &info.endpoint) {

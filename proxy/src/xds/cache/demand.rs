@@ -121,22 +121,23 @@ impl<T> Cache<T> {
         self.release_if_unneeded(key, now);
     }
 
-    /// At the bound of a type evicts the sixteenth that has been unused longest.
+    /// At the bound of a type evicts the sixteenth that has been unused longest, absent resources before
+    /// others: a listener in use is asked for once only, and its connections would end with it.
     fn make_room(&mut self, kind: ResourceType, now: Now) {
         let count = self.on_demand.get(&kind).copied().unwrap_or(0);
         if count < self.config.max_on_demand {
             return;
         }
         let entries = self.entries.iter().filter(|(key, _)| key.kind == kind);
-        let mut wanted: Vec<(Instant, Key)> = entries
-            .filter_map(|(key, entry)| Some((entry.wanted?, key.clone())))
+        let mut wanted: Vec<(bool, Instant, Key)> = entries
+            .filter_map(|(key, entry)| Some((entry.active.is_some(), entry.wanted?, key.clone())))
             .collect();
         wanted.sort();
         let surplus = count
             .saturating_add(1)
             .saturating_sub(self.config.max_on_demand);
         let leaving = surplus.max(self.config.max_on_demand / 16);
-        for (_, key) in wanted.into_iter().take(leaving) {
+        for (_, _, key) in wanted.into_iter().take(leaving) {
             self.answer(&key, DemandResult::Unavailable);
             self.unpin(&key, now);
         }
