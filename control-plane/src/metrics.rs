@@ -87,7 +87,7 @@ impl Metrics {
             )?,
             connections_refused: by(
                 "anyam_control_connections_refused_total",
-                "Connections to the xDS port and the webhook closed because of a bound on connections",
+                "Connections to the ports of xDS, of the webhook and of metrics closed because of a bound on connections",
                 "reason",
             )?,
             proxies: gauge("anyam_control_proxies", "Proxies with an open ADS stream")?,

@@ -1,6 +1,7 @@
 //! The HTTP API and the dashboard.
 //!
-//! - [`server`]: sockets, limits, authentication, and the table of paths.
+//! - [`server`]: authentication, and the table of paths; `listen`: sockets and limits;
+//!   `connections`: limits of connections that need no credential.
 //! - [`auth`]: token, sessions, names; [`reply`]: responses and errors.
 //! - [`proxies`], [`routes`], [`check`], [`explain`], [`tap`]: what is behind the paths;
 //!   [`observed`]: conditions that only traffic shows; `query`: query strings; `clock`: points in
@@ -24,9 +25,11 @@
 pub mod auth;
 pub mod check;
 mod clock;
+pub(crate) mod connections;
 mod dashboard;
 pub mod declared;
 mod explain;
+mod listen;
 mod observed;
 mod proxies;
 mod query;

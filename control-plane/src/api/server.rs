@@ -1,19 +1,13 @@
-//! Sockets, limits, authentication, and the table of paths.
+//! Authentication, and the table of paths.
 
-use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::header::{SET_COOKIE, WWW_AUTHENTICATE};
 use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use time::OffsetDateTime;
-use tokio::net::TcpListener;
-use tokio::sync::{Semaphore, watch};
 
 use super::auth::{Auth, Refusal};
 use super::declared::Declared;
@@ -27,10 +21,6 @@ use crate::metrics::Metrics;
 use crate::types::{Check, Edges, ExplainRequest, Objects, Proxies};
 
 const MAX_BODY: usize = 64 << 10;
-const MAX_CONNECTIONS: usize = 256;
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// After an error such as "too many open files": trying at once would spin.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a port answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,52 +43,7 @@ pub struct Api {
 }
 
 impl Api {
-    /// Serves until `closing` turns true.
-    pub async fn serve(
-        self: Arc<Self>,
-        listener: TcpListener,
-        port: ApiPort,
-        mut closing: watch::Receiver<bool>,
-    ) {
-        let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let Ok(slot) = Arc::clone(&slots).acquire_owned().await else {
-                return;
-            };
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                _ = closing.wait_for(|closing| *closing) => return,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    tracing::warn!(%error, "accepting on the API port failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                    continue;
-                }
-            };
-            let (api, mut closing) = (Arc::clone(&self), closing.clone());
-            tokio::spawn(async move {
-                let service = service_fn(|request| {
-                    let api = Arc::clone(&api);
-                    async move { Ok::<_, Infallible>(api.answer(request, port).await) }
-                });
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEADER_TIMEOUT)
-                    .max_buf_size(MAX_BODY)
-                    .serve_connection(TokioIo::new(stream), service);
-                tokio::select! {
-                    // The peer broke the protocol or closed: there is no response to send.
-                    _ = connection => {}
-                    _ = closing.wait_for(|closing| *closing) => {}
-                }
-                drop(slot);
-            });
-        }
-    }
-
-    async fn answer(&self, request: Request<Incoming>, port: ApiPort) -> Reply {
+    pub(super) async fn answer(&self, request: Request<Incoming>, port: ApiPort) -> Reply {
         if port == ApiPort::Monitoring {
             let path = request.uri().path();
             return self

@@ -11,7 +11,7 @@
 //! - `sidecar`, `redirect`, `volumes`: what is added; `default_container`: the container that
 //!   kubectl uses
 //! - [`manifest`]: workloads in files; [`review`], [`webhook`]: admission; [`start`]: runs the
-//!   webhook in the control plane's process; `connections`: limits of the webhook's connections
+//!   webhook in the control plane's process
 #![cfg_attr(
     not(test),
     deny(
@@ -27,7 +27,6 @@
 
 pub mod annotations;
 mod conflicts;
-mod connections;
 mod decision;
 mod default_container;
 pub mod hook_token;

@@ -27,9 +27,9 @@ use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::connections::{Bounds, WebhookConnection, WebhookConnections};
 use super::review::{self, ReviewError};
 use super::settings::MeshSettings;
+use crate::api::connections::{BoundedConnection, BoundedConnections, Bounds};
 use crate::api::reply::{self, Reply};
 use crate::metrics::Metrics;
 
@@ -81,7 +81,7 @@ impl Webhook {
         tls: TlsAcceptor,
         mut closing: watch::Receiver<bool>,
     ) {
-        let connections = WebhookConnections::new(BOUNDS);
+        let connections = BoundedConnections::new(BOUNDS);
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
@@ -115,7 +115,7 @@ impl Webhook {
         self: Arc<Self>,
         tcp: TcpStream,
         tls: TlsAcceptor,
-        connection: WebhookConnection,
+        connection: BoundedConnection,
     ) {
         // A peer that does not shake hands in time, or breaks the protocol, gets no response.
         let Ok(Ok(stream)) = timeout(HANDSHAKE, tls.accept(tcp)).await else {
@@ -152,7 +152,7 @@ impl Webhook {
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>, connection: &WebhookConnection) -> Reply {
+    async fn answer(&self, request: Request<Incoming>, connection: &BoundedConnection) -> Reply {
         let enabled = match request.uri().path() {
             ENABLED_PATH => true,
             OPT_IN_PATH => false,
@@ -184,7 +184,7 @@ impl Webhook {
 
     /// Records the bytes that a connection holds: of a body that arrives, or of a response that is
     /// sent.
-    fn hold(&self, connection: &WebhookConnection, bytes: usize) {
+    fn hold(&self, connection: &BoundedConnection, bytes: usize) {
         for _ in 0..connection.hold(bytes) {
             self.metrics.refused("webhook");
         }
@@ -193,7 +193,7 @@ impl Webhook {
     async fn read(
         &self,
         body: Incoming,
-        connection: &WebhookConnection,
+        connection: &BoundedConnection,
     ) -> Result<Vec<u8>, Box<dyn Error + Send + Sync>> {
         let mut body = Limited::new(body, MAX_BODY);
         let mut all = Vec::new();

@@ -54,8 +54,6 @@ impl Observed {
 /// Why a source ends.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
-    #[error("the kernel does not report its changes: {0}")]
-    Watch(#[from] notify::Error),
     #[error("reading it panicked")]
     Panicked,
 }

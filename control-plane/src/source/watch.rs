@@ -1,16 +1,19 @@
 //! The folder as a source: changes that the kernel reports are read when it has reported none for a
 //! moment, or at the latest after a second. All files are also looked at now and then, however much
 //! is reported, which finds changes that the kernel does not report (network file systems, links
-//! replaced above the folder).
+//! replaced above the folder). Where it reports none at all, because its limits are reached or a
+//! folder cannot be watched, these looks have to do, and each first asks for reports again.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use notify::{RecommendedWatcher, RecursiveMode, Watcher};
+use notify::{ErrorKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::Notify;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::task::JoinError;
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::files::Folder;
 use super::{Observed, Source, SourceError};
@@ -30,6 +33,8 @@ pub struct Watched {
     folder: Option<Folder>,
     name: String,
     watching: Option<Watching>,
+    /// The kernel did not take the request for reports, and the log says so.
+    unreported: bool,
     /// When all files were last looked at.
     looked: Instant,
 }
@@ -79,6 +84,7 @@ impl Watched {
             name: folder.name().to_owned(),
             folder: Some(folder),
             watching: None,
+            unreported: false,
             looked: Instant::now(),
         }
     }
@@ -100,6 +106,38 @@ impl Watched {
         Ok(observed)
     }
 
+    /// Asks for the kernel's reports. Without them the looks at all files go on.
+    async fn watch(&mut self) -> Result<(), SourceError> {
+        let folder = self.folder.as_ref().ok_or(SourceError::Panicked)?;
+        let root = folder.root().to_owned();
+        let asked = tokio::task::spawn_blocking(move || Watching::new(&root));
+        // The library panics when it gets no thread.
+        let panicked = |error: JoinError| Err(notify::Error::generic(&error.to_string()));
+        match asked.await.unwrap_or_else(panicked) {
+            Ok(watching) => {
+                self.watching = Some(watching);
+                if std::mem::take(&mut self.unreported) {
+                    tracing::info!(
+                        folder = self.name,
+                        "the kernel reports changes of the folder"
+                    );
+                }
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.unreported, true) {
+                    tracing::warn!(
+                        %error,
+                        folder = self.name,
+                        "the kernel does not report changes of the folder, so that they are in force only after up to {} s, when all files are looked at and this is tried again; {}",
+                        ANYWAY.as_secs(),
+                        remedy(&error)
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// When all files have to be looked at.
     fn deadline(&self) -> Instant {
         let anyway = self.looked + ANYWAY;
@@ -113,10 +151,12 @@ impl Source for Watched {
         loop {
             let deadline = self.deadline();
             let changed = match &self.watching {
-                // Watched first, read then: no change falls between.
                 None => {
-                    let folder = self.folder.as_ref().ok_or(SourceError::Panicked)?;
-                    self.watching = Some(Watching::new(folder)?);
+                    if self.unreported {
+                        sleep_until(deadline.max(Instant::now() + QUIET)).await;
+                    }
+                    // Watched first, read then: no change falls between.
+                    self.watch().await?;
                     ChangedPaths::Anything
                 }
                 Some(watching) => watching.reports.quiet(deadline).await,
@@ -134,7 +174,7 @@ impl Source for Watched {
 }
 
 impl Watching {
-    fn new(folder: &Folder) -> Result<Self, notify::Error> {
+    fn new(root: &Path) -> Result<Self, notify::Error> {
         let reports = Arc::new(Reports::default());
         let reported = Arc::clone(&reports);
         let mut watcher =
@@ -142,11 +182,30 @@ impl Watching {
                 Ok(event) if event.kind.is_access() => {}
                 event => reported.take(event),
             })?;
-        watcher.watch(folder.root(), RecursiveMode::Recursive)?;
+        watcher.watch(root, RecursiveMode::Recursive)?;
         Ok(Watching {
             reports,
             _watcher: watcher,
         })
+    }
+}
+
+/// What to do where the kernel does not report changes.
+fn remedy(error: &notify::Error) -> &'static str {
+    match &error.kind {
+        ErrorKind::MaxFilesWatch => {
+            "raise the sysctl fs.inotify.max_user_watches, or have fewer folders in it"
+        }
+        ErrorKind::Io(io) if io.raw_os_error() == Some(libc::EMFILE) => {
+            "raise the sysctl fs.inotify.max_user_instances, or the limit of open files (`ulimit -n`, `LimitNOFILE=`)"
+        }
+        ErrorKind::Io(io) if io.kind() == io::ErrorKind::PermissionDenied => {
+            "let the control plane's user read the folder and all folders in it, hidden ones too"
+        }
+        ErrorKind::PathNotFound => {
+            "the folder is missing, or one in it vanished meanwhile: in that case nothing is to be done"
+        }
+        _ => "see `man 7 inotify` for this error",
     }
 }
 
@@ -187,7 +246,7 @@ mod tests {
     use std::collections::BTreeMap;
     use std::fs;
     use std::os::unix::fs::symlink;
-    use std::path::{Component, Path};
+    use std::path::Component;
 
     use super::*;
 
@@ -229,6 +288,41 @@ mod tests {
         assert!(watched.read(paths).await.unwrap().is_empty());
         assert_eq!(watched.looked, looked);
         assert!(watched.deadline() < looked + ANYWAY);
+    }
+
+    #[test]
+    fn the_log_says_what_to_do_without_reports() {
+        let of_system = |code| notify::Error::io(io::Error::from_raw_os_error(code));
+        let cases = [
+            (
+                notify::Error::new(ErrorKind::MaxFilesWatch),
+                "fs.inotify.max_user_watches",
+            ),
+            (of_system(libc::EMFILE), "fs.inotify.max_user_instances"),
+            (of_system(libc::EACCES), "read the folder"),
+            (notify::Error::path_not_found(), "vanished"),
+            (of_system(libc::ENOMEM), "man 7 inotify"),
+        ];
+        for (error, part) in cases {
+            assert!(remedy(&error).contains(part), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_is_missing_at_first_is_watched_later() {
+        let above = tempfile::tempdir().unwrap();
+        let root = above.path().join("mesh");
+        let mut source = Watched::new(Folder::new(&root));
+        let first = source.next().await.unwrap();
+        assert!(first.errors.is_some(), "{first:?}");
+        fs::create_dir(&root).unwrap();
+        write(&root.join("a.yaml"), "a", 80);
+        source.looked = Instant::now().checked_sub(ANYWAY).unwrap();
+        let mut reader = Reader(source, BTreeMap::new());
+        reader.until("a", Some("a.yaml:1")).await;
+        // From here on the kernel reports.
+        write(&root.join("b.yaml"), "b", 80);
+        reader.until("b", Some("b.yaml:1")).await;
     }
 
     fn write(path: &Path, name: &str, port: u16) {

@@ -1,10 +1,12 @@
 //! Access to the API; junk on every port, over real sockets with real clients.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use http::StatusCode;
 use serde_json::Value;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::bench::{Bench, Delta, node};
 
@@ -31,6 +33,63 @@ async fn the_port_for_metrics_has_metrics_and_health_only() {
     ] {
         assert_eq!(status("GET", path).await, StatusCode::NOT_FOUND, "{path}");
     }
+}
+
+/// A connection from 127.0.0.`last`.
+async fn connect_from(last: u8, port: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket
+        .bind(SocketAddr::from(([127, 0, 0, last], 0)))
+        .unwrap();
+    socket.connect(port).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn peers_that_hold_the_port_for_metrics_keep_no_probe_out() {
+    let bench = Bench::new().await;
+    let port = bench.running.metrics_port.unwrap();
+    let flood = b"GET /metrics HTTP/1.1\r\nhost: a\r\n\r\n".repeat(500);
+    let mut held = Vec::new();
+    // The first is more than one address may hold, all are more than the port has.
+    for (last, silent) in [(2, 300), (3, 60), (4, 60), (5, 60), (6, 60)] {
+        for _ in 0..silent {
+            held.push(connect_from(last, port).await);
+        }
+        // These ask more than once and read no answer.
+        for _ in 0..4 {
+            let mut stream = connect_from(last, port).await;
+            // It may be closed before all of it was taken.
+            let _ = stream.write_all(&flood).await;
+            held.push(stream);
+        }
+        for path in ["/healthz", "/readyz"] {
+            let probe = bench.open_at(port, ("GET", path), &[], "");
+            let probe = tokio::time::timeout(Duration::from_secs(5), probe).await;
+            let probe = probe.expect("the probe is answered");
+            assert_eq!(probe.status(), StatusCode::OK, "{path}");
+        }
+    }
+    let (_, metrics) = bench.http("GET", "/metrics", &[], "").await;
+    let metrics = String::from_utf8(metrics.to_vec()).unwrap();
+    let counter = r#"anyam_control_connections_refused_total{reason="monitoring"} "#;
+    assert!(metrics.contains(counter), "{metrics}");
+    drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_to_the_port_for_metrics_has_one_response() {
+    let bench = Bench::new().await;
+    let port = bench.running.metrics_port.unwrap();
+    let mut stream = TcpStream::connect(port).await.unwrap();
+    let request = b"GET /readyz HTTP/1.1\r\nhost: a\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut response = String::new();
+    let end = stream.read_to_string(&mut response);
+    // Before the time-out of a silent connection.
+    let end = tokio::time::timeout(Duration::from_secs(5), end).await;
+    end.expect("the connection is closed").unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+    assert!(response.ends_with("ready\n"), "{response}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -111,7 +170,6 @@ async fn the_api_is_for_those_who_hold_the_token() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn junk_on_the_ports_is_closed_and_nothing_worse() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let bench = Bench::new().await;
     let ports = [
         bench.running.xds,

@@ -1,9 +1,11 @@
-//! Connections of the webhook. A new one is always accepted; the connections that are open at once
-//! are bounded in number and in bytes. At a bound another connection is closed for the new one, so
-//! that idle or slow peers, which need no credential, do not keep the API server out.
+//! Connections of a port that asks for no credential: the webhook's, and that of metrics and health.
+//! A new one is always accepted; the connections that are open at once are bounded in number and in
+//! bytes. At a bound another connection is closed for the new one, so that idle or slow peers do
+//! not keep the API server or the kubelet out.
 //!
-//! - [`WebhookConnections::open`]: at the bound the oldest connection without a request is closed
-//! - [`WebhookConnection::hold`]: beyond the bytes of all, the one that holds most is closed
+//! - [`BoundedConnections::open`]: at the bound of an address its oldest connection without a request
+//!   is closed; at the bound of all, the oldest without a request of the address that has most
+//! - [`BoundedConnection::hold`]: beyond the bytes of all, the one that holds most is closed
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -13,15 +15,15 @@ use tokio::task::AbortHandle;
 
 /// Limits of the open connections.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds {
-    pub(super) connections: usize,
-    pub(super) of_one_address: usize,
+pub(crate) struct Bounds {
+    pub(crate) connections: usize,
+    pub(crate) of_one_address: usize,
     /// Of request bodies and responses, of all connections.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 /// The open connections; see the module.
-pub(super) struct WebhookConnections {
+pub(crate) struct BoundedConnections {
     bounds: Bounds,
     table: Mutex<Table>,
 }
@@ -44,15 +46,15 @@ struct Open {
 }
 
 /// An open connection; it is removed from the table when this is dropped.
-pub(super) struct WebhookConnection {
-    of: Arc<WebhookConnections>,
+pub(crate) struct BoundedConnection {
+    of: Arc<BoundedConnections>,
     id: u64,
 }
 
-impl WebhookConnections {
-    pub(super) fn new(bounds: Bounds) -> Arc<Self> {
+impl BoundedConnections {
+    pub(crate) fn new(bounds: Bounds) -> Arc<Self> {
         let table = Mutex::default();
-        Arc::new(WebhookConnections { bounds, table })
+        Arc::new(BoundedConnections { bounds, table })
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
@@ -60,7 +62,7 @@ impl WebhookConnections {
     }
 
     /// Adds a connection; returns whether another one was closed for it.
-    pub(super) fn open(self: &Arc<Self>, peer: IpAddr) -> (WebhookConnection, bool) {
+    pub(crate) fn open(self: &Arc<Self>, peer: IpAddr) -> (BoundedConnection, bool) {
         let peer = peer.to_canonical();
         let mut table = self.table();
         let closed = table.make_room(self.bounds, peer);
@@ -75,11 +77,11 @@ impl WebhookConnections {
         table.open.insert(id, open);
         drop(table);
         let of = Arc::clone(self);
-        (WebhookConnection { of, id }, closed)
+        (BoundedConnection { of, id }, closed)
     }
 
     /// The task that serves a connection.
-    pub(super) fn started(&self, id: u64, task: AbortHandle) {
+    pub(crate) fn started(&self, id: u64, task: AbortHandle) {
         if let Some(open) = self.table().open.get_mut(&id) {
             open.task = Some(task);
         }
@@ -93,10 +95,25 @@ impl Table {
         if count >= bounds.of_one_address {
             self.close_oldest(of_peer)
         } else if self.open.len() >= bounds.connections {
-            self.close_oldest(|_| true)
+            self.close_of_most()
         } else {
             false
         }
+    }
+
+    /// Closes the oldest connection of the address that has most of those without a request; if each
+    /// has a request, of the address that has most.
+    fn close_of_most(&mut self) -> bool {
+        let busy = self.open.values().all(|open| open.has_request);
+        let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
+        for open in self.open.values() {
+            if busy || !open.has_request {
+                let count = counts.entry(open.peer).or_default();
+                *count = count.saturating_add(1);
+            }
+        }
+        let most = counts.values().max().copied();
+        self.close_oldest(|open| counts.get(&open.peer).copied() == most)
     }
 
     /// Closes the oldest connection without a request among those that match `of`; if each has a
@@ -130,20 +147,20 @@ impl Table {
     }
 }
 
-impl WebhookConnection {
-    pub(super) fn id(&self) -> u64 {
+impl BoundedConnection {
+    pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
     /// A request has begun, or its response has been sent.
-    pub(super) fn has_request(&self, has_request: bool) {
+    pub(crate) fn has_request(&self, has_request: bool) {
         if let Some(open) = self.of.table().open.get_mut(&self.id) {
             open.has_request = has_request;
         }
     }
 
     /// Sets the bytes that the connection holds; returns how many connections were closed for them.
-    pub(super) fn hold(&self, bytes: usize) -> u64 {
+    pub(crate) fn hold(&self, bytes: usize) -> u64 {
         let mut table = self.of.table();
         let Some(open) = table.open.get_mut(&self.id) else {
             return 0;
@@ -158,7 +175,7 @@ impl WebhookConnection {
     }
 }
 
-impl Drop for WebhookConnection {
+impl Drop for BoundedConnection {
     fn drop(&mut self) {
         let mut table = self.of.table();
         if let Some(open) = table.open.remove(&self.id) {
@@ -179,21 +196,21 @@ mod tests {
     };
 
     struct Server {
-        all: Arc<WebhookConnections>,
+        all: Arc<BoundedConnections>,
         tasks: Vec<JoinHandle<()>>,
-        open: Vec<WebhookConnection>,
+        open: Vec<BoundedConnection>,
     }
 
     impl Server {
         fn new() -> Self {
             Server {
-                all: WebhookConnections::new(BOUNDS),
+                all: BoundedConnections::new(BOUNDS),
                 tasks: Vec::new(),
                 open: Vec::new(),
             }
         }
 
-        fn accept(&mut self, last: u8) -> &WebhookConnection {
+        fn accept(&mut self, last: u8) -> &BoundedConnection {
             let (connection, _) = self.all.open(IpAddr::from([10, 0, 0, last]));
             let task = tokio::spawn(std::future::pending());
             self.all.started(connection.id(), task.abort_handle());
@@ -233,6 +250,30 @@ mod tests {
             server.accept(9).has_request(true);
         }
         assert_eq!(server.left().await, [0, 8, 9]);
+    }
+
+    #[tokio::test]
+    async fn the_address_that_has_most_makes_room() {
+        let mut server = Server::new();
+        for last in [1, 2, 2, 3, 4] {
+            server.accept(last);
+        }
+        assert_eq!(server.left().await, [0, 2, 3, 4]);
+        // Those with a request do not count while others have none.
+        let mut server = Server::new();
+        for last in [1, 2, 2, 3] {
+            server.accept(last);
+        }
+        for busy in [1, 2] {
+            server.open[busy].has_request(true);
+        }
+        server.accept(4);
+        assert_eq!(server.left().await, [1, 2, 3, 4]);
+        for busy in [3, 4] {
+            server.open[busy].has_request(true);
+        }
+        server.accept(5);
+        assert_eq!(server.left().await, [2, 3, 4, 5]);
     }
 
     #[tokio::test]
