@@ -3,18 +3,22 @@
 //! - [`Statuses`]: the status that each object has, and a queue of objects to compare
 //! - [`document`]: the desired status, merged into the present one (no I/O)
 //! - [`writer`]: patches statuses that differ, while this control plane is the leader
-//! - `rate`: limits the rate of writes (no I/O)
+//! - `rate`: limits the rate of writes; `queue`: the order of writes, and pauses (no I/O)
 
 pub mod document;
+mod queue;
 mod rate;
 pub mod writer;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use serde_json::Value as Json;
 use tokio::sync::Notify;
+use tokio::time::sleep_until;
 
+use self::queue::{Popped, StatusQueue};
 use crate::model::{Kind, ObjectId};
 
 /// Whether the status of objects of this kind is written. Services and EndpointSlices have one that
@@ -44,7 +48,7 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    waiting: BTreeSet<ObjectId>,
+    waiting: StatusQueue,
     /// Our part of the present status of each object whose status is written.
     reported: HashMap<ObjectId, Arc<Json>>,
 }
@@ -84,27 +88,36 @@ impl Statuses {
         let mut state = self.state();
         let State { waiting, reported } = &mut *state;
         let ids = ids.into_iter().filter(|id| reported.contains_key(*id));
-        waiting.extend(ids.cloned());
+        ids.for_each(|id| waiting.insert(id.clone()));
         self.0.added.notify_one();
     }
 
     /// Queues all objects.
     fn add_all(&self) {
         let mut state = self.state();
-        let ids: Vec<_> = state.reported.keys().cloned().collect();
-        state.waiting.extend(ids);
+        let State { waiting, reported } = &mut *state;
+        reported.keys().for_each(|id| waiting.insert(id.clone()));
         self.0.added.notify_one();
     }
 
     /// The next object in the queue.
     async fn next(&self) -> ObjectId {
         loop {
-            let next = self.state().waiting.pop_first();
+            let next = self.state().waiting.pop(Instant::now());
             match next {
-                Some(id) => return id,
-                None => self.0.added.notified().await,
+                Popped::Object(id) => return id,
+                Popped::Later(until) => tokio::select! {
+                    () = self.0.added.notified() => {}
+                    () = sleep_until(until.into()) => {}
+                },
+                Popped::Nothing => self.0.added.notified().await,
             }
         }
+    }
+
+    /// An object's status has been written.
+    fn written(&self, id: &ObjectId) {
+        self.state().waiting.written(id, Instant::now());
     }
 }
 
@@ -120,6 +133,10 @@ mod tests {
         ObjectId { kind, key }
     }
 
+    fn is_empty(statuses: &Statuses) -> bool {
+        statuses.state().waiting.pop(Instant::now()) == Popped::Nothing
+    }
+
     #[tokio::test]
     async fn an_object_is_queued_once_and_only_where_a_status_is_written() {
         let statuses = Statuses::default();
@@ -131,13 +148,29 @@ mod tests {
         statuses.report(&a, Some(json!({})));
         statuses.add([&id(Kind::Service, "s"), &b, &b]);
         assert_eq!(statuses.next().await, b);
-        assert!(statuses.state().waiting.is_empty(), "nothing else differs");
+        assert!(is_empty(&statuses), "nothing else differs");
         statuses.report(&a, Some(json!({"parents": []})));
         assert_eq!(statuses.next().await, a);
         statuses.add_all();
         statuses.report(&a, None);
         assert_eq!(statuses.next().await, b);
-        assert!(statuses.state().waiting.is_empty(), "what is gone");
+        assert!(is_empty(&statuses), "what is gone");
         assert_eq!(statuses.reported(&a), None);
+    }
+
+    #[tokio::test]
+    async fn an_object_that_was_just_written_comes_after_its_pause() {
+        let statuses = Statuses::default();
+        let [a, b] = ["a", "b"].map(|name| id(Kind::HttpRoute, name));
+        let begin = Instant::now();
+        for id in [&a, &b] {
+            statuses.report(id, Some(json!({})));
+        }
+        assert_eq!(statuses.next().await, a);
+        statuses.written(&a);
+        statuses.add([&a]);
+        assert_eq!(statuses.next().await, b);
+        assert_eq!(statuses.next().await, a);
+        assert!(begin.elapsed().as_millis() >= 1000);
     }
 }

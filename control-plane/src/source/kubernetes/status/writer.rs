@@ -171,8 +171,14 @@ impl StatusWriter {
         for _ in 0..ATTEMPTS {
             sleep(self.rate.take(Instant::now())).await;
             let attempt = timeout(TIMEOUT, attempt(&api, &id.key.name, &desired)).await;
-            let Err(error) = attempt.map_err(|_| StatusWriteError::Silent)? else {
-                return Ok(());
+            let error = match attempt.map_err(|_| StatusWriteError::Silent)? {
+                Ok(written) => {
+                    if written {
+                        self.statuses.written(id);
+                    }
+                    return Ok(());
+                }
+                Err(error) => error,
             };
             match code(&error) {
                 Some(CONFLICT) => {}
@@ -182,6 +188,7 @@ impl StatusWriter {
                     return Ok(());
                 }
                 Some(INVALID) => {
+                    self.statuses.written(id);
                     tracing::warn!(object = %id, %error, "the API server rejects its status");
                     return Ok(());
                 }
@@ -211,20 +218,20 @@ async fn deposed(leads: &mut watch::Receiver<bool>) {
     }
 }
 
-/// Reads an object, and patches its status if that differs.
+/// Reads an object, and patches its status if that differs; returns whether it did.
 async fn attempt(
     api: &Api<DynamicObject>,
     name: &str,
     desired: &DesiredStatus<'_>,
-) -> Result<(), kube::Error> {
+) -> Result<bool, kube::Error> {
     let object = api.get(name).await?;
     let status = object.data.get("status").unwrap_or(&Json::Null);
     // The watch will report the change that it belongs to, and queue the object again.
     if desired.is_outdated(status) {
-        return Ok(());
+        return Ok(false);
     }
     let Some(merged) = desired.merge(status, &now()) else {
-        return Ok(());
+        return Ok(false);
     };
     let patch = json!({
         "metadata": {"resourceVersion": object.metadata.resource_version},
@@ -236,7 +243,7 @@ async fn attempt(
     };
     api.patch_status(name, &parameters, &Patch::Merge(patch))
         .await?;
-    Ok(())
+    Ok(true)
 }
 
 /// RFC 3339 in whole seconds, as Kubernetes writes times.
