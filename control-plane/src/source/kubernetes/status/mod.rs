@@ -3,9 +3,11 @@
 //! - [`Statuses`]: the status that each object has, and a queue of objects to compare
 //! - [`document`]: the desired status, merged into the present one (no I/O)
 //! - [`writer`]: patches statuses that differ, while this control plane is the leader
+//! - `failed`: those that could not be written, and when they are tried again (no I/O)
 //! - `rate`: limits the rate of writes; `queue`: the order of writes, and pauses (no I/O)
 
 pub mod document;
+mod failed;
 mod queue;
 mod rate;
 pub mod writer;
