@@ -234,7 +234,7 @@ async fn attempt(
     let object = api.get(name).await?;
     let status = object.data.get("status").unwrap_or(&Json::Null);
     // The watch will report the change that it belongs to, and queue the object again.
-    if desired.is_outdated(status) {
+    if desired.is_outdated(object.metadata.generation) {
         return Ok(false);
     }
     let Some(merged) = desired.merge(status, &now()) else {
