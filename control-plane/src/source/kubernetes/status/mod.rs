@@ -20,6 +20,7 @@ use serde_json::Value as Json;
 use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
+use self::document::UnreadVersion;
 use self::queue::{Popped, StatusQueue};
 use crate::model::{Kind, ObjectId};
 
@@ -53,6 +54,8 @@ struct State {
     waiting: StatusQueue,
     /// Our part of the present status of each object whose status is written.
     reported: HashMap<ObjectId, Arc<Json>>,
+    /// Objects of `reported` whose newest version cannot be read.
+    unread: HashMap<ObjectId, Arc<UnreadVersion>>,
 }
 
 impl Statuses {
@@ -66,6 +69,7 @@ impl Statuses {
         let mut state = self.state();
         let Some(status) = status else {
             state.reported.remove(id);
+            state.unread.remove(id);
             state.waiting.remove(id);
             return;
         };
@@ -80,6 +84,27 @@ impl Statuses {
         }
     }
 
+    /// The newest version of an object that was reported, if it cannot be read.
+    pub fn set_unread(&self, id: &ObjectId, version: Option<UnreadVersion>) {
+        let mut state = self.state();
+        let differs = match version {
+            None => state.unread.remove(id).is_some(),
+            Some(version) => {
+                let differs = state.unread.get(id).is_none_or(|it| **it != version);
+                state.unread.insert(id.clone(), Arc::new(version));
+                differs
+            }
+        };
+        if differs {
+            state.waiting.insert(id.clone());
+            self.0.added.notify_one();
+        }
+    }
+
+    pub fn unread(&self, id: &ObjectId) -> Option<Arc<UnreadVersion>> {
+        self.state().unread.get(id).cloned()
+    }
+
     pub fn reported(&self, id: &ObjectId) -> Option<Arc<Json>> {
         self.state().reported.get(id).cloned()
     }
@@ -88,7 +113,9 @@ impl Statuses {
     /// most, are left out.
     pub fn add<'a>(&self, ids: impl IntoIterator<Item = &'a ObjectId>) {
         let mut state = self.state();
-        let State { waiting, reported } = &mut *state;
+        let State {
+            waiting, reported, ..
+        } = &mut *state;
         let ids = ids.into_iter().filter(|id| reported.contains_key(*id));
         ids.for_each(|id| waiting.insert(id.clone()));
         self.0.added.notify_one();
@@ -97,7 +124,9 @@ impl Statuses {
     /// Queues all objects.
     fn add_all(&self) {
         let mut state = self.state();
-        let State { waiting, reported } = &mut *state;
+        let State {
+            waiting, reported, ..
+        } = &mut *state;
         reported.keys().for_each(|id| waiting.insert(id.clone()));
         self.0.added.notify_one();
     }
@@ -129,6 +158,7 @@ mod tests {
 
     use super::*;
     use crate::model::Key;
+    use crate::model::mesh::change::ClusterDetails;
 
     fn id(kind: Kind, name: &str) -> ObjectId {
         let key = Key::new("n", name);
@@ -174,5 +204,35 @@ mod tests {
         assert_eq!(statuses.next().await, b);
         assert_eq!(statuses.next().await, a);
         assert!(begin.elapsed().as_millis() >= 1000);
+    }
+
+    #[tokio::test]
+    async fn a_version_that_cannot_be_read_is_queued_once() {
+        let statuses = Statuses::default();
+        let a = id(Kind::HttpRoute, "a");
+        let version = |generation| {
+            let details = ClusterDetails {
+                generation: Some(generation),
+                ..ClusterDetails::default()
+            };
+            Some(UnreadVersion::new(&details))
+        };
+        statuses.report(&a, Some(json!({})));
+        assert_eq!(statuses.next().await, a);
+        for generation in [1, 2] {
+            statuses.set_unread(&a, version(generation));
+            assert_eq!(statuses.next().await, a);
+            statuses.set_unread(&a, version(generation));
+            assert!(is_empty(&statuses));
+        }
+        assert_eq!(statuses.unread(&a).as_deref(), version(2).as_ref());
+        statuses.set_unread(&a, None);
+        assert_eq!(statuses.unread(&a), None);
+        assert_eq!(statuses.next().await, a);
+        statuses.set_unread(&a, None);
+        assert!(is_empty(&statuses));
+        statuses.set_unread(&a, version(3));
+        statuses.report(&a, None);
+        assert_eq!(statuses.unread(&a), None, "it is deleted");
     }
 }

@@ -152,14 +152,18 @@ impl StatusWriter {
 
     /// Writes the status of an object if it differs.
     async fn write(&mut self, id: &ObjectId) -> Result<(), StatusWriteError> {
-        let (Some(status), Some(reported)) = ((self.lookup)(id), self.statuses.reported(id)) else {
+        let Some(reported) = self.statuses.reported(id) else {
             return Ok(());
         };
-        // The model has a Pod of this name in place of the Workload.
-        if !status.origin.is_of(id.kind.name()) {
-            return Ok(());
-        }
-        let desired = DesiredStatus::of(&status);
+        let (unread, status) = (self.statuses.unread(id), (self.lookup)(id));
+        let desired = match (&unread, &status) {
+            (Some(version), _) => DesiredStatus::of_unread(id.kind, version),
+            (None, Some(status)) if status.origin.is_of(id.kind.name()) => {
+                DesiredStatus::of(status)
+            }
+            // Or the model has a Pod of this name in place of the Workload.
+            (None, _) => return Ok(()),
+        };
         if desired.merge(&reported, &now()).is_none() {
             return Ok(());
         }
