@@ -204,9 +204,10 @@ impl Repair<'_> {
             return gone.then_some(Repaired::RuleDropped);
         }
         if rest.starts_with(".filters") {
-            self.node.remove(&format!("{rule}.backendRefs"));
-            let gone = self.node.remove(&format!("{rule}.filters"));
-            return gone.then_some(Repaired::RuleFails);
+            // The filters of an only backend count as the rule's, which may have none itself.
+            let backends = self.node.remove(&format!("{rule}.backendRefs"));
+            let filters = self.node.remove(&format!("{rule}.filters"));
+            return (backends || filters).then_some(Repaired::RuleFails);
         }
         if let Some((index, _)) = element(rest, ".backendRefs") {
             let spoilt = self.spoil_backend(&format!("{rule}.backendRefs[{index}]"));
@@ -494,6 +495,25 @@ mod tests {
                 "spec.rules[2].sessionPersistence"
             ]
         );
+    }
+
+    #[test]
+    fn a_filter_of_an_only_backend_fails_its_rule_and_no_other() {
+        let redirect = json!([{"type": "RequestRedirect", "requestRedirect": {"port": 81}}]);
+        let cut = json!([{"type": "URLRewrite", "urlRewrite": {
+            "path": {"type": "ReplacePrefixMatch", "replacePrefixMatch": "/"}
+        }}]);
+        let backend = json!([{"name": "a", "port": 80, "filters": cut}]);
+        let exact = json!([{"path": {"type": "Exact", "value": "/a"}}]);
+        let (it, left_out) = route(json!([
+            {"matches": exact, "backendRefs": backend},
+            {"filters": redirect, "backendRefs": backend},
+            {"backendRefs": [{"name": "b", "port": 80}]},
+        ]));
+        let backends: Vec<_> = it.rules.iter().map(|rule| rule.backends.len()).collect();
+        assert_eq!(backends, [0, 0, 1]);
+        assert!(it.rules[0].filters.rewrite.is_none());
+        assert_eq!(left_out, ["spec.rules[0].filters", "spec.rules[1].filters"]);
     }
 
     #[test]

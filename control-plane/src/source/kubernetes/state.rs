@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::kinds::WatchedKind;
 use super::status::Statuses;
+use super::status::document::UnreadVersion;
 use super::watch::{Decoded, Event};
 use crate::model::manifest::object::Key;
 use crate::model::manifest::workload::{Locality, Workload};
@@ -155,6 +156,8 @@ impl ClusterState {
                 self.note(kind, &id, &details.left_out, object.is_some());
                 if let Some(status) = status {
                     self.statuses.report(&id, Some(status));
+                    let unread = object.is_none().then(|| UnreadVersion::new(&details));
+                    self.statuses.set_unread(&id, unread);
                 }
                 // An object that is invalid as a whole stays in service as it was last.
                 if let Some(object) = object {
@@ -478,6 +481,27 @@ mod tests {
         );
         state.take_in(Event::Gone(SERVICES, Key::new("n", "a")));
         assert_eq!(state.report().errors, Some(Vec::new()));
+    }
+
+    #[test]
+    fn the_status_of_an_object_says_whether_its_newest_version_is_read() {
+        let mut state = ClusterState::default();
+        let id = ObjectId {
+            kind: Kind::BackendPolicy,
+            key: Key::new("n", "p"),
+        };
+        let policy = |spec: &str| {
+            let mut event = manifest(Kind::BackendPolicy, "p", spec);
+            if let Event::Set(_, _, Decoded::Manifest { status, .. }) = &mut event {
+                *status = Some(serde_json::json!({}));
+            }
+            event
+        };
+        let valid = r#"{"targetRefs": [{"group": "", "kind": "Service", "name": "s"}], "connectTimeout": "1s"}"#;
+        for (spec, is_read) in [(valid, true), ("3", false), (valid, true)] {
+            state.take_in(policy(spec));
+            assert_eq!(state.statuses.unread(&id).is_none(), is_read, "{spec}");
+        }
     }
 
     /// Between two lists a pod may be deleted and made again elsewhere, under its name.

@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// A status that is written again and again waits up to a minute.
+const TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A control plane's source, model and writer of statuses.
 struct ControlPlane {

@@ -10,6 +10,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::model::Kind;
 use crate::model::manifest::route::Parent;
+use crate::model::mesh::change::{ClusterDetails, LeftOut};
 use crate::model::mesh::status::{Condition, ObjectStatus, fields_left_out};
 
 /// `controllerName` of our entries.
@@ -33,6 +34,33 @@ enum Content<'a> {
     Parents(Vec<(Json, &'a [Condition])>),
     /// `status.conditions`
     Conditions(Vec<Cow<'a, Condition>>),
+    /// `status.parents`: the one condition at each parent that has an entry of ours.
+    EachParent(Condition),
+}
+
+/// A version of an object that cannot be read as a whole.
+#[derive(Debug, PartialEq, Eq)]
+pub struct UnreadVersion {
+    generation: Option<i64>,
+    /// For people.
+    message: String,
+}
+
+impl UnreadVersion {
+    pub fn new(details: &ClusterDetails) -> Self {
+        let part = |LeftOut { field, .. }: &LeftOut| match field.path.is_empty() {
+            true => field.message.clone(),
+            false => format!("{}: {}", field.path, field.message),
+        };
+        let parts: Vec<String> = details.left_out.iter().map(part).collect();
+        UnreadVersion {
+            generation: details.generation,
+            message: format!(
+                "it cannot be read, its last valid version, if any, stays in force: {}",
+                parts.join("; ")
+            ),
+        }
+    }
 }
 
 impl<'a> DesiredStatus<'a> {
@@ -55,6 +83,20 @@ impl<'a> DesiredStatus<'a> {
         }
     }
 
+    /// Of a version that cannot be read. The parents of such a route are those that have an entry: there
+    /// is none if no version of it was ever read.
+    pub fn of_unread(kind: Kind, version: &UnreadVersion) -> Self {
+        let condition = Condition::no("Accepted", "Invalid", version.message.clone());
+        let content = match kind {
+            Kind::HttpRoute | Kind::GrpcRoute => Content::EachParent(condition),
+            _ => Content::Conditions(vec![Cow::Owned(condition)]),
+        };
+        DesiredStatus {
+            generation: version.generation,
+            content,
+        }
+    }
+
     /// The merge patch for a status; `None`: it is as desired. `now`: RFC 3339.
     pub fn merge(&self, status: &Json, now: &str) -> Option<Json> {
         let (field, merged) = match &self.content {
@@ -67,26 +109,20 @@ impl<'a> DesiredStatus<'a> {
                 let existing = list(status, "conditions");
                 ("conditions", self.conditions(existing, &desired, now))
             }
+            Content::EachParent(condition) => {
+                let existing = list(status, "parents");
+                ("parents", self.each_parent(existing, condition, now))
+            }
         };
         let differs = merged.as_slice() != list(status, field);
         differs.then(|| json!({ field: merged }))
     }
 
-    /// Whether a status has a later `observedGeneration`: our copy of the object is out of date.
-    pub fn is_outdated(&self, status: &Json) -> bool {
-        let conditions: Vec<&Json> = match &self.content {
-            Content::Parents(_) => list(status, "parents")
-                .iter()
-                .filter(|entry| is_ours(entry))
-                .flat_map(|entry| list(entry, "conditions"))
-                .collect(),
-            Content::Conditions(_) => list(status, "conditions").iter().collect(),
-        };
-        let ours = conditions
-            .into_iter()
-            .filter(|it| is_our_type(text(it, "type")));
-        let observed = ours.filter_map(|it| it.get("observedGeneration")?.as_i64());
-        observed.max() > self.generation
+    /// Whether an object has a later `metadata.generation`: our copy of it is out of date. What its
+    /// status says of generations does not count, as others may write that.
+    pub fn is_outdated(&self, generation: Option<i64>) -> bool {
+        let both = generation.zip(self.generation);
+        both.is_some_and(|(present, read)| present > read)
     }
 
     fn parents(&self, existing: &[Json], desired: &[(Json, &[Condition])], now: &str) -> Vec<Json> {
@@ -109,6 +145,17 @@ impl<'a> DesiredStatus<'a> {
             merged.push(self.entry(&[], parent, conditions, now));
         }
         merged
+    }
+
+    fn each_parent(&self, existing: &[Json], condition: &Condition, now: &str) -> Vec<Json> {
+        let merged = existing.iter().map(|entry| match entry.get("parentRef") {
+            Some(parent) if is_ours(entry) => {
+                let condition = std::slice::from_ref(condition);
+                self.entry(list(entry, "conditions"), parent, condition, now)
+            }
+            _ => entry.clone(),
+        });
+        merged.collect()
     }
 
     fn entry(&self, existing: &[Json], parent: &Json, desired: &[Condition], now: &str) -> Json {
@@ -230,7 +277,7 @@ mod tests {
 
     use super::*;
     use crate::model::manifest::object::FieldError;
-    use crate::model::mesh::change::{ClusterDetails, LeftOut, LeftOutEffect, Origin};
+    use crate::model::mesh::change::{LeftOutEffect, Origin};
     use crate::model::mesh::status::ParentStatus;
     use crate::model::{Key, ObjectId};
 
@@ -333,14 +380,63 @@ mod tests {
     }
 
     #[test]
-    fn a_status_of_a_later_generation_is_not_overwritten() {
-        let desired = |generation| route(generation, &[("s", vec![Condition::accepted()])]);
-        let written = DesiredStatus::of(&desired(3))
-            .merge(&Json::Null, NOW)
-            .unwrap();
-        assert!(DesiredStatus::of(&desired(2)).is_outdated(&written));
-        assert!(!DesiredStatus::of(&desired(3)).is_outdated(&written));
-        assert!(!DesiredStatus::of(&desired(4)).is_outdated(&written));
+    fn an_object_of_a_later_generation_is_left_alone() {
+        let route = route(3, &[("s", vec![Condition::accepted()])]);
+        let desired = DesiredStatus::of(&route);
+        assert!(desired.is_outdated(Some(4)));
+        assert!(!desired.is_outdated(Some(3)));
+        assert!(!desired.is_outdated(None));
+    }
+
+    #[test]
+    fn a_generation_that_another_writes_into_our_entry_is_corrected() {
+        let entry = |generation| {
+            json!({"parents": [{
+                "controllerName": CONTROLLER, "parentRef": of_service("s"),
+                "conditions": [is("Accepted", "True", THEN, generation)],
+            }]})
+        };
+        let route = route(3, &[("s", vec![Condition::accepted()])]);
+        let merged = DesiredStatus::of(&route).merge(&entry(1 << 62), NOW);
+        assert_eq!(merged, Some(entry(3)));
+    }
+
+    #[test]
+    fn a_version_that_cannot_be_read_is_not_accepted() {
+        let part = LeftOut {
+            field: FieldError::new("spec.rules", "no list"),
+            effect: LeftOutEffect::Unused,
+        };
+        let version = UnreadVersion::new(&ClusterDetails {
+            generation: Some(2),
+            left_out: vec![part],
+        });
+        let foreign = json!({"controllerName": "other/c", "parentRef": {"name": "gateway"}, "conditions": []});
+        let existing = json!({"parents": [foreign, {
+            "controllerName": CONTROLLER, "parentRef": of_service("s"),
+            "conditions": [is("Accepted", "True", THEN, 1), is("ResolvedRefs", "True", THEN, 1)],
+        }]});
+        let desired = DesiredStatus::of_unread(Kind::HttpRoute, &version);
+        let merged = desired.merge(&existing, NOW).unwrap();
+        let [other, ours] = list(&merged, "parents") else {
+            panic!("{merged}")
+        };
+        assert_eq!(*other, foreign);
+        assert_eq!(ours["parentRef"], of_service("s"));
+        let [accepted] = list(ours, "conditions") else {
+            panic!("{ours}")
+        };
+        assert_eq!(accepted["status"], "False");
+        assert_eq!(accepted["reason"], "Invalid");
+        assert_eq!(accepted["observedGeneration"], 2);
+        let message = text(accepted, "message");
+        assert!(message.ends_with("spec.rules: no list"), "{message}");
+        assert_eq!(desired.merge(&merged, "later"), None, "it says all of it");
+        assert_eq!(desired.merge(&Json::Null, NOW), None, "no parent is known");
+
+        let desired = DesiredStatus::of_unread(Kind::MeshPolicy, &version);
+        let merged = desired.merge(&Json::Null, NOW).unwrap();
+        assert_eq!(list(&merged, "conditions"), [accepted.clone()]);
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //! only where the present status differs. Each write has the resourceVersion of a read just before, so
 //! that it conflicts with a concurrent write of another controller, and overwrites none.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 use super::Statuses;
 use super::document::DesiredStatus;
+use super::failed::FailedStatuses;
 use super::rate::TokenBucket;
 use crate::model::mesh::status::ObjectStatus;
 use crate::model::{Kind, ObjectId};
@@ -32,9 +34,6 @@ const PER_SECOND: u32 = 20;
 const ATTEMPTS: usize = 5;
 /// For a response of the API server.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Back-off after a failure: first and longest pause.
-const PAUSE: Duration = Duration::from_secs(1);
-const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 /// HTTP status codes.
 const FORBIDDEN: u16 = 403;
@@ -45,10 +44,11 @@ const INVALID: u16 = 422;
 /// The status of an object in the newest state of the mesh.
 pub type StatusLookup = Box<dyn Fn(&ObjectId) -> Option<Arc<ObjectStatus>> + Send + Sync>;
 
-/// Why a status was not written.
+/// Why a status was not written. The text does not name the object, so that it is the same for all
+/// that fail for the same reason.
 #[derive(Debug, thiserror::Error)]
 pub enum StatusWriteError {
-    #[error("{advice}: {source}")]
+    #[error("{advice} ({})", answer(.source))]
     Api {
         advice: &'static str,
         source: Box<kube::Error>,
@@ -71,6 +71,14 @@ impl From<kube::Error> for StatusWriteError {
             advice,
             source: Box::new(source),
         }
+    }
+}
+
+/// An error without the API server's message, which names the object.
+fn answer(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} {}", status.code, status.reason),
+        other => other.to_string(),
     }
 }
 
@@ -121,30 +129,22 @@ impl StatusWriter {
 
     /// Never ends.
     async fn write_all(&mut self) {
-        let mut failed = BTreeSet::new();
-        let mut pause = PAUSE;
-        let mut again = tokio::time::Instant::now();
+        let mut failed = FailedStatuses::new();
         loop {
             let id = tokio::select! {
                 id = self.statuses.next() => id,
-                () = sleep_until(again), if !failed.is_empty() => {
-                    self.statuses.add(&std::mem::take(&mut failed));
+                () = until(failed.again()) => {
+                    let exists = |id: &ObjectId| self.statuses.reported(id).is_some();
+                    self.statuses.add(failed.retry(exists));
                     continue;
                 }
             };
             match self.write(&id).await {
-                Ok(()) => {
-                    if failed.is_empty() {
-                        pause = PAUSE;
-                    }
-                }
+                Ok(()) => failed.succeeded(&id),
                 Err(error) => {
-                    tracing::warn!(object = %id, %error, "its status could not be written; will be tried again");
-                    if failed.is_empty() {
-                        again = tokio::time::Instant::now() + pause;
-                        pause = (pause * 2).min(MAX_PAUSE);
-                    }
-                    failed.insert(id);
+                    let source = error.source();
+                    tracing::debug!(object = %id, %error, source, "its status was not written");
+                    failed.failed(id, &error, Instant::now());
                 }
             }
         }
@@ -152,14 +152,18 @@ impl StatusWriter {
 
     /// Writes the status of an object if it differs.
     async fn write(&mut self, id: &ObjectId) -> Result<(), StatusWriteError> {
-        let (Some(status), Some(reported)) = ((self.lookup)(id), self.statuses.reported(id)) else {
+        let Some(reported) = self.statuses.reported(id) else {
             return Ok(());
         };
-        // The model has a Pod of this name in place of the Workload.
-        if !status.origin.is_of(id.kind.name()) {
-            return Ok(());
-        }
-        let desired = DesiredStatus::of(&status);
+        let (unread, status) = (self.statuses.unread(id), (self.lookup)(id));
+        let desired = match (&unread, &status) {
+            (Some(version), _) => DesiredStatus::of_unread(id.kind, version),
+            (None, Some(status)) if status.origin.is_of(id.kind.name()) => {
+                DesiredStatus::of(status)
+            }
+            // Or the model has a Pod of this name in place of the Workload.
+            (None, _) => return Ok(()),
+        };
         if desired.merge(&reported, &now()).is_none() {
             return Ok(());
         }
@@ -171,8 +175,14 @@ impl StatusWriter {
         for _ in 0..ATTEMPTS {
             sleep(self.rate.take(Instant::now())).await;
             let attempt = timeout(TIMEOUT, attempt(&api, &id.key.name, &desired)).await;
-            let Err(error) = attempt.map_err(|_| StatusWriteError::Silent)? else {
-                return Ok(());
+            let error = match attempt.map_err(|_| StatusWriteError::Silent)? {
+                Ok(written) => {
+                    if written {
+                        self.statuses.written(id);
+                    }
+                    return Ok(());
+                }
+                Err(error) => error,
             };
             match code(&error) {
                 Some(CONFLICT) => {}
@@ -182,6 +192,7 @@ impl StatusWriter {
                     return Ok(());
                 }
                 Some(INVALID) => {
+                    self.statuses.written(id);
                     tracing::warn!(object = %id, %error, "the API server rejects its status");
                     return Ok(());
                 }
@@ -204,6 +215,13 @@ impl StatusWriter {
     }
 }
 
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Returns when this control plane is not the leader any more.
 async fn deposed(leads: &mut watch::Receiver<bool>) {
     if leads.wait_for(|leads| !*leads).await.is_err() {
@@ -211,20 +229,20 @@ async fn deposed(leads: &mut watch::Receiver<bool>) {
     }
 }
 
-/// Reads an object, and patches its status if that differs.
+/// Reads an object, and patches its status if that differs; returns whether it did.
 async fn attempt(
     api: &Api<DynamicObject>,
     name: &str,
     desired: &DesiredStatus<'_>,
-) -> Result<(), kube::Error> {
+) -> Result<bool, kube::Error> {
     let object = api.get(name).await?;
     let status = object.data.get("status").unwrap_or(&Json::Null);
     // The watch will report the change that it belongs to, and queue the object again.
-    if desired.is_outdated(status) {
-        return Ok(());
+    if desired.is_outdated(object.metadata.generation) {
+        return Ok(false);
     }
     let Some(merged) = desired.merge(status, &now()) else {
-        return Ok(());
+        return Ok(false);
     };
     let patch = json!({
         "metadata": {"resourceVersion": object.metadata.resource_version},
@@ -236,7 +254,7 @@ async fn attempt(
     };
     api.patch_status(name, &parameters, &Patch::Merge(patch))
         .await?;
-    Ok(())
+    Ok(true)
 }
 
 /// RFC 3339 in whole seconds, as Kubernetes writes times.
@@ -244,4 +262,23 @@ fn now() -> String {
     let now = OffsetDateTime::now_utc();
     let whole = now.replace_nanosecond(0).unwrap_or(now);
     whole.format(&Rfc3339).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_missing_right_has_one_text_for_all_objects() {
+        let error = |name: &str| {
+            let message = format!("httproutes \"{name}\" is forbidden: User \"u\" cannot patch");
+            let status = Status::failure(&message, "Forbidden").with_code(FORBIDDEN);
+            StatusWriteError::from(kube::Error::Api(Box::new(status)))
+        };
+        let text = error("a").to_string();
+        assert!(text.ends_with("patch its status (403 Forbidden)"), "{text}");
+        assert_eq!(text, error("b").to_string());
+    }
 }
