@@ -436,7 +436,7 @@ mod tests {
 
         let desired = DesiredStatus::of_unread(Kind::MeshPolicy, &version);
         let merged = desired.merge(&Json::Null, NOW).unwrap();
-        assert_eq!(list(&merged, "conditions"), [accepted.clone()]);
+        assert_eq!(list(&merged, "conditions"), std::slice::from_ref(accepted));
     }
 
     #[test]
