@@ -4,13 +4,11 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"sort"
 	"strings"
@@ -22,7 +20,7 @@ import (
 	pb "sigs.k8s.io/gateway-api-conformance-images/echo-basic/grpcechoserver"
 )
 
-// What is asked for on the command line. Names of headers are sent as they are written.
+// call is what is asked for on the command line. Names of headers are sent as they are written.
 type call struct {
 	url     *url.URL
 	method  string
@@ -37,7 +35,7 @@ type answer struct {
 	body    []string
 }
 
-func request(arguments []string) error {
+func request(arguments []string, to io.Writer) error {
 	flags := flag.NewFlagSet("client", flag.ContinueOnError)
 	method := flags.String("method", http.MethodGet, "of HTTP")
 	count := flags.Int("count", 1, "number of requests")
@@ -79,7 +77,9 @@ func request(arguments []string) error {
 		if err != nil {
 			return err
 		}
-		print(number, target, received)
+		if err := print(to, number, target, received); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -171,16 +171,12 @@ func lines(from io.Reader) ([]string, error) {
 	for scanner.Scan() {
 		all = append(all, scanner.Text())
 	}
-	if err := scanner.Err(); err != nil && !errors.Is(err, io.EOF) {
-		return nil, err
-	}
-	return all, nil
+	return all, scanner.Err()
 }
 
 // print ends with a blank line, so a body's own blank lines are left out.
-func print(number int, target *url.URL, received *answer) {
-	out := bufio.NewWriter(os.Stdout)
-	defer out.Flush()
+func print(to io.Writer, number int, target *url.URL, received *answer) error {
+	out := bufio.NewWriter(to)
 	fmt.Fprintf(out, "[%d] Url=%s\n[%d] StatusCode=%d\n", number, target, number, received.status)
 	for _, key := range keys(received.headers) {
 		for _, value := range received.headers[key] {
@@ -191,6 +187,7 @@ func print(number int, target *url.URL, received *answer) {
 		fmt.Fprintf(out, "[%d body] %s\n", number, line)
 	}
 	fmt.Fprintln(out)
+	return out.Flush()
 }
 
 func keys(headers map[string][]string) []string {

@@ -23,11 +23,13 @@ import (
 
 func main() {
 	program := filepath.Base(os.Args[0])
-	run := serve
+	var err error
 	if program == "client" {
-		run = request
+		err = request(os.Args[1:], os.Stdout)
+	} else {
+		err = serve(os.Args[1:])
 	}
-	if err := run(os.Args[1:]); err != nil {
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "%s: %v\n", program, err)
 		os.Exit(1)
 	}
