@@ -7,7 +7,8 @@
 #   apiserver controller-manager scheduler proxy kubelet kubectl   Kubernetes
 #   coredns helm helm3       CoreDNS; Helm 4 and 3
 #   gateway-api              the CRDs, as YAML: folders standard and experimental
-#   images                   OCI archives: pause, coredns, and app, the program of the tests' pods
+#   images                   OCI archives: pause, coredns, app (the program of the tests' pods), echo (the suite's)
+#   conformance              the Gateway API's suite, a program
 #
 #   ANYAM_KUBE_CACHE   default $XDG_CACHE_HOME/anyam-kube, ~/.cache/anyam-kube. Its folder `go` (some
 #                      8 GB of sources and objects) only makes the next build quicker.
@@ -15,7 +16,7 @@
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib/settings.sh"
 
-ALL=(apiserver kubectl controller-manager scheduler proxy kubelet coredns helm helm3 gateway-api images)
+ALL=(apiserver kubectl controller-manager scheduler proxy kubelet coredns helm helm3 gateway-api images conformance)
 
 if [ "${1:-}" = --where ]; then
   component "${2:-}"
@@ -99,15 +100,36 @@ images() {
   folder=$(component images)
   mkdir -p "$(dirname "$folder")"
   work=$(mktemp -d "$CACHE/images.XXXXXX")
-  (cd "$KUBE_HOME/app" && "$go" vet . && "$go" build -ldflags "-s -w" -o "$work/app" .)
+  ours app "$work/app" build
+  ours echo "$work/echo" build
+  # The suite believes what its client prints.
+  (cd "$KUBE_HOME/echo" && "$go" test -mod=readonly .)
   local image=("$KUBE_HOME/image.py" --output)
   "${image[@]}" "$work/pause.tar" --name localhost/anyam-test/pause:1 --entrypoint /app,pause --user 65532 "$work/app=/app"
   "${image[@]}" "$work/coredns.tar" --name "localhost/anyam-test/coredns:$COREDNS" --entrypoint /coredns --user 65532 \
     "$(binary coredns)=/coredns"
   "${image[@]}" "$work/app.tar" --name localhost/anyam-test/app:1 --entrypoint /app --user 65532 "$work/app=/app" \
     --with-libraries "$(command -v nft || fail "nft is missing. Run: tests/prerequisites.sh kube")=/usr/sbin/nft"
+  # Under the name that the suite's manifests give.
+  "${image[@]}" "$work/echo.tar" --name registry.k8s.io/gateway-api/conformance/echo-advanced:v0.1.0 \
+    --entrypoint /usr/bin/server --user 65532 "$work/echo=/usr/bin/server" link:server=/usr/bin/client
   rm -rf "$folder"
   mv "$work" "$folder"
+}
+
+# ours MODULE OUTPUT COMMAND…: checks and builds a Go module of this tree, with what its go.sum has.
+ours() {
+  (cd "$KUBE_HOME/$1" && "$go" vet -mod=readonly . && "$go" "${@:3}" -mod=readonly -ldflags "-s -w" -o "$2" .)
+}
+
+conformance() {
+  local folder
+  folder=$(component conformance)
+  grep -qF "sigs.k8s.io/gateway-api/conformance v$GATEWAY_API" "$KUBE_HOME/conformance/go.mod" ||
+    fail "tests/kube/conformance/go.mod requires another version of the Gateway API than tests/kube/versions ($GATEWAY_API); the suite accepts its own CRDs only"
+  mkdir -p "$folder"
+  ours conformance "$folder/conformance.new" test -c
+  mv "$folder/conformance.new" "$folder/conformance"
 }
 
 # The version that `helm template` shows to charts, which would else be one of years ago. Helm 4 takes
@@ -136,6 +158,7 @@ build() {
     helm3) program helm3 helm.sh/helm/v3 "$HELM3" helm.sh/helm/v3/cmd/helm "-X helm.sh/helm/v3/internal/version.version=v$HELM3 -X helm.sh/helm/v3/internal/version.gitTreeState=clean $(helm3_capabilities)" ;;
     gateway-api) gateway_api ;;
     images) images ;;
+    conformance) conformance ;;
   esac
 }
 

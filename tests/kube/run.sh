@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # `make test-kube`: the tests on a real Kubernetes, every stage with its time. Stops at the first
 # that fails.
-#   run.sh           those of an API server alone, then those of a cluster with a node
-#   run.sh api|node  one part
+#   run.sh           those of an API server alone, those of a cluster with a node, then the Gateway API's
+#   run.sh api|node|conformance    one part
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -10,26 +10,37 @@ cd "$(dirname "$0")/../.."
 
 part=${1:-all}
 case $part in
-  all | api | node) ;;
-  *) echo "error: run.sh $part: there are the parts api and node" >&2; exit 1 ;;
+  all | api | node | conformance) ;;
+  *) echo "error: run.sh $part: there are the parts api, node and conformance" >&2; exit 1 ;;
 esac
+runs() { [ "$part" = all ] || [ "$part" = "$1" ]; }
 cluster() { ANYAM_KUBE_NAME=test-$$ ANYAM_KUBE_OWNER=$$ tests/kube/cluster.sh "$@"; }
 
 export CARGO_TERM_COLOR=never
 stage prerequisites tests/prerequisites.sh root kube
 stage "build" cargo build --locked --workspace --bins
-if [ $part != node ]; then
+if runs api; then
   stage "Kubernetes: the API server, Helm" tests/kube/build.sh apiserver kubectl controller-manager gateway-api helm helm3
   stage "tests on an API server" cargo test --locked -p anyam-tests-kube --no-fail-fast \
     --lib --test api --test chart --test control --test install
 fi
-if [ $part != api ]; then
-  stage "Kubernetes: a node" tests/kube/build.sh
+if runs node || runs conformance; then
+  stage "Kubernetes: a node" tests/kube/build.sh apiserver kubectl controller-manager scheduler proxy kubelet \
+    coredns gateway-api helm images
   # The quick builds: what is tested is what they do, not how fast.
   stage images deploy/images/build.sh --registry localhost --binaries target/debug
   trap 'cluster down' EXIT
+fi
+if runs node; then
   stage "a cluster with a node" cluster up
   stage "tests on a cluster" cluster exec cargo test --locked -p anyam-tests-kube --no-fail-fast --test node
+  # The next part has one without what these tests made.
+  cluster down
+fi
+if runs conformance; then
+  stage "the Gateway API's suite" tests/kube/build.sh conformance
+  stage "a cluster with a node" cluster up
+  stage "conformance to the Gateway API" cluster exec tests/kube/conformance.sh
 fi
 
 stage_times

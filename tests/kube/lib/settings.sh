@@ -33,7 +33,8 @@ component() {
     helm3) echo "$CACHE/helm3/$HELM3" ;;
     gateway-api) echo "$CACHE/gateway-api/$GATEWAY_API" ;;
     # Built again when their source or their builder changes.
-    images) echo "$CACHE/images/coredns-$COREDNS-$(version_of "$KUBE_HOME"/app/*.go "$KUBE_HOME/app/go.mod" "$KUBE_HOME/image.py" "$KUBE_HOME/build.sh")" ;;
+    images) echo "$CACHE/images/coredns-$COREDNS-$(version_of "$KUBE_HOME"/{app,echo}/*.{go,mod} "$KUBE_HOME/echo/go.sum" "$KUBE_HOME/image.py" "$KUBE_HOME/build.sh")" ;;
+    conformance) echo "$CACHE/conformance/$GATEWAY_API-$(version_of "$KUBE_HOME"/conformance/*)" ;;
     *) fail "tests/kube: no component is called $1" ;;
   esac
 }
