@@ -11,6 +11,7 @@ export PATH="$PWD/.cache/venv/bin:$PATH"
 ANYAM_ENVOY=$(command -v envoy) || { echo "error: the Envoy wheel brought no envoy" >&2; exit 1; }
 export ANYAM_ENVOY
 
+stage fetch cargo fetch --locked
 stage fmt cargo fmt --all --check
 stage "deny (bans, licenses, sources)" cargo deny --locked --log-level error check --hide-inclusion-graph bans licenses sources
 stage clippy cargo clippy --locked --workspace --all-targets -- -D warnings

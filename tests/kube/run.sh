@@ -18,6 +18,7 @@ cluster() { ANYAM_KUBE_NAME=test-$$ ANYAM_KUBE_OWNER=$$ tests/kube/cluster.sh "$
 
 export CARGO_TERM_COLOR=never
 stage prerequisites tests/prerequisites.sh root kube
+stage fetch cargo fetch --locked
 stage "build" cargo build --locked --workspace --bins
 if runs api; then
   stage "Kubernetes: the API server, Helm" tests/kube/build.sh apiserver kubectl controller-manager gateway-api helm helm3
