@@ -36,8 +36,8 @@ impl Release {
         output.stdout
     }
 
-    /// Objects with our label, by kind and name.
-    fn ours(&self) -> BTreeSet<String> {
+    /// Objects with our label, by kind and name. An error: a kind was deleted meanwhile.
+    fn ours(&self) -> Result<BTreeSet<String>, Output> {
         let kinds = self
             .server
             .kubectl(&["api-resources", "--verbs=list", "-o", "name"]);
@@ -48,17 +48,17 @@ impl Release {
         let kinds = kinds.join(",");
         let found = self
             .server
-            .kubectl(&["get", &kinds, "-A", "-l", OURS, "-o", "name"]);
-        found.lines().map(str::to_owned).collect()
+            .try_kubectl(&["get", &kinds, "-A", "-l", OURS, "-o", "name"]);
+        match found.status {
+            Some(0) => Ok(found.stdout.lines().map(str::to_owned).collect()),
+            _ => Err(found),
+        }
     }
 
     async fn left(&self, expected: &BTreeSet<String>) {
-        until("the rest to be gone", TIMEOUT, async || {
-            let left = self.ours();
-            match left == *expected {
-                true => Ok(()),
-                false => Err(format!("{left:?}")),
-            }
+        until("the rest to be gone", TIMEOUT, async || match self.ours() {
+            Ok(left) if left == *expected => Ok(()),
+            other => Err(format!("{other:?}")),
         })
         .await;
     }
@@ -101,7 +101,7 @@ async fn lives(version: HelmVersion) {
     assert!(notes.contains("mesh.anyam.dev/inject=enabled"), "{notes}");
     assert!(notes.contains("no Gateway API"), "{notes}");
     release.pods(2).await;
-    let installed = release.ours();
+    let installed = release.ours().unwrap();
     assert!(installed.is_superset(&definitions()), "{installed:?}");
     let established = [
         "wait",
