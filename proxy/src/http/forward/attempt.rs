@@ -19,7 +19,7 @@ use crate::http::h1::ResponseInfo;
 use crate::http::pool::{CheckoutTarget, Lease};
 use crate::http::request::deadline::Deadlines;
 use crate::http::request::error::Failure;
-use crate::http::request::headers;
+use crate::http::request::response;
 use crate::http::request::stream_info::StreamInfo;
 use crate::message::head::HeaderId;
 use crate::metrics::ResponseFlags;
@@ -114,7 +114,7 @@ impl<'a, 'd> Attempts<'a, 'd> {
             let outcome = self.once(retries.avoids_previous()).await;
             let (outcome, again) = match outcome {
                 Ok(answer) => {
-                    headers::sanitise_response(self.info);
+                    response::sanitise(self.info);
                     let head = Ok(&*self.info.response);
                     let again = retries.after(head, self.upload.pump.can_replay(), &limits);
                     (Ok(answer), again)

@@ -12,6 +12,7 @@ use super::error::Failure;
 use super::headers::{self, HeadSide};
 use super::local_reply;
 use super::local_reply::Reply;
+use super::response;
 use super::stream_info::{AuthorisedHead, StreamInfo};
 use super::{plan, redirect, rewrite, target};
 use crate::config::route::{Action, Route, RouteAction};
@@ -298,7 +299,7 @@ impl Exchange<'_, '_> {
         let (mut answer, permit) = attempts.run().await?;
 
         let length =
-            headers::finish_upstream(attempts.info, &answer.framing, weighted, &conn.worker.date);
+            response::finish_upstream(attempts.info, &answer.framing, weighted, &conn.worker.date);
         self.started = true;
         let close = self.close || answer.framing.tunnel || must_end(conn, attempts.down);
         attempts.down.head(&attempts.info.response, length, close)?;
@@ -319,12 +320,12 @@ impl Exchange<'_, '_> {
     /// Sends a response made here.
     async fn reply(&mut self, reply: Reply) -> Result<(), Failure> {
         filter::on_response(&mut self.info);
-        headers::finish_response(&mut self.info, &self.conn.worker.date);
+        response::finish_response(&mut self.info, &self.conn.worker.date);
         self.started = true;
         let Reply { body } = reply;
         let length = match body.len() as u64 {
             0 => BodyLength::None,
-            _ if headers::is_bodiless(&self.info) => BodyLength::None,
+            _ if response::is_bodiless(&self.info) => BodyLength::None,
             length => BodyLength::Known(length),
         };
         let close = self.close || must_end(self.conn, self.down);

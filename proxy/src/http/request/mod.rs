@@ -1,6 +1,6 @@
 //! A request's life, step by step (`handle`).
 //!
-//! - `headers` (sanitised, edited) with `client_cert` and `request_id`; `target`: path and
+//! - `headers` (sanitised, edited), `response` (those of responses) with `client_cert` and `request_id`; `target`: path and
 //!   authority, normalised; [`plan`] with [`matching`]: the request's route
 //! - `redirect`, `rewrite`: the route's changes to the request; `deadline`, `timeout`: how long it
 //!   may take
@@ -17,6 +17,7 @@ pub mod matching;
 pub mod plan;
 pub(super) mod redirect;
 mod request_id;
+pub(crate) mod response;
 pub(super) mod rewrite;
 pub mod stream_info;
 pub(crate) mod target;

@@ -1,0 +1,104 @@
+//! The headers of a response that is forwarded or made here, and whether it has a body.
+
+use super::headers::{HeadSide, append_to_list, edit};
+use super::stream_info::{StreamInfo, Times};
+use crate::config::http::ServerHeader;
+use crate::config::route::WeightedCluster;
+use crate::dispatcher::date::DateCache;
+use crate::http::filter;
+use crate::http::forward::upgrade;
+use crate::http::h1::{BodyLength, ResponseInfo};
+use crate::message::head::{HeaderId, Method};
+use crate::tls::ConnectionInfo;
+
+/// Sets the headers of every response, local or from an upstream.
+pub fn finish_response(info: &mut StreamInfo, date: &DateCache) {
+    let StreamInfo {
+        request,
+        response,
+        manager,
+        ..
+    } = info;
+    match &manager.server_header {
+        ServerHeader::Overwrite(name) => response.set(HeaderId::Server, name.as_bytes()),
+        ServerHeader::AppendIfAbsent(name) if !response.has(HeaderId::Server) => {
+            response.append(HeaderId::Server, name.as_bytes());
+        }
+        ServerHeader::AppendIfAbsent(_) | ServerHeader::PassThrough => {}
+    }
+    if !response.has(HeaderId::Date) {
+        date.now(|now| response.append(HeaderId::Date, now));
+    }
+    if let Some(via) = &manager.via {
+        append_to_list(response, HeaderId::Via, via.as_bytes());
+    }
+    if manager.always_set_request_id_in_response
+        && let Some(id) = request.get(HeaderId::XRequestId)
+    {
+        response.set(HeaderId::XRequestId, id);
+    }
+}
+
+/// Removes from a response that was received what only a sidecar may say.
+pub fn sanitise(info: &mut StreamInfo) {
+    let tls = info.upstream.as_ref().and_then(|up| up.tls.as_deref());
+    if !tls.is_some_and(ConnectionInfo::is_authenticated) {
+        info.response.remove(HeaderId::XAnyamUnprocessed);
+    }
+}
+
+/// Edits an upstream's response; returns its body's length.
+pub fn finish_upstream(
+    info: &mut StreamInfo,
+    framing: &ResponseInfo,
+    weighted: Option<&WeightedCluster>,
+    date: &DateCache,
+) -> BodyLength {
+    info.details = "via_upstream".into();
+    info.response.remove(HeaderId::XAnyamUnprocessed);
+    if framing.tunnel {
+        upgrade::answer(&info.request, &mut info.response);
+        info.upgraded = true;
+    }
+    let Times {
+        upstream_connected: connected,
+        response_head: answered,
+        ..
+    } = info.times;
+    if let Some(answered) = answered {
+        let mut buffer = itoa::Buffer::new();
+        let took = answered.saturating_duration_since(connected.unwrap_or(info.start));
+        let took = buffer.format(took.as_millis());
+        let id = HeaderId::XEnvoyUpstreamServiceTime;
+        info.response.set(id, took.as_bytes());
+    }
+    if info
+        .virtual_host()
+        .is_some_and(|host| host.include_attempt_count_in_response)
+    {
+        let mut buffer = itoa::Buffer::new();
+        let count = buffer.format(info.attempts);
+        info.response
+            .set(HeaderId::XEnvoyAttemptCount, count.as_bytes());
+    }
+    edit(
+        info,
+        HeadSide::Response,
+        weighted.map(|w| &w.response_headers),
+    );
+    filter::on_response(info);
+    finish_response(info, date);
+    match framing.body {
+        _ if framing.tunnel => BodyLength::Unknown,
+        // Whatever the upstream's framing is.
+        _ if is_bodiless(info) => BodyLength::None,
+        BodyLength::UntilClose => BodyLength::Unknown,
+        length => length,
+    }
+}
+
+/// The response has no body, whatever lengths its head declares (RFC 9110 6.4.1).
+pub fn is_bodiless(info: &StreamInfo) -> bool {
+    let status = info.response.status();
+    matches!(status, 204 | 304) || info.request.method() == Method::Head
+}
