@@ -60,7 +60,7 @@ pub struct Options {
     pub trust_domain: String,
     pub xds_listen: SocketAddr,
     pub api_listen: SocketAddr,
-    /// Metrics and health alone, for whoever reaches it.
+    /// Metrics and health, without authentication.
     pub metrics_listen: Option<SocketAddr>,
     pub insecure_ads_listen: Option<SocketAddr>,
     pub names: Vec<String>,

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between two requests.
+/// Between two requests: readiness is another process's, which has no event to wait for.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Time-out for connecting, for reading and for writing.
 const ANSWER: Duration = Duration::from_secs(3);

@@ -1,9 +1,9 @@
 //! Sockets of the API: connections, and their limits.
 //!
 //! - the API's port has so many connections, and further ones wait
-//! - the port of metrics and health, which whoever reaches it may use, takes every connection: at a
-//!   bound it closes another one for it ([`super::connections`]); a connection has one response and
-//!   little time
+//! - the unauthenticated port of metrics and health accepts every connection: at its limit an older
+//!   connection is closed ([`super::connections`]); a connection carries one response and has a
+//!   deadline
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -70,8 +70,8 @@ impl Api {
         }
     }
 
-    /// Whoever reaches the port may hold connections: a new one, which may be the kubelet's, is
-    /// always accepted.
+    /// Clients are not authenticated, and any of them may hold connections: so a new connection, which
+    /// may be the kubelet's, is always accepted.
     async fn serve_monitoring(
         self: Arc<Self>,
         listener: TcpListener,

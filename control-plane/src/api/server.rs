@@ -27,7 +27,7 @@ const MAX_BODY: usize = 64 << 10;
 pub enum ApiPort {
     /// The API and the dashboard, for those who may see them.
     People,
-    /// Metrics and health, for whoever reaches it: nothing of the mesh is in these.
+    /// Metrics and health, without authentication: they show no object of the mesh.
     Monitoring,
 }
 

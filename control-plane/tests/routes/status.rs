@@ -158,8 +158,8 @@ fn rules_that_cannot_be_read_are_named_and_others_hold() {
     );
 }
 
-/// A route of a tenant could else send callers of the tenant's own Service, with paths and headers of
-/// its choice, to a Service whose owner grants that to nobody.
+/// Otherwise a tenant's route could forward callers of the tenant's own Service, with paths and headers
+/// of its choice, to a Service in a namespace without a ReferenceGrant.
 #[test]
 fn a_route_with_other_parents_needs_a_grant_for_each_backend() {
     let mesh = Mesh::new(EndpointsBy::Slices);

@@ -1,8 +1,8 @@
 //! The name of a certificate that was refused.
 //!
 //! rustls' errors choose the alert that the peer receives, and most have no room for a name. So a
-//! verifier leaves the name here, and whoever ran that step of the handshake takes it: on the same
-//! thread, without an await in between.
+//! verifier stores the name in a thread-local, and the caller of that handshake step reads it: on the
+//! same thread, without an await in between.
 
 use std::cell::Cell;
 

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,9 @@ use crate::ports::free_port;
 
 /// The headers that Prometheus sends.
 const PROMETHEUS: &str = "accept: application/openmetrics-text;version=1.0.0;q=0.6,text/plain;version=0.0.4;q=0.4,*/*;q=0.1\r\nx-prometheus-scrape-timeout-seconds: 10\r\n";
+
+/// That ask at once.
+const SCRAPERS: usize = 20;
 
 fn scraping(metrics: &Value, headers: &str) -> Answer {
     let sidecar = Sidecar::start(&json!([]), Some(metrics));
@@ -163,23 +167,29 @@ fn an_app_without_metrics_leaves_the_sidecars() {
 /// Regardless of their number and their time-outs.
 #[test]
 fn scrapers_share_a_request_to_the_app() {
-    let app = App::start(|_, stream| {
-        thread::sleep(Duration::from_millis(500));
+    // The app answers once all scrapers are there.
+    let (all_there, waiting) = mpsc::channel::<()>();
+    let waiting = Arc::new(Mutex::new(waiting));
+    let app = App::start(move |_, stream| {
+        let _ = waiting.lock().unwrap().recv();
         let _ = stream
             .write_all(b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\norders_total 7\n");
     });
     let sidecar = Sidecar::start(&json!([]), Some(&of(&app)));
+    let started = Barrier::new(SCRAPERS + 1);
     thread::scope(|scope| {
-        for number in 0..20 {
+        for number in 0..SCRAPERS {
             let headers = format!("x-prometheus-scrape-timeout-seconds: {}\r\n", 10 + number);
-            let sidecar = &sidecar;
+            let (sidecar, started) = (&sidecar, &started);
             scope.spawn(move || {
+                started.wait();
                 let answer = sidecar.get("/stats/prometheus", &headers);
                 assert!(answer.body.contains("orders_total 7\n") && is_up(&answer));
             });
         }
+        started.wait();
+        drop(all_there);
     });
-    // One after another they would take ten seconds.
     let requests = app.requests.try_iter().count();
     assert!((1..5).contains(&requests), "{requests}");
 }

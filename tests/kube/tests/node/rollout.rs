@@ -5,15 +5,14 @@ use std::time::Duration;
 use anyam_tests_kube::{Cluster, Kubectl, until};
 
 use crate::mesh;
-use crate::shop::Shop;
+use crate::shop::{Load, Shop};
 
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-#[tokio::test]
-async fn a_rolling_update_loses_no_request() {
-    let cluster = Cluster::shared();
-    mesh::install(&cluster);
-    let shop = Shop::open(&cluster, true);
+/// A shop in the mesh whose client is answered.
+async fn serving(cluster: &Cluster) -> Shop<'_> {
+    mesh::install(cluster);
+    let shop = Shop::open(cluster, true);
     until("web to answer", TIMEOUT, async || {
         let answer = shop.get("http://web/");
         (answer.status == Some(0))
@@ -21,29 +20,32 @@ async fn a_rolling_update_loses_no_request() {
             .ok_or(format!("{answer:?}"))
     })
     .await;
-    let load = shop.load("http://web/");
-    for _ in 0..2 {
-        shop.namespace
-            .kubectl(&["rollout", "restart", "deployment/web"]);
-        shop.namespace.rolled_out("web");
-    }
+    shop
+}
+
+fn lost_nothing(load: Load) {
     let tally = load.end();
     assert_eq!(tally.failed, 0, "{}", tally.reasons);
     assert!(tally.answered > 100, "{} were answered", tally.answered);
 }
 
 #[tokio::test]
+async fn a_rolling_update_loses_no_request() {
+    let cluster = Cluster::shared();
+    let shop = serving(&cluster).await;
+    let load = shop.load("http://web/");
+    for _ in 0..2 {
+        shop.namespace
+            .kubectl(&["rollout", "restart", "deployment/web"]);
+        shop.namespace.rolled_out("web");
+    }
+    lost_nothing(load);
+}
+
+#[tokio::test]
 async fn pods_that_come_and_go_lose_no_request() {
     let cluster = Cluster::shared();
-    mesh::install(&cluster);
-    let shop = Shop::open(&cluster, true);
-    until("web to answer", TIMEOUT, async || {
-        let answer = shop.get("http://web/");
-        (answer.status == Some(0))
-            .then_some(())
-            .ok_or(format!("{answer:?}"))
-    })
-    .await;
+    let shop = serving(&cluster).await;
     let load = shop.load("http://web/");
     for replicas in ["4", "1", "2"] {
         let scale = ["scale", "deployment/web", "--replicas", replicas];
@@ -55,9 +57,7 @@ async fn pods_that_come_and_go_lose_no_request() {
     let name = shop.namespace.kubectl(&pods);
     shop.namespace.kubectl(&["delete", "pod", &name, "--wait"]);
     shop.namespace.rolled_out("web");
-    let tally = load.end();
-    assert_eq!(tally.failed, 0, "{}", tally.reasons);
-    assert!(tally.answered > 100, "{} were answered", tally.answered);
+    lost_nothing(load);
 }
 
 #[tokio::test]
@@ -79,7 +79,5 @@ async fn traffic_continues_without_the_control_plane() {
         "--timeout=120s",
     ];
     system(&done);
-    let tally = load.end();
-    assert_eq!(tally.failed, 0, "{}", tally.reasons);
-    assert!(tally.answered > 100, "{} were answered", tally.answered);
+    lost_nothing(load);
 }
