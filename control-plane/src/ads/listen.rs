@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use http2_frames::{Budget, Frames, PREFACE, Role};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -33,7 +34,6 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::admission::{Admission, ConnectionLimits, ConnectionPermit, Displaced, Holder};
-use super::frames::{ControlFrames, Frames, PREFACE};
 use crate::identity::{Peer, VerifiedPeer};
 use crate::metrics::Metrics;
 
@@ -61,7 +61,7 @@ pub struct Connection {
     displaced: Displaced,
     received: Frames,
     sent: Frames,
-    control: ControlFrames,
+    control: Budget,
     ended: bool,
     metrics: Arc<Metrics>,
     /// Its permit among the connections that may be open.
@@ -105,7 +105,7 @@ impl Connection {
             }
             control.received(frame);
         });
-        !control.is_flood(Instant::now)
+        !control.is_exceeded(Instant::now)
     }
 }
 
@@ -291,7 +291,7 @@ impl Acceptor {
             displaced,
             received: Frames::after(PREFACE),
             sent: Frames::default(),
-            control: ControlFrames::new(Instant::now()),
+            control: Budget::new(Role::Server, Instant::now()),
             ended: false,
             metrics: Arc::clone(&self.metrics),
             _permit: permit,

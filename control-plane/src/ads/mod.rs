@@ -5,8 +5,7 @@
 //!   type, and `delta` and `sotw` for what the two protocols do differently; `budget`: how much state
 //!   that is.
 //! - [`debounce`]: how long changes are gathered; `dispatch`: which streams a change wakes.
-//! - [`listen`]: accept and TLS; [`admission`]: limits of connections; `frames`: floods of HTTP/2's
-//!   control frames; [`node`]: what a node claims, checked against its certificate; [`streams`]:
+//! - [`listen`]: accept and TLS; [`admission`]: limits of connections; [`node`]: what a node claims, checked against its certificate; [`streams`]:
 //!   limits of streams; [`outbound`]: their ends.
 //! - [`service`]: the gRPC service that drives sessions, [`wire`](self) their messages;
 //!   [`registry`]: the connected nodes.
@@ -16,7 +15,6 @@ mod budget;
 pub mod debounce;
 mod delta;
 mod dispatch;
-mod frames;
 pub mod listen;
 pub mod node;
 pub mod outbound;

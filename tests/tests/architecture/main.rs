@@ -53,6 +53,7 @@ fn sources() -> Vec<(String, String)> {
     for part in [
         "xds-proto",
         "persistent",
+        "http2-frames",
         "proxy",
         "control-plane",
         "cli",
@@ -285,6 +286,7 @@ fn every_dependency_says_why_it_is_there() {
     for part in [
         "xds-proto",
         "persistent",
+        "http2-frames",
         "proxy",
         "control-plane",
         "cli",
@@ -310,7 +312,7 @@ fn every_dependency_says_why_it_is_there() {
 /// The modules, and files of other modules, that see what peers send; a module's rule holds for all its
 /// files.
 const DECODERS: [&str; 35] = [
-    "control-plane/src/ads/frames.rs",
+    "http2-frames/src/lib.rs",
     "control-plane/src/ads/listen.rs",
     "control-plane/src/ads/node.rs",
     "control-plane/src/ads/wire.rs",

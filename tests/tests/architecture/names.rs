@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 
 use super::cycles::is_test;
 
-const CRATES: [&str; 6] = [
+const CRATES: [&str; 7] = [
     "benches",
     "cli",
     "control-plane",
+    "http2-frames",
     "persistent",
     "proxy",
     "xds-proto",

@@ -8,12 +8,11 @@
 //! - `convert`: our head type and `http`'s, both ways; `http` types are seen only there, where
 //!   streams begin (`serve`, and [`hbone`](crate::hbone)), and in `stream`
 //! - `prefixed`: one [`Stream`](crate::stream::Stream) for h2, with the bytes that were read
-//!   before; `flood`: counts the control frames in it
+//!   before, in which the crate `http2_frames` counts control frames
 
 pub(crate) mod client;
 mod convert;
 mod failure;
-mod flood;
 mod keepalive;
 pub(crate) mod prefixed;
 pub(crate) mod reset_limiter;

@@ -9,14 +9,12 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::BytesMut;
+use http2_frames::{Budget, Frames, PREFACE, Role};
 use prometheus::IntCounter;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::flood::{Budget, Frames, Role};
 use crate::stream::Stream;
 
-/// Bytes of the client's preface (RFC 9113 3.4).
-const PREFACE: usize = 24;
 /// Bytes of a flooding peer that are read and dropped before closing: with unread bytes the kernel
 /// would send a reset, and the peer would lose the GOAWAY.
 const DISCARDED: usize = 256 * 1024;

@@ -1,10 +1,27 @@
 //! Control frames of an HTTP/2 peer, counted on the byte stream below the `h2` crate, which answers
-//! them without showing them.
+//! them without showing them. For the proxy's connections and for the control plane's gRPC port.
 //!
 //! Sans-IO: [`Frames`] finds the frame headers in the byte stream, [`Budget`] decides when they are
 //! a flood (CVE-2019-9511 to -9518, and interim responses, which flow control does not cover).
 
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 use std::time::Instant;
+
+/// Bytes of a client's preface (RFC 9113 3.4).
+pub const PREFACE: usize = 24;
 
 /// Bytes of a frame's head (RFC 9113 4.1).
 const HEAD: usize = 9;
@@ -36,6 +53,11 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// Whether it begins a stream, or ends one with trailers (RFC 9113 6.2).
+    pub fn is_headers(self) -> bool {
+        self.kind == HEADERS
+    }
+
     fn parse(head: &[u8; HEAD]) -> Self {
         let [a, b, c, kind, flags, stream @ ..] = *head;
         Frame {
@@ -177,12 +199,27 @@ impl Budget {
 
     /// The GOAWAY (ENHANCE_YOUR_CALM) for such a peer.
     pub fn goaway(&self) -> [u8; HEAD + 8] {
-        let mut frame = [0; HEAD + 8];
-        frame[2] = 8;
-        frame[3] = GOAWAY;
-        frame[HEAD..HEAD + 4].copy_from_slice(&self.last_stream.to_be_bytes());
-        frame[HEAD + 7] = ENHANCE_YOUR_CALM;
-        frame
+        let [a, b, c, d] = self.last_stream.to_be_bytes();
+        let length = 8;
+        [
+            0,
+            0,
+            length,
+            GOAWAY,
+            0,
+            0,
+            0,
+            0,
+            0,
+            a,
+            b,
+            c,
+            d,
+            0,
+            0,
+            0,
+            ENHANCE_YOUR_CALM,
+        ]
     }
 }
 
