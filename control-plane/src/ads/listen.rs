@@ -2,7 +2,7 @@
 //!
 //! Our own loop, so that a slow, silent or hostile peer holds one permit of those for peers without
 //! a certificate ([`super::admission`]) for a short time, and does not hold up the port. Control
-//! frames are counted ([`super::frames`]).
+//! frames are counted (`http2_frames`).
 #![cfg_attr(
     not(test),
     deny(
