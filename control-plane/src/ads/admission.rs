@@ -70,7 +70,7 @@ impl ConnectionLimits {
 
     /// Time between GOAWAY and the end: its streams move to another connection, not all at once.
     pub fn grace(&self) -> Duration {
-        (self.age / 10).max(Duration::from_secs(1))
+        self.age.div_f64(10.0).max(Duration::from_secs(1))
     }
 }
 
@@ -130,7 +130,7 @@ struct OfSource {
 
 impl OfSource {
     fn all(&self) -> usize {
-        self.verified + self.unverified.len()
+        self.verified.saturating_add(self.unverified.len())
     }
 }
 
@@ -170,9 +170,9 @@ impl OpenConnections {
         if own.is_empty() {
             self.by_holder.remove(holder);
         }
-        self.verified -= 1;
+        self.verified = self.verified.saturating_sub(1);
         if let Some(of) = self.by_source.get_mut(&source) {
-            of.verified -= 1;
+            of.verified = of.verified.saturating_sub(1);
         }
         self.forget_empty(source);
     }
@@ -256,7 +256,7 @@ impl Admission {
             open.end_unverified(oldest);
         }
         let id = open.next;
-        open.next += 1;
+        open.next = open.next.wrapping_add(1);
         let (keep, displaced) = oneshot::channel();
         open.unverified.insert(id, (source, keep));
         let of = open.by_source.entry(source).or_default();
@@ -295,8 +295,8 @@ impl ConnectionPermit {
         if of.verified >= limits.of_source(self.source) {
             return Err(Refused::Address);
         }
-        of.verified += 1;
-        open.verified += 1;
+        of.verified = of.verified.saturating_add(1);
+        open.verified = open.verified.saturating_add(1);
         open.end_unverified(self.id);
         let (keep, displaced) = oneshot::channel();
         let own = open.by_holder.entry(holder.clone()).or_default();

@@ -16,6 +16,11 @@ pub(super) const MARK: usize = 48;
 /// Bytes of a version that the translation makes.
 const VERSION: usize = 24;
 
+/// The sum of sizes in bytes, `usize::MAX` where it would be more.
+pub(super) fn sum<const N: usize>(sizes: [usize; N]) -> usize {
+    sizes.into_iter().fold(0, usize::saturating_add)
+}
+
 /// The bytes that one stream may take.
 #[derive(Debug)]
 pub(super) struct Budget {
@@ -51,5 +56,10 @@ fn state(everything: Extent) -> usize {
         resources,
         name_bytes,
     } = everything;
-    resources * (NAME + HELD + VERSION) + 2 * name_bytes
+    const OF_RESOURCE: usize = NAME + HELD + VERSION;
+    sum([
+        resources.saturating_mul(OF_RESOURCE),
+        name_bytes,
+        name_bytes,
+    ])
 }

@@ -31,7 +31,8 @@ impl Debounce {
         if self.due.is_some() {
             return;
         }
-        let quiet = |last: Instant| now.saturating_duration_since(last) >= self.pause * 2;
+        let doubled = self.pause.saturating_mul(2);
+        let quiet = |last: Instant| now.saturating_duration_since(last) >= doubled;
         self.due = match self.last {
             None => Some(now),
             Some(last) if quiet(last) => {
@@ -39,8 +40,8 @@ impl Debounce {
                 Some(now)
             }
             Some(last) => {
-                let due = last + self.pause;
-                self.pause = (self.pause * 2).min(self.max);
+                let due = last.checked_add(self.pause).unwrap_or(now);
+                self.pause = doubled.min(self.max);
                 Some(due.max(now))
             }
         };

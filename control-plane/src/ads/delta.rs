@@ -7,8 +7,9 @@ use std::time::Instant;
 
 use xds_proto::envoy::service::discovery::v3::DeltaDiscoveryRequest;
 
-use super::resources::{Resource, View};
-use super::session::{Push, RequestError, Session};
+use super::budget;
+use super::resources::{Resource, Scope, View};
+use super::session::{Difference, RequestError, Session};
 use super::subscription::{Pending, REFERRING, Subscription};
 
 const ALL: &str = "*";
@@ -31,8 +32,7 @@ impl Session {
         }
         let versions = &request.initial_resource_versions;
         self.check_request(&request.resource_names_subscribe, versions, view)?;
-        let (at, first) = self.kind_at(&request.type_url)?;
-        let kind = &mut self.kinds[at];
+        let (kind, first) = self.kind_of(&request.type_url)?;
         if first {
             kind.remember(request);
             if request.resource_names_subscribe.is_empty() && kind.whole_state() {
@@ -54,80 +54,6 @@ impl Session {
         }
         self.check_total()
     }
-
-    /// Compares what is marked of one type and makes a response of the differences, if any.
-    pub(super) fn delta_push(&mut self, at: usize, view: &dyn View, retire: bool) -> Option<Push> {
-        let mut found = self.changes(at, view);
-        let kind = &mut self.kinds[at];
-        if retire || kind.rank >= REFERRING {
-            found.removed.extend(kind.leaving.drain());
-        }
-        for name in &found.removed {
-            kind.release(name);
-            if kind.names.contains(name) {
-                kind.absent.insert(Arc::clone(name));
-            }
-        }
-        let mut updated = Vec::new();
-        for resource in &found.resources {
-            if kind.held(&resource.name).is_some() {
-                updated.push(Arc::clone(&resource.name));
-            }
-            kind.leaving.remove(&resource.name);
-            kind.hold(&resource.name, &resource.version, None);
-        }
-        if found.resources.is_empty() && found.removed.is_empty() && !kind.must_answer {
-            return None;
-        }
-        if &*kind.type_url == xds_proto::type_url::CLUSTER {
-            self.resend_endpoints(&updated);
-        }
-        Some(self.sent(at, found.resources, found.removed))
-    }
-
-    /// Takes marks until the response is full, and adds what differs.
-    fn changes(&mut self, at: usize, view: &dyn View) -> Changes {
-        let max_bytes = self.limits.response_bytes;
-        let kind = &mut self.kinds[at];
-        let mut changes = Changes::default();
-        let mut listed = Vec::new();
-        let marked: Vec<Arc<str>> = match std::mem::replace(&mut kind.pending, Pending::nothing()) {
-            Pending::Names(names) => names.into_iter().collect(),
-            Pending::All if kind.all => {
-                listed = view.list(&kind.type_url, &self.scope);
-                let present: HashSet<&str> = listed.iter().map(|found| &*found.name).collect();
-                let missing = |name: &&Arc<str>| !present.contains(&***name);
-                let named = kind.names.iter().filter(missing);
-                let owed = kind.owed.iter().filter(missing);
-                kind.held_names()
-                    .filter(missing)
-                    .chain(named)
-                    .chain(owed)
-                    .cloned()
-                    .collect()
-            }
-            Pending::All => kind.names.iter().cloned().collect(),
-        };
-        let found = |name: &Arc<str>| {
-            (
-                Arc::clone(name),
-                view.get(&kind.type_url, name, &self.scope),
-            )
-        };
-        let looked_up: Vec<_> = marked.iter().map(found).collect();
-        let listed = listed
-            .into_iter()
-            .map(|found| (Arc::clone(&found.name), Some(found)));
-        for (name, resource) in looked_up.into_iter().chain(listed) {
-            let size = resource.as_ref().map_or(0, Changes::size);
-            if changes.bytes > 0 && changes.bytes + size > max_bytes {
-                kind.pending.add(name);
-            } else {
-                changes.compare(kind, name, resource);
-            }
-        }
-        changes
-    }
 }
 
 #[derive(Default)]
@@ -140,7 +66,12 @@ struct Changes {
 impl Changes {
     /// Bytes on the wire, with room for the type URL and tags.
     fn size(resource: &Resource) -> usize {
-        resource.body.len() + resource.name.len() + resource.version.len() + 128
+        let Resource {
+            name,
+            version,
+            body,
+        } = resource;
+        budget::sum([body.len(), name.len(), version.len(), 128])
     }
 
     fn compare(&mut self, kind: &mut Subscription, name: Arc<str>, resource: Option<Resource>) {
@@ -150,7 +81,7 @@ impl Changes {
                 kind.leaving.remove(&name);
             }
             Some(resource) => {
-                self.bytes += Self::size(&resource);
+                self.bytes = self.bytes.saturating_add(Self::size(&resource));
                 self.resources.push(resource);
             }
             None if kind.held(&name).is_some() => {
@@ -167,6 +98,82 @@ impl Changes {
 }
 
 impl Subscription {
+    /// Compares what is marked, up to the size of a response. `retire`: what is gone may be removed,
+    /// for nothing that the client has refers to it. `None`: there is nothing to send.
+    pub(super) fn delta_difference(
+        &mut self,
+        view: &dyn View,
+        scope: &Scope,
+        max_bytes: usize,
+        retire: bool,
+    ) -> Option<Difference> {
+        let Changes {
+            resources,
+            mut removed,
+            ..
+        } = self.changes(view, scope, max_bytes);
+        if retire || self.rank >= REFERRING {
+            removed.extend(self.leaving.drain());
+        }
+        for name in &removed {
+            self.release(name);
+            if self.names.contains(name) {
+                self.absent.insert(Arc::clone(name));
+            }
+        }
+        let mut updated = Vec::new();
+        for resource in &resources {
+            if self.held(&resource.name).is_some() {
+                updated.push(Arc::clone(&resource.name));
+            }
+            self.leaving.remove(&resource.name);
+            self.hold(&resource.name, &resource.version, None);
+        }
+        let nothing = resources.is_empty() && removed.is_empty() && !self.must_answer;
+        (!nothing).then_some(Difference {
+            resources,
+            removed,
+            updated,
+        })
+    }
+
+    /// Takes marks until the response is full, and adds what differs.
+    fn changes(&mut self, view: &dyn View, scope: &Scope, max_bytes: usize) -> Changes {
+        let mut changes = Changes::default();
+        let mut listed = Vec::new();
+        let marked: Vec<Arc<str>> = match std::mem::replace(&mut self.pending, Pending::nothing()) {
+            Pending::Names(names) => names.into_iter().collect(),
+            Pending::All if self.all => {
+                listed = view.list(&self.type_url, scope);
+                let present: HashSet<&str> = listed.iter().map(|found| &*found.name).collect();
+                let missing = |name: &&Arc<str>| !present.contains(&***name);
+                let named = self.names.iter().filter(missing);
+                let owed = self.owed.iter().filter(missing);
+                self.held_names()
+                    .filter(missing)
+                    .chain(named)
+                    .chain(owed)
+                    .cloned()
+                    .collect()
+            }
+            Pending::All => self.names.iter().cloned().collect(),
+        };
+        let found = |name: &Arc<str>| (Arc::clone(name), view.get(&self.type_url, name, scope));
+        let looked_up: Vec<_> = marked.iter().map(found).collect();
+        let listed = listed
+            .into_iter()
+            .map(|found| (Arc::clone(&found.name), Some(found)));
+        for (name, resource) in looked_up.into_iter().chain(listed) {
+            let size = resource.as_ref().map_or(0, Changes::size);
+            if changes.bytes > 0 && changes.bytes.saturating_add(size) > max_bytes {
+                self.pending.add(name);
+            } else {
+                changes.compare(self, name, resource);
+            }
+        }
+        changes
+    }
+
     /// What the client declares to hold from an earlier stream.
     fn remember(&mut self, request: &DeltaDiscoveryRequest) {
         for (name, version) in &request.initial_resource_versions {

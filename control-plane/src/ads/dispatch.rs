@@ -72,7 +72,7 @@ impl Dispatch {
         let wake = Arc::new(Wake::default());
         let mut streams = self.streams();
         let id = streams.next;
-        streams.next += 1;
+        streams.next = streams.next.wrapping_add(1);
         streams.wakes.insert(id, Arc::clone(&wake));
         let nodes = streams.by_node.entry(node.clone()).or_default();
         nodes.insert(id);
@@ -147,7 +147,8 @@ impl Streams {
 
     fn enter_address(&mut self, id: u64, address: IpAddr) {
         let streams = self.by_address.entry(address).or_default();
-        *streams.entry(id).or_default() += 1;
+        let count = streams.entry(id).or_default();
+        *count = count.saturating_add(1);
     }
 
     fn leave_address(&mut self, id: u64, address: IpAddr) {

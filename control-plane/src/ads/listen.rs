@@ -3,18 +3,6 @@
 //! Our own loop, so that a slow, silent or hostile peer holds one permit of those for peers without
 //! a certificate ([`super::admission`]) for a short time, and does not hold up the port. Control
 //! frames are counted (`http2_frames`).
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::arithmetic_side_effects,
-        clippy::expect_used,
-        clippy::indexing_slicing,
-        clippy::panic,
-        clippy::string_slice,
-        clippy::unreachable,
-        clippy::unwrap_used
-    )
-)]
 
 use std::future::Future;
 use std::io;

@@ -5,10 +5,22 @@
 //!   type, and `delta` and `sotw` for what the two protocols do differently; `budget`: how much state
 //!   that is.
 //! - [`debounce`]: how long changes are gathered; `dispatch`: which streams a change wakes.
-//! - [`listen`]: accept and TLS; [`admission`]: limits of connections; [`node`]: what a node claims, checked against its certificate; [`streams`]:
-//!   limits of streams; [`outbound`]: their ends.
+//! - [`listen`]: accept and TLS; [`admission`]: limits of connections; [`node`]: what a node claims,
+//!   checked against its certificate; [`streams`]: limits of streams; [`outbound`]: their ends.
 //! - [`service`]: the gRPC service that drives sessions, [`wire`](self) their messages;
 //!   [`registry`]: the connected nodes.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice,
+        clippy::unreachable,
+        clippy::unwrap_used
+    )
+)]
 
 pub mod admission;
 mod budget;

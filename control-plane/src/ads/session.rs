@@ -17,7 +17,7 @@ use xds_proto::type_url;
 use super::budget::{self, Budget};
 use super::dispatch::Interest;
 use super::resources::{Names, NodeMarks, Resource, Scope, TYPES, Touched, View};
-use super::subscription::{Pending, ProtocolVariant, REFERRING, Rejected, Subscription};
+use super::subscription::{InFlight, Pending, ProtocolVariant, REFERRING, Rejected, Subscription};
 use crate::model::Key;
 use crate::text::bounded;
 
@@ -68,6 +68,15 @@ pub enum RequestError {
     State(usize),
     #[error("xdstp resource locators are not supported; subscribe by name")]
     Locators,
+}
+
+/// What one type's subscription is to be sent.
+pub(super) struct Difference {
+    pub(super) resources: Vec<Resource>,
+    /// Delta only.
+    pub(super) removed: Vec<Arc<str>>,
+    /// Of `resources`, those that the client had in another version.
+    pub(super) updated: Vec<Arc<str>>,
 }
 
 /// One response, independent of the protocol.
@@ -188,7 +197,7 @@ impl Session {
 
     /// Whether [`Session::next`] may have a response to send.
     pub fn has_work(&self) -> bool {
-        (0..self.kinds.len()).any(|at| self.may_push(at))
+        self.kinds.iter().any(|kind| self.may_push(kind))
     }
 
     /// The next response, in make-before-break order.
@@ -200,23 +209,34 @@ impl Session {
 
     fn round(&mut self, view: &dyn View) -> Option<Push> {
         for at in 0..self.kinds.len() {
-            if !self.may_push(at) {
-                continue;
-            }
             let retire = self.may_retire();
-            let push = match self.protocol {
-                ProtocolVariant::Delta => self.delta_push(at, view, retire),
-                ProtocolVariant::Sotw => self.sotw_push(at, view, retire),
+            let may_push = self.kinds.get(at).is_some_and(|kind| self.may_push(kind));
+            let Some(kind) = self.kinds.get_mut(at).filter(|_| may_push) else {
+                continue;
             };
-            if push.is_some() {
-                return push;
-            }
+            let found = match self.protocol {
+                ProtocolVariant::Delta => {
+                    kind.delta_difference(view, &self.scope, self.limits.response_bytes, retire)
+                }
+                ProtocolVariant::Sotw => kind.sotw_difference(view, &self.scope, retire),
+            };
+            let Some(found) = found else {
+                continue;
+            };
+            self.nonces = self.nonces.wrapping_add(1);
+            let nonce = self.nonces.to_string();
+            let updated = match &*kind.type_url {
+                type_url::CLUSTER => found.updated,
+                _ => Vec::new(),
+            };
+            let push = kind.sent(nonce, found.resources, found.removed);
+            self.resend_endpoints(&updated);
+            return Some(push);
         }
         None
     }
 
-    fn may_push(&self, at: usize) -> bool {
-        let kind = &self.kinds[at];
+    fn may_push(&self, kind: &Subscription) -> bool {
         if kind.in_flight.is_some() {
             return false;
         }
@@ -224,7 +244,7 @@ impl Session {
             return !kind.leaving.is_empty() && self.may_retire();
         }
         // What is referred to goes first.
-        let referring = kind.rank == REFERRING || kind.rank == REFERRING + 1;
+        let referring = matches!(&*kind.type_url, type_url::LISTENER | type_url::ROUTE);
         let below = |kind: &&Subscription| kind.rank < REFERRING;
         !referring
             || self
@@ -243,17 +263,24 @@ impl Session {
     }
 
     /// The kind of a request's type, made on its first request. The flag marks a first request.
-    pub(super) fn kind_at(&mut self, type_url: &str) -> Result<(usize, bool), RequestError> {
+    pub(super) fn kind_of(
+        &mut self,
+        type_url: &str,
+    ) -> Result<(&mut Subscription, bool), RequestError> {
         if type_url.is_empty() {
             return Err(RequestError::NoType);
         }
-        if let Some(at) = self
-            .kinds
-            .iter()
-            .position(|kind| &*kind.type_url == type_url)
-        {
-            return Ok((at, false));
+        let known = |kind: &Subscription| &*kind.type_url == type_url;
+        let first = !self.kinds.iter().any(known);
+        if first {
+            self.add_kind(type_url)?;
         }
+        // Just added, if it was not there.
+        let found = self.kinds.iter_mut().find(|kind| known(kind));
+        found.map(|kind| (kind, first)).ok_or(RequestError::NoType)
+    }
+
+    fn add_kind(&mut self, type_url: &str) -> Result<(), RequestError> {
         if !TYPES.contains(&type_url) {
             let shown = bounded(type_url);
             let shown = shown.chars().take(self.limits.name_bytes).collect();
@@ -262,7 +289,7 @@ impl Session {
         let kind = Subscription::new(type_url);
         let at = self.kinds.partition_point(|other| other.rank <= kind.rank);
         self.kinds.insert(at, kind);
-        Ok((at, true))
+        Ok(())
     }
 
     /// Refuses names and versions that are too long, or more than the stream may take in all,
@@ -274,12 +301,12 @@ impl Session {
         view: &dyn View,
     ) -> Result<(), RequestError> {
         let max = self.limits.name_bytes;
-        let mut bytes = 0;
+        let mut bytes = 0usize;
         for name in names {
             if name.len() > max {
                 return Err(RequestError::NameLength(max));
             }
-            bytes += budget::NAME + name.len();
+            bytes = budget::sum([bytes, budget::NAME, name.len()]);
         }
         for (name, version) in versions {
             if name.len() > max {
@@ -288,7 +315,7 @@ impl Session {
             if version.len() > max {
                 return Err(RequestError::VersionLength(max));
             }
-            bytes += budget::HELD + name.len() + version.len();
+            bytes = budget::sum([bytes, budget::HELD, name.len(), version.len()]);
         }
         self.within_budget(bytes, view)
     }
@@ -318,35 +345,8 @@ impl Session {
         Ok(())
     }
 
-    /// Records a response as sent.
-    pub(super) fn sent(
-        &mut self,
-        at: usize,
-        resources: Vec<Resource>,
-        removed: Vec<Arc<str>>,
-    ) -> Push {
-        self.nonces += 1;
-        let nonce = self.nonces.to_string();
-        let kind = &mut self.kinds[at];
-        let version = kind.version();
-        kind.must_answer = false;
-        kind.sent_version.clone_from(&version);
-        kind.last_nonce = Some(nonce.clone());
-        kind.in_flight = Some(super::subscription::InFlight {
-            nonce: nonce.clone(),
-            version: version.clone(),
-        });
-        Push {
-            type_url: Arc::clone(&kind.type_url),
-            version,
-            nonce,
-            resources,
-            removed,
-        }
-    }
-
     /// A changed cluster warms until it is given its endpoints, even when these did not change.
-    pub(super) fn resend_endpoints(&mut self, clusters: &[Arc<str>]) {
+    fn resend_endpoints(&mut self, clusters: &[Arc<str>]) {
         let endpoints = |kind: &&mut Subscription| &*kind.type_url == type_url::ENDPOINT;
         if let Some(kind) = self.kinds.iter_mut().find(endpoints) {
             for name in clusters {
@@ -369,5 +369,26 @@ impl Session {
             rejected: kind.rejected.clone(),
         };
         self.kinds.iter().map(status).collect()
+    }
+}
+
+impl Subscription {
+    /// Records a response as sent.
+    fn sent(&mut self, nonce: String, resources: Vec<Resource>, removed: Vec<Arc<str>>) -> Push {
+        let version = self.version();
+        self.must_answer = false;
+        self.sent_version.clone_from(&version);
+        self.last_nonce = Some(nonce.clone());
+        self.in_flight = Some(InFlight {
+            nonce: nonce.clone(),
+            version: version.clone(),
+        });
+        Push {
+            type_url: Arc::clone(&self.type_url),
+            version,
+            nonce,
+            resources,
+            removed,
+        }
     }
 }

@@ -8,8 +8,8 @@ use std::time::Instant;
 use xds_proto::envoy::service::discovery::v3::DiscoveryRequest;
 use xds_proto::type_url;
 
-use super::resources::{Resource, View};
-use super::session::{Push, RequestError, Session};
+use super::resources::{Resource, Scope, View};
+use super::session::{Difference, RequestError, Session};
 use super::subscription::{Pending, Subscription};
 
 const ALL: &str = "*";
@@ -29,8 +29,8 @@ impl Session {
             return Err(RequestError::Locators);
         }
         self.check_request(&request.resource_names, [], view)?;
-        let (at, first) = self.kind_at(&request.type_url)?;
-        let kind = &mut self.kinds[at];
+        let scope = self.scope.clone();
+        let (kind, first) = self.kind_of(&request.type_url)?;
         // An answer to an older response: the client has yet to receive the newest, and its
         // answer to that has its subscription.
         if !first
@@ -46,76 +46,83 @@ impl Session {
             kind.answered(&request.response_nonce, error, now);
         }
         kind.resubscribe(&request.resource_names);
-        if first {
-            self.recognise(at, &request.version_info, view, now);
+        if first && !request.version_info.is_empty() {
+            kind.recognise(&request.version_info, view, &scope, now);
         }
         self.check_total()
     }
+}
 
+impl Subscription {
     /// A client that comes back with the version that it would be sent has all of it.
-    fn recognise(&mut self, at: usize, version: &str, view: &dyn View, now: Instant) {
-        if version.is_empty() {
-            return;
-        }
-        let wanted = self.wanted(at, view);
-        let kind = &mut self.kinds[at];
+    fn recognise(&mut self, version: &str, view: &dyn View, scope: &Scope, now: Instant) {
+        let wanted = self.wanted(view, scope);
         for resource in &wanted {
-            let whole = kind.keeps_whole().then(|| resource.clone());
-            kind.hold(&resource.name, &resource.version, whole);
+            let whole = self.keeps_whole().then(|| resource.clone());
+            self.hold(&resource.name, &resource.version, whole);
         }
-        if kind.version() == version {
-            kind.pending = Pending::nothing();
-            kind.must_answer = false;
-            kind.accepted_before(now);
+        if self.version() == version {
+            self.pending = Pending::nothing();
+            self.must_answer = false;
+            self.accepted_before(now);
         } else {
             for resource in &wanted {
-                kind.release(&resource.name);
+                self.release(&resource.name);
             }
         }
     }
 
-    /// Everything that the client should have of one type.
-    fn wanted(&self, at: usize, view: &dyn View) -> Vec<Resource> {
-        let kind = &self.kinds[at];
-        let by_name = |name: &Arc<str>| view.get(&kind.type_url, name, &self.scope);
-        if !kind.all {
-            return kind.names.iter().filter_map(by_name).collect();
+    /// Everything of this type that the client should have.
+    fn wanted(&self, view: &dyn View, scope: &Scope) -> Vec<Resource> {
+        let by_name = |name: &Arc<str>| view.get(&self.type_url, name, scope);
+        if !self.all {
+            return self.names.iter().filter_map(by_name).collect();
         }
-        let mut wanted = view.list(&kind.type_url, &self.scope);
+        let mut wanted = view.list(&self.type_url, scope);
         let listed: HashSet<Arc<str>> = wanted.iter().map(|one| Arc::clone(&one.name)).collect();
-        let more = kind.names.iter().filter(|name| !listed.contains(*name));
+        let more = self.names.iter().filter(|name| !listed.contains(*name));
         wanted.extend(more.filter_map(by_name));
         wanted
     }
 
-    /// Compares what is marked of one type and makes a response if anything differs.
-    pub(super) fn sotw_push(&mut self, at: usize, view: &dyn View, retire: bool) -> Option<Push> {
-        if self.kinds[at].whole_state() {
-            self.whole_push(at, view, retire)
+    /// Compares what is marked. `retire`: what is gone may be removed, for nothing that the client
+    /// has refers to it. `None`: there is nothing to send.
+    pub(super) fn sotw_difference(
+        &mut self,
+        view: &dyn View,
+        scope: &Scope,
+        retire: bool,
+    ) -> Option<Difference> {
+        if self.whole_state() {
+            self.whole_difference(view, scope, retire)
         } else {
-            self.partial_push(at, view)
+            self.partial_difference(view, scope)
         }
     }
 
-    fn whole_push(&mut self, at: usize, view: &dyn View, retire: bool) -> Option<Push> {
-        let mut wanted = self.wanted(at, view);
-        let kind = &mut self.kinds[at];
-        kind.pending = Pending::nothing();
-        kind.leaving.clear();
+    fn whole_difference(
+        &mut self,
+        view: &dyn View,
+        scope: &Scope,
+        retire: bool,
+    ) -> Option<Difference> {
+        let mut wanted = self.wanted(view, scope);
+        self.pending = Pending::nothing();
+        self.leaving.clear();
         let present: HashSet<Arc<str>> = wanted.iter().map(|one| Arc::clone(&one.name)).collect();
         let absent = |name: &&Arc<str>| !present.contains(*name);
-        let gone: Vec<Arc<str>> = kind.held_names().filter(absent).cloned().collect();
-        let mut differs = kind.must_answer || wanted.iter().any(|one| !kind.has_version(one));
+        let gone: Vec<Arc<str>> = self.held_names().filter(absent).cloned().collect();
+        let mut differs = self.must_answer || wanted.iter().any(|one| !self.has_version(one));
         for name in gone {
-            let whole = kind.held(&name).and_then(|held| held.whole.clone());
-            match whole.filter(|_| !retire && kind.wants(&name)) {
+            let whole = self.held(&name).and_then(|held| held.whole.clone());
+            match whole.filter(|_| !retire && self.wants(&name)) {
                 // Listeners and routes may still refer to it: it stays in the state until then.
                 Some(resource) => {
                     wanted.push(resource);
-                    kind.leaving.insert(name);
+                    self.leaving.insert(name);
                 }
                 None => {
-                    kind.release(&name);
+                    self.release(&name);
                     differs = true;
                 }
             }
@@ -125,27 +132,27 @@ impl Session {
         }
         let mut updated = Vec::new();
         for resource in &wanted {
-            if kind.held(&resource.name).is_some() && !kind.has_version(resource) {
+            if self.held(&resource.name).is_some() && !self.has_version(resource) {
                 updated.push(Arc::clone(&resource.name));
             }
-            let whole = kind.keeps_whole().then(|| resource.clone());
-            kind.hold(&resource.name, &resource.version, whole);
+            let whole = self.keeps_whole().then(|| resource.clone());
+            self.hold(&resource.name, &resource.version, whole);
         }
-        if &*kind.type_url == type_url::CLUSTER {
-            self.resend_endpoints(&updated);
-        }
-        Some(self.sent(at, wanted, Vec::new()))
+        Some(Difference {
+            resources: wanted,
+            removed: Vec::new(),
+            updated,
+        })
     }
 
     /// Types whose responses may have only what changed; removals cannot be expressed.
-    fn partial_push(&mut self, at: usize, view: &dyn View) -> Option<Push> {
-        let pending = std::mem::replace(&mut self.kinds[at].pending, Pending::nothing());
+    fn partial_difference(&mut self, view: &dyn View, scope: &Scope) -> Option<Difference> {
+        let pending = std::mem::replace(&mut self.pending, Pending::nothing());
         let found: Vec<(Arc<str>, Option<Resource>)> = match pending {
             Pending::All => {
-                let wanted = self.wanted(at, view);
+                let wanted = self.wanted(view, scope);
                 let present: HashSet<&str> = wanted.iter().map(|one| &*one.name).collect();
-                let kind = &self.kinds[at];
-                let gone = kind.held_names().filter(|name| !present.contains(&***name));
+                let gone = self.held_names().filter(|name| !present.contains(&***name));
                 let gone: Vec<_> = gone.map(|name| (Arc::clone(name), None)).collect();
                 let some = |one: Resource| (Arc::clone(&one.name), Some(one));
                 gone.into_iter()
@@ -153,36 +160,34 @@ impl Session {
                     .collect()
             }
             Pending::Names(names) => {
-                let type_url = &self.kinds[at].type_url;
                 let look_up = |name: Arc<str>| {
-                    let found = view.get(type_url, &name, &self.scope);
+                    let found = view.get(&self.type_url, &name, scope);
                     (name, found)
                 };
                 names.into_iter().map(look_up).collect()
             }
         };
-        let kind = &mut self.kinds[at];
         let mut changed = Vec::new();
         for (name, resource) in found {
             match resource {
-                Some(resource) if kind.has_version(&resource) => {}
+                Some(resource) if self.has_version(&resource) => {}
                 Some(resource) => {
-                    kind.hold(&resource.name, &resource.version, None);
+                    self.hold(&resource.name, &resource.version, None);
                     changed.push(resource);
                 }
                 None => {
-                    kind.release(&name);
+                    self.release(&name);
                 }
             }
         }
-        if changed.is_empty() && !kind.must_answer {
-            return None;
-        }
-        Some(self.sent(at, changed, Vec::new()))
+        let nothing = changed.is_empty() && !self.must_answer;
+        (!nothing).then_some(Difference {
+            resources: changed,
+            removed: Vec::new(),
+            updated: Vec::new(),
+        })
     }
-}
 
-impl Subscription {
     /// Clusters are referred to by name; one that is about to be removed is repeated until it is.
     fn keeps_whole(&self) -> bool {
         &*self.type_url == type_url::CLUSTER

@@ -120,8 +120,8 @@ impl StreamLimit {
         if open.count >= self.max && !gives_way {
             return None;
         }
-        open.next += 1;
-        open.count += 1;
+        open.next = open.next.wrapping_add(1);
+        open.count = open.count.saturating_add(1);
         if let Some(owner) = &owner {
             let own = open.by_owner.entry(owner.clone()).or_default();
             own.open.push_back(OpenStream {
@@ -191,7 +191,7 @@ pub struct OfWorkloadError(usize);
 impl Drop for StreamPermit {
     fn drop(&mut self) {
         let mut open = self.limit.lock();
-        open.count -= 1;
+        open.count = open.count.saturating_sub(1);
         let Some(owner) = &self.owner else { return };
         if let Some(own) = open.by_owner.get_mut(owner) {
             match own.open.iter().position(|stream| stream.id == self.id) {

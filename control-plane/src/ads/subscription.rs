@@ -8,7 +8,7 @@ use std::time::Instant;
 use aws_lc_rs::digest::{Context, SHA256};
 use xds_proto::type_url;
 
-use super::budget::{HELD, MARK, NAME};
+use super::budget::{HELD, MARK, NAME, sum};
 use super::dispatch::Interest;
 use super::resources::Resource;
 use crate::text::bounded;
@@ -28,8 +28,8 @@ pub(super) fn rank(type_url: &str) -> u8 {
         type_url::CLUSTER => 1,
         type_url::ENDPOINT => 2,
         type_url::LISTENER => REFERRING,
-        type_url::ROUTE => REFERRING + 1,
-        _ => REFERRING + 2,
+        type_url::ROUTE => 4,
+        _ => 5,
     }
 }
 
@@ -184,7 +184,7 @@ impl Subscription {
 
     pub(super) fn want(&mut self, name: Arc<str>) {
         if self.names.insert(Arc::clone(&name)) {
-            self.bytes += NAME + name.len();
+            self.bytes = sum([self.bytes, NAME, name.len()]);
             self.interested(Some(name), true);
         }
     }
@@ -192,7 +192,7 @@ impl Subscription {
     /// The name as it was subscribed to, if it was.
     pub(super) fn unwant(&mut self, name: &str) -> Option<Arc<str>> {
         let name = self.names.take(name)?;
-        self.bytes -= NAME + name.len();
+        self.free([NAME, name.len()]);
         self.interested(Some(Arc::clone(&name)), false);
         Some(name)
     }
@@ -238,7 +238,7 @@ impl Subscription {
         self.release(name);
         self.absent.remove(name);
         self.fold ^= digest(name, version);
-        self.bytes += HELD + name.len() + version.len();
+        self.bytes = sum([self.bytes, HELD, name.len(), version.len()]);
         let version = Arc::clone(version);
         self.held
             .insert(Arc::clone(name), SentResource { version, whole });
@@ -250,14 +250,18 @@ impl Subscription {
             return false;
         };
         self.fold ^= digest(name, &held.version);
-        self.bytes -= HELD + name.len() + held.version.len();
+        self.free([HELD, name.len(), held.version.len()]);
         true
     }
 
+    fn free<const N: usize>(&mut self, sizes: [usize; N]) {
+        self.bytes = self.bytes.saturating_sub(sum(sizes));
+    }
+
     pub(super) fn owe(&mut self, name: Arc<str>) {
-        let bytes = MARK + name.len();
+        let bytes = sum([self.bytes, MARK, name.len()]);
         if self.owed.insert(name) {
-            self.bytes += bytes;
+            self.bytes = bytes;
         }
     }
 
@@ -265,15 +269,15 @@ impl Subscription {
     pub(super) fn settle_owed(&mut self, name: &str) -> bool {
         let owed = self.owed.remove(name);
         if owed {
-            self.bytes -= MARK + name.len();
+            self.free([MARK, name.len()]);
         }
         owed
     }
 
     /// Bytes of state that names and versions take.
     pub(super) fn bytes(&self) -> usize {
-        let marks = self.absent.len() + self.leaving.len() + self.pending.len();
-        self.bytes + MARK * marks
+        let marks = sum([self.absent.len(), self.leaving.len(), self.pending.len()]);
+        sum([self.bytes, marks.saturating_mul(MARK)])
     }
 
     /// As [`Self::bytes`], counted anew.
@@ -292,7 +296,7 @@ impl Subscription {
     /// With `*`, names that come and go while the client does not read are marked one by one. When
     /// there are more of them than it can hold, everything is compared instead.
     pub(super) fn bound_marks(&mut self) {
-        if self.pending.len() > self.names.len() + self.held.len() + SPARE_MARKS {
+        if self.pending.len() > sum([self.names.len(), self.held.len(), SPARE_MARKS]) {
             self.pending = Pending::All;
         }
     }
@@ -308,7 +312,7 @@ impl Subscription {
         self.absent.retain(|name| names.contains(name));
         if !self.all {
             for name in std::mem::take(&mut self.owed) {
-                self.bytes -= MARK + name.len();
+                self.free([MARK, name.len()]);
             }
         }
         if let (false, Pending::Names(pending)) = (self.all, &mut self.pending) {
@@ -367,9 +371,8 @@ fn digest(name: &str, version: &str) -> u64 {
     hash.update(&(name.len() as u64).to_be_bytes());
     hash.update(name.as_bytes());
     hash.update(version.as_bytes());
-    let mut first = [0; 8];
-    first.copy_from_slice(&hash.finish().as_ref()[..8]);
-    u64::from_be_bytes(first)
+    let first = hash.finish().as_ref().first_chunk().copied();
+    first.map_or(0, u64::from_be_bytes)
 }
 
 #[cfg(test)]

@@ -2,12 +2,13 @@
 //! function may be, where unsafe code may stand.
 //!
 //! `cycles`: no dependency cycle between the top-level modules of a crate; `names`: no two public
-//! types of a crate have one name.
+//! types of a crate have one name; `walks`: what ARCHITECTURE.md names exists.
 
 #![allow(clippy::unwrap_used)]
 
 mod cycles;
 mod names;
+mod walks;
 
 use std::fs;
 use std::path::{Path, PathBuf};
