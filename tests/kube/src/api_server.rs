@@ -82,6 +82,13 @@ impl ApiServer {
         &self.kubeconfig
     }
 
+    /// The requests that the mesh's control plane makes with its own service account: one JSON object
+    /// a line (`audit.k8s.io/v1`, level Metadata).
+    pub fn audit_log(&self) -> PathBuf {
+        let folder = self.kubeconfig.parent().and_then(Path::parent);
+        folder.unwrap_or(Path::new("/")).join("logs/audit.log")
+    }
+
     /// # Panics
     /// When the kubeconfig cannot be read.
     pub async fn client(&self) -> kube::Client {

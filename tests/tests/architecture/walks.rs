@@ -10,11 +10,17 @@ const DOCUMENT: &str = "ARCHITECTURE.md";
 fn quoted(text: &str) -> Vec<(&str, &str)> {
     let parts: Vec<&str> = text.split('`').collect();
     assert!(parts.len() % 2 == 1, "{DOCUMENT} has an odd number of `");
-    parts[1..].chunks(2).map(|pair| (pair[0], pair[1])).collect()
+    parts[1..]
+        .chunks(2)
+        .map(|pair| (pair[0], pair[1]))
+        .collect()
 }
 
 fn is_file(word: &str) -> bool {
-    word.ends_with(".rs") && word.chars().all(|c| c.is_ascii_alphanumeric() || "_/.".contains(c))
+    word.ends_with(".rs")
+        && word
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "_/.".contains(c))
 }
 
 fn defines(text: &str, item: &str) -> bool {
@@ -22,10 +28,11 @@ fn defines(text: &str, item: &str) -> bool {
         "fn ", "struct ", "enum ", "trait ", "type ", "const ", "static ", "mod ",
     ];
     kinds.iter().any(|kind| {
-        text.match_indices(&format!("{kind}{item}")).any(|(at, found)| {
-            let next = text[at + found.len()..].chars().next();
-            next.is_none_or(|c| !c.is_alphanumeric() && c != '_')
-        })
+        text.match_indices(&format!("{kind}{item}"))
+            .any(|(at, found)| {
+                let next = text[at + found.len()..].chars().next();
+                next.is_none_or(|c| !c.is_alphanumeric() && c != '_')
+            })
     })
 }
 
@@ -36,7 +43,11 @@ fn every_file_and_item_that_the_architecture_names_exists() {
     let mut wrong = Vec::new();
     let (mut files, mut items) = (0, 0);
     let words = quoted(&text);
-    for (at, (word, after)) in words.iter().enumerate().filter(|(_, (word, _))| is_file(word)) {
+    for (at, (word, after)) in words
+        .iter()
+        .enumerate()
+        .filter(|(_, (word, _))| is_file(word))
+    {
         files += 1;
         let named: Vec<&str> = sources
             .iter()
@@ -57,6 +68,9 @@ fn every_file_and_item_that_the_architecture_names_exists() {
             wrong.push(format!("no {item} in {word}"));
         }
     }
-    assert!(files > 50 && items > 20, "read {files} files, {items} items");
+    assert!(
+        files > 50 && items > 20,
+        "read {files} files, {items} items"
+    );
     super::report("ARCHITECTURE.md names what is not there", &wrong);
 }

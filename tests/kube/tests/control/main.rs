@@ -3,7 +3,7 @@
 //!
 //! - `identity`: certificates for pods' tokens; other tokens are refused
 //! - `root`: the root's Secret and ConfigMap; `webhook`: its `caBundle`
-//! - `lease`: leader election of two replicas
+//! - `lease`: leader election of two replicas; `rights`: no right of the chart is to spare
 //! - `harness`, `sidecar`: the processes
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -11,6 +11,7 @@
 mod harness;
 mod identity;
 mod lease;
+mod rights;
 mod root;
 mod sidecar;
 mod webhook;

@@ -1,7 +1,8 @@
 use std::collections::BTreeSet;
+use std::process::Command;
 use std::time::Duration;
 
-use anyam_tests_kube::{ApiServer, Helm, HelmVersion, Kubectl, Output, until};
+use anyam_tests_kube::{ApiServer, Helm, HelmVersion, Kubectl, Output, program, succeed, until};
 use serde_json::Value;
 
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -229,4 +230,89 @@ fn a_second_release_is_refused() {
         other.stderr.contains("exists and cannot be imported"),
         "{other:?}"
     );
+}
+
+/// While no control plane answers, only pods that would be injected are refused: the cluster's own,
+/// the mesh's and those of others are created.
+#[tokio::test]
+async fn a_webhook_that_does_not_answer_locks_nobody_else_out() {
+    let release = Release::new(HelmVersion::V4);
+    let server = &release.server;
+    // The controllers have no scheduler, so no pod of the control plane ever runs.
+    release.helm("install", &[]);
+    server.kubectl(&["create", "namespace", "other"]);
+    let inject = "mesh.anyam.dev/inject=enabled";
+    server.kubectl(&["label", "namespace", "shop", inject]);
+    for namespace in ["kube-system", "anyam-system", "other", "shop"] {
+        until("the namespace's service account", TIMEOUT, async || {
+            let get = ["get", "serviceaccount", "default", "-n", namespace];
+            let output = server.try_kubectl(&get);
+            match output.status {
+                Some(0) => Ok(()),
+                _ => Err(output.stderr),
+            }
+        })
+        .await;
+    }
+    let create = |namespace: &str, label: &str| {
+        let pod = format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: a, namespace: {namespace}, labels: {{{label}}}}}, \
+             spec: {{automountServiceAccountToken: false, containers: [{{name: app, image: x, \
+             securityContext: {{allowPrivilegeEscalation: false, runAsNonRoot: true, \
+             capabilities: {{drop: [ALL]}}, seccompProfile: {{type: RuntimeDefault}}}}}}]}}}}"
+        );
+        server.try_kubectl_with(&pod, &["create", "--dry-run=server", "-f", "-"])
+    };
+    for namespace in ["kube-system", "anyam-system", "other"] {
+        let output = create(namespace, "");
+        assert_eq!(output.status, Some(0), "{namespace}: {output:?}");
+    }
+    let refused = create("shop", "");
+    assert!(
+        refused.stderr.contains("failed calling webhook"),
+        "{refused:?}"
+    );
+    let opted_out = create("shop", "mesh.anyam.dev/inject: disabled");
+    assert_eq!(opted_out.status, Some(0), "{opted_out:?}");
+    let opted_in = create("other", "mesh.anyam.dev/inject: enabled");
+    assert!(
+        opted_in.stderr.contains("failed calling webhook"),
+        "{opted_in:?}"
+    );
+}
+
+/// `anyam install` on an API server: applied twice, it changes nothing and takes nothing away, and
+/// what it printed removes it.
+#[tokio::test]
+async fn the_life_of_what_anyam_install_prints() {
+    let release = Release::new(HelmVersion::V4);
+    let server = &release.server;
+    let printed = |more: &[&str]| {
+        let mut install = Command::new(program("anyam"));
+        succeed(install.arg("install").args(more), "")
+    };
+    let apply = ["apply", "--server-side", "-f", "-"];
+    server.kubectl_with(&printed(&[]), &apply);
+    release.pods(2).await;
+    let installed = release.ours().unwrap();
+    let bundle = "Y2VydGlmaWNhdGU=";
+    let patch = format!(
+        r#"[{{"op": "add", "path": "/webhooks/0/clientConfig/caBundle", "value": "{bundle}"}}]"#
+    );
+    server.kubectl(&[
+        "patch",
+        "mutatingwebhookconfiguration/anyam-injector",
+        "--type=json",
+        "-p",
+        &patch,
+        "--field-manager=anyam-control",
+    ]);
+    server.kubectl_with(&printed(&[]), &apply);
+    assert_eq!(release.ours().unwrap(), installed);
+    let first = &release.webhook()["webhooks"][0];
+    assert_eq!(first["clientConfig"]["caBundle"], bundle, "{first:#}");
+
+    let delete = ["delete", "--wait=false", "-f", "-"];
+    server.kubectl_with(&printed(&["--skip-crds"]), &delete);
+    release.left(&definitions()).await;
 }
