@@ -1,5 +1,6 @@
 //! The rules that govern a caller, and their order.
 
+use anyam_control::model::Kind;
 use anyam_control::model::mesh::endpoints::EndpointsBy;
 
 use super::{Mesh, route};
@@ -166,4 +167,42 @@ spec:
         ["HTTPRoute/far/mine/0"],
         "not merged"
     );
+}
+
+#[test]
+fn a_namespace_has_its_own_routes_of_grpc_too() {
+    let mesh = Mesh::new(EndpointsBy::Slices);
+    let of = |kind: &str, name: &str, namespace: &str| {
+        format!(
+            "apiVersion: gateway.networking.k8s.io/v1
+kind: {kind}
+metadata: {{ name: {name}, namespace: {namespace} }}
+spec:
+  parentRefs: [{{ group: '', kind: Service, namespace: shop, name: web, port: 9000 }}]
+  rules: [{{ backendRefs: [{{ name: web, namespace: shop, port: 9000 }}] }}]
+"
+        )
+    };
+    mesh.set(&of("GRPCRoute", "mine", "far"));
+    let rules = |namespace: &str| mesh.rules("9000|", "web", namespace);
+    assert_eq!(rules("far"), ["GRPCRoute/far/mine/0"]);
+    assert_eq!(rules("shop"), ["default"]);
+    assert_eq!(rules("elsewhere"), ["default"]);
+
+    // A GRPCRoute governs the port for the namespace, whatever HTTPRoutes the namespace has.
+    mesh.set(&of("HTTPRoute", "web", "far"));
+    assert_eq!(rules("far"), ["GRPCRoute/far/mine/0"]);
+    let conditions = |kind: Kind, name: &str| {
+        let status = mesh.status(kind, "far", name);
+        let found = status.parents[0].conditions.iter();
+        let found = found.filter(|it| it.kind == "Accepted");
+        found.map(|it| it.reason.to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(conditions(Kind::GrpcRoute, "mine"), ["Accepted"]);
+    assert_eq!(conditions(Kind::HttpRoute, "web"), ["Conflicted"]);
+
+    // A route of the Service's own namespace is for all others, and is not merged.
+    mesh.set(&of("GRPCRoute", "all", "shop"));
+    assert_eq!(rules("elsewhere"), ["GRPCRoute/shop/all/0"]);
+    assert_eq!(rules("far"), ["GRPCRoute/far/mine/0"]);
 }
