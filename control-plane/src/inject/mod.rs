@@ -144,7 +144,7 @@ pub fn inject(
     let former = status::revert(&mut pod)?;
     let token = former.as_ref().unwrap_or(token);
     let proxy = annotations::settings(&pod, &settings.proxy)?;
-    let mut warnings = conflicts::check(&pod, &proxy)?;
+    let mut warnings = conflicts::check(&pod, settings, &proxy)?;
     let probes = match proxy.rewrite_probes {
         true => probes::rewrite(&mut pod, proxy.sidecar, token, &mut warnings),
         false => probes::Rewritten::default(),

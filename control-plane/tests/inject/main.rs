@@ -2,6 +2,7 @@
 //!
 //! - `golden`: manifests and the result of injecting them
 //! - `rules`: which pods are injected, which are refused and how the refusal reads
+//! - `warnings`: what is injected and will not work as expected
 //! - `properties`: a second injection changes nothing; everything else in the pod stays
 //! - `documented`: docs/kubernetes.md has every annotation
 //! - `webhook`: AdmissionReviews over TLS; `peers`: idle and slow peers
@@ -13,6 +14,7 @@ mod golden;
 mod peers;
 mod properties;
 mod rules;
+mod warnings;
 mod webhook;
 
 use anyam_control::inject::hook_token::{HookToken, HookTokens};

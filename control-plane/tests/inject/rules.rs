@@ -271,17 +271,6 @@ fn metrics_are_merged_where_their_port_is_clear() {
 }
 
 #[test]
-fn a_job_with_a_classic_sidecar_gets_a_warning() {
-    let mut pod = annotated("mesh.anyam.dev/sidecar", "classic");
-    pod["spec"]["restartPolicy"] = "Never".into();
-    let (_, warnings) = injected(&pod);
-    assert!(
-        warnings[0].contains("mesh.anyam.dev/sidecar: native"),
-        "{warnings:?}"
-    );
-}
-
-#[test]
 fn changes_by_hand_since_injection_are_kept() {
     let text = "{metadata: {annotations: {prometheus.io/scrape: 'true', prometheus.io/port: '9'}}, \
                 spec: {containers: [{name: a, livenessProbe: {httpGet: {port: 8080}}}]}}";
