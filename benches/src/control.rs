@@ -10,7 +10,7 @@ use anyam_control::model::manifest::families::Families;
 use anyam_control::model::manifest::object::Meta;
 use anyam_control::model::manifest::service;
 use anyam_control::model::manifest::service::{PortRef, Service, ServicePort};
-use anyam_control::model::manifest::workload::{RedirectedPorts, Workload, WorkloadPort};
+use anyam_control::model::manifest::workload::{Redirection, Workload, WorkloadPort};
 use anyam_control::model::mesh::builder::Builder;
 use anyam_control::model::mesh::change::{ObjectDelta, Origin};
 use anyam_control::model::mesh::vip::Vips;
@@ -188,7 +188,7 @@ fn workload(service: usize, index: usize, ready: bool) -> Object {
             node: String::new(),
             host_network: false,
             pod: true,
-            redirected: RedirectedPorts::default(),
+            redirected: Redirection::default(),
             hostname: None,
             subdomain: None,
         }

@@ -157,7 +157,7 @@ pub const ALL: [Annotation; 22] = [
     Annotation {
         name: "mesh.anyam.dev/include-inbound-cidrs",
         allowed: values::CIDRS,
-        meaning: "the only callers that reach the app through the sidecar",
+        meaning: "the only callers that reach the app through the sidecar; others use plaintext, with a sidecar too",
         set: |proxy, value| {
             proxy.redirect.include_inbound_cidrs = values::cidrs(value)?;
             Some(())
@@ -166,7 +166,7 @@ pub const ALL: [Annotation; 22] = [
     Annotation {
         name: "mesh.anyam.dev/exclude-inbound-cidrs",
         allowed: values::CIDRS,
-        meaning: "callers that reach the app without it: no mTLS, no policy",
+        meaning: "callers that reach the app without it, with a sidecar too: no mTLS, no policy",
         set: |proxy, value| {
             proxy.redirect.exclude_inbound_cidrs = values::cidrs(value)?;
             Some(())

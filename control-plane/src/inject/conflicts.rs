@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::InjectError;
 use super::pod::{JsonObject, PodManifest, at, name};
-use super::settings::{MeshSettings, ProxySettings, SidecarKind};
+use super::settings::{MeshSettings, ProxySettings, RedirectSettings, SidecarKind};
 use super::sidecar::{self, PROXY_UID};
 use super::{redirect, volumes};
 
@@ -56,6 +56,7 @@ pub(super) fn check(
         );
     }
     warnings.extend(dns(pod, &mesh.control_plane));
+    warnings.extend(sources(&proxy.redirect));
     Ok(warnings)
 }
 
@@ -69,6 +70,18 @@ fn dns(pod: &PodManifest, control_plane: &str) -> Option<String> {
             "dnsPolicy {policy}: the sidecar finds {control_plane} by the pod's DNS, which may not \
              know names of the cluster; use ClusterFirst, or the cluster's DNS in dnsConfig"
         )
+    })
+}
+
+fn sources(redirect: &RedirectSettings) -> Option<String> {
+    let lists = [
+        &redirect.include_inbound_cidrs,
+        &redirect.exclude_inbound_cidrs,
+    ];
+    lists.iter().any(|list| !list.is_empty()).then(|| {
+        "inbound CIDRs: callers that they keep from the sidecar use plaintext, those with a sidecar \
+         too; where NAT gives a caller another address than its own, its calls may fail"
+            .to_owned()
     })
 }
 

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::mistakes;
 use super::quantity::Quantity;
-use crate::injected::{EXCLUDE_INBOUND_PORTS, INCLUDE_INBOUND_PORTS};
+use crate::injected::{
+    EXCLUDE_INBOUND_CIDRS, EXCLUDE_INBOUND_PORTS, INCLUDE_INBOUND_CIDRS, INCLUDE_INBOUND_PORTS,
+};
 
 /// Where sidecars find their control plane, and the default settings of sidecars.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -172,8 +174,8 @@ impl RedirectSettings {
     /// The lists of addresses, each with the flag of `anyam-proxy redirect` that takes it.
     pub(super) fn cidrs(&self) -> [(&'static str, &Vec<String>); 4] {
         [
-            ("include-inbound-cidrs", &self.include_inbound_cidrs),
-            ("exclude-inbound-cidrs", &self.exclude_inbound_cidrs),
+            (INCLUDE_INBOUND_CIDRS, &self.include_inbound_cidrs),
+            (EXCLUDE_INBOUND_CIDRS, &self.exclude_inbound_cidrs),
             ("include-outbound-cidrs", &self.include_outbound_cidrs),
             ("exclude-outbound-cidrs", &self.exclude_outbound_cidrs),
         ]

@@ -17,6 +17,7 @@ use crate::ads::resources::Scope;
 use crate::model::Mesh;
 use crate::model::manifest::policy::{BackendSpec, TcpTransport};
 use crate::model::manifest::service::{AppProtocol, PortRef};
+use crate::model::mesh::bypass::is_bypassed;
 use crate::model::mesh::{PortEntry, ServiceEntry, WorkloadEntry};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -79,7 +80,11 @@ fn to_workload(
     )?;
     it.cluster_discovery_type = discovery(cluster::cluster::DiscoveryType::Static);
     let at = SocketAddr::new(ip, name.port);
-    it.load_assignment = Some(endpoint::single(&it.name, at, Some((mesh, entry))));
+    let bypassed = mesh
+        .workload(&scope.namespace, &scope.workload)
+        .is_some_and(|caller| is_bypassed(&caller.workload, &entry.workload, ip));
+    let assignment = endpoint::of_workload(&it.name, (mesh, entry), (at, bypassed));
+    it.load_assignment = Some(assignment);
     it.metadata = metadata_of(mesh, entry, (name.port, name.carries));
     Some(it)
 }
@@ -247,7 +252,7 @@ pub fn inbound(mesh: &Mesh, scope: &Scope, port: u16) -> Option<cluster::Cluster
     let at = SocketAddr::new(entry.workload.address()?, port);
     let name = naming::inbound_cluster(port);
     Some(cluster::Cluster {
-        load_assignment: Some(endpoint::single(&name, at, None)),
+        load_assignment: Some(endpoint::app(&name, at)),
         cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::Static),
         metadata: metadata_of(mesh, entry, (port, Carries::Declared)),
         ..delivery(name, protocol)

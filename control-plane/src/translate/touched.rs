@@ -15,7 +15,6 @@ use super::naming::{self, Carries};
 use super::resource::{of_address, of_service};
 use super::{cors, name};
 use crate::ads::resources::{Marks, NodeMarks, Touched};
-use crate::model::manifest::families::Families;
 use crate::model::manifest::object::Key;
 use crate::model::manifest::workload::Workload;
 use crate::model::mesh::affected::Changed;
@@ -255,8 +254,8 @@ impl<'a> Work<'a> {
         }
         let reach = |entry: Option<&Arc<WorkloadEntry>>| {
             let workload = &entry?.workload;
-            let families = Families::of(&workload.addresses);
-            Some((families, workload.locality.clone(), workload.node.clone()))
+            let addresses = workload.addresses.clone();
+            Some((addresses, workload.locality.clone(), workload.node.clone()))
         };
         if governed || reach(old) != reach(new) {
             // Its proxy's listeners, clusters and access logs.

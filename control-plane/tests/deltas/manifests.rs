@@ -275,7 +275,11 @@ pub fn object(slot: Slot, version: u8) -> (Object, Origin) {
     };
     let mut object = read.remove(0).object;
     if let Object::Workload(workload) = &mut object {
-        Arc::make_mut(workload).pod = version.is_multiple_of(5);
+        let workload = Arc::make_mut(workload);
+        workload.pod = version.is_multiple_of(5);
+        if version.is_multiple_of(3) {
+            workload.redirected.exclude_sources = vec!["10.0.0.0/24".parse().unwrap()];
+        }
     }
     (object, origin)
 }

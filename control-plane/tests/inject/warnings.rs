@@ -22,6 +22,22 @@ fn a_job_with_a_classic_sidecar_gets_a_warning() {
     );
 }
 
+#[test]
+fn callers_that_a_range_keeps_from_the_sidecar_are_named_in_a_warning() {
+    for name in ["include-inbound-cidrs", "exclude-inbound-cidrs"] {
+        let mut pod = pod();
+        let name = format!("mesh.anyam.dev/{name}");
+        pod["metadata"]["annotations"] = json!({name.clone(): "10.0.0.0/8"});
+        let (_, warnings) = injected(&pod);
+        let [warning] = &warnings[..] else {
+            panic!("{name}: {warnings:?}");
+        };
+        assert!(warning.contains("plaintext"), "{warning}");
+        assert!(warning.len() <= 256, "{warning}");
+    }
+    assert_eq!(injected(&pod()).1, [""; 0]);
+}
+
 /// Its sidecar would wait for the control plane, and the pod for its sidecar.
 #[test]
 fn a_pod_whose_dns_may_not_know_the_control_plane_gets_a_warning() {

@@ -116,6 +116,8 @@ pub struct Caller {
     /// Empty: unknown, or the service has no hints.
     pub zone: String,
     pub node: String,
+    /// Addresses at which its connections reach the app without the sidecar.
+    pub bypassed: BTreeSet<IpAddr>,
 }
 
 /// One place where calls to a port of a service may go.
