@@ -71,8 +71,9 @@ impl ConditionContext<'_> {
         let mut addresses = workload.addresses.iter();
         let ip = addresses.find(|ip| !self.mesh.options.may_have(workload, **ip))?;
         let message = format!(
-            "{ip} lies in no range of --workload-cidr, so callers that use the address do not \
-             find this Workload; EndpointSlices that name it in targetRef still lead to it"
+            "{ip} lies in no range of --workload-cidr (chart: control.workloadCidrs), so callers \
+             that use the address do not find this Workload; EndpointSlices that name it in \
+             targetRef still lead to it"
         );
         Some(Condition::no("Accepted", "AddressNotAllowed", message))
     }

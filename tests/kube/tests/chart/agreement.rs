@@ -67,6 +67,48 @@ fn the_program_takes_its_flags() {
     }
 }
 
+/// Flags of `anyam-control serve` that a pod needs no value of the chart for.
+const NO_VALUE: [(&str, &str); 7] = [
+    ("config-dir", "in place of --kubernetes"),
+    (
+        "state-dir",
+        "a temporary folder: all state is in the cluster",
+    ),
+    ("kubeconfig", "the pod's service account"),
+    ("kube-context", "likewise"),
+    (
+        "token-audience",
+        "also in the settings of injection, which has the same default",
+    ),
+    ("insecure-ads-listen", "for tests"),
+    ("api-host", "the API is on loopback"),
+];
+
+/// Otherwise a flag could not be set by users of the chart.
+#[test]
+fn every_flag_is_set_by_the_chart() {
+    use clap::CommandFactory;
+    let template = fs::read_to_string(Helm::chart().join("templates/deployment.yaml")).unwrap();
+    let command = Cli::command();
+    let serve = command.find_subcommand("serve").unwrap();
+    let flags: Vec<&str> = serve
+        .get_arguments()
+        .filter_map(|it| it.get_long())
+        .collect();
+    for flag in &flags {
+        let words = ["=", "\n", "\""].map(|end| format!("--{flag}{end}"));
+        let is_set = words.iter().any(|word| template.contains(word));
+        let other = NO_VALUE.iter().any(|(name, _)| name == flag);
+        assert!(
+            is_set != other,
+            "--{flag}: set it in deployment.yaml, or list why that is not needed, and not both"
+        );
+    }
+    for (name, _) in NO_VALUE {
+        assert!(flags.contains(&name), "there is no flag --{name}");
+    }
+}
+
 #[test]
 fn the_program_takes_its_settings() {
     let helm = helm();
