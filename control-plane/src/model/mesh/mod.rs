@@ -274,6 +274,11 @@ impl Mesh {
         let service = self
             .service(&key)
             .ok_or_else(|| BadBackend::NotFound(format!("there is no Service {key}")))?;
+        if let Some(name) = &service.service.external_name {
+            let message =
+                format!("Service {key} is of type ExternalName ({name}): it has no endpoints");
+            return Err(BadBackend::NotFound(message));
+        }
         let port = to
             .port
             .ok_or_else(|| BadBackend::NotFound(format!("Service {key} needs a port here")))?;
