@@ -60,7 +60,7 @@ fn to_service(mesh: &Mesh, scope: &Scope, name: &OutboundName) -> Option<cluster
     Some(it)
 }
 
-/// A workload called by its own address: no service's policy holds.
+/// A workload called by its own address.
 fn to_workload(
     mesh: &Mesh,
     scope: &Scope,
@@ -69,13 +69,16 @@ fn to_workload(
 ) -> Option<cluster::Cluster> {
     let entry = mesh.workload_by_ip(ip)?;
     let protocol = entry.protocol(name.port);
+    let none = BackendSpec::default();
+    let policy = mesh.policy_at(entry, name.port);
+    let spec = policy.map_or(&none, |policy| &policy.spec);
     let identities = BTreeSet::from([entry.workload.identity(&mesh.options.trust_domain)]);
     let mut it = base(
         mesh,
         scope,
         name,
         protocol,
-        (&entry.workload.meta.namespace, &BackendSpec::default()),
+        (&entry.workload.meta.namespace, spec),
         &identities,
     )?;
     it.cluster_discovery_type = discovery(cluster::cluster::DiscoveryType::Static);

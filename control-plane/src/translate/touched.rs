@@ -115,6 +115,7 @@ impl<'a> Work<'a> {
         }
         if old.policy != new.policy {
             self.named(key, &[type_url::CLUSTER, type_url::ROUTE]);
+            self.governed_addresses(old, new);
         }
         if old.members != new.members || old.slices != new.slices {
             self.members(key, old.service.headless);
@@ -129,6 +130,22 @@ impl<'a> Work<'a> {
         }
         if self.old.known_as(old) != self.new.known_as(new) {
             self.named(key, &[type_url::CLUSTER]);
+        }
+    }
+
+    /// Addresses of the members of a headless service, whose policy changed.
+    fn governed_addresses(&mut self, old: &ServiceEntry, new: &ServiceEntry) {
+        for (mesh, service) in [(self.old, old), (self.new, new)] {
+            let headless = service.service.headless;
+            for entry in mesh.members(service).filter(|_| headless) {
+                for port in &service.ports {
+                    for number in service.targets(port, &entry.workload) {
+                        for ip in &entry.workload.addresses {
+                            self.address(SocketAddr::new(*ip, number));
+                        }
+                    }
+                }
+            }
         }
     }
 
