@@ -98,28 +98,40 @@ type FormatCheck = fn(&str) -> bool;
 
 fn lists(redirect: &RedirectSettings) -> Option<Mistake> {
     let field = "proxy.redirect";
-    let ports = redirect
-        .ports()
-        .map(|(_, list)| (list, values::PORTS, values::is_ports as FormatCheck));
-    let cidrs = redirect
-        .cidrs()
-        .map(|(_, list)| (list, values::CIDRS, values::is_cidr as FormatCheck));
-    ports
+    let (ranges, rules) = (values::MOST_ELEMENTS, values::MOST_RULES);
+    let ports = redirect.ports().map(|(_, list)| {
+        let good: FormatCheck = values::is_ports;
+        (list, ranges, values::PORTS, good)
+    });
+    let cidrs = redirect.cidrs().map(|(_, list)| {
+        let good: FormatCheck = values::is_cidr;
+        (list, ranges, values::CIDRS, good)
+    });
+    let ids = redirect.ids().map(|(_, list)| {
+        let good: FormatCheck = values::is_id;
+        (list, rules, values::IDS, good)
+    });
+    let (_, interfaces) = redirect.interfaces();
+    let is_interface: FormatCheck = values::is_interface;
+    let interfaces = (interfaces, rules, values::INTERFACES, is_interface);
+    let mut all = ports
         .into_iter()
         .chain(cidrs)
-        .find_map(|(list, allowed, good)| {
-            if list.len() > values::MOST_ELEMENTS {
-                return Some(Mistake {
-                    field,
-                    value: format!("{} entries", list.len()),
-                    allowed: values::FEWER.to_owned(),
-                });
-            }
-            let wrong = list.iter().find(|element| !good(element))?;
-            Some(Mistake {
+        .chain(ids)
+        .chain([interfaces]);
+    all.find_map(|(list, most, allowed, good)| {
+        if list.len() > most {
+            return Some(Mistake {
                 field,
-                value: wrong.clone(),
-                allowed: values::advice(allowed, wrong),
-            })
+                value: format!("{} entries", list.len()),
+                allowed: format!("at most {most} entries"),
+            });
+        }
+        let wrong = list.iter().find(|element| !good(element))?;
+        Some(Mistake {
+            field,
+            value: wrong.clone(),
+            allowed: values::advice(allowed, wrong),
         })
+    })
 }

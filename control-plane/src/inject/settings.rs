@@ -147,7 +147,7 @@ impl UnknownDestinations {
 
 /// What is redirected to the sidecar: ports and ranges of ports, addresses and ranges of addresses.
 /// An empty `include` list stands for everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RedirectSettings {
     pub include_inbound_ports: Vec<String>,
@@ -158,6 +158,32 @@ pub struct RedirectSettings {
     pub exclude_outbound_ports: Vec<String>,
     pub include_outbound_cidrs: Vec<String>,
     pub exclude_outbound_cidrs: Vec<String>,
+    /// Users and groups whose processes' calls leave without the sidecar.
+    pub exempt_uids: Vec<String>,
+    pub exempt_gids: Vec<String>,
+    /// Names, or beginnings of names followed by `*`.
+    pub exclude_interfaces: Vec<String>,
+    /// Also IPv6; if false, it bypasses the mesh.
+    pub ipv6: bool,
+}
+
+impl Default for RedirectSettings {
+    fn default() -> Self {
+        RedirectSettings {
+            include_inbound_ports: Vec::new(),
+            exclude_inbound_ports: Vec::new(),
+            include_inbound_cidrs: Vec::new(),
+            exclude_inbound_cidrs: Vec::new(),
+            include_outbound_ports: Vec::new(),
+            exclude_outbound_ports: Vec::new(),
+            include_outbound_cidrs: Vec::new(),
+            exclude_outbound_cidrs: Vec::new(),
+            exempt_uids: Vec::new(),
+            exempt_gids: Vec::new(),
+            exclude_interfaces: Vec::new(),
+            ipv6: true,
+        }
+    }
 }
 
 impl RedirectSettings {
@@ -179,6 +205,19 @@ impl RedirectSettings {
             ("include-outbound-cidrs", &self.include_outbound_cidrs),
             ("exclude-outbound-cidrs", &self.exclude_outbound_cidrs),
         ]
+    }
+
+    /// The lists of ids, each with the flag of `anyam-proxy redirect` that takes it.
+    pub(super) fn ids(&self) -> [(&'static str, &Vec<String>); 2] {
+        [
+            ("exempt-uids", &self.exempt_uids),
+            ("exempt-gids", &self.exempt_gids),
+        ]
+    }
+
+    /// The list of interfaces, with its flag.
+    pub(super) fn interfaces(&self) -> (&'static str, &Vec<String>) {
+        ("exclude-interfaces", &self.exclude_interfaces)
     }
 }
 

@@ -110,7 +110,7 @@ fn one(
     let who = ("istio", fields(&[("workload", text(label(workload)))]));
     let meta = &workload.meta;
     let mode = mesh.mtls(&meta.namespace, &meta.name, at.port());
-    let reached = workload.sidecar && !bypassed && workload.redirected.has_port(at.port());
+    let reached = workload.sidecar && !bypassed && workload.redirected.has_address(at);
     let metadata = match reached && mode != MtlsMode::Disabled {
         true => {
             let mut transports = vec![("anyam", text("mtls"))];

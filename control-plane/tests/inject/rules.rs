@@ -110,6 +110,14 @@ fn ranges_and_names_that_the_containers_refuse_are_refused_before() {
             "did you mean fd00::/64?",
         ),
         (
+            "proxy: {redirect: {exemptUids: ['-1']}}",
+            "\"-1\" is not allowed; write ids from 0",
+        ),
+        (
+            "proxy: {redirect: {excludeInterfaces: [lo]}}",
+            "\"lo\" is not allowed; write interfaces but lo",
+        ),
+        (
             "trustDomain: Mesh.Example",
             "trustDomain: \"Mesh.Example\" is not allowed; write a name of a-z",
         ),
@@ -120,6 +128,7 @@ fn ranges_and_names_that_the_containers_refuse_are_refused_before() {
     }
     for text in [
         "meshCidrs: [10.0.0.1/32, fd00::/8]",
+        "proxy: {redirect: {exemptGids: ['0'], excludeInterfaces: ['docker*'], ipv6: false}}",
         "trustDomain: mesh_1.example-x",
     ] {
         std::fs::write(&path, text).unwrap();

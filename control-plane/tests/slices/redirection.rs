@@ -88,3 +88,21 @@ fn a_caller_whose_address_is_not_redirected_uses_no_mtls() {
     // One that the mesh does not know is taken to be redirected.
     assert!(offers_mtls("unknown"));
 }
+
+#[test]
+fn ipv6_that_is_not_redirected_is_called_without_mtls() {
+    let mesh = Mesh::new();
+    let pod = pod("web-1", "10.0.0.1, 'fd00::1'");
+    let offers_mtls = |name: &str| {
+        let made = mesh.own(type_url::CLUSTER, name).unwrap();
+        made.contains("envoy.transport_socket_match")
+    };
+    for ipv6 in [true, false] {
+        mesh.set_as(&pod, |it| {
+            it.pod = true;
+            it.redirected.ipv6 = ipv6;
+        });
+        assert!(offers_mtls("outbound|7000|tcp|10.0.0.1"));
+        assert_eq!(offers_mtls("outbound|7000|tcp|fd00::1"), ipv6);
+    }
+}

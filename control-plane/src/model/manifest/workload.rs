@@ -1,6 +1,6 @@
 //! Workloads: what stands for a pod where there is no Kubernetes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 
@@ -55,6 +55,8 @@ pub struct Redirection {
     /// one is included.
     pub include_sources: Vec<Cidr>,
     pub exclude_sources: Vec<Cidr>,
+    /// Connections to its IPv6 addresses, too.
+    pub ipv6: bool,
 }
 
 /// The default of `anyam-proxy redirect`: all ports but the sidecar's own.
@@ -65,6 +67,7 @@ impl Default for Redirection {
             exclude_ports: [HEALTH_PORT, METRICS_PORT].map(|port| port..=port).into(),
             include_sources: Vec::new(),
             exclude_sources: Vec::new(),
+            ipv6: true,
         }
     }
 }
@@ -75,6 +78,10 @@ impl Redirection {
             |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|range| range.contains(&port));
         let included = self.include_ports.is_empty() || within(&self.include_ports);
         included && !within(&self.exclude_ports)
+    }
+
+    pub fn has_address(&self, at: SocketAddr) -> bool {
+        self.has_port(at.port()) && (self.ipv6 || at.is_ipv4())
     }
 
     pub fn has_source(&self, ip: IpAddr) -> bool {

@@ -6,7 +6,8 @@ use std::ops::RangeInclusive;
 use super::decode::{Container, Pod};
 use crate::injected::{
     EXCLUDE_INBOUND_CIDRS, EXCLUDE_INBOUND_PORTS, GROUP, HEALTH_PORT, INCLUDE_INBOUND_CIDRS,
-    INCLUDE_INBOUND_PORTS, INIT, METRICS_PORT, OPEN_PORTS, SIDECAR, STATUS, STATUS_PORT,
+    INCLUDE_INBOUND_PORTS, INIT, IPV6, METRICS_PORT, OPEN_PORTS, REDIRECT_IPV6, SIDECAR, STATUS,
+    STATUS_PORT,
 };
 use crate::model::manifest::object::Meta;
 use crate::model::manifest::service::AppProtocol;
@@ -102,6 +103,7 @@ fn redirected(pod: &Pod) -> Redirection {
         exclude_ports: exclude,
         include_sources: sources(INCLUDE_INBOUND_CIDRS),
         exclude_sources: sources(EXCLUDE_INBOUND_CIDRS),
+        ipv6: list(if init.is_some() { IPV6 } else { REDIRECT_IPV6 }) != Some("false"),
     }
 }
 
@@ -241,7 +243,7 @@ mod tests {
                 r#"{{"mesh.anyam.dev/sidecar": "{kind}", "mesh.anyam.dev/exclude-inbound-ports": "25,8000-8099"}}"#
             );
             let it = injected(&annotations, app);
-            assert!(it.sidecar && it.pod);
+            assert!(it.sidecar && it.pod && it.redirected.ipv6);
             let ports = [24, 25, 26, 7999, 8000, 8099, 8100, 15020, 15021, 15090];
             let reached: Vec<_> = ports.map(|port| it.redirected.has_port(port)).into();
             let expected = [
@@ -249,6 +251,10 @@ mod tests {
             ];
             assert_eq!(reached, expected, "{kind}");
         }
+        let it = injected(r#"{"mesh.anyam.dev/redirect-ipv6": "false"}"#, app);
+        let reached = ["10.1.0.1:80", "[fd00::1]:80"]
+            .map(|at| it.redirected.has_address(at.parse().unwrap()));
+        assert_eq!(reached, [true, false]);
         let sources = r#"{"mesh.anyam.dev/include-inbound-cidrs": "10.0.0.0/8,192.0.2.1",
             "mesh.anyam.dev/exclude-inbound-cidrs": "10.9.0.0/16"}"#;
         let it = injected(sources, app);
@@ -265,13 +271,15 @@ mod tests {
     fn without_the_init_container_annotations_say_which_ports_reach_the_sidecar() {
         let text = format!(
             r#"{{"metadata": {{"name": "w", "annotations": {{"a/b": "c",
-                "mesh.anyam.dev/status": "{{}}", "mesh.anyam.dev/exclude-inbound-ports": "25"}}}},
+                "mesh.anyam.dev/status": "{{}}", "mesh.anyam.dev/exclude-inbound-ports": "25",
+                "mesh.anyam.dev/redirect-ipv6": "false"}}}},
                 "spec": {{}}, "status": {RUNNING}}}"#
         );
         let it = workload(("n", "w"), serde_json::from_str(&text).unwrap()).unwrap();
         assert!(it.sidecar, "by its status");
         let reached = [25, 26, 15090].map(|port| it.redirected.has_port(port));
         assert_eq!(reached, [false, true, false]);
+        assert!(!it.redirected.ipv6);
     }
 
     #[test]
