@@ -43,6 +43,7 @@ const ACCEPTED: (&str, &str, &str) = (
     ".status.conditions[?(@.type=='Accepted')].status",
 );
 const TARGETS: (&str, &str, &str) = ("Targets", "string", ".spec.targetRefs[*].name");
+const SELECTOR: (&str, &str, &str) = ("Selector", "string", ".spec.selector.matchLabels");
 const AGE: (&str, &str, &str) = ("Age", "date", ".metadata.creationTimestamp");
 
 /// `None`: not a kind of ours.
@@ -62,6 +63,7 @@ fn traits(kind: Kind) -> Option<Traits> {
             short_name: "amp",
             columns: &[
                 TARGETS,
+                SELECTOR,
                 ("mTLS", "string", ".spec.mtls.mode"),
                 ("Egress", "string", ".spec.egress.mode"),
                 ACCEPTED,
@@ -71,7 +73,13 @@ fn traits(kind: Kind) -> Option<Traits> {
         },
         Kind::AuthorizationPolicy => Traits {
             short_name: "aap",
-            columns: &[TARGETS, ("Action", "string", ".spec.action"), ACCEPTED, AGE],
+            columns: &[
+                TARGETS,
+                SELECTOR,
+                ("Action", "string", ".spec.action"),
+                ACCEPTED,
+                AGE,
+            ],
             spec: AuthorizationSpec::json_schema,
         },
         Kind::BackendPolicy => Traits {

@@ -24,7 +24,7 @@ const HEAD: &str = "# Made from the types in control-plane/src/model/manifest:\n
     # UPDATE_GOLDEN=1 cargo test -p anyam-control --test crds\n";
 
 /// What CEL and the keys of lists say, by what the reader says of it: only the API server judges these.
-const BY_THE_API_SERVER: [&str; 11] = [
+const BY_THE_API_SERVER: [&str; 12] = [
     "is there twice",
     "is empty; leave",
     "needs `values` or `notValues`",
@@ -36,6 +36,7 @@ const BY_THE_API_SERVER: [&str; 11] = [
     "needs targetRefs to a Workload",
     "no workload can have the address",
     "a port (1 to 65535)",
+    "exclude each other",
 ];
 
 fn root() -> PathBuf {

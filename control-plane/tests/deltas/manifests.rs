@@ -30,7 +30,7 @@ pub fn slot() -> impl Strategy<Value = Slot> {
         4 => (0..2usize, 0..3usize).prop_map(|(n, i)| Slot::Route(n, i)),
         1 => (0..2usize).prop_map(Slot::Grant),
         2 => (0..3usize, 0..2usize).prop_map(|(n, i)| Slot::Authorization(n, i)),
-        1 => (0..3usize, 0..2usize).prop_map(|(n, i)| Slot::Mesh(n, i)),
+        2 => (0..3usize, 0..3usize).prop_map(|(n, i)| Slot::Mesh(n, i)),
         1 => (0..2usize, 0..2usize).prop_map(|(n, i)| Slot::Backend(n, i)),
     ]
 }
@@ -193,6 +193,8 @@ fn authorization(version: u8) -> Said {
         "targetRefs: [{ kind: Service, name: s0 }], ",
         "targetRefs: [{ kind: Service, name: s1, sectionName: main }], ",
         "targetRefs: [{ kind: Workload, name: w0 }, { kind: Workload, name: w1 }], ",
+        "selector: { matchLabels: { app: x } }, ",
+        "selector: { matchLabels: { tier: t } }, ",
     ];
     let target = pick(version, 0, &targets);
     let action = pick(version, 2, &["Allow", "Deny"]);
@@ -204,10 +206,16 @@ fn mesh_policy(version: u8) -> Said {
     let target = pick(
         version,
         0,
-        &["", "targetRefs: [{ kind: Workload, name: w0 }], "],
+        &[
+            "",
+            "targetRefs: [{ kind: Workload, name: w0 }], ",
+            "selector: { matchLabels: { app: x } }, ",
+            "selector: { matchLabels: { app: y } }, ",
+            "selector: { matchLabels: { app: x, tier: t } }, ",
+        ],
     );
-    let mode = pick(version, 1, &["Strict", "Disabled", "Permissive"]);
-    let log = pick(version, 3, &["Text", "Json"]);
+    let mode = pick(version, 2, &["Strict", "Disabled", "Permissive"]);
+    let log = pick(version, 4, &["Text", "Json"]);
     let spec = format!("{target}mtls: {{ mode: {mode} }}, accessLog: {{ format: {log} }}");
     Said::new(OWN, "MeshPolicy", spec)
 }
