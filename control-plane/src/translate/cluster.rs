@@ -15,6 +15,7 @@ use super::protocol::{self, Upstream, UpstreamProtocol};
 use super::{endpoint, resilience, tls};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
+use crate::model::manifest::families::Families;
 use crate::model::manifest::policy::{BackendSpec, TcpTransport};
 use crate::model::manifest::service::{AppProtocol, PortRef};
 use crate::model::mesh::bypass::is_bypassed;
@@ -248,16 +249,24 @@ fn metadata_of(
     (!sends.is_empty()).then(|| about(&sends, carries))
 }
 
-/// `inbound|<port>||`: the app of the scope's workload, at the pod's own address.
+/// `inbound|<port>||`: the app of the scope's workload, at the pod's own address; with addresses of both
+/// families, at the one that the caller dialled, because the app may listen on one of them only.
 pub fn inbound(mesh: &Mesh, scope: &Scope, port: u16) -> Option<cluster::Cluster> {
     let entry = mesh.workload(&scope.namespace, &scope.workload)?;
     let protocol = *entry.ports.get(&port)?;
-    let at = SocketAddr::new(entry.workload.address()?, port);
     let name = naming::inbound_cluster(port);
+    let metadata = metadata_of(mesh, entry, (port, Carries::Declared));
+    if Families::of(&entry.workload.addresses) == Families::BOTH {
+        return Some(cluster::Cluster {
+            metadata,
+            ..as_dialled(name, protocol)
+        });
+    }
+    let at = SocketAddr::new(entry.workload.address()?, port);
     Some(cluster::Cluster {
         load_assignment: Some(endpoint::app(&name, at)),
         cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::Static),
-        metadata: metadata_of(mesh, entry, (port, Carries::Declared)),
+        metadata,
         ..delivery(name, protocol)
     })
 }
@@ -266,11 +275,15 @@ pub fn inbound(mesh: &Mesh, scope: &Scope, port: u16) -> Option<cluster::Cluster
 pub fn inbound_passthrough(mesh: &Mesh, scope: &Scope) -> Option<cluster::Cluster> {
     mesh.workload(&scope.namespace, &scope.workload)?;
     let name = naming::INBOUND_PASSTHROUGH.to_owned();
-    Some(cluster::Cluster {
+    Some(as_dialled(name, AppProtocol::Undeclared))
+}
+
+fn as_dialled(name: String, protocol: AppProtocol) -> cluster::Cluster {
+    cluster::Cluster {
         cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::OriginalDst),
         lb_policy: cluster::cluster::LbPolicy::ClusterProvided as i32,
-        ..delivery(name, AppProtocol::Undeclared)
-    })
+        ..delivery(name, protocol)
+    }
 }
 
 fn delivery(name: String, protocol: AppProtocol) -> cluster::Cluster {

@@ -163,9 +163,14 @@ fn excluded_namespaces_are_the_same_everywhere() {
 #[test]
 fn anyam_install_prints_what_helm_renders() {
     let helm = helm();
-    for (profile, values) in RENDERINGS.into_iter().take(4) {
+    let profiles = RENDERINGS.into_iter().take(4);
+    let both = profiles.flat_map(|profile| [(profile, false), (profile, true)]);
+    for ((profile, values), ipv6) in both {
         let set = "image.registry=registry.example:5000/x,image.tag=v2,trustDomain=mesh.example";
         let mut options = vec!["--set", set, "--namespace", "mesh"];
+        if ipv6 {
+            options.extend(["--set", "ipv6=true"]);
+        }
         options.extend(values.into_iter().flat_map(|file| ["-f", file]));
         let mut expected = objects(&helm.template(&options));
         for object in &mut expected {
@@ -183,6 +188,7 @@ fn anyam_install_prints_what_helm_renders() {
                 "--registry=registry.example:5000/x",
                 "--trust-domain=mesh.example",
             ])
+            .args(ipv6.then_some("--ipv6"))
             .output()
             .unwrap();
         let mut printed = objects(std::str::from_utf8(&output.stdout).unwrap());
