@@ -50,7 +50,8 @@ pub enum Variant {
         files: Option<TlsFiles>,
         at: ListenScope,
     },
-    /// What a caller can dial; where it is, if the service has hints; and where it bypasses sidecars.
+    /// What a caller can dial; where it is, if the service has hints or endpoints for its own node
+    /// only; and where it bypasses sidecars.
     Reach(Caller),
 }
 
@@ -176,12 +177,15 @@ fn caller(mesh: &Mesh, name: &str, scope: &Scope) -> Caller {
     let bypassed = own
         .zip(service)
         .map(|(own, service)| mesh.bypassed(&own.workload, service));
-    let own = own.filter(|_| slices.is_some_and(|it| it.hinted));
-    let zone = own.and_then(|it| Some(it.workload.locality.as_ref()?.zone.clone()));
+    let hinted = slices.is_some_and(|it| it.hinted);
+    let local = service.is_some_and(|it| it.service.local);
+    let zone = own.filter(|_| hinted);
+    let zone = zone.and_then(|it| Some(it.workload.locality.as_ref()?.zone.clone()));
+    let node = own.filter(|_| hinted || local);
     Caller {
         families: families.unwrap_or(Families::BOTH),
         zone: zone.unwrap_or_default(),
-        node: own.map_or_else(String::new, |it| it.workload.node.clone()),
+        node: node.map_or_else(String::new, |it| it.workload.node.clone()),
         bypassed: bypassed.unwrap_or_default(),
     }
 }

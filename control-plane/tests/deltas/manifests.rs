@@ -75,7 +75,8 @@ fn service(version: u8) -> Said {
     let selector = pick(version, 2, &selectors);
     let ips = ["", "clusterIP: 10.0.0.1, ", "clusterIP: None, ", ""];
     let ip = pick(version, 4, &ips);
-    let spec = format!("{ip}selector: {selector}, ports: {ports}");
+    let local = pick(version, 6, &["", "", "internalTrafficPolicy: Local, ", ""]);
+    let spec = format!("{ip}{local}selector: {selector}, ports: {ports}");
     Said::new("v1", "Service", spec)
 }
 
@@ -151,7 +152,8 @@ fn workload(namespace: usize, index: usize, version: u8) -> Said {
         ", hostname: h, subdomain: s1",
     ];
     let name = pick(version, 4, &names);
-    let zone = pick(version, 6, &["", ", locality: { zone: z1 }"]);
+    let places = ["", ", locality: { zone: z1 }", ", node: n1", ", node: n2"];
+    let zone = pick(version, 6, &places);
     let spec = format!("addresses: [{addresses}], serviceAccount: {account}, {rest}{name}{zone}");
     Said {
         labels: pick(version, 0, &labels).to_owned(),

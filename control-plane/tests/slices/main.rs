@@ -2,6 +2,7 @@
 //! that a selector matches before a slice lists them, and a Pod's address belongs to no Workload.
 //!
 //! - `redirection`: ports and callers that bypass a pod's sidecar
+//! - `local`: endpoints on the caller's node only
 //! - `headless`: policies for calls to pods' own addresses
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
@@ -21,6 +22,7 @@ use anyam_control::translate::Translator;
 use xds_proto::type_url;
 
 mod headless;
+mod local;
 mod redirection;
 
 struct Mesh(Translator);

@@ -38,7 +38,7 @@ impl ConditionContext<'_> {
                 }
                 let fields = it.unsupported.iter();
                 let fields = fields.map(|field| format!("{}: {}", field.path, field.message));
-                let fields: Vec<String> = fields.collect();
+                let fields: Vec<String> = fields.chain(self.distribution(it)).collect();
                 if !fields.is_empty() {
                     let message = fields.join("; ");
                     all.push(Condition::no("AllFields", "FieldLeftOut", message));
@@ -66,6 +66,18 @@ impl ConditionContext<'_> {
             all.insert(0, Condition::accepted());
         }
         all
+    }
+
+    /// `trafficDistribution` where no EndpointSlices are that could have hints.
+    fn distribution(&self, service: &Service) -> Option<String> {
+        let wanted = service.traffic_distribution.as_ref()?;
+        let entry = self.mesh.service(&service.meta.key())?;
+        entry.slices.is_none().then(|| {
+            format!(
+                "spec.trafficDistribution: `{wanted}` has no effect: it works by hints of \
+                 EndpointSlices, and the Service has none"
+            )
+        })
     }
 
     /// An address that does not count as the workload's own.
