@@ -23,7 +23,23 @@ pub(super) fn first(settings: &MeshSettings) -> Option<Mistake> {
                 allowed: values::advice(values::RANGES, wrong),
             })
         })
+        .or_else(|| pull_secrets(&settings.image_pull_secrets))
         .or_else(|| lists(&settings.proxy.redirect))
+}
+
+fn pull_secrets(names: &[String]) -> Option<Mistake> {
+    let mistake = |value: String, allowed: String| Mistake {
+        field: "imagePullSecrets",
+        value,
+        allowed,
+    };
+    let most = values::MOST_PULL_SECRETS;
+    if names.len() > most {
+        let value = format!("{} entries", names.len());
+        return Some(mistake(value, format!("at most {most} entries")));
+    }
+    let wrong = names.iter().find(|name| !values::is_name(name))?;
+    Some(mistake(wrong.clone(), values::NAME.to_owned()))
 }
 
 fn texts(settings: &MeshSettings) -> Option<Mistake> {

@@ -29,6 +29,8 @@ pub struct MeshSettings {
     /// Ranges in which every address is the mesh's own, and never dialled in plaintext; empty: the
     /// sidecar's defaults.
     pub mesh_cidrs: Vec<String>,
+    /// Secrets of the pods' namespaces with credentials for the registry of the sidecar's image.
+    pub image_pull_secrets: Vec<String>,
     /// Namespaces whose pods are never injected, whatever their labels.
     pub excluded_namespaces: Vec<String>,
     /// Defaults, which a pod's annotations may override.
@@ -51,6 +53,7 @@ impl Default for MeshSettings {
             token_seconds: 43_200,
             ca_config_map: "anyam-ca-root-cert".into(),
             mesh_cidrs: Vec::new(),
+            image_pull_secrets: Vec::new(),
             excluded_namespaces: excluded.map(str::to_owned).into(),
             proxy: ProxySettings::default(),
         }

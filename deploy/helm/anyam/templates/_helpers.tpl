@@ -47,6 +47,7 @@ controlPlaneName: {{ $name }}
 trustDomain: {{ .Values.trustDomain }}
 tokenSeconds: {{ .Values.injection.tokenSeconds | int64 }}
 meshCidrs: {{ .Values.injection.meshCidrs | toJson }}
+imagePullSecrets: {{ .Values.injection.imagePullSecrets | toJson }}
 excludedNamespaces: {{ include "anyam.excludedNamespaces" . }}
 proxy: {{- toYaml $proxy | nindent 2 }}
 {{- end }}
