@@ -173,6 +173,24 @@ fn names_are_distinct() {
     }
 }
 
+/// By GEP-713's label tools find them.
+#[test]
+fn kinds_of_policies_are_labelled_as_such() {
+    for one in crd::all() {
+        let labels = &one.manifest["metadata"]["labels"];
+        let expected = match one.kind.name() {
+            "BackendPolicy" => json!("direct"),
+            "MeshPolicy" | "AuthorizationPolicy" => json!("inherited"),
+            _ => Value::Null,
+        };
+        assert_eq!(
+            labels["gateway.networking.k8s.io/policy"], expected,
+            "{}",
+            one.name
+        );
+    }
+}
+
 fn files(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
