@@ -3,6 +3,7 @@
 use super::settings::{MeshSettings, RedirectSettings};
 use super::values;
 use crate::identity::is_trust_domain;
+use crate::model::manifest::values::check_name;
 
 pub(super) struct Mistake {
     pub(super) field: &'static str,
@@ -57,7 +58,10 @@ fn texts(settings: &MeshSettings) -> Option<Mistake> {
     let (place, domain) = (&settings.control_plane, &settings.trust_domain);
     let level = &proxy.log_level;
     let known = values::LOG_LEVELS.contains(&level.as_str());
+    let domain_name = &settings.cluster_domain;
+    let is_domain = check_name(domain_name, true).is_ok();
     let others = [
+        ("clusterDomain", domain_name, is_domain, values::DOMAIN),
         (
             "controlPlane",
             place,

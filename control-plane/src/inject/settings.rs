@@ -11,6 +11,9 @@ use crate::injected::{
     EXCLUDE_INBOUND_CIDRS, EXCLUDE_INBOUND_PORTS, INCLUDE_INBOUND_CIDRS, INCLUDE_INBOUND_PORTS,
 };
 
+/// Kubernetes' default.
+pub(super) const CLUSTER_DOMAIN: &str = "cluster.local";
+
 /// Where sidecars find their control plane, and the default settings of sidecars.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -20,6 +23,8 @@ pub struct MeshSettings {
     /// The name in the control plane's certificate.
     pub control_plane_name: String,
     pub trust_domain: String,
+    /// The domain of the cluster, in which Services have their names.
+    pub cluster_domain: String,
     /// The audience of the service-account tokens that sidecars show to the CA.
     pub token_audience: String,
     /// Lifetime of such a token in seconds; the kubelet replaces it before. At least 600.
@@ -49,6 +54,7 @@ impl Default for MeshSettings {
             control_plane: "anyam-control.anyam-system.svc:15012".into(),
             control_plane_name: "anyam-control".into(),
             trust_domain: "anyam.local".into(),
+            cluster_domain: CLUSTER_DOMAIN.into(),
             token_audience: "anyam-ca".into(),
             token_seconds: 43_200,
             ca_config_map: "anyam-ca-root-cert".into(),

@@ -10,6 +10,7 @@ pub(super) const INTERFACES: &str = "interfaces but lo, comma-separated, as in n
 pub(super) const RANGES: &str = "ranges with a prefix length, as in 10.0.0.0/8";
 pub(super) const NAME: &str = "a name of letters, digits, `-` and `.`";
 pub(super) const TRUST_DOMAIN: &str = "a name of a-z, 0-9, `-`, `_` and `.`";
+pub(super) const DOMAIN: &str = "a domain of a-z, 0-9, `-` and `.`, as in cluster.local";
 pub(super) const WORD: &str = "a text without spaces";
 pub(super) const LOG_LEVELS: [&str; 7] = [
     "trace", "debug", "info", "warning", "error", "critical", "off",

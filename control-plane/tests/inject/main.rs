@@ -4,7 +4,7 @@
 //! - `rules`: which pods are injected, which are refused and how the refusal reads
 //! - `warnings`: what is injected and will not work as expected
 //! - `properties`: a second injection changes nothing; everything else in the pod stays
-//! - `pull_secrets`: credentials for the sidecar's image
+//! - `settings`: of the mesh, in each pod
 //! - `documented`: docs/kubernetes.md has every annotation
 //! - `webhook`: AdmissionReviews over TLS; `peers`: idle and slow peers
 
@@ -14,8 +14,8 @@ mod documented;
 mod golden;
 mod peers;
 mod properties;
-mod pull_secrets;
 mod rules;
+mod settings;
 mod warnings;
 mod webhook;
 

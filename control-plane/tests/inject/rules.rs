@@ -130,6 +130,7 @@ fn ranges_and_names_that_the_containers_refuse_are_refused_before() {
         "meshCidrs: [10.0.0.1/32, fd00::/8]",
         "proxy: {redirect: {exemptGids: ['0'], excludeInterfaces: ['docker*'], ipv6: false}}",
         "trustDomain: mesh_1.example-x",
+        "clusterDomain: k8s.example",
     ] {
         std::fs::write(&path, text).unwrap();
         assert!(MeshSettings::read(&path).is_ok(), "{text}");

@@ -122,6 +122,8 @@ fn the_program_takes_its_settings() {
         let arguments = texts(&container["args"]);
         let trust = format!("--trust-domain={}", settings.trust_domain);
         assert!(arguments.contains(&trust.as_str()), "{name}: {arguments:?}");
+        let domain = format!("--cluster-domain={}", settings.cluster_domain);
+        assert!(arguments.contains(&&*domain), "{name}: {arguments:?}");
         let shown = format!("--name={}", settings.control_plane_name);
         assert!(arguments.contains(&shown.as_str()), "{name}: {arguments:?}");
     }

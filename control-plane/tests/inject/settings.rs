@@ -1,19 +1,40 @@
-//! Secrets by which nodes pull the sidecar's image.
+//! Settings of the mesh that each pod has.
 
 use anyam_control::inject::settings::MeshSettings;
 use anyam_control::inject::{Injection, inject};
 use serde_json::{Value, json};
 
-use super::{ENABLED, at, token, yaml};
+use super::{ENABLED, at, token, variable, yaml};
+
+fn injected_with(pod: &Value, settings: &MeshSettings) -> Value {
+    match inject(pod, ENABLED, settings, &token()).unwrap() {
+        Injection::Injected { pod, .. } => pod,
+        Injection::Skipped(skip) => panic!("{skip}"),
+    }
+}
 
 fn injected(pod: &Value, secrets: &[&str]) -> Value {
     let settings = MeshSettings {
         image_pull_secrets: secrets.iter().map(|&name| name.to_owned()).collect(),
         ..MeshSettings::default()
     };
-    match inject(pod, ENABLED, &settings, &token()).unwrap() {
-        Injection::Injected { pod, .. } => pod,
-        Injection::Skipped(skip) => panic!("{skip}"),
+    injected_with(pod, &settings)
+}
+
+/// The sidecar's own default is Kubernetes'.
+#[test]
+fn another_domain_of_the_cluster_reaches_the_sidecar() {
+    let pod = yaml("{spec: {containers: [{name: a}]}}");
+    for (domain, expected) in [
+        ("cluster.local", None),
+        ("k8s.example", Some("k8s.example")),
+    ] {
+        let settings = MeshSettings {
+            cluster_domain: domain.to_owned(),
+            ..MeshSettings::default()
+        };
+        let injected = injected_with(&pod, &settings);
+        assert_eq!(variable(&injected, "ANYAM_CLUSTER_DOMAIN"), expected);
     }
 }
 
@@ -61,6 +82,12 @@ fn a_list_of_another_shape_and_names_that_are_none_are_refused() {
     let error = MeshSettings::read(&path).unwrap_err().to_string();
     assert!(
         error.contains("imagePullSecrets: \"a b\" is not allowed"),
+        "{error}"
+    );
+    std::fs::write(&path, "clusterDomain: .example").unwrap();
+    let error = MeshSettings::read(&path).unwrap_err().to_string();
+    assert!(
+        error.contains("clusterDomain: \".example\" is not allowed"),
         "{error}"
     );
 }
