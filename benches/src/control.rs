@@ -10,7 +10,7 @@ use anyam_control::model::manifest::families::Families;
 use anyam_control::model::manifest::object::Meta;
 use anyam_control::model::manifest::service;
 use anyam_control::model::manifest::service::{PortRef, Service, ServicePort};
-use anyam_control::model::manifest::workload::{RedirectedPorts, Workload, WorkloadPort};
+use anyam_control::model::manifest::workload::{Redirection, Workload, WorkloadPort};
 use anyam_control::model::mesh::builder::Builder;
 use anyam_control::model::mesh::change::{ObjectDelta, Origin};
 use anyam_control::model::mesh::vip::Vips;
@@ -159,7 +159,9 @@ fn service(number: usize) -> Object {
             cluster_ips: vec![[10, 96, high, low].into()],
             families: Families::BOTH,
             headless: false,
+            local: false,
             publish_not_ready: false,
+            traffic_distribution: None,
             left_out: Vec::new(),
             unsupported: Vec::new(),
             external_name: None,
@@ -188,7 +190,7 @@ fn workload(service: usize, index: usize, ready: bool) -> Object {
             node: String::new(),
             host_network: false,
             pod: true,
-            redirected: RedirectedPorts::default(),
+            redirected: Redirection::default(),
             hostname: None,
             subdomain: None,
         }

@@ -86,6 +86,22 @@ fn options_reach_every_place() {
 }
 
 #[test]
+fn with_ipv6_ports_and_service_are_of_both_families() {
+    let all = objects(&install(&["--ipv6"]));
+    let of = |kind: &str| all.iter().find(|it| it["kind"] == kind).unwrap();
+    let service = of("Service");
+    assert_eq!(service["spec"]["ipFamilyPolicy"], "PreferDualStack");
+    assert_eq!(service["spec"].get("ipFamilies"), None);
+    let container = &of("Deployment")["spec"]["template"]["spec"]["containers"][0];
+    let arguments = container["args"].as_array().unwrap().iter();
+    let arguments: Vec<&str> = arguments.map(|it| it.as_str().unwrap()).collect();
+    for (flag, port) in [("xds", 15012), ("webhook", 15017), ("metrics", 15014)] {
+        let expected = format!("--{flag}-listen=[::]:{port}");
+        assert!(arguments.contains(&&*expected), "{arguments:?}");
+    }
+}
+
+#[test]
 fn what_would_not_be_yaml_is_refused() {
     for wrong in [
         "--namespace=Mesh",

@@ -190,6 +190,7 @@ impl App {
 fn mesh_options(options: &Options) -> model::MeshOptions {
     model::MeshOptions {
         trust_domain: options.trust_domain.clone(),
+        cluster_domain: options.cluster_domain.clone(),
         ..model::MeshOptions::default()
     }
 }
@@ -291,6 +292,7 @@ fn server_options(args: &ServeArgs, state_dir: PathBuf) -> Options {
     Options {
         state_dir,
         trust_domain: args.mesh.trust_domain.clone(),
+        cluster_domain: args.cluster_domain.clone(),
         xds_listen: args.xds_listen,
         api_listen: args.api_listen,
         metrics_listen: args.metrics_listen,
@@ -319,6 +321,7 @@ fn webhook_options(args: &ServeArgs) -> Result<Option<injection::WebhookOptions>
         Some(path) => MeshSettings::read(path)?,
         None => MeshSettings {
             trust_domain: args.mesh.trust_domain.clone(),
+            cluster_domain: args.cluster_domain.clone(),
             token_audience: args.cluster.token_audience.clone(),
             ..MeshSettings::default()
         },
@@ -327,6 +330,11 @@ fn webhook_options(args: &ServeArgs) -> Result<Option<injection::WebhookOptions>
         "trustDomain",
         &settings.trust_domain,
         ("--trust-domain", &args.mesh.trust_domain),
+    )?;
+    same(
+        "clusterDomain",
+        &settings.cluster_domain,
+        ("--cluster-domain", &args.cluster_domain),
     )?;
     Ok(Some(injection::WebhookOptions {
         listen,

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::model::manifest::values::Cidr;
+use crate::model::manifest::values::{Cidr, check_name};
 
 /// Anyam's control plane: reads manifests or the Kubernetes API, configures proxies over xDS, issues their certificates,
 /// and shows what the mesh does.
@@ -78,6 +78,9 @@ pub struct ServeArgs {
     /// The longest time a proxy may request
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = duration)]
     pub max_certificate_ttl: Duration,
+    /// Domain of the cluster, in which Services have their names (SERVICE.NAMESPACE.svc.DOMAIN)
+    #[arg(long, value_name = "NAME", default_value = "cluster.local", value_parser = domain)]
+    pub cluster_domain: String,
     /// Proxies that may be connected to --xds-listen
     #[arg(long, value_name = "N", default_value_t = 10_000)]
     pub max_streams: usize,
@@ -226,6 +229,10 @@ fn namespace(text: &str) -> Result<String, String> {
     }
 }
 
+fn domain(text: &str) -> Result<String, String> {
+    check_name(text, true).map(|()| text.to_owned())
+}
+
 /// `90s`, `10m`, `24h`, `7d`.
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no time; write 90s, 10m, 24h or 7d");
@@ -278,6 +285,8 @@ mod tests {
         };
         assert_eq!(serve.cluster.workload_cidrs.len(), 2);
         assert!(in_cluster("--workload-cidr 10.1.0.0/33").is_err());
+        assert!(in_cluster("--cluster-domain k8s.example").is_ok());
+        assert!(in_cluster("--cluster-domain .example").is_err());
         assert!(in_cluster("--config-dir a --state-dir b").is_err());
         for unused in [
             "--kubeconfig c",

@@ -250,6 +250,10 @@ impl Declared for Translator {
         findings::uncovered(&self.state().mesh, at)
     }
 
+    fn cluster_domain(&self) -> String {
+        self.state().mesh.options.cluster_domain.clone()
+    }
+
     fn workloads(&self) -> Vec<DeclaredWorkload> {
         let state = self.state();
         let origin = |id: &crate::model::ObjectId| {

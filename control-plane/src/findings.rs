@@ -165,7 +165,7 @@ fn uncovered_ports(mesh: &Mesh) -> Vec<Finding> {
             named(&workloads)
         ),
         location: format!("AuthorizationPolicy {key}"),
-        todo: "target the Workload, or the namespace, to cover all ports; or list the port in a Service with a policy".to_owned(),
+        todo: "target the workloads, by name or selector, or the namespace, to cover all ports; or list the port in a Service with a policy".to_owned(),
     });
     let undeclared = undeclared.into_iter().map(|(key, workloads)| Finding {
         severity: Severity::Info,
@@ -174,7 +174,7 @@ fn uncovered_ports(mesh: &Mesh) -> Vec<Finding> {
             named(&workloads)
         ),
         location: format!("AuthorizationPolicy {key}"),
-        todo: "target the Workload, or the namespace, to cover undeclared ports too".to_owned(),
+        todo: "target the workloads, by name or selector, or the namespace, to cover undeclared ports too".to_owned(),
     });
     open.chain(undeclared).collect()
 }

@@ -8,6 +8,11 @@ pub const STATUS: &str = "mesh.anyam.dev/status";
 /// Names of annotations (below [`GROUP`]) and of flags of the init container (after `--`).
 pub const INCLUDE_INBOUND_PORTS: &str = "include-inbound-ports";
 pub const EXCLUDE_INBOUND_PORTS: &str = "exclude-inbound-ports";
+pub const INCLUDE_INBOUND_CIDRS: &str = "include-inbound-cidrs";
+pub const EXCLUDE_INBOUND_CIDRS: &str = "exclude-inbound-cidrs";
+/// As an annotation, and as a flag: whether IPv6 is redirected, too.
+pub const REDIRECT_IPV6: &str = "redirect-ipv6";
+pub const IPV6: &str = "ipv6";
 /// A flag of the init container, no annotation.
 pub const OPEN_PORTS: &str = "open-ports";
 /// The name of the sidecar's container.

@@ -58,6 +58,7 @@ const STOP: Duration = Duration::from_secs(5);
 pub struct Options {
     pub state_dir: PathBuf,
     pub trust_domain: String,
+    pub cluster_domain: String,
     pub xds_listen: SocketAddr,
     pub api_listen: SocketAddr,
     /// Metrics and health, without authentication.

@@ -12,7 +12,12 @@ use std::path::{Path, PathBuf};
 use anyam_control::ads::resources::{Scope, TlsFiles, View};
 use anyam_control::declared;
 use anyam_control::model::MeshOptions;
+use anyam_control::model::mesh::builder::Builder;
+use anyam_control::model::mesh::change::{ObjectDelta, Origin};
 use anyam_control::model::mesh::status::{Condition, ObjectStatus, ParentStatus};
+use anyam_control::model::mesh::vip::Vips;
+use anyam_control::source::{Observed, yaml};
+use anyam_control::translate::Translator;
 use anyam_control::translate::view::State;
 use serde_json::{Map, Value, json};
 use xds_proto::type_url;
@@ -156,4 +161,37 @@ fn resource(state: &State, question: &str) -> Value {
                 .unwrap_or_else(|error| json!(error.to_string()))
         }
     }
+}
+
+#[test]
+fn services_have_their_names_in_the_cluster_s_domain() {
+    let options = MeshOptions {
+        cluster_domain: "k8s.example".to_owned(),
+        ..MeshOptions::default()
+    };
+    let translator = Translator::new(Builder::new(options, Vips::new()));
+    let text = "apiVersion: v1\nkind: Service\nmetadata: { name: web, namespace: shop }\n\
+        spec: { clusterIP: 10.0.0.1, ports: [{ name: http, port: 80 }] }\n";
+    let read = yaml::parse("mesh.yaml", text).unwrap().into_iter();
+    let delta = ObjectDelta {
+        set: read
+            .map(|it| (it.object, Origin::cluster("Service")))
+            .collect(),
+        removed: Vec::new(),
+    };
+    let errors = None;
+    translator.apply(Observed { delta, errors });
+    let state = translator.state();
+    let there = |kind: &str, name: &str| state.get(kind, name, &Scope::default()).is_some();
+    for name in [
+        "web.shop.svc.k8s.example",
+        "_http._tcp.web.shop.svc.k8s.example",
+    ] {
+        assert!(there(type_url::NAME, name), "{name}");
+    }
+    assert!(there(
+        type_url::CLUSTER,
+        "outbound|80||web.shop.svc.k8s.example"
+    ));
+    assert!(!there(type_url::NAME, "web.shop.svc.cluster.local"));
 }

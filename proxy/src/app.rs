@@ -348,7 +348,7 @@ async fn open_ports(
         let settings = crate::dns::DnsSettings::new(
             dns.listen,
             dns.upstream.clone(),
-            &local.namespace,
+            (&local.namespace, &dns.cluster_domain),
             &dns.search,
         );
         let address = settings.listen;

@@ -271,6 +271,14 @@ pub struct Ports {
     /// /etc/resolv.conf].
     #[arg(long = "dns-upstream", env = "ANYAM_DNS_UPSTREAM", value_delimiter = ',', value_parser = resolver)]
     pub dns_upstream: Vec<String>,
+    /// The domain of the cluster, below which `svc` has the mesh's own names.
+    #[arg(
+        long,
+        env = "ANYAM_CLUSTER_DOMAIN",
+        value_name = "NAME",
+        default_value = "cluster.local"
+    )]
+    pub cluster_domain: String,
 }
 
 /// What may leave the mesh.

@@ -45,6 +45,9 @@ pub struct InstallArguments {
     /// Trust domain of all identities
     #[arg(long, value_name = "NAME", default_value = TRUST_DOMAIN, value_parser = trust_domain)]
     trust_domain: String,
+    /// Listen on both families: for a cluster with IPv6, alone or beside IPv4
+    #[arg(long)]
+    ipv6: bool,
     /// Leave out the CustomResourceDefinitions
     #[arg(long)]
     skip_crds: bool,
@@ -105,6 +108,9 @@ fn manifests(arguments: &InstallArguments) -> io::Result<String> {
         let now = format!("{}/{image}:{}", arguments.registry, arguments.tag);
         rendered = rendered.replace(&before, &now);
     }
+    if arguments.ipv6 {
+        rendered = both_families(&rendered);
+    }
     let checksum = checksum(&rendered)?;
     for line in rendered.lines() {
         if line.trim_start().starts_with("helm.sh/chart:") {
@@ -117,6 +123,17 @@ fn manifests(arguments: &InstallArguments) -> io::Result<String> {
         text.push('\n');
     }
     Ok(text)
+}
+
+/// As the chart's value `ipv6`: ports listen on IPv6, which takes IPv4 too, and the Service has addresses
+/// of the cluster's families.
+fn both_families(rendered: &str) -> String {
+    rendered
+        .replace("-listen=0.0.0.0:", "-listen=[::]:")
+        .replace(
+            "  ipFamilyPolicy: SingleStack\n  ipFamilies: [IPv4]\n",
+            "  ipFamilyPolicy: PreferDualStack\n",
+        )
 }
 
 /// SHA-256 of the injection settings, as the chart computes it.

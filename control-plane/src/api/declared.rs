@@ -26,6 +26,9 @@ pub trait Declared: Send + Sync + 'static {
     /// In words, for a workload's address and port: `Allow` policies that hold for the workload and
     /// not for this port.
     fn uncovered(&self, at: SocketAddr) -> Vec<String>;
+
+    /// The domain in which Services have their names.
+    fn cluster_domain(&self) -> String;
 }
 
 /// Ports as they are declared.
@@ -91,5 +94,9 @@ impl Declared for DeclaredByTest {
 
     fn uncovered(&self, _: SocketAddr) -> Vec<String> {
         self.uncovered.clone()
+    }
+
+    fn cluster_domain(&self) -> String {
+        "cluster.local".to_owned()
     }
 }

@@ -46,7 +46,7 @@ pub async fn explain(
         anyam: true,
         ..Scope::default()
     };
-    let address = resolve(view, &scope, host)?;
+    let address = resolve(view, &scope, (host, &declared.cluster_domain()))?;
     if let Some(refused) = no_such_port(declared, &request, SocketAddr::new(address, port)) {
         return Ok(refused);
     }
@@ -211,7 +211,11 @@ fn host_and_port(destination: &str) -> Result<(&str, u16), Problem> {
 }
 
 /// As the source's own resolver would: the name, then its search path.
-fn resolve(view: &dyn View, scope: &Scope, host: &str) -> Result<IpAddr, Problem> {
+fn resolve(
+    view: &dyn View,
+    scope: &Scope,
+    (host, domain): (&str, &str),
+) -> Result<IpAddr, Problem> {
     if let Ok(address) = host.parse() {
         return Ok(address);
     }
@@ -219,9 +223,9 @@ fn resolve(view: &dyn View, scope: &Scope, host: &str) -> Result<IpAddr, Problem
     let namespace = &scope.namespace;
     let tried = [
         host.clone(),
-        format!("{host}.{namespace}.svc.cluster.local"),
-        format!("{host}.svc.cluster.local"),
-        format!("{host}.cluster.local"),
+        format!("{host}.{namespace}.svc.{domain}"),
+        format!("{host}.svc.{domain}"),
+        format!("{host}.{domain}"),
     ];
     let found = tried.iter().find_map(|name| {
         let resource = view.get(NAME, name, scope)?;

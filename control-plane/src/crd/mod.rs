@@ -18,6 +18,11 @@ use crate::source::kubernetes::kinds::WatchedKind;
 
 /// Category of all our kinds: `kubectl get anyam`.
 const CATEGORY: &str = "anyam";
+/// The label by which tools such as gwctl list the kinds of policies (GEP-713). Inherited: an object for
+/// a namespace, or the mesh, holds for what is in it.
+const POLICY: &str = "gateway.networking.k8s.io/policy";
+const DIRECT: Option<&str> = Some("direct");
+const INHERITED: Option<&str> = Some("inherited");
 /// Bound on the conditions of one object.
 const MAX_CONDITIONS: usize = 8;
 
@@ -35,6 +40,8 @@ struct Traits {
     /// Name, type and JSON path of each column of `kubectl get`.
     columns: &'static [(&'static str, &'static str, &'static str)],
     spec: fn(&mut SchemaGenerator) -> Schema,
+    /// How it is attached to what it is for, if it is a policy: the value of [`POLICY`].
+    attachment: Option<&'static str>,
 }
 
 const ACCEPTED: (&str, &str, &str) = (
@@ -43,6 +50,7 @@ const ACCEPTED: (&str, &str, &str) = (
     ".status.conditions[?(@.type=='Accepted')].status",
 );
 const TARGETS: (&str, &str, &str) = ("Targets", "string", ".spec.targetRefs[*].name");
+const SELECTOR: (&str, &str, &str) = ("Selector", "string", ".spec.selector.matchLabels");
 const AGE: (&str, &str, &str) = ("Age", "date", ".metadata.creationTimestamp");
 
 /// `None`: not a kind of ours.
@@ -57,22 +65,32 @@ fn traits(kind: Kind) -> Option<Traits> {
                 AGE,
             ],
             spec: WorkloadSpec::json_schema,
+            attachment: None,
         },
         Kind::MeshPolicy => Traits {
             short_name: "amp",
             columns: &[
                 TARGETS,
+                SELECTOR,
                 ("mTLS", "string", ".spec.mtls.mode"),
                 ("Egress", "string", ".spec.egress.mode"),
                 ACCEPTED,
                 AGE,
             ],
             spec: MeshSpec::json_schema,
+            attachment: INHERITED,
         },
         Kind::AuthorizationPolicy => Traits {
             short_name: "aap",
-            columns: &[TARGETS, ("Action", "string", ".spec.action"), ACCEPTED, AGE],
+            columns: &[
+                TARGETS,
+                SELECTOR,
+                ("Action", "string", ".spec.action"),
+                ACCEPTED,
+                AGE,
+            ],
             spec: AuthorizationSpec::json_schema,
+            attachment: INHERITED,
         },
         Kind::BackendPolicy => Traits {
             short_name: "abp",
@@ -83,6 +101,7 @@ fn traits(kind: Kind) -> Option<Traits> {
                 AGE,
             ],
             spec: BackendSpec::json_schema,
+            attachment: DIRECT,
         },
         Kind::Service
         | Kind::EndpointSlice
@@ -109,10 +128,14 @@ fn define(kind: Kind, traits: &Traits) -> Definition {
     let name = format!("{plural}.{group}");
     let column = |(name, kind, path): &(&str, &str, &str)| json!({"name": name, "type": kind, "jsonPath": path});
     let columns: Vec<_> = traits.columns.iter().map(column).collect();
+    let mut labels = json!({"app.kubernetes.io/part-of": "anyam"});
+    if let (Some(attachment), Some(labels)) = (traits.attachment, labels.as_object_mut()) {
+        labels.insert(POLICY.to_owned(), attachment.into());
+    }
     let manifest = json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": name, "labels": {"app.kubernetes.io/part-of": "anyam"}},
+        "metadata": {"name": name, "labels": labels},
         "spec": {
             "group": group,
             "scope": "Namespaced",

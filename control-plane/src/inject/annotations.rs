@@ -26,7 +26,7 @@ const SWITCH: &str = "true or false";
 const CPU: &str = "an amount of CPU, as in 250m or 2";
 const MEMORY: &str = "an amount of memory, as in 64Mi or 1Gi";
 
-pub const ALL: [Annotation; 22] = [
+pub const ALL: [Annotation; 26] = [
     Annotation {
         name: "mesh.anyam.dev/sidecar",
         allowed: "native or classic",
@@ -157,7 +157,7 @@ pub const ALL: [Annotation; 22] = [
     Annotation {
         name: "mesh.anyam.dev/include-inbound-cidrs",
         allowed: values::CIDRS,
-        meaning: "the only callers that reach the app through the sidecar",
+        meaning: "the only callers that reach the app through the sidecar; others use plaintext, with a sidecar too",
         set: |proxy, value| {
             proxy.redirect.include_inbound_cidrs = values::cidrs(value)?;
             Some(())
@@ -166,7 +166,7 @@ pub const ALL: [Annotation; 22] = [
     Annotation {
         name: "mesh.anyam.dev/exclude-inbound-cidrs",
         allowed: values::CIDRS,
-        meaning: "callers that reach the app without it: no mTLS, no policy",
+        meaning: "callers that reach the app without it, with a sidecar too: no mTLS, no policy",
         set: |proxy, value| {
             proxy.redirect.exclude_inbound_cidrs = values::cidrs(value)?;
             Some(())
@@ -205,6 +205,42 @@ pub const ALL: [Annotation; 22] = [
         meaning: "addresses that the app calls without it",
         set: |proxy, value| {
             proxy.redirect.exclude_outbound_cidrs = values::cidrs(value)?;
+            Some(())
+        },
+    },
+    Annotation {
+        name: "mesh.anyam.dev/exempt-uids",
+        allowed: values::IDS,
+        meaning: "users whose processes' calls leave without the sidecar",
+        set: |proxy, value| {
+            proxy.redirect.exempt_uids = values::ids(value)?;
+            Some(())
+        },
+    },
+    Annotation {
+        name: "mesh.anyam.dev/exempt-gids",
+        allowed: values::IDS,
+        meaning: "groups whose processes' calls leave without the sidecar",
+        set: |proxy, value| {
+            proxy.redirect.exempt_gids = values::ids(value)?;
+            Some(())
+        },
+    },
+    Annotation {
+        name: "mesh.anyam.dev/exclude-interfaces",
+        allowed: values::INTERFACES,
+        meaning: "interfaces of the pod that bypass the mesh, both ways",
+        set: |proxy, value| {
+            proxy.redirect.exclude_interfaces = values::interfaces(value)?;
+            Some(())
+        },
+    },
+    Annotation {
+        name: "mesh.anyam.dev/redirect-ipv6",
+        allowed: SWITCH,
+        meaning: "whether IPv6 goes through the sidecar, too; if not, it bypasses the mesh, both ways",
+        set: |proxy, value| {
+            proxy.redirect.ipv6 = switch(value)?;
             Some(())
         },
     },

@@ -1,10 +1,12 @@
 //! What in a pod conflicts with a sidecar (errors), and what will not work as expected (warnings).
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 
 use super::InjectError;
 use super::pod::{JsonObject, PodManifest, at, name};
-use super::settings::{ProxySettings, SidecarKind};
+use super::settings::{MeshSettings, ProxySettings, RedirectSettings, SidecarKind};
 use super::sidecar::{self, PROXY_UID};
 use super::{redirect, volumes};
 
@@ -15,7 +17,11 @@ const PORTS: [u64; 8] = [15000, 15001, 15006, 15008, 15020, 15021, 15053, 15090]
 ///
 /// # Errors
 /// The pod has to be changed.
-pub(super) fn check(pod: &PodManifest, proxy: &ProxySettings) -> Result<Vec<String>, InjectError> {
+pub(super) fn check(
+    pod: &PodManifest,
+    mesh: &MeshSettings,
+    proxy: &ProxySettings,
+) -> Result<Vec<String>, InjectError> {
     for container in pod.all_containers() {
         for ours in [redirect::NAME, sidecar::NAME] {
             if name(container) == ours {
@@ -49,7 +55,34 @@ pub(super) fn check(pod: &PodManifest, proxy: &ProxySettings) -> Result<Vec<Stri
                 .to_owned(),
         );
     }
+    warnings.extend(dns(pod, &mesh.control_plane));
+    warnings.extend(sources(&proxy.redirect));
     Ok(warnings)
+}
+
+/// A sidecar that does not find the control plane does not become ready, and no container of the pod
+/// starts.
+fn dns(pod: &PodManifest, control_plane: &str) -> Option<String> {
+    let policy = pod.spec.get("dnsPolicy").and_then(Value::as_str)?;
+    let is_name = control_plane.parse::<SocketAddr>().is_err();
+    (is_name && matches!(policy, "Default" | "None")).then(|| {
+        format!(
+            "dnsPolicy {policy}: the sidecar finds {control_plane} by the pod's DNS, which may not \
+             know names of the cluster; use ClusterFirst, or the cluster's DNS in dnsConfig"
+        )
+    })
+}
+
+fn sources(redirect: &RedirectSettings) -> Option<String> {
+    let lists = [
+        &redirect.include_inbound_cidrs,
+        &redirect.exclude_inbound_cidrs,
+    ];
+    lists.iter().any(|list| !list.is_empty()).then(|| {
+        "inbound CIDRs: callers that they keep from the sidecar use plaintext, those with a sidecar \
+         too; where NAT gives a caller another address than its own, its calls may fail"
+            .to_owned()
+    })
 }
 
 fn not_the_proxys(user: Option<&Value>, place: impl FnOnce() -> String) -> Result<(), InjectError> {

@@ -122,6 +122,8 @@ fn pod_of(object: &mut Value) -> Option<&mut Value> {
     let group = version.split_once('/').map_or("", |(group, _)| group);
     let path = match (group, kind) {
         ("", "Pod") => "",
+        ("", "ReplicationController") => "/spec/template",
+        ("", "PodTemplate") => "/template",
         ("apps", "Deployment" | "StatefulSet" | "DaemonSet" | "ReplicaSet") => "/spec/template",
         ("batch", "Job") => "/spec/template",
         ("batch", "CronJob") => "/spec/jobTemplate/spec/template",

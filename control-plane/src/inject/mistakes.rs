@@ -3,6 +3,7 @@
 use super::settings::{MeshSettings, RedirectSettings};
 use super::values;
 use crate::identity::is_trust_domain;
+use crate::model::manifest::values::check_name;
 
 pub(super) struct Mistake {
     pub(super) field: &'static str,
@@ -23,7 +24,23 @@ pub(super) fn first(settings: &MeshSettings) -> Option<Mistake> {
                 allowed: values::advice(values::RANGES, wrong),
             })
         })
+        .or_else(|| pull_secrets(&settings.image_pull_secrets))
         .or_else(|| lists(&settings.proxy.redirect))
+}
+
+fn pull_secrets(names: &[String]) -> Option<Mistake> {
+    let mistake = |value: String, allowed: String| Mistake {
+        field: "imagePullSecrets",
+        value,
+        allowed,
+    };
+    let most = values::MOST_PULL_SECRETS;
+    if names.len() > most {
+        let value = format!("{} entries", names.len());
+        return Some(mistake(value, format!("at most {most} entries")));
+    }
+    let wrong = names.iter().find(|name| !values::is_name(name))?;
+    Some(mistake(wrong.clone(), values::NAME.to_owned()))
 }
 
 fn texts(settings: &MeshSettings) -> Option<Mistake> {
@@ -41,7 +58,10 @@ fn texts(settings: &MeshSettings) -> Option<Mistake> {
     let (place, domain) = (&settings.control_plane, &settings.trust_domain);
     let level = &proxy.log_level;
     let known = values::LOG_LEVELS.contains(&level.as_str());
+    let domain_name = &settings.cluster_domain;
+    let is_domain = check_name(domain_name, true).is_ok();
     let others = [
+        ("clusterDomain", domain_name, is_domain, values::DOMAIN),
         (
             "controlPlane",
             place,
@@ -98,28 +118,40 @@ type FormatCheck = fn(&str) -> bool;
 
 fn lists(redirect: &RedirectSettings) -> Option<Mistake> {
     let field = "proxy.redirect";
-    let ports = redirect
-        .ports()
-        .map(|(_, list)| (list, values::PORTS, values::is_ports as FormatCheck));
-    let cidrs = redirect
-        .cidrs()
-        .map(|(_, list)| (list, values::CIDRS, values::is_cidr as FormatCheck));
-    ports
+    let (ranges, rules) = (values::MOST_ELEMENTS, values::MOST_RULES);
+    let ports = redirect.ports().map(|(_, list)| {
+        let good: FormatCheck = values::is_ports;
+        (list, ranges, values::PORTS, good)
+    });
+    let cidrs = redirect.cidrs().map(|(_, list)| {
+        let good: FormatCheck = values::is_cidr;
+        (list, ranges, values::CIDRS, good)
+    });
+    let ids = redirect.ids().map(|(_, list)| {
+        let good: FormatCheck = values::is_id;
+        (list, rules, values::IDS, good)
+    });
+    let (_, interfaces) = redirect.interfaces();
+    let is_interface: FormatCheck = values::is_interface;
+    let interfaces = (interfaces, rules, values::INTERFACES, is_interface);
+    let mut all = ports
         .into_iter()
         .chain(cidrs)
-        .find_map(|(list, allowed, good)| {
-            if list.len() > values::MOST_ELEMENTS {
-                return Some(Mistake {
-                    field,
-                    value: format!("{} entries", list.len()),
-                    allowed: values::FEWER.to_owned(),
-                });
-            }
-            let wrong = list.iter().find(|element| !good(element))?;
-            Some(Mistake {
+        .chain(ids)
+        .chain([interfaces]);
+    all.find_map(|(list, most, allowed, good)| {
+        if list.len() > most {
+            return Some(Mistake {
                 field,
-                value: wrong.clone(),
-                allowed: values::advice(allowed, wrong),
-            })
+                value: format!("{} entries", list.len()),
+                allowed: format!("at most {most} entries"),
+            });
+        }
+        let wrong = list.iter().find(|element| !good(element))?;
+        Some(Mistake {
+            field,
+            value: wrong.clone(),
+            allowed: values::advice(allowed, wrong),
         })
+    })
 }

@@ -8,7 +8,7 @@
 //! - `pod`: the pod as JSON, so that fields of newer API versions survive unchanged
 //! - `probes`, `metrics`: what the sidecar does for the app; [`hook_token`]: the secret in the path
 //!   of a lifecycle hook; `status`: the pod before injection, for injecting it again
-//! - `sidecar`, `redirect`, `volumes`: what is added; `default_container`: the container that
+//! - `sidecar`, `redirect`, `volumes`, `pull_secrets`: what is added; `default_container`: the container that
 //!   kubectl uses
 //! - [`manifest`]: workloads in files; [`review`], [`webhook`]: admission; [`start`]: runs the
 //!   webhook in the control plane's process
@@ -35,6 +35,7 @@ mod metrics;
 mod mistakes;
 mod pod;
 mod probes;
+mod pull_secrets;
 pub mod quantity;
 mod redirect;
 pub mod review;
@@ -144,7 +145,7 @@ pub fn inject(
     let former = status::revert(&mut pod)?;
     let token = former.as_ref().unwrap_or(token);
     let proxy = annotations::settings(&pod, &settings.proxy)?;
-    let mut warnings = conflicts::check(&pod, &proxy)?;
+    let mut warnings = conflicts::check(&pod, settings, &proxy)?;
     let probes = match proxy.rewrite_probes {
         true => probes::rewrite(&mut pod, proxy.sidecar, token, &mut warnings),
         false => probes::Rewritten::default(),
@@ -173,7 +174,13 @@ pub fn inject(
         }
     }
     pod.volumes.extend(volumes::all(settings));
-    status::write(&mut pod, &probes, &metrics, names_default);
+    let changes = status::Changes {
+        probes: &probes,
+        metrics: &metrics,
+        names_default,
+        pull_secrets: pull_secrets::add(&mut pod, &settings.image_pull_secrets)?,
+    };
+    status::write(&mut pod, &changes);
     Ok(Injection::Injected {
         pod: pod.into_json(),
         warnings,

@@ -22,7 +22,7 @@ pub(super) struct PodManifest {
     pub(super) volumes: Vec<JsonObject>,
 }
 
-fn shape(place: impl Into<String>, expected: &'static str) -> InjectError {
+pub(super) fn shape(place: impl Into<String>, expected: &'static str) -> InjectError {
     InjectError::Shape {
         place: place.into(),
         expected,

@@ -6,7 +6,7 @@ use super::pod::JsonObject;
 use super::settings::ProxySettings;
 use super::sidecar::{self, HEALTH_PORT, METRICS_PORT, PROXY_UID, STATUS_PORT};
 use super::volumes::object;
-use crate::injected::{self, OPEN_PORTS};
+use crate::injected::{self, IPV6, OPEN_PORTS};
 
 pub(super) const NAME: &str = injected::INIT;
 
@@ -45,7 +45,11 @@ fn arguments(proxy: &ProxySettings) -> Vec<String> {
     }
     let redirect = &proxy.redirect;
     let lists = redirect.ports().into_iter().chain(redirect.cidrs());
+    let lists = lists.chain(redirect.ids()).chain([redirect.interfaces()]);
     let given = lists.filter(|(_, list)| !list.is_empty());
     arguments.extend(given.map(|(flag, list)| format!("--{flag}={}", list.join(","))));
+    if !redirect.ipv6 {
+        arguments.push(format!("--{IPV6}=false"));
+    }
     arguments
 }

@@ -7,7 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::mistakes;
 use super::quantity::Quantity;
-use crate::injected::{EXCLUDE_INBOUND_PORTS, INCLUDE_INBOUND_PORTS};
+use crate::injected::{
+    EXCLUDE_INBOUND_CIDRS, EXCLUDE_INBOUND_PORTS, INCLUDE_INBOUND_CIDRS, INCLUDE_INBOUND_PORTS,
+};
+
+/// Kubernetes' default.
+pub(super) const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// Where sidecars find their control plane, and the default settings of sidecars.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -18,6 +23,8 @@ pub struct MeshSettings {
     /// The name in the control plane's certificate.
     pub control_plane_name: String,
     pub trust_domain: String,
+    /// The domain of the cluster, in which Services have their names.
+    pub cluster_domain: String,
     /// The audience of the service-account tokens that sidecars show to the CA.
     pub token_audience: String,
     /// Lifetime of such a token in seconds; the kubelet replaces it before. At least 600.
@@ -27,6 +34,8 @@ pub struct MeshSettings {
     /// Ranges in which every address is the mesh's own, and never dialled in plaintext; empty: the
     /// sidecar's defaults.
     pub mesh_cidrs: Vec<String>,
+    /// Secrets of the pods' namespaces with credentials for the registry of the sidecar's image.
+    pub image_pull_secrets: Vec<String>,
     /// Namespaces whose pods are never injected, whatever their labels.
     pub excluded_namespaces: Vec<String>,
     /// Defaults, which a pod's annotations may override.
@@ -45,10 +54,12 @@ impl Default for MeshSettings {
             control_plane: "anyam-control.anyam-system.svc:15012".into(),
             control_plane_name: "anyam-control".into(),
             trust_domain: "anyam.local".into(),
+            cluster_domain: CLUSTER_DOMAIN.into(),
             token_audience: "anyam-ca".into(),
             token_seconds: 43_200,
             ca_config_map: "anyam-ca-root-cert".into(),
             mesh_cidrs: Vec::new(),
+            image_pull_secrets: Vec::new(),
             excluded_namespaces: excluded.map(str::to_owned).into(),
             proxy: ProxySettings::default(),
         }
@@ -145,7 +156,7 @@ impl UnknownDestinations {
 
 /// What is redirected to the sidecar: ports and ranges of ports, addresses and ranges of addresses.
 /// An empty `include` list stands for everything.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct RedirectSettings {
     pub include_inbound_ports: Vec<String>,
@@ -156,6 +167,32 @@ pub struct RedirectSettings {
     pub exclude_outbound_ports: Vec<String>,
     pub include_outbound_cidrs: Vec<String>,
     pub exclude_outbound_cidrs: Vec<String>,
+    /// Users and groups whose processes' calls leave without the sidecar.
+    pub exempt_uids: Vec<String>,
+    pub exempt_gids: Vec<String>,
+    /// Names, or beginnings of names followed by `*`.
+    pub exclude_interfaces: Vec<String>,
+    /// Also IPv6; if false, it bypasses the mesh.
+    pub ipv6: bool,
+}
+
+impl Default for RedirectSettings {
+    fn default() -> Self {
+        RedirectSettings {
+            include_inbound_ports: Vec::new(),
+            exclude_inbound_ports: Vec::new(),
+            include_inbound_cidrs: Vec::new(),
+            exclude_inbound_cidrs: Vec::new(),
+            include_outbound_ports: Vec::new(),
+            exclude_outbound_ports: Vec::new(),
+            include_outbound_cidrs: Vec::new(),
+            exclude_outbound_cidrs: Vec::new(),
+            exempt_uids: Vec::new(),
+            exempt_gids: Vec::new(),
+            exclude_interfaces: Vec::new(),
+            ipv6: true,
+        }
+    }
 }
 
 impl RedirectSettings {
@@ -172,11 +209,24 @@ impl RedirectSettings {
     /// The lists of addresses, each with the flag of `anyam-proxy redirect` that takes it.
     pub(super) fn cidrs(&self) -> [(&'static str, &Vec<String>); 4] {
         [
-            ("include-inbound-cidrs", &self.include_inbound_cidrs),
-            ("exclude-inbound-cidrs", &self.exclude_inbound_cidrs),
+            (INCLUDE_INBOUND_CIDRS, &self.include_inbound_cidrs),
+            (EXCLUDE_INBOUND_CIDRS, &self.exclude_inbound_cidrs),
             ("include-outbound-cidrs", &self.include_outbound_cidrs),
             ("exclude-outbound-cidrs", &self.exclude_outbound_cidrs),
         ]
+    }
+
+    /// The lists of ids, each with the flag of `anyam-proxy redirect` that takes it.
+    pub(super) fn ids(&self) -> [(&'static str, &Vec<String>); 2] {
+        [
+            ("exempt-uids", &self.exempt_uids),
+            ("exempt-gids", &self.exempt_gids),
+        ]
+    }
+
+    /// The list of interfaces, with its flag.
+    pub(super) fn interfaces(&self) -> (&'static str, &Vec<String>) {
+        ("exclude-interfaces", &self.exclude_interfaces)
     }
 }
 

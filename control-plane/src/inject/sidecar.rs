@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use super::metrics::Merged;
 use super::pod::{self, JsonObject, PodManifest};
 use super::probes::Rewritten;
-use super::settings::{Amounts, MeshSettings, ProxySettings, ResourceRequirements, SidecarKind};
+use super::settings::{
+    Amounts, CLUSTER_DOMAIN, MeshSettings, ProxySettings, ResourceRequirements, SidecarKind,
+};
 use super::volumes::{self, CA_FILE, STATE_DIR, TOKEN_FILE, object};
 use crate::injected;
 pub(super) use crate::injected::{HEALTH_PORT, METRICS_PORT, STATUS_PORT};
@@ -127,7 +129,9 @@ fn environment(
         // It gets the signal when the app does, which may still call others.
         SidecarKind::Classic => "true",
     };
+    let domain = Some(mesh.cluster_domain.clone()).filter(|domain| domain != CLUSTER_DOMAIN);
     let optional = [
+        ("ANYAM_CLUSTER_DOMAIN", domain.unwrap_or_default()),
         ("ANYAM_WAIT_FOR_APP", wait_for_app.to_owned()),
         ("ANYAM_LABELS", labels.join(",")),
         ("ANYAM_MESH_CIDRS", mesh.mesh_cidrs.join(",")),

@@ -7,21 +7,31 @@ use super::hook_token::HookToken;
 use super::metrics::{self, Merged};
 use super::pod::{PodManifest, name};
 use super::probes::{self, Rewritten};
-use super::{InjectError, default_container, set, sidecar, volumes};
+use super::{InjectError, default_container, pull_secrets, set, sidecar, volumes};
 use crate::injected::STATUS;
 
 /// Whether injection named the default container.
 const DEFAULT_CONTAINER: &str = "defaultContainer";
+/// Names that injection added.
+const PULL_SECRETS: &str = "imagePullSecrets";
 
-pub(super) fn write(
-    pod: &mut PodManifest,
-    probes: &Rewritten,
-    metrics: &Merged,
-    names_default: bool,
-) {
+/// What injection changed beside its containers and volumes, which are known by their names.
+pub(super) struct Changes<'a> {
+    pub(super) probes: &'a Rewritten,
+    pub(super) metrics: &'a Merged,
+    pub(super) names_default: bool,
+    pub(super) pull_secrets: Vec<String>,
+}
+
+pub(super) fn write(pod: &mut PodManifest, changes: &Changes<'_>) {
+    let (probes, metrics) = (changes.probes, changes.metrics);
     let mut status = json!({"probes": probes.originals, "annotations": metrics.originals});
-    if names_default {
+    if changes.names_default {
         set(&mut status, DEFAULT_CONTAINER, true.into());
+    }
+    if !changes.pull_secrets.is_empty() {
+        let names = changes.pull_secrets.clone();
+        set(&mut status, PULL_SECRETS, names.into());
     }
     pod.annotations
         .insert(STATUS.to_owned(), status.to_string().into());
@@ -69,6 +79,9 @@ pub(super) fn revert(pod: &mut PodManifest) -> Result<Option<HookToken>, InjectE
             Value::Null if is_written => drop(pod.annotations.shift_remove(name)),
             _ => {}
         }
+    }
+    if let Some(added) = status.get(PULL_SECRETS) {
+        pull_secrets::remove(pod, added);
     }
     if status.get(DEFAULT_CONTAINER).is_some() {
         default_container::revert(pod);

@@ -5,18 +5,26 @@ use std::ops::RangeInclusive;
 
 pub(super) const PORTS: &str = "ports and ranges, comma-separated, as in 80,8000-8099";
 pub(super) const CIDRS: &str = "addresses and ranges, comma-separated, as in 10.0.0.0/8,fd00::/8";
-pub(super) const FEWER: &str = "at most 128 entries";
+pub(super) const IDS: &str = "ids from 0 to 4294967294, comma-separated, as in 1000,2000";
+pub(super) const INTERFACES: &str = "interfaces but lo, comma-separated, as in net1; `*` at the end stands for any rest, as in docker*";
 pub(super) const RANGES: &str = "ranges with a prefix length, as in 10.0.0.0/8";
 pub(super) const NAME: &str = "a name of letters, digits, `-` and `.`";
 pub(super) const TRUST_DOMAIN: &str = "a name of a-z, 0-9, `-`, `_` and `.`";
+pub(super) const DOMAIN: &str = "a domain of a-z, 0-9, `-` and `.`, as in cluster.local";
 pub(super) const WORD: &str = "a text without spaces";
 pub(super) const LOG_LEVELS: [&str; 7] = [
     "trace", "debug", "info", "warning", "error", "critical", "off",
 ];
 pub(super) const LOG_LEVEL: &str = "trace, debug, info, warning, error, critical or off";
 
-/// As many as `anyam-proxy redirect` takes ranges.
+/// As many as `anyam-proxy redirect` takes ports and ranges.
 pub(super) const MOST_ELEMENTS: usize = 128;
+/// As many as it takes ids and interfaces.
+pub(super) const MOST_RULES: usize = 64;
+/// Of all pods together with their own, the API server takes any number.
+pub(super) const MOST_PULL_SECRETS: usize = 16;
+/// Bytes of an interface's name (IFNAMSIZ without the final NUL).
+const MOST_INTERFACE: usize = 15;
 /// The longest text, bytes.
 const MOST_BYTES: usize = 512;
 
@@ -36,17 +44,17 @@ pub(super) fn number(text: &str, within: RangeInclusive<u64>) -> Option<u64> {
 }
 
 /// The elements of a comma-separated list, if each of them is `good`; an empty text has none.
-fn elements(text: &str, good: impl Fn(&str) -> bool) -> Option<Vec<String>> {
+fn elements(text: &str, most: usize, good: impl Fn(&str) -> bool) -> Option<Vec<String>> {
     if text.trim().is_empty() {
         return Some(Vec::new());
     }
     let elements: Vec<String> = text.split(',').map(|one| one.trim().to_owned()).collect();
-    let fits = elements.len() <= MOST_ELEMENTS && elements.iter().all(|one| good(one));
+    let fits = elements.len() <= most && elements.iter().all(|one| good(one));
     fits.then_some(elements)
 }
 
 pub(super) fn ports(text: &str) -> Option<Vec<String>> {
-    elements(text, is_ports)
+    elements(text, MOST_ELEMENTS, is_ports)
 }
 
 /// A port or a range of ports.
@@ -65,7 +73,29 @@ pub(super) fn port(text: &str) -> Option<u16> {
 }
 
 pub(super) fn cidrs(text: &str) -> Option<Vec<String>> {
-    elements(text, is_cidr)
+    elements(text, MOST_ELEMENTS, is_cidr)
+}
+
+pub(super) fn ids(text: &str) -> Option<Vec<String>> {
+    elements(text, MOST_RULES, is_id)
+}
+
+/// A user's or group's id; the kernel uses the last number for "no id".
+pub(super) fn is_id(text: &str) -> bool {
+    number(text, 0..=u64::from(u32::MAX).saturating_sub(1)).is_some()
+}
+
+pub(super) fn interfaces(text: &str) -> Option<Vec<String>> {
+    elements(text, MOST_RULES, is_interface)
+}
+
+/// An interface's name, or the beginning of names before a `*`. Not the loopback interface, by which
+/// the sidecar reaches the app.
+pub(super) fn is_interface(text: &str) -> bool {
+    let name = text.strip_suffix('*').unwrap_or(text);
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
+    let is_loopback = name == "lo" || (name != text && "lo".starts_with(name));
+    (1..=MOST_INTERFACE).contains(&name.len()) && name.bytes().all(fits) && !is_loopback
 }
 
 /// An address with or without a prefix length, and no bit set behind that: with one,
@@ -177,6 +207,32 @@ mod tests {
             "1.2.3.4/0",
         ] {
             assert_eq!(cidrs(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn ids_and_interfaces_are_those_that_the_rules_take() {
+        assert_eq!(
+            ids("0, 4294967294"),
+            Some(vec!["0".into(), "4294967294".into()])
+        );
+        for wrong in ["4294967295", "-1", "root", "1,"] {
+            assert_eq!(ids(wrong), None, "{wrong}");
+        }
+        assert!(ids(&vec!["1"; 64].join(",")).is_some());
+        assert_eq!(ids(&vec!["1"; 65].join(",")), None);
+        assert!(interfaces("net1, docker*,a23456789012345,lo0,log*").is_some());
+        for wrong in [
+            "*",
+            "lo",
+            "l*",
+            "lo*",
+            "a234567890123456",
+            "a b",
+            "eth0\" accept",
+            "a,",
+        ] {
+            assert_eq!(interfaces(wrong), None, "{wrong}");
         }
     }
 

@@ -63,6 +63,7 @@ pub(crate) fn options(state: &std::path::Path) -> Options {
     Options {
         state_dir: state.join("state"),
         trust_domain: DOMAIN.into(),
+        cluster_domain: "cluster.local".into(),
         xds_listen: any,
         api_listen: any,
         metrics_listen: Some(any),

@@ -15,8 +15,10 @@ use super::protocol::{self, Upstream, UpstreamProtocol};
 use super::{endpoint, resilience, tls};
 use crate::ads::resources::Scope;
 use crate::model::Mesh;
+use crate::model::manifest::families::Families;
 use crate::model::manifest::policy::{BackendSpec, TcpTransport};
 use crate::model::manifest::service::{AppProtocol, PortRef};
+use crate::model::mesh::bypass::is_bypassed;
 use crate::model::mesh::{PortEntry, ServiceEntry, WorkloadEntry};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -59,7 +61,7 @@ fn to_service(mesh: &Mesh, scope: &Scope, name: &OutboundName) -> Option<cluster
     Some(it)
 }
 
-/// A workload called by its own address: no service's policy holds.
+/// A workload called by its own address.
 fn to_workload(
     mesh: &Mesh,
     scope: &Scope,
@@ -68,18 +70,25 @@ fn to_workload(
 ) -> Option<cluster::Cluster> {
     let entry = mesh.workload_by_ip(ip)?;
     let protocol = entry.protocol(name.port);
+    let none = BackendSpec::default();
+    let policy = mesh.policy_at(entry, name.port);
+    let spec = policy.map_or(&none, |policy| &policy.spec);
     let identities = BTreeSet::from([entry.workload.identity(&mesh.options.trust_domain)]);
     let mut it = base(
         mesh,
         scope,
         name,
         protocol,
-        (&entry.workload.meta.namespace, &BackendSpec::default()),
+        (&entry.workload.meta.namespace, spec),
         &identities,
     )?;
     it.cluster_discovery_type = discovery(cluster::cluster::DiscoveryType::Static);
     let at = SocketAddr::new(ip, name.port);
-    it.load_assignment = Some(endpoint::single(&it.name, at, Some((mesh, entry))));
+    let bypassed = mesh
+        .workload(&scope.namespace, &scope.workload)
+        .is_some_and(|caller| is_bypassed(&caller.workload, &entry.workload, ip));
+    let assignment = endpoint::of_workload(&it.name, (mesh, entry), (at, bypassed));
+    it.load_assignment = Some(assignment);
     it.metadata = metadata_of(mesh, entry, (name.port, name.carries));
     Some(it)
 }
@@ -240,16 +249,24 @@ fn metadata_of(
     (!sends.is_empty()).then(|| about(&sends, carries))
 }
 
-/// `inbound|<port>||`: the app of the scope's workload, at the pod's own address.
+/// `inbound|<port>||`: the app of the scope's workload, at the pod's own address; with addresses of both
+/// families, at the one that the caller dialled, because the app may listen on one of them only.
 pub fn inbound(mesh: &Mesh, scope: &Scope, port: u16) -> Option<cluster::Cluster> {
     let entry = mesh.workload(&scope.namespace, &scope.workload)?;
     let protocol = *entry.ports.get(&port)?;
-    let at = SocketAddr::new(entry.workload.address()?, port);
     let name = naming::inbound_cluster(port);
+    let metadata = metadata_of(mesh, entry, (port, Carries::Declared));
+    if Families::of(&entry.workload.addresses) == Families::BOTH {
+        return Some(cluster::Cluster {
+            metadata,
+            ..as_dialled(name, protocol)
+        });
+    }
+    let at = SocketAddr::new(entry.workload.address()?, port);
     Some(cluster::Cluster {
-        load_assignment: Some(endpoint::single(&name, at, None)),
+        load_assignment: Some(endpoint::app(&name, at)),
         cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::Static),
-        metadata: metadata_of(mesh, entry, (port, Carries::Declared)),
+        metadata,
         ..delivery(name, protocol)
     })
 }
@@ -258,11 +275,15 @@ pub fn inbound(mesh: &Mesh, scope: &Scope, port: u16) -> Option<cluster::Cluster
 pub fn inbound_passthrough(mesh: &Mesh, scope: &Scope) -> Option<cluster::Cluster> {
     mesh.workload(&scope.namespace, &scope.workload)?;
     let name = naming::INBOUND_PASSTHROUGH.to_owned();
-    Some(cluster::Cluster {
+    Some(as_dialled(name, AppProtocol::Undeclared))
+}
+
+fn as_dialled(name: String, protocol: AppProtocol) -> cluster::Cluster {
+    cluster::Cluster {
         cluster_discovery_type: discovery(cluster::cluster::DiscoveryType::OriginalDst),
         lb_policy: cluster::cluster::LbPolicy::ClusterProvided as i32,
-        ..delivery(name, AppProtocol::Undeclared)
-    })
+        ..delivery(name, protocol)
+    }
 }
 
 fn delivery(name: String, protocol: AppProtocol) -> cluster::Cluster {

@@ -26,7 +26,10 @@ pub fn assignment(
     let mut localities: BTreeMap<Option<Locality>, Vec<endpoint::LbEndpoint>> = BTreeMap::new();
     for it in mesh.endpoints(service, port, caller) {
         let endpoint = match it.workload {
-            Some(entry) => one(mesh, entry, it.at),
+            Some(entry) => {
+                let bypassed = caller.bypassed.contains(&it.at.ip());
+                one(mesh, entry, (it.at, bypassed))
+            }
             None => plain(it.at),
         };
         let known = it
@@ -54,16 +57,21 @@ pub fn assignment(
     })
 }
 
-/// An assignment of a single address, with what is known of the workload there.
-pub fn single(
+/// An assignment of a single address: an app's own.
+pub fn app(cluster: &str, at: SocketAddr) -> endpoint::ClusterLoadAssignment {
+    single(cluster, plain(at))
+}
+
+/// An assignment of a workload's address; whether the caller's connections bypass its sidecar there.
+pub fn of_workload(
     cluster: &str,
-    at: SocketAddr,
-    known: Option<(&Mesh, &WorkloadEntry)>,
+    (mesh, entry): (&Mesh, &WorkloadEntry),
+    (at, bypassed): (SocketAddr, bool),
 ) -> endpoint::ClusterLoadAssignment {
-    let endpoint = match known {
-        Some((mesh, entry)) => one(mesh, entry, at),
-        None => plain(at),
-    };
+    single(cluster, one(mesh, entry, (at, bypassed)))
+}
+
+fn single(cluster: &str, endpoint: endpoint::LbEndpoint) -> endpoint::ClusterLoadAssignment {
     endpoint::ClusterLoadAssignment {
         cluster_name: cluster.to_owned(),
         endpoints: vec![endpoint::LocalityLbEndpoints {
@@ -93,12 +101,16 @@ fn plain(at: SocketAddr) -> endpoint::LbEndpoint {
     }
 }
 
-fn one(mesh: &Mesh, entry: &WorkloadEntry, at: SocketAddr) -> endpoint::LbEndpoint {
+fn one(
+    mesh: &Mesh,
+    entry: &WorkloadEntry,
+    (at, bypassed): (SocketAddr, bool),
+) -> endpoint::LbEndpoint {
     let workload = &entry.workload;
     let who = ("istio", fields(&[("workload", text(label(workload)))]));
     let meta = &workload.meta;
     let mode = mesh.mtls(&meta.namespace, &meta.name, at.port());
-    let reached = workload.sidecar && workload.redirected.have(at.port());
+    let reached = workload.sidecar && !bypassed && workload.redirected.has_address(at);
     let metadata = match reached && mode != MtlsMode::Disabled {
         true => {
             let mut transports = vec![("anyam", text("mtls"))];

@@ -15,6 +15,7 @@ use crate::ads::resources::{Ports, Resource, Scope, TlsFiles};
 use crate::model::manifest::families::Families;
 use crate::model::manifest::policy::{EgressMode, EscapedSlashes, LogFormat};
 use crate::model::mesh::ServiceEntry;
+use crate::model::mesh::bypass;
 use crate::model::mesh::endpoints::Caller;
 use crate::model::{Key, Mesh};
 use crate::text::hex;
@@ -30,6 +31,8 @@ pub enum Variant {
     Tls {
         anyam: bool,
         files: Option<TlsFiles>,
+        /// A workload is called by an address at which the caller's connections bypass its sidecar.
+        bypassed: bool,
     },
     Outbound {
         anyam: bool,
@@ -47,7 +50,8 @@ pub enum Variant {
         files: Option<TlsFiles>,
         at: ListenScope,
     },
-    /// What a caller can dial, and where it is, if the service has hints.
+    /// What a caller can dial; where it is, if the service has hints or endpoints for its own node
+    /// only; and where it bypasses sidecars.
     Reach(Caller),
 }
 
@@ -129,6 +133,7 @@ pub fn variant(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Var
             _ if name.starts_with("outbound|") => Variant::Tls {
                 anyam: scope.anyam,
                 files: files(),
+                bypassed: is_bypassed_at(mesh, name, scope),
             },
             _ => own(),
         },
@@ -153,19 +158,35 @@ pub fn variant(mesh: &Mesh, kind: &str, name: &str, scope: &Scope) -> Option<Var
     })
 }
 
+fn is_bypassed_at(mesh: &Mesh, name: &str, scope: &Scope) -> bool {
+    let both = || {
+        let ip = OutboundName::parse(name)?.ip()?;
+        let callee = mesh.workload_by_ip(ip)?;
+        let caller = mesh.workload(&scope.namespace, &scope.workload)?;
+        Some(bypass::is_bypassed(&caller.workload, &callee.workload, ip))
+    };
+    both().unwrap_or(false)
+}
+
 /// The caller of `name`'s endpoints. An undeclared workload is taken to have both families.
 fn caller(mesh: &Mesh, name: &str, scope: &Scope) -> Caller {
     let families = mesh.families(&scope.namespace, &scope.workload);
     let service = OutboundName::parse(name).and_then(|it| mesh.service_by_host(&it.host));
     let slices = service.and_then(|it| it.slices.as_ref());
-    let own = mesh
-        .workload(&scope.namespace, &scope.workload)
-        .filter(|_| slices.is_some_and(|it| it.hinted));
-    let zone = own.and_then(|it| Some(it.workload.locality.as_ref()?.zone.clone()));
+    let own = mesh.workload(&scope.namespace, &scope.workload);
+    let bypassed = own
+        .zip(service)
+        .map(|(own, service)| mesh.bypassed(&own.workload, service));
+    let hinted = slices.is_some_and(|it| it.hinted);
+    let local = service.is_some_and(|it| it.service.local);
+    let zone = own.filter(|_| hinted);
+    let zone = zone.and_then(|it| Some(it.workload.locality.as_ref()?.zone.clone()));
+    let node = own.filter(|_| hinted || local);
     Caller {
         families: families.unwrap_or(Families::BOTH),
         zone: zone.unwrap_or_default(),
-        node: own.map_or_else(String::new, |it| it.workload.node.clone()),
+        node: node.map_or_else(String::new, |it| it.workload.node.clone()),
+        bypassed: bypassed.unwrap_or_default(),
     }
 }
 

@@ -29,8 +29,9 @@ pub fn outbound(
         let entry = mesh.workload_by_ip(ip)?;
         let protocol = entry.protocol(name.port);
         let defaults = mesh.defaults(&entry.workload.meta.namespace);
+        let policy = mesh.policy_at(entry, name.port);
         let calls = Calls {
-            own: None,
+            own: policy.map(|policy| &policy.spec),
             defaults: &defaults,
         };
         return carried(protocol, name).then(|| whole(name, vec![plain(name, protocol, &calls)]));

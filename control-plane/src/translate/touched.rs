@@ -15,7 +15,6 @@ use super::naming::{self, Carries};
 use super::resource::{of_address, of_service};
 use super::{cors, name};
 use crate::ads::resources::{Marks, NodeMarks, Touched};
-use crate::model::manifest::families::Families;
 use crate::model::manifest::object::Key;
 use crate::model::manifest::workload::Workload;
 use crate::model::mesh::affected::Changed;
@@ -116,6 +115,7 @@ impl<'a> Work<'a> {
         }
         if old.policy != new.policy {
             self.named(key, &[type_url::CLUSTER, type_url::ROUTE]);
+            self.governed_addresses(old, new);
         }
         if old.members != new.members || old.slices != new.slices {
             self.members(key, old.service.headless);
@@ -130,6 +130,22 @@ impl<'a> Work<'a> {
         }
         if self.old.known_as(old) != self.new.known_as(new) {
             self.named(key, &[type_url::CLUSTER]);
+        }
+    }
+
+    /// Addresses of the members of a headless service, whose policy changed.
+    fn governed_addresses(&mut self, old: &ServiceEntry, new: &ServiceEntry) {
+        for (mesh, service) in [(self.old, old), (self.new, new)] {
+            let headless = service.service.headless;
+            for entry in mesh.members(service).filter(|_| headless) {
+                for port in &service.ports {
+                    for number in service.targets(port, &entry.workload) {
+                        for ip in &entry.workload.addresses {
+                            self.address(SocketAddr::new(*ip, number));
+                        }
+                    }
+                }
+            }
         }
     }
 
@@ -255,8 +271,8 @@ impl<'a> Work<'a> {
         }
         let reach = |entry: Option<&Arc<WorkloadEntry>>| {
             let workload = &entry?.workload;
-            let families = Families::of(&workload.addresses);
-            Some((families, workload.locality.clone(), workload.node.clone()))
+            let addresses = workload.addresses.clone();
+            Some((addresses, workload.locality.clone(), workload.node.clone()))
         };
         if governed || reach(old) != reach(new) {
             // Its proxy's listeners, clusters and access logs.

@@ -16,6 +16,7 @@ use anyam_control::types::Severity;
 use xds_proto::type_url;
 
 mod fields;
+mod selectors;
 
 struct Mesh {
     root: tempfile::TempDir,

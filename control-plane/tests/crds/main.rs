@@ -24,7 +24,7 @@ const HEAD: &str = "# Made from the types in control-plane/src/model/manifest:\n
     # UPDATE_GOLDEN=1 cargo test -p anyam-control --test crds\n";
 
 /// What CEL and the keys of lists say, by what the reader says of it: only the API server judges these.
-const BY_THE_API_SERVER: [&str; 11] = [
+const BY_THE_API_SERVER: [&str; 12] = [
     "is there twice",
     "is empty; leave",
     "needs `values` or `notValues`",
@@ -36,6 +36,7 @@ const BY_THE_API_SERVER: [&str; 11] = [
     "needs targetRefs to a Workload",
     "no workload can have the address",
     "a port (1 to 65535)",
+    "exclude each other",
 ];
 
 fn root() -> PathBuf {
@@ -169,6 +170,24 @@ fn names_are_distinct() {
             assert!(names.insert(name.to_string()), "{name} is there twice");
         }
         assert_eq!(of["categories"], json!(["anyam"]));
+    }
+}
+
+/// By GEP-713's label tools find them.
+#[test]
+fn kinds_of_policies_are_labelled_as_such() {
+    for one in crd::all() {
+        let labels = &one.manifest["metadata"]["labels"];
+        let expected = match one.kind.name() {
+            "BackendPolicy" => json!("direct"),
+            "MeshPolicy" | "AuthorizationPolicy" => json!("inherited"),
+            _ => Value::Null,
+        };
+        assert_eq!(
+            labels["gateway.networking.k8s.io/policy"], expected,
+            "{}",
+            one.name
+        );
     }
 }
 

@@ -30,7 +30,7 @@ pub fn slot() -> impl Strategy<Value = Slot> {
         4 => (0..2usize, 0..3usize).prop_map(|(n, i)| Slot::Route(n, i)),
         1 => (0..2usize).prop_map(Slot::Grant),
         2 => (0..3usize, 0..2usize).prop_map(|(n, i)| Slot::Authorization(n, i)),
-        1 => (0..3usize, 0..2usize).prop_map(|(n, i)| Slot::Mesh(n, i)),
+        2 => (0..3usize, 0..3usize).prop_map(|(n, i)| Slot::Mesh(n, i)),
         1 => (0..2usize, 0..2usize).prop_map(|(n, i)| Slot::Backend(n, i)),
     ]
 }
@@ -75,7 +75,8 @@ fn service(version: u8) -> Said {
     let selector = pick(version, 2, &selectors);
     let ips = ["", "clusterIP: 10.0.0.1, ", "clusterIP: None, ", ""];
     let ip = pick(version, 4, &ips);
-    let spec = format!("{ip}selector: {selector}, ports: {ports}");
+    let local = pick(version, 6, &["", "", "internalTrafficPolicy: Local, ", ""]);
+    let spec = format!("{ip}{local}selector: {selector}, ports: {ports}");
     Said::new("v1", "Service", spec)
 }
 
@@ -151,7 +152,8 @@ fn workload(namespace: usize, index: usize, version: u8) -> Said {
         ", hostname: h, subdomain: s1",
     ];
     let name = pick(version, 4, &names);
-    let zone = pick(version, 6, &["", ", locality: { zone: z1 }"]);
+    let places = ["", ", locality: { zone: z1 }", ", node: n1", ", node: n2"];
+    let zone = pick(version, 6, &places);
     let spec = format!("addresses: [{addresses}], serviceAccount: {account}, {rest}{name}{zone}");
     Said {
         labels: pick(version, 0, &labels).to_owned(),
@@ -193,6 +195,8 @@ fn authorization(version: u8) -> Said {
         "targetRefs: [{ kind: Service, name: s0 }], ",
         "targetRefs: [{ kind: Service, name: s1, sectionName: main }], ",
         "targetRefs: [{ kind: Workload, name: w0 }, { kind: Workload, name: w1 }], ",
+        "selector: { matchLabels: { app: x } }, ",
+        "selector: { matchLabels: { tier: t } }, ",
     ];
     let target = pick(version, 0, &targets);
     let action = pick(version, 2, &["Allow", "Deny"]);
@@ -204,10 +208,16 @@ fn mesh_policy(version: u8) -> Said {
     let target = pick(
         version,
         0,
-        &["", "targetRefs: [{ kind: Workload, name: w0 }], "],
+        &[
+            "",
+            "targetRefs: [{ kind: Workload, name: w0 }], ",
+            "selector: { matchLabels: { app: x } }, ",
+            "selector: { matchLabels: { app: y } }, ",
+            "selector: { matchLabels: { app: x, tier: t } }, ",
+        ],
     );
-    let mode = pick(version, 1, &["Strict", "Disabled", "Permissive"]);
-    let log = pick(version, 3, &["Text", "Json"]);
+    let mode = pick(version, 2, &["Strict", "Disabled", "Permissive"]);
+    let log = pick(version, 4, &["Text", "Json"]);
     let spec = format!("{target}mtls: {{ mode: {mode} }}, accessLog: {{ format: {log} }}");
     Said::new(OWN, "MeshPolicy", spec)
 }
@@ -275,7 +285,11 @@ pub fn object(slot: Slot, version: u8) -> (Object, Origin) {
     };
     let mut object = read.remove(0).object;
     if let Object::Workload(workload) = &mut object {
-        Arc::make_mut(workload).pod = version.is_multiple_of(5);
+        let workload = Arc::make_mut(workload);
+        workload.pod = version.is_multiple_of(5);
+        if version.is_multiple_of(3) {
+            workload.redirected.exclude_sources = vec!["10.0.0.0/24".parse().unwrap()];
+        }
     }
     (object, origin)
 }

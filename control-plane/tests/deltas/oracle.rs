@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
 use anyam_control::model::manifest::endpoint_slice::{Conditions, EndpointSlice, SliceEndpoint};
-use anyam_control::model::manifest::object::Kind;
+use anyam_control::model::manifest::object::{Kind, Meta, Target};
 use anyam_control::model::manifest::route::Route;
 use anyam_control::model::manifest::service::{AppProtocol, PortRef, Service, ServicePort};
 use anyam_control::model::manifest::workload::Workload;
@@ -29,10 +29,19 @@ pub struct Expected {
     pub producers: BTreeMap<PortName, BTreeSet<String>>,
     /// The same for callers in another namespace, with that.
     pub consumers: BTreeMap<(PortName, String), BTreeSet<String>>,
+    /// The MeshPolicy for each workload that has one by its name or labels, by workload.
+    pub governing: BTreeMap<String, String>,
+    /// AuthorizationPolicies in the same way.
+    pub authorizing: BTreeMap<String, BTreeSet<String>>,
 }
 
 pub fn expected(declared: &Declared) -> Expected {
     let mut all = Expected::default();
+    for (object, _) in declared.values() {
+        if let Object::Workload(workload) = object {
+            policies(declared, workload, &mut all);
+        }
+    }
     for (object, _) in declared.values() {
         let Object::Service(service) = object else {
             continue;
@@ -47,6 +56,8 @@ pub fn expected(declared: &Declared) -> Expected {
         for port in &service.ports {
             let at = format!("{name}:{}", port.number);
             let endpoints = match by_slices {
+                // The caller is on no known node.
+                _ if service.local => BTreeSet::new(),
                 true => written(declared, &slices, port),
                 false => {
                     let ready = members.iter().filter(|workload| workload.ready);
@@ -235,6 +246,39 @@ fn routes(
     }
 }
 
+/// Policies of its namespace that name it, or labels that it has; of MeshPolicies the oldest.
+fn policies(declared: &Declared, workload: &Workload, all: &mut Expected) {
+    let key = workload.meta.key().to_string();
+    let own = |meta: &Meta, targets: &[Target]| {
+        meta.namespace == workload.meta.namespace
+            && targets.iter().any(|target| match target {
+                Target::Service { .. } => false,
+                Target::Workload(name) => *name == workload.meta.name,
+                Target::Labels(labels) => {
+                    let mut labels = labels.iter();
+                    labels.all(|label| workload.meta.labels.iter().any(|has| has == label))
+                }
+            })
+    };
+    let mut oldest = None;
+    for (object, _) in declared.values() {
+        match object {
+            Object::Mesh(it) if own(&it.meta, &it.targets) => {
+                let age = (it.meta.created.clone(), it.meta.name.clone());
+                oldest = oldest.into_iter().chain([age]).min();
+            }
+            Object::Authorization(it) if own(&it.meta, &it.targets) => {
+                let names = all.authorizing.entry(key.clone()).or_default();
+                names.insert(it.meta.name.clone());
+            }
+            _ => {}
+        }
+    }
+    if let Some((_, name)) = oldest {
+        all.governing.insert(key, name);
+    }
+}
+
 fn name(route: &Route) -> String {
     format!(
         "{} {}/{}",
@@ -251,6 +295,15 @@ pub fn found(mesh: &Mesh, endpoints: BTreeMap<PortName, BTreeSet<SocketAddr>>) -
         ..Expected::default()
     };
     for entry in mesh.workloads.values() {
+        let key = entry.workload.meta.key();
+        if let Some(policy) = mesh.policies.by_workload.get(&key) {
+            let name = policy.meta.name.clone();
+            all.governing.insert(key.to_string(), name);
+        }
+        if let Some(policies) = mesh.authorization.by_workload.get(&key) {
+            let names = policies.iter().map(|policy| policy.meta.name.clone());
+            all.authorizing.insert(key.to_string(), names.collect());
+        }
         for service in &entry.covered_by {
             let covered = all.covered.entry(service.to_string()).or_default();
             covered.insert(entry.workload.meta.key().to_string());

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyam_control::inject::hook_token::HookTokens;
 use anyam_control::inject::manifest::inject_object;
 use anyam_control::inject::settings::MeshSettings;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::tokens;
 
@@ -73,5 +73,43 @@ fn what_was_injected_is_injected_to_the_same() {
             let again = inject_object(given, "default", &settings, &others, &mut Vec::new());
             assert_eq!(again.unwrap(), object, "{}", out.display());
         }
+    }
+}
+
+#[test]
+fn every_kind_that_has_a_pod_is_injected() {
+    let pod = json!({"spec": {"containers": [{"name": "a", "image": "a"}]}});
+    for (version, kind, path) in [
+        ("v1", "Pod", ""),
+        ("v1", "ReplicationController", "/spec/template"),
+        ("v1", "PodTemplate", "/template"),
+        ("apps/v1", "Deployment", "/spec/template"),
+        ("apps/v1", "StatefulSet", "/spec/template"),
+        ("apps/v1", "DaemonSet", "/spec/template"),
+        ("apps/v1", "ReplicaSet", "/spec/template"),
+        ("batch/v1", "Job", "/spec/template"),
+        ("batch/v1", "CronJob", "/spec/jobTemplate/spec/template"),
+    ] {
+        let mut object = match path {
+            "" => pod.clone(),
+            path => {
+                let fields = path
+                    .split('/')
+                    .skip(1)
+                    .collect::<Vec<_>>()
+                    .into_iter()
+                    .rev();
+                fields.fold(pod.clone(), |within, field| json!({field: within}))
+            }
+        };
+        object["apiVersion"] = version.into();
+        object["kind"] = kind.into();
+        object["metadata"] = json!({"name": "a"});
+        let settings = MeshSettings::default();
+        let mut outcomes = Vec::new();
+        let injected =
+            inject_object(object, "default", &settings, &tokens(), &mut outcomes).unwrap();
+        let found = injected.pointer(&format!("{path}/spec/initContainers/0/name"));
+        assert_eq!(found, Some(&json!("anyam-init")), "{kind}");
     }
 }

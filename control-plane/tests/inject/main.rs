@@ -2,7 +2,9 @@
 //!
 //! - `golden`: manifests and the result of injecting them
 //! - `rules`: which pods are injected, which are refused and how the refusal reads
+//! - `warnings`: what is injected and will not work as expected
 //! - `properties`: a second injection changes nothing; everything else in the pod stays
+//! - `settings`: of the mesh, in each pod
 //! - `documented`: docs/kubernetes.md has every annotation
 //! - `webhook`: AdmissionReviews over TLS; `peers`: idle and slow peers
 
@@ -13,6 +15,8 @@ mod golden;
 mod peers;
 mod properties;
 mod rules;
+mod settings;
+mod warnings;
 mod webhook;
 
 use anyam_control::inject::hook_token::{HookToken, HookTokens};

@@ -102,8 +102,12 @@ fn annotations() -> impl Strategy<Value = Map<String, Value>> {
 
 fn pod() -> impl Strategy<Value = Value> {
     let lists = (vec(container("init"), 0..3), vec(container("app"), 1..3));
-    (lists, option::of(annotations()), any::<bool>()).prop_map(
-        |((mut init, mut apps), annotations, volumes)| {
+    let secrets = option::of(prop_oneof![
+        Just(json!([{"name": "app"}])),
+        Just(json!([{"name": "mesh", "later": 1}, {"name": "app"}])),
+    ]);
+    (lists, option::of(annotations()), any::<bool>(), secrets).prop_map(
+        |((mut init, mut apps), annotations, volumes, secrets)| {
             for (index, container) in init.iter_mut().chain(&mut apps).enumerate() {
                 container["name"] = format!("c{index}").into();
             }
@@ -114,6 +118,9 @@ fn pod() -> impl Strategy<Value = Value> {
             }
             if let Some(annotations) = annotations {
                 pod["metadata"]["annotations"] = annotations.into();
+            }
+            if let Some(secrets) = secrets {
+                pod["spec"]["imagePullSecrets"] = secrets;
             }
             if volumes {
                 pod["spec"]["volumes"] = json!([{"name": "data", "emptyDir": {}}]);
@@ -195,7 +202,12 @@ proptest! {
         newer.proxy.image = "anyam/proxy:newer".into();
         newer.proxy.rewrite_probes = false;
         newer.proxy.merge_metrics = false;
-        let once = injected(&pod, &MeshSettings::default());
-        prop_assert_eq!(injected(&once, &newer), injected(&pod, &newer));
+        newer.image_pull_secrets = vec!["mesh".into(), "other".into()];
+        let older = MeshSettings::default();
+        let with_older = injected(&pod, &older);
+        let with_newer = injected(&pod, &newer);
+        prop_assert_eq!(&injected(&with_older, &newer), &with_newer);
+        prop_assert_eq!(&injected(&with_newer, &older), &with_older);
+        prop_assert_eq!(&injected(&with_newer, &newer), &with_newer);
     }
 }

@@ -110,6 +110,14 @@ fn ranges_and_names_that_the_containers_refuse_are_refused_before() {
             "did you mean fd00::/64?",
         ),
         (
+            "proxy: {redirect: {exemptUids: ['-1']}}",
+            "\"-1\" is not allowed; write ids from 0",
+        ),
+        (
+            "proxy: {redirect: {excludeInterfaces: [lo]}}",
+            "\"lo\" is not allowed; write interfaces but lo",
+        ),
+        (
             "trustDomain: Mesh.Example",
             "trustDomain: \"Mesh.Example\" is not allowed; write a name of a-z",
         ),
@@ -120,7 +128,9 @@ fn ranges_and_names_that_the_containers_refuse_are_refused_before() {
     }
     for text in [
         "meshCidrs: [10.0.0.1/32, fd00::/8]",
+        "proxy: {redirect: {exemptGids: ['0'], excludeInterfaces: ['docker*'], ipv6: false}}",
         "trustDomain: mesh_1.example-x",
+        "clusterDomain: k8s.example",
     ] {
         std::fs::write(&path, text).unwrap();
         assert!(MeshSettings::read(&path).is_ok(), "{text}");
@@ -268,17 +278,6 @@ fn metrics_are_merged_where_their_port_is_clear() {
             None
         );
     }
-}
-
-#[test]
-fn a_job_with_a_classic_sidecar_gets_a_warning() {
-    let mut pod = annotated("mesh.anyam.dev/sidecar", "classic");
-    pod["spec"]["restartPolicy"] = "Never".into();
-    let (_, warnings) = injected(&pod);
-    assert!(
-        warnings[0].contains("mesh.anyam.dev/sidecar: native"),
-        "{warnings:?}"
-    );
 }
 
 #[test]

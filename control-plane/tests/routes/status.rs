@@ -158,6 +158,39 @@ fn rules_that_cannot_be_read_are_named_and_others_hold() {
     );
 }
 
+/// It has neither addresses nor endpoints in the mesh, whatever ports it declares (GEP-1294: such a
+/// Service should be neither parent nor backend).
+#[test]
+fn an_external_name_is_neither_parent_nor_backend() {
+    let mesh = Mesh::new(EndpointsBy::Slices);
+    mesh.set(
+        "
+apiVersion: v1
+kind: Service
+metadata: { name: far, namespace: shop }
+spec: { type: ExternalName, externalName: api.example, ports: [{ name: http, port: 80 }] }
+",
+    );
+    let parents = json!([
+        {"group": "", "kind": "Service", "name": "far"},
+        {"group": "", "kind": "Service", "name": "web", "port": 80},
+    ]);
+    let rules = json!([{"backendRefs": [{"name": "far", "port": 80}]}]);
+    mesh.lenient("r", json!({"parentRefs": parents, "rules": rules}));
+    let found = mesh.parents("r");
+    let external = "Service shop/far is of type ExternalName (api.example)";
+    let accepted = &found[0].1["Accepted"];
+    let refused = format!("false NoMatchingParent: {external}");
+    assert!(accepted.starts_with(&refused), "{accepted}");
+    assert!(found[1].1["Accepted"].starts_with("true Accepted"));
+    let resolved = &found[1].1["ResolvedRefs"];
+    let missing = "false BackendNotFound: ";
+    assert!(
+        resolved.starts_with(missing) && resolved.contains(external),
+        "{resolved}"
+    );
+}
+
 /// Otherwise a tenant's route could forward callers of the tenant's own Service, with paths and headers
 /// of its choice, to a Service in a namespace without a ReferenceGrant.
 #[test]

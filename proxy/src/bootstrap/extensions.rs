@@ -15,6 +15,8 @@ use crate::identity;
 use crate::probe::settings as probe;
 use crate::tls::SpiffeId;
 
+/// Kubernetes' default, used for the mesh's services elsewhere too.
+const CLUSTER_DOMAIN: &str = "cluster.local";
 /// The default of how long connections wait for on-demand resources.
 const WAIT: Duration = Duration::from_secs(5);
 const MISS_TTL: Duration = Duration::from_secs(10);
@@ -46,6 +48,7 @@ pub struct Dns {
     /// Empty: names outside the mesh are refused.
     pub upstream: Vec<SocketAddr>,
     pub search: Vec<String>,
+    pub cluster_domain: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,6 +183,7 @@ fn dns(at: At<'_>, message: pb::DnsProxy) -> Result<Dns, CompileError> {
         listen_port,
         upstream,
         search,
+        cluster_domain,
     } = message;
     let address = ip(at.field("listen_address"), &listen_address)?;
     let listen = SocketAddr::new(address, port(at.field("listen_port"), listen_port)?);
@@ -195,6 +199,10 @@ fn dns(at: At<'_>, message: pb::DnsProxy) -> Result<Dns, CompileError> {
         listen,
         upstream: resolvers,
         search,
+        cluster_domain: match cluster_domain.trim_matches('.') {
+            "" => CLUSTER_DOMAIN.to_owned(),
+            domain => domain.to_ascii_lowercase(),
+        },
     })
 }
 

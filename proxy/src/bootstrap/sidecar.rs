@@ -243,6 +243,7 @@ fn extensions(sidecar: &Sidecar, resolvers: &Resolvers) -> Vec<Value> {
                 "listen_port": ports.dns_port,
                 "upstream": resolvers.upstream,
                 "search": resolvers.search,
+                "cluster_domain": ports.cluster_domain,
             }),
         ));
     }

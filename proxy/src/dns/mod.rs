@@ -39,21 +39,19 @@ pub struct DnsSettings {
     pub own: Vec<String>,
 }
 
-/// The domain of Kubernetes services, used for the mesh's services too.
-const SERVICES: &str = "svc.cluster.local";
-
 impl DnsSettings {
-    /// `namespace`: of the workload; its services go by their short names. `search`: tried after
-    /// the mesh's own suffixes.
+    /// `namespace`: of the workload; its services go by their short names. `domain`: of the cluster.
+    /// `search`: tried after the mesh's own suffixes.
     pub fn new(
         listen: SocketAddr,
         upstream: Vec<SocketAddr>,
-        namespace: &str,
+        (namespace, domain): (&str, &str),
         search: &[String],
     ) -> Self {
+        let services = format!("svc.{domain}");
         let mut all = Vec::new();
         if !namespace.is_empty() {
-            all.extend([format!("{namespace}.{SERVICES}"), SERVICES.to_owned()]);
+            all.extend([format!("{namespace}.{services}"), services.clone()]);
         }
         for suffix in search {
             let suffix = suffix.trim_matches('.').to_ascii_lowercase();
@@ -65,7 +63,7 @@ impl DnsSettings {
             listen,
             upstream,
             search: all,
-            own: vec![SERVICES.to_owned()],
+            own: vec![services],
         }
     }
 }

@@ -63,7 +63,8 @@ async fn start(upstream: Vec<SocketAddr>, demand: OnDemandClient) -> SocketAddr 
 
 async fn start_both(upstream: Vec<SocketAddr>, demand: OnDemandClient) -> Vec<SocketAddr> {
     let listen = "127.0.0.1:0".parse().unwrap();
-    let settings = DnsSettings::new(listen, upstream, "shop", &["Corp.Example.".to_owned()]);
+    let of = ("shop", "cluster.local");
+    let settings = DnsSettings::new(listen, upstream, of, &["Corp.Example.".to_owned()]);
     let server = DnsServer::bind(settings, Some(demand)).await.unwrap();
     let addresses = server.local_addrs().unwrap();
     tokio::spawn(async move { server.run().await });
@@ -373,4 +374,14 @@ proptest::proptest! {
         }
         super::question::answers(&bytes, &bytes);
     }
+}
+
+#[test]
+fn the_mesh_s_own_names_are_those_of_the_cluster_s_domain() {
+    let listen = "127.0.0.1:0".parse().unwrap();
+    let search = ["corp.example".to_owned(), "svc.k8s.example".to_owned()];
+    let settings = DnsSettings::new(listen, Vec::new(), ("shop", "k8s.example"), &search);
+    assert_eq!(settings.own, ["svc.k8s.example"]);
+    let expected = ["shop.svc.k8s.example", "svc.k8s.example", "corp.example"];
+    assert_eq!(settings.search, expected);
 }

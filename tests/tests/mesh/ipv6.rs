@@ -159,11 +159,13 @@ fn a_mesh_works_over_ipv6() {
     answers(&client, SERVER.into(), 9999, "undeclared");
     answers(&client, DUAL.into(), 9999, "both");
     answers(&dual, v4(3).into(), 9999, "both");
+    answers(&client, DUAL.into(), 8080, "six");
+    answers(&dual, v4(3).into(), 8080, "four");
     // Called by a service's name, a server with addresses of both families is dialled by the one
     // its caller is declared with too: the other leads nowhere.
     ip(&client, &format!("-4 route add blackhole {}", v4(3)));
     let vips = aaaa(&client, "dual.shop.svc.cluster.local").unwrap();
-    answers(&client, vips[0].into(), 8080, "four");
+    answers(&client, vips[0].into(), 8080, "six");
     let seen = capture.seen();
     assert_eq!((seen.plain_connections, seen.readable_segments), (0, 0));
     assert!(seen.tls_connections > 0, "{seen:?}");

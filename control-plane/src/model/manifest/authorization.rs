@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::object::{self, FieldError, MAX_TARGETS, Meta, Target, TargetRef};
 use super::schema;
+use super::selector::{self, WorkloadSelector};
 use super::values::{Cidr, Glob, HeaderName};
 
 const MAX_RULES: usize = 256;
@@ -64,10 +65,10 @@ pub enum Action {
 /// Allow policies apply, requests that none of them matches are denied.
 #[derive(Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = schema::rule(
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[(
     "!has(self.action) || self.action in ['Allow', 'ALLOW'] || (has(self.rules) && size(self.rules) > 0)",
     "rules is required for Deny and Audit; `[{}]` matches everything",
-)))]
+), selector::ONE_OF_BOTH])))]
 pub struct AuthorizationSpec {
     /// Services and workloads of the policy's namespace. Default: the namespace; in `anyam-system`,
     /// the mesh.
@@ -79,6 +80,9 @@ pub struct AuthorizationSpec {
         "only a Service (group \"\") or a whole Workload (group mesh.anyam.dev) can be targeted",
     )))]
     target_refs: Vec<TargetRef>,
+    /// Workloads of the policy's namespace by labels, as of the pods of a Deployment.
+    #[serde(default)]
+    selector: Option<WorkloadSelector>,
     /// Action on requests that match a rule. Default: `Allow`.
     #[serde(default)]
     action: Action,
@@ -211,10 +215,11 @@ impl AuthorizationPolicy {
     /// # Errors
     /// Fields that contradict each other or are not supported.
     pub fn new(meta: Meta, spec: AuthorizationSpec) -> Result<Self, Vec<FieldError>> {
-        let (targets, mut errors) = match object::targets(&spec.target_refs, true) {
+        let (mut targets, mut errors) = match object::targets(&spec.target_refs, true) {
             Ok(targets) => (targets, Vec::new()),
             Err(errors) => (Vec::new(), errors),
         };
+        targets.extend(selector::target(spec.selector, &targets, &mut errors));
         bounded(spec.rules.len(), MAX_RULES, "spec.rules", &mut errors);
         if spec.action != Action::Allow && spec.rules.is_empty() {
             let message = "is required for Deny and Audit; `[{}]` matches everything";

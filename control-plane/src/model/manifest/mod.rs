@@ -3,7 +3,8 @@
 //! - [`object`], [`values`], [`families`]: what all objects share; values checked while they are read
 //! - [`read`]: a manifest into one of [`service`], [`endpoint_slice`], [`workload`], [`route`] (with [`route_spec`],
 //!   [`match_spec`], [`filter_spec`], [`cors_spec`], [`path_edit_spec`], [`reference`](mod@reference)),
-//!   [`authorization`], [`policy`] (with [`resilience`]), [`grant`]
+//!   [`authorization`], [`policy`] (with [`resilience`]), [`grant`]; [`selector`]: which workloads a
+//!   policy is for
 //! - [`schema`]: JSON schemas of the values in our own kinds
 
 pub mod authorization;
@@ -22,6 +23,7 @@ pub mod resilience;
 pub mod route;
 pub mod route_spec;
 pub mod schema;
+pub mod selector;
 pub mod service;
 pub mod values;
 pub mod workload;

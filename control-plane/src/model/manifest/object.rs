@@ -238,8 +238,13 @@ pub struct TargetRef {
 /// A checked target, in the policy's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
-    Service { name: String, port: Option<String> },
+    Service {
+        name: String,
+        port: Option<String>,
+    },
     Workload(String),
+    /// Workloads that have all of these labels.
+    Labels(BTreeMap<String, String>),
 }
 
 /// Checks `spec.targetRefs`.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer};
 use super::object::{self, FieldError, MAX_TARGETS, Meta, Target, TargetRef};
 use super::resilience::{Limits, OutlierSpec, RetryBudget, RetrySpec, more_than_zero};
 use super::schema;
+use super::selector::{self, WorkloadSelector};
 use super::values::{self, Span};
 
 /// Objects in this namespace hold for the whole mesh.
@@ -20,20 +21,23 @@ const MAX_MTLS_PORTS: usize = 64;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MeshPolicy {
     pub meta: Meta,
-    /// Only workloads.
+    /// Only workloads, by name or by labels.
     pub targets: Vec<Target>,
     pub spec: MeshSpec,
 }
 
-/// Settings of a mesh, a namespace or a workload. For each field, the most specific policy that
-/// sets it has precedence.
+/// Settings of a mesh, a namespace or workloads. For each field, the most specific policy that sets it
+/// has precedence: for a workload, for its namespace, for the mesh.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[schemars(extend("x-kubernetes-validations" = schema::rule(
-    "!has(self.mtls) || !has(self.mtls.ports) || size(self.mtls.ports) == 0 || \
-        (has(self.targetRefs) && size(self.targetRefs) > 0)",
-    "mtls.ports needs targetRefs to a Workload",
-)))]
+#[schemars(extend("x-kubernetes-validations" = schema::rules(&[
+    (
+        "!has(self.mtls) || !has(self.mtls.ports) || size(self.mtls.ports) == 0 || \
+            (has(self.targetRefs) && size(self.targetRefs) > 0) || has(self.selector)",
+        "mtls.ports needs targetRefs to a Workload, or a selector",
+    ),
+    selector::ONE_OF_BOTH,
+])))]
 pub struct MeshSpec {
     /// Workloads of the policy's namespace. Default: the namespace; in `anyam-system`, the mesh.
     #[serde(default)]
@@ -43,6 +47,10 @@ pub struct MeshSpec {
         "only a Workload (group mesh.anyam.dev) can be targeted",
     )))]
     target_refs: Vec<TargetRef>,
+    /// Workloads of the policy's namespace by labels, as of the pods of a Deployment. Of several policies
+    /// that target a workload, by name or by labels, the oldest holds for it.
+    #[serde(default)]
+    selector: Option<WorkloadSelector>,
     /// Whether callers must use mTLS.
     #[serde(default)]
     pub mtls: Option<Mtls>,
@@ -179,7 +187,7 @@ impl MeshPolicy {
     /// Fields that contradict each other.
     pub fn new(meta: Meta, mut spec: MeshSpec) -> Result<Self, Vec<FieldError>> {
         let refs = std::mem::take(&mut spec.target_refs);
-        let (targets, mut errors) = match object::targets(&refs, true) {
+        let (mut targets, mut errors) = match object::targets(&refs, true) {
             Ok(targets) => (targets, Vec::new()),
             Err(errors) => (Vec::new(), errors),
         };
@@ -190,11 +198,16 @@ impl MeshPolicy {
             let path = format!("spec.targetRefs[{index}].kind");
             errors.push(FieldError::new(path, "only a Workload can be targeted"));
         }
+        targets.extend(selector::target(
+            spec.selector.take(),
+            &targets,
+            &mut errors,
+        ));
         let ports = spec.mtls.as_ref().map_or(0, |mtls| mtls.ports.len());
         if ports > 0 && targets.is_empty() {
             errors.push(FieldError::new(
                 "spec.mtls.ports",
-                "needs targetRefs to a Workload",
+                "needs targetRefs to a Workload, or a selector",
             ));
         }
         if ports > MAX_MTLS_PORTS {

@@ -57,6 +57,14 @@ pub fn rule(rule: &str, message: &str) -> Value {
     json!([{"rule": rule, "message": message}])
 }
 
+/// For `x-kubernetes-validations`: several rules in CEL, each with its message.
+pub fn rules(rules: &[(&str, &str)]) -> Value {
+    let rules = rules.iter();
+    rules
+        .map(|(rule, message)| json!({"rule": rule, "message": message}))
+        .collect()
+}
+
 /// For `x-kubernetes-validations` of a [`Span`].
 pub fn more_than_zero() -> Value {
     rule("duration(self) > duration('0s')", "must be more than 0")

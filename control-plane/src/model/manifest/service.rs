@@ -8,7 +8,7 @@ use std::num::NonZeroU16;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, IgnoredAny, Unexpected, Visitor};
 
-use super::families::Families;
+use super::families::{Families, IpFamily};
 use super::object::{FieldError, Meta};
 use super::values::check_name;
 
@@ -95,7 +95,11 @@ pub struct Service {
     /// Of addresses that are allotted.
     pub families: Families,
     pub headless: bool,
+    /// `internalTrafficPolicy: Local`: callers reach the endpoints on their own node only.
+    pub local: bool,
     pub publish_not_ready: bool,
+    /// What a cluster's EndpointSlice controller makes hints of.
+    pub traffic_distribution: Option<String>,
     /// Names of ports left out because they are not TCP.
     pub left_out: Vec<String>,
     /// Fields that the mesh does not support, and does not use.
@@ -162,7 +166,7 @@ pub struct ServiceSpec {
     #[serde(default)]
     session_affinity: Option<String>,
     #[serde(default)]
-    internal_traffic_policy: Option<String>,
+    internal_traffic_policy: Option<InternalTrafficPolicy>,
     #[serde(default, rename = "externalTrafficPolicy")]
     _external_traffic_policy: IgnoredAny,
     #[serde(default)]
@@ -189,15 +193,15 @@ pub struct ServiceSpec {
     /// Only settings of `sessionAffinity: ClientIP`, which is not used.
     #[serde(default, rename = "sessionAffinityConfig")]
     _session_affinity_config: IgnoredAny,
-    /// A hint, which kube-proxy too may ignore.
-    #[serde(default, rename = "trafficDistribution")]
-    _traffic_distribution: IgnoredAny,
+    #[serde(default)]
+    traffic_distribution: Option<String>,
 }
 
-#[derive(Clone, Copy, Deserialize, PartialEq)]
-enum IpFamily {
-    IPv4,
-    IPv6,
+#[derive(Clone, Copy, Default, Deserialize, PartialEq)]
+enum InternalTrafficPolicy {
+    #[default]
+    Cluster,
+    Local,
 }
 
 #[derive(Clone, Copy, Default, Deserialize, PartialEq)]
@@ -240,24 +244,17 @@ impl Service {
     /// Fields that contradict each other.
     pub fn new(meta: Meta, spec: ServiceSpec) -> Result<Self, Vec<FieldError>> {
         let mut errors = Vec::new();
-        // They choose among endpoints, all of which the Service leads to: it is served without.
-        let unsupported = [
-            ("sessionAffinity", &spec.session_affinity, "None"),
-            (
-                "internalTrafficPolicy",
-                &spec.internal_traffic_policy,
-                "Cluster",
-            ),
-        ]
-        .into_iter()
-        .filter_map(|(field, value, supported)| {
-            let value = value.as_deref().filter(|value| *value != supported)?;
-            let message = format!(
-                "`{value}` is not supported by the mesh, and not used; supported: {supported}"
-            );
-            Some(FieldError::new(format!("spec.{field}"), message))
-        })
-        .collect();
+        // It chooses among endpoints, all of which the Service leads to: it is served without.
+        let unsupported = [("sessionAffinity", &spec.session_affinity, "None")]
+            .into_iter()
+            .filter_map(|(field, value, supported)| {
+                let value = value.as_deref().filter(|value| *value != supported)?;
+                let message = format!(
+                    "`{value}` is not supported by the mesh, and not used; supported: {supported}"
+                );
+                Some(FieldError::new(format!("spec.{field}"), message))
+            })
+            .collect();
         if spec.service_type == ServiceType::ExternalName {
             return external(meta, spec.external_name, unsupported);
         }
@@ -301,9 +298,11 @@ impl Service {
             selector: spec.selector,
             ports,
             cluster_ips,
-            families: families(&spec.ip_families),
+            families: Families::listed(&spec.ip_families),
             headless,
+            local: !headless && spec.internal_traffic_policy == Some(InternalTrafficPolicy::Local),
             publish_not_ready: spec.publish_not_ready_addresses,
+            traffic_distribution: spec.traffic_distribution,
             left_out,
             unsupported,
             external_name: None,
@@ -332,7 +331,9 @@ fn external(
             cluster_ips: Vec::new(),
             families: Families::BOTH,
             headless: true,
+            local: false,
             publish_not_ready: false,
+            traffic_distribution: None,
             left_out: Vec::new(),
             unsupported,
             external_name: Some(name.to_owned()),
@@ -342,17 +343,6 @@ fn external(
             "is required for type ExternalName",
         )]),
         Err(why) => Err(vec![FieldError::new(path, why)]),
-    }
-}
-
-/// Both if the list is empty.
-fn families(asked: &[IpFamily]) -> Families {
-    match asked.is_empty() {
-        true => Families::BOTH,
-        false => Families {
-            v4: asked.contains(&IpFamily::IPv4),
-            v6: asked.contains(&IpFamily::IPv6),
-        },
     }
 }
 

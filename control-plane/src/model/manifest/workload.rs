@@ -1,6 +1,6 @@
 //! Workloads: what stands for a pod where there is no Kubernetes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 
@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::families::Families;
 use super::object::{FieldError, Key, Meta};
 use super::service::AppProtocol;
+use super::values::Cidr;
 use super::{schema, values};
 use crate::injected::{HEALTH_PORT, METRICS_PORT};
 
@@ -39,34 +40,59 @@ pub struct Workload {
     pub host_network: bool,
     /// A Pod that the API server reports: a Workload cannot take its address.
     pub pod: bool,
-    pub redirected: RedirectedPorts,
+    pub redirected: Redirection,
 }
 
-/// Ports of a workload whose inbound connections are redirected to its sidecar. At other ports
-/// callers reach the app itself, in plaintext.
+/// Which inbound connections of a workload are redirected to its sidecar. Others reach the app
+/// itself, so their callers use plaintext.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RedirectedPorts {
+pub struct Redirection {
     /// Empty: all.
-    pub include: Vec<RangeInclusive<u16>>,
-    /// Comes before `include`.
-    pub exclude: Vec<RangeInclusive<u16>>,
+    pub include_ports: Vec<RangeInclusive<u16>>,
+    /// Comes before what is included, as of sources.
+    pub exclude_ports: Vec<RangeInclusive<u16>>,
+    /// Addresses of callers; empty: all. If there are only some of one family, no address of the other
+    /// one is included.
+    pub include_sources: Vec<Cidr>,
+    pub exclude_sources: Vec<Cidr>,
+    /// Connections to its IPv6 addresses, too.
+    pub ipv6: bool,
 }
 
 /// The default of `anyam-proxy redirect`: all ports but the sidecar's own.
-impl Default for RedirectedPorts {
+impl Default for Redirection {
     fn default() -> Self {
-        RedirectedPorts {
-            include: Vec::new(),
-            exclude: [HEALTH_PORT, METRICS_PORT].map(|port| port..=port).into(),
+        Redirection {
+            include_ports: Vec::new(),
+            exclude_ports: [HEALTH_PORT, METRICS_PORT].map(|port| port..=port).into(),
+            include_sources: Vec::new(),
+            exclude_sources: Vec::new(),
+            ipv6: true,
         }
     }
 }
 
-impl RedirectedPorts {
-    pub fn have(&self, port: u16) -> bool {
+impl Redirection {
+    pub fn has_port(&self, port: u16) -> bool {
         let within =
             |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|range| range.contains(&port));
-        !within(&self.exclude) && (self.include.is_empty() || within(&self.include))
+        let included = self.include_ports.is_empty() || within(&self.include_ports);
+        included && !within(&self.exclude_ports)
+    }
+
+    pub fn has_address(&self, at: SocketAddr) -> bool {
+        self.has_port(at.port()) && (self.ipv6 || at.is_ipv4())
+    }
+
+    pub fn has_source(&self, ip: IpAddr) -> bool {
+        let within = |ranges: &[Cidr]| ranges.iter().any(|range| range.contains(ip));
+        let included = self.include_sources.is_empty() || within(&self.include_sources);
+        included && !within(&self.exclude_sources)
+    }
+
+    /// Whether it depends on the caller.
+    pub fn is_by_source(&self) -> bool {
+        !(self.include_sources.is_empty() && self.exclude_sources.is_empty())
     }
 }
 
@@ -232,7 +258,7 @@ impl Workload {
             subdomain: spec.subdomain,
             host_network: false,
             pod: false,
-            redirected: RedirectedPorts::default(),
+            redirected: Redirection::default(),
         })
     }
 

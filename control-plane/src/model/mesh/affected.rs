@@ -133,8 +133,16 @@ impl Affected {
                 self.changed.services.insert(service.clone());
             }
         }
-        for facet in POLICIES.map(|kind| Facet::OfWorkload(kind, key.clone())) {
-            self.changed.statuses.extend(index.find(&facet).cloned());
+        for kind in POLICIES {
+            let by_name = Facet::OfWorkload(kind, key.clone());
+            self.changed.statuses.extend(index.find(&by_name).cloned());
+            let by_labels = Facet::Selecting(kind, key.namespace.clone());
+            let mut by_labels = index.find(&by_labels).peekable();
+            // Which of them hold for it follows from its labels.
+            if by_labels.peek().is_some() {
+                self.changed.statuses.extend(by_labels.cloned());
+                self.policies.insert(by_name);
+            }
         }
     }
 
@@ -157,9 +165,25 @@ impl Affected {
     }
 
     fn policy(&mut self, index: &Index, kind: Kind, key: &Key, targets: &[Target]) {
-        for facet in Facet::of_policy(kind, &key.namespace, targets) {
+        let namespace = &key.namespace;
+        for facet in Facet::of_policy(kind, namespace, targets) {
             self.changed.statuses.extend(index.find(&facet).cloned());
+            if matches!(facet, Facet::OfWorkload(..)) {
+                // Those that have it by labels.
+                let others = Facet::Selecting(kind, namespace.clone());
+                self.changed.statuses.extend(index.find(&others).cloned());
+            }
             self.policies.insert(facet);
+        }
+        for target in targets {
+            let Target::Labels(labels) = target else {
+                continue;
+            };
+            for workload in index.with_labels(namespace, labels) {
+                let facet = Facet::OfWorkload(kind, workload.clone());
+                self.changed.statuses.extend(index.find(&facet).cloned());
+                self.policies.insert(facet);
+            }
         }
     }
 

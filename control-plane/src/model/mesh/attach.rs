@@ -126,6 +126,12 @@ pub fn attachment(
     let Some(service) = service else {
         return no_match(format!("there is no Service {key}"));
     };
+    if let Some(name) = &service.external_name {
+        return no_match(format!(
+            "Service {key} is of type ExternalName ({name}): it has no address that a route could \
+             govern"
+        ));
+    }
     if service.headless {
         return no_match(format!(
             "Service {key} is headless: its callers use addresses of pods, which no route governs"

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use persistent::Map;
 
-use super::{Mesh, WorkloadEntry};
+use super::{Mesh, WorkloadEntry, join};
 use crate::model::manifest::authorization::AuthorizationPolicy;
 use crate::model::manifest::object::{Key, Target};
 use crate::model::manifest::policy::ROOT_NAMESPACE;
@@ -46,6 +46,7 @@ impl Mesh {
     fn hits(&self, target: &Target, entry: &WorkloadEntry, port: Option<u16>) -> bool {
         let (name, section) = match target {
             Target::Workload(name) => return *name == entry.workload.meta.name,
+            Target::Labels(labels) => return join::has_labels(&entry.workload, labels),
             Target::Service { name, port } => (name, port),
         };
         let Some(number) = port else { return false };

@@ -279,6 +279,7 @@ impl Builder {
                 .filter(|ip| next.by_vip.get(ip) == Some(key))
                 .collect(),
             ports: attach::ports(&service, &routes.unwrap_or_default()),
+            by_source: next.by_source(&members),
             members,
             slices,
             leaving: BTreeSet::new(),

@@ -1,11 +1,13 @@
 //! The status conditions of objects in a state of the mesh.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::Mesh;
 use super::endpoints::EndpointsBy;
 use super::index::Facet;
-use super::objects::Objects;
+use super::join;
+use super::objects::{self, Objects};
 use super::status::Condition;
 use crate::model::manifest::endpoint_slice::EndpointSlice;
 use crate::model::manifest::object::{Key, Kind, Meta, Target};
@@ -36,7 +38,7 @@ impl ConditionContext<'_> {
                 }
                 let fields = it.unsupported.iter();
                 let fields = fields.map(|field| format!("{}: {}", field.path, field.message));
-                let fields: Vec<String> = fields.collect();
+                let fields: Vec<String> = fields.chain(self.distribution(it)).collect();
                 if !fields.is_empty() {
                     let message = fields.join("; ");
                     all.push(Condition::no("AllFields", "FieldLeftOut", message));
@@ -66,13 +68,26 @@ impl ConditionContext<'_> {
         all
     }
 
+    /// `trafficDistribution` where no EndpointSlices are that could have hints.
+    fn distribution(&self, service: &Service) -> Option<String> {
+        let wanted = service.traffic_distribution.as_ref()?;
+        let entry = self.mesh.service(&service.meta.key())?;
+        entry.slices.is_none().then(|| {
+            format!(
+                "spec.trafficDistribution: `{wanted}` has no effect: it works by hints of \
+                 EndpointSlices, and the Service has none"
+            )
+        })
+    }
+
     /// An address that does not count as the workload's own.
     fn outside(&self, workload: &Workload) -> Option<Condition> {
         let mut addresses = workload.addresses.iter();
         let ip = addresses.find(|ip| !self.mesh.options.may_have(workload, **ip))?;
         let message = format!(
-            "{ip} lies in no range of --workload-cidr, so callers that use the address do not \
-             find this Workload; EndpointSlices that name it in targetRef still lead to it"
+            "{ip} lies in no range of --workload-cidr (chart: control.workloadCidrs), so callers \
+             that use the address do not find this Workload; EndpointSlices that name it in \
+             targetRef still lead to it"
         );
         Some(Condition::no("Accepted", "AddressNotAllowed", message))
     }
@@ -114,14 +129,75 @@ impl ConditionContext<'_> {
     }
 
     fn mesh_policy(&self, meta: &Meta, targets: &[Target]) -> Condition {
-        let mut condition = self.target(&meta.namespace, targets);
-        for facet in Facet::of_policy(Kind::MeshPolicy, &meta.namespace, targets) {
-            if let Some(other) = self.winner(&facet).filter(|key| *key != meta.key()) {
-                let message = format!("MeshPolicy {other} holds already");
-                condition = Condition::no("Accepted", "Conflicted", message);
+        let namespace = &meta.namespace;
+        let key = |object: &Object| Some(object.meta().key());
+        let held = |other: &Key| format!("MeshPolicy {other} holds already");
+        let conflict = match targets.is_empty() {
+            true => {
+                let facet = Facet::OfNamespace(Kind::MeshPolicy, namespace.clone());
+                let winner = self.winner(&facet).filter(|key| *key != meta.key());
+                winner.as_ref().map(held)
             }
+            false => targets.iter().find_map(|target| match target {
+                Target::Workload(name) => {
+                    let workload = Key::new(namespace, name);
+                    let all = self.objects.policies_of(Kind::MeshPolicy, &workload, key)?;
+                    all.first().filter(|key| **key != meta.key()).map(held)
+                }
+                Target::Labels(labels) => self.older(meta, labels),
+                Target::Service { .. } => None,
+            }),
+        };
+        match conflict {
+            Some(message) => Condition::no("Accepted", "Conflicted", message),
+            None => self.target(namespace, targets),
         }
-        condition
+    }
+
+    /// Names an older MeshPolicy for one of the workloads that have these labels, and the workload.
+    fn older(&self, meta: &Meta, labels: &BTreeMap<String, String>) -> Option<String> {
+        let namespace = &meta.namespace;
+        let all = self.objects.policies(Kind::MeshPolicy, namespace);
+        let mut older = all.filter(|other| other.meta().precedence() < meta.precedence());
+        older.find_map(|other| {
+            let mut targets = objects::targets(other).iter();
+            let both = targets.find_map(|target| self.shared(namespace, target, labels))?;
+            let other = other.meta().key();
+            let message = format!("MeshPolicy {other} holds for Workload {both} already");
+            Some(message)
+        })
+    }
+
+    /// A workload of a target that has these labels.
+    fn shared(
+        &self,
+        namespace: &str,
+        target: &Target,
+        labels: &BTreeMap<String, String>,
+    ) -> Option<Key> {
+        match target {
+            Target::Workload(name) => {
+                let key = Key::new(namespace, name);
+                let workload = self.objects.object(Kind::Workload, &key);
+                let has = |it: &Object| match it {
+                    Object::Workload(it) => join::has_labels(it, labels),
+                    _ => false,
+                };
+                workload.is_some_and(has).then_some(key)
+            }
+            Target::Labels(others) => {
+                let mut both = labels.clone();
+                for (name, value) in others {
+                    let before = both.insert(name.clone(), value.clone());
+                    if before.is_some_and(|before| before != *value) {
+                        return None;
+                    }
+                }
+                let mut all = self.objects.index().with_labels(namespace, &both);
+                all.next().cloned()
+            }
+            Target::Service { .. } => None,
+        }
     }
 
     fn backend_policy(&self, meta: &Meta, targets: &[Target]) -> Condition {
@@ -160,9 +236,22 @@ impl ConditionContext<'_> {
                     (Some(_), None) => None,
                 }
             }
+            // Those to come count too.
+            Target::Labels(_) => None,
+        });
+        let holds_for_none = targets.iter().any(|target| match target {
+            Target::Labels(labels) => {
+                let index = self.objects.index();
+                index.with_labels(namespace, labels).next().is_none()
+            }
+            Target::Workload(_) | Target::Service { .. } => false,
         });
         match missing {
             Some(message) => Condition::no("Accepted", "TargetNotFound", message),
+            None if holds_for_none => Condition {
+                message: "no workload has the labels of its selector now".to_owned(),
+                ..Condition::accepted()
+            },
             None => Condition::accepted(),
         }
     }

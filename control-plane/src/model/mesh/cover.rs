@@ -9,6 +9,7 @@ use super::endpoints::{resolve_port, retargeted};
 use super::objects::Objects;
 use super::{Mesh, PortEntry, ServiceEntry, WorkloadEntry, join};
 use crate::model::manifest::object::Key;
+use crate::model::manifest::policy::BackendPolicy;
 use crate::model::manifest::workload::Workload;
 
 impl ServiceEntry {
@@ -38,6 +39,21 @@ impl Mesh {
     ) -> impl Iterator<Item = &'a Arc<ServiceEntry>> {
         let own = entry.covered_by.iter();
         own.filter_map(|key| self.service(key))
+    }
+
+    /// The policy for calls to a port of a workload by the workload's own address: that of the
+    /// headless service that has it among its endpoints, of several the oldest policy.
+    pub fn policy_at(&self, entry: &WorkloadEntry, port: u16) -> Option<&Arc<BackendPolicy>> {
+        let workload = &entry.workload;
+        let key = workload.meta.key();
+        let headless = self.own_services(entry).filter(|service| {
+            let mut ports = service.ports.iter();
+            service.service.headless
+                && service.has_member(&key)
+                && ports.any(|it| service.targets(it, workload).contains(&port))
+        });
+        let policies = headless.filter_map(|service| service.policy.as_ref());
+        policies.min_by(|a, b| a.meta.precedence().cmp(&b.meta.precedence()))
     }
 }
 

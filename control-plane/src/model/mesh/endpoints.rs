@@ -115,7 +115,10 @@ pub struct Caller {
     pub families: Families,
     /// Empty: unknown, or the service has no hints.
     pub zone: String,
+    /// Empty: unknown, or of no effect on the service's endpoints.
     pub node: String,
+    /// Addresses at which its connections reach the app without the sidecar.
+    pub bypassed: BTreeSet<IpAddr>,
 }
 
 /// One place where calls to a port of a service may go.
@@ -126,6 +129,7 @@ pub struct Endpoint<'a> {
     pub workload: Option<&'a WorkloadEntry>,
     /// Empty: not known.
     pub zone: &'a str,
+    node: &'a str,
     conditions: Conditions,
     hints: Option<&'a Hints>,
 }
@@ -228,7 +232,8 @@ impl Mesh {
     }
 
     /// Where calls of `caller` to a port go: to ready endpoints; where there are none, to those
-    /// that terminate and still serve. Hints are used when all ready endpoints have them.
+    /// that terminate and still serve. Hints are used when all ready endpoints have them. With
+    /// `internalTrafficPolicy: Local` only those on the caller's node count, as kube-proxy has it.
     pub fn endpoints<'a>(
         &'a self,
         service: &'a ServiceEntry,
@@ -239,6 +244,9 @@ impl Mesh {
             None => self.selected(service, port, caller.families),
             Some(slices) => self.sliced(service, slices, port, caller.families),
         };
+        if service.service.local {
+            all.retain(|it| !it.node.is_empty() && it.node == caller.node);
+        }
         if !all.iter().any(|it| it.conditions.ready) {
             all.retain(|it| it.conditions.serving && it.conditions.terminating);
             return all;
@@ -276,6 +284,7 @@ impl Mesh {
                 at: SocketAddr::new(workload.address_in(families)?, number),
                 workload: Some(entry),
                 zone: "",
+                node: &workload.node,
                 conditions: Conditions {
                     ready,
                     serving: ready,
@@ -323,6 +332,10 @@ impl Mesh {
                     at: SocketAddr::new(it.address, number),
                     workload: workload.map(|entry| &**entry),
                     zone: &it.zone,
+                    node: match (it.node.as_str(), workload) {
+                        ("", Some(entry)) => &entry.workload.node,
+                        (node, _) => node,
+                    },
                     conditions,
                     hints: Some(&it.hints),
                 };

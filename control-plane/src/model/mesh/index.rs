@@ -1,7 +1,7 @@
 //! Which objects refer to what: how the writer gets from a change to all that it concerns, without
 //! looking at the rest of the mesh.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -34,8 +34,10 @@ pub enum Facet {
     Grant(String),
     /// Policies of a kind whose target is a service.
     OfService(Kind, Key),
-    /// Policies of a kind whose target is a workload.
+    /// Policies of a kind whose target is a workload, by its name.
     OfWorkload(Kind, Key),
+    /// Policies of a kind whose targets are workloads of a namespace by labels.
+    Selecting(Kind, String),
     /// Policies of a kind that hold for a namespace.
     OfNamespace(Kind, String),
 }
@@ -49,6 +51,7 @@ impl Facet {
         let of = |target: &Target| match target {
             Target::Service { name, .. } => Facet::OfService(kind, Key::new(namespace, name)),
             Target::Workload(name) => Facet::OfWorkload(kind, Key::new(namespace, name)),
+            Target::Labels(_) => Facet::Selecting(kind, namespace.to_owned()),
         };
         targets.iter().map(of).collect()
     }
@@ -130,17 +133,28 @@ impl Index {
 
     /// Workloads that a service selects, in order.
     pub fn members(&self, service: &Service) -> Vec<Key> {
-        let none = BTreeSet::new();
-        let sets = selector(service).map(|label| self.labelled.get(&label).unwrap_or(&none));
-        let mut sets: Vec<_> = sets.collect();
-        sets.sort_by_key(|set| set.len());
-        let Some((fewest, others)) = sets.split_first() else {
-            return Vec::new();
-        };
-        let all = fewest
-            .iter()
-            .filter(|key| others.iter().all(|set| set.contains(*key)));
+        let all = self.with_labels(&service.meta.namespace, &service.selector);
         all.cloned().collect()
+    }
+
+    /// Workloads of a namespace that have all of these labels, in order; none without labels.
+    pub fn with_labels<'a>(
+        &'a self,
+        namespace: &str,
+        labels: &BTreeMap<String, String>,
+    ) -> impl Iterator<Item = &'a Key> + use<'a> {
+        let sets = labels.iter().map(|(name, value)| {
+            self.labelled.get(&Label {
+                namespace: namespace.to_owned(),
+                name: name.clone(),
+                value: value.clone(),
+            })
+        });
+        let sets: Option<Vec<&BTreeSet<Key>>> = sets.collect();
+        let mut sets = sets.unwrap_or_default();
+        sets.sort_by_key(|set| std::cmp::Reverse(set.len()));
+        let fewest = sets.pop().into_iter().flatten();
+        fewest.filter(move |key| sets.iter().all(|set| set.contains(*key)))
     }
 }
 

@@ -6,6 +6,7 @@
 //!   [`cover`]: which workloads its ports and policies apply to; [`endpoints`]: where its calls go;
 //!   [`ports`]: the protocols of a workload's ports, from all declarations; [`authorization`],
 //!   [`policies`]: which policy applies where; [`hostnames`]: of workloads in headless services
+//! - [`bypass`]: where a caller's connections reach an app without its sidecar
 //! - [`leaving`]: identities that callers accept for a moment after a change; [`vip`]: allotted
 //!   addresses; [`holders`]: which of several objects has an address
 //! - [`status`]: conditions of objects; [`conditions`] and, of routes, [`route_status`]: how they are
@@ -15,6 +16,7 @@ pub mod affected;
 pub mod attach;
 pub mod authorization;
 pub mod builder;
+pub mod bypass;
 pub mod change;
 pub mod conditions;
 pub mod cover;
@@ -120,6 +122,8 @@ pub struct ServiceEntry {
     pub ports: Vec<PortEntry>,
     /// Workloads among its endpoints, ready or not, in order.
     pub members: Vec<Key>,
+    /// Those of them whose sidecars receive the connections of some callers only.
+    pub by_source: Vec<Key>,
     /// Where its endpoints come from; `None`: from its selector.
     pub slices: Option<Slices>,
     /// SPIFFE ids of members that it had a moment ago.
@@ -270,6 +274,11 @@ impl Mesh {
         let service = self
             .service(&key)
             .ok_or_else(|| BadBackend::NotFound(format!("there is no Service {key}")))?;
+        if let Some(name) = &service.service.external_name {
+            let message =
+                format!("Service {key} is of type ExternalName ({name}): it has no endpoints");
+            return Err(BadBackend::NotFound(message));
+        }
         let port = to
             .port
             .ok_or_else(|| BadBackend::NotFound(format!("Service {key} needs a port here")))?;

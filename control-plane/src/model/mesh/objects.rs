@@ -6,8 +6,10 @@ use std::sync::Arc;
 
 use super::change::Origin;
 use super::index::{Facet, Index};
-use crate::model::manifest::object::{Key, Kind, ObjectId};
+use super::join;
+use crate::model::manifest::object::{Key, Kind, ObjectId, Target};
 use crate::model::manifest::read::Object;
+use crate::model::manifest::workload::Workload;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -80,6 +82,44 @@ impl Objects {
             .map(|id| &id.key)
     }
 
+    /// Policies of a kind, of a namespace.
+    pub fn policies<'a>(
+        &'a self,
+        kind: Kind,
+        namespace: &'a str,
+    ) -> impl Iterator<Item = &'a Object> {
+        let first = ObjectId {
+            kind,
+            key: Key::new(namespace, ""),
+        };
+        let all = self.by_id.range(first..);
+        all.take_while(move |(id, _)| id.kind == kind && id.key.namespace == namespace)
+            .map(|(_, (object, _))| object)
+    }
+
+    /// Policies of a kind for a workload, by its name or its labels, by precedence. `None`: there are
+    /// none.
+    pub fn policies_of<T>(
+        &self,
+        kind: Kind,
+        workload: &Key,
+        of: impl Fn(&Object) -> Option<T>,
+    ) -> Option<Vec<T>> {
+        let by_name = Facet::OfWorkload(kind, workload.clone());
+        let by_labels = Facet::Selecting(kind, workload.namespace.clone());
+        let by_name = self.index.find(&by_name).filter_map(|id| self.get(id));
+        let own = match self.object(Kind::Workload, workload) {
+            Some(Object::Workload(own)) => Some(own),
+            _ => None,
+        };
+        let by_labels = own.into_iter().flat_map(|own| {
+            let all = self.index.find(&by_labels).filter_map(|id| self.get(id));
+            all.filter(move |(object, _)| selects(object, own))
+        });
+        let found = by_name.chain(by_labels).map(|(object, _)| object);
+        by_precedence(found.collect(), of)
+    }
+
     /// Services with an EndpointSlice that has one of these addresses.
     pub fn services_at(&self, addresses: &[IpAddr]) -> BTreeSet<&Key> {
         let slices = addresses
@@ -95,14 +135,39 @@ impl Objects {
     /// Objects under a facet, by precedence. `None`: there are none.
     pub fn all<T>(&self, facet: &Facet, of: impl Fn(&Object) -> Option<T>) -> Option<Vec<T>> {
         let found = self.index.find(facet).filter_map(|id| self.get(id));
-        let mut found: Vec<_> = found.map(|(object, _)| object).collect();
-        found.sort_by(|a, b| a.meta().precedence().cmp(&b.meta().precedence()));
-        let found: Vec<_> = found.into_iter().filter_map(of).collect();
-        (!found.is_empty()).then_some(found)
+        by_precedence(found.map(|(object, _)| object).collect(), of)
     }
 
     /// Of the objects that a facet finds, the one that counts.
     pub fn winner<T>(&self, facet: &Facet, of: impl Fn(&Object) -> Option<T>) -> Option<T> {
         self.all(facet, of)?.into_iter().next()
     }
+}
+
+/// Whether one of a policy's targets is workloads with labels that this one has.
+fn selects(policy: &Object, workload: &Workload) -> bool {
+    targets(policy).iter().any(|target| match target {
+        Target::Labels(labels) => join::has_labels(workload, labels),
+        Target::Workload(_) | Target::Service { .. } => false,
+    })
+}
+
+/// Of a policy; others have none.
+pub fn targets(policy: &Object) -> &[Target] {
+    match policy {
+        Object::Authorization(it) => &it.targets,
+        Object::Mesh(it) => &it.targets,
+        Object::Backend(it) => &it.targets,
+        Object::Service(_)
+        | Object::Slice(_)
+        | Object::Workload(_)
+        | Object::Route(_)
+        | Object::Grant(_) => &[],
+    }
+}
+
+fn by_precedence<T>(mut found: Vec<&Object>, of: impl Fn(&Object) -> Option<T>) -> Option<Vec<T>> {
+    found.sort_by(|a, b| a.meta().precedence().cmp(&b.meta().precedence()));
+    let found: Vec<_> = found.into_iter().filter_map(of).collect();
+    (!found.is_empty()).then_some(found)
 }

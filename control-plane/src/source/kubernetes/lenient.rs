@@ -141,7 +141,13 @@ impl Repair<'_> {
             let others = self.elements("spec.targetRefs") > 1;
             return others && self.remove(&format!("spec.targetRefs[{index}]"), removed);
         }
-        let targets = path.starts_with("spec.targetRefs");
+        let fields = ["spec.targetRefs", "spec.selector"];
+        let targets = match self.kind {
+            Kind::AuthorizationPolicy | Kind::MeshPolicy => {
+                fields.iter().any(|field| path.starts_with(field))
+            }
+            _ => path.starts_with("spec.targetRefs"),
+        };
         match self.kind {
             Kind::AuthorizationPolicy => !targets && self.of_authorization(path, removed),
             Kind::MeshPolicy => !targets && self.of_mesh_policy(path, removed),
@@ -330,6 +336,9 @@ impl Repair<'_> {
         let action = self.action();
         let targets = self.node.at_mut("spec.targetRefs").cloned();
         let mut spec = vec![(text("targetRefs"), targets.unwrap_or_else(empty_list))];
+        if let Some(selector) = self.node.at_mut("spec.selector").cloned() {
+            spec.push((text("selector"), selector));
+        }
         match self.kind {
             Kind::AuthorizationPolicy => {
                 spec.push((text("action"), text(action)));
@@ -545,6 +554,16 @@ mod tests {
         let targets = json!([{"kind": "Pod", "name": "a"}, {"kind": "Service", "name": "b"}]);
         let rest = policy(json!({"targetRefs": targets, "rules": rules})).unwrap();
         assert_eq!(rest.targets.len(), 1);
+        // It would hold for the namespace without its selector, for more workloads without a part.
+        for selector in [
+            json!({"matchLabels": {}}),
+            json!({"matchLabels": {"app": "a"}, "matchExpressions": []}),
+        ] {
+            assert_eq!(policy(json!({"selector": selector, "rules": rules})), None);
+        }
+        let selector = json!({"matchLabels": {"app": "a"}});
+        let custom = policy(json!({"selector": selector, "action": "Custom"})).unwrap();
+        assert_eq!((custom.targets.len(), custom.rules.len()), (1, 0));
         let audit = policy(json!({"action": "Audit", "rules": rules, "x": 1})).unwrap();
         assert_eq!(audit.rules, [AuthorizationRule::default()]);
     }

@@ -5,12 +5,14 @@ use std::ops::RangeInclusive;
 
 use super::decode::{Container, Pod};
 use crate::injected::{
-    EXCLUDE_INBOUND_PORTS, GROUP, HEALTH_PORT, INCLUDE_INBOUND_PORTS, INIT, METRICS_PORT,
-    OPEN_PORTS, SIDECAR, STATUS, STATUS_PORT,
+    EXCLUDE_INBOUND_CIDRS, EXCLUDE_INBOUND_PORTS, GROUP, HEALTH_PORT, INCLUDE_INBOUND_CIDRS,
+    INCLUDE_INBOUND_PORTS, INIT, IPV6, METRICS_PORT, OPEN_PORTS, REDIRECT_IPV6, SIDECAR, STATUS,
+    STATUS_PORT,
 };
 use crate::model::manifest::object::Meta;
 use crate::model::manifest::service::AppProtocol;
-use crate::model::manifest::workload::{Locality, RedirectedPorts, Workload, WorkloadPort};
+use crate::model::manifest::values::Cidr;
+use crate::model::manifest::workload::{Locality, Redirection, Workload, WorkloadPort};
 
 /// The workload that a pod is, without its locality, which is its node's. `None`: the pod has no
 /// address yet, or its containers have ended and its address may be another pod's.
@@ -77,9 +79,9 @@ fn has_sidecar(pod: &Pod) -> bool {
             || marked.is_some_and(|mark| !mark.is_empty()))
 }
 
-/// The redirected ports, from the flags of the init container that injection adds; without that
+/// What is redirected, from the flags of the init container that injection adds; without that
 /// container, from the annotations.
-fn redirected(pod: &Pod) -> RedirectedPorts {
+fn redirected(pod: &Pod) -> Redirection {
     let mut init = pod.spec.init_containers.iter();
     let init = init.find(|it| it.name == INIT);
     let list = |name: &str| match init {
@@ -95,9 +97,13 @@ fn redirected(pod: &Pod) -> RedirectedPorts {
         Some(_) => exclude.extend(ranges(OPEN_PORTS)),
         None => exclude.extend([STATUS_PORT, HEALTH_PORT, METRICS_PORT].map(|port| port..=port)),
     }
-    RedirectedPorts {
-        include: ranges(INCLUDE_INBOUND_PORTS),
-        exclude,
+    let sources = |name: &str| list(name).map(cidrs).unwrap_or_default();
+    Redirection {
+        include_ports: ranges(INCLUDE_INBOUND_PORTS),
+        exclude_ports: exclude,
+        include_sources: sources(INCLUDE_INBOUND_CIDRS),
+        exclude_sources: sources(EXCLUDE_INBOUND_CIDRS),
+        ipv6: list(if init.is_some() { IPV6 } else { REDIRECT_IPV6 }) != Some("false"),
     }
 }
 
@@ -109,6 +115,12 @@ fn port_ranges(list: &str) -> Vec<RangeInclusive<u16>> {
         Some(first.trim().parse().ok()?..=last.trim().parse().ok()?)
     };
     list.split(',').filter_map(range).collect()
+}
+
+/// Parses a list such as `10.0.0.0/8,fd00::1`. Invalid entries are skipped, as of ports.
+fn cidrs(list: &str) -> Vec<Cidr> {
+    let all = list.split(',').map(str::trim);
+    all.filter_map(|one| one.parse().ok()).collect()
 }
 
 /// TCP ports by name. Their protocols are those that Services declare: names of container ports are
@@ -231,30 +243,43 @@ mod tests {
                 r#"{{"mesh.anyam.dev/sidecar": "{kind}", "mesh.anyam.dev/exclude-inbound-ports": "25,8000-8099"}}"#
             );
             let it = injected(&annotations, app);
-            assert!(it.sidecar && it.pod);
+            assert!(it.sidecar && it.pod && it.redirected.ipv6);
             let ports = [24, 25, 26, 7999, 8000, 8099, 8100, 15020, 15021, 15090];
-            let reached: Vec<_> = ports.map(|port| it.redirected.have(port)).into();
+            let reached: Vec<_> = ports.map(|port| it.redirected.has_port(port)).into();
             let expected = [
                 true, false, true, true, false, false, true, false, false, false,
             ];
             assert_eq!(reached, expected, "{kind}");
         }
+        let it = injected(r#"{"mesh.anyam.dev/redirect-ipv6": "false"}"#, app);
+        let reached = ["10.1.0.1:80", "[fd00::1]:80"]
+            .map(|at| it.redirected.has_address(at.parse().unwrap()));
+        assert_eq!(reached, [true, false]);
+        let sources = r#"{"mesh.anyam.dev/include-inbound-cidrs": "10.0.0.0/8,192.0.2.1",
+            "mesh.anyam.dev/exclude-inbound-cidrs": "10.9.0.0/16"}"#;
+        let it = injected(sources, app);
+        assert!(it.redirected.is_by_source());
+        let sources = ["10.1.0.1", "10.9.0.1", "192.0.2.1", "192.0.2.2", "fd00::1"];
+        let reached = sources.map(|ip| it.redirected.has_source(ip.parse().unwrap()));
+        assert_eq!(reached, [true, false, true, false, false]);
         let include = r#"{"mesh.anyam.dev/include-inbound-ports": "80"}"#;
         let it = injected(include, app);
-        assert!(it.redirected.have(80) && !it.redirected.have(81));
+        assert!(it.redirected.has_port(80) && !it.redirected.has_port(81));
     }
 
     #[test]
     fn without_the_init_container_annotations_say_which_ports_reach_the_sidecar() {
         let text = format!(
             r#"{{"metadata": {{"name": "w", "annotations": {{"a/b": "c",
-                "mesh.anyam.dev/status": "{{}}", "mesh.anyam.dev/exclude-inbound-ports": "25"}}}},
+                "mesh.anyam.dev/status": "{{}}", "mesh.anyam.dev/exclude-inbound-ports": "25",
+                "mesh.anyam.dev/redirect-ipv6": "false"}}}},
                 "spec": {{}}, "status": {RUNNING}}}"#
         );
         let it = workload(("n", "w"), serde_json::from_str(&text).unwrap()).unwrap();
         assert!(it.sidecar, "by its status");
-        let reached = [25, 26, 15090].map(|port| it.redirected.have(port));
+        let reached = [25, 26, 15090].map(|port| it.redirected.has_port(port));
         assert_eq!(reached, [false, true, false]);
+        assert!(!it.redirected.ipv6);
     }
 
     #[test]

@@ -45,8 +45,10 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 controlPlane: {{ $name }}.{{ .Release.Namespace }}.svc:15012
 controlPlaneName: {{ $name }}
 trustDomain: {{ .Values.trustDomain }}
+clusterDomain: {{ .Values.clusterDomain }}
 tokenSeconds: {{ .Values.injection.tokenSeconds | int64 }}
 meshCidrs: {{ .Values.injection.meshCidrs | toJson }}
+imagePullSecrets: {{ .Values.injection.imagePullSecrets | toJson }}
 excludedNamespaces: {{ include "anyam.excludedNamespaces" . }}
 proxy: {{- toYaml $proxy | nindent 2 }}
 {{- end }}

@@ -67,6 +67,48 @@ fn the_program_takes_its_flags() {
     }
 }
 
+/// Flags of `anyam-control serve` that a pod needs no value of the chart for.
+const NO_VALUE: [(&str, &str); 7] = [
+    ("config-dir", "in place of --kubernetes"),
+    (
+        "state-dir",
+        "a temporary folder: all state is in the cluster",
+    ),
+    ("kubeconfig", "the pod's service account"),
+    ("kube-context", "likewise"),
+    (
+        "token-audience",
+        "also in the settings of injection, which has the same default",
+    ),
+    ("insecure-ads-listen", "for tests"),
+    ("api-host", "the API is on loopback"),
+];
+
+/// Otherwise a flag could not be set by users of the chart.
+#[test]
+fn every_flag_is_set_by_the_chart() {
+    use clap::CommandFactory;
+    let template = fs::read_to_string(Helm::chart().join("templates/deployment.yaml")).unwrap();
+    let command = Cli::command();
+    let serve = command.find_subcommand("serve").unwrap();
+    let flags: Vec<&str> = serve
+        .get_arguments()
+        .filter_map(|it| it.get_long())
+        .collect();
+    for flag in &flags {
+        let words = ["=", "\n", "\""].map(|end| format!("--{flag}{end}"));
+        let is_set = words.iter().any(|word| template.contains(word));
+        let other = NO_VALUE.iter().any(|(name, _)| name == flag);
+        assert!(
+            is_set != other,
+            "--{flag}: set it in deployment.yaml, or list why that is not needed, and not both"
+        );
+    }
+    for (name, _) in NO_VALUE {
+        assert!(flags.contains(&name), "there is no flag --{name}");
+    }
+}
+
 #[test]
 fn the_program_takes_its_settings() {
     let helm = helm();
@@ -80,6 +122,8 @@ fn the_program_takes_its_settings() {
         let arguments = texts(&container["args"]);
         let trust = format!("--trust-domain={}", settings.trust_domain);
         assert!(arguments.contains(&trust.as_str()), "{name}: {arguments:?}");
+        let domain = format!("--cluster-domain={}", settings.cluster_domain);
+        assert!(arguments.contains(&&*domain), "{name}: {arguments:?}");
         let shown = format!("--name={}", settings.control_plane_name);
         assert!(arguments.contains(&shown.as_str()), "{name}: {arguments:?}");
     }
@@ -121,9 +165,14 @@ fn excluded_namespaces_are_the_same_everywhere() {
 #[test]
 fn anyam_install_prints_what_helm_renders() {
     let helm = helm();
-    for (profile, values) in RENDERINGS.into_iter().take(4) {
+    let profiles = RENDERINGS.into_iter().take(4);
+    let both = profiles.flat_map(|profile| [(profile, false), (profile, true)]);
+    for ((profile, values), ipv6) in both {
         let set = "image.registry=registry.example:5000/x,image.tag=v2,trustDomain=mesh.example";
         let mut options = vec!["--set", set, "--namespace", "mesh"];
+        if ipv6 {
+            options.extend(["--set", "ipv6=true"]);
+        }
         options.extend(values.into_iter().flat_map(|file| ["-f", file]));
         let mut expected = objects(&helm.template(&options));
         for object in &mut expected {
@@ -141,6 +190,7 @@ fn anyam_install_prints_what_helm_renders() {
                 "--registry=registry.example:5000/x",
                 "--trust-domain=mesh.example",
             ])
+            .args(ipv6.then_some("--ipv6"))
             .output()
             .unwrap();
         let mut printed = objects(std::str::from_utf8(&output.stdout).unwrap());

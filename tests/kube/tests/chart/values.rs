@@ -110,6 +110,10 @@ fn other_values_are_refused() {
             "excludeInboundPorts/0",
         ),
         (
+            "injection.proxy.redirect.exemptUids[0]=root",
+            "exemptUids/0",
+        ),
+        (
             "autoscaling.proxiesPerReplica=0",
             "autoscaling/proxiesPerReplica",
         ),

@@ -1,5 +1,9 @@
 //! EndpointSlices of a cluster: they alone decide which pods are endpoints. Policies cover the pods
 //! that a selector matches before a slice lists them, and a Pod's address belongs to no Workload.
+//!
+//! - `redirection`: ports and callers that bypass a pod's sidecar
+//! - `local`: endpoints on the caller's node only
+//! - `headless`: policies for calls to pods' own addresses
 
 #![allow(clippy::unwrap_used)] // tests: a failed unwrap is a failed test
 
@@ -16,6 +20,10 @@ use anyam_control::model::{Key, Kind, MeshOptions, Object, ObjectId};
 use anyam_control::source::{Observed, yaml};
 use anyam_control::translate::Translator;
 use xds_proto::type_url;
+
+mod headless;
+mod local;
+mod redirection;
 
 struct Mesh(Translator);
 
@@ -260,34 +268,6 @@ spec: {{ addresses: [{ip}], sidecar: false }}
     assert_eq!(refused.as_deref(), Some("AddressConflict"));
     mesh.remove(pod);
     assert_eq!(mesh.holder("192.0.2.1").as_deref(), Some("vms/m"));
-}
-
-#[test]
-fn a_port_that_is_not_redirected_to_the_sidecar_is_called_without_mtls() {
-    let mesh = Mesh::new();
-    mesh.set(WEB);
-    mesh.set(&slice(&of("web-1", "10.0.0.1")));
-    let offers_mtls = |kind: &str, name: &str| {
-        let made = mesh.own(kind, name).unwrap();
-        made.contains("envoy.transport_socket_match")
-    };
-    let service = "outbound|80|tcp|web.shop.svc.cluster.local";
-    for (exclude, expected) in [
-        (vec![], true),
-        (vec![8080..=8080], false),
-        (vec![1..=80], true),
-    ] {
-        mesh.set_as(&pod("web-1", "10.0.0.1"), |it| {
-            it.pod = true;
-            it.redirected.exclude = exclude.clone();
-        });
-        assert_eq!(offers_mtls(type_url::ENDPOINT, service), expected);
-    }
-    // The sidecar's own ports, which are never redirected.
-    mesh.set(&pod("web-1", "10.0.0.1"));
-    let address = |port: u16| format!("outbound|{port}|tcp|10.0.0.1");
-    assert!(offers_mtls(type_url::CLUSTER, &address(7000)));
-    assert!(!offers_mtls(type_url::CLUSTER, &address(15090)));
 }
 
 /// It does not hold there, so it leaves nothing open either.
