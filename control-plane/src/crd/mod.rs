@@ -10,6 +10,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Value, json};
 
+use self::structural::UnknownFields;
 use crate::model::Kind;
 use crate::model::manifest::authorization::AuthorizationSpec;
 use crate::model::manifest::policy::{BackendSpec, MeshSpec};
@@ -35,6 +36,10 @@ struct Traits {
     /// Name, type and JSON path of each column of `kubectl get`.
     columns: &'static [(&'static str, &'static str, &'static str)],
     spec: fn(&mut SchemaGenerator) -> Schema,
+    /// Kept in the kinds that guard access: a field that a newer version knows, or a misspelt one, may
+    /// narrow what an object opens. It must not be pruned, with nothing said, for clients without
+    /// strict validation: the reader names it in the status, and refuses what it may have narrowed.
+    unknown: UnknownFields,
 }
 
 const ACCEPTED: (&str, &str, &str) = (
@@ -57,6 +62,7 @@ fn traits(kind: Kind) -> Option<Traits> {
                 AGE,
             ],
             spec: WorkloadSpec::json_schema,
+            unknown: UnknownFields::Pruned,
         },
         Kind::MeshPolicy => Traits {
             short_name: "amp",
@@ -68,11 +74,13 @@ fn traits(kind: Kind) -> Option<Traits> {
                 AGE,
             ],
             spec: MeshSpec::json_schema,
+            unknown: UnknownFields::Kept,
         },
         Kind::AuthorizationPolicy => Traits {
             short_name: "aap",
             columns: &[TARGETS, ("Action", "string", ".spec.action"), ACCEPTED, AGE],
             spec: AuthorizationSpec::json_schema,
+            unknown: UnknownFields::Kept,
         },
         Kind::BackendPolicy => Traits {
             short_name: "abp",
@@ -83,6 +91,7 @@ fn traits(kind: Kind) -> Option<Traits> {
                 AGE,
             ],
             spec: BackendSpec::json_schema,
+            unknown: UnknownFields::Pruned,
         },
         Kind::Service
         | Kind::EndpointSlice
@@ -142,8 +151,8 @@ fn define(kind: Kind, traits: &Traits) -> Definition {
 }
 
 fn object(traits: &Traits) -> Value {
-    let spec = spec(traits.spec);
-    json!({
+    let spec = spec(traits);
+    let mut schema = json!({
         "description": spec["description"],
         "type": "object",
         "required": ["spec"],
@@ -154,16 +163,20 @@ fn object(traits: &Traits) -> Value {
             "spec": spec,
             "status": status(),
         },
-    })
+    });
+    if let Some(schema) = schema.as_object_mut() {
+        traits.unknown.mark(schema);
+    }
+    schema
 }
 
-fn spec(of: fn(&mut SchemaGenerator) -> Schema) -> Value {
+fn spec(traits: &Traits) -> Value {
     let settings = SchemaSettings::draft2020_12().with(|settings| {
         settings.inline_subschemas = true;
         settings.meta_schema = None;
     });
-    let mut schema = of(&mut settings.into_generator()).to_value();
-    structural::rewrite(&mut schema);
+    let mut schema = (traits.spec)(&mut settings.into_generator()).to_value();
+    structural::rewrite(&mut schema, traits.unknown);
     schema
 }
 
